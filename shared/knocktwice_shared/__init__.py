@@ -1,0 +1,1 @@
+"""The contract between applications and workers: messages, names, errors. See shared/CONTRACT.md."""

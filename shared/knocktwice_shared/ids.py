@@ -1,0 +1,20 @@
+"""UUIDv7: ids that sort by time of creation (RFC 9562, section 5.7)."""
+
+from __future__ import annotations
+
+import os
+import time
+from datetime import UTC, datetime
+from uuid import UUID
+
+
+def uuid7() -> UUID:
+    """Return a new id: 48 bits of Unix milliseconds, then 74 random bits."""
+    random = int.from_bytes(os.urandom(10))
+    value = (time.time_ns() // 1_000_000) << 80 | 0x7 << 76 | (random >> 68) << 64 | 0b10 << 62
+    return UUID(int=value | random & 0x3FFF_FFFF_FFFF_FFFF)
+
+
+def created_at(id_: UUID) -> datetime:
+    """Return the aware UTC time that a UUIDv7 carries, to the millisecond."""
+    return datetime.fromtimestamp((id_.int >> 80) / 1000, tz=UTC)

@@ -1,0 +1,482 @@
+"""The messages that producers send, and the one validator both sides run on them.
+
+``shared/CONTRACT.md`` documents every field. A message is plain JSON on the wire; ``parse_*`` turns it into the frozen
+types below or raises :class:`InvalidMessage` with the path of the first wrong field. Unknown fields are refused, because a
+misspelt ``catgeory`` that is silently ignored sends the wrong message.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import Any, TypeVar
+from uuid import UUID
+
+from knocktwice_shared.errors import InvalidMessage, UnsupportedVersion
+from knocktwice_shared.names import BATCH_LIMIT, VERSION
+
+#: FCM refuses a payload above 4,096 bytes; our own ids and tags take the rest.
+PUSH_BYTES_LIMIT = 3_900
+#: Twilio refuses a body above 1,600 characters (error 21617).
+SMS_CHARS_LIMIT = 1_600
+#: FCM keeps an undelivered push for four weeks at most.
+TTL_LIMIT = timedelta(days=28)
+#: Longest fallback delay.
+AFTER_LIMIT = timedelta(days=30)
+
+_E164 = re.compile(r"\+[1-9]\d{6,14}")
+_PHONE_DECORATION = re.compile(r"[\s().\-\u00a0]+")
+_PLACEHOLDER = re.compile(r"\{\{-?\s*([A-Za-z_]\w*|\d+)([^}]*)\}\}")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_E = TypeVar("_E", bound=StrEnum)
+
+
+class When(StrEnum):
+    """The condition under which the next knock is due."""
+
+    NOTIFICATIONS_DISABLED = "notifications_disabled"
+    NOT_DELIVERED = "not_delivered"
+    NOT_CLICKED = "not_clicked"
+
+
+#: Tencent's ``trigger_condition`` numbers, accepted wherever ``when`` is.
+TENCENT_CONDITIONS = (When.NOTIFICATIONS_DISABLED, When.NOT_DELIVERED, When.NOT_CLICKED)
+
+
+class Category(StrEnum):
+    """Why a message is sent. It decides consent, quiet hours and what happens when an outcome is unknown."""
+
+    TRANSACTIONAL = "transactional"
+    MARKETING = "marketing"
+    CRITICAL = "critical"
+
+
+class Receipt(StrEnum):
+    """What a device reports."""
+
+    DELIVERED = "delivered"
+    CLICKED = "clicked"
+
+
+class Platform(StrEnum):
+    """Where a registration lives."""
+
+    ANDROID = "android"
+    IOS = "ios"
+    WEB = "web"
+
+
+@dataclass(frozen=True, slots=True)
+class Push:
+    """What the first knock shows. ``title`` and ``body`` may hold ``{{ name }}`` placeholders filled from ``params``."""
+
+    title: str
+    body: str
+    data: Mapping[str, str] = field(default_factory=dict)
+    link: str | None = None
+    image: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A later knock: over ``channel``, if ``when`` still holds ``after`` the push."""
+
+    channel: str
+    when: When
+    after: timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class Recipient:
+    """Who is knocked for: a stored ``user``, or ``registrations`` and ``phone`` given inline.
+
+    Args:
+        user: the application's own id of a person whose devices and phone were registered before.
+        registrations: FCM registration tokens or FIDs, for applications that keep device ids themselves.
+        phone: number for the SMS in E.164; spaces, dashes, dots and parentheses are dropped.
+        params: values for the placeholders of the texts.
+        key: idempotency key; the same key never notifies twice.
+        id: the notification's id; made by the producer when left out.
+    """
+
+    user: str | None = None
+    registrations: Sequence[str] = ()
+    phone: str | None = None
+    params: Mapping[str, Any] = field(default_factory=dict)
+    key: str | None = None
+    id: UUID | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One ``send_push`` message: shared content and plan, 1 to 500 recipients (each with its ``id`` set)."""
+
+    id: UUID
+    push: Push
+    sms_text: str | None
+    plan: tuple[Step, ...]
+    category: Category
+    ttl: timedelta | None
+    reference: Mapping[str, Any]
+    recipients: tuple[Recipient, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiptEvent:
+    """A device's word about a notification. ``registration`` may be left out by apps that do not know it."""
+
+    notification: UUID
+    kind: Receipt
+    at: datetime
+    registration: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Cancellation:
+    """Notifications to stop, by id or by idempotency key."""
+
+    ids: tuple[UUID, ...] = ()
+    keys: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceRegistered:
+    """A registration belongs to this user from ``at`` on, and to nobody else."""
+
+    user: str
+    registration: str
+    at: datetime
+    platform: Platform | None = None
+    notifications_enabled: bool = True
+    locale: str | None = None
+    time_zone: str | None = None
+    app_version: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceUnregistered:
+    """A registration belongs to nobody from ``at`` on (logout)."""
+
+    registration: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class PhoneBound:
+    """A user's number from ``at`` on; ``None`` unbinds it."""
+
+    user: str
+    phone: str | None
+    at: datetime
+
+
+AudienceChange = DeviceRegistered | DeviceUnregistered | PhoneBound
+
+
+def parse_batch(wire: object) -> Batch:
+    """Validate a ``send_push`` message.
+
+    Args:
+        wire: the decoded JSON.
+
+    Raises:
+        UnsupportedVersion: the message's ``v`` is not ours.
+        InvalidMessage: a field is wrong; the first one is named.
+    """
+    known = {"v", "id", "content", "plan", "category", "ttl_s", "reference", "recipients"}
+    message = _versioned(wire, known)
+    content = _object(message.get("content"), "content", {"push", "sms"})
+    push = _push(content.get("push"), "content.push")
+    sms_text = _sms(content.get("sms"), "content.sms")
+    batch = Batch(
+        id=_uuid(message.get("id"), "id"),
+        push=push,
+        sms_text=sms_text,
+        plan=tuple(_step(s, f"plan[{i}]") for i, s in enumerate(_list(message.get("plan", []), "plan", 0, 1))),
+        category=_choice(Category, message.get("category", Category.TRANSACTIONAL), "category"),
+        ttl=_seconds(message["ttl_s"], "ttl_s", TTL_LIMIT) if message.get("ttl_s") is not None else None,
+        reference=_reference(message.get("reference", {})),
+        recipients=tuple(
+            _recipient(r, f"recipients[{i}]")
+            for i, r in enumerate(_list(message.get("recipients"), "recipients", 1, BATCH_LIMIT))
+        ),
+    )
+    _require_params(batch)
+    return batch
+
+
+def parse_receipts(wire: object) -> tuple[ReceiptEvent, ...]:
+    """Validate a ``record_events`` message: 1 to 500 receipts. Raises like :func:`parse_batch`."""
+    message = _versioned(wire, {"v", "receipts"})
+    return tuple(
+        _receipt(r, f"receipts[{i}]") for i, r in enumerate(_list(message.get("receipts"), "receipts", 1, BATCH_LIMIT))
+    )
+
+
+def parse_cancellation(wire: object) -> Cancellation:
+    """Validate a ``cancel`` message. Raises like :func:`parse_batch`."""
+    message = _versioned(wire, {"v", "ids", "keys"})
+    ids = _list(message.get("ids", []), "ids", 0, BATCH_LIMIT)
+    keys = _list(message.get("keys", []), "keys", 0, BATCH_LIMIT)
+    if not ids and not keys:
+        raise InvalidMessage("ids", "is empty and so is keys; name at least one notification")
+    return Cancellation(
+        ids=tuple(_uuid(v, f"ids[{i}]") for i, v in enumerate(ids)),
+        keys=tuple(_text(v, f"keys[{i}]", 200) for i, v in enumerate(keys)),
+    )
+
+
+def parse_audience(wire: object) -> tuple[AudienceChange, ...]:
+    """Validate an ``update_audience`` message: 1 to 500 changes. Raises like :func:`parse_batch`."""
+    message = _versioned(wire, {"v", "changes"})
+    changes = _list(message.get("changes"), "changes", 1, BATCH_LIMIT)
+    return tuple(_change(c, f"changes[{i}]") for i, c in enumerate(changes))
+
+
+def normalise_phone(value: object, path: str = "phone") -> str:
+    """Return a number in E.164 without decoration: ``"+1 (650) 555-0100"`` becomes ``"+16505550100"``.
+
+    Raises:
+        InvalidMessage: it is not a plausible E.164 number. The value itself is not quoted, so that it stays out of logs.
+    """
+    if isinstance(value, str):
+        number = _PHONE_DECORATION.sub("", value)
+        if _E164.fullmatch(number):
+            return number
+    raise InvalidMessage(path, "must be a phone number in E.164, like +16505550100 (a plus, country code, 7 to 15 digits)")
+
+
+# -- parts ---------------------------------------------------------------------------------------------------------
+
+
+def _push(value: object, path: str) -> Push:
+    raw = _object(value, path, {"title", "body", "data", "link", "image"})
+    size = len(json.dumps(raw, ensure_ascii=False, separators=(",", ":"), default=str).encode(errors="replace"))
+    if size > PUSH_BYTES_LIMIT:
+        raise InvalidMessage(path, f"is {size} bytes; a push carries {PUSH_BYTES_LIMIT} at most (FCM's limit is 4 KB)")
+    data = _object(raw.get("data", {}), f"{path}.data", None)
+    for key, item in data.items():
+        _text(item, f"{path}.data.{key}", PUSH_BYTES_LIMIT, empty=True)
+        if key in {"from", "message_type", "knocktwice_id"} or key.startswith(("google.", "gcm.")):
+            raise InvalidMessage(f"{path}.data.{key}", "is a name FCM or knocktwice keeps for itself; choose another")
+    return Push(
+        title=_text(raw.get("title"), f"{path}.title", PUSH_BYTES_LIMIT),
+        body=_text(raw.get("body"), f"{path}.body", PUSH_BYTES_LIMIT),
+        data=data,
+        link=_url(raw.get("link"), f"{path}.link"),
+        image=_url(raw.get("image"), f"{path}.image"),
+    )
+
+
+def _sms(value: object, path: str) -> str | None:
+    if value is None:
+        return None
+    text = _object(value, path, {"text"}).get("text")
+    return None if text is None else _text(text, f"{path}.text", SMS_CHARS_LIMIT)
+
+
+def _step(value: object, path: str) -> Step:
+    raw = _object(value, path, {"channel", "when", "after_s"})
+    if raw.get("channel") != "sms":
+        raise InvalidMessage(f"{path}.channel", 'must be "sms"')
+    return Step(
+        channel="sms",
+        when=_when(raw.get("when"), f"{path}.when"),
+        after=_seconds(raw.get("after_s"), f"{path}.after_s", AFTER_LIMIT),
+    )
+
+
+def _when(value: object, path: str) -> When:
+    if type(value) is int and 0 <= value < len(TENCENT_CONDITIONS):
+        return TENCENT_CONDITIONS[value]
+    return _choice(When, value, path)
+
+
+def _recipient(value: object, path: str) -> Recipient:
+    raw = _object(value, path, {"id", "user", "registrations", "phone", "params", "key"})
+    user, phone, key = raw.get("user"), raw.get("phone"), raw.get("key")
+    registrations = _list(raw.get("registrations", []), f"{path}.registrations", 0, 100)
+    if user is None and phone is None and not registrations:
+        raise InvalidMessage(path, "names nobody; give user, or registrations and/or phone")
+    if user is not None and (phone is not None or registrations):
+        raise InvalidMessage(path, "gives both user and registrations or phone; give one or the other")
+    return Recipient(
+        id=_uuid(raw.get("id"), f"{path}.id"),
+        user=None if user is None else _text(user, f"{path}.user", 200),
+        registrations=tuple(
+            _text(r, f"{path}.registrations[{i}]", 4_096) for i, r in enumerate(registrations)
+        ) if registrations else (),
+        phone=None if phone is None else normalise_phone(phone, f"{path}.phone"),
+        params=_object(raw["params"], f"{path}.params", None) if raw.get("params") else {},
+        key=None if key is None else _text(key, f"{path}.key", 200),
+    )
+
+
+def _reference(value: object) -> dict[str, Any]:
+    raw = _object(value, "reference", None)
+    if len(json.dumps(raw)) > 4_096:
+        raise InvalidMessage("reference", "is over 4,096 bytes; keep an id here and the rest in your own database")
+    return raw
+
+
+def _receipt(value: object, path: str) -> ReceiptEvent:
+    raw = _object(value, path, {"notification", "kind", "at", "registration"})
+    registration = raw.get("registration")
+    return ReceiptEvent(
+        notification=_uuid(raw.get("notification"), f"{path}.notification"),
+        kind=_choice(Receipt, raw.get("kind"), f"{path}.kind"),
+        at=_time(raw.get("at"), f"{path}.at"),
+        registration=None if registration is None else _text(registration, f"{path}.registration", 4_096),
+    )
+
+
+def _change(value: object, path: str) -> AudienceChange:
+    kind = _object(value, path, None).get("change")
+    if kind == "register_device":
+        return _registered(value, path)
+    if kind == "unregister_device":
+        raw = _object(value, path, {"change", "registration", "at"})
+        return DeviceUnregistered(
+            _text(raw.get("registration"), f"{path}.registration", 4_096), _time(raw.get("at"), f"{path}.at")
+        )
+    if kind == "bind_phone":
+        raw = _object(value, path, {"change", "user", "phone", "at"})
+        phone = raw.get("phone")
+        return PhoneBound(
+            user=_text(raw.get("user"), f"{path}.user", 200),
+            phone=None if phone is None else normalise_phone(phone, f"{path}.phone"),
+            at=_time(raw.get("at"), f"{path}.at"),
+        )
+    raise InvalidMessage(f"{path}.change", "must be one of register_device, unregister_device, bind_phone")
+
+
+def _registered(value: object, path: str) -> DeviceRegistered:
+    optional = ("locale", "time_zone", "app_version")
+    known = {"change", "user", "registration", "at", "platform", "notifications_enabled", *optional}
+    raw = _object(value, path, known)
+    enabled = raw.get("notifications_enabled", True)
+    if not isinstance(enabled, bool):
+        raise InvalidMessage(f"{path}.notifications_enabled", "must be true or false")
+    platform = raw.get("platform")
+    texts = {k: None if raw.get(k) is None else _text(raw[k], f"{path}.{k}", 64) for k in optional}
+    return DeviceRegistered(
+        user=_text(raw.get("user"), f"{path}.user", 200),
+        registration=_text(raw.get("registration"), f"{path}.registration", 4_096),
+        at=_time(raw.get("at"), f"{path}.at"),
+        platform=None if platform is None else _choice(Platform, platform, f"{path}.platform"),
+        notifications_enabled=enabled,
+        **texts,
+    )
+
+
+def _require_params(batch: Batch) -> None:
+    """Refuse a missing placeholder value here, where it can be known: plain ``{{ name }}`` without logic or default."""
+    texts = {"content.push.title": batch.push.title, "content.push.body": batch.push.body}
+    if batch.sms_text is not None:
+        texts["content.sms.text"] = batch.sms_text
+    if any("{%" in text for text in texts.values()):
+        return
+    needed = {
+        name: path
+        for path, text in texts.items()
+        for name, filters in _PLACEHOLDER.findall(text)
+        if "default" not in filters
+    }
+    if not needed:
+        return
+    for i, recipient in enumerate(batch.recipients):
+        for name, path in needed.items():
+            if name not in recipient.params:
+                raise InvalidMessage(f"recipients[{i}].params.{name}", f"is missing; {path} uses {{{{ {name} }}}}")
+
+
+# -- scalars -------------------------------------------------------------------------------------------------------
+
+
+def _versioned(wire: object, known: set[str]) -> dict[str, Any]:
+    if not isinstance(wire, dict):
+        raise InvalidMessage("message", f"must be a JSON object, not {type(wire).__name__}")
+    version = wire.get("v")
+    if type(version) is not int or version != VERSION:
+        raise UnsupportedVersion("v", f"is {version!r:.20}; this side speaks version {VERSION}. Upgrade the older side")
+    return _object(wire, "message", known)
+
+
+def _object(value: object, path: str, known: set[str] | None) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise InvalidMessage(path, "is missing" if value is None else f"must be an object, not {type(value).__name__}")
+    for name in value:
+        if not isinstance(name, str):
+            raise InvalidMessage(path, "must have text as names")
+        if known is not None and name not in known:
+            inside = name if path == "message" else f"{path}.{name}"
+            raise InvalidMessage(inside, f"is not a field of the contract; known here: {', '.join(sorted(known))}")
+    return value
+
+
+def _list(value: object, path: str, least: int, most: int) -> list[Any]:
+    if not isinstance(value, list):
+        raise InvalidMessage(path, "is missing" if value is None else f"must be a list, not {type(value).__name__}")
+    if not least <= len(value) <= most:
+        raise InvalidMessage(path, f"has {len(value)} items; {least} to {most} are allowed")
+    return value
+
+
+def _text(value: object, path: str, limit: int, *, empty: bool = False) -> str:
+    if not isinstance(value, str):
+        raise InvalidMessage(path, "is missing" if value is None else f"must be text, not {type(value).__name__}")
+    if not value.strip() and not empty:
+        raise InvalidMessage(path, "is empty")
+    if len(value) > limit:
+        raise InvalidMessage(path, f"is {len(value)} characters; {limit} at most")
+    if "\x00" in value or any("\ud800" <= c <= "\udfff" for c in value if c > "\ud7ff"):
+        raise InvalidMessage(path, "holds a NUL or half a surrogate pair, which no provider can carry")
+    return value
+
+
+def _url(value: object, path: str) -> str | None:
+    if value is None:
+        return None
+    text = _text(value, path, 2_000)
+    if not text.startswith(("https://", "http://")) or _CONTROL.search(text):
+        raise InvalidMessage(path, "must be an http or https address")
+    return text
+
+
+def _choice(enum: type[_E], value: object, path: str) -> _E:
+    try:
+        return enum(value)
+    except ValueError:
+        raise InvalidMessage(path, f"must be one of {', '.join(enum)}") from None
+
+
+def _seconds(value: object, path: str, limit: timedelta) -> timedelta:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise InvalidMessage(path, "is missing" if value is None else "must be a number of seconds")
+    if not 0 <= value <= limit.total_seconds():
+        raise InvalidMessage(path, f"must be between 0 and {limit.total_seconds():.0f} seconds ({limit.days} days)")
+    return timedelta(seconds=value)
+
+
+def _uuid(value: object, path: str) -> UUID:
+    if isinstance(value, str):
+        try:
+            return UUID(value)
+        except ValueError:
+            pass
+    raise InvalidMessage(path, "is missing" if value is None else "must be a UUID as text")
+
+
+def _time(value: object, path: str) -> datetime:
+    if isinstance(value, str):
+        try:
+            moment = datetime.fromisoformat(value)
+        except ValueError:
+            moment = None  # type: ignore[assignment]
+        if moment is not None and moment.tzinfo is not None:
+            return moment.astimezone(UTC)
+    raise InvalidMessage(path, "must be an ISO 8601 time with an offset, like 2026-11-21T09:30:00+00:00")

@@ -1,0 +1,53 @@
+"""Names that producers and workers share: tasks, queues and the inbox keys. Changing one is a contract change."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+#: Contract version written into every message.
+VERSION = 1
+
+#: Most recipients, receipts or audience changes that one message may carry.
+BATCH_LIMIT = 500
+
+
+class Task(StrEnum):
+    """Celery task names."""
+
+    SEND_PUSH = "knocktwice.send_push"
+    CHECK_FALLBACK = "knocktwice.check_fallback"
+    SEND_SMS = "knocktwice.send_sms"
+    RECORD_EVENTS = "knocktwice.record_events"
+    CANCEL = "knocktwice.cancel"
+    UPDATE_AUDIENCE = "knocktwice.update_audience"
+    SWEEP = "knocktwice.sweep"
+    RECONCILE = "knocktwice.reconcile"
+
+
+class Queue(StrEnum):
+    """Celery queue names, one per kind of work so that each can be scaled and watched by itself."""
+
+    PUSH = "knocktwice.push"
+    FALLBACK = "knocktwice.fallback"
+    SMS = "knocktwice.sms"
+    EVENTS = "knocktwice.events"
+
+
+#: Which queue each task travels on.
+ROUTES: dict[Task, Queue] = {
+    Task.SEND_PUSH: Queue.PUSH,
+    Task.CHECK_FALLBACK: Queue.FALLBACK,
+    Task.SEND_SMS: Queue.SMS,
+    Task.RECONCILE: Queue.SMS,
+    Task.RECORD_EVENTS: Queue.EVENTS,
+    Task.CANCEL: Queue.EVENTS,
+    Task.UPDATE_AUDIENCE: Queue.EVENTS,
+    Task.SWEEP: Queue.EVENTS,
+}
+
+#: Redis hash: message id → JSON ``{"task": name, "message": {...}}``, kept until the worker has committed its rows.
+INBOX_MESSAGES = "knocktwice:inbox:messages"
+#: Redis sorted set: message id, scored with the time of acceptance (epoch seconds), so that old ones are found cheaply.
+INBOX_ACCEPTED = "knocktwice:inbox:accepted"
+#: Redis key prefix for idempotency keys; the value is the notification id the key was first used for.
+KEY_PREFIX = "knocktwice:key:"

@@ -1,0 +1,137 @@
+"""Every setting, read once from the environment (``KNOCKTWICE_*``) and checked before anything starts.
+
+Secrets may come from files instead: ``KNOCKTWICE_SECRET_FILE=/run/secrets/x`` fills ``secret``, and likewise for each name
+in :data:`FROM_FILES`. The names the ecosystem already uses (``TWILIO_ACCOUNT_SID``, …) are accepted too.
+"""
+
+from __future__ import annotations
+
+import os
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from knocktwice_shared.errors import KnocktwiceError
+from knocktwice_shared.messages import AFTER_LIMIT, Category
+
+#: Settings that ``KNOCKTWICE_<NAME>_FILE`` (or ``TWILIO_AUTH_TOKEN_FILE``) may fill from a file.
+FROM_FILES = ("KNOCKTWICE_DATABASE_URL", "KNOCKTWICE_BROKER_URL", "KNOCKTWICE_SECRET", "TWILIO_AUTH_TOKEN")
+
+Seconds = Annotated[float, Field(ge=0)]
+
+
+class ConfigurationError(KnocktwiceError):
+    """A setting is missing or absurd: mend the named variable and start again."""
+
+
+class Settings(BaseSettings):
+    """What operators may turn. Times are in seconds; ``0`` switches a limit off."""
+
+    model_config = SettingsConfigDict(env_prefix="KNOCKTWICE_", extra="ignore", frozen=True, populate_by_name=True)
+
+    home: Path = Field(Path(".knocktwice"), description="Folder of the embedded servers' data.")
+    database_url: str | None = Field(None, description="PostgreSQL, as postgresql://…; empty: the embedded server.")
+    broker_url: str | None = Field(None, description="Redis or Valkey, as redis://…; empty: the embedded server.")
+    secret: SecretStr | None = Field(
+        None, description="Key for hashing numbers and signing URLs; empty: one is made and kept in the home folder."
+    )
+    log_json: bool = Field(False, description="Log lines as JSON.")
+
+    # Countdown and recovery
+    min_after_s: Seconds = Field(0, description="Shortest fallback delay accepted.")
+    max_after_s: Seconds = Field(AFTER_LIMIT.total_seconds(), description="Longest fallback delay accepted.")
+    tick_s: float = Field(0.5, gt=0, le=60, description="How often each worker looks for rows that are due.")
+    lease_s: float = Field(60, gt=0, description="After this long without an answer a step is taken up again.")
+    inbox_grace_s: float = Field(30, gt=0, description="An accepted message not in Postgres by then is published again.")
+    ttl_grace_s: Seconds = Field(30, description="Push time-to-live beyond the fallback delay.")
+    push_retry_s: Seconds = Field(3600, description="How long a push without fallback is retried.")
+
+    # Per-number limits
+    sms_per_day: int = Field(10, ge=0, description="SMS to one number per calendar day.")
+    sms_same_content_s: Seconds = Field(30, description="Same text to one number only once in this time.")
+    sms_day_zone: str = Field("UTC", description="IANA time zone whose calendar day counts.")
+
+    # FCM
+    fcm_project: str | None = Field(None, description="Firebase project; empty: the credentials' own.")
+    fcm_url: str = Field("https://fcm.googleapis.com", description="FCM's address; the sandbox's in tests.")
+    google_application_credentials: Path | None = Field(
+        None,
+        validation_alias=AliasChoices("GOOGLE_APPLICATION_CREDENTIALS", "google_application_credentials"),
+        description="Service account file of the Firebase project.",
+    )
+
+    # Twilio
+    twilio_account_sid: str | None = Field(
+        None,
+        validation_alias=AliasChoices("TWILIO_ACCOUNT_SID", "twilio_account_sid"),
+        description="Twilio account.",
+    )
+    twilio_auth_token: SecretStr | None = Field(
+        None, validation_alias=AliasChoices("TWILIO_AUTH_TOKEN", "twilio_auth_token"), description="Twilio auth token."
+    )
+    twilio_from: str | None = Field(None, description="Sending number in E.164, or a Messaging Service (MG…).")
+    twilio_url: str = Field("https://api.twilio.com", description="Twilio's address; the sandbox's in tests.")
+    public_url: str | None = Field(
+        None, description="Where the world reaches this system; Twilio's status callbacks go there."
+    )
+    sms_retry_unknown: frozenset[Category] = Field(
+        frozenset({Category.CRITICAL}),
+        description="Categories that prefer a second SMS to none when the provider's answer was lost.",
+    )
+    sms_unknown_grace_s: Seconds = Field(120, description="How long to look for a lost SMS in the provider's list.")
+
+    # Speaking to providers
+    provider_timeout_s: float = Field(20, gt=0, le=300, description="Longest wait for a provider's answer.")
+    provider_in_flight: int = Field(400, ge=1, description="Requests in flight per worker process.")
+
+    @field_validator("database_url", "broker_url", "fcm_project", "twilio_from", "public_url", mode="before")
+    @classmethod
+    def _empty_means_unset(cls, value: object) -> object:
+        return None if value == "" else value
+
+    @field_validator("sms_day_zone")
+    @classmethod
+    def _known_zone(cls, value: str) -> str:
+        try:
+            ZoneInfo(value)
+        except (ZoneInfoNotFoundError, ValueError) as error:
+            raise ValueError("is not an IANA time zone such as UTC or Europe/Berlin") from error
+        return value
+
+    @property
+    def day_zone(self) -> ZoneInfo:
+        """The zone whose calendar day the daily limit counts."""
+        return ZoneInfo(self.sms_day_zone)
+
+    @property
+    def lease(self) -> timedelta:
+        """How long a claim stands."""
+        return timedelta(seconds=self.lease_s)
+
+
+def load() -> Settings:
+    """Read the settings from the environment.
+
+    Raises:
+        ConfigurationError: a value is wrong, or a ``*_FILE`` cannot be read; the message names the variable.
+    """
+    for name in FROM_FILES:
+        path = os.environ.get(f"{name}_FILE")
+        if path:
+            try:
+                os.environ[name] = Path(path).read_text().strip()
+            except OSError as error:
+                raise ConfigurationError(f"{name}_FILE: cannot read {path}: {error.strerror}") from error
+    try:
+        return Settings()
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        name = str(first["loc"][0]).upper()
+        variable = name if name.startswith(("TWILIO_", "GOOGLE_")) and name != "TWILIO_FROM" else f"KNOCKTWICE_{name}"
+        raise ConfigurationError(f"{variable}: {first['msg']}") from error
+
+
