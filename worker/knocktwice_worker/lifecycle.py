@@ -1,0 +1,149 @@
+"""The life of a notification: its states, the allowed edges, and the one decision that matters. Pure; no I/O.
+
+A *notification* is ``active`` until it reaches one terminal state. It consists of *deliveries*, one per step: step 0 is the
+push, step 1 the SMS. An unfinished delivery always has a ``wake_at``, the moment at which somebody must look at it again;
+the dispatcher rings it then. That one column is countdown, retry and crash recovery alike.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from knocktwice_shared.messages import When
+
+
+class NotificationState(StrEnum):
+    """Where a notification stands. All but ``active`` are terminal and never change again."""
+
+    ACTIVE = "active"
+    REACHED = "reached"
+    PUSHED = "pushed"
+    TEXTED = "texted"
+    SUPPRESSED = "suppressed"
+    FAILED = "failed"
+    UNKNOWN = "unknown"
+    CANCELLED = "cancelled"
+    DUPLICATE = "duplicate"
+
+
+class DeliveryState(StrEnum):
+    """Where one step stands."""
+
+    SCHEDULED = "scheduled"
+    RESERVED = "reserved"
+    SENDING = "sending"
+    SENT = "sent"
+    FAILED = "failed"
+    UNKNOWN = "unknown"
+    SKIPPED = "skipped"
+    CANCELLED = "cancelled"
+
+
+#: Delivery states that still need somebody to look at them; exactly these carry a ``wake_at``.
+OPEN = frozenset({DeliveryState.SCHEDULED, DeliveryState.RESERVED, DeliveryState.SENDING})
+
+#: Every change of a delivery's state that the store may make.
+EDGES: frozenset[tuple[DeliveryState, DeliveryState]] = frozenset(
+    {
+        # waiting for its time → picked up, or no longer wanted
+        (DeliveryState.SCHEDULED, DeliveryState.SENDING),
+        (DeliveryState.SCHEDULED, DeliveryState.RESERVED),
+        (DeliveryState.SCHEDULED, DeliveryState.SKIPPED),
+        (DeliveryState.SCHEDULED, DeliveryState.FAILED),
+        (DeliveryState.SCHEDULED, DeliveryState.CANCELLED),
+        # counted against the limits → claimed by a sender, or no longer wanted
+        (DeliveryState.RESERVED, DeliveryState.SENDING),
+        (DeliveryState.RESERVED, DeliveryState.SKIPPED),
+        (DeliveryState.RESERVED, DeliveryState.FAILED),
+        (DeliveryState.RESERVED, DeliveryState.CANCELLED),
+        # claimed → the provider's answer, or a safe retry
+        (DeliveryState.SENDING, DeliveryState.SENT),
+        (DeliveryState.SENDING, DeliveryState.FAILED),
+        (DeliveryState.SENDING, DeliveryState.UNKNOWN),
+        (DeliveryState.SENDING, DeliveryState.SCHEDULED),
+        (DeliveryState.SENDING, DeliveryState.RESERVED),
+        (DeliveryState.SENDING, DeliveryState.SKIPPED),
+    }
+)
+
+
+class Verdict(StrEnum):
+    """Why a step went the way it went; the word that the decision ledger and ``knocktwice explain`` use."""
+
+    # the second knock is due
+    NOT_DELIVERED = "not_delivered"
+    NOT_CLICKED = "not_clicked"
+    NOTIFICATIONS_DISABLED = "notifications_disabled"
+    PUSH_FAILED = "push_failed"
+    # it is not needed
+    REACHED_IN_TIME = "reached_in_time"
+    NOTIFICATIONS_ENABLED = "notifications_enabled"
+    CANCELLED = "cancelled"
+    # it is needed but not allowed
+    DUPLICATE_CONTENT = "duplicate_30s"
+    CAPPED_DAILY = "capped_daily"
+    OPTED_OUT = "opted_out"
+    NO_PHONE = "no_phone"
+    INVALID_NUMBER = "invalid_number"
+    # nothing to decide yet
+    WAIT = "wait"
+    LIMITS_UNAVAILABLE = "limits_unavailable"
+    # what happened afterwards
+    WASTED_SMS = "wasted_sms"
+    ADOPTED = "adopted"
+    SENT_AGAIN = "sent_again"
+
+
+#: Verdicts that call for the SMS.
+FALL_BACK = frozenset(
+    {Verdict.NOT_DELIVERED, Verdict.NOT_CLICKED, Verdict.NOTIFICATIONS_DISABLED, Verdict.PUSH_FAILED}
+)
+
+#: What becomes of the notification when its last step is skipped with this verdict; any other suppresses it.
+OUTCOMES = {
+    Verdict.REACHED_IN_TIME: NotificationState.REACHED,
+    Verdict.NOTIFICATIONS_ENABLED: NotificationState.PUSHED,
+    Verdict.CANCELLED: NotificationState.CANCELLED,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What is known when a fallback is due.
+
+    Attributes:
+        when: the step's trigger.
+        push: state of the push delivery; ``skipped`` means that no device could show it.
+        delivered: some device reported the push as delivered.
+        clicked: some device reported a click, which implies delivery.
+        cancelled: the application asked to stop.
+    """
+
+    when: When
+    push: DeliveryState
+    delivered: bool = False
+    clicked: bool = False
+    cancelled: bool = False
+
+
+def decide(facts: Facts) -> Verdict:
+    """Return whether the second knock is due, and why.
+
+    A push that could not go out at all falls back whatever the trigger says: there is nothing to wait for.
+    """
+    if facts.cancelled:
+        return Verdict.CANCELLED
+    if facts.push is DeliveryState.FAILED:
+        return Verdict.PUSH_FAILED
+    if facts.push is DeliveryState.SKIPPED:
+        return Verdict.NOTIFICATIONS_DISABLED
+    match facts.when:
+        case When.NOT_DELIVERED:
+            return Verdict.REACHED_IN_TIME if facts.delivered or facts.clicked else Verdict.NOT_DELIVERED
+        case When.NOT_CLICKED:
+            return Verdict.REACHED_IN_TIME if facts.clicked else Verdict.NOT_CLICKED
+        case When.NOTIFICATIONS_DISABLED:
+            # Decided at send time: the push went out to a device that shows it. While it is still being tried it may
+            # yet fail, and then the SMS is due.
+            return Verdict.NOTIFICATIONS_ENABLED if facts.push is DeliveryState.SENT else Verdict.WAIT

@@ -1,0 +1,201 @@
+"""The tables, as SQLAlchemy knows them. ``migrations/`` builds the same; a test proves that they agree.
+
+Children are keyed first by the notification's id, which is a UUIDv7: rows of one time lie together and old ones can be
+dropped by range. Each index says which query it serves.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    DateTime,
+    ForeignKey,
+    Identity,
+    Index,
+    Interval,
+    LargeBinary,
+    MetaData,
+    SmallInteger,
+    Table,
+    Text,
+    Uuid,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+
+from knocktwice_worker.lifecycle import OPEN, DeliveryState, NotificationState
+
+#: The database's clock, as a function of our own so that tests can move it. Every time the system compares with is from
+#: here, never from a worker's clock.
+CLOCK = """
+CREATE FUNCTION knocktwice_now() RETURNS timestamptz LANGUAGE sql STABLE PARALLEL SAFE AS 'SELECT now()'
+"""
+
+metadata = MetaData(
+    naming_convention={
+        "pk": "%(table_name)s_pkey",
+        "uq": "%(table_name)s_%(column_0_name)s_key",
+        "fk": "%(table_name)s_%(column_0_name)s_fkey",
+        "ck": "%(table_name)s_%(constraint_name)s_check",
+    }
+)
+
+
+def _one_of(column: str, values: object) -> str:
+    return f"{column} IN ({', '.join(repr(str(v)) for v in values)})"  # type: ignore[attr-defined]
+
+
+def _time(name: str, *, required: bool = False) -> Column[object]:
+    default = text("knocktwice_now()") if required else None
+    return Column(name, DateTime(timezone=True), nullable=not required, server_default=default)
+
+
+users = Table("users", metadata, Column("id", Text, primary_key=True), _time("created_at", required=True))
+
+devices = Table(
+    "devices",
+    metadata,
+    Column("registration", Text, primary_key=True),
+    # NULL after a logout: the row stays so that an older "register" arriving late cannot undo it.
+    Column("user_id", Text, ForeignKey("users.id", ondelete="CASCADE")),
+    Column("platform", Text),
+    Column("notifications_enabled", Boolean, nullable=False, server_default=text("true")),
+    Column("locale", Text),
+    Column("time_zone", Text),
+    Column("app_version", Text),
+    _time("changed_at", required=True),
+    _time("last_seen_at", required=True),
+    # serves: the devices of a batch's users
+    Index("devices_user_id_idx", "user_id"),
+)
+
+phones = Table(
+    "phones",
+    metadata,
+    Column("user_id", Text, ForeignKey("users.id", ondelete="CASCADE"), primary_key=True),
+    # NULL after unbinding, for the same reason as above.
+    Column("number", Text),
+    _time("changed_at", required=True),
+)
+
+opt_outs = Table(
+    "opt_outs",
+    metadata,
+    Column("number", Text, primary_key=True),
+    Column("source", Text, nullable=False),
+    _time("created_at", required=True),
+)
+
+batches = Table(
+    "batches",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("content", JSONB, nullable=False),
+    Column("category", Text, nullable=False),
+    Column("ttl", Interval, nullable=False),
+    Column("reference", JSONB, nullable=False),
+    _time("created_at", required=True),
+)
+
+notifications = Table(
+    "notifications",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("batch_id", Uuid, ForeignKey("batches.id"), nullable=False),
+    Column("user_id", Text),
+    # The recipient's number where the application gave it inline.
+    Column("phone", Text),
+    Column("params", JSONB, nullable=False),
+    Column("key", Text),
+    Column("state", Text, nullable=False),
+    Column("reason", Text),
+    _time("created_at", required=True),
+    _time("finished_at"),
+    CheckConstraint(_one_of("state", NotificationState), name="state"),
+    CheckConstraint("(state = 'active') = (finished_at IS NULL)", name="finished"),
+    CheckConstraint("state = 'active' OR reason IS NOT NULL", name="reason"),
+    # serves: a key notifies once
+    Index("notifications_key_idx", "key", unique=True, postgresql_where=text("key IS NOT NULL AND state <> 'duplicate'")),
+)
+
+deliveries = Table(
+    "deliveries",
+    metadata,
+    Column("notification_id", Uuid, ForeignKey("notifications.id", ondelete="CASCADE"), primary_key=True),
+    Column("step", SmallInteger, primary_key=True),
+    Column("channel", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("reason", Text),
+    # The trigger and the countdown; NULL for the push.
+    Column("when", Text),
+    _time("due_at"),
+    # When somebody must look at this row again: the countdown, a retry, or the end of a lease.
+    _time("wake_at"),
+    Column("tries", SmallInteger, nullable=False, server_default=text("0")),
+    # What was reserved and is sent: number and text as they were decided on.
+    Column("number", Text),
+    Column("text", Text),
+    Column("fingerprint", LargeBinary),
+    # When it counted against the number's limits, and when a sender claimed it.
+    _time("counted_at"),
+    _time("claimed_at"),
+    Column("provider_id", Text),
+    _time("finished_at"),
+    CheckConstraint(_one_of("state", DeliveryState), name="state"),
+    CheckConstraint(f"({_one_of('state', sorted(OPEN))}) = (wake_at IS NOT NULL)", name="wake_at"),
+    CheckConstraint("(wake_at IS NULL) = (finished_at IS NOT NULL)", name="finished"),
+    # serves: the dispatcher
+    Index("deliveries_wake_at_idx", "wake_at", postgresql_where=text("wake_at IS NOT NULL")),
+    # serves: counting a number's SMS when Redis cannot say
+    Index("deliveries_number_idx", "number", "counted_at", postgresql_where=text("number IS NOT NULL")),
+    # serves: finding the delivery a provider talks about; one message is one delivery
+    Index("deliveries_provider_id_idx", "provider_id", unique=True, postgresql_where=text("step > 0")),
+)
+
+attempts = Table(
+    "attempts",
+    metadata,
+    Column("notification_id", Uuid, ForeignKey("notifications.id", ondelete="CASCADE"), primary_key=True),
+    Column("registration", Text, primary_key=True),
+    Column("state", Text, nullable=False),
+    Column("reason", Text),
+    Column("provider_id", Text),
+    CheckConstraint("state IN ('open', 'sent', 'rejected')", name="state"),
+)
+
+events = Table(
+    "events",
+    metadata,
+    # No foreign key: a receipt may arrive before its notification's rows are committed.
+    Column("notification_id", Uuid, primary_key=True),
+    Column("kind", Text, primary_key=True),
+    Column("registration", Text, primary_key=True),
+    Column("at", DateTime(timezone=True), nullable=False),
+    _time("received_at", required=True),
+    CheckConstraint("kind IN ('delivered', 'clicked', 'cancelled')", name="kind"),
+)
+
+decisions = Table(
+    "decisions",
+    metadata,
+    Column("notification_id", Uuid, primary_key=True),
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("step", SmallInteger, nullable=False),
+    Column("verdict", Text, nullable=False),
+    Column("inputs", JSONB, nullable=False),
+    _time("at", required=True),
+)
+
+dead_letters = Table(
+    "dead_letters",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("message_id", Text),
+    Column("task", Text),
+    Column("reason", Text, nullable=False),
+    Column("payload", Text, nullable=False),
+    _time("at", required=True),
+)

@@ -1,0 +1,719 @@
+"""The one file that changes a state. Every transition is a guarded, set-based UPDATE and leaves its row in the ledger.
+
+A function takes an open transaction and whole batches; what it returns is who won. Nothing is read first and written later:
+of 400 simultaneous "delivered" and "fall back" pairs, 399 went wrong that way and none with a guard in the UPDATE.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection, Row, text
+
+from knocktwice_shared.messages import Batch, Receipt, ReceiptEvent
+from knocktwice_worker.lifecycle import OUTCOMES, DeliveryState, NotificationState, Verdict
+
+#: A receipt or cancellation ``e`` that makes delivery ``d`` needless.
+_ANSWERS = """
+  (e.kind = 'cancelled' OR d."when" = 'not_delivered' OR (d."when" = 'not_clicked' AND e.kind = 'clicked'))
+"""
+
+
+class PushWork(NamedTuple):
+    """One push to be made: which notification, to which registration."""
+
+    notification_id: str
+    registration: str
+
+
+@dataclass(frozen=True, slots=True)
+class PushResult:
+    """What became of one push attempt. ``state`` is ``sent``, ``rejected``, or ``open`` to try again."""
+
+    notification_id: str
+    registration: str
+    state: str
+    reason: str | None = None
+    provider_id: str | None = None
+    retry_after: timedelta | None = None
+    address_dead: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """A line for the ledger."""
+
+    notification_id: str
+    verdict: Verdict
+    inputs: Mapping[str, Any]
+    step: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """An SMS that passed its limits: number and text as they will be sent."""
+
+    notification_id: str
+    number: str
+    text: str
+    fingerprint: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class SmsResult:
+    """What became of a claimed SMS.
+
+    Attributes:
+        state: ``sent``, ``failed``, ``unknown``; ``reserved`` to send again after ``wake_after``; ``sending`` to look for
+            it in the provider's list after ``wake_after``.
+    """
+
+    notification_id: str
+    state: DeliveryState
+    reason: str | None = None
+    provider_id: str | None = None
+    wake_after: timedelta | None = None
+
+
+# -- accepting -----------------------------------------------------------------------------------------------------
+
+_INSERT_BATCH = text("""
+INSERT INTO batches (id, content, category, ttl, reference)
+VALUES (:id, CAST(:content AS jsonb), :category, :ttl, CAST(:reference AS jsonb)) ON CONFLICT DO NOTHING
+""")
+
+# Sorted by key, so that two batches with the same keys wait for each other instead of deadlocking.
+_INSERT_NOTIFICATIONS = text("""
+INSERT INTO notifications (id, batch_id, user_id, phone, params, key, state, reason, finished_at)
+SELECT r.id, :batch, r.user_id, r.phone, r.params, r.key, s.state,
+       CASE s.state WHEN 'failed' THEN r.problem WHEN 'cancelled' THEN 'cancelled' END,
+       CASE WHEN s.state <> 'active' THEN knocktwice_now() END
+FROM unnest(CAST(:ids AS uuid[]), CAST(:users AS text[]), CAST(:phones AS text[]), CAST(:params AS jsonb[]),
+            CAST(:keys AS text[]), CAST(:problems AS text[])) AS r(id, user_id, phone, params, key, problem)
+CROSS JOIN LATERAL (SELECT CASE
+    WHEN EXISTS (SELECT FROM events e WHERE e.notification_id = r.id AND e.kind = 'cancelled') THEN 'cancelled'
+    WHEN r.problem IS NOT NULL THEN 'failed' ELSE 'active' END) AS s(state)
+ORDER BY r.key, r.id
+ON CONFLICT DO NOTHING
+RETURNING id, state
+""")
+
+_INSERT_DUPLICATES = text("""
+INSERT INTO notifications (id, batch_id, user_id, phone, params, key, state, reason, finished_at)
+SELECT r.id, :batch, NULL, NULL, '{}', r.key, 'duplicate', 'key already used by ' || first.id, knocktwice_now()
+FROM unnest(CAST(:ids AS uuid[]), CAST(:keys AS text[])) AS r(id, key)
+JOIN notifications first ON first.key = r.key AND first.key IS NOT NULL AND first.state <> 'duplicate'
+ON CONFLICT DO NOTHING
+""")
+
+_INSERT_ATTEMPTS = text("""
+INSERT INTO attempts (notification_id, registration, state)
+SELECT n.id, d.registration, 'open'
+FROM notifications n JOIN devices d ON d.user_id = n.user_id AND d.notifications_enabled
+WHERE n.id = ANY(CAST(:ids AS uuid[]))
+UNION
+SELECT i.id, i.registration, 'open' FROM unnest(CAST(:inline_ids AS uuid[]), CAST(:inline AS text[])) AS i(id, registration)
+RETURNING notification_id, registration
+""")
+
+_INSERT_PUSH = text("""
+INSERT INTO deliveries (notification_id, step, channel, state, reason, wake_at, claimed_at, finished_at)
+SELECT r.id, 0, 'push', s.state, CASE s.state WHEN 'skipped' THEN 'notifications_disabled' WHEN 'failed' THEN 'no_device' END,
+       CASE s.state WHEN 'sending' THEN knocktwice_now() + :lease END, knocktwice_now(),
+       CASE WHEN s.state <> 'sending' THEN knocktwice_now() END
+FROM unnest(CAST(:ids AS uuid[]), CAST(:pushable AS boolean[])) AS r(id, pushable)
+CROSS JOIN LATERAL (SELECT CASE WHEN r.pushable THEN 'sending' WHEN EXISTS (
+    SELECT FROM notifications n JOIN devices d ON d.user_id = n.user_id WHERE n.id = r.id
+  ) THEN 'skipped' ELSE 'failed' END) AS s(state)
+RETURNING notification_id, state, reason
+""")
+
+_INSERT_SMS = text("""
+INSERT INTO deliveries (notification_id, step, channel, state, "when", due_at, wake_at)
+SELECT r.id, 1, 'sms', 'scheduled', :when, due.at, due.at
+FROM unnest(CAST(:ids AS uuid[]), CAST(:at_once AS boolean[])) AS r(id, at_once)
+CROSS JOIN LATERAL (SELECT knocktwice_now() + CASE WHEN r.at_once THEN interval '0' ELSE :after END) AS due(at)
+""")
+
+
+def accept(
+    conn: Connection, batch: Batch, problems: Mapping[str, str], *, ttl: timedelta, lease: timedelta
+) -> list[PushWork]:
+    """Write the rows of a batch, with the countdown of its fallback, and return the pushes to make.
+
+    Recipients that are there already (a redelivered message) are left alone; those whose key was used before become
+    ``duplicate``. The countdown starts before the push is sent, so that an early click can cancel it.
+
+    Args:
+        problems: notification id → why it cannot be sent; it is recorded as ``failed``.
+        ttl: how long the provider may hold the push.
+        lease: how long this worker may take before somebody else makes the pushes.
+    """
+    people = batch.recipients
+    ids = [str(r.id) for r in people]
+    keys = [r.key for r in people]
+    content = {
+        "push": {
+            "title": batch.push.title,
+            "body": batch.push.body,
+            "data": dict(batch.push.data),
+            "link": batch.push.link,
+            "image": batch.push.image,
+        },
+        "sms": batch.sms_text,
+    }
+    conn.execute(
+        _INSERT_BATCH,
+        {
+            "id": str(batch.id),
+            "content": json.dumps(content),
+            "category": batch.category,
+            "ttl": ttl,
+            "reference": json.dumps(batch.reference),
+        },
+    )
+    inserted = conn.execute(
+        _INSERT_NOTIFICATIONS,
+        {
+            "batch": str(batch.id),
+            "ids": ids,
+            "users": [r.user for r in people],
+            "phones": [r.phone for r in people],
+            "params": [json.dumps(r.params) for r in people],
+            "keys": keys,
+            "problems": [problems.get(i) for i in ids],
+        },
+    ).all()
+    if len(inserted) < len(ids) and any(keys):
+        conn.execute(_INSERT_DUPLICATES, {"batch": str(batch.id), "ids": ids, "keys": keys})
+    fresh = {str(row.id) for row in inserted if row.state == NotificationState.ACTIVE}
+    return _open_steps(conn, batch, fresh, lease) if fresh else []
+
+
+def _open_steps(conn: Connection, batch: Batch, fresh: set[str], lease: timedelta) -> list[PushWork]:
+    inline = [(str(r.id), registration) for r in batch.recipients if str(r.id) in fresh for registration in r.registrations]
+    attempts = conn.execute(
+        _INSERT_ATTEMPTS,
+        {"ids": list(fresh), "inline_ids": [i for i, _ in inline], "inline": [registration for _, registration in inline]},
+    ).all()
+    pushable = {str(row.notification_id) for row in attempts}
+    ids = sorted(fresh)
+    pushes = conn.execute(_INSERT_PUSH, {"ids": ids, "pushable": [i in pushable for i in ids], "lease": lease}).all()
+    stuck = {str(row.notification_id): row for row in pushes if row.state != DeliveryState.SENDING}
+    if batch.plan:
+        step = batch.plan[0]
+        at_once = [i in stuck and stuck[i].state == DeliveryState.FAILED for i in ids]
+        conn.execute(_INSERT_SMS, {"ids": ids, "at_once": at_once, "when": step.when, "after": step.after})
+    else:
+        _finish(conn, [(i, _without_fallback(DeliveryState(row.state)), row.reason) for i, row in stuck.items()])
+    return [PushWork(str(row.notification_id), row.registration) for row in attempts]
+
+
+def _without_fallback(push: DeliveryState) -> NotificationState:
+    match push:
+        case DeliveryState.SENT:
+            return NotificationState.PUSHED
+        case DeliveryState.SKIPPED:
+            return NotificationState.SUPPRESSED
+        case _:
+            return NotificationState.FAILED
+
+
+# -- the push ------------------------------------------------------------------------------------------------------
+
+_CLAIM_PUSH = text("""
+UPDATE deliveries d SET state = 'sending', tries = d.tries + 1, claimed_at = knocktwice_now(), wake_at = knocktwice_now() + :lease
+FROM notifications n
+WHERE d.notification_id = ANY(CAST(:ids AS uuid[])) AND d.step = 0 AND d.state = 'scheduled'
+  AND n.id = d.notification_id AND n.state = 'active'
+RETURNING d.notification_id
+""")
+
+_OPEN_ATTEMPTS = text("""
+SELECT notification_id, registration FROM attempts
+WHERE notification_id = ANY(CAST(:ids AS uuid[])) AND state = 'open'
+""")
+
+_RECORD_ATTEMPTS = text("""
+UPDATE attempts a SET state = r.state, reason = r.reason, provider_id = r.provider_id
+FROM unnest(CAST(:ids AS uuid[]), CAST(:registrations AS text[]), CAST(:states AS text[]), CAST(:reasons AS text[]),
+            CAST(:provider_ids AS text[])) AS r(id, registration, state, reason, provider_id)
+WHERE a.notification_id = r.id AND a.registration = r.registration AND a.state = 'open'
+""")
+
+# A device that answered is enough; one that asks for patience is tried again until the time for retries is over.
+_RECORD_PUSH = text("""
+UPDATE deliveries d SET state = s.state, reason = CASE s.state WHEN 'failed' THEN s.reason END,
+  wake_at = CASE s.state WHEN 'scheduled' THEN knocktwice_now() + s.retry_after * (0.5 + random()) END,
+  finished_at = CASE WHEN s.state <> 'scheduled' THEN knocktwice_now() END
+FROM (
+  SELECT o.id, o.retry_after, o.reason, CASE
+      WHEN o.open AND n.state <> 'active' THEN 'skipped'
+      WHEN o.open AND n.created_at + :retry_for > knocktwice_now() THEN 'scheduled'
+      WHEN o.sent THEN 'sent' ELSE 'failed' END AS state
+  FROM (
+    SELECT a.notification_id AS id, bool_or(a.state = 'open') AS open, bool_or(a.state = 'sent') AS sent,
+           max(a.reason) FILTER (WHERE a.state <> 'sent') AS reason, r.retry_after
+    FROM unnest(CAST(:ids AS uuid[]), CAST(:retry_after AS interval[])) AS r(id, retry_after)
+    JOIN attempts a ON a.notification_id = r.id GROUP BY a.notification_id, r.retry_after
+  ) o JOIN notifications n ON n.id = o.id
+) s
+WHERE d.notification_id = s.id AND d.step = 0 AND d.state = 'sending'
+RETURNING d.notification_id, d.state, d.reason
+""")
+
+_FALL_BACK_NOW = text("""
+UPDATE deliveries SET due_at = knocktwice_now(), wake_at = knocktwice_now()
+WHERE notification_id = ANY(CAST(:ids AS uuid[])) AND step = 1 AND state = 'scheduled' AND due_at > knocktwice_now()
+""")
+
+_WITHOUT_FALLBACK = text("""
+SELECT r.id FROM unnest(CAST(:ids AS uuid[])) AS r(id)
+WHERE NOT EXISTS (SELECT FROM deliveries d WHERE d.notification_id = r.id AND d.step = 1)
+""")
+
+
+def claim_push(conn: Connection, ids: Sequence[str], lease: timedelta) -> list[PushWork]:
+    """Take up pushes that a provider asked to repeat or a dead worker left behind; return what is still to be sent."""
+    claimed = [str(row.notification_id) for row in conn.execute(_CLAIM_PUSH, {"ids": list(ids), "lease": lease})]
+    if not claimed:
+        return []
+    rows = conn.execute(_OPEN_ATTEMPTS, {"ids": claimed}).all()
+    return [PushWork(str(row.notification_id), row.registration) for row in rows]
+
+
+def record_push(conn: Connection, results: Sequence[PushResult], *, retry_for: timedelta) -> None:
+    """Write the providers' answers. A push that failed on every device makes its fallback due at once.
+
+    Args:
+        retry_for: how long after its creation a notification's push is still retried.
+    """
+    conn.execute(
+        _RECORD_ATTEMPTS,
+        {
+            "ids": [r.notification_id for r in results],
+            "registrations": [r.registration for r in results],
+            "states": [r.state for r in results],
+            "reasons": [r.reason for r in results],
+            "provider_ids": [r.provider_id for r in results],
+        },
+    )
+    dead = [r.registration for r in results if r.address_dead]
+    if dead:
+        conn.execute(text("DELETE FROM devices WHERE registration = ANY(:dead)"), {"dead": dead})
+    longest: dict[str, timedelta] = {}
+    for r in results:
+        longest[r.notification_id] = max(longest.get(r.notification_id, timedelta()), r.retry_after or timedelta())
+    done = conn.execute(
+        _RECORD_PUSH, {"ids": list(longest), "retry_after": list(longest.values()), "retry_for": retry_for}
+    ).all()
+    failed = [str(row.notification_id) for row in done if row.state == DeliveryState.FAILED]
+    if failed:
+        conn.execute(_FALL_BACK_NOW, {"ids": failed})
+    final = {str(row.notification_id): row for row in done if row.state != DeliveryState.SCHEDULED}
+    ended = conn.execute(_WITHOUT_FALLBACK, {"ids": list(final)}).all()
+    _finish(
+        conn,
+        [
+            (i, _without_fallback(DeliveryState(final[i].state)), final[i].reason or "no fallback planned")
+            for i in (str(row.id) for row in ended)
+        ],
+    )
+
+
+# -- the dispatcher ------------------------------------------------------------------------------------------------
+
+# A push whose sender's lease ran out goes back to "scheduled", so that exactly one claims it again.
+_RING = text("""
+UPDATE deliveries d SET wake_at = knocktwice_now() + :lease,
+  state = CASE WHEN d.step = 0 AND d.state = 'sending' THEN 'scheduled' ELSE d.state END
+FROM (
+  SELECT notification_id, step FROM deliveries WHERE wake_at <= knocktwice_now()
+  ORDER BY wake_at LIMIT :limit FOR UPDATE SKIP LOCKED
+) due
+WHERE d.notification_id = due.notification_id AND d.step = due.step
+RETURNING d.notification_id, d.step, d.state
+""")
+
+
+def ring(conn: Connection, *, limit: int, lease: timedelta) -> Sequence[Row[Any]]:
+    """Claim up to ``limit`` deliveries whose time has come; rows of ``notification_id, step, state``.
+
+    Each is claimed for ``lease``: if what is published for it gets lost, it rings again.
+    """
+    return conn.execute(_RING, {"limit": limit, "lease": lease}).all()
+
+
+# -- the decision --------------------------------------------------------------------------------------------------
+
+_DUE = text("""
+SELECT d.notification_id, d."when", d.due_at, p.state AS push, n.params, n.batch_id, n.user_id,
+       coalesce(n.phone, ph.number) AS number, o.number IS NOT NULL AS opted_out,
+       e.delivered, e.clicked, e.cancelled, knocktwice_now() AS now
+FROM deliveries d
+JOIN notifications n ON n.id = d.notification_id AND n.state = 'active'
+JOIN deliveries p ON p.notification_id = d.notification_id AND p.step = 0
+LEFT JOIN phones ph ON ph.user_id = n.user_id
+LEFT JOIN opt_outs o ON o.number = coalesce(n.phone, ph.number)
+LEFT JOIN LATERAL (
+  SELECT min(received_at) FILTER (WHERE kind = 'delivered') AS delivered,
+         min(received_at) FILTER (WHERE kind = 'clicked') AS clicked,
+         min(received_at) FILTER (WHERE kind = 'cancelled') AS cancelled
+  FROM events WHERE notification_id = d.notification_id
+) e ON true
+WHERE d.notification_id = ANY(CAST(:ids AS uuid[])) AND d.step = 1 AND d.state = 'scheduled' AND d.due_at <= knocktwice_now()
+ORDER BY d.due_at, d.notification_id
+""")
+
+_RESERVE = text(f"""
+UPDATE deliveries d SET state = 'reserved', number = r.number, text = r.text, fingerprint = r.fingerprint,
+  counted_at = knocktwice_now(), wake_at = knocktwice_now() + :lease
+FROM unnest(CAST(:ids AS uuid[]), CAST(:numbers AS text[]), CAST(:texts AS text[]), CAST(:fingerprints AS bytea[]))
+  AS r(id, number, text, fingerprint)
+WHERE d.notification_id = r.id AND d.step = 1 AND d.state = 'scheduled'
+  AND NOT EXISTS (SELECT FROM events e WHERE e.notification_id = d.notification_id AND {_ANSWERS})
+RETURNING d.notification_id
+""")  # noqa: S608 - a constant of this file
+
+_SKIP = text("""
+UPDATE deliveries d SET state = r.state, reason = r.verdict, wake_at = NULL, finished_at = knocktwice_now()
+FROM unnest(CAST(:ids AS uuid[]), CAST(:states AS text[]), CAST(:verdicts AS text[])) AS r(id, state, verdict)
+WHERE d.notification_id = r.id AND d.step = 1 AND d.state IN ('scheduled', 'reserved')
+RETURNING d.notification_id, d.reason
+""")
+
+_POSTPONE = text("""
+UPDATE deliveries SET wake_at = knocktwice_now() + :delay
+WHERE notification_id = ANY(CAST(:ids AS uuid[])) AND step = 1 AND state = ANY(:states)
+""")
+
+
+def due(conn: Connection, ids: Sequence[str]) -> Sequence[Row[Any]]:
+    """Return the facts about fallbacks that are due by the database's clock; the others are left out."""
+    return conn.execute(_DUE, {"ids": list(ids)}).all()
+
+
+def contents(conn: Connection, ids: Iterable[Any]) -> dict[str, Row[Any]]:
+    """Return batch id → row of ``content, category, ttl``."""
+    wanted = sorted({str(i) for i in ids})
+    query = text("SELECT id, content, category, ttl FROM batches WHERE id = ANY(CAST(:ids AS uuid[]))")
+    return {str(row.id): row for row in conn.execute(query, {"ids": wanted})}
+
+
+def push_contents(conn: Connection, ids: Sequence[str]) -> dict[str, Row[Any]]:
+    """Return notification id → row of ``params, batch_id`` for pushes that are taken up again."""
+    query = text("SELECT id, params, batch_id FROM notifications WHERE id = ANY(CAST(:ids AS uuid[]))")
+    return {str(row.id): row for row in conn.execute(query, {"ids": list(ids)})}
+
+
+def reserve(conn: Connection, reservations: Sequence[Reservation], lease: timedelta) -> set[str]:
+    """Reserve SMS that passed their limits; return the ids that won against a receipt arriving just now."""
+    if not reservations:
+        return set()
+    rows = conn.execute(
+        _RESERVE,
+        {
+            "ids": [r.notification_id for r in reservations],
+            "numbers": [r.number for r in reservations],
+            "texts": [r.text for r in reservations],
+            "fingerprints": [r.fingerprint for r in reservations],
+            "lease": lease,
+        },
+    )
+    return {str(row.notification_id) for row in rows}
+
+
+def skip(conn: Connection, decisions: Sequence[Decision]) -> None:
+    """End SMS steps that will not be taken, and their notifications, with the verdicts as reasons."""
+    if not decisions:
+        return
+    by_id = {d.notification_id: d for d in decisions}
+    rows = conn.execute(
+        _SKIP,
+        {
+            "ids": list(by_id),
+            "states": [
+                DeliveryState.CANCELLED if d.verdict is Verdict.CANCELLED else DeliveryState.SKIPPED for d in by_id.values()
+            ],
+            "verdicts": [d.verdict for d in by_id.values()],
+        },
+    ).all()
+    won = [by_id[str(row.notification_id)] for row in rows]
+    write_ledger(conn, won)
+    _finish(
+        conn,
+        [(d.notification_id, OUTCOMES.get(d.verdict, NotificationState.SUPPRESSED), str(d.verdict)) for d in won],
+    )
+
+
+def postpone(conn: Connection, ids: Sequence[str], delay: timedelta) -> None:
+    """Look at these again after ``delay``; nothing about them changes."""
+    if ids:
+        states = [DeliveryState.SCHEDULED, DeliveryState.RESERVED, DeliveryState.SENDING]
+        conn.execute(_POSTPONE, {"ids": list(ids), "delay": delay, "states": [str(s) for s in states]})
+
+
+# -- receipts ------------------------------------------------------------------------------------------------------
+
+_INSERT_EVENTS = text("""
+INSERT INTO events (notification_id, kind, registration, at)
+SELECT * FROM unnest(CAST(:ids AS uuid[]), CAST(:kinds AS text[]), CAST(:registrations AS text[]), CAST(:times AS timestamptz[]))
+ORDER BY 1, 2, 3
+ON CONFLICT DO NOTHING
+RETURNING notification_id, kind
+""")
+
+_ANSWERED = text(f"""
+SELECT d.notification_id, jsonb_object_agg(e.kind, e.received_at) AS events, bool_or(e.kind = 'cancelled') AS cancelled
+FROM deliveries d JOIN events e ON e.notification_id = d.notification_id AND {_ANSWERS}
+WHERE d.notification_id = ANY(CAST(:ids AS uuid[])) AND d.step = 1 AND d.state IN ('scheduled', 'reserved')
+GROUP BY d.notification_id
+""")  # noqa: S608 - a constant of this file
+
+# Taking the locks first makes the UPDATE that follows see every receipt and every reservation committed until then.
+_LOCK = text("""
+SELECT FROM deliveries WHERE notification_id = ANY(CAST(:ids AS uuid[])) AND step = 1
+ORDER BY notification_id FOR UPDATE
+""")
+
+_WASTED = text("""
+SELECT DISTINCT d.notification_id FROM deliveries d
+WHERE d.notification_id = ANY(CAST(:ids AS uuid[])) AND d.step = 1 AND d.state = 'sent'
+  AND NOT EXISTS (SELECT FROM decisions l WHERE l.notification_id = d.notification_id AND l.verdict = 'wasted_sms')
+""")
+
+
+def record_receipts(conn: Connection, receipts: Sequence[ReceiptEvent]) -> None:
+    """Write receipts, once each, and end the fallbacks they make needless, also those reserved but not yet claimed.
+
+    A receipt for a notification that is not there yet is kept. One that comes after the SMS is noted as a wasted SMS.
+    """
+    fresh = _insert_events(conn, [(str(r.notification), r.kind.value, r.registration or "", r.at) for r in receipts])
+    if not fresh:
+        return
+    settle_answered(conn, fresh)
+    wasted = conn.execute(_WASTED, {"ids": fresh}).all()
+    kinds = {str(r.notification): r.kind for r in receipts}
+    write_ledger(
+        conn,
+        [
+            Decision(i, Verdict.WASTED_SMS, {"receipt": kinds.get(i, Receipt.DELIVERED)})
+            for i in (str(row.notification_id) for row in wasted)
+        ],
+    )
+
+
+def settle_answered(conn: Connection, ids: Sequence[str]) -> None:
+    """End every fallback among ``ids`` that a receipt or a cancellation has made needless and no sender has claimed."""
+    conn.execute(_LOCK, {"ids": list(ids)})
+    rows = conn.execute(_ANSWERED, {"ids": list(ids)}).all()
+    skip(
+        conn,
+        [
+            Decision(
+                str(row.notification_id),
+                Verdict.CANCELLED if row.cancelled else Verdict.REACHED_IN_TIME,
+                {"events": row.events},
+            )
+            for row in rows
+        ],
+    )
+
+
+def cancel(conn: Connection, ids: Sequence[str], keys: Sequence[str], now: datetime) -> None:
+    """Stop notifications at whatever point before the provider call they are. Unknown ids are remembered.
+
+    An SMS that a sender has claimed is no longer stopped; a push that is on its way is not called back.
+    """
+    found = conn.execute(text("SELECT id FROM notifications WHERE key = ANY(:keys)"), {"keys": list(keys)}).all()
+    wanted = sorted({*ids, *(str(row.id) for row in found)})
+    _insert_events(conn, [(i, "cancelled", "", now) for i in wanted])
+    settle_answered(conn, wanted)
+    # Without a fallback there is only the push to stop, and only while it waits to be tried again.
+    waiting = conn.execute(_CANCEL_PUSH, {"ids": wanted}).all()
+    _finish(conn, [(str(row.notification_id), NotificationState.CANCELLED, "cancelled") for row in waiting])
+
+
+_CANCEL_PUSH = text("""
+UPDATE deliveries d SET state = 'cancelled', reason = 'cancelled', wake_at = NULL, finished_at = knocktwice_now()
+WHERE d.notification_id = ANY(CAST(:ids AS uuid[])) AND d.step = 0 AND d.state = 'scheduled'
+  AND NOT EXISTS (SELECT FROM deliveries s WHERE s.notification_id = d.notification_id AND s.step = 1)
+RETURNING d.notification_id
+""")
+
+
+def _insert_events(conn: Connection, events: Sequence[tuple[str, str, str, datetime]]) -> list[str]:
+    ids, kinds, registrations, times = zip(*events, strict=True) if events else ((), (), (), ())
+    rows = conn.execute(
+        _INSERT_EVENTS,
+        {"ids": list(ids), "kinds": list(kinds), "registrations": list(registrations), "times": list(times)},
+    )
+    return sorted({str(row.notification_id) for row in rows})
+
+
+# -- the SMS -------------------------------------------------------------------------------------------------------
+
+_RESERVED = text("""
+SELECT d.notification_id, d.number, d.fingerprint, b.category, o.number IS NOT NULL AS opted_out, knocktwice_now() AS now
+FROM deliveries d JOIN notifications n ON n.id = d.notification_id JOIN batches b ON b.id = n.batch_id
+LEFT JOIN opt_outs o ON o.number = d.number
+WHERE d.notification_id = ANY(CAST(:ids AS uuid[])) AND d.step = 1 AND d.state = 'reserved'
+ORDER BY d.counted_at, d.notification_id
+""")
+
+_CLAIM_SMS = text(f"""
+UPDATE deliveries d SET state = 'sending', reason = NULL, tries = d.tries + 1,
+  claimed_at = knocktwice_now(), counted_at = knocktwice_now(), wake_at = knocktwice_now() + :lease
+WHERE d.notification_id = ANY(CAST(:ids AS uuid[])) AND d.step = 1 AND d.state = 'reserved'
+  AND NOT EXISTS (SELECT FROM events e WHERE e.notification_id = d.notification_id AND {_ANSWERS})
+  AND NOT EXISTS (SELECT FROM opt_outs o WHERE o.number = d.number)
+RETURNING d.notification_id, d.claimed_at
+""")  # noqa: S608 - a constant of this file
+
+_HOLD = text("""
+SELECT notification_id, number, text, tries FROM deliveries
+WHERE notification_id = ANY(CAST(:ids AS uuid[])) AND step = 1 AND state = 'sending' AND claimed_at = :claimed_at
+ORDER BY notification_id FOR UPDATE
+""")
+
+_UNRESOLVED = text("""
+SELECT d.notification_id, d.number, d.text, d.tries, d.reason, d.claimed_at, b.category, knocktwice_now() AS now
+FROM deliveries d JOIN notifications n ON n.id = d.notification_id JOIN batches b ON b.id = n.batch_id
+WHERE d.notification_id = ANY(CAST(:ids AS uuid[])) AND d.step = 1 AND d.state = 'sending'
+  AND (d.reason IS NOT NULL OR d.claimed_at + :lease <= knocktwice_now())
+ORDER BY d.claimed_at, d.notification_id FOR UPDATE OF d SKIP LOCKED
+""")
+
+_RECORD_SMS = text("""
+UPDATE deliveries d SET state = r.state, reason = r.reason, provider_id = r.provider_id,
+  wake_at = CASE WHEN r.state IN ('reserved', 'sending') THEN knocktwice_now() + r.wake_after END,
+  finished_at = CASE WHEN r.state NOT IN ('reserved', 'sending') THEN knocktwice_now() END
+FROM unnest(CAST(:ids AS uuid[]), CAST(:states AS text[]), CAST(:reasons AS text[]), CAST(:provider_ids AS text[]),
+            CAST(:wake_after AS interval[])) AS r(id, state, reason, provider_id, wake_after)
+WHERE d.notification_id = r.id AND d.step = 1 AND d.state = 'sending'
+RETURNING d.notification_id, d.state, d.reason, d.number
+""")
+
+#: What a finished SMS makes of its notification.
+_SMS_OUTCOMES = {
+    DeliveryState.SENT: NotificationState.TEXTED,
+    DeliveryState.UNKNOWN: NotificationState.UNKNOWN,
+    DeliveryState.FAILED: NotificationState.FAILED,
+}
+
+
+def reserved(conn: Connection, ids: Sequence[str]) -> Sequence[Row[Any]]:
+    """Return the reserved SMS among ``ids``, oldest first, for the last look before the provider call."""
+    return conn.execute(_RESERVED, {"ids": list(ids)}).all()
+
+
+def claim_sms(conn: Connection, ids: Sequence[str], lease: timedelta) -> tuple[list[str], datetime | None]:
+    """Claim reserved SMS for sending unless a receipt, a cancellation or an opt-out came first.
+
+    Returns:
+        The claimed ids and the claim's time, which :func:`hold` asks for: a sender that lost its claim cannot send.
+    """
+    rows = conn.execute(_CLAIM_SMS, {"ids": list(ids), "lease": lease}).all()
+    return [str(row.notification_id) for row in rows], rows[0].claimed_at if rows else None
+
+
+def hold(conn: Connection, ids: Sequence[str], claimed_at: datetime) -> Sequence[Row[Any]]:
+    """Lock claimed SMS for the time of the provider call: while the lock is held, their sender lives."""
+    return conn.execute(_HOLD, {"ids": list(ids), "claimed_at": claimed_at}).all()
+
+
+def unresolved(conn: Connection, ids: Sequence[str], lease: timedelta) -> Sequence[Row[Any]]:
+    """Lock and return claimed SMS whose sender is gone or got no clear answer."""
+    return conn.execute(_UNRESOLVED, {"ids": list(ids), "lease": lease}).all()
+
+
+def record_sms(conn: Connection, results: Sequence[SmsResult]) -> None:
+    """Write the provider's answers to claimed SMS and end the notifications they settle."""
+    if not results:
+        return
+    rows = conn.execute(
+        _RECORD_SMS,
+        {
+            "ids": [r.notification_id for r in results],
+            "states": [str(r.state) for r in results],
+            "reasons": [r.reason for r in results],
+            "provider_ids": [r.provider_id for r in results],
+            "wake_after": [r.wake_after or timedelta() for r in results],
+        },
+    ).all()
+    opted_out = sorted({row.number for row in rows if row.reason == Verdict.OPTED_OUT})
+    if opted_out:
+        add = text("INSERT INTO opt_outs (number, source) SELECT unnest(:numbers), 'provider' ON CONFLICT DO NOTHING")
+        conn.execute(add, {"numbers": opted_out})
+    _finish(
+        conn,
+        [
+            (str(row.notification_id), _sms_outcome(row), row.reason or "sms accepted by the provider")
+            for row in rows
+            if row.state in _SMS_OUTCOMES
+        ],
+    )
+
+
+def _sms_outcome(row: Row[Any]) -> NotificationState:
+    if row.reason == Verdict.OPTED_OUT:
+        return NotificationState.SUPPRESSED
+    return _SMS_OUTCOMES[DeliveryState(row.state)]
+
+
+# -- shared --------------------------------------------------------------------------------------------------------
+
+_FINISH = text("""
+UPDATE notifications n SET state = r.state, reason = r.reason, finished_at = knocktwice_now()
+FROM unnest(CAST(:ids AS uuid[]), CAST(:states AS text[]), CAST(:reasons AS text[])) AS r(id, state, reason)
+WHERE n.id = r.id AND n.state = 'active'
+""")
+
+_DROP_PUSH = text("""
+UPDATE deliveries SET state = 'skipped', reason = 'superseded', wake_at = NULL, finished_at = knocktwice_now()
+WHERE notification_id = ANY(CAST(:ids AS uuid[])) AND step = 0 AND state = 'scheduled'
+""")
+
+_LEDGER = text("""
+INSERT INTO decisions (notification_id, step, verdict, inputs)
+SELECT * FROM unnest(CAST(:ids AS uuid[]), CAST(:steps AS smallint[]), CAST(:verdicts AS text[]), CAST(:inputs AS jsonb[]))
+""")
+
+
+def write_ledger(conn: Connection, decisions: Sequence[Decision]) -> None:
+    """Add decisions with their inputs to the ledger that ``knocktwice explain`` reads."""
+    if decisions:
+        conn.execute(
+            _LEDGER,
+            {
+                "ids": [d.notification_id for d in decisions],
+                "steps": [d.step for d in decisions],
+                "verdicts": [str(d.verdict) for d in decisions],
+                "inputs": [json.dumps(dict(d.inputs), default=str) for d in decisions],
+            },
+        )
+
+
+def _finish(conn: Connection, ends: Sequence[tuple[str, NotificationState, str]]) -> None:
+    """End notifications. A push still waiting to be tried again has nothing to add any more."""
+    if not ends:
+        return
+    ids, states, reasons = (list(column) for column in zip(*ends, strict=True))
+    conn.execute(_FINISH, {"ids": ids, "states": [str(s) for s in states], "reasons": reasons})
+    conn.execute(_DROP_PUSH, {"ids": ids})
+
+
+def park(conn: Connection, *, message_id: str | None, task: str | None, reason: str, payload: str) -> None:
+    """Keep a message that cannot be processed, with the reason, in the dead-letter table."""
+    query = text(
+        "INSERT INTO dead_letters (message_id, task, reason, payload) VALUES (:message_id, :task, :reason, :payload)"
+    )
+    # PostgreSQL's text cannot hold NUL, and a poisonous message may.
+    clean = payload.replace("\x00", "\ufffd")
+    conn.execute(query, {"message_id": message_id, "task": task, "reason": reason, "payload": clean})
+
+
