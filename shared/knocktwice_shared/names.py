@@ -15,13 +15,13 @@ class Task(StrEnum):
     """Celery task names."""
 
     SEND_PUSH = "knocktwice.send_push"
+    RESUME_PUSH = "knocktwice.resume_push"
     CHECK_FALLBACK = "knocktwice.check_fallback"
     SEND_SMS = "knocktwice.send_sms"
     RECORD_EVENTS = "knocktwice.record_events"
     CANCEL = "knocktwice.cancel"
-    UPDATE_AUDIENCE = "knocktwice.update_audience"
-    SWEEP = "knocktwice.sweep"
     RECONCILE = "knocktwice.reconcile"
+    UPDATE_AUDIENCE = "knocktwice.update_audience"
 
 
 class Queue(StrEnum):
@@ -36,18 +36,20 @@ class Queue(StrEnum):
 #: Which queue each task travels on.
 ROUTES: dict[Task, Queue] = {
     Task.SEND_PUSH: Queue.PUSH,
+    Task.RESUME_PUSH: Queue.PUSH,
     Task.CHECK_FALLBACK: Queue.FALLBACK,
     Task.SEND_SMS: Queue.SMS,
     Task.RECONCILE: Queue.SMS,
     Task.RECORD_EVENTS: Queue.EVENTS,
     Task.CANCEL: Queue.EVENTS,
     Task.UPDATE_AUDIENCE: Queue.EVENTS,
-    Task.SWEEP: Queue.EVENTS,
 }
 
 #: Redis hash: message id → JSON ``{"task": name, "message": {...}}``, kept until the worker has committed its rows.
 INBOX_MESSAGES = "knocktwice:inbox:messages"
 #: Redis sorted set: message id, scored with the time of acceptance (epoch seconds), so that old ones are found cheaply.
 INBOX_ACCEPTED = "knocktwice:inbox:accepted"
+#: Redis hash: message id → how often processing it failed for a reason of its own.
+INBOX_FAILURES = "knocktwice:inbox:failures"
 #: Redis key prefix for idempotency keys; the value is the notification id the key was first used for.
 KEY_PREFIX = "knocktwice:key:"

@@ -48,7 +48,8 @@ class Settings(BaseSettings):
     lease_s: float = Field(60, gt=0, description="After this long without an answer a step is taken up again.")
     inbox_grace_s: float = Field(30, gt=0, description="An accepted message not in Postgres by then is published again.")
     ttl_grace_s: Seconds = Field(30, description="Push time-to-live beyond the fallback delay.")
-    push_retry_s: Seconds = Field(3600, description="How long a push without fallback is retried.")
+    push_retry_s: Seconds = Field(3600, description="How long a push is retried; its fallback does not wait for it.")
+    sms_retry_s: Seconds = Field(14_400, description="How long an SMS is retried while its provider asks for patience.")
 
     # Per-number limits
     sms_per_day: int = Field(10, ge=0, description="SMS to one number per calendar day.")
@@ -106,6 +107,11 @@ class Settings(BaseSettings):
     def day_zone(self) -> ZoneInfo:
         """The zone whose calendar day the daily limit counts."""
         return ZoneInfo(self.sms_day_zone)
+
+    @property
+    def same_content(self) -> timedelta:
+        """How long one text holds a number."""
+        return timedelta(seconds=self.sms_same_content_s)
 
     @property
     def lease(self) -> timedelta:

@@ -85,7 +85,6 @@ class Verdict(StrEnum):
     CAPPED_DAILY = "capped_daily"
     OPTED_OUT = "opted_out"
     NO_PHONE = "no_phone"
-    INVALID_NUMBER = "invalid_number"
     # nothing to decide yet
     WAIT = "wait"
     LIMITS_UNAVAILABLE = "limits_unavailable"

@@ -575,7 +575,7 @@ RETURNING d.notification_id, d.claimed_at
 """)  # noqa: S608 - a constant of this file
 
 _HOLD = text("""
-SELECT notification_id, number, text, tries FROM deliveries
+SELECT notification_id, number, text, tries, knocktwice_now() - due_at AS age FROM deliveries
 WHERE notification_id = ANY(CAST(:ids AS uuid[])) AND step = 1 AND state = 'sending' AND claimed_at = :claimed_at
 ORDER BY notification_id FOR UPDATE
 """)

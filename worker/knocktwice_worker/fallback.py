@@ -1,0 +1,134 @@
+"""The decision: for notifications whose countdown is over, does the second knock follow, and may it?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import structlog
+from redis.exceptions import RedisError
+
+from knocktwice_shared.messages import Category, Push, When
+from knocktwice_worker import store
+from knocktwice_worker.content import fingerprint, render
+from knocktwice_worker.lifecycle import FALL_BACK, DeliveryState, Facts, Verdict, decide
+from knocktwice_worker.limits import Answer, Ask, LimitsUnavailable, count_in_postgres
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection, Row
+
+    from knocktwice_worker.services import Services
+
+log = structlog.get_logger(__name__)
+
+#: When to look again at a decision that could not be taken yet.
+_WAIT = timedelta(seconds=30)
+
+
+@dataclass(slots=True)
+class _Case:
+    """One fallback under decision. ``verdict`` changes when a limit says no."""
+
+    row: Row[Any]
+    category: Category
+    verdict: Verdict
+    reservation: store.Reservation | None = None
+    today: int | None = None
+
+    @property
+    def id(self) -> str:
+        return str(self.row.notification_id)
+
+    def decision(self) -> store.Decision:
+        row = self.row
+        seen = {name: getattr(row, name) for name in ("delivered", "clicked", "cancelled") if getattr(row, name)}
+        inputs = {"when": row.when, "due_at": row.due_at, "push": row.push, "events": seen, "sms_today": self.today}
+        return store.Decision(self.id, self.verdict, {k: v for k, v in inputs.items() if v is not None})
+
+
+def check(services: Services, ids: Sequence[str]) -> list[str]:
+    """Decide for those of ``ids`` that are due by the database's clock.
+
+    Returns:
+        The ids whose SMS is now reserved and wants to be sent.
+    """
+    with services.engine.begin() as conn:
+        rows = store.due(conn, ids)
+        if not rows:
+            return []
+        batches = store.contents(conn, (row.batch_id for row in rows))
+        cases = [_consider(row, batches[str(row.batch_id)]) for row in rows]
+        asking = [case for case in cases if case.reservation]
+        _apply_limits(services, conn, asking, rows[0].now)
+        reservations = [c.reservation for c in asking if c.reservation and c.verdict in FALL_BACK]
+        won = store.reserve(conn, sorted(reservations, key=lambda r: r.notification_id), services.settings.lease)
+        waiting = [c.id for c in cases if c.verdict in (Verdict.WAIT, Verdict.LIMITS_UNAVAILABLE)]
+        store.postpone(conn, waiting, _WAIT)
+        store.write_ledger(conn, [c.decision() for c in cases if c.id in won])
+        store.skip(conn, [c.decision() for c in cases if c.verdict not in FALL_BACK and c.id not in waiting])
+    lost = [r for r in reservations if r.notification_id not in won]
+    release(services, [Ask(r.notification_id, r.number, r.fingerprint) for r in lost], rows[0].now)
+    log.info("fallbacks decided", due=len(rows), reserved=len(won), waiting=len(waiting))
+    return sorted(won)
+
+
+def count(
+    services: Services, conn: Connection, asks: Sequence[Ask], categories: Sequence[Category], now: datetime
+) -> list[Answer]:
+    """Count SMS against their numbers. Without Redis, Postgres counts for all but marketing, which waits.
+
+    Args:
+        asks: one per message, oldest first.
+        categories: each message's category.
+        now: the database's clock.
+    """
+    try:
+        return services.limits.count(conn, asks, now)
+    except LimitsUnavailable:
+        log.warning("limits counted in postgres", messages=len(asks))
+    urgent = [a for a, c in zip(asks, categories, strict=True) if c is not Category.MARKETING]
+    counted = dict(zip(urgent, count_in_postgres(conn, urgent, services.limits.limits, now), strict=True))
+    return [counted.get(a, Answer(Verdict.LIMITS_UNAVAILABLE, 0)) for a in asks]
+
+
+def release(services: Services, asks: Sequence[Ask], now: datetime) -> None:
+    """Give counts back; failing to do so only makes the limits stricter, so it never stops anything."""
+    if not asks:
+        return
+    try:
+        services.limits.release(asks, now)
+    except RedisError:
+        log.warning("counts not released", messages=len(asks))
+
+
+def _consider(row: Row[Any], batch: Row[Any]) -> _Case:
+    verdict = decide(
+        Facts(
+            when=When(row.when),
+            push=DeliveryState(row.push),
+            delivered=row.delivered is not None,
+            clicked=row.clicked is not None,
+            cancelled=row.cancelled is not None,
+        )
+    )
+    case = _Case(row, Category(batch.category), verdict)
+    if verdict in FALL_BACK:
+        if row.number is None:
+            case.verdict = Verdict.NO_PHONE
+        elif row.opted_out:
+            case.verdict = Verdict.OPTED_OUT
+        else:
+            text = render(Push(**batch.content["push"]), batch.content["sms"], row.params).sms
+            case.reservation = store.Reservation(case.id, row.number, text, fingerprint(text))
+    return case
+
+
+def _apply_limits(services: Services, conn: Connection, cases: Sequence[_Case], now: datetime) -> None:
+    asks = [Ask(r.notification_id, r.number, r.fingerprint) for c in cases if (r := c.reservation)]
+    answers = count(services, conn, asks, [c.category for c in cases], now)
+    for case, answer in zip(cases, answers, strict=True):
+        case.today = answer.today
+        if answer.refusal:
+            case.verdict = answer.refusal

@@ -1,0 +1,211 @@
+"""Per-number limits: the same content to one number once in 30 s, and at most 10 SMS per calendar day.
+
+Redis holds the counters, because one atomic script answers for a whole batch. Postgres holds the truth, because Redis can
+be wiped. A marker key says since which start of the server and from when on the counters are complete: until then (a first
+start, a FLUSHALL, a restart or a failover) every call brings along what Postgres knows about its numbers. The senders ask once more right before the
+provider call, when their rows are committed, so that a wipe between the two questions cannot let one too many through.
+
+Counting is idempotent per notification: values are notification ids, so a retry is never its own duplicate.
+Keys hold an HMAC of the number, never the number, and share a hash tag so that one call may touch them all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, time, timedelta
+from importlib.resources import files
+from typing import TYPE_CHECKING
+from zoneinfo import ZoneInfo
+
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+from sqlalchemy import Connection, text
+
+from knocktwice_worker.lifecycle import Verdict
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+#: One hash tag for all keys: Redis Cluster runs a script on one slot only.
+_TAG = "{knocktwice:sms}"
+_VERDICTS = {"duplicate": Verdict.DUPLICATE_CONTENT, "capped": Verdict.CAPPED_DAILY}
+
+
+class LimitsUnavailable(Exception):
+    """Redis did not answer: count in Postgres, or wait."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """May this text go to this number now?"""
+
+    notification_id: str
+    number: str
+    fingerprint: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """``refusal`` is ``None`` when it may; ``today`` counts the number's SMS of the day, this one included if it may."""
+
+    refusal: Verdict | None
+    today: int
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The limits and the calendar they count in. ``0`` switches one off.
+
+    Attributes:
+        per_day: SMS to one number per calendar day.
+        same_content: time in which one text goes to one number only once.
+        zone: whose calendar day.
+        secret: key of the HMAC over numbers.
+    """
+
+    per_day: int
+    same_content: timedelta
+    zone: ZoneInfo
+    secret: bytes
+
+    def day(self, now: datetime) -> tuple[str, datetime, datetime]:
+        """Return the calendar day of ``now``: its name, its first moment and the next day's, in UTC.
+
+        Days have 23 or 25 hours when the clocks change; a midnight that does not exist is the moment of the change.
+        """
+        today = now.astimezone(self.zone).date()
+        start, end = (
+            datetime.combine(date, time(), tzinfo=self.zone).astimezone(UTC) for date in (today, today + timedelta(days=1))
+        )
+        return today.isoformat(), start, end
+
+    def keys(self, ask: Ask, day: str) -> tuple[str, str]:
+        """Return the Redis keys of an ask: content holder and the day's set."""
+        number = hmac.new(self.secret, ask.number.encode(), hashlib.sha256).hexdigest()[:32]
+        return f"{_TAG}:content:{number}:{ask.fingerprint.hex()}", f"{_TAG}:day:{number}:{day}"
+
+
+class RedisLimits:
+    """The limits as one Lua call per batch."""
+
+    def __init__(self, redis: Redis, limits: Limits) -> None:
+        self.limits = limits
+        self._redis = redis
+        self._script = redis.register_script(files(__package__).joinpath("limits.lua").read_text())
+
+    def count(self, conn: Connection, asks: Sequence[Ask], now: datetime) -> list[Answer]:
+        """Count each ask against its number, in order, and say which may go.
+
+        Args:
+            conn: where to read what Redis may have forgotten.
+            now: the database's clock.
+
+        Raises:
+            LimitsUnavailable: Redis did not answer. Some asks may have been counted; asking again counts none twice.
+        """
+        if not asks:
+            return []
+        try:
+            answer = self._call(asks, now, None)
+            if answer == [b"seed"]:
+                answer = self._call(asks, now, _known(conn, asks, self.limits, now))
+        except (RedisConnectionError, RedisTimeoutError) as error:
+            raise LimitsUnavailable from error
+        words, counts = answer[::2], answer[1::2]
+        return [Answer(_VERDICTS.get(w.decode()), int(c)) for w, c in zip(words, counts, strict=True)]
+
+    def release(self, asks: Sequence[Ask], now: datetime) -> None:
+        """Give back what was counted for messages that will not go. Losing this only makes the limit stricter."""
+        day, _, _ = self.limits.day(now)
+        pipe = self._redis.pipeline()
+        for ask in asks:
+            content, today = self.limits.keys(ask, day)
+            pipe.srem(today, ask.notification_id)
+            # Deletes the holder only if it is us (Redis 8.4 / Valkey 9 have DELIFEQ, Redis 7 has not).
+            pipe.eval(
+                "return redis.call('GET', KEYS[1]) == ARGV[1] and redis.call('DEL', KEYS[1])", 1, content, ask.notification_id
+            )
+        pipe.execute()
+
+    def _call(self, asks: Sequence[Ask], now: datetime, known: list[tuple[list[str], str]] | None) -> list[bytes]:
+        day, _, end = self.limits.day(now)
+        hold_ms = int(self.limits.same_content.total_seconds() * 1000)
+        keys = [f"{_TAG}:complete"]
+        # Two days: long enough for the longest day, short enough to forget.
+        args: list[str | int | float] = [self.limits.per_day, hold_ms, 172_800, now.timestamp(), end.timestamp()]
+        args.append("1" if known is not None else "0")
+        for i, ask in enumerate(asks):
+            keys += self.limits.keys(ask, day)
+            ids, holder = known[i] if known is not None else ([], "")
+            args += [ask.notification_id, ",".join(ids), holder]
+        return list(self._script(keys=keys, args=args))
+
+
+_KNOWN = text("""
+SELECT a.i, today.ids, holder.id AS holder
+FROM unnest(CAST(:numbers AS text[]), CAST(:fingerprints AS bytea[])) WITH ORDINALITY AS a(number, fingerprint, i)
+CROSS JOIN LATERAL (
+  SELECT coalesce(array_agg(t.id ORDER BY t.waits, t.counted_at, t.id), '{}') AS ids FROM (
+    SELECT CAST(d.notification_id AS text) AS id, d.state = 'reserved' AS waits, d.counted_at FROM deliveries d
+    WHERE d.number = a.number AND d.counted_at >= :start AND d.state IN ('reserved', 'sending', 'sent', 'unknown')
+    ORDER BY 2, 3, 1 LIMIT :per_day
+  ) t
+) today
+LEFT JOIN LATERAL (
+  SELECT d.notification_id AS id FROM deliveries d
+  WHERE d.number = a.number AND d.fingerprint = a.fingerprint AND d.counted_at > :since
+    AND d.state IN ('reserved', 'sending', 'sent', 'unknown')
+  ORDER BY d.state = 'reserved', d.counted_at, d.notification_id LIMIT 1
+) holder ON true
+ORDER BY a.i
+""")
+
+
+def _known(conn: Connection, asks: Sequence[Ask], limits: Limits, now: datetime) -> list[tuple[list[str], str]]:
+    """Return, per ask, the ids that Postgres counts for its number today and the holder of its content.
+
+    Those already sent come first, then reservations by age, cut at the limit: of eleven reservations that a wipe let
+    through, the eleventh is not among them and is refused when its sender asks.
+    """
+    _, start, _ = limits.day(now)
+    rows = conn.execute(
+        _KNOWN,
+        {
+            "numbers": [a.number for a in asks],
+            "fingerprints": [a.fingerprint for a in asks],
+            "start": start,
+            "since": now - limits.same_content,
+            "per_day": limits.per_day or 1_000,
+        },
+    )
+    return [(row.ids, str(row.holder) if row.holder else "") for row in rows]
+
+
+def count_in_postgres(conn: Connection, asks: Sequence[Ask], limits: Limits, now: datetime) -> list[Answer]:
+    """Answer like :meth:`RedisLimits.count`, from Postgres alone, for when Redis is down.
+
+    Locks the numbers until the transaction ends, so the reservations must be written in the same transaction.
+    """
+    lock = text("SELECT pg_advisory_xact_lock(hashtextextended(n, 2)) FROM (SELECT unnest(:numbers) AS n ORDER BY 1) s")
+    conn.execute(lock, {"numbers": sorted({a.number for a in asks})})
+    today: dict[str, set[str]] = {}
+    holders: dict[tuple[str, bytes], str] = {}
+    for ask, (ids, holder) in zip(asks, _known(conn, asks, limits, now), strict=True):
+        today.setdefault(ask.number, set(ids))
+        if holder:
+            holders.setdefault((ask.number, ask.fingerprint), holder)
+    return [_count_one(a, today[a.number], holders, limits) for a in asks]
+
+
+def _count_one(ask: Ask, today: set[str], holders: dict[tuple[str, bytes], str], limits: Limits) -> Answer:
+    content = (ask.number, ask.fingerprint)
+    if limits.same_content and holders.get(content, ask.notification_id) != ask.notification_id:
+        return Answer(Verdict.DUPLICATE_CONTENT, len(today))
+    if limits.per_day and len(today) >= limits.per_day and ask.notification_id not in today:
+        return Answer(Verdict.CAPPED_DAILY, len(today))
+    today.add(ask.notification_id)
+    holders[content] = ask.notification_id
+    return Answer(None, len(today))

@@ -1,0 +1,119 @@
+"""The first knock: write a batch's rows and countdowns, push to every device, record what the provider said."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import structlog
+
+from knocktwice_shared.errors import InvalidMessage
+from knocktwice_shared.messages import TTL_LIMIT, Batch, Push
+from knocktwice_worker import store
+from knocktwice_worker.channels import Outcome, PushMessage, Rejected, Retry, Sent, Unknown, deliver
+from knocktwice_worker.content import Texts, render
+
+if TYPE_CHECKING:
+    from knocktwice_worker.services import Services
+
+log = structlog.get_logger(__name__)
+
+#: First wait before a push is tried again when the provider names none.
+_BACKOFF = timedelta(seconds=10)
+
+
+def send(services: Services, batch: Batch) -> None:
+    """Accept a batch and push it. Safe to repeat: recipients that were accepted before are left alone."""
+    texts, problems = _render_all(services, batch)
+    ttl = _ttl(services, batch)
+    with services.engine.begin() as conn:
+        work = store.accept(conn, batch, problems, ttl=ttl, lease=services.settings.lease)
+    log.info("batch accepted", batch=str(batch.id), notifications=len(batch.recipients), pushes=len(work))
+    _deliver(services, [_message(w, batch.push, texts[w.notification_id], ttl) for w in work])
+
+
+def resume(services: Services, ids: Sequence[str]) -> None:
+    """Take up pushes that a provider asked to repeat or whose worker died. A repeated push replaces itself."""
+    with services.engine.begin() as conn:
+        work = store.claim_push(conn, ids, services.settings.lease)
+        people = store.push_contents(conn, [w.notification_id for w in work])
+        batches = store.contents(conn, (person.batch_id for person in people.values()))
+    messages = []
+    for w in work:
+        person = people[w.notification_id]
+        batch = batches[str(person.batch_id)]
+        push = Push(**batch.content["push"])
+        messages.append(_message(w, push, render(push, batch.content["sms"], person.params), batch.ttl))
+    _deliver(services, messages)
+
+
+def _deliver(services: Services, messages: Sequence[PushMessage]) -> None:
+    if not messages:
+        return
+    outcomes = deliver(services.transport, services.push, messages)
+    results = [_result(m, o) for m, o in zip(messages, outcomes, strict=True)]
+    with services.engine.begin() as conn:
+        store.record_push(conn, results, retry_for=timedelta(seconds=services.settings.push_retry_s))
+
+
+def _result(message: PushMessage, outcome: Outcome) -> store.PushResult:
+    ids = (message.notification_id, message.registration)
+    match outcome:
+        case Sent(provider_id):
+            return store.PushResult(*ids, state="sent", provider_id=provider_id)
+        case Rejected(reason, detail, address_dead):
+            text = f"{reason}: {detail}" if detail else reason
+            return store.PushResult(*ids, state="rejected", reason=text, address_dead=address_dead)
+        case Retry(reason, after):
+            return store.PushResult(*ids, state="open", reason=reason, retry_after=after or _BACKOFF)
+        case Unknown(reason):
+            return store.PushResult(*ids, state="open", reason=reason, retry_after=_BACKOFF)
+
+
+def _message(work: store.PushWork, push: Push, texts: Texts, ttl: timedelta) -> PushMessage:
+    return PushMessage(
+        notification_id=work.notification_id,
+        registration=work.registration,
+        title=texts.title,
+        body=texts.body,
+        ttl=ttl,
+        data=push.data,
+        link=push.link,
+        image=push.image,
+    )
+
+
+def _render_all(services: Services, batch: Batch) -> tuple[dict[str, Texts], dict[str, str]]:
+    """Fill in every text before anything is sent; who cannot be served is named with the reason."""
+    texts: dict[str, Texts] = {}
+    problems: dict[str, str] = {}
+    refused = _delay_problem(services, batch)
+    for recipient in batch.recipients:
+        try:
+            texts[str(recipient.id)] = render(batch.push, batch.sms_text, recipient.params)
+        except InvalidMessage as error:
+            problems[str(recipient.id)] = str(error)
+        if refused:
+            problems[str(recipient.id)] = refused
+    return texts, problems
+
+
+def _delay_problem(services: Services, batch: Batch) -> str | None:
+    settings = services.settings
+    for i, step in enumerate(batch.plan):
+        if not settings.min_after_s <= step.after.total_seconds() <= settings.max_after_s:
+            return (
+                f"plan[{i}].after_s: must be between KNOCKTWICE_MIN_AFTER_S ({settings.min_after_s:.0f}) "
+                f"and KNOCKTWICE_MAX_AFTER_S ({settings.max_after_s:.0f}) here"
+            )
+    return None
+
+
+def _ttl(services: Services, batch: Batch) -> timedelta:
+    """A push lives as long as the fallback waits, so that a phone that reconnects late does not get both."""
+    if batch.ttl is not None:
+        return batch.ttl
+    if batch.plan:
+        return min(batch.plan[0].after + timedelta(seconds=services.settings.ttl_grace_s), TTL_LIMIT)
+    return TTL_LIMIT

@@ -1,0 +1,132 @@
+"""What a worker process holds for its whole life: connections, channels, limits. Built on first use, once per process."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import sqlalchemy as sa
+
+from knocktwice_worker import config, embedded
+from knocktwice_worker.channels.fcm import FcmChannel
+from knocktwice_worker.channels.twilio import TwilioSmsChannel
+from knocktwice_worker.limits import Limits, RedisLimits
+from knocktwice_worker.transport import Transport
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+    from knocktwice_worker.config import Settings
+
+
+@dataclass(frozen=True)
+class Services:
+    """Everything a task needs, by name. Each part is made when it is first asked for."""
+
+    settings: Settings
+
+    @cached_property
+    def engine(self) -> sa.Engine:
+        """Short transactions: claims, decisions, records."""
+        return _engine(self.settings, pool_size=10)
+
+    @cached_property
+    def senders(self) -> sa.Engine:
+        """Transactions that stay open during a provider call, so that they cannot starve the short ones."""
+        return _engine(self.settings, pool_size=20)
+
+    @cached_property
+    def redis(self) -> Redis:
+        """The inbox and the limits."""
+        return connect_redis(broker_url(self.settings))
+
+    @cached_property
+    def limits(self) -> RedisLimits:
+        """The per-number limits."""
+        settings = self.settings
+        return RedisLimits(
+            self.redis,
+            Limits(
+                per_day=settings.sms_per_day,
+                same_content=settings.same_content,
+                zone=settings.day_zone,
+                secret=secret(settings).encode(),
+            ),
+        )
+
+    @cached_property
+    def transport(self) -> Transport:
+        """The HTTP engine."""
+        return Transport(timeout=self.settings.provider_timeout_s, in_flight=self.settings.provider_in_flight)
+
+    @cached_property
+    def push(self) -> FcmChannel:
+        """Firebase Cloud Messaging."""
+        return FcmChannel.from_settings(self.settings)
+
+    @cached_property
+    def sms(self) -> TwilioSmsChannel:
+        """Twilio."""
+        return TwilioSmsChannel.from_settings(self.settings, secret=secret(self.settings))
+
+
+_services: dict[int, Services] = {}
+
+
+def services() -> Services:
+    """Return this process's services; a forked child gets its own, because sockets do not survive a fork."""
+    pid = os.getpid()
+    if pid not in _services:
+        _services.clear()
+        _services[pid] = Services(config.load())
+    return _services[pid]
+
+
+def database_url(settings: Settings) -> str:
+    """Return the SQLAlchemy URL of the operator's own PostgreSQL, or of the embedded one."""
+    url = settings.database_url or embedded.addresses(settings.home).database_url
+    for scheme in ("postgres://", "postgresql://"):
+        if url.startswith(scheme):
+            return "postgresql+psycopg2://" + url.removeprefix(scheme)
+    return url
+
+
+def broker_url(settings: Settings) -> str:
+    """Return the kombu URL of the operator's own Redis or Valkey, or of the embedded one."""
+    return settings.broker_url or embedded.addresses(settings.home).broker_url
+
+
+def secret(settings: Settings) -> str:
+    """Return the key for hashing numbers and signing; without a setting it is made once and kept in the home folder."""
+    if settings.secret is not None:
+        return settings.secret.get_secret_value()
+    return embedded.secret(settings.home)
+
+
+def connect_redis(url: str) -> Redis:
+    """Connect to the broker as a plain Redis client, with bounded waits.
+
+    Args:
+        url: the broker's URL as kombu takes it.
+    """
+    import redis
+    from redis.backoff import ExponentialBackoff
+    from redis.retry import Retry
+
+    plain = "unix://" + url.removeprefix("redis+socket://") if url.startswith("redis+socket://") else url
+    # One repeat: everything we ask of Redis is idempotent, and a longer outage is the caller's to handle.
+    return redis.Redis.from_url(
+        plain, socket_timeout=5, socket_connect_timeout=5, health_check_interval=30, retry=Retry(ExponentialBackoff(cap=1), 1)
+    )
+
+
+def _engine(settings: Settings, pool_size: int) -> sa.Engine:
+    return sa.create_engine(
+        database_url(settings),
+        pool_size=pool_size,
+        max_overflow=0,
+        pool_pre_ping=True,
+        connect_args={"connect_timeout": 10, "application_name": "knocktwice"},
+    )

@@ -1,0 +1,103 @@
+"""The second knock: claim with a lease, hold the row lock during the provider call, record the answer.
+
+Twilio has no idempotency key, so exactly one SMS rests on these steps. The claim is committed before the call, so a worker
+that dies leaves a trace; the lock is held during the call, so nobody mistakes a slow sender for a dead one; and what no
+answer settles is looked up in the provider's own list (``reconcile.py``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from knocktwice_shared.messages import Category
+from knocktwice_worker import fallback, store
+from knocktwice_worker.channels import Outcome, Rejected, Retry, Sent, SmsMessage, Unknown, deliver
+from knocktwice_worker.lifecycle import DeliveryState, Verdict
+from knocktwice_worker.limits import Ask
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from sqlalchemy import Connection, Row
+
+    from knocktwice_worker.services import Services
+
+log = structlog.get_logger(__name__)
+
+#: First wait before another try when the provider names none; doubled with each try up to the cap.
+_BACKOFF, _BACKOFF_CAP = timedelta(seconds=2), timedelta(minutes=5)
+#: How soon after an unclear answer the provider's list is asked.
+_LOOK_AFTER = timedelta(seconds=2)
+#: When to look again while the limits cannot be counted.
+_WAIT = timedelta(seconds=30)
+
+
+def send(services: Services, ids: Sequence[str]) -> None:
+    """Send the reserved SMS among ``ids``, each after a last look at receipts, opt-outs and limits."""
+    claimed, claimed_at = _claim(services, ids)
+    if claimed_at is None:
+        return
+    with services.senders.begin() as conn:
+        held = store.hold(conn, claimed, claimed_at)
+        messages = [SmsMessage(intent=f"{row.notification_id}.1", to=row.number, text=row.text) for row in held]
+        outcomes = deliver(services.transport, services.sms, messages)
+        give_up = timedelta(seconds=services.settings.sms_retry_s)
+        results = [_result(row, outcome, give_up) for row, outcome in zip(held, outcomes, strict=True)]
+        store.record_sms(conn, results)
+    log.info("sms handed over", claimed=len(claimed), sent=sum(r.state is DeliveryState.SENT for r in results))
+
+
+def _claim(services: Services, ids: Sequence[str]) -> tuple[list[str], datetime | None]:
+    with services.engine.begin() as conn:
+        rows = store.reserved(conn, ids)
+        if not rows:
+            return [], None
+        opted_out = [row for row in rows if row.opted_out]
+        store.skip(conn, [store.Decision(str(r.notification_id), Verdict.OPTED_OUT, {}) for r in opted_out])
+        allowed = _recount(services, conn, [row for row in rows if not row.opted_out])
+        store.settle_answered(conn, allowed)
+        return store.claim_sms(conn, allowed, services.settings.lease)
+
+
+def _recount(services: Services, conn: Connection, rows: Sequence[Row[Any]]) -> list[str]:
+    """Ask the limits again now that the reservations are committed: Redis may have been wiped since.
+
+    For a message that is counted already this changes nothing but the moment from which its content holds the number.
+    """
+    if not rows:
+        return []
+    asks = [Ask(str(row.notification_id), row.number, row.fingerprint) for row in rows]
+    answers = fallback.count(services, conn, asks, [Category(row.category) for row in rows], rows[0].now)
+    paired = list(zip(asks, answers, strict=True))
+    waiting = [a.notification_id for a, answer in paired if answer.refusal is Verdict.LIMITS_UNAVAILABLE]
+    store.postpone(conn, waiting, _WAIT)
+    store.skip(
+        conn,
+        [
+            store.Decision(a.notification_id, answer.refusal, {"sms_today": answer.today})
+            for a, answer in paired
+            if answer.refusal and answer.refusal is not Verdict.LIMITS_UNAVAILABLE
+        ],
+    )
+    return [a.notification_id for a, answer in paired if answer.refusal is None]
+
+
+def _result(row: Row[Any], outcome: Outcome, give_up: timedelta) -> store.SmsResult:
+    id_ = str(row.notification_id)
+    match outcome:
+        case Sent(provider_id):
+            return store.SmsResult(id_, DeliveryState.SENT, provider_id=provider_id)
+        case Rejected(reason, detail):
+            text = f"{reason}: {detail}" if detail and reason != Verdict.OPTED_OUT else reason
+            return store.SmsResult(id_, DeliveryState.FAILED, reason=text)
+        case Retry(reason, after):
+            if row.age > give_up:
+                return store.SmsResult(id_, DeliveryState.FAILED, reason=f"gave up: {reason}")
+            wait = after or min(_BACKOFF * 2 ** min(row.tries, 10), _BACKOFF_CAP)
+            return store.SmsResult(id_, DeliveryState.RESERVED, reason=reason, wake_after=wait)
+        case Unknown(reason):
+            return store.SmsResult(id_, DeliveryState.SENDING, reason=reason, wake_after=_LOOK_AFTER)

@@ -1,0 +1,136 @@
+"""The Celery tasks: each takes a batch and is safe to run twice, late, or after a kill at any line.
+
+A task that fails is not retried by Celery. The rows it worked on keep their ``wake_at`` and ring again, and a message whose
+rows were never written is still in the inbox: one recovery mechanism, and it survives the worker.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import wraps
+from typing import Any
+
+import structlog
+from sqlalchemy.exc import InterfaceError, OperationalError
+
+from knocktwice_shared.errors import InvalidMessage, KnocktwiceError
+from knocktwice_shared.messages import parse_audience, parse_batch, parse_cancellation, parse_receipts
+from knocktwice_shared.names import Task
+from knocktwice_worker import audience, fallback, inbox, push, reconcile, sms, store
+from knocktwice_worker.celery import app, publish
+from knocktwice_worker.services import Services, services
+
+log = structlog.get_logger(__name__)
+
+
+class TaskFailed(KnocktwiceError):
+    """A task failed; its work comes back by itself. Carries the error's type only: its text may quote personal data."""
+
+
+def _task(name: Task) -> Callable[[Callable[[Services, list[str]], None]], Any]:
+    """Make a task of a function that takes ids."""
+
+    def decorate(work: Callable[[Services, list[str]], None]) -> Any:
+        @app.task(name=name.value)
+        @wraps(work)
+        def run(ids: list[str]) -> None:
+            try:
+                work(services(), ids)
+            except Exception as error:
+                raise _reported(name, error, count=len(ids)) from None
+
+        return run
+
+    return decorate
+
+
+def _producer_task(name: Task) -> Callable[[Callable[[Services, object], None]], Any]:
+    """Make a task of a function that processes a producer's message and commits its rows.
+
+    Afterwards the message leaves the inbox. One that the contract refuses, or that keeps failing, is parked.
+    """
+
+    def decorate(work: Callable[[Services, object], None]) -> Any:
+        @app.task(name=name.value, bind=True)
+        @wraps(work)
+        def run(self: Any, message: object) -> None:
+            here, id_ = services(), str(self.request.id)
+            try:
+                work(here, message)
+                inbox.remove(here, id_)
+            except InvalidMessage as error:
+                log.warning("message parked", task=name.value, message_id=id_, field=error.field)
+                inbox.park(here, id_, name.value, str(error), message)
+            except (OperationalError, InterfaceError, ConnectionError, TimeoutError) as error:
+                raise _reported(name, error, message_id=id_) from None
+            except Exception as error:
+                inbox.failed(here, id_, name.value, type(error).__name__, message)
+                raise _reported(name, error, message_id=id_) from None
+
+        return run
+
+    return decorate
+
+
+def _reported(name: Task, error: Exception, **facts: Any) -> TaskFailed:
+    frames = [f"{f.filename}:{f.lineno} {f.name}" for f in traceback.extract_tb(error.__traceback__)]
+    log.error("task failed", task=name.value, error=type(error).__name__, frames=frames, **facts)
+    return TaskFailed(f"{type(error).__name__}; see the worker's log")
+
+
+@_producer_task(Task.SEND_PUSH)
+def send_push(here: Services, message: object) -> None:
+    """Write a batch's rows and countdowns, then push it."""
+    push.send(here, parse_batch(message))
+
+
+@_task(Task.RESUME_PUSH)
+def resume_push(here: Services, ids: list[str]) -> None:
+    """Take up pushes that a provider asked to repeat or a dead worker left behind."""
+    push.resume(here, ids)
+
+
+@_task(Task.CHECK_FALLBACK)
+def check_fallback(here: Services, ids: list[str]) -> None:
+    """Decide for notifications whose countdown is over, and chain ``send_sms``."""
+    reserved = fallback.check(here, ids)
+    if reserved:
+        publish(Task.SEND_SMS, reserved)
+
+
+@_task(Task.SEND_SMS)
+def send_sms(here: Services, ids: list[str]) -> None:
+    """Send reserved SMS."""
+    sms.send(here, ids)
+
+
+@_task(Task.RECONCILE)
+def reconcile_sms(here: Services, ids: list[str]) -> None:
+    """Settle SMS whose outcome nobody recorded."""
+    reconcile.resolve(here, ids)
+
+
+@_producer_task(Task.RECORD_EVENTS)
+def record_events(here: Services, message: object) -> None:
+    """Write receipts and end the fallbacks they make needless."""
+    receipts = parse_receipts(message)
+    with here.engine.begin() as conn:
+        store.record_receipts(conn, receipts)
+
+
+@_producer_task(Task.CANCEL)
+def cancel(here: Services, message: object) -> None:
+    """Stop notifications that have not reached the provider yet."""
+    wanted = parse_cancellation(message)
+    with here.engine.begin() as conn:
+        store.cancel(conn, [str(i) for i in wanted.ids], wanted.keys, datetime.now(UTC))
+
+
+@_producer_task(Task.UPDATE_AUDIENCE)
+def update_audience(here: Services, message: object) -> None:
+    """Register and unregister devices, bind phones."""
+    changes = parse_audience(message)
+    with here.engine.begin() as conn:
+        audience.apply(conn, changes)
