@@ -85,7 +85,8 @@ class Settings(BaseSettings):
     )
     sms_unknown_grace_s: Seconds = Field(120, description="How long to look for a lost SMS in the provider's list.")
 
-    # Speaking to providers
+    # Workers and providers
+    concurrency: int = Field(8, ge=1, le=200, description="Tasks that one worker process works on at once (threads).")
     provider_timeout_s: float = Field(20, gt=0, le=300, description="Longest wait for a provider's answer.")
     provider_in_flight: int = Field(400, ge=1, description="Requests in flight per worker process.")
 

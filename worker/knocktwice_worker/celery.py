@@ -1,0 +1,66 @@
+"""The Celery application. ``celery -A knocktwice_worker worker | beat | flower`` start from here, with stock options."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+from uuid import uuid4
+
+from celery import Celery
+from kombu import Queue as KombuQueue
+
+from knocktwice_shared.names import ROUTES, Queue, Task
+from knocktwice_worker import config, services
+from knocktwice_worker.dispatcher import Dispatcher
+
+settings = config.load()
+
+app = Celery(
+    "knocktwice",
+    broker=services.broker_url(settings),
+    include=["knocktwice_worker.tasks"],
+)
+app.conf.update(
+    # What the application must have decided lies in Postgres; Celery carries work and keeps nothing.
+    task_ignore_result=True,
+    task_store_errors_even_if_ignored=False,
+    # Every task is safe to run twice, so a message is acknowledged when its work is done.
+    task_acks_late=True,
+    task_reject_on_worker_lost=True,
+    task_queues=[KombuQueue(queue.value) for queue in Queue],
+    task_routes={task.value: {"queue": queue.value} for task, queue in ROUTES.items()},
+    task_default_queue=Queue.EVENTS.value,
+    task_serializer="json",
+    accept_content=["json"],
+    # Threads: a worker mostly waits for Postgres and for one HTTP engine that all threads share. More cores: more workers.
+    worker_pool="threads",
+    worker_concurrency=settings.concurrency,
+    worker_prefetch_multiplier=1,
+    worker_consumer="knocktwice_worker.quarantine:QuarantineConsumer",
+    worker_send_task_events=True,
+    worker_hijack_root_logger=False,
+    worker_cancel_long_running_tasks_on_connection_loss=False,
+    broker_connection_retry_on_startup=True,
+    broker_connection_max_retries=None,
+    # Tasks are short; what is not acknowledged by then had a worker that died. The rows ring long before.
+    broker_transport_options={
+        "visibility_timeout": 180,
+        "socket_timeout": 5,
+        "socket_connect_timeout": 5,
+        "socket_keepalive": True,
+        "health_check_interval": 5,
+    },
+    timezone="UTC",
+)
+app.steps["consumer"].add(Dispatcher)
+
+
+def publish(task: Task, ids: Sequence[str]) -> None:
+    """Publish a task for ids. What Flower and the logs show of it is the number of ids and the first one."""
+    shown = f"({len(ids)} notifications: {ids[0]}{', …' if len(ids) > 1 else ''},)"
+    app.send_task(task.value, args=[list(ids)], task_id=str(uuid4()), argsrepr=shown, kwargsrepr="{}")
+
+
+def publish_message(task: Task, message: Any, message_id: str) -> None:
+    """Publish a producer's message again under its own id."""
+    app.send_task(task.value, args=[message], task_id=message_id, argsrepr=f"({message_id} again,)", kwargsrepr="{}")

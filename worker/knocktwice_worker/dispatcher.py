@@ -1,0 +1,97 @@
+"""Rings what is due. One thread in every worker; any number of them do no harm, and none is a single point of failure.
+
+A row's ``wake_at`` says when somebody must look at it again: the countdown of a fallback, a retry, or the end of the lease
+of a worker that may have died. The dispatcher claims such rows, whatever the reason, and publishes the task that fits
+their state. It also sweeps the inbox.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any
+
+import structlog
+from celery import bootsteps
+
+from knocktwice_shared.names import BATCH_LIMIT, Task
+from knocktwice_worker import inbox, store
+from knocktwice_worker.lifecycle import DeliveryState
+from knocktwice_worker.services import Services, services
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+log = structlog.get_logger(__name__)
+
+#: Ticks between two looks into the inbox.
+_SWEEP_EVERY = 10
+
+_SMS_TASKS = {
+    DeliveryState.SCHEDULED: Task.CHECK_FALLBACK,
+    DeliveryState.RESERVED: Task.SEND_SMS,
+    DeliveryState.SENDING: Task.RECONCILE,
+}
+
+
+def dispatch(here: Services, publish: Callable[[Task, Sequence[str]], None]) -> int:
+    """Claim one batch of due rows and publish their tasks.
+
+    Args:
+        publish: called with a task and the notification ids it is for.
+
+    Returns:
+        How many rows were due; a full batch means that there may be more.
+    """
+    with here.engine.begin() as conn:
+        rows = store.ring(conn, limit=BATCH_LIMIT, lease=here.settings.lease)
+    work: dict[Task, list[str]] = defaultdict(list)
+    for row in rows:
+        task = Task.RESUME_PUSH if row.step == 0 else _SMS_TASKS[DeliveryState(row.state)]
+        work[task].append(str(row.notification_id))
+    for task, ids in work.items():
+        publish(task, ids)
+    return len(rows)
+
+
+class Dispatcher(bootsteps.StartStopStep):
+    """The thread, started and stopped with the worker's consumer."""
+
+    requires = ("celery.worker.consumer.tasks:Tasks",)
+
+    def __init__(self, parent: Any, **options: Any) -> None:
+        super().__init__(parent, **options)
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self, parent: Any) -> None:  # noqa: ARG002 - Celery's signature
+        """Start ringing."""
+        self._stop.clear()
+        self._thread = threading.Thread(target=self._run, name="knocktwice-dispatcher", daemon=True)
+        self._thread.start()
+
+    def stop(self, parent: Any) -> None:  # noqa: ARG002 - Celery's signature
+        """Stop ringing; what was claimed and not published rings again after its lease."""
+        self._stop.set()
+        if self._thread:
+            self._thread.join(timeout=10)
+
+    # The broker was lost: the consumer restarts and starts us again.
+    close = stop
+    terminate = stop
+
+    def _run(self) -> None:
+        from knocktwice_worker.celery import publish, publish_message
+
+        ticks = 0
+        while not self._stop.is_set():
+            try:
+                here = services()
+                if ticks % _SWEEP_EVERY == 0:
+                    inbox.sweep(here, publish_message)
+                while not self._stop.is_set() and dispatch(here, publish) == BATCH_LIMIT:
+                    pass
+            except Exception as error:  # noqa: BLE001 - an outage must not end the thread; its text may quote rows
+                log.error("dispatcher stumbled", error=type(error).__name__)
+            ticks += 1
+            self._stop.wait(services().settings.tick_s)

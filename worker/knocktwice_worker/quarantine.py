@@ -1,0 +1,72 @@
+"""A consumer that parks what it cannot read, instead of choking on it for ever.
+
+Celery's own consumer drops unknown tasks, and one message without an ``id`` header blocks a queue. Here each such message
+goes to the dead-letter table with its reason and is acknowledged. If the table cannot be reached the message stays
+unacknowledged, and the broker brings it back later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import structlog
+from celery.worker.consumer import Consumer
+
+from knocktwice_worker import store
+from knocktwice_worker.services import services
+
+log = structlog.get_logger(__name__)
+
+
+class QuarantineConsumer(Consumer):
+    """Celery's consumer with a dead-letter table."""
+
+    def create_task_handler(self, *args: Any, **kwargs: Any) -> Callable[[Any], None]:
+        """Wrap Celery's handler: whatever it stumbles over is parked."""
+        handle = super().create_task_handler(*args, **kwargs)
+
+        def handle_or_park(message: Any) -> None:
+            try:
+                if not isinstance(message.headers, dict) or not message.headers.get("id"):
+                    self._park(message, "has no id header, so it is not a Celery message")
+                else:
+                    handle(message)
+            except Exception as error:  # noqa: BLE001 - a poisonous message must not stop the worker
+                self._park(message, f"cannot be read: {type(error).__name__}")
+
+        return handle_or_park
+
+    def on_unknown_message(self, body: Any, message: Any) -> None:  # noqa: ARG002 - Celery's signature
+        """Park a message that is not a task."""
+        self._park(message, "is not a Celery task message")
+
+    def on_unknown_task(self, body: Any, message: Any, exc: Exception) -> None:  # noqa: ARG002 - Celery's signature
+        """Park a task this worker does not know; a newer producer may have sent it."""
+        self._park(message, f"names a task this worker does not know: {message.headers.get('task')!r:.100}")
+
+    def on_invalid_task(self, body: Any, message: Any, exc: Exception) -> None:  # noqa: ARG002 - Celery's signature
+        """Park a task whose arguments are not a task's."""
+        self._park(message, f"is not a valid task: {type(exc).__name__}")
+
+    def on_decode_error(self, message: Any, exc: Exception) -> None:
+        """Park a body that is not what its headers say."""
+        self._park(message, f"cannot be decoded: {type(exc).__name__}")
+
+    def _park(self, message: Any, reason: str) -> None:
+        headers = message.headers if isinstance(message.headers, dict) else {}
+        body = message.body if isinstance(message.body, str) else bytes(message.body or b"").decode(errors="replace")
+        try:
+            with services().engine.begin() as conn:
+                store.park(
+                    conn,
+                    message_id=str(headers.get("id"))[:200] if headers.get("id") else None,
+                    task=str(headers.get("task"))[:200] if headers.get("task") else None,
+                    reason=f"message {reason}",
+                    payload=body,
+                )
+        except Exception as error:  # noqa: BLE001 - unacknowledged it comes back; its text may quote rows
+            log.error("message not parked", reason=reason, error=type(error).__name__)
+            return
+        log.warning("message parked", reason=reason)
+        message.ack()
