@@ -7,7 +7,7 @@ class KnocktwiceError(Exception):
     """Root of every error this project raises."""
 
 
-class InvalidMessage(KnocktwiceError, ValueError):
+class InvalidMessage(KnocktwiceError, ValueError):  # noqa: N818 - reads as what happened
     """The input is wrong: mend the named field. Nothing was sent.
 
     Attributes:
@@ -16,8 +16,9 @@ class InvalidMessage(KnocktwiceError, ValueError):
     """
 
     def __init__(self, field: str, problem: str) -> None:
-        super().__init__(f"{field}: {problem}")
-        self.field = field
+        # A field name can come from outside; half a surrogate pair in it would break whoever logs or stores the error.
+        self.field = field[:200].encode(errors="backslashreplace").decode()
+        super().__init__(f"{self.field}: {problem}")
         self.problem = problem
 
 
@@ -25,7 +26,7 @@ class UnsupportedVersion(InvalidMessage):
     """The message speaks a contract version this side does not know: upgrade the older side."""
 
 
-class BrokerUnavailable(KnocktwiceError, ConnectionError):
+class BrokerUnavailable(KnocktwiceError, ConnectionError):  # noqa: N818 - reads as what happened
     """The broker did not accept the message in time: call again with the same ``key`` (or ids).
 
     The outcome is unknown when the connection broke half-way, so a repeat without a ``key`` may notify twice.

@@ -1,23 +1,25 @@
 """The messages that producers send, and the one validator both sides run on them.
 
 ``shared/CONTRACT.md`` documents every field. A message is plain JSON on the wire; ``parse_*`` turns it into the frozen
-types below or raises :class:`InvalidMessage` with the path of the first wrong field. Unknown fields are refused, because a
-misspelt ``catgeory`` that is silently ignored sends the wrong message.
+types below or raises :class:`InvalidMessage` with the path of the first wrong field. Unknown fields are refused, because
+a misspelt ``catgeory`` that is silently ignored sends the wrong message.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 from uuid import UUID
 
 from knocktwice_shared.errors import InvalidMessage, UnsupportedVersion
 from knocktwice_shared.names import BATCH_LIMIT, VERSION
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
 
 #: FCM refuses a payload above 4,096 bytes; our own ids and tags take the rest.
 PUSH_BYTES_LIMIT = 3_900
@@ -27,9 +29,19 @@ SMS_CHARS_LIMIT = 1_600
 TTL_LIMIT = timedelta(days=28)
 #: Longest fallback delay.
 AFTER_LIMIT = timedelta(days=30)
+#: One recipient's ``params``, and a batch's ``reference``, as JSON.
+JSON_BYTES_LIMIT = 4_096
 
-_E164 = re.compile(r"\+[1-9]\d{6,14}")
-_PHONE_DECORATION = re.compile(r"[\s().\-\u00a0]+")
+#: ASCII digits only: ``\d`` would let other scripts' digits through to the provider.
+_E164 = re.compile(r"\+[1-9][0-9]{6,14}")
+#: What people and address books put around digits, among it the invisible direction marks of right-to-left text.
+_PHONE_DECORATION = re.compile(r"[\s().\-\u2010-\u2015\u200e\u200f\u202a-\u202e\u2066-\u2069]+")
+#: NUL (PostgreSQL refuses it) and lone surrogates (UTF-8 cannot carry them).
+_UNCARRIABLE = re.compile("[\x00\ud800-\udfff]")
+#: The same NUL after ``json.dumps``: an even number of backslashes before it, so that the text ``\\u0000`` passes.
+_ENCODED_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
+#: Celery's JSON decoder turns an object with this name into something else, or fails on it.
+_KOMBU_MARKER = "__type__"
 _PLACEHOLDER = re.compile(r"\{\{-?\s*([A-Za-z_]\w*|\d+)([^}]*)\}\}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _E = TypeVar("_E", bound=StrEnum)
@@ -72,7 +84,15 @@ class Platform(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Push:
-    """What the first knock shows. ``title`` and ``body`` may hold ``{{ name }}`` placeholders filled from ``params``."""
+    """What the first knock shows. ``title`` and ``body`` may hold ``{{ name }}`` placeholders, filled from ``params``.
+
+    Args:
+        title: first line.
+        body: the text.
+        data: handed to the app, invisible to the person.
+        link: address that a click opens.
+        image: address of a picture.
+    """
 
     title: str
     body: str
@@ -199,7 +219,7 @@ def parse_batch(wire: object) -> Batch:
         plan=tuple(_step(s, f"plan[{i}]") for i, s in enumerate(_list(message.get("plan", []), "plan", 0, 1))),
         category=_choice(Category, message.get("category", Category.TRANSACTIONAL), "category"),
         ttl=_seconds(message["ttl_s"], "ttl_s", TTL_LIMIT) if message.get("ttl_s") is not None else None,
-        reference=_reference(message.get("reference", {})),
+        reference=_json_object(message.get("reference", {}), "reference"),
         recipients=tuple(
             _recipient(r, f"recipients[{i}]")
             for i, r in enumerate(_list(message.get("recipients"), "recipients", 1, BATCH_LIMIT))
@@ -241,13 +261,15 @@ def normalise_phone(value: object, path: str = "phone") -> str:
     """Return a number in E.164 without decoration: ``"+1 (650) 555-0100"`` becomes ``"+16505550100"``.
 
     Raises:
-        InvalidMessage: it is not a plausible E.164 number. The value itself is not quoted, so that it stays out of logs.
+        InvalidMessage: it is not a plausible E.164 number. The value is not quoted, so that it stays out of logs.
     """
     if isinstance(value, str):
         number = _PHONE_DECORATION.sub("", value)
         if _E164.fullmatch(number):
             return number
-    raise InvalidMessage(path, "must be a phone number in E.164, like +16505550100 (a plus, country code, 7 to 15 digits)")
+    raise InvalidMessage(
+        path, "must be a phone number in E.164, like +16505550100 (a plus, country code, 7 to 15 digits)"
+    )
 
 
 # -- parts ---------------------------------------------------------------------------------------------------------
@@ -255,21 +277,30 @@ def normalise_phone(value: object, path: str = "phone") -> str:
 
 def _push(value: object, path: str) -> Push:
     raw = _object(value, path, {"title", "body", "data", "link", "image"})
-    size = len(json.dumps(raw, ensure_ascii=False, separators=(",", ":"), default=str).encode(errors="replace"))
-    if size > PUSH_BYTES_LIMIT:
-        raise InvalidMessage(path, f"is {size} bytes; a push carries {PUSH_BYTES_LIMIT} at most (FCM's limit is 4 KB)")
-    data = _object(raw.get("data", {}), f"{path}.data", None)
-    for key, item in data.items():
-        _text(item, f"{path}.data.{key}", PUSH_BYTES_LIMIT, empty=True)
-        if key in {"from", "message_type", "knocktwice_id"} or key.startswith(("google.", "gcm.")):
-            raise InvalidMessage(f"{path}.data.{key}", "is a name FCM or knocktwice keeps for itself; choose another")
-    return Push(
+    push = Push(
         title=_text(raw.get("title"), f"{path}.title", PUSH_BYTES_LIMIT),
         body=_text(raw.get("body"), f"{path}.body", PUSH_BYTES_LIMIT),
-        data=data,
+        data=_data(raw.get("data", {}), f"{path}.data"),
         link=_url(raw.get("link"), f"{path}.link"),
         image=_url(raw.get("image"), f"{path}.image"),
     )
+    # Last, because only now is everything inside known to be text.
+    size = len(json.dumps(raw, ensure_ascii=False, separators=(",", ":")).encode())
+    if size > PUSH_BYTES_LIMIT:
+        raise InvalidMessage(path, f"is {size} bytes; a push carries {PUSH_BYTES_LIMIT} at most (FCM's limit is 4 KB)")
+    return push
+
+
+def _data(value: object, path: str) -> dict[str, str]:
+    data = _object(value, path, None)
+    for key, item in data.items():
+        _text(key, f"{path}.{key}", PUSH_BYTES_LIMIT)
+        _text(item, f"{path}.{key}", PUSH_BYTES_LIMIT, empty=True)
+        if key in {"from", "message_type", "knocktwice_id", _KOMBU_MARKER} or key.startswith(("google.", "gcm.")):
+            raise InvalidMessage(
+                f"{path}.{key}", "is a name FCM, Celery or knocktwice keeps for itself; choose another"
+            )
+    return data
 
 
 def _sms(value: object, path: str) -> str | None:
@@ -307,19 +338,31 @@ def _recipient(value: object, path: str) -> Recipient:
     return Recipient(
         id=_uuid(raw.get("id"), f"{path}.id"),
         user=None if user is None else _text(user, f"{path}.user", 200),
-        registrations=tuple(
-            _text(r, f"{path}.registrations[{i}]", 4_096) for i, r in enumerate(registrations)
-        ) if registrations else (),
+        registrations=tuple(_text(r, f"{path}.registrations[{i}]", 4_096) for i, r in enumerate(registrations)),
         phone=None if phone is None else normalise_phone(phone, f"{path}.phone"),
-        params=_object(raw["params"], f"{path}.params", None) if raw.get("params") else {},
+        params=_json_object(raw.get("params", {}), f"{path}.params"),
         key=None if key is None else _text(key, f"{path}.key", 200),
     )
 
 
-def _reference(value: object) -> dict[str, Any]:
-    raw = _object(value, "reference", None)
-    if len(json.dumps(raw)) > 4_096:
-        raise InvalidMessage("reference", "is over 4,096 bytes; keep an id here and the rest in your own database")
+def _json_object(value: object, path: str) -> dict[str, Any]:
+    """Check an object whose fields are the application's own: small, and storable as ``jsonb``."""
+    raw = _object(value, path, None)
+    if not raw:
+        return raw
+    try:
+        encoded = json.dumps(raw, ensure_ascii=False, allow_nan=False).encode()
+    except UnicodeEncodeError:
+        raise InvalidMessage(path, "holds half a surrogate pair, which UTF-8 cannot carry") from None
+    except (TypeError, ValueError, RecursionError):
+        raise InvalidMessage(path, "holds something JSON cannot carry; use text, numbers, lists and objects") from None
+    if len(encoded) > JSON_BYTES_LIMIT:
+        problem = f"is {len(encoded)} bytes; {JSON_BYTES_LIMIT} at most. Keep an id here, the rest in your own database"
+        raise InvalidMessage(path, problem)
+    if _ENCODED_NUL.search(encoded):
+        raise InvalidMessage(path, "holds a NUL, which PostgreSQL cannot store")
+    if f'"{_KOMBU_MARKER}"'.encode() in encoded:
+        raise InvalidMessage(path, f"uses the name {_KOMBU_MARKER}, which Celery keeps for itself; choose another")
     return raw
 
 
@@ -402,7 +445,8 @@ def _versioned(wire: object, known: set[str]) -> dict[str, Any]:
         raise InvalidMessage("message", f"must be a JSON object, not {type(wire).__name__}")
     version = wire.get("v")
     if type(version) is not int or version != VERSION:
-        raise UnsupportedVersion("v", f"is {version!r:.20}; this side speaks version {VERSION}. Upgrade the older side")
+        shown = f"{version!r:.20}" if isinstance(version, int | str) else type(version).__name__
+        raise UnsupportedVersion("v", f"is {shown}; this side speaks version {VERSION}. Upgrade the older side")
     return _object(wire, "message", known)
 
 
@@ -433,7 +477,7 @@ def _text(value: object, path: str, limit: int, *, empty: bool = False) -> str:
         raise InvalidMessage(path, "is empty")
     if len(value) > limit:
         raise InvalidMessage(path, f"is {len(value)} characters; {limit} at most")
-    if "\x00" in value or any("\ud800" <= c <= "\udfff" for c in value if c > "\ud7ff"):
+    if _UNCARRIABLE.search(value):
         raise InvalidMessage(path, "holds a NUL or half a surrogate pair, which no provider can carry")
     return value
 
@@ -449,7 +493,7 @@ def _url(value: object, path: str) -> str | None:
 
 def _choice(enum: type[_E], value: object, path: str) -> _E:
     try:
-        return enum(value)
+        return enum(cast("str", value))
     except ValueError:
         raise InvalidMessage(path, f"must be one of {', '.join(enum)}") from None
 
@@ -472,11 +516,10 @@ def _uuid(value: object, path: str) -> UUID:
 
 
 def _time(value: object, path: str) -> datetime:
-    if isinstance(value, str):
-        try:
-            moment = datetime.fromisoformat(value)
-        except ValueError:
-            moment = None  # type: ignore[assignment]
+    try:
+        moment = datetime.fromisoformat(value) if isinstance(value, str) else None
         if moment is not None and moment.tzinfo is not None:
             return moment.astimezone(UTC)
+    except (ValueError, OverflowError):  # overflow: the year 1 with an offset lies before the calendar begins
+        pass
     raise InvalidMessage(path, "must be an ISO 8601 time with an offset, like 2026-11-21T09:30:00+00:00")

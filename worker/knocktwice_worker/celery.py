@@ -7,10 +7,11 @@ from typing import Any
 from uuid import uuid4
 
 from celery import Celery
+from celery.signals import setup_logging
 from kombu import Queue as KombuQueue
 
 from knocktwice_shared.names import ROUTES, Queue, Task
-from knocktwice_worker import config, services
+from knocktwice_worker import config, logs, services
 from knocktwice_worker.dispatcher import Dispatcher
 
 settings = config.load()
@@ -38,7 +39,6 @@ app.conf.update(
     worker_prefetch_multiplier=1,
     worker_consumer="knocktwice_worker.quarantine:QuarantineConsumer",
     worker_send_task_events=True,
-    worker_hijack_root_logger=False,
     worker_cancel_long_running_tasks_on_connection_loss=False,
     broker_connection_retry_on_startup=True,
     broker_connection_max_retries=None,
@@ -53,6 +53,11 @@ app.conf.update(
     timezone="UTC",
 )
 app.steps["consumer"].add(Dispatcher)
+
+
+@setup_logging.connect
+def _configure_logging(**_: Any) -> None:
+    logs.configure(as_json=settings.log_json)
 
 
 def publish(task: Task, ids: Sequence[str]) -> None:

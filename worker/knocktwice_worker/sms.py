@@ -70,7 +70,7 @@ def _recount(services: Services, conn: Connection, rows: Sequence[Row[Any]]) -> 
     """
     if not rows:
         return []
-    asks = [Ask(str(row.notification_id), row.number, row.fingerprint) for row in rows]
+    asks = [Ask(str(row.notification_id), row.number, bytes(row.fingerprint)) for row in rows]
     answers = fallback.count(services, conn, asks, [Category(row.category) for row in rows], rows[0].now)
     paired = list(zip(asks, answers, strict=True))
     waiting = [a.notification_id for a, answer in paired if answer.refusal is Verdict.LIMITS_UNAVAILABLE]

@@ -1,0 +1,183 @@
+"""The ``knocktwice`` command. Every reading command takes ``--json``; exit codes: 0 fine, 1 not fine, 2 wrong use."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import sys
+from datetime import datetime, timedelta
+from typing import Annotated, Any, NoReturn
+
+import structlog
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from knocktwice_shared.errors import KnocktwiceError
+from knocktwice_worker import health, story
+from knocktwice_worker.services import Services, broker_url, services
+
+app = typer.Typer(
+    name="knocktwice",
+    help="Push first; if nobody answers in time, an SMS.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+out, err = Console(highlight=False), Console(stderr=True, highlight=False)
+
+AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
+
+
+def main() -> None:
+    """Run the command line; errors that a person can mend are one line, not a traceback."""
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+    try:
+        app()
+    except KnocktwiceError as error:
+        err.print(f"[red]error:[/] {error}")
+        sys.exit(1)
+
+
+@app.command()
+def notify(
+    title: Annotated[str, typer.Option(help="Title of the push.")],
+    body: Annotated[str, typer.Option(help="Text of the push; also of the SMS unless --sms gives one.")],
+    user: Annotated[str | None, typer.Option(help="A user whose devices and phone are registered.")] = None,
+    registration: Annotated[list[str] | None, typer.Option(help="FCM registration; repeat for more devices.")] = None,
+    phone: Annotated[str | None, typer.Option(help="Number for the SMS, in E.164.")] = None,
+    sms: Annotated[str | None, typer.Option(help="Text of the SMS.")] = None,
+    when: Annotated[
+        str, typer.Option(help="notifications_disabled, not_delivered or not_clicked; 'never' for no SMS.")
+    ] = "not_delivered",
+    after: Annotated[float, typer.Option(help="Seconds from the push to the SMS.", min=0)] = 300,
+    key: Annotated[str | None, typer.Option(help="Idempotency key: the same key never notifies twice.")] = None,
+    category: Annotated[str, typer.Option(help="transactional, marketing or critical.")] = "transactional",
+    as_json: AsJson = False,
+) -> None:
+    """Notify one person and print the notification's id.
+
+    Example: knocktwice notify --user ada --title "Order ready" --body "Pick it up until 6 pm" --after 600
+    """
+    from knocktwice import Client, Push, Sms
+
+    with Client(broker_url(services().settings)) as client:
+        id_ = client.notify(
+            user=user,
+            registrations=registration or (),
+            phone=phone,
+            push=Push(title, body),
+            sms=None if when == "never" else Sms(sms, when=when, after=timedelta(seconds=after)),
+            key=key,
+            category=category,
+        )
+    print(json.dumps({"id": str(id_)}) if as_json else id_)
+
+
+@app.command()
+def status(notification: Annotated[str, typer.Argument(help="Id or idempotency key.")], as_json: AsJson = False) -> None:
+    """Show where a notification and its steps stand. Exits 1 if it is not known."""
+    told = _story(notification)
+    if as_json:
+        _print_json({k: v for k, v in dataclasses.asdict(told).items() if k != "moments"})
+        return
+    out.print(f"[bold]{told.id}[/] {told.state}" + (f" — {told.reason}" if told.reason else ""))
+    table = Table("step", "channel", "state", "reason", "due")
+    for step in told.steps:
+        table.add_row(str(step.step), step.channel, step.state, step.reason or "", _clock(step.due_at))
+    out.print(table)
+
+
+@app.command()
+def explain(notification: Annotated[str, typer.Argument(help="Id or idempotency key.")], as_json: AsJson = False) -> None:
+    """Tell the story of a notification from its rows: what happened, what was decided, and why."""
+    told = _story(notification)
+    if as_json:
+        _print_json(dataclasses.asdict(told))
+        return
+    out.print(f"[bold]{told.id}[/], {told.category}: {told.state}" + (f" — {told.reason}" if told.reason else ""))
+    for moment in told.moments:
+        out.print(f"  {_clock(moment.at)}  {moment.sentence}")
+
+
+@app.command()
+def doctor(as_json: AsJson = False) -> None:
+    """Check servers, workers, credentials and backlog. Exits 1 if something does not work."""
+    checks = health.examine(services())
+    if as_json:
+        _print_json([dataclasses.asdict(c) for c in checks])
+    else:
+        colours = {"ok": "green", "warning": "yellow", "error": "red"}
+        for check in checks:
+            out.print(f"[{colours[check.level]}]{check.level:8}[/] {check.name:13} {check.finding}")
+    if any(c.level == "error" for c in checks):
+        raise typer.Exit(1)
+
+
+@app.command()
+def migrate() -> None:
+    """Bring the database schema up to date. Safe to run at any time, also by several machines at once."""
+    from knocktwice_worker import migrations
+
+    migrations.upgrade(services().engine)
+    out.print("the schema is up to date")
+
+
+@app.command()
+def up() -> None:
+    """Run the whole stack until Ctrl-C: servers, worker, beat, Flower and, without credentials, the sandbox."""
+    from knocktwice_worker import stack
+
+    raise typer.Exit(stack.up(services().settings))
+
+
+@app.command()
+def demo() -> None:
+    """Send three notifications to simulated people and show what happens. Exits 0 only if all went as promised."""
+    from knocktwice_worker import demo as demonstration
+
+    raise typer.Exit(demonstration.run())
+
+
+@app.command()
+def sandbox(
+    port: Annotated[int, typer.Option(help="Port on 127.0.0.1; 0 takes a free one.")] = 8025,
+) -> None:
+    """Run the stand-in for FCM and Twilio until Ctrl-C."""
+    from knocktwice_worker import stack
+
+    raise typer.Exit(stack.sandbox(services().settings, port))
+
+
+def _story(notification: str) -> story.Story:
+    with _reading(services()) as conn:
+        told = story.tell(conn, notification)
+    if told is None:
+        _fail(f"no notification {notification}; if it was accepted a moment ago, the worker may not have written it yet")
+    return told
+
+
+def _reading(here: Services) -> Any:
+    from sqlalchemy.exc import OperationalError
+
+    try:
+        return here.engine.connect()
+    except OperationalError:
+        _fail("the database does not answer; start the stack with 'knocktwice up' or set KNOCKTWICE_DATABASE_URL")
+
+
+def _fail(message: str) -> NoReturn:
+    err.print(f"[red]error:[/] {message}")
+    raise typer.Exit(1)
+
+
+def _clock(at: datetime | None) -> str:
+    return at.astimezone().strftime("%Y-%m-%d %H:%M:%S") if at else ""
+
+
+def _print_json(value: object) -> None:
+    print(json.dumps(value, default=lambda v: v.isoformat() if isinstance(v, datetime) else str(v), indent=2))

@@ -1,0 +1,102 @@
+"""Is everything there that is needed? The checks behind ``knocktwice doctor``, each with the fix in its answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sqlalchemy import text
+
+from knocktwice_shared.names import INBOX_ACCEPTED, Queue
+
+if TYPE_CHECKING:
+    from knocktwice_worker.services import Services
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One answer. ``level`` is ``ok``, ``warning`` (works, but look) or ``error`` (does not work)."""
+
+    name: str
+    level: str
+    finding: str
+
+
+def examine(here: Services) -> list[Check]:
+    """Run all checks; none of them changes anything, and one that cannot run reports itself as an error."""
+    return [_run(name, check, here) for name, check in _CHECKS.items()]
+
+
+def _run(name: str, check: Callable[[Services], tuple[str, str]], here: Services) -> Check:
+    try:
+        level, finding = check(here)
+    except Exception as error:  # noqa: BLE001 - whatever is wrong is the finding
+        return Check(name, "error", f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"[:300])
+    return Check(name, level, finding)
+
+
+def _postgres(here: Services) -> tuple[str, str]:
+    with here.engine.connect() as conn:
+        version = conn.execute(text("SHOW server_version")).scalar_one()
+        migrated = conn.execute(text("SELECT to_regclass('public.deliveries') IS NOT NULL")).scalar_one()
+    if not migrated:
+        return "error", f"PostgreSQL {version} answers but has no tables; run: knocktwice migrate"
+    return "ok", f"PostgreSQL {version}"
+
+
+def _broker(here: Services) -> tuple[str, str]:
+    info = here.redis.info()
+    name = "Valkey" if "valkey_version" in info else "Redis"
+    version = info.get("valkey_version", info["redis_version"])
+    if not info.get("aof_enabled"):
+        return "warning", f"{name} {version} without append-only file: a crash forgets accepted messages; set appendonly yes"
+    if info.get("maxmemory_policy") not in (None, "noeviction"):
+        return "error", f"{name} {version} evicts keys when full; set maxmemory-policy noeviction"
+    return "ok", f"{name} {version}, append-only file on"
+
+
+def _workers(here: Services) -> tuple[str, str]:
+    from knocktwice_worker.celery import app
+
+    answers = app.control.ping(timeout=1.5) or []
+    if not answers:
+        return "error", "no worker answers; start one: celery -A knocktwice_worker worker"
+    return "ok", f"{len(answers)} worker{'s' if len(answers) > 1 else ''}"
+
+
+def _push(here: Services) -> tuple[str, str]:
+    here.push.authorize()
+    return "ok", "FCM credentials work"
+
+
+def _sms(here: Services) -> tuple[str, str]:
+    here.sms.authorize()
+    return "ok", "Twilio account and sender are set"
+
+
+def _backlog(here: Services) -> tuple[str, str]:
+    waiting = {q.value: here.redis.llen(q.value) for q in Queue}
+    inbox = here.redis.zcard(INBOX_ACCEPTED)
+    with here.engine.connect() as conn:
+        overdue = conn.execute(text("SELECT count(*) FROM deliveries WHERE wake_at < knocktwice_now() - interval '1 minute'"))
+        late = overdue.scalar_one()
+    finding = ", ".join(f"{name} {n}" for name, n in waiting.items()) + f"; inbox {inbox}; overdue rows {late}"
+    return ("warning" if late else "ok"), finding
+
+
+def _dead_letters(here: Services) -> tuple[str, str]:
+    with here.engine.connect() as conn:
+        count, last = conn.execute(text("SELECT count(*), max(reason) FROM dead_letters")).one()
+    return ("warning", f"{count} parked, for example: {last}") if count else ("ok", "none")
+
+
+_CHECKS: dict[str, Callable[[Services], tuple[str, str]]] = {
+    "postgres": _postgres,
+    "broker": _broker,
+    "workers": _workers,
+    "push": _push,
+    "sms": _sms,
+    "backlog": _backlog,
+    "dead letters": _dead_letters,
+}

@@ -1,0 +1,159 @@
+"""What happened to a notification, read from its rows: for ``knocktwice status`` and ``knocktwice explain``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Row, text
+
+#: What each verdict of the ledger means to a person.
+VERDICTS = {
+    "not_delivered": "No device had reported the push as delivered, so the SMS was due.",
+    "not_clicked": "Nobody had clicked the push, so the SMS was due.",
+    "notifications_disabled": "No device could show the push (notifications are off), so the SMS was due.",
+    "push_failed": "The push could not go out at all, so the SMS was due at once.",
+    "reached_in_time": "The push was answered in time: no SMS.",
+    "notifications_enabled": "The push went to a device that shows it, which is all this plan asks for: no SMS.",
+    "cancelled": "The application cancelled it.",
+    "duplicate_30s": "The same text had just gone to this number: no SMS.",
+    "capped_daily": "This number had its SMS for the calendar day: no SMS.",
+    "opted_out": "This number asked not to be texted: no SMS.",
+    "no_phone": "No phone number is known: no SMS.",
+    "wasted_sms": "A receipt came after the SMS: it was not needed.",
+    "adopted": "Its outcome had been lost; the provider's list shows that it went out.",
+    "sent_again": "Its outcome had been lost and the provider's list does not show it: it is sent again.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """One line of the story: when, what kind of thing, and a sentence."""
+
+    at: datetime
+    kind: str
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Where one step stands."""
+
+    step: int
+    channel: str
+    state: str
+    reason: str | None
+    due_at: datetime | None
+    provider_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Story:
+    """A notification with its steps and what happened, oldest first. Numbers are masked, texts left out."""
+
+    id: str
+    state: str
+    reason: str | None
+    category: str
+    user: str | None
+    created_at: datetime
+    finished_at: datetime | None
+    steps: Sequence[Step]
+    moments: Sequence[Moment]
+
+
+def tell(conn: Connection, id_or_key: str) -> Story | None:
+    """Return the story of a notification.
+
+    Args:
+        id_or_key: its id, or the idempotency key it was sent with.
+
+    Returns:
+        ``None`` when there is none. One that is accepted but not yet in Postgres is not there.
+    """
+    found = conn.execute(
+        text("""
+        SELECT n.*, b.category FROM notifications n JOIN batches b ON b.id = n.batch_id
+        WHERE CAST(n.id AS text) = :wanted OR n.key = :wanted ORDER BY n.state = 'duplicate', n.id LIMIT 1
+        """)
+        if not _is_uuid(id_or_key)
+        else text("SELECT n.*, b.category FROM notifications n JOIN batches b ON b.id = n.batch_id WHERE n.id = :wanted"),
+        {"wanted": id_or_key},
+    ).first()
+    if found is None:
+        return None
+    steps = _rows(conn, "deliveries", found.id, "step")
+    return Story(
+        id=str(found.id),
+        state=found.state,
+        reason=found.reason,
+        category=found.category,
+        user=found.user_id,
+        created_at=found.created_at,
+        finished_at=found.finished_at,
+        steps=[Step(s.step, s.channel, s.state, s.reason, s.due_at, s.provider_id) for s in steps],
+        moments=sorted(_moments(conn, found, steps), key=lambda m: m.at),
+    )
+
+
+def mask(number: str) -> str:
+    """Return a phone number that still can be told from others but not dialled: ``+1650•••0100``."""
+    return f"{number[:5]}•••{number[-2:]}"
+
+
+def _is_uuid(value: str) -> bool:
+    from uuid import UUID
+
+    try:
+        UUID(value)
+    except ValueError:
+        return False
+    return True
+
+
+def _rows(conn: Connection, table: str, id_: object, order: str) -> Sequence[Row[Any]]:
+    # Table and order are names from this file, never input.
+    return conn.execute(
+        text(f"SELECT * FROM {table} WHERE notification_id = :id ORDER BY {order}"),  # noqa: S608
+        {"id": id_},
+    ).all()
+
+
+def _moments(conn: Connection, found: Row[Any], steps: Sequence[Row[Any]]) -> Iterator[Moment]:
+    yield Moment(found.created_at, "accepted", "Accepted; its countdown started.")
+    attempts = _rows(conn, "attempts", found.id, "registration")
+    for step in steps:
+        if step.channel == "push":
+            yield from _push_moments(step, attempts)
+        else:
+            yield from _sms_moments(step)
+    for event in _rows(conn, "events", found.id, "received_at"):
+        if event.kind != "cancelled":
+            yield Moment(event.received_at, event.kind, f"A device reported the push as {event.kind}.")
+    for decision in _rows(conn, "decisions", found.id, "id"):
+        sentence = VERDICTS.get(decision.verdict, decision.verdict)
+        yield Moment(decision.at, decision.verdict, sentence)
+    if found.finished_at:
+        yield Moment(found.finished_at, found.state, f"Ended as {found.state}: {found.reason}.")
+
+
+def _push_moments(step: Row[Any], attempts: Sequence[Row[Any]]) -> Iterator[Moment]:
+    at = step.finished_at or step.claimed_at
+    if not attempts:
+        yield Moment(at, "push", f"No push was made: {step.reason}.")
+    for n, attempt in enumerate(attempts, 1):
+        outcome = {"sent": "was taken by the provider", "rejected": "was refused", "open": "has no answer yet"}[attempt.state]
+        reason = f" ({attempt.reason})" if attempt.reason else ""
+        yield Moment(at, "push", f"Push to device {n} of {len(attempts)} {outcome}{reason}.")
+
+
+def _sms_moments(step: Row[Any]) -> Iterator[Moment]:
+    if step.claimed_at:
+        tries = "" if step.tries == 1 else f" (try {step.tries})"
+        yield Moment(step.claimed_at, "sms", f"SMS to {mask(step.number)} handed to the provider{tries}.")
+    if step.state == "sent":
+        yield Moment(step.finished_at, "sms", f"The provider took the SMS as {step.provider_id}.")
+    elif step.state == "scheduled":
+        yield Moment(step.due_at, "countdown", "Here the fallback is due.")
