@@ -71,6 +71,12 @@ class Services:
         """Twilio."""
         return TwilioSmsChannel.from_settings(self.settings, secret=secret(self.settings))
 
+    def close(self) -> None:
+        """Close what was opened."""
+        for name, close in (("engine", "dispose"), ("senders", "dispose"), ("redis", "close"), ("transport", "close")):
+            if name in self.__dict__:
+                getattr(self.__dict__.pop(name), close)()
+
 
 _services: dict[int, Services] = {}
 
@@ -127,6 +133,8 @@ def _engine(settings: Settings, pool_size: int) -> sa.Engine:
         database_url(settings),
         pool_size=pool_size,
         max_overflow=0,
+        # An error's text is logged and shown; the values in it are personal data.
+        hide_parameters=True,
         pool_pre_ping=True,
         connect_args={"connect_timeout": 10, "application_name": "knocktwice"},
     )

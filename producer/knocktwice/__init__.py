@@ -1,0 +1,35 @@
+"""Push first; if nobody answers in time, an SMS. This is all that an application sees.
+
+    from datetime import timedelta
+    from knocktwice import Client, Push, Sms
+
+    client = Client("redis://localhost:6379/0")
+    client.notify(
+        user="u-17",
+        push=Push("Your order is on its way", "Ana arrives at 19:30."),
+        sms=Sms(after=timedelta(minutes=5)),
+        key="order-4711-on-its-way",
+    )
+"""
+
+from __future__ import annotations
+
+from knocktwice.client import Client
+from knocktwice.content import Sms
+from knocktwice_shared.errors import BrokerUnavailable, InvalidMessage, KnocktwiceError
+from knocktwice_shared.messages import Category, Platform, Push, Receipt, ReceiptEvent, Recipient, When
+
+__all__ = [
+    "BrokerUnavailable",
+    "Category",
+    "Client",
+    "InvalidMessage",
+    "KnocktwiceError",
+    "Platform",
+    "Push",
+    "Receipt",
+    "ReceiptEvent",
+    "Recipient",
+    "Sms",
+    "When",
+]

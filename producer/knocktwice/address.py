@@ -1,0 +1,93 @@
+"""Where the broker is: read from the argument or the environment, checked, and named without its password."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from knocktwice_shared.errors import KnocktwiceError
+
+_VARIABLE = "KNOCKTWICE_BROKER_URL"
+_PORTS = {"redis": 6379, "rediss": 6379, "sentinel": 26379, "amqp": 5672, "amqps": 5671, "pyamqp": 5672}
+_SCHEMES = "redis://, rediss://, redis+socket:///path, sentinel://, amqp:// or amqps://"
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """A broker's address.
+
+    Args:
+        url: as kombu takes it; holds the password and is never shown.
+        place: the same for people: ``host:port``, or the socket's path.
+        scheme: the URL's.
+        master: the name Sentinel knows the primary by.
+    """
+
+    url: str = field(repr=False)
+    place: str
+    scheme: str
+    master: str | None = None
+
+    @property
+    def speaks_redis(self) -> bool:
+        """Whether this is Redis, Valkey or alike, where the inbox lives."""
+        return not self.scheme.endswith(("amqp", "amqps"))
+
+    def transport_options(self, timeout: float) -> dict[str, Any]:
+        """Return kombu's options: bounded waits, and on RabbitMQ a confirmation for each message."""
+        if not self.speaks_redis:
+            return {"confirm_publish": True, "read_timeout": timeout, "write_timeout": timeout}
+        options: dict[str, Any] = {"socket_timeout": timeout, "socket_connect_timeout": timeout}
+        if self.master is not None:
+            options |= {"master_name": self.master, "sentinel_kwargs": dict(options)}
+        return options
+
+
+def find(url: str | None) -> Address:
+    """Return the broker's address from ``url``, ``KNOCKTWICE_BROKER_URL`` or ``KNOCKTWICE_BROKER_URL_FILE``.
+
+    Raises:
+        KnocktwiceError: there is none, or it cannot be one. The message never quotes it.
+    """
+    given = url or _from_file() or os.environ.get(_VARIABLE)
+    if not given:
+        raise KnocktwiceError(f"no broker is named; pass Client(broker_url) or set {_VARIABLE}, like redis://host:6379/0")
+    return _parse(given.strip())
+
+
+def _from_file() -> str | None:
+    path = os.environ.get(f"{_VARIABLE}_FILE")
+    if not path:
+        return None
+    try:
+        return Path(path).read_text().strip()
+    except OSError as error:
+        raise KnocktwiceError(f"{_VARIABLE}_FILE: cannot read {path}: {error.strerror}") from error
+
+
+def _parse(url: str) -> Address:
+    try:
+        places = [_place(part) for part in url.split(";")]
+        parts = urlsplit(url)
+    except ValueError:
+        # "from None": the original error quotes a piece of the URL, possibly of the password.
+        raise KnocktwiceError(
+            f"{_VARIABLE} is not a URL; in a password, write / as %2F, @ as %40, # as %23 and : as %3A"
+        ) from None
+    if parts.scheme not in _PORTS and parts.scheme != "redis+socket":
+        raise KnocktwiceError(f"{_VARIABLE} must start with {_SCHEMES}")
+    if parts.scheme != "sentinel":
+        return Address(url, ", ".join(places), parts.scheme)
+    master = parse_qs(parts.query).get("master_name", ["mymaster"])[0]
+    # kombu takes the name as an option and stumbles over it in the URL.
+    return Address(url.partition("?")[0], ", ".join(places), parts.scheme, master)
+
+
+def _place(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme == "redis+socket":
+        return parts.path
+    return f"{parts.hostname or 'localhost'}:{parts.port or _PORTS.get(parts.scheme, 0)}"

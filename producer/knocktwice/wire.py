@@ -1,0 +1,169 @@
+"""From the application's words to the contract's JSON, and the contract's complaints back into the application's words.
+
+Nothing is judged here: whatever the application gave is written down as it is, and ``parse_*`` judges it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from knocktwice.content import Sms
+from knocktwice_shared.errors import InvalidMessage
+from knocktwice_shared.ids import uuid7
+from knocktwice_shared.messages import Push, ReceiptEvent, Recipient
+from knocktwice_shared.names import VERSION
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from uuid import UUID
+
+Wire = dict[str, Any]
+_T = TypeVar("_T")
+
+_INDEX = re.compile(r"\b(recipients|receipts|ids)\[(\d+)\]")
+_ALONE = re.compile(r"\b(?:recipients|receipts|changes)\[0\]\.?")
+_WORDS = (
+    ("content.", ""),
+    ("plan[0].after_s", "sms.after"),
+    ("plan[0].when", "sms.when"),
+    ("ttl_s", "ttl"),
+)
+
+
+def batch(
+    recipients: Sequence[Recipient | str],
+    *,
+    push: Push,
+    sms: Sms | None,
+    category: str,
+    ttl: timedelta | None,
+    reference: Mapping[str, Any] | None,
+) -> Wire:
+    """Write down a ``send_push`` message."""
+    message: Wire = {
+        "v": VERSION,
+        "id": str(uuid7()),
+        "content": {"push": _push(_of_type(Push, push, "push"))},
+        "category": category,
+        "recipients": [_recipient(r, i) for i, r in enumerate(recipients)],
+    }
+    if sms is not None:
+        _of_type(Sms, sms, "sms")
+        message["plan"] = [{"channel": "sms", "when": sms.when, "after_s": sms.after.total_seconds()}]
+        if sms.text is not None:
+            message["content"]["sms"] = {"text": sms.text}
+    if ttl is not None:
+        message["ttl_s"] = _of_type(timedelta, ttl, "ttl").total_seconds()
+    if reference is not None:
+        message["reference"] = _plain(reference)
+    return message
+
+
+def receipts(events: Sequence[ReceiptEvent]) -> Wire:
+    """Write down a ``record_events`` message."""
+    return {"v": VERSION, "receipts": [_receipt(e, i) for i, e in enumerate(events)]}
+
+
+def cancellation(ids: Sequence[UUID | str], keys: Sequence[str]) -> Wire:
+    """Write down a ``cancel`` message."""
+    return {"v": VERSION, "ids": [str(i) for i in ids], "keys": list(keys)}
+
+
+def audience(change: str, **fields: object) -> Wire:
+    """Write down an ``update_audience`` message with one change that holds from now on."""
+    return {"v": VERSION, "changes": [{"change": change, "at": moment(None), **fields}]}
+
+
+def moment(at: datetime | None, field: str = "at") -> str:
+    """Write down a time; ``None`` is now."""
+    return _of_type(datetime, datetime.now(UTC) if at is None else at, field).isoformat()
+
+
+@contextmanager
+def in_callers_words(words: Callable[[str], str]) -> Iterator[None]:
+    """Rename the contract's fields in an error to what the caller typed."""
+    try:
+        yield
+    except InvalidMessage as error:
+        raise InvalidMessage(words(error.field), words(error.problem)) from None
+
+
+def one(item: str, **names: str) -> Callable[[str], str]:
+    """Words for a call about one item: ``item`` is what it is called itself, ``names`` are its fields called otherwise."""
+
+    def words(text: str) -> str:
+        inside = _ALONE.sub("", text)
+        return _common(names.get(inside, inside or item))
+
+    return words
+
+
+def many(first: int) -> Callable[[str], str]:
+    """Words for a call about many; ``first`` is the place of the message's first item among all of them."""
+
+    def words(text: str) -> str:
+        return _common(_INDEX.sub(lambda m: f"{m[1]}[{int(m[2]) + first}]", text))
+
+    return words
+
+
+def _common(text: str) -> str:
+    for wire_word, word in _WORDS:
+        text = text.replace(wire_word, word)
+    return text
+
+
+def _push(push: Push) -> Wire:
+    fields: Wire = {"title": push.title, "body": push.body}
+    if push.data:
+        fields["data"] = _plain(push.data)
+    if push.link is not None:
+        fields["link"] = push.link
+    if push.image is not None:
+        fields["image"] = push.image
+    return fields
+
+
+def _recipient(recipient: Recipient | str, index: int) -> Wire:
+    if isinstance(recipient, str):
+        return {"id": str(uuid7()), "user": recipient}
+    _of_type(Recipient, recipient, f"recipients[{index}]")
+    fields: Wire = {"id": str(recipient.id or uuid7())}
+    if recipient.user is not None:
+        fields["user"] = recipient.user
+    if recipient.registrations:
+        fields["registrations"] = _listed(recipient.registrations)
+    if recipient.phone is not None:
+        fields["phone"] = recipient.phone
+    if recipient.params:
+        fields["params"] = _plain(recipient.params)
+    if recipient.key is not None:
+        fields["key"] = recipient.key
+    return fields
+
+
+def _receipt(event: ReceiptEvent, index: int) -> Wire:
+    _of_type(ReceiptEvent, event, f"receipts[{index}]")
+    fields: Wire = {"notification": str(event.notification), "kind": event.kind, "at": moment(event.at, f"receipts[{index}].at")}
+    if event.registration is not None:
+        fields["registration"] = event.registration
+    return fields
+
+
+def _plain(value: object) -> object:
+    return dict(value) if isinstance(value, Mapping) else value
+
+
+def _listed(value: object) -> object:
+    # A lone text is left as it is, to be refused; list() would make an item of each letter.
+    return list(value) if isinstance(value, Iterable) and not isinstance(value, str) else value
+
+
+def _of_type(expected: type[_T], value: object, field: str) -> _T:
+    if isinstance(value, expected):
+        return value
+    raise InvalidMessage(field, f"must be a {expected.__name__}, not {type(value).__name__}")

@@ -1,0 +1,84 @@
+"""Real servers for the tests: one PostgreSQL and one Valkey per session, an empty database and keyspace per test."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+import redis
+import sqlalchemy as sa
+
+from clock import Clock
+from knocktwice_worker import migrations, services
+from knocktwice_worker.config import Settings
+from knocktwice_worker.embedded import EmbeddedServers
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from knocktwice_worker.services import Services
+
+_numbers = itertools.count()
+
+
+@pytest.fixture(scope="session")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServers]:
+    """PostgreSQL and Valkey, started once."""
+    with EmbeddedServers(tmp_path_factory.mktemp("servers")) as running:
+        engine = sa.create_engine(running.addresses.database_url)
+        migrations.upgrade(engine)
+        engine.dispose()
+        yield running
+
+
+@pytest.fixture
+def database_url(servers: EmbeddedServers) -> Iterator[str]:
+    """A migrated database of the test's own."""
+    name = f"test_{next(_numbers)}"
+    url = sa.make_url(servers.addresses.database_url)
+    admin = sa.create_engine(url.set(database="postgres"), isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
+    with admin.connect() as conn:
+        conn.execute(sa.text(f"CREATE DATABASE {name} TEMPLATE {url.database}"))
+    yield url.set(database=name).render_as_string(hide_password=False)
+    with admin.connect() as conn:
+        conn.execute(sa.text(f"DROP DATABASE {name} WITH (FORCE)"))
+
+
+@pytest.fixture
+def valkey_url(servers: EmbeddedServers) -> Iterator[str]:
+    """An empty Valkey, as kombu's URL."""
+    url = servers.addresses.broker_url
+    client = services.connect_redis(url)
+    client.flushall()
+    yield url
+    client.close()
+
+
+@pytest.fixture
+def valkey(valkey_url: str) -> Iterator[redis.Redis]:
+    """A plain client of the test's Valkey."""
+    client = services.connect_redis(valkey_url)
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def settings(database_url: str, valkey_url: str, tmp_path: Path) -> Settings:
+    """Settings that point at the test's servers."""
+    return Settings(database_url=database_url, broker_url=valkey_url, secret="test", home=tmp_path)
+
+
+@pytest.fixture
+def here(settings: Settings) -> Iterator[Services]:
+    """A worker's services, in this process."""
+    built = services.Services(settings)
+    yield built
+    built.close()
+
+
+@pytest.fixture
+def clock(database_url: str) -> Clock:
+    """The test database's clock, to be moved."""
+    return Clock(database_url)

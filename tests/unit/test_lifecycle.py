@@ -1,0 +1,56 @@
+"""The decision table, whole: every trigger with everything that may have happened."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+from knocktwice_shared.messages import When
+
+from knocktwice_worker.lifecycle import EDGES, FALL_BACK, OPEN, DeliveryState, Facts, Verdict, decide
+
+PUSHED = DeliveryState.SENT
+
+
+@pytest.mark.parametrize(
+    ("when", "delivered", "clicked", "verdict"),
+    [
+        (When.NOT_DELIVERED, False, False, Verdict.NOT_DELIVERED),
+        (When.NOT_DELIVERED, True, False, Verdict.REACHED_IN_TIME),
+        (When.NOT_DELIVERED, False, True, Verdict.REACHED_IN_TIME),
+        (When.NOT_DELIVERED, True, True, Verdict.REACHED_IN_TIME),
+        (When.NOT_CLICKED, False, False, Verdict.NOT_CLICKED),
+        (When.NOT_CLICKED, True, False, Verdict.NOT_CLICKED),
+        (When.NOT_CLICKED, False, True, Verdict.REACHED_IN_TIME),
+        (When.NOT_CLICKED, True, True, Verdict.REACHED_IN_TIME),
+        (When.NOTIFICATIONS_DISABLED, False, False, Verdict.NOTIFICATIONS_ENABLED),
+        (When.NOTIFICATIONS_DISABLED, True, True, Verdict.NOTIFICATIONS_ENABLED),
+    ],
+)
+def test_the_trigger_decides_once_the_push_is_out(when: When, delivered: bool, clicked: bool, verdict: Verdict) -> None:
+    assert decide(Facts(when=when, push=PUSHED, delivered=delivered, clicked=clicked)) is verdict
+
+
+@pytest.mark.parametrize("when", When)
+def test_a_push_that_could_not_go_out_falls_back_whatever_the_trigger(when: When) -> None:
+    assert decide(Facts(when=when, push=DeliveryState.FAILED)) is Verdict.PUSH_FAILED
+
+
+@pytest.mark.parametrize("when", When)
+def test_a_push_that_no_device_can_show_falls_back(when: When) -> None:
+    assert decide(Facts(when=when, push=DeliveryState.SKIPPED)) is Verdict.NOTIFICATIONS_DISABLED
+
+
+@pytest.mark.parametrize(("when", "push"), itertools.product(When, DeliveryState))
+def test_a_cancelled_notification_never_falls_back(when: When, push: DeliveryState) -> None:
+    assert decide(Facts(when=when, push=push, cancelled=True)) is Verdict.CANCELLED
+
+
+@pytest.mark.parametrize("push", [DeliveryState.SENDING, DeliveryState.SCHEDULED])
+def test_notifications_disabled_waits_for_a_push_that_may_yet_fail(push: DeliveryState) -> None:
+    assert decide(Facts(when=When.NOTIFICATIONS_DISABLED, push=push)) is Verdict.WAIT
+
+
+def test_no_edge_leaves_a_finished_state() -> None:
+    assert {before for before, _ in EDGES} == OPEN
+    assert not FALL_BACK & {Verdict.REACHED_IN_TIME, Verdict.CANCELLED, Verdict.WAIT}
