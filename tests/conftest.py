@@ -48,10 +48,10 @@ def database_url(servers: EmbeddedServers) -> Iterator[str]:
 
 @pytest.fixture
 def valkey_url(servers: EmbeddedServers) -> Iterator[str]:
-    """An empty Valkey, as kombu's URL."""
-    url = servers.addresses.broker_url
+    """An empty keyspace of the session's Valkey, as kombu's URL. Long-lived systems under test use another one."""
+    url = f"{servers.addresses.broker_url}?virtual_host=1"
     client = services.connect_redis(url)
-    client.flushall()
+    client.flushdb()
     yield url
     client.close()
 

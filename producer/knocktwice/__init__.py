@@ -1,15 +1,15 @@
 """Push first; if nobody answers in time, an SMS. This is all that an application sees.
 
-    from datetime import timedelta
-    from knocktwice import Client, Push, Sms
+from datetime import timedelta
+from knocktwice import Client, Push, Sms
 
-    client = Client("redis://localhost:6379/0")
-    client.notify(
-        user="u-17",
-        push=Push("Your order is on its way", "Ana arrives at 19:30."),
-        sms=Sms(after=timedelta(minutes=5)),
-        key="order-4711-on-its-way",
-    )
+client = Client("redis://localhost:6379/0")
+client.notify(
+    user="u-17",
+    push=Push("Your order is on its way", "Ana arrives at 19:30."),
+    sms=Sms(after=timedelta(minutes=5)),
+    key="order-4711-on-its-way",
+)
 """
 
 from __future__ import annotations

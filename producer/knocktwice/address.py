@@ -54,7 +54,9 @@ def find(url: str | None) -> Address:
     """
     given = url or _from_file() or os.environ.get(_VARIABLE)
     if not given:
-        raise KnocktwiceError(f"no broker is named; pass Client(broker_url) or set {_VARIABLE}, like redis://host:6379/0")
+        raise KnocktwiceError(
+            f"no broker is named; pass Client(broker_url) or set {_VARIABLE}, like redis://host:6379/0"
+        )
     return _parse(given.strip())
 
 

@@ -17,6 +17,7 @@ import threading
 import weakref
 from contextlib import contextmanager
 from datetime import timedelta
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol
 from uuid import UUID
 
@@ -24,7 +25,7 @@ from knocktwice_shared.errors import BrokerUnavailable
 from knocktwice_shared.names import INBOX_ACCEPTED, INBOX_MESSAGES, KEY_PREFIX
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from kombu import Connection
 
@@ -54,7 +55,7 @@ class Broker(Protocol):
     def claim_keys(self, proposals: Mapping[str, UUID]) -> dict[str, UUID]:
         """Return for each idempotency key the notification id it was first used for, now or before."""
 
-    def accept(self, messages: Sequence[Outgoing]) -> None:
+    def accept(self, messages: Iterable[Outgoing]) -> None:
         """Take responsibility for the messages, in order, or raise BrokerUnavailable."""
 
     def close(self) -> None:
@@ -90,14 +91,14 @@ class KombuBroker:
         first = zip(proposals.items(), found, strict=True)
         return {key: UUID(value.decode()) if value else id_ for (key, id_), value in first}
 
-    def accept(self, messages: Sequence[Outgoing]) -> None:
+    def accept(self, messages: Iterable[Outgoing]) -> None:
         """Take responsibility for the messages.
 
         Raises:
             BrokerUnavailable: not within the timeout. Of many messages, some may have been accepted.
         """
-        for start in range(0, len(messages), _AT_ONCE):
-            some = messages[start : start + _AT_ONCE]
+        rest = iter(messages)
+        while some := list(islice(rest, _AT_ONCE)):
             if self._address.speaks_redis:
                 self._write_inbox(some)
                 self._ring_accepted(some)

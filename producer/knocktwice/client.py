@@ -11,22 +11,11 @@ from itertools import islice
 from typing import TYPE_CHECKING, TypeVar
 from uuid import UUID
 
-from knocktwice import address, wire
+from knocktwice import address, drafts, wire
 from knocktwice.broker import KombuBroker
-from knocktwice.envelope import Outgoing
 from knocktwice_shared.errors import InvalidMessage
-from knocktwice_shared.ids import uuid7
-from knocktwice_shared.messages import (
-    Category,
-    Receipt,
-    ReceiptEvent,
-    Recipient,
-    parse_audience,
-    parse_batch,
-    parse_cancellation,
-    parse_receipts,
-)
-from knocktwice_shared.names import BATCH_LIMIT, Task
+from knocktwice_shared.messages import Category, Receipt, ReceiptEvent, Recipient
+from knocktwice_shared.names import BATCH_LIMIT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -35,6 +24,7 @@ if TYPE_CHECKING:
 
     from knocktwice.broker import Broker
     from knocktwice.content import Sms
+    from knocktwice.drafts import Draft
     from knocktwice_shared.messages import Platform, Push
 
 _T = TypeVar("_T")
@@ -97,8 +87,9 @@ class Client:
             BrokerUnavailable: call again with the same ``key``.
         """
         person = Recipient(user, registrations, phone, {} if params is None else params, key)
-        shared = {"push": push, "sms": sms, "category": category, "ttl": ttl, "reference": reference}
-        return self._send(_draft_batch([person], wire.one("recipient"), **shared))[0]
+        with wire.in_callers_words(wire.one("recipient")):
+            draft = drafts.notifications([person], wire.Shared(push, sms, category, ttl, reference))
+        return self._send([draft])[0]
 
     def notify_many(
         self,
@@ -125,9 +116,8 @@ class Client:
             InvalidMessage: an argument is wrong; a recipient is named by its place, like ``recipients[3].phone``.
             BrokerUnavailable: some may have been accepted. Recipients with a ``key`` or ``id`` can be sent again safely.
         """
-        shared = {"push": push, "sms": sms, "category": category, "ttl": ttl, "reference": reference}
-        drafts = _batches(recipients, "recipients", lambda some, words: _draft_batch(some, words, **shared))
-        return [id_ for draft in drafts for id_ in self._send(draft)]
+        shared = wire.Shared(push, sms, category, ttl, reference)
+        return self._send_many("recipients", recipients, lambda some: drafts.notifications(some, shared))
 
     def record_delivered(
         self, notification_id: UUID | str, *, registration: str | None = None, at: datetime | None = None
@@ -152,5 +142,116 @@ class Client:
         self._record(Receipt.CLICKED, notification_id, registration, at)
 
     def record_receipts(self, events: Iterable[ReceiptEvent]) -> None:
-        """Report any number of receipts at once. Errors as for :meth:`record_delivered`."""
-        ...
+        """Report any number of receipts, in the way of :meth:`notify_many`."""
+        self._send_many("receipts", events, drafts.receipts)
+
+    def cancel(self, *ids: UUID | str, key: str | None = None) -> None:
+        """Stop notifications: a push not sent yet is not sent, an SMS not sent yet never is.
+
+        Args:
+            ids: notification ids.
+            key: a notification's idempotency key, for callers that did not keep the id.
+
+        Raises:
+            InvalidMessage: neither is given, or one is wrong.
+            BrokerUnavailable: call again; repeats change nothing.
+        """
+        keys = () if key is None else (key,)
+        # Most calls name a few; without an id there is still one message, for the key or for the complaint.
+        if len(ids) <= BATCH_LIMIT:
+            with wire.in_callers_words(wire.many(0)):
+                draft = drafts.cancellation(ids, keys)
+            self._send([draft])
+        else:
+            self._send_many("ids", ids, lambda some: drafts.cancellation(some, keys))
+
+    def register_device(
+        self,
+        user: str,
+        registration: str,
+        *,
+        platform: Platform | str | None = None,
+        notifications_enabled: bool = True,
+        locale: str | None = None,
+        time_zone: str | None = None,
+        app_version: str | None = None,
+    ) -> None:
+        """Say that a device is this user's from now on, and nobody else's. Call it at login and whenever a field changes.
+
+        Args:
+            user: your own id of the person.
+            registration: the FCM registration token or FID.
+            platform: ``android``, ``ios`` or ``web``.
+            notifications_enabled: whether the person lets this app notify; decides ``when="notifications_disabled"``.
+            locale: like ``de-AT``.
+            time_zone: IANA name, for quiet hours.
+            app_version: your app's.
+
+        Raises:
+            InvalidMessage: an argument is wrong; it is named.
+            BrokerUnavailable: call again; repeats change nothing.
+        """
+        self._change(
+            "register_device",
+            user=user,
+            registration=registration,
+            platform=platform,
+            notifications_enabled=notifications_enabled,
+            locale=locale,
+            time_zone=time_zone,
+            app_version=app_version,
+        )
+
+    def unregister_device(self, registration: str) -> None:
+        """Say that a device is nobody's any more. Call it at logout. Errors as for :meth:`register_device`."""
+        self._change("unregister_device", registration=registration)
+
+    def bind_phone(self, user: str, phone: str | None) -> None:
+        """Give a user's number for SMS, in E.164; ``None`` forgets it. Errors as for :meth:`register_device`."""
+        self._change("bind_phone", user=user, phone=phone)
+
+    def close(self) -> None:
+        """Close the connection. A later call opens another."""
+        self._broker.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _record(self, kind: Receipt, id_: UUID | str, registration: str | None, at: datetime | None) -> None:
+        with wire.in_callers_words(wire.one("receipt", notification="notification_id")):
+            draft = drafts.receipt(kind, id_, registration=registration, at=at)
+        self._send([draft])
+
+    def _change(self, change: str, **fields: object) -> None:
+        with wire.in_callers_words(wire.one("change")):
+            draft = drafts.audience(change, **fields)
+        self._send([draft])
+
+    def _send_many(self, name: str, items: Iterable[_T], draft: Callable[[Sequence[_T]], Draft]) -> list[UUID]:
+        if isinstance(items, str | bytes):
+            raise InvalidMessage(name, "must be several, in a list; for one there is a method of its own")
+        made = _drafts(items, draft)
+        if isinstance(items, Collection):
+            return self._send(list(made))
+        return [id_ for one in made for id_ in self._send([one])]
+
+    def _send(self, ready: Sequence[Draft]) -> list[UUID]:
+        proposals = {key: id_ for draft in ready for key, id_ in draft.proposals().items()}
+        if proposals:
+            first = self._broker.claim_keys(proposals)
+            for draft in ready:
+                draft.adopt(first)
+        self._broker.accept(draft.outgoing() for draft in ready)
+        return [id_ for draft in ready for id_ in draft.ids]
+
+
+def _drafts(items: Iterable[_T], draft: Callable[[Sequence[_T]], Draft]) -> Iterator[Draft]:
+    rest, count = iter(items), 0
+    while some := list(islice(rest, BATCH_LIMIT)):
+        with wire.in_callers_words(wire.many(count)):
+            made = draft(some)
+        yield made
+        count += len(some)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from uuid import UUID
 
+    from knocktwice_shared.messages import Category
+
 Wire = dict[str, Any]
 _T = TypeVar("_T")
 
@@ -31,41 +34,59 @@ _WORDS = (
     ("plan[0].after_s", "sms.after"),
     ("plan[0].when", "sms.when"),
     ("ttl_s", "ttl"),
+    ("keys[0]", "key"),
 )
 
 
-def batch(
-    recipients: Sequence[Recipient | str],
-    *,
-    push: Push,
-    sms: Sms | None,
-    category: str,
-    ttl: timedelta | None,
-    reference: Mapping[str, Any] | None,
-) -> Wire:
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What all recipients of a call have in common. For the fields, see :meth:`knocktwice.Client.notify`."""
+
+    push: Push
+    sms: Sms | None
+    category: Category | str
+    ttl: timedelta | None
+    reference: Mapping[str, Any] | None
+
+
+def batch(recipients: Sequence[Recipient | str], shared: Shared) -> Wire:
     """Write down a ``send_push`` message."""
     message: Wire = {
         "v": VERSION,
         "id": str(uuid7()),
-        "content": {"push": _push(_of_type(Push, push, "push"))},
-        "category": category,
+        "content": {"push": _push(_of_type(Push, shared.push, "push"))},
+        "category": shared.category,
         "recipients": [_recipient(r, i) for i, r in enumerate(recipients)],
     }
-    if sms is not None:
-        _of_type(Sms, sms, "sms")
+    if shared.sms is not None:
+        sms = _of_type(Sms, shared.sms, "sms")
         message["plan"] = [{"channel": "sms", "when": sms.when, "after_s": sms.after.total_seconds()}]
         if sms.text is not None:
             message["content"]["sms"] = {"text": sms.text}
-    if ttl is not None:
-        message["ttl_s"] = _of_type(timedelta, ttl, "ttl").total_seconds()
-    if reference is not None:
-        message["reference"] = _plain(reference)
+    if shared.ttl is not None:
+        message["ttl_s"] = _of_type(timedelta, shared.ttl, "ttl").total_seconds()
+    if shared.reference is not None:
+        message["reference"] = _plain(shared.reference)
     return message
 
 
-def receipts(events: Sequence[ReceiptEvent]) -> Wire:
+def receipts(parts: Sequence[Wire]) -> Wire:
     """Write down a ``record_events`` message."""
-    return {"v": VERSION, "receipts": [_receipt(e, i) for i, e in enumerate(events)]}
+    return {"v": VERSION, "receipts": list(parts)}
+
+
+def receipt(kind: str, notification: UUID | str, registration: str | None, at: str) -> Wire:
+    """Write down one receipt."""
+    fields: Wire = {"notification": str(notification), "kind": kind, "at": at}
+    if registration is not None:
+        fields["registration"] = registration
+    return fields
+
+
+def receipt_of(event: ReceiptEvent, index: int) -> Wire:
+    """Write down a receipt that the application made, the ``index``-th of its message."""
+    _of_type(ReceiptEvent, event, f"receipts[{index}]")
+    return receipt(event.kind, event.notification, event.registration, moment(event.at, f"receipts[{index}].at"))
 
 
 def cancellation(ids: Sequence[UUID | str], keys: Sequence[str]) -> Wire:
@@ -143,14 +164,6 @@ def _recipient(recipient: Recipient | str, index: int) -> Wire:
         fields["params"] = _plain(recipient.params)
     if recipient.key is not None:
         fields["key"] = recipient.key
-    return fields
-
-
-def _receipt(event: ReceiptEvent, index: int) -> Wire:
-    _of_type(ReceiptEvent, event, f"receipts[{index}]")
-    fields: Wire = {"notification": str(event.notification), "kind": event.kind, "at": moment(event.at, f"receipts[{index}].at")}
-    if event.registration is not None:
-        fields["registration"] = event.registration
     return fields
 
 

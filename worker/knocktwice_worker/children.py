@@ -1,7 +1,7 @@
 """Processes of our own: started to die with us, stopped in order, started again when they fall.
 
-On Linux the kernel tells a child that its parent died, however it died. The kernel's "parent" is the *thread* that started
-the child, so a child may only be started by the main thread: any other thread could end first and take the child along.
+On Linux the kernel tells a child that its parent died, however it died. The kernel's "parent" is the *thread* that
+started the child, so only the main thread may start one: any other thread could end first and take the child along.
 """
 
 from __future__ import annotations
@@ -12,15 +12,17 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
-from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from knocktwice_shared.errors import KnocktwiceError
 from knocktwice_worker import launch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
 
 #: The pause before the first restart; it doubles with each early death.
 FIRST_PAUSE = timedelta(seconds=0.5)
@@ -218,13 +220,13 @@ def supervise(
     children: Sequence[Supervised],
     stop: threading.Event,
     *,
-    restarted: Callable[[Supervised], None] = lambda child: None,
+    restarted: Callable[[Supervised], None] = lambda _: None,
     clock: Callable[[], float] = time.monotonic,
 ) -> None:
     """Start the children in order and keep them running until ``stop`` is set; then stop them, last one first.
 
-    To end it from a signal handler raise an exception there (as Ctrl-C does) instead of setting the event: the handler runs
-    inside this very wait and could lock itself out. The children are stopped either way.
+    To end it from a signal handler raise an exception there (as Ctrl-C does) instead of setting the event: the handler
+    runs inside this very wait and could lock itself out. The children are stopped either way.
 
     Args:
         children: whom to look after. Those that already run are left running.

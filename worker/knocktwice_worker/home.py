@@ -57,17 +57,9 @@ class Servers:
 
     Attributes:
         sockets: the private folder with both sockets.
-        database_url: PostgreSQL, for SQLAlchemy.
-        broker_url: Valkey, for kombu and Celery.
-        redis_url: Valkey, for redis-py.
     """
 
     sockets: Path
-
-    @property
-    def postgres_sockets(self) -> Path:
-        """The folder PostgreSQL makes its socket in."""
-        return self.sockets / "postgres"
 
     @property
     def valkey_socket(self) -> Path:
@@ -75,20 +67,20 @@ class Servers:
         return self.sockets / "valkey" / "valkey.sock"
 
     @property
-    def database_url(self) -> str:  # noqa: D102
-        return self.url_of(DATABASE)
+    def database_url(self) -> str:
+        """PostgreSQL, for SQLAlchemy."""
+        # Names the port, or a stray PGPORT would.
+        return f"postgresql+psycopg2://postgres@/{DATABASE}?host={self.sockets / 'postgres'}&port={POSTGRES_PORT}"
 
     @property
-    def broker_url(self) -> str:  # noqa: D102
+    def broker_url(self) -> str:
+        """Valkey, for kombu and Celery."""
         return f"redis+socket://{self.valkey_socket}"
 
     @property
-    def redis_url(self) -> str:  # noqa: D102
+    def redis_url(self) -> str:
+        """Valkey, for redis-py."""
         return f"unix://{self.valkey_socket}"
-
-    def url_of(self, database: str) -> str:
-        """Return the SQLAlchemy URL of one database. It names the port, or a stray PGPORT would."""
-        return f"postgresql+psycopg2://postgres@/{database}?host={self.postgres_sockets}&port={POSTGRES_PORT}"
 
 
 def addresses(home: Path) -> Servers:
@@ -98,7 +90,9 @@ def addresses(home: Path) -> Servers:
 
 
 def secret(home: Path) -> str:
-    """Return this installation's secret, 64 hex digits, made on the first call; one and the same for simultaneous callers.
+    """Return this installation's secret, 64 hex digits, made on the first call.
+
+    Simultaneous first callers, in any process, get one and the same.
 
     Raises:
         UnsafeDirectory: the secret's file holds something else.

@@ -1,11 +1,11 @@
 """Become another program that dies with its parent and, for root, runs as somebody harmless.
 
-Run as a script (``python -I -S launch.py PARENT SIGNAL UID:GID|- PROGRAM …``), standard library only. A program of its own
-instead of ``preexec_fn``, because Python code between fork and exec can deadlock in a process with threads.
+Run as a script (``python -I -S launch.py PARENT SIGNAL UID:GID|- PROGRAM …``), standard library only. A program of its
+own instead of ``preexec_fn``, because Python code between fork and exec can deadlock in a process with threads.
 
-A server that root starts runs as an ordinary user, but the home folder and the virtual environment may lie inside a folder
-that only root may enter (``/root``). So the dropped process keeps one capability, to pass closed doors, rather than
-anybody's folders being opened.
+A server that root starts runs as an ordinary user, but the home folder and the virtual environment may lie inside a
+folder that only root may enter (``/root``). So the dropped process keeps one capability, to pass closed doors, rather
+than anybody's folders being opened.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def become(uid: int, gid: int) -> None:
 
 
 def keep_a_door_open() -> None:
-    """Keep the weakest capability that lets this process reach its files, also across exec; without any, go on without."""
+    """Keep the weakest capability that lets this process reach its files, also across exec; if there is none, go on."""
     for door in DOORS:
         try:
             set_capabilities(1 << door)

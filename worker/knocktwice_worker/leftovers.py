@@ -1,4 +1,4 @@
-"""Servers of a supervisor that died: find them by the folder they work in, never by a number in a file."""
+"""Servers of a supervisor that died: find them by the data they work on, never by a number in a file."""
 
 from __future__ import annotations
 
@@ -7,21 +7,19 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 
 from knocktwice_worker.children import StartFailed
 
 #: How long to wait between two looks.
-_GLANCE = timedelta(milliseconds=20)
+GLANCE = timedelta(milliseconds=20)
 
 
 def wait_until_gone(program: str, data: Path, *, stop: signal.Signals, limit: timedelta) -> None:
-    """Wait until no process of this program works on this data, after asking the leading one to stop.
+    """Wait until no process of this program works on this data.
 
-    On Linux the kernel has asked it already when its supervisor died, and this only waits. Other systems have no such thing.
+    On Linux the kernel asked the server to stop when its supervisor died. Elsewhere nobody did, so it is asked here.
 
     Args:
         program: the file name of the server's program.
@@ -32,21 +30,43 @@ def wait_until_gone(program: str, data: Path, *, stop: signal.Signals, limit: ti
     Raises:
         StartFailed: it did not stop in time; the message names the processes.
     """
+    linux = sys.platform == "linux"
+    find = find_in_proc if linux else find_by_ps
+    pids = find(program, data)
+    if not linux:
+        for pid in pids:
+            os.kill(pid, stop)
     deadline = time.monotonic() + limit.total_seconds()
-    asked = False
-    while pids := list(_working_on(program, data)):
-        if not asked:
-            _ask(pids, stop)
-            asked = True
+    while pids:
         if time.monotonic() > deadline:
             numbers = ", ".join(str(pid) for pid in pids)
-            raise StartFailed(program, f"of an earlier run still works on {data}, as process {numbers}: stop it first")
-        time.sleep(_GLANCE.total_seconds())
+            raise StartFailed(program, f"of an earlier run still works on {data} (process {numbers}): stop it first")
+        time.sleep(GLANCE.total_seconds())
+        pids = find(program, data)
 
 
-def _ask(pids: list[int], stop: signal.Signals) -> None:
-    """Signal the server and not its helpers, to whom the same signal may mean something else."""
-    for pid in pids:
-        with suppress(ProcessLookupError):
-            if os.getpgid(pid) == pid and _leads(pid, pids):
-                os.kill(pid, stop)
+def find_in_proc(program: str, data: Path) -> list[int]:
+    """Return the server's processes, helpers included: each has the data folder as its working folder."""
+    return [int(entry.name) for entry in Path("/proc").glob("[0-9]*") if _works_on(entry, program, data)]
+
+
+def find_by_ps(program: str, data: Path) -> list[int]:
+    """Return the server's leading process: its command line names the data folder, and those of its helpers do not."""
+    table = subprocess.run(
+        ["/bin/ps", "-axww", "-o", "pid=,command="], capture_output=True, text=True, check=True
+    ).stdout
+    rows = (line.split(maxsplit=1) for line in table.splitlines())
+    return [int(row[0]) for row in rows if len(row) == 2 and program in row[1] and str(data) in row[1].split()]
+
+
+def _works_on(entry: Path, program: str, data: Path) -> bool:
+    try:
+        if os.readlink(entry / "cwd") != str(data):
+            return False
+        # A shell somebody left in that folder is no server; a launcher about to become one is.
+        arguments = (entry / "cmdline").read_bytes().split(b"\0")
+        names = {os.path.basename(os.fsdecode(argument)) for argument in arguments}
+        return (entry / "comm").read_text().strip() == program or program in names
+    except OSError:
+        # It has just ended, or it is not ours to look at and so not ours at all.
+        return False

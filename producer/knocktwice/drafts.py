@@ -1,0 +1,97 @@
+"""Messages that the contract's validator has accepted and that have not left yet."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from knocktwice import wire
+from knocktwice.envelope import Outgoing
+from knocktwice_shared.ids import uuid7
+from knocktwice_shared.messages import parse_audience, parse_batch, parse_cancellation, parse_receipts
+from knocktwice_shared.names import Task
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from datetime import datetime
+
+    from knocktwice_shared.messages import Receipt, ReceiptEvent, Recipient
+
+
+@dataclass(slots=True)
+class Draft:
+    """A valid message.
+
+    Args:
+        id: the message's id.
+        task: who gets it.
+        wire: the message; it changes only when keys were used before.
+        summary: what may be shown of it.
+        ids: a batch's notification ids, in the recipients' order.
+        keys: idempotency keys, by the recipient's place.
+    """
+
+    id: UUID
+    task: Task
+    wire: wire.Wire
+    summary: str
+    ids: list[UUID]
+    keys: dict[int, str]
+
+    def proposals(self) -> dict[str, UUID]:
+        """Return the id that each key gets if this is its first use. Two uses in one message share an id."""
+        return {key: self.ids[place] for place, key in self.keys.items()}
+
+    def adopt(self, first: Mapping[str, UUID]) -> None:
+        """Take over the ids that the keys were first used for."""
+        for place, key in self.keys.items():
+            self.ids[place] = first[key]
+            self.wire["recipients"][place]["id"] = str(first[key])
+
+    def outgoing(self) -> Outgoing:
+        """Encode it."""
+        return Outgoing.encode(self.id, self.task, self.wire, self.summary)
+
+
+def notifications(recipients: Sequence[Recipient | str], shared: wire.Shared) -> Draft:
+    """Draft and check a ``send_push`` batch."""
+    message = wire.batch(recipients, shared)
+    batch = parse_batch(message)
+    ids = [r.id for r in batch.recipients if r.id is not None]
+    keys = {place: r.key for place, r in enumerate(batch.recipients) if r.key is not None}
+    return Draft(batch.id, Task.SEND_PUSH, message, f"{len(ids)} notifications", ids, keys)
+
+
+def receipts(events: Sequence[ReceiptEvent]) -> Draft:
+    """Draft and check a ``record_events`` message."""
+    return _receipts([wire.receipt_of(event, place) for place, event in enumerate(events)])
+
+
+def receipt(kind: Receipt, notification: UUID | str, *, registration: str | None, at: datetime | None) -> Draft:
+    """Draft and check a ``record_events`` message of one receipt."""
+    return _receipts([wire.receipt(kind, notification, registration, wire.moment(at))])
+
+
+def cancellation(ids: Sequence[UUID | str], keys: Sequence[str]) -> Draft:
+    """Draft and check a ``cancel`` message."""
+    message = wire.cancellation(ids, keys)
+    parse_cancellation(message)
+    return _draft(Task.CANCEL, message, f"{len(ids) + len(keys)} cancellations")
+
+
+def audience(change: str, **fields: object) -> Draft:
+    """Draft and check an ``update_audience`` message of one change."""
+    message = wire.audience(change, **fields)
+    parse_audience(message)
+    return _draft(Task.UPDATE_AUDIENCE, message, "1 changes")
+
+
+def _receipts(parts: list[wire.Wire]) -> Draft:
+    message = wire.receipts(parts)
+    parse_receipts(message)
+    return _draft(Task.RECORD_EVENTS, message, f"{len(parts)} receipts")
+
+
+def _draft(task: Task, message: wire.Wire, summary: str) -> Draft:
+    return Draft(uuid7(), task, message, summary, [], {})

@@ -1,0 +1,144 @@
+"""A client for an application's own tests: the same methods and the same checks, but nothing leaves the process.
+
+from knocktwice.testing import RecordingClient
+
+client = RecordingClient()
+place_order(client)
+assert client.assert_notified("u-17").push.title == "Your order is on its way"
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from knocktwice.client import Client
+from knocktwice_shared.messages import (
+    DeviceRegistered,
+    DeviceUnregistered,
+    PhoneBound,
+    parse_audience,
+    parse_batch,
+    parse_cancellation,
+    parse_receipts,
+)
+from knocktwice_shared.names import Task
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from uuid import UUID
+
+    from knocktwice.envelope import Outgoing
+    from knocktwice_shared.messages import AudienceChange, Batch, Cancellation, Push, ReceiptEvent, Recipient, Step
+
+
+@dataclass(frozen=True, slots=True)
+class Notification:
+    """One person's part of what was sent: ``recipient``, and the ``batch`` it travelled in."""
+
+    recipient: Recipient
+    batch: Batch
+
+    @property
+    def id(self) -> UUID | None:
+        """The notification's id, as ``notify`` returned it."""
+        return self.recipient.id
+
+    @property
+    def push(self) -> Push:
+        """The push, with its placeholders not filled in."""
+        return self.batch.push
+
+    @property
+    def sms(self) -> Step | None:
+        """When the SMS follows, or ``None`` if none does. Its text is ``batch.sms_text``."""
+        return self.batch.plan[0] if self.batch.plan else None
+
+
+class RecordingClient(Client):
+    """Records what a :class:`knocktwice.Client` would send, decoded from the JSON that would have travelled.
+
+    As with the real one, a repeated ``key`` returns the first id and notifies nobody.
+
+    Attributes:
+        notifications: one for each person and call, in order; an id is recorded once.
+        receipts: reported deliveries and clicks.
+        cancelled: what was cancelled.
+        changes: devices and numbers registered and removed, in order.
+    """
+
+    def __init__(self) -> None:
+        # Not super().__init__(): that looks for a broker.
+        self._broker = _Recorder(self)
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget everything recorded, keys too."""
+        self.notifications: list[Notification] = []
+        self.receipts: list[ReceiptEvent] = []
+        self.cancelled: list[Cancellation] = []
+        self.changes: list[AudienceChange] = []
+        self._keys: dict[str, UUID] = {}
+
+    @property
+    def devices(self) -> dict[str, DeviceRegistered]:
+        """The devices registered now, by registration."""
+        now: dict[str, DeviceRegistered] = {}
+        for change in self.changes:
+            if isinstance(change, DeviceRegistered):
+                now[change.registration] = change
+            elif isinstance(change, DeviceUnregistered):
+                now.pop(change.registration, None)
+        return now
+
+    @property
+    def phones(self) -> dict[str, str]:
+        """The numbers bound now, by user."""
+        bound = {change.user: change.phone for change in self.changes if isinstance(change, PhoneBound)}
+        return {user: phone for user, phone in bound.items() if phone is not None}
+
+    def assert_notified(self, user: str) -> Notification:
+        """Return the last notification for ``user``, or fail saying who was notified instead."""
+        for notification in reversed(self.notifications):
+            if notification.recipient.user == user:
+                return notification
+        others = sorted({n.recipient.user for n in self.notifications if n.recipient.user is not None})
+        raise AssertionError(f"{user} was not notified; notified: {', '.join(others) or 'nobody'}")
+
+    def assert_nobody_notified(self) -> None:
+        """Fail if anybody was notified."""
+        if self.notifications:
+            raise AssertionError(f"{len(self.notifications)} notifications were sent")
+
+
+class _Recorder:
+    """The broker of a :class:`RecordingClient`."""
+
+    def __init__(self, client: RecordingClient) -> None:
+        self._client = client
+
+    def claim_keys(self, proposals: Mapping[str, UUID]) -> dict[str, UUID]:
+        return {key: self._client._keys.setdefault(key, id_) for key, id_ in proposals.items()}
+
+    def accept(self, messages: Iterable[Outgoing]) -> None:
+        for message in messages:
+            self._record(message.task, json.loads(message.message))
+
+    def close(self) -> None:
+        pass
+
+    def _record(self, task: Task, wire: object) -> None:
+        client = self._client
+        if task is Task.SEND_PUSH:
+            batch, known = parse_batch(wire), {n.id for n in client.notifications}
+            for recipient in batch.recipients:
+                if recipient.id not in known:
+                    known.add(recipient.id)
+                    client.notifications.append(Notification(recipient, batch))
+        elif task is Task.RECORD_EVENTS:
+            client.receipts.extend(parse_receipts(wire))
+        elif task is Task.CANCEL:
+            client.cancelled.append(parse_cancellation(wire))
+        else:
+            client.changes.extend(parse_audience(wire))
