@@ -3,41 +3,40 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
-import redis
 import sqlalchemy as sa
-
 from clock import Clock
 from knocktwice_worker import migrations, services
 from knocktwice_worker.config import Settings
-from knocktwice_worker.embedded import EmbeddedServers
+from knocktwice_worker.embedded import EmbeddedServers, Servers
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
+    import redis
     from knocktwice_worker.services import Services
 
 _numbers = itertools.count()
 
 
 @pytest.fixture(scope="session")
-def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServers]:
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
     """PostgreSQL and Valkey, started once."""
     with EmbeddedServers(tmp_path_factory.mktemp("servers")) as running:
-        engine = sa.create_engine(running.addresses.database_url)
+        engine = sa.create_engine(running.database_url)
         migrations.upgrade(engine)
         engine.dispose()
         yield running
 
 
 @pytest.fixture
-def database_url(servers: EmbeddedServers) -> Iterator[str]:
+def database_url(servers: Servers) -> Iterator[str]:
     """A migrated database of the test's own."""
     name = f"test_{next(_numbers)}"
-    url = sa.make_url(servers.addresses.database_url)
+    url = sa.make_url(servers.database_url)
     admin = sa.create_engine(url.set(database="postgres"), isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
     with admin.connect() as conn:
         conn.execute(sa.text(f"CREATE DATABASE {name} TEMPLATE {url.database}"))
@@ -47,9 +46,9 @@ def database_url(servers: EmbeddedServers) -> Iterator[str]:
 
 
 @pytest.fixture
-def valkey_url(servers: EmbeddedServers) -> Iterator[str]:
+def valkey_url(servers: Servers) -> Iterator[str]:
     """An empty keyspace of the session's Valkey, as kombu's URL. Long-lived systems under test use another one."""
-    url = f"{servers.addresses.broker_url}?virtual_host=1"
+    url = f"{servers.broker_url}?virtual_host=1"
     client = services.connect_redis(url)
     client.flushdb()
     yield url

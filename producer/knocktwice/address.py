@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 
 from knocktwice_shared.errors import KnocktwiceError
+
+if TYPE_CHECKING:
+    from urllib.parse import SplitResult
 
 _VARIABLE = "KNOCKTWICE_BROKER_URL"
 _PORTS = {"redis": 6379, "rediss": 6379, "sentinel": 26379, "amqp": 5672, "amqps": 5671, "pyamqp": 5672}
@@ -42,7 +45,12 @@ class Address:
             return {"confirm_publish": True, "read_timeout": timeout, "write_timeout": timeout}
         options: dict[str, Any] = {"socket_timeout": timeout, "socket_connect_timeout": timeout}
         if self.master is not None:
-            options |= {"master_name": self.master, "sentinel_kwargs": dict(options)}
+            from redis.backoff import NoBackoff
+            from redis.retry import Retry
+
+            # Left to itself a Sentinel's client asks again and again, far beyond the timeout.
+            sentinel = options | {"retry": Retry(NoBackoff(), 0)}
+            options |= {"master_name": self.master, "sentinel_kwargs": sentinel}
         return options
 
 
@@ -68,27 +76,46 @@ def _from_file() -> str | None:
         return Path(path).read_text().strip()
     except OSError as error:
         raise KnocktwiceError(f"{_VARIABLE}_FILE: cannot read {path}: {error.strerror}") from error
+    except UnicodeDecodeError:
+        raise KnocktwiceError(f"{_VARIABLE}_FILE: {path} does not hold text") from None
 
 
 def _parse(url: str) -> Address:
+    scheme, separator, _ = url.partition("://")
+    if not separator or (scheme not in _PORTS and scheme != "redis+socket"):
+        raise KnocktwiceError(f"{_VARIABLE} must start with {_SCHEMES}")
     try:
         places = [_place(part) for part in url.split(";")]
         parts = urlsplit(url)
     except ValueError:
         # "from None": the original error quotes a piece of the URL, possibly of the password.
-        raise KnocktwiceError(
-            f"{_VARIABLE} is not a URL; in a password, write / as %2F, @ as %40, # as %23 and : as %3A"
-        ) from None
-    if parts.scheme not in _PORTS and parts.scheme != "redis+socket":
-        raise KnocktwiceError(f"{_VARIABLE} must start with {_SCHEMES}")
-    if parts.scheme != "sentinel":
-        return Address(url, ", ".join(places), parts.scheme)
+        raise _not_a_url() from None
+    if scheme.startswith("redis") and not _names_redis(parts):
+        raise _not_a_url()
+    if scheme != "sentinel":
+        return Address(url, ", ".join(places), scheme)
     master = parse_qs(parts.query).get("master_name", ["mymaster"])[0]
     # kombu takes the name as an option and stumbles over it in the URL.
-    return Address(url.partition("?")[0], ", ".join(places), parts.scheme, master)
+    return Address(url.partition("?")[0], ", ".join(places), scheme, master)
+
+
+def _not_a_url() -> KnocktwiceError:
+    """Return the complaint about a URL that cannot be one, without a word of it."""
+    return KnocktwiceError(
+        f"{_VARIABLE} is not a broker's URL; in a password, write / as %2F, @ as %40, # as %23, : as %3A and ; as %3B"
+    )
+
+
+def _names_redis(parts: SplitResult) -> bool:
+    """Whether there is a socket's path, or nothing but a database's number, as kombu insists."""
+    if parts.scheme == "redis+socket":
+        return bool(parts.path)
+    return not parts.path.strip("/") or parts.path.strip("/").isdecimal()
 
 
 def _place(url: str) -> str:
+    if "://" not in url:
+        raise ValueError("what follows a semicolon is no URL of its own, so the semicolon is part of a password")
     parts = urlsplit(url)
     if parts.scheme == "redis+socket":
         return parts.path

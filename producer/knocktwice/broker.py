@@ -1,9 +1,9 @@
 """The way to the broker: one connection per process, bounded waits, and an inbox that makes "accepted" mean durable.
 
-On Redis a message is first written to the inbox, in one step, and then rung on Celery's queue. The worker takes it out of
-the inbox when its rows are committed, and ``sweep`` rings again what stays. So a message is accepted once the inbox has
-it, and a ring that fails after that is a matter of delay, not of loss: it is logged, not raised. RabbitMQ needs no inbox;
-it confirms each message.
+On Redis a message is first written to the inbox, in one step, and then rung on Celery's queue. The worker takes it out
+of the inbox when its rows are committed, and ``sweep`` rings again what stays. So a message is accepted once the inbox
+has it, and a ring that fails after that is a matter of delay, not of loss: it is logged, not raised. RabbitMQ needs no
+inbox; it confirms each message.
 
 kombu and redis are imported on first use, so that ``import knocktwice`` costs an application's start nothing.
 """
@@ -71,10 +71,11 @@ class KombuBroker:
     def __init__(self, address: Address, timeout: float) -> None:
         self._address = address
         self._timeout = timeout
-        self._forget()
+        self._lock = threading.Lock()
+        self._connection: Connection | None = None
         # A pid check in each call would race: a child's first two threads might both find the parent's lock.
         this = weakref.ref(self)
-        os.register_at_fork(after_in_child=lambda: (broker := this()) and broker._forget())
+        os.register_at_fork(after_in_child=lambda: _forget(this()))
 
     def claim_keys(self, proposals: Mapping[str, UUID]) -> dict[str, UUID]:
         """Return for each key the id it was first used for. RabbitMQ has no memory: there PostgreSQL alone decides."""
@@ -147,7 +148,8 @@ class KombuBroker:
             yield self._connected()
         except _broker_errors() as error:
             self._drop()
-            raise self._unavailable(f"{type(error).__name__}: {error}") from error
+            # Cut, because some errors recite the whole connection pool.
+            raise self._unavailable(f"{type(error).__name__}: {error!s:.200}") from error
         except BaseException:
             # A signal or a bug half-way through an exchange: what comes next on this connection is anybody's guess.
             self._drop()
@@ -177,16 +179,18 @@ class KombuBroker:
             # Not release(): that says goodbye and waits for an answer.
             connection.collect(socket_timeout=self._timeout)
 
-    def _forget(self) -> None:
-        # Nothing is closed: after a fork the sockets are the parent's.
-        self._lock = threading.Lock()
-        self._connection: Connection | None = None
-
     def _unavailable(self, reason: str) -> BrokerUnavailable:
         return BrokerUnavailable(
             f"the broker at {self._address.place} did not accept the message within {self._timeout:g} s ({reason}); "
             "check that it runs and is reachable from here, then call again with the same key"
         )
+
+
+def _forget(broker: KombuBroker | None) -> None:
+    if broker is not None:
+        # Nothing is closed: after a fork the sockets are the parent's.
+        broker._lock = threading.Lock()
+        broker._connection = None
 
 
 def _broker_errors() -> tuple[type[Exception], ...]:

@@ -6,10 +6,9 @@ broker has accepted the message. Sending happens in the workers.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from itertools import islice
 from typing import TYPE_CHECKING, TypeVar
-from uuid import UUID
 
 from knocktwice import address, drafts, wire
 from knocktwice.broker import KombuBroker
@@ -18,9 +17,10 @@ from knocktwice_shared.messages import Category, Receipt, ReceiptEvent, Recipien
 from knocktwice_shared.names import BATCH_LIMIT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from datetime import datetime, timedelta
     from typing import Any, Self
+    from uuid import UUID
 
     from knocktwice.broker import Broker
     from knocktwice.content import Sms
@@ -72,9 +72,10 @@ class Client:
             push: what the push shows.
             sms: what follows it, when and why; ``None``: nothing does.
             params: values for ``{{ name }}`` in the texts.
-            key: idempotency key, at most 200 characters. A repeat with the same key notifies nobody again and returns the
-                first call's id, for 7 days. After that, and always on RabbitMQ, a repeat still notifies nobody (PostgreSQL
-                has the last word), but the id it returns is a new one that nothing is stored under.
+            key: idempotency key, at most 200 characters. A repeat with the same key notifies nobody again and returns
+                the first call's id, for 7 days. After that, and always on RabbitMQ, a repeat still notifies nobody
+                (PostgreSQL has the last word), but the id it returns is a new one, of a notification that ended as a
+                duplicate.
             category: decides consent and quiet hours.
             ttl: how long the push may wait for its device, up to 28 days.
             reference: your own ids, up to 4 KB of JSON, handed back in reports.
@@ -103,8 +104,8 @@ class Client:
     ) -> list[UUID]:
         """Knock for any number of people with the same content, each with their own ``params`` and ``key``.
 
-        A list (or any sized collection) is checked as a whole before anything is sent. A generator is sent as it goes, 500
-        at a time, so it may be longer than memory; an error then leaves what came before it sent.
+        A list (or any sized collection) is checked as a whole before anything is sent. A generator is sent as it goes,
+        500 at a time, so it may be longer than memory; an error then leaves what came before it sent.
 
         Args:
             recipients: recipients, or user ids as text.
@@ -114,7 +115,7 @@ class Client:
 
         Raises:
             InvalidMessage: an argument is wrong; a recipient is named by its place, like ``recipients[3].phone``.
-            BrokerUnavailable: some may have been accepted. Recipients with a ``key`` or ``id`` can be sent again safely.
+            BrokerUnavailable: some may have been accepted. Who has a ``key`` or an ``id`` can be sent again safely.
         """
         shared = wire.Shared(push, sms, category, ttl, reference)
         return self._send_many("recipients", recipients, lambda some: drafts.notifications(some, shared))
@@ -176,7 +177,7 @@ class Client:
         time_zone: str | None = None,
         app_version: str | None = None,
     ) -> None:
-        """Say that a device is this user's from now on, and nobody else's. Call it at login and whenever a field changes.
+        """Say that a device is this user's from now on, and nobody else's: at login and whenever a field changes.
 
         Args:
             user: your own id of the person.
@@ -231,7 +232,7 @@ class Client:
         self._send([draft])
 
     def _send_many(self, name: str, items: Iterable[_T], draft: Callable[[Sequence[_T]], Draft]) -> list[UUID]:
-        if isinstance(items, str | bytes):
+        if isinstance(items, str | bytes) or not isinstance(items, Iterable):
             raise InvalidMessage(name, "must be several, in a list; for one there is a method of its own")
         made = _drafts(items, draft)
         if isinstance(items, Collection):

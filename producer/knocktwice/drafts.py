@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
-from uuid import UUID
 
 from knocktwice import wire
 from knocktwice.envelope import Outgoing
@@ -15,6 +14,7 @@ from knocktwice_shared.names import Task
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
+    from uuid import UUID
 
     from knocktwice_shared.messages import Receipt, ReceiptEvent, Recipient
 

@@ -30,7 +30,8 @@ _T = TypeVar("_T")
 _INDEX = re.compile(r"\b(recipients|receipts|ids)\[(\d+)\]")
 _ALONE = re.compile(r"\b(?:recipients|receipts|changes)\[0\]\.?")
 _WORDS = (
-    ("content.", ""),
+    ("content.push", "push"),
+    ("content.sms", "sms"),
     ("plan[0].after_s", "sms.after"),
     ("plan[0].when", "sms.when"),
     ("ttl_s", "ttl"),
@@ -114,7 +115,7 @@ def in_callers_words(words: Callable[[str], str]) -> Iterator[None]:
 
 
 def one(item: str, **names: str) -> Callable[[str], str]:
-    """Words for a call about one item: ``item`` is what it is called itself, ``names`` are its fields called otherwise."""
+    """Words for a call about one item: ``item`` is what it is called itself, ``names`` are fields called otherwise."""
 
     def words(text: str) -> str:
         inside = _ALONE.sub("", text)

@@ -16,8 +16,9 @@ class InvalidMessage(KnocktwiceError, ValueError):  # noqa: N818 - reads as what
     """
 
     def __init__(self, field: str, problem: str) -> None:
-        # A field name can come from outside; half a surrogate pair in it would break whoever logs or stores the error.
-        self.field = field[:200].encode(errors="backslashreplace").decode()
+        # A field name can come from outside; a NUL, a line break or half a surrogate pair in it would break whoever
+        # stores or logs the error.
+        self.field = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in field[:200])
         super().__init__(f"{self.field}: {problem}")
         self.problem = problem
 

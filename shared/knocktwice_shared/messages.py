@@ -42,7 +42,9 @@ _UNCARRIABLE = re.compile("[\x00\ud800-\udfff]")
 _ENCODED_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 #: Celery's JSON decoder turns an object with this name into something else, or fails on it.
 _KOMBU_MARKER = "__type__"
-_PLACEHOLDER = re.compile(r"\{\{-?\s*([A-Za-z_]\w*|\d+)([^}]*)\}\}")
+_PLACEHOLDER = re.compile(r"\{\{-?\s*(\w+)([^}]*)\}\}")
+#: Words that a template takes for values, not for names.
+_LITERALS = frozenset({"true", "false", "nil", "null", "empty", "blank"})
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _E = TypeVar("_E", bound=StrEnum)
 
@@ -218,7 +220,7 @@ def parse_batch(wire: object) -> Batch:
         sms_text=sms_text,
         plan=tuple(_step(s, f"plan[{i}]") for i, s in enumerate(_list(message.get("plan", []), "plan", 0, 1))),
         category=_choice(Category, message.get("category", Category.TRANSACTIONAL), "category"),
-        ttl=_seconds(message["ttl_s"], "ttl_s", TTL_LIMIT) if message.get("ttl_s") is not None else None,
+        ttl=_seconds(message["ttl_s"], "ttl_s", TTL_LIMIT) if "ttl_s" in message else None,
         reference=_json_object(message.get("reference", {}), "reference"),
         recipients=tuple(
             _recipient(r, f"recipients[{i}]")
@@ -427,10 +429,12 @@ def _require_params(batch: Batch) -> None:
         name: path
         for path, text in texts.items()
         for name, filters in _PLACEHOLDER.findall(text)
-        if "default" not in filters
+        if "default" not in filters and name not in _LITERALS
     }
-    if not needed:
-        return
+    for name, path in needed.items():
+        if name[0].isdigit():
+            # A template would print the number itself, and people would read "Hello 1".
+            raise InvalidMessage(path, f"uses {{{{ {name} }}}}, a number; placeholders have names, like {{{{ name }}}}")
     for i, recipient in enumerate(batch.recipients):
         for name, path in needed.items():
             if name not in recipient.params:
@@ -444,13 +448,16 @@ def _versioned(wire: object, known: set[str]) -> dict[str, Any]:
     if not isinstance(wire, dict):
         raise InvalidMessage("message", f"must be a JSON object, not {type(wire).__name__}")
     version = wire.get("v")
-    if type(version) is not int or version != VERSION:
-        shown = f"{version!r:.20}" if isinstance(version, int | str) else type(version).__name__
+    if type(version) is not int:
+        raise InvalidMessage("v", "is missing" if version is None else "must be the contract's version as a number")
+    if version != VERSION:
+        shown = str(version) if abs(version) < 1_000_000 else "no version there ever was"
         raise UnsupportedVersion("v", f"is {shown}; this side speaks version {VERSION}. Upgrade the older side")
     return _object(wire, "message", known)
 
 
 def _object(value: object, path: str, known: set[str] | None) -> dict[str, Any]:
+    """Check an object's names. In an object of ours ``null`` is the same as leaving the field out."""
     if not isinstance(value, dict):
         raise InvalidMessage(path, "is missing" if value is None else f"must be an object, not {type(value).__name__}")
     for name in value:
@@ -459,7 +466,7 @@ def _object(value: object, path: str, known: set[str] | None) -> dict[str, Any]:
         if known is not None and name not in known:
             inside = name if path == "message" else f"{path}.{name}"
             raise InvalidMessage(inside, f"is not a field of the contract; known here: {', '.join(sorted(known))}")
-    return value
+    return value if known is None else {name: item for name, item in value.items() if item is not None}
 
 
 def _list(value: object, path: str, least: int, most: int) -> list[Any]:

@@ -22,6 +22,7 @@ class Task(StrEnum):
     CANCEL = "knocktwice.cancel"
     RECONCILE = "knocktwice.reconcile"
     UPDATE_AUDIENCE = "knocktwice.update_audience"
+    HOUSEKEEPING = "knocktwice.housekeeping"
 
 
 class Queue(StrEnum):
@@ -43,6 +44,7 @@ ROUTES: dict[Task, Queue] = {
     Task.RECORD_EVENTS: Queue.EVENTS,
     Task.CANCEL: Queue.EVENTS,
     Task.UPDATE_AUDIENCE: Queue.EVENTS,
+    Task.HOUSEKEEPING: Queue.EVENTS,
 }
 
 #: Redis hash: message id → JSON ``{"task": name, "message": {...}}``, kept until the worker has committed its rows.

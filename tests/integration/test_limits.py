@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
 from uuid import uuid4
 from zoneinfo import ZoneInfo
 
@@ -15,10 +15,12 @@ import redis
 import sqlalchemy as sa
 from hypothesis import given
 from hypothesis import strategies as st
-
 from knocktwice_worker import services
 from knocktwice_worker.lifecycle import Verdict
 from knocktwice_worker.limits import Answer, Ask, Limits, LimitsUnavailable, RedisLimits, count_in_postgres
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
 BERLIN = ZoneInfo("Europe/Berlin")
@@ -91,7 +93,9 @@ def test_numbers_do_not_count_against_each_other(valkey: redis.Redis, engine: sa
 
 def test_zero_switches_a_limit_off(valkey: redis.Redis, engine: sa.Engine) -> None:
     with engine.connect() as conn:
-        assert passed(RedisLimits(valkey, limits(per_day=0, same=0)).count(conn, [ask() for _ in range(50)], NOON)) == 50
+        assert (
+            passed(RedisLimits(valkey, limits(per_day=0, same=0)).count(conn, [ask() for _ in range(50)], NOON)) == 50
+        )
 
 
 def test_what_is_released_can_be_used_by_another(valkey: redis.Redis, engine: sa.Engine) -> None:
@@ -133,7 +137,10 @@ def test_the_count_starts_anew_at_midnight_of_the_zone(
 
 @pytest.mark.parametrize(
     ("first", "last", "hours"),
-    [("2026-03-29T00:00:00+01:00", "2026-03-29T23:59:59+02:00", 23), ("2026-10-25T00:00:00+02:00", "2026-10-25T23:59:59+01:00", 25)],
+    [
+        ("2026-03-29T00:00:00+01:00", "2026-03-29T23:59:59+02:00", 23),
+        ("2026-10-25T00:00:00+02:00", "2026-10-25T23:59:59+01:00", 25),
+    ],
 )
 def test_a_day_has_23_or_25_hours_when_the_clocks_change(first: str, last: str, hours: int) -> None:
     berlin = limits(zone=BERLIN)
@@ -142,7 +149,10 @@ def test_a_day_has_23_or_25_hours_when_the_clocks_change(first: str, last: str, 
     assert end - start == timedelta(hours=hours)
 
 
-@given(st.datetimes(datetime(2020, 1, 1), datetime(2030, 1, 1), timezones=st.just(UTC)), st.sampled_from(["Europe/Berlin", "Asia/Beirut", "America/St_Johns", "Pacific/Apia", "UTC"]))
+@given(
+    st.datetimes(datetime(2020, 1, 1), datetime(2030, 1, 1), timezones=st.just(UTC)),
+    st.sampled_from(["Europe/Berlin", "Asia/Beirut", "America/St_Johns", "Pacific/Apia", "UTC"]),
+)
 def test_every_moment_lies_in_its_own_day(now: datetime, zone: str) -> None:
     _, start, end = limits(zone=ZoneInfo(zone)).day(now)
     assert start <= now < end
@@ -152,9 +162,7 @@ def _sent(engine: sa.Engine, one: Ask, at: datetime, state: str = "sent") -> Non
     """Write the rows of an SMS that Postgres remembers."""
     with engine.begin() as conn:
         batch = uuid4()
-        conn.execute(
-            sa.text("INSERT INTO batches VALUES (:id, '{}', 'transactional', '1 hour', '{}')"), {"id": batch}
-        )
+        conn.execute(sa.text("INSERT INTO batches VALUES (:id, '{}', 'transactional', '1 hour', '{}')"), {"id": batch})
         conn.execute(
             sa.text("INSERT INTO notifications (id, batch_id, params, state) VALUES (:id, :batch, '{}', 'active')"),
             {"id": one.notification_id, "batch": batch},
@@ -187,7 +195,9 @@ def test_after_flushall_the_holder_of_a_content_comes_back_too(valkey: redis.Red
         assert counter.count(conn, [ask(content=b"hello")], NOON + timedelta(seconds=2))[0].refusal is None
 
 
-def test_of_eleven_reservations_a_wipe_let_through_the_youngest_is_refused(valkey: redis.Redis, engine: sa.Engine) -> None:
+def test_of_eleven_reservations_a_wipe_let_through_the_youngest_is_refused(
+    valkey: redis.Redis, engine: sa.Engine
+) -> None:
     counter, eleven = RedisLimits(valkey, limits()), [ask(content=str(i).encode()) for i in range(11)]
     for i, one in enumerate(eleven):
         _sent(engine, one, NOON - timedelta(minutes=11 - i), state="reserved")

@@ -3,29 +3,24 @@
 from __future__ import annotations
 
 import subprocess
-from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
-
 from knocktwice_worker import migrations
-from knocktwice_worker.embedded import postgres_binary
 from knocktwice_worker.schema import CLOCK, metadata
-
-if TYPE_CHECKING:
-    from knocktwice_worker.embedded import EmbeddedServers
+from knocktwice_worker.servers import postgres_program
 
 
 def _dump(url: str) -> list[str]:
     """Return the schema as pg_dump tells it, sorted so that the order of creation does not matter."""
     parsed = sa.make_url(url)
-    command = [str(postgres_binary("pg_dump")), "--schema-only", "--no-owner", "--exclude-table=alembic_version"]
+    command = [str(postgres_program("pg_dump")), "--schema-only", "--no-owner", "--exclude-table=alembic_version"]
     command += ["-h", str(parsed.query["host"]), "-U", str(parsed.username), str(parsed.database)]
     text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     lines = (line.strip().rstrip(",;") for line in text.splitlines())
     return sorted(line for line in lines if line and not line.startswith(("--", "\\")))
 
 
-def test_the_schema_is_the_sum_of_the_migrations(database_url: str, servers: EmbeddedServers) -> None:
+def test_the_schema_is_the_sum_of_the_migrations(database_url: str) -> None:
     migrated = _dump(database_url)
     engine = sa.create_engine(database_url, poolclass=sa.NullPool)
     with engine.begin() as conn:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import pytest
@@ -21,11 +20,14 @@ from knocktwice_shared.messages import (
     ReceiptEvent,
     parse_batch,
 )
-
-from clock import Clock
 from knocktwice_worker import audience, store
 from knocktwice_worker.lifecycle import DeliveryState, Verdict
-from knocktwice_worker.services import Services
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from clock import Clock
+    from knocktwice_worker.services import Services
 
 LEASE, TTL, HOUR = timedelta(minutes=1), timedelta(hours=1), timedelta(hours=1)
 AT = datetime(2026, 11, 21, 12, tzinfo=UTC)
@@ -76,8 +78,12 @@ class Book:
 
     def states(self, id_: str) -> dict[str, tuple[str, str | None]]:
         """Return ``{"notification": (state, reason), "push": …, "sms": …}``."""
-        found = self.rows("SELECT 'notification', state, reason FROM notifications WHERE id = CAST(:id AS uuid)", id=id_)
-        found += self.rows("SELECT channel, state, reason FROM deliveries WHERE notification_id = CAST(:id AS uuid)", id=id_)
+        found = self.rows(
+            "SELECT 'notification', state, reason FROM notifications WHERE id = CAST(:id AS uuid)", id=id_
+        )
+        found += self.rows(
+            "SELECT channel, state, reason FROM deliveries WHERE notification_id = CAST(:id AS uuid)", id=id_
+        )
         return {name: (state, reason) for name, state, reason in found}
 
     def reserve(self, *wanted: str) -> set[str]:
@@ -89,7 +95,10 @@ class Book:
 def book(here: Services) -> Book:
     made = Book(here)
     changes = [DeviceRegistered("ada", "reg-ada", AT), PhoneBound("ada", "+16505550100", AT)]
-    changes += [DeviceRegistered("bob", "reg-bob", AT, notifications_enabled=False), PhoneBound("bob", "+16505550101", AT)]
+    changes += [
+        DeviceRegistered("bob", "reg-bob", AT, notifications_enabled=False),
+        PhoneBound("bob", "+16505550101", AT),
+    ]
     made(audience.apply, changes)
     return made
 
@@ -240,7 +249,9 @@ def test_concurrent_dispatchers_share_the_rows(book: Book, clock: Clock) -> None
     ],
 )
 @pytest.mark.parametrize("stage", ["scheduled", "reserved"])
-def test_a_receipt_ends_a_fallback_nobody_has_claimed(book: Book, when: str, kind: Receipt, ends: bool, stage: str) -> None:
+def test_a_receipt_ends_a_fallback_nobody_has_claimed(
+    book: Book, when: str, kind: Receipt, ends: bool, stage: str
+) -> None:
     one = batch("ada", when=when)
     book.pushed(one)
     if stage == "reserved":

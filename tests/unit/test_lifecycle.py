@@ -41,7 +41,7 @@ def test_a_push_that_no_device_can_show_falls_back(when: When) -> None:
     assert decide(Facts(when=when, push=DeliveryState.SKIPPED)) is Verdict.NOTIFICATIONS_DISABLED
 
 
-@pytest.mark.parametrize(("when", "push"), itertools.product(When, DeliveryState))
+@pytest.mark.parametrize(("when", "push"), list(itertools.product(When, DeliveryState)))
 def test_a_cancelled_notification_never_falls_back(when: When, push: DeliveryState) -> None:
     assert decide(Facts(when=when, push=push, cancelled=True)) is Verdict.CANCELLED
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from sqlalchemy import Connection, text
+from typing import TYPE_CHECKING
 
 from knocktwice_shared.messages import AudienceChange, DeviceRegistered, DeviceUnregistered, PhoneBound
+from sqlalchemy import Connection, text
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 _USERS = text("INSERT INTO users (id) SELECT unnest(:ids) ORDER BY 1 ON CONFLICT DO NOTHING")
 
@@ -33,6 +35,21 @@ ON CONFLICT (user_id) DO UPDATE SET number = excluded.number, changed_at = exclu
 WHERE p.changed_at <= excluded.changed_at
 """)
 
+# A receipt whose notification never came, and traces of logouts that no late "register" can still contradict.
+_FORGET = (
+    text("""
+    DELETE FROM events e WHERE received_at < knocktwice_now() - interval '31 days'
+      AND NOT EXISTS (SELECT FROM notifications n WHERE n.id = e.notification_id)
+    """),
+    text("DELETE FROM devices WHERE user_id IS NULL AND changed_at < knocktwice_now() - interval '90 days'"),
+    text("DELETE FROM phones WHERE number IS NULL AND changed_at < knocktwice_now() - interval '90 days'"),
+)
+
+
+def forget(conn: Connection) -> int:
+    """Delete what nobody can need any more, and return how many rows that was."""
+    return sum(conn.execute(statement).rowcount for statement in _FORGET)
+
 
 def apply(conn: Connection, changes: Sequence[AudienceChange]) -> None:
     """Apply changes, each only if nothing newer is known about its device or phone.
@@ -52,7 +69,7 @@ def apply(conn: Connection, changes: Sequence[AudienceChange]) -> None:
         (_BIND, bound, "user"),
     ):
         if rows:
-            conn.execute(statement, sorted(rows, key=lambda row: (row[key], row["at"])))  # noqa: B023
+            conn.execute(statement, sorted(rows, key=lambda row: (row[key], row["at"])))
 
 
 def _registered(change: DeviceRegistered) -> dict[str, object]:

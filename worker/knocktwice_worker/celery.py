@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import os
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from celery import Celery
+from celery.schedules import crontab
 from celery.signals import setup_logging
+from knocktwice_shared.names import ROUTES, Queue, Task
 from kombu import Queue as KombuQueue
 
-from knocktwice_shared.names import ROUTES, Queue, Task
 from knocktwice_worker import config, logs, services
 from knocktwice_worker.dispatcher import Dispatcher
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 settings = config.load()
+
+# Flower listens on every interface unless told otherwise, and its pages have no password by default. It reads this after
+# loading us, so that the stock command is safe too.
+os.environ.setdefault("FLOWER_ADDRESS", "127.0.0.1")
 
 app = Celery(
     "knocktwice",
     broker=services.broker_url(settings),
     include=["knocktwice_worker.tasks"],
+    task_cls="knocktwice_worker.requests:DiscreetTask",
 )
 app.conf.update(
     # What the application must have decided lies in Postgres; Celery carries work and keeps nothing.
@@ -51,6 +60,7 @@ app.conf.update(
         "health_check_interval": 5,
     },
     timezone="UTC",
+    beat_schedule={"housekeeping": {"task": Task.HOUSEKEEPING.value, "schedule": crontab(minute=17)}},
 )
 app.steps["consumer"].add(Dispatcher)
 

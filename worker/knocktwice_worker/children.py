@@ -18,6 +18,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from knocktwice_shared.errors import KnocktwiceError
+
 from knocktwice_worker import launch
 
 if TYPE_CHECKING:
@@ -34,11 +35,11 @@ HEALTHY_AFTER = timedelta(seconds=60)
 GLANCE = timedelta(seconds=0.1)
 
 
-class NotMainThread(KnocktwiceError, RuntimeError):
+class NotMainThread(KnocktwiceError, RuntimeError):  # noqa: N818 - reads as what happened
     """A process was to be started from a thread it might outlive: start it from the main thread."""
 
 
-class StartFailed(KnocktwiceError):
+class StartFailed(KnocktwiceError):  # noqa: N818 - reads as what happened
     """A process does not run: read its log, whose end is in the message.
 
     Attributes:

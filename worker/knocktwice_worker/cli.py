@@ -11,10 +11,10 @@ from typing import Annotated, Any, NoReturn
 
 import structlog
 import typer
+from knocktwice_shared.errors import KnocktwiceError
 from rich.console import Console
 from rich.table import Table
 
-from knocktwice_shared.errors import KnocktwiceError
 from knocktwice_worker import health, story
 from knocktwice_worker.services import Services, broker_url, services
 
@@ -79,7 +79,9 @@ def notify(
 
 
 @app.command()
-def status(notification: Annotated[str, typer.Argument(help="Id or idempotency key.")], as_json: AsJson = False) -> None:
+def status(
+    notification: Annotated[str, typer.Argument(help="Id or idempotency key.")], as_json: AsJson = False
+) -> None:
     """Show where a notification and its steps stand. Exits 1 if it is not known."""
     told = _story(notification)
     if as_json:
@@ -93,7 +95,9 @@ def status(notification: Annotated[str, typer.Argument(help="Id or idempotency k
 
 
 @app.command()
-def explain(notification: Annotated[str, typer.Argument(help="Id or idempotency key.")], as_json: AsJson = False) -> None:
+def explain(
+    notification: Annotated[str, typer.Argument(help="Id or idempotency key.")], as_json: AsJson = False
+) -> None:
     """Tell the story of a notification from its rows: what happened, what was decided, and why."""
     told = _story(notification)
     if as_json:
@@ -157,7 +161,9 @@ def _story(notification: str) -> story.Story:
     with _reading(services()) as conn:
         told = story.tell(conn, notification)
     if told is None:
-        _fail(f"no notification {notification}; if it was accepted a moment ago, the worker may not have written it yet")
+        _fail(
+            f"no notification {notification}; if it was accepted a moment ago, the worker may not have written it yet"
+        )
     return told
 
 

@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import Annotated
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
-
 from knocktwice_shared.errors import KnocktwiceError
 from knocktwice_shared.messages import AFTER_LIMIT, Category
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
 #: Settings that ``KNOCKTWICE_<NAME>_FILE`` (or ``TWILIO_AUTH_TOKEN_FILE``) may fill from a file.
 FROM_FILES = ("KNOCKTWICE_DATABASE_URL", "KNOCKTWICE_BROKER_URL", "KNOCKTWICE_SECRET", "TWILIO_AUTH_TOKEN")
@@ -46,7 +45,9 @@ class Settings(BaseSettings):
     max_after_s: Seconds = Field(AFTER_LIMIT.total_seconds(), description="Longest fallback delay accepted.")
     tick_s: float = Field(0.5, gt=0, le=60, description="How often each worker looks for rows that are due.")
     lease_s: float = Field(60, gt=0, description="After this long without an answer a step is taken up again.")
-    inbox_grace_s: float = Field(30, gt=0, description="An accepted message not in Postgres by then is published again.")
+    inbox_grace_s: float = Field(
+        30, gt=0, description="An accepted message not in Postgres by then is published again."
+    )
     ttl_grace_s: Seconds = Field(30, description="Push time-to-live beyond the fallback delay.")
     push_retry_s: Seconds = Field(3600, description="How long a push is retried; its fallback does not wait for it.")
     sms_retry_s: Seconds = Field(14_400, description="How long an SMS is retried while its provider asks for patience.")
@@ -140,5 +141,3 @@ def load() -> Settings:
         name = str(first["loc"][0]).upper()
         variable = name if name.startswith(("TWILIO_", "GOOGLE_")) and name != "TWILIO_FROM" else f"KNOCKTWICE_{name}"
         raise ConfigurationError(f"{variable}: {first['msg']}") from error
-
-

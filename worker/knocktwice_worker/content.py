@@ -5,15 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 import unicodedata
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from knocktwice_shared.errors import InvalidMessage
 from knocktwice_shared.messages import PUSH_BYTES_LIMIT, SMS_CHARS_LIMIT, Push
 from liquid import BoundTemplate, Environment, StrictUndefined
 from liquid.exceptions import LiquidError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 class _Bounded(Environment):
@@ -54,7 +56,9 @@ def render(push: Push, sms_text: str | None, params: Mapping[str, Any]) -> Texts
         sms=body if sms_text is None else _fill("content.sms.text", sms_text, params),
     )
     if len(texts.sms) > SMS_CHARS_LIMIT:
-        raise InvalidMessage("content.sms.text", f"is {len(texts.sms)} characters when filled in; {SMS_CHARS_LIMIT} at most")
+        raise InvalidMessage(
+            "content.sms.text", f"is {len(texts.sms)} characters when filled in; {SMS_CHARS_LIMIT} at most"
+        )
     if _push_bytes(push, texts) > PUSH_BYTES_LIMIT:
         raise InvalidMessage("content.push", f"is over {PUSH_BYTES_LIMIT} bytes when filled in (FCM's limit is 4 KB)")
     return texts

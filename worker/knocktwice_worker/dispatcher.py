@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 from celery import bootsteps
-
 from knocktwice_shared.names import BATCH_LIMIT, Task
+
 from knocktwice_worker import inbox, store
 from knocktwice_worker.lifecycle import DeliveryState
 from knocktwice_worker.services import Services, services
@@ -64,13 +64,13 @@ class Dispatcher(bootsteps.StartStopStep):
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
-    def start(self, parent: Any) -> None:  # noqa: ARG002 - Celery's signature
+    def start(self, parent: Any) -> None:
         """Start ringing."""
         self._stop.clear()
         self._thread = threading.Thread(target=self._run, name="knocktwice-dispatcher", daemon=True)
         self._thread.start()
 
-    def stop(self, parent: Any) -> None:  # noqa: ARG002 - Celery's signature
+    def stop(self, parent: Any) -> None:
         """Stop ringing; what was claimed and not published rings again after its lease."""
         self._stop.set()
         if self._thread:
@@ -91,7 +91,7 @@ class Dispatcher(bootsteps.StartStopStep):
                     inbox.sweep(here, publish_message)
                 while not self._stop.is_set() and dispatch(here, publish) == BATCH_LIMIT:
                     pass
-            except Exception as error:  # noqa: BLE001 - an outage must not end the thread; its text may quote rows
+            except Exception as error:
                 log.error("dispatcher stumbled", error=type(error).__name__)
             ticks += 1
             self._stop.wait(services().settings.tick_s)

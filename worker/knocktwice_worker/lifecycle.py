@@ -95,9 +95,7 @@ class Verdict(StrEnum):
 
 
 #: Verdicts that call for the SMS.
-FALL_BACK = frozenset(
-    {Verdict.NOT_DELIVERED, Verdict.NOT_CLICKED, Verdict.NOTIFICATIONS_DISABLED, Verdict.PUSH_FAILED}
-)
+FALL_BACK = frozenset({Verdict.NOT_DELIVERED, Verdict.NOT_CLICKED, Verdict.NOTIFICATIONS_DISABLED, Verdict.PUSH_FAILED})
 
 #: What becomes of the notification when its last step is skipped with this verdict; any other suppresses it.
 OUTCOMES = {

@@ -13,12 +13,10 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
 from importlib.resources import files
 from typing import TYPE_CHECKING
-from zoneinfo import ZoneInfo
 
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
@@ -27,6 +25,9 @@ from sqlalchemy import Connection, text
 from knocktwice_worker.lifecycle import Verdict
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from zoneinfo import ZoneInfo
+
     from redis import Redis
 
 #: One hash tag for all keys: Redis Cluster runs a script on one slot only.
@@ -78,7 +79,8 @@ class Limits:
         """
         today = now.astimezone(self.zone).date()
         start, end = (
-            datetime.combine(date, time(), tzinfo=self.zone).astimezone(UTC) for date in (today, today + timedelta(days=1))
+            datetime.combine(date, time(), tzinfo=self.zone).astimezone(UTC)
+            for date in (today, today + timedelta(days=1))
         )
         return today.isoformat(), start, end
 
@@ -126,7 +128,10 @@ class RedisLimits:
             pipe.srem(today, ask.notification_id)
             # Deletes the holder only if it is us (Redis 8.4 / Valkey 9 have DELIFEQ, Redis 7 has not).
             pipe.eval(
-                "return redis.call('GET', KEYS[1]) == ARGV[1] and redis.call('DEL', KEYS[1])", 1, content, ask.notification_id
+                "return redis.call('GET', KEYS[1]) == ARGV[1] and redis.call('DEL', KEYS[1])",
+                1,
+                content,
+                ask.notification_id,
             )
         pipe.execute()
 

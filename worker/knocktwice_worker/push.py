@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import structlog
-
 from knocktwice_shared.errors import InvalidMessage
 from knocktwice_shared.messages import TTL_LIMIT, Batch, Push
+
 from knocktwice_worker import store
 from knocktwice_worker.channels import Outcome, PushMessage, Rejected, Retry, Sent, Unknown, deliver
 from knocktwice_worker.content import Texts, render
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from knocktwice_worker.services import Services
 
 log = structlog.get_logger(__name__)
@@ -65,10 +66,8 @@ def _result(message: PushMessage, outcome: Outcome) -> store.PushResult:
         case Rejected(reason, detail, address_dead):
             text = f"{reason}: {detail}" if detail else reason
             return store.PushResult(*ids, state="rejected", reason=text, address_dead=address_dead)
-        case Retry(reason, after):
+        case Retry(reason, after) | Unknown(reason, after):
             return store.PushResult(*ids, state="open", reason=reason, retry_after=after or _BACKOFF)
-        case Unknown(reason):
-            return store.PushResult(*ids, state="open", reason=reason, retry_after=_BACKOFF)
 
 
 def _message(work: store.PushWork, push: Push, texts: Texts, ttl: timedelta) -> PushMessage:

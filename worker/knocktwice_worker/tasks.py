@@ -7,20 +7,22 @@ rows were never written is still in the inbox: one recovery mechanism, and it su
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import wraps
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
-from sqlalchemy.exc import InterfaceError, OperationalError
-
 from knocktwice_shared.errors import InvalidMessage, KnocktwiceError
 from knocktwice_shared.messages import parse_audience, parse_batch, parse_cancellation, parse_receipts
 from knocktwice_shared.names import Task
+from sqlalchemy.exc import InterfaceError, OperationalError
+
 from knocktwice_worker import audience, fallback, inbox, push, reconcile, sms, store
 from knocktwice_worker.celery import app, publish
 from knocktwice_worker.services import Services, services
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 log = structlog.get_logger(__name__)
 
@@ -134,3 +136,14 @@ def update_audience(here: Services, message: object) -> None:
     changes = parse_audience(message)
     with here.engine.begin() as conn:
         audience.apply(conn, changes)
+
+
+@app.task(name=Task.HOUSEKEEPING.value)
+def housekeeping() -> None:
+    """Remove what nobody needs any more."""
+    try:
+        with services().engine.begin() as conn:
+            removed = audience.forget(conn)
+    except Exception as error:
+        raise _reported(Task.HOUSEKEEPING, error) from None
+    log.info("house kept", removed=removed)

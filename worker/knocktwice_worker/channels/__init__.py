@@ -1,26 +1,43 @@
 """What every channel is: a message becomes an HTTP request, a response becomes one of four outcomes.
 
-A channel does no I/O of its own. :class:`~knocktwice_worker.transport.Transport` carries the requests of a whole batch in
+A channel sends nothing itself. :class:`~knocktwice_worker.transport.Transport` carries the requests of a whole batch in
 flight together, so a channel is two pure functions and is tested as such. Provider exceptions and error codes never
 leave the channel's module.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import timedelta
-from typing import Protocol, TypeVar
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+from knocktwice_shared.errors import KnocktwiceError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+#: Wait before asking again for credentials that could not be had.
+_NO_CREDENTIALS_PAUSE = timedelta(seconds=30)
+
+
+class CredentialsUnavailable(KnocktwiceError):
+    """A provider's credentials are missing or refused: mend the named setting. Nothing was sent; it is tried again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One HTTP request, ready to go. ``body`` is bytes already encoded as ``headers["content-type"]`` says."""
+    """One HTTP request, ready to go. ``body`` is bytes already encoded as ``headers["content-type"]`` says.
+
+    Attributes:
+        repeatable: receiving it twice does no harm, so it may be sent again on another connection.
+    """
 
     url: str
     headers: Mapping[str, str]
     body: bytes = b""
     method: str = "POST"
+    repeatable: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +94,10 @@ class Rejected:
 
 @dataclass(frozen=True, slots=True)
 class Unknown:
-    """Nobody can tell whether it went out (time-out, 5xx). Channels whose messages replace themselves may resend."""
+    """Nobody can tell whether it went out (time-out, 5xx). A push, which replaces itself, is sent again ``after``."""
 
     reason: str
+    after: timedelta | None = None
 
 
 Outcome = Sent | Retry | Rejected | Unknown
@@ -93,6 +111,14 @@ class Channel(Protocol[MessageT]):
     #: ``push`` or ``sms``.
     name: str
 
+    def authorize(self) -> None:
+        """Make sure that credentials are at hand; costs nothing while they are fresh.
+
+        Raises:
+            CredentialsUnavailable: there are none, or they cannot be had now.
+        """
+        ...
+
     def request(self, message: MessageT) -> Request:
         """Encode one message. Raises nothing for content the contract lets through."""
         ...
@@ -100,6 +126,37 @@ class Channel(Protocol[MessageT]):
     def outcome(self, answer: Response | NoResponse) -> Outcome:
         """Read the provider's answer."""
         ...
+
+
+class Carrier(Protocol):
+    """What carries requests; :class:`~knocktwice_worker.transport.Transport` is one."""
+
+    def send(self, requests: Sequence[Request]) -> list[Response | NoResponse]:
+        """Send side by side; answers in the same order."""
+        ...
+
+
+def deliver(transport: Carrier, channel: Channel[MessageT], messages: Sequence[MessageT]) -> list[Outcome]:
+    """Send messages through a channel, all in flight together, and return each one's outcome in the same order."""
+    if not messages:
+        return []
+    try:
+        channel.authorize()
+    except CredentialsUnavailable as error:
+        return [Retry(str(error), _NO_CREDENTIALS_PAUSE)] * len(messages)
+    return [channel.outcome(answer) for answer in transport.send([channel.request(m) for m in messages])]
+
+
+def retry_after(answer: Response) -> timedelta | None:
+    """Return the wait that an answer asks for, in seconds or as a date (RFC 9110, 10.2.3)."""
+    value = answer.headers.get("retry-after", "").strip()
+    if value.isdigit():
+        return timedelta(seconds=min(int(value), 86_400))
+    try:
+        wait = parsedate_to_datetime(value) - datetime.now(UTC)
+    except (ValueError, TypeError):
+        return None
+    return min(max(wait, timedelta()), timedelta(days=1))
 
 
 @dataclass(frozen=True, slots=True)

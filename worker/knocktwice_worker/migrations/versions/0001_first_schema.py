@@ -152,7 +152,9 @@ CREATE UNIQUE INDEX deliveries_provider_id_idx ON deliveries (provider_id) WHERE
 CREATE INDEX deliveries_wake_at_idx ON deliveries (wake_at) WHERE wake_at IS NOT NULL;
 """
 
-TABLES = "decisions, dead_letters, events, attempts, deliveries, notifications, batches, opt_outs, phones, devices, users"
+TABLES = (
+    "decisions, dead_letters, events, attempts, deliveries, notifications, batches, opt_outs, phones, devices, users"
+)
 
 
 def upgrade() -> None:
@@ -162,4 +164,3 @@ def upgrade() -> None:
 def downgrade() -> None:
     op.execute(f"DROP TABLE {TABLES}")
     op.execute("DROP FUNCTION knocktwice_now()")
-

@@ -1,0 +1,70 @@
+# Everything a person or a CI job needs. `make` alone lists the targets; each installs what it needs into .venv first.
+
+VENV := .venv
+BIN := $(VENV)/bin
+# Set PYTHON to choose the interpreter; otherwise the first of these that can make a virtual environment.
+PYTHONS := $(or $(PYTHON),python3 python3.11 python3.12 python3.13 python3.14)
+# More arguments for pytest: make test PYTEST_ARGS="-k limits -x"
+PYTEST_ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo up test check lint types contracts chaos clean
+
+help: ## show this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-18s %s\n", $$1, $$2 }'
+
+install: $(VENV)/.dev ## install everything, for work on the code, into .venv
+
+demo: $(VENV)/.runtime ## three notifications to simulated people, start to end
+	@$(BIN)/knocktwice demo
+
+up: $(VENV)/.runtime ## the whole stack until Ctrl-C
+	@$(BIN)/knocktwice up
+
+test: $(VENV)/.dev ## all tests, against real servers that start by themselves
+	$(BIN)/pytest $(PYTEST_ARGS)
+
+check: $(VENV)/.dev ## what CI runs: lint, types, contracts, test
+# One by one and to the end, so that one run shows everything that is wrong; the tests come last.
+	@$(MAKE) --no-print-directory --keep-going --jobs=1 lint types contracts test
+
+lint: $(VENV)/.dev ## style and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.dev ## mypy, strict
+	$(BIN)/mypy
+
+contracts: $(VENV)/.dev ## which module may import which
+	$(BIN)/lint-imports
+
+chaos: $(VENV)/.dev ## only the tests that kill workers and servers
+	$(BIN)/pytest tests/chaos $(PYTEST_ARGS)
+
+clean: ## remove .venv, caches and builds; the embedded servers' data in .knocktwice stays
+	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	find producer shared worker tests deploy -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# What runs needs less than what is worked on, and `make demo` should not keep anybody waiting.
+$(VENV)/.runtime: pyproject.toml | $(BIN)/python
+	@echo "Installing into $(VENV) (the first time takes a minute) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[all]'
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml | $(BIN)/python
+	@echo "Installing into $(VENV) (the first time takes a minute or two) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@ $(VENV)/.runtime
+
+$(BIN)/python:
+	@for python in $(PYTHONS); do \
+	  if $$python -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+	    exec $$python -m venv --clear $(VENV); \
+	  fi; \
+	done; \
+	for python in $(PYTHONS); do \
+	  if $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+	    echo "$$python has no venv module. On Debian and Ubuntu: apt install python3-venv" >&2; exit 1; \
+	  fi; \
+	done; \
+	echo "Python 3.11 or later is needed; tried: $(PYTHONS). Name yours: make PYTHON=/path/to/python3" >&2; exit 1

@@ -1,0 +1,172 @@
+"""Writes the parts of the documents that repeat the code, so that they cannot drift from it.
+
+``make docs`` writes them. With ``--check``, as the tests run it, nothing is written: it names what is out of date and
+exits 1.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+from collections.abc import Callable
+from enum import Enum
+from pathlib import Path
+
+from knocktwice_worker import cli
+from knocktwice_worker.config import FROM_FILES, Settings
+from knocktwice_worker.lifecycle import EDGES, DeliveryState, NotificationState
+from pydantic import AliasChoices
+from pydantic.fields import FieldInfo
+
+ROOT = Path(__file__).parent.parent
+
+#: What makes a notification end so.
+ENDS = {
+    NotificationState.REACHED: "the push was answered in time",
+    NotificationState.PUSHED: "the push went out and no SMS was due or planned",
+    NotificationState.TEXTED: "the SMS went out",
+    NotificationState.SUPPRESSED: "an SMS was due, but a limit or an opt-out forbade it, or there was no number",
+    NotificationState.FAILED: "nothing could be sent",
+    NotificationState.UNKNOWN: "nobody can tell whether the SMS went out",
+    NotificationState.CANCELLED: "the application stopped it",
+    NotificationState.DUPLICATE: "its key was used before",
+}
+
+_SCHEDULED, _RESERVED, _SENDING = DeliveryState.SCHEDULED, DeliveryState.RESERVED, DeliveryState.SENDING
+#: What leads from one state of a delivery to the next.
+MOVES = {
+    (_SCHEDULED, _SENDING): "a push is tried again",
+    (_SCHEDULED, _RESERVED): "the SMS is due and within its limits",
+    (_SCHEDULED, DeliveryState.SKIPPED): "answered, over a limit, opted out",
+    (_SCHEDULED, DeliveryState.FAILED): "it cannot be sent",
+    (_SCHEDULED, DeliveryState.CANCELLED): "cancelled",
+    (_RESERVED, _SENDING): "claimed by a sender",
+    (_RESERVED, DeliveryState.SKIPPED): "answered, over a limit, opted out",
+    (_RESERVED, DeliveryState.FAILED): "it cannot be sent",
+    (_RESERVED, DeliveryState.CANCELLED): "cancelled",
+    (_SENDING, DeliveryState.SENT): "the provider took it",
+    (_SENDING, DeliveryState.FAILED): "the provider refused it",
+    (_SENDING, DeliveryState.UNKNOWN): "no answer, and not in the provider's list",
+    (_SENDING, _SCHEDULED): "a push asked to wait, or its sender died",
+    (_SENDING, _RESERVED): "the SMS may safely be sent again",
+    (_SENDING, DeliveryState.SKIPPED): "the rest of a push that nobody needs any more",
+}
+
+
+def variable(name: str, field: FieldInfo) -> str:
+    """Return the environment variable of a setting."""
+    alias = field.validation_alias
+    return str(alias.choices[0]) if isinstance(alias, AliasChoices) else f"KNOCKTWICE_{name.upper()}"
+
+
+def shown(value: object) -> str:
+    """Return a default as the environment would spell it."""
+    match value:
+        case None:
+            return ""
+        case bool():
+            return str(value).lower()
+        case float() if value.is_integer():
+            return str(int(value))
+        case frozenset():
+            return "[" + ", ".join(sorted(f'"{item.value if isinstance(item, Enum) else item}"' for item in value)) + "]"
+        case _:
+            return str(value)
+
+
+def settings_table() -> str:
+    """Return the table of settings."""
+    rows = ["| variable | default | meaning |", "|---|---|---|"]
+    for name, field in Settings.model_fields.items():
+        default = shown(field.default)
+        rows.append(f"| `{variable(name, field)}` | {f'`{default}`' if default else ''} | {field.description} |")
+    return "\n".join(rows)
+
+
+def settings_lines() -> str:
+    """Return the settings as lines of an environment file, each with its default and commented out."""
+    lines: list[str] = []
+    for name, field in Settings.model_fields.items():
+        lines += [f"# {field.description}", f"#{variable(name, field)}={shown(field.default)}", ""]
+    lines += ["# Instead of a value, the file that holds it:", *(f"#{name}_FILE=" for name in FROM_FILES)]
+    return "\n".join(lines)
+
+
+def command_table() -> str:
+    """Return the table of the command line's commands."""
+    rows = ["| command | what it does |", "|---|---|"]
+    for command in cli.app.registered_commands:
+        if command.callback is not None:
+            sentence = (inspect.getdoc(command.callback) or "").splitlines()[0]
+            rows.append(f"| `knocktwice {command.name or command.callback.__name__}` | {sentence} |")
+    return "\n".join(rows)
+
+
+def notification_diagram() -> str:
+    """Return the states of a notification as a Mermaid diagram."""
+    lines = ["```mermaid", "stateDiagram-v2", f"    [*] --> {NotificationState.ACTIVE}"]
+    for state in NotificationState:
+        if state is NotificationState.DUPLICATE:
+            lines.append(f"    [*] --> {state}: {ENDS[state]}")
+        elif state is not NotificationState.ACTIVE:
+            lines.append(f"    {NotificationState.ACTIVE} --> {state}: {ENDS[state]}")
+    return "\n".join([*lines, "```"])
+
+
+def delivery_diagram() -> str:
+    """Return the states of a delivery, one step of a notification, as a Mermaid diagram."""
+    order = list(DeliveryState)
+    lines = [
+        "```mermaid",
+        "stateDiagram-v2",
+        f"    [*] --> {_SENDING}: push",
+        f"    [*] --> {DeliveryState.SKIPPED}: push, notifications are off",
+        f"    [*] --> {DeliveryState.FAILED}: push, no device",
+        f"    [*] --> {_SCHEDULED}: SMS",
+    ]
+    for edge in sorted(EDGES, key=lambda edge: (order.index(edge[0]), order.index(edge[1]))):
+        lines.append(f"    {edge[0]} --> {edge[1]}: {MOVES[edge]}")
+    return "\n".join([*lines, "```"])
+
+
+#: File → name of the part between its two markers → what belongs there.
+PARTS: dict[str, dict[str, Callable[[], str]]] = {
+    "README.md": {
+        "notification": notification_diagram,
+        "delivery": delivery_diagram,
+        "settings": settings_table,
+        "commands": command_table,
+    },
+    "deploy/env.example": {"settings": settings_lines},
+}
+
+
+def renew(text: str, name: str, part: str) -> str:
+    """Replace what stands between the lines that hold ``begin NAME`` and ``end NAME``."""
+    pattern = re.compile(rf"(?<=\n)([^\n]*\bbegin {name}\b[^\n]*\n).*?([^\n]*\bend {name}\b)", re.DOTALL)
+    renewed, count = pattern.subn(lambda m: f"{m[1]}{part}\n{m[2]}", text)
+    if count != 1:
+        sys.exit(f"markers 'begin {name}' and 'end {name}' are there {count} times instead of once")
+    return renewed
+
+
+def main() -> None:
+    """Write the parts, or say which are out of date."""
+    stale = []
+    for file, parts in PARTS.items():
+        path = ROOT / file
+        text = path.read_text()
+        for name, make in parts.items():
+            renewed = renew(text, name, make())
+            if renewed != text:
+                stale.append(f"{file}: {name}")
+            text = renewed
+        if "--check" not in sys.argv[1:]:
+            path.write_text(text)
+    if stale and "--check" in sys.argv[1:]:
+        sys.exit("out of date, run `make docs`: " + ", ".join(stale))
+
+
+if __name__ == "__main__":
+    main()

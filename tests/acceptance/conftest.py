@@ -1,0 +1,49 @@
+"""One installation per test module: its own database and keyspace, the sandbox, one worker process, a clock to move."""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING
+
+import pytest
+import sqlalchemy as sa
+from clock import Clock
+from system import System
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from knocktwice_worker.embedded import Servers
+
+#: Valkey has sixteen keyspaces; the tests with one of their own use number 1.
+_keyspaces = itertools.cycle(range(2, 16))
+
+
+@pytest.fixture(scope="module")
+def installation(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+    """An installation without workers."""
+    keyspace = next(_keyspaces)
+    name = f"system_{keyspace}"
+    url = sa.make_url(servers.database_url)
+    admin = sa.create_engine(url.set(database="postgres"), isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
+    with admin.connect() as conn:
+        conn.execute(sa.text(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)"))
+        conn.execute(sa.text(f"CREATE DATABASE {name} TEMPLATE {url.database}"))
+    database_url = url.set(database=name).render_as_string(hide_password=False)
+    broker_url = f"{servers.broker_url}?virtual_host={keyspace}"
+    with System(database_url, broker_url, tmp_path_factory.mktemp(name)) as system:
+        system.redis.flushdb()
+        yield system
+
+
+@pytest.fixture(scope="module")
+def clock(installation: System) -> Clock:
+    """The installation's clock."""
+    return Clock(installation.database_url)
+
+
+@pytest.fixture(scope="module")
+def system(installation: System) -> System:
+    """The installation with one worker."""
+    installation.start_worker()
+    return installation

@@ -1,0 +1,165 @@
+"""Every trigger meets every receipt: in time, late, never, and from the user's other device."""
+
+from __future__ import annotations
+
+import itertools
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+from knocktwice import Push, Recipient, Sms, When
+from system import eventually, verdicts
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from clock import Clock
+    from system import System
+
+DELAY = timedelta(minutes=10)
+
+_numbers = (f"+1650555{n:04}" for n in itertools.count(100))
+
+#: What answers each trigger in time, and what does not.
+ANSWERED = {
+    (When.NOT_DELIVERED, "delivered"): True,
+    (When.NOT_DELIVERED, "clicked"): True,
+    (When.NOT_CLICKED, "delivered"): False,
+    (When.NOT_CLICKED, "clicked"): True,
+    # That the push could be shown is all this one asks for.
+    (When.NOTIFICATIONS_DISABLED, "delivered"): True,
+    (When.NOTIFICATIONS_DISABLED, "clicked"): True,
+}
+
+
+def _notify(system: System, number: str, when: When, *registrations: str) -> UUID:
+    (id_,) = system.client.notify_many(
+        [Recipient(registrations=registrations, phone=number)],
+        push=Push("Your table is ready", f"We keep it for {number}."),
+        sms=Sms(when=when, after=DELAY),
+    )
+    return id_
+
+
+def _report(system: System, kind: str, id_: UUID, registration: str) -> None:
+    report = system.client.record_clicked if kind == "clicked" else system.client.record_delivered
+    report(id_, registration=registration)
+    recorded = "SELECT count(*) FROM events WHERE notification_id = :id AND kind = :kind"
+    eventually(lambda: system.count(recorded, id=str(id_), kind=kind), why=system.logs)
+
+
+@pytest.mark.parametrize("device", ["the first device", "the second device"])
+@pytest.mark.parametrize(("when", "kind"), ANSWERED)
+def test_a_receipt_in_time_from_any_device(system: System, clock: Clock, when: When, kind: str, device: str) -> None:
+    number = next(_numbers)
+    devices = [f"silent-{number}-1", f"silent-{number}-2"]
+    id_ = _notify(system, number, when, *devices)
+    system.waiting(id_)
+    _report(system, kind, id_, devices["second" in device])
+    clock.advance(DELAY)
+    told = system.ended(id_)
+    if ANSWERED[when, kind]:
+        assert (told.state, len(system.sandbox.texts(number))) == ("reached", 0)
+    else:
+        assert (told.state, len(system.sandbox.texts(number))) == ("texted", 1)
+    assert [len(system.sandbox.pushes(d)) for d in devices] == [1, 1]
+
+
+@pytest.mark.parametrize("when", [When.NOT_DELIVERED, When.NOT_CLICKED])
+def test_silence_is_followed_by_one_sms(system: System, clock: Clock, when: When) -> None:
+    number = next(_numbers)
+    id_ = _notify(system, number, when, f"silent-{number}")
+    system.waiting(id_)
+    clock.advance(DELAY - timedelta(minutes=1))
+    assert system.story(id_).state == "active"  # type: ignore[union-attr]
+    clock.advance(timedelta(minutes=1))
+    told = system.ended(id_)
+    assert told.state == "texted"
+    (text,) = system.sandbox.texts(number)
+    assert text.body == f"We keep it for {number}."
+    assert str(when) in verdicts(told)
+
+
+def test_silence_is_enough_where_only_notifications_off_would_matter(system: System, clock: Clock) -> None:
+    number = next(_numbers)
+    id_ = _notify(system, number, When.NOTIFICATIONS_DISABLED, f"silent-{number}")
+    clock.advance(DELAY)
+    assert system.ended(id_).state in ("pushed", "reached")
+    assert not system.sandbox.texts(number)
+
+
+@pytest.mark.parametrize("kind", ["delivered", "clicked"])
+@pytest.mark.parametrize("when", [When.NOT_DELIVERED, When.NOT_CLICKED])
+def test_a_receipt_after_the_sms_changes_nothing_but_is_counted(
+    system: System, clock: Clock, when: When, kind: str
+) -> None:
+    number = next(_numbers)
+    device = f"silent-{number}"
+    id_ = _notify(system, number, when, device)
+    system.waiting(id_)
+    clock.advance(DELAY)
+    assert system.ended(id_).state == "texted"
+    _report(system, kind, id_, device)
+    told = system.ended(id_)
+    assert told.state == "texted"
+    assert verdicts(told).count("wasted_sms") == (0 if (when, kind) == (When.NOT_CLICKED, "delivered") else 1)
+    assert len(system.sandbox.texts(number)) == 1
+
+
+@pytest.mark.parametrize("when", list(When))
+def test_notifications_off_on_every_device_is_followed_by_an_sms_after_the_delay(
+    system: System, clock: Clock, when: When
+) -> None:
+    number = next(_numbers)
+    user = f"off-{when}"
+    system.client.register_device(user, f"silent-{user}", notifications_enabled=False)
+    system.client.bind_phone(user, number)
+    known = "SELECT count(*) FROM devices d JOIN phones USING (user_id) WHERE user_id = :user"
+    eventually(lambda: system.count(known, user=user), why=system.logs)
+    id_ = system.client.notify(user=user, push=Push("a", f"for {number}"), sms=Sms(when=when, after=DELAY))
+    system.waiting(id_)
+    assert not system.sandbox.texts(number)
+    clock.advance(DELAY)
+    assert system.ended(id_).state == "texted"
+    assert not system.sandbox.pushes(f"silent-{user}")
+    assert len(system.sandbox.texts(number)) == 1
+
+
+@pytest.mark.parametrize("when", list(When))
+def test_a_push_that_cannot_go_out_is_followed_by_an_sms_at_once(system: System, when: When) -> None:
+    number = next(_numbers)
+    id_ = _notify(system, number, when, f"gone-{number}")
+    told = system.ended(id_)
+    assert told.state == "texted"
+    assert "push_failed" in verdicts(told)
+    assert len(system.sandbox.texts(number)) == 1
+
+
+def test_a_receipt_that_overtakes_its_notification_still_counts(system: System, clock: Clock) -> None:
+    number = next(_numbers)
+    device = f"clicks-{number}"
+    id_ = _notify(system, number, When.NOT_CLICKED, device)
+    assert system.ended(id_).state == "reached"
+    clock.advance(DELAY)
+    assert not system.sandbox.texts(number)
+
+
+def test_without_an_sms_in_the_plan_nothing_is_texted(system: System, clock: Clock) -> None:
+    number = next(_numbers)
+    (id_,) = system.client.notify_many(
+        [Recipient(registrations=(f"silent-{number}",), phone=number)], push=Push("a", f"only a push for {number}")
+    )
+    told = system.ended(id_)
+    assert told.state == "pushed"
+    clock.advance(timedelta(days=30))
+    assert not system.sandbox.texts(number)
+
+
+def test_a_cancelled_notification_sends_no_sms(system: System, clock: Clock) -> None:
+    number = next(_numbers)
+    id_ = _notify(system, number, When.NOT_DELIVERED, f"silent-{number}")
+    system.waiting(id_)
+    system.client.cancel(id_)
+    assert system.ended(id_).state == "cancelled"
+    clock.advance(DELAY)
+    assert not system.sandbox.texts(number)

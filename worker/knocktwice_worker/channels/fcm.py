@@ -1,0 +1,220 @@
+"""Push through Firebase Cloud Messaging's HTTP v1 API.
+
+https://firebase.google.com/docs/reference/fcm/rest/v1/projects.messages — a contract test holds our JSON against Google's
+published discovery document and against firebase-admin's own encoder. Credentials are firebase-admin's.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any
+
+from knocktwice_worker.channels import (
+    CredentialsUnavailable,
+    NoResponse,
+    Outcome,
+    PushMessage,
+    Rejected,
+    Request,
+    Response,
+    Retry,
+    Sent,
+    Unknown,
+    retry_after,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from firebase_admin.credentials import Base
+
+    from knocktwice_worker.config import Settings
+
+#: The name under which an app finds the notification's id in the push, for its receipts.
+ID_FIELD = "knocktwice_id"
+
+#: A Firebase installation id has 22 characters; a registration token has many more.
+_FID_LENGTH = 22
+#: Google's token server gets this long (seconds).
+_TOKEN_TIMEOUT_S = 10
+#: https://firebase.google.com/docs/reference/fcm/rest/v1/ErrorCode
+_REJECTIONS = {
+    "UNREGISTERED": Rejected("unregistered", "FCM UNREGISTERED", address_dead=True),
+    # Not dead: with the wrong project's credentials every address would look like this.
+    "SENDER_ID_MISMATCH": Rejected("sender_mismatch", "FCM SENDER_ID_MISMATCH"),
+    "INVALID_ARGUMENT": Rejected("invalid_argument", "FCM INVALID_ARGUMENT"),
+    "THIRD_PARTY_AUTH_ERROR": Rejected(
+        "third_party_auth", "FCM THIRD_PARTY_AUTH_ERROR: check the APNs key or web push certificate"
+    ),
+}
+
+
+class FcmChannel:
+    """Firebase Cloud Messaging.
+
+    Args:
+        url: FCM's address.
+        credentials_file: the service account; ``None`` takes Google's application default credentials.
+        project: the Firebase project; ``None`` takes the credentials' own.
+    """
+
+    name = "push"
+
+    def __init__(self, *, url: str, credentials_file: Path | None, project: str | None) -> None:
+        self._url = url.rstrip("/")
+        self._credentials_file = credentials_file
+        self._project = project
+        self._refreshing = threading.Lock()
+        self._refused = False
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> FcmChannel:
+        """Build the channel that the settings describe."""
+        return cls(
+            url=settings.fcm_url, credentials_file=settings.google_application_credentials, project=settings.fcm_project
+        )
+
+    def authorize(self) -> None:
+        """Get an access token if there is none, or a new one a few minutes before it ends."""
+        credential = self._credential
+        if credential.valid and not self._refused:
+            return
+        # While the old token still works one thread gets the new one and the others go on.
+        usable = not credential.expired and credential.token is not None and not self._refused
+        if not self._refreshing.acquire(blocking=not usable):
+            return
+        try:
+            if not credential.valid or self._refused:
+                self._refresh()
+        finally:
+            self._refreshing.release()
+
+    def request(self, message: PushMessage) -> Request:
+        """Encode one push."""
+        return Request(
+            url=self._endpoint,
+            headers={"content-type": "application/json", "authorization": f"Bearer {self._credential.token}"},
+            body=json.dumps(
+                {"message": encode(message, now=time.time())}, ensure_ascii=False, separators=(",", ":")
+            ).encode(),
+            repeatable=True,
+        )
+
+    def outcome(self, answer: Response | NoResponse) -> Outcome:
+        """Read FCM's answer."""
+        if isinstance(answer, NoResponse):
+            return Unknown(answer.reason) if answer.sent else Retry(answer.reason)
+        if answer.status == 200:
+            return _sent(answer.body)
+        code = _error_code(answer.body)
+        if code in _REJECTIONS:
+            return _REJECTIONS[code]
+        wait = retry_after(answer)
+        if answer.status == 429:
+            return Retry(f"FCM {code or 429}", wait)
+        if answer.status in (401, 403):
+            # The token was revoked, or the service account may not send: a person has to mend that.
+            self._refused = True
+            return Retry(f"FCM refuses our credentials ({code or answer.status})", wait)
+        if answer.status >= 500:
+            return Unknown(f"FCM {code or answer.status}", wait)
+        return Rejected("refused", f"FCM {code or answer.status}")
+
+    @cached_property
+    def _certificate(self) -> Base:
+        # Not at import: firebase-admin takes half a second, and the command line does not need it.
+        from firebase_admin.credentials import ApplicationDefault, Certificate
+
+        try:
+            return Certificate(str(self._credentials_file)) if self._credentials_file else ApplicationDefault()
+        except (ValueError, OSError) as error:
+            raise CredentialsUnavailable(
+                f"GOOGLE_APPLICATION_CREDENTIALS: cannot use the service account file ({type(error).__name__})"
+            ) from error
+
+    @cached_property
+    def _credential(self) -> Any:
+        from google.auth.exceptions import GoogleAuthError
+
+        try:
+            return self._certificate.get_credential()
+        except GoogleAuthError as error:
+            raise CredentialsUnavailable(
+                "GOOGLE_APPLICATION_CREDENTIALS is not set: name the Firebase project's service account file"
+            ) from error
+
+    @cached_property
+    def _endpoint(self) -> str:
+        project = self._project or getattr(self._certificate, "project_id", None)
+        if not project:
+            raise CredentialsUnavailable("KNOCKTWICE_FCM_PROJECT: the credentials name no Firebase project, so set it")
+        return f"{self._url}/v1/projects/{project}/messages:send"
+
+    def _refresh(self) -> None:
+        from google.auth.exceptions import GoogleAuthError
+        from google.auth.transport.requests import Request as TokenRequest
+
+        try:
+            self._credential.refresh(partial(TokenRequest(), timeout=_TOKEN_TIMEOUT_S))
+        except (GoogleAuthError, ValueError) as error:
+            raise CredentialsUnavailable(
+                f"GOOGLE_APPLICATION_CREDENTIALS: Google gives no access token ({type(error).__name__})"
+            ) from error
+        self._refused = False
+        _ = self._endpoint
+
+
+def encode(message: PushMessage, *, now: float) -> dict[str, Any]:
+    """Return FCM's ``Message`` for one push.
+
+    The notification's id is Android tag, APNs collapse id and web tag: a push that is repeated after a crash replaces itself.
+    (Not FCM's ``collapse_key``, of which a device keeps four.)
+
+    Args:
+        now: Unix time, for APNs, which wants the end of the push's life as a moment.
+    """
+    id_, seconds = message.notification_id, int(message.ttl.total_seconds())
+    data = {**message.data, ID_FIELD: id_}
+    notification = {"title": message.title, "body": message.body}
+    webpush: dict[str, Any] = {"headers": {"TTL": str(seconds)}, "notification": {"tag": id_}}
+    if message.image:
+        notification["image"] = message.image
+    if message.link:
+        data.setdefault("link", message.link)
+        # FCM takes nothing else for the web.
+        if message.link.startswith("https://"):
+            webpush["fcm_options"] = {"link": message.link}
+    return {
+        "fid" if len(message.registration) == _FID_LENGTH else "token": message.registration,
+        "notification": notification,
+        "data": data,
+        "android": {"priority": "high", "ttl": f"{seconds}s", "notification": {"tag": id_}},
+        "apns": {
+            "headers": {"apns-collapse-id": id_, "apns-expiration": str(int(now) + seconds), "apns-priority": "10"},
+            # Lets the app's service extension run, which reports the delivery.
+            "payload": {"aps": {"mutable-content": 1}},
+        },
+        "webpush": webpush,
+    }
+
+
+def _sent(body: bytes) -> Outcome:
+    try:
+        return Sent(str(json.loads(body)["name"]))
+    except (ValueError, KeyError, TypeError):
+        return Unknown("FCM answered 200 without a message name")
+
+
+def _error_code(body: bytes) -> str | None:
+    """Return FCM's own error code, or Google's status when there is none. The message may quote the address: left out."""
+    try:
+        error = json.loads(body)["error"]
+        for detail in error.get("details", ()):
+            if detail.get("@type", "").endswith("google.firebase.fcm.v1.FcmError") and detail.get("errorCode"):
+                return str(detail["errorCode"])[:50]
+        return str(error["status"])[:50]
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None

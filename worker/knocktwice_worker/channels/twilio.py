@@ -1,0 +1,220 @@
+"""SMS through Twilio's Messages API.
+
+https://www.twilio.com/docs/messaging/api/message-resource — a contract test holds our requests against Twilio's published
+OpenAPI document. Twilio has no idempotency key, so an unclear answer is :class:`Unknown` and never sent again blindly;
+:meth:`TwilioSmsChannel.list_messages` tells what became of it.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode, urljoin
+
+from knocktwice_worker.channels import (
+    Carrier,
+    CredentialsUnavailable,
+    NoResponse,
+    Outcome,
+    Rejected,
+    Request,
+    Response,
+    Retry,
+    Sent,
+    SmsMessage,
+    Unknown,
+    retry_after,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from knocktwice_worker.config import Settings
+
+#: https://www.twilio.com/docs/api/errors — the number itself is at fault.
+_INVALID_NUMBER = {21211, 21214, 21217, 21401, 21421, 21614}
+_REASONS = {
+    21408: "country_blocked",
+    21602: "empty_text",
+    21610: "opted_out",
+    21612: "unreachable_from_sender",
+    21617: "too_long",
+    **dict.fromkeys(_INVALID_NUMBER, "invalid_number"),
+}
+#: The sender's queue at Twilio is full; nothing was taken.
+_QUEUE_FULL = 21611
+_QUEUE_PAUSE = timedelta(seconds=30)
+#: A person has to mend the account, so there is no hurry.
+_ACCOUNT_PAUSE = timedelta(minutes=1)
+_PAGE_SIZE = 100
+#: Most pages read of one number's list.
+_MOST_PAGES = 10
+
+
+@dataclass(frozen=True, slots=True)
+class ListedMessage:
+    """A message in Twilio's own books. ``date_created`` is to the second."""
+
+    sid: str
+    to: str
+    body: str
+    status: str
+    date_created: datetime
+
+
+class TwilioSmsChannel:
+    """Twilio's Programmable Messaging.
+
+    Args:
+        url: Twilio's address.
+        account_sid, auth_token: the account.
+        sender: a number in E.164, or a Messaging Service (``MG…``).
+        public_url: where Twilio's callbacks reach us; ``None`` asks for none.
+        secret: signs the callbacks' intent.
+    """
+
+    name = "sms"
+
+    def __init__(
+        self,
+        *,
+        url: str,
+        account_sid: str | None,
+        auth_token: str | None,
+        sender: str | None,
+        public_url: str | None,
+        secret: str,
+    ) -> None:
+        self._missing = [
+            name
+            for name, value in (
+                ("TWILIO_ACCOUNT_SID", account_sid),
+                ("TWILIO_AUTH_TOKEN", auth_token),
+                ("KNOCKTWICE_TWILIO_FROM", sender),
+            )
+            if not value
+        ]
+        self._origin = url.rstrip("/")
+        self._messages = f"{self._origin}/2010-04-01/Accounts/{account_sid}/Messages.json"
+        basic = base64.b64encode(f"{account_sid}:{auth_token}".encode()).decode()
+        self._headers = {"authorization": f"Basic {basic}", "accept": "application/json"}
+        self._from = {"MessagingServiceSid" if str(sender).startswith("MG") else "From": sender}
+        self._public_url = public_url
+        self._secret = secret.encode()
+
+    @classmethod
+    def from_settings(cls, settings: Settings, *, secret: str) -> TwilioSmsChannel:
+        """Build the channel that the settings describe."""
+        token = settings.twilio_auth_token
+        return cls(
+            url=settings.twilio_url,
+            account_sid=settings.twilio_account_sid,
+            auth_token=token.get_secret_value() if token else None,
+            sender=settings.twilio_from,
+            public_url=settings.public_url,
+            secret=secret,
+        )
+
+    def authorize(self) -> None:
+        """Make sure that account and sender are set; Twilio itself is not asked."""
+        if self._missing:
+            raise CredentialsUnavailable(f"{', '.join(self._missing)} not set")
+
+    def request(self, message: SmsMessage) -> Request:
+        """Encode one SMS."""
+        form = {"To": message.to, **self._from, "Body": message.text}
+        if self._public_url:
+            form["StatusCallback"] = self._callback(message.intent)
+        return Request(
+            url=self._messages,
+            headers={**self._headers, "content-type": "application/x-www-form-urlencoded"},
+            body=urlencode(form).encode(),
+        )
+
+    def outcome(self, answer: Response | NoResponse) -> Outcome:
+        """Read Twilio's answer. Its error texts quote the number, so only the code is kept."""
+        if isinstance(answer, NoResponse):
+            return Unknown(answer.reason) if answer.sent else Retry(answer.reason)
+        told = _json(answer.body)
+        code = told.get("code")
+        if answer.status in (200, 201):
+            return Sent(str(told["sid"])) if told.get("sid") else Unknown("Twilio answered 201 without a sid")
+        if answer.status == 429:
+            return Retry(f"Twilio {code or 429}", retry_after(answer))
+        if answer.status >= 500 or answer.status == 408:
+            return Unknown(f"Twilio {answer.status}")
+        if code == _QUEUE_FULL:
+            return Retry(f"Twilio {code}", retry_after(answer) or _QUEUE_PAUSE)
+        if answer.status in (401, 403, 404):
+            return Retry(f"Twilio refuses our account ({code or answer.status})", _ACCOUNT_PAUSE)
+        return Rejected(
+            _REASONS.get(code, "refused") if isinstance(code, int) else "refused", f"Twilio {code or answer.status}"
+        )
+
+    def list_messages(self, transport: Carrier, since: Mapping[str, datetime]) -> dict[str, list[ListedMessage]]:
+        """Ask Twilio for the messages to some numbers.
+
+        The list is read newest first and not filtered by Twilio's ``DateSent``, which a queued message does not have yet.
+
+        Args:
+            since: for each number, how far back to read (aware).
+
+        Returns:
+            For each number that Twilio answered for, its messages created since then, newest first.
+        """
+        if self._missing:
+            return {}
+        pages = {n: f"{self._messages}?{urlencode({'To': n, 'PageSize': _PAGE_SIZE})}" for n in since}
+        found: dict[str, list[ListedMessage]] = {number: [] for number in since}
+        for _ in range(_MOST_PAGES):
+            answers = transport.send(
+                [Request(url, self._headers, method="GET", repeatable=True) for url in pages.values()]
+            )
+            rest: dict[str, str] = {}
+            for number, answer in zip(pages, answers, strict=True):
+                page = _page(answer)
+                if page is None:
+                    # Half a list would look like a message that is not there.
+                    found.pop(number, None)
+                    continue
+                messages, more = page
+                found[number] += [m for m in messages if m.to == number and m.date_created >= since[number]]
+                if more and messages and messages[-1].date_created >= since[number]:
+                    rest[number] = urljoin(self._origin, more)
+            pages = rest
+            if not pages:
+                return found
+        return {number: messages for number, messages in found.items() if number not in pages}
+
+    def _callback(self, intent: str) -> str:
+        digest = hmac.digest(self._secret, f"twilio-callback:{intent}".encode(), hashlib.sha256)[:16]
+        signature = base64.urlsafe_b64encode(digest).decode().rstrip("=")
+        return f"{str(self._public_url).rstrip('/')}/callbacks/twilio?{urlencode({'intent': intent, 'sig': signature})}"
+
+
+def _json(body: bytes) -> dict[str, Any]:
+    try:
+        value = json.loads(body)
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _page(answer: Response | NoResponse) -> tuple[list[ListedMessage], str | None] | None:
+    if isinstance(answer, NoResponse) or answer.status != 200:
+        return None
+    told = _json(answer.body)
+    try:
+        messages = [
+            ListedMessage(m["sid"], m["to"], m["body"], m["status"], parsedate_to_datetime(m["date_created"]))
+            for m in told["messages"]
+        ]
+    except (KeyError, TypeError, ValueError):
+        return None
+    return messages, told.get("next_page_uri")

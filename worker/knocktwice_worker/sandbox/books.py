@@ -1,0 +1,264 @@
+"""What the sandbox knows: messages it took, phones, rules and counts. Threads may share it."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+import time
+import uuid
+from collections import Counter
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from knocktwice_worker.sandbox.phones import Phone, undescribed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from knocktwice_worker.sandbox.rules import Answer, Kind, Rule
+
+#: Statuses that no later one replaces.
+_FINAL = frozenset({"delivered", "undelivered", "failed"})
+#: For conditions on more than the books.
+_LOOK_AGAIN_S = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class ReceivedPush:
+    """A push that FCM took.
+
+    Attributes:
+        name: FCM's name for it.
+        notification_id: ``knocktwice_id`` of its data, if there is one.
+        message: the whole message, as it came.
+        tag: what it replaces on the phone's screen.
+        delivered_at, clicked_at: when the phone reported.
+    """
+
+    name: str
+    registration: str
+    notification_id: str | None
+    title: str | None
+    body: str | None
+    data: Mapping[str, str]
+    message: Mapping[str, Any]
+    tag: str
+    at: datetime
+    delivered_at: datetime | None = None
+    clicked_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SentText:
+    """An SMS that exists at Twilio. ``statuses`` are those it had, in the order of their callbacks."""
+
+    sid: str
+    to: str
+    body: str
+    status: str
+    created_at: datetime
+    status_callback: str | None
+    sender: str | None
+    messaging_service: str | None
+    sent_at: datetime | None = None
+    updated_at: datetime | None = None
+    error_code: int | None = None
+    statuses: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PostedCallback:
+    """A status callback.
+
+    Attributes:
+        form: its fields.
+        signature: ``X-Twilio-Signature``.
+        answered: the receiver's HTTP status; ``None``: no answer, or not sent at all.
+        sent: ``False`` for a receiver that is not on this machine.
+    """
+
+    url: str
+    form: Mapping[str, str]
+    signature: str
+    answered: int | None
+    sent: bool
+
+
+class Books:
+    """Everything the sandbox remembers."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition(threading.RLock())
+        self._reset()
+
+    def _reset(self) -> None:
+        self._pushes: dict[str, ReceivedPush] = {}
+        self._texts: dict[str, SentText] = {}
+        self._callbacks: list[PostedCallback] = []
+        self._phones: dict[str, Phone] = {}
+        # Registration and tag → name of the push that the screen shows.
+        self._shown: dict[tuple[str, str], str] = {}
+        self._rules: list[tuple[Rule, int | None]] = []
+        self._requests: Counter[str] = Counter()
+
+    def clear(self) -> None:
+        """Forget everything."""
+        with self._changed:
+            self._reset()
+            self._changed.notify_all()
+
+    def wait_until(self, condition: Callable[[], object], timeout: float) -> bool:
+        """Wait until the condition holds; it is looked at whenever something happens here, and now and then."""
+        end = time.monotonic() + timeout
+        while not condition():
+            if time.monotonic() >= end:
+                return False
+            with self._changed:
+                self._changed.wait(_LOOK_AGAIN_S)
+        return True
+
+    def count(self, kind: Kind) -> None:
+        """Note that a request came in."""
+        with self._changed:
+            self._requests[kind] += 1
+            self._changed.notify_all()
+
+    def requests(self, kind: Kind) -> int:
+        """Return how many came in."""
+        with self._changed:
+            return self._requests[kind]
+
+    def add_rule(self, rule: Rule) -> None:
+        """Add a rule behind those there are."""
+        with self._changed:
+            self._rules.append((rule, rule.times))
+
+    def clear_rules(self) -> None:
+        """Be ordinary again."""
+        with self._changed:
+            self._rules.clear()
+
+    def take_answer(self, kind: Kind, address: str | None) -> Answer | None:
+        """Return what the first rule that matches says, and use it up by one."""
+        with self._changed:
+            for place, (rule, left) in enumerate(self._rules):
+                if rule.kind == kind and rule.match in (None, address):
+                    if left == 1:
+                        del self._rules[place]
+                    elif left is not None:
+                        self._rules[place] = (rule, left - 1)
+                    return rule.answer
+        return None
+
+    def add_phone(self, phone: Phone) -> None:
+        """Describe a phone, or describe it anew."""
+        with self._changed:
+            self._phones[phone.registration] = phone
+
+    def phone(self, registration: str) -> Phone:
+        """Return the phone with this registration, described or not."""
+        with self._changed:
+            return self._phones.get(registration) or undescribed(registration)
+
+    def phones(self) -> list[Phone]:
+        """Return the phones that were described or got a push."""
+        with self._changed:
+            seen = dict.fromkeys([*self._phones, *(push.registration for push in self._pushes.values())])
+            return [self.phone(registration) for registration in seen]
+
+    def add_push(self, push: ReceivedPush) -> None:
+        """Take a push; the phone's screen shows it instead of one with the same tag."""
+        with self._changed:
+            self._pushes[push.name] = push
+            self._shown[push.registration, push.tag] = push.name
+            self._changed.notify_all()
+
+    def pushes(self, registration: str | None = None) -> list[ReceivedPush]:
+        """Return the pushes that were taken, oldest first."""
+        with self._changed:
+            return [p for p in self._pushes.values() if registration in (None, p.registration)]
+
+    def last_push(self, registration: str) -> ReceivedPush | None:
+        """Return the newest push to a phone."""
+        pushes = self.pushes(registration)
+        return pushes[-1] if pushes else None
+
+    def mark_delivered(self, name: str) -> ReceivedPush | None:
+        """Note the phone's receipt. Returns ``None`` if the push is forgotten."""
+        with self._changed:
+            push = self._pushes.get(name)
+            return push and self._note(dataclasses.replace(push, delivered_at=datetime.now(UTC)))
+
+    def mark_clicked(self, name: str) -> ReceivedPush | None:
+        """Note the tap. Returns ``None`` if the screen does not show the push any more."""
+        with self._changed:
+            push = self._pushes.get(name)
+            if push is None or self._shown.get((push.registration, push.tag)) != name:
+                return None
+            # A tap takes the notification off the screen.
+            del self._shown[push.registration, push.tag]
+            return self._note(dataclasses.replace(push, clicked_at=datetime.now(UTC)))
+
+    def _note(self, push: ReceivedPush) -> ReceivedPush:
+        self._pushes[push.name] = push
+        self._changed.notify_all()
+        return push
+
+    def add_text(
+        self, *, to: str, body: str, sender: str | None, messaging_service: str | None, status_callback: str | None
+    ) -> SentText:
+        """Take an SMS."""
+        text = SentText(
+            sid=f"SM{uuid.uuid4().hex}",
+            to=to,
+            body=body,
+            status="accepted" if messaging_service else "queued",
+            created_at=datetime.now(UTC),
+            status_callback=status_callback,
+            sender=sender,
+            messaging_service=messaging_service,
+        )
+        with self._changed:
+            self._texts[text.sid] = text
+            self._changed.notify_all()
+        return text
+
+    def text(self, sid: str) -> SentText | None:
+        """Return one SMS."""
+        with self._changed:
+            return self._texts.get(sid)
+
+    def texts(self, to: str | None = None) -> list[SentText]:
+        """Return the SMS that exist, oldest first."""
+        with self._changed:
+            return [t for t in self._texts.values() if to in (None, t.to)]
+
+    def advance_text(self, sid: str, status: str, error_code: int | None) -> SentText | None:
+        """Note an SMS's next status; a final one stays. Returns ``None`` if the SMS is forgotten."""
+        with self._changed:
+            text = self._texts.get(sid)
+            if text is None:
+                return None
+            now, kept = datetime.now(UTC), text.status in _FINAL
+            advanced = self._texts[sid] = dataclasses.replace(
+                text,
+                status=text.status if kept else status,
+                error_code=text.error_code if kept else error_code,
+                sent_at=text.sent_at or (now if status in {"sent", "delivered"} else None),
+                updated_at=now,
+                statuses=(*text.statuses, status),
+            )
+            self._changed.notify_all()
+            return advanced
+
+    def add_callback(self, callback: PostedCallback) -> None:
+        """Note a callback."""
+        with self._changed:
+            self._callbacks.append(callback)
+            self._changed.notify_all()
+
+    def callbacks(self) -> list[PostedCallback]:
+        """Return the callbacks, in the order in which they ended."""
+        with self._changed:
+            return list(self._callbacks)

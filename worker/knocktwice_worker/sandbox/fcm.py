@@ -1,0 +1,196 @@
+"""FCM's HTTP v1 API and Google's token endpoint.
+
+https://firebase.google.com/docs/reference/fcm/rest/v1/projects.messages/send
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from aiohttp import web
+
+from knocktwice_worker.channels.fcm import ID_FIELD
+from knocktwice_worker.sandbox.accounts import Accounts, InvalidGrantError
+from knocktwice_worker.sandbox.answers import json_response, play, read_json
+from knocktwice_worker.sandbox.books import Books, ReceivedPush
+from knocktwice_worker.sandbox.rules import FCM_ERRORS, ORDINARY, Answer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+#: FCM's limit for notification and data together, in bytes.
+_PAYLOAD_LIMIT = 4096
+_FIELDS = frozenset({"name", "data", "notification", "android", "webpush", "apns", "fcm_options", "token", "fid"})
+_DURATION = re.compile(r"\d+(\.\d{1,9})?s")
+_ERROR_TYPE = "type.googleapis.com/google.firebase.fcm.v1.FcmError"
+_GRANT = "urn:ietf:params:oauth:grant-type:jwt-bearer"
+_MESSAGES = {
+    "UNREGISTERED": "Requested entity was not found.",
+    "SENDER_ID_MISMATCH": "SenderId mismatch",
+    "QUOTA_EXCEEDED": "Message rate exceeded quota.",
+    "UNAVAILABLE": "The service is currently unavailable.",
+    "INTERNAL": "Internal error encountered.",
+    "THIRD_PARTY_AUTH_ERROR": "Auth error from APNS or Web Push Service",
+    "INVALID_ARGUMENT": "Request contains an invalid argument.",
+}
+_CODES = {status: code for code, (status, _) in FCM_ERRORS.items()}
+_STATUSES = dict(FCM_ERRORS.values()) | {401: "UNAUTHENTICATED"}
+
+
+class Invalid(ValueError):
+    """The message is not what FCM takes."""
+
+
+class Fcm:
+    """The endpoints. ``arrive`` is called with each push that a phone gets."""
+
+    def __init__(self, books: Books, accounts: Accounts, arrive: Callable[[ReceivedPush], None]) -> None:
+        self._books = books
+        self._accounts = accounts
+        self._arrive = arrive
+
+    def routes(self) -> list[web.RouteDef]:
+        """Return what is served."""
+        # The colon is part of FCM's address, so the last part is taken whole.
+        return [web.post("/v1/projects/{project}/messages:send", self._send), web.post("/token", self._token)]
+
+    async def _token(self, request: web.Request) -> web.Response:
+        self._books.count("token")
+        answer = self._books.take_answer("token", None) or ORDINARY
+        if answer.refuses:
+            refusal = json_response(
+                {"error": "internal_failure", "error_description": "Backend Error"}, answer.status or 500
+            )
+            return await play(answer, request, refusal)
+        form = await request.post()
+        if form.get("grant_type") != _GRANT:
+            told = {"error": "unsupported_grant_type", "error_description": "Invalid grant_type: "}
+            return json_response(told, 400)
+        try:
+            granted = self._accounts.grant(str(form.get("assertion", "")), f"{request.url.origin()}/token")
+        except InvalidGrantError as error:
+            return json_response({"error": "invalid_grant", "error_description": str(error)}, 400)
+        return await play(answer, request, json_response(granted))
+
+    async def _send(self, request: web.Request) -> web.Response:
+        self._books.count("push")
+        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not self._accounts.knows_token(token):
+            return _refusal(401, "UNAUTHENTICATED", "Request had invalid authentication credentials.", None)
+        try:
+            body = await read_json(request)
+            registration, message = _parse(body)
+        except ValueError as error:
+            return _refusal(400, "INVALID_ARGUMENT", str(error), "INVALID_ARGUMENT")
+        answer = self._answer(registration)
+        name = f"projects/{request.match_info['project']}/messages/{_message_id()}"
+        if answer.books and not body.get("validate_only"):
+            push = _received(name, registration, message)
+            self._books.add_push(push)
+            self._arrive(push)
+        response = _refused(answer) if answer.refuses else json_response({"name": name})
+        return await play(answer, request, response)
+
+    def _answer(self, registration: str) -> Answer:
+        answer = self._books.take_answer("push", registration) or ORDINARY
+        if answer.ordinary and not self._books.phone(registration).registered:
+            return replace(answer, error_code="UNREGISTERED", statuses=None)
+        return answer
+
+
+def _parse(body: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
+    """Check what FCM checks, as far as it matters to us, and return registration and message."""
+    if unknown := sorted(set(body) - {"message", "validate_only", "validateOnly"}):
+        raise Invalid(f'Invalid JSON payload received. Unknown name "{unknown[0]}": Cannot find field.')
+    message = _object(body.get("message"), "message")
+    if unknown := sorted(set(message) - _FIELDS):
+        raise Invalid(f"Invalid JSON payload received. Unknown name \"{unknown[0]}\" at 'message': Cannot find field.")
+    targets = [name for name in ("token", "fid") if name in message]
+    if len(targets) != 1:
+        raise Invalid("Exactly one of the message's recipients (token, fid) must be set.")
+    registration = message[targets[0]]
+    if not isinstance(registration, str) or not registration.strip():
+        raise Invalid("The registration token is not a valid FCM registration token")
+    data = _strings(message.get("data", {}), "message.data")
+    for key in data:
+        if key in {"from", "message_type"} or key.startswith(("google.", "gcm.")):
+            raise Invalid(f"Invalid data payload key: {key}")
+    notification = _strings(message.get("notification", {}), "message.notification")
+    android = _object(message.get("android", {}), "message.android")
+    if not _DURATION.fullmatch(str(android.get("ttl", "0s"))):
+        raise Invalid("Invalid value at 'message.android.ttl' (type.googleapis.com/google.protobuf.Duration)")
+    if str(android.get("priority", "normal")).lower() not in {"normal", "high"}:
+        raise Invalid("Invalid value at 'message.android.priority'")
+    for platform in ("apns", "webpush"):
+        settings = _object(message.get(platform, {}), f"message.{platform}")
+        _strings(settings.get("headers", {}), f"message.{platform}.headers")
+    payload = [*data.items(), *notification.items()]
+    if sum(len(key.encode()) + len(value.encode()) for key, value in payload) > _PAYLOAD_LIMIT:
+        raise Invalid("Android message is too big")
+    return registration, message
+
+
+def _object(value: object, path: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise Invalid(f"Invalid value at '{path}'")
+    return value
+
+
+def _strings(value: object, path: str) -> dict[str, str]:
+    found = _object(value, path)
+    for key, item in found.items():
+        if not isinstance(item, str):
+            raise Invalid(f"Invalid value at '{path}.{key}' (TYPE_STRING)")
+    return found
+
+
+def _received(name: str, registration: str, message: Mapping[str, Any]) -> ReceivedPush:
+    data, notification = message.get("data", {}), message.get("notification", {})
+    return ReceivedPush(
+        name=name,
+        registration=registration,
+        notification_id=data.get(ID_FIELD),
+        title=notification.get("title"),
+        body=notification.get("body"),
+        data=data,
+        message=message,
+        tag=_tag(message) or name,
+        at=datetime.now(UTC),
+    )
+
+
+def _tag(message: Mapping[str, Any]) -> str | None:
+    """Return the name under which the screen shows it: Android's tag, APNs' collapse id or the web's tag."""
+    for place in (
+        ("android", "notification", "tag"),
+        ("apns", "headers", "apns-collapse-id"),
+        ("webpush", "notification", "tag"),
+    ):
+        found: Any = message
+        for step in place:
+            found = found.get(step) if isinstance(found, dict) else None
+        if isinstance(found, str) and found:
+            return found
+    return None
+
+
+def _message_id() -> str:
+    return f"0:{secrets.randbelow(10**16):016d}%{secrets.token_hex(8)}"
+
+
+def _refused(answer: Answer) -> web.Response:
+    code = str(answer.error_code) if answer.error_code else _CODES.get(answer.status or 500)
+    usual, google = FCM_ERRORS[code] if code else (500, "UNKNOWN")
+    status = answer.status or usual
+    return _refusal(status, _STATUSES.get(status, google), _MESSAGES.get(code or "", "Error"), code)
+
+
+def _refusal(status: int, google: str, message: str, code: str | None) -> web.Response:
+    error: dict[str, Any] = {"code": status, "message": message, "status": google}
+    if code:
+        error["details"] = [{"@type": _ERROR_TYPE, "errorCode": code}]
+    return json_response({"error": error}, status)

@@ -1,0 +1,83 @@
+"""The page of virtual phones, to look at and tap."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from aiohttp import web
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from knocktwice_worker.sandbox.books import Books, ReceivedPush, SentText
+    from knocktwice_worker.sandbox.phones import Phone
+
+_HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; frame-ancestors 'none'"
+    ),
+    "Cache-Control": "no-store",
+}
+_TOP = """<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<meta http-equiv="refresh" content="2"><title>Phones</title>
+<style>
+body{font:15px/1.4 system-ui,sans-serif;margin:2em auto;max-width:60em;padding:0 1em;color:#222}
+section{border:1px solid #ccc;border-radius:12px;padding:.2em 1em 1em;margin:1em 0}
+h2{font-size:1em;overflow-wrap:anywhere} p{margin:.5em 0;overflow-wrap:anywhere;white-space:pre-wrap}
+small{color:#666} form{display:inline}
+</style><h1>Phones</h1>"""
+_EMPTY = "<p>No push and no SMS yet.</p>"
+
+
+class Page:
+    """``GET /``."""
+
+    def __init__(self, books: Books) -> None:
+        self._books = books
+
+    def routes(self) -> list[web.RouteDef]:
+        """Return what is served."""
+        return [web.get("/", self._show)]
+
+    async def _show(self, _request: web.Request) -> web.Response:
+        phones, texts = self._books.phones(), self._books.texts()
+        sections = [self._phone(phone) for phone in phones]
+        numbers = dict.fromkeys(t.to for t in texts)
+        shown = {phone.number for phone in phones}
+        sections += [_section(n, [_text(t) for t in texts if t.to == n]) for n in numbers if n not in shown]
+        return web.Response(text=_TOP + ("".join(sections) or _EMPTY), content_type="text/html", headers=_HEADERS)
+
+    def _phone(self, phone: Phone) -> str:
+        pushes = self._books.pushes(phone.registration)
+        rows = [_push(push) for push in pushes]
+        if pushes and pushes[-1].clicked_at is None:
+            action = f"/sandbox/phones/{quote(phone.registration, safe='')}/tap"
+            rows.append(f'<form method="post" action="{escape(action)}"><button>Tap</button></form>')
+        if phone.number:
+            rows += [_text(text) for text in self._books.texts(phone.number)]
+        number = f" · {phone.number}" if phone.number else ""
+        return _section(phone.registration + number, rows)
+
+
+def _section(title: str, rows: list[str]) -> str:
+    return f"<section><h2>{escape(title)}</h2>{''.join(rows)}</section>"
+
+
+def _push(push: ReceivedPush) -> str:
+    told = [f"push {_time(push.at)}"]
+    if push.delivered_at:
+        told.append(f"delivered {_time(push.delivered_at)}")
+    if push.clicked_at:
+        told.append(f"clicked {_time(push.clicked_at)}")
+    words = f"<b>{escape(push.title or '')}</b> {escape(push.body or '')}"
+    return f"<p>{words}<br><small>{' · '.join(told)}</small></p>"
+
+
+def _text(text: SentText) -> str:
+    return f"<p>{escape(text.body)}<br><small>SMS {_time(text.created_at)} · {escape(text.status)}</small></p>"
+
+
+def _time(moment: datetime) -> str:
+    return moment.astimezone().strftime("%H:%M:%S")

@@ -1,0 +1,265 @@
+"""Twilio's Messages API: create, list and fetch.
+
+https://www.twilio.com/docs/messaging/api/message-resource — errors as in https://www.twilio.com/docs/api/errors.
+"""
+
+from __future__ import annotations
+
+import base64
+import hmac
+import re
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+from typing import TYPE_CHECKING
+from urllib.parse import urlencode
+
+from aiohttp import web
+from yarl import URL
+
+from knocktwice_worker.sandbox import twilio_json
+from knocktwice_worker.sandbox.accounts import ACCOUNT_SID, AUTH_TOKEN
+from knocktwice_worker.sandbox.answers import json_response, play
+from knocktwice_worker.sandbox.rules import ORDINARY, Answer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from knocktwice_worker.sandbox.books import Books, SentText
+
+#: Numbers that need no rule. The first five are Twilio's own (https://www.twilio.com/docs/iam/test-credentials).
+MAGIC_NUMBERS = {
+    "+15005550001": Answer(error_code=21211),  # invalid
+    "+15005550002": Answer(error_code=21612),  # cannot be reached from this sender
+    "+15005550003": Answer(error_code=21408),  # its country is not allowed
+    "+15005550004": Answer(error_code=21610),  # opted out
+    "+15005550009": Answer(error_code=21614),  # no mobile
+    "+15005550010": Answer(error_code=21610),  # opted out
+    "+15005550011": Answer(error_code=20429),  # too many requests
+    "+15005550030": Answer(error_code=30003, statuses=("sent", "undelivered")),  # switched off
+    "+15005550031": Answer(error_code=30007, statuses=("failed",)),  # filtered by the carrier
+    "+15005550032": Answer(statuses=("sent",)),  # its operator sends no delivery receipts
+}
+#: Senders that need no rule, Twilio's own too.
+MAGIC_SENDERS = {
+    "+15005550001": 21212,  # invalid
+    "+15005550007": 21606,  # not this account's
+    "+15005550008": 21611,  # its queue is full
+}
+
+_BODY_LIMIT = 1600
+_NUMBER = re.compile(r"(whatsapp:)?\+[1-9]\d{6,14}")
+_SENDER = re.compile(r"(whatsapp:)?\+[1-9]\d{6,14}|\d{3,6}|(?=.*[A-Za-z])[A-Za-z0-9 +\-_&]{1,11}")
+_SERVICE = re.compile(r"MG[0-9a-fA-F]{32}")
+_PUNCTUATION = re.compile(r"[\s().-]")
+_PAGE_SIZE, _PAGE_SIZE_LIMIT = 50, 1000
+#: Statuses that are not 400.
+_STATUSES = {20003: 401, 20404: 404, 20429: 429, 20500: 500, 20503: 503}
+_CODES = {status: code for code, status in _STATUSES.items()}
+
+
+class Refused(ValueError):
+    """Twilio would refuse this, with this code."""
+
+    def __init__(self, code: int, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class Twilio:
+    """The endpoints. ``depart`` is called with each SMS that was taken and what becomes of it."""
+
+    def __init__(self, books: Books, depart: Callable[[SentText, Answer], None]) -> None:
+        self._books = books
+        self._depart = depart
+
+    def routes(self) -> list[web.RouteDef]:
+        """Return what is served."""
+        account = "/2010-04-01/Accounts/{account}/Messages"
+        return [
+            web.post(f"{account}.json", self._create),
+            web.get(f"{account}.json", self._list),
+            web.get(f"{account}/{{sid}}.json", self._fetch),
+        ]
+
+    async def _create(self, request: web.Request) -> web.Response:
+        self._books.count("sms")
+        if refusal := _unauthorised(request):
+            return refusal
+        form = {name: str(value) for name, value in (await request.post()).items()}
+        try:
+            message = _parse(form)
+        except Refused as error:
+            return _error(error.code, str(error))
+        answer = self._answer(message["to"] or "", message["sender"])
+        text = None
+        if answer.books:
+            text = self._books.add_text(
+                to=message["to"] or "",
+                body=message["body"] or "",
+                sender=message["sender"],
+                messaging_service=message["messaging_service"],
+                status_callback=message["status_callback"],
+            )
+            self._depart(text, answer)
+        if text is not None and not answer.refuses:
+            return await play(answer, request, json_response(twilio_json.message(text), 201))
+        return await play(answer, request, _refused(answer))
+
+    async def _list(self, request: web.Request) -> web.Response:
+        self._books.count("list")
+        if refusal := _unauthorised(request):
+            return refusal
+        query = request.query
+        answer = self._books.take_answer("list", query.get("To")) or ORDINARY
+        try:
+            texts = [] if answer.empty else self._matching(query)
+            page = _page(texts, query)
+        except Refused as error:
+            return _error(error.code, str(error))
+        response = _refused(answer) if answer.refuses else json_response(page)
+        return await play(answer, request, response)
+
+    async def _fetch(self, request: web.Request) -> web.Response:
+        self._books.count("list")
+        if refusal := _unauthorised(request):
+            return refusal
+        text = self._books.text(request.match_info["sid"])
+        if text is None:
+            return _error(20404, f"The requested resource {request.path} was not found")
+        return json_response(twilio_json.message(text))
+
+    def _answer(self, to: str, sender: str | None) -> Answer:
+        answer = self._books.take_answer("sms", to)
+        usual = MAGIC_NUMBERS.get(to, ORDINARY)
+        if sender in MAGIC_SENDERS:
+            usual = Answer(error_code=MAGIC_SENDERS[sender])
+        if answer is None:
+            return usual
+        # A rule that only delays leaves the number what it is.
+        return answer if not answer.ordinary or answer.statuses else replace(usual, latency=answer.latency)
+
+    def _matching(self, query: Mapping[str, str]) -> list[SentText]:
+        """Return the SMS that a list request asks for, newest first."""
+        texts = self._books.texts()[::-1]
+        if to := query.get("To"):
+            texts = [t for t in texts if t.to == to]
+        if sender := query.get("From"):
+            texts = [t for t in texts if t.sender == sender]
+        for name, value in query.items():
+            if name.startswith("DateSent"):
+                texts = [t for t in texts if t.sent_at and _sent_then(t.sent_at, name, value)]
+        return texts
+
+
+def _parse(form: Mapping[str, str]) -> dict[str, str | None]:
+    to, body = _PUNCTUATION.sub("", form.get("To", "")), form.get("Body", "")
+    sender, service, callback = form.get("From"), form.get("MessagingServiceSid"), form.get("StatusCallback")
+    if not to:
+        raise Refused(21604, "A 'To' phone number is required.")
+    if not _NUMBER.fullmatch(to):
+        raise Refused(21211, f"The 'To' number {form['To']} is not a valid phone number.")
+    if not sender and not service:
+        raise Refused(21603, "A 'From' phone number is required.")
+    if sender and not _SENDER.fullmatch(sender):
+        raise Refused(
+            21212, f"The 'From' number {sender} is not a valid phone number, shortcode, or alphanumeric sender ID."
+        )
+    if service and not _SERVICE.fullmatch(service):
+        raise Refused(21701, f"The Messaging Service {service} does not exist.")
+    if not body and not form.get("MediaUrl") and not form.get("ContentSid"):
+        raise Refused(21602, "Message body is required.")
+    if len(body) > _BODY_LIMIT:
+        raise Refused(21617, "The concatenated message body exceeds the 1600 character limit.")
+    if callback and not _is_web_address(callback):
+        raise Refused(21609, f"The StatusCallback URL {callback} is not a valid URL.")
+    return {
+        "to": to, "body": body, "sender": sender or None, "messaging_service": service or None,
+        "status_callback": callback or None,
+    }  # fmt: skip
+
+
+def _is_web_address(url: str) -> bool:
+    try:
+        parsed = URL(url, encoded=True)
+    except ValueError:
+        return False
+    return parsed.scheme in {"http", "https"} and bool(parsed.host)
+
+
+def _sent_then(sent_at: datetime, name: str, value: str) -> bool:
+    """Apply ``DateSent``, ``DateSent<`` or ``DateSent>``; both comparisons include the moment itself."""
+    # Twilio's documents write "DateSent>=2026-01-31", in which the first "=" ends the name.
+    try:
+        if len(value) == len("2026-01-31"):
+            day = date.fromisoformat(value)
+            return {
+                "DateSent": sent_at.date() == day,
+                "DateSent<": sent_at.date() <= day,
+                "DateSent>": sent_at.date() >= day,
+            }[name]
+        moment = datetime.fromisoformat(value)
+    except (ValueError, KeyError) as error:
+        raise Refused(20001, f"Invalid parameter {name}") from error
+    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    # Twilio's dates are to the second.
+    sent_at = sent_at.replace(microsecond=0)
+    if name == "DateSent":
+        return moment <= sent_at < moment + timedelta(seconds=1)
+    if name not in {"DateSent<", "DateSent>"}:
+        raise Refused(20001, f"Invalid parameter {name}")
+    return sent_at <= moment if name == "DateSent<" else sent_at >= moment.replace(microsecond=0)
+
+
+def _page(texts: list[SentText], query: Mapping[str, str]) -> dict[str, object]:
+    """Return one page; it begins behind the message that ``PageToken`` names, so new ones don't shift it."""
+    try:
+        size = min(max(int(query.get("PageSize", _PAGE_SIZE)), 1), _PAGE_SIZE_LIMIT)
+        number = max(int(query.get("Page", 0)), 0)
+    except ValueError as error:
+        raise Refused(20001, "Invalid parameter PageSize") from error
+    token = query.get("PageToken", "").removeprefix("PA")
+    sids = [t.sid for t in texts]
+    start = sids.index(token) + 1 if token in sids else number * size
+    shown = texts[start : start + size]
+    filters = [(k, v) for k, v in query.items() if k not in {"Page", "PageSize", "PageToken"}]
+
+    def uri(*place: tuple[str, str | int]) -> str:
+        return f"{twilio_json.messages_uri()}?{urlencode([*filters, ('PageSize', size), *place])}"
+
+    more = start + size < len(texts)
+    return {
+        "messages": [twilio_json.message(t) for t in shown],
+        "page": number,
+        "page_size": size,
+        "start": start,
+        "end": start + len(shown) - 1 if shown else start,
+        "uri": uri(("Page", number)),
+        "first_page_uri": uri(("Page", 0)),
+        "next_page_uri": uri(("Page", number + 1), ("PageToken", f"PA{shown[-1].sid}")) if more else None,
+        "previous_page_uri": uri(("Page", number - 1)) if number else None,
+    }
+
+
+def _unauthorised(request: web.Request) -> web.Response | None:
+    expected = "Basic " + base64.b64encode(f"{ACCOUNT_SID}:{AUTH_TOKEN}".encode()).decode()
+    if not hmac.compare_digest(request.headers.get("authorization", "").encode(), expected.encode()):
+        return _error(20003, "Authenticate")
+    if request.match_info["account"] != ACCOUNT_SID:
+        return _error(20404, f"The requested resource {request.path} was not found")
+    return None
+
+
+def _refused(answer: Answer) -> web.Response:
+    code = answer.error_code if isinstance(answer.error_code, int) else _CODES.get(answer.status or 500)
+    return _error(code, "Refused as a sandbox rule says." if code else "Internal Server Error", answer.status)
+
+
+def _error(code: int | None, message: str, status: int | None = None) -> web.Response:
+    status = status or _STATUSES.get(code or 0, 400)
+    told = {
+        "code": code,
+        "message": message,
+        "more_info": f"https://www.twilio.com/docs/errors/{code}",
+        "status": status,
+    }
+    return json_response(told, status)

@@ -1,0 +1,293 @@
+"""The HTTP engine: one libcurl loop per worker process carries the requests of all tasks in flight together.
+
+A thread of its own owns libcurl's multi handle; task threads hand it whole batches and wait. HTTP/2 is used where the
+provider speaks it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import selectors
+import socket
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import certifi
+import pycurl
+
+from knocktwice_worker.channels import NoResponse, Request, Response
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+#: Requests that share one HTTP/2 connection, as most servers allow.
+_STREAMS = 100
+#: An idle connection older than this (seconds) is not used again: the provider may be about to close it.
+_IDLE_LIMIT_S = 50
+#: Before these errors nothing was sent: there was no connection yet.
+_NEVER_CONNECTED = frozenset(
+    {
+        pycurl.E_COULDNT_RESOLVE_HOST,
+        pycurl.E_COULDNT_RESOLVE_PROXY,
+        pycurl.E_COULDNT_CONNECT,
+        pycurl.E_SSL_CONNECT_ERROR,
+        pycurl.E_PEER_FAILED_VERIFICATION,
+    }
+)
+_REASONS = {
+    pycurl.E_COULDNT_RESOLVE_HOST: "the provider's name does not resolve",
+    pycurl.E_COULDNT_CONNECT: "the provider refuses connections",
+    pycurl.E_OPERATION_TIMEDOUT: "the provider did not answer in time",
+    pycurl.E_PEER_FAILED_VERIFICATION: "the provider's certificate is not valid",
+    pycurl.E_GOT_NOTHING: "the provider closed the connection without an answer",
+    pycurl.E_RECV_ERROR: "the connection broke before the answer",
+    pycurl.E_SEND_ERROR: "the connection broke while sending",
+    # We do not let libcurl send twice what is not repeatable, and this is how it says so.
+    pycurl.E_SEND_FAIL_REWIND: "the provider closed the connection without an answer",
+}
+
+
+@dataclass(eq=False, slots=True)
+class _Batch:
+    """The requests of one call and their answers, in the same order."""
+
+    requests: Sequence[Request]
+    answers: list[Response | NoResponse | None]
+    left: int
+    done: threading.Event = field(default_factory=threading.Event)
+
+    def answer(self, place: int, answer: Response | NoResponse) -> None:
+        self.answers[place] = answer
+        self.left -= 1
+        if not self.left:
+            self.done.set()
+
+
+@dataclass(eq=False, slots=True)
+class _Transfer:
+    """One request under way."""
+
+    batch: _Batch
+    place: int
+    body: io.BytesIO = field(default_factory=io.BytesIO)
+    headers: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def request(self) -> Request:
+        return self.batch.requests[self.place]
+
+    def on_header(self, line: bytes) -> None:
+        name, colon, value = line.decode("latin-1").partition(":")
+        if colon:
+            self.headers[name.strip().lower()] = value.strip()
+
+
+class Transport:
+    """Sends batches of requests. Threads may share it; a forked child needs one of its own.
+
+    Nothing is started before the first call. Proxy settings of the environment (``https_proxy``, ``no_proxy``) hold;
+    certificates are verified with certifi's list.
+
+    Args:
+        timeout: seconds one request may take, from the moment it is started.
+        in_flight: most requests under way at once; the others wait their turn.
+        ca_file: certificates to trust instead of certifi's.
+    """
+
+    def __init__(self, *, timeout: float, in_flight: int, ca_file: str | None = None) -> None:
+        self._timeout_ms = int(timeout * 1000)
+        self._in_flight = in_flight
+        self._ca_file = ca_file or certifi.where()
+        self._lock = threading.Lock()
+        self._waiting: deque[_Transfer] = deque()
+        self._loop: _Loop | None = None
+        self._closed = False
+
+    def send(self, requests: Sequence[Request]) -> list[Response | NoResponse]:
+        """Send the requests side by side and return their answers in the same order.
+
+        Never raises for what happens on the wire: that is a :class:`NoResponse`.
+        """
+        if not requests:
+            return []
+        batch = _Batch(requests, [None] * len(requests), len(requests))
+        with self._lock:
+            if self._closed:
+                return [NoResponse("the worker is shutting down", sent=False)] * len(requests)
+            if self._loop is None:
+                self._loop = _Loop(self._waiting, self._in_flight, self._handle)
+            self._waiting.extend(_Transfer(batch, place) for place in range(len(requests)))
+            self._loop.wake()
+        batch.done.wait()
+        return [answer for answer in batch.answers if answer is not None]
+
+    def close(self) -> None:
+        """End the engine. Requests under way are answered as lost."""
+        with self._lock:
+            self._closed = True
+            loop, self._loop = self._loop, None
+        if loop is not None:
+            loop.stop()
+
+    def _handle(self) -> pycurl.Curl:
+        handle = pycurl.Curl()
+        handle.setopt(pycurl.NOSIGNAL, 1)
+        handle.setopt(pycurl.CAINFO, self._ca_file)
+        handle.setopt(pycurl.HTTP_VERSION, pycurl.CURL_HTTP_VERSION_2TLS)
+        # Rather wait for a connection that can be shared than open one for each request.
+        handle.setopt(pycurl.PIPEWAIT, 1)
+        handle.setopt(pycurl.MAXAGE_CONN, _IDLE_LIMIT_S)
+        handle.setopt(pycurl.TIMEOUT_MS, self._timeout_ms)
+        handle.setopt(pycurl.CONNECTTIMEOUT_MS, self._timeout_ms)
+        # A redirect would carry credentials and numbers to wherever it points.
+        handle.setopt(pycurl.FOLLOWLOCATION, 0)
+        handle.setopt(pycurl.NOPROXY, ",".join(filter(None, ("localhost,127.0.0.1,::1", os.environ.get("no_proxy")))))
+        return handle
+
+
+class _Loop:
+    """The thread that owns libcurl."""
+
+    def __init__(self, waiting: deque[_Transfer], in_flight: int, new_handle: Callable[[], pycurl.Curl]) -> None:
+        self._waiting = waiting
+        self._in_flight = in_flight
+        self._new_handle = new_handle
+        self._free: dict[bool, list[pycurl.Curl]] = {True: [], False: []}
+        self._running: dict[pycurl.Curl, _Transfer] = {}
+        self._stopping = False
+        self._wake_at: float | None = None
+        self._selector = selectors.DefaultSelector()
+        self._bell, self._ringer = socket.socketpair()
+        self._bell.setblocking(False)
+        self._ringer.setblocking(False)
+        self._selector.register(self._bell, selectors.EVENT_READ)
+        self._thread = threading.Thread(target=self._run, name="knocktwice-http", daemon=True)
+        self._thread.start()
+
+    def wake(self) -> None:
+        # A full pipe has been rung enough.
+        with contextlib.suppress(BlockingIOError):
+            self._ringer.send(b"\0")
+
+    def stop(self) -> None:
+        self._stopping = True
+        self.wake()
+        self._thread.join()
+
+    def _run(self) -> None:
+        multi = pycurl.CurlMulti()
+        multi.setopt(pycurl.M_PIPELINING, 2)  # multiplex
+        multi.setopt(pycurl.M_MAX_CONCURRENT_STREAMS, _STREAMS)
+        multi.setopt(pycurl.M_MAX_HOST_CONNECTIONS, self._in_flight)
+        multi.setopt(pycurl.M_MAXCONNECTS, self._in_flight)
+        multi.setopt(pycurl.M_SOCKETFUNCTION, self._watch)
+        multi.setopt(pycurl.M_TIMERFUNCTION, self._plan)
+        try:
+            while not self._stopping:
+                self._turn(multi)
+        finally:
+            lost = NoResponse("the worker is shutting down", sent=True)
+            for handle, transfer in self._running.items():
+                multi.remove_handle(handle)
+                transfer.batch.answer(transfer.place, lost)
+            while self._waiting:
+                transfer = self._waiting.popleft()
+                transfer.batch.answer(transfer.place, NoResponse(lost.reason, sent=False))
+            multi.close()
+            self._selector.close()
+            self._bell.close()
+            self._ringer.close()
+
+    def _turn(self, multi: pycurl.CurlMulti) -> None:
+        pause = None if self._wake_at is None else max(0.0, self._wake_at - time.monotonic())
+        for key, happened in self._selector.select(pause):
+            if key.fileobj is self._bell:
+                self._bell.recv(4096)
+            else:
+                flags = (pycurl.CSELECT_IN if happened & selectors.EVENT_READ else 0) | (
+                    pycurl.CSELECT_OUT if happened & selectors.EVENT_WRITE else 0
+                )
+                multi.socket_action(key.fd, flags)
+        if self._wake_at is not None and time.monotonic() >= self._wake_at:
+            self._wake_at = None
+            multi.socket_action(pycurl.SOCKET_TIMEOUT, 0)
+        self._collect(multi)
+        while self._waiting and len(self._running) < self._in_flight:
+            self._start(multi, self._waiting.popleft())
+
+    def _watch(self, what: int, fd: int, _multi: object, _data: object) -> None:
+        """libcurl says which socket it waits for."""
+        if what == pycurl.POLL_REMOVE:
+            with contextlib.suppress(KeyError):
+                self._selector.unregister(fd)
+            return
+        events = (selectors.EVENT_READ if what & pycurl.POLL_IN else 0) | (
+            selectors.EVENT_WRITE if what & pycurl.POLL_OUT else 0
+        )
+        try:
+            self._selector.modify(fd, events)
+        except KeyError:
+            self._selector.register(fd, events)
+
+    def _plan(self, after_ms: int) -> None:
+        """libcurl says when it wants to be called even if no socket moves."""
+        self._wake_at = None if after_ms < 0 else time.monotonic() + after_ms / 1000
+
+    def _start(self, multi: pycurl.CurlMulti, transfer: _Transfer) -> None:
+        request = transfer.request
+        # Kept apart, because a handle that once had its body as a whole cannot be told to read it piece by piece.
+        free = self._free[request.repeatable]
+        handle = free.pop() if free else self._new_handle()
+        try:
+            self._prepare(handle, request, transfer)
+        except (pycurl.error, ValueError, TypeError) as error:
+            # One request that cannot be made must not end the engine.
+            answer = NoResponse(f"the request cannot be made ({type(error).__name__})", sent=False)
+            transfer.batch.answer(transfer.place, answer)
+            return
+        self._running[handle] = transfer
+        multi.add_handle(handle)
+
+    def _prepare(self, handle: pycurl.Curl, request: Request, transfer: _Transfer) -> None:
+        handle.setopt(pycurl.URL, request.url)
+        # "Expect: 100-continue" would cost a round trip.
+        handle.setopt(pycurl.HTTPHEADER, ["expect:", *(f"{name}: {value}" for name, value in request.headers.items())])
+        if request.method == "GET":
+            handle.setopt(pycurl.HTTPGET, 1)
+        elif request.repeatable:
+            handle.setopt(pycurl.POST, 1)
+            handle.setopt(pycurl.POSTFIELDS, request.body)
+        else:
+            # libcurl sends again by itself when a kept connection breaks before the answer, although the provider may
+            # have received the first one. It cannot do so with a body it cannot rewind.
+            handle.setopt(pycurl.POST, 1)
+            handle.setopt(pycurl.POSTFIELDSIZE, len(request.body))
+            handle.setopt(pycurl.READFUNCTION, io.BytesIO(request.body).read)
+        handle.setopt(pycurl.WRITEDATA, transfer.body)
+        handle.setopt(pycurl.HEADERFUNCTION, transfer.on_header)
+
+    def _collect(self, multi: pycurl.CurlMulti) -> None:
+        more = 1
+        while more:
+            more, succeeded, failed = multi.info_read()
+            for handle in succeeded:
+                transfer = self._finish(multi, handle)
+                answer = Response(handle.getinfo(pycurl.RESPONSE_CODE), transfer.body.getvalue(), transfer.headers)
+                transfer.batch.answer(transfer.place, answer)
+            for handle, code, _ in failed:
+                transfer = self._finish(multi, handle)
+                # The request size is what went out on this transfer, retries included.
+                sent = code not in _NEVER_CONNECTED and handle.getinfo(pycurl.REQUEST_SIZE) > 0
+                reason = _REASONS.get(code, f"the request failed (libcurl error {code})")
+                transfer.batch.answer(transfer.place, NoResponse(reason, sent=sent))
+
+    def _finish(self, multi: pycurl.CurlMulti, handle: pycurl.Curl) -> _Transfer:
+        multi.remove_handle(handle)
+        transfer = self._running.pop(handle)
+        self._free[transfer.request.repeatable].append(handle)
+        return transfer
