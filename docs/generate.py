@@ -9,15 +9,20 @@ from __future__ import annotations
 import inspect
 import re
 import sys
-from collections.abc import Callable
 from enum import Enum
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import AliasChoices
 
 from knocktwice_worker import cli
 from knocktwice_worker.config import FROM_FILES, Settings
 from knocktwice_worker.lifecycle import EDGES, DeliveryState, NotificationState
-from pydantic import AliasChoices
-from pydantic.fields import FieldInfo
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pydantic.fields import FieldInfo
 
 ROOT = Path(__file__).parent.parent
 
@@ -70,7 +75,9 @@ def shown(value: object) -> str:
         case float() if value.is_integer():
             return str(int(value))
         case frozenset():
-            return "[" + ", ".join(sorted(f'"{item.value if isinstance(item, Enum) else item}"' for item in value)) + "]"
+            return (
+                "[" + ", ".join(sorted(f'"{item.value if isinstance(item, Enum) else item}"' for item in value)) + "]"
+            )
         case _:
             return str(value)
 
@@ -117,6 +124,7 @@ def notification_diagram() -> str:
 def delivery_diagram() -> str:
     """Return the states of a delivery, one step of a notification, as a Mermaid diagram."""
     order = list(DeliveryState)
+    edges = sorted(EDGES, key=lambda edge: (order.index(edge[0]), order.index(edge[1])))
     lines = [
         "```mermaid",
         "stateDiagram-v2",
@@ -124,10 +132,10 @@ def delivery_diagram() -> str:
         f"    [*] --> {DeliveryState.SKIPPED}: push, notifications are off",
         f"    [*] --> {DeliveryState.FAILED}: push, no device",
         f"    [*] --> {_SCHEDULED}: SMS",
+        *(f"    {old} --> {new}: {MOVES[old, new]}" for old, new in edges),
+        "```",
     ]
-    for edge in sorted(EDGES, key=lambda edge: (order.index(edge[0]), order.index(edge[1]))):
-        lines.append(f"    {edge[0]} --> {edge[1]}: {MOVES[edge]}")
-    return "\n".join([*lines, "```"])
+    return "\n".join(lines)
 
 
 #: File → name of the part between its two markers → what belongs there.

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import sqlalchemy as sa
+
 from clock import Clock
 from knocktwice_worker import migrations, services
 from knocktwice_worker.config import Settings
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import redis
+
     from knocktwice_worker.services import Services
 
 _numbers = itertools.count()

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
 import sqlalchemy as sa
+
 from knocktwice import Client, Push, Recipient
 from knocktwice_worker import services, story
 from knocktwice_worker.children import Child
@@ -22,8 +23,9 @@ if TYPE_CHECKING:
     from typing import Self
     from uuid import UUID
 
-    from knocktwice import Sms
     from redis import Redis
+
+    from knocktwice import Sms
 
 _T = TypeVar("_T")
 

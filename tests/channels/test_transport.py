@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import pytest
+
 from knocktwice_worker.channels import NoResponse, Request, Response
 from knocktwice_worker.transport import Transport
 

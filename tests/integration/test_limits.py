@@ -15,6 +15,7 @@ import redis
 import sqlalchemy as sa
 from hypothesis import given
 from hypothesis import strategies as st
+
 from knocktwice_worker import services
 from knocktwice_worker.lifecycle import Verdict
 from knocktwice_worker.limits import Answer, Ask, Limits, LimitsUnavailable, RedisLimits, count_in_postgres

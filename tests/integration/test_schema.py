@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 
 import sqlalchemy as sa
+
 from knocktwice_worker import migrations
 from knocktwice_worker.schema import CLOCK, metadata
 from knocktwice_worker.servers import postgres_program

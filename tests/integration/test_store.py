@@ -10,6 +10,7 @@ from uuid import UUID
 
 import pytest
 import sqlalchemy as sa
+
 from knocktwice_shared.ids import uuid7
 from knocktwice_shared.messages import (
     Batch,
@@ -192,6 +193,23 @@ def test_a_push_whose_worker_died_rings_when_the_lease_is_over(book: Book, clock
     assert book(store.ring, limit=10, lease=LEASE) == []
     clock.advance(LEASE)
     assert [(r.step, r.state) for r in book(store.ring, limit=10, lease=LEASE)] == [(0, "scheduled")]
+
+
+def test_a_push_whose_worker_died_is_dropped_once_its_notification_has_ended(book: Book, clock: Clock) -> None:
+    one = batch("ada", after=10)
+    (id_,) = ids(one)
+    book.accept(one)
+    clock.advance(timedelta(seconds=10))
+    book.reserve(id_)
+    claimed, at = book(store.claim_sms, [id_], LEASE)
+    book(store.hold, claimed, at)
+    book(store.record_sms, [store.SmsResult(id_, DeliveryState.SENT, provider_id="SM1")])
+    clock.advance(LEASE)
+    assert [(str(row.notification_id), row.step) for row in book(store.ring, limit=10, lease=LEASE)] == [(id_, 0)]
+    assert book(store.claim_push, [id_], LEASE) == []
+    assert book.states(id_)["push"] == ("skipped", "superseded")
+    clock.advance(LEASE)
+    assert not book(store.ring, limit=10, lease=LEASE)
 
 
 def test_a_push_is_not_retried_for_ever(book: Book, clock: Clock) -> None:

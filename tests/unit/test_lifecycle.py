@@ -5,8 +5,8 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from knocktwice_shared.messages import When
 
+from knocktwice_shared.messages import When
 from knocktwice_worker.lifecycle import EDGES, FALL_BACK, OPEN, DeliveryState, Facts, Verdict, decide
 
 PUSHED = DeliveryState.SENT

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from knocktwice_shared.messages import AudienceChange, DeviceRegistered, DeviceUnregistered, PhoneBound
 from sqlalchemy import Connection, text
+
+from knocktwice_shared.messages import AudienceChange, DeviceRegistered, DeviceUnregistered, PhoneBound
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -9,9 +9,9 @@ from uuid import uuid4
 from celery import Celery
 from celery.schedules import crontab
 from celery.signals import setup_logging
-from knocktwice_shared.names import ROUTES, Queue, Task
 from kombu import Queue as KombuQueue
 
+from knocktwice_shared.names import ROUTES, Queue, Task
 from knocktwice_worker import config, logs, services
 from knocktwice_worker.dispatcher import Dispatcher
 

@@ -18,7 +18,6 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from knocktwice_shared.errors import KnocktwiceError
-
 from knocktwice_worker import launch
 
 if TYPE_CHECKING:

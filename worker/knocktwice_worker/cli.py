@@ -11,10 +11,10 @@ from typing import Annotated, Any, NoReturn
 
 import structlog
 import typer
-from knocktwice_shared.errors import KnocktwiceError
 from rich.console import Console
 from rich.table import Table
 
+from knocktwice_shared.errors import KnocktwiceError
 from knocktwice_worker import health, story
 from knocktwice_worker.services import Services, broker_url, services
 

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Annotated
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from knocktwice_shared.errors import KnocktwiceError
-from knocktwice_shared.messages import AFTER_LIMIT, Category
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from knocktwice_shared.errors import KnocktwiceError
+from knocktwice_shared.messages import AFTER_LIMIT, Category
 
 #: Settings that ``KNOCKTWICE_<NAME>_FILE`` (or ``TWILIO_AUTH_TOKEN_FILE``) may fill from a file.
 FROM_FILES = ("KNOCKTWICE_DATABASE_URL", "KNOCKTWICE_BROKER_URL", "KNOCKTWICE_SECRET", "TWILIO_AUTH_TOKEN")

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from knocktwice_shared.errors import InvalidMessage
-from knocktwice_shared.messages import PUSH_BYTES_LIMIT, SMS_CHARS_LIMIT, Push
 from liquid import BoundTemplate, Environment, StrictUndefined
 from liquid.exceptions import LiquidError
+
+from knocktwice_shared.errors import InvalidMessage
+from knocktwice_shared.messages import PUSH_BYTES_LIMIT, SMS_CHARS_LIMIT, Push
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
-from knocktwice import Client, Push, Sms
 from rich.console import Console
 from rich.table import Table
 
+from knocktwice import Client, Push, Sms
 from knocktwice_worker import stack, story
 from knocktwice_worker.config import Settings
 from knocktwice_worker.embedded import addresses

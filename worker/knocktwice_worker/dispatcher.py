@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 from celery import bootsteps
-from knocktwice_shared.names import BATCH_LIMIT, Task
 
+from knocktwice_shared.names import BATCH_LIMIT, Task
 from knocktwice_worker import inbox, store
 from knocktwice_worker.lifecycle import DeliveryState
 from knocktwice_worker.services import Services, services

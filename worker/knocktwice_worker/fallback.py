@@ -7,9 +7,9 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import structlog
-from knocktwice_shared.messages import Category, Push, When
 from redis.exceptions import RedisError
 
+from knocktwice_shared.messages import Category, Push, When
 from knocktwice_worker import store
 from knocktwice_worker.content import fingerprint, render
 from knocktwice_worker.lifecycle import FALL_BACK, DeliveryState, Facts, Verdict, decide

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from knocktwice_shared.names import INBOX_ACCEPTED, Queue
 from sqlalchemy import text
 
+from knocktwice_shared.names import INBOX_ACCEPTED, Queue
 from knocktwice_worker.channels import CredentialsUnavailable
 
 if TYPE_CHECKING:

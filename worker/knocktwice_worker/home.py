@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from knocktwice_shared.errors import KnocktwiceError
-
 from knocktwice_worker.children import User
 
 #: Sockets live here, because a socket's path is limited to about a hundred bytes and a home's is not. Not

@@ -10,8 +10,8 @@ import json
 from typing import TYPE_CHECKING
 
 import structlog
-from knocktwice_shared.names import INBOX_ACCEPTED, INBOX_FAILURES, INBOX_MESSAGES, Task
 
+from knocktwice_shared.names import INBOX_ACCEPTED, INBOX_FAILURES, INBOX_MESSAGES, Task
 from knocktwice_worker import store
 
 if TYPE_CHECKING:

@@ -6,9 +6,9 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import structlog
-from knocktwice_shared.messages import Category
 from sqlalchemy import text
 
+from knocktwice_shared.messages import Category
 from knocktwice_worker import store
 from knocktwice_worker.lifecycle import DeliveryState, Verdict
 

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, ClassVar
 
 import psycopg2
 import redis
-from knocktwice_shared.errors import KnocktwiceError
 from psycopg2 import sql
 
+from knocktwice_shared.errors import KnocktwiceError
 from knocktwice_worker.children import Child, StartFailed
 from knocktwice_worker.home import DATABASE, POSTGRES_PORT, addresses, make_for, server_user
 from knocktwice_worker.leftovers import wait_until_gone

@@ -11,8 +11,8 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import structlog
-from knocktwice_shared.messages import Category
 
+from knocktwice_shared.messages import Category
 from knocktwice_worker import fallback, store
 from knocktwice_worker.channels import Outcome, Rejected, Retry, Sent, SmsMessage, Unknown, deliver
 from knocktwice_worker.lifecycle import DeliveryState, Verdict

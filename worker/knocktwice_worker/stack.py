@@ -15,11 +15,11 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, NoReturn
 
 import sqlalchemy as sa
-from knocktwice import Client
-from knocktwice_shared.errors import BrokerUnavailable
 from rich.console import Console
 from rich.table import Table
 
+from knocktwice import Client
+from knocktwice_shared.errors import BrokerUnavailable
 from knocktwice_worker import migrations
 from knocktwice_worker.children import Child, supervise
 from knocktwice_worker.embedded import EmbeddedServers
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from knocktwice_shared.messages import ReceiptEvent
-
     from knocktwice_worker.children import Supervised
     from knocktwice_worker.config import Settings
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from knocktwice_shared.messages import Batch, Receipt, ReceiptEvent
 from sqlalchemy import Connection, Row, text
 
+from knocktwice_shared.messages import Batch, Receipt, ReceiptEvent
 from knocktwice_worker.lifecycle import OUTCOMES, DeliveryState, NotificationState, Verdict
 
 if TYPE_CHECKING:
@@ -241,6 +241,14 @@ WHERE d.notification_id = ANY(CAST(:ids AS uuid[])) AND d.step = 0 AND d.state =
 RETURNING d.notification_id
 """)
 
+# Its fallback went out while it waited for somebody to take it up.
+_DROP_ENDED_PUSH = text("""
+UPDATE deliveries d SET state = 'skipped', reason = 'superseded', wake_at = NULL, finished_at = knocktwice_now()
+FROM notifications n
+WHERE d.notification_id = ANY(CAST(:ids AS uuid[])) AND d.step = 0 AND d.state = 'scheduled'
+  AND n.id = d.notification_id AND n.state <> 'active'
+""")
+
 _OPEN_ATTEMPTS = text("""
 SELECT notification_id, registration FROM attempts
 WHERE notification_id = ANY(CAST(:ids AS uuid[])) AND state = 'open'
@@ -287,6 +295,7 @@ WHERE NOT EXISTS (SELECT FROM deliveries d WHERE d.notification_id = r.id AND d.
 
 def claim_push(conn: Connection, ids: Sequence[str], lease: timedelta) -> list[PushWork]:
     """Take up pushes that a provider asked to repeat or a dead worker left behind; return what is still to be sent."""
+    conn.execute(_DROP_ENDED_PUSH, {"ids": list(ids)})
     claimed = [str(row.notification_id) for row in conn.execute(_CLAIM_PUSH, {"ids": list(ids), "lease": lease})]
     if not claimed:
         return []
@@ -489,8 +498,9 @@ SELECT FROM deliveries WHERE notification_id = ANY(CAST(:ids AS uuid[])) AND ste
 ORDER BY notification_id FOR UPDATE
 """)
 
-_WASTED = text("""
+_WASTED = text(f"""
 SELECT DISTINCT d.notification_id FROM deliveries d
+JOIN events e ON e.notification_id = d.notification_id AND e.kind <> 'cancelled' AND {_ANSWERS}
 WHERE d.notification_id = ANY(CAST(:ids AS uuid[])) AND d.step = 1 AND d.state = 'sent'
   AND NOT EXISTS (SELECT FROM decisions l WHERE l.notification_id = d.notification_id AND l.verdict = 'wasted_sms')
 """)
@@ -499,7 +509,8 @@ WHERE d.notification_id = ANY(CAST(:ids AS uuid[])) AND d.step = 1 AND d.state =
 def record_receipts(conn: Connection, receipts: Sequence[ReceiptEvent]) -> None:
     """Write receipts, once each, and end the fallbacks they make needless, also those reserved but not yet claimed.
 
-    A receipt for a notification that is not there yet is kept. One that comes after the SMS is noted as a wasted SMS.
+    A receipt for a notification that is not there yet is kept. One that
+    would have made the SMS needless but comes after it is noted as a wasted SMS.
     """
     fresh = _insert_events(conn, [(str(r.notification), r.kind.value, r.registration or "", r.at) for r in receipts])
     if not fresh:

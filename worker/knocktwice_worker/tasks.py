@@ -12,11 +12,11 @@ from functools import wraps
 from typing import TYPE_CHECKING, Any
 
 import structlog
+from sqlalchemy.exc import InterfaceError, OperationalError
+
 from knocktwice_shared.errors import InvalidMessage, KnocktwiceError
 from knocktwice_shared.messages import parse_audience, parse_batch, parse_cancellation, parse_receipts
 from knocktwice_shared.names import Task
-from sqlalchemy.exc import InterfaceError, OperationalError
-
 from knocktwice_worker import audience, fallback, inbox, push, reconcile, sms, store
 from knocktwice_worker.celery import app, publish
 from knocktwice_worker.services import Services, services

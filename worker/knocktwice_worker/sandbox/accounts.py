@@ -50,10 +50,10 @@ class Accounts:
         """
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / _FILE_NAME
-        pem = _kept_key(path) or _new_key()
-        key = serialization.load_pem_private_key(pem.encode(), password=None)
-        if not isinstance(key, rsa.RSAPrivateKey):
-            raise TypeError(f"{path} holds a key that is not RSA; remove the file")
+        key = _kept_key(path) or rsa.generate_private_key(public_exponent=65537, key_size=2048)
+        pem = key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        ).decode()
         key_id = hashlib.sha256(pem.encode()).hexdigest()[:40]
         with self._lock:
             self._keys[key_id] = key.public_key()
@@ -108,17 +108,11 @@ class Accounts:
             self._tokens.clear()
 
 
-def _kept_key(path: Path) -> str | None:
+def _kept_key(path: Path) -> rsa.RSAPrivateKey | None:
     try:
-        pem = json.loads(path.read_text())["private_key"]
-        serialization.load_pem_private_key(pem.encode(), password=None)
+        pem = json.loads(path.read_text())["private_key"].encode()
+        # The full check of a key takes longer than all the rest, and we made this one ourselves.
+        key = serialization.load_pem_private_key(pem, password=None, unsafe_skip_rsa_key_validation=True)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
-    return str(pem)
-
-
-def _new_key() -> str:
-    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-    return key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    ).decode()
+    return key if isinstance(key, rsa.RSAPrivateKey) else None

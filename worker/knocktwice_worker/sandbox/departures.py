@@ -13,9 +13,9 @@ from uuid import UUID
 
 import aiohttp
 import structlog
-from knocktwice_shared.messages import Receipt, ReceiptEvent
 from yarl import URL
 
+from knocktwice_shared.messages import Receipt, ReceiptEvent
 from knocktwice_worker.sandbox import twilio_json
 from knocktwice_worker.sandbox.accounts import ACCOUNT_SID, AUTH_TOKEN
 from knocktwice_worker.sandbox.books import Books, PostedCallback, ReceivedPush, SentText
@@ -42,6 +42,7 @@ class Departures:
     def __init__(self, books: Books, report: Report | None) -> None:
         self._books = books
         self._report = report
+        self._reporter: ThreadPoolExecutor | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def open(self) -> None:
@@ -58,7 +59,9 @@ class Departures:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._session.close()
-        self._reporter.shutdown(wait=False, cancel_futures=True)
+        reporter, self._reporter = self._reporter, None
+        if reporter is not None:
+            reporter.shutdown(wait=False, cancel_futures=True)
 
     def arrive(self, push: ReceivedPush) -> None:
         """Let a phone receive a push."""
@@ -69,7 +72,7 @@ class Departures:
             loop.call_later(phone.clicked_after, self.click, push.name)
 
     def click(self, name: str) -> bool:
-        """Tap a push. Returns whether the screen still showed it. Any thread may call."""
+        """Tap a push. Returns whether the screen still showed it. Any thread may call; a stopped sandbox reports nothing."""
         push = self._books.mark_clicked(name)
         if push is None:
             return False
@@ -86,7 +89,7 @@ class Departures:
             self._tell(push, Receipt.DELIVERED, push.delivered_at)
 
     def _tell(self, push: ReceivedPush, kind: Receipt, at: datetime | None) -> None:
-        if self._report is None or at is None:
+        if self._report is None or self._reporter is None or at is None:
             return
         try:
             event = ReceiptEvent(UUID(push.notification_id or ""), kind, at, push.registration)

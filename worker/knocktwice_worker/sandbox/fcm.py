@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 
 #: FCM's limit for notification and data together, in bytes.
 _PAYLOAD_LIMIT = 4096
-_FIELDS = frozenset({"name", "data", "notification", "android", "webpush", "apns", "fcm_options", "token", "fid"})
+_FIELDS = frozenset(
+    {"name", "data", "notification", "android", "webpush", "apns", "fcm_options", "fcmOptions", "token", "fid"}
+)
 _DURATION = re.compile(r"\d+(\.\d{1,9})?s")
 _ERROR_TYPE = "type.googleapis.com/google.firebase.fcm.v1.FcmError"
 _GRANT = "urn:ietf:params:oauth:grant-type:jwt-bearer"
@@ -37,8 +39,9 @@ _MESSAGES = {
     "THIRD_PARTY_AUTH_ERROR": "Auth error from APNS or Web Push Service",
     "INVALID_ARGUMENT": "Request contains an invalid argument.",
 }
-_CODES = {status: code for code, (status, _) in FCM_ERRORS.items()}
-_STATUSES = dict(FCM_ERRORS.values()) | {401: "UNAUTHENTICATED"}
+#: What a status alone means; the others would blame the address or the app's own credentials.
+_CODES = {400: "INVALID_ARGUMENT", 429: "QUOTA_EXCEEDED", 500: "INTERNAL", 503: "UNAVAILABLE"}
+_STATUSES = dict(FCM_ERRORS.values())
 
 
 class Invalid(ValueError):
@@ -184,9 +187,8 @@ def _message_id() -> str:
 
 def _refused(answer: Answer) -> web.Response:
     code = str(answer.error_code) if answer.error_code else _CODES.get(answer.status or 500)
-    usual, google = FCM_ERRORS[code] if code else (500, "UNKNOWN")
-    status = answer.status or usual
-    return _refusal(status, _STATUSES.get(status, google), _MESSAGES.get(code or "", "Error"), code)
+    status = answer.status or FCM_ERRORS[str(code)][0]
+    return _refusal(status, _STATUSES.get(status, "UNKNOWN"), _MESSAGES.get(str(code), "Refused."), code)
 
 
 def _refusal(status: int, google: str, message: str, code: str | None) -> web.Response:

@@ -28,6 +28,8 @@ section{border:1px solid #ccc;border-radius:12px;padding:.2em 1em 1em;margin:1em
 h2{font-size:1em;overflow-wrap:anywhere} p{margin:.5em 0;overflow-wrap:anywhere;white-space:pre-wrap}
 small{color:#666} form{display:inline}
 </style><h1>Phones</h1>"""
+#: Phones, and numbers without one, that the page shows: the newest.
+_MOST_SHOWN = 50
 _EMPTY = "<p>No push and no SMS yet.</p>"
 
 
@@ -42,9 +44,9 @@ class Page:
         return [web.get("/", self._show)]
 
     async def _show(self, _request: web.Request) -> web.Response:
-        phones, texts = self._books.phones(), self._books.texts()
+        phones, texts = self._books.phones()[-_MOST_SHOWN:], self._books.texts()
         sections = [self._phone(phone) for phone in phones]
-        numbers = dict.fromkeys(t.to for t in texts)
+        numbers = list(dict.fromkeys(t.to for t in texts))[-_MOST_SHOWN:]
         shown = {phone.number for phone in phones}
         sections += [_section(n, [_text(t) for t in texts if t.to == n]) for n in numbers if n not in shown]
         return web.Response(text=_TOP + ("".join(sections) or _EMPTY), content_type="text/html", headers=_HEADERS)

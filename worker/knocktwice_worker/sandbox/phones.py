@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Annotated
 
 from pydantic import ConfigDict, Field, TypeAdapter
@@ -36,6 +37,7 @@ class Phone:
 PHONE = TypeAdapter(Phone)
 
 
+@lru_cache(maxsize=10_000)
 def undescribed(registration: str) -> Phone:
     """Return the phone that an unknown registration stands for, by how its name begins.
 

@@ -67,9 +67,7 @@ class Sandbox:
         if self._thread is not None:
             return
         listening: Future[int] = Future()
-        thread = threading.Thread(
-            target=lambda: asyncio.run(self._serve(listening)), name="knocktwice-sandbox", daemon=True
-        )
+        thread = threading.Thread(target=self._run, args=(listening,), name="knocktwice-sandbox", daemon=True)
         thread.start()
         self._port = listening.result()
         self._thread = thread
@@ -147,36 +145,39 @@ class Sandbox:
         """Forget messages, phones, rules and counts. What is under way is forgotten too."""
         self._books.clear()
 
-    async def _serve(self, listening: Future[int]) -> None:
+    def _run(self, listening: Future[int]) -> None:
         try:
-            self._loop, self._stopping = asyncio.get_running_loop(), asyncio.Event()
-            app = web.Application(middlewares=[_refuse_strangers])
-            app[STOPPING] = self._stopping
-            for part in (
-                Fcm(self._books, self._accounts, self._departures.arrive),
-                Twilio(self._books, self._departures.depart),
-                Control(self._books, self.tap),
-                Page(self._books),
-            ):
-                app.add_routes(part.routes())
-            # A handler ends when its client gives up; no more than a second is waited for the others at the end.
-            runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=1)
-            await runner.setup()
-            await self._departures.open()
+            asyncio.run(self._serve(listening))
         except BaseException as error:
+            if listening.done():
+                raise
             listening.set_exception(error)
-            raise
+
+    async def _serve(self, listening: Future[int]) -> None:
+        self._loop, self._stopping = asyncio.get_running_loop(), asyncio.Event()
+        # A handler ends when its client gives up; the others are hardly waited for at the end.
+        runner = web.AppRunner(self._app(), access_log=None, handler_cancellation=True, shutdown_timeout=0.2)
+        await runner.setup()
+        await self._departures.open()
         try:
-            try:
-                await web.TCPSite(runner, _HOST, self._port).start()
-            except OSError as error:
-                listening.set_exception(error)
-                return
+            await web.TCPSite(runner, _HOST, self._port).start()
             listening.set_result(runner.addresses[0][1])
             await self._stopping.wait()
         finally:
             await self._departures.close()
             await runner.cleanup()
+
+    def _app(self) -> web.Application:
+        app = web.Application(middlewares=[_refuse_strangers])
+        app[STOPPING] = self._stopping
+        for part in (
+            Fcm(self._books, self._accounts, self._departures.arrive),
+            Twilio(self._books, self._departures.depart),
+            Control(self._books, self.tap),
+            Page(self._books),
+        ):
+            app.add_routes(part.routes())
+        return app
 
 
 @web.middleware

@@ -9,7 +9,7 @@ import base64
 import hmac
 import re
 from dataclasses import replace
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
@@ -147,7 +147,8 @@ class Twilio:
             texts = [t for t in texts if t.sender == sender]
         for name, value in query.items():
             if name.startswith("DateSent"):
-                texts = [t for t in texts if t.sent_at and _sent_then(t.sent_at, name, value)]
+                start, end = _sent_within(name, value)
+                texts = [t for t in texts if t.sent_at and start <= t.sent_at < end]
         return texts
 
 
@@ -179,6 +180,9 @@ def _parse(form: Mapping[str, str]) -> dict[str, str | None]:
 
 
 def _is_web_address(url: str) -> bool:
+    # It is requested as it stands, so nothing may be in it that ends a line.
+    if not (url.isascii() and url.isprintable() and " " not in url):
+        return False
     try:
         parsed = URL(url, encoded=True)
     except ValueError:
@@ -186,28 +190,26 @@ def _is_web_address(url: str) -> bool:
     return parsed.scheme in {"http", "https"} and bool(parsed.host)
 
 
-def _sent_then(sent_at: datetime, name: str, value: str) -> bool:
-    """Apply ``DateSent``, ``DateSent<`` or ``DateSent>``; both comparisons include the moment itself."""
+def _sent_within(name: str, value: str) -> tuple[datetime, datetime]:
+    """Read ``DateSent``, ``DateSent<`` or ``DateSent>``: return the first moment it allows and the first one behind."""
     # Twilio's documents write "DateSent>=2026-01-31", in which the first "=" ends the name.
     try:
-        if len(value) == len("2026-01-31"):
-            day = date.fromisoformat(value)
-            return {
-                "DateSent": sent_at.date() == day,
-                "DateSent<": sent_at.date() <= day,
-                "DateSent>": sent_at.date() >= day,
-            }[name]
-        moment = datetime.fromisoformat(value)
-    except (ValueError, KeyError) as error:
+        moment, length = datetime.fromisoformat(value), timedelta(seconds=1)
+    except ValueError as error:
         raise Refused(20001, f"Invalid parameter {name}") from error
-    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    if len(value) == len("2026-01-31"):
+        length = timedelta(days=1)
     # Twilio's dates are to the second.
-    sent_at = sent_at.replace(microsecond=0)
-    if name == "DateSent":
-        return moment <= sent_at < moment + timedelta(seconds=1)
-    if name not in {"DateSent<", "DateSent>"}:
-        raise Refused(20001, f"Invalid parameter {name}")
-    return sent_at <= moment if name == "DateSent<" else sent_at >= moment.replace(microsecond=0)
+    start = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).replace(microsecond=0)
+    match name:
+        case "DateSent":
+            return start, start + length
+        case "DateSent<":
+            return datetime.min.replace(tzinfo=UTC), start + length
+        case "DateSent>":
+            return start, datetime.max.replace(tzinfo=UTC)
+        case _:
+            raise Refused(20001, f"Invalid parameter {name}")
 
 
 def _page(texts: list[SentText], query: Mapping[str, str]) -> dict[str, object]:

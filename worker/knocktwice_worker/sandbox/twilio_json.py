@@ -52,6 +52,7 @@ def message(text: SentText) -> dict[str, object]:
         "sid": text.sid,
         "status": text.status,
         "subresource_uris": {"media": f"{path}/Media.json"},
+        "tags": None,
         "to": text.to,
         "uri": f"{path}.json",
     }

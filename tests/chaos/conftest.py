@@ -1,0 +1,39 @@
+"""Installations with servers of their own, to be killed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+import sqlalchemy as sa
+
+from knocktwice_worker import migrations
+from knocktwice_worker.embedded import EmbeddedServers
+from system import System
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture(scope="module")
+def doomed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServers]:
+    """PostgreSQL and Valkey of this module alone."""
+    embedded = EmbeddedServers(tmp_path_factory.mktemp("doomed"))
+    with embedded:
+        yield embedded
+
+
+@pytest.fixture
+def system(doomed: EmbeddedServers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+    """An empty installation on them, without workers."""
+    doomed.postgres.start()
+    doomed.valkey.start()
+    engine = sa.create_engine(doomed.postgres.servers.database_url, poolclass=sa.NullPool)
+    with engine.begin() as conn:
+        conn.execute(sa.text("DROP SCHEMA public CASCADE; CREATE SCHEMA public"))
+    migrations.upgrade(engine)
+    engine.dispose()
+    servers = doomed.postgres.servers
+    with System(servers.database_url, servers.broker_url, tmp_path_factory.mktemp("home")) as built:
+        built.redis.flushall()
+        yield built

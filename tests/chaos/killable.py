@@ -1,0 +1,78 @@
+"""A worker that ends at a named point as ``kill -9`` would end it. Only tests start it: ``celery -A killable worker``.
+
+``KILL_AT`` names the point. The shipped code has no hook: this module wraps its functions before the worker starts.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, NoReturn
+
+from knocktwice_worker import fallback, inbox, push, sms, store, tasks
+from knocktwice_worker.celery import app
+from knocktwice_worker.channels import Request
+from knocktwice_worker.limits import RedisLimits
+from knocktwice_worker.transport import Transport
+
+__all__ = ["POINTS", "app"]
+
+
+def _die(*_: object, **__: object) -> NoReturn:
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError("unreachable")
+
+
+def _before(owner: Any, name: str) -> None:
+    setattr(owner, name, _die)
+
+
+def _after(owner: Any, name: str) -> None:
+    original = getattr(owner, name)
+
+    @wraps(original)
+    def then_die(*args: Any, **kwargs: Any) -> None:
+        original(*args, **kwargs)
+        _die()
+
+    setattr(owner, name, then_die)
+
+
+def _after_the_provider_took(part_of_url: str) -> Callable[[], None]:
+    def arm() -> None:
+        original = Transport.send
+
+        def send(self: Transport, requests: list[Request]) -> object:
+            answers = original(self, requests)
+            if part_of_url in requests[0].url and requests[0].method == "POST":
+                _die()
+            return answers
+
+        Transport.send = send  # type: ignore[assignment, method-assign]
+
+    return arm
+
+
+#: Every step of the way at which a kill could leave something half done.
+POINTS: dict[str, Callable[[], None]] = {
+    "send_push before its rows are written": lambda: _before(store, "accept"),
+    "send_push before its rows are committed": lambda: _after(store, "accept"),
+    "send_push between its rows and the push": lambda: _before(push, "_deliver"),
+    "send_push after the provider took the push": _after_the_provider_took("messages:send"),
+    "send_push before the push's record is committed": lambda: _after(store, "record_push"),
+    "send_push before the message leaves the inbox": lambda: _before(inbox, "remove"),
+    "check_fallback before it counts": lambda: _before(fallback, "_apply_limits"),
+    "check_fallback between counting and its commit": lambda: _after(RedisLimits, "count"),
+    "check_fallback before the reservation is committed": lambda: _after(store, "reserve"),
+    "check_fallback between the reservation and send_sms": lambda: _before(tasks, "publish"),
+    "send_sms before it claims": lambda: _before(store, "claim_sms"),
+    "send_sms before its claim is committed": lambda: _after(store, "claim_sms"),
+    "send_sms between its claim and the provider": lambda: _before(sms, "deliver"),
+    "send_sms after the provider took the SMS": _after_the_provider_took("Messages.json"),
+    "send_sms before the SMS's record is committed": lambda: _after(store, "record_sms"),
+}
+
+if "KILL_AT" in os.environ:
+    POINTS[os.environ["KILL_AT"]]()

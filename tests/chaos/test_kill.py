@@ -1,0 +1,48 @@
+"""A worker killed at any line: nothing is lost, and nobody gets two SMS."""
+
+from __future__ import annotations
+
+import signal
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+from killable import POINTS
+
+from knocktwice import Recipient, Sms
+from system import PUSH, eventually
+
+if TYPE_CHECKING:
+    from system import System
+
+NUMBERS = [f"+1650555{n:04}" for n in range(200, 205)]
+PEOPLE = [Recipient(registrations=(f"silent-{number}",), phone=number) for number in NUMBERS]
+SOON = Sms(when="not_clicked", after=timedelta(seconds=0.5))
+
+
+@pytest.mark.parametrize("point", list(POINTS))
+def test_a_worker_killed_anywhere_leaves_one_sms_each(system: System, point: str) -> None:
+    doomed = system.start_worker("killable", KILL_AT=point)
+    ids = system.client.notify_many(PEOPLE, push=PUSH, sms=SOON)
+    code = doomed.wait(timedelta(seconds=60))
+    assert code == -signal.SIGKILL, f"the worker never came to this point\n{system.logs()}"
+    system.start_worker()
+    for id_, number in zip(ids, NUMBERS, strict=True):
+        assert system.ended(id_).state == "texted", system.logs()
+        assert len(system.sandbox.texts(number)) == 1
+    left = "SELECT count(*) FROM deliveries WHERE wake_at IS NOT NULL"
+    eventually(lambda: system.count(left) == 0, within=10, why=system.logs)
+    eventually(lambda: system.redis.hlen("knocktwice:inbox:messages") == 0, why=system.logs)
+
+
+@pytest.mark.parametrize("point", [point for point in POINTS if point.startswith("send_push")])
+def test_a_worker_killed_while_it_pushes_leaves_no_push_behind(system: System, point: str) -> None:
+    doomed = system.start_worker("killable", KILL_AT=point)
+    ids = system.client.notify_many(PEOPLE, push=PUSH)
+    assert doomed.wait(timedelta(seconds=60)) == -signal.SIGKILL, system.logs()
+    system.start_worker()
+    for id_, number in zip(ids, NUMBERS, strict=True):
+        assert system.ended(id_).state == "pushed", system.logs()
+        # A push that was repeated carries the same tag, so the phone shows one.
+        assert {p.notification_id for p in system.sandbox.pushes(f"silent-{number}")} == {str(id_)}
+        assert not system.sandbox.texts(number)

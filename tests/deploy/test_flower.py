@@ -1,0 +1,171 @@
+"""Flower with our configuration: closed unless a password is set, and without personal data in pages, API and search."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+import psutil
+import pytest
+from celery import Celery
+from flower.events import EventsState
+from flower.inspector import Inspector
+from tornado.options import options
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+CONFIG = Path(__file__).parent.parent.parent / "deploy" / "flowerconfig.py"
+PHONE = "+16505550199"
+EVERYWHERE = "0.0.0.0"  # noqa: S104 - what must be refused
+OURS = f"('{uuid4()} 1 notifications',)"
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _start(broker_url: str, home: Path, *options: str, **environment: str) -> subprocess.Popen[str]:
+    environment = {"KNOCKTWICE_HOME": str(home), "KNOCKTWICE_BROKER_URL": broker_url, **environment}
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("FLOWER_")}
+    return subprocess.Popen(
+        [sys.executable, "-m", "celery", "-A", "knocktwice_worker", "flower", f"--conf={CONFIG}", *options],
+        cwd=home,
+        env={**kept, **environment},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def _get(url: str, *, authorized: bool = True) -> str:
+    request = urllib.request.Request(url)  # noqa: S310 - our own server
+    if authorized:
+        request.add_header("Authorization", "Basic " + base64.b64encode(b"ada:lovelace").decode())
+    with urllib.request.urlopen(request, timeout=5) as answer:  # noqa: S310 - our own server
+        return str(answer.read().decode())
+
+
+def _until(found: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        try:
+            if found():
+                return
+        except (urllib.error.URLError, ConnectionError):
+            pass
+        time.sleep(0.05)
+    pytest.fail(f"{what} within 30 seconds")
+
+
+@pytest.fixture
+def flower(valkey_url: str, tmp_path: Path) -> Iterator[str]:
+    """Flower's address."""
+    port = _free_port()
+    process = _start(valkey_url, tmp_path, f"--port={port}", FLOWER_BASIC_AUTH="ada:lovelace")
+    url = f"http://127.0.0.1:{port}"
+    try:
+        _until(lambda: _get(f"{url}/healthcheck") == "OK", "Flower did not answer")
+        yield url
+    finally:
+        process.terminate()
+        process.communicate(timeout=30)
+
+
+def test_flower_shows_our_summaries_and_hides_what_others_tell_of_a_task(flower: str, valkey_url: str) -> None:
+    ours, foreign = str(uuid4()), str(uuid4())
+
+    def tell() -> bool:
+        # Events that are sent before Flower listens are lost, so they are told until they are seen.
+        with Celery(broker=valkey_url) as app, app.events.default_dispatcher(hostname="worker@test") as events:
+            for id_, args in ((ours, OURS), (foreign, f"['{PHONE}']")):
+                events.send(
+                    "task-received", uuid=id_, name="knocktwice.send_push", args=args, kwargs=f"{{'to': '{PHONE}'}}"
+                )
+                events.send("task-succeeded", uuid=id_, result=f"'{PHONE}'", runtime=0.1)
+        return {ours, foreign} <= set(json.loads(_get(f"{flower}/api/tasks")))
+
+    _until(tell, "Flower did not show the tasks")
+    tasks = json.loads(_get(f"{flower}/api/tasks"))
+    assert tasks[ours]["args"] == OURS
+    assert tasks[foreign]["args"] == tasks[foreign]["kwargs"] == tasks[foreign]["result"] == "(hidden)"
+    seen = [
+        _get(f"{flower}/api/tasks"),
+        _get(f"{flower}/api/task/info/{foreign}"),
+        _get(f"{flower}/task/{foreign}"),
+        _get(f"{flower}/tasks"),
+        _get(f"{flower}/metrics"),
+    ]
+    assert not any(PHONE in page for page in seen)
+    assert json.loads(_get(f"{flower}/api/tasks?search={PHONE.removeprefix('+')}")) == {}
+
+
+def test_flower_hides_the_arguments_that_a_worker_tells_of_its_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
+    for class_, name in ((EventsState, "event"), (Inspector, "_on_update"), (options, "add_parse_callback")):
+        monkeypatch.setattr(class_, name, getattr(class_, name))
+    exec(CONFIG.read_text(), {"__name__": "flowerconfig"})  # noqa: S102 - as Flower does it
+    inspector = Inspector(io_loop=None, capp=None, timeout=1)
+    task = {"id": "1", "name": "knocktwice.send_push", "args": [{"phone": PHONE}], "kwargs": {}}
+    inspector._on_update("worker@test", "active", [task])
+    inspector._on_update("worker@test", "reserved", [task | {"args": OURS}])
+    inspector._on_update("worker@test", "scheduled", [{"eta": None, "request": task}])
+    told = inspector.workers["worker@test"]
+    assert told["reserved"][0]["args"] == OURS
+    assert told["active"][0]["args"] == told["scheduled"][0]["request"]["args"] == "(hidden)"
+    assert PHONE not in str(told)
+
+
+def test_flower_asks_who_is_there_and_lets_nobody_act(flower: str) -> None:
+    for path in ("/", "/tasks", "/api/tasks", "/api/workers"):
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            _get(flower + path, authorized=False)
+        assert refused.value.code == 401
+        refused.value.close()
+    send = urllib.request.Request(f"{flower}/api/task/send-task/knocktwice.send_push", data=b"{}", method="POST")  # noqa: S310
+    send.add_header("Authorization", "Basic " + base64.b64encode(b"ada:lovelace").decode())
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(send, timeout=5)  # noqa: S310 - our own server
+    assert refused.value.code == 403
+    refused.value.close()
+
+
+@pytest.mark.parametrize(
+    ("options", "environment"),
+    [([f"--address={EVERYWHERE}"], {}), ([], {"FLOWER_ADDRESS": EVERYWHERE}), (["--address="], {})],
+)
+def test_flower_does_not_open_to_the_network_without_a_password(
+    options: list[str], environment: dict[str, str], valkey_url: str, tmp_path: Path
+) -> None:
+    process = _start(valkey_url, tmp_path, f"--port={_free_port()}", *options, **environment)
+    try:
+        _, told = process.communicate(timeout=30)
+    finally:
+        process.kill()
+    assert process.returncode == 1
+    assert "FLOWER_BASIC_AUTH" in told
+
+
+def test_flower_listens_to_this_machine_only_unless_told_otherwise(valkey_url: str, tmp_path: Path) -> None:
+    port = _free_port()
+    process = _start(valkey_url, tmp_path, f"--port={port}")
+    try:
+        _until(lambda: _get(f"http://127.0.0.1:{port}/healthcheck") == "OK", "Flower did not answer")
+        open_to = {
+            open_.laddr.ip for open_ in psutil.Process(process.pid).net_connections("tcp") if open_.status == "LISTEN"
+        }
+        assert open_to == {"127.0.0.1"}
+    finally:
+        process.terminate()
+        process.communicate(timeout=30)

@@ -1,0 +1,84 @@
+"""The README's examples run, its commands exist, and what it says about the code is what the code says."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from knocktwice_shared.names import INBOX_MESSAGES, Task
+from knocktwice_worker import cli
+from knocktwice_worker.celery import app as celery_app
+from knocktwice_worker.config import Settings
+from knocktwice_worker.lifecycle import EDGES, NotificationState
+
+if TYPE_CHECKING:
+    import redis
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+DOCUMENTS = [path for path in ROOT.glob("**/*.md") if ".venv" not in path.parts]
+
+
+def _blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+
+
+def test_the_example_of_an_application_sends_what_it_says(
+    valkey_url: str, valkey: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KNOCKTWICE_BROKER_URL", valkey_url)
+    names: dict[str, object] = {}
+    exec(_blocks("python")[0], names)  # noqa: S102 - our own README
+    accepted = [str(entry) for entry in valkey.hvals(INBOX_MESSAGES)]
+    for task in (Task.UPDATE_AUDIENCE, Task.SEND_PUSH, Task.RECORD_EVENTS, Task.CANCEL):
+        assert any(f'"task":"{task}"' in entry for entry in accepted), f"no {task} was accepted"
+    assert any(str(names["notification"]) in entry for entry in accepted)
+
+
+def test_the_example_of_a_test_passes() -> None:
+    for block in _blocks("python")[1:]:
+        exec(block, {})  # noqa: S102 - our own README
+
+
+def test_what_is_written_from_the_code_is_up_to_date() -> None:
+    done = subprocess.run(
+        [sys.executable, ROOT / "docs" / "generate.py", "--check"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_diagrams_show_exactly_the_allowed_changes_of_state() -> None:
+    notification, delivery = (
+        set(re.findall(r"^ +(\S+) --> (\w+)", block, re.MULTILINE)) for block in _blocks("mermaid")
+    )
+    assert {(old, new) for old, new in delivery if old != "[*]"} == {(str(old), str(new)) for old, new in EDGES}
+    assert {new for _, new in notification} == {str(state) for state in NotificationState}
+
+
+def test_the_readme_repeats_the_default_limits() -> None:
+    settings = Settings()
+    assert f"only once in {settings.sms_same_content_s:.0f} seconds" in README
+    assert f"at most {settings.sms_per_day} SMS per calendar day ({settings.sms_day_zone}" in README
+    assert settings.sms_unknown_grace_s == 120
+    assert "still not there after two minutes" in README
+
+
+def test_every_command_in_the_documents_exists() -> None:
+    text = "\n".join(path.read_text() for path in DOCUMENTS)
+    ours = {command.name or getattr(command.callback, "__name__", "") for command in cli.app.registered_commands}
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert set(re.findall(r"(?:^\$ |`|bin/)knocktwice ([a-z]+)", text, re.MULTILINE)) <= ours
+    assert set(re.findall(r"(?:^\$ |`)make ([a-z]+)", text, re.MULTILINE)) <= targets
+    assert set(re.findall(r"celery -A (\w+)", text)) == {"knocktwice_worker"}
+    assert celery_app.main == "knocktwice"
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_to_files_lead_somewhere(document: Path) -> None:
+    links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", document.read_text())
+    assert [link for link in links if not (document.parent / link).exists()] == []

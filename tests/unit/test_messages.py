@@ -1,0 +1,381 @@
+"""The validator: what is wrong is refused with the name of the field, whatever it is, and what is right comes out whole."""
+
+from __future__ import annotations
+
+import copy
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from knocktwice_shared.errors import InvalidMessage, UnsupportedVersion
+from knocktwice_shared.messages import (
+    Category,
+    DeviceRegistered,
+    DeviceUnregistered,
+    PhoneBound,
+    Platform,
+    Receipt,
+    When,
+    normalise_phone,
+    parse_audience,
+    parse_batch,
+    parse_cancellation,
+    parse_receipts,
+)
+
+ID = "019a9d3c-5a00-7000-8000-000000000001"
+AT = "2026-11-21T09:30:00+00:00"
+LONE = "\ud83d"
+DAY = 86_400
+
+BATCH: dict[str, Any] = {
+    "v": 1,
+    "id": ID,
+    "content": {"push": {"title": "Hello", "body": "Hello {{ name }}", "data": {"a": "b"}}, "sms": {"text": "Hi"}},
+    "plan": [{"channel": "sms", "when": "not_clicked", "after_s": 60}],
+    "category": "marketing",
+    "ttl_s": 90,
+    "reference": {"order": 4711},
+    "recipients": [{"id": ID, "user": "u-17", "params": {"name": "Ana"}, "key": "k"}],
+}
+RECEIPTS: dict[str, Any] = {"v": 1, "receipts": [{"notification": ID, "kind": "clicked", "at": AT}]}
+CANCEL: dict[str, Any] = {"v": 1, "ids": [ID], "keys": ["k"]}
+AUDIENCE: dict[str, Any] = {
+    "v": 1,
+    "changes": [
+        {"change": "register_device", "user": "u", "registration": "r", "at": AT},
+        {"change": "unregister_device", "registration": "r", "at": AT},
+        {"change": "bind_phone", "user": "u", "phone": "+16505550100", "at": AT},
+    ],
+}
+MISSING = object()
+
+
+def steps(path: str) -> list[str | int]:
+    """``recipients[0].phone`` as a list of names and places."""
+    return [int(part) if part.isdecimal() else part for part in path.replace("[", ".").replace("]", "").split(".")]
+
+
+def broken(message: dict[str, Any], path: str, value: object) -> Any:
+    """Return a copy of the message with something else, or nothing, at the path."""
+    other: Any = copy.deepcopy(message)
+    inside, (*outer, last) = other, steps(path)
+    for step in outer:
+        inside = inside[step]
+    if value is MISSING:
+        del inside[last]
+    else:
+        inside[last] = value
+    return other
+
+
+def deep() -> list[Any]:
+    """Return lists in lists, deeper than Python's encoder goes."""
+    nested: list[Any] = []
+    for _ in range(100_000):
+        nested = [nested]
+    return nested
+
+
+PUSH, PERSON = "content.push", "recipients[0]"
+
+BAD_BATCHES: list[tuple[str, object, str, str]] = [
+    # what is broken, how, the field that the error names, words of its problem
+    ("v", MISSING, "v", "is missing"),
+    ("v", "1", "v", "as a number"),
+    ("v", True, "v", "as a number"),
+    ("v", 1.0, "v", "as a number"),
+    ("id", MISSING, "id", "is missing"),
+    ("id", 7, "id", "must be a UUID"),
+    ("id", "x" * 36, "id", "must be a UUID"),
+    ("content", MISSING, "content", "is missing"),
+    ("content", "Hello", "content", "must be an object, not str"),
+    ("content.push", MISSING, PUSH, "is missing"),
+    ("content.sms", "Hi", "content.sms", "must be an object, not str"),
+    ("content.pusch", {}, "content.pusch", "not a field of the contract; known here: push, sms"),
+    ("content.push.title", MISSING, f"{PUSH}.title", "is missing"),
+    ("content.push.title", 7, f"{PUSH}.title", "must be text, not int"),
+    ("content.push.title", " \n", f"{PUSH}.title", "is empty"),
+    ("content.push.body", "nul \0", f"{PUSH}.body", "NUL"),
+    ("content.push.body", f"half {LONE}", f"{PUSH}.body", "surrogate"),
+    ("content.push.body", "x" * 3_900, PUSH, "3900 at most"),
+    ("content.push.body", "😀" * 1_000, PUSH, "3900 at most"),
+    ("content.push.body", "x" * 5_000, f"{PUSH}.body", "3900 at most"),
+    ("content.push.body", "Hello {{ nme }}", f"{PERSON}.params.nme", "is missing; content.push.body uses"),
+    ("content.push.title", "{{ 1 }} for you", f"{PUSH}.title", "a number"),
+    ("content.push.data", ["a"], f"{PUSH}.data", "must be an object, not list"),
+    ("content.push.data", {"a": 1}, f"{PUSH}.data.a", "must be text, not int"),
+    ("content.push.data", {"a": None}, f"{PUSH}.data.a", "is missing"),
+    ("content.push.data", {"": "x"}, f"{PUSH}.data.", "is empty"),
+    ("content.push.data", {"from": "x"}, f"{PUSH}.data.from", "choose another"),
+    ("content.push.data", {"knocktwice_id": "x"}, f"{PUSH}.data.knocktwice_id", "choose another"),
+    ("content.push.data", {"google.x": "x"}, f"{PUSH}.data.google.x", "choose another"),
+    ("content.push.link", "javascript:alert(1)", f"{PUSH}.link", "http or https"),
+    ("content.push.link", "https://a\nb", f"{PUSH}.link", "http or https"),
+    ("content.push.image", 7, f"{PUSH}.image", "must be text, not int"),
+    ("content.sms.text", "x" * 5_000, "content.sms.text", "5000 characters; 1600 at most"),
+    ("content.sms.text", "", "content.sms.text", "is empty"),
+    ("content.sms.text", "Hi {{ code }}", f"{PERSON}.params.code", "content.sms.text uses"),
+    ("plan", {}, "plan", "must be a list, not dict"),
+    ("plan", [BATCH["plan"][0]] * 2, "plan", "has 2 items; 0 to 1"),
+    ("plan[0]", "sms", "plan[0]", "must be an object, not str"),
+    ("plan[0].channel", "pigeon", "plan[0].channel", 'must be "sms"'),
+    ("plan[0].when", MISSING, "plan[0].when", "must be one of notifications_disabled, not_delivered, not_clicked"),
+    ("plan[0].when", "not_read", "plan[0].when", "must be one of"),
+    ("plan[0].when", 3, "plan[0].when", "must be one of"),
+    ("plan[0].when", -1, "plan[0].when", "must be one of"),
+    ("plan[0].when", True, "plan[0].when", "must be one of"),
+    ("plan[0].when", ["not_clicked"], "plan[0].when", "must be one of"),
+    ("plan[0].after_s", MISSING, "plan[0].after_s", "is missing"),
+    ("plan[0].after_s", "60", "plan[0].after_s", "must be a number of seconds"),
+    ("plan[0].after_s", True, "plan[0].after_s", "must be a number of seconds"),
+    ("plan[0].after_s", -1, "plan[0].after_s", "between 0 and 2592000 seconds (30 days)"),
+    ("plan[0].after_s", 31 * DAY, "plan[0].after_s", "(30 days)"),
+    ("plan[0].after_s", float("nan"), "plan[0].after_s", "(30 days)"),
+    ("plan[0].after_s", float("inf"), "plan[0].after_s", "(30 days)"),
+    ("plan[0].after_s", 10**400, "plan[0].after_s", "(30 days)"),
+    ("category", "spam", "category", "must be one of transactional, marketing, critical"),
+    ("category", {}, "category", "must be one of"),
+    ("catgeory", "marketing", "catgeory", "not a field of the contract"),
+    ("line\nbreak \0", "x", "line\\nbreak \\x00", "not a field of the contract"),
+    ("ttl_s", 29 * DAY, "ttl_s", "(28 days)"),
+    ("ttl_s", "90", "ttl_s", "must be a number of seconds"),
+    ("reference", [], "reference", "must be an object, not list"),
+    ("reference", {"a": "x" * 4_096}, "reference", "4096 at most"),
+    ("reference", {"a": "\0"}, "reference", "NUL"),
+    ("reference", {"a": "\\\0"}, "reference", "NUL"),
+    ("reference", {"a": [LONE]}, "reference", "surrogate"),
+    ("reference", {"a": float("nan")}, "reference", "JSON cannot carry"),
+    ("reference", {"a": deep()}, "reference", "JSON cannot carry"),
+    ("reference", {"a": datetime(2026, 1, 1, tzinfo=UTC)}, "reference", "JSON cannot carry"),
+    ("reference", {"a": {"__type__": "uuid"}}, "reference", "__type__"),
+    ("reference", {7: "x"}, "reference", "must have text as names"),
+    ("recipients", MISSING, "recipients", "is missing"),
+    ("recipients", [], "recipients", "has 0 items; 1 to 500"),
+    ("recipients", BATCH["recipients"] * 501, "recipients", "has 501 items; 1 to 500"),
+    ("recipients", "u-17", "recipients", "must be a list, not str"),
+    ("recipients[0]", "u-17", PERSON, "must be an object, not str"),
+    ("recipients[0].id", MISSING, f"{PERSON}.id", "is missing"),
+    ("recipients[0].user", MISSING, PERSON, "names nobody"),
+    ("recipients[0].user", 17, f"{PERSON}.user", "must be text, not int"),
+    ("recipients[0].user", "x" * 201, f"{PERSON}.user", "200 at most"),
+    ("recipients[0].user", "", f"{PERSON}.user", "is empty"),
+    ("recipients[0].phone", "+16505550100", PERSON, "gives both"),
+    ("recipients[0].registrations", ["r"], PERSON, "gives both"),
+    ("recipients[0].registrations", "r", f"{PERSON}.registrations", "must be a list, not str"),
+    ("recipients[0].email", "a@b", f"{PERSON}.email", "not a field of the contract"),
+    ("recipients[0].params", MISSING, f"{PERSON}.params.name", "is missing"),
+    ("recipients[0].params", "Ana", f"{PERSON}.params", "must be an object, not str"),
+    ("recipients[0].params.name", "x" * 4_096, f"{PERSON}.params", "4096 at most"),
+    ("recipients[0].params.name", "\0", f"{PERSON}.params", "NUL"),
+    ("recipients[0].key", "x" * 201, f"{PERSON}.key", "200 at most"),
+    ("recipients[0].key", LONE, f"{PERSON}.key", "surrogate"),
+]
+
+BAD_OTHERS: list[tuple[Any, dict[str, Any], str, object, str, str]] = [
+    (parse_receipts, RECEIPTS, "receipts", [], "receipts", "1 to 500"),
+    (parse_receipts, RECEIPTS, "receipts", RECEIPTS["receipts"] * 501, "receipts", "1 to 500"),
+    (parse_receipts, RECEIPTS, "receipts[0]", None, "receipts[0]", "is missing"),
+    (parse_receipts, RECEIPTS, "receipts[0].notification", "x", "receipts[0].notification", "must be a UUID"),
+    (parse_receipts, RECEIPTS, "receipts[0].kind", "seen", "receipts[0].kind", "must be one of delivered, clicked"),
+    (parse_receipts, RECEIPTS, "receipts[0].at", MISSING, "receipts[0].at", "ISO 8601"),
+    (parse_receipts, RECEIPTS, "receipts[0].at", "2026-11-21T09:30:00", "receipts[0].at", "with an offset"),
+    (parse_receipts, RECEIPTS, "receipts[0].at", "yesterday", "receipts[0].at", "ISO 8601"),
+    (parse_receipts, RECEIPTS, "receipts[0].at", 1_764_000_000, "receipts[0].at", "ISO 8601"),
+    (parse_receipts, RECEIPTS, "receipts[0].at", "0001-01-01T00:00:00+14:00", "receipts[0].at", "ISO 8601"),
+    (parse_receipts, RECEIPTS, "receipts[0].registration", "", "receipts[0].registration", "is empty"),
+    (parse_cancellation, CANCEL, "ids", [ID] * 501, "ids", "0 to 500"),
+    (parse_cancellation, CANCEL, "ids[0]", "x", "ids[0]", "must be a UUID"),
+    (parse_cancellation, CANCEL, "keys[0]", 7, "keys[0]", "must be text, not int"),
+    (parse_audience, AUDIENCE, "changes", [], "changes", "1 to 500"),
+    (parse_audience, AUDIENCE, "changes[0].change", "delete_user", "changes[0].change", "must be one of"),
+    (parse_audience, AUDIENCE, "changes[0].change", [], "changes[0].change", "must be one of"),
+    (parse_audience, AUDIENCE, "changes[0].user", MISSING, "changes[0].user", "is missing"),
+    (parse_audience, AUDIENCE, "changes[0].platform", "symbian", "changes[0].platform", "android, ios, web"),
+    (parse_audience, AUDIENCE, "changes[0].notifications_enabled", 1, "changes[0].notifications_enabled", "true or"),
+    (parse_audience, AUDIENCE, "changes[0].time_zone", "x" * 65, "changes[0].time_zone", "64 at most"),
+    (parse_audience, AUDIENCE, "changes[1].user", "u", "changes[1].user", "not a field of the contract"),
+    (parse_audience, AUDIENCE, "changes[2].phone", "0650555", "changes[2].phone", "E.164"),
+    (parse_audience, AUDIENCE, "changes[2].at", MISSING, "changes[2].at", "ISO 8601"),
+]
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "field", "problem"), BAD_BATCHES, ids=lambda v: f"{v!a:.30}" if isinstance(v, str) else ""
+)
+def test_a_wrong_batch_is_refused_with_the_name_of_the_field(
+    path: str, value: object, field: str, problem: str
+) -> None:
+    with pytest.raises(InvalidMessage) as caught:
+        parse_batch(broken(BATCH, path, value))
+    assert caught.value.field == field
+    assert problem in caught.value.problem
+    assert not isinstance(caught.value, UnsupportedVersion)
+    str(caught.value).encode()
+
+
+@pytest.mark.parametrize(("parse", "message", "path", "value", "field", "problem"), BAD_OTHERS)
+def test_other_wrong_messages_are_refused_likewise(
+    parse: Any, message: dict[str, Any], path: str, value: object, field: str, problem: str
+) -> None:
+    with pytest.raises(InvalidMessage) as caught:
+        parse(broken(message, path, value))
+    assert caught.value.field == field
+    assert problem in caught.value.problem
+
+
+@pytest.mark.parametrize("parse", [parse_batch, parse_receipts, parse_cancellation, parse_audience])
+@pytest.mark.parametrize("message", [None, 7, "text", [], True])
+def test_what_is_no_object_is_no_message(parse: Any, message: object) -> None:
+    with pytest.raises(InvalidMessage, match="^message: must be a JSON object"):
+        parse(message)
+
+
+@pytest.mark.parametrize("parse", [parse_batch, parse_receipts, parse_cancellation, parse_audience])
+@pytest.mark.parametrize("version", [0, 2, -1, 10**400])
+def test_an_unknown_version_says_which_side_is_old(parse: Any, version: int) -> None:
+    with pytest.raises(UnsupportedVersion, match="this side speaks version 1. Upgrade the older side"):
+        parse({"v": version, "something": "new"})
+
+
+@pytest.mark.parametrize("empty", [{}, {"ids": [], "keys": []}, {"ids": None}])
+def test_a_cancellation_of_nothing_is_refused(empty: dict[str, Any]) -> None:
+    with pytest.raises(InvalidMessage, match="^ids: is empty and so is keys"):
+        parse_cancellation({"v": 1} | empty)
+
+
+@pytest.mark.parametrize(
+    "number",
+    ["", "+", "6505550100", "+06505550100", "+123456", "+1234567890123456", "+1650555O100", "00491701234567"]
+    + ["+١٦٥٠٥٥٥٠١٠٠", "+1650555010٠", "tel:+16505550100", "+16505550100 ext. 7", "++16505550100", "+1650\x005550100"]
+    + [16505550100, None, [], {}],
+)
+def test_what_is_no_number_in_e164_is_refused_and_not_quoted(number: object) -> None:
+    with pytest.raises(InvalidMessage) as caught:
+        normalise_phone(number, "recipients[0].phone")
+    problem = "must be a phone number in E.164, like +16505550100 (a plus, country code, 7 to 15 digits)"
+    assert str(caught.value) == f"recipients[0].phone: {problem}"
+
+
+@pytest.mark.parametrize(
+    "number",
+    ["+16505550100", "+1 (650) 555-0100", " +1.650.555.0100\n", "\u202a+1\u00a0650\u2011555\u20130100\u202c"],
+)
+def test_a_number_may_be_decorated_and_comes_out_bare(number: str) -> None:
+    assert normalise_phone(number) == "+16505550100"
+
+
+@pytest.mark.parametrize(("number", "when"), [(0, When.NOTIFICATIONS_DISABLED), (1, "not_delivered"), (2, "not_clicked")])
+def test_tencents_numbers_name_the_conditions(number: int, when: str) -> None:
+    assert parse_batch(broken(BATCH, "plan[0].when", number)).plan[0].when is When(when)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{{ name | default: 'you' }}",
+        "{% if other %}{{ other }}{% endif %}",
+        "{{ true }}",
+        "{{ 'literal' }}",
+        "{{- name -}}",
+        "{{ name.first }}",
+        "{ name }",
+    ],
+)
+def test_only_a_plain_placeholder_asks_for_its_value(text: str) -> None:
+    parse_batch(broken(BATCH, "content.push.body", text))
+
+
+def test_a_whole_batch_comes_out_as_it_went_in() -> None:
+    batch = parse_batch(json.loads(json.dumps(BATCH)))
+    assert batch.id == UUID(ID)
+    assert (batch.push.title, batch.push.body, batch.push.data) == ("Hello", "Hello {{ name }}", {"a": "b"})
+    assert batch.sms_text == "Hi"
+    assert [(s.channel, s.when, s.after) for s in batch.plan] == [("sms", When.NOT_CLICKED, timedelta(minutes=1))]
+    assert (batch.category, batch.ttl, batch.reference) == (Category.MARKETING, timedelta(seconds=90), {"order": 4711})
+    person = batch.recipients[0]
+    assert (person.id, person.user, person.params, person.key) == (UUID(ID), "u-17", {"name": "Ana"}, "k")
+
+
+@pytest.mark.parametrize("field", ["plan", "category", "ttl_s", "reference", "content.sms", "content.push.data"])
+def test_null_is_the_same_as_leaving_a_field_out(field: str) -> None:
+    assert parse_batch(broken(BATCH, field, None)) == parse_batch(broken(BATCH, field, MISSING))
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("plan[0].after_s", 0),
+        ("plan[0].after_s", 30 * DAY),
+        ("ttl_s", 28 * DAY),
+        ("recipients", [{"id": ID, "user": "u", "params": {"name": None}}] * 500),
+        ("recipients[0].user", "Zoë 😀 \u202e"),
+        ("content.sms.text", "😀" * 1_600),
+        ("content.push.body", "x" * 3_800),
+        ("content.push.data", {"empty": ""}),
+        ("reference", {"text": "\\u0000 spelt out", "big": 10**300, "nested": [{"a": None}]}),
+    ],
+)
+def test_the_utmost_is_accepted(path: str, value: object) -> None:
+    parse_batch(broken(BATCH, path, value))
+
+
+def test_receipts_come_out_in_utc() -> None:
+    (receipt,) = parse_receipts(broken(RECEIPTS, "receipts[0].at", "2026-11-21T10:30:00+01:00"))
+    assert (receipt.notification, receipt.kind) == (UUID(ID), Receipt.CLICKED)
+    assert receipt.at == datetime(2026, 11, 21, 9, 30, tzinfo=UTC)
+    assert receipt.at.tzinfo is UTC
+
+
+def test_each_change_of_the_audience_has_its_type() -> None:
+    moment = datetime(2026, 11, 21, 9, 30, tzinfo=UTC)
+    message = broken(AUDIENCE, "changes[0].platform", "ios")
+    assert parse_audience(message) == (
+        DeviceRegistered("u", "r", moment, platform=Platform.IOS),
+        DeviceUnregistered("r", moment),
+        PhoneBound("u", "+16505550100", moment),
+    )
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(), max_size=20),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(st.characters(), max_size=10), inner, max_size=4),
+    max_leaves=20,
+)
+PLACES = [
+    (parse, message, path)
+    for parse, message, paths in (
+        (parse_batch, BATCH, [row[0] for row in BAD_BATCHES if row[1] is not MISSING]),
+        (parse_receipts, RECEIPTS, [row[2] for row in BAD_OTHERS if row[0] is parse_receipts]),
+        (parse_cancellation, CANCEL, ["ids", "keys", "ids[0]", "keys[0]"]),
+        (parse_audience, AUDIENCE, [row[2] for row in BAD_OTHERS if row[0] is parse_audience]),
+    )
+    for path in paths
+]
+
+
+@given(st.sampled_from(PLACES), JSON)
+def test_any_json_anywhere_in_a_message_is_accepted_or_refused_by_name(
+    place: tuple[Any, dict[str, Any], str], value: object
+) -> None:
+    parse, message, path = place
+    try:
+        parse(broken(message, path, value))
+    except InvalidMessage as error:
+        assert error.field
+        str(error).encode()
+        assert "\0" not in str(error)
+
+
+@given(JSON)
+def test_any_json_as_a_message_is_refused_by_name(value: object) -> None:
+    for parse in (parse_batch, parse_receipts, parse_cancellation, parse_audience):
+        with pytest.raises(InvalidMessage):
+            parse(value)
+        with pytest.raises(InvalidMessage):
+            parse({"v": 1, "x": value})

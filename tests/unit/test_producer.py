@@ -1,0 +1,282 @@
+"""What an application sees: ids come back, mistakes are named in the caller's own words, and importing costs nothing."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+from uuid import UUID, uuid4
+
+import pytest
+
+import knocktwice
+from knocktwice import Client, InvalidMessage, KnocktwiceError, Push, Receipt, ReceiptEvent, Recipient, Sms, When
+from knocktwice.testing import RecordingClient
+from knocktwice_shared.ids import created_at
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+PUSH = Push("Hello", "World")
+UNKNOWN = "019a9d3c-5a00-7000-8000-000000000009"
+
+
+@pytest.fixture
+def client() -> RecordingClient:
+    return RecordingClient()
+
+
+def test_notify_returns_the_id_of_what_is_sent(client: RecordingClient) -> None:
+    before = datetime.now(UTC) - timedelta(seconds=1)
+    id_ = client.notify(user="u-17", push=PUSH, params={"a": 1}, reference={"order": 4711}, ttl=timedelta(minutes=1))
+    sent = client.assert_notified("u-17")
+    assert sent.id == id_
+    assert id_.version == 7
+    assert before <= created_at(id_)
+    assert (sent.push, sent.sms, sent.recipient.params) == (PUSH, None, {"a": 1})
+    assert (sent.batch.reference, sent.batch.ttl) == ({"order": 4711}, timedelta(minutes=1))
+
+
+def test_an_sms_follows_in_the_words_of_the_call(client: RecordingClient) -> None:
+    sms = Sms("Hi", when="not_clicked", after=timedelta(minutes=2))
+    client.notify(registrations=["r"], phone="+1 (650) 555-0100", push=PUSH, sms=sms, category="critical")
+    sent = client.notifications[0]
+    assert sent.sms is not None
+    assert (sent.sms.channel, sent.sms.when, sent.sms.after) == ("sms", When.NOT_CLICKED, timedelta(minutes=2))
+    assert (sent.batch.sms_text, sent.batch.category) == ("Hi", "critical")
+    assert (sent.recipient.phone, sent.recipient.registrations) == ("+16505550100", ("r",))
+
+
+def test_a_repeated_key_returns_the_first_id_and_notifies_nobody(client: RecordingClient) -> None:
+    first = client.notify(user="u-17", push=PUSH, key="order-4711")
+    assert client.notify(user="u-17", push=PUSH, key="order-4711") == first
+    assert client.notify(user="u-17", push=PUSH, key="order-4712") != first
+    assert len(client.notifications) == 2
+
+
+def test_a_key_used_twice_in_one_call_is_one_notification(client: RecordingClient) -> None:
+    ids = client.notify_many([Recipient("a", key="k"), Recipient("b"), Recipient("c", key="k")], push=PUSH)
+    assert ids[0] == ids[2] != ids[1]
+    assert [n.recipient.user for n in client.notifications] == ["a", "b"]
+
+
+def test_many_travel_in_batches_of_500_and_their_ids_come_back_in_order(client: RecordingClient) -> None:
+    ids = client.notify_many([f"u-{i}" for i in range(1_201)], push=PUSH)
+    assert len(set(ids)) == 1_201
+    assert [(n.recipient.user, n.id) for n in client.notifications] == [(f"u-{i}", ids[i]) for i in range(1_201)]
+    batches = [n.batch.id for n in client.notifications]
+    assert [batches.count(batch) for batch in dict.fromkeys(batches)] == [500, 500, 201]
+
+
+def test_a_list_with_a_mistake_sends_nothing_and_a_generator_what_came_before(client: RecordingClient) -> None:
+    people = [Recipient(f"u-{i}") for i in range(700)] + [Recipient(registrations=["r"], phone="0650")]
+    with pytest.raises(InvalidMessage, match=r"^recipients\[700\]\.phone: must be a phone number"):
+        client.notify_many(people, push=PUSH)
+    client.assert_nobody_notified()
+    with pytest.raises(InvalidMessage, match=r"^recipients\[700\]\.phone: must be a phone number"):
+        client.notify_many((person for person in people), push=PUSH)
+    assert len(client.notifications) == 500
+
+
+def test_a_generator_is_not_drawn_ahead_of_what_is_sent(client: RecordingClient) -> None:
+    seen: list[int] = []
+
+    def people() -> Iterator[str]:
+        for i in range(1_001):
+            seen.append(len(client.notifications))
+            yield f"u-{i}"
+
+    client.notify_many(people(), push=PUSH)
+    assert (seen[499], seen[500], seen[1_000]) == (0, 500, 1_000)
+
+
+def test_nobody_to_notify_is_no_mistake(client: RecordingClient) -> None:
+    assert client.notify_many([], push=PUSH) == []
+    client.assert_nobody_notified()
+
+
+def test_a_recipients_own_id_is_kept(client: RecordingClient) -> None:
+    mine = uuid4()
+    assert client.notify_many([Recipient("u", id=mine)], push=PUSH) == [mine]
+
+
+MISTAKES: list[tuple[str, str, dict[str, Any]]] = [
+    ("phone", "must be a phone number", {"user": None, "phone": "0650"}),
+    ("recipient", "names nobody", {"user": None}),
+    ("recipient", "gives both", {"phone": "+16505550100"}),
+    ("user", "must be text, not int", {"user": 17}),
+    ("user", "200 at most", {"user": "x" * 201}),
+    ("registrations", "must be a list, not str", {"user": None, "registrations": "token"}),
+    ("registrations[1]", "is empty", {"user": None, "registrations": ["a", ""]}),
+    ("push", "must be a Push, not str", {"push": "Hello"}),
+    ("push.title", "is empty", {"push": Push("", "World")}),
+    ("push.body", "must be text, not int", {"push": Push("Hello", cast("str", 7))}),
+    ("push", "4 KB", {"push": Push("Hello", "x" * 3_900)}),
+    ("push.data.content.id", "must be text, not int", {"push": Push("a", "b", {"content.id": cast("str", 5)})}),
+    ("push.link", "http or https", {"push": Push("a", "b", link="ftp://x")}),
+    ("sms", "must be a Sms, not str", {"sms": "Hi"}),
+    ("sms.text", "1600 at most", {"sms": Sms("x" * 5_000)}),
+    ("sms.when", "must be one of", {"sms": Sms(when="never")}),
+    ("sms.when", "must be one of", {"sms": Sms(when=3)}),
+    ("sms.after", "(30 days)", {"sms": Sms(after=timedelta(days=31))}),
+    ("sms.after", "(30 days)", {"sms": Sms(after=timedelta(seconds=-1))}),
+    ("category", "must be one of", {"category": "spam"}),
+    ("ttl", "must be a timedelta, not int", {"ttl": 60}),
+    ("ttl", "(28 days)", {"ttl": timedelta(days=29)}),
+    ("reference", "must be an object, not list", {"reference": [1]}),
+    ("reference", "JSON cannot carry", {"reference": {"at": datetime(2026, 1, 1, tzinfo=UTC)}}),
+    ("params", "must be an object, not list", {"params": ["Ana"]}),
+    ("params.name", "is missing; push.body uses {{ name }}", {"push": Push("Hi", "{{ name }}")}),
+    ("params.code", "is missing; sms.text uses {{ code }}", {"sms": Sms("{{ code }}")}),
+    ("key", "200 at most", {"key": "x" * 201}),
+    ("key", "is empty", {"key": ""}),
+]
+
+
+@pytest.mark.parametrize(("field", "problem", "arguments"), MISTAKES)
+def test_a_mistake_is_named_in_the_callers_words(
+    client: RecordingClient, field: str, problem: str, arguments: dict[str, Any]
+) -> None:
+    with pytest.raises(InvalidMessage) as caught:
+        client.notify(**({"user": "u-17", "push": PUSH} | arguments))
+    assert caught.value.field == field
+    assert problem in caught.value.problem
+    client.assert_nobody_notified()
+
+
+def test_a_delay_that_is_no_timedelta_is_refused_where_it_is_written() -> None:
+    with pytest.raises(InvalidMessage, match=r"^sms.after: must be a timedelta, like timedelta\(minutes=5\), not int"):
+        Sms(after=cast("timedelta", 300))
+
+
+@pytest.mark.parametrize(
+    ("call", "complaint"),
+    [
+        (lambda c: c.notify_many("u-17", push=PUSH), "recipients: must be several"),
+        (lambda c: c.notify_many(Recipient("u-17"), push=PUSH), "recipients: must be several"),
+        (lambda c: c.notify_many([17], push=PUSH), r"recipients\[0\]: must be a Recipient, not int"),
+        (lambda c: c.notify_many(["a", ""], push=PUSH), r"recipients\[1\].user: is empty"),
+        (lambda c: c.record_delivered("x"), "notification_id: must be a UUID"),
+        (lambda c: c.record_clicked(UNKNOWN, at=datetime(2026, 1, 1)), "at: must be an ISO 8601 time with an off"),  # noqa: DTZ001
+        (lambda c: c.record_clicked(UNKNOWN, at="now"), "at: must be a datetime, not str"),
+        (lambda c: c.record_clicked(UNKNOWN, registration=7), "registration: must be text, not int"),
+        (lambda c: c.record_receipts([7]), r"receipts\[0\]: must be a ReceiptEvent, not int"),
+        (lambda c: c.cancel(), "ids: is empty"),
+        (lambda c: c.cancel("x"), r"ids\[0\]: must be a UUID"),
+        (lambda c: c.cancel(*[UNKNOWN] * 600, "x"), r"ids\[600\]: must be a UUID"),
+        (lambda c: c.cancel(key=""), "key: is empty"),
+        (lambda c: c.register_device("", "r"), "user: is empty"),
+        (lambda c: c.register_device("u", "r", platform="symbian"), "platform: must be one of android, ios, web"),
+        (lambda c: c.register_device("u", "r", notifications_enabled="yes"), "notifications_enabled: must be true"),
+        (lambda c: c.register_device("u", None), "registration: is missing"),
+        (lambda c: c.unregister_device(7), "registration: must be text, not int"),
+        (lambda c: c.bind_phone("u", "0650"), "phone: must be a phone number"),
+    ],
+)
+def test_every_call_names_its_own_arguments(
+    client: RecordingClient, call: Callable[[Any], object], complaint: str
+) -> None:
+    with pytest.raises(InvalidMessage, match=f"^{complaint}"):
+        call(client)
+
+
+def test_receipts_cancellations_and_changes_are_recorded(client: RecordingClient) -> None:
+    id_ = client.notify(user="u", push=PUSH)
+    moment = datetime(2026, 11, 21, 9, 30, tzinfo=UTC)
+    client.record_delivered(id_, registration="r", at=moment)
+    client.record_clicked(str(id_))
+    client.record_receipts(iter([ReceiptEvent(id_, Receipt.CLICKED, moment)]))
+    client.cancel(id_, key="k")
+    client.register_device("u", "r", platform="web", locale="de-AT")
+    client.register_device("u", "s")
+    client.unregister_device("s")
+    client.bind_phone("u", "+16505550100")
+    client.bind_phone("w", "+16505550101")
+    client.bind_phone("w", None)
+    assert [(r.notification, r.kind) for r in client.receipts] == [(id_, "delivered"), (id_, "clicked"), (id_, "clicked")]
+    assert (client.receipts[0].registration, client.receipts[0].at) == ("r", moment)
+    assert (client.cancelled[0].ids, client.cancelled[0].keys) == ((id_,), ("k",))
+    assert list(client.devices) == ["r"]
+    assert client.phones == {"u": "+16505550100"}
+    client.clear()
+    assert (client.notifications, client.receipts, client.cancelled, client.changes) == ([], [], [], [])
+
+
+def test_many_cancellations_are_split(client: RecordingClient) -> None:
+    ids = [uuid4() for _ in range(501)]
+    client.cancel(*ids)
+    assert [len(c.ids) for c in client.cancelled] == [500, 1]
+
+
+def test_an_application_test_reads_who_was_notified_instead(client: RecordingClient) -> None:
+    client.notify(user="u-18", push=PUSH)
+    with pytest.raises(AssertionError, match="u-17 was not notified; notified: u-18"):
+        client.assert_notified("u-17")
+    with pytest.raises(AssertionError, match="1 notifications were sent"):
+        client.assert_nobody_notified()
+
+
+def test_importing_the_producer_loads_nothing_heavy_and_no_broker_library() -> None:
+    heavy = ["sqlalchemy", "twilio", "firebase_admin", "celery", "pydantic", "kombu", "redis", "knocktwice_worker"]
+    program = f"import sys, json, knocktwice; print(json.dumps([m for m in {heavy} if m in sys.modules]))"
+    output = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, text=True).stdout
+    assert json.loads(output) == []
+
+
+def test_the_packages_say_that_they_are_typed_and_export_what_they_name() -> None:
+    for package in (knocktwice, sys.modules["knocktwice_shared"]):
+        assert (Path(str(package.__file__)).parent / "py.typed").is_file()
+    for name in knocktwice.__all__:
+        assert getattr(knocktwice, name).__doc__
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "localhost:6379",
+        "http://:s3cret@host",
+        "redis:",
+        "redis://:s3c/ret@host/0",
+        "redis://:s3c#ret@host/0",
+        "redis://:s3c;ret@host/0",
+        "redis://:3;cret@host/0",
+        "redis://:s3cret@host/mydb",
+        "redis://:s3cret@host:99999/0",
+        "redis://[::1",
+        "redis+socket://",
+    ],
+)
+def test_a_url_that_cannot_be_one_is_refused_at_once_and_not_quoted(url: str) -> None:
+    with pytest.raises(KnocktwiceError, match="^KNOCKTWICE_BROKER_URL") as caught:
+        Client(url)
+    assert "s3c" not in str(caught.value)
+    assert "cret" not in str(caught.value)
+    assert caught.value.__cause__ is None
+
+
+def test_without_a_broker_the_error_says_how_to_name_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("KNOCKTWICE_BROKER_URL", raising=False)
+    monkeypatch.delenv("KNOCKTWICE_BROKER_URL_FILE", raising=False)
+    with pytest.raises(KnocktwiceError, match=r"pass Client\(broker_url\) or set KNOCKTWICE_BROKER_URL"):
+        Client()
+
+
+def test_the_url_may_come_from_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    file = tmp_path / "url"
+    monkeypatch.setenv("KNOCKTWICE_BROKER_URL_FILE", str(file))
+    with pytest.raises(KnocktwiceError, match="KNOCKTWICE_BROKER_URL_FILE: cannot read .*: No such file"):
+        Client()
+    file.write_bytes(b"\xff\xfe")
+    with pytest.raises(KnocktwiceError, match="does not hold text"):
+        Client()
+    file.write_text("redis://host/0\n")
+    Client()
+
+
+def test_an_id_says_when_it_was_made_and_is_never_made_twice() -> None:
+    ids = {RecordingClient().notify(user="u", push=PUSH) for _ in range(200)}
+    assert len(ids) == 200
+    assert all(isinstance(i, UUID) and i.variant == "specified in RFC 4122" for i in ids)
