@@ -19,8 +19,12 @@ from flower.inspector import Inspector
 from tornado.options import options
 
 HIDDEN = "(hidden)"
-#: What our producer and workers let others see of a task's arguments: an id, or a count of things and the first id.
-_SHOWN = re.compile(r"\('?(\d+ \w+: )?[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}( \d+ \w+| again)?(, …)?'?,\)|\(\)|\{\}")
+#: What our producer and workers say of a task: an id, a count with the first id, or the kind of an error.
+_SHOWN = re.compile(
+    r"""\('?(\d+\ \w+:\ )? [0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12} (\ \d+\ \w+|\ again|,\ …)? '?,\)
+    | TaskFailed\("\w+;\ see\ the\ worker's\ log"\) | \(\) | \{\} | None""",
+    re.VERBOSE,
+)
 _TOLD = ("args", "kwargs", "result", "exception", "traceback")
 
 # Looking is enough for most; FLOWER_READ_ONLY=false lets whoever logs in stop workers and send tasks.
@@ -29,8 +33,8 @@ read_only = os.environ.get("FLOWER_READ_ONLY", "true")
 
 def visible(value: object) -> str | None:
     """Return what may be shown of a task's arguments or result: our own summaries of ids and counts, else a placeholder."""
-    if value in (None, "", "None"):
-        return None if value is None else str(value)
+    if value is None or value == "":
+        return None
     return value if isinstance(value, str) and _SHOWN.fullmatch(value) else HIDDEN
 
 
@@ -39,7 +43,7 @@ def _hide(task: dict[str, Any]) -> dict[str, Any]:
 
 
 def _hide_reported(method: str, response: Any) -> Any:
-    """Hide the arguments in a worker's answer about its tasks; it tells them in full, whatever the message's summary is."""
+    """Hide the arguments in a worker's answer about its tasks."""
     if method == "scheduled":
         return [task | {"request": _hide(task["request"])} for task in response]
     return [_hide(task) for task in response] if method in ("active", "reserved") else response

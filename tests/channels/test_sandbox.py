@@ -183,9 +183,9 @@ def test_a_revoked_token_sends_nothing_more(google: httpx.Client, sandbox: Sandb
     assert post_push(google, {"token": "x"}).status_code == 401
 
 
-def test_a_token_ends_after_its_hour(google: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_token_ends_after_its_hour(google: httpx.Client, sandbox: Sandbox) -> None:
     later = time.monotonic() + 3600
-    monkeypatch.setattr("knocktwice_worker.sandbox.accounts.time.monotonic", lambda: later)
+    sandbox._accounts._now = lambda: later
     assert post_push(google, {"token": "x"}).status_code == 401
 
 

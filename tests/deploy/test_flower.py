@@ -12,7 +12,7 @@ import time
 import urllib.error
 import urllib.request
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import psutil
@@ -20,10 +20,15 @@ import pytest
 from celery import Celery
 from flower.events import EventsState
 from flower.inspector import Inspector
-from tornado.options import options
+
+from knocktwice import Client, Push, Recipient
+from knocktwice_shared.names import Queue
+from knocktwice_worker.tasks import TaskFailed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    import redis
 
 CONFIG = Path(__file__).parent.parent.parent / "deploy" / "flowerconfig.py"
 PHONE = "+16505550199"
@@ -112,10 +117,18 @@ def test_flower_shows_our_summaries_and_hides_what_others_tell_of_a_task(flower:
     assert json.loads(_get(f"{flower}/api/tasks?search={PHONE.removeprefix('+')}")) == {}
 
 
-def test_flower_hides_the_arguments_that_a_worker_tells_of_its_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
-    for class_, name in ((EventsState, "event"), (Inspector, "_on_update"), (options, "add_parse_callback")):
+@pytest.fixture
+def configuration(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """The names that the configuration defines, loaded as Flower does it, for this test only."""
+    for class_, name in ((EventsState, "event"), (Inspector, "_on_update")):
         monkeypatch.setattr(class_, name, getattr(class_, name))
-    exec(CONFIG.read_text(), {"__name__": "flowerconfig"})  # noqa: S102 - as Flower does it
+    names: dict[str, Any] = {"__name__": "flowerconfig"}
+    exec(CONFIG.read_text(), names)  # noqa: S102 - as Flower does it
+    return names
+
+
+@pytest.mark.usefixtures("configuration")
+def test_flower_hides_the_arguments_that_a_worker_tells_of_its_tasks() -> None:
     inspector = Inspector(io_loop=None, capp=None, timeout=1)
     task = {"id": "1", "name": "knocktwice.send_push", "args": [{"phone": PHONE}], "kwargs": {}}
     inspector._on_update("worker@test", "active", [task])
@@ -125,6 +138,27 @@ def test_flower_hides_the_arguments_that_a_worker_tells_of_its_tasks(monkeypatch
     assert told["reserved"][0]["args"] == OURS
     assert told["active"][0]["args"] == told["scheduled"][0]["request"]["args"] == "(hidden)"
     assert PHONE not in str(told)
+
+
+def test_flower_shows_what_we_say_of_every_kind_of_message(
+    configuration: dict[str, Any], valkey_url: str, valkey: redis.Redis
+) -> None:
+    id_ = uuid4()
+    with Client(valkey_url) as client:
+        client.notify_many([Recipient(user="u-1"), Recipient(user="u-2")], push=Push("Hello", "Knock knock"))
+        client.record_clicked(id_)
+        client.cancel(id_, key="order-1")
+        client.bind_phone("u-1", PHONE)
+    published = [json.loads(entry) for queue in Queue for entry in valkey.lrange(queue.value, 0, -1)]
+    assert len(published) == 4
+    for message in published:
+        summary = message["headers"]["argsrepr"]
+        assert configuration["visible"](summary) == summary
+    for summary in (f"(2 notifications: {id_}, …,)", f"(1 notifications: {id_},)", f"({id_} again,)"):
+        assert configuration["visible"](summary) == summary
+    failure = repr(TaskFailed("OperationalError; see the worker's log"))
+    assert configuration["visible"](failure) == failure
+    assert configuration["visible"](f"({{'user': 'u-1', 'id': '{id_}'}},)") == "(hidden)"
 
 
 def test_flower_asks_who_is_there_and_lets_nobody_act(flower: str) -> None:

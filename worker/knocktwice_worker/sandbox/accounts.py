@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 #: The Firebase project of the service account.
@@ -36,9 +37,10 @@ class InvalidGrantError(Exception):
 
 
 class Accounts:
-    """Issues service account files and access tokens, and knows its own."""
+    """Issues service account files and access tokens, and knows its own. ``now`` is the tokens' clock, in seconds."""
 
-    def __init__(self) -> None:
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        self._now = now
         self._lock = threading.Lock()
         self._keys: dict[str, rsa.RSAPublicKey] = {}
         self._tokens: dict[str, float] = {}
@@ -94,13 +96,13 @@ class Accounts:
             raise InvalidGrantError("Invalid JWT Signature.") from error
         token = f"ya29.sandbox-{secrets.token_urlsafe(32)}"
         with self._lock:
-            self._tokens[token] = time.monotonic() + _TOKEN_LIFE_S
+            self._tokens[token] = self._now() + _TOKEN_LIFE_S
         return {"access_token": token, "expires_in": _TOKEN_LIFE_S, "token_type": "Bearer"}
 
     def knows_token(self, token: str) -> bool:
         """Return whether we issued this access token and it still holds."""
         with self._lock:
-            return self._tokens.get(token, 0) > time.monotonic()
+            return self._tokens.get(token, 0) > self._now()
 
     def revoke_tokens(self) -> None:
         """Let no access token hold any more."""

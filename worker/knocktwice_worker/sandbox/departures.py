@@ -110,15 +110,19 @@ class Departures:
         code = answer.error_code if isinstance(answer.error_code, int) and answer.statuses else None
         # The answer comes first, as it nearly always does.
         await asyncio.sleep(answer.latency)
+        posted: asyncio.Task[None] | None = None
         for status in statuses:
             await asyncio.sleep(answer.status_every)
             told = code if status in {"undelivered", "failed"} else None
             if self._books.advance_text(text.sid, status, told) is None:
                 return
             if text.status_callback:
-                self._start(self._call_back(text.status_callback, _form(text, status, told)))
+                posted = self._start(self._call_back(text.status_callback, _form(text, status, told), posted))
 
-    async def _call_back(self, url: str, form: Mapping[str, str]) -> None:
+    async def _call_back(self, url: str, form: Mapping[str, str], previous: asyncio.Task[None] | None) -> None:
+        if previous is not None:
+            # A text's callbacks keep their order, which a slow receiver could upset.
+            await asyncio.wait([previous])
         signature = sign(url, form)
         # As it was given: the signature is over these very characters.
         address = URL(url, encoded=True)
@@ -139,11 +143,12 @@ class Departures:
         except (aiohttp.ClientError, TimeoutError):
             return None
 
-    def _start(self, work: Coroutine[None, None, None]) -> None:
+    def _start(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
         # The loop itself holds tasks weakly.
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
 
 def sign(url: str, form: Mapping[str, str]) -> str:

@@ -52,7 +52,6 @@ def message(text: SentText) -> dict[str, object]:
         "sid": text.sid,
         "status": text.status,
         "subresource_uris": {"media": f"{path}/Media.json"},
-        "tags": None,
         "to": text.to,
         "uri": f"{path}.json",
     }

@@ -1,0 +1,360 @@
+"""The embedded servers: they start anywhere, keep their data, stay private, and nothing outlives its supervisor."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psutil
+import psycopg2
+import pytest
+import redis
+
+from knocktwice_worker import embedded, launch
+from knocktwice_worker.embedded import AlreadyRunning, EmbeddedServers, NotMainThread, StartFailed, UnsafeDirectory
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from knocktwice_worker.embedded import Servers
+
+ROOT = os.geteuid() == 0
+#: For what needs no exact time: long enough for a slow machine, short enough for a person.
+PATIENCE_S = 30
+
+RUN = """
+import os, sys
+from pathlib import Path
+from knocktwice_worker.embedded import EmbeddedServers
+servers = EmbeddedServers(Path(sys.argv[1]))
+servers.start()
+print(servers.postgres.pid, servers.valkey.pid, flush=True)
+sys.stdin.read()
+servers.stop()
+"""
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[Path]:
+    yield tmp_path / "home"
+    shutil.rmtree(embedded.addresses(tmp_path / "home").sockets, ignore_errors=True)
+
+
+def write(servers: Servers, value: str) -> None:
+    """Leave something in both."""
+    with closing(psycopg2.connect(**database(servers))) as connection, connection, connection.cursor() as cursor:
+        cursor.execute("CREATE TABLE IF NOT EXISTS kept (value text)")
+        cursor.execute("INSERT INTO kept VALUES (%s)", [value])
+    with closing(valkey(servers)) as client:
+        client.rpush("kept", value)
+
+
+def read(servers: Servers) -> tuple[list[str], list[str]]:
+    """Return what both were left."""
+    with closing(psycopg2.connect(**database(servers))) as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT value FROM kept ORDER BY value")
+        rows = [row[0] for row in cursor.fetchall()]
+    with closing(valkey(servers)) as client:
+        return rows, [value.decode() for value in client.lrange("kept", 0, -1)]
+
+
+def database(servers: Servers) -> dict[str, str]:
+    return {"host": str(servers.sockets / "postgres"), "port": "5432", "user": "postgres", "dbname": "knocktwice"}
+
+
+def valkey(servers: Servers) -> redis.Redis:
+    return redis.Redis.from_url(servers.redis_url)
+
+
+def family(*pids: int) -> list[psutil.Process]:
+    """Return these processes and all below them."""
+    return [p for pid in pids for p in (psutil.Process(pid), *psutil.Process(pid).children(recursive=True))]
+
+
+def wait_for(condition: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < deadline, f"{what} not within {PATIENCE_S} s"
+        threading.Event().wait(0.01)
+
+
+def gone(processes: list[psutil.Process]) -> bool:
+    return not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in processes)
+
+
+@contextmanager
+def supervisor(home: Path) -> Iterator[tuple[subprocess.Popen[str], list[psutil.Process]]]:
+    """Run the servers of a home from another process; yield it and all processes of the servers."""
+    command = [sys.executable, "-c", RUN, str(home)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout
+            pids = [int(pid) for pid in process.stdout.readline().split()]
+            yield process, family(*pids)
+        finally:
+            process.kill()
+
+
+def test_the_first_start_makes_an_empty_database_and_stop_leaves_nothing_running(home: Path) -> None:
+    servers = EmbeddedServers(home)
+    assert not embedded.running(home)
+    where = servers.start()
+    assert where == embedded.addresses(home)
+    assert embedded.running(home)
+    processes = family(servers.postgres.pid, servers.valkey.pid)
+    assert len(processes) > 2
+    write(where, "one")
+    assert read(where) == (["one"], ["one"])
+    servers.stop()
+    servers.stop()
+    assert gone(processes)
+    assert not embedded.running(home)
+    assert not where.sockets.exists()
+
+
+def test_data_survives_a_stop_a_restart_and_kill_9(home: Path) -> None:
+    with EmbeddedServers(home) as where:
+        write(where, "1")
+    servers = EmbeddedServers(home)
+    with servers as where:
+        write(where, "2")
+        servers.postgres.restart()
+        servers.valkey.restart()
+        write(where, "3")
+        servers.postgres.kill()
+        servers.valkey.kill()
+        assert not servers.postgres.alive
+        servers.postgres.start()
+        servers.valkey.start()
+        assert read(where) == (["1", "2", "3"], ["1", "2", "3"])
+    for _ in range(2):
+        with servers as where:
+            assert read(where)[0] == ["1", "2", "3"]
+
+
+def test_only_their_owner_reaches_them(home: Path) -> None:
+    servers = EmbeddedServers(home)
+    with servers as where:
+        for path in (where.sockets, where.sockets / "postgres", where.sockets / "valkey", where.valkey_socket):
+            assert stat.S_IMODE(path.stat().st_mode) & 0o077 == 0, path
+        for path in (home, home / "log", home / "postgres", home / "valkey"):
+            assert stat.S_IMODE(path.stat().st_mode) & 0o077 == 0, path
+        for process in family(servers.postgres.pid, servers.valkey.pid):
+            assert not process.net_connections("inet")
+
+
+@pytest.mark.skipif(not ROOT, reason="only root may become somebody else")
+def test_servers_that_root_starts_run_as_nobody(home: Path) -> None:
+    nobody = pwd.getpwnam("nobody").pw_uid
+    servers = EmbeddedServers(home)
+    with servers:
+        users = {uid for process in family(servers.postgres.pid, servers.valkey.pid) for uid in process.uids()}
+    assert users == {nobody}
+
+
+@pytest.mark.skipif(not ROOT, reason="only root may become somebody else")
+def test_a_user_without_rights_runs_them_as_himself() -> None:
+    nobody = pwd.getpwnam("nobody")
+    directory = Path(tempfile.mkdtemp())
+    os.chown(directory, nobody.pw_uid, nobody.pw_gid)
+    # With the right to read, because the interpreter may lie where only root may look. Everything else is nobody's.
+    user = f"{nobody.pw_uid}:{nobody.pw_gid}"
+    become = [sys.executable, "-I", "-S", launch.__file__, str(os.getpid()), str(int(signal.SIGTERM)), user]
+    program = f"{RUN}\nassert os.geteuid() == {nobody.pw_uid}"
+    command = [*become, sys.executable, "-B", "-c", program, str(directory / "home")]
+    try:
+        for _ in ("cold", "warm"):
+            done = subprocess.run(command, cwd=directory, input="", capture_output=True, text=True, check=False)
+            assert done.returncode == 0, done.stderr
+        assert (directory / "home" / "postgres").stat().st_uid == nobody.pw_uid
+        # Who now works with sudo leaves the data their owner's, and the lock and the log are no obstacle to root.
+        shutil.rmtree(directory / "home" / "log")
+        servers = EmbeddedServers(directory / "home")
+        with servers:
+            assert psutil.Process(servers.postgres.pid).uids().real == nobody.pw_uid
+    finally:
+        shutil.rmtree(directory)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["with spaces", "Ümläut 😀", "quo'te \"d\" $HOME", "/".join(["long" * 50] * 3)],
+    ids=["spaces", "unicode", "quotes", "long"],
+)
+def test_a_home_may_have_any_path(tmp_path: Path, name: str) -> None:
+    home = tmp_path / name
+    with EmbeddedServers(home) as where:
+        write(where, "one")
+        assert len(os.fsencode(where.valkey_socket)) < 100
+    with EmbeddedServers(home) as where:
+        assert read(where) == (["one"], ["one"])
+
+
+def test_a_relative_home_is_the_same_home_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "home")
+    (tmp_path / "home").mkdir()
+    absolute = embedded.addresses(tmp_path / "home")
+    monkeypatch.chdir(tmp_path)
+    assert embedded.addresses(Path("home")) == absolute
+    assert embedded.addresses(Path("link")) == absolute
+
+
+def test_two_homes_do_not_meet(tmp_path: Path) -> None:
+    with EmbeddedServers(tmp_path / "a") as a, EmbeddedServers(tmp_path / "b") as b:
+        write(a, "in a")
+        write(b, "in b")
+        assert (read(a)[0], read(b)[0]) == (["in a"], ["in b"])
+
+
+def test_a_home_is_run_by_one_process_only(home: Path) -> None:
+    with supervisor(home) as (process, _):
+        with pytest.raises(AlreadyRunning, match=f"already run by process {process.pid}") as caught:
+            EmbeddedServers(home).start()
+        assert (caught.value.home, caught.value.pid) == (home, process.pid)
+        assert embedded.running(home)
+        process.communicate(timeout=PATIENCE_S)
+        assert process.returncode == 0
+    servers = EmbeddedServers(home)
+    with servers:
+        for other in (servers, EmbeddedServers(home)):
+            with pytest.raises(AlreadyRunning, match=f"process {os.getpid()}"):
+                other.start()
+        assert embedded.running(home)
+
+
+def test_a_forked_child_does_not_keep_the_home_occupied(home: Path) -> None:
+    program = """
+import os, sys
+from pathlib import Path
+from knocktwice_worker.embedded import EmbeddedServers
+servers = EmbeddedServers(Path(sys.argv[1]))
+servers.start()
+reading, writing = os.pipe()
+child = os.fork()
+if child == 0:
+    os.close(writing)
+    os.read(reading, 1)
+    os._exit(0)
+servers.stop()
+servers.start()
+servers.stop()
+os.close(writing)
+os.waitpid(child, 0)
+"""
+    subprocess.run([sys.executable, "-c", program, str(home)], check=True, timeout=PATIENCE_S)
+
+
+def test_nothing_outlives_a_supervisor_killed_with_kill_9(home: Path) -> None:
+    with supervisor(home) as (process, servers):
+        write(embedded.addresses(home), "one")
+        process.kill()
+        process.wait()
+        wait_for(lambda: gone(servers), "the servers' end")
+    with EmbeddedServers(home) as where:
+        assert read(where) == (["one"], ["one"])
+
+
+def test_who_comes_right_after_a_killed_supervisor_waits_for_its_servers(home: Path) -> None:
+    with supervisor(home) as (process, servers):
+        with closing(psycopg2.connect(**database(embedded.addresses(home)))) as connection:
+            # A shutdown takes a while when there is something to write.
+            with connection, connection.cursor() as cursor:
+                cursor.execute("CREATE TABLE big AS SELECT repeat('x', 1000) FROM generate_series(1, 20000)")
+        process.kill()
+        process.wait()
+        with EmbeddedServers(home):
+            assert gone(servers)
+
+
+def test_a_number_left_in_postmaster_pid_is_not_taken_for_the_server(home: Path) -> None:
+    servers = EmbeddedServers(home)
+    with servers:
+        servers.postgres.kill()
+        remains = home / "postgres" / "postmaster.pid"
+        number, _, rest = remains.read_text().partition("\n")
+        assert int(number) == servers.postgres.pid
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as somebody:
+        # The number was given to another process meanwhile, as happens after a reboot.
+        remains.write_text(f"{somebody.pid}\n{rest}")
+        with servers:
+            assert embedded.running(home)
+        somebody.kill()
+    for junk in ("", "\n", "garbage", "-1\n"):
+        servers.start()
+        servers.postgres.kill()
+        remains.write_text(junk)
+        servers.stop()
+        with servers:
+            assert embedded.running(home)
+
+
+def test_an_interrupted_first_start_is_begun_again(home: Path) -> None:
+    (home / "postgres.new").mkdir(parents=True)
+    (home / "postgres.new" / "PG_VERSION").write_text("18\n")
+    with EmbeddedServers(home) as where:
+        write(where, "one")
+
+
+def test_a_server_that_does_not_start_shows_its_log_and_leaves_nothing_running(home: Path) -> None:
+    servers = EmbeddedServers(home)
+    with servers:
+        pass
+    (home / "postgres" / "PG_VERSION").write_text("9.6\n")
+    with pytest.raises(StartFailed, match=r"(?s)postgres ended with code \d+ instead of starting.*not compatible"):
+        servers.start()
+    assert not servers.valkey.alive
+    (home / "postgres" / "PG_VERSION").write_text("18\n")
+    with servers:
+        assert embedded.running(home)
+
+
+def test_only_the_main_thread_may_start_them(home: Path) -> None:
+    with ThreadPoolExecutor(1) as pool, pytest.raises(NotMainThread):
+        pool.submit(EmbeddedServers(home).start).result()
+    with EmbeddedServers(home):
+        assert embedded.running(home)
+
+
+def test_a_folder_in_tmp_that_somebody_else_made_is_not_used(home: Path) -> None:
+    sockets = embedded.addresses(home).sockets
+    sockets.symlink_to(home)
+    try:
+        with pytest.raises(UnsafeDirectory, match=r"is a link|File exists"):
+            EmbeddedServers(home).start()
+    finally:
+        sockets.unlink()
+    if ROOT:
+        sockets.mkdir()
+        os.chown(sockets, pwd.getpwnam("nobody").pw_uid, -1)
+        with pytest.raises(UnsafeDirectory, match="belongs to user"):
+            EmbeddedServers(home).start()
+
+
+def test_the_secret_is_made_once_and_private(home: Path) -> None:
+    together = threading.Barrier(16)
+
+    def call(_: int) -> str:
+        together.wait()
+        return embedded.secret(home)
+
+    with ThreadPoolExecutor(16) as pool:
+        (secret,) = set(pool.map(call, range(16)))
+    assert len(bytes.fromhex(secret)) == 32
+    assert embedded.secret(home) == secret
+    assert stat.S_IMODE((home / "secret").stat().st_mode) == 0o600
+    assert [path.name for path in home.iterdir()] == ["secret"]
+    (home / "secret").write_text(secret[:10])
+    with pytest.raises(UnsafeDirectory, match="does not hold the 64 hex digits"):
+        embedded.secret(home)
