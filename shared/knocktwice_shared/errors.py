@@ -7,7 +7,7 @@ class KnocktwiceError(Exception):
     """Root of every error this project raises."""
 
 
-class InvalidMessage(KnocktwiceError, ValueError):  # noqa: N818 - reads as what happened
+class InvalidMessage(KnocktwiceError, ValueError):
     """The input is wrong: mend the named field. Nothing was sent.
 
     Attributes:
@@ -27,7 +27,7 @@ class UnsupportedVersion(InvalidMessage):
     """The message speaks a contract version this side does not know: upgrade the older side."""
 
 
-class BrokerUnavailable(KnocktwiceError, ConnectionError):  # noqa: N818 - reads as what happened
+class BrokerUnavailable(KnocktwiceError, ConnectionError):
     """The broker did not accept the message in time: call again with the same ``key`` (or ids).
 
     The outcome is unknown when the connection broke half-way, so a repeat without a ``key`` may notify twice.

@@ -9,7 +9,7 @@ import pytest
 import sqlalchemy as sa
 
 from clock import Clock
-from system import System
+from system import PATIENT, System
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,7 +32,7 @@ def installation(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> 
         conn.execute(sa.text(f"CREATE DATABASE {name} TEMPLATE {url.database}"))
     database_url = url.set(database=name).render_as_string(hide_password=False)
     broker_url = f"{servers.broker_url}?virtual_host={keyspace}"
-    with System(database_url, broker_url, tmp_path_factory.mktemp(name)) as system:
+    with System(database_url, broker_url, tmp_path_factory.mktemp(name), {**PATIENT}) as system:
         system.redis.flushdb()
         yield system
 

@@ -1,6 +1,6 @@
 """Makes ``twilio_messages_openapi.json``, the part of Twilio's OpenAPI document that the contract test needs.
 
-Twilio publishes the whole document (1.7 MB) inside an npm package. To take a newer one::
+Twilio publishes the whole document inside an npm package. To take a newer one::
 
     npm pack @twilio-alpha/mcp
     python tests/channels/extract_twilio_openapi.py twilio-alpha-mcp-*.tgz

@@ -10,7 +10,7 @@ import psutil
 
 from clock import Clock
 from knocktwice import Push, Recipient, Sms
-from system import eventually
+from system import PATIENT, eventually
 
 if TYPE_CHECKING:
     from knocktwice_worker.embedded import EmbeddedServers
@@ -43,6 +43,7 @@ def test_a_check_in_two_hours_fires_once_whatever_restarts_in_between(
 
 
 def test_ten_thousand_pending_checks_cost_a_worker_no_memory(system: System) -> None:
+    system.settings |= PATIENT
     worker = system.start_worker()
     # Warm up: connections, code and buffers of the same batches.
     _knock(system, 4_000, "warm")

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
 import pytest
-import redis
+import sqlalchemy as sa
 from celery import Celery
 from celery.worker.request import Request
 from kombu import Connection, Queue
@@ -32,6 +32,8 @@ from knocktwice_worker import inbox
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    import redis
 
     from knocktwice_worker.embedded import Servers
     from knocktwice_worker.services import Services
@@ -104,8 +106,13 @@ def silent_port() -> Iterator[int]:
 
 def accepted(valkey: redis.Redis) -> list[dict[str, Any]]:
     """Return the messages in the inbox, oldest first."""
-    ids = valkey.zrange(names.INBOX_ACCEPTED, 0, -1)
-    return [json.loads(valkey.hget(names.INBOX_MESSAGES, id_) or b"null") for id_ in ids]
+    entries: dict[Any, Any] = valkey.hgetall(names.INBOX_MESSAGES)
+    ids: Any = valkey.zrange(names.INBOX_ACCEPTED, 0, -1)
+    return [json.loads(entries[id_]) for id_ in ids]
+
+
+def accepted_ids(valkey: redis.Redis) -> list[Any]:
+    return list(valkey.hkeys(names.INBOX_MESSAGES))
 
 
 def opened(url: str, queue: str) -> Request:
@@ -132,7 +139,7 @@ def test_an_accepted_message_is_in_the_inbox_and_on_the_queue_under_one_name(
     assert entry["message"]["recipients"][0]["id"] == str(id_)
     request = opened(valkey_url, "knocktwice.push")
     assert request.args == [entry["message"]]
-    assert request.id.encode() in valkey.hkeys(names.INBOX_MESSAGES)
+    assert accepted_ids(valkey) == [request.id.encode()]
     assert request.id == entry["message"]["id"]
     now = valkey.time()[0]
     assert valkey.zscore(names.INBOX_ACCEPTED, request.id) == pytest.approx(now, abs=60)
@@ -191,12 +198,27 @@ def test_a_message_that_cannot_be_queued_is_accepted_and_swept(
     with caplog.at_level(logging.WARNING, "knocktwice"):
         id_ = client.notify(user="u-17", push=PUSH)
     assert "accepted but not queued; a worker's sweep will" in caplog.text
-    (message_id,) = valkey.hkeys(names.INBOX_MESSAGES)
+    (message_id,) = (bytes(id_).decode() for id_ in accepted_ids(valkey))
     valkey.zadd(names.INBOX_ACCEPTED, {message_id: 0})
     published: list[tuple[str, Any, str]] = []
     inbox.sweep(here, lambda *what: published.append(what))
     ((task, message, name),) = published
-    assert (task, message["recipients"][0]["id"], name) == ("knocktwice.send_push", str(id_), message_id.decode())
+    assert (task, message["recipients"][0]["id"], name) == ("knocktwice.send_push", str(id_), message_id)
+
+
+@pytest.mark.parametrize("entry", ["{", "[]", "7", "{}", '{"task":"knocktwice.newer","message":{}}', "nul \0 \ud83d"])
+def test_an_entry_in_the_inbox_that_nobody_can_read_is_parked_and_holds_up_no_other(
+    client: Client, valkey: redis.Redis, here: Services, entry: str
+) -> None:
+    valkey.hset(names.INBOX_MESSAGES, "odd", entry.encode(errors="surrogatepass"))
+    client.notify(user="u-17", push=PUSH)
+    valkey.zadd(names.INBOX_ACCEPTED, {"odd": 0} | dict.fromkeys(accepted_ids(valkey), 0))
+    published: list[tuple[str, Any, str]] = []
+    inbox.sweep(here, lambda *what: published.append(what))
+    assert [what[0] for what in published] == ["knocktwice.send_push"]
+    with here.engine.connect() as conn:
+        assert conn.execute(sa.text("SELECT message_id FROM dead_letters")).scalars().all() == ["odd"]
+    assert b"odd" not in accepted_ids(valkey)
 
 
 def test_what_the_inbox_does_not_take_is_not_accepted_and_not_queued(client: Client, valkey: redis.Redis) -> None:
@@ -291,8 +313,8 @@ def test_threads_that_wait_for_a_dead_line_give_up_in_time_too(line: Line) -> No
             return None
 
         start = time.monotonic()
-        with ThreadPoolExecutor(16) as pool:
-            assert set(pool.map(call, range(16))) == {BrokerUnavailable}
+        with ThreadPoolExecutor(40) as pool:
+            assert set(pool.map(call, range(40))) == {BrokerUnavailable}
         assert time.monotonic() - start < PATIENCE * 0.2
 
 

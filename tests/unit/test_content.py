@@ -86,6 +86,33 @@ def test_a_template_that_would_eat_the_worker_is_stopped(template: str) -> None:
         body(template, many=list(range(2_000)))
 
 
+def test_a_default_stands_in_for_a_missing_value() -> None:
+    assert body("{{ name | default: 'you' }}") == "you"
+    assert body("{{ name | default: 'you' }}", name="Ana") == "Ana"
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{% assign s = x %}{% for i in (1..20) %}{% assign s = s | append: s %}{% endfor %}",
+        "{% assign n = 9 %}{% for i in (1..20) %}{% assign n = n | times: n %}{% endfor %}",
+        "{{ x | append: x | append: x | replace: 'x', x }}",
+        "{{ (1..300000) | join: x | size }}",
+    ],
+)
+def test_a_template_that_makes_much_of_little_is_refused(template: str) -> None:
+    with pytest.raises(InvalidMessage, match=r"limit reached|unknown filter"):
+        body(template, x="x" * 1_000)
+
+
+@pytest.mark.parametrize(
+    ("template", "value"), [("{{ x | ceil }}", "inf"), ("{{ x | floor }}", "nan"), ("{{ x | times: x }}", 10**3_000)]
+)
+def test_a_value_that_a_filter_stumbles_over_is_the_messages_fault(template: str, value: object) -> None:
+    with pytest.raises(InvalidMessage, match=r"^content\.push\.body: "):
+        body(template, x=value)
+
+
 def test_an_sms_may_be_as_long_as_the_provider_takes_and_no_longer() -> None:
     assert len(render(Push("a", "b"), "{{ x }}", {"x": "😀" * SMS_CHARS_LIMIT}).sms) == SMS_CHARS_LIMIT
     with pytest.raises(InvalidMessage, match=r"^content\.sms\.text: is 1601 characters when filled in; 1600 at most"):
@@ -119,7 +146,9 @@ def test_form_case_and_white_space_do_not_make_another_content(one: str, other: 
     assert fingerprint(one) == fingerprint(other)
 
 
-@pytest.mark.parametrize("other", ["Your code is 1235", "Your code is 1234!", "Yourcode is 1234", "Your çode is 1234", ""])
+@pytest.mark.parametrize(
+    "other", ["Your code is 1235", "Your code is 1234!", "Yourcode is 1234", "Your çode is 1234", ""]
+)
 def test_another_text_is_another_content(other: str) -> None:
     assert fingerprint("Your code is 1234") != fingerprint(other)
 

@@ -232,28 +232,30 @@ def test_other_wrong_messages_are_refused_likewise(
 @pytest.mark.parametrize("parse", [parse_batch, parse_receipts, parse_cancellation, parse_audience])
 @pytest.mark.parametrize("message", [None, 7, "text", [], True])
 def test_what_is_no_object_is_no_message(parse: Any, message: object) -> None:
-    with pytest.raises(InvalidMessage, match="^message: must be a JSON object"):
+    with pytest.raises(InvalidMessage, match=r"^message: must be a JSON object"):
         parse(message)
 
 
 @pytest.mark.parametrize("parse", [parse_batch, parse_receipts, parse_cancellation, parse_audience])
 @pytest.mark.parametrize("version", [0, 2, -1, 10**400])
 def test_an_unknown_version_says_which_side_is_old(parse: Any, version: int) -> None:
-    with pytest.raises(UnsupportedVersion, match="this side speaks version 1. Upgrade the older side"):
+    with pytest.raises(UnsupportedVersion, match=r"this side speaks version 1\. Upgrade the older side"):
         parse({"v": version, "something": "new"})
 
 
 @pytest.mark.parametrize("empty", [{}, {"ids": [], "keys": []}, {"ids": None}])
 def test_a_cancellation_of_nothing_is_refused(empty: dict[str, Any]) -> None:
-    with pytest.raises(InvalidMessage, match="^ids: is empty and so is keys"):
+    with pytest.raises(InvalidMessage, match=r"^ids: is empty and so is keys"):
         parse_cancellation({"v": 1} | empty)
 
 
 @pytest.mark.parametrize(
     "number",
-    ["", "+", "6505550100", "+06505550100", "+123456", "+1234567890123456", "+1650555O100", "00491701234567"]
-    + ["+١٦٥٠٥٥٥٠١٠٠", "+1650555010٠", "tel:+16505550100", "+16505550100 ext. 7", "++16505550100", "+1650\x005550100"]
-    + [16505550100, None, [], {}],
+    [
+        *("", "+", "6505550100", "+06505550100", "+123456", "+1234567890123456", "+1650555O100", "00491701234567"),
+        *("+1650555010\N{ARABIC-INDIC DIGIT ZERO}", "tel:+16505550100", "+16505550100 ext. 7", "++16505550100"),
+        *("+1650\x005550100", 16505550100, None, [], {}),
+    ],
 )
 def test_what_is_no_number_in_e164_is_refused_and_not_quoted(number: object) -> None:
     with pytest.raises(InvalidMessage) as caught:
@@ -270,7 +272,9 @@ def test_a_number_may_be_decorated_and_comes_out_bare(number: str) -> None:
     assert normalise_phone(number) == "+16505550100"
 
 
-@pytest.mark.parametrize(("number", "when"), [(0, When.NOTIFICATIONS_DISABLED), (1, "not_delivered"), (2, "not_clicked")])
+@pytest.mark.parametrize(
+    ("number", "when"), [(0, When.NOTIFICATIONS_DISABLED), (1, "not_delivered"), (2, "not_clicked")]
+)
 def test_tencents_numbers_name_the_conditions(number: int, when: str) -> None:
     assert parse_batch(broken(BATCH, "plan[0].when", number)).plan[0].when is When(when)
 
@@ -344,7 +348,9 @@ def test_each_change_of_the_audience_has_its_type() -> None:
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(), max_size=20),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(st.characters(), max_size=10), inner, max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.text(st.characters(), max_size=10), inner, max_size=4)
+    ),
     max_leaves=20,
 )
 PLACES = [
@@ -367,9 +373,12 @@ def test_any_json_anywhere_in_a_message_is_accepted_or_refused_by_name(
     try:
         parse(broken(message, path, value))
     except InvalidMessage as error:
-        assert error.field
-        str(error).encode()
-        assert "\0" not in str(error)
+        refused = error
+    else:
+        return
+    assert refused.field
+    str(refused).encode()
+    assert "\0" not in str(refused)
 
 
 @given(JSON)

@@ -140,8 +140,9 @@ MISTAKES: list[tuple[str, str, dict[str, Any]]] = [
 def test_a_mistake_is_named_in_the_callers_words(
     client: RecordingClient, field: str, problem: str, arguments: dict[str, Any]
 ) -> None:
+    usual: dict[str, Any] = {"user": "u-17", "push": PUSH}
     with pytest.raises(InvalidMessage) as caught:
-        client.notify(**({"user": "u-17", "push": PUSH} | arguments))
+        client.notify(**usual | arguments)
     assert caught.value.field == field
     assert problem in caught.value.problem
     client.assert_nobody_notified()
@@ -196,7 +197,11 @@ def test_receipts_cancellations_and_changes_are_recorded(client: RecordingClient
     client.bind_phone("u", "+16505550100")
     client.bind_phone("w", "+16505550101")
     client.bind_phone("w", None)
-    assert [(r.notification, r.kind) for r in client.receipts] == [(id_, "delivered"), (id_, "clicked"), (id_, "clicked")]
+    assert [(r.notification, r.kind) for r in client.receipts] == [
+        (id_, "delivered"),
+        (id_, "clicked"),
+        (id_, "clicked"),
+    ]
     assert (client.receipts[0].registration, client.receipts[0].at) == ("r", moment)
     assert (client.cancelled[0].ids, client.cancelled[0].keys) == ((id_,), ("k",))
     assert list(client.devices) == ["r"]
@@ -250,7 +255,7 @@ def test_the_packages_say_that_they_are_typed_and_export_what_they_name() -> Non
     ],
 )
 def test_a_url_that_cannot_be_one_is_refused_at_once_and_not_quoted(url: str) -> None:
-    with pytest.raises(KnocktwiceError, match="^KNOCKTWICE_BROKER_URL") as caught:
+    with pytest.raises(KnocktwiceError, match=r"^KNOCKTWICE_BROKER_URL") as caught:
         Client(url)
     assert "s3c" not in str(caught.value)
     assert "cret" not in str(caught.value)
@@ -267,7 +272,7 @@ def test_without_a_broker_the_error_says_how_to_name_one(monkeypatch: pytest.Mon
 def test_the_url_may_come_from_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     file = tmp_path / "url"
     monkeypatch.setenv("KNOCKTWICE_BROKER_URL_FILE", str(file))
-    with pytest.raises(KnocktwiceError, match="KNOCKTWICE_BROKER_URL_FILE: cannot read .*: No such file"):
+    with pytest.raises(KnocktwiceError, match=r"KNOCKTWICE_BROKER_URL_FILE: cannot read .*: No such file"):
         Client()
     file.write_bytes(b"\xff\xfe")
     with pytest.raises(KnocktwiceError, match="does not hold text"):

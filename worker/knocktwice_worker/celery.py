@@ -46,7 +46,7 @@ app.conf.update(
     worker_pool="threads",
     worker_concurrency=settings.concurrency,
     worker_prefetch_multiplier=1,
-    worker_consumer="knocktwice_worker.quarantine:QuarantineConsumer",
+    worker_consumer="knocktwice_worker.consumer:Consumer",
     worker_send_task_events=True,
     worker_cancel_long_running_tasks_on_connection_loss=False,
     broker_connection_retry_on_startup=True,

@@ -34,11 +34,11 @@ HEALTHY_AFTER = timedelta(seconds=60)
 GLANCE = timedelta(seconds=0.1)
 
 
-class NotMainThread(KnocktwiceError, RuntimeError):  # noqa: N818 - reads as what happened
+class NotMainThread(KnocktwiceError, RuntimeError):
     """A process was to be started from a thread it might outlive: start it from the main thread."""
 
 
-class StartFailed(KnocktwiceError):  # noqa: N818 - reads as what happened
+class StartFailed(KnocktwiceError):
     """A process does not run: read its log, whose end is in the message.
 
     Attributes:

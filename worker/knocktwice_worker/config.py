@@ -9,10 +9,10 @@ from __future__ import annotations
 import os
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from knocktwice_shared.errors import KnocktwiceError
@@ -106,6 +106,13 @@ class Settings(BaseSettings):
             raise ValueError("is not an IANA time zone such as UTC or Europe/Berlin") from error
         return value
 
+    @model_validator(mode="after")
+    def _lease_outlasts_the_provider(self) -> Self:
+        # A request waits for its turn and then for its answer; by the end of the lease somebody else would send it too.
+        if self.lease_s <= 2 * self.provider_timeout_s:
+            raise ValueError("KNOCKTWICE_LEASE_S must be more than twice KNOCKTWICE_PROVIDER_TIMEOUT_S")
+        return self
+
     @property
     def day_zone(self) -> ZoneInfo:
         """The zone whose calendar day the daily limit counts."""
@@ -139,6 +146,8 @@ def load() -> Settings:
         return Settings()
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
+        if not first["loc"]:
+            raise ConfigurationError(first["msg"].removeprefix("Value error, ")) from error
         name = str(first["loc"][0]).upper()
         variable = name if name.startswith(("TWILIO_", "GOOGLE_")) and name != "TWILIO_FROM" else f"KNOCKTWICE_{name}"
         raise ConfigurationError(f"{variable}: {first['msg']}") from error

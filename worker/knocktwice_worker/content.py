@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from liquid import BoundTemplate, Environment, StrictUndefined
+from liquid import BoundTemplate, Environment, StrictDefaultUndefined
 from liquid.exceptions import LiquidError
 
 from knocktwice_shared.errors import InvalidMessage
@@ -25,9 +25,48 @@ class _Bounded(Environment):
     loop_iteration_limit = 1_000
     output_stream_limit = 20_000
     context_depth_limit = 10
+    local_namespace_limit = 100_000
 
 
-_environment = _Bounded(undefined=StrictUndefined)
+#: Only what makes little of little. ``join`` would write a range of a billion, ``replace`` multiplies texts.
+_FILTERS = (
+    "abs",
+    "append",
+    "at_least",
+    "at_most",
+    "capitalize",
+    "ceil",
+    "date",
+    "default",
+    "divided_by",
+    "downcase",
+    "escape",
+    "first",
+    "floor",
+    "last",
+    "lstrip",
+    "minus",
+    "modulo",
+    "newline_to_br",
+    "plus",
+    "prepend",
+    "remove",
+    "round",
+    "rstrip",
+    "size",
+    "slice",
+    "strip",
+    "strip_html",
+    "strip_newlines",
+    "times",
+    "truncate",
+    "truncatewords",
+    "upcase",
+    "url_encode",
+)
+
+_environment = _Bounded(undefined=StrictDefaultUndefined)
+_environment.filters = {name: _environment.filters[name] for name in _FILTERS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +127,9 @@ def _fill(field: str, text: str, params: Mapping[str, Any]) -> str:
     except LiquidError as error:
         # The message of a Liquid error names variables and positions, never values.
         raise InvalidMessage(field, str(error).splitlines()[0]) from None
+    except (ValueError, TypeError, ArithmeticError) as error:
+        # Some filters let these through; their texts quote values.
+        raise InvalidMessage(field, f"cannot be filled in: {type(error).__name__}") from None
 
 
 @lru_cache(maxsize=1_000)

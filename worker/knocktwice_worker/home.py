@@ -17,7 +17,7 @@ from knocktwice_worker.children import User
 
 #: Sockets live here, because a socket's path is limited to about a hundred bytes and a home's is not. Not
 #: ``tempfile.gettempdir()``: a worker with another TMPDIR than the servers must find the same sockets.
-SOCKETS = Path("/tmp")
+SOCKETS = Path("/tmp")  # noqa: S108 - the folder inside is checked before use
 #: Only names the socket, but every client has to say the same.
 POSTGRES_PORT = 5432
 DATABASE = "knocktwice"
@@ -114,7 +114,7 @@ def lock(home: Path) -> int:
     Raises:
         AlreadyRunning: somebody else is that process.
     """
-    descriptor = os.open(home / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    descriptor = os.open(home / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
@@ -140,11 +140,12 @@ def make_private(directory: Path) -> None:
     Raises:
         UnsafeDirectory: it is somebody else's, or a link, or no folder.
     """
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with suppress(FileExistsError):
+        directory.mkdir(mode=0o700, parents=True)
     # In /tmp anybody may have been here first, so look at the thing itself and not where it points.
     facts = directory.lstat()
     if not stat.S_ISDIR(facts.st_mode):
-        raise UnsafeDirectory(directory, "is a link, not a folder")
+        raise UnsafeDirectory(directory, "is a link or a file, not a folder")
     if facts.st_uid != os.geteuid():
         raise UnsafeDirectory(directory, f"belongs to user {facts.st_uid}, not to us")
     directory.chmod(0o700)

@@ -81,8 +81,15 @@ def sweep(services: Services, publish: Callable[[Task, object, str], None]) -> i
     taken = services.redis.eval(_TAKE, 2, INBOX_ACCEPTED, INBOX_MESSAGES, grace, _SWEEP_LIMIT)
     pairs = list(zip(taken[::2], taken[1::2], strict=True))
     for id_, raw in pairs:
-        entry = json.loads(raw)
-        publish(Task(entry["task"]), entry["message"], id_.decode())
+        try:
+            entry = json.loads(raw)
+            task, message = Task(entry["task"]), entry["message"]
+        except (ValueError, KeyError, TypeError) as error:
+            # Written by hand or by a newer producer; it must not hold up the others.
+            reason = f"inbox entry cannot be read: {type(error).__name__}"
+            park(services, id_.decode(), "", reason, raw.decode(errors="replace"))
+            continue
+        publish(task, message, id_.decode())
     if pairs:
         log.warning("messages swept from the inbox", messages=len(pairs))
     return len(pairs)

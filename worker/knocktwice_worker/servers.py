@@ -8,7 +8,7 @@ import shutil
 import signal
 import time
 from abc import ABC, abstractmethod
-from contextlib import closing, suppress
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -260,9 +260,16 @@ def _disown(remains: Path) -> None:
     PostgreSQL would take the number in it for its elder self if any process has it by now; its parent's it passes over.
     The rest stays, for its second question: whether anybody is still attached to the shared memory named there.
     """
-    with suppress(FileNotFoundError):
-        _, _, rest = remains.read_text(errors="replace").partition("\n")
-        remains.write_text(f"{os.getpid()}\n{rest}")
+    try:
+        # Root must not follow a link here, in a folder that is somebody else's.
+        descriptor = os.open(remains, os.O_RDWR | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return
+    with os.fdopen(descriptor, "rb+") as file:
+        _, _, rest = file.read().partition(b"\n")
+        file.seek(0)
+        file.write(b"%d\n%b" % (os.getpid(), rest))
+        file.truncate()
 
 
 def postgres_program(name: str) -> Path:

@@ -732,6 +732,7 @@ def park(conn: Connection, *, message_id: str | None, task: str | None, reason: 
     query = text(
         "INSERT INTO dead_letters (message_id, task, reason, payload) VALUES (:message_id, :task, :reason, :payload)"
     )
-    # PostgreSQL's text cannot hold NUL, and a poisonous message may.
-    clean = payload.replace("\x00", "\ufffd")
-    conn.execute(query, {"message_id": message_id, "task": task, "reason": reason, "payload": clean})
+    # PostgreSQL's text can hold neither NUL nor half a surrogate pair, and a poisonous message may.
+    texts = {"message_id": message_id, "task": task, "reason": reason, "payload": payload}
+    clean = {k: v and v.replace("\x00", "\ufffd").encode(errors="replace").decode() for k, v in texts.items()}
+    conn.execute(query, clean)

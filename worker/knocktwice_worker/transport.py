@@ -74,6 +74,7 @@ class _Transfer:
 
     batch: _Batch
     place: int
+    expires_at: float
     body: io.BytesIO = field(default_factory=io.BytesIO)
     headers: dict[str, str] = field(default_factory=dict)
 
@@ -94,7 +95,7 @@ class Transport:
     certificates are verified with certifi's list.
 
     Args:
-        timeout: seconds one request may take, from the moment it is started.
+        timeout: seconds one request may take, and seconds it may wait for its turn before that.
         in_flight: most requests under way at once; the others wait their turn.
         ca_file: certificates to trust instead of certifi's.
     """
@@ -116,12 +117,13 @@ class Transport:
         if not requests:
             return []
         batch = _Batch(requests, [None] * len(requests), len(requests))
+        expires_at = time.monotonic() + self._timeout_ms / 1000
         with self._lock:
             if self._closed:
                 return [NoResponse("the worker is shutting down", sent=False)] * len(requests)
             if self._loop is None:
                 self._loop = _Loop(self._waiting, self._in_flight, self._handle)
-            self._waiting.extend(_Transfer(batch, place) for place in range(len(requests)))
+            self._waiting.extend(_Transfer(batch, place, expires_at) for place in range(len(requests)))
             self._loop.wake()
         batch.done.wait()
         return [answer for answer in batch.answers if answer is not None]
@@ -240,6 +242,10 @@ class _Loop:
 
     def _start(self, multi: pycurl.CurlMulti, transfer: _Transfer) -> None:
         request = transfer.request
+        if time.monotonic() > transfer.expires_at:
+            # The provider is slower than we are; whoever waits longer than a lease would be sent twice.
+            transfer.batch.answer(transfer.place, NoResponse("the provider is too slow for its queue", sent=False))
+            return
         # Kept apart, because a handle that once had its body as a whole cannot be told to read it piece by piece.
         free = self._free[request.repeatable]
         handle = free.pop() if free else self._new_handle()

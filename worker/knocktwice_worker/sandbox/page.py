@@ -56,7 +56,7 @@ class Page:
         rows = [_push(push) for push in pushes]
         if pushes and pushes[-1].clicked_at is None:
             action = f"/sandbox/phones/{quote(phone.registration, safe='')}/tap"
-            rows.append(f'<form method="post" action="{escape(action)}"><button>Tap</button></form>')
+            rows.append(f'<form method="post" action="{action}"><button>Tap</button></form>')
         if phone.number:
             rows += [_text(text) for text in self._books.texts(phone.number)]
         number = f" · {phone.number}" if phone.number else ""

@@ -47,6 +47,9 @@ MAGIC_SENDERS = {
 }
 
 _BODY_LIMIT = 1600
+_CALLBACK_LIMIT = 4000
+#: Of parameters that have no code of their own.
+_BAD_REQUEST = 400
 _NUMBER = re.compile(r"(whatsapp:)?\+[1-9]\d{6,14}")
 _SENDER = re.compile(r"(whatsapp:)?\+[1-9]\d{6,14}|\d{3,6}|(?=.*[A-Za-z])[A-Za-z0-9 +\-_&]{1,11}")
 _SERVICE = re.compile(r"MG[0-9a-fA-F]{32}")
@@ -166,7 +169,7 @@ def _parse(form: Mapping[str, str]) -> dict[str, str | None]:
             21212, f"The 'From' number {sender} is not a valid phone number, shortcode, or alphanumeric sender ID."
         )
     if service and not _SERVICE.fullmatch(service):
-        raise Refused(21701, f"The Messaging Service {service} does not exist.")
+        raise Refused(21705, f"The Messaging Service Sid {service} is invalid.")
     if not body and not form.get("MediaUrl") and not form.get("ContentSid"):
         raise Refused(21602, "Message body is required.")
     if len(body) > _BODY_LIMIT:
@@ -181,13 +184,14 @@ def _parse(form: Mapping[str, str]) -> dict[str, str | None]:
 
 def _is_web_address(url: str) -> bool:
     # It is requested as it stands, so nothing may be in it that ends a line.
-    if not (url.isascii() and url.isprintable() and " " not in url):
+    if len(url) > _CALLBACK_LIMIT or not (url.isascii() and url.isprintable() and " " not in url):
         return False
     try:
         parsed = URL(url, encoded=True)
     except ValueError:
         return False
-    return parsed.scheme in {"http", "https"} and bool(parsed.host)
+    # Twilio takes no underscore in the host, which is how the names of containers often look.
+    return parsed.scheme in {"http", "https"} and bool(parsed.host) and "_" not in str(parsed.host)
 
 
 def _sent_within(name: str, value: str) -> tuple[datetime, datetime]:
@@ -196,7 +200,7 @@ def _sent_within(name: str, value: str) -> tuple[datetime, datetime]:
     try:
         moment, length = datetime.fromisoformat(value), timedelta(seconds=1)
     except ValueError as error:
-        raise Refused(20001, f"Invalid parameter {name}") from error
+        raise Refused(_BAD_REQUEST, f"Invalid parameter {name}") from error
     if len(value) == len("2026-01-31"):
         length = timedelta(days=1)
     # Twilio's dates are to the second.
@@ -209,7 +213,7 @@ def _sent_within(name: str, value: str) -> tuple[datetime, datetime]:
         case "DateSent>":
             return start, datetime.max.replace(tzinfo=UTC)
         case _:
-            raise Refused(20001, f"Invalid parameter {name}")
+            raise Refused(_BAD_REQUEST, f"Invalid parameter {name}")
 
 
 def _page(texts: list[SentText], query: Mapping[str, str]) -> dict[str, object]:
@@ -218,7 +222,7 @@ def _page(texts: list[SentText], query: Mapping[str, str]) -> dict[str, object]:
         size = min(max(int(query.get("PageSize", _PAGE_SIZE)), 1), _PAGE_SIZE_LIMIT)
         number = max(int(query.get("Page", 0)), 0)
     except ValueError as error:
-        raise Refused(20001, "Invalid parameter PageSize") from error
+        raise Refused(_BAD_REQUEST, "Invalid parameter PageSize") from error
     token = query.get("PageToken", "").removeprefix("PA")
     sids = [t.sid for t in texts]
     start = sids.index(token) + 1 if token in sids else number * size

@@ -1,4 +1,4 @@
-"""A consumer that parks what it cannot read, instead of choking on it for ever.
+"""A consumer that parks what it cannot read, instead of choking on it for ever, and outlives its broker.
 
 Celery's own consumer drops unknown tasks, and one message without an ``id`` header blocks a queue. Here each such message
 goes to the dead-letter table with its reason and is acknowledged. If the table cannot be reached the message stays
@@ -10,9 +10,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import structlog
-from celery.worker.consumer import Consumer
+from celery.worker.consumer import Consumer as CeleryConsumer
 
-from knocktwice_worker import store
+from knocktwice_worker import inbox, store
 from knocktwice_worker.services import services
 
 if TYPE_CHECKING:
@@ -21,8 +21,21 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 
-class QuarantineConsumer(Consumer):
+class Consumer(CeleryConsumer):
     """Celery's consumer with a dead-letter table."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # What kombu raises from a channel whose connection is gone, for example when a task ends that was taken over it.
+        # Celery knows it for no connection error, and the worker would end. Its rows ring again, so letting go is safe.
+        self.connection_errors = (*self.connection_errors, AttributeError)
+
+    def on_connection_error_after_connected(self, exc: Exception) -> None:
+        """Let go of a broken connection, so that the consumer starts again on a new one."""
+        try:
+            super().on_connection_error_after_connected(exc)
+        except AttributeError as error:
+            log.info("connection given up", error=str(error))
 
     def create_task_handler(self, *args: Any, **kwargs: Any) -> Callable[[Any], None]:
         """Wrap Celery's handler: whatever it stumbles over is parked."""
@@ -67,6 +80,9 @@ class QuarantineConsumer(Consumer):
                     reason=f"message {reason}",
                     payload=body,
                 )
+            if headers.get("id"):
+                # Or the sweep would bring it back for ever.
+                inbox.remove(services(), str(headers["id"]))
         except Exception as error:
             log.error("message not parked", reason=reason, error=type(error).__name__)
             return
