@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, TypeVar
 import sqlalchemy as sa
 
 from knocktwice import Client, Push, Recipient
-from knocktwice_worker import services, story
+from knocktwice_worker import services
 from knocktwice_worker.children import Child
 from knocktwice_worker.sandbox import Sandbox
+from knocktwice_worker.story import Story, tell
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -134,19 +135,19 @@ class System:
         (id_,) = self.client.notify_many([Recipient(registrations=registrations, phone=person)], push=PUSH, sms=sms)
         return id_
 
-    def story(self, id_: UUID) -> story.Story | None:
+    def story(self, id_: UUID) -> Story | None:
         """What is known about a notification."""
         with self.engine.connect() as conn:
-            return story.tell(conn, str(id_))
+            return tell(conn, str(id_))
 
-    def ended(self, id_: UUID) -> story.Story:
+    def ended(self, id_: UUID) -> Story:
         """Wait until a notification has ended and return its story."""
         return eventually(lambda: told if (told := self.story(id_)) and told.finished_at else None, why=self.logs)
 
-    def waiting(self, id_: UUID) -> story.Story:
+    def waiting(self, id_: UUID) -> Story:
         """Wait until a notification's push is settled and only its countdown is open."""
 
-        def look() -> story.Story | None:
+        def look() -> Story | None:
             told = self.story(id_)
             settled = told and told.steps and all(s.state == "scheduled" or s.channel == "push" for s in told.steps)
             return told if settled and told and told.steps[0].state != "sending" else None
@@ -163,6 +164,6 @@ class System:
         return "\n".join(f"--- {w.name}\n{w.log_tail(40)}" for w in self.workers)
 
 
-def verdicts(told: story.Story) -> list[str]:
+def verdicts(told: Story) -> list[str]:
     """The kinds of moments in a story, in order."""
     return [moment.kind for moment in told.moments]

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
-DOCUMENTS = [path for path in ROOT.glob("**/*.md") if ".venv" not in path.parts]
+DOCUMENTS = [
+    path for folder in ("", ".github", "deploy", "docs", "shared") for path in sorted((ROOT / folder).glob("*.md"))
+]
 
 
 def _blocks(language: str) -> list[str]:

@@ -20,9 +20,7 @@ TWO_HOURS = timedelta(hours=2)
 NUMBER = "+16505550400"
 
 
-def test_a_check_in_two_hours_fires_once_whatever_restarts_in_between(
-    system: System, doomed: EmbeddedServers
-) -> None:
+def test_a_check_in_two_hours_fires_once_whatever_restarts_in_between(system: System, doomed: EmbeddedServers) -> None:
     clock = Clock(system.database_url)
     first, _ = system.start_worker(), system.start_worker()
     id_ = system.notify(NUMBER, sms=Sms(after=TWO_HOURS))

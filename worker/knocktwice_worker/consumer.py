@@ -28,7 +28,7 @@ class Consumer(CeleryConsumer):
         super().__init__(*args, **kwargs)
         # What kombu raises from a channel whose connection is gone, for example when a task ends that was taken over it.
         # Celery knows it for no connection error, and the worker would end. Its rows ring again, so letting go is safe.
-        self.connection_errors = (*self.connection_errors, AttributeError)
+        self.connection_errors: tuple[type[BaseException], ...] = (*self.connection_errors, AttributeError)
 
     def on_connection_error_after_connected(self, exc: Exception) -> None:
         """Let go of a broken connection, so that the consumer starts again on a new one."""

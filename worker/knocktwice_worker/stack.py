@@ -27,7 +27,7 @@ from knocktwice_worker.sandbox import Sandbox
 from knocktwice_worker.services import broker_url, database_url
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from knocktwice_shared.messages import ReceiptEvent
@@ -97,7 +97,7 @@ def celery(command: str, settings: Settings, environment: Mapping[str, str], *op
 
 
 @contextlib.contextmanager
-def _reporter(settings: Settings) -> Iterator[object]:
+def _reporter(settings: Settings) -> Iterator[Callable[[ReceiptEvent], None]]:
     """What the sandbox's phones report, an application would report through the producer library; so do they."""
     with Client(broker_url(settings)) as client:
 

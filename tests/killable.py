@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
 from functools import wraps
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from knocktwice_worker import fallback, inbox, push, sms, store, tasks
 from knocktwice_worker.celery import app
-from knocktwice_worker.channels import Request
 from knocktwice_worker.limits import RedisLimits
 from knocktwice_worker.transport import Transport
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from knocktwice_worker.channels import Request
 
 __all__ = ["POINTS", "app"]
 
