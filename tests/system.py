@@ -49,7 +49,7 @@ IMPATIENT = {
 PUSH = Push("Your table is ready", "We keep it until 19:45.")
 
 
-def eventually(look: Callable[[], _T], *, within: float = PATIENCE_S, why: Callable[[], str] = lambda: "") -> _T:
+def eventually(look: Callable[[], _T | None], *, within: float = PATIENCE_S, why: Callable[[], str] = lambda: "") -> _T:
     """Look again and again until there is something to see, and return it; fail if that never happens."""
     deadline = time.monotonic() + within
     pause = threading.Event()

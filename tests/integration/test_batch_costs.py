@@ -1,0 +1,112 @@
+"""A batch is the unit of work: it costs the same number of queries, Redis calls and messages, however many are in it."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+import sqlalchemy as sa
+
+from knocktwice_shared.ids import uuid7
+from knocktwice_shared.messages import parse_batch
+from knocktwice_worker import fallback, push, sms
+from knocktwice_worker.config import Settings
+from knocktwice_worker.dispatcher import dispatch
+from knocktwice_worker.sandbox import Sandbox
+from knocktwice_worker.services import Services
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from redis import Redis
+
+    from clock import Clock
+    from knocktwice_shared.names import Task
+
+DELAY = timedelta(hours=1)
+
+
+@pytest.fixture
+def working(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Services]:
+    """A worker's services that reach the sandbox."""
+    with Sandbox() as sandbox:
+        for name, value in sandbox.environment(tmp_path).items():
+            monkeypatch.setenv(name, value)
+        here = Services(Settings(**settings.model_dump(include={"database_url", "broker_url", "secret", "home"})))
+        yield here
+        here.close()
+
+
+class Bill:
+    """What was spent: SQL statements and Redis commands."""
+
+    def __init__(self, here: Services, valkey: Redis) -> None:
+        self.here = here
+        self.valkey = valkey
+        self.statements: list[str] = []
+        for engine in (here.engine, here.senders):
+            sa.event.listen(engine, "before_cursor_execute", self._note)
+
+    @contextmanager
+    def of(self, stage: str, spent: dict[str, tuple[int, int]]) -> Iterator[None]:
+        self.statements.clear()
+        before = self._commands()
+        yield
+        spent[stage] = len(self.statements), self._commands() - before
+
+    def _note(self, _conn: object, _cursor: object, statement: str, *_: object) -> None:
+        self.statements.append(statement)
+
+    def _commands(self) -> int:
+        stats = self.valkey.info("commandstats")
+        # What scripts call inside the server is no round trip, and neither is our own question.
+        return sum(int(stats.get(f"cmdstat_{name}", {}).get("calls", 0)) for name in ("evalsha", "eval"))
+
+
+def _cost(bill: Bill, clock: Clock, people: int) -> dict[str, tuple[int, int]]:
+    """Take a batch all the way and return what each stage cost."""
+    spent: dict[str, tuple[int, int]] = {}
+    here, first = bill.here, uuid7().int % 10**9
+    batch = parse_batch(
+        {
+            "v": 1,
+            "id": str(uuid7()),
+            "content": {"push": {"title": "t", "body": "{{ n }} of many"}},
+            "plan": [{"channel": "sms", "when": "not_delivered", "after_s": DELAY.total_seconds()}],
+            "recipients": [
+                {"id": str(uuid7()), "registrations": [f"silent-{n}"], "phone": f"+1{first + n:010}", "params": {"n": n}}
+                for n in range(people)
+            ],
+        }
+    )
+    published: list[tuple[Task, Sequence[str]]] = []
+    with bill.of("send_push", spent):
+        push.send(here, batch)
+    clock.advance(DELAY)
+    with bill.of("dispatch", spent):
+        dispatch(here, lambda task, ids: published.append((task, ids)))
+    ((_, ids),) = published
+    assert len(ids) == people
+    with bill.of("check_fallback", spent):
+        reserved = fallback.check(here, ids)
+    with bill.of("send_sms", spent):
+        sms.send(here, reserved)
+    with here.engine.connect() as conn:
+        texted = conn.execute(
+            sa.text("SELECT count(*) FROM notifications WHERE batch_id = :id AND state = 'texted'"), {"id": batch.id}
+        )
+        assert texted.scalar_one() == people
+    return spent
+
+
+def test_five_hundred_cost_as_many_round_trips_as_two(working: Services, valkey: Redis, clock: Clock) -> None:
+    bill = Bill(working, valkey)
+    _cost(bill, clock, 1)  # connections, credentials, the limits' script and marker
+    two, many = _cost(bill, clock, 2), _cost(bill, clock, 500)
+    assert many == two
+    assert two["send_push"][0] > 0
+    # One call, and on Redis's first day a second one with what Postgres remembers.
+    assert 1 <= two["check_fallback"][1] <= 2
