@@ -10,7 +10,6 @@ kombu and redis are imported on first use, so that ``import knocktwice`` costs a
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import threading
@@ -22,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from uuid import UUID
 
 from knocktwice_shared.errors import BrokerUnavailable
-from knocktwice_shared.names import INBOX_ACCEPTED, INBOX_MESSAGES, KEY_PREFIX
+from knocktwice_shared.names import INBOX_ACCEPTED, INBOX_MESSAGES, key_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -84,7 +83,7 @@ class KombuBroker:
         with self._turn() as connection, connection.default_channel.conn_or_acquire() as redis:
             pipe = redis.pipeline(transaction=False)
             for key, id_ in proposals.items():
-                name = KEY_PREFIX + hashlib.sha256(key.encode()).hexdigest()
+                name = key_name(key)
                 # Two commands, because SET with both NX and GET needs Redis 7.
                 pipe.set(name, str(id_), nx=True, ex=KEY_LIFETIME)
                 pipe.get(name)

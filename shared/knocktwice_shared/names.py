@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from enum import StrEnum
 
 #: Contract version written into every message.
@@ -55,3 +56,8 @@ INBOX_ACCEPTED = "knocktwice:inbox:accepted"
 INBOX_FAILURES = "knocktwice:inbox:failures"
 #: Redis key prefix for idempotency keys; the value is the notification id the key was first used for.
 KEY_PREFIX = "knocktwice:key:"
+
+
+def key_name(key: str) -> str:
+    """Return the Redis key that remembers which notification an idempotency key was first used for."""
+    return KEY_PREFIX + hashlib.sha256(key.encode()).hexdigest()

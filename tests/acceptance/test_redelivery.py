@@ -13,7 +13,7 @@ from celery import Celery
 
 from knocktwice import Push, Recipient, Sms
 from knocktwice.testing import RecordingClient
-from knocktwice_shared.names import ROUTES, Task
+from knocktwice_shared.names import ROUTES, Task, key_name
 from system import eventually
 
 if TYPE_CHECKING:
@@ -137,6 +137,18 @@ def test_cancel(system: System, queues: Queues) -> None:
     queues.put(Task.CANCEL, cancellation)
     assert not system.sandbox.pushes(f"silent-{number}")
     assert not system.sandbox.texts(number)
+
+
+def test_a_cancellation_by_key_that_overtakes_its_notification(system: System, queues: Queues) -> None:
+    number = next(_numbers)
+    message, id_ = _message(number)
+    # What the producer does first of all; its message is still on the way.
+    system.redis.set(key_name("order-1"), str(id_))
+    system.client.cancel(key="order-1")
+    eventually(lambda: system.count("SELECT count(*) FROM events WHERE notification_id = :id", id=str(id_)))
+    queues.put(Task.SEND_PUSH, message)
+    assert system.ended(id_).state == "cancelled"
+    assert not system.sandbox.pushes(f"silent-{number}")
 
 
 def test_update_audience(system: System, queues: Queues) -> None:

@@ -99,7 +99,7 @@ def test_flower_shows_our_summaries_and_hides_what_others_tell_of_a_task(flower:
                     "task-received", uuid=id_, name="knocktwice.send_push", args=args, kwargs=f"{{'to': '{PHONE}'}}"
                 )
                 events.send("task-succeeded", uuid=id_, result=f"'{PHONE}'", runtime=0.1)
-        return {ours, foreign} <= set(json.loads(_get(f"{flower}/api/tasks")))
+        return {ours, foreign} <= set(json.loads(_get(f"{flower}/api/tasks?state=SUCCESS")))
 
     _until(tell, "Flower did not show the tasks")
     tasks = json.loads(_get(f"{flower}/api/tasks"))

@@ -77,7 +77,12 @@ def _cost(bill: Bill, clock: Clock, people: int) -> dict[str, tuple[int, int]]:
             "content": {"push": {"title": "t", "body": "{{ n }} of many"}},
             "plan": [{"channel": "sms", "when": "not_delivered", "after_s": DELAY.total_seconds()}],
             "recipients": [
-                {"id": str(uuid7()), "registrations": [f"silent-{n}"], "phone": f"+1{first + n:010}", "params": {"n": n}}
+                {
+                    "id": str(uuid7()),
+                    "registrations": [f"silent-{n}"],
+                    "phone": f"+1{first + n:010}",
+                    "params": {"n": n},
+                }
                 for n in range(people)
             ],
         }

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from knocktwice_worker.services import Services
 
 LEASE, TTL, HOUR = timedelta(minutes=1), timedelta(hours=1), timedelta(hours=1)
-AT = datetime(2026, 11, 21, 12, tzinfo=UTC)
+AT = datetime(2026, 11, 1, 12, tzinfo=UTC)
 
 
 def batch(*users: str, when: str | None = "not_delivered", after: float = 3600, keys: Sequence[str] = ()) -> Batch:
@@ -470,3 +470,9 @@ def test_logging_in_again_after_a_logout_registers_within_one_message(book: Book
 def test_nobody_is_pushed_to_on_a_device_that_logged_out(book: Book) -> None:
     book(audience.apply, [DeviceUnregistered("reg-ada", AT + timedelta(minutes=1))])
     assert book.accept(batch("ada")) == []
+
+
+def test_a_device_with_a_clock_in_the_future_can_still_log_out(book: Book) -> None:
+    book(audience.apply, [DeviceRegistered("ada", "reg-future", datetime(2100, 1, 1, tzinfo=UTC))])
+    book(audience.apply, [DeviceUnregistered("reg-future", datetime.now(UTC) + timedelta(minutes=1))])
+    assert book.rows("SELECT user_id FROM devices WHERE registration = 'reg-future'") == [(None,)]

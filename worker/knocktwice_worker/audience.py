@@ -13,10 +13,12 @@ if TYPE_CHECKING:
 
 _USERS = text("INSERT INTO users (id) SELECT unnest(:ids) ORDER BY 1 ON CONFLICT DO NOTHING")
 
+# A change from the future comes from a wrong clock; taken at its word it would shut out all others until then.
 _REGISTER = text("""
 INSERT INTO devices AS d (registration, user_id, platform, notifications_enabled, locale, time_zone, app_version,
                           changed_at, last_seen_at)
-VALUES (:registration, :user, :platform, :enabled, :locale, :time_zone, :app_version, :at, :at)
+SELECT :registration, :user, :platform, :enabled, :locale, :time_zone, :app_version, at, at
+FROM (SELECT least(CAST(:at AS timestamptz), knocktwice_now()) AS at) clock
 ON CONFLICT (registration) DO UPDATE SET
   user_id = excluded.user_id, platform = excluded.platform, notifications_enabled = excluded.notifications_enabled,
   locale = excluded.locale, time_zone = excluded.time_zone, app_version = excluded.app_version,
@@ -25,13 +27,15 @@ WHERE d.changed_at <= excluded.changed_at
 """)
 
 _UNREGISTER = text("""
-INSERT INTO devices AS d (registration, user_id, changed_at, last_seen_at) VALUES (:registration, NULL, :at, :at)
+INSERT INTO devices AS d (registration, user_id, changed_at, last_seen_at)
+SELECT :registration, NULL, at, at FROM (SELECT least(CAST(:at AS timestamptz), knocktwice_now()) AS at) clock
 ON CONFLICT (registration) DO UPDATE SET user_id = NULL, changed_at = excluded.changed_at
 WHERE d.changed_at <= excluded.changed_at
 """)
 
 _BIND = text("""
-INSERT INTO phones AS p (user_id, number, changed_at) VALUES (:user, :number, :at)
+INSERT INTO phones AS p (user_id, number, changed_at)
+SELECT :user, :number, least(CAST(:at AS timestamptz), knocktwice_now())
 ON CONFLICT (user_id) DO UPDATE SET number = excluded.number, changed_at = excluded.changed_at
 WHERE p.changed_at <= excluded.changed_at
 """)

@@ -13,13 +13,28 @@ from typing import Annotated, Self
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from knocktwice_shared.errors import KnocktwiceError
 from knocktwice_shared.messages import AFTER_LIMIT, Category
 
+#: Variables that the ecosystem named before us.
+_NAMES_OF_OTHERS = {"GOOGLE_APPLICATION_CREDENTIALS", "TWILIO_ACCOUNT_SID", "TWILIO_AUTH_TOKEN"}
 #: Settings that ``KNOCKTWICE_<NAME>_FILE`` (or ``TWILIO_AUTH_TOKEN_FILE``) may fill from a file.
 FROM_FILES = ("KNOCKTWICE_DATABASE_URL", "KNOCKTWICE_BROKER_URL", "KNOCKTWICE_SECRET", "TWILIO_AUTH_TOKEN")
+
+#: Settings that an empty variable leaves unset, as env files and Compose write them.
+OPTIONAL = (
+    "database_url",
+    "broker_url",
+    "secret",
+    "fcm_project",
+    "google_application_credentials",
+    "twilio_account_sid",
+    "twilio_auth_token",
+    "twilio_from",
+    "public_url",
+)
 
 Seconds = Annotated[float, Field(ge=0)]
 
@@ -92,7 +107,7 @@ class Settings(BaseSettings):
     provider_timeout_s: float = Field(20, gt=0, le=300, description="Longest wait for a provider's answer.")
     provider_in_flight: int = Field(400, ge=1, description="Requests in flight per worker process.")
 
-    @field_validator("database_url", "broker_url", "fcm_project", "twilio_from", "public_url", mode="before")
+    @field_validator(*OPTIONAL, mode="before")
     @classmethod
     def _empty_means_unset(cls, value: object) -> object:
         return None if value == "" else value
@@ -144,10 +159,18 @@ def load() -> Settings:
                 raise ConfigurationError(f"{name}_FILE: cannot read {path}: {error.strerror}") from error
     try:
         return Settings()
+    except SettingsError as error:
+        # A list that is not one; the cause's text quotes the value.
+        field = next((name for name in Settings.model_fields if f'"{name}"' in str(error)), "a setting")
+        raise ConfigurationError(f'{_variable(field)}: must be a JSON list, like ["critical"]') from None
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
         if not first["loc"]:
             raise ConfigurationError(first["msg"].removeprefix("Value error, ")) from error
-        name = str(first["loc"][0]).upper()
-        variable = name if name.startswith(("TWILIO_", "GOOGLE_")) and name != "TWILIO_FROM" else f"KNOCKTWICE_{name}"
-        raise ConfigurationError(f"{variable}: {first['msg']}") from error
+        raise ConfigurationError(f"{_variable(str(first['loc'][0]))}: {first['msg']}") from error
+
+
+def _variable(field: str) -> str:
+    """Return the environment variable that fills a field."""
+    name = field.upper()
+    return name if name in _NAMES_OF_OTHERS else f"KNOCKTWICE_{name}"

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from knocktwice_shared.names import INBOX_ACCEPTED, INBOX_FAILURES, INBOX_MESSAGES, Task
+from knocktwice_shared.names import INBOX_ACCEPTED, INBOX_FAILURES, INBOX_MESSAGES, Task, key_name
 from knocktwice_worker import store
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from knocktwice_worker.services import Services
 
@@ -52,6 +52,15 @@ def remove(services: Services, message_id: str) -> None:
     pipe.zrem(INBOX_ACCEPTED, message_id)
     pipe.hdel(INBOX_FAILURES, message_id)
     pipe.execute()
+
+
+def ids_of(services: Services, keys: Sequence[str]) -> list[str]:
+    """Return the notification ids that producers used these idempotency keys for, as far as Redis remembers.
+
+    A notification whose message still waits in its queue is known here and not yet in Postgres.
+    """
+    found = services.redis.mget([key_name(key) for key in keys]) if keys else []
+    return [value.decode() for value in found if isinstance(value, bytes)]
 
 
 def park(services: Services, message_id: str, task: str, reason: str, message: object) -> None:

@@ -549,7 +549,9 @@ def cancel(conn: Connection, ids: Sequence[str], keys: Sequence[str], now: datet
 
     An SMS that a sender has claimed is no longer stopped; a push that is on its way is not called back.
     """
-    found = conn.execute(text("SELECT id FROM notifications WHERE key = ANY(:keys)"), {"keys": list(keys)}).all()
+    found = conn.execute(
+        text("SELECT id FROM notifications WHERE key = ANY(:keys) AND state <> 'duplicate'"), {"keys": list(keys)}
+    ).all()
     wanted = sorted({*ids, *(str(row.id) for row in found)})
     _insert_events(conn, [(i, "cancelled", "", now) for i in wanted])
     settle_answered(conn, wanted)

@@ -35,7 +35,7 @@ def _task(name: Task) -> Callable[[Callable[[Services, list[str]], None]], Any]:
     """Make a task of a function that takes ids."""
 
     def decorate(work: Callable[[Services, list[str]], None]) -> Any:
-        @app.task(name=name.value)
+        @app.task(name=name.value, shared=False)
         @wraps(work)
         def run(ids: list[str]) -> None:
             try:
@@ -55,7 +55,7 @@ def _producer_task(name: Task) -> Callable[[Callable[[Services, object], None]],
     """
 
     def decorate(work: Callable[[Services, object], None]) -> Any:
-        @app.task(name=name.value, bind=True)
+        @app.task(name=name.value, bind=True, shared=False)
         @wraps(work)
         def run(self: Any, message: object) -> None:
             here, id_ = services(), str(self.request.id)
@@ -126,8 +126,9 @@ def record_events(here: Services, message: object) -> None:
 def cancel(here: Services, message: object) -> None:
     """Stop notifications that have not reached the provider yet."""
     wanted = parse_cancellation(message)
+    ids = [*map(str, wanted.ids), *inbox.ids_of(here, wanted.keys)]
     with here.engine.begin() as conn:
-        store.cancel(conn, [str(i) for i in wanted.ids], wanted.keys, datetime.now(UTC))
+        store.cancel(conn, ids, wanted.keys, datetime.now(UTC))
 
 
 @_producer_task(Task.UPDATE_AUDIENCE)
@@ -138,7 +139,7 @@ def update_audience(here: Services, message: object) -> None:
         audience.apply(conn, changes)
 
 
-@app.task(name=Task.HOUSEKEEPING.value)
+@app.task(name=Task.HOUSEKEEPING.value, shared=False)
 def housekeeping() -> None:
     """Remove what nobody needs any more."""
     try:
