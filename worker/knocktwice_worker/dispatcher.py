@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 from celery import bootsteps
 
-from knocktwice_shared.names import BATCH_LIMIT, Task
+from knocktwice_shared.names import BATCH_LIMIT, Queue, Task
 from knocktwice_worker import inbox, store
 from knocktwice_worker.lifecycle import DeliveryState
 from knocktwice_worker.services import Services, services
@@ -26,6 +26,10 @@ log = structlog.get_logger(__name__)
 
 #: Ticks between two looks into the inbox.
 _SWEEP_EVERY = 10
+
+#: Messages in the queues from which on no more SMS steps are rung. Rows wait better in Postgres: what waits in a queue
+#: for longer than a lease rings a second time, and a million rows that are due at once would keep ringing.
+_MOST_WAITING = 40
 
 _SMS_TASKS = {
     DeliveryState.SCHEDULED: Task.CHECK_FALLBACK,
@@ -43,8 +47,10 @@ def dispatch(here: Services, publish: Callable[[Task, Sequence[str]], None]) -> 
     Returns:
         How many rows were due; a full batch means that there may be more.
     """
+    # Asked first, so that without a broker nothing is claimed and all rings as soon as it is back.
+    room = sum(here.redis.llen(queue) for queue in (Queue.FALLBACK, Queue.SMS)) < _MOST_WAITING
     with here.engine.begin() as conn:
-        rows = store.ring(conn, limit=BATCH_LIMIT, lease=here.settings.lease)
+        rows = store.ring(conn, limit=BATCH_LIMIT, lease=here.settings.lease, sms=room)
     work: dict[Task, list[str]] = defaultdict(list)
     for row in rows:
         task = Task.RESUME_PUSH if row.step == 0 else _SMS_TASKS[DeliveryState(row.state)]

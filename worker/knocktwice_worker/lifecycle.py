@@ -50,12 +50,10 @@ EDGES: frozenset[tuple[DeliveryState, DeliveryState]] = frozenset(
         (DeliveryState.SCHEDULED, DeliveryState.SENDING),
         (DeliveryState.SCHEDULED, DeliveryState.RESERVED),
         (DeliveryState.SCHEDULED, DeliveryState.SKIPPED),
-        (DeliveryState.SCHEDULED, DeliveryState.FAILED),
         (DeliveryState.SCHEDULED, DeliveryState.CANCELLED),
         # counted against the limits → claimed by a sender, or no longer wanted
         (DeliveryState.RESERVED, DeliveryState.SENDING),
         (DeliveryState.RESERVED, DeliveryState.SKIPPED),
-        (DeliveryState.RESERVED, DeliveryState.FAILED),
         (DeliveryState.RESERVED, DeliveryState.CANCELLED),
         # claimed → the provider's answer, or a safe retry
         (DeliveryState.SENDING, DeliveryState.SENT),

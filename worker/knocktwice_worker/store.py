@@ -349,7 +349,7 @@ _RING = text("""
 UPDATE deliveries d SET wake_at = knocktwice_now() + :lease,
   state = CASE WHEN d.step = 0 AND d.state = 'sending' THEN 'scheduled' ELSE d.state END
 FROM (
-  SELECT notification_id, step FROM deliveries WHERE wake_at <= knocktwice_now()
+  SELECT notification_id, step FROM deliveries WHERE wake_at <= knocktwice_now() AND (step = 0 OR :sms)
   ORDER BY wake_at LIMIT :limit FOR UPDATE SKIP LOCKED
 ) due
 WHERE d.notification_id = due.notification_id AND d.step = due.step
@@ -357,12 +357,15 @@ RETURNING d.notification_id, d.step, d.state
 """)
 
 
-def ring(conn: Connection, *, limit: int, lease: timedelta) -> Sequence[Row[Any]]:
+def ring(conn: Connection, *, limit: int, lease: timedelta, sms: bool = True) -> Sequence[Row[Any]]:
     """Claim up to ``limit`` deliveries whose time has come; rows of ``notification_id, step, state``.
 
     Each is claimed for ``lease``: if what is published for it gets lost, it rings again.
+
+    Args:
+        sms: whether SMS steps may ring, too, or only pushes.
     """
-    return conn.execute(_RING, {"limit": limit, "lease": lease}).all()
+    return conn.execute(_RING, {"limit": limit, "lease": lease, "sms": sms}).all()
 
 
 # -- the decision --------------------------------------------------------------------------------------------------
