@@ -10,7 +10,7 @@ import structlog
 from knocktwice_shared.errors import InvalidMessage
 from knocktwice_shared.messages import TTL_LIMIT, Batch, Push
 from knocktwice_worker import store
-from knocktwice_worker.channels import Outcome, PushMessage, Rejected, Retry, Sent, Unknown, deliver
+from knocktwice_worker.channels import Outcome, PushMessage, Rejected, Retry, Sent, Unknown, deliver, patience
 from knocktwice_worker.content import Texts, render
 
 if TYPE_CHECKING:
@@ -52,8 +52,16 @@ def resume(services: Services, ids: Sequence[str]) -> None:
 def _deliver(services: Services, messages: Sequence[PushMessage]) -> None:
     if not messages:
         return
-    outcomes = deliver(services.transport, services.push, messages)
-    results = [_result(m, o) for m, o in zip(messages, outcomes, strict=True)]
+    turn = services.push_pace.take([1] * len(messages))
+    outcomes = deliver(services.transport, services.push, messages[: turn.granted])
+    results = [_result(m, o) for m, o in zip(messages, outcomes, strict=False)]
+    for m in messages[turn.granted :]:
+        waits = store.PushResult(
+            m.notification_id, m.registration, state="open", reason="waits its turn", retry_after=turn.wait
+        )
+        results.append(waits)
+    if asked := patience(outcomes):
+        services.push_pace.slow_down(asked.after)
     with services.engine.begin() as conn:
         store.record_push(conn, results, retry_for=timedelta(seconds=services.settings.push_retry_s))
 

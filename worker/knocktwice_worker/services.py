@@ -13,6 +13,7 @@ from knocktwice_worker import config, embedded
 from knocktwice_worker.channels.fcm import FcmChannel
 from knocktwice_worker.channels.twilio import TwilioSmsChannel
 from knocktwice_worker.limits import Limits, RedisLimits
+from knocktwice_worker.pacing import Pace
 from knocktwice_worker.transport import Transport
 
 if TYPE_CHECKING:
@@ -70,6 +71,16 @@ class Services:
     def sms(self) -> TwilioSmsChannel:
         """Twilio."""
         return TwilioSmsChannel.from_settings(self.settings, secret=secret(self.settings))
+
+    @cached_property
+    def push_pace(self) -> Pace:
+        """How fast the Firebase project may be spoken to."""
+        return Pace(self.redis, name=f"fcm:{self.settings.fcm_project or ''}", per_s=self.settings.push_per_s)
+
+    @cached_property
+    def sms_pace(self) -> Pace:
+        """How fast the SMS sender may be spoken to."""
+        return Pace(self.redis, name=f"sms:{self.settings.twilio_from or ''}", per_s=self.settings.sms_parts_per_s)
 
     def close(self) -> None:
         """Close what was opened."""

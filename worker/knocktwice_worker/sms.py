@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from knocktwice_shared.messages import Category
-from knocktwice_worker import fallback, store
-from knocktwice_worker.channels import Outcome, Rejected, Retry, Sent, SmsMessage, Unknown, deliver
+from knocktwice_worker import fallback, parts, store
+from knocktwice_worker.channels import Outcome, Rejected, Retry, Sent, SmsMessage, Unknown, deliver, patience
 from knocktwice_worker.lifecycle import DeliveryState, Verdict
 from knocktwice_worker.limits import Ask
 
@@ -48,6 +48,8 @@ def send(services: Services, ids: Sequence[str]) -> None:
         give_up = timedelta(seconds=services.settings.sms_retry_s)
         results = [_result(row, outcome, give_up) for row, outcome in zip(held, outcomes, strict=True)]
         store.record_sms(conn, results)
+    if asked := patience(outcomes):
+        services.sms_pace.slow_down(asked.after)
     log.info("sms handed over", claimed=len(claimed), sent=sum(r.state is DeliveryState.SENT for r in results))
 
 
@@ -58,9 +60,17 @@ def _claim(services: Services, ids: Sequence[str]) -> tuple[list[str], datetime 
             return [], None
         opted_out = [row for row in rows if row.opted_out]
         store.skip(conn, [store.Decision(str(r.notification_id), Verdict.OPTED_OUT, {}) for r in opted_out])
-        allowed = _recount(services, conn, [row for row in rows if not row.opted_out])
+        its_turn = _pace(services, conn, [row for row in rows if not row.opted_out])
+        allowed = _recount(services, conn, its_turn)
         store.settle_answered(conn, allowed)
         return store.claim_sms(conn, allowed, services.settings.lease)
+
+
+def _pace(services: Services, conn: Connection, rows: Sequence[Row[Any]]) -> Sequence[Row[Any]]:
+    """Return those that the sender's pace has room for now; the others stay reserved and ring again."""
+    turn = services.sms_pace.take([parts.count(row.text) for row in rows])
+    store.postpone(conn, [str(row.notification_id) for row in rows[turn.granted :]], turn.wait)
+    return rows[: turn.granted]
 
 
 def _recount(services: Services, conn: Connection, rows: Sequence[Row[Any]]) -> list[str]:
@@ -94,7 +104,7 @@ def _result(row: Row[Any], outcome: Outcome, give_up: timedelta) -> store.SmsRes
         case Rejected(reason, detail):
             text = f"{reason}: {detail}" if detail and reason != Verdict.OPTED_OUT else reason
             return store.SmsResult(id_, DeliveryState.FAILED, reason=text)
-        case Retry(reason, after):
+        case Retry(reason, after, _):
             if row.age > give_up:
                 return store.SmsResult(id_, DeliveryState.FAILED, reason=f"gave up: {reason}")
             wait = after or min(_BACKOFF * 2 ** min(row.tries, 10), _BACKOFF_CAP)

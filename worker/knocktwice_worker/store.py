@@ -583,7 +583,7 @@ def _insert_events(conn: Connection, events: Sequence[tuple[str, str, str, datet
 # -- the SMS -------------------------------------------------------------------------------------------------------
 
 _RESERVED = text("""
-SELECT d.notification_id, d.number, d.fingerprint, b.category, o.number IS NOT NULL AS opted_out, knocktwice_now() AS now
+SELECT d.notification_id, d.number, d.text, d.fingerprint, b.category, o.number IS NOT NULL AS opted_out, knocktwice_now() AS now
 FROM deliveries d JOIN notifications n ON n.id = d.notification_id JOIN batches b ON b.id = n.batch_id
 LEFT JOIN opt_outs o ON o.number = d.number
 WHERE d.notification_id = ANY(CAST(:ids AS uuid[])) AND d.step = 1 AND d.state = 'reserved'

@@ -71,10 +71,15 @@ class Sent:
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """The provider did **not** take it and asks for patience: safe to send again after ``after``."""
+    """The provider did **not** take it: safe to send again after ``after``.
+
+    Attributes:
+        too_fast: because it gets more than it wants.
+    """
 
     reason: str
     after: timedelta | None = None
+    too_fast: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +150,12 @@ def deliver(transport: Carrier, channel: Channel[MessageT], messages: Sequence[M
     except CredentialsUnavailable as error:
         return [Retry(str(error), _NO_CREDENTIALS_PAUSE)] * len(messages)
     return [channel.outcome(answer) for answer in transport.send([channel.request(m) for m in messages])]
+
+
+def patience(outcomes: Sequence[Outcome]) -> Retry | None:
+    """Return the longest wait asked for by a provider that gets more than it wants, or ``None`` if it keeps up."""
+    asked = [o for o in outcomes if isinstance(o, Retry) and o.too_fast]
+    return max(asked, key=lambda o: o.after or timedelta(), default=None)
 
 
 def retry_after(answer: Response) -> timedelta | None:

@@ -114,7 +114,7 @@ class FcmChannel:
             return _REJECTIONS[code]
         wait = retry_after(answer)
         if answer.status == 429:
-            return Retry(f"FCM {code or 429}", wait)
+            return Retry(f"FCM {code or 429}", wait, too_fast=True)
         if answer.status in (401, 403):
             # The token was revoked, or the service account may not send: a person has to mend that.
             self._refused = True

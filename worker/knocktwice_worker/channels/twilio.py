@@ -146,11 +146,11 @@ class TwilioSmsChannel:
         if answer.status in (200, 201):
             return Sent(str(told["sid"])) if told.get("sid") else Unknown("Twilio answered 201 without a sid")
         if answer.status == 429:
-            return Retry(f"Twilio {code or 429}", retry_after(answer))
+            return Retry(f"Twilio {code or 429}", retry_after(answer), too_fast=True)
         if answer.status >= 500 or answer.status == 408:
             return Unknown(f"Twilio {answer.status}")
         if code == _QUEUE_FULL:
-            return Retry(f"Twilio {code}", retry_after(answer) or _QUEUE_PAUSE)
+            return Retry(f"Twilio {code}", retry_after(answer) or _QUEUE_PAUSE, too_fast=True)
         if answer.status in (401, 403, 404):
             return Retry(f"Twilio refuses our account ({code or answer.status})", _ACCOUNT_PAUSE)
         return Rejected(
