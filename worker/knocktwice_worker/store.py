@@ -370,11 +370,17 @@ def ring(conn: Connection, *, limit: int, lease: timedelta, sms: bool = True) ->
 
 # -- the decision --------------------------------------------------------------------------------------------------
 
+# Locked in the order in which receipts lock, so that the two wait for each other and never deadlock.
 _DUE = text("""
+WITH d AS (
+  SELECT * FROM deliveries
+  WHERE notification_id = ANY(CAST(:ids AS uuid[])) AND step = 1 AND state = 'scheduled' AND due_at <= knocktwice_now()
+  ORDER BY notification_id FOR UPDATE
+)
 SELECT d.notification_id, d."when", d.due_at, p.state AS push, n.params, n.batch_id, n.user_id,
        coalesce(n.phone, ph.number) AS number, o.number IS NOT NULL AS opted_out,
        e.delivered, e.clicked, e.cancelled, knocktwice_now() AS now
-FROM deliveries d
+FROM d
 JOIN notifications n ON n.id = d.notification_id AND n.state = 'active'
 JOIN deliveries p ON p.notification_id = d.notification_id AND p.step = 0
 LEFT JOIN phones ph ON ph.user_id = n.user_id
@@ -385,7 +391,6 @@ LEFT JOIN LATERAL (
          min(received_at) FILTER (WHERE kind = 'cancelled') AS cancelled
   FROM events WHERE notification_id = d.notification_id
 ) e ON true
-WHERE d.notification_id = ANY(CAST(:ids AS uuid[])) AND d.step = 1 AND d.state = 'scheduled' AND d.due_at <= knocktwice_now()
 ORDER BY d.due_at, d.notification_id
 """)
 
@@ -413,7 +418,7 @@ WHERE notification_id = ANY(CAST(:ids AS uuid[])) AND step = 1 AND state = ANY(:
 
 
 def due(conn: Connection, ids: Sequence[str]) -> Sequence[Row[Any]]:
-    """Return the facts about fallbacks that are due by the database's clock; the others are left out."""
+    """Lock fallbacks that are due by the database's clock and return the facts about them; the others are left out."""
     return conn.execute(_DUE, {"ids": list(ids)}).all()
 
 
@@ -495,9 +500,10 @@ WHERE d.notification_id = ANY(CAST(:ids AS uuid[])) AND d.step = 1 AND d.state I
 GROUP BY d.notification_id
 """)
 
-# Taking the locks first makes the UPDATE that follows see every receipt and every reservation committed until then.
+# Taking the locks first makes the UPDATE that follows see every receipt and every reservation committed until then. What a
+# sender has claimed is left alone: its lock is held for as long as the provider takes, and nothing can end it any more.
 _LOCK = text("""
-SELECT FROM deliveries WHERE notification_id = ANY(CAST(:ids AS uuid[])) AND step = 1
+SELECT FROM deliveries WHERE notification_id = ANY(CAST(:ids AS uuid[])) AND step = 1 AND state IN ('scheduled', 'reserved')
 ORDER BY notification_id FOR UPDATE
 """)
 
