@@ -426,29 +426,6 @@ def test_a_receipt_does_not_wait_for_a_sender_at_work(book: Book) -> None:
     assert book.states(ids(one)[0])["sms"] == ("sending", None)
 
 
-def test_receipts_and_decisions_about_the_same_people_never_deadlock(book: Book) -> None:
-    batches = [batch(*(f"user-{n}" for n in range(100)), after=0) for _ in range(6)]
-    for one in batches:
-        book.pushed(one)
-    everybody = [i for one in batches for i in ids(one)]
-
-    def decide(order: int) -> None:
-        with book.engine.begin() as conn:
-            rows = store.due(conn, everybody[::order])
-            found = [str(row.notification_id) for row in rows]
-            store.reserve(conn, [store.Reservation(i, "+16505550100", "b", b"f") for i in found[::2]], LEASE)
-            store.skip(conn, [store.Decision(i, Verdict.OPTED_OUT, {}) for i in found[1::2]])
-
-    def report(order: int) -> None:
-        receipts = [ReceiptEvent(UUID(i), Receipt.DELIVERED, AT, str(order)) for i in everybody[::order]]
-        with book.engine.begin() as conn:
-            store.record_receipts(conn, receipts)
-
-    with ThreadPoolExecutor(8) as pool:
-        done = [pool.submit(work, order) for order in (1, -1) * 4 for work in (decide, report)]
-    assert [future.exception() for future in done] == [None] * len(done)
-
-
 def test_nobody_reconciles_before_the_lease_is_over(book: Book) -> None:
     one = batch("ada", after=0)
     claimed(book, one)
