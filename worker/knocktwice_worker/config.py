@@ -17,6 +17,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from knocktwice_shared.errors import KnocktwiceError
 from knocktwice_shared.messages import AFTER_LIMIT, Category
+from knocktwice_worker.quiet import QuietHours
 
 #: Variables that the ecosystem named before us.
 _NAMES_OF_OTHERS = {"GOOGLE_APPLICATION_CREDENTIALS", "TWILIO_ACCOUNT_SID", "TWILIO_AUTH_TOKEN"}
@@ -36,6 +37,7 @@ OPTIONAL = (
     "public_url",
 )
 
+CountryCode = Annotated[str, Field(pattern="^[A-Z]{2}$")]
 Seconds = Annotated[float, Field(ge=0)]
 
 
@@ -72,6 +74,15 @@ class Settings(BaseSettings):
     sms_per_day: int = Field(10, ge=0, description="SMS to one number per calendar day.")
     sms_same_content_s: Seconds = Field(30, description="Same text to one number only once in this time.")
     sms_day_zone: str = Field("UTC", description="IANA time zone whose calendar day counts.")
+
+    # Who may be texted, and when
+    sms_countries: frozenset[CountryCode] = Field(
+        frozenset(), description='Countries whose numbers may be texted, like ["DE", "AT"]; none: all.'
+    )
+    quiet_hours: str = Field(
+        "21:00-08:00", description="Marketing SMS wait while it is this late where the recipient lives; empty: never."
+    )
+    default_zone: str = Field("UTC", description="IANA time zone of recipients about whom nothing is known.")
 
     # FCM
     fcm_project: str | None = Field(None, description="Firebase project; empty: the credentials' own.")
@@ -116,7 +127,16 @@ class Settings(BaseSettings):
     def _empty_means_unset(cls, value: object) -> object:
         return None if value == "" else value
 
-    @field_validator("sms_day_zone")
+    @field_validator("quiet_hours")
+    @classmethod
+    def _hours(cls, value: str) -> str:
+        try:
+            QuietHours.parse(value)
+        except ValueError as error:
+            raise ValueError("is not a span of hours such as 21:00-08:00") from error
+        return value
+
+    @field_validator("sms_day_zone", "default_zone")
     @classmethod
     def _known_zone(cls, value: str) -> str:
         try:
@@ -136,6 +156,11 @@ class Settings(BaseSettings):
     def day_zone(self) -> ZoneInfo:
         """The zone whose calendar day the daily limit counts."""
         return ZoneInfo(self.sms_day_zone)
+
+    @property
+    def quiet(self) -> QuietHours:
+        """When marketing is not texted."""
+        return QuietHours.parse(self.quiet_hours)
 
     @property
     def same_content(self) -> timedelta:

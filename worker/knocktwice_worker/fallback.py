@@ -9,20 +9,25 @@ from typing import TYPE_CHECKING, Any
 import structlog
 from redis.exceptions import RedisError
 
+from knocktwice_shared.errors import InvalidMessage
 from knocktwice_shared.messages import Category, Push, When
 from knocktwice_worker import store
 from knocktwice_worker.content import fingerprint, render
 from knocktwice_worker.lifecycle import FALL_BACK, DeliveryState, Facts, Verdict, decide
 from knocktwice_worker.limits import Answer, Ask, LimitsUnavailable, count_in_postgres
+from knocktwice_worker.quiet import country, zones_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from sqlalchemy import Connection, Row
 
+    from knocktwice_worker.config import Settings
     from knocktwice_worker.services import Services
 
 log = structlog.get_logger(__name__)
+
+_UNDECIDED = {Verdict.WAIT, Verdict.LIMITS_UNAVAILABLE, Verdict.QUIET_HOURS}
 
 #: When to look again at a decision that could not be taken yet.
 _WAIT = timedelta(seconds=30)
@@ -60,19 +65,42 @@ def check(services: Services, ids: Sequence[str]) -> list[str]:
         if not rows:
             return []
         batches = store.contents(conn, (row.batch_id for row in rows))
-        cases = [_consider(row, batches[str(row.batch_id)]) for row in rows]
+        cases = [_consider(row, batches[str(row.batch_id)], services.settings) for row in rows]
+        _hold_quiet(services, conn, [c for c in cases if c.reservation and c.category is Category.MARKETING])
         asking = [case for case in cases if case.reservation]
         _apply_limits(services, conn, asking, rows[0].now)
         reservations = [c.reservation for c in asking if c.reservation and c.verdict in FALL_BACK]
         won = store.reserve(conn, sorted(reservations, key=lambda r: r.notification_id), services.settings.lease)
-        waiting = [c.id for c in cases if c.verdict in (Verdict.WAIT, Verdict.LIMITS_UNAVAILABLE)]
-        store.postpone(conn, waiting, _WAIT)
+        waiting = [c.id for c in cases if c.verdict in _UNDECIDED]
+        store.postpone(conn, [c.id for c in cases if c.verdict in _UNDECIDED - {Verdict.QUIET_HOURS}], _WAIT)
         store.write_ledger(conn, [c.decision() for c in cases if c.id in won])
         store.skip(conn, [c.decision() for c in cases if c.verdict not in FALL_BACK and c.id not in waiting])
     lost = [r for r in reservations if r.notification_id not in won]
     release(services, [Ask(r.notification_id, r.number, r.fingerprint) for r in lost], rows[0].now)
     log.info("fallbacks decided", due=len(rows), reserved=len(won), waiting=len(waiting))
     return sorted(won)
+
+
+def hold_quiet(services: Services, conn: Connection, rows: Sequence[Row[Any]]) -> set[str]:
+    """Hold marketing SMS whose recipients should sleep, until they should not; receipts may still end them.
+
+    Args:
+        rows: of ``notification_id, user_id, number, now``.
+
+    Returns:
+        The notification ids that are held now.
+    """
+    settings = services.settings
+    if not rows or settings.quiet.start == settings.quiet.end:
+        return set()
+    stated = store.time_zones(conn, [row.user_id for row in rows if row.user_id])
+    until = {}
+    for row in rows:
+        zones = zones_of(row.number, stated.get(row.user_id), settings.default_zone)
+        if end := settings.quiet.end_of(row.now, zones):
+            until[str(row.notification_id)] = end
+    store.hold_until(conn, until)
+    return set(until)
 
 
 def count(
@@ -104,7 +132,14 @@ def release(services: Services, asks: Sequence[Ask], now: datetime) -> None:
         log.warning("counts not released", messages=len(asks))
 
 
-def _consider(row: Row[Any], batch: Row[Any]) -> _Case:
+def _hold_quiet(services: Services, conn: Connection, cases: Sequence[_Case]) -> None:
+    held = hold_quiet(services, conn, [case.row for case in cases])
+    for case in cases:
+        if case.id in held:
+            case.verdict, case.reservation = Verdict.QUIET_HOURS, None
+
+
+def _consider(row: Row[Any], batch: Row[Any], settings: Settings) -> _Case:
     verdict = decide(
         Facts(
             when=When(row.when),
@@ -120,10 +155,21 @@ def _consider(row: Row[Any], batch: Row[Any]) -> _Case:
             case.verdict = Verdict.NO_PHONE
         elif row.opted_out:
             case.verdict = Verdict.OPTED_OUT
+        elif settings.sms_countries and country(row.number) not in settings.sms_countries:
+            case.verdict = Verdict.COUNTRY_BLOCKED
         else:
-            text = render(Push(**batch.content["push"]), batch.content["sms"], row.params).sms
-            case.reservation = store.Reservation(case.id, row.number, text, fingerprint(text))
+            case.reservation = _reservation(case, batch)
     return case
+
+
+def _reservation(case: _Case, batch: Row[Any]) -> store.Reservation | None:
+    try:
+        text = render(Push(**batch.content["push"]), batch.content["sms"], case.row.params).sms
+    except InvalidMessage:
+        # It could be filled in when it was accepted, by another version of this program. It must not stop the others.
+        case.verdict = Verdict.INVALID_CONTENT
+        return None
+    return store.Reservation(case.id, case.row.number, text, fingerprint(text))
 
 
 def _apply_limits(services: Services, conn: Connection, cases: Sequence[_Case], now: datetime) -> None:

@@ -83,8 +83,12 @@ class Verdict(StrEnum):
     CAPPED_DAILY = "capped_daily"
     OPTED_OUT = "opted_out"
     NO_PHONE = "no_phone"
+    COUNTRY_BLOCKED = "country_blocked"
+    # it cannot be written
+    INVALID_CONTENT = "invalid_content"
     # nothing to decide yet
     WAIT = "wait"
+    QUIET_HOURS = "quiet_hours"
     LIMITS_UNAVAILABLE = "limits_unavailable"
     # what happened afterwards
     WASTED_SMS = "wasted_sms"
@@ -100,6 +104,7 @@ OUTCOMES = {
     Verdict.REACHED_IN_TIME: NotificationState.REACHED,
     Verdict.NOTIFICATIONS_ENABLED: NotificationState.PUSHED,
     Verdict.CANCELLED: NotificationState.CANCELLED,
+    Verdict.INVALID_CONTENT: NotificationState.FAILED,
 }
 
 

@@ -40,12 +40,22 @@ def resume(services: Services, ids: Sequence[str]) -> None:
         work = store.claim_push(conn, ids, services.settings.lease)
         people = store.push_contents(conn, [w.notification_id for w in work])
         batches = store.contents(conn, (person.batch_id for person in people.values()))
-    messages = []
+    messages: list[PushMessage] = []
+    broken: list[store.PushResult] = []
     for w in work:
         person = people[w.notification_id]
         batch = batches[str(person.batch_id)]
         push = Push(**batch.content["push"])
-        messages.append(_message(w, push, render(push, batch.content["sms"], person.params), batch.ttl))
+        try:
+            texts = render(push, batch.content["sms"], person.params)
+        except InvalidMessage as error:
+            # It could be filled in when it was accepted, by another version of this program. It must not stop the others.
+            broken.append(store.PushResult(*w, state="rejected", reason=str(error)))
+            continue
+        messages.append(_message(w, push, texts, batch.ttl))
+    if broken:
+        with services.engine.begin() as conn:
+            store.record_push(conn, broken, retry_for=timedelta(seconds=services.settings.push_retry_s))
     _deliver(services, messages)
 
 

@@ -60,7 +60,10 @@ def _claim(services: Services, ids: Sequence[str]) -> tuple[list[str], datetime 
             return [], None
         opted_out = [row for row in rows if row.opted_out]
         store.skip(conn, [store.Decision(str(r.notification_id), Verdict.OPTED_OUT, {}) for r in opted_out])
-        its_turn = _pace(services, conn, [row for row in rows if not row.opted_out])
+        wanted = [row for row in rows if not row.opted_out]
+        marketing = [row for row in wanted if Category(row.category) is Category.MARKETING]
+        asleep = fallback.hold_quiet(services, conn, marketing)
+        its_turn = _pace(services, conn, [row for row in wanted if str(row.notification_id) not in asleep])
         allowed = _recount(services, conn, its_turn)
         store.settle_answered(conn, allowed)
         return store.claim_sms(conn, allowed, services.settings.lease)

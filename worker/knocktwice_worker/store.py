@@ -25,6 +25,16 @@ _ANSWERS = """
 """
 
 
+def _is(column: str, *states: str) -> str:
+    """Return SQL that is true in one of these states, written so that the planner has no idea how rare they are.
+
+    States come and go within seconds, statistics lag behind by minutes. Trusting them, the planner takes ``sending`` for a
+    rarity and walks the whole table for it, and all of a batch for each row found: seconds instead of milliseconds.
+    """
+    wanted = ", ".join(f"'{state}'" for state in states)
+    return f"CASE WHEN {column} IN ({wanted}) THEN true END"
+
+
 class PushWork(NamedTuple):
     """One push to be made: which notification, to which registration."""
 
@@ -83,19 +93,23 @@ class SmsResult:
 
 # -- accepting -----------------------------------------------------------------------------------------------------
 
-_INSERT_BATCH = text("""
+# Sorted, so that two transactions with the same batches wait for each other instead of deadlocking.
+_INSERT_BATCHES = text("""
 INSERT INTO batches (id, content, category, ttl, reference)
-VALUES (:id, CAST(:content AS jsonb), :category, :ttl, CAST(:reference AS jsonb)) ON CONFLICT DO NOTHING
+SELECT * FROM unnest(CAST(:ids AS uuid[]), CAST(:contents AS jsonb[]), CAST(:categories AS text[]),
+                     CAST(:ttls AS interval[]), CAST(:references AS jsonb[]))
+ORDER BY 1 ON CONFLICT DO NOTHING
 """)
 
 # Sorted by key, so that two batches with the same keys wait for each other instead of deadlocking.
 _INSERT_NOTIFICATIONS = text("""
 INSERT INTO notifications (id, batch_id, user_id, phone, params, key, state, reason, finished_at)
-SELECT r.id, :batch, r.user_id, r.phone, r.params, r.key, s.state,
+SELECT r.id, r.batch, r.user_id, r.phone, r.params, r.key, s.state,
        CASE s.state WHEN 'failed' THEN r.problem WHEN 'cancelled' THEN 'cancelled' END,
        CASE WHEN s.state <> 'active' THEN knocktwice_now() END
-FROM unnest(CAST(:ids AS uuid[]), CAST(:users AS text[]), CAST(:phones AS text[]), CAST(:params AS jsonb[]),
-            CAST(:keys AS text[]), CAST(:problems AS text[])) AS r(id, user_id, phone, params, key, problem)
+FROM unnest(CAST(:ids AS uuid[]), CAST(:batches AS uuid[]), CAST(:users AS text[]), CAST(:phones AS text[]),
+            CAST(:params AS jsonb[]), CAST(:keys AS text[]), CAST(:problems AS text[]))
+  AS r(id, batch, user_id, phone, params, key, problem)
 CROSS JOIN LATERAL (SELECT CASE
     WHEN EXISTS (SELECT FROM events e WHERE e.notification_id = r.id AND e.kind = 'cancelled') THEN 'cancelled'
     WHEN r.problem IS NOT NULL THEN 'failed' ELSE 'active' END) AS s(state)
@@ -106,8 +120,8 @@ RETURNING id, state
 
 _INSERT_DUPLICATES = text("""
 INSERT INTO notifications (id, batch_id, user_id, phone, params, key, state, reason, finished_at)
-SELECT r.id, :batch, NULL, NULL, '{}', r.key, 'duplicate', 'key already used by ' || first.id, knocktwice_now()
-FROM unnest(CAST(:ids AS uuid[]), CAST(:keys AS text[])) AS r(id, key)
+SELECT r.id, r.batch, NULL, NULL, '{}', r.key, 'duplicate', 'key already used by ' || first.id, knocktwice_now()
+FROM unnest(CAST(:ids AS uuid[]), CAST(:batches AS uuid[]), CAST(:keys AS text[])) AS r(id, batch, key)
 JOIN notifications first ON first.key = r.key AND first.key IS NOT NULL AND first.state <> 'duplicate'
 ON CONFLICT DO NOTHING
 """)
@@ -136,88 +150,120 @@ RETURNING notification_id, state, reason
 
 _INSERT_SMS = text("""
 INSERT INTO deliveries (notification_id, step, channel, state, "when", due_at, wake_at)
-SELECT r.id, 1, 'sms', 'scheduled', :when, due.at, due.at
-FROM unnest(CAST(:ids AS uuid[]), CAST(:at_once AS boolean[])) AS r(id, at_once)
-CROSS JOIN LATERAL (SELECT knocktwice_now() + CASE WHEN r.at_once THEN interval '0' ELSE :after END) AS due(at)
+SELECT r.id, 1, 'sms', 'scheduled', r.trigger, due.at, due.at
+FROM unnest(CAST(:ids AS uuid[]), CAST(:triggers AS text[]), CAST(:after AS interval[])) AS r(id, trigger, after)
+CROSS JOIN LATERAL (SELECT knocktwice_now() + r.after) AS due(at)
 """)
+
+
+class Intake(NamedTuple):
+    """A batch to be accepted.
+
+    Attributes:
+        problems: notification id → why it cannot be sent; it is recorded as ``failed``.
+        ttl: how long the provider may hold the push.
+    """
+
+    batch: Batch
+    problems: Mapping[str, str]
+    ttl: timedelta
 
 
 def accept(
     conn: Connection, batch: Batch, problems: Mapping[str, str], *, ttl: timedelta, lease: timedelta
 ) -> list[PushWork]:
-    """Write the rows of a batch, with the countdown of its fallback, and return the pushes to make.
+    """Accept one batch, as :func:`accept_all` does."""
+    return accept_all(conn, [Intake(batch, problems, ttl)], lease=lease)
+
+
+def accept_all(conn: Connection, intakes: Sequence[Intake], *, lease: timedelta) -> list[PushWork]:
+    """Write the rows of batches, with the countdowns of their fallbacks, and return the pushes to make.
 
     Recipients that are there already (a redelivered message) are left alone; those whose key was used before become
-    ``duplicate``. The countdown starts before the push is sent, so that an early click can cancel it.
+    ``duplicate``. The countdown starts before the push is sent, so that an early click can cancel it. Many small batches
+    cost as many queries as a large one.
 
     Args:
-        problems: notification id → why it cannot be sent; it is recorded as ``failed``.
-        ttl: how long the provider may hold the push.
         lease: how long this worker may take before somebody else makes the pushes.
     """
-    people = batch.recipients
-    ids = [str(r.id) for r in people]
-    keys = [r.key for r in people]
-    content = {
-        "push": {
-            "title": batch.push.title,
-            "body": batch.push.body,
-            "data": dict(batch.push.data),
-            "link": batch.push.link,
-            "image": batch.push.image,
-        },
-        "sms": batch.sms_text,
-    }
     conn.execute(
-        _INSERT_BATCH,
+        _INSERT_BATCHES,
         {
-            "id": str(batch.id),
-            "content": json.dumps(content),
-            "category": batch.category,
-            "ttl": ttl,
-            "reference": json.dumps(batch.reference),
+            "ids": [str(i.batch.id) for i in intakes],
+            "contents": [_content(i.batch) for i in intakes],
+            "categories": [i.batch.category for i in intakes],
+            "ttls": [i.ttl for i in intakes],
+            "references": [json.dumps(i.batch.reference) for i in intakes],
         },
     )
+    people = [(i, r) for i in intakes for r in i.batch.recipients]
+    ids = [str(r.id) for _, r in people]
+    batches = [str(i.batch.id) for i, _ in people]
+    keys = [r.key for _, r in people]
     inserted = conn.execute(
         _INSERT_NOTIFICATIONS,
         {
-            "batch": str(batch.id),
             "ids": ids,
-            "users": [r.user for r in people],
-            "phones": [r.phone for r in people],
-            "params": [json.dumps(r.params) for r in people],
+            "batches": batches,
+            "users": [r.user for _, r in people],
+            "phones": [r.phone for _, r in people],
+            "params": [json.dumps(r.params) for _, r in people],
             "keys": keys,
-            "problems": [problems.get(i) for i in ids],
+            "problems": [i.problems.get(str(r.id)) for i, r in people],
         },
     ).all()
     if len(inserted) < len(ids) and any(keys):
-        conn.execute(_INSERT_DUPLICATES, {"batch": str(batch.id), "ids": ids, "keys": keys})
+        conn.execute(_INSERT_DUPLICATES, {"ids": ids, "batches": batches, "keys": keys})
     fresh = {str(row.id) for row in inserted if row.state == NotificationState.ACTIVE}
-    return _open_steps(conn, batch, fresh, lease) if fresh else []
+    if not fresh:
+        return []
+    # The first of two with one id is the one that was inserted.
+    opened = {str(r.id): (r, i.batch.plan) for i, r in reversed(people) if str(r.id) in fresh}
+    return _open_steps(conn, opened, lease)
 
 
-def _open_steps(conn: Connection, batch: Batch, fresh: set[str], lease: timedelta) -> list[PushWork]:
-    inline = [
-        (str(r.id), registration) for r in batch.recipients if str(r.id) in fresh for registration in r.registrations
-    ]
+def _content(batch: Batch) -> str:
+    push = batch.push
+    shown = {"title": push.title, "body": push.body, "data": dict(push.data), "link": push.link, "image": push.image}
+    return json.dumps({"push": shown, "sms": batch.sms_text})
+
+
+def _open_steps(
+    conn: Connection, opened: Mapping[str, tuple[Recipient, Sequence[Step]]], lease: timedelta
+) -> list[PushWork]:
+    ids = sorted(opened)
+    inline = [(i, registration) for i in ids for registration in opened[i][0].registrations]
     attempts = conn.execute(
         _INSERT_ATTEMPTS,
         {
-            "ids": list(fresh),
+            "ids": ids,
             "inline_ids": [i for i, _ in inline],
             "inline": [registration for _, registration in inline],
         },
     ).all()
     pushable = {str(row.notification_id) for row in attempts}
-    ids = sorted(fresh)
     pushes = conn.execute(_INSERT_PUSH, {"ids": ids, "pushable": [i in pushable for i in ids], "lease": lease}).all()
     stuck = {str(row.notification_id): row for row in pushes if row.state != DeliveryState.SENDING}
-    if batch.plan:
-        step = batch.plan[0]
-        at_once = [i in stuck and stuck[i].state == DeliveryState.FAILED for i in ids]
-        conn.execute(_INSERT_SMS, {"ids": ids, "at_once": at_once, "when": step.when, "after": step.after})
-    else:
-        _finish(conn, [(i, _without_fallback(DeliveryState(row.state)), row.reason) for i, row in stuck.items()])
+    falling_back = [i for i in ids if opened[i][1]]
+    if falling_back:
+        steps = [opened[i][1][0] for i in falling_back]
+        at_once = {i for i, row in stuck.items() if row.state == DeliveryState.FAILED}
+        conn.execute(
+            _INSERT_SMS,
+            {
+                "ids": falling_back,
+                "triggers": [str(step.when) for step in steps],
+                "after": [timedelta() if i in at_once else step.after for i, step in zip(falling_back, steps, strict=True)],
+            },
+        )
+    _finish(
+        conn,
+        [
+            (i, _without_fallback(DeliveryState(row.state)), row.reason)
+            for i, row in stuck.items()
+            if not opened[i][1]
+        ],
+    )
     return [PushWork(str(row.notification_id), row.registration) for row in attempts]
 
 
@@ -254,15 +300,15 @@ SELECT notification_id, registration FROM attempts
 WHERE notification_id = ANY(CAST(:ids AS uuid[])) AND state = 'open'
 """)
 
-_RECORD_ATTEMPTS = text("""
+_RECORD_ATTEMPTS = text(f"""
 UPDATE attempts a SET state = r.state, reason = r.reason, provider_id = r.provider_id
 FROM unnest(CAST(:ids AS uuid[]), CAST(:registrations AS text[]), CAST(:states AS text[]), CAST(:reasons AS text[]),
             CAST(:provider_ids AS text[])) AS r(id, registration, state, reason, provider_id)
-WHERE a.notification_id = r.id AND a.registration = r.registration AND a.state = 'open'
+WHERE a.notification_id = r.id AND a.registration = r.registration AND {_is("a.state", "open")}
 """)
 
 # A device that answered is enough; one that asks for patience is tried again until the time for retries is over.
-_RECORD_PUSH = text("""
+_RECORD_PUSH = text(f"""
 UPDATE deliveries d SET state = s.state, reason = CASE s.state WHEN 'failed' THEN s.reason END,
   wake_at = CASE s.state WHEN 'scheduled' THEN knocktwice_now() + s.retry_after * (0.5 + random()) END,
   finished_at = CASE WHEN s.state <> 'scheduled' THEN knocktwice_now() END
@@ -278,7 +324,7 @@ FROM (
     JOIN attempts a ON a.notification_id = r.id GROUP BY a.notification_id, r.retry_after
   ) o JOIN notifications n ON n.id = o.id
 ) s
-WHERE d.notification_id = s.id AND d.step = 0 AND d.state = 'sending'
+WHERE d.notification_id = s.id AND d.step = 0 AND {_is("d.state", "sending")}
 RETURNING d.notification_id, d.state, d.reason
 """)
 
@@ -399,15 +445,15 @@ UPDATE deliveries d SET state = 'reserved', number = r.number, text = r.text, fi
   counted_at = knocktwice_now(), wake_at = knocktwice_now() + :lease
 FROM unnest(CAST(:ids AS uuid[]), CAST(:numbers AS text[]), CAST(:texts AS text[]), CAST(:fingerprints AS bytea[]))
   AS r(id, number, text, fingerprint)
-WHERE d.notification_id = r.id AND d.step = 1 AND d.state = 'scheduled'
+WHERE d.notification_id = r.id AND d.step = 1 AND {_is("d.state", "scheduled")}
   AND NOT EXISTS (SELECT FROM events e WHERE e.notification_id = d.notification_id AND {_ANSWERS})
 RETURNING d.notification_id
 """)
 
-_SKIP = text("""
+_SKIP = text(f"""
 UPDATE deliveries d SET state = r.state, reason = r.verdict, wake_at = NULL, finished_at = knocktwice_now()
 FROM unnest(CAST(:ids AS uuid[]), CAST(:states AS text[]), CAST(:verdicts AS text[])) AS r(id, state, verdict)
-WHERE d.notification_id = r.id AND d.step = 1 AND d.state IN ('scheduled', 'reserved')
+WHERE d.notification_id = r.id AND d.step = 1 AND {_is("d.state", "scheduled", "reserved")}
 RETURNING d.notification_id, d.reason
 """)
 
@@ -474,6 +520,30 @@ def skip(conn: Connection, decisions: Sequence[Decision]) -> None:
         conn,
         [(d.notification_id, OUTCOMES.get(d.verdict, NotificationState.SUPPRESSED), str(d.verdict)) for d in won],
     )
+
+
+_HOLD_UNTIL = text("""
+UPDATE deliveries d SET wake_at = r.at
+FROM unnest(CAST(:ids AS uuid[]), CAST(:times AS timestamptz[])) AS r(id, at)
+WHERE d.notification_id = r.id AND d.step = 1 AND d.state IN ('scheduled', 'reserved')
+""")
+
+
+def hold_until(conn: Connection, until: Mapping[str, datetime]) -> None:
+    """Look at these again when their recipients' quiet hours are over, and say so in the ledger."""
+    if not until:
+        return
+    conn.execute(_HOLD_UNTIL, {"ids": list(until), "times": list(until.values())})
+    write_ledger(conn, [Decision(i, Verdict.QUIET_HOURS, {"until": at}) for i, at in until.items()])
+
+
+def time_zones(conn: Connection, users: Sequence[str]) -> dict[str, str]:
+    """Return user → the time zone that the device they used last has reported."""
+    query = text("""
+    SELECT DISTINCT ON (user_id) user_id, time_zone FROM devices
+    WHERE user_id = ANY(:users) AND time_zone IS NOT NULL ORDER BY user_id, last_seen_at DESC
+    """)
+    return {row.user_id: row.time_zone for row in conn.execute(query, {"users": list(users)})}
 
 
 def postpone(conn: Connection, ids: Sequence[str], delay: timedelta) -> None:
@@ -589,7 +659,7 @@ def _insert_events(conn: Connection, events: Sequence[tuple[str, str, str, datet
 # -- the SMS -------------------------------------------------------------------------------------------------------
 
 _RESERVED = text("""
-SELECT d.notification_id, d.number, d.text, d.fingerprint, b.category, o.number IS NOT NULL AS opted_out, knocktwice_now() AS now
+SELECT d.notification_id, n.user_id, d.number, d.text, d.fingerprint, b.category, o.number IS NOT NULL AS opted_out, knocktwice_now() AS now
 FROM deliveries d JOIN notifications n ON n.id = d.notification_id JOIN batches b ON b.id = n.batch_id
 LEFT JOIN opt_outs o ON o.number = d.number
 WHERE d.notification_id = ANY(CAST(:ids AS uuid[])) AND d.step = 1 AND d.state = 'reserved'
@@ -619,13 +689,13 @@ WHERE d.notification_id = ANY(CAST(:ids AS uuid[])) AND d.step = 1 AND d.state =
 ORDER BY d.claimed_at, d.notification_id FOR UPDATE OF d SKIP LOCKED
 """)
 
-_RECORD_SMS = text("""
+_RECORD_SMS = text(f"""
 UPDATE deliveries d SET state = r.state, reason = r.reason, provider_id = r.provider_id,
   wake_at = CASE WHEN r.state IN ('reserved', 'sending') THEN knocktwice_now() + r.wake_after END,
   finished_at = CASE WHEN r.state NOT IN ('reserved', 'sending') THEN knocktwice_now() END
 FROM unnest(CAST(:ids AS uuid[]), CAST(:states AS text[]), CAST(:reasons AS text[]), CAST(:provider_ids AS text[]),
             CAST(:wake_after AS interval[])) AS r(id, state, reason, provider_id, wake_after)
-WHERE d.notification_id = r.id AND d.step = 1 AND d.state = 'sending'
+WHERE d.notification_id = r.id AND d.step = 1 AND {_is("d.state", "sending")}
 RETURNING d.notification_id, d.state, d.reason, d.number
 """)
 
