@@ -8,7 +8,7 @@ PYTHONS := $(or $(PYTHON),python3 python3.11 python3.12 python3.13 python3.14)
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up test check lint types contracts chaos docs clean
+.PHONY: help install demo up test check lint types contracts chaos bench docs clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-18s %s\n", $$1, $$2 }'
@@ -40,6 +40,9 @@ contracts: $(VENV)/.dev ## which module may import which
 
 chaos: $(VENV)/.dev ## only the tests that kill workers and servers
 	$(BIN)/pytest tests/chaos $(PYTEST_ARGS)
+
+bench: $(VENV)/.dev ## what it can do, measured here against the textbook; ONLY=pipeline,push JSON=file
+	@PYTHONPATH=tests $(BIN)/python -m benchmarks $(if $(ONLY),--only $(ONLY)) $(if $(JSON),--json $(JSON))
 
 docs: $(VENV)/.dev ## write the parts of the documents that repeat the code
 	$(BIN)/python docs/generate.py
