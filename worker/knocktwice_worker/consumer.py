@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 from celery.worker.consumer import Consumer as CeleryConsumer
+from kombu.transport import virtual
 
 from knocktwice_worker import inbox, store
 from knocktwice_worker.services import services
@@ -20,22 +21,36 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
+#: What kombu raises from a channel whose connection is gone, for example when a task ends that was taken over it
+#: (AttributeError), and from something in a queue that is no message of its (the others; that is lost). Celery knows these
+#: for no connection errors, and the worker would end. The rows ring again, so starting anew is safe.
+_UNEXPECTED = (AttributeError, ValueError, KeyError, TypeError)
+
+
+class _ForgivingBase64(virtual.base.Base64):
+    """Leaves a body as it is that is not Base64, so that there is a message to park. kombu's own ends the worker."""
+
+    def decode(self, s: Any) -> bytes:
+        try:
+            return bytes(super().decode(s))
+        except ValueError:
+            return str(s).encode(errors="replace")
+
 
 class Consumer(CeleryConsumer):
     """Celery's consumer with a dead-letter table."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        # What kombu raises from a channel whose connection is gone, for example when a task ends that was taken over it.
-        # Celery knows it for no connection error, and the worker would end. Its rows ring again, so letting go is safe.
-        self.connection_errors: tuple[type[BaseException], ...] = (*self.connection_errors, AttributeError)
+        self.connection_errors: tuple[type[BaseException], ...] = (*self.connection_errors, *_UNEXPECTED)
+        virtual.Channel.codecs = {"base64": _ForgivingBase64()}
 
     def on_connection_error_after_connected(self, exc: Exception) -> None:
         """Let go of a broken connection, so that the consumer starts again on a new one."""
         try:
             super().on_connection_error_after_connected(exc)
-        except AttributeError as error:
-            log.info("connection given up", error=str(error))
+        except _UNEXPECTED as error:
+            log.info("connection given up", error=type(error).__name__)
 
     def create_task_handler(self, *args: Any, **kwargs: Any) -> Callable[[Any], None]:
         """Wrap Celery's handler: whatever it stumbles over is parked."""
