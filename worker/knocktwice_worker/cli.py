@@ -12,6 +12,7 @@ from typing import Annotated, Any, NoReturn
 import structlog
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from knocktwice_shared.errors import KnocktwiceError
@@ -39,7 +40,7 @@ def main() -> None:
     try:
         app()
     except KnocktwiceError as error:
-        err.print(f"[red]error:[/] {error}")
+        _complain(str(error))
         sys.exit(1)
 
 
@@ -105,7 +106,7 @@ def explain(
         return
     out.print(f"[bold]{told.id}[/], {told.category}: {told.state}" + (f" — {told.reason}" if told.reason else ""))
     for moment in told.moments:
-        out.print(f"  {_clock(moment.at)}  {moment.sentence}")
+        out.print(f"  {_clock(moment.at)}  {escape(moment.sentence)}", soft_wrap=True)
 
 
 @app.command()
@@ -117,7 +118,8 @@ def doctor(as_json: AsJson = False) -> None:
     else:
         colours = {"ok": "green", "warning": "yellow", "error": "red"}
         for check in checks:
-            out.print(f"[{colours[check.level]}]{check.level:8}[/] {check.name:13} {check.finding}")
+            line = f"[{colours[check.level]}]{check.level:8}[/] {check.name:13} {escape(check.finding)}"
+            out.print(line, soft_wrap=True)
     if any(c.level == "error" for c in checks):
         raise typer.Exit(1)
 
@@ -127,16 +129,21 @@ def migrate() -> None:
     """Bring the database schema up to date. Safe to run at any time, also by several machines at once."""
     from knocktwice_worker import migrations
 
-    migrations.upgrade(services().engine)
+    here = services()
+    _reading(here).close()
+    migrations.upgrade(here.engine)
     out.print("the schema is up to date")
 
 
 @app.command()
-def up() -> None:
+def up(
+    flower_port: Annotated[int, typer.Option(help="Flower's port on 127.0.0.1.")] = 5555,
+    sandbox_port: Annotated[int, typer.Option(help="The sandbox's port on 127.0.0.1.")] = 8025,
+) -> None:
     """Run the whole stack until Ctrl-C: servers, worker, beat, Flower and, without credentials, the sandbox."""
     from knocktwice_worker import stack
 
-    raise typer.Exit(stack.up(services().settings))
+    raise typer.Exit(stack.up(services().settings, flower_port=flower_port, sandbox_port=sandbox_port))
 
 
 @app.command()
@@ -177,8 +184,13 @@ def _reading(here: Services) -> Any:
 
 
 def _fail(message: str) -> NoReturn:
-    err.print(f"[red]error:[/] {message}")
+    _complain(message)
     raise typer.Exit(1)
+
+
+def _complain(message: str) -> None:
+    # As it is: brackets in it are no markup, and a line that a script reads is not broken.
+    err.print("[red]error:[/]", escape(message), soft_wrap=True)
 
 
 def _clock(at: datetime | None) -> str:

@@ -34,24 +34,24 @@ if TYPE_CHECKING:
     from knocktwice_worker.children import Supervised
     from knocktwice_worker.config import Settings
 
-FLOWER_URL = "http://127.0.0.1:5555"
-#: Where ``knocktwice up`` puts the sandbox.
-SANDBOX_PORT = 8025
-
 out = Console(highlight=False)
 
 
-def up(settings: Settings) -> int:
-    """Run the whole stack until Ctrl-C or SIGTERM, starting again what falls. Returns the exit code."""
+def up(settings: Settings, *, flower_port: int, sandbox_port: int) -> int:
+    """Run the whole stack until Ctrl-C or SIGTERM, starting again what falls. Returns the exit code.
+
+    Args:
+        flower_port, sandbox_port: on 127.0.0.1.
+    """
     with ExitStack() as stack, _interruptible():
         servers = provide(stack, settings)
-        environment, stand_ins = _sandbox(stack, settings)
+        environment, stand_ins = _sandbox(stack, settings, sandbox_port)
         children = [
             celery("worker", settings, environment),
             celery("beat", settings, environment, f"--schedule={settings.home.resolve() / 'beat'}"),
-            celery("flower", settings, environment, f"--url-prefix={os.environ.get('FLOWER_URL_PREFIX', '')}"),
+            celery("flower", settings, environment, f"--port={flower_port}"),
         ]
-        _announce(settings, stand_ins)
+        _announce(settings, stand_ins, flower_port)
         supervise([*servers, *children], threading.Event(), restarted=_tell_restart)
     return 0
 
@@ -110,7 +110,7 @@ def _reporter(settings: Settings) -> Iterator[Callable[[ReceiptEvent], None]]:
         yield report
 
 
-def _sandbox(stack: ExitStack, settings: Settings) -> tuple[dict[str, str], str]:
+def _sandbox(stack: ExitStack, settings: Settings, port: int) -> tuple[dict[str, str], str]:
     """Let the sandbox stand in for the providers that have no credentials."""
     wanted = {
         "FCM": settings.google_application_credentials is None,
@@ -118,15 +118,15 @@ def _sandbox(stack: ExitStack, settings: Settings) -> tuple[dict[str, str], str]
     }
     if not any(wanted.values()):
         return {}, ""
-    running = stack.enter_context(Sandbox(port=SANDBOX_PORT, report=stack.enter_context(_reporter(settings))))
+    running = stack.enter_context(Sandbox(port=port, report=stack.enter_context(_reporter(settings))))
     environment = running.environment(_private(settings.home))
     chosen = {k: v for k, v in environment.items() if wanted["Twilio" if "TWILIO" in k else "FCM"]}
     return chosen, f"{running.url} stands in for {' and '.join(name for name, on in wanted.items() if on)}"
 
 
-def _announce(settings: Settings, stand_ins: str) -> None:
+def _announce(settings: Settings, stand_ins: str, flower_port: int) -> None:
     table = Table(show_header=False, box=None, pad_edge=False)
-    table.add_row("Flower", FLOWER_URL)
+    table.add_row("Flower", f"http://127.0.0.1:{flower_port}")
     if stand_ins:
         table.add_row("Sandbox", stand_ins)
     table.add_row("Logs", str((settings.home / "log").resolve()))
