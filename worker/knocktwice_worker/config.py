@@ -114,7 +114,7 @@ class Settings(BaseSettings):
     sms_unknown_grace_s: Seconds = Field(120, description="How long to look for a lost SMS in the provider's list.")
 
     # Workers and providers
-    concurrency: int = Field(8, ge=1, le=200, description="Tasks that one worker process works on at once (threads).")
+    concurrency: int = Field(64, ge=1, le=200, description="Tasks that one worker process works on at once (threads).")
     provider_timeout_s: float = Field(20, gt=0, le=300, description="Longest wait for a provider's answer.")
     push_per_s: Seconds = Field(10_000, description="Pushes per second of all workers together; FCM's default quota.")
     sms_parts_per_s: Seconds = Field(

@@ -12,6 +12,7 @@ from redis.exceptions import RedisError
 from knocktwice_shared.errors import InvalidMessage
 from knocktwice_shared.messages import Category, Push, When
 from knocktwice_worker import store
+from knocktwice_worker.combine import at_most
 from knocktwice_worker.content import fingerprint, render
 from knocktwice_worker.lifecycle import FALL_BACK, DeliveryState, Facts, Verdict, decide
 from knocktwice_worker.limits import Answer, Ask, LimitsUnavailable, count_in_postgres
@@ -54,6 +55,7 @@ class _Case:
         return store.Decision(self.id, self.verdict, {k: v for k, v in inputs.items() if v is not None})
 
 
+@at_most(2)
 def check(services: Services, ids: Sequence[str]) -> list[str]:
     """Decide for those of ``ids`` that are due by the database's clock.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -9,8 +10,10 @@ import structlog
 
 from knocktwice_shared.errors import InvalidMessage
 from knocktwice_shared.messages import TTL_LIMIT, Batch, Push
+from knocktwice_shared.names import BATCH_LIMIT
 from knocktwice_worker import store
 from knocktwice_worker.channels import Outcome, PushMessage, Rejected, Retry, Sent, Unknown, deliver, patience
+from knocktwice_worker.combine import Combiner
 from knocktwice_worker.content import Texts, render
 
 if TYPE_CHECKING:
@@ -24,14 +27,44 @@ log = structlog.get_logger(__name__)
 _BACKOFF = timedelta(seconds=10)
 
 
+@dataclass(frozen=True, slots=True)
+class _Ready:
+    """A batch whose texts are filled in."""
+
+    batch: Batch
+    texts: dict[str, Texts]
+    problems: dict[str, str]
+    ttl: timedelta
+
+
 def send(services: Services, batch: Batch) -> None:
     """Accept a batch and push it. Safe to repeat: recipients that were accepted before are left alone."""
     texts, problems = _render_all(services, batch)
-    ttl = _ttl(services, batch)
+    _together.run(services, _Ready(batch, texts, problems, _ttl(services, batch)), size=len(batch.recipients))
+
+
+def _send_all(services: Services, ready: Sequence[_Ready]) -> None:
+    lease = services.settings.lease
     with services.engine.begin() as conn:
-        work = store.accept(conn, batch, problems, ttl=ttl, lease=services.settings.lease)
-    log.info("batch accepted", batch=str(batch.id), notifications=len(batch.recipients), pushes=len(work))
-    _deliver(services, [_message(w, batch.push, texts[w.notification_id], ttl) for w in work])
+        if len(ready) == 1:
+            (one,) = ready
+            work = store.accept(conn, one.batch, one.problems, ttl=one.ttl, lease=lease)
+        else:
+            work = store.accept_all(conn, [store.Intake(r.batch, r.problems, r.ttl) for r in ready], lease=lease)
+    people = {id_: r for r in ready for id_ in r.texts}
+    log.info(
+        "batches accepted",
+        first=str(ready[0].batch.id),
+        batches=len(ready),
+        notifications=len(people),
+        pushes=len(work),
+    )
+    shown = ((w, people[w.notification_id]) for w in work)
+    _deliver(services, [_message(w, r.batch.push, r.texts[w.notification_id], r.ttl) for w, r in shown])
+
+
+#: While one waits for the provider the other works. More would only make the batches smaller.
+_together = Combiner(_send_all, turns=2, most=BATCH_LIMIT)
 
 
 def resume(services: Services, ids: Sequence[str]) -> None:

@@ -15,6 +15,7 @@ import structlog
 from knocktwice_shared.messages import Category
 from knocktwice_worker import fallback, parts, store
 from knocktwice_worker.channels import Outcome, Rejected, Retry, Sent, SmsMessage, Unknown, deliver, patience
+from knocktwice_worker.combine import at_most
 from knocktwice_worker.lifecycle import DeliveryState, Verdict
 from knocktwice_worker.limits import Ask
 
@@ -36,6 +37,7 @@ _LOOK_AFTER = timedelta(seconds=2)
 _WAIT = timedelta(seconds=30)
 
 
+@at_most(4)
 def send(services: Services, ids: Sequence[str]) -> None:
     """Send the reserved SMS among ``ids``, each after a last look at receipts, opt-outs and limits."""
     claimed, claimed_at = _claim(services, ids)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import Connection, Row, text
 
-from knocktwice_shared.messages import Batch, Receipt, ReceiptEvent
+from knocktwice_shared.messages import Batch, Receipt, ReceiptEvent, Recipient, Step
 from knocktwice_worker.lifecycle import OUTCOMES, DeliveryState, NotificationState, Verdict
 
 if TYPE_CHECKING:
@@ -253,16 +253,14 @@ def _open_steps(
             {
                 "ids": falling_back,
                 "triggers": [str(step.when) for step in steps],
-                "after": [timedelta() if i in at_once else step.after for i, step in zip(falling_back, steps, strict=True)],
+                "after": [
+                    timedelta() if i in at_once else step.after for i, step in zip(falling_back, steps, strict=True)
+                ],
             },
         )
     _finish(
         conn,
-        [
-            (i, _without_fallback(DeliveryState(row.state)), row.reason)
-            for i, row in stuck.items()
-            if not opened[i][1]
-        ],
+        [(i, _without_fallback(DeliveryState(row.state)), row.reason) for i, row in stuck.items() if not opened[i][1]],
     )
     return [PushWork(str(row.notification_id), row.registration) for row in attempts]
 

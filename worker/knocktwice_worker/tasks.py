@@ -17,7 +17,7 @@ from sqlalchemy.exc import InterfaceError, OperationalError
 from knocktwice_shared.errors import InvalidMessage, KnocktwiceError
 from knocktwice_shared.messages import parse_audience, parse_batch, parse_cancellation, parse_receipts
 from knocktwice_shared.names import Task
-from knocktwice_worker import audience, fallback, inbox, push, reconcile, sms, store
+from knocktwice_worker import audience, fallback, inbox, push, receipts, reconcile, sms, store
 from knocktwice_worker.celery import app, publish
 from knocktwice_worker.services import Services, services
 
@@ -117,9 +117,7 @@ def reconcile_sms(here: Services, ids: list[str]) -> None:
 @_producer_task(Task.RECORD_EVENTS)
 def record_events(here: Services, message: object) -> None:
     """Write receipts and end the fallbacks they make needless."""
-    receipts = parse_receipts(message)
-    with here.engine.begin() as conn:
-        store.record_receipts(conn, receipts)
+    receipts.record(here, parse_receipts(message))
 
 
 @_producer_task(Task.CANCEL)

@@ -1,0 +1,54 @@
+"""The same run with nothing and with five million old notifications in the tables."""
+
+from __future__ import annotations
+
+import time
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import sqlalchemy as sa
+
+from benchmarks.figures import median
+from benchmarks.history import past
+from benchmarks.runs import ours
+from knocktwice_shared.names import BATCH_LIMIT
+
+if TYPE_CHECKING:
+    from benchmarks.figures import Figures
+    from benchmarks.installation import Installation
+    from benchmarks.runs import Result
+
+ROUNDS, COUNT = 3, 20_000
+OLD, AT_ONCE = 5_000_000, 1_000_000
+
+
+def measure(here: Installation, figures: Figures) -> None:
+    """Fill in the figures. The two databases take turns, so that both see the machine in the same moods."""
+    empty, full = here.database(), here.database()
+    start = time.monotonic()
+    _fill(full)
+    filled = f"made in {time.monotonic() - start:.0f} s"
+    results: dict[str, list[Result]] = {empty: [], full: []}
+    for _ in range(ROUNDS):
+        for database_url, into in results.items():
+            into += ours(
+                here, url=here.provider.url, count=COUNT, rounds=1, portion=BATCH_LIMIT, database_url=database_url
+            )
+    costs = {url: median(_cost(r) for r in runs) for url, runs in results.items()}
+    ratio = costs[full] / costs[empty]
+    figures.add("no old notifications", f"{costs[empty]:,.0f} µs", results[empty][-1].spent.shares(COUNT))
+    figures.add(f"{OLD:,} old ones", f"{costs[full]:,.0f} µs", f"{results[full][-1].spent.shares(COUNT)}; {filled}")
+    figures.add("CPU of all, against empty", f"{ratio:.2f} times", "target: 1.10 times at most", ratio=ratio)
+
+
+def _cost(result: Result) -> float:
+    return sum(result.spent.cpu_us(role, result.count) for role in ("workers", "postgres", "valkey"))
+
+
+def _fill(database_url: str) -> None:
+    engine = sa.create_engine(database_url, poolclass=sa.NullPool)
+    for n in range(OLD // AT_ONCE):
+        past(engine, AT_ONCE, timedelta(days=30 - n))
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as conn:
+        conn.execute(sa.text("VACUUM ANALYZE"))
+        conn.execute(sa.text("CHECKPOINT"))

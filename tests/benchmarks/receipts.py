@@ -1,0 +1,51 @@
+"""Receipts: from the application's call to the row, ending the fallback they answer."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+import sqlalchemy as sa
+
+from benchmarks import meter
+from benchmarks.figures import median, spread
+from benchmarks.history import pending
+from benchmarks.installation import WORKERS
+from knocktwice import Client, ReceiptEvent
+from knocktwice_shared.messages import Receipt
+
+if TYPE_CHECKING:
+    from benchmarks.figures import Figures
+    from benchmarks.installation import Installation
+
+ROUNDS, COUNT = 3, 20_000
+
+
+def measure(here: Installation, figures: Figures) -> None:
+    """Fill in the figures."""
+    database_url = here.database()
+    engine = sa.create_engine(database_url, poolclass=sa.NullPool)
+    here.empty_the_broker()
+    rates, cpus, shares = [], [], ""
+    env = here.environment(database_url, here.provider.url)
+    with here.workers("benchmarks.trusting", env=env, count=WORKERS) as workers, Client(here.broker_url) as client:
+        for done in range(ROUNDS):
+            ids = pending(engine, COUNT)
+            events = [ReceiptEvent(UUID(i), Receipt.DELIVERED, datetime.now(UTC)) for i in ids]
+            with meter.measure(here.roles(workers)) as spent:
+                start = time.perf_counter()
+                client.record_receipts(events)
+                here.wait(lambda wanted=(done + 1) * COUNT: _reached(engine) >= wanted, workers)  # type: ignore[misc]
+                rates.append(COUNT / (time.perf_counter() - start))
+            cpus.append(spent.cpu_us("workers", COUNT))
+            shares = spent.shares(COUNT)
+    rate = median(rates)
+    figures.add("receipts that end a fallback", f"{rate:,.0f}/s", spread(rates), per_s=rate)
+    figures.add("worker CPU each", f"{median(cpus):,.0f} µs", shares, cpu_us=median(cpus))
+
+
+def _reached(engine: sa.Engine) -> int:
+    with engine.connect() as conn:
+        return int(conn.execute(sa.text("SELECT count(*) FROM notifications WHERE state = 'reached'")).scalar_one())
