@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
@@ -37,6 +38,13 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
 @pytest.fixture
 def database_url(servers: Servers) -> Iterator[str]:
     """A migrated database of the test's own."""
+    with new_database(servers) as url:
+        yield url
+
+
+@contextmanager
+def new_database(servers: Servers) -> Iterator[str]:
+    """Make a migrated database, and drop it in the end."""
     name = f"test_{next(_numbers)}"
     url = sa.make_url(servers.database_url)
     admin = sa.create_engine(url.set(database="postgres"), isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)

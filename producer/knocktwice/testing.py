@@ -32,7 +32,16 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from knocktwice.envelope import Outgoing
-    from knocktwice_shared.messages import AudienceChange, Batch, Cancellation, Push, ReceiptEvent, Recipient, Step, TagValue
+    from knocktwice_shared.messages import (
+        AudienceChange,
+        Batch,
+        Cancellation,
+        Push,
+        ReceiptEvent,
+        Recipient,
+        Step,
+        TagValue,
+    )
 
 
 @dataclass(frozen=True, slots=True)

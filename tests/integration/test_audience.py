@@ -180,8 +180,8 @@ def test_another_number_ends_the_consent_that_was_given_before(
     people: People, number: str | None, consent_first: bool
 ) -> None:
     people.apply(PhoneBound("ada", AUSTRIAN, minute(1)))
-    news = [ConsentSet("ada", True, "form 7", minute(2)), PhoneBound("ada", number, minute(3))]
-    for change in news if consent_first else reversed(news):
+    news: list[AudienceChange] = [ConsentSet("ada", True, "form 7", minute(2)), PhoneBound("ada", number, minute(3))]
+    for change in news if consent_first else news[::-1]:
         people.apply(change)
     assert people.consent() == (None, "number changed")
 
@@ -189,8 +189,8 @@ def test_another_number_ends_the_consent_that_was_given_before(
 @pytest.mark.parametrize("consent_first", [True, False])
 def test_consent_given_after_the_number_changed_is_for_the_new_number(people: People, consent_first: bool) -> None:
     people.apply(PhoneBound("ada", AUSTRIAN, minute(1)))
-    news = [ConsentSet("ada", True, "form 7", minute(3)), PhoneBound("ada", GERMAN, minute(2))]
-    for change in news if consent_first else reversed(news):
+    news: list[AudienceChange] = [ConsentSet("ada", True, "form 7", minute(3)), PhoneBound("ada", GERMAN, minute(2))]
+    for change in news if consent_first else news[::-1]:
         people.apply(change)
     assert people.consent() == (minute(3), "form 7")
 
@@ -285,7 +285,8 @@ def test_numbers_that_are_there_get_their_country_by_the_migration(people: Peopl
         command.downgrade(config, "0001")
     with people.engine.begin() as conn:
         conn.execute(sa.text("INSERT INTO users (id) VALUES ('a'), ('b'), ('c')"))
-        numbers = f"('a', '{AUSTRIAN}'), ('b', '+80012345678'), ('c', NULL)"
-        conn.execute(sa.text(f"INSERT INTO phones (user_id, number) VALUES {numbers}"))
+        insert = sa.text("INSERT INTO phones (user_id, number) VALUES (:user, :number)")
+        for user, number in (("a", AUSTRIAN), ("b", "+80012345678"), ("c", None)):
+            conn.execute(insert, {"user": user, "number": number})
     migrations.upgrade(people.engine)
     assert people.rows("SELECT user_id, region FROM phones ORDER BY 1") == [("a", "AT"), ("b", None), ("c", None)]

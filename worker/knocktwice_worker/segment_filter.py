@@ -39,7 +39,7 @@ TEXT_LIMIT = 1_000
 
 _TAG = "tags."
 _UNCARRIABLE = re.compile("[\x00\ud800-\udfff]")
-_AGO = re.compile(r"([0-9]{1,6}) (minute|hour|day|week)s? ago")
+_AGO = re.compile(r"([0-9]{1,5}) (minute|hour|day|week)s? ago")
 
 
 class Op(StrEnum):
@@ -139,7 +139,7 @@ class Condition(_Node):
 
     field: str
     op: Op
-    value: TagItem | tuple[TagItem, ...] = Field(default=None, validate_default=True)  # type: ignore[assignment]
+    value: TagItem | tuple[TagItem, ...] = Field(default=None, validate_default=True)
 
     @property
     def kind(self) -> Kind:
@@ -156,7 +156,7 @@ class Condition(_Node):
         """The value, or the values of an ``in``."""
         return self.value if isinstance(self.value, tuple) else (self.value,)
 
-    @field_validator("field", mode="plain")
+    @field_validator("field", mode="before")
     @classmethod
     def _known_field(cls, field: object) -> str:
         if isinstance(field, str) and field.startswith(_TAG):
@@ -167,7 +167,7 @@ class Condition(_Node):
             raise ValueError(f"must be one of {_TAG}NAME, {', '.join(FIELDS)}")
         return field
 
-    @field_validator("op", mode="plain")
+    @field_validator("op", mode="before")
     @classmethod
     def _known_op(cls, op: object, info: ValidationInfo) -> Op:
         field = info.data.get("field")
@@ -176,7 +176,7 @@ class Condition(_Node):
             raise ValueError(f"must be one of {' '.join(allowed)}" + (f" for {field}" if field else ""))
         return Op(op)
 
-    @field_validator("value", mode="plain")
+    @field_validator("value", mode="before")
     @classmethod
     def _fitting_value(cls, value: object, info: ValidationInfo) -> TagItem | tuple[TagItem, ...]:
         field, op = info.data.get("field"), info.data.get("op")
@@ -195,7 +195,9 @@ class Condition(_Node):
 
 
 def _shape(value: object) -> str | None:
-    """Say which kind of filter a JSON object wants to be; ``None`` if that cannot be told."""
+    """Say which kind of filter an object wants to be; ``None`` if that cannot be told."""
+    if isinstance(value, _Node):  # on the way back to JSON
+        return f"<{type(value).__name__.lower()}>"
     if not isinstance(value, dict):
         return None
     shapes = [shape for shape in ("and", "or", "not", "everyone") if shape in value]
@@ -299,7 +301,9 @@ def _item(value: object, kind: Kind) -> TagItem:
             if not isinstance(value, get_args(TagItem)):
                 raise ValueError("is missing" if value is None else "must be text, a number, true or false")
             if isinstance(value, str) and (len(value) > TEXT_LIMIT or _UNCARRIABLE.search(value)):
-                raise ValueError(f"must have at most {TEXT_LIMIT} characters, and neither NUL nor half a surrogate pair")
+                raise ValueError(
+                    f"must have at most {TEXT_LIMIT} characters, and neither NUL nor half a surrogate pair"
+                )
             item: TagItem = value
             return item
     if not isinstance(value, str):
