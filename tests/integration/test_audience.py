@@ -16,7 +16,7 @@ from alembic import command
 from alembic.config import Config
 
 from knocktwice_shared.messages import ConsentSet, DeviceRegistered, PhoneBound, Receipt, ReceiptEvent, TagsSet
-from knocktwice_worker import audience, migrations, tasks
+from knocktwice_worker import audience, migrations, store, tasks
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -119,6 +119,16 @@ def test_simultaneous_changes_of_one_person_lose_nothing(people: People) -> None
     tags = people.tags()
     assert isinstance(tags, dict)
     assert len(tags) == 101
+
+
+def test_a_device_knows_better_where_its_owner_is_than_the_application(people: People) -> None:
+    zones = ((1, None), (2, "Asia/Tokyo"), (3, None))
+    people.apply(*(DeviceRegistered("ada", f"r-{n}", minute(n), time_zone=zone) for n, zone in zones))
+    people.apply(*(TagsSet(user, {}, AT, time_zone="Europe/Vienna") for user in ("ada", "bob")), tagged(1))
+    people.apply(PhoneBound("cleo", GERMAN, AT))
+    with people.engine.begin() as conn:
+        known = store.time_zones(conn, ["ada", "bob", "cleo", "nobody"])
+    assert known == {"ada": "Asia/Tokyo", "bob": "Europe/Vienna"}
 
 
 # -- numbers and consent

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-import phonenumbers
 from sqlalchemy import Connection, text
 
 from knocktwice_shared.messages import (
@@ -19,6 +18,7 @@ from knocktwice_shared.messages import (
     PhoneBound,
     TagsSet,
 )
+from knocktwice_worker.quiet import country
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -138,10 +138,7 @@ def see(conn: Connection, receipts: Sequence[ReceiptEvent]) -> None:
 
 def region(number: str) -> str | None:
     """Return the country of a number in E.164 as ISO 3166 names it; ``None`` for one that belongs to none."""
-    try:
-        found = phonenumbers.region_code_for_number(phonenumbers.parse(number))
-    except phonenumbers.NumberParseException:
-        return None
+    found = country(number)
     # "001" stands for numbers of the whole world.
     return found if found and found.isalpha() else None
 

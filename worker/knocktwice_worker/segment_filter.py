@@ -317,24 +317,22 @@ def _item(value: object, kind: Kind) -> TagItem:
 
 def _measure(wire: object, path: str) -> None:
     """Refuse what is too deep or too much, before anything walks it by recursion."""
-    conditions, level = 0, [wire]
-    # Two levels of JSON for each of ours (an object and its list), and a condition with its list of values.
-    for _ in range(2 * DEPTH_LIMIT + 1):
-        inner: list[object] = []
-        for value in level:
-            if isinstance(value, dict):
-                conditions += "field" in value
-                inner += value.values()
-            elif isinstance(value, list):
-                inner += value
-        level = inner
-        if conditions > CONDITIONS_LIMIT or len(level) > CONDITIONS_LIMIT * VALUES_LIMIT:
+    conditions, left = 0, [(wire, 0)]
+    while left:
+        value, depth = left.pop()
+        if isinstance(value, dict):
+            conditions += "field" in value
+            depth += 1
+            left += ((inner, depth) for inner in value.values())
+        elif isinstance(value, list):
+            left += ((inner, depth) for inner in value)
+        if depth > DEPTH_LIMIT:
+            raise InvalidMessage(path, f"is nested deeper than {DEPTH_LIMIT} levels")
+        if conditions > CONDITIONS_LIMIT:
             raise InvalidMessage(path, f"has more than {CONDITIONS_LIMIT} conditions")
-    if any(isinstance(value, dict | list) for value in level):
-        raise InvalidMessage(path, f"is nested deeper than {DEPTH_LIMIT} levels")
     try:
         json.dumps(wire, allow_nan=False)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RecursionError):
         raise InvalidMessage(path, "holds something JSON cannot carry") from None
 
 
