@@ -171,6 +171,18 @@ def test_consent_may_come_before_the_number(people: People, news: Sequence[Audie
 
 
 @pytest.mark.parametrize(
+    "news", permuted(ConsentSet("ada", True, "form 7", minute(2)), PhoneBound("ada", AUSTRIAN, minute(1)))
+)
+def test_a_number_that_arrives_after_the_consent_given_for_it_is_bound(
+    people: People, news: Sequence[AudienceChange]
+) -> None:
+    for change in news:
+        people.apply(change)
+    assert people.consent() == (minute(2), "form 7")
+    assert people.rows("SELECT number FROM phones") == [(AUSTRIAN,)]
+
+
+@pytest.mark.parametrize(
     "news",
     permuted(
         ConsentSet("ada", True, "form 7", minute(1)),

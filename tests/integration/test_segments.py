@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from sqlalchemy.dialects import postgresql
 
 import crowd
-from conftest import new_database
+from databases import new_database
 from knocktwice_shared.errors import InvalidMessage
 from knocktwice_worker import segments
 from knocktwice_worker.segment_filter import parse
@@ -203,6 +203,12 @@ def test_a_hostile_text_is_a_value_like_any_other(here: Services, hostile: str) 
         contains = parse({"field": "tags.list", "op": "contains", "value": hostile})
         assert segments.members(conn, contains, None, 10) == [hostile]
         assert segments.sample(conn, contains, 10) == [hostile]
+
+
+def test_texts_are_compared_by_code_point_whatever_the_databases_collation() -> None:
+    # The database of the tests knows no other collation, so here the words have to do.
+    for op in "<>":
+        assert f'COLLATE "C" {op}' in compiled({"field": "tags.city", "op": op, "value": "M"}).string
 
 
 # -- saved segments
