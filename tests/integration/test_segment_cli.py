@@ -12,7 +12,8 @@ import pytest
 
 from knocktwice.testing import RecordingClient
 from knocktwice_worker import audience, cli, segment_cli
-from knocktwice_worker.segment_filter import FIELDS, OPS, Kind, parse_json
+from knocktwice_worker.segment_fields import FIELDS, OPS, Kind
+from knocktwice_worker.segment_filter import parse_json
 
 if TYPE_CHECKING:
     from knocktwice_worker.services import Services

@@ -7,11 +7,7 @@ or false of each person, never "unknown": what is missing satisfies no condition
 from __future__ import annotations
 
 import json
-import re
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from enum import StrEnum
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
@@ -26,78 +22,14 @@ from pydantic import (
 )
 
 from knocktwice_shared.errors import InvalidMessage
-from knocktwice_shared.messages import TAG_NAME_LIMIT, Platform, TagItem
+from knocktwice_shared.messages import TagItem  # noqa: TC001 - pydantic reads it
+from knocktwice_worker import segment_fields
+from knocktwice_worker.segment_fields import Kind, Op  # noqa: TC001 - pydantic reads it
 
 #: How deep filters may stand in each other. SQL follows the tree, and nobody understands more.
 DEPTH_LIMIT = 10
 #: Most conditions in one filter.
 CONDITIONS_LIMIT = 200
-#: Most values that one ``in`` may list.
-VALUES_LIMIT = 1_000
-#: Longest text that a condition may compare with, in characters.
-TEXT_LIMIT = 1_000
-
-_TAG = "tags."
-_UNCARRIABLE = re.compile("[\x00\ud800-\udfff]")
-_AGO = re.compile(r"([0-9]{1,5}) (minute|hour|day|week)s? ago")
-
-
-class Op(StrEnum):
-    """How a field is compared."""
-
-    IS = "="
-    IS_NOT = "!="
-    BELOW = "<"
-    ABOVE = ">"
-    IN = "in"
-    EXISTS = "exists"
-    CONTAINS = "contains"
-
-
-class Kind(StrEnum):
-    """What a field holds, as an error says it."""
-
-    TAG = "a tag"
-    LOCALE = "a locale like de-AT"
-    LANGUAGE = "a language like de"
-    COUNTRY = "a country like AT"
-    PLATFORM = f"one of {', '.join(Platform)}"
-    FLAG = "true or false"
-    TIME = 'an ISO 8601 time with an offset, or like "30 days ago"'
-
-
-#: Every field but the tags, whose names are the application's own.
-FIELDS = {
-    "locale": Kind.LOCALE,
-    "language": Kind.LANGUAGE,
-    "country": Kind.COUNTRY,
-    "platform": Kind.PLATFORM,
-    "has_device": Kind.FLAG,
-    "notifications_enabled": Kind.FLAG,
-    "has_phone": Kind.FLAG,
-    "can_receive_sms": Kind.FLAG,
-    "consent": Kind.FLAG,
-    "last_seen": Kind.TIME,
-}
-
-_WORD = (Op.IS, Op.IS_NOT, Op.IN, Op.EXISTS)
-#: Which comparisons make sense for which kind of field.
-OPS = {
-    Kind.TAG: tuple(Op),
-    Kind.LOCALE: _WORD,
-    Kind.LANGUAGE: _WORD,
-    Kind.COUNTRY: _WORD,
-    Kind.PLATFORM: _WORD,
-    Kind.FLAG: (Op.IS, Op.IS_NOT),
-    Kind.TIME: (Op.BELOW, Op.ABOVE, Op.EXISTS),
-}
-
-_WORDS = {
-    Kind.LOCALE: re.compile(r"[A-Za-z0-9_-]{1,64}"),
-    Kind.LANGUAGE: re.compile(r"[A-Za-z]{2,8}"),
-    Kind.COUNTRY: re.compile(r"[A-Za-z]{2}"),
-    Kind.PLATFORM: re.compile("|".join(Platform)),
-}
 
 
 class _Node(BaseModel):
@@ -132,8 +64,8 @@ class Condition(_Node):
     """One comparison.
 
     Attributes:
-        field: ``tags.NAME`` or a name of :data:`FIELDS`.
-        op: one that :data:`OPS` allows for the field.
+        field: ``tags.NAME`` or a name of :data:`~knocktwice_worker.segment_fields.FIELDS`.
+        op: one that :data:`~knocktwice_worker.segment_fields.OPS` allows for the field.
         value: what to compare with; several for ``in``; for ``exists`` whether it should.
     """
 
@@ -144,12 +76,12 @@ class Condition(_Node):
     @property
     def kind(self) -> Kind:
         """What the field holds."""
-        return _kind(self.field)
+        return segment_fields.kind(self.field)
 
     @property
     def tag(self) -> str:
         """The tag's name, of a field that is one."""
-        return self.field.removeprefix(_TAG)
+        return self.field.removeprefix(segment_fields.TAG)
 
     @property
     def values(self) -> tuple[TagItem, ...]:
@@ -159,22 +91,12 @@ class Condition(_Node):
     @field_validator("field", mode="before")
     @classmethod
     def _known_field(cls, field: object) -> str:
-        if isinstance(field, str) and field.startswith(_TAG):
-            name = field.removeprefix(_TAG)
-            if not name.strip() or len(name) > TAG_NAME_LIMIT or _UNCARRIABLE.search(name):
-                raise ValueError(f"must name a tag, of at most {TAG_NAME_LIMIT} characters, after {_TAG}")
-        elif not isinstance(field, str) or field not in FIELDS:
-            raise ValueError(f"must be one of {_TAG}NAME, {', '.join(FIELDS)}")
-        return field
+        return segment_fields.field(field)
 
     @field_validator("op", mode="before")
     @classmethod
     def _known_op(cls, op: object, info: ValidationInfo) -> Op:
-        field = info.data.get("field")
-        allowed = OPS[_kind(field)] if field is not None else tuple(Op)
-        if not isinstance(op, str) or op not in allowed:
-            raise ValueError(f"must be one of {' '.join(allowed)}" + (f" for {field}" if field else ""))
-        return Op(op)
+        return segment_fields.op(op, info.data.get("field"))
 
     @field_validator("value", mode="before")
     @classmethod
@@ -182,16 +104,7 @@ class Condition(_Node):
         field, op = info.data.get("field"), info.data.get("op")
         if field is None or op is None:
             return ""  # That was complained about already.
-        if op is Op.EXISTS:
-            return _flag(True if value is None else value)
-        if op is Op.IN:
-            if not isinstance(value, list) or not 1 <= len(value) <= VALUES_LIMIT:
-                raise ValueError(f"must be a list of 1 to {VALUES_LIMIT} values")
-            return tuple(_item(item, _kind(field)) for item in value)
-        item = _item(value, _kind(field))
-        if op in (Op.BELOW, Op.ABOVE) and isinstance(item, bool):
-            raise ValueError("must be a number or text, which have an order")
-        return item
+        return segment_fields.value(value, field, op)
 
 
 def _shape(value: object) -> str | None:
@@ -257,62 +170,6 @@ def parse_json(text: str, path: str = "filter") -> Filter:
 def dump(of: Filter) -> dict[str, Any]:
     """Return a filter as JSON that :func:`parse` takes."""
     return of.model_dump(mode="json", by_alias=True)
-
-
-@dataclass(frozen=True, slots=True)
-class Ago:
-    """A moment that moves along with the clock."""
-
-    by: timedelta
-
-
-def moment(text: str) -> datetime | Ago:
-    """Read a time: fixed, as ISO 8601 with an offset, or relative, as ``30 days ago``.
-
-    Raises:
-        ValueError: it is neither.
-    """
-    if found := _AGO.fullmatch(text):
-        return Ago(timedelta(**{f"{found[2]}s": int(found[1])}))
-    try:
-        at = datetime.fromisoformat(text)
-        if at.tzinfo is not None:
-            return at.astimezone(UTC)
-    except (ValueError, OverflowError):
-        pass
-    raise ValueError(f"must be {Kind.TIME}")
-
-
-def _kind(field: str) -> Kind:
-    return Kind.TAG if field.startswith(_TAG) else FIELDS[field]
-
-
-def _flag(value: object) -> bool:
-    if not isinstance(value, bool):
-        raise ValueError(f"must be {Kind.FLAG}")
-    return value
-
-
-def _item(value: object, kind: Kind) -> TagItem:
-    match kind:
-        case Kind.FLAG:
-            return _flag(value)
-        case Kind.TAG:
-            if not isinstance(value, get_args(TagItem)):
-                raise ValueError("is missing" if value is None else "must be text, a number, true or false")
-            if isinstance(value, str) and (len(value) > TEXT_LIMIT or _UNCARRIABLE.search(value)):
-                raise ValueError(
-                    f"must have at most {TEXT_LIMIT} characters, and neither NUL nor half a surrogate pair"
-                )
-            item: TagItem = value
-            return item
-    if not isinstance(value, str):
-        raise ValueError("is missing" if value is None else f"must be {kind}")
-    if kind is Kind.TIME:
-        moment(value)
-    elif not _WORDS[kind].fullmatch(value):
-        raise ValueError(f"must be {kind}")
-    return value
 
 
 def _measure(wire: object, path: str) -> None:

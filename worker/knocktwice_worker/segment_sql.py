@@ -27,7 +27,8 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 from knocktwice_worker.schema import devices, opt_outs, phones, users
-from knocktwice_worker.segment_filter import Ago, And, Condition, Everyone, Kind, Not, Op, Or, moment
+from knocktwice_worker.segment_fields import Ago, Kind, Op, moment
+from knocktwice_worker.segment_filter import And, Condition, Everyone, Not, Or
 
 if TYPE_CHECKING:
     from collections.abc import Callable
