@@ -208,7 +208,7 @@ def test_a_hostile_text_is_a_value_like_any_other(here: Services, hostile: str) 
 def test_texts_are_compared_by_code_point_whatever_the_databases_collation() -> None:
     # The database of the tests knows no other collation, so here the words have to do.
     for op in "<>":
-        assert f'COLLATE "C" {op}' in compiled({"field": "tags.city", "op": op, "value": "M"}).string
+        assert f'COLLATE "C") {op}' in compiled({"field": "tags.city", "op": op, "value": "M"}).string
 
 
 # -- saved segments
