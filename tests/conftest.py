@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
 from typing import TYPE_CHECKING
 
 import pytest
 import sqlalchemy as sa
 
 from clock import Clock
+from databases import new_database
 from knocktwice_worker import migrations, services
 from knocktwice_worker.config import Settings
 from knocktwice_worker.embedded import EmbeddedServers, Servers
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     import redis
 
     from knocktwice_worker.services import Services
-
-_numbers = itertools.count()
 
 
 @pytest.fixture(scope="session")
@@ -37,14 +35,8 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
 @pytest.fixture
 def database_url(servers: Servers) -> Iterator[str]:
     """A migrated database of the test's own."""
-    name = f"test_{next(_numbers)}"
-    url = sa.make_url(servers.database_url)
-    admin = sa.create_engine(url.set(database="postgres"), isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
-    with admin.connect() as conn:
-        conn.execute(sa.text(f"CREATE DATABASE {name} TEMPLATE {url.database}"))
-    yield url.set(database=name).render_as_string(hide_password=False)
-    with admin.connect() as conn:
-        conn.execute(sa.text(f"DROP DATABASE {name} WITH (FORCE)"))
+    with new_database(servers) as url:
+        yield url
 
 
 @pytest.fixture

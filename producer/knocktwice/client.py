@@ -177,7 +177,8 @@ class Client:
         time_zone: str | None = None,
         app_version: str | None = None,
     ) -> None:
-        """Say that a device is this user's from now on, and nobody else's: at login and whenever a field changes.
+        """Say that a device is this user's from now on, and nobody else's: at login, whenever a field changes, and now and
+        then when the app is opened, because devices that are not seen for long are forgotten.
 
         Args:
             user: your own id of the person.
@@ -210,6 +211,44 @@ class Client:
     def bind_phone(self, user: str, phone: str | None) -> None:
         """Give a user's number for SMS, in E.164; ``None`` forgets it. Errors as for :meth:`register_device`."""
         self._change("bind_phone", user=user, phone=phone)
+
+    def tag_user(
+        self, user: str, tags: Mapping[str, Any], *, locale: str | None = None, time_zone: str | None = None
+    ) -> None:
+        """Say something about a user that segments can ask for. What is not named stays as it is.
+
+        Of two calls about one tag the later counts, in whatever order the workers take them up.
+
+        Args:
+            user: your own id of the person; new ones are fine.
+            tags: name → text, number, boolean or a list of these; ``None`` removes the tag. At most 4 KB of JSON at once.
+            locale: the person's language and country, like ``de-AT``. It goes before the locales of their devices.
+            time_zone: IANA name.
+
+        Raises:
+            InvalidMessage: an argument is wrong; it is named.
+            BrokerUnavailable: call again; repeats change nothing.
+        """
+        said = {name: value for name, value in (("locale", locale), ("time_zone", time_zone)) if value is not None}
+        self._change("set_tags", user=user, tags=wire.tags(tags), **said)
+
+    def set_marketing_consent(self, user: str, granted: bool, *, source: str) -> None:
+        """Note that a user agrees to marketing by SMS, or no longer does.
+
+        Consent is for the number that the user has: giving another with :meth:`bind_phone` ends what was given before.
+
+        Args:
+            user: your own id of the person.
+            granted: ``True`` from now on; ``False`` withdraws it.
+            source: where they said so, at most 200 characters, like ``"checkout, box 2"``. It is kept as your proof.
+
+        Raises:
+            InvalidMessage: an argument is wrong; it is named.
+            BrokerUnavailable: call again; repeats change nothing.
+        """
+        with wire.in_callers_words(wire.one("change", marketing="granted")):
+            draft = drafts.audience("set_consent", user=user, marketing=granted, source=source)
+        self._send([draft])
 
     def close(self) -> None:
         """Close the connection. A later call opens another."""

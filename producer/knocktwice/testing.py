@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING
 
 from knocktwice.client import Client
 from knocktwice_shared.messages import (
+    ConsentSet,
     DeviceRegistered,
     DeviceUnregistered,
     PhoneBound,
+    TagsSet,
     parse_audience,
     parse_batch,
     parse_cancellation,
@@ -30,7 +32,16 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from knocktwice.envelope import Outgoing
-    from knocktwice_shared.messages import AudienceChange, Batch, Cancellation, Push, ReceiptEvent, Recipient, Step
+    from knocktwice_shared.messages import (
+        AudienceChange,
+        Batch,
+        Cancellation,
+        Push,
+        ReceiptEvent,
+        Recipient,
+        Step,
+        TagValue,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +76,7 @@ class RecordingClient(Client):
         notifications: one for each person and call, in order; an id is recorded once.
         receipts: reported deliveries and clicks.
         cancelled: what was cancelled.
-        changes: devices and numbers registered and removed, in order.
+        changes: devices, numbers, tags and consent as they were set and removed, in order.
     """
 
     def __init__(self) -> None:
@@ -97,6 +108,22 @@ class RecordingClient(Client):
         """The numbers bound now, by user."""
         bound = {change.user: change.phone for change in self.changes if isinstance(change, PhoneBound)}
         return {user: phone for user, phone in bound.items() if phone is not None}
+
+    @property
+    def tags(self) -> dict[str, dict[str, TagValue]]:
+        """The tags set now, by user and name."""
+        now: dict[str, dict[str, TagValue]] = {}
+        for change in self.changes:
+            if isinstance(change, TagsSet):
+                merged = now.get(change.user, {}) | dict(change.tags)
+                now[change.user] = {name: value for name, value in merged.items() if value is not None}
+        return now
+
+    @property
+    def consents(self) -> dict[str, str]:
+        """Where each user agreed to marketing who agrees to it now."""
+        now = {change.user: change for change in self.changes if isinstance(change, ConsentSet)}
+        return {user: change.source for user, change in now.items() if change.marketing}
 
     def assert_notified(self, user: str) -> Notification:
         """Return the last notification for ``user``, or fail saying who was notified instead."""

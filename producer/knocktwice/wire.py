@@ -100,6 +100,14 @@ def audience(change: str, **fields: object) -> Wire:
     return {"v": VERSION, "changes": [{"change": change, "at": moment(None), **fields}]}
 
 
+def tags(values: object) -> object:
+    """Write down tags; lists in them may be any sequence or set."""
+    plain = _plain(values)
+    if not isinstance(plain, dict):
+        return plain
+    return {name: list(v) if isinstance(v, list | tuple | set | frozenset) else v for name, v in plain.items()}
+
+
 def moment(at: datetime | None, field: str = "at") -> str:
     """Write down a time; ``None`` is now."""
     return _of_type(datetime, datetime.now(UTC) if at is None else at, field).isoformat()

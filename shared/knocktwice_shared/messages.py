@@ -29,8 +29,10 @@ SMS_CHARS_LIMIT = 1_600
 TTL_LIMIT = timedelta(days=28)
 #: Longest fallback delay.
 AFTER_LIMIT = timedelta(days=30)
-#: One recipient's ``params``, and a batch's ``reference``, as JSON.
+#: One recipient's ``params``, a batch's ``reference``, and the tags of one change, as JSON.
 JSON_BYTES_LIMIT = 4_096
+#: A tag's name, in characters.
+TAG_NAME_LIMIT = 64
 
 #: ASCII digits only: ``\d`` would let other scripts' digits through to the provider.
 _E164 = re.compile(r"\+[1-9][0-9]{6,14}")
@@ -196,7 +198,34 @@ class PhoneBound:
     at: datetime
 
 
-AudienceChange = DeviceRegistered | DeviceUnregistered | PhoneBound
+#: One item of a tag.
+TagItem = str | int | float | bool
+#: What a tag may hold; ``None`` removes it.
+TagValue = TagItem | tuple[TagItem, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
+class TagsSet:
+    """What the application says about a user from ``at`` on. Tags that are not named stay as they are."""
+
+    user: str
+    tags: Mapping[str, TagValue]
+    at: datetime
+    locale: str | None = None
+    time_zone: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ConsentSet:
+    """Whether a user agrees to marketing from ``at`` on, and where they said so."""
+
+    user: str
+    marketing: bool
+    source: str
+    at: datetime
+
+
+AudienceChange = DeviceRegistered | DeviceUnregistered | PhoneBound | TagsSet | ConsentSet
 
 
 def parse_batch(wire: object) -> Batch:
@@ -396,16 +425,44 @@ def _change(value: object, path: str) -> AudienceChange:
             phone=None if phone is None else normalise_phone(phone, f"{path}.phone"),
             at=_time(raw.get("at"), f"{path}.at"),
         )
-    raise InvalidMessage(f"{path}.change", "must be one of register_device, unregister_device, bind_phone")
+    if kind == "set_tags":
+        return _tags_set(value, path)
+    if kind == "set_consent":
+        raw = _object(value, path, {"change", "user", "marketing", "source", "at"})
+        return ConsentSet(
+            user=_text(raw.get("user"), f"{path}.user", 200),
+            marketing=_boolean(raw.get("marketing"), f"{path}.marketing"),
+            source=_text(raw.get("source"), f"{path}.source", 200),
+            at=_time(raw.get("at"), f"{path}.at"),
+        )
+    known = "register_device, unregister_device, bind_phone, set_tags, set_consent"
+    raise InvalidMessage(f"{path}.change", f"must be one of {known}")
+
+
+def _tags_set(value: object, path: str) -> TagsSet:
+    raw = _object(value, path, {"change", "user", "tags", "locale", "time_zone", "at"})
+    tags = _json_object(raw.get("tags"), f"{path}.tags")
+    texts = {k: None if raw.get(k) is None else _text(raw[k], f"{path}.{k}", 64) for k in ("locale", "time_zone")}
+    return TagsSet(
+        user=_text(raw.get("user"), f"{path}.user", 200),
+        tags={_text(n, f"{path}.tags.{n}", TAG_NAME_LIMIT): _tag(v, f"{path}.tags.{n}") for n, v in tags.items()},
+        at=_time(raw.get("at"), f"{path}.at"),
+        **texts,
+    )
+
+
+def _tag(value: object, path: str) -> TagValue:
+    if isinstance(value, list) and all(isinstance(item, str | int | float) for item in value):
+        return tuple(value)
+    if value is None or isinstance(value, str | int | float):
+        return value
+    raise InvalidMessage(path, "must be text, a number, true, false, a list of these, or null to remove the tag")
 
 
 def _registered(value: object, path: str) -> DeviceRegistered:
     optional = ("locale", "time_zone", "app_version")
     known = {"change", "user", "registration", "at", "platform", "notifications_enabled", *optional}
     raw = _object(value, path, known)
-    enabled = raw.get("notifications_enabled", True)
-    if not isinstance(enabled, bool):
-        raise InvalidMessage(f"{path}.notifications_enabled", "must be true or false")
     platform = raw.get("platform")
     texts = {k: None if raw.get(k) is None else _text(raw[k], f"{path}.{k}", 64) for k in optional}
     return DeviceRegistered(
@@ -413,7 +470,7 @@ def _registered(value: object, path: str) -> DeviceRegistered:
         registration=_text(raw.get("registration"), f"{path}.registration", 4_096),
         at=_time(raw.get("at"), f"{path}.at"),
         platform=None if platform is None else _choice(Platform, platform, f"{path}.platform"),
-        notifications_enabled=enabled,
+        notifications_enabled=_boolean(raw.get("notifications_enabled", True), f"{path}.notifications_enabled"),
         **texts,
     )
 
@@ -486,6 +543,12 @@ def _text(value: object, path: str, limit: int, *, empty: bool = False) -> str:
         raise InvalidMessage(path, f"is {len(value)} characters; {limit} at most")
     if _UNCARRIABLE.search(value):
         raise InvalidMessage(path, "holds a NUL or half a surrogate pair, which no provider can carry")
+    return value
+
+
+def _boolean(value: object, path: str) -> bool:
+    if not isinstance(value, bool):
+        raise InvalidMessage(path, "is missing" if value is None else "must be true or false")
     return value
 
 

@@ -132,6 +132,8 @@ def test_each_list_takes_as_many_items_as_its_row_says(title: str) -> None:
         f"0 to {messages.TTL_LIMIT.total_seconds():.0f} ({messages.TTL_LIMIT.days} days)",
         f"0 to {messages.AFTER_LIMIT.total_seconds():.0f} ({messages.AFTER_LIMIT.days} days)",
         f"your own ids, at most {messages.JSON_BYTES_LIMIT} bytes of JSON",
+        f"name of 1 to {messages.TAG_NAME_LIMIT} characters",
+        f"At most {messages.JSON_BYTES_LIMIT} bytes of JSON in one change",
         f"values for the placeholders, at most {messages.JSON_BYTES_LIMIT} bytes of JSON",
         f"Notify 1 to {names.BATCH_LIMIT} people",
         f"Report 1 to {names.BATCH_LIMIT} receipts",

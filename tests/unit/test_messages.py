@@ -15,11 +15,13 @@ from hypothesis import strategies as st
 from knocktwice_shared.errors import InvalidMessage, UnsupportedVersion
 from knocktwice_shared.messages import (
     Category,
+    ConsentSet,
     DeviceRegistered,
     DeviceUnregistered,
     PhoneBound,
     Platform,
     Receipt,
+    TagsSet,
     When,
     normalise_phone,
     parse_audience,
@@ -51,6 +53,8 @@ AUDIENCE: dict[str, Any] = {
         {"change": "register_device", "user": "u", "registration": "r", "at": AT},
         {"change": "unregister_device", "registration": "r", "at": AT},
         {"change": "bind_phone", "user": "u", "phone": "+16505550100", "at": AT},
+        {"change": "set_tags", "user": "u", "tags": {"plan": "gold", "likes": ["tea", 7], "old": None}, "at": AT},
+        {"change": "set_consent", "user": "u", "marketing": True, "source": "form 7", "at": AT},
     ],
 }
 MISSING = object()
@@ -202,6 +206,26 @@ BAD_OTHERS: list[tuple[Any, dict[str, Any], str, object, str, str]] = [
     (parse_audience, AUDIENCE, "changes[1].user", "u", "changes[1].user", "not a field of the contract"),
     (parse_audience, AUDIENCE, "changes[2].phone", "0650555", "changes[2].phone", "E.164"),
     (parse_audience, AUDIENCE, "changes[2].at", MISSING, "changes[2].at", "ISO 8601"),
+    (parse_audience, AUDIENCE, "changes[3].user", "", "changes[3].user", "is empty"),
+    (parse_audience, AUDIENCE, "changes[3].tags", MISSING, "changes[3].tags", "is missing"),
+    (parse_audience, AUDIENCE, "changes[3].tags", ["a"], "changes[3].tags", "must be an object, not list"),
+    (parse_audience, AUDIENCE, "changes[3].tags", {"a": {}}, "changes[3].tags.a", "a list of these, or null"),
+    (parse_audience, AUDIENCE, "changes[3].tags", {"a": [None]}, "changes[3].tags.a", "a list of these, or null"),
+    (parse_audience, AUDIENCE, "changes[3].tags", {"a": [["b"]]}, "changes[3].tags.a", "a list of these, or null"),
+    (parse_audience, AUDIENCE, "changes[3].tags", {"": 1}, "changes[3].tags.", "is empty"),
+    (parse_audience, AUDIENCE, "changes[3].tags", {"x" * 65: 1}, f"changes[3].tags.{'x' * 65}", "64 at most"),
+    (parse_audience, AUDIENCE, "changes[3].tags", {"a": "\0"}, "changes[3].tags", "NUL"),
+    (parse_audience, AUDIENCE, "changes[3].tags", {"a": LONE}, "changes[3].tags", "surrogate"),
+    (parse_audience, AUDIENCE, "changes[3].tags", {"a": float("nan")}, "changes[3].tags", "JSON cannot carry"),
+    (parse_audience, AUDIENCE, "changes[3].tags", {"a": "x" * 4_096}, "changes[3].tags", "4096 at most"),
+    (parse_audience, AUDIENCE, "changes[3].locale", 7, "changes[3].locale", "must be text, not int"),
+    (parse_audience, AUDIENCE, "changes[3].time_zone", "x" * 65, "changes[3].time_zone", "64 at most"),
+    (parse_audience, AUDIENCE, "changes[3].platform", "ios", "changes[3].platform", "not a field of the contract"),
+    (parse_audience, AUDIENCE, "changes[4].marketing", MISSING, "changes[4].marketing", "is missing"),
+    (parse_audience, AUDIENCE, "changes[4].marketing", "yes", "changes[4].marketing", "true or false"),
+    (parse_audience, AUDIENCE, "changes[4].source", MISSING, "changes[4].source", "is missing"),
+    (parse_audience, AUDIENCE, "changes[4].source", "x" * 201, "changes[4].source", "200 at most"),
+    (parse_audience, AUDIENCE, "changes[4].at", "now", "changes[4].at", "ISO 8601"),
 ]
 
 
@@ -343,6 +367,8 @@ def test_each_change_of_the_audience_has_its_type() -> None:
         DeviceRegistered("u", "r", moment, platform=Platform.IOS),
         DeviceUnregistered("r", moment),
         PhoneBound("u", "+16505550100", moment),
+        TagsSet("u", {"plan": "gold", "likes": ("tea", 7), "old": None}, moment),
+        ConsentSet("u", True, "form 7", moment),
     )
 
 

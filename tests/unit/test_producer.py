@@ -16,6 +16,7 @@ import knocktwice
 from knocktwice import Client, InvalidMessage, KnocktwiceError, Push, Receipt, ReceiptEvent, Recipient, Sms, When
 from knocktwice.testing import RecordingClient
 from knocktwice_shared.ids import created_at
+from knocktwice_shared.messages import TagsSet
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -175,6 +176,13 @@ def test_a_delay_that_is_no_timedelta_is_refused_where_it_is_written() -> None:
         (lambda c: c.register_device("u", None), "registration: is missing"),
         (lambda c: c.unregister_device(7), "registration: must be text, not int"),
         (lambda c: c.bind_phone("u", "0650"), "phone: must be a phone number"),
+        (lambda c: c.tag_user("", {"a": 1}), "user: is empty"),
+        (lambda c: c.tag_user("u", ["a"]), "tags: must be an object, not list"),
+        (lambda c: c.tag_user("u", {"a": {"b": 1}}), "tags.a: must be text, a number, true, false"),
+        (lambda c: c.tag_user("u", {"a": datetime(2026, 1, 1, tzinfo=UTC)}), "tags: holds something JSON cannot"),
+        (lambda c: c.tag_user("u", {}, locale="x" * 65), "locale: is 65 characters; 64 at most"),
+        (lambda c: c.set_marketing_consent("u", "yes", source="form"), "granted: must be true or false"),
+        (lambda c: c.set_marketing_consent("u", True, source=""), "source: is empty"),
     ],
 )
 def test_every_call_names_its_own_arguments(
@@ -208,6 +216,21 @@ def test_receipts_cancellations_and_changes_are_recorded(client: RecordingClient
     assert client.phones == {"u": "+16505550100"}
     client.clear()
     assert (client.notifications, client.receipts, client.cancelled, client.changes) == ([], [], [], [])
+
+
+def test_tags_and_consent_are_recorded_as_they_stand_now(client: RecordingClient) -> None:
+    client.tag_user("u", {"plan": "gold", "likes": ("tea", "coffee"), "trial": True}, locale="de-AT")
+    client.tag_user("u", {"plan": "silver", "trial": None}, time_zone="Europe/Vienna")
+    client.set_marketing_consent("u", True, source="form 7")
+    client.set_marketing_consent("w", True, source="form 7")
+    client.set_marketing_consent("w", False, source="phone call")
+    assert client.tags == {"u": {"plan": "silver", "likes": ("tea", "coffee")}}
+    assert client.consents == {"u": "form 7"}
+    first, second = client.changes[0], client.changes[1]
+    assert isinstance(first, TagsSet)
+    assert isinstance(second, TagsSet)
+    assert (first.locale, first.time_zone) == ("de-AT", None)
+    assert (second.locale, second.time_zone) == (None, "Europe/Vienna")
 
 
 def test_many_cancellations_are_split(client: RecordingClient) -> None:

@@ -1,15 +1,30 @@
-"""People, their devices and phones. Changes carry the time they happened; the latest wins, in whatever order they come."""
+"""People, their devices, phones, tags and consent.
+
+Changes carry the time they happened; the latest wins, in whatever order they come.
+"""
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, text
 
-from knocktwice_shared.messages import AudienceChange, DeviceRegistered, DeviceUnregistered, PhoneBound
+from knocktwice_shared.messages import (
+    AudienceChange,
+    ConsentSet,
+    DeviceRegistered,
+    DeviceUnregistered,
+    PhoneBound,
+    TagsSet,
+)
+from knocktwice_worker.quiet import country
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from datetime import timedelta
+
+    from knocktwice_shared.messages import ReceiptEvent
 
 _USERS = text("INSERT INTO users (id) SELECT unnest(:ids) ORDER BY 1 ON CONFLICT DO NOTHING")
 
@@ -33,11 +48,59 @@ ON CONFLICT (registration) DO UPDATE SET user_id = NULL, changed_at = excluded.c
 WHERE d.changed_at <= excluded.changed_at
 """)
 
+# Consent was given for the number that was there: another number, or none, ends what was given before. That counts as a
+# change of the consent, so that one given before and arriving late does not come back for the new number.
 _BIND = text("""
-INSERT INTO phones AS p (user_id, number, changed_at)
-SELECT :user, :number, least(CAST(:at AS timestamptz), knocktwice_now())
-ON CONFLICT (user_id) DO UPDATE SET number = excluded.number, changed_at = excluded.changed_at
+INSERT INTO phones AS p (user_id, number, region, changed_at)
+SELECT :user, :number, :region, least(CAST(:at AS timestamptz), knocktwice_now())
+ON CONFLICT (user_id) DO UPDATE SET
+  number = excluded.number, region = excluded.region, changed_at = excluded.changed_at,
+  (consented_at, consent_source, consent_changed_at) = (
+    SELECT CASE WHEN NOT ends THEN p.consented_at END,
+           CASE WHEN ends THEN 'number changed' ELSE p.consent_source END,
+           CASE WHEN ends THEN excluded.changed_at ELSE p.consent_changed_at END
+    FROM (SELECT p.number IS NOT NULL AND p.number IS DISTINCT FROM excluded.number
+                 AND coalesce(p.consent_changed_at < excluded.changed_at, true) AS ends) change)
 WHERE p.changed_at <= excluded.changed_at
+""")
+
+# Consent may come before the number; the row then waits for it, and any number is newer than none at all.
+_CONSENT = text("""
+INSERT INTO phones AS p (user_id, number, changed_at, consented_at, consent_source, consent_changed_at)
+SELECT :user, NULL, to_timestamp(0), CASE WHEN :marketing THEN at END, :source, at
+FROM (SELECT least(CAST(:at AS timestamptz), knocktwice_now()) AS at) clock
+ON CONFLICT (user_id) DO UPDATE SET consented_at = excluded.consented_at, consent_source = excluded.consent_source,
+  consent_changed_at = excluded.consent_changed_at
+WHERE coalesce(p.consent_changed_at <= excluded.consent_changed_at, true)
+""")
+
+# In one subquery of the SET, not in FROM: when another change of the same person was faster, PostgreSQL computes it
+# again from the row as that one left it.
+_DESCRIBE = text("""
+UPDATE users u SET updated_at = knocktwice_now(), (tags, locale, time_zone, field_times) = (
+  SELECT jsonb_strip_nulls(u.tags || coalesce(
+           jsonb_object_agg(substr(f.name, 6), f.value) FILTER (WHERE starts_with(f.name, 'tags.')), '{}')),
+         coalesce(max(f.value #>> '{}') FILTER (WHERE f.name = 'locale'), u.locale),
+         coalesce(max(f.value #>> '{}') FILTER (WHERE f.name = 'time_zone'), u.time_zone),
+         u.field_times || coalesce(jsonb_object_agg(f.name, clock.at), '{}')
+  FROM jsonb_each(CAST(:fields AS jsonb)) AS f(name, value)
+  WHERE coalesce(CAST(u.field_times ->> f.name AS timestamptz) <= clock.at, true))
+FROM (SELECT least(CAST(:at AS timestamptz), knocktwice_now()) AS at) clock
+WHERE u.id = :user
+""")
+
+# At most once a day for each device, and never waiting for whoever holds its row: another receipt will come.
+_SEEN = text("""
+UPDATE devices d SET last_seen_at = seen.at
+FROM (
+  SELECT o.registration, r.at FROM devices o
+  JOIN (SELECT registration, least(max(at), knocktwice_now()) AS at
+        FROM unnest(CAST(:registrations AS text[]), CAST(:ats AS timestamptz[])) AS s(registration, at)
+        GROUP BY registration) r ON r.registration = o.registration
+  WHERE o.last_seen_at < r.at - interval '1 day'
+  FOR UPDATE OF o SKIP LOCKED
+) seen
+WHERE d.registration = seen.registration
 """)
 
 # A receipt whose notification never came, and traces of logouts that no late "register" can still contradict.
@@ -47,31 +110,63 @@ _FORGET = (
       AND NOT EXISTS (SELECT FROM notifications n WHERE n.id = e.notification_id)
     """),
     text("DELETE FROM devices WHERE user_id IS NULL AND changed_at < knocktwice_now() - interval '90 days'"),
-    text("DELETE FROM phones WHERE number IS NULL AND changed_at < knocktwice_now() - interval '90 days'"),
+    text("""
+    DELETE FROM phones WHERE number IS NULL AND consented_at IS NULL
+      AND greatest(changed_at, consent_changed_at) < knocktwice_now() - interval '90 days'
+    """),
 )
 
+_FORGET_STALE = text("DELETE FROM devices WHERE user_id IS NOT NULL AND last_seen_at < knocktwice_now() - :stale")
 
-def forget(conn: Connection) -> int:
-    """Delete what nobody can need any more, and return how many rows that was."""
-    return sum(conn.execute(statement).rowcount for statement in _FORGET)
+
+def forget(conn: Connection, stale: timedelta) -> int:
+    """Delete what nobody can need any more, and return how many rows that was.
+
+    Args:
+        stale: how long a device may go unseen; zero: for ever.
+    """
+    removed = sum(conn.execute(statement).rowcount for statement in _FORGET)
+    return removed + (conn.execute(_FORGET_STALE, {"stale": stale}).rowcount if stale else 0)
+
+
+def see(conn: Connection, receipts: Sequence[ReceiptEvent]) -> None:
+    """Note that the devices which sent receipts are alive, as far as the receipts name them."""
+    named = [(r.registration, r.at) for r in receipts if r.registration is not None]
+    if named:
+        conn.execute(_SEEN, {"registrations": [n for n, _ in named], "ats": [at for _, at in named]})
+
+
+def region(number: str) -> str | None:
+    """Return the country of a number in E.164 as ISO 3166 names it; ``None`` for one that belongs to none."""
+    found = country(number)
+    # "001" stands for numbers of the whole world.
+    return found if found and found.isalpha() else None
 
 
 def apply(conn: Connection, changes: Sequence[AudienceChange]) -> None:
-    """Apply changes, each only if nothing newer is known about its device or phone.
+    """Apply changes, each only if nothing newer is known about its device, number, tag or consent.
 
     A registration has one owner: registering it for another user moves it there.
     """
-    people = sorted({c.user for c in changes if isinstance(c, DeviceRegistered | PhoneBound)})
+    people = sorted({c.user for c in changes if not isinstance(c, DeviceUnregistered)})
     if people:
         conn.execute(_USERS, {"ids": people})
     registered = [_registered(c) for c in changes if isinstance(c, DeviceRegistered)]
     unregistered = [{"registration": c.registration, "at": c.at} for c in changes if isinstance(c, DeviceUnregistered)]
-    bound = [{"user": c.user, "number": c.phone, "at": c.at} for c in changes if isinstance(c, PhoneBound)]
+    bound = [_bound(c) for c in changes if isinstance(c, PhoneBound)]
+    described = [_described(c) for c in changes if isinstance(c, TagsSet)]
+    consents = [
+        {"user": c.user, "marketing": c.marketing, "source": c.source, "at": c.at}
+        for c in changes
+        if isinstance(c, ConsentSet)
+    ]
     # In one order everywhere, so that two batches about the same devices wait for each other instead of deadlocking.
     for statement, rows, key in (
         (_REGISTER, registered, "registration"),
         (_UNREGISTER, unregistered, "registration"),
         (_BIND, bound, "user"),
+        (_DESCRIBE, described, "user"),
+        (_CONSENT, consents, "user"),
     ):
         if rows:
             conn.execute(statement, sorted(rows, key=lambda row: (row[key], row["at"])))
@@ -88,3 +183,14 @@ def _registered(change: DeviceRegistered) -> dict[str, object]:
         "app_version": change.app_version,
         "at": change.at,
     }
+
+
+def _bound(change: PhoneBound) -> dict[str, object]:
+    where = None if change.phone is None else region(change.phone)
+    return {"user": change.user, "number": change.phone, "region": where, "at": change.at}
+
+
+def _described(change: TagsSet) -> dict[str, object]:
+    fields: dict[str, object] = {f"tags.{name}": value for name, value in change.tags.items()}
+    fields |= {n: v for n, v in (("locale", change.locale), ("time_zone", change.time_zone)) if v is not None}
+    return {"user": change.user, "fields": json.dumps(fields), "at": change.at}

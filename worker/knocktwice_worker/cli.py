@@ -16,7 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from knocktwice_shared.errors import KnocktwiceError
-from knocktwice_worker import health, story
+from knocktwice_worker import health, segment_cli, story
 from knocktwice_worker.services import Services, broker_url, services
 
 app = typer.Typer(
@@ -26,6 +26,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+app.add_typer(segment_cli.app)
 out, err = Console(highlight=False), Console(stderr=True, highlight=False)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]

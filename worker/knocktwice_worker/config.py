@@ -84,6 +84,11 @@ class Settings(BaseSettings):
     )
     default_zone: str = Field("UTC", description="IANA time zone of recipients about whom nothing is known.")
 
+    # People
+    device_stale_days: int = Field(
+        270, ge=0, le=3650, description="A device not seen for so many days is forgotten; FCM calls it stale by then."
+    )
+
     # FCM
     fcm_project: str | None = Field(None, description="Firebase project; empty: the credentials' own.")
     fcm_url: str = Field("https://fcm.googleapis.com", description="FCM's address; the sandbox's in tests.")
@@ -166,6 +171,11 @@ class Settings(BaseSettings):
     def same_content(self) -> timedelta:
         """How long one text holds a number."""
         return timedelta(seconds=self.sms_same_content_s)
+
+    @property
+    def device_stale(self) -> timedelta:
+        """How long a device may go unseen; zero: for ever."""
+        return timedelta(days=self.device_stale_days)
 
     @property
     def lease(self) -> timedelta:

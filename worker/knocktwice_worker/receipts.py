@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from knocktwice_shared.names import BATCH_LIMIT
-from knocktwice_worker import store
+from knocktwice_worker import audience, store
 from knocktwice_worker.combine import Combiner
 
 if TYPE_CHECKING:
@@ -21,8 +21,10 @@ def record(services: Services, receipts: Sequence[ReceiptEvent]) -> None:
 
 
 def _record_all(services: Services, groups: Sequence[Sequence[ReceiptEvent]]) -> None:
+    together = [receipt for group in groups for receipt in group]
     with services.engine.begin() as conn:
-        store.record_receipts(conn, [receipt for group in groups for receipt in group])
+        store.record_receipts(conn, together)
+        audience.see(conn, together)
 
 
 _together = Combiner(_record_all, turns=2, most=BATCH_LIMIT)

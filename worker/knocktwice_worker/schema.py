@@ -53,7 +53,22 @@ def _time(name: str, *, required: bool = False) -> Column[object]:
     return Column(name, DateTime(timezone=True), nullable=not required, server_default=default)
 
 
-users = Table("users", metadata, Column("id", Text, primary_key=True), _time("created_at", required=True))
+users = Table(
+    "users",
+    metadata,
+    Column("id", Text, primary_key=True),
+    _time("created_at", required=True),
+    # What the application says about the person: name → text, number, boolean or a list of these.
+    Column("tags", JSONB, nullable=False, server_default=text("'{}'")),
+    Column("locale", Text),
+    Column("time_zone", Text),
+    # When each tag ("tags.NAME"), the locale and the zone were said, removed tags included: an older message that arrives
+    # late changes only what no newer one has said.
+    Column("field_times", JSONB, nullable=False, server_default=text("'{}'")),
+    _time("updated_at", required=True),
+    # serves: segments by the value of a tag (=, in) or by an item of a list (contains)
+    Index("users_tags_idx", "tags", postgresql_using="gin", postgresql_ops={"tags": "jsonb_path_ops"}),
+)
 
 devices = Table(
     "devices",
@@ -68,8 +83,12 @@ devices = Table(
     Column("app_version", Text),
     _time("changed_at", required=True),
     _time("last_seen_at", required=True),
-    # serves: the devices of a batch's users
+    # serves: the devices of a batch's users; segments by has_device and platform
     Index("devices_user_id_idx", "user_id"),
+    # serves: segments by notifications_enabled, from the index alone
+    Index("devices_enabled_idx", "user_id", postgresql_where=text("notifications_enabled")),
+    # serves: segments of people seen lately; forgetting devices that have not been seen for long
+    Index("devices_last_seen_at_idx", "last_seen_at", "user_id", postgresql_where=text("user_id IS NOT NULL")),
 )
 
 phones = Table(
@@ -78,7 +97,18 @@ phones = Table(
     Column("user_id", Text, ForeignKey("users.id", ondelete="CASCADE"), primary_key=True),
     # NULL after unbinding, for the same reason as above.
     Column("number", Text),
+    # The country that the number belongs to, as ISO 3166 has it; NULL if it belongs to none, like +800.
+    Column("region", Text),
     _time("changed_at", required=True),
+    # Marketing consent: since when, and who says so. Without a time there is none, and the source is who withdrew it.
+    _time("consented_at"),
+    Column("consent_source", Text),
+    # When consent was last given or withdrawn, so that an older message arriving late cannot undo it.
+    _time("consent_changed_at"),
+    # serves: segments by has_phone and can_receive_sms, from the index alone
+    Index("phones_bound_idx", "user_id", "number", postgresql_where=text("number IS NOT NULL")),
+    # serves: segments by consent, from the index alone
+    Index("phones_consented_idx", "user_id", postgresql_where=text("consented_at IS NOT NULL")),
 )
 
 opt_outs = Table(
@@ -87,6 +117,16 @@ opt_outs = Table(
     Column("number", Text, primary_key=True),
     Column("source", Text, nullable=False),
     _time("created_at", required=True),
+)
+
+segments = Table(
+    "segments",
+    metadata,
+    Column("name", Text, primary_key=True),
+    # As ``segment_filter.py`` has checked it.
+    Column("filter", JSONB, nullable=False),
+    Column("description", Text, nullable=False, server_default=text("''")),
+    _time("updated_at", required=True),
 )
 
 batches = Table(

@@ -536,12 +536,14 @@ def hold_until(conn: Connection, until: Mapping[str, datetime]) -> None:
 
 
 def time_zones(conn: Connection, users: Sequence[str]) -> dict[str, str]:
-    """Return user → the time zone that the device they used last has reported."""
+    """Return user → the time zone that the device they used last has reported, or else what the application says."""
     query = text("""
-    SELECT DISTINCT ON (user_id) user_id, time_zone FROM devices
-    WHERE user_id = ANY(:users) AND time_zone IS NOT NULL ORDER BY user_id, last_seen_at DESC
+    SELECT u.id, coalesce((
+        SELECT time_zone FROM devices WHERE user_id = u.id AND time_zone IS NOT NULL ORDER BY last_seen_at DESC LIMIT 1
+      ), u.time_zone) AS time_zone
+    FROM users u WHERE u.id = ANY(:users)
     """)
-    return {row.user_id: row.time_zone for row in conn.execute(query, {"users": list(users)})}
+    return {row.id: row.time_zone for row in conn.execute(query, {"users": list(users)}) if row.time_zone}
 
 
 def postpone(conn: Connection, ids: Sequence[str], delay: timedelta) -> None:

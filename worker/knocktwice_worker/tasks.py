@@ -131,7 +131,7 @@ def cancel(here: Services, message: object) -> None:
 
 @_producer_task(Task.UPDATE_AUDIENCE)
 def update_audience(here: Services, message: object) -> None:
-    """Register and unregister devices, bind phones."""
+    """Register and unregister devices, bind phones, set tags and consent."""
     changes = parse_audience(message)
     with here.engine.begin() as conn:
         audience.apply(conn, changes)
@@ -141,8 +141,9 @@ def update_audience(here: Services, message: object) -> None:
 def housekeeping() -> None:
     """Remove what nobody needs any more."""
     try:
-        with services().engine.begin() as conn:
-            removed = audience.forget(conn)
+        here = services()
+        with here.engine.begin() as conn:
+            removed = audience.forget(conn, here.settings.device_stale)
     except Exception as error:
         raise _reported(Task.HOUSEKEEPING, error) from None
     log.info("house kept", removed=removed)
