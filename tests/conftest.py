@@ -12,6 +12,7 @@ from clock import Clock
 from knocktwice_worker import migrations, services
 from knocktwice_worker.config import Settings
 from knocktwice_worker.embedded import EmbeddedServers, Servers
+from knocktwice_worker.sandbox import Sandbox
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -75,6 +76,25 @@ def settings(database_url: str, valkey_url: str, tmp_path: Path) -> Settings:
 def here(settings: Settings) -> Iterator[Services]:
     """A worker's services, in this process."""
     built = services.Services(settings)
+    yield built
+    built.close()
+
+
+@pytest.fixture
+def sandbox() -> Iterator[Sandbox]:
+    """What stands in for FCM and Twilio."""
+    with Sandbox() as running:
+        yield running
+
+
+@pytest.fixture
+def working(
+    settings: Settings, sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Services]:
+    """A worker's services that reach the sandbox."""
+    for name, value in sandbox.environment(tmp_path).items():
+        monkeypatch.setenv(name, value)
+    built = services.Services(Settings(**settings.model_dump(include={"database_url", "broker_url", "secret", "home"})))
     yield built
     built.close()
 
