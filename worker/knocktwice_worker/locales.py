@@ -28,8 +28,8 @@ def canonical(tag: str) -> str:
 def negotiate(wanted: str, available: frozenset[str]) -> str | None:
     """Return the best of the locales there are for somebody, or ``None`` if none is in their language.
 
-    ``de-AT`` takes ``de-AT``, else ``de``; ``es-MX`` takes ``es-419`` before ``es``; traditional Chinese never takes
-    simplified: the parents of a locale are CLDR's.
+    ``de-AT`` takes ``de-AT``, else ``de``; ``es-MX`` takes ``es-419`` before ``es``, and ``nb`` takes ``no``: the parents
+    of a locale are those of the Unicode CLDR.
 
     Args:
         wanted: a language tag as a phone tells it.
