@@ -103,10 +103,14 @@ def settings_lines() -> str:
 def command_table() -> str:
     """Return the table of the command line's commands."""
     rows = ["| command | what it does |", "|---|---|"]
-    for command in cli.app.registered_commands:
-        if command.callback is not None:
-            sentence = (inspect.getdoc(command.callback) or "").splitlines()[0]
-            rows.append(f"| `knocktwice {command.name or command.callback.__name__}` | {sentence} |")
+    groups = [
+        (f"{g.typer_instance.info.name} ", g.typer_instance) for g in cli.app.registered_groups if g.typer_instance
+    ]
+    for prefix, app in [("", cli.app), *groups]:
+        for command in app.registered_commands:
+            if command.callback is not None:
+                sentence = (inspect.getdoc(command.callback) or "").splitlines()[0]
+                rows.append(f"| `knocktwice {prefix}{command.name or command.callback.__name__}` | {sentence} |")
     return "\n".join(rows)
 
 

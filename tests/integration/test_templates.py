@@ -146,9 +146,7 @@ def test_a_later_change_of_the_template_changes_nothing_that_is_under_way(
     assert {t.body for t in sandbox.texts()} == {"Shop: Ana is here now", "Shop: Ana ist da"}
 
 
-def test_a_push_that_is_taken_up_again_says_the_same(
-    working: Services, sandbox: Sandbox, clock: Clock, apply: Any
-) -> None:
+def test_a_push_that_is_taken_up_again_says_the_same(working: Services, sandbox: Sandbox, apply: Any) -> None:
     apply()
     (id_,) = _send(working, {"locale": "de"})
     first = sandbox.pushes()[0]
@@ -199,6 +197,7 @@ def test_whom_it_cannot_serve_ends_with_the_reason_and_the_others_go_on(
 def test_an_unknown_template_fails_its_recipients_and_is_done_with(
     working: Services, sandbox: Sandbox, apply: Any
 ) -> None:
+    apply()
     for id_ in _send(working, {}, {"locale": "de"}, template="ordre"):
         assert _ended(working, id_) == ("failed", "template: there is none called ordre")
     assert sandbox.pushes() == []

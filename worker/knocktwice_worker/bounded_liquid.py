@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 from liquid import BoundTemplate, Environment, StrictDefaultUndefined
 from liquid.builtin.expressions import LoopExpression
-from liquid.builtin.tags.for_tag import ForNode, ForTag
-from liquid.builtin.tags.tablerow_tag import TablerowNode, TablerowTag
+from liquid.builtin.tags.for_tag import ForTag
+from liquid.builtin.tags.tablerow_tag import TablerowTag
 from liquid.exceptions import LiquidError, LoopIterationLimitError, OutputStreamLimitError
 
 if TYPE_CHECKING:
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     from liquid import RenderContext, TokenStream
     from liquid.ast import Node
+    from liquid.builtin.tags.for_tag import ForNode
+    from liquid.builtin.tags.tablerow_tag import TablerowNode
 
 #: Only what makes little of little. ``join`` would write a range of a billion, ``replace`` multiplies texts.
 FILTERS = (
@@ -114,8 +116,7 @@ def _bounded(loop: LoopExpression) -> _Loop:
 
 class _For(ForTag):
     def parse(self, stream: TokenStream) -> Node:
-        node = super().parse(stream)
-        assert isinstance(node, ForNode)
+        node = cast("ForNode", super().parse(stream))
         node.expression = _bounded(node.expression)
         return node
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import Connection, text
 
@@ -33,6 +33,7 @@ class Listed(NamedTuple):
 
     name: str
     version: int
+    locales: list[str]
     updated_at: datetime
 
 
@@ -65,7 +66,12 @@ def put(conn: Connection, name: str, definition: templates.Definition) -> None:
     conn.execute(_PUT, {"name": name, "definition": json.dumps(definition.as_json())})
 
 
+def definitions(conn: Connection) -> dict[str, dict[str, Any]]:
+    """Return all definitions as they are stored, by name."""
+    return {row.name: row.definition for row in conn.execute(text("SELECT name, definition FROM templates"))}
+
+
 def names(conn: Connection) -> list[Listed]:
     """Return all templates, by name."""
-    rows = conn.execute(text("SELECT name, version, updated_at FROM templates ORDER BY name"))
-    return [Listed(row.name, row.version, row.updated_at) for row in rows]
+    rows = conn.execute(text("SELECT * FROM templates ORDER BY name"))
+    return [Listed(row.name, row.version, sorted(row.definition["contents"]), row.updated_at) for row in rows]
