@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import itertools
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
 import sqlalchemy as sa
+import structlog
 
 from clock import Clock
-from knocktwice_worker import migrations, services
+from commands import Said
+from knocktwice_worker import cli, migrations, services
 from knocktwice_worker.config import Settings
 from knocktwice_worker.embedded import EmbeddedServers, Servers
 from knocktwice_worker.sandbox import Sandbox
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     import redis
@@ -103,3 +106,27 @@ def working(
 def clock(database_url: str) -> Clock:
     """The test database's clock, to be moved."""
     return Clock(database_url)
+
+
+@pytest.fixture
+def run(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Callable[..., Said]]:
+    """Runs a command line, given word by word, against the test's servers."""
+    monkeypatch.setenv("KNOCKTWICE_DATABASE_URL", str(settings.database_url))
+    monkeypatch.setenv("KNOCKTWICE_BROKER_URL", str(settings.broker_url))
+    monkeypatch.setenv("COLUMNS", "200")
+    logging = structlog.get_config()
+    services._services.clear()
+
+    def command(*words: str) -> Said:
+        monkeypatch.setattr(sys, "argv", ["knocktwice", *words])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        return Said(int(ended.value.code or 0), *capsys.readouterr())
+
+    yield command
+    services.services().close()
+    services._services.clear()
+    structlog.configure(**logging)

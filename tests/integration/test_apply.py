@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING
 
 import pytest
 import sqlalchemy as sa
-import structlog
 
-from knocktwice_worker import cli, declarations, services, template_table
+from knocktwice_worker import declarations, template_table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
-    from knocktwice_worker.config import Settings
+    from commands import Said
     from knocktwice_worker.services import Services
 
 ORDER = """
@@ -39,43 +36,6 @@ WELCOME = """
     contents:
       en: {push: {title: Hello, body: "Code {1}"}}
 """
-
-
-class Said(NamedTuple):
-    """What a command printed, and how it ended."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        """The output, decoded."""
-        return json.loads(self.out)
-
-
-@pytest.fixture
-def run(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Iterator[Callable[..., Said]]:
-    """Runs a command line against the test's database."""
-    monkeypatch.setenv("KNOCKTWICE_DATABASE_URL", str(settings.database_url))
-    monkeypatch.setenv("KNOCKTWICE_BROKER_URL", str(settings.broker_url))
-    monkeypatch.setenv("COLUMNS", "200")
-    before = structlog.get_config()
-    services._services.clear()
-
-    def command(*words: str) -> Said:
-        monkeypatch.setattr(sys, "argv", ["knocktwice", *words])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        return Said(int(ended.value.code or 0), *capsys.readouterr())
-
-    yield command
-    services.services().close()
-    services._services.clear()
-    structlog.configure(**before)
 
 
 @pytest.fixture
