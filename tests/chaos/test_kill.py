@@ -7,8 +7,8 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
-from killable import POINTS
 
+from killable import POINTS
 from knocktwice import Recipient, Sms
 from system import PUSH, eventually
 

@@ -27,6 +27,7 @@ app = typer.Typer(
     add_completion=False,
 )
 
+
 def main() -> None:
     """Run the command line; errors that a person can mend are one line, not a traceback."""
     structlog.configure(
@@ -168,7 +169,5 @@ def _story(notification: str) -> story.Story:
     with reading(services()) as conn:
         told = story.tell(conn, notification)
     if told is None:
-        fail(
-            f"no notification {notification}; if it was accepted a moment ago, the worker may not have written it yet"
-        )
+        fail(f"no notification {notification}; if it was accepted a moment ago, the worker may not have written it yet")
     return told
