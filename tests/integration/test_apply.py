@@ -164,6 +164,7 @@ def test_a_preview_of_a_file_needs_no_apply(run: Callable[..., Said], file: Path
         ("preview order_ready --param courier", 2, "must be NAME=VALUE"),
         ("preview order_ready --params 7", 2, "must be a JSON object or list"),
         ("preview order_ready --params {", 2, "must be a JSON object or list"),
+        ("delete nothing", 1, "there is no template called nothing"),
         ("show nothing", 1, "there is no template called nothing"),
     ],
 )
@@ -173,6 +174,12 @@ def test_a_wrong_use_is_explained(run: Callable[..., Said], file: Path, words: s
     assert said.code == code
     assert problem in " ".join(said.err.split())
     assert "Traceback" not in said.err
+
+
+def test_a_template_is_deleted_by_name(run: Callable[..., Said], file: Path) -> None:
+    run("apply", str(file))
+    assert run("template", "delete", "order_ready") == (0, "template order_ready: deleted\n", "")
+    assert run("template", "list", "--json").json == []
 
 
 def test_a_preview_without_a_default_asks_for_the_language(run: Callable[..., Said], file: Path) -> None:

@@ -71,6 +71,8 @@ _FILTER_WORK, _FILTER_CALL = 200_000, 20
 _LOOP_TIME_S = 0.1
 #: The lexer looks through white space again and again.
 _LONG_BLANK = re.compile(r"\s{100}")
+#: Compiled texts; a template has some in each of its languages.
+_REMEMBERED = 4_000
 _CLOSING = {"{{": "}}", "{%": "%}"}
 _OPENING = re.compile(r"\{\{|\{%")
 
@@ -188,6 +190,7 @@ def is_template(text: str) -> bool:
     return "{{" in text or "{%" in text
 
 
+@lru_cache(maxsize=_REMEMBERED)
 def variables(text: str) -> frozenset[str]:
     """Return the names that a text takes from its params.
 
@@ -204,7 +207,7 @@ def variables(text: str) -> frozenset[str]:
 
 
 # Mistakes are remembered as well: each recipient of a batch would otherwise pay for them again.
-@lru_cache(maxsize=1_000)
+@lru_cache(maxsize=_REMEMBERED)
 def _compiled(text: str) -> BoundTemplate | str:
     if _LONG_BLANK.search(text):
         return "holds 100 blanks in a row"

@@ -95,10 +95,25 @@ def preview_(
         _print_preview(shown)
 
 
+@app.command()
+def delete(name: Name) -> None:
+    """Delete a template. What was accepted with it is not affected; whoever names it from now on is not notified."""
+    with reading(services()) as conn:
+        found = template_table.delete(conn, name)
+        conn.commit()
+    if not found:
+        fail(_unknown(name))
+    out.print(f"template {name}: deleted", markup=False)
+
+
 def _stored(name: str) -> template_table.Stored:
     with reading(services()) as conn:
         found = template_table.get(conn, name)
-    return found or fail(f"there is no template called {name}; 'knocktwice template list' lists them")
+    return found or fail(_unknown(name))
+
+
+def _unknown(name: str) -> str:
+    return f"there is no template called {name}; 'knocktwice template list' lists them"
 
 
 def _declared(file: str, name: str) -> templates.Definition:

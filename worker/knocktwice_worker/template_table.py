@@ -66,6 +66,11 @@ def put(conn: Connection, name: str, definition: templates.Definition) -> None:
     conn.execute(_PUT, {"name": name, "definition": json.dumps(definition.as_json())})
 
 
+def delete(conn: Connection, name: str) -> bool:
+    """Forget a template and return whether there was one. What was accepted with it goes on."""
+    return bool(conn.execute(text("DELETE FROM templates WHERE name = :name"), {"name": name}).rowcount)
+
+
 def definitions(conn: Connection) -> dict[str, dict[str, Any]]:
     """Return all definitions as they are stored, by name."""
     return {row.name: row.definition for row in conn.execute(text("SELECT name, definition FROM templates"))}

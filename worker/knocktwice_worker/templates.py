@@ -6,7 +6,7 @@ A definition is checked as a whole when it is stored, so that nothing but a reci
 from __future__ import annotations
 
 import re
-from datetime import timedelta
+from datetime import timedelta  # noqa: TC003 - pydantic reads the annotations
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
@@ -35,7 +35,7 @@ from knocktwice_shared.messages import (
     When,
     parse_content,
 )
-from knocktwice_worker import locales
+from knocktwice_worker import durations, locales
 from knocktwice_worker.bounded_liquid import BrokenTemplate, variables
 
 if TYPE_CHECKING:
@@ -43,8 +43,6 @@ if TYPE_CHECKING:
 
 #: So that a name can stand in a command line, a file and a log.
 _NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9_.-]{{0,{TEMPLATE_NAME_LIMIT - 1}}}")
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*([smhd])")
-_UNITS = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
 #: ``{1}``, where it does not stand inside Liquid's own markup.
 _POSITIONAL = re.compile(
     r"(?s:\{%-?\s*raw\s*-?%\}.*?\{%-?\s*endraw\s*-?%\}|\{\{.*?\}\}|\{%.*?%\})|\{([1-9][0-9]?)\}",
@@ -55,23 +53,8 @@ class InvalidDefinition(InvalidMessage):
     """A template cannot be stored: mend the named field."""
 
 
-def _duration(value: object) -> timedelta:
-    found = _DURATION.fullmatch(value.strip()) if isinstance(value, str) else None
-    if found:
-        value = float(found[1]) * _UNITS[found[2]]
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError('must be seconds or a time like "90s", "5m", "2h" or "1d"')
-    if not 0 <= value <= AFTER_LIMIT.total_seconds():
-        raise ValueError(f"must be between 0 and {AFTER_LIMIT.days} days")
-    return timedelta(seconds=value)
-
-
-def _as_written(after: timedelta) -> str:
-    seconds = after.total_seconds()
-    for unit, size in _UNITS.items():
-        if seconds and seconds % size == 0:
-            return f"{seconds / size:.0f}{unit}"
-    return f"{seconds:g}s"
+def _after(value: object) -> timedelta:
+    return durations.parse(value, AFTER_LIMIT)
 
 
 def _when(value: object) -> object:
@@ -135,7 +118,7 @@ class Fallback(_Part):
     """The SMS that follows ``after`` the push, ``when`` its condition still holds."""
 
     when: Annotated[When, BeforeValidator(_when)]
-    after: Annotated[timedelta, BeforeValidator(_duration), PlainSerializer(_as_written)]
+    after: Annotated[timedelta, BeforeValidator(_after), PlainSerializer(durations.written)]
 
 
 class Definition(_Part):
