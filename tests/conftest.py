@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
 import sqlalchemy as sa
+import structlog
 
 from clock import Clock
+from commands import Said
 from databases import new_database
-from knocktwice_worker import migrations, services
+from knocktwice_worker import cli, migrations, services
 from knocktwice_worker.config import Settings
 from knocktwice_worker.embedded import EmbeddedServers, Servers
+from knocktwice_worker.sandbox import Sandbox
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     import redis
@@ -72,6 +76,49 @@ def here(settings: Settings) -> Iterator[Services]:
 
 
 @pytest.fixture
+def sandbox() -> Iterator[Sandbox]:
+    """What stands in for FCM and Twilio."""
+    with Sandbox() as running:
+        yield running
+
+
+@pytest.fixture
+def working(
+    settings: Settings, sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Services]:
+    """A worker's services that reach the sandbox."""
+    for name, value in sandbox.environment(tmp_path).items():
+        monkeypatch.setenv(name, value)
+    built = services.Services(Settings(**settings.model_dump(include={"database_url", "broker_url", "secret", "home"})))
+    yield built
+    built.close()
+
+
+@pytest.fixture
 def clock(database_url: str) -> Clock:
     """The test database's clock, to be moved."""
     return Clock(database_url)
+
+
+@pytest.fixture
+def run(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Callable[..., Said]]:
+    """Runs a command line, given word by word, against the test's servers."""
+    monkeypatch.setenv("KNOCKTWICE_DATABASE_URL", str(settings.database_url))
+    monkeypatch.setenv("KNOCKTWICE_BROKER_URL", str(settings.broker_url))
+    monkeypatch.setenv("COLUMNS", "200")
+    logging = structlog.get_config()
+    services._services.clear()
+
+    def command(*words: str) -> Said:
+        monkeypatch.setattr(sys, "argv", ["knocktwice", *words])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        return Said(int(ended.value.code or 0), *capsys.readouterr())
+
+    yield command
+    services.services().close()
+    services._services.clear()
+    structlog.configure(**logging)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +18,11 @@ from knocktwice_worker.config import Settings
 from knocktwice_worker.lifecycle import EDGES, NotificationState
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import redis
+
+    from commands import Said
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -40,6 +45,19 @@ def test_the_example_of_an_application_sends_what_it_says(
     for task in (Task.UPDATE_AUDIENCE, Task.SEND_PUSH, Task.RECORD_EVENTS, Task.CANCEL):
         assert any(f'"task":"{task}"' in entry for entry in accepted), f"no {task} was accepted"
     assert any(str(names["notification"]) in entry for entry in accepted)
+
+
+def test_the_example_of_a_template_can_be_applied_previewed_and_sent(
+    run: Callable[..., Said], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (declared,) = _blocks("yaml")
+    Path("templates.yaml").write_text(declared)
+    (session,) = (block for block in _blocks("console") if "knocktwice apply" in block)
+    for exchange in re.split(r"^\$ ", session, flags=re.MULTILINE)[1:]:
+        command, _, answer = exchange.partition("\n")
+        said = run(*shlex.split(command)[1:])
+        assert (said.code, said.out.rstrip()) == (0, answer.rstrip())
 
 
 def test_the_example_of_a_test_passes() -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 from knocktwice import address, drafts, wire
 from knocktwice.broker import KombuBroker
 from knocktwice_shared.errors import InvalidMessage
-from knocktwice_shared.messages import Category, Receipt, ReceiptEvent, Recipient
+from knocktwice_shared.messages import Receipt, ReceiptEvent, Recipient
 from knocktwice_shared.names import BATCH_LIMIT
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from knocktwice.broker import Broker
     from knocktwice.content import Sms
     from knocktwice.drafts import Draft
-    from knocktwice_shared.messages import Platform, Push
+    from knocktwice_shared.messages import Category, Platform, Push
 
 _T = TypeVar("_T")
 
@@ -55,28 +55,37 @@ class Client:
         user: str | None = None,
         registrations: Sequence[str] = (),
         phone: str | None = None,
-        push: Push,
+        push: Push | None = None,
+        template: str | None = None,
         sms: Sms | None = None,
-        params: Mapping[str, Any] | None = None,
+        params: Mapping[str, Any] | Sequence[Any] | None = None,
+        locale: str | None = None,
         key: str | None = None,
-        category: Category | str = Category.TRANSACTIONAL,
+        category: Category | str | None = None,
         ttl: timedelta | None = None,
         reference: Mapping[str, Any] | None = None,
     ) -> UUID:
         """Knock for one person: push now, and an SMS later if ``sms`` asks for one and its condition holds.
 
+        What to say is either ``push`` (and the text of ``sms``) or a ``template``, which operators keep in the system
+        (``knocktwice apply``). Only workers know the templates: a wrong name or a missing parameter is no error here,
+        but a notification that ends as ``failed`` and says why.
+
         Args:
             user: a person whose devices and number were registered before; or else
             registrations: FCM registration tokens or FIDs, and
             phone: the number for the SMS in E.164.
-            push: what the push shows.
-            sms: what follows it, when and why; ``None``: nothing does.
-            params: values for ``{{ name }}`` in the texts.
+            push: what the push shows; or else
+            template: the name of a template.
+            sms: what follows it, when and why; ``None``: nothing does, or what the template says. With a template it has
+                no text.
+            params: values for ``{{ name }}`` in the texts; for ``{1}``, ``{2}`` of a template, a list.
+            locale: like ``de-AT``: the language of the template's texts; left out, that of the user's devices.
             key: idempotency key, at most 200 characters. A repeat with the same key notifies nobody again and returns
                 the first call's id, for 7 days. After that, and always on RabbitMQ, a repeat still notifies nobody
                 (PostgreSQL has the last word), but the id it returns is a new one, of a notification that ended as a
                 duplicate.
-            category: decides consent and quiet hours.
+            category: decides consent and quiet hours; left out, ``transactional``, or the template's.
             ttl: how long the push may wait for its device, up to 28 days.
             reference: your own ids, up to 4 KB of JSON, handed back in reports.
 
@@ -87,22 +96,23 @@ class Client:
             InvalidMessage: an argument is wrong; it is named. Nothing was sent.
             BrokerUnavailable: call again with the same ``key``.
         """
-        person = Recipient(user, registrations, phone, {} if params is None else params, key)
+        person = Recipient(user, registrations, phone, {} if params is None else params, key, locale=locale)
         with wire.in_callers_words(wire.one("recipient")):
-            draft = drafts.notifications([person], wire.Shared(push, sms, category, ttl, reference))
+            draft = drafts.notifications([person], wire.Shared(push, sms, category, ttl, reference, template))
         return self._send([draft])[0]
 
     def notify_many(
         self,
         recipients: Iterable[Recipient | str],
         *,
-        push: Push,
+        push: Push | None = None,
+        template: str | None = None,
         sms: Sms | None = None,
-        category: Category | str = Category.TRANSACTIONAL,
+        category: Category | str | None = None,
         ttl: timedelta | None = None,
         reference: Mapping[str, Any] | None = None,
     ) -> list[UUID]:
-        """Knock for any number of people with the same content, each with their own ``params`` and ``key``.
+        """Knock for any number of people with the same content, each with their own ``params``, ``locale`` and ``key``.
 
         A list (or any sized collection) is checked as a whole before anything is sent. A generator is sent as it goes,
         500 at a time, so it may be longer than memory; an error then leaves what came before it sent.
@@ -117,7 +127,7 @@ class Client:
             InvalidMessage: an argument is wrong; a recipient is named by its place, like ``recipients[3].phone``.
             BrokerUnavailable: some may have been accepted. Who has a ``key`` or an ``id`` can be sent again safely.
         """
-        shared = wire.Shared(push, sms, category, ttl, reference)
+        shared = wire.Shared(push, sms, category, ttl, reference, template)
         return self._send_many("recipients", recipients, lambda some: drafts.notifications(some, shared))
 
     def record_delivered(

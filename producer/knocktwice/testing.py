@@ -58,12 +58,19 @@ class Notification:
 
     @property
     def push(self) -> Push:
-        """The push, with its placeholders not filled in."""
+        """The push, with its placeholders not filled in. Fails where a template has it."""
+        if self.batch.push is None:
+            raise AssertionError(f"the push is the template's, {self.batch.template}; look at template and params")
         return self.batch.push
 
     @property
+    def template(self) -> str | None:
+        """The template's name, or ``None`` if the application gave the texts itself."""
+        return self.batch.template
+
+    @property
     def sms(self) -> Step | None:
-        """When the SMS follows, or ``None`` if none does. Its text is ``batch.sms_text``."""
+        """When the SMS follows, or ``None`` if none does or a template says. Its text is ``batch.sms_text``."""
         return self.batch.plan[0] if self.batch.plan else None
 
 

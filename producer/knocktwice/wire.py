@@ -30,6 +30,7 @@ _T = TypeVar("_T")
 _INDEX = re.compile(r"\b(recipients|receipts|ids)\[(\d+)\]")
 _ALONE = re.compile(r"\b(?:recipients|receipts|changes)\[0\]\.?")
 _WORDS = (
+    ("content.template", "template"),
     ("content.push", "push"),
     ("content.sms", "sms"),
     ("plan[0].after_s", "sms.after"),
@@ -43,11 +44,12 @@ _WORDS = (
 class Shared:
     """What all recipients of a call have in common. For the fields, see :meth:`knocktwice.Client.notify`."""
 
-    push: Push
+    push: Push | None
     sms: Sms | None
-    category: Category | str
+    category: Category | str | None
     ttl: timedelta | None
     reference: Mapping[str, Any] | None
+    template: str | None = None
 
 
 def batch(recipients: Sequence[Recipient | str], shared: Shared) -> Wire:
@@ -55,10 +57,15 @@ def batch(recipients: Sequence[Recipient | str], shared: Shared) -> Wire:
     message: Wire = {
         "v": VERSION,
         "id": str(uuid7()),
-        "content": {"push": _push(_of_type(Push, shared.push, "push"))},
-        "category": shared.category,
+        "content": {},
         "recipients": [_recipient(r, i) for i, r in enumerate(recipients)],
     }
+    if shared.template is not None:
+        message["content"]["template"] = shared.template
+    if shared.push is not None:
+        message["content"]["push"] = _push(_of_type(Push, shared.push, "push"))
+    if shared.category is not None:
+        message["category"] = shared.category
     if shared.sms is not None:
         sms = _of_type(Sms, shared.sms, "sms")
         message["plan"] = [{"channel": "sms", "when": sms.when, "after_s": sms.after.total_seconds()}]
@@ -170,9 +177,11 @@ def _recipient(recipient: Recipient | str, index: int) -> Wire:
     if recipient.phone is not None:
         fields["phone"] = recipient.phone
     if recipient.params:
-        fields["params"] = _plain(recipient.params)
+        fields["params"] = _listed(_plain(recipient.params))
     if recipient.key is not None:
         fields["key"] = recipient.key
+    if recipient.locale is not None:
+        fields["locale"] = recipient.locale
     return fields
 
 
@@ -182,7 +191,7 @@ def _plain(value: object) -> object:
 
 def _listed(value: object) -> object:
     # A lone text is left as it is, to be refused; list() would make an item of each letter.
-    return list(value) if isinstance(value, Iterable) and not isinstance(value, str) else value
+    return list(value) if isinstance(value, Iterable) and not isinstance(value, str | Mapping) else value
 
 
 def _of_type(expected: type[_T], value: object, field: str) -> _T:

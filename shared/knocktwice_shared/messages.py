@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -19,7 +20,7 @@ from knocktwice_shared.errors import InvalidMessage, UnsupportedVersion
 from knocktwice_shared.names import BATCH_LIMIT, VERSION
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
 #: FCM refuses a payload above 4,096 bytes; our own ids and tags take the rest.
 PUSH_BYTES_LIMIT = 3_900
@@ -29,6 +30,8 @@ SMS_CHARS_LIMIT = 1_600
 TTL_LIMIT = timedelta(days=28)
 #: Longest fallback delay.
 AFTER_LIMIT = timedelta(days=30)
+#: A template's name.
+TEMPLATE_NAME_LIMIT = 100
 #: One recipient's ``params``, a batch's ``reference``, and the tags of one change, as JSON.
 JSON_BYTES_LIMIT = 4_096
 #: A tag's name, in characters.
@@ -47,6 +50,8 @@ _KOMBU_MARKER = "__type__"
 _PLACEHOLDER = re.compile(r"\{\{-?\s*(\w+)([^}]*)\}\}")
 #: Words that a template takes for values, not for names.
 _LITERALS = frozenset({"true", "false", "nil", "null", "empty", "blank"})
+#: A language tag (RFC 5646), roughly; phones also write it with underscores.
+_LOCALE = re.compile(r"[A-Za-z]{2,8}(?:[-_][A-Za-z0-9]{1,8})*")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _E = TypeVar("_E", bound=StrEnum)
 
@@ -122,31 +127,48 @@ class Recipient:
         user: the application's own id of a person whose devices and phone were registered before.
         registrations: FCM registration tokens or FIDs, for applications that keep device ids themselves.
         phone: number for the SMS in E.164; spaces, dashes, dots and parentheses are dropped.
-        params: values for the placeholders of the texts.
+        params: values for the placeholders of the texts, by name; for a template also a list, whose first item is for
+            ``{1}``.
         key: idempotency key; the same key never notifies twice.
         id: the notification's id; made by the producer when left out.
+        locale: like ``de-AT``, for a template; left out, what is known of the user's devices.
     """
 
     user: str | None = None
     registrations: Sequence[str] = ()
     phone: str | None = None
-    params: Mapping[str, Any] = field(default_factory=dict)
+    params: Mapping[str, Any] | Sequence[Any] = field(default_factory=dict)
     key: str | None = None
     id: UUID | None = None
+    locale: str | None = None
+
+    @property
+    def values(self) -> Mapping[str, Any]:
+        """The params by name; those of a list are named ``1``, ``2``, …"""
+        if isinstance(self.params, Mapping):
+            return self.params
+        return {str(place): value for place, value in enumerate(self.params, 1)}
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """One ``send_push`` message: shared content and plan, 1 to 500 recipients (each with its ``id`` set)."""
+    """One ``send_push`` message: shared content and plan, 1 to 500 recipients (each with its ``id`` set).
+
+    Attributes:
+        push, sms_text: the content; no push where a template has it.
+        plan, category: ``None`` is the template's own.
+        template: the name of a template that workers know.
+    """
 
     id: UUID
-    push: Push
+    push: Push | None
     sms_text: str | None
-    plan: tuple[Step, ...]
-    category: Category
+    plan: tuple[Step, ...] | None
+    category: Category | None
     ttl: timedelta | None
     reference: Mapping[str, Any]
     recipients: tuple[Recipient, ...]
+    template: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,23 +262,25 @@ def parse_batch(wire: object) -> Batch:
     """
     known = {"v", "id", "content", "plan", "category", "ttl_s", "reference", "recipients"}
     message = _versioned(wire, known)
-    content = _object(message.get("content"), "content", {"push", "sms"})
-    push = _push(content.get("push"), "content.push")
-    sms_text = _sms(content.get("sms"), "content.sms")
+    push, sms_text, template = _content(message.get("content"))
     batch = Batch(
         id=_uuid(message.get("id"), "id"),
         push=push,
         sms_text=sms_text,
-        plan=tuple(_step(s, f"plan[{i}]") for i, s in enumerate(_list(message.get("plan", []), "plan", 0, 1))),
-        category=_choice(Category, message.get("category", Category.TRANSACTIONAL), "category"),
+        plan=None if template and "plan" not in message else _plan(message.get("plan", [])),
+        category=None
+        if template and "category" not in message
+        else _choice(Category, message.get("category", Category.TRANSACTIONAL), "category"),
         ttl=_seconds(message["ttl_s"], "ttl_s", TTL_LIMIT) if "ttl_s" in message else None,
         reference=_json_object(message.get("reference", {}), "reference"),
         recipients=tuple(
-            _recipient(r, f"recipients[{i}]")
+            _recipient(r, f"recipients[{i}]", positional=template is not None)
             for i, r in enumerate(_list(message.get("recipients"), "recipients", 1, BATCH_LIMIT))
         ),
+        template=template,
     )
-    _require_params(batch)
+    if push is not None:
+        _require_params(batch, push)
     return batch
 
 
@@ -304,6 +328,36 @@ def normalise_phone(value: object, path: str = "phone") -> str:
 
 
 # -- parts ---------------------------------------------------------------------------------------------------------
+
+
+def parse_content(value: object, path: str = "content") -> tuple[Push, str | None]:
+    """Validate a push and the text of its SMS, as they stand in a message and in a template.
+
+    Args:
+        value: an object of ``push`` and ``sms``.
+        path: what the error calls it.
+
+    Raises:
+        InvalidMessage: a field is wrong; the first one is named.
+    """
+    raw = _object(value, path, {"push", "sms"})
+    return _push(raw.get("push"), f"{path}.push"), _sms(raw.get("sms"), f"{path}.sms")
+
+
+def _content(value: object) -> tuple[Push | None, str | None, str | None]:
+    raw = _object(value, "content", {"push", "sms", "template"})
+    if not raw:
+        raise InvalidMessage("content.push", "is missing; give what to say, or the name of a template")
+    if "template" not in raw:
+        return *parse_content(raw), None
+    for name in ("push", "sms"):
+        if name in raw:
+            raise InvalidMessage("content.template", f"stands beside content.{name}; give one or the other")
+    return None, None, _text(raw["template"], "content.template", TEMPLATE_NAME_LIMIT)
+
+
+def _plan(value: object) -> tuple[Step, ...]:
+    return tuple(_step(s, f"plan[{i}]") for i, s in enumerate(_list(value, "plan", 0, 1)))
 
 
 def _push(value: object, path: str) -> Push:
@@ -358,9 +412,9 @@ def _when(value: object, path: str) -> When:
     return _choice(When, value, path)
 
 
-def _recipient(value: object, path: str) -> Recipient:
-    raw = _object(value, path, {"id", "user", "registrations", "phone", "params", "key"})
-    user, phone, key = raw.get("user"), raw.get("phone"), raw.get("key")
+def _recipient(value: object, path: str, *, positional: bool) -> Recipient:
+    raw = _object(value, path, {"id", "user", "registrations", "phone", "params", "key", "locale"})
+    user, phone, key, locale = raw.get("user"), raw.get("phone"), raw.get("key"), raw.get("locale")
     registrations = _list(raw.get("registrations", []), f"{path}.registrations", 0, 100)
     if user is None and phone is None and not registrations:
         raise InvalidMessage(path, "names nobody; give user, or registrations and/or phone")
@@ -371,16 +425,29 @@ def _recipient(value: object, path: str) -> Recipient:
         user=None if user is None else _text(user, f"{path}.user", 200),
         registrations=tuple(_text(r, f"{path}.registrations[{i}]", 4_096) for i, r in enumerate(registrations)),
         phone=None if phone is None else normalise_phone(phone, f"{path}.phone"),
-        params=_json_object(raw.get("params", {}), f"{path}.params"),
+        params=_params(raw.get("params", {}), f"{path}.params", positional=positional),
         key=None if key is None else _text(key, f"{path}.key", 200),
+        locale=None if locale is None else _locale(locale, f"{path}.locale"),
     )
 
 
 def _json_object(value: object, path: str) -> dict[str, Any]:
     """Check an object whose fields are the application's own: small, and storable as ``jsonb``."""
     raw = _object(value, path, None)
+    _require_storable(raw, path)
+    return raw
+
+
+def _params(value: object, path: str, *, positional: bool) -> dict[str, Any] | list[Any]:
+    if not positional or not isinstance(value, list):
+        return _json_object(value, path)
+    _require_storable(value, path)
+    return value
+
+
+def _require_storable(raw: object, path: str) -> None:
     if not raw:
-        return raw
+        return
     try:
         encoded = json.dumps(raw, ensure_ascii=False, allow_nan=False).encode()
     except UnicodeEncodeError:
@@ -394,7 +461,6 @@ def _json_object(value: object, path: str) -> dict[str, Any]:
         raise InvalidMessage(path, "holds a NUL, which PostgreSQL cannot store")
     if f'"{_KOMBU_MARKER}"'.encode() in encoded:
         raise InvalidMessage(path, f"uses the name {_KOMBU_MARKER}, which Celery keeps for itself; choose another")
-    return raw
 
 
 def _receipt(value: object, path: str) -> ReceiptEvent:
@@ -475,9 +541,9 @@ def _registered(value: object, path: str) -> DeviceRegistered:
     )
 
 
-def _require_params(batch: Batch) -> None:
+def _require_params(batch: Batch, push: Push) -> None:
     """Refuse a missing placeholder value here, where it can be known: plain ``{{ name }}`` without logic or default."""
-    texts = {"content.push.title": batch.push.title, "content.push.body": batch.push.body}
+    texts = {"content.push.title": push.title, "content.push.body": push.body}
     if batch.sms_text is not None:
         texts["content.sms.text"] = batch.sms_text
     if any("{%" in text for text in texts.values()):
@@ -494,7 +560,7 @@ def _require_params(batch: Batch) -> None:
             raise InvalidMessage(path, f"uses {{{{ {name} }}}}, a number; placeholders have names, like {{{{ name }}}}")
     for i, recipient in enumerate(batch.recipients):
         for name, path in needed.items():
-            if name not in recipient.params:
+            if name not in recipient.values:
                 raise InvalidMessage(f"recipients[{i}].params.{name}", f"is missing; {path} uses {{{{ {name} }}}}")
 
 
@@ -558,6 +624,13 @@ def _url(value: object, path: str) -> str | None:
     text = _text(value, path, 2_000)
     if not text.startswith(("https://", "http://")) or _CONTROL.search(text):
         raise InvalidMessage(path, "must be an http or https address")
+    return text
+
+
+def _locale(value: object, path: str) -> str:
+    text = _text(value, path, 64)
+    if not _LOCALE.fullmatch(text):
+        raise InvalidMessage(path, "must be a language tag, like de-AT")
     return text
 
 

@@ -6,38 +6,23 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-import pytest
 import sqlalchemy as sa
 
 from knocktwice_shared.ids import uuid7
 from knocktwice_shared.messages import parse_batch
-from knocktwice_worker import fallback, push, sms
-from knocktwice_worker.config import Settings
+from knocktwice_worker import fallback, push, sms, template_table, templates
 from knocktwice_worker.dispatcher import dispatch
-from knocktwice_worker.sandbox import Sandbox
-from knocktwice_worker.services import Services
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from pathlib import Path
 
     from redis import Redis
 
     from clock import Clock
     from knocktwice_shared.names import Task
+    from knocktwice_worker.services import Services
 
 DELAY = timedelta(hours=1)
-
-
-@pytest.fixture
-def working(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Services]:
-    """A worker's services that reach the sandbox."""
-    with Sandbox() as sandbox:
-        for name, value in sandbox.environment(tmp_path).items():
-            monkeypatch.setenv(name, value)
-        here = Services(Settings(**settings.model_dump(include={"database_url", "broker_url", "secret", "home"})))
-        yield here
-        here.close()
 
 
 class Bill:
@@ -105,6 +90,22 @@ def _cost(bill: Bill, clock: Clock, people: int) -> dict[str, tuple[int, int]]:
         )
         assert texted.scalar_one() == people
     return spent
+
+
+def test_a_template_costs_as_much_for_five_hundred_as_for_two(working: Services, valkey: Redis) -> None:
+    bill, spent = Bill(working, valkey), dict[str, tuple[int, int]]()
+    one = {"push": {"title": "t", "body": "{{ n }} of many"}}
+    definition = templates.check("news", {"default_locale": "en", "contents": {"en": one, "de": one}})
+    with working.engine.begin() as conn:
+        template_table.put(conn, "news", definition)
+    for people in (1, 2, 500):
+        recipients = [{"id": str(uuid7()), "user": f"u-{n}", "params": {"n": n}} for n in range(people)]
+        for n, recipient in enumerate(recipients):
+            recipient |= {"locale": "de-AT"} if n % 2 else {}
+        wire = {"v": 1, "id": str(uuid7()), "content": {"template": "news"}, "recipients": recipients}
+        with bill.of(f"{people}", spent):
+            push.send(working, parse_batch(wire))
+    assert spent["500"] == spent["2"]
 
 
 def test_five_hundred_cost_as_many_round_trips_as_two(working: Services, valkey: Redis, clock: Clock) -> None:

@@ -99,14 +99,16 @@ def test_each_field_that_the_parser_knows_has_a_row_and_an_example(title: str) -
 @pytest.mark.parametrize("title", PARSERS)
 def test_each_length_in_a_row_is_the_parsers(title: str) -> None:
     rows = re.findall(r"^\| `(\w+)` \|.*?at most (\d+) characters", section(title), re.MULTILINE)
-    message = examples(title)[0]
     for field, limit in rows:
-        where = next(w for w, _ in walk(message) if w and w[-1] == field)
+        message, where = next((m, w) for m in examples(title) for w, _ in walk(m) if w and w[-1] == field)
         where = (*where, 0) if isinstance(at(message, where), list) else where
-        start = "https://" if str(at(message, where)).startswith("https://") else ""
-        PARSERS[title](changed(message, where, start.ljust(int(limit), "x")))
+        # What must look like an address or a language goes on looking like one.
+        start, more = "https://" if str(at(message, where)).startswith("https://") else "", "x"
+        if field == "locale":
+            start, more = "de", "-a"
+        PARSERS[title](changed(message, where, (start + more * (int(limit) + 1))[: int(limit)]))
         with pytest.raises(InvalidMessage, match=f"{limit} at most"):
-            PARSERS[title](changed(message, where, start.ljust(int(limit) + 1, "x")))
+            PARSERS[title](changed(message, where, (start + more * (int(limit) + 1))[: int(limit) + 1]))
 
 
 @pytest.mark.parametrize("title", PARSERS)

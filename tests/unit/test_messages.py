@@ -20,7 +20,9 @@ from knocktwice_shared.messages import (
     DeviceUnregistered,
     PhoneBound,
     Platform,
+    Push,
     Receipt,
+    Step,
     TagsSet,
     When,
     normalise_phone,
@@ -101,7 +103,13 @@ BAD_BATCHES: list[tuple[str, object, str, str]] = [
     ("content", "Hello", "content", "must be an object, not str"),
     ("content.push", MISSING, PUSH, "is missing"),
     ("content.sms", "Hi", "content.sms", "must be an object, not str"),
-    ("content.pusch", {}, "content.pusch", "not a field of the contract; known here: push, sms"),
+    ("content.pusch", {}, "content.pusch", "not a field of the contract; known here: push, sms, template"),
+    ("content", {}, PUSH, "is missing; give what to say, or the name of a template"),
+    ("content.template", "order_ready", "content.template", "stands beside content.push; give one or the other"),
+    ("content", {"template": "x", "sms": {}}, "content.template", "stands beside content.sms"),
+    ("content", {"template": ""}, "content.template", "is empty"),
+    ("content", {"template": "x" * 101}, "content.template", "100 at most"),
+    ("content", {"template": 7}, "content.template", "must be text, not int"),
     ("content.push.title", MISSING, f"{PUSH}.title", "is missing"),
     ("content.push.title", 7, f"{PUSH}.title", "must be text, not int"),
     ("content.push.title", " \n", f"{PUSH}.title", "is empty"),
@@ -177,6 +185,10 @@ BAD_BATCHES: list[tuple[str, object, str, str]] = [
     ("recipients[0].params", "Ana", f"{PERSON}.params", "must be an object, not str"),
     ("recipients[0].params.name", "x" * 4_096, f"{PERSON}.params", "4096 at most"),
     ("recipients[0].params.name", "\0", f"{PERSON}.params", "NUL"),
+    ("recipients[0].params", ["Ana"], f"{PERSON}.params", "must be an object, not list"),
+    ("recipients[0].locale", 7, f"{PERSON}.locale", "must be text, not int"),
+    ("recipients[0].locale", "de-", f"{PERSON}.locale", "must be a language tag, like de-AT"),
+    ("recipients[0].locale", "de" + "-AT" * 30, f"{PERSON}.locale", "64 at most"),
     ("recipients[0].key", "x" * 201, f"{PERSON}.key", "200 at most"),
     ("recipients[0].key", LONE, f"{PERSON}.key", "surrogate"),
 ]
@@ -300,7 +312,8 @@ def test_a_number_may_be_decorated_and_comes_out_bare(number: str) -> None:
     ("number", "when"), [(0, When.NOTIFICATIONS_DISABLED), (1, "not_delivered"), (2, "not_clicked")]
 )
 def test_tencents_numbers_name_the_conditions(number: int, when: str) -> None:
-    assert parse_batch(broken(BATCH, "plan[0].when", number)).plan[0].when is When(when)
+    (step,) = parse_batch(broken(BATCH, "plan[0].when", number)).plan or ()
+    assert step.when is When(when)
 
 
 @pytest.mark.parametrize(
@@ -319,12 +332,38 @@ def test_only_a_plain_placeholder_asks_for_its_value(text: str) -> None:
     parse_batch(broken(BATCH, "content.push.body", text))
 
 
+TEMPLATE: dict[str, Any] = {
+    "v": 1,
+    "id": ID,
+    "content": {"template": "order_ready"},
+    "recipients": [{"id": ID, "user": "u-17", "params": ["Ana", 2], "locale": "de_AT"}],
+}
+
+
+def test_what_a_template_decides_may_be_left_out() -> None:
+    batch = parse_batch(TEMPLATE)
+    assert (batch.template, batch.push, batch.sms_text) == ("order_ready", None, None)
+    assert (batch.plan, batch.category) == (None, None)
+    assert parse_batch(TEMPLATE | {"plan": [], "category": "critical"}).plan == ()
+    assert parse_batch(TEMPLATE | {"plan": [], "category": "critical"}).category is Category.CRITICAL
+
+
+def test_a_list_of_params_names_them_by_their_place() -> None:
+    (person,) = parse_batch(TEMPLATE).recipients
+    assert person.params == ["Ana", 2]
+    assert person.values == {"1": "Ana", "2": 2}
+    assert person.locale == "de_AT"
+    for wrong, problem in (("Ana", "must be an object"), (["\0"], "NUL"), (["x" * 4_096], "4096 at most")):
+        with pytest.raises(InvalidMessage, match=problem):
+            parse_batch(broken(TEMPLATE, "recipients[0].params", wrong))
+
+
 def test_a_whole_batch_comes_out_as_it_went_in() -> None:
     batch = parse_batch(json.loads(json.dumps(BATCH)))
     assert batch.id == UUID(ID)
-    assert (batch.push.title, batch.push.body, batch.push.data) == ("Hello", "Hello {{ name }}", {"a": "b"})
-    assert batch.sms_text == "Hi"
-    assert [(s.channel, s.when, s.after) for s in batch.plan] == [("sms", When.NOT_CLICKED, timedelta(minutes=1))]
+    assert batch.push == Push("Hello", "Hello {{ name }}", {"a": "b"})
+    assert (batch.sms_text, batch.template) == ("Hi", None)
+    assert batch.plan == (Step("sms", When.NOT_CLICKED, timedelta(minutes=1)),)
     assert (batch.category, batch.ttl, batch.reference) == (Category.MARKETING, timedelta(seconds=90), {"order": 4711})
     person = batch.recipients[0]
     assert (person.id, person.user, person.params, person.key) == (UUID(ID), "u-17", {"name": "Ana"}, "k")

@@ -51,6 +51,19 @@ def test_an_sms_follows_in_the_words_of_the_call(client: RecordingClient) -> Non
     assert (sent.recipient.phone, sent.recipient.registrations) == ("+16505550100", ("r",))
 
 
+def test_a_template_is_named_and_decides_what_the_call_leaves_open(client: RecordingClient) -> None:
+    client.notify(user="u-17", template="order_ready", params=("Ana", 2), locale="de-AT")
+    sent = client.assert_notified("u-17")
+    assert (sent.template, sent.recipient.params, sent.recipient.locale) == ("order_ready", ["Ana", 2], "de-AT")
+    assert (sent.sms, sent.batch.plan, sent.batch.category) == (None, None, None)
+    with pytest.raises(AssertionError, match="the push is the template's, order_ready"):
+        _ = sent.push
+    client.notify_many(["u-18"], template="order_ready", sms=Sms(after=timedelta(hours=1)), category="critical")
+    sent = client.assert_notified("u-18")
+    assert sent.sms is not None
+    assert (sent.sms.after, sent.batch.category) == (timedelta(hours=1), "critical")
+
+
 def test_a_repeated_key_returns_the_first_id_and_notifies_nobody(client: RecordingClient) -> None:
     first = client.notify(user="u-17", push=PUSH, key="order-4711")
     assert client.notify(user="u-17", push=PUSH, key="order-4711") == first
@@ -132,6 +145,12 @@ MISTAKES: list[tuple[str, str, dict[str, Any]]] = [
     ("params", "must be an object, not list", {"params": ["Ana"]}),
     ("params.name", "is missing; push.body uses {{ name }}", {"push": Push("Hi", "{{ name }}")}),
     ("params.code", "is missing; sms.text uses {{ code }}", {"sms": Sms("{{ code }}")}),
+    ("push", "is missing; give what to say, or the name of a template", {"push": None}),
+    ("template", "stands beside push; give one or the other", {"template": "order_ready"}),
+    ("template", "stands beside sms; give one or the other", {"push": None, "template": "t", "sms": Sms("Hi")}),
+    ("template", "is empty", {"push": None, "template": ""}),
+    ("locale", "must be a language tag", {"locale": "de, en"}),
+    ("params", "must be an object, not str", {"push": None, "template": "t", "params": "Ana"}),
     ("key", "200 at most", {"key": "x" * 201}),
     ("key", "is empty", {"key": ""}),
 ]

@@ -6,18 +6,18 @@ import dataclasses
 import json
 import logging
 import sys
-from datetime import datetime, timedelta
-from typing import Annotated, Any, NoReturn
+from datetime import timedelta
+from typing import Annotated
 
 import structlog
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from knocktwice_shared.errors import KnocktwiceError
-from knocktwice_worker import health, segment_cli, story
-from knocktwice_worker.services import Services, broker_url, services
+from knocktwice_worker import health, segment_cli, story, template_cli
+from knocktwice_worker.services import broker_url, services
+from knocktwice_worker.terminal import AsJson, clock, complain, fail, out, print_json, reading
 
 app = typer.Typer(
     name="knocktwice",
@@ -27,9 +27,6 @@ app = typer.Typer(
     add_completion=False,
 )
 app.add_typer(segment_cli.app)
-out, err = Console(highlight=False), Console(stderr=True, highlight=False)
-
-AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
 
 
 def main() -> None:
@@ -41,7 +38,7 @@ def main() -> None:
     try:
         app()
     except KnocktwiceError as error:
-        _complain(str(error))
+        complain(str(error))
         sys.exit(1)
 
 
@@ -87,12 +84,12 @@ def status(
     """Show where a notification and its steps stand. Exits 1 if it is not known."""
     told = _story(notification)
     if as_json:
-        _print_json({k: v for k, v in dataclasses.asdict(told).items() if k != "moments"})
+        print_json({k: v for k, v in dataclasses.asdict(told).items() if k != "moments"})
         return
     out.print(f"[bold]{told.id}[/] {told.state}" + (f" — {told.reason}" if told.reason else ""))
     table = Table("step", "channel", "state", "reason", "due")
     for step in told.steps:
-        table.add_row(str(step.step), step.channel, step.state, step.reason or "", _clock(step.due_at))
+        table.add_row(str(step.step), step.channel, step.state, step.reason or "", clock(step.due_at))
     out.print(table)
 
 
@@ -103,11 +100,11 @@ def explain(
     """Tell the story of a notification from its rows: what happened, what was decided, and why."""
     told = _story(notification)
     if as_json:
-        _print_json(dataclasses.asdict(told))
+        print_json(dataclasses.asdict(told))
         return
     out.print(f"[bold]{told.id}[/], {told.category}: {told.state}" + (f" — {told.reason}" if told.reason else ""))
     for moment in told.moments:
-        out.print(f"  {_clock(moment.at)}  {escape(moment.sentence)}", soft_wrap=True)
+        out.print(f"  {clock(moment.at)}  {escape(moment.sentence)}", soft_wrap=True)
 
 
 @app.command()
@@ -115,7 +112,7 @@ def doctor(as_json: AsJson = False) -> None:
     """Check servers, workers, credentials and backlog. Exits 1 if something does not work."""
     checks = health.examine(services())
     if as_json:
-        _print_json([dataclasses.asdict(c) for c in checks])
+        print_json([dataclasses.asdict(c) for c in checks])
     else:
         colours = {"ok": "green", "warning": "yellow", "error": "red"}
         for check in checks:
@@ -131,7 +128,7 @@ def migrate() -> None:
     from knocktwice_worker import migrations
 
     here = services()
-    _reading(here).close()
+    reading(here).close()
     migrations.upgrade(here.engine)
     out.print("the schema is up to date")
 
@@ -165,38 +162,13 @@ def sandbox(
     raise typer.Exit(stack.sandbox(services().settings, port))
 
 
+app.command()(template_cli.apply)
+app.add_typer(template_cli.app)
+
+
 def _story(notification: str) -> story.Story:
-    with _reading(services()) as conn:
+    with reading(services()) as conn:
         told = story.tell(conn, notification)
     if told is None:
-        _fail(
-            f"no notification {notification}; if it was accepted a moment ago, the worker may not have written it yet"
-        )
+        fail(f"no notification {notification}; if it was accepted a moment ago, the worker may not have written it yet")
     return told
-
-
-def _reading(here: Services) -> Any:
-    from sqlalchemy.exc import OperationalError
-
-    try:
-        return here.engine.connect()
-    except OperationalError:
-        _fail("the database does not answer; start the stack with 'knocktwice up' or set KNOCKTWICE_DATABASE_URL")
-
-
-def _fail(message: str) -> NoReturn:
-    _complain(message)
-    raise typer.Exit(1)
-
-
-def _complain(message: str) -> None:
-    # As it is: brackets in it are no markup, and a line that a script reads is not broken.
-    err.print("[red]error:[/]", escape(message), soft_wrap=True)
-
-
-def _clock(at: datetime | None) -> str:
-    return at.astimezone().strftime("%Y-%m-%d %H:%M:%S") if at else ""
-
-
-def _print_json(value: object) -> None:
-    print(json.dumps(value, default=lambda v: v.isoformat() if isinstance(v, datetime) else str(v), indent=2))

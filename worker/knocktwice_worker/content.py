@@ -6,67 +6,16 @@ import hashlib
 import json
 import unicodedata
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from liquid import BoundTemplate, Environment, StrictDefaultUndefined
 from liquid.exceptions import LiquidError
 
 from knocktwice_shared.errors import InvalidMessage
 from knocktwice_shared.messages import PUSH_BYTES_LIMIT, SMS_CHARS_LIMIT, Push
+from knocktwice_worker.bounded_liquid import BrokenTemplate, compile_template, is_template
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-
-class _Bounded(Environment):
-    """Operators edit templates, so a template must not be able to eat the worker."""
-
-    loop_iteration_limit = 1_000
-    output_stream_limit = 20_000
-    context_depth_limit = 10
-    local_namespace_limit = 100_000
-
-
-#: Only what makes little of little. ``join`` would write a range of a billion, ``replace`` multiplies texts.
-_FILTERS = (
-    "abs",
-    "append",
-    "at_least",
-    "at_most",
-    "capitalize",
-    "ceil",
-    "date",
-    "default",
-    "divided_by",
-    "downcase",
-    "escape",
-    "first",
-    "floor",
-    "last",
-    "lstrip",
-    "minus",
-    "modulo",
-    "newline_to_br",
-    "plus",
-    "prepend",
-    "remove",
-    "round",
-    "rstrip",
-    "size",
-    "slice",
-    "strip",
-    "strip_html",
-    "strip_newlines",
-    "times",
-    "truncate",
-    "truncatewords",
-    "upcase",
-    "url_encode",
-)
-
-_environment = _Bounded(undefined=StrictDefaultUndefined)
-_environment.filters = {name: _environment.filters[name] for name in _FILTERS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,9 +48,32 @@ def render(push: Push, sms_text: str | None, params: Mapping[str, Any]) -> Texts
         raise InvalidMessage(
             "content.sms.text", f"is {len(texts.sms)} characters when filled in; {SMS_CHARS_LIMIT} at most"
         )
-    if _push_bytes(push, texts) > PUSH_BYTES_LIMIT:
+    if push_bytes(push, texts) > PUSH_BYTES_LIMIT:
         raise InvalidMessage("content.push", f"is over {PUSH_BYTES_LIMIT} bytes when filled in (FCM's limit is 4 KB)")
     return texts
+
+
+def stored(push: Push, sms_text: str | None) -> dict[str, Any]:
+    """Return a content as ``batches.content`` keeps it. A template's are ``{"locales": {locale: such a content}}``."""
+    fields = {
+        "title": push.title,
+        "body": push.body,
+        "data": dict(push.data),
+        "link": push.link,
+        "image": push.image,
+    }
+    return {"push": fields, "sms": sms_text}
+
+
+def of(content: Mapping[str, Any], locale: str | None) -> tuple[Push, str | None]:
+    """Return push and SMS text from ``batches.content``.
+
+    Args:
+        content: the batch's.
+        locale: the notification's; ``None`` where one content is for all.
+    """
+    own = content if locale is None else content["locales"][locale]
+    return Push(**own["push"]), own["sms"]
 
 
 def fingerprint(text: str) -> bytes:
@@ -110,7 +82,8 @@ def fingerprint(text: str) -> bytes:
     return hashlib.blake2b(normal.encode(), digest_size=16).digest()
 
 
-def _push_bytes(push: Push, texts: Texts) -> int:
+def push_bytes(push: Push, texts: Texts) -> int:
+    """Return what counts against :data:`PUSH_BYTES_LIMIT` when the placeholders are filled in."""
     text = len(texts.title.encode()) + len(texts.body.encode())
     return text + _fixed_bytes(json.dumps(dict(push.data)), push.link, push.image)
 
@@ -120,18 +93,15 @@ def _fixed_bytes(data: str, link: str | None, image: str | None) -> int:
 
 
 def _fill(field: str, text: str, params: Mapping[str, Any]) -> str:
-    if "{{" not in text and "{%" not in text:
+    if not is_template(text):
         return text
     try:
-        return _compiled(text).render(dict(params))
+        return compile_template(text).render(dict(params))
+    except BrokenTemplate as error:
+        raise InvalidMessage(field, str(error)) from None
     except LiquidError as error:
         # The message of a Liquid error names variables and positions, never values.
         raise InvalidMessage(field, str(error).splitlines()[0]) from None
     except (ValueError, TypeError, ArithmeticError) as error:
         # Some filters let these through; their texts quote values.
         raise InvalidMessage(field, f"cannot be filled in: {type(error).__name__}") from None
-
-
-@lru_cache(maxsize=1_000)
-def _compiled(text: str) -> BoundTemplate:
-    return _environment.from_string(text)

@@ -10,8 +10,8 @@ import structlog
 from redis.exceptions import RedisError
 
 from knocktwice_shared.errors import InvalidMessage
-from knocktwice_shared.messages import Category, Push, When
-from knocktwice_worker import store
+from knocktwice_shared.messages import Category, When
+from knocktwice_worker import content, store
 from knocktwice_worker.combine import at_most
 from knocktwice_worker.content import fingerprint, render
 from knocktwice_worker.lifecycle import FALL_BACK, DeliveryState, Facts, Verdict, decide
@@ -166,7 +166,7 @@ def _consider(row: Row[Any], batch: Row[Any], settings: Settings) -> _Case:
 
 def _reservation(case: _Case, batch: Row[Any]) -> store.Reservation | None:
     try:
-        text = render(Push(**batch.content["push"]), batch.content["sms"], case.row.params).sms
+        text = render(*content.of(batch.content, case.row.locale), case.row.params).sms
     except InvalidMessage:
         # It could be filled in when it was accepted, by another version of this program. It must not stop the others.
         case.verdict = Verdict.INVALID_CONTENT

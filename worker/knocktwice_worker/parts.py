@@ -7,6 +7,7 @@ https://www.twilio.com/docs/glossary/what-sms-character-limit
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import TYPE_CHECKING
 
 import regex
@@ -28,9 +29,21 @@ _SEPTETS, _UNITS = (160, 153), (70, 67)
 _grapheme = regex.compile(r"\X")
 
 
+class Encoding(StrEnum):
+    """What an SMS is written in. One character outside the GSM 7-bit alphabet makes all of it UCS-2."""
+
+    GSM_7 = "GSM-7"
+    UCS_2 = "UCS-2"
+
+
+def encoding(text: str) -> Encoding:
+    """Return what an SMS is written in."""
+    return Encoding.GSM_7 if _GSM.issuperset(text) else Encoding.UCS_2
+
+
 def count(text: str) -> int:
     """Return the number of parts of an SMS; an empty text has one."""
-    if _GSM.issuperset(text):
+    if encoding(text) is Encoding.GSM_7:
         return _packed((2 if c in _EXTENDED else 1 for c in text), *_SEPTETS)
     return _packed((len(g.encode("utf-16-le")) // 2 for g in _graphemes(text)), *_UNITS)
 

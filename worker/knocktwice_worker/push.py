@@ -11,7 +11,7 @@ import structlog
 from knocktwice_shared.errors import InvalidMessage
 from knocktwice_shared.messages import TTL_LIMIT, Batch, Push
 from knocktwice_shared.names import BATCH_LIMIT
-from knocktwice_worker import store
+from knocktwice_worker import content, resolution, store
 from knocktwice_worker.channels import Outcome, PushMessage, Rejected, Retry, Sent, Unknown, deliver, patience
 from knocktwice_worker.combine import Combiner
 from knocktwice_worker.content import Texts, render
@@ -31,36 +31,39 @@ _BACKOFF = timedelta(seconds=10)
 class _Ready:
     """A batch whose texts are filled in."""
 
-    batch: Batch
-    texts: dict[str, Texts]
+    resolved: resolution.Resolution
+    contents: dict[str, tuple[Push, Texts]]
     problems: dict[str, str]
     ttl: timedelta
+
+    @property
+    def intake(self) -> store.Intake:
+        resolved = self.resolved
+        return store.Intake(resolved.batch, self.problems, self.ttl, resolved.content, resolved.locales)
 
 
 def send(services: Services, batch: Batch) -> None:
     """Accept a batch and push it. Safe to repeat: recipients that were accepted before are left alone."""
-    texts, problems = _render_all(services, batch)
-    _together.run(services, _Ready(batch, texts, problems, _ttl(services, batch)), size=len(batch.recipients))
+    (resolved,) = resolution.resolve(services.engine, [batch])
+    contents, problems = _render_all(services, resolved)
+    ready = _Ready(resolved, contents, problems, _ttl(services, resolved.batch))
+    _together.run(services, ready, size=len(batch.recipients))
 
 
 def _send_all(services: Services, ready: Sequence[_Ready]) -> None:
     lease = services.settings.lease
     with services.engine.begin() as conn:
-        if len(ready) == 1:
-            (one,) = ready
-            work = store.accept(conn, one.batch, one.problems, ttl=one.ttl, lease=lease)
-        else:
-            work = store.accept_all(conn, [store.Intake(r.batch, r.problems, r.ttl) for r in ready], lease=lease)
-    people = {id_: r for r in ready for id_ in r.texts}
+        work = store.accept_all(conn, [r.intake for r in ready], lease=lease)
+    people = {id_: r for r in ready for id_ in r.contents}
     log.info(
         "batches accepted",
-        first=str(ready[0].batch.id),
+        first=str(ready[0].resolved.batch.id),
         batches=len(ready),
         notifications=len(people),
         pushes=len(work),
     )
     shown = ((w, people[w.notification_id]) for w in work)
-    _deliver(services, [_message(w, r.batch.push, r.texts[w.notification_id], r.ttl) for w, r in shown])
+    _deliver(services, [_message(w, *r.contents[w.notification_id], r.ttl) for w, r in shown])
 
 
 #: While one waits for the provider the other works. More would only make the batches smaller.
@@ -78,9 +81,9 @@ def resume(services: Services, ids: Sequence[str]) -> None:
     for w in work:
         person = people[w.notification_id]
         batch = batches[str(person.batch_id)]
-        push = Push(**batch.content["push"])
+        push, sms_text = content.of(batch.content, person.locale)
         try:
-            texts = render(push, batch.content["sms"], person.params)
+            texts = render(push, sms_text, person.params)
         except InvalidMessage as error:
             # It could be filled in when it was accepted, by another version of this program. It must not stop the others.
             broken.append(store.PushResult(*w, state="rejected", reason=str(error)))
@@ -134,24 +137,29 @@ def _message(work: store.PushWork, push: Push, texts: Texts, ttl: timedelta) -> 
     )
 
 
-def _render_all(services: Services, batch: Batch) -> tuple[dict[str, Texts], dict[str, str]]:
+def _render_all(
+    services: Services, resolved: resolution.Resolution
+) -> tuple[dict[str, tuple[Push, Texts]], dict[str, str]]:
     """Fill in every text before anything is sent; who cannot be served is named with the reason."""
-    texts: dict[str, Texts] = {}
-    problems: dict[str, str] = {}
-    refused = _delay_problem(services, batch)
-    for recipient in batch.recipients:
-        try:
-            texts[str(recipient.id)] = render(batch.push, batch.sms_text, recipient.params)
-        except InvalidMessage as error:
-            problems[str(recipient.id)] = str(error)
+    contents: dict[str, tuple[Push, Texts]] = {}
+    problems = dict(resolved.problems)
+    refused = _delay_problem(services, resolved.batch)
+    for recipient in resolved.batch.recipients:
+        id_ = str(recipient.id)
         if refused:
-            problems[str(recipient.id)] = refused
-    return texts, problems
+            problems[id_] = refused
+        elif id_ not in problems:
+            try:
+                push, sms_text = resolved.own(id_)
+                contents[id_] = push, render(push, sms_text, recipient.values)
+            except InvalidMessage as error:
+                problems[id_] = f"{resolved.name(id_)}{error}"
+    return contents, problems
 
 
 def _delay_problem(services: Services, batch: Batch) -> str | None:
     settings = services.settings
-    for i, step in enumerate(batch.plan):
+    for i, step in enumerate(batch.plan or ()):
         if not settings.min_after_s <= step.after.total_seconds() <= settings.max_after_s:
             return (
                 f"plan[{i}].after_s: must be between KNOCKTWICE_MIN_AFTER_S ({settings.min_after_s:.0f}) "

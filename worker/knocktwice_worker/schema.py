@@ -15,6 +15,7 @@ from sqlalchemy import (
     ForeignKey,
     Identity,
     Index,
+    Integer,
     Interval,
     LargeBinary,
     MetaData,
@@ -129,6 +130,16 @@ segments = Table(
     _time("updated_at", required=True),
 )
 
+templates = Table(
+    "templates",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("definition", JSONB, nullable=False),
+    # Counts the changes, so that one can tell by which wording somebody was notified.
+    Column("version", Integer, nullable=False),
+    _time("updated_at", required=True),
+)
+
 batches = Table(
     "batches",
     metadata,
@@ -150,6 +161,8 @@ notifications = Table(
     Column("phone", Text),
     Column("params", JSONB, nullable=False),
     Column("key", Text),
+    # Which of a template's contents; NULL where the batch has one for all.
+    Column("locale", Text),
     Column("state", Text, nullable=False),
     Column("reason", Text),
     _time("created_at", required=True),

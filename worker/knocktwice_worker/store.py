@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from sqlalchemy import Connection, Row, text
 
 from knocktwice_shared.messages import Batch, Receipt, ReceiptEvent, Recipient, Step
+from knocktwice_worker.content import stored
 from knocktwice_worker.lifecycle import OUTCOMES, DeliveryState, NotificationState, Verdict
 
 if TYPE_CHECKING:
@@ -103,13 +104,13 @@ ORDER BY 1 ON CONFLICT DO NOTHING
 
 # Sorted by key, so that two batches with the same keys wait for each other instead of deadlocking.
 _INSERT_NOTIFICATIONS = text("""
-INSERT INTO notifications (id, batch_id, user_id, phone, params, key, state, reason, finished_at)
-SELECT r.id, r.batch, r.user_id, r.phone, r.params, r.key, s.state,
+INSERT INTO notifications (id, batch_id, user_id, phone, params, key, locale, state, reason, finished_at)
+SELECT r.id, r.batch, r.user_id, r.phone, r.params, r.key, r.locale, s.state,
        CASE s.state WHEN 'failed' THEN r.problem WHEN 'cancelled' THEN 'cancelled' END,
        CASE WHEN s.state <> 'active' THEN knocktwice_now() END
 FROM unnest(CAST(:ids AS uuid[]), CAST(:batches AS uuid[]), CAST(:users AS text[]), CAST(:phones AS text[]),
-            CAST(:params AS jsonb[]), CAST(:keys AS text[]), CAST(:problems AS text[]))
-  AS r(id, batch, user_id, phone, params, key, problem)
+            CAST(:params AS jsonb[]), CAST(:keys AS text[]), CAST(:locales AS text[]), CAST(:problems AS text[]))
+  AS r(id, batch, user_id, phone, params, key, locale, problem)
 CROSS JOIN LATERAL (SELECT CASE
     WHEN EXISTS (SELECT FROM events e WHERE e.notification_id = r.id AND e.kind = 'cancelled') THEN 'cancelled'
     WHEN r.problem IS NOT NULL THEN 'failed' ELSE 'active' END) AS s(state)
@@ -162,11 +163,15 @@ class Intake(NamedTuple):
     Attributes:
         problems: notification id → why it cannot be sent; it is recorded as ``failed``.
         ttl: how long the provider may hold the push.
+        content: what a template made of the batch's content; ``None`` takes the batch's own.
+        locales: notification id → which part of that content is its own.
     """
 
     batch: Batch
     problems: Mapping[str, str]
     ttl: timedelta
+    content: Mapping[str, Any] | None = None
+    locales: Mapping[str, str] = {}
 
 
 def accept(
@@ -190,7 +195,7 @@ def accept_all(conn: Connection, intakes: Sequence[Intake], *, lease: timedelta)
         _INSERT_BATCHES,
         {
             "ids": [str(i.batch.id) for i in intakes],
-            "contents": [_content(i.batch) for i in intakes],
+            "contents": [json.dumps(i.content or _content(i.batch)) for i in intakes],
             "categories": [i.batch.category for i in intakes],
             "ttls": [i.ttl for i in intakes],
             "references": [json.dumps(i.batch.reference) for i in intakes],
@@ -207,8 +212,9 @@ def accept_all(conn: Connection, intakes: Sequence[Intake], *, lease: timedelta)
             "batches": batches,
             "users": [r.user for _, r in people],
             "phones": [r.phone for _, r in people],
-            "params": [json.dumps(r.params) for _, r in people],
+            "params": [json.dumps(r.values) for _, r in people],
             "keys": keys,
+            "locales": [i.locales.get(str(r.id)) for i, r in people],
             "problems": [i.problems.get(str(r.id)) for i, r in people],
         },
     ).all()
@@ -218,14 +224,12 @@ def accept_all(conn: Connection, intakes: Sequence[Intake], *, lease: timedelta)
     if not fresh:
         return []
     # The first of two with one id is the one that was inserted.
-    opened = {str(r.id): (r, i.batch.plan) for i, r in reversed(people) if str(r.id) in fresh}
+    opened = {str(r.id): (r, i.batch.plan or ()) for i, r in reversed(people) if str(r.id) in fresh}
     return _open_steps(conn, opened, lease)
 
 
-def _content(batch: Batch) -> str:
-    push = batch.push
-    shown = {"title": push.title, "body": push.body, "data": dict(push.data), "link": push.link, "image": push.image}
-    return json.dumps({"push": shown, "sms": batch.sms_text})
+def _content(batch: Batch) -> Mapping[str, Any] | None:
+    return None if batch.push is None else stored(batch.push, batch.sms_text)
 
 
 def _open_steps(
@@ -421,7 +425,7 @@ WITH d AS (
   WHERE notification_id = ANY(CAST(:ids AS uuid[])) AND step = 1 AND state = 'scheduled' AND due_at <= knocktwice_now()
   ORDER BY notification_id FOR UPDATE
 )
-SELECT d.notification_id, d."when", d.due_at, p.state AS push, n.params, n.batch_id, n.user_id,
+SELECT d.notification_id, d."when", d.due_at, p.state AS push, n.params, n.locale, n.batch_id, n.user_id,
        coalesce(n.phone, ph.number) AS number, o.number IS NOT NULL AS opted_out,
        e.delivered, e.clicked, e.cancelled, knocktwice_now() AS now
 FROM d
@@ -474,8 +478,8 @@ def contents(conn: Connection, ids: Iterable[Any]) -> dict[str, Row[Any]]:
 
 
 def push_contents(conn: Connection, ids: Sequence[str]) -> dict[str, Row[Any]]:
-    """Return notification id → row of ``params, batch_id`` for pushes that are taken up again."""
-    query = text("SELECT id, params, batch_id FROM notifications WHERE id = ANY(CAST(:ids AS uuid[]))")
+    """Return notification id → row of ``params, locale, batch_id`` for pushes that are taken up again."""
+    query = text("SELECT id, params, locale, batch_id FROM notifications WHERE id = ANY(CAST(:ids AS uuid[]))")
     return {str(row.id): row for row in conn.execute(query, {"ids": list(ids)})}
 
 

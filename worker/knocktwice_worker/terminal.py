@@ -1,0 +1,51 @@
+"""How the command line speaks: to people on the screen, to programs in JSON, and of failures in one line."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+    from knocktwice_worker.services import Services
+
+out, err = Console(highlight=False), Console(stderr=True, highlight=False)
+
+AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
+
+
+def reading(here: Services) -> Connection:
+    """Connect to the database, or say that it does not answer."""
+    from sqlalchemy.exc import OperationalError
+
+    try:
+        return here.engine.connect()
+    except OperationalError:
+        fail("the database does not answer; start the stack with 'knocktwice up' or set KNOCKTWICE_DATABASE_URL")
+
+
+def fail(message: str) -> NoReturn:
+    """Say what is wrong and exit with 1."""
+    complain(message)
+    raise typer.Exit(1)
+
+
+def complain(message: str) -> None:
+    """Say what is wrong as it is: brackets in it are no markup, and a line that a script reads is not broken."""
+    err.print("[red]error:[/]", escape(message), soft_wrap=True)
+
+
+def clock(at: datetime | None) -> str:
+    """Return a time as the screen shows it."""
+    return at.astimezone().strftime("%Y-%m-%d %H:%M:%S") if at else ""
+
+
+def print_json(value: object) -> None:
+    """Print for programs."""
+    print(json.dumps(value, default=lambda v: v.isoformat() if isinstance(v, datetime) else str(v), indent=2))
