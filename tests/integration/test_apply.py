@@ -189,3 +189,44 @@ def test_a_preview_without_a_default_asks_for_the_language(run: Callable[..., Sa
     assert said.err == "error: locale: is missing, as there is no default_locale; there are contents for en\n"
     said = run("template", "preview", "welcome", "--param", "1=x", "--locale", "fr")
     assert said.err == "error: locale: there is nothing for fr; there are contents for en\n"
+
+
+SEGMENTS = """
+segments:
+  vienna:
+    description: Lives there
+    filter: {field: tags.city, op: "=", value: Vienna}
+"""
+
+
+def test_a_file_declares_segments_beside_templates(run: Callable[..., Said], file: Path) -> None:
+    file.write_text(ORDER + SEGMENTS)
+    assert run("apply", str(file)).out == "template order_ready: created\nsegment vienna: created\n"
+    assert run("apply", str(file)).out == "template order_ready: unchanged\nsegment vienna: unchanged\n"
+    assert run("segment", "show", "vienna", "--json").json["description"] == "Lives there"
+    file.write_text(SEGMENTS.replace("Vienna", "Graz"))
+    said = [line.strip() for line in run("apply", str(file)).out.splitlines()]
+    assert said == ["segment vienna: updated", "filter.value", "- Vienna", "+ Graz"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "complaint"),
+    [
+        ('op: "="', "op: like", "segments.vienna.filter.op: "),
+        ("tags.city", "city", "segments.vienna.filter.field: "),
+        (
+            "description: Lives there",
+            "note: Lives there",
+            "segments.vienna: must have a filter, and may have a description",
+        ),
+        ("description: Lives there", "description: 7", "segments.vienna.description: must be text"),
+    ],
+)
+def test_a_wrong_segment_is_named_by_its_place_and_nothing_is_applied(
+    run: Callable[..., Said], file: Path, old: str, new: str, complaint: str
+) -> None:
+    file.write_text(ORDER + SEGMENTS.replace(old, new))
+    said = run("apply", str(file))
+    assert said.code == 1
+    assert complaint in said.err
+    assert run("template", "list", "--json").json == []

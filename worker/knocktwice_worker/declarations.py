@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from sqlalchemy import Connection, text
 
 from knocktwice_shared.errors import InvalidMessage, KnocktwiceError
-from knocktwice_worker import declared_yaml, template_table, templates
+from knocktwice_worker import declared_yaml, segment_filter, segments, template_table, templates
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -85,7 +85,35 @@ class _Templates:
         template_table.put(conn, name, templates.check(name, value))
 
 
-KINDS: tuple[Kind, ...] = (_Templates(),)
+class _Segments:
+    word, key, table = "segment", "segments", "segments"
+
+    def check(self, name: object, value: object) -> Json:
+        if not isinstance(name, str):
+            raise InvalidMessage(str(name), "must be text; put quotes around it")
+        if not isinstance(value, dict) or "filter" not in value or value.keys() - {"filter", "description"}:
+            raise InvalidMessage(name, "must have a filter, and may have a description")
+        description = value.get("description", "")
+        if not isinstance(description, str):
+            raise InvalidMessage(f"{name}.description", "must be text")
+        try:
+            segments.check(name, description)
+        except InvalidMessage as error:
+            raise InvalidMessage(f"{name}.{error.field}", error.problem) from None
+        parsed = segment_filter.parse(value["filter"], f"{name}.filter")
+        return {"filter": segment_filter.dump(parsed), "description": description}
+
+    def stored(self, conn: Connection) -> Mapping[str, Json]:
+        return {
+            segment.name: {"filter": segment_filter.dump(segment.filter), "description": segment.description}
+            for segment in segments.list_all(conn)
+        }
+
+    def put(self, conn: Connection, name: str, value: Json) -> None:
+        segments.put(conn, name, segment_filter.parse(value["filter"], f"{name}.filter"), value["description"])
+
+
+KINDS: tuple[Kind, ...] = (_Templates(), _Segments())
 
 
 def read(path: str) -> dict[str, dict[str, Json]]:

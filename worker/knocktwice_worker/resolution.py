@@ -18,9 +18,13 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 # What the device they used last says.
+# What the application says of the person counts before what one of their devices is set to.
 _LOCALES = text("""
-SELECT DISTINCT ON (user_id) user_id, locale FROM devices
-WHERE user_id = ANY(:users) AND locale IS NOT NULL ORDER BY user_id, last_seen_at DESC
+SELECT u.id AS user_id, coalesce(u.locale, d.locale) AS locale
+FROM users u LEFT JOIN LATERAL (
+  SELECT locale FROM devices WHERE user_id = u.id AND locale IS NOT NULL ORDER BY last_seen_at DESC LIMIT 1
+) d ON true
+WHERE u.id = ANY(:users)
 """)
 
 

@@ -48,9 +48,7 @@ def put(conn: Connection, name: str, filter: Filter, description: str = "") -> b
     Raises:
         InvalidMessage: the name or the description cannot be one.
     """
-    _check_text(name, "name", NAME_LIMIT)
-    if description:
-        _check_text(description, "description", DESCRIPTION_LIMIT)
+    check(name, description)
     saved = insert(segments).values(name=name, filter=dump(filter), description=description)
     new = saved.excluded
     changed = conn.execute(
@@ -61,6 +59,17 @@ def put(conn: Connection, name: str, filter: Filter, description: str = "") -> b
         ).returning(segments.c.name)
     )
     return changed.first() is not None
+
+
+def check(name: str, description: str) -> None:
+    """Make sure that a segment can be called this.
+
+    Raises:
+        InvalidMessage: it cannot.
+    """
+    _check_text(name, "name", NAME_LIMIT)
+    if description:
+        _check_text(description, "description", DESCRIPTION_LIMIT)
 
 
 def get(conn: Connection, name: str) -> Segment:

@@ -26,3 +26,9 @@ ALTER TABLE notifications ADD COLUMN locale TEXT;
 def upgrade() -> None:
     """Create what is missing."""
     op.execute(SCHEMA)
+
+
+def downgrade() -> None:
+    """Back to 0002; what templates said is lost."""
+    op.execute("DROP TABLE templates")
+    op.execute("ALTER TABLE notifications DROP COLUMN locale")
