@@ -81,3 +81,29 @@ def test_a_country_that_is_not_allowed_is_not_texted(system: System) -> None:
     assert (told.state, told.reason) == ("suppressed", "country_blocked")
     assert "country_blocked" in verdicts(told)
     assert not system.sandbox.texts("+436641234567")
+
+
+def test_marketing_is_texted_only_to_users_who_agreed(system: System, clock: Clock) -> None:
+    clock.set(MORNING)
+    for user, number in (("yes", "+4915112345011"), ("no", "+4915112345012"), ("moved", "+4915112345013")):
+        system.client.bind_phone(user, number)
+        system.client.set_marketing_consent(user, user != "no", source="checkout")
+    known = "SELECT count(*) FROM phones WHERE number IS NOT NULL AND consent_changed_at IS NOT NULL"
+    eventually(lambda: system.count(known) == 3, why=system.logs)
+    # Consent was given for the number before.
+    system.client.bind_phone("moved", "+4915112345014")
+    eventually(lambda: system.count("SELECT count(*) FROM phones WHERE number = '+4915112345014'"), why=system.logs)
+    ids = system.client.notify_many(
+        ["yes", "no", "moved"],
+        push=Push("Sale", "All must go."),
+        sms=Sms(after=timedelta()),
+        category=Category.MARKETING,
+    )
+    ends = [(told.state, told.reason) for told in map(system.ended, ids)]
+    assert ends == [
+        ("texted", "sms accepted by the provider"),
+        ("suppressed", "no_consent"),
+        ("suppressed", "no_consent"),
+    ]
+    (id_,) = system.client.notify_many(["no"], push=Push("Order", "It is on its way."), sms=Sms(after=timedelta()))
+    assert system.ended(id_).state == "texted"

@@ -157,6 +157,8 @@ def _consider(row: Row[Any], batch: Row[Any], settings: Settings) -> _Case:
             case.verdict = Verdict.NO_PHONE
         elif row.opted_out:
             case.verdict = Verdict.OPTED_OUT
+        elif case.category is Category.MARKETING and not row.consented:
+            case.verdict = Verdict.NO_CONSENT
         elif settings.sms_countries and country(row.number) not in settings.sms_countries:
             case.verdict = Verdict.COUNTRY_BLOCKED
         else:

@@ -84,6 +84,7 @@ class Verdict(StrEnum):
     OPTED_OUT = "opted_out"
     NO_PHONE = "no_phone"
     COUNTRY_BLOCKED = "country_blocked"
+    NO_CONSENT = "no_consent"
     # it cannot be written
     INVALID_CONTENT = "invalid_content"
     # nothing to decide yet

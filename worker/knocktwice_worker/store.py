@@ -427,7 +427,7 @@ WITH d AS (
 )
 SELECT d.notification_id, d."when", d.due_at, p.state AS push, n.params, n.locale, n.batch_id, n.user_id,
        coalesce(n.phone, ph.number) AS number, o.number IS NOT NULL AS opted_out,
-       e.delivered, e.clicked, e.cancelled, knocktwice_now() AS now
+       n.phone IS NOT NULL OR ph.consented_at IS NOT NULL AS consented, e.delivered, e.clicked, e.cancelled, knocktwice_now() AS now
 FROM d
 JOIN notifications n ON n.id = d.notification_id AND n.state = 'active'
 JOIN deliveries p ON p.notification_id = d.notification_id AND p.step = 0

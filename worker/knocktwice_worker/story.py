@@ -25,6 +25,7 @@ VERDICTS = {
     "opted_out": "This number asked not to be texted: no SMS.",
     "no_phone": "No phone number is known: no SMS.",
     "country_blocked": "SMS to this country are not allowed here (KNOCKTWICE_SMS_COUNTRIES): no SMS.",
+    "no_consent": "It is marketing, and this person has not agreed to be texted: no SMS.",
     "invalid_content": "The text could not be filled in for this person: no SMS.",
     "quiet_hours": "It is night where this person lives: the SMS waits for the morning.",
     "wasted_sms": "A receipt came after the SMS: it was not needed.",
