@@ -25,7 +25,7 @@ settings = config.load()
 class _Channel(kombu_redis.Channel):
     """kombu's channel, which makes a Redis client for each command, with one that is kept.
 
-    A client of redis-py 8 takes longer to make than a command takes; it was a fifth of a busy worker's time.
+    A client of redis-py 8 takes longer to make than a command takes.
     """
 
     _kept: Any = None

@@ -1,7 +1,7 @@
 """The one file that changes a state. Every transition is a guarded, set-based UPDATE and leaves its row in the ledger.
 
 A function takes an open transaction and whole batches; what it returns is who won. Nothing is read first and written later:
-of 400 simultaneous "delivered" and "fall back" pairs, 399 went wrong that way and none with a guard in the UPDATE.
+a receipt and a fallback that come at the same moment would both believe that they won.
 """
 
 from __future__ import annotations
