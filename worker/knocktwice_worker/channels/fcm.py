@@ -203,9 +203,12 @@ def encode(message: PushMessage, *, now: float) -> dict[str, Any]:
 
 def _sent(body: bytes) -> Outcome:
     try:
-        return Sent(str(json.loads(body)["name"]))
+        name = json.loads(body)["name"]
     except (ValueError, KeyError, TypeError):
-        return Unknown("FCM answered 200 without a message name")
+        name = None
+    if isinstance(name, str) and name:
+        return Sent(name)
+    return Unknown("FCM answered 200 without a message name")
 
 
 def _error_code(body: bytes) -> str | None:
