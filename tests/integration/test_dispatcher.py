@@ -50,7 +50,7 @@ def _pending(here: Services, people: int) -> list[str]:
         }
     )
     with here.engine.begin() as conn:
-        work = store.accept(conn, batch, {}, ttl=DELAY, lease=DELAY * 3)
+        work = store.accept(conn, [store.Intake(batch, {}, DELAY)], lease=DELAY * 3)
         store.record_push(conn, [store.PushResult(*w, state="sent", provider_id="p") for w in work], retry_for=DELAY)
     return sorted(r["id"] for r in recipients)
 

@@ -63,7 +63,7 @@ class Book:
             return function(conn, *args, **kwargs)
 
     def accept(self, of: Batch, problems: dict[str, str] | None = None) -> list[store.PushWork]:
-        work: list[store.PushWork] = self(store.accept, of, problems or {}, ttl=TTL, lease=LEASE)
+        work: list[store.PushWork] = self(store.accept, [store.Intake(of, problems or {}, TTL)], lease=LEASE)
         return work
 
     def pushed(self, of: Batch, *, state: str = "sent", **facts: Any) -> None:

@@ -53,7 +53,7 @@ def send(services: Services, batch: Batch) -> None:
 def _send_all(services: Services, ready: Sequence[_Ready]) -> None:
     lease = services.settings.lease
     with services.engine.begin() as conn:
-        work = store.accept_all(conn, [r.intake for r in ready], lease=lease)
+        work = store.accept(conn, [r.intake for r in ready], lease=lease)
     people = {id_: r for r in ready for id_ in r.contents}
     log.info(
         "batches accepted",

@@ -174,14 +174,7 @@ class Intake(NamedTuple):
     locales: Mapping[str, str] = {}
 
 
-def accept(
-    conn: Connection, batch: Batch, problems: Mapping[str, str], *, ttl: timedelta, lease: timedelta
-) -> list[PushWork]:
-    """Accept one batch, as :func:`accept_all` does."""
-    return accept_all(conn, [Intake(batch, problems, ttl)], lease=lease)
-
-
-def accept_all(conn: Connection, intakes: Sequence[Intake], *, lease: timedelta) -> list[PushWork]:
+def accept(conn: Connection, intakes: Sequence[Intake], *, lease: timedelta) -> list[PushWork]:
     """Write the rows of batches, with the countdowns of their fallbacks, and return the pushes to make.
 
     Recipients that are there already (a redelivered message) are left alone; those whose key was used before become
