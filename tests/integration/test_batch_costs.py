@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from knocktwice_shared.ids import uuid7
 from knocktwice_shared.messages import parse_batch
-from knocktwice_worker import fallback, push, sms, template_table, templates
+from knocktwice_worker import fallback, push, sms, store, template_table, templates
 from knocktwice_worker.dispatcher import dispatch
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from redis import Redis
 
     from clock import Clock
+    from knocktwice_shared.messages import Batch
     from knocktwice_shared.names import Task
     from knocktwice_worker.services import Services
 
@@ -51,11 +52,9 @@ class Bill:
         return sum(int(stats.get(f"cmdstat_{name}", {}).get("calls", 0)) for name in ("evalsha", "eval"))
 
 
-def _cost(bill: Bill, clock: Clock, people: int) -> dict[str, tuple[int, int]]:
-    """Take a batch all the way and return what each stage cost."""
-    spent: dict[str, tuple[int, int]] = {}
-    here, first = bill.here, uuid7().int % 10**9
-    batch = parse_batch(
+def _batch(people: int) -> Batch:
+    first = uuid7().int % 10**9
+    return parse_batch(
         {
             "v": 1,
             "id": str(uuid7()),
@@ -72,6 +71,12 @@ def _cost(bill: Bill, clock: Clock, people: int) -> dict[str, tuple[int, int]]:
             ],
         }
     )
+
+
+def _cost(bill: Bill, clock: Clock, people: int) -> dict[str, tuple[int, int]]:
+    """Take a batch all the way and return what each stage cost."""
+    spent: dict[str, tuple[int, int]] = {}
+    here, batch = bill.here, _batch(people)
     published: list[tuple[Task, Sequence[str]]] = []
     with bill.of("send_push", spent):
         push.send(here, batch)
@@ -116,3 +121,17 @@ def test_five_hundred_cost_as_many_round_trips_as_two(working: Services, valkey:
     assert two["send_push"][0] > 0
     # One call, and on Redis's first day a second one with what Postgres remembers.
     assert 1 <= two["check_fallback"][1] <= 2
+
+
+def test_many_small_batches_cost_as_many_queries_as_one(working: Services, valkey: Redis) -> None:
+    bill = Bill(working, valkey)
+
+    def cost(batches: int) -> int:
+        intakes = [store.Intake(_batch(1), {}, DELAY) for _ in range(batches)]
+        spent: dict[str, tuple[int, int]] = {}
+        with bill.of("accept", spent), working.engine.begin() as conn:
+            assert len(store.accept(conn, intakes, lease=DELAY)) == batches
+        return spent["accept"][0]
+
+    cost(1)
+    assert cost(50) == cost(1)
