@@ -41,6 +41,8 @@ TAG_NAME_LIMIT = 64
 _E164 = re.compile(r"\+[1-9][0-9]{6,14}")
 #: What people and address books put around digits, among it the invisible direction marks of right-to-left text.
 _PHONE_DECORATION = re.compile(r"[\s().\-\u2010-\u2015\u200e\u200f\u202a-\u202e\u2066-\u2069]+")
+#: What :func:`_plainly_storable` knows: types, how many values, and how large a number.
+_PLAIN, _FEW, _PLAIN_INT = frozenset({str, int, bool, type(None)}), 20, 2**63
 #: NUL (PostgreSQL refuses it) and lone surrogates (UTF-8 cannot carry them).
 _UNCARRIABLE = re.compile("[\x00\ud800-\udfff]")
 #: The same NUL after ``json.dumps``: an even number of backslashes before it, so that the text ``\\u0000`` passes.
@@ -145,7 +147,7 @@ class Recipient:
     @property
     def values(self) -> Mapping[str, Any]:
         """The params by name; those of a list are named ``1``, ``2``, …"""
-        if isinstance(self.params, Mapping):
+        if type(self.params) is dict or isinstance(self.params, Mapping):
             return self.params
         return {str(place): value for place, value in enumerate(self.params, 1)}
 
@@ -445,8 +447,21 @@ def _params(value: object, path: str, *, positional: bool) -> dict[str, Any] | l
     return value
 
 
+def _plainly_storable(raw: object) -> bool:
+    """Whether a look is enough: a few short texts and numbers by name, as nearly all params are."""
+    if type(raw) is not dict or len(raw) > _FEW:
+        return False
+    text = ""
+    for name, value in raw.items():
+        if type(name) is not str or type(value) not in _PLAIN or (type(value) is int and abs(value) > _PLAIN_INT):
+            return False
+        text += f"{name} {value} "
+    # A character takes six bytes at most.
+    return 6 * len(text) <= JSON_BYTES_LIMIT and not _UNCARRIABLE.search(text) and _KOMBU_MARKER not in text
+
+
 def _require_storable(raw: object, path: str) -> None:
-    if not raw:
+    if not raw or _plainly_storable(raw):
         return
     try:
         encoded = json.dumps(raw, ensure_ascii=False, allow_nan=False).encode()
@@ -559,8 +574,9 @@ def _require_params(batch: Batch, push: Push) -> None:
             # A template would print the number itself, and people would read "Hello 1".
             raise InvalidMessage(path, f"uses {{{{ {name} }}}}, a number; placeholders have names, like {{{{ name }}}}")
     for i, recipient in enumerate(batch.recipients):
+        values = recipient.values
         for name, path in needed.items():
-            if name not in recipient.values:
+            if name not in values:
                 raise InvalidMessage(f"recipients[{i}].params.{name}", f"is missing; {path} uses {{{{ {name} }}}}")
 
 

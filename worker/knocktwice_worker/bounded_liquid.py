@@ -19,7 +19,7 @@ from liquid.builtin.tags.tablerow_tag import TablerowTag
 from liquid.exceptions import LiquidError, LoopIterationLimitError, OutputStreamLimitError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from liquid import RenderContext, TokenStream
     from liquid.ast import Node
@@ -75,6 +75,11 @@ _LONG_BLANK = re.compile(r"\s{100}")
 _REMEMBERED = 4_000
 _CLOSING = {"{{": "}}", "{%": "%}"}
 _OPENING = re.compile(r"\{\{|\{%")
+_PLACEHOLDER = re.compile(r"\{\{[ \t]*([A-Za-z_][A-Za-z0-9_]*)[ \t]*\}\}")
+#: Not names, in Liquid.
+_WORDS = frozenset({"true", "false", "nil", "null", "none", "empty", "blank", "and", "or", "not", "contains", "in", "if", "else"})
+#: Above these, Liquid's own bounds decide.
+_PLAIN_LENGTH, _LONG_NUMBER = 5_000, 10**18
 
 
 class BrokenTemplate(Exception):
@@ -183,6 +188,49 @@ def compile_template(text: str) -> BoundTemplate:
     if isinstance(compiled, str):
         raise BrokenTemplate(compiled)
     return compiled
+
+
+def fill(text: str, params: Mapping[str, Any]) -> str:
+    """Return a text with its placeholders filled in.
+
+    Most texts have nothing but ``{{ name }}`` in them and most values are texts and whole numbers. Putting those together
+    takes a tenth of the time that Liquid takes, and everything else, mistakes included, is Liquid's.
+
+    Raises:
+        BrokenTemplate: it cannot be compiled.
+        LiquidError: a parameter is missing, or a bound was hit.
+    """
+    if not is_template(text):
+        return text
+    form = _plain_form(text)
+    if form is not None:
+        head, rest = form
+        filled = [head]
+        for name, piece in rest:
+            value = params.get(name)
+            if type(value) is str:
+                filled += value, piece
+            elif type(value) is int and abs(value) < _LONG_NUMBER:
+                filled += str(value), piece
+            else:
+                break
+        else:
+            together = "".join(filled)
+            if len(together) <= _PLAIN_LENGTH:
+                return together
+    return compile_template(text).render(dict(params))
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _plain_form(text: str) -> tuple[str, list[tuple[str, str]]] | None:
+    """Return what comes before the first placeholder, and each one's name with what comes after it."""
+    if _LONG_BLANK.search(text):
+        return None
+    head, *parts = _PLACEHOLDER.split(text)
+    rest = list(zip(parts[::2], parts[1::2], strict=True))
+    if any(_OPENING.search(piece) for piece in (head, *parts[1::2])) or not _WORDS.isdisjoint(parts[::2]):
+        return None
+    return head, rest
 
 
 def is_template(text: str) -> bool:

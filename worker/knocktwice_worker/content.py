@@ -12,7 +12,7 @@ from liquid.exceptions import LiquidError
 
 from knocktwice_shared.errors import InvalidMessage
 from knocktwice_shared.messages import PUSH_BYTES_LIMIT, SMS_CHARS_LIMIT, Push
-from knocktwice_worker.bounded_liquid import BrokenTemplate, compile_template, is_template
+from knocktwice_worker.bounded_liquid import BrokenTemplate, fill
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -42,15 +42,24 @@ def render(push: Push, sms_text: str | None, params: Mapping[str, Any]) -> Texts
     texts = Texts(
         title=_fill("content.push.title", push.title, params),
         body=body,
-        sms=body if sms_text is None else _fill("content.sms.text", sms_text, params),
+        sms=_sms(body) if sms_text is None else _sms(_fill("content.sms.text", sms_text, params)),
     )
-    if len(texts.sms) > SMS_CHARS_LIMIT:
-        raise InvalidMessage(
-            "content.sms.text", f"is {len(texts.sms)} characters when filled in; {SMS_CHARS_LIMIT} at most"
-        )
     if push_bytes(push, texts) > PUSH_BYTES_LIMIT:
         raise InvalidMessage("content.push", f"is over {PUSH_BYTES_LIMIT} bytes when filled in (FCM's limit is 4 KB)")
     return texts
+
+
+def render_sms(push: Push, sms_text: str | None, params: Mapping[str, Any]) -> str:
+    """Fill in the SMS alone; arguments and errors as for :func:`render`."""
+    if sms_text is None:
+        return _sms(_fill("content.push.body", push.body, params))
+    return _sms(_fill("content.sms.text", sms_text, params))
+
+
+def _sms(text: str) -> str:
+    if len(text) > SMS_CHARS_LIMIT:
+        raise InvalidMessage("content.sms.text", f"is {len(text)} characters when filled in; {SMS_CHARS_LIMIT} at most")
+    return text
 
 
 def stored(push: Push, sms_text: str | None) -> dict[str, Any]:
@@ -85,7 +94,7 @@ def fingerprint(text: str) -> bytes:
 def push_bytes(push: Push, texts: Texts) -> int:
     """Return what counts against :data:`PUSH_BYTES_LIMIT` when the placeholders are filled in."""
     text = len(texts.title.encode()) + len(texts.body.encode())
-    return text + _fixed_bytes(json.dumps(dict(push.data)), push.link, push.image)
+    return text + _fixed_bytes(json.dumps(dict(push.data)) if push.data else "{}", push.link, push.image)
 
 
 def _fixed_bytes(data: str, link: str | None, image: str | None) -> int:
@@ -93,10 +102,8 @@ def _fixed_bytes(data: str, link: str | None, image: str | None) -> int:
 
 
 def _fill(field: str, text: str, params: Mapping[str, Any]) -> str:
-    if not is_template(text):
-        return text
     try:
-        return compile_template(text).render(dict(params))
+        return fill(text, params)
     except BrokenTemplate as error:
         raise InvalidMessage(field, str(error)) from None
     except LiquidError as error:

@@ -13,7 +13,7 @@ from knocktwice_shared.errors import InvalidMessage
 from knocktwice_shared.messages import Category, When
 from knocktwice_worker import content, store
 from knocktwice_worker.combine import at_most
-from knocktwice_worker.content import fingerprint, render
+from knocktwice_worker.content import fingerprint, render_sms
 from knocktwice_worker.lifecycle import FALL_BACK, DeliveryState, Facts, Verdict, decide
 from knocktwice_worker.limits import Answer, Ask, LimitsUnavailable, count_in_postgres
 from knocktwice_worker.quiet import country, zones_of
@@ -168,7 +168,7 @@ def _consider(row: Row[Any], batch: Row[Any], settings: Settings) -> _Case:
 
 def _reservation(case: _Case, batch: Row[Any]) -> store.Reservation | None:
     try:
-        text = render(*content.of(batch.content, case.row.locale), case.row.params).sms
+        text = render_sms(*content.of(batch.content, case.row.locale), case.row.params)
     except InvalidMessage:
         # It could be filled in when it was accepted, by another version of this program. It must not stop the others.
         case.verdict = Verdict.INVALID_CONTENT

@@ -9,12 +9,14 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-import selectors
+import select
 import socket
 import threading
 import time
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import certifi
@@ -23,12 +25,14 @@ import pycurl
 from knocktwice_worker.channels import NoResponse, Request, Response
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 #: Requests that share one HTTP/2 connection, as most servers allow.
 _STREAMS = 100
 #: An idle connection older than this (seconds) is not used again: the provider may be about to close it.
 _IDLE_LIMIT_S = 50
+#: How long to sleep (milliseconds) while libcurl works without a socket to watch.
+_BLIND_WAIT_MS = 20
 #: Before these errors nothing was sent: there was no connection yet.
 _NEVER_CONNECTED = frozenset(
     {
@@ -70,22 +74,41 @@ class _Batch:
 
 @dataclass(eq=False, slots=True)
 class _Transfer:
-    """One request under way."""
+    """One request under way, and what came of its answer so far."""
 
     batch: _Batch
     place: int
     expires_at: float
-    body: io.BytesIO = field(default_factory=io.BytesIO)
-    headers: dict[str, str] = field(default_factory=dict)
+    body: list[bytes] = field(default_factory=list)
+    head: list[bytes] = field(default_factory=list)
 
     @property
     def request(self) -> Request:
         return self.batch.requests[self.place]
 
-    def on_header(self, line: bytes) -> None:
-        name, colon, value = line.decode("latin-1").partition(":")
-        if colon:
-            self.headers[name.strip().lower()] = value.strip()
+    def response(self, status: int) -> Response:
+        return Response(status, b"".join(self.body), _Headers(self.head))
+
+
+class _Headers(Mapping[str, str]):
+    """The headers of an answer, read when somebody asks for one: of a million answers nearly none is."""
+
+    def __init__(self, lines: list[bytes]) -> None:
+        self._lines = lines
+
+    @cached_property
+    def _read(self) -> dict[str, str]:
+        pairs = (line.decode("latin-1").partition(":") for line in self._lines)
+        return {name.strip().lower(): value.strip() for name, colon, value in pairs if colon}
+
+    def __getitem__(self, name: str) -> str:
+        return self._read[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._read)
+
+    def __len__(self) -> int:
+        return len(self._read)
 
 
 class Transport:
@@ -153,7 +176,11 @@ class Transport:
 
 
 class _Loop:
-    """The thread that owns libcurl."""
+    """The thread that owns libcurl.
+
+    All transfers are moved on together (``curl_multi_perform``). Being told which socket is ready would be no help: a
+    connection's socket belongs to its hundred streams, and libcurl looks at all of them again for each event.
+    """
 
     def __init__(self, waiting: deque[_Transfer], in_flight: int, new_handle: Callable[[], pycurl.Curl]) -> None:
         self._waiting = waiting
@@ -161,13 +188,12 @@ class _Loop:
         self._new_handle = new_handle
         self._free: dict[bool, list[pycurl.Curl]] = {True: [], False: []}
         self._running: dict[pycurl.Curl, _Transfer] = {}
+        #: What a handle was last told; most requests go to one address with the same headers.
+        self._told: dict[pycurl.Curl, tuple[str, Mapping[str, str]]] = {}
         self._stopping = False
-        self._wake_at: float | None = None
-        self._selector = selectors.DefaultSelector()
         self._bell, self._ringer = socket.socketpair()
         self._bell.setblocking(False)
         self._ringer.setblocking(False)
-        self._selector.register(self._bell, selectors.EVENT_READ)
         self._thread = threading.Thread(target=self._run, name="knocktwice-http", daemon=True)
         self._thread.start()
 
@@ -187,11 +213,13 @@ class _Loop:
         multi.setopt(pycurl.M_MAX_CONCURRENT_STREAMS, _STREAMS)
         multi.setopt(pycurl.M_MAX_HOST_CONNECTIONS, self._in_flight)
         multi.setopt(pycurl.M_MAXCONNECTS, self._in_flight)
-        multi.setopt(pycurl.M_SOCKETFUNCTION, self._watch)
-        multi.setopt(pycurl.M_TIMERFUNCTION, self._plan)
         try:
             while not self._stopping:
-                self._turn(multi)
+                self._wait(multi)
+                multi.perform()
+                self._collect(multi)
+                while self._waiting and len(self._running) < self._in_flight:
+                    self._start(multi, self._waiting.popleft())
         finally:
             lost = NoResponse("the worker is shutting down", sent=True)
             for handle, transfer in self._running.items():
@@ -201,44 +229,23 @@ class _Loop:
                 transfer = self._waiting.popleft()
                 transfer.batch.answer(transfer.place, NoResponse(lost.reason, sent=False))
             multi.close()
-            self._selector.close()
             self._bell.close()
             self._ringer.close()
 
-    def _turn(self, multi: pycurl.CurlMulti) -> None:
-        pause = None if self._wake_at is None else max(0.0, self._wake_at - time.monotonic())
-        for key, happened in self._selector.select(pause):
-            if key.fileobj is self._bell:
+    def _wait(self, multi: pycurl.CurlMulti) -> None:
+        """Sleep until a socket moves, libcurl wants to be called, or there is something new to send."""
+        readable, writable, _ = multi.fdset()
+        after_ms = multi.timeout()
+        poll = select.poll()
+        poll.register(self._bell, select.POLLIN)
+        for fd in {*readable, *writable}:
+            poll.register(fd, (select.POLLIN if fd in readable else 0) | (select.POLLOUT if fd in writable else 0))
+        if self._running and not (readable or writable):
+            # A name is being resolved, or the socket is one of those above 1023, which libcurl does not name here.
+            after_ms = _BLIND_WAIT_MS if after_ms < 0 else min(after_ms, _BLIND_WAIT_MS)
+        for fd, _ in poll.poll(None if after_ms < 0 else after_ms):
+            if fd == self._bell.fileno():
                 self._bell.recv(4096)
-            else:
-                flags = (pycurl.CSELECT_IN if happened & selectors.EVENT_READ else 0) | (
-                    pycurl.CSELECT_OUT if happened & selectors.EVENT_WRITE else 0
-                )
-                multi.socket_action(key.fd, flags)
-        if self._wake_at is not None and time.monotonic() >= self._wake_at:
-            self._wake_at = None
-            multi.socket_action(pycurl.SOCKET_TIMEOUT, 0)
-        self._collect(multi)
-        while self._waiting and len(self._running) < self._in_flight:
-            self._start(multi, self._waiting.popleft())
-
-    def _watch(self, what: int, fd: int, _multi: object, _data: object) -> None:
-        """libcurl says which socket it waits for."""
-        if what == pycurl.POLL_REMOVE:
-            with contextlib.suppress(KeyError):
-                self._selector.unregister(fd)
-            return
-        events = (selectors.EVENT_READ if what & pycurl.POLL_IN else 0) | (
-            selectors.EVENT_WRITE if what & pycurl.POLL_OUT else 0
-        )
-        try:
-            self._selector.modify(fd, events)
-        except KeyError:
-            self._selector.register(fd, events)
-
-    def _plan(self, after_ms: int) -> None:
-        """libcurl says when it wants to be called even if no socket moves."""
-        self._wake_at = None if after_ms < 0 else time.monotonic() + after_ms / 1000
 
     def _start(self, multi: pycurl.CurlMulti, transfer: _Transfer) -> None:
         request = transfer.request
@@ -260,9 +267,13 @@ class _Loop:
         multi.add_handle(handle)
 
     def _prepare(self, handle: pycurl.Curl, request: Request, transfer: _Transfer) -> None:
-        handle.setopt(pycurl.URL, request.url)
-        # "Expect: 100-continue" would cost a round trip.
-        handle.setopt(pycurl.HTTPHEADER, ["expect:", *(f"{name}: {value}" for name, value in request.headers.items())])
+        url, headers = self._told.get(handle, (None, None))
+        if url != request.url or headers is not request.headers:
+            handle.setopt(pycurl.URL, request.url)
+            # "Expect: 100-continue" would cost a round trip.
+            lines = ["expect:", *(f"{name}: {value}" for name, value in request.headers.items())]
+            handle.setopt(pycurl.HTTPHEADER, lines)
+            self._told[handle] = request.url, request.headers
         if request.method == "GET":
             handle.setopt(pycurl.HTTPGET, 1)
         elif request.repeatable:
@@ -274,8 +285,8 @@ class _Loop:
             handle.setopt(pycurl.POST, 1)
             handle.setopt(pycurl.POSTFIELDSIZE, len(request.body))
             handle.setopt(pycurl.READFUNCTION, io.BytesIO(request.body).read)
-        handle.setopt(pycurl.WRITEDATA, transfer.body)
-        handle.setopt(pycurl.HEADERFUNCTION, transfer.on_header)
+        handle.setopt(pycurl.WRITEFUNCTION, transfer.body.append)
+        handle.setopt(pycurl.HEADERFUNCTION, transfer.head.append)
 
     def _collect(self, multi: pycurl.CurlMulti) -> None:
         more = 1
@@ -283,8 +294,7 @@ class _Loop:
             more, succeeded, failed = multi.info_read()
             for handle in succeeded:
                 transfer = self._finish(multi, handle)
-                answer = Response(handle.getinfo(pycurl.RESPONSE_CODE), transfer.body.getvalue(), transfer.headers)
-                transfer.batch.answer(transfer.place, answer)
+                transfer.batch.answer(transfer.place, transfer.response(handle.getinfo(pycurl.RESPONSE_CODE)))
             for handle, code, _ in failed:
                 transfer = self._finish(multi, handle)
                 # The request size is what went out on this transfer, retries included.

@@ -7,8 +7,11 @@ published discovery document and against firebase-admin's own encoder. Credentia
 from __future__ import annotations
 
 import json
+import re
+import secrets
 import threading
 import time
+from dataclasses import replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +30,7 @@ from knocktwice_worker.channels import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from firebase_admin.credentials import Base
@@ -40,6 +44,10 @@ ID_FIELD = "knocktwice_id"
 _FID_LENGTH = 22
 #: Google's token server gets this long (seconds).
 _TOKEN_TIMEOUT_S = 10
+#: Stands in an encoded example for one of its texts. Nobody can guess it and write it into a message's data.
+_MARK = f"{secrets.token_hex(16)}-{{}}"
+_SLOT = re.compile(f'"{_MARK.format("([0-9])")}"')
+_quoted = json.encoder.encode_basestring
 #: https://firebase.google.com/docs/reference/fcm/rest/v1/ErrorCode
 _REJECTIONS = {
     "UNREGISTERED": Rejected("unregistered", "FCM UNREGISTERED", address_dead=True),
@@ -69,6 +77,8 @@ class FcmChannel:
         self._project = project
         self._refreshing = threading.Lock()
         self._refused = False
+        self._kept_headers: tuple[str, Mapping[str, str]] | None = None
+        self._kept_form: _Form | None = None
 
     @classmethod
     def from_settings(cls, settings: Settings) -> FcmChannel:
@@ -94,14 +104,23 @@ class FcmChannel:
 
     def request(self, message: PushMessage) -> Request:
         """Encode one push."""
-        return Request(
-            url=self._endpoint,
-            headers={"content-type": "application/json", "authorization": f"Bearer {self._credential.token}"},
-            body=json.dumps(
-                {"message": encode(message, now=time.time())}, ensure_ascii=False, separators=(",", ":")
-            ).encode(),
-            repeatable=True,
-        )
+        return Request(url=self._endpoint, headers=self._headers(), body=self._body(message), repeatable=True)
+
+    def _headers(self) -> Mapping[str, str]:
+        # The same object as long as it says the same: the HTTP engine then need not read it again.
+        token = self._credential.token
+        kept = self._kept_headers
+        if kept is None or kept[0] != token:
+            kept = token, {"content-type": "application/json", "authorization": f"Bearer {token}"}
+            self._kept_headers = kept
+        return kept[1]
+
+    def _body(self, message: PushMessage) -> bytes:
+        now = int(time.time())
+        kept = self._kept_form
+        if kept is None or not kept.fits(message, now):
+            self._kept_form = kept = _Form(message, now)
+        return kept.fill(message)
 
     def outcome(self, answer: Response | NoResponse) -> Outcome:
         """Read FCM's answer."""
@@ -167,6 +186,35 @@ class FcmChannel:
         _ = self._endpoint
 
 
+class _Form:
+    """The JSON that the pushes of a batch have in common, encoded once, with slots for what differs.
+
+    Whatever :func:`encode` makes of an example is kept, so there is one description of the message.
+    """
+
+    def __init__(self, example: PushMessage, now: int) -> None:
+        self._common = self._what_is_common(example, now)
+        registration, title, body, id_ = (_MARK.format(slot) for slot in range(4))
+        encoded = encode(replace(example, title=title, body=body, notification_id=id_), now=now)
+        encoded[_address(example)] = registration
+        text = json.dumps({"message": encoded}, ensure_ascii=False, separators=(",", ":"))
+        self._head, *rest = _SLOT.split(text)
+        self._rest = [(int(slot), piece) for slot, piece in zip(rest[::2], rest[1::2], strict=True)]
+
+    @staticmethod
+    def _what_is_common(message: PushMessage, now: int) -> tuple[object, ...]:
+        return (message.ttl, message.data, message.link, message.image, _address(message), now)
+
+    def fits(self, message: PushMessage, now: int) -> bool:
+        """Whether this is the form of that push at that time (Unix seconds)."""
+        return self._what_is_common(message, now) == self._common
+
+    def fill(self, message: PushMessage) -> bytes:
+        """Return the JSON of a push that fits."""
+        texts = [_quoted(t) for t in (message.registration, message.title, message.body, message.notification_id)]
+        return (self._head + "".join([texts[slot] + piece for slot, piece in self._rest])).encode()
+
+
 def encode(message: PushMessage, *, now: float) -> dict[str, Any]:
     """Return FCM's ``Message`` for one push.
 
@@ -188,7 +236,7 @@ def encode(message: PushMessage, *, now: float) -> dict[str, Any]:
         if message.link.startswith("https://"):
             webpush["fcm_options"] = {"link": message.link}
     return {
-        "fid" if len(message.registration) == _FID_LENGTH else "token": message.registration,
+        _address(message): message.registration,
         "notification": notification,
         "data": data,
         "android": {"priority": "high", "ttl": f"{seconds}s", "notification": {"tag": id_}},
@@ -199,6 +247,10 @@ def encode(message: PushMessage, *, now: float) -> dict[str, Any]:
         },
         "webpush": webpush,
     }
+
+
+def _address(message: PushMessage) -> str:
+    return "fid" if len(message.registration) == _FID_LENGTH else "token"
 
 
 def _sent(body: bytes) -> Outcome:
