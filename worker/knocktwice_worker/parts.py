@@ -43,6 +43,8 @@ def encoding(text: str) -> Encoding:
 
 def count(text: str) -> int:
     """Return the number of parts of an SMS; an empty text has one."""
+    if len(text) <= _SEPTETS[0] and _BASIC.issuperset(text):
+        return 1
     if encoding(text) is Encoding.GSM_7:
         return _packed((2 if c in _EXTENDED else 1 for c in text), *_SEPTETS)
     return _packed((len(g.encode("utf-16-le")) // 2 for g in _graphemes(text)), *_UNITS)

@@ -207,8 +207,8 @@ def accept(conn: Connection, intakes: Sequence[Intake], *, lease: timedelta) -> 
             "phones": [r.phone for _, r in people],
             "params": [json.dumps(r.values) for _, r in people],
             "keys": keys,
-            "locales": [i.locales.get(str(r.id)) for i, r in people],
-            "problems": [i.problems.get(str(r.id)) for i, r in people],
+            "locales": [i.locales.get(id_) for id_, (i, _) in zip(ids, people, strict=True)],
+            "problems": [i.problems.get(id_) for id_, (i, _) in zip(ids, people, strict=True)],
         },
     ).all()
     if len(inserted) < len(ids) and any(keys):
@@ -217,7 +217,11 @@ def accept(conn: Connection, intakes: Sequence[Intake], *, lease: timedelta) -> 
     if not fresh:
         return []
     # The first of two with one id is the one that was inserted.
-    opened = {str(r.id): (r, i.batch.plan or ()) for i, r in reversed(people) if str(r.id) in fresh}
+    opened = {
+        id_: (r, i.batch.plan or ())
+        for id_, (i, r) in zip(reversed(ids), reversed(people), strict=True)
+        if id_ in fresh
+    }
     return _open_steps(conn, opened, lease)
 
 
