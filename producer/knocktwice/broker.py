@@ -169,6 +169,8 @@ class KombuBroker:
             # kombu would otherwise repeat for ever; this tries each address of the URL once.
             others = self._address.url.count(";") if not self._address.speaks_redis else 0
             connection.ensure_connection(max_retries=others, interval_start=0, interval_step=0)
+            if self._address.speaks_redis:
+                _keep_client(connection.default_channel)
             self._connection = connection
         return self._connection
 
@@ -183,6 +185,13 @@ class KombuBroker:
             f"the broker at {self._address.place} did not accept the message within {self._timeout:g} s ({reason}); "
             "check that it runs and is reachable from here, then call again with the same key"
         )
+
+
+def _keep_client(channel: Any) -> None:
+    """Give a kombu channel one Redis client for its life; making one for each command takes longer than the command."""
+    make = channel._create_client
+    kept = make()
+    channel._create_client = lambda asynchronous=False: make(asynchronous=True) if asynchronous else kept
 
 
 def _forget(broker: KombuBroker | None) -> None:
