@@ -25,7 +25,7 @@ class Desk:
     def __init__(self, *, turns: int = 1, most: int = 500) -> None:
         self.groups: list[list[int]] = []
         self.started, self.go_on = threading.Event(), threading.Event()
-        self.combiner: Combiner[int] = Combiner(self._work, turns=turns, most=most)
+        self.combiner: Combiner[Services, int] = Combiner(self._work, turns=turns, most=most)
 
     def _work(self, _: Services, items: Sequence[int]) -> None:
         self.groups.append(list(items))

@@ -77,7 +77,9 @@ _CLOSING = {"{{": "}}", "{%": "%}"}
 _OPENING = re.compile(r"\{\{|\{%")
 _PLACEHOLDER = re.compile(r"\{\{[ \t]*([A-Za-z_][A-Za-z0-9_]*)[ \t]*\}\}")
 #: Not names, in Liquid.
-_WORDS = frozenset({"true", "false", "nil", "null", "none", "empty", "blank", "and", "or", "not", "contains", "in", "if", "else"})
+_WORDS = frozenset(
+    {"true", "false", "nil", "null", "none", "empty", "blank", "and", "or", "not", "contains", "in", "if", "else"}
+)
 #: Above these, Liquid's own bounds decide.
 _PLAIN_LENGTH, _LONG_NUMBER = 5_000, 10**18
 

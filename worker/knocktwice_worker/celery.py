@@ -14,7 +14,7 @@ from kombu import Queue as KombuQueue
 from kombu.transport import redis as kombu_redis
 
 from knocktwice_shared.names import ROUTES, Queue, Task
-from knocktwice_worker import config, logs, services
+from knocktwice_worker import broker, config, logs, services
 from knocktwice_worker.dispatcher import Dispatcher
 
 if TYPE_CHECKING:
@@ -23,24 +23,7 @@ if TYPE_CHECKING:
 settings = config.load()
 
 
-class _Channel(kombu_redis.Channel):
-    """kombu's channel, which makes a Redis client for each command, with one that is kept.
-
-    A client of redis-py 8 takes longer to make than a command takes.
-    """
-
-    _kept: Any = None
-
-    def _create_client(self, asynchronous: bool = False) -> Any:
-        if asynchronous:
-            return super()._create_client(asynchronous=True)
-        # A lost connection brings a new pool.
-        if self._kept is None or self._kept.connection_pool is not self.pool:
-            self._kept = super()._create_client()
-        return self._kept
-
-
-kombu_redis.Transport.Channel = _Channel
+kombu_redis.Transport.Channel = broker.Channel
 
 # Flower listens on every interface unless told otherwise, and its pages have no password by default. It reads this after
 # loading us, so that the stock command is safe too.

@@ -15,18 +15,17 @@ from functools import wraps
 from typing import TYPE_CHECKING, Generic, ParamSpec, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from knocktwice_worker.services import Services
+    from collections.abc import Callable
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
+_C = TypeVar("_C")
 _T = TypeVar("_T")
 
 
 @dataclass(eq=False, slots=True)
-class _Entry(Generic[_T]):
-    services: Services
+class _Entry(Generic[_C, _T]):
+    context: _C
     item: _T
     size: int
     taken: bool = False
@@ -34,25 +33,25 @@ class _Entry(Generic[_T]):
     error: BaseException | None = None
 
 
-class Combiner(Generic[_T]):
+class Combiner(Generic[_C, _T]):
     """Works on what many threads bring, together.
 
     Args:
-        work: takes services and items; safe to repeat.
+        work: takes a context, such as the services, and items; safe to repeat. Only items of one context go together.
         turns: how many threads may work at once.
         most: total size of what is worked on together; a single larger item goes alone.
     """
 
-    def __init__(self, work: Callable[[Services, Sequence[_T]], None], *, turns: int, most: int) -> None:
+    def __init__(self, work: Callable[[_C, list[_T]], None], *, turns: int, most: int) -> None:
         self._work = work
         self._most = most
         self._turns = threading.BoundedSemaphore(turns)
         self._lock = threading.Lock()
-        self._pile: deque[_Entry[_T]] = deque()
+        self._pile: deque[_Entry[_C, _T]] = deque()
 
-    def run(self, services: Services, item: _T, *, size: int) -> None:
+    def run(self, context: _C, item: _T, *, size: int) -> None:
         """Return when the item's work is done, or raise what stopped it."""
-        entry = _Entry(services, item, size)
+        entry = _Entry(context, item, size)
         with self._lock:
             self._pile.append(entry)
         with self._turns:
@@ -63,22 +62,22 @@ class Combiner(Generic[_T]):
         if entry.error is not None:
             raise entry.error
 
-    def _take(self) -> list[_Entry[_T]]:
-        taken: list[_Entry[_T]] = []
+    def _take(self) -> list[_Entry[_C, _T]]:
+        taken: list[_Entry[_C, _T]] = []
         size = 0
         with self._lock:
             while self._pile:
                 first = self._pile[0]
-                if taken and (size + first.size > self._most or first.services is not taken[0].services):
+                if taken and (size + first.size > self._most or first.context is not taken[0].context):
                     break
                 taken.append(self._pile.popleft())
                 first.taken = True
                 size += first.size
         return taken
 
-    def _do(self, entries: list[_Entry[_T]]) -> None:
+    def _do(self, entries: list[_Entry[_C, _T]]) -> None:
         try:
-            self._work(entries[0].services, [entry.item for entry in entries])
+            self._work(entries[0].context, [entry.item for entry in entries])
         except Exception as error:  # noqa: BLE001 - raised again in the thread whose item it was
             if len(entries) > 1:
                 # One of them is to blame, and the others must not suffer for it.

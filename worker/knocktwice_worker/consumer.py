@@ -27,6 +27,9 @@ log = structlog.get_logger(__name__)
 _UNEXPECTED = (AttributeError, ValueError, KeyError, TypeError)
 
 
+_EVENTS_EVERY_S = 0.2
+
+
 class _ForgivingBase64(virtual.base.Base64):
     """Leaves a body as it is that is not Base64, so that there is a message to park. kombu's own ends the worker."""
 
@@ -43,6 +46,7 @@ class Consumer(CeleryConsumer):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.connection_errors: tuple[type[BaseException], ...] = (*self.connection_errors, *_UNEXPECTED)
+        self._events_planned = False
         virtual.Channel.codecs = {"base64": _ForgivingBase64()}
 
     def on_connection_error_after_connected(self, exc: Exception) -> None:
@@ -52,9 +56,22 @@ class Consumer(CeleryConsumer):
         except _UNEXPECTED as error:
             log.info("connection given up", error=type(error).__name__)
 
+    def on_send_event_buffered(self) -> None:
+        """Send Flower's events in groups, some times a second; Celery sends them with each turn of its loop."""
+        if self.hub and not self._events_planned:
+            self._events_planned = True
+            self.hub.call_later(_EVENTS_EVERY_S, self._send_events)
+
+    def _send_events(self) -> None:
+        self._events_planned = False
+        if self.event_dispatcher:
+            self.event_dispatcher.flush()
+
     def create_task_handler(self, *args: Any, **kwargs: Any) -> Callable[[Any], None]:
         """Wrap Celery's handler: whatever it stumbles over is parked."""
         handle = super().create_task_handler(*args, **kwargs)
+        # A new connection comes with a new plan.
+        self._events_planned = False
 
         def handle_or_park(message: Any) -> None:
             try:
