@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import time
+from dataclasses import replace
 from datetime import timedelta
 from importlib.resources import files
 from pathlib import Path
@@ -183,3 +185,25 @@ def test_the_sandbox_takes_what_we_send_letter_by_letter(channel: tuple[FcmChann
     )
     ours = encode(push, now=NOW)
     assert {**received.message, "apns": None} == {**ours, "apns": None}
+
+
+def test_a_push_that_shares_its_form_with_others_is_what_it_would_be_alone(
+    channel: tuple[FcmChannel, Sandbox],
+) -> None:
+    fcm, _ = channel
+    fcm.authorize()
+    first = PushMessage("id-1", "r" * 40, 'Say "hi"\n', "{0} \\u0041 €🎉", timedelta(minutes=5), {"page": "7"})
+    pushes = [
+        first,
+        replace(first, notification_id="id-2", registration="s" * 50, title="", body="\u2028\x01"),
+        replace(first, registration="f" * 22),
+        replace(first, data={"page": "8"}),
+        replace(first, link="https://example.com/a"),
+        replace(first, image="https://example.com/a.png"),
+        replace(first, ttl=timedelta(minutes=6)),
+        first,
+    ]
+    for push in pushes:
+        before = time.time()
+        sent = json.loads(fcm.request(push).body)["message"]
+        assert sent in [encode(push, now=second) for second in {before, time.time()}]

@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from liquid.exceptions import LiquidError
 
 from knocktwice_shared.errors import InvalidMessage
 from knocktwice_shared.messages import PUSH_BYTES_LIMIT, SMS_CHARS_LIMIT, Push
+from knocktwice_worker.bounded_liquid import BrokenTemplate, compile_template, fill, is_template
 from knocktwice_worker.content import fingerprint, render
 
 
@@ -84,6 +86,46 @@ def test_a_broken_template_is_refused(template: str) -> None:
 def test_a_template_that_would_eat_the_worker_is_stopped(template: str) -> None:
     with pytest.raises(InvalidMessage, match="limit reached"):
         body(template, many=list(range(2_000)))
+
+
+@given(
+    st.lists(
+        st.sampled_from(
+            [
+                "{{ name }}",
+                "{{name}}",
+                "{{ order }}",
+                "{{ nil }}",
+                "{{ name | upcase }}",
+                "{{- name -}}",
+                "{{ a.b }}",
+                "{{ 'x' }}",
+            ]
+        )
+        | st.text(st.sampled_from("ab {}%|-\n\r'€"), max_size=4),
+        max_size=5,
+    ).map("".join),
+    st.dictionaries(
+        st.sampled_from(["name", "order", "nil", "a"]),
+        st.text(max_size=5)
+        | st.integers()
+        | st.booleans()
+        | st.none()
+        | st.floats(allow_nan=False)
+        | st.just({"b": 1}),
+    ),
+)
+def test_the_short_way_says_what_liquid_says(text: str, params: dict[str, Any]) -> None:
+    def liquid() -> str:
+        return compile_template(text).render(dict(params)) if is_template(text) else text
+
+    try:
+        said = liquid()
+    except (BrokenTemplate, LiquidError):
+        with pytest.raises((BrokenTemplate, LiquidError)):
+            fill(text, params)
+    else:
+        assert fill(text, params) == said
 
 
 def test_a_default_stands_in_for_a_missing_value() -> None:

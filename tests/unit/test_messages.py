@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from knocktwice_shared.errors import InvalidMessage, UnsupportedVersion
 from knocktwice_shared.messages import (
+    JSON_BYTES_LIMIT,
     Category,
     ConsentSet,
     DeviceRegistered,
@@ -444,6 +445,28 @@ def test_any_json_anywhere_in_a_message_is_accepted_or_refused_by_name(
     assert refused.field
     str(refused).encode()
     assert "\0" not in str(refused)
+
+
+@given(
+    st.dictionaries(
+        st.text(max_size=8) | st.just("__type__"), st.text() | st.integers() | st.none() | st.floats(), max_size=25
+    )
+)
+def test_params_that_are_accepted_can_be_stored(params: dict[str, Any]) -> None:
+    try:
+        (recipient,) = parse_batch(
+            {
+                **BATCH,
+                "content": {"push": {"title": "t", "body": "b"}},
+                "recipients": [{"id": ID, "user": "u", "params": params}],
+            }
+        ).recipients
+    except InvalidMessage:
+        return
+    encoded = json.dumps(recipient.params, ensure_ascii=False, allow_nan=False).encode()
+    assert len(encoded) <= JSON_BYTES_LIMIT
+    assert "\0" not in "".join([*params, *(v for v in params.values() if isinstance(v, str))])
+    assert "__type__" not in params
 
 
 @given(JSON)

@@ -218,7 +218,8 @@ def fill(text: str, params: Mapping[str, Any]) -> str:
                 break
         else:
             together = "".join(filled)
-            if len(together) <= _PLAIN_LENGTH:
+            # Liquid writes each line end as a line feed.
+            if len(together) <= _PLAIN_LENGTH and "\r" not in together:
                 return together
     return compile_template(text).render(dict(params))
 
