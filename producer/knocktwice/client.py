@@ -260,6 +260,21 @@ class Client:
             draft = drafts.audience("set_consent", user=user, marketing=granted, source=source)
         self._send([draft])
 
+    def erase_user(self, user: str) -> None:
+        """Erase a person: who they are, devices, number, tags, consent, and whom, what and where in all their notifications.
+
+        What waits for them is cancelled. How many notifications there were, when, and how they ended stays. What was said
+        before this call and arrives after it is void; what is said after it is about somebody new.
+
+        Args:
+            user: your own id of the person.
+
+        Raises:
+            InvalidMessage: the argument is wrong.
+            BrokerUnavailable: call again; repeats change nothing.
+        """
+        self._change("erase_user", user=user)
+
     def close(self) -> None:
         """Close the connection. A later call opens another."""
         self._broker.close()

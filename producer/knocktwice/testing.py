@@ -20,6 +20,7 @@ from knocktwice_shared.messages import (
     DeviceUnregistered,
     PhoneBound,
     TagsSet,
+    UserErased,
     parse_audience,
     parse_batch,
     parse_cancellation,
@@ -108,12 +109,19 @@ class RecordingClient(Client):
                 now[change.registration] = change
             elif isinstance(change, DeviceUnregistered):
                 now.pop(change.registration, None)
+            elif isinstance(change, UserErased):
+                now = {name: device for name, device in now.items() if device.user != change.user}
         return now
 
     @property
     def phones(self) -> dict[str, str]:
         """The numbers bound now, by user."""
-        bound = {change.user: change.phone for change in self.changes if isinstance(change, PhoneBound)}
+        bound: dict[str, str | None] = {}
+        for change in self.changes:
+            if isinstance(change, PhoneBound):
+                bound[change.user] = change.phone
+            elif isinstance(change, UserErased):
+                bound.pop(change.user, None)
         return {user: phone for user, phone in bound.items() if phone is not None}
 
     @property
@@ -124,13 +132,20 @@ class RecordingClient(Client):
             if isinstance(change, TagsSet):
                 merged = now.get(change.user, {}) | dict(change.tags)
                 now[change.user] = {name: value for name, value in merged.items() if value is not None}
+            elif isinstance(change, UserErased):
+                now.pop(change.user, None)
         return now
 
     @property
     def consents(self) -> dict[str, str]:
         """Where each user agreed to marketing who agrees to it now."""
-        now = {change.user: change for change in self.changes if isinstance(change, ConsentSet)}
-        return {user: change.source for user, change in now.items() if change.marketing}
+        now: dict[str, str] = {}
+        for change in self.changes:
+            if isinstance(change, ConsentSet) and change.marketing:
+                now[change.user] = change.source
+            elif isinstance(change, ConsentSet | UserErased):
+                now.pop(change.user, None)
+        return now
 
     def assert_notified(self, user: str) -> Notification:
         """Return the last notification for ``user``, or fail saying who was notified instead."""

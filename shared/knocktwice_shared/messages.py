@@ -249,7 +249,15 @@ class ConsentSet:
     at: datetime
 
 
-AudienceChange = DeviceRegistered | DeviceUnregistered | PhoneBound | TagsSet | ConsentSet
+@dataclass(frozen=True, slots=True)
+class UserErased:
+    """All that was said about a user until ``at`` is void, and what is kept of it goes."""
+
+    user: str
+    at: datetime
+
+
+AudienceChange = DeviceRegistered | DeviceUnregistered | PhoneBound | TagsSet | ConsentSet | UserErased
 
 
 def parse_batch(wire: object) -> Batch:
@@ -516,7 +524,10 @@ def _change(value: object, path: str) -> AudienceChange:
             source=_text(raw.get("source"), f"{path}.source", 200),
             at=_time(raw.get("at"), f"{path}.at"),
         )
-    known = "register_device, unregister_device, bind_phone, set_tags, set_consent"
+    if kind == "erase_user":
+        raw = _object(value, path, {"change", "user", "at"})
+        return UserErased(_text(raw.get("user"), f"{path}.user", 200), _time(raw.get("at"), f"{path}.at"))
+    known = "register_device, unregister_device, bind_phone, set_tags, set_consent, erase_user"
     raise InvalidMessage(f"{path}.change", f"must be one of {known}")
 
 

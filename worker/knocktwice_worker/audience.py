@@ -6,10 +6,12 @@ Changes carry the time they happened; the latest wins, in whatever order they co
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, text
 
+from knocktwice_shared.errors import InvalidMessage
 from knocktwice_shared.messages import (
     AudienceChange,
     ConsentSet,
@@ -17,14 +19,27 @@ from knocktwice_shared.messages import (
     DeviceUnregistered,
     PhoneBound,
     TagsSet,
+    UserErased,
 )
 from knocktwice_worker.quiet import country
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from datetime import timedelta
 
     from knocktwice_shared.messages import ReceiptEvent
+
+#: Most tags of one user, and their size as JSON. GIN indexes and whoever reads them have to carry them.
+TAGS_LIMIT, TAGS_BYTES_LIMIT = 250, 16_384
+#: Most names of tags that one user has or had, while a late message about a removed one may still come.
+TAG_NAMES_LIMIT = 1_000
+#: How long traces of what is no more are kept: no late message can contradict it any more.
+TRACE = timedelta(days=90)
+
+_TAGS_SIZE = text("""
+SELECT (SELECT count(*) FROM jsonb_object_keys(tags)) AS tags, octet_length(CAST(tags AS text)) AS bytes,
+       (SELECT count(*) FROM jsonb_object_keys(field_times)) AS names
+FROM users WHERE id = ANY(:users) ORDER BY id
+""")
 
 _USERS = text("INSERT INTO users (id) SELECT unnest(:ids) ORDER BY 1 ON CONFLICT DO NOTHING")
 
@@ -82,7 +97,10 @@ UPDATE users u SET updated_at = knocktwice_now(), (tags, locale, time_zone, fiel
            jsonb_object_agg(substr(f.name, 6), f.value) FILTER (WHERE starts_with(f.name, 'tags.')), '{}')),
          coalesce(max(f.value #>> '{}') FILTER (WHERE f.name = 'locale'), u.locale),
          coalesce(max(f.value #>> '{}') FILTER (WHERE f.name = 'time_zone'), u.time_zone),
-         u.field_times || coalesce(jsonb_object_agg(f.name, clock.at), '{}')
+         (SELECT coalesce(jsonb_object_agg(t.key, t.value), '{}') FROM jsonb_each(u.field_times) AS t
+          WHERE NOT starts_with(t.key, 'tags.') OR u.tags ? substr(t.key, 6)
+             OR CAST(t.value #>> '{}' AS timestamptz) > knocktwice_now() - interval '90 days')
+         || coalesce(jsonb_object_agg(f.name, clock.at), '{}')
   FROM jsonb_each(CAST(:fields AS jsonb)) AS f(name, value)
   WHERE coalesce(CAST(u.field_times ->> f.name AS timestamptz) <= clock.at, true))
 FROM (SELECT least(CAST(:at AS timestamptz), knocktwice_now()) AS at) clock
@@ -148,7 +166,7 @@ def apply(conn: Connection, changes: Sequence[AudienceChange]) -> None:
 
     A registration has one owner: registering it for another user moves it there.
     """
-    people = sorted({c.user for c in changes if not isinstance(c, DeviceUnregistered)})
+    people = sorted({c.user for c in changes if not isinstance(c, DeviceUnregistered | UserErased)})
     if people:
         conn.execute(_USERS, {"ids": people})
     registered = [_registered(c) for c in changes if isinstance(c, DeviceRegistered)]
@@ -170,6 +188,26 @@ def apply(conn: Connection, changes: Sequence[AudienceChange]) -> None:
     ):
         if rows:
             conn.execute(statement, sorted(rows, key=lambda row: (row[key], row["at"])))
+    if described:
+        _require_bounded_tags(conn, sorted({c.user for c in changes if isinstance(c, TagsSet)}))
+
+
+def _require_bounded_tags(conn: Connection, users: Sequence[str]) -> None:
+    for row in conn.execute(_TAGS_SIZE, {"users": users}):
+        if row.tags > TAGS_LIMIT:
+            problem = f"would make {row.tags} tags of one user; {TAGS_LIMIT} at most. Remove some, by null"
+        elif row.bytes > TAGS_BYTES_LIMIT:
+            problem = (
+                f"would make {row.bytes} bytes of tags of one user; {TAGS_BYTES_LIMIT} at most. Remove some, by null"
+            )
+        elif row.names > TAG_NAMES_LIMIT:
+            problem = (
+                f"would make {row.names} names of tags, removed ones included, of one user in "
+                f"{TRACE.days} days; {TAG_NAMES_LIMIT} at most. Put what changes into the value, not into the name"
+            )
+        else:
+            continue
+        raise InvalidMessage("changes.tags", problem)
 
 
 def _registered(change: DeviceRegistered) -> dict[str, object]:

@@ -16,6 +16,7 @@ from knocktwice_worker.combine import at_most
 from knocktwice_worker.content import fingerprint, render_sms
 from knocktwice_worker.lifecycle import FALL_BACK, DeliveryState, Facts, Verdict, decide
 from knocktwice_worker.limits import Answer, Ask, LimitsUnavailable, count_in_postgres
+from knocktwice_worker.opt_outs import suppressed
 from knocktwice_worker.quiet import country, zones_of
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ def check(services: Services, ids: Sequence[str]) -> list[str]:
             return []
         batches = store.contents(conn, (row.batch_id for row in rows))
         cases = [_consider(row, batches[str(row.batch_id)], services.settings) for row in rows]
+        _keep_suppressed(services, conn, [c for c in cases if c.reservation and c.row.user_id is None])
         _hold_quiet(services, conn, [c for c in cases if c.reservation and c.category is Category.MARKETING])
         asking = [case for case in cases if case.reservation]
         _apply_limits(services, conn, asking, rows[0].now)
@@ -132,6 +134,14 @@ def release(services: Services, asks: Sequence[Ask], now: datetime) -> None:
         services.limits.release(asks, now)
     except RedisError:
         log.warning("counts not released", messages=len(asks))
+
+
+def _keep_suppressed(services: Services, conn: Connection, cases: Sequence[_Case]) -> None:
+    """Respect the opt-outs of erased people. Users' numbers were asked for when they were bound; these were given inline."""
+    gone = suppressed(conn, {case.row.number for case in cases}, services.limits.limits.secret)
+    for case in cases:
+        if case.row.number in gone:
+            case.verdict, case.reservation = Verdict.OPTED_OUT, None
 
 
 def _hold_quiet(services: Services, conn: Connection, cases: Sequence[_Case]) -> None:

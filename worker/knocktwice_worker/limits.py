@@ -135,6 +135,13 @@ class RedisLimits:
             )
         pipe.execute()
 
+    def forget(self, numbers: Sequence[str], now: datetime) -> None:
+        """Drop the counters of numbers whose owner is erased. What a text holds a number for is over in no time by itself."""
+        days = [self.limits.day(now + timedelta(days=shift))[0] for shift in (-1, 0, 1)]
+        keys = [self.limits.keys(Ask("", number, b""), day)[1] for number in numbers for day in days]
+        if keys:
+            self._redis.delete(*keys)
+
     def _call(self, asks: Sequence[Ask], now: datetime, known: list[tuple[list[str], str]] | None) -> list[bytes]:
         day, _, end = self.limits.day(now)
         hold_ms = int(self.limits.same_content.total_seconds() * 1000)

@@ -120,6 +120,26 @@ opt_outs = Table(
     _time("created_at", required=True),
 )
 
+# Numbers of people who were erased and had opted out. A keyed hash, so that nobody can read whom; see ``erasure.py``.
+suppressions = Table(
+    "suppressions",
+    metadata,
+    Column("number", LargeBinary, primary_key=True),
+    _time("created_at", required=True),
+)
+
+# Who was erased, as a keyed hash, so that an older message arriving late does not bring the person back.
+erasures = Table(
+    "erasures",
+    metadata,
+    Column("person", LargeBinary, primary_key=True),
+    # What was said until then is void.
+    Column("erased_at", DateTime(timezone=True), nullable=False),
+    _time("noted_at", required=True),
+    # serves: workers learning of new ones
+    Index("erasures_noted_at_idx", "noted_at"),
+)
+
 segments = Table(
     "segments",
     metadata,
@@ -174,6 +194,14 @@ notifications = Table(
     Index(
         "notifications_key_idx", "key", unique=True, postgresql_where=text("key IS NOT NULL AND state <> 'duplicate'")
     ),
+    # serves: erasing a person, by user or by a number given inline; a notification has one of them at most
+    Index(
+        "notifications_person_idx",
+        text("coalesce(user_id, phone)"),
+        postgresql_where=text("coalesce(user_id, phone) IS NOT NULL"),
+    ),
+    # serves: whether anything still refers to a batch, when old ones are deleted or a person is erased
+    Index("notifications_batch_id_idx", "batch_id"),
 )
 
 deliveries = Table(

@@ -13,6 +13,7 @@ from psycopg2.extensions import new_type, register_type
 from knocktwice_worker import config, embedded
 from knocktwice_worker.channels.fcm import FcmChannel
 from knocktwice_worker.channels.twilio import TwilioSmsChannel
+from knocktwice_worker.erased import Erased
 from knocktwice_worker.limits import Limits, RedisLimits
 from knocktwice_worker.pacing import Pace
 from knocktwice_worker.transport import Transport
@@ -57,6 +58,11 @@ class Services:
                 secret=secret(settings).encode(),
             ),
         )
+
+    @cached_property
+    def erased(self) -> Erased:
+        """Who was erased."""
+        return Erased(self.engine, secret(self.settings).encode())
 
     @cached_property
     def transport(self) -> Transport:

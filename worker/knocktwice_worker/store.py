@@ -119,9 +119,10 @@ ON CONFLICT DO NOTHING
 RETURNING id, state
 """)
 
+# Without the key: the first one holds it, and there it can be found and erased.
 _INSERT_DUPLICATES = text("""
 INSERT INTO notifications (id, batch_id, user_id, phone, params, key, state, reason, finished_at)
-SELECT r.id, r.batch, NULL, NULL, '{}', r.key, 'duplicate', 'key already used by ' || first.id, knocktwice_now()
+SELECT r.id, r.batch, NULL, NULL, '{}', NULL, 'duplicate', 'key already used by ' || first.id, knocktwice_now()
 FROM unnest(CAST(:ids AS uuid[]), CAST(:batches AS uuid[]), CAST(:keys AS text[])) AS r(id, batch, key)
 JOIN notifications first ON first.key = r.key AND first.key IS NOT NULL AND first.state <> 'duplicate'
 ON CONFLICT DO NOTHING

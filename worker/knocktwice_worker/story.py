@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 from sqlalchemy import Connection, Row, text
 
@@ -70,6 +71,15 @@ class Story:
     moments: Sequence[Moment]
 
 
+_BY_ID = text("SELECT n.*, b.category FROM notifications n JOIN batches b ON b.id = n.batch_id WHERE n.id = :wanted")
+
+# In the words of the index that makes a key unique, or every notification would be read.
+_BY_KEY = text("""
+SELECT n.*, b.category FROM notifications n JOIN batches b ON b.id = n.batch_id
+WHERE n.key = :wanted AND n.state <> 'duplicate'
+""")
+
+
 def tell(conn: Connection, id_or_key: str) -> Story | None:
     """Return the story of a notification.
 
@@ -79,17 +89,7 @@ def tell(conn: Connection, id_or_key: str) -> Story | None:
     Returns:
         ``None`` when there is none. One that is accepted but not yet in Postgres is not there.
     """
-    found = conn.execute(
-        text("""
-        SELECT n.*, b.category FROM notifications n JOIN batches b ON b.id = n.batch_id
-        WHERE CAST(n.id AS text) = :wanted OR n.key = :wanted ORDER BY n.state = 'duplicate', n.id LIMIT 1
-        """)
-        if not _is_uuid(id_or_key)
-        else text(
-            "SELECT n.*, b.category FROM notifications n JOIN batches b ON b.id = n.batch_id WHERE n.id = :wanted"
-        ),
-        {"wanted": id_or_key},
-    ).first()
+    found = _by_id(conn, id_or_key) or conn.execute(_BY_KEY, {"wanted": id_or_key}).first()
     if found is None:
         return None
     steps = _rows(conn, "deliveries", found.id, "step")
@@ -111,14 +111,11 @@ def mask(number: str) -> str:
     return f"{number[:5]}•••{number[-2:]}"
 
 
-def _is_uuid(value: str) -> bool:
-    from uuid import UUID
-
+def _by_id(conn: Connection, id_: str) -> Row[Any] | None:
     try:
-        UUID(value)
-    except ValueError:
-        return False
-    return True
+        return conn.execute(_BY_ID, {"wanted": str(UUID(id_))}).first()
+    except ValueError:  # not an id, so it is a key
+        return None
 
 
 def _rows(conn: Connection, table: str, id_: object, order: str) -> Sequence[Row[Any]]:

@@ -17,7 +17,7 @@ from sqlalchemy.exc import InterfaceError, OperationalError
 from knocktwice_shared.errors import InvalidMessage, KnocktwiceError
 from knocktwice_shared.messages import parse_audience, parse_batch, parse_cancellation, parse_receipts
 from knocktwice_shared.names import Task
-from knocktwice_worker import audience, fallback, inbox, push, receipts, reconcile, sms, store
+from knocktwice_worker import audience, erasure, fallback, inbox, push, receipts, reconcile, sms, store
 from knocktwice_worker.celery import app, publish
 from knocktwice_worker.services import Services, services
 
@@ -62,6 +62,8 @@ def _producer_task(name: Task) -> Callable[[Callable[[Services, object], None]],
             try:
                 work(here, message)
                 inbox.remove(here, id_)
+            except erasure.Unsettled:
+                log.info("message stays in the inbox until it is done", task=name.value, message_id=id_)
             except InvalidMessage as error:
                 log.warning("message parked", task=name.value, message_id=id_, field=error.field)
                 inbox.park(here, id_, name.value, str(error), message)
@@ -85,7 +87,7 @@ def _reported(name: Task, error: Exception, **facts: Any) -> TaskFailed:
 @_producer_task(Task.SEND_PUSH)
 def send_push(here: Services, message: object) -> None:
     """Write a batch's rows and countdowns, then push it."""
-    push.send(here, parse_batch(message))
+    push.send(here, erasure.without_erased(here, parse_batch(message)))
 
 
 @_task(Task.RESUME_PUSH)
@@ -131,10 +133,13 @@ def cancel(here: Services, message: object) -> None:
 
 @_producer_task(Task.UPDATE_AUDIENCE)
 def update_audience(here: Services, message: object) -> None:
-    """Register and unregister devices, bind phones, set tags and consent."""
+    """Register and unregister devices, bind phones, set tags and consent, erase people."""
     changes = parse_audience(message)
     with here.engine.begin() as conn:
-        audience.apply(conn, changes)
+        valid = erasure.still_valid(here, conn, changes)
+        audience.apply(conn, valid)
+        erasure.restore_opt_outs(here, conn, valid)
+    erasure.erase_all(here, changes)
 
 
 @app.task(name=Task.HOUSEKEEPING.value, shared=False)

@@ -1,0 +1,99 @@
+"""Parked messages, once a person in them is to be erased."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from sqlalchemy import Engine
+
+#: Parked messages read at once; each may hold 500 people.
+_PAGE = 100
+
+_READ = text("""
+SELECT id, payload FROM dead_letters WHERE id > :after AND payload LIKE ANY(:patterns) ORDER BY id LIMIT :page
+""")
+_WRITE = text("UPDATE dead_letters SET payload = :payload, reason = split_part(reason, ':', 1) WHERE id = :id")
+
+
+#: The application's own objects: what is said in them is about whoever the object around them names.
+_OWN = {"params", "data", "tags", "reference"}
+
+
+@dataclass(frozen=True, slots=True)
+class _Person:
+    user: str
+    numbers: frozenset[str]
+    registrations: frozenset[str]
+
+    def patterns(self) -> list[str]:
+        """Return what a payload is like that may name them; people write all kinds of things between digits."""
+        texts = [_literal(form) for value in (self.user, *self.registrations) for form in _written(value)]
+        return [f"%{text_}%" for text_ in (*texts, *("%".join(number) for number in self.numbers))]
+
+    def is_(self, value: object) -> bool:
+        """Whether a value stands for them."""
+        if not isinstance(value, str):
+            return False
+        digits = "".join(c for c in value if c.isdigit() or c == "+")
+        return value == self.user or value in self.registrations or digits in self.numbers
+
+    def is_named_by(self, item: dict[str, Any]) -> bool:
+        """Whether an object is about them."""
+        values = (value for name, value in item.items() if name not in _OWN)
+        return any(self.is_(v) or (isinstance(v, list) and any(map(self.is_, v))) for v in values)
+
+
+def erase(engine: Engine, user: str, numbers: Iterable[str], registrations: Iterable[str]) -> int:
+    """Take a person out of parked messages; return out of how many.
+
+    Of a message that can be read, what is about the person goes and the rest stays. One that cannot be read is emptied.
+    """
+    person = _Person(user, frozenset(numbers), frozenset(registrations))
+    after, changed = 0, 0
+    while True:
+        with engine.begin() as conn:
+            rows = conn.execute(_READ, {"after": after, "patterns": person.patterns(), "page": _PAGE}).all()
+            if not rows:
+                return changed
+            after = rows[-1].id
+            for row in rows:
+                left = _without(row.payload, person)
+                if left != row.payload:
+                    conn.execute(_WRITE, {"id": row.id, "payload": left})
+                    changed += 1
+
+
+def _without(payload: str, person: _Person) -> str:
+    try:
+        decoded = json.loads(payload)
+    except (ValueError, RecursionError):
+        return ""
+    left = _pruned(decoded, person)
+    return payload if left == decoded else json.dumps(left)
+
+
+def _pruned(value: Any, person: _Person) -> Any:
+    """Return a value without the objects that name the person."""
+    if isinstance(value, list):
+        return [_pruned(i, person) for i in value if not (isinstance(i, dict) and person.is_named_by(i))]
+    if isinstance(value, dict):
+        if person.is_named_by(value):
+            return {}
+        return {name: item if name in _OWN else _pruned(item, person) for name, item in value.items()}
+    return "" if person.is_(value) else value
+
+
+def _written(value: str) -> set[str]:
+    """Return a text as JSON writes it, with and without escapes."""
+    return {json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1]}
+
+
+def _literal(text_: str) -> str:
+    return text_.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
