@@ -1,0 +1,291 @@
+"""A person who is erased is nowhere: not in any table, not in Redis, not when old messages arrive late. Counts stay."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+import pytest
+import sqlalchemy as sa
+
+from knocktwice_shared.ids import uuid7
+from knocktwice_shared.messages import (
+    ConsentSet,
+    DeviceRegistered,
+    PhoneBound,
+    Receipt,
+    ReceiptEvent,
+    TagsSet,
+    UserErased,
+    parse_batch,
+)
+from knocktwice_shared.names import key_name
+from knocktwice_worker import audience, erasure, fallback, opt_outs, push, sms, store
+from knocktwice_worker.schema import metadata
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from clock import Clock
+    from knocktwice_shared.messages import AudienceChange
+    from knocktwice_worker.services import Services
+
+ADA, BOB = "user-ADA", "user-BOB"
+ADAS, BOBS = "+16505550181", "+16505550182"
+#: All by which somebody could tell that it was Ada.
+SECRETS = (ADA, ADAS, ADAS[1:], "reg-ADA", "Lovelace")
+
+
+class Town:
+    """Two people, and what happens to them, by the worker's own functions."""
+
+    def __init__(self, here: Services, clock: Clock) -> None:
+        self.here, self.clock = here, clock
+
+    def say(self, *changes: AudienceChange) -> None:
+        """Take up changes as the worker's task does."""
+        with self.here.engine.begin() as conn:
+            valid = erasure.still_valid(self.here, conn, changes)
+            audience.apply(conn, valid)
+            erasure.restore_opt_outs(self.here, conn, valid)
+        erasure.erase_all(self.here, changes)
+
+    def settle(self, at: datetime) -> None:
+        """Erase Ada to the end, as the sweep brings the message back."""
+        with pytest.raises(erasure.Unsettled):
+            self.say(UserErased(ADA, at))
+        self.clock.advance(erasure.SETTLED)
+        self.say(UserErased(ADA, at))
+
+    def wire(self, *people: dict[str, Any], after: float = 0, when: str = "not_clicked") -> dict[str, Any]:
+        return {
+            "v": 1,
+            "id": str(uuid7()),
+            # What is written for one person alone may name them.
+            "content": {
+                "push": {"title": "For Lovelace" if len(people) == 1 else "For all", "body": "Dear {{ name }}"},
+                "sms": {"text": "Lovelace!" if len(people) == 1 else "All!"},
+            },
+            "plan": [{"channel": "sms", "when": when, "after_s": after}],
+            "reference": {"customer": "Lovelace"} if len(people) == 1 else {},
+            "recipients": [{"id": str(uuid7()), "params": {"name": "Lovelace"}} | person for person in people],
+        }
+
+    def send(self, *people: dict[str, Any], after: float = 0, when: str = "not_clicked") -> list[str]:
+        batch = parse_batch(self.wire(*people, after=after, when=when))
+        push.send(self.here, erasure.without_erased(self.here, batch))
+        return [str(r.id) for r in batch.recipients]
+
+    def text(self, ids: Sequence[str]) -> None:
+        sms.send(self.here, fallback.check(self.here, ids))
+
+    def states(self) -> dict[tuple[str, str], int]:
+        rows = self.rows(
+            "SELECT n.state, d.state, count(*) FROM notifications n JOIN deliveries d ON n.id = notification_id AND step = 1 GROUP BY 1, 2"
+        )
+        return {(notification, delivery): count for notification, delivery, count in rows}
+
+    def rows(self, query: str) -> list[tuple[Any, ...]]:
+        with self.here.engine.connect() as conn:
+            return [tuple(row) for row in conn.execute(sa.text(query))]
+
+    def traces(self, secrets: Sequence[str] = SECRETS) -> list[str]:
+        """Everything in any table or in Redis in which a secret stands."""
+        found = [
+            f"{table.name}: {row}"
+            for table in metadata.sorted_tables
+            for (row,) in self.rows(f"SELECT CAST(t AS text) FROM {table.name} t")  # noqa: S608 - our own tables
+            if any(secret in row for secret in secrets)
+        ]
+        redis = self.here.redis
+        for key in redis.keys("*"):
+            held = f"{key!r}: {redis.dump(key)!r}"
+            found += [held] if any(secret in held for secret in secrets) else []
+        return found
+
+
+@pytest.fixture
+def town(working: Services, clock: Clock) -> Iterator[Town]:
+    made = Town(working, clock)
+    at = datetime.now(UTC) - timedelta(days=1)
+    made.say(
+        DeviceRegistered(ADA, "silent-reg-ADA", at),
+        DeviceRegistered(ADA, "silent-reg-ADA-2", at),
+        DeviceRegistered(BOB, "silent-bob", at),
+        PhoneBound(ADA, ADAS, at),
+        PhoneBound(BOB, BOBS, at),
+        TagsSet(ADA, {"name": "Lovelace"}, at, locale="de-AT"),
+        TagsSet(BOB, {"name": "Babbage"}, at),
+        ConsentSet(ADA, True, "Lovelace's form", at),
+    )
+    return made
+
+
+def _live(town: Town) -> None:
+    """Let all kinds of things happen to Ada and to Bob."""
+    (clicked,) = town.send({"user": ADA, "key": "key-Lovelace"})
+    with town.here.engine.begin() as conn:
+        now = datetime.now(UTC)
+        receipts = [ReceiptEvent(UUID(clicked), kind, now, "silent-reg-ADA") for kind in Receipt]
+        store.record_receipts(conn, [*receipts, ReceiptEvent(UUID(clicked), Receipt.CLICKED, now, "silent-reg-ADA-2")])
+    town.here.redis.set(key_name("key-Lovelace"), clicked)
+    town.text(town.send({"user": ADA}, {"user": BOB, "params": {"name": "Babbage"}}))
+    town.send({"user": ADA}, {"user": BOB, "params": {"name": "Babbage"}}, after=3600)
+    # Given inline, with the number that only Ada has.
+    town.send({"phone": ADAS, "registrations": ["silent-reg-ADA"], "key": "Lovelace-inline"}, after=7200)
+    with town.here.engine.begin() as conn:
+        parked = town.wire({"user": ADA}, {"user": BOB, "params": {"name": "Babbage"}}, {"phone": "+1 (650) 555-0181"})
+        parked["content"], parked["reference"] = {"push": {"title": "t", "body": "b"}}, {}
+        for payload in (json.dumps(parked), json.dumps([[parked], {}, {}]), f"no JSON, but {ADAS} in it"):
+            store.park(conn, message_id="m", task="t", reason=f"test: {ADA}", payload=payload)
+
+
+def test_nothing_is_left_by_which_one_could_tell_who_it_was(town: Town) -> None:
+    _live(town)
+    assert len(town.traces()) > 12
+    before = town.states()
+    town.settle(datetime.now(UTC))
+    assert town.traces() == []
+    assert sum(town.states().values()) == sum(before.values()) == 6
+    assert town.rows("SELECT count(*) FROM attempts") == [(9,)]
+    assert town.rows("SELECT count(*) FROM dead_letters") == [(3,)]
+    assert town.rows("SELECT count(*) FROM dead_letters WHERE payload LIKE '%user-BOB%'") == [(2,)]
+
+
+def test_what_waits_is_cancelled_and_says_why_and_the_others_get_theirs(town: Town) -> None:
+    _live(town)
+    town.settle(datetime.now(UTC))
+    cancelled = town.rows("SELECT reason, finished_at IS NOT NULL FROM notifications WHERE state = 'cancelled'")
+    assert cancelled == [("erased", True)] * 2
+    assert town.states()["active", "scheduled"] == 1
+    assert town.rows("SELECT user_id, phone FROM notifications n WHERE state = 'active'") == [(BOB, None)]
+    assert len(town.traces([BOB])) == 7
+
+
+def test_messages_that_were_on_their_way_do_not_bring_the_person_back(town: Town) -> None:
+    said = datetime.now(UTC) - timedelta(minutes=1)
+    late, with_bob = town.wire({"user": ADA}), town.wire({"user": ADA}, {"user": BOB, "params": {"name": "Babbage"}})
+    town.settle(datetime.now(UTC))
+    town.say(
+        DeviceRegistered(ADA, "silent-reg-ADA", said),
+        PhoneBound(ADA, ADAS, said),
+        TagsSet(ADA, {"name": "Lovelace"}, said),
+        ConsentSet(ADA, True, "Lovelace's form", said),
+    )
+    for wire in (late, with_bob):
+        push.send(town.here, erasure.without_erased(town.here, parse_batch(wire)))
+    assert town.traces() == []
+    assert town.rows("SELECT state, count(*) FROM notifications GROUP BY 1 ORDER BY 1") == [
+        ("active", 1),
+        ("cancelled", 2),
+    ]
+
+
+def test_a_worker_that_does_not_know_yet_is_cleaned_up_after(town: Town) -> None:
+    assert town.here.erased.recall([ADA]) == {}
+    late = town.wire({"user": ADA})
+    with pytest.raises(erasure.Unsettled):
+        town.say(UserErased(ADA, datetime.now(UTC)))
+    push.send(town.here, parse_batch(late))
+    assert town.traces()
+    town.settle(datetime.now(UTC))
+    assert town.traces() == []
+
+
+def test_whoever_comes_back_is_somebody_new(town: Town) -> None:
+    erased = datetime.now(UTC) - timedelta(minutes=1)
+    later = erased + timedelta(seconds=30)
+    # In whatever order the news comes.
+    town.say(TagsSet(ADA, {"is": "back"}, later), DeviceRegistered(ADA, "silent-new", later))
+    town.settle(erased)
+    town.say(PhoneBound(ADA, BOBS, later))
+    (id_,) = town.send({"user": ADA})
+    assert town.rows("SELECT tags, locale FROM users WHERE id = 'user-ADA'") == [({"is": "back"}, None)]
+    assert town.rows("SELECT registration FROM devices WHERE user_id = 'user-ADA'") == [("silent-new",)]
+    assert town.rows("SELECT consented_at FROM phones WHERE user_id = 'user-ADA'") == [(None,)]
+    assert fallback.check(town.here, [id_]) == [id_]
+
+
+def test_an_opt_out_outlives_its_number_without_naming_it(town: Town) -> None:
+    with town.here.engine.begin() as conn:
+        opt_outs.add(conn, [ADAS, BOBS], "STOP")
+    town.settle(datetime.now(UTC))
+    assert town.traces() == []
+    assert town.rows("SELECT number FROM opt_outs") == [(BOBS,)]
+    # Given inline, then bound to somebody.
+    (inline,) = town.send({"phone": ADAS})
+    assert fallback.check(town.here, [inline]) == []
+    assert town.rows("SELECT state, reason FROM notifications") == [("suppressed", "opted_out")]
+    town.say(PhoneBound("new", ADAS, datetime.now(UTC)))
+    assert town.rows("SELECT number, source FROM opt_outs ORDER BY 1") == [(ADAS, "before erasure"), (BOBS, "STOP")]
+
+
+def test_an_operator_can_lift_an_opt_out_that_outlived_its_number(town: Town) -> None:
+    key = town.here.limits.limits.secret
+    with town.here.engine.begin() as conn:
+        opt_outs.add(conn, [ADAS], "STOP")
+    town.settle(datetime.now(UTC))
+    with town.here.engine.begin() as conn:
+        assert opt_outs.suppressed(conn, {ADAS, BOBS}, key) == {ADAS}
+        assert opt_outs.remove(conn, [ADAS], key) == 1
+        assert opt_outs.suppressed(conn, {ADAS}, key) == set()
+
+
+def test_a_number_that_somebody_else_has_too_stays_theirs(town: Town) -> None:
+    town.say(PhoneBound(BOB, ADAS, datetime.now(UTC)))
+    with town.here.engine.begin() as conn:
+        opt_outs.add(conn, [ADAS], "STOP")
+    town.send({"phone": ADAS}, after=3600)
+    town.settle(datetime.now(UTC))
+    assert town.rows("SELECT number FROM opt_outs") == [(ADAS,)]
+    assert town.rows("SELECT phone, state FROM notifications") == [(ADAS, "active")]
+
+
+def test_what_is_being_sent_is_erased_when_its_outcome_is_known(town: Town) -> None:
+    (id_,) = town.send({"user": ADA})
+    (reserved,) = fallback.check(town.here, [id_])
+    with town.here.engine.begin() as conn:
+        claimed, _ = store.claim_sms(conn, [reserved], timedelta(minutes=1))
+    assert claimed == [id_]
+    at = datetime.now(UTC)
+    for _ in range(2):
+        with pytest.raises(erasure.Unsettled):
+            town.say(UserErased(ADA, at))
+        town.clock.advance(erasure.SETTLED)
+    with town.here.engine.begin() as conn:
+        store.record_sms(conn, [store.SmsResult(id_, store.DeliveryState.SENT, provider_id="SM1")])
+    town.say(UserErased(ADA, at))
+    assert town.traces() == []
+    assert town.rows("SELECT state FROM notifications") == [("texted",)]
+
+
+def test_an_erasure_that_is_killed_anywhere_is_finished_by_the_next(
+    town: Town, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _live(town)
+    at = datetime.now(UTC)
+    monkeypatch.setattr(erasure, "BATCH_LIMIT", 1)
+    steps = 0
+
+    class Killed(BaseException):
+        pass
+
+    def die(*_: object) -> None:
+        nonlocal steps
+        steps -= 1
+        if steps < 0:
+            raise Killed
+
+    sa.event.listen(town.here.engine, "commit", die)
+    for kill_after in range(14):
+        steps = kill_after
+        try:
+            town.say(UserErased(ADA, at))
+        except (Killed, erasure.Unsettled):
+            continue
+    sa.event.remove(town.here.engine, "commit", die)
+    town.settle(at)
+    assert town.traces() == []
+    assert town.rows("SELECT count(*) FROM notifications") == [(6,)]
