@@ -23,10 +23,11 @@ from knocktwice_shared.messages import (
 )
 from knocktwice_shared.names import key_name
 from knocktwice_worker import audience, erasure, fallback, opt_outs, push, sms, store
+from knocktwice_worker.lifecycle import DeliveryState
 from knocktwice_worker.schema import metadata
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from clock import Clock
     from knocktwice_shared.messages import AudienceChange
@@ -107,7 +108,7 @@ class Town:
 
 
 @pytest.fixture
-def town(working: Services, clock: Clock) -> Iterator[Town]:
+def town(working: Services, clock: Clock) -> Town:
     made = Town(working, clock)
     at = datetime.now(UTC) - timedelta(days=1)
     made.say(
@@ -255,7 +256,7 @@ def test_what_is_being_sent_is_erased_when_its_outcome_is_known(town: Town) -> N
             town.say(UserErased(ADA, at))
         town.clock.advance(erasure.SETTLED)
     with town.here.engine.begin() as conn:
-        store.record_sms(conn, [store.SmsResult(id_, store.DeliveryState.SENT, provider_id="SM1")])
+        store.record_sms(conn, [store.SmsResult(id_, DeliveryState.SENT, provider_id="SM1")])
     town.say(UserErased(ADA, at))
     assert town.traces() == []
     assert town.rows("SELECT state FROM notifications") == [("texted",)]

@@ -134,6 +134,8 @@ _FORGET = (
     """),
 )
 
+_FORGET_ERASED = text("DELETE FROM erasures WHERE noted_at < knocktwice_now() - :trace")
+
 _FORGET_STALE = text("DELETE FROM devices WHERE user_id IS NOT NULL AND last_seen_at < knocktwice_now() - :stale")
 
 
@@ -144,6 +146,7 @@ def forget(conn: Connection, stale: timedelta) -> int:
         stale: how long a device may go unseen; zero: for ever.
     """
     removed = sum(conn.execute(statement).rowcount for statement in _FORGET)
+    removed += conn.execute(_FORGET_ERASED, {"trace": TRACE}).rowcount
     return removed + (conn.execute(_FORGET_STALE, {"stale": stale}).rowcount if stale else 0)
 
 

@@ -89,6 +89,14 @@ class Settings(BaseSettings):
         270, ge=0, le=3650, description="A device not seen for so many days is forgotten; FCM calls it stale by then."
     )
 
+    # What is kept
+    retention_days: int = Field(
+        90,
+        ge=0,
+        le=36_500,
+        description="What ended longer ago is deleted, with its texts, receipts and decisions; 0: never.",
+    )
+
     # FCM
     fcm_project: str | None = Field(None, description="Firebase project; empty: the credentials' own.")
     fcm_url: str = Field("https://fcm.googleapis.com", description="FCM's address; the sandbox's in tests.")
@@ -176,6 +184,11 @@ class Settings(BaseSettings):
     def device_stale(self) -> timedelta:
         """How long a device may go unseen; zero: for ever."""
         return timedelta(days=self.device_stale_days)
+
+    @property
+    def retention(self) -> timedelta:
+        """How long finished notifications are kept; zero: for ever."""
+        return timedelta(days=self.retention_days)
 
     @property
     def lease(self) -> timedelta:

@@ -20,9 +20,6 @@ if TYPE_CHECKING:
 
 #: How long a worker may not know of a new erasure.
 REFRESH = timedelta(seconds=5)
-#: How long erasures are remembered: longer than any message waits.
-REMEMBERED = timedelta(days=90)
-
 _NOTE = text("""
 INSERT INTO erasures AS e (person, erased_at) VALUES (:person, least(CAST(:at AS timestamptz), knocktwice_now()))
 ON CONFLICT (person) DO UPDATE SET

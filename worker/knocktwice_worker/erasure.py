@@ -232,6 +232,19 @@ def erase(here: Services, user: str, at: datetime) -> None:
         raise Unsettled
 
 
+_LEFT = text("""
+SELECT (SELECT count(*) FROM users WHERE id = :user) AS users,
+       (SELECT count(*) FROM devices WHERE user_id = :user) AS devices,
+       (SELECT count(*) FROM phones WHERE user_id = :user) AS phones,
+       (SELECT count(*) FROM notifications WHERE coalesce(user_id, phone) = :user AND user_id = :user) AS notifications
+""")
+
+
+def left(conn: Connection, user: str) -> dict[str, int]:
+    """Return how many rows name a user, by table: all 0 once the person is erased."""
+    return dict(conn.execute(_LEFT, {"user": user}).one()._mapping)
+
+
 def _erase_notifications(here: Services, people: dict[str, Any]) -> tuple[int, int]:
     """Return how many notifications were erased, and how many somebody is working on."""
     boundary = UUID(int=(int(people["until"].timestamp() * 1000) + 1) << 80)

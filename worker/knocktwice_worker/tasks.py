@@ -17,7 +17,7 @@ from sqlalchemy.exc import InterfaceError, OperationalError
 from knocktwice_shared.errors import InvalidMessage, KnocktwiceError
 from knocktwice_shared.messages import parse_audience, parse_batch, parse_cancellation, parse_receipts
 from knocktwice_shared.names import Task
-from knocktwice_worker import audience, erasure, fallback, inbox, push, receipts, reconcile, sms, store
+from knocktwice_worker import audience, erasure, fallback, inbox, push, receipts, reconcile, retention, sms, store
 from knocktwice_worker.celery import app, publish
 from knocktwice_worker.services import Services, services
 
@@ -149,6 +149,9 @@ def housekeeping() -> None:
         here = services()
         with here.engine.begin() as conn:
             removed = audience.forget(conn, here.settings.device_stale)
+        purged = retention.purge(here.engine, here.settings.retention)
+        if purged.more:
+            housekeeping.apply_async()
     except Exception as error:
         raise _reported(Task.HOUSEKEEPING, error) from None
     log.info("house kept", removed=removed)

@@ -1,0 +1,164 @@
+"""What is old and over is deleted, in pieces, by any number of workers; what is open stays, however old."""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+from uuid import UUID, uuid4
+
+import pytest
+import sqlalchemy as sa
+
+from knocktwice_shared.ids import uuid7
+from knocktwice_shared.messages import Receipt, ReceiptEvent, parse_batch
+from knocktwice_worker import retention, store, tasks
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from clock import Clock
+    from knocktwice_worker.services import Services
+
+KEEP, DAY = timedelta(days=90), timedelta(days=1)
+TABLES = ("batches", "notifications", "deliveries", "attempts", "events", "decisions", "dead_letters")
+
+
+class History:
+    """Notifications of another time."""
+
+    def __init__(self, here: Services) -> None:
+        self.here = here
+
+    def happen(
+        self, people: int = 2, *, open_: bool = False, key: str | None = None, id_: Callable[[], UUID] = uuid7
+    ) -> None:
+        """Have a batch accepted, and answered unless it stays open."""
+        recipients: list[dict[str, Any]] = [{"id": str(id_()), "registrations": [f"r-{n}"]} for n in range(people)]
+        if key:
+            recipients[0]["key"] = key
+        wire = {
+            "v": 1,
+            "id": str(id_()),
+            "content": {"push": {"title": "t", "body": "b"}},
+            "plan": [{"channel": "sms", "when": "not_clicked", "after_s": 60}],
+            "recipients": recipients,
+        }
+        with self.here.engine.begin() as conn:
+            work = store.accept(conn, [store.Intake(parse_batch(wire), {}, DAY)], lease=DAY)
+            results = [store.PushResult(*w, state="sent") for w in work]
+            store.record_push(conn, results, retry_for=DAY)
+            if not open_:
+                clicks = [ReceiptEvent(UUID(w.notification_id), Receipt.CLICKED, datetime.now(UTC)) for w in work]
+                store.record_receipts(conn, clicks)
+            store.park(conn, message_id=None, task=None, reason="test", payload=json.dumps(wire))
+
+    def counts(self) -> dict[str, int]:
+        with self.here.engine.connect() as conn:
+            return {t: int(conn.execute(sa.text(f"SELECT count(*) FROM {t}")).scalar_one()) for t in TABLES}  # noqa: S608
+
+    def purge(self) -> retention.Removed:
+        return retention.purge(self.here.engine, KEEP)
+
+
+@pytest.fixture
+def history(here: Services) -> History:
+    return History(here)
+
+
+def test_what_ended_long_ago_goes_with_all_that_belongs_to_it(history: History, clock: Clock) -> None:
+    history.happen(3)
+    clock.advance(KEEP + DAY)
+    history.happen(2)
+    assert history.purge() == (3, 1, 1, False)
+    left = {
+        "batches": 1,
+        "notifications": 2,
+        "deliveries": 4,
+        "attempts": 2,
+        "events": 2,
+        "decisions": 2,
+        "dead_letters": 1,
+    }
+    assert history.counts() == left
+    assert history.purge() == (0, 0, 0, False)
+
+
+def test_a_day_too_early_nothing_goes_and_zero_keeps_for_ever(history: History, clock: Clock) -> None:
+    history.happen()
+    before = history.counts()
+    clock.advance(KEEP - DAY)
+    assert history.purge() == (0, 0, 0, False)
+    clock.advance(10 * KEEP)
+    assert retention.purge(history.here.engine, timedelta()) == (0, 0, 0, False)
+    assert history.counts() == before
+
+
+def test_what_is_open_stays_however_old_and_its_batch_with_it(history: History, clock: Clock) -> None:
+    history.happen(2, open_=True)
+    history.happen(2)
+    clock.advance(10 * KEEP)
+    assert history.purge()[:2] == (2, 1)
+    counts = history.counts()
+    assert (counts["notifications"], counts["batches"], counts["deliveries"]) == (2, 1, 4)
+
+
+def test_a_key_may_be_used_again_once_its_notification_is_deleted(history: History, clock: Clock) -> None:
+    history.happen(1, key="order-4711")
+    clock.advance(KEEP - DAY)
+    history.happen(1, key="order-4711")
+    states = sa.text("SELECT state FROM notifications ORDER BY id")
+    with history.here.engine.connect() as conn:
+        assert list(conn.execute(states).scalars()) == ["reached", "duplicate"]
+    clock.advance(2 * DAY)
+    history.purge()
+    history.happen(1, key="order-4711")
+    with history.here.engine.connect() as conn:
+        assert list(conn.execute(states).scalars()) == ["duplicate", "reached"]
+
+
+def test_ids_that_are_no_uuid7_are_found_as_well(history: History, clock: Clock) -> None:
+    history.happen(3, id_=lambda: UUID(int=uuid4().int | 0xF << 124))
+    clock.advance(KEEP + DAY)
+    assert history.purge()[:2] == (3, 1)
+
+
+def test_a_batch_that_was_only_a_repeat_goes_too(history: History, clock: Clock) -> None:
+    with history.here.engine.begin() as conn:
+        insert = (
+            "INSERT INTO batches (id, content, category, ttl, reference) VALUES (:id, '{}', 'critical', '1 day', '{}')"
+        )
+        conn.execute(sa.text(insert), {"id": str(uuid7())})
+    clock.advance(KEEP + DAY)
+    assert history.purge() == (0, 1, 0, False)
+
+
+def test_workers_at_the_same_time_share_the_work(
+    history: History, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retention, "CHUNK", 7)
+    for _ in range(10):
+        history.happen(20)
+    clock.advance(KEEP + DAY)
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(lambda _: history.purge(), range(3)))
+    history.purge()
+    assert not any(history.counts().values())
+
+
+def test_a_run_that_takes_too_long_says_that_there_is_more(history: History, clock: Clock) -> None:
+    history.happen()
+    clock.advance(KEEP + DAY)
+    first = retention.purge(history.here.engine, KEEP, run=timedelta())
+    assert first == (2, 0, 0, True)
+    assert retention.purge(history.here.engine, KEEP) == (0, 1, 1, False)
+
+
+def test_housekeeping_does_it(history: History, here: Services, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert here.settings.retention == KEEP
+    history.happen()
+    clock.advance(KEEP + DAY)
+    monkeypatch.setattr(tasks, "services", lambda: here)
+    tasks.housekeeping()
+    assert not any(history.counts().values())
