@@ -90,15 +90,15 @@ def purge(engine: Engine, keep: timedelta, *, run: timedelta = RUN) -> Removed:
     with engine.begin() as conn:
         until = conn.execute(_NOW).scalar_one() - keep
     deadline = time.monotonic() + run.total_seconds()
-    counts = {"notifications": 0, "batches": 0, "dead_letters": 0}
-    for name, removed in _steps(engine, until):
-        counts[name] += removed
+    done = Removed()
+    for what, removed in _steps(engine, until):
+        done = done._replace(**{what: getattr(done, what) + removed})
         if time.monotonic() >= deadline:
-            log.info("old rows deleted, more to come", **counts)
-            return Removed(*counts.values(), more=True)
-    if any(counts.values()):
-        log.info("old rows deleted", **counts)
-    return Removed(*counts.values())
+            done = done._replace(more=True)
+            break
+    if any(done):
+        log.info("old rows deleted", **done._asdict())
+    return done
 
 
 def _steps(engine: Engine, until: datetime) -> Iterator[tuple[str, int]]:

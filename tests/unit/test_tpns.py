@@ -1,0 +1,330 @@
+"""Tencent's push payload: the sample of its documentation as it is, each field's meaning, and everything that is wrong at once."""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+import subprocess
+import sys
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from knocktwice import tpns
+from knocktwice.testing import RecordingClient
+from knocktwice_shared.messages import When
+from knocktwice_worker.segment_filter import dump, parse
+
+#: "Below is a sample push", in Tencent's documentation of supplementary SMS, letter by letter.
+SAMPLE = """
+    {
+    "resend_by_sms": true,
+    "sms_info": {
+    "delay_trigger_time": 3600,
+    "trigger_condition": 1,
+    "sms_sign_name": "signe_name",
+    "sms_template_id": "123",
+    "sms_template_params": [
+    "param1",
+    "param2"
+    ],
+    "sms_app_id": "appId"
+    },
+    "audience_type": "token_list",
+    "message": {
+    "title": " test loop",
+    "content": "test loop"
+    },
+    "token_list": ["025ae31e59b3**********a5866354b3","06dee08efed***********31ef23bba"],
+    "message_type": "notify",
+    "multi_pkg": true
+    }
+"""
+FIRST, SECOND = "025ae31e59b3**********a5866354b3", "06dee08efed***********31ef23bba"
+TEMPLATES = {"123": "{1} and {2}"}
+PHONES = {FIRST: "+1 650 555 0100", SECOND: "+16505550101"}
+
+
+def sample(**changes: object) -> dict[str, Any]:
+    """The sample with other fields; ``None`` leaves one out. ``sms`` and ``message`` change what is inside."""
+    made: dict[str, Any] = json.loads(SAMPLE)
+    inner = {"sms": "sms_info", "message": "message"}
+    for name, value in changes.items():
+        if name in inner and isinstance(value, dict):
+            made[inner[name]] |= value
+        else:
+            made[name] = value
+    return {name: value for name, value in made.items() if value is not None}
+
+
+def send(payload: dict[str, Any], **more: Any) -> tuple[RecordingClient, tpns.Notified]:
+    client = RecordingClient()
+    given = {"sms_templates": TEMPLATES, "phones": PHONES} | more
+    before = copy.deepcopy(payload)
+    done = tpns.notify(payload, client=client, **given)
+    assert payload == before, "the payload is the caller's"
+    return client, done
+
+
+def problems(payload: dict[str, Any]) -> dict[str, str]:
+    client = RecordingClient()
+    with pytest.raises(tpns.InvalidPayload) as refused:
+        tpns.notify(payload, client=client, sms_templates=TEMPLATES, phones=PHONES)
+    client.assert_nobody_notified()
+    for problem in refused.value.problems:
+        assert str(problem.problem) in str(refused.value)
+    return {problem.field: problem.problem for problem in refused.value.problems}
+
+
+def sms_problems(payload: dict[str, Any], **more: Any) -> dict[str, str]:
+    client, done = send(payload, **more)
+    assert len(client.notifications) == 2, "the push goes out whatever is wrong with the SMS"
+    return {problem.field: problem.problem for problem in done.sms_problems}
+
+
+def test_the_sample_of_the_documentation_is_taken_as_it_is() -> None:
+    client, done = send(json.loads(SAMPLE))
+    first, second = client.notifications
+    assert done.ids == (first.recipient.id, second.recipient.id)
+    assert done.sms_problems == ()
+    assert (first.recipient.registrations, first.recipient.phone) == ((FIRST,), "+16505550100")
+    assert (second.recipient.registrations, second.recipient.phone) == ((SECOND,), "+16505550101")
+    assert (first.push.title, first.push.body) == (" test loop", "test loop")
+    assert first.batch.sms_text == "[signe_name] param1 and param2"
+    (step,) = first.batch.plan or ()
+    assert (step.when, step.after) == (When.NOT_DELIVERED, timedelta(seconds=3600))
+
+
+@pytest.mark.parametrize(("number", "when"), list(enumerate(When)))
+def test_each_trigger_condition_has_its_meaning(number: int, when: When) -> None:
+    client, _ = send(sample(sms={"trigger_condition": number}))
+    assert [step.when for step in client.notifications[0].batch.plan or ()] == [when]
+
+
+def test_an_account_is_a_user() -> None:
+    client, _ = send(sample(audience_type="account_list", account_list=["u-1", "u-2"], token_list=None))
+    assert [n.recipient.user for n in client.notifications] == ["u-1", "u-2"]
+    assert all(n.recipient.phone is None for n in client.notifications)
+
+
+@pytest.mark.parametrize(("kind", "field"), [("token", "token_list"), ("account", "account_list")])
+def test_of_a_single_one_only_the_first_is_notified(kind: str, field: str) -> None:
+    client, done = send(sample(audience_type=kind, **{field: [FIRST, SECOND]}))
+    assert len(client.notifications) == len(done.ids) == 1
+
+
+def test_without_resend_by_sms_there_is_none_whatever_sms_info_says() -> None:
+    for payload in (sample(resend_by_sms=False), sample(resend_by_sms=None, sms={"trigger_condition": 9})):
+        client, done = send(payload)
+        assert (client.notifications[0].batch.plan, done.sms_problems) == ((), ())
+        assert client.notifications[0].recipient.phone is None
+
+
+def test_what_the_push_carries_beside_its_text() -> None:
+    android = {
+        "custom_content": '{"order": 7, "shop": "A"}',
+        "action": {"action_type": 2, "browser": {"url": "https://a.example"}},
+    }
+    message = {
+        "xg_media_resources": "https://a.example/i.png",
+        "android": android,
+        "ios": {"custom_content": {"ios": "x"}},
+    }
+    client, _ = send(sample(message=message, expire_time=600, group_id="g-1", environment="product"))
+    notification = client.notifications[0]
+    assert notification.push.data == {"order": "7", "shop": "A", "ios": "x"}
+    assert (notification.push.link, notification.push.image) == ("https://a.example", "https://a.example/i.png")
+    assert notification.batch.ttl == timedelta(seconds=600)
+    assert notification.batch.reference == {"group_id": "g-1"}
+
+
+def test_braces_are_text_and_no_placeholders() -> None:
+    client, done = send(
+        sample(message={"title": "{{ a }}", "content": "{% if %}"}, sms={"sms_template_params": ["{{b}}", "{1}"]})
+    )
+    assert done.sms_problems == ()
+    notification = client.notifications[0]
+    assert notification.push.title == "{{ title }}"
+    assert notification.recipient.params == {
+        "title": "{{ a }}",
+        "content": "{% if %}",
+        "sms": "[signe_name] {{b}} and {1}",
+    }
+
+
+def test_the_same_key_notifies_each_once() -> None:
+    client = RecordingClient()
+    first, again = (tpns.notify(json.loads(SAMPLE), client=client, key="campaign-7") for _ in range(2))
+    assert first.ids == again.ids
+    assert len(client.notifications) == 2
+
+
+def test_everything_that_is_wrong_is_named_at_once() -> None:
+    wrong = {
+        "audience_type": "token_list",
+        "token_list": "not a list",
+        "message_type": "message",
+        "message": {
+            "content": 7,
+            "android": {"n_ch_id": "c", "custom_content": "{", "action": {"action_type": 3}},
+            "accept_time": [{"start": {}}],
+        },
+        "expire_time": -1,
+        "send_time": "2026-11-21 12:00:00",
+        "loop_times": 3,
+        "upload_id": 1,
+        "account_push_type": 0,
+        "recieve_by_sms": True,
+    }
+    found = problems(wrong)
+    assert list(found) == [
+        "send_time",
+        "loop_times",
+        "upload_id",
+        "recieve_by_sms",
+        "message_type",
+        "message.accept_time",
+        "message.title",
+        "message.content",
+        "message.android.n_ch_id",
+        "message.android.custom_content",
+        "message.android.action.action_type",
+        "token_list",
+        "expire_time",
+        "account_push_type",
+    ]
+    assert "cron" in found["send_time"]
+    assert "KNOCKTWICE_QUIET_HOURS" in found["message.accept_time"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"audience_type": None}, "audience_type"),
+        ({"audience_type": "package_token_push"}, "audience_type"),
+        ({"token_list": []}, "token_list"),
+        ({"token_list": ["a", ""]}, "token_list[1]"),
+        ({"message": None}, "message"),
+        ({"message": {"title": "x" * 4000}}, "message.title"),
+        ({"message": {"xg_media_resources": "file:///x"}}, "message.xg_media_resources"),
+        ({"message": {"ios": {"aps": {"alert": {}}, "badge_type": -1}}}, "message.ios.aps"),
+        ({"message": {"ios": {"custom_content": {"from": "x"}}}}, "message.android.custom_content.from"),
+        ({"expire_time": 10**9}, "expire_time"),
+        ({"expire_time": True}, "expire_time"),
+    ],
+)
+def test_a_push_that_cannot_go_as_it_should_does_not_go(changes: dict[str, Any], field: str) -> None:
+    assert field in problems(sample(**changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"sms": {"delay_trigger_time": 299}}, "sms_info.delay_trigger_time"),
+        ({"sms": {"delay_trigger_time": None}}, "sms_info.delay_trigger_time"),
+        ({"sms": {"delay_trigger_time": 2592001}}, "sms_info.delay_trigger_time"),
+        ({"sms": {"trigger_condition": 3}}, "sms_info.trigger_condition"),
+        ({"sms": {"trigger_condition": "1"}}, "sms_info.trigger_condition"),
+        ({"sms": {"sms_template_id": None}}, "sms_info.sms_template_id"),
+        ({"sms": {"sms_template_id": "124"}}, "sms_info.sms_template_id"),
+        ({"sms": {"sms_app_id": None}}, "sms_info.sms_app_id"),
+        ({"sms": {"sms_sign_name": 7}}, "sms_info.sms_sign_name"),
+        ({"sms": {"sms_template_params": ["one"]}}, "sms_info.sms_template_params"),
+        ({"sms": {"sms_template_params": ["x" * 1600, "y"]}}, "sms_info.sms_template_params"),
+        ({"sms": {"delay": 1}}, "sms_info.delay"),
+        ({"sms_info": None}, "sms_info"),
+        ({"sms_info": []}, "sms_info"),
+        ({"resend_by_sms": "yes"}, "resend_by_sms"),
+    ],
+)
+def test_wrong_sms_settings_never_stop_the_push(
+    changes: dict[str, Any], field: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING, "knocktwice"):
+        assert list(sms_problems(sample(**changes))) == [field]
+    assert field in caplog.text
+
+
+def test_a_token_without_a_number_gets_the_push_and_the_others_their_sms() -> None:
+    client, done = send(json.loads(SAMPLE), phones={SECOND: "+16505550101"})
+    assert [problem.field for problem in done.sms_problems] == ["token_list[0]"]
+    assert [n.recipient.phone for n in client.notifications] == [None, "+16505550101"]
+    assert sms_problems(json.loads(SAMPLE), phones={**PHONES, FIRST: "0650"}).keys() == {"phones of token_list[0]"}
+
+
+VIP, TEA = ({"field": f"tags.{tag}", "op": "=", "value": True} for tag in ("vip", "tea"))
+
+
+@pytest.mark.parametrize(
+    ("payload", "filter_"),
+    [
+        ({"audience_type": "all"}, {"everyone": True}),
+        ({"tag_list": {"tags": ["vip", "tea"], "op": "AND"}}, {"and": [VIP, TEA]}),
+        ({"tag_list": {"tags": ["vip", "tea"], "op": "OR"}}, {"or": [VIP, TEA]}),
+        ({"tag_rules": [{"tag_items": [{"tags": ["vip"], "tags_operator": "OR", "is_not": True}]}]}, {"not": VIP}),
+        (
+            {
+                "tag_list": {"tags": ["ignored"], "op": "OR"},
+                "tag_rules": [
+                    {
+                        "tag_items": [
+                            {"tags": ["vip", "tea"], "tags_operator": "OR", "tag_type": "xg_user_define"},
+                            {
+                                "tags": ["AT"],
+                                "tags_operator": "OR",
+                                "items_operator": "AND",
+                                "tag_type": "xg_auto_country",
+                            },
+                        ],
+                    },
+                    {"tag_items": [{"tags": ["tea"], "tags_operator": "AND"}], "operator": "OR", "is_not": True},
+                ],
+            },
+            {
+                "or": [
+                    {"and": [{"or": [VIP, TEA]}, {"field": "country", "op": "=", "value": "AT"}]},
+                    {"not": TEA},
+                ]
+            },
+        ),
+    ],
+)
+def test_tags_are_a_segment(payload: dict[str, Any], filter_: dict[str, Any]) -> None:
+    made = tpns.segment_filter({"audience_type": "tag", **payload})
+    assert made == filter_
+    assert dump(parse(made)) == filter_
+
+
+@pytest.mark.parametrize(
+    ("payload", "fields"),
+    [
+        ({}, ["tag_list"]),
+        ({"tag_list": {"tags": [], "op": "XOR"}}, ["tag_list.tags", "tag_list.op"]),
+        ({"tag_rules": []}, ["tag_rules"]),
+        ({"tag_rules": [{"tag_items": 7}]}, ["tag_rules[0].tag_items"]),
+        (
+            {"tag_rules": [{"tag_items": [{"tags": ["a"], "tags_operator": "OR", "tag_type": "xg_auto_active"}] * 2}]},
+            ["tag_rules[0].tag_items[0].tag_type", "tag_rules[0].tag_items[1].tag_type"],
+        ),
+        (
+            {"tag_rules": [{"tag_items": [{"tags": ["a"], "tags_operator": "OR"}]}] * 2},
+            ["tag_rules[1].operator"],
+        ),
+    ],
+)
+def test_wrong_tags_are_named(payload: dict[str, Any], fields: list[str]) -> None:
+    with pytest.raises(tpns.InvalidPayload) as refused:
+        tpns.segment_filter({"audience_type": "tag", **payload})
+    assert [problem.field for problem in refused.value.problems] == fields
+
+
+def test_a_group_needs_a_blast_and_says_so() -> None:
+    found = problems(sample(audience_type="tag", tag_list={"tags": ["vip"], "op": "OR"}, token_list=None))
+    assert "segment_filter" in found["audience_type"]
+
+
+def test_an_application_that_does_not_use_it_does_not_load_it() -> None:
+    code = "import sys, knocktwice; sys.exit(any(name.startswith('knocktwice.tpns') for name in sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
