@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
 
+from knocktwice_shared.errors import InvalidMessage
 from knocktwice_shared.messages import ConsentSet, DeviceRegistered, PhoneBound, Receipt, ReceiptEvent, TagsSet
 from knocktwice_worker import audience, migrations, store, tasks
 
@@ -103,6 +104,39 @@ def test_a_tag_from_the_future_can_still_be_changed(people: People) -> None:
     people.apply(TagsSet("ada", {"a": 1}, datetime(2100, 1, 1, tzinfo=UTC)))
     people.apply(TagsSet("ada", {"a": 2}, datetime.now(UTC) + timedelta(minutes=1)))
     assert people.tags() == {"a": 2}
+
+
+def _refused(people: People, *changes: AudienceChange) -> str:
+    before = people.rows("SELECT tags, field_times FROM users")
+    with pytest.raises(InvalidMessage) as refused:
+        people.apply(*changes)
+    assert people.rows("SELECT tags, field_times FROM users") == before, "all of it or nothing"
+    return str(refused.value)
+
+
+def test_one_tag_too_many_is_refused_and_none_is_lost(people: People) -> None:
+    people.apply(tagged(1, **{f"t{n}": n for n in range(audience.TAGS_LIMIT)}))
+    assert "changes.tags: would make 251 tags of one user; 250 at most" in _refused(people, tagged(2, more=1))
+    people.apply(tagged(2, more=1, t0=None))
+    people.apply(tagged(3, t1="changed"))
+
+
+def test_tags_that_are_too_large_together_are_refused(people: People) -> None:
+    for n in range(4):
+        people.apply(tagged(1, **{f"large{n}": "x" * 4000}))
+    assert f"{audience.TAGS_BYTES_LIMIT} at most" in _refused(people, tagged(2, large4="x" * 4000))
+
+
+def test_names_that_come_and_go_are_bounded_and_forgotten_in_time(people: People, clock: Clock) -> None:
+    clock.set(AT)
+    for n in range(5):
+        people.apply(tagged(-9, **{f"day{n}-{i}": 1 for i in range(200)}))
+        people.apply(tagged(-8, **{f"day{n}-{i}": None for i in range(200)}))
+    assert people.tags() == {}
+    assert "1001 names of tags, removed ones included" in _refused(people, tagged(-7, new=1))
+    clock.advance(91 * DAY)
+    people.apply(TagsSet("ada", {"new": 1}, AT + 91 * DAY))
+    assert people.rows("SELECT field_times - 'tags.new' FROM users") == [({},)]
 
 
 def test_simultaneous_changes_of_one_person_lose_nothing(people: People) -> None:

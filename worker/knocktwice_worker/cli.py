@@ -166,7 +166,7 @@ app.command()(template_cli.apply)
 app.add_typer(template_cli.app)
 app.add_typer(opt_out_cli.app)
 app.add_typer(tpns_cli.app)
-app.command()(erase_cli.erase_user)
+app.command("erase-user")(erase_cli.erase_user)
 
 
 def _story(notification: str) -> story.Story:
