@@ -9,9 +9,13 @@ from uuid import uuid4
 import pytest
 import sqlalchemy as sa
 
+from knocktwice import Push, Sms
+from knocktwice_shared.names import INBOX_MESSAGES
+from knocktwice_worker.erasure import SETTLED
 from system import eventually
 
 if TYPE_CHECKING:
+    from clock import Clock
     from system import System
 
 
@@ -42,3 +46,25 @@ def test_a_receipt_that_names_its_device_shows_that_it_is_alive(system: System) 
     system.client.record_delivered(uuid4(), registration="reg-ben", at=at)
     seen = "SELECT count(*) FROM devices WHERE registration = 'reg-ben' AND last_seen_at = :at"
     eventually(lambda: system.count(seen, at=at) == 1, why=system.logs)
+
+
+def test_an_erased_person_is_gone_and_the_message_stays_until_that_is_settled(system: System, clock: Clock) -> None:
+    system.client.register_device("cleo", "silent-cleo")
+    system.client.bind_phone("cleo", "+16505550177")
+    eventually(lambda: system.count("SELECT count(*) FROM phones WHERE user_id = 'cleo'") == 1, why=system.logs)
+    id_ = system.client.notify(
+        user="cleo", push=Push("For Cleo", "Are you there?"), sms=Sms(after=timedelta(hours=1)), key="cleo-1"
+    )
+    system.waiting(id_)
+    system.client.erase_user("cleo")
+    told = system.ended(id_)
+    assert (told.state, told.reason) == ("cancelled", "erased")
+    gone = "SELECT count(*) FROM users WHERE id = 'cleo'"
+    eventually(lambda: system.count(gone) == 0, why=system.logs)
+    # Not every worker needs to know yet.
+    assert system.redis.hlen(INBOX_MESSAGES) == 1
+    clock.advance(SETTLED)
+    eventually(lambda: system.redis.hlen(INBOX_MESSAGES) == 0, why=system.logs)
+    assert (told := system.story(id_))
+    assert (told.state, told.user) == ("cancelled", None)
+    assert "cleo" not in system.logs()

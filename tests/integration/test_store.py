@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from clock import Clock
+    from knocktwice_shared.messages import AudienceChange
     from knocktwice_worker.services import Services
 
 LEASE, TTL, HOUR = timedelta(minutes=1), timedelta(hours=1), timedelta(hours=1)
@@ -487,3 +488,52 @@ def test_a_device_with_a_clock_in_the_future_can_still_log_out(book: Book) -> No
     book(audience.apply, [DeviceRegistered("ada", "reg-future", datetime(2100, 1, 1, tzinfo=UTC))])
     book(audience.apply, [DeviceUnregistered("reg-future", datetime.now(UTC) + timedelta(minutes=1))])
     assert book.rows("SELECT user_id FROM devices WHERE registration = 'reg-future'") == [(None,)]
+
+
+# -- a phone changes hands
+
+
+@pytest.mark.parametrize(
+    "change", [DeviceRegistered("bob", "reg-ada", AT + HOUR), DeviceUnregistered("reg-ada", AT + HOUR)]
+)
+def test_a_push_that_waits_is_not_shown_to_whoever_has_the_phone_now(book: Book, change: AudienceChange) -> None:
+    of = batch("ada", after=3600)
+    book.pushed(of, state="open", reason="QUOTA_EXCEEDED", retry_after=timedelta(seconds=1))
+    book(audience.apply, [change])
+    assert book(store.claim_push, ids(of), LEASE) == []
+    assert book.states(ids(of)[0])["push"] == ("failed", "device_moved")
+    ((due,),) = book.rows("SELECT due_at <= knocktwice_now() FROM deliveries WHERE step = 1")
+    assert due, "the SMS has nothing to wait for"
+
+
+def test_her_other_phone_still_gets_it(book: Book) -> None:
+    book(audience.apply, [DeviceRegistered("ada", "reg-ada-2", AT)])
+    of = batch("ada", after=3600)
+    book.pushed(of, state="open", reason="QUOTA_EXCEEDED", retry_after=timedelta(seconds=1))
+    book(audience.apply, [DeviceRegistered("bob", "reg-ada", AT + HOUR)])
+    (work,) = book(store.claim_push, ids(of), LEASE)
+    assert work.registration == "reg-ada-2"
+    book(store.record_push, [store.PushResult(work.notification_id, work.registration, "sent")], retry_for=HOUR)
+    assert book.states(ids(of)[0])["push"] == ("sent", None)
+
+
+def test_a_registration_given_inline_is_the_applications_to_know(book: Book) -> None:
+    wire = {
+        "v": 1,
+        "id": str(uuid7()),
+        "content": {"push": {"title": "t", "body": "b"}},
+        "recipients": [{"id": str(uuid7()), "registrations": ["reg-ada"]}],
+    }
+    of = parse_batch(wire)
+    book.pushed(of, state="open", reason="QUOTA_EXCEEDED", retry_after=timedelta(seconds=1))
+    book(audience.apply, [DeviceRegistered("bob", "reg-ada", AT + HOUR)])
+    assert [w.registration for w in book(store.claim_push, ids(of), LEASE)] == ["reg-ada"]
+
+
+def test_a_phone_that_changes_hands_is_asked_for_the_new_owner_only(book: Book) -> None:
+    book(audience.apply, [DeviceRegistered("bob", "reg-ada", AT + HOUR)])
+    assert [w.registration for w in book.accept(batch("ada"))] == []
+    assert [w.registration for w in book.accept(batch("bob"))] == ["reg-ada"]
+    # A registration of the old owner's that arrives late changes nothing.
+    book(audience.apply, [DeviceRegistered("ada", "reg-ada", AT + HOUR / 2)])
+    assert [w.registration for w in book.accept(batch("bob"))] == ["reg-ada"]

@@ -295,6 +295,14 @@ WHERE d.notification_id = ANY(CAST(:ids AS uuid[])) AND d.step = 0 AND d.state =
   AND n.id = d.notification_id AND n.state <> 'active'
 """)
 
+# Somebody else may hold the phone by now. What an application gave inline is its own to know.
+_REJECT_MOVED = text("""
+UPDATE attempts a SET state = 'rejected', reason = 'device_moved'
+FROM notifications n
+WHERE a.notification_id = ANY(CAST(:ids AS uuid[])) AND a.state = 'open' AND n.id = a.notification_id AND n.user_id IS NOT NULL
+  AND NOT EXISTS (SELECT FROM devices d WHERE d.registration = a.registration AND d.user_id = n.user_id)
+""")
+
 _OPEN_ATTEMPTS = text("""
 SELECT notification_id, registration FROM attempts
 WHERE notification_id = ANY(CAST(:ids AS uuid[])) AND state = 'open'
@@ -340,12 +348,20 @@ WHERE NOT EXISTS (SELECT FROM deliveries d WHERE d.notification_id = r.id AND d.
 
 
 def claim_push(conn: Connection, ids: Sequence[str], lease: timedelta) -> list[PushWork]:
-    """Take up pushes that a provider asked to repeat or a dead worker left behind; return what is still to be sent."""
+    """Take up pushes that a provider asked to repeat or a dead worker left behind; return what is still to be sent.
+
+    A device that was registered for somebody else meanwhile gets nothing any more.
+    """
     conn.execute(_DROP_ENDED_PUSH, {"ids": list(ids)})
     claimed = [str(row.notification_id) for row in conn.execute(_CLAIM_PUSH, {"ids": list(ids), "lease": lease})]
     if not claimed:
         return []
+    conn.execute(_REJECT_MOVED, {"ids": claimed})
     rows = conn.execute(_OPEN_ATTEMPTS, {"ids": claimed}).all()
+    over = sorted(set(claimed) - {str(row.notification_id) for row in rows})
+    if over:
+        nothing = [PushResult(i, "", state="rejected") for i in over]
+        record_push(conn, nothing, retry_for=timedelta())
     return [PushWork(str(row.notification_id), row.registration) for row in rows]
 
 
