@@ -195,6 +195,18 @@ def test_a_worker_that_does_not_know_yet_is_cleaned_up_after(town: Town) -> None
     assert town.traces() == []
 
 
+def test_what_was_begun_before_and_written_after_goes_as_well(town: Town) -> None:
+    at = datetime.now(UTC) - timedelta(seconds=1)
+    with pytest.raises(erasure.Unsettled):
+        town.say(UserErased(ADA, at))
+    # By a worker that had read of her before, into a message made after.
+    push.send(town.here, parse_batch(town.wire({"user": ADA})))
+    assert town.traces()
+    town.clock.advance(erasure.SETTLED)
+    town.say(UserErased(ADA, at))
+    assert town.traces() == []
+
+
 def test_whoever_comes_back_is_somebody_new(town: Town) -> None:
     erased = datetime.now(UTC) - timedelta(minutes=1)
     later = erased + timedelta(seconds=30)

@@ -95,6 +95,7 @@ _OF = text("""
 SELECT (SELECT array_agg(number) FROM phones WHERE user_id = :user AND number IS NOT NULL AND changed_at <= :until) AS bound,
        (SELECT array_agg(DISTINCT d.number) FROM notifications n JOIN deliveries d ON d.notification_id = n.id
         WHERE coalesce(n.user_id, n.phone) = :user AND n.user_id = :user AND d.number IS NOT NULL) AS texted,
+       EXISTS (SELECT FROM users WHERE id = :user) AS known,
        (SELECT array_agg(registration) FROM devices WHERE user_id = :user AND changed_at <= :until) AS registrations
 """)
 
@@ -218,7 +219,8 @@ def erase(here: Services, user: str, at: datetime) -> None:
         _forget_opt_outs(here, conn, own)
     # What was given inline to a number that only this user has is about them, too.
     inline = sorted(set(found.bound or ()) - shared)
-    people = {"user": user, "inline": inline, "people": [user, *inline], "until": until}
+    # Of somebody who has not come back, what was begun before the erasure and written after it goes, too: a blast's page.
+    people = {"user": user, "inline": inline, "people": [user, *inline], "until": until if found.known else now}
     erased, busy = _erase_notifications(here, people)
     dead_letters.erase(here.engine, user, own, found.registrations or ())
     if not busy:

@@ -108,6 +108,8 @@ phones = Table(
     _time("consent_changed_at"),
     # serves: segments by has_phone and can_receive_sms, from the index alone
     Index("phones_bound_idx", "user_id", "number", postgresql_where=text("number IS NOT NULL")),
+    # serves: whether somebody else has a number, when its owner is erased
+    Index("phones_number_idx", "number", postgresql_where=text("number IS NOT NULL")),
     # serves: segments by consent, from the index alone
     Index("phones_consented_idx", "user_id", postgresql_where=text("consented_at IS NOT NULL")),
 )

@@ -29,6 +29,8 @@ CREATE INDEX erasures_noted_at_idx ON erasures (noted_at);
 CREATE INDEX notifications_person_idx ON notifications (coalesce(user_id, phone))
   WHERE coalesce(user_id, phone) IS NOT NULL;
 
+CREATE INDEX phones_number_idx ON phones (number) WHERE number IS NOT NULL;
+
 CREATE INDEX notifications_batch_id_idx ON notifications (batch_id);
 
 -- The first one of a key holds it; a duplicate that repeats it would keep what is erased there.
@@ -43,5 +45,5 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     """Back to the version before; who was erased or suppressed is forgotten."""
-    op.execute("DROP INDEX notifications_person_idx, notifications_batch_id_idx")
+    op.execute("DROP INDEX notifications_person_idx, notifications_batch_id_idx, phones_number_idx")
     op.execute("DROP TABLE suppressions, erasures")
