@@ -15,6 +15,7 @@ from kombu.transport import redis as kombu_redis
 
 from knocktwice_shared.names import ROUTES, Queue, Task
 from knocktwice_worker import broker, config, logs, services
+from knocktwice_worker.background import Background
 from knocktwice_worker.dispatcher import Dispatcher
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ app.conf.update(
     beat_schedule={"housekeeping": {"task": Task.HOUSEKEEPING.value, "schedule": crontab(minute=17)}},
 )
 app.steps["consumer"].add(Dispatcher)
+app.steps["consumer"].add(Background)
 
 
 @worker_ready.connect

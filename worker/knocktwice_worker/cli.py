@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from knocktwice_shared.errors import KnocktwiceError
-from knocktwice_worker import erase_cli, health, opt_out_cli, segment_cli, story, template_cli, tpns_cli
+from knocktwice_worker import erase_cli, health, opt_out_cli, segment_cli, stats_cli, story, template_cli, tpns_cli
 from knocktwice_worker.services import broker_url, services
 from knocktwice_worker.terminal import AsJson, clock, complain, fail, out, print_json, reading
 
@@ -162,6 +162,8 @@ def sandbox(
     raise typer.Exit(stack.sandbox(services().settings, port))
 
 
+app.command()(stats_cli.stats)
+app.command()(stats_cli.advise)
 app.command()(template_cli.apply)
 app.add_typer(template_cli.app)
 app.add_typer(opt_out_cli.app)

@@ -38,6 +38,8 @@ OPTIONAL = (
 )
 
 CountryCode = Annotated[str, Field(pattern="^[A-Z]{2}$")]
+PricedCountry = Annotated[str, Field(pattern=r"^([A-Z]{2}|\*)$")]
+Price = Annotated[float, Field(ge=0)]
 Seconds = Annotated[float, Field(ge=0)]
 
 
@@ -83,6 +85,10 @@ class Settings(BaseSettings):
         "21:00-08:00", description="Marketing SMS wait while it is this late where the recipient lives; empty: never."
     )
     default_zone: str = Field("UTC", description="IANA time zone of recipients about whom nothing is known.")
+
+    sms_prices: dict[PricedCountry, Price] = Field(
+        {}, description='Price of one SMS part by country, like {"US": 0.0083, "*": 0.05}; "*" is every other one.'
+    )
 
     # People
     device_stale_days: int = Field(
@@ -214,7 +220,9 @@ def load() -> Settings:
     except SettingsError as error:
         # A list that is not one; the cause's text quotes the value.
         field = next((name for name in Settings.model_fields if f'"{name}"' in str(error)), "a setting")
-        raise ConfigurationError(f'{_variable(field)}: must be a JSON list, like ["critical"]') from None
+        like = '{"US": 0.0083}' if field == "sms_prices" else '["critical"]'
+        kind = "object" if field == "sms_prices" else "list"
+        raise ConfigurationError(f"{_variable(field)}: must be a JSON {kind}, like {like}") from None
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
         if not first["loc"]:

@@ -11,6 +11,7 @@ from sqlalchemy import (
     Boolean,
     CheckConstraint,
     Column,
+    Date,
     DateTime,
     ForeignKey,
     Identity,
@@ -19,6 +20,7 @@ from sqlalchemy import (
     Interval,
     LargeBinary,
     MetaData,
+    Numeric,
     SmallInteger,
     Table,
     Text,
@@ -52,6 +54,12 @@ def _one_of(column: str, values: object) -> str:
 def _time(name: str, *, required: bool = False) -> Column[object]:
     default = text("knocktwice_now()") if required else None
     return Column(name, DateTime(timezone=True), nullable=not required, server_default=default)
+
+
+def _when(name: str, *columns: str) -> Index:
+    """Return an index by time that costs its table next to nothing: it keeps the span of each 32 pages, not each row."""
+    summary = {"pages_per_range": 32, "autosummarize": "on"}
+    return Index(name, *columns, postgresql_using="brin", postgresql_with=summary)
 
 
 users = Table(
@@ -204,6 +212,8 @@ notifications = Table(
     ),
     # serves: whether anything still refers to a batch, when old ones are deleted or a person is erased
     Index("notifications_batch_id_idx", "batch_id"),
+    # serves: what is new since a follower looked last; counting a slice of time
+    _when("notifications_times_idx", "created_at", "finished_at"),
 )
 
 deliveries = Table(
@@ -238,6 +248,8 @@ deliveries = Table(
     Index("deliveries_number_idx", "number", "counted_at", postgresql_where=text("number IS NOT NULL")),
     # serves: finding the delivery a provider talks about; one message is one delivery
     Index("deliveries_provider_id_idx", "provider_id", unique=True, postgresql_where=text("step > 0")),
+    # serves: what is new since a follower looked last
+    _when("deliveries_finished_at_idx", "finished_at"),
 )
 
 attempts = Table(
@@ -261,6 +273,8 @@ events = Table(
     Column("at", DateTime(timezone=True), nullable=False),
     _time("received_at", required=True),
     CheckConstraint("kind IN ('delivered', 'clicked', 'cancelled')", name="kind"),
+    # serves: what is new since a follower looked last
+    _when("events_received_at_idx", "received_at"),
 )
 
 decisions = Table(
@@ -283,4 +297,65 @@ dead_letters = Table(
     Column("reason", Text, nullable=False),
     Column("payload", Text, nullable=False),
     _time("at", required=True),
+)
+
+followers = Table(
+    "followers",
+    metadata,
+    # Who follows what happens to notifications (``changes.py``), and until when it has seen everything.
+    Column("name", Text, primary_key=True),
+    Column("seen_until", DateTime(timezone=True), nullable=False),
+)
+
+rollup_slices = Table(
+    "rollup_slices",
+    metadata,
+    Column("starts_at", DateTime(timezone=True), primary_key=True),
+    # Something in it has changed since it was counted.
+    Column("dirty", Boolean, nullable=False),
+    _time("counted_at"),
+    # How many notifications were counted: fewer the next time means that old ones were deleted.
+    Column("rows", BigInteger, nullable=False, server_default=text("0")),
+    # serves: what is to be counted
+    Index("rollup_slices_dirty_idx", "starts_at", postgresql_where=text("dirty")),
+)
+
+#: What is counted; ``docs/numbers.md`` says what each means.
+COUNTS = (
+    "accepted",
+    "duplicates",
+    "cancelled",
+    "failed",
+    "pushed",
+    "delivered",
+    "clicked",
+    "fell_back",
+    "sms_sent",
+    "sms_delivered",
+    "sms_undelivered",
+    "sms_unknown",
+    "sms_wasted",
+    "sms_parts",
+    "unpriced_parts",
+)
+
+rollups = Table(
+    "rollups",
+    metadata,
+    Column("day", Date, primary_key=True),
+    # The slice it was counted in; the epoch once that is closed for ever and its counts have joined their day's.
+    Column("slice", DateTime(timezone=True), primary_key=True),
+    # Empty where there is none.
+    Column("template", Text, primary_key=True),
+    Column("blast", Text, primary_key=True),
+    Column("country", Text, primary_key=True),
+    Column("category", Text, primary_key=True),
+    *(Column(name, BigInteger, nullable=False) for name in COUNTS),
+    # What providers asked for the SMS whose price is known.
+    Column("price", Numeric, nullable=False),
+    Column("reached", BigInteger, nullable=False),
+    # Reason → how many.
+    Column("suppressed", JSONB, nullable=False),
+    # serves: replacing a slice
+    Index("rollups_slice_idx", "slice"),
 )

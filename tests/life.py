@@ -1,0 +1,196 @@
+"""Notifications that live at random, and a second opinion on what became of them: counted one by one in plain Python."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
+
+import sqlalchemy as sa
+
+from knocktwice_shared.ids import uuid7
+from knocktwice_shared.messages import Receipt, ReceiptEvent, parse_batch
+from knocktwice_worker import parts, store
+from knocktwice_worker.content import fingerprint
+from knocktwice_worker.lifecycle import DeliveryState, Verdict
+from knocktwice_worker.quiet import country
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from sqlalchemy import Connection, Engine
+
+LEASE, HOUR = timedelta(minutes=1), timedelta(hours=1)
+TEMPLATES = ["order_ready", "news", None]
+#: Countries with one calling code each, some that share one, and a number that is nobody's.
+NUMBERS = ["+1650253{:04}", "+1416555{:04}", "+4366012{:05}", "+44151234{:04}", "+447781{:06}", "+800123{:05}"]
+TEXTS = ["Your table is ready.", "Ihre Bestellung für 5 € ist fertig. " * 6, "😀" * 40, "x" * 160, "y" * 161]
+
+Key = tuple[str, str, str, str]
+
+
+class Life:
+    """Makes one thing happen after another, each through the store as a worker would."""
+
+    def __init__(self, engine: Engine, seed: int) -> None:
+        self._engine = engine
+        self._dice = random.Random(seed)
+        self._ids: list[str] = []
+        self._deeds: Sequence[Callable[[Connection], None]] = [
+            self._accept,
+            self._accept,
+            self._push,
+            self._push,
+            self._receipt,
+            self._receipt,
+            self._decide,
+            self._decide,
+            self._send,
+            self._send,
+            self._cancel,
+        ]
+
+    def step(self) -> None:
+        """Let something happen."""
+        with self._engine.begin() as conn:
+            self._dice.choice(self._deeds)(conn)
+
+    def _accept(self, conn: Connection) -> None:
+        dice = self._dice
+        template = dice.choice(TEMPLATES)
+        recipients: list[dict[str, Any]] = []
+        for _ in range(dice.randrange(1, 6)):
+            who: dict[str, Any] = {"id": str(uuid7())}
+            if dice.random() < 0.9:
+                who["phone"] = dice.choice(NUMBERS).format(dice.randrange(10_000))
+            if dice.random() < 0.9 or "phone" not in who:
+                who["registrations"] = ["phone-1"]
+            if dice.random() < 0.2:
+                who["key"] = f"key-{dice.randrange(20)}"
+            recipients.append(who)
+        when = dice.choice(["not_delivered", "not_clicked", "notifications_disabled"])
+        wire = {
+            "v": 1,
+            "id": str(uuid7()),
+            "content": {"push": {"title": "t", "body": "b"}},
+            "category": dice.choice(["transactional", "marketing"]),
+            "plan": [{"channel": "sms", "when": when, "after_s": 600}] if dice.random() < 0.9 else [],
+            "recipients": recipients,
+        }
+        content = {"template": template, "push": {"title": "t", "body": "b"}, "sms": None} if template else None
+        problems = {recipients[0]["id"]: "it cannot be filled in"} if dice.random() < 0.1 else {}
+        store.accept(conn, [store.Intake(parse_batch(wire), problems, HOUR, content)], lease=LEASE)
+        self._ids += [who["id"] for who in recipients]
+
+    def _push(self, conn: Connection) -> None:
+        wanted = sa.text("SELECT notification_id, registration FROM attempts WHERE state = 'open' LIMIT 20")
+        open_ = [(str(row.notification_id), row.registration) for row in conn.execute(wanted)]
+        some = [work for work in open_ if self._dice.random() < 0.7]
+        states = ["sent", "sent", "sent", "rejected", "open"]
+        results = [store.PushResult(*work, state=self._dice.choice(states), reason="r") for work in some]
+        store.record_push(conn, results, retry_for=HOUR)
+
+    def _receipt(self, conn: Connection) -> None:
+        kinds = [Receipt.DELIVERED, Receipt.CLICKED]
+        # One in ten comes before its notification.
+        some = [uuid7(), *map(_uuid, self._dice.sample(self._ids, min(3, len(self._ids))))]
+        at = datetime.now(UTC)
+        store.record_receipts(conn, [ReceiptEvent(id_, self._dice.choice(kinds), at, "phone-1") for id_ in some])
+
+    def _decide(self, conn: Connection) -> None:
+        scheduled = sa.text("""
+        SELECT d.notification_id, coalesce(n.phone, '+436601234567') AS number
+        FROM deliveries d JOIN notifications n ON n.id = d.notification_id WHERE d.step = 1 AND d.state = 'scheduled' LIMIT 8
+        """)
+        for row in conn.execute(scheduled).all():
+            id_, text = str(row.notification_id), self._dice.choice(TEXTS)
+            if self._dice.random() < 0.6:
+                store.reserve(conn, [store.Reservation(id_, row.number, text, fingerprint(text))], LEASE)
+            else:
+                why = [Verdict.CAPPED_DAILY, Verdict.NO_PHONE, Verdict.NOTIFICATIONS_ENABLED, Verdict.INVALID_CONTENT]
+                store.skip(conn, [store.Decision(id_, self._dice.choice(why), {})])
+
+    def _send(self, conn: Connection) -> None:
+        reserved = conn.execute(sa.text("SELECT notification_id FROM deliveries WHERE state = 'reserved' LIMIT 8"))
+        claimed, _ = store.claim_sms(conn, [str(row.notification_id) for row in reserved], LEASE)
+        states = [DeliveryState.SENT] * 4 + [DeliveryState.FAILED, DeliveryState.UNKNOWN, DeliveryState.RESERVED]
+        store.record_sms(
+            conn,
+            [
+                store.SmsResult(id_, self._dice.choice(states), provider_id=f"SM{id_}", wake_after=LEASE)
+                for id_ in claimed
+            ],
+        )
+
+    def _cancel(self, conn: Connection) -> None:
+        if self._ids and self._dice.random() < 0.3:
+            store.cancel(conn, [self._dice.choice(self._ids)], [], datetime.now(UTC))
+
+
+def _uuid(text: str) -> Any:
+    from uuid import UUID
+
+    return UUID(text)
+
+
+def recount(conn: Connection, zone: str = "UTC") -> dict[Key, Counter[str]]:
+    """Count everything by (day, template, country, category), each notification by itself and as the documents say."""
+    deliveries, events = _children(conn, "deliveries"), _children(conn, "events")
+    counted: dict[Key, Counter[str]] = {}
+    batches = {row.id: row for row in conn.execute(sa.text("SELECT * FROM batches"))}
+    numbers = {row.user_id: row.number for row in conn.execute(sa.text("SELECT user_id, number FROM phones"))}
+    for n in conn.execute(sa.text("SELECT * FROM notifications")):
+        steps, batch = deliveries.get(n.id, []), batches[n.batch_id]
+        kinds = {e.kind for e in events.get(n.id, [])}
+        texted = [s.number for s in steps if s.number]
+        number = texted[0] if texted else n.phone or numbers.get(n.user_id)
+        day = n.created_at.astimezone(ZoneInfo(zone)).date().isoformat()
+        key = (day, batch.content.get("template") or "", (number and country(number)) or "", batch.category)
+        line = counted.setdefault(key, Counter())
+        if n.state == "duplicate":
+            line["duplicates"] += 1
+            continue
+        line["accepted"] += 1
+        line[n.state] += n.state in ("cancelled", "failed")
+        if n.state == "suppressed":
+            line[f"suppressed {n.reason}"] += 1
+        delivered, clicked = bool(kinds & {"delivered", "clicked"}), "clicked" in kinds
+        line["delivered"] += delivered
+        line["clicked"] += clicked
+        line["pushed"] += any(s.channel == "push" and s.state == "sent" for s in steps)
+        line["fell_back"] += any(s.step > 0 and _fell_back(s) for s in steps)
+        sent = [s for s in steps if s.channel == "sms" and s.state == "sent"]
+        line["reached"] += delivered or bool(sent)
+        line["sms_sent"] += len(sent)
+        line["sms_unknown"] += sum(s.channel == "sms" and s.state == "unknown" for s in steps)
+        needless = {"not_delivered": delivered, "not_clicked": clicked}
+        line["sms_wasted"] += sum(needless.get(s.when, False) for s in sent)
+        line["sms_parts"] += sum(parts.count(s.text) for s in sent)
+    return {key: +line for key, line in counted.items()}
+
+
+def _fell_back(step: Any) -> bool:
+    not_due = {"reached_in_time", "notifications_enabled", "cancelled"}
+    if step.state == "skipped":
+        return step.reason not in not_due
+    return step.state in ("reserved", "sending", "sent", "failed", "unknown")
+
+
+def _children(conn: Connection, table: str) -> dict[Any, list[Any]]:
+    found: dict[Any, list[Any]] = {}
+    for row in conn.execute(sa.text(f"SELECT * FROM {table}")):  # noqa: S608
+        found.setdefault(row.notification_id, []).append(row)
+    return found
+
+
+def rolled_up(conn: Connection) -> dict[Key, Counter[str]]:
+    """Return what the roll-ups say, in the same form."""
+    counted: dict[Key, Counter[str]] = {}
+    for row in conn.execute(sa.text("SELECT * FROM rollups")).mappings():
+        line = counted.setdefault((row["day"].isoformat(), row["template"], row["country"], row["category"]), Counter())
+        names = set(map(str, row)) - {"day", "slice", "template", "blast", "country", "category", "price", "suppressed"}
+        line.update({name: row[name] for name in names - {"unpriced_parts", "sms_delivered", "sms_undelivered"}})
+        line.update({f"suppressed {reason}": count for reason, count in row["suppressed"].items()})
+    return {key: +line for key, line in counted.items()}

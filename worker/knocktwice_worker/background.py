@@ -1,0 +1,78 @@
+"""What every worker does besides its tasks: counting. Any number of workers may do it at once; none is indispensable.
+
+It stands apart from the dispatcher, so that nothing here can hold up a countdown.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+import structlog
+from celery import bootsteps
+
+from knocktwice_worker import rollups
+from knocktwice_worker.services import Services, services
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+log = structlog.get_logger(__name__)
+
+#: Seconds between two looks for what has changed, and between two looks for what is closed for ever.
+_COUNT_EVERY_S, _CLOSE_EVERY_S = 10.0, 3600.0
+
+
+def _count() -> Callable[[Services], None]:
+    closed_at = time.monotonic()
+
+    def turn(here: Services) -> None:
+        nonlocal closed_at
+        rollups.refresh(here.engine, here.settings.sms_day_zone)
+        if time.monotonic() - closed_at > _CLOSE_EVERY_S:
+            closed_at = time.monotonic()
+            rollups.close(here.engine, here.settings.sms_day_zone)
+
+    return turn
+
+
+class Background(bootsteps.StartStopStep):
+    """The threads, started and stopped with the worker's consumer."""
+
+    requires = ("celery.worker.consumer.tasks:Tasks",)
+
+    def __init__(self, parent: Any, **options: Any) -> None:
+        super().__init__(parent, **options)
+        self._stop = threading.Event()
+        self._threads: list[threading.Thread] = []
+
+    def start(self, parent: Any) -> None:
+        """Start the threads."""
+        self._stop = threading.Event()
+        self._threads = [
+            threading.Thread(
+                target=self._run, args=(name, turn, pause, self._stop), name=f"knocktwice-{name}", daemon=True
+            )
+            for name, turn, pause in (("numbers", _count(), _COUNT_EVERY_S),)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self, parent: Any) -> None:
+        """Stop; what was not committed is done again by whoever comes next."""
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(timeout=10)
+
+    # The broker was lost: the consumer restarts and starts us again.
+    close = stop
+    terminate = stop
+
+    def _run(self, name: str, turn: Callable[[Services], None], pause: float, stop: threading.Event) -> None:
+        while not stop.is_set():
+            try:
+                turn(services())
+            except Exception as error:
+                log.error("background work stumbled", work=name, error=type(error).__name__)
+            stop.wait(pause)
