@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import sqlalchemy as sa
 
-from knocktwice_worker import rollups
+from knocktwice_worker import changes, rollups
 from knocktwice_worker.services import Services
 from life import Life, recount, rolled_up
 
@@ -109,7 +109,8 @@ def test_nothing_is_counted_that_has_not_changed(here: Services, clock: Clock) -
     assert rollups.refresh(here.engine, UTC) == 0
 
 
-def test_a_transaction_that_ends_late_is_counted(here: Services, clock: Clock) -> None:
+def test_a_transaction_that_ends_late_is_counted(here: Services, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(changes, "_MARGIN", timedelta(microseconds=1))
     with here.engine.begin() as slow:
         slow.execute(sa.text("SELECT knocktwice_now()"))
         Life(here.engine, seed=4).step()

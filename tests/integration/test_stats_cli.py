@@ -1,0 +1,170 @@
+"""``knocktwice stats`` and ``knocktwice advise``: the figures add up, and what cannot be said is not said."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+import pytest
+import sqlalchemy as sa
+
+from knocktwice_shared.ids import uuid7
+from knocktwice_shared.messages import Receipt, ReceiptEvent, parse_batch
+from knocktwice_worker import advice, rollups, store
+from knocktwice_worker.content import fingerprint
+from knocktwice_worker.lifecycle import DeliveryState, Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from clock import Clock
+    from commands import Said
+    from knocktwice_worker.services import Services
+
+LEASE, MINUTE, HOUR = timedelta(minutes=1), timedelta(minutes=1), timedelta(hours=1)
+
+
+def send(here: Services, people: int, *, template: str | None = "news", ttl: timedelta = HOUR) -> list[UUID]:
+    """Accept and push notifications that fall back if nobody clicks."""
+    recipients = [
+        {"id": str(uuid7()), "registrations": [f"phone-{n}"], "phone": f"+1650253{n:04}"} for n in range(people)
+    ]
+    wire = {
+        "v": 1,
+        "id": str(uuid7()),
+        "content": {"push": {"title": "t", "body": "b"}},
+        "plan": [{"channel": "sms", "when": "not_clicked", "after_s": 300}],
+        "recipients": recipients,
+    }
+    content = {"template": template, "push": {"title": "t", "body": "b"}, "sms": None} if template else None
+    batch = parse_batch(wire)
+    with here.engine.begin() as conn:
+        work = store.accept(conn, [store.Intake(batch, {}, ttl, content)], lease=LEASE)
+        store.record_push(conn, [store.PushResult(*w, state="sent") for w in work], retry_for=HOUR)
+    return [UUID(str(r.id)) for r in batch.recipients]
+
+
+def receive(here: Services, ids: Sequence[UUID], kind: Receipt) -> None:
+    with here.engine.begin() as conn:
+        store.record_receipts(conn, [ReceiptEvent(id_, kind, datetime.now(UTC), "") for id_ in ids])
+
+
+def text(here: Services, ids: Sequence[UUID], body: str) -> None:
+    wanted = [str(id_) for id_ in ids]
+    with here.engine.begin() as conn:
+        store.reserve(conn, [store.Reservation(i, "+16502530000", body, fingerprint(body)) for i in wanted], LEASE)
+        claimed, _ = store.claim_sms(conn, wanted, LEASE)
+        store.record_sms(conn, [store.SmsResult(i, DeliveryState.SENT, provider_id=f"SM{i}") for i in claimed])
+
+
+@pytest.fixture
+def priced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KNOCKTWICE_SMS_PRICES", '{"US": 0.01, "*": 0.05}')
+
+
+@pytest.mark.usefixtures("priced")
+def test_the_figures_are_what_the_documents_say(here: Services, run: Callable[..., Said], clock: Clock) -> None:
+    first, second, third, fourth = send(here, 4)
+    receive(here, [first], Receipt.CLICKED)
+    text(here, [second, third], "x" * 161)
+    receive(here, [second], Receipt.CLICKED)
+    with here.engine.begin() as conn:
+        store.skip(conn, [store.Decision(str(fourth), Verdict.CAPPED_DAILY, {})])
+    clock.advance(MINUTE)
+    said = run("stats", "--json", "--fresh").json
+    (line,) = said["lines"]
+    assert line["template"] == "news"
+    assert line["accepted"] == line["pushed"] == 4
+    assert (line["clicked"], line["fell_back"], line["sms_sent"], line["sms_wasted"]) == (2, 3, 2, 1)
+    assert line["fell_back_rate"] == 0.75
+    assert line["suppressed"] == {"capped_daily": 1}
+    # One clicked, two were texted, and one of these clicked, too.
+    assert line["delivery_rate"] == 0.75
+    assert line["response_rate"] == pytest.approx(2 / 3)
+    # Two SMS of two parts, and four of them had everybody been texted.
+    assert (line["cost"], line["sms_only_cost"], line["saved"]) == ("0.0400", "0.0800", "0.0400")
+    assert line["cost_per_delivered"] == "0.0133"
+    assert said["total"] == {name: line[name] for name in said["total"]}
+
+
+def test_without_a_price_nothing_is_said_about_money(here: Services, run: Callable[..., Said], clock: Clock) -> None:
+    text(here, send(here, 1), "x")
+    clock.advance(MINUTE)
+    (line,) = run("stats", "--json", "--fresh").json["lines"]
+    assert line["cost"] is line["cost_per_delivered"] is line["sms_only_cost"] is line["saved"] is None
+
+
+@pytest.mark.parametrize(
+    ("by", "expected"),
+    [
+        ("template", {"news": 3, None: 1}),
+        ("country", {"US": 4}),
+        ("category", {"transactional": 4}),
+        ("blast", {None: 4}),
+    ],
+)
+def test_figures_are_told_apart(
+    here: Services, run: Callable[..., Said], clock: Clock, by: str, expected: dict[str | None, int]
+) -> None:
+    send(here, 3)
+    send(here, 1, template=None)
+    clock.advance(MINUTE)
+    lines = run("stats", "--by", by, "--json", "--fresh").json["lines"]
+    assert {line[by]: line["accepted"] for line in lines} == expected
+
+
+def test_days_are_in_order_and_since_leaves_older_ones_out(
+    here: Services, run: Callable[..., Said], clock: Clock
+) -> None:
+    with here.engine.connect() as conn:
+        today: datetime = conn.execute(sa.text("SELECT now()")).scalar_one()
+    for ago in (3, 1):
+        clock.set(today - timedelta(days=ago))
+        send(here, ago)
+    clock.set(today)
+    shown = run("stats", "--by", "day", "--fresh").out
+    days = [(today - timedelta(days=ago)).date().isoformat() for ago in (3, 1)]
+    assert shown.index(f"│ {days[0]}") < shown.index(f"│ {days[1]}") < shown.index("│ all")
+    assert days[0] not in run("stats", "--by", "day", "--since", "2d").out
+    assert [line["day"] for line in run("stats", "--by", "day", "--since", days[1], "--json").json["lines"]] == days[1:]
+
+
+@pytest.mark.parametrize("since", ["yesterday", "2026-13-01", "7"])
+def test_a_wrong_since_is_named(run: Callable[..., Said], since: str) -> None:
+    done = run("stats", "--since", since)
+    assert (done.code, done.out) == (1, "")
+    assert "since: must be a day like 2026-11-01 or a time like 7d" in done.err
+
+
+def test_advice_counts_what_each_delay_would_have_sent(here: Services, run: Callable[..., Said], clock: Clock) -> None:
+    ids = send(here, 300)
+    clock.advance(timedelta(seconds=45))
+    receive(here, ids[:200], Receipt.CLICKED)
+    # Delivered is not what this template waits for.
+    receive(here, ids[200:], Receipt.DELIVERED)
+    clock.advance(timedelta(seconds=400))
+    receive(here, ids[200:240], Receipt.CLICKED)
+    clock.advance(timedelta(hours=2))
+    rollups.refresh(here.engine, "UTC", everything=True)
+    told = run("advise", "news", "--json").json
+    assert (told["when"], told["pushes"], told["confirmed"]) == ("not_clicked", 300, 240)
+    curve = {point["after_s"]: (point["sms"], point["confirmed_later"]) for point in told["curve"]}
+    assert curve[30] == (300, 240)
+    assert curve[60] == curve[300] == (100, 40)
+    assert curve[600] == (60, 0)
+    assert told["suggested_s"] == 600
+    # The pushes lived for an hour: nobody knows what a longer delay would have brought.
+    assert max(curve) == 3600
+    assert "suggested: 10m" in run("advise", "news").out
+
+
+def test_advice_is_refused_with_too_little_history(here: Services, run: Callable[..., Said], clock: Clock) -> None:
+    ids = send(here, advice.FEWEST_PUSHES)
+    receive(here, ids[: advice.FEWEST_CONFIRMED - 1], Receipt.CLICKED)
+    clock.advance(timedelta(hours=2))
+    rollups.refresh(here.engine, "UTC", everything=True)
+    refused = run("advise", "news")
+    assert refused.code == 1
+    assert "200 pushes older than an hour, 49 of them confirmed; at least 200 and 50 are needed" in refused.err
+    assert "0 pushes" in run("advise", "nobody-used-this").err
