@@ -1,4 +1,4 @@
-"""What every worker does besides its tasks: counting. Any number of workers may do it at once; none is indispensable.
+"""What every worker does besides its tasks: counting, and telling the application. Any number of workers may do it at once; none is indispensable.
 
 It stands apart from the dispatcher, so that nothing here can hold up a countdown.
 """
@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import threading
 import time
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import structlog
 from celery import bootsteps
 
+from knocktwice_shared.errors import InvalidMessage
 from knocktwice_worker import rollups
 from knocktwice_worker.services import Services, services
+from knocktwice_worker.webhooks import endpoints, events, sending
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,6 +25,8 @@ log = structlog.get_logger(__name__)
 
 #: Seconds between two looks for what has changed, and between two looks for what is closed for ever.
 _COUNT_EVERY_S, _CLOSE_EVERY_S = 10.0, 3600.0
+#: Seconds between two looks for what is to be told.
+_TELL_EVERY_S = 1.0
 
 
 def _count() -> Callable[[Services], None]:
@@ -33,6 +38,26 @@ def _count() -> Callable[[Services], None]:
         if time.monotonic() - closed_at > _CLOSE_EVERY_S:
             closed_at = time.monotonic()
             rollups.close(here.engine, here.settings.sms_day_zone)
+
+    return turn
+
+
+def _tell() -> Callable[[Services], None]:
+    forgot_at, declared = time.monotonic(), False
+
+    def turn(here: Services) -> None:
+        nonlocal forgot_at, declared
+        if not declared:
+            with here.engine.begin() as conn:
+                endpoints.declare(conn, here.settings.webhook_urls, private=here.settings.webhook_private)
+            declared = True
+        events.follow(here.engine)
+        while sending.send(here):
+            pass
+        if time.monotonic() - forgot_at > _CLOSE_EVERY_S:
+            forgot_at = time.monotonic()
+            with here.engine.begin() as conn:
+                events.forget(conn, timedelta(days=here.settings.webhook_keep_days))
 
     return turn
 
@@ -54,7 +79,7 @@ class Background(bootsteps.StartStopStep):
             threading.Thread(
                 target=self._run, args=(name, turn, pause, self._stop), name=f"knocktwice-{name}", daemon=True
             )
-            for name, turn, pause in (("numbers", _count(), _COUNT_EVERY_S),)
+            for name, turn, pause in (("numbers", _count(), _COUNT_EVERY_S), ("webhooks", _tell(), _TELL_EVERY_S))
         ]
         for thread in self._threads:
             thread.start()
@@ -74,5 +99,6 @@ class Background(bootsteps.StartStopStep):
             try:
                 turn(services())
             except Exception as error:
-                log.error("background work stumbled", work=name, error=type(error).__name__)
+                reason = str(error) if isinstance(error, InvalidMessage) else None
+                log.error("background work stumbled", work=name, error=type(error).__name__, reason=reason)
             stop.wait(pause)

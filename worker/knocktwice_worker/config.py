@@ -132,6 +132,14 @@ class Settings(BaseSettings):
     )
     sms_unknown_grace_s: Seconds = Field(120, description="How long to look for a lost SMS in the provider's list.")
 
+    # Webhooks to the application
+    webhook_urls: frozenset[str] = Field(
+        frozenset(), description='Where every event is told, like ["https://shop.example/hooks"]; see docs/webhooks.md.'
+    )
+    webhook_private: bool = Field(False, description="Webhooks may go to private addresses, and over http.")
+    webhook_give_up_s: Seconds = Field(259_200, description="An endpoint that fails for so long is disabled.")
+    webhook_keep_days: int = Field(30, ge=1, le=3650, description="How long events are kept for a replay.")
+
     # Workers and providers
     concurrency: int = Field(64, ge=1, le=200, description="Tasks that one worker process works on at once (threads).")
     provider_timeout_s: float = Field(20, gt=0, le=300, description="Longest wait for a provider's answer.")

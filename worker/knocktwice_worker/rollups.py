@@ -210,7 +210,7 @@ def close(engine: Engine, zone: str) -> None:
     with engine.begin() as conn:
         # Whoever marks slices holds this lock, too: what is marked is either counted before or not marked at all.
         conn.execute(text("SELECT FROM followers WHERE name = :name FOR UPDATE"), {"name": FOLLOWER})
-        left = text("SELECT FROM rollup_slices WHERE dirty AND starts_at < :before")
+        left = text("SELECT 1 FROM rollup_slices WHERE dirty AND starts_at < :before")
         if conn.execute(left, {"before": before}).first():
             return
         changes.seen(conn, "rollups closed", before)

@@ -24,10 +24,11 @@ from sqlalchemy import (
     SmallInteger,
     Table,
     Text,
+    UniqueConstraint,
     Uuid,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 from knocktwice_worker.lifecycle import OPEN, DeliveryState, NotificationState
 
@@ -358,4 +359,64 @@ rollups = Table(
     Column("suppressed", JSONB, nullable=False),
     # serves: replacing a slice
     Index("rollups_slice_idx", "slice"),
+)
+
+webhook_endpoints = Table(
+    "webhook_endpoints",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("url", Text, nullable=False, unique=True),
+    # Which types of events it is told; none: all.
+    Column("events", ARRAY(Text), nullable=False, server_default=text("'{}'")),
+    # Whether it is told who the person is.
+    Column("personal", Boolean, nullable=False, server_default=text("false")),
+    # What happened before is not told unless it is replayed.
+    _time("since", required=True),
+    Column("failures", Integer, nullable=False, server_default=text("0")),
+    _time("failing_since"),
+    _time("resume_at"),
+    Column("last_error", Text),
+    _time("disabled_at"),
+    Column("disabled_reason", Text),
+)
+
+webhook_events = Table(
+    "webhook_events",
+    metadata,
+    # In the order in which it happened to a notification.
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("notification_id", Uuid, nullable=False),
+    Column("step", SmallInteger, nullable=False),
+    Column("type", Text, nullable=False),
+    Column("at", DateTime(timezone=True), nullable=False),
+    Column("data", JSONB, nullable=False),
+    # Everything happens to a step once: what is found a second time is not told a second time.
+    UniqueConstraint("notification_id", "step", "type"),
+    # serves: replaying, and forgetting old ones
+    Index("webhook_events_at_idx", "at"),
+)
+
+webhook_deliveries = Table(
+    "webhook_deliveries",
+    metadata,
+    Column("endpoint_id", Text, ForeignKey("webhook_endpoints.id", ondelete="CASCADE"), primary_key=True),
+    Column("event_id", BigInteger, ForeignKey("webhook_events.id", ondelete="CASCADE"), primary_key=True),
+    Column("notification_id", Uuid, nullable=False),
+    Column("tries", SmallInteger, nullable=False, server_default=text("0")),
+    # When it is to be sent, or when its sender's lease ends; NULL when it was delivered or given up.
+    _time("next_at"),
+    _time("delivered_at"),
+    Column("error", Text),
+    # serves: forgetting old events
+    Index("webhook_deliveries_event_id_idx", "event_id"),
+    # serves: what is to be sent
+    Index("webhook_deliveries_next_at_idx", "endpoint_id", "next_at", postgresql_where=text("next_at IS NOT NULL")),
+    # serves: what is to be sent before
+    Index(
+        "webhook_deliveries_open_idx",
+        "endpoint_id",
+        "notification_id",
+        "event_id",
+        postgresql_where=text("next_at IS NOT NULL"),
+    ),
 )

@@ -17,6 +17,7 @@ from knocktwice_worker.erased import Erased
 from knocktwice_worker.limits import Limits, RedisLimits
 from knocktwice_worker.pacing import Pace
 from knocktwice_worker.transport import Transport
+from knocktwice_worker.webhooks.carrier import Hooks
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -70,6 +71,11 @@ class Services:
         return Transport(timeout=self.settings.provider_timeout_s, in_flight=self.settings.provider_in_flight)
 
     @cached_property
+    def hooks(self) -> Hooks:
+        """Where webhooks go out."""
+        return Hooks(private=self.settings.webhook_private)
+
+    @cached_property
     def push(self) -> FcmChannel:
         """Firebase Cloud Messaging."""
         return FcmChannel.from_settings(self.settings)
@@ -91,7 +97,13 @@ class Services:
 
     def close(self) -> None:
         """Close what was opened."""
-        for name, close in (("engine", "dispose"), ("senders", "dispose"), ("redis", "close"), ("transport", "close")):
+        for name, close in (
+            ("engine", "dispose"),
+            ("senders", "dispose"),
+            ("redis", "close"),
+            ("transport", "close"),
+            ("hooks", "close"),
+        ):
             if name in self.__dict__:
                 getattr(self.__dict__.pop(name), close)()
 

@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import certifi
 import pycurl
@@ -121,9 +121,22 @@ class Transport:
         timeout: seconds one request may take, and seconds it may wait for its turn before that.
         in_flight: most requests under way at once; the others wait their turn.
         ca_file: certificates to trust instead of certifi's.
+        refuse: says of an address (as text, after the name was resolved) that nobody may connect to it. No proxy is used
+            then, since it would connect to any.
+        most_bytes: longest answer that is read.
     """
 
-    def __init__(self, *, timeout: float, in_flight: int, ca_file: str | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        timeout: float,
+        in_flight: int,
+        ca_file: str | None = None,
+        refuse: Callable[[str], bool] | None = None,
+        most_bytes: int | None = None,
+    ) -> None:
+        self._refuse = refuse
+        self._most_bytes = most_bytes
         self._timeout_ms = int(timeout * 1000)
         self._in_flight = in_flight
         self._ca_file = ca_file or certifi.where()
@@ -172,7 +185,20 @@ class Transport:
         # A redirect would carry credentials and numbers to wherever it points.
         handle.setopt(pycurl.FOLLOWLOCATION, 0)
         handle.setopt(pycurl.NOPROXY, ",".join(filter(None, ("localhost,127.0.0.1,::1", os.environ.get("no_proxy")))))
+        if self._most_bytes is not None:
+            handle.setopt(pycurl.MAXFILESIZE, self._most_bytes)
+        if self._refuse is not None:
+            handle.setopt(pycurl.NOPROXY, "*")
+            handle.setopt(pycurl.OPENSOCKETFUNCTION, self._open)
         return handle
+
+    def _open(self, _purpose: int, address: tuple[int, int, int, tuple[Any, ...]]) -> socket.socket | int:
+        """Open a socket unless its address is refused. Here the name is resolved for good: it cannot change any more."""
+        family, kind, protocol, (host, *_) = address
+        text = host.decode() if isinstance(host, bytes) else str(host)
+        if self._refuse is not None and self._refuse(text):
+            return int(pycurl.SOCKET_BAD)
+        return socket.socket(family, kind, protocol)
 
 
 class _Loop:

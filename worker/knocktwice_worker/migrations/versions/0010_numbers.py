@@ -1,4 +1,4 @@
-"""Roll-ups: what happened, counted; and how far their followers have read.
+"""Roll-ups: what happened, counted. Webhooks: what happened, told. And how far these followers have read.
 
 Revision ID: 0010
 """
@@ -65,6 +65,55 @@ CREATE TABLE rollups (
 );
 
 CREATE INDEX rollups_slice_idx ON rollups (slice);
+
+CREATE TABLE webhook_endpoints (
+  id TEXT NOT NULL,
+  url TEXT NOT NULL,
+  events TEXT[] DEFAULT '{}' NOT NULL,
+  personal BOOLEAN DEFAULT false NOT NULL,
+  since TIMESTAMP WITH TIME ZONE DEFAULT knocktwice_now() NOT NULL,
+  failures INTEGER DEFAULT 0 NOT NULL,
+  failing_since TIMESTAMP WITH TIME ZONE,
+  resume_at TIMESTAMP WITH TIME ZONE,
+  last_error TEXT,
+  disabled_at TIMESTAMP WITH TIME ZONE,
+  disabled_reason TEXT,
+  CONSTRAINT webhook_endpoints_pkey PRIMARY KEY (id),
+  CONSTRAINT webhook_endpoints_url_key UNIQUE (url)
+);
+
+CREATE TABLE webhook_events (
+  id BIGINT GENERATED ALWAYS AS IDENTITY,
+  notification_id UUID NOT NULL,
+  step SMALLINT NOT NULL,
+  type TEXT NOT NULL,
+  at TIMESTAMP WITH TIME ZONE NOT NULL,
+  data JSONB NOT NULL,
+  CONSTRAINT webhook_events_pkey PRIMARY KEY (id),
+  CONSTRAINT webhook_events_notification_id_key UNIQUE (notification_id, step, type)
+);
+
+CREATE INDEX webhook_events_at_idx ON webhook_events (at);
+
+CREATE TABLE webhook_deliveries (
+  endpoint_id TEXT NOT NULL,
+  event_id BIGINT NOT NULL,
+  notification_id UUID NOT NULL,
+  tries SMALLINT DEFAULT 0 NOT NULL,
+  next_at TIMESTAMP WITH TIME ZONE,
+  delivered_at TIMESTAMP WITH TIME ZONE,
+  error TEXT,
+  CONSTRAINT webhook_deliveries_pkey PRIMARY KEY (endpoint_id, event_id),
+  CONSTRAINT webhook_deliveries_endpoint_id_fkey FOREIGN KEY (endpoint_id) REFERENCES webhook_endpoints (id) ON DELETE CASCADE,
+  CONSTRAINT webhook_deliveries_event_id_fkey FOREIGN KEY (event_id) REFERENCES webhook_events (id) ON DELETE CASCADE
+);
+
+CREATE INDEX webhook_deliveries_event_id_idx ON webhook_deliveries (event_id);
+
+CREATE INDEX webhook_deliveries_next_at_idx ON webhook_deliveries (endpoint_id, next_at) WHERE next_at IS NOT NULL;
+
+CREATE INDEX webhook_deliveries_open_idx ON webhook_deliveries (endpoint_id, notification_id, event_id)
+  WHERE next_at IS NOT NULL;
 """
 
 
@@ -74,6 +123,6 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Back to the version before; what was counted is lost."""
-    op.execute("DROP TABLE rollups, rollup_slices, followers")
+    """Back to the version before; what was counted, and what was to be told, is lost."""
+    op.execute("DROP TABLE webhook_deliveries, webhook_events, webhook_endpoints, rollups, rollup_slices, followers")
     op.execute("DROP INDEX notifications_times_idx, deliveries_finished_at_idx, events_received_at_idx")

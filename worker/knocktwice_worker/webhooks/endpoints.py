@@ -1,0 +1,145 @@
+"""Who is told: endpoints, as the setting or ``knocktwice webhooks`` declares them."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sqlalchemy import text
+
+from knocktwice_shared.errors import InvalidMessage, KnocktwiceError
+from knocktwice_worker import changes
+from knocktwice_worker.lifecycle import OPEN, DeliveryState
+from knocktwice_worker.webhooks import addresses
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+    from datetime import datetime
+
+    from sqlalchemy import Connection
+
+FOLLOWER = "webhooks"
+
+#: The one final report of a notification.
+FINISHED = "notification.finished"
+#: Everything that is told.
+TYPES = (
+    "notification.accepted",
+    *(f"push.{state}" for state in DeliveryState if state not in OPEN),
+    "push.delivered",
+    "push.clicked",
+    *(f"sms.{state}" for state in DeliveryState if state not in OPEN),
+    FINISHED,
+)
+
+
+class NoSuchEndpoint(KnocktwiceError):
+    """There is no endpoint of that id: ``knocktwice webhooks list`` names them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Somebody who is told what happens.
+
+    Attributes:
+        events: types of events; none: all.
+        personal: whether the person's user id, number and key are told, too.
+        failing_since: nothing was taken since then.
+        disabled_reason: why nothing is sent any more; ``None`` while it is.
+        waiting: events not taken yet.
+    """
+
+    id: str
+    url: str
+    events: Sequence[str]
+    personal: bool
+    failing_since: datetime | None
+    last_error: str | None
+    disabled_at: datetime | None
+    disabled_reason: str | None
+    waiting: int
+
+
+def add(conn: Connection, url: str, events: Collection[str] = (), *, personal: bool = False, private: bool) -> str:
+    """Tell an endpoint from now on, and return its id.
+
+    Raises:
+        InvalidMessage: the URL is not allowed or known already, or there is no such event.
+    """
+    addresses.check(url, private=private)
+    if unknown := sorted(set(events) - set(TYPES)):
+        raise InvalidMessage("events", f"there is no {unknown[0]}; there are {', '.join(TYPES)}")
+    id_ = _insert(conn, url, events, personal)
+    if id_ is None:
+        raise InvalidMessage("url", "is an endpoint already; remove it first")
+    return id_
+
+
+def declare(conn: Connection, urls: Collection[str], *, private: bool) -> None:
+    """Make endpoints of the setting's URLs, unless they are some already."""
+    for url in sorted(urls):
+        addresses.check(url, private=private)
+        _insert(conn, url, (), personal=False)
+
+
+def list_all(conn: Connection) -> list[Endpoint]:
+    """Return the endpoints."""
+    query = text("""
+    SELECT id, url, events, personal, failing_since, last_error, disabled_at, disabled_reason, (
+      SELECT count(*) FROM webhook_deliveries d WHERE d.endpoint_id = e.id AND d.next_at IS NOT NULL) AS waiting
+    FROM webhook_endpoints e ORDER BY since, id
+    """)
+    return [Endpoint(**row._mapping) for row in conn.execute(query)]
+
+
+def get(conn: Connection, id_: str) -> Endpoint:
+    """Return an endpoint.
+
+    Raises:
+        NoSuchEndpoint: there is none of that id.
+    """
+    found = next((endpoint for endpoint in list_all(conn) if endpoint.id == id_), None)
+    if found is None:
+        raise NoSuchEndpoint(f"there is no endpoint {id_}; knocktwice webhooks list names them")
+    return found
+
+
+def remove(conn: Connection, id_: str) -> None:
+    """Forget an endpoint and what it was not told yet."""
+    get(conn, id_)
+    conn.execute(text("DELETE FROM webhook_endpoints WHERE id = :id"), {"id": id_})
+
+
+def enable(conn: Connection, id_: str) -> None:
+    """Send to a disabled endpoint again, first what waits. What happened meanwhile can be replayed."""
+    get(conn, id_)
+    _start_following(conn)
+    query = text("""
+    UPDATE webhook_endpoints SET disabled_at = NULL, disabled_reason = NULL, failing_since = NULL, failures = 0,
+      resume_at = NULL, since = CASE WHEN disabled_at IS NULL THEN since ELSE knocktwice_now() END WHERE id = :id
+    """)
+    conn.execute(query, {"id": id_})
+
+
+def _insert(conn: Connection, url: str, events: Collection[str], personal: bool) -> str | None:
+    _start_following(conn)
+    id_ = f"ep_{secrets.token_hex(8)}"
+    query = text("""
+    INSERT INTO webhook_endpoints (id, url, events, personal) VALUES (:id, :url, CAST(:events AS text[]), :personal)
+    ON CONFLICT DO NOTHING RETURNING id
+    """)
+    return conn.execute(query, {"id": id_, "url": url, "events": sorted(set(events)), "personal": personal}).scalar()
+
+
+def _start_following(conn: Connection) -> None:
+    """With nobody to tell nobody looked; what happened meanwhile need not be read."""
+    now: datetime = conn.execute(text("SELECT knocktwice_now()")).scalar_one()
+    changes.join(conn, FOLLOWER, now)
+    if not conn.execute(text("SELECT 1 FROM webhook_endpoints WHERE disabled_at IS NULL LIMIT 1")).first():
+        conn.execute(
+            text(
+                "UPDATE followers SET seen_until = :now - interval '1 minute' WHERE name = :name AND seen_until < :now"
+            ),
+            {"now": now, "name": FOLLOWER},
+        )

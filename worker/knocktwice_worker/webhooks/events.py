@@ -1,0 +1,113 @@
+"""What happened, as facts that are written once, in the order in which they happened to a notification."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from sqlalchemy import text
+
+from knocktwice_worker import changes
+from knocktwice_worker.webhooks.endpoints import FINISHED, FOLLOWER
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from sqlalchemy import Connection, Engine
+
+#: How much of a backlog is looked at in one transaction.
+_STRIDE = timedelta(minutes=5)
+
+# A receipt may be older than the notification's rows; it counts from when these are there.
+_FACTS = f"""
+SELECT c.id, 0 AS step, 'notification.accepted' AS type, n.created_at AS at, 0 AS rank, '{{}}'::jsonb AS more
+FROM changed c JOIN notifications n ON n.id = c.id WHERE n.state <> 'duplicate'
+UNION ALL
+SELECT c.id, d.step, d.channel || '.' || d.state, d.finished_at, CASE d.step WHEN 0 THEN 1 ELSE 3 END,
+  jsonb_build_object('step', d.step, 'channel', d.channel, 'state', d.state, 'reason', d.reason)
+FROM changed c JOIN deliveries d ON d.notification_id = c.id WHERE d.finished_at IS NOT NULL
+UNION ALL
+SELECT c.id, 0, 'push.' || e.kind, greatest(min(e.received_at), c.created_at), 2,
+  jsonb_build_object('step', 0, 'channel', 'push', 'state', e.kind)
+FROM changed c JOIN events e ON e.notification_id = c.id WHERE e.kind IN ('delivered', 'clicked')
+GROUP BY c.id, c.created_at, e.kind
+UNION ALL
+SELECT c.id, 0, '{FINISHED}', n.finished_at, 4, jsonb_build_object('state', n.state, 'reason', n.reason, 'steps', (
+    SELECT jsonb_agg(jsonb_build_object('step', d.step, 'channel', d.channel, 'state', d.state, 'reason', d.reason) ORDER BY d.step)
+    FROM deliveries d WHERE d.notification_id = c.id))
+FROM changed c JOIN notifications n ON n.id = c.id WHERE n.finished_at IS NOT NULL
+"""
+
+_RECORD = text(f"""
+WITH changed AS ({changes.CHANGED}), facts AS ({_FACTS}),
+recorded AS (
+  INSERT INTO webhook_events (notification_id, step, type, at, data)
+  SELECT f.id, f.step, f.type, f.at, jsonb_build_object('notification', f.id, 'batch', n.batch_id, 'category', b.category,
+    'reference', b.reference) || jsonb_strip_nulls(jsonb_build_object('template', b.content->'template') || f.more)
+  FROM facts f JOIN notifications n ON n.id = f.id JOIN batches b ON b.id = n.batch_id
+  WHERE f.at > :after AND f.at <= :until
+  ORDER BY f.at, f.id, f.rank, f.step
+  ON CONFLICT DO NOTHING RETURNING id, notification_id, type, at
+)
+INSERT INTO webhook_deliveries (endpoint_id, event_id, notification_id, next_at)
+SELECT e.id, r.id, r.notification_id, knocktwice_now() FROM recorded r JOIN webhook_endpoints e
+  ON e.disabled_at IS NULL AND r.at >= e.since AND (e.events = '{{}}' OR r.type = ANY(e.events))
+""")
+
+_AGAIN = """
+INSERT INTO webhook_deliveries AS d (endpoint_id, event_id, notification_id, next_at)
+SELECT e.id, v.id, v.notification_id, knocktwice_now() FROM webhook_events v JOIN webhook_endpoints e
+  ON e.disabled_at IS NULL AND (CAST(:endpoint AS text) IS NULL OR e.id = :endpoint)
+  AND (e.events = '{}' OR v.type = ANY(e.events))
+WHERE %s
+ON CONFLICT (endpoint_id, event_id) DO UPDATE SET next_at = knocktwice_now(), tries = 0, delivered_at = NULL, error = NULL
+"""
+_AGAIN_SINCE = text(_AGAIN % "v.at >= :since")
+_AGAIN_ONE = text(_AGAIN % "v.notification_id = CAST(:notification AS uuid)")
+
+
+def follow(engine: Engine) -> None:
+    """Write down what has happened since the last time, and who is to be told. Without an endpoint nothing is done."""
+    while _step(engine):
+        pass
+
+
+def replay(
+    conn: Connection, *, since: datetime | None = None, notification: str | None = None, endpoint: str | None = None
+) -> int:
+    """Tell again what happened since a time, or to a notification; return how many events are to be sent.
+
+    Events keep their ids, so whoever took one before knows it. What happened when there was no endpoint is written down now.
+
+    Args:
+        endpoint: only to this one.
+    """
+    seen = conn.execute(text("SELECT seen_until FROM followers WHERE name = :name FOR UPDATE"), {"name": FOLLOWER})
+    until = seen.scalar()
+    if since is not None:
+        if until is not None and since < until:
+            _record(conn, since, until)
+        return conn.execute(_AGAIN_SINCE, {"since": since, "endpoint": endpoint}).rowcount
+    return conn.execute(_AGAIN_ONE, {"notification": notification, "endpoint": endpoint}).rowcount
+
+
+def forget(conn: Connection, older_than: timedelta) -> None:
+    """Delete old events; those that still wait to be taken go as well."""
+    query = text("DELETE FROM webhook_events WHERE at < knocktwice_now() - :older_than")
+    conn.execute(query, {"older_than": older_than})
+
+
+def _step(engine: Engine) -> bool:
+    with engine.begin() as conn:
+        if not conn.execute(text("SELECT 1 FROM webhook_endpoints WHERE disabled_at IS NULL LIMIT 1")).first():
+            return False
+        span = changes.window(conn, FOLLOWER, most=_STRIDE)
+        if span is None:
+            return False
+        _record(conn, span.after, span.until)
+        changes.seen(conn, FOLLOWER, span.until)
+        return span.until - span.after >= _STRIDE
+
+
+def _record(conn: Connection, after: datetime, until: datetime) -> None:
+    conn.execute(_RECORD, {"after": after, "until": until})

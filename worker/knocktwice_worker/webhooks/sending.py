@@ -1,0 +1,158 @@
+"""Sends what is to be told, with patience: an event waits for the one before it of the same notification to be taken."""
+
+from __future__ import annotations
+
+import json
+import time
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import structlog
+from sqlalchemy import text
+
+from knocktwice_worker.channels import NoResponse, Request
+from knocktwice_worker.services import secret
+from knocktwice_worker.webhooks import signing
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from sqlalchemy import Row
+
+    from knocktwice_worker.channels import Response
+    from knocktwice_worker.services import Services
+
+log = structlog.get_logger(__name__)
+
+#: Most events sent to one endpoint at once.
+_AT_ONCE = 50
+#: How long a sender has; then somebody else sends the event again.
+_LEASE = timedelta(minutes=1)
+#: Wait after the first failure; four times as long after each further one, up to the longest.
+_FIRST_WAIT, _LONGEST_WAIT = timedelta(seconds=5), timedelta(hours=6)
+#: After so many refusals of one event by an endpoint that takes others, it is given up so that it holds up nothing.
+_MOST_TRIES = 16
+_NEVER = timedelta(days=36_500)
+
+# Of each notification the first that was not taken. Two senders cannot both have one: whoever comes second finds its lease.
+_CLAIM = text("""
+UPDATE webhook_deliveries d SET next_at = knocktwice_now() + :lease, tries = d.tries + 1
+FROM (
+  SELECT o.endpoint_id, o.event_id FROM webhook_endpoints e CROSS JOIN LATERAL (
+    SELECT w.endpoint_id, w.event_id FROM webhook_deliveries w
+    WHERE w.endpoint_id = e.id AND w.next_at <= knocktwice_now() AND NOT EXISTS (
+      SELECT FROM webhook_deliveries first WHERE first.endpoint_id = w.endpoint_id
+        AND first.notification_id = w.notification_id AND first.event_id < w.event_id AND first.next_at IS NOT NULL)
+    ORDER BY w.next_at, w.event_id LIMIT :most FOR UPDATE SKIP LOCKED
+  ) o WHERE e.disabled_at IS NULL AND (e.resume_at IS NULL OR e.resume_at <= knocktwice_now())
+) due
+JOIN webhook_endpoints e ON e.id = due.endpoint_id
+JOIN webhook_events v ON v.id = due.event_id
+LEFT JOIN notifications n ON n.id = v.notification_id AND e.personal
+LEFT JOIN phones ph ON ph.user_id = n.user_id
+WHERE d.endpoint_id = due.endpoint_id AND d.event_id = due.event_id
+RETURNING d.endpoint_id, d.event_id, d.tries, e.url, e.personal, v.notification_id, v.step, v.type, v.at, v.data,
+  n.user_id, n.key, coalesce(n.phone, ph.number) AS phone
+""")
+
+_RECORD = text("""
+UPDATE webhook_deliveries d SET error = r.error,
+  delivered_at = CASE WHEN r.error IS NULL THEN knocktwice_now() END,
+  next_at = CASE WHEN r.error IS NOT NULL AND d.tries < :most THEN knocktwice_now() + r.wait END
+FROM unnest(CAST(:endpoints AS text[]), CAST(:events AS bigint[]), CAST(:errors AS text[]), CAST(:waits AS interval[]))
+  AS r(endpoint_id, event_id, error, wait)
+WHERE d.endpoint_id = r.endpoint_id AND d.event_id = r.event_id AND d.next_at IS NOT NULL
+""")
+
+_WELL = text("""
+UPDATE webhook_endpoints SET failures = 0, failing_since = NULL, resume_at = NULL, last_error = NULL
+WHERE id = ANY(:ids) AND failing_since IS NOT NULL
+""")
+
+_UNWELL = text("""
+UPDATE webhook_endpoints SET failures = failures + 1, last_error = :error,
+  failing_since = coalesce(failing_since, knocktwice_now()),
+  resume_at = knocktwice_now() + least(:longest, :first * power(4, least(failures, 10))),
+  disabled_at = CASE WHEN :gone OR failing_since < knocktwice_now() - :give_up THEN knocktwice_now() END,
+  disabled_reason = CASE WHEN :gone THEN 'it answered 410 Gone'
+    WHEN failing_since < knocktwice_now() - :give_up THEN 'it has failed since '
+      || to_char(failing_since AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI "UTC"') || ', at last: ' || :error END
+WHERE id = :id AND disabled_at IS NULL
+RETURNING disabled_reason
+""")
+
+
+def send(here: Services) -> int:
+    """Send one round of what is due, to all endpoints side by side; return how many events that were."""
+    with here.engine.begin() as conn:
+        rows = conn.execute(_CLAIM, {"lease": _LEASE, "most": _AT_ONCE}).all()
+    if not rows:
+        return 0
+    key, now = secret(here.settings), time.time()
+    answers = here.hooks.send([_request(row, key, now) for row in rows])
+    errors = [_error(answer) for row, answer in zip(rows, answers, strict=True)]
+    with here.engine.begin() as conn:
+        conn.execute(
+            _RECORD,
+            {
+                "endpoints": [row.endpoint_id for row in rows],
+                "events": [row.event_id for row in rows],
+                "errors": errors,
+                "waits": [_wait(row.tries) for row in rows],
+                "most": _MOST_TRIES,
+            },
+        )
+        well = {row.endpoint_id for row, error in zip(rows, errors, strict=True) if error is None}
+        conn.execute(_WELL, {"ids": sorted(well)})
+        for id_, error in _failed(rows, errors, well).items():
+            limits = {"first": _FIRST_WAIT, "longest": _LONGEST_WAIT}
+            give_up = timedelta(seconds=here.settings.webhook_give_up_s) or _NEVER
+            gone = error == "HTTP 410"
+            found = conn.execute(
+                _UNWELL, {"id": id_, "error": error, "gone": gone, "give_up": give_up, **limits}
+            ).first()
+            if found and found.disabled_reason:
+                log.warning("webhook endpoint disabled", endpoint=id_, reason=found.disabled_reason)
+    return len(rows)
+
+
+def test(here: Services, endpoint: str, url: str) -> str | None:
+    """Send one event of type ``knocktwice.test`` and return what went wrong, or ``None``."""
+    body = _body("knocktwice.test", time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime()), {})
+    headers = signing.headers(secret(here.settings), endpoint, f"test.{time.time_ns()}", time.time(), body)
+    (answer,) = here.hooks.send([Request(url, headers, body)])
+    return _error(answer)
+
+
+def _request(row: Row[Any], key: str, now: float) -> Request:
+    data = dict(row.data)
+    if row.personal:
+        who = {"user": row.user_id, "phone": row.phone, "key": row.key}
+        data |= {name: value for name, value in who.items() if value is not None}
+    body = _body(row.type, row.at.isoformat(), data)
+    message_id = f"{row.notification_id}.{row.step}.{row.type}"
+    return Request(row.url, signing.headers(key, row.endpoint_id, message_id, now, body), body)
+
+
+def _body(type_: str, at: str, data: Mapping[str, Any]) -> bytes:
+    return json.dumps({"type": type_, "timestamp": at, "data": data}, separators=(",", ":")).encode()
+
+
+def _error(answer: Response | NoResponse) -> str | None:
+    if isinstance(answer, NoResponse):
+        return answer.reason.replace("the provider", "the endpoint")
+    return None if 200 <= answer.status < 300 else f"HTTP {answer.status}"
+
+
+def _wait(tries: int) -> timedelta:
+    factor: int = 4 ** min(tries - 1, 10)
+    return min(_LONGEST_WAIT, _FIRST_WAIT * factor)
+
+
+def _failed(rows: Sequence[Row[Any]], errors: Sequence[str | None], well: set[str]) -> dict[str, str]:
+    """Return endpoint → an error, of those that took nothing at all."""
+    return {
+        row.endpoint_id: error
+        for row, error in zip(rows, errors, strict=True)
+        if error is not None and (row.endpoint_id not in well or error == "HTTP 410")
+    }
