@@ -15,7 +15,17 @@ from rich.markup import escape
 from rich.table import Table
 
 from knocktwice_shared.errors import KnocktwiceError
-from knocktwice_worker import erase_cli, health, opt_out_cli, segment_cli, stats_cli, story, template_cli, tpns_cli, webhooks_cli
+from knocktwice_worker import (
+    erase_cli,
+    health,
+    opt_out_cli,
+    segment_cli,
+    stats_cli,
+    story,
+    template_cli,
+    tpns_cli,
+    webhooks_cli,
+)
 from knocktwice_worker.services import broker_url, services
 from knocktwice_worker.terminal import AsJson, clock, complain, fail, out, print_json, reading
 
