@@ -64,7 +64,7 @@ class Application:
             # Fifty at once are normal; with the five of the default their connections would wait for a second.
             request_queue_size = 256
 
-        self.server = Server(("127.0.0.1", 0), Handler)
+        self.server = Server(("0.0.0.0", 0), Handler)  # noqa: S104 - 127.0.0.2 is this machine, too
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
         self.url = f"http://127.0.0.1:{self.server.server_port}/hooks"
 
@@ -334,7 +334,7 @@ def test_a_name_that_comes_to_mean_a_private_address_is_not_called(
     assert found.waiting == len(LIFE)
 
 
-def test_an_endless_answer_is_not_read(here: Services, application: Application) -> None:
+def test_a_redirect_is_not_followed(here: Services, application: Application) -> None:
     endpoint = add(here, application.url)
     assert sending.test(here, endpoint, application.url) is None
     application.answer = lambda _: 302
