@@ -27,6 +27,8 @@ log = structlog.get_logger(__name__)
 _COUNT_EVERY_S, _CLOSE_EVERY_S = 10.0, 3600.0
 #: Seconds between two looks for what is to be told.
 _TELL_EVERY_S = 1.0
+#: How much longer to rest than to work.
+_REST = 10
 
 
 def _count() -> Callable[[Services], None]:
@@ -96,9 +98,11 @@ class Background(bootsteps.StartStopStep):
 
     def _run(self, name: str, turn: Callable[[Services], None], pause: float, stop: threading.Event) -> None:
         while not stop.is_set():
+            began = time.monotonic()
             try:
                 turn(services())
             except Exception as error:
                 reason = str(error) if isinstance(error, InvalidMessage) else None
                 log.error("background work stumbled", work=name, error=type(error).__name__, reason=reason)
-            stop.wait(pause)
+            # What takes long is done less often, so that it never takes more than a small share of a busy machine.
+            stop.wait(max(pause, _REST * (time.monotonic() - began)))
