@@ -25,7 +25,7 @@ from sqlalchemy import (
     Uuid,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 from knocktwice_worker.lifecycle import OPEN, DeliveryState, NotificationState
 
@@ -283,4 +283,19 @@ dead_letters = Table(
     Column("reason", Text, nullable=False),
     Column("payload", Text, nullable=False),
     _time("at", required=True),
+)
+
+api_keys = Table(
+    "api_keys",
+    metadata,
+    # The part of a key that may be shown; it finds the row.
+    Column("id", Text, primary_key=True),
+    Column("name", Text, nullable=False),
+    # HMAC of the whole key; the key itself is nowhere.
+    Column("digest", LargeBinary, nullable=False),
+    Column("scopes", ARRAY(Text), nullable=False),
+    _time("created_at", required=True),
+    _time("expires_at"),
+    _time("revoked_at"),
+    _time("last_used_at"),
 )
