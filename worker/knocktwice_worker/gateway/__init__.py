@@ -10,17 +10,24 @@ from contextlib import asynccontextmanager
 from importlib import metadata
 from typing import TYPE_CHECKING
 
+from anyio.to_thread import current_default_thread_limiter
 from fastapi import FastAPI
 
 from knocktwice_worker.gateway import problems
 from knocktwice_worker.gateway.body import SizeLimit
 from knocktwice_worker.gateway.keyring import KeyRing
+from knocktwice_worker.gateway.openapi import describe
+from knocktwice_worker.gateway.outbox import Outbox
+from knocktwice_worker.gateway.pace import KeyPace
 from knocktwice_worker.gateway.routes import ROUTERS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from knocktwice_worker.services import Services
+
+#: Requests that may wait for a server at once, each in a thread; the others wait for their turn.
+THREADS = 10
 
 
 def create_app(services: Services) -> FastAPI:
@@ -35,7 +42,12 @@ def create_app(services: Services) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.services = services
         app.state.keys = KeyRing(services)
+        app.state.pace = KeyPace(services)
+        app.state.outbox = Outbox(services)
+        # Each may hold a connection to the database, and there are no more of those.
+        current_default_thread_limiter().total_tokens = THREADS
         yield
+        await app.state.outbox.close()
         await app.state.keys.close()
 
     app = FastAPI(
@@ -45,7 +57,8 @@ def create_app(services: Services) -> FastAPI:
         lifespan=lifespan,
         docs_url="/docs" if settings.gateway_docs else None,
         redoc_url=None,
-        openapi_url="/openapi.json",
+        # The document itself is behind a key, unless everybody may see it.
+        openapi_url="/openapi.json" if settings.gateway_docs else None,
         # A slash too many is a mistake to be told, not to be sent around with the key in hand.
         redirect_slashes=False,
     )
@@ -53,4 +66,5 @@ def create_app(services: Services) -> FastAPI:
     problems.handle(app)
     for router in ROUTERS:
         app.include_router(router)
+    describe(app, ROUTERS)
     return app

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 from fastapi import Depends, Request, Security
 from fastapi.security import HTTPBearer
 
+from knocktwice_shared.errors import InvalidMessage
+from knocktwice_worker.gateway.outbox import Outbox
 from knocktwice_worker.gateway.problems import Problem
 from knocktwice_worker.services import Services
 
@@ -31,6 +33,16 @@ def here(request: Request) -> Services:
 Here = Annotated[Services, Depends(here)]
 
 
+def outbox(request: Request) -> Outbox:
+    """Return the way to the broker."""
+    found: Outbox = request.app.state.outbox
+    return found
+
+
+#: What a route asks for to send messages.
+Out = Annotated[Outbox, Depends(outbox)]
+
+
 def requires(scope: Scope) -> Any:
     """Return the dependency that lets in whoever has a key for ``scope``; its value is the key."""
     return Security(_gate(scope), scopes=[scope])
@@ -48,6 +60,19 @@ def _gate(scope: Scope) -> Callable[[Request, Any], Coroutine[Any, Any, Key]]:
             )
         if not key.allows(scope):
             raise Problem("forbidden", f"this key lacks the scope {scope}; 'knocktwice key create' makes one with it")
+        await request.app.state.pace.take(key.id)
+        _refuse_unknown_parameters(request)
         return key
 
     return gate
+
+
+def _refuse_unknown_parameters(request: Request) -> None:
+    """A misspelt filter that is silently ignored shows the wrong rows."""
+    if not request.query_params:
+        return
+    known = sorted(str(parameter.alias) for parameter in request.scope["route"].dependant.query_params)
+    for name in request.query_params:
+        if name not in known:
+            told = f"is not a parameter of this request; known here: {', '.join(known) or 'none'}"
+            raise InvalidMessage(name, told)

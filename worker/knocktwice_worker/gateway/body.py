@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+from fastapi import Depends, Request
 
 from knocktwice_worker.gateway.problems import Problem
 
 if TYPE_CHECKING:
-    from fastapi import Request
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 #: How deep objects and lists may stand in each other.
@@ -97,6 +98,10 @@ async def read_json(request: Request) -> dict[str, Any]:
     if raw.count(b"{") + raw.count(b"[") > DEPTH_LIMIT:
         _measure(value)
     return value
+
+
+#: What a route in a thread asks for to get its body, a JSON object.
+JsonBody = Annotated[dict[str, Any], Depends(read_json)]
 
 
 def _measure(value: object) -> None:

@@ -13,14 +13,14 @@ import secrets
 import string
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, Row, text
 
 from knocktwice_shared.errors import InvalidMessage, KnocktwiceError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Sequence
     from datetime import datetime, timedelta
 
 _LETTERS = string.ascii_letters + string.digits
@@ -141,13 +141,13 @@ def revoke(conn: Connection, id_: str) -> bool:
 
 def list_all(conn: Connection) -> list[Key]:
     """Return all keys ever made, oldest first."""
-    return [_key(row._mapping) for row in conn.execute(_ALL)]
+    return [_key(row) for row in conn.execute(_ALL)]
 
 
 def working(conn: Connection) -> dict[str, Key]:
     """Return the keys that may be used now, by id."""
     rows = conn.execute(_WORKING, {"most": KEYS_LIMIT})
-    return {row.id: _key(row._mapping) for row in rows}
+    return {row.id: _key(row) for row in rows}
 
 
 def note_used(conn: Connection, ids: Sequence[str]) -> None:
@@ -170,9 +170,15 @@ def _random(length: int) -> str:
     return "".join(secrets.choice(_LETTERS) for _ in range(length))
 
 
-def _key(row: Mapping[str, object]) -> Key:
-    fields = dict(row)
-    # A newer version may know scopes that this one does not.
-    known = frozenset(Scope(scope) for scope in row["scopes"] if scope in set(Scope))  # type: ignore[attr-defined]
-    fields |= {"scopes": known, "digest": bytes(row["digest"])}  # type: ignore[call-overload]
-    return Key(**fields)  # type: ignore[arg-type]
+def _key(row: Row[Any]) -> Key:
+    return Key(
+        id=row.id,
+        name=row.name,
+        digest=bytes(row.digest),
+        # A newer version may know scopes that this one does not.
+        scopes=frozenset(Scope(scope) for scope in row.scopes if scope in set(Scope)),
+        created_at=row.created_at,
+        expires_at=row.expires_at,
+        revoked_at=row.revoked_at,
+        last_used_at=row.last_used_at,
+    )

@@ -10,6 +10,7 @@ import structlog
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field
+from redis.exceptions import RedisError
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
@@ -124,7 +125,7 @@ def of(error: Exception) -> Problem:
             return error
         case InvalidMessage():
             return invalid(error)
-        case BrokerUnavailable():
+        case BrokerUnavailable() | RedisError():
             return unavailable("the broker does not answer; send the request again with the same Idempotency-Key")
         case DBAPIError() if getattr(error.orig, "pgcode", None) == _CANCELED:
             return unavailable("the query took too long; ask for less")
@@ -147,7 +148,15 @@ def handle(app: FastAPI) -> None:
             log.warning("not available", error=type(error.__cause__ or error).__name__)
         return problem.response()
 
-    for kind in (KnocktwiceError, RequestValidationError, HTTPException, DBAPIError, PoolTimeout, Exception):
+    for kind in (
+        KnocktwiceError,
+        RequestValidationError,
+        HTTPException,
+        DBAPIError,
+        PoolTimeout,
+        RedisError,
+        Exception,
+    ):
         app.add_exception_handler(kind, answer)
 
 

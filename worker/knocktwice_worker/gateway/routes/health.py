@@ -10,7 +10,7 @@ from redis.exceptions import RedisError
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
-from knocktwice_worker.gateway.access import Here  # noqa: TC001 - FastAPI reads it
+from knocktwice_worker.gateway.access import Here
 from knocktwice_worker.gateway.problems import documented, unavailable
 
 if TYPE_CHECKING:
