@@ -63,7 +63,7 @@ def create_app(services: Services) -> FastAPI:
         redirect_slashes=False,
     )
     app.add_middleware(SizeLimit, limit=settings.gateway_body_bytes)
-    problems.handle(app)
+    problems.handle(app, ROUTERS)
     for router in ROUTERS:
         app.include_router(router)
     describe(app, ROUTERS)

@@ -32,6 +32,8 @@ log = structlog.get_logger(__name__)
 FRESH = timedelta(seconds=2)
 #: How long keys go on working that cannot be read anew.
 STALE = timedelta(minutes=5)
+#: Seconds between two looks at the least.
+_PAUSE_S = 0.05
 #: How often the use of keys is noted.
 NOTED = timedelta(seconds=30)
 
@@ -49,7 +51,7 @@ class KeyRing:
         self._secret = secret(services.settings)
         self._clock = clock
         self._working: dict[str, Key] = {}
-        self._read_at = self._noted_at = float("-inf")
+        self._read_at = self._tried_at = self._noted_at = float("-inf")
         self._used: set[str] = set()
         self._reading = asyncio.Lock()
 
@@ -62,7 +64,10 @@ class KeyRing:
         id_ = keys.id_of(given)
         if id_ is None:
             return None
-        await self._refresh()
+        await self._refresh(older_than=FRESH)
+        if id_ not in self._working:
+            # It may have been made a moment ago.
+            await self._refresh(older_than=timedelta())
         key = self._working.get(id_)
         if key is None or not hmac.compare_digest(key.digest, keys.digest(given, self._secret)):
             return None
@@ -78,26 +83,24 @@ class KeyRing:
             except SQLAlchemyError as error:
                 log.warning("the use of keys was not noted", error=type(error).__name__)
 
-    async def _refresh(self) -> None:
-        if self._age() < FRESH:
+    async def _refresh(self, *, older_than: timedelta) -> None:
+        """Read the keys anew if they were read longer ago than that; many requests share one look."""
+        asked = self._clock()
+        if asked - self._read_at < older_than.total_seconds():
             return
         async with self._reading:
-            if self._age() < FRESH:
+            if self._read_at > asked - older_than.total_seconds():
                 return
-            started = self._clock()
+            # However many forged keys come, the database is asked so often and no more.
+            await asyncio.sleep(max(0.0, _PAUSE_S - (self._clock() - self._tried_at)))
+            started = self._tried_at = self._clock()
             try:
                 self._working = await run_in_threadpool(self._read)
                 self._read_at = started
             except SQLAlchemyError as error:
-                if self._age() > STALE:
+                if self._clock() - self._read_at > STALE.total_seconds():
                     raise unavailable("the keys cannot be read; try again") from error
                 log.warning("keys could not be read anew", error=type(error).__name__)
-                # The next look is due soon, not with the next request.
-                self._read_at += FRESH.total_seconds() if self._age() < STALE else 0
-
-    def _age(self) -> timedelta:
-        age = self._clock() - self._read_at
-        return timedelta.max if age == float("inf") else timedelta(seconds=age)
 
     def _read(self) -> dict[str, Key]:
         now, used = self._clock(), []

@@ -55,8 +55,9 @@ def describe(app: FastAPI, routers: Sequence[APIRouter]) -> None:
 
 def _document(app: FastAPI, bodies: Iterable[type[BaseModel]]) -> dict[str, Any]:
     document = get_openapi(title=app.title, version=app.version, summary=app.summary, routes=app.routes)
-    models = [ProblemDetails, *sorted(bodies, key=lambda model: model.__name__)]
-    _, described = models_json_schema([(model, "validation") for model in models], ref_template=_SCHEMAS + "{model}")
+    models: list[type[BaseModel]] = [ProblemDetails, *sorted(bodies, key=lambda model: model.__name__)]
+    wanted: list[Any] = [(model, "validation") for model in models]
+    _, described = models_json_schema(wanted, ref_template=_SCHEMAS + "{model}")
     components: dict[str, Any] = document.setdefault("components", {}).setdefault("schemas", {})
     for name in ("HTTPValidationError", "ValidationError"):
         components.pop(name, None)

@@ -14,13 +14,14 @@ from redis.exceptions import RedisError
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
+from starlette.routing import Route
 
 from knocktwice_shared.errors import BrokerUnavailable, InvalidMessage, KnocktwiceError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
-    from fastapi import FastAPI, Request
+    from fastapi import APIRouter, FastAPI, Request
 
 log = structlog.get_logger(__name__)
 
@@ -139,11 +140,20 @@ def of(error: Exception) -> Problem:
             return Problem("internal", "it was logged; nothing you sent need be wrong")
 
 
-def handle(app: FastAPI) -> None:
-    """Let the application answer all errors this way."""
+def handle(app: FastAPI, routers: Sequence[APIRouter]) -> None:
+    """Let the application answer all errors this way.
 
-    async def answer(_: Request, error: Exception) -> Response:
+    Args:
+        routers: all that it serves.
+    """
+    routes = [route for router in routers for route in router.routes if isinstance(route, Route)]
+
+    async def answer(request: Request, error: Exception) -> Response:
         problem = of(error)
+        if problem.status == 405:
+            # Each route knows its own method only.
+            there = [r.methods or () for r in routes if r.path_regex.match(request.url.path)]
+            problem.headers["Allow"] = ", ".join(sorted({method for methods in there for method in methods}))
         if problem.status == 503:
             log.warning("not available", error=type(error.__cause__ or error).__name__)
         return problem.response()

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from fastapi import Query
-from pydantic import BaseModel, ConfigDict, Field, RootModel, WithJsonSchema
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, RootModel, WithJsonSchema
 from pydantic.config import JsonDict
 
 from knocktwice_shared.messages import (
@@ -40,6 +40,14 @@ def Visible(limit: int, description: str | None = None) -> Any:  # noqa: N802 - 
     return Query(min_length=1, max_length=limit, pattern=_VISIBLE, description=description)
 
 
+def _no_number(value: object) -> object:
+    # pydantic takes numbers for times, too.
+    if isinstance(value, str) and value.replace(".", "", 1).lstrip("+-").isdigit():
+        raise ValueError("must be an ISO 8601 time with an offset, like 2026-11-21T09:30:00Z")
+    return value
+
+
+Time = Annotated[AwareDatetime, BeforeValidator(_no_number)]
 UserId = Annotated[str, _text(200), Field(description="Your own id of the person.", examples=["u-17"])]
 Registration = Annotated[str, _text(4_096), Field(description="FCM registration token or FID.")]
 Phone = Annotated[

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from datetime import datetime
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -18,7 +17,7 @@ from knocktwice_worker.gateway.database import reading
 from knocktwice_worker.gateway.keys import Key, Scope
 from knocktwice_worker.gateway.openapi import Takes
 from knocktwice_worker.gateway.problems import Problem, documented
-from knocktwice_worker.gateway.schemas import Accepted, Cancel, History, Notify, Queued, StoryAnswer, Visible
+from knocktwice_worker.gateway.schemas import Accepted, Cancel, History, Notify, Queued, StoryAnswer, Time, Visible
 from knocktwice_worker.lifecycle import NotificationState
 
 router = APIRouter(prefix="/v1", tags=["notifications"])
@@ -82,7 +81,7 @@ async def cancel(id: UUID, outbox: Out) -> Any:  # noqa: A002 - what the path ca
 
 
 @router.post(
-    "/notifications/cancel",
+    "/cancellations",
     status_code=202,
     response_model=Queued,
     openapi_extra=Takes(Cancel),
@@ -101,8 +100,8 @@ def messages(
     key: Annotated[str | None, Visible(200, "The key that it was sent with.")] = None,
     state: NotificationState | None = None,
     template: Annotated[str | None, Visible(100)] = None,
-    since: Annotated[datetime | None, Query(description="With an offset, like 2026-11-21T09:30:00+00:00.")] = None,
-    until: Annotated[datetime | None, Query(description="Not included.")] = None,
+    since: Annotated[Time | None, Query(description="With an offset, like 2026-11-21T09:30:00Z.")] = None,
+    until: Annotated[Time | None, Query(description="Not included.")] = None,
     before: Annotated[UUID | None, Query(description="The `next` of the page before.")] = None,
     limit: Annotated[int, Query(ge=1, le=history.PAGE_LIMIT)] = 100,
 ) -> Any:
