@@ -66,7 +66,7 @@ def test_the_example_of_a_template_can_be_applied_previewed_and_sent(
 def test_the_examples_for_other_languages_send_what_they_say(gateway: HttpGateway, valkey: redis.Redis) -> None:
     (script,) = _blocks("sh")
     environment = {**os.environ, "GATEWAY": gateway.url, "KEY": gateway.key(Scope.NOTIFY, Scope.AUDIENCE, Scope.READ)}
-    done = subprocess.run(["sh", "-ec", script], env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(["/bin/sh", "-ec", script], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     accepted = [str(entry) for entry in valkey.hvals(INBOX_MESSAGES)]
     assert len(accepted) == 2

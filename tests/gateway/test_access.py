@@ -148,10 +148,15 @@ def test_a_key_that_is_used_too_fast_is_told_when_to_come_back(here: Services) -
 
     async def use() -> int:
         pace, taken = KeyPace(slow), 0
-        with pytest.raises(Problem) as refused:
+
+        async def take_all() -> None:
+            nonlocal taken
             while taken < 50:
                 await pace.take("k")
                 taken += 1
+
+        with pytest.raises(Problem) as refused:
+            await take_all()
         assert refused.value.status == 429
         assert int(refused.value.headers["Retry-After"]) >= 1
         await pace.take("another")

@@ -51,7 +51,7 @@ def test_a_person_is_described_and_found_by_a_segment(gateway: HttpGateway, here
     shown = client.get("/v1/segments/gold/preview", params={"sample": 5}).json()
     assert (shown["count"], sorted(shown["sample"])) == (2, ["a/b", "u-17"])
     both = {"and": [FILTER, {"field": "has_phone", "op": "=", "value": True}]}
-    assert client.post("/v1/segments/preview", json={"filter": both, "sample": 1}).json() == {
+    assert client.post("/v1/audience/preview", json={"filter": both, "sample": 1}).json() == {
         "count": 1,
         "sample": ["u-17"],
     }
@@ -59,7 +59,7 @@ def test_a_person_is_described_and_found_by_a_segment(gateway: HttpGateway, here
     client.delete("/v1/users/u-17/phone")
     client.delete("/v1/users/u-17/consent", params={"source": "app"})
     _settle(here)
-    assert client.post("/v1/segments/preview", json={"filter": both}).json()["count"] == 0
+    assert client.post("/v1/audience/preview", json={"filter": both}).json()["count"] == 0
     assert client.delete("/v1/segments/gold").status_code == 204
     assert client.delete("/v1/segments/gold").status_code == 404
 

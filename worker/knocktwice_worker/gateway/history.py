@@ -25,7 +25,7 @@ _FIRST, _LAST = UUID(int=0), UUID(int=2**128 - 1)
 _PAGE = """
 WITH seen AS MATERIALIZED (
   SELECT n.id, n.batch_id, n.state, n.reason, n.user_id, n.key, n.created_at, n.finished_at FROM notifications n
-  WHERE n.id >= :since AND n.id < :before {indexed}
+  WHERE n.id >= CAST(:since AS uuid) AND n.id < CAST(:before AS uuid) {indexed}
   ORDER BY n.id DESC LIMIT :scan
 ), matching AS (
   SELECT seen.*, b.category, b.content ->> 'template' AS template FROM seen JOIN batches b ON b.id = seen.batch_id
@@ -35,10 +35,11 @@ WITH seen AS MATERIALIZED (
 SELECT m.*, (SELECT count(*) FROM seen) AS scanned, (SELECT id FROM seen ORDER BY id LIMIT 1) AS reached
 FROM (SELECT) one LEFT JOIN matching m ON true ORDER BY m.id DESC
 """
-_BY_USER = "AND n.user_id = :user"
+# By the index over users and numbers; ids of users are looked at, too, as a number may look like one.
+_BY_USER = "AND coalesce(n.user_id, n.phone) = :user AND n.user_id = :user"
 _BY_KEY = "AND n.key = :key AND n.state <> 'duplicate'"
 _STEPS = text("""
-SELECT notification_id, channel, state, reason FROM deliveries WHERE notification_id = ANY(:ids) ORDER BY notification_id, step
+SELECT notification_id, channel, state, reason FROM deliveries WHERE notification_id = ANY(CAST(:ids AS uuid[])) ORDER BY notification_id, step
 """)
 
 
@@ -68,8 +69,8 @@ def page(conn: Connection, wanted: Wanted) -> dict[str, Any]:
     scan = max(SCAN_LIMIT, wanted.limit + 1) if filtered else wanted.limit + 1
     indexed = [c for c, value in ((_BY_USER, wanted.user), (_BY_KEY, wanted.key)) if value is not None]
     bounds = {
-        "since": _FIRST if wanted.since is None else _id_at(wanted.since),
-        "before": min(wanted.before or _LAST, _LAST if wanted.until is None else _id_at(wanted.until)),
+        "since": str(_FIRST if wanted.since is None else _id_at(wanted.since)),
+        "before": str(min(wanted.before or _LAST, _LAST if wanted.until is None else _id_at(wanted.until))),
     }
     query = text(_PAGE.format(indexed=" ".join(indexed)))
     # As text, or PostgreSQL cannot tell the type of what is left out.
@@ -86,18 +87,18 @@ def page(conn: Connection, wanted: Wanted) -> dict[str, Any]:
         following = found[-1].id
     elif scanned == scan:
         following = reached
-    steps = _steps(conn, [row.id for row in found])
+    steps = _steps(conn, [str(row.id) for row in found])
     return {"messages": [_entry(row, steps) for row in found], "next": following}
 
 
-def _steps(conn: Connection, ids: list[UUID]) -> dict[UUID, list[dict[str, Any]]]:
-    steps: dict[UUID, list[dict[str, Any]]] = {id_: [] for id_ in ids}
+def _steps(conn: Connection, ids: list[str]) -> dict[str, list[dict[str, Any]]]:
+    steps: dict[str, list[dict[str, Any]]] = {id_: [] for id_ in ids}
     for row in conn.execute(_STEPS, {"ids": ids}) if ids else ():
-        steps[row.notification_id].append({"channel": row.channel, "state": row.state, "reason": row.reason})
+        steps[str(row.notification_id)].append({"channel": row.channel, "state": row.state, "reason": row.reason})
     return steps
 
 
-def _entry(row: Any, steps: dict[UUID, list[dict[str, Any]]]) -> dict[str, Any]:
+def _entry(row: Any, steps: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
     return {
         "id": row.id,
         "state": row.state,
@@ -108,7 +109,7 @@ def _entry(row: Any, steps: dict[UUID, list[dict[str, Any]]]) -> dict[str, Any]:
         "template": row.template,
         "created_at": row.created_at,
         "finished_at": row.finished_at,
-        "steps": steps[row.id],
+        "steps": steps[str(row.id)],
     }
 
 

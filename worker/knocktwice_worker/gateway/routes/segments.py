@@ -26,7 +26,7 @@ from knocktwice_worker.gateway.schemas import (
 )
 from knocktwice_worker.services import Services
 
-router = APIRouter(prefix="/v1/segments", tags=["segments"])
+router = APIRouter(prefix="/v1", tags=["segments"])
 
 #: Most ids that a preview draws.
 SAMPLE_LIMIT = 100
@@ -35,7 +35,7 @@ Name = Annotated[str, Path(min_length=1, max_length=segments.NAME_LIMIT)]
 Sample = Annotated[int, Query(ge=0, le=SAMPLE_LIMIT, description="Ids of so many of them, drawn at random.")]
 
 
-@router.get("", response_model=SegmentList, dependencies=[requires(Scope.READ)])
+@router.get("/segments", response_model=SegmentList, dependencies=[requires(Scope.READ)])
 def list_all(services: Here) -> Any:
     """List the segments."""
     with reading(services) as conn:
@@ -43,7 +43,7 @@ def list_all(services: Here) -> Any:
 
 
 @router.post(
-    "/preview",
+    "/audience/preview",
     response_model=MembersAnswer,
     openapi_extra=Takes(SegmentPreviewBody),
     dependencies=[requires(Scope.READ)],
@@ -58,7 +58,10 @@ def try_out(services: Here, body: JsonBody) -> Any:
 
 
 @router.get(
-    "/{name}", response_model=SegmentAnswer, dependencies=[requires(Scope.READ)], responses=documented("not-found")
+    "/segments/{name}",
+    response_model=SegmentAnswer,
+    dependencies=[requires(Scope.READ)],
+    responses=documented("not-found"),
 )
 def show(name: Name, services: Here) -> Any:
     """Return a segment's filter."""
@@ -66,7 +69,7 @@ def show(name: Name, services: Here) -> Any:
 
 
 @router.get(
-    "/{name}/preview",
+    "/segments/{name}/preview",
     response_model=MembersAnswer,
     dependencies=[requires(Scope.READ)],
     responses=documented("not-found"),
@@ -77,14 +80,19 @@ def show_members(name: Name, services: Here, sample: Sample = 0) -> Any:
 
 
 @router.put(
-    "/{name}", response_model=Changed, openapi_extra=Takes(SegmentBody), dependencies=[requires(Scope.TEMPLATES)]
+    "/segments/{name}",
+    response_model=Changed,
+    openapi_extra=Takes(SegmentBody),
+    dependencies=[requires(Scope.TEMPLATES)],
 )
 def put(name: Name, services: Here, body: JsonBody) -> Any:
     """Save a segment, in place of any of that name."""
     return save(services, "segments", name, body)
 
 
-@router.delete("/{name}", status_code=204, dependencies=[requires(Scope.TEMPLATES)], responses=documented("not-found"))
+@router.delete(
+    "/segments/{name}", status_code=204, dependencies=[requires(Scope.TEMPLATES)], responses=documented("not-found")
+)
 def delete(name: Name, services: Here) -> None:
     """Delete a segment. Its people stay."""
     with writing(services) as conn:
