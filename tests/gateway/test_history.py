@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
-from uuid import UUID
 
 import sqlalchemy as sa
 
@@ -70,7 +69,7 @@ def test_a_page_looks_at_a_bounded_number_of_rows(here: Services, monkeypatch: p
     with here.engine.connect() as conn:
         first = history.page(conn, history.Wanted(template="ready", limit=10))
         assert first["messages"] == []
-        assert created_at(UUID(str(first["next"])))
+        assert created_at(first["next"])
         second = history.page(conn, history.Wanted(template="ready", limit=10, before=first["next"]))
         third = history.page(conn, history.Wanted(template="ready", limit=10, before=second["next"]))
     assert [len(page["messages"]) for page in (second, third)] == [0, 10]

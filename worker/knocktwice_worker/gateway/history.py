@@ -84,9 +84,9 @@ def page(conn: Connection, wanted: Wanted) -> dict[str, Any]:
     following = None
     if len(found) > wanted.limit:
         found = found[: wanted.limit]
-        following = found[-1].id
+        following = UUID(str(found[-1].id))
     elif scanned == scan:
-        following = reached
+        following = UUID(str(reached))
     steps = _steps(conn, [str(row.id) for row in found])
     return {"messages": [_entry(row, steps) for row in found], "next": following}
 
