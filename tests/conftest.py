@@ -12,6 +12,7 @@ import structlog
 from clock import Clock
 from commands import Said
 from databases import new_database
+from http_gateway import HttpGateway
 from knocktwice_worker import cli, migrations, services
 from knocktwice_worker.config import Settings
 from knocktwice_worker.embedded import EmbeddedServers, Servers
@@ -92,6 +93,13 @@ def working(
     built = services.Services(Settings(**settings.model_dump(include={"database_url", "broker_url", "secret", "home"})))
     yield built
     built.close()
+
+
+@pytest.fixture
+def gateway(here: Services) -> Iterator[HttpGateway]:
+    """The HTTP gateway, served by uvicorn on 127.0.0.1."""
+    with HttpGateway(here) as running:
+        yield running
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import subprocess
@@ -15,6 +16,7 @@ from knocktwice_shared.names import INBOX_MESSAGES, Task
 from knocktwice_worker import cli
 from knocktwice_worker.celery import app as celery_app
 from knocktwice_worker.config import Settings
+from knocktwice_worker.gateway.keys import Scope
 from knocktwice_worker.lifecycle import EDGES, NotificationState
 
 if TYPE_CHECKING:
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     import redis
 
     from commands import Said
+    from http_gateway import HttpGateway
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -58,6 +61,17 @@ def test_the_example_of_a_template_can_be_applied_previewed_and_sent(
         command, _, answer = exchange.partition("\n")
         said = run(*shlex.split(command)[1:])
         assert (said.code, said.out.rstrip()) == (0, answer.rstrip())
+
+
+def test_the_examples_for_other_languages_send_what_they_say(gateway: HttpGateway, valkey: redis.Redis) -> None:
+    (script,) = _blocks("sh")
+    environment = {**os.environ, "GATEWAY": gateway.url, "KEY": gateway.key(Scope.NOTIFY, Scope.AUDIENCE, Scope.READ)}
+    done = subprocess.run(["/bin/sh", "-ec", script], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    accepted = [str(entry) for entry in valkey.hvals(INBOX_MESSAGES)]
+    assert len(accepted) == 2
+    assert any("Ana" in entry for entry in accepted)
+    assert '"messages":[]' in done.stdout
 
 
 def test_the_example_of_a_test_passes() -> None:

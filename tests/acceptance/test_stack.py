@@ -28,12 +28,13 @@ class Stack:
     def __init__(self, home: Path) -> None:
         inherited = {k: v for k, v in os.environ.items() if not k.startswith(("KNOCKTWICE_", "TWILIO_", "GOOGLE_"))}
         self.environment = {**inherited, "KNOCKTWICE_HOME": str(home), "COLUMNS": "400", "NO_COLOR": "1"}
-        self.flower, self.sandbox = _free_port(), _free_port()
+        self.flower, self.sandbox, self.gateway = _free_port(), _free_port(), _free_port()
         self._output = home.with_suffix(".out")
         self.process = self.start()
 
     def start(self) -> subprocess.Popen[bytes]:
         ports = ["--flower-port", str(self.flower), "--sandbox-port", str(self.sandbox)]
+        ports += ["--gateway-port", str(self.gateway)]
         with self._output.open("ab") as output:
             return subprocess.Popen([*KNOCKTWICE, "up", *ports], env=self.environment, stdout=output, stderr=output)
 
@@ -82,6 +83,7 @@ def test_everything_runs_and_nothing_is_left(stack: Stack) -> None:
     id_ = sent.stdout.strip()
     eventually(lambda: f"{id_} reached" in stack.run("status", id_).stdout, why=stack.said)
     eventually(lambda: _answers(f"http://127.0.0.1:{stack.flower}/healthcheck"), why=stack.said)
+    eventually(lambda: _answers(f"http://127.0.0.1:{stack.gateway}/readyz"), why=stack.said)
     assert _answers(f"http://127.0.0.1:{stack.sandbox}/")
 
     (worker,) = stack.children("knocktwice_worker worker")

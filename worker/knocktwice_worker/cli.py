@@ -17,6 +17,7 @@ from rich.table import Table
 from knocktwice_shared.errors import KnocktwiceError
 from knocktwice_worker import (
     erase_cli,
+    gateway_cli,
     health,
     opt_out_cli,
     segment_cli,
@@ -147,11 +148,13 @@ def migrate() -> None:
 def up(
     flower_port: Annotated[int, typer.Option(help="Flower's port on 127.0.0.1.")] = 5555,
     sandbox_port: Annotated[int, typer.Option(help="The sandbox's port on 127.0.0.1.")] = 8025,
+    gateway_port: Annotated[int, typer.Option(help="The HTTP gateway's port on 127.0.0.1.")] = 8080,
 ) -> None:
-    """Run the whole stack until Ctrl-C: servers, worker, beat, Flower and, without credentials, the sandbox."""
+    """Run the whole stack until Ctrl-C: servers, worker, beat, Flower, HTTP gateway and, without credentials, the sandbox."""
     from knocktwice_worker import stack
 
-    raise typer.Exit(stack.up(services().settings, flower_port=flower_port, sandbox_port=sandbox_port))
+    ports = {"flower_port": flower_port, "sandbox_port": sandbox_port, "gateway_port": gateway_port}
+    raise typer.Exit(stack.up(services().settings, **ports))
 
 
 @app.command()
@@ -180,6 +183,8 @@ app.add_typer(opt_out_cli.app)
 app.add_typer(tpns_cli.app)
 app.command("erase-user")(erase_cli.erase_user)
 app.add_typer(webhooks_cli.app)
+app.command()(gateway_cli.gateway)
+app.add_typer(gateway_cli.app)
 
 
 def _story(notification: str) -> story.Story:

@@ -149,6 +149,11 @@ class Settings(BaseSettings):
     )
     provider_in_flight: int = Field(400, ge=1, description="Requests in flight per worker process.")
 
+    # Gateway
+    gateway_docs: bool = Field(False, description="The gateway shows its interface to everybody, at /docs.")
+    gateway_body_bytes: int = Field(1_048_576, ge=1_024, description="Largest body that the gateway takes.")
+    gateway_per_s: Seconds = Field(1_000, description="Requests per second that one key may make.")
+
     @field_validator(*OPTIONAL, mode="before")
     @classmethod
     def _empty_means_unset(cls, value: object) -> object:

@@ -420,3 +420,18 @@ webhook_deliveries = Table(
         postgresql_where=text("next_at IS NOT NULL"),
     ),
 )
+
+api_keys = Table(
+    "api_keys",
+    metadata,
+    # The part of a key that may be shown; it finds the row.
+    Column("id", Text, primary_key=True),
+    Column("name", Text, nullable=False),
+    # HMAC of the whole key; the key itself is nowhere.
+    Column("digest", LargeBinary, nullable=False),
+    Column("scopes", ARRAY(Text), nullable=False),
+    _time("created_at", required=True),
+    _time("expires_at"),
+    _time("revoked_at"),
+    _time("last_used_at"),
+)

@@ -1,4 +1,4 @@
-"""Everything on one machine until Ctrl-C: servers, schema, sandbox, worker, beat and Flower.
+"""Everything on one machine until Ctrl-C: servers, schema, sandbox, worker, beat, Flower and the HTTP gateway.
 
 Made for trying it out, for development and for small installations. Elsewhere run the same commands by your own means
 (``deploy/`` has examples).
@@ -37,11 +37,11 @@ if TYPE_CHECKING:
 out = Console(highlight=False)
 
 
-def up(settings: Settings, *, flower_port: int, sandbox_port: int) -> int:
+def up(settings: Settings, *, flower_port: int, sandbox_port: int, gateway_port: int) -> int:
     """Run the whole stack until Ctrl-C or SIGTERM, starting again what falls. Returns the exit code.
 
     Args:
-        flower_port, sandbox_port: on 127.0.0.1.
+        flower_port, sandbox_port, gateway_port: on 127.0.0.1.
     """
     with ExitStack() as stack, _interruptible():
         servers = provide(stack, settings)
@@ -50,8 +50,9 @@ def up(settings: Settings, *, flower_port: int, sandbox_port: int) -> int:
             celery("worker", settings, environment),
             celery("beat", settings, environment, f"--schedule={settings.home.resolve() / 'beat'}"),
             celery("flower", settings, environment, f"--port={flower_port}"),
+            gateway(settings, environment, f"--port={gateway_port}"),
         ]
-        _announce(settings, stand_ins, flower_port)
+        _announce(settings, stand_ins, flower_port, gateway_port)
         supervise([*servers, *children], threading.Event(), restarted=_tell_restart)
     return 0
 
@@ -89,11 +90,12 @@ def provide(stack: ExitStack, settings: Settings) -> list[Supervised]:
 
 def celery(command: str, settings: Settings, environment: Mapping[str, str], *options: str) -> Child:
     """Return a Celery process (``worker``, ``beat``, ``flower``) with its output in the home folder's ``log``."""
-    log = _private(settings.home / "log") / f"{command}.log"
-    # The interpreter's own neighbour, so that it is this installation's celery whatever PATH says.
-    program = [sys.executable, "-m", "celery", "-A", "knocktwice_worker", command]
-    environment = {**os.environ, "KNOCKTWICE_HOME": str(settings.home.resolve()), **environment}
-    return Child(command, [*program, *options], log, env=environment)
+    return _child(command, settings, environment, "-m", "celery", "-A", "knocktwice_worker", command, *options)
+
+
+def gateway(settings: Settings, environment: Mapping[str, str], *options: str) -> Child:
+    """Return an HTTP gateway with its output in the home folder's ``log``."""
+    return _child("gateway", settings, environment, "-m", "knocktwice_worker", "gateway", *options)
 
 
 @contextlib.contextmanager
@@ -124,9 +126,17 @@ def _sandbox(stack: ExitStack, settings: Settings, port: int) -> tuple[dict[str,
     return chosen, f"{running.url} stands in for {' and '.join(name for name, on in wanted.items() if on)}"
 
 
-def _announce(settings: Settings, stand_ins: str, flower_port: int) -> None:
+def _child(name: str, settings: Settings, environment: Mapping[str, str], *arguments: str) -> Child:
+    log = _private(settings.home / "log") / f"{name}.log"
+    environment = {**os.environ, "KNOCKTWICE_HOME": str(settings.home.resolve()), **environment}
+    # The interpreter itself, so that it is this installation whatever PATH says.
+    return Child(name, [sys.executable, *arguments], log, env=environment)
+
+
+def _announce(settings: Settings, stand_ins: str, flower_port: int, gateway_port: int) -> None:
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_row("Flower", f"http://127.0.0.1:{flower_port}")
+    table.add_row("Gateway", f"http://127.0.0.1:{gateway_port}")
     if stand_ins:
         table.add_row("Sandbox", stand_ins)
     table.add_row("Logs", str((settings.home / "log").resolve()))

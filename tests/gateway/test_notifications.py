@@ -1,0 +1,157 @@
+"""Notifications over HTTP: accepted means durable, a repeat is the same request, and errors name the field."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+import pytest
+
+from knocktwice_shared.messages import parse_batch
+from knocktwice_shared.names import INBOX_MESSAGES, Queue, Task
+from knocktwice_worker import push
+from knocktwice_worker.gateway.keys import Scope
+
+if TYPE_CHECKING:
+    import httpx
+    import redis
+
+    from http_gateway import HttpGateway
+    from knocktwice_worker.services import Services
+
+ONE = {
+    "user": "u-17",
+    "push": {"title": "Hello", "body": "{{ name }}, are you there?"},
+    "sms": {"when": "not_clicked", "after_s": 600},
+    "params": {"name": "Ada"},
+}
+
+
+def _accepted(valkey: redis.Redis) -> list[dict[str, Any]]:
+    return [json.loads(entry)["message"] for entry in valkey.hvals(INBOX_MESSAGES)]
+
+
+def _post(client: httpx.Client, body: object, key: str | None = None) -> httpx.Response:
+    return client.post("/v1/notifications", json=body, headers={"Idempotency-Key": key} if key else {})
+
+
+def test_one_person_is_notified_as_by_the_producer_library(gateway: HttpGateway, valkey: redis.Redis) -> None:
+    answer = _post(gateway.client(Scope.NOTIFY), ONE)
+    assert answer.status_code == 202
+    (id_,) = answer.json()["ids"]
+    assert answer.headers["Location"] == f"/v1/notifications/{id_}"
+    (message,) = _accepted(valkey)
+    assert message["recipients"] == [{"id": id_, "user": "u-17", "params": {"name": "Ada"}}]
+    assert message["plan"] == [{"channel": "sms", "when": "not_clicked", "after_s": 600}]
+    assert valkey.llen(Queue.PUSH) == 1
+    assert UUID(id_).version == 7
+
+
+def test_many_people_are_one_message(gateway: HttpGateway, valkey: redis.Redis) -> None:
+    people = [{"user": f"u-{n}", "key": f"k-{n}"} for n in range(500)]
+    answer = _post(gateway.client(), {"recipients": people, "push": {"title": "a", "body": "b"}})
+    assert answer.status_code == 202
+    (message,) = _accepted(valkey)
+    assert [person["id"] for person in message["recipients"]] == answer.json()["ids"]
+    assert len(set(answer.json()["ids"])) == 500
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({}, "push"),
+        ({"push": {"title": "a", "body": "b"}}, "body"),
+        ({**ONE, "catgeory": "critical"}, "catgeory"),
+        ({**ONE, "params": {}}, "params.name"),
+        ({**ONE, "sms": {"after_s": -1}}, "sms.after_s"),
+        ({**ONE, "sms": {"when": "never"}}, "sms.when"),
+        ({**ONE, "sms": {"wenn": "never"}}, "sms.wenn"),
+        ({**ONE, "sms": {"channel": "fax"}}, "sms.channel"),
+        ({**ONE, "push": {"title": "a"}}, "push.body"),
+        ({**ONE, "id": "1"}, "id"),
+        ({**ONE, "recipients": [{"user": "u"}]}, "user"),
+        ({"recipients": [], "push": ONE["push"]}, "recipients"),
+        ({"recipients": "all", "push": ONE["push"]}, "recipients"),
+        ({"recipients": [{"user": "u"}] * 501, "template": "t"}, "recipients"),
+        ({"recipients": [{"user": "u"}, {"phone": "0650"}], "template": "t"}, "recipients[1].phone"),
+        ({"recipients": [{"user": "u", "id": "1"}], "template": "t"}, "recipients[0].id"),
+    ],
+)
+def test_an_error_names_the_field_as_the_request_has_it(
+    gateway: HttpGateway, valkey: redis.Redis, body: dict[str, Any], field: str
+) -> None:
+    answer = _post(gateway.client(), body)
+    assert (answer.status_code, answer.headers["content-type"]) == (422, "application/problem+json")
+    problem = answer.json()
+    assert problem["field"] == field
+    assert problem["detail"].startswith(f"{field}: ")
+    assert "content." not in problem["detail"]
+    assert "plan[" not in problem["detail"]
+    assert _accepted(valkey) == []
+
+
+def test_a_repeat_gets_the_same_answer_and_sends_nothing(gateway: HttpGateway, valkey: redis.Redis) -> None:
+    client = gateway.client()
+    first = _post(client, ONE, "order-1")
+    reordered = dict(reversed(ONE.items()))
+    assert _post(client, reordered, "order-1").json() == first.json()
+    assert len(_accepted(valkey)) == valkey.llen(Queue.PUSH) == 1
+
+
+def test_a_key_with_another_body_is_refused(gateway: HttpGateway, valkey: redis.Redis) -> None:
+    client = gateway.client()
+    _post(client, ONE, "order-1")
+    answer = _post(client, {**ONE, "user": "u-18"}, "order-1")
+    assert answer.status_code == 422
+    assert answer.json()["type"].endswith("idempotency-key-reused")
+    assert len(_accepted(valkey)) == 1
+    assert _post(gateway.client(), {**ONE, "user": "u-18"}, "order-1").status_code == 202
+
+
+def test_a_repeat_of_a_request_that_was_cut_off_uses_the_ids_claimed_then(
+    gateway: HttpGateway, valkey: redis.Redis
+) -> None:
+    client = gateway.client()
+    first = _post(client, ONE, "order-1").json()
+    # As after a kill between the claim and the inbox.
+    (claim,) = valkey.keys("knocktwice:idempotency:*")
+    assert valkey.setrange(claim, valkey.strlen(claim) - 1, "0")
+    valkey.delete(INBOX_MESSAGES, Queue.PUSH)
+    assert _post(client, ONE, "order-1").json() == first
+    (message,) = _accepted(valkey)
+    assert [person["id"] for person in message["recipients"]] == first["ids"]
+
+
+def test_a_persons_key_returns_the_id_of_its_first_use(gateway: HttpGateway) -> None:
+    client = gateway.client()
+    first = _post(client, {**ONE, "key": "order-1"}).json()
+    assert _post(client, {**ONE, "key": "order-1"}).json() == first
+
+
+def test_a_notification_is_shown_with_its_steps_and_listed_in_the_history(
+    gateway: HttpGateway, working: Services, valkey: redis.Redis
+) -> None:
+    client = gateway.client()
+    body = {**ONE, "user": None, "registrations": ["silent-1"], "phone": "+1 650 555 0100"}
+    (id_,) = _post(client, body).json()["ids"]
+    assert client.get(f"/v1/notifications/{id_}").status_code == 404
+    (message,) = _accepted(valkey)
+    push.send(working, parse_batch(message))
+    told = client.get(f"/v1/notifications/{id_}").json()
+    assert told["state"] == "active"
+    assert [(step["channel"], step["state"]) for step in told["steps"]] == [("push", "sent"), ("sms", "scheduled")]
+    assert told["moments"][0]["kind"] == "accepted"
+    assert "6505550100" not in json.dumps(told)
+    (entry,) = client.get("/v1/messages", params={"state": "active"}).json()["messages"]
+    assert (entry["id"], entry["steps"][1]["state"]) == (id_, "scheduled")
+
+
+def test_cancelling_is_a_message_too(gateway: HttpGateway, valkey: redis.Redis) -> None:
+    client = gateway.client(Scope.NOTIFY)
+    id_ = "01939e2b-6b43-7e5a-9f6e-2c7c0d6f8a11"
+    assert client.delete(f"/v1/notifications/{id_}").status_code == 202
+    assert client.post("/v1/cancellations", json={"keys": ["order-1"]}).status_code == 202
+    assert client.post("/v1/cancellations", json={}).json()["field"] == "ids"
+    taken = [json.loads(entry)["task"] for entry in valkey.hvals(INBOX_MESSAGES)]
+    assert taken == [Task.CANCEL, Task.CANCEL]

@@ -1,0 +1,70 @@
+"""The HTTP face: what applications in other languages call, and what devices and providers report to.
+
+An answer of 202 means what it means in the producer library: the message is in the broker twice, and no worker that dies
+loses it. Bodies are checked by the contract's own validator, so an error names the same field in every language.
+"""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from importlib import metadata
+from typing import TYPE_CHECKING
+
+from anyio.to_thread import current_default_thread_limiter
+from fastapi import FastAPI
+
+from knocktwice_worker.gateway import problems
+from knocktwice_worker.gateway.body import SizeLimit
+from knocktwice_worker.gateway.keyring import KeyRing
+from knocktwice_worker.gateway.openapi import describe
+from knocktwice_worker.gateway.outbox import Outbox
+from knocktwice_worker.gateway.pace import KeyPace
+from knocktwice_worker.gateway.routes import ROUTERS
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from knocktwice_worker.services import Services
+
+#: Requests that may wait for a server at once, each in a thread; the others wait for their turn.
+THREADS = 10
+
+
+def create_app(services: Services) -> FastAPI:
+    """Return the ASGI application.
+
+    Args:
+        services: what it works with; closing them is the caller's.
+    """
+    settings = services.settings
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        app.state.services = services
+        app.state.keys = KeyRing(services)
+        app.state.pace = KeyPace(services)
+        app.state.outbox = Outbox(services)
+        # Each may hold a connection to the database, and there are no more of those.
+        current_default_thread_limiter().total_tokens = THREADS
+        yield
+        await app.state.outbox.close()
+        await app.state.keys.close()
+
+    app = FastAPI(
+        title="knocktwice",
+        summary="Push first; if nobody answers in time, an SMS.",
+        version=metadata.version("knocktwice"),
+        lifespan=lifespan,
+        docs_url="/docs" if settings.gateway_docs else None,
+        redoc_url=None,
+        # The document itself is behind a key, unless everybody may see it.
+        openapi_url="/openapi.json" if settings.gateway_docs else None,
+        # A slash too many is a mistake to be told, not to be sent around with the key in hand.
+        redirect_slashes=False,
+    )
+    app.add_middleware(SizeLimit, limit=settings.gateway_body_bytes)
+    problems.handle(app, ROUTERS)
+    for router in ROUTERS:
+        app.include_router(router)
+    describe(app, ROUTERS)
+    return app

@@ -1,0 +1,34 @@
+"""Transactions of requests: as short as a client's patience."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from sqlalchemy import text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sqlalchemy import Connection
+
+    from knocktwice_worker.services import Services
+
+#: Longest query.
+PATIENCE_MS = 10_000
+
+
+@contextmanager
+def reading(services: Services) -> Iterator[Connection]:
+    """Yield a connection for queries that end in bounded time."""
+    with services.engine.connect() as conn:
+        conn.execute(text(f"SET LOCAL statement_timeout = {PATIENCE_MS}"))
+        yield conn
+
+
+@contextmanager
+def writing(services: Services) -> Iterator[Connection]:
+    """Yield a connection whose changes are committed in the end, or undone by an error."""
+    with services.engine.begin() as conn:
+        conn.execute(text(f"SET LOCAL statement_timeout = {PATIENCE_MS}"))
+        yield conn

@@ -1,0 +1,184 @@
+"""Keys for the gateway: who may do what over HTTP.
+
+A key is ``kt_ID_SECRET``. The secret has 190 random bits, so a fast hash is enough: there is nothing to guess by trying.
+What is stored is an HMAC of the whole, made with the installation's secret; a stolen table opens nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+import secrets
+import string
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Connection, Row, text
+
+from knocktwice_shared.errors import InvalidMessage, KnocktwiceError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+    from datetime import datetime, timedelta
+
+_LETTERS = string.ascii_letters + string.digits
+_ID_LENGTH, _SECRET_LENGTH = 12, 32
+_KEY = re.compile(rf"kt_([A-Za-z0-9]{{{_ID_LENGTH}}})_[A-Za-z0-9]{{{_SECRET_LENGTH}}}")
+#: Longest name, in characters.
+NAME_LIMIT = 100
+#: Most keys that work at one time; every gateway keeps them in memory.
+KEYS_LIMIT = 10_000
+
+
+class Scope(StrEnum):
+    """What a key may be used for."""
+
+    NOTIFY = "notify"
+    AUDIENCE = "audience"
+    TEMPLATES = "templates"
+    READ = "read"
+    ADMIN = "admin"
+
+
+#: What each scope allows, for people.
+MEANINGS = {
+    Scope.NOTIFY: "send and cancel notifications",
+    Scope.AUDIENCE: "register devices, set numbers, tags and consent",
+    Scope.TEMPLATES: "change templates and segments",
+    Scope.READ: "read notifications, templates, segments and numbers",
+    Scope.ADMIN: "everything",
+}
+
+
+class UnknownKey(KnocktwiceError):
+    """There is no such key: look at ``knocktwice key list``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A key as it is stored.
+
+    Attributes:
+        id: the part of it that may be shown.
+        name: whose it is, for people.
+        digest: HMAC of the whole key.
+    """
+
+    id: str
+    name: str
+    digest: bytes
+    scopes: frozenset[Scope]
+    created_at: datetime
+    expires_at: datetime | None = None
+    revoked_at: datetime | None = None
+    last_used_at: datetime | None = None
+
+    def allows(self, scope: Scope) -> bool:
+        """Whether it may be used for this."""
+        return scope in self.scopes or Scope.ADMIN in self.scopes
+
+
+_INSERT = text("""
+INSERT INTO api_keys (id, name, digest, scopes, expires_at)
+VALUES (:id, :name, :digest, :scopes, knocktwice_now() + CAST(:lifetime AS interval))
+""")
+_WORKING = text("""
+SELECT * FROM api_keys WHERE revoked_at IS NULL AND coalesce(expires_at > knocktwice_now(), true) ORDER BY id LIMIT :most
+""")
+_ALL = text("SELECT * FROM api_keys ORDER BY created_at, id")
+_REVOKE = text("UPDATE api_keys SET revoked_at = knocktwice_now() WHERE id = :id AND revoked_at IS NULL")
+_EXISTS = text("SELECT FROM api_keys WHERE id = :id")
+# In one order everywhere, so that two gateways wait for each other instead of deadlocking.
+_USED = text("""
+UPDATE api_keys k SET last_used_at = knocktwice_now()
+FROM (SELECT id FROM api_keys WHERE id = ANY(:ids) ORDER BY id FOR UPDATE) used WHERE k.id = used.id
+""")
+
+
+def create(
+    conn: Connection,
+    name: str,
+    scopes: Collection[Scope],
+    *,
+    secret: str,
+    lifetime: timedelta | None = None,
+) -> str:
+    """Make a key and return it. It cannot be shown again.
+
+    Args:
+        name: whose it is.
+        secret: the installation's.
+        lifetime: how long it works; ``None``: until it is revoked.
+
+    Raises:
+        InvalidMessage: the name cannot be one, or there is no scope.
+    """
+    if not name.strip() or len(name) > NAME_LIMIT or not name.isprintable():
+        raise InvalidMessage("name", f"must be 1 to {NAME_LIMIT} printable characters")
+    if not scopes:
+        raise InvalidMessage("scopes", f"must be at least one of {', '.join(Scope)}")
+    id_, hidden = (_random(length) for length in (_ID_LENGTH, _SECRET_LENGTH))
+    key = f"kt_{id_}_{hidden}"
+    row = {"id": id_, "name": name, "digest": digest(key, secret), "scopes": sorted(scopes), "lifetime": lifetime}
+    conn.execute(_INSERT, row)
+    return key
+
+
+def revoke(conn: Connection, id_: str) -> bool:
+    """End a key for good, and return whether it still worked.
+
+    Raises:
+        UnknownKey: there is none.
+    """
+    if conn.execute(_REVOKE, {"id": id_}).rowcount:
+        return True
+    if conn.execute(_EXISTS, {"id": id_}).first() is None:
+        raise UnknownKey(f"no key {id_!r}; 'knocktwice key list' shows those there are")
+    return False
+
+
+def list_all(conn: Connection) -> list[Key]:
+    """Return all keys ever made, oldest first."""
+    return [_key(row) for row in conn.execute(_ALL)]
+
+
+def working(conn: Connection) -> dict[str, Key]:
+    """Return the keys that may be used now, by id."""
+    rows = conn.execute(_WORKING, {"most": KEYS_LIMIT})
+    return {row.id: _key(row) for row in rows}
+
+
+def note_used(conn: Connection, ids: Sequence[str]) -> None:
+    """Note that keys were used just now."""
+    conn.execute(_USED, {"ids": list(ids)})
+
+
+def id_of(key: str) -> str | None:
+    """Return the id in a key; ``None`` for what is no key at all."""
+    match = _KEY.fullmatch(key)
+    return match[1] if match else None
+
+
+def digest(key: str, secret: str) -> bytes:
+    """Return what is stored of a key."""
+    return hmac.digest(hashlib.sha256(b"knocktwice api key\0" + secret.encode()).digest(), key.encode(), "sha256")
+
+
+def _random(length: int) -> str:
+    return "".join(secrets.choice(_LETTERS) for _ in range(length))
+
+
+def _key(row: Row[Any]) -> Key:
+    return Key(
+        id=row.id,
+        name=row.name,
+        digest=bytes(row.digest),
+        # A newer version may know scopes that this one does not.
+        scopes=frozenset(Scope(scope) for scope in row.scopes if scope in set(Scope)),
+        created_at=row.created_at,
+        expires_at=row.expires_at,
+        revoked_at=row.revoked_at,
+        last_used_at=row.last_used_at,
+    )

@@ -1,0 +1,82 @@
+"""The OpenAPI document: FastAPI writes it, and the bodies that the contract checks are added here."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from fastapi.openapi.utils import get_openapi
+from pydantic.json_schema import models_json_schema
+
+from knocktwice_worker.gateway.problems import KINDS, ProblemDetails, documented
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from fastapi import APIRouter, FastAPI
+    from pydantic import BaseModel
+
+_SCHEMAS = "#/components/schemas/"
+#: What any operation behind a key may answer.
+_ANYWHERE = ("unauthorized", "forbidden", "invalid-field", "too-many-requests", "internal", "unavailable")
+#: What any operation that takes a body may answer besides.
+_WITH_BODY = ("malformed-json", "too-slow", "too-large", "unsupported-media-type")
+
+
+class Takes(dict[str, Any]):
+    """The part of an operation that says which body it takes, for ``openapi_extra``.
+
+    Args:
+        model: describes the body. It does not check it: the contract's validator does.
+    """
+
+    def __init__(self, model: type[BaseModel]) -> None:
+        schema = {"$ref": _SCHEMAS + model.__name__}
+        super().__init__(requestBody={"required": True, "content": {"application/json": {"schema": schema}}})
+        self.model = model
+
+
+def describe(app: FastAPI, routers: Sequence[APIRouter]) -> None:
+    """Let the application describe itself in full.
+
+    Args:
+        routers: all that it serves.
+    """
+
+    extras = [getattr(route, "openapi_extra", None) for router in routers for route in router.routes]
+    bodies = {extra.model for extra in extras if isinstance(extra, Takes)}
+
+    def document() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            app.openapi_schema = _document(app, bodies)
+        return app.openapi_schema
+
+    app.openapi = document  # type: ignore[method-assign]
+
+
+def _document(app: FastAPI, bodies: Iterable[type[BaseModel]]) -> dict[str, Any]:
+    document = get_openapi(title=app.title, version=app.version, summary=app.summary, routes=app.routes)
+    models: list[type[BaseModel]] = [ProblemDetails, *sorted(bodies, key=lambda model: model.__name__)]
+    wanted: list[Any] = [(model, "validation") for model in models]
+    _, described = models_json_schema(wanted, ref_template=_SCHEMAS + "{model}")
+    components: dict[str, Any] = document.setdefault("components", {}).setdefault("schemas", {})
+    for name in ("HTTPValidationError", "ValidationError"):
+        components.pop(name, None)
+    components |= described["$defs"]
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            _add_problems(operation)
+    return document
+
+
+def _add_problems(operation: dict[str, Any]) -> None:
+    answers: dict[str, Any] = operation["responses"]
+    # FastAPI's own idea of a wrong field.
+    if "HTTPValidationError" in str(answers.get("422")):
+        del answers["422"]
+    if "security" not in operation:
+        return
+    kinds = _ANYWHERE + (_WITH_BODY if "requestBody" in operation else ())
+    own = {str(KINDS[kind][0]) for kind in KINDS} & answers.keys()
+    for status, described in documented(*kinds).items():
+        if str(status) not in own:
+            answers[str(status)] = described

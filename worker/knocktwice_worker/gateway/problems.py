@@ -1,0 +1,197 @@
+"""What the gateway says when it cannot do what was asked: RFC 9457, always with the field and the fix."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import TYPE_CHECKING, Any
+
+import structlog
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import Response
+from pydantic import BaseModel, ConfigDict, Field
+from redis.exceptions import RedisError
+from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from starlette.exceptions import HTTPException
+from starlette.routing import Route
+
+from knocktwice_shared.errors import BrokerUnavailable, InvalidMessage, KnocktwiceError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from fastapi import APIRouter, FastAPI, Request
+
+log = structlog.get_logger(__name__)
+
+MEDIA_TYPE = "application/problem+json"
+#: Seconds after which a client may try again when a server behind the gateway is away.
+RETRY_AFTER_S = 5
+#: PostgreSQL's code for a query that took longer than it may.
+_CANCELED = "57014"
+
+#: The kinds of problems: their status and what they are called. ``type`` is ``urn:knocktwice:problem:`` and the name.
+KINDS: dict[str, tuple[int, str]] = {
+    "malformed-json": (400, "The body is not JSON"),
+    "unauthorized": (401, "A valid key is missing"),
+    "forbidden": (403, "The key is not allowed to do this"),
+    "not-found": (404, "There is no such thing"),
+    "method-not-allowed": (405, "The method is not allowed here"),
+    "too-slow": (408, "The request took too long to arrive"),
+    "too-large": (413, "The body is too large"),
+    "unsupported-media-type": (415, "The body has the wrong content type"),
+    "invalid-field": (422, "A field is wrong"),
+    "idempotency-key-reused": (422, "The idempotency key was used for something else"),
+    "too-many-requests": (429, "Too many requests with this key"),
+    "internal": (500, "Something went wrong here"),
+    "unavailable": (503, "A server behind the gateway does not answer"),
+}
+
+
+class ProblemDetails(BaseModel):
+    """An error (RFC 9457)."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "type": "urn:knocktwice:problem:invalid-field",
+                "title": "A field is wrong",
+                "status": 422,
+                "detail": "recipients[3].phone: must be a phone number in E.164, like +16505550100",
+                "field": "recipients[3].phone",
+            }
+        }
+    )
+
+    type: str = Field(description="Which kind of problem, as a URN.")
+    title: str = Field(description="The kind of problem, for people.")
+    status: int = Field(description="The HTTP status.")
+    detail: str = Field(description="What is wrong, and what would be right.")
+    field: str | None = Field(None, description="The field that is wrong, by its path.")
+
+
+class Problem(KnocktwiceError):
+    """The answer to a request is this problem.
+
+    Args:
+        kind: one of :data:`KINDS`.
+        detail: what is wrong and what would be right; never a secret, a number or a text.
+        field: the field that is wrong.
+        headers: of the answer.
+    """
+
+    def __init__(
+        self, kind: str, detail: str, *, field: str | None = None, headers: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(detail)
+        self.kind = kind
+        self.detail = detail
+        self.field = field
+        self.headers = dict(headers or {})
+
+    @property
+    def status(self) -> int:
+        """The HTTP status."""
+        return KINDS[self.kind][0]
+
+    def response(self) -> Response:
+        """Return the answer."""
+        status, title = KINDS[self.kind]
+        told: dict[str, Any] = {
+            "type": f"urn:knocktwice:problem:{self.kind}",
+            "title": title,
+            "status": status,
+            "detail": self.detail,
+        }
+        if self.field is not None:
+            told["field"] = self.field
+        return Response(json.dumps(told), status, self.headers, MEDIA_TYPE)
+
+
+def invalid(error: InvalidMessage) -> Problem:
+    """Return the problem that an input is wrong."""
+    return Problem("invalid-field", f"{error.field}: {error.problem}", field=error.field)
+
+
+def unavailable(detail: str, *, after_s: float = RETRY_AFTER_S) -> Problem:
+    """Return the problem that something behind the gateway is away for the moment."""
+    return Problem("unavailable", detail, headers={"Retry-After": str(math.ceil(after_s))})
+
+
+def of(error: Exception) -> Problem:
+    """Return what a client is told about an error; nothing of an unexpected one."""
+    match error:
+        case Problem():
+            return error
+        case InvalidMessage():
+            return invalid(error)
+        case BrokerUnavailable() | RedisError():
+            return unavailable("the broker does not answer; send the request again with the same Idempotency-Key")
+        case DBAPIError() if getattr(error.orig, "pgcode", None) == _CANCELED:
+            return unavailable("the query took too long; ask for less")
+        case OperationalError() | PoolTimeout():
+            return unavailable("the database does not answer; try again")
+        case RequestValidationError():
+            return _of_parameters(error)
+        case HTTPException():
+            return _of_routing(error)
+        case _:
+            return Problem("internal", "it was logged; nothing you sent need be wrong")
+
+
+def handle(app: FastAPI, routers: Sequence[APIRouter]) -> None:
+    """Let the application answer all errors this way.
+
+    Args:
+        routers: all that it serves.
+    """
+    routes = [route for router in routers for route in router.routes if isinstance(route, Route)]
+
+    async def answer(request: Request, error: Exception) -> Response:
+        problem = of(error)
+        if problem.status == 405:
+            # Each route knows its own method only.
+            there = [r.methods or () for r in routes if r.path_regex.match(request.url.path)]
+            problem.headers["Allow"] = ", ".join(sorted({method for methods in there for method in methods}))
+        if problem.status == 503:
+            log.warning("not available", error=type(error.__cause__ or error).__name__)
+        return problem.response()
+
+    for kind in (
+        KnocktwiceError,
+        RequestValidationError,
+        HTTPException,
+        DBAPIError,
+        PoolTimeout,
+        RedisError,
+        Exception,
+    ):
+        app.add_exception_handler(kind, answer)
+
+
+def documented(*kinds: str) -> dict[int | str, dict[str, Any]]:
+    """Return the answers of these kinds, for an operation's part of the OpenAPI document."""
+    described: dict[int | str, dict[str, Any]] = {}
+    for kind in kinds:
+        status, title = KINDS[kind]
+        schema = {"$ref": "#/components/schemas/ProblemDetails"}
+        if status in described:
+            described[status]["description"] += f"; {title[0].lower()}{title[1:]}"
+            continue
+        described[status] = {"description": title, "content": {MEDIA_TYPE: {"schema": schema}}}
+    return described
+
+
+def _of_parameters(error: RequestValidationError) -> Problem:
+    """Parameters of path, query and header are checked by FastAPI; bodies are not."""
+    first = error.errors()[0]
+    field = ".".join(str(step) for step in first["loc"][1:]) or str(first["loc"][0])
+    return Problem("invalid-field", f"{field}: {first['msg']}", field=field)
+
+
+def _of_routing(error: HTTPException) -> Problem:
+    by_status = {status: kind for kind, (status, _) in KINDS.items() if kind != "idempotency-key-reused"}
+    kind = by_status.get(error.status_code, "not-found")
+    details = {"not-found": "no such path; /openapi.json lists those there are"}
+    return Problem(kind, details.get(kind, str(error.detail)), headers=error.headers)

@@ -1,0 +1,24 @@
+"""The gateway's routes, one module for each kind of thing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from knocktwice_worker.gateway.routes import audience, document, health, notifications, segments, templates
+
+if TYPE_CHECKING:
+    from fastapi import APIRouter
+
+#: Every router there is. Each route names the scope it needs (:func:`knocktwice_worker.gateway.access.requires`), or its path
+#: is in :data:`PUBLIC`.
+ROUTERS: tuple[APIRouter, ...] = (
+    notifications.router,
+    audience.router,
+    templates.router,
+    segments.router,
+    document.router,
+    health.router,
+)
+
+#: Beginnings of the paths that answer without a key.
+PUBLIC = ("/healthz", "/readyz")

@@ -1,0 +1,93 @@
+"""``/v1/users``: devices, numbers, tags and consent; ``/v1/audience``: many changes of these at once."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request
+
+from knocktwice_worker.gateway import wording
+from knocktwice_worker.gateway.access import Out, requires
+from knocktwice_worker.gateway.body import read_json
+from knocktwice_worker.gateway.keys import Scope
+from knocktwice_worker.gateway.openapi import Takes
+from knocktwice_worker.gateway.schemas import Changes, Consent, Device, PhoneBody, Queued, Tags
+
+router = APIRouter(prefix="/v1", tags=["audience"], dependencies=[requires(Scope.AUDIENCE)])
+
+_DEVICE = ("platform", "notifications_enabled", "locale", "time_zone", "app_version")
+
+
+@router.put("/users/{user}/devices/{registration}", status_code=202, openapi_extra=Takes(Device))
+async def register_device(user: str, registration: str, request: Request, outbox: Out) -> Queued:
+    """Say that a device is this user's from now on, and nobody else's: at login, and whenever a field changes."""
+    body = await read_json(request)
+    await outbox.send(wording.change("register_device", body, _DEVICE, user=user, registration=registration))
+    return Queued()
+
+
+@router.delete("/users/{user}/devices/{registration}", status_code=202)
+async def unregister_device(user: str, registration: str, outbox: Out) -> Queued:  # noqa: ARG001 - in the path
+    """Say that a device is nobody's any more. Call it at logout."""
+    await outbox.send(wording.change("unregister_device", {}, (), registration=registration))
+    return Queued()
+
+
+@router.put("/users/{user}/phone", status_code=202, openapi_extra=Takes(PhoneBody))
+async def bind_phone(user: str, request: Request, outbox: Out) -> Queued:
+    """Give a user's number for SMS. Another number than before ends the consent to marketing."""
+    body = await read_json(request)
+    wording.require(body, ("phone",))
+    await outbox.send(wording.change("bind_phone", body, ("phone",), user=user))
+    return Queued()
+
+
+@router.delete("/users/{user}/phone", status_code=202)
+async def unbind_phone(user: str, outbox: Out) -> Queued:
+    """Forget a user's number."""
+    await outbox.send(wording.change("bind_phone", {}, (), user=user, phone=None))
+    return Queued()
+
+
+@router.put("/users/{user}/tags", status_code=202, openapi_extra=Takes(Tags))
+async def tag_user(user: str, request: Request, outbox: Out) -> Queued:
+    """Say something about a user that segments can ask for. What is not named stays; null removes a tag."""
+    body = await read_json(request)
+    await outbox.send(wording.change("set_tags", body, ("tags", "locale", "time_zone"), user=user))
+    return Queued()
+
+
+@router.delete("/users/{user}/tags/{tag}", status_code=202)
+async def untag_user(user: str, tag: str, outbox: Out) -> Queued:
+    """Remove one tag of a user."""
+    await outbox.send(wording.change("set_tags", {}, (), user=user, tags={tag: None}))
+    return Queued()
+
+
+@router.put("/users/{user}/consent", status_code=202, openapi_extra=Takes(Consent))
+async def set_consent(user: str, request: Request, outbox: Out) -> Queued:
+    """Note that a user agrees to marketing by SMS to the number they have, or no longer does."""
+    body = await read_json(request)
+    wording.refuse_unknown(body, ("granted", "source"))
+    wording.require(body, ("granted", "source"))
+    said = {"marketing": body["granted"], "source": body["source"]}
+    await outbox.send(wording.change("set_consent", said, said, renamed={"marketing": "granted"}, user=user))
+    return Queued()
+
+
+@router.delete("/users/{user}/consent", status_code=202)
+async def withdraw_consent(
+    user: str,
+    outbox: Out,
+    source: Annotated[str, Query(description="Where they said so.")] = "withdrawn over HTTP",
+) -> Queued:
+    """Note that a user no longer agrees to marketing by SMS."""
+    await outbox.send(wording.change("set_consent", {}, (), user=user, marketing=False, source=source))
+    return Queued()
+
+
+@router.post("/audience", status_code=202, openapi_extra=Takes(Changes))
+async def change_many(request: Request, outbox: Out) -> Any:
+    """Take up to 500 changes at once, all or none; for imports, and for ids that do not fit into a path."""
+    await outbox.send(wording.changes(await read_json(request)))
+    return Queued()

@@ -1,0 +1,119 @@
+"""``/v1/templates``: what notifications say, in every language."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path
+
+from knocktwice_shared.errors import InvalidMessage
+from knocktwice_worker import declarations, locales, template_table
+from knocktwice_worker.gateway import wording
+from knocktwice_worker.gateway.access import Here, requires
+from knocktwice_worker.gateway.body import JsonBody
+from knocktwice_worker.gateway.database import reading, writing
+from knocktwice_worker.gateway.keys import Scope
+from knocktwice_worker.gateway.openapi import Takes
+from knocktwice_worker.gateway.problems import Problem, documented
+from knocktwice_worker.gateway.schemas import (
+    Changed,
+    PreviewAnswer,
+    PreviewBody,
+    TemplateAnswer,
+    TemplateBody,
+    TemplateList,
+)
+from knocktwice_worker.preview import preview
+from knocktwice_worker.services import Services
+
+router = APIRouter(prefix="/v1/templates", tags=["templates"])
+
+Name = Annotated[str, Path(max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+
+
+@router.get("", response_model=TemplateList, dependencies=[requires(Scope.READ)])
+def list_all(services: Here) -> Any:
+    """List the templates."""
+    with reading(services) as conn:
+        return {"templates": [listed._asdict() for listed in template_table.names(conn)]}
+
+
+@router.get(
+    "/{name}", response_model=TemplateAnswer, dependencies=[requires(Scope.READ)], responses=documented("not-found")
+)
+def show(name: Name, services: Here) -> Any:
+    """Return a template as `PUT` takes it, with its version and the parameters that it needs."""
+    stored = _stored(services, name)
+    definition = stored.definition
+    return {**stored._asdict(), "definition": definition.as_json(), "parameters": definition.parameters}
+
+
+@router.put(
+    "/{name}", response_model=Changed, openapi_extra=Takes(TemplateBody), dependencies=[requires(Scope.TEMPLATES)]
+)
+def put(name: Name, services: Here, body: JsonBody) -> Any:
+    """Save a template, in place of any of that name. What was accepted with the old one keeps it."""
+    return save(services, "templates", name, body)
+
+
+@router.delete("/{name}", status_code=204, dependencies=[requires(Scope.TEMPLATES)], responses=documented("not-found"))
+def delete(name: Name, services: Here) -> None:
+    """Delete a template. What was accepted with it goes on; whoever names it from now on is not notified."""
+    with writing(services) as conn:
+        if not template_table.delete(conn, name):
+            raise _unknown(name)
+
+
+@router.post(
+    "/{name}/preview",
+    response_model=PreviewAnswer,
+    openapi_extra=Takes(PreviewBody),
+    dependencies=[requires(Scope.READ)],
+    responses=documented("not-found"),
+)
+def show_preview(name: Name, services: Here, body: JsonBody) -> Any:
+    """Fill a template in, and tell what that costs: bytes of the push, parts of the SMS."""
+    wording.refuse_unknown(body, ("params", "locale"))
+    params, locale = body.get("params") or {}, body.get("locale")
+    if isinstance(params, list):
+        params = {str(place): value for place, value in enumerate(params, 1)}
+    if not isinstance(params, dict):
+        raise InvalidMessage("params", "must be an object or a list")
+    stored = _stored(services, name)
+    return preview(stored.definition, params, None if locale is None else _locale(locale)).as_json()
+
+
+def save(services: Services, kind: str, name: str, body: dict[str, Any]) -> dict[str, str]:
+    """Store a declaration, as ``knocktwice apply`` would, and return what became of it.
+
+    Raises:
+        InvalidMessage: a field is wrong; it is named as the body has it.
+    """
+    known = next(k for k in declarations.KINDS if k.key == kind)
+    try:
+        value = known.check(name, body)
+    except InvalidMessage as error:
+        field = error.field.removeprefix(name).lstrip(".")
+        raise InvalidMessage(field or "body", error.problem) from None
+    with writing(services) as conn:
+        (change,) = declarations.apply(conn, {kind: {name: value}})
+    return {"name": name, "change": str(change.verb)}
+
+
+def _stored(services: Services, name: str) -> template_table.Stored:
+    with reading(services) as conn:
+        stored = template_table.get(conn, name)
+    if stored is None:
+        raise _unknown(name)
+    return stored
+
+
+def _unknown(name: str) -> Problem:
+    return Problem("not-found", f"no template {name!r}; GET /v1/templates lists those there are", field="name")
+
+
+def _locale(value: object) -> str:
+    try:
+        return locales.canonical(value if isinstance(value, str) else "")
+    except ValueError:
+        raise InvalidMessage("locale", "must be a language tag, like de-AT") from None
