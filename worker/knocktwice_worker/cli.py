@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from knocktwice_shared.errors import KnocktwiceError
-from knocktwice_worker import erase_cli, health, opt_out_cli, segment_cli, story, template_cli, tpns_cli
+from knocktwice_worker import blast_cli, erase_cli, health, opt_out_cli, segment_cli, story, template_cli, tpns_cli
 from knocktwice_worker.services import broker_url, services
 from knocktwice_worker.terminal import AsJson, clock, complain, fail, out, print_json, reading
 
@@ -167,6 +167,7 @@ app.add_typer(template_cli.app)
 app.add_typer(opt_out_cli.app)
 app.add_typer(tpns_cli.app)
 app.command("erase-user")(erase_cli.erase_user)
+app.add_typer(blast_cli.app)
 
 
 def _story(notification: str) -> story.Story:

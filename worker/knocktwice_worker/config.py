@@ -84,6 +84,11 @@ class Settings(BaseSettings):
     )
     default_zone: str = Field("UTC", description="IANA time zone of recipients about whom nothing is known.")
 
+    # Blasts
+    sms_prices: dict[str, float] = Field(
+        {}, description='What an SMS part costs, by country, to estimate blasts: {"US": 0.0083, "default": 0.08}.'
+    )
+
     # People
     device_stale_days: int = Field(
         270, ge=0, le=3650, description="A device not seen for so many days is forgotten; FCM calls it stale by then."
@@ -158,6 +163,14 @@ class Settings(BaseSettings):
             raise ValueError("is not an IANA time zone such as UTC or Europe/Berlin") from error
         return value
 
+    @field_validator("sms_prices")
+    @classmethod
+    def _prices(cls, value: dict[str, float]) -> dict[str, float]:
+        for country, price in value.items():
+            if not (country == "default" or (len(country) == 2 and country.isupper())) or price < 0:
+                raise ValueError('must be prices by country code or "default", like {"US": 0.0083, "default": 0.08}')
+        return value
+
     @model_validator(mode="after")
     def _lease_outlasts_the_provider(self) -> Self:
         # A request waits for its turn and then for its answer; by the end of the lease somebody else would send it too.
@@ -214,7 +227,8 @@ def load() -> Settings:
     except SettingsError as error:
         # A list that is not one; the cause's text quotes the value.
         field = next((name for name in Settings.model_fields if f'"{name}"' in str(error)), "a setting")
-        raise ConfigurationError(f'{_variable(field)}: must be a JSON list, like ["critical"]') from None
+        like = '{"US": 0.0083}' if field == "sms_prices" else '["critical"]'
+        raise ConfigurationError(f"{_variable(field)}: must be JSON, like {like}") from None
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
         if not first["loc"]:
