@@ -78,7 +78,7 @@ def everybody_once(here: Services, members: int = MEMBERS) -> bool:
     """Whether each member, and nobody else, has one notification."""
     with here.engine.begin() as conn:
         notified = list(conn.scalars(sa.text("SELECT user_id FROM notifications")))
-        belong = set(conn.scalars(sa.text("SELECT id FROM users WHERE tags @> '{\"likes\": \"tea\"}'")))
+        belong = set(conn.scalars(sa.text('SELECT id FROM users WHERE tags @> \'{"likes": "tea"}\'')))
     return len(notified) == members and set(notified) == belong
 
 
@@ -217,7 +217,13 @@ def test_an_aborted_blast_cancels_what_it_has_sent_and_sends_no_more(working: Se
     assert count(working, "SELECT count(*) FROM notifications WHERE state = 'cancelled'") == 75
     assert count(working, "SELECT count(*) FROM deliveries WHERE wake_at IS NOT NULL") == 0
     blast = row(working)
-    assert (blast.state, blast.reason, blast.sent, blast.cancelled, blast.wake_at) == ("aborted", "a mistake", 75, 75, None)
+    assert (blast.state, blast.reason, blast.sent, blast.cancelled, blast.wake_at) == (
+        "aborted",
+        "a mistake",
+        75,
+        75,
+        None,
+    )
 
 
 def test_a_page_in_the_hands_of_a_sender_is_cancelled_too(working: Services, broker: Broker) -> None:
@@ -268,6 +274,7 @@ def test_in_no_minute_are_more_people_notified_than_the_throttle_says(
     assert sent >= min(MEMBERS, per_min * 1.7)
 
 
+@pytest.mark.usefixtures("broker")
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
@@ -278,7 +285,7 @@ def test_in_no_minute_are_more_people_notified_than_the_throttle_says(
     ],
 )
 def test_what_cannot_be_sent_is_refused_before_anything_is_and_keeps_its_key_free(
-    working: Services, broker: Broker, wrong: dict[str, Any], said: str
+    working: Services, wrong: dict[str, Any], said: str
 ) -> None:
     with pytest.raises(InvalidMessage, match=said):
         start(working, ask(**wrong))
