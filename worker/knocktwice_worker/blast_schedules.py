@@ -83,7 +83,7 @@ class Definition(BaseModel):
         except (ParseException, ValueError, TypeError):
             raise ValueError('must be five fields of a crontab, like "30 18 * * fri"') from None
         if next(_times(fields, ZoneInfo("UTC"), datetime(2026, 1, 1, tzinfo=UTC)), None) is None:
-            raise ValueError("names a day that never comes")
+            raise ValueError("names a day that does not come for years")
         return spelt
 
     @field_validator("time_zone")
