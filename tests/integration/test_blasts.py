@@ -12,7 +12,7 @@ from knocktwice_shared.errors import InvalidMessage
 from knocktwice_shared.ids import blast_id
 from knocktwice_shared.messages import Blast, parse_blast
 from knocktwice_shared.names import Queue, Task
-from knocktwice_worker import blast_store, blasts, segments, template_table, templates
+from knocktwice_worker import blast_store, blasts, schema, segments, template_table, templates
 from knocktwice_worker.segment_filter import parse
 
 if TYPE_CHECKING:
@@ -300,3 +300,39 @@ def test_a_user_who_is_forgotten_is_taken_out_of_the_pages_that_wait(working: Se
     broker.run()
     assert count(working, "SELECT count(*) FROM notifications WHERE user_id = 'u1'") == 0
     assert count(working, "SELECT count(*) FROM notifications") == MEMBERS - 1
+
+
+@pytest.mark.parametrize("what", ["filter", "message"])
+def test_a_blast_that_this_version_cannot_read_is_aborted_and_says_why(
+    working: Services, broker: Broker, what: str
+) -> None:
+    start(working)
+    if what == "message":
+        blasts.step(working, str(blast_id("k")), broker)
+    with working.engine.begin() as conn:
+        conn.execute(sa.update(schema.blasts).values({what: {"unheard": 1}}))
+    blasts.ring(working, broker)
+    broker.run()
+    blast = row(working)
+    assert blast.state == "aborted"
+    assert blast.reason.startswith("filter: must be an object" if what == "filter" else "unheard: is not a field")
+    assert count(working, "SELECT count(*) FROM notifications") == 0
+
+
+def test_pages_are_found_by_their_indexes_whatever_else_there_is(working: Services, broker: Broker) -> None:
+    start(working)
+    blasts.step(working, str(blast_id("k")), broker)
+    broker.run()
+    queries = {
+        "blast_pages_waiting_idx": blast_store._RELEASE,
+        "blast_pages_released_idx": blast_store._IN_FLIGHT,
+        "blast_pages_sent_idx": blast_store._TO_CANCEL,
+        "notifications_pkey": blast_store._ACTIVE,
+    }
+    values = {"id": blast_id("k"), "lease": timedelta(), "room": 1, "first": blast_id("k"), "last": blast_id("k")}
+    with working.engine.begin() as conn:
+        conn.execute(sa.text("SET enable_seqscan = off; SET enable_bitmapscan = off"))
+        for index, query in queries.items():
+            wanted = {name: value for name, value in values.items() if f":{name}" in query.text}
+            plan = "\n".join(conn.scalars(sa.text(f"EXPLAIN {query.text}"), wanted))
+            assert index in plan, plan

@@ -277,7 +277,8 @@ def page(conn: Connection, id_: str) -> Page | None:
     row = conn.execute(_PAGE, {"id": id_}).first()
     if row is None:
         return None
-    people = {str(UUID(int=row.id.int + place)): user for place, user in enumerate(row.users, 1)}
+    first = UUID(str(row.id)).int
+    people = {str(UUID(int=first + place)): user for place, user in enumerate(row.users, 1)}
     return Page(str(row.id), str(row.blast_id), people, row.message)
 
 

@@ -125,6 +125,22 @@ def ring(services: Services, publish: Publish) -> None:
 
 def step(services: Services, id_: str, publish: Publish) -> None:
     """Take people from the segment and hand them out, for a few seconds; or cancel what an aborted blast has sent."""
+    try:
+        _step(services, id_, publish)
+    except InvalidMessage as error:
+        _give_up(services, id_, error)
+
+
+def _give_up(services: Services, id_: str, error: InvalidMessage) -> None:
+    """Abort a blast that was right when it was started, by another version of this program, and is not any more."""
+    with services.engine.begin() as conn:
+        blast = blast_store.find(conn, id_)
+        if blast is not None:
+            blast_store.abort(conn, blast.key, str(error))
+    log.error("blast given up", blast=id_, field=error.field)
+
+
+def _step(services: Services, id_: str, publish: Publish) -> None:
     until = time.monotonic() + _STEP_S
     taken = 0
     while time.monotonic() < until:
@@ -181,7 +197,11 @@ def send_page(services: Services, id_: str, publish: Publish) -> None:
     if page is None:
         return
     if page.people:
-        _send(services, page)
+        try:
+            _send(services, page)
+        except InvalidMessage as error:
+            _give_up(services, page.blast_id, error)
+            return
     else:
         with services.engine.begin() as conn:
             blast_store.take(conn, id_)
