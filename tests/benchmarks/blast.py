@@ -75,7 +75,7 @@ def measure(here: Installation, figures: Figures) -> None:
 
 def _killed(here: Installation, figures: Figures, engine: sa.Engine, env: dict[str, str], members: int) -> None:
     dice = random.Random(7)
-    env = env | {"KNOCKTWICE_LEASE_S": "3", "KNOCKTWICE_PROVIDER_TIMEOUT_S": "1.4"}
+    env = env | {"KNOCKTWICE_LEASE_S": "15", "KNOCKTWICE_PROVIDER_TIMEOUT_S": "7"}
     with Client(here.broker_url) as client:
         _fire(client, "killed", people.GOLD)
     for _ in range(KILLS):

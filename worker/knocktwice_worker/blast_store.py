@@ -80,10 +80,8 @@ _FINISH = text("""
 UPDATE blasts SET state = 'finished', wake_at = NULL, finished_at = knocktwice_now() WHERE id = :id AND state = 'running'
 """)
 
-# While people are still taken from the segment, somebody is at it, and the lease that they took says when to look.
 _LOOK_AGAIN = text("""
-UPDATE blasts SET next_at = :next, wake_at = CASE WHEN :expanded THEN knocktwice_now() + :again ELSE wake_at END
-WHERE id = :id AND state = 'running'
+UPDATE blasts SET next_at = :next, wake_at = knocktwice_now() + :again WHERE id = :id AND state = 'running'
 """)
 
 _RELEASE = text("""
@@ -233,7 +231,8 @@ def page_size(per_min: int | None) -> int:
 def release(conn: Connection, blast: Row[Any], lease: timedelta, *, most: int = IN_FLIGHT) -> list[str]:
     """Hand the next pages of a locked blast to workers, as many as its throttle and ``most`` allow.
 
-    It also says when to look again, and finishes a blast that has nothing left.
+    It also says when to look again, and finishes a blast that has nothing left. While people are still taken from the
+    segment nothing is handed out: that is soon done, and sending would only hold it up.
 
     Args:
         most: pages that workers may have at once.
@@ -241,8 +240,10 @@ def release(conn: Connection, blast: Row[Any], lease: timedelta, *, most: int = 
     Returns:
         The pages' ids. Whoever gets one has it for ``lease``.
     """
+    if not blast.expanded_at:
+        return []
     counted = conn.execute(_IN_FLIGHT, {"id": blast.id}).one()
-    if blast.expanded_at and not counted.waiting:
+    if not counted.waiting:
         conn.execute(_FINISH, {"id": blast.id})
         return []
     room = max(0, most - counted.busy)
@@ -252,7 +253,7 @@ def release(conn: Connection, blast: Row[Any], lease: timedelta, *, most: int = 
         room = min(room, turns)
         next_at += room * _interval(blast.throttle_per_min)
     released = conn.execute(_RELEASE, {"id": blast.id, "room": room, "lease": lease}).all() if room else []
-    conn.execute(_LOOK_AGAIN, {"id": blast.id, "next": next_at, "again": _AGAIN, "expanded": bool(blast.expanded_at)})
+    conn.execute(_LOOK_AGAIN, {"id": blast.id, "next": next_at, "again": _AGAIN})
     return [str(row.id) for row in released]
 
 

@@ -145,10 +145,9 @@ def _step(services: Services, id_: str, publish: Publish) -> None:
     taken = 0
     while time.monotonic() < until:
         more = _expand(services, id_)
-        pages = _released(services, id_, wait=True)
-        for page in pages:
-            publish(Task.SEND_PAGE, [page])
         if more is None:
+            for page in _released(services, id_, wait=True):
+                publish(Task.SEND_PAGE, [page])
             break
         taken += more
     else:
@@ -182,31 +181,35 @@ def _released(services: Services, id_: str, *, wait: bool) -> list[str]:
         return blast_store.release(conn, blast, services.settings.lease, most=most)
 
 
-@at_most(2)
-def _send(services: Services, page: blast_store.Page) -> None:
-    message = dict(page.message)
-    params = message.pop("params", {})
-    batch = parse_batch(blast_batch(message, params, page.id, page.people))
-    push.send_if(services, batch, lambda conn: blast_store.take(conn, page.id))
-
-
 def send_page(services: Services, id_: str, publish: Publish) -> None:
     """Notify the people of a page, once, and ring for the next ones."""
+    blast = _send(services, id_)
+    if blast is not None:
+        for next_ in _released(services, blast, wait=False):
+            publish(Task.SEND_PAGE, [next_])
+
+
+@at_most(2)
+def _send(services: Services, id_: str) -> str | None:
+    """Send a page; return the id of its blast, or ``None`` if somebody else did."""
+    # Only when it is its turn: while it waited, somebody may have been faster.
     with services.engine.begin() as conn:
         page = blast_store.page(conn, id_)
     if page is None:
-        return
-    if page.people:
-        try:
-            _send(services, page)
-        except InvalidMessage as error:
-            _give_up(services, page.blast_id, error)
-            return
-    else:
-        with services.engine.begin() as conn:
-            blast_store.take(conn, id_)
-    for next_ in _released(services, page.blast_id, wait=False):
-        publish(Task.SEND_PAGE, [next_])
+        return None
+    message = dict(page.message)
+    params = message.pop("params", {})
+    try:
+        if page.people:
+            batch = parse_batch(blast_batch(message, params, page.id, page.people))
+            push.send_if(services, batch, lambda conn: blast_store.take(conn, page.id))
+        else:
+            with services.engine.begin() as conn:
+                blast_store.take(conn, id_)
+    except InvalidMessage as error:
+        _give_up(services, page.blast_id, error)
+        return None
+    return page.blast_id
 
 
 def abort(conn: Connection, key: str, reason: str) -> bool:
