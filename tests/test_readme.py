@@ -7,25 +7,31 @@ import re
 import shlex
 import subprocess
 import sys
+import threading
+from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import sqlalchemy as sa
 
 from knocktwice_shared.names import INBOX_MESSAGES, Task
-from knocktwice_worker import cli
+from knocktwice_worker import blasts, cli, services
 from knocktwice_worker.celery import app as celery_app
 from knocktwice_worker.config import Settings
 from knocktwice_worker.gateway.keys import Scope
 from knocktwice_worker.lifecycle import EDGES, NotificationState
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Sequence
 
     import redis
 
+    from clock import Clock
     from commands import Said
     from http_gateway import HttpGateway
+    from knocktwice_worker.services import Services
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -54,12 +60,73 @@ def test_the_example_of_a_template_can_be_applied_previewed_and_sent(
     run: Callable[..., Said], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    (declared,) = _blocks("yaml")
-    Path("templates.yaml").write_text(declared)
-    (session,) = (block for block in _blocks("console") if "knocktwice apply" in block)
+    Path("templates.yaml").write_text(_blocks("yaml")[0])
+    _type(run, "knocktwice apply templates.yaml", monkeypatch)
+
+
+def test_the_example_of_a_blast_can_be_followed(
+    run: Callable[..., Said], working: Services, clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Noon, because at night nobody is texted.
+    clock.set(datetime(2026, 11, 20, 12, tzinfo=UTC))
+    monkeypatch.chdir(tmp_path)
+    (declared,) = (block for block in _blocks("yaml") if "blasts:" in block)
+    Path("tea.yaml").write_text(declared)
+    with working.engine.begin() as conn:
+        for statement in _TEA_DRINKERS:
+            conn.execute(sa.text(statement))
+    with _worker(working):
+        _type(run, "knocktwice apply tea.yaml", monkeypatch)
+    with working.engine.begin() as conn:
+        pushed = "SELECT count(*) FROM deliveries WHERE step = 0 AND state = 'sent'"
+        assert conn.execute(sa.text(pushed)).scalar_one() == 2
+
+
+_TEA_DRINKERS = (
+    "INSERT INTO users (id, tags) SELECT unnest(ARRAY['ada', 'ben', 'cleo', 'dan']), '{\"interests\": [\"tea\"]}'",
+    "INSERT INTO users (id) VALUES ('eve')",
+    "INSERT INTO devices (registration, user_id) VALUES ('silent-ada', 'ada'), ('silent-ben', 'ben'), ('silent-eve', 'eve')",
+    """
+    INSERT INTO phones (user_id, number, region, consented_at) VALUES ('ada', '+4366012345678', 'AT', now()),
+      ('cleo', '+4366012345679', 'AT', now()), ('dan', '+4366012345670', 'AT', NULL)
+    """,
+)
+
+
+@contextmanager
+def _worker(here: Services) -> Iterator[None]:
+    """Run blasts until the block ends, as a worker does."""
+    ended = threading.Event()
+
+    def publish(task: Task, ids: Sequence[str]) -> None:
+        work = {Task.EXPAND_BLAST: blasts.step, Task.SEND_PAGE: blasts.send_page}[task]
+        for id_ in ids:
+            work(here, id_, publish)
+
+    def run() -> None:
+        while not ended.wait(0.05):
+            blasts.ring(here, publish)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def _type(run: Callable[..., Said], first: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Type the session in which a command stands, and compare what it answers."""
+    (session,) = (block for block in _blocks("console") if first in block)
     for exchange in re.split(r"^\$ ", session, flags=re.MULTILINE)[1:]:
         command, _, answer = exchange.partition("\n")
-        said = run(*shlex.split(command)[1:])
+        words = shlex.split(command)
+        if words[0] == "export":
+            monkeypatch.setenv(*words[1].split("=", 1))
+            services._services.clear()
+            continue
+        said = run(*words[1:])
         assert (said.code, said.out.rstrip()) == (0, answer.rstrip())
 
 

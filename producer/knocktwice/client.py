@@ -130,6 +130,44 @@ class Client:
         shared = wire.Shared(push, sms, category, ttl, reference, template)
         return self._send_many("recipients", recipients, lambda some: drafts.notifications(some, shared))
 
+    def blast(
+        self,
+        segment: str | Mapping[str, Any],
+        *,
+        key: str,
+        template: str | None = None,
+        push: Push | None = None,
+        sms: Sms | None = None,
+        params: Mapping[str, Any] | Sequence[Any] | None = None,
+        category: Category | str | None = None,
+        ttl: timedelta | None = None,
+        reference: Mapping[str, Any] | None = None,
+        throttle_per_min: int | None = None,
+    ) -> UUID:
+        """Knock for everybody in a segment, once.
+
+        Who belongs is decided when a worker takes the blast up. Only workers know segments and templates: with a wrong
+        name, or a parameter that is missing, nobody is notified; the message is parked and the key stays free.
+
+        Args:
+            segment: the name of a saved segment, or a filter as a mapping.
+            key: at most 200 characters. The same key never fires twice, however often and whenever it is called.
+            template, push, sms, category, ttl, reference: as of :meth:`notify`.
+            params: values for the texts, the same for all.
+            throttle_per_min: most people in any minute; left out, as fast as it goes.
+
+        Returns:
+            The blast's id, the same for the same key.
+
+        Raises:
+            InvalidMessage: an argument is wrong; it is named. Nothing was sent.
+            BrokerUnavailable: call again with the same ``key``.
+        """
+        with wire.in_callers_words(wire.one("blast")):
+            shared = wire.Shared(push, sms, category, ttl, reference, template)
+            draft = drafts.blast(wire.blast(segment, shared, key=key, params=params, throttle_per_min=throttle_per_min))
+        return self._send([draft])[0]
+
     def record_delivered(
         self, notification_id: UUID | str, *, registration: str | None = None, at: datetime | None = None
     ) -> None:
@@ -156,25 +194,27 @@ class Client:
         """Report any number of receipts, in the way of :meth:`notify_many`."""
         self._send_many("receipts", events, drafts.receipts)
 
-    def cancel(self, *ids: UUID | str, key: str | None = None) -> None:
+    def cancel(self, *ids: UUID | str, key: str | None = None, blast: str | None = None) -> None:
         """Stop notifications: a push not sent yet is not sent, an SMS not sent yet never is.
 
         Args:
             ids: notification ids.
             key: a notification's idempotency key, for callers that did not keep the id.
+            blast: a blast's key: nobody else is notified, and those who were get no SMS any more.
 
         Raises:
-            InvalidMessage: neither is given, or one is wrong.
+            InvalidMessage: none is given, or one is wrong.
             BrokerUnavailable: call again; repeats change nothing.
         """
         keys = () if key is None else (key,)
+        blasts = () if blast is None else (blast,)
         # Most calls name a few; without an id there is still one message, for the key or for the complaint.
         if len(ids) <= BATCH_LIMIT:
             with wire.in_callers_words(wire.many(0)):
-                draft = drafts.cancellation(ids, keys)
+                draft = drafts.cancellation(ids, keys, blasts)
             self._send([draft])
         else:
-            self._send_many("ids", ids, lambda some: drafts.cancellation(some, keys))
+            self._send_many("ids", ids, lambda some: drafts.cancellation(some, keys, blasts))
 
     def register_device(
         self,

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from knocktwice import wire
 from knocktwice.envelope import Outgoing
-from knocktwice_shared.ids import uuid7
-from knocktwice_shared.messages import parse_audience, parse_batch, parse_cancellation, parse_receipts
+from knocktwice_shared.ids import blast_id, uuid7
+from knocktwice_shared.messages import parse_audience, parse_batch, parse_blast, parse_cancellation, parse_receipts
 from knocktwice_shared.names import Task
 
 if TYPE_CHECKING:
@@ -73,11 +73,17 @@ def receipt(kind: Receipt, notification: UUID | str, *, registration: str | None
     return _receipts([wire.receipt(kind, notification, registration, wire.moment(at))])
 
 
-def cancellation(ids: Sequence[UUID | str], keys: Sequence[str]) -> Draft:
+def blast(message: wire.Wire) -> Draft:
+    """Check a ``blast`` message."""
+    key = parse_blast(message).key
+    return Draft(blast_id(key), Task.BLAST, message, "a blast", [blast_id(key)], {})
+
+
+def cancellation(ids: Sequence[UUID | str], keys: Sequence[str], blasts: Sequence[str] = ()) -> Draft:
     """Draft and check a ``cancel`` message."""
-    message = wire.cancellation(ids, keys)
+    message = wire.cancellation(ids, keys, blasts)
     parse_cancellation(message)
-    return _draft(Task.CANCEL, message, f"{len(ids) + len(keys)} cancellations")
+    return _draft(Task.CANCEL, message, f"{len(ids) + len(keys) + len(blasts)} cancellations")
 
 
 def audience(change: str, **fields: object) -> Draft:

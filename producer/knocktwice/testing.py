@@ -23,6 +23,7 @@ from knocktwice_shared.messages import (
     UserErased,
     parse_audience,
     parse_batch,
+    parse_blast,
     parse_cancellation,
     parse_receipts,
 )
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from knocktwice_shared.messages import (
         AudienceChange,
         Batch,
+        Blast,
         Cancellation,
         Push,
         ReceiptEvent,
@@ -84,6 +86,7 @@ class RecordingClient(Client):
         notifications: one for each person and call, in order; an id is recorded once.
         receipts: reported deliveries and clicks.
         cancelled: what was cancelled.
+        blasts: one for each key, in order.
         changes: devices, numbers, tags and consent as they were set and removed, in order.
     """
 
@@ -98,6 +101,7 @@ class RecordingClient(Client):
         self.receipts: list[ReceiptEvent] = []
         self.cancelled: list[Cancellation] = []
         self.changes: list[AudienceChange] = []
+        self.blasts: list[Blast] = []
         self._keys: dict[str, UUID] = {}
 
     @property
@@ -189,5 +193,9 @@ class _Recorder:
             client.receipts.extend(parse_receipts(wire))
         elif task is Task.CANCEL:
             client.cancelled.append(parse_cancellation(wire))
+        elif task is Task.BLAST:
+            blast = parse_blast(wire)
+            if blast.key not in {b.key for b in client.blasts}:
+                client.blasts.append(blast)
         else:
             client.changes.extend(parse_audience(wire))

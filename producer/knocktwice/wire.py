@@ -37,6 +37,7 @@ _WORDS = (
     ("plan[0].when", "sms.when"),
     ("ttl_s", "ttl"),
     ("keys[0]", "key"),
+    ("blasts[0]", "blast"),
 )
 
 
@@ -97,9 +98,18 @@ def receipt_of(event: ReceiptEvent, index: int) -> Wire:
     return receipt(event.kind, event.notification, event.registration, moment(event.at, f"receipts[{index}].at"))
 
 
-def cancellation(ids: Sequence[UUID | str], keys: Sequence[str]) -> Wire:
+def blast(segment: str | Mapping[str, Any], shared: Shared, **own: object) -> Wire:
+    """Write down a ``blast`` message; ``own`` fields that are ``None`` are left out."""
+    message = batch((), shared)
+    del message["id"], message["recipients"]
+    message["segment" if isinstance(segment, str) else "filter"] = _plain(segment)
+    return message | {name: _listed(_plain(value)) for name, value in own.items() if value is not None}
+
+
+def cancellation(ids: Sequence[UUID | str], keys: Sequence[str], blasts: Sequence[str] = ()) -> Wire:
     """Write down a ``cancel`` message."""
-    return {"v": VERSION, "ids": [str(i) for i in ids], "keys": list(keys)}
+    message: Wire = {"v": VERSION, "ids": [str(i) for i in ids], "keys": list(keys)}
+    return message | {"blasts": list(blasts)} if blasts else message
 
 
 def audience(change: str, **fields: object) -> Wire:

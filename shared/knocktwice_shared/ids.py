@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import time
 from datetime import UTC, datetime
-from uuid import UUID
+from uuid import UUID, uuid5
+
+#: Blasts have their ids from their keys; this is the namespace.
+BLASTS = UUID("5b0f6c9e-0d0a-5b1e-8f7c-6b6e6f636b32")
 
 
 def uuid7() -> UUID:
@@ -18,3 +21,8 @@ def uuid7() -> UUID:
 def created_at(id_: UUID) -> datetime:
     """Return the aware UTC time that a UUIDv7 carries, to the millisecond."""
     return datetime.fromtimestamp((id_.int >> 80) / 1000, tz=UTC)
+
+
+def blast_id(key: str) -> UUID:
+    """Return the id of the blast with this key, the same for ever."""
+    return uuid5(BLASTS, key)

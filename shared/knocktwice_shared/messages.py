@@ -32,6 +32,10 @@ TTL_LIMIT = timedelta(days=28)
 AFTER_LIMIT = timedelta(days=30)
 #: A template's name.
 TEMPLATE_NAME_LIMIT = 100
+#: A segment's name.
+SEGMENT_NAME_LIMIT = 100
+#: Most people a minute that a throttle can allow; without one there is no limit.
+THROTTLE_LIMIT = 10_000_000
 #: One recipient's ``params``, a batch's ``reference``, and the tags of one change, as JSON.
 JSON_BYTES_LIMIT = 4_096
 #: A tag's name, in characters.
@@ -184,11 +188,34 @@ class ReceiptEvent:
 
 
 @dataclass(frozen=True, slots=True)
+class Blast:
+    """One notification for everybody in a segment.
+
+    Attributes:
+        key: the same key never fires twice.
+        segment, filter: who: the name of a saved segment, or a filter as one has it. One of the two is set.
+        message: what a ``send_push`` message has beside ``v``, ``id`` and ``recipients``, as it came.
+        params: everybody's.
+        throttle_per_min: most people in a minute; ``None`` is as fast as it goes.
+        template: the name of the template that says it, if one does.
+    """
+
+    key: str
+    segment: str | None
+    filter: Mapping[str, Any] | None
+    message: Mapping[str, Any]
+    params: Mapping[str, Any] | Sequence[Any]
+    throttle_per_min: int | None
+    template: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Cancellation:
-    """Notifications to stop, by id or by idempotency key."""
+    """Notifications to stop, by id, by idempotency key, or all of a blast by the blast's key."""
 
     ids: tuple[UUID, ...] = ()
     keys: tuple[str, ...] = ()
+    blasts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -304,15 +331,60 @@ def parse_receipts(wire: object) -> tuple[ReceiptEvent, ...]:
 
 def parse_cancellation(wire: object) -> Cancellation:
     """Validate a ``cancel`` message. Raises like :func:`parse_batch`."""
-    message = _versioned(wire, {"v", "ids", "keys"})
+    message = _versioned(wire, {"v", "ids", "keys", "blasts"})
     ids = _list(message.get("ids", []), "ids", 0, BATCH_LIMIT)
     keys = _list(message.get("keys", []), "keys", 0, BATCH_LIMIT)
-    if not ids and not keys:
+    blasts = _list(message.get("blasts", []), "blasts", 0, BATCH_LIMIT)
+    if not ids and not keys and not blasts:
         raise InvalidMessage("ids", "is empty and so is keys; name at least one notification")
     return Cancellation(
         ids=tuple(_uuid(v, f"ids[{i}]") for i, v in enumerate(ids)),
         keys=tuple(_text(v, f"keys[{i}]", 200) for i, v in enumerate(keys)),
+        blasts=tuple(_text(v, f"blasts[{i}]", 200) for i, v in enumerate(blasts)),
     )
+
+
+def parse_blast(wire: object) -> Blast:
+    """Validate a ``blast`` message. Raises like :func:`parse_batch`.
+
+    Whether there is such a segment or template, and whether the filter is one, only a worker knows.
+    """
+    own = {"v", "key", "segment", "filter", "params", "throttle_per_min"}
+    message = _versioned(wire, own | {"content", "plan", "category", "ttl_s", "reference"})
+    if ("segment" in message) == ("filter" in message):
+        raise InvalidMessage("segment", "or filter must be there, and not both: who is it for?")
+    shared = {name: value for name, value in message.items() if name not in own}
+    params = message.get("params", {})
+    # What all have in common is checked as for one of them.
+    try:
+        batch = parse_batch(blast_batch(shared, params, str(UUID(int=0)), {str(UUID(int=0)): "somebody"}))
+    except InvalidMessage as error:
+        raise InvalidMessage(error.field.removeprefix("recipients[0]."), error.problem) from None
+    per_min = message.get("throttle_per_min")
+    if per_min is not None and (type(per_min) is not int or not 1 <= per_min <= THROTTLE_LIMIT):
+        raise InvalidMessage("throttle_per_min", f"must be a whole number of people, 1 to {THROTTLE_LIMIT}")
+    return Blast(
+        key=_text(message.get("key"), "key", 200),
+        segment=_text(message["segment"], "segment", SEGMENT_NAME_LIMIT) if "segment" in message else None,
+        filter=_json_object(message["filter"], "filter") if "filter" in message else None,
+        message=shared,
+        params=params,
+        throttle_per_min=per_min,
+        template=batch.template,
+    )
+
+
+def blast_batch(shared: Mapping[str, Any], params: object, id_: str, people: Mapping[str, str]) -> dict[str, Any]:
+    """Return the ``send_push`` message for some people of a blast.
+
+    Args:
+        shared: the blast's ``message``.
+        params: everybody's.
+        id_: the batch's id.
+        people: notification id → user.
+    """
+    recipients = [{"id": id_, "user": user, "params": params} for id_, user in people.items()]
+    return {**shared, "v": VERSION, "id": id_, "recipients": recipients}
 
 
 def parse_audience(wire: object) -> tuple[AudienceChange, ...]:

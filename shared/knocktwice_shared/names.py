@@ -24,6 +24,10 @@ class Task(StrEnum):
     RECONCILE = "knocktwice.reconcile"
     UPDATE_AUDIENCE = "knocktwice.update_audience"
     HOUSEKEEPING = "knocktwice.housekeeping"
+    BLAST = "knocktwice.blast"
+    EXPAND_BLAST = "knocktwice.expand_blast"
+    SEND_PAGE = "knocktwice.send_page"
+    START_BLASTS = "knocktwice.start_blasts"
 
 
 class Queue(StrEnum):
@@ -46,6 +50,10 @@ ROUTES: dict[Task, Queue] = {
     Task.CANCEL: Queue.EVENTS,
     Task.UPDATE_AUDIENCE: Queue.EVENTS,
     Task.HOUSEKEEPING: Queue.EVENTS,
+    Task.BLAST: Queue.EVENTS,
+    Task.EXPAND_BLAST: Queue.EVENTS,
+    Task.SEND_PAGE: Queue.PUSH,
+    Task.START_BLASTS: Queue.EVENTS,
 }
 
 #: Redis hash: message id → JSON ``{"task": name, "message": {...}}``, kept until the worker has committed its rows.

@@ -15,7 +15,7 @@ import pytest
 import knocktwice
 from knocktwice import Client, InvalidMessage, KnocktwiceError, Push, Receipt, ReceiptEvent, Recipient, Sms, When
 from knocktwice.testing import RecordingClient
-from knocktwice_shared.ids import created_at
+from knocktwice_shared.ids import blast_id, created_at
 from knocktwice_shared.messages import TagsSet
 
 if TYPE_CHECKING:
@@ -327,3 +327,46 @@ def test_an_id_says_when_it_was_made_and_is_never_made_twice() -> None:
     ids = {RecordingClient().notify(user="u", push=PUSH) for _ in range(200)}
     assert len(ids) == 200
     assert all(isinstance(i, UUID) and i.variant == "specified in RFC 4122" for i in ids)
+
+
+def test_a_blast_is_sent_once_for_each_key_and_its_id_is_made_of_it(client: RecordingClient) -> None:
+    first = client.blast("tea", template="tea_week", key="k", params={"tea": "Assam"}, throttle_per_min=60)
+    assert client.blast("coffee", template="tea_week", key="k") == first == blast_id("k")
+    (blast,) = client.blasts
+    assert (blast.segment, blast.template, blast.params, blast.throttle_per_min) == (
+        "tea",
+        "tea_week",
+        {"tea": "Assam"},
+        60,
+    )
+
+
+def test_a_blast_takes_a_filter_and_content_as_notify_does(client: RecordingClient) -> None:
+    client.blast({"everyone": True}, key="k", push=Push("t", "b"), sms=Sms("s", after=timedelta(hours=1)), params=None)
+    (blast,) = client.blasts
+    assert (blast.segment, blast.filter, blast.template) == (None, {"everyone": True}, None)
+    assert blast.message["plan"] == [{"channel": "sms", "when": "not_delivered", "after_s": 3600.0}]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "field"),
+    [
+        ({"segment": ""}, "segment"),
+        ({"key": ""}, "key"),
+        ({"template": None}, "push"),
+        ({"throttle_per_min": 0}, "throttle_per_min"),
+        ({"push": Push("Hi {{ name }}", "b"), "template": None}, "params.name"),
+        ({"sms": Sms("text")}, "template"),
+    ],
+)
+def test_a_blast_names_what_is_wrong(client: RecordingClient, wrong: dict[str, Any], field: str) -> None:
+    with pytest.raises(InvalidMessage) as error:
+        client.blast(**{"segment": "tea", "key": "k", "template": "t"} | wrong)
+    assert error.value.field == field
+    assert not client.blasts
+
+
+def test_a_blast_is_cancelled_by_its_key(client: RecordingClient) -> None:
+    client.cancel(blast="k")
+    (cancelled,) = client.cancelled
+    assert (cancelled.ids, cancelled.keys, cancelled.blasts) == ((), (), ("k",))

@@ -66,7 +66,11 @@ app.conf.update(
         "health_check_interval": 5,
     },
     timezone="UTC",
-    beat_schedule={"housekeeping": {"task": Task.HOUSEKEEPING.value, "schedule": crontab(minute=17)}},
+    beat_schedule={
+        "housekeeping": {"task": Task.HOUSEKEEPING.value, "schedule": crontab(minute=17)},
+        # Late by more than a minute it says nothing that the next one does not say.
+        "recurring blasts": {"task": Task.START_BLASTS.value, "schedule": crontab(), "options": {"expires": 60}},
+    },
 )
 app.steps["consumer"].add(Dispatcher)
 app.steps["consumer"].add(Background)

@@ -16,6 +16,7 @@ from rich.table import Table
 
 from knocktwice_shared.errors import KnocktwiceError
 from knocktwice_worker import (
+    blast_cli,
     erase_cli,
     gateway_cli,
     health,
@@ -185,6 +186,7 @@ app.command("erase-user")(erase_cli.erase_user)
 app.add_typer(webhooks_cli.app)
 app.command()(gateway_cli.gateway)
 app.add_typer(gateway_cli.app)
+app.add_typer(blast_cli.app)
 
 
 def _story(notification: str) -> story.Story:

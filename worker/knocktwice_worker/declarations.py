@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from sqlalchemy import Connection, text
 
 from knocktwice_shared.errors import InvalidMessage, KnocktwiceError
-from knocktwice_worker import declared_yaml, segment_filter, segments, template_table, templates
+from knocktwice_worker import blast_schedules, declared_yaml, segment_filter, segments, template_table, templates
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -113,7 +113,20 @@ class _Segments:
         segments.put(conn, name, segment_filter.parse(value["filter"], f"{name}.filter"), value["description"])
 
 
-KINDS: tuple[Kind, ...] = (_Templates(), _Segments())
+class _Blasts:
+    word, key, table = "recurring blast", "blasts", "blast_schedules"
+
+    def check(self, name: object, value: object) -> Json:
+        return blast_schedules.as_json(blast_schedules.check(name, value))
+
+    def stored(self, conn: Connection) -> Mapping[str, Json]:
+        return blast_schedules.stored(conn)
+
+    def put(self, conn: Connection, name: str, value: Json) -> None:
+        blast_schedules.put(conn, name, blast_schedules.check(name, value))
+
+
+KINDS: tuple[Kind, ...] = (_Templates(), _Segments(), _Blasts())
 
 
 def read(path: str) -> dict[str, dict[str, Json]]:

@@ -15,7 +15,7 @@ import structlog
 from celery import bootsteps
 
 from knocktwice_shared.names import BATCH_LIMIT, Queue, Task
-from knocktwice_worker import inbox, store
+from knocktwice_worker import blasts, inbox, store
 from knocktwice_worker.lifecycle import DeliveryState
 from knocktwice_worker.services import Services, services
 
@@ -95,6 +95,7 @@ class Dispatcher(bootsteps.StartStopStep):
                 here = services()
                 if ticks % _SWEEP_EVERY == 0:
                     inbox.sweep(here, publish_message)
+                blasts.ring(here, publish)
                 while not self._stop.is_set() and dispatch(here, publish) == BATCH_LIMIT:
                     pass
             except Exception as error:

@@ -17,7 +17,9 @@ from knocktwice_worker.combine import Combiner
 from knocktwice_worker.content import Texts, render
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+
+    from sqlalchemy import Connection
 
     from knocktwice_worker.services import Services
 
@@ -44,15 +46,27 @@ class _Ready:
 
 def send(services: Services, batch: Batch) -> None:
     """Accept a batch and push it. Safe to repeat: recipients that were accepted before are left alone."""
+    _together.run(services, _prepare(services, batch), size=len(batch.recipients))
+
+
+def send_if(services: Services, batch: Batch, wanted: Callable[[Connection], bool]) -> None:
+    """Accept a batch and push it, if that is ``wanted`` in the transaction that writes its rows."""
+    _send_all(services, [_prepare(services, batch)], wanted)
+
+
+def _prepare(services: Services, batch: Batch) -> _Ready:
     (resolved,) = resolution.resolve(services.engine, [batch])
     contents, problems = _render_all(services, resolved)
-    ready = _Ready(resolved, contents, problems, _ttl(services, resolved.batch))
-    _together.run(services, ready, size=len(batch.recipients))
+    return _Ready(resolved, contents, problems, _ttl(services, resolved.batch))
 
 
-def _send_all(services: Services, ready: Sequence[_Ready]) -> None:
+def _send_all(
+    services: Services, ready: Sequence[_Ready], wanted: Callable[[Connection], bool] = lambda _: True
+) -> None:
     lease = services.settings.lease
     with services.engine.begin() as conn:
+        if not wanted(conn):
+            return
         work = store.accept(conn, [r.intake for r in ready], lease=lease)
     people = {id_: r for r in ready for id_ in r.contents}
     log.info(

@@ -435,3 +435,78 @@ api_keys = Table(
     _time("revoked_at"),
     _time("last_used_at"),
 )
+
+blasts = Table(
+    "blasts",
+    metadata,
+    # Made of the key, so that whoever knows one knows the other.
+    Column("id", Uuid, primary_key=True),
+    Column("key", Text, nullable=False, unique=True),
+    # The segment's name, and its filter as it was when the blast was started.
+    Column("segment", Text),
+    Column("filter", JSONB, nullable=False),
+    # What a send_push message has beside v, id and recipients, and the params of all recipients.
+    Column("message", JSONB, nullable=False),
+    Column("throttle_per_min", Integer),
+    # The recurring blast that it is one of.
+    Column("schedule", Text),
+    Column("state", Text, nullable=False),
+    Column("reason", Text),
+    # The last user that was taken from the segment, and how many were.
+    Column("cursor", Text),
+    Column("total", Integer, nullable=False, server_default=text("0")),
+    # When the throttle lets the next page go.
+    _time("next_at"),
+    # When somebody must look at this row again; the end of a lease, too.
+    _time("wake_at"),
+    _time("created_at", required=True),
+    _time("started_at"),
+    # When all of the segment was taken.
+    _time("expanded_at"),
+    _time("finished_at"),
+    CheckConstraint("state IN ('running', 'paused', 'finished', 'aborted')", name="state"),
+    CheckConstraint("state <> 'running' OR wake_at IS NOT NULL", name="wake_at"),
+    CheckConstraint("(state IN ('finished', 'aborted')) = (finished_at IS NOT NULL)", name="finished"),
+    # serves: the dispatcher
+    Index("blasts_wake_at_idx", "wake_at", postgresql_where=text("wake_at IS NOT NULL")),
+)
+
+blast_pages = Table(
+    "blast_pages",
+    metadata,
+    # The batch's id. Those of its notifications lie between it and last_id, so that they need no index of their own.
+    Column("id", Uuid, primary_key=True),
+    Column("last_id", Uuid, nullable=False),
+    Column("blast_id", Uuid, ForeignKey("blasts.id", ondelete="CASCADE"), nullable=False),
+    Column("count", Integer, nullable=False),
+    # Who; NULL once they have their notifications, or will have none.
+    Column("users", ARRAY(Text)),
+    # Until when a worker has it; NULL if none has had it yet.
+    _time("wake_at"),
+    # When a worker was last told to send it.
+    _time("released_at"),
+    _time("sent_at"),
+    _time("cancelled_at"),
+    CheckConstraint("users IS NULL OR sent_at IS NULL", name="sent"),
+    # serves: which pages are still to be sent
+    Index("blast_pages_waiting_idx", "blast_id", "id", postgresql_where=text("users IS NOT NULL")),
+    # serves: the throttle
+    Index("blast_pages_released_idx", "blast_id", "released_at", postgresql_where=text("released_at IS NOT NULL")),
+    # serves: counting and cancelling a blast's notifications
+    Index("blast_pages_sent_idx", "blast_id", "id", postgresql_where=text("sent_at IS NOT NULL")),
+)
+
+blast_schedules = Table(
+    "blast_schedules",
+    metadata,
+    Column("name", Text, primary_key=True),
+    # As ``blast_schedules.py`` has checked it.
+    Column("definition", JSONB, nullable=False),
+    _time("next_at", required=True),
+    # What became of the last time: a blast, or why there was none.
+    _time("last_at"),
+    Column("outcome", Text),
+    _time("updated_at", required=True),
+    # serves: which are due
+    Index("blast_schedules_next_at_idx", "next_at"),
+)

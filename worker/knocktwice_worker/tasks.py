@@ -15,9 +15,22 @@ import structlog
 from sqlalchemy.exc import InterfaceError, OperationalError
 
 from knocktwice_shared.errors import InvalidMessage, KnocktwiceError
-from knocktwice_shared.messages import parse_audience, parse_batch, parse_cancellation, parse_receipts
+from knocktwice_shared.messages import parse_audience, parse_batch, parse_blast, parse_cancellation, parse_receipts
 from knocktwice_shared.names import Task
-from knocktwice_worker import audience, erasure, fallback, inbox, push, receipts, reconcile, retention, sms, store
+from knocktwice_worker import (
+    audience,
+    blast_schedules,
+    blasts,
+    erasure,
+    fallback,
+    inbox,
+    push,
+    receipts,
+    reconcile,
+    retention,
+    sms,
+    store,
+)
 from knocktwice_worker.celery import app, publish
 from knocktwice_worker.services import Services, services
 
@@ -129,6 +142,8 @@ def cancel(here: Services, message: object) -> None:
     ids = [*map(str, wanted.ids), *inbox.ids_of(here, wanted.keys)]
     with here.engine.begin() as conn:
         store.cancel(conn, ids, wanted.keys, datetime.now(UTC))
+        for key in wanted.blasts:
+            blasts.abort(conn, key, "cancelled by the application")
 
 
 @_producer_task(Task.UPDATE_AUDIENCE)
@@ -140,6 +155,37 @@ def update_audience(here: Services, message: object) -> None:
         audience.apply(conn, valid)
         erasure.restore_opt_outs(here, conn, valid)
     erasure.erase_all(here, changes)
+
+
+@_producer_task(Task.BLAST)
+def blast(here: Services, message: object) -> None:
+    """Start a blast, unless its key did before."""
+    wanted = parse_blast(message)
+    with here.engine.begin() as conn:
+        blasts.start(conn, wanted)
+
+
+@_task(Task.EXPAND_BLAST)
+def expand_blast(here: Services, ids: list[str]) -> None:
+    """Take the next people of a blast, and hand pages of them to ``send_page``."""
+    for id_ in ids:
+        blasts.step(here, id_, publish)
+
+
+@_task(Task.SEND_PAGE)
+def send_page(here: Services, ids: list[str]) -> None:
+    """Notify the people of a page."""
+    for id_ in ids:
+        blasts.send_page(here, id_, publish)
+
+
+@app.task(name=Task.START_BLASTS.value, shared=False)
+def start_blasts() -> None:
+    """Start the recurring blasts that are due."""
+    try:
+        blast_schedules.start_due(services())
+    except Exception as error:
+        raise _reported(Task.START_BLASTS, error) from None
 
 
 @app.task(name=Task.HOUSEKEEPING.value, shared=False)

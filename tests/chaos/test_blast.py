@@ -1,0 +1,56 @@
+"""A blast whose workers are killed again and again: everybody in the segment is notified once."""
+
+from __future__ import annotations
+
+import random
+import threading
+
+import pytest
+import sqlalchemy as sa
+
+from benchmarks import people
+from knocktwice import Push
+from knocktwice_worker import blast_store
+from system import System, eventually
+
+PEOPLE = 20_000
+KILLS = 5
+
+
+def _progress(system: System) -> int:
+    """People taken from the segment and people notified."""
+    with system.engine.connect() as conn:
+        blast = blast_store.find(conn, "k")
+    return 0 if blast is None else int(blast.total + blast.sent)
+
+
+def _state(system: System) -> str:
+    with system.engine.connect() as conn:
+        blast = blast_store.find(conn, "k")
+    return "" if blast is None else str(blast.state)
+
+
+@pytest.mark.parametrize("seed", [1])
+def test_a_blast_killed_five_times_notifies_everybody_once(system: System, seed: int) -> None:
+    dice = random.Random(seed)
+    members = people.fill(system.engine, PEOPLE)
+    # Slow enough to be killed on its way, and the killed ones' work is taken up soon.
+    system.settings |= {"KNOCKTWICE_PUSH_PER_S": "0"}
+    system.client.blast(people.GOLD, key="k", push=Push("Tea week", "Until Sunday."))
+    for _ in range(KILLS):
+        worker = system.start_worker()
+        goal = _progress(system) + dice.randrange(1, members // KILLS)
+        eventually(lambda goal=goal: _progress(system) >= goal, within=180, why=system.logs)  # type: ignore[misc]
+        threading.Event().wait(dice.random() / 4)
+        worker.kill()
+    system.start_worker()
+    system.client.blast(people.GOLD, key="k", push=Push("Tea week", "Until Sunday."))
+    eventually(lambda: _state(system) == "finished", within=180, why=system.logs)
+    with system.engine.connect() as conn:
+        rows = conn.execute(sa.text("SELECT user_id, count(*) AS n FROM notifications GROUP BY user_id")).all()
+        gold = set(conn.scalars(sa.text("SELECT id FROM users WHERE tags ->> 'plan' = 'gold'")))
+    assert {row.user_id for row in rows} == gold
+    assert len(gold) == members
+    assert all(row.n == 1 for row in rows)
+    # The rows that a killed worker left on their way are taken up, too.
+    eventually(lambda: system.count("SELECT count(*) FROM notifications WHERE state = 'active'") == 0, why=system.logs)
