@@ -61,6 +61,7 @@ class Settings(BaseSettings):
     # Countdown and recovery
     min_after_s: Seconds = Field(0, description="Shortest fallback delay accepted.")
     max_after_s: Seconds = Field(AFTER_LIMIT.total_seconds(), description="Longest fallback delay accepted.")
+    max_ahead_days: int = Field(90, ge=0, le=3650, description="How far ahead send_at may lie.")
     tick_s: float = Field(0.5, gt=0, le=60, description="How often each worker looks for rows that are due.")
     lease_s: float = Field(60, gt=0, description="After this long without an answer a step is taken up again.")
     inbox_grace_s: float = Field(

@@ -154,8 +154,8 @@ def _hold_quiet(services: Services, conn: Connection, cases: Sequence[_Case]) ->
 def _consider(row: Row[Any], batch: Row[Any], settings: Settings) -> _Case:
     verdict = decide(
         Facts(
-            when=When(row.when),
-            push=DeliveryState(row.push),
+            when=When(row.when) if row.when else None,
+            push=DeliveryState(row.push) if row.push else None,
             delivered=row.delivered is not None,
             clicked=row.clicked is not None,
             cancelled=row.cancelled is not None,
