@@ -82,6 +82,7 @@ class Verdict(StrEnum):
     # it is needed but not allowed
     DUPLICATE_CONTENT = "duplicate_30s"
     CAPPED_DAILY = "capped_daily"
+    BUDGET_EXHAUSTED = "budget_exhausted"
     OPTED_OUT = "opted_out"
     NO_PHONE = "no_phone"
     COUNTRY_BLOCKED = "country_blocked"

@@ -100,7 +100,10 @@ def _resolved(batch: Batch, definition: Definition, version: int, known: Mapping
         plan=definition.plan if batch.plan is None or definition.fallback == "never" else batch.plan,
         category=batch.category or definition.category,
     )
-    return Resolution(decided, {"template": batch.template, "version": version, "locales": contents}, locales, problems)
+    chosen = {"template": batch.template, "version": version, "locales": contents}
+    if definition.sender is not None:
+        chosen["sender"] = definition.sender
+    return Resolution(decided, chosen, locales, problems)
 
 
 def _unusable(batch: Batch, problem: str) -> Resolution:

@@ -68,12 +68,14 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
-    """An SMS that passed its limits: number and text as they will be sent."""
+    """An SMS that passed its limits: number, text and sender as they will be sent, and the text's parts."""
 
     notification_id: str
     number: str
     text: str
     fingerprint: bytes
+    parts: int = 1
+    sender: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -548,9 +550,9 @@ ORDER BY d.due_at, d.notification_id
 
 _RESERVE = text(f"""
 UPDATE deliveries d SET state = 'reserved', number = r.number, text = r.text, fingerprint = r.fingerprint,
-  counted_at = knocktwice_now(), wake_at = knocktwice_now() + :lease
-FROM unnest(CAST(:ids AS uuid[]), CAST(:numbers AS text[]), CAST(:texts AS text[]), CAST(:fingerprints AS bytea[]))
-  AS r(id, number, text, fingerprint)
+  parts = r.parts, sender = r.sender, counted_at = knocktwice_now(), wake_at = knocktwice_now() + :lease
+FROM unnest(CAST(:ids AS uuid[]), CAST(:numbers AS text[]), CAST(:texts AS text[]), CAST(:fingerprints AS bytea[]),
+            CAST(:parts AS smallint[]), CAST(:senders AS text[])) AS r(id, number, text, fingerprint, parts, sender)
 WHERE d.notification_id = r.id AND d.step = 1 AND {_is("d.state", "scheduled")}
   AND NOT EXISTS (SELECT FROM events e WHERE e.notification_id = d.notification_id AND {_ANSWERS})
 RETURNING d.notification_id
@@ -598,6 +600,8 @@ def reserve(conn: Connection, reservations: Sequence[Reservation], lease: timede
             "numbers": [r.number for r in reservations],
             "texts": [r.text for r in reservations],
             "fingerprints": [r.fingerprint for r in reservations],
+            "parts": [r.parts for r in reservations],
+            "senders": [r.sender for r in reservations],
             "lease": lease,
         },
     )
@@ -767,7 +771,7 @@ def _insert_events(conn: Connection, events: Sequence[tuple[str, str, str, datet
 # -- the SMS -------------------------------------------------------------------------------------------------------
 
 _RESERVED = text("""
-SELECT d.notification_id, n.user_id, d.number, d.text, d.fingerprint, b.category, o.number IS NOT NULL AS opted_out, knocktwice_now() AS now
+SELECT d.notification_id, n.user_id, d.number, d.text, d.fingerprint, d.parts, d.sender, b.category, o.number IS NOT NULL AS opted_out, knocktwice_now() AS now
 FROM deliveries d JOIN notifications n ON n.id = d.notification_id JOIN batches b ON b.id = n.batch_id
 LEFT JOIN opt_outs o ON o.number = d.number
 WHERE d.notification_id = ANY(CAST(:ids AS uuid[])) AND d.step = 1 AND d.state = 'reserved'
@@ -784,13 +788,13 @@ RETURNING d.notification_id, d.claimed_at
 """)
 
 _HOLD = text("""
-SELECT notification_id, number, text, tries, knocktwice_now() - due_at AS age FROM deliveries
+SELECT notification_id, number, text, sender, tries, knocktwice_now() - due_at AS age FROM deliveries
 WHERE notification_id = ANY(CAST(:ids AS uuid[])) AND step = 1 AND state = 'sending' AND claimed_at = :claimed_at
 ORDER BY notification_id FOR UPDATE
 """)
 
 _UNRESOLVED = text("""
-SELECT d.notification_id, d.number, d.text, d.tries, d.reason, d.claimed_at, b.category, knocktwice_now() AS now
+SELECT d.notification_id, d.number, d.text, d.sender, d.tries, d.reason, d.claimed_at, b.category, knocktwice_now() AS now
 FROM deliveries d JOIN notifications n ON n.id = d.notification_id JOIN batches b ON b.id = n.batch_id
 WHERE d.notification_id = ANY(CAST(:ids AS uuid[])) AND d.step = 1 AND d.state = 'sending'
   AND (d.reason IS NOT NULL OR d.claimed_at + :lease <= knocktwice_now())

@@ -24,6 +24,7 @@ VERDICTS = {
     "cancelled": "The application cancelled it.",
     "duplicate_30s": "The same text had just gone to this number: no SMS.",
     "capped_daily": "This number had its SMS for the calendar day: no SMS.",
+    "budget_exhausted": "The day's budget of SMS parts had no room for it (KNOCKTWICE_SMS_BUDGET…): no SMS.",
     "opted_out": "This number asked not to be texted: no SMS.",
     "no_phone": "No phone number is known: no SMS.",
     "country_blocked": "SMS to this country are not allowed here (KNOCKTWICE_SMS_COUNTRIES): no SMS.",
