@@ -262,3 +262,28 @@ def test_a_later_time_costs_those_who_go_at_once_no_query(working: Services, noo
     # The clock is asked first, and nothing is pushed and recorded afterwards.
     assert cost(500) == now
     assert cost(500, **later) == cost(1, **later) <= now
+
+
+def test_one_cancelled_while_its_rows_were_being_written_is_not_sent(
+    working: Services, clock: Clock, sandbox: Sandbox, noon: datetime
+) -> None:
+    for late in (False, True):
+        registration = f"silent-race-{late}"
+        person: dict[str, Any] = {"id": str(uuid7()), "registrations": [registration]}
+        wire = {"v": 1, "id": str(uuid7()), "content": {"push": {"title": "t", "body": "b"}}, "recipients": [person]}
+        at = {} if late else {"send_at": (noon + HOUR).isoformat()}
+        batch = parse_batch({**wire, **at})
+        intake = store.Intake(batch, {}, HOUR, later={} if late else {person["id"]: noon + HOUR})
+        with working.engine.begin() as accepting:
+            store.accept(accepting, [intake], lease=HOUR)
+            with working.engine.begin() as cancelling:
+                store.cancel(cancelling, [person["id"]], [], noon)
+        if late:
+            with working.engine.begin() as conn:
+                work = store.PushWork(person["id"], registration)
+                store.record_push(conn, [store.PushResult(*work, state="open")], retry_for=HOUR)
+        clock.set(noon + 2 * HOUR)
+        push.resume(working, [person["id"]])
+        assert _told(working, person["id"]).state == "cancelled"
+        assert not sandbox.pushes(registration)
+        clock.set(noon)

@@ -59,6 +59,9 @@ def _send_all(services: Services, ready: Sequence[_Ready]) -> None:
     lease = services.settings.lease
     with services.engine.begin() as conn:
         work = store.accept(conn, [r.intake for r in ready], lease=lease)
+    if later := [id_ for r in ready for id_ in r.times.later]:
+        with services.engine.begin() as conn:
+            store.settle_cancelled(conn, later)
     people = {id_: r for r in ready for id_ in r.contents}
     log.info(
         "batches accepted",

@@ -426,6 +426,7 @@ def claim_push(conn: Connection, ids: Sequence[str], lease: timedelta) -> list[P
 
     A device that was registered for somebody else meanwhile gets nothing any more.
     """
+    settle_cancelled(conn, ids)
     conn.execute(_LOCK_COUNTDOWNS, {"ids": list(ids)})
     conn.execute(_DROP_ENDED_PUSH, {"ids": list(ids)})
     claimed = conn.execute(_CLAIM_PUSH, {"ids": list(ids), "lease": lease}).all()
@@ -745,9 +746,22 @@ def cancel(conn: Connection, ids: Sequence[str], keys: Sequence[str], now: datet
     ).all()
     wanted = sorted({*ids, *(str(row.id) for row in found)})
     _insert_events(conn, [(i, "cancelled", "", now) for i in wanted])
-    settle_answered(conn, wanted)
-    # Without a fallback there is only the push to stop, and only while it waits to be tried again.
-    waiting = conn.execute(_CANCEL_PUSH, {"ids": wanted}).all()
+    _stop(conn, wanted)
+
+
+def settle_cancelled(conn: Connection, ids: Sequence[str]) -> None:
+    """Stop those that were cancelled while their rows were being written: neither transaction saw the other."""
+    query = text(
+        "SELECT notification_id FROM events WHERE notification_id = ANY(CAST(:ids AS uuid[])) AND kind = 'cancelled'"
+    )
+    if found := sorted({str(row.notification_id) for row in conn.execute(query, {"ids": list(ids)})}):
+        _stop(conn, found)
+
+
+def _stop(conn: Connection, ids: Sequence[str]) -> None:
+    settle_answered(conn, ids)
+    # Without a fallback there is only the push to stop, and only while it waits for its time or to be tried again.
+    waiting = conn.execute(_CANCEL_PUSH, {"ids": list(ids)}).all()
     _finish(conn, [(str(row.notification_id), NotificationState.CANCELLED, "cancelled") for row in waiting])
 
 

@@ -88,7 +88,7 @@ def preview_(
     Example: knocktwice template preview order_ready --param courier=Ana --locale de-AT
     """
     definition = _declared(file, name) if file else _stored(name).definition
-    shown = preview(definition, _values(params, param or []), locale)
+    shown = preview(definition, values(params, param or []), locale)
     if as_json:
         print_json({"name": name, **shown.as_json()})
     else:
@@ -123,7 +123,8 @@ def _declared(file: str, name: str) -> templates.Definition:
     return templates.check(name, declared[name])
 
 
-def _values(params: str | None, param: list[str]) -> dict[str, Any]:
+def values(params: str | None, param: list[str]) -> dict[str, Any]:
+    """Return a recipient's values by name, from ``--params`` and ``--param``."""
     try:
         given = json.loads(params) if params else {}
     except ValueError:
