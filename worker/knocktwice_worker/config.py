@@ -142,7 +142,8 @@ class Settings(BaseSettings):
     provider_timeout_s: float = Field(20, gt=0, le=300, description="Longest wait for a provider's answer.")
     push_per_s: Seconds = Field(10_000, description="Pushes per second of all workers together; FCM's default quota.")
     sms_parts_per_s: Seconds = Field(
-        0, description="SMS parts per second of all workers together; 0 leaves the pace to Twilio's queue."
+        0,
+        description="SMS parts per second for each sender, of all workers together; 0 leaves the pace to Twilio's queue.",
     )
     provider_in_flight: int = Field(400, ge=1, description="Requests in flight per worker process.")
 
