@@ -40,8 +40,8 @@ def test_a_worker_killed_and_a_redis_wiped_while_sends_wait_lose_none(system: Sy
     system.redis.flushall()
     system.start_worker()
     clock.set(NOON + HOUR)
-    for id_ in ids:
-        system.waiting(id_)
+    pushed = "SELECT count(*) FROM deliveries WHERE step = 0 AND state = 'sent'"
+    eventually(lambda: system.count(pushed) == len(ids), why=system.logs)
     clock.set(NOON + 2 * HOUR + timedelta(minutes=5))
     assert {system.ended(id_).state for id_ in ids} == {"texted"}
     for number in NUMBERS:
