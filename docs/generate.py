@@ -31,7 +31,7 @@ ENDS = {
     NotificationState.REACHED: "the push was answered in time",
     NotificationState.PUSHED: "the push went out and no SMS was due or planned",
     NotificationState.TEXTED: "the SMS went out",
-    NotificationState.SUPPRESSED: "an SMS was due, but a limit or an opt-out forbade it, or there was no number",
+    NotificationState.SUPPRESSED: "an SMS was due, but a limit, the budget or an opt-out forbade it, or there was no number",
     NotificationState.FAILED: "nothing could be sent",
     NotificationState.UNKNOWN: "nobody can tell whether the SMS went out",
     NotificationState.CANCELLED: "the application stopped it",
@@ -41,7 +41,7 @@ ENDS = {
 _SCHEDULED, _RESERVED, _SENDING = DeliveryState.SCHEDULED, DeliveryState.RESERVED, DeliveryState.SENDING
 #: What leads from one state of a delivery to the next.
 MOVES = {
-    (_SCHEDULED, _SENDING): "a push is tried again",
+    (_SCHEDULED, _SENDING): "a push's time has come, or it is tried again",
     (_SCHEDULED, _RESERVED): "the SMS is due and within its limits",
     (_SCHEDULED, DeliveryState.SKIPPED): "answered, over a limit, opted out",
     (_SCHEDULED, DeliveryState.FAILED): "it cannot be sent",
@@ -135,7 +135,7 @@ def delivery_diagram() -> str:
         f"    [*] --> {_SENDING}: push",
         f"    [*] --> {DeliveryState.SKIPPED}: push, notifications are off",
         f"    [*] --> {DeliveryState.FAILED}: push, no device",
-        f"    [*] --> {_SCHEDULED}: SMS",
+        f"    [*] --> {_SCHEDULED}: SMS, or a push for later",
         *(f"    {old} --> {new}: {MOVES[old, new]}" for old, new in edges),
         "```",
     ]

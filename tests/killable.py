@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from knocktwice_worker.channels import Request
 
-__all__ = ["POINTS", "app"]
+__all__ = ["LATER", "POINTS", "app"]
 
 
 def _die(*_: object, **__: object) -> NoReturn:
@@ -77,5 +77,13 @@ POINTS: dict[str, Callable[[], None]] = {
     "send_sms before the SMS's record is committed": lambda: _after(store, "record_sms"),
 }
 
+#: The same for a push that waited for its time.
+LATER: dict[str, Callable[[], None]] = {
+    "resume_push before its claim is committed": lambda: _after(store, "claim_push"),
+    "resume_push between its claim and the push": lambda: _before(push, "_deliver"),
+    "resume_push after the provider took the push": _after_the_provider_took("messages:send"),
+    "resume_push before the push's record is committed": lambda: _after(store, "record_push"),
+}
+
 if "KILL_AT" in os.environ:
-    POINTS[os.environ["KILL_AT"]]()
+    (POINTS | LATER)[os.environ["KILL_AT"]]()

@@ -17,7 +17,7 @@ from __future__ import annotations
 from knocktwice.client import Client
 from knocktwice.content import Sms
 from knocktwice_shared.errors import BrokerUnavailable, InvalidMessage, KnocktwiceError
-from knocktwice_shared.messages import Category, Platform, Push, Receipt, ReceiptEvent, Recipient, When
+from knocktwice_shared.messages import Category, LocalTime, Platform, Push, Receipt, ReceiptEvent, Recipient, When
 
 __all__ = [
     "BrokerUnavailable",
@@ -25,6 +25,7 @@ __all__ = [
     "Client",
     "InvalidMessage",
     "KnocktwiceError",
+    "LocalTime",
     "Platform",
     "Push",
     "Receipt",

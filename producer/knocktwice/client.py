@@ -19,13 +19,13 @@ from knocktwice_shared.names import BATCH_LIMIT
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from datetime import datetime, timedelta
-    from typing import Any, Self
+    from typing import Any, Literal, Self
     from uuid import UUID
 
     from knocktwice.broker import Broker
     from knocktwice.content import Sms
     from knocktwice.drafts import Draft
-    from knocktwice_shared.messages import Category, Platform, Push
+    from knocktwice_shared.messages import Category, LocalTime, Platform, Push
 
 _T = TypeVar("_T")
 
@@ -55,15 +55,16 @@ class Client:
         user: str | None = None,
         registrations: Sequence[str] = (),
         phone: str | None = None,
-        push: Push | None = None,
+        push: Push | Literal[False] | None = None,
         template: str | None = None,
-        sms: Sms | None = None,
+        sms: Sms | Literal[False] | None = None,
         params: Mapping[str, Any] | Sequence[Any] | None = None,
         locale: str | None = None,
         key: str | None = None,
         category: Category | str | None = None,
         ttl: timedelta | None = None,
         reference: Mapping[str, Any] | None = None,
+        send_at: datetime | LocalTime | None = None,
     ) -> UUID:
         """Knock for one person: push now, and an SMS later if ``sms`` asks for one and its condition holds.
 
@@ -76,9 +77,10 @@ class Client:
             registrations: FCM registration tokens or FIDs, and
             phone: the number for the SMS in E.164.
             push: what the push shows; or else
-            template: the name of a template.
-            sms: what follows it, when and why; ``None``: nothing does, or what the template says. With a template it has
-                no text.
+            template: the name of a template. ``push=False`` with a template pushes nothing: its SMS goes at once.
+            sms: what follows it, when and why; ``None``: nothing does, or what the template says; ``False``: nothing
+                does, whatever the template says. With a template it has no text. An ``Sms`` alone, without ``push`` and
+                ``template``, is all that is sent, at once, whatever its ``when`` and ``after``.
             params: values for ``{{ name }}`` in the texts; for ``{1}``, ``{2}`` of a template, a list.
             locale: like ``de-AT``: the language of the template's texts; left out, that of the user's devices.
             key: idempotency key, at most 200 characters. A repeat with the same key notifies nobody again and returns
@@ -88,6 +90,9 @@ class Client:
             category: decides consent and quiet hours; left out, ``transactional``, or the template's.
             ttl: how long the push may wait for its device, up to 28 days.
             reference: your own ids, up to 4 KB of JSON, handed back in reports.
+            send_at: when it goes out: a ``datetime`` with a zone, or ``LocalTime(...)``, the clock on the wall of whoever
+                it is for (the zone of their device, else the user's, else that of their number). Left out, or past: now.
+                What is late in coming can be cancelled. Delays count from then.
 
         Returns:
             The notification's id.
@@ -98,19 +103,20 @@ class Client:
         """
         person = Recipient(user, registrations, phone, {} if params is None else params, key, locale=locale)
         with wire.in_callers_words(wire.one("recipient")):
-            draft = drafts.notifications([person], wire.Shared(push, sms, category, ttl, reference, template))
+            draft = drafts.notifications([person], wire.Shared(push, sms, category, ttl, reference, template, send_at))
         return self._send([draft])[0]
 
     def notify_many(
         self,
         recipients: Iterable[Recipient | str],
         *,
-        push: Push | None = None,
+        push: Push | Literal[False] | None = None,
         template: str | None = None,
-        sms: Sms | None = None,
+        sms: Sms | Literal[False] | None = None,
         category: Category | str | None = None,
         ttl: timedelta | None = None,
         reference: Mapping[str, Any] | None = None,
+        send_at: datetime | LocalTime | None = None,
     ) -> list[UUID]:
         """Knock for any number of people with the same content, each with their own ``params``, ``locale`` and ``key``.
 
@@ -127,7 +133,7 @@ class Client:
             InvalidMessage: an argument is wrong; a recipient is named by its place, like ``recipients[3].phone``.
             BrokerUnavailable: some may have been accepted. Who has a ``key`` or an ``id`` can be sent again safely.
         """
-        shared = wire.Shared(push, sms, category, ttl, reference, template)
+        shared = wire.Shared(push, sms, category, ttl, reference, template, send_at)
         return self._send_many("recipients", recipients, lambda some: drafts.notifications(some, shared))
 
     def blast(

@@ -62,6 +62,8 @@ class Notification:
     @property
     def push(self) -> Push:
         """The push, with its placeholders not filled in. Fails where a template has it."""
+        if self.batch.push is None and self.batch.template is None:
+            raise AssertionError("there is no push, only an SMS; look at batch.sms_text")
         if self.batch.push is None:
             raise AssertionError(f"the push is the template's, {self.batch.template}; look at template and params")
         return self.batch.push

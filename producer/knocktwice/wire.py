@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from knocktwice.content import Sms
 from knocktwice_shared.errors import InvalidMessage
 from knocktwice_shared.ids import uuid7
-from knocktwice_shared.messages import Push, ReceiptEvent, Recipient
+from knocktwice_shared.messages import LocalTime, Push, ReceiptEvent, Recipient
 from knocktwice_shared.names import VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from typing import Literal
     from uuid import UUID
 
     from knocktwice_shared.messages import Category
@@ -45,12 +46,18 @@ _WORDS = (
 class Shared:
     """What all recipients of a call have in common. For the fields, see :meth:`knocktwice.Client.notify`."""
 
-    push: Push | None
-    sms: Sms | None
+    push: Push | Literal[False] | None
+    sms: Sms | Literal[False] | None
     category: Category | str | None
     ttl: timedelta | None
     reference: Mapping[str, Any] | None
     template: str | None = None
+    send_at: datetime | LocalTime | None = None
+
+    @property
+    def sms_only(self) -> bool:
+        """Whether an SMS is all that is asked for."""
+        return self.push is False or (self.push is None and self.template is None and bool(self.sms))
 
 
 def batch(recipients: Sequence[Recipient | str], shared: Shared) -> Wire:
@@ -63,15 +70,24 @@ def batch(recipients: Sequence[Recipient | str], shared: Shared) -> Wire:
     }
     if shared.template is not None:
         message["content"]["template"] = shared.template
-    if shared.push is not None:
+    if shared.sms_only:
+        message["only"] = "sms"
+    elif shared.push is not None:
         message["content"]["push"] = _push(_of_type(Push, shared.push, "push"))
     if shared.category is not None:
         message["category"] = shared.category
-    if shared.sms is not None:
+    if shared.sms is False:
+        if shared.sms_only:
+            raise InvalidMessage("sms", "is False and so is push; leave one of the two to be sent")
+        message["plan"] = []
+    elif shared.sms is not None:
         sms = _of_type(Sms, shared.sms, "sms")
-        message["plan"] = [{"channel": "sms", "when": sms.when, "after_s": sms.after.total_seconds()}]
+        if not shared.sms_only:
+            message["plan"] = [{"channel": "sms", "when": sms.when, "after_s": sms.after.total_seconds()}]
         if sms.text is not None:
             message["content"]["sms"] = {"text": sms.text}
+    if shared.send_at is not None:
+        message["send_at"] = _send_at(shared.send_at)
     if shared.ttl is not None:
         message["ttl_s"] = _of_type(timedelta, shared.ttl, "ttl").total_seconds()
     if shared.reference is not None:
@@ -193,6 +209,16 @@ def _recipient(recipient: Recipient | str, index: int) -> Wire:
     if recipient.locale is not None:
         fields["locale"] = recipient.locale
     return fields
+
+
+def _send_at(value: object) -> object:
+    if isinstance(value, LocalTime):
+        return {"local": value.at.isoformat()}
+    if not isinstance(value, datetime):
+        raise InvalidMessage("send_at", f"must be a datetime with a zone or a LocalTime, not {type(value).__name__}")
+    if value.tzinfo is None:
+        raise InvalidMessage("send_at", "has no time zone; give one, or LocalTime(...) for the recipient's own time")
+    return value.isoformat()
 
 
 def _plain(value: object) -> object:

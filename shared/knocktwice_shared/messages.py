@@ -59,6 +59,8 @@ _LITERALS = frozenset({"true", "false", "nil", "null", "empty", "blank"})
 #: A language tag (RFC 5646), roughly; phones also write it with underscores.
 _LOCALE = re.compile(r"[A-Za-z]{2,8}(?:[-_][A-Za-z0-9]{1,8})*")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+#: Local times a day away from the ends of the calendar: any zone can tell which moment they are.
+_EARLIEST, _LATEST = datetime(1, 1, 3), datetime(9999, 12, 29)  # noqa: DTZ001 - local times have no zone
 _E = TypeVar("_E", bound=StrEnum)
 
 
@@ -157,6 +159,27 @@ class Recipient:
 
 
 @dataclass(frozen=True, slots=True)
+class LocalTime:
+    """A time by the clock on the recipient's wall, wherever they live: "at nine in the morning".
+
+    Args:
+        at: date and time without a zone. One that the clocks skip in spring is as long after the change as it would have
+            been; of one that comes twice in autumn the first counts (as RFC 5545, 3.3.5, has it).
+
+    Raises:
+        InvalidMessage: it is no such time.
+    """
+
+    at: datetime
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.at, datetime):
+            raise InvalidMessage("send_at", f"LocalTime takes a datetime, not {type(self.at).__name__}")
+        if self.at.tzinfo is not None:
+            raise InvalidMessage("send_at", "LocalTime takes a datetime without a zone; one with a zone stands alone")
+
+
+@dataclass(frozen=True, slots=True)
 class Batch:
     """One ``send_push`` message: shared content and plan, 1 to 500 recipients (each with its ``id`` set).
 
@@ -164,6 +187,8 @@ class Batch:
         push, sms_text: the content; no push where a template has it.
         plan, category: ``None`` is the template's own.
         template: the name of a template that workers know.
+        send_at: when it goes out; ``None`` and times past: now.
+        sms_only: nothing is pushed, and the SMS goes at once.
     """
 
     id: UUID
@@ -175,6 +200,8 @@ class Batch:
     reference: Mapping[str, Any]
     recipients: tuple[Recipient, ...]
     template: str | None = None
+    send_at: datetime | LocalTime | None = None
+    sms_only: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,9 +324,10 @@ def parse_batch(wire: object) -> Batch:
         UnsupportedVersion: the message's ``v`` is not ours.
         InvalidMessage: a field is wrong; the first one is named.
     """
-    known = {"v", "id", "content", "plan", "category", "ttl_s", "reference", "recipients"}
+    known = {"v", "id", "content", "plan", "category", "ttl_s", "reference", "recipients", "send_at", "only"}
     message = _versioned(wire, known)
-    push, sms_text, template = _content(message.get("content"))
+    sms_only = _sms_only(message)
+    push, sms_text, template = _content(message.get("content"), sms_only=sms_only)
     batch = Batch(
         id=_uuid(message.get("id"), "id"),
         push=push,
@@ -315,8 +343,10 @@ def parse_batch(wire: object) -> Batch:
             for i, r in enumerate(_list(message.get("recipients"), "recipients", 1, BATCH_LIMIT))
         ),
         template=template,
+        send_at=_send_at(message["send_at"]) if "send_at" in message else None,
+        sms_only=sms_only,
     )
-    if push is not None:
+    if template is None:
         _require_params(batch, push)
     return batch
 
@@ -426,16 +456,50 @@ def parse_content(value: object, path: str = "content") -> tuple[Push, str | Non
     return _push(raw.get("push"), f"{path}.push"), _sms(raw.get("sms"), f"{path}.sms")
 
 
-def _content(value: object) -> tuple[Push | None, str | None, str | None]:
+def _content(value: object, *, sms_only: bool) -> tuple[Push | None, str | None, str | None]:
     raw = _object(value, "content", {"push", "sms", "template"})
     if not raw:
-        raise InvalidMessage("content.push", "is missing; give what to say, or the name of a template")
+        missing = "content.sms" if sms_only else "content.push"
+        raise InvalidMessage(missing, "is missing; give what to say, or the name of a template")
     if "template" not in raw:
-        return *parse_content(raw), None
+        return (None, _only_sms(raw), None) if sms_only else (*parse_content(raw), None)
     for name in ("push", "sms"):
         if name in raw:
             raise InvalidMessage("content.template", f"stands beside content.{name}; give one or the other")
     return None, None, _text(raw["template"], "content.template", TEMPLATE_NAME_LIMIT)
+
+
+def _sms_only(message: Mapping[str, Any]) -> bool:
+    if "only" not in message:
+        return False
+    if message["only"] != "sms":
+        raise InvalidMessage("only", 'must be "sms", or left out for a push and what follows it')
+    for name in ("plan", "ttl_s"):
+        if name in message:
+            raise InvalidMessage(name, 'is about a push, and with only "sms" there is none; leave it out')
+    return True
+
+
+def _only_sms(content: Mapping[str, Any]) -> str:
+    if "push" in content:
+        raise InvalidMessage("content.push", 'is not sent with only "sms"; leave one of the two out')
+    text = _sms(content.get("sms"), "content.sms")
+    if text is None:
+        raise InvalidMessage("content.sms.text", "is missing; without a push it is all there is to say")
+    return text
+
+
+def _send_at(value: object) -> datetime | LocalTime:
+    if not isinstance(value, dict):
+        return _time(value, "send_at")
+    local = _object(value, "send_at", {"local"}).get("local")
+    try:
+        moment = datetime.fromisoformat(local) if isinstance(local, str) else None
+    except ValueError:
+        moment = None
+    if moment is None or moment.tzinfo is not None or not _EARLIEST < moment < _LATEST:
+        raise InvalidMessage("send_at.local", "must be an ISO 8601 time without an offset, like 2026-11-21T09:30:00")
+    return LocalTime(moment)
 
 
 def _plan(value: object) -> tuple[Step, ...]:
@@ -639,9 +703,9 @@ def _registered(value: object, path: str) -> DeviceRegistered:
     )
 
 
-def _require_params(batch: Batch, push: Push) -> None:
+def _require_params(batch: Batch, push: Push | None) -> None:
     """Refuse a missing placeholder value here, where it can be known: plain ``{{ name }}`` without logic or default."""
-    texts = {"content.push.title": push.title, "content.push.body": push.body}
+    texts = {} if push is None else {"content.push.title": push.title, "content.push.body": push.body}
     if batch.sms_text is not None:
         texts["content.sms.text"] = batch.sms_text
     if any("{%" in text for text in texts.values()):

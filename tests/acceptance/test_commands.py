@@ -75,6 +75,8 @@ def test_a_notification_from_sending_it_to_its_story(run: Commands, system: Syst
         (["notify", *SAY], "recipient: names nobody"),
         (["notify", *SAY, "--phone", NUMBER, "--category", "spam"], "category: must be one of"),
         (["notify", "--title", "t", "--body", "{{ x", "--phone", NUMBER, "--sms", "x" * 5000], "sms"),
+        (["notify", "--template", "t", "--sms", "x", "--user", "u"], "template: stands beside sms"),
+        (["cancel"], "ids: is empty and so is key"),
         (["status", "no-such-key"], "no notification no-such-key"),
         (["explain", "01939e2b-6b43-7e5a-9f6e-2c7c0d6f8a11"], "no notification 01939e2b"),
     ],
@@ -126,7 +128,8 @@ def test_migrating_is_safe_at_any_time_and_twice_at_once(run: Commands, system: 
 
 
 @pytest.mark.parametrize(
-    "command", [[], ["notify"], ["status"], ["explain"], ["doctor"], ["migrate"], ["up"], ["demo"], ["sandbox"]]
+    "command",
+    [[], ["notify"], ["cancel"], ["status"], ["explain"], ["doctor"], ["migrate"], ["up"], ["demo"], ["sandbox"]],
 )
 def test_every_command_explains_itself(run: Commands, command: list[str]) -> None:
     done = run(*command, "--help")
@@ -136,4 +139,15 @@ def test_every_command_explains_itself(run: Commands, command: list[str]) -> Non
 
 def test_wrong_use_is_told_apart_from_failure(run: Commands) -> None:
     assert run("notify").returncode == 2
+    for wrong, hint in (
+        (["--title", "t"], "go together"),
+        ([*SAY, "--no-push"], "leaves nothing to do"),
+        ([*SAY, "--send-at", "tomorrow"], "must be a time like"),
+        ([*SAY, "--send-at", "2027-01-15T09:00"], "has no time zone"),
+        ([*SAY, "--send-at", "2027-01-15T09:00Z", "--local"], "has a time zone"),
+        ([*SAY, "--local"], "says whose time"),
+        ([*SAY, "--param", "x"], "must be NAME=VALUE"),
+    ):
+        done = run("notify", "--user", "u", *wrong, COLUMNS="400")
+        assert (done.returncode, hint in done.stderr) == (2, True), done.stderr
     assert run("fly").returncode == 2

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator, FormatChecker, ValidationError
 
 from knocktwice_worker.channels import NoResponse, Request, Response, Sent, SmsMessage, deliver
-from knocktwice_worker.channels.twilio import TwilioSmsChannel
+from knocktwice_worker.channels.twilio import ListedMessage, TwilioSmsChannel
 from knocktwice_worker.config import Settings
 from knocktwice_worker.sandbox import Sandbox
 from knocktwice_worker.transport import Transport
@@ -129,6 +129,37 @@ def test_every_sms_we_send_is_a_request_twilio_documents(text: str, intent: str,
     form = dict(parse_qsl(request.body.decode()))
     assert (form["To"], form["Body"]) == (NUMBER, text)
     assert ("StatusCallback" in form, "MessagingServiceSid" in form, "From" in form) == (public, service, not service)
+
+
+@pytest.mark.parametrize(
+    ("sender", "field"), [("+15005550006", "From"), ("MGM Grand", "From"), ("MG" + "b" * 32, "MessagingServiceSid")]
+)
+def test_a_message_names_its_own_sender(sender: str, field: str) -> None:
+    request = build().request(SmsMessage("i", NUMBER, "x", sender))
+    if " " not in sender:
+        # The document takes every sender for a number; Twilio's guides say otherwise.
+        check_request(request)
+    form = dict(parse_qsl(request.body.decode()))
+    assert {name: form.get(name) for name in ("From", "MessagingServiceSid")} == {
+        "From": None,
+        "MessagingServiceSid": None,
+        field: sender,
+    }
+
+
+def test_a_listed_message_knows_its_sender() -> None:
+    def listed(sender: str | None, service: str | None = None) -> ListedMessage:
+        return ListedMessage("SM1", NUMBER, "x", "sent", datetime.now(UTC), sender, service)
+
+    service = "MG" + "b" * 32
+    assert listed("+15005550006").is_from("+15005550006")
+    assert not listed("+15005550006").is_from("Shop")
+    assert not listed("Shop", service).is_from("Shop2")
+    # Which of its numbers a service takes is decided late.
+    assert listed(None, service).is_from(service)
+    assert listed("+15005550006", service).is_from(service)
+    assert not listed("+15005550006").is_from(service)
+    assert listed("+15005550006").is_from(None)
 
 
 def test_account_and_token_travel_as_basic_authentication() -> None:

@@ -67,6 +67,11 @@ def test_a_number_in_braces_is_a_parameter_unless_it_stands_in_markup(text: str,
     assert definition.content("en")[0].body == liquid
 
 
+@pytest.mark.parametrize("sender", ["+16505550100", "12345", "Shop", "MGM Grand", "A-1 & co_", "MG" + "0a" * 16])
+def test_a_number_a_name_or_a_service_may_send(sender: str) -> None:
+    assert check("order", {**FULL, "sender": sender}).as_json()["sender"] == sender
+
+
 def test_the_signature_stands_before_every_sms() -> None:
     definition = check("order", FULL)
     assert definition.content("en")[1] == "Shop: {{ courier }} is here"
@@ -107,7 +112,22 @@ def test_tencents_numbers_name_the_conditions(number: int, when: When) -> None:
         ("fallback.afer", "5m", "fallback.afer", "is not a field of a template"),
         ("signature", "{{ name }}", "signature", "must be plain text"),
         ("signature", "x" * 51, "signature", "at most 50"),
-        ("sender", "+16505550100", "sender", "is not a field of a template"),
+        ("sendr", "+16505550100", "sendr", "is not a field of a template"),
+        *(
+            ("sender", wrong, "sender", "must be a number like +16505550100 or 12345, a name of at most 11")
+            for wrong in (
+                "",
+                " ",
+                "1234567",
+                "+1 650 555 0100",
+                "Twelve Chars",
+                "MG" + "a" * 31,
+                "Café",
+                "a\nb",
+                "{{ x }}",
+            )
+        ),
+        ("sender", 12345, "sender", "must be text; put it in quotes"),
         ("contents", {}, "contents", "at least 1"),
         ("contents", ["en"], "contents", "valid dictionary"),
         ("contents", {"en": EN, "xx-yy-zz": EN}, "contents.xx-yy-zz", "is not a locale"),

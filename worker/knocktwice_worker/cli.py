@@ -6,7 +6,6 @@ import dataclasses
 import json
 import logging
 import sys
-from datetime import timedelta
 from typing import Annotated
 
 import structlog
@@ -56,37 +55,83 @@ def main() -> None:
 
 @app.command()
 def notify(
-    title: Annotated[str, typer.Option(help="Title of the push.")],
-    body: Annotated[str, typer.Option(help="Text of the push; also of the SMS unless --sms gives one.")],
+    title: Annotated[str | None, typer.Option(help="Title of the push.")] = None,
+    body: Annotated[str | None, typer.Option(help="Text of the push; also of the SMS unless --sms gives one.")] = None,
+    template: Annotated[
+        str | None, typer.Option(help="A template that says it, instead of --title and --body.")
+    ] = None,
+    param: Annotated[list[str] | None, typer.Option(help="A value as NAME=VALUE; 1=VALUE is for {1}. Repeat.")] = None,
+    params: Annotated[str | None, typer.Option(help="All values as JSON, an object or a list.")] = None,
+    locale: Annotated[str | None, typer.Option(help="Language of the template's texts, like de-AT.")] = None,
     user: Annotated[str | None, typer.Option(help="A user whose devices and phone are registered.")] = None,
     registration: Annotated[list[str] | None, typer.Option(help="FCM registration; repeat for more devices.")] = None,
     phone: Annotated[str | None, typer.Option(help="Number for the SMS, in E.164.")] = None,
-    sms: Annotated[str | None, typer.Option(help="Text of the SMS.")] = None,
+    sms: Annotated[
+        str | None, typer.Option(help="Text of the SMS; without --title and --body all that is sent, at once.")
+    ] = None,
     when: Annotated[
-        str, typer.Option(help="notifications_disabled, not_delivered or not_clicked; 'never' for no SMS.")
-    ] = "not_delivered",
-    after: Annotated[float, typer.Option(help="Seconds from the push to the SMS.", min=0)] = 300,
+        str | None,
+        typer.Option(
+            help="notifications_disabled, not_delivered or not_clicked; 'never' for no SMS.",
+            show_default="the template's, or not_delivered",
+        ),
+    ] = None,
+    after: Annotated[
+        float | None,
+        typer.Option(help="Seconds from the push to the SMS.", min=0, show_default="the template's, or 300"),
+    ] = None,
+    no_push: Annotated[bool, typer.Option("--no-push", help="Send a template's SMS alone, at once.")] = False,
+    send_at: Annotated[
+        str | None, typer.Option(help="When it goes out, like 2026-11-22T09:00+01:00.", show_default="now")
+    ] = None,
+    local: Annotated[bool, typer.Option("--local", help="--send-at is by the clock on the recipient's wall.")] = False,
     key: Annotated[str | None, typer.Option(help="Idempotency key: the same key never notifies twice.")] = None,
-    category: Annotated[str, typer.Option(help="transactional, marketing or critical.")] = "transactional",
+    category: Annotated[
+        str | None,
+        typer.Option(help="transactional, marketing or critical.", show_default="the template's, or transactional"),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Notify one person and print the notification's id.
 
     Example: knocktwice notify --user ada --title "Order ready" --body "Pick it up until 6 pm" --after 600
     """
-    from knocktwice import Client, Push, Sms
+    from knocktwice import Client
+    from knocktwice_worker import send_options
 
+    if title is None and body is None and template is None and sms is None:
+        raise typer.BadParameter("nothing to say; give it, a --template or an --sms", param_hint="--title")
+    push = send_options.push(title, body, wanted=not no_push)
+    values = template_cli.given_values(params, param or [])
+    at = send_options.send_at(send_at, local=local)
     with Client(broker_url(services().settings)) as client:
         id_ = client.notify(
             user=user,
             registrations=registration or (),
             phone=phone,
-            push=Push(title, body),
-            sms=None if when == "never" else Sms(sms, when=when, after=timedelta(seconds=after)),
+            push=push,
+            template=template,
+            sms=send_options.sms(sms, when, after, template=template is not None, pushed=push is not None),
+            params=values or None,
+            locale=locale,
             key=key,
             category=category,
+            send_at=at,
         )
     print(json.dumps({"id": str(id_)}) if as_json else id_)
+
+
+@app.command()
+def cancel(
+    ids: Annotated[list[str] | None, typer.Argument(help="Notifications' ids.")] = None,
+    key: Annotated[str | None, typer.Option(help="An idempotency key, instead of or beside ids.")] = None,
+) -> None:
+    """Stop notifications: a push not sent yet is not sent, an SMS not sent yet never is."""
+    from knocktwice import Client
+
+    with Client(broker_url(services().settings)) as client:
+        client.cancel(*ids or (), key=key)
+    out.print("accepted; 'knocktwice status' shows what it stopped")
 
 
 @app.command()

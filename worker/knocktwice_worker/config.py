@@ -17,6 +17,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from knocktwice_shared.errors import KnocktwiceError
 from knocktwice_shared.messages import AFTER_LIMIT, Category
+from knocktwice_worker.budget import Budget
 from knocktwice_worker.quiet import QuietHours
 
 #: Variables that the ecosystem named before us.
@@ -63,6 +64,7 @@ class Settings(BaseSettings):
     # Countdown and recovery
     min_after_s: Seconds = Field(0, description="Shortest fallback delay accepted.")
     max_after_s: Seconds = Field(AFTER_LIMIT.total_seconds(), description="Longest fallback delay accepted.")
+    max_ahead_days: int = Field(90, ge=0, le=3650, description="How far ahead send_at may lie.")
     tick_s: float = Field(0.5, gt=0, le=60, description="How often each worker looks for rows that are due.")
     lease_s: float = Field(60, gt=0, description="After this long without an answer a step is taken up again.")
     inbox_grace_s: float = Field(
@@ -76,6 +78,15 @@ class Settings(BaseSettings):
     sms_per_day: int = Field(10, ge=0, description="SMS to one number per calendar day.")
     sms_same_content_s: Seconds = Field(30, description="Same text to one number only once in this time.")
     sms_day_zone: str = Field("UTC", description="IANA time zone whose calendar day counts.")
+
+    # Budget
+    sms_budget: int = Field(0, ge=0, description="SMS parts per calendar day, all categories together; 0: no limit.")
+    sms_budget_reserve: int = Field(
+        0, ge=0, description="The last parts of the daily budget, which only critical messages may use."
+    )
+    sms_budget_transactional: int = Field(0, ge=0, description="SMS parts per day of transactional messages.")
+    sms_budget_marketing: int = Field(0, ge=0, description="SMS parts per day of marketing.")
+    sms_budget_critical: int = Field(0, ge=0, description="SMS parts per day of critical messages.")
 
     # Who may be texted, and when
     sms_countries: frozenset[CountryCode] = Field(
@@ -145,7 +156,8 @@ class Settings(BaseSettings):
     provider_timeout_s: float = Field(20, gt=0, le=300, description="Longest wait for a provider's answer.")
     push_per_s: Seconds = Field(10_000, description="Pushes per second of all workers together; FCM's default quota.")
     sms_parts_per_s: Seconds = Field(
-        0, description="SMS parts per second of all workers together; 0 leaves the pace to Twilio's queue."
+        0,
+        description="SMS parts per second for each sender, of all workers together; 0 leaves the pace to Twilio's queue.",
     )
     provider_in_flight: int = Field(400, ge=1, description="Requests in flight per worker process.")
 
@@ -183,6 +195,24 @@ class Settings(BaseSettings):
         if self.lease_s <= 2 * self.provider_timeout_s:
             raise ValueError("KNOCKTWICE_LEASE_S must be more than twice KNOCKTWICE_PROVIDER_TIMEOUT_S")
         return self
+
+    @model_validator(mode="after")
+    def _reserve_is_part_of_the_budget(self) -> Self:
+        if self.sms_budget_reserve > self.sms_budget:
+            raise ValueError(
+                "KNOCKTWICE_SMS_BUDGET_RESERVE must not be more than KNOCKTWICE_SMS_BUDGET, of which it is a part"
+            )
+        return self
+
+    @property
+    def budget(self) -> Budget:
+        """SMS parts per day."""
+        categories = {
+            Category.TRANSACTIONAL: self.sms_budget_transactional,
+            Category.MARKETING: self.sms_budget_marketing,
+            Category.CRITICAL: self.sms_budget_critical,
+        }
+        return Budget(self.sms_budget, self.sms_budget_reserve, categories)
 
     @property
     def day_zone(self) -> ZoneInfo:

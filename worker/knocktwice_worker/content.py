@@ -27,32 +27,32 @@ class Texts:
     sms: str
 
 
-def render(push: Push, sms_text: str | None, params: Mapping[str, Any]) -> Texts:
+def render(push: Push | None, sms_text: str | None, params: Mapping[str, Any]) -> Texts:
     """Fill in the placeholders of all texts of a notification.
 
     Args:
-        push: the shared push content.
+        push: the shared push content; ``None`` where an SMS is all there is.
         sms_text: the SMS's own text; ``None`` texts the push body.
         params: this recipient's values.
 
     Raises:
         InvalidMessage: a parameter is missing, a template is broken, or a result is too long; the field is named.
     """
-    body = _fill("content.push.body", push.body, params)
+    body = _fill("content.push.body", push.body, params) if push else ""
     texts = Texts(
-        title=_fill("content.push.title", push.title, params),
+        title=_fill("content.push.title", push.title, params) if push else "",
         body=body,
         sms=_sms(body) if sms_text is None else _sms(_fill("content.sms.text", sms_text, params)),
     )
-    if push_bytes(push, texts) > PUSH_BYTES_LIMIT:
+    if push and push_bytes(push, texts) > PUSH_BYTES_LIMIT:
         raise InvalidMessage("content.push", f"is over {PUSH_BYTES_LIMIT} bytes when filled in (FCM's limit is 4 KB)")
     return texts
 
 
-def render_sms(push: Push, sms_text: str | None, params: Mapping[str, Any]) -> str:
+def render_sms(push: Push | None, sms_text: str | None, params: Mapping[str, Any]) -> str:
     """Fill in the SMS alone; arguments and errors as for :func:`render`."""
     if sms_text is None:
-        return _sms(_fill("content.push.body", push.body, params))
+        return _sms(_fill("content.push.body", push.body, params) if push else "")
     return _sms(_fill("content.sms.text", sms_text, params))
 
 
@@ -62,9 +62,9 @@ def _sms(text: str) -> str:
     return text
 
 
-def stored(push: Push, sms_text: str | None) -> dict[str, Any]:
+def stored(push: Push | None, sms_text: str | None) -> dict[str, Any]:
     """Return a content as ``batches.content`` keeps it. A template's are ``{"locales": {locale: such a content}}``."""
-    fields = {
+    fields = push and {
         "title": push.title,
         "body": push.body,
         "data": dict(push.data),
@@ -74,7 +74,7 @@ def stored(push: Push, sms_text: str | None) -> dict[str, Any]:
     return {"push": fields, "sms": sms_text}
 
 
-def of(content: Mapping[str, Any], locale: str | None) -> tuple[Push, str | None]:
+def of(content: Mapping[str, Any], locale: str | None) -> tuple[Push | None, str | None]:
     """Return push and SMS text from ``batches.content``.
 
     Args:
@@ -82,7 +82,7 @@ def of(content: Mapping[str, Any], locale: str | None) -> tuple[Push, str | None
         locale: the notification's; ``None`` where one content is for all.
     """
     own = content if locale is None else content["locales"][locale]
-    return Push(**own["push"]), own["sms"]
+    return own["push"] and Push(**own["push"]), own["sms"]
 
 
 def fingerprint(text: str) -> bytes:

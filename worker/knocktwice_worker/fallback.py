@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ from redis.exceptions import RedisError
 
 from knocktwice_shared.errors import InvalidMessage
 from knocktwice_shared.messages import Category, When
-from knocktwice_worker import content, store
+from knocktwice_worker import content, parts, store
 from knocktwice_worker.combine import at_most
 from knocktwice_worker.content import fingerprint, render_sms
 from knocktwice_worker.lifecycle import FALL_BACK, DeliveryState, Facts, Verdict, decide
@@ -43,7 +43,7 @@ class _Case:
     category: Category
     verdict: Verdict
     reservation: store.Reservation | None = None
-    today: int | None = None
+    limits: dict[str, Any] = field(default_factory=dict)
 
     @property
     def id(self) -> str:
@@ -52,7 +52,7 @@ class _Case:
     def decision(self) -> store.Decision:
         row = self.row
         seen = {name: getattr(row, name) for name in ("delivered", "clicked", "cancelled") if getattr(row, name)}
-        inputs = {"when": row.when, "due_at": row.due_at, "push": row.push, "events": seen, "sms_today": self.today}
+        inputs = {"when": row.when, "due_at": row.due_at, "push": row.push, "events": seen, **self.limits}
         return store.Decision(self.id, self.verdict, {k: v for k, v in inputs.items() if v is not None})
 
 
@@ -154,8 +154,8 @@ def _hold_quiet(services: Services, conn: Connection, cases: Sequence[_Case]) ->
 def _consider(row: Row[Any], batch: Row[Any], settings: Settings) -> _Case:
     verdict = decide(
         Facts(
-            when=When(row.when),
-            push=DeliveryState(row.push),
+            when=When(row.when) if row.when else None,
+            push=DeliveryState(row.push) if row.push else None,
             delivered=row.delivered is not None,
             clicked=row.clicked is not None,
             cancelled=row.cancelled is not None,
@@ -172,24 +172,29 @@ def _consider(row: Row[Any], batch: Row[Any], settings: Settings) -> _Case:
         elif settings.sms_countries and country(row.number) not in settings.sms_countries:
             case.verdict = Verdict.COUNTRY_BLOCKED
         else:
-            case.reservation = _reservation(case, batch)
+            case.reservation = _reservation(case, batch, settings)
     return case
 
 
-def _reservation(case: _Case, batch: Row[Any]) -> store.Reservation | None:
+def _reservation(case: _Case, batch: Row[Any], settings: Settings) -> store.Reservation | None:
     try:
         text = render_sms(*content.of(batch.content, case.row.locale), case.row.params)
     except InvalidMessage:
         # It could be filled in when it was accepted, by another version of this program. It must not stop the others.
         case.verdict = Verdict.INVALID_CONTENT
         return None
-    return store.Reservation(case.id, case.row.number, text, fingerprint(text))
+    sender = batch.content.get("sender") or settings.twilio_from
+    return store.Reservation(case.id, case.row.number, text, fingerprint(text), parts.count(text), sender)
 
 
 def _apply_limits(services: Services, conn: Connection, cases: Sequence[_Case], now: datetime) -> None:
-    asks = [Ask(r.notification_id, r.number, r.fingerprint) for c in cases if (r := c.reservation)]
+    asks = [_ask(r, c.category) for c in cases if (r := c.reservation)]
     answers = count(services, conn, asks, [c.category for c in cases], now)
-    for case, answer in zip(cases, answers, strict=True):
-        case.today = answer.today
+    for case, ask, answer in zip(cases, asks, answers, strict=True):
+        case.limits = answer.inputs(ask, services.limits.limits.budget)
         if answer.refusal:
             case.verdict = answer.refusal
+
+
+def _ask(reservation: store.Reservation, category: Category) -> Ask:
+    return Ask(reservation.notification_id, reservation.number, reservation.fingerprint, reservation.parts, category)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import text
 
 from knocktwice_shared.names import INBOX_ACCEPTED, Queue
+from knocktwice_worker import budget
 from knocktwice_worker.channels import CredentialsUnavailable
 
 if TYPE_CHECKING:
@@ -94,6 +95,20 @@ def _backlog(here: Services) -> tuple[str, str]:
     return ("warning" if late else "ok"), finding
 
 
+def _budget(here: Services) -> tuple[str, str]:
+    limits = here.settings.budget
+    if not limits:
+        return "ok", "none; KNOCKTWICE_SMS_BUDGET sets one"
+    with here.engine.connect() as conn:
+        now = conn.execute(text("SELECT knocktwice_now()")).scalar_one()
+        spent = budget.today(conn, here.limits.limits.day(now)[1]).spent
+    uses = [(limits.total, sum(spent.values()), "in all"), *((limits.categories[c], spent[c], c) for c in spent)]
+    full = any(limit and used >= limit - (limits.reserve if name == "in all" else 0) for limit, used, name in uses)
+    told = ", ".join(f"{used}{f' of {limit}' if limit else ''} {name}" for limit, used, name in uses)
+    reserve = f"; the last {limits.reserve} in all are for critical" if limits.reserve else ""
+    return ("warning" if full else "ok"), f"SMS parts today: {told}{reserve}"
+
+
 def _dead_letters(here: Services) -> tuple[str, str]:
     with here.engine.connect() as conn:
         count, last = conn.execute(text("SELECT count(*), max(reason) FROM dead_letters")).one()
@@ -107,5 +122,6 @@ _CHECKS: dict[str, Callable[[Services], tuple[str, str]]] = {
     "push": _push,
     "sms": _sms,
     "backlog": _backlog,
+    "sms budget": _budget,
     "dead letters": _dead_letters,
 }

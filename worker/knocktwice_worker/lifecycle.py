@@ -74,6 +74,7 @@ class Verdict(StrEnum):
     NOT_CLICKED = "not_clicked"
     NOTIFICATIONS_DISABLED = "notifications_disabled"
     PUSH_FAILED = "push_failed"
+    SMS_ONLY = "sms_only"
     # it is not needed
     REACHED_IN_TIME = "reached_in_time"
     NOTIFICATIONS_ENABLED = "notifications_enabled"
@@ -81,6 +82,7 @@ class Verdict(StrEnum):
     # it is needed but not allowed
     DUPLICATE_CONTENT = "duplicate_30s"
     CAPPED_DAILY = "capped_daily"
+    BUDGET_EXHAUSTED = "budget_exhausted"
     OPTED_OUT = "opted_out"
     NO_PHONE = "no_phone"
     COUNTRY_BLOCKED = "country_blocked"
@@ -98,7 +100,15 @@ class Verdict(StrEnum):
 
 
 #: Verdicts that call for the SMS.
-FALL_BACK = frozenset({Verdict.NOT_DELIVERED, Verdict.NOT_CLICKED, Verdict.NOTIFICATIONS_DISABLED, Verdict.PUSH_FAILED})
+FALL_BACK = frozenset(
+    {
+        Verdict.NOT_DELIVERED,
+        Verdict.NOT_CLICKED,
+        Verdict.NOTIFICATIONS_DISABLED,
+        Verdict.PUSH_FAILED,
+        Verdict.SMS_ONLY,
+    }
+)
 
 #: What becomes of the notification when its last step is skipped with this verdict; any other suppresses it.
 OUTCOMES = {
@@ -114,15 +124,16 @@ class Facts:
     """What is known when a fallback is due.
 
     Attributes:
-        when: the step's trigger.
-        push: state of the push delivery; ``skipped`` means that no device could show it.
+        when: the step's trigger; ``None`` where there is no push.
+        push: state of the push delivery; ``skipped`` means that no device could show it, ``None`` that an SMS is all
+            that was asked for.
         delivered: some device reported the push as delivered.
         clicked: some device reported a click, which implies delivery.
         cancelled: the application asked to stop.
     """
 
-    when: When
-    push: DeliveryState
+    when: When | None
+    push: DeliveryState | None
     delivered: bool = False
     clicked: bool = False
     cancelled: bool = False
@@ -135,6 +146,8 @@ def decide(facts: Facts) -> Verdict:
     """
     if facts.cancelled:
         return Verdict.CANCELLED
+    if facts.when is None or facts.push is None:
+        return Verdict.SMS_ONLY
     if facts.push is DeliveryState.FAILED:
         return Verdict.PUSH_FAILED
     if facts.push is DeliveryState.SKIPPED:

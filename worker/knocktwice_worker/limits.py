@@ -6,14 +6,15 @@ start, a FLUSHALL, a restart or a failover) every call brings along what Postgre
 provider call, when their rows are committed, so that a wipe between the two questions cannot let one too many through.
 
 Counting is idempotent per notification: values are notification ids, so a retry is never its own duplicate.
-Keys hold an HMAC of the number, never the number, and share a hash tag so that one call may touch them all.
+Keys hold an HMAC of the number, never the number, and share a hash tag so that one call may touch them all. The day's
+budget (``budget.py``) is counted in the same call.
 """
 
 from __future__ import annotations
 
 import hashlib
 import hmac
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, time, timedelta
 from importlib.resources import files
 from typing import TYPE_CHECKING
@@ -22,17 +23,39 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from sqlalchemy import Connection, text
 
+from knocktwice_shared.messages import Category
+from knocktwice_worker import budget
+from knocktwice_worker.budget import Budget, Purse, Spent
 from knocktwice_worker.lifecycle import Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import Any
     from zoneinfo import ZoneInfo
 
     from redis import Redis
 
 #: One hash tag for all keys: Redis Cluster runs a script on one slot only.
 _TAG = "{knocktwice:sms}"
-_VERDICTS = {"duplicate": Verdict.DUPLICATE_CONTENT, "capped": Verdict.CAPPED_DAILY}
+_VERDICTS = {
+    "duplicate": Verdict.DUPLICATE_CONTENT,
+    "capped": Verdict.CAPPED_DAILY,
+    "exhausted": Verdict.BUDGET_EXHAUSTED,
+}
+
+#: How often parts that were not used are looked for when the budget seems to be exhausted.
+_GIVE_BACK_EVERY_S = 60
+
+_GIVE_BACK = """
+for _, id in ipairs(ARGV) do
+  local category, parts = string.match(redis.call('HGET', KEYS[1], id) or '', '(%a+):(%d+)')
+  if parts then
+    redis.call('HDEL', KEYS[1], id)
+    redis.call('HINCRBY', KEYS[1], 'total', -parts)
+    redis.call('HINCRBY', KEYS[1], category, -parts)
+  end
+end
+"""
 
 
 class LimitsUnavailable(Exception):
@@ -41,19 +64,36 @@ class LimitsUnavailable(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """May this text go to this number now?"""
+    """May this text go to this number now? It has so many ``parts`` and counts for the budget of its ``category``."""
 
     notification_id: str
     number: str
     fingerprint: bytes
+    parts: int = 1
+    category: Category = Category.TRANSACTIONAL
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """``refusal`` is ``None`` when it may; ``today`` counts the number's SMS of the day, this one included if it may."""
+    """``refusal`` is ``None`` when it may; ``today`` counts the number's SMS of the day, this one included if it may.
+
+    ``spent`` is what is used of the day's budget; ``None`` where there is none.
+    """
 
     refusal: Verdict | None
     today: int
+    spent: Spent | None = None
+
+    def inputs(self, ask: Ask, of: Budget) -> dict[str, Any]:
+        """Return what the ledger should keep of it."""
+        inputs: dict[str, Any] = {"sms_today": self.today}
+        if self.spent:
+            inputs |= {
+                "parts": ask.parts,
+                "spent_today": {"total": self.spent.total, ask.category: self.spent.category},
+                "budget": {"total": of.total, "reserve": of.reserve, ask.category: of.categories.get(ask.category, 0)},
+            }
+        return inputs
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +105,14 @@ class Limits:
         same_content: time in which one text goes to one number only once.
         zone: whose calendar day.
         secret: key of the HMAC over numbers.
+        budget: SMS parts a day.
     """
 
     per_day: int
     same_content: timedelta
     zone: ZoneInfo
     secret: bytes
+    budget: Budget = field(default_factory=Budget)
 
     def day(self, now: datetime) -> tuple[str, datetime, datetime]:
         """Return the calendar day of ``now``: its name, its first moment and the next day's, in UTC.
@@ -88,6 +130,10 @@ class Limits:
         """Return the Redis keys of an ask: content holder and the day's set."""
         number = hmac.new(self.secret, ask.number.encode(), hashlib.sha256).hexdigest()[:32]
         return f"{_TAG}:content:{number}:{ask.fingerprint.hex()}", f"{_TAG}:day:{number}:{day}"
+
+    def budget_key(self, day: str) -> str:
+        """Return the Redis key of the day's budget."""
+        return f"{_TAG}:budget:{day}"
 
 
 class RedisLimits:
@@ -111,13 +157,37 @@ class RedisLimits:
         if not asks:
             return []
         try:
-            answer = self._call(asks, now, None)
-            if answer == [b"seed"]:
-                answer = self._call(asks, now, _known(conn, asks, self.limits, now))
+            answers = self._ask(conn, asks, now)
+            if any(a.refusal is Verdict.BUDGET_EXHAUSTED for a in answers) and self._give_back(conn, now):
+                answers = self._ask(conn, asks, now)
         except (RedisConnectionError, RedisTimeoutError) as error:
             raise LimitsUnavailable from error
-        words, counts = answer[::2], answer[1::2]
-        return [Answer(_VERDICTS.get(w.decode()), int(c)) for w, c in zip(words, counts, strict=True)]
+        return answers
+
+    def _ask(self, conn: Connection, asks: Sequence[Ask], now: datetime) -> list[Answer]:
+        answer = self._call(asks, now, None, "")
+        if answer[0] == b"seed":
+            _, start, _ = self.limits.day(now)
+            known = _known(conn, asks, self.limits, now) if int(answer[1]) else None
+            answer = self._call(asks, now, known, budget.today(conn, start).written() if int(answer[2]) else "")
+        limited = bool(self.limits.budget)
+        return [
+            Answer(_VERDICTS.get(word.decode()), int(count), Spent(int(total), int(own)) if limited else None)
+            for word, count, total, own in zip(*(answer[i::4] for i in range(4)), strict=True)
+        ]
+
+    def _give_back(self, conn: Connection, now: datetime) -> bool:
+        """Give back the parts of messages that did not go after all; whether it was looked for them."""
+        if not self._redis.set(f"{_TAG}:budget:given-back", "", nx=True, ex=_GIVE_BACK_EVERY_S):
+            return False
+        day, start, _ = self.limits.day(now)
+        unused = budget.not_sent(conn, start)
+        for i in range(0, len(unused), 1_000):
+            self._return(day, unused[i : i + 1_000])
+        return bool(unused)
+
+    def _return(self, day: str, ids: Sequence[str]) -> None:
+        self._redis.eval(_GIVE_BACK, 1, self.limits.budget_key(day), *ids)
 
     def release(self, asks: Sequence[Ask], now: datetime) -> None:
         """Give back what was counted for messages that will not go. Losing this only makes the limit stricter."""
@@ -134,6 +204,8 @@ class RedisLimits:
                 ask.notification_id,
             )
         pipe.execute()
+        if self.limits.budget:
+            self._return(day, [ask.notification_id for ask in asks])
 
     def forget(self, numbers: Sequence[str], now: datetime) -> None:
         """Drop the counters of numbers whose owner is erased. What a text holds a number for is over in no time by itself."""
@@ -142,17 +214,19 @@ class RedisLimits:
         if keys:
             self._redis.delete(*keys)
 
-    def _call(self, asks: Sequence[Ask], now: datetime, known: list[tuple[list[str], str]] | None) -> list[bytes]:
+    def _call(
+        self, asks: Sequence[Ask], now: datetime, known: list[tuple[list[str], str]] | None, spent: str
+    ) -> list[bytes]:
         day, _, end = self.limits.day(now)
         hold_ms = int(self.limits.same_content.total_seconds() * 1000)
-        keys = [f"{_TAG}:complete"]
+        keys = [f"{_TAG}:complete", self.limits.budget_key(day)]
         # Two days: long enough for the longest day, short enough to forget.
         args: list[str | int | float] = [self.limits.per_day, hold_ms, 172_800, now.timestamp(), end.timestamp()]
-        args.append("1" if known is not None else "0")
+        args += ["1" if known is not None else "0", *self.limits.budget.arguments(), spent]
         for i, ask in enumerate(asks):
             keys += self.limits.keys(ask, day)
             ids, holder = known[i] if known is not None else ([], "")
-            args += [ask.notification_id, ",".join(ids), holder]
+            args += [ask.notification_id, ",".join(ids), holder, ask.parts, ask.category]
         return list(self._script(keys=keys, args=args))
 
 
@@ -209,15 +283,26 @@ def count_in_postgres(conn: Connection, asks: Sequence[Ask], limits: Limits, now
         today.setdefault(ask.number, set(ids))
         if holder:
             holders.setdefault((ask.number, ask.fingerprint), holder)
-    return [_count_one(a, today[a.number], holders, limits) for a in asks]
+    purse = None
+    if limits.budget:
+        # After the numbers, always, so that two transactions wait for each other instead of deadlocking.
+        budget.lock(conn)
+        purse = Purse(limits.budget, budget.today(conn, limits.day(now)[1]))
+    return [_count_one(a, today[a.number], holders, limits, purse) for a in asks]
 
 
-def _count_one(ask: Ask, today: set[str], holders: dict[tuple[str, bytes], str], limits: Limits) -> Answer:
+def _count_one(
+    ask: Ask, today: set[str], holders: dict[tuple[str, bytes], str], limits: Limits, purse: Purse | None
+) -> Answer:
     content = (ask.number, ask.fingerprint)
+    refusal = None
     if limits.same_content and holders.get(content, ask.notification_id) != ask.notification_id:
-        return Answer(Verdict.DUPLICATE_CONTENT, len(today))
-    if limits.per_day and len(today) >= limits.per_day and ask.notification_id not in today:
-        return Answer(Verdict.CAPPED_DAILY, len(today))
-    today.add(ask.notification_id)
-    holders[content] = ask.notification_id
-    return Answer(None, len(today))
+        refusal = Verdict.DUPLICATE_CONTENT
+    elif limits.per_day and len(today) >= limits.per_day and ask.notification_id not in today:
+        refusal = Verdict.CAPPED_DAILY
+    elif purse and not purse.spend(ask.notification_id, ask.category, ask.parts):
+        refusal = Verdict.BUDGET_EXHAUSTED
+    else:
+        today.add(ask.notification_id)
+        holders[content] = ask.notification_id
+    return Answer(refusal, len(today), purse.spent(ask.category) if purse else None)

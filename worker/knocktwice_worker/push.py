@@ -15,6 +15,7 @@ from knocktwice_worker import content, resolution, store
 from knocktwice_worker.channels import Outcome, PushMessage, Rejected, Retry, Sent, Unknown, deliver, patience
 from knocktwice_worker.combine import Combiner
 from knocktwice_worker.content import Texts, render
+from knocktwice_worker.send_time import SendTimes, send_times
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -34,14 +35,17 @@ class _Ready:
     """A batch whose texts are filled in."""
 
     resolved: resolution.Resolution
-    contents: dict[str, tuple[Push, Texts]]
+    contents: dict[str, tuple[Push | None, Texts]]
     problems: dict[str, str]
     ttl: timedelta
+    times: SendTimes
 
     @property
     def intake(self) -> store.Intake:
         resolved = self.resolved
-        return store.Intake(resolved.batch, self.problems, self.ttl, resolved.content, resolved.locales)
+        return store.Intake(
+            resolved.batch, self.problems, self.ttl, resolved.content, resolved.locales, self.times.later
+        )
 
 
 def send(services: Services, batch: Batch) -> None:
@@ -57,7 +61,8 @@ def send_if(services: Services, batch: Batch, wanted: Callable[[Connection], boo
 def _prepare(services: Services, batch: Batch) -> _Ready:
     (resolved,) = resolution.resolve(services.engine, [batch])
     contents, problems = _render_all(services, resolved)
-    return _Ready(resolved, contents, problems, _ttl(services, resolved.batch))
+    times = send_times(services.engine, batch, services.settings)
+    return _Ready(resolved, contents, {**problems, **times.problems}, _ttl(services, resolved.batch), times)
 
 
 def _send_all(
@@ -68,6 +73,9 @@ def _send_all(
         if not wanted(conn):
             return
         work = store.accept(conn, [r.intake for r in ready], lease=lease)
+    if later := [id_ for r in ready for id_ in r.times.later]:
+        with services.engine.begin() as conn:
+            store.settle_cancelled(conn, later)
     people = {id_: r for r in ready for id_ in r.contents}
     log.info(
         "batches accepted",
@@ -77,7 +85,9 @@ def _send_all(
         pushes=len(work),
     )
     shown = ((w, people[w.notification_id]) for w in work)
-    _deliver(services, [_message(w, *r.contents[w.notification_id], r.ttl) for w, r in shown])
+    # Whoever only texts has no push, and so nobody to push to.
+    pushes = ((w, *r.contents[w.notification_id], r.ttl) for w, r in shown)
+    _deliver(services, [_message(w, push, texts, ttl) for w, push, texts, ttl in pushes if push])
 
 
 #: While one waits for the provider the other works. More would only make the batches smaller.
@@ -102,7 +112,8 @@ def resume(services: Services, ids: Sequence[str]) -> None:
             # It could be filled in when it was accepted, by another version of this program. It must not stop the others.
             broken.append(store.PushResult(*w, state="rejected", reason=str(error)))
             continue
-        messages.append(_message(w, push, texts, batch.ttl))
+        if push:
+            messages.append(_message(w, push, texts, batch.ttl))
     if broken:
         with services.engine.begin() as conn:
             store.record_push(conn, broken, retry_for=timedelta(seconds=services.settings.push_retry_s))
@@ -153,9 +164,9 @@ def _message(work: store.PushWork, push: Push, texts: Texts, ttl: timedelta) -> 
 
 def _render_all(
     services: Services, resolved: resolution.Resolution
-) -> tuple[dict[str, tuple[Push, Texts]], dict[str, str]]:
+) -> tuple[dict[str, tuple[Push | None, Texts]], dict[str, str]]:
     """Fill in every text before anything is sent; who cannot be served is named with the reason."""
-    contents: dict[str, tuple[Push, Texts]] = {}
+    contents: dict[str, tuple[Push | None, Texts]] = {}
     problems = dict(resolved.problems)
     refused = _delay_problem(services, resolved.batch)
     for recipient in resolved.batch.recipients:

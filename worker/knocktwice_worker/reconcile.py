@@ -79,6 +79,7 @@ def _settle(
         if (
             message.sid not in taken
             and message.body.endswith(row.text)
+            and message.is_from(row.sender)
             and message.date_created >= row.claimed_at - _CLOCK_SKEW
         ):
             taken.add(message.sid)

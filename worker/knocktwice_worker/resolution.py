@@ -44,9 +44,9 @@ class Resolution:
     locales: Mapping[str, str] = field(default_factory=dict)
     problems: Mapping[str, str] = field(default_factory=dict)
 
-    def own(self, id_: str) -> tuple[Push, str | None]:
+    def own(self, id_: str) -> tuple[Push | None, str | None]:
         """Return push and SMS text of a notification."""
-        if self.batch.push is not None:
+        if self.batch.template is None:
             return self.batch.push, self.batch.sms_text
         return content.of(self.content, self.locales.get(id_))
 
@@ -70,7 +70,7 @@ def resolve(engine: Engine, batches: Sequence[Batch]) -> list[Resolution]:
 def _resolve(
     batch: Batch, found: Mapping[str, template_table.Stored | InvalidDefinition], known: Mapping[str, str]
 ) -> Resolution:
-    if batch.push is not None:
+    if batch.template is None:
         return Resolution(batch, content.stored(batch.push, batch.sms_text))
     match found.get(batch.template or ""):
         case None:
@@ -79,6 +79,8 @@ def _resolve(
             # Stored by another release, with other rules.
             return _unusable(batch, f"template: {error}")
         case template:
+            if batch.sms_only and template.definition.fallback == "never":
+                return _unusable(batch, f"template: the fallback of {batch.template} is never, which forbids an SMS")
             return _resolved(batch, template.definition, template.version, known)
 
 
@@ -98,7 +100,10 @@ def _resolved(batch: Batch, definition: Definition, version: int, known: Mapping
         plan=definition.plan if batch.plan is None or definition.fallback == "never" else batch.plan,
         category=batch.category or definition.category,
     )
-    return Resolution(decided, {"template": batch.template, "version": version, "locales": contents}, locales, problems)
+    chosen = {"template": batch.template, "version": version, "locales": contents}
+    if definition.sender is not None:
+        chosen["sender"] = definition.sender
+    return Resolution(decided, chosen, locales, problems)
 
 
 def _unusable(batch: Batch, problem: str) -> Resolution:

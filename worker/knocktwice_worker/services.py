@@ -57,6 +57,7 @@ class Services:
                 same_content=settings.same_content,
                 zone=settings.day_zone,
                 secret=secret(settings).encode(),
+                budget=settings.budget,
             ),
         )
 
@@ -90,10 +91,16 @@ class Services:
         """How fast the Firebase project may be spoken to."""
         return Pace(self.redis, name=f"fcm:{self.settings.fcm_project or ''}", per_s=self.settings.push_per_s)
 
+    def sms_pace(self, sender: str | None) -> Pace:
+        """How fast an SMS sender may be spoken to; ``None`` is the default one."""
+        name = sender or self.settings.twilio_from or ""
+        if name not in self._sms_paces:
+            self._sms_paces[name] = Pace(self.redis, name=f"sms:{name}", per_s=self.settings.sms_parts_per_s)
+        return self._sms_paces[name]
+
     @cached_property
-    def sms_pace(self) -> Pace:
-        """How fast the SMS sender may be spoken to."""
-        return Pace(self.redis, name=f"sms:{self.settings.twilio_from or ''}", per_s=self.settings.sms_parts_per_s)
+    def _sms_paces(self) -> dict[str, Pace]:
+        return {}
 
     def close(self) -> None:
         """Close what was opened."""

@@ -7,6 +7,7 @@ answer settles is looked up in the provider's own list (``reconcile.py``).
 
 from __future__ import annotations
 
+from collections import defaultdict
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -45,13 +46,17 @@ def send(services: Services, ids: Sequence[str]) -> None:
         return
     with services.senders.begin() as conn:
         held = store.hold(conn, claimed, claimed_at)
-        messages = [SmsMessage(intent=f"{row.notification_id}.1", to=row.number, text=row.text) for row in held]
+        messages = [
+            SmsMessage(intent=f"{row.notification_id}.1", to=row.number, text=row.text, sender=row.sender)
+            for row in held
+        ]
         outcomes = deliver(services.transport, services.sms, messages)
         give_up = timedelta(seconds=services.settings.sms_retry_s)
         results = [_result(row, outcome, give_up) for row, outcome in zip(held, outcomes, strict=True)]
         store.record_sms(conn, results)
-    if asked := patience(outcomes):
-        services.sms_pace.slow_down(asked.after)
+    for sender in {row.sender for row in held}:
+        if asked := patience([o for row, o in zip(held, outcomes, strict=True) if row.sender == sender]):
+            services.sms_pace(sender).slow_down(asked.after)
     log.info("sms handed over", claimed=len(claimed), sent=sum(r.state is DeliveryState.SENT for r in results))
 
 
@@ -72,10 +77,21 @@ def _claim(services: Services, ids: Sequence[str]) -> tuple[list[str], datetime 
 
 
 def _pace(services: Services, conn: Connection, rows: Sequence[Row[Any]]) -> Sequence[Row[Any]]:
-    """Return those that the sender's pace has room for now; the others stay reserved and ring again."""
-    turn = services.sms_pace.take([parts.count(row.text) for row in rows])
-    store.postpone(conn, [str(row.notification_id) for row in rows[turn.granted :]], turn.wait)
-    return rows[: turn.granted]
+    """Return those that their senders' paces have room for now; the others stay reserved and ring again."""
+    by_sender: dict[str | None, list[Row[Any]]] = defaultdict(list)
+    for row in rows:
+        by_sender[row.sender].append(row)
+    granted: list[Row[Any]] = []
+    for sender, waiting in by_sender.items():
+        turn = services.sms_pace(sender).take([_parts(row) for row in waiting])
+        store.postpone(conn, [str(row.notification_id) for row in waiting[turn.granted :]], turn.wait)
+        granted += waiting[: turn.granted]
+    return granted
+
+
+def _parts(row: Row[Any]) -> int:
+    # One that an earlier release reserved has none.
+    return row.parts or parts.count(row.text)
 
 
 def _recount(services: Services, conn: Connection, rows: Sequence[Row[Any]]) -> list[str]:
@@ -85,7 +101,10 @@ def _recount(services: Services, conn: Connection, rows: Sequence[Row[Any]]) -> 
     """
     if not rows:
         return []
-    asks = [Ask(str(row.notification_id), row.number, bytes(row.fingerprint)) for row in rows]
+    asks = [
+        Ask(str(row.notification_id), row.number, bytes(row.fingerprint), _parts(row), Category(row.category))
+        for row in rows
+    ]
     answers = fallback.count(services, conn, asks, [Category(row.category) for row in rows], rows[0].now)
     paired = list(zip(asks, answers, strict=True))
     waiting = [a.notification_id for a, answer in paired if answer.refusal is Verdict.LIMITS_UNAVAILABLE]
@@ -93,7 +112,7 @@ def _recount(services: Services, conn: Connection, rows: Sequence[Row[Any]]) -> 
     store.skip(
         conn,
         [
-            store.Decision(a.notification_id, answer.refusal, {"sms_today": answer.today})
+            store.Decision(a.notification_id, answer.refusal, answer.inputs(a, services.limits.limits.budget))
             for a, answer in paired
             if answer.refusal and answer.refusal is not Verdict.LIMITS_UNAVAILABLE
         ],

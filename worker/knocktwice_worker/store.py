@@ -68,12 +68,14 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
-    """An SMS that passed its limits: number and text as they will be sent."""
+    """An SMS that passed its limits: number, text and sender as they will be sent, and the text's parts."""
 
     notification_id: str
     number: str
     text: str
     fingerprint: bytes
+    parts: int = 1
+    sender: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,12 +141,13 @@ RETURNING notification_id, registration
 """)
 
 _INSERT_PUSH = text("""
-INSERT INTO deliveries (notification_id, step, channel, state, reason, wake_at, claimed_at, finished_at)
+INSERT INTO deliveries (notification_id, step, channel, state, reason, due_at, wake_at, claimed_at, finished_at)
 SELECT r.id, 0, 'push', s.state, CASE s.state WHEN 'skipped' THEN 'notifications_disabled' WHEN 'failed' THEN 'no_device' END,
-       CASE s.state WHEN 'sending' THEN knocktwice_now() + :lease END, knocktwice_now(),
-       CASE WHEN s.state <> 'sending' THEN knocktwice_now() END
-FROM unnest(CAST(:ids AS uuid[]), CAST(:pushable AS boolean[])) AS r(id, pushable)
-CROSS JOIN LATERAL (SELECT CASE WHEN r.pushable THEN 'sending' WHEN EXISTS (
+       r.send_at, CASE s.state WHEN 'scheduled' THEN r.send_at WHEN 'sending' THEN knocktwice_now() + :lease END,
+       CASE WHEN s.state <> 'scheduled' THEN knocktwice_now() END,
+       CASE WHEN s.state NOT IN ('scheduled', 'sending') THEN knocktwice_now() END
+FROM unnest(CAST(:ids AS uuid[]), CAST(:pushable AS boolean[]), CAST(:send_ats AS timestamptz[])) AS r(id, pushable, send_at)
+CROSS JOIN LATERAL (SELECT CASE WHEN r.send_at IS NOT NULL THEN 'scheduled' WHEN r.pushable THEN 'sending' WHEN EXISTS (
     SELECT FROM notifications n JOIN devices d ON d.user_id = n.user_id WHERE n.id = r.id
   ) THEN 'skipped' ELSE 'failed' END) AS s(state)
 RETURNING notification_id, state, reason
@@ -153,8 +156,9 @@ RETURNING notification_id, state, reason
 _INSERT_SMS = text("""
 INSERT INTO deliveries (notification_id, step, channel, state, "when", due_at, wake_at)
 SELECT r.id, 1, 'sms', 'scheduled', r.trigger, due.at, due.at
-FROM unnest(CAST(:ids AS uuid[]), CAST(:triggers AS text[]), CAST(:after AS interval[])) AS r(id, trigger, after)
-CROSS JOIN LATERAL (SELECT knocktwice_now() + r.after) AS due(at)
+FROM unnest(CAST(:ids AS uuid[]), CAST(:triggers AS text[]), CAST(:after AS interval[]), CAST(:send_ats AS timestamptz[]))
+  AS r(id, trigger, after, send_at)
+CROSS JOIN LATERAL (SELECT coalesce(r.send_at, knocktwice_now()) + r.after) AS due(at)
 """)
 
 
@@ -166,6 +170,7 @@ class Intake(NamedTuple):
         ttl: how long the provider may hold the push.
         content: what a template made of the batch's content; ``None`` takes the batch's own.
         locales: notification id → which part of that content is its own.
+        later: notification id → when it goes out, unless at once.
     """
 
     batch: Batch
@@ -173,6 +178,16 @@ class Intake(NamedTuple):
     ttl: timedelta
     content: Mapping[str, Any] | None = None
     locales: Mapping[str, str] = {}
+    later: Mapping[str, datetime] = {}
+
+
+class _Opened(NamedTuple):
+    """A notification whose steps are to be written."""
+
+    recipient: Recipient
+    plan: Sequence[Step]
+    send_at: datetime | None
+    sms_only: bool
 
 
 def accept(conn: Connection, intakes: Sequence[Intake], *, lease: timedelta) -> list[PushWork]:
@@ -219,7 +234,7 @@ def accept(conn: Connection, intakes: Sequence[Intake], *, lease: timedelta) -> 
         return []
     # The first of two with one id is the one that was inserted.
     opened = {
-        id_: (r, i.batch.plan or ())
+        id_: _Opened(r, i.batch.plan or (), i.later.get(id_), i.batch.sms_only)
         for id_, (i, r) in zip(reversed(ids), reversed(people), strict=True)
         if id_ in fresh
     }
@@ -227,44 +242,67 @@ def accept(conn: Connection, intakes: Sequence[Intake], *, lease: timedelta) -> 
 
 
 def _content(batch: Batch) -> Mapping[str, Any] | None:
-    return None if batch.push is None else stored(batch.push, batch.sms_text)
+    return stored(batch.push, batch.sms_text) if batch.template is None else None
 
 
-def _open_steps(
-    conn: Connection, opened: Mapping[str, tuple[Recipient, Sequence[Step]]], lease: timedelta
-) -> list[PushWork]:
+def _open_steps(conn: Connection, opened: Mapping[str, _Opened], lease: timedelta) -> list[PushWork]:
+    only = {i: o for i, o in opened.items() if o.sms_only}
+    work, stuck = _open_pushes(conn, {i: o for i, o in opened.items() if i not in only}, lease)
+    falling_back = [i for i in sorted(opened) if opened[i].plan or i in only]
+    if falling_back:
+        at_once = {*only, *(i for i, row in stuck.items() if row.state == DeliveryState.FAILED)}
+        conn.execute(
+            _INSERT_SMS,
+            {
+                "ids": falling_back,
+                "triggers": [None if i in only else str(opened[i].plan[0].when) for i in falling_back],
+                "after": [timedelta() if i in at_once else opened[i].plan[0].after for i in falling_back],
+                "send_ats": [opened[i].send_at for i in falling_back],
+            },
+        )
+    _finish(
+        conn,
+        [
+            (i, _without_fallback(DeliveryState(row.state)), row.reason)
+            for i, row in stuck.items()
+            if not opened[i].plan
+        ],
+    )
+    return work
+
+
+def _open_pushes(
+    conn: Connection, opened: Mapping[str, _Opened], lease: timedelta
+) -> tuple[list[PushWork], dict[str, Row[Any]]]:
+    """Write the pushes and return those to be made now, and the rows of those that cannot be made."""
+    if not opened:
+        return [], {}
     ids = sorted(opened)
-    inline = [(i, registration) for i in ids for registration in opened[i][0].registrations]
+    inline = [(i, registration) for i in ids for registration in opened[i].recipient.registrations]
     attempts = conn.execute(
         _INSERT_ATTEMPTS,
         {
-            "ids": ids,
+            # A user's devices are looked up when the push goes out: by then they may be somebody else's.
+            "ids": [i for i in ids if opened[i].send_at is None],
             "inline_ids": [i for i, _ in inline],
             "inline": [registration for _, registration in inline],
         },
     ).all()
     pushable = {str(row.notification_id) for row in attempts}
-    pushes = conn.execute(_INSERT_PUSH, {"ids": ids, "pushable": [i in pushable for i in ids], "lease": lease}).all()
-    stuck = {str(row.notification_id): row for row in pushes if row.state != DeliveryState.SENDING}
-    falling_back = [i for i in ids if opened[i][1]]
-    if falling_back:
-        steps = [opened[i][1][0] for i in falling_back]
-        at_once = {i for i, row in stuck.items() if row.state == DeliveryState.FAILED}
-        conn.execute(
-            _INSERT_SMS,
-            {
-                "ids": falling_back,
-                "triggers": [str(step.when) for step in steps],
-                "after": [
-                    timedelta() if i in at_once else step.after for i, step in zip(falling_back, steps, strict=True)
-                ],
-            },
-        )
-    _finish(
-        conn,
-        [(i, _without_fallback(DeliveryState(row.state)), row.reason) for i, row in stuck.items() if not opened[i][1]],
+    pushes = conn.execute(
+        _INSERT_PUSH,
+        {
+            "ids": ids,
+            "pushable": [i in pushable for i in ids],
+            "send_ats": [opened[i].send_at for i in ids],
+            "lease": lease,
+        },
+    ).all()
+    work = (PushWork(str(row.notification_id), row.registration) for row in attempts)
+    return (
+        [w for w in work if opened[w.notification_id].send_at is None],
+        {str(row.notification_id): row for row in pushes if row.state in (DeliveryState.SKIPPED, DeliveryState.FAILED)},
     )
-    return [PushWork(str(row.notification_id), row.registration) for row in attempts]
 
 
 def _without_fallback(push: DeliveryState) -> NotificationState:
@@ -279,12 +317,45 @@ def _without_fallback(push: DeliveryState) -> NotificationState:
 
 # -- the push ------------------------------------------------------------------------------------------------------
 
+# The first claim of a push that waited for its time looks up its devices and starts the countdown.
 _CLAIM_PUSH = text("""
 UPDATE deliveries d SET state = 'sending', tries = d.tries + 1, claimed_at = knocktwice_now(), wake_at = knocktwice_now() + :lease
-FROM notifications n
-WHERE d.notification_id = ANY(CAST(:ids AS uuid[])) AND d.step = 0 AND d.state = 'scheduled'
-  AND n.id = d.notification_id AND n.state = 'active'
-RETURNING d.notification_id
+FROM (
+  SELECT p.notification_id, p.claimed_at IS NULL AS first FROM deliveries p
+  JOIN notifications n ON n.id = p.notification_id AND n.state = 'active'
+  WHERE p.notification_id = ANY(CAST(:ids AS uuid[])) AND p.step = 0 AND p.state = 'scheduled'
+    AND coalesce(p.due_at <= knocktwice_now(), true)
+  ORDER BY p.notification_id FOR UPDATE OF p
+) due
+WHERE d.notification_id = due.notification_id AND d.step = 0
+RETURNING d.notification_id, due.first
+""")
+
+# Before the claim, because whoever cancels locks in this order, too.
+_LOCK_COUNTDOWNS = text("""
+SELECT FROM deliveries s
+WHERE s.notification_id = ANY(CAST(:ids AS uuid[])) AND s.step > 0 AND s.state = 'scheduled'
+  AND EXISTS (SELECT FROM deliveries p WHERE p.notification_id = s.notification_id AND p.step = 0 AND p.claimed_at IS NULL)
+ORDER BY s.notification_id, s.step FOR UPDATE
+""")
+
+# A push that comes late, after an outage, gets its whole time all the same.
+_START_COUNTDOWNS = text("""
+UPDATE deliveries s SET due_at = s.due_at + (p.claimed_at - p.due_at), wake_at = s.due_at + (p.claimed_at - p.due_at)
+FROM deliveries p
+WHERE s.notification_id = ANY(CAST(:ids AS uuid[])) AND s.step > 0 AND s.state = 'scheduled'
+  AND p.notification_id = s.notification_id AND p.step = 0
+""")
+
+_END_UNPUSHABLE = text("""
+UPDATE deliveries d SET state = s.state, reason = CASE s.state WHEN 'skipped' THEN 'notifications_disabled' ELSE 'no_device' END,
+  wake_at = NULL, finished_at = knocktwice_now()
+FROM unnest(CAST(:ids AS uuid[])) AS r(id)
+CROSS JOIN LATERAL (SELECT CASE WHEN EXISTS (
+    SELECT FROM notifications n JOIN devices v ON v.user_id = n.user_id WHERE n.id = r.id
+  ) THEN 'skipped' ELSE 'failed' END AS state) s
+WHERE d.notification_id = r.id AND d.step = 0 AND d.state = 'sending'
+RETURNING d.notification_id, d.state, d.reason
 """)
 
 # Its fallback went out while it waited for somebody to take it up.
@@ -317,14 +388,17 @@ WHERE a.notification_id = r.id AND a.registration = r.registration AND {_is("a.s
 
 # A device that answered is enough; one that asks for patience is tried again until the time for retries is over.
 _RECORD_PUSH = text(f"""
-UPDATE deliveries d SET state = s.state, reason = CASE s.state WHEN 'failed' THEN s.reason END,
-  wake_at = CASE s.state WHEN 'scheduled' THEN knocktwice_now() + s.retry_after * (0.5 + random()) END,
-  finished_at = CASE WHEN s.state <> 'scheduled' THEN knocktwice_now() END
+UPDATE deliveries d SET (state, reason, wake_at, finished_at) = (
+  SELECT f.state, CASE f.state WHEN 'failed' THEN s.reason END,
+         CASE f.state WHEN 'scheduled' THEN knocktwice_now() + s.retry_after * (0.5 + random()) END,
+         CASE WHEN f.state <> 'scheduled' THEN knocktwice_now() END
+  FROM (SELECT CASE
+      WHEN s.open AND s.ended THEN 'skipped'
+      WHEN s.open AND coalesce(d.due_at, s.created_at) + :retry_for > knocktwice_now() THEN 'scheduled'
+      WHEN s.sent THEN 'sent' ELSE 'failed' END AS state) f
+)
 FROM (
-  SELECT o.id, o.retry_after, o.reason, CASE
-      WHEN o.open AND n.state <> 'active' THEN 'skipped'
-      WHEN o.open AND n.created_at + :retry_for > knocktwice_now() THEN 'scheduled'
-      WHEN o.sent THEN 'sent' ELSE 'failed' END AS state
+  SELECT o.*, n.state <> 'active' AS ended, n.created_at
   FROM (
     SELECT a.notification_id AS id, bool_or(a.state = 'open') AS open, bool_or(a.state = 'sent') AS sent,
            max(a.reason) FILTER (WHERE a.state <> 'sent') AS reason, r.retry_after
@@ -352,24 +426,36 @@ def claim_push(conn: Connection, ids: Sequence[str], lease: timedelta) -> list[P
 
     A device that was registered for somebody else meanwhile gets nothing any more.
     """
+    settle_cancelled(conn, ids)
+    conn.execute(_LOCK_COUNTDOWNS, {"ids": list(ids)})
     conn.execute(_DROP_ENDED_PUSH, {"ids": list(ids)})
-    claimed = [str(row.notification_id) for row in conn.execute(_CLAIM_PUSH, {"ids": list(ids), "lease": lease})]
+    claimed = conn.execute(_CLAIM_PUSH, {"ids": list(ids), "lease": lease}).all()
     if not claimed:
         return []
-    conn.execute(_REJECT_MOVED, {"ids": claimed})
-    rows = conn.execute(_OPEN_ATTEMPTS, {"ids": claimed}).all()
-    over = sorted(set(claimed) - {str(row.notification_id) for row in rows})
-    if over:
-        nothing = [PushResult(i, "", state="rejected") for i in over]
-        record_push(conn, nothing, retry_for=timedelta())
+    first = sorted(str(row.notification_id) for row in claimed if row.first)
+    if first:
+        conn.execute(_START_COUNTDOWNS, {"ids": first})
+        conn.execute(_INSERT_ATTEMPTS, {"ids": first, "inline_ids": [], "inline": []})
+    taken = [str(row.notification_id) for row in claimed]
+    conn.execute(_REJECT_MOVED, {"ids": taken})
+    rows = conn.execute(_OPEN_ATTEMPTS, {"ids": taken}).all()
+    over = set(taken) - {str(row.notification_id) for row in rows}
+    _end_unpushable(conn, over & set(first))
+    if rest := sorted(over - set(first)):
+        record_push(conn, [PushResult(i, "", state="rejected") for i in rest], retry_for=timedelta())
     return [PushWork(str(row.notification_id), row.registration) for row in rows]
+
+
+def _end_unpushable(conn: Connection, ids: set[str]) -> None:
+    if ids:
+        _settle_pushes(conn, conn.execute(_END_UNPUSHABLE, {"ids": sorted(ids)}).all())
 
 
 def record_push(conn: Connection, results: Sequence[PushResult], *, retry_for: timedelta) -> None:
     """Write the providers' answers. A push that failed on every device makes its fallback due at once.
 
     Args:
-        retry_for: how long after its creation a notification's push is still retried.
+        retry_for: how long after the time it was to go out a push is still retried.
     """
     conn.execute(
         _RECORD_ATTEMPTS,
@@ -390,6 +476,11 @@ def record_push(conn: Connection, results: Sequence[PushResult], *, retry_for: t
     done = conn.execute(
         _RECORD_PUSH, {"ids": list(longest), "retry_after": list(longest.values()), "retry_for": retry_for}
     ).all()
+    _settle_pushes(conn, done)
+
+
+def _settle_pushes(conn: Connection, done: Sequence[Row[Any]]) -> None:
+    """Draw the consequences of pushes that were made, or could not be; rows of ``notification_id, state, reason``."""
     failed = [str(row.notification_id) for row in done if row.state == DeliveryState.FAILED]
     if failed:
         conn.execute(_FALL_BACK_NOW, {"ids": failed})
@@ -444,7 +535,7 @@ SELECT d.notification_id, d."when", d.due_at, p.state AS push, n.params, n.local
        n.phone IS NOT NULL OR ph.consented_at IS NOT NULL AS consented, e.delivered, e.clicked, e.cancelled, knocktwice_now() AS now
 FROM d
 JOIN notifications n ON n.id = d.notification_id AND n.state = 'active'
-JOIN deliveries p ON p.notification_id = d.notification_id AND p.step = 0
+LEFT JOIN deliveries p ON p.notification_id = d.notification_id AND p.step = 0
 LEFT JOIN phones ph ON ph.user_id = n.user_id
 LEFT JOIN opt_outs o ON o.number = coalesce(n.phone, ph.number)
 LEFT JOIN LATERAL (
@@ -453,14 +544,16 @@ LEFT JOIN LATERAL (
          min(received_at) FILTER (WHERE kind = 'cancelled') AS cancelled
   FROM events WHERE notification_id = d.notification_id
 ) e ON true
+-- A push that is late itself starts the countdown anew when it goes out.
+WHERE p.state IS NULL OR p.claimed_at IS NOT NULL
 ORDER BY d.due_at, d.notification_id
 """)
 
 _RESERVE = text(f"""
 UPDATE deliveries d SET state = 'reserved', number = r.number, text = r.text, fingerprint = r.fingerprint,
-  counted_at = knocktwice_now(), wake_at = knocktwice_now() + :lease
-FROM unnest(CAST(:ids AS uuid[]), CAST(:numbers AS text[]), CAST(:texts AS text[]), CAST(:fingerprints AS bytea[]))
-  AS r(id, number, text, fingerprint)
+  parts = r.parts, sender = r.sender, counted_at = knocktwice_now(), wake_at = knocktwice_now() + :lease
+FROM unnest(CAST(:ids AS uuid[]), CAST(:numbers AS text[]), CAST(:texts AS text[]), CAST(:fingerprints AS bytea[]),
+            CAST(:parts AS smallint[]), CAST(:senders AS text[])) AS r(id, number, text, fingerprint, parts, sender)
 WHERE d.notification_id = r.id AND d.step = 1 AND {_is("d.state", "scheduled")}
   AND NOT EXISTS (SELECT FROM events e WHERE e.notification_id = d.notification_id AND {_ANSWERS})
 RETURNING d.notification_id
@@ -508,6 +601,8 @@ def reserve(conn: Connection, reservations: Sequence[Reservation], lease: timede
             "numbers": [r.number for r in reservations],
             "texts": [r.text for r in reservations],
             "fingerprints": [r.fingerprint for r in reservations],
+            "parts": [r.parts for r in reservations],
+            "senders": [r.sender for r in reservations],
             "lease": lease,
         },
     )
@@ -651,9 +746,22 @@ def cancel(conn: Connection, ids: Sequence[str], keys: Sequence[str], now: datet
     ).all()
     wanted = sorted({*ids, *(str(row.id) for row in found)})
     _insert_events(conn, [(i, "cancelled", "", now) for i in wanted])
-    settle_answered(conn, wanted)
-    # Without a fallback there is only the push to stop, and only while it waits to be tried again.
-    waiting = conn.execute(_CANCEL_PUSH, {"ids": wanted}).all()
+    _stop(conn, wanted)
+
+
+def settle_cancelled(conn: Connection, ids: Sequence[str]) -> None:
+    """Stop those that were cancelled while their rows were being written: neither transaction saw the other."""
+    query = text(
+        "SELECT notification_id FROM events WHERE notification_id = ANY(CAST(:ids AS uuid[])) AND kind = 'cancelled'"
+    )
+    if found := sorted({str(row.notification_id) for row in conn.execute(query, {"ids": list(ids)})}):
+        _stop(conn, found)
+
+
+def _stop(conn: Connection, ids: Sequence[str]) -> None:
+    settle_answered(conn, ids)
+    # Without a fallback there is only the push to stop, and only while it waits for its time or to be tried again.
+    waiting = conn.execute(_CANCEL_PUSH, {"ids": list(ids)}).all()
     _finish(conn, [(str(row.notification_id), NotificationState.CANCELLED, "cancelled") for row in waiting])
 
 
@@ -677,7 +785,7 @@ def _insert_events(conn: Connection, events: Sequence[tuple[str, str, str, datet
 # -- the SMS -------------------------------------------------------------------------------------------------------
 
 _RESERVED = text("""
-SELECT d.notification_id, n.user_id, d.number, d.text, d.fingerprint, b.category, o.number IS NOT NULL AS opted_out, knocktwice_now() AS now
+SELECT d.notification_id, n.user_id, d.number, d.text, d.fingerprint, d.parts, d.sender, b.category, o.number IS NOT NULL AS opted_out, knocktwice_now() AS now
 FROM deliveries d JOIN notifications n ON n.id = d.notification_id JOIN batches b ON b.id = n.batch_id
 LEFT JOIN opt_outs o ON o.number = d.number
 WHERE d.notification_id = ANY(CAST(:ids AS uuid[])) AND d.step = 1 AND d.state = 'reserved'
@@ -694,13 +802,13 @@ RETURNING d.notification_id, d.claimed_at
 """)
 
 _HOLD = text("""
-SELECT notification_id, number, text, tries, knocktwice_now() - due_at AS age FROM deliveries
+SELECT notification_id, number, text, sender, tries, knocktwice_now() - due_at AS age FROM deliveries
 WHERE notification_id = ANY(CAST(:ids AS uuid[])) AND step = 1 AND state = 'sending' AND claimed_at = :claimed_at
 ORDER BY notification_id FOR UPDATE
 """)
 
 _UNRESOLVED = text("""
-SELECT d.notification_id, d.number, d.text, d.tries, d.reason, d.claimed_at, b.category, knocktwice_now() AS now
+SELECT d.notification_id, d.number, d.text, d.sender, d.tries, d.reason, d.claimed_at, b.category, knocktwice_now() AS now
 FROM deliveries d JOIN notifications n ON n.id = d.notification_id JOIN batches b ON b.id = n.batch_id
 WHERE d.notification_id = ANY(CAST(:ids AS uuid[])) AND d.step = 1 AND d.state = 'sending'
   AND (d.reason IS NOT NULL OR d.claimed_at + :lease <= knocktwice_now())
@@ -793,7 +901,9 @@ WHERE n.id = r.id AND n.state = 'active'
 """)
 
 _DROP_PUSH = text("""
-UPDATE deliveries SET state = 'skipped', reason = 'superseded', wake_at = NULL, finished_at = knocktwice_now()
+UPDATE deliveries SET wake_at = NULL, finished_at = knocktwice_now(),
+  state = CASE WHEN notification_id = ANY(CAST(:cancelled AS uuid[])) THEN 'cancelled' ELSE 'skipped' END,
+  reason = CASE WHEN notification_id = ANY(CAST(:cancelled AS uuid[])) THEN 'cancelled' ELSE 'superseded' END
 WHERE notification_id = ANY(CAST(:ids AS uuid[])) AND step = 0 AND state = 'scheduled'
 """)
 
@@ -823,7 +933,8 @@ def _finish(conn: Connection, ends: Sequence[tuple[str, NotificationState, str]]
         return
     ids, states, reasons = (list(column) for column in zip(*ends, strict=True))
     conn.execute(_FINISH, {"ids": ids, "states": [str(s) for s in states], "reasons": reasons})
-    conn.execute(_DROP_PUSH, {"ids": ids})
+    cancelled = [i for i, state in zip(ids, states, strict=True) if state is NotificationState.CANCELLED]
+    conn.execute(_DROP_PUSH, {"ids": ids, "cancelled": cancelled})
 
 
 def park(conn: Connection, *, message_id: str | None, task: str | None, reason: str, payload: str) -> None:

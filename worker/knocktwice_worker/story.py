@@ -17,12 +17,14 @@ VERDICTS = {
     "not_delivered": "No device had reported the push as delivered, so the SMS was due.",
     "not_clicked": "Nobody had clicked the push, so the SMS was due.",
     "notifications_disabled": "No device could show the push (notifications are off), so the SMS was due.",
+    "sms_only": "An SMS was all that was asked for.",
     "push_failed": "The push could not go out at all, so the SMS was due at once.",
     "reached_in_time": "The push was answered in time: no SMS.",
     "notifications_enabled": "The push went to a device that shows it, which is all this plan asks for: no SMS.",
     "cancelled": "The application cancelled it.",
     "duplicate_30s": "The same text had just gone to this number: no SMS.",
     "capped_daily": "This number had its SMS for the calendar day: no SMS.",
+    "budget_exhausted": "The day's budget of SMS parts had no room for it (KNOCKTWICE_SMS_BUDGET…): no SMS.",
     "opted_out": "This number asked not to be texted: no SMS.",
     "no_phone": "No phone number is known: no SMS.",
     "country_blocked": "SMS to this country are not allowed here (KNOCKTWICE_SMS_COUNTRIES): no SMS.",
@@ -127,7 +129,9 @@ def _rows(conn: Connection, table: str, id_: object, order: str) -> Sequence[Row
 
 
 def _moments(conn: Connection, found: Row[Any], steps: Sequence[Row[Any]]) -> Iterator[Moment]:
-    yield Moment(found.created_at, "accepted", "Accepted; its countdown started.")
+    later = any(s.due_at > found.created_at for s in steps if s.due_at and s.when is None)
+    waits = "it waits for the time it was asked for" if later else "its countdown started"
+    yield Moment(found.created_at, "accepted", f"Accepted; {waits}.")
     attempts = _rows(conn, "attempts", found.id, "registration")
     for step in steps:
         if step.channel == "push":
@@ -146,8 +150,12 @@ def _moments(conn: Connection, found: Row[Any], steps: Sequence[Row[Any]]) -> It
 
 def _push_moments(step: Row[Any], attempts: Sequence[Row[Any]]) -> Iterator[Moment]:
     at = step.finished_at or step.claimed_at
-    if not attempts:
+    if step.claimed_at is None and step.state == "scheduled":
+        yield Moment(step.due_at, "scheduled", "Here the push goes out.")
+        return
+    if step.claimed_at is None or not attempts:
         yield Moment(at, "push", f"No push was made: {step.reason}.")
+        return
     for n, attempt in enumerate(attempts, 1):
         outcome = {"sent": "was taken by the provider", "rejected": "was refused", "open": "has no answer yet"}[
             attempt.state
@@ -163,4 +171,4 @@ def _sms_moments(step: Row[Any]) -> Iterator[Moment]:
     if step.state == "sent":
         yield Moment(step.finished_at, "sms", f"The provider took the SMS as {step.provider_id}.")
     elif step.state == "scheduled":
-        yield Moment(step.due_at, "countdown", "Here the fallback is due.")
+        yield Moment(step.due_at, "countdown", f"Here the {'fallback' if step.when else 'SMS'} is due.")

@@ -49,6 +49,10 @@ _POSITIONAL = re.compile(
 )
 
 
+#: https://www.twilio.com/docs/glossary/what-alphanumeric-sender-id and its other senders.
+_SENDER = re.compile(r"\+[1-9][0-9]{6,14}|[0-9]{3,6}|MG[0-9a-fA-F]{32}|(?=[^A-Za-z]*[A-Za-z])[A-Za-z0-9 +&_-]{1,11}")
+
+
 class InvalidDefinition(InvalidMessage):
     """A template cannot be stored: mend the named field."""
 
@@ -129,6 +133,7 @@ class Definition(_Part):
         category: unless the sender names another.
         fallback: unless the sender names another; ``never`` forbids all.
         signature: who sends the SMS, put before its text.
+        sender: the number, name or Messaging Service that sends it, instead of the installation's own.
         contents: by canonical locale.
     """
 
@@ -142,6 +147,7 @@ class Definition(_Part):
         | None
     ) = None
     signature: Annotated[str, Field(min_length=1, max_length=50)] | None = None
+    sender: str | None = None
     contents: Annotated[dict[str, Content], Field(min_length=1)]
 
     @field_validator("signature")
@@ -149,6 +155,16 @@ class Definition(_Part):
     def _plain_signature(cls, value: str | None) -> str | None:
         if value is not None and ("{" in value or not value.strip() or "\0" in value):
             raise ValueError("must be plain text")
+        return value
+
+    @field_validator("sender")
+    @classmethod
+    def _known_to_twilio(cls, value: str | None) -> str | None:
+        if value is not None and not _SENDER.fullmatch(value):
+            raise ValueError(
+                "must be a number like +16505550100 or 12345, a name of at most 11 letters, digits and spaces with "
+                "a letter in it, or a Messaging Service (MG and 32 hex digits); put it in quotes"
+            )
         return value
 
     @field_validator("contents", mode="before")

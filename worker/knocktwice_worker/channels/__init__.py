@@ -200,8 +200,10 @@ class SmsMessage:
         intent: opaque text that names the delivery in the status-callback URL.
         to: E.164.
         text: rendered.
+        sender: a number, a name or a service of the provider's; ``None`` takes the channel's own.
     """
 
     intent: str
     to: str
     text: str
+    sender: str | None = None

@@ -11,6 +11,7 @@ import base64
 import hashlib
 import hmac
 import json
+import re
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -53,19 +54,30 @@ _QUEUE_PAUSE = timedelta(seconds=30)
 #: A person has to mend the account, so there is no hurry.
 _ACCOUNT_PAUSE = timedelta(minutes=1)
 _PAGE_SIZE = 100
+#: The id of a Messaging Service; "MGM" is a name.
+_SERVICE = re.compile("MG[0-9a-zA-Z]{32}")
 #: Most pages read of one number's list.
 _MOST_PAGES = 10
 
 
 @dataclass(frozen=True, slots=True)
 class ListedMessage:
-    """A message in Twilio's own books. ``date_created`` is to the second."""
+    """A message in Twilio's own books. ``date_created`` is to the second.
+
+    ``sender`` is the number or name it comes from, which a service chooses late; ``service`` the Messaging Service.
+    """
 
     sid: str
     to: str
     body: str
     status: str
     date_created: datetime
+    sender: str | None = None
+    service: str | None = None
+
+    def is_from(self, sender: str | None) -> bool:
+        """Whether it was sent by this number, name or service; ``None`` is any."""
+        return sender is None or sender == (self.service if _SERVICE.fullmatch(sender) else self.sender)
 
 
 class TwilioSmsChannel:
@@ -105,7 +117,8 @@ class TwilioSmsChannel:
         basic = base64.b64encode(f"{account_sid}:{auth_token}".encode()).decode()
         self._headers = {"authorization": f"Basic {basic}", "accept": "application/json"}
         self._form_headers = {**self._headers, "content-type": "application/x-www-form-urlencoded"}
-        self._from = urlencode({"MessagingServiceSid" if str(sender).startswith("MG") else "From": sender})
+        self._sender = str(sender)
+        self._from = {self._sender: _from(self._sender)}
         self._public_url = public_url
         self._secret = secret.encode()
 
@@ -129,11 +142,14 @@ class TwilioSmsChannel:
 
     def request(self, message: SmsMessage) -> Request:
         """Encode one SMS."""
+        sender = message.sender or self._sender
+        # A template's own; there are few.
+        origin = self._from.get(sender) or self._from.setdefault(sender, _from(sender))
         form = {"To": message.to, "Body": message.text}
         if self._public_url:
             form["StatusCallback"] = self._callback(message.intent)
         # The sender is the same in each; the headers are one object, which the HTTP engine reads once.
-        return Request(self._messages, self._form_headers, f"{self._from}&{urlencode(form)}".encode())
+        return Request(self._messages, self._form_headers, f"{origin}&{urlencode(form)}".encode())
 
     def outcome(self, answer: Response | NoResponse) -> Outcome:
         """Read Twilio's answer. Its error texts quote the number, so only the code is kept."""
@@ -196,6 +212,10 @@ class TwilioSmsChannel:
         return f"{str(self._public_url).rstrip('/')}/callbacks/twilio?{urlencode({'intent': intent, 'sig': signature})}"
 
 
+def _from(sender: str) -> str:
+    return urlencode({"MessagingServiceSid" if _SERVICE.fullmatch(sender) else "From": sender})
+
+
 def _json(body: bytes) -> dict[str, Any]:
     try:
         value = json.loads(body)
@@ -210,7 +230,15 @@ def _page(answer: Response | NoResponse) -> tuple[list[ListedMessage], str | Non
     told = _json(answer.body)
     try:
         messages = [
-            ListedMessage(m["sid"], m["to"], m["body"], m["status"], parsedate_to_datetime(m["date_created"]))
+            ListedMessage(
+                m["sid"],
+                m["to"],
+                m["body"],
+                m["status"],
+                parsedate_to_datetime(m["date_created"]),
+                m.get("from"),
+                m.get("messaging_service_sid"),
+            )
             for m in told["messages"]
         ]
     except (KeyError, TypeError, ValueError):

@@ -1,0 +1,65 @@
+"""What the options of ``knocktwice notify`` mean for the client."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Literal
+
+import typer
+
+from knocktwice import LocalTime, Push, Sms
+
+if TYPE_CHECKING:
+    from knocktwice import When
+
+
+def push(title: str | None, body: str | None, *, wanted: bool) -> Push | Literal[False] | None:
+    """Return the push; ``False`` where none is wanted although a template has one."""
+    if (title is None) != (body is None):
+        raise typer.BadParameter("go together", param_hint="--title and --body")
+    if title is not None and body is not None:
+        if not wanted:
+            raise typer.BadParameter("leaves nothing to do for --title and --body", param_hint="--no-push")
+        return Push(title, body)
+    return None if wanted else False
+
+
+def sms(
+    text: str | None, when: str | None, after: float | None, *, template: bool, pushed: bool
+) -> Sms | Literal[False] | None:
+    """Return the SMS; ``None`` is what the template says, and nothing without a template.
+
+    Args:
+        text: its own.
+        when: a condition, or ``never``.
+        after: seconds.
+        template: whether one may say what follows the push.
+        pushed: whether there is a push that it follows.
+    """
+    if when == "never":
+        return False
+    if (template and text is None and when is None and after is None) or (not template and not pushed and text is None):
+        return None
+    default = Sms()
+    given: When | str | int = default.when if when is None else when
+    return Sms(text, when=given, after=default.after if after is None else timedelta(seconds=after))
+
+
+def send_at(given: str | None, *, local: bool) -> datetime | LocalTime | None:
+    """Return when it is to go out."""
+    if given is None:
+        if local:
+            raise typer.BadParameter("says whose time --send-at is; give that, too", param_hint="--local")
+        return None
+    try:
+        at = datetime.fromisoformat(given)
+    except ValueError:
+        raise typer.BadParameter("must be a time like 2026-11-22T09:00+01:00", param_hint="--send-at") from None
+    if local:
+        if at.tzinfo is not None:
+            raise typer.BadParameter("has a time zone; with --local it is the recipient's own", param_hint="--send-at")
+        return LocalTime(at)
+    if at.tzinfo is None:
+        hint = "has no time zone; add one, like +01:00, or --local for the recipient's own time"
+        raise typer.BadParameter(hint, param_hint="--send-at")
+    return at
