@@ -15,7 +15,7 @@ client.notify(
 from __future__ import annotations
 
 from knocktwice.client import Client
-from knocktwice.content import Sms
+from knocktwice.content import Sms, WhatsApp
 from knocktwice_shared.errors import BrokerUnavailable, InvalidMessage, KnocktwiceError
 from knocktwice_shared.messages import Category, Platform, Push, Receipt, ReceiptEvent, Recipient, When
 
@@ -31,5 +31,6 @@ __all__ = [
     "ReceiptEvent",
     "Recipient",
     "Sms",
+    "WhatsApp",
     "When",
 ]

@@ -8,11 +8,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from knocktwice.content import Sms
+from knocktwice.content import Sms, WhatsApp
 from knocktwice_shared.errors import InvalidMessage
 from knocktwice_shared.ids import uuid7
 from knocktwice_shared.messages import Push, ReceiptEvent, Recipient
@@ -35,6 +35,8 @@ _WORDS = (
     ("content.sms", "sms"),
     ("plan[0].after_s", "sms.after"),
     ("plan[0].when", "sms.when"),
+    ("plan[0].sender", "sms.sender"),
+    ("plan[0].text", "sms.text"),
     ("ttl_s", "ttl"),
     ("keys[0]", "key"),
 )
@@ -50,6 +52,7 @@ class Shared:
     ttl: timedelta | None
     reference: Mapping[str, Any] | None
     template: str | None = None
+    steps: Sequence[Sms | WhatsApp] | None = None
 
 
 def batch(recipients: Sequence[Recipient | str], shared: Shared) -> Wire:
@@ -66,11 +69,16 @@ def batch(recipients: Sequence[Recipient | str], shared: Shared) -> Wire:
         message["content"]["push"] = _push(_of_type(Push, shared.push, "push"))
     if shared.category is not None:
         message["category"] = shared.category
+    if shared.sms is not None and shared.steps is not None:
+        raise InvalidMessage("steps", "stands beside sms; give one or the other")
+    alone = shared.push is None and shared.template is None
     if shared.sms is not None:
         sms = _of_type(Sms, shared.sms, "sms")
-        message["plan"] = [{"channel": "sms", "when": sms.when, "after_s": sms.after.total_seconds()}]
+        message["plan"] = [_step(replace(sms, text=None), alone=alone)]
         if sms.text is not None:
             message["content"]["sms"] = {"text": sms.text}
+    if shared.steps is not None:
+        message["plan"] = _steps(shared.steps, alone=alone)
     if shared.ttl is not None:
         message["ttl_s"] = _of_type(timedelta, shared.ttl, "ttl").total_seconds()
     if shared.reference is not None:
@@ -148,6 +156,15 @@ def many(first: int) -> Callable[[str], str]:
     return words
 
 
+def with_steps(words: Callable[[str], str], shared: Shared) -> Callable[[str], str]:
+    """Words for a call that names its steps."""
+    if shared.steps is None:
+        return words
+    return lambda text: words(
+        "steps" if text == "plan" else text.replace("plan[", "steps[").replace("].after_s", "].after")
+    )
+
+
 def _common(text: str) -> str:
     for wire_word, word in _WORDS:
         text = text.replace(wire_word, word)
@@ -162,6 +179,33 @@ def _push(push: Push) -> Wire:
         fields["link"] = push.link
     if push.image is not None:
         fields["image"] = push.image
+    return fields
+
+
+def _steps(steps: object, *, alone: bool) -> list[Wire]:
+    if isinstance(steps, str | bytes | Mapping) or not isinstance(steps, Iterable):
+        raise InvalidMessage("steps", "must be a list of Sms and WhatsApp")
+    written: list[Wire] = []
+    for i, step in enumerate(steps):
+        if not isinstance(step, Sms | WhatsApp):
+            raise InvalidMessage(f"steps[{i}]", f"must be a Sms or a WhatsApp, not {type(step).__name__}")
+        written.append(_step(step, alone=alone and i == 0))
+    return written
+
+
+def _step(step: Sms | WhatsApp, *, alone: bool) -> Wire:
+    """Write down a step; ``alone`` is a first one without a push, which waits for nothing."""
+    fields: Wire = {"channel": "sms" if isinstance(step, Sms) else "whatsapp"}
+    if not alone:
+        fields |= {"when": step.when, "after_s": step.after.total_seconds()}
+    if step.sender is not None:
+        fields["sender"] = step.sender
+    if isinstance(step, WhatsApp):
+        fields["content_sid"] = step.content_sid
+        if step.variables:
+            fields["variables"] = _plain(step.variables)
+    elif step.text is not None:
+        fields["text"] = step.text
     return fields
 
 

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
+#: Where the text of an SMS stands.
+_SMS = "content.sms.text"
+
+
 @dataclass(frozen=True, slots=True)
 class Texts:
     """What one recipient gets to read."""
@@ -38,32 +42,34 @@ def render(push: Push, sms_text: str | None, params: Mapping[str, Any]) -> Texts
     Raises:
         InvalidMessage: a parameter is missing, a template is broken, or a result is too long; the field is named.
     """
-    body = _fill("content.push.body", push.body, params)
+    body = fill_in("content.push.body", push.body, params)
     texts = Texts(
-        title=_fill("content.push.title", push.title, params),
+        title=fill_in("content.push.title", push.title, params),
         body=body,
-        sms=_sms(body) if sms_text is None else _sms(_fill("content.sms.text", sms_text, params)),
+        sms=_sms(body) if sms_text is None else render_sms(None, sms_text, params),
     )
     if push_bytes(push, texts) > PUSH_BYTES_LIMIT:
         raise InvalidMessage("content.push", f"is over {PUSH_BYTES_LIMIT} bytes when filled in (FCM's limit is 4 KB)")
     return texts
 
 
-def render_sms(push: Push, sms_text: str | None, params: Mapping[str, Any]) -> str:
-    """Fill in the SMS alone; arguments and errors as for :func:`render`."""
+def render_sms(push: Push | None, sms_text: str | None, params: Mapping[str, Any], field: str = _SMS) -> str:
+    """Fill in the SMS alone, which an error calls ``field``; other arguments and errors as for :func:`render`."""
     if sms_text is None:
-        return _sms(_fill("content.push.body", push.body, params))
-    return _sms(_fill("content.sms.text", sms_text, params))
+        return _sms(fill_in("content.push.body", push.body if push else "", params))
+    return _sms(fill_in(field, sms_text, params), field)
 
 
-def _sms(text: str) -> str:
+def _sms(text: str, field: str = _SMS) -> str:
     if len(text) > SMS_CHARS_LIMIT:
-        raise InvalidMessage("content.sms.text", f"is {len(text)} characters when filled in; {SMS_CHARS_LIMIT} at most")
+        raise InvalidMessage(field, f"is {len(text)} characters when filled in; {SMS_CHARS_LIMIT} at most")
     return text
 
 
-def stored(push: Push, sms_text: str | None) -> dict[str, Any]:
+def stored(push: Push | None, sms_text: str | None) -> dict[str, Any]:
     """Return a content as ``batches.content`` keeps it. A template's are ``{"locales": {locale: such a content}}``."""
+    if push is None:
+        return {"push": None, "sms": sms_text}
     fields = {
         "title": push.title,
         "body": push.body,
@@ -74,7 +80,7 @@ def stored(push: Push, sms_text: str | None) -> dict[str, Any]:
     return {"push": fields, "sms": sms_text}
 
 
-def of(content: Mapping[str, Any], locale: str | None) -> tuple[Push, str | None]:
+def of(content: Mapping[str, Any], locale: str | None) -> tuple[Push | None, str | None]:
     """Return push and SMS text from ``batches.content``.
 
     Args:
@@ -82,7 +88,7 @@ def of(content: Mapping[str, Any], locale: str | None) -> tuple[Push, str | None
         locale: the notification's; ``None`` where one content is for all.
     """
     own = content if locale is None else content["locales"][locale]
-    return Push(**own["push"]), own["sms"]
+    return Push(**own["push"]) if own["push"] else None, own["sms"]
 
 
 def fingerprint(text: str) -> bytes:
@@ -101,7 +107,8 @@ def _fixed_bytes(data: str, link: str | None, image: str | None) -> int:
     return len(data.encode()) + len((link or "").encode()) + len((image or "").encode()) + 60
 
 
-def _fill(field: str, text: str, params: Mapping[str, Any]) -> str:
+def fill_in(field: str, text: str, params: Mapping[str, Any]) -> str:
+    """Fill in one text, which an error calls ``field``. Raises like :func:`render`."""
     try:
         return fill(text, params)
     except BrokenTemplate as error:

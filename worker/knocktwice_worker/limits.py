@@ -41,11 +41,23 @@ class LimitsUnavailable(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """May this text go to this number now?"""
+    """May this text go to this number now? Each channel is counted for itself, and each step of a notification."""
 
     notification_id: str
     number: str
     fingerprint: bytes
+    channel: str = "sms"
+    step: int = 1
+
+    @property
+    def id(self) -> str:
+        """What is counted: as ``_KNOWN`` writes it, too."""
+        return self.notification_id if self.step == 1 else f"{self.notification_id}.{self.step}"
+
+    @property
+    def address(self) -> str:
+        """What it is counted against."""
+        return self.number if self.channel == "sms" else f"{self.channel}:{self.number}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +98,7 @@ class Limits:
 
     def keys(self, ask: Ask, day: str) -> tuple[str, str]:
         """Return the Redis keys of an ask: content holder and the day's set."""
-        number = hmac.new(self.secret, ask.number.encode(), hashlib.sha256).hexdigest()[:32]
+        number = hmac.new(self.secret, ask.address.encode(), hashlib.sha256).hexdigest()[:32]
         return f"{_TAG}:content:{number}:{ask.fingerprint.hex()}", f"{_TAG}:day:{number}:{day}"
 
 
@@ -125,13 +137,13 @@ class RedisLimits:
         pipe = self._redis.pipeline()
         for ask in asks:
             content, today = self.limits.keys(ask, day)
-            pipe.srem(today, ask.notification_id)
+            pipe.srem(today, ask.id)
             # Deletes the holder only if it is us (Redis 8.4 / Valkey 9 have DELIFEQ, Redis 7 has not).
             pipe.eval(
                 "return redis.call('GET', KEYS[1]) == ARGV[1] and redis.call('DEL', KEYS[1])",
                 1,
                 content,
-                ask.notification_id,
+                ask.id,
             )
         pipe.execute()
 
@@ -152,23 +164,25 @@ class RedisLimits:
         for i, ask in enumerate(asks):
             keys += self.limits.keys(ask, day)
             ids, holder = known[i] if known is not None else ([], "")
-            args += [ask.notification_id, ",".join(ids), holder]
+            args += [ask.id, ",".join(ids), holder]
         return list(self._script(keys=keys, args=args))
 
 
 _KNOWN = text("""
 SELECT a.i, today.ids, holder.id AS holder
-FROM unnest(CAST(:numbers AS text[]), CAST(:fingerprints AS bytea[])) WITH ORDINALITY AS a(number, fingerprint, i)
+FROM unnest(CAST(:numbers AS text[]), CAST(:channels AS text[]), CAST(:fingerprints AS bytea[]))
+  WITH ORDINALITY AS a(number, channel, fingerprint, i)
 CROSS JOIN LATERAL (
   SELECT coalesce(array_agg(t.id ORDER BY t.waits, t.counted_at, t.id), '{}') AS ids FROM (
-    SELECT CAST(d.notification_id AS text) AS id, d.state = 'reserved' AS waits, d.counted_at FROM deliveries d
-    WHERE d.number = a.number AND d.counted_at >= :start AND d.state IN ('reserved', 'sending', 'sent', 'unknown')
+    SELECT CAST(d.notification_id AS text) || CASE WHEN d.step > 1 THEN '.' || d.step ELSE '' END AS id,
+           d.state = 'reserved' AS waits, d.counted_at FROM deliveries d
+    WHERE d.number = a.number AND d.channel = a.channel AND d.counted_at >= :start AND d.state IN ('reserved', 'sending', 'sent', 'unknown')
     ORDER BY 2, 3, 1 LIMIT :per_day
   ) t
 ) today
 LEFT JOIN LATERAL (
-  SELECT d.notification_id AS id FROM deliveries d
-  WHERE d.number = a.number AND d.fingerprint = a.fingerprint AND d.counted_at > :since
+  SELECT CAST(d.notification_id AS text) || CASE WHEN d.step > 1 THEN '.' || d.step ELSE '' END AS id FROM deliveries d
+  WHERE d.number = a.number AND d.channel = a.channel AND d.fingerprint = a.fingerprint AND d.counted_at > :since
     AND d.state IN ('reserved', 'sending', 'sent', 'unknown')
   ORDER BY d.state = 'reserved', d.counted_at, d.notification_id LIMIT 1
 ) holder ON true
@@ -187,13 +201,14 @@ def _known(conn: Connection, asks: Sequence[Ask], limits: Limits, now: datetime)
         _KNOWN,
         {
             "numbers": [a.number for a in asks],
+            "channels": [a.channel for a in asks],
             "fingerprints": [a.fingerprint for a in asks],
             "start": start,
             "since": now - limits.same_content,
             "per_day": limits.per_day or 1_000,
         },
     )
-    return [(row.ids, str(row.holder) if row.holder else "") for row in rows]
+    return [(row.ids, row.holder or "") for row in rows]
 
 
 def count_in_postgres(conn: Connection, asks: Sequence[Ask], limits: Limits, now: datetime) -> list[Answer]:
@@ -202,22 +217,22 @@ def count_in_postgres(conn: Connection, asks: Sequence[Ask], limits: Limits, now
     Locks the numbers until the transaction ends, so the reservations must be written in the same transaction.
     """
     lock = text("SELECT pg_advisory_xact_lock(hashtextextended(n, 2)) FROM (SELECT unnest(:numbers) AS n ORDER BY 1) s")
-    conn.execute(lock, {"numbers": sorted({a.number for a in asks})})
+    conn.execute(lock, {"numbers": sorted({a.address for a in asks})})
     today: dict[str, set[str]] = {}
     holders: dict[tuple[str, bytes], str] = {}
     for ask, (ids, holder) in zip(asks, _known(conn, asks, limits, now), strict=True):
-        today.setdefault(ask.number, set(ids))
+        today.setdefault(ask.address, set(ids))
         if holder:
-            holders.setdefault((ask.number, ask.fingerprint), holder)
-    return [_count_one(a, today[a.number], holders, limits) for a in asks]
+            holders.setdefault((ask.address, ask.fingerprint), holder)
+    return [_count_one(a, today[a.address], holders, limits) for a in asks]
 
 
 def _count_one(ask: Ask, today: set[str], holders: dict[tuple[str, bytes], str], limits: Limits) -> Answer:
-    content = (ask.number, ask.fingerprint)
-    if limits.same_content and holders.get(content, ask.notification_id) != ask.notification_id:
+    content = (ask.address, ask.fingerprint)
+    if limits.same_content and holders.get(content, ask.id) != ask.id:
         return Answer(Verdict.DUPLICATE_CONTENT, len(today))
-    if limits.per_day and len(today) >= limits.per_day and ask.notification_id not in today:
+    if limits.per_day and len(today) >= limits.per_day and ask.id not in today:
         return Answer(Verdict.CAPPED_DAILY, len(today))
-    today.add(ask.notification_id)
-    holders[content] = ask.notification_id
+    today.add(ask.id)
+    holders[content] = ask.id
     return Answer(None, len(today))

@@ -11,7 +11,7 @@ import structlog
 from knocktwice_shared.errors import InvalidMessage
 from knocktwice_shared.messages import TTL_LIMIT, Batch, Push
 from knocktwice_shared.names import BATCH_LIMIT
-from knocktwice_worker import content, resolution, store
+from knocktwice_worker import content, plans, resolution, store
 from knocktwice_worker.channels import Outcome, PushMessage, Rejected, Retry, Sent, Unknown, deliver, patience
 from knocktwice_worker.combine import Combiner
 from knocktwice_worker.content import Texts, render
@@ -59,7 +59,7 @@ def _send_all(services: Services, ready: Sequence[_Ready]) -> None:
         "batches accepted",
         first=str(ready[0].resolved.batch.id),
         batches=len(ready),
-        notifications=len(people),
+        notifications=sum(len(r.resolved.batch.recipients) for r in ready),
         pushes=len(work),
     )
     shown = ((w, people[w.notification_id]) for w in work)
@@ -82,6 +82,8 @@ def resume(services: Services, ids: Sequence[str]) -> None:
         person = people[w.notification_id]
         batch = batches[str(person.batch_id)]
         push, sms_text = content.of(batch.content, person.locale)
+        if push is None:
+            continue
         try:
             texts = render(push, sms_text, person.params)
         except InvalidMessage as error:
@@ -144,6 +146,7 @@ def _render_all(
     contents: dict[str, tuple[Push, Texts]] = {}
     problems = dict(resolved.problems)
     refused = _delay_problem(services, resolved.batch)
+    steps = resolved.batch.plan or ()
     for recipient in resolved.batch.recipients:
         id_ = str(recipient.id)
         if refused:
@@ -151,7 +154,10 @@ def _render_all(
         elif id_ not in problems:
             try:
                 push, sms_text = resolved.own(id_)
-                contents[id_] = push, render(push, sms_text, recipient.values)
+                if push is not None:
+                    contents[id_] = push, render(push, sms_text, recipient.values)
+                if steps:
+                    plans.check(steps, push, sms_text, resolved.locales.get(id_), recipient.values)
             except InvalidMessage as error:
                 problems[id_] = f"{resolved.name(id_)}{error}"
     return contents, problems
@@ -160,7 +166,7 @@ def _render_all(
 def _delay_problem(services: Services, batch: Batch) -> str | None:
     settings = services.settings
     for i, step in enumerate(batch.plan or ()):
-        if not settings.min_after_s <= step.after.total_seconds() <= settings.max_after_s:
+        if step.when and not settings.min_after_s <= step.after.total_seconds() <= settings.max_after_s:
             return (
                 f"plan[{i}].after_s: must be between KNOCKTWICE_MIN_AFTER_S ({settings.min_after_s:.0f}) "
                 f"and KNOCKTWICE_MAX_AFTER_S ({settings.max_after_s:.0f}) here"

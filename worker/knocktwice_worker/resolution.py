@@ -44,9 +44,9 @@ class Resolution:
     locales: Mapping[str, str] = field(default_factory=dict)
     problems: Mapping[str, str] = field(default_factory=dict)
 
-    def own(self, id_: str) -> tuple[Push, str | None]:
+    def own(self, id_: str) -> tuple[Push | None, str | None]:
         """Return push and SMS text of a notification."""
-        if self.batch.push is not None:
+        if self.batch.template is None:
             return self.batch.push, self.batch.sms_text
         return content.of(self.content, self.locales.get(id_))
 
@@ -70,9 +70,9 @@ def resolve(engine: Engine, batches: Sequence[Batch]) -> list[Resolution]:
 def _resolve(
     batch: Batch, found: Mapping[str, template_table.Stored | InvalidDefinition], known: Mapping[str, str]
 ) -> Resolution:
-    if batch.push is not None:
+    if batch.template is None:
         return Resolution(batch, content.stored(batch.push, batch.sms_text))
-    match found.get(batch.template or ""):
+    match found.get(batch.template):
         case None:
             return _unusable(batch, f"template: there is none called {batch.template}")
         case InvalidDefinition() as error:

@@ -38,21 +38,41 @@ _WAIT = timedelta(seconds=30)
 
 
 @at_most(4)
-def send(services: Services, ids: Sequence[str]) -> None:
-    """Send the reserved SMS among ``ids``, each after a last look at receipts, opt-outs and limits."""
+def send(services: Services, ids: Sequence[str]) -> list[str]:
+    """Send the reserved messages among ``ids``, each after a last look at receipts, opt-outs and limits.
+
+    Returns:
+        The notification ids of those that the provider took.
+    """
     claimed, claimed_at = _claim(services, ids)
     if claimed_at is None:
-        return
+        return []
     with services.senders.begin() as conn:
         held = store.hold(conn, claimed, claimed_at)
-        messages = [SmsMessage(intent=f"{row.notification_id}.1", to=row.number, text=row.text) for row in held]
-        outcomes = deliver(services.transport, services.sms, messages)
+        outcomes = _deliver(services, held)
         give_up = timedelta(seconds=services.settings.sms_retry_s)
         results = [_result(row, outcome, give_up) for row, outcome in zip(held, outcomes, strict=True)]
         store.record_sms(conn, results)
-    if asked := patience(outcomes):
-        services.sms_pace.slow_down(asked.after)
-    log.info("sms handed over", claimed=len(claimed), sent=sum(r.state is DeliveryState.SENT for r in results))
+    for channel in {row.channel for row in held}:
+        if asked := patience([o for row, o in zip(held, outcomes, strict=True) if row.channel == channel]):
+            services.pace(channel).slow_down(asked.after)
+    sent = [r.notification_id for r in results if r.state is DeliveryState.SENT]
+    log.info("sms handed over", claimed=len(claimed), sent=len(sent))
+    return sent
+
+
+def _deliver(services: Services, held: Sequence[Row[Any]]) -> list[Outcome]:
+    """Send through each message's own channel; outcomes in the same order."""
+    outcomes: dict[str, Outcome] = {}
+    for channel in sorted({row.channel for row in held}):
+        rows = [row for row in held if row.channel == channel]
+        messages = [
+            SmsMessage(f"{row.notification_id}.{row.step}", to=row.number, text=row.text, sender=row.sender)
+            for row in rows
+        ]
+        answers = deliver(services.transport, services.messaging(channel), messages)
+        outcomes |= {str(row.notification_id): answer for row, answer in zip(rows, answers, strict=True)}
+    return [outcomes[str(row.notification_id)] for row in held]
 
 
 def _claim(services: Services, ids: Sequence[str]) -> tuple[list[str], datetime | None]:
@@ -73,9 +93,13 @@ def _claim(services: Services, ids: Sequence[str]) -> tuple[list[str], datetime 
 
 def _pace(services: Services, conn: Connection, rows: Sequence[Row[Any]]) -> Sequence[Row[Any]]:
     """Return those that the sender's pace has room for now; the others stay reserved and ring again."""
-    turn = services.sms_pace.take([parts.count(row.text) for row in rows])
-    store.postpone(conn, [str(row.notification_id) for row in rows[turn.granted :]], turn.wait)
-    return rows[: turn.granted]
+    granted: list[Row[Any]] = []
+    for channel in sorted({row.channel for row in rows}):
+        waiting = [row for row in rows if row.channel == channel]
+        turn = services.pace(channel).take([parts.count(row.text) if channel == "sms" else 1 for row in waiting])
+        store.postpone(conn, [str(row.notification_id) for row in waiting[turn.granted :]], turn.wait)
+        granted += waiting[: turn.granted]
+    return granted
 
 
 def _recount(services: Services, conn: Connection, rows: Sequence[Row[Any]]) -> list[str]:
@@ -85,7 +109,7 @@ def _recount(services: Services, conn: Connection, rows: Sequence[Row[Any]]) -> 
     """
     if not rows:
         return []
-    asks = [Ask(str(row.notification_id), row.number, bytes(row.fingerprint)) for row in rows]
+    asks = [Ask(str(row.notification_id), row.number, bytes(row.fingerprint), row.channel, row.step) for row in rows]
     answers = fallback.count(services, conn, asks, [Category(row.category) for row in rows], rows[0].now)
     paired = list(zip(asks, answers, strict=True))
     waiting = [a.notification_id for a, answer in paired if answer.refusal is Verdict.LIMITS_UNAVAILABLE]
@@ -93,7 +117,7 @@ def _recount(services: Services, conn: Connection, rows: Sequence[Row[Any]]) -> 
     store.skip(
         conn,
         [
-            store.Decision(a.notification_id, answer.refusal, {"sms_today": answer.today})
+            store.Decision(a.notification_id, answer.refusal, {f"{a.channel}_today": answer.today})
             for a, answer in paired
             if answer.refusal and answer.refusal is not Verdict.LIMITS_UNAVAILABLE
         ],

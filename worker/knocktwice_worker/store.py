@@ -7,7 +7,7 @@ a receipt and a fallback that come at the same moment would both believe that th
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,14 +15,17 @@ from sqlalchemy import Connection, Row, text
 
 from knocktwice_shared.messages import Batch, Receipt, ReceiptEvent, Recipient, Step
 from knocktwice_worker.content import stored
-from knocktwice_worker.lifecycle import OUTCOMES, DeliveryState, NotificationState, Verdict
+from knocktwice_worker.lifecycle import NOT_NEEDED, OUTCOMES, DeliveryState, NotificationState, Verdict
+from knocktwice_worker.plans import stored_plan
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence, Set
 
-#: A receipt or cancellation ``e`` that makes delivery ``d`` needless.
+#: A receipt or cancellation ``e`` that makes delivery ``d`` needless. A click does, whatever was clicked; what was delivered
+#: counts if it came from the step that ``d`` follows.
 _ANSWERS = """
-  (e.kind = 'cancelled' OR d."when" = 'not_delivered' OR (d."when" = 'not_clicked' AND e.kind = 'clicked'))
+  (e.kind = 'cancelled' OR (e.kind = 'clicked' AND (d."when" IN ('not_delivered', 'not_clicked')))
+   OR (d."when" = 'not_delivered' AND e.step >= d.after_step))
 """
 
 
@@ -58,22 +61,28 @@ class PushResult:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """A line for the ledger."""
+    """A line for the ledger.
+
+    Attributes:
+        answered: somebody has clicked, so no later step is needed either.
+    """
 
     notification_id: str
     verdict: Verdict
     inputs: Mapping[str, Any]
     step: int = 1
+    answered: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
-    """An SMS that passed its limits: number and text as they will be sent."""
+    """An SMS that passed its limits: number, text and sender (``None``: the setting's) as they will be sent."""
 
     notification_id: str
     number: str
     text: str
     fingerprint: bytes
+    sender: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +105,8 @@ class SmsResult:
 
 # Sorted, so that two transactions with the same batches wait for each other instead of deadlocking.
 _INSERT_BATCHES = text("""
-INSERT INTO batches (id, content, category, ttl, reference)
-SELECT * FROM unnest(CAST(:ids AS uuid[]), CAST(:contents AS jsonb[]), CAST(:categories AS text[]),
+INSERT INTO batches (id, content, plan, category, ttl, reference)
+SELECT * FROM unnest(CAST(:ids AS uuid[]), CAST(:contents AS jsonb[]), CAST(:plans AS jsonb[]), CAST(:categories AS text[]),
                      CAST(:ttls AS interval[]), CAST(:references AS jsonb[]))
 ORDER BY 1 ON CONFLICT DO NOTHING
 """)
@@ -150,10 +159,11 @@ CROSS JOIN LATERAL (SELECT CASE WHEN r.pushable THEN 'sending' WHEN EXISTS (
 RETURNING notification_id, state, reason
 """)
 
-_INSERT_SMS = text("""
-INSERT INTO deliveries (notification_id, step, channel, state, "when", due_at, wake_at)
-SELECT r.id, 1, 'sms', 'scheduled', r.trigger, due.at, due.at
-FROM unnest(CAST(:ids AS uuid[]), CAST(:triggers AS text[]), CAST(:after AS interval[])) AS r(id, trigger, after)
+_INSERT_FIRST_STEP = text("""
+INSERT INTO deliveries (notification_id, step, channel, state, "when", due_at, wake_at, steps_left)
+SELECT r.id, 1, r.channel, 'scheduled', r.trigger, due.at, due.at, r.steps_left
+FROM unnest(CAST(:ids AS uuid[]), CAST(:channels AS text[]), CAST(:triggers AS text[]), CAST(:after AS interval[]),
+            CAST(:steps_left AS smallint[])) AS r(id, channel, trigger, after, steps_left)
 CROSS JOIN LATERAL (SELECT knocktwice_now() + r.after) AS due(at)
 """)
 
@@ -190,6 +200,7 @@ def accept(conn: Connection, intakes: Sequence[Intake], *, lease: timedelta) -> 
         {
             "ids": [str(i.batch.id) for i in intakes],
             "contents": [json.dumps(i.content or _content(i.batch)) for i in intakes],
+            "plans": [stored_plan(i.batch.plan or ()) for i in intakes],
             "categories": [i.batch.category for i in intakes],
             "ttls": [i.ttl for i in intakes],
             "references": [json.dumps(i.batch.reference) for i in intakes],
@@ -223,48 +234,66 @@ def accept(conn: Connection, intakes: Sequence[Intake], *, lease: timedelta) -> 
         for id_, (i, r) in zip(reversed(ids), reversed(people), strict=True)
         if id_ in fresh
     }
-    return _open_steps(conn, opened, lease)
+    silent = [
+        str(r.id) for i in intakes if i.batch.push is None and i.batch.template is None for r in i.batch.recipients
+    ]
+    return _open_steps(conn, opened, frozenset(silent), lease)
 
 
 def _content(batch: Batch) -> Mapping[str, Any] | None:
-    return None if batch.push is None else stored(batch.push, batch.sms_text)
+    return None if batch.template is not None else stored(batch.push, batch.sms_text)
 
 
 def _open_steps(
-    conn: Connection, opened: Mapping[str, tuple[Recipient, Sequence[Step]]], lease: timedelta
+    conn: Connection,
+    opened: Mapping[str, tuple[Recipient, Sequence[Step]]],
+    without_push: Set[str],
+    lease: timedelta,
 ) -> list[PushWork]:
-    ids = sorted(opened)
-    inline = [(i, registration) for i in ids for registration in opened[i][0].registrations]
-    attempts = conn.execute(
-        _INSERT_ATTEMPTS,
-        {
-            "ids": ids,
-            "inline_ids": [i for i, _ in inline],
-            "inline": [registration for _, registration in inline],
-        },
-    ).all()
-    pushable = {str(row.notification_id) for row in attempts}
-    pushes = conn.execute(_INSERT_PUSH, {"ids": ids, "pushable": [i in pushable for i in ids], "lease": lease}).all()
-    stuck = {str(row.notification_id): row for row in pushes if row.state != DeliveryState.SENDING}
-    falling_back = [i for i in ids if opened[i][1]]
+    ids = [i for i in sorted(opened) if i not in without_push]
+    work, stuck = _open_pushes(conn, ids, opened, lease) if ids else ([], {})
+    falling_back = [i for i in sorted(opened) if opened[i][1]]
     if falling_back:
         steps = [opened[i][1][0] for i in falling_back]
         at_once = {i for i, row in stuck.items() if row.state == DeliveryState.FAILED}
         conn.execute(
-            _INSERT_SMS,
+            _INSERT_FIRST_STEP,
             {
                 "ids": falling_back,
-                "triggers": [str(step.when) for step in steps],
+                "channels": [str(step.channel) for step in steps],
+                "triggers": [step.when and str(step.when) for step in steps],
                 "after": [
                     timedelta() if i in at_once else step.after for i, step in zip(falling_back, steps, strict=True)
                 ],
+                "steps_left": [len(opened[i][1]) - 1 for i in falling_back],
             },
         )
     _finish(
         conn,
         [(i, _without_fallback(DeliveryState(row.state)), row.reason) for i, row in stuck.items() if not opened[i][1]],
     )
-    return [PushWork(str(row.notification_id), row.registration) for row in attempts]
+    return work
+
+
+def _open_pushes(
+    conn: Connection, ids: Sequence[str], opened: Mapping[str, tuple[Recipient, Sequence[Step]]], lease: timedelta
+) -> tuple[list[PushWork], dict[str, Row[Any]]]:
+    """Open the pushes; return those to be made, and by id those that cannot be."""
+    inline = [(i, registration) for i in ids for registration in opened[i][0].registrations]
+    attempts = conn.execute(
+        _INSERT_ATTEMPTS,
+        {
+            "ids": list(ids),
+            "inline_ids": [i for i, _ in inline],
+            "inline": [registration for _, registration in inline],
+        },
+    ).all()
+    pushable = {str(row.notification_id) for row in attempts}
+    pushes = conn.execute(
+        _INSERT_PUSH, {"ids": list(ids), "pushable": [i in pushable for i in ids], "lease": lease}
+    ).all()
+    stuck = {str(row.notification_id): row for row in pushes if row.state != DeliveryState.SENDING}
+    return [PushWork(str(row.notification_id), row.registration) for row in attempts], stuck
 
 
 def _without_fallback(push: DeliveryState) -> NotificationState:
@@ -283,7 +312,8 @@ _CLAIM_PUSH = text("""
 UPDATE deliveries d SET state = 'sending', tries = d.tries + 1, claimed_at = knocktwice_now(), wake_at = knocktwice_now() + :lease
 FROM notifications n
 WHERE d.notification_id = ANY(CAST(:ids AS uuid[])) AND d.step = 0 AND d.state = 'scheduled'
-  AND n.id = d.notification_id AND n.state = 'active'
+  AND n.id = d.notification_id AND n.state = 'active' AND NOT EXISTS (
+    SELECT FROM deliveries s WHERE s.notification_id = d.notification_id AND s.step > 0 AND s.state IN ('sent', 'unknown'))
 RETURNING d.notification_id
 """)
 
@@ -292,7 +322,8 @@ _DROP_ENDED_PUSH = text("""
 UPDATE deliveries d SET state = 'skipped', reason = 'superseded', wake_at = NULL, finished_at = knocktwice_now()
 FROM notifications n
 WHERE d.notification_id = ANY(CAST(:ids AS uuid[])) AND d.step = 0 AND d.state = 'scheduled'
-  AND n.id = d.notification_id AND n.state <> 'active'
+  AND n.id = d.notification_id AND (n.state <> 'active' OR EXISTS (
+    SELECT FROM deliveries s WHERE s.notification_id = d.notification_id AND s.step > 0 AND s.state IN ('sent', 'unknown')))
 """)
 
 # Somebody else may hold the phone by now. What an application gave inline is its own to know.
@@ -436,19 +467,20 @@ def ring(conn: Connection, *, limit: int, lease: timedelta, sms: bool = True) ->
 _DUE = text("""
 WITH d AS (
   SELECT * FROM deliveries
-  WHERE notification_id = ANY(CAST(:ids AS uuid[])) AND step = 1 AND state = 'scheduled' AND due_at <= knocktwice_now()
+  WHERE notification_id = ANY(CAST(:ids AS uuid[])) AND step > 0 AND state = 'scheduled' AND due_at <= knocktwice_now()
   ORDER BY notification_id FOR UPDATE
 )
-SELECT d.notification_id, d."when", d.due_at, p.state AS push, n.params, n.locale, n.batch_id, n.user_id,
+SELECT d.notification_id, d.step, d.channel, d."when", d.due_at, d.after_step, p.state AS before,
+       p.channel AS before_channel, p.provider_status, n.params, n.locale, n.batch_id, n.user_id,
        coalesce(n.phone, ph.number) AS number, o.number IS NOT NULL AS opted_out,
        n.phone IS NOT NULL OR ph.consented_at IS NOT NULL AS consented, e.delivered, e.clicked, e.cancelled, knocktwice_now() AS now
 FROM d
 JOIN notifications n ON n.id = d.notification_id AND n.state = 'active'
-JOIN deliveries p ON p.notification_id = d.notification_id AND p.step = 0
+LEFT JOIN deliveries p ON p.notification_id = d.notification_id AND p.step = d.after_step
 LEFT JOIN phones ph ON ph.user_id = n.user_id
 LEFT JOIN opt_outs o ON o.number = coalesce(n.phone, ph.number)
 LEFT JOIN LATERAL (
-  SELECT min(received_at) FILTER (WHERE kind = 'delivered') AS delivered,
+  SELECT min(received_at) FILTER (WHERE kind = 'delivered' AND step >= d.after_step) AS delivered,
          min(received_at) FILTER (WHERE kind = 'clicked') AS clicked,
          min(received_at) FILTER (WHERE kind = 'cancelled') AS cancelled
   FROM events WHERE notification_id = d.notification_id
@@ -457,11 +489,11 @@ ORDER BY d.due_at, d.notification_id
 """)
 
 _RESERVE = text(f"""
-UPDATE deliveries d SET state = 'reserved', number = r.number, text = r.text, fingerprint = r.fingerprint,
+UPDATE deliveries d SET state = 'reserved', number = r.number, sender = r.sender, text = r.text, fingerprint = r.fingerprint,
   counted_at = knocktwice_now(), wake_at = knocktwice_now() + :lease
-FROM unnest(CAST(:ids AS uuid[]), CAST(:numbers AS text[]), CAST(:texts AS text[]), CAST(:fingerprints AS bytea[]))
-  AS r(id, number, text, fingerprint)
-WHERE d.notification_id = r.id AND d.step = 1 AND {_is("d.state", "scheduled")}
+FROM unnest(CAST(:ids AS uuid[]), CAST(:numbers AS text[]), CAST(:senders AS text[]), CAST(:texts AS text[]),
+            CAST(:fingerprints AS bytea[])) AS r(id, number, sender, text, fingerprint)
+WHERE d.notification_id = r.id AND d.step > 0 AND {_is("d.state", "scheduled")}
   AND NOT EXISTS (SELECT FROM events e WHERE e.notification_id = d.notification_id AND {_ANSWERS})
 RETURNING d.notification_id
 """)
@@ -469,13 +501,13 @@ RETURNING d.notification_id
 _SKIP = text(f"""
 UPDATE deliveries d SET state = r.state, reason = r.verdict, wake_at = NULL, finished_at = knocktwice_now()
 FROM unnest(CAST(:ids AS uuid[]), CAST(:states AS text[]), CAST(:verdicts AS text[])) AS r(id, state, verdict)
-WHERE d.notification_id = r.id AND d.step = 1 AND {_is("d.state", "scheduled", "reserved")}
-RETURNING d.notification_id, d.reason
+WHERE d.notification_id = r.id AND d.step > 0 AND {_is("d.state", "scheduled", "reserved")}
+RETURNING d.notification_id, d.step, d.after_step, d.steps_left
 """)
 
 _POSTPONE = text("""
 UPDATE deliveries SET wake_at = knocktwice_now() + :delay
-WHERE notification_id = ANY(CAST(:ids AS uuid[])) AND step = 1 AND state = ANY(:states)
+WHERE notification_id = ANY(CAST(:ids AS uuid[])) AND step > 0 AND state = ANY(:states)
 """)
 
 
@@ -485,9 +517,9 @@ def due(conn: Connection, ids: Sequence[str]) -> Sequence[Row[Any]]:
 
 
 def contents(conn: Connection, ids: Iterable[Any]) -> dict[str, Row[Any]]:
-    """Return batch id → row of ``content, category, ttl``."""
+    """Return batch id → row of ``content, plan, category, ttl``."""
     wanted = sorted({str(i) for i in ids})
-    query = text("SELECT id, content, category, ttl FROM batches WHERE id = ANY(CAST(:ids AS uuid[]))")
+    query = text("SELECT id, content, plan, category, ttl FROM batches WHERE id = ANY(CAST(:ids AS uuid[]))")
     return {str(row.id): row for row in conn.execute(query, {"ids": wanted})}
 
 
@@ -506,6 +538,7 @@ def reserve(conn: Connection, reservations: Sequence[Reservation], lease: timede
         {
             "ids": [r.notification_id for r in reservations],
             "numbers": [r.number for r in reservations],
+            "senders": [r.sender for r in reservations],
             "texts": [r.text for r in reservations],
             "fingerprints": [r.fingerprint for r in reservations],
             "lease": lease,
@@ -515,7 +548,7 @@ def reserve(conn: Connection, reservations: Sequence[Reservation], lease: timede
 
 
 def skip(conn: Connection, decisions: Sequence[Decision]) -> None:
-    """End SMS steps that will not be taken, and their notifications, with the verdicts as reasons."""
+    """End steps that will not be taken, with the verdicts as reasons, and go on to the next ones or end the notifications."""
     if not decisions:
         return
     by_id = {d.notification_id: d for d in decisions}
@@ -530,18 +563,34 @@ def skip(conn: Connection, decisions: Sequence[Decision]) -> None:
             "verdicts": [d.verdict for d in by_id.values()],
         },
     ).all()
-    won = [by_id[str(row.notification_id)] for row in rows]
-    write_ledger(conn, won)
+    won = [(replace(by_id[str(row.notification_id)], step=row.step), row) for row in rows]
+    write_ledger(conn, [d for d, _ in won])
+    going_on = [(d, row) for d, row in won if row.steps_left and d.verdict is not Verdict.CANCELLED and not d.answered]
+    over = {d.notification_id for d, _ in won} - {d.notification_id for d, _ in going_on}
     _finish(
         conn,
-        [(d.notification_id, OUTCOMES.get(d.verdict, NotificationState.SUPPRESSED), str(d.verdict)) for d in won],
+        [
+            (d.notification_id, OUTCOMES.get(d.verdict, NotificationState.SUPPRESSED), str(d.verdict))
+            for d, _ in won
+            if d.notification_id in over
+        ],
+    )
+    _go_on(
+        conn,
+        [
+            _Onward(d.notification_id, d.step, row.after_step, at_once=False)
+            if d.verdict in NOT_NEEDED
+            else _Onward(d.notification_id, d.step, d.step, at_once=True)
+            for d, row in going_on
+        ],
     )
 
 
 _HOLD_UNTIL = text("""
 UPDATE deliveries d SET wake_at = r.at
 FROM unnest(CAST(:ids AS uuid[]), CAST(:times AS timestamptz[])) AS r(id, at)
-WHERE d.notification_id = r.id AND d.step = 1 AND d.state IN ('scheduled', 'reserved')
+WHERE d.notification_id = r.id AND d.step > 0 AND d.state IN ('scheduled', 'reserved')
+RETURNING d.notification_id, d.step
 """)
 
 
@@ -549,8 +598,9 @@ def hold_until(conn: Connection, until: Mapping[str, datetime]) -> None:
     """Look at these again when their recipients' quiet hours are over, and say so in the ledger."""
     if not until:
         return
-    conn.execute(_HOLD_UNTIL, {"ids": list(until), "times": list(until.values())})
-    write_ledger(conn, [Decision(i, Verdict.QUIET_HOURS, {"until": at}) for i, at in until.items()])
+    rows = conn.execute(_HOLD_UNTIL, {"ids": list(until), "times": list(until.values())}).all()
+    held = ((str(row.notification_id), row.step) for row in rows)
+    write_ledger(conn, [Decision(i, Verdict.QUIET_HOURS, {"until": until[i]}, step) for i, step in held])
 
 
 def time_zones(conn: Connection, users: Sequence[str]) -> dict[str, str]:
@@ -584,22 +634,23 @@ RETURNING notification_id, kind
 _ANSWERED = text(f"""
 SELECT d.notification_id, jsonb_object_agg(e.kind, e.received_at) AS events, bool_or(e.kind = 'cancelled') AS cancelled
 FROM deliveries d JOIN events e ON e.notification_id = d.notification_id AND {_ANSWERS}
-WHERE d.notification_id = ANY(CAST(:ids AS uuid[])) AND d.step = 1 AND d.state IN ('scheduled', 'reserved')
+WHERE d.notification_id = ANY(CAST(:ids AS uuid[])) AND d.step > 0 AND d.state IN ('scheduled', 'reserved')
 GROUP BY d.notification_id
 """)
 
 # Taking the locks first makes the UPDATE that follows see every receipt and every reservation committed until then. What a
 # sender has claimed is left alone: its lock is held for as long as the provider takes, and nothing can end it any more.
 _LOCK = text("""
-SELECT FROM deliveries WHERE notification_id = ANY(CAST(:ids AS uuid[])) AND step = 1 AND state IN ('scheduled', 'reserved')
+SELECT FROM deliveries WHERE notification_id = ANY(CAST(:ids AS uuid[])) AND step > 0 AND state IN ('scheduled', 'reserved')
 ORDER BY notification_id FOR UPDATE
 """)
 
 _WASTED = text(f"""
-SELECT DISTINCT d.notification_id FROM deliveries d
-JOIN events e ON e.notification_id = d.notification_id AND e.kind <> 'cancelled' AND {_ANSWERS}
-WHERE d.notification_id = ANY(CAST(:ids AS uuid[])) AND d.step = 1 AND d.state = 'sent'
+SELECT d.notification_id, max(d.step) AS step FROM deliveries d
+JOIN events e ON e.notification_id = d.notification_id AND e.kind <> 'cancelled' AND e.step < d.step AND {_ANSWERS}
+WHERE d.notification_id = ANY(CAST(:ids AS uuid[])) AND d.step > 0 AND d.state = 'sent'
   AND NOT EXISTS (SELECT FROM decisions l WHERE l.notification_id = d.notification_id AND l.verdict = 'wasted_sms')
+GROUP BY d.notification_id
 """)
 
 
@@ -613,13 +664,17 @@ def record_receipts(conn: Connection, receipts: Sequence[ReceiptEvent]) -> None:
     if not fresh:
         return
     settle_answered(conn, fresh)
-    wasted = conn.execute(_WASTED, {"ids": fresh}).all()
-    kinds = {str(r.notification): r.kind for r in receipts}
+    note_wasted(conn, fresh, {str(r.notification): r.kind for r in receipts})
+
+
+def note_wasted(conn: Connection, ids: Sequence[str], kinds: Mapping[str, Receipt]) -> None:
+    """Note the messages among ``ids`` that a receipt shows to have been needless; ``kinds`` says which receipt came."""
+    wasted = conn.execute(_WASTED, {"ids": list(ids)}).all()
     write_ledger(
         conn,
         [
-            Decision(i, Verdict.WASTED_SMS, {"receipt": kinds.get(i, Receipt.DELIVERED)})
-            for i in (str(row.notification_id) for row in wasted)
+            Decision(i, Verdict.WASTED_SMS, {"receipt": kinds.get(i, Receipt.DELIVERED)}, step)
+            for i, step in ((str(row.notification_id), row.step) for row in wasted)
         ],
     )
 
@@ -635,6 +690,7 @@ def settle_answered(conn: Connection, ids: Sequence[str]) -> None:
                 str(row.notification_id),
                 Verdict.CANCELLED if row.cancelled else Verdict.REACHED_IN_TIME,
                 {"events": row.events},
+                answered="clicked" in row.events,
             )
             for row in rows
         ],
@@ -677,32 +733,32 @@ def _insert_events(conn: Connection, events: Sequence[tuple[str, str, str, datet
 # -- the SMS -------------------------------------------------------------------------------------------------------
 
 _RESERVED = text("""
-SELECT d.notification_id, n.user_id, d.number, d.text, d.fingerprint, b.category, o.number IS NOT NULL AS opted_out, knocktwice_now() AS now
+SELECT d.notification_id, d.step, d.channel, n.user_id, d.number, d.text, d.fingerprint, b.category, o.number IS NOT NULL AS opted_out, knocktwice_now() AS now
 FROM deliveries d JOIN notifications n ON n.id = d.notification_id JOIN batches b ON b.id = n.batch_id
 LEFT JOIN opt_outs o ON o.number = d.number
-WHERE d.notification_id = ANY(CAST(:ids AS uuid[])) AND d.step = 1 AND d.state = 'reserved'
+WHERE d.notification_id = ANY(CAST(:ids AS uuid[])) AND d.step > 0 AND d.state = 'reserved'
 ORDER BY d.counted_at, d.notification_id
 """)
 
 _CLAIM_SMS = text(f"""
 UPDATE deliveries d SET state = 'sending', reason = NULL, tries = d.tries + 1,
   claimed_at = knocktwice_now(), counted_at = knocktwice_now(), wake_at = knocktwice_now() + :lease
-WHERE d.notification_id = ANY(CAST(:ids AS uuid[])) AND d.step = 1 AND d.state = 'reserved'
+WHERE d.notification_id = ANY(CAST(:ids AS uuid[])) AND d.step > 0 AND d.state = 'reserved'
   AND NOT EXISTS (SELECT FROM events e WHERE e.notification_id = d.notification_id AND {_ANSWERS})
   AND NOT EXISTS (SELECT FROM opt_outs o WHERE o.number = d.number)
 RETURNING d.notification_id, d.claimed_at
 """)
 
 _HOLD = text("""
-SELECT notification_id, number, text, tries, knocktwice_now() - due_at AS age FROM deliveries
-WHERE notification_id = ANY(CAST(:ids AS uuid[])) AND step = 1 AND state = 'sending' AND claimed_at = :claimed_at
+SELECT notification_id, step, channel, number, sender, text, tries, knocktwice_now() - due_at AS age FROM deliveries
+WHERE notification_id = ANY(CAST(:ids AS uuid[])) AND step > 0 AND state = 'sending' AND claimed_at = :claimed_at
 ORDER BY notification_id FOR UPDATE
 """)
 
 _UNRESOLVED = text("""
-SELECT d.notification_id, d.number, d.text, d.tries, d.reason, d.claimed_at, b.category, knocktwice_now() AS now
+SELECT d.notification_id, d.step, d.channel, d.number, d.text, d.tries, d.reason, d.claimed_at, b.category, knocktwice_now() AS now
 FROM deliveries d JOIN notifications n ON n.id = d.notification_id JOIN batches b ON b.id = n.batch_id
-WHERE d.notification_id = ANY(CAST(:ids AS uuid[])) AND d.step = 1 AND d.state = 'sending'
+WHERE d.notification_id = ANY(CAST(:ids AS uuid[])) AND d.step > 0 AND d.state = 'sending'
   AND (d.reason IS NOT NULL OR d.claimed_at + :lease <= knocktwice_now())
 ORDER BY d.claimed_at, d.notification_id FOR UPDATE OF d SKIP LOCKED
 """)
@@ -713,8 +769,8 @@ UPDATE deliveries d SET state = r.state, reason = r.reason, provider_id = r.prov
   finished_at = CASE WHEN r.state NOT IN ('reserved', 'sending') THEN knocktwice_now() END
 FROM unnest(CAST(:ids AS uuid[]), CAST(:states AS text[]), CAST(:reasons AS text[]), CAST(:provider_ids AS text[]),
             CAST(:wake_after AS interval[])) AS r(id, state, reason, provider_id, wake_after)
-WHERE d.notification_id = r.id AND d.step = 1 AND {_is("d.state", "sending")}
-RETURNING d.notification_id, d.state, d.reason, d.number
+WHERE d.notification_id = r.id AND d.step > 0 AND {_is("d.state", "sending")}
+RETURNING d.notification_id, d.step, d.channel, d.steps_left, d.state, d.reason, d.number
 """)
 
 #: What a finished SMS makes of its notification.
@@ -751,7 +807,7 @@ def unresolved(conn: Connection, ids: Sequence[str], lease: timedelta) -> Sequen
 
 
 def record_sms(conn: Connection, results: Sequence[SmsResult]) -> None:
-    """Write the provider's answers to claimed SMS and end the notifications they settle."""
+    """Write the provider's answers to claimed SMS, and go on to the next steps or end the notifications they settle."""
     if not results:
         return
     rows = conn.execute(
@@ -768,12 +824,21 @@ def record_sms(conn: Connection, results: Sequence[SmsResult]) -> None:
     if opted_out:
         add = text("INSERT INTO opt_outs (number, source) SELECT unnest(:numbers), 'provider' ON CONFLICT DO NOTHING")
         conn.execute(add, {"numbers": opted_out})
+    settled = [row for row in rows if row.state in _SMS_OUTCOMES]
     _finish(
         conn,
         [
-            (str(row.notification_id), _sms_outcome(row), row.reason or "sms accepted by the provider")
-            for row in rows
-            if row.state in _SMS_OUTCOMES
+            (str(row.notification_id), _sms_outcome(row), row.reason or f"{row.channel} accepted by the provider")
+            for row in settled
+            if not row.steps_left
+        ],
+    )
+    _go_on(
+        conn,
+        [
+            _Onward(str(row.notification_id), row.step, row.step, at_once=row.state == DeliveryState.FAILED)
+            for row in settled
+            if row.steps_left
         ],
     )
 
@@ -782,6 +847,47 @@ def _sms_outcome(row: Row[Any]) -> NotificationState:
     if row.reason == Verdict.OPTED_OUT:
         return NotificationState.SUPPRESSED
     return _SMS_OUTCOMES[DeliveryState(row.state)]
+
+
+# -- the next step -------------------------------------------------------------------------------------------------
+
+_NEXT_STEP = text("""
+INSERT INTO deliveries (notification_id, step, channel, state, "when", due_at, wake_at, after_step, steps_left)
+SELECT r.id, r.step + 1, s.step ->> 'channel', 'scheduled', s.step ->> 'when', s.due_at, s.due_at, r.after_step,
+       jsonb_array_length(b.plan) - r.step - 1
+FROM unnest(CAST(:ids AS uuid[]), CAST(:steps AS smallint[]), CAST(:after_steps AS smallint[]), CAST(:at_once AS boolean[]))
+  AS r(id, step, after_step, at_once)
+JOIN notifications n ON n.id = r.id AND n.state = 'active' JOIN batches b ON b.id = n.batch_id
+CROSS JOIN LATERAL (SELECT b.plan -> CAST(r.step AS int) AS step, knocktwice_now() + CASE WHEN r.at_once THEN interval '0'
+  ELSE make_interval(secs => CAST(b.plan -> CAST(r.step AS int) ->> 'after_s' AS double precision)) END AS due_at) AS s
+ORDER BY r.id ON CONFLICT DO NOTHING
+""")
+
+
+class _Onward(NamedTuple):
+    """A step that ended and has another behind it, which looks at the outcome and the receipts of ``after_step``."""
+
+    notification_id: str
+    step: int
+    after_step: int
+    at_once: bool
+
+
+def _go_on(conn: Connection, moves: Sequence[_Onward]) -> None:
+    """Write the steps that follow, each with its countdown; those already answered end here."""
+    if not moves:
+        return
+    ids = [m.notification_id for m in moves]
+    conn.execute(
+        _NEXT_STEP,
+        {
+            "ids": ids,
+            "steps": [m.step for m in moves],
+            "after_steps": [m.after_step for m in moves],
+            "at_once": [m.at_once for m in moves],
+        },
+    )
+    settle_answered(conn, ids)
 
 
 # -- shared --------------------------------------------------------------------------------------------------------
