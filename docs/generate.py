@@ -28,9 +28,9 @@ ROOT = Path(__file__).parent.parent
 
 #: What makes a notification end so.
 ENDS = {
-    NotificationState.REACHED: "the push was answered in time",
+    NotificationState.REACHED: "it was answered in time",
     NotificationState.PUSHED: "the push went out and no SMS was due or planned",
-    NotificationState.TEXTED: "the SMS went out",
+    NotificationState.TEXTED: "the last step went out",
     NotificationState.SUPPRESSED: "an SMS was due, but a limit, the budget or an opt-out forbade it, or there was no number",
     NotificationState.FAILED: "nothing could be sent",
     NotificationState.UNKNOWN: "nobody can tell whether the SMS went out",

@@ -74,7 +74,9 @@ POINTS: dict[str, Callable[[], None]] = {
     "send_sms before its claim is committed": lambda: _after(store, "claim_sms"),
     "send_sms between its claim and the provider": lambda: _before(sms, "deliver"),
     "send_sms after the provider took the SMS": _after_the_provider_took("Messages.json"),
+    "send_sms before the next step's row is committed": lambda: _after(store, "_go_on"),
     "send_sms before the SMS's record is committed": lambda: _after(store, "record_sms"),
+    "send_sms between the SMS's record and withdraw": lambda: _before(tasks, "_withdraw"),
 }
 
 #: The same for a push that waited for its time.

@@ -15,7 +15,7 @@ client.notify(
 from __future__ import annotations
 
 from knocktwice.client import Client
-from knocktwice.content import Sms
+from knocktwice.content import Sms, WhatsApp
 from knocktwice_shared.errors import BrokerUnavailable, InvalidMessage, KnocktwiceError
 from knocktwice_shared.messages import Category, LocalTime, Platform, Push, Receipt, ReceiptEvent, Recipient, When
 
@@ -32,5 +32,6 @@ __all__ = [
     "ReceiptEvent",
     "Recipient",
     "Sms",
+    "WhatsApp",
     "When",
 ]

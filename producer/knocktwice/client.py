@@ -7,6 +7,7 @@ broker has accepted the message. Sending happens in the workers.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, TypeVar
 
@@ -23,9 +24,11 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from knocktwice.broker import Broker
-    from knocktwice.content import Sms
+    from knocktwice.content import Sms, WhatsApp
     from knocktwice.drafts import Draft
     from knocktwice_shared.messages import Category, LocalTime, Platform, Push
+
+    Rewording = Callable[[Callable[[str], str]], Callable[[str], str]]
 
 _T = TypeVar("_T")
 
@@ -58,6 +61,7 @@ class Client:
         push: Push | Literal[False] | None = None,
         template: str | None = None,
         sms: Sms | Literal[False] | None = None,
+        steps: Sequence[Sms | WhatsApp] | None = None,
         params: Mapping[str, Any] | Sequence[Any] | None = None,
         locale: str | None = None,
         key: str | None = None,
@@ -76,11 +80,13 @@ class Client:
             user: a person whose devices and number were registered before; or else
             registrations: FCM registration tokens or FIDs, and
             phone: the number for the SMS in E.164.
-            push: what the push shows; or else
+            push: what the push shows; left out, the first of the steps goes at once; or else
             template: the name of a template. ``push=False`` with a template pushes nothing: its SMS goes at once.
             sms: what follows it, when and why; ``None``: nothing does, or what the template says; ``False``: nothing
                 does, whatever the template says. With a template it has no text. An ``Sms`` alone, without ``push`` and
                 ``template``, is all that is sent, at once, whatever its ``when`` and ``after``.
+            steps: instead of ``sms``, any number of steps, each following the one before it, like
+                ``[WhatsApp("HX…"), Sms(when="not_clicked")]``.
             params: values for ``{{ name }}`` in the texts; for ``{1}``, ``{2}`` of a template, a list.
             locale: like ``de-AT``: the language of the template's texts; left out, that of the user's devices.
             key: idempotency key, at most 200 characters. A repeat with the same key notifies nobody again and returns
@@ -102,8 +108,9 @@ class Client:
             BrokerUnavailable: call again with the same ``key``.
         """
         person = Recipient(user, registrations, phone, {} if params is None else params, key, locale=locale)
-        with wire.in_callers_words(wire.one("recipient")):
-            draft = drafts.notifications([person], wire.Shared(push, sms, category, ttl, reference, template, send_at))
+        shared = wire.Shared(push, sms, category, ttl, reference, template, send_at, steps)
+        with wire.in_callers_words(wire.with_steps(wire.one("recipient"), shared)):
+            draft = drafts.notifications([person], shared)
         return self._send([draft])[0]
 
     def notify_many(
@@ -113,6 +120,7 @@ class Client:
         push: Push | Literal[False] | None = None,
         template: str | None = None,
         sms: Sms | Literal[False] | None = None,
+        steps: Sequence[Sms | WhatsApp] | None = None,
         category: Category | str | None = None,
         ttl: timedelta | None = None,
         reference: Mapping[str, Any] | None = None,
@@ -133,8 +141,9 @@ class Client:
             InvalidMessage: an argument is wrong; a recipient is named by its place, like ``recipients[3].phone``.
             BrokerUnavailable: some may have been accepted. Who has a ``key`` or an ``id`` can be sent again safely.
         """
-        shared = wire.Shared(push, sms, category, ttl, reference, template, send_at)
-        return self._send_many("recipients", recipients, lambda some: drafts.notifications(some, shared))
+        shared = wire.Shared(push, sms, category, ttl, reference, template, send_at, steps)
+        words = partial(wire.with_steps, shared=shared)
+        return self._send_many("recipients", recipients, lambda some: drafts.notifications(some, shared), words)
 
     def blast(
         self,
@@ -142,12 +151,14 @@ class Client:
         *,
         key: str,
         template: str | None = None,
-        push: Push | None = None,
-        sms: Sms | None = None,
+        push: Push | Literal[False] | None = None,
+        sms: Sms | Literal[False] | None = None,
+        steps: Sequence[Sms | WhatsApp] | None = None,
         params: Mapping[str, Any] | Sequence[Any] | None = None,
         category: Category | str | None = None,
         ttl: timedelta | None = None,
         reference: Mapping[str, Any] | None = None,
+        send_at: datetime | LocalTime | None = None,
         throttle_per_min: int | None = None,
     ) -> UUID:
         """Knock for everybody in a segment, once.
@@ -158,7 +169,7 @@ class Client:
         Args:
             segment: the name of a saved segment, or a filter as a mapping.
             key: at most 200 characters. The same key never fires twice, however often and whenever it is called.
-            template, push, sms, category, ttl, reference: as of :meth:`notify`.
+            template, push, sms, steps, category, ttl, reference, send_at: as of :meth:`notify`.
             params: values for the texts, the same for all.
             throttle_per_min: most people in any minute; left out, as fast as it goes.
 
@@ -169,8 +180,8 @@ class Client:
             InvalidMessage: an argument is wrong; it is named. Nothing was sent.
             BrokerUnavailable: call again with the same ``key``.
         """
-        with wire.in_callers_words(wire.one("blast")):
-            shared = wire.Shared(push, sms, category, ttl, reference, template)
+        shared = wire.Shared(push, sms, category, ttl, reference, template, send_at, steps)
+        with wire.in_callers_words(wire.with_steps(wire.one("blast"), shared)):
             draft = drafts.blast(wire.blast(segment, shared, key=key, params=params, throttle_per_min=throttle_per_min))
         return self._send([draft])[0]
 
@@ -341,10 +352,12 @@ class Client:
             draft = drafts.audience(change, **fields)
         self._send([draft])
 
-    def _send_many(self, name: str, items: Iterable[_T], draft: Callable[[Sequence[_T]], Draft]) -> list[UUID]:
+    def _send_many(
+        self, name: str, items: Iterable[_T], draft: Callable[[Sequence[_T]], Draft], words: Rewording = lambda w: w
+    ) -> list[UUID]:
         if isinstance(items, str | bytes) or not isinstance(items, Iterable):
             raise InvalidMessage(name, "must be several, in a list; for one there is a method of its own")
-        made = _drafts(items, draft)
+        made = _drafts(items, draft, words)
         if isinstance(items, Collection):
             return self._send(list(made))
         return [id_ for one in made for id_ in self._send([one])]
@@ -359,10 +372,10 @@ class Client:
         return [id_ for draft in ready for id_ in draft.ids]
 
 
-def _drafts(items: Iterable[_T], draft: Callable[[Sequence[_T]], Draft]) -> Iterator[Draft]:
+def _drafts(items: Iterable[_T], draft: Callable[[Sequence[_T]], Draft], words: Rewording) -> Iterator[Draft]:
     rest, count = iter(items), 0
     while some := list(islice(rest, BATCH_LIMIT)):
-        with wire.in_callers_words(wire.many(count)):
+        with wire.in_callers_words(words(wire.many(count))):
             made = draft(some)
         yield made
         count += len(some)

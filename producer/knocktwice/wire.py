@@ -8,11 +8,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from knocktwice.content import Sms
+from knocktwice.content import Sms, WhatsApp
 from knocktwice_shared.errors import InvalidMessage
 from knocktwice_shared.ids import uuid7
 from knocktwice_shared.messages import LocalTime, Push, ReceiptEvent, Recipient
@@ -36,6 +36,8 @@ _WORDS = (
     ("content.sms", "sms"),
     ("plan[0].after_s", "sms.after"),
     ("plan[0].when", "sms.when"),
+    ("plan[0].sender", "sms.sender"),
+    ("plan[0].text", "sms.text"),
     ("ttl_s", "ttl"),
     ("keys[0]", "key"),
     ("blasts[0]", "blast"),
@@ -53,11 +55,12 @@ class Shared:
     reference: Mapping[str, Any] | None
     template: str | None = None
     send_at: datetime | LocalTime | None = None
+    steps: Sequence[Sms | WhatsApp] | None = None
 
     @property
-    def sms_only(self) -> bool:
-        """Whether an SMS is all that is asked for."""
-        return self.push is False or (self.push is None and self.template is None and bool(self.sms))
+    def alone(self) -> bool:
+        """Whether there is no push, so that the first step goes at once."""
+        return not self.push and self.template is None
 
 
 def batch(recipients: Sequence[Recipient | str], shared: Shared) -> Wire:
@@ -70,24 +73,29 @@ def batch(recipients: Sequence[Recipient | str], shared: Shared) -> Wire:
     }
     if shared.template is not None:
         message["content"]["template"] = shared.template
-    if shared.sms_only:
-        message["only"] = "sms"
-    elif shared.push is not None:
+    if shared.push is not None and shared.push is not False:
         message["content"]["push"] = _push(_of_type(Push, shared.push, "push"))
     if shared.category is not None:
         message["category"] = shared.category
-    if shared.sms is False:
-        if shared.sms_only:
+    if shared.sms and shared.steps is not None:
+        raise InvalidMessage("steps", "stands beside sms; give one or the other")
+    if shared.push is False:
+        if shared.sms is False:
             raise InvalidMessage("sms", "is False and so is push; leave one of the two to be sent")
+        if shared.template is not None:
+            message["only"] = "sms"
+    if shared.sms is False:
         message["plan"] = []
     elif shared.sms is not None:
         sms = _of_type(Sms, shared.sms, "sms")
-        if not shared.sms_only:
-            message["plan"] = [{"channel": "sms", "when": sms.when, "after_s": sms.after.total_seconds()}]
+        if "only" not in message:
+            message["plan"] = [_step(replace(sms, text=None), alone=shared.alone)]
         if sms.text is not None:
             message["content"]["sms"] = {"text": sms.text}
+    if shared.steps is not None:
+        message["plan"] = _steps(shared.steps, alone=shared.alone)
     if shared.send_at is not None:
-        message["send_at"] = _send_at(shared.send_at)
+        message["send_at"] = send_at(shared.send_at)
     if shared.ttl is not None:
         message["ttl_s"] = _of_type(timedelta, shared.ttl, "ttl").total_seconds()
     if shared.reference is not None:
@@ -174,6 +182,15 @@ def many(first: int) -> Callable[[str], str]:
     return words
 
 
+def with_steps(words: Callable[[str], str], shared: Shared) -> Callable[[str], str]:
+    """Words for a call that names its steps."""
+    if shared.steps is None:
+        return words
+    return lambda text: words(
+        "steps" if text == "plan" else text.replace("plan[", "steps[").replace("].after_s", "].after")
+    )
+
+
 def _common(text: str) -> str:
     for wire_word, word in _WORDS:
         text = text.replace(wire_word, word)
@@ -188,6 +205,33 @@ def _push(push: Push) -> Wire:
         fields["link"] = push.link
     if push.image is not None:
         fields["image"] = push.image
+    return fields
+
+
+def _steps(steps: object, *, alone: bool) -> list[Wire]:
+    if isinstance(steps, str | bytes | Mapping) or not isinstance(steps, Iterable):
+        raise InvalidMessage("steps", "must be a list of Sms and WhatsApp")
+    written: list[Wire] = []
+    for i, step in enumerate(steps):
+        if not isinstance(step, Sms | WhatsApp):
+            raise InvalidMessage(f"steps[{i}]", f"must be a Sms or a WhatsApp, not {type(step).__name__}")
+        written.append(_step(step, alone=alone and i == 0))
+    return written
+
+
+def _step(step: Sms | WhatsApp, *, alone: bool) -> Wire:
+    """Write down a step; ``alone`` is a first one without a push, which waits for nothing."""
+    fields: Wire = {"channel": "sms" if isinstance(step, Sms) else "whatsapp"}
+    if not alone:
+        fields |= {"when": step.when, "after_s": step.after.total_seconds()}
+    if step.sender is not None:
+        fields["sender"] = step.sender
+    if isinstance(step, WhatsApp):
+        fields["content_sid"] = step.content_sid
+        if step.variables:
+            fields["variables"] = _plain(step.variables)
+    elif step.text is not None:
+        fields["text"] = step.text
     return fields
 
 
@@ -211,7 +255,8 @@ def _recipient(recipient: Recipient | str, index: int) -> Wire:
     return fields
 
 
-def _send_at(value: object) -> object:
+def send_at(value: object) -> object:
+    """Write down when a send goes out."""
     if isinstance(value, LocalTime):
         return {"local": value.at.isoformat()}
     if not isinstance(value, datetime):

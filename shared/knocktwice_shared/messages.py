@@ -30,6 +30,8 @@ SMS_CHARS_LIMIT = 1_600
 TTL_LIMIT = timedelta(days=28)
 #: Longest fallback delay.
 AFTER_LIMIT = timedelta(days=30)
+#: Steps of a plan.
+STEPS_LIMIT = 10
 #: A template's name.
 TEMPLATE_NAME_LIMIT = 100
 #: A segment's name.
@@ -58,6 +60,12 @@ _PLACEHOLDER = re.compile(r"\{\{-?\s*(\w+)([^}]*)\}\}")
 _LITERALS = frozenset({"true", "false", "nil", "null", "empty", "blank"})
 #: A language tag (RFC 5646), roughly; phones also write it with underscores.
 _LOCALE = re.compile(r"[A-Za-z]{2,8}(?:[-_][A-Za-z0-9]{1,8})*")
+#: What Twilio calls a content template.
+_CONTENT_SID = re.compile(r"HX[0-9a-fA-F]{32}")
+_NOTHING_SAID = (
+    "is missing; give what to say, or the name of a template, or begin the plan with a step that goes at once, "
+    "without when and after_s"
+)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 #: Local times a day away from the ends of the calendar: any zone can tell which moment they are.
 _EARLIEST, _LATEST = datetime(1, 1, 3), datetime(9999, 12, 29)  # noqa: DTZ001 - local times have no zone
@@ -74,6 +82,13 @@ class When(StrEnum):
 
 #: Tencent's ``trigger_condition`` numbers, accepted wherever ``when`` is.
 TENCENT_CONDITIONS = (When.NOTIFICATIONS_DISABLED, When.NOT_DELIVERED, When.NOT_CLICKED)
+
+
+class Channel(StrEnum):
+    """What a later step goes over."""
+
+    SMS = "sms"
+    WHATSAPP = "whatsapp"
 
 
 class Category(StrEnum):
@@ -120,11 +135,32 @@ class Push:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A later knock: over ``channel``, if ``when`` still holds ``after`` the push."""
+    """A later knock: over ``channel``, if ``when`` still holds ``after`` the step before it.
+
+    Attributes:
+        when: ``None`` for a first step, which has nothing to wait for.
+        text: an SMS's own; ``None`` says what the content says. In a template's step by locale, or one for all.
+        sender: another than the setting's.
+        content_sid: the content template of a WhatsApp message; in a template's step by locale, or one for all.
+        variables: its variables.
+    """
 
     channel: str
-    when: When
+    when: When | None
     after: timedelta
+    text: str | Mapping[str, str] | None = None
+    sender: str | None = None
+    content_sid: str | Mapping[str, str] | None = None
+    variables: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def plain(self) -> bool:
+        """Whether it is an SMS that says what the content says, from the usual sender."""
+        return self.channel == Channel.SMS and self.text is None and self.sender is None
+
+
+#: The SMS that goes at once, because there is no push.
+AT_ONCE = Step(Channel.SMS, None, timedelta())
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,11 +220,11 @@ class Batch:
     """One ``send_push`` message: shared content and plan, 1 to 500 recipients (each with its ``id`` set).
 
     Attributes:
-        push, sms_text: the content; no push where a template has it.
+        push, sms_text: the content; no push where a template has it, or where the plan starts with another channel.
         plan, category: ``None`` is the template's own.
         template: the name of a template that workers know.
         send_at: when it goes out; ``None`` and times past: now.
-        sms_only: nothing is pushed, and the SMS goes at once.
+        sms_only: nothing of the template is pushed, and its SMS goes at once.
     """
 
     id: UUID
@@ -332,7 +368,7 @@ def parse_batch(wire: object) -> Batch:
         id=_uuid(message.get("id"), "id"),
         push=push,
         sms_text=sms_text,
-        plan=None if template and "plan" not in message else _plan(message.get("plan", [])),
+        plan=_steps_of(message, alone=push is None and template is None, sms_only=sms_only),
         category=None
         if template and "category" not in message
         else _choice(Category, message.get("category", Category.TRANSACTIONAL), "category"),
@@ -344,10 +380,11 @@ def parse_batch(wire: object) -> Batch:
         ),
         template=template,
         send_at=_send_at(message["send_at"]) if "send_at" in message else None,
-        sms_only=sms_only,
+        sms_only=sms_only and template is not None,
     )
     if template is None:
-        _require_params(batch, push)
+        _require_words(batch)
+        _require_params(batch)
     return batch
 
 
@@ -380,7 +417,7 @@ def parse_blast(wire: object) -> Blast:
     Whether there is such a segment or template, and whether the filter is one, only a worker knows.
     """
     own = {"v", "key", "segment", "filter", "params", "throttle_per_min"}
-    message = _versioned(wire, own | {"content", "plan", "category", "ttl_s", "reference"})
+    message = _versioned(wire, own | {"content", "plan", "category", "ttl_s", "reference", "send_at", "only"})
     if ("segment" in message) == ("filter" in message):
         raise InvalidMessage("segment", "or filter must be there, and not both: who is it for?")
     shared = {name: value for name, value in message.items() if name not in own}
@@ -458,9 +495,10 @@ def parse_content(value: object, path: str = "content") -> tuple[Push, str | Non
 
 def _content(value: object, *, sms_only: bool) -> tuple[Push | None, str | None, str | None]:
     raw = _object(value, "content", {"push", "sms", "template"})
-    if not raw:
-        missing = "content.sms" if sms_only else "content.push"
-        raise InvalidMessage(missing, "is missing; give what to say, or the name of a template")
+    if not raw and sms_only:
+        raise InvalidMessage("content.sms", "is missing; give what to say, or the name of a template")
+    if "template" not in raw and "push" not in raw and not sms_only:
+        return None, _sms(raw.get("sms"), "content.sms"), None
     if "template" not in raw:
         return (None, _only_sms(raw), None) if sms_only else (*parse_content(raw), None)
     for name in ("push", "sms"):
@@ -502,8 +540,17 @@ def _send_at(value: object) -> datetime | LocalTime:
     return LocalTime(moment)
 
 
-def _plan(value: object) -> tuple[Step, ...]:
-    return tuple(_step(s, f"plan[{i}]") for i, s in enumerate(_list(value, "plan", 0, 1)))
+def _steps_of(message: Mapping[str, Any], *, alone: bool, sms_only: bool) -> tuple[Step, ...] | None:
+    if "plan" in message:
+        return _plan(message["plan"], alone=alone)
+    if not alone:
+        return None if "template" in message["content"] else ()
+    return (AT_ONCE,) if sms_only else ()
+
+
+def _plan(value: object, *, alone: bool) -> tuple[Step, ...]:
+    steps = _list(value, "plan", 0, STEPS_LIMIT)
+    return tuple(parse_step(s, f"plan[{i}]", first=i == 0, alone=alone) for i, s in enumerate(steps))
 
 
 def _push(value: object, path: str) -> Push:
@@ -527,7 +574,9 @@ def _data(value: object, path: str) -> dict[str, str]:
     for key, item in data.items():
         _text(key, f"{path}.{key}", PUSH_BYTES_LIMIT)
         _text(item, f"{path}.{key}", PUSH_BYTES_LIMIT, empty=True)
-        if key in {"from", "message_type", "knocktwice_id", _KOMBU_MARKER} or key.startswith(("google.", "gcm.")):
+        if key in {"from", "message_type", "knocktwice_id", "knocktwice_withdraw", _KOMBU_MARKER} or key.startswith(
+            ("google.", "gcm.")
+        ):
             raise InvalidMessage(
                 f"{path}.{key}", "is a name FCM, Celery or knocktwice keeps for itself; choose another"
             )
@@ -541,15 +590,55 @@ def _sms(value: object, path: str) -> str | None:
     return None if text is None else _text(text, f"{path}.text", SMS_CHARS_LIMIT)
 
 
-def _step(value: object, path: str) -> Step:
-    raw = _object(value, path, {"channel", "when", "after_s"})
-    if raw.get("channel") != "sms":
-        raise InvalidMessage(f"{path}.channel", 'must be "sms"')
-    return Step(
-        channel="sms",
-        when=_when(raw.get("when"), f"{path}.when"),
-        after=_seconds(raw.get("after_s"), f"{path}.after_s", AFTER_LIMIT),
-    )
+def parse_step(value: object, path: str, *, first: bool, alone: bool) -> Step:
+    """Validate one step of a plan.
+
+    Args:
+        value: an object.
+        path: what the error calls it.
+        first: whether it is the plan's first.
+        alone: whether the plan begins without a push.
+
+    Raises:
+        InvalidMessage: a field is wrong; the first one is named.
+    """
+    raw = _object(value, path, {"channel", "when", "after_s", "text", "sender", "content_sid", "variables"})
+    channel = _choice(Channel, raw.get("channel"), f"{path}.channel")
+    if first and alone:
+        if "when" in raw or "after_s" in raw:
+            # Most likely the push was forgotten.
+            raise InvalidMessage("content.push", _NOTHING_SAID)
+        return Step(channel, None, timedelta(), **_words(raw, path, channel))
+    when = _when(raw.get("when"), f"{path}.when")
+    if when is When.NOTIFICATIONS_DISABLED and not first:
+        problem = (
+            "is about the push, so only the step right after it can wait for it; give not_delivered or not_clicked"
+        )
+        raise InvalidMessage(f"{path}.when", problem)
+    after = _seconds(raw.get("after_s"), f"{path}.after_s", AFTER_LIMIT)
+    return Step(channel, when, after, **_words(raw, path, channel))
+
+
+def _words(raw: Mapping[str, Any], path: str, channel: Channel) -> dict[str, Any]:
+    """Check what a step says and who says it."""
+    sender = None if raw.get("sender") is None else _text(raw["sender"], f"{path}.sender", 64)
+    if channel is Channel.SMS:
+        for name in ("content_sid", "variables"):
+            if name in raw:
+                raise InvalidMessage(f"{path}.{name}", "is for WhatsApp; an SMS has text")
+        text = raw.get("text")
+        return {"sender": sender, "text": None if text is None else _text(text, f"{path}.text", SMS_CHARS_LIMIT)}
+    if "text" in raw:
+        problem = "is for SMS; WhatsApp takes templates that it has approved: give content_sid and variables"
+        raise InvalidMessage(f"{path}.text", problem)
+    sid = _text(raw.get("content_sid"), f"{path}.content_sid", 64)
+    if not _CONTENT_SID.fullmatch(sid):
+        raise InvalidMessage(f"{path}.content_sid", "must be a content template of Twilio's: HX and 32 hex digits")
+    variables = _object(raw.get("variables", {}), f"{path}.variables", None)
+    for name, text in variables.items():
+        _text(name, f"{path}.variables.{name}", 64)
+        _text(text, f"{path}.variables.{name}", SMS_CHARS_LIMIT, empty=True)
+    return {"sender": sender, "content_sid": sid, "variables": variables}
 
 
 def _when(value: object, path: str) -> When:
@@ -703,11 +792,26 @@ def _registered(value: object, path: str) -> DeviceRegistered:
     )
 
 
-def _require_params(batch: Batch, push: Push | None) -> None:
+def _require_words(batch: Batch) -> None:
+    """Refuse a message that says nothing, or a step that has nothing to say."""
+    if batch.push is not None:
+        return
+    if not batch.plan:
+        raise InvalidMessage("content.push", _NOTHING_SAID)
+    for i, step in enumerate(batch.plan):
+        if step.channel == Channel.SMS and step.text is None and batch.sms_text is None:
+            raise InvalidMessage(f"plan[{i}].text", "is missing; there is no push whose body it could say")
+
+
+def _require_params(batch: Batch) -> None:
     """Refuse a missing placeholder value here, where it can be known: plain ``{{ name }}`` without logic or default."""
-    texts = {} if push is None else {"content.push.title": push.title, "content.push.body": push.body}
+    texts = {} if batch.push is None else {"content.push.title": batch.push.title, "content.push.body": batch.push.body}
     if batch.sms_text is not None:
         texts["content.sms.text"] = batch.sms_text
+    for i, step in enumerate(batch.plan or ()):
+        if isinstance(step.text, str):
+            texts[f"plan[{i}].text"] = step.text
+        texts |= {f"plan[{i}].variables.{name}": text for name, text in step.variables.items()}
     if any("{%" in text for text in texts.values()):
         return
     needed = {

@@ -22,6 +22,7 @@ class Task(StrEnum):
     RECORD_EVENTS = "knocktwice.record_events"
     CANCEL = "knocktwice.cancel"
     RECONCILE = "knocktwice.reconcile"
+    WITHDRAW = "knocktwice.withdraw"
     UPDATE_AUDIENCE = "knocktwice.update_audience"
     HOUSEKEEPING = "knocktwice.housekeeping"
     BLAST = "knocktwice.blast"
@@ -46,6 +47,7 @@ ROUTES: dict[Task, Queue] = {
     Task.CHECK_FALLBACK: Queue.FALLBACK,
     Task.SEND_SMS: Queue.SMS,
     Task.RECONCILE: Queue.SMS,
+    Task.WITHDRAW: Queue.PUSH,
     Task.RECORD_EVENTS: Queue.EVENTS,
     Task.CANCEL: Queue.EVENTS,
     Task.UPDATE_AUDIENCE: Queue.EVENTS,

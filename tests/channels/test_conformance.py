@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -25,6 +26,7 @@ from knocktwice_worker.channels import (
 )
 from knocktwice_worker.channels.fcm import FcmChannel
 from knocktwice_worker.channels.twilio import TwilioSmsChannel
+from knocktwice_worker.channels.whatsapp import TwilioWhatsappChannel
 from knocktwice_worker.sandbox import Answer, Rule, Sandbox
 from knocktwice_worker.transport import Transport
 
@@ -81,6 +83,21 @@ def _sms(n: int) -> SmsMessage:
     return SmsMessage(f"intent-{n}", NUMBER, f"{TEXT} {n}")
 
 
+def _whatsapp(environment: Mapping[str, str]) -> TwilioWhatsappChannel:
+    return TwilioWhatsappChannel(
+        url=environment["KNOCKTWICE_TWILIO_URL"],
+        account_sid=environment.get("TWILIO_ACCOUNT_SID"),
+        auth_token=environment.get("TWILIO_AUTH_TOKEN"),
+        sender=environment.get("KNOCKTWICE_WHATSAPP_FROM"),
+        public_url=None,
+        secret="test",
+    )
+
+
+def _template(n: int) -> SmsMessage:
+    return SmsMessage(f"intent-{n}", NUMBER, json.dumps(["HX" + "0" * 32, {"1": f"{TEXT} {n}"}]))
+
+
 CASES = {
     "push": Case(
         "push", _fcm, _push, "QUOTA_EXCEEDED", Answer(error_code="INTERNAL"), "UNREGISTERED",
@@ -89,6 +106,10 @@ CASES = {
     "sms": Case(
         "sms", _twilio, _sms, 20429, Answer(status=500), 21211,
         ("TWILIO_ACCOUNT_SID", "TWILIO_AUTH_TOKEN", "KNOCKTWICE_TWILIO_FROM"),
+    ),
+    "whatsapp": Case(
+        "sms", _whatsapp, _template, 20429, Answer(status=500), 63016,
+        ("TWILIO_ACCOUNT_SID", "TWILIO_AUTH_TOKEN", "KNOCKTWICE_WHATSAPP_FROM"),
     ),
 }  # fmt: skip
 

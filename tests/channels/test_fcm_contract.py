@@ -18,8 +18,8 @@ from firebase_admin._messaging_encoder import MessageEncoder
 from hypothesis import given
 from hypothesis import strategies as st
 
-from knocktwice_worker.channels import PushMessage, Sent, deliver
-from knocktwice_worker.channels.fcm import ID_FIELD, FcmChannel, encode
+from knocktwice_worker.channels import PushMessage, Sent, Withdrawal, deliver
+from knocktwice_worker.channels.fcm import ID_FIELD, WITHDRAW_FIELD, FcmChannel, encode, encode_withdrawal
 from knocktwice_worker.config import Settings
 from knocktwice_worker.sandbox import Sandbox
 from knocktwice_worker.transport import Transport
@@ -121,6 +121,23 @@ def test_our_json_is_what_firebase_admin_would_send(push: PushMessage) -> None:
 def test_every_field_we_send_exists_in_googles_schema_with_its_type(push: PushMessage) -> None:
     body = json.loads(json.dumps({"message": encode(push, now=NOW)}))
     assert list(complaints(body, SEND["request"])) == []
+
+
+def test_a_withdrawal_is_a_silent_push_on_every_platform() -> None:
+    body = encode_withdrawal(Withdrawal("id", "r" * 22, timedelta(days=1)), now=NOW)
+    assert list(complaints({"message": body}, SEND["request"])) == []
+    expected = messaging.Message(
+        fid="r" * 22,
+        data={WITHDRAW_FIELD: "id"},
+        android=messaging.AndroidConfig(priority="high", ttl=timedelta(days=1)),
+        apns=messaging.APNSConfig(
+            # APNs refuses a background push of any other priority.
+            {"apns-push-type": "background", "apns-priority": "5", "apns-expiration": str(int(NOW) + 86_400)},
+            messaging.APNSPayload(messaging.Aps(content_available=True)),
+        ),
+        webpush=messaging.WebpushConfig(headers={"TTL": "86400", "Urgency": "high"}),
+    )
+    assert body == MessageEncoder().default(expected)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from killable import POINTS
-from knocktwice import Recipient, Sms
+from knocktwice import Recipient, Sms, WhatsApp
 from system import PUSH, eventually
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 NUMBERS = [f"+1650555{n:04}" for n in range(200, 205)]
 PEOPLE = [Recipient(registrations=(f"silent-{number}",), phone=number) for number in NUMBERS]
+WHATSAPP = WhatsApp("HX" + "0" * 32, {"1": "table {{ table }}"})
 SOON = Sms(when="not_clicked", after=timedelta(seconds=0.5))
 
 
@@ -47,3 +48,24 @@ def test_a_worker_killed_while_it_pushes_leaves_no_push_behind(system: System, p
         # A push that was repeated carries the same tag, so the phone shows one.
         assert {p.notification_id for p in system.sandbox.pushes(f"silent-{number}")} == {str(id_)}
         assert not system.sandbox.texts(number)
+
+
+@pytest.mark.parametrize("point", [point for point in POINTS if not point.startswith("send_push")])
+def test_a_worker_killed_at_a_whatsapp_step_leaves_one_message_of_each_step(system: System, point: str) -> None:
+    people = [Recipient(phone=number, params={"table": number[-3:]}) for number in NUMBERS]
+    steps: list[Sms | WhatsApp] = [
+        WHATSAPP,
+        Sms("Table {{ table }} is ready.", when="not_clicked", after=timedelta(seconds=0.5)),
+    ]
+    doomed = system.start_worker("killable", KILL_AT=point)
+    ids = system.client.notify_many(people, steps=steps)
+    assert doomed.wait(timedelta(seconds=60)) == -signal.SIGKILL, system.logs()
+    system.start_worker()
+    for id_, number in zip(ids, NUMBERS, strict=True):
+        told = system.ended(id_)
+        assert [(step.step, step.channel, step.state) for step in told.steps] == [
+            (1, "whatsapp", "sent"),
+            (2, "sms", "sent"),
+        ], system.logs()
+        assert len(system.sandbox.texts(f"whatsapp:{number}")) == 1
+        assert len(system.sandbox.texts(number)) == 1

@@ -91,7 +91,9 @@ def test_a_dry_run_tells_the_same_and_changes_nothing(run: Callable[..., Said], 
 def test_a_file_with_a_mistake_changes_nothing(run: Callable[..., Said], file: Path) -> None:
     file.write_text(ORDER + WELCOME.replace("never", "sometimes"))
     said = run("apply", str(file))
-    problem = f"error: {file}: templates.welcome.fallback: must be never, or have when and after\n"
+    problem = (
+        f"error: {file}: templates.welcome.fallback: must be never, or have when and after, or be a list of steps\n"
+    )
     assert said == (1, "", problem)
     assert run("template", "list", "--json").json == []
 

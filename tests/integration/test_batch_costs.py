@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from datetime import timedelta
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
 from knocktwice_shared.ids import uuid7
-from knocktwice_shared.messages import parse_batch
-from knocktwice_worker import fallback, push, sms, store, template_table, templates
+from knocktwice_shared.messages import Channel, Step, When, parse_batch
+from knocktwice_worker import fallback, push, sms, statuses, store, template_table, templates, withdraw
 from knocktwice_worker.dispatcher import dispatch
+from knocktwice_worker.lifecycle import ProviderState
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -121,6 +123,43 @@ def test_five_hundred_cost_as_many_round_trips_as_two(working: Services, valkey:
     assert two["send_push"][0] > 0
     # One call, and on Redis's first day a second one with what Postgres remembers.
     assert 1 <= two["check_fallback"][1] <= 2
+
+
+def test_a_step_behind_another_costs_as_many_queries_for_fifty_as_for_two(working: Services, valkey: Redis) -> None:
+    bill = Bill(working, valkey)
+
+    def cost(people: int) -> dict[str, tuple[int, int]]:
+        spent: dict[str, tuple[int, int]] = {}
+        steps = (
+            Step(Channel.WHATSAPP, When.NOT_DELIVERED, timedelta(), content_sid="HX" + "0" * 32),
+            Step(Channel.SMS, When.NOT_CLICKED, DELAY),
+        )
+        batch = replace(_batch(people), plan=steps)
+        ids = [str(recipient.id) for recipient in batch.recipients]
+        push.send(working, batch)
+        with bill.of("check_fallback", spent):
+            assert fallback.check(working, ids) == sorted(ids)
+        with bill.of("send_sms", spent):
+            assert sorted(sms.send(working, ids)) == sorted(ids)
+        with bill.of("withdraw", spent):
+            withdraw.withdraw(working, ids)
+        query = "SELECT provider_id FROM deliveries WHERE step = 1 AND notification_id = ANY(CAST(:ids AS uuid[]))"
+        with working.engine.connect() as conn:
+            sids = conn.execute(sa.text(query), {"ids": ids}).scalars().all()
+        reports = [
+            statuses.StatusReport(sid, status, datetime.now(UTC))
+            for sid in sids
+            for status in (ProviderState.READ, ProviderState.DELIVERED)
+        ]
+        with bill.of("statuses", spent), working.engine.begin() as conn:
+            assert statuses.record(conn, reports) == set()
+        with working.engine.connect() as conn:
+            reached = sa.text("SELECT count(*) FROM notifications WHERE batch_id = :id AND state = 'reached'")
+            assert conn.execute(reached, {"id": batch.id}).scalar_one() == people
+        return spent
+
+    cost(1)
+    assert cost(50) == cost(2)
 
 
 def test_many_small_batches_cost_as_many_queries_as_one(working: Services, valkey: Redis) -> None:

@@ -233,7 +233,7 @@ def test_an_sms_alone_goes_at_once_and_to_users_and_numbers(working: Services, s
     assert ends == [*[("texted", "sms accepted by the provider")] * 2, ("suppressed", "no_phone")]
     assert not sandbox.pushes("silent-ada")
     assert [t.body for t in sandbox.texts("+16505550100")] == ["Only this"]
-    assert "An SMS was all that was asked for." in [m.sentence for m in _told(working, ids[0]).moments]
+    assert "Nothing comes before it, so it was due at once." in [m.sentence for m in _told(working, ids[0]).moments]
 
 
 def test_an_sms_alone_waits_for_its_time_and_can_be_cancelled(working: Services, clock: Clock, noon: datetime) -> None:

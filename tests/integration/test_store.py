@@ -164,7 +164,7 @@ def test_a_push_that_failed_on_every_device_makes_the_fallback_due(book: Book) -
     one = batch("ada")
     book.pushed(one, state="rejected", reason="unregistered", address_dead=True)
     assert book.states(ids(one)[0])["push"] == ("failed", "unregistered")
-    assert [row.push for row in book(store.due, ids(one))] == ["failed"]
+    assert [row.before for row in book(store.due, ids(one))] == ["failed"]
     assert book.rows("SELECT registration FROM devices WHERE user_id = 'ada'") == []
 
 

@@ -29,7 +29,7 @@ PARSERS: dict[str, Callable[[object], object]] = {
 }
 
 #: What one message has from another, whose section describes what is inside.
-INHERITED = {"blast": {"content", "plan"}}
+INHERITED = {"blast": {"content", "plan", "send_at"}}
 
 #: Where in a decoded message something stands: names and places, from the outside in.
 Where = tuple[str | int, ...]

@@ -84,7 +84,7 @@ def test_a_file_that_declares_nothing_says_why(file: Path, content: str, said: s
 def test_every_template_with_a_mistake_is_named(file: Path) -> None:
     wrong = TEMPLATE.replace("title: Hello", "title: 7") + "  other:\n    default_locale: en\nsegment: {}\n"
     assert complaint(file, wrong).splitlines() == [
-        "FILE: segment: is not known; there is templates, segments",
+        "FILE: segment: is not known; there is templates, segments, blasts",
         "FILE: templates.order.contents.en.push.title: must be text; put it in quotes",
         "FILE: templates.other.contents: is missing",
     ]

@@ -28,29 +28,51 @@ PUSHED = DeliveryState.SENT
     ],
 )
 def test_the_trigger_decides_once_the_push_is_out(when: When, delivered: bool, clicked: bool, verdict: Verdict) -> None:
-    assert decide(Facts(when=when, push=PUSHED, delivered=delivered, clicked=clicked)) is verdict
+    assert decide(Facts(when=when, before=PUSHED, delivered=delivered, clicked=clicked)) is verdict
 
 
 @pytest.mark.parametrize("when", When)
 def test_a_push_that_could_not_go_out_falls_back_whatever_the_trigger(when: When) -> None:
-    assert decide(Facts(when=when, push=DeliveryState.FAILED)) is Verdict.PUSH_FAILED
+    assert decide(Facts(when=when, before=DeliveryState.FAILED)) is Verdict.PUSH_FAILED
 
 
 @pytest.mark.parametrize("when", When)
 def test_a_push_that_no_device_can_show_falls_back(when: When) -> None:
-    assert decide(Facts(when=when, push=DeliveryState.SKIPPED)) is Verdict.NOTIFICATIONS_DISABLED
+    assert decide(Facts(when=when, before=DeliveryState.SKIPPED)) is Verdict.NOTIFICATIONS_DISABLED
 
 
 @pytest.mark.parametrize(("when", "push"), list(itertools.product(When, DeliveryState)))
 def test_a_cancelled_notification_never_falls_back(when: When, push: DeliveryState) -> None:
-    assert decide(Facts(when=when, push=push, cancelled=True)) is Verdict.CANCELLED
+    assert decide(Facts(when=when, before=push, cancelled=True)) is Verdict.CANCELLED
 
 
 @pytest.mark.parametrize("push", [DeliveryState.SENDING, DeliveryState.SCHEDULED])
 def test_notifications_disabled_waits_for_a_push_that_may_yet_fail(push: DeliveryState) -> None:
-    assert decide(Facts(when=When.NOTIFICATIONS_DISABLED, push=push)) is Verdict.WAIT
+    assert decide(Facts(when=When.NOTIFICATIONS_DISABLED, before=push)) is Verdict.WAIT
 
 
 def test_no_edge_leaves_a_finished_state() -> None:
     assert {before for before, _ in EDGES} == OPEN
     assert not FALL_BACK & {Verdict.REACHED_IN_TIME, Verdict.CANCELLED, Verdict.WAIT}
+
+
+@pytest.mark.parametrize(
+    ("before", "facts", "verdict"),
+    [
+        (None, {}, Verdict.FIRST_STEP),
+        (DeliveryState.SENT, {}, Verdict.NOT_CLICKED),
+        (DeliveryState.SENT, {"delivered": True}, Verdict.NOT_CLICKED),
+        (DeliveryState.SENT, {"undelivered": True}, Verdict.UNDELIVERED),
+        (DeliveryState.SENT, {"undelivered": True, "clicked": True}, Verdict.REACHED_IN_TIME),
+        (DeliveryState.UNKNOWN, {}, Verdict.NOT_CLICKED),
+        (DeliveryState.FAILED, {}, Verdict.STEP_FAILED),
+        (DeliveryState.SKIPPED, {}, Verdict.STEP_FAILED),
+        # The push before it was clicked after all.
+        (DeliveryState.SKIPPED, {"clicked": True}, Verdict.REACHED_IN_TIME),
+        (DeliveryState.FAILED, {"cancelled": True}, Verdict.CANCELLED),
+    ],
+)
+def test_a_step_behind_a_message_looks_at_that_message(
+    before: DeliveryState | None, facts: dict[str, bool], verdict: Verdict
+) -> None:
+    assert decide(Facts(When.NOT_CLICKED, before, follows_push=False, **facts)) is verdict

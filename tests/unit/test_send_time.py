@@ -9,6 +9,7 @@ import pytest
 
 from knocktwice import InvalidMessage, LocalTime, Push, Sms
 from knocktwice.testing import RecordingClient
+from knocktwice_shared.messages import AT_ONCE
 from knocktwice_worker.send_time import moment_in
 
 PUSH = Push("Hello", "World")
@@ -71,7 +72,8 @@ def test_an_sms_alone_is_sent_alone() -> None:
     client = RecordingClient()
     client.notify(phone="+16505550100", sms=Sms("Hi"))
     client.notify(user="u", template="t", push=False)
-    assert [(n.batch.sms_only, n.batch.sms_text) for n in client.notifications] == [(True, "Hi"), (True, None)]
+    assert [(n.batch.plan, n.batch.sms_text) for n in client.notifications] == [((AT_ONCE,), "Hi"), (None, None)]
+    assert client.notifications[1].batch.sms_only
     with pytest.raises(AssertionError, match="there is no push, only an SMS"):
         _ = client.notifications[0].push
 
@@ -87,10 +89,10 @@ def test_no_sms_may_follow_a_template() -> None:
 @pytest.mark.parametrize(
     ("call", "field", "problem"),
     [
-        ({"sms": Sms()}, "sms", "is missing"),
+        ({"sms": Sms()}, "sms.text", "is missing"),
         ({"sms": Sms("Hi {{ name }}")}, "params.name", "is missing"),
         ({"template": "t", "push": False, "sms": False}, "sms", "is False and so is push"),
-        ({"push": False}, "sms", "is missing"),
+        ({"push": False}, "push", "is missing"),
     ],
 )
 def test_nothing_to_say_is_a_mistake(call: dict[str, object], field: str, problem: str) -> None:

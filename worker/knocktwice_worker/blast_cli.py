@@ -12,8 +12,9 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from knocktwice import wire
 from knocktwice_shared.messages import parse_blast
-from knocktwice_worker import blast_schedules, blast_store, blasts, preflight
+from knocktwice_worker import blast_schedules, blast_store, blasts, preflight, send_options
 from knocktwice_worker.services import services
 from knocktwice_worker.template_cli import given_values
 from knocktwice_worker.terminal import AsJson, clock, complain, err, fail, out, print_json, reading
@@ -50,6 +51,10 @@ def start(
         float | None,
         typer.Option(help="Part of those pushed who will be texted; else that of the latest blasts.", min=0, max=1),
     ] = None,
+    send_at: Annotated[
+        str | None, typer.Option(help="When, like 2026-12-01T09:00+01:00; with --local without an offset.")
+    ] = None,
+    local: Annotated[bool, typer.Option("--local", help="--send-at is by the clock on the recipient's wall.")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show whom it would reach at what cost; start nothing.")
     ] = False,
@@ -71,6 +76,8 @@ def start(
         "category": category,
         "throttle_per_min": per_minute,
     }
+    if (at := send_options.send_at(send_at, local=local)) is not None:
+        message["send_at"] = wire.send_at(at)
     blast = parse_blast(message)
     told: dict[str, Any] = {}
     with reading(services()) as conn:

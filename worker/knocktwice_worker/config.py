@@ -35,6 +35,7 @@ OPTIONAL = (
     "twilio_account_sid",
     "twilio_auth_token",
     "twilio_from",
+    "whatsapp_from",
     "public_url",
 )
 
@@ -114,6 +115,11 @@ class Settings(BaseSettings):
         description="What ended longer ago is deleted, with its texts, receipts and decisions; 0: never.",
     )
 
+    # What follows what
+    withdraw: bool = Field(
+        True, description="A message of a later step takes the push off the screen, by a silent push to the app."
+    )
+
     # FCM
     fcm_project: str | None = Field(None, description="Firebase project; empty: the credentials' own.")
     fcm_url: str = Field("https://fcm.googleapis.com", description="FCM's address; the sandbox's in tests.")
@@ -133,6 +139,9 @@ class Settings(BaseSettings):
         None, validation_alias=AliasChoices("TWILIO_AUTH_TOKEN", "twilio_auth_token"), description="Twilio auth token."
     )
     twilio_from: str | None = Field(None, description="Sending number in E.164, or a Messaging Service (MG…).")
+    whatsapp_from: str | None = Field(
+        None, description="WhatsApp sender in E.164, or a Messaging Service (MG…); empty: no WhatsApp."
+    )
     twilio_url: str = Field("https://api.twilio.com", description="Twilio's address; the sandbox's in tests.")
     public_url: str | None = Field(
         None, description="Where the world reaches this system; Twilio's status callbacks go there."
@@ -158,6 +167,9 @@ class Settings(BaseSettings):
     sms_parts_per_s: Seconds = Field(
         0,
         description="SMS parts per second for each sender, of all workers together; 0 leaves the pace to Twilio's queue.",
+    )
+    whatsapp_per_s: float = Field(
+        80, ge=0, description="WhatsApp messages per second of all workers together; Twilio's usual limit of a sender."
     )
     provider_in_flight: int = Field(400, ge=1, description="Requests in flight per worker process.")
 

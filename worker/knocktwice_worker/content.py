@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
+#: Where the text of an SMS stands.
+_SMS = "content.sms.text"
+
+
 @dataclass(frozen=True, slots=True)
 class Texts:
     """What one recipient gets to read."""
@@ -38,27 +42,27 @@ def render(push: Push | None, sms_text: str | None, params: Mapping[str, Any]) -
     Raises:
         InvalidMessage: a parameter is missing, a template is broken, or a result is too long; the field is named.
     """
-    body = _fill("content.push.body", push.body, params) if push else ""
+    body = fill_in("content.push.body", push.body, params) if push else ""
     texts = Texts(
-        title=_fill("content.push.title", push.title, params) if push else "",
+        title=fill_in("content.push.title", push.title, params) if push else "",
         body=body,
-        sms=_sms(body) if sms_text is None else _sms(_fill("content.sms.text", sms_text, params)),
+        sms=_sms(body) if sms_text is None else render_sms(None, sms_text, params),
     )
     if push and push_bytes(push, texts) > PUSH_BYTES_LIMIT:
         raise InvalidMessage("content.push", f"is over {PUSH_BYTES_LIMIT} bytes when filled in (FCM's limit is 4 KB)")
     return texts
 
 
-def render_sms(push: Push | None, sms_text: str | None, params: Mapping[str, Any]) -> str:
-    """Fill in the SMS alone; arguments and errors as for :func:`render`."""
+def render_sms(push: Push | None, sms_text: str | None, params: Mapping[str, Any], field: str = _SMS) -> str:
+    """Fill in the SMS alone, which an error calls ``field``; other arguments and errors as for :func:`render`."""
     if sms_text is None:
-        return _sms(_fill("content.push.body", push.body, params) if push else "")
-    return _sms(_fill("content.sms.text", sms_text, params))
+        return _sms(fill_in("content.push.body", push.body if push else "", params))
+    return _sms(fill_in(field, sms_text, params), field)
 
 
-def _sms(text: str) -> str:
+def _sms(text: str, field: str = _SMS) -> str:
     if len(text) > SMS_CHARS_LIMIT:
-        raise InvalidMessage("content.sms.text", f"is {len(text)} characters when filled in; {SMS_CHARS_LIMIT} at most")
+        raise InvalidMessage(field, f"is {len(text)} characters when filled in; {SMS_CHARS_LIMIT} at most")
     return text
 
 
@@ -101,7 +105,8 @@ def _fixed_bytes(data: str, link: str | None, image: str | None) -> int:
     return len(data.encode()) + len((link or "").encode()) + len((image or "").encode()) + 60
 
 
-def _fill(field: str, text: str, params: Mapping[str, Any]) -> str:
+def fill_in(field: str, text: str, params: Mapping[str, Any]) -> str:
+    """Fill in one text, which an error calls ``field``. Raises like :func:`render`."""
     try:
         return fill(text, params)
     except BrokenTemplate as error:

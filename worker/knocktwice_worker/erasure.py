@@ -63,9 +63,8 @@ def without_erased(here: Services, batch: Batch) -> Batch:
     left = replace(batch, recipients=tuple(Recipient(id=r.id) if r.id in void else r for r in batch.recipients))
     if len(void) < len(batch.recipients):
         return left
-    return (
-        replace(left, reference={}) if batch.push is None else replace(left, push=_NOTHING, sms_text=None, reference={})
-    )
+    left = replace(left, plan=(), reference={})
+    return left if batch.template is not None else replace(left, push=_NOTHING, sms_text=None)
 
 
 def still_valid(here: Services, conn: Connection, changes: Sequence[AudienceChange]) -> list[AudienceChange]:
@@ -145,7 +144,7 @@ _BLANK = (
 
 # A template's content is nobody's; what was written for these people alone may name them.
 _BLANK_BATCHES = text("""
-UPDATE batches b SET reference = '{}', content = CASE WHEN b.content ? 'template' THEN b.content
+UPDATE batches b SET reference = '{}', plan = NULL, content = CASE WHEN b.content ? 'template' THEN b.content
   ELSE '{"push": {"title": "", "body": "", "data": {}, "link": null, "image": null}, "sms": null}' END
 WHERE b.id = ANY(CAST(:batches AS uuid[]))
   AND NOT EXISTS (SELECT FROM notifications n WHERE n.batch_id = b.id AND n.id <> ALL(CAST(:ids AS uuid[])))

@@ -10,11 +10,11 @@ import structlog
 from redis.exceptions import RedisError
 
 from knocktwice_shared.errors import InvalidMessage
-from knocktwice_shared.messages import Category, When
-from knocktwice_worker import content, parts, store
+from knocktwice_shared.messages import Category, Channel, When
+from knocktwice_worker import content, parts, plans, store
 from knocktwice_worker.combine import at_most
-from knocktwice_worker.content import fingerprint, render_sms
-from knocktwice_worker.lifecycle import FALL_BACK, DeliveryState, Facts, Verdict, decide
+from knocktwice_worker.content import fingerprint
+from knocktwice_worker.lifecycle import FALL_BACK, LOST, DeliveryState, Facts, Verdict, decide
 from knocktwice_worker.limits import Answer, Ask, LimitsUnavailable, count_in_postgres
 from knocktwice_worker.opt_outs import suppressed
 from knocktwice_worker.quiet import country, zones_of
@@ -52,8 +52,16 @@ class _Case:
     def decision(self) -> store.Decision:
         row = self.row
         seen = {name: getattr(row, name) for name in ("delivered", "clicked", "cancelled") if getattr(row, name)}
-        inputs = {"when": row.when, "due_at": row.due_at, "push": row.push, "events": seen, **self.limits}
-        return store.Decision(self.id, self.verdict, {k: v for k, v in inputs.items() if v is not None})
+        inputs = {
+            "when": row.when,
+            "due_at": row.due_at,
+            row.before_channel: row.before,
+            "reported": row.provider_status,
+            "events": seen,
+            **self.limits,
+        }
+        told = {k: v for k, v in inputs.items() if v is not None}
+        return store.Decision(self.id, self.verdict, told, row.step, answered=row.clicked is not None)
 
 
 @at_most(2)
@@ -79,8 +87,8 @@ def check(services: Services, ids: Sequence[str]) -> list[str]:
         store.postpone(conn, [c.id for c in cases if c.verdict in _UNDECIDED - {Verdict.QUIET_HOURS}], _WAIT)
         store.write_ledger(conn, [c.decision() for c in cases if c.id in won])
         store.skip(conn, [c.decision() for c in cases if c.verdict not in FALL_BACK and c.id not in waiting])
-    lost = [r for r in reservations if r.notification_id not in won]
-    release(services, [Ask(r.notification_id, r.number, r.fingerprint) for r in lost], rows[0].now)
+    lost = [_ask(c, r) for c in asking if (r := c.reservation) and c.verdict in FALL_BACK and c.id not in won]
+    release(services, lost, rows[0].now)
     log.info("fallbacks decided", due=len(rows), reserved=len(won), waiting=len(waiting))
     return sorted(won)
 
@@ -154,16 +162,20 @@ def _hold_quiet(services: Services, conn: Connection, cases: Sequence[_Case]) ->
 def _consider(row: Row[Any], batch: Row[Any], settings: Settings) -> _Case:
     verdict = decide(
         Facts(
-            when=When(row.when) if row.when else None,
-            push=DeliveryState(row.push) if row.push else None,
+            when=row.when and When(row.when),
+            before=row.before and DeliveryState(row.before),
             delivered=row.delivered is not None,
             clicked=row.clicked is not None,
             cancelled=row.cancelled is not None,
+            follows_push=row.after_step == 0,
+            undelivered=row.provider_status in LOST,
         )
     )
     case = _Case(row, Category(batch.category), verdict)
     if verdict in FALL_BACK:
-        if row.number is None:
+        if row.channel == Channel.WHATSAPP and not settings.whatsapp_from:
+            case.verdict = Verdict.NO_SENDER
+        elif row.number is None:
             case.verdict = Verdict.NO_PHONE
         elif row.opted_out:
             case.verdict = Verdict.OPTED_OUT
@@ -178,23 +190,42 @@ def _consider(row: Row[Any], batch: Row[Any], settings: Settings) -> _Case:
 
 def _reservation(case: _Case, batch: Row[Any], settings: Settings) -> store.Reservation | None:
     try:
-        text = render_sms(*content.of(batch.content, case.row.locale), case.row.params)
+        step = batch.plan[case.row.step - 1] if batch.plan else None
+        own = content.of(batch.content, case.row.locale)
+        said = plans.words(step, *own, case.row.locale, case.row.params)
     except InvalidMessage:
         # It could be filled in when it was accepted, by another version of this program. It must not stop the others.
         case.verdict = Verdict.INVALID_CONTENT
         return None
-    sender = batch.content.get("sender") or settings.twilio_from
-    return store.Reservation(case.id, case.row.number, text, fingerprint(text), parts.count(text), sender)
+    sender = said.sender or _usual_sender(case, batch, settings)
+    # Parts are what an SMS is paid by.
+    size = parts.count(said.text) if case.row.channel == Channel.SMS else 0
+    return store.Reservation(case.id, case.row.number, said.text, fingerprint(said.text), size, sender)
+
+
+def _usual_sender(case: _Case, batch: Row[Any], settings: Settings) -> str | None:
+    if case.row.channel == Channel.WHATSAPP:
+        return settings.whatsapp_from
+    return batch.content.get("sender") or settings.twilio_from
+
+
+def _ask(case: _Case, reservation: store.Reservation) -> Ask:
+    """Return how a reservation counts against the limits of its number."""
+    return Ask(
+        case.id,
+        reservation.number,
+        reservation.fingerprint,
+        reservation.parts,
+        case.category,
+        case.row.channel,
+        case.row.step,
+    )
 
 
 def _apply_limits(services: Services, conn: Connection, cases: Sequence[_Case], now: datetime) -> None:
-    asks = [_ask(r, c.category) for c in cases if (r := c.reservation)]
+    asks = [_ask(c, r) for c in cases if (r := c.reservation)]
     answers = count(services, conn, asks, [c.category for c in cases], now)
     for case, ask, answer in zip(cases, asks, answers, strict=True):
         case.limits = answer.inputs(ask, services.limits.limits.budget)
         if answer.refusal:
             case.verdict = answer.refusal
-
-
-def _ask(reservation: store.Reservation, category: Category) -> Ask:
-    return Ask(reservation.notification_id, reservation.number, reservation.fingerprint, reservation.parts, category)

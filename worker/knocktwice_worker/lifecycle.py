@@ -1,8 +1,9 @@
 """The life of a notification: its states, the allowed edges, and the one decision that matters. Pure; no I/O.
 
 A *notification* is ``active`` until it reaches one terminal state. It consists of *deliveries*, one per step: step 0 is the
-push, step 1 the SMS. An unfinished delivery always has a ``wake_at``, the moment at which somebody must look at it again;
-the dispatcher rings it then. That one column is countdown, retry and crash recovery alike.
+push, if there is one, and 1, 2, … are what follows it. A step's delivery exists from the moment the one before it ended, so at
+most one later step is open at a time. An unfinished delivery always has a ``wake_at``, the moment at which somebody must look
+at it again; the dispatcher rings it then. That one column is countdown, retry and crash recovery alike.
 """
 
 from __future__ import annotations
@@ -66,6 +67,20 @@ EDGES: frozenset[tuple[DeliveryState, DeliveryState]] = frozenset(
 )
 
 
+class ProviderState(StrEnum):
+    """What a provider reports of a message it took, weakest first: whatever order reports come in, the strongest stays."""
+
+    SENT = "sent"
+    FAILED = "failed"
+    UNDELIVERED = "undelivered"
+    DELIVERED = "delivered"
+    READ = "read"
+
+
+#: Reports that a message will not arrive.
+LOST = frozenset({ProviderState.FAILED, ProviderState.UNDELIVERED})
+
+
 class Verdict(StrEnum):
     """Why a step went the way it went; the word that the decision ledger and ``knocktwice explain`` use."""
 
@@ -74,7 +89,9 @@ class Verdict(StrEnum):
     NOT_CLICKED = "not_clicked"
     NOTIFICATIONS_DISABLED = "notifications_disabled"
     PUSH_FAILED = "push_failed"
-    SMS_ONLY = "sms_only"
+    FIRST_STEP = "first_step"
+    STEP_FAILED = "step_failed"
+    UNDELIVERED = "undelivered"
     # it is not needed
     REACHED_IN_TIME = "reached_in_time"
     NOTIFICATIONS_ENABLED = "notifications_enabled"
@@ -87,6 +104,7 @@ class Verdict(StrEnum):
     NO_PHONE = "no_phone"
     COUNTRY_BLOCKED = "country_blocked"
     NO_CONSENT = "no_consent"
+    NO_SENDER = "no_sender"
     # it cannot be written
     INVALID_CONTENT = "invalid_content"
     # nothing to decide yet
@@ -97,18 +115,25 @@ class Verdict(StrEnum):
     WASTED_SMS = "wasted_sms"
     ADOPTED = "adopted"
     SENT_AGAIN = "sent_again"
+    WITHDRAWN = "withdrawn"
 
 
-#: Verdicts that call for the SMS.
+#: Verdicts that call for the step.
 FALL_BACK = frozenset(
     {
         Verdict.NOT_DELIVERED,
         Verdict.NOT_CLICKED,
         Verdict.NOTIFICATIONS_DISABLED,
         Verdict.PUSH_FAILED,
-        Verdict.SMS_ONLY,
+        Verdict.FIRST_STEP,
+        Verdict.STEP_FAILED,
+        Verdict.UNDELIVERED,
     }
 )
+
+#: Verdicts after which a step is not needed; the steps behind it keep their own conditions and countdowns. After any other
+#: the step was needed and could not go, and the next one is tried at once.
+NOT_NEEDED = frozenset({Verdict.REACHED_IN_TIME, Verdict.NOTIFICATIONS_ENABLED})
 
 #: What becomes of the notification when its last step is skipped with this verdict; any other suppresses it.
 OUTCOMES = {
@@ -121,43 +146,55 @@ OUTCOMES = {
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What is known when a fallback is due.
+    """What is known when a step is due.
 
     Attributes:
-        when: the step's trigger; ``None`` where there is no push.
-        push: state of the push delivery; ``skipped`` means that no device could show it, ``None`` that an SMS is all
-            that was asked for.
-        delivered: some device reported the push as delivered.
-        clicked: some device reported a click, which implies delivery.
+        when: its trigger; ``None`` for a first step, which waits for nothing.
+        before: state of the step that it follows; for a push ``skipped`` means that no device could show it. ``None``:
+            there is none.
+        delivered: that step, or a later one, was reported as delivered.
+        clicked: some device reported a click or a person read a message, which implies delivery.
         cancelled: the application asked to stop.
+        follows_push: whether that step is the push.
+        undelivered: the provider reported that what that step sent will not arrive.
     """
 
     when: When | None
-    push: DeliveryState | None
+    before: DeliveryState | None
     delivered: bool = False
     clicked: bool = False
     cancelled: bool = False
+    follows_push: bool = True
+    undelivered: bool = False
 
 
 def decide(facts: Facts) -> Verdict:
-    """Return whether the second knock is due, and why.
+    """Return whether the next knock is due, and why.
 
-    A push that could not go out at all falls back whatever the trigger says: there is nothing to wait for.
+    After a step that could not go out at all it is due whatever the trigger says: there is nothing to wait for.
     """
     if facts.cancelled:
         return Verdict.CANCELLED
-    if facts.when is None or facts.push is None:
-        return Verdict.SMS_ONLY
-    if facts.push is DeliveryState.FAILED:
-        return Verdict.PUSH_FAILED
-    if facts.push is DeliveryState.SKIPPED:
-        return Verdict.NOTIFICATIONS_DISABLED
+    if facts.before is None:
+        return Verdict.FIRST_STEP
+    if facts.follows_push:
+        if facts.before is DeliveryState.FAILED:
+            return Verdict.PUSH_FAILED
+        if facts.before is DeliveryState.SKIPPED:
+            return Verdict.NOTIFICATIONS_DISABLED
+    else:
+        if facts.clicked:
+            return Verdict.REACHED_IN_TIME
+        if facts.before in (DeliveryState.FAILED, DeliveryState.SKIPPED):
+            return Verdict.STEP_FAILED
+        if facts.undelivered and not facts.delivered:
+            return Verdict.UNDELIVERED
     match facts.when:
-        case When.NOT_DELIVERED:
+        case When.NOT_DELIVERED | None:
             return Verdict.REACHED_IN_TIME if facts.delivered or facts.clicked else Verdict.NOT_DELIVERED
         case When.NOT_CLICKED:
             return Verdict.REACHED_IN_TIME if facts.clicked else Verdict.NOT_CLICKED
         case When.NOTIFICATIONS_DISABLED:
             # Decided at send time: the push went out to a device that shows it. While it is still being tried it may
             # yet fail, and then the SMS is due.
-            return Verdict.NOTIFICATIONS_ENABLED if facts.push is DeliveryState.SENT else Verdict.WAIT
+            return Verdict.NOTIFICATIONS_ENABLED if facts.before is DeliveryState.SENT else Verdict.WAIT

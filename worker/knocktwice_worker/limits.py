@@ -64,13 +64,28 @@ class LimitsUnavailable(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """May this text go to this number now? It has so many ``parts`` and counts for the budget of its ``category``."""
+    """May this text go to this number now? Each channel is counted for itself, and each step of a notification.
+
+    It has so many ``parts``, which count for the budget of its ``category``; what is no SMS has none.
+    """
 
     notification_id: str
     number: str
     fingerprint: bytes
     parts: int = 1
     category: Category = Category.TRANSACTIONAL
+    channel: str = "sms"
+    step: int = 1
+
+    @property
+    def id(self) -> str:
+        """What is counted: as ``_KNOWN`` writes it, too."""
+        return self.notification_id if self.step == 1 else f"{self.notification_id}.{self.step}"
+
+    @property
+    def address(self) -> str:
+        """What it is counted against."""
+        return self.number if self.channel == "sms" else f"{self.channel}:{self.number}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +143,7 @@ class Limits:
 
     def keys(self, ask: Ask, day: str) -> tuple[str, str]:
         """Return the Redis keys of an ask: content holder and the day's set."""
-        number = hmac.new(self.secret, ask.number.encode(), hashlib.sha256).hexdigest()[:32]
+        number = hmac.new(self.secret, ask.address.encode(), hashlib.sha256).hexdigest()[:32]
         return f"{_TAG}:content:{number}:{ask.fingerprint.hex()}", f"{_TAG}:day:{number}:{day}"
 
     def budget_key(self, day: str) -> str:
@@ -195,17 +210,17 @@ class RedisLimits:
         pipe = self._redis.pipeline()
         for ask in asks:
             content, today = self.limits.keys(ask, day)
-            pipe.srem(today, ask.notification_id)
+            pipe.srem(today, ask.id)
             # Deletes the holder only if it is us (Redis 8.4 / Valkey 9 have DELIFEQ, Redis 7 has not).
             pipe.eval(
                 "return redis.call('GET', KEYS[1]) == ARGV[1] and redis.call('DEL', KEYS[1])",
                 1,
                 content,
-                ask.notification_id,
+                ask.id,
             )
         pipe.execute()
         if self.limits.budget:
-            self._return(day, [ask.notification_id for ask in asks])
+            self._return(day, [ask.id for ask in asks])
 
     def forget(self, numbers: Sequence[str], now: datetime) -> None:
         """Drop the counters of numbers whose owner is erased. What a text holds a number for is over in no time by itself."""
@@ -226,23 +241,25 @@ class RedisLimits:
         for i, ask in enumerate(asks):
             keys += self.limits.keys(ask, day)
             ids, holder = known[i] if known is not None else ([], "")
-            args += [ask.notification_id, ",".join(ids), holder, ask.parts, ask.category]
+            args += [ask.id, ",".join(ids), holder, ask.parts, ask.category]
         return list(self._script(keys=keys, args=args))
 
 
 _KNOWN = text("""
 SELECT a.i, today.ids, holder.id AS holder
-FROM unnest(CAST(:numbers AS text[]), CAST(:fingerprints AS bytea[])) WITH ORDINALITY AS a(number, fingerprint, i)
+FROM unnest(CAST(:numbers AS text[]), CAST(:channels AS text[]), CAST(:fingerprints AS bytea[]))
+  WITH ORDINALITY AS a(number, channel, fingerprint, i)
 CROSS JOIN LATERAL (
   SELECT coalesce(array_agg(t.id ORDER BY t.waits, t.counted_at, t.id), '{}') AS ids FROM (
-    SELECT CAST(d.notification_id AS text) AS id, d.state = 'reserved' AS waits, d.counted_at FROM deliveries d
-    WHERE d.number = a.number AND d.counted_at >= :start AND d.state IN ('reserved', 'sending', 'sent', 'unknown')
+    SELECT CAST(d.notification_id AS text) || CASE WHEN d.step > 1 THEN '.' || d.step ELSE '' END AS id,
+           d.state = 'reserved' AS waits, d.counted_at FROM deliveries d
+    WHERE d.number = a.number AND d.channel = a.channel AND d.counted_at >= :start AND d.state IN ('reserved', 'sending', 'sent', 'unknown')
     ORDER BY 2, 3, 1 LIMIT :per_day
   ) t
 ) today
 LEFT JOIN LATERAL (
-  SELECT d.notification_id AS id FROM deliveries d
-  WHERE d.number = a.number AND d.fingerprint = a.fingerprint AND d.counted_at > :since
+  SELECT CAST(d.notification_id AS text) || CASE WHEN d.step > 1 THEN '.' || d.step ELSE '' END AS id FROM deliveries d
+  WHERE d.number = a.number AND d.channel = a.channel AND d.fingerprint = a.fingerprint AND d.counted_at > :since
     AND d.state IN ('reserved', 'sending', 'sent', 'unknown')
   ORDER BY d.state = 'reserved', d.counted_at, d.notification_id LIMIT 1
 ) holder ON true
@@ -261,13 +278,14 @@ def _known(conn: Connection, asks: Sequence[Ask], limits: Limits, now: datetime)
         _KNOWN,
         {
             "numbers": [a.number for a in asks],
+            "channels": [a.channel for a in asks],
             "fingerprints": [a.fingerprint for a in asks],
             "start": start,
             "since": now - limits.same_content,
             "per_day": limits.per_day or 1_000,
         },
     )
-    return [(row.ids, str(row.holder) if row.holder else "") for row in rows]
+    return [(row.ids, row.holder or "") for row in rows]
 
 
 def count_in_postgres(conn: Connection, asks: Sequence[Ask], limits: Limits, now: datetime) -> list[Answer]:
@@ -276,33 +294,33 @@ def count_in_postgres(conn: Connection, asks: Sequence[Ask], limits: Limits, now
     Locks the numbers until the transaction ends, so the reservations must be written in the same transaction.
     """
     lock = text("SELECT pg_advisory_xact_lock(hashtextextended(n, 2)) FROM (SELECT unnest(:numbers) AS n ORDER BY 1) s")
-    conn.execute(lock, {"numbers": sorted({a.number for a in asks})})
+    conn.execute(lock, {"numbers": sorted({a.address for a in asks})})
     today: dict[str, set[str]] = {}
     holders: dict[tuple[str, bytes], str] = {}
     for ask, (ids, holder) in zip(asks, _known(conn, asks, limits, now), strict=True):
-        today.setdefault(ask.number, set(ids))
+        today.setdefault(ask.address, set(ids))
         if holder:
-            holders.setdefault((ask.number, ask.fingerprint), holder)
+            holders.setdefault((ask.address, ask.fingerprint), holder)
     purse = None
     if limits.budget:
         # After the numbers, always, so that two transactions wait for each other instead of deadlocking.
         budget.lock(conn)
         purse = Purse(limits.budget, budget.today(conn, limits.day(now)[1]))
-    return [_count_one(a, today[a.number], holders, limits, purse) for a in asks]
+    return [_count_one(a, today[a.address], holders, limits, purse) for a in asks]
 
 
 def _count_one(
     ask: Ask, today: set[str], holders: dict[tuple[str, bytes], str], limits: Limits, purse: Purse | None
 ) -> Answer:
-    content = (ask.number, ask.fingerprint)
+    content = (ask.address, ask.fingerprint)
     refusal = None
-    if limits.same_content and holders.get(content, ask.notification_id) != ask.notification_id:
+    if limits.same_content and holders.get(content, ask.id) != ask.id:
         refusal = Verdict.DUPLICATE_CONTENT
-    elif limits.per_day and len(today) >= limits.per_day and ask.notification_id not in today:
+    elif limits.per_day and len(today) >= limits.per_day and ask.id not in today:
         refusal = Verdict.CAPPED_DAILY
-    elif purse and not purse.spend(ask.notification_id, ask.category, ask.parts):
+    elif purse and not purse.spend(ask.id, ask.category, ask.parts):
         refusal = Verdict.BUDGET_EXHAUSTED
     else:
-        today.add(ask.notification_id)
-        holders[content] = ask.notification_id
+        today.add(ask.id)
+        holders[content] = ask.id
     return Answer(refusal, len(today), purse.spent(ask.category) if purse else None)

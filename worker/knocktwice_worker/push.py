@@ -11,7 +11,7 @@ import structlog
 from knocktwice_shared.errors import InvalidMessage
 from knocktwice_shared.messages import TTL_LIMIT, Batch, Push
 from knocktwice_shared.names import BATCH_LIMIT
-from knocktwice_worker import content, resolution, store
+from knocktwice_worker import content, plans, resolution, store
 from knocktwice_worker.channels import Outcome, PushMessage, Rejected, Retry, Sent, Unknown, deliver, patience
 from knocktwice_worker.combine import Combiner
 from knocktwice_worker.content import Texts, render
@@ -35,7 +35,7 @@ class _Ready:
     """A batch whose texts are filled in."""
 
     resolved: resolution.Resolution
-    contents: dict[str, tuple[Push | None, Texts]]
+    contents: dict[str, tuple[Push, Texts]]
     problems: dict[str, str]
     ttl: timedelta
     times: SendTimes
@@ -81,13 +81,11 @@ def _send_all(
         "batches accepted",
         first=str(ready[0].resolved.batch.id),
         batches=len(ready),
-        notifications=len(people),
+        notifications=sum(len(r.resolved.batch.recipients) for r in ready),
         pushes=len(work),
     )
     shown = ((w, people[w.notification_id]) for w in work)
-    # Whoever only texts has no push, and so nobody to push to.
-    pushes = ((w, *r.contents[w.notification_id], r.ttl) for w, r in shown)
-    _deliver(services, [_message(w, push, texts, ttl) for w, push, texts, ttl in pushes if push])
+    _deliver(services, [_message(w, *r.contents[w.notification_id], r.ttl) for w, r in shown])
 
 
 #: While one waits for the provider the other works. More would only make the batches smaller.
@@ -106,14 +104,15 @@ def resume(services: Services, ids: Sequence[str]) -> None:
         person = people[w.notification_id]
         batch = batches[str(person.batch_id)]
         push, sms_text = content.of(batch.content, person.locale)
+        if push is None:
+            continue
         try:
             texts = render(push, sms_text, person.params)
         except InvalidMessage as error:
             # It could be filled in when it was accepted, by another version of this program. It must not stop the others.
             broken.append(store.PushResult(*w, state="rejected", reason=str(error)))
             continue
-        if push:
-            messages.append(_message(w, push, texts, batch.ttl))
+        messages.append(_message(w, push, texts, batch.ttl))
     if broken:
         with services.engine.begin() as conn:
             store.record_push(conn, broken, retry_for=timedelta(seconds=services.settings.push_retry_s))
@@ -164,11 +163,12 @@ def _message(work: store.PushWork, push: Push, texts: Texts, ttl: timedelta) -> 
 
 def _render_all(
     services: Services, resolved: resolution.Resolution
-) -> tuple[dict[str, tuple[Push | None, Texts]], dict[str, str]]:
+) -> tuple[dict[str, tuple[Push, Texts]], dict[str, str]]:
     """Fill in every text before anything is sent; who cannot be served is named with the reason."""
-    contents: dict[str, tuple[Push | None, Texts]] = {}
+    contents: dict[str, tuple[Push, Texts]] = {}
     problems = dict(resolved.problems)
     refused = _delay_problem(services, resolved.batch)
+    steps = resolved.batch.plan or ()
     for recipient in resolved.batch.recipients:
         id_ = str(recipient.id)
         if refused:
@@ -176,7 +176,10 @@ def _render_all(
         elif id_ not in problems:
             try:
                 push, sms_text = resolved.own(id_)
-                contents[id_] = push, render(push, sms_text, recipient.values)
+                if push is not None:
+                    contents[id_] = push, render(push, sms_text, recipient.values)
+                if steps:
+                    plans.check(steps, push, sms_text, resolved.locales.get(id_), recipient.values)
             except InvalidMessage as error:
                 problems[id_] = f"{resolved.name(id_)}{error}"
     return contents, problems
@@ -185,7 +188,7 @@ def _render_all(
 def _delay_problem(services: Services, batch: Batch) -> str | None:
     settings = services.settings
     for i, step in enumerate(batch.plan or ()):
-        if not settings.min_after_s <= step.after.total_seconds() <= settings.max_after_s:
+        if step.when and not settings.min_after_s <= step.after.total_seconds() <= settings.max_after_s:
             return (
                 f"plan[{i}].after_s: must be between KNOCKTWICE_MIN_AFTER_S ({settings.min_after_s:.0f}) "
                 f"and KNOCKTWICE_MAX_AFTER_S ({settings.max_after_s:.0f}) here"

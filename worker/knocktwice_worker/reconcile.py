@@ -13,12 +13,11 @@ from knocktwice_worker import store
 from knocktwice_worker.lifecycle import DeliveryState, Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from sqlalchemy import Connection, Row
 
     from knocktwice_worker.channels.twilio import ListedMessage
-    from knocktwice_worker.config import Settings
     from knocktwice_worker.services import Services
 
 log = structlog.get_logger(__name__)
@@ -33,53 +32,62 @@ _GIVE_UP = timedelta(days=1)
 _MOST_TRIES = 3
 
 
-def resolve(services: Services, ids: Sequence[str]) -> None:
+def resolve(services: Services, ids: Sequence[str]) -> list[str]:
     """Settle claimed SMS whose sender died or got no clear answer.
 
     One that the provider lists is adopted. One that it still does not list after the grace is sent again if its sender
     died with the call (the connection died too, so nothing is under way any more) or if its category prefers a repeat;
     if the provider itself answered unclearly it ends as ``unknown``.
+
+    Returns:
+        The notification ids of those that were adopted.
     """
     with services.senders.begin() as conn:
         rows = store.unresolved(conn, ids, services.settings.lease)
         if not rows:
-            return
-        listed = _list(services, rows)
-        taken = _taken(conn, listed)
-        results = [_settle(row, listed.get(row.number), taken, services.settings) for row in rows]
+            return []
+        listed = {
+            channel: _list(services, channel, [row for row in rows if row.channel == channel])
+            for channel in sorted({row.channel for row in rows})
+        }
+        taken = _taken(conn, [message for found in listed.values() for m in found.values() for message in m])
+        results = [_settle(row, listed[row.channel].get(row.number), taken, services) for row in rows]
         store.record_sms(conn, results)
-        store.write_ledger(conn, [d for r in results if (d := _decision(r))])
-    log.info("sms reconciled", looked_up=len(rows), adopted=sum(r.state is DeliveryState.SENT for r in results))
+        steps = {str(row.notification_id): row.step for row in rows}
+        store.write_ledger(conn, [d for r in results if (d := _decision(r, steps[r.notification_id]))])
+    adopted = [r.notification_id for r in results if r.state is DeliveryState.SENT]
+    log.info("sms reconciled", looked_up=len(rows), adopted=len(adopted))
+    return adopted
 
 
-def _list(services: Services, rows: Sequence[Row[Any]]) -> dict[str, list[ListedMessage]]:
+def _list(services: Services, channel: str, rows: Sequence[Row[Any]]) -> dict[str, list[ListedMessage]]:
     """Ask the provider once per number; a number it did not answer for is missing from the result."""
     since: dict[str, Any] = {}
     for row in rows:
         since[row.number] = min(since.get(row.number, row.claimed_at), row.claimed_at)
-    return services.sms.list_messages(services.transport, {n: at - _CLOCK_SKEW for n, at in since.items()})
+    provider = services.messaging(channel)
+    return provider.list_messages(services.transport, {n: at - _CLOCK_SKEW for n, at in since.items()})
 
 
-def _taken(conn: Connection, listed: Mapping[str, Sequence[ListedMessage]]) -> set[str]:
-    sids = [m.sid for messages in listed.values() for m in messages]
+def _taken(conn: Connection, listed: Sequence[ListedMessage]) -> set[str]:
+    sids = [m.sid for m in listed]
     query = text("SELECT provider_id FROM deliveries WHERE provider_id = ANY(:sids) AND step > 0")
     return {row.provider_id for row in conn.execute(query, {"sids": sids})}
 
 
 def _settle(
-    row: Row[Any], listed: Sequence[ListedMessage] | None, taken: set[str], settings: Settings
+    row: Row[Any], listed: Sequence[ListedMessage] | None, taken: set[str], services: Services
 ) -> store.SmsResult:
+    settings = services.settings
     id_, age = str(row.notification_id), row.now - row.claimed_at
     if listed is None:
         if age > _GIVE_UP:
             return store.SmsResult(id_, DeliveryState.UNKNOWN, reason="the provider never answered and cannot be asked")
         return store.SmsResult(id_, DeliveryState.SENDING, reason=row.reason, wake_after=_LOOK_AGAIN)
     for message in listed:
-        # A trial account puts a sentence in front of the text.
         if (
             message.sid not in taken
-            and message.body.endswith(row.text)
-            and message.is_from(row.sender)
+            and services.messaging(row.channel).is_message(message, row.text, row.sender)
             and message.date_created >= row.claimed_at - _CLOCK_SKEW
         ):
             taken.add(message.sid)
@@ -96,11 +104,11 @@ def _settle(
     return store.SmsResult(id_, DeliveryState.UNKNOWN, reason=reason)
 
 
-def _decision(result: store.SmsResult) -> store.Decision | None:
+def _decision(result: store.SmsResult, step: int) -> store.Decision | None:
     match result.state:
         case DeliveryState.SENT:
-            return store.Decision(result.notification_id, Verdict.ADOPTED, {"provider_id": result.provider_id})
+            return store.Decision(result.notification_id, Verdict.ADOPTED, {"provider_id": result.provider_id}, step)
         case DeliveryState.RESERVED:
-            return store.Decision(result.notification_id, Verdict.SENT_AGAIN, {"reason": result.reason})
+            return store.Decision(result.notification_id, Verdict.SENT_AGAIN, {"reason": result.reason}, step)
         case _:
             return None

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, Engine, text
 
-from knocktwice_shared.messages import Batch, Category, Push
+from knocktwice_shared.messages import AT_ONCE, Batch, Category, Push, Step
 from knocktwice_worker import content, template_table
 from knocktwice_worker.templates import Definition, InvalidDefinition
 
@@ -72,7 +72,7 @@ def _resolve(
 ) -> Resolution:
     if batch.template is None:
         return Resolution(batch, content.stored(batch.push, batch.sms_text))
-    match found.get(batch.template or ""):
+    match found.get(batch.template):
         case None:
             return _unusable(batch, f"template: there is none called {batch.template}")
         case InvalidDefinition() as error:
@@ -94,16 +94,30 @@ def _resolved(batch: Batch, definition: Definition, version: int, known: Mapping
         else:
             there = f"template {batch.template} has {', '.join(definition.contents)} and no default_locale"
             problems[str(recipient.id)] = f"locale: {f'nothing for {wanted}' if wanted else 'is not known'}; {there}"
-    contents = {locale: content.stored(*definition.content(locale)) for locale in sorted(set(locales.values()))}
+    contents = {
+        locale: content.stored(*_said(definition, locale, sms_only=batch.sms_only))
+        for locale in sorted(set(locales.values()))
+    }
     decided = replace(
         batch,
-        plan=definition.plan if batch.plan is None or definition.fallback == "never" else batch.plan,
+        plan=_plan(batch, definition),
         category=batch.category or definition.category,
     )
     chosen = {"template": batch.template, "version": version, "locales": contents}
     if definition.sender is not None:
         chosen["sender"] = definition.sender
     return Resolution(decided, chosen, locales, problems)
+
+
+def _said(definition: Definition, locale: str, *, sms_only: bool) -> tuple[Push | None, str | None]:
+    push, sms_text = definition.content(locale)
+    return (None, push.body if sms_text is None else sms_text) if sms_only else (push, sms_text)
+
+
+def _plan(batch: Batch, definition: Definition) -> tuple[Step, ...]:
+    if batch.sms_only:
+        return (AT_ONCE,)
+    return tuple(definition.plan) if batch.plan is None or definition.fallback == "never" else tuple(batch.plan)
 
 
 def _unusable(batch: Batch, problem: str) -> Resolution:

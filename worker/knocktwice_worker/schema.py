@@ -30,7 +30,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
-from knocktwice_worker.lifecycle import OPEN, DeliveryState, NotificationState
+from knocktwice_worker.lifecycle import OPEN, DeliveryState, NotificationState, ProviderState
 
 #: The database's clock, as a function of our own so that tests can move it. Every time the system compares with is from
 #: here, never from a worker's clock.
@@ -176,6 +176,8 @@ batches = Table(
     metadata,
     Column("id", Uuid, primary_key=True),
     Column("content", JSONB, nullable=False),
+    # The steps, where they are more than one SMS that says what the content says.
+    Column("plan", JSONB),
     Column("category", Text, nullable=False),
     Column("ttl", Interval, nullable=False),
     Column("reference", JSONB, nullable=False),
@@ -228,22 +230,31 @@ deliveries = Table(
     # The trigger and the countdown; NULL for the push.
     Column("when", Text),
     _time("due_at"),
+    # The step whose outcome and receipts the trigger looks at, and how many steps may follow this one.
+    Column("after_step", SmallInteger, nullable=False, server_default=text("0")),
+    Column("steps_left", SmallInteger, nullable=False, server_default=text("0")),
     # When somebody must look at this row again: the countdown, a retry, or the end of a lease.
     _time("wake_at"),
     Column("tries", SmallInteger, nullable=False, server_default=text("0")),
-    # What was reserved and is sent: number and text as they were decided on.
+    # What was reserved and is sent: number, sender and text as they were decided on. The text of a WhatsApp message is its
+    # content template with the variables, as JSON.
     Column("number", Text),
+    Column("sender", Text),
     Column("text", Text),
     Column("fingerprint", LargeBinary),
-    # Parts of the text, and the number, name or service that sends it.
+    # What an SMS is paid by; a WhatsApp message has none.
     Column("parts", SmallInteger),
-    Column("sender", Text),
     # When it counted against the number's limits, and when a sender claimed it.
     _time("counted_at"),
     _time("claimed_at"),
     Column("provider_id", Text),
+    # What the provider reported since it took the message: the strongest report, its error code and its time.
+    Column("provider_status", Text),
+    Column("provider_error", Integer),
+    _time("provider_status_at"),
     _time("finished_at"),
     CheckConstraint(_one_of("state", DeliveryState), name="state"),
+    CheckConstraint(_one_of("provider_status", ProviderState), name="provider_status"),
     CheckConstraint(f"({_one_of('state', sorted(OPEN))}) = (wake_at IS NOT NULL)", name="wake_at"),
     CheckConstraint("(wake_at IS NULL) = (finished_at IS NOT NULL)", name="finished"),
     # serves: the dispatcher
@@ -277,7 +288,10 @@ events = Table(
     # No foreign key: a receipt may arrive before its notification's rows are committed.
     Column("notification_id", Uuid, primary_key=True),
     Column("kind", Text, primary_key=True),
+    # The device; for what a provider reports of a later step, the provider's id of the message.
     Column("registration", Text, primary_key=True),
+    # Which step was answered.
+    Column("step", SmallInteger, nullable=False, server_default=text("0")),
     Column("at", DateTime(timezone=True), nullable=False),
     _time("received_at", required=True),
     CheckConstraint("kind IN ('delivered', 'clicked', 'cancelled')", name="kind"),

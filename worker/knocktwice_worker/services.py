@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 from psycopg2.extensions import new_type, register_type
 
+from knocktwice_shared.messages import Channel
 from knocktwice_worker import config, embedded
 from knocktwice_worker.channels.fcm import FcmChannel
 from knocktwice_worker.channels.twilio import TwilioSmsChannel
+from knocktwice_worker.channels.whatsapp import TwilioWhatsappChannel
 from knocktwice_worker.erased import Erased
 from knocktwice_worker.limits import Limits, RedisLimits
 from knocktwice_worker.pacing import Pace
@@ -87,6 +89,19 @@ class Services:
         return TwilioSmsChannel.from_settings(self.settings, secret=secret(self.settings))
 
     @cached_property
+    def whatsapp(self) -> TwilioWhatsappChannel:
+        """WhatsApp through Twilio."""
+        return TwilioWhatsappChannel.from_settings(self.settings, secret=secret(self.settings))
+
+    def messaging(self, channel: str) -> TwilioSmsChannel:
+        """Return the channel of a later step."""
+        return self.whatsapp if channel == Channel.WHATSAPP else self.sms
+
+    def pace(self, channel: str, sender: str | None) -> Pace:
+        """Return the pace of a later step's channel and sender; ``None`` is the default one."""
+        return self.whatsapp_pace if channel == Channel.WHATSAPP else self.sms_pace(sender)
+
+    @cached_property
     def push_pace(self) -> Pace:
         """How fast the Firebase project may be spoken to."""
         return Pace(self.redis, name=f"fcm:{self.settings.fcm_project or ''}", per_s=self.settings.push_per_s)
@@ -101,6 +116,12 @@ class Services:
     @cached_property
     def _sms_paces(self) -> dict[str, Pace]:
         return {}
+
+    @cached_property
+    def whatsapp_pace(self) -> Pace:
+        """How fast the WhatsApp sender may be spoken to."""
+        name = f"whatsapp:{self.settings.whatsapp_from or ''}"
+        return Pace(self.redis, name=name, per_s=self.settings.whatsapp_per_s)
 
     def close(self) -> None:
         """Close what was opened."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from knocktwice_shared.messages import Category
+from knocktwice_shared.messages import Category, Channel
 from knocktwice_worker import fallback, parts, store
 from knocktwice_worker.channels import Outcome, Rejected, Retry, Sent, SmsMessage, Unknown, deliver, patience
 from knocktwice_worker.combine import at_most
@@ -39,25 +39,42 @@ _WAIT = timedelta(seconds=30)
 
 
 @at_most(4)
-def send(services: Services, ids: Sequence[str]) -> None:
-    """Send the reserved SMS among ``ids``, each after a last look at receipts, opt-outs and limits."""
+def send(services: Services, ids: Sequence[str]) -> list[str]:
+    """Send the reserved messages among ``ids``, each after a last look at receipts, opt-outs and limits.
+
+    Returns:
+        The notification ids of those that the provider took.
+    """
     claimed, claimed_at = _claim(services, ids)
     if claimed_at is None:
-        return
+        return []
     with services.senders.begin() as conn:
         held = store.hold(conn, claimed, claimed_at)
-        messages = [
-            SmsMessage(intent=f"{row.notification_id}.1", to=row.number, text=row.text, sender=row.sender)
-            for row in held
-        ]
-        outcomes = deliver(services.transport, services.sms, messages)
+        outcomes = _deliver(services, held)
         give_up = timedelta(seconds=services.settings.sms_retry_s)
         results = [_result(row, outcome, give_up) for row, outcome in zip(held, outcomes, strict=True)]
         store.record_sms(conn, results)
-    for sender in {row.sender for row in held}:
-        if asked := patience([o for row, o in zip(held, outcomes, strict=True) if row.sender == sender]):
-            services.sms_pace(sender).slow_down(asked.after)
-    log.info("sms handed over", claimed=len(claimed), sent=sum(r.state is DeliveryState.SENT for r in results))
+    for channel, sender in {(row.channel, row.sender) for row in held}:
+        own = [o for row, o in zip(held, outcomes, strict=True) if (row.channel, row.sender) == (channel, sender)]
+        if asked := patience(own):
+            services.pace(channel, sender).slow_down(asked.after)
+    sent = [r.notification_id for r in results if r.state is DeliveryState.SENT]
+    log.info("sms handed over", claimed=len(claimed), sent=len(sent))
+    return sent
+
+
+def _deliver(services: Services, held: Sequence[Row[Any]]) -> list[Outcome]:
+    """Send through each message's own channel; outcomes in the same order."""
+    outcomes: dict[str, Outcome] = {}
+    for channel in sorted({row.channel for row in held}):
+        rows = [row for row in held if row.channel == channel]
+        messages = [
+            SmsMessage(f"{row.notification_id}.{row.step}", to=row.number, text=row.text, sender=row.sender)
+            for row in rows
+        ]
+        answers = deliver(services.transport, services.messaging(channel), messages)
+        outcomes |= {str(row.notification_id): answer for row, answer in zip(rows, answers, strict=True)}
+    return [outcomes[str(row.notification_id)] for row in held]
 
 
 def _claim(services: Services, ids: Sequence[str]) -> tuple[list[str], datetime | None]:
@@ -78,20 +95,23 @@ def _claim(services: Services, ids: Sequence[str]) -> tuple[list[str], datetime 
 
 def _pace(services: Services, conn: Connection, rows: Sequence[Row[Any]]) -> Sequence[Row[Any]]:
     """Return those that their senders' paces have room for now; the others stay reserved and ring again."""
-    by_sender: dict[str | None, list[Row[Any]]] = defaultdict(list)
+    by_sender: dict[tuple[str, str | None], list[Row[Any]]] = defaultdict(list)
     for row in rows:
-        by_sender[row.sender].append(row)
+        by_sender[row.channel, row.sender].append(row)
     granted: list[Row[Any]] = []
-    for sender, waiting in by_sender.items():
-        turn = services.sms_pace(sender).take([_parts(row) for row in waiting])
+    for (channel, sender), waiting in by_sender.items():
+        # A WhatsApp message has no parts, and counts as one.
+        turn = services.pace(channel, sender).take([_parts(row) or 1 for row in waiting])
         store.postpone(conn, [str(row.notification_id) for row in waiting[turn.granted :]], turn.wait)
         granted += waiting[: turn.granted]
     return granted
 
 
 def _parts(row: Row[Any]) -> int:
-    # One that an earlier release reserved has none.
-    return row.parts or parts.count(row.text)
+    if row.parts is None:
+        # One that an earlier release reserved.
+        return parts.count(row.text) if row.channel == Channel.SMS else 0
+    return int(row.parts)
 
 
 def _recount(services: Services, conn: Connection, rows: Sequence[Row[Any]]) -> list[str]:
@@ -102,7 +122,15 @@ def _recount(services: Services, conn: Connection, rows: Sequence[Row[Any]]) -> 
     if not rows:
         return []
     asks = [
-        Ask(str(row.notification_id), row.number, bytes(row.fingerprint), _parts(row), Category(row.category))
+        Ask(
+            str(row.notification_id),
+            row.number,
+            bytes(row.fingerprint),
+            _parts(row),
+            Category(row.category),
+            row.channel,
+            row.step,
+        )
         for row in rows
     ]
     answers = fallback.count(services, conn, asks, [Category(row.category) for row in rows], rows[0].now)

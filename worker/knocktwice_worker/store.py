@@ -7,7 +7,7 @@ a receipt and a fallback that come at the same moment would both believe that th
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,14 +15,17 @@ from sqlalchemy import Connection, Row, text
 
 from knocktwice_shared.messages import Batch, Receipt, ReceiptEvent, Recipient, Step
 from knocktwice_worker.content import stored
-from knocktwice_worker.lifecycle import OUTCOMES, DeliveryState, NotificationState, Verdict
+from knocktwice_worker.lifecycle import NOT_NEEDED, OUTCOMES, DeliveryState, NotificationState, Verdict
+from knocktwice_worker.plans import stored_plan
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-#: A receipt or cancellation ``e`` that makes delivery ``d`` needless.
+#: A receipt or cancellation ``e`` that makes delivery ``d`` needless. A click does, whatever was clicked; what was delivered
+#: counts if it came from the step that ``d`` follows.
 _ANSWERS = """
-  (e.kind = 'cancelled' OR d."when" = 'not_delivered' OR (d."when" = 'not_clicked' AND e.kind = 'clicked'))
+  (e.kind = 'cancelled' OR (e.kind = 'clicked' AND (d."when" IN ('not_delivered', 'not_clicked')))
+   OR (d."when" = 'not_delivered' AND e.step >= d.after_step))
 """
 
 
@@ -58,17 +61,22 @@ class PushResult:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """A line for the ledger."""
+    """A line for the ledger.
+
+    Attributes:
+        answered: somebody has clicked, so no later step is needed either.
+    """
 
     notification_id: str
     verdict: Verdict
     inputs: Mapping[str, Any]
     step: int = 1
+    answered: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
-    """An SMS that passed its limits: number, text and sender as they will be sent, and the text's parts."""
+    """A message that passed its limits: number, text and sender as they will be sent, and the parts of an SMS."""
 
     notification_id: str
     number: str
@@ -98,8 +106,8 @@ class SmsResult:
 
 # Sorted, so that two transactions with the same batches wait for each other instead of deadlocking.
 _INSERT_BATCHES = text("""
-INSERT INTO batches (id, content, category, ttl, reference)
-SELECT * FROM unnest(CAST(:ids AS uuid[]), CAST(:contents AS jsonb[]), CAST(:categories AS text[]),
+INSERT INTO batches (id, content, plan, category, ttl, reference)
+SELECT * FROM unnest(CAST(:ids AS uuid[]), CAST(:contents AS jsonb[]), CAST(:plans AS jsonb[]), CAST(:categories AS text[]),
                      CAST(:ttls AS interval[]), CAST(:references AS jsonb[]))
 ORDER BY 1 ON CONFLICT DO NOTHING
 """)
@@ -153,11 +161,12 @@ CROSS JOIN LATERAL (SELECT CASE WHEN r.send_at IS NOT NULL THEN 'scheduled' WHEN
 RETURNING notification_id, state, reason
 """)
 
-_INSERT_SMS = text("""
-INSERT INTO deliveries (notification_id, step, channel, state, "when", due_at, wake_at)
-SELECT r.id, 1, 'sms', 'scheduled', r.trigger, due.at, due.at
-FROM unnest(CAST(:ids AS uuid[]), CAST(:triggers AS text[]), CAST(:after AS interval[]), CAST(:send_ats AS timestamptz[]))
-  AS r(id, trigger, after, send_at)
+_INSERT_FIRST_STEP = text("""
+INSERT INTO deliveries (notification_id, step, channel, state, "when", due_at, wake_at, steps_left)
+SELECT r.id, 1, r.channel, 'scheduled', r.trigger, due.at, due.at, r.steps_left
+FROM unnest(CAST(:ids AS uuid[]), CAST(:channels AS text[]), CAST(:triggers AS text[]), CAST(:after AS interval[]),
+            CAST(:steps_left AS smallint[]), CAST(:send_ats AS timestamptz[]))
+  AS r(id, channel, trigger, after, steps_left, send_at)
 CROSS JOIN LATERAL (SELECT coalesce(r.send_at, knocktwice_now()) + r.after) AS due(at)
 """)
 
@@ -187,7 +196,7 @@ class _Opened(NamedTuple):
     recipient: Recipient
     plan: Sequence[Step]
     send_at: datetime | None
-    sms_only: bool
+    pushed: bool
 
 
 def accept(conn: Connection, intakes: Sequence[Intake], *, lease: timedelta) -> list[PushWork]:
@@ -205,6 +214,7 @@ def accept(conn: Connection, intakes: Sequence[Intake], *, lease: timedelta) -> 
         {
             "ids": [str(i.batch.id) for i in intakes],
             "contents": [json.dumps(i.content or _content(i.batch)) for i in intakes],
+            "plans": [stored_plan(i.batch.plan or ()) for i in intakes],
             "categories": [i.batch.category for i in intakes],
             "ttls": [i.ttl for i in intakes],
             "references": [json.dumps(i.batch.reference) for i in intakes],
@@ -234,11 +244,15 @@ def accept(conn: Connection, intakes: Sequence[Intake], *, lease: timedelta) -> 
         return []
     # The first of two with one id is the one that was inserted.
     opened = {
-        id_: _Opened(r, i.batch.plan or (), i.later.get(id_), i.batch.sms_only)
+        id_: _Opened(r, i.batch.plan or (), i.later.get(id_), _pushes(i.batch))
         for id_, (i, r) in zip(reversed(ids), reversed(people), strict=True)
         if id_ in fresh
     }
     return _open_steps(conn, opened, lease)
+
+
+def _pushes(batch: Batch) -> bool:
+    return batch.push is not None or (batch.template is not None and not batch.sms_only)
 
 
 def _content(batch: Batch) -> Mapping[str, Any] | None:
@@ -246,17 +260,21 @@ def _content(batch: Batch) -> Mapping[str, Any] | None:
 
 
 def _open_steps(conn: Connection, opened: Mapping[str, _Opened], lease: timedelta) -> list[PushWork]:
-    only = {i: o for i, o in opened.items() if o.sms_only}
-    work, stuck = _open_pushes(conn, {i: o for i, o in opened.items() if i not in only}, lease)
-    falling_back = [i for i in sorted(opened) if opened[i].plan or i in only]
+    work, stuck = _open_pushes(conn, {i: o for i, o in opened.items() if o.pushed}, lease)
+    falling_back = [i for i in sorted(opened) if opened[i].plan]
     if falling_back:
-        at_once = {*only, *(i for i, row in stuck.items() if row.state == DeliveryState.FAILED)}
+        steps = [opened[i].plan[0] for i in falling_back]
+        at_once = {i for i, row in stuck.items() if row.state == DeliveryState.FAILED}
         conn.execute(
-            _INSERT_SMS,
+            _INSERT_FIRST_STEP,
             {
                 "ids": falling_back,
-                "triggers": [None if i in only else str(opened[i].plan[0].when) for i in falling_back],
-                "after": [timedelta() if i in at_once else opened[i].plan[0].after for i in falling_back],
+                "channels": [str(step.channel) for step in steps],
+                "triggers": [step.when and str(step.when) for step in steps],
+                "after": [
+                    timedelta() if i in at_once else step.after for i, step in zip(falling_back, steps, strict=True)
+                ],
+                "steps_left": [len(opened[i].plan) - 1 for i in falling_back],
                 "send_ats": [opened[i].send_at for i in falling_back],
             },
         )
@@ -324,7 +342,8 @@ FROM (
   SELECT p.notification_id, p.claimed_at IS NULL AS first FROM deliveries p
   JOIN notifications n ON n.id = p.notification_id AND n.state = 'active'
   WHERE p.notification_id = ANY(CAST(:ids AS uuid[])) AND p.step = 0 AND p.state = 'scheduled'
-    AND coalesce(p.due_at <= knocktwice_now(), true)
+    AND coalesce(p.due_at <= knocktwice_now(), true) AND NOT EXISTS (
+      SELECT FROM deliveries s WHERE s.notification_id = p.notification_id AND s.step > 0 AND s.state IN ('sent', 'unknown'))
   ORDER BY p.notification_id FOR UPDATE OF p
 ) due
 WHERE d.notification_id = due.notification_id AND d.step = 0
@@ -363,7 +382,8 @@ _DROP_ENDED_PUSH = text("""
 UPDATE deliveries d SET state = 'skipped', reason = 'superseded', wake_at = NULL, finished_at = knocktwice_now()
 FROM notifications n
 WHERE d.notification_id = ANY(CAST(:ids AS uuid[])) AND d.step = 0 AND d.state = 'scheduled'
-  AND n.id = d.notification_id AND n.state <> 'active'
+  AND n.id = d.notification_id AND (n.state <> 'active' OR EXISTS (
+    SELECT FROM deliveries s WHERE s.notification_id = d.notification_id AND s.step > 0 AND s.state IN ('sent', 'unknown')))
 """)
 
 # Somebody else may hold the phone by now. What an application gave inline is its own to know.
@@ -527,25 +547,26 @@ def ring(conn: Connection, *, limit: int, lease: timedelta, sms: bool = True) ->
 _DUE = text("""
 WITH d AS (
   SELECT * FROM deliveries
-  WHERE notification_id = ANY(CAST(:ids AS uuid[])) AND step = 1 AND state = 'scheduled' AND due_at <= knocktwice_now()
+  WHERE notification_id = ANY(CAST(:ids AS uuid[])) AND step > 0 AND state = 'scheduled' AND due_at <= knocktwice_now()
   ORDER BY notification_id FOR UPDATE
 )
-SELECT d.notification_id, d."when", d.due_at, p.state AS push, n.params, n.locale, n.batch_id, n.user_id,
+SELECT d.notification_id, d.step, d.channel, d."when", d.due_at, d.after_step, p.state AS before,
+       p.channel AS before_channel, p.provider_status, n.params, n.locale, n.batch_id, n.user_id,
        coalesce(n.phone, ph.number) AS number, o.number IS NOT NULL AS opted_out,
        n.phone IS NOT NULL OR ph.consented_at IS NOT NULL AS consented, e.delivered, e.clicked, e.cancelled, knocktwice_now() AS now
 FROM d
 JOIN notifications n ON n.id = d.notification_id AND n.state = 'active'
-LEFT JOIN deliveries p ON p.notification_id = d.notification_id AND p.step = 0
+LEFT JOIN deliveries p ON p.notification_id = d.notification_id AND p.step = d.after_step
 LEFT JOIN phones ph ON ph.user_id = n.user_id
 LEFT JOIN opt_outs o ON o.number = coalesce(n.phone, ph.number)
 LEFT JOIN LATERAL (
-  SELECT min(received_at) FILTER (WHERE kind = 'delivered') AS delivered,
+  SELECT min(received_at) FILTER (WHERE kind = 'delivered' AND step >= d.after_step) AS delivered,
          min(received_at) FILTER (WHERE kind = 'clicked') AS clicked,
          min(received_at) FILTER (WHERE kind = 'cancelled') AS cancelled
   FROM events WHERE notification_id = d.notification_id
 ) e ON true
 -- A push that is late itself starts the countdown anew when it goes out.
-WHERE p.state IS NULL OR p.claimed_at IS NOT NULL
+WHERE p.state IS NULL OR p.step > 0 OR p.claimed_at IS NOT NULL
 ORDER BY d.due_at, d.notification_id
 """)
 
@@ -554,7 +575,7 @@ UPDATE deliveries d SET state = 'reserved', number = r.number, text = r.text, fi
   parts = r.parts, sender = r.sender, counted_at = knocktwice_now(), wake_at = knocktwice_now() + :lease
 FROM unnest(CAST(:ids AS uuid[]), CAST(:numbers AS text[]), CAST(:texts AS text[]), CAST(:fingerprints AS bytea[]),
             CAST(:parts AS smallint[]), CAST(:senders AS text[])) AS r(id, number, text, fingerprint, parts, sender)
-WHERE d.notification_id = r.id AND d.step = 1 AND {_is("d.state", "scheduled")}
+WHERE d.notification_id = r.id AND d.step > 0 AND {_is("d.state", "scheduled")}
   AND NOT EXISTS (SELECT FROM events e WHERE e.notification_id = d.notification_id AND {_ANSWERS})
 RETURNING d.notification_id
 """)
@@ -562,13 +583,13 @@ RETURNING d.notification_id
 _SKIP = text(f"""
 UPDATE deliveries d SET state = r.state, reason = r.verdict, wake_at = NULL, finished_at = knocktwice_now()
 FROM unnest(CAST(:ids AS uuid[]), CAST(:states AS text[]), CAST(:verdicts AS text[])) AS r(id, state, verdict)
-WHERE d.notification_id = r.id AND d.step = 1 AND {_is("d.state", "scheduled", "reserved")}
-RETURNING d.notification_id, d.reason
+WHERE d.notification_id = r.id AND d.step > 0 AND {_is("d.state", "scheduled", "reserved")}
+RETURNING d.notification_id, d.step, d.after_step, d.steps_left
 """)
 
 _POSTPONE = text("""
 UPDATE deliveries SET wake_at = knocktwice_now() + :delay
-WHERE notification_id = ANY(CAST(:ids AS uuid[])) AND step = 1 AND state = ANY(:states)
+WHERE notification_id = ANY(CAST(:ids AS uuid[])) AND step > 0 AND state = ANY(:states)
 """)
 
 
@@ -578,9 +599,9 @@ def due(conn: Connection, ids: Sequence[str]) -> Sequence[Row[Any]]:
 
 
 def contents(conn: Connection, ids: Iterable[Any]) -> dict[str, Row[Any]]:
-    """Return batch id → row of ``content, category, ttl``."""
+    """Return batch id → row of ``content, plan, category, ttl``."""
     wanted = sorted({str(i) for i in ids})
-    query = text("SELECT id, content, category, ttl FROM batches WHERE id = ANY(CAST(:ids AS uuid[]))")
+    query = text("SELECT id, content, plan, category, ttl FROM batches WHERE id = ANY(CAST(:ids AS uuid[]))")
     return {str(row.id): row for row in conn.execute(query, {"ids": wanted})}
 
 
@@ -610,7 +631,7 @@ def reserve(conn: Connection, reservations: Sequence[Reservation], lease: timede
 
 
 def skip(conn: Connection, decisions: Sequence[Decision]) -> None:
-    """End SMS steps that will not be taken, and their notifications, with the verdicts as reasons."""
+    """End steps that will not be taken, with the verdicts as reasons, and go on to the next ones or end the notifications."""
     if not decisions:
         return
     by_id = {d.notification_id: d for d in decisions}
@@ -625,18 +646,34 @@ def skip(conn: Connection, decisions: Sequence[Decision]) -> None:
             "verdicts": [d.verdict for d in by_id.values()],
         },
     ).all()
-    won = [by_id[str(row.notification_id)] for row in rows]
-    write_ledger(conn, won)
+    won = [(replace(by_id[str(row.notification_id)], step=row.step), row) for row in rows]
+    write_ledger(conn, [d for d, _ in won])
+    going_on = [(d, row) for d, row in won if row.steps_left and d.verdict is not Verdict.CANCELLED and not d.answered]
+    over = {d.notification_id for d, _ in won} - {d.notification_id for d, _ in going_on}
     _finish(
         conn,
-        [(d.notification_id, OUTCOMES.get(d.verdict, NotificationState.SUPPRESSED), str(d.verdict)) for d in won],
+        [
+            (d.notification_id, OUTCOMES.get(d.verdict, NotificationState.SUPPRESSED), str(d.verdict))
+            for d, _ in won
+            if d.notification_id in over
+        ],
+    )
+    _go_on(
+        conn,
+        [
+            _Onward(d.notification_id, d.step, row.after_step, at_once=False)
+            if d.verdict in NOT_NEEDED
+            else _Onward(d.notification_id, d.step, d.step, at_once=True)
+            for d, row in going_on
+        ],
     )
 
 
 _HOLD_UNTIL = text("""
 UPDATE deliveries d SET wake_at = r.at
 FROM unnest(CAST(:ids AS uuid[]), CAST(:times AS timestamptz[])) AS r(id, at)
-WHERE d.notification_id = r.id AND d.step = 1 AND d.state IN ('scheduled', 'reserved')
+WHERE d.notification_id = r.id AND d.step > 0 AND d.state IN ('scheduled', 'reserved')
+RETURNING d.notification_id, d.step
 """)
 
 
@@ -644,8 +681,9 @@ def hold_until(conn: Connection, until: Mapping[str, datetime]) -> None:
     """Look at these again when their recipients' quiet hours are over, and say so in the ledger."""
     if not until:
         return
-    conn.execute(_HOLD_UNTIL, {"ids": list(until), "times": list(until.values())})
-    write_ledger(conn, [Decision(i, Verdict.QUIET_HOURS, {"until": at}) for i, at in until.items()])
+    rows = conn.execute(_HOLD_UNTIL, {"ids": list(until), "times": list(until.values())}).all()
+    held = ((str(row.notification_id), row.step) for row in rows)
+    write_ledger(conn, [Decision(i, Verdict.QUIET_HOURS, {"until": until[i]}, step) for i, step in held])
 
 
 def time_zones(conn: Connection, users: Sequence[str]) -> dict[str, str]:
@@ -679,22 +717,23 @@ RETURNING notification_id, kind
 _ANSWERED = text(f"""
 SELECT d.notification_id, jsonb_object_agg(e.kind, e.received_at) AS events, bool_or(e.kind = 'cancelled') AS cancelled
 FROM deliveries d JOIN events e ON e.notification_id = d.notification_id AND {_ANSWERS}
-WHERE d.notification_id = ANY(CAST(:ids AS uuid[])) AND d.step = 1 AND d.state IN ('scheduled', 'reserved')
+WHERE d.notification_id = ANY(CAST(:ids AS uuid[])) AND d.step > 0 AND d.state IN ('scheduled', 'reserved')
 GROUP BY d.notification_id
 """)
 
 # Taking the locks first makes the UPDATE that follows see every receipt and every reservation committed until then. What a
 # sender has claimed is left alone: its lock is held for as long as the provider takes, and nothing can end it any more.
 _LOCK = text("""
-SELECT FROM deliveries WHERE notification_id = ANY(CAST(:ids AS uuid[])) AND step = 1 AND state IN ('scheduled', 'reserved')
+SELECT FROM deliveries WHERE notification_id = ANY(CAST(:ids AS uuid[])) AND step > 0 AND state IN ('scheduled', 'reserved')
 ORDER BY notification_id FOR UPDATE
 """)
 
 _WASTED = text(f"""
-SELECT DISTINCT d.notification_id FROM deliveries d
-JOIN events e ON e.notification_id = d.notification_id AND e.kind <> 'cancelled' AND {_ANSWERS}
-WHERE d.notification_id = ANY(CAST(:ids AS uuid[])) AND d.step = 1 AND d.state = 'sent'
+SELECT d.notification_id, max(d.step) AS step FROM deliveries d
+JOIN events e ON e.notification_id = d.notification_id AND e.kind <> 'cancelled' AND e.step < d.step AND {_ANSWERS}
+WHERE d.notification_id = ANY(CAST(:ids AS uuid[])) AND d.step > 0 AND d.state = 'sent'
   AND NOT EXISTS (SELECT FROM decisions l WHERE l.notification_id = d.notification_id AND l.verdict = 'wasted_sms')
+GROUP BY d.notification_id
 """)
 
 
@@ -708,13 +747,17 @@ def record_receipts(conn: Connection, receipts: Sequence[ReceiptEvent]) -> None:
     if not fresh:
         return
     settle_answered(conn, fresh)
-    wasted = conn.execute(_WASTED, {"ids": fresh}).all()
-    kinds = {str(r.notification): r.kind for r in receipts}
+    note_wasted(conn, fresh, {str(r.notification): r.kind for r in receipts})
+
+
+def note_wasted(conn: Connection, ids: Sequence[str], kinds: Mapping[str, Receipt]) -> None:
+    """Note the messages among ``ids`` that a receipt shows to have been needless; ``kinds`` says which receipt came."""
+    wasted = conn.execute(_WASTED, {"ids": list(ids)}).all()
     write_ledger(
         conn,
         [
-            Decision(i, Verdict.WASTED_SMS, {"receipt": kinds.get(i, Receipt.DELIVERED)})
-            for i in (str(row.notification_id) for row in wasted)
+            Decision(i, Verdict.WASTED_SMS, {"receipt": kinds.get(i, Receipt.DELIVERED)}, step)
+            for i, step in ((str(row.notification_id), row.step) for row in wasted)
         ],
     )
 
@@ -730,6 +773,7 @@ def settle_answered(conn: Connection, ids: Sequence[str]) -> None:
                 str(row.notification_id),
                 Verdict.CANCELLED if row.cancelled else Verdict.REACHED_IN_TIME,
                 {"events": row.events},
+                answered="clicked" in row.events,
             )
             for row in rows
         ],
@@ -785,32 +829,32 @@ def _insert_events(conn: Connection, events: Sequence[tuple[str, str, str, datet
 # -- the SMS -------------------------------------------------------------------------------------------------------
 
 _RESERVED = text("""
-SELECT d.notification_id, n.user_id, d.number, d.text, d.fingerprint, d.parts, d.sender, b.category, o.number IS NOT NULL AS opted_out, knocktwice_now() AS now
+SELECT d.notification_id, d.step, d.channel, n.user_id, d.number, d.text, d.fingerprint, d.parts, d.sender, b.category, o.number IS NOT NULL AS opted_out, knocktwice_now() AS now
 FROM deliveries d JOIN notifications n ON n.id = d.notification_id JOIN batches b ON b.id = n.batch_id
 LEFT JOIN opt_outs o ON o.number = d.number
-WHERE d.notification_id = ANY(CAST(:ids AS uuid[])) AND d.step = 1 AND d.state = 'reserved'
+WHERE d.notification_id = ANY(CAST(:ids AS uuid[])) AND d.step > 0 AND d.state = 'reserved'
 ORDER BY d.counted_at, d.notification_id
 """)
 
 _CLAIM_SMS = text(f"""
 UPDATE deliveries d SET state = 'sending', reason = NULL, tries = d.tries + 1,
   claimed_at = knocktwice_now(), counted_at = knocktwice_now(), wake_at = knocktwice_now() + :lease
-WHERE d.notification_id = ANY(CAST(:ids AS uuid[])) AND d.step = 1 AND d.state = 'reserved'
+WHERE d.notification_id = ANY(CAST(:ids AS uuid[])) AND d.step > 0 AND d.state = 'reserved'
   AND NOT EXISTS (SELECT FROM events e WHERE e.notification_id = d.notification_id AND {_ANSWERS})
   AND NOT EXISTS (SELECT FROM opt_outs o WHERE o.number = d.number)
 RETURNING d.notification_id, d.claimed_at
 """)
 
 _HOLD = text("""
-SELECT notification_id, number, text, sender, tries, knocktwice_now() - due_at AS age FROM deliveries
-WHERE notification_id = ANY(CAST(:ids AS uuid[])) AND step = 1 AND state = 'sending' AND claimed_at = :claimed_at
+SELECT notification_id, step, channel, number, text, sender, tries, knocktwice_now() - due_at AS age FROM deliveries
+WHERE notification_id = ANY(CAST(:ids AS uuid[])) AND step > 0 AND state = 'sending' AND claimed_at = :claimed_at
 ORDER BY notification_id FOR UPDATE
 """)
 
 _UNRESOLVED = text("""
-SELECT d.notification_id, d.number, d.text, d.sender, d.tries, d.reason, d.claimed_at, b.category, knocktwice_now() AS now
+SELECT d.notification_id, d.step, d.channel, d.number, d.text, d.sender, d.tries, d.reason, d.claimed_at, b.category, knocktwice_now() AS now
 FROM deliveries d JOIN notifications n ON n.id = d.notification_id JOIN batches b ON b.id = n.batch_id
-WHERE d.notification_id = ANY(CAST(:ids AS uuid[])) AND d.step = 1 AND d.state = 'sending'
+WHERE d.notification_id = ANY(CAST(:ids AS uuid[])) AND d.step > 0 AND d.state = 'sending'
   AND (d.reason IS NOT NULL OR d.claimed_at + :lease <= knocktwice_now())
 ORDER BY d.claimed_at, d.notification_id FOR UPDATE OF d SKIP LOCKED
 """)
@@ -821,8 +865,8 @@ UPDATE deliveries d SET state = r.state, reason = r.reason, provider_id = r.prov
   finished_at = CASE WHEN r.state NOT IN ('reserved', 'sending') THEN knocktwice_now() END
 FROM unnest(CAST(:ids AS uuid[]), CAST(:states AS text[]), CAST(:reasons AS text[]), CAST(:provider_ids AS text[]),
             CAST(:wake_after AS interval[])) AS r(id, state, reason, provider_id, wake_after)
-WHERE d.notification_id = r.id AND d.step = 1 AND {_is("d.state", "sending")}
-RETURNING d.notification_id, d.state, d.reason, d.number
+WHERE d.notification_id = r.id AND d.step > 0 AND {_is("d.state", "sending")}
+RETURNING d.notification_id, d.step, d.channel, d.steps_left, d.state, d.reason, d.number
 """)
 
 #: What a finished SMS makes of its notification.
@@ -859,7 +903,7 @@ def unresolved(conn: Connection, ids: Sequence[str], lease: timedelta) -> Sequen
 
 
 def record_sms(conn: Connection, results: Sequence[SmsResult]) -> None:
-    """Write the provider's answers to claimed SMS and end the notifications they settle."""
+    """Write the provider's answers to claimed SMS, and go on to the next steps or end the notifications they settle."""
     if not results:
         return
     rows = conn.execute(
@@ -876,12 +920,21 @@ def record_sms(conn: Connection, results: Sequence[SmsResult]) -> None:
     if opted_out:
         add = text("INSERT INTO opt_outs (number, source) SELECT unnest(:numbers), 'provider' ON CONFLICT DO NOTHING")
         conn.execute(add, {"numbers": opted_out})
+    settled = [row for row in rows if row.state in _SMS_OUTCOMES]
     _finish(
         conn,
         [
-            (str(row.notification_id), _sms_outcome(row), row.reason or "sms accepted by the provider")
-            for row in rows
-            if row.state in _SMS_OUTCOMES
+            (str(row.notification_id), _sms_outcome(row), row.reason or f"{row.channel} accepted by the provider")
+            for row in settled
+            if not row.steps_left
+        ],
+    )
+    _go_on(
+        conn,
+        [
+            _Onward(str(row.notification_id), row.step, row.step, at_once=row.state == DeliveryState.FAILED)
+            for row in settled
+            if row.steps_left
         ],
     )
 
@@ -890,6 +943,47 @@ def _sms_outcome(row: Row[Any]) -> NotificationState:
     if row.reason == Verdict.OPTED_OUT:
         return NotificationState.SUPPRESSED
     return _SMS_OUTCOMES[DeliveryState(row.state)]
+
+
+# -- the next step -------------------------------------------------------------------------------------------------
+
+_NEXT_STEP = text("""
+INSERT INTO deliveries (notification_id, step, channel, state, "when", due_at, wake_at, after_step, steps_left)
+SELECT r.id, r.step + 1, s.step ->> 'channel', 'scheduled', s.step ->> 'when', s.due_at, s.due_at, r.after_step,
+       jsonb_array_length(b.plan) - r.step - 1
+FROM unnest(CAST(:ids AS uuid[]), CAST(:steps AS smallint[]), CAST(:after_steps AS smallint[]), CAST(:at_once AS boolean[]))
+  AS r(id, step, after_step, at_once)
+JOIN notifications n ON n.id = r.id AND n.state = 'active' JOIN batches b ON b.id = n.batch_id
+CROSS JOIN LATERAL (SELECT b.plan -> CAST(r.step AS int) AS step, knocktwice_now() + CASE WHEN r.at_once THEN interval '0'
+  ELSE make_interval(secs => CAST(b.plan -> CAST(r.step AS int) ->> 'after_s' AS double precision)) END AS due_at) AS s
+ORDER BY r.id ON CONFLICT DO NOTHING
+""")
+
+
+class _Onward(NamedTuple):
+    """A step that ended and has another behind it, which looks at the outcome and the receipts of ``after_step``."""
+
+    notification_id: str
+    step: int
+    after_step: int
+    at_once: bool
+
+
+def _go_on(conn: Connection, moves: Sequence[_Onward]) -> None:
+    """Write the steps that follow, each with its countdown; those already answered end here."""
+    if not moves:
+        return
+    ids = [m.notification_id for m in moves]
+    conn.execute(
+        _NEXT_STEP,
+        {
+            "ids": ids,
+            "steps": [m.step for m in moves],
+            "after_steps": [m.after_step for m in moves],
+            "at_once": [m.at_once for m in moves],
+        },
+    )
+    settle_answered(conn, ids)
 
 
 # -- shared --------------------------------------------------------------------------------------------------------

@@ -12,14 +12,18 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from datetime import datetime
 
-#: What each verdict of the ledger means to a person.
+#: What the channels of later steps are called.
+_NAMES = {"sms": "SMS", "whatsapp": "WhatsApp message"}
+#: What each verdict of the ledger means to a person; "SMS" stands for whatever the step would have sent.
 VERDICTS = {
     "not_delivered": "No device had reported the push as delivered, so the SMS was due.",
     "not_clicked": "Nobody had clicked the push, so the SMS was due.",
     "notifications_disabled": "No device could show the push (notifications are off), so the SMS was due.",
-    "sms_only": "An SMS was all that was asked for.",
     "push_failed": "The push could not go out at all, so the SMS was due at once.",
-    "reached_in_time": "The push was answered in time: no SMS.",
+    "first_step": "Nothing comes before it, so it was due at once.",
+    "step_failed": "The step before it could not go out, so it was due at once.",
+    "undelivered": "What the step before it sent will not arrive, so it was due at once.",
+    "reached_in_time": "It was answered in time: no SMS.",
     "notifications_enabled": "The push went to a device that shows it, which is all this plan asks for: no SMS.",
     "cancelled": "The application cancelled it.",
     "duplicate_30s": "The same text had just gone to this number: no SMS.",
@@ -28,12 +32,14 @@ VERDICTS = {
     "opted_out": "This number asked not to be texted: no SMS.",
     "no_phone": "No phone number is known: no SMS.",
     "country_blocked": "SMS to this country are not allowed here (KNOCKTWICE_SMS_COUNTRIES): no SMS.",
+    "no_sender": "WhatsApp has no sender here (KNOCKTWICE_WHATSAPP_FROM): no WhatsApp message.",
     "no_consent": "It is marketing, and this person has not agreed to be texted: no SMS.",
     "invalid_content": "The text could not be filled in for this person: no SMS.",
     "quiet_hours": "It is night where this person lives: the SMS waits for the morning.",
     "wasted_sms": "A receipt came after the SMS: it was not needed.",
     "adopted": "Its outcome had been lost; the provider's list shows that it went out.",
     "sent_again": "Its outcome had been lost and the provider's list does not show it: it is sent again.",
+    "withdrawn": "The apps were told to take the push off the screen.",
 }
 
 
@@ -48,7 +54,7 @@ class Moment:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """Where one step stands."""
+    """Where one step stands; ``reported`` is what its provider said of it afterwards."""
 
     step: int
     channel: str
@@ -56,6 +62,7 @@ class Step:
     reason: str | None
     due_at: datetime | None
     provider_id: str | None
+    reported: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +110,7 @@ def tell(conn: Connection, id_or_key: str) -> Story | None:
         user=found.user_id,
         created_at=found.created_at,
         finished_at=found.finished_at,
-        steps=[Step(s.step, s.channel, s.state, s.reason, s.due_at, s.provider_id) for s in steps],
+        steps=[Step(s.step, s.channel, s.state, s.reason, s.due_at, s.provider_id, s.provider_status) for s in steps],
         moments=sorted(_moments(conn, found, steps), key=lambda m: m.at),
     )
 
@@ -140,9 +147,9 @@ def _moments(conn: Connection, found: Row[Any], steps: Sequence[Row[Any]]) -> It
             yield from _sms_moments(step)
     for event in _rows(conn, "events", found.id, "received_at"):
         if event.kind != "cancelled":
-            yield Moment(event.received_at, event.kind, f"A device reported the push as {event.kind}.")
+            yield Moment(event.received_at, event.kind, _received(event, steps))
     for decision in _rows(conn, "decisions", found.id, "id"):
-        sentence = VERDICTS.get(decision.verdict, decision.verdict)
+        sentence = VERDICTS.get(decision.verdict, decision.verdict).replace("SMS", _name(decision.step, steps))
         yield Moment(decision.at, decision.verdict, sentence)
     if found.finished_at:
         yield Moment(found.finished_at, found.state, f"Ended as {found.state}: {found.reason}.")
@@ -165,10 +172,29 @@ def _push_moments(step: Row[Any], attempts: Sequence[Row[Any]]) -> Iterator[Mome
 
 
 def _sms_moments(step: Row[Any]) -> Iterator[Moment]:
+    name = _NAMES[step.channel]
     if step.claimed_at:
         tries = "" if step.tries == 1 else f" (try {step.tries})"
-        yield Moment(step.claimed_at, "sms", f"SMS to {mask(step.number)} handed to the provider{tries}.")
+        yield Moment(step.claimed_at, step.channel, f"{name} to {mask(step.number)} handed to the provider{tries}.")
     if step.state == "sent":
-        yield Moment(step.finished_at, "sms", f"The provider took the SMS as {step.provider_id}.")
+        yield Moment(step.finished_at, step.channel, f"The provider took the {name} as {step.provider_id}.")
+    elif step.state == "failed":
+        yield Moment(step.finished_at, step.channel, f"The {name} failed: {step.reason}.")
     elif step.state == "scheduled":
-        yield Moment(step.due_at, "countdown", f"Here the {'fallback' if step.when else 'SMS'} is due.")
+        yield Moment(step.due_at, "countdown", f"Here the {'fallback' if step.step == 1 else name} is due.")
+    if step.provider_status:
+        error = f" (error {step.provider_error})" if step.provider_error else ""
+        yield Moment(
+            step.provider_status_at, "reported", f"The provider reported the {name} as {step.provider_status}{error}."
+        )
+
+
+def _received(event: Row[Any], steps: Sequence[Row[Any]]) -> str:
+    if event.step == 0:
+        return f"A device reported the push as {event.kind}."
+    return f"The {_name(event.step, steps)} was {'answered' if event.kind == 'clicked' else event.kind}."
+
+
+def _name(step: int, steps: Sequence[Row[Any]]) -> str:
+    """Return what a step sends, for a sentence."""
+    return next((_NAMES[s.channel] for s in steps if s.step == step and s.channel in _NAMES), "SMS")

@@ -30,6 +30,7 @@ from knocktwice_worker import (
     retention,
     sms,
     store,
+    withdraw,
 )
 from knocktwice_worker.celery import app, publish
 from knocktwice_worker.services import Services, services
@@ -119,14 +120,30 @@ def check_fallback(here: Services, ids: list[str]) -> None:
 
 @_task(Task.SEND_SMS)
 def send_sms(here: Services, ids: list[str]) -> None:
-    """Send reserved SMS."""
-    sms.send(here, ids)
+    """Send reserved messages of later steps, and chain ``withdraw``."""
+    _withdraw(here, sms.send(here, ids))
 
 
 @_task(Task.RECONCILE)
 def reconcile_sms(here: Services, ids: list[str]) -> None:
-    """Settle SMS whose outcome nobody recorded."""
-    reconcile.resolve(here, ids)
+    """Settle messages whose outcome nobody recorded."""
+    _withdraw(here, reconcile.resolve(here, ids))
+
+
+@_task(Task.WITHDRAW)
+def withdraw_push(here: Services, ids: list[str]) -> None:
+    """Take pushes off the screen whose later steps have been handed over."""
+    withdraw.withdraw(here, ids)
+
+
+def _withdraw(here: Services, ids: list[str]) -> None:
+    if not ids or not here.settings.withdraw:
+        return
+    try:
+        publish(Task.WITHDRAW, ids)
+    except Exception as error:
+        # All is recorded; without a broker the pushes just stay on the screen.
+        log.warning("pushes not withdrawn", error=type(error).__name__, count=len(ids))
 
 
 @_producer_task(Task.RECORD_EVENTS)

@@ -6,17 +6,14 @@ A definition is checked as a whole when it is stored, so that nothing but a reci
 from __future__ import annotations
 
 import re
-from datetime import timedelta  # noqa: TC003 - pydantic reads the annotations
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Discriminator,
     Field,
-    PlainSerializer,
     Tag,
     ValidationError,
     field_validator,
@@ -25,18 +22,18 @@ from pydantic import (
 
 from knocktwice_shared.errors import InvalidMessage
 from knocktwice_shared.messages import (
-    AFTER_LIMIT,
     SMS_CHARS_LIMIT,
+    STEPS_LIMIT,
     TEMPLATE_NAME_LIMIT,
-    TENCENT_CONDITIONS,
     Category,
     Push,
     Step,
     When,
     parse_content,
 )
-from knocktwice_worker import durations, locales
+from knocktwice_worker import locales
 from knocktwice_worker.bounded_liquid import BrokenTemplate, variables
+from knocktwice_worker.template_steps import Fallback
 
 if TYPE_CHECKING:
     from typing import Self
@@ -55,14 +52,6 @@ _SENDER = re.compile(r"\+[1-9][0-9]{6,14}|[0-9]{3,6}|MG[0-9a-fA-F]{32}|(?=[^A-Za
 
 class InvalidDefinition(InvalidMessage):
     """A template cannot be stored: mend the named field."""
-
-
-def _after(value: object) -> timedelta:
-    return durations.parse(value, AFTER_LIMIT)
-
-
-def _when(value: object) -> object:
-    return TENCENT_CONDITIONS[value] if type(value) is int and 0 <= value < len(TENCENT_CONDITIONS) else value
 
 
 def _locale(value: str) -> str:
@@ -118,11 +107,8 @@ class Content(_Part):
         return frozenset(names)
 
 
-class Fallback(_Part):
-    """The SMS that follows ``after`` the push, ``when`` its condition still holds."""
-
-    when: Annotated[When, BeforeValidator(_when)]
-    after: Annotated[timedelta, BeforeValidator(_after), PlainSerializer(durations.written)]
+def _kind_of_fallback(value: object) -> str:
+    return "fallback" if isinstance(value, dict | Fallback) else "steps" if isinstance(value, list) else "never"
 
 
 class Definition(_Part):
@@ -131,7 +117,7 @@ class Definition(_Part):
     Attributes:
         default_locale: whose contents people of another or an unknown language get; ``None`` refuses them.
         category: unless the sender names another.
-        fallback: unless the sender names another; ``never`` forbids all.
+        fallback: what follows the push, one SMS or a list of steps, unless the sender names another; ``never`` forbids all.
         signature: who sends the SMS, put before its text.
         sender: the number, name or Messaging Service that sends it, instead of the installation's own.
         contents: by canonical locale.
@@ -141,8 +127,10 @@ class Definition(_Part):
     category: Category = Category.TRANSACTIONAL
     fallback: (
         Annotated[
-            Annotated[Fallback, Tag("fallback")] | Annotated[Literal["never"], Tag("never")],
-            Discriminator(lambda value: "fallback" if isinstance(value, dict | Fallback) else "never"),
+            Annotated[Fallback, Tag("fallback")]
+            | Annotated[Annotated[list[Fallback], Field(min_length=1, max_length=STEPS_LIMIT)], Tag("steps")]
+            | Annotated[Literal["never"], Tag("never")],
+            Discriminator(_kind_of_fallback),
         ]
         | None
     ) = None
@@ -196,19 +184,39 @@ class Definition(_Part):
                     f"contents.{locale}.sms",
                     f"is {len(sms)} characters with its signature; {SMS_CHARS_LIMIT} at most",
                 )
+        for place, step in enumerate(self._steps):
+            self._check_step(f"fallback.{place}" if isinstance(self.fallback, list) else "fallback", step, place)
         return self
+
+    def _check_step(self, path: str, step: Fallback, place: int) -> None:
+        if place and step.when is When.NOTIFICATIONS_DISABLED:
+            problem = "is about the push, so only the step right after it can wait for it"
+            raise InvalidMessage(f"{path}.when", problem)
+        for field, locale in step.missing(self.contents):
+            raise InvalidMessage(f"{path}.{field}", f"has nothing for {locale}")
+        if step.too_long(self.signature):
+            raise InvalidMessage(f"{path}.text", f"is too long with its signature; {SMS_CHARS_LIMIT} at most")
+        try:
+            set(step.names(_to_liquid))
+        except InvalidMessage as error:
+            raise InvalidMessage(f"{path}.{error.field}", error.problem) from None
+
+    @property
+    def _steps(self) -> list[Fallback]:
+        if isinstance(self.fallback, Fallback):
+            return [self.fallback]
+        return self.fallback if isinstance(self.fallback, list) else []
 
     @property
     def parameters(self) -> list[str]:
         """The names that its texts take values for; ``1`` is that of ``{1}``."""
-        return sorted({name for content in self.contents.values() for name in content.variables()})
+        names = {name for content in self.contents.values() for name in content.variables()}
+        return sorted(names.union(*(step.names(_to_liquid) for step in self._steps)))
 
     @property
     def plan(self) -> tuple[Step, ...]:
         """The fallback as a batch carries it."""
-        if not isinstance(self.fallback, Fallback):
-            return ()
-        return (Step("sms", self.fallback.when, self.fallback.after),)
+        return tuple(step.step(_to_liquid, self.signature) for step in self._steps)
 
     def choose(self, wanted: str | None) -> str | None:
         """Return the locale whose contents somebody gets, or ``None`` if there is none for them."""
@@ -251,13 +259,13 @@ def check(name: object, value: object) -> Definition:
 def _told(name: str, error: Any) -> tuple[str, str]:
     """Return the path of a field and what is wrong with it."""
     place = [str(step) for step in error["loc"]]
-    if place[:2] in (["fallback", "fallback"], ["fallback", "never"]):
+    if place[:2] in (["fallback", "fallback"], ["fallback", "steps"], ["fallback", "never"]):
         del place[1]
     problem = {
         "missing": "is missing",
         "extra_forbidden": "is not a field of a template",
         "string_type": "must be text; put it in quotes",
-        "literal_error": "must be never, or have when and after",
+        "literal_error": "must be never, or have when and after, or be a list of steps",
     }.get(error["type"], error["msg"].removeprefix("Value error, "))
     cause = error.get("ctx", {}).get("error")
     if isinstance(cause, InvalidMessage):

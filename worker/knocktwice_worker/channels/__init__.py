@@ -193,13 +193,27 @@ class PushMessage:
 
 
 @dataclass(frozen=True, slots=True)
+class Withdrawal:
+    """A silent push to one device: take that notification off the screen.
+
+    Attributes:
+        notification_id, registration: as of the push that it withdraws.
+        ttl: how long the provider may hold it for a device that is away.
+    """
+
+    notification_id: str
+    registration: str
+    ttl: timedelta
+
+
+@dataclass(frozen=True, slots=True)
 class SmsMessage:
-    """One SMS.
+    """One SMS, or one WhatsApp message.
 
     Attributes:
         intent: opaque text that names the delivery in the status-callback URL.
         to: E.164.
-        text: rendered.
+        text: rendered; of a WhatsApp message, its content template with the variables (``plans.template_of``).
         sender: a number, a name or a service of the provider's; ``None`` takes the channel's own.
     """
 

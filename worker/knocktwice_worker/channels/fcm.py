@@ -26,6 +26,7 @@ from knocktwice_worker.channels import (
     Retry,
     Sent,
     Unknown,
+    Withdrawal,
     retry_after,
 )
 
@@ -39,6 +40,9 @@ if TYPE_CHECKING:
 
 #: The name under which an app finds the notification's id in the push, for its receipts.
 ID_FIELD = "knocktwice_id"
+
+#: Under which an app finds the id of a notification that it should take off the screen.
+WITHDRAW_FIELD = "knocktwice_withdraw"
 
 #: A Firebase installation id has 22 characters; a registration token has many more.
 _FID_LENGTH = 22
@@ -102,9 +106,10 @@ class FcmChannel:
         finally:
             self._refreshing.release()
 
-    def request(self, message: PushMessage) -> Request:
-        """Encode one push."""
-        return Request(url=self._endpoint, headers=self._headers(), body=self._body(message), repeatable=True)
+    def request(self, message: PushMessage | Withdrawal) -> Request:
+        """Encode one push, or the silent one that withdraws it."""
+        body = _withdrawal(message) if isinstance(message, Withdrawal) else self._body(message)
+        return Request(url=self._endpoint, headers=self._headers(), body=body, repeatable=True)
 
     def _headers(self) -> Mapping[str, str]:
         # The same object as long as it says the same: the HTTP engine then need not read it again.
@@ -249,8 +254,38 @@ def encode(message: PushMessage, *, now: float) -> dict[str, Any]:
     }
 
 
-def _address(message: PushMessage) -> str:
+def _address(message: PushMessage | Withdrawal) -> str:
     return "fid" if len(message.registration) == _FID_LENGTH else "token"
+
+
+def encode_withdrawal(message: Withdrawal, *, now: float) -> dict[str, Any]:
+    """Return FCM's ``Message`` for a silent push: data only, so that no platform shows anything.
+
+    Android wakes an app for data of high priority; APNs takes a background push with priority 5 and no other; a browser wakes
+    the service worker sooner for a high urgency.
+
+    Args:
+        now: Unix time, as for :func:`encode`.
+    """
+    seconds = int(message.ttl.total_seconds())
+    return {
+        _address(message): message.registration,
+        "data": {WITHDRAW_FIELD: message.notification_id},
+        "android": {"priority": "high", "ttl": f"{seconds}s"},
+        "apns": {
+            "headers": {
+                "apns-push-type": "background",
+                "apns-priority": "5",
+                "apns-expiration": str(int(now) + seconds),
+            },
+            "payload": {"aps": {"content-available": 1}},
+        },
+        "webpush": {"headers": {"TTL": str(seconds), "Urgency": "high"}},
+    }
+
+
+def _withdrawal(message: Withdrawal) -> bytes:
+    return json.dumps({"message": encode_withdrawal(message, now=time.time())}, separators=(",", ":")).encode()
 
 
 def _sent(body: bytes) -> Outcome:

@@ -35,6 +35,7 @@ from knocktwice_worker.channels import (
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from typing import Self
 
     from knocktwice_worker.config import Settings
 
@@ -92,6 +93,8 @@ class TwilioSmsChannel:
     """
 
     name = "sms"
+    #: The setting of the sender.
+    sender_setting = "KNOCKTWICE_TWILIO_FROM"
 
     def __init__(
         self,
@@ -108,7 +111,7 @@ class TwilioSmsChannel:
             for name, value in (
                 ("TWILIO_ACCOUNT_SID", account_sid),
                 ("TWILIO_AUTH_TOKEN", auth_token),
-                ("KNOCKTWICE_TWILIO_FROM", sender),
+                (self.sender_setting, sender),
             )
             if not value
         ]
@@ -117,20 +120,20 @@ class TwilioSmsChannel:
         basic = base64.b64encode(f"{account_sid}:{auth_token}".encode()).decode()
         self._headers = {"authorization": f"Basic {basic}", "accept": "application/json"}
         self._form_headers = {**self._headers, "content-type": "application/x-www-form-urlencoded"}
-        self._sender = str(sender)
-        self._from = {self._sender: _from(self._sender)}
+        self._default_sender = str(sender)
+        self._from = {self._default_sender: urlencode(self._sender(self._default_sender))}
         self._public_url = public_url
         self._secret = secret.encode()
 
     @classmethod
-    def from_settings(cls, settings: Settings, *, secret: str) -> TwilioSmsChannel:
+    def from_settings(cls, settings: Settings, *, secret: str) -> Self:
         """Build the channel that the settings describe."""
         token = settings.twilio_auth_token
         return cls(
             url=settings.twilio_url,
             account_sid=settings.twilio_account_sid,
             auth_token=token.get_secret_value() if token else None,
-            sender=settings.twilio_from,
+            sender=cls._sender_of(settings),
             public_url=settings.public_url,
             secret=secret,
         )
@@ -142,13 +145,12 @@ class TwilioSmsChannel:
 
     def request(self, message: SmsMessage) -> Request:
         """Encode one SMS."""
-        sender = message.sender or self._sender
-        # A template's own; there are few.
-        origin = self._from.get(sender) or self._from.setdefault(sender, _from(sender))
-        form = {"To": message.to, "Body": message.text}
+        sender = message.sender or self._default_sender
+        # There are few senders, and the headers are one object, which the HTTP engine reads once.
+        origin = self._from.get(sender) or self._from.setdefault(sender, urlencode(self._sender(sender)))
+        form = {"To": self._address(message.to), **self._content(message)}
         if self._public_url:
             form["StatusCallback"] = self._callback(message.intent)
-        # The sender is the same in each; the headers are one object, which the HTTP engine reads once.
         return Request(self._messages, self._form_headers, f"{origin}&{urlencode(form)}".encode())
 
     def outcome(self, answer: Response | NoResponse) -> Outcome:
@@ -184,7 +186,7 @@ class TwilioSmsChannel:
         """
         if self._missing:
             return {}
-        pages = {n: f"{self._messages}?{urlencode({'To': n, 'PageSize': _PAGE_SIZE})}" for n in since}
+        pages = {n: f"{self._messages}?{urlencode({'To': self._address(n), 'PageSize': _PAGE_SIZE})}" for n in since}
         found: dict[str, list[ListedMessage]] = {number: [] for number in since}
         for _ in range(_MOST_PAGES):
             answers = transport.send(
@@ -198,7 +200,8 @@ class TwilioSmsChannel:
                     found.pop(number, None)
                     continue
                 messages, more = page
-                found[number] += [m for m in messages if m.to == number and m.date_created >= since[number]]
+                to = self._address(number)
+                found[number] += [m for m in messages if m.to == to and m.date_created >= since[number]]
                 if more and messages and messages[-1].date_created >= since[number]:
                     rest[number] = urljoin(self._origin, more)
             pages = rest
@@ -206,14 +209,35 @@ class TwilioSmsChannel:
                 return found
         return {number: messages for number, messages in found.items() if number not in pages}
 
+    def is_message(self, listed: ListedMessage, text: str, sender: str | None) -> bool:
+        """Whether a message in Twilio's list may be the one that we sent with this text from this sender."""
+        return self._says(listed, text) and listed.is_from(sender and self._origin_of(sender))
+
+    def _says(self, listed: ListedMessage, text: str) -> bool:
+        # A trial account puts a sentence in front of the text.
+        return listed.body.endswith(text)
+
+    @classmethod
+    def _sender_of(cls, settings: Settings) -> str | None:
+        return settings.twilio_from
+
+    def _address(self, number: str) -> str:
+        """Return a number as Twilio calls it on this channel."""
+        return number
+
+    def _sender(self, sender: str) -> dict[str, str]:
+        return {"MessagingServiceSid" if _SERVICE.fullmatch(sender) else "From": self._origin_of(sender)}
+
+    def _origin_of(self, sender: str) -> str:
+        return sender if _SERVICE.fullmatch(sender) else self._address(sender)
+
+    def _content(self, message: SmsMessage) -> dict[str, str]:
+        return {"Body": message.text}
+
     def _callback(self, intent: str) -> str:
         digest = hmac.digest(self._secret, f"twilio-callback:{intent}".encode(), hashlib.sha256)[:16]
         signature = base64.urlsafe_b64encode(digest).decode().rstrip("=")
         return f"{str(self._public_url).rstrip('/')}/callbacks/twilio?{urlencode({'intent': intent, 'sig': signature})}"
-
-
-def _from(sender: str) -> str:
-    return urlencode({"MessagingServiceSid" if _SERVICE.fullmatch(sender) else "From": sender})
 
 
 def _json(body: bytes) -> dict[str, Any]:

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     from knocktwice_worker.sandbox.rules import Answer, Kind, Rule
 
-#: Statuses that no later one replaces.
-_FINAL = frozenset({"delivered", "undelivered", "failed"})
+#: Statuses that no later one replaces, except that a delivered WhatsApp message may yet be read.
+_FINAL = frozenset({"delivered", "read", "undelivered", "failed"})
 #: For conditions on more than the books.
 _LOOK_AGAIN_S = 0.02
 
@@ -34,6 +34,7 @@ class ReceivedPush:
         message: the whole message, as it came.
         tag: what it replaces on the phone's screen.
         delivered_at, clicked_at: when the phone reported.
+        withdrawn_at: when a silent push took it off the screen.
     """
 
     name: str
@@ -47,11 +48,18 @@ class ReceivedPush:
     at: datetime
     delivered_at: datetime | None = None
     clicked_at: datetime | None = None
+    withdrawn_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class SentText:
-    """An SMS that exists at Twilio. ``statuses`` are those it had, in the order of their callbacks."""
+    """An SMS or WhatsApp message that exists at Twilio.
+
+    Attributes:
+        to: ``whatsapp:`` before the number says which.
+        body: of a content template, its id and what fills it in.
+        statuses: those it had, in the order of their callbacks.
+    """
 
     sid: str
     to: str
@@ -200,6 +208,13 @@ class Books:
             del self._shown[push.registration, push.tag]
             return self._note(dataclasses.replace(push, clicked_at=datetime.now(UTC)))
 
+    def withdraw(self, registration: str, tag: str) -> None:
+        """Take a push off a phone's screen, as its app does when a silent push says so."""
+        with self._changed:
+            name = self._shown.pop((registration, tag), None)
+            if name is not None:
+                self._note(dataclasses.replace(self._pushes[name], withdrawn_at=datetime.now(UTC)))
+
     def _note(self, push: ReceivedPush) -> ReceivedPush:
         self._pushes[push.name] = push
         self._changed.notify_all()
@@ -240,7 +255,8 @@ class Books:
             text = self._texts.get(sid)
             if text is None:
                 return None
-            now, kept = datetime.now(UTC), text.status in _FINAL
+            now = datetime.now(UTC)
+            kept = text.status in _FINAL and (text.status, status) != ("delivered", "read")
             advanced = self._texts[sid] = dataclasses.replace(
                 text,
                 status=text.status if kept else status,

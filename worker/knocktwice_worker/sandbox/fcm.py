@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
-from knocktwice_worker.channels.fcm import ID_FIELD
+from knocktwice_worker.channels.fcm import ID_FIELD, WITHDRAW_FIELD
 from knocktwice_worker.sandbox.accounts import Accounts, InvalidGrantError
 from knocktwice_worker.sandbox.answers import json_response, play, read_json
 from knocktwice_worker.sandbox.books import Books, ReceivedPush
@@ -89,6 +89,8 @@ class Fcm:
             registration, message = _parse(body)
         except ValueError as error:
             return _refusal(400, "INVALID_ARGUMENT", str(error), "INVALID_ARGUMENT")
+        if withdrawn := message.get("data", {}).get(WITHDRAW_FIELD):
+            return self._withdraw(registration, withdrawn, request)
         answer = self._answer(registration)
         name = f"projects/{request.match_info['project']}/messages/{_message_id()}"
         if answer.books and not body.get("validate_only"):
@@ -97,6 +99,13 @@ class Fcm:
             self._arrive(push)
         response = _refused(answer) if answer.refuses else json_response({"name": name})
         return await play(answer, request, response)
+
+    def _withdraw(self, registration: str, id_: str, request: web.Request) -> web.Response:
+        """Let the app on the phone do what it should; rules are about pushes that show something."""
+        if not self._books.phone(registration).registered:
+            return _refused(Answer(error_code="UNREGISTERED"))
+        self._books.withdraw(registration, id_)
+        return json_response({"name": f"projects/{request.match_info['project']}/messages/{_message_id()}"})
 
     def _answer(self, registration: str) -> Answer:
         answer = self._books.take_answer("push", registration) or ORDINARY

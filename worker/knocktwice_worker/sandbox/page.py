@@ -46,19 +46,23 @@ class Page:
     async def _show(self, _request: web.Request) -> web.Response:
         phones, texts = self._books.phones()[-_MOST_SHOWN:], self._books.texts()
         sections = [self._phone(phone) for phone in phones]
-        numbers = list(dict.fromkeys(t.to for t in texts))[-_MOST_SHOWN:]
+        numbers = list(dict.fromkeys(t.to.removeprefix("whatsapp:") for t in texts))[-_MOST_SHOWN:]
         shown = {phone.number for phone in phones}
-        sections += [_section(n, [_text(t) for t in texts if t.to == n]) for n in numbers if n not in shown]
+        sections += [
+            _section(n, [_text(t) for t in texts if t.to.removeprefix("whatsapp:") == n])
+            for n in numbers
+            if n not in shown
+        ]
         return web.Response(text=_TOP + ("".join(sections) or _EMPTY), content_type="text/html", headers=_HEADERS)
 
     def _phone(self, phone: Phone) -> str:
         pushes = self._books.pushes(phone.registration)
         rows = [_push(push) for push in pushes]
-        if pushes and pushes[-1].clicked_at is None:
+        if pushes and pushes[-1].clicked_at is None and pushes[-1].withdrawn_at is None:
             action = f"/sandbox/phones/{quote(phone.registration, safe='')}/tap"
             rows.append(f'<form method="post" action="{action}"><button>Tap</button></form>')
         if phone.number:
-            rows += [_text(text) for text in self._books.texts(phone.number)]
+            rows += [_text(t) for t in self._books.texts() if t.to.removeprefix("whatsapp:") == phone.number]
         number = f" · {phone.number}" if phone.number else ""
         return _section(phone.registration + number, rows)
 
@@ -73,12 +77,15 @@ def _push(push: ReceivedPush) -> str:
         told.append(f"delivered {_time(push.delivered_at)}")
     if push.clicked_at:
         told.append(f"clicked {_time(push.clicked_at)}")
+    if push.withdrawn_at:
+        told.append(f"withdrawn {_time(push.withdrawn_at)}")
     words = f"<b>{escape(push.title or '')}</b> {escape(push.body or '')}"
     return f"<p>{words}<br><small>{' · '.join(told)}</small></p>"
 
 
 def _text(text: SentText) -> str:
-    return f"<p>{escape(text.body)}<br><small>SMS {_time(text.created_at)} · {escape(text.status)}</small></p>"
+    kind = "WhatsApp" if text.to.startswith("whatsapp:") else "SMS"
+    return f"<p>{escape(text.body)}<br><small>{kind} {_time(text.created_at)} · {escape(text.status)}</small></p>"
 
 
 def _time(moment: datetime) -> str:

@@ -10,7 +10,7 @@ from pydantic.dataclasses import dataclass
 #: Kinds of requests: a push, an SMS, a look at Twilio's list (or at one message), a request for an access token.
 Kind = Literal["push", "sms", "list", "token"]
 #: What becomes of a text after Twilio took it.
-TextStatus = Literal["sending", "sent", "delivered", "undelivered", "failed"]
+TextStatus = Literal["sending", "sent", "delivered", "read", "undelivered", "failed"]
 
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 

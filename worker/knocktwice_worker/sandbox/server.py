@@ -92,6 +92,7 @@ class Sandbox:
             "TWILIO_ACCOUNT_SID": ACCOUNT_SID,
             "TWILIO_AUTH_TOKEN": AUTH_TOKEN,
             "KNOCKTWICE_TWILIO_FROM": SENDER,
+            "KNOCKTWICE_WHATSAPP_FROM": SENDER,
             "KNOCKTWICE_TWILIO_URL": self.url,
         }
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import hmac
+import json
 import re
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -52,6 +53,8 @@ _CALLBACK_LIMIT = 4000
 _BAD_REQUEST = 400
 _NUMBER = re.compile(r"(whatsapp:)?\+[1-9]\d{6,14}")
 _SENDER = re.compile(r"(whatsapp:)?\+[1-9]\d{6,14}|\d{3,6}|(?=.*[A-Za-z])[A-Za-z0-9 +\-_&]{1,11}")
+_WHATSAPP = "whatsapp:"
+_CONTENT = re.compile(r"HX[0-9a-fA-F]{32}")
 _SERVICE = re.compile(r"MG[0-9a-fA-F]{32}")
 _PUNCTUATION = re.compile(r"[\s().-]")
 _PAGE_SIZE, _PAGE_SIZE_LIMIT = 50, 1000
@@ -139,7 +142,7 @@ class Twilio:
         if answer is None:
             return usual
         # A rule that only delays leaves the number what it is.
-        return answer if not answer.ordinary or answer.statuses else replace(usual, latency=answer.latency)
+        return answer if not answer.ordinary or answer.statuses is not None else replace(usual, latency=answer.latency)
 
     def _matching(self, query: Mapping[str, str]) -> list[SentText]:
         """Return the SMS that a list request asks for, newest first."""
@@ -170,7 +173,11 @@ def _parse(form: Mapping[str, str]) -> dict[str, str | None]:
         )
     if service and not _SERVICE.fullmatch(service):
         raise Refused(21705, f"The Messaging Service Sid {service} is invalid.")
-    if not body and not form.get("MediaUrl") and not form.get("ContentSid"):
+    if form.get("ContentSid"):
+        body = _filled_in(form["ContentSid"], form.get("ContentVariables"))
+    if sender and sender.startswith(_WHATSAPP) != to.startswith(_WHATSAPP):
+        raise Refused(21910, "Invalid From and To pair. From and To should be of the same channel")
+    if not body and not form.get("MediaUrl"):
         raise Refused(21602, "Message body is required.")
     if len(body) > _BODY_LIMIT:
         raise Refused(21617, "The concatenated message body exceeds the 1600 character limit.")
@@ -180,6 +187,19 @@ def _parse(form: Mapping[str, str]) -> dict[str, str | None]:
         "to": to, "body": body, "sender": sender or None, "messaging_service": service or None,
         "status_callback": callback or None,
     }  # fmt: skip
+
+
+def _filled_in(sid: str, variables: str | None) -> str:
+    """Return what stands in for a content template's text, which only Twilio knows: its id and its variables' values."""
+    if not _CONTENT.fullmatch(sid):
+        raise Refused(21655, "The ContentSid parameter is invalid.")
+    try:
+        given = json.loads(variables or "{}")
+    except ValueError:
+        given = None
+    if not isinstance(given, dict) or not all(isinstance(value, str) for value in given.values()):
+        raise Refused(21656, "The ContentVariables parameter is invalid.")
+    return " ".join([sid, *given.values()])
 
 
 def _is_web_address(url: str) -> bool:

@@ -1,0 +1,105 @@
+"""Steps: how a batch keeps those that are more than the usual SMS, and what each of them says to one person."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from knocktwice_shared.errors import InvalidMessage
+from knocktwice_shared.messages import Channel, Step
+from knocktwice_worker import content
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from knocktwice_shared.messages import Push
+
+#: Twilio's limit for the variables of a content template, in characters of their JSON.
+VARIABLES_LIMIT = 1_600
+
+
+class Words(NamedTuple):
+    """What a step says to one person.
+
+    Attributes:
+        text: an SMS's text; a WhatsApp message's content template with its variables, as :func:`template_of` reads them.
+        sender: ``None`` is the setting's.
+    """
+
+    text: str
+    sender: str | None = None
+
+
+def stored_plan(plan: Sequence[Step]) -> str | None:
+    """Return a plan as ``batches.plan`` keeps it; ``None`` if it is at most one SMS that says what the content says."""
+    if len(plan) < 2 and all(step.plain for step in plan):
+        return None
+    return json.dumps([_written(step) for step in plan])
+
+
+def words(
+    step: Mapping[str, Any] | None,
+    push: Push | None,
+    sms_text: str | None,
+    locale: str | None,
+    params: Mapping[str, Any],
+    path: str = "plan",
+) -> Words:
+    """Fill in what a step says.
+
+    Args:
+        step: the step as ``batches.plan`` keeps it; ``None`` for the usual SMS.
+        push, sms_text: the recipient's content.
+        locale: which of a template's contents the recipient has.
+        params: the recipient's values.
+        path: what an error calls the step.
+
+    Raises:
+        InvalidMessage: a parameter is missing, a text is broken, or the result is too long; the field is named.
+    """
+    if step is None:
+        return Words(content.render_sms(push, sms_text, params))
+    if step["channel"] == Channel.SMS:
+        own = _own(step.get("text"), locale)
+        if own is None:
+            return Words(content.render_sms(push, sms_text, params), step.get("sender"))
+        return Words(content.render_sms(None, own, params, f"{path}.text"), step.get("sender"))
+    given = (step.get("variables") or {}).items()
+    variables = {name: content.fill_in(f"{path}.variables.{name}", value, params) for name, value in given}
+    written = json.dumps([_own(step["content_sid"], locale), variables], ensure_ascii=False, separators=(",", ":"))
+    if len(written) > VARIABLES_LIMIT:
+        raise InvalidMessage(f"{path}.variables", f"are over {VARIABLES_LIMIT} characters when filled in")
+    return Words(written, step.get("sender"))
+
+
+def check(
+    plan: Sequence[Step], push: Push | None, sms_text: str | None, locale: str | None, params: Mapping[str, Any]
+) -> None:
+    """Raise like :func:`words` if a step cannot be filled in for somebody; the usual SMS is checked with the push."""
+    for place, step in enumerate(plan):
+        if not step.plain or push is None:
+            words(_written(step), push, sms_text, locale, params, f"plan[{place}]")
+
+
+def template_of(text: str) -> tuple[str, dict[str, str]]:
+    """Return content template and variables from what :func:`words` wrote."""
+    sid, variables = json.loads(text)
+    return sid, variables
+
+
+def _written(step: Step) -> dict[str, Any]:
+    written = {
+        "channel": str(step.channel),
+        "when": step.when and str(step.when),
+        "after_s": step.after.total_seconds(),
+        "text": step.text,
+        "sender": step.sender,
+        "content_sid": step.content_sid,
+        "variables": dict(step.variables) or None,
+    }
+    return {name: dict(v) if isinstance(v, dict) else v for name, v in written.items() if v is not None}
+
+
+def _own(value: str | Mapping[str, str] | None, locale: str | None) -> str | None:
+    """Return what is for everybody, or for this locale."""
+    return value if value is None or isinstance(value, str) else value[str(locale)]
