@@ -574,9 +574,8 @@ def _data(value: object, path: str) -> dict[str, str]:
     for key, item in data.items():
         _text(key, f"{path}.{key}", PUSH_BYTES_LIMIT)
         _text(item, f"{path}.{key}", PUSH_BYTES_LIMIT, empty=True)
-        if key in {"from", "message_type", "knocktwice_id", "knocktwice_withdraw", _KOMBU_MARKER} or key.startswith(
-            ("google.", "gcm.")
-        ):
+        reserved = {"from", "message_type", "knocktwice_id", "knocktwice_receipt", "knocktwice_withdraw", _KOMBU_MARKER}
+        if key in reserved or key.startswith(("google.", "gcm.")):
             raise InvalidMessage(
                 f"{path}.{key}", "is a name FCM, Celery or knocktwice keeps for itself; choose another"
             )
@@ -923,6 +922,15 @@ def _uuid(value: object, path: str) -> UUID:
         except ValueError:
             pass
     raise InvalidMessage(path, "is missing" if value is None else "must be a UUID as text")
+
+
+def parse_moment(value: object, path: str) -> datetime:
+    """Check a time: ISO 8601 with an offset.
+
+    Raises:
+        InvalidMessage: it is something else.
+    """
+    return _time(value, path)
 
 
 def _time(value: object, path: str) -> datetime:

@@ -29,6 +29,8 @@ class Task(StrEnum):
     EXPAND_BLAST = "knocktwice.expand_blast"
     SEND_PAGE = "knocktwice.send_page"
     START_BLASTS = "knocktwice.start_blasts"
+    BRING_REPORTS = "knocktwice.bring_reports"
+    COLLECT_REPORTS = "knocktwice.collect_reports"
 
 
 class Queue(StrEnum):
@@ -56,6 +58,8 @@ ROUTES: dict[Task, Queue] = {
     Task.EXPAND_BLAST: Queue.EVENTS,
     Task.SEND_PAGE: Queue.PUSH,
     Task.START_BLASTS: Queue.EVENTS,
+    Task.BRING_REPORTS: Queue.EVENTS,
+    Task.COLLECT_REPORTS: Queue.EVENTS,
 }
 
 #: Redis hash: message id → JSON ``{"task": name, "message": {...}}``, kept until the worker has committed its rows.

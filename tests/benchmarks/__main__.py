@@ -17,7 +17,18 @@ from benchmarks.installation import Installation
 from benchmarks.provider import Unavailable
 
 #: In the order of the table; each is a module here with ``measure(installation, figures)``.
-PARTS = ("pipeline", "single", "push", "timers", "receipts", "application", "limits", "blast", "growth")
+PARTS = (
+    "pipeline",
+    "single",
+    "push",
+    "timers",
+    "receipts",
+    "receipts_http",
+    "application",
+    "limits",
+    "blast",
+    "growth",
+)
 
 
 def main() -> None:

@@ -70,6 +70,8 @@ app.conf.update(
         "housekeeping": {"task": Task.HOUSEKEEPING.value, "schedule": crontab(minute=17)},
         # Late by more than a minute it says nothing that the next one does not say.
         "recurring blasts": {"task": Task.START_BLASTS.value, "schedule": crontab(), "options": {"expires": 60}},
+        "bring reports": {"task": Task.BRING_REPORTS.value, "schedule": crontab()},
+        "collect reports": {"task": Task.COLLECT_REPORTS.value, "schedule": crontab(minute=47, hour=3)},
     },
 )
 app.steps["consumer"].add(Dispatcher)

@@ -20,6 +20,7 @@ from knocktwice_worker import (
     gateway_cli,
     health,
     opt_out_cli,
+    receipt_cli,
     segment_cli,
     stats_cli,
     story,
@@ -232,6 +233,7 @@ app.add_typer(webhooks_cli.app)
 app.command()(gateway_cli.gateway)
 app.add_typer(gateway_cli.app)
 app.add_typer(blast_cli.app)
+app.add_typer(receipt_cli.app)
 
 
 def _story(notification: str) -> story.Story:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from datetime import timedelta
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Self
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -23,13 +24,20 @@ from knocktwice_worker.quiet import QuietHours
 #: Variables that the ecosystem named before us.
 _NAMES_OF_OTHERS = {"GOOGLE_APPLICATION_CREDENTIALS", "TWILIO_ACCOUNT_SID", "TWILIO_AUTH_TOKEN"}
 #: Settings that ``KNOCKTWICE_<NAME>_FILE`` (or ``TWILIO_AUTH_TOKEN_FILE``) may fill from a file.
-FROM_FILES = ("KNOCKTWICE_DATABASE_URL", "KNOCKTWICE_BROKER_URL", "KNOCKTWICE_SECRET", "TWILIO_AUTH_TOKEN")
+FROM_FILES = (
+    "KNOCKTWICE_DATABASE_URL",
+    "KNOCKTWICE_BROKER_URL",
+    "KNOCKTWICE_SECRET",
+    "KNOCKTWICE_RECEIPT_SECRET",
+    "TWILIO_AUTH_TOKEN",
+)
 
 #: Settings that an empty variable leaves unset, as env files and Compose write them.
 OPTIONAL = (
     "database_url",
     "broker_url",
     "secret",
+    "receipt_secret",
     "fcm_project",
     "google_application_credentials",
     "twilio_account_sid",
@@ -43,6 +51,14 @@ CountryCode = Annotated[str, Field(pattern="^[A-Z]{2}$")]
 PricedCountry = Annotated[str, Field(pattern=r"^([A-Z]{2}|\*)$")]
 Price = Annotated[float, Field(ge=0)]
 Seconds = Annotated[float, Field(ge=0)]
+
+
+class UnconfirmedPolicy(StrEnum):
+    """What ``not_delivered`` means for devices whose kind never confirms a delivery."""
+
+    TEXT = "text"
+    ACCEPT = "accept"
+    NOT_CLICKED = "not_clicked"
 
 
 class ConfigurationError(KnocktwiceError):
@@ -120,6 +136,25 @@ class Settings(BaseSettings):
         True, description="A message of a later step takes the push off the screen, by a silent push to the app."
     )
 
+    # Receipts
+    receipt_secret: SecretStr | None = Field(
+        None, description="Keys of receipt URLs, separated by commas, the first signs; empty: from KNOCKTWICE_SECRET."
+    )
+    receipt_days: int = Field(
+        7, ge=1, le=365, description="How many days after a push has expired its app may still report."
+    )
+    unconfirmed_policy: UnconfirmedPolicy = Field(
+        UnconfirmedPolicy.TEXT,
+        description="What not_delivered does where apps never report deliveries: text; accept, FCM's word is enough; "
+        "or not_clicked, text who did not click.",
+    )
+    unconfirmed_sample: int = Field(
+        500, ge=1, description="Pushes in seven days from which one can tell whether a kind of device reports them."
+    )
+    unconfirmed_share: float = Field(
+        0.01, ge=0, le=1, description="A kind of device that reports less than this share of them never reports."
+    )
+
     # FCM
     fcm_project: str | None = Field(None, description="Firebase project; empty: the credentials' own.")
     fcm_url: str = Field("https://fcm.googleapis.com", description="FCM's address; the sandbox's in tests.")
@@ -144,7 +179,13 @@ class Settings(BaseSettings):
     )
     twilio_url: str = Field("https://api.twilio.com", description="Twilio's address; the sandbox's in tests.")
     public_url: str | None = Field(
-        None, description="Where the world reaches this system; Twilio's status callbacks go there."
+        None,
+        max_length=100,
+        pattern=r"^https?://[^\s/?#]+[^\s?#]*$",
+        description="Where the world reaches the gateway; receipts and Twilio's callbacks go there.",
+    )
+    sms_report_wait_s: Seconds = Field(
+        86_400, description="How long to wait for a delivery report before the delivery counts as unknown."
     )
     sms_retry_unknown: frozenset[Category] = Field(
         frozenset({Category.CRITICAL}),
@@ -250,6 +291,16 @@ class Settings(BaseSettings):
     def retention(self) -> timedelta:
         """How long finished notifications are kept; zero: for ever."""
         return timedelta(days=self.retention_days)
+
+    @property
+    def receipt_valid(self) -> timedelta:
+        """How long after its push has expired a receipt is taken."""
+        return timedelta(days=self.receipt_days)
+
+    @property
+    def sms_report_wait(self) -> timedelta:
+        """How long to wait for a delivery report."""
+        return timedelta(seconds=self.sms_report_wait_s)
 
     @property
     def lease(self) -> timedelta:

@@ -13,6 +13,7 @@ from knocktwice_shared.errors import InvalidMessage
 from knocktwice_shared.messages import Category, Channel, When
 from knocktwice_worker import content, parts, plans, store
 from knocktwice_worker.combine import at_most
+from knocktwice_worker.config import UnconfirmedPolicy
 from knocktwice_worker.content import fingerprint
 from knocktwice_worker.lifecycle import FALL_BACK, LOST, DeliveryState, Facts, Verdict, decide
 from knocktwice_worker.limits import Answer, Ask, LimitsUnavailable, count_in_postgres
@@ -20,7 +21,7 @@ from knocktwice_worker.opt_outs import suppressed
 from knocktwice_worker.quiet import country, zones_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from sqlalchemy import Connection, Row
 
@@ -44,6 +45,7 @@ class _Case:
     verdict: Verdict
     reservation: store.Reservation | None = None
     limits: dict[str, Any] = field(default_factory=dict)
+    unconfirmed: Mapping[str, Any] | None = None
 
     @property
     def id(self) -> str:
@@ -59,6 +61,7 @@ class _Case:
             "reported": row.provider_status,
             "events": seen,
             **self.limits,
+            "unconfirmed": self.unconfirmed,
         }
         told = {k: v for k, v in inputs.items() if v is not None}
         return store.Decision(self.id, self.verdict, told, row.step, answered=row.clicked is not None)
@@ -76,7 +79,8 @@ def check(services: Services, ids: Sequence[str]) -> list[str]:
         if not rows:
             return []
         batches = store.contents(conn, (row.batch_id for row in rows))
-        cases = [_consider(row, batches[str(row.batch_id)], services.settings) for row in rows]
+        unconfirmed = _unconfirmed(services, conn, rows)
+        cases = [_consider(row, batches[str(row.batch_id)], services.settings, unconfirmed) for row in rows]
         _keep_suppressed(services, conn, [c for c in cases if c.reservation and c.row.user_id is None])
         _hold_quiet(services, conn, [c for c in cases if c.reservation and c.category is Category.MARKETING])
         asking = [case for case in cases if case.reservation]
@@ -159,7 +163,24 @@ def _hold_quiet(services: Services, conn: Connection, cases: Sequence[_Case]) ->
             case.verdict, case.reservation = Verdict.QUIET_HOURS, None
 
 
-def _consider(row: Row[Any], batch: Row[Any], settings: Settings) -> _Case:
+def _unconfirmed(services: Services, conn: Connection, rows: Sequence[Row[Any]]) -> dict[str, list[str]]:
+    """Return whose push went only to kinds of devices that never confirm one, and these kinds, where a policy cares."""
+    if services.settings.unconfirmed_policy is UnconfirmedPolicy.TEXT:
+        return {}
+    open_ = [r for r in rows if r.when == When.NOT_DELIVERED and r.before == DeliveryState.SENT and r.after_step == 0]
+    ids = [str(r.notification_id) for r in open_ if r.delivered is None and r.clicked is None]
+    return services.silent_kinds.among(conn, ids)
+
+
+def _unconfirmed_verdict(case: _Case, settings: Settings, kinds: list[str] | None) -> Verdict:
+    if case.verdict is not Verdict.NOT_DELIVERED or kinds is None:
+        return case.verdict
+    case.unconfirmed = {"policy": settings.unconfirmed_policy, "never_confirm": kinds}
+    accepts = settings.unconfirmed_policy is UnconfirmedPolicy.ACCEPT
+    return Verdict.ACCEPTED_UNCONFIRMED if accepts else Verdict.NOT_CLICKED
+
+
+def _consider(row: Row[Any], batch: Row[Any], settings: Settings, unconfirmed: Mapping[str, list[str]]) -> _Case:
     verdict = decide(
         Facts(
             when=row.when and When(row.when),
@@ -172,7 +193,8 @@ def _consider(row: Row[Any], batch: Row[Any], settings: Settings) -> _Case:
         )
     )
     case = _Case(row, Category(batch.category), verdict)
-    if verdict in FALL_BACK:
+    case.verdict = _unconfirmed_verdict(case, settings, unconfirmed.get(case.id))
+    if case.verdict in FALL_BACK:
         if row.channel == Channel.WHATSAPP and not settings.whatsapp_from:
             case.verdict = Verdict.NO_SENDER
         elif row.number is None:

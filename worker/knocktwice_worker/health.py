@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import text
 
 from knocktwice_shared.names import INBOX_ACCEPTED, Queue
-from knocktwice_worker import budget
+from knocktwice_worker import budget, receipt_health
 from knocktwice_worker.channels import CredentialsUnavailable
 
 if TYPE_CHECKING:
@@ -115,6 +115,19 @@ def _dead_letters(here: Services) -> tuple[str, str]:
     return ("warning", f"{count} parked, for example: {last}") if count else ("ok", "none")
 
 
+def _receipts(here: Services) -> tuple[str, str]:
+    with here.engine.connect() as conn:
+        kinds = receipt_health.examine(conn, here.settings)
+    silent = [k for k in kinds if k.silent]
+    if not silent:
+        pushes, confirmed = sum(k.pushes for k in kinds), sum(k.confirmed for k in kinds)
+        return "ok", f"{confirmed} of {pushes} pushes of the last seven days were confirmed"
+    names = ", ".join(f"{k.platform} {k.app_version}".strip() for k in silent[:5])
+    policy = here.settings.unconfirmed_policy
+    finding = f"never reported as delivered: pushes to {names}; not_delivered then does: {policy}"
+    return "warning", f"{finding} (KNOCKTWICE_UNCONFIRMED_POLICY); see 'knocktwice receipts health'"
+
+
 _CHECKS: dict[str, Callable[[Services], tuple[str, str]]] = {
     "postgres": _postgres,
     "broker": _broker,
@@ -123,5 +136,6 @@ _CHECKS: dict[str, Callable[[Services], tuple[str, str]]] = {
     "sms": _sms,
     "backlog": _backlog,
     "sms budget": _budget,
+    "receipts": _receipts,
     "dead letters": _dead_letters,
 }

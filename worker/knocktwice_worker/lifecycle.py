@@ -95,6 +95,7 @@ class Verdict(StrEnum):
     # it is not needed
     REACHED_IN_TIME = "reached_in_time"
     NOTIFICATIONS_ENABLED = "notifications_enabled"
+    ACCEPTED_UNCONFIRMED = "accepted_unconfirmed"
     CANCELLED = "cancelled"
     # it is needed but not allowed
     DUPLICATE_CONTENT = "duplicate_30s"
@@ -116,6 +117,8 @@ class Verdict(StrEnum):
     ADOPTED = "adopted"
     SENT_AGAIN = "sent_again"
     WITHDRAWN = "withdrawn"
+    DELIVERY_REPORT = "delivery_report"
+    DELIVERY_UNKNOWN = "delivery_unknown"
 
 
 #: Verdicts that call for the step.
@@ -133,12 +136,13 @@ FALL_BACK = frozenset(
 
 #: Verdicts after which a step is not needed; the steps behind it keep their own conditions and countdowns. After any other
 #: the step was needed and could not go, and the next one is tried at once.
-NOT_NEEDED = frozenset({Verdict.REACHED_IN_TIME, Verdict.NOTIFICATIONS_ENABLED})
+NOT_NEEDED = frozenset({Verdict.REACHED_IN_TIME, Verdict.NOTIFICATIONS_ENABLED, Verdict.ACCEPTED_UNCONFIRMED})
 
 #: What becomes of the notification when its last step is skipped with this verdict; any other suppresses it.
 OUTCOMES = {
     Verdict.REACHED_IN_TIME: NotificationState.REACHED,
     Verdict.NOTIFICATIONS_ENABLED: NotificationState.PUSHED,
+    Verdict.ACCEPTED_UNCONFIRMED: NotificationState.PUSHED,
     Verdict.CANCELLED: NotificationState.CANCELLED,
     Verdict.INVALID_CONTENT: NotificationState.FAILED,
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -85,7 +86,7 @@ def _send_all(
         pushes=len(work),
     )
     shown = ((w, people[w.notification_id]) for w in work)
-    _deliver(services, [_message(w, *r.contents[w.notification_id], r.ttl) for w, r in shown])
+    _deliver(services, [_message(services, w, *r.contents[w.notification_id], r.ttl) for w, r in shown])
 
 
 #: While one waits for the provider the other works. More would only make the batches smaller.
@@ -112,7 +113,7 @@ def resume(services: Services, ids: Sequence[str]) -> None:
             # It could be filled in when it was accepted, by another version of this program. It must not stop the others.
             broken.append(store.PushResult(*w, state="rejected", reason=str(error)))
             continue
-        messages.append(_message(w, push, texts, batch.ttl))
+        messages.append(_message(services, w, push, texts, batch.ttl))
     if broken:
         with services.engine.begin() as conn:
             store.record_push(conn, broken, retry_for=timedelta(seconds=services.settings.push_retry_s))
@@ -148,7 +149,8 @@ def _result(message: PushMessage, outcome: Outcome) -> store.PushResult:
             return store.PushResult(*ids, state="open", reason=reason, retry_after=after or _BACKOFF)
 
 
-def _message(work: store.PushWork, push: Push, texts: Texts, ttl: timedelta) -> PushMessage:
+def _message(services: Services, work: store.PushWork, push: Push, texts: Texts, ttl: timedelta) -> PushMessage:
+    urls = services.receipt_urls
     return PushMessage(
         notification_id=work.notification_id,
         registration=work.registration,
@@ -158,6 +160,7 @@ def _message(work: store.PushWork, push: Push, texts: Texts, ttl: timedelta) -> 
         data=push.data,
         link=push.link,
         image=push.image,
+        receipt_url=urls.url(*work, now=time.time(), ttl_s=ttl.total_seconds()) if urls else None,
     )
 
 

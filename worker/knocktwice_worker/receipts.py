@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
+
+from sqlalchemy import Connection, text
 
 from knocktwice_shared.names import BATCH_LIMIT
 from knocktwice_worker import audience, store
 from knocktwice_worker.combine import Combiner
+from knocktwice_worker.receipt_tokens import MARK, device_hash, device_mark
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,8 +27,24 @@ def record(services: Services, receipts: Sequence[ReceiptEvent]) -> None:
 def _record_all(services: Services, groups: Sequence[Sequence[ReceiptEvent]]) -> None:
     together = [receipt for group in groups for receipt in group]
     with services.engine.begin() as conn:
+        together = _named(conn, together)
         store.record_receipts(conn, together)
         audience.see(conn, together)
+
+
+_ATTEMPTS = text("SELECT notification_id, registration FROM attempts WHERE notification_id = ANY(CAST(:ids AS uuid[]))")
+
+
+def _named(conn: Connection, receipts: list[ReceiptEvent]) -> list[ReceiptEvent]:
+    """Put registrations in the place of the hashes that receipts by URL carry, as far as the pushes are there already."""
+    marked = sorted({str(r.notification) for r in receipts if (r.registration or "").startswith(MARK)})
+    if not marked:
+        return receipts
+    rows = conn.execute(_ATTEMPTS, {"ids": marked})
+    names = {(row.notification_id, device_mark(device_hash(row.registration))): row.registration for row in rows}
+    return [
+        replace(r, registration=names.get((r.notification, r.registration or ""), r.registration)) for r in receipts
+    ]
 
 
 _together = Combiner(_record_all, turns=2, most=BATCH_LIMIT)

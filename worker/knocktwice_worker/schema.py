@@ -253,6 +253,10 @@ deliveries = Table(
     Column("provider_error", Integer),
     _time("provider_status_at"),
     _time("finished_at"),
+    Column("price", Numeric),
+    Column("price_unit", Text),
+    # When the provider's last word came, or nobody waited for it any longer; the status then tells which.
+    _time("reported_at"),
     CheckConstraint(_one_of("state", DeliveryState), name="state"),
     CheckConstraint(_one_of("provider_status", ProviderState), name="provider_status"),
     CheckConstraint(f"({_one_of('state', sorted(OPEN))}) = (wake_at IS NOT NULL)", name="wake_at"),
@@ -269,6 +273,12 @@ deliveries = Table(
     Index("deliveries_provider_id_idx", "provider_id", unique=True, postgresql_where=text("step > 0")),
     # serves: what is new since a follower looked last
     _when("deliveries_finished_at_idx", "finished_at"),
+    # serves: SMS whose provider has not had its last word
+    Index(
+        "deliveries_unreported_idx",
+        "finished_at",
+        postgresql_where=text("step > 0 AND state = 'sent' AND reported_at IS NULL"),
+    ),
 )
 
 attempts = Table(
@@ -297,6 +307,45 @@ events = Table(
     CheckConstraint("kind IN ('delivered', 'clicked', 'cancelled')", name="kind"),
     # serves: what is new since a follower looked last
     _when("events_received_at_idx", "received_at"),
+)
+
+provider_reports = Table(
+    "provider_reports",
+    metadata,
+    # Reports that came in and are not written to their deliveries yet; a repeat is the same row.
+    Column("provider_id", Text, primary_key=True),
+    Column("status", Text, primary_key=True),
+    Column("notification_id", Uuid),
+    Column("step", SmallInteger),
+    Column("error", Integer),
+    Column("price", Numeric),
+    Column("price_unit", Text),
+    Column("at", DateTime(timezone=True), nullable=False),
+    _time("received_at", required=True),
+)
+
+inbound_texts = Table(
+    "inbound_texts",
+    metadata,
+    Column("provider_id", Text, primary_key=True),
+    Column("number", Text, nullable=False),
+    # STOP, START or HELP; what else people write is not kept.
+    Column("wish", Text),
+    _time("received_at", required=True),
+    # serves: whether somebody has asked for texts again since
+    Index("inbound_texts_number_idx", "number", "received_at", postgresql_where=text("wish IS NOT NULL")),
+)
+
+receipt_health = Table(
+    "receipt_health",
+    metadata,
+    Column("hour", DateTime(timezone=True), primary_key=True),
+    Column("platform", Text, primary_key=True),
+    Column("app_version", Text, primary_key=True),
+    Column("pushes", Integer, nullable=False),
+    # Of them: reported as delivered; reported as delivered or clicked.
+    Column("delivered", Integer, nullable=False),
+    Column("confirmed", Integer, nullable=False),
 )
 
 decisions = Table(

@@ -14,10 +14,13 @@ from knocktwice_shared.messages import Channel
 from knocktwice_worker import config, embedded
 from knocktwice_worker.channels.fcm import FcmChannel
 from knocktwice_worker.channels.twilio import TwilioSmsChannel
+from knocktwice_worker.channels.twilio_reports import TwilioReports
 from knocktwice_worker.channels.whatsapp import TwilioWhatsappChannel
 from knocktwice_worker.erased import Erased
 from knocktwice_worker.limits import Limits, RedisLimits
 from knocktwice_worker.pacing import Pace
+from knocktwice_worker.receipt_health import SilentKinds
+from knocktwice_worker.receipt_tokens import ReceiptTokens, ReceiptUrls
 from knocktwice_worker.transport import Transport
 from knocktwice_worker.webhooks.carrier import Hooks
 
@@ -93,6 +96,11 @@ class Services:
         """WhatsApp through Twilio."""
         return TwilioWhatsappChannel.from_settings(self.settings, secret=secret(self.settings))
 
+    @cached_property
+    def reports(self) -> TwilioReports:
+        """What Twilio says became of messages."""
+        return TwilioReports.from_settings(self.settings, secret=secret(self.settings))
+
     def messaging(self, channel: str) -> TwilioSmsChannel:
         """Return the channel of a later step."""
         return self.whatsapp if channel == Channel.WHATSAPP else self.sms
@@ -100,6 +108,24 @@ class Services:
     def pace(self, channel: str, sender: str | None) -> Pace:
         """Return the pace of a later step's channel and sender; ``None`` is the default one."""
         return self.whatsapp_pace if channel == Channel.WHATSAPP else self.sms_pace(sender)
+
+    @cached_property
+    def receipt_tokens(self) -> ReceiptTokens:
+        """Signs and reads what pushes carry for their receipts."""
+        own = self.settings.receipt_secret
+        secrets = own.get_secret_value().split(",") if own else [secret(self.settings)]
+        return ReceiptTokens([s.strip().encode() for s in secrets], self.settings.receipt_valid)
+
+    @cached_property
+    def receipt_urls(self) -> ReceiptUrls | None:
+        """Makes the addresses at which apps report; ``None`` while nobody could reach them."""
+        url = self.settings.public_url
+        return ReceiptUrls(url, self.receipt_tokens) if url else None
+
+    @cached_property
+    def silent_kinds(self) -> SilentKinds:
+        """The kinds of devices that never report deliveries."""
+        return SilentKinds(self.settings)
 
     @cached_property
     def push_pace(self) -> Pace:

@@ -25,6 +25,7 @@ VERDICTS = {
     "undelivered": "What the step before it sent will not arrive, so it was due at once.",
     "reached_in_time": "It was answered in time: no SMS.",
     "notifications_enabled": "The push went to a device that shows it, which is all this plan asks for: no SMS.",
+    "accepted_unconfirmed": "Apps like this person's never report deliveries, so FCM's word is enough: no SMS.",
     "cancelled": "The application cancelled it.",
     "duplicate_30s": "The same text had just gone to this number: no SMS.",
     "capped_daily": "This number had its SMS for the calendar day: no SMS.",
@@ -38,6 +39,8 @@ VERDICTS = {
     "quiet_hours": "It is night where this person lives: the SMS waits for the morning.",
     "wasted_sms": "A receipt came after the SMS: it was not needed.",
     "adopted": "Its outcome had been lost; the provider's list shows that it went out.",
+    "delivery_report": "The provider reported what became of the SMS.",
+    "delivery_unknown": "The provider never said whether the SMS arrived, and nobody waits for it any longer.",
     "sent_again": "Its outcome had been lost and the provider's list does not show it: it is sent again.",
     "withdrawn": "The apps were told to take the push off the screen.",
 }
@@ -62,7 +65,9 @@ class Step:
     reason: str | None
     due_at: datetime | None
     provider_id: str | None
-    reported: str | None = None
+    provider_status: str | None = None
+    provider_error: int | None = None
+    price: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,8 +115,18 @@ def tell(conn: Connection, id_or_key: str) -> Story | None:
         user=found.user_id,
         created_at=found.created_at,
         finished_at=found.finished_at,
-        steps=[Step(s.step, s.channel, s.state, s.reason, s.due_at, s.provider_id, s.provider_status) for s in steps],
+        steps=[_step(s) for s in steps],
         moments=sorted(_moments(conn, found, steps), key=lambda m: m.at),
+    )
+
+
+def _step(row: Row[Any]) -> Step:
+    # A message of which the provider never said more than that it was sent.
+    silent = row.reported_at is not None and row.provider_status in (None, "sent")
+    price = None if row.price is None else f"{row.price} {row.price_unit or ''}".strip()
+    status = "unknown" if silent else row.provider_status
+    return Step(
+        row.step, row.channel, row.state, row.reason, row.due_at, row.provider_id, status, row.provider_error, price
     )
 
 

@@ -21,10 +21,13 @@ from knocktwice_worker import (
     audience,
     blast_schedules,
     blasts,
+    callbacks,
+    delivery_reports,
     erasure,
     fallback,
     inbox,
     push,
+    receipt_health,
     receipts,
     reconcile,
     retention,
@@ -205,13 +208,45 @@ def start_blasts() -> None:
         raise _reported(Task.START_BLASTS, error) from None
 
 
+def _timed_task(name: Task) -> Callable[[Callable[[Services], dict[str, int]]], Any]:
+    """Make a task of a function that beat calls; what it returns is logged."""
+
+    def decorate(work: Callable[[Services], dict[str, int]]) -> Any:
+        @app.task(name=name.value, shared=False)
+        @wraps(work)
+        def run() -> None:
+            try:
+                done = work(services())
+            except Exception as error:
+                raise _reported(name, error) from None
+            log.info("done by the clock", task=name.value, **done)
+
+        return run
+
+    return decorate
+
+
+@_timed_task(Task.BRING_REPORTS)
+def bring_reports(here: Services) -> dict[str, int]:
+    """Bring delivery reports to their rows that could not be brought when they came."""
+    return {"waiting": delivery_reports.bring_waiting(here)}
+
+
+@_timed_task(Task.COLLECT_REPORTS)
+def collect_reports(here: Services) -> dict[str, int]:
+    """Read the provider's list for what never called back, and for the prices."""
+    return {"messages": delivery_reports.read_list(here)}
+
+
 @app.task(name=Task.HOUSEKEEPING.value, shared=False)
 def housekeeping() -> None:
     """Remove what nobody needs any more."""
     try:
         here = services()
         with here.engine.begin() as conn:
-            removed = audience.forget(conn, here.settings.device_stale)
+            removed = audience.forget(conn, here.settings.device_stale) + callbacks.forget(conn)
+        receipt_health.roll_up(here.engine)
+        delivery_reports.ask_and_close(here)
         purged = retention.purge(here.engine, here.settings.retention)
         if purged.more:
             housekeeping.apply_async()

@@ -180,6 +180,7 @@ class PushMessage:
         title, body: rendered texts.
         data: extra key-value pairs for the application.
         ttl: how long the provider may hold it for a device that is away.
+        receipt_url: where the app reports, see ``receipt_tokens.py``.
     """
 
     notification_id: str
@@ -190,6 +191,7 @@ class PushMessage:
     data: Mapping[str, str] = field(default_factory=dict)
     link: str | None = None
     image: str | None = None
+    receipt_url: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 
 #: The name under which an app finds the notification's id in the push, for its receipts.
 ID_FIELD = "knocktwice_id"
+#: The name under which it finds where to report. Short, as it counts against FCM's 4 KB.
+RECEIPT_FIELD = "knocktwice_receipt"
 
 #: Under which an app finds the id of a notification that it should take off the screen.
 WITHDRAW_FIELD = "knocktwice_withdraw"
@@ -231,6 +233,8 @@ def encode(message: PushMessage, *, now: float) -> dict[str, Any]:
     """
     id_, seconds = message.notification_id, int(message.ttl.total_seconds())
     data = {**message.data, ID_FIELD: id_}
+    if message.receipt_url:
+        data[RECEIPT_FIELD] = message.receipt_url
     notification = {"title": message.title, "body": message.body}
     webpush: dict[str, Any] = {"headers": {"TTL": str(seconds)}, "notification": {"tag": id_}}
     if message.image:

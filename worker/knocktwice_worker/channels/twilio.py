@@ -57,6 +57,8 @@ _ACCOUNT_PAUSE = timedelta(minutes=1)
 _PAGE_SIZE = 100
 #: The id of a Messaging Service; "MGM" is a name.
 _SERVICE = re.compile("MG[0-9a-zA-Z]{32}")
+#: Where callbacks arrive, below the public URL.
+CALLBACK_PATH = "/callbacks/twilio"
 #: Most pages read of one number's list.
 _MOST_PAGES = 10
 
@@ -235,9 +237,14 @@ class TwilioSmsChannel:
         return {"Body": message.text}
 
     def _callback(self, intent: str) -> str:
-        digest = hmac.digest(self._secret, f"twilio-callback:{intent}".encode(), hashlib.sha256)[:16]
-        signature = base64.urlsafe_b64encode(digest).decode().rstrip("=")
-        return f"{str(self._public_url).rstrip('/')}/callbacks/twilio?{urlencode({'intent': intent, 'sig': signature})}"
+        query = urlencode({"intent": intent, "sig": intent_signature(self._secret, intent)})
+        return f"{str(self._public_url).rstrip('/')}{CALLBACK_PATH}?{query}"
+
+
+def intent_signature(secret: bytes, intent: str) -> str:
+    """Return what makes the name of a delivery in a callback's address ours."""
+    digest = hmac.digest(secret, f"twilio-callback:{intent}".encode(), hashlib.sha256)[:16]
+    return base64.urlsafe_b64encode(digest).decode().rstrip("=")
 
 
 def _json(body: bytes) -> dict[str, Any]:

@@ -19,7 +19,9 @@ from knocktwice_worker.gateway.keyring import KeyRing
 from knocktwice_worker.gateway.openapi import describe
 from knocktwice_worker.gateway.outbox import Outbox
 from knocktwice_worker.gateway.pace import KeyPace
+from knocktwice_worker.gateway.receipt_intake import ReceiptIntake
 from knocktwice_worker.gateway.routes import ROUTERS
+from knocktwice_worker.gateway.twilio_intake import TwilioIntake
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -46,7 +48,11 @@ def create_app(services: Services) -> FastAPI:
         app.state.outbox = Outbox(services)
         # Each may hold a connection to the database, and there are no more of those.
         current_default_thread_limiter().total_tokens = THREADS
+        app.state.receipts = ReceiptIntake(services)
+        app.state.twilio = TwilioIntake(services)
         yield
+        await app.state.receipts.close()
+        await app.state.twilio.close()
         await app.state.outbox.close()
         await app.state.keys.close()
 

@@ -35,6 +35,7 @@ _CANCELED = "57014"
 KINDS: dict[str, tuple[int, str]] = {
     "malformed-json": (400, "The body is not JSON"),
     "unauthorized": (401, "A valid key is missing"),
+    "invalid-signature": (403, "The signature does not fit"),
     "forbidden": (403, "The key is not allowed to do this"),
     "not-found": (404, "There is no such thing"),
     "method-not-allowed": (405, "The method is not allowed here"),

@@ -47,7 +47,8 @@ def message(text: SentText) -> dict[str, object]:
         "num_media": "0",
         # A Messaging Service splits the text later.
         "num_segments": "0" if text.messaging_service and not text.sent_at else str(_segments(text.body)),
-        "price": None,
+        # Known some time after the text went out.
+        "price": None if text.sent_at is None else "-0.00790",
         "price_unit": "USD",
         "sid": text.sid,
         "status": text.status,

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from knocktwice_worker.gateway.routes import audience, document, health, notifications, segments, templates
+from knocktwice_worker.gateway.routes import (
+    audience,
+    callbacks,
+    document,
+    health,
+    notifications,
+    receipts,
+    segments,
+    templates,
+)
 
 if TYPE_CHECKING:
     from fastapi import APIRouter
@@ -16,9 +25,11 @@ ROUTERS: tuple[APIRouter, ...] = (
     audience.router,
     templates.router,
     segments.router,
+    receipts.router,
+    callbacks.router,
     document.router,
     health.router,
 )
 
 #: Beginnings of the paths that answer without a key.
-PUBLIC = ("/healthz", "/readyz")
+PUBLIC = ("/healthz", "/readyz", "/r/", "/v1/receipts", "/callbacks/")

@@ -1,0 +1,71 @@
+"""Receipts from devices on their way to the broker, many requests' together."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from knocktwice import address, drafts
+from knocktwice.broker import KombuBroker
+from knocktwice_shared.messages import ReceiptEvent
+from knocktwice_shared.names import BATCH_LIMIT
+from knocktwice_worker.gateway.group_commit import GroupCommit
+from knocktwice_worker.receipt_tokens import device_mark
+from knocktwice_worker.services import broker_url
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from knocktwice_shared.messages import Receipt
+    from knocktwice_worker.services import Services
+
+#: Receipts written together, and how many may wait.
+_AT_ONCE, _MOST_WAITING = 5_000, 50_000
+
+
+class ReceiptIntake:
+    """Takes receipts. What :meth:`take` has returned for is in the broker twice, as with the producer library.
+
+    Args:
+        services: where the broker is, and what tokens are signed with.
+    """
+
+    def __init__(self, services: Services) -> None:
+        self._tokens = services.receipt_tokens
+        self._broker = KombuBroker(address.find(broker_url(services.settings)), 5.0)
+        self._group = GroupCommit(self._write, at_once=_AT_ONCE, most_waiting=_MOST_WAITING)
+
+    def read(self, token: str, kind: Receipt, at: datetime | None = None) -> ReceiptEvent:
+        """Return what a token gives the right to report.
+
+        Args:
+            at: when it happened; left out or in the future: now.
+
+        Raises:
+            RefusedToken: none.
+        """
+        now = time.time()
+        valid = self._tokens.read(token, now=now)
+        moment = datetime.fromtimestamp(now, UTC)
+        return ReceiptEvent(valid.notification, kind, min(at or moment, moment), device_mark(valid.device))
+
+    async def take(self, events: Sequence[ReceiptEvent]) -> None:
+        """Return once the receipts are durable.
+
+        Raises:
+            BrokerUnavailable: it is not known whether they are; a repeat is harmless.
+            Problem: too much is waiting.
+        """
+        await self._group.add(events)
+
+    async def close(self) -> None:
+        """Write what waits and let go of the broker."""
+        await self._group.close()
+        self._broker.close()
+
+    def _write(self, events: Sequence[ReceiptEvent]) -> None:
+        self._broker.accept(
+            drafts.receipts(events[start : start + BATCH_LIMIT]).outgoing()
+            for start in range(0, len(events), BATCH_LIMIT)
+        )

@@ -1,0 +1,126 @@
+"""What Twilio calls back. No key: Twilio signs each request with the account's auth token."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qsl
+
+import structlog
+from fastapi import APIRouter, Request, Response
+
+from knocktwice_worker.callbacks import Callback, InboundText
+from knocktwice_worker.channels.twilio import CALLBACK_PATH
+from knocktwice_worker.channels.twilio_reports import read_callback
+from knocktwice_worker.gateway.access import Here
+from knocktwice_worker.gateway.body import ARRIVAL_S
+from knocktwice_worker.gateway.problems import Problem, documented
+from knocktwice_worker.lifecycle import ProviderState
+from knocktwice_worker.opt_out_words import wish
+from knocktwice_worker.twilio_signature import is_genuine
+
+if TYPE_CHECKING:
+    from knocktwice_worker.gateway.twilio_intake import TwilioIntake
+    from knocktwice_worker.services import Services
+
+log = structlog.get_logger(__name__)
+
+router = APIRouter(tags=["callbacks"])
+
+_FORM = "application/x-www-form-urlencoded"
+_SID = re.compile(r"[A-Z]{2}[0-9a-fA-F]{32}")
+#: WhatsApp and others put the channel before the number.
+_NUMBER = re.compile(r"(?:[a-z]+:)?(\+[1-9]\d{6,14})")
+#: No answer to the person: Twilio itself confirms STOP and START and answers HELP.
+_NO_REPLY = '<?xml version="1.0" encoding="UTF-8"?><Response/>'
+_RESPONSES = documented("invalid-signature", "too-slow", "too-large", "unavailable")
+
+
+@router.post(CALLBACK_PATH, status_code=204, responses=_RESPONSES)
+async def status(request: Request, services: Here) -> Response:
+    """Take a report on what became of a message. Repeats, late ones and any order are harmless."""
+    form = await _verified(request, services, CALLBACK_PATH)
+    report = read_callback(form)
+    if report is not None:
+        query = request.query_params
+        intent = services.reports.intent_of(query.get("intent", ""), query.get("sig", ""))
+        callback = Callback(
+            report.sid,
+            ProviderState(report.status),
+            datetime.now(UTC),
+            report.error,
+            intent,
+            report.price,
+            report.unit,
+        )
+        await _intake(request).take(callback)
+    return Response(status_code=204)
+
+
+@router.post(
+    CALLBACK_PATH + "/inbound",
+    response_class=Response,
+    responses=_RESPONSES | {200: {"description": "Taken", "content": {"text/xml": {}}}},
+)
+async def inbound(request: Request, services: Here) -> Response:
+    """Take a text that somebody wrote: STOP ends texts to this number, START allows them again."""
+    form = await _verified(request, services, CALLBACK_PATH + "/inbound")
+    number = _NUMBER.fullmatch(form.get("From", ""))
+    sid = form.get("MessageSid") or form.get("SmsSid") or ""
+    meant = wish(form.get("Body", ""), form.get("OptOutType"))
+    # What else people write is not ours to keep.
+    if number and meant and _SID.fullmatch(sid):
+        await _intake(request).take(InboundText(sid, number[1], meant))
+    return Response(_NO_REPLY, media_type="text/xml")
+
+
+def _intake(request: Request) -> TwilioIntake:
+    intake: TwilioIntake = request.app.state.twilio
+    return intake
+
+
+async def _verified(request: Request, services: Services, path: str) -> dict[str, str]:
+    """Return the fields of a request that Twilio has signed for the address that we gave it."""
+    try:
+        async with asyncio.timeout(ARRIVAL_S):
+            raw = await request.body()
+    except TimeoutError:
+        raise Problem("too-slow", f"the body must arrive within {ARRIVAL_S:g} seconds") from None
+    settings = services.settings
+    if settings.public_url is None or settings.twilio_auth_token is None:
+        log.warning("callback refused", reason="KNOCKTWICE_PUBLIC_URL or TWILIO_AUTH_TOKEN is not set")
+        raise _refused()
+    query = request.scope["query_string"].decode("latin-1")
+    # What proxies made of host, scheme and path does not matter.
+    url = settings.public_url.rstrip("/") + path + (f"?{query}" if query else "")
+    fields, body = _fields(request, raw)
+    genuine = is_genuine(
+        token=settings.twilio_auth_token.get_secret_value(),
+        url=url,
+        signature=request.headers.get("x-twilio-signature", ""),
+        form=fields,
+        body=body,
+    )
+    if not genuine:
+        raise _refused()
+    return dict(fields)
+
+
+def _fields(request: Request, raw: bytes) -> tuple[list[tuple[str, str]], bytes | None]:
+    """Return the fields, and the body if its hash is what is signed."""
+    try:
+        if request.headers.get("content-type", "").partition(";")[0].strip().lower() == _FORM:
+            return parse_qsl(raw.decode(), keep_blank_values=True, max_num_fields=200), None
+        told = json.loads(raw)
+    except (ValueError, RecursionError):
+        raise _refused() from None
+    if not isinstance(told, dict):
+        raise _refused()
+    return [(name, str(value)) for name, value in told.items() if isinstance(value, str | int)], raw
+
+
+def _refused() -> Problem:
+    return Problem("invalid-signature", "X-Twilio-Signature does not fit this request and the public URL")

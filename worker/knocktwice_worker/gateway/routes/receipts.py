@@ -1,0 +1,173 @@
+"""What apps report of their pushes. No key: the address that a push carries is signed for this push and this device."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from fastapi import APIRouter, Request, Response
+from pydantic import BaseModel, Field
+
+from knocktwice_shared.errors import InvalidMessage
+from knocktwice_shared.messages import Receipt, parse_moment
+from knocktwice_worker.gateway import body
+from knocktwice_worker.gateway.problems import Problem, documented
+from knocktwice_worker.receipt_tokens import PATH, RefusedToken
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from knocktwice_shared.messages import ReceiptEvent
+    from knocktwice_worker.gateway.receipt_intake import ReceiptIntake
+
+router = APIRouter(tags=["receipts"])
+
+#: Receipts in one request.
+LIMIT = 5_000
+#: A web page's service worker may report from anywhere, and a receipt is nobody's to be kept.
+_HEADERS = {"Access-Control-Allow-Origin": "*", "Cache-Control": "no-store"}
+#: How browsers say that nobody has asked for this yet.
+_PREFETCH = ("sec-purpose", "purpose", "x-purpose", "x-moz")
+
+
+class Refused(BaseModel):
+    """A receipt that was not taken."""
+
+    index: int = Field(description="Its place in the request, from 0.")
+    detail: str = Field(description="Why.")
+
+
+class Taken(BaseModel):
+    """What became of a batch of receipts."""
+
+    accepted: int = Field(description="How many were taken.")
+    refused: list[Refused] = Field(description="The others. Sending them again does not help.")
+
+
+_ANSWERS: dict[int | str, dict[str, Any]] = {
+    **documented("invalid-signature", "invalid-field", "unavailable"),
+    204: {"description": "Taken, and kept whatever happens"},
+}
+_BATCH_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {
+                "schema": {
+                    "type": "object",
+                    "required": ["receipts"],
+                    "additionalProperties": False,
+                    "properties": {
+                        "receipts": {
+                            "type": "array",
+                            "minItems": 1,
+                            "maxItems": LIMIT,
+                            "items": {
+                                "type": "object",
+                                "required": ["receipt", "kind"],
+                                "additionalProperties": False,
+                                "properties": {
+                                    "receipt": {
+                                        "type": "string",
+                                        "description": "The push's `knocktwice_receipt`, or its last part.",
+                                        "maxLength": 300,
+                                    },
+                                    "kind": {"type": "string", "enum": [str(kind) for kind in Receipt]},
+                                    "at": {
+                                        "type": "string",
+                                        "format": "date-time",
+                                        "description": "When it happened; left out, now.",
+                                    },
+                                },
+                            },
+                        }
+                    },
+                },
+                "example": {
+                    "receipts": [
+                        {
+                            "receipt": "https://push.example.com/r/AQGTniu2R...",
+                            "kind": "delivered",
+                            "at": "2026-11-21T09:30:00Z",
+                        }
+                    ]
+                },
+            }
+        },
+    }
+}
+
+
+@router.post(PATH + "{token}/{kind}", status_code=204, responses=_ANSWERS)
+async def report(request: Request, token: str, kind: Receipt) -> Response:
+    """Report that a push was delivered, or clicked. Repeats and any order are harmless."""
+    await _take(request, token, kind)
+    return Response(status_code=204, headers=_HEADERS)
+
+
+@router.get(PATH + "{token}/{kind}", status_code=204, responses=_ANSWERS)
+async def report_by_get(request: Request, token: str, kind: Receipt) -> Response:
+    """The same, for clients that can only fetch an address. What a browser fetches in advance reports nothing."""
+    if not any("prefetch" in request.headers.get(name, "") for name in _PREFETCH):
+        await _take(request, token, kind)
+    return Response(status_code=204, headers=_HEADERS)
+
+
+@router.post(
+    "/v1/receipts",
+    status_code=202,
+    openapi_extra=_BATCH_BODY,
+    responses=documented(
+        "malformed-json", "too-slow", "too-large", "unsupported-media-type", "invalid-field", "unavailable"
+    ),
+)
+async def report_many(request: Request) -> Taken:
+    """Report up to 5,000 receipts at once, each by the address of its own push. Those that are not valid are named."""
+    events, refused = _read_batch(_intake(request), await body.read_json(request))
+    if events:
+        await _intake(request).take(events)
+    return Taken(accepted=len(events), refused=refused)
+
+
+async def _take(request: Request, token: str, kind: Receipt) -> None:
+    intake = _intake(request)
+    try:
+        event = intake.read(token, kind)
+    except RefusedToken as error:
+        raise Problem("invalid-signature", f"this receipt {error}", field="token") from None
+    await intake.take([event])
+
+
+def _intake(request: Request) -> ReceiptIntake:
+    intake: ReceiptIntake = request.app.state.receipts
+    return intake
+
+
+def _read_batch(intake: ReceiptIntake, told: dict[str, Any]) -> tuple[list[ReceiptEvent], list[Refused]]:
+    for name in told.keys() - {"receipts"}:
+        raise InvalidMessage(name, "is not known here; send receipts")
+    receipts = told.get("receipts")
+    if not isinstance(receipts, list) or not 1 <= len(receipts) <= LIMIT:
+        raise InvalidMessage("receipts", f"must be a list of 1 to {LIMIT} receipts")
+    # All fields first: a wrong one refuses the request as a whole.
+    fields = [_fields(one, f"receipts[{place}]") for place, one in enumerate(receipts)]
+    events, refused = [], []
+    for place, (token, kind, at) in enumerate(fields):
+        try:
+            events.append(intake.read(token, kind, at))
+        except RefusedToken as error:
+            refused.append(Refused(index=place, detail=str(error)))
+    return events, refused
+
+
+def _fields(one: object, path: str) -> tuple[str, Receipt, datetime | None]:
+    if not isinstance(one, dict):
+        raise InvalidMessage(path, "must be an object with receipt and kind")
+    for name in one.keys() - {"receipt", "kind", "at"}:
+        raise InvalidMessage(f"{path}.{name}", "is not known here; known are receipt, kind and at")
+    address, kind, at = one.get("receipt"), one.get("kind"), one.get("at")
+    if not isinstance(address, str) or len(address) > 300:
+        raise InvalidMessage(f"{path}.receipt", "must be the push's knocktwice_receipt")
+    if kind not in list(Receipt):
+        raise InvalidMessage(f"{path}.kind", f"must be one of {', '.join(Receipt)}")
+    moment = None if at is None else parse_moment(at, f"{path}.at")
+    return address.rpartition("/")[2], Receipt(kind), moment

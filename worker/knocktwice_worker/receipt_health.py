@@ -1,0 +1,161 @@
+"""Which kinds of devices confirm their pushes: by platform and version of the app, from what became of past pushes.
+
+An app that was built without receipts, or a browser that cannot send any, never confirms. ``not_delivered`` would then text
+everybody who has it. So the share of confirmed pushes is counted hour by hour, afterwards and set-based, and a kind of
+device that never reports deliveries is known as such when a fallback is decided (``KNOCKTWICE_UNCONFIRMED_POLICY``).
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from sqlalchemy import Connection, Engine, text
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from knocktwice_worker.config import Settings
+
+#: What is looked at.
+SPAN = timedelta(days=7)
+#: An hour is counted when its pushes have had this long to be confirmed, and once more after a day for the late ones.
+_SETTLE, _AGAIN = timedelta(hours=1), timedelta(hours=24)
+_HOUR = timedelta(hours=1)
+#: How long a worker believes what it has read (seconds).
+_FRESH_S = 60.0
+
+Kind = tuple[str, str]
+
+# Ids are UUIDv7: an hour is a range of them. A receipt that names no device speaks for all of its notification's.
+_ROLL_UP = text("""
+WITH e AS (
+  SELECT notification_id, registration, bool_or(kind = 'delivered') AS delivered FROM events
+  WHERE notification_id >= :low AND notification_id < :high AND step = 0 AND kind IN ('delivered', 'clicked')
+  GROUP BY notification_id, registration
+)
+INSERT INTO receipt_health AS h (hour, platform, app_version, pushes, delivered, confirmed)
+SELECT :hour, coalesce(d.platform, 'unknown'), coalesce(d.app_version, ''), count(*),
+       count(*) FILTER (WHERE own.delivered OR anyones.delivered),
+       count(*) FILTER (WHERE own.notification_id IS NOT NULL OR anyones.notification_id IS NOT NULL)
+FROM attempts a
+LEFT JOIN devices d ON d.registration = a.registration
+LEFT JOIN e own ON own.notification_id = a.notification_id AND own.registration = a.registration
+LEFT JOIN e anyones ON anyones.notification_id = a.notification_id AND anyones.registration = ''
+WHERE a.notification_id >= :low AND a.notification_id < :high AND a.state = 'sent'
+GROUP BY 2, 3 ORDER BY 2, 3
+ON CONFLICT (hour, platform, app_version) DO UPDATE
+  SET pushes = excluded.pushes, delivered = excluded.delivered, confirmed = excluded.confirmed
+""")
+
+_KINDS = text("""
+SELECT platform, app_version, sum(pushes) AS pushes, sum(delivered) AS delivered, sum(confirmed) AS confirmed
+FROM receipt_health WHERE hour > knocktwice_now() - :span GROUP BY 1, 2 ORDER BY sum(pushes) DESC, 1, 2
+""")
+
+_PUSHED_TO = text("""
+SELECT DISTINCT a.notification_id, coalesce(d.platform, 'unknown') AS platform, coalesce(d.app_version, '') AS app_version
+FROM attempts a LEFT JOIN devices d ON d.registration = a.registration
+WHERE a.notification_id = ANY(CAST(:ids AS uuid[])) AND a.state = 'sent'
+""")
+
+
+@dataclass(frozen=True, slots=True)
+class KindHealth:
+    """What became of the pushes to one kind of device in the last seven days.
+
+    Attributes:
+        pushes: those that FCM took.
+        delivered: of them, reported as delivered.
+        confirmed: of them, reported as delivered or clicked.
+        silent: whether one can say that it never reports deliveries.
+    """
+
+    platform: str
+    app_version: str
+    pushes: int
+    delivered: int
+    confirmed: int
+    silent: bool
+
+    @property
+    def share(self) -> float:
+        """The share of its pushes that were ever confirmed."""
+        return self.confirmed / self.pushes if self.pushes else 0.0
+
+
+class SilentKinds:
+    """The kinds of devices that never report deliveries, as a worker knows them."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._known: frozenset[Kind] = frozenset()
+        self._until = 0.0
+
+    def among(self, conn: Connection, ids: Sequence[str]) -> dict[str, list[str]]:
+        """Return those of these notifications whose push went to silent kinds only, each with these kinds' names."""
+        silent = self._current(conn)
+        if not silent or not ids:
+            return {}
+        kinds: dict[str, list[Kind]] = {}
+        for row in conn.execute(_PUSHED_TO, {"ids": list(ids)}):
+            kinds.setdefault(str(row.notification_id), []).append((row.platform, row.app_version))
+        return {id_: sorted(map(" ".join, own)) for id_, own in kinds.items() if silent.issuperset(own)}
+
+    def _current(self, conn: Connection) -> frozenset[Kind]:
+        if time.monotonic() >= self._until:
+            kinds = examine(conn, self._settings)
+            self._known = frozenset((k.platform, k.app_version) for k in kinds if k.silent)
+            self._until = time.monotonic() + _FRESH_S
+        return self._known
+
+
+def examine(conn: Connection, settings: Settings) -> list[KindHealth]:
+    """Return every kind of device that was pushed to in the last seven days, the most frequent first."""
+    return [
+        KindHealth(
+            row.platform,
+            row.app_version,
+            int(row.pushes),
+            int(row.delivered),
+            int(row.confirmed),
+            silent=row.pushes >= settings.unconfirmed_sample
+            and row.delivered < settings.unconfirmed_share * int(row.pushes),
+        )
+        for row in conn.execute(_KINDS, {"span": SPAN})
+    ]
+
+
+def roll_up(engine: Engine) -> int:
+    """Count the hours that are due, each in a transaction of its own, and return how many; counting twice is harmless."""
+    with engine.connect() as conn:
+        query = text("SELECT knocktwice_now() AS now, (SELECT max(hour) FROM receipt_health) AS last")
+        now, last = conn.execute(query).one()
+        oldest = text("DELETE FROM receipt_health WHERE hour < knocktwice_now() - 5 * CAST(:span AS interval)")
+        conn.execute(oldest, {"span": SPAN})
+        conn.commit()
+    hours = _due(now, last)
+    for hour in hours:
+        with engine.begin() as conn:
+            conn.execute(_ROLL_UP, _bounds(hour))
+    return len(hours)
+
+
+def _due(now: datetime, last: datetime | None) -> list[datetime]:
+    end = _full_hour(now - _SETTLE)
+    start = _full_hour(now - SPAN) if last is None else max(last + _HOUR, _full_hour(now - SPAN))
+    fresh = [start + n * _HOUR for n in range(max(0, (end - start) // _HOUR))]
+    again = _full_hour(now - _AGAIN) - _HOUR
+    return fresh if again in fresh else [again, *fresh]
+
+
+def _full_hour(at: datetime) -> datetime:
+    return at.replace(minute=0, second=0, microsecond=0)
+
+
+def _bounds(hour: datetime) -> Mapping[str, object]:
+    low, high = (UUID(int=int(at.timestamp() * 1000) << 80) for at in (hour, hour + _HOUR))
+    return {"hour": hour, "low": low, "high": high}
