@@ -114,7 +114,7 @@ def test_counting_again_changes_nothing_and_takes_in_late_receipts(here: Service
     with here.engine.connect() as conn:
         ids = conn.execute(sa.text("SELECT notification_id, registration FROM attempts")).all()
     for row in ids:
-        receipts.record(here, [ReceiptEvent(row.notification_id, Receipt.DELIVERED, AT, row.registration)])
+        receipts.record(here, [ReceiptEvent(UUID(str(row.notification_id)), Receipt.DELIVERED, AT, row.registration)])
     # A day after its own hour had passed that hour is counted once more.
     for _ in range(24):
         clock.advance(timedelta(hours=1))

@@ -41,9 +41,10 @@ def _named(conn: Connection, receipts: list[ReceiptEvent]) -> list[ReceiptEvent]
     if not marked:
         return receipts
     rows = conn.execute(_ATTEMPTS, {"ids": marked})
-    names = {(row.notification_id, device_mark(device_hash(row.registration))): row.registration for row in rows}
+    names = {(str(row.notification_id), device_mark(device_hash(row.registration))): row.registration for row in rows}
     return [
-        replace(r, registration=names.get((r.notification, r.registration or ""), r.registration)) for r in receipts
+        replace(r, registration=names.get((str(r.notification), r.registration or ""), r.registration))
+        for r in receipts
     ]
 
 
