@@ -43,10 +43,6 @@ class Taken(BaseModel):
     refused: list[Refused] = Field(description="The others. Sending them again does not help.")
 
 
-_ANSWERS: dict[int | str, dict[str, Any]] = {
-    **documented("invalid-signature", "invalid-field", "unavailable"),
-    204: {"description": "Taken, and kept whatever happens"},
-}
 _BATCH_BODY = {
     "requestBody": {
         "required": True,
@@ -97,17 +93,15 @@ _BATCH_BODY = {
 }
 
 
-@router.post(PATH + "{token}/{kind}", status_code=204, responses=_ANSWERS)
+# Not in the OpenAPI document, in which two methods cannot share an operation; docs/receipts.md describes it.
+@router.api_route(PATH + "{token}/{kind}", methods=["GET", "POST"], status_code=204, include_in_schema=False)
 async def report(request: Request, token: str, kind: Receipt) -> Response:
-    """Report that a push was delivered, or clicked. Repeats and any order are harmless."""
-    await _take(request, token, kind)
-    return Response(status_code=204, headers=_HEADERS)
+    """Report that a push was delivered, or clicked. Repeats and any order are harmless.
 
-
-@router.get(PATH + "{token}/{kind}", status_code=204, responses=_ANSWERS)
-async def report_by_get(request: Request, token: str, kind: Receipt) -> Response:
-    """The same, for clients that can only fetch an address. What a browser fetches in advance reports nothing."""
-    if not any("prefetch" in request.headers.get(name, "") for name in _PREFETCH):
+    A GET is for clients that can only fetch an address; what a browser fetches in advance reports nothing.
+    """
+    ahead = any("prefetch" in request.headers.get(name, "") for name in _PREFETCH)
+    if request.method == "POST" or not ahead:
         await _take(request, token, kind)
     return Response(status_code=204, headers=_HEADERS)
 
@@ -169,5 +163,5 @@ def _fields(one: object, path: str) -> tuple[str, Receipt, datetime | None]:
         raise InvalidMessage(f"{path}.receipt", "must be the push's knocktwice_receipt")
     if kind not in list(Receipt):
         raise InvalidMessage(f"{path}.kind", f"must be one of {', '.join(Receipt)}")
-    moment = None if at is None else parse_moment(at, f"{path}.at")
+    moment = parse_moment(at, f"{path}.at") if "at" in one else None
     return address.rpartition("/")[2], Receipt(kind), moment
