@@ -12,7 +12,6 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from knocktwice import wire
 from knocktwice_shared.messages import parse_blast
 from knocktwice_worker import blast_schedules, blast_store, blasts, preflight, send_options
 from knocktwice_worker.services import services
@@ -77,7 +76,7 @@ def start(
         "throttle_per_min": per_minute,
     }
     if (at := send_options.send_at(send_at, local=local)) is not None:
-        message["send_at"] = wire.send_at(at)
+        message["send_at"] = send_options.written(at)
     blast = parse_blast(message)
     told: dict[str, Any] = {}
     with reading(services()) as conn:
