@@ -86,7 +86,7 @@ def _send_all(
         pushes=len(work),
     )
     shown = ((w, people[w.notification_id]) for w in work)
-    _deliver(services, [_message(services, w, *r.contents[w.notification_id], r.ttl) for w, r in shown])
+    _deliver(services, [_message(services, w, *r.contents[w.notification_id], r.ttl) for w, r in shown], complete=True)
 
 
 #: While one waits for the provider the other works. More would only make the batches smaller.
@@ -120,7 +120,7 @@ def resume(services: Services, ids: Sequence[str]) -> None:
     _deliver(services, messages)
 
 
-def _deliver(services: Services, messages: Sequence[PushMessage]) -> None:
+def _deliver(services: Services, messages: Sequence[PushMessage], *, complete: bool = False) -> None:
     if not messages:
         return
     turn = services.push_pace.take([1] * len(messages))
@@ -134,7 +134,7 @@ def _deliver(services: Services, messages: Sequence[PushMessage]) -> None:
     if asked := patience(outcomes):
         services.push_pace.slow_down(asked.after)
     with services.engine.begin() as conn:
-        store.record_push(conn, results, retry_for=timedelta(seconds=services.settings.push_retry_s))
+        store.record_push(conn, results, retry_for=timedelta(seconds=services.settings.push_retry_s), complete=complete)
 
 
 def _result(message: PushMessage, outcome: Outcome) -> store.PushResult:

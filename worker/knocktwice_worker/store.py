@@ -134,7 +134,7 @@ _INSERT_DUPLICATES = text("""
 INSERT INTO notifications (id, batch_id, user_id, phone, params, key, state, reason, finished_at)
 SELECT r.id, r.batch, NULL, NULL, '{}', NULL, 'duplicate', 'key already used by ' || first.id, knocktwice_now()
 FROM unnest(CAST(:ids AS uuid[]), CAST(:batches AS uuid[]), CAST(:keys AS text[])) AS r(id, batch, key)
-JOIN notifications first ON first.key = r.key AND first.key IS NOT NULL AND first.state <> 'duplicate'
+JOIN notifications first ON first.key = r.key AND first.key IS NOT NULL
 ON CONFLICT DO NOTHING
 """)
 
@@ -366,7 +366,10 @@ WHERE s.notification_id = ANY(CAST(:ids AS uuid[])) AND s.step > 0 AND s.state =
   AND p.notification_id = s.notification_id AND p.step = 0
 """)
 
-_END_UNPUSHABLE = text("""
+#: Whether a step is behind the push ``d``.
+_HAS_STEPS = "EXISTS (SELECT FROM deliveries s WHERE s.notification_id = d.notification_id AND s.step = 1)"
+
+_END_UNPUSHABLE = text(f"""
 UPDATE deliveries d SET state = s.state, reason = CASE s.state WHEN 'skipped' THEN 'notifications_disabled' ELSE 'no_device' END,
   wake_at = NULL, finished_at = knocktwice_now()
 FROM unnest(CAST(:ids AS uuid[])) AS r(id)
@@ -374,7 +377,7 @@ CROSS JOIN LATERAL (SELECT CASE WHEN EXISTS (
     SELECT FROM notifications n JOIN devices v ON v.user_id = n.user_id WHERE n.id = r.id
   ) THEN 'skipped' ELSE 'failed' END AS state) s
 WHERE d.notification_id = r.id AND d.step = 0 AND d.state = 'sending'
-RETURNING d.notification_id, d.state, d.reason
+RETURNING d.notification_id, d.state, d.reason, NOT {_HAS_STEPS} AS last
 """)
 
 # Its fallback went out while it waited for somebody to take it up.
@@ -427,17 +430,21 @@ FROM (
   ) o JOIN notifications n ON n.id = o.id
 ) s
 WHERE d.notification_id = s.id AND d.step = 0 AND {_is("d.state", "sending")}
-RETURNING d.notification_id, d.state, d.reason
+RETURNING d.notification_id, d.state, d.reason, NOT {_HAS_STEPS} AS last
+""")
+
+# A push of which every device has answered at the first attempt, as nearly all do. What became of it is known without a
+# look at the rows, which takes most of the time of the general case.
+_RECORD_ANSWERED = text(f"""
+UPDATE deliveries d SET state = r.state, reason = r.reason, wake_at = NULL, finished_at = knocktwice_now()
+FROM unnest(CAST(:ids AS uuid[]), CAST(:states AS text[]), CAST(:reasons AS text[])) AS r(id, state, reason)
+WHERE d.notification_id = r.id AND d.step = 0 AND {_is("d.state", "sending")}
+RETURNING d.notification_id, d.state, d.reason, NOT {_HAS_STEPS} AS last
 """)
 
 _FALL_BACK_NOW = text("""
 UPDATE deliveries SET due_at = knocktwice_now(), wake_at = knocktwice_now()
 WHERE notification_id = ANY(CAST(:ids AS uuid[])) AND step = 1 AND state = 'scheduled' AND due_at > knocktwice_now()
-""")
-
-_WITHOUT_FALLBACK = text("""
-SELECT r.id FROM unnest(CAST(:ids AS uuid[])) AS r(id)
-WHERE NOT EXISTS (SELECT FROM deliveries d WHERE d.notification_id = r.id AND d.step = 1)
 """)
 
 
@@ -471,11 +478,14 @@ def _end_unpushable(conn: Connection, ids: set[str]) -> None:
         _settle_pushes(conn, conn.execute(_END_UNPUSHABLE, {"ids": sorted(ids)}).all())
 
 
-def record_push(conn: Connection, results: Sequence[PushResult], *, retry_for: timedelta) -> None:
+def record_push(
+    conn: Connection, results: Sequence[PushResult], *, retry_for: timedelta, complete: bool = False
+) -> None:
     """Write the providers' answers. A push that failed on every device makes its fallback due at once.
 
     Args:
         retry_for: how long after the time it was to go out a push is still retried.
+        complete: these are the results of all devices of each push, and no earlier attempts were made.
     """
     conn.execute(
         _RECORD_ATTEMPTS,
@@ -490,27 +500,47 @@ def record_push(conn: Connection, results: Sequence[PushResult], *, retry_for: t
     dead = [r.registration for r in results if r.address_dead]
     if dead:
         conn.execute(text("DELETE FROM devices WHERE registration = ANY(:dead)"), {"dead": dead})
-    longest: dict[str, timedelta] = {}
+    by_push: dict[str, list[PushResult]] = {}
     for r in results:
-        longest[r.notification_id] = max(longest.get(r.notification_id, timedelta()), r.retry_after or timedelta())
-    done = conn.execute(
-        _RECORD_PUSH, {"ids": list(longest), "retry_after": list(longest.values()), "retry_for": retry_for}
-    ).all()
+        by_push.setdefault(r.notification_id, []).append(r)
+    answered = {i: _answer(own) for i, own in by_push.items()} if complete else {}
+    known = {i: answer for i, answer in answered.items() if answer is not None}
+    done: list[Row[Any]] = []
+    if known:
+        states, reasons = (list(column) for column in zip(*known.values(), strict=True))
+        done += conn.execute(_RECORD_ANSWERED, {"ids": list(known), "states": states, "reasons": reasons})
+    rest = {i: max(r.retry_after or timedelta() for r in own) for i, own in by_push.items() if i not in known}
+    if rest:
+        given = {"ids": list(rest), "retry_after": list(rest.values()), "retry_for": retry_for}
+        done += conn.execute(_RECORD_PUSH, given)
     _settle_pushes(conn, done)
 
 
+def _answer(results: Sequence[PushResult]) -> tuple[str, str | None] | None:
+    """Return state and reason of a push from the results of all its devices; ``None`` if one is to be tried again."""
+    states = {r.state for r in results}
+    if "open" in states:
+        return None
+    if "sent" in states:
+        return str(DeliveryState.SENT), None
+    return str(DeliveryState.FAILED), max((r.reason for r in results if r.reason), default=None)
+
+
 def _settle_pushes(conn: Connection, done: Sequence[Row[Any]]) -> None:
-    """Draw the consequences of pushes that were made, or could not be; rows of ``notification_id, state, reason``."""
+    """Draw the consequences of pushes that were made, or could not be.
+
+    Args:
+        done: rows of ``notification_id, state, reason, last``; the last step has none behind it.
+    """
     failed = [str(row.notification_id) for row in done if row.state == DeliveryState.FAILED]
     if failed:
         conn.execute(_FALL_BACK_NOW, {"ids": failed})
-    final = {str(row.notification_id): row for row in done if row.state != DeliveryState.SCHEDULED}
-    ended = conn.execute(_WITHOUT_FALLBACK, {"ids": list(final)}).all()
     _finish(
         conn,
         [
-            (i, _without_fallback(DeliveryState(final[i].state)), final[i].reason or "no fallback planned")
-            for i in (str(row.id) for row in ended)
+            (str(row.notification_id), _without_fallback(DeliveryState(row.state)), row.reason or "no fallback planned")
+            for row in done
+            if row.last and row.state != DeliveryState.SCHEDULED
         ],
     )
 
@@ -785,9 +815,7 @@ def cancel(conn: Connection, ids: Sequence[str], keys: Sequence[str], now: datet
 
     An SMS that a sender has claimed is no longer stopped; a push that is on its way is not called back.
     """
-    found = conn.execute(
-        text("SELECT id FROM notifications WHERE key = ANY(:keys) AND state <> 'duplicate'"), {"keys": list(keys)}
-    ).all()
+    found = conn.execute(text("SELECT id FROM notifications WHERE key = ANY(:keys)"), {"keys": list(keys)}).all()
     wanted = sorted({*ids, *(str(row.id) for row in found)})
     _insert_events(conn, [(i, "cancelled", "", now) for i in wanted])
     _stop(conn, wanted)

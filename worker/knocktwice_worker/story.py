@@ -90,7 +90,7 @@ _BY_ID = text("SELECT n.*, b.category FROM notifications n JOIN batches b ON b.i
 # In the words of the index that makes a key unique, or every notification would be read.
 _BY_KEY = text("""
 SELECT n.*, b.category FROM notifications n JOIN batches b ON b.id = n.batch_id
-WHERE n.key = :wanted AND n.state <> 'duplicate'
+WHERE n.key = :wanted
 """)
 
 
