@@ -218,6 +218,8 @@ def test_a_push_that_shares_its_form_with_others_is_what_it_would_be_alone(
         replace(first, link="https://example.com/a"),
         replace(first, image="https://example.com/a.png"),
         replace(first, ttl=timedelta(minutes=6)),
+        replace(first, receipt_url="https://push.example/r/1"),
+        replace(first, receipt_url='https://push.example/r/"2"'),
         first,
     ]
     for push in pushes:

@@ -201,8 +201,10 @@ class _Form:
 
     def __init__(self, example: PushMessage, now: int) -> None:
         self._common = self._what_is_common(example, now)
-        registration, title, body, id_ = (_MARK.format(slot) for slot in range(4))
-        encoded = encode(replace(example, title=title, body=body, notification_id=id_), now=now)
+        registration, title, body, id_, url = (_MARK.format(slot) for slot in range(5))
+        receipt_url = example.receipt_url and url
+        marked = replace(example, title=title, body=body, notification_id=id_, receipt_url=receipt_url)
+        encoded = encode(marked, now=now)
         encoded[_address(example)] = registration
         text = json.dumps({"message": encoded}, ensure_ascii=False, separators=(",", ":"))
         self._head, *rest = _SLOT.split(text)
@@ -210,7 +212,8 @@ class _Form:
 
     @staticmethod
     def _what_is_common(message: PushMessage, now: int) -> tuple[object, ...]:
-        return (message.ttl, message.data, message.link, message.image, _address(message), now)
+        reported = message.receipt_url is not None
+        return (message.ttl, message.data, message.link, message.image, reported, _address(message), now)
 
     def fits(self, message: PushMessage, now: int) -> bool:
         """Whether this is the form of that push at that time (Unix seconds)."""
@@ -218,7 +221,8 @@ class _Form:
 
     def fill(self, message: PushMessage) -> bytes:
         """Return the JSON of a push that fits."""
-        texts = [_quoted(t) for t in (message.registration, message.title, message.body, message.notification_id)]
+        own = (message.registration, message.title, message.body, message.notification_id, message.receipt_url or "")
+        texts = [_quoted(text) for text in own]
         return (self._head + "".join([texts[slot] + piece for slot, piece in self._rest])).encode()
 
 
