@@ -176,8 +176,8 @@ def test_what_is_expected_is_learnt_from_earlier_blasts(run: Run, working: Servi
         assert len(ids) == 3
         conn.execute(
             sa.text(
-                "UPDATE notifications SET state = CASE WHEN id = :one THEN 'texted' ELSE 'reached' END, reason = 'x', "
-                "finished_at = knocktwice_now() WHERE id = ANY(:ids)"
+                "UPDATE notifications SET state = CASE WHEN id = CAST(:one AS uuid) THEN 'texted' ELSE 'reached' END, reason = 'x', "
+                "finished_at = knocktwice_now() WHERE id = ANY(CAST(:ids AS uuid[]))"
             ),
             {"one": ids[0], "ids": ids},
         )
