@@ -11,8 +11,8 @@ import sqlalchemy as sa
 from benchmarks.figures import median
 from benchmarks.history import past
 from benchmarks.runs import ours
-from knocktwice_worker import changes, rollups
 from knocktwice_shared.names import BATCH_LIMIT
+from knocktwice_worker import changes, rollups
 
 if TYPE_CHECKING:
     from benchmarks.figures import Figures
