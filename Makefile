@@ -41,8 +41,8 @@ contracts: $(VENV)/.dev ## which module may import which
 chaos: $(VENV)/.dev ## only the tests that kill workers and servers
 	$(BIN)/pytest tests/chaos $(PYTEST_ARGS)
 
-bench: $(VENV)/.dev ## what it can do, measured here against the textbook; ONLY=pipeline,push JSON=file
-	@PYTHONPATH=tests $(BIN)/python -m benchmarks $(if $(ONLY),--only $(ONLY)) $(if $(JSON),--json $(JSON))
+bench: $(VENV)/.dev ## what it can do, measured here against the textbook; ONLY=pipeline,push JSON=file MARKDOWN=file
+	@PYTHONPATH=tests $(BIN)/python -m benchmarks $(if $(ONLY),--only $(ONLY)) $(if $(JSON),--json $(JSON)) $(if $(MARKDOWN),--markdown $(MARKDOWN))
 
 docs: $(VENV)/.dev ## write the parts of the documents that repeat the code
 	$(BIN)/python docs/generate.py

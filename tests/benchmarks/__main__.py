@@ -36,6 +36,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument("--only", help=f"parts, separated by commas: {', '.join(PARTS)}")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    parser.add_argument(
+        "--markdown", type=Path, help="also write the table to this file, as docs/performance.md has it"
+    )
     arguments = parser.parse_args()
     wanted = arguments.only.split(",") if arguments.only else list(PARTS)
     if unknown := set(wanted) - set(PARTS):
@@ -52,7 +55,10 @@ def main() -> None:
         except Unavailable as error:
             parser.exit(1, f"The benchmarks need a fast stand-in for FCM and Twilio: {error}\n")
     minutes = (time.monotonic() - started) / 60
-    console.print(figures.table(f"knocktwice on {_machine()}, {minutes:.1f} minutes"))
+    title = f"knocktwice on {_machine()}, {minutes:.1f} minutes"
+    console.print(figures.table(title))
+    if arguments.markdown:
+        arguments.markdown.write_text(figures.markdown(title))
     if arguments.json:
         figures.write(arguments.json)
     if any(row.measure == "failed" for row in figures.rows):

@@ -56,6 +56,12 @@ class Figures:
             last = row.part
         return table
 
+    def markdown(self, title: str) -> str:
+        """Return the table as documents show it."""
+        lines = [f"{title}:", "", "| part | measure | result | |", "|---|---|---|---|"]
+        lines += [f"| `{row.part}` | {row.measure} | {row.value} | {row.remark} |" for row in self.rows]
+        return "\n".join(lines) + "\n"
+
     def write(self, path: Path) -> None:
         """Write the JSON, rounded to what was measured."""
         path.write_text(json.dumps({k: float(f"{v:.4g}") for k, v in sorted(self.values.items())}, indent=2) + "\n")
