@@ -27,6 +27,14 @@ if TYPE_CHECKING:
     from knocktwice_worker.services import Services
 
 
+@pytest.fixture(autouse=True)
+def logging_as_before() -> Iterator[None]:
+    """A command line logs to its own standard error, which is closed when its test is over."""
+    before = structlog.get_config()
+    yield
+    structlog.configure(**before)
+
+
 @pytest.fixture(scope="session")
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
     """PostgreSQL and Valkey, started once."""
@@ -116,7 +124,6 @@ def run(
     monkeypatch.setenv("KNOCKTWICE_DATABASE_URL", str(settings.database_url))
     monkeypatch.setenv("KNOCKTWICE_BROKER_URL", str(settings.broker_url))
     monkeypatch.setenv("COLUMNS", "200")
-    logging = structlog.get_config()
     services._services.clear()
 
     def command(*words: str) -> Said:
@@ -129,4 +136,3 @@ def run(
     yield command
     services.services().close()
     services._services.clear()
-    structlog.configure(**logging)
