@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 import pytest
 import sqlalchemy as sa
@@ -296,7 +297,7 @@ def test_a_user_who_is_forgotten_is_taken_out_of_the_pages_that_wait(working: Se
     start(working)
     blasts.step(working, str(blast_id("k")), broker)
     with working.engine.begin() as conn:
-        blast_store.forget_user(conn, "u1")
+        blast_store.forget_user(conn, "u1", UUID(int=2**128 - 1))
     broker.run()
     assert count(working, "SELECT count(*) FROM notifications WHERE user_id = 'u1'") == 0
     assert count(working, "SELECT count(*) FROM notifications") == MEMBERS - 1

@@ -61,7 +61,7 @@ INSERT INTO blast_pages (id, last_id, blast_id, count, users) VALUES (:id, :last
 """)
 
 _ADVANCE = text("""
-UPDATE blasts SET cursor = coalesce(:cursor, cursor), total = total + :taken, wake_at = knocktwice_now() + :lease,
+UPDATE blasts SET cursor = CASE WHEN NOT :last THEN coalesce(:cursor, cursor) END, total = total + :taken, wake_at = knocktwice_now() + :lease,
   started_at = coalesce(started_at, knocktwice_now()), expanded_at = CASE WHEN :last THEN knocktwice_now() END
 WHERE id = :id
 """)
@@ -136,6 +136,16 @@ UPDATE blasts SET state = 'paused', reason = :reason, wake_at = NULL WHERE id = 
 _RESUME = text("""
 UPDATE blasts SET state = 'running', reason = NULL, wake_at = knocktwice_now() WHERE id = :id AND state = 'paused'
 RETURNING id
+""")
+
+_FORGET = text("""
+UPDATE blast_pages SET users = array_replace(users, :user, NULL)
+WHERE users IS NOT NULL AND users @> ARRAY[CAST(:user AS text)] AND id < :boundary
+""")
+
+_MOVE_CURSOR = text("""
+UPDATE blasts SET cursor = CASE WHEN expanded_at IS NULL THEN (SELECT max(id) FROM users WHERE id < :user) END
+WHERE cursor = :user AND NOT EXISTS (SELECT FROM users WHERE id = :user)
 """)
 
 _FIND = """
@@ -279,7 +289,7 @@ def page(conn: Connection, id_: str) -> Page | None:
     if row is None:
         return None
     first = UUID(str(row.id)).int
-    people = {str(UUID(int=first + place)): user for place, user in enumerate(row.users, 1)}
+    people = {str(UUID(int=first + place)): user for place, user in enumerate(row.users, 1) if user is not None}
     return Page(str(row.id), str(row.blast_id), people, row.message)
 
 
@@ -334,11 +344,17 @@ def outcomes(conn: Connection, id_: UUID) -> dict[str, int]:
     return {row.state: row.n for row in conn.execute(_OUTCOMES, {"id": id_})}
 
 
-def forget_user(conn: Connection, user: str) -> None:
-    """Take a user out of all pages that were not sent yet."""
-    conn.execute(
-        text(
-            "UPDATE blast_pages SET users = array_remove(users, :user) WHERE users IS NOT NULL AND users @> ARRAY[:user]"
-        ),
-        {"user": user},
-    )
+def forget_user(conn: Connection, user: str, boundary: UUID) -> None:
+    """Take a user out of all pages that were made before and not sent yet.
+
+    The places of the others stay, because their notifications' ids follow from these.
+
+    Args:
+        boundary: the first id of the time from which on pages stay as they are.
+    """
+    conn.execute(_FORGET, {"user": user, "boundary": boundary})
+
+
+def forget_cursor(conn: Connection, user: str) -> None:
+    """Let blasts that stopped at a user who is no longer there go on behind whoever comes before."""
+    conn.execute(_MOVE_CURSOR, {"user": user})

@@ -229,6 +229,14 @@ def forget(conn: Connection) -> int:
     return sum(conn.execute(statement).rowcount for statement in _FORGET)
 
 
+def forget_numbers(conn: Connection, numbers: Collection[str]) -> None:
+    """Forget who wrote from these numbers; that somebody did stays, so that a repeat is known as one."""
+    if numbers:
+        conn.execute(
+            text("UPDATE inbound_texts SET number = '' WHERE number = ANY(:numbers)"), {"numbers": sorted(numbers)}
+        )
+
+
 def _status_report(row: Row[Any]) -> statuses.StatusReport:
     intent = None if row.notification_id is None else (str(row.notification_id), int(row.step))
     return statuses.StatusReport(row.provider_id, ProviderState(row.status), row.at, row.error, intent)

@@ -527,7 +527,7 @@ blasts = Table(
     Column("schedule", Text),
     Column("state", Text, nullable=False),
     Column("reason", Text),
-    # The last user that was taken from the segment, and how many were.
+    # The last user that was taken from the segment, NULL when that is done, and how many were.
     Column("cursor", Text),
     Column("total", Integer, nullable=False, server_default=text("0")),
     # When the throttle lets the next page go.
@@ -554,7 +554,7 @@ blast_pages = Table(
     Column("last_id", Uuid, nullable=False),
     Column("blast_id", Uuid, ForeignKey("blasts.id", ondelete="CASCADE"), nullable=False),
     Column("count", Integer, nullable=False),
-    # Who; NULL once they have their notifications, or will have none.
+    # Who, with NULL in the place of somebody who was erased; NULL once they have their notifications, or will have none.
     Column("users", ARRAY(Text)),
     # Until when a worker has it; NULL if none has had it yet.
     _time("wake_at"),
