@@ -15,10 +15,13 @@ import pytest
 import sqlalchemy as sa
 from standardwebhooks import Webhook, WebhookVerificationError
 
+from handed_over import Post
 from knocktwice_shared.errors import InvalidMessage
 from knocktwice_shared.ids import uuid7
-from knocktwice_shared.messages import Receipt, ReceiptEvent, parse_batch
-from knocktwice_worker import store
+from knocktwice_shared.messages import Channel, Receipt, ReceiptEvent, Step, When, parse_batch
+from knocktwice_worker import callbacks, store
+from knocktwice_worker.callbacks import Callback
+from knocktwice_worker.lifecycle import ProviderState
 from knocktwice_worker.services import Services
 from knocktwice_worker.webhooks import addresses, endpoints, events, sending, signing
 from life import Life
@@ -142,6 +145,34 @@ def test_a_life_is_told_in_order_signed_and_without_personal_data(
     assert (report["data"]["state"], report["data"]["reason"]) == ("reached", "reached_in_time")
     assert report["data"]["reference"] == {"order": 4711, "note": None}
     assert [(s["channel"], s["state"]) for s in report["data"]["steps"]] == [("push", "sent"), ("sms", "skipped")]
+
+
+def test_what_the_provider_reports_is_told_under_its_own_channel(
+    here: Services, application: Application, clock: Clock
+) -> None:
+    post = Post(here)
+    whatsapp = Step(Channel.WHATSAPP, When.NOT_CLICKED, HOUR, content_sid="HX" + "0" * 32)
+    sms = Step(Channel.SMS, When.NOT_CLICKED, HOUR)
+    add(here, application.url)
+    post.handed_over(whatsapp)
+    post.handed_over(sms, first=1)
+    tell(here, clock)
+    for number, state in ((0, "delivered"), (0, "read"), (1, "undelivered")):
+        with here.engine.begin() as conn:
+            heard = Callback(f"SM{number}", ProviderState(state), datetime.now(UTC), 30003 if number else None)
+            callbacks.accept(conn, [heard])
+            callbacks.bring(conn)
+        tell(here, clock)
+    told = {t["type"]: t["data"].get("error") for _, t in application.taken if t["data"].get("step")}
+    assert told == {
+        "whatsapp.sent": None,
+        "sms.sent": None,
+        "whatsapp.delivered": None,
+        "whatsapp.read": None,
+        "sms.undelivered": 30003,
+    }
+    assert {t for t in application.types() if t.startswith("push.")} == {"push.sent"}
+    assert set(application.types()) <= set(endpoints.TYPES)
 
 
 def test_nothing_is_told_twice_and_nothing_from_before(here: Services, application: Application, clock: Clock) -> None:

@@ -30,10 +30,23 @@ FROM changed c JOIN deliveries d ON d.notification_id = c.id WHERE d.finished_at
 UNION ALL
 SELECT c.id, 0, 'push.' || e.kind, greatest(min(e.received_at), c.created_at), 2,
   jsonb_build_object('step', 0, 'channel', 'push', 'state', e.kind)
-FROM changed c JOIN events e ON e.notification_id = c.id WHERE e.kind IN ('delivered', 'clicked')
+FROM changed c JOIN events e ON e.notification_id = c.id WHERE e.step = 0 AND e.kind IN ('delivered', 'clicked')
 GROUP BY c.id, c.created_at, e.kind
 UNION ALL
-SELECT c.id, 0, '{FINISHED}', n.finished_at, 4, jsonb_build_object('state', n.state, 'reason', n.reason, 'steps', (
+SELECT c.id, d.step, d.channel || r.type, greatest(min(e.received_at), c.created_at), 4,
+  jsonb_build_object('step', d.step, 'channel', d.channel, 'state', ltrim(r.type, '.'))
+FROM changed c JOIN events e ON e.notification_id = c.id
+JOIN deliveries d ON d.notification_id = c.id AND d.step = e.step AND d.step > 0
+CROSS JOIN LATERAL (SELECT CASE e.kind WHEN 'delivered' THEN '.delivered' WHEN 'clicked' THEN '.read' END AS type) r
+WHERE r.type IS NOT NULL AND e.registration = d.provider_id
+GROUP BY c.id, c.created_at, d.step, d.channel, r.type
+UNION ALL
+SELECT c.id, d.step, d.channel || '.undelivered', d.heard_at, 4,
+  jsonb_build_object('step', d.step, 'channel', d.channel, 'state', 'undelivered', 'error', d.provider_error)
+FROM changed c JOIN deliveries d ON d.notification_id = c.id
+WHERE d.step > 0 AND d.state = 'sent' AND d.provider_status IN ('undelivered', 'failed')
+UNION ALL
+SELECT c.id, 0, '{FINISHED}', n.finished_at, 5, jsonb_build_object('state', n.state, 'reason', n.reason, 'steps', (
     SELECT jsonb_agg(jsonb_build_object('step', d.step, 'channel', d.channel, 'state', d.state, 'reason', d.reason) ORDER BY d.step)
     FROM deliveries d WHERE d.notification_id = c.id))
 FROM changed c JOIN notifications n ON n.id = c.id WHERE n.finished_at IS NOT NULL
