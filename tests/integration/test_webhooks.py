@@ -297,7 +297,9 @@ def test_no_event_is_lost_and_all_are_in_order_after_fifty_kills(
         # A repeat after a kill has the same id: whoever takes webhooks knows it by that.
         if type_ not in told[id_]:
             told[id_].append(type_)
-    assert {id_: sorted(types) for id_, types in told.items()} == expected
+    # That a message is lost may be told before it is reported as delivered after all.
+    certain = {id_: sorted(t for t in types if not t.endswith(".undelivered")) for id_, types in told.items()}
+    assert certain == expected
     order = ["notification.accepted", "push", "sms"]
     for types in told.values():
         assert types[0] in (order[0], "notification.finished")
@@ -313,9 +315,12 @@ def _expected(conn: sa.Connection) -> dict[str, list[str]]:
         expected[str(n.id)] += ["notification.finished"] if n.finished_at else []
     for d in conn.execute(sa.text("SELECT * FROM deliveries WHERE finished_at IS NOT NULL")):
         expected[str(d.notification_id)].append(f"{d.channel}.{d.state}")
-    kinds = "SELECT DISTINCT notification_id, kind FROM events JOIN notifications ON id = notification_id WHERE kind <> 'cancelled'"
+    kinds = """SELECT DISTINCT e.notification_id, e.kind, coalesce(d.channel, 'push') AS channel
+      FROM events e JOIN notifications n ON n.id = e.notification_id
+      LEFT JOIN deliveries d ON d.notification_id = n.id AND d.step = e.step AND d.step > 0 WHERE e.kind <> 'cancelled'"""
     for e in conn.execute(sa.text(kinds)):
-        expected[str(e.notification_id)].append(f"push.{e.kind}")
+        kind = "read" if e.kind == "clicked" and e.channel != "push" else e.kind
+        expected[str(e.notification_id)].append(f"{e.channel}.{kind}")
     return {id_: sorted(types) for id_, types in expected.items()}
 
 

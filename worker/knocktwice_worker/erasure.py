@@ -221,9 +221,10 @@ def erase(here: Services, user: str, at: datetime) -> None:
     # What was given inline to a number that only this user has is about them, too.
     inline = sorted(set(found.bound or ()) - shared)
     # Of somebody who has not come back, what was begun before the erasure and written after it goes, too: a blast's page.
-    people = {"user": user, "inline": inline, "people": [user, *inline], "until": until if found.known else now}
+    begun: datetime = until if found.known else now
+    people = {"user": user, "inline": inline, "people": [user, *inline], "until": begun}
     with here.engine.begin() as conn:
-        blast_store.forget_user(conn, user, _first_id_after(people["until"]))
+        blast_store.forget_user(conn, user, _first_id_after(begun))
     erased, busy = _erase_notifications(here, people)
     dead_letters.erase(here.engine, user, own, found.registrations or ())
     if not busy:
