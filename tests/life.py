@@ -10,11 +10,12 @@ from zoneinfo import ZoneInfo
 
 import sqlalchemy as sa
 
-from knocktwice_shared.ids import uuid7
-from knocktwice_shared.messages import Receipt, ReceiptEvent, parse_batch
-from knocktwice_worker import parts, store
+from knocktwice_shared.ids import blast_id, uuid7
+from knocktwice_shared.messages import Receipt, ReceiptEvent, parse_batch, parse_blast
+from knocktwice_worker import blast_store, callbacks, parts, store
+from knocktwice_worker.callbacks import Callback
 from knocktwice_worker.content import fingerprint
-from knocktwice_worker.lifecycle import DeliveryState, Verdict
+from knocktwice_worker.lifecycle import DeliveryState, ProviderState, Verdict
 from knocktwice_worker.quiet import country
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ TEMPLATES = ["order_ready", "news", None]
 NUMBERS = ["+1650253{:04}", "+1416555{:04}", "+4366012{:05}", "+44151234{:04}", "+447781{:06}", "+800123{:05}"]
 TEXTS = ["Your table is ready.", "Ihre Bestellung für 5 € ist fertig. " * 6, "😀" * 40, "x" * 160, "y" * 161]
 
-Key = tuple[str, str, str, str]
+Key = tuple[str, str, str, str, str]
 
 
 class Life:
@@ -50,6 +51,8 @@ class Life:
             self._send,
             self._send,
             self._cancel,
+            self._report,
+            self._report,
         ]
 
     def step(self) -> None:
@@ -76,13 +79,36 @@ class Life:
             "id": str(uuid7()),
             "content": {"push": {"title": "t", "body": "b"}},
             "category": dice.choice(["transactional", "marketing"]),
-            "plan": [{"channel": "sms", "when": when, "after_s": 600}] if dice.random() < 0.9 else [],
+            "plan": [self._step(when)] if dice.random() < 0.9 else [],
             "recipients": recipients,
         }
         content = {"template": template, "push": {"title": "t", "body": "b"}, "sms": None} if template else None
         problems = {recipients[0]["id"]: "it cannot be filled in"} if dice.random() < 0.1 else {}
         store.accept(conn, [store.Intake(parse_batch(wire), problems, HOUR, content)], lease=LEASE)
+        if dice.random() < 0.3:
+            page = "INSERT INTO blast_pages (id, last_id, blast_id, count, sent_at) VALUES (:id, :id, :blast, 1, knocktwice_now())"
+            conn.execute(sa.text(page), {"id": wire["id"], "blast": self._blast(conn, dice.choice(["tea", "soup"]))})
         self._ids += [who["id"] for who in recipients]
+
+    def _blast(self, conn: Connection, key: str) -> Any:
+        blast = parse_blast({"v": 1, "key": key, "filter": {"everyone": True}, "content": {"template": "news"}})
+        blast_store.start(conn, blast, {"everyone": True})
+        return blast_id(key)
+
+    def _report(self, conn: Connection) -> None:
+        sent = sa.text(
+            "SELECT provider_id FROM deliveries WHERE step > 0 AND provider_id IS NOT NULL ORDER BY random() LIMIT 3"
+        )
+        for row in conn.execute(sent).all():
+            price = self._dice.choice([None, "0.0075", "0.1"])
+            status = self._dice.choice(["sent", "delivered", "undelivered", "read"])
+            heard = Callback(row.provider_id, ProviderState(status), datetime.now(UTC), price=price, price_unit="USD")
+            callbacks.accept(conn, [heard])
+            callbacks.bring(conn, {row.provider_id})
+
+    def _step(self, when: str) -> dict[str, Any]:
+        step = {"channel": "sms", "when": when, "after_s": 600}
+        return step if self._dice.random() < 0.7 else step | {"channel": "whatsapp", "content_sid": "HX" + "0" * 32}
 
     def _push(self, conn: Connection) -> None:
         wanted = sa.text("SELECT notification_id, registration FROM attempts WHERE state = 'open' LIMIT 20")
@@ -136,18 +162,26 @@ def _uuid(text: str) -> Any:
 
 
 def recount(conn: Connection, zone: str = "UTC") -> dict[Key, Counter[str]]:
-    """Count everything by (day, template, country, category), each notification by itself and as the documents say."""
+    """Count everything by (day, template, blast, country, category), each notification by itself and as the documents say."""
     deliveries, events = _children(conn, "deliveries"), _children(conn, "events")
     counted: dict[Key, Counter[str]] = {}
     batches = {row.id: row for row in conn.execute(sa.text("SELECT * FROM batches"))}
+    pages = "SELECT p.id, b.key FROM blast_pages p JOIN blasts b ON b.id = p.blast_id"
+    blasts = {row.id: row.key for row in conn.execute(sa.text(pages))}
     numbers = {row.user_id: row.number for row in conn.execute(sa.text("SELECT user_id, number FROM phones"))}
     for n in conn.execute(sa.text("SELECT * FROM notifications")):
         steps, batch = deliveries.get(n.id, []), batches[n.batch_id]
-        kinds = {e.kind for e in events.get(n.id, [])}
+        kinds = {e.kind for e in events.get(n.id, []) if e.step == 0}
         texted = [s.number for s in steps if s.number]
         number = texted[0] if texted else n.phone or numbers.get(n.user_id)
         day = n.created_at.astimezone(ZoneInfo(zone)).date().isoformat()
-        key = (day, batch.content.get("template") or "", (number and country(number)) or "", batch.category)
+        key = (
+            day,
+            batch.content.get("template") or "",
+            blasts.get(batch.id, ""),
+            (number and country(number)) or "",
+            batch.category,
+        )
         line = counted.setdefault(key, Counter())
         if n.state == "duplicate":
             line["duplicates"] += 1
@@ -162,7 +196,17 @@ def recount(conn: Connection, zone: str = "UTC") -> dict[Key, Counter[str]]:
         line["pushed"] += any(s.channel == "push" and s.state == "sent" for s in steps)
         line["fell_back"] += any(s.step > 0 and _fell_back(s) for s in steps)
         sent = [s for s in steps if s.channel == "sms" and s.state == "sent"]
-        line["reached"] += delivered or bool(sent)
+        lost = [s for s in sent if s.provider_status in ("undelivered", "failed")]
+        line["sms_undelivered"] += len(lost)
+        line["sms_delivered"] += sum(s.provider_status in ("delivered", "read") for s in sent)
+        line["price"] += sum(s.price or 0 for s in sent)
+        line["unpriced_parts"] += sum(parts.count(s.text) for s in sent if s.price is None)
+        messages = [s for s in steps if s.channel == "whatsapp" and s.state == "sent"]
+        arrived = [s for s in messages if s.provider_status in ("delivered", "read")]
+        line["whatsapp_sent"] += len(messages)
+        line["whatsapp_delivered"] += len(arrived)
+        line["whatsapp_read"] += sum(s.provider_status == "read" for s in messages)
+        line["reached"] += delivered or len(sent) > len(lost) or bool(arrived)
         line["sms_sent"] += len(sent)
         line["sms_unknown"] += sum(s.channel == "sms" and s.state == "unknown" for s in steps)
         needless = {"not_delivered": delivered, "not_clicked": clicked}
@@ -189,8 +233,10 @@ def rolled_up(conn: Connection) -> dict[Key, Counter[str]]:
     """Return what the roll-ups say, in the same form."""
     counted: dict[Key, Counter[str]] = {}
     for row in conn.execute(sa.text("SELECT * FROM rollups")).mappings():
-        line = counted.setdefault((row["day"].isoformat(), row["template"], row["country"], row["category"]), Counter())
-        names = set(map(str, row)) - {"day", "slice", "template", "blast", "country", "category", "price", "suppressed"}
-        line.update({name: row[name] for name in names - {"unpriced_parts", "sms_delivered", "sms_undelivered"}})
+        line = counted.setdefault(
+            (row["day"].isoformat(), row["template"], row["blast"], row["country"], row["category"]), Counter()
+        )
+        names = set(map(str, row)) - {"day", "slice", "template", "blast", "country", "category", "suppressed"}
+        line.update({name: row[name] for name in names})
         line.update({f"suppressed {reason}": count for reason, count in row["suppressed"].items()})
     return {key: +line for key, line in counted.items()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 import pytest
 import sqlalchemy as sa
@@ -14,6 +15,7 @@ from knocktwice_shared.messages import Blast, parse_blast
 from knocktwice_shared.names import Queue, Task
 from knocktwice_worker import blast_store, blasts, schema, segments, template_table, templates
 from knocktwice_worker.segment_filter import parse
+from knocktwice_worker.story import tell
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -296,10 +298,22 @@ def test_a_user_who_is_forgotten_is_taken_out_of_the_pages_that_wait(working: Se
     start(working)
     blasts.step(working, str(blast_id("k")), broker)
     with working.engine.begin() as conn:
-        blast_store.forget_user(conn, "u1")
+        blast_store.forget_user(conn, "u1", UUID(int=2**128 - 1))
     broker.run()
     assert count(working, "SELECT count(*) FROM notifications WHERE user_id = 'u1'") == 0
     assert count(working, "SELECT count(*) FROM notifications") == MEMBERS - 1
+
+
+def test_the_story_of_a_notification_names_its_blast(working: Services, broker: Broker) -> None:
+    start(working)
+    blasts.step(working, str(blast_id("k")), broker)
+    broker.run()
+    with working.engine.begin() as conn:
+        one = conn.execute(sa.text("SELECT id FROM notifications LIMIT 1")).scalar_one()
+        told = tell(conn, str(one))
+    assert told is not None
+    assert told.blast == "k"
+    assert told.moments[0].sentence.startswith("Accepted as one of the blast k;")
 
 
 @pytest.mark.parametrize("what", ["filter", "message"])

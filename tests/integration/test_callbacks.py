@@ -116,7 +116,7 @@ def test_reports_about_messages_that_are_not_ours_are_dropped_after_two_days(pos
     assert _take(post, [_heard(5, "delivered")]) == 1
     clock.advance(timedelta(days=3))
     with post.here.engine.begin() as conn:
-        assert callbacks.forget(conn) == 1
+        assert callbacks.forget(conn, timedelta(days=90)) == 1
 
 
 def test_a_price_that_comes_after_the_last_status_is_kept(post: Post) -> None:

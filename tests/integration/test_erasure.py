@@ -20,11 +20,14 @@ from knocktwice_shared.messages import (
     TagsSet,
     UserErased,
     parse_batch,
+    parse_blast,
 )
 from knocktwice_shared.names import key_name
-from knocktwice_worker import audience, erasure, fallback, opt_outs, push, sms, store
-from knocktwice_worker.lifecycle import DeliveryState
+from knocktwice_worker import audience, blasts, callbacks, erasure, fallback, opt_outs, push, sms, store
+from knocktwice_worker.callbacks import Callback, InboundText
+from knocktwice_worker.lifecycle import DeliveryState, ProviderState
 from knocktwice_worker.schema import metadata
+from knocktwice_worker.webhooks import endpoints, events
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -153,6 +156,87 @@ def test_nothing_is_left_by_which_one_could_tell_who_it_was(town: Town) -> None:
     assert town.rows("SELECT count(*) FROM attempts") == [(9,)]
     assert town.rows("SELECT count(*) FROM dead_letters") == [(3,)]
     assert town.rows("SELECT count(*) FROM dead_letters WHERE payload LIKE '%user-BOB%'") == [(2,)]
+
+
+def _blast(town: Town, key: str) -> str:
+    """Start a blast to everybody."""
+    content = {"push": {"title": "Tea", "body": "Now"}}
+    wire = {"v": 1, "key": key, "filter": {"everyone": True}, "content": content, "category": "critical"}
+    with town.here.engine.begin() as conn:
+        return str(blasts.start(conn, parse_blast(wire)).id)
+
+
+def _send_pages(town: Town, blast: str) -> None:
+    for (page,) in town.rows(f"SELECT id FROM blast_pages WHERE users IS NOT NULL AND blast_id = '{blast}'"):  # noqa: S608
+        blasts.send_page(town.here, str(page), lambda *_: None)
+
+
+def test_nothing_is_left_in_blasts_webhooks_plans_and_what_people_wrote(
+    town: Town, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with town.here.engine.begin() as conn:
+        endpoints.add(conn, "https://shop.example/hooks", private=False)
+    monkeypatch.setattr(blasts, "_TAKEN", 1)
+    waiting, halfway = _blast(town, "waiting"), _blast(town, "halfway")
+    while blasts._expand(town.here, waiting) is not None:
+        pass
+    # Her id is the place where this one goes on.
+    while town.rows(f"SELECT cursor FROM blasts WHERE id = '{halfway}'") != [(ADA,)]:  # noqa: S608
+        blasts._expand(town.here, halfway)
+    wire = town.wire({"user": ADA}) | {
+        "plan": [
+            {
+                "channel": "whatsapp",
+                "content_sid": "HX" + "0" * 32,
+                "variables": {"1": "Lovelace"},
+                "when": "not_clicked",
+                "after_s": 60,
+            },
+            {"channel": "sms", "when": "not_clicked", "after_s": 60, "text": "Lovelace!"},
+        ]
+    }
+    push.send(town.here, parse_batch(wire))
+    (sent,) = town.send({"user": ADA})
+    town.text([sent])
+    with town.here.engine.begin() as conn:
+        callbacks.receive(conn, [InboundText("SM-in", ADAS, None)])
+        provider_id = conn.execute(
+            sa.text("SELECT provider_id FROM deliveries WHERE step = 1 AND state = 'sent'")
+        ).scalar_one()
+        callbacks.accept(conn, [Callback(provider_id, ProviderState.UNDELIVERED, datetime.now(UTC), 30003)])
+        conn.execute(sa.text("UPDATE deliveries SET reason = 'taken: ' || number WHERE number IS NOT NULL"))
+    town.clock.advance(timedelta(minutes=1))
+    events.follow(town.here.engine)
+    tables = {trace.split(":")[0] for trace in town.traces()}
+    assert {"blasts", "blast_pages", "batches", "inbound_texts", "webhook_events"} <= tables
+
+    town.settle(datetime.now(UTC) + timedelta(minutes=1))
+    assert town.traces() == []
+    told = town.rows("SELECT data->>'state', data->'steps' FROM webhook_events WHERE type = 'notification.finished'")
+    assert [(state, steps[1]["reason"]) for state, steps in told] == [("texted", "taken")]
+    assert town.rows("SELECT provider_id FROM inbound_texts") == [("SM-in",)]
+
+    while blasts._expand(town.here, halfway) is not None:
+        pass
+    for blast in (waiting, halfway):
+        _send_pages(town, blast)
+    notified = "SELECT user_id, count(*) FROM notifications n JOIN blast_pages p ON p.id = n.batch_id GROUP BY 1"
+    assert town.rows(notified) == [(BOB, 2)]
+    assert town.rows("SELECT cursor FROM blasts WHERE cursor IS NOT NULL") == []
+
+
+def test_a_page_that_was_read_before_an_erasure_notifies_the_others(town: Town) -> None:
+    blast = _blast(town, "late")
+    while blasts._expand(town.here, blast) is not None:
+        pass
+    with town.here.engine.begin() as conn:
+        # The worker knows of her erasure before the page is cleaned.
+        town.here.erased.note(conn, ADA, datetime.now(UTC) + timedelta(seconds=1), timedelta())
+    _send_pages(town, blast)
+    assert town.rows("SELECT user_id, state FROM notifications ORDER BY user_id NULLS LAST") == [
+        (BOB, "pushed"),
+        (None, "cancelled"),
+    ]
 
 
 def test_what_waits_is_cancelled_and_says_why_and_the_others_get_theirs(town: Town) -> None:

@@ -51,6 +51,9 @@ GENERATE = (
     "INSERT INTO attempts (notification_id, registration, state) SELECT id, 'r-1', 'open' FROM notifications",
     "INSERT INTO events (notification_id, kind, registration, at) SELECT id, 'clicked', '', now() FROM notifications WHERE state <> 'active'",
     "INSERT INTO decisions (notification_id, step, verdict, inputs) SELECT id, 1, 'x', '{}' FROM notifications",
+    """INSERT INTO blasts (id, key, filter, message, state, finished_at)
+       SELECT gen_random_uuid(), 'b-' || g, '{}', '{}', 'finished', now() FROM generate_series(1, 5000) g""",
+    "INSERT INTO blast_pages (id, last_id, blast_id, count) SELECT gen_random_uuid(), id, id, 1 FROM blasts",
     "INSERT INTO opt_outs (number, source) SELECT number, 'STOP' FROM phones",
     "INSERT INTO suppressions (number) SELECT sha256(CAST(number AS bytea)) FROM phones",
     "INSERT INTO erasures (person, erased_at) SELECT sha256(CAST(id AS bytea)), now() FROM users",

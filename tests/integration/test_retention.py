@@ -12,8 +12,8 @@ import pytest
 import sqlalchemy as sa
 
 from knocktwice_shared.ids import uuid7
-from knocktwice_shared.messages import Receipt, ReceiptEvent, parse_batch
-from knocktwice_worker import retention, store, tasks
+from knocktwice_shared.messages import Receipt, ReceiptEvent, parse_batch, parse_blast
+from knocktwice_worker import blast_store, retention, store, tasks
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -71,7 +71,7 @@ def test_what_ended_long_ago_goes_with_all_that_belongs_to_it(history: History, 
     history.happen(3)
     clock.advance(KEEP + DAY)
     history.happen(2)
-    assert history.purge() == (3, 1, 1, False)
+    assert history.purge() == (3, 1, 1, 0, False)
     left = {
         "batches": 1,
         "notifications": 2,
@@ -82,16 +82,16 @@ def test_what_ended_long_ago_goes_with_all_that_belongs_to_it(history: History, 
         "dead_letters": 1,
     }
     assert history.counts() == left
-    assert history.purge() == (0, 0, 0, False)
+    assert history.purge() == (0, 0, 0, 0, False)
 
 
 def test_a_day_too_early_nothing_goes_and_zero_keeps_for_ever(history: History, clock: Clock) -> None:
     history.happen()
     before = history.counts()
     clock.advance(KEEP - DAY)
-    assert history.purge() == (0, 0, 0, False)
+    assert history.purge() == (0, 0, 0, 0, False)
     clock.advance(10 * KEEP)
-    assert retention.purge(history.here.engine, timedelta()) == (0, 0, 0, False)
+    assert retention.purge(history.here.engine, timedelta()) == (0, 0, 0, 0, False)
     assert history.counts() == before
 
 
@@ -131,7 +131,67 @@ def test_a_batch_that_was_only_a_repeat_goes_too(history: History, clock: Clock)
         )
         conn.execute(sa.text(insert), {"id": str(uuid7())})
     clock.advance(KEEP + DAY)
-    assert history.purge() == (0, 1, 0, False)
+    assert history.purge() == (0, 1, 0, 0, False)
+
+
+def _blast(history: History, key: str, *, finished: bool) -> str:
+    """A blast with a page that was sent and one that waits, or was thrown away."""
+    history.happen(2)
+    with history.here.engine.begin() as conn:
+        batch = conn.execute(
+            sa.text("SELECT id FROM batches WHERE id NOT IN (SELECT id FROM blast_pages) ORDER BY id DESC LIMIT 1")
+        ).scalar_one()
+        wire = {"v": 1, "key": key, "filter": {"everyone": True}, "content": {"push": {"title": "t", "body": "b"}}}
+        blast_store.start(conn, parse_blast(wire), {"everyone": True})
+        blast = conn.execute(sa.text("SELECT id FROM blasts WHERE key = :key"), {"key": key}).scalar_one()
+        pages = """INSERT INTO blast_pages (id, last_id, blast_id, count, users, sent_at) VALUES
+          (:batch, :last, :blast, 2, NULL, knocktwice_now()), (:next, :last, :blast, 1, :left, NULL)"""
+        left = None if finished else ["u-1"]
+        conn.execute(
+            sa.text(pages),
+            {"batch": batch, "next": uuid7(), "last": UUID(int=2**128 - 1), "blast": blast, "left": left},
+        )
+        if finished:
+            end = "UPDATE blasts SET state = 'finished', wake_at = NULL, finished_at = knocktwice_now() WHERE id = :id"
+            conn.execute(sa.text(end), {"id": blast})
+    return str(blast)
+
+
+def test_of_a_blast_that_is_over_its_key_and_numbers_stay_and_one_that_runs_stays_whole(
+    history: History, clock: Clock
+) -> None:
+    _blast(history, "over", finished=True)
+    running = _blast(history, "runs", finished=False)
+    clock.advance(KEEP + DAY)
+    assert history.purge() == (4, 2, 2, 2, False)
+    with history.here.engine.begin() as conn:
+        over = blast_store.find(conn, "over")
+        assert over is not None
+        assert (over.sent, over.message, over.state) == (2, {}, "finished")
+        again = parse_blast({"v": 1, "key": "over", "filter": {"everyone": True}, "content": {"template": "x"}})
+        assert not blast_store.start(conn, again, {"everyone": True})
+        found = blast_store.find(conn, running)
+        assert found is not None
+        assert (found.sent, bool(found.message)) == (2, True)
+        (waiting,) = conn.execute(sa.text("SELECT CAST(id AS text) FROM blast_pages WHERE users IS NOT NULL")).scalars()
+        page = blast_store.page(conn, waiting)
+        assert page is not None
+        assert list(page.people.values()) == ["u-1"]
+        assert blast_store.take(conn, waiting)
+
+
+def test_a_page_stays_while_somebody_in_it_is_waiting_so_that_an_abort_finds_them(
+    history: History, clock: Clock
+) -> None:
+    blast = _blast(history, "k", finished=True)
+    with history.here.engine.begin() as conn:
+        conn.execute(sa.text("UPDATE notifications SET state = 'active', reason = NULL, finished_at = NULL"))
+    clock.advance(KEEP + DAY)
+    assert history.purge() == (0, 0, 1, 1, False)
+    with history.here.engine.begin() as conn:
+        assert blast_store.abort(conn, "k", "test")
+        assert blast_store.next_to_cancel(conn, blast)
+        assert conn.execute(sa.text("SELECT count(*) FROM blast_pages")).scalar_one() == 1
 
 
 def test_workers_at_the_same_time_share_the_work(
@@ -151,8 +211,8 @@ def test_a_run_that_takes_too_long_says_that_there_is_more(history: History, clo
     history.happen()
     clock.advance(KEEP + DAY)
     first = retention.purge(history.here.engine, KEEP, run=timedelta())
-    assert first == (2, 0, 0, True)
-    assert retention.purge(history.here.engine, KEEP) == (0, 1, 1, False)
+    assert first == (2, 0, 0, 0, True)
+    assert retention.purge(history.here.engine, KEEP) == (0, 1, 1, 0, False)
 
 
 def test_housekeeping_does_it(history: History, here: Services, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:

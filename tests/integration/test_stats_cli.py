@@ -9,11 +9,12 @@ from uuid import UUID
 import pytest
 import sqlalchemy as sa
 
-from knocktwice_shared.ids import uuid7
-from knocktwice_shared.messages import Receipt, ReceiptEvent, parse_batch
-from knocktwice_worker import advice, rollups, store
+from knocktwice_shared.ids import blast_id, uuid7
+from knocktwice_shared.messages import Receipt, ReceiptEvent, parse_batch, parse_blast
+from knocktwice_worker import advice, blast_store, callbacks, rollups, store
+from knocktwice_worker.callbacks import Callback
 from knocktwice_worker.content import fingerprint
-from knocktwice_worker.lifecycle import DeliveryState, Verdict
+from knocktwice_worker.lifecycle import DeliveryState, ProviderState, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -86,6 +87,36 @@ def test_the_figures_are_what_the_documents_say(here: Services, run: Callable[..
     assert (line["cost"], line["sms_only_cost"], line["saved"]) == ("0.0400", "0.0800", "0.0400")
     assert line["cost_per_delivered"] == "0.0133"
     assert said["total"] == {name: line[name] for name in said["total"]}
+
+
+@pytest.mark.usefixtures("priced")
+def test_what_the_provider_reports_makes_price_and_arrival_real_and_a_blast_has_its_line(
+    here: Services, run: Callable[..., Said], clock: Clock
+) -> None:
+    ids = send(here, 3)
+    with here.engine.begin() as conn:
+        wire = {"v": 1, "key": "tea-47", "filter": {"everyone": True}, "content": {"template": "news"}}
+        blast_store.start(conn, parse_blast(wire), {"everyone": True})
+        page = """INSERT INTO blast_pages (id, last_id, blast_id, count, sent_at)
+          SELECT batch_id, batch_id, :blast, 3, knocktwice_now() FROM notifications LIMIT 1"""
+        conn.execute(sa.text(page), {"blast": blast_id("tea-47")})
+    text(here, ids, "x")
+    clock.advance(MINUTE)
+    run("stats", "--json", "--fresh")
+    clock.advance(HOUR)
+    reports = [(ids[0], ProviderState.DELIVERED, "0.0075"), (ids[1], ProviderState.UNDELIVERED, "0.5")]
+    with here.engine.begin() as conn:
+        now = datetime.now(UTC)
+        callbacks.accept(conn, [Callback(f"SM{id_}", status, now, price=price) for id_, status, price in reports])
+        callbacks.bring(conn)
+    clock.advance(MINUTE)
+    (line,) = run("stats", "--by", "blast", "--json", "--fresh").json["lines"]
+    assert line["blast"] == "tea-47"
+    assert (line["sms_sent"], line["sms_delivered"], line["sms_undelivered"], line["reached"]) == (3, 1, 1, 2)
+    # A report that an SMS arrived says nothing of the push.
+    assert (line["delivered"], line["sms_wasted"]) == (0, 0)
+    # Two prices of the provider's, and the table's for the third.
+    assert (line["cost"], line["cost_per_delivered"]) == ("0.5175", "0.2588")
 
 
 def test_without_a_price_nothing_is_said_about_money(here: Services, run: Callable[..., Said], clock: Clock) -> None:

@@ -7,14 +7,17 @@ import json
 import logging
 import subprocess
 import sys
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID
+from zoneinfo import ZoneInfo
 
 import pytest
 
 from knocktwice import tpns
 from knocktwice.testing import RecordingClient
-from knocktwice_shared.messages import When
+from knocktwice_shared.ids import blast_id
+from knocktwice_shared.messages import Push, When, blast_batch, parse_batch
 from knocktwice_worker.segment_filter import dump, parse
 
 #: "Below is a sample push", in Tencent's documentation of supplementary SMS, letter by letter.
@@ -172,7 +175,7 @@ def test_everything_that_is_wrong_is_named_at_once() -> None:
             "accept_time": [{"start": {}}],
         },
         "expire_time": -1,
-        "send_time": "2026-11-21 12:00:00",
+        "send_time": "tomorrow",
         "loop_times": 3,
         "upload_id": 1,
         "account_push_type": 0,
@@ -180,7 +183,6 @@ def test_everything_that_is_wrong_is_named_at_once() -> None:
     }
     found = problems(wrong)
     assert list(found) == [
-        "send_time",
         "loop_times",
         "upload_id",
         "recieve_by_sms",
@@ -194,8 +196,9 @@ def test_everything_that_is_wrong_is_named_at_once() -> None:
         "token_list",
         "expire_time",
         "account_push_type",
+        "send_time",
     ]
-    assert "cron" in found["send_time"]
+    assert "cron" in found["loop_times"]
     assert "KNOCKTWICE_QUIET_HOURS" in found["message.accept_time"]
 
 
@@ -213,6 +216,8 @@ def test_everything_that_is_wrong_is_named_at_once() -> None:
         ({"message": {"ios": {"custom_content": {"from": "x"}}}}, "message.android.custom_content.from"),
         ({"expire_time": 10**9}, "expire_time"),
         ({"expire_time": True}, "expire_time"),
+        ({"send_time": 1764600000}, "send_time"),
+        ({"send_time": "2026-12-01T18:30:00Z"}, "send_time"),
     ],
 )
 def test_a_push_that_cannot_go_as_it_should_does_not_go(changes: dict[str, Any], field: str) -> None:
@@ -320,9 +325,52 @@ def test_wrong_tags_are_named(payload: dict[str, Any], fields: list[str]) -> Non
     assert [problem.field for problem in refused.value.problems] == fields
 
 
-def test_a_group_needs_a_blast_and_says_so() -> None:
+def test_tags_and_all_become_a_blast_with_all_that_a_list_would_get() -> None:
+    payload = sample(
+        audience_type="tag", tag_list={"tags": ["vip"], "op": "OR"}, token_list=None, message={"title": "{{ a }}"}
+    )
+    client, done = send(payload | {"group_id": "g-1", "expire_time": 600}, key="tea-47", category="marketing")
+    (blast,) = client.blasts
+    assert (done.blast, done.ids, done.sms_problems) == (blast_id("tea-47"), (), ())
+    assert (blast.key, blast.filter, blast.params) == ("tea-47", VIP, {"title": "{{ a }}"})
+    batch = parse_batch(blast_batch(blast.message, blast.params, str(UUID(int=0)), {str(UUID(int=1)): "u-1"}))
+    assert batch.push == Push("{{ title }}", "test loop")
+    assert (batch.sms_text, batch.category, batch.ttl) == (
+        "[signe_name] param1 and param2",
+        "marketing",
+        timedelta(0, 600),
+    )
+    assert batch.reference == {"group_id": "g-1"}
+    assert [(step.when, step.after) for step in batch.plan or ()] == [(When.NOT_DELIVERED, timedelta(hours=1))]
+    everyone, _ = send(sample(audience_type="all", token_list=None, resend_by_sms=False), key="all-1")
+    assert everyone.blasts[0].filter == {"everyone": True}
+
+
+def test_tags_without_a_key_are_refused_because_a_repeat_would_notify_again() -> None:
     found = problems(sample(audience_type="tag", tag_list={"tags": ["vip"], "op": "OR"}, token_list=None))
-    assert "segment_filter" in found["audience_type"]
+    assert list(found) == ["key"]
+
+
+def test_more_tags_than_a_blast_takes_are_refused_in_the_payloads_words() -> None:
+    many = {"tags": [f"a-rather-long-label-{n}" for n in range(100)], "op": "OR"}
+    with pytest.raises(tpns.InvalidPayload) as refused:
+        send(sample(audience_type="tag", tag_list=many, token_list=None), key="k")
+    assert [problem.field for problem in refused.value.problems] == ["tag_list"]
+
+
+@pytest.mark.parametrize("audience", [{}, {"audience_type": "all", "token_list": None}])
+def test_send_time_is_told_by_tencents_clock_or_the_one_that_is_named(audience: dict[str, Any]) -> None:
+    def at(**more: Any) -> datetime:
+        client, _ = send(sample(send_time="2026-12-01 18:30:00", **audience), key="k", **more)
+        messages = [n.batch.send_at for n in client.notifications] or [
+            datetime.fromisoformat(str(b.message["send_at"])) for b in client.blasts
+        ]
+        (moment,) = set(messages)
+        assert isinstance(moment, datetime)
+        return moment.astimezone(UTC)
+
+    assert at() == datetime(2026, 12, 1, 10, 30, tzinfo=UTC)
+    assert at(zone=ZoneInfo("Europe/Vienna")) == datetime(2026, 12, 1, 17, 30, tzinfo=UTC)
 
 
 def test_an_application_that_does_not_use_it_does_not_load_it() -> None:

@@ -8,6 +8,7 @@ everybody is in exactly one page; and it is emptied together with the rows of it
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -61,7 +62,7 @@ INSERT INTO blast_pages (id, last_id, blast_id, count, users) VALUES (:id, :last
 """)
 
 _ADVANCE = text("""
-UPDATE blasts SET cursor = coalesce(:cursor, cursor), total = total + :taken, wake_at = knocktwice_now() + :lease,
+UPDATE blasts SET cursor = CASE WHEN NOT :last THEN coalesce(:cursor, cursor) END, total = total + :taken, wake_at = knocktwice_now() + :lease,
   started_at = coalesce(started_at, knocktwice_now()), expanded_at = CASE WHEN :last THEN knocktwice_now() END
 WHERE id = :id
 """)
@@ -138,9 +139,36 @@ UPDATE blasts SET state = 'running', reason = NULL, wake_at = knocktwice_now() W
 RETURNING id
 """)
 
+_FORGET = text("""
+UPDATE blast_pages SET users = array_replace(users, :user, NULL)
+WHERE users IS NOT NULL AND users @> ARRAY[CAST(:user AS text)] AND id < :boundary
+""")
+
+_MOVE_CURSOR = text("""
+UPDATE blasts SET cursor = CASE WHEN expanded_at IS NULL THEN (SELECT max(id) FROM users WHERE id < :user) END
+WHERE cursor = :user AND NOT EXISTS (SELECT FROM users WHERE id = :user)
+""")
+
+# A page stays while any of its notifications does: aborting the blast finds them by it.
+_PURGE_PAGES = text("""
+DELETE FROM blast_pages WHERE id IN (
+  SELECT p.id FROM blasts b JOIN blast_pages p ON p.blast_id = b.id
+  WHERE b.state IN ('finished', 'aborted') AND b.wake_at IS NULL AND b.finished_at < :until AND p.users IS NULL
+    AND NOT EXISTS (SELECT FROM notifications n WHERE n.batch_id = p.id)
+  ORDER BY p.id LIMIT :limit FOR UPDATE OF b, p SKIP LOCKED)
+RETURNING blast_id, CASE WHEN sent_at IS NOT NULL THEN count ELSE 0 END AS sent
+""")
+
+# The key stays, so that it never fires twice; of the people, how many.
+_PURGE = text("""
+UPDATE blasts b SET filter = '{"everyone": true}', message = '{}', cursor = NULL, total = b.purged
+WHERE b.state IN ('finished', 'aborted') AND b.wake_at IS NULL AND b.finished_at < :until AND b.message <> '{}'
+  AND NOT EXISTS (SELECT FROM blast_pages p WHERE p.blast_id = b.id)
+""")
+
 _FIND = """
 SELECT b.*, p.* FROM blasts b CROSS JOIN LATERAL (
-  SELECT coalesce(sum(count) FILTER (WHERE sent_at IS NOT NULL), 0) AS sent,
+  SELECT b.purged + coalesce(sum(count) FILTER (WHERE sent_at IS NOT NULL), 0) AS sent,
          coalesce(sum(count) FILTER (WHERE cancelled_at IS NOT NULL), 0) AS cancelled
   FROM blast_pages WHERE blast_id = b.id AND sent_at IS NOT NULL
 ) p
@@ -279,7 +307,7 @@ def page(conn: Connection, id_: str) -> Page | None:
     if row is None:
         return None
     first = UUID(str(row.id)).int
-    people = {str(UUID(int=first + place)): user for place, user in enumerate(row.users, 1)}
+    people = {str(UUID(int=first + place)): user for place, user in enumerate(row.users, 1) if user is not None}
     return Page(str(row.id), str(row.blast_id), people, row.message)
 
 
@@ -334,11 +362,39 @@ def outcomes(conn: Connection, id_: UUID) -> dict[str, int]:
     return {row.state: row.n for row in conn.execute(_OUTCOMES, {"id": id_})}
 
 
-def forget_user(conn: Connection, user: str) -> None:
-    """Take a user out of all pages that were not sent yet."""
-    conn.execute(
-        text(
-            "UPDATE blast_pages SET users = array_remove(users, :user) WHERE users IS NOT NULL AND users @> ARRAY[:user]"
-        ),
-        {"user": user},
-    )
+def forget_user(conn: Connection, user: str, boundary: UUID) -> None:
+    """Take a user out of all pages that were made before and not sent yet.
+
+    The places of the others stay, because their notifications' ids follow from these.
+
+    Args:
+        boundary: the first id of the time from which on pages stay as they are.
+    """
+    conn.execute(_FORGET, {"user": user, "boundary": boundary})
+
+
+def purge(conn: Connection, until: datetime, limit: int) -> int:
+    """Delete pages of blasts that ended before ``until`` and whose notifications were deleted, and what those blasts said.
+
+    What is left of a blast is its key, its times and how many people it notified.
+
+    Returns:
+        How many pages were deleted; call again while that is ``limit``.
+    """
+    pages = conn.execute(_PURGE_PAGES, {"until": until, "limit": limit}).all()
+    sent: Counter[str] = Counter()
+    for page in pages:
+        sent[str(page.blast_id)] += page.sent
+    if sent:
+        add = text("""
+        UPDATE blasts b SET purged = b.purged + r.sent
+        FROM unnest(CAST(:ids AS uuid[]), CAST(:sent AS int[])) AS r(id, sent) WHERE b.id = r.id
+        """)
+        conn.execute(add, {"ids": list(sent), "sent": list(sent.values())})
+    conn.execute(_PURGE, {"until": until})
+    return len(pages)
+
+
+def forget_cursor(conn: Connection, user: str) -> None:
+    """Let blasts that stopped at a user who is no longer there go on behind whoever comes before."""
+    conn.execute(_MOVE_CURSOR, {"user": user})

@@ -8,6 +8,7 @@ as soon as nobody holds it (``statuses.py``, which makes any order end in the sa
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, Row, text
@@ -18,7 +19,7 @@ from knocktwice_worker.opt_out_words import Wish
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
-    from datetime import datetime, timedelta
+    from datetime import datetime
 
 #: Reports brought to their deliveries in one transaction.
 LIMIT = 1000
@@ -88,14 +89,15 @@ _TAKEN = text("""
 DELETE FROM provider_reports p USING unnest(CAST(:provider_ids AS text[]), CAST(:statuses AS text[])) AS r(id, status)
 WHERE p.provider_id = r.id AND p.status = r.status
 """)
-_FORGET = (
-    text("DELETE FROM provider_reports WHERE received_at < knocktwice_now() - interval '2 days'"),
-    text("DELETE FROM inbound_texts WHERE received_at < knocktwice_now() - interval '90 days'"),
-)
+_FORGET_REPORTS = text("DELETE FROM provider_reports WHERE received_at < knocktwice_now() - interval '2 days'")
+_FORGET_TEXTS = text("DELETE FROM inbound_texts WHERE received_at < knocktwice_now() - :keep")
+#: A text is kept so that a repeat is known as one, and a late "has opted out" does not undo a START.
+_TEXTS_KEPT, _TEXTS_NEEDED = timedelta(days=90), timedelta(days=7)
 
 # The status is there already (``statuses.py``); a final one that is news leaves a line in the ledger.
 _ANNOTATE = text("""
 UPDATE deliveries d SET price = coalesce(r.price, d.price), price_unit = coalesce(r.unit, d.price_unit),
+  heard_at = knocktwice_now(),
   reported_at = CASE WHEN d.provider_status = ANY(:final) THEN d.provider_status_at ELSE d.reported_at END
 FROM deliveries o
 JOIN unnest(CAST(:provider_ids AS text[]), CAST(:prices AS numeric[]), CAST(:units AS text[])) AS r(id, price, unit)
@@ -224,9 +226,22 @@ def close(conn: Connection, wait: timedelta, provider_ids: Sequence[str]) -> int
     return len(rows)
 
 
-def forget(conn: Connection) -> int:
-    """Delete reports about messages that are not ours, and inbound texts whose repeat nobody expects any more."""
-    return sum(conn.execute(statement).rowcount for statement in _FORGET)
+def forget(conn: Connection, keep: timedelta) -> int:
+    """Delete reports about messages that are not ours, and inbound texts whose repeat nobody expects any more.
+
+    Args:
+        keep: how long anything is kept; zero: for ever, which these are not.
+    """
+    texts = max(_TEXTS_NEEDED, min(_TEXTS_KEPT, keep or _TEXTS_KEPT))
+    return conn.execute(_FORGET_REPORTS).rowcount + conn.execute(_FORGET_TEXTS, {"keep": texts}).rowcount
+
+
+def forget_numbers(conn: Connection, numbers: Collection[str]) -> None:
+    """Forget who wrote from these numbers; that somebody did stays, so that a repeat is known as one."""
+    if numbers:
+        conn.execute(
+            text("UPDATE inbound_texts SET number = '' WHERE number = ANY(:numbers)"), {"numbers": sorted(numbers)}
+        )
 
 
 def _status_report(row: Row[Any]) -> statuses.StatusReport:

@@ -92,9 +92,13 @@ def _configure_logging(**_: Any) -> None:
     logs.configure(as_json=settings.log_json)
 
 
+#: What the ids are of, where not of notifications.
+_SHOWN = {Task.EXPAND_BLAST: "blasts", Task.SEND_PAGE: "pages"}
+
+
 def publish(task: Task, ids: Sequence[str]) -> None:
-    """Publish a task for ids. What Flower and the logs show of it is the number of ids and the first one."""
-    shown = f"({len(ids)} notifications: {ids[0]}{', …' if len(ids) > 1 else ''},)"
+    """Publish a task for ids. What Flower and the logs show of it is the number of ids, of what, and the first one."""
+    shown = f"({len(ids)} {_SHOWN.get(task, 'notifications')}: {ids[0]}{', …' if len(ids) > 1 else ''},)"
     app.send_task(task.value, args=[list(ids)], task_id=str(uuid4()), argsrepr=shown, kwargsrepr="{}")
 
 

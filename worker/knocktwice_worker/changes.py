@@ -1,6 +1,6 @@
 """What has happened to notifications since a follower looked last, without a word from those who make it happen.
 
-Every change that counts leaves a time in its row: accepted, finished, received. A follower reads these times from where it
+Every change that counts leaves a time in its row: accepted, finished, received, heard. A follower reads these times from where it
 stopped (indexes that cost their tables next to nothing find them) and keeps its place in a row of its own. What it
 does and its new place are committed together, so a kill at any line neither loses a change nor counts one twice.
 
@@ -42,6 +42,9 @@ WHERE created_at > :after AND created_at <= :until OR finished_at > :after AND f
 UNION
 SELECT n.id, n.created_at FROM deliveries d JOIN notifications n ON n.id = d.notification_id
 WHERE d.finished_at > :after AND d.finished_at <= :until
+UNION
+SELECT n.id, n.created_at FROM deliveries d JOIN notifications n ON n.id = d.notification_id
+WHERE d.heard_at > :after AND d.heard_at <= :until
 UNION
 SELECT n.id, n.created_at FROM events e JOIN notifications n ON n.id = e.notification_id
 WHERE e.received_at > :after AND e.received_at <= :until

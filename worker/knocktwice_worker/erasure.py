@@ -20,10 +20,11 @@ from sqlalchemy import Connection, text
 from knocktwice_shared.ids import created_at
 from knocktwice_shared.messages import Batch, DeviceUnregistered, PhoneBound, Push, Recipient, UserErased
 from knocktwice_shared.names import BATCH_LIMIT, key_name
-from knocktwice_worker import dead_letters, opt_outs, store
+from knocktwice_worker import blast_store, callbacks, dead_letters, opt_outs, store
 from knocktwice_worker.erased import REFRESH
 from knocktwice_worker.lifecycle import Verdict
 from knocktwice_worker.services import secret
+from knocktwice_worker.webhooks import events
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -216,10 +217,14 @@ def erase(here: Services, user: str, at: datetime) -> None:
     here.limits.forget(own, now)
     with here.engine.begin() as conn:
         _forget_opt_outs(here, conn, own)
+        callbacks.forget_numbers(conn, own)
     # What was given inline to a number that only this user has is about them, too.
     inline = sorted(set(found.bound or ()) - shared)
     # Of somebody who has not come back, what was begun before the erasure and written after it goes, too: a blast's page.
-    people = {"user": user, "inline": inline, "people": [user, *inline], "until": until if found.known else now}
+    begun: datetime = until if found.known else now
+    people = {"user": user, "inline": inline, "people": [user, *inline], "until": begun}
+    with here.engine.begin() as conn:
+        blast_store.forget_user(conn, user, _first_id_after(begun))
     erased, busy = _erase_notifications(here, people)
     dead_letters.erase(here.engine, user, own, found.registrations or ())
     if not busy:
@@ -228,6 +233,7 @@ def erase(here: Services, user: str, at: datetime) -> None:
             conn.execute(_PERSON, {"user": user})
             for statement in _FORGET:
                 conn.execute(statement, {"user": user, "until": until})
+            blast_store.forget_cursor(conn, user)
     log.info("person erased", notifications=erased, busy=busy, settled=settled)
     if busy or not settled:
         raise Unsettled
@@ -237,7 +243,8 @@ _LEFT = text("""
 SELECT (SELECT count(*) FROM users WHERE id = :user) AS users,
        (SELECT count(*) FROM devices WHERE user_id = :user) AS devices,
        (SELECT count(*) FROM phones WHERE user_id = :user) AS phones,
-       (SELECT count(*) FROM notifications WHERE coalesce(user_id, phone) = :user AND user_id = :user) AS notifications
+       (SELECT count(*) FROM notifications WHERE coalesce(user_id, phone) = :user AND user_id = :user) AS notifications,
+       (SELECT count(*) FROM blast_pages WHERE users IS NOT NULL AND users @> ARRAY[CAST(:user AS text)]) AS blast_pages
 """)
 
 
@@ -248,8 +255,12 @@ def left(conn: Connection, user: str) -> dict[str, int]:
 
 def _erase_notifications(here: Services, people: dict[str, Any]) -> tuple[int, int]:
     """Return how many notifications were erased, and how many somebody is working on."""
-    boundary = UUID(int=(int(people["until"].timestamp() * 1000) + 1) << 80)
-    page = {**people, "boundary": str(boundary), "after": str(UUID(int=0)), "limit": BATCH_LIMIT}
+    page = {
+        **people,
+        "boundary": str(_first_id_after(people["until"])),
+        "after": str(UUID(int=0)),
+        "limit": BATCH_LIMIT,
+    }
     erased = busy = 0
     while True:
         with here.engine.begin() as conn:
@@ -261,10 +272,16 @@ def _erase_notifications(here: Services, people: dict[str, Any]) -> tuple[int, i
             keys = [key_name(row.key) for row in rows if row.key and str(row.id) in done]
             if keys:
                 here.redis.delete(*keys)
+            events.erase(conn, done)
             for statement in _BLANK:
                 conn.execute(statement, {"ids": sorted(done)})
             conn.execute(_BLANK_BATCHES, {"ids": sorted(done), "batches": sorted({str(row.batch_id) for row in rows})})
         erased, busy = erased + len(done), busy + len(rows) - len(done)
+
+
+def _first_id_after(at: datetime) -> UUID:
+    """Return the first UUIDv7 of the next millisecond."""
+    return UUID(int=(int(at.timestamp() * 1000) + 1) << 80)
 
 
 def _cancel(conn: Connection, pending: list[str], ids: list[str]) -> set[str]:

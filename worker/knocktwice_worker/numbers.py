@@ -66,6 +66,9 @@ class Figures:
     sms_wasted: int = 0
     sms_parts: int = 0
     unpriced_parts: int = 0
+    whatsapp_sent: int = 0
+    whatsapp_delivered: int = 0
+    whatsapp_read: int = 0
     reached: int = 0
     suppressed: Counter[str] = field(default_factory=Counter)
     cost: Decimal | None = Decimal()

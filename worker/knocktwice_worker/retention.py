@@ -1,4 +1,4 @@
-"""Deleting what is old: finished notifications with everything about them, and parked messages.
+"""Deleting what is old: finished notifications with everything about them, what blasts kept of them, and parked messages.
 
 Ids are UUIDv7, so old rows lie together at the beginning of each table's primary key. They are read from there and deleted
 in small transactions, which lock nothing that anybody works on: what is open stays, however old. Several workers at it share
@@ -14,6 +14,8 @@ from uuid import UUID
 
 import structlog
 from sqlalchemy import Engine, text
+
+from knocktwice_worker import blast_store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -75,6 +77,7 @@ class Removed(NamedTuple):
     notifications: int = 0
     batches: int = 0
     dead_letters: int = 0
+    blast_pages: int = 0
     more: bool = False
 
 
@@ -112,6 +115,11 @@ def _steps(engine: Engine, until: datetime) -> Iterator[tuple[str, int]]:
         with engine.begin() as conn:
             removed = conn.execute(_LETTERS, {"until": until, "limit": CHUNK}).rowcount
         yield "dead_letters", removed
+    removed = CHUNK
+    while removed == CHUNK:
+        with engine.begin() as conn:
+            removed = blast_store.purge(conn, until, CHUNK)
+        yield "blast_pages", removed
 
 
 def _notifications(engine: Engine, first: UUID, last: UUID, until: datetime) -> Iterator[int]:

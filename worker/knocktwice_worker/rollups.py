@@ -53,9 +53,6 @@ WHERE dirty AND starts_at < :before AND (counted_at IS NULL OR :all OR
 ORDER BY starts_at LIMIT 1 FOR UPDATE SKIP LOCKED
 """)
 
-#: What the provider says became of an SMS it took, and what it asked for it; NULL as long as nobody knows.
-_STATUS, _PRICE, _BLAST = "NULL::text", "NULL::numeric", "NULL::text"
-
 # A text of so few UTF-16 units is one part in either encoding; so are 160 plain characters. Others are counted in Python.
 _ONE_PART = r"""
 (length(d.text) <= 35 OR length(d.text) <= 160 AND d.text ~ '^[A-Za-z0-9 .,:;!?()/@$%&*+=<>#"''_\r\n-]*$')
@@ -66,7 +63,7 @@ _NOT_DUE = ", ".join(f"'{v}'" for v in OUTCOMES if v != "invalid_content")
 # Each notification by its keys, so that the cost of a slice does not depend on what else the tables hold.
 _COUNT = text(f"""
 SELECT CAST(n.created_at AT TIME ZONE :zone AS date) AS day, coalesce(b.content->>'template', '') AS template,
-  coalesce({_BLAST}, '') AS blast, b.category, number.prefix, min(number.e164) AS sample,
+  coalesce(bl.key, '') AS blast, b.category, number.prefix, min(number.e164) AS sample,
   CASE WHEN n.state = 'suppressed' THEN n.reason END AS why, count(*) AS rows,
   count(*) FILTER (WHERE n.state <> 'duplicate') AS accepted,
   count(*) FILTER (WHERE n.state = 'duplicate') AS duplicates,
@@ -81,22 +78,31 @@ SELECT CAST(n.created_at AT TIME ZONE :zone AS date) AS day, coalesce(b.content-
   coalesce(sum(d.sms_delivered), 0) AS sms_delivered,
   coalesce(sum(d.sms_undelivered), 0) AS sms_undelivered,
   coalesce(sum(d.sms_unknown), 0) AS sms_unknown,
+  coalesce(sum(d.whatsapp_sent), 0) AS whatsapp_sent,
+  coalesce(sum(d.whatsapp_delivered), 0) AS whatsapp_delivered,
+  coalesce(sum(d.whatsapp_read), 0) AS whatsapp_read,
   coalesce(sum(CASE WHEN e.delivered THEN d.unless_delivered ELSE 0 END
              + CASE WHEN e.clicked THEN d.unless_clicked ELSE 0 END), 0) AS sms_wasted,
   coalesce(sum(d.short), 0) AS short, coalesce(sum(d.short_unpriced), 0) AS short_unpriced,
   coalesce(sum(d.price), 0) AS price,
   jsonb_agg(d.long) FILTER (WHERE d.long IS NOT NULL) AS long
 FROM notifications n JOIN batches b ON b.id = n.batch_id
+LEFT JOIN blast_pages bp ON bp.id = n.batch_id
+LEFT JOIN blasts bl ON bl.id = bp.blast_id
 LEFT JOIN phones ph ON ph.user_id = n.user_id
 CROSS JOIN LATERAL (
   SELECT bool_or(s.channel = 'push' AND s.state = 'sent') AS pushed,
     bool_or(s.step > 0 AND (s.state IN ('reserved', 'sending', 'sent', 'failed', 'unknown')
       OR s.state = 'skipped' AND s.reason NOT IN ({_NOT_DUE}))) AS fell_back,
-    bool_or(s.took AND s.status IS DISTINCT FROM 'undelivered' AND s.status IS DISTINCT FROM 'failed') AS arrived,
+    bool_or(s.took AND s.provider_status IS DISTINCT FROM 'undelivered' AND s.provider_status IS DISTINCT FROM 'failed'
+      OR s.whatsapp AND s.provider_status IN ('delivered', 'read')) AS arrived,
     count(*) FILTER (WHERE s.took) AS sent,
-    count(*) FILTER (WHERE s.took AND s.status IN ('delivered', 'read')) AS sms_delivered,
-    count(*) FILTER (WHERE s.took AND s.status IN ('undelivered', 'failed')) AS sms_undelivered,
+    count(*) FILTER (WHERE s.took AND s.provider_status IN ('delivered', 'read')) AS sms_delivered,
+    count(*) FILTER (WHERE s.took AND s.provider_status IN ('undelivered', 'failed')) AS sms_undelivered,
     count(*) FILTER (WHERE s.channel = 'sms' AND s.state = 'unknown') AS sms_unknown,
+    count(*) FILTER (WHERE s.whatsapp) AS whatsapp_sent,
+    count(*) FILTER (WHERE s.whatsapp AND s.provider_status IN ('delivered', 'read')) AS whatsapp_delivered,
+    count(*) FILTER (WHERE s.whatsapp AND s.provider_status = 'read') AS whatsapp_read,
     count(*) FILTER (WHERE s.took AND s."when" = 'not_delivered') AS unless_delivered,
     count(*) FILTER (WHERE s.took AND s."when" = 'not_clicked') AS unless_clicked,
     count(*) FILTER (WHERE s.took AND s.one_part) AS short,
@@ -105,14 +111,14 @@ CROSS JOIN LATERAL (
     jsonb_agg(jsonb_build_array(s.text, s.price IS NULL)) FILTER (WHERE s.took AND NOT s.one_part) AS long,
     max(s.number) AS number
   FROM (
-    SELECT d.*, d.channel = 'sms' AND d.state = 'sent' AS took, {_STATUS} AS status, {_PRICE} AS price,
+    SELECT d.*, d.channel = 'sms' AND d.state = 'sent' AS took, d.channel = 'whatsapp' AND d.state = 'sent' AS whatsapp,
       coalesce({_ONE_PART}, true) AS one_part
     FROM deliveries d WHERE d.notification_id = n.id
   ) s
 ) d
 CROSS JOIN LATERAL (
   SELECT bool_or(e.kind IN ('delivered', 'clicked')) AS delivered, bool_or(e.kind = 'clicked') AS clicked
-  FROM events e WHERE e.notification_id = n.id AND n.state <> 'duplicate'
+  FROM events e WHERE e.notification_id = n.id AND e.step = 0 AND n.state <> 'duplicate'
 ) e
 CROSS JOIN LATERAL (SELECT coalesce(d.number, n.phone, ph.number) AS e164) f
 CROSS JOIN LATERAL (SELECT f.e164, CASE WHEN f.e164 LIKE '+1%' THEN left(f.e164, 5) ELSE left(f.e164, 8) END AS prefix) number

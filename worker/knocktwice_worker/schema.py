@@ -261,6 +261,8 @@ deliveries = Table(
     Column("price_unit", Text),
     # When the provider's last word came, or nobody waited for it any longer; the status then tells which.
     _time("reported_at"),
+    # When something of this was written down last.
+    _time("heard_at"),
     CheckConstraint(_one_of("state", DeliveryState), name="state"),
     CheckConstraint(_one_of("provider_status", ProviderState), name="provider_status"),
     CheckConstraint(f"({_one_of('state', sorted(OPEN))}) = (wake_at IS NOT NULL)", name="wake_at"),
@@ -277,6 +279,7 @@ deliveries = Table(
     Index("deliveries_provider_id_idx", "provider_id", unique=True, postgresql_where=text("step > 0")),
     # serves: what is new since a follower looked last
     _when("deliveries_finished_at_idx", "finished_at"),
+    _when("deliveries_heard_at_idx", "heard_at"),
     # serves: SMS whose provider has not had its last word
     Index(
         "deliveries_unreported_idx",
@@ -413,6 +416,9 @@ COUNTS = (
     "sms_wasted",
     "sms_parts",
     "unpriced_parts",
+    "whatsapp_sent",
+    "whatsapp_delivered",
+    "whatsapp_read",
 )
 
 rollups = Table(
@@ -527,9 +533,11 @@ blasts = Table(
     Column("schedule", Text),
     Column("state", Text, nullable=False),
     Column("reason", Text),
-    # The last user that was taken from the segment, and how many were.
+    # The last user that was taken from the segment, NULL when that is done, and how many were.
     Column("cursor", Text),
     Column("total", Integer, nullable=False, server_default=text("0")),
+    # How many it notified of those whose pages were deleted since.
+    Column("purged", Integer, nullable=False, server_default=text("0")),
     # When the throttle lets the next page go.
     _time("next_at"),
     # When somebody must look at this row again; the end of a lease, too.
@@ -554,7 +562,7 @@ blast_pages = Table(
     Column("last_id", Uuid, nullable=False),
     Column("blast_id", Uuid, ForeignKey("blasts.id", ondelete="CASCADE"), nullable=False),
     Column("count", Integer, nullable=False),
-    # Who; NULL once they have their notifications, or will have none.
+    # Who, with NULL in the place of somebody who was erased; NULL once they have their notifications, or will have none.
     Column("users", ARRAY(Text)),
     # Until when a worker has it; NULL if none has had it yet.
     _time("wake_at"),

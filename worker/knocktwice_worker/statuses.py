@@ -69,7 +69,7 @@ WHERE (notification_id, step) IN (SELECT * FROM unnest(CAST(:ids AS uuid[]), CAS
 
 _RECORD = text("""
 UPDATE deliveries d SET provider_status = r.status, provider_error = r.error, provider_status_at = r.at,
-  provider_id = coalesce(d.provider_id, r.provider_id)
+  provider_id = coalesce(d.provider_id, r.provider_id), heard_at = knocktwice_now()
 FROM unnest(CAST(:ids AS uuid[]), CAST(:steps AS smallint[]), CAST(:provider_ids AS text[]), CAST(:statuses AS text[]),
             CAST(:errors AS int[]), CAST(:times AS timestamptz[])) AS r(id, step, provider_id, status, error, at)
 WHERE d.notification_id = r.id AND d.step = r.step

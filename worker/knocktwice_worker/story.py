@@ -72,7 +72,10 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Story:
-    """A notification with its steps and what happened, oldest first. Numbers are masked, texts left out."""
+    """A notification with its steps and what happened, oldest first. Numbers are masked, texts left out.
+
+    ``blast`` is the key of the blast that it is one of.
+    """
 
     id: str
     state: str
@@ -83,15 +86,17 @@ class Story:
     finished_at: datetime | None
     steps: Sequence[Step]
     moments: Sequence[Moment]
+    blast: str | None = None
 
 
-_BY_ID = text("SELECT n.*, b.category FROM notifications n JOIN batches b ON b.id = n.batch_id WHERE n.id = :wanted")
+_OF = """
+SELECT n.*, b.category, bl.key AS blast FROM notifications n JOIN batches b ON b.id = n.batch_id
+LEFT JOIN blast_pages p ON p.id = n.batch_id LEFT JOIN blasts bl ON bl.id = p.blast_id
+"""
+_BY_ID = text(_OF + "WHERE n.id = :wanted")
 
 # In the words of the index that makes a key unique, or every notification would be read.
-_BY_KEY = text("""
-SELECT n.*, b.category FROM notifications n JOIN batches b ON b.id = n.batch_id
-WHERE n.key = :wanted
-""")
+_BY_KEY = text(_OF + "WHERE n.key = :wanted")
 
 
 def tell(conn: Connection, id_or_key: str) -> Story | None:
@@ -117,6 +122,7 @@ def tell(conn: Connection, id_or_key: str) -> Story | None:
         finished_at=found.finished_at,
         steps=[_step(s) for s in steps],
         moments=sorted(_moments(conn, found, steps), key=lambda m: m.at),
+        blast=found.blast,
     )
 
 
@@ -153,7 +159,8 @@ def _rows(conn: Connection, table: str, id_: object, order: str) -> Sequence[Row
 def _moments(conn: Connection, found: Row[Any], steps: Sequence[Row[Any]]) -> Iterator[Moment]:
     later = any(s.due_at > found.created_at for s in steps if s.due_at and s.when is None)
     waits = "it waits for the time it was asked for" if later else "its countdown started"
-    yield Moment(found.created_at, "accepted", f"Accepted; {waits}.")
+    source = "" if found.blast is None else f" as one of the blast {found.blast}"
+    yield Moment(found.created_at, "accepted", f"Accepted{source}; {waits}.")
     attempts = _rows(conn, "attempts", found.id, "registration")
     for step in steps:
         if step.channel == "push":

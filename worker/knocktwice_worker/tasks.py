@@ -244,7 +244,9 @@ def housekeeping() -> None:
     try:
         here = services()
         with here.engine.begin() as conn:
-            removed = audience.forget(conn, here.settings.device_stale) + callbacks.forget(conn)
+            removed = audience.forget(conn, here.settings.device_stale) + callbacks.forget(
+                conn, here.settings.retention
+            )
         receipt_health.roll_up(here.engine)
         delivery_reports.ask_and_close(here)
         purged = retention.purge(here.engine, here.settings.retention)

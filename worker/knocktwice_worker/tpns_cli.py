@@ -7,6 +7,7 @@ import sys
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import typer
 from sqlalchemy import text
@@ -36,9 +37,14 @@ def notify(
     ] = None,
     key: Annotated[str | None, typer.Option(help="Idempotency key: the same key notifies nobody twice.")] = None,
     category: Annotated[str, typer.Option(help="transactional, marketing or critical.")] = "transactional",
+    time_zone: Annotated[
+        str | None, typer.Option(help="IANA zone of send_time; left out, Beijing's, as Tencent has it.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Send a payload and print the notifications' ids. Numbers of tokens are those of the users they are registered for.
+    """Send a payload and print the notifications' ids, or for tags and all the blast's id, which "blast status" takes.
+
+    Numbers of tokens are those of the users they are registered for.
 
     What is wrong is named, a line each, and nothing is sent. Wrong SMS settings are only warned about: the push goes out.
 
@@ -50,14 +56,22 @@ def notify(
     texts = {} if sms_templates is None else _object(_read(str(sms_templates)), "sms_templates")
     with _each_problem_in_its_line(), Client(broker_url(services().settings)) as client:
         done = tpns.notify(
-            payload, client=client, sms_templates=texts, phones=_phones(payload), key=key, category=category
+            payload,
+            client=client,
+            sms_templates=texts,
+            phones=_phones(payload),
+            key=key,
+            category=category,
+            zone=tpns.BEIJING if time_zone is None else _zone(time_zone),
         )
     for problem in done.sms_problems:
         err.print("[yellow]no SMS:[/]", str(problem), markup=True, soft_wrap=True)
     if as_json:
-        print_json({"ids": [str(i) for i in done.ids], "sms_problems": [str(p) for p in done.sms_problems]})
+        problems = [str(p) for p in done.sms_problems]
+        blast = None if done.blast is None else str(done.blast)
+        print_json({"ids": [str(i) for i in done.ids], "blast": blast, "sms_problems": problems})
     else:
-        for id_ in done.ids:
+        for id_ in done.ids if done.blast is None else (done.blast,):
             out.print(str(id_))
 
 
@@ -92,6 +106,13 @@ def _phones(payload: dict[str, Any]) -> dict[str, str]:
     with reading(services()) as conn:
         rows = conn.execute(_NUMBERS, {"registrations": [token for token in tokens if isinstance(token, str)]})
         return {row.registration: row.number for row in rows}
+
+
+def _zone(name: str) -> ZoneInfo:
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise InvalidMessage("time_zone", "must be an IANA name like Europe/Vienna") from None
 
 
 def _read(file: str) -> str:

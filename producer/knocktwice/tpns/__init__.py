@@ -14,8 +14,8 @@ import hashlib
 import logging
 from contextlib import nullcontext
 from dataclasses import dataclass
-from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from datetime import UTC, datetime, timedelta, timezone
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from knocktwice.client import Client
 from knocktwice.tpns import audience, message, sms
@@ -25,6 +25,7 @@ from knocktwice_shared.messages import TTL_LIMIT, Push, Recipient, normalise_pho
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from datetime import tzinfo
     from uuid import UUID
 
     from knocktwice.content import Sms
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
 __all__ = ["InvalidPayload", "Notified", "notify", "segment_filter"]
 
 log = logging.getLogger("knocktwice")
+
+#: The clock of Tencent's servers, by which ``send_time`` is told.
+BEIJING = timezone(timedelta(hours=8), "Beijing")
 
 #: Fields that change nothing here, and why that is no loss.
 IGNORED = {
@@ -43,7 +47,6 @@ IGNORED = {
 REFERENCE = ("group_id", "plan_id")
 #: What we cannot do, and what to do instead.
 UNSUPPORTED = {
-    "send_time": "is not supported; call when it is time, by cron or a scheduler of yours",
     "loop_param": "is not supported; call repeatedly, by cron",
     "loop_times": "is not supported; call repeatedly, by cron",
     "loop_interval": "is not supported; call repeatedly, by cron",
@@ -53,7 +56,7 @@ UNSUPPORTED = {
 }
 _KNOWN = {
     *("audience_type", "message", "message_type", "token_list", "account_list", "tag_list", "tag_rules"),
-    *("resend_by_sms", "sms_info", "expire_time", "account_push_type"),
+    *("resend_by_sms", "sms_info", "expire_time", "account_push_type", "send_time"),
     *IGNORED,
     *REFERENCE,
 }
@@ -67,6 +70,7 @@ _WORDS = {
     "push.image": "message.xg_media_resources",
     "push": "message",
     "ttl": "expire_time",
+    "send_at": "send_time",
 }
 
 
@@ -75,12 +79,14 @@ class Notified:
     """What became of a payload.
 
     Args:
-        ids: the notifications' ids, in the order of the payload's tokens or accounts.
+        ids: the notifications' ids, in the order of the payload's tokens or accounts; none for tags or all.
         sms_problems: why there is no SMS, for all or for the token that is named; empty: nothing is wrong.
+        blast: the id of the blast that tags or all became, the same for the same key.
     """
 
     ids: tuple[UUID, ...]
     sms_problems: tuple[InvalidMessage, ...] = ()
+    blast: UUID | None = None
 
 
 def notify(
@@ -91,6 +97,7 @@ def notify(
     phones: Mapping[str, str] | None = None,
     key: str | None = None,
     category: Category | str | None = None,
+    zone: tzinfo = BEIJING,
 ) -> Notified:
     """Send what a push payload of Tencent's describes.
 
@@ -99,8 +106,10 @@ def notify(
         client: yours; left out, one is made for this call.
         sms_templates: ``sms_template_id`` → text, with ``{1}``, ``{2}`` for ``sms_template_params``.
         phones: token → number, for the SMS. An account's number is the one bound to the user.
-        key: the payload's idempotency key: the same key notifies each token or account once.
+        key: the payload's idempotency key: the same key notifies each token or account once. Tags and all need one: they
+            become a blast, and a blast is known by its key.
         category: decides consent and quiet hours; left out, ``transactional``.
+        zone: by which clock ``send_time`` is told; left out, by that of Tencent's servers.
 
     Raises:
         InvalidPayload: what to push, or whom, is wrong or not supported. Nothing was sent. ``problems`` has all of it.
@@ -113,29 +122,36 @@ def notify(
     ttl = problems.number(payload, "expire_time", "expire_time", 0, int(TTL_LIMIT.total_seconds()))
     if payload.get("account_push_type") not in (None, 1):
         problems.add("account_push_type", "must be 1 or left out; a push goes to all devices of an account")
-    if targets is not None and targets.filter is not None:
-        problems.add("audience_type", "needs a blast; save segment_filter(payload) as a segment and send to that")
+    at = _send_time(payload, zone, problems)
+    if targets is not None and targets.filter is not None and key is None:
+        problems.add("key", "is missing; what goes to tags or to all needs one, so that a repeat notifies nobody twice")
     if problems or push is None or targets is None:
         raise InvalidPayload(problems)
     sms_problems = Problems()
     wanted = sms.sms(payload, sms_templates or {}, sms_problems)
     literal = _Literal(push, wanted)
-    recipients = list(_recipients(targets, literal, phones or {}, key, sms_problems))
+    shared = _Shared(
+        push=literal.push,
+        sms=literal.sms,
+        category=category,
+        ttl=None if ttl is None else timedelta(seconds=ttl),
+        reference={name: payload[name] for name in REFERENCE if payload.get(name) is not None} or None,
+        send_at=at,
+    )
     with nullcontext(client) if client is not None else Client() as sender:
         try:
-            ids = sender.notify_many(
-                recipients,
-                push=literal.push,
-                sms=literal.sms,
-                category=category,
-                ttl=None if ttl is None else timedelta(seconds=ttl),
-                reference={name: payload[name] for name in REFERENCE if payload.get(name) is not None} or None,
-            )
+            if targets.filter is not None and key is not None:
+                blast = sender.blast(targets.filter, key=key, params=literal.params, **shared)
+                ids: list[UUID] = []
+            else:
+                blast = None
+                recipients = list(_recipients(targets, literal, phones or {}, key, sms_problems))
+                ids = sender.notify_many(recipients, **shared)
         except InvalidMessage as error:
             raise InvalidPayload([_in_payloads_words(error, targets)]) from None
     for problem in sms_problems:
         log.warning("pushed without an SMS: %s", problem)
-    return Notified(tuple(ids), tuple(sms_problems))
+    return Notified(tuple(ids), tuple(sms_problems), blast)
 
 
 def segment_filter(payload: Mapping[str, Any]) -> dict[str, Any]:
@@ -153,6 +169,17 @@ def segment_filter(payload: Mapping[str, Any]) -> dict[str, Any]:
     if problems or made is None:
         raise InvalidPayload(problems)
     return made
+
+
+class _Shared(TypedDict):
+    """What :meth:`Client.notify_many` and :meth:`Client.blast` both want to know."""
+
+    push: Push
+    sms: Sms | None
+    category: Category | str | None
+    ttl: timedelta | None
+    reference: Mapping[str, Any] | None
+    send_at: datetime | None
 
 
 class _Literal:
@@ -187,6 +214,20 @@ def _recipients(
         yield Recipient(registrations=(name,), phone=phone, params=literal.params, key=own)
 
 
+def _send_time(payload: Mapping[str, Any], zone: tzinfo, problems: Problems) -> datetime | None:
+    """Read when it goes out; a time past means now, as it does at Tencent's."""
+    if not payload.get("send_time"):
+        return None
+    said = problems.text(payload, "send_time", "send_time")
+    if said is None:
+        return None
+    try:
+        return datetime.strptime(said, "%Y-%m-%d %H:%M:%S").replace(tzinfo=zone).astimezone(UTC)
+    except (ValueError, OverflowError):
+        problems.add("send_time", "must be a time like 2026-11-21 18:30:00")
+        return None
+
+
 def _phone(number: str | None, path: str, problems: Problems) -> str | None:
     if number is None:
         problems.add(path, "has no number among phones, so no SMS can follow")
@@ -200,6 +241,8 @@ def _phone(number: str | None, path: str, problems: Problems) -> str | None:
 
 def _in_payloads_words(error: InvalidMessage, targets: audience.Targets) -> InvalidMessage:
     field = error.field
+    if field == "filter" or field.startswith("filter."):
+        return InvalidMessage(targets.field, error.problem)
     if field.startswith("recipients["):
         place = field.partition("[")[2].partition("]")[0]
         return InvalidMessage(f"{targets.field}[{place}]", error.problem)

@@ -45,7 +45,7 @@ def targets(payload: Mapping[str, Any], problems: Problems) -> Targets | None:
         return None
     if kind in _GROUPS:
         found = segment_filter(payload, problems)
-        return None if found is None else Targets("tag_rules" if "tag_rules" in payload else "tag_list", filter=found)
+        return None if found is None else Targets("tag_rules" if payload.get("tag_rules") else "tag_list", filter=found)
     if kind not in _LISTS:
         advice = "read the file and give token_list or account_list" if kind in _PACKAGES else "misspelt?"
         problems.add("audience_type", f"must be one of {', '.join((*_LISTS, *_GROUPS))}; {advice}")

@@ -30,6 +30,13 @@ TYPES = (
     "push.delivered",
     "push.clicked",
     *(f"sms.{state}" for state in DeliveryState if state not in OPEN),
+    "sms.delivered",
+    "sms.read",
+    "sms.undelivered",
+    *(f"whatsapp.{state}" for state in DeliveryState if state not in OPEN),
+    "whatsapp.delivered",
+    "whatsapp.read",
+    "whatsapp.undelivered",
     FINISHED,
 )
 

@@ -11,6 +11,7 @@ from knocktwice_worker import changes
 from knocktwice_worker.webhooks.endpoints import FINISHED, FOLLOWER
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from datetime import datetime
 
     from sqlalchemy import Connection, Engine
@@ -29,10 +30,23 @@ FROM changed c JOIN deliveries d ON d.notification_id = c.id WHERE d.finished_at
 UNION ALL
 SELECT c.id, 0, 'push.' || e.kind, greatest(min(e.received_at), c.created_at), 2,
   jsonb_build_object('step', 0, 'channel', 'push', 'state', e.kind)
-FROM changed c JOIN events e ON e.notification_id = c.id WHERE e.kind IN ('delivered', 'clicked')
+FROM changed c JOIN events e ON e.notification_id = c.id WHERE e.step = 0 AND e.kind IN ('delivered', 'clicked')
 GROUP BY c.id, c.created_at, e.kind
 UNION ALL
-SELECT c.id, 0, '{FINISHED}', n.finished_at, 4, jsonb_build_object('state', n.state, 'reason', n.reason, 'steps', (
+SELECT c.id, d.step, d.channel || r.type, greatest(min(e.received_at), c.created_at), 4,
+  jsonb_build_object('step', d.step, 'channel', d.channel, 'state', ltrim(r.type, '.'))
+FROM changed c JOIN events e ON e.notification_id = c.id
+JOIN deliveries d ON d.notification_id = c.id AND d.step = e.step AND d.step > 0
+CROSS JOIN LATERAL (SELECT CASE e.kind WHEN 'delivered' THEN '.delivered' WHEN 'clicked' THEN '.read' END AS type) r
+WHERE r.type IS NOT NULL AND e.registration = d.provider_id
+GROUP BY c.id, c.created_at, d.step, d.channel, r.type
+UNION ALL
+SELECT c.id, d.step, d.channel || '.undelivered', d.heard_at, 4,
+  jsonb_build_object('step', d.step, 'channel', d.channel, 'state', 'undelivered', 'error', d.provider_error)
+FROM changed c JOIN deliveries d ON d.notification_id = c.id
+WHERE d.step > 0 AND d.state = 'sent' AND d.provider_status IN ('undelivered', 'failed')
+UNION ALL
+SELECT c.id, 0, '{FINISHED}', n.finished_at, 5, jsonb_build_object('state', n.state, 'reason', n.reason, 'steps', (
     SELECT jsonb_agg(jsonb_build_object('step', d.step, 'channel', d.channel, 'state', d.state, 'reason', d.reason) ORDER BY d.step)
     FROM deliveries d WHERE d.notification_id = c.id))
 FROM changed c JOIN notifications n ON n.id = c.id WHERE n.finished_at IS NOT NULL
@@ -66,6 +80,22 @@ _AGAIN_SINCE = text(_AGAIN % "v.at >= :since")
 _AGAIN_ONE = text(_AGAIN % "v.notification_id = CAST(:notification AS uuid)")
 
 
+# What the rows themselves say is emptied in the same transaction, so whoever writes down facts must not be half-way: they
+# hold this lock, too.
+_LOCK = text("SELECT FROM followers WHERE name = :name FOR UPDATE")
+
+# Reasons begin with a word of ours; what follows may be a provider's, and quote a number.
+_BLANK = text("""
+UPDATE webhook_events v SET data = v.data || jsonb_build_object('reference', CAST('{}' AS jsonb))
+  || CASE WHEN v.data ? 'reason' THEN jsonb_build_object('reason', split_part(v.data->>'reason', ':', 1)) ELSE '{}' END
+  || CASE WHEN v.data ? 'steps' THEN jsonb_build_object('steps', (
+       SELECT jsonb_agg(CASE WHEN s.step ? 'reason'
+         THEN s.step || jsonb_build_object('reason', split_part(s.step->>'reason', ':', 1)) ELSE s.step END ORDER BY s.place)
+       FROM jsonb_array_elements(v.data->'steps') WITH ORDINALITY AS s(step, place))) ELSE '{}' END
+WHERE v.notification_id = ANY(CAST(:ids AS uuid[]))
+""")
+
+
 def follow(engine: Engine) -> None:
     """Write down what has happened since the last time, and who is to be told. Without an endpoint nothing is done."""
     while _step(engine):
@@ -95,6 +125,13 @@ def forget(conn: Connection, older_than: timedelta) -> None:
     """Delete old events; those that still wait to be taken go as well."""
     query = text("DELETE FROM webhook_events WHERE at < knocktwice_now() - :older_than")
     conn.execute(query, {"older_than": older_than})
+
+
+def erase(conn: Connection, notifications: Collection[str]) -> None:
+    """Empty what is told of notifications by which one could tell whom they were for."""
+    if notifications:
+        conn.execute(_LOCK, {"name": FOLLOWER})
+        conn.execute(_BLANK, {"ids": sorted(notifications)})
 
 
 def _step(engine: Engine) -> bool:
