@@ -52,7 +52,7 @@ JOIN notifications n ON n.created_at >= slice.starts_at AND n.created_at < slice
 JOIN batches b ON b.id = n.batch_id AND b.content->>'template' = :template
 JOIN deliveries p ON p.notification_id = n.id AND p.step = 0 AND p.channel = 'push' AND p.state = 'sent'
 JOIN deliveries s ON s.notification_id = n.id AND s.step = 1 AND s."when" IN ('not_delivered', 'not_clicked')
-LEFT JOIN events e ON e.notification_id = n.id AND e.kind IN ('delivered', 'clicked')
+LEFT JOIN events e ON e.notification_id = n.id AND e.step = 0 AND e.kind IN ('delivered', 'clicked')
 WHERE n.state <> 'cancelled'
 GROUP BY n.id, n.created_at, b.ttl, s."when"
 """)
