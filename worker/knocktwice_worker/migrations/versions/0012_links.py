@@ -6,7 +6,7 @@ Revision ID: 0012
 from alembic import op
 
 revision = "0012"
-down_revision = "0010"
+down_revision = "0014"
 branch_labels = None
 depends_on = None
 
@@ -30,5 +30,5 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Back to 0010; links that were sent lead nowhere."""
+    """Back to 0014; links that were sent lead nowhere."""
     op.execute("DROP TABLE links")
