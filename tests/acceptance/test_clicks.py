@@ -86,9 +86,9 @@ def _waits_for(system: System, id_: UUID, step: int) -> Story:
     return eventually(look, why=system.logs)
 
 
-_FIRST = {
-    "sms": lambda: Sms("Pay: {{ url | track }}", when="not_clicked", after=MINUTES),
-    "whatsapp": lambda: WhatsApp(TEMPLATE, {"1": "{{ url | track }}"}, when="not_clicked", after=MINUTES),
+_FIRST: dict[str, Sms | WhatsApp] = {
+    "sms": Sms("Pay: {{ url | track }}", when="not_clicked", after=MINUTES),
+    "whatsapp": WhatsApp(TEMPLATE, {"1": "{{ url | track }}"}, when="not_clicked", after=MINUTES),
 }
 
 
@@ -97,7 +97,7 @@ def test_a_click_on_the_link_in_step_two_stops_step_three(
     installation: System, gateway: str, clock: Clock, number: str, channel: str
 ) -> None:
     last = Sms(f"Still open, {number}.", when="not_clicked", after=HOURS)
-    id_ = _notify(installation, number, [_FIRST[channel](), last])
+    id_ = _notify(installation, number, [_FIRST[channel], last])
     clock.advance(MINUTES)
     _waits_for(installation, id_, 2)
     address = number if channel == "sms" else f"whatsapp:{number}"
@@ -123,7 +123,7 @@ def test_a_link_that_is_only_previewed_stops_nothing(
     installation: System, gateway: str, clock: Clock, number: str
 ) -> None:
     last = Sms(f"Still open, {number}.", when="not_clicked", after=HOURS)
-    id_ = _notify(installation, number, [_FIRST["sms"](), last])
+    id_ = _notify(installation, number, [_FIRST["sms"], last])
     clock.advance(MINUTES)
     _waits_for(installation, id_, 2)
     link = _link(installation, gateway, number)

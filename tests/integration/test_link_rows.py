@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -11,16 +12,18 @@ import pytest
 import sqlalchemy as sa
 
 from knocktwice_shared.ids import uuid7
-from knocktwice_shared.messages import Receipt, ReceiptEvent, parse_batch
-from knocktwice_worker import fallback, push, receipts, retention, sms
+from knocktwice_shared.messages import DeviceRegistered, PhoneBound, Receipt, ReceiptEvent, parse_batch
+from knocktwice_worker import audience, erasure, fallback, push, receipts, retention, services, sms
 from knocktwice_worker.config import Settings
 from knocktwice_worker.services import Services
 from knocktwice_worker.story import tell
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from clock import Clock
+    from commands import Said
     from knocktwice_worker.sandbox import Sandbox
 
 TARGET = "https://shop.example/orders/4711"
@@ -40,7 +43,8 @@ def public(working: Services) -> Iterator[Services]:
 
 def _send(here: Services, *, text: str | None = TEXT, body: str = "b", **person: Any) -> str:
     id_ = str(uuid7())
-    recipient = {"id": id_, "registrations": [f"silent-{id_}"], "phone": NUMBER, "params": {"url": TARGET}} | person
+    address = {} if "user" in person else {"registrations": [f"silent-{id_}"], "phone": NUMBER}
+    recipient = {"id": id_, "params": {"url": TARGET}, **address, **person}
     content: dict[str, Any] = {"push": {"title": "t", "body": body}}
     if text is not None:
         content["sms"] = {"text": text}
@@ -144,3 +148,29 @@ def test_links_go_with_their_notifications(public: Services, clock: Clock) -> No
     clock.advance(timedelta(days=91))
     assert retention.purge(public.engine, timedelta(days=90)).notifications == 1
     assert _links(public) == []
+
+
+def test_links_go_with_their_people(public: Services, clock: Clock) -> None:
+    at = datetime.now(UTC) - timedelta(days=1)
+    with public.engine.begin() as conn:
+        audience.apply(conn, [DeviceRegistered("ada", "silent-ada", at), PhoneBound("ada", NUMBER, at)])
+    id_ = _send(public, user="ada")
+    clock.advance(DELAY)
+    sms.send(public, fallback.check(public, [id_]))
+    assert len(_links(public)) == 1
+    with pytest.raises(erasure.Unsettled):
+        erasure.erase(public, "ada", datetime.now(UTC))
+    assert _links(public) == []
+
+
+def test_a_preview_shows_a_link_as_long_as_the_real_one(
+    run: Callable[..., Said], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "t.yaml"
+    content = {"push": {"title": "t", "body": "b"}, "sms": TEXT}
+    file.write_text(json.dumps({"templates": {"pay": {"default_locale": "en", "contents": {"en": content}}}}))
+    words = ("template", "preview", "pay", "--file", str(file), "--param", f"url={TARGET}", "--json")
+    assert run(*words).json["sms"] == f"Pay here: {TARGET}"
+    monkeypatch.setenv("KNOCKTWICE_LINK_URL", "https://k2.example")
+    services._services.clear()
+    assert re.fullmatch(r"Pay here: https://k2\.example/l/[0-9A-Za-z]{12}", run(*words).json["sms"])
