@@ -51,6 +51,7 @@ GENERATE = (
     "INSERT INTO attempts (notification_id, registration, state) SELECT id, 'r-1', 'open' FROM notifications",
     "INSERT INTO events (notification_id, kind, registration, at) SELECT id, 'clicked', '', now() FROM notifications WHERE state <> 'active'",
     "INSERT INTO decisions (notification_id, step, verdict, inputs) SELECT id, 1, 'x', '{}' FROM notifications",
+    "INSERT INTO links (token, notification_id, step, target) SELECT md5(CAST(id AS text)), id, 1, 'https://x' FROM notifications",
     "INSERT INTO opt_outs (number, source) SELECT number, 'STOP' FROM phones",
     "INSERT INTO suppressions (number) SELECT sha256(CAST(number AS bytea)) FROM phones",
     "INSERT INTO erasures (person, erased_at) SELECT sha256(CAST(id AS bytea)), now() FROM users",
