@@ -119,7 +119,8 @@ def receipt(kind: str, notification: UUID | str, registration: str | None, at: s
 def receipt_of(event: ReceiptEvent, index: int) -> Wire:
     """Write down a receipt that the application made, the ``index``-th of its message."""
     _of_type(ReceiptEvent, event, f"receipts[{index}]")
-    return receipt(event.kind, event.notification, event.registration, moment(event.at, f"receipts[{index}].at"))
+    fields = receipt(event.kind, event.notification, event.registration, moment(event.at, f"receipts[{index}].at"))
+    return fields | {"step": event.step} if event.step else fields
 
 
 def blast(segment: str | Mapping[str, Any], shared: Shared, **own: object) -> Wire:

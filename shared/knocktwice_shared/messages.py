@@ -242,12 +242,18 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class ReceiptEvent:
-    """A device's word about a notification. ``registration`` may be left out by apps that do not know it."""
+    """A device's word about a notification.
+
+    Attributes:
+        registration: which device; may be left out by apps that do not know it.
+        step: which step was answered: 0 is the push, 1 what follows it first.
+    """
 
     notification: UUID
     kind: Receipt
     at: datetime
     registration: str | None = None
+    step: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -711,13 +717,16 @@ def _require_storable(raw: object, path: str) -> None:
 
 
 def _receipt(value: object, path: str) -> ReceiptEvent:
-    raw = _object(value, path, {"notification", "kind", "at", "registration"})
-    registration = raw.get("registration")
+    raw = _object(value, path, {"notification", "kind", "at", "registration", "step"})
+    registration, step = raw.get("registration"), raw.get("step", 0)
+    if type(step) is not int or not 0 <= step <= STEPS_LIMIT:
+        raise InvalidMessage(f"{path}.step", f"must be the number of a step, 0 to {STEPS_LIMIT}; the push is 0")
     return ReceiptEvent(
         notification=_uuid(raw.get("notification"), f"{path}.notification"),
         kind=_choice(Receipt, raw.get("kind"), f"{path}.kind"),
         at=_time(raw.get("at"), f"{path}.at"),
         registration=None if registration is None else _text(registration, f"{path}.registration", 4_096),
+        step=step,
     )
 
 

@@ -54,6 +54,7 @@ GENERATE = (
     """INSERT INTO blasts (id, key, filter, message, state, finished_at)
        SELECT gen_random_uuid(), 'b-' || g, '{}', '{}', 'finished', now() FROM generate_series(1, 5000) g""",
     "INSERT INTO blast_pages (id, last_id, blast_id, count) SELECT gen_random_uuid(), id, id, 1 FROM blasts",
+    "INSERT INTO links (token, notification_id, step, target) SELECT md5(CAST(id AS text)), id, 1, 'https://x' FROM notifications",
     "INSERT INTO opt_outs (number, source) SELECT number, 'STOP' FROM phones",
     "INSERT INTO suppressions (number) SELECT sha256(CAST(number AS bytea)) FROM phones",
     "INSERT INTO erasures (person, erased_at) SELECT sha256(CAST(id AS bytea)), now() FROM users",

@@ -15,6 +15,7 @@ from rich.table import Table
 from knocktwice_shared.messages import parse_blast
 from knocktwice_worker import blast_schedules, blast_store, blasts, preflight, send_options
 from knocktwice_worker.services import services
+from knocktwice_worker.short_links import example
 from knocktwice_worker.template_cli import given_values
 from knocktwice_worker.terminal import AsJson, clock, complain, err, fail, out, print_json, reading
 
@@ -87,7 +88,7 @@ def start(
         )
     if not dry_run:
         with reading(services()) as conn:
-            started = blasts.start(conn, blast)
+            started = blasts.start(conn, blast, links=example(services().settings))
             conn.commit()
         told |= {"id": started.id, "key": key, "new": started.new}
     if as_json:

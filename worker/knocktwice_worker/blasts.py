@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from knocktwice_shared.messages import Blast
     from knocktwice_worker.segment_filter import Filter
     from knocktwice_worker.services import Services
+    from knocktwice_worker.short_links import Tracker
 
     Publish = Callable[[Task, Sequence[str]], None]
 
@@ -49,8 +50,12 @@ class Started(NamedTuple):
     new: bool
 
 
-def start(conn: Connection, blast: Blast, schedule: str | None = None) -> Started:
+def start(conn: Connection, blast: Blast, schedule: str | None = None, *, links: Tracker | None = None) -> Started:
     """Start a blast, which a worker takes up within its next tick.
+
+    Args:
+        schedule: the recurring blast that it is one of.
+        links: makes examples of the short links in its texts.
 
     Raises:
         InvalidMessage: there is no such segment or template, the filter is none, or a parameter is missing. The key
@@ -58,7 +63,7 @@ def start(conn: Connection, blast: Blast, schedule: str | None = None) -> Starte
     """
     if blast_store.find(conn, blast.key) is None:
         wanted = audience(conn, blast)
-        check_content(conn, blast)
+        check_content(conn, blast, links)
         if blast_store.start(conn, blast, segment_filter.dump(wanted), schedule):
             return Started(blast_id(blast.key), True)
     return Started(blast_id(blast.key), False)
@@ -78,7 +83,7 @@ def audience(conn: Connection, blast: Blast) -> Filter:
         raise InvalidMessage("segment", str(error)) from None
 
 
-def check_content(conn: Connection, blast: Blast) -> None:
+def check_content(conn: Connection, blast: Blast, links: Tracker | None = None) -> None:
     """Fill in everything once: what is missing is missing for all.
 
     Raises:
@@ -87,7 +92,7 @@ def check_content(conn: Connection, blast: Blast) -> None:
     filled_in = values(blast.params)
     if blast.template is None:
         push_, sms_text = content.of(_inline(blast), None)
-        content.render(push_, sms_text, filled_in)
+        content.render(push_, sms_text, filled_in, links)
         return
     found = template_table.get(conn, blast.template)
     if found is None:
@@ -96,7 +101,7 @@ def check_content(conn: Connection, blast: Blast) -> None:
         )
     for locale in found.definition.contents:
         try:
-            content.render(*found.definition.content(locale), filled_in)
+            content.render(*found.definition.content(locale), filled_in, links)
         except InvalidMessage as error:
             raise InvalidMessage(f"template {blast.template} ({locale}): {error.field}", error.problem) from None
 

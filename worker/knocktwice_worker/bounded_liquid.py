@@ -16,15 +16,21 @@ from liquid import BoundTemplate, Environment, StrictDefaultUndefined
 from liquid.builtin.expressions import LoopExpression
 from liquid.builtin.tags.for_tag import ForTag
 from liquid.builtin.tags.tablerow_tag import TablerowTag
-from liquid.exceptions import LiquidError, LoopIterationLimitError, OutputStreamLimitError
+from liquid.context import RenderContext
+from liquid.exceptions import FilterArgumentError, LiquidError, LoopIterationLimitError, OutputStreamLimitError
+from liquid.output import LimitedStringIO
+
+from knocktwice_worker import short_links
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from liquid import RenderContext, TokenStream
+    from liquid import TokenStream
     from liquid.ast import Node
     from liquid.builtin.tags.for_tag import ForNode
     from liquid.builtin.tags.tablerow_tag import TablerowNode
+
+    from knocktwice_worker.short_links import Tracker
 
 #: Only what makes little of little. ``join`` would write a range of a billion, ``replace`` multiplies texts.
 FILTERS = (
@@ -57,6 +63,7 @@ FILTERS = (
     "strip_html",
     "strip_newlines",
     "times",
+    "track",
     "truncate",
     "truncatewords",
     "upcase",
@@ -165,6 +172,19 @@ def _spend(context: RenderContext, value: object) -> None:
         raise OutputStreamLimitError("filter work limit reached", token=None)
 
 
+def _track(address: object, *, context: RenderContext) -> str:
+    """Put a short link in the place of an address. Where there are none the address stays, and is checked all the same."""
+    links: Tracker | None = context.tag_namespace.get("links")
+    try:
+        target = short_links.checked(str(address))
+        return links.link(target) if links else str(address)
+    except short_links.RefusedTarget as error:
+        raise FilterArgumentError(f"what {{{{ … | track }}}} is given {error}", token=None) from None
+
+
+_track.with_context = True  # type: ignore[attr-defined]
+
+
 class _Environment(Environment):
     loop_iteration_limit = 1_000
     output_stream_limit = 20_000
@@ -173,6 +193,7 @@ class _Environment(Environment):
 
 
 _environment = _Environment(undefined=StrictDefaultUndefined)
+_environment.add_filter("track", _track)
 _environment.filters = {name: _metered(_environment.filters[name]) for name in FILTERS}
 _environment.add_tag(_For)
 _environment.add_tag(_Tablerow)
@@ -192,8 +213,10 @@ def compile_template(text: str) -> BoundTemplate:
     return compiled
 
 
-def fill(text: str, params: Mapping[str, Any]) -> str:
+def fill(text: str, params: Mapping[str, Any], links: Tracker | None = None) -> str:
     """Return a text with its placeholders filled in.
+
+    ``links`` makes what ``track`` puts in the place of addresses; without it they stay.
 
     Most texts have nothing but ``{{ name }}`` in them and most values are texts and whole numbers. Putting those together
     takes a tenth of the time that Liquid takes, and everything else, mistakes included, is Liquid's.
@@ -221,7 +244,19 @@ def fill(text: str, params: Mapping[str, Any]) -> str:
             # Liquid writes each line end as a line feed.
             if len(together) <= _PLAIN_LENGTH and "\r" not in together:
                 return together
-    return compile_template(text).render(dict(params))
+    compiled = compile_template(text)
+    if links is None:
+        return compiled.render(dict(params))
+    context = RenderContext(compiled, globals=compiled.make_globals(dict(params)))
+    context.tag_namespace["links"] = links
+    written = LimitedStringIO(limit=_Environment.output_stream_limit)
+    compiled.render_with_context(context, written)
+    return written.getvalue()
+
+
+def tracks(text: str) -> bool:
+    """Whether a text may hold links."""
+    return "track" in text and is_template(text)
 
 
 @lru_cache(maxsize=_REMEMBERED)

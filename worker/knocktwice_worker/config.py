@@ -45,6 +45,7 @@ OPTIONAL = (
     "twilio_from",
     "whatsapp_from",
     "public_url",
+    "link_url",
 )
 
 CountryCode = Annotated[str, Field(pattern="^[A-Z]{2}$")]
@@ -183,6 +184,12 @@ class Settings(BaseSettings):
         max_length=100,
         pattern=r"^https?://[^\s/?#]+[^\s?#]*$",
         description="Where the world reaches the gateway; receipts and Twilio's callbacks go there.",
+    )
+    link_url: str | None = Field(
+        None,
+        max_length=100,
+        pattern=r"^https?://[^\s/?#]+[^\s?#]*$",
+        description="Another, shorter address of the gateway for the links in SMS; empty: KNOCKTWICE_PUBLIC_URL.",
     )
     sms_report_wait_s: Seconds = Field(
         86_400, description="How long to wait for a delivery report before the delivery counts as unknown."

@@ -12,11 +12,12 @@ from liquid.exceptions import LiquidError
 
 from knocktwice_shared.errors import InvalidMessage
 from knocktwice_shared.messages import PUSH_BYTES_LIMIT, SMS_CHARS_LIMIT, Push
-from knocktwice_worker.bounded_liquid import BrokenTemplate, fill
+from knocktwice_worker.bounded_liquid import BrokenTemplate, fill, tracks
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from knocktwice_worker.short_links import Tracker
 
 #: Where the text of an SMS stands.
 _SMS = "content.sms.text"
@@ -31,13 +32,14 @@ class Texts:
     sms: str
 
 
-def render(push: Push | None, sms_text: str | None, params: Mapping[str, Any]) -> Texts:
+def render(push: Push | None, sms_text: str | None, params: Mapping[str, Any], links: Tracker | None = None) -> Texts:
     """Fill in the placeholders of all texts of a notification.
 
     Args:
         push: the shared push content; ``None`` where an SMS is all there is.
         sms_text: the SMS's own text; ``None`` texts the push body.
         params: this recipient's values.
+        links: makes those of the SMS. A push has none: its app reports the click, and a tap opens the ``link`` it came with.
 
     Raises:
         InvalidMessage: a parameter is missing, a template is broken, or a result is too long; the field is named.
@@ -46,18 +48,26 @@ def render(push: Push | None, sms_text: str | None, params: Mapping[str, Any]) -
     texts = Texts(
         title=fill_in("content.push.title", push.title, params) if push else "",
         body=body,
-        sms=_sms(body) if sms_text is None else render_sms(None, sms_text, params),
+        sms=_sms(body)
+        if sms_text is None and (push is None or links is None or not tracks(push.body))
+        else render_sms(push, sms_text, params, links=links),
     )
     if push and push_bytes(push, texts) > PUSH_BYTES_LIMIT:
         raise InvalidMessage("content.push", f"is over {PUSH_BYTES_LIMIT} bytes when filled in (FCM's limit is 4 KB)")
     return texts
 
 
-def render_sms(push: Push | None, sms_text: str | None, params: Mapping[str, Any], field: str = _SMS) -> str:
+def render_sms(
+    push: Push | None,
+    sms_text: str | None,
+    params: Mapping[str, Any],
+    field: str = _SMS,
+    links: Tracker | None = None,
+) -> str:
     """Fill in the SMS alone, which an error calls ``field``; other arguments and errors as for :func:`render`."""
     if sms_text is None:
-        return _sms(fill_in("content.push.body", push.body if push else "", params))
-    return _sms(fill_in(field, sms_text, params), field)
+        return _sms(fill_in("content.push.body", push.body if push else "", params, links))
+    return _sms(fill_in(field, sms_text, params, links), field)
 
 
 def _sms(text: str, field: str = _SMS) -> str:
@@ -105,10 +115,10 @@ def _fixed_bytes(data: str, link: str | None, image: str | None) -> int:
     return len(data.encode()) + len((link or "").encode()) + len((image or "").encode()) + 60
 
 
-def fill_in(field: str, text: str, params: Mapping[str, Any]) -> str:
+def fill_in(field: str, text: str, params: Mapping[str, Any], links: Tracker | None = None) -> str:
     """Fill in one text, which an error calls ``field``. Raises like :func:`render`."""
     try:
-        return fill(text, params)
+        return fill(text, params, links)
     except BrokenTemplate as error:
         raise InvalidMessage(field, str(error)) from None
     except LiquidError as error:

@@ -135,6 +135,8 @@ _BLANK = (
     UPDATE events SET registration = 'erased-' || gen_random_uuid()
     WHERE notification_id = ANY(CAST(:ids AS uuid[])) AND registration <> '' AND NOT starts_with(registration, 'erased-')
     """),
+    # An address may hold a name or an order; what it leads to is known to the application.
+    text("DELETE FROM links WHERE notification_id = ANY(CAST(:ids AS uuid[]))"),
     text("UPDATE decisions SET inputs = '{}' WHERE notification_id = ANY(CAST(:ids AS uuid[])) AND inputs <> '{}'"),
     text("""
     UPDATE notifications SET user_id = NULL, phone = NULL, params = '{}', key = NULL, locale = NULL,

@@ -11,7 +11,7 @@ from redis.exceptions import RedisError
 
 from knocktwice_shared.errors import InvalidMessage
 from knocktwice_shared.messages import Category, Channel, When
-from knocktwice_worker import content, parts, plans, store
+from knocktwice_worker import content, link_table, parts, plans, store
 from knocktwice_worker.combine import at_most
 from knocktwice_worker.config import UnconfirmedPolicy
 from knocktwice_worker.content import fingerprint
@@ -45,6 +45,7 @@ class _Case:
     verdict: Verdict
     reservation: store.Reservation | None = None
     limits: dict[str, Any] = field(default_factory=dict)
+    links: list[link_table.Link] = field(default_factory=list)
     unconfirmed: Mapping[str, Any] | None = None
 
     @property
@@ -80,13 +81,14 @@ def check(services: Services, ids: Sequence[str]) -> list[str]:
             return []
         batches = store.contents(conn, (row.batch_id for row in rows))
         unconfirmed = _unconfirmed(services, conn, rows)
-        cases = [_consider(row, batches[str(row.batch_id)], services.settings, unconfirmed) for row in rows]
+        cases = [_consider(services, row, batches[str(row.batch_id)], unconfirmed) for row in rows]
         _keep_suppressed(services, conn, [c for c in cases if c.reservation and c.row.user_id is None])
         _hold_quiet(services, conn, [c for c in cases if c.reservation and c.category is Category.MARKETING])
         asking = [case for case in cases if case.reservation]
         _apply_limits(services, conn, asking, rows[0].now)
         reservations = [c.reservation for c in asking if c.reservation and c.verdict in FALL_BACK]
         won = store.reserve(conn, sorted(reservations, key=lambda r: r.notification_id), services.settings.lease)
+        link_table.insert(conn, [link for c in cases if c.id in won for link in c.links])
         waiting = [c.id for c in cases if c.verdict in _UNDECIDED]
         store.postpone(conn, [c.id for c in cases if c.verdict in _UNDECIDED - {Verdict.QUIET_HOURS}], _WAIT)
         store.write_ledger(conn, [c.decision() for c in cases if c.id in won])
@@ -180,7 +182,8 @@ def _unconfirmed_verdict(case: _Case, settings: Settings, kinds: list[str] | Non
     return Verdict.ACCEPTED_UNCONFIRMED if accepts else Verdict.NOT_CLICKED
 
 
-def _consider(row: Row[Any], batch: Row[Any], settings: Settings, unconfirmed: Mapping[str, list[str]]) -> _Case:
+def _consider(services: Services, row: Row[Any], batch: Row[Any], unconfirmed: Mapping[str, list[str]]) -> _Case:
+    settings = services.settings
     verdict = decide(
         Facts(
             when=row.when and When(row.when),
@@ -206,23 +209,29 @@ def _consider(row: Row[Any], batch: Row[Any], settings: Settings, unconfirmed: M
         elif settings.sms_countries and country(row.number) not in settings.sms_countries:
             case.verdict = Verdict.COUNTRY_BLOCKED
         else:
-            case.reservation = _reservation(case, batch, settings)
+            case.reservation = _reservation(services, case, batch)
     return case
 
 
-def _reservation(case: _Case, batch: Row[Any], settings: Settings) -> store.Reservation | None:
+def _reservation(services: Services, case: _Case, batch: Row[Any]) -> store.Reservation | None:
+    links = services.links(case.id, case.row.step)
     try:
         step = batch.plan[case.row.step - 1] if batch.plan else None
         own = content.of(batch.content, case.row.locale)
-        said = plans.words(step, *own, case.row.locale, case.row.params)
+        said = plans.words(step, *own, case.row.locale, case.row.params, links=links)
     except InvalidMessage:
         # It could be filled in when it was accepted, by another version of this program. It must not stop the others.
         case.verdict = Verdict.INVALID_CONTENT
         return None
-    sender = said.sender or _usual_sender(case, batch, settings)
+    sender = said.sender or _usual_sender(case, batch, services.settings)
+    same = said.text
+    if links is not None and links.targets:
+        case.links = [link_table.Link(t, case.id, case.row.step, target) for t, target in links.targets.items()]
+        # Each message has links of its own; what they lead to tells whether it says the same.
+        same = links.content(said.text)
     # Parts are what an SMS is paid by.
     size = parts.count(said.text) if case.row.channel == Channel.SMS else 0
-    return store.Reservation(case.id, case.row.number, said.text, fingerprint(said.text), size, sender)
+    return store.Reservation(case.id, case.row.number, said.text, fingerprint(same), size, sender)
 
 
 def _usual_sender(case: _Case, batch: Row[Any], settings: Settings) -> str | None:

@@ -10,9 +10,10 @@ from knocktwice_shared.messages import Channel, Step
 from knocktwice_worker import content
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from knocktwice_shared.messages import Push
+    from knocktwice_worker.short_links import Tracker
 
 #: Twilio's limit for the variables of a content template, in characters of their JSON.
 VARIABLES_LIMIT = 1_600
@@ -44,6 +45,7 @@ def words(
     locale: str | None,
     params: Mapping[str, Any],
     path: str = "plan",
+    links: Tracker | None = None,
 ) -> Words:
     """Fill in what a step says.
 
@@ -53,19 +55,20 @@ def words(
         locale: which of a template's contents the recipient has.
         params: the recipient's values.
         path: what an error calls the step.
+        links: makes its short links.
 
     Raises:
         InvalidMessage: a parameter is missing, a text is broken, or the result is too long; the field is named.
     """
     if step is None:
-        return Words(content.render_sms(push, sms_text, params))
+        return Words(content.render_sms(push, sms_text, params, links=links))
     if step["channel"] == Channel.SMS:
         own = _own(step.get("text"), locale)
         if own is None:
-            return Words(content.render_sms(push, sms_text, params), step.get("sender"))
-        return Words(content.render_sms(None, own, params, f"{path}.text"), step.get("sender"))
+            return Words(content.render_sms(push, sms_text, params, links=links), step.get("sender"))
+        return Words(content.render_sms(None, own, params, f"{path}.text", links), step.get("sender"))
     given = (step.get("variables") or {}).items()
-    variables = {name: content.fill_in(f"{path}.variables.{name}", value, params) for name, value in given}
+    variables = {name: content.fill_in(f"{path}.variables.{name}", value, params, links) for name, value in given}
     written = json.dumps([_own(step["content_sid"], locale), variables], ensure_ascii=False, separators=(",", ":"))
     if len(written) > VARIABLES_LIMIT:
         raise InvalidMessage(f"{path}.variables", f"are over {VARIABLES_LIMIT} characters when filled in")
@@ -73,12 +76,21 @@ def words(
 
 
 def check(
-    plan: Sequence[Step], push: Push | None, sms_text: str | None, locale: str | None, params: Mapping[str, Any]
+    plan: Sequence[Step],
+    push: Push | None,
+    sms_text: str | None,
+    locale: str | None,
+    params: Mapping[str, Any],
+    links: Callable[[int], Tracker | None] = lambda _: None,
 ) -> None:
-    """Raise like :func:`words` if a step cannot be filled in for somebody; the usual SMS is checked with the push."""
+    """Raise like :func:`words` if a step cannot be filled in for somebody; the usual SMS is checked with the push.
+
+    Args:
+        links: returns what makes the links of a step, by its number.
+    """
     for place, step in enumerate(plan):
         if not step.plain or push is None:
-            words(_written(step), push, sms_text, locale, params, f"plan[{place}]")
+            words(_written(step), push, sms_text, locale, params, f"plan[{place}]", links(place + 1))
 
 
 def template_of(text: str) -> tuple[str, dict[str, str]]:

@@ -18,6 +18,7 @@ from knocktwice_worker import blasts, content, parts, template_table
 from knocktwice_worker.quiet import zones_of
 from knocktwice_worker.schema import deliveries, devices, opt_outs, phones, users
 from knocktwice_worker.segment_sql import where
+from knocktwice_worker.short_links import example
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -138,8 +139,8 @@ def examine(
         InvalidMessage: it could not be started.
     """
     wanted = blasts.audience(conn, blast)
-    blasts.check_content(conn, blast)
-    texts = _texts(conn, blast)
+    blasts.check_content(conn, blast, example(settings))
+    texts = _texts(conn, blast, settings)
     found = Preflight()
     found.fallback_share, found.share_from = _share(conn, blast, share)
     now: datetime = conn.execute(text("SELECT knocktwice_now()")).scalar_one()
@@ -188,23 +189,23 @@ def _count(found: Preflight, row: Any, texts: _Texts, settings: Settings, now: d
     return expected
 
 
-def _texts(conn: Connection, blast: Blast) -> _Texts:
+def _texts(conn: Connection, blast: Blast, settings: Settings) -> _Texts:
     values = blasts.values(blast.params)
     batch = parse_batch(blast_batch(blast.message, blast.params, _NOBODY, {_NOBODY: "somebody"}))
     if batch.push is not None:
-        sms = _parts(batch.push, batch.sms_text, values)
+        sms = _parts(batch.push, batch.sms_text, values, settings)
         return _Texts(batch.plan or (), batch.category or Category.TRANSACTIONAL, {"": sms}, lambda _: "")
     found = template_table.get(conn, blast.template or "")
     if found is None:
         raise InvalidMessage("template", f"there is none called {blast.template}")
     definition = found.definition
     plan = definition.plan if batch.plan is None or definition.fallback == "never" else batch.plan
-    counted = {locale: _parts(*definition.content(locale), values) for locale in definition.contents}
+    counted = {locale: _parts(*definition.content(locale), values, settings) for locale in definition.contents}
     return _Texts(plan, batch.category or definition.category, counted, definition.choose)
 
 
-def _parts(push: Push, sms_text: str | None, values: Mapping[str, Any]) -> int:
-    return parts.count(content.render(push, sms_text, values).sms)
+def _parts(push: Push, sms_text: str | None, values: Mapping[str, Any], settings: Settings) -> int:
+    return parts.count(content.render(push, sms_text, values, example(settings)).sms)
 
 
 def _share(conn: Connection, blast: Blast, share: float | None) -> tuple[float, str]:

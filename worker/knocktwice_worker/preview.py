@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from knocktwice_shared.messages import Push
+    from knocktwice_worker.short_links import Tracker
     from knocktwice_worker.templates import Definition
 
 
@@ -41,12 +42,15 @@ class Preview:
         return asdict(self) | {"push_bytes_limit": PUSH_BYTES_LIMIT}
 
 
-def preview(definition: Definition, params: Mapping[str, Any], locale: str | None) -> Preview:
+def preview(
+    definition: Definition, params: Mapping[str, Any], locale: str | None, links: Tracker | None = None
+) -> Preview:
     """Fill a template in.
 
     Args:
         params: values by name; ``1`` is that of ``{1}``.
         locale: the recipient's.
+        links: makes those of the SMS.
 
     Raises:
         InvalidMessage: a parameter is missing, nothing is in that language, or the result is too long.
@@ -56,7 +60,7 @@ def preview(definition: Definition, params: Mapping[str, Any], locale: str | Non
         wanted = f"there is nothing for {locale}" if locale else "is missing, as there is no default_locale"
         raise InvalidMessage("locale", f"{wanted}; there are contents for {', '.join(definition.contents)}")
     push, sms_text = definition.content(chosen)
-    texts = render(push, sms_text, params)
+    texts = render(push, sms_text, params, links)
     filled = type(push)(texts.title, texts.body, push.data, push.link, push.image)
     return Preview(
         locale=chosen,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
@@ -108,7 +109,7 @@ def resume(services: Services, ids: Sequence[str]) -> None:
         if push is None:
             continue
         try:
-            texts = render(push, sms_text, person.params)
+            texts = render(push, sms_text, person.params, services.links(w.notification_id, 1))
         except InvalidMessage as error:
             # It could be filled in when it was accepted, by another version of this program. It must not stop the others.
             broken.append(store.PushResult(*w, state="rejected", reason=str(error)))
@@ -179,10 +180,11 @@ def _render_all(
         elif id_ not in problems:
             try:
                 push, sms_text = resolved.own(id_)
+                links = partial(services.links, id_)
                 if push is not None:
-                    contents[id_] = push, render(push, sms_text, recipient.values)
+                    contents[id_] = push, render(push, sms_text, recipient.values, links(1))
                 if steps:
-                    plans.check(steps, push, sms_text, resolved.locales.get(id_), recipient.values)
+                    plans.check(steps, push, sms_text, resolved.locales.get(id_), recipient.values, links)
             except InvalidMessage as error:
                 problems[id_] = f"{resolved.name(id_)}{error}"
     return contents, problems

@@ -46,6 +46,7 @@ _DELETE = tuple(
         ("attempts", "notification_id"),
         ("events", "notification_id"),
         ("decisions", "notification_id"),
+        ("links", "notification_id"),
         ("notifications", "id"),
     )
 )

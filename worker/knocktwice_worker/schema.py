@@ -367,6 +367,20 @@ decisions = Table(
     _time("at", required=True),
 )
 
+links = Table(
+    "links",
+    metadata,
+    # What ``short_links.py`` made of notification, step and target.
+    Column("token", Text, primary_key=True),
+    Column("notification_id", Uuid, nullable=False),
+    Column("step", SmallInteger, nullable=False),
+    # NULL: it leads nowhere.
+    Column("target", Text),
+    _time("created_at", required=True),
+    # serves: deleting those of old notifications and of erased people
+    Index("links_notification_id_idx", "notification_id"),
+)
+
 dead_letters = Table(
     "dead_letters",
     metadata,

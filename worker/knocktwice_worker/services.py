@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from psycopg2.extensions import new_type, register_type
 
 from knocktwice_shared.messages import Channel
-from knocktwice_worker import config, embedded
+from knocktwice_worker import config, embedded, short_links
 from knocktwice_worker.channels.fcm import FcmChannel
 from knocktwice_worker.channels.twilio import TwilioSmsChannel
 from knocktwice_worker.channels.twilio_reports import TwilioReports
@@ -21,6 +21,7 @@ from knocktwice_worker.limits import Limits, RedisLimits
 from knocktwice_worker.pacing import Pace
 from knocktwice_worker.receipt_health import SilentKinds
 from knocktwice_worker.receipt_tokens import ReceiptTokens, ReceiptUrls
+from knocktwice_worker.short_links import ShortLinks
 from knocktwice_worker.transport import Transport
 from knocktwice_worker.webhooks.carrier import Hooks
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from redis import Redis
 
     from knocktwice_worker.config import Settings
+    from knocktwice_worker.short_links import Tracker
 
 
 @dataclass(frozen=True)
@@ -121,6 +123,16 @@ class Services:
         """Makes the addresses at which apps report; ``None`` while nobody could reach them."""
         url = self.settings.public_url
         return ReceiptUrls(url, self.receipt_tokens) if url else None
+
+    @cached_property
+    def short_links(self) -> ShortLinks | None:
+        """Makes short links; ``None`` while nobody could open them."""
+        url = short_links.address(self.settings)
+        return ShortLinks(url, secret(self.settings).encode()) if url else None
+
+    def links(self, notification: str, step: int) -> Tracker | None:
+        """Return what makes the links in a step's message, if anything does."""
+        return self.short_links.of(notification, step) if self.short_links else None
 
     @cached_property
     def silent_kinds(self) -> SilentKinds:

@@ -737,8 +737,9 @@ def postpone(conn: Connection, ids: Sequence[str], delay: timedelta) -> None:
 # -- receipts ------------------------------------------------------------------------------------------------------
 
 _INSERT_EVENTS = text("""
-INSERT INTO events (notification_id, kind, registration, at)
-SELECT * FROM unnest(CAST(:ids AS uuid[]), CAST(:kinds AS text[]), CAST(:registrations AS text[]), CAST(:times AS timestamptz[]))
+INSERT INTO events (notification_id, kind, registration, at, step)
+SELECT * FROM unnest(CAST(:ids AS uuid[]), CAST(:kinds AS text[]), CAST(:registrations AS text[]), CAST(:times AS timestamptz[]),
+                     CAST(:steps AS smallint[]))
 ORDER BY 1, 2, 3
 ON CONFLICT DO NOTHING
 RETURNING notification_id, kind
@@ -773,7 +774,9 @@ def record_receipts(conn: Connection, receipts: Sequence[ReceiptEvent]) -> None:
     A receipt for a notification that is not there yet is kept. One that
     would have made the SMS needless but comes after it is noted as a wasted SMS.
     """
-    fresh = _insert_events(conn, [(str(r.notification), r.kind.value, r.registration or "", r.at) for r in receipts])
+    fresh = _insert_events(
+        conn, [(str(r.notification), r.kind.value, r.registration or "", r.at, r.step) for r in receipts]
+    )
     if not fresh:
         return
     settle_answered(conn, fresh)
@@ -817,7 +820,7 @@ def cancel(conn: Connection, ids: Sequence[str], keys: Sequence[str], now: datet
     """
     found = conn.execute(text("SELECT id FROM notifications WHERE key = ANY(:keys)"), {"keys": list(keys)}).all()
     wanted = sorted({*ids, *(str(row.id) for row in found)})
-    _insert_events(conn, [(i, "cancelled", "", now) for i in wanted])
+    _insert_events(conn, [(i, "cancelled", "", now, 0) for i in wanted])
     _stop(conn, wanted)
 
 
@@ -845,12 +848,10 @@ RETURNING d.notification_id
 """)
 
 
-def _insert_events(conn: Connection, events: Sequence[tuple[str, str, str, datetime]]) -> list[str]:
-    ids, kinds, registrations, times = zip(*events, strict=True) if events else ((), (), (), ())
-    rows = conn.execute(
-        _INSERT_EVENTS,
-        {"ids": list(ids), "kinds": list(kinds), "registrations": list(registrations), "times": list(times)},
-    )
+def _insert_events(conn: Connection, events: Sequence[tuple[str, str, str, datetime, int]]) -> list[str]:
+    names = ("ids", "kinds", "registrations", "times", "steps")
+    columns = zip(*events, strict=True) if events else [()] * len(names)
+    rows = conn.execute(_INSERT_EVENTS, {n: list(column) for n, column in zip(names, columns, strict=True)})
     return sorted({str(row.notification_id) for row in rows})
 
 

@@ -8,6 +8,8 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Row, text
 
+from knocktwice_worker.link_table import LINK
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from datetime import datetime
@@ -214,6 +216,8 @@ def _sms_moments(step: Row[Any]) -> Iterator[Moment]:
 def _received(event: Row[Any], steps: Sequence[Row[Any]]) -> str:
     if event.step == 0:
         return f"A device reported the push as {event.kind}."
+    if event.registration.startswith(LINK):
+        return f"The link in the {_name(event.step, steps)} was opened."
     return f"The {_name(event.step, steps)} was {'answered' if event.kind == 'clicked' else event.kind}."
 
 

@@ -37,6 +37,7 @@ from knocktwice_worker import (
 )
 from knocktwice_worker.celery import app, publish
 from knocktwice_worker.services import Services, services
+from knocktwice_worker.short_links import example
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -182,7 +183,7 @@ def blast(here: Services, message: object) -> None:
     """Start a blast, unless its key did before."""
     wanted = parse_blast(message)
     with here.engine.begin() as conn:
-        blasts.start(conn, wanted)
+        blasts.start(conn, wanted, links=example(here.settings))
 
 
 @_task(Task.EXPAND_BLAST)

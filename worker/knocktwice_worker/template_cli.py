@@ -13,6 +13,7 @@ from knocktwice_shared.messages import PUSH_BYTES_LIMIT
 from knocktwice_worker import declarations, declared_yaml, template_table, templates
 from knocktwice_worker.preview import Preview, preview
 from knocktwice_worker.services import services
+from knocktwice_worker.short_links import example
 from knocktwice_worker.terminal import AsJson, clock, fail, out, print_json, reading
 
 app = typer.Typer(name="template", help="Look at the stored templates.", no_args_is_help=True)
@@ -88,7 +89,7 @@ def preview_(
     Example: knocktwice template preview order_ready --param courier=Ana --locale de-AT
     """
     definition = _declared(file, name) if file else _stored(name).definition
-    shown = preview(definition, given_values(params, param or []), locale)
+    shown = preview(definition, given_values(params, param or []), locale, example(services().settings))
     if as_json:
         print_json({"name": name, **shown.as_json()})
     else:

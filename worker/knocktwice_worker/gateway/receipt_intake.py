@@ -8,16 +8,17 @@ from typing import TYPE_CHECKING
 
 from knocktwice import address, drafts
 from knocktwice.broker import KombuBroker
-from knocktwice_shared.messages import ReceiptEvent
+from knocktwice_shared.messages import Receipt, ReceiptEvent
 from knocktwice_shared.names import BATCH_LIMIT
 from knocktwice_worker.gateway.group_commit import GroupCommit
+from knocktwice_worker.link_table import LINK
 from knocktwice_worker.receipt_tokens import device_mark
 from knocktwice_worker.services import broker_url
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from uuid import UUID
 
-    from knocktwice_shared.messages import Receipt
     from knocktwice_worker.services import Services
 
 #: Receipts written together, and how many may wait.
@@ -49,6 +50,10 @@ class ReceiptIntake:
         valid = self._tokens.read(token, now=now)
         moment = datetime.fromtimestamp(now, UTC)
         return ReceiptEvent(valid.notification, kind, min(at or moment, moment), device_mark(valid.device))
+
+    def click(self, notification: UUID, step: int) -> ReceiptEvent:
+        """Return that a link in a step's message was opened now. Again, it is the same event."""
+        return ReceiptEvent(notification, Receipt.CLICKED, datetime.now(UTC), f"{LINK}{step}", step)
 
     async def take(self, events: Sequence[ReceiptEvent]) -> None:
         """Return once the receipts are durable.

@@ -9,6 +9,7 @@ from knocktwice_worker.gateway.routes import (
     callbacks,
     document,
     health,
+    links,
     notifications,
     receipts,
     segments,
@@ -26,10 +27,11 @@ ROUTERS: tuple[APIRouter, ...] = (
     templates.router,
     segments.router,
     receipts.router,
+    links.router,
     callbacks.router,
     document.router,
     health.router,
 )
 
 #: Beginnings of the paths that answer without a key.
-PUBLIC = ("/healthz", "/readyz", "/r/", "/v1/receipts", "/callbacks/")
+PUBLIC = ("/healthz", "/readyz", "/r/", "/l/", "/v1/receipts", "/callbacks/")

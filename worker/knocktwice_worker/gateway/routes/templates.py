@@ -25,6 +25,7 @@ from knocktwice_worker.gateway.schemas import (
 )
 from knocktwice_worker.preview import preview
 from knocktwice_worker.services import Services
+from knocktwice_worker.short_links import example
 
 router = APIRouter(prefix="/v1/templates", tags=["templates"])
 
@@ -80,7 +81,8 @@ def show_preview(name: Name, services: Here, body: JsonBody) -> Any:
     if not isinstance(params, dict):
         raise InvalidMessage("params", "must be an object or a list")
     stored = _stored(services, name)
-    return preview(stored.definition, params, None if locale is None else _locale(locale)).as_json()
+    chosen = None if locale is None else _locale(locale)
+    return preview(stored.definition, params, chosen, example(services.settings)).as_json()
 
 
 def save(services: Services, kind: str, name: str, body: dict[str, Any]) -> dict[str, str]:

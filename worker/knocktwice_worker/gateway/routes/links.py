@@ -1,0 +1,88 @@
+"""Short links: a click goes on to where the link leads and is recorded as an answer. No key: the token is all there is to know."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+import structlog
+from fastapi import APIRouter, Request, Response
+from starlette.concurrency import run_in_threadpool
+
+from knocktwice_worker import link_table, short_links
+from knocktwice_worker.gateway.access import Here
+from knocktwice_worker.gateway.database import reading
+from knocktwice_worker.gateway.problems import Problem
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from sqlalchemy import Row
+
+    from knocktwice_worker.gateway.receipt_intake import ReceiptIntake
+    from knocktwice_worker.services import Services
+
+log = structlog.get_logger(__name__)
+
+router = APIRouter(tags=["links"])
+
+#: All links together have one bucket, like one key.
+_BUCKET = "links"
+#: Seconds that somebody who clicks waits for the broker; the write goes on behind their back.
+_PATIENCE_S = 2.0
+#: Where browsers and proxies say that nobody has asked for this yet.
+_PURPOSES = ("sec-purpose", "purpose", "x-purpose", "x-moz")
+_AHEAD = re.compile(r"prefetch|prerender|preview", re.IGNORECASE)
+#: What messengers, mail scanners and search engines fetch a link with, to show or to judge it. "CUBOT" is a phone.
+_PREVIEWERS = re.compile(
+    r"(?<!cu)bot\b|crawler|spider|preview|scanner|facebookexternalhit|facebookcatalog|whatsapp/|viber|skypeuri|embedly"
+    r"|mastodon|google-safety|google web|bitlybot|iframely|vkshare|curl/|wget/|urldefense|barracuda",
+    re.IGNORECASE,
+)
+#: Neither is to be kept, nor should the target learn the link, nor anybody find it by searching.
+_HEADERS = {"Cache-Control": "no-store", "Referrer-Policy": "no-referrer", "X-Robots-Tag": "noindex, nofollow"}
+
+
+# Not in the OpenAPI document, in which two methods cannot share an operation; docs/links.md describes it.
+@router.api_route(short_links.PATH + "{token}", methods=["GET", "HEAD"], status_code=302, include_in_schema=False)
+async def follow(request: Request, services: Here, token: str) -> Response:
+    """Go where a link leads. What only looks at it in advance goes there, too, and is no click."""
+    if not short_links.is_token(token):
+        raise _unknown()
+    await request.app.state.pace.take(_BUCKET)
+    found = await run_in_threadpool(_find, services, token)
+    if found is None:
+        raise _unknown()
+    if _is_click(request):
+        await _record(request.app.state.receipts, found)
+    return Response(status_code=302, headers={**_HEADERS, "Location": found.target})
+
+
+def _is_click(request: Request) -> bool:
+    if request.method != "GET" or any(_AHEAD.search(request.headers.get(name, "")) for name in _PURPOSES):
+        return False
+    return not _PREVIEWERS.search(request.headers.get("user-agent", ""))
+
+
+def _find(services: Services, token: str) -> Row[Any] | None:
+    with reading(services) as conn:
+        return link_table.find(conn, token)
+
+
+async def _record(intake: ReceiptIntake, found: Row[Any]) -> None:
+    """Put the click on its way. Whoever clicked wants the page, so what keeps the click from being recorded does not keep them."""
+    event = intake.click(UUID(found.notification_id), found.step)
+    taking = asyncio.create_task(intake.take([event]))
+    taking.add_done_callback(_note)
+    await asyncio.wait([taking], timeout=_PATIENCE_S)
+
+
+def _note(taking: asyncio.Task[None]) -> None:
+    if not taking.cancelled() and (error := taking.exception()) is not None:
+        log.warning("click not recorded", error=type(error).__name__)
+
+
+def _unknown() -> Problem:
+    return Problem("not-found", "this link leads nowhere", headers=_HEADERS)
