@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 import hmac
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
-from starlette.concurrency import run_in_threadpool
 
 from knocktwice_worker.gateway import keys
 from knocktwice_worker.gateway.problems import unavailable
@@ -54,6 +54,8 @@ class KeyRing:
         self._read_at = self._tried_at = self._noted_at = float("-inf")
         self._used: set[str] = set()
         self._reading = asyncio.Lock()
+        # Not one of those that requests share: however slow those are, a key is found.
+        self._thread = ThreadPoolExecutor(1, "keys")
 
     async def find(self, given: str) -> Key | None:
         """Return the stored key that somebody gave, or ``None`` if it does not work.
@@ -79,9 +81,10 @@ class KeyRing:
         self._noted_at = float("-inf")
         if self._used:
             try:
-                await run_in_threadpool(self._read)
+                await self._read_aside()
             except SQLAlchemyError as error:
                 log.warning("the use of keys was not noted", error=type(error).__name__)
+        self._thread.shutdown()
 
     async def _refresh(self, *, older_than: timedelta) -> None:
         """Read the keys anew if they were read longer ago than that; many requests share one look."""
@@ -95,12 +98,15 @@ class KeyRing:
             await asyncio.sleep(max(0.0, _PAUSE_S - (self._clock() - self._tried_at)))
             started = self._tried_at = self._clock()
             try:
-                self._working = await run_in_threadpool(self._read)
+                self._working = await self._read_aside()
                 self._read_at = started
             except SQLAlchemyError as error:
                 if self._clock() - self._read_at > STALE.total_seconds():
                     raise unavailable("the keys cannot be read; try again") from error
                 log.warning("keys could not be read anew", error=type(error).__name__)
+
+    async def _read_aside(self) -> dict[str, Key]:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._read)
 
     def _read(self) -> dict[str, Key]:
         now, used = self._clock(), []

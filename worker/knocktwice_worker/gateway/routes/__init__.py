@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING
 
 from knocktwice_worker.gateway.routes import (
     audience,
+    blasts,
     callbacks,
     document,
     health,
     notifications,
+    numbers,
     receipts,
     segments,
     templates,
@@ -21,11 +23,14 @@ if TYPE_CHECKING:
 #: Every router there is. Each route names the scope it needs (:func:`knocktwice_worker.gateway.access.requires`), or its path
 #: is in :data:`PUBLIC`.
 ROUTERS: tuple[APIRouter, ...] = (
+    # The busiest first: they are looked through in this order.
+    receipts.router,
     notifications.router,
     audience.router,
     templates.router,
     segments.router,
-    receipts.router,
+    blasts.router,
+    numbers.router,
     callbacks.router,
     document.router,
     health.router,
