@@ -176,9 +176,10 @@ def answer(problem: Problem | Exception, error: Exception | None = None) -> Resp
 
 
 def _methods(routes: Sequence[Route], path: str) -> list[str]:
-    """Return what a path takes: each route knows its own method only, and several may fit."""
-    fitting = [route.methods or () for route in routes if route.path_regex.match(path)]
-    return sorted({method for methods in fitting for method in methods})
+    """Return what a path takes: each route knows its own method only, and of those that fit the most concrete path counts."""
+    fitting = [route for route in routes if route.path_regex.match(path)]
+    fewest = min((len(route.param_convertors) for route in fitting), default=0)
+    return sorted({method for r in fitting if len(r.param_convertors) == fewest for method in r.methods or ()})
 
 
 def documented(*kinds: str) -> dict[int | str, dict[str, Any]]:
