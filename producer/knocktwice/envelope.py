@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from knocktwice_shared.names import Queue, Task
 
+_HOST = socket.gethostname()
 _EMBED = '{"callbacks":null,"errbacks":null,"chain":null,"chord":null}'
 
 
@@ -70,7 +71,7 @@ class Outgoing:
             "timelimit": [None, None],
             "argsrepr": f"('{id_} {self.summary}',)",
             "kwargsrepr": "{}",
-            "origin": f"{os.getpid()}@{socket.gethostname()}",
+            "origin": f"{os.getpid()}@{_HOST}",
             "ignore_result": True,
             "replaced_task_nesting": 0,
             "stamped_headers": None,

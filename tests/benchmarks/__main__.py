@@ -23,7 +23,7 @@ PARTS = (
     "push",
     "timers",
     "receipts",
-    "receipts_http",
+    "gateway",
     "application",
     "limits",
     "blast",

@@ -184,7 +184,7 @@ def test_keys_are_made_listed_and_revoked_on_the_command_line(run: Callable[...,
     assert run("key", "revoke", "nobody").code == 1
     wrong = run("key", "create", "shop", "--scope", "everything")
     assert wrong.code == 1
-    assert "must be one of notify, audience, templates, read, admin" in wrong.err
+    assert "must be one of notify, audience, templates, blasts, read, admin" in wrong.err
 
 
 def test_docs_are_shown_to_everybody_only_by_a_setting(here: Services) -> None:

@@ -60,7 +60,14 @@ def test_many_people_are_one_message(gateway: HttpGateway, valkey: redis.Redis) 
 @pytest.mark.parametrize(
     ("body", "field"),
     [
-        ({}, "push"),
+        ({}, "body"),
+        ({"user": "u"}, "push"),
+        ({**ONE, "plan": [{"channel": "sms", "when": "not_clicked", "after_s": 60}]}, "sms.when"),
+        ({"user": "u", "only": "sms", "sms": {"text": "a", "after_s": 5}}, "sms.after_s"),
+        ({"user": "u", "only": "sms"}, "sms"),
+        ({**ONE, "sms": None, "plan": [{"channel": "sms", "when": "never", "after_s": 60}]}, "plan[0].when"),
+        ({**ONE, "send_at": "2026-11-22T09:00:00"}, "send_at"),
+        ({**ONE, "send_at": {"local": "tomorrow"}}, "send_at.local"),
         ({"push": {"title": "a", "body": "b"}}, "body"),
         ({**ONE, "catgeory": "critical"}, "catgeory"),
         ({**ONE, "params": {}}, "params.name"),
@@ -87,7 +94,7 @@ def test_an_error_names_the_field_as_the_request_has_it(
     assert problem["field"] == field
     assert problem["detail"].startswith(f"{field}: ")
     assert "content." not in problem["detail"]
-    assert "plan[" not in problem["detail"]
+    assert "plan[" not in problem["detail"] or "plan" in body
     assert _accepted(valkey) == []
 
 
@@ -155,3 +162,22 @@ def test_cancelling_is_a_message_too(gateway: HttpGateway, valkey: redis.Redis) 
     assert client.post("/v1/cancellations", json={}).json()["field"] == "ids"
     taken = [json.loads(entry)["task"] for entry in valkey.hvals(INBOX_MESSAGES)]
     assert taken == [Task.CANCEL, Task.CANCEL]
+
+
+def test_a_plan_a_time_and_an_sms_alone_become_what_the_contract_has(gateway: HttpGateway, valkey: redis.Redis) -> None:
+    client = gateway.client()
+    steps = [
+        {"channel": "whatsapp", "when": 2, "after_s": 600, "content_sid": "HX" + "0" * 32, "variables": {"1": "x"}},
+        {"channel": "sms", "when": "not_delivered", "after_s": 60, "text": "Hello", "sender": "SHOP"},
+    ]
+    planned = {"user": "u", "push": ONE["push"], "params": {"name": "Ada"}, "plan": steps, "sms": {"text": "b"}}
+    at = {"local": "2026-11-22T09:00:00"}
+    bodies = [{**planned, "send_at": at}, {"user": "u", "only": "sms", "sms": {"text": "Hello"}}]
+    bodies.append({"user": "u", "template": "t", "plan": [], "send_at": "2026-11-22T09:00:00+01:00"})
+    assert [_post(client, body).status_code for body in bodies] == [202] * 3
+    taken = sorted((message for message in _accepted(valkey)), key=lambda message: str(message["id"]))
+    assert (taken[0]["plan"], taken[0]["send_at"], taken[0]["content"]["sms"]) == (steps, at, {"text": "b"})
+    assert (taken[1]["only"], taken[1]["content"]) == ("sms", {"sms": {"text": "Hello"}})
+    assert (taken[2]["plan"], taken[2]["send_at"]) == ([], "2026-11-22T09:00:00+01:00")
+    for message in taken:
+        parse_batch(message)

@@ -12,10 +12,10 @@ if TYPE_CHECKING:
     from http_gateway import HttpGateway
 
 #: A rule that JSON Schema cannot express ("user, or else registrations") is 422, not a mistake of the document; a template
-#: or segment that is not there is 404; what is not signed (a receipt, a callback) is 403.
+#: or segment that is not there is 404; what is not signed (a receipt, a callback) is 403; a blast that is in no state to be paused is 409.
 CONFIGURATION = """
 [checks.positive_data_acceptance]
-expected-statuses = ["2xx", 403, 404, 422]
+expected-statuses = ["2xx", 403, 404, 409, 422]
 """
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import text
 
@@ -100,6 +100,21 @@ class Advice:
     curve: Sequence[Point]
     horizon: timedelta
     suggested: timedelta | None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it as plain data, times in seconds."""
+        return {
+            "template": self.template,
+            "when": self.when,
+            "pushes": self.pushes,
+            "confirmed": self.confirmed,
+            "horizon_s": self.horizon.total_seconds(),
+            "suggested_s": self.suggested and self.suggested.total_seconds(),
+            "curve": [
+                {"after_s": p.after.total_seconds(), "sms": p.sms, "confirmed_later": p.confirmed_later}
+                for p in self.curve
+            ],
+        }
 
 
 def advise(conn: Connection, template: str) -> Advice:

@@ -110,7 +110,7 @@ def status(
         _watch(blast)
     with reading(services()) as conn:
         row = _found(blast_store.find(conn, blast), blast)
-        told = _told(row) | {"outcomes": blast_store.outcomes(conn, row.id)}
+        told = blast_store.told(row) | {"outcomes": blast_store.outcomes(conn, row.id)}
     if as_json:
         print_json(told)
         return
@@ -132,7 +132,7 @@ def list_(
 ) -> None:
     """List the latest blasts, and the recurring ones with their next times."""
     with reading(services()) as conn:
-        rows = [_told(row) for row in blast_store.latest(conn, limit)]
+        rows = [blast_store.told(row) for row in blast_store.latest(conn, limit)]
         recurring = [row._asdict() for row in blast_schedules.listed(conn)]
     if as_json:
         print_json({"blasts": rows, "recurring": recurring})
@@ -256,13 +256,6 @@ def _watch(blast: str) -> None:
     if row.state == "aborted":
         fail(f"blast {row.key} was aborted: {row.reason}")
     out.print(f"blast {row.key}: {row.sent} people were notified", markup=False)
-
-
-def _told(row: Row[Any]) -> dict[str, Any]:
-    names = ("id", "key", "segment", "schedule", "state", "reason", "throttle_per_min", "total", "sent", "cancelled")
-    times = ("created_at", "started_at", "expanded_at", "finished_at")
-    told = {name: getattr(row, name) for name in (*names, *times)}
-    return told | {"template": row.message.get("content", {}).get("template")}
 
 
 def _found(row: Row[Any] | None, blast: str) -> Row[Any]:

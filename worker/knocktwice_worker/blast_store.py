@@ -357,6 +357,15 @@ def latest(conn: Connection, limit: int) -> Sequence[Row[Any]]:
     return conn.execute(text(_FIND + "ORDER BY b.created_at DESC, b.id LIMIT :limit"), {"limit": limit}).all()
 
 
+def told(row: Row[Any]) -> dict[str, Any]:
+    """Return a blast, as found, as plain data."""
+    names = ("id", "key", "segment", "schedule", "state", "reason", "throttle_per_min", "total", "sent", "cancelled")
+    times = ("created_at", "started_at", "expanded_at", "finished_at")
+    return {name: getattr(row, name) for name in (*names, *times)} | {
+        "template": row.message.get("content", {}).get("template")
+    }
+
+
 def outcomes(conn: Connection, id_: UUID) -> dict[str, int]:
     """Return how many notifications of a blast are in which state. Reads all of them."""
     return {row.state: row.n for row in conn.execute(_OUTCOMES, {"id": id_})}

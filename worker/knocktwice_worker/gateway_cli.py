@@ -31,7 +31,9 @@ def gateway(
 @app.command()
 def create(
     name: Annotated[str, typer.Argument(help="Whose it is.")],
-    scope: Annotated[list[str], typer.Option(help="notify, audience, templates, read or admin; repeat for more.")],
+    scope: Annotated[
+        list[str], typer.Option(help="notify, audience, templates, blasts, read or admin; repeat for more.")
+    ],
     days: Annotated[float | None, typer.Option(help="It works for so many days; left out, until revoked.")] = None,
     as_json: AsJson = False,
 ) -> None:

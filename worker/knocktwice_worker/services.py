@@ -32,6 +32,10 @@ if TYPE_CHECKING:
     from knocktwice_worker.short_links import Tracker
 
 
+#: Connections for short transactions; whoever runs more threads than that lets some of them wait.
+CONNECTIONS = 10
+
+
 @dataclass(frozen=True)
 class Services:
     """Everything a task needs, by name. Each part is made when it is first asked for."""
@@ -41,7 +45,7 @@ class Services:
     @cached_property
     def engine(self) -> sa.Engine:
         """Short transactions: claims, decisions, records."""
-        return _engine(self.settings, pool_size=10)
+        return _engine(self.settings, pool_size=CONNECTIONS)
 
     @cached_property
     def senders(self) -> sa.Engine:

@@ -98,20 +98,7 @@ def advise(template: Annotated[str, typer.Argument(help="The template's name.")]
     with reading(services()) as conn:
         told = advice.advise(conn, template)
     if as_json:
-        print_json(
-            {
-                "template": told.template,
-                "when": told.when,
-                "pushes": told.pushes,
-                "confirmed": told.confirmed,
-                "horizon_s": told.horizon.total_seconds(),
-                "suggested_s": told.suggested and told.suggested.total_seconds(),
-                "curve": [
-                    {"after_s": p.after.total_seconds(), "sms": p.sms, "confirmed_later": p.confirmed_later}
-                    for p in told.curve
-                ],
-            }
-        )
+        print_json(told.as_json())
         return
     table = Table("after")
     for heading in ("sms", "of the pushes", "confirmed later", "of the sms"):

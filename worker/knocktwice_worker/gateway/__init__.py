@@ -15,6 +15,7 @@ from fastapi import FastAPI
 
 from knocktwice_worker.gateway import problems
 from knocktwice_worker.gateway.body import SizeLimit
+from knocktwice_worker.gateway.express import Express
 from knocktwice_worker.gateway.keyring import KeyRing
 from knocktwice_worker.gateway.openapi import describe
 from knocktwice_worker.gateway.outbox import Outbox
@@ -22,14 +23,16 @@ from knocktwice_worker.gateway.pace import KeyPace
 from knocktwice_worker.gateway.receipt_intake import ReceiptIntake
 from knocktwice_worker.gateway.routes import ROUTERS
 from knocktwice_worker.gateway.twilio_intake import TwilioIntake
+from knocktwice_worker.services import CONNECTIONS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from knocktwice_worker.services import Services
 
-#: Requests that may wait for a server at once, each in a thread; the others wait for their turn.
-THREADS = 10
+#: Requests that may wait for the database at once, each in a thread and with a connection; the others wait for their turn.
+#: The two connections that are left are for who writes callbacks and for who reads keys, so neither waits for a slow query.
+THREADS = CONNECTIONS - 2
 
 
 def create_app(services: Services) -> FastAPI:
@@ -46,7 +49,6 @@ def create_app(services: Services) -> FastAPI:
         app.state.keys = KeyRing(services)
         app.state.pace = KeyPace(services)
         app.state.outbox = Outbox(services)
-        # Each may hold a connection to the database, and there are no more of those.
         current_default_thread_limiter().total_tokens = THREADS
         app.state.receipts = ReceiptIntake(services)
         app.state.twilio = TwilioIntake(services)
@@ -55,6 +57,7 @@ def create_app(services: Services) -> FastAPI:
         await app.state.twilio.close()
         await app.state.outbox.close()
         await app.state.keys.close()
+        app.state.pace.close()
 
     app = FastAPI(
         title="knocktwice",
@@ -68,6 +71,7 @@ def create_app(services: Services) -> FastAPI:
         # A slash too many is a mistake to be told, not to be sent around with the key in hand.
         redirect_slashes=False,
     )
+    app.add_middleware(Express)
     app.add_middleware(SizeLimit, limit=settings.gateway_body_bytes)
     problems.handle(app, ROUTERS)
     for router in ROUTERS:

@@ -50,21 +50,51 @@ def requires(scope: Scope) -> Any:
 
 def _gate(scope: Scope) -> Callable[[Request, Any], Coroutine[Any, Any, Key]]:
     async def gate(request: Request, credentials: Annotated[Any, Depends(_BEARER)]) -> Key:
-        ring: KeyRing = request.app.state.keys
-        key = None if credentials is None else await ring.find(credentials.credentials)
-        if key is None:
-            raise Problem(
-                "unauthorized",
-                "send Authorization: Bearer and a key that works; 'knocktwice key create' makes one",
-                headers={"WWW-Authenticate": "Bearer"},
-            )
-        if not key.allows(scope):
-            raise Problem("forbidden", f"this key lacks the scope {scope}; 'knocktwice key create' makes one with it")
-        await request.app.state.pace.take(key.id)
+        key = await admit(request, None if credentials is None else credentials.credentials, scope)
         _refuse_unknown_parameters(request)
         return key
 
     return gate
+
+
+async def admit(request: Request, given: str | None, scope: Scope) -> Key:
+    """Return the key that a request came with, and count the request.
+
+    Args:
+        given: what stands behind ``Bearer``.
+
+    Raises:
+        Problem: there is none that works, it lacks the scope, or it is used too fast.
+    """
+    ring: KeyRing = request.app.state.keys
+    key = None if given is None else await ring.find(given)
+    if key is None:
+        raise Problem(
+            "unauthorized",
+            "send Authorization: Bearer and a key that works; 'knocktwice key create' makes one",
+            headers={"WWW-Authenticate": "Bearer"},
+        )
+    if not key.allows(scope):
+        raise Problem("forbidden", f"this key lacks the scope {scope}; 'knocktwice key create' makes one with it")
+    await request.app.state.pace.take(key.id)
+    return key
+
+
+def bearer(request: Request) -> str | None:
+    """Return what stands behind ``Bearer``; ``None`` if nothing does."""
+    scheme, _, given = request.headers.get("authorization", "").partition(" ")
+    return given if scheme.lower() == "bearer" and given else None
+
+
+def refuse_parameters(request: Request) -> None:
+    """Refuse all parameters, for a request that has none.
+
+    Raises:
+        InvalidMessage: the first one is named.
+    """
+    if request.scope["query_string"]:
+        for name in request.query_params:
+            raise InvalidMessage(name, "is not a parameter of this request; known here: none")
 
 
 def _refuse_unknown_parameters(request: Request) -> None:

@@ -16,13 +16,15 @@ if TYPE_CHECKING:
 
 #: Longest query.
 PATIENCE_MS = 10_000
+#: Longest query of somebody who asks what a blast would do to a million people.
+LONG_PATIENCE_MS = 60_000
 
 
 @contextmanager
-def reading(services: Services) -> Iterator[Connection]:
+def reading(services: Services, patience_ms: int = PATIENCE_MS) -> Iterator[Connection]:
     """Yield a connection for queries that end in bounded time."""
     with services.engine.connect() as conn:
-        conn.execute(text(f"SET LOCAL statement_timeout = {PATIENCE_MS}"))
+        conn.execute(text(f"SET LOCAL statement_timeout = {patience_ms}"))
         yield conn
 
 

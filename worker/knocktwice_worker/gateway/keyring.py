@@ -7,14 +7,15 @@ nothing. When the database is away, those read last go on for a while: what is a
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import hmac
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
-from starlette.concurrency import run_in_threadpool
 
 from knocktwice_worker.gateway import keys
 from knocktwice_worker.gateway.problems import unavailable
@@ -34,6 +35,8 @@ FRESH = timedelta(seconds=2)
 STALE = timedelta(minutes=5)
 #: Seconds between two looks at the least.
 _PAUSE_S = 0.05
+#: Digests that are remembered; forged keys with an id that works take places, too.
+_REMEMBERED = 1_000
 #: How often the use of keys is noted.
 NOTED = timedelta(seconds=30)
 
@@ -53,7 +56,10 @@ class KeyRing:
         self._working: dict[str, Key] = {}
         self._read_at = self._tried_at = self._noted_at = float("-inf")
         self._used: set[str] = set()
+        self._digests: dict[bytes, bytes] = {}
         self._reading = asyncio.Lock()
+        # Not one of those that requests share: however slow those are, a key is found.
+        self._thread = ThreadPoolExecutor(1, "keys")
 
     async def find(self, given: str) -> Key | None:
         """Return the stored key that somebody gave, or ``None`` if it does not work.
@@ -69,7 +75,7 @@ class KeyRing:
             # It may have been made a moment ago.
             await self._refresh(older_than=timedelta())
         key = self._working.get(id_)
-        if key is None or not hmac.compare_digest(key.digest, keys.digest(given, self._secret)):
+        if key is None or not hmac.compare_digest(key.digest, self._digest(given)):
             return None
         self._used.add(key.id)
         return key
@@ -79,9 +85,23 @@ class KeyRing:
         self._noted_at = float("-inf")
         if self._used:
             try:
-                await run_in_threadpool(self._read)
+                await self._read_aside()
             except SQLAlchemyError as error:
                 log.warning("the use of keys was not noted", error=type(error).__name__)
+        self._thread.shutdown()
+
+    def _digest(self, given: str) -> bytes:
+        """Return a key's digest. Those of the keys in use are remembered: an HMAC lets go of the interpreter's lock, and
+        under load it takes long to get it back.
+        """
+        mark = hashlib.sha256(given.encode()).digest()
+        found = self._digests.get(mark)
+        if found is None:
+            found = keys.digest(given, self._secret)
+            if len(self._digests) >= _REMEMBERED:
+                self._digests.clear()
+            self._digests[mark] = found
+        return found
 
     async def _refresh(self, *, older_than: timedelta) -> None:
         """Read the keys anew if they were read longer ago than that; many requests share one look."""
@@ -95,12 +115,15 @@ class KeyRing:
             await asyncio.sleep(max(0.0, _PAUSE_S - (self._clock() - self._tried_at)))
             started = self._tried_at = self._clock()
             try:
-                self._working = await run_in_threadpool(self._read)
+                self._working = await self._read_aside()
                 self._read_at = started
             except SQLAlchemyError as error:
                 if self._clock() - self._read_at > STALE.total_seconds():
                     raise unavailable("the keys cannot be read; try again") from error
                 log.warning("keys could not be read anew", error=type(error).__name__)
+
+    async def _read_aside(self) -> dict[str, Key]:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._read)
 
     def _read(self) -> dict[str, Key]:
         now, used = self._clock(), []

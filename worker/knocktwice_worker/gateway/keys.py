@@ -38,6 +38,7 @@ class Scope(StrEnum):
     NOTIFY = "notify"
     AUDIENCE = "audience"
     TEMPLATES = "templates"
+    BLASTS = "blasts"
     READ = "read"
     ADMIN = "admin"
 
@@ -47,7 +48,8 @@ MEANINGS = {
     Scope.NOTIFY: "send and cancel notifications",
     Scope.AUDIENCE: "register devices, set numbers, tags and consent",
     Scope.TEMPLATES: "change templates and segments",
-    Scope.READ: "read notifications, templates, segments and numbers",
+    Scope.BLASTS: "start, pause, resume and abort blasts",
+    Scope.READ: "read notifications, templates, segments, blasts and numbers",
     Scope.ADMIN: "everything",
 }
 

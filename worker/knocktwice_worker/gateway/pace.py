@@ -6,12 +6,12 @@ twentieth of a second instead; and who has been told to wait is told again witho
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
-
-from starlette.concurrency import run_in_threadpool
 
 from knocktwice_worker.gateway.problems import Problem
 from knocktwice_worker.pacing import Pace
@@ -49,6 +49,8 @@ class KeyPace:
         self._clock = clock
         # One for each key that works, and of those there is a limited number.
         self._purses: dict[str, _Purse] = {}
+        # Not one of those that requests share, which may all wait for the database.
+        self._thread = ThreadPoolExecutor(1, "pace")
 
     async def take(self, key_id: str) -> None:
         """Take a turn.
@@ -66,9 +68,13 @@ class KeyPace:
             await self._fill(purse)
         purse.turns -= 1
 
+    def close(self) -> None:
+        """Let go of the thread."""
+        self._thread.shutdown()
+
     async def _fill(self, purse: _Purse) -> None:
         wanted = max(1, math.ceil(self._per_s * _AHEAD_S))
-        turn = await run_in_threadpool(purse.pace.take, [1] * wanted)
+        turn = await asyncio.get_running_loop().run_in_executor(self._thread, purse.pace.take, [1] * wanted)
         now = self._clock()
         # Others may have filled it meanwhile.
         purse.turns = turn.granted + (purse.turns if now <= purse.void_at else 0)

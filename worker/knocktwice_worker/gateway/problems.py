@@ -39,6 +39,9 @@ KINDS: dict[str, tuple[int, str]] = {
     "forbidden": (403, "The key is not allowed to do this"),
     "not-found": (404, "There is no such thing"),
     "method-not-allowed": (405, "The method is not allowed here"),
+    "over-budget": (409, "It may cost more than allowed"),
+    "wrong-state": (409, "It is in no state for this"),
+    "too-little-history": (409, "There is too little history"),
     "too-slow": (408, "The request took too long to arrive"),
     "too-large": (413, "The body is too large"),
     "unsupported-media-type": (415, "The body has the wrong content type"),
@@ -141,6 +144,10 @@ def of(error: Exception) -> Problem:
             return Problem("internal", "it was logged; nothing you sent need be wrong")
 
 
+#: What a request may end with; anything else is our mistake.
+EXPECTED = (KnocktwiceError, RequestValidationError, HTTPException, DBAPIError, PoolTimeout, RedisError)
+
+
 def handle(app: FastAPI, routers: Sequence[APIRouter]) -> None:
     """Let the application answer all errors this way.
 
@@ -149,26 +156,30 @@ def handle(app: FastAPI, routers: Sequence[APIRouter]) -> None:
     """
     routes = [route for router in routers for route in router.routes if isinstance(route, Route)]
 
-    async def answer(request: Request, error: Exception) -> Response:
+    async def handler(request: Request, error: Exception) -> Response:
         problem = of(error)
         if problem.status == 405:
-            # Each route knows its own method only.
-            there = [r.methods or () for r in routes if r.path_regex.match(request.url.path)]
-            problem.headers["Allow"] = ", ".join(sorted({method for methods in there for method in methods}))
-        if problem.status == 503:
-            log.warning("not available", error=type(error.__cause__ or error).__name__)
-        return problem.response()
+            problem.headers["Allow"] = ", ".join(_methods(routes, request.url.path))
+        return answer(problem, error)
 
-    for kind in (
-        KnocktwiceError,
-        RequestValidationError,
-        HTTPException,
-        DBAPIError,
-        PoolTimeout,
-        RedisError,
-        Exception,
-    ):
-        app.add_exception_handler(kind, answer)
+    for kind in (*EXPECTED, Exception):
+        app.add_exception_handler(kind, handler)
+
+
+def answer(problem: Problem | Exception, error: Exception | None = None) -> Response:
+    """Return the answer to an error, and log what is not the client's fault."""
+    told = problem if isinstance(problem, Problem) else of(problem)
+    if told.status == 503:
+        cause = error or problem
+        log.warning("not available", error=type(cause.__cause__ or cause).__name__)
+    return told.response()
+
+
+def _methods(routes: Sequence[Route], path: str) -> list[str]:
+    """Return what a path takes: each route knows its own method only, and of those that fit the most concrete path counts."""
+    fitting = [route for route in routes if route.path_regex.match(path)]
+    fewest = min((len(route.param_convertors) for route in fitting), default=0)
+    return sorted({method for r in fitting if len(r.param_convertors) == fewest for method in r.methods or ()})
 
 
 def documented(*kinds: str) -> dict[int | str, dict[str, Any]]:

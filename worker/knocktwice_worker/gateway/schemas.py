@@ -18,9 +18,11 @@ from knocktwice_shared.messages import (
     AFTER_LIMIT,
     PUSH_BYTES_LIMIT,
     SMS_CHARS_LIMIT,
+    STEPS_LIMIT,
     TEMPLATE_NAME_LIMIT,
     TTL_LIMIT,
     Category,
+    Channel,
     Platform,
     When,
 )
@@ -28,28 +30,31 @@ from knocktwice_shared.names import BATCH_LIMIT
 from knocktwice_worker.lifecycle import NotificationState
 
 #: Something else than white space, without NUL.
-_VISIBLE = r"^[^\x00]*[^\s\x00][^\x00]*$"
+VISIBLE = r"^[^\x00]*[^\s\x00][^\x00]*$"
+_LOCAL_TIME = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,6})?)?$"
 
 
-def _text(limit: int) -> Any:
-    return Field(min_length=1, max_length=limit, pattern=_VISIBLE)
+def text_of(limit: int) -> Any:
+    """A field of text that is not only blanks."""
+    return Field(min_length=1, max_length=limit, pattern=VISIBLE)
 
 
 def Visible(limit: int, description: str | None = None) -> Any:  # noqa: N802 - stands where FastAPI's Query would
     """A parameter of text that is not only blanks."""
-    return Query(min_length=1, max_length=limit, pattern=_VISIBLE, description=description)
+    return Query(min_length=1, max_length=limit, pattern=VISIBLE, description=description)
 
 
-def _no_number(value: object) -> object:
+def no_number(value: object) -> object:
+    """Refuse a number where a time is meant."""
     # pydantic takes numbers for times, too.
     if isinstance(value, str) and value.replace(".", "", 1).lstrip("+-").isdigit():
         raise ValueError("must be an ISO 8601 time with an offset, like 2026-11-21T09:30:00Z")
     return value
 
 
-Time = Annotated[AwareDatetime, BeforeValidator(_no_number)]
-UserId = Annotated[str, _text(200), Field(description="Your own id of the person.", examples=["u-17"])]
-Registration = Annotated[str, _text(4_096), Field(description="FCM registration token or FID.")]
+Time = Annotated[AwareDatetime, BeforeValidator(no_number)]
+UserId = Annotated[str, text_of(200), Field(description="Your own id of the person.", examples=["u-17"])]
+Registration = Annotated[str, text_of(4_096), Field(description="FCM registration token or FID.")]
 Phone = Annotated[
     str,
     Field(
@@ -63,7 +68,7 @@ Locale = Annotated[
     Field(max_length=64, pattern=r"^[A-Za-z]{2,8}([-_][A-Za-z0-9]{1,8})*$", description="Like `de-AT`."),
 ]
 IdempotencyKey = Annotated[
-    str, _text(200), Field(description="The same key never notifies twice.", examples=["order-4711-on-its-way"])
+    str, text_of(200), Field(description="The same key never notifies twice.", examples=["order-4711-on-its-way"])
 ]
 Params = Annotated[
     dict[str, Any],
@@ -78,22 +83,53 @@ class _Body(BaseModel):
 class PushBody(_Body):
     """What the push shows; placeholders are filled from `params`."""
 
-    title: Annotated[str, _text(PUSH_BYTES_LIMIT)] = Field(examples=["Your order is on its way"])
-    body: Annotated[str, _text(PUSH_BYTES_LIMIT)] = Field(examples=["{{ courier }} arrives at 19:30."])
+    title: Annotated[str, text_of(PUSH_BYTES_LIMIT)] = Field(examples=["Your order is on its way"])
+    body: Annotated[str, text_of(PUSH_BYTES_LIMIT)] = Field(examples=["{{ courier }} arrives at 19:30."])
     data: dict[str, str] | None = Field(None, description="Handed to the app, invisible to the person.")
     link: str | None = Field(None, max_length=2_000, pattern="^https?://", description="What a click opens.")
     image: str | None = Field(None, max_length=2_000, pattern="^https?://", description="Address of a picture.")
 
 
+Condition = When | Annotated[int, Field(ge=0, le=2)]
+
+
 class SmsBody(_Body):
     """The SMS that follows if the condition still holds."""
 
-    text: Annotated[str, _text(SMS_CHARS_LIMIT)] | None = Field(None, description="Left out: the push's body.")
-    when: When | Annotated[int, Field(ge=0, le=2)] | None = Field(
+    text: Annotated[str, text_of(SMS_CHARS_LIMIT)] | None = Field(None, description="Left out: the push's body.")
+    when: Condition | None = Field(
         None, description="The condition, or Tencent's number of it; left out, `not_delivered`."
     )
     after_s: float | None = Field(
         None, ge=0, le=AFTER_LIMIT.total_seconds(), description="Seconds from the push to the SMS; left out, 300."
+    )
+
+
+class StepBody(_Body):
+    """One step of a plan. Each counts from the step before it; without a push the first goes at once, without `when`."""
+
+    channel: Channel
+    when: Condition | None = Field(None, description="The condition, or Tencent's number of it.")
+    after_s: float | None = Field(
+        None, ge=0, le=AFTER_LIMIT.total_seconds(), description="Seconds from the step before."
+    )
+    text: Annotated[str, text_of(SMS_CHARS_LIMIT)] | None = Field(
+        None, description="For `sms`; left out, what `sms` or the template says, or the push's body."
+    )
+    sender: Annotated[str, text_of(64)] | None = Field(None, description="Another sender than the setting's.")
+    content_sid: Annotated[str, Field(pattern="^HX[0-9a-fA-F]{32}$")] | None = Field(
+        None, description="For `whatsapp`: the approved content template."
+    )
+    variables: dict[Annotated[str, text_of(64)], Annotated[str, Field(max_length=SMS_CHARS_LIMIT)]] | None = Field(
+        None, description="For `whatsapp`: its variables; placeholders are filled from `params`."
+    )
+
+
+class LocalTimeBody(_Body):
+    """A time by the clock on the recipient's wall."""
+
+    local: Annotated[str, Field(pattern=_LOCAL_TIME)] = Field(
+        description="Without an offset.", examples=["2026-11-22T09:00:00"]
     )
 
 
@@ -108,22 +144,33 @@ class RecipientBody(_Body):
     locale: Locale | None = None
 
 
-class _Shared(_Body):
+class SharedBody(_Body):
+    """What all recipients share."""
+
     push: PushBody | None = Field(None, description="What to say; or else `template`.")
-    template: Annotated[str, _text(TEMPLATE_NAME_LIMIT)] | None = Field(
+    template: Annotated[str, text_of(TEMPLATE_NAME_LIMIT)] | None = Field(
         None, description="The name of a template that says it."
     )
     sms: SmsBody | None = Field(None, description="Left out: none follows, or what the template says.")
+    plan: list[StepBody] | None = Field(
+        None,
+        max_length=STEPS_LIMIT,
+        description="Steps in place of `sms`, which may then only give the `text` that they share; none: no SMS follows.",
+    )
+    only: Literal["sms"] | None = Field(None, description="Only the SMS, at once; nothing is pushed.")
+    send_at: AwareDatetime | LocalTimeBody | None = Field(
+        None, description='When, with an offset, or `{"local": …}` by the recipient\'s own clock; left out, now.'
+    )
     category: Category | None = Field(None, description="Left out: `transactional`, or the template's.")
     ttl_s: float | None = Field(None, ge=0, le=TTL_LIMIT.total_seconds(), description="How long the push may wait.")
     reference: dict[str, Any] | None = Field(None, description="Your own ids; at most 4 KB.")
 
 
-class NotifyOne(_Shared, RecipientBody):
+class NotifyOne(SharedBody, RecipientBody):
     """Notify one person."""
 
 
-class NotifyMany(_Shared):
+class NotifyMany(SharedBody):
     """Notify up to 500 people with the same content. All are accepted, or none."""
 
     recipients: list[RecipientBody] = Field(min_length=1, max_length=BATCH_LIMIT)
@@ -142,12 +189,29 @@ MANY_EXAMPLE: JsonDict = {
     ],
     "template": "order_ready",
 }
+#: WhatsApp before the SMS, and not before nine where the person lives.
+PLANNED_EXAMPLE: JsonDict = {
+    "user": "u-17",
+    "push": {"title": "Your parcel is here", "body": "Pick it up until {{ day }}."},
+    "plan": [
+        {
+            "channel": "whatsapp",
+            "when": "not_clicked",
+            "after_s": 600,
+            "content_sid": "HX" + "0" * 32,
+            "variables": {"1": "{{ day }}"},
+        },
+        {"channel": "sms", "when": "not_delivered", "after_s": 3600, "text": "Pick up your parcel until {{ day }}."},
+    ],
+    "send_at": {"local": "2026-11-22T09:00:00"},
+    "params": {"day": "Friday"},
+}
 
 
 class Notify(RootModel[NotifyOne | NotifyMany]):
     """Notify one person or many."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [ONE_EXAMPLE, MANY_EXAMPLE]})
+    model_config = ConfigDict(json_schema_extra={"examples": [ONE_EXAMPLE, MANY_EXAMPLE, PLANNED_EXAMPLE]})
 
 
 class Accepted(BaseModel):
@@ -180,6 +244,11 @@ class StepAnswer(BaseModel):
     reason: str | None
     due_at: datetime | None
     provider_id: str | None
+    provider_status: str | None = Field(
+        description="What the provider reported last; `unknown` if it never did within its time."
+    )
+    provider_error: int | None = Field(description="The provider's error code.")
+    price: str | None = Field(description="What the provider charged, with the currency.", examples=["0.0083 USD"])
 
 
 class MomentAnswer(BaseModel):
@@ -241,9 +310,9 @@ class Device(_Body):
 
     platform: Platform | None = None
     notifications_enabled: bool | None = Field(None, description="Left out: true.")
-    locale: Annotated[str, _text(64)] | None = None
-    time_zone: Annotated[str, _text(64)] | None = Field(None, description="IANA name.")
-    app_version: Annotated[str, _text(64)] | None = None
+    locale: Annotated[str, text_of(64)] | None = None
+    time_zone: Annotated[str, text_of(64)] | None = Field(None, description="IANA name.")
+    app_version: Annotated[str, text_of(64)] | None = None
 
 
 class PhoneBody(_Body):
@@ -265,9 +334,9 @@ class Tags(_Body):
         json_schema_extra={"example": {"tags": {"plan": "gold", "interests": ["tea"]}, "locale": "de-AT"}}
     )
 
-    tags: dict[Annotated[str, _text(64)], TagValue]
-    locale: Annotated[str, _text(64)] | None = None
-    time_zone: Annotated[str, _text(64)] | None = None
+    tags: dict[Annotated[str, text_of(64)], TagValue]
+    locale: Annotated[str, text_of(64)] | None = None
+    time_zone: Annotated[str, text_of(64)] | None = None
 
 
 class Consent(_Body):
@@ -276,7 +345,7 @@ class Consent(_Body):
     model_config = ConfigDict(json_schema_extra={"example": {"granted": True, "source": "checkout, box 2"}})
 
     granted: bool
-    source: Annotated[str, _text(200)]
+    source: Annotated[str, text_of(200)]
 
 
 class Changes(_Body):

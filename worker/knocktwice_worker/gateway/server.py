@@ -8,6 +8,7 @@ import uvicorn
 
 from knocktwice_worker import config, logs
 from knocktwice_worker.gateway import create_app
+from knocktwice_worker.gateway.http_protocol import BoundedHttpProtocol
 from knocktwice_worker.services import services
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ OPTIONS: dict[str, Any] = {
     "server_header": False,
     "limit_concurrency": CONNECTIONS_LIMIT,
     "timeout_graceful_shutdown": GRACE_S,
-    "h11_max_incomplete_event_size": 16_384,
+    "http": BoundedHttpProtocol,
 }
 
 

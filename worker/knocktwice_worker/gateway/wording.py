@@ -14,7 +14,7 @@ from knocktwice.content import Sms
 from knocktwice.drafts import Draft
 from knocktwice_shared.errors import InvalidMessage
 from knocktwice_shared.ids import uuid7
-from knocktwice_shared.messages import parse_audience, parse_batch, parse_cancellation
+from knocktwice_shared.messages import parse_audience, parse_batch, parse_blast, parse_cancellation
 from knocktwice_shared.names import BATCH_LIMIT, VERSION, Task
 from knocktwice_worker.gateway.idempotency import notification_id
 
@@ -22,14 +22,18 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
     from uuid import UUID
 
+    from knocktwice_shared.messages import Blast
+
 Json = dict[str, Any]
 
 #: What a recipient is told by.
 RECIPIENT = ("user", "registrations", "phone", "params", "key", "locale")
 #: What all recipients of a request share and the contract has under the same name.
-SHARED = ("category", "ttl_s", "reference")
+SHARED = ("category", "ttl_s", "reference", "send_at", "only", "plan")
 #: What they share and the contract has elsewhere.
 CONTENT = ("push", "template", "sms")
+#: What a blast has of its own.
+BLAST = ("key", "segment", "filter", "params", "throttle_per_min")
 
 #: When an SMS is due if a request that asks for one does not say; the same as in the producer library.
 _WHEN, _AFTER_S = Sms().when, Sms().after.total_seconds()
@@ -55,16 +59,20 @@ def batch(body: Mapping[str, Any], id_: UUID) -> Draft:
         raise InvalidMessage("recipients", "must be a list")
     if not 1 <= len(people) <= BATCH_LIMIT:
         raise InvalidMessage("recipients", f"has {len(people)} items; 1 to {BATCH_LIMIT} are allowed")
-    message: Json = {"v": VERSION, "id": str(id_), "content": {}, "recipients": _identified(people, id_)}
-    message |= {name: body[name] for name in SHARED if body.get(name) is not None}
-    message["content"] = {name: body[name] for name in ("push", "template") if body.get(name) is not None}
-    if body.get("sms") is not None:
-        _plan(body["sms"], message)
-    with in_requests_words(alone=not many):
+    message: Json = {"v": VERSION, "id": str(id_), **_shared(body), "recipients": _identified(people, id_)}
+    with in_requests_words(alone=not many, planned=body.get("plan") is not None):
         parsed = parse_batch(message)
     ids = [person.id for person in parsed.recipients if person.id is not None]
     keys = {place: person.key for place, person in enumerate(parsed.recipients) if person.key is not None}
     return Draft(id_, Task.SEND_PUSH, message, f"{len(ids)} notifications", ids, keys)
+
+
+def blast(body: Mapping[str, Any]) -> Blast:
+    """Return the blast that a request asks for. Raises like :func:`batch`."""
+    refuse_unknown(body, {*SHARED, *CONTENT, *BLAST})
+    own = {name: body[name] for name in BLAST if body.get(name) is not None}
+    with in_requests_words(alone=True, planned=body.get("plan") is not None):
+        return parse_blast({"v": VERSION, **_shared(body), **own})
 
 
 def cancellation(body: Mapping[str, Any]) -> Draft:
@@ -133,22 +141,24 @@ def require(body: Mapping[str, Any], names: Iterable[str]) -> None:
 
 
 @contextmanager
-def in_requests_words(*, alone: bool, names: Mapping[str, str] | None = None) -> Iterator[None]:
+def in_requests_words(*, alone: bool, planned: bool = False, names: Mapping[str, str] | None = None) -> Iterator[None]:
     """Rename the contract's fields in an error to what the request calls them.
 
     Args:
         alone: the request is about one item and does not put it into a list.
+        planned: the request has a plan; without one its only step is called ``sms``.
         names: fields that the request calls otherwise.
     """
     try:
         yield
     except InvalidMessage as error:
-        field = _renamed(error.field, alone) or "body"
-        raise InvalidMessage((names or {}).get(field, field), _renamed(error.problem, alone)) from None
+        field = _renamed(error.field, alone, planned) or "body"
+        raise InvalidMessage((names or {}).get(field, field), _renamed(error.problem, alone, planned)) from None
 
 
-def _renamed(told: str, alone: bool) -> str:
-    told = _STEP.sub("sms.", _CONTRACTS.sub("", told))
+def _renamed(told: str, alone: bool, planned: bool) -> str:
+    told = _CONTRACTS.sub("", told)
+    told = told if planned else _STEP.sub("sms.", told)
     return _ALONE.sub("", told) if alone else told
 
 
@@ -162,12 +172,27 @@ def _identified(people: list[Any], batch_id: UUID) -> list[Any]:
     ]
 
 
-def _plan(sms: object, message: Json) -> None:
+def _shared(body: Mapping[str, Any]) -> Json:
+    """Return what all recipients share, as the contract has it."""
+    message: Json = {name: body[name] for name in SHARED if body.get(name) is not None}
+    message["content"] = {name: body[name] for name in ("push", "template") if body.get(name) is not None}
+    if body.get("sms") is not None:
+        _sms(body["sms"], message)
+    return message
+
+
+def _sms(sms: object, message: Json) -> None:
+    """Put a request's ``sms`` where the contract has it: its text into the content, the rest into the plan."""
     if not isinstance(sms, dict):
         raise InvalidMessage("sms", f"must be an object, not {type(sms).__name__}")
     refuse_unknown({f"sms.{name}": None for name in sms}, ("sms.text", "sms.when", "sms.after_s"))
     said = {name: value for name, value in sms.items() if name != "text" and value is not None}
-    message["plan"] = [{"channel": "sms", "when": _WHEN, "after_s": _AFTER_S, **said}]
+    if "plan" in message or "only" in message:
+        for name in said:
+            why = "the steps of plan say that" if "plan" in message else 'with only "sms" it goes at once'
+            raise InvalidMessage(f"sms.{name}", f"must be left out: {why}")
+    else:
+        message["plan"] = [{"channel": "sms", "when": _WHEN, "after_s": _AFTER_S, **said}]
     if sms.get("text") is not None:
         message["content"]["sms"] = {"text": sms["text"]}
 

@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING
 
 from knocktwice_worker.gateway.routes import (
     audience,
+    blasts,
     callbacks,
     document,
     health,
     links,
     notifications,
+    numbers,
     receipts,
     segments,
     templates,
@@ -22,12 +24,15 @@ if TYPE_CHECKING:
 #: Every router there is. Each route names the scope it needs (:func:`knocktwice_worker.gateway.access.requires`), or its path
 #: is in :data:`PUBLIC`.
 ROUTERS: tuple[APIRouter, ...] = (
+    # The busiest first: they are looked through in this order.
+    receipts.router,
     notifications.router,
     audience.router,
     templates.router,
     segments.router,
-    receipts.router,
     links.router,
+    blasts.router,
+    numbers.router,
     callbacks.router,
     document.router,
     health.router,

@@ -10,6 +10,7 @@ from redis.exceptions import RedisError
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
+from knocktwice_worker import migrations
 from knocktwice_worker.gateway.access import Here
 from knocktwice_worker.gateway.problems import documented, unavailable
 
@@ -33,17 +34,21 @@ async def healthz() -> Health:
 
 @router.get("/readyz", responses=documented("unavailable"))
 def readyz(services: Here) -> Health:
-    """Tell whether PostgreSQL and the broker answer. For readiness probes and load balancers."""
+    """Tell whether PostgreSQL and the broker answer, and whether the tables are there. For probes and load balancers."""
     silent = [name for name, look in (("PostgreSQL", _postgres), ("the broker", _broker)) if not look(services)]
     if silent:
         raise unavailable(f"{' and '.join(silent)} cannot be reached")
+    with services.engine.connect() as conn:
+        missing = migrations.pending(conn)
+    if missing:
+        raise unavailable(f"the database lacks the migrations from {missing[0]} on; run: knocktwice migrate")
     return Health()
 
 
 def _postgres(services: Services) -> bool:
     try:
         with services.engine.connect() as conn:
-            conn.execute(text("SELECT FROM api_keys LIMIT 1"))
+            conn.execute(text("SELECT"))
     except SQLAlchemyError:
         return False
     return True

@@ -6,15 +6,18 @@ import dataclasses
 from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi import APIRouter, Depends, Header, Query, Request, Response
+from starlette.types import Receive, Send
+from starlette.types import Scope as AsgiScope
 
+from knocktwice_shared.errors import InvalidMessage
 from knocktwice_shared.ids import uuid7
 from knocktwice_worker import story
 from knocktwice_worker.gateway import history, idempotency, wording
-from knocktwice_worker.gateway.access import Here, Out, requires
+from knocktwice_worker.gateway.access import Here, Out, admit, bearer, outbox, refuse_parameters, requires
 from knocktwice_worker.gateway.body import read_json
 from knocktwice_worker.gateway.database import reading
-from knocktwice_worker.gateway.keys import Key, Scope
+from knocktwice_worker.gateway.keys import Scope
 from knocktwice_worker.gateway.openapi import Takes
 from knocktwice_worker.gateway.problems import Problem, documented
 from knocktwice_worker.gateway.schemas import Accepted, Cancel, History, Notify, Queued, StoryAnswer, Time, Visible
@@ -22,18 +25,11 @@ from knocktwice_worker.lifecycle import NotificationState
 
 router = APIRouter(prefix="/v1", tags=["notifications"])
 
+#: Where notifications are sent.
+PATH = "/v1/notifications"
 
-@router.post(
-    "/notifications",
-    status_code=202,
-    response_model=Accepted,
-    openapi_extra=Takes(Notify),
-    responses=documented("invalid-field", "idempotency-key-reused"),
-)
-async def notify(
-    request: Request,
-    outbox: Out,
-    key: Annotated[Key, requires(Scope.NOTIFY)],
+
+def _repeated(
     idempotency_key: Annotated[
         str | None,
         Header(
@@ -42,17 +38,44 @@ async def notify(
             description="Send the request again with the same key, and it gets the same answer (for a day).",
         ),
     ] = None,
-) -> Response:
+) -> None:
+    """Describe the header for the document."""
+
+
+@router.post(
+    "/notifications",
+    status_code=202,
+    response_model=Accepted,
+    openapi_extra=Takes(Notify),
+    dependencies=[requires(Scope.NOTIFY), Depends(_repeated)],
+    responses=documented("invalid-field", "idempotency-key-reused"),
+)
+async def notify(request: Request) -> Response:
     """Knock for one person, or for all in `recipients`: push now, and an SMS later if its condition holds.
 
     An answer of 202 means that nothing is lost any more, not that anything was sent.
     """
+    return await _notify(request)
+
+
+async def serve(scope: AsgiScope, receive: Receive, send: Send) -> None:
+    """Serve ``POST /v1/notifications`` without the framework (:mod:`knocktwice_worker.gateway.express`)."""
+    response = await _notify(Request(scope, receive))
+    await response(scope, receive, send)
+
+
+async def _notify(request: Request) -> Response:
+    key = await admit(request, bearer(request), Scope.NOTIFY)
+    refuse_parameters(request)
+    repeated = request.headers.get("idempotency-key")
+    if repeated is not None and not 1 <= len(repeated) <= idempotency.KEY_LIMIT:
+        raise InvalidMessage("idempotency-key", f"must have 1 to {idempotency.KEY_LIMIT} characters")
     body = await read_json(request)
     draft = wording.batch(body, uuid7())
-    claim = None if idempotency_key is None else idempotency.claim(key.id, idempotency_key, body, draft.id)
-    ids = await outbox.send(draft, claim)
-    text = '{"ids":["' + '","'.join(str(id_) for id_ in ids) + '"]}'
-    headers = {"Location": f"/v1/notifications/{ids[0]}"} if len(ids) == 1 else None
+    claim = None if repeated is None else idempotency.claim(key.id, repeated, body, draft.id)
+    ids = await outbox(request).send(draft, claim)
+    text = '{"ids":["' + '","'.join([str(id_) for id_ in ids]) + '"]}'
+    headers = {"Location": f"{PATH}/{ids[0]}"} if len(ids) == 1 else None
     return Response(text, 202, headers, "application/json")
 
 
@@ -74,9 +97,9 @@ def show(id: UUID, services: Here) -> Any:  # noqa: A002 - what the path calls i
 
 
 @router.delete("/notifications/{id}", status_code=202, response_model=Queued, dependencies=[requires(Scope.NOTIFY)])
-async def cancel(id: UUID, outbox: Out) -> Any:  # noqa: A002 - what the path calls it
+async def cancel(id: UUID, out: Out) -> Any:  # noqa: A002 - what the path calls it
     """Stop a notification: what has not been sent is not sent. Also one that is not written yet; repeats do no harm."""
-    await outbox.send(wording.cancellation({"ids": [str(id)]}))
+    await out.send(wording.cancellation({"ids": [str(id)]}))
     return Queued()
 
 
@@ -87,9 +110,9 @@ async def cancel(id: UUID, outbox: Out) -> Any:  # noqa: A002 - what the path ca
     openapi_extra=Takes(Cancel),
     dependencies=[requires(Scope.NOTIFY)],
 )
-async def cancel_many(request: Request, outbox: Out) -> Any:
+async def cancel_many(request: Request, out: Out) -> Any:
     """Stop up to 500 notifications, by ids or by the keys they were sent with."""
-    await outbox.send(wording.cancellation(await read_json(request)))
+    await out.send(wording.cancellation(await read_json(request)))
     return Queued()
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field
+from starlette.types import Receive, Scope, Send
 
 from knocktwice_shared.errors import InvalidMessage
 from knocktwice_shared.messages import Receipt, parse_moment
@@ -26,7 +27,10 @@ LIMIT = 5_000
 #: A web page's service worker may report from anywhere, and a receipt is nobody's to be kept.
 _HEADERS = {"Access-Control-Allow-Origin": "*", "Cache-Control": "no-store"}
 #: How browsers say that nobody has asked for this yet.
-_PREFETCH = ("sec-purpose", "purpose", "x-purpose", "x-moz")
+_PREFETCH = frozenset({b"sec-purpose", b"purpose", b"x-purpose", b"x-moz"})
+_RAW_HEADERS = [(name.lower().encode(), value.encode()) for name, value in _HEADERS.items()]
+#: How one receipt is reported.
+METHODS = ["GET", "POST"]
 
 
 class Refused(BaseModel):
@@ -94,16 +98,21 @@ _BATCH_BODY = {
 
 
 # Not in the OpenAPI document, in which two methods cannot share an operation; docs/receipts.md describes it.
-@router.api_route(PATH + "{token}/{kind}", methods=["GET", "POST"], status_code=204, include_in_schema=False)
+@router.api_route(PATH + "{token}/{kind}", methods=METHODS, status_code=204, include_in_schema=False)
 async def report(request: Request, token: str, kind: Receipt) -> Response:
     """Report that a push was delivered, or clicked. Repeats and any order are harmless.
 
     A GET is for clients that can only fetch an address; what a browser fetches in advance reports nothing.
     """
-    ahead = any("prefetch" in request.headers.get(name, "") for name in _PREFETCH)
-    if request.method == "POST" or not ahead:
-        await _take(request, token, kind)
+    await _report(request.scope, token, kind)
     return Response(status_code=204, headers=_HEADERS)
+
+
+async def serve(scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG001 - what it says is in the path
+    """Serve one receipt without the framework (:mod:`knocktwice_worker.gateway.express`)."""
+    await _report(scope, **scope["path_params"])
+    await send({"type": "http.response.start", "status": 204, "headers": _RAW_HEADERS})
+    await send({"type": "http.response.body"})
 
 
 @router.post(
@@ -122,8 +131,10 @@ async def report_many(request: Request) -> Taken:
     return Taken(accepted=len(events), refused=refused)
 
 
-async def _take(request: Request, token: str, kind: Receipt) -> None:
-    intake = _intake(request)
+async def _report(scope: Scope, token: str, kind: Receipt) -> None:
+    if scope["method"] == "GET" and any(b"prefetch" in value for name, value in scope["headers"] if name in _PREFETCH):
+        return
+    intake: ReceiptIntake = scope["app"].state.receipts
     try:
         event = intake.read(token, kind)
     except RefusedToken as error:

@@ -1,4 +1,4 @@
-"""Receipts over HTTP: by single requests and through the batch endpoint, until they are durable, and until they are rows."""
+"""The gateway: notifications and receipts by single requests until they are durable, and receipts in batches until they are rows."""
 
 from __future__ import annotations
 
@@ -17,8 +17,10 @@ from benchmarks import meter
 from benchmarks.figures import median, spread
 from benchmarks.history import pending
 from benchmarks.installation import WORKERS
+from knocktwice_shared.names import INBOX_MESSAGES
 from knocktwice_worker.channels import NoResponse, Request
 from knocktwice_worker.children import Child
+from knocktwice_worker.gateway import keys
 from knocktwice_worker.receipt_tokens import ReceiptTokens, ReceiptUrls
 from knocktwice_worker.transport import Transport
 
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from benchmarks.installation import Installation
 
 ROUNDS, SINGLE, BATCHED, PER_BATCH = 3, 6_000, 20_000, 1_000
+NOTIFICATIONS = 3_000
 
 
 def measure(here: Installation, figures: Figures) -> None:
@@ -40,7 +43,10 @@ def measure(here: Installation, figures: Figures) -> None:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     url = f"http://127.0.0.1:{port}"
-    env = here.environment(database_url, here.provider.url) | {"KNOCKTWICE_PUBLIC_URL": url}
+    env = here.environment(database_url, here.provider.url) | {
+        "KNOCKTWICE_PUBLIC_URL": url,
+        "KNOCKTWICE_GATEWAY_PER_S": "0",
+    }
     transport = Transport(timeout=60, in_flight=64)
     urls = ReceiptUrls(url, ReceiptTokens([env["KNOCKTWICE_SECRET"].encode()], timedelta(days=7)))
     _signing(figures, urls)
@@ -48,6 +54,7 @@ def measure(here: Installation, figures: Figures) -> None:
         here.workers("benchmarks.trusting", env=env, count=WORKERS) as workers,
         _gateway(port, env, transport) as gateway,
     ):
+        _notifications(here, figures, url, _key(engine, env), gateway, transport)
         single, cpus, batched = [], [], []
         done = 0
         for _ in range(ROUNDS):
@@ -72,6 +79,35 @@ def measure(here: Installation, figures: Figures) -> None:
     figures.add(
         "receipts by the batch endpoint, until they end a fallback", f"{rate:,.0f}/s", spread(batched), batch_per_s=rate
     )
+
+
+def _notifications(
+    here: Installation, figures: Figures, url: str, key: str, gateway: Child, transport: Transport
+) -> None:
+    headers = {"content-type": "application/json", "authorization": f"Bearer {key}"}
+    rates, cpus = [], []
+    for round_ in range(ROUNDS):
+        requests = []
+        for n in range(NOTIFICATIONS):
+            body = {
+                "user": f"user-{n}",
+                "push": {"title": "Ready", "body": "{{ who }} arrives."},
+                "params": {"who": "Ana"},
+            }
+            own = {**headers, "idempotency-key": f"{round_}-{n}"}
+            requests.append(Request(f"{url}/v1/notifications", own, json.dumps(body).encode()))
+        with meter.measure(lambda: {"gateway": [gateway.pid]}) as spent:
+            rates.append(_send(transport, requests, NOTIFICATIONS, 202))
+        cpus.append(spent.cpu_us("gateway", NOTIFICATIONS))
+        here.wait(lambda: here.redis.hlen(INBOX_MESSAGES) == 0, [gateway])
+    rate = median(rates)
+    figures.add("notifications by single requests, until durable", f"{rate:,.0f}/s", spread(rates), notify_per_s=rate)
+    figures.add("gateway CPU each", f"{median(cpus):,.0f} µs", "", notify_cpu_us=median(cpus))
+
+
+def _key(engine: sa.Engine, env: dict[str, str]) -> str:
+    with engine.begin() as conn:
+        return keys.create(conn, "bench", {keys.Scope.NOTIFY}, secret=env["KNOCKTWICE_SECRET"])
 
 
 def _signing(figures: Figures, urls: ReceiptUrls) -> None:

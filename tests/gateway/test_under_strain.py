@@ -1,0 +1,97 @@
+"""Slow queries, slow clients, an old database, a path that does not take a method: the gateway stays of use and says why."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import sqlalchemy as sa
+
+from knocktwice_worker.gateway import THREADS
+from knocktwice_worker.gateway.http_protocol import HEAD_BYTES, BoundedHttpProtocol
+
+if TYPE_CHECKING:
+    import pytest
+
+    from http_gateway import HttpGateway
+    from knocktwice_worker.services import Services
+
+_WAITING = sa.text(
+    "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+)
+
+
+def _waiting(engine: sa.Engine) -> int:
+    with engine.connect() as conn:
+        return int(conn.execute(_WAITING).scalar_one())
+
+
+def test_notifications_callbacks_and_keys_do_not_wait_for_slow_queries(gateway: HttpGateway, here: Services) -> None:
+    client = gateway.client()
+    engine = sa.create_engine(here.settings.database_url or "", poolclass=sa.NullPool)
+    pause = threading.Event()
+    with ThreadPoolExecutor(THREADS) as readers:
+        with engine.begin() as conn:
+            conn.execute(sa.text("LOCK TABLE templates IN ACCESS EXCLUSIVE MODE"))
+            slow = [readers.submit(client.get, "/v1/templates") for _ in range(THREADS)]
+            # Each look in a transaction of its own: within one, PostgreSQL shows the same picture.
+            while _waiting(engine) < THREADS:
+                pause.wait(0.01)
+            # A key that was made a moment ago is read from the database, too.
+            fresh = gateway.client()
+            body = {"user": "u", "push": {"title": "a", "body": "b"}}
+            assert fresh.post("/v1/notifications", json=body).status_code == 202
+            with here.engine.connect() as writer:
+                # What a callback is written with.
+                assert writer.execute(sa.text("SELECT 1")).scalar_one() == 1
+        assert [answer.result().status_code for answer in slow] == [200] * THREADS
+    engine.dispose()
+
+
+def test_a_database_without_its_latest_tables_is_not_ready(gateway: HttpGateway, here: Services) -> None:
+    with here.engine.begin() as conn:
+        conn.execute(sa.text("UPDATE alembic_version SET version_num = '0006'"))
+    answer = gateway.stranger().get("/readyz")
+    assert answer.status_code == 503
+    assert "knocktwice migrate" in answer.json()["detail"]
+    with here.engine.begin() as conn:
+        # A gateway that is still of the old version while the new one is rolled out.
+        conn.execute(sa.text("UPDATE alembic_version SET version_num = '9999_later'"))
+    assert gateway.stranger().get("/readyz").status_code == 200
+
+
+def test_what_a_path_takes_is_told_by_its_own_operations(gateway: HttpGateway) -> None:
+    stranger = gateway.stranger()
+    for path, methods in (
+        ("/v1/blasts/preflight", "POST"),
+        ("/v1/blasts/tea", "GET"),
+        ("/v1/segments/preview", "DELETE, GET, PUT"),
+        ("/v1/notifications", "POST"),
+    ):
+        answer = stranger.options(path)
+        assert (answer.status_code, answer.headers["Allow"]) == (405, methods)
+
+
+def test_a_head_that_does_not_end_in_time_ends_the_connection(
+    gateway: HttpGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(BoundedHttpProtocol, "head_s", 0.2)
+    address = ("127.0.0.1", int(gateway.url.rpartition(":")[2]))
+    for begun in (b"", b"\r\n", b"GET /healthz HTTP/1.1\r\nHost: x\r\n", b"G"):
+        with socket.create_connection(address, timeout=20) as client:
+            client.sendall(begun)
+            assert client.recv(1_000) == b""
+
+
+def test_a_head_without_end_is_not_kept(gateway: HttpGateway) -> None:
+    address = ("127.0.0.1", int(gateway.url.rpartition(":")[2]))
+    with socket.create_connection(address, timeout=20) as client:
+        client.sendall(b"GET /healthz HTTP/1.1\r\n")
+        try:
+            for n in range(HEAD_BYTES * 100 // 1_000):
+                client.sendall(b"X-%d: " % n + b"a" * 1_000 + b"\r\n")
+            assert client.recv(1_000) == b""
+        except ConnectionError:
+            return

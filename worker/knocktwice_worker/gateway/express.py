@@ -1,0 +1,54 @@
+"""The two requests that come by the thousand, past the framework: one receipt, and one call of ``POST /v1/notifications``.
+
+What FastAPI does for a request (finding the route among all, resolving dependencies, layers of middleware) costs several
+times what these requests need. Their routes are there all the same, for the document and for every other method; what
+cannot be served here goes on to them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from knocktwice_shared.messages import Receipt
+from knocktwice_worker.gateway import problems
+from knocktwice_worker.gateway.routes import notifications, receipts
+from knocktwice_worker.receipt_tokens import PATH
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Receive, Scope, Send
+
+_KINDS = {str(kind): kind for kind in Receipt}
+
+
+class Express:
+    """ASGI middleware. It stands behind what bounds a body, and before the framework.
+
+    Args:
+        app: what serves all other requests.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection."""
+        handler = _handler(scope) if scope["type"] == "http" else None
+        if handler is None:
+            await self._app(scope, receive, send)
+            return
+        try:
+            await handler(scope, receive, send)
+        except problems.EXPECTED as error:
+            await problems.answer(error)(scope, receive, send)
+
+
+def _handler(scope: Scope) -> ASGIApp | None:
+    path, method = scope["path"], scope["method"]
+    if path == notifications.PATH and method == "POST":
+        return notifications.serve
+    if path.startswith(PATH) and method in receipts.METHODS:
+        token, _, kind = path[len(PATH) :].partition("/")
+        if kind in _KINDS:
+            scope["path_params"] = {"token": token, "kind": _KINDS[kind]}
+            return receipts.serve
+    return None

@@ -1,0 +1,186 @@
+"""``/v1/blasts``: one notification to everybody in a segment."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+from fastapi import APIRouter, Path, Query, Response
+
+from knocktwice_shared.errors import InvalidMessage
+from knocktwice_worker import blast_schedules, blast_store, blasts, preflight
+from knocktwice_worker.gateway import wording
+from knocktwice_worker.gateway.access import Here, requires
+from knocktwice_worker.gateway.blast_schemas import (
+    BlastAnswer,
+    BlastBody,
+    BlastList,
+    BlastStarted,
+    BlastStatus,
+    PreflightAnswer,
+)
+from knocktwice_worker.gateway.body import JsonBody
+from knocktwice_worker.gateway.database import LONG_PATIENCE_MS, reading, writing
+from knocktwice_worker.gateway.keys import Scope
+from knocktwice_worker.gateway.openapi import Takes
+from knocktwice_worker.gateway.problems import Problem, documented
+from knocktwice_worker.gateway.schemas import VISIBLE, Visible
+from knocktwice_worker.services import Services
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sqlalchemy import Connection, Row
+
+    from knocktwice_shared.messages import Blast
+
+router = APIRouter(prefix="/v1/blasts", tags=["blasts"])
+
+#: What a request says of money, and the contract does not.
+_BUDGET = ("budget_parts", "budget_cost", "expected_fallback_share")
+
+Key = Annotated[
+    str,
+    Path(min_length=1, max_length=200, pattern=VISIBLE, description="Its key, or its id where the key has a slash."),
+]
+Reason = Annotated[str, Visible(200, "Shown with the blast.")]
+
+
+@router.post(
+    "",
+    status_code=202,
+    response_model=BlastStarted,
+    openapi_extra=Takes(BlastBody),
+    dependencies=[requires(Scope.BLASTS)],
+    responses=documented("over-budget"),
+)
+def start(services: Here, body: JsonBody, response: Response) -> Any:
+    """Notify everybody in a segment. A key starts once: with the same one again the answer is the same, and nothing happens.
+
+    With `budget_parts` or `budget_cost` the worst case is looked at first; what may cost more is not started.
+    """
+    blast, budget = _read(body)
+    with reading(services) as conn:
+        known = blast_store.find(conn, blast.key) is not None
+    with wording.in_requests_words(alone=True, planned="plan" in body):
+        if not known and (budget["budget_parts"] is not None or budget["budget_cost"] is not None):
+            found = _examine(services, blast, budget)
+            if (problem := _over(found, budget)) is not None:
+                raise Problem("over-budget", problem)
+        with writing(services) as conn:
+            started = blasts.start(conn, blast)
+    response.headers["Location"] = f"/v1/blasts/{started.id}"
+    return {"id": started.id, "key": blast.key}
+
+
+@router.post(
+    "/preflight",
+    response_model=PreflightAnswer,
+    openapi_extra=Takes(BlastBody),
+    dependencies=[requires(Scope.READ)],
+)
+def dry_run(services: Here, body: JsonBody) -> Any:
+    """Tell whom a blast would reach now, and what the SMS may cost. Nobody is notified, and the key stays free."""
+    blast, budget = _read(body)
+    with wording.in_requests_words(alone=True, planned="plan" in body):
+        found = _examine(services, blast, budget)
+    return found.as_json() | {"over_budget": _over(found, budget)}
+
+
+@router.get("", response_model=BlastList, dependencies=[requires(Scope.READ)])
+def list_latest(services: Here, limit: Annotated[int, Query(ge=1, le=500)] = 20) -> Any:
+    """List the latest blasts, and the recurring ones with their next times."""
+    with reading(services) as conn:
+        rows = [blast_store.told(row) for row in blast_store.latest(conn, limit)]
+        return {"blasts": rows, "recurring": [row._asdict() for row in blast_schedules.listed(conn)]}
+
+
+@router.get(
+    "/{key}", response_model=BlastStatus, dependencies=[requires(Scope.READ)], responses=documented("not-found")
+)
+def show(key: Key, services: Here) -> Any:
+    """Tell where a blast stands, and what became of its notifications."""
+    with reading(services) as conn:
+        row = _found(conn, key)
+        return blast_store.told(row) | {"outcomes": blast_store.outcomes(conn, row.id)}
+
+
+@router.post(
+    "/{key}/pause",
+    response_model=BlastAnswer,
+    dependencies=[requires(Scope.BLASTS)],
+    responses=documented("not-found", "wrong-state"),
+)
+def pause(key: Key, services: Here, reason: Reason = "paused over HTTP") -> Any:
+    """Notify nobody else for now. Who was pushed goes on, and may be texted. Repeats do no harm."""
+    return _move(services, key, "paused", "running", lambda conn, row: blast_store.pause(conn, str(row.id), reason))
+
+
+@router.post(
+    "/{key}/resume",
+    response_model=BlastAnswer,
+    dependencies=[requires(Scope.BLASTS)],
+    responses=documented("not-found", "wrong-state"),
+)
+def resume(key: Key, services: Here) -> Any:
+    """Go on with a paused blast. Repeats do no harm."""
+    return _move(services, key, "running", "paused", lambda conn, row: blast_store.resume(conn, str(row.id)))
+
+
+@router.post(
+    "/{key}/abort",
+    response_model=BlastAnswer,
+    dependencies=[requires(Scope.BLASTS)],
+    responses=documented("not-found"),
+)
+def abort(key: Key, services: Here, reason: Reason = "aborted over HTTP") -> Any:
+    """End a blast and cancel what it has not sent yet, the SMS of those who were pushed too. Also when it has finished."""
+    with writing(services) as conn:
+        row = _found(conn, key)
+        blasts.abort(conn, row.key, reason)
+        return blast_store.told(_found(conn, key))
+
+
+def _read(body: dict[str, Any]) -> tuple[Blast, dict[str, Any]]:
+    """Return the blast, and what is said of its cost; what is not said is ``None``."""
+    budget = {name: body.get(name) for name in _BUDGET}
+    parts, cost, share = (budget[name] for name in _BUDGET)
+    if parts is not None and (type(parts) is not int or parts < 0):
+        raise InvalidMessage("budget_parts", "must be a whole number of SMS parts, 0 or more")
+    if cost is not None and (type(cost) not in (int, float) or cost < 0):
+        raise InvalidMessage("budget_cost", "must be an amount of money, 0 or more")
+    if share is not None and (type(share) not in (int, float) or not 0 <= share <= 1):
+        raise InvalidMessage("expected_fallback_share", "must be a share from 0 to 1")
+    return wording.blast({name: value for name, value in body.items() if name not in _BUDGET}), budget
+
+
+def _examine(services: Services, blast: Blast, budget: dict[str, Any]) -> preflight.Preflight:
+    with reading(services, LONG_PATIENCE_MS) as conn:
+        share = budget["expected_fallback_share"]
+        return preflight.examine(conn, blast, services.settings, services.limits.limits, share=share)
+
+
+def _over(found: preflight.Preflight, budget: dict[str, Any]) -> str | None:
+    """Return why the budget does not allow this; ``None`` if it does."""
+    try:
+        found.require(parts=budget["budget_parts"], cost=budget["budget_cost"])
+    except preflight.OverBudget as error:
+        return str(error)
+    return None
+
+
+def _move(
+    services: Services, key: str, wanted: str, needed: str, move: Callable[[Connection, Row[Any]], bool]
+) -> dict[str, Any]:
+    with writing(services) as conn:
+        moved = move(conn, _found(conn, key))
+        row = _found(conn, key)
+        if not moved and row.state != wanted:
+            raise Problem("wrong-state", f"the blast is not {needed}, it is {row.state}")
+        return blast_store.told(row)
+
+
+def _found(conn: Connection, key: str) -> Row[Any]:
+    row = blast_store.find(conn, key)
+    if row is None:
+        raise Problem("not-found", "no such blast; GET /v1/blasts lists the latest", field="key")
+    return row

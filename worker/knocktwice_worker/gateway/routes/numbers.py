@@ -1,0 +1,67 @@
+"""``/v1/stats`` and ``/v1/advice``: what became of notifications, and how long an SMS should wait."""
+
+from __future__ import annotations
+
+from datetime import date, datetime, timedelta
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path, Query
+from pydantic import BeforeValidator
+
+from knocktwice_shared.errors import InvalidMessage
+from knocktwice_worker import advice, numbers
+from knocktwice_worker.gateway.access import Here, requires
+from knocktwice_worker.gateway.blast_schemas import AdviceAnswer, StatsAnswer
+from knocktwice_worker.gateway.database import reading
+from knocktwice_worker.gateway.keys import Scope
+from knocktwice_worker.gateway.problems import Problem, documented
+from knocktwice_worker.gateway.schemas import Visible, no_number
+from knocktwice_worker.numbers import Dimension
+
+router = APIRouter(prefix="/v1", tags=["numbers"], dependencies=[requires(Scope.READ)])
+
+#: Days that are told if nothing is said.
+_DAYS = timedelta(days=30)
+
+Day = Annotated[date, BeforeValidator(no_number)]
+
+
+@router.get("/stats", response_model=StatsAnswer, response_model_exclude_unset=True)
+def stats(
+    services: Here,
+    by: Annotated[Dimension, Query(description="What to tell apart.")] = Dimension.TEMPLATE,
+    since: Annotated[Day | None, Query(description="First day; left out, 30 days ago.")] = None,
+    until: Annotated[Day | None, Query(description="Last day, included; left out, today.")] = None,
+    template: Annotated[str | None, Visible(100, "Only notifications with this template.")] = None,
+) -> Any:
+    """Tell what became of the notifications that were accepted in some days, and what it cost."""
+    settings = services.settings
+    today = datetime.now(settings.day_zone).date()
+    # A day more: the database's clock may be ahead of ours.
+    last = until or today + timedelta(days=1)
+    first = since or max(date.min + _DAYS, min(last, today)) - _DAYS
+    if first > last:
+        raise InvalidMessage("until", "is before since")
+    with reading(services) as conn:
+        told = numbers.report(conn, by=by, since=first, until=last, template=template, prices=settings.sms_prices)
+    return {
+        "by": by,
+        "since": first,
+        "until": last,
+        "zone": settings.sms_day_zone,
+        "as_of": told.as_of,
+        "lines": [{str(by): name or None, **line.as_json()} for name, line in told.lines.items()],
+        "total": told.total.as_json(),
+    }
+
+
+@router.get("/advice/{template}", response_model=AdviceAnswer, responses=documented("too-little-history"))
+def advise(
+    template: Annotated[str, Path(max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")], services: Here
+) -> Any:
+    """Tell how many SMS each delay would have sent with a template, and suggest one."""
+    try:
+        with reading(services) as conn:
+            return advice.advise(conn, template).as_json()
+    except advice.TooLittleHistory as error:
+        raise Problem("too-little-history", str(error)) from None
