@@ -28,15 +28,17 @@ class HttpGateway:
 
     Attributes:
         services: what it works with.
+        port: where it listens; 0 for any free port.
         app: its ASGI application.
     """
 
     services: Services
+    port: int = 0
     app: FastAPI = field(init=False)
 
     def __enter__(self) -> Self:
         self.app = create_app(self.services)
-        config = uvicorn.Config(self.app, host="127.0.0.1", port=0, **OPTIONS)
+        config = uvicorn.Config(self.app, host="127.0.0.1", port=self.port, **OPTIONS)
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run)
         self._thread.start()

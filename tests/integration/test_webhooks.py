@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import threading
 from collections import defaultdict
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -25,9 +21,10 @@ from knocktwice_worker.lifecycle import ProviderState
 from knocktwice_worker.services import Services
 from knocktwice_worker.webhooks import addresses, endpoints, events, sending, signing
 from life import Life
+from listening import Application
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator
 
     from clock import Clock
     from commands import Said
@@ -35,53 +32,11 @@ if TYPE_CHECKING:
 MINUTE, HOUR = timedelta(minutes=1), timedelta(hours=1)
 
 
-@dataclass
-class Application:
-    """Takes webhooks, or does not: ``answer`` decides by the event."""
-
-    answer: Callable[[Mapping[str, Any]], int] = lambda _: 204
-    taken: list[tuple[str, Mapping[str, Any]]] = field(default_factory=list)
-    seen: list[tuple[dict[str, str], bytes]] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        application = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["content-length"]))
-                application.seen.append(({k.lower(): v for k, v in self.headers.items()}, body))
-                told = json.loads(body)
-                code = application.answer(told)
-                if 200 <= code < 300:
-                    application.taken.append((self.headers["webhook-id"], told))
-                self.send_response(code)
-                self.send_header("content-length", "0")
-                self.end_headers()
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        class Server(ThreadingHTTPServer):
-            # Fifty at once are normal; with the five of the default their connections would wait for a second.
-            request_queue_size = 256
-
-        self.server = Server(("0.0.0.0", 0), Handler)  # noqa: S104 - 127.0.0.2 is this machine, too
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-        self.url = f"http://127.0.0.1:{self.server.server_port}/hooks"
-
-    def types(self) -> list[str]:
-        return [told["type"] for _, told in self.taken]
-
-
 @pytest.fixture
 def application() -> Iterator[Application]:
     """An application of the test's own."""
-    built = Application()
-    yield built
-    built.server.shutdown()
-    built.server.server_close()
+    with Application() as built:
+        yield built
 
 
 def add(here: Services, url: str, *wanted: str, personal: bool = False) -> str:
