@@ -81,11 +81,11 @@ class Traffic(threading.Thread):
     def run(self) -> None:
         """Send a batch and wait for a moment, again and again."""
         sent: list[Any] = []
-        while not self._enough.wait(0.3):
+        while not self._enough.wait(0.4):
             dice = self._dice
             sms = Sms(when=dice.choice(WHEN), after=timedelta(seconds=dice.choice([0, 1, 3, 6])))
             sent += self._client.notify_many(
-                [self._person() for _ in range(dice.randrange(1, 15))],
+                [self._person() for _ in range(dice.randrange(1, 8))],
                 push=PUSH,
                 sms=sms if dice.random() < 0.9 else None,
                 # Not marketing, which would wait for the end of quiet hours.
