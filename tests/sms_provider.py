@@ -18,6 +18,11 @@ if TYPE_CHECKING:
 TOKEN = "acme-secret"
 
 
+class _Server(ThreadingHTTPServer):
+    request_queue_size = 256
+    daemon_threads = True
+
+
 @dataclass
 class SmsProvider:
     """The provider. What it took is in ``texts``, with our own name of each as ``ref``.
@@ -34,8 +39,7 @@ class SmsProvider:
     def __enter__(self) -> Self:
         self._lock = threading.Lock()
         self._ids = itertools.count(1)
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", 0), _handler(self))
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
         return self
 

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from knocktwice_worker.channels.provider_file import TWILIO, ProviderFileError, read
+from knocktwice_worker.channels.provider_file import TWILIO, Provider, ProviderFileError, read
 from knocktwice_worker.config import Settings
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 GOOD: dict[str, Any] = {
     "name": "acme",
@@ -88,3 +86,12 @@ def test_names_are_given_once(tmp_path: Path) -> None:
 def test_a_bad_file_stops_the_start_and_the_setting_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"KNOCKTWICE_SMS_PROVIDERS_FILE: .*missing\.yaml: No such file"):
         Settings(sms_providers_file=tmp_path / "missing.yaml")
+
+
+def test_the_document_shows_a_file_that_holds(tmp_path: Path) -> None:
+    document = (Path(__file__).parents[2] / "docs" / "providers.md").read_text()
+    (tmp_path / "p.yaml").write_text(document.partition("```yaml\n")[2].partition("```")[0])
+    (acme,) = read(str(tmp_path / "p.yaml")).providers
+    assert (acme.name, len(acme.answers)) == ("acme", 3)
+    missing = [name for name in Provider.model_fields if f"`{name}`" not in document and name not in ("name", "body")]
+    assert missing == ["method", "allow_http"]
