@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from knocktwice_worker.channels import Request
 
-__all__ = ["LATER", "POINTS", "app"]
+__all__ = ["BETWEEN", "LATER", "POINTS", "app"]
 
 
 def _die(*_: object, **__: object) -> NoReturn:
@@ -87,5 +87,13 @@ LATER: dict[str, Callable[[], None]] = {
     "resume_push before the push's record is committed": lambda: _after(store, "record_push"),
 }
 
+#: The same between two SMS providers, of which the first refuses.
+BETWEEN: dict[str, Callable[[], None]] = {
+    "after the first refused, before that is recorded": lambda: _before(sms, "_moved"),
+    "before the change of providers is committed": lambda: _after(store, "record_sms"),
+    "after the change of providers, before the second is asked": lambda: _before(sms, "_slow_down"),
+    "after the second took it": _after_the_provider_took("Messages.json"),
+}
+
 if "KILL_AT" in os.environ:
-    (POINTS | LATER)[os.environ["KILL_AT"]]()
+    (POINTS | LATER | BETWEEN)[os.environ["KILL_AT"]]()

@@ -25,6 +25,8 @@ from knocktwice_worker.channels import (
     deliver,
 )
 from knocktwice_worker.channels.fcm import FcmChannel
+from knocktwice_worker.channels.http_provider import HttpSmsChannel
+from knocktwice_worker.channels.provider_file import Provider
 from knocktwice_worker.channels.twilio import TwilioSmsChannel
 from knocktwice_worker.channels.whatsapp import TwilioWhatsappChannel
 from knocktwice_worker.sandbox import Answer, Rule, Sandbox
@@ -94,6 +96,21 @@ def _whatsapp(environment: Mapping[str, str]) -> TwilioWhatsappChannel:
     )
 
 
+def _http(environment: Mapping[str, str]) -> HttpSmsChannel:
+    """Speak to the sandbox's Twilio as a file of providers would have it."""
+    spec = {
+        "name": "acme",
+        "weight": 1,
+        "url": environment["KNOCKTWICE_TWILIO_URL"] + "/2010-04-01/Accounts/${TWILIO_ACCOUNT_SID}/Messages.json",
+        "basic_auth": {"user": "${TWILIO_ACCOUNT_SID}", "password": "${TWILIO_AUTH_TOKEN}"},
+        "form": {"To": "{to}", "From": "{sender}", "Body": "{text}"},
+        "sender": "+15005550006",
+        "id": "sid",
+        "answers": [{"where": {"code": [21211, 21214]}, "means": "rejected", "reason": "invalid_number"}],
+    }
+    return HttpSmsChannel(Provider.model_validate(spec), environment=environment)
+
+
 def _template(n: int) -> SmsMessage:
     return SmsMessage(f"intent-{n}", NUMBER, json.dumps(["HX" + "0" * 32, {"1": f"{TEXT} {n}"}]))
 
@@ -106,6 +123,9 @@ CASES = {
     "sms": Case(
         "sms", _twilio, _sms, 20429, Answer(status=500), 21211,
         ("TWILIO_ACCOUNT_SID", "TWILIO_AUTH_TOKEN", "KNOCKTWICE_TWILIO_FROM"),
+    ),
+    "http": Case(
+        "sms", _http, _sms, 20429, Answer(status=500), 21211, ("TWILIO_ACCOUNT_SID", "TWILIO_AUTH_TOKEN"),
     ),
     "whatsapp": Case(
         "sms", _whatsapp, _template, 20429, Answer(status=500), 63016,

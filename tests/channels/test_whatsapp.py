@@ -83,7 +83,7 @@ def test_what_was_sent_is_found_in_the_list_by_its_variables(
     outcomes = deliver(transport, channel, [SmsMessage("i", NUMBER, text) for text in texts])
     listed = channel.list_messages(transport, {NUMBER: datetime.now(UTC) - timedelta(minutes=1)})[NUMBER]
     for outcome, text in zip(outcomes, texts, strict=True):
-        assert [Sent(m.sid) for m in listed if channel.is_message(m, text, None)] == [outcome]
+        assert [Sent(m.sid) for m in listed if channel.is_message(m, SmsMessage("i", NUMBER, text))] == [outcome]
     assert {text.to for text in sandbox.texts()} == {ADDRESS}
 
 

@@ -124,7 +124,7 @@ RETURNING notification_id, step
 """)
 
 _UNREPORTED = text("""
-SELECT provider_id FROM deliveries
+SELECT provider_id, provider FROM deliveries
 WHERE step > 0 AND state = 'sent' AND reported_at IS NULL AND provider_id IS NOT NULL
   AND finished_at <= knocktwice_now() - :age
 ORDER BY finished_at LIMIT :limit
@@ -211,12 +211,12 @@ def ours(conn: Connection, provider_ids: Sequence[str]) -> set[str]:
     return {row.provider_id for row in conn.execute(query, {"ids": list(provider_ids)})}
 
 
-def unreported(conn: Connection, *, age: timedelta, limit: int) -> list[str]:
-    """Return the provider's ids of messages sent at least ``age`` ago about which it has not had its last word."""
-    return [row.provider_id for row in conn.execute(_UNREPORTED, {"age": age, "limit": limit})]
+def unreported(conn: Connection, *, age: timedelta, limit: int) -> dict[str, str | None]:
+    """Return the ids of messages sent at least ``age`` ago about which nobody has had the last word, with their providers."""
+    return {row.provider_id: row.provider for row in conn.execute(_UNREPORTED, {"age": age, "limit": limit})}
 
 
-def close(conn: Connection, wait: timedelta, provider_ids: Sequence[str]) -> int:
+def close(conn: Connection, wait: timedelta, provider_ids: Collection[str]) -> int:
     """Wait no longer for reports about those of these messages sent more than ``wait`` ago: their arrival is unknown.
 
     A report that comes all the same is still written.

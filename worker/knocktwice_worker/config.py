@@ -19,6 +19,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 from knocktwice_shared.errors import KnocktwiceError
 from knocktwice_shared.messages import AFTER_LIMIT, Category
 from knocktwice_worker.budget import Budget
+from knocktwice_worker.channels import provider_file
 from knocktwice_worker.quiet import QuietHours
 
 #: Variables that the ecosystem named before us.
@@ -44,6 +45,7 @@ OPTIONAL = (
     "twilio_auth_token",
     "twilio_from",
     "whatsapp_from",
+    "sms_providers_file",
     "public_url",
     "link_url",
 )
@@ -200,6 +202,21 @@ class Settings(BaseSettings):
     )
     sms_unknown_grace_s: Seconds = Field(120, description="How long to look for a lost SMS in the provider's list.")
 
+    # More SMS providers
+    sms_providers_file: Path | None = Field(
+        None, description="YAML or JSON file that describes further SMS providers; see docs/providers.md."
+    )
+    sms_provider_error_share: float = Field(
+        0.5,
+        gt=0,
+        le=1,
+        description="Share of errors in a minute from which a provider is demoted, if there are others.",
+    )
+    sms_provider_sample: int = Field(10, ge=1, description="SMS in a minute from which that share can be told.")
+    sms_provider_probe_s: float = Field(
+        30, gt=0, le=600, description="After so long one SMS tries whether a demoted provider works again."
+    )
+
     # Webhooks to the application
     webhook_urls: frozenset[str] = Field(
         frozenset(), description='Where every event is told, like ["https://shop.example/hooks"]; see docs/webhooks.md.'
@@ -248,6 +265,15 @@ class Settings(BaseSettings):
         except (ZoneInfoNotFoundError, ValueError) as error:
             raise ValueError("is not an IANA time zone such as UTC or Europe/Berlin") from error
         return value
+
+    @model_validator(mode="after")
+    def _providers_are_described(self) -> Self:
+        if self.sms_providers_file is not None:
+            try:
+                provider_file.read(str(self.sms_providers_file))
+            except provider_file.ProviderFileError as error:
+                raise ValueError(f"KNOCKTWICE_SMS_PROVIDERS_FILE: {error}") from None
+        return self
 
     @model_validator(mode="after")
     def _lease_outlasts_the_provider(self) -> Self:

@@ -13,6 +13,7 @@ import structlog
 from sqlalchemy import text
 
 from knocktwice_worker import callbacks
+from knocktwice_worker.channels.provider_file import TWILIO
 from knocktwice_worker.lifecycle import ProviderState
 
 if TYPE_CHECKING:
@@ -51,13 +52,15 @@ def ask_and_close(services: Services) -> None:
     with services.engine.connect() as conn:
         now: datetime = conn.execute(text("SELECT knocktwice_now()")).scalar_one()
         silent = callbacks.unreported(conn, age=wait, limit=_MOST)
-    for start in range(0, len(silent), _AT_ONCE):
-        some = silent[start : start + _AT_ONCE]
+    # Other providers have no reports to ask for.
+    askable = [id_ for id_, provider in silent.items() if provider in (None, TWILIO)]
+    for start in range(0, len(askable), _AT_ONCE):
+        some = askable[start : start + _AT_ONCE]
         take_over(services, services.reports.fetch(services.transport, some), now)
     with services.engine.begin() as conn:
         closed = callbacks.close(conn, wait, silent)
     if silent:
-        log.info("delivery reports overdue", asked=len(silent), unknown=closed)
+        log.info("delivery reports overdue", asked=len(askable), unknown=closed)
 
 
 def take_over(services: Services, reports: Sequence[Report], now: datetime) -> int:

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import text
 
+from knocktwice_shared.messages import Channel
 from knocktwice_shared.names import INBOX_ACCEPTED, Queue
 from knocktwice_worker import budget, receipt_health
 from knocktwice_worker.channels import CredentialsUnavailable
+from knocktwice_worker.channels.provider_file import TWILIO
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -79,8 +81,26 @@ def _push(here: Services) -> tuple[str, str]:
 
 
 def _sms(here: Services) -> tuple[str, str]:
+    if here.providers and TWILIO not in here.providers:
+        return "ok", "not by Twilio; see sms providers"
     here.sms.authorize()
     return "ok", "Twilio account and sender are set"
+
+
+def _providers(here: Services) -> tuple[str, str]:
+    if here.providers is None:
+        return "ok", "only Twilio; KNOCKTWICE_SMS_PROVIDERS_FILE adds others"
+    level, found = "ok", []
+    for one in here.providers.health():
+        try:
+            here.messaging(Channel.SMS, one.provider).authorize()
+            state = f"demoted, {one.reason}" if one.reason else "fine"
+        except CredentialsUnavailable as error:
+            state = str(error)
+        level = level if state == "fine" else "warning"
+        counts = f"{one.bad} of {one.ok + one.bad} SMS failed in the last minute"
+        found.append(f"{one.provider} (weight {one.weight:g}): {state}; {counts}")
+    return level, ". ".join(found)
 
 
 def _backlog(here: Services) -> tuple[str, str]:
@@ -134,6 +154,7 @@ _CHECKS: dict[str, Callable[[Services], tuple[str, str]]] = {
     "workers": _workers,
     "push": _push,
     "sms": _sms,
+    "sms providers": _providers,
     "backlog": _backlog,
     "sms budget": _budget,
     "receipts": _receipts,

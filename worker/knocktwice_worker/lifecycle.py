@@ -116,6 +116,8 @@ class Verdict(StrEnum):
     WASTED_SMS = "wasted_sms"
     ADOPTED = "adopted"
     SENT_AGAIN = "sent_again"
+    PROVIDER_CHOSEN = "provider_chosen"
+    PROVIDER_CHANGED = "provider_changed"
     WITHDRAWN = "withdrawn"
     DELIVERY_REPORT = "delivery_report"
     DELIVERY_UNKNOWN = "delivery_unknown"

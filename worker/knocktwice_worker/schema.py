@@ -251,6 +251,8 @@ deliveries = Table(
     # When it counted against the number's limits, and when a sender claimed it.
     _time("counted_at"),
     _time("claimed_at"),
+    # Which provider has it, where there are several to choose from; NULL: Twilio.
+    Column("provider", Text),
     Column("provider_id", Text),
     # What the provider reported since it took the message: the strongest report, its error code and its time.
     Column("provider_status", Text),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -12,13 +13,17 @@ from psycopg2.extensions import new_type, register_type
 
 from knocktwice_shared.messages import Channel
 from knocktwice_worker import config, embedded, short_links
+from knocktwice_worker.channels import provider_file
 from knocktwice_worker.channels.fcm import FcmChannel
+from knocktwice_worker.channels.http_provider import HttpSmsChannel, RemovedProvider
+from knocktwice_worker.channels.provider_file import TWILIO
 from knocktwice_worker.channels.twilio import TwilioSmsChannel
 from knocktwice_worker.channels.twilio_reports import TwilioReports
 from knocktwice_worker.channels.whatsapp import TwilioWhatsappChannel
 from knocktwice_worker.erased import Erased
 from knocktwice_worker.limits import Limits, RedisLimits
 from knocktwice_worker.pacing import Pace
+from knocktwice_worker.providers import Providers
 from knocktwice_worker.receipt_health import SilentKinds
 from knocktwice_worker.receipt_tokens import ReceiptTokens, ReceiptUrls
 from knocktwice_worker.short_links import ShortLinks
@@ -28,6 +33,8 @@ from knocktwice_worker.webhooks.carrier import Hooks
 if TYPE_CHECKING:
     from redis import Redis
 
+    from knocktwice_worker.channels import Messaging
+    from knocktwice_worker.channels.provider_file import ProviderFile
     from knocktwice_worker.config import Settings
     from knocktwice_worker.short_links import Tracker
 
@@ -107,13 +114,56 @@ class Services:
         """What Twilio says became of messages."""
         return TwilioReports.from_settings(self.settings, secret=secret(self.settings))
 
-    def messaging(self, channel: str) -> TwilioSmsChannel:
-        """Return the channel of a later step."""
-        return self.whatsapp if channel == Channel.WHATSAPP else self.sms
+    @cached_property
+    def _provider_file(self) -> ProviderFile | None:
+        path = self.settings.sms_providers_file
+        return provider_file.read(str(path)) if path else None
 
-    def pace(self, channel: str, sender: str | None) -> Pace:
-        """Return the pace of a later step's channel and sender; ``None`` is the default one."""
-        return self.whatsapp_pace if channel == Channel.WHATSAPP else self.sms_pace(sender)
+    @cached_property
+    def _http_providers(self) -> dict[str, HttpSmsChannel]:
+        specs = self._provider_file.providers if self._provider_file else ()
+        return {spec.name: HttpSmsChannel(spec, usual_sender=self.settings.twilio_from) for spec in specs}
+
+    @cached_property
+    def providers(self) -> Providers | None:
+        """The SMS providers to choose from; ``None``: there is only Twilio, and nothing to choose."""
+        file, settings = self._provider_file, self.settings
+        if file is None:
+            return None
+        # Without an account Twilio would only fail.
+        weights = {TWILIO: file.twilio.weight} if settings.twilio_account_sid else {}
+        weights |= {spec.name: spec.weight for spec in file.providers}
+        return Providers(
+            self.redis,
+            weights,
+            share=settings.sms_provider_error_share,
+            sample=settings.sms_provider_sample,
+            pause=timedelta(seconds=settings.sms_provider_probe_s),
+            patience=settings.lease,
+        )
+
+    def messaging(self, channel: str, provider: str | None = None) -> Messaging:
+        """Return the channel of a later step, by a provider; ``None`` is Twilio."""
+        if channel == Channel.WHATSAPP:
+            return self.whatsapp
+        if provider in (None, TWILIO):
+            return self.sms
+        return self._http_providers.get(provider) or RemovedProvider(provider)
+
+    def pace(self, channel: str, sender: str | None, provider: str | None = None) -> Pace:
+        """Return the pace of a later step's channel, sender and provider; ``None`` is the default one."""
+        if channel == Channel.WHATSAPP:
+            return self.whatsapp_pace
+        if provider in (None, TWILIO):
+            return self.sms_pace(sender)
+        return self._provider_pace(provider, sender)
+
+    def _provider_pace(self, provider: str, sender: str | None) -> Pace:
+        own = self._http_providers.get(provider)
+        name = f"{provider}:{(own.sender_of(sender) if own else sender) or ''}"
+        if name not in self._sms_paces:
+            self._sms_paces[name] = Pace(self.redis, name=f"sms:{name}", per_s=own.parts_per_s if own else 0)
+        return self._sms_paces[name]
 
     @cached_property
     def receipt_tokens(self) -> ReceiptTokens:

@@ -8,6 +8,7 @@ answer settles is looked up in the provider's own list (``reconcile.py``).
 from __future__ import annotations
 
 from collections import defaultdict
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -15,23 +16,22 @@ import structlog
 
 from knocktwice_shared.messages import Category, Channel
 from knocktwice_worker import fallback, parts, store
-from knocktwice_worker.channels import Outcome, Rejected, Retry, Sent, SmsMessage, Unknown, deliver, patience
+from knocktwice_worker.channels import Outcome, Rejected, Retry, Sent, SmsMessage, Unknown, backoff, deliver, patience
 from knocktwice_worker.combine import at_most
 from knocktwice_worker.lifecycle import DeliveryState, Verdict
 from knocktwice_worker.limits import Ask
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
 
     from sqlalchemy import Connection, Row
 
+    from knocktwice_worker.providers import Choice
     from knocktwice_worker.services import Services
 
 log = structlog.get_logger(__name__)
 
-#: First wait before another try when the provider names none; doubled with each try up to the cap.
-_BACKOFF, _BACKOFF_CAP = timedelta(seconds=2), timedelta(minutes=5)
 #: How soon after an unclear answer the provider's list is asked.
 _LOOK_AFTER = timedelta(seconds=2)
 #: When to look again while the limits cannot be counted.
@@ -45,7 +45,7 @@ def send(services: Services, ids: Sequence[str]) -> list[str]:
     Returns:
         The notification ids of those that the provider took.
     """
-    claimed, claimed_at = _claim(services, ids)
+    claimed, claimed_at, chosen = _claim(services, ids)
     if claimed_at is None:
         return []
     with services.senders.begin() as conn:
@@ -53,55 +53,141 @@ def send(services: Services, ids: Sequence[str]) -> list[str]:
         outcomes = _deliver(services, held)
         give_up = timedelta(seconds=services.settings.sms_retry_s)
         results = [_result(row, outcome, give_up) for row, outcome in zip(held, outcomes, strict=True)]
+        if chosen:
+            results = store.with_ids_of_their_own(conn, _moved(services, conn, held, outcomes, results))
         store.record_sms(conn, results)
-    for channel, sender in {(row.channel, row.sender) for row in held}:
-        own = [o for row, o in zip(held, outcomes, strict=True) if (row.channel, row.sender) == (channel, sender)]
-        if asked := patience(own):
-            services.pace(channel, sender).slow_down(asked.after)
+    _slow_down(services, held, outcomes)
+    if services.providers:
+        pairs = [(chosen.get(str(row.notification_id)), o) for row, o in zip(held, outcomes, strict=True)]
+        services.providers.note([(choice.provider, choice.why, o) for choice, o in pairs if choice])
     sent = [r.notification_id for r in results if r.state is DeliveryState.SENT]
     log.info("sms handed over", claimed=len(claimed), sent=len(sent))
     return sent
 
 
+def _slow_down(services: Services, held: Sequence[Row[Any]], outcomes: Sequence[Outcome]) -> None:
+    by_sender: dict[tuple[str, str | None, str | None], list[Outcome]] = defaultdict(list)
+    for row, outcome in zip(held, outcomes, strict=True):
+        by_sender[row.channel, row.provider, row.sender].append(outcome)
+    for (channel, provider, sender), own in by_sender.items():
+        if asked := patience(own):
+            services.pace(channel, sender, provider).slow_down(asked.after)
+
+
 def _deliver(services: Services, held: Sequence[Row[Any]]) -> list[Outcome]:
-    """Send through each message's own channel; outcomes in the same order."""
+    """Send through each message's own channel and provider; outcomes in the same order."""
     outcomes: dict[str, Outcome] = {}
-    for channel in sorted({row.channel for row in held}):
-        rows = [row for row in held if row.channel == channel]
+    by_way: dict[tuple[str, str | None], list[Row[Any]]] = defaultdict(list)
+    for row in held:
+        by_way[row.channel, row.provider].append(row)
+    for (channel, provider), rows in by_way.items():
         messages = [
             SmsMessage(f"{row.notification_id}.{row.step}", to=row.number, text=row.text, sender=row.sender)
             for row in rows
         ]
-        answers = deliver(services.transport, services.messaging(channel), messages)
+        answers = deliver(services.transport, services.messaging(channel, provider), messages)
         outcomes |= {str(row.notification_id): answer for row, answer in zip(rows, answers, strict=True)}
     return [outcomes[str(row.notification_id)] for row in held]
 
 
-def _claim(services: Services, ids: Sequence[str]) -> tuple[list[str], datetime | None]:
+def _moved(
+    services: Services,
+    conn: Connection,
+    held: Sequence[Row[Any]],
+    outcomes: Sequence[Outcome],
+    results: Sequence[store.SmsResult],
+) -> list[store.SmsResult]:
+    """Hand on what a provider has not taken, for a reason of its own, to another one that works.
+
+    Only what certainly was not sent goes on, and nothing of which an earlier try was lost.
+    """
+    rows = {str(row.notification_id): row for row in held}
+    refused = {
+        result.notification_id: outcome.reason
+        for result, outcome in zip(results, outcomes, strict=True)
+        if isinstance(outcome, Retry) and not outcome.too_fast and result.state is DeliveryState.RESERVED
+    }
+    refused = {i: reason for i, reason in refused.items() if rows[i].channel == Channel.SMS}
+    if services.providers is None or not refused:
+        return list(results)
+    current = {i: rows[i].provider for i in refused}
+    nexts = services.providers.another(store.may_move(conn, list(refused)), current)
+    store.write_ledger(
+        conn,
+        [
+            store.Decision(
+                i,
+                Verdict.PROVIDER_CHANGED,
+                {"from": current[i], "to": to, "reason": refused[i]},
+                rows[i].step,
+            )
+            for i, to in nexts.items()
+        ],
+    )
+    return [_by(r, nexts[r.notification_id], services, rows) if r.notification_id in nexts else r for r in results]
+
+
+def _by(result: store.SmsResult, provider: str, services: Services, rows: Mapping[str, Row[Any]]) -> store.SmsResult:
+    # One that nobody took wanders around once, and then waits as long as any other.
+    first_round = rows[result.notification_id].tries < len(services.providers or ())
+    return replace(result, provider=provider, wake_after=timedelta() if first_round else result.wake_after)
+
+
+def _claim(services: Services, ids: Sequence[str]) -> tuple[list[str], datetime | None, dict[str, Choice]]:
     with services.engine.begin() as conn:
         rows = store.reserved(conn, ids)
         if not rows:
-            return [], None
+            return [], None, {}
         opted_out = [row for row in rows if row.opted_out]
         store.skip(conn, [store.Decision(str(r.notification_id), Verdict.OPTED_OUT, {}) for r in opted_out])
         wanted = [row for row in rows if not row.opted_out]
         marketing = [row for row in wanted if Category(row.category) is Category.MARKETING]
         asleep = fallback.hold_quiet(services, conn, marketing)
-        its_turn = _pace(services, conn, [row for row in wanted if str(row.notification_id) not in asleep])
+        awake = [row for row in wanted if str(row.notification_id) not in asleep]
+        chosen = _choose(services, awake)
+        its_turn = _pace(services, conn, awake, chosen)
         allowed = _recount(services, conn, its_turn)
         store.settle_answered(conn, allowed)
-        return store.claim_sms(conn, allowed, services.settings.lease)
+        if not services.providers:
+            return *store.claim_sms(conn, allowed, services.settings.lease), {}
+        places = {i: store.Placement(chosen[i].provider if i in chosen else None, tries) for i, tries in _tries(rows)}
+        claimed, claimed_at = store.claim_sms(conn, allowed, services.settings.lease, places)
+        steps = {str(row.notification_id): row.step for row in rows}
+        store.write_ledger(
+            conn,
+            [
+                store.Decision(i, Verdict.PROVIDER_CHOSEN, {"provider": one.provider, "why": one.why}, steps[i])
+                for i in claimed
+                if (one := chosen.get(i)) and one.why
+            ],
+        )
+        return claimed, claimed_at, chosen
 
 
-def _pace(services: Services, conn: Connection, rows: Sequence[Row[Any]]) -> Sequence[Row[Any]]:
+def _tries(rows: Sequence[Row[Any]]) -> list[tuple[str, int]]:
+    return [(str(row.notification_id), row.tries) for row in rows]
+
+
+def _choose(services: Services, rows: Sequence[Row[Any]]) -> dict[str, Choice]:
+    """Choose the SMS providers, where there are several; WhatsApp has one."""
+    if services.providers is None:
+        return {}
+    texts = [row for row in rows if row.channel == Channel.SMS]
+    return services.providers.choose([(str(row.notification_id), row.provider, row.tries) for row in texts])
+
+
+def _pace(
+    services: Services, conn: Connection, rows: Sequence[Row[Any]], chosen: Mapping[str, Choice]
+) -> Sequence[Row[Any]]:
     """Return those that their senders' paces have room for now; the others stay reserved and ring again."""
-    by_sender: dict[tuple[str, str | None], list[Row[Any]]] = defaultdict(list)
+    by_sender: dict[tuple[str, str | None, str | None], list[Row[Any]]] = defaultdict(list)
     for row in rows:
-        by_sender[row.channel, row.sender].append(row)
+        choice = chosen.get(str(row.notification_id))
+        by_sender[row.channel, choice.provider if choice else None, row.sender].append(row)
     granted: list[Row[Any]] = []
-    for (channel, sender), waiting in by_sender.items():
+    for (channel, provider, sender), waiting in by_sender.items():
         # A WhatsApp message has no parts, and counts as one.
-        turn = services.pace(channel, sender).take([_parts(row) or 1 for row in waiting])
+        turn = services.pace(channel, sender, provider).take([_parts(row) or 1 for row in waiting])
         store.postpone(conn, [str(row.notification_id) for row in waiting[turn.granted :]], turn.wait)
         granted += waiting[: turn.granted]
     return granted
@@ -159,7 +245,6 @@ def _result(row: Row[Any], outcome: Outcome, give_up: timedelta) -> store.SmsRes
         case Retry(reason, after, _):
             if row.age > give_up:
                 return store.SmsResult(id_, DeliveryState.FAILED, reason=f"gave up: {reason}")
-            wait = after or min(_BACKOFF * 2 ** min(row.tries, 10), _BACKOFF_CAP)
-            return store.SmsResult(id_, DeliveryState.RESERVED, reason=reason, wake_after=wait)
+            return store.SmsResult(id_, DeliveryState.RESERVED, reason=reason, wake_after=after or backoff(row.tries))
         case Unknown(reason, _):
             return store.SmsResult(id_, DeliveryState.SENDING, reason=reason, wake_after=_LOOK_AFTER)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -43,7 +44,9 @@ VERDICTS = {
     "adopted": "Its outcome had been lost; the provider's list shows that it went out.",
     "delivery_report": "The provider reported what became of the SMS.",
     "delivery_unknown": "The provider never said whether the SMS arrived, and nobody waits for it any longer.",
-    "sent_again": "Its outcome had been lost and the provider's list does not show it: it is sent again.",
+    "sent_again": "Its outcome had been lost, and it is sent again: {reason}.",
+    "provider_chosen": "{provider} is to send the SMS ({why}).",
+    "provider_changed": "{from} did not take the SMS ({reason}), so {to} is to send it.",
     "withdrawn": "The apps were told to take the push off the screen.",
 }
 
@@ -174,6 +177,8 @@ def _moments(conn: Connection, found: Row[Any], steps: Sequence[Row[Any]]) -> It
             yield Moment(event.received_at, event.kind, _received(event, steps))
     for decision in _rows(conn, "decisions", found.id, "id"):
         sentence = VERDICTS.get(decision.verdict, decision.verdict).replace("SMS", _name(decision.step, steps))
+        if "{" in sentence:
+            sentence = sentence.format_map(defaultdict(str, decision.inputs))
         yield Moment(decision.at, decision.verdict, sentence)
     if found.finished_at:
         yield Moment(found.finished_at, found.state, f"Ended as {found.state}: {found.reason}.")

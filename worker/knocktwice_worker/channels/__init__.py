@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 #: Wait before asking again for credentials that could not be had.
 _NO_CREDENTIALS_PAUSE = timedelta(seconds=30)
 
+_BACKOFF, _BACKOFF_CAP = timedelta(seconds=2), timedelta(minutes=5)
+
 
 class CredentialsUnavailable(KnocktwiceError):
     """A provider's credentials are missing or refused: mend the named setting. Nothing was sent; it is tried again."""
@@ -158,6 +160,11 @@ def patience(outcomes: Sequence[Outcome]) -> Retry | None:
     return max(asked, key=lambda o: o.after or timedelta(), default=None)
 
 
+def backoff(tries: int) -> timedelta:
+    """Return how long to wait before another try when the provider names no time; doubled with each try up to a cap."""
+    return min(_BACKOFF * 2.0 ** min(tries, 10), _BACKOFF_CAP)
+
+
 def retry_after(answer: Response) -> timedelta | None:
     """Return the wait that an answer asks for, in seconds or as a date (RFC 9110, 10.2.3)."""
     value = answer.headers.get("retry-after", "").strip()
@@ -223,3 +230,49 @@ class SmsMessage:
     to: str
     text: str
     sender: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ListedMessage:
+    """A message in a provider's own books. ``date_created`` is to the second.
+
+    Attributes:
+        sender: the number or name it comes from, which a service chooses late.
+        service: Twilio's Messaging Service.
+        reference: our own name of it, where the provider keeps that.
+    """
+
+    sid: str
+    to: str
+    body: str
+    status: str
+    date_created: datetime
+    sender: str | None = None
+    service: str | None = None
+    reference: str | None = None
+
+
+class Messaging(Channel[SmsMessage], Protocol):
+    """A channel of the later steps, by one provider, which can perhaps say what became of a message."""
+
+    #: Its name in rows and ledgers.
+    provider: str
+    #: Whether it can be asked what it has sent.
+    listable: bool
+    #: For how long it knows a repeat of a message, so that a repeat does no harm; ``None``: it does not.
+    repeats_within: timedelta | None
+
+    def list_messages(self, transport: Carrier, since: Mapping[str, datetime]) -> dict[str, list[ListedMessage]]:
+        """Ask for the messages to some numbers.
+
+        Args:
+            since: for each number, how far back to read (aware).
+
+        Returns:
+            For each number that the provider answered for, its messages created since then.
+        """
+        ...
+
+    def is_message(self, listed: ListedMessage, message: SmsMessage) -> bool:
+        """Whether a listed message may be the one that we sent."""
+        ...

@@ -12,8 +12,7 @@ import hashlib
 import hmac
 import json
 import re
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode, urljoin
@@ -21,6 +20,7 @@ from urllib.parse import urlencode, urljoin
 from knocktwice_worker.channels import (
     Carrier,
     CredentialsUnavailable,
+    ListedMessage,
     NoResponse,
     Outcome,
     Rejected,
@@ -32,9 +32,11 @@ from knocktwice_worker.channels import (
     Unknown,
     retry_after,
 )
+from knocktwice_worker.channels.provider_file import TWILIO
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from datetime import datetime
     from typing import Self
 
     from knocktwice_worker.config import Settings
@@ -63,26 +65,6 @@ CALLBACK_PATH = "/callbacks/twilio"
 _MOST_PAGES = 10
 
 
-@dataclass(frozen=True, slots=True)
-class ListedMessage:
-    """A message in Twilio's own books. ``date_created`` is to the second.
-
-    ``sender`` is the number or name it comes from, which a service chooses late; ``service`` the Messaging Service.
-    """
-
-    sid: str
-    to: str
-    body: str
-    status: str
-    date_created: datetime
-    sender: str | None = None
-    service: str | None = None
-
-    def is_from(self, sender: str | None) -> bool:
-        """Whether it was sent by this number, name or service; ``None`` is any."""
-        return sender is None or sender == (self.service if _SERVICE.fullmatch(sender) else self.sender)
-
-
 class TwilioSmsChannel:
     """Twilio's Programmable Messaging.
 
@@ -95,6 +77,10 @@ class TwilioSmsChannel:
     """
 
     name = "sms"
+    provider = TWILIO
+    listable = True
+    #: It has no idempotency key.
+    repeats_within: timedelta | None = None
     #: The setting of the sender.
     sender_setting = "KNOCKTWICE_TWILIO_FROM"
 
@@ -211,9 +197,14 @@ class TwilioSmsChannel:
                 return found
         return {number: messages for number, messages in found.items() if number not in pages}
 
-    def is_message(self, listed: ListedMessage, text: str, sender: str | None) -> bool:
-        """Whether a message in Twilio's list may be the one that we sent with this text from this sender."""
-        return self._says(listed, text) and listed.is_from(sender and self._origin_of(sender))
+    def is_message(self, listed: ListedMessage, message: SmsMessage) -> bool:
+        """Whether a message in Twilio's list may be the one that we sent: its text, from its sender if it names one."""
+        return self._says(listed, message.text) and self._is_from(listed, message.sender)
+
+    def _is_from(self, listed: ListedMessage, sender: str | None) -> bool:
+        if sender is None:
+            return True
+        return self._origin_of(sender) == (listed.service if _SERVICE.fullmatch(sender) else listed.sender)
 
     def _says(self, listed: ListedMessage, text: str) -> bool:
         # A trial account puts a sentence in front of the text.

@@ -9,11 +9,11 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from knocktwice_worker.channels.twilio import ListedMessage, TwilioSmsChannel
+from knocktwice_worker.channels.twilio import TwilioSmsChannel
 from knocktwice_worker.plans import template_of
 
 if TYPE_CHECKING:
-    from knocktwice_worker.channels import SmsMessage
+    from knocktwice_worker.channels import ListedMessage, SmsMessage
     from knocktwice_worker.config import Settings
 
 #: What Twilio puts before a number on this channel.

@@ -1,0 +1,149 @@
+"""SMS through a provider that a file describes."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl
+
+import pytest
+
+from knocktwice_worker.channels import Rejected, Response, Retry, Sent, SmsMessage, Unknown, deliver
+from knocktwice_worker.channels.http_provider import HttpSmsChannel
+from knocktwice_worker.channels.provider_file import Provider
+from knocktwice_worker.transport import Transport
+from sms_provider import TOKEN, SmsProvider
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from knocktwice_worker.channels import Outcome
+
+NUMBER = "+16505550987"
+
+
+@pytest.fixture
+def acme() -> Iterator[SmsProvider]:
+    with SmsProvider() as running:
+        yield running
+
+
+@pytest.fixture
+def transport() -> Iterator[Transport]:
+    built = Transport(timeout=5, in_flight=10)
+    yield built
+    built.close()
+
+
+def _channel(acme: SmsProvider, environment: dict[str, str] | None = None, **changes: object) -> HttpSmsChannel:
+    spec = Provider.model_validate(acme.spec(**changes))
+    return HttpSmsChannel(spec, usual_sender="+15005550006", environment=environment or {"ACME_TOKEN": TOKEN})
+
+
+def _message(text: str = "Hello", sender: str | None = None) -> SmsMessage:
+    return SmsMessage("n.1", NUMBER, text, sender)
+
+
+def _read(channel: HttpSmsChannel, status: int, body: object) -> Outcome:
+    return channel.outcome(Response(status, json.dumps(body).encode(), {}))
+
+
+def test_it_says_what_the_file_says(acme: SmsProvider, transport: Transport) -> None:
+    assert deliver(transport, _channel(acme), [_message("Grüße “{to}” ${ACME_TOKEN}")]) == [Sent("acme:1")]
+    (text,) = acme.texts
+    assert (text["to"], text["from"], text["ref"]) == (NUMBER, "Acme", "n.1")
+    assert text["text"] == "Grüße “{to}” ${ACME_TOKEN}"
+
+
+def test_a_form_is_encoded(acme: SmsProvider) -> None:
+    form = {"dest": "{to_digits}", "msg": "{text}", "key": "${ACME_TOKEN}", "flag": "1"}
+    request = _channel(acme, json=None, form=form).request(_message("a&b=c"))
+    assert request.headers["content-type"] == "application/x-www-form-urlencoded"
+    assert dict(parse_qsl(request.body.decode())) == {"dest": NUMBER[1:], "msg": "a&b=c", "key": TOKEN, "flag": "1"}
+
+
+@pytest.mark.parametrize(
+    ("wanted", "sent_by"),
+    [(None, "Acme"), ("+15005550006", "Acme"), ("MG" + "a" * 32, "Acme"), ("Shop", "Shop"), ("+15005550016", "Acme2")],
+)
+def test_senders_of_twilio_become_its_own(acme: SmsProvider, wanted: str | None, sent_by: str) -> None:
+    channel = _channel(acme, senders={"+15005550016": "Acme2"})
+    assert json.loads(channel.request(_message(sender=wanted)).body)["from"] == sent_by
+    assert channel.sender_of(wanted) == sent_by
+
+
+def test_secrets_come_from_the_environment_or_from_files(acme: SmsProvider, tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("from-file\n")
+    channel = _channel(acme, headers={"X-Api-Key": f"${{file:{tmp_path}/token}}", "X-Client": "knocktwice"})
+    assert channel.request(_message()).headers["x-api-key"] == "from-file"
+    (outcome,) = deliver(Transport(timeout=1, in_flight=1), _channel(acme, {"PATH": "x"}), [_message()])
+    assert isinstance(outcome, Retry)
+    assert outcome.reason == "ACME_TOKEN not set (SMS provider acme)"
+
+
+@pytest.mark.parametrize(
+    ("says", "outcome"),
+    [
+        ("ok", Sent("acme:1")),
+        ("busy", Retry("acme 503")),
+        ("too fast", Retry("acme 429", timedelta(seconds=7), too_fast=True)),
+        ("broken", Unknown("acme 500")),
+        ("account", Retry("acme refuses our account (401)", timedelta(minutes=1))),
+        ("number", Rejected("invalid_number", "acme 400")),
+        ("stop", Rejected("opted_out", "acme 400")),
+    ],
+)
+def test_what_its_answers_mean(acme: SmsProvider, transport: Transport, says: str, outcome: Outcome) -> None:
+    acme.says = says
+    assert deliver(transport, _channel(acme), [_message()]) == [outcome]
+
+
+@pytest.mark.parametrize(
+    ("rule", "status", "body", "kind"),
+    [
+        ({"status": "2xx", "where": {"state": "queued"}, "means": "unknown"}, 202, {"state": "queued"}, Unknown),
+        ({"where": {"results.0.code": 3}, "means": "retry", "after_s": 4}, 200, {"results": [{"code": 3}]}, Retry),
+        ({"where": {"ok": False}, "means": "retry"}, 200, {"ok": False}, Retry),
+        ({"where": {"ok": False}, "means": "retry"}, 200, {"ok": "no", "message": {"id": 5}}, Sent),
+        ({"status": [500, 502], "means": "too_fast"}, 502, {}, Retry),
+    ],
+)
+def test_a_rule_reads_status_and_values(
+    acme: SmsProvider, rule: dict[str, Any], status: int, body: object, kind: type
+) -> None:
+    assert isinstance(_read(_channel(acme, answers=[rule]), status, body), kind)
+
+
+@pytest.mark.parametrize("id_", [None, "", True, [], {}, "x" * 500])
+def test_a_success_without_an_id_is_none(acme: SmsProvider, id_: object) -> None:
+    assert isinstance(_read(_channel(acme), 200, {"message": {"id": id_}}), Unknown)
+
+
+def test_a_repeat_is_known_by_its_key(acme: SmsProvider, transport: Transport) -> None:
+    channel = _channel(acme, idempotency={"header": "Idempotency-Key"})
+    for _ in range(2):
+        assert deliver(transport, channel, [_message()]) == [Sent("acme:1")]
+    assert len(acme.texts) == 1
+    assert channel.repeats_within == timedelta(hours=12)
+
+
+def test_its_list_is_read(acme: SmsProvider, transport: Transport) -> None:
+    channel = _channel(acme, list=acme.listing())
+    deliver(transport, channel, [_message("a"), SmsMessage("n.2", NUMBER, "a"), SmsMessage("n.3", "+16505550111", "a")])
+    since = datetime.now(UTC) - timedelta(minutes=1)
+    listed = channel.list_messages(transport, {NUMBER: since, "+16505550112": since})
+    assert listed["+16505550112"] == []
+    assert sorted(m.reference or "" for m in listed[NUMBER]) == ["n.1", "n.2"]
+    assert [m.reference for m in listed[NUMBER] if channel.is_message(m, SmsMessage("n.2", NUMBER, "a"))] == ["n.2"]
+    assert channel.list_messages(transport, {NUMBER: datetime.now(UTC) + timedelta(minutes=1)}) == {NUMBER: []}
+
+
+def test_half_a_list_is_no_list(acme: SmsProvider, transport: Transport) -> None:
+    channel = _channel(acme, list=acme.listing() | {"most": 2})
+    since = {NUMBER: datetime.now(UTC) - timedelta(minutes=1)}
+    deliver(transport, channel, [_message()])
+    assert NUMBER in channel.list_messages(transport, since)
+    deliver(transport, channel, [_message()])
+    assert channel.list_messages(transport, since) == {}

@@ -1,0 +1,97 @@
+"""The file of SMS providers: what is wrong in it is named, with the fix, and no secret is in it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from knocktwice_worker.channels.provider_file import TWILIO, Provider, ProviderFileError, read
+from knocktwice_worker.config import Settings
+
+GOOD: dict[str, Any] = {
+    "name": "acme",
+    "weight": 30,
+    "url": "https://sms.acme.example/v1/messages",
+    "headers": {"Authorization": "Bearer ${ACME_TOKEN}"},
+    "json": {"to": "{to}", "text": "{text}"},
+    "id": "message.id",
+}
+
+
+def _refusal(folder: Path, document: object) -> str:
+    path = folder / "providers.json"
+    path.write_text(json.dumps(document))
+    with pytest.raises(ProviderFileError) as refused:
+        read(str(path))
+    return str(refused.value)
+
+
+def test_a_short_description_is_enough(tmp_path: Path) -> None:
+    (tmp_path / "p.yaml").write_text(
+        "providers:\n- name: acme\n  weight: 30\n  url: https://sms.acme.example/send\n"
+        "  form: {To: '{to}', Body: '{text}', key: '${ACME_KEY}'}\n  id: id\n"
+    )
+    file = read(str(tmp_path / "p.yaml"))
+    assert [p.name for p in file.providers] == ["acme"]
+    assert file.twilio.weight == 100
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"url": "sms.acme.example"}, "url must be an address such as https://"),
+        ({"url": "http://sms.acme.example/v1"}, "allow_http: true"),
+        ({"method": "GET"}, "providers[0].method: Input should be 'POST'"),
+        ({"name": TWILIO}, "is the built-in provider"),
+        ({"name": "A C"}, "providers[0].name"),
+        ({"weight": -1}, "providers[0].weight"),
+        ({"json": None}, "either as json or as form"),
+        ({"form": {"to": "{to}", "text": "{text}"}}, "either as json or as form"),
+        ({"json": {"to": "{to}"}}, "{text}"),
+        ({"json": {"to": "{to}", "text": "{body}"}}, "{body} is no slot here; there are {to}, {to_digits}, {text}"),
+        ({"json": {"to": "{to}", "text": "{text}", "from": "{sender}"}}, "say who sends with 'sender'"),
+        ({"headers": {"X-Api-Key": "sk-123456"}}, "X-Api-Key holds a secret: write ${VARIABLE}"),
+        ({"basic_auth": {"user": "u", "password": "hunter2"}}, "providers[0].basic_auth.password"),
+        ({"headers": {"Authorization": "Bearer ${NOT A NAME}"}}, "is neither ${VARIABLE} nor ${file:/path}"),
+        ({"answers": [{"means": "sent"}]}, "providers[0].answers[0]: fits every answer"),
+        ({"answers": [{"status": 400, "means": "rejected"}]}, "a reason, such as invalid_number"),
+        ({"answers": [{"status": "9xx", "means": "retry"}]}, "write 429, 5xx"),
+        ({"answers": [{"status": 400, "means": "lost"}]}, "providers[0].answers[0].means"),
+        ({"answers": [{"status": 400, "means": "sent", "after_s": 3}]}, "after_s belongs to"),
+        ({"idempotency": {"header": "a b"}}, "providers[0].idempotency.header"),
+        ({"list": {"url": "https://a.example/?to={to}", "id": "id", "to": "to", "created": "at"}}, "text or reference"),
+        ({"list": {"url": "https://a.example/", "id": "i", "to": "t", "created": "a", "text": "b"}}, "{to_digits}"),
+        ({"colour": "red"}, "providers[0].colour: is not a field here"),
+        ({"id": None}, "providers[0].id: Field required"),
+    ],
+)
+def test_what_is_wrong_is_named(tmp_path: Path, change: dict[str, Any], said: str) -> None:
+    entry = {name: value for name, value in (GOOD | change).items() if value is not None}
+    refusal = _refusal(tmp_path, {"providers": [entry]})
+    assert said in refusal
+    assert str(tmp_path / "providers.json") in refusal
+    assert "sk-123456" not in refusal
+    assert "hunter2" not in refusal
+
+
+def test_names_are_given_once(tmp_path: Path) -> None:
+    assert "two providers have one name" in _refusal(tmp_path, {"providers": [GOOD, GOOD]})
+    assert "providers" in _refusal(tmp_path, {"providers": []})
+    assert "Field required" in _refusal(tmp_path, {})
+
+
+def test_a_bad_file_stops_the_start_and_the_setting_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"KNOCKTWICE_SMS_PROVIDERS_FILE: .*missing\.yaml: No such file"):
+        Settings(sms_providers_file=tmp_path / "missing.yaml")
+
+
+def test_the_document_shows_a_file_that_holds(tmp_path: Path) -> None:
+    document = (Path(__file__).parents[2] / "docs" / "providers.md").read_text()
+    (tmp_path / "p.yaml").write_text(document.partition("```yaml\n")[2].partition("```")[0])
+    (acme,) = read(str(tmp_path / "p.yaml")).providers
+    assert (acme.name, len(acme.answers)) == ("acme", 3)
+    missing = [name for name in Provider.model_fields if f"`{name}`" not in document and name not in ("name", "body")]
+    assert missing == ["method", "allow_http"]

@@ -1,0 +1,328 @@
+"""SMS through any provider with an HTTP interface, as a file describes it (``provider_file.py``)."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import re
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, urlencode
+
+from knocktwice_worker.channels import (
+    Carrier,
+    CredentialsUnavailable,
+    ListedMessage,
+    NoResponse,
+    Outcome,
+    Rejected,
+    Request,
+    Response,
+    Retry,
+    Sent,
+    SmsMessage,
+    Unknown,
+    retry_after,
+)
+from knocktwice_worker.channels.provider_file import LIST_SLOTS, MARK, SLOTS, Means
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from knocktwice_worker.channels.provider_file import AnswerRule, ListEndpoint, Provider
+
+#: A person has to mend the account, so there is no hurry.
+_ACCOUNT_PAUSE = timedelta(minutes=1)
+#: Of the time for which a provider knows a repeat, this much is used: the last repeat may have to wait for the morning.
+_REPEAT_SHARE = 0.5
+#: Twilio's Messaging Services mean nothing to anybody else.
+_SERVICE = re.compile("MG[0-9a-zA-Z]{32}")
+_LONGEST_ID = 200
+
+
+class HttpSmsChannel:
+    """One provider of the file.
+
+    Args:
+        spec: what the file says of it.
+        usual_sender: the default sender of the installation, in whose place this provider has its own.
+        environment: where secrets are.
+    """
+
+    name = "sms"
+
+    def __init__(
+        self, spec: Provider, *, usual_sender: str | None = None, environment: Mapping[str, str] = os.environ
+    ) -> None:
+        self.provider = spec.name
+        self.listable = spec.list is not None
+        self.repeats_within = timedelta(seconds=spec.idempotency.valid_s * _REPEAT_SHARE) if spec.idempotency else None
+        #: SMS parts per second for each of its senders; 0: as fast as it takes them.
+        self.parts_per_s = spec.parts_per_s
+        self._spec = spec
+        self._usual_sender = usual_sender
+        self._environment = environment
+        self._missing: list[str] = []
+        self._secrets: dict[str, str] = {}
+        self._url = self._fill(spec.url, {}, _encoded)
+        self._headers = {"accept": "application/json", "content-type": _content_type(spec)}
+        self._headers |= {name: self._fill(text, {}) for name, text in spec.headers.items()}
+        if basic := spec.basic_auth:
+            pair = f"{self._fill(basic.user, {})}:{self._fill(basic.password, {})}"
+            self._headers["authorization"] = f"Basic {base64.b64encode(pair.encode()).decode()}"
+        # Once without a message, so that every secret that is not there is known.
+        self._body(dict.fromkeys(SLOTS, ""))
+        if spec.list is not None:
+            self._fill(spec.list.url, dict.fromkeys(LIST_SLOTS, ""))
+
+    def authorize(self) -> None:
+        """Make sure that all secrets are there; the provider itself is not asked."""
+        if self._missing:
+            raise CredentialsUnavailable(f"{', '.join(self._missing)} not set (SMS provider {self.provider})")
+
+    def request(self, message: SmsMessage) -> Request:
+        """Encode one SMS."""
+        body = self._body(
+            {
+                "to": message.to,
+                "to_digits": message.to.removeprefix("+"),
+                "text": message.text,
+                "sender": self._sender(message.sender),
+                "id": message.intent,
+            }
+        )
+        if self._spec.idempotency is None:
+            return Request(self._url, self._headers, body)
+        headers = {**self._headers, self._spec.idempotency.header.lower(): message.intent}
+        return Request(self._url, headers, body, repeatable=True)
+
+    def outcome(self, answer: Response | NoResponse) -> Outcome:
+        """Read the answer. Providers quote numbers and texts, so nothing of it but the status is kept."""
+        if isinstance(answer, NoResponse):
+            return Unknown(answer.reason) if answer.sent else Retry(answer.reason)
+        told = _json(answer.body)
+        for rule in self._spec.answers:
+            if _fits(rule, answer.status, told):
+                return self._ruled(rule, answer, told)
+        return self._usual(answer, told)
+
+    def list_messages(self, transport: Carrier, since: Mapping[str, datetime]) -> dict[str, list[ListedMessage]]:
+        """Ask the provider for the messages to some numbers; one it did not answer for in full is left out."""
+        spec = self._spec.list
+        if spec is None or self._missing:
+            return {}
+        requests = [
+            Request(
+                self._fill(spec.url, _list_slots(number, at), _encoded), self._headers, method="GET", repeatable=True
+            )
+            for number, at in since.items()
+        ]
+        found: dict[str, list[ListedMessage]] = {}
+        for (number, at), answer in zip(since.items(), transport.send(requests), strict=True):
+            messages = self._page(spec, answer)
+            if messages is not None:
+                found[number] = [m for m in messages if _digits(m.to) == _digits(number) and m.date_created >= at]
+        return found
+
+    def is_message(self, listed: ListedMessage, message: SmsMessage) -> bool:
+        """Whether a listed message is the one that we sent: by our own name of it, or else by its text."""
+        spec = self._spec.list
+        if spec is not None and spec.reference is not None:
+            return listed.reference == message.intent
+        return listed.body == message.text
+
+    def sender_of(self, sender: str | None) -> str | None:
+        """Return by whom this provider sends what is to go by ``sender``."""
+        return self._sender(sender) or None
+
+    def _sender(self, sender: str | None) -> str:
+        own = self._spec.sender or ""
+        if sender is None or sender in self._spec.senders:
+            return self._spec.senders.get(sender or "", own)
+        return own if sender == self._usual_sender or _SERVICE.fullmatch(sender) else sender
+
+    def _ruled(self, rule: AnswerRule, answer: Response, told: object) -> Outcome:
+        after = retry_after(answer) or (None if rule.after_s is None else timedelta(seconds=rule.after_s))
+        said = f"{self.provider} {answer.status}"
+        match rule.means:
+            case Means.SENT:
+                return self._sent(answer, told)
+            case Means.REJECTED:
+                return Rejected(rule.reason or "refused", said)
+            case Means.OPTED_OUT:
+                return Rejected("opted_out", said)
+            case Means.RETRY:
+                return Retry(said, after)
+            case Means.TOO_FAST:
+                return Retry(said, after, too_fast=True)
+            case Means.UNKNOWN:
+                return Unknown(said)
+
+    def _usual(self, answer: Response, told: object) -> Outcome:
+        """Read an answer for which there is no rule, as HTTP has it."""
+        said = f"{self.provider} {answer.status}"
+        match answer.status:
+            case status if 200 <= status < 300:
+                return self._sent(answer, told)
+            case 429:
+                return Retry(said, retry_after(answer), too_fast=True)
+            case 401 | 403 | 404:
+                return Retry(f"{self.provider} refuses our account ({answer.status})", _ACCOUNT_PAUSE)
+            case status if 400 <= status < 500 and status != 408:
+                return Rejected("refused", said)
+            case _:
+                return Unknown(said)
+
+    def _sent(self, answer: Response, told: object) -> Outcome:
+        id_ = _text(_at(told, self._spec.id))
+        if not id_ or len(id_) > _LONGEST_ID:
+            return Unknown(f"{self.provider} answered {answer.status} without an id")
+        # Two providers may well have one id; each of ours names one delivery.
+        return Sent(f"{self.provider}:{id_}")
+
+    def _page(self, spec: ListEndpoint, answer: Response | NoResponse) -> list[ListedMessage] | None:
+        if isinstance(answer, NoResponse) or answer.status != 200:
+            return None
+        told = _json(answer.body)
+        items = told if spec.items is None else _at(told, spec.items)
+        if not isinstance(items, list) or len(items) >= spec.most:
+            # Half a list would look like a message that is not there.
+            return None
+        messages = [self._listed(spec, item) for item in items]
+        return None if None in messages else [m for m in messages if m is not None]
+
+    def _listed(self, spec: ListEndpoint, item: object) -> ListedMessage | None:
+        id_, to, created = _text(_at(item, spec.id)), _text(_at(item, spec.to)), _time(_at(item, spec.created))
+        if not id_ or not to or created is None:
+            return None
+        body = _text(_at(item, spec.text)) if spec.text else ""
+        reference = _text(_at(item, spec.reference)) if spec.reference else None
+        return ListedMessage(f"{self.provider}:{id_}", to, body, "", created, reference=reference)
+
+    def _body(self, slots: Mapping[str, str]) -> bytes:
+        if self._spec.form:
+            return urlencode({name: self._fill(text, slots) for name, text in self._spec.form.items()}).encode()
+        return json.dumps(self._filled(self._spec.body, slots), ensure_ascii=False).encode()
+
+    def _filled(self, value: Any, slots: Mapping[str, str]) -> Any:
+        match value:
+            case str():
+                return self._fill(value, slots)
+            case dict():
+                return {name: self._filled(part, slots) for name, part in value.items()}
+            case list():
+                return [self._filled(part, slots) for part in value]
+        return value
+
+    def _fill(self, text: str, slots: Mapping[str, str], encode: Callable[[str], str] = str) -> str:
+        # In one go, so that a text that looks like a slot stays what it is.
+        return MARK.sub(lambda m: encode(self._secret(m[1]) if m[1] else slots[m[2]]), text)
+
+    def _secret(self, name: str) -> str:
+        if name not in self._secrets:
+            value = self._look_up(name)
+            if not value or "\n" in value:
+                self._missing.append(name)
+            self._secrets[name] = value
+        return self._secrets[name]
+
+    def _look_up(self, name: str) -> str:
+        if not name.startswith("file:"):
+            return self._environment.get(name, "")
+        try:
+            return Path(name.removeprefix("file:")).read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError):
+            return ""
+
+
+class RemovedProvider(HttpSmsChannel):
+    """Stands for a provider that messages still name and the file no longer does."""
+
+    def __init__(self, name: str) -> None:
+        self.provider, self.listable, self.repeats_within, self.parts_per_s = name, False, None, 0
+
+    def authorize(self) -> None:
+        """There is nothing left to send with."""
+        raise CredentialsUnavailable(f"SMS provider {self.provider} is no longer in KNOCKTWICE_SMS_PROVIDERS_FILE")
+
+    def sender_of(self, sender: str | None) -> str | None:
+        """Return it as it is."""
+        return sender
+
+    def list_messages(self, *_: object) -> dict[str, list[ListedMessage]]:
+        """There is nobody to ask."""
+        return {}
+
+
+def _content_type(spec: Provider) -> str:
+    return "application/x-www-form-urlencoded" if spec.form else "application/json"
+
+
+def _encoded(text: str) -> str:
+    return quote(text, safe="")
+
+
+def _list_slots(number: str, since: datetime) -> dict[str, str]:
+    at = since.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return {"to": number, "to_digits": number.removeprefix("+"), "since": at}
+
+
+def _json(body: bytes) -> object:
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _at(value: object, path: str) -> object:
+    """Return what stands at ``data.0.id``; ``None`` if there is nothing."""
+    for key in path.split("."):
+        if isinstance(value, dict):
+            value = value.get(key)
+        elif isinstance(value, list) and key.isdecimal() and int(key) < len(value):
+            value = value[int(key)]
+        else:
+            return None
+    return value
+
+
+def _text(value: object) -> str:
+    """Return a text or a number as text; anything else is none."""
+    return str(value) if isinstance(value, str | int | float) and not isinstance(value, bool) else ""
+
+
+def _word(value: object) -> str:
+    """Return a value as the file would write it."""
+    return json.dumps(value) if value is None or isinstance(value, bool) else _text(value)
+
+
+def _fits(rule: AnswerRule, status: int, told: object) -> bool:
+    if rule.statuses and not {str(status), f"{status // 100}xx"} & set(rule.statuses):
+        return False
+    return all(
+        _word(_at(told, path)) in {_word(v) for v in (wanted if isinstance(wanted, tuple) else (wanted,))}
+        for path, wanted in rule.where.items()
+    )
+
+
+def _digits(number: str) -> str:
+    return re.sub(r"\D", "", number)
+
+
+def _time(value: object) -> datetime | None:
+    """Read ISO 8601, RFC 2822 or seconds since 1970; without a zone it is UTC."""
+    try:
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return datetime.fromtimestamp(value, UTC)
+        if not isinstance(value, str):
+            return None
+        try:
+            at = datetime.fromisoformat(value)
+        except ValueError:
+            at = parsedate_to_datetime(value)
+    except (ValueError, TypeError, OverflowError, OSError):
+        return None
+    return at if at.tzinfo else at.replace(tzinfo=UTC)

@@ -1,0 +1,25 @@
+"""Which SMS provider has a message, where there are several to choose from.
+
+Revision ID: 0013
+"""
+
+from alembic import op
+
+revision = "0013"
+down_revision = "0014"
+branch_labels = None
+depends_on = None
+
+SCHEMA = """
+ALTER TABLE deliveries ADD COLUMN provider TEXT;
+"""
+
+
+def upgrade() -> None:
+    """Build it."""
+    op.execute(SCHEMA)
+
+
+def downgrade() -> None:
+    """Backups undo a migration."""
+    raise NotImplementedError("restore a backup instead")
