@@ -70,7 +70,12 @@ def _ended_with_one_of_each(system: System, id_: UUID, number: str) -> None:
     assert told.state == "texted"
     assert len(system.sandbox.pushes(f"silent-{number}")) == 1
     assert len(system.sandbox.texts(number)) == 1
-    assert system.count("SELECT count(*) FROM decisions WHERE notification_id = :id", id=str(id_)) == 1
+    assert (
+        system.count(
+            "SELECT count(*) FROM decisions WHERE notification_id = :id AND verdict <> 'withdrawn'", id=str(id_)
+        )
+        == 1
+    )
 
 
 def test_send_push(system: System, clock: Clock, queues: Queues) -> None:
@@ -123,7 +128,12 @@ def test_record_events(system: System, queues: Queues) -> None:
     assert system.ended(id_).state == "reached"
     queues.put(Task.RECORD_EVENTS, {"v": 1, "receipts": [receipt]})
     assert system.count("SELECT count(*) FROM events WHERE notification_id = :id", id=str(id_)) == 1
-    assert system.count("SELECT count(*) FROM decisions WHERE notification_id = :id", id=str(id_)) == 1
+    assert (
+        system.count(
+            "SELECT count(*) FROM decisions WHERE notification_id = :id AND verdict <> 'withdrawn'", id=str(id_)
+        )
+        == 1
+    )
     assert not system.sandbox.texts(number)
 
 

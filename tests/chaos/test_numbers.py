@@ -43,7 +43,9 @@ def public(system: System) -> Iterator[Services]:
     """The services of a gateway that the sandbox calls back."""
     names = ("twilio_account_sid", "twilio_auth_token", "twilio_from")
     environment = system.sandbox.environment(system.home)
-    account = {name: environment.get(name.upper()) or environment[f"KNOCKTWICE_{name.upper()}"] for name in names}
+    account: dict[str, Any] = {
+        name: environment.get(name.upper()) or environment[f"KNOCKTWICE_{name.upper()}"] for name in names
+    }
     built = Services(
         Settings(
             database_url=system.database_url,
@@ -180,7 +182,7 @@ def _agree(system: System) -> None:
 
     def equal() -> bool:
         said, counted = numbers()
-        return said == counted
+        return bool(said == counted)
 
     eventually(equal, why=lambda: "\n".join(map(str, numbers())))
     _, counted = numbers()
