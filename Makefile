@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Set PYTHON to choose the interpreter; otherwise the first of these that can make a virtual environment.
 PYTHONS := $(or $(PYTHON),python3 python3.11 python3.12 python3.13 python3.14)
+# Tests mostly wait. Each process has servers of its own; a file's tests stay together, because some share a stack.
+SIDE_BY_SIDE = -n 3 --dist loadfile
 # More arguments for pytest: make test PYTEST_ARGS="-k limits -x"
 PYTEST_ARGS ?=
 
@@ -22,7 +24,7 @@ up: $(VENV)/.runtime ## the whole stack until Ctrl-C
 	@$(BIN)/knocktwice up
 
 test: $(VENV)/.dev ## all tests, against real servers that start by themselves
-	$(BIN)/pytest $(PYTEST_ARGS)
+	$(BIN)/pytest $(SIDE_BY_SIDE) $(PYTEST_ARGS)
 
 check: $(VENV)/.dev ## what CI runs: lint, types, contracts, test
 # One by one and to the end, so that one run shows everything that is wrong; the tests come last.
