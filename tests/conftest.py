@@ -13,7 +13,7 @@ from clock import Clock
 from commands import Said
 from databases import new_database
 from http_gateway import HttpGateway
-from knocktwice_worker import cli, migrations, services
+from knocktwice_worker import cli, migrations, services, terminal
 from knocktwice_worker.config import Settings
 from knocktwice_worker.embedded import EmbeddedServers, Servers
 from knocktwice_worker.sandbox import Sandbox
@@ -124,6 +124,8 @@ def run(
     monkeypatch.setenv("KNOCKTWICE_DATABASE_URL", str(settings.database_url))
     monkeypatch.setenv("KNOCKTWICE_BROKER_URL", str(settings.broker_url))
     monkeypatch.setenv("COLUMNS", "200")
+    # Where tests run side by side it was made for 80.
+    monkeypatch.setattr(terminal.out, "width", 200)
     services._services.clear()
 
     def command(*words: str) -> Said:

@@ -102,7 +102,7 @@ def test_everything_runs_and_nothing_is_left(stack: Stack) -> None:
 
 
 def test_nothing_outlives_a_kill(stack: Stack) -> None:
-    eventually(lambda: len(stack.children("knocktwice_worker")) == 3, why=stack.said)
+    eventually(lambda: len(stack.children("knocktwice_worker")) == 4, why=stack.said)
     family = stack.children()
     stack.process.kill()
     stack.process.wait(60)

@@ -62,7 +62,9 @@ def test_a_worker_killed_as_the_time_comes_leaves_one_sms_each(system: System, p
     for id_, number in zip(ids, NUMBERS, strict=True):
         assert system.ended(id_).state == "texted", system.logs()
         assert len(system.sandbox.texts(number)) == 1
-        assert {p.notification_id for p in system.sandbox.pushes(f"silent-{number}")} == {str(id_)}
+        pushed = {p.notification_id for p in system.sandbox.pushes(f"silent-{number}")}
+        # The SMS may overtake a push that waits for the lease of a dead worker to end.
+        assert pushed == {str(id_)} or (point == "resume_push between its claim and the push" and not pushed)
 
 
 @pytest.mark.parametrize(

@@ -341,7 +341,7 @@ def test_pages_are_found_by_their_indexes_whatever_else_there_is(working: Servic
         "blast_pages_waiting_idx": blast_store._RELEASE,
         "blast_pages_released_idx": blast_store._IN_FLIGHT,
         "blast_pages_sent_idx": blast_store._TO_CANCEL,
-        "notifications_batch_id_idx": blast_store._ACTIVE,
+        "Index Scan using notifications_": blast_store._ACTIVE,
     }
     values = {"id": blast_id("k"), "lease": timedelta(), "room": 1, "first": blast_id("k"), "last": blast_id("k")}
     with working.engine.begin() as conn:

@@ -21,5 +21,5 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Backups undo a migration."""
-    raise NotImplementedError("restore a backup instead")
+    """Take it away."""
+    op.execute("ALTER TABLE deliveries DROP COLUMN provider")
