@@ -35,12 +35,14 @@ class History:
         self, people: int = 2, *, open_: bool = False, key: str | None = None, id_: Callable[[], UUID] = uuid7
     ) -> None:
         """Have a batch accepted, and answered unless it stays open."""
-        recipients: list[dict[str, Any]] = [{"id": str(id_()), "registrations": [f"r-{n}"]} for n in range(people)]
+        # In order: a blast finds the notifications of a page by their ids, which come after the page's own.
+        batch, *ids = sorted(id_() for _ in range(people + 1))
+        recipients: list[dict[str, Any]] = [{"id": str(i), "registrations": [f"r-{n}"]} for n, i in enumerate(ids)]
         if key:
             recipients[0]["key"] = key
         wire = {
             "v": 1,
-            "id": str(id_()),
+            "id": str(batch),
             "content": {"push": {"title": "t", "body": "b"}},
             "plan": [{"channel": "sms", "when": "not_clicked", "after_s": 60}],
             "recipients": recipients,
