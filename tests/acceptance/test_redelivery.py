@@ -11,12 +11,14 @@ from uuid import uuid4
 import pytest
 from celery import Celery
 
+import task_events
 from knocktwice import Push, Recipient, Sms
 from knocktwice.testing import RecordingClient
 from knocktwice_shared.names import ROUTES, Task, key_name
 from system import eventually
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from uuid import UUID
 
     from clock import Clock
@@ -30,8 +32,9 @@ _numbers = (f"+1650555{n:04}" for n in itertools.count(600))
 class Queues:
     """Puts messages on the queues, as a broker does that delivers again."""
 
-    def __init__(self, system: System) -> None:
+    def __init__(self, system: System, heard: dict[str, list[str]]) -> None:
         self._system = system
+        self._heard = heard
         self._app = Celery(broker=system.broker_url)
 
     def put(self, task: Task, argument: object, *, times: int = 3) -> None:
@@ -39,14 +42,13 @@ class Queues:
         ids = [str(uuid4()) for _ in range(times)]
         for id_ in ids:
             self._app.send_task(task.value, args=[argument], task_id=id_, queue=ROUTES[task].value)
-        (worker,) = self._system.workers
-        log = worker.log_path
-        eventually(lambda: all(f"[{i}] succeeded" in log.read_text() for i in ids), why=self._system.logs)
+        eventually(lambda: all("task-succeeded" in self._heard.get(i, ()) for i in ids), why=self._system.logs)
 
 
 @pytest.fixture
-def queues(system: System) -> Queues:
-    return Queues(system)
+def queues(system: System) -> Iterator[Queues]:
+    with task_events.heard(system.broker_url) as heard:
+        yield Queues(system, heard)
 
 
 def _message(number: str) -> tuple[dict[str, Any], UUID]:

@@ -18,7 +18,7 @@ from knocktwice_shared.ids import blast_id
 from knocktwice_shared.messages import blast_batch, parse_batch
 from knocktwice_shared.names import Queue, Task
 from knocktwice_worker import blast_store, content, erasure, push, segment_filter, segments, store, template_table
-from knocktwice_worker.combine import at_most
+from knocktwice_worker.turns import at_most
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -207,9 +207,8 @@ def _send(services: Services, id_: str) -> str | None:
     try:
         if page.people:
             batch = parse_batch(blast_batch(message, params, page.id, page.people))
-            push.send_if(
-                services, erasure.without_erased(services, batch), lambda conn: blast_store.take(conn, page.id)
-            )
+            batch = erasure.without_erased(services, batch)
+            push.send_all(services, [batch], lambda conn: blast_store.take(conn, page.id))
         else:
             with services.engine.begin() as conn:
                 blast_store.take(conn, id_)

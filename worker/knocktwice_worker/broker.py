@@ -1,40 +1,111 @@
-"""kombu's Redis channel with what costs most per message done once: one client, and one round trip for many acknowledgements."""
+"""kombu's Redis channel with what costs most per message done once for many: reading, noting, acknowledging, one client."""
 
 from __future__ import annotations
 
-from typing import Any
+from queue import Empty
+from typing import TYPE_CHECKING, Any
 
+import structlog
 from kombu.transport import redis as kombu_redis
+from kombu.transport import virtual
+from kombu.utils.encoding import bytes_to_str
+from kombu.utils.json import dumps, loads
 
-from knocktwice_worker.combine import Combiner
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+log = structlog.get_logger(__name__)
+
+#: What kombu raises from something in a queue that is no message of its.
+UNREADABLE = (AttributeError, ValueError, KeyError, TypeError)
 
 
-class _Acknowledgements(kombu_redis.QoS):
-    """Notes of messages under way. Tasks that end at the same time are acknowledged together.
+class _Notes(kombu_redis.QoS):
+    """Notes of messages under way: written for all that were read together, and removed for all that end together.
 
-    Each still waits until Redis has it: an acknowledgement is never only in memory.
+    A message that was read and not noted when the process died is lost to the broker, as with kombu itself, and found by
+    whoever looks into the inbox and at what is due. One whose acknowledgement did not get through comes again.
     """
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._new: dict[str, str] = {}
+        self._done: list[str] = []
+
+    def append(self, message: Any, delivery_tag: str) -> None:
+        """Take a message down; :meth:`write` writes it."""
+        where = message.delivery_info
+        # As kombu writes it, from the text that was read: encoding it again would cost as much as all the rest.
+        raw = self.channel.read or dumps(message._raw)
+        self._new[delivery_tag] = f"[{raw}, {dumps(where['exchange'])}, {dumps(where['routing_key'])}]"
+        virtual.QoS.append(self, message, delivery_tag)
+        if self.channel.read is None:
+            self.write()
+
+    def write(self, more: str | None = None, most: int = 0) -> Sequence[bytes]:
+        """Write what was taken down.
+
+        Args:
+            more: a queue from which to read on in the same round trip,
+            most: as many messages.
+
+        Returns:
+            What was read.
+        """
+        new, self._new = self._new, {}
+        # First the index, last the message: half of it would be of no harm.
+        with self._pipeline() as pipe:
+            if new:
+                now = kombu_redis.time()
+                pipe.zadd(self.unacked_index_key, dict.fromkeys(new, now))
+                pipe.hset(self.unacked_key, mapping=new)
+            if more is not None and most > 0:
+                pipe.rpop(more, most)
+                return pipe.execute()[-1] or ()
+            pipe.execute()
+        return ()
+
     def ack(self, delivery_tag: str) -> None:
-        """Forget a message that is done."""
-        _together.run(self, delivery_tag, size=1)
+        """Forget a message that is done: with the others that are, before the event loop waits again."""
+        virtual.QoS.ack(self, delivery_tag)
+        # One that is done before it was written needs no note.
+        if self._new.pop(delivery_tag, None) is None:
+            self._done.append(delivery_tag)
+        if not self.channel.looped:
+            self.forget()
 
-    def ack_all(self, delivery_tags: list[str]) -> None:
-        """Forget messages that are done."""
-        with self.pipe_or_acquire() as pipe:
-            pipe.zrem(self.unacked_index_key, *delivery_tags).hdel(self.unacked_key, *delivery_tags).execute()
-        for tag in delivery_tags:
-            # The virtual transport's own, which is about prefetching.
-            super(kombu_redis.QoS, self).ack(tag)
+    def _pipeline(self) -> Any:
+        return self.channel._create_client().pipeline(transaction=False)
 
+    def forget(self) -> None:
+        """Remove the notes of what is done."""
+        done, self._done = self._done, []
+        if not done:
+            return
+        try:
+            with self._pipeline() as pipe:
+                pipe.hdel(self.unacked_key, *done).zrem(self.unacked_index_key, *done).execute()
+        except self.channel.connection_errors as error:
+            log.warning("messages not acknowledged; they come again", messages=len(done), error=type(error).__name__)
 
-_together: Combiner[_Acknowledgements, str] = Combiner(_Acknowledgements.ack_all, turns=1, most=1_000)
+    def restore_unacked_once(self, stderr: Any = None) -> None:
+        """Give back what was not worked on, and nothing else."""
+        self.forget()
+        super().restore_unacked_once(stderr)
 
 
 class Channel(kombu_redis.Channel):
-    """A channel that keeps its Redis client; making one of redis-py 8 takes longer than a command takes."""
+    """A channel that reads on while there is more, and keeps its Redis client.
 
-    QoS = _Acknowledgements
+    Making a client of redis-py 8 takes longer than a command takes.
+    """
+
+    QoS = _Notes
+
+    #: Whether an event loop calls :meth:`forget` before it waits.
+    looped = False
+    #: The message that :meth:`_brpop_read` is just delivering, as it was read; it writes the notes.
+    read: str | None = None
 
     _kept: Any = None
 
@@ -45,3 +116,49 @@ class Channel(kombu_redis.Channel):
         if self._kept is None or self._kept.connection_pool is not self.pool:
             self._kept = super()._create_client()
         return self._kept
+
+    def forget(self) -> None:
+        """Remove the notes of messages that are done."""
+        self.qos.forget()
+
+    def _brpop_read(self, **options: Any) -> bool:
+        """Deliver the message that was waited for, and what else its queue has, as far as there is room for it.
+
+        Like kombu's own, which delivers one.
+        """
+        try:
+            try:
+                answer = self.client.parse_response(self.client.connection, "BRPOP", **options)
+            except self.connection_errors:
+                self.client.connection.disconnect()
+                raise
+        finally:
+            self._in_poll = None
+            self._flush_brpop_reauth()
+        if not answer:
+            raise Empty
+        key, item = answer
+        queue = bytes_to_str(key).rsplit(self.sep, 1)[0]
+        self._queue_cycle.rotate(queue)
+        try:
+            stumbled = self._hand_over([item], queue)
+            more = self.qos.write(bytes_to_str(key), self.qos.can_consume_max_estimate() or 0)
+            if more:
+                stumbled = self._hand_over(more, queue) or stumbled
+                self.qos.write()
+        finally:
+            self.read = None
+        if stumbled is not None:
+            raise stumbled
+        return True
+
+    def _hand_over(self, items: Sequence[bytes], queue: str) -> Exception | None:
+        """Deliver messages; return what is wrong with the last one that is none: it must not take the others with it."""
+        stumbled = None
+        for item in items:
+            try:
+                self.read = bytes_to_str(item)
+                self.connection._deliver(loads(self.read), queue)
+            except UNREADABLE as error:
+                stumbled = error
+        return stumbled

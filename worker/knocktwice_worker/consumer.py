@@ -13,7 +13,7 @@ import structlog
 from celery.worker.consumer import Consumer as CeleryConsumer
 from kombu.transport import virtual
 
-from knocktwice_worker import inbox, store
+from knocktwice_worker import broker, inbox, store
 from knocktwice_worker.services import services
 
 if TYPE_CHECKING:
@@ -21,13 +21,14 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-#: What kombu raises from a channel whose connection is gone, for example when a task ends that was taken over it
-#: (AttributeError), and from something in a queue that is no message of its (the others; that is lost). Celery knows these
-#: for no connection errors, and the worker would end. The rows ring again, so starting anew is safe.
-_UNEXPECTED = (AttributeError, ValueError, KeyError, TypeError)
+#: What kombu raises from something in a queue that is no message of its (that is lost), and, AttributeError, from a channel
+#: whose connection is gone, for example when a task ends that was taken over it. Celery knows these for no connection errors,
+#: and the worker would end. The rows ring again, so starting anew is safe.
+_UNEXPECTED = broker.UNREADABLE
 
 
-_EVENTS_EVERY_S = 0.2
+#: How long Flower's events wait for others, in seconds, and how many of them at most.
+_EVENTS_EVERY_S, _MOST_EVENTS = 0.2, 1_000
 
 
 class _ForgivingBase64(virtual.base.Base64):
@@ -47,6 +48,7 @@ class Consumer(CeleryConsumer):
         super().__init__(*args, **kwargs)
         self.connection_errors: tuple[type[BaseException], ...] = (*self.connection_errors, *_UNEXPECTED)
         self._events_planned = False
+        self._forget: Callable[[], None] | None = None
         virtual.Channel.codecs = {"base64": _ForgivingBase64()}
 
     def on_connection_error_after_connected(self, exc: Exception) -> None:
@@ -67,11 +69,24 @@ class Consumer(CeleryConsumer):
         if self.event_dispatcher:
             self.event_dispatcher.flush()
 
+    def _forget_done_messages(self, channel: Any) -> None:
+        """Have the channel acknowledge with each turn of the event loop, all that is done by then."""
+        if not self.hub or not isinstance(channel, broker.Channel):
+            return
+        if self._forget:
+            self.hub.on_tick.discard(self._forget)
+        self._forget = channel.forget
+        channel.looped = True
+        self.hub.on_tick.add(self._forget)
+
     def create_task_handler(self, *args: Any, **kwargs: Any) -> Callable[[Any], None]:
         """Wrap Celery's handler: whatever it stumbles over is parked."""
         handle = super().create_task_handler(*args, **kwargs)
         # A new connection comes with a new plan.
         self._events_planned = False
+        if self.event_dispatcher:
+            self.event_dispatcher.buffer_limit = _MOST_EVENTS
+        self._forget_done_messages(self.task_consumer.channel)
 
         def handle_or_park(message: Any) -> None:
             try:

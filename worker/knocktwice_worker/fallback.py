@@ -12,13 +12,13 @@ from redis.exceptions import RedisError
 from knocktwice_shared.errors import InvalidMessage
 from knocktwice_shared.messages import Category, Channel, When
 from knocktwice_worker import content, link_table, parts, plans, store
-from knocktwice_worker.combine import at_most
 from knocktwice_worker.config import UnconfirmedPolicy
 from knocktwice_worker.content import fingerprint
 from knocktwice_worker.lifecycle import FALL_BACK, LOST, DeliveryState, Facts, Verdict, decide
 from knocktwice_worker.limits import Answer, Ask, LimitsUnavailable, count_in_postgres
 from knocktwice_worker.opt_outs import suppressed
 from knocktwice_worker.quiet import country, zones_of
+from knocktwice_worker.turns import at_most
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -13,7 +13,6 @@ import structlog
 
 from knocktwice_shared.names import INBOX_ACCEPTED, INBOX_FAILURES, INBOX_MESSAGES, Task, key_name
 from knocktwice_worker import store
-from knocktwice_worker.combine import Combiner
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -46,20 +45,13 @@ return out
 """
 
 
-def remove(services: Services, message_id: str) -> None:
-    """Forget a message whose rows are committed. Threads that do so at the same time share a round trip."""
-    _together.run(services, message_id, size=1)
-
-
-def _remove_all(services: Services, message_ids: list[str]) -> None:
+def remove(services: Services, *message_ids: str) -> None:
+    """Forget messages whose rows are committed."""
     pipe = services.redis.pipeline()
     pipe.hdel(INBOX_MESSAGES, *message_ids)
     pipe.zrem(INBOX_ACCEPTED, *message_ids)
     pipe.hdel(INBOX_FAILURES, *message_ids)
     pipe.execute()
-
-
-_together = Combiner(_remove_all, turns=1, most=1_000)
 
 
 def ids_of(services: Services, keys: Sequence[str]) -> list[str]:

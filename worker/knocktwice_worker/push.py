@@ -12,10 +12,8 @@ import structlog
 
 from knocktwice_shared.errors import InvalidMessage
 from knocktwice_shared.messages import TTL_LIMIT, Batch, Push
-from knocktwice_shared.names import BATCH_LIMIT
 from knocktwice_worker import content, plans, resolution, store
 from knocktwice_worker.channels import Outcome, PushMessage, Rejected, Retry, Sent, Unknown, deliver, patience
-from knocktwice_worker.combine import Combiner
 from knocktwice_worker.content import Texts, render
 from knocktwice_worker.send_time import SendTimes, send_times
 
@@ -51,26 +49,21 @@ class _Ready:
 
 
 def send(services: Services, batch: Batch) -> None:
-    """Accept a batch and push it. Safe to repeat: recipients that were accepted before are left alone."""
-    _together.run(services, _prepare(services, batch), size=len(batch.recipients))
+    """Accept a batch and push it, as :func:`send_all` does."""
+    send_all(services, [batch])
 
 
-def send_if(services: Services, batch: Batch, wanted: Callable[[Connection], bool]) -> None:
-    """Accept a batch and push it, if that is ``wanted`` in the transaction that writes its rows."""
-    _send_all(services, [_prepare(services, batch)], wanted)
-
-
-def _prepare(services: Services, batch: Batch) -> _Ready:
-    (resolved,) = resolution.resolve(services.engine, [batch])
-    contents, problems = _render_all(services, resolved)
-    times = send_times(services.engine, batch, services.settings)
-    return _Ready(resolved, contents, {**problems, **times.problems}, _ttl(services, resolved.batch), times)
-
-
-def _send_all(
-    services: Services, ready: Sequence[_Ready], wanted: Callable[[Connection], bool] = lambda _: True
+def send_all(
+    services: Services, batches: Sequence[Batch], wanted: Callable[[Connection], bool] = lambda _: True
 ) -> None:
+    """Accept batches and push them together. Safe to repeat: recipients that were accepted before are left alone.
+
+    Args:
+        wanted: asked in the transaction that writes the rows; unless it agrees nothing is written.
+    """
     lease = services.settings.lease
+    resolved = resolution.resolve(services.engine, batches)
+    ready = [_prepare(services, one) for one in resolved]
     with services.engine.begin() as conn:
         if not wanted(conn):
             return
@@ -90,8 +83,10 @@ def _send_all(
     _deliver(services, [_message(services, w, *r.contents[w.notification_id], r.ttl) for w, r in shown], complete=True)
 
 
-#: While one waits for the provider the other works. More would only make the batches smaller.
-_together = Combiner(_send_all, turns=2, most=BATCH_LIMIT)
+def _prepare(services: Services, resolved: resolution.Resolution) -> _Ready:
+    contents, problems = _render_all(services, resolved)
+    times = send_times(services.engine, resolved.batch, services.settings)
+    return _Ready(resolved, contents, {**problems, **times.problems}, _ttl(services, resolved.batch), times)
 
 
 def resume(services: Services, ids: Sequence[str]) -> None:

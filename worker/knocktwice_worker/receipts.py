@@ -1,4 +1,4 @@
-"""Receipts on their way to their rows: those of many small messages go together."""
+"""Receipts on their way to their rows."""
 
 from __future__ import annotations
 
@@ -7,9 +7,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, text
 
-from knocktwice_shared.names import BATCH_LIMIT
 from knocktwice_worker import audience, store
-from knocktwice_worker.combine import Combiner
 from knocktwice_worker.receipt_tokens import MARK, device_hash, device_mark
 
 if TYPE_CHECKING:
@@ -21,21 +19,16 @@ if TYPE_CHECKING:
 
 def record(services: Services, receipts: Sequence[ReceiptEvent]) -> None:
     """Write receipts and end the fallbacks they make needless."""
-    _together.run(services, receipts, size=len(receipts))
-
-
-def _record_all(services: Services, groups: Sequence[Sequence[ReceiptEvent]]) -> None:
-    together = [receipt for group in groups for receipt in group]
     with services.engine.begin() as conn:
-        together = _named(conn, together)
-        store.record_receipts(conn, together)
-        audience.see(conn, together)
+        named = _named(conn, receipts)
+        store.record_receipts(conn, named)
+        audience.see(conn, named)
 
 
 _ATTEMPTS = text("SELECT notification_id, registration FROM attempts WHERE notification_id = ANY(CAST(:ids AS uuid[]))")
 
 
-def _named(conn: Connection, receipts: list[ReceiptEvent]) -> list[ReceiptEvent]:
+def _named(conn: Connection, receipts: Sequence[ReceiptEvent]) -> Sequence[ReceiptEvent]:
     """Put registrations in the place of the hashes that receipts by URL carry, as far as the pushes are there already."""
     marked = sorted({str(r.notification) for r in receipts if (r.registration or "").startswith(MARK)})
     if not marked:
@@ -46,6 +39,3 @@ def _named(conn: Connection, receipts: list[ReceiptEvent]) -> list[ReceiptEvent]
         replace(r, registration=names.get((str(r.notification), r.registration or ""), r.registration))
         for r in receipts
     ]
-
-
-_together = Combiner(_record_all, turns=2, most=BATCH_LIMIT)

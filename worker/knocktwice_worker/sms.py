@@ -17,9 +17,9 @@ import structlog
 from knocktwice_shared.messages import Category, Channel
 from knocktwice_worker import fallback, parts, store
 from knocktwice_worker.channels import Outcome, Rejected, Retry, Sent, SmsMessage, Unknown, backoff, deliver, patience
-from knocktwice_worker.combine import at_most
 from knocktwice_worker.lifecycle import DeliveryState, Verdict
 from knocktwice_worker.limits import Ask
+from knocktwice_worker.turns import at_most
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

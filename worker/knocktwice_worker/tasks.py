@@ -36,11 +36,12 @@ from knocktwice_worker import (
     withdraw,
 )
 from knocktwice_worker.celery import app, publish
+from knocktwice_worker.gathering import GatheredTask
 from knocktwice_worker.services import Services, services
 from knocktwice_worker.short_links import example
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 log = structlog.get_logger(__name__)
 
@@ -66,14 +67,14 @@ def _task(name: Task) -> Callable[[Callable[[Services, list[str]], None]], Any]:
     return decorate
 
 
-def _producer_task(name: Task) -> Callable[[Callable[[Services, object], None]], Any]:
+def _producer_task(name: Task, **options: Any) -> Callable[[Callable[[Services, object], None]], Any]:
     """Make a task of a function that processes a producer's message and commits its rows.
 
     Afterwards the message leaves the inbox. One that the contract refuses, or that keeps failing, is parked.
     """
 
     def decorate(work: Callable[[Services, object], None]) -> Any:
-        @app.task(name=name.value, bind=True, shared=False)
+        @app.task(name=name.value, bind=True, shared=False, **options)
         @wraps(work)
         def run(self: Any, message: object) -> None:
             here, id_ = services(), str(self.request.id)
@@ -96,16 +97,49 @@ def _producer_task(name: Task) -> Callable[[Callable[[Services, object], None]],
     return decorate
 
 
+def _gathered_task(
+    name: Task, weight: Callable[[object], int]
+) -> Callable[[Callable[[Services, Sequence[object]], None]], Any]:
+    """Make a task of a function that processes many producers' messages and commits their rows.
+
+    Alone, a message is processed as :func:`_producer_task` does.
+    """
+
+    def decorate(work: Callable[[Services, Sequence[object]], None]) -> Any:
+        def together(messages: Sequence[tuple[str, object]]) -> None:
+            work(services(), [message for _, message in messages])
+            inbox.remove(services(), *(id_ for id_, _ in messages))
+
+        @wraps(work)
+        def alone(here: Services, message: object) -> None:
+            work(here, [message])
+
+        gathered = {"base": GatheredTask, "together": staticmethod(together), "weight": staticmethod(weight)}
+        return _producer_task(name, **gathered)(alone)
+
+    return decorate
+
+
+def _count_in(field: str) -> Callable[[object], int]:
+    """Return a function that says how many there are in a message that nobody has looked at yet."""
+
+    def count(message: object) -> int:
+        listed = message.get(field) if isinstance(message, dict) else None
+        return len(listed) if isinstance(listed, list) else 1
+
+    return count
+
+
 def _reported(name: Task, error: Exception, **facts: Any) -> TaskFailed:
     frames = [f"{f.filename}:{f.lineno} {f.name}" for f in traceback.extract_tb(error.__traceback__)]
     log.error("task failed", task=name.value, error=type(error).__name__, frames=frames, **facts)
     return TaskFailed(f"{type(error).__name__}; see the worker's log")
 
 
-@_producer_task(Task.SEND_PUSH)
-def send_push(here: Services, message: object) -> None:
-    """Write a batch's rows and countdowns, then push it."""
-    push.send(here, erasure.without_erased(here, parse_batch(message)))
+@_gathered_task(Task.SEND_PUSH, _count_in("recipients"))
+def send_push(here: Services, messages: Sequence[object]) -> None:
+    """Write the rows and countdowns of batches, then push them."""
+    push.send_all(here, [erasure.without_erased(here, parse_batch(message)) for message in messages])
 
 
 @_task(Task.RESUME_PUSH)
@@ -150,10 +184,10 @@ def _withdraw(here: Services, ids: list[str]) -> None:
         log.warning("pushes not withdrawn", error=type(error).__name__, count=len(ids))
 
 
-@_producer_task(Task.RECORD_EVENTS)
-def record_events(here: Services, message: object) -> None:
+@_gathered_task(Task.RECORD_EVENTS, _count_in("receipts"))
+def record_events(here: Services, messages: Sequence[object]) -> None:
     """Write receipts and end the fallbacks they make needless."""
-    receipts.record(here, parse_receipts(message))
+    receipts.record(here, [receipt for message in messages for receipt in parse_receipts(message)])
 
 
 @_producer_task(Task.CANCEL)

@@ -1,0 +1,28 @@
+"""Keeps the threads of a worker from doing too much of one thing at once."""
+
+from __future__ import annotations
+
+import threading
+from functools import wraps
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+
+def at_most(turns: int) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
+    """Let only so many threads into a function at once; the others wait outside, without a database connection."""
+    gate = threading.BoundedSemaphore(turns)
+
+    def decorate(function: Callable[_P, _R]) -> Callable[_P, _R]:
+        @wraps(function)
+        def enter(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+            with gate:
+                return function(*args, **kwargs)
+
+        return enter
+
+    return decorate
