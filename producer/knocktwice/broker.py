@@ -1,9 +1,9 @@
 """The way to the broker: one connection per process, bounded waits, and an inbox that makes "accepted" mean durable.
 
-On Redis a message is first written to the inbox, in one step, and then rung on Celery's queue. The worker takes it out
-of the inbox when its rows are committed, and ``sweep`` rings again what stays. So a message is accepted once the inbox
-has it, and a ring that fails after that is a matter of delay, not of loss: it is logged, not raised. RabbitMQ needs no
-inbox; it confirms each message.
+On Redis a message is written to the inbox and put on Celery's queue in one step. The worker takes it out of the inbox when
+its rows are committed, and ``sweep`` puts it on the queue again if it stays. So a message is accepted once the inbox has it,
+and a queue that refuses it is a matter of delay, not of loss: it is logged, not raised. RabbitMQ needs no inbox; it confirms
+each message.
 
 kombu and redis are imported on first use, so that ``import knocktwice`` costs an application's start nothing.
 """
@@ -38,13 +38,18 @@ KEY_LIFETIME = timedelta(days=7)
 #: Messages per round trip: 20 full batches are 10,000 notifications and about 2 MB.
 _AT_ONCE = 20
 #: Atomic, and scored by the server's clock, so that a producer with a wrong clock cannot hide a message from ``sweep``.
+#: Returns how many the queue refused.
 _ACCEPT = """
 local time = redis.call('TIME')
 local now = time[1] .. '.' .. string.format('%06d', time[2])
-for i = 1, #ARGV, 2 do
+local refused = 0
+for i = 1, #ARGV, 4 do
   redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1])
   redis.call('ZADD', KEYS[2], now, ARGV[i])
+  local answer = redis.pcall('LPUSH', ARGV[i + 2], ARGV[i + 3])
+  if type(answer) == 'table' and answer.err then refused = refused + 1 end
 end
+return refused
 """
 
 
@@ -100,28 +105,23 @@ class KombuBroker:
         rest = iter(messages)
         while some := list(islice(rest, _AT_ONCE)):
             if self._address.speaks_redis:
-                self._write_inbox(some)
-                self._ring_accepted(some)
+                self._accept(some)
             else:
-                self._ring(some, mandatory=True, timeout=self._timeout, confirm_timeout=self._timeout)
+                self._publish(some)
 
     def close(self) -> None:
         """Close the connection. The next call opens another."""
         with self._lock:
             self._drop()
 
-    def _write_inbox(self, messages: Sequence[Outgoing]) -> None:
-        entries = [part for m in messages for part in (str(m.id), m.inbox_entry())]
+    def _accept(self, messages: Sequence[Outgoing]) -> None:
+        parts = [p for m in messages for p in (str(m.id), m.inbox_entry(), str(m.queue), m.queued())]
         with self._turn() as connection, connection.default_channel.conn_or_acquire() as redis:
-            redis.eval(_ACCEPT, 2, INBOX_MESSAGES, INBOX_ACCEPTED, *entries)
+            refused = redis.eval(_ACCEPT, 2, INBOX_MESSAGES, INBOX_ACCEPTED, *parts)
+        if refused:
+            log.warning("accepted but not queued; a worker's sweep will: %d of %d messages", refused, len(messages))
 
-    def _ring_accepted(self, messages: Sequence[Outgoing]) -> None:
-        try:
-            self._ring(messages)
-        except BrokerUnavailable as error:
-            log.warning("accepted but not queued; a worker's sweep will: %s (%d messages)", error, len(messages))
-
-    def _ring(self, messages: Sequence[Outgoing], **options: Any) -> None:
+    def _publish(self, messages: Sequence[Outgoing]) -> None:
         with self._turn() as connection:
             producer = connection.Producer(auto_declare=False)
             with producer.batch():
@@ -135,7 +135,9 @@ class KombuBroker:
                         headers=message.headers(),
                         correlation_id=str(message.id),
                         reply_to="",
-                        **options,
+                        mandatory=True,
+                        timeout=self._timeout,
+                        confirm_timeout=self._timeout,
                     )
 
     @contextmanager

@@ -38,6 +38,13 @@ class Draft:
     summary: str
     ids: list[UUID]
     keys: dict[int, str]
+    encoded: Outgoing | None = None
+
+    def __post_init__(self) -> None:
+        """Encode what cannot change any more: as text it takes a fraction of the memory, and a call may have many."""
+        if not self.keys:
+            self.encoded = Outgoing.encode(self.id, self.task, self.wire, self.summary)
+            self.wire = {}
 
     def proposals(self) -> dict[str, UUID]:
         """Return the id that each key gets if this is its first use. Two uses in one message share an id."""
@@ -50,8 +57,8 @@ class Draft:
             self.wire["recipients"][place]["id"] = str(first[key])
 
     def outgoing(self) -> Outgoing:
-        """Encode it."""
-        return Outgoing.encode(self.id, self.task, self.wire, self.summary)
+        """Return it, encoded."""
+        return self.encoded or Outgoing.encode(self.id, self.task, self.wire, self.summary)
 
 
 def notifications(recipients: Sequence[Recipient | str], shared: wire.Shared) -> Draft:

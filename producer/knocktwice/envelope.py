@@ -6,7 +6,9 @@ import json
 import os
 import socket
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 from knocktwice_shared.names import ROUTES
 
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from knocktwice_shared.names import Queue, Task
 
 _HOST = socket.gethostname()
+_json = partial(json.dumps, ensure_ascii=False, separators=(",", ":"))
 _EMBED = '{"callbacks":null,"errbacks":null,"chain":null,"chord":null}'
 
 
@@ -38,7 +41,7 @@ class Outgoing:
     @classmethod
     def encode(cls, id_: UUID, task: Task, wire: dict[str, Any], summary: str) -> Outgoing:
         """Encode a message that ``parse_*`` has accepted."""
-        return cls(id_, task, json.dumps(wire, ensure_ascii=False, separators=(",", ":")), summary)
+        return cls(id_, task, _json(wire), summary)
 
     @property
     def queue(self) -> Queue:
@@ -52,6 +55,29 @@ class Outgoing:
     def body(self) -> str:
         """Return Celery's ``[args, kwargs, embed]`` with the message as the only argument."""
         return f"[[{self.message}],{{}},{_EMBED}]"
+
+    def queued(self) -> str:
+        """Return what kombu's Redis transport would put on the queue.
+
+        Its body is the text as it is. kombu would write it in Base64, which is for bodies that are no text.
+        """
+        return _json(
+            {
+                "body": self.body(),
+                "content-type": "application/json",
+                "content-encoding": "utf-8",
+                "headers": self.headers(),
+                "properties": {
+                    "correlation_id": str(self.id),
+                    "reply_to": "",
+                    "delivery_mode": 2,
+                    "delivery_info": {"exchange": "", "routing_key": str(self.queue)},
+                    "priority": 0,
+                    "body_encoding": None,
+                    "delivery_tag": str(uuid4()),
+                },
+            }
+        )
 
     def headers(self) -> dict[str, Any]:
         """Return Celery's headers. They are shown by Flower, events and logs, so they name ids and counts only."""

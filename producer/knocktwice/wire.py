@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from knocktwice.content import Sms, WhatsApp
 from knocktwice_shared.errors import InvalidMessage
-from knocktwice_shared.ids import uuid7
+from knocktwice_shared.ids import uuid7_texts
 from knocktwice_shared.messages import LocalTime, Push, ReceiptEvent, Recipient
 from knocktwice_shared.names import VERSION
 
@@ -67,9 +67,12 @@ def batch(recipients: Sequence[Recipient | str], shared: Shared) -> Wire:
     """Write down a ``send_push`` message."""
     message: Wire = {
         "v": VERSION,
-        "id": str(uuid7()),
+        "id": uuid7_texts(1)[0],
         "content": {},
-        "recipients": [_recipient(r, i) for i, r in enumerate(recipients)],
+        "recipients": [
+            _recipient(r, i, id_)
+            for i, (r, id_) in enumerate(zip(recipients, uuid7_texts(len(recipients)), strict=True))
+        ],
     }
     if shared.template is not None:
         message["content"]["template"] = shared.template
@@ -236,11 +239,12 @@ def _step(step: Sms | WhatsApp, *, alone: bool) -> Wire:
     return fields
 
 
-def _recipient(recipient: Recipient | str, index: int) -> Wire:
+def _recipient(recipient: Recipient | str, index: int, id_: str) -> Wire:
+    """Write down a recipient; ``id_`` is for one that brings none."""
     if isinstance(recipient, str):
-        return {"id": str(uuid7()), "user": recipient}
+        return {"id": id_, "user": recipient}
     _of_type(Recipient, recipient, f"recipients[{index}]")
-    fields: Wire = {"id": str(recipient.id or uuid7())}
+    fields: Wire = {"id": id_ if recipient.id is None else str(recipient.id)}
     if recipient.user is not None:
         fields["user"] = recipient.user
     if recipient.registrations:
@@ -248,7 +252,9 @@ def _recipient(recipient: Recipient | str, index: int) -> Wire:
     if recipient.phone is not None:
         fields["phone"] = recipient.phone
     if recipient.params:
-        fields["params"] = _listed(_plain(recipient.params))
+        # Asked for the type first: nearly all are dictionaries, and asking whether something is a mapping takes long.
+        params = recipient.params
+        fields["params"] = dict(params) if type(params) is dict else _listed(_plain(params))
     if recipient.key is not None:
         fields["key"] = recipient.key
     if recipient.locale is not None:
