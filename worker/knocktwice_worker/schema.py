@@ -278,7 +278,12 @@ deliveries = Table(
         "deliveries_counted_at_idx", "counted_at", postgresql_using="brin", postgresql_where=text("parts IS NOT NULL")
     ),
     # serves: finding the delivery a provider talks about; one message is one delivery
-    Index("deliveries_provider_id_idx", "provider_id", unique=True, postgresql_where=text("step > 0")),
+    Index(
+        "deliveries_provider_id_idx",
+        "provider_id",
+        unique=True,
+        postgresql_where=text("step > 0 AND provider_id IS NOT NULL"),
+    ),
     # serves: what is new since a follower looked last
     _when("deliveries_finished_at_idx", "finished_at"),
     _when("deliveries_heard_at_idx", "heard_at"),

@@ -147,7 +147,6 @@ def _claim(services: Services, ids: Sequence[str]) -> tuple[list[str], datetime 
         chosen = _choose(services, awake)
         its_turn = _pace(services, conn, awake, chosen)
         allowed = _recount(services, conn, its_turn)
-        store.settle_answered(conn, allowed)
         if not services.providers:
             return *store.claim_sms(conn, allowed, services.settings.lease), {}
         places = {i: store.Placement(chosen[i].provider if i in chosen else None, tries) for i, tries in _tries(rows)}

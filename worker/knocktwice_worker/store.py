@@ -948,7 +948,7 @@ def reserved(conn: Connection, ids: Sequence[str]) -> Sequence[Row[Any]]:
 def claim_sms(
     conn: Connection, ids: Sequence[str], lease: timedelta, placements: Mapping[str, Placement] | None = None
 ) -> tuple[list[str], datetime | None]:
-    """Claim reserved SMS for sending unless a receipt, a cancellation or an opt-out came first.
+    """Claim reserved SMS for sending unless a receipt, a cancellation or an opt-out came first. What was answered ends here.
 
     Args:
         placements: of all of ``ids``, where there are several providers.
@@ -956,6 +956,7 @@ def claim_sms(
     Returns:
         The claimed ids and the claim's time, which :func:`hold` asks for: a sender that lost its claim cannot send.
     """
+    conn.execute(_LOCK, {"ids": list(ids)})
     if placements is None:
         rows = conn.execute(_CLAIM_SMS, {"ids": list(ids), "lease": lease}).all()
     else:
@@ -964,7 +965,10 @@ def claim_sms(
             "tries": [placements[i].tries for i in ids],
         }
         rows = conn.execute(_CLAIM_SMS_BY, {"ids": list(ids), "lease": lease, **places}).all()
-    return [str(row.notification_id) for row in rows], rows[0].claimed_at if rows else None
+    claimed = [str(row.notification_id) for row in rows]
+    if missed := set(ids).difference(claimed):
+        settle_answered(conn, sorted(missed))
+    return claimed, rows[0].claimed_at if rows else None
 
 
 def hold(conn: Connection, ids: Sequence[str], claimed_at: datetime) -> Sequence[Row[Any]]:
