@@ -23,7 +23,7 @@ from knocktwice_shared.messages import (
     parse_blast,
 )
 from knocktwice_shared.names import key_name
-from knocktwice_worker import audience, blasts, callbacks, erasure, fallback, opt_outs, push, sms, store
+from knocktwice_worker import audience, blasts, callbacks, dead_letters, erasure, fallback, opt_outs, push, sms, store
 from knocktwice_worker.callbacks import Callback, InboundText
 from knocktwice_worker.lifecycle import DeliveryState, ProviderState
 from knocktwice_worker.schema import metadata
@@ -143,7 +143,7 @@ def _live(town: Town) -> None:
         parked = town.wire({"user": ADA}, {"user": BOB, "params": {"name": "Babbage"}}, {"phone": "+1 (650) 555-0181"})
         parked["content"], parked["reference"] = {"push": {"title": "t", "body": "b"}}, {}
         for payload in (json.dumps(parked), json.dumps([[parked], {}, {}]), f"no JSON, but {ADAS} in it"):
-            store.park(conn, message_id="m", task="t", reason=f"test: {ADA}", payload=payload)
+            dead_letters.park(conn, message_id="m", task="t", reason=f"test: {ADA}", payload=payload)
 
 
 def test_nothing_is_left_by_which_one_could_tell_who_it_was(town: Town) -> None:

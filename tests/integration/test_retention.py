@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from knocktwice_shared.ids import uuid7
 from knocktwice_shared.messages import Receipt, ReceiptEvent, parse_batch, parse_blast
-from knocktwice_worker import blast_store, retention, store, tasks
+from knocktwice_worker import blast_store, dead_letters, retention, store, tasks
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,7 +54,7 @@ class History:
             if not open_:
                 clicks = [ReceiptEvent(UUID(w.notification_id), Receipt.CLICKED, datetime.now(UTC)) for w in work]
                 store.record_receipts(conn, clicks)
-            store.park(conn, message_id=None, task=None, reason="test", payload=json.dumps(wire))
+            dead_letters.park(conn, message_id=None, task=None, reason="test", payload=json.dumps(wire))
 
     def counts(self) -> dict[str, int]:
         with self.here.engine.connect() as conn:

@@ -13,7 +13,7 @@ import structlog
 from celery.worker.consumer import Consumer as CeleryConsumer
 from kombu.transport import virtual
 
-from knocktwice_worker import broker, inbox, store
+from knocktwice_worker import broker, dead_letters, inbox
 from knocktwice_worker.services import services
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ class Consumer(CeleryConsumer):
         body = message.body if isinstance(message.body, str) else bytes(message.body or b"").decode(errors="replace")
         try:
             with services().engine.begin() as conn:
-                store.park(
+                dead_letters.park(
                     conn,
                     message_id=str(headers.get("id"))[:200] if headers.get("id") else None,
                     task=str(headers.get("task"))[:200] if headers.get("task") else None,

@@ -1,4 +1,4 @@
-"""Parked messages, once a person in them is to be erased."""
+"""Parked messages: what nobody could process, with the reason, and without the people who were erased."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sqlalchemy import text
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from sqlalchemy import Engine
+    from sqlalchemy import Connection, Engine
 
 #: Parked messages read at once; each may hold 500 people.
 _PAGE = 100
@@ -48,6 +48,17 @@ class _Person:
         """Whether an object is about them."""
         values = (value for name, value in item.items() if name not in _OWN)
         return any(self.is_(v) or (isinstance(v, list) and any(map(self.is_, v))) for v in values)
+
+
+def park(conn: Connection, *, message_id: str | None, task: str | None, reason: str, payload: str) -> None:
+    """Keep a message that cannot be processed, with the reason, in the dead-letter table."""
+    query = text(
+        "INSERT INTO dead_letters (message_id, task, reason, payload) VALUES (:message_id, :task, :reason, :payload)"
+    )
+    # PostgreSQL's text can hold neither NUL nor half a surrogate pair, and a poisonous message may.
+    texts = {"message_id": message_id, "task": task, "reason": reason, "payload": payload}
+    clean = {k: v and v.replace("\x00", "\ufffd").encode(errors="replace").decode() for k, v in texts.items()}
+    conn.execute(query, clean)
 
 
 def erase(engine: Engine, user: str, numbers: Iterable[str], registrations: Iterable[str]) -> int:

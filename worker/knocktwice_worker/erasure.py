@@ -4,7 +4,7 @@ It is done in small transactions, each of which may be the last: the message tha
 nothing is left to do, and a repeat finds what is left. It is repeated once on purpose, because for a moment other workers
 do not know of it yet (see ``erased.py``) and may accept what was said before.
 
-States are changed by ``store.py`` alone; this empties columns that no state depends on.
+States are changed by ``store`` alone; this empties columns that no state depends on.
 """
 
 from __future__ import annotations

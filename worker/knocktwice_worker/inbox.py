@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from knocktwice_shared.names import INBOX_ACCEPTED, INBOX_FAILURES, INBOX_MESSAGES, Task, key_name
-from knocktwice_worker import store
+from knocktwice_worker import dead_letters
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -66,7 +66,9 @@ def ids_of(services: Services, keys: Sequence[str]) -> list[str]:
 def park(services: Services, message_id: str, task: str, reason: str, message: object) -> None:
     """Move a message that cannot be processed to the dead-letter table."""
     with services.engine.begin() as conn:
-        store.park(conn, message_id=message_id, task=task, reason=reason, payload=json.dumps(message, default=str))
+        dead_letters.park(
+            conn, message_id=message_id, task=task, reason=reason, payload=json.dumps(message, default=str)
+        )
     remove(services, message_id)
 
 

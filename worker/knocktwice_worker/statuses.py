@@ -60,13 +60,6 @@ WHERE d.step > 0 AND (d.provider_id = r.provider_id OR (d.provider_id IS NULL AN
 ORDER BY d.notification_id, d.step FOR UPDATE OF d SKIP LOCKED
 """)
 
-# Its sender died or had no clear answer, and somebody may already have decided to send it again.
-_TAKE_BACK = text("""
-UPDATE deliveries SET state = 'sending'
-WHERE (notification_id, step) IN (SELECT * FROM unnest(CAST(:ids AS uuid[]), CAST(:steps AS smallint[])))
-  AND state = 'reserved'
-""")
-
 _RECORD = text("""
 UPDATE deliveries d SET provider_status = r.status, provider_error = r.error, provider_status_at = r.at,
   provider_id = coalesce(d.provider_id, r.provider_id), heard_at = knocktwice_now()
@@ -142,8 +135,7 @@ def _adopt(conn: Connection, locked: Sequence[Row[Any]]) -> None:
     lost = [row for row in locked if row.state in (DeliveryState.SENDING, DeliveryState.RESERVED)]
     if not lost:
         return
-    places = {"ids": [row.notification_id for row in lost], "steps": [row.step for row in lost]}
-    conn.execute(_TAKE_BACK, places)
+    store.take_back(conn, [str(row.notification_id) for row in lost], [row.step for row in lost])
     store.record_sms(
         conn,
         [

@@ -1,0 +1,18 @@
+"""What is promised about the source itself."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import knocktwice_worker
+
+SOURCE = Path(knocktwice_worker.__file__).parent
+CHANGES_A_STATE = re.compile(r"UPDATE (?:deliveries|notifications)\b(?:(?!WHERE\b|FROM\b)[\s\S])*?\bstate\s*=")
+
+
+def test_only_the_store_changes_states() -> None:
+    changing = {
+        path.relative_to(SOURCE).parts[0] for path in SOURCE.rglob("*.py") if CHANGES_A_STATE.search(path.read_text())
+    }
+    assert changing - {"migrations"} == {"store"}

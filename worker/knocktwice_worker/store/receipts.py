@@ -1,0 +1,101 @@
+"""Receipts and cancellations, and the steps that they make needless."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sqlalchemy import Connection, text
+
+from knocktwice_shared.messages import Receipt, ReceiptEvent
+from knocktwice_worker.lifecycle import NotificationState, Verdict
+from knocktwice_worker.store.transitions import ANSWERS, Decision, finish, settle_answered, write_ledger
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from datetime import datetime
+
+_INSERT_EVENTS = text("""
+INSERT INTO events (notification_id, kind, registration, at, step)
+SELECT * FROM unnest(CAST(:ids AS uuid[]), CAST(:kinds AS text[]), CAST(:registrations AS text[]), CAST(:times AS timestamptz[]),
+                     CAST(:steps AS smallint[]))
+ORDER BY 1, 2, 3
+ON CONFLICT DO NOTHING
+RETURNING notification_id, kind
+""")
+
+_WASTED = text(f"""
+SELECT d.notification_id, max(d.step) AS step FROM deliveries d
+JOIN events e ON e.notification_id = d.notification_id AND e.kind <> 'cancelled' AND e.step < d.step AND {ANSWERS}
+WHERE d.notification_id = ANY(CAST(:ids AS uuid[])) AND d.step > 0 AND d.state = 'sent'
+  AND NOT EXISTS (SELECT FROM decisions l WHERE l.notification_id = d.notification_id AND l.verdict = 'wasted_sms')
+GROUP BY d.notification_id
+""")
+
+
+def record_receipts(conn: Connection, receipts: Sequence[ReceiptEvent]) -> None:
+    """Write receipts, once each, and end the fallbacks they make needless, also those reserved but not yet claimed.
+
+    A receipt for a notification that is not there yet is kept. One that
+    would have made the SMS needless but comes after it is noted as a wasted SMS.
+    """
+    fresh = _insert_events(
+        conn, [(str(r.notification), r.kind.value, r.registration or "", r.at, r.step) for r in receipts]
+    )
+    if not fresh:
+        return
+    settle_answered(conn, fresh)
+    note_wasted(conn, fresh, {str(r.notification): r.kind for r in receipts})
+
+
+def note_wasted(conn: Connection, ids: Sequence[str], kinds: Mapping[str, Receipt]) -> None:
+    """Note the messages among ``ids`` that a receipt shows to have been needless; ``kinds`` says which receipt came."""
+    wasted = conn.execute(_WASTED, {"ids": list(ids)}).all()
+    write_ledger(
+        conn,
+        [
+            Decision(i, Verdict.WASTED_SMS, {"receipt": kinds.get(i, Receipt.DELIVERED)}, step)
+            for i, step in ((str(row.notification_id), row.step) for row in wasted)
+        ],
+    )
+
+
+def cancel(conn: Connection, ids: Sequence[str], keys: Sequence[str], now: datetime) -> None:
+    """Stop notifications at whatever point before the provider call they are. Unknown ids are remembered.
+
+    An SMS that a sender has claimed is no longer stopped; a push that is on its way is not called back.
+    """
+    found = conn.execute(text("SELECT id FROM notifications WHERE key = ANY(:keys)"), {"keys": list(keys)}).all()
+    wanted = sorted({*ids, *(str(row.id) for row in found)})
+    _insert_events(conn, [(i, "cancelled", "", now, 0) for i in wanted])
+    _stop(conn, wanted)
+
+
+def settle_cancelled(conn: Connection, ids: Sequence[str]) -> None:
+    """Stop those that were cancelled while their rows were being written: neither transaction saw the other."""
+    query = text(
+        "SELECT notification_id FROM events WHERE notification_id = ANY(CAST(:ids AS uuid[])) AND kind = 'cancelled'"
+    )
+    if found := sorted({str(row.notification_id) for row in conn.execute(query, {"ids": list(ids)})}):
+        _stop(conn, found)
+
+
+def _stop(conn: Connection, ids: Sequence[str]) -> None:
+    settle_answered(conn, ids)
+    # Without a fallback there is only the push to stop, and only while it waits for its time or to be tried again.
+    waiting = conn.execute(_CANCEL_PUSH, {"ids": list(ids)}).all()
+    finish(conn, [(str(row.notification_id), NotificationState.CANCELLED, "cancelled") for row in waiting])
+
+
+_CANCEL_PUSH = text("""
+UPDATE deliveries d SET state = 'cancelled', reason = 'cancelled', wake_at = NULL, finished_at = knocktwice_now()
+WHERE d.notification_id = ANY(CAST(:ids AS uuid[])) AND d.step = 0 AND d.state = 'scheduled'
+  AND NOT EXISTS (SELECT FROM deliveries s WHERE s.notification_id = d.notification_id AND s.step = 1)
+RETURNING d.notification_id
+""")
+
+
+def _insert_events(conn: Connection, events: Sequence[tuple[str, str, str, datetime, int]]) -> list[str]:
+    names = ("ids", "kinds", "registrations", "times", "steps")
+    columns = zip(*events, strict=True) if events else [()] * len(names)
+    rows = conn.execute(_INSERT_EVENTS, {n: list(column) for n, column in zip(names, columns, strict=True)})
+    return sorted({str(row.notification_id) for row in rows})
