@@ -41,7 +41,7 @@ SELECT (SELECT count(*) FROM jsonb_object_keys(tags)) AS tags, octet_length(CAST
 FROM users WHERE id = ANY(:users) ORDER BY id
 """)
 
-_USERS = text("INSERT INTO users (id) SELECT unnest(:ids) ORDER BY 1 ON CONFLICT DO NOTHING")
+_USERS = text("INSERT INTO users (id) SELECT unnest(CAST(:ids AS text[])) ORDER BY 1 ON CONFLICT DO NOTHING")
 
 # A change from the future comes from a wrong clock; taken at its word it would shut out all others until then.
 _REGISTER = text("""

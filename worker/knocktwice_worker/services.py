@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from psycopg2.extensions import new_type, register_type
 
 from knocktwice_shared.messages import Channel
-from knocktwice_worker import config, embedded, short_links
+from knocktwice_worker import arrays, config, embedded, short_links
 from knocktwice_worker.channels import provider_file
 from knocktwice_worker.channels.fcm import FcmChannel
 from knocktwice_worker.channels.http_provider import HttpSmsChannel, RemovedProvider
@@ -288,6 +288,7 @@ def connect_redis(url: str) -> Redis:
 
 
 def _engine(settings: Settings, pool_size: int) -> sa.Engine:
+    arrays.register()
     engine = sa.create_engine(
         database_url(settings),
         pool_size=pool_size,

@@ -205,7 +205,9 @@ def record_sms(conn: Connection, results: Sequence[SmsResult]) -> None:
         conn.execute(_MOVE, {"ids": list(moves), "providers": list(moves.values())})
     opted_out = sorted({row.number for row in rows if row.reason == Verdict.OPTED_OUT})
     if opted_out:
-        add = text("INSERT INTO opt_outs (number, source) SELECT unnest(:numbers), 'provider' ON CONFLICT DO NOTHING")
+        add = text(
+            "INSERT INTO opt_outs (number, source) SELECT unnest(CAST(:numbers AS text[])), 'provider' ON CONFLICT DO NOTHING"
+        )
         conn.execute(add, {"numbers": opted_out})
     settled = [row for row in rows if row.state in _SMS_OUTCOMES]
     finish(
