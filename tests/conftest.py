@@ -17,6 +17,7 @@ from knocktwice_worker import cli, migrations, services, terminal
 from knocktwice_worker.config import Settings
 from knocktwice_worker.embedded import EmbeddedServers, Servers
 from knocktwice_worker.sandbox import Sandbox
+from sms_provider import SmsProvider
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -88,6 +89,13 @@ def here(settings: Settings) -> Iterator[Services]:
 def sandbox() -> Iterator[Sandbox]:
     """What stands in for FCM and Twilio."""
     with Sandbox() as running:
+        yield running
+
+
+@pytest.fixture
+def acme() -> Iterator[SmsProvider]:
+    """An SMS provider that a file describes."""
+    with SmsProvider() as running:
         yield running
 
 

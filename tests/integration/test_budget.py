@@ -15,6 +15,7 @@ from zoneinfo import ZoneInfo
 import pytest
 import sqlalchemy as sa
 
+from callers import count_together
 from knocktwice import Category
 from knocktwice_worker import budget, services
 from knocktwice_worker.budget import Budget, Held, Purse, Spent, Today
@@ -57,24 +58,6 @@ def engine(database_url: str) -> sa.Engine:
     return sa.create_engine(database_url, pool_size=70)
 
 
-def concurrently(valkey_url: str, engine: sa.Engine, of: Limits, asks: Sequence[Ask]) -> list[Answer]:
-    """Let 64 callers ask at once, one message each, through connections of their own."""
-    everybody_ready = threading.Barrier(64)
-    local = threading.local()
-
-    def start() -> None:
-        local.limits = RedisLimits(services.connect_redis(valkey_url), of)
-        everybody_ready.wait()
-
-    def count_one(one: Ask) -> Answer:
-        with engine.connect() as conn:
-            answer: Answer = local.limits.count(conn, [one], NOON)[0]
-            return answer
-
-    with ThreadPoolExecutor(64, initializer=start) as pool:
-        return list(pool.map(count_one, asks))
-
-
 def remember(engine: sa.Engine, one: Ask, state: str = "sent", at: datetime = NOON - timedelta(hours=1)) -> None:
     """Write the rows of an SMS that Postgres remembers."""
     still_open = state in ("reserved", "sending")
@@ -110,7 +93,7 @@ def test_of_500_texts_of_two_parts_exactly_as_many_pass_as_the_budget_has_parts(
     valkey_url: str, engine: sa.Engine
 ) -> None:
     asks = [ask(parts=2) for _ in range(500)]
-    answers = concurrently(valkey_url, engine, limits(101), asks)
+    answers = count_together(valkey_url, engine, limits(101), asks, NOON)
     assert Counter(refusals(answers)) == {None: 50, Verdict.BUDGET_EXHAUSTED: 450}
 
 
@@ -118,12 +101,12 @@ def test_64_callers_of_all_categories_leave_the_reserve_to_critical(valkey_url: 
     dice = random.Random(7)
     asks = [ask(dice.choice([TRANSACTIONAL, MARKETING]), dice.randint(1, 3)) for _ in range(500)]
     of = limits(200, 50, marketing=60)
-    answers = concurrently(valkey_url, engine, of, asks)
+    answers = count_together(valkey_url, engine, of, asks, NOON)
     marketing = [(one, a) for one, a in zip(asks, answers, strict=True) if one.category is MARKETING]
     assert 148 <= went(asks, answers) <= 150
     assert went(*zip(*marketing, strict=True)) <= 60
     critical = [ask(CRITICAL) for _ in range(100)]
-    assert went(critical, concurrently(valkey_url, engine, of, critical)) == 200 - went(asks, answers)
+    assert went(critical, count_together(valkey_url, engine, of, critical, NOON)) == 200 - went(asks, answers)
 
 
 def test_a_category_has_a_budget_of_its_own(valkey: redis.Redis, engine: sa.Engine) -> None:
@@ -221,7 +204,7 @@ def test_64_callers_after_a_wipe_spend_no_part_twice(valkey_url: str, valkey: re
         remember(engine, ask(parts=2))
     valkey.flushdb()
     asks = [ask() for _ in range(200)]
-    assert went(asks, concurrently(valkey_url, engine, limits(100), asks)) == 60
+    assert went(asks, count_together(valkey_url, engine, limits(100), asks, NOON)) == 60
 
 
 def test_without_redis_postgres_counts_and_one_transaction_at_a_time(engine: sa.Engine) -> None:

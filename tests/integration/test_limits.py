@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import threading
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 from uuid import uuid4
@@ -16,7 +14,7 @@ import sqlalchemy as sa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from knocktwice_worker import services
+from callers import count_together
 from knocktwice_worker.lifecycle import Verdict
 from knocktwice_worker.limits import Answer, Ask, Limits, LimitsUnavailable, RedisLimits, count_in_postgres
 
@@ -44,31 +42,13 @@ def engine(database_url: str) -> sa.Engine:
     return sa.create_engine(database_url, pool_size=70)
 
 
-def concurrently(valkey_url: str, engine: sa.Engine, asks: Sequence[Ask]) -> list[Answer]:
-    """Let 64 callers ask at once, one message each, through connections of their own."""
-    everybody_ready = threading.Barrier(64)
-    local = threading.local()
-
-    def start() -> None:
-        local.limits = RedisLimits(services.connect_redis(valkey_url), limits())
-        everybody_ready.wait()
-
-    def count(one: Ask) -> Answer:
-        with engine.connect() as conn:
-            answer: Answer = local.limits.count(conn, [one], NOON)[0]
-            return answer
-
-    with ThreadPoolExecutor(64, initializer=start) as pool:
-        return list(pool.map(count, asks))
-
-
 def test_of_500_identical_texts_to_one_number_exactly_one_passes(valkey_url: str, engine: sa.Engine) -> None:
-    answers = concurrently(valkey_url, engine, [ask() for _ in range(500)])
+    answers = count_together(valkey_url, engine, limits(), [ask() for _ in range(500)], NOON)
     assert Counter(a.refusal for a in answers) == {None: 1, Verdict.DUPLICATE_CONTENT: 499}
 
 
 def test_of_500_different_texts_to_one_number_exactly_ten_pass(valkey_url: str, engine: sa.Engine) -> None:
-    answers = concurrently(valkey_url, engine, [ask(content=str(i).encode()) for i in range(500)])
+    answers = count_together(valkey_url, engine, limits(), [ask(content=str(i).encode()) for i in range(500)], NOON)
     assert Counter(a.refusal for a in answers) == {None: 10, Verdict.CAPPED_DAILY: 490}
 
 

@@ -29,12 +29,6 @@ NUMBER = "+16505550100"
 
 
 @pytest.fixture
-def acme() -> Iterator[SmsProvider]:
-    with SmsProvider() as running:
-        yield running
-
-
-@pytest.fixture
 def install(
     working: Services, acme: SmsProvider, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Callable[..., Services]]:

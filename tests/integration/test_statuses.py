@@ -3,85 +3,26 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from dataclasses import replace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import pytest
 import sqlalchemy as sa
 
-from knocktwice_shared.ids import uuid7
-from knocktwice_shared.messages import Channel, Receipt, ReceiptEvent, Step, When, parse_batch
-from knocktwice_worker import statuses, store
+from handed_over import HOUR, Post
+from knocktwice_shared.messages import Channel, Receipt, ReceiptEvent, Step, When
+from knocktwice_worker import store
 from knocktwice_worker.lifecycle import DeliveryState, ProviderState
 from knocktwice_worker.statuses import StatusReport
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from knocktwice_worker.services import Services
 
-HOUR, LEASE = timedelta(hours=1), timedelta(minutes=1)
 AT = datetime(2026, 11, 1, 12, tzinfo=UTC)
 WHATSAPP = Step(Channel.WHATSAPP, When.NOT_DELIVERED, HOUR, content_sid="HX" + "0" * 32)
 SMS = Step(Channel.SMS, When.NOT_CLICKED, HOUR)
-
-
-@dataclass
-class Post:
-    """Messages handed to the provider, which calls the n-th of them ``SM<n>``."""
-
-    here: Services
-
-    def handed_over(self, *plan: Step, people: int = 1) -> list[str]:
-        """Take people's first step over a silent push to the provider."""
-        made = parse_batch(
-            {
-                "v": 1,
-                "id": str(uuid7()),
-                "content": {"push": {"title": "t", "body": "b"}},
-                "recipients": [
-                    {"id": str(uuid7()), "registrations": [f"r{n}"], "phone": f"+1650555{n:04}"} for n in range(people)
-                ],
-            }
-        )
-        ids = [str(r.id) for r in made.recipients]
-        with self.here.engine.begin() as conn:
-            work = store.accept(conn, [store.Intake(replace(made, plan=plan), {}, HOUR)], lease=LEASE)
-            store.record_push(conn, [store.PushResult(*w, state="sent") for w in work], retry_for=HOUR)
-        self.claimed(ids)
-        self.sent(ids)
-        return ids
-
-    def claimed(self, ids: list[str]) -> None:
-        with self.here.engine.begin() as conn:
-            conn.execute(sa.text("UPDATE deliveries SET due_at = knocktwice_now() WHERE state = 'scheduled'"))
-            assert len(store.due(conn, ids)) == len(ids)
-            store.reserve(conn, [store.Reservation(i, "+16505550100", "b", b"f") for i in ids], LEASE)
-            store.claim_sms(conn, ids, LEASE)
-
-    def sent(self, ids: list[str]) -> None:
-        results = [store.SmsResult(i, DeliveryState.SENT, provider_id=f"SM{n}") for n, i in enumerate(ids)]
-        with self.here.engine.begin() as conn:
-            store.record_sms(conn, results)
-
-    def report(self, reports: Iterable[StatusReport]) -> set[str]:
-        with self.here.engine.begin() as conn:
-            return statuses.record(conn, list(reports))
-
-    def rows(self, query: str, **values: Any) -> list[tuple[Any, ...]]:
-        with self.here.engine.connect() as conn:
-            return [tuple(row) for row in conn.execute(sa.text(query), values)]
-
-    def step(self, id_: str, step: int) -> tuple[Any, ...]:
-        query = "SELECT state, reason, provider_status FROM deliveries WHERE notification_id = :id AND step = :step"
-        (row,) = self.rows(query, id=id_, step=step)
-        return row
-
-    def state(self, id_: str) -> str:
-        ((state,),) = self.rows("SELECT state FROM notifications WHERE id = :id", id=id_)
-        return str(state)
 
 
 @pytest.fixture
