@@ -102,6 +102,22 @@ def test_a_callback_that_comes_while_its_sender_holds_the_row_waits_for_it(post:
     assert post.step(id_, 1)[2] == "delivered"
 
 
+def test_a_report_that_somebody_else_is_at_is_left_to_them(post: Post) -> None:
+    (id_,) = post.handed_over(SMS)
+    with post.here.engine.begin() as conn:
+        callbacks.accept(conn, [_heard(0, "sent"), _heard(0, "delivered")])
+    with post.here.senders.begin() as other:
+        other.execute(sa.text("SELECT FROM provider_reports WHERE status = 'delivered' FOR UPDATE"))
+        with post.here.engine.begin() as conn:
+            conn.execute(sa.text("SET LOCAL lock_timeout = '5s'"))
+            assert callbacks.bring(conn) == 0
+        assert post.step(id_, 1)[2] == "sent"
+    with post.here.engine.begin() as conn:
+        assert callbacks.bring(conn) == 0
+    assert post.step(id_, 1)[2] == "delivered"
+    assert post.rows("SELECT count(*) FROM provider_reports") == [(0,)]
+
+
 def test_a_callback_names_the_message_whose_id_nobody_could_record(post: Post) -> None:
     (id_,) = post.handed_over(SMS)
     with post.here.engine.begin() as conn:

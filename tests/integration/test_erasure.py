@@ -358,6 +358,26 @@ def test_what_is_being_sent_is_erased_when_its_outcome_is_known(town: Town) -> N
     assert town.rows("SELECT state FROM notifications") == [("texted",)]
 
 
+def test_a_push_that_is_under_way_is_erased_when_its_outcome_is_known(town: Town) -> None:
+    made = parse_batch(town.wire({"user": ADA}, after=3600))
+    with town.here.engine.begin() as conn:
+        work = store.accept(conn, [store.Intake(made, {}, timedelta(hours=1))], lease=timedelta(minutes=1))
+    assert len(work) == 2
+    at = datetime.now(UTC)
+    for _ in range(2):
+        with pytest.raises(erasure.Unsettled):
+            town.say(UserErased(ADA, at))
+        town.clock.advance(erasure.SETTLED)
+    assert town.states() == {("cancelled", "cancelled"): 1}
+    # The answer finds what it is about.
+    with town.here.engine.begin() as conn:
+        results = [store.PushResult(*w, state="sent") for w in work]
+        store.record_push(conn, results, retry_for=timedelta(hours=1), complete=True)
+    assert town.rows("SELECT state, count(*) FROM attempts GROUP BY 1") == [("sent", 2)]
+    town.say(UserErased(ADA, at))
+    assert town.traces() == []
+
+
 def test_an_erasure_that_is_killed_anywhere_is_finished_by_the_next(
     town: Town, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -73,6 +73,17 @@ def test_one_that_will_not_arrive_makes_the_next_step_due_at_once(post: Post, st
     assert (row.step, row.provider_status) == (2, status)
 
 
+def test_one_that_will_not_arrive_does_not_hurry_what_waits_for_another(post: Post) -> None:
+    (id_,) = post.handed_over(WHATSAPP, SMS, SMS)
+    post.claimed([id_])
+    post.sent([id_], first=1)
+    waits = "SELECT due_at > knocktwice_now() FROM deliveries WHERE notification_id = :id AND step = 3"
+    post.report([_report(0, ProviderState.UNDELIVERED)])
+    assert post.rows(waits, id=id_) == [(True,)]
+    post.report([_report(1, ProviderState.UNDELIVERED)])
+    assert post.rows(waits, id=id_) == [(False,)]
+
+
 def test_one_that_is_read_after_the_sms_shows_that_the_sms_was_wasted(post: Post) -> None:
     (id_,) = post.handed_over(WHATSAPP, SMS)
     post.claimed([id_])

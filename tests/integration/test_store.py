@@ -387,13 +387,54 @@ def test_only_one_sender_claims(book: Book) -> None:
     assert book(store.claim_sms, ids(one), LEASE) == ([], None)
 
 
-def test_an_opt_out_between_reservation_and_claim_stops_the_sms(book: Book) -> None:
+#: How senders claim with Twilio alone, and where there are several providers.
+PLACEMENTS = pytest.mark.parametrize("placement", [None, store.Placement("acme", 0)], ids=["one", "several"])
+
+
+def places(of: Batch, placement: store.Placement | None) -> dict[str, store.Placement] | None:
+    return None if placement is None else dict.fromkeys(ids(of), placement)
+
+
+@PLACEMENTS
+def test_an_opt_out_between_reservation_and_claim_stops_the_sms(book: Book, placement: store.Placement | None) -> None:
     one = batch("ada", after=0)
     book.pushed(one)
     book.reserve(*ids(one))
     with book.engine.begin() as conn:
         conn.execute(sa.text("INSERT INTO opt_outs (number, source) VALUES ('+16505550100', 'stop')"))
-    assert book(store.claim_sms, ids(one), LEASE) == ([], None)
+    assert book(store.claim_sms, ids(one), LEASE, places(one, placement)) == ([], None)
+
+
+@PLACEMENTS
+def test_a_click_that_is_committed_before_the_claim_stops_the_sms(
+    book: Book, placement: store.Placement | None
+) -> None:
+    one = batch("ada", after=0)
+    book.pushed(one)
+    book.reserve(*ids(one))
+    with book.engine.begin() as conn:
+        # Its writer died before it looked for what the click makes needless.
+        insert = "INSERT INTO events (notification_id, kind, registration, at) VALUES (:id, 'clicked', 'reg-ada', :at)"
+        conn.execute(sa.text(insert), {"id": ids(one)[0], "at": AT})
+    assert book(store.claim_sms, ids(one), LEASE, places(one, placement)) == ([], None)
+
+
+def test_a_choice_of_a_provider_that_is_old_claims_nothing(book: Book) -> None:
+    one = batch("ada", after=0)
+    claimed(book, one)
+    book(store.record_sms, [store.SmsResult(ids(one)[0], DeliveryState.RESERVED, wake_after=timedelta())])
+    assert book(store.claim_sms, ids(one), LEASE, places(one, store.Placement("acme", 0))) == ([], None)
+    won, _ = book(store.claim_sms, ids(one), LEASE, places(one, store.Placement("acme", 1)))
+    assert won == ids(one)
+
+
+def test_a_refusal_that_comes_after_the_claim_changes_nothing(book: Book) -> None:
+    one = batch("ada", after=0)
+    claimed(book, one)
+    book(store.skip, [store.Decision(ids(one)[0], Verdict.OPTED_OUT, {})])
+    assert book.states(ids(one)[0])["sms"] == ("sending", None)
+    assert book.states(ids(one)[0])["notification"][0] == "active"
+    assert book.rows("SELECT verdict FROM decisions") == []
 
 
 def test_a_sender_that_lost_its_claim_cannot_send(book: Book, clock: Clock) -> None:
