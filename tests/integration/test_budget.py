@@ -199,6 +199,20 @@ def test_of_reservations_that_a_wipe_let_through_the_youngest_is_refused(
     assert answers == [Verdict.BUDGET_EXHAUSTED, *[None] * 10]
 
 
+def test_after_a_wipe_what_is_being_sent_is_spent_and_reservations_get_what_is_left(
+    valkey: redis.Redis, engine: sa.Engine
+) -> None:
+    older, younger, sending = ask(), ask(), ask()
+    remember(engine, older, "reserved", NOON - timedelta(minutes=3))
+    remember(engine, younger, "reserved", NOON - timedelta(minutes=2))
+    remember(engine, sending, "sending", NOON - timedelta(minutes=1))
+    with engine.begin() as conn:
+        waiting = [younger, older]
+        expected = [Verdict.BUDGET_EXHAUSTED, None]
+        assert refusals(RedisLimits(valkey, limits(2)).count(conn, waiting, NOON)) == expected
+        assert refusals(count_in_postgres(conn, waiting, limits(2), NOON)) == expected
+
+
 def test_64_callers_after_a_wipe_spend_no_part_twice(valkey_url: str, valkey: redis.Redis, engine: sa.Engine) -> None:
     for _ in range(20):
         remember(engine, ask(parts=2))

@@ -144,6 +144,15 @@ def test_a_price_that_comes_after_the_last_status_is_kept(post: Post) -> None:
     assert post.rows("SELECT count(*) FROM decisions WHERE verdict = 'delivery_report'") == [(1,)]
 
 
+@pytest.mark.parametrize("first", [True, False], ids=["the price first", "the price last"])
+def test_of_two_reports_at_once_the_one_with_the_price_is_kept(post: Post, first: bool) -> None:
+    post.handed_over(SMS)
+    priced = _heard(0, "delivered", price="0.0075", price_unit="USD")
+    both = [priced, _heard(0, "delivered")]
+    assert _take(post, both if first else both[::-1]) == 0
+    assert [str(row[4]) for row in _states(post)] == ["0.0075"]
+
+
 def test_an_opt_out_that_the_provider_reports_afterwards_reaches_the_list(post: Post) -> None:
     post.handed_over(SMS)
     _take(post, [_heard(0, "failed", error=21610)])

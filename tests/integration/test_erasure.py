@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 ADA, BOB = "user-ADA", "user-BOB"
 ADAS, BOBS = "+16505550181", "+16505550182"
+#: After Ada was erased, if that was some seconds before.
+LATER = datetime.now(UTC) - timedelta(seconds=30)
 #: All by which somebody could tell that it was Ada.
 SECRETS = (ADA, ADAS, ADAS[1:], "reg-ADA", "Lovelace")
 
@@ -303,6 +305,20 @@ def test_whoever_comes_back_is_somebody_new(town: Town) -> None:
     assert town.rows("SELECT registration FROM devices WHERE user_id = 'user-ADA'") == [("silent-new",)]
     assert town.rows("SELECT consented_at FROM phones WHERE user_id = 'user-ADA'") == [(None,)]
     assert fallback.check(town.here, [id_]) == [id_]
+
+
+@pytest.mark.parametrize(
+    "back",
+    [DeviceRegistered(ADA, "silent-new", LATER), PhoneBound(ADA, "+16505550183", LATER)],
+    ids=["device", "phone"],
+)
+def test_whoever_comes_back_may_be_known_by_one_thing_only(town: Town, back: AudienceChange) -> None:
+    erased = LATER - timedelta(seconds=30)
+    town.say(back)
+    town.settle(erased)
+    left = [town.rows(f"SELECT user_id FROM {table} WHERE user_id = '{ADA}'") for table in ("devices", "phones")]  # noqa: S608
+    assert sorted(left) == [[], [(ADA,)]]
+    assert town.rows(f"SELECT tags FROM users WHERE id = '{ADA}'") == [({},)]  # noqa: S608
 
 
 def test_an_opt_out_outlives_its_number_without_naming_it(town: Town) -> None:

@@ -73,6 +73,19 @@ def test_one_that_will_not_arrive_makes_the_next_step_due_at_once(post: Post, st
     assert (row.step, row.provider_status) == (2, status)
 
 
+def test_of_two_messages_that_claim_one_delivery_one_is_its_own(post: Post) -> None:
+    (id_,) = post.handed_over(SMS)
+    with post.here.engine.begin() as conn:
+        conn.execute(sa.text("UPDATE deliveries SET provider_id = NULL WHERE step = 1"))
+    twice = [_report(n, ProviderState.DELIVERED, intent=(id_, 1)) for n in (7, 8)]
+    (other,) = post.report(twice)
+    ((own,),) = post.rows("SELECT provider_id FROM deliveries WHERE step = 1")
+    assert {own, other} == {"SM7", "SM8"}
+    assert post.report(twice) == {other}
+    assert post.step(id_, 1)[2] == "delivered"
+    assert post.rows("SELECT count(*) FROM events WHERE step = 1") == [(1,)]
+
+
 def test_one_that_will_not_arrive_does_not_hurry_what_waits_for_another(post: Post) -> None:
     (id_,) = post.handed_over(WHATSAPP, SMS, SMS)
     post.claimed([id_])

@@ -168,6 +168,17 @@ def test_a_push_that_failed_on_every_device_makes_the_fallback_due(book: Book) -
     assert book.rows("SELECT registration FROM devices WHERE user_id = 'ada'") == []
 
 
+def test_a_push_that_fails_after_somebody_clicked_brings_nothing_back(book: Book) -> None:
+    one = batch("ada")
+    work = book.accept(one)
+    book.receipt(ids(one)[0], Receipt.CLICKED)
+    book(store.record_push, [store.PushResult(*w, state="rejected") for w in work], retry_for=HOUR)
+    assert book.states(ids(one)[0])["notification"] == ("reached", "reached_in_time")
+    assert book.rows("SELECT state, wake_at, due_at > knocktwice_now() FROM deliveries WHERE step = 1") == [
+        ("skipped", None, True)
+    ]
+
+
 def test_one_device_that_takes_the_push_is_enough(book: Book) -> None:
     book(audience.apply, [DeviceRegistered("ada", "reg-old", AT)])
     one = batch("ada")
