@@ -213,6 +213,16 @@ def test_after_a_wipe_what_is_being_sent_is_spent_and_reservations_get_what_is_l
         assert refusals(count_in_postgres(conn, waiting, limits(2), NOON)) == expected
 
 
+def test_what_a_provider_took_is_paid_for_whatever_became_of_it(engine: sa.Engine) -> None:
+    refused, taken = ask(), ask()
+    remember(engine, refused, "failed")
+    remember(engine, taken, "failed")
+    with engine.begin() as conn:
+        name = "UPDATE deliveries SET provider_id = 'SM1' WHERE notification_id = :id"
+        conn.execute(sa.text(name), {"id": taken.notification_id})
+        assert budget.not_sent(conn, NOON - timedelta(hours=12)) == [refused.notification_id]
+
+
 def test_64_callers_after_a_wipe_spend_no_part_twice(valkey_url: str, valkey: redis.Redis, engine: sa.Engine) -> None:
     for _ in range(20):
         remember(engine, ask(parts=2))

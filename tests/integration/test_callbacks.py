@@ -130,9 +130,28 @@ def test_a_callback_names_the_message_whose_id_nobody_could_record(post: Post) -
 
 def test_reports_about_messages_that_are_not_ours_are_dropped_after_two_days(post: Post, clock: Clock) -> None:
     assert _take(post, [_heard(5, "delivered")]) == 1
-    clock.advance(timedelta(days=3))
+    clock.advance(timedelta(days=1))
+    with post.here.engine.begin() as conn:
+        assert callbacks.forget(conn, timedelta(days=90)) == 0
+        assert callbacks.bring(conn) == 1
+    clock.advance(timedelta(days=2))
     with post.here.engine.begin() as conn:
         assert callbacks.forget(conn, timedelta(days=90)) == 1
+
+
+@pytest.mark.parametrize(
+    ("keep", "kept"), [(1, 7), (30, 30), (365, 90), (0, 90)], ids=["a day", "a month", "a year", "for ever"]
+)
+def test_what_people_wrote_is_kept_as_long_as_a_repeat_may_come(post: Post, clock: Clock, keep: int, kept: int) -> None:
+    with post.here.engine.begin() as conn:
+        callbacks.receive(conn, [InboundText("SMin", NUMBER, Wish.START)])
+    hour = timedelta(hours=1)
+    clock.advance(timedelta(days=kept) - hour)
+    with post.here.engine.begin() as conn:
+        assert callbacks.forget(conn, timedelta(days=keep)) == 0
+    clock.advance(2 * hour)
+    with post.here.engine.begin() as conn:
+        assert callbacks.forget(conn, timedelta(days=keep)) == 1
 
 
 def test_a_price_that_comes_after_the_last_status_is_kept(post: Post) -> None:

@@ -321,6 +321,14 @@ def test_whoever_comes_back_may_be_known_by_one_thing_only(town: Town, back: Aud
     assert town.rows(f"SELECT tags FROM users WHERE id = '{ADA}'") == [({},)]  # noqa: S608
 
 
+def test_how_often_an_erased_number_was_texted_is_forgotten_and_anybody_elses_is_not(town: Town) -> None:
+    town.text(town.send({"user": ADA}, {"user": BOB}))
+    counters = "{knocktwice:sms}:day:*"
+    assert len(town.here.redis.keys(counters)) == 2
+    town.settle(datetime.now(UTC))
+    assert len(town.here.redis.keys(counters)) == 1
+
+
 def test_an_opt_out_outlives_its_number_without_naming_it(town: Town) -> None:
     with town.here.engine.begin() as conn:
         opt_outs.add(conn, [ADAS, BOBS], "STOP")

@@ -220,10 +220,10 @@ def test_a_run_that_takes_too_long_says_that_there_is_more(history: History, clo
     assert retention.purge(history.here.engine, KEEP) == (0, 1, 1, 0, False)
 
 
-def test_housekeeping_does_it(history: History, here: Services, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("configured")
+def test_housekeeping_does_it(history: History, here: Services, clock: Clock) -> None:
     assert here.settings.retention == KEEP
     history.happen()
     clock.advance(KEEP + DAY)
-    monkeypatch.setattr(tasks, "services", lambda: here)
     tasks.housekeeping()
     assert not any(history.counts().values())

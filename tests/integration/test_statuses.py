@@ -73,6 +73,36 @@ def test_one_that_will_not_arrive_makes_the_next_step_due_at_once(post: Post, st
     assert (row.step, row.provider_status) == (2, status)
 
 
+@pytest.mark.parametrize(
+    ("cancelled", "ends", "step"),
+    [(False, "reached", ("skipped", "reached_in_time", None)), (True, "cancelled", ("cancelled", "cancelled", None))],
+    ids=["a click", "a cancellation"],
+)
+def test_what_comes_while_a_step_is_sent_ends_the_next_one_at_once(
+    post: Post, cancelled: bool, ends: str, step: tuple[Any, ...]
+) -> None:
+    (id_,) = post.handed_over(WHATSAPP, SMS, SMS)
+    post.claimed([id_])
+    with post.here.engine.begin() as conn:
+        if cancelled:
+            store.cancel(conn, [id_], [], AT)
+        else:
+            store.record_receipts(conn, [ReceiptEvent(UUID(id_), Receipt.CLICKED, AT, "r0")])
+    assert post.state(id_) == "active"
+    post.sent([id_], first=1)
+    assert post.step(id_, 2)[0] == "sent"
+    assert post.step(id_, 3) == step
+    assert post.state(id_) == ends
+
+
+@pytest.mark.parametrize("status", [ProviderState.DELIVERED, ProviderState.READ])
+def test_a_message_that_arrives_was_not_wasted(post: Post, status: ProviderState) -> None:
+    (id_,) = post.handed_over(WHATSAPP)
+    post.report([_report(0, status)])
+    assert post.state(id_) == "texted"
+    assert post.rows("SELECT verdict FROM decisions WHERE verdict = 'wasted_sms'") == []
+
+
 def test_of_two_messages_that_claim_one_delivery_one_is_its_own(post: Post) -> None:
     (id_,) = post.handed_over(SMS)
     with post.here.engine.begin() as conn:

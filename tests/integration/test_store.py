@@ -380,6 +380,21 @@ def test_cancelling_after_the_claim_is_too_late(book: Book) -> None:
     assert book.states(ids(one)[0])["sms"][0] == "sending"
 
 
+def test_cancelling_leaves_a_push_alone_whose_sms_is_being_sent(book: Book) -> None:
+    one = batch("ada", after=0)
+    book.pushed(one, state="open", retry_after=timedelta(minutes=5))
+    assert book.reserve(*ids(one)) == set(ids(one))
+    book(store.claim_sms, ids(one), LEASE)
+    book(store.cancel, ids(one), [], AT)
+    assert {name: state for name, (state, _) in book.states(ids(one)[0]).items()} == {
+        "notification": "active",
+        "push": "scheduled",
+        "sms": "sending",
+    }
+    book(store.record_sms, [store.SmsResult(ids(one)[0], DeliveryState.SENT, provider_id="SM1")])
+    assert book.states(ids(one)[0])["notification"][0] == "texted"
+
+
 # -- the SMS
 
 
