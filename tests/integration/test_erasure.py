@@ -152,8 +152,10 @@ def test_nothing_is_left_by_which_one_could_tell_who_it_was(town: Town) -> None:
     _live(town)
     assert len(town.traces()) > 12
     before = town.states()
+    assert town.here.redis.exists(key_name("key-Lovelace"))
     town.settle(datetime.now(UTC))
     assert town.traces() == []
+    assert not town.here.redis.exists(key_name("key-Lovelace"))
     assert sum(town.states().values()) == sum(before.values()) == 6
     assert town.rows("SELECT count(*) FROM attempts") == [(9,)]
     assert town.rows("SELECT count(*) FROM dead_letters") == [(3,)]
@@ -249,6 +251,14 @@ def test_what_waits_is_cancelled_and_says_why_and_the_others_get_theirs(town: To
     assert town.states()["active", "scheduled"] == 1
     assert town.rows("SELECT user_id, phone FROM notifications n WHERE state = 'active'") == [(BOB, None)]
     assert len(town.traces([BOB])) == 7
+
+
+def test_what_was_written_for_all_still_reaches_the_others(town: Town) -> None:
+    _, bobs = town.send({"user": ADA}, {"user": BOB, "params": {"name": "Babbage"}}, after=3600)
+    town.settle(datetime.now(UTC))
+    town.clock.advance(timedelta(hours=1))
+    town.text([bobs])
+    assert town.rows("SELECT state, number, text FROM deliveries WHERE number IS NOT NULL") == [("sent", BOBS, "All!")]
 
 
 def test_messages_that_were_on_their_way_do_not_bring_the_person_back(town: Town) -> None:

@@ -224,6 +224,21 @@ def test_a_push_whose_worker_died_is_dropped_once_its_notification_has_ended(boo
     assert not book(store.ring, limit=10, lease=LEASE)
 
 
+@pytest.mark.parametrize("complete", [True, False], ids=["of all devices", "of some"])
+def test_an_answer_that_comes_after_the_end_changes_nothing(book: Book, clock: Clock, complete: bool) -> None:
+    one = batch("ada", when=None)
+    (work,) = book.accept(one)
+    clock.advance(LEASE)
+    book(store.ring, limit=10, lease=LEASE)
+    book(store.cancel, ids(one), [], AT)
+    before = book.states(ids(one)[0])
+    assert before == {"notification": ("cancelled", "cancelled"), "push": ("cancelled", "cancelled")}
+    late = store.PushResult(*work, state="sent")
+    book(store.record_push, [late], retry_for=HOUR, complete=complete)
+    assert book.states(ids(one)[0]) == before
+    assert book.rows("SELECT state FROM attempts") == [("sent",)]
+
+
 def test_a_push_is_not_retried_for_ever(book: Book, clock: Clock) -> None:
     one = batch("ada", when=None)
     work = book.accept(one)
@@ -452,6 +467,19 @@ def test_a_choice_of_a_provider_that_is_old_claims_nothing(book: Book) -> None:
     assert book(store.claim_sms, ids(one), LEASE, places(one, store.Placement("acme", 0))) == ([], None)
     won, _ = book(store.claim_sms, ids(one), LEASE, places(one, store.Placement("acme", 1)))
     assert won == ids(one)
+
+
+def test_what_was_sent_meanwhile_stays_with_the_provider_that_sent_it(book: Book) -> None:
+    one = batch("ada", after=0)
+    book.pushed(one)
+    book.reserve(*ids(one))
+    book(store.claim_sms, ids(one), LEASE, places(one, store.Placement("acme", 0)))
+    book(store.record_sms, [store.SmsResult(ids(one)[0], DeliveryState.SENT, provider_id="acme:1")])
+    moved = store.SmsResult(ids(one)[0], DeliveryState.RESERVED, reason="busy", provider="twilio")
+    book(store.record_sms, [moved])
+    assert book.rows("SELECT state, provider, provider_id FROM deliveries WHERE step = 1") == [
+        ("sent", "acme", "acme:1")
+    ]
 
 
 def test_a_refusal_that_comes_after_the_claim_changes_nothing(book: Book) -> None:
