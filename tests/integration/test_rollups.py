@@ -159,6 +159,22 @@ def test_a_closed_slice_keeps_its_counts_when_its_notifications_are_deleted(here
     assert {key: said[key] for key in expected} == expected
 
 
+def test_young_slices_stay_open_when_old_ones_are_closed(here: Services, clock: Clock) -> None:
+    old, young = Life(here.engine, seed=9), Life(here.engine, seed=10)
+    for _ in range(50):
+        old.step()
+    settle(here, clock)
+    clock.advance(rollups.CLOSED_AFTER + DAY)
+    for _ in range(50):
+        young.step()
+    settle(here, clock)
+    rollups.close(here.engine, UTC)
+    for _ in range(50):
+        young.step()
+    settle(here, clock)
+    agree(here)
+
+
 def test_a_slice_that_somebody_else_counts_is_closed_by_the_next(
     here: Services, counter: Services, clock: Clock
 ) -> None:

@@ -103,6 +103,13 @@ def test_a_message_that_arrives_was_not_wasted(post: Post, status: ProviderState
     assert post.rows("SELECT verdict FROM decisions WHERE verdict = 'wasted_sms'") == []
 
 
+def test_a_report_about_a_step_that_nobody_has_sent_changes_nothing(post: Post) -> None:
+    (id_,) = post.handed_over(WHATSAPP, SMS)
+    assert post.report([StatusReport("SM9", ProviderState.DELIVERED, AT, intent=(id_, 2))]) == {"SM9"}
+    assert post.step(id_, 2) == ("scheduled", None, None)
+    assert post.rows("SELECT count(*) FROM events") == [(0,)]
+
+
 def test_of_two_messages_that_claim_one_delivery_one_is_its_own(post: Post) -> None:
     (id_,) = post.handed_over(SMS)
     with post.here.engine.begin() as conn:
