@@ -178,6 +178,14 @@ def test_an_opt_out_that_the_provider_reports_afterwards_reaches_the_list(post: 
     assert post.rows("SELECT number, source FROM opt_outs") == [(NUMBER, "provider")]
 
 
+@pytest.mark.parametrize(("status", "error"), [("failed", 30003), ("undelivered", 30007), ("failed", None)])
+def test_a_message_that_failed_for_another_reason_opts_nobody_out(post: Post, status: str, error: int | None) -> None:
+    post.handed_over(SMS)
+    _take(post, [_heard(0, status, error=error)])
+    assert post.rows("SELECT provider_status, provider_error FROM deliveries WHERE step = 1") == [(status, error)]
+    assert post.rows("SELECT number FROM opt_outs") == []
+
+
 def test_who_has_come_back_since_is_not_opted_out_by_an_old_report(post: Post) -> None:
     post.handed_over(SMS)
     with post.here.engine.begin() as conn:

@@ -317,6 +317,15 @@ def test_whoever_comes_back_is_somebody_new(town: Town) -> None:
     assert fallback.check(town.here, [id_]) == [id_]
 
 
+def test_what_was_said_in_the_moment_of_the_erasure_is_void(town: Town) -> None:
+    at = datetime.now(UTC)
+    town.settle(at)
+    town.say(TagsSet(ADA, {"is": "back"}, at))
+    assert town.rows("SELECT id FROM users") == [(BOB,)]
+    town.say(TagsSet(ADA, {"is": "back"}, at + timedelta(milliseconds=1)))
+    assert town.rows("SELECT id FROM users ORDER BY id") == [(ADA,), (BOB,)]
+
+
 @pytest.mark.parametrize(
     "back",
     [DeviceRegistered(ADA, "silent-new", LATER), PhoneBound(ADA, "+16505550183", LATER)],
@@ -351,6 +360,20 @@ def test_an_opt_out_outlives_its_number_without_naming_it(town: Town) -> None:
     assert town.rows("SELECT state, reason FROM notifications") == [("suppressed", "opted_out")]
     town.say(PhoneBound("new", ADAS, datetime.now(UTC)))
     assert town.rows("SELECT number, source FROM opt_outs ORDER BY 1") == [(ADAS, "before erasure"), (BOBS, "STOP")]
+
+
+def test_an_sms_that_waits_for_its_sender_respects_an_opt_out_that_is_only_a_hash(town: Town) -> None:
+    now = datetime.now(UTC)
+    town.say(PhoneBound(BOB, ADAS, now))
+    (id_,) = town.send({"user": BOB})
+    assert fallback.check(town.here, [id_]) == [id_]
+    # From here on it is Ada's alone.
+    town.say(PhoneBound(BOB, BOBS, now + timedelta(milliseconds=1)))
+    with town.here.engine.begin() as conn:
+        opt_outs.add(conn, [ADAS], "STOP")
+    town.settle(datetime.now(UTC))
+    assert sms.send(town.here, [id_]) == []
+    assert town.rows("SELECT state, reason FROM notifications") == [("suppressed", "opted_out")]
 
 
 def test_an_operator_can_lift_an_opt_out_that_outlived_its_number(town: Town) -> None:

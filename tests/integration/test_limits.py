@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 from uuid import uuid4
@@ -15,11 +16,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from callers import count_together
+from knocktwice_shared.messages import Category
+from knocktwice_worker import fallback
 from knocktwice_worker.lifecycle import Verdict
 from knocktwice_worker.limits import Answer, Ask, Limits, LimitsUnavailable, RedisLimits, count_in_postgres
+from knocktwice_worker.services import Services
+from ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from knocktwice_worker.config import Settings
 
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
 BERLIN = ZoneInfo("Europe/Berlin")
@@ -217,3 +224,16 @@ def test_no_key_or_value_shows_a_number(valkey: redis.Redis, engine: sa.Engine) 
     members = [value for key in valkey.keys("*day*") for value in valkey.smembers(key)]
     assert "6505550100" not in str([valkey.keys("*"), members])
     assert all(valkey.ttl(key) > 0 for key in valkey.keys("*:day:*") + valkey.keys("*:content:*"))
+
+
+def test_without_redis_postgres_counts_and_marketing_waits(settings: Settings, engine: sa.Engine) -> None:
+    here = Services(settings.model_copy(update={"broker_url": f"redis://127.0.0.1:{free_port()}/0"}))
+    asks = [replace(ask(content=str(c).encode()), category=c) for c in Category]
+    with engine.connect() as conn:
+        answers = fallback.count(here, conn, asks, list(Category), NOON)
+    here.close()
+    assert dict(zip(Category, (a.refusal for a in answers), strict=True)) == {
+        Category.CRITICAL: None,
+        Category.TRANSACTIONAL: None,
+        Category.MARKETING: Verdict.LIMITS_UNAVAILABLE,
+    }

@@ -168,11 +168,14 @@ def test_young_slices_stay_open_when_old_ones_are_closed(here: Services, clock: 
     for _ in range(50):
         young.step()
     settle(here, clock)
+    with here.engine.connect() as conn:
+        expected = rolled_up(conn)
     rollups.close(here.engine, UTC)
-    for _ in range(50):
-        young.step()
-    settle(here, clock)
-    agree(here)
+    with here.engine.connect() as conn:
+        assert rolled_up(conn) == expected
+        lines = "SELECT count(*) FILTER (WHERE slice = :closed), count(*) FILTER (WHERE slice > :closed) FROM rollups"
+        closed, open_ = conn.execute(sa.text(lines), {"closed": rollups.CLOSED}).one()
+    assert min(closed, open_) > 10
 
 
 def test_a_slice_that_somebody_else_counts_is_closed_by_the_next(

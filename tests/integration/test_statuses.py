@@ -110,6 +110,16 @@ def test_a_report_about_a_step_that_nobody_has_sent_changes_nothing(post: Post) 
     assert post.rows("SELECT count(*) FROM events") == [(0,)]
 
 
+def test_one_that_will_not_arrive_brings_nothing_back_that_is_over(post: Post) -> None:
+    (id_,) = post.handed_over(WHATSAPP, SMS)
+    with post.here.engine.begin() as conn:
+        store.record_receipts(conn, [ReceiptEvent(UUID(id_), Receipt.CLICKED, AT, "r0")])
+    post.report([_report(0, ProviderState.UNDELIVERED)])
+    assert post.state(id_) == "reached"
+    rows = post.rows("SELECT state, wake_at, due_at > knocktwice_now() FROM deliveries WHERE step = 2")
+    assert rows == [("skipped", None, True)]
+
+
 def test_of_two_messages_that_claim_one_delivery_one_is_its_own(post: Post) -> None:
     (id_,) = post.handed_over(SMS)
     with post.here.engine.begin() as conn:
