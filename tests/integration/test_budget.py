@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     import redis
 
+    from clock import Clock
     from commands import Said
 
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
@@ -308,8 +309,10 @@ def test_postgres_finds_the_day_without_reading_all_days(engine: sa.Engine) -> N
 
 
 def test_doctor_tells_what_is_spent(
-    run: Callable[..., Said], engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
+    run: Callable[..., Said], engine: sa.Engine, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    clock.set(NOON)
+
     def told() -> dict[str, str]:
         services._services.clear()
         checks = run("doctor", "--json").json
@@ -318,10 +321,10 @@ def test_doctor_tells_what_is_spent(
     assert told()["finding"] == "none; KNOCKTWICE_SMS_BUDGET sets one"
     for name, value in (("", 10), ("_RESERVE", 2), ("_MARKETING", 4)):
         monkeypatch.setenv(f"KNOCKTWICE_SMS_BUDGET{name}", str(value))
-    remember(engine, ask(MARKETING, 3), at=datetime.now(UTC))
+    remember(engine, ask(MARKETING, 3))
     check = told()
     use = "3 of 10 in all, 0 transactional, 3 of 4 marketing, 0 critical"
     assert check["finding"] == f"SMS parts today: {use}; the last 2 in all are for critical"
     assert check["level"] == "ok"
-    remember(engine, ask(MARKETING), at=datetime.now(UTC))
+    remember(engine, ask(MARKETING))
     assert told()["level"] == "warning"
