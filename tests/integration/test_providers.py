@@ -169,6 +169,20 @@ def test_without_list_and_key_a_lost_outcome_ends_as_unknown(
     assert (len(acme.texts), sandbox.texts(NUMBER)) == (1, [])
 
 
+def test_without_a_list_nobody_knows_what_a_sender_that_died_has_sent(
+    install: Callable[..., Services], acme: SmsProvider, clock: Clock
+) -> None:
+    here = install()
+    (id_,) = _accept(here)
+    with here.engine.begin() as conn:
+        store.claim_sms(conn, [id_], HOUR, {id_: store.Placement("acme", 0)})
+    clock.advance(2 * HOUR)
+    reconcile.resolve(here, [id_])
+    assert _row(here, id_).state == "unknown"
+    assert "the sender died, and the provider cannot be asked" in _row(here, id_).reason
+    assert acme.asked == 0
+
+
 def test_a_critical_one_is_sent_again_by_the_same_provider_only(
     install: Callable[..., Services], acme: SmsProvider, sandbox: Sandbox, clock: Clock
 ) -> None:

@@ -35,10 +35,10 @@ def here(working: Services) -> Iterator[Services]:
     built.close()
 
 
-def _reserved(here: Services) -> str:
+def _reserved(here: Services, text: str = TEXT) -> str:
     """Have somebody's SMS reserved."""
     recipient = {"id": str(uuid7()), "phone": NUMBER}
-    wire: dict[str, Any] = {"v": 1, "id": str(uuid7()), "content": {"sms": {"text": TEXT}}, "only": "sms"}
+    wire: dict[str, Any] = {"v": 1, "id": str(uuid7()), "content": {"sms": {"text": text}}, "only": "sms"}
     push.send(here, parse_batch({**wire, "recipients": [recipient]}))
     assert fallback.check(here, [recipient["id"]]) == [recipient["id"]]
     return recipient["id"]
@@ -68,12 +68,15 @@ def test_a_message_that_was_there_before_is_not_taken_for_it(here: Services, san
     # Another application of the same account said the same.
     (other,) = deliver(here.transport, here.sms, [SmsMessage("another", NUMBER, TEXT, here.settings.twilio_from)])
     assert isinstance(other, Sent)
+    sandbox.rule(Rule("sms", times=2, answer=NOT_TAKEN))
+    # One that says something else has been looked for since then, so that the list goes back as far.
+    ids = [_reserved(here, "Something else")]
+    sms.send(here, ids)
     clock.advance(10 * MINUTE)
-    id_ = _reserved(here)
-    sandbox.rule(Rule("sms", times=1, answer=NOT_TAKEN))
-    sms.send(here, [id_])
-    assert reconcile.resolve(here, [id_]) == []
-    assert _states(here) == [("sending", None)]
+    ids.append(_reserved(here))
+    sms.send(here, ids[1:])
+    assert reconcile.resolve(here, ids) == []
+    assert sorted(_states(here)) == [("sending", None), ("unknown", None)]
 
 
 def test_what_kills_its_senders_is_not_sent_for_ever(here: Services, sandbox: Sandbox, clock: Clock) -> None:
