@@ -187,6 +187,40 @@ def test_after_flushall_the_holder_of_a_content_comes_back_too(valkey: redis.Red
         assert counter.count(conn, [ask(content=b"hello")], NOON + timedelta(seconds=2))[0].refusal is None
 
 
+@pytest.mark.parametrize(
+    ("state", "counts"),
+    [
+        ("reserved", True),
+        ("sent", True),
+        ("unknown", True),
+        ("failed", False),
+        ("skipped", False),
+        ("cancelled", False),
+    ],
+)
+def test_after_a_wipe_what_may_have_been_sent_counts_and_what_was_not_does_not(
+    valkey: redis.Redis, engine: sa.Engine, state: str, counts: bool
+) -> None:
+    _sent(engine, ask(), NOON - timedelta(seconds=20), state=state)
+    again, another = ask(), ask(content=b"something else")
+    expected = [Verdict.DUPLICATE_CONTENT, Verdict.CAPPED_DAILY] if counts else [None, Verdict.CAPPED_DAILY]
+    with engine.begin() as conn:
+        answers = RedisLimits(valkey, limits(per_day=1)).count(conn, [again, another], NOON)
+        assert [a.refusal for a in answers] == expected
+        answers = count_in_postgres(conn, [again, another], limits(per_day=1), NOON)
+        assert [a.refusal for a in answers] == expected
+
+
+def test_after_a_wipe_each_channel_counts_for_itself(valkey: redis.Redis, engine: sa.Engine) -> None:
+    _sent(engine, ask(), NOON - timedelta(seconds=20))
+    with engine.begin() as conn:
+        conn.execute(sa.text("UPDATE deliveries SET channel = 'whatsapp'"))
+        asks = [ask(), replace(ask(), channel="whatsapp")]
+        expected = [None, Verdict.DUPLICATE_CONTENT]
+        assert [a.refusal for a in RedisLimits(valkey, limits(per_day=1)).count(conn, asks, NOON)] == expected
+        assert [a.refusal for a in count_in_postgres(conn, asks, limits(per_day=1), NOON)] == expected
+
+
 def test_of_eleven_reservations_a_wipe_let_through_the_youngest_is_refused(
     valkey: redis.Redis, engine: sa.Engine
 ) -> None:

@@ -101,3 +101,17 @@ def test_a_list_that_cannot_be_read_is_asked_for_a_day(here: Services, sandbox: 
     clock.advance(2 * MINUTE)
     reconcile.resolve(here, [id_])
     assert _states(here) == [("unknown", None)]
+
+
+def test_what_twilio_puts_off_for_too_long_is_given_up(here: Services, sandbox: Sandbox, clock: Clock) -> None:
+    sandbox.rule(Rule("sms", answer=Answer(status=401)))
+    id_ = _reserved(here)
+    clock.advance(timedelta(seconds=here.settings.sms_retry_s) - MINUTE)
+    assert sms.send(here, [id_]) == []
+    assert _states(here) == [("reserved", None)]
+    clock.advance(2 * MINUTE)
+    assert sms.send(here, [id_]) == []
+    assert _states(here) == [("failed", None)]
+    with here.engine.connect() as conn:
+        ((state, reason),) = conn.execute(sa.text("SELECT state, reason FROM notifications"))
+    assert (state, reason.split(":")[0]) == ("failed", "gave up")
