@@ -211,6 +211,17 @@ def test_after_a_wipe_what_may_have_been_sent_counts_and_what_was_not_does_not(
         assert [a.refusal for a in answers] == expected
 
 
+def test_a_wipe_right_before_midnight_is_made_up_for_right_after_it(valkey: redis.Redis, engine: sa.Engine) -> None:
+    midnight, second = NOON + timedelta(hours=12), timedelta(seconds=1)
+    counter = RedisLimits(valkey, limits())
+    _sent(engine, ask(), midnight - 15 * second)
+    with engine.connect() as conn:
+        # From here on Redis counts; of what was sent before only Postgres knows.
+        assert counter.count(conn, [ask(number="+16505550199")], midnight - 10 * second)[0].refusal is None
+        assert counter.count(conn, [ask()], midnight + 5 * second)[0].refusal is Verdict.DUPLICATE_CONTENT
+        assert counter.count(conn, [ask()], midnight + 20 * second)[0].refusal is None
+
+
 def test_after_a_wipe_each_channel_counts_for_itself(valkey: redis.Redis, engine: sa.Engine) -> None:
     _sent(engine, ask(), NOON - timedelta(seconds=20))
     with engine.begin() as conn:
