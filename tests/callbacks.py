@@ -11,6 +11,7 @@ from urllib.parse import parse_qs, urlsplit
 from knocktwice_worker import statuses
 from knocktwice_worker.lifecycle import ProviderState
 from knocktwice_worker.statuses import StatusReport
+from system import eventually
 
 if TYPE_CHECKING:
     from typing import Self
@@ -49,12 +50,11 @@ class Callbacks:
             error=int(form["ErrorCode"]) if "ErrorCode" in form else None,
             intent=(notification, int(step)),
         )
-        again = threading.Event()
-        for _ in range(1_000):
-            with self._engine.begin() as conn:
-                if not statuses.record(conn, [report]):
-                    return
-            again.wait(0.02)
+        eventually(lambda: self._recorded(report))
+
+    def _recorded(self, report: StatusReport) -> bool:
+        with self._engine.begin() as conn:
+            return not statuses.record(conn, [report])
 
     def __enter__(self) -> Self:
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)

@@ -17,6 +17,7 @@ from knocktwice_worker import cli, migrations, services, terminal
 from knocktwice_worker.config import Settings
 from knocktwice_worker.embedded import EmbeddedServers, Servers
 from knocktwice_worker.sandbox import Sandbox
+from sms_provider import SmsProvider
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -92,6 +93,13 @@ def sandbox() -> Iterator[Sandbox]:
 
 
 @pytest.fixture
+def acme() -> Iterator[SmsProvider]:
+    """An SMS provider that a file describes."""
+    with SmsProvider() as running:
+        yield running
+
+
+@pytest.fixture
 def working(
     settings: Settings, sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Services]:
@@ -117,16 +125,26 @@ def clock(database_url: str) -> Clock:
 
 
 @pytest.fixture
-def run(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Iterator[Callable[..., Said]]:
-    """Runs a command line, given word by word, against the test's servers."""
+def configured(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """This process's environment names the test's servers, for what reads its settings there."""
     monkeypatch.setenv("KNOCKTWICE_DATABASE_URL", str(settings.database_url))
     monkeypatch.setenv("KNOCKTWICE_BROKER_URL", str(settings.broker_url))
+    services._services.clear()
+    yield
+    services.services().close()
+    services._services.clear()
+
+
+@pytest.fixture
+def run(
+    configured: None,  # noqa: ARG001 - commands read it in the environment
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> Callable[..., Said]:
+    """Runs a command line, given word by word, against the test's servers."""
     monkeypatch.setenv("COLUMNS", "200")
     # Where tests run side by side it was made for 80.
     monkeypatch.setattr(terminal.out, "width", 200)
-    services._services.clear()
 
     def command(*words: str) -> Said:
         monkeypatch.setattr(sys, "argv", ["knocktwice", *words])
@@ -135,6 +153,4 @@ def run(
             cli.main()
         return Said(int(ended.value.code or 0), *capsys.readouterr())
 
-    yield command
-    services.services().close()
-    services._services.clear()
+    return command

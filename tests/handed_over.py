@@ -10,11 +10,14 @@ import sqlalchemy as sa
 
 from knocktwice_shared.ids import uuid7
 from knocktwice_shared.messages import Step, parse_batch
-from knocktwice_worker import store
+from knocktwice_worker import statuses, store
 from knocktwice_worker.lifecycle import DeliveryState
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from knocktwice_worker.services import Services
+    from knocktwice_worker.statuses import StatusReport
 
 HOUR, LEASE = timedelta(hours=1), timedelta(minutes=1)
 
@@ -56,6 +59,10 @@ class Post:
         results = [store.SmsResult(i, DeliveryState.SENT, provider_id=f"SM{n}") for n, i in enumerate(ids, first)]
         with self.here.engine.begin() as conn:
             store.record_sms(conn, results)
+
+    def report(self, reports: Iterable[StatusReport]) -> set[str]:
+        with self.here.engine.begin() as conn:
+            return statuses.record(conn, list(reports))
 
     def rows(self, query: str, **values: Any) -> list[tuple[Any, ...]]:
         with self.here.engine.connect() as conn:

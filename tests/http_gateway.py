@@ -13,6 +13,7 @@ from knocktwice_worker.gateway import create_app, keys
 from knocktwice_worker.gateway.keys import Scope
 from knocktwice_worker.gateway.server import OPTIONS
 from knocktwice_worker.services import secret
+from system import eventually
 
 if TYPE_CHECKING:
     from typing import Self
@@ -42,10 +43,8 @@ class HttpGateway:
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run)
         self._thread.start()
-        pause = threading.Event()
-        while not self._server.started:
-            assert self._thread.is_alive(), "the gateway did not start"
-            pause.wait(0.01)
+        eventually(lambda: self._server.started or not self._thread.is_alive())
+        assert self._server.started, "the gateway did not start"
         self._clients: list[httpx.Client] = []
         return self
 

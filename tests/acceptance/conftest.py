@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import itertools
+import sys
 from typing import TYPE_CHECKING
 
+import httpx
 import pytest
 import sqlalchemy as sa
 
 from clock import Clock
-from system import PATIENT, System
+from knocktwice_worker.children import Child
+from ports import free_port
+from system import PATIENT, System, eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,3 +52,26 @@ def system(installation: System) -> System:
     """The installation with one worker."""
     installation.start_worker()
     return installation
+
+
+@pytest.fixture(scope="module")
+def gateway(installation: System) -> Iterator[str]:
+    """The gateway's address; a worker runs, too, and both know it as the public one."""
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    installation.settings["KNOCKTWICE_PUBLIC_URL"] = url
+    argv = [sys.executable, "-m", "knocktwice_worker", "gateway", "--port", str(port)]
+    child = Child("gateway", argv, installation.home / "gateway.log", env=installation.environment)
+    child.start()
+    installation.workers.append(child)
+    installation.start_worker()
+    eventually(lambda: _ready(url), why=installation.logs)
+    yield url
+    child.stop()
+
+
+def _ready(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/readyz").status_code == 200
+    except httpx.TransportError:
+        return False

@@ -2,50 +2,17 @@
 
 from __future__ import annotations
 
-import socket
-import sys
 from datetime import timedelta
-from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
 import httpx
-import pytest
 
 from knocktwice import Sms
-from knocktwice_worker.children import Child
 from knocktwice_worker.sandbox import Answer, Rule
 from knocktwice_worker.sandbox.departures import sign
 from system import System, eventually, verdicts
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 HOUR = timedelta(hours=1)
-
-
-@pytest.fixture(scope="module")
-def gateway(installation: System) -> Iterator[str]:
-    """The gateway's address; a worker runs, too, and both know it as the public one."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    url = f"http://127.0.0.1:{port}"
-    installation.settings["KNOCKTWICE_PUBLIC_URL"] = url
-    argv = [sys.executable, "-m", "knocktwice_worker", "gateway", "--port", str(port)]
-    child = Child("gateway", argv, installation.home / "gateway.log", env=installation.environment)
-    child.start()
-    installation.workers.append(child)
-    installation.start_worker()
-    eventually(lambda: _ready(url), why=installation.logs)
-    yield url
-    child.stop()
-
-
-def _ready(url: str) -> bool:
-    try:
-        return httpx.get(f"{url}/readyz").status_code == 200
-    except httpx.TransportError:
-        return False
 
 
 def _receipt_url(system: System, registration: str) -> str:

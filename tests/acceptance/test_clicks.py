@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import itertools
 import re
-import socket
-import sys
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -13,11 +11,10 @@ import httpx
 import pytest
 
 from knocktwice import Recipient, Sms, WhatsApp
-from knocktwice_worker.children import Child
 from system import PUSH, System, eventually
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
     from uuid import UUID
 
     from clock import Clock
@@ -30,31 +27,6 @@ PHONE = {"User-Agent": "Mozilla/5.0 (iPhone; CPU iPhone OS 18_1 like Mac OS X) A
 IMESSAGE = {"User-Agent": "Mozilla/5.0 (Macintosh) AppleWebKit/601.2.4 facebookexternalhit/1.1 Facebot Twitterbot/1.0"}
 
 _numbers = (f"+1650555{n:04}" for n in itertools.count(800))
-
-
-@pytest.fixture(scope="module")
-def gateway(installation: System) -> Iterator[str]:
-    """The gateway's address; a worker runs, too, and both know it as the public one."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    url = f"http://127.0.0.1:{port}"
-    installation.settings["KNOCKTWICE_PUBLIC_URL"] = url
-    argv = [sys.executable, "-m", "knocktwice_worker", "gateway", "--port", str(port)]
-    child = Child("gateway", argv, installation.home / "gateway.log", env=installation.environment)
-    child.start()
-    installation.workers.append(child)
-    installation.start_worker()
-    eventually(lambda: _ready(url), why=installation.logs)
-    yield url
-    child.stop()
-
-
-def _ready(url: str) -> bool:
-    try:
-        return httpx.get(f"{url}/readyz").status_code == 200
-    except httpx.TransportError:
-        return False
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import subprocess
 import sys
 import urllib.request
@@ -15,6 +14,7 @@ from celery import Celery
 
 from knocktwice import Push, Recipient, Sms
 from knocktwice_worker.sandbox import Answer, Rule
+from ports import free_port
 from system import eventually
 
 if TYPE_CHECKING:
@@ -29,8 +29,7 @@ SECRETS = (NUMBER, NUMBER[1:], "SECRET")
 @pytest.fixture
 def flower(system: System) -> Iterator[str]:
     """The address of the stock Flower, without any configuration of ours, its API open."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     process = subprocess.Popen(
         [sys.executable, "-m", "celery", "-A", "knocktwice_worker", "flower", f"--port={port}"],
         env={**system.environment, "FLOWER_UNAUTHENTICATED_API": "true"},

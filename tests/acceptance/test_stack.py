@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import urllib.request
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 
+from ports import free_port
 from system import eventually
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ class Stack:
     def __init__(self, home: Path) -> None:
         inherited = {k: v for k, v in os.environ.items() if not k.startswith(("KNOCKTWICE_", "TWILIO_", "GOOGLE_"))}
         self.environment = {**inherited, "KNOCKTWICE_HOME": str(home), "COLUMNS": "400", "NO_COLOR": "1"}
-        self.flower, self.sandbox, self.gateway = _free_port(), _free_port(), _free_port()
+        self.flower, self.sandbox, self.gateway = free_port(), free_port(), free_port()
         self._output = home.with_suffix(".out")
         self.process = self.start()
 
@@ -57,12 +57,6 @@ def _command(process: psutil.Process) -> list[str]:
         return process.cmdline()
     except psutil.NoSuchProcess:
         return []
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port: int = free.getsockname()[1]
-        return port
 
 
 @pytest.fixture

@@ -140,12 +140,6 @@ def case(request: pytest.FixtureRequest) -> Case:
 
 
 @pytest.fixture
-def sandbox() -> Iterator[Sandbox]:
-    with Sandbox() as running:
-        yield running
-
-
-@pytest.fixture
 def transport() -> Iterator[Transport]:
     built = Transport(timeout=2, in_flight=50)
     yield built

@@ -25,12 +25,6 @@ NUMBER = "+16505550987"
 
 
 @pytest.fixture
-def acme() -> Iterator[SmsProvider]:
-    with SmsProvider() as running:
-        yield running
-
-
-@pytest.fixture
 def transport() -> Iterator[Transport]:
     built = Transport(timeout=5, in_flight=10)
     yield built

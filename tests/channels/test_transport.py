@@ -12,6 +12,7 @@ import pytest
 
 from knocktwice_worker.channels import NoResponse, Request, Response
 from knocktwice_worker.transport import Transport
+from system import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -163,8 +164,7 @@ def test_closing_answers_what_is_under_way(server: Server) -> None:
         target=lambda: answers.extend(transport.send([Request(server.url, {}, b"a"), Request(server.url, {}, b"b")]))
     )
     sender.start()
-    while not server.bodies:
-        threading.Event().wait(0.005)
+    eventually(lambda: server.bodies)
     transport.close()
     sender.join(10)
     assert [a.sent for a in answers if isinstance(a, NoResponse)] == [True, False]

@@ -22,11 +22,12 @@ from jsonschema import Draft202012Validator, FormatChecker, ValidationError
 from knocktwice_worker.channels import ListedMessage, NoResponse, Request, Response, Sent, SmsMessage, deliver
 from knocktwice_worker.channels.twilio import TwilioSmsChannel
 from knocktwice_worker.config import Settings
-from knocktwice_worker.sandbox import Sandbox
 from knocktwice_worker.transport import Transport
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+
+    from knocktwice_worker.sandbox import Sandbox
 
 OPENAPI: dict[str, Any] = json.loads(Path(__file__).with_name("twilio_messages_openapi.json").read_text())
 MESSAGES = "/2010-04-01/Accounts/{AccountSid}/Messages.json"
@@ -202,12 +203,6 @@ class Watched:
 
     def close(self) -> None:
         self._engine.close()
-
-
-@pytest.fixture
-def sandbox() -> Iterator[Sandbox]:
-    with Sandbox() as running:
-        yield running
 
 
 @pytest.fixture

@@ -27,12 +27,6 @@ def _text(variables: dict[str, str], sid: str = SID) -> str:
 
 
 @pytest.fixture
-def sandbox() -> Iterator[Sandbox]:
-    with Sandbox() as running:
-        yield running
-
-
-@pytest.fixture
 def transport() -> Iterator[Transport]:
     built = Transport(timeout=10, in_flight=50)
     yield built

@@ -32,7 +32,7 @@ def test_a_worker_killed_anywhere_leaves_one_sms_each(system: System, point: str
         assert system.ended(id_).state == "texted", system.logs()
         assert len(system.sandbox.texts(number)) == 1
     left = "SELECT count(*) FROM deliveries WHERE wake_at IS NOT NULL"
-    eventually(lambda: system.count(left) == 0, within=10, why=system.logs)
+    eventually(lambda: system.count(left) == 0, why=system.logs)
     eventually(lambda: system.redis.hlen("knocktwice:inbox:messages") == 0, why=system.logs)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import socket
 import threading
 from collections import defaultdict
 from datetime import timedelta
@@ -23,6 +22,7 @@ from knocktwice_worker.webhooks import endpoints
 from life import recount, rolled_up
 from listening import Application
 from nest import Hatched, Nest
+from ports import free_port
 from system import PUSH, System, eventually
 
 if TYPE_CHECKING:
@@ -31,6 +31,13 @@ if TYPE_CHECKING:
 KILLS = 50
 #: Workers at any time, so that somebody works while another one starts.
 WORKERS = 2
+#: Notifications under way from which on nobody sends more, so that the workers keep up.
+MOST_OPEN = 40
+#: What the workers have done so far, in rows they wrote.
+DONE = """
+SELECT (SELECT count(*) FROM notifications) + (SELECT count(*) FROM deliveries WHERE state <> 'scheduled')
+     + (SELECT count(*) FROM events) + (SELECT count(*) FROM decisions)
+"""
 WHEN = ["not_delivered", "not_clicked"]
 #: Delivered and clicked, delivered only, neither, and an app that was removed.
 DEVICES = ["clicks", "delivers", "silent", "gone"]
@@ -53,17 +60,12 @@ def public(system: System) -> Iterator[Services]:
             home=system.home,
             secret="test",
             gateway_per_s=0,
-            public_url=f"http://127.0.0.1:{_free_port()}",
+            public_url=f"http://127.0.0.1:{free_port()}",
             **account,
         )
     )
     yield built
     built.close()
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return int(free.getsockname()[1])
 
 
 def _gateway(public: Services) -> HttpGateway:
@@ -75,15 +77,17 @@ class Traffic(threading.Thread):
 
     def __init__(self, system: System, seed: int) -> None:
         super().__init__(daemon=True)
+        self._system = system
         self._client = system.client
         self._dice = random.Random(seed)
         self._enough = threading.Event()
         self._people = 0
 
     def run(self) -> None:
-        """Send a batch and wait for a moment, again and again."""
+        """Send a batch whenever the workers have room for one."""
         sent: list[Any] = []
-        while not self._enough.wait(0.4):
+        while not self._enough.is_set():
+            eventually(self._room, why=self._system.logs)
             dice = self._dice
             sms = Sms(when=dice.choice(WHEN), after=timedelta(seconds=dice.choice([0, 1, 3, 6])))
             sent += self._client.notify_many(
@@ -100,6 +104,11 @@ class Traffic(threading.Thread):
         """Send nothing more."""
         self._enough.set()
         self.join()
+
+    def _room(self) -> bool:
+        under_way = "SELECT count(*) FROM notifications WHERE state = 'active'"
+        waiting = self._system.redis.hlen(INBOX_MESSAGES)
+        return self._enough.is_set() or (waiting < WORKERS and self._system.count(under_way) < MOST_OPEN)
 
     def _person(self) -> Recipient:
         self._people += 1
@@ -126,7 +135,7 @@ def test_fifty_kills_change_no_number_and_lose_no_webhook(system: System, public
             traffic = Traffic(system, seed=3)
             traffic.start()
             try:
-                workers = _kill(nest, random.Random(3))
+                workers = _kill(system, nest, random.Random(3))
             finally:
                 traffic.end()
             # The kills came while there was something to count and to tell.
@@ -137,13 +146,14 @@ def test_fifty_kills_change_no_number_and_lose_no_webhook(system: System, public
             _told(system, application)
 
 
-def _kill(nest: Nest, dice: random.Random) -> list[Hatched]:
+def _kill(system: System, nest: Nest, dice: random.Random) -> list[Hatched]:
     workers = [nest.hatch() for _ in range(WORKERS)]
     for _ in range(KILLS):
         doomed = workers.pop(0)
         eventually(lambda doomed=doomed: doomed.ready)  # type: ignore[misc]
         # Mostly as soon as it works, sometimes in the midst of more.
-        threading.Event().wait(dice.random() ** 3 * 3)
+        goal = system.count(DONE) + int(dice.random() ** 3 * 100)
+        eventually(lambda goal=goal: system.count(DONE) >= goal, why=doomed.log)  # type: ignore[misc]
         doomed.kill()
         workers.append(nest.hatch())
     return workers

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import signal
-import threading
-import time
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -84,19 +82,15 @@ def test_a_message_lost_between_queue_and_worker_comes_from_the_inbox(system: Sy
     _all_texted_once(system, ids)
 
 
-def test_a_broker_lost_for_twenty_seconds_is_found_again(system: System, doomed: EmbeddedServers) -> None:
+def test_a_broker_that_was_looked_for_in_vain_is_found_again(system: System, doomed: EmbeddedServers) -> None:
     worker = system.start_worker()
     _all_texted_once(system, _knock(system))
     doomed.valkey.stop()
-    gone = time.monotonic()
-    while time.monotonic() - gone < 20:
-        assert worker.alive, system.logs()
-        threading.Event().wait(0.2)
+    # Celery's fourth attempt, after 2, 4 and 6 seconds; the fifth is 8 seconds later.
+    eventually(lambda: "Trying again in 8.00 seconds... (4/" in worker.log_tail(5000), why=system.logs)
+    assert worker.alive, system.logs()
     doomed.valkey.start()
-    back = time.monotonic()
     id_ = system.notify("+16505550399", sms=AT_ONCE)
-    eventually(lambda: system.story(id_), within=30, why=system.logs)
-    assert time.monotonic() - back < 30
     assert system.ended(id_).state == "texted"
     assert worker.alive
 

@@ -13,18 +13,11 @@ from knocktwice import Recipient, Sms
 from sms_provider import TOKEN, SmsProvider
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from system import System
 
 NUMBERS = [f"+1650555{n:04}" for n in range(300, 305)]
-
-
-@pytest.fixture
-def acme() -> Iterator[SmsProvider]:
-    with SmsProvider() as running:
-        yield running
 
 
 def _kill_at(system: System, acme: SmsProvider, folder: Path, point: str, **entry: object) -> list[str]:

@@ -5,10 +5,8 @@ from __future__ import annotations
 import base64
 import json
 import os
-import socket
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -23,9 +21,11 @@ from flower.inspector import Inspector
 
 from knocktwice import Client, Push, Recipient
 from knocktwice_shared.names import Queue
+from ports import free_port
+from system import eventually
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     import redis
 
@@ -33,12 +33,6 @@ CONFIG = Path(__file__).parent.parent.parent / "deploy" / "flowerconfig.py"
 PHONE = "+16505550199"
 EVERYWHERE = "0.0.0.0"  # noqa: S104 - what must be refused
 OURS = f"('{uuid4()} 1 notifications',)"
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _start(broker_url: str, home: Path, *options: str, **environment: str) -> subprocess.Popen[str]:
@@ -62,26 +56,21 @@ def _get(url: str, *, authorized: bool = True) -> str:
         return str(answer.read().decode())
 
 
-def _until(found: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline:
-        try:
-            if found():
-                return
-        except (urllib.error.URLError, ConnectionError):
-            pass
-        time.sleep(0.05)
-    pytest.fail(f"{what} within 30 seconds")
+def _answers(url: str) -> bool:
+    try:
+        return _get(f"{url}/healthcheck") == "OK"
+    except (urllib.error.URLError, ConnectionError):
+        return False
 
 
 @pytest.fixture
 def flower(valkey_url: str, tmp_path: Path) -> Iterator[str]:
     """Flower's address."""
-    port = _free_port()
+    port = free_port()
     process = _start(valkey_url, tmp_path, f"--port={port}", FLOWER_BASIC_AUTH="ada:lovelace")
     url = f"http://127.0.0.1:{port}"
     try:
-        _until(lambda: _get(f"{url}/healthcheck") == "OK", "Flower did not answer")
+        eventually(lambda: _answers(url))
         yield url
     finally:
         process.terminate()
@@ -101,7 +90,7 @@ def test_flower_shows_our_summaries_and_hides_what_others_tell_of_a_task(flower:
                 events.send("task-succeeded", uuid=id_, result=f"'{PHONE}'", runtime=0.1)
         return {ours, foreign} <= set(json.loads(_get(f"{flower}/api/tasks?state=SUCCESS")))
 
-    _until(tell, "Flower did not show the tasks")
+    eventually(tell)
     tasks = json.loads(_get(f"{flower}/api/tasks"))
     assert tasks[ours]["args"] == OURS
     assert tasks[foreign]["args"] == tasks[foreign]["kwargs"] == tasks[foreign]["result"] == "(hidden)"
@@ -182,7 +171,7 @@ def test_flower_asks_who_is_there_and_lets_nobody_act(flower: str) -> None:
 def test_flower_does_not_open_to_the_network_without_a_password(
     options: list[str], environment: dict[str, str], valkey_url: str, tmp_path: Path
 ) -> None:
-    process = _start(valkey_url, tmp_path, f"--port={_free_port()}", *options, **environment)
+    process = _start(valkey_url, tmp_path, f"--port={free_port()}", *options, **environment)
     try:
         _, told = process.communicate(timeout=30)
     finally:
@@ -192,10 +181,10 @@ def test_flower_does_not_open_to_the_network_without_a_password(
 
 
 def test_flower_listens_to_this_machine_only_unless_told_otherwise(valkey_url: str, tmp_path: Path) -> None:
-    port = _free_port()
+    port = free_port()
     process = _start(valkey_url, tmp_path, f"--port={port}")
     try:
-        _until(lambda: _get(f"http://127.0.0.1:{port}/healthcheck") == "OK", "Flower did not answer")
+        eventually(lambda: _answers(f"http://127.0.0.1:{port}"))
         open_to = {
             open_.laddr.ip for open_ in psutil.Process(process.pid).net_connections("tcp") if open_.status == "LISTEN"
         }

@@ -322,10 +322,10 @@ def test_consent_without_a_number_is_kept_and_its_withdrawal_forgotten_in_the_en
     assert people.rows("SELECT user_id FROM phones") == [("ada",)]
 
 
-def test_housekeeping_uses_the_setting(people: People, here: Services, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("configured")
+def test_housekeeping_uses_the_setting(people: People) -> None:
     long_ago = datetime.now(UTC) - timedelta(days=269)
     people.apply(DeviceRegistered("ada", "old", long_ago - 2 * DAY), DeviceRegistered("ada", "young", long_ago))
-    monkeypatch.setattr(tasks, "services", lambda: here)
     tasks.housekeeping()
     assert _registrations(people) == ["young"]
 

@@ -218,6 +218,8 @@ def test_an_aborted_blast_cancels_what_it_has_sent_and_sends_no_more(working: Se
     assert count(working, "SELECT count(*) FROM notifications") == 75
     assert count(working, "SELECT count(*) FROM notifications WHERE state = 'cancelled'") == 75
     assert count(working, "SELECT count(*) FROM deliveries WHERE wake_at IS NOT NULL") == 0
+    # Who was on the pages that nobody will send is nobody's business any more.
+    assert count(working, "SELECT count(*) FROM blast_pages WHERE users IS NOT NULL") == 0
     blast = row(working)
     assert (blast.state, blast.reason, blast.sent, blast.cancelled, blast.wake_at) == (
         "aborted",

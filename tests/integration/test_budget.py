@@ -15,6 +15,7 @@ from zoneinfo import ZoneInfo
 import pytest
 import sqlalchemy as sa
 
+from callers import count_together
 from knocktwice import Category
 from knocktwice_worker import budget, services
 from knocktwice_worker.budget import Budget, Held, Purse, Spent, Today
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
     import redis
 
+    from clock import Clock
     from commands import Said
 
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
@@ -55,24 +57,6 @@ def went(asks: Sequence[Ask], answers: Sequence[Answer]) -> int:
 @pytest.fixture
 def engine(database_url: str) -> sa.Engine:
     return sa.create_engine(database_url, pool_size=70)
-
-
-def concurrently(valkey_url: str, engine: sa.Engine, of: Limits, asks: Sequence[Ask]) -> list[Answer]:
-    """Let 64 callers ask at once, one message each, through connections of their own."""
-    everybody_ready = threading.Barrier(64)
-    local = threading.local()
-
-    def start() -> None:
-        local.limits = RedisLimits(services.connect_redis(valkey_url), of)
-        everybody_ready.wait()
-
-    def count_one(one: Ask) -> Answer:
-        with engine.connect() as conn:
-            answer: Answer = local.limits.count(conn, [one], NOON)[0]
-            return answer
-
-    with ThreadPoolExecutor(64, initializer=start) as pool:
-        return list(pool.map(count_one, asks))
 
 
 def remember(engine: sa.Engine, one: Ask, state: str = "sent", at: datetime = NOON - timedelta(hours=1)) -> None:
@@ -110,7 +94,7 @@ def test_of_500_texts_of_two_parts_exactly_as_many_pass_as_the_budget_has_parts(
     valkey_url: str, engine: sa.Engine
 ) -> None:
     asks = [ask(parts=2) for _ in range(500)]
-    answers = concurrently(valkey_url, engine, limits(101), asks)
+    answers = count_together(valkey_url, engine, limits(101), asks, NOON)
     assert Counter(refusals(answers)) == {None: 50, Verdict.BUDGET_EXHAUSTED: 450}
 
 
@@ -118,12 +102,12 @@ def test_64_callers_of_all_categories_leave_the_reserve_to_critical(valkey_url: 
     dice = random.Random(7)
     asks = [ask(dice.choice([TRANSACTIONAL, MARKETING]), dice.randint(1, 3)) for _ in range(500)]
     of = limits(200, 50, marketing=60)
-    answers = concurrently(valkey_url, engine, of, asks)
+    answers = count_together(valkey_url, engine, of, asks, NOON)
     marketing = [(one, a) for one, a in zip(asks, answers, strict=True) if one.category is MARKETING]
     assert 148 <= went(asks, answers) <= 150
     assert went(*zip(*marketing, strict=True)) <= 60
     critical = [ask(CRITICAL) for _ in range(100)]
-    assert went(critical, concurrently(valkey_url, engine, of, critical)) == 200 - went(asks, answers)
+    assert went(critical, count_together(valkey_url, engine, of, critical, NOON)) == 200 - went(asks, answers)
 
 
 def test_a_category_has_a_budget_of_its_own(valkey: redis.Redis, engine: sa.Engine) -> None:
@@ -216,12 +200,36 @@ def test_of_reservations_that_a_wipe_let_through_the_youngest_is_refused(
     assert answers == [Verdict.BUDGET_EXHAUSTED, *[None] * 10]
 
 
+def test_after_a_wipe_what_is_being_sent_is_spent_and_reservations_get_what_is_left(
+    valkey: redis.Redis, engine: sa.Engine
+) -> None:
+    older, younger, sending = ask(), ask(), ask()
+    remember(engine, older, "reserved", NOON - timedelta(minutes=3))
+    remember(engine, younger, "reserved", NOON - timedelta(minutes=2))
+    remember(engine, sending, "sending", NOON - timedelta(minutes=1))
+    with engine.begin() as conn:
+        waiting = [younger, older]
+        expected = [Verdict.BUDGET_EXHAUSTED, None]
+        assert refusals(RedisLimits(valkey, limits(2)).count(conn, waiting, NOON)) == expected
+        assert refusals(count_in_postgres(conn, waiting, limits(2), NOON)) == expected
+
+
+def test_what_a_provider_took_is_paid_for_whatever_became_of_it(engine: sa.Engine) -> None:
+    refused, taken = ask(), ask()
+    remember(engine, refused, "failed")
+    remember(engine, taken, "failed")
+    with engine.begin() as conn:
+        name = "UPDATE deliveries SET provider_id = 'SM1' WHERE notification_id = :id"
+        conn.execute(sa.text(name), {"id": taken.notification_id})
+        assert budget.not_sent(conn, NOON - timedelta(hours=12)) == [refused.notification_id]
+
+
 def test_64_callers_after_a_wipe_spend_no_part_twice(valkey_url: str, valkey: redis.Redis, engine: sa.Engine) -> None:
     for _ in range(20):
         remember(engine, ask(parts=2))
     valkey.flushdb()
     asks = [ask() for _ in range(200)]
-    assert went(asks, concurrently(valkey_url, engine, limits(100), asks)) == 60
+    assert went(asks, count_together(valkey_url, engine, limits(100), asks, NOON)) == 60
 
 
 def test_without_redis_postgres_counts_and_one_transaction_at_a_time(engine: sa.Engine) -> None:
@@ -301,8 +309,10 @@ def test_postgres_finds_the_day_without_reading_all_days(engine: sa.Engine) -> N
 
 
 def test_doctor_tells_what_is_spent(
-    run: Callable[..., Said], engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
+    run: Callable[..., Said], engine: sa.Engine, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    clock.set(NOON)
+
     def told() -> dict[str, str]:
         services._services.clear()
         checks = run("doctor", "--json").json
@@ -311,10 +321,10 @@ def test_doctor_tells_what_is_spent(
     assert told()["finding"] == "none; KNOCKTWICE_SMS_BUDGET sets one"
     for name, value in (("", 10), ("_RESERVE", 2), ("_MARKETING", 4)):
         monkeypatch.setenv(f"KNOCKTWICE_SMS_BUDGET{name}", str(value))
-    remember(engine, ask(MARKETING, 3), at=datetime.now(UTC))
+    remember(engine, ask(MARKETING, 3))
     check = told()
     use = "3 of 10 in all, 0 transactional, 3 of 4 marketing, 0 critical"
     assert check["finding"] == f"SMS parts today: {use}; the last 2 in all are for critical"
     assert check["level"] == "ok"
-    remember(engine, ask(MARKETING), at=datetime.now(UTC))
+    remember(engine, ask(MARKETING))
     assert told()["level"] == "warning"

@@ -102,6 +102,22 @@ def test_a_callback_that_comes_while_its_sender_holds_the_row_waits_for_it(post:
     assert post.step(id_, 1)[2] == "delivered"
 
 
+def test_a_report_that_somebody_else_is_at_is_left_to_them(post: Post) -> None:
+    (id_,) = post.handed_over(SMS)
+    with post.here.engine.begin() as conn:
+        callbacks.accept(conn, [_heard(0, "sent"), _heard(0, "delivered")])
+    with post.here.senders.begin() as other:
+        other.execute(sa.text("SELECT FROM provider_reports WHERE status = 'delivered' FOR UPDATE"))
+        with post.here.engine.begin() as conn:
+            conn.execute(sa.text("SET LOCAL lock_timeout = '5s'"))
+            assert callbacks.bring(conn) == 0
+        assert post.step(id_, 1)[2] == "sent"
+    with post.here.engine.begin() as conn:
+        assert callbacks.bring(conn) == 0
+    assert post.step(id_, 1)[2] == "delivered"
+    assert post.rows("SELECT count(*) FROM provider_reports") == [(0,)]
+
+
 def test_a_callback_names_the_message_whose_id_nobody_could_record(post: Post) -> None:
     (id_,) = post.handed_over(SMS)
     with post.here.engine.begin() as conn:
@@ -114,9 +130,28 @@ def test_a_callback_names_the_message_whose_id_nobody_could_record(post: Post) -
 
 def test_reports_about_messages_that_are_not_ours_are_dropped_after_two_days(post: Post, clock: Clock) -> None:
     assert _take(post, [_heard(5, "delivered")]) == 1
-    clock.advance(timedelta(days=3))
+    clock.advance(timedelta(days=1))
+    with post.here.engine.begin() as conn:
+        assert callbacks.forget(conn, timedelta(days=90)) == 0
+        assert callbacks.bring(conn) == 1
+    clock.advance(timedelta(days=2))
     with post.here.engine.begin() as conn:
         assert callbacks.forget(conn, timedelta(days=90)) == 1
+
+
+@pytest.mark.parametrize(
+    ("keep", "kept"), [(1, 7), (30, 30), (365, 90), (0, 90)], ids=["a day", "a month", "a year", "for ever"]
+)
+def test_what_people_wrote_is_kept_as_long_as_a_repeat_may_come(post: Post, clock: Clock, keep: int, kept: int) -> None:
+    with post.here.engine.begin() as conn:
+        callbacks.receive(conn, [InboundText("SMin", NUMBER, Wish.START)])
+    hour = timedelta(hours=1)
+    clock.advance(timedelta(days=kept) - hour)
+    with post.here.engine.begin() as conn:
+        assert callbacks.forget(conn, timedelta(days=keep)) == 0
+    clock.advance(2 * hour)
+    with post.here.engine.begin() as conn:
+        assert callbacks.forget(conn, timedelta(days=keep)) == 1
 
 
 def test_a_price_that_comes_after_the_last_status_is_kept(post: Post) -> None:
@@ -128,10 +163,27 @@ def test_a_price_that_comes_after_the_last_status_is_kept(post: Post) -> None:
     assert post.rows("SELECT count(*) FROM decisions WHERE verdict = 'delivery_report'") == [(1,)]
 
 
+@pytest.mark.parametrize("first", [True, False], ids=["the price first", "the price last"])
+def test_of_two_reports_at_once_the_one_with_the_price_is_kept(post: Post, first: bool) -> None:
+    post.handed_over(SMS)
+    priced = _heard(0, "delivered", price="0.0075", price_unit="USD")
+    both = [priced, _heard(0, "delivered")]
+    assert _take(post, both if first else both[::-1]) == 0
+    assert [str(row[4]) for row in _states(post)] == ["0.0075"]
+
+
 def test_an_opt_out_that_the_provider_reports_afterwards_reaches_the_list(post: Post) -> None:
     post.handed_over(SMS)
     _take(post, [_heard(0, "failed", error=21610)])
     assert post.rows("SELECT number, source FROM opt_outs") == [(NUMBER, "provider")]
+
+
+@pytest.mark.parametrize(("status", "error"), [("failed", 30003), ("undelivered", 30007), ("failed", None)])
+def test_a_message_that_failed_for_another_reason_opts_nobody_out(post: Post, status: str, error: int | None) -> None:
+    post.handed_over(SMS)
+    _take(post, [_heard(0, status, error=error)])
+    assert post.rows("SELECT provider_status, provider_error FROM deliveries WHERE step = 1") == [(status, error)]
+    assert post.rows("SELECT number FROM opt_outs") == []
 
 
 def test_who_has_come_back_since_is_not_opted_out_by_an_old_report(post: Post) -> None:

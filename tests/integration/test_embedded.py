@@ -11,7 +11,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
@@ -24,9 +23,10 @@ import redis
 
 from knocktwice_worker import embedded, launch
 from knocktwice_worker.embedded import AlreadyRunning, EmbeddedServers, NotMainThread, StartFailed, UnsafeDirectory
+from system import eventually
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from psycopg2.extensions import connection
 
@@ -83,13 +83,6 @@ def valkey(servers: Servers) -> redis.Redis:
 def family(*pids: int) -> list[psutil.Process]:
     """Return these processes and all below them."""
     return [p for pid in pids for p in (psutil.Process(pid), *psutil.Process(pid).children(recursive=True))]
-
-
-def wait_for(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < deadline, f"{what} not within {PATIENCE_S} s"
-        threading.Event().wait(0.01)
 
 
 def gone(processes: list[psutil.Process]) -> bool:
@@ -269,7 +262,7 @@ def test_nothing_outlives_a_supervisor_killed_with_kill_9(home: Path) -> None:
         write(embedded.addresses(home), "one")
         process.kill()
         process.wait()
-        wait_for(lambda: gone(servers), "the servers' end")
+        eventually(lambda: gone(servers))
     with EmbeddedServers(home) as where:
         assert read(where) == (["one"], ["one"])
 

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 ADA, BOB = "user-ADA", "user-BOB"
 ADAS, BOBS = "+16505550181", "+16505550182"
+#: After Ada was erased, if that was some seconds before.
+LATER = datetime.now(UTC) - timedelta(seconds=30)
 #: All by which somebody could tell that it was Ada.
 SECRETS = (ADA, ADAS, ADAS[1:], "reg-ADA", "Lovelace")
 
@@ -150,8 +152,10 @@ def test_nothing_is_left_by_which_one_could_tell_who_it_was(town: Town) -> None:
     _live(town)
     assert len(town.traces()) > 12
     before = town.states()
+    assert town.here.redis.exists(key_name("key-Lovelace"))
     town.settle(datetime.now(UTC))
     assert town.traces() == []
+    assert not town.here.redis.exists(key_name("key-Lovelace"))
     assert sum(town.states().values()) == sum(before.values()) == 6
     assert town.rows("SELECT count(*) FROM attempts") == [(9,)]
     assert town.rows("SELECT count(*) FROM dead_letters") == [(3,)]
@@ -249,6 +253,14 @@ def test_what_waits_is_cancelled_and_says_why_and_the_others_get_theirs(town: To
     assert len(town.traces([BOB])) == 7
 
 
+def test_what_was_written_for_all_still_reaches_the_others(town: Town) -> None:
+    _, bobs = town.send({"user": ADA}, {"user": BOB, "params": {"name": "Babbage"}}, after=3600)
+    town.settle(datetime.now(UTC))
+    town.clock.advance(timedelta(hours=1))
+    town.text([bobs])
+    assert town.rows("SELECT state, number, text FROM deliveries WHERE number IS NOT NULL") == [("sent", BOBS, "All!")]
+
+
 def test_messages_that_were_on_their_way_do_not_bring_the_person_back(town: Town) -> None:
     said = datetime.now(UTC) - timedelta(minutes=1)
     late, with_bob = town.wire({"user": ADA}), town.wire({"user": ADA}, {"user": BOB, "params": {"name": "Babbage"}})
@@ -305,6 +317,37 @@ def test_whoever_comes_back_is_somebody_new(town: Town) -> None:
     assert fallback.check(town.here, [id_]) == [id_]
 
 
+def test_what_was_said_in_the_moment_of_the_erasure_is_void(town: Town) -> None:
+    at = datetime.now(UTC)
+    town.settle(at)
+    town.say(TagsSet(ADA, {"is": "back"}, at))
+    assert town.rows("SELECT id FROM users") == [(BOB,)]
+    town.say(TagsSet(ADA, {"is": "back"}, at + timedelta(milliseconds=1)))
+    assert town.rows("SELECT id FROM users ORDER BY id") == [(ADA,), (BOB,)]
+
+
+@pytest.mark.parametrize(
+    "back",
+    [DeviceRegistered(ADA, "silent-new", LATER), PhoneBound(ADA, "+16505550183", LATER)],
+    ids=["device", "phone"],
+)
+def test_whoever_comes_back_may_be_known_by_one_thing_only(town: Town, back: AudienceChange) -> None:
+    erased = LATER - timedelta(seconds=30)
+    town.say(back)
+    town.settle(erased)
+    left = [town.rows(f"SELECT user_id FROM {table} WHERE user_id = '{ADA}'") for table in ("devices", "phones")]  # noqa: S608
+    assert sorted(left) == [[], [(ADA,)]]
+    assert town.rows(f"SELECT tags FROM users WHERE id = '{ADA}'") == [({},)]  # noqa: S608
+
+
+def test_how_often_an_erased_number_was_texted_is_forgotten_and_anybody_elses_is_not(town: Town) -> None:
+    town.text(town.send({"user": ADA}, {"user": BOB}))
+    counters = "{knocktwice:sms}:day:*"
+    assert len(town.here.redis.keys(counters)) == 2
+    town.settle(datetime.now(UTC))
+    assert len(town.here.redis.keys(counters)) == 1
+
+
 def test_an_opt_out_outlives_its_number_without_naming_it(town: Town) -> None:
     with town.here.engine.begin() as conn:
         opt_outs.add(conn, [ADAS, BOBS], "STOP")
@@ -317,6 +360,20 @@ def test_an_opt_out_outlives_its_number_without_naming_it(town: Town) -> None:
     assert town.rows("SELECT state, reason FROM notifications") == [("suppressed", "opted_out")]
     town.say(PhoneBound("new", ADAS, datetime.now(UTC)))
     assert town.rows("SELECT number, source FROM opt_outs ORDER BY 1") == [(ADAS, "before erasure"), (BOBS, "STOP")]
+
+
+def test_an_sms_that_waits_for_its_sender_respects_an_opt_out_that_is_only_a_hash(town: Town) -> None:
+    now = datetime.now(UTC)
+    town.say(PhoneBound(BOB, ADAS, now))
+    (id_,) = town.send({"user": BOB})
+    assert fallback.check(town.here, [id_]) == [id_]
+    # From here on it is Ada's alone.
+    town.say(PhoneBound(BOB, BOBS, now + timedelta(milliseconds=1)))
+    with town.here.engine.begin() as conn:
+        opt_outs.add(conn, [ADAS], "STOP")
+    town.settle(datetime.now(UTC))
+    assert sms.send(town.here, [id_]) == []
+    assert town.rows("SELECT state, reason FROM notifications") == [("suppressed", "opted_out")]
 
 
 def test_an_operator_can_lift_an_opt_out_that_outlived_its_number(town: Town) -> None:
@@ -356,6 +413,26 @@ def test_what_is_being_sent_is_erased_when_its_outcome_is_known(town: Town) -> N
     town.say(UserErased(ADA, at))
     assert town.traces() == []
     assert town.rows("SELECT state FROM notifications") == [("texted",)]
+
+
+def test_a_push_that_is_under_way_is_erased_when_its_outcome_is_known(town: Town) -> None:
+    made = parse_batch(town.wire({"user": ADA}, after=3600))
+    with town.here.engine.begin() as conn:
+        work = store.accept(conn, [store.Intake(made, {}, timedelta(hours=1))], lease=timedelta(minutes=1))
+    assert len(work) == 2
+    at = datetime.now(UTC)
+    for _ in range(2):
+        with pytest.raises(erasure.Unsettled):
+            town.say(UserErased(ADA, at))
+        town.clock.advance(erasure.SETTLED)
+    assert town.states() == {("cancelled", "cancelled"): 1}
+    # The answer finds what it is about.
+    with town.here.engine.begin() as conn:
+        results = [store.PushResult(*w, state="sent") for w in work]
+        store.record_push(conn, results, retry_for=timedelta(hours=1), complete=True)
+    assert town.rows("SELECT state, count(*) FROM attempts GROUP BY 1") == [("sent", 2)]
+    town.say(UserErased(ADA, at))
+    assert town.traces() == []
 
 
 def test_an_erasure_that_is_killed_anywhere_is_finished_by_the_next(

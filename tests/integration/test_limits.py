@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import threading
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 from uuid import uuid4
@@ -16,12 +15,18 @@ import sqlalchemy as sa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from knocktwice_worker import services
+from callers import count_together
+from knocktwice_shared.messages import Category
+from knocktwice_worker import fallback
 from knocktwice_worker.lifecycle import Verdict
 from knocktwice_worker.limits import Answer, Ask, Limits, LimitsUnavailable, RedisLimits, count_in_postgres
+from knocktwice_worker.services import Services
+from ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from knocktwice_worker.config import Settings
 
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
 BERLIN = ZoneInfo("Europe/Berlin")
@@ -44,31 +49,13 @@ def engine(database_url: str) -> sa.Engine:
     return sa.create_engine(database_url, pool_size=70)
 
 
-def concurrently(valkey_url: str, engine: sa.Engine, asks: Sequence[Ask]) -> list[Answer]:
-    """Let 64 callers ask at once, one message each, through connections of their own."""
-    everybody_ready = threading.Barrier(64)
-    local = threading.local()
-
-    def start() -> None:
-        local.limits = RedisLimits(services.connect_redis(valkey_url), limits())
-        everybody_ready.wait()
-
-    def count(one: Ask) -> Answer:
-        with engine.connect() as conn:
-            answer: Answer = local.limits.count(conn, [one], NOON)[0]
-            return answer
-
-    with ThreadPoolExecutor(64, initializer=start) as pool:
-        return list(pool.map(count, asks))
-
-
 def test_of_500_identical_texts_to_one_number_exactly_one_passes(valkey_url: str, engine: sa.Engine) -> None:
-    answers = concurrently(valkey_url, engine, [ask() for _ in range(500)])
+    answers = count_together(valkey_url, engine, limits(), [ask() for _ in range(500)], NOON)
     assert Counter(a.refusal for a in answers) == {None: 1, Verdict.DUPLICATE_CONTENT: 499}
 
 
 def test_of_500_different_texts_to_one_number_exactly_ten_pass(valkey_url: str, engine: sa.Engine) -> None:
-    answers = concurrently(valkey_url, engine, [ask(content=str(i).encode()) for i in range(500)])
+    answers = count_together(valkey_url, engine, limits(), [ask(content=str(i).encode()) for i in range(500)], NOON)
     assert Counter(a.refusal for a in answers) == {None: 10, Verdict.CAPPED_DAILY: 490}
 
 
@@ -200,6 +187,51 @@ def test_after_flushall_the_holder_of_a_content_comes_back_too(valkey: redis.Red
         assert counter.count(conn, [ask(content=b"hello")], NOON + timedelta(seconds=2))[0].refusal is None
 
 
+@pytest.mark.parametrize(
+    ("state", "counts"),
+    [
+        ("reserved", True),
+        ("sent", True),
+        ("unknown", True),
+        ("failed", False),
+        ("skipped", False),
+        ("cancelled", False),
+    ],
+)
+def test_after_a_wipe_what_may_have_been_sent_counts_and_what_was_not_does_not(
+    valkey: redis.Redis, engine: sa.Engine, state: str, counts: bool
+) -> None:
+    _sent(engine, ask(), NOON - timedelta(seconds=20), state=state)
+    again, another = ask(), ask(content=b"something else")
+    expected = [Verdict.DUPLICATE_CONTENT, Verdict.CAPPED_DAILY] if counts else [None, Verdict.CAPPED_DAILY]
+    with engine.begin() as conn:
+        answers = RedisLimits(valkey, limits(per_day=1)).count(conn, [again, another], NOON)
+        assert [a.refusal for a in answers] == expected
+        answers = count_in_postgres(conn, [again, another], limits(per_day=1), NOON)
+        assert [a.refusal for a in answers] == expected
+
+
+def test_a_wipe_right_before_midnight_is_made_up_for_right_after_it(valkey: redis.Redis, engine: sa.Engine) -> None:
+    midnight, second = NOON + timedelta(hours=12), timedelta(seconds=1)
+    counter = RedisLimits(valkey, limits())
+    _sent(engine, ask(), midnight - 15 * second)
+    with engine.connect() as conn:
+        # From here on Redis counts; of what was sent before only Postgres knows.
+        assert counter.count(conn, [ask(number="+16505550199")], midnight - 10 * second)[0].refusal is None
+        assert counter.count(conn, [ask()], midnight + 5 * second)[0].refusal is Verdict.DUPLICATE_CONTENT
+        assert counter.count(conn, [ask()], midnight + 20 * second)[0].refusal is None
+
+
+def test_after_a_wipe_each_channel_counts_for_itself(valkey: redis.Redis, engine: sa.Engine) -> None:
+    _sent(engine, ask(), NOON - timedelta(seconds=20))
+    with engine.begin() as conn:
+        conn.execute(sa.text("UPDATE deliveries SET channel = 'whatsapp'"))
+        asks = [ask(), replace(ask(), channel="whatsapp")]
+        expected = [None, Verdict.DUPLICATE_CONTENT]
+        assert [a.refusal for a in RedisLimits(valkey, limits(per_day=1)).count(conn, asks, NOON)] == expected
+        assert [a.refusal for a in count_in_postgres(conn, asks, limits(per_day=1), NOON)] == expected
+
+
 def test_of_eleven_reservations_a_wipe_let_through_the_youngest_is_refused(
     valkey: redis.Redis, engine: sa.Engine
 ) -> None:
@@ -237,3 +269,16 @@ def test_no_key_or_value_shows_a_number(valkey: redis.Redis, engine: sa.Engine) 
     members = [value for key in valkey.keys("*day*") for value in valkey.smembers(key)]
     assert "6505550100" not in str([valkey.keys("*"), members])
     assert all(valkey.ttl(key) > 0 for key in valkey.keys("*:day:*") + valkey.keys("*:content:*"))
+
+
+def test_without_redis_postgres_counts_and_marketing_waits(settings: Settings, engine: sa.Engine) -> None:
+    here = Services(settings.model_copy(update={"broker_url": f"redis://127.0.0.1:{free_port()}/0"}))
+    asks = [replace(ask(content=str(c).encode()), category=c) for c in Category]
+    with engine.connect() as conn:
+        answers = fallback.count(here, conn, asks, list(Category), NOON)
+    here.close()
+    assert dict(zip(Category, (a.refusal for a in answers), strict=True)) == {
+        Category.CRITICAL: None,
+        Category.TRANSACTIONAL: None,
+        Category.MARKETING: Verdict.LIMITS_UNAVAILABLE,
+    }

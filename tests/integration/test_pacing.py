@@ -48,8 +48,8 @@ def test_one_that_costs_more_than_the_bucket_holds_goes_all_the_same(valkey: Red
 
 def test_the_bucket_fills_again(valkey: Redis) -> None:
     pace = Pace(valkey, name="p", per_s=50)
-    pace.take([1] * 100)
-    eventually(lambda: pace.take([1]).granted, within=10)
+    assert pace.take([1] * 1_000).granted < 1_000
+    eventually(lambda: pace.take([1]).granted)
 
 
 def test_providers_have_buckets_of_their_own(valkey: Redis) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -10,13 +11,14 @@ import sqlalchemy as sa
 
 from knocktwice_shared.ids import uuid7
 from knocktwice_shared.messages import parse_batch
-from knocktwice_worker import fallback, health, push, reconcile, sms
-from knocktwice_worker.lifecycle import Verdict
+from knocktwice_worker import fallback, health, push, reconcile, sms, store
+from knocktwice_worker.lifecycle import DeliveryState, Verdict
 from knocktwice_worker.providers import Providers
 from knocktwice_worker.sandbox.rules import Answer, Rule
 from knocktwice_worker.services import Services
 from knocktwice_worker.story import tell
 from sms_provider import TOKEN, SmsProvider
+from system import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -26,12 +28,7 @@ if TYPE_CHECKING:
     from knocktwice_worker.sandbox import Sandbox
 
 NUMBER = "+16505550100"
-
-
-@pytest.fixture
-def acme() -> Iterator[SmsProvider]:
-    with SmsProvider() as running:
-        yield running
+HOUR = timedelta(hours=1)
 
 
 @pytest.fixture
@@ -83,6 +80,13 @@ def _ledger(here: Services, id_: str, verdict: Verdict) -> list[dict[str, Any]]:
     with here.engine.connect() as conn:
         query = sa.text("SELECT inputs FROM decisions WHERE notification_id = :id AND verdict = :v ORDER BY id")
         return list(conn.execute(query, {"id": id_, "v": verdict}).scalars())
+
+
+def _somebody_waits(here: Services) -> bool:
+    """Whether a transaction waits for a lock that another one has."""
+    query = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    with here.senders.connect() as conn:
+        return bool(conn.execute(sa.text(query)).scalar_one())
 
 
 def test_who_sent_it_and_why_is_on_record(install: Callable[..., Services], acme: SmsProvider) -> None:
@@ -165,6 +169,20 @@ def test_without_list_and_key_a_lost_outcome_ends_as_unknown(
     assert (len(acme.texts), sandbox.texts(NUMBER)) == (1, [])
 
 
+def test_without_a_list_nobody_knows_what_a_sender_that_died_has_sent(
+    install: Callable[..., Services], acme: SmsProvider, clock: Clock
+) -> None:
+    here = install()
+    (id_,) = _accept(here)
+    with here.engine.begin() as conn:
+        store.claim_sms(conn, [id_], HOUR, {id_: store.Placement("acme", 0)})
+    clock.advance(2 * HOUR)
+    reconcile.resolve(here, [id_])
+    assert _row(here, id_).state == "unknown"
+    assert "the sender died, and the provider cannot be asked" in _row(here, id_).reason
+    assert acme.asked == 0
+
+
 def test_a_critical_one_is_sent_again_by_the_same_provider_only(
     install: Callable[..., Services], acme: SmsProvider, sandbox: Sandbox, clock: Clock
 ) -> None:
@@ -212,27 +230,22 @@ def test_a_list_shows_what_was_taken(install: Callable[..., Services], acme: Sms
 
 
 def test_a_choice_that_somebody_else_has_overtaken_claims_nothing(
-    install: Callable[..., Services], acme: SmsProvider, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, clock: Clock
+    install: Callable[..., Services], acme: SmsProvider, sandbox: Sandbox
 ) -> None:
     """Between the choice and the claim another worker tried the message, and its outcome got lost."""
-    here = install()
+    here, standby = install(), install(weight=0, twilio=1)
     (id_,) = _accept(here, category="critical")
-    acme.says = "drop"
-    recount = sms._recount
-
-    def overtaken(*args: Any) -> list[str]:
-        monkeypatch.setattr(sms, "_recount", recount)
-        other = install()
-        sms.send(other, [id_])
-        clock.advance(timedelta(minutes=3))
-        reconcile.resolve(other, [id_])
-        assert (_row(here, id_).state, _row(here, id_).provider) == ("reserved", "acme")
-        return recount(*args)
-
-    monkeypatch.setattr(sms, "_recount", overtaken)
-    standby = install(weight=0, twilio=1)
-    sms.send(standby, [id_])
-    assert (_row(here, id_).state, sandbox.texts(NUMBER)) == ("reserved", [])
+    with ThreadPoolExecutor(1) as pool, here.engine.begin() as conn:
+        conn.execute(sa.text("SELECT FROM deliveries WHERE notification_id = :id FOR UPDATE"), {"id": id_})
+        # It has chosen Twilio, and waits for the message.
+        sending = pool.submit(sms.send, standby, [id_])
+        eventually(lambda: _somebody_waits(here))
+        assert store.claim_sms(conn, [id_], HOUR, {id_: store.Placement("acme", 0)})[0] == [id_]
+        lost = store.SmsResult(id_, DeliveryState.RESERVED, reason="no answer", wake_after=HOUR)
+        store.record_sms(conn, [lost])
+    assert sending.result() == []
+    assert (_row(here, id_).state, _row(here, id_).provider) == ("reserved", "acme")
+    assert (acme.asked, sandbox.texts(NUMBER)) == (0, [])
 
 
 def test_a_failing_provider_is_demoted_for_all_and_comes_back(

@@ -126,13 +126,16 @@ def test_ids_that_are_no_uuid7_are_found_as_well(history: History, clock: Clock)
     assert history.purge()[:2] == (3, 1)
 
 
-def test_a_batch_that_was_only_a_repeat_goes_too(history: History, clock: Clock) -> None:
+@pytest.mark.parametrize("id_", [uuid7(), UUID(int=uuid4().int | 0xF << 124)], ids=["uuid7", "another"])
+def test_a_batch_that_was_only_a_repeat_goes_when_its_time_comes(history: History, clock: Clock, id_: UUID) -> None:
     with history.here.engine.begin() as conn:
         insert = (
             "INSERT INTO batches (id, content, category, ttl, reference) VALUES (:id, '{}', 'critical', '1 day', '{}')"
         )
-        conn.execute(sa.text(insert), {"id": str(uuid7())})
-    clock.advance(KEEP + DAY)
+        conn.execute(sa.text(insert), {"id": str(id_)})
+    clock.advance(KEEP - DAY)
+    assert history.purge() == (0, 0, 0, 0, False)
+    clock.advance(2 * DAY)
     assert history.purge() == (0, 1, 0, 0, False)
 
 
@@ -217,10 +220,10 @@ def test_a_run_that_takes_too_long_says_that_there_is_more(history: History, clo
     assert retention.purge(history.here.engine, KEEP) == (0, 1, 1, 0, False)
 
 
-def test_housekeeping_does_it(history: History, here: Services, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("configured")
+def test_housekeeping_does_it(history: History, here: Services, clock: Clock) -> None:
     assert here.settings.retention == KEEP
     history.happen()
     clock.advance(KEEP + DAY)
-    monkeypatch.setattr(tasks, "services", lambda: here)
     tasks.housekeeping()
     assert not any(history.counts().values())

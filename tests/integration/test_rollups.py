@@ -159,6 +159,57 @@ def test_a_closed_slice_keeps_its_counts_when_its_notifications_are_deleted(here
     assert {key: said[key] for key in expected} == expected
 
 
+def test_young_slices_stay_open_when_old_ones_are_closed(here: Services, clock: Clock) -> None:
+    old, young = Life(here.engine, seed=9), Life(here.engine, seed=10)
+    for _ in range(50):
+        old.step()
+    settle(here, clock)
+    clock.advance(rollups.CLOSED_AFTER + DAY)
+    for _ in range(50):
+        young.step()
+    settle(here, clock)
+    with here.engine.connect() as conn:
+        expected = rolled_up(conn)
+    rollups.close(here.engine, UTC)
+    with here.engine.connect() as conn:
+        assert rolled_up(conn) == expected
+        lines = "SELECT count(*) FILTER (WHERE slice = :closed), count(*) FILTER (WHERE slice > :closed) FROM rollups"
+        closed, open_ = conn.execute(sa.text(lines), {"closed": rollups.CLOSED}).one()
+    assert min(closed, open_) > 10
+
+
+def test_a_slice_that_somebody_else_counts_is_closed_by_the_next(
+    here: Services, counter: Services, clock: Clock
+) -> None:
+    life = Life(here.engine, seed=8)
+    for _ in range(50):
+        life.step()
+    settle(here, clock)
+    with here.engine.connect() as conn:
+        expected = rolled_up(conn)
+    clock.advance(rollups.CLOSED_AFTER + DAY)
+    other = here.engine.connect()
+
+    def overtake(_conn: object, cursor: Any, statement: str, *_: object) -> None:
+        # All old slices are marked; now, before we count the first one, somebody else does.
+        if "SKIP LOCKED" in statement and not other.in_transaction():
+            other.execute(sa.text("SELECT FROM rollup_slices ORDER BY starts_at LIMIT 1 FOR UPDATE"))
+        cursor.execute("SET LOCAL lock_timeout = '5s'")
+
+    sa.event.listen(counter.engine, "before_cursor_execute", overtake)
+    rollups.close(counter.engine, UTC)
+    assert other.in_transaction()
+    other.close()
+    closed = sa.text("SELECT count(*) FROM rollups WHERE slice = :closed")
+    with here.engine.connect() as conn:
+        assert conn.execute(closed, {"closed": rollups.CLOSED}).scalar_one() == 0
+        assert rolled_up(conn) == expected
+    rollups.close(here.engine, UTC)
+    with here.engine.connect() as conn:
+        assert conn.execute(closed, {"closed": rollups.CLOSED}).scalar_one() > 0
+        assert rolled_up(conn) == expected
+
+
 def test_deleted_notifications_stay_counted(here: Services, clock: Clock) -> None:
     life = Life(here.engine, seed=7)
     for _ in range(100):

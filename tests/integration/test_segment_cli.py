@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from knocktwice.testing import RecordingClient
-from knocktwice_worker import audience, cli, segment_cli
+from knocktwice_worker import audience
 from knocktwice_worker.segment_fields import FIELDS, OPS, Kind
 from knocktwice_worker.segment_filter import parse_json
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from commands import Said
     from knocktwice_worker.services import Services
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "segments.md").read_text()
@@ -28,22 +31,18 @@ def blocks(language: str) -> list[str]:
 class Terminal:
     """Types a command and reads what it prints."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-        self._monkeypatch, self._capsys = monkeypatch, capsys
+    def __init__(self, run: Callable[..., Said]) -> None:
+        self._run = run
 
     def __call__(self, command: str, *, exits: int = 0) -> str:
-        self._monkeypatch.setattr("sys.argv", shlex.split(command))
-        with pytest.raises(SystemExit) as done:
-            cli.main()
-        told = self._capsys.readouterr()
-        assert (done.value.code or 0) == exits, told
+        told = self._run(*shlex.split(command)[1:])
+        assert told.code == exits, told
         return told.out if exits == 0 else told.err
 
 
 @pytest.fixture
-def terminal(here: Services, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Terminal:
-    monkeypatch.setattr(segment_cli, "services", lambda: here)
-    return Terminal(monkeypatch, capsys)
+def terminal(run: Callable[..., Said]) -> Terminal:
+    return Terminal(run)
 
 
 def test_the_documents_example_gives_what_they_show(here: Services, terminal: Terminal) -> None:

@@ -3,85 +3,26 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from dataclasses import replace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import pytest
 import sqlalchemy as sa
 
-from knocktwice_shared.ids import uuid7
-from knocktwice_shared.messages import Channel, Receipt, ReceiptEvent, Step, When, parse_batch
-from knocktwice_worker import statuses, store
+from handed_over import HOUR, Post
+from knocktwice_shared.messages import Channel, Receipt, ReceiptEvent, Step, When
+from knocktwice_worker import store
 from knocktwice_worker.lifecycle import DeliveryState, ProviderState
 from knocktwice_worker.statuses import StatusReport
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from knocktwice_worker.services import Services
 
-HOUR, LEASE = timedelta(hours=1), timedelta(minutes=1)
 AT = datetime(2026, 11, 1, 12, tzinfo=UTC)
 WHATSAPP = Step(Channel.WHATSAPP, When.NOT_DELIVERED, HOUR, content_sid="HX" + "0" * 32)
 SMS = Step(Channel.SMS, When.NOT_CLICKED, HOUR)
-
-
-@dataclass
-class Post:
-    """Messages handed to the provider, which calls the n-th of them ``SM<n>``."""
-
-    here: Services
-
-    def handed_over(self, *plan: Step, people: int = 1) -> list[str]:
-        """Take people's first step over a silent push to the provider."""
-        made = parse_batch(
-            {
-                "v": 1,
-                "id": str(uuid7()),
-                "content": {"push": {"title": "t", "body": "b"}},
-                "recipients": [
-                    {"id": str(uuid7()), "registrations": [f"r{n}"], "phone": f"+1650555{n:04}"} for n in range(people)
-                ],
-            }
-        )
-        ids = [str(r.id) for r in made.recipients]
-        with self.here.engine.begin() as conn:
-            work = store.accept(conn, [store.Intake(replace(made, plan=plan), {}, HOUR)], lease=LEASE)
-            store.record_push(conn, [store.PushResult(*w, state="sent") for w in work], retry_for=HOUR)
-        self.claimed(ids)
-        self.sent(ids)
-        return ids
-
-    def claimed(self, ids: list[str]) -> None:
-        with self.here.engine.begin() as conn:
-            conn.execute(sa.text("UPDATE deliveries SET due_at = knocktwice_now() WHERE state = 'scheduled'"))
-            assert len(store.due(conn, ids)) == len(ids)
-            store.reserve(conn, [store.Reservation(i, "+16505550100", "b", b"f") for i in ids], LEASE)
-            store.claim_sms(conn, ids, LEASE)
-
-    def sent(self, ids: list[str]) -> None:
-        results = [store.SmsResult(i, DeliveryState.SENT, provider_id=f"SM{n}") for n, i in enumerate(ids)]
-        with self.here.engine.begin() as conn:
-            store.record_sms(conn, results)
-
-    def report(self, reports: Iterable[StatusReport]) -> set[str]:
-        with self.here.engine.begin() as conn:
-            return statuses.record(conn, list(reports))
-
-    def rows(self, query: str, **values: Any) -> list[tuple[Any, ...]]:
-        with self.here.engine.connect() as conn:
-            return [tuple(row) for row in conn.execute(sa.text(query), values)]
-
-    def step(self, id_: str, step: int) -> tuple[Any, ...]:
-        query = "SELECT state, reason, provider_status FROM deliveries WHERE notification_id = :id AND step = :step"
-        (row,) = self.rows(query, id=id_, step=step)
-        return row
-
-    def state(self, id_: str) -> str:
-        ((state,),) = self.rows("SELECT state FROM notifications WHERE id = :id", id=id_)
-        return str(state)
 
 
 @pytest.fixture
@@ -130,6 +71,77 @@ def test_one_that_will_not_arrive_makes_the_next_step_due_at_once(post: Post, st
     with post.here.engine.begin() as conn:
         (row,) = store.due(conn, [id_])
     assert (row.step, row.provider_status) == (2, status)
+
+
+@pytest.mark.parametrize(
+    ("cancelled", "ends", "step"),
+    [(False, "reached", ("skipped", "reached_in_time", None)), (True, "cancelled", ("cancelled", "cancelled", None))],
+    ids=["a click", "a cancellation"],
+)
+def test_what_comes_while_a_step_is_sent_ends_the_next_one_at_once(
+    post: Post, cancelled: bool, ends: str, step: tuple[Any, ...]
+) -> None:
+    (id_,) = post.handed_over(WHATSAPP, SMS, SMS)
+    post.claimed([id_])
+    with post.here.engine.begin() as conn:
+        if cancelled:
+            store.cancel(conn, [id_], [], AT)
+        else:
+            store.record_receipts(conn, [ReceiptEvent(UUID(id_), Receipt.CLICKED, AT, "r0")])
+    assert post.state(id_) == "active"
+    post.sent([id_], first=1)
+    assert post.step(id_, 2)[0] == "sent"
+    assert post.step(id_, 3) == step
+    assert post.state(id_) == ends
+
+
+@pytest.mark.parametrize("status", [ProviderState.DELIVERED, ProviderState.READ])
+def test_a_message_that_arrives_was_not_wasted(post: Post, status: ProviderState) -> None:
+    (id_,) = post.handed_over(WHATSAPP)
+    post.report([_report(0, status)])
+    assert post.state(id_) == "texted"
+    assert post.rows("SELECT verdict FROM decisions WHERE verdict = 'wasted_sms'") == []
+
+
+def test_a_report_about_a_step_that_nobody_has_sent_changes_nothing(post: Post) -> None:
+    (id_,) = post.handed_over(WHATSAPP, SMS)
+    assert post.report([StatusReport("SM9", ProviderState.DELIVERED, AT, intent=(id_, 2))]) == {"SM9"}
+    assert post.step(id_, 2) == ("scheduled", None, None)
+    assert post.rows("SELECT count(*) FROM events") == [(0,)]
+
+
+def test_one_that_will_not_arrive_brings_nothing_back_that_is_over(post: Post) -> None:
+    (id_,) = post.handed_over(WHATSAPP, SMS)
+    with post.here.engine.begin() as conn:
+        store.record_receipts(conn, [ReceiptEvent(UUID(id_), Receipt.CLICKED, AT, "r0")])
+    post.report([_report(0, ProviderState.UNDELIVERED)])
+    assert post.state(id_) == "reached"
+    rows = post.rows("SELECT state, wake_at, due_at > knocktwice_now() FROM deliveries WHERE step = 2")
+    assert rows == [("skipped", None, True)]
+
+
+def test_of_two_messages_that_claim_one_delivery_one_is_its_own(post: Post) -> None:
+    (id_,) = post.handed_over(SMS)
+    with post.here.engine.begin() as conn:
+        conn.execute(sa.text("UPDATE deliveries SET provider_id = NULL WHERE step = 1"))
+    twice = [_report(n, ProviderState.DELIVERED, intent=(id_, 1)) for n in (7, 8)]
+    (other,) = post.report(twice)
+    ((own,),) = post.rows("SELECT provider_id FROM deliveries WHERE step = 1")
+    assert {own, other} == {"SM7", "SM8"}
+    assert post.report(twice) == {other}
+    assert post.step(id_, 1)[2] == "delivered"
+    assert post.rows("SELECT count(*) FROM events WHERE step = 1") == [(1,)]
+
+
+def test_one_that_will_not_arrive_does_not_hurry_what_waits_for_another(post: Post) -> None:
+    (id_,) = post.handed_over(WHATSAPP, SMS, SMS)
+    post.claimed([id_])
+    post.sent([id_], first=1)
+    waits = "SELECT due_at > knocktwice_now() FROM deliveries WHERE notification_id = :id AND step = 3"
+    post.report([_report(0, ProviderState.UNDELIVERED)])
+    assert post.rows(waits, id=id_) == [(True,)]
+    post.report([_report(1, ProviderState.UNDELIVERED)])
+    assert post.rows(waits, id=id_) == [(False,)]
 
 
 def test_one_that_is_read_after_the_sms_shows_that_the_sms_was_wasted(post: Post) -> None:

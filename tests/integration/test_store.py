@@ -168,6 +168,17 @@ def test_a_push_that_failed_on_every_device_makes_the_fallback_due(book: Book) -
     assert book.rows("SELECT registration FROM devices WHERE user_id = 'ada'") == []
 
 
+def test_a_push_that_fails_after_somebody_clicked_brings_nothing_back(book: Book) -> None:
+    one = batch("ada")
+    work = book.accept(one)
+    book.receipt(ids(one)[0], Receipt.CLICKED)
+    book(store.record_push, [store.PushResult(*w, state="rejected") for w in work], retry_for=HOUR)
+    assert book.states(ids(one)[0])["notification"] == ("reached", "reached_in_time")
+    assert book.rows("SELECT state, wake_at, due_at > knocktwice_now() FROM deliveries WHERE step = 1") == [
+        ("skipped", None, True)
+    ]
+
+
 def test_one_device_that_takes_the_push_is_enough(book: Book) -> None:
     book(audience.apply, [DeviceRegistered("ada", "reg-old", AT)])
     one = batch("ada")
@@ -211,6 +222,21 @@ def test_a_push_whose_worker_died_is_dropped_once_its_notification_has_ended(boo
     assert book.states(id_)["push"] == ("skipped", "superseded")
     clock.advance(LEASE)
     assert not book(store.ring, limit=10, lease=LEASE)
+
+
+@pytest.mark.parametrize("complete", [True, False], ids=["of all devices", "of some"])
+def test_an_answer_that_comes_after_the_end_changes_nothing(book: Book, clock: Clock, complete: bool) -> None:
+    one = batch("ada", when=None)
+    (work,) = book.accept(one)
+    clock.advance(LEASE)
+    book(store.ring, limit=10, lease=LEASE)
+    book(store.cancel, ids(one), [], AT)
+    before = book.states(ids(one)[0])
+    assert before == {"notification": ("cancelled", "cancelled"), "push": ("cancelled", "cancelled")}
+    late = store.PushResult(*work, state="sent")
+    book(store.record_push, [late], retry_for=HOUR, complete=complete)
+    assert book.states(ids(one)[0]) == before
+    assert book.rows("SELECT state FROM attempts") == [("sent",)]
 
 
 def test_a_push_is_not_retried_for_ever(book: Book, clock: Clock) -> None:
@@ -369,6 +395,21 @@ def test_cancelling_after_the_claim_is_too_late(book: Book) -> None:
     assert book.states(ids(one)[0])["sms"][0] == "sending"
 
 
+def test_cancelling_leaves_a_push_alone_whose_sms_is_being_sent(book: Book) -> None:
+    one = batch("ada", after=0)
+    book.pushed(one, state="open", retry_after=timedelta(minutes=5))
+    assert book.reserve(*ids(one)) == set(ids(one))
+    book(store.claim_sms, ids(one), LEASE)
+    book(store.cancel, ids(one), [], AT)
+    assert {name: state for name, (state, _) in book.states(ids(one)[0]).items()} == {
+        "notification": "active",
+        "push": "scheduled",
+        "sms": "sending",
+    }
+    book(store.record_sms, [store.SmsResult(ids(one)[0], DeliveryState.SENT, provider_id="SM1")])
+    assert book.states(ids(one)[0])["notification"][0] == "texted"
+
+
 # -- the SMS
 
 
@@ -387,13 +428,67 @@ def test_only_one_sender_claims(book: Book) -> None:
     assert book(store.claim_sms, ids(one), LEASE) == ([], None)
 
 
-def test_an_opt_out_between_reservation_and_claim_stops_the_sms(book: Book) -> None:
+#: How senders claim with Twilio alone, and where there are several providers.
+PLACEMENTS = pytest.mark.parametrize("placement", [None, store.Placement("acme", 0)], ids=["one", "several"])
+
+
+def places(of: Batch, placement: store.Placement | None) -> dict[str, store.Placement] | None:
+    return None if placement is None else dict.fromkeys(ids(of), placement)
+
+
+@PLACEMENTS
+def test_an_opt_out_between_reservation_and_claim_stops_the_sms(book: Book, placement: store.Placement | None) -> None:
     one = batch("ada", after=0)
     book.pushed(one)
     book.reserve(*ids(one))
     with book.engine.begin() as conn:
         conn.execute(sa.text("INSERT INTO opt_outs (number, source) VALUES ('+16505550100', 'stop')"))
-    assert book(store.claim_sms, ids(one), LEASE) == ([], None)
+    assert book(store.claim_sms, ids(one), LEASE, places(one, placement)) == ([], None)
+
+
+@PLACEMENTS
+def test_a_click_that_is_committed_before_the_claim_stops_the_sms(
+    book: Book, placement: store.Placement | None
+) -> None:
+    one = batch("ada", after=0)
+    book.pushed(one)
+    book.reserve(*ids(one))
+    with book.engine.begin() as conn:
+        # Its writer died before it looked for what the click makes needless.
+        insert = "INSERT INTO events (notification_id, kind, registration, at) VALUES (:id, 'clicked', 'reg-ada', :at)"
+        conn.execute(sa.text(insert), {"id": ids(one)[0], "at": AT})
+    assert book(store.claim_sms, ids(one), LEASE, places(one, placement)) == ([], None)
+
+
+def test_a_choice_of_a_provider_that_is_old_claims_nothing(book: Book) -> None:
+    one = batch("ada", after=0)
+    claimed(book, one)
+    book(store.record_sms, [store.SmsResult(ids(one)[0], DeliveryState.RESERVED, wake_after=timedelta())])
+    assert book(store.claim_sms, ids(one), LEASE, places(one, store.Placement("acme", 0))) == ([], None)
+    won, _ = book(store.claim_sms, ids(one), LEASE, places(one, store.Placement("acme", 1)))
+    assert won == ids(one)
+
+
+def test_what_was_sent_meanwhile_stays_with_the_provider_that_sent_it(book: Book) -> None:
+    one = batch("ada", after=0)
+    book.pushed(one)
+    book.reserve(*ids(one))
+    book(store.claim_sms, ids(one), LEASE, places(one, store.Placement("acme", 0)))
+    book(store.record_sms, [store.SmsResult(ids(one)[0], DeliveryState.SENT, provider_id="acme:1")])
+    moved = store.SmsResult(ids(one)[0], DeliveryState.RESERVED, reason="busy", provider="twilio")
+    book(store.record_sms, [moved])
+    assert book.rows("SELECT state, provider, provider_id FROM deliveries WHERE step = 1") == [
+        ("sent", "acme", "acme:1")
+    ]
+
+
+def test_a_refusal_that_comes_after_the_claim_changes_nothing(book: Book) -> None:
+    one = batch("ada", after=0)
+    claimed(book, one)
+    book(store.skip, [store.Decision(ids(one)[0], Verdict.OPTED_OUT, {})])
+    assert book.states(ids(one)[0])["sms"] == ("sending", None)
+    assert book.states(ids(one)[0])["notification"][0] == "active"
+    assert book.rows("SELECT verdict FROM decisions") == []
 
 
 def test_a_sender_that_lost_its_claim_cannot_send(book: Book, clock: Clock) -> None:

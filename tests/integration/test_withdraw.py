@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import json
+import os
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -9,18 +14,21 @@ import sqlalchemy as sa
 
 from knocktwice_shared.ids import uuid7
 from knocktwice_shared.messages import parse_batch
-from knocktwice_shared.names import Task
-from knocktwice_worker import fallback, push, sms, tasks, withdraw
+from knocktwice_shared.names import Queue, Task
+from knocktwice_worker import fallback, push, sms, withdraw
 from knocktwice_worker.sandbox import Answer, Rule
+from ports import free_port
 
 if TYPE_CHECKING:
+    import redis
+
     from knocktwice_worker.sandbox import Sandbox
     from knocktwice_worker.services import Services
 
 
 @pytest.fixture
-def texted(working: Services) -> list[str]:
-    """Somebody with a silent phone and a removed app was texted."""
+def reserved(working: Services) -> list[str]:
+    """Somebody with a silent phone and a removed app is to be texted."""
     made = parse_batch(
         {
             "v": 1,
@@ -33,7 +41,12 @@ def texted(working: Services) -> list[str]:
         }
     )
     push.send(working, made)
-    reserved = fallback.check(working, [str(recipient.id) for recipient in made.recipients])
+    return fallback.check(working, [str(recipient.id) for recipient in made.recipients])
+
+
+@pytest.fixture
+def texted(working: Services, reserved: list[str]) -> list[str]:
+    """They were texted."""
     return sms.send(working, reserved)
 
 
@@ -71,19 +84,45 @@ def test_who_was_not_pushed_has_nothing_to_withdraw(working: Services, sandbox: 
     assert _noted(working) == []
 
 
-@pytest.mark.parametrize("broken", [False, True], ids=["the broker takes it", "the broker is away"])
+def _send_sms(here: Services, ids: list[str], **environment: str) -> str:
+    """Run the task in a process of its own, as a worker does; return what it logged."""
+    told = subprocess.run(
+        [sys.executable, "-c", "import sys; from knocktwice_worker import tasks; tasks.send_sms(sys.argv[1:])", *ids],
+        env={
+            **os.environ,
+            "KNOCKTWICE_DATABASE_URL": str(here.settings.database_url),
+            "KNOCKTWICE_BROKER_URL": str(here.settings.broker_url),
+            "KNOCKTWICE_HOME": str(here.settings.home),
+            "KNOCKTWICE_SECRET": "test",
+            **environment,
+        },
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    return told.stdout + told.stderr
+
+
 @pytest.mark.parametrize("wanted", [True, False], ids=["switched on", "switched off"])
 def test_the_task_that_sends_the_sms_asks_for_it(
-    working: Services, texted: list[str], monkeypatch: pytest.MonkeyPatch, wanted: bool, broken: bool
+    working: Services, sandbox: Sandbox, valkey: redis.Redis, reserved: list[str], wanted: bool
 ) -> None:
-    asked: list[tuple[Task, list[str]]] = []
+    _send_sms(working, reserved, KNOCKTWICE_WITHDRAW=str(wanted))
+    assert len(sandbox.texts()) == 1
+    published = [json.loads(entry) for queue in Queue for entry in valkey.lrange(queue.value, 0, -1)]
+    assert [message["headers"]["task"] for message in published] == [Task.WITHDRAW] * wanted
+    for message in published:
+        args, _, _ = json.loads(base64.b64decode(message["body"]))
+        assert args == [reserved]
 
-    def publish(task: Task, ids: list[str]) -> None:
-        asked.append((task, ids))
-        if broken:
-            raise ConnectionError
 
-    monkeypatch.setattr(tasks, "publish", publish)
-    here = type(working)(working.settings.model_copy(update={"withdraw": wanted}))
-    tasks._withdraw(here, texted)
-    assert asked == ([(Task.WITHDRAW, texted)] if wanted else [])
+def test_without_a_broker_the_sms_is_sent_and_the_push_stays(
+    working: Services, sandbox: Sandbox, reserved: list[str]
+) -> None:
+    told = _send_sms(working, reserved, KNOCKTWICE_BROKER_URL=f"redis://127.0.0.1:{free_port()}/0")
+    assert "pushes not withdrawn" in told
+    assert len(sandbox.texts()) == 1
+    with working.engine.connect() as conn:
+        assert conn.execute(sa.text("SELECT state FROM notifications")).scalars().all() == ["texted"]
+    assert _noted(working) == []
