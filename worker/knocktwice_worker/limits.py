@@ -293,7 +293,9 @@ def count_in_postgres(conn: Connection, asks: Sequence[Ask], limits: Limits, now
 
     Locks the numbers until the transaction ends, so the reservations must be written in the same transaction.
     """
-    lock = text("SELECT pg_advisory_xact_lock(hashtextextended(n, 2)) FROM (SELECT unnest(CAST(:numbers AS text[])) AS n ORDER BY 1) s")
+    lock = text(
+        "SELECT pg_advisory_xact_lock(hashtextextended(n, 2)) FROM (SELECT unnest(CAST(:numbers AS text[])) AS n ORDER BY 1) s"
+    )
     conn.execute(lock, {"numbers": sorted({a.address for a in asks})})
     today: dict[str, set[str]] = {}
     holders: dict[tuple[str, bytes], str] = {}

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
     from datetime import datetime
 
-_ADD = text("INSERT INTO opt_outs (number, source) SELECT unnest(CAST(:numbers AS text[])), :source ON CONFLICT DO NOTHING")
+_ADD = text(
+    "INSERT INTO opt_outs (number, source) SELECT unnest(CAST(:numbers AS text[])), :source ON CONFLICT DO NOTHING"
+)
 _REMOVE = text("DELETE FROM opt_outs WHERE number = ANY(:numbers) RETURNING number")
 _SUPPRESS = text("INSERT INTO suppressions (number) SELECT unnest(CAST(:hashes AS bytea[])) ON CONFLICT DO NOTHING")
 _LIFT = text("DELETE FROM suppressions WHERE number = ANY(CAST(:hashes AS bytea[])) RETURNING number")
