@@ -377,5 +377,6 @@ def _drafts(items: Iterable[_T], draft: Callable[[Sequence[_T]], Draft], words: 
     while some := list(islice(rest, BATCH_LIMIT)):
         with wire.in_callers_words(words(wire.many(count))):
             made = draft(some)
+        made.seal()
         yield made
         count += len(some)

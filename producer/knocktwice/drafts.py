@@ -40,8 +40,8 @@ class Draft:
     keys: dict[int, str]
     encoded: Outgoing | None = None
 
-    def __post_init__(self) -> None:
-        """Encode what cannot change any more: as text it takes a fraction of the memory, and a call may have many."""
+    def seal(self) -> None:
+        """Encode it if nothing can change it any more: as text it takes a fraction of the memory, and a call may have many."""
         if not self.keys:
             self.encoded = Outgoing.encode(self.id, self.task, self.wire, self.summary)
             self.wire = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, date, datetime, timedelta, timezone
+from decimal import Decimal
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -61,6 +62,7 @@ def test_text_with_gaps(conn: sa.Connection, items: list[str | None]) -> None:
         ("int", [1, -(2**31), None]),
         ("bigint", [2**63 - 1]),
         ("float8", [0.1, -1e300, None]),
+        ("numeric", [Decimal("0.0075"), Decimal("-1E+3"), None]),
         ("boolean", [True, False, None]),
         ("uuid", [UUID(int=7), None]),
         ("date", [date(2026, 11, 21)]),

@@ -8,6 +8,7 @@ of its own, so where the context does not say one, the statement does: ``CAST(:i
 from __future__ import annotations
 
 from datetime import date, datetime, timedelta
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -93,6 +94,7 @@ _WRITERS: dict[type, Callable[[Any], str]] = {
     int: str,
     bool: str,
     float: repr,
+    Decimal: str,
     datetime: datetime.isoformat,
     date: date.isoformat,
     timedelta: _duration,
