@@ -270,9 +270,14 @@ class Settings(BaseSettings):
     def _providers_are_described(self) -> Self:
         if self.sms_providers_file is not None:
             try:
-                provider_file.read(str(self.sms_providers_file))
+                told = provider_file.read(str(self.sms_providers_file))
             except provider_file.ProviderFileError as error:
                 raise ValueError(f"KNOCKTWICE_SMS_PROVIDERS_FILE: {error}") from None
+            naming = [provider.name for provider in told.providers if provider.names_callback]
+            if naming and self.public_url is None:
+                raise ValueError(
+                    f"KNOCKTWICE_PUBLIC_URL must be set: the SMS provider {naming[0]} is told a callback_url"
+                )
         return self
 
     @model_validator(mode="after")

@@ -15,6 +15,7 @@ from knocktwice_shared.messages import Channel
 from knocktwice_worker import arrays, config, embedded, short_links
 from knocktwice_worker.channels import provider_file
 from knocktwice_worker.channels.fcm import FcmChannel
+from knocktwice_worker.channels.http_callbacks import HttpCallbacks
 from knocktwice_worker.channels.http_provider import HttpSmsChannel, RemovedProvider
 from knocktwice_worker.channels.provider_file import TWILIO
 from knocktwice_worker.channels.twilio import TwilioSmsChannel
@@ -122,7 +123,15 @@ class Services:
     @cached_property
     def _http_providers(self) -> dict[str, HttpSmsChannel]:
         specs = self._provider_file.providers if self._provider_file else ()
-        return {spec.name: HttpSmsChannel(spec, usual_sender=self.settings.twilio_from) for spec in specs}
+        callbacks, usual = self.sms_callbacks, self.settings.twilio_from
+        return {s.name: HttpSmsChannel(s, usual_sender=usual, callbacks=callbacks.get(s.name)) for s in specs}
+
+    @cached_property
+    def sms_callbacks(self) -> dict[str, HttpCallbacks]:
+        """What SMS providers of the file call back, by their names."""
+        specs = self._provider_file.providers if self._provider_file else ()
+        url, own = self.settings.public_url, secret(self.settings)
+        return {s.name: HttpCallbacks(s.name, s.callbacks, public_url=url, secret=own) for s in specs if s.callbacks}
 
     @cached_property
     def providers(self) -> Providers | None:

@@ -32,7 +32,8 @@ OPTED_OUT = 21610
 #: Twilio's largest page.
 _PAGE_SIZE = 1000
 _SID = re.compile(r"[A-Z]{2}[0-9a-fA-F]{32}")
-_PRICE = re.compile(r"-?\d{1,6}(\.\d{1,8})?")
+#: A price as providers write it.
+PRICE = re.compile(r"-?\d{1,6}(\.\d{1,8})?")
 _INTENT = re.compile(r"([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\.(\d{1,4})")
 
 
@@ -85,10 +86,9 @@ class TwilioReports:
     def intent_of(self, intent: str, signature: str) -> tuple[str, int] | None:
         """Return notification id and step that a callback's address names; ``None`` if we did not sign it."""
         expected = intent_signature(self._secret, intent)
-        found = _INTENT.fullmatch(intent)
-        if not hmac.compare_digest(expected.encode(), signature.encode(errors="replace")) or found is None:
+        if not hmac.compare_digest(expected.encode(), signature.encode(errors="replace")):
             return None
-        return found[1], int(found[2])
+        return read_intent(intent)
 
     def sent_between(self, transport: Carrier, start: datetime, end: datetime) -> Iterator[list[Report]]:
         """Read what Twilio's list says of all messages sent in a span of time, page by page.
@@ -118,6 +118,12 @@ class TwilioReports:
         return Request(url, self._headers, method="GET", repeatable=True)
 
 
+def read_intent(intent: str) -> tuple[str, int] | None:
+    """Return the notification id and the step that a message's name in a provider's books says."""
+    found = _INTENT.fullmatch(intent)
+    return (found[1], int(found[2])) if found else None
+
+
 def read_callback(form: Mapping[str, str]) -> Report | None:
     """Read a status callback; ``None`` for one that says nothing new, such as ``queued``."""
     code = form.get("ErrorCode", "")
@@ -139,7 +145,7 @@ def _listed(told: Mapping[str, Any]) -> Report | None:
 def _report(sid: object, status: object, error: int | None, price: object, unit: object) -> Report | None:
     if not isinstance(sid, str) or not _SID.fullmatch(sid) or status not in REPORTED:
         return None
-    if not isinstance(price, str) or not _PRICE.fullmatch(price):
+    if not isinstance(price, str) or not PRICE.fullmatch(price):
         return Report(sid, str(status), error)
     # Twilio writes what it takes as a negative number.
     unit = unit.upper() if isinstance(unit, str) and len(unit) == 3 and unit.isascii() else None
