@@ -121,6 +121,10 @@ class Settings(BaseSettings):
         {}, description='Price of one SMS part by country, like {"US": 0.0083, "*": 0.05}; "*" is every other one.'
     )
 
+    whatsapp_prices: dict[PricedCountry, Price] = Field(
+        {}, description='Price of one WhatsApp message by country, like {"US": 0.0084, "*": 0.05}.'
+    )
+
     # People
     device_stale_days: int = Field(
         270, ge=0, le=3650, description="A device not seen for so many days is forgotten; FCM calls it stale by then."

@@ -133,12 +133,19 @@ class FiguresAnswer(BaseModel):
     sms_wasted: int
     sms_parts: int
     unpriced_parts: int
+    whatsapp_sent: int
+    whatsapp_delivered: int
+    whatsapp_read: int
+    whatsapp_unknown: int
+    unpriced_whatsapp: int
     reached: int
     suppressed: dict[str, int]
     fell_back_rate: float | None
     delivery_rate: float | None
     response_rate: float | None
     wasted_rate: float | None
+    sms_cost: str | None
+    whatsapp_cost: str | None
     cost: str | None
     cost_per_delivered: str | None
     sms_only_cost: str | None
