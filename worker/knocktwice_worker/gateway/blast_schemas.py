@@ -111,7 +111,12 @@ class PreflightAnswer(BaseModel):
     expected_cost: float
     worst_parts: int = Field(description="If nobody answers the push.")
     worst_cost: float
+    expected_whatsapp: int = Field(description="WhatsApp messages.")
+    worst_whatsapp: int
+    expected_whatsapp_cost: float = Field(description="Of the WhatsApp messages alone.")
+    worst_whatsapp_cost: float
     unpriced: list[str] = Field(description="Countries without a price; their SMS are not in the costs.")
+    unpriced_whatsapp: list[str] = Field(description="The same for WhatsApp.")
     over_budget: str | None = Field(description="Why it would not be started with this budget; null: it would.")
 
 
