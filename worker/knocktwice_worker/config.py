@@ -52,7 +52,7 @@ OPTIONAL = (
 
 CountryCode = Annotated[str, Field(pattern="^[A-Z]{2}$")]
 PricedCountry = Annotated[str, Field(pattern=r"^([A-Z]{2}|\*)$")]
-Price = Annotated[float, Field(ge=0)]
+Price = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Seconds = Annotated[float, Field(ge=0)]
 
 

@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 
 #: Connections for short transactions; whoever runs more threads than that lets some of them wait.
 CONNECTIONS = 10
+#: Bytes of an answer; a page of a provider's list has some hundred thousand.
+LARGEST_ANSWER = 32 << 20
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,10 @@ class Services:
     @cached_property
     def transport(self) -> Transport:
         """The HTTP engine."""
-        return Transport(timeout=self.settings.provider_timeout_s, in_flight=self.settings.provider_in_flight)
+        settings = self.settings
+        return Transport(
+            timeout=settings.provider_timeout_s, in_flight=settings.provider_in_flight, most_bytes=LARGEST_ANSWER
+        )
 
     @cached_property
     def hooks(self) -> Hooks:

@@ -28,7 +28,7 @@ from knocktwice_worker.channels import (
     told,
 )
 from knocktwice_worker.channels.provider_file import CALLBACK_SLOT, LIST_SLOTS, SLOTS, Means
-from knocktwice_worker.channels.provider_terms import MARK, Secrets
+from knocktwice_worker.channels.provider_terms import MARK, Secrets, secrets_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -42,6 +42,8 @@ _ACCOUNT_PAUSE = timedelta(minutes=1)
 _REPEAT_SHARE = 0.5
 #: Twilio's Messaging Services mean nothing to anybody else.
 _SERVICE = re.compile("MG[0-9a-zA-Z]{32}")
+#: Seconds of the year 5138; a larger number counts milliseconds.
+_MILLISECONDS = 10**11
 
 
 class HttpSmsChannel:
@@ -76,6 +78,10 @@ class HttpSmsChannel:
         self._url = self._fill(spec.url, {}, _encoded)
         self._headers = {"accept": "application/json", "content-type": _content_type(spec)}
         self._headers |= {name: self._fill(text, {}) for name, text in spec.headers.items()}
+        for name, text in spec.headers.items():
+            # A file of secrets may hold anything.
+            if not self._headers[name].isascii():
+                self._secrets.missing += [f"{secret}, in ASCII," for secret in secrets_of(text)]
         if basic := spec.basic_auth:
             pair = f"{self._fill(basic.user, {})}:{self._fill(basic.password, {})}"
             self._headers["authorization"] = f"Basic {base64.b64encode(pair.encode()).decode()}"
@@ -274,10 +280,10 @@ def _digits(number: str) -> str:
 
 
 def _time(value: object) -> datetime | None:
-    """Read ISO 8601, RFC 2822 or seconds since 1970; without a zone it is UTC."""
+    """Read ISO 8601, RFC 2822, or seconds or milliseconds since 1970; without a zone it is UTC."""
     try:
         if isinstance(value, int | float) and not isinstance(value, bool):
-            return datetime.fromtimestamp(value, UTC)
+            return datetime.fromtimestamp(value if value < _MILLISECONDS else value / 1000, UTC)
         if not isinstance(value, str):
             return None
         try:

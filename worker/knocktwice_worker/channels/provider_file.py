@@ -120,7 +120,7 @@ class Provider(Strict):
     """One provider."""
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_-]{0,29}$")
-    weight: float = Field(ge=0, le=1_000_000)
+    weight: float = Field(ge=0, le=1_000_000, strict=True)
     url: str
     method: Literal["POST"] = "POST"
     headers: dict[str, str] = Field({})
@@ -134,7 +134,7 @@ class Provider(Strict):
     callbacks: CallbackRules | None = None
     sender: str | None = Field(None, min_length=1, max_length=64)
     senders: dict[str, str] = Field({})
-    parts_per_s: float = Field(0, ge=0)
+    parts_per_s: float = Field(0, ge=0, strict=True)
     allow_http: bool = False
 
     @field_validator("name")
@@ -164,12 +164,15 @@ class Provider(Strict):
     @classmethod
     def _without_secrets(cls, value: dict[str, str]) -> dict[str, str]:
         for name, text in value.items():
-            if not re.fullmatch(r"[A-Za-z0-9-]{1,60}", name) or "\n" in text or "\r" in text:
-                raise ValueError(f"{name!r} is not a header of one line")
+            if not re.fullmatch(r"[A-Za-z0-9-]{1,60}", name) or not (text.isascii() and text.isprintable()):
+                raise ValueError(f"{name!r} is not a header of one line in ASCII")
             if _SECRET_HEADER.search(name) and not any(m[1] for m in MARK.finditer(text)):
                 raise ValueError(f"{name} holds a secret: write ${{VARIABLE}} or ${{file:/path}} in its place")
             only(slots_of(text), ())
-        return {name.lower(): text for name, text in value.items()}
+        named = {name.lower(): text for name, text in value.items()}
+        if len(named) < len(value):
+            raise ValueError("one header is there twice; capitals make no difference")
+        return named
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
@@ -183,6 +186,8 @@ class Provider(Strict):
             raise ValueError("the body has a {sender}: say who sends with 'sender'")
         if CALLBACK_SLOT in slots and self.callbacks is None:
             raise ValueError("the body has a {callback_url}: say with 'callbacks' what comes there")
+        if self.basic_auth and "authorization" in self.headers:
+            raise ValueError("basic_auth is a header Authorization, and there is one already; leave one of them out")
         only(slots_of(self.url), ())
         for url in (self.url, self.list.url if self.list else self.url):
             _address(url, self.allow_http)
@@ -194,7 +199,7 @@ class Provider(Strict):
 
 
 class _Twilio(Strict):
-    weight: float = Field(100, ge=0, le=1_000_000)
+    weight: float = Field(100, ge=0, le=1_000_000, strict=True)
 
 
 class ProviderFile(Strict):
@@ -233,10 +238,10 @@ def read(path: str) -> ProviderFile:
 def _address(url: str, allow_http: bool) -> None:
     try:
         parts = urlsplit(url)
-        host = parts.hostname
+        host = parts.hostname if parts.port != 0 else None
     except ValueError:
         host = None
-    if not host or parts.scheme not in ("http", "https") or re.search(r"\s", url):
+    if not host or parts.scheme not in ("http", "https") or not url.isascii() or re.search(r"[\s\x00-\x1f]", url):
         raise ValueError("url must be an address such as https://sms.example/v1/messages")
     if parts.scheme == "http" and host not in _LOOPBACK and not allow_http:
         raise ValueError("url is not https: numbers and secrets could be read on the way; or say 'allow_http: true'")

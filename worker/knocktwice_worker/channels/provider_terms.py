@@ -46,14 +46,14 @@ class Secrets:
     def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
         self._environment = environment
         self._found: dict[str, str] = {}
-        #: Names that are not set, or whose value spans lines.
+        #: Names that are not set, or whose value is more than one line of text.
         self.missing: list[str] = []
 
     def get(self, name: str) -> str:
         """Return a secret; one that is not there is empty, and joins :attr:`missing`."""
         if name not in self._found:
             value = self._look_up(name)
-            if not value or "\n" in value:
+            if not value or not value.isprintable():
                 self.missing.append(name)
             self._found[name] = value
         return self._found[name]
