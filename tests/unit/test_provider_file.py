@@ -66,7 +66,7 @@ def test_a_short_description_is_enough(tmp_path: Path) -> None:
         ({"idempotency": {"header": "a b"}}, "providers[0].idempotency.header"),
         ({"list": {"url": "https://a.example/?to={to}", "id": "id", "to": "to", "created": "at"}}, "text or reference"),
         ({"list": {"url": "https://a.example/", "id": "i", "to": "t", "created": "a", "text": "b"}}, "{to_digits}"),
-        ({"weight": True}, "providers[0].weight: Input should be a valid number"),
+        ({"weight": True}, "providers[0].weight: must be a number"),
         ({"weight": "a lot"}, "providers[0].weight: Input should be a valid number"),
         ({"url": "https://sms.acme.example:0/"}, "url must be an address"),
         ({"url": "https://sms.acme.example:99999/"}, "url must be an address"),

@@ -20,6 +20,7 @@ from knocktwice_worker.channels.provider_terms import (
     MARK,
     BasicAuth,
     HeaderName,
+    Number,
     Path,
     Scalar,
     Strict,
@@ -120,7 +121,7 @@ class Provider(Strict):
     """One provider."""
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_-]{0,29}$")
-    weight: float = Field(ge=0, le=1_000_000, strict=True)
+    weight: Number = Field(ge=0, le=1_000_000)
     url: str
     method: Literal["POST"] = "POST"
     headers: dict[str, str] = Field({})
@@ -134,7 +135,7 @@ class Provider(Strict):
     callbacks: CallbackRules | None = None
     sender: str | None = Field(None, min_length=1, max_length=64)
     senders: dict[str, str] = Field({})
-    parts_per_s: float = Field(0, ge=0, strict=True)
+    parts_per_s: Number = Field(0, ge=0)
     allow_http: bool = False
 
     @field_validator("name")
@@ -199,7 +200,7 @@ class Provider(Strict):
 
 
 class _Twilio(Strict):
-    weight: float = Field(100, ge=0, le=1_000_000, strict=True)
+    weight: Number = Field(100, ge=0, le=1_000_000)
 
 
 class ProviderFile(Strict):

@@ -7,7 +7,7 @@ import re
 from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -15,6 +15,15 @@ if TYPE_CHECKING:
 #: A secret, or a slot that each message fills.
 MARK = re.compile(r"\$\{([^{}]+)\}|\{(\w+)\}")
 
+
+def _no_truth(value: object) -> object:
+    if isinstance(value, bool):
+        raise ValueError("must be a number")
+    return value
+
+
+#: A number; ``true`` is none.
+Number = Annotated[float, BeforeValidator(_no_truth)]
 #: Where something stands in what a provider says, such as ``data.0.id``.
 Path = Annotated[str, Field(pattern=r"^[^.\s]+(\.[^.\s]+)*$", max_length=200)]
 Scalar = str | int | float | bool | None
