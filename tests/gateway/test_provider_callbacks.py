@@ -17,7 +17,7 @@ from handed_over import Post
 from http_gateway import HttpGateway
 from knocktwice_shared.ids import uuid7
 from knocktwice_shared.messages import Channel, Step, When, parse_batch
-from knocktwice_worker import callbacks, fallback, push, sms
+from knocktwice_worker import callbacks, fallback, health, push, sms
 from knocktwice_worker.services import Services
 from sms_provider import TOKEN, SmsProvider
 
@@ -193,6 +193,18 @@ def test_who_opted_out_with_the_provider_joins_the_opt_outs(install: Callable[..
         assert running.stranger().post("/callbacks/sms/acme", json=told, headers=headers).status_code == 204
     assert _row(here, id_)[2:] == ("failed", 21610)
     assert _count(here, "SELECT count(*) FROM opt_outs") == 1
+
+
+def test_the_doctor_names_a_secret_without_which_no_report_is_believed(
+    install: Callable[..., Services], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("ACME_KEY")
+    here = install()
+    (check,) = [c for c in health.examine(here) if c.name == "sms providers"]
+    assert check.level == "warning"
+    assert "ACME_KEY not set (callbacks of acme)" in check.finding
+    with HttpGateway(here) as running:
+        assert _call_back(running.stranger(), {"id": "1", "status": "DELIVRD"}, key="") == 403
 
 
 def test_a_storm_of_shuffled_and_tripled_callbacks_ends_as_the_ordered_ones_do(

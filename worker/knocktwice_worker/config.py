@@ -189,7 +189,7 @@ class Settings(BaseSettings):
         None,
         max_length=100,
         pattern=r"^https?://[^\s/?#]+[^\s?#]*$",
-        description="Where the world reaches the gateway; receipts and Twilio's callbacks go there.",
+        description="Where the world reaches the gateway; receipts and providers' callbacks go there.",
     )
     link_url: str | None = Field(
         None,
