@@ -206,6 +206,10 @@ def recount(conn: Connection, zone: str = "UTC") -> dict[Key, Counter[str]]:
         line["whatsapp_sent"] += len(messages)
         line["whatsapp_delivered"] += len(arrived)
         line["whatsapp_read"] += sum(s.provider_status == "read" for s in messages)
+        line["whatsapp_unknown"] += sum(s.channel == "whatsapp" and s.state == "unknown" for s in steps)
+        line["whatsapp_price"] += sum(s.price or 0 for s in messages)
+        paid = [s for s in messages if s.provider_status not in ("undelivered", "failed")]
+        line["unpriced_whatsapp"] += sum(s.price is None for s in paid)
         line["reached"] += delivered or len(sent) > len(lost) or bool(arrived)
         line["sms_sent"] += len(sent)
         line["sms_unknown"] += sum(s.channel == "sms" and s.state == "unknown" for s in steps)

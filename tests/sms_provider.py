@@ -28,7 +28,7 @@ class SmsProvider:
     """The provider. What it took is in ``texts``, with our own name of each as ``ref``.
 
     Attributes:
-        says: what it answers from now on: ``ok``, or one of :data:`ANSWERS`, or ``drop`` and ``take and drop``.
+        says: what it answers from now on: ``ok``, or one of :data:`ANSWERS`, or ``drop``, ``take and drop`` and ``hang``.
         asked: how many requests to send it had.
     """
 
@@ -39,11 +39,13 @@ class SmsProvider:
     def __enter__(self) -> Self:
         self._lock = threading.Lock()
         self._ids = itertools.count(1)
+        self.over = threading.Event()
         self._server = _Server(("127.0.0.1", 0), _handler(self))
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.over.set()
         self._server.shutdown()
         self._server.server_close()
 
@@ -111,6 +113,9 @@ def _handler(provider: SmsProvider) -> type[BaseHTTPRequestHandler]:
             says = provider.says
             if self.headers["authorization"] != f"Bearer {TOKEN}":
                 says = "account"
+            if says == "hang":
+                provider.over.wait(30)
+                says = "drop"
             if says in ANSWERS:
                 return self._answer(*ANSWERS[says])
             if says != "drop":

@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl
 
 import pytest
 
-from knocktwice_worker.channels import Rejected, Response, Retry, Sent, SmsMessage, Unknown, deliver
+from knocktwice_worker.channels import Rejected, Response, Retry, Sent, SmsMessage, Unknown, deliver, http_provider
 from knocktwice_worker.channels.http_provider import HttpSmsChannel
 from knocktwice_worker.channels.provider_file import Provider
 from knocktwice_worker.transport import Transport
@@ -110,9 +110,57 @@ def test_a_rule_reads_status_and_values(
     assert isinstance(_read(_channel(acme, answers=[rule]), status, body), kind)
 
 
-@pytest.mark.parametrize("id_", [None, "", True, [], {}, "x" * 500])
+@pytest.mark.parametrize("id_", [None, "", " ", True, [], {}, "x" * 500, "7\0", "\ud800"])
 def test_a_success_without_an_id_is_none(acme: SmsProvider, id_: object) -> None:
     assert isinstance(_read(_channel(acme), 200, {"message": {"id": id_}}), Unknown)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"<html><body>503 Service Unavailable</body></html>", b"\xff", b"7", b"[[" * 50_000, b'{"error": "no"}'],
+)
+@pytest.mark.parametrize(
+    ("status", "kind"), [(200, Unknown), (302, Unknown), (400, Rejected), (502, Unknown), (429, Retry)]
+)
+def test_an_answer_that_says_nothing_means_what_its_status_does(
+    acme: SmsProvider, body: bytes, status: int, kind: type
+) -> None:
+    assert isinstance(_channel(acme).outcome(Response(status, body, {})), kind)
+
+
+@pytest.mark.parametrize("wait", ["²", "-5", "soon", "9" * 5_000, "Wed, 99 Nov 2026 00:00:00 GMT", ""])
+def test_a_wait_that_is_none_is_passed_over(acme: SmsProvider, wait: str) -> None:
+    outcome = _channel(acme).outcome(Response(429, b"", {"retry-after": wait}))
+    assert isinstance(outcome, Retry)
+    assert outcome.after is None or outcome.after <= timedelta(days=1)
+
+
+def test_one_that_hangs_has_an_unknown_outcome(acme: SmsProvider) -> None:
+    acme.says = "hang"
+    impatient = Transport(timeout=0.2, in_flight=2)
+    try:
+        (outcome,) = deliver(impatient, _channel(acme), [_message()])
+    finally:
+        impatient.close()
+    assert outcome == Unknown("the provider did not answer in time")
+
+
+@pytest.mark.parametrize("secret", ["ключ", "two\nlines", "nul\0"])
+def test_a_secret_that_no_header_can_hold_is_named(acme: SmsProvider, transport: Transport, secret: str) -> None:
+    (outcome,) = deliver(transport, _channel(acme, {"ACME_TOKEN": secret}), [_message()])
+    assert isinstance(outcome, Retry)
+    assert outcome.reason.startswith("ACME_TOKEN")
+    assert acme.asked == 0
+
+
+@pytest.mark.parametrize(
+    ("created", "year"),
+    [(1_700_000_000, 2023), (1_700_000_000_000, 2023), ("2023-11-14T22:13:20Z", 2023), ("Tue, 14 Nov 2023 22:13:20 +0000", 2023),
+     (1e300, None), (True, None), ("yesterday", None), (None, None), ([], None)],
+)  # fmt: skip
+def test_the_time_of_a_listed_message_is_read_in_many_ways(created: object, year: int | None) -> None:
+    at = http_provider._time(created)
+    assert (at and at.year) == year
 
 
 def test_a_repeat_is_known_by_its_key(acme: SmsProvider, transport: Transport) -> None:

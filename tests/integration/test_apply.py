@@ -150,6 +150,55 @@ def test_a_preview_shows_what_somebody_would_get_and_what_it_costs(run: Callable
     assert told["sms"] == "A" * 160 + " has your order [now]."
 
 
+PLANNED = """
+templates:
+  table:
+    default_locale: en
+    signature: Bistro
+    sender: "+15005550006"
+    fallback:
+      - {channel: whatsapp, when: not_delivered, after: 5m, content_sid: HX0123456789abcdef0123456789abcdef, variables: {"1": "{{ time }}"}}
+      - {when: not_clicked, after: 2h, text: {en: "Free at {{ time }}, “Ana”"}, sender: Bistro}
+      - {when: not_clicked, after: 1d}
+    contents:
+      en: {push: {title: Table, body: "We keep it until {{ time }}."}}
+  quiet:
+    default_locale: en
+    fallback: never
+    contents:
+      en: {push: {title: Table, body: Free}}
+"""
+
+
+def test_a_preview_shows_each_step_of_the_plan(run: Callable[..., Said], file: Path) -> None:
+    file.write_text(PLANNED)
+    words = ("template", "preview", "table", "--file", str(file), "--param", "time=19:45")
+    assert [line.rstrip() for line in run(*words).out.splitlines()[4:]] == [
+        "step 1      whatsapp, not_delivered, after 5m",
+        "content     HX0123456789abcdef0123456789abcdef",
+        "variable 1  19:45",
+        "step 2      sms, not_clicked, after 2h",
+        "from        Bistro",
+        "sms         Bistro Free at 19:45, “Ana”",
+        "sms size    UCS-2, 1 part",
+        "step 3      sms, not_clicked, after 1d",
+        "from        +15005550006",
+        "sms         Bistro We keep it until 19:45.",
+        "sms size    GSM-7, 1 part",
+    ]
+    whatsapp, own, usual = run(*words, "--json").json["steps"]
+    assert whatsapp == {
+        "step": 1, "channel": "whatsapp", "when": "not_delivered", "after_s": 300.0,
+        "content_sid": "HX0123456789abcdef0123456789abcdef", "variables": {"1": "19:45"},
+    }  # fmt: skip
+    assert (own["sender"], own["encoding"], own["sms_parts"]) == ("Bistro", "UCS-2", 1)
+    assert (usual["text"], usual["sender"]) == ("Bistro We keep it until 19:45.", "+15005550006")
+    missing = run("template", "preview", "table", "--file", str(file), "--param", "x=1")
+    assert (missing.code, "'time' is undefined" in missing.err) == (1, True)
+    quiet = run("template", "preview", "quiet", "--file", str(file)).out
+    assert quiet.splitlines()[-1] == "then        nothing; the template forbids it"
+
+
 def test_a_preview_of_a_file_needs_no_apply(run: Callable[..., Said], file: Path) -> None:
     file.write_text(ORDER + WELCOME)
     words = ("template", "preview", "welcome", "--file", str(file), "--locale", "en", "--json")

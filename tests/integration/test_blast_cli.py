@@ -9,7 +9,7 @@ import pytest
 import sqlalchemy as sa
 
 from knocktwice_shared.ids import blast_id, uuid7
-from knocktwice_worker import blast_store, blasts, segments, template_table, templates
+from knocktwice_worker import blast_store, blasts, preflight, segments, short_links, template_table, templates
 from knocktwice_worker.segment_filter import parse
 
 if TYPE_CHECKING:
@@ -131,6 +131,96 @@ def test_a_dry_run_tells_people_what_it_costs(run: Run, monkeypatch: pytest.Monk
     assert "SMS parts, likely          6, costs 0.24" in said
     assert "SMS parts, at most         7, costs 0.25" in said
     assert "likely: 50% of those pushed are texted (as you said)" in said
+
+
+LONG = "https://shop.example/tea/" + "assam/" * 40
+
+
+def _declare(here: Services, **fields: Any) -> None:
+    definition = {
+        "default_locale": "en",
+        "fallback": {"when": "not_clicked", "after": "1h"},
+        "contents": {"en": {"push": {"title": "Tea", "body": "{{ tea }}"}}},
+    }
+    with here.engine.begin() as conn:
+        template_table.put(conn, "tea", templates.check("tea", definition | fields))
+
+
+def _preflight(run: Run, monkeypatch: pytest.MonkeyPatch, *words: str, **settings: str) -> dict[str, Any]:
+    from knocktwice_worker import services
+
+    for name, value in settings.items():
+        monkeypatch.setenv(f"KNOCKTWICE_{name}", value)
+    services._services.clear()
+    found: dict[str, Any] = run(*START, "--dry-run", "--json", *words).json["preflight"]
+    return found
+
+
+@pytest.mark.usefixtures("people")
+def test_a_tracked_link_counts_as_long_as_it_will_be(run: Run, here: Services, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = f"Cheap {{{{ tea }}}}: {{{{ '{LONG}' | track }}}}"
+    _declare(here, contents={"en": {"push": {"title": "Tea", "body": "Cheap"}, "sms": text}})
+    # Who has agreed does not matter here, so five can be texted; without an address the link stays as it is, of two parts.
+    assert _preflight(run, monkeypatch)["worst_parts"] == 10
+    assert _preflight(run, monkeypatch, PUBLIC_URL="https://push.example.com")["worst_parts"] == 5
+    # One more letter than a part holds: the link is counted as it will be, not left out.
+    link = len("https://push.example.com/l/") + short_links.TOKEN_LENGTH
+    padded = "x" * (160 - link) + f"{{{{ '{LONG}' | track }}}}"
+    for more, each in (("", 1), ("x", 2)):
+        _declare(here, contents={"en": {"push": {"title": "Tea", "body": "Cheap"}, "sms": more + padded}})
+        assert _preflight(run, monkeypatch)["worst_parts"] == 5 * each
+
+
+@pytest.mark.usefixtures("people")
+def test_each_step_of_a_plan_is_counted_and_has_its_price(
+    run: Run, here: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _declare(
+        here,
+        fallback=[
+            {"channel": "whatsapp", "when": "not_delivered", "after": "5m", "content_sid": "HX" + "0" * 32},
+            {"when": "not_clicked", "after": "1h", "text": "{{ tea }} " + "x" * 160},
+            {"when": "not_clicked", "after": "1d"},
+        ],
+    )
+    found = _preflight(run, monkeypatch)
+    # Nobody sends the WhatsApp message, so that step is passed over.
+    assert (found["worst_parts"], found["worst_whatsapp"]) == (15, 0)
+    found = _preflight(run, monkeypatch, WHATSAPP_FROM="+15005550006")
+    assert (found["worst_whatsapp"], found["unpriced_whatsapp"]) == (5, ["JP", "US"])
+    assert "no price for JP, US: see KNOCKTWICE_WHATSAPP_PRICES" in run(*START, "--dry-run").out
+    found = _preflight(
+        run, monkeypatch, "--expected-fallback-share", "0", SMS_PRICES='{"*": 0.1}', WHATSAPP_PRICES='{"*": 0.01}'
+    )
+    # Of the five, one has a push, whom nothing follows then.
+    assert (found["worst_cost"], found["worst_whatsapp_cost"]) == (1.55, 0.05)
+    assert (found["expected_parts"], found["expected_whatsapp"], found["expected_cost"]) == (12, 4, 1.24)
+    said = run(*START, "--dry-run").out
+    assert "SMS parts, at most        15, costs 1.50" in said
+    assert "WhatsApp, at most          5, costs 0.05" in said
+    assert "up to 1.55; the budget is 1.54" in run(*START, "--budget-cost", "1.54").err
+
+
+@pytest.mark.usefixtures("people")
+def test_what_is_missing_in_a_step_is_told_before_anybody_is_notified(run: Run, here: Services) -> None:
+    _declare(here, fallback=[{"when": "not_clicked", "after": "1h", "text": "{{ tea }} {{ price }}"}])
+    for dry in ((), ("--dry-run",)):
+        said = run(*START, *dry)
+        assert (said.code, said.out) == (1, "")
+        assert "template tea (en): plan[0].text: 'price' is undefined" in said.err
+
+
+@pytest.mark.usefixtures("people")
+def test_a_blast_of_nothing_but_an_sms_can_be_started_and_is_counted(working: Services) -> None:
+    from knocktwice_shared.messages import parse_blast
+
+    wire: dict[str, Any] = {"v": 1, "key": "x", "filter": {"everyone": True}, "only": "sms"}
+    texted = parse_blast(wire | {"content": {"sms": {"text": "{{ tea }} " + "x" * 160}}, "params": {"tea": "Assam"}})
+    with working.engine.begin() as conn:
+        found = preflight.examine(conn, texted, working.settings, working.limits.limits, share=0.0)
+        assert blasts.start(conn, texted).new
+    # There is no push to be answered, so all who can be texted are.
+    assert (found.push, found.sms_only, found.worst_parts, found.expected_parts) == (0, 5, 10, 10)
 
 
 @pytest.mark.usefixtures("people")

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import random
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
 
-from knocktwice_worker import changes, rollups
+from knocktwice_worker import changes, migrations, rollups
 from knocktwice_worker.services import Services
 from life import Life, recount, rolled_up
 
@@ -222,3 +225,23 @@ def test_deleted_notifications_stay_counted(here: Services, clock: Clock) -> Non
     settle(here, clock)
     with here.engine.connect() as conn:
         assert rolled_up(conn) == expected
+
+
+def test_what_the_migration_cannot_know_is_counted_again(here: Services, clock: Clock) -> None:
+    life = Life(here.engine, seed=8)
+    for _ in range(300):
+        life.step()
+    settle(here, clock)
+    config = Config()
+    config.set_main_option("script_location", str(Path(migrations.__file__).parent))
+    with here.engine.connect() as conn:
+        config.attributes["connection"] = conn
+        command.downgrade(config, "0016")
+    migrations.upgrade(here.engine)
+    with here.engine.connect() as conn:
+        sums = "SELECT sum(whatsapp_sent), sum(unpriced_whatsapp), sum(whatsapp_price) FROM rollups"
+        sent, unpriced, price = conn.execute(sa.text(sums)).one()
+    # Until then all of them are paid for by the table.
+    assert sent == unpriced > 0 == price
+    settle(here, clock)
+    agree(here)

@@ -9,9 +9,10 @@ from uuid import UUID
 import pytest
 import sqlalchemy as sa
 
+from handed_over import Post
 from knocktwice_shared.ids import blast_id, uuid7
-from knocktwice_shared.messages import Receipt, ReceiptEvent, parse_batch, parse_blast
-from knocktwice_worker import advice, blast_store, callbacks, rollups, store
+from knocktwice_shared.messages import Channel, Receipt, ReceiptEvent, Step, When, parse_batch, parse_blast
+from knocktwice_worker import advice, blast_store, callbacks, rollups, services, store
 from knocktwice_worker.callbacks import Callback
 from knocktwice_worker.content import fingerprint
 from knocktwice_worker.lifecycle import DeliveryState, ProviderState, Verdict
@@ -117,6 +118,53 @@ def test_what_the_provider_reports_makes_price_and_arrival_real_and_a_blast_has_
     assert (line["delivered"], line["sms_wasted"]) == (0, 0)
     # Two prices of the provider's, and the table's for the third.
     assert (line["cost"], line["cost_per_delivered"]) == ("0.5175", "0.2588")
+
+
+HX = "HX" + "0" * 32
+
+
+def send_by_whatsapp(here: Services, statuses: Sequence[tuple[str | None, str | None]]) -> None:
+    """Take people's WhatsApp messages over a push to the provider, which reports a status and a price of each, if any."""
+    post = Post(here)
+    ids = post.handed_over(Step(Channel.WHATSAPP, When.NOT_DELIVERED, HOUR, content_sid=HX), people=len(statuses))
+    heard = [
+        Callback(f"SM{n}", ProviderState(status), datetime.now(UTC), price=price, price_unit="USD")
+        for n, (status, price) in enumerate(statuses)
+        if status
+    ]
+    with here.engine.begin() as conn:
+        callbacks.accept(conn, heard)
+        callbacks.bring(conn)
+        unknown = "UPDATE deliveries SET state = 'unknown' WHERE notification_id = :id AND step = 1"
+        conn.execute(sa.text(unknown), {"id": ids[-1]})
+
+
+@pytest.mark.usefixtures("priced")
+def test_whatsapp_is_counted_and_paid_for(
+    here: Services, run: Callable[..., Said], clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    statuses = [("read", None), ("delivered", "0.004"), ("undelivered", None), (None, None), (None, None)]
+    send_by_whatsapp(here, statuses)
+    clock.advance(MINUTE)
+    (line,) = run("stats", "--json", "--fresh").json["lines"]
+    names = ("whatsapp_sent", "whatsapp_delivered", "whatsapp_read", "whatsapp_unknown", "unpriced_whatsapp")
+    assert [line[name] for name in names] == [4, 2, 1, 1, 2]
+    assert (line["sms_cost"], line["whatsapp_cost"], line["cost"], line["saved"]) == ("0.0000", None, None, None)
+    monkeypatch.setenv("KNOCKTWICE_WHATSAPP_PRICES", '{"US": 0.02}')
+    services._services.clear()
+    shown = run("stats")
+    (line,) = run("stats", "--json").json["lines"]
+    # Two by the table, one as reported; nobody pays for what did not arrive. Five SMS would have cost a cent each.
+    assert (line["whatsapp_cost"], line["cost"]) == ("0.0440", "0.0440")
+    assert (line["sms_only_cost"], line["saved"], line["reached"]) == ("0.0500", "0.0060", 2)
+    (row,) = [words for words in map(str.split, shown.out.splitlines()) if "0.0440" in words and "4" in words[:4]]
+    assert [word for word in row if word != "│"][1:] == ["4", "2", "1", "1", "0.0440", "0.0000"]
+
+
+def test_where_there_was_no_whatsapp_it_has_no_table(here: Services, run: Callable[..., Said], clock: Clock) -> None:
+    send(here, 1)
+    clock.advance(MINUTE)
+    assert "whatsapp" not in run("stats", "--fresh").out
 
 
 def test_without_a_price_nothing_is_said_about_money(here: Services, run: Callable[..., Said], clock: Clock) -> None:

@@ -19,6 +19,8 @@ GOOD: dict[str, Any] = {
     "json": {"to": "{to}", "text": "{text}"},
     "id": "message.id",
 }
+HMAC = {"hmac": {"header": "X-Signature", "secret": "${ACME_KEY}"}}
+CALLBACKS: dict[str, Any] = {"verify": HMAC, "id": "id", "status": "status", "statuses": {"ok": "delivered"}}
 
 
 def _refusal(folder: Path, document: object) -> str:
@@ -64,6 +66,32 @@ def test_a_short_description_is_enough(tmp_path: Path) -> None:
         ({"idempotency": {"header": "a b"}}, "providers[0].idempotency.header"),
         ({"list": {"url": "https://a.example/?to={to}", "id": "id", "to": "to", "created": "at"}}, "text or reference"),
         ({"list": {"url": "https://a.example/", "id": "i", "to": "t", "created": "a", "text": "b"}}, "{to_digits}"),
+        ({"weight": True}, "providers[0].weight: must be a number"),
+        ({"weight": "a lot"}, "providers[0].weight: Input should be a valid number"),
+        ({"url": "https://sms.acme.example:0/"}, "url must be an address"),
+        ({"url": "https://sms.acme.example:99999/"}, "url must be an address"),
+        ({"url": "https://[::1"}, "url must be an address"),
+        ({"url": "https://sms.acme.example/é"}, "url must be an address"),
+        ({"url": "https://sms.acme.example/{to}"}, "{to} is no slot here; there is none"),
+        ({"headers": {"X-Client": "ключ"}}, "'X-Client' is not a header of one line in ASCII"),
+        ({"headers": {"X-Client": "a\r\nb: c"}}, "'X-Client' is not a header of one line in ASCII"),
+        ({"headers": {"X-Client": "a", "x-client": "b"}}, "one header is there twice"),
+        ({"headers": ["X-Client"]}, "providers[0].headers"),
+        ({"basic_auth": {"user": "u", "password": "${P}"}}, "leave one of them out"),
+        ({"json": ["{to}", "{text}"]}, "providers[0].json"),
+        ({"json": {"to": "{to}", "text": "{text}", "half": "\ud800"}}, "providers[0].json: must be what JSON can say"),
+        ({"json": {"to": "{to}", "text": "{text}", "at": "{callback_url}"}}, "say with 'callbacks' what comes there"),
+        ({"answers": {"status": 400}}, "providers[0].answers"),
+        ({"callbacks": {**CALLBACKS, "verify": {}}}, "say by what a callback is believed: hmac, token or basic_auth"),
+        ({"callbacks": {**CALLBACKS, "verify": None}}, "providers[0].callbacks.verify"),
+        ({"callbacks": {**CALLBACKS, "verify": {"token": "hunter2"}}}, "providers[0].callbacks.verify.token"),
+        ({"callbacks": {**CALLBACKS, "verify": {"token": "${NO NAME}"}}}, "is neither ${VARIABLE} nor ${file:/path}"),
+        ({"callbacks": {**CALLBACKS, "statuses": {}}}, "providers[0].callbacks.statuses"),
+        ({"callbacks": {**CALLBACKS, "statuses": {"a": "arrived"}}}, "providers[0].callbacks.statuses.a"),
+        ({"callbacks": {**CALLBACKS, "from": "xml"}}, "providers[0].callbacks.from"),
+        ({"callbacks": {**CALLBACKS, "from": "form", "items": "a"}}, "items is a list in a JSON body"),
+        ({"callbacks": {**CALLBACKS, "from": "query", "verify": HMAC}}, "an hmac is of a body"),
+        ({"callbacks": {**CALLBACKS, "price_unit": "unit"}}, "price_unit belongs to price"),
         ({"colour": "red"}, "providers[0].colour: is not a field here"),
         ({"id": None}, "providers[0].id: Field required"),
     ],
@@ -81,6 +109,36 @@ def test_names_are_given_once(tmp_path: Path) -> None:
     assert "two providers have one name" in _refusal(tmp_path, {"providers": [GOOD, GOOD]})
     assert "providers" in _refusal(tmp_path, {"providers": []})
     assert "Field required" in _refusal(tmp_path, {})
+
+
+def test_one_word_for_a_status_is_there_once(tmp_path: Path) -> None:
+    (tmp_path / "p.yaml").write_text(
+        "providers:\n- name: acme\n  weight: 1\n  url: https://sms.acme.example/\n  json: {to: '{to}', text: '{text}'}\n"
+        "  id: id\n  callbacks: {verify: {token: '${T}'}, id: id, status: s, statuses: {1: delivered, 1.0: failed, '1': sent}}\n"
+    )
+    with pytest.raises(ProviderFileError, match="there twice"):
+        read(str(tmp_path / "p.yaml"))
+
+
+def test_a_body_that_holds_itself_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "p.yaml").write_text(
+        "providers:\n- {name: acme, weight: 1, url: 'https://sms.acme.example/', id: id, json: &a {to: '{to}', text: '{text}', a: *a}}\n"
+    )
+    with pytest.raises(ProviderFileError):
+        read(str(tmp_path / "p.yaml"))
+
+
+@pytest.mark.parametrize("document", [None, [], "text", 7, {"providers": {"acme": GOOD}}, {"providers": ["acme"]}])
+def test_another_shape_is_refused(tmp_path: Path, document: object) -> None:
+    assert str(tmp_path / "providers.json") in _refusal(tmp_path, document)
+
+
+def test_who_is_told_a_callback_url_needs_a_public_one(tmp_path: Path) -> None:
+    body = {"to": "{to}", "text": "{text}", "report": "{callback_url}"}
+    (tmp_path / "p.json").write_text(json.dumps({"providers": [GOOD | {"json": body, "callbacks": CALLBACKS}]}))
+    with pytest.raises(ValueError, match="KNOCKTWICE_PUBLIC_URL must be set: the SMS provider acme"):
+        Settings(sms_providers_file=tmp_path / "p.json")
+    Settings(sms_providers_file=tmp_path / "p.json", public_url="https://push.example.com")
 
 
 def test_a_bad_file_stops_the_start_and_the_setting_is_named(tmp_path: Path) -> None:

@@ -226,19 +226,23 @@ def _print_preflight(found: preflight.Preflight) -> None:
     ]
     for name, value in lines:
         out.print(f"{name:18}{value:>10}".rstrip())
-    known = not found.unpriced
-    for name, count, cost in (
-        ("SMS parts, likely", found.expected_parts, found.expected_cost),
-        ("SMS parts, at most", found.worst_parts, found.worst_cost),
+    likely, most = found.expected_whatsapp_cost, found.worst_whatsapp_cost
+    for name, count, cost, known in (
+        ("SMS parts, likely", found.expected_parts, found.expected_cost - likely, not found.unpriced),
+        ("SMS parts, at most", found.worst_parts, found.worst_cost - most, not found.unpriced),
+        ("WhatsApp, likely", found.expected_whatsapp, likely, not found.unpriced_whatsapp),
+        ("WhatsApp, at most", found.worst_whatsapp, most, not found.unpriced_whatsapp),
     ):
-        out.print(f"{name:18}{count:>10}" + (f", costs {cost:.2f}" if known and count else ""))
+        if found.worst_whatsapp or not name.startswith("WhatsApp"):
+            out.print(f"{name:18}{count:>10}" + (f", costs {cost:.2f}" if known and count else ""))
     out.print(
         f"likely: {found.fallback_share:.0%} of those pushed are texted ({found.share_from})",
         markup=False,
         soft_wrap=True,
     )
-    if found.unpriced:
-        out.print(f"no price for {', '.join(sorted(found.unpriced))}: see KNOCKTWICE_SMS_PRICES", soft_wrap=True)
+    for unpriced, setting in ((found.unpriced, "SMS"), (found.unpriced_whatsapp, "WHATSAPP")):
+        if unpriced:
+            out.print(f"no price for {', '.join(sorted(unpriced))}: see KNOCKTWICE_{setting}_PRICES", soft_wrap=True)
     out.print("a dry run: nobody was notified")
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple
-from uuid import UUID
 
 import structlog
 
@@ -17,16 +16,17 @@ from knocktwice_shared.errors import InvalidMessage
 from knocktwice_shared.ids import blast_id
 from knocktwice_shared.messages import blast_batch, parse_batch
 from knocktwice_shared.names import Queue, Task
-from knocktwice_worker import blast_store, content, erasure, push, segment_filter, segments, store, template_table
+from knocktwice_worker import blast_content, blast_store, erasure, push, segment_filter, segments, store
 from knocktwice_worker.turns import at_most
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-    from typing import Any
+    from collections.abc import Callable, Sequence
+    from uuid import UUID
 
     from sqlalchemy import Connection
 
     from knocktwice_shared.messages import Blast
+    from knocktwice_worker.blast_content import BlastContent
     from knocktwice_worker.segment_filter import Filter
     from knocktwice_worker.services import Services
     from knocktwice_worker.short_links import Tracker
@@ -83,41 +83,20 @@ def audience(conn: Connection, blast: Blast) -> Filter:
         raise InvalidMessage("segment", str(error)) from None
 
 
-def check_content(conn: Connection, blast: Blast, links: Tracker | None = None) -> None:
-    """Fill in everything once: what is missing is missing for all.
+def check_content(conn: Connection, blast: Blast, links: Tracker | None = None) -> BlastContent:
+    """Return what a blast says, filled in once: what is missing is missing for all.
 
     Raises:
         InvalidMessage: a parameter is missing, a text is too long, or there is no such template.
     """
-    filled_in = values(blast.params)
-    if blast.template is None:
-        push_, sms_text = content.of(_inline(blast), None)
-        content.render(push_, sms_text, filled_in, links)
-        return
-    found = template_table.get(conn, blast.template)
-    if found is None:
-        raise InvalidMessage(
-            "template", f"there is none called {blast.template}; 'knocktwice template list' lists them"
-        )
-    for locale in found.definition.contents:
-        try:
-            content.render(*found.definition.content(locale), filled_in, links)
-        except InvalidMessage as error:
-            raise InvalidMessage(f"template {blast.template} ({locale}): {error.field}", error.problem) from None
-
-
-def _inline(blast: Blast) -> Mapping[str, Any]:
-    batch = parse_batch(blast_batch(blast.message, blast.params, str(UUID(int=0)), {str(UUID(int=0)): "somebody"}))
-    if batch.push is None:  # never: without a template there is a push
-        raise InvalidMessage("content.push", "is missing")
-    return content.stored(batch.push, batch.sms_text)
-
-
-def values(params: Mapping[str, Any] | Sequence[Any]) -> dict[str, Any]:
-    """Return params by name; those of a list are named ``1``, ``2``, …"""
-    if isinstance(params, list | tuple):
-        return {str(place): value for place, value in enumerate(params, 1)}
-    return dict(params)
+    said = blast_content.of(conn, blast)
+    try:
+        said.check(links)
+    except InvalidMessage as error:
+        if blast.template is None:
+            raise
+        raise InvalidMessage(f"template {blast.template} {error.field}", error.problem) from None
+    return said
 
 
 def ring(services: Services, publish: Publish) -> None:

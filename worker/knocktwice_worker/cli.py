@@ -81,6 +81,21 @@ def notify(
         float | None,
         typer.Option(help="Seconds from the push to the SMS.", min=0, show_default="the template's, or 300"),
     ] = None,
+    step: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A step after the push, in place of --sms, --when and --after: CHANNEL NAME=VALUE …; repeat, in order. "
+            "'sms when=not_clicked after=2h text=\"…\"' or 'whatsapp:HX… variables.1=Ana after=5m'. See docs/plans.md.",
+            show_default=False,
+        ),
+    ] = None,
+    steps: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="All steps from a YAML or JSON file, a list as a template's fallback; - is the standard input.",
+        ),
+    ] = None,
     no_push: Annotated[bool, typer.Option("--no-push", help="Send a template's SMS alone, at once.")] = False,
     send_at: Annotated[
         str | None, typer.Option(help="When it goes out, like 2026-11-22T09:00+01:00.", show_default="now")
@@ -95,13 +110,22 @@ def notify(
 ) -> None:
     """Notify one person and print the notification's id.
 
-    Example: knocktwice notify --user ada --title "Order ready" --body "Pick it up until 6 pm" --after 600
+    \b
+    Push, and an SMS if it was not delivered within ten minutes:
+      knocktwice notify --user ada --title "Order ready" --body "Pick it up until 6 pm" --after 600
+    Push, then WhatsApp, then an SMS if nobody clicked or read anything:
+      knocktwice notify --user ada --title "Order ready" --body "Pick it up until 6 pm" \\
+        --step 'whatsapp:HX0123456789abcdef0123456789abcdef variables.1=Ada after=5m' \\
+        --step 'sms when=not_clicked after=2h text="Your order is ready, Ada."'
     """
     from knocktwice import Client
-    from knocktwice_worker import send_options
+    from knocktwice_worker import send_options, step_options
 
-    if title is None and body is None and template is None and sms is None:
-        raise typer.BadParameter("nothing to say; give it, a --template or an --sms", param_hint="--title")
+    plan = step_options.plan(step or (), steps)
+    if plan is not None:
+        send_options.only_steps(sms, when, after)
+    if title is None and body is None and template is None and sms is None and plan is None:
+        raise typer.BadParameter("nothing to say; give it, a --template, an --sms or a --step", param_hint="--title")
     push = send_options.push(title, body, wanted=not no_push)
     values = template_cli.given_values(params, param or [])
     at = send_options.send_at(send_at, local=local)
@@ -112,7 +136,10 @@ def notify(
             phone=phone,
             push=push,
             template=template,
-            sms=send_options.sms(sms, when, after, template=template is not None, pushed=push is not None),
+            sms=None
+            if plan
+            else send_options.sms(sms, when, after, template=template is not None, pushed=push is not None),
+            steps=plan,
             params=values or None,
             locale=locale,
             key=key,

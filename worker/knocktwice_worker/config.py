@@ -52,7 +52,7 @@ OPTIONAL = (
 
 CountryCode = Annotated[str, Field(pattern="^[A-Z]{2}$")]
 PricedCountry = Annotated[str, Field(pattern=r"^([A-Z]{2}|\*)$")]
-Price = Annotated[float, Field(ge=0)]
+Price = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Seconds = Annotated[float, Field(ge=0)]
 
 
@@ -121,6 +121,10 @@ class Settings(BaseSettings):
         {}, description='Price of one SMS part by country, like {"US": 0.0083, "*": 0.05}; "*" is every other one.'
     )
 
+    whatsapp_prices: dict[PricedCountry, Price] = Field(
+        {}, description='Price of one WhatsApp message by country, like {"US": 0.0084, "*": 0.05}.'
+    )
+
     # People
     device_stale_days: int = Field(
         270, ge=0, le=3650, description="A device not seen for so many days is forgotten; FCM calls it stale by then."
@@ -185,7 +189,7 @@ class Settings(BaseSettings):
         None,
         max_length=100,
         pattern=r"^https?://[^\s/?#]+[^\s?#]*$",
-        description="Where the world reaches the gateway; receipts and Twilio's callbacks go there.",
+        description="Where the world reaches the gateway; receipts and providers' callbacks go there.",
     )
     link_url: str | None = Field(
         None,
@@ -270,9 +274,14 @@ class Settings(BaseSettings):
     def _providers_are_described(self) -> Self:
         if self.sms_providers_file is not None:
             try:
-                provider_file.read(str(self.sms_providers_file))
+                told = provider_file.read(str(self.sms_providers_file))
             except provider_file.ProviderFileError as error:
                 raise ValueError(f"KNOCKTWICE_SMS_PROVIDERS_FILE: {error}") from None
+            naming = [provider.name for provider in told.providers if provider.names_callback]
+            if naming and self.public_url is None:
+                raise ValueError(
+                    f"KNOCKTWICE_PUBLIC_URL must be set: the SMS provider {naming[0]} is told a callback_url"
+                )
         return self
 
     @model_validator(mode="after")

@@ -94,6 +94,8 @@ def _providers(here: Services) -> tuple[str, str]:
     for one in here.providers.health():
         try:
             here.messaging(Channel.SMS, one.provider).authorize()
+            if one.provider in here.sms_callbacks:
+                here.sms_callbacks[one.provider].authorize()
             state = f"demoted, {one.reason}" if one.reason else "fine"
         except CredentialsUnavailable as error:
             state = str(error)

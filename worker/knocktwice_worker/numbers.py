@@ -23,7 +23,7 @@ OTHERS = "*"
 
 _READ = text(f"""
 SELECT day, template, blast, country, category, {", ".join(f"sum({name}) AS {name}" for name in COUNTS)},
-  sum(price) AS price, sum(reached) AS reached,
+  sum(price) AS price, sum(whatsapp_price) AS whatsapp_price, sum(reached) AS reached,
   jsonb_agg(suppressed) FILTER (WHERE suppressed <> '{{}}') AS suppressed
 FROM rollups
 WHERE day >= :since AND day <= :until AND (CAST(:template AS text) IS NULL OR template = :template)
@@ -69,9 +69,12 @@ class Figures:
     whatsapp_sent: int = 0
     whatsapp_delivered: int = 0
     whatsapp_read: int = 0
+    whatsapp_unknown: int = 0
+    unpriced_whatsapp: int = 0
     reached: int = 0
     suppressed: Counter[str] = field(default_factory=Counter)
-    cost: Decimal | None = Decimal()
+    sms_cost: Decimal | None = Decimal()
+    whatsapp_cost: Decimal | None = Decimal()
     sms_only_cost: Decimal | None = Decimal()
 
     @property
@@ -95,6 +98,11 @@ class Figures:
         return _share(self.sms_wasted, self.sms_sent)
 
     @property
+    def cost(self) -> Decimal | None:
+        """What all of it has cost; pushes are free."""
+        return _plus(self.sms_cost, self.whatsapp_cost)
+
+    @property
     def cost_per_delivered(self) -> Decimal | None:
         """What each person reached has cost."""
         return self.cost / self.reached if self.cost is not None and self.reached else None
@@ -110,7 +118,7 @@ class Figures:
         told["suppressed"] = dict(sorted(self.suppressed.items()))
         for name in ("fell_back_rate", "delivery_rate", "response_rate", "wasted_rate"):
             told[name] = getattr(self, name)
-        for name in ("cost", "cost_per_delivered", "sms_only_cost", "saved"):
+        for name in ("sms_cost", "whatsapp_cost", "cost", "cost_per_delivered", "sms_only_cost", "saved"):
             money: Decimal | None = getattr(self, name)
             told[name] = None if money is None else f"{money:.4f}"
         return told
@@ -141,6 +149,7 @@ def report(
     until: date,
     template: str | None = None,
     prices: Mapping[str, float] | None = None,
+    whatsapp_prices: Mapping[str, float] | None = None,
 ) -> Report:
     """Return what became of the notifications that were accepted in some days.
 
@@ -148,25 +157,38 @@ def report(
         since, until: first and last day, in the zone whose calendar day counts.
         template: only notifications with this template.
         prices: price of one SMS part by country code, ``*`` for all others; counts where the provider's price is not known.
+        whatsapp_prices: price of one WhatsApp message, likewise.
     """
     lines: dict[str, Figures] = {}
     total = Figures()
     for row in conn.execute(_READ, {"since": since, "until": until, "template": template}):
         line = lines.setdefault(str(getattr(row, by)), Figures())
-        price = (prices or {}).get(row.country, (prices or {}).get(OTHERS))
-        cost, instead = _costs(row, None if price is None else Decimal(str(price)))
+        cost, instead = _sms_costs(row, _price(prices, row.country))
+        whatsapp_cost = _whatsapp_cost(row, _price(whatsapp_prices, row.country))
         for figures in (line, total):
             for name in (*COUNTS, "reached"):
                 setattr(figures, name, getattr(figures, name) + int(getattr(row, name)))
             for reasons in row.suppressed or ():
                 figures.suppressed.update(reasons)
-            figures.cost = _plus(figures.cost, cost)
+            figures.sms_cost = _plus(figures.sms_cost, cost)
+            figures.whatsapp_cost = _plus(figures.whatsapp_cost, whatsapp_cost)
             figures.sms_only_cost = _plus(figures.sms_only_cost, instead)
     return Report(by, _ordered(lines, by), total, conn.execute(_AS_OF).scalar())
 
 
-def _costs(row: Row[Any], price: Decimal | None) -> tuple[Decimal | None, Decimal | None]:
-    """Return what was spent on a line, and what it would have cost to text everybody at once.
+def _price(prices: Mapping[str, float] | None, country: str) -> Decimal | None:
+    price = (prices or {}).get(country, (prices or {}).get(OTHERS))
+    return None if price is None else Decimal(str(price))
+
+
+def _whatsapp_cost(row: Row[Any], price: Decimal | None) -> Decimal | None:
+    if row.unpriced_whatsapp and price is None:
+        return None
+    return Decimal(row.whatsapp_price + int(row.unpriced_whatsapp) * (price or Decimal()))
+
+
+def _sms_costs(row: Row[Any], price: Decimal | None) -> tuple[Decimal | None, Decimal | None]:
+    """Return what was spent on the SMS of a line, and what it would have cost to text everybody at once.
 
     The texts of those who were not texted were never made. They are taken to be as long as those that were, or one part.
     """

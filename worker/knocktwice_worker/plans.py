@@ -35,7 +35,7 @@ def stored_plan(plan: Sequence[Step]) -> str | None:
     """Return a plan as ``batches.plan`` keeps it; ``None`` if it is at most one SMS that says what the content says."""
     if len(plan) < 2 and all(step.plain for step in plan):
         return None
-    return json.dumps([_written(step) for step in plan])
+    return json.dumps([written(step) for step in plan])
 
 
 def words(
@@ -69,10 +69,10 @@ def words(
         return Words(content.render_sms(None, own, params, f"{path}.text", links), step.get("sender"))
     given = (step.get("variables") or {}).items()
     variables = {name: content.fill_in(f"{path}.variables.{name}", value, params, links) for name, value in given}
-    written = json.dumps([_own(step["content_sid"], locale), variables], ensure_ascii=False, separators=(",", ":"))
-    if len(written) > VARIABLES_LIMIT:
+    filled = json.dumps([_own(step["content_sid"], locale), variables], ensure_ascii=False, separators=(",", ":"))
+    if len(filled) > VARIABLES_LIMIT:
         raise InvalidMessage(f"{path}.variables", f"are over {VARIABLES_LIMIT} characters when filled in")
-    return Words(written, step.get("sender"))
+    return Words(filled, step.get("sender"))
 
 
 def check(
@@ -90,7 +90,7 @@ def check(
     """
     for place, step in enumerate(plan):
         if not step.plain or push is None:
-            words(_written(step), push, sms_text, locale, params, f"plan[{place}]", links(place + 1))
+            words(written(step), push, sms_text, locale, params, f"plan[{place}]", links(place + 1))
 
 
 def template_of(text: str) -> tuple[str, dict[str, str]]:
@@ -99,8 +99,9 @@ def template_of(text: str) -> tuple[str, dict[str, str]]:
     return sid, variables
 
 
-def _written(step: Step) -> dict[str, Any]:
-    written = {
+def written(step: Step) -> dict[str, Any]:
+    """Return a step as ``batches.plan`` keeps it."""
+    fields = {
         "channel": str(step.channel),
         "when": step.when and str(step.when),
         "after_s": step.after.total_seconds(),
@@ -109,7 +110,7 @@ def _written(step: Step) -> dict[str, Any]:
         "content_sid": step.content_sid,
         "variables": dict(step.variables) or None,
     }
-    return {name: dict(v) if isinstance(v, dict) else v for name, v in written.items() if v is not None}
+    return {name: dict(v) if isinstance(v, dict) else v for name, v in fields.items() if v is not None}
 
 
 def _own(value: str | Mapping[str, str] | None, locale: str | None) -> str | None:

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
-from uuid import UUID
 
 from sqlalchemy import Connection, String, bindparam, case, cast, exists, func, literal_column, or_, select, text
 
-from knocktwice_shared.errors import InvalidMessage, KnocktwiceError
-from knocktwice_shared.messages import Category, Step, blast_batch, parse_batch
-from knocktwice_worker import blasts, content, parts, template_table
+from knocktwice_shared.errors import KnocktwiceError
+from knocktwice_shared.messages import Category
+from knocktwice_worker import blasts
 from knocktwice_worker.quiet import zones_of
 from knocktwice_worker.schema import deliveries, devices, opt_outs, phones, users
 from knocktwice_worker.segment_sql import where
@@ -26,7 +25,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Select
 
-    from knocktwice_shared.messages import Blast, Push
+    from knocktwice_shared.messages import Blast
+    from knocktwice_worker.blast_content import BlastContent
     from knocktwice_worker.config import Settings
     from knocktwice_worker.limits import Limits
     from knocktwice_worker.segment_filter import Filter
@@ -35,8 +35,6 @@ if TYPE_CHECKING:
 _PREFIX = 8
 #: Price list entry for countries that have none of their own.
 DEFAULT = "*"
-#: A notification that is none.
-_NOBODY = str(UUID(int=0))
 #: Earlier blasts whose outcomes say what is to be expected.
 _EARLIER = 3
 
@@ -70,9 +68,11 @@ class Preflight:
         quiet: who can be texted, but not at this hour.
         fallback_share: part of those with a push who are expected to be texted, 0 to 1.
         share_from: where that is from.
-        expected_parts, expected_cost: of the SMS, if that comes true.
-        worst_parts, worst_cost: if nobody answers the push.
-        unpriced: countries that the price list does not name.
+        expected_parts, expected_cost: of all that follows the push, if that comes true.
+        worst_parts, worst_cost: if nobody answers anything.
+        expected_whatsapp, worst_whatsapp: WhatsApp messages, likewise.
+        expected_whatsapp_cost, worst_whatsapp_cost: what these come to, which is in the costs above.
+        unpriced, unpriced_whatsapp: countries that the price lists do not name.
     """
 
     users: int = 0
@@ -91,11 +91,19 @@ class Preflight:
     expected_cost: float = 0.0
     worst_parts: int = 0
     worst_cost: float = 0.0
+    expected_whatsapp: float = 0.0
+    worst_whatsapp: int = 0
+    expected_whatsapp_cost: float = 0.0
+    worst_whatsapp_cost: float = 0.0
     unpriced: set[str] = field(default_factory=set)
+    unpriced_whatsapp: set[str] = field(default_factory=set)
 
     def as_json(self) -> dict[str, Any]:
         """Return it as plain data."""
-        return asdict(self) | {"unpriced": sorted(self.unpriced)}
+        return asdict(self) | {
+            "unpriced": sorted(self.unpriced),
+            "unpriced_whatsapp": sorted(self.unpriced_whatsapp),
+        }
 
     def require(self, *, parts: int | None, cost: float | None) -> None:
         """Compare the worst case with a budget.
@@ -107,22 +115,23 @@ class Preflight:
             raise OverBudget(f"up to {self.worst_parts} SMS parts; the budget is {parts}")
         if cost is None:
             return
-        if self.unpriced:
-            missing = ", ".join(sorted(self.unpriced))
-            raise OverBudget(f"no price for {missing}; add it, or {DEFAULT}, to KNOCKTWICE_SMS_PRICES")
+        for unpriced, setting in ((self.unpriced, "SMS"), (self.unpriced_whatsapp, "WHATSAPP")):
+            if unpriced:
+                missing = ", ".join(sorted(unpriced))
+                raise OverBudget(f"no price for {missing}; add it, or {DEFAULT}, to KNOCKTWICE_{setting}_PRICES")
         if self.worst_cost > cost:
-            raise OverBudget(f"SMS for up to {self.worst_cost:.2f}; the budget is {cost:.2f}")
+            raise OverBudget(f"messages for up to {self.worst_cost:.2f}; the budget is {cost:.2f}")
 
 
 @dataclass(frozen=True, slots=True)
 class _Texts:
     """What is said to whom."""
 
-    plan: tuple[Step, ...]
-    category: Category
-    #: Language → SMS; an inline content has one for all.
+    said: BlastContent
+    #: Language → parts of all its SMS.
     parts: Mapping[str, int]
-    choose: Any
+    #: WhatsApp messages; without a sender these steps are passed over.
+    messages: int
 
 
 def examine(
@@ -139,35 +148,37 @@ def examine(
         InvalidMessage: it could not be started.
     """
     wanted = blasts.audience(conn, blast)
-    blasts.check_content(conn, blast, example(settings))
-    texts = _texts(conn, blast, settings)
+    said = blasts.check_content(conn, blast, example(settings))
+    texts = _texts(said, settings)
     found = Preflight()
     found.fallback_share, found.share_from = _share(conn, blast, share)
     now: datetime = conn.execute(text("SELECT knocktwice_now()")).scalar_one()
     _, day, _ = limits.day(now)
-    groups = _groups(wanted, settings, texts.category, bool(texts.plan))
+    groups = _groups(wanted, settings, said.category, bool(said.plan))
     values = {"since": day, "cap": limits.per_day or 1 << 30}
-    rows = conn.execution_options(stream_results=True, yield_per=1_000).execute(groups, values)
+    rows = conn.execute(groups, values, execution_options={"stream_results": True, "yield_per": 1_000})
     expected = 0.0
     for row in rows:
         expected += _count(found, row, texts, settings, now)
     found.expected_parts = round(expected)
-    found.expected_cost, found.worst_cost = round(found.expected_cost, 4), round(found.worst_cost, 4)
+    for name in ("expected_cost", "worst_cost", "expected_whatsapp_cost", "worst_whatsapp_cost"):
+        setattr(found, name, round(getattr(found, name), 4))
+    found.expected_whatsapp = round(found.expected_whatsapp)
     return found
 
 
 def _count(found: Preflight, row: Any, texts: _Texts, settings: Settings, now: datetime) -> float:
     """Add a group of people who are alike; return the SMS parts to expect from them."""
-    n = row.n
+    n, said = row.n, texts.said
     found.users += n
-    locale = texts.choose(row.locale)
+    locale = said.choose(row.locale)
     if locale is None:
         found.unreachable += n
         return 0.0
-    textable = bool(texts.plan) and row.obstacle == ""
-    if texts.plan and not textable:
+    textable, pushable = bool(said.plan) and row.obstacle == "", row.pushable and said.pushes
+    if said.plan and not textable:
         setattr(found, row.obstacle, getattr(found, row.obstacle) + n)
-    if row.pushable:
+    if pushable:
         found.push += n
     elif textable:
         found.sms_only += n
@@ -175,37 +186,35 @@ def _count(found: Preflight, row: Any, texts: _Texts, settings: Settings, now: d
         found.unreachable += n
     if not textable:
         return 0.0
-    if texts.category is Category.MARKETING:
+    if said.category is Category.MARKETING:
         zones = zones_of(row.number, row.zone, settings.default_zone)
         found.quiet += n if settings.quiet.end_of(now, zones) else 0
-    country, all_parts = row.region or "", n * texts.parts[locale]
-    price = settings.sms_prices.get(country, settings.sms_prices.get(DEFAULT))
-    if price is None:
-        found.unpriced.add(country or "numbers of no country")
-    expected: float = all_parts * (found.fallback_share if row.pushable else 1.0)
+    share = found.fallback_share if pushable else 1.0
+    country, all_parts, messages = row.region or "", n * texts.parts[locale], n * texts.messages
+    cost = all_parts * _price(settings.sms_prices, country, all_parts, found.unpriced)
+    whatsapp = messages * _price(settings.whatsapp_prices, country, messages, found.unpriced_whatsapp)
+    expected: float = all_parts * share
     found.worst_parts += all_parts
-    found.worst_cost += all_parts * (price or 0)
-    found.expected_cost += expected * (price or 0)
+    found.worst_whatsapp += messages
+    found.expected_whatsapp += messages * share
+    found.worst_cost += cost + whatsapp
+    found.expected_cost += (cost + whatsapp) * share
+    found.worst_whatsapp_cost += whatsapp
+    found.expected_whatsapp_cost += whatsapp * share
     return expected
 
 
-def _texts(conn: Connection, blast: Blast, settings: Settings) -> _Texts:
-    values = blasts.values(blast.params)
-    batch = parse_batch(blast_batch(blast.message, blast.params, _NOBODY, {_NOBODY: "somebody"}))
-    if batch.push is not None:
-        sms = _parts(batch.push, batch.sms_text, values, settings)
-        return _Texts(batch.plan or (), batch.category or Category.TRANSACTIONAL, {"": sms}, lambda _: "")
-    found = template_table.get(conn, blast.template or "")
-    if found is None:
-        raise InvalidMessage("template", f"there is none called {blast.template}")
-    definition = found.definition
-    plan = definition.plan if batch.plan is None or definition.fallback == "never" else batch.plan
-    counted = {locale: _parts(*definition.content(locale), values, settings) for locale in definition.contents}
-    return _Texts(plan, batch.category or definition.category, counted, definition.choose)
+def _price(prices: Mapping[str, float], country: str, count: int, unpriced: set[str]) -> float:
+    """Return the price of one; if something is to be paid and has none, note that."""
+    price = prices.get(country, prices.get(DEFAULT))
+    if price is None and count:
+        unpriced.add(country or "numbers of no country")
+    return price or 0.0
 
 
-def _parts(push: Push, sms_text: str | None, values: Mapping[str, Any], settings: Settings) -> int:
-    return parts.count(content.render(push, sms_text, values, example(settings)).sms)
+def _texts(said: BlastContent, settings: Settings) -> _Texts:
+    messages = said.whatsapp_messages if settings.whatsapp_from else 0
+    return _Texts(said, said.sms_parts(example(settings)), messages)
 
 
 def _share(conn: Connection, blast: Blast, share: float | None) -> tuple[float, str]:

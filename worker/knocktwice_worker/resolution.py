@@ -95,12 +95,12 @@ def _resolved(batch: Batch, definition: Definition, version: int, known: Mapping
             there = f"template {batch.template} has {', '.join(definition.contents)} and no default_locale"
             problems[str(recipient.id)] = f"locale: {f'nothing for {wanted}' if wanted else 'is not known'}; {there}"
     contents = {
-        locale: content.stored(*_said(definition, locale, sms_only=batch.sms_only))
+        locale: content.stored(*said(definition, locale, sms_only=batch.sms_only))
         for locale in sorted(set(locales.values()))
     }
     decided = replace(
         batch,
-        plan=_plan(batch, definition),
+        plan=plan(batch, definition),
         category=batch.category or definition.category,
     )
     chosen = {"template": batch.template, "version": version, "locales": contents}
@@ -109,12 +109,14 @@ def _resolved(batch: Batch, definition: Definition, version: int, known: Mapping
     return Resolution(decided, chosen, locales, problems)
 
 
-def _said(definition: Definition, locale: str, *, sms_only: bool) -> tuple[Push | None, str | None]:
+def said(definition: Definition, locale: str, *, sms_only: bool) -> tuple[Push | None, str | None]:
+    """Return push and SMS text that a template has in a language; without the push if only the SMS is wanted."""
     push, sms_text = definition.content(locale)
     return (None, push.body if sms_text is None else sms_text) if sms_only else (push, sms_text)
 
 
-def _plan(batch: Batch, definition: Definition) -> tuple[Step, ...]:
+def plan(batch: Batch, definition: Definition) -> tuple[Step, ...]:
+    """Return what follows a template's push, or is there without it."""
     if batch.sms_only:
         return (AT_ONCE,)
     return tuple(definition.plan) if batch.plan is None or definition.fallback == "never" else tuple(batch.plan)

@@ -81,10 +81,12 @@ SELECT CAST(n.created_at AT TIME ZONE :zone AS date) AS day, coalesce(b.content-
   coalesce(sum(d.whatsapp_sent), 0) AS whatsapp_sent,
   coalesce(sum(d.whatsapp_delivered), 0) AS whatsapp_delivered,
   coalesce(sum(d.whatsapp_read), 0) AS whatsapp_read,
+  coalesce(sum(d.whatsapp_unknown), 0) AS whatsapp_unknown,
+  coalesce(sum(d.unpriced_whatsapp), 0) AS unpriced_whatsapp,
   coalesce(sum(CASE WHEN e.delivered THEN d.unless_delivered ELSE 0 END
              + CASE WHEN e.clicked THEN d.unless_clicked ELSE 0 END), 0) AS sms_wasted,
   coalesce(sum(d.short), 0) AS short, coalesce(sum(d.short_unpriced), 0) AS short_unpriced,
-  coalesce(sum(d.price), 0) AS price,
+  coalesce(sum(d.price), 0) AS price, coalesce(sum(d.whatsapp_price), 0) AS whatsapp_price,
   jsonb_agg(d.long) FILTER (WHERE d.long IS NOT NULL) AS long
 FROM notifications n JOIN batches b ON b.id = n.batch_id
 LEFT JOIN blast_pages bp ON bp.id = n.batch_id
@@ -103,11 +105,14 @@ CROSS JOIN LATERAL (
     count(*) FILTER (WHERE s.whatsapp) AS whatsapp_sent,
     count(*) FILTER (WHERE s.whatsapp AND s.provider_status IN ('delivered', 'read')) AS whatsapp_delivered,
     count(*) FILTER (WHERE s.whatsapp AND s.provider_status = 'read') AS whatsapp_read,
+    count(*) FILTER (WHERE s.channel = 'whatsapp' AND s.state = 'unknown') AS whatsapp_unknown,
+    count(*) FILTER (WHERE s.whatsapp AND s.price IS NULL AND s.provider_status IS DISTINCT FROM 'undelivered'
+      AND s.provider_status IS DISTINCT FROM 'failed') AS unpriced_whatsapp,
     count(*) FILTER (WHERE s.took AND s."when" = 'not_delivered') AS unless_delivered,
     count(*) FILTER (WHERE s.took AND s."when" = 'not_clicked') AS unless_clicked,
     count(*) FILTER (WHERE s.took AND s.one_part) AS short,
     count(*) FILTER (WHERE s.took AND s.one_part AND s.price IS NULL) AS short_unpriced,
-    sum(s.price) FILTER (WHERE s.took) AS price,
+    sum(s.price) FILTER (WHERE s.took) AS price, sum(s.price) FILTER (WHERE s.whatsapp) AS whatsapp_price,
     jsonb_agg(jsonb_build_array(s.text, s.price IS NULL)) FILTER (WHERE s.took AND NOT s.one_part) AS long,
     max(s.number) AS number
   FROM (
@@ -127,11 +132,11 @@ GROUP BY 1, 2, 3, 4, 5, 7
 """)
 
 _INSERT = text(f"""
-INSERT INTO rollups (day, slice, template, blast, country, category, {", ".join(COUNTS)}, price, reached, suppressed)
+INSERT INTO rollups (day, slice, template, blast, country, category, {", ".join(COUNTS)}, price, whatsapp_price, reached, suppressed)
 SELECT r.day, :slice, r.template, r.blast, r.country, r.category, {", ".join(f"r.{name}" for name in COUNTS)},
-  r.price, r.reached, r.suppressed
+  r.price, r.whatsapp_price, r.reached, r.suppressed
 FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r(day date, template text, blast text, country text, category text,
-  {", ".join(f"{name} bigint" for name in COUNTS)}, price numeric, reached bigint, suppressed jsonb)
+  {", ".join(f"{name} bigint" for name in COUNTS)}, price numeric, whatsapp_price numeric, reached bigint, suppressed jsonb)
 """)
 
 _CLOSE = text(f"""
@@ -142,13 +147,13 @@ reasons AS (
     FROM gone, jsonb_each_text(suppressed) AS s(reason, n) GROUP BY 1, 2, 3, 4, 5, 6
   ) each_reason GROUP BY 1, 2, 3, 4, 5
 )
-INSERT INTO rollups AS old (day, slice, template, blast, country, category, {", ".join(COUNTS)}, price, reached, suppressed)
+INSERT INTO rollups AS old (day, slice, template, blast, country, category, {", ".join(COUNTS)}, price, whatsapp_price, reached, suppressed)
 SELECT g.day, :closed, g.template, g.blast, g.country, g.category, {", ".join(f"sum(g.{name})" for name in COUNTS)},
-  sum(g.price), sum(g.reached), coalesce((SELECT r.suppressed FROM reasons r WHERE (r.day, r.template, r.blast, r.country, r.category)
+  sum(g.price), sum(g.whatsapp_price), sum(g.reached), coalesce((SELECT r.suppressed FROM reasons r WHERE (r.day, r.template, r.blast, r.country, r.category)
     = (g.day, g.template, g.blast, g.country, g.category)), '{{}}')
 FROM gone g GROUP BY g.day, g.template, g.blast, g.country, g.category
 ON CONFLICT (day, slice, template, blast, country, category) DO UPDATE SET
-  {", ".join(f"{name} = old.{name} + excluded.{name}" for name in (*COUNTS, "price", "reached"))},
+  {", ".join(f"{name} = old.{name} + excluded.{name}" for name in (*COUNTS, "price", "whatsapp_price", "reached"))},
   suppressed = (SELECT coalesce(jsonb_object_agg(reason, n), '{{}}') FROM (
     SELECT reason, sum(CAST(n AS bigint)) AS n FROM (
       SELECT * FROM jsonb_each_text(old.suppressed) UNION ALL SELECT * FROM jsonb_each_text(excluded.suppressed)
@@ -172,6 +177,7 @@ class _Line:
 
     counts: Counter[str] = field(default_factory=Counter)
     price: Decimal = Decimal()
+    whatsapp_price: Decimal = Decimal()
     suppressed: Counter[str] = field(default_factory=Counter)
 
 
@@ -273,6 +279,7 @@ def _lines(found: Iterable[Row[Any]]) -> dict[_Key, _Line]:
         line.counts.update({name: int(getattr(row, name)) for name in (*COUNTS, "reached") if "parts" not in name})
         line.counts.update(sms_parts=int(row.short), unpriced_parts=int(row.short_unpriced))
         line.price += row.price
+        line.whatsapp_price += row.whatsapp_price
         for body, unpriced in (each for several in row.long or () for each in several):
             count = parts.count(body)
             line.counts.update(sms_parts=count, unpriced_parts=count if unpriced else 0)
@@ -294,6 +301,7 @@ def _replace(conn: Connection, start: datetime, lines: dict[_Key, _Line]) -> Non
                 **key._asdict(),
                 **{name: line.counts[name] for name in (*COUNTS, "reached")},
                 "price": line.price,
+                "whatsapp_price": line.whatsapp_price,
                 "suppressed": line.suppressed,
             }
             for key, line in lines.items()

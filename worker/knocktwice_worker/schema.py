@@ -440,6 +440,8 @@ COUNTS = (
     "whatsapp_sent",
     "whatsapp_delivered",
     "whatsapp_read",
+    "whatsapp_unknown",
+    "unpriced_whatsapp",
 )
 
 rollups = Table(
@@ -456,6 +458,8 @@ rollups = Table(
     *(Column(name, BigInteger, nullable=False) for name in COUNTS),
     # What providers asked for the SMS whose price is known.
     Column("price", Numeric, nullable=False),
+    # And for the WhatsApp messages.
+    Column("whatsapp_price", Numeric, nullable=False),
     Column("reached", BigInteger, nullable=False),
     # Reason → how many.
     Column("suppressed", JSONB, nullable=False),

@@ -45,6 +45,13 @@ def sms(
     return Sms(text, when=given, after=default.after if after is None else timedelta(seconds=after))
 
 
+def only_steps(sms: str | None, when: str | None, after: float | None) -> None:
+    """Refuse what belongs into the steps, where those are given."""
+    for name, given in (("--sms", sms), ("--when", when), ("--after", after)):
+        if given is not None:
+            raise typer.BadParameter("belongs into a step, like --step 'sms after=2h'", param_hint=name)
+
+
 def send_at(given: str | None, *, local: bool) -> datetime | LocalTime | None:
     """Return when it is to go out."""
     if given is None:

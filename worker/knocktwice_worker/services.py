@@ -15,6 +15,7 @@ from knocktwice_shared.messages import Channel
 from knocktwice_worker import arrays, config, embedded, short_links
 from knocktwice_worker.channels import provider_file
 from knocktwice_worker.channels.fcm import FcmChannel
+from knocktwice_worker.channels.http_callbacks import HttpCallbacks
 from knocktwice_worker.channels.http_provider import HttpSmsChannel, RemovedProvider
 from knocktwice_worker.channels.provider_file import TWILIO
 from knocktwice_worker.channels.twilio import TwilioSmsChannel
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
 
 #: Connections for short transactions; whoever runs more threads than that lets some of them wait.
 CONNECTIONS = 10
+#: Bytes of an answer; a page of a provider's list has some hundred thousand.
+LARGEST_ANSWER = 32 << 20
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,10 @@ class Services:
     @cached_property
     def transport(self) -> Transport:
         """The HTTP engine."""
-        return Transport(timeout=self.settings.provider_timeout_s, in_flight=self.settings.provider_in_flight)
+        settings = self.settings
+        return Transport(
+            timeout=settings.provider_timeout_s, in_flight=settings.provider_in_flight, most_bytes=LARGEST_ANSWER
+        )
 
     @cached_property
     def hooks(self) -> Hooks:
@@ -122,7 +128,15 @@ class Services:
     @cached_property
     def _http_providers(self) -> dict[str, HttpSmsChannel]:
         specs = self._provider_file.providers if self._provider_file else ()
-        return {spec.name: HttpSmsChannel(spec, usual_sender=self.settings.twilio_from) for spec in specs}
+        callbacks, usual = self.sms_callbacks, self.settings.twilio_from
+        return {s.name: HttpSmsChannel(s, usual_sender=usual, callbacks=callbacks.get(s.name)) for s in specs}
+
+    @cached_property
+    def sms_callbacks(self) -> dict[str, HttpCallbacks]:
+        """What SMS providers of the file call back, by their names."""
+        specs = self._provider_file.providers if self._provider_file else ()
+        url, own = self.settings.public_url, secret(self.settings)
+        return {s.name: HttpCallbacks(s.name, s.callbacks, public_url=url, secret=own) for s in specs if s.callbacks}
 
     @cached_property
     def providers(self) -> Providers | None:

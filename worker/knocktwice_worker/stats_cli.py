@@ -15,10 +15,10 @@ from knocktwice_worker.services import services
 from knocktwice_worker.terminal import AsJson, clock, out, print_json, reading
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from decimal import Decimal
 
-    from knocktwice_worker.numbers import Figures
+    from knocktwice_worker.numbers import Figures, Report
 
 #: The oldest figures that can be asked for.
 _LONGEST = timedelta(days=36_500)
@@ -40,6 +40,15 @@ _COLUMNS: dict[str, Callable[[Figures], str]] = {
     "cost": lambda f: _money(f.cost),
     "per reached": lambda f: _money(f.cost_per_delivered),
     "sms only": lambda f: _money(f.sms_only_cost),
+}
+#: And in a table of their own, where there are any.
+_WHATSAPP: dict[str, Callable[[Figures], str]] = {
+    "sent": lambda f: str(f.whatsapp_sent),
+    "delivered": lambda f: str(f.whatsapp_delivered),
+    "read": lambda f: str(f.whatsapp_read),
+    "unknown": lambda f: str(f.whatsapp_unknown),
+    "cost": lambda f: _money(f.whatsapp_cost),
+    "sms cost": lambda f: _money(f.sms_cost),
 }
 
 
@@ -63,7 +72,15 @@ def stats(
             rollups.refresh(here.engine, zone, everything=True)
         # A day more: the database's clock may be ahead of ours.
         until = today + timedelta(days=1)
-        told = numbers.report(conn, by=by, since=first, until=until, template=template, prices=here.settings.sms_prices)
+        told = numbers.report(
+            conn,
+            by=by,
+            since=first,
+            until=until,
+            template=template,
+            prices=here.settings.sms_prices,
+            whatsapp_prices=here.settings.whatsapp_prices,
+        )
     if as_json:
         print_json(
             {
@@ -76,18 +93,24 @@ def stats(
             }
         )
         return
-    table = Table(by.value)
-    for heading in _COLUMNS:
-        table.add_column(heading, justify="right")
-    for name, line in told.lines.items():
-        table.add_row(name or "—", *(shown(line) for shown in _COLUMNS.values()))
-    if len(told.lines) != 1:
-        table.add_section()
-        table.add_row("all", *(shown(told.total) for shown in _COLUMNS.values()), style="bold")
-    out.print(table)
+    out.print(_table(told, by.value, _COLUMNS))
+    if told.total.whatsapp_sent or told.total.whatsapp_unknown:
+        out.print(_table(told, "whatsapp", _WHATSAPP))
     for reason, count in told.total.suppressed.most_common():
         out.print(f"suppressed: {reason} {count}", soft_wrap=True)
     out.print(f"accepted since {first} ({zone}); counted until {clock(told.as_of) or 'never'}", soft_wrap=True)
+
+
+def _table(told: Report, title: str, columns: Mapping[str, Callable[[Figures], str]]) -> Table:
+    table = Table(title)
+    for heading in columns:
+        table.add_column(heading, justify="right")
+    for name, line in told.lines.items():
+        table.add_row(name or "—", *(shown(line) for shown in columns.values()))
+    if len(told.lines) != 1:
+        table.add_section()
+        table.add_row("all", *(shown(told.total) for shown in columns.values()), style="bold")
+    return table
 
 
 def advise(template: Annotated[str, typer.Argument(help="The template's name.")], as_json: AsJson = False) -> None:

@@ -14,6 +14,7 @@ from sqlalchemy import Connection, Row, text
 
 from knocktwice_shared.messages import Receipt
 from knocktwice_worker import store
+from knocktwice_worker.channels.provider_file import TWILIO
 from knocktwice_worker.lifecycle import LOST, DeliveryState, ProviderState
 
 if TYPE_CHECKING:
@@ -51,12 +52,15 @@ class _Place(NamedTuple):
 
 _FIND = text("SELECT notification_id, step, provider_id FROM deliveries WHERE provider_id = ANY(:ids) AND step > 0")
 
-# What a sender holds for the time of its provider call is skipped: waiting for one would hold up all the others.
+# What a sender holds for the time of its provider call is skipped: waiting for one would hold up all the others. A message
+# without an id belongs to the provider that was chosen for it, whose name stands before its ids; Twilio's have none.
 _LOCK = text("""
 SELECT d.notification_id, d.step, d.state, r.provider_id
 FROM unnest(CAST(:ids AS uuid[]), CAST(:steps AS smallint[]), CAST(:provider_ids AS text[])) AS r(id, step, provider_id)
 JOIN deliveries d ON d.notification_id = r.id AND d.step = r.step
-WHERE d.step > 0 AND (d.provider_id = r.provider_id OR (d.provider_id IS NULL AND d.claimed_at IS NOT NULL))
+WHERE d.step > 0 AND (d.provider_id = r.provider_id OR (d.provider_id IS NULL AND d.claimed_at IS NOT NULL
+  AND coalesce(d.provider, :twilio) = CASE WHEN strpos(r.provider_id, ':') > 0 THEN split_part(r.provider_id, ':', 1)
+    ELSE :twilio END))
 ORDER BY d.notification_id, d.step FOR UPDATE OF d SKIP LOCKED
 """)
 
@@ -124,6 +128,7 @@ def _lock(conn: Connection, places: Mapping[str, _Place]) -> Sequence[Row[Any]]:
         "ids": [p.notification_id for p in places.values()],
         "steps": [p.step for p in places.values()],
         "provider_ids": list(places),
+        "twilio": TWILIO,
     }
     rows = conn.execute(_LOCK, wanted).all()
     # Of two messages that claim one delivery, as after a send that was repeated, the first is the one.

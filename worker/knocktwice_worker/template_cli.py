@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from typing import Annotated, Any
+from datetime import timedelta
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
 
 from knocktwice_shared.messages import PUSH_BYTES_LIMIT
-from knocktwice_worker import declarations, declared_yaml, template_table, templates
+from knocktwice_worker import declarations, declared_yaml, durations, template_table, templates
 from knocktwice_worker.preview import Preview, preview
 from knocktwice_worker.services import services
 from knocktwice_worker.short_links import example
 from knocktwice_worker.terminal import AsJson, clock, fail, out, print_json, reading
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from knocktwice_worker.parts import Encoding
 
 app = typer.Typer(name="template", help="Look at the stored templates.", no_args_is_help=True)
 
@@ -84,7 +90,7 @@ def preview_(
     file: Annotated[str | None, typer.Option(help="Take the template from this file, before it is applied.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show what somebody would get, and what that costs: bytes of the push, encoding and parts of the SMS.
+    """Show what somebody would get, step by step, and what that costs: bytes of the push, encoding and parts of each SMS.
 
     Example: knocktwice template preview order_ready --param courier=Ana --locale de-AT
     """
@@ -160,8 +166,31 @@ def _print_preview(shown: Preview) -> None:
         *((f"push {name}", value) for name, value in (("link", push.link), ("image", push.image)) if value),
         *((f"data {name}", value) for name, value in push.data.items()),
         ("push size", f"{shown.push_bytes} of {PUSH_BYTES_LIMIT} bytes (FCM takes 4096, the rest is knocktwice's own)"),
-        ("sms", shown.sms),
-        ("sms size", f"{shown.encoding}, {shown.sms_parts} {'part' if shown.sms_parts == 1 else 'parts'}"),
+        *_steps(shown),
     ]
     for name, value in lines:
         out.print(f"{name:11} {value}", markup=False, soft_wrap=True)
+
+
+def _steps(shown: Preview) -> Iterator[tuple[str, str]]:
+    if not shown.fallback:
+        yield "then", "nothing; the template forbids it"
+    elif not shown.steps:
+        yield from _sms(shown.sms, shown.encoding, shown.sms_parts)
+    for step in shown.steps:
+        yield (
+            f"step {step.step}",
+            f"{step.channel}, {step.when}, after {durations.written(timedelta(seconds=step.after_s))}",
+        )
+        if step.sender:
+            yield "from", step.sender
+        if step.text is not None and step.encoding is not None:
+            yield from _sms(step.text, step.encoding, step.sms_parts or 0)
+        if step.content_sid is not None:
+            yield "content", step.content_sid
+            yield from ((f"variable {name}", value) for name, value in (step.variables or {}).items())
+
+
+def _sms(text: str, encoding: Encoding, count: int) -> Iterator[tuple[str, str]]:
+    yield "sms", text
+    yield "sms size", f"{encoding}, {count} {'part' if count == 1 else 'parts'}"

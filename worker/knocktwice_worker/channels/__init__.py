@@ -168,11 +168,11 @@ def backoff(tries: int) -> timedelta:
 def retry_after(answer: Response) -> timedelta | None:
     """Return the wait that an answer asks for, in seconds or as a date (RFC 9110, 10.2.3)."""
     value = answer.headers.get("retry-after", "").strip()
-    if value.isdigit():
-        return timedelta(seconds=min(int(value), 86_400))
+    if value.isascii() and value.isdigit():
+        return timedelta(seconds=min(int(value[:9]), 86_400))
     try:
         wait = parsedate_to_datetime(value) - datetime.now(UTC)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         return None
     return min(max(wait, timedelta()), timedelta(days=1))
 

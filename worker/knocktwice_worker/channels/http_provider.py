@@ -8,7 +8,6 @@ import os
 import re
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
@@ -26,12 +25,15 @@ from knocktwice_worker.channels import (
     SmsMessage,
     Unknown,
     retry_after,
+    told,
 )
-from knocktwice_worker.channels.provider_file import LIST_SLOTS, MARK, SLOTS, Means
+from knocktwice_worker.channels.provider_file import CALLBACK_SLOT, LIST_SLOTS, SLOTS, Means
+from knocktwice_worker.channels.provider_terms import MARK, Secrets, secrets_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from knocktwice_worker.channels.http_callbacks import HttpCallbacks
     from knocktwice_worker.channels.provider_file import AnswerRule, ListEndpoint, Provider
 
 #: A person has to mend the account, so there is no hurry.
@@ -40,7 +42,8 @@ _ACCOUNT_PAUSE = timedelta(minutes=1)
 _REPEAT_SHARE = 0.5
 #: Twilio's Messaging Services mean nothing to anybody else.
 _SERVICE = re.compile("MG[0-9a-zA-Z]{32}")
-_LONGEST_ID = 200
+#: Seconds of the year 5138; a larger number counts milliseconds.
+_MILLISECONDS = 10**11
 
 
 class HttpSmsChannel:
@@ -49,13 +52,19 @@ class HttpSmsChannel:
     Args:
         spec: what the file says of it.
         usual_sender: the default sender of the installation, in whose place this provider has its own.
+        callbacks: where it is to report, if its file says so.
         environment: where secrets are.
     """
 
     name = "sms"
 
     def __init__(
-        self, spec: Provider, *, usual_sender: str | None = None, environment: Mapping[str, str] = os.environ
+        self,
+        spec: Provider,
+        *,
+        usual_sender: str | None = None,
+        callbacks: HttpCallbacks | None = None,
+        environment: Mapping[str, str] = os.environ,
     ) -> None:
         self.provider = spec.name
         self.listable = spec.list is not None
@@ -64,12 +73,15 @@ class HttpSmsChannel:
         self.parts_per_s = spec.parts_per_s
         self._spec = spec
         self._usual_sender = usual_sender
-        self._environment = environment
-        self._missing: list[str] = []
-        self._secrets: dict[str, str] = {}
+        self._callbacks = callbacks if spec.names_callback else None
+        self._secrets = Secrets(environment)
         self._url = self._fill(spec.url, {}, _encoded)
         self._headers = {"accept": "application/json", "content-type": _content_type(spec)}
         self._headers |= {name: self._fill(text, {}) for name, text in spec.headers.items()}
+        for name, text in spec.headers.items():
+            # A file of secrets may hold anything.
+            if not self._headers[name].isascii():
+                self._secrets.missing += [f"{secret}, in ASCII," for secret in secrets_of(text)]
         if basic := spec.basic_auth:
             pair = f"{self._fill(basic.user, {})}:{self._fill(basic.password, {})}"
             self._headers["authorization"] = f"Basic {base64.b64encode(pair.encode()).decode()}"
@@ -80,8 +92,8 @@ class HttpSmsChannel:
 
     def authorize(self) -> None:
         """Make sure that all secrets are there; the provider itself is not asked."""
-        if self._missing:
-            raise CredentialsUnavailable(f"{', '.join(self._missing)} not set (SMS provider {self.provider})")
+        if self._secrets.missing:
+            raise CredentialsUnavailable(f"{', '.join(self._secrets.missing)} not set (SMS provider {self.provider})")
 
     def request(self, message: SmsMessage) -> Request:
         """Encode one SMS."""
@@ -92,6 +104,7 @@ class HttpSmsChannel:
                 "text": message.text,
                 "sender": self._sender(message.sender),
                 "id": message.intent,
+                CALLBACK_SLOT: self._callbacks.url(message.intent) if self._callbacks else "",
             }
         )
         if self._spec.idempotency is None:
@@ -103,16 +116,16 @@ class HttpSmsChannel:
         """Read the answer. Providers quote numbers and texts, so nothing of it but the status is kept."""
         if isinstance(answer, NoResponse):
             return Unknown(answer.reason) if answer.sent else Retry(answer.reason)
-        told = _json(answer.body)
+        content = told.parse(answer.body)
         for rule in self._spec.answers:
-            if _fits(rule, answer.status, told):
-                return self._ruled(rule, answer, told)
-        return self._usual(answer, told)
+            if _fits(rule, answer.status, content):
+                return self._ruled(rule, answer, content)
+        return self._usual(answer, content)
 
     def list_messages(self, transport: Carrier, since: Mapping[str, datetime]) -> dict[str, list[ListedMessage]]:
         """Ask the provider for the messages to some numbers; one it did not answer for in full is left out."""
         spec = self._spec.list
-        if spec is None or self._missing:
+        if spec is None or self._secrets.missing:
             return {}
         requests = [
             Request(
@@ -144,12 +157,12 @@ class HttpSmsChannel:
             return self._spec.senders.get(sender or "", own)
         return own if sender == self._usual_sender or _SERVICE.fullmatch(sender) else sender
 
-    def _ruled(self, rule: AnswerRule, answer: Response, told: object) -> Outcome:
+    def _ruled(self, rule: AnswerRule, answer: Response, content: object) -> Outcome:
         after = retry_after(answer) or (None if rule.after_s is None else timedelta(seconds=rule.after_s))
         said = f"{self.provider} {answer.status}"
         match rule.means:
             case Means.SENT:
-                return self._sent(answer, told)
+                return self._sent(answer, content)
             case Means.REJECTED:
                 return Rejected(rule.reason or "refused", said)
             case Means.OPTED_OUT:
@@ -161,12 +174,12 @@ class HttpSmsChannel:
             case Means.UNKNOWN:
                 return Unknown(said)
 
-    def _usual(self, answer: Response, told: object) -> Outcome:
+    def _usual(self, answer: Response, content: object) -> Outcome:
         """Read an answer for which there is no rule, as HTTP has it."""
         said = f"{self.provider} {answer.status}"
         match answer.status:
             case status if 200 <= status < 300:
-                return self._sent(answer, told)
+                return self._sent(answer, content)
             case 429:
                 return Retry(said, retry_after(answer), too_fast=True)
             case 401 | 403 | 404:
@@ -176,18 +189,15 @@ class HttpSmsChannel:
             case _:
                 return Unknown(said)
 
-    def _sent(self, answer: Response, told: object) -> Outcome:
-        id_ = _text(_at(told, self._spec.id))
-        if not id_ or len(id_) > _LONGEST_ID:
-            return Unknown(f"{self.provider} answered {answer.status} without an id")
-        # Two providers may well have one id; each of ours names one delivery.
-        return Sent(f"{self.provider}:{id_}")
+    def _sent(self, answer: Response, content: object) -> Outcome:
+        id_ = told.id_of(self.provider, told.at(content, self._spec.id))
+        return Unknown(f"{self.provider} answered {answer.status} without an id") if id_ is None else Sent(id_)
 
     def _page(self, spec: ListEndpoint, answer: Response | NoResponse) -> list[ListedMessage] | None:
         if isinstance(answer, NoResponse) or answer.status != 200:
             return None
-        told = _json(answer.body)
-        items = told if spec.items is None else _at(told, spec.items)
+        content = told.parse(answer.body)
+        items = content if spec.items is None else told.at(content, spec.items)
         if not isinstance(items, list) or len(items) >= spec.most:
             # Half a list would look like a message that is not there.
             return None
@@ -195,12 +205,13 @@ class HttpSmsChannel:
         return None if None in messages else [m for m in messages if m is not None]
 
     def _listed(self, spec: ListEndpoint, item: object) -> ListedMessage | None:
-        id_, to, created = _text(_at(item, spec.id)), _text(_at(item, spec.to)), _time(_at(item, spec.created))
-        if not id_ or not to or created is None:
+        id_, to = told.id_of(self.provider, told.at(item, spec.id)), told.text(told.at(item, spec.to))
+        created = _time(told.at(item, spec.created))
+        if id_ is None or not to or created is None:
             return None
-        body = _text(_at(item, spec.text)) if spec.text else ""
-        reference = _text(_at(item, spec.reference)) if spec.reference else None
-        return ListedMessage(f"{self.provider}:{id_}", to, body, "", created, reference=reference)
+        body = told.text(told.at(item, spec.text)) if spec.text else ""
+        reference = told.text(told.at(item, spec.reference)) if spec.reference else None
+        return ListedMessage(id_, to, body, "", created, reference=reference)
 
     def _body(self, slots: Mapping[str, str]) -> bytes:
         if self._spec.form:
@@ -219,23 +230,7 @@ class HttpSmsChannel:
 
     def _fill(self, text: str, slots: Mapping[str, str], encode: Callable[[str], str] = str) -> str:
         # In one go, so that a text that looks like a slot stays what it is.
-        return MARK.sub(lambda m: encode(self._secret(m[1]) if m[1] else slots[m[2]]), text)
-
-    def _secret(self, name: str) -> str:
-        if name not in self._secrets:
-            value = self._look_up(name)
-            if not value or "\n" in value:
-                self._missing.append(name)
-            self._secrets[name] = value
-        return self._secrets[name]
-
-    def _look_up(self, name: str) -> str:
-        if not name.startswith("file:"):
-            return self._environment.get(name, "")
-        try:
-            return Path(name.removeprefix("file:")).read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError):
-            return ""
+        return MARK.sub(lambda m: encode(self._secrets.get(m[1]) if m[1] else slots[m[2]]), text)
 
 
 class RemovedProvider(HttpSmsChannel):
@@ -270,40 +265,12 @@ def _list_slots(number: str, since: datetime) -> dict[str, str]:
     return {"to": number, "to_digits": number.removeprefix("+"), "since": at}
 
 
-def _json(body: bytes) -> object:
-    try:
-        return json.loads(body)
-    except (ValueError, RecursionError):
-        return None
-
-
-def _at(value: object, path: str) -> object:
-    """Return what stands at ``data.0.id``; ``None`` if there is nothing."""
-    for key in path.split("."):
-        if isinstance(value, dict):
-            value = value.get(key)
-        elif isinstance(value, list) and key.isdecimal() and int(key) < len(value):
-            value = value[int(key)]
-        else:
-            return None
-    return value
-
-
-def _text(value: object) -> str:
-    """Return a text or a number as text; anything else is none."""
-    return str(value) if isinstance(value, str | int | float) and not isinstance(value, bool) else ""
-
-
-def _word(value: object) -> str:
-    """Return a value as the file would write it."""
-    return json.dumps(value) if value is None or isinstance(value, bool) else _text(value)
-
-
-def _fits(rule: AnswerRule, status: int, told: object) -> bool:
+def _fits(rule: AnswerRule, status: int, content: object) -> bool:
     if rule.statuses and not {str(status), f"{status // 100}xx"} & set(rule.statuses):
         return False
     return all(
-        _word(_at(told, path)) in {_word(v) for v in (wanted if isinstance(wanted, tuple) else (wanted,))}
+        told.word(told.at(content, path))
+        in {told.word(v) for v in (wanted if isinstance(wanted, tuple) else (wanted,))}
         for path, wanted in rule.where.items()
     )
 
@@ -313,10 +280,10 @@ def _digits(number: str) -> str:
 
 
 def _time(value: object) -> datetime | None:
-    """Read ISO 8601, RFC 2822 or seconds since 1970; without a zone it is UTC."""
+    """Read ISO 8601, RFC 2822, or seconds or milliseconds since 1970; without a zone it is UTC."""
     try:
         if isinstance(value, int | float) and not isinstance(value, bool):
-            return datetime.fromtimestamp(value, UTC)
+            return datetime.fromtimestamp(value if value < _MILLISECONDS else value / 1000, UTC)
         if not isinstance(value, str):
             return None
         try:

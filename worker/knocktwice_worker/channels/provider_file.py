@@ -6,33 +6,41 @@ variable, ``${file:/path}`` for a file.
 
 from __future__ import annotations
 
+import json
 import re
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from knocktwice_worker import declared_yaml
+from knocktwice_worker.channels.callback_rules import CallbackRules
+from knocktwice_worker.channels.provider_terms import (
+    MARK,
+    BasicAuth,
+    HeaderName,
+    Number,
+    Path,
+    Scalar,
+    Strict,
+    only,
+    secrets_of,
+    slots_of,
+)
 from knocktwice_worker.declared_yaml import Unreadable
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 #: What the built-in provider is called in ledgers and reports.
 TWILIO = "twilio"
-#: A secret, or a slot that each message fills.
-MARK = re.compile(r"\$\{([^{}]+)\}|\{(\w+)\}")
+#: Where the provider is to report what became of this message.
+CALLBACK_SLOT = "callback_url"
 #: What a message has to say, in a request's body.
-SLOTS = ("to", "to_digits", "text", "sender", "id")
+SLOTS = ("to", "to_digits", "text", "sender", "id", CALLBACK_SLOT)
 #: What asks for the messages to a number.
 LIST_SLOTS = ("to", "to_digits", "since")
 _SECRET_HEADER = re.compile(r"authorization|cookie|key|token|secret|password", re.IGNORECASE)
 _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*|file:/.+")
-
-Path = Annotated[str, Field(pattern=r"^[^.\s]+(\.[^.\s]+)*$", max_length=200)]
-Scalar = str | int | float | bool | None
 
 
 class ProviderFileError(ValueError):
@@ -50,15 +58,11 @@ class Means(StrEnum):
     UNKNOWN = "unknown"
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class AnswerRule(_Strict):
+class AnswerRule(Strict):
     """Which answers it fits, and what they mean; the first that fits counts."""
 
     status: int | str | tuple[int | str, ...] | None = None
-    where: dict[Path, Scalar | tuple[Scalar, ...]] = {}
+    where: dict[Path, Scalar | tuple[Scalar, ...]] = Field({})
     means: Means
     reason: str | None = Field(None, pattern=r"^[a-z][a-z0-9_]{0,39}$")
     after_s: float | None = Field(None, ge=0, le=86_400)
@@ -83,14 +87,14 @@ class AnswerRule(_Strict):
         return self
 
 
-class Idempotency(_Strict):
+class Idempotency(Strict):
     """The header by which the provider knows a repeat, and for how long (seconds)."""
 
-    header: str = Field(pattern=r"^[A-Za-z0-9-]{1,60}$")
+    header: HeaderName
     valid_s: float = Field(86_400, ge=600)
 
 
-class ListEndpoint(_Strict):
+class ListEndpoint(Strict):
     """Where the provider lists the messages to a number."""
 
     url: str
@@ -106,38 +110,32 @@ class ListEndpoint(_Strict):
     def _recognisable(self) -> Self:
         if self.text is None and self.reference is None:
             raise ValueError("name text or reference, by which a message can be known")
-        slots = list(_slots_of(self.url))
-        _only(slots, LIST_SLOTS)
+        slots = list(slots_of(self.url))
+        only(slots, LIST_SLOTS)
         if not {"to", "to_digits"} & set(slots):
             raise ValueError("url must ask for one number: put {to} or {to_digits} into it")
         return self
 
 
-class BasicAuth(_Strict):
-    """HTTP basic authentication; the password comes from outside."""
-
-    user: str
-    password: str = Field(pattern=r"^\$\{[^{}]+\}$")
-
-
-class Provider(_Strict):
+class Provider(Strict):
     """One provider."""
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_-]{0,29}$")
-    weight: float = Field(ge=0, le=1_000_000)
+    weight: Number = Field(ge=0, le=1_000_000)
     url: str
     method: Literal["POST"] = "POST"
-    headers: dict[str, str] = {}
+    headers: dict[str, str] = Field({})
     basic_auth: BasicAuth | None = None
     body: dict[str, Any] = Field(alias="json", default={})
-    form: dict[str, str] = {}
+    form: dict[str, str] = Field({})
     id: Path
     answers: tuple[AnswerRule, ...] = ()
     idempotency: Idempotency | None = None
     list: ListEndpoint | None = None
+    callbacks: CallbackRules | None = None
     sender: str | None = Field(None, min_length=1, max_length=64)
-    senders: dict[str, str] = {}
-    parts_per_s: float = Field(0, ge=0)
+    senders: dict[str, str] = Field({})
+    parts_per_s: Number = Field(0, ge=0)
     allow_http: bool = False
 
     @field_validator("name")
@@ -147,41 +145,65 @@ class Provider(_Strict):
             raise ValueError("is the built-in provider; its share is 'twilio: {weight: …}' beside 'providers'")
         return value
 
+    @property
+    def names_callback(self) -> bool:
+        """Whether each request tells the provider where to report."""
+        return CALLBACK_SLOT in slots_of(self.body or self.form)
+
+    @field_validator("body", "form")
+    @classmethod
+    def _can_be_sent(cls, value: dict[str, Any]) -> dict[str, Any]:
+        try:
+            json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+        except (TypeError, ValueError, RecursionError):
+            raise ValueError(
+                "must be what JSON can say: texts, numbers, true, false, null, lists and objects"
+            ) from None
+        return value
+
     @field_validator("headers")
     @classmethod
     def _without_secrets(cls, value: dict[str, str]) -> dict[str, str]:
         for name, text in value.items():
-            if not re.fullmatch(r"[A-Za-z0-9-]{1,60}", name) or "\n" in text or "\r" in text:
-                raise ValueError(f"{name!r} is not a header of one line")
+            if not re.fullmatch(r"[A-Za-z0-9-]{1,60}", name) or not (text.isascii() and text.isprintable()):
+                raise ValueError(f"{name!r} is not a header of one line in ASCII")
             if _SECRET_HEADER.search(name) and not any(m[1] for m in MARK.finditer(text)):
                 raise ValueError(f"{name} holds a secret: write ${{VARIABLE}} or ${{file:/path}} in its place")
-            _only(_slots_of(text), ())
-        return {name.lower(): text for name, text in value.items()}
+            only(slots_of(text), ())
+        named = {name.lower(): text for name, text in value.items()}
+        if len(named) < len(value):
+            raise ValueError("one header is there twice; capitals make no difference")
+        return named
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
         if bool(self.body) == bool(self.form):
             raise ValueError("give the body of a request, either as json or as form")
-        slots = list(_slots_of(self.body or self.form))
-        _only(slots, SLOTS)
+        slots = list(slots_of(self.body or self.form))
+        only(slots, SLOTS)
         if not {"to", "to_digits"} & set(slots) or "text" not in slots:
             raise ValueError("the body must hold {to} (or {to_digits}) and {text}")
         if "sender" in slots and self.sender is None:
             raise ValueError("the body has a {sender}: say who sends with 'sender'")
-        _only(_slots_of(self.url), ())
+        if CALLBACK_SLOT in slots and self.callbacks is None:
+            raise ValueError("the body has a {callback_url}: say with 'callbacks' what comes there")
+        if self.basic_auth and "authorization" in self.headers:
+            raise ValueError("basic_auth is a header Authorization, and there is one already; leave one of them out")
+        only(slots_of(self.url), ())
         for url in (self.url, self.list.url if self.list else self.url):
             _address(url, self.allow_http)
-        for name in _secrets_of(self.model_dump(include={"url", "headers", "basic_auth", "body", "form", "list"})):
+        holding = {"url", "headers", "basic_auth", "body", "form", "list", "callbacks"}
+        for name in secrets_of(self.model_dump(include=holding)):
             if not _VARIABLE.fullmatch(name):
                 raise ValueError(f"${{{name}}} is neither ${{VARIABLE}} nor ${{file:/path}}")
         return self
 
 
-class _Twilio(_Strict):
-    weight: float = Field(100, ge=0, le=1_000_000)
+class _Twilio(Strict):
+    weight: Number = Field(100, ge=0, le=1_000_000)
 
 
-class ProviderFile(_Strict):
+class ProviderFile(Strict):
     """The whole file."""
 
     twilio: _Twilio = _Twilio()
@@ -214,40 +236,13 @@ def read(path: str) -> ProviderFile:
         raise ProviderFileError(f"{path}: {place + ': ' if place else ''}{said}") from None
 
 
-def _texts(value: object) -> Iterator[str]:
-    match value:
-        case str():
-            yield value
-        case dict():
-            for part in value.values():
-                yield from _texts(part)
-        case list() | tuple():
-            for part in value:
-                yield from _texts(part)
-
-
-def _slots_of(value: object) -> Iterator[str]:
-    return (m[2] for text in _texts(value) for m in MARK.finditer(text) if m[2])
-
-
-def _secrets_of(value: object) -> Iterator[str]:
-    return (m[1] for text in _texts(value) for m in MARK.finditer(text) if m[1])
-
-
-def _only(slots: Iterator[str] | list[str], known: tuple[str, ...]) -> None:
-    for slot in slots:
-        if slot not in known:
-            allowed = ", ".join(f"{{{name}}}" for name in known)
-            raise ValueError(f"{{{slot}}} is no slot here; there {'are ' + allowed if known else 'is none'}")
-
-
 def _address(url: str, allow_http: bool) -> None:
     try:
         parts = urlsplit(url)
-        host = parts.hostname
+        host = parts.hostname if parts.port != 0 else None
     except ValueError:
         host = None
-    if not host or parts.scheme not in ("http", "https") or re.search(r"\s", url):
+    if not host or parts.scheme not in ("http", "https") or not url.isascii() or re.search(r"[\s\x00-\x1f]", url):
         raise ValueError("url must be an address such as https://sms.example/v1/messages")
     if parts.scheme == "http" and host not in _LOOPBACK and not allow_http:
         raise ValueError("url is not https: numbers and secrets could be read on the way; or say 'allow_http: true'")

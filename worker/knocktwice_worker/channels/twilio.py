@@ -10,12 +10,11 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
-import json
 import re
 from datetime import timedelta
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlencode, urljoin
+from urllib.parse import urlencode
 
 from knocktwice_worker.channels import (
     Carrier,
@@ -31,6 +30,7 @@ from knocktwice_worker.channels import (
     SmsMessage,
     Unknown,
     retry_after,
+    told,
 )
 from knocktwice_worker.channels.provider_file import TWILIO
 
@@ -145,10 +145,10 @@ class TwilioSmsChannel:
         """Read Twilio's answer. Its error texts quote the number, so only the code is kept."""
         if isinstance(answer, NoResponse):
             return Unknown(answer.reason) if answer.sent else Retry(answer.reason)
-        told = _json(answer.body)
-        code = told.get("code")
+        content = _json(answer.body)
+        code = content.get("code")
         if answer.status in (200, 201):
-            return Sent(str(told["sid"])) if told.get("sid") else Unknown("Twilio answered 201 without a sid")
+            return Sent(str(content["sid"])) if content.get("sid") else Unknown("Twilio answered 201 without a sid")
         if answer.status == 429:
             return Retry(f"Twilio {code or 429}", retry_after(answer), too_fast=True)
         if answer.status >= 500 or answer.status == 408:
@@ -182,7 +182,7 @@ class TwilioSmsChannel:
             )
             rest: dict[str, str] = {}
             for number, answer in zip(pages, answers, strict=True):
-                page = _page(answer)
+                page = _page(answer, self._origin)
                 if page is None:
                     # Half a list would look like a message that is not there.
                     found.pop(number, None)
@@ -191,7 +191,7 @@ class TwilioSmsChannel:
                 to = self._address(number)
                 found[number] += [m for m in messages if m.to == to and m.date_created >= since[number]]
                 if more and messages and messages[-1].date_created >= since[number]:
-                    rest[number] = urljoin(self._origin, more)
+                    rest[number] = more
             pages = rest
             if not pages:
                 return found
@@ -238,18 +238,20 @@ def intent_signature(secret: bytes, intent: str) -> str:
     return base64.urlsafe_b64encode(digest).decode().rstrip("=")
 
 
+def next_page(origin: str, uri: object) -> str | None:
+    """Return where a list goes on; never anywhere else than where it began, because the account goes along."""
+    return origin + uri if isinstance(uri, str) and re.match(r"/(?!/)", uri) else None
+
+
 def _json(body: bytes) -> dict[str, Any]:
-    try:
-        value = json.loads(body)
-    except ValueError:
-        return {}
+    value = told.parse(body)
     return value if isinstance(value, dict) else {}
 
 
-def _page(answer: Response | NoResponse) -> tuple[list[ListedMessage], str | None] | None:
+def _page(answer: Response | NoResponse, origin: str) -> tuple[list[ListedMessage], str | None] | None:
     if isinstance(answer, NoResponse) or answer.status != 200:
         return None
-    told = _json(answer.body)
+    content = _json(answer.body)
     try:
         messages = [
             ListedMessage(
@@ -261,8 +263,8 @@ def _page(answer: Response | NoResponse) -> tuple[list[ListedMessage], str | Non
                 m.get("from"),
                 m.get("messaging_service_sid"),
             )
-            for m in told["messages"]
+            for m in content["messages"]
         ]
     except (KeyError, TypeError, ValueError):
         return None
-    return messages, told.get("next_page_uri")
+    return messages, next_page(origin, content.get("next_page_uri"))

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import base64
 import hmac
-import json
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlencode, urljoin
+from urllib.parse import urlencode
 
-from knocktwice_worker.channels import Carrier, NoResponse, Request, Response
-from knocktwice_worker.channels.twilio import intent_signature
+from knocktwice_worker.channels import Carrier, NoResponse, Request, Response, told
+from knocktwice_worker.channels.twilio import intent_signature, next_page
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -32,7 +31,8 @@ OPTED_OUT = 21610
 #: Twilio's largest page.
 _PAGE_SIZE = 1000
 _SID = re.compile(r"[A-Z]{2}[0-9a-fA-F]{32}")
-_PRICE = re.compile(r"-?\d{1,6}(\.\d{1,8})?")
+#: A price as providers write it.
+PRICE = re.compile(r"-?\d{1,6}(\.\d{1,8})?")
 _INTENT = re.compile(r"([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\.(\d{1,4})")
 
 
@@ -85,10 +85,9 @@ class TwilioReports:
     def intent_of(self, intent: str, signature: str) -> tuple[str, int] | None:
         """Return notification id and step that a callback's address names; ``None`` if we did not sign it."""
         expected = intent_signature(self._secret, intent)
-        found = _INTENT.fullmatch(intent)
-        if not hmac.compare_digest(expected.encode(), signature.encode(errors="replace")) or found is None:
+        if not hmac.compare_digest(expected.encode(), signature.encode(errors="replace")):
             return None
-        return found[1], int(found[2])
+        return read_intent(intent)
 
     def sent_between(self, transport: Carrier, start: datetime, end: datetime) -> Iterator[list[Report]]:
         """Read what Twilio's list says of all messages sent in a span of time, page by page.
@@ -100,12 +99,14 @@ class TwilioReports:
         """
         span = {"DateSent>": _moment(start), "DateSent<": _moment(end), "PageSize": _PAGE_SIZE}
         url: str | None = f"{self._messages}.json?{urlencode(span)}" if self._usable else None
-        while url:
+        read: set[str] = set()
+        while url and url not in read:
+            read.add(url)
             (answer,) = transport.send([self._get(url)])
-            told = _json(answer)
-            yield [report for m in told.get("messages") or () if (report := _listed(m))]
-            more = told.get("next_page_uri")
-            url = urljoin(self._origin, more) if more else None
+            content = _json(answer)
+            messages = content.get("messages")
+            yield [report for m in (messages if isinstance(messages, list) else ()) if (report := _listed(m))]
+            url = next_page(self._origin, content.get("next_page_uri"))
 
     def fetch(self, transport: Carrier, sids: Sequence[str]) -> list[Report]:
         """Ask Twilio what became of single messages; those that it does not answer for are missing from the result."""
@@ -116,6 +117,12 @@ class TwilioReports:
 
     def _get(self, url: str) -> Request:
         return Request(url, self._headers, method="GET", repeatable=True)
+
+
+def read_intent(intent: str) -> tuple[str, int] | None:
+    """Return the notification id and the step that a message's name in a provider's books says."""
+    found = _INTENT.fullmatch(intent)
+    return (found[1], int(found[2])) if found else None
 
 
 def read_callback(form: Mapping[str, str]) -> Report | None:
@@ -130,29 +137,28 @@ def read_callback(form: Mapping[str, str]) -> Report | None:
     )
 
 
-def _listed(told: Mapping[str, Any]) -> Report | None:
-    code = told.get("error_code")
-    error = code if isinstance(code, int) else None
-    return _report(told.get("sid"), told.get("status"), error, told.get("price"), told.get("price_unit"))
+def _listed(message: object) -> Report | None:
+    if not isinstance(message, dict):
+        return None
+    code = message.get("error_code")
+    error = code if isinstance(code, int) and abs(code) < 10**9 else None
+    return _report(message.get("sid"), message.get("status"), error, message.get("price"), message.get("price_unit"))
 
 
 def _report(sid: object, status: object, error: int | None, price: object, unit: object) -> Report | None:
-    if not isinstance(sid, str) or not _SID.fullmatch(sid) or status not in REPORTED:
+    if not isinstance(sid, str) or not _SID.fullmatch(sid) or not isinstance(status, str) or status not in REPORTED:
         return None
-    if not isinstance(price, str) or not _PRICE.fullmatch(price):
-        return Report(sid, str(status), error)
+    if not isinstance(price, str) or not PRICE.fullmatch(price):
+        return Report(sid, status, error)
     # Twilio writes what it takes as a negative number.
     unit = unit.upper() if isinstance(unit, str) and len(unit) == 3 and unit.isascii() else None
-    return Report(sid, str(status), error, price.removeprefix("-"), unit)
+    return Report(sid, status, error, price.removeprefix("-"), unit)
 
 
 def _json(answer: Response | NoResponse) -> dict[str, Any]:
     if isinstance(answer, NoResponse) or answer.status != 200:
         return {}
-    try:
-        value = json.loads(answer.body)
-    except ValueError:
-        return {}
+    value = told.parse(answer.body)
     return value if isinstance(value, dict) else {}
 
 

@@ -111,7 +111,12 @@ class PreflightAnswer(BaseModel):
     expected_cost: float
     worst_parts: int = Field(description="If nobody answers the push.")
     worst_cost: float
+    expected_whatsapp: int = Field(description="WhatsApp messages.")
+    worst_whatsapp: int
+    expected_whatsapp_cost: float = Field(description="Of the WhatsApp messages alone.")
+    worst_whatsapp_cost: float
     unpriced: list[str] = Field(description="Countries without a price; their SMS are not in the costs.")
+    unpriced_whatsapp: list[str] = Field(description="The same for WhatsApp.")
     over_budget: str | None = Field(description="Why it would not be started with this budget; null: it would.")
 
 
@@ -133,12 +138,19 @@ class FiguresAnswer(BaseModel):
     sms_wasted: int
     sms_parts: int
     unpriced_parts: int
+    whatsapp_sent: int
+    whatsapp_delivered: int
+    whatsapp_read: int
+    whatsapp_unknown: int
+    unpriced_whatsapp: int
     reached: int
     suppressed: dict[str, int]
     fell_back_rate: float | None
     delivery_rate: float | None
     response_rate: float | None
     wasted_rate: float | None
+    sms_cost: str | None
+    whatsapp_cost: str | None
     cost: str | None
     cost_per_delivered: str | None
     sms_only_cost: str | None

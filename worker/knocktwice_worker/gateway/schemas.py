@@ -426,6 +426,21 @@ class PreviewBody(_Body):
     locale: Locale | None = None
 
 
+class PreviewStep(BaseModel):
+    """A step of a template's plan, filled in."""
+
+    step: int
+    channel: str
+    when: str | None = None
+    after_s: float
+    sender: str | None = None
+    text: str | None = Field(None, description="Of an SMS.")
+    encoding: str | None = None
+    sms_parts: int | None = None
+    content_sid: str | None = Field(None, description="Of a WhatsApp message.")
+    variables: dict[str, str] | None = None
+
+
 class PreviewAnswer(BaseModel):
     """A template filled in, and what that costs."""
 
@@ -436,6 +451,8 @@ class PreviewAnswer(BaseModel):
     sms: str
     encoding: str
     sms_parts: int
+    steps: list[PreviewStep] = Field(description="What follows the push; empty if whoever sends it says what does.")
+    fallback: bool = Field(description="Whether anything may follow the push.")
 
 
 _FILTER: JsonDict = {"field": "tags.interests", "op": "contains", "value": "tea"}

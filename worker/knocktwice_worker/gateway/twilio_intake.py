@@ -1,4 +1,4 @@
-"""Twilio's callbacks on their way to PostgreSQL, many requests' together."""
+"""Providers' callbacks on their way to PostgreSQL, many requests' together."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ class TwilioIntake:
             self._write, at_once=_AT_ONCE, most_waiting=_MOST_WAITING
         )
 
-    async def take(self, one: Callback | InboundText) -> None:
-        """Return once it is durable. A repeat is harmless."""
-        await self._group.add([one])
+    async def take(self, *ones: Callback | InboundText) -> None:
+        """Return once they are durable. Repeats are harmless."""
+        await self._group.add(ones)
 
     async def close(self) -> None:
         """Write what waits."""

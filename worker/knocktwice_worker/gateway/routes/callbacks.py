@@ -1,4 +1,6 @@
-"""What Twilio calls back. No key: Twilio signs each request with the account's auth token."""
+"""What SMS providers call back. No key: Twilio signs each request with the account's auth token, and of any other provider the
+file of providers says by what its requests are believed.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +8,14 @@ import asyncio
 import json
 import re
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 from urllib.parse import parse_qsl
 
 import structlog
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Path, Request, Response
 
 from knocktwice_worker.callbacks import Callback, InboundText
+from knocktwice_worker.channels import http_callbacks
 from knocktwice_worker.channels.twilio import CALLBACK_PATH
 from knocktwice_worker.channels.twilio_reports import read_callback
 from knocktwice_worker.gateway.access import Here
@@ -37,6 +40,12 @@ _NUMBER = re.compile(r"(?:[a-z]+:)?(\+[1-9]\d{6,14})")
 #: No answer to the person: Twilio itself confirms STOP and START and answers HELP.
 _NO_REPLY = '<?xml version="1.0" encoding="UTF-8"?><Response/>'
 _RESPONSES = documented("invalid-signature", "too-slow", "too-large", "unavailable")
+_SMS_RESPONSES = documented("invalid-signature", "malformed-json", "too-slow", "too-large", "unavailable") | {
+    200: {"description": "Taken, in the provider's words", "content": {"text/plain": {}}}
+}
+
+#: A provider's name in the file.
+_Provider = Annotated[str, Path(description="The provider's name in KNOCKTWICE_SMS_PROVIDERS_FILE.")]
 
 
 @router.post(CALLBACK_PATH, status_code=204, responses=_RESPONSES)
@@ -77,6 +86,35 @@ async def inbound(request: Request, services: Here) -> Response:
     return Response(_NO_REPLY, media_type="text/xml")
 
 
+@router.post(http_callbacks.PATH + "{provider}", status_code=204, response_class=Response, responses=_SMS_RESPONSES)
+async def sms_status(provider: _Provider, request: Request, services: Here) -> Response:
+    """Take what an SMS provider reports of messages. Repeats, late ones and any order are harmless."""
+    return await _take(provider, request, services)
+
+
+@router.get(http_callbacks.PATH + "{provider}", status_code=204, response_class=Response, responses=_SMS_RESPONSES)
+async def sms_status_in_query(provider: _Provider, request: Request, services: Here) -> Response:
+    """Take what an SMS provider reports of a message in the address."""
+    return await _take(provider, request, services)
+
+
+async def _take(provider: str, request: Request, services: Services) -> Response:
+    raw = await _body(request)
+    rules = services.sms_callbacks.get(provider)
+    query = dict(request.query_params)
+    if rules is None or not rules.is_genuine(request.headers, query, raw):
+        raise Problem("invalid-signature", "this is not what KNOCKTWICE_SMS_PROVIDERS_FILE asks of a callback")
+    try:
+        reports = rules.read(query, raw)
+    except http_callbacks.Unreadable as error:
+        raise Problem("malformed-json", str(error)) from None
+    now = datetime.now(UTC)
+    heard = [Callback(r.provider_id, r.status, now, r.error, r.intent, r.price, r.price_unit) for r in reports]
+    if heard:
+        await _intake(request).take(*heard)
+    return Response(rules.reply, media_type="text/plain") if rules.reply else Response(status_code=204)
+
+
 def _intake(request: Request) -> TwilioIntake:
     intake: TwilioIntake = request.app.state.twilio
     return intake
@@ -84,11 +122,7 @@ def _intake(request: Request) -> TwilioIntake:
 
 async def _verified(request: Request, services: Services, path: str) -> dict[str, str]:
     """Return the fields of a request that Twilio has signed for the address that we gave it."""
-    try:
-        async with asyncio.timeout(ARRIVAL_S):
-            raw = await request.body()
-    except TimeoutError:
-        raise Problem("too-slow", f"the body must arrive within {ARRIVAL_S:g} seconds") from None
+    raw = await _body(request)
     settings = services.settings
     if settings.public_url is None or settings.twilio_auth_token is None:
         log.warning("callback refused", reason="KNOCKTWICE_PUBLIC_URL or TWILIO_AUTH_TOKEN is not set")
@@ -107,6 +141,14 @@ async def _verified(request: Request, services: Services, path: str) -> dict[str
     if not genuine:
         raise _refused()
     return dict(fields)
+
+
+async def _body(request: Request) -> bytes:
+    try:
+        async with asyncio.timeout(ARRIVAL_S):
+            return await request.body()
+    except TimeoutError:
+        raise Problem("too-slow", f"the body must arrive within {ARRIVAL_S:g} seconds") from None
 
 
 def _fields(request: Request, raw: bytes) -> tuple[list[tuple[str, str]], bytes | None]:

@@ -43,7 +43,15 @@ def stats(
     if first > last:
         raise InvalidMessage("until", "is before since")
     with reading(services) as conn:
-        told = numbers.report(conn, by=by, since=first, until=last, template=template, prices=settings.sms_prices)
+        told = numbers.report(
+            conn,
+            by=by,
+            since=first,
+            until=last,
+            template=template,
+            prices=settings.sms_prices,
+            whatsapp_prices=settings.whatsapp_prices,
+        )
     return {
         "by": by,
         "since": first,

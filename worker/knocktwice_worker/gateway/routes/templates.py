@@ -68,6 +68,7 @@ def delete(name: Name, services: Here) -> None:
 @router.post(
     "/{name}/preview",
     response_model=PreviewAnswer,
+    response_model_exclude_unset=True,
     openapi_extra=Takes(PreviewBody),
     dependencies=[requires(Scope.READ)],
     responses=documented("not-found"),
