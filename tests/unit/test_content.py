@@ -94,6 +94,8 @@ def test_a_template_that_would_eat_the_worker_is_stopped(template: str) -> None:
             [
                 "{{ name }}",
                 "{{name}}",
+                "{{{ name }}",
+                "{{ name }}}",
                 "{{ order }}",
                 "{{ nil }}",
                 "{{ name | upcase }}",

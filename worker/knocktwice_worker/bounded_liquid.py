@@ -266,7 +266,11 @@ def _plain_form(text: str) -> tuple[str, list[tuple[str, str]]] | None:
         return None
     head, *parts = _PLACEHOLDER.split(text)
     rest = list(zip(parts[::2], parts[1::2], strict=True))
-    if any(_OPENING.search(piece) for piece in (head, *parts[1::2])) or not _WORDS.isdisjoint(parts[::2]):
+    pieces = (head, *parts[1::2])
+    if any(_OPENING.search(piece) for piece in pieces) or not _WORDS.isdisjoint(parts[::2]):
+        return None
+    # "{{{ name }}" begins one brace earlier.
+    if any(piece.endswith("{") for piece in pieces[:-1]):
         return None
     return head, rest
 
