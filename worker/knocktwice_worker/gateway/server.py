@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import signal
+import sys
 from typing import TYPE_CHECKING, Any
 
 import uvicorn
 
-from knocktwice_worker import config, logs
+from knocktwice_worker import config, launch, logs
 from knocktwice_worker.gateway import create_app
 from knocktwice_worker.gateway.http_protocol import BoundedHttpProtocol
 from knocktwice_worker.services import services
@@ -18,6 +22,9 @@ if TYPE_CHECKING:
 GRACE_S = 20
 #: Connections that one process serves at once; whoever comes then is told to come back (503).
 CONNECTIONS_LIMIT = 2_000
+#: Seconds after which one of several processes that does not answer is taken for dead. Starting counts: on a busy machine that
+#: takes longer than uvicorn's five, and each would be ended before it has begun.
+HANGS_AFTER_S = 60
 
 
 def run(host: str, port: int, processes: int) -> None:
@@ -41,11 +48,24 @@ OPTIONS: dict[str, Any] = {
     "server_header": False,
     "limit_concurrency": CONNECTIONS_LIMIT,
     "timeout_graceful_shutdown": GRACE_S,
+    "timeout_worker_healthcheck": HANGS_AFTER_S,
     "http": BoundedHttpProtocol,
 }
 
 
 def application() -> FastAPI:
     """Return the application of this process."""
+    _end_with_the_supervisor()
     logs.configure(as_json=config.load().log_json)
     return create_app(services())
+
+
+def _end_with_the_supervisor() -> None:
+    """One of several processes must not outlive the one that started them: it would keep the port, and nobody could stop it."""
+    supervisor = multiprocessing.parent_process()
+    if supervisor is None or sys.platform != "linux":
+        return
+    launch.prctl(launch.PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != supervisor.pid:
+        # It died before that.
+        sys.exit(1)
