@@ -16,7 +16,7 @@ from knocktwice_worker.gateway.http_protocol import BoundedHttpProtocol
 from knocktwice_worker.services import services
 
 if TYPE_CHECKING:
-    from fastapi import FastAPI
+    from starlette.types import ASGIApp
 
 #: Seconds that requests get to end when the gateway is stopped.
 GRACE_S = 20
@@ -44,6 +44,8 @@ def run(host: str, port: int, processes: int) -> None:
 OPTIONS: dict[str, Any] = {
     # Paths name users and devices.
     "access_log": False,
+    # Nor does anything here ask for the client's address.
+    "proxy_headers": False,
     "log_config": None,
     "server_header": False,
     "limit_concurrency": CONNECTIONS_LIMIT,
@@ -53,7 +55,7 @@ OPTIONS: dict[str, Any] = {
 }
 
 
-def application() -> FastAPI:
+def application() -> ASGIApp:
     """Return the application of this process."""
     _end_with_the_supervisor()
     logs.configure(as_json=config.load().log_json)

@@ -31,6 +31,8 @@ _PREFETCH = frozenset({b"sec-purpose", b"purpose", b"x-purpose", b"x-moz"})
 _RAW_HEADERS = [(name.lower().encode(), value.encode()) for name, value in _HEADERS.items()]
 #: How one receipt is reported.
 METHODS = ["GET", "POST"]
+#: What can be reported.
+KINDS = {str(kind): kind for kind in Receipt}
 
 
 class Refused(BaseModel):
@@ -172,7 +174,8 @@ def _fields(one: object, path: str) -> tuple[str, Receipt, datetime | None]:
     address, kind, at = one.get("receipt"), one.get("kind"), one.get("at")
     if not isinstance(address, str) or len(address) > 300:
         raise InvalidMessage(f"{path}.receipt", "must be the push's knocktwice_receipt")
-    if kind not in list(Receipt):
+    known = KINDS.get(kind) if isinstance(kind, str) else None
+    if known is None:
         raise InvalidMessage(f"{path}.kind", f"must be one of {', '.join(Receipt)}")
     moment = parse_moment(at, f"{path}.at") if "at" in one else None
-    return address.rpartition("/")[2], Receipt(kind), moment
+    return address.rpartition("/")[2], known, moment
