@@ -7,7 +7,10 @@ cannot be served here goes on to them.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
+
+from starlette.requests import ClientDisconnect
 
 from knocktwice_worker.gateway import problems
 from knocktwice_worker.gateway.routes import notifications, receipts
@@ -30,6 +33,11 @@ class Express:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
+        # Whoever hangs up in the middle of a body needs no answer, and is nothing to be logged.
+        with suppress(ClientDisconnect):
+            await self._serve(scope, receive, send)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         handler = _handler(scope) if scope["type"] == "http" else None
         if handler is None:
             await self._app(scope, receive, send)
@@ -39,6 +47,8 @@ class Express:
             await handler(scope, receive, send)
         except problems.EXPECTED as error:
             await problems.answer(error)(scope, receive, send)
+        except ClientDisconnect:
+            raise
         except Exception as error:
             await problems.answer(error)(scope, receive, send)
             # uvicorn logs it.
