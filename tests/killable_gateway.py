@@ -47,7 +47,6 @@ def _kill(owner: Any, name: str, *, after: bool = False) -> Callable[[], None]:
 POINTS: dict[str, Callable[[], None]] = {
     "between the claim of keys and the broker": _kill(idempotency, "hold", after=True),
     "before the broker has anything": _kill(KombuBroker, "accept"),
-    "between the inbox and the queue": _kill(KombuBroker, "_ring_accepted"),
     "between the broker and the answer": _kill(KombuBroker, "accept", after=True),
     "between finished keys and the answer": _kill(idempotency, "finish", after=True),
 }

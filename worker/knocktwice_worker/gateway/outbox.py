@@ -7,6 +7,7 @@ takes along whatever has arrived meanwhile: a single request goes at once, and t
 from __future__ import annotations
 
 import asyncio
+import json
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -144,6 +145,9 @@ class Outbox:
 
 def identify(draft: Draft, batch: UUID) -> None:
     """Give a batch and all of its notifications the ids that follow from ``batch``."""
+    if draft.encoded is not None:
+        # Only what is repeated is decoded again.
+        draft.wire, draft.encoded = json.loads(draft.encoded.message), None
     draft.id = batch
     draft.wire["id"] = str(batch)
     draft.ids = [idempotency.notification_id(batch, place) for place in range(len(draft.ids))]
