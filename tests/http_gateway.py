@@ -18,7 +18,7 @@ from system import eventually
 if TYPE_CHECKING:
     from typing import Self
 
-    from fastapi import FastAPI
+    from starlette.types import ASGIApp
 
     from knocktwice_worker.services import Services
 
@@ -35,7 +35,7 @@ class HttpGateway:
 
     services: Services
     port: int = 0
-    app: FastAPI = field(init=False)
+    app: ASGIApp = field(init=False)
 
     def __enter__(self) -> Self:
         self.app = create_app(self.services)

@@ -1,4 +1,7 @@
-"""The gateway: notifications and receipts by single requests until they are durable, and receipts in batches until they are rows."""
+"""The gateway: notifications and receipts by single requests until they are durable, and receipts in batches until they are rows.
+
+CPU by role says more than the rates: clients, gateway, servers and workers share the cores of one machine.
+"""
 
 from __future__ import annotations
 
@@ -13,25 +16,25 @@ from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
-from benchmarks import meter
+from benchmarks import load, meter
 from benchmarks.figures import median, spread
 from benchmarks.history import pending
 from benchmarks.installation import WORKERS
 from knocktwice_shared.names import INBOX_MESSAGES
-from knocktwice_worker.channels import NoResponse, Request
 from knocktwice_worker.children import Child
 from knocktwice_worker.gateway import keys
-from knocktwice_worker.receipt_tokens import ReceiptTokens, ReceiptUrls
-from knocktwice_worker.transport import Transport
+from knocktwice_worker.receipt_tokens import PATH, ReceiptTokens, ReceiptUrls
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from benchmarks.figures import Figures
     from benchmarks.installation import Installation
+    from benchmarks.meter import Spent
 
-ROUNDS, SINGLE, BATCHED, PER_BATCH = 3, 6_000, 20_000, 1_000
+ROUNDS, SINGLE, BATCHED, PER_BATCH = 3, 10_000, 20_000, 1_000
 NOTIFICATIONS = 3_000
+_JSON = {"content-type": "application/json"}
 
 
 def measure(here: Installation, figures: Figures) -> None:
@@ -47,62 +50,93 @@ def measure(here: Installation, figures: Figures) -> None:
         "KNOCKTWICE_PUBLIC_URL": url,
         "KNOCKTWICE_GATEWAY_PER_S": "0",
     }
-    transport = Transport(timeout=60, in_flight=64)
     urls = ReceiptUrls(url, ReceiptTokens([env["KNOCKTWICE_SECRET"].encode()], timedelta(days=7)))
     _signing(figures, urls)
     with (
         here.workers("benchmarks.trusting", env=env, count=WORKERS) as workers,
-        _gateway(port, env, transport) as gateway,
+        _gateway(port, env) as gateway,
     ):
-        _notifications(here, figures, url, _key(engine, env), gateway, transport)
-        single, cpus, batched = [], [], []
-        done = 0
+        reached = 0
+
+        def roles() -> dict[str, list[int]]:
+            return {"gateway": [gateway.pid], **here.roles(workers)()}
+
+        def wait_for_receipts(count: int) -> None:
+            nonlocal reached
+            reached += count
+            here.wait(lambda: _reached(engine) >= reached, workers)
+
+        def receipts(count: int) -> list[str]:
+            return [urls.url(i, "phone", now=time.time(), ttl_s=600) for i in pending(engine, count)]
+
+        key = _key(engine, env)
+        durable, spent, ratio = [], [], []
+        for round_ in range(ROUNDS):
+            with meter.measure(roles) as one:
+                answers = load.send(port, _notifications(key, round_))
+                _check(answers, 202)
+                here.wait(lambda: here.redis.hlen(INBOX_MESSAGES) == 0, [gateway, *workers])
+            durable.append(NOTIFICATIONS / answers.wall_s)
+            spent.append(one)
+        _add(figures, "notifications by single requests, until durable", "notify", durable, spent, NOTIFICATIONS)
+
+        durable, spent = [], []
         for _ in range(ROUNDS):
-            addresses = _addresses(urls, pending(engine, SINGLE))
-            requests = [Request(f"{address}/delivered", {}) for address in addresses]
-            with meter.measure(lambda: {"gateway": [gateway.pid]}) as spent:
-                single.append(_send(transport, requests, SINGLE, 204))
-            cpus.append(spent.cpu_us("gateway", SINGLE))
-            done += SINGLE
-            here.wait(lambda wanted=done: _reached(engine) >= wanted, workers)  # type: ignore[misc]
+            requests = [load.request("POST", f"{PATH}{url.rpartition('/')[2]}/delivered") for url in receipts(SINGLE)]
+            with meter.measure(roles) as one:
+                answers = load.send(port, requests)
+                _check(answers, 204)
+                wait_for_receipts(SINGLE)
+            durable.append(SINGLE / answers.wall_s)
+            ratio.append(answers.cpu_s / SINGLE)
+            spent.append(one)
+        _add(figures, "receipts by single requests, until durable", "single", durable, spent, SINGLE)
+        figures.add("CPU of the clients each", f"{median(ratio) * 1e6:,.0f} µs", "not in the figures above")
+
+        durable, spent, written = [], [], []
         for _ in range(ROUNDS):
-            addresses = _addresses(urls, pending(engine, BATCHED))
-            done += BATCHED
+            requests = _batches(receipts(BATCHED))
             start = time.perf_counter()
-            _send(transport, _batches(url, addresses), BATCHED, 202)
-            here.wait(lambda wanted=done: _reached(engine) >= wanted, workers)  # type: ignore[misc]
-            batched.append(BATCHED / (time.perf_counter() - start))
-    rate = median(single)
-    figures.add("receipts by single requests, until durable", f"{rate:,.0f}/s", spread(single), single_per_s=rate)
-    figures.add("gateway CPU each", f"{median(cpus):,.0f} µs", "", gateway_cpu_us=median(cpus))
-    rate = median(batched)
-    figures.add(
-        "receipts by the batch endpoint, until they end a fallback", f"{rate:,.0f}/s", spread(batched), batch_per_s=rate
-    )
+            with meter.measure(roles) as one:
+                answers = load.send(port, requests, connections=4)
+                _check(answers, 202)
+                wait_for_receipts(BATCHED)
+            written.append(BATCHED / (time.perf_counter() - start))
+            durable.append(BATCHED / answers.wall_s)
+            spent.append(one)
+        _add(
+            figures,
+            f"receipts by the batch endpoint, {PER_BATCH:,} each, until durable",
+            "batch",
+            durable,
+            spent,
+            BATCHED,
+        )
+        rate = median(written)
+        figures.add("… until they end a fallback", f"{rate:,.0f}/s", spread(written), batch_written_per_s=rate)
 
 
-def _notifications(
-    here: Installation, figures: Figures, url: str, key: str, gateway: Child, transport: Transport
-) -> None:
-    headers = {"content-type": "application/json", "authorization": f"Bearer {key}"}
-    rates, cpus = [], []
-    for round_ in range(ROUNDS):
-        requests = []
-        for n in range(NOTIFICATIONS):
-            body = {
-                "user": f"user-{n}",
-                "push": {"title": "Ready", "body": "{{ who }} arrives."},
-                "params": {"who": "Ana"},
-            }
-            own = {**headers, "idempotency-key": f"{round_}-{n}"}
-            requests.append(Request(f"{url}/v1/notifications", own, json.dumps(body).encode()))
-        with meter.measure(lambda: {"gateway": [gateway.pid]}) as spent:
-            rates.append(_send(transport, requests, NOTIFICATIONS, 202))
-        cpus.append(spent.cpu_us("gateway", NOTIFICATIONS))
-        here.wait(lambda: here.redis.hlen(INBOX_MESSAGES) == 0, [gateway])
-    rate = median(rates)
-    figures.add("notifications by single requests, until durable", f"{rate:,.0f}/s", spread(rates), notify_per_s=rate)
-    figures.add("gateway CPU each", f"{median(cpus):,.0f} µs", "", notify_cpu_us=median(cpus))
+def _add(figures: Figures, measure: str, name: str, rates: Sequence[float], spent: Sequence[Spent], count: int) -> None:
+    rate, cpu = median(rates), median(one.cpu_us("gateway", count) for one in spent)
+    figures.add(measure, f"{rate:,.0f}/s", spread(rates), **{f"{name}_per_s": rate})
+    remark = f"{1e6 / cpu:,.0f}/s a core; {spent[-1].shares(count)}"
+    figures.add("gateway CPU each", f"{cpu:,.0f} µs", remark, **{f"{name}_cpu_us": cpu})
+
+
+def _notifications(key: str, round_: int) -> list[bytes]:
+    headers = {**_JSON, "authorization": f"Bearer {key}"}
+    requests = []
+    for n in range(NOTIFICATIONS):
+        body = {"user": f"user-{n}", "push": {"title": "Ready", "body": "{{ who }} arrives."}, "params": {"who": "Ana"}}
+        own = {**headers, "idempotency-key": f"{round_}-{n}"}
+        requests.append(load.request("POST", "/v1/notifications", json.dumps(body).encode(), own))
+    return requests
+
+
+def _batches(urls: Sequence[str]) -> list[bytes]:
+    batches = [urls[start : start + PER_BATCH] for start in range(0, len(urls), PER_BATCH)]
+    bodies = [{"receipts": [{"receipt": url, "kind": "delivered"} for url in some]} for some in batches]
+    return [load.request("POST", "/v1/receipts", json.dumps(body).encode(), _JSON) for body in bodies]
 
 
 def _key(engine: sa.Engine, env: dict[str, str]) -> str:
@@ -118,37 +152,21 @@ def _signing(figures: Figures, urls: ReceiptUrls) -> None:
     figures.add("making a push's receipt address", f"{each:.1f} µs", "", sign_us=each)
 
 
-def _addresses(urls: ReceiptUrls, ids: Sequence[str]) -> list[str]:
-    return [urls.url(i, "phone", now=time.time(), ttl_s=600) for i in ids]
-
-
-def _batches(url: str, addresses: Sequence[str]) -> list[Request]:
-    batches = [addresses[start : start + PER_BATCH] for start in range(0, len(addresses), PER_BATCH)]
-    bodies = [{"receipts": [{"receipt": a, "kind": "delivered"} for a in some]} for some in batches]
-    headers = {"content-type": "application/json"}
-    return [Request(f"{url}/v1/receipts", headers, json.dumps(body).encode()) for body in bodies]
-
-
-def _send(transport: Transport, requests: Sequence[Request], count: int, expected: int) -> float:
-    start = time.perf_counter()
-    answers = transport.send(requests)
-    spent = time.perf_counter() - start
-    wrong = [a for a in answers if isinstance(a, NoResponse) or a.status != expected]
-    if wrong:
-        raise RuntimeError(f"{len(wrong)} of {len(answers)} requests were not taken: {wrong[0]}")
-    return count / spent
+def _check(answers: load.Answers, expected: int) -> None:
+    if answers.statuses.keys() != {expected}:
+        raise RuntimeError(f"not all requests were taken: {dict(answers.statuses)}")
 
 
 @contextmanager
-def _gateway(port: int, env: dict[str, str], transport: Transport) -> Iterator[Child]:
+def _gateway(port: int, env: dict[str, str]) -> Iterator[Child]:
     log = Path(env["KNOCKTWICE_HOME"]) / "gateway.log"
     child = Child("gateway", [sys.executable, "-m", "knocktwice_worker", "gateway", "--port", str(port)], log, env=env)
     child.start()
-    probe = Request(f"http://127.0.0.1:{port}/healthz", {}, method="GET", repeatable=True)
     try:
         for _ in range(600):
-            if not isinstance(transport.send([probe])[0], NoResponse):
-                break
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    break
             time.sleep(0.1)
         yield child
     finally:

@@ -13,9 +13,9 @@ from standardwebhooks import Webhook, WebhookVerificationError
 
 from handed_over import Post
 from knocktwice_shared.errors import InvalidMessage
-from knocktwice_shared.ids import uuid7
-from knocktwice_shared.messages import Channel, Receipt, ReceiptEvent, Step, When, parse_batch
-from knocktwice_worker import callbacks, store
+from knocktwice_shared.ids import blast_id, uuid7
+from knocktwice_shared.messages import Channel, Receipt, ReceiptEvent, Step, When, parse_batch, parse_blast
+from knocktwice_worker import blast_store, callbacks, store
 from knocktwice_worker.callbacks import Callback
 from knocktwice_worker.lifecycle import ProviderState
 from knocktwice_worker.services import Services
@@ -100,6 +100,23 @@ def test_a_life_is_told_in_order_signed_and_without_personal_data(
     assert (report["data"]["state"], report["data"]["reason"]) == ("reached", "reached_in_time")
     assert report["data"]["reference"] == {"order": 4711, "note": None}
     assert [(s["channel"], s["state"]) for s in report["data"]["steps"]] == [("push", "sent"), ("sms", "skipped")]
+
+
+def test_what_a_blast_sent_is_told_with_its_key(here: Services, application: Application, clock: Clock) -> None:
+    add(here, application.url, "push.clicked")
+    id_ = clicked(here)
+    clicked(here)
+    with here.engine.begin() as conn:
+        wire = {"v": 1, "key": "tea-47", "filter": {"everyone": True}, "content": {"template": "news"}}
+        blast_store.start(conn, parse_blast(wire), {"everyone": True})
+        page = """INSERT INTO blast_pages (id, last_id, blast_id, count, sent_at)
+          SELECT batch_id, id, :blast, 1, knocktwice_now() FROM notifications WHERE id = :id"""
+        conn.execute(sa.text(page), {"blast": blast_id("tea-47"), "id": id_})
+    tell(here, clock)
+    blasts = {told["data"]["notification"]: told["data"].get("blast") for _, told in application.taken}
+    assert len(blasts) == 2
+    assert blasts.pop(id_) == "tea-47"
+    assert list(blasts.values()) == [None]
 
 
 def test_what_the_provider_reports_is_told_under_its_own_channel(

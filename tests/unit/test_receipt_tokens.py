@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import hmac
 from datetime import timedelta
 from uuid import UUID
 
@@ -73,3 +76,10 @@ def test_the_address_fits_into_what_a_push_has_left() -> None:
     longest_public_url = "https://" + "a" * 88 + ".com"
     url = ReceiptUrls(longest_public_url, tokens).url(ID, "phone-1", now=NOW, ttl_s=0)
     assert len(RECEIPT_FIELD) + len(url) + len('"":"",') <= 4096 - PUSH_BYTES_LIMIT
+
+
+@given(st.text(max_size=40), st.binary(min_size=1, max_size=100))
+def test_a_token_ends_with_the_hmac_of_what_it_says(registration: str, secret: bytes) -> None:
+    raw = base64.urlsafe_b64decode(ReceiptTokens([secret], DAY).sign(ID, registration, now=NOW))
+    key = hashlib.sha256(b"knocktwice receipt " + secret).digest()
+    assert raw[27:] == hmac.digest(key, raw[:27], "sha256")[:12]

@@ -28,6 +28,8 @@ from knocktwice_worker.services import CONNECTIONS
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from starlette.types import ASGIApp
+
     from knocktwice_worker.services import Services
 
 #: Requests that may wait for the database at once, each in a thread and with a connection; the others wait for their turn.
@@ -35,12 +37,17 @@ if TYPE_CHECKING:
 THREADS = CONNECTIONS - 2
 
 
-def create_app(services: Services) -> FastAPI:
+def create_app(services: Services) -> ASGIApp:
     """Return the ASGI application.
 
     Args:
         services: what it works with; closing them is the caller's.
     """
+    return SizeLimit(Express(describe_app(services)), limit=services.settings.gateway_body_bytes)
+
+
+def describe_app(services: Services) -> FastAPI:
+    """Return what serves all requests that are not served without the framework, and knows all."""
     settings = services.settings
 
     @asynccontextmanager
@@ -71,8 +78,6 @@ def create_app(services: Services) -> FastAPI:
         # A slash too many is a mistake to be told, not to be sent around with the key in hand.
         redirect_slashes=False,
     )
-    app.add_middleware(Express)
-    app.add_middleware(SizeLimit, limit=settings.gateway_body_bytes)
     problems.handle(app, ROUTERS)
     for router in ROUTERS:
         app.include_router(router)

@@ -1,7 +1,7 @@
 """From the event loop to a write that blocks: what comes while one is under way waits for it and then goes together.
 
-Nobody gets an answer before their own part is written. A single request is written at once; thousands a second share a few
-writes.
+Nobody gets an answer before their own part is written. A single request is written at once; thousands a second share a
+hundred writes.
 """
 
 from __future__ import annotations
@@ -26,12 +26,17 @@ class GroupCommit(Generic[_T]):
         write: writes a group durably, or raises what its requests are told; it runs in a thread of its own.
         at_once: items per write.
         most_waiting: items that may wait for their turn; more than that, and what is behind is too slow for what comes in.
+        apart_s: least time between the beginnings of two writes. Each costs something here, and more where it is read.
     """
 
-    def __init__(self, write: Callable[[Sequence[_T]], None], *, at_once: int, most_waiting: int) -> None:
+    def __init__(
+        self, write: Callable[[Sequence[_T]], None], *, at_once: int, most_waiting: int, apart_s: float = 0.0
+    ) -> None:
         self._write = write
         self._at_once = at_once
         self._most_waiting = most_waiting
+        self._apart_s = apart_s
+        self._next_at = 0.0
         self._thread = ThreadPoolExecutor(1, "group-commit")
         self._waiting: deque[tuple[Sequence[_T], asyncio.Future[None]]] = deque()
         self._count = 0
@@ -61,6 +66,8 @@ class GroupCommit(Generic[_T]):
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
         while self._waiting:
+            await asyncio.sleep(self._next_at - loop.time())
+            self._next_at = loop.time() + self._apart_s
             group: list[_T] = []
             requests = []
             while self._waiting and len(group) < self._at_once:

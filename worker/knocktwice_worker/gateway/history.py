@@ -39,7 +39,9 @@ FROM (SELECT) one LEFT JOIN matching m ON true ORDER BY m.id DESC
 _BY_USER = "AND coalesce(n.user_id, n.phone) = :user AND n.user_id = :user"
 _BY_KEY = "AND n.key = :key AND n.state <> 'duplicate'"
 _STEPS = text("""
-SELECT notification_id, channel, state, reason FROM deliveries WHERE notification_id = ANY(CAST(:ids AS uuid[])) ORDER BY notification_id, step
+SELECT notification_id, channel, state, reason,
+  CASE WHEN step > 0 AND provider_id IS NOT NULL THEN coalesce(provider, 'twilio') END AS provider
+FROM deliveries WHERE notification_id = ANY(CAST(:ids AS uuid[])) ORDER BY notification_id, step
 """)
 
 
@@ -94,7 +96,8 @@ def page(conn: Connection, wanted: Wanted) -> dict[str, Any]:
 def _steps(conn: Connection, ids: list[str]) -> dict[str, list[dict[str, Any]]]:
     steps: dict[str, list[dict[str, Any]]] = {id_: [] for id_ in ids}
     for row in conn.execute(_STEPS, {"ids": ids}) if ids else ():
-        steps[str(row.notification_id)].append({"channel": row.channel, "state": row.state, "reason": row.reason})
+        told = {"channel": row.channel, "state": row.state, "reason": row.reason, "provider": row.provider}
+        steps[str(row.notification_id)].append(told)
     return steps
 
 

@@ -195,6 +195,11 @@ def documented(*kinds: str) -> dict[int | str, dict[str, Any]]:
     return described
 
 
+def without_content(described: Mapping[int | str, dict[str, Any]]) -> dict[int | str, dict[str, Any]]:
+    """Return the same answers as they are to HEAD."""
+    return {status: {"description": answer["description"]} for status, answer in described.items()}
+
+
 def _of_parameters(error: RequestValidationError) -> Problem:
     """Parameters of path, query and header are checked by FastAPI; bodies are not."""
     first = error.errors()[0]

@@ -58,7 +58,7 @@ Registration = Annotated[str, text_of(4_096), Field(description="FCM registratio
 Phone = Annotated[
     str,
     Field(
-        pattern=r"^\+[1-9][0-9]{6,14}$",
+        pattern=r"^\+[ .()-]*[1-9]([ .()-]*[0-9]){6,14}[ .()-]*$",
         description="Number in E.164; blanks, dots, dashes and parentheses in it do no harm.",
         examples=["+16505550100"],
     ),
@@ -285,6 +285,7 @@ class HistoryStep(BaseModel):
     channel: str
     state: str
     reason: str | None
+    provider: str | None = Field(description="Who took the message; null for a push, and while nobody has.")
 
 
 class HistoryEntry(Summary):

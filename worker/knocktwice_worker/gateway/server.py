@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import signal
+import sys
 from typing import TYPE_CHECKING, Any
 
 import uvicorn
 
-from knocktwice_worker import config, logs
+from knocktwice_worker import config, launch, logs
 from knocktwice_worker.gateway import create_app
 from knocktwice_worker.gateway.http_protocol import BoundedHttpProtocol
 from knocktwice_worker.services import services
 
 if TYPE_CHECKING:
-    from fastapi import FastAPI
+    from starlette.types import ASGIApp
 
 #: Seconds that requests get to end when the gateway is stopped.
 GRACE_S = 20
 #: Connections that one process serves at once; whoever comes then is told to come back (503).
 CONNECTIONS_LIMIT = 2_000
+#: Seconds after which one of several processes that does not answer is taken for dead. Starting counts: on a busy machine that
+#: takes longer than uvicorn's five, and each would be ended before it has begun.
+HANGS_AFTER_S = 60
 
 
 def run(host: str, port: int, processes: int) -> None:
@@ -37,15 +44,30 @@ def run(host: str, port: int, processes: int) -> None:
 OPTIONS: dict[str, Any] = {
     # Paths name users and devices.
     "access_log": False,
+    # Nor does anything here ask for the client's address.
+    "proxy_headers": False,
     "log_config": None,
     "server_header": False,
     "limit_concurrency": CONNECTIONS_LIMIT,
     "timeout_graceful_shutdown": GRACE_S,
+    "timeout_worker_healthcheck": HANGS_AFTER_S,
     "http": BoundedHttpProtocol,
 }
 
 
-def application() -> FastAPI:
+def application() -> ASGIApp:
     """Return the application of this process."""
+    _end_with_the_supervisor()
     logs.configure(as_json=config.load().log_json)
     return create_app(services())
+
+
+def _end_with_the_supervisor() -> None:
+    """One of several processes must not outlive the one that started them: it would keep the port, and nobody could stop it."""
+    supervisor = multiprocessing.parent_process()
+    if supervisor is None or sys.platform != "linux":
+        return
+    launch.prctl(launch.PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != supervisor.pid:
+        # It died before that.
+        sys.exit(1)

@@ -57,8 +57,10 @@ WITH changed AS ({changes.CHANGED}), facts AS ({_FACTS}),
 recorded AS (
   INSERT INTO webhook_events (notification_id, step, type, at, data)
   SELECT f.id, f.step, f.type, f.at, jsonb_build_object('notification', f.id, 'batch', n.batch_id, 'category', b.category,
-    'reference', b.reference) || jsonb_strip_nulls(jsonb_build_object('template', b.content->'template') || f.more)
+    'reference', b.reference) || jsonb_strip_nulls(
+      jsonb_build_object('template', b.content->'template', 'blast', bl.key) || f.more)
   FROM facts f JOIN notifications n ON n.id = f.id JOIN batches b ON b.id = n.batch_id
+  LEFT JOIN blast_pages p ON p.id = n.batch_id LEFT JOIN blasts bl ON bl.id = p.blast_id
   WHERE f.at > :after AND f.at <= :until
   ORDER BY f.at, f.id, f.rank, f.step
   ON CONFLICT DO NOTHING RETURNING id, notification_id, type, at

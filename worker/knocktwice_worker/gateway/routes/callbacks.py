@@ -8,7 +8,7 @@ import asyncio
 import json
 import re
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import parse_qsl
 
 import structlog
@@ -48,7 +48,32 @@ _SMS_RESPONSES = documented("invalid-signature", "malformed-json", "too-slow", "
 _Provider = Annotated[str, Path(description="The provider's name in KNOCKTWICE_SMS_PROVIDERS_FILE.")]
 
 
-@router.post(CALLBACK_PATH, status_code=204, responses=_RESPONSES)
+def _signed_form(what: str, example: dict[str, str]) -> dict[str, Any]:
+    """Describe a request of Twilio's for the document."""
+    text = {"type": "string"}
+    schema = {"type": "object", "description": what, "additionalProperties": text, "example": example}
+    schema["properties"] = dict.fromkeys(example, text)
+    signature = {
+        "name": "X-Twilio-Signature",
+        "in": "header",
+        "required": True,
+        "description": "Twilio's signature for the public URL and these fields.",
+        "schema": text,
+    }
+    return {"parameters": [signature], "requestBody": {"required": True, "content": {_FORM: {"schema": schema}}}}
+
+
+_STATUS = _signed_form(
+    "Twilio's parameters of a status callback, whatever else it adds to them.",
+    {"MessageSid": "SM" + "0" * 32, "MessageStatus": "delivered", "ErrorCode": ""},
+)
+_INBOUND = _signed_form(
+    "Twilio's parameters of an incoming message, whatever else it adds to them.",
+    {"MessageSid": "SM" + "0" * 32, "From": "+16505550100", "Body": "STOP"},
+)
+
+
+@router.post(CALLBACK_PATH, status_code=204, responses=_RESPONSES, openapi_extra=_STATUS)
 async def status(request: Request, services: Here) -> Response:
     """Take a report on what became of a message. Repeats, late ones and any order are harmless."""
     form = await _verified(request, services, CALLBACK_PATH)
@@ -72,6 +97,7 @@ async def status(request: Request, services: Here) -> Response:
 @router.post(
     CALLBACK_PATH + "/inbound",
     response_class=Response,
+    openapi_extra=_INBOUND,
     responses=_RESPONSES | {200: {"description": "Taken", "content": {"text/xml": {}}}},
 )
 async def inbound(request: Request, services: Here) -> Response:

@@ -12,7 +12,8 @@ from knocktwice_worker.gateway.keys import Scope
 router = APIRouter(tags=["openapi"])
 
 
-@router.get("/openapi.json", dependencies=[requires(Scope.READ)], include_in_schema=False)
-async def openapi(request: Request) -> Any:
+@router.get("/openapi.json", dependencies=[requires(Scope.READ)])
+async def openapi(request: Request) -> dict[str, Any]:
     """Return the OpenAPI document of all operations."""
-    return request.app.openapi()
+    document: dict[str, Any] = request.app.openapi()
+    return document

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 from uuid import UUID
 
 import structlog
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Path, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from knocktwice_worker import link_table, short_links
 from knocktwice_worker.gateway.access import Here
 from knocktwice_worker.gateway.database import reading
-from knocktwice_worker.gateway.problems import Problem
+from knocktwice_worker.gateway.problems import Problem, documented, without_content
 
 if TYPE_CHECKING:
     from typing import Any
@@ -45,9 +45,13 @@ _PREVIEWERS = re.compile(
 _HEADERS = {"Cache-Control": "no-store", "Referrer-Policy": "no-referrer", "X-Robots-Tag": "noindex, nofollow"}
 
 
-# Not in the OpenAPI document, in which two methods cannot share an operation; docs/links.md describes it.
-@router.api_route(short_links.PATH + "{token}", methods=["GET", "HEAD"], status_code=302, include_in_schema=False)
-async def follow(request: Request, services: Here, token: str) -> Response:
+_RESPONSES = documented("not-found", "too-many-requests", "unavailable")
+_Token = Annotated[str, Path(description="The end of a link in an SMS.")]
+
+
+@router.get(short_links.PATH + "{token}", status_code=302, responses=_RESPONSES)
+@router.head(short_links.PATH + "{token}", status_code=302, responses=without_content(_RESPONSES))
+async def follow(request: Request, services: Here, token: _Token) -> Response:
     """Go where a link leads. What only looks at it in advance goes there, too, and is no click."""
     if not short_links.is_token(token):
         raise _unknown()

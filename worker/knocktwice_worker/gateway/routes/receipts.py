@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Path, Request, Response
 from pydantic import BaseModel, Field
 from starlette.types import Receive, Scope, Send
 
@@ -31,6 +31,8 @@ _PREFETCH = frozenset({b"sec-purpose", b"purpose", b"x-purpose", b"x-moz"})
 _RAW_HEADERS = [(name.lower().encode(), value.encode()) for name, value in _HEADERS.items()]
 #: How one receipt is reported.
 METHODS = ["GET", "POST"]
+#: What can be reported.
+KINDS = {str(kind): kind for kind in Receipt}
 
 
 class Refused(BaseModel):
@@ -97,9 +99,15 @@ _BATCH_BODY = {
 }
 
 
-# Not in the OpenAPI document, in which two methods cannot share an operation; docs/receipts.md describes it.
-@router.api_route(PATH + "{token}/{kind}", methods=METHODS, status_code=204, include_in_schema=False)
-async def report(request: Request, token: str, kind: Receipt) -> Response:
+_RESPONSES = documented("invalid-signature", "invalid-field", "unavailable")
+_Token = Annotated[
+    str, Path(description="From the push's `knocktwice_receipt`, which is this address without its end.")
+]
+
+
+@router.post(PATH + "{token}/{kind}", status_code=204, responses=_RESPONSES)
+@router.get(PATH + "{token}/{kind}", status_code=204, responses=_RESPONSES)
+async def report(request: Request, token: _Token, kind: Receipt) -> Response:
     """Report that a push was delivered, or clicked. Repeats and any order are harmless.
 
     A GET is for clients that can only fetch an address; what a browser fetches in advance reports nothing.
@@ -172,7 +180,8 @@ def _fields(one: object, path: str) -> tuple[str, Receipt, datetime | None]:
     address, kind, at = one.get("receipt"), one.get("kind"), one.get("at")
     if not isinstance(address, str) or len(address) > 300:
         raise InvalidMessage(f"{path}.receipt", "must be the push's knocktwice_receipt")
-    if kind not in list(Receipt):
+    known = KINDS.get(kind) if isinstance(kind, str) else None
+    if known is None:
         raise InvalidMessage(f"{path}.kind", f"must be one of {', '.join(Receipt)}")
     moment = parse_moment(at, f"{path}.at") if "at" in one else None
-    return address.rpartition("/")[2], Receipt(kind), moment
+    return address.rpartition("/")[2], known, moment
