@@ -133,8 +133,13 @@ class Installation:
             "provider": [self.provider.pid],
         }
 
-    def wait(self, look: Callable[[], bool], workers: list[Child], *, limit_s: float = 120) -> None:
+    def wait(
+        self, look: Callable[[], bool], workers: list[Child], *, limit_s: float = 120, every_s: float = 0.05
+    ) -> None:
         """Wait until something is so.
+
+        Args:
+            every_s: seconds between two looks; a look costs something, too.
 
         Raises:
             TookTooLong: it never was.
@@ -143,4 +148,4 @@ class Installation:
         while not look():
             if time.monotonic() > deadline or not all(c.alive for c in workers):
                 raise TookTooLong("\n".join(c.log_tail(20) for c in workers))
-            time.sleep(0.05)
+            time.sleep(every_s)

@@ -1,4 +1,4 @@
-"""What every worker does besides its tasks: counting, and telling the application. Any number of workers may do it at once; none is indispensable.
+"""What every worker does besides its tasks: counting, telling the application, and minding PostgreSQL's statistics. Any number of workers may do it at once; none is indispensable.
 
 It stands apart from the dispatcher, so that nothing here can hold up a countdown.
 """
@@ -14,7 +14,7 @@ import structlog
 from celery import bootsteps
 
 from knocktwice_shared.errors import InvalidMessage
-from knocktwice_worker import rollups
+from knocktwice_worker import rollups, statistics
 from knocktwice_worker.services import Services, services
 from knocktwice_worker.webhooks import endpoints, events, sending
 
@@ -25,8 +25,8 @@ log = structlog.get_logger(__name__)
 
 #: Seconds between two looks for what has changed, and between two looks for what is closed for ever.
 _COUNT_EVERY_S, _CLOSE_EVERY_S = 10.0, 3600.0
-#: Seconds between two looks for what is to be told.
-_TELL_EVERY_S = 1.0
+#: Seconds between two looks for what is to be told, and between two looks for tables that have grown.
+_TELL_EVERY_S, _STATISTICS_EVERY_S = 1.0, 3.0
 #: How much longer to rest than to work.
 _REST = 10
 
@@ -64,6 +64,13 @@ def _tell() -> Callable[[Services], None]:
     return turn
 
 
+def _mind_statistics() -> Callable[[Services], None]:
+    def turn(here: Services) -> None:
+        statistics.refresh(here.engine)
+
+    return turn
+
+
 class Background(bootsteps.StartStopStep):
     """The threads, started and stopped with the worker's consumer."""
 
@@ -81,7 +88,11 @@ class Background(bootsteps.StartStopStep):
             threading.Thread(
                 target=self._run, args=(name, turn, pause, self._stop), name=f"knocktwice-{name}", daemon=True
             )
-            for name, turn, pause in (("numbers", _count(), _COUNT_EVERY_S), ("webhooks", _tell(), _TELL_EVERY_S))
+            for name, turn, pause in (
+                ("numbers", _count(), _COUNT_EVERY_S),
+                ("webhooks", _tell(), _TELL_EVERY_S),
+                ("statistics", _mind_statistics(), _STATISTICS_EVERY_S),
+            )
         ]
         for thread in self._threads:
             thread.start()

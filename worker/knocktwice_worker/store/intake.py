@@ -44,7 +44,7 @@ FROM unnest(CAST(:ids AS uuid[]), CAST(:batches AS uuid[]), CAST(:users AS text[
             CAST(:params AS jsonb[]), CAST(:keys AS text[]), CAST(:locales AS text[]), CAST(:problems AS text[]))
   AS r(id, batch, user_id, phone, params, key, locale, problem)
 CROSS JOIN LATERAL (SELECT CASE
-    WHEN EXISTS (SELECT FROM events e WHERE e.notification_id = r.id AND e.kind = 'cancelled') THEN 'cancelled'
+    WHEN (SELECT true FROM events e WHERE e.notification_id = r.id AND e.kind = 'cancelled' LIMIT 1) THEN 'cancelled'
     WHEN r.problem IS NOT NULL THEN 'failed' ELSE 'active' END) AS s(state)
 ORDER BY r.key, r.id
 ON CONFLICT DO NOTHING
