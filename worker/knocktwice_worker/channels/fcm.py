@@ -46,6 +46,9 @@ RECEIPT_FIELD = "knocktwice_receipt"
 #: Under which an app finds the id of a notification that it should take off the screen.
 WITHDRAW_FIELD = "knocktwice_withdraw"
 
+#: Made once: ``json.dumps`` makes an encoder for each call that has options.
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
 #: A Firebase installation id has 22 characters; a registration token has many more.
 _FID_LENGTH = 22
 #: Google's token server gets this long (seconds).
@@ -206,7 +209,7 @@ class _Form:
         marked = replace(example, title=title, body=body, notification_id=id_, receipt_url=receipt_url)
         encoded = encode(marked, now=now)
         encoded[_address(example)] = registration
-        text = json.dumps({"message": encoded}, ensure_ascii=False, separators=(",", ":"))
+        text = _encode({"message": encoded})
         self._head, *rest = _SLOT.split(text)
         self._rest = [(int(slot), piece) for slot, piece in zip(rest[::2], rest[1::2], strict=True)]
 
@@ -293,7 +296,7 @@ def encode_withdrawal(message: Withdrawal, *, now: float) -> dict[str, Any]:
 
 
 def _withdrawal(message: Withdrawal) -> bytes:
-    return json.dumps({"message": encode_withdrawal(message, now=time.time())}, separators=(",", ":")).encode()
+    return _encode({"message": encode_withdrawal(message, now=time.time())}).encode()
 
 
 def _sent(body: bytes) -> Outcome:

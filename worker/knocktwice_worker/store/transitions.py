@@ -188,6 +188,9 @@ UPDATE deliveries SET wake_at = NULL, finished_at = knocktwice_now(),
 WHERE notification_id = ANY(CAST(:ids AS uuid[])) AND step = 0 AND state = 'scheduled'
 """)
 
+#: Made once: ``json.dumps`` makes an encoder for each call that has options.
+_encode = json.JSONEncoder(default=str).encode
+
 _LEDGER = text("""
 INSERT INTO decisions (notification_id, step, verdict, inputs)
 SELECT * FROM unnest(CAST(:ids AS uuid[]), CAST(:steps AS smallint[]), CAST(:verdicts AS text[]), CAST(:inputs AS jsonb[]))
@@ -203,7 +206,7 @@ def write_ledger(conn: Connection, decisions: Sequence[Decision]) -> None:
                 "ids": [d.notification_id for d in decisions],
                 "steps": [d.step for d in decisions],
                 "verdicts": [str(d.verdict) for d in decisions],
-                "inputs": [json.dumps(dict(d.inputs), default=str) for d in decisions],
+                "inputs": [_encode(dict(d.inputs)) for d in decisions],
             },
         )
 
