@@ -176,6 +176,7 @@ class Postgres(Server):
             "unix_socket_permissions": "0700",
             "port": str(POSTGRES_PORT),
             "shared_buffers": "128MB",
+            # By default it takes every disk for a spinning one, and rather reads a whole table than use an index.
             "random_page_cost": "1.1",
             "max_connections": "100",
             # "Exactly one SMS" rests on a committed row surviving a power cut.
