@@ -74,6 +74,12 @@ class _Notes(kombu_redis.QoS):
         if not self.channel.looped:
             self.forget()
 
+    def reject(self, delivery_tag: str, requeue: bool = False) -> None:
+        """Give a message back, or drop it."""
+        # Giving back takes it from its note.
+        self.write()
+        super().reject(delivery_tag, requeue)
+
     def _pipeline(self) -> Any:
         return self.channel._create_client().pipeline(transaction=False)
 
