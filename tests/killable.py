@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from knocktwice_worker import fallback, inbox, push, sms, store, tasks
 from knocktwice_worker.celery import app
 from knocktwice_worker.limits import RedisLimits
+from knocktwice_worker.store import steps
 from knocktwice_worker.transport import Transport
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ POINTS: dict[str, Callable[[], None]] = {
     "send_sms before its claim is committed": lambda: _after(store, "claim_sms"),
     "send_sms between its claim and the provider": lambda: _before(sms, "deliver"),
     "send_sms after the provider took the SMS": _after_the_provider_took("Messages.json"),
-    "send_sms before the next step's row is committed": lambda: _after(store, "_go_on"),
+    "send_sms before the next step's row is committed": lambda: _after(steps, "go_on"),
     "send_sms before the SMS's record is committed": lambda: _after(store, "record_sms"),
     "send_sms between the SMS's record and withdraw": lambda: _before(tasks, "_withdraw"),
 }

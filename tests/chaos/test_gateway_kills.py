@@ -10,6 +10,7 @@ import threading
 import time
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -204,8 +205,13 @@ def test_what_was_answered_and_is_not_asked_again_is_kept(here: Installation) ->
 
 def _serving(gateway: Child) -> set[int]:
     """Return the processes that share a gateway's port."""
-    children = psutil.Process(gateway.pid).children()
-    return {child.pid for child in children if "--multiprocessing-fork" in child.cmdline()}
+    serving = set()
+    for child in psutil.Process(gateway.pid).children():
+        # One that was killed has no command line any more.
+        with suppress(psutil.NoSuchProcess):
+            if "--multiprocessing-fork" in child.cmdline():
+                serving.add(child.pid)
+    return serving
 
 
 def test_one_of_several_processes_is_killed_and_another_takes_its_place(here: Installation) -> None:

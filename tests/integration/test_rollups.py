@@ -236,7 +236,7 @@ def test_what_the_migration_cannot_know_is_counted_again(here: Services, clock: 
     config.set_main_option("script_location", str(Path(migrations.__file__).parent))
     with here.engine.connect() as conn:
         config.attributes["connection"] = conn
-        command.downgrade(config, "0016")
+        command.downgrade(config, "0014")
     migrations.upgrade(here.engine)
     with here.engine.connect() as conn:
         sums = "SELECT sum(whatsapp_sent), sum(unpriced_whatsapp), sum(whatsapp_price) FROM rollups"
