@@ -43,7 +43,12 @@ def measure(here: Installation, figures: Figures) -> None:
         most = [0.0]
         _fire(client, "measured", people.GOLD)
         with meter.measure(here.roles(workers)) as spent:
-            here.wait(lambda: _seen(most, before, workers) and _finished(engine, "measured"), workers, limit_s=_LIMIT_S)
+            here.wait(
+                lambda: _seen(most, before, workers) and _finished(engine, "measured"),
+                workers,
+                limit_s=_LIMIT_S,
+                every_s=1,
+            )
         # Twice with one key is once.
         _fire(client, "measured", people.GOLD)
     blast = _blast(engine, "measured")
@@ -81,11 +86,16 @@ def _killed(here: Installation, figures: Figures, engine: sa.Engine, env: dict[s
     for _ in range(KILLS):
         with here.workers("benchmarks.trusting", env=env, count=1) as workers:
             goal = _progress(engine, "killed") + dice.randrange(members // (2 * KILLS))
-            here.wait(lambda goal=goal: _progress(engine, "killed") > goal, workers, limit_s=_LIMIT_S)  # type: ignore[misc]
+            here.wait(
+                lambda goal=goal: _progress(engine, "killed") > goal,  # type: ignore[misc]
+                workers,
+                limit_s=_LIMIT_S,
+                every_s=0.3,
+            )
             threading.Event().wait(dice.random())
             workers[0].kill()
     with here.workers("benchmarks.trusting", env=env, count=WORKERS) as workers:
-        here.wait(lambda: _finished(engine, "killed"), workers, limit_s=_LIMIT_S)
+        here.wait(lambda: _finished(engine, "killed"), workers, limit_s=_LIMIT_S, every_s=1)
     once = _once(engine, "killed")
     figures.add(f"exactly once, after {KILLS} SIGKILLs", f"{once:,}", f"of {members:,}", once_killed=once)
 

@@ -64,7 +64,9 @@ def measure(here: Installation, figures: Figures) -> None:
         def wait_for_receipts(count: int) -> None:
             nonlocal reached
             reached += count
-            here.wait(lambda: _reached(engine) >= reached, workers)
+            here.wait(lambda: here.redis.hlen(INBOX_MESSAGES) == 0, workers)
+            if _reached(engine) != reached:
+                raise RuntimeError("not every receipt has ended its fallback")
 
         def receipts(count: int) -> list[str]:
             return [urls.url(i, "phone", now=time.time(), ttl_s=600) for i in pending(engine, count)]
