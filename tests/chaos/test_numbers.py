@@ -232,15 +232,17 @@ def _told(system: System, application: Application) -> None:
 def _facts(conn: sa.Connection) -> dict[str, list[tuple[Any, str]]]:
     """Return notification → when what happened to it, read row by row."""
     facts: dict[str, list[tuple[Any, str]]] = defaultdict(list)
+    # A row carries the time at which its transaction began, and what ends a notification may have begun before it.
     accepted = {}
     for n in conn.execute(sa.text("SELECT * FROM notifications")):
         accepted[n.id] = n.created_at
         if n.state != "duplicate":
             facts[str(n.id)].append((n.created_at, "0 notification.accepted"))
         if n.finished_at:
-            facts[str(n.id)].append((n.finished_at, "0 notification.finished"))
+            facts[str(n.id)].append((max(n.finished_at, n.created_at), "0 notification.finished"))
     for d in conn.execute(sa.text("SELECT * FROM deliveries WHERE finished_at IS NOT NULL")):
-        facts[str(d.notification_id)].append((d.finished_at, f"{d.step} {d.channel}.{d.state}"))
+        at = max(d.finished_at, accepted[d.notification_id])
+        facts[str(d.notification_id)].append((at, f"{d.step} {d.channel}.{d.state}"))
         if d.step and d.state == "sent" and d.provider_status in ("undelivered", "failed"):
             facts[str(d.notification_id)].append((d.heard_at, f"{d.step} {d.channel}.undelivered"))
     receipts = sa.text("""

@@ -52,8 +52,8 @@ def tell(here: Services, clock: Clock, after: timedelta = MINUTE) -> None:
         pass
 
 
-def clicked(here: Services, *, reference: dict[str, Any] | None = None) -> str:
-    """Somebody clicks a push in time; return the notification's id."""
+def accepted(here: Services, *, reference: dict[str, Any] | None = None) -> list[store.PushWork]:
+    """Somebody is to get a push; return it."""
     id_ = str(uuid7())
     wire = {
         "v": 1,
@@ -65,7 +65,13 @@ def clicked(here: Services, *, reference: dict[str, Any] | None = None) -> str:
     }
     batch = parse_batch(wire)
     with here.engine.begin() as conn:
-        work = store.accept(conn, [store.Intake(batch, {}, HOUR)], lease=MINUTE)
+        return store.accept(conn, [store.Intake(batch, {}, HOUR)], lease=MINUTE)
+
+
+def clicked(here: Services, *, reference: dict[str, Any] | None = None) -> str:
+    """Somebody clicks a push in time; return the notification's id."""
+    work = accepted(here, reference=reference)
+    id_ = work[0].notification_id
     with here.engine.begin() as conn:
         store.record_push(conn, [store.PushResult(*w, state="sent") for w in work], retry_for=HOUR)
     with here.engine.begin() as conn:
@@ -100,6 +106,19 @@ def test_a_life_is_told_in_order_signed_and_without_personal_data(
     assert (report["data"]["state"], report["data"]["reason"]) == ("reached", "reached_in_time")
     assert report["data"]["reference"] == {"order": 4711, "note": None}
     assert [(s["channel"], s["state"]) for s in report["data"]["steps"]] == [("push", "sent"), ("sms", "skipped")]
+
+
+def test_a_cancellation_that_began_before_its_notification_is_told_behind_it(
+    here: Services, application: Application, clock: Clock
+) -> None:
+    add(here, application.url)
+    with here.engine.begin() as early:
+        # What a transaction writes carries the time at which it began.
+        early.execute(sa.text("SELECT knocktwice_now()"))
+        (work,) = accepted(here)
+        store.cancel(early, [work.notification_id], [], datetime.now(UTC))
+    tell(here, clock)
+    assert application.types() == ["notification.accepted", "sms.cancelled", "notification.finished"]
 
 
 def test_what_a_blast_sent_is_told_with_its_key(here: Services, application: Application, clock: Clock) -> None:

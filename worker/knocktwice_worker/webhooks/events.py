@@ -19,12 +19,13 @@ if TYPE_CHECKING:
 #: How much of a backlog is looked at in one transaction.
 _STRIDE = timedelta(minutes=5)
 
-# A receipt may be older than the notification's rows; it counts from when these are there.
+# A receipt may be older than the notification's rows, and what ended it may have begun before these were written; both count
+# from when the rows are there.
 _FACTS = f"""
 SELECT c.id, 0 AS step, 'notification.accepted' AS type, n.created_at AS at, 0 AS rank, '{{}}'::jsonb AS more
 FROM changed c JOIN notifications n ON n.id = c.id WHERE n.state <> 'duplicate'
 UNION ALL
-SELECT c.id, d.step, d.channel || '.' || d.state, d.finished_at, CASE d.step WHEN 0 THEN 1 ELSE 3 END,
+SELECT c.id, d.step, d.channel || '.' || d.state, greatest(d.finished_at, c.created_at), CASE d.step WHEN 0 THEN 1 ELSE 3 END,
   jsonb_build_object('step', d.step, 'channel', d.channel, 'state', d.state, 'reason', d.reason)
 FROM changed c JOIN deliveries d ON d.notification_id = c.id WHERE d.finished_at IS NOT NULL
 UNION ALL
@@ -46,7 +47,7 @@ SELECT c.id, d.step, d.channel || '.undelivered', d.heard_at, 4,
 FROM changed c JOIN deliveries d ON d.notification_id = c.id
 WHERE d.step > 0 AND d.state = 'sent' AND d.provider_status IN ('undelivered', 'failed')
 UNION ALL
-SELECT c.id, 0, '{FINISHED}', n.finished_at, 5, jsonb_build_object('state', n.state, 'reason', n.reason, 'steps', (
+SELECT c.id, 0, '{FINISHED}', greatest(n.finished_at, c.created_at), 5, jsonb_build_object('state', n.state, 'reason', n.reason, 'steps', (
     SELECT jsonb_agg(jsonb_build_object('step', d.step, 'channel', d.channel, 'state', d.state, 'reason', d.reason) ORDER BY d.step)
     FROM deliveries d WHERE d.notification_id = c.id))
 FROM changed c JOIN notifications n ON n.id = c.id WHERE n.finished_at IS NOT NULL
