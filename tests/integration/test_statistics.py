@@ -43,7 +43,7 @@ def test_a_table_that_has_just_been_filled_is_looked_at_and_then_left_in_peace(h
 
 
 def test_a_small_table_is_left_in_peace(here: Services) -> None:
-    _fill(here, 500)
+    _fill(here, 300)
     assert statistics.refresh(here.engine) == []
 
 

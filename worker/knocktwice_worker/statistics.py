@@ -20,7 +20,7 @@ log = structlog.get_logger(__name__)
 #: Rows that change all the time, and are looked up by ids.
 _TABLES = ("batches", "notifications", "deliveries", "attempts", "events", "decisions")
 #: A table is looked at again when this many times its rows have changed since; of a smaller table than this nothing is known.
-_GROWTH, _SMALL = 5, 1_000
+_GROWTH, _SMALL = 5, 100
 
 # Of several workers one looks; ANALYZE waits for nobody and holds up nobody but others of its kind.
 _GROWN = text("""
