@@ -35,18 +35,19 @@ log = logging.getLogger("knocktwice")
 
 #: How long Redis remembers which notification an idempotency key was first used for. PostgreSQL remembers longer.
 KEY_LIFETIME = timedelta(days=7)
-#: Messages per round trip: 20 full batches are 10,000 notifications and about 2 MB.
+#: Messages per round trip: 20 full batches are 10,000 notifications and, inbox and queue together, about 4 MB.
 _AT_ONCE = 20
 #: Atomic, and scored by the server's clock, so that a producer with a wrong clock cannot hide a message from ``sweep``.
-#: Returns how many the queue refused.
+#: KEYS are the inbox's two and each message's queue. Returns how many a queue refused.
 _ACCEPT = """
 local time = redis.call('TIME')
 local now = time[1] .. '.' .. string.format('%06d', time[2])
 local refused = 0
-for i = 1, #ARGV, 4 do
-  redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1])
-  redis.call('ZADD', KEYS[2], now, ARGV[i])
-  local answer = redis.pcall('LPUSH', ARGV[i + 2], ARGV[i + 3])
+for i = 3, #KEYS do
+  local id, entry, message = unpack(ARGV, 3 * i - 8, 3 * i - 6)
+  redis.call('HSET', KEYS[1], id, entry)
+  redis.call('ZADD', KEYS[2], now, id)
+  local answer = redis.pcall('LPUSH', KEYS[i], message)
   if type(answer) == 'table' and answer.err then refused = refused + 1 end
 end
 return refused
@@ -115,9 +116,10 @@ class KombuBroker:
             self._drop()
 
     def _accept(self, messages: Sequence[Outgoing]) -> None:
-        parts = [p for m in messages for p in (str(m.id), m.inbox_entry(), str(m.queue), m.queued())]
+        keys = [INBOX_MESSAGES, INBOX_ACCEPTED, *(str(m.queue) for m in messages)]
+        parts = [part for m in messages for part in (str(m.id), m.inbox_entry(), m.queued())]
         with self._turn() as connection, connection.default_channel.conn_or_acquire() as redis:
-            refused = redis.eval(_ACCEPT, 2, INBOX_MESSAGES, INBOX_ACCEPTED, *parts)
+            refused = redis.eval(_ACCEPT, len(keys), *keys, *parts)
         if refused:
             log.warning("accepted but not queued; a worker's sweep will: %d of %d messages", refused, len(messages))
 

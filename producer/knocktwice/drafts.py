@@ -30,6 +30,7 @@ class Draft:
         summary: what may be shown of it.
         ids: a batch's notification ids, in the recipients' order.
         keys: idempotency keys, by the recipient's place.
+        encoded: what goes out, once it is sealed; then ``wire`` is empty.
     """
 
     id: UUID

@@ -66,6 +66,20 @@ def test_turns_are_given_back() -> None:
         eventually(lambda: desk.pile._free == 1)
 
 
+def test_work_that_fails_keeps_neither_the_turn_nor_what_comes_behind_it() -> None:
+    done: list[list[int]] = []
+
+    def work(numbers: list[int]) -> None:
+        if 13 in numbers:
+            raise ValueError
+        done.append(numbers)
+
+    pile = Pile(work, abs, lambda turn: turn(), turns=1)
+    for number in (13, 7):
+        pile.add(number)
+    assert done == [[7]]
+
+
 def test_a_pool_that_takes_nothing_more_does_not_keep_the_turn() -> None:
     desk = Desk()
     desk.pool.shutdown()

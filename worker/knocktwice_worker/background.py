@@ -1,6 +1,7 @@
-"""What every worker does besides its tasks: counting, telling the application, and minding PostgreSQL's statistics. Any number of workers may do it at once; none is indispensable.
+"""What every worker does besides its tasks: counting, telling the application, and minding PostgreSQL's statistics.
 
-It stands apart from the dispatcher, so that nothing here can hold up a countdown.
+Any number of workers may do it at once; none is indispensable. It stands apart from the dispatcher, so that nothing here can
+hold up a countdown.
 """
 
 from __future__ import annotations
@@ -64,11 +65,8 @@ def _tell() -> Callable[[Services], None]:
     return turn
 
 
-def _mind_statistics() -> Callable[[Services], None]:
-    def turn(here: Services) -> None:
-        statistics.refresh(here.engine)
-
-    return turn
+def _mind_statistics(here: Services) -> None:
+    statistics.refresh(here.engine)
 
 
 class Background(bootsteps.StartStopStep):
@@ -91,7 +89,7 @@ class Background(bootsteps.StartStopStep):
             for name, turn, pause in (
                 ("numbers", _count(), _COUNT_EVERY_S),
                 ("webhooks", _tell(), _TELL_EVERY_S),
-                ("statistics", _mind_statistics(), _STATISTICS_EVERY_S),
+                ("statistics", _mind_statistics, _STATISTICS_EVERY_S),
             )
         ]
         for thread in self._threads:

@@ -61,7 +61,7 @@ class Pile:
     """Messages that wait for a turn.
 
     Args:
-        work: takes a group; must not raise.
+        work: takes a group.
         weigh: how large an item is.
         start: runs a function in a thread of the pool.
         turns: groups worked on at once.
@@ -101,7 +101,11 @@ class Pile:
 
     def _turn(self) -> None:
         while group := self._take():
-            self._work(group)
+            try:
+                self._work(group)
+            except Exception as error:  # noqa: BLE001 - a boundary
+                # A turn that ends otherwise would never be given back. What it leaves is not acknowledged, and comes again.
+                log.error("a group was left behind", messages=len(group), error=type(error).__name__)
 
     def _take(self) -> list[Any]:
         """Return the next group; an empty one has given the turn back."""
@@ -137,7 +141,7 @@ def strategy(task: GatheredTask, app: Celery, consumer: Any) -> Callable[..., An
                 "messages are taken one by one", task=task.name, messages=len(requests), error=type(error).__name__
             )
             for request in requests:
-                request.execute_using_pool(consumer.pool)
+                consumer.on_task_request(request)
             return
         result = (False, None, time.monotonic() - began)
         for request in requests:
