@@ -14,7 +14,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import psutil
 import psycopg2
@@ -26,12 +26,13 @@ from knocktwice_worker.embedded import AlreadyRunning, EmbeddedServers, NotMainT
 from system import eventually
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from psycopg2.extensions import connection
 
     from knocktwice_worker.embedded import Servers
 
+_T = TypeVar("_T")
 ROOT = os.geteuid() == 0
 #: For what needs no exact time: long enough for a slow machine, short enough for a person.
 PATIENCE_S = 30
@@ -83,6 +84,15 @@ def valkey(servers: Servers) -> redis.Redis:
 def family(*pids: int) -> list[psutil.Process]:
     """Return these processes and all below them."""
     return [p for pid in pids for p in (psutil.Process(pid), *psutil.Process(pid).children(recursive=True))]
+
+
+def of_each(look: Callable[[psutil.Process], _T], *pids: int) -> Iterator[_T]:
+    """Look at these processes and all below them; PostgreSQL's own come and go meanwhile."""
+    for process in family(*pids):
+        try:
+            yield look(process)
+        except psutil.NoSuchProcess:
+            assert process.pid not in pids
 
 
 def gone(processes: list[psutil.Process]) -> bool:
@@ -152,8 +162,8 @@ def test_only_their_owner_reaches_them(home: Path) -> None:
         assert {path.name for path in made} == {"postgres", ".s.PGSQL.5432", "valkey", "valkey.sock"}
         for path in {where.sockets, home, *home.glob("*/")} | made:
             assert stat.S_IMODE(path.stat().st_mode) & 0o077 == 0, path
-        for process in family(servers.postgres.pid, servers.valkey.pid):
-            assert not process.net_connections("inet")
+        connections = of_each(lambda process: process.net_connections("inet"), servers.postgres.pid, servers.valkey.pid)
+        assert not any(connections)
 
 
 @pytest.mark.skipif(not ROOT, reason="only root may become somebody else")
@@ -161,8 +171,8 @@ def test_servers_that_root_starts_run_as_nobody(home: Path) -> None:
     nobody = pwd.getpwnam("nobody").pw_uid
     servers = EmbeddedServers(home)
     with servers:
-        users = {uid for process in family(servers.postgres.pid, servers.valkey.pid) for uid in process.uids()}
-    assert users == {nobody}
+        users = set(of_each(psutil.Process.uids, servers.postgres.pid, servers.valkey.pid))
+    assert users == {(nobody, nobody, nobody)}
 
 
 @pytest.mark.skipif(not ROOT, reason="only root may become somebody else")

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 import pytest
 import sqlalchemy as sa
 
 from knocktwice_shared.ids import uuid7
-from knocktwice_shared.messages import DeviceRegistered, DeviceUnregistered, PhoneBound, TagsSet, parse_batch
-from knocktwice_worker import audience, fallback, push, sms, store
+from knocktwice_shared.messages import (
+    Cancellation,
+    DeviceRegistered,
+    DeviceUnregistered,
+    PhoneBound,
+    TagsSet,
+    parse_batch,
+)
+from knocktwice_worker import audience, cancellation, fallback, push, sms, store
 from knocktwice_worker.dispatcher import dispatch
 from knocktwice_worker.story import tell
 
@@ -266,6 +274,31 @@ def test_a_later_time_costs_those_who_go_at_once_no_query(working: Services, noo
     # The clock is asked first, and nothing is pushed and recorded afterwards.
     assert cost(500) == now
     assert cost(500, **later) == cost(1, **later) <= now
+
+
+@pytest.mark.parametrize("first", ["writer", "canceller"])
+def test_one_cancelled_while_its_rows_are_being_written_ends_at_once(
+    working: Services, noon: datetime, first: str
+) -> None:
+    person: dict[str, Any] = {"id": str(uuid7()), "registrations": ["silent-race"]}
+    content = {"push": {"title": "t", "body": "b"}}
+    batch = parse_batch({"v": 1, "id": str(uuid7()), "content": content, "recipients": [person]})
+    writing = working.engine.connect()
+    store.accept(writing, [store.Intake(batch, {}, HOUR, later={person["id"]: noon + HOUR})], lease=HOUR)
+
+    def write(*_: object) -> None:
+        writing.commit()
+        with working.engine.begin() as conn:
+            store.settle_cancelled(conn, [person["id"]])
+
+    if first == "writer":
+        # It commits and looks just before the other's first commit: neither has seen anything yet.
+        sa.event.listen(working.engine, "commit", write, once=True)
+    cancellation.cancel(working, Cancellation(ids=(UUID(person["id"]),)))
+    if first == "canceller":
+        write()
+    writing.close()
+    assert _told(working, person["id"]).state == "cancelled"
 
 
 def test_one_cancelled_while_its_rows_were_being_written_is_not_sent(

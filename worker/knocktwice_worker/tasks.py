@@ -7,7 +7,6 @@ rows were never written is still in the inbox: one recovery mechanism, and it su
 from __future__ import annotations
 
 import traceback
-from datetime import UTC, datetime
 from functools import wraps
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +21,7 @@ from knocktwice_worker import (
     blast_schedules,
     blasts,
     callbacks,
+    cancellation,
     delivery_reports,
     erasure,
     fallback,
@@ -32,7 +32,6 @@ from knocktwice_worker import (
     reconcile,
     retention,
     sms,
-    store,
     withdraw,
 )
 from knocktwice_worker.celery import app, publish
@@ -193,12 +192,7 @@ def record_events(here: Services, messages: Sequence[object]) -> None:
 @_producer_task(Task.CANCEL)
 def cancel(here: Services, message: object) -> None:
     """Stop notifications that have not reached the provider yet."""
-    wanted = parse_cancellation(message)
-    ids = [*map(str, wanted.ids), *inbox.ids_of(here, wanted.keys)]
-    with here.engine.begin() as conn:
-        store.cancel(conn, ids, wanted.keys, datetime.now(UTC))
-        for key in wanted.blasts:
-            blasts.abort(conn, key, "cancelled by the application")
+    cancellation.cancel(here, parse_cancellation(message))
 
 
 @_producer_task(Task.UPDATE_AUDIENCE)

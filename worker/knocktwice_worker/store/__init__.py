@@ -16,7 +16,7 @@ from knocktwice_worker.store.decisions import (
 )
 from knocktwice_worker.store.intake import Intake, PushWork, accept
 from knocktwice_worker.store.pushes import PushResult, claim_push, push_contents, record_push
-from knocktwice_worker.store.receipts import cancel, note_wasted, record_receipts, settle_cancelled
+from knocktwice_worker.store.receipts import cancel, note_cancelled, note_wasted, record_receipts, settle_cancelled
 from knocktwice_worker.store.steps import (
     Placement,
     SmsResult,
@@ -48,6 +48,7 @@ __all__ = [
     "hold",
     "hold_until",
     "may_move",
+    "note_cancelled",
     "note_wasted",
     "postpone",
     "push_contents",

@@ -62,16 +62,22 @@ def note_wasted(conn: Connection, ids: Sequence[str], kinds: Mapping[str, Receip
 def cancel(conn: Connection, ids: Sequence[str], keys: Sequence[str], now: datetime) -> None:
     """Stop notifications at whatever point before the provider call they are. Unknown ids are remembered.
 
-    An SMS that a sender has claimed is no longer stopped; a push that is on its way is not called back.
+    An SMS that a sender has claimed is no longer stopped; a push that is on its way is not called back. Nor are rows that
+    somebody is just writing: for those, commit what :func:`note_cancelled` wrote, and then call :func:`settle_cancelled`.
     """
+    _stop(conn, note_cancelled(conn, ids, keys, now))
+
+
+def note_cancelled(conn: Connection, ids: Sequence[str], keys: Sequence[str], now: datetime) -> list[str]:
+    """Remember these notifications as cancelled, known or not, and return their ids."""
     found = conn.execute(text("SELECT id FROM notifications WHERE key = ANY(:keys)"), {"keys": list(keys)}).all()
     wanted = sorted({*ids, *(str(row.id) for row in found)})
     _insert_events(conn, [(i, "cancelled", "", now, 0) for i in wanted])
-    _stop(conn, wanted)
+    return wanted
 
 
 def settle_cancelled(conn: Connection, ids: Sequence[str]) -> None:
-    """Stop those that were cancelled while their rows were being written: neither transaction saw the other."""
+    """Stop those among ``ids`` that are cancelled. Both who cancels and who writes rows calls it after their commit."""
     query = text(
         "SELECT notification_id FROM events WHERE notification_id = ANY(CAST(:ids AS uuid[])) AND kind = 'cancelled'"
     )
