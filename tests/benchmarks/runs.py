@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
     from knocktwice_worker.children import Child
 
+#: How often the feeder looks whether there is room for more, in seconds; a look costs it more than handing over.
+_LOOK_S = 0.01
 #: How long a push gets before its SMS.
 COUNTDOWN = timedelta(seconds=3)
 _PUSH = Push("Order {{ order }} is ready", "Hi {{ name }}, pick it up before 19:45.")
@@ -111,14 +113,14 @@ def _feed(contestant: Contestant, portions: int) -> float:
     unconfirmed: deque[list[str]] = deque()
     for _ in range(portions):
         while contestant.waiting() >= contestant.most_waiting:
-            time.sleep(0.002)
+            time.sleep(_LOOK_S)
         unconfirmed.append(contestant.submit()[::2])
         while len(unconfirmed) > contestant.most_waiting:
             contestant.confirm(unconfirmed.popleft())
     end = time.time()
     while unconfirmed:
         while contestant.waiting() >= len(unconfirmed):
-            time.sleep(0.002)
+            time.sleep(_LOOK_S)
         contestant.confirm(unconfirmed.popleft())
     return end
 
@@ -210,9 +212,22 @@ class Textbook:
             return [(float(at), str(state)) for at, state in conn.execute(sa.text(query), {"since": self._since})]
 
 
-def ours(here: Installation, *, url: str, count: int, rounds: int, portion: int, database_url: str) -> Iterator[Result]:
-    """Run knocktwice several times."""
-    env = here.environment(database_url, url)
+def ours(
+    here: Installation,
+    *,
+    url: str,
+    count: int,
+    rounds: int,
+    portion: int,
+    database_url: str,
+    withdraw: bool = False,
+) -> Iterator[Result]:
+    """Run knocktwice several times.
+
+    Args:
+        withdraw: whether an SMS takes its push off the screen, by one more push; the textbook does not.
+    """
+    env = here.environment(database_url, url) | {"KNOCKTWICE_WITHDRAW": str(withdraw)}
     here.empty_the_broker()
     with here.workers("benchmarks.trusting", env=env, count=WORKERS) as workers, Client(here.broker_url) as client:
         # Connections, credentials and compiled templates are made in the first second of a worker's life.

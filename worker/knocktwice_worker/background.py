@@ -11,18 +11,16 @@ import time
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-import structlog
 from celery import bootsteps
 
 from knocktwice_shared.errors import InvalidMessage
 from knocktwice_worker import rollups, statistics
+from knocktwice_worker.outages import Outage
 from knocktwice_worker.services import Services, services
 from knocktwice_worker.webhooks import endpoints, events, sending
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-log = structlog.get_logger(__name__)
 
 #: Seconds between two looks for what has changed, and between two looks for what is closed for ever.
 _COUNT_EVERY_S, _CLOSE_EVERY_S = 10.0, 3600.0
@@ -106,12 +104,13 @@ class Background(bootsteps.StartStopStep):
     terminate = stop
 
     def _run(self, name: str, turn: Callable[[Services], None], pause: float, stop: threading.Event) -> None:
+        outage = Outage(name)
         while not stop.is_set():
             began = time.monotonic()
             try:
                 turn(services())
+                outage.worked()
             except Exception as error:
-                reason = str(error) if isinstance(error, InvalidMessage) else None
-                log.error("background work stumbled", work=name, error=type(error).__name__, reason=reason)
+                outage.failed(error, str(error) if isinstance(error, InvalidMessage) else None)
             # What takes long is done less often, so that it never takes more than a small share of a busy machine.
             stop.wait(max(pause, _REST * (time.monotonic() - began)))

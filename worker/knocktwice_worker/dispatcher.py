@@ -11,18 +11,16 @@ import threading
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
-import structlog
 from celery import bootsteps
 
 from knocktwice_shared.names import BATCH_LIMIT, Queue, Task
 from knocktwice_worker import blasts, inbox, store
 from knocktwice_worker.lifecycle import DeliveryState
+from knocktwice_worker.outages import Outage
 from knocktwice_worker.services import Services, services
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-
-log = structlog.get_logger(__name__)
 
 #: Ticks between two looks into the inbox.
 _SWEEP_EVERY = 10
@@ -30,6 +28,9 @@ _SWEEP_EVERY = 10
 #: Messages in the queues from which on no more SMS steps are rung. Rows wait better in Postgres: what waits in a queue
 #: for longer than a lease rings a second time, and a million rows that are due at once would keep ringing.
 _MOST_WAITING = 40
+
+#: How long to wait after a tick that failed, in seconds.
+_STUMBLED_S = 1.0
 
 _SMS_TASKS = {
     DeliveryState.SCHEDULED: Task.CHECK_FALLBACK,
@@ -89,8 +90,9 @@ class Dispatcher(bootsteps.StartStopStep):
     def _run(self) -> None:
         from knocktwice_worker.celery import publish, publish_message
 
-        ticks = 0
+        ticks, outage = 0, Outage("dispatcher")
         while not self._stop.is_set():
+            pause = services().settings.tick_s
             try:
                 here = services()
                 if ticks % _SWEEP_EVERY == 0:
@@ -98,7 +100,9 @@ class Dispatcher(bootsteps.StartStopStep):
                 blasts.ring(here, publish)
                 while not self._stop.is_set() and dispatch(here, publish) == BATCH_LIMIT:
                     pass
+                outage.worked()
             except Exception as error:
-                log.error("dispatcher stumbled", error=type(error).__name__)
+                outage.failed(error)
+                pause = max(pause, _STUMBLED_S)
             ticks += 1
-            self._stop.wait(services().settings.tick_s)
+            self._stop.wait(pause)
