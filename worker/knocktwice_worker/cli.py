@@ -172,9 +172,11 @@ def status(
         print_json({k: v for k, v in dataclasses.asdict(told).items() if k != "moments"})
         return
     out.print(f"[bold]{told.id}[/] {told.state}" + (f" — {told.reason}" if told.reason else ""))
-    table = Table("step", "channel", "state", "reason", "due")
+    table = Table("step", "channel", "state", "provider", "reason", "due")
     for step in told.steps:
-        table.add_row(str(step.step), step.channel, step.state, step.reason or "", clock(step.due_at))
+        table.add_row(
+            str(step.step), step.channel, step.state, step.provider or "", step.reason or "", clock(step.due_at)
+        )
     out.print(table)
 
 
