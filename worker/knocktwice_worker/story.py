@@ -79,7 +79,7 @@ class Step:
     provider: str | None
     provider_id: str | None
     provider_status: str | None = None
-    provider_error: int | None = None
+    provider_error: int | str | None = None
     price: str | None = None
 
 
@@ -153,9 +153,14 @@ def _step(row: Row[Any]) -> Step:
         taken_by(row),
         row.provider_id,
         status,
-        row.provider_error,
+        _error(row),
         price,
     )
+
+
+def _error(row: Row[Any]) -> int | str | None:
+    code: int | str | None = row.provider_error_text or row.provider_error
+    return code
 
 
 def taken_by(row: Row[Any]) -> str | None:
@@ -239,7 +244,7 @@ def _sms_moments(step: Row[Any]) -> Iterator[Moment]:
     elif step.state == "scheduled":
         yield Moment(step.due_at, "countdown", f"Here the {'fallback' if step.step == 1 else name} is due.")
     if step.provider_status:
-        error = f" (error {step.provider_error})" if step.provider_error else ""
+        error = f" (error {code})" if (code := _error(step)) else ""
         yield Moment(
             step.provider_status_at, "reported", f"The provider reported the {name} as {step.provider_status}{error}."
         )

@@ -252,7 +252,9 @@ class StepAnswer(BaseModel):
     provider_status: str | None = Field(
         description="What the provider reported last; `unknown` if it never did within its time."
     )
-    provider_error: int | None = Field(description="The provider's error code.")
+    provider_error: int | str | None = Field(
+        description="The provider's error code, a whole number or a word.", examples=[30003, "INVALID_NUMBER"]
+    )
     price: str | None = Field(description="What the provider charged, with the currency.", examples=["0.0083 USD"])
 
 
