@@ -360,7 +360,7 @@ def test_a_blast_takes_a_filter_and_content_as_notify_does(client: RecordingClie
 
 
 def test_a_blast_takes_steps_of_its_own_beside_a_template(client: RecordingClient) -> None:
-    steps = [WhatsApp("HX" + "0" * 32, after=timedelta(minutes=5)), Sms("s", when="not_clicked")]
+    steps: list[Sms | WhatsApp] = [WhatsApp("HX" + "0" * 32, after=timedelta(minutes=5)), Sms("s", when="not_clicked")]
     client.blast("tea", key="k", template="tea_week", steps=steps)
     (blast,) = client.blasts
     assert [(s["channel"], s["when"], s["after_s"]) for s in blast.message["plan"]] == [
