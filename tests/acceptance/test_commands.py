@@ -54,8 +54,10 @@ def test_a_notification_from_sending_it_to_its_story(run: Commands, system: Syst
     id_ = sent.stdout.strip()
     eventually(lambda: run("status", id_).stdout.startswith(f"{id_} texted"), why=system.logs)
     assert run.json("status", "k-1")["state"] == "texted"
+    assert "twilio" in run("status", id_).stdout
     told = run("explain", id_).stdout
     assert "No device had reported the push as delivered" in told
+    assert "twilio took the SMS as SM" in told
     assert "+1650•••00" in told
     assert NUMBER not in told
     assert "anybody" not in told

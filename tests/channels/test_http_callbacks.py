@@ -118,18 +118,19 @@ def test_without_its_secret_nothing_is_believed(verify: dict[str, Any], environm
 
 
 @pytest.mark.parametrize(
-    ("status", "state", "error"),
+    ("status", "state", "error", "error_text"),
     [
-        ("DELIVRD", ProviderState.DELIVERED, None),
-        ("EXPIRED", ProviderState.UNDELIVERED, None),
-        (2, ProviderState.FAILED, None),
-        ("2", ProviderState.FAILED, None),
-        (True, ProviderState.SENT, None),
-        ("BLACKLISTED", ProviderState.FAILED, 21610),
+        ("DELIVRD", ProviderState.DELIVERED, None, None),
+        ("EXPIRED", ProviderState.UNDELIVERED, None, None),
+        (2, ProviderState.FAILED, None, None),
+        ("2", ProviderState.FAILED, None, None),
+        (True, ProviderState.SENT, None, None),
+        ("BLACKLISTED", ProviderState.FAILED, 21610, "opted_out"),
     ],
 )
-def test_its_words_become_ours(status: object, state: ProviderState, error: int | None) -> None:
-    assert _says(_callbacks(), {"id": 7, "status": status}) == [HttpReport("acme:7", state, error)]
+def test_its_words_become_ours(status: object, state: ProviderState, error: int | None, error_text: str | None) -> None:
+    expected = HttpReport("acme:7", state, error, error_text=error_text)
+    assert _says(_callbacks(), {"id": 7, "status": status}) == [expected]
 
 
 @pytest.mark.parametrize(
@@ -185,23 +186,86 @@ def test_a_form_and_a_query_are_read_by_the_names_of_their_fields() -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "error", "price", "unit"),
+    ("cost", "price", "unit"),
     [
-        ({"code": 42, "cost": {"amount": "0.0075", "unit": "eur"}}, 42, "0.0075", "EUR"),
-        ({"code": "-42", "cost": {"amount": -0.00001}}, -42, "0.00001000", None),
-        ({"code": "EC_NO", "cost": {"amount": "free", "unit": "EUR"}}, None, None, None),
-        # What Twilio means by it nobody else does.
-        ({"code": 21610, "cost": {"amount": 1e300, "unit": "EUR"}}, None, None, None),
-        ({"code": 10**12, "cost": {"amount": 2, "unit": "€"}}, None, "2", None),
-        ({"code": True, "cost": {"amount": True}}, None, None, None),
+        ({"amount": "0.0075", "unit": "eur"}, "0.0075", "EUR"),
+        ({"amount": -0.00001}, "0.00001000", None),
+        ({"amount": "free", "unit": "EUR"}, None, None),
+        ({"amount": 1e300, "unit": "EUR"}, None, None),
+        ({"amount": 2, "unit": "€"}, "2", None),
+        ({"amount": True}, None, None),
     ],
 )
-def test_code_and_price_are_taken_if_they_are_such(
-    said: dict[str, Any], error: int | None, price: str | None, unit: str | None
+def test_a_price_is_taken_if_it_is_one(cost: dict[str, Any], price: str | None, unit: str | None) -> None:
+    callbacks = _callbacks(price="cost.amount", price_unit="cost.unit")
+    (report,) = _says(callbacks, {"id": "7", "status": "EXPIRED", "cost": cost})
+    assert (report.price, report.price_unit) == (price, unit)
+
+
+@pytest.mark.parametrize(
+    ("code", "error", "error_text"),
+    [
+        (42, 42, None),
+        ("-42", -42, None),
+        ("INVALID_NUMBER", None, "INVALID_NUMBER"),
+        (" EC_12 ", None, "EC_12"),
+        ("4.4.1", None, "4.4.1"),
+        # A number would lose its zeros.
+        ("0041", None, "0041"),
+        # What Twilio means by it nobody else does.
+        (21610, None, "21610"),
+        # May be a number to call, a text or an address.
+        (10**12, None, None),
+        ("+16505550100", None, None),
+        ("NO-650-555-0100", None, None),
+        ("The number 7 is wrong", None, None),
+        ("ada@shop.example", None, None),
+        ("x" * 65, None, None),
+        ("EC_1\0", None, None),
+        ("\ud800", None, None),
+        ("", None, None),
+        (True, None, None),
+        ({"code": 7}, None, None),
+    ],
+)
+def test_a_code_is_a_number_or_a_word_and_nothing_that_may_be_personal(
+    code: object, error: int | None, error_text: str | None
 ) -> None:
-    callbacks = _callbacks(error="code", price="cost.amount", price_unit="cost.unit")
-    (report,) = _says(callbacks, {"id": "7", "status": "EXPIRED"} | said)
-    assert (report.error, report.price, report.price_unit) == (error, price, unit)
+    (report,) = _says(_callbacks(error="code"), {"id": "7", "status": "EXPIRED", "code": code})
+    assert (report.error, report.error_text) == (error, error_text)
+
+
+def test_a_message_that_arrives_has_no_error_whatever_the_provider_calls_none() -> None:
+    callbacks = _callbacks(error="code", opt_out_errors=["NO_ERROR"])
+    (report,) = _says(callbacks, {"id": "7", "status": "DELIVRD", "code": "NO_ERROR"})
+    assert report == HttpReport("acme:7", ProviderState.DELIVERED)
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "error_text"),
+    [
+        ("EXPIRED", "STOP", "STOP"),
+        ("EXPIRED", 40300, "40300"),
+        ("EXPIRED", "40300", "40300"),
+        ("EXPIRED", "the recipient said no", "opted_out"),
+        ("BLACKLISTED", "EC_7", "EC_7"),
+    ],
+)
+def test_a_code_may_say_that_the_recipient_has_opted_out(status: str, code: object, error_text: str) -> None:
+    callbacks = _callbacks(error="code", opt_out_errors=["STOP", 40300, "the recipient said no"])
+    (report,) = _says(callbacks, {"id": "7", "status": status, "code": code})
+    assert (report.error, report.error_text) == (21610, error_text)
+    for other in ("stop", 4030, None):
+        (report,) = _says(callbacks, {"id": "7", "status": "EXPIRED", "code": other})
+        assert report.error != 21610
+
+
+def test_a_code_that_cannot_be_kept_is_told_once_and_not_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    callbacks = _callbacks(error="code")
+    _says(callbacks, [{"id": "1", "status": "EXPIRED", "code": f"no {n} 5550100"} for n in range(3)])
+    said = capsys.readouterr().out
+    assert said.count("a code that can be kept") == 1
+    assert "5550100" not in said
 
 
 def test_our_own_name_of_a_message_finds_it() -> None:
@@ -269,10 +333,10 @@ def test_the_document_shows_callbacks_that_hold(tmp_path: Path) -> None:
     ]
     assert missing == []
     digest = hashlib.sha256
-    body = b'{"messages": [{"id": "7", "state": "DELIVRD", "error": {"code": 3}}]}'
+    body = b'{"messages": [{"id": "7", "state": "REJECTD", "error": {"code": "EC_3"}}]}'
     callbacks = HttpCallbacks(
         "acme", acme.callbacks, public_url=None, secret="s", environment={"ACME_SIGNING_KEY": KEY}
     )
     signature = hmac.new(KEY.encode(), body, digest).hexdigest()
     assert callbacks.is_genuine({"x-acme-signature": f"sha256={signature}"}, {}, body)
-    assert callbacks.read({}, body) == [HttpReport("acme:7", ProviderState.DELIVERED, 3)]
+    assert callbacks.read({}, body) == [HttpReport("acme:7", ProviderState.FAILED, error_text="EC_3")]

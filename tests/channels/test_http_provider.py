@@ -99,6 +99,8 @@ def test_what_its_answers_mean(acme: SmsProvider, transport: Transport, says: st
     [
         ({"status": "2xx", "where": {"state": "queued"}, "means": "unknown"}, 202, {"state": "queued"}, Unknown),
         ({"where": {"results.0.code": 3}, "means": "retry", "after_s": 4}, 200, {"results": [{"code": 3}]}, Retry),
+        ({"where": {"error": ["NO", "OFF"]}, "means": "retry"}, 400, {"error": "NO"}, Retry),
+        ({"where": {"error": "NO"}, "means": "retry"}, 400, {"error": "no"}, Rejected),
         ({"where": {"ok": False}, "means": "retry"}, 200, {"ok": False}, Retry),
         ({"where": {"ok": False}, "means": "retry"}, 200, {"ok": "no", "message": {"id": 5}}, Sent),
         ({"status": [500, 502], "means": "too_fast"}, 502, {}, Retry),
@@ -108,6 +110,29 @@ def test_a_rule_reads_status_and_values(
     acme: SmsProvider, rule: dict[str, Any], status: int, body: object, kind: type
 ) -> None:
     assert isinstance(_read(_channel(acme, answers=[rule]), status, body), kind)
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "outcome"),
+    [
+        (400, "INVALID_NUMBER", Rejected("invalid_number", "acme 400 INVALID_NUMBER")),
+        (400, 17, Rejected("refused", "acme 400 17")),
+        (400, "+16505550100", Rejected("refused", "acme 400")),
+        (400, "no such number", Rejected("refused", "acme 400")),
+        (400, None, Rejected("refused", "acme 400")),
+        (503, "EC_BUSY", Retry("acme 503 EC_BUSY")),
+        (500, "EC_LOST", Unknown("acme 500 EC_LOST")),
+    ],
+)
+def test_the_code_of_an_answer_is_shown_behind_its_status(
+    acme: SmsProvider, status: int, code: object, outcome: Outcome
+) -> None:
+    rules = [
+        {"status": 503, "means": "retry"},
+        {"where": {"error.code": "INVALID_NUMBER"}, "means": "rejected", "reason": "invalid_number"},
+    ]
+    channel = _channel(acme, answers=rules, error="error.code")
+    assert _read(channel, status, {"error": {"code": code}}) == outcome
 
 
 @pytest.mark.parametrize("id_", [None, "", " ", True, [], {}, "x" * 500, "7\0", "\ud800"])

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import sqlalchemy as sa
 
+from http_gateway import HttpGateway
 from knocktwice_worker import segment_filter, segments
 from knocktwice_worker.gateway.keys import Scope
+from knocktwice_worker.services import Services
 
 if TYPE_CHECKING:
     import httpx
 
-    from http_gateway import HttpGateway
-    from knocktwice_worker.services import Services
 
 BLAST: dict[str, Any] = {
     "key": "tea/47",
@@ -52,6 +52,29 @@ def test_a_dry_run_counts_people_and_leaves_the_key_free(client: httpx.Client) -
     assert (found["users"], found["sms_only"], found["worst_parts"]) == (2, 1, 1)
     assert "budget is 0" in found["over_budget"]
     assert client.get("/v1/blasts").json()["blasts"] == []
+
+
+def test_a_plan_of_its_own_is_counted_and_kept(client: httpx.Client, here: Services) -> None:
+    plan = [{"channel": "sms", "when": "not_clicked", "after_s": 60, "text": "x" * n} for n in (160, 161)]
+    body = {**BLAST, "sms": None, "plan": plan}
+    assert client.post("/v1/blasts/preflight", json=body).json()["worst_parts"] == 3
+    assert client.post("/v1/blasts", json=body).status_code == 202
+    with here.engine.connect() as conn:
+        assert conn.execute(sa.text("SELECT message -> 'plan' FROM blasts")).scalar_one() == plan
+
+
+def test_a_delay_that_operators_do_not_allow_is_refused_and_the_key_stays_free(here: Services) -> None:
+    with here.engine.begin() as conn:
+        segments.put(conn, "tea", segment_filter.parse({"everyone": True}))
+    strict = Services(here.settings.model_copy(update={"min_after_s": 120.0}))
+    with HttpGateway(strict) as running:
+        client = running.client(Scope.BLASTS, Scope.READ)
+        for path in ("/v1/blasts", "/v1/blasts/preflight"):
+            answer = client.post(path, json=BLAST)
+            assert (answer.status_code, answer.json()["field"]) == (422, "sms.after_s")
+            assert "KNOCKTWICE_MIN_AFTER_S (120)" in answer.json()["detail"]
+        assert client.get("/v1/blasts").json()["blasts"] == []
+    strict.close()
 
 
 def test_a_blast_over_its_budget_is_not_started_and_one_that_runs_is_not_looked_at_again(client: httpx.Client) -> None:
@@ -95,6 +118,7 @@ def test_blasts_want_a_scope_of_their_own(gateway: HttpGateway) -> None:
         ({**BLAST, "expected_fallback_share": 2}, "expected_fallback_share"),
         ({**BLAST, "recipients": []}, "recipients"),
         ({**BLAST, "sms": {"when": "never"}}, "sms.when"),
+        ({**BLAST, "sms": {"after_s": 31 * 86_400}}, "sms.after_s"),
     ],
 )
 def test_an_error_names_the_field(client: httpx.Client, body: dict[str, Any], field: str) -> None:

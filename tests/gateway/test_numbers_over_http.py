@@ -121,14 +121,19 @@ def test_a_wrong_question_is_told_its_parameter(client: httpx.Client, parameters
     assert (answer.status_code, answer.json()["field"]) == (422, field)
 
 
-def test_the_history_names_who_took_a_message(here: Services, client: httpx.Client, clock: Clock) -> None:
+def test_who_took_a_message_is_named_by_the_history_and_by_the_notification(
+    here: Services, client: httpx.Client, clock: Clock
+) -> None:
     clicked, twilio, other, _ = _lived(here, clock)
+    chosen = sa.text("UPDATE deliveries SET provider = 'cheap' WHERE notification_id = ANY(:ids) AND step = 1")
     with here.engine.begin() as conn:
-        conn.execute(
-            sa.text("UPDATE deliveries SET provider = 'cheap' WHERE notification_id = :id AND step = 1"), {"id": other}
-        )
+        conn.execute(chosen, {"ids": [clicked, other]})
     page = client.get("/v1/messages").json()["messages"]
     providers = {entry["id"]: [step["provider"] for step in entry["steps"]] for entry in page}
+    # Chosen is not taken.
     assert providers[clicked] == [None, None]
     assert providers[twilio] == [None, "twilio"]
     assert providers[other] == [None, "cheap"]
+    for id_ in (clicked, twilio, other):
+        told = client.get(f"/v1/notifications/{id_}").json()
+        assert [step["provider"] for step in told["steps"]] == providers[id_]

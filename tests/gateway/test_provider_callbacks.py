@@ -18,6 +18,7 @@ from http_gateway import HttpGateway
 from knocktwice_shared.ids import uuid7
 from knocktwice_shared.messages import Channel, Step, When, parse_batch
 from knocktwice_worker import callbacks, fallback, health, push, sms
+from knocktwice_worker.gateway.keys import Scope
 from knocktwice_worker.services import Services
 from sms_provider import TOKEN, SmsProvider
 
@@ -192,6 +193,43 @@ def test_who_opted_out_with_the_provider_joins_the_opt_outs(install: Callable[..
         headers = {"Authorization": f"Basic {pair}"}
         assert running.stranger().post("/callbacks/sms/acme", json=told, headers=headers).status_code == 204
     assert _row(here, id_)[2:] == ("failed", 21610)
+    assert _count(here, "SELECT count(*) FROM opt_outs") == 1
+
+
+def test_its_code_is_shown_as_it_wrote_it(install: Callable[..., Services]) -> None:
+    here = install()
+    ids = [_send(here) for _ in range(3)]
+    with HttpGateway(here) as running:
+        for n, code in enumerate(("INVALID_NUMBER", 77, None), 1):
+            assert _call_back(running.stranger(), {"id": n, "status": "UNDELIV", "code": code}) == 204
+        client = running.client(Scope.READ)
+        told = [client.get(f"/v1/notifications/{id_}").json() for id_ in ids]
+    assert [one["steps"][-1]["provider_error"] for one in told] == ["INVALID_NUMBER", 77, None]
+    said = [moment["sentence"] for one in told for moment in one["moments"] if moment["kind"] == "reported"]
+    assert said == [
+        "The provider reported the SMS as undelivered (error INVALID_NUMBER).",
+        "The provider reported the SMS as undelivered (error 77).",
+        "The provider reported the SMS as undelivered.",
+    ]
+    ledger = (
+        "SELECT count(*) FROM decisions WHERE verdict = 'delivery_report' AND inputs ->> 'error' = 'INVALID_NUMBER'"
+    )
+    assert _count(here, ledger) == 1
+
+
+def test_a_code_that_says_so_puts_the_number_on_the_opt_out_list_and_stays_its_own(
+    install: Callable[..., Services],
+) -> None:
+    here = install(callbacks=CALLBACKS | {"opt_out_errors": ["BLOCKED"]})
+    other, id_ = _send(here), _send(here)
+    with HttpGateway(here) as running:
+        phone = running.stranger()
+        # Twilio's code for an opt-out means something else here.
+        assert _call_back(phone, {"id": "1", "status": "REJECTD", "code": 21610}) == 204
+        assert _count(here, "SELECT count(*) FROM opt_outs") == 0
+        assert _call_back(phone, {"id": "2", "status": "REJECTD", "code": "BLOCKED"}) == 204
+        told = [running.client(Scope.READ).get(f"/v1/notifications/{one}").json() for one in (other, id_)]
+    assert [one["steps"][-1]["provider_error"] for one in told] == ["21610", "BLOCKED"]
     assert _count(here, "SELECT count(*) FROM opt_outs") == 1
 
 

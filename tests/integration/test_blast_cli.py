@@ -14,6 +14,7 @@ from knocktwice_worker.segment_filter import parse
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from clock import Clock
     from commands import Said
@@ -201,6 +202,88 @@ def test_each_step_of_a_plan_is_counted_and_has_its_price(
     assert "up to 1.55; the budget is 1.54" in run(*START, "--budget-cost", "1.54").err
 
 
+HX = "HX0123456789abcdef0123456789abcdef"
+
+
+def _kept(here: Services, key: str = "k") -> dict[str, Any]:
+    with here.engine.connect() as conn:
+        row = blast_store.find(conn, key)
+    assert row
+    return dict(row.message)
+
+
+@pytest.mark.usefixtures("people")
+def test_steps_stand_in_for_the_templates_and_are_counted(
+    run: Run, here: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _declare(here)
+    steps = (
+        "--step",
+        f"whatsapp:{HX} after=5m variables.1='{{{{ tea }}}}'",
+        "--step",
+        f"sms text={'x' * 161} after=2h",
+    )
+    prices = {"SMS_PRICES": '{"*": 0.1}', "WHATSAPP_PRICES": '{"*": 0.01}', "WHATSAPP_FROM": "+15005550006"}
+    assert _preflight(run, monkeypatch)["worst_parts"] == 5
+    found = _preflight(run, monkeypatch, *steps, **prices)
+    assert (found["worst_parts"], found["worst_whatsapp"], found["worst_cost"]) == (10, 5, 1.05)
+    assert "up to 1.05; the budget is 1" in run(*START, *steps, "--budget-cost", "1").err
+    assert run(*START, *steps).out == "blast k: started\n"
+    assert _kept(here)["plan"] == [
+        {"channel": "whatsapp", "when": "not_delivered", "after_s": 300.0, "content_sid": HX, "variables": {"1": "{{ tea }}"}},
+        {"channel": "sms", "when": "not_delivered", "after_s": 7200.0, "text": "x" * 161},
+    ]  # fmt: skip
+
+
+@pytest.mark.usefixtures("people")
+def test_a_file_of_steps_needs_no_template(run: Run, here: Services, tmp_path: Path) -> None:
+    file = tmp_path / "steps.yaml"
+    file.write_text('- text: "{{ tea }} is cheaper."\n- {when: not_clicked, after: 1d, text: Still cheaper.}\n')
+    words = ("blast", "start", "all", "--key", "k", "--param", "tea=Assam", "--steps", str(file))
+    found = run(*words, "--dry-run", "--json").json["preflight"]
+    # Nothing is pushed; all with a number who have not opted out may get both, but one has had all of the day's.
+    assert (found["push"], found["sms_only"], found["worst_parts"], found["expected_parts"]) == (0, 5, 10, 10)
+    assert "there is no template" in found["share_from"]
+    assert run(*words).out == "blast k: started\n"
+    kept = _kept(here)
+    assert (kept["content"], [s.get("after_s") for s in kept["plan"]]) == ({}, [None, 86_400.0])
+    (listed,) = run("blast", "list", "--json").json["blasts"]
+    assert (listed["template"], listed["state"]) == (None, "running")
+    assert run("blast", "list").code == run("blast", "status", "k").code == 0
+
+
+@pytest.mark.usefixtures("people")
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (("--template", "tea", "--step", "sms text=x", "--steps", "-"), 1, "steps: are told by --step and in a file"),
+        (("--template", "tea", "--step", "fax"), 1, "steps[0].channel: must be sms or whatsapp"),
+        (("--template", "tea", "--step", "sms when=later"), 1, "steps[0].when: must be"),
+        (("--template", "tea", "--step", "sms text='{{ price }}'"), 1, "steps[0].text: 'price' is undefined"),
+        (
+            ("--template", "tea", "--step", "sms after=1s"),
+            1,
+            "steps[0].after: must be between KNOCKTWICE_MIN_AFTER_S (60)",
+        ),
+        (("--template", "tea", *("--step", "sms text=x") * 11), 1, "steps: has 11 items; 0 to 10 are allowed"),
+        ((), 2, "name a template, or say it with --step"),
+    ],
+)
+def test_a_wrong_step_of_a_blast_is_told_its_field_and_starts_nothing(
+    run: Run, here: Services, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], code: int, said: str
+) -> None:
+    from knocktwice_worker import services
+
+    monkeypatch.setenv("KNOCKTWICE_MIN_AFTER_S", "60")
+    services._services.clear()
+    for dry in ((), ("--dry-run",)):
+        done = run("blast", "start", "all", "--key", "k", "--param", "tea=Assam", *words, *dry)
+        assert (done.code, done.out) == (code, "")
+        assert said in done.err
+    with here.engine.connect() as conn:
+        assert not blast_store.latest(conn, 1)
+
+
 @pytest.mark.usefixtures("people")
 def test_what_is_missing_in_a_step_is_told_before_anybody_is_notified(run: Run, here: Services) -> None:
     _declare(here, fallback=[{"when": "not_clicked", "after": "1h", "text": "{{ tea }} {{ price }}"}])
@@ -274,6 +357,18 @@ def test_what_is_expected_is_learnt_from_earlier_blasts(run: Run, working: Servi
     found = run(*START, "--dry-run", "--json").json["preflight"]
     assert found["fallback_share"] == pytest.approx(1 / 3)
     assert "1 of 3" in found["share_from"]
+    # What followed then says nothing of what is to follow now.
+    found = run(*START, "--dry-run", "--json", "--step", "sms after=5m").json["preflight"]
+    assert found["fallback_share"] == 1
+    assert "no earlier blast with this template and these steps" in found["share_from"]
+    with working.engine.begin() as conn:
+        plan = '[{"channel": "sms", "when": "not_delivered", "after_s": 300}]'
+        conn.execute(
+            sa.text("UPDATE blasts SET message = message || jsonb_build_object('plan', CAST(:plan AS jsonb))"),
+            {"plan": plan},
+        )
+    found = run(*START, "--dry-run", "--json", "--step", "sms after=5m").json["preflight"]
+    assert "the latest blasts with tea and these steps: 1 of 3" in found["share_from"]
 
 
 @pytest.mark.usefixtures("people")

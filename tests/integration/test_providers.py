@@ -98,13 +98,20 @@ def test_who_sent_it_and_why_is_on_record(install: Callable[..., Services], acme
     with here.engine.connect() as conn:
         told = tell(conn, id_)
     assert told
-    assert "acme is to send the SMS (weight)." in [m.sentence for m in told.moments]
+    sentences = [m.sentence for m in told.moments]
+    assert "acme is to send the SMS (weight)." in sentences
+    assert "acme took the SMS as acme:1." in sentences
+    assert told.steps[-1].provider == "acme"
     assert acme.asked == 1
 
 
 def test_with_twilio_alone_nothing_is_chosen_or_noted(working: Services) -> None:
     (id_,) = _send(working)
     assert _row(working, id_).provider is None
+    with working.engine.connect() as conn:
+        told = tell(conn, id_)
+    assert told
+    assert told.steps[-1].provider == "twilio"
     assert _ledger(working, id_, Verdict.PROVIDER_CHOSEN) == []
     assert working.redis.keys("knocktwice:{providers}*") == []
 

@@ -147,20 +147,23 @@ def test_what_the_provider_reports_is_told_under_its_own_channel(
     add(here, application.url)
     post.handed_over(whatsapp)
     post.handed_over(sms, first=1)
+    post.handed_over(sms, first=2)
     tell(here, clock)
-    for number, state in ((0, "delivered"), (0, "read"), (1, "undelivered")):
+    for number, state in ((0, "delivered"), (0, "read"), (1, "undelivered"), (2, "failed")):
+        code = {"error": 30003} if number == 1 else {"error_text": "INVALID_NUMBER"} if number else {}
         with here.engine.begin() as conn:
-            heard = Callback(f"SM{number}", ProviderState(state), datetime.now(UTC), 30003 if number else None)
+            heard = Callback(f"SM{number}", ProviderState(state), datetime.now(UTC), **code)
             callbacks.accept(conn, [heard])
             callbacks.bring(conn)
         tell(here, clock)
-    told = {t["type"]: t["data"].get("error") for _, t in application.taken if t["data"].get("step")}
+    told = {(t["type"], t["data"].get("error")) for _, t in application.taken if t["data"].get("step")}
     assert told == {
-        "whatsapp.sent": None,
-        "sms.sent": None,
-        "whatsapp.delivered": None,
-        "whatsapp.read": None,
-        "sms.undelivered": 30003,
+        ("whatsapp.sent", None),
+        ("sms.sent", None),
+        ("whatsapp.delivered", None),
+        ("whatsapp.read", None),
+        ("sms.undelivered", 30003),
+        ("sms.undelivered", "INVALID_NUMBER"),
     }
     assert {t for t in application.types() if t.startswith("push.")} == {"push.sent"}
     assert set(application.types()) <= set(endpoints.TYPES)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from liquid.exceptions import LiquidError
 
@@ -88,6 +88,8 @@ def test_a_template_that_would_eat_the_worker_is_stopped(template: str) -> None:
         body(template, many=list(range(2_000)))
 
 
+# The first text that hypothesis makes in a fresh clone waits for its table of Unicode.
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.lists(
         st.sampled_from(

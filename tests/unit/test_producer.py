@@ -13,7 +13,18 @@ from uuid import UUID, uuid4
 import pytest
 
 import knocktwice
-from knocktwice import Client, InvalidMessage, KnocktwiceError, Push, Receipt, ReceiptEvent, Recipient, Sms, When
+from knocktwice import (
+    Client,
+    InvalidMessage,
+    KnocktwiceError,
+    Push,
+    Receipt,
+    ReceiptEvent,
+    Recipient,
+    Sms,
+    WhatsApp,
+    When,
+)
 from knocktwice.testing import RecordingClient
 from knocktwice_shared.ids import blast_id, created_at
 from knocktwice_shared.messages import TagsSet
@@ -348,9 +359,20 @@ def test_a_blast_takes_a_filter_and_content_as_notify_does(client: RecordingClie
     assert blast.message["plan"] == [{"channel": "sms", "when": "not_delivered", "after_s": 3600.0}]
 
 
+def test_a_blast_takes_steps_of_its_own_beside_a_template(client: RecordingClient) -> None:
+    steps: list[Sms | WhatsApp] = [WhatsApp("HX" + "0" * 32, after=timedelta(minutes=5)), Sms("s", when="not_clicked")]
+    client.blast("tea", key="k", template="tea_week", steps=steps)
+    (blast,) = client.blasts
+    assert [(s["channel"], s["when"], s["after_s"]) for s in blast.message["plan"]] == [
+        ("whatsapp", "not_delivered", 300.0),
+        ("sms", "not_clicked", 300.0),
+    ]
+
+
 @pytest.mark.parametrize(
     ("wrong", "field"),
     [
+        ({"steps": [Sms(after=timedelta(days=31))]}, "steps[0].after"),
         ({"segment": ""}, "segment"),
         ({"key": ""}, "key"),
         ({"template": None}, "push"),

@@ -12,10 +12,10 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from knocktwice import wire
 from knocktwice_shared.messages import parse_blast
-from knocktwice_worker import blast_schedules, blast_store, blasts, preflight, send_options
+from knocktwice_worker import blast_schedules, blast_store, blasts, preflight, send_options, step_options
 from knocktwice_worker.services import services
-from knocktwice_worker.short_links import example
 from knocktwice_worker.template_cli import given_values
 from knocktwice_worker.terminal import AsJson, clock, complain, err, fail, out, print_json, reading
 
@@ -37,10 +37,12 @@ _LOOK_EVERY_S = 0.5
 @app.command()
 def start(
     segment: Annotated[str, typer.Argument(help="A saved segment.")],
-    template: Annotated[str, typer.Option(help="What is said.")],
     key: Annotated[str, typer.Option(help="The same key never fires twice.")],
+    template: Annotated[str | None, typer.Option(help="What is said; without one, --step says all of it.")] = None,
     param: Annotated[list[str] | None, typer.Option(help="A value as NAME=VALUE; 1=VALUE is for {1}. Repeat.")] = None,
     params: Annotated[str | None, typer.Option(help="All values as JSON, an object or a list.")] = None,
+    step: Annotated[list[str] | None, step_options.each("the template's")] = None,
+    steps: step_options.StepsFile = None,
     category: Annotated[str | None, typer.Option(help="Instead of the template's.")] = None,
     per_minute: Annotated[int | None, typer.Option(help="Most people in any minute.", min=1)] = None,
     budget_parts: Annotated[int | None, typer.Option(help="Most SMS parts it may come to.", min=0)] = None,
@@ -65,32 +67,33 @@ def start(
 ) -> None:
     """Notify everybody in a segment. With the same key again it does nothing, and exits 0.
 
-    Example: knocktwice blast start tea --template tea_week --key tea-week-47 --budget-parts 5000
+    \b
+    What the template says, within a budget:
+      knocktwice blast start tea --template tea_week --key tea-week-47 --budget-parts 5000
+    Its push, and a day later an SMS of this blast's own to those who have not clicked:
+      knocktwice blast start tea --template tea_week --key tea-week-48 \\
+        --step 'sms when=not_clicked after=1d text="Tea is cheaper until Sunday."'
     """
-    message: dict[str, Any] = {
-        "v": 1,
-        "key": key,
-        "segment": segment,
-        "content": {"template": template},
-        "params": given_values(params, param or []),
-        "category": category,
-        "throttle_per_min": per_minute,
-    }
-    if (at := send_options.send_at(send_at, local=local)) is not None:
-        message["send_at"] = send_options.written(at)
-    blast = parse_blast(message)
+    plan = step_options.plan(step or (), steps)
+    if template is None and plan is None:
+        raise typer.BadParameter("nothing to say; name a template, or say it with --step", param_hint="--template")
+    at = send_options.send_at(send_at, local=local)
+    shared = wire.Shared(None, None, category, None, None, template, at, plan)
+    values = given_values(params, param or [])
     told: dict[str, Any] = {}
-    with reading(services()) as conn:
-        known = blast_store.find(conn, key) is not None
-    if dry_run or (not known and (budget_parts is not None or budget_cost is not None)):
-        told["preflight"] = _preflight(
-            blast, expected_fallback_share, budget_parts, budget_cost, show=dry_run and not as_json
-        )
-    if not dry_run:
+    with wire.in_callers_words(wire.with_steps(str, shared)):
+        blast = parse_blast(wire.blast(segment, shared, key=key, params=values, throttle_per_min=per_minute))
         with reading(services()) as conn:
-            started = blasts.start(conn, blast, links=example(services().settings))
-            conn.commit()
-        told |= {"id": started.id, "key": key, "new": started.new}
+            known = blast_store.find(conn, key) is not None
+        if dry_run or (not known and (budget_parts is not None or budget_cost is not None)):
+            told["preflight"] = _preflight(
+                blast, expected_fallback_share, budget_parts, budget_cost, show=dry_run and not as_json
+            )
+        if not dry_run:
+            with reading(services()) as conn:
+                started = blasts.start(conn, blast, settings=services().settings)
+                conn.commit()
+            told |= {"id": started.id, "key": key, "new": started.new}
     if as_json:
         print_json(told)
     elif not dry_run:

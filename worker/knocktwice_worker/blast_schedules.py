@@ -19,14 +19,13 @@ from sqlalchemy import Connection, Row, text
 from knocktwice_shared.errors import InvalidMessage
 from knocktwice_shared.messages import Category, parse_blast
 from knocktwice_worker import blasts, durations
-from knocktwice_worker.short_links import example
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from knocktwice_shared.messages import Blast
+    from knocktwice_worker.config import Settings
     from knocktwice_worker.services import Services
-    from knocktwice_worker.short_links import Tracker
 
 log = structlog.get_logger(__name__)
 
@@ -189,11 +188,11 @@ def start_due(services: Services) -> None:
     """Start the blasts whose time has come."""
     with services.engine.begin() as conn:
         for row in conn.execute(_DUE).all():
-            outcome = _start(conn, row, check(row.name, row.definition), example(services.settings))
+            outcome = _start(conn, row, check(row.name, row.definition), services.settings)
             log.info("recurring blast", name=row.name, outcome=outcome)
 
 
-def _start(conn: Connection, row: Row[Any], made: Definition, links: Tracker | None) -> str:
+def _start(conn: Connection, row: Row[Any], made: Definition, settings: Settings) -> str:
     at = row.next_at
     while (following := made.after(at)) <= row.now:
         at = following
@@ -202,16 +201,16 @@ def _start(conn: Connection, row: Row[Any], made: Definition, links: Tracker | N
     elif row.now - at > made.grace:
         outcome = f"skipped: nobody was there to start it within {durations.written(made.grace)}"
     else:
-        outcome = _try(conn, row.name, made, at, links)
+        outcome = _try(conn, row.name, made, at, settings)
     conn.execute(_DONE, {"name": row.name, "next": following, "at": at, "outcome": outcome})
     return outcome
 
 
-def _try(conn: Connection, name: str, made: Definition, at: datetime, links: Tracker | None) -> str:
+def _try(conn: Connection, name: str, made: Definition, at: datetime, settings: Settings) -> str:
     try:
         blast = made.blast(name, at)
         with conn.begin_nested():
-            blasts.start(conn, blast, schedule=name, links=links)
+            blasts.start(conn, blast, schedule=name, settings=settings)
     except InvalidMessage as error:
         return f"failed: {error}"
     return f"started as {blast.key!r}"

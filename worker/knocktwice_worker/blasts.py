@@ -16,7 +16,8 @@ from knocktwice_shared.errors import InvalidMessage
 from knocktwice_shared.ids import blast_id
 from knocktwice_shared.messages import blast_batch, parse_batch
 from knocktwice_shared.names import Queue, Task
-from knocktwice_worker import blast_content, blast_store, erasure, push, segment_filter, segments, store
+from knocktwice_worker import blast_content, blast_store, erasure, plans, push, segment_filter, segments, store
+from knocktwice_worker.short_links import example
 from knocktwice_worker.turns import at_most
 
 if TYPE_CHECKING:
@@ -27,9 +28,9 @@ if TYPE_CHECKING:
 
     from knocktwice_shared.messages import Blast
     from knocktwice_worker.blast_content import BlastContent
+    from knocktwice_worker.config import Settings
     from knocktwice_worker.segment_filter import Filter
     from knocktwice_worker.services import Services
-    from knocktwice_worker.short_links import Tracker
 
     Publish = Callable[[Task, Sequence[str]], None]
 
@@ -50,20 +51,20 @@ class Started(NamedTuple):
     new: bool
 
 
-def start(conn: Connection, blast: Blast, schedule: str | None = None, *, links: Tracker | None = None) -> Started:
+def start(conn: Connection, blast: Blast, schedule: str | None = None, *, settings: Settings | None = None) -> Started:
     """Start a blast, which a worker takes up within its next tick.
 
     Args:
         schedule: the recurring blast that it is one of.
-        links: makes examples of the short links in its texts.
+        settings: how long the links in its texts are, and which delays are allowed; without them neither is looked at.
 
     Raises:
-        InvalidMessage: there is no such segment or template, the filter is none, or a parameter is missing. The key
-            stays free.
+        InvalidMessage: there is no such segment or template, the filter is none, a parameter is missing, or a delay is
+            not allowed. The key stays free.
     """
     if blast_store.find(conn, blast.key) is None:
         wanted = audience(conn, blast)
-        check_content(conn, blast, links)
+        check_content(conn, blast, settings)
         if blast_store.start(conn, blast, segment_filter.dump(wanted), schedule):
             return Started(blast_id(blast.key), True)
     return Started(blast_id(blast.key), False)
@@ -83,15 +84,17 @@ def audience(conn: Connection, blast: Blast) -> Filter:
         raise InvalidMessage("segment", str(error)) from None
 
 
-def check_content(conn: Connection, blast: Blast, links: Tracker | None = None) -> BlastContent:
+def check_content(conn: Connection, blast: Blast, settings: Settings | None = None) -> BlastContent:
     """Return what a blast says, filled in once: what is missing is missing for all.
 
     Raises:
-        InvalidMessage: a parameter is missing, a text is too long, or there is no such template.
+        InvalidMessage: a parameter is missing, a text is too long, a delay is not allowed, or there is no such template.
     """
     said = blast_content.of(conn, blast)
     try:
-        said.check(links)
+        if settings is not None:
+            plans.check_delays(said.plan, settings)
+        said.check(example(settings) if settings else None)
     except InvalidMessage as error:
         if blast.template is None:
             raise

@@ -36,9 +36,10 @@ class Callback:
         provider_id: its id of the message.
         status: what became of it.
         at: when we heard of it, with a time zone.
-        error: the provider's code.
+        error: the provider's code; Twilio's for a recipient who has opted out, whoever the provider is.
         intent: notification id and step, where the signed callback URL names them.
         price, price_unit: what it cost, as a decimal number and an ISO 4217 code.
+        error_text: the provider's code where ``error`` does not tell it.
     """
 
     provider_id: str
@@ -48,6 +49,7 @@ class Callback:
     intent: tuple[str, int] | None = None
     price: str | None = None
     price_unit: str | None = None
+    error_text: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,13 +69,14 @@ class InboundText:
 
 # A report that says more than the one that waits already, such as the price, replaces it.
 _KEEP = text("""
-INSERT INTO provider_reports AS p (provider_id, status, notification_id, step, error, price, price_unit, at)
+INSERT INTO provider_reports AS p (provider_id, status, notification_id, step, error, error_text, price, price_unit, at)
 SELECT * FROM unnest(CAST(:provider_ids AS text[]), CAST(:statuses AS text[]), CAST(:ids AS uuid[]), CAST(:steps AS smallint[]),
-                     CAST(:errors AS int[]), CAST(:prices AS numeric[]), CAST(:units AS text[]), CAST(:times AS timestamptz[]))
+                     CAST(:errors AS int[]), CAST(:error_texts AS text[]), CAST(:prices AS numeric[]), CAST(:units AS text[]),
+                     CAST(:times AS timestamptz[]))
 ORDER BY 1, 2
 ON CONFLICT (provider_id, status) DO UPDATE SET
   notification_id = coalesce(p.notification_id, excluded.notification_id), step = coalesce(p.step, excluded.step),
-  error = coalesce(p.error, excluded.error), price = coalesce(p.price, excluded.price),
+  error = coalesce(p.error, excluded.error), error_text = coalesce(p.error_text, excluded.error_text), price = coalesce(p.price, excluded.price),
   price_unit = coalesce(p.price_unit, excluded.price_unit)
 """)
 
@@ -103,8 +106,8 @@ FROM deliveries o
 JOIN unnest(CAST(:provider_ids AS text[]), CAST(:prices AS numeric[]), CAST(:units AS text[])) AS r(id, price, unit)
   ON r.id = o.provider_id
 WHERE o.step > 0 AND d.notification_id = o.notification_id AND d.step = o.step
-RETURNING d.notification_id, d.step, d.number, d.claimed_at, d.provider_status, d.provider_error, d.price, d.price_unit,
-  d.reported_at IS DISTINCT FROM o.reported_at AS news
+RETURNING d.notification_id, d.step, d.number, d.claimed_at, d.provider_status, d.provider_error, d.provider_error_text,
+  d.price, d.price_unit, d.reported_at IS DISTINCT FROM o.reported_at AS news
 """)
 
 # Somebody who has asked for texts again since this one was sent stays on.
@@ -151,6 +154,7 @@ def accept(conn: Connection, reports: Sequence[Callback]) -> None:
                 "ids": [r.intent[0] if r.intent else None for r in rows.values()],
                 "steps": [r.intent[1] if r.intent else None for r in rows.values()],
                 "errors": [r.error for r in rows.values()],
+                "error_texts": [r.error_text for r in rows.values()],
                 "prices": [r.price for r in rows.values()],
                 "units": [r.price_unit for r in rows.values()],
                 "times": [r.at for r in rows.values()],
@@ -246,7 +250,7 @@ def forget_numbers(conn: Connection, numbers: Collection[str]) -> None:
 
 def _status_report(row: Row[Any]) -> statuses.StatusReport:
     intent = None if row.notification_id is None else (str(row.notification_id), int(row.step))
-    return statuses.StatusReport(row.provider_id, ProviderState(row.status), row.at, row.error, intent)
+    return statuses.StatusReport(row.provider_id, ProviderState(row.status), row.at, row.error, intent, row.error_text)
 
 
 def _annotate(conn: Connection, reports: Sequence[Row[Any]]) -> None:
@@ -273,7 +277,7 @@ def _annotate(conn: Connection, reports: Sequence[Row[Any]]) -> None:
 
 def _inputs(row: Row[Any]) -> dict[str, object]:
     price = None if row.price is None else f"{row.price} {row.price_unit or ''}".strip()
-    inputs = {"status": row.provider_status, "error": row.provider_error, "price": price}
+    inputs = {"status": row.provider_status, "error": row.provider_error_text or row.provider_error, "price": price}
     return {name: value for name, value in inputs.items() if value is not None}
 
 

@@ -23,6 +23,7 @@ from knocktwice_worker import (
     receipt_cli,
     segment_cli,
     stats_cli,
+    step_options,
     story,
     template_cli,
     tpns_cli,
@@ -81,21 +82,8 @@ def notify(
         float | None,
         typer.Option(help="Seconds from the push to the SMS.", min=0, show_default="the template's, or 300"),
     ] = None,
-    step: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="A step after the push, in place of --sms, --when and --after: CHANNEL NAME=VALUE …; repeat, in order. "
-            "'sms when=not_clicked after=2h text=\"…\"' or 'whatsapp:HX… variables.1=Ana after=5m'. See docs/plans.md.",
-            show_default=False,
-        ),
-    ] = None,
-    steps: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FILE",
-            help="All steps from a YAML or JSON file, a list as a template's fallback; - is the standard input.",
-        ),
-    ] = None,
+    step: Annotated[list[str] | None, step_options.each("--sms, --when and --after")] = None,
+    steps: step_options.StepsFile = None,
     no_push: Annotated[bool, typer.Option("--no-push", help="Send a template's SMS alone, at once.")] = False,
     send_at: Annotated[
         str | None, typer.Option(help="When it goes out, like 2026-11-22T09:00+01:00.", show_default="now")
@@ -119,7 +107,7 @@ def notify(
         --step 'sms when=not_clicked after=2h text="Your order is ready, Ada."'
     """
     from knocktwice import Client
-    from knocktwice_worker import send_options, step_options
+    from knocktwice_worker import send_options
 
     plan = step_options.plan(step or (), steps)
     if plan is not None:
@@ -172,9 +160,11 @@ def status(
         print_json({k: v for k, v in dataclasses.asdict(told).items() if k != "moments"})
         return
     out.print(f"[bold]{told.id}[/] {told.state}" + (f" — {told.reason}" if told.reason else ""))
-    table = Table("step", "channel", "state", "reason", "due")
+    table = Table("step", "channel", "state", "provider", "reason", "due")
     for step in told.steps:
-        table.add_row(str(step.step), step.channel, step.state, step.reason or "", clock(step.due_at))
+        table.add_row(
+            str(step.step), step.channel, step.state, step.provider or "", step.reason or "", clock(step.due_at)
+        )
     out.print(table)
 
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from knocktwice_shared.messages import Push
+    from knocktwice_worker.config import Settings
     from knocktwice_worker.short_links import Tracker
 
 #: Twilio's limit for the variables of a content template, in characters of their JSON.
@@ -91,6 +92,21 @@ def check(
     for place, step in enumerate(plan):
         if not step.plain or push is None:
             words(written(step), push, sms_text, locale, params, f"plan[{place}]", links(place + 1))
+
+
+def check_delays(plan: Sequence[Step], settings: Settings) -> None:
+    """Compare the delays with what operators allow.
+
+    Raises:
+        InvalidMessage: one is shorter or longer; its field is named.
+    """
+    for place, step in enumerate(plan):
+        if step.when and not settings.min_after_s <= step.after.total_seconds() <= settings.max_after_s:
+            raise InvalidMessage(
+                f"plan[{place}].after_s",
+                f"must be between KNOCKTWICE_MIN_AFTER_S ({settings.min_after_s:.0f}) "
+                f"and KNOCKTWICE_MAX_AFTER_S ({settings.max_after_s:.0f}) here",
+            )
 
 
 def template_of(text: str) -> tuple[str, dict[str, str]]:

@@ -6,6 +6,7 @@ million people need as much memory as a thousand.
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +44,7 @@ _FELL_BACK = text("""
 SELECT count(*) AS pushed, count(*) FILTER (WHERE n.state IN ('texted', 'unknown')) AS texted
 FROM (
   SELECT id FROM blasts WHERE message -> 'content' ->> 'template' = :template AND state = 'finished'
+    AND coalesce(message -> 'plan', 'null') = CAST(:plan AS jsonb)
   ORDER BY created_at DESC LIMIT :earlier
 ) b
 JOIN blast_pages p ON p.blast_id = b.id AND p.sent_at IS NOT NULL
@@ -141,14 +143,14 @@ def examine(
 
     Args:
         limits: of the numbers.
-        share: part of those with a push who will be texted, 0 to 1; ``None`` asks the latest blasts with this template,
-            and expects the worst if there were none.
+        share: part of those with a push who will be texted, 0 to 1; ``None`` asks the latest blasts with this template
+            and the same plan of their own, and expects the worst if there were none.
 
     Raises:
         InvalidMessage: it could not be started.
     """
     wanted = blasts.audience(conn, blast)
-    said = blasts.check_content(conn, blast, example(settings))
+    said = blasts.check_content(conn, blast, settings)
     texts = _texts(said, settings)
     found = Preflight()
     found.fallback_share, found.share_from = _share(conn, blast, share)
@@ -220,11 +222,15 @@ def _texts(said: BlastContent, settings: Settings) -> _Texts:
 def _share(conn: Connection, blast: Blast, share: float | None) -> tuple[float, str]:
     if share is not None:
         return share, "as you said"
-    if blast.template is not None:
-        seen = conn.execute(_FELL_BACK, {"template": blast.template, "earlier": _EARLIER}).one()
-        if seen.pushed:
-            return seen.texted / seen.pushed, f"the latest blasts with {blast.template}: {seen.texted} of {seen.pushed}"
-    return 1.0, "the worst case, as no earlier blast with this template has finished"
+    if blast.template is None:
+        return 1.0, "the worst case, as there is no template whose earlier blasts could tell"
+    plan = blast.message.get("plan")
+    seen = conn.execute(_FELL_BACK, {"template": blast.template, "plan": json.dumps(plan), "earlier": _EARLIER}).one()
+    if seen.pushed:
+        which = blast.template + ("" if plan is None else " and these steps")
+        return seen.texted / seen.pushed, f"the latest blasts with {which}: {seen.texted} of {seen.pushed}"
+    which = "this template" if plan is None else "this template and these steps"
+    return 1.0, f"the worst case, as no earlier blast with {which} has finished"
 
 
 def _groups(wanted: Filter, settings: Settings, category: Category, texting: bool) -> Select[Any]:

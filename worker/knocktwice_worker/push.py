@@ -186,13 +186,10 @@ def _render_all(
 
 
 def _delay_problem(services: Services, batch: Batch) -> str | None:
-    settings = services.settings
-    for i, step in enumerate(batch.plan or ()):
-        if step.when and not settings.min_after_s <= step.after.total_seconds() <= settings.max_after_s:
-            return (
-                f"plan[{i}].after_s: must be between KNOCKTWICE_MIN_AFTER_S ({settings.min_after_s:.0f}) "
-                f"and KNOCKTWICE_MAX_AFTER_S ({settings.max_after_s:.0f}) here"
-            )
+    try:
+        plans.check_delays(batch.plan or (), services.settings)
+    except InvalidMessage as error:
+        return str(error)
     return None
 
 

@@ -254,9 +254,11 @@ deliveries = Table(
     # Which provider has it, where there are several to choose from; NULL: Twilio.
     Column("provider", Text),
     Column("provider_id", Text),
-    # What the provider reported since it took the message: the strongest report, its error code and its time.
+    # What the provider reported since it took the message: the strongest report, its error code and its time. A code that
+    # is a word, or that the number beside it does not tell, is a text.
     Column("provider_status", Text),
     Column("provider_error", Integer),
+    Column("provider_error_text", Text),
     _time("provider_status_at"),
     _time("finished_at"),
     Column("price", Numeric),
@@ -333,6 +335,7 @@ provider_reports = Table(
     Column("notification_id", Uuid),
     Column("step", SmallInteger),
     Column("error", Integer),
+    Column("error_text", Text),
     Column("price", Numeric),
     Column("price_unit", Text),
     Column("at", DateTime(timezone=True), nullable=False),

@@ -1,4 +1,4 @@
-"""What the options of ``knocktwice notify`` mean for the client."""
+"""What the options of ``knocktwice notify`` and ``blast start`` mean for a message."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 import typer
 
-from knocktwice import LocalTime, Push, Sms, wire
+from knocktwice import LocalTime, Push, Sms
 
 if TYPE_CHECKING:
     from knocktwice import When
@@ -70,8 +70,3 @@ def send_at(given: str | None, *, local: bool) -> datetime | LocalTime | None:
         hint = "has no time zone; add one, like +01:00, or --local for the recipient's own time"
         raise typer.BadParameter(hint, param_hint="--send-at")
     return at
-
-
-def written(at: datetime | LocalTime) -> object:
-    """Return a time as a message carries it."""
-    return wire.send_at(at)

@@ -36,6 +36,7 @@ class StatusReport:
         error: the provider's code.
         intent: notification id and step, where the signed callback URL names them; it finds a message whose provider id
             nobody could record.
+        error_text: the provider's code where ``error`` does not tell it.
     """
 
     provider_id: str
@@ -43,6 +44,7 @@ class StatusReport:
     at: datetime
     error: int | None = None
     intent: tuple[str, int] | None = None
+    error_text: str | None = None
 
 
 class _Place(NamedTuple):
@@ -65,10 +67,11 @@ ORDER BY d.notification_id, d.step FOR UPDATE OF d SKIP LOCKED
 """)
 
 _RECORD = text("""
-UPDATE deliveries d SET provider_status = r.status, provider_error = r.error, provider_status_at = r.at,
-  provider_id = coalesce(d.provider_id, r.provider_id), heard_at = knocktwice_now()
+UPDATE deliveries d SET provider_status = r.status, provider_error = r.error, provider_error_text = r.error_text,
+  provider_status_at = r.at, provider_id = coalesce(d.provider_id, r.provider_id), heard_at = knocktwice_now()
 FROM unnest(CAST(:ids AS uuid[]), CAST(:steps AS smallint[]), CAST(:provider_ids AS text[]), CAST(:statuses AS text[]),
-            CAST(:errors AS int[]), CAST(:times AS timestamptz[])) AS r(id, step, provider_id, status, error, at)
+            CAST(:errors AS int[]), CAST(:error_texts AS text[]), CAST(:times AS timestamptz[]))
+  AS r(id, step, provider_id, status, error, error_text, at)
 WHERE d.notification_id = r.id AND d.step = r.step
   AND coalesce(array_position(CAST(:order AS text[]), d.provider_status), 0)
       < array_position(CAST(:order AS text[]), r.status)
@@ -167,6 +170,7 @@ def _write(conn: Connection, strongest: Mapping[str, StatusReport], known: Mappi
             "provider_ids": [r.provider_id for r in reports],
             "statuses": [str(r.status) for r in reports],
             "errors": [r.error for r in reports],
+            "error_texts": [r.error_text for r in reports],
             "times": [r.at for r in reports],
             "order": [str(s) for s in _ORDER],
         },

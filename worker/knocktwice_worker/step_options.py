@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shlex
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from knocktwice import Sms, WhatsApp
 from knocktwice_shared.errors import InvalidMessage
@@ -17,9 +19,26 @@ if TYPE_CHECKING:
 
 #: How one is written, for those who got it wrong.
 EXAMPLE = "'sms when=not_clicked after=2h text=\"Your table is ready.\"'"
+#: ``--steps``.
+StepsFile = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE",
+        help="All steps from a YAML or JSON file, a list as a template's fallback; - is the standard input.",
+    ),
+]
 _COMMON = ("when", "after", "sender")
 _FIELDS = {"sms": (*_COMMON, "text"), "whatsapp": (*_COMMON, "content_sid", "variables")}
 _VARIABLE = "variables."
+
+
+def each(instead: str) -> Any:
+    """Return the option ``--step``; ``instead`` is what gives way to the steps."""
+    return typer.Option(
+        help=f"A step after the push, in place of {instead}: CHANNEL NAME=VALUE …; repeat, in order. "
+        "'sms when=not_clicked after=2h text=\"…\"' or 'whatsapp:HX… variables.1=Ana after=5m'. See docs/plans.md.",
+        show_default=False,
+    )
 
 
 def plan(written: Sequence[str], file: str | None) -> list[Sms | WhatsApp] | None:

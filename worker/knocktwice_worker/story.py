@@ -9,6 +9,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Row, text
 
+from knocktwice_worker.channels.provider_file import TWILIO
 from knocktwice_worker.link_table import LINK
 
 if TYPE_CHECKING:
@@ -62,16 +63,23 @@ class Moment:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """Where one step stands; ``reported`` is what its provider said of it afterwards."""
+    """Where one step stands.
+
+    Attributes:
+        provider: who took the message; ``None`` for a push, and while nobody has.
+        provider_id: what that provider calls it.
+        provider_status, provider_error: what it reported afterwards.
+    """
 
     step: int
     channel: str
     state: str
     reason: str | None
     due_at: datetime | None
+    provider: str | None
     provider_id: str | None
     provider_status: str | None = None
-    provider_error: int | None = None
+    provider_error: int | str | None = None
     price: str | None = None
 
 
@@ -137,8 +145,30 @@ def _step(row: Row[Any]) -> Step:
     price = None if row.price is None else f"{row.price} {row.price_unit or ''}".strip()
     status = "unknown" if silent else row.provider_status
     return Step(
-        row.step, row.channel, row.state, row.reason, row.due_at, row.provider_id, status, row.provider_error, price
+        row.step,
+        row.channel,
+        row.state,
+        row.reason,
+        row.due_at,
+        taken_by(row),
+        row.provider_id,
+        status,
+        _error(row),
+        price,
     )
+
+
+def _error(row: Row[Any]) -> int | str | None:
+    code: int | str | None = row.provider_error_text or row.provider_error
+    return code
+
+
+def taken_by(row: Row[Any]) -> str | None:
+    """Return the provider that took a delivery's message; ``None`` for a push, and while nobody has."""
+    if row.step == 0 or row.provider_id is None:
+        return None
+    # Rows have a name where there are several to choose from.
+    return row.provider or TWILIO
 
 
 def mask(number: str) -> str:
@@ -206,13 +236,15 @@ def _sms_moments(step: Row[Any]) -> Iterator[Moment]:
         tries = "" if step.tries == 1 else f" (try {step.tries})"
         yield Moment(step.claimed_at, step.channel, f"{name} to {mask(step.number)} handed to the provider{tries}.")
     if step.state == "sent":
-        yield Moment(step.finished_at, step.channel, f"The provider took the {name} as {step.provider_id}.")
+        yield Moment(
+            step.finished_at, step.channel, f"{taken_by(step) or 'The provider'} took the {name} as {step.provider_id}."
+        )
     elif step.state == "failed":
         yield Moment(step.finished_at, step.channel, f"The {name} failed: {step.reason}.")
     elif step.state == "scheduled":
         yield Moment(step.due_at, "countdown", f"Here the {'fallback' if step.step == 1 else name} is due.")
     if step.provider_status:
-        error = f" (error {step.provider_error})" if step.provider_error else ""
+        error = f" (error {code})" if (code := _error(step)) else ""
         yield Moment(
             step.provider_status_at, "reported", f"The provider reported the {name} as {step.provider_status}{error}."
         )

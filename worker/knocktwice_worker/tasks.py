@@ -37,7 +37,6 @@ from knocktwice_worker import (
 from knocktwice_worker.celery import app, publish
 from knocktwice_worker.gathering import GatheredTask
 from knocktwice_worker.services import Services, services
-from knocktwice_worker.short_links import example
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -211,7 +210,7 @@ def blast(here: Services, message: object) -> None:
     """Start a blast, unless its key did before."""
     wanted = parse_blast(message)
     with here.engine.begin() as conn:
-        blasts.start(conn, wanted, links=example(here.settings))
+        blasts.start(conn, wanted, settings=here.settings)
 
 
 @_task(Task.EXPAND_BLAST)

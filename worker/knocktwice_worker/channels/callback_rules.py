@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, StrictInt, StrictStr, field_validator, model_validator
 
 from knocktwice_worker.channels import told
 from knocktwice_worker.channels.provider_terms import BasicAuth, HeaderName, Path, Scalar, Secret, Strict
@@ -13,6 +13,10 @@ from knocktwice_worker.lifecycle import ProviderState
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+
+#: A code as a file writes it. Nothing, by which a message without a code would be known, is none.
+Code = StrictInt | Annotated[StrictStr, Field(min_length=1)]
 
 
 class Reported(StrEnum):
@@ -69,6 +73,8 @@ class CallbackRules(Strict):
     status: Path
     statuses: dict[Scalar, Reported] = Field(min_length=1)
     error: Path | None = None
+    #: Codes there by which the recipient wants no more texts.
+    opt_out_errors: tuple[Code, ...] = ()
     price: Path | None = None
     price_unit: Path | None = None
     #: What the provider wants to read as our answer.
@@ -87,6 +93,8 @@ class CallbackRules(Strict):
             raise ValueError("an hmac is of a body, and 'from: query' has none; verify by token or basic_auth")
         if self.source != "json" and self.items:
             raise ValueError("items is a list in a JSON body; leave it out, or say 'from: json'")
+        if self.opt_out_errors and not self.error:
+            raise ValueError("opt_out_errors are codes: say with 'error' where a code is")
         if self.price_unit and not self.price:
             raise ValueError("price_unit belongs to price; name both, or none")
         return self

@@ -18,6 +18,7 @@ from knocktwice_worker.channels import CredentialsUnavailable, told
 from knocktwice_worker.channels.callback_rules import Reported, words
 from knocktwice_worker.channels.provider_terms import Secrets
 from knocktwice_worker.channels.twilio_reports import OPTED_OUT, PRICE, read_intent
+from knocktwice_worker.lifecycle import LOST
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -34,7 +35,6 @@ PATH = "/callbacks/sms/"
 MOST_ITEMS = 5_000
 #: A shorter token could be guessed.
 _SHORTEST_TOKEN = 20
-_CODE = re.compile(r"-?[0-9]{1,9}")
 #: What may be shown of a word for a status: never a number that somebody can be called by.
 _HARMLESS = re.compile(r"[A-Za-z_. -]{1,40}|[0-9]{1,4}")
 
@@ -50,10 +50,12 @@ class HttpReport:
     Attributes:
         provider_id: our name of the message, the provider's name before its id.
         status: what became of it.
-        error: the provider's code; :data:`~knocktwice_worker.channels.twilio_reports.OPTED_OUT` if the recipient has
-            opted out.
+        error: the provider's code, of a message that will not arrive;
+            :data:`~knocktwice_worker.channels.twilio_reports.OPTED_OUT` if the recipient has opted out.
         intent: notification id and step, where the address or the body names them.
         price, price_unit: what it cost, as a decimal number and an ISO 4217 code.
+        error_text: the provider's code where ``error`` does not tell it: because it is a word, or a number that is Twilio's
+            for something else.
     """
 
     provider_id: str
@@ -62,6 +64,7 @@ class HttpReport:
     intent: tuple[str, int] | None = None
     price: str | None = None
     price_unit: str | None = None
+    error_text: str | None = None
 
 
 class HttpCallbacks:
@@ -89,6 +92,7 @@ class HttpCallbacks:
         self.reply = rules.reply
         self._rules = rules
         self._words = words(rules.statuses)
+        self._opt_outs = {told.word(code) for code in rules.opt_out_errors}
         self._public_url = public_url
         self._secret = secret.encode()
         self._secrets = Secrets(environment)
@@ -180,14 +184,23 @@ class HttpCallbacks:
             return None
         named = read_intent(told.text(told.at(item, rules.reference))) if rules.reference else None
         price, unit = self._price(item)
-        return HttpReport(id_, reported.state, self._error(item, reported), signed or named, price, unit)
+        error, error_text = self._error(item, reported)
+        return HttpReport(id_, reported.state, error, signed or named, price, unit, error_text)
 
-    def _error(self, item: object, reported: Reported) -> int | None:
-        if reported is Reported.OPTED_OUT:
-            return OPTED_OUT
-        code = told.text(told.at(item, self._rules.error)) if self._rules.error else ""
+    def _error(self, item: object, reported: Reported) -> tuple[int | None, str | None]:
+        """Return what is known as a number, and what is not. Some say "no error" of a message that arrived, in a word."""
+        if reported.state not in LOST:
+            return None, None
+        said = told.at(item, self._rules.error) if self._rules.error else None
+        code = told.code(said)
+        if code is None and told.text(said):
+            self._wonder("a code that can be kept", "…")
+        if reported is Reported.OPTED_OUT or told.word(said) in self._opt_outs:
+            return OPTED_OUT, str(Reported.OPTED_OUT if code is None else code)
         # Another provider's 21610 means something else than Twilio's.
-        return int(code) if _CODE.fullmatch(code) and int(code) != OPTED_OUT else None
+        if isinstance(code, int) and code != OPTED_OUT:
+            return code, None
+        return None, None if code is None else str(code)
 
     def _price(self, item: object) -> tuple[str | None, str | None]:
         rules = self._rules

@@ -113,7 +113,7 @@ class HttpSmsChannel:
         return Request(self._url, headers, body, repeatable=True)
 
     def outcome(self, answer: Response | NoResponse) -> Outcome:
-        """Read the answer. Providers quote numbers and texts, so nothing of it but the status is kept."""
+        """Read the answer. Providers quote numbers and texts, so nothing of it but the status and the error code is kept."""
         if isinstance(answer, NoResponse):
             return Unknown(answer.reason) if answer.sent else Retry(answer.reason)
         content = told.parse(answer.body)
@@ -159,7 +159,7 @@ class HttpSmsChannel:
 
     def _ruled(self, rule: AnswerRule, answer: Response, content: object) -> Outcome:
         after = retry_after(answer) or (None if rule.after_s is None else timedelta(seconds=rule.after_s))
-        said = f"{self.provider} {answer.status}"
+        said = self._said(answer, content)
         match rule.means:
             case Means.SENT:
                 return self._sent(answer, content)
@@ -176,7 +176,7 @@ class HttpSmsChannel:
 
     def _usual(self, answer: Response, content: object) -> Outcome:
         """Read an answer for which there is no rule, as HTTP has it."""
-        said = f"{self.provider} {answer.status}"
+        said = self._said(answer, content)
         match answer.status:
             case status if 200 <= status < 300:
                 return self._sent(answer, content)
@@ -188,6 +188,11 @@ class HttpSmsChannel:
                 return Rejected("refused", said)
             case _:
                 return Unknown(said)
+
+    def _said(self, answer: Response, content: object) -> str:
+        """Return what a person may read of an answer: who gave it, its status and its error code."""
+        code = told.code(told.at(content, self._spec.error)) if self._spec.error else None
+        return f"{self.provider} {answer.status}" + ("" if code is None else f" {code}")
 
     def _sent(self, answer: Response, content: object) -> Outcome:
         id_ = told.id_of(self.provider, told.at(content, self._spec.id))

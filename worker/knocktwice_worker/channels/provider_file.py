@@ -129,6 +129,7 @@ class Provider(Strict):
     body: dict[str, Any] = Field(alias="json", default={})
     form: dict[str, str] = Field({})
     id: Path
+    error: Path | None = None
     answers: tuple[AnswerRule, ...] = ()
     idempotency: Idempotency | None = None
     list: ListEndpoint | None = None

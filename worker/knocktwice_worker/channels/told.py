@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 
 #: Longest id of a message that is kept.
 LONGEST_ID = 200
+_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]{0,8})")
+#: A code that is a word. Providers also quote numbers and texts: a text has blanks, and no phone number has so few digits.
+_WORD = re.compile(r"(?=(?:[^0-9]*[0-9]){0,6}[^0-9]*$)[A-Za-z0-9][A-Za-z0-9_.:/-]{0,63}")
 
 
 def parse(body: bytes) -> object:
@@ -38,6 +42,14 @@ def text(value: object) -> str:
 def word(value: object) -> str:
     """Return a value as a file would write it."""
     return json.dumps(value) if value is None or isinstance(value, bool) else text(value)
+
+
+def code(value: object) -> int | str | None:
+    """Return an error code: a whole number, or a word such as ``INVALID_NUMBER``; ``None`` if it may be something else."""
+    said = text(value).strip()
+    if _NUMBER.fullmatch(said):
+        return int(said)
+    return said if _WORD.fullmatch(said) else None
 
 
 def id_of(provider: str, value: object) -> str | None:

@@ -14,6 +14,8 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
+from knocktwice_worker.story import taken_by
+
 #: Most rows that one page looks at.
 SCAN_LIMIT = 5_000
 #: Most entries of a page.
@@ -39,8 +41,7 @@ FROM (SELECT) one LEFT JOIN matching m ON true ORDER BY m.id DESC
 _BY_USER = "AND coalesce(n.user_id, n.phone) = :user AND n.user_id = :user"
 _BY_KEY = "AND n.key = :key AND n.state <> 'duplicate'"
 _STEPS = text("""
-SELECT notification_id, channel, state, reason,
-  CASE WHEN step > 0 AND provider_id IS NOT NULL THEN coalesce(provider, 'twilio') END AS provider
+SELECT notification_id, step, channel, state, reason, provider, provider_id
 FROM deliveries WHERE notification_id = ANY(CAST(:ids AS uuid[])) ORDER BY notification_id, step
 """)
 
@@ -96,7 +97,7 @@ def page(conn: Connection, wanted: Wanted) -> dict[str, Any]:
 def _steps(conn: Connection, ids: list[str]) -> dict[str, list[dict[str, Any]]]:
     steps: dict[str, list[dict[str, Any]]] = {id_: [] for id_ in ids}
     for row in conn.execute(_STEPS, {"ids": ids}) if ids else ():
-        told = {"channel": row.channel, "state": row.state, "reason": row.reason, "provider": row.provider}
+        told = {"channel": row.channel, "state": row.state, "reason": row.reason, "provider": taken_by(row)}
         steps[str(row.notification_id)].append(told)
     return steps
 

@@ -54,6 +54,10 @@ def no_number(value: object) -> object:
 
 Time = Annotated[AwareDatetime, BeforeValidator(no_number)]
 UserId = Annotated[str, text_of(200), Field(description="Your own id of the person.", examples=["u-17"])]
+TakenBy = Annotated[
+    str | None,
+    Field(description="Who took the message; null for a push, and while nobody has.", examples=["twilio"]),
+]
 Registration = Annotated[str, text_of(4_096), Field(description="FCM registration token or FID.")]
 Phone = Annotated[
     str,
@@ -243,11 +247,14 @@ class StepAnswer(BaseModel):
     state: str
     reason: str | None
     due_at: datetime | None
-    provider_id: str | None
+    provider: TakenBy
+    provider_id: str | None = Field(description="What that provider calls it.")
     provider_status: str | None = Field(
         description="What the provider reported last; `unknown` if it never did within its time."
     )
-    provider_error: int | None = Field(description="The provider's error code.")
+    provider_error: int | str | None = Field(
+        description="The provider's error code, a whole number or a word.", examples=[30003, "INVALID_NUMBER"]
+    )
     price: str | None = Field(description="What the provider charged, with the currency.", examples=["0.0083 USD"])
 
 
@@ -285,7 +292,7 @@ class HistoryStep(BaseModel):
     channel: str
     state: str
     reason: str | None
-    provider: str | None = Field(description="Who took the message; null for a push, and while nobody has.")
+    provider: TakenBy
 
 
 class HistoryEntry(Summary):

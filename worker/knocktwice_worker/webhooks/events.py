@@ -43,7 +43,8 @@ WHERE r.type IS NOT NULL AND e.registration = d.provider_id
 GROUP BY c.id, c.created_at, d.step, d.channel, r.type
 UNION ALL
 SELECT c.id, d.step, d.channel || '.undelivered', d.heard_at, 4,
-  jsonb_build_object('step', d.step, 'channel', d.channel, 'state', 'undelivered', 'error', d.provider_error)
+  jsonb_build_object('step', d.step, 'channel', d.channel, 'state', 'undelivered',
+    'error', coalesce(to_jsonb(d.provider_error_text), to_jsonb(d.provider_error)))
 FROM changed c JOIN deliveries d ON d.notification_id = c.id
 WHERE d.step > 0 AND d.state = 'sent' AND d.provider_status IN ('undelivered', 'failed')
 UNION ALL

@@ -67,7 +67,7 @@ def start(services: Here, body: JsonBody, response: Response) -> Any:
             if (problem := _over(found, budget)) is not None:
                 raise Problem("over-budget", problem)
         with writing(services) as conn:
-            started = blasts.start(conn, blast)
+            started = blasts.start(conn, blast, settings=services.settings)
     response.headers["Location"] = f"/v1/blasts/{started.id}"
     return {"id": started.id, "key": blast.key}
 

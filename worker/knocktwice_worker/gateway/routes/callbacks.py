@@ -135,7 +135,9 @@ async def _take(provider: str, request: Request, services: Services) -> Response
     except http_callbacks.Unreadable as error:
         raise Problem("malformed-json", str(error)) from None
     now = datetime.now(UTC)
-    heard = [Callback(r.provider_id, r.status, now, r.error, r.intent, r.price, r.price_unit) for r in reports]
+    heard = [
+        Callback(r.provider_id, r.status, now, r.error, r.intent, r.price, r.price_unit, r.error_text) for r in reports
+    ]
     if heard:
         await _intake(request).take(*heard)
     return Response(rules.reply, media_type="text/plain") if rules.reply else Response(status_code=204)
