@@ -1,7 +1,7 @@
 """One run of the full pipeline, ours or the textbook's, fed and timed in exactly the same way.
 
 The feeder keeps the queue short and full, as an application with much to say would, and confirms every second push soon
-after it was taken from the queue. So half of the notifications end with a receipt and half with an SMS. The rate is counted
+after it was made. So half of the notifications end with a receipt and half with an SMS. The rate is counted
 in the database, over the time in which everything is under way at once: from the first SMS until the last notification was
 handed over.
 """
@@ -24,7 +24,7 @@ from benchmarks.meter import Spent, measure
 from knocktwice import Client, Push, ReceiptEvent, Recipient, Sms
 from knocktwice_shared.ids import uuid7
 from knocktwice_shared.messages import Receipt
-from knocktwice_shared.names import BATCH_LIMIT, Queue
+from knocktwice_shared.names import BATCH_LIMIT, INBOX_MESSAGES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -67,7 +67,7 @@ class Result:
 class Contestant(Protocol):
     """A pipeline that can be fed."""
 
-    #: Notifications handed over in one go, and how many of those may wait in the queue.
+    #: Notifications handed over in one go, and how many of those may wait to be pushed.
     portion: int
     most_waiting: int
     workers: list[Child]
@@ -79,10 +79,13 @@ class Contestant(Protocol):
         """Report pushes as delivered."""
 
     def waiting(self) -> int:
-        """Portions in the queue."""
+        """Portions that were handed over and are not pushed yet."""
+
+    def ended(self) -> int:
+        """How many notifications have ended since the run began."""
 
     def ends(self) -> Sequence[tuple[float, str]]:
-        """Time (epoch seconds) and state of each end since the run began."""
+        """Time (epoch seconds) and state of each of these ends."""
 
 
 def run(here: Installation, contestant: Contestant, count: int) -> Result:
@@ -90,15 +93,9 @@ def run(here: Installation, contestant: Contestant, count: int) -> Result:
     with measure(here.roles(contestant.workers)) as spent:
         started = time.time()
         handed_over = _feed(contestant, count // contestant.portion)
-        ends: Sequence[tuple[float, str]] = []
-
-        def done() -> bool:
-            nonlocal ends
-            ends = contestant.ends()
-            return len(ends) >= count
-
         # The ends carry their times, so looking seldom changes no rate; looking often was a quarter of PostgreSQL's work.
-        here.wait(done, contestant.workers, every_s=1)
+        here.wait(lambda: contestant.ended() >= count, contestant.workers, every_s=1)
+    ends = contestant.ends()
     return Result(
         count=count,
         per_s=_rate([at for at, _ in ends], started + COUNTDOWN.total_seconds() + 1, handed_over),
@@ -132,19 +129,38 @@ def _rate(ends: Sequence[float], start: float, end: float) -> float:
     return sum(start <= at < end for at in ends) / (end - start)
 
 
-class Ours:
+class _Ends:
+    """The ends since now of what a table of notifications holds."""
+
+    def __init__(self, database_url: str, table: str) -> None:
+        self._engine = sa.create_engine(database_url, poolclass=sa.NullPool)
+        self._table = sa.table(table, sa.column("state"), sa.column("finished_at"))
+        self._new = self._table.c.finished_at >= sa.func.to_timestamp(time.time())
+
+    def ended(self) -> int:
+        """See :class:`Contestant`."""
+        with self._engine.connect() as conn:
+            return conn.execute(sa.select(sa.func.count()).select_from(self._table).where(self._new)).scalar_one()
+
+    def ends(self) -> Sequence[tuple[float, str]]:
+        """See :class:`Contestant`."""
+        query = sa.select(sa.extract("epoch", self._table.c.finished_at), self._table.c.state).where(self._new)
+        with self._engine.connect() as conn:
+            return [(float(at), str(state)) for at, state in conn.execute(query)]
+
+
+class Ours(_Ends):
     """knocktwice, fed in batches or by single calls."""
 
     def __init__(
         self, here: Installation, database_url: str, workers: list[Child], client: Client, portion: int
     ) -> None:
+        super().__init__(database_url, "notifications")
         self.workers = workers
         self.portion = portion
-        self.most_waiting = 4 if portion == BATCH_LIMIT else 200
+        self.most_waiting = 8 if portion == BATCH_LIMIT else 400
         self._redis = here.redis
         self._client = client
-        self._engine = sa.create_engine(database_url, poolclass=sa.NullPool)
-        self._since = time.time()
 
     def submit(self) -> list[str]:
         """See :class:`Contestant`."""
@@ -165,29 +181,20 @@ class Ours:
             self._client.record_delivered(ids[0])
 
     def waiting(self) -> int:
-        """See :class:`Contestant`."""
-        return int(self._redis.llen(Queue.PUSH))
-
-    def ends(self) -> Sequence[tuple[float, str]]:
-        """See :class:`Contestant`."""
-        query = (
-            "SELECT extract(epoch FROM finished_at), state FROM notifications WHERE finished_at >= to_timestamp(:since)"
-        )
-        with self._engine.connect() as conn:
-            return [(float(at), str(state)) for at, state in conn.execute(sa.text(query), {"since": self._since})]
+        """See :class:`Contestant`. What a worker has taken from the queue and not pushed yet counts, too."""
+        return int(self._redis.hlen(INBOX_MESSAGES))
 
 
-class Textbook:
+class Textbook(_Ends):
     """The textbook, fed by single calls, which is all it has."""
 
     portion = 1
     most_waiting = 40
 
     def __init__(self, here: Installation, database_url: str, workers: list[Child]) -> None:
+        super().__init__(database_url, "textbook_notifications")
         self.workers = workers
         self._redis = here.redis
-        self._engine = sa.create_engine(database_url, poolclass=sa.NullPool)
-        self._since = time.time()
 
     def submit(self) -> list[str]:
         """See :class:`Contestant`."""
@@ -204,12 +211,6 @@ class Textbook:
     def waiting(self) -> int:
         """See :class:`Contestant`."""
         return int(self._redis.llen("textbook"))
-
-    def ends(self) -> Sequence[tuple[float, str]]:
-        """See :class:`Contestant`."""
-        query = "SELECT extract(epoch FROM finished_at), state FROM textbook_notifications WHERE finished_at >= to_timestamp(:since)"
-        with self._engine.connect() as conn:
-            return [(float(at), str(state)) for at, state in conn.execute(sa.text(query), {"since": self._since})]
 
 
 def ours(

@@ -35,17 +35,18 @@ INSERT INTO followers (name, seen_until) VALUES (:name, coalesce(:since, (SELECT
   knocktwice_now()) - interval '1 minute') ON CONFLICT DO NOTHING
 """)
 
-#: Ids and acceptance of notifications to which something happened after ``:after`` and until ``:until``.
+#: Ids and acceptance of notifications to which something happened after ``:after`` and until ``:until``, some of them
+#: several times.
 CHANGED = """
 SELECT id, created_at FROM notifications
 WHERE created_at > :after AND created_at <= :until OR finished_at > :after AND finished_at <= :until
-UNION
+UNION ALL
 SELECT n.id, n.created_at FROM deliveries d JOIN notifications n ON n.id = d.notification_id
 WHERE d.finished_at > :after AND d.finished_at <= :until
-UNION
+UNION ALL
 SELECT n.id, n.created_at FROM deliveries d JOIN notifications n ON n.id = d.notification_id
 WHERE d.heard_at > :after AND d.heard_at <= :until
-UNION
+UNION ALL
 SELECT n.id, n.created_at FROM events e JOIN notifications n ON n.id = e.notification_id
 WHERE e.received_at > :after AND e.received_at <= :until
 """

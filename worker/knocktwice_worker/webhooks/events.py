@@ -55,7 +55,7 @@ FROM changed c JOIN notifications n ON n.id = c.id WHERE n.finished_at IS NOT NU
 """
 
 _RECORD = text(f"""
-WITH changed AS ({changes.CHANGED}), facts AS ({_FACTS}),
+WITH changed AS (SELECT DISTINCT id, created_at FROM ({changes.CHANGED}) c), facts AS ({_FACTS}),
 recorded AS (
   INSERT INTO webhook_events (notification_id, step, type, at, data)
   SELECT f.id, f.step, f.type, f.at, jsonb_build_object('notification', f.id, 'batch', n.batch_id, 'category', b.category,
