@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
 import httpx
@@ -11,6 +12,9 @@ from knocktwice import Sms
 from knocktwice_worker.sandbox import Answer, Rule
 from knocktwice_worker.sandbox.departures import sign
 from system import System, eventually, verdicts
+
+if TYPE_CHECKING:
+    from clock import Clock
 
 HOUR = timedelta(hours=1)
 
@@ -37,6 +41,23 @@ def test_one_request_from_the_app_cancels_the_sms_at_once(installation: System, 
     assert installation.story(id_) is not None
     assert installation.ended(id_).state == "reached"
     assert installation.sandbox.texts("+16505550121") == []
+
+
+def test_a_phone_reports_to_the_address_in_its_push_and_no_sms_follows(
+    installation: System, gateway: str, clock: Clock
+) -> None:
+    number = "+16505550123"
+    id_ = installation.notify(number, sms=Sms(when="not_clicked", after=HOUR), registration="clicks-c")
+    told = installation.ended(id_)
+    assert (told.state, told.steps[1].state) == ("reached", "skipped")
+    (pushed,) = installation.sandbox.pushes("clicks-c")
+    assert pushed.data["knocktwice_receipt"].startswith(f"{gateway}/r/")
+    installation.sandbox.wait_until(lambda: len(installation.sandbox.pushes("clicks-c")[0].reports) == 2)
+    taken = {(report.kind, report.answered) for report in installation.sandbox.pushes("clicks-c")[0].reports}
+    assert taken == {("delivered", 204), ("clicked", 204)}
+    clock.advance(HOUR)
+    assert installation.ended(id_).state == "reached"
+    assert installation.sandbox.texts(number) == []
 
 
 def test_a_receipt_ends_an_sms_that_is_held_back_by_twilio(installation: System, gateway: str) -> None:

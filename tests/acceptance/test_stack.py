@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -76,6 +77,14 @@ def test_everything_runs_and_nothing_is_left(stack: Stack) -> None:
     assert sent.returncode == 0, sent.stderr
     id_ = sent.stdout.strip()
     eventually(lambda: f"{id_} reached" in stack.run("status", id_).stdout, why=stack.said)
+    # By the address in the push: the gateway has taken what the app reported.
+    with urllib.request.urlopen(f"http://127.0.0.1:{stack.sandbox}/sandbox/pushes", timeout=5) as answer:
+        (pushed,) = json.load(answer)["pushes"]
+    assert pushed["data"]["knocktwice_receipt"].startswith(f"http://127.0.0.1:{stack.gateway}/r/")
+    assert {(report["kind"], report["answered"]) for report in pushed["reports"]} == {
+        ("delivered", 204),
+        ("clicked", 204),
+    }
     eventually(lambda: _answers(f"http://127.0.0.1:{stack.flower}/healthcheck"), why=stack.said)
     eventually(lambda: _answers(f"http://127.0.0.1:{stack.gateway}/readyz"), why=stack.said)
     assert _answers(f"http://127.0.0.1:{stack.sandbox}/")

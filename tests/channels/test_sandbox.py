@@ -331,7 +331,7 @@ def test_a_report_that_fails_does_not_stop_the_next(google: httpx.Client, sandbo
         if len(app.heard) == 1:
             raise RuntimeError("the app is down")
 
-    sandbox._departures._report = fail_once
+    sandbox._apps._report = fail_once
     with structlog.testing.capture_logs() as logs:
         for _ in range(2):
             post_push(google, {"token": "delivers", "data": {"knocktwice_id": str(uuid.uuid4())}})
@@ -478,6 +478,7 @@ def test_through_a_messaging_service_a_message_has_no_sender_yet(sandbox: Sandbo
         ({"to": NUMBER, "from_": "+15005550006", "body": "x", "status_callback": "gopher"}, 21609),
         ({"to": NUMBER, "from_": "+15005550006", "body": "x", "status_callback": "http://localhost/ X: y"}, 21609),
         ({"to": NUMBER, "from_": "+15005550006", "body": "x", "status_callback": "http://my_app/x"}, 21609),
+        ({"to": NUMBER, "from_": "+15005550006", "body": "x", "status_callback": "http://localhost:99999/"}, 21609),
         ({"to": NUMBER, "from_": "+15005550006", "body": "x", "status_callback": "http://a/" + "x" * 3992}, 21609),
         ({"to": "+15005550001", "from_": "+15005550006", "body": "x"}, 21211),
         ({"to": "+15005550004", "from_": "+15005550006", "body": "x"}, 21610),

@@ -1,13 +1,15 @@
 """Three simulated people, three endings: ``knocktwice demo`` runs the real system for them and tells what happens.
 
-Real PostgreSQL, Valkey, worker and HTTP; only the phones and their providers are the sandbox's. Everything lives in a
-temporary folder.
+Real PostgreSQL, Valkey, worker, gateway and HTTP; only the phones and their providers are the sandbox's. The phones report as
+apps do, to the signed address that each push carries. Everything lives in a temporary folder.
 """
 
 from __future__ import annotations
 
+import socket
 import tempfile
 import time
+import urllib.request
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -27,6 +29,8 @@ from knocktwice_worker.sandbox import Phone, Sandbox
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from uuid import UUID
+
+    from knocktwice_worker.children import Child
 
 #: The fallback delay of the demo. Real ones are minutes.
 DELAY = timedelta(seconds=4)
@@ -85,22 +89,27 @@ def run() -> int:
         out.print("[bold]knocktwice[/]: the first knock is a push; if nobody answers, the second is an SMS.\n")
         stack.provide(work, settings)
         client = work.enter_context(Client(servers.broker_url))
-        sandbox = work.enter_context(Sandbox(report=lambda event: client.record_receipts([event])))
+        port = _free_port()
+        url = f"http://127.0.0.1:{port}"
+        sandbox = work.enter_context(Sandbox(gateway=url))
         environment = {
             **sandbox.environment(home),
             "KNOCKTWICE_DATABASE_URL": servers.database_url,
             "KNOCKTWICE_BROKER_URL": servers.broker_url,
+            "KNOCKTWICE_PUBLIC_URL": url,
         }
         worker = stack.celery("worker", settings, environment)
-        worker.start()
-        work.callback(worker.stop)
+        gateway = stack.gateway(settings, environment, f"--port={port}")
+        for child in (worker, gateway):
+            child.start()
+            work.callback(child.stop)
         engine = sa.create_engine(servers.database_url)
         work.callback(engine.dispose)
         _introduce(client, sandbox)
         _await_introductions(engine)
-        out.print(
-            f"PostgreSQL, Valkey, a worker and the sandbox run after {time.monotonic() - started:.1f} s. One call for three:\n"
-        )
+        _await_gateway(gateway, url)
+        running = f"{time.monotonic() - started:.1f} s"
+        out.print(f"Servers, worker, gateway and sandbox run after {running}. One call for three:\n")
         ids = client.notify_many(
             [person.name.lower() for person in PEOPLE],
             push=Push("Your table is ready", "We keep it until 19:45."),
@@ -109,7 +118,8 @@ def run() -> int:
         ended = _watch(engine, dict(zip(ids, PEOPLE, strict=True)))
         fine = _judge(ended, sandbox)
         if not fine:
-            out.print(f"\nThe worker's last words:\n{worker.log_tail(30)}", markup=False)
+            for child in (worker, gateway):
+                out.print(f"\nThe {child.name}'s last words:\n{child.log_tail(30)}", markup=False)
     return 0 if fine else 1
 
 
@@ -138,6 +148,23 @@ def _await_introductions(engine: sa.Engine) -> None:
         time.sleep(_GLANCE_S)
 
 
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _await_gateway(gateway: Child, url: str) -> None:
+    """Wait until phones can report; one that does not start shows in how it all ends."""
+    deadline = time.monotonic() + LIMIT.total_seconds()
+    while gateway.alive and time.monotonic() < deadline:
+        try:
+            with urllib.request.urlopen(f"{url}/readyz", timeout=5):  # noqa: S310 - our own, on this machine
+                return
+        except OSError:
+            time.sleep(_GLANCE_S)
+
+
 def _watch(engine: sa.Engine, people: dict[UUID, Person]) -> dict[str, str]:
     """Print what happens as it happens, until all notifications have ended. Returns each person's ending."""
     began, ended = datetime.now(UTC), dict[str, str]()
@@ -164,16 +191,20 @@ def _past(told: story.Story) -> Iterator[story.Moment]:
 
 
 def _judge(ended: dict[str, str], sandbox: Sandbox) -> bool:
-    table = Table("", "", "ended as", "promised", "SMS", "promised", box=None, pad_edge=False)
+    table = Table("", "", "ended as", "promised", "SMS", "promised", "receipts", "promised", box=None, pad_edge=False)
     fine = True
     for person in PEOPLE:
         texts = len(sandbox.texts(person.phone))
         state = ended.get(person.name, "still open")
-        right = (state, texts) == (person.ending, person.texts)
+        told = [report.kind for push in sandbox.pushes(person.registration) for report in push.reports if report.taken]
+        wanted = ["delivered"] * person.notifications + ["clicked"] * person.clicks
+        right = (state, texts, sorted(told)) == (person.ending, person.texts, sorted(wanted))
         fine &= right
         mark = "[green]✓[/]" if right else "[red]✗[/]"
-        table.add_row(mark, f"{person.name} {person.habit}", state, person.ending, str(texts), str(person.texts))
+        pairs = (state, person.ending), (str(texts), str(person.texts)), (str(len(told)), str(len(wanted)))
+        table.add_row(mark, f"{person.name} {person.habit}", *(cell for pair in pairs for cell in pair))
     out.print()
     out.print(table)
+    out.print("Receipts were sent to the address in each push, and taken by the gateway.")
     out.print("\nAll as promised." if fine else "\n[red]Not as promised.[/]")
     return fine

@@ -45,7 +45,7 @@ def up(settings: Settings, *, flower_port: int, sandbox_port: int, gateway_port:
     """
     with ExitStack() as stack, _interruptible():
         servers = provide(stack, settings)
-        environment, stand_ins = _sandbox(stack, settings, sandbox_port)
+        environment, stand_ins = _sandbox(stack, settings, sandbox_port, gateway_port)
         children = [
             celery("worker", settings, environment),
             celery("beat", settings, environment, f"--schedule={settings.home.resolve() / 'beat'}"),
@@ -60,7 +60,8 @@ def up(settings: Settings, *, flower_port: int, sandbox_port: int, gateway_port:
 def sandbox(settings: Settings, port: int) -> int:
     """Run the sandbox alone until Ctrl-C, and print the settings that point a worker at it."""
     with ExitStack() as stack, _interruptible():
-        running = stack.enter_context(Sandbox(port=port, report=stack.enter_context(_reporter(settings))))
+        report = stack.enter_context(_reporter(settings))
+        running = stack.enter_context(Sandbox(port=port, report=report, gateway=settings.public_url))
         for name, value in running.environment(_private(settings.home)).items():
             print(f"export {name}={value}", flush=True)
         out.print(f"sandbox at {running.url}; Ctrl-C ends it")
@@ -100,7 +101,7 @@ def gateway(settings: Settings, environment: Mapping[str, str], *options: str) -
 
 @contextlib.contextmanager
 def _reporter(settings: Settings) -> Iterator[Callable[[ReceiptEvent], None]]:
-    """What the sandbox's phones report, an application would report through the producer library; so do they."""
+    """What phones report of pushes without a receipt address, an application would report through the producer library."""
     with Client(broker_url(settings)) as client:
 
         def report(event: ReceiptEvent) -> None:
@@ -112,7 +113,7 @@ def _reporter(settings: Settings) -> Iterator[Callable[[ReceiptEvent], None]]:
         yield report
 
 
-def _sandbox(stack: ExitStack, settings: Settings, port: int) -> tuple[dict[str, str], str]:
+def _sandbox(stack: ExitStack, settings: Settings, port: int, gateway_port: int) -> tuple[dict[str, str], str]:
     """Let the sandbox stand in for the providers that have no credentials."""
     wanted = {
         "FCM": settings.google_application_credentials is None,
@@ -120,9 +121,16 @@ def _sandbox(stack: ExitStack, settings: Settings, port: int) -> tuple[dict[str,
     }
     if not any(wanted.values()):
         return {}, ""
-    running = stack.enter_context(Sandbox(port=port, report=stack.enter_context(_reporter(settings))))
+    public_url = settings.public_url
+    if public_url is None and all(wanted.values()) and settings.sms_providers_file is None:
+        # Whoever is told it is on this machine, too. A real provider would be given an address that leads nowhere.
+        public_url = f"http://127.0.0.1:{gateway_port}"
+    report = stack.enter_context(_reporter(settings))
+    running = stack.enter_context(Sandbox(port=port, report=report, gateway=public_url))
     environment = running.environment(_private(settings.home))
     chosen = {k: v for k, v in environment.items() if wanted["Twilio" if "TWILIO" in k else "FCM"]}
+    if public_url is not None:
+        chosen["KNOCKTWICE_PUBLIC_URL"] = public_url
     return chosen, f"{running.url} stands in for {' and '.join(name for name, on in wanted.items() if on)}"
 
 

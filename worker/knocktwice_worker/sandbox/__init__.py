@@ -1,14 +1,14 @@
 """Stands in for FCM and Twilio over real HTTP, with virtual phones: for the demo, for tests and for developing an app.
 
 It speaks FCM's HTTP v1 API (with Google's token endpoint) and Twilio's Messages API well enough for their own SDKs,
-keeps its own books of what it took, reports receipts and posts signed callbacks. :class:`Rule` makes it misbehave.
+keeps its own books of what it took, reports receipts as an app does and posts signed callbacks. :class:`Rule` makes it misbehave.
 """
 
 from __future__ import annotations
 
-from knocktwice_worker.sandbox.books import PostedCallback, ReceivedPush, SentText
+from knocktwice_worker.sandbox.books import AppReport, PostedCallback, ReceivedPush, SentText
 from knocktwice_worker.sandbox.phones import Phone
 from knocktwice_worker.sandbox.rules import Answer, Rule
 from knocktwice_worker.sandbox.server import Sandbox
 
-__all__ = ["Answer", "Phone", "PostedCallback", "ReceivedPush", "Rule", "Sandbox", "SentText"]
+__all__ = ["Answer", "AppReport", "Phone", "PostedCallback", "ReceivedPush", "Rule", "Sandbox", "SentText"]

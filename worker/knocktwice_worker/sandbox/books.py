@@ -25,6 +25,26 @@ _LOOK_AGAIN_S = 0.02
 
 
 @dataclass(frozen=True, slots=True)
+class AppReport:
+    """What came of reporting a receipt to the address that its push carries.
+
+    Attributes:
+        kind: ``delivered`` or ``clicked``.
+        answered: the gateway's HTTP status the last time; ``None``: no answer.
+        tries: how often it was tried.
+    """
+
+    kind: str
+    answered: int | None
+    tries: int
+
+    @property
+    def taken(self) -> bool:
+        """Whether the gateway has it."""
+        return self.answered is not None and 200 <= self.answered < 300
+
+
+@dataclass(frozen=True, slots=True)
 class ReceivedPush:
     """A push that FCM took.
 
@@ -33,8 +53,9 @@ class ReceivedPush:
         notification_id: ``knocktwice_id`` of its data, if there is one.
         message: the whole message, as it came.
         tag: what it replaces on the phone's screen.
-        delivered_at, clicked_at: when the phone reported.
+        delivered_at, clicked_at: when that happened on the phone.
         withdrawn_at: when a silent push took it off the screen.
+        reports: what its app has reported to the push's receipt address, if it has one; the latest of each kind.
     """
 
     name: str
@@ -49,6 +70,7 @@ class ReceivedPush:
     delivered_at: datetime | None = None
     clicked_at: datetime | None = None
     withdrawn_at: datetime | None = None
+    reports: tuple[AppReport, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,6 +236,14 @@ class Books:
             name = self._shown.pop((registration, tag), None)
             if name is not None:
                 self._note(dataclasses.replace(self._pushes[name], withdrawn_at=datetime.now(UTC)))
+
+    def note_report(self, name: str, report: AppReport) -> None:
+        """Note what came of a receipt, in the place of what came of it before."""
+        with self._changed:
+            push = self._pushes.get(name)
+            if push is not None:
+                others = (one for one in push.reports if one.kind != report.kind)
+                self._note(dataclasses.replace(push, reports=(*others, report)))
 
     def _note(self, push: ReceivedPush) -> ReceivedPush:
         self._pushes[push.name] = push

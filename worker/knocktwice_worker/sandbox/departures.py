@@ -1,4 +1,4 @@
-"""What happens after an answer: phones report receipts, texts go from status to status and Twilio calls back."""
+"""What happens after an answer: phones get their pushes, texts go from status to status and Twilio calls back."""
 
 from __future__ import annotations
 
@@ -6,49 +6,43 @@ import asyncio
 import base64
 import hashlib
 import hmac
-from collections.abc import Callable, Coroutine, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
-from uuid import UUID
 
 import aiohttp
-import structlog
 from yarl import URL
 
-from knocktwice_shared.messages import Receipt, ReceiptEvent
+from knocktwice_shared.messages import Receipt
 from knocktwice_worker.sandbox import twilio_json
 from knocktwice_worker.sandbox.accounts import ACCOUNT_SID, AUTH_TOKEN
 from knocktwice_worker.sandbox.books import Books, PostedCallback, ReceivedPush, SentText
+from knocktwice_worker.sandbox.reachable_addresses import LOCAL
 
 if TYPE_CHECKING:
-    from datetime import datetime
+    from collections.abc import Coroutine, Mapping
 
+    from knocktwice_worker.sandbox.app_reports import AppReports
     from knocktwice_worker.sandbox.rules import Answer
 
-log = structlog.get_logger(__name__)
-
-#: Callbacks go nowhere else.
-_LOCAL = frozenset({"127.0.0.1", "localhost", "::1"})
 #: Twilio waits this long (seconds) for a callback's answer, and calls once more if there is none.
 _CALLBACK_TIMEOUT_S, _CALLBACK_TRIES = 15, 2
 _USUAL_STATUSES = ("sent", "delivered")
 
-Report = Callable[[ReceiptEvent], object]
-
 
 class Departures:
-    """Runs on the server's loop from :meth:`open` to :meth:`close`."""
+    """Runs on the server's loop from :meth:`open` to :meth:`close`.
 
-    def __init__(self, books: Books, report: Report | None) -> None:
+    Args:
+        books: what there is.
+        apps: told of what happens to a push on its phone.
+    """
+
+    def __init__(self, books: Books, apps: AppReports) -> None:
         self._books = books
-        self._report = report
-        self._reporter: ThreadPoolExecutor | None = None
+        self._apps = apps
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def open(self) -> None:
         """Get ready."""
-        # One thread: a phone's receipts are reported in the order in which they happened.
-        self._reporter = ThreadPoolExecutor(1, thread_name_prefix="knocktwice-sandbox-report")
         timeout = aiohttp.ClientTimeout(total=_CALLBACK_TIMEOUT_S)
         self._session = aiohttp.ClientSession(timeout=timeout, headers={"User-Agent": "TwilioProxy/1.1"})
 
@@ -59,9 +53,6 @@ class Departures:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._session.close()
-        reporter, self._reporter = self._reporter, None
-        if reporter is not None:
-            reporter.shutdown(wait=False, cancel_futures=True)
 
     def arrive(self, push: ReceivedPush) -> None:
         """Let a phone receive a push."""
@@ -74,9 +65,9 @@ class Departures:
     def click(self, name: str) -> bool:
         """Tap a push. Returns whether the screen still showed it. Any thread may call; a stopped sandbox reports nothing."""
         push = self._books.mark_clicked(name)
-        if push is None:
+        if push is None or push.clicked_at is None:
             return False
-        self._tell(push, Receipt.CLICKED, push.clicked_at)
+        self._apps.tell(push, Receipt.CLICKED, push.clicked_at)
         return True
 
     def depart(self, text: SentText, answer: Answer) -> None:
@@ -85,25 +76,8 @@ class Departures:
 
     def _delivered(self, name: str) -> None:
         push = self._books.mark_delivered(name)
-        if push is not None:
-            self._tell(push, Receipt.DELIVERED, push.delivered_at)
-
-    def _tell(self, push: ReceivedPush, kind: Receipt, at: datetime | None) -> None:
-        if self._report is None or self._reporter is None or at is None:
-            return
-        try:
-            event = ReceiptEvent(UUID(push.notification_id or ""), kind, at, push.registration)
-        except ValueError:
-            # A push that is not ours has nothing to report on.
-            return
-        self._reporter.submit(self._call, self._report, event)
-
-    @staticmethod
-    def _call(report: Report, event: ReceiptEvent) -> None:
-        try:
-            report(event)
-        except Exception:
-            log.exception("a virtual phone could not report", notification=str(event.notification), kind=event.kind)
+        if push is not None and push.delivered_at is not None:
+            self._apps.tell(push, Receipt.DELIVERED, push.delivered_at)
 
     async def _travel(self, text: SentText, answer: Answer) -> None:
         statuses = _USUAL_STATUSES if answer.statuses is None else answer.statuses
@@ -126,7 +100,7 @@ class Departures:
         signature = sign(url, form)
         # As it was given: the signature is over these very characters.
         address = URL(url, encoded=True)
-        local = address.host in _LOCAL
+        local = address.host in LOCAL
         answered: int | None = None
         for _ in range(_CALLBACK_TRIES if local else 0):
             answered = await self._post(address, form, signature)

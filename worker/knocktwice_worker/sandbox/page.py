@@ -11,7 +11,7 @@ from aiohttp import web
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from knocktwice_worker.sandbox.books import Books, ReceivedPush, SentText
+    from knocktwice_worker.sandbox.books import AppReport, Books, ReceivedPush, SentText
     from knocktwice_worker.sandbox.phones import Phone
 
 _HEADERS = {
@@ -79,8 +79,18 @@ def _push(push: ReceivedPush) -> str:
         told.append(f"clicked {_time(push.clicked_at)}")
     if push.withdrawn_at:
         told.append(f"withdrawn {_time(push.withdrawn_at)}")
+    told += [_report(report) for report in push.reports]
     words = f"<b>{escape(push.title or '')}</b> {escape(push.body or '')}"
     return f"<p>{words}<br><small>{' · '.join(told)}</small></p>"
+
+
+def _report(report: AppReport) -> str:
+    """Say what came of the app's request to the receipt address."""
+    if report.taken:
+        return f"{report.kind} was taken by the gateway"
+    tries = "" if report.tries == 1 else f" {report.tries} times"
+    answered = "no answer" if report.answered is None else f"HTTP {report.answered}"
+    return f"{report.kind} was reported{tries}: {answered}"
 
 
 def _text(text: SentText) -> str:

@@ -12,11 +12,13 @@ from yarl import URL
 
 from knocktwice_worker.sandbox.accounts import ACCOUNT_SID, AUTH_TOKEN, SENDER, Accounts
 from knocktwice_worker.sandbox.answers import STOPPING
+from knocktwice_worker.sandbox.app_reports import AppReports, Report
 from knocktwice_worker.sandbox.books import Books, PostedCallback, ReceivedPush, SentText
 from knocktwice_worker.sandbox.control import Control
-from knocktwice_worker.sandbox.departures import Departures, Report
+from knocktwice_worker.sandbox.departures import Departures
 from knocktwice_worker.sandbox.fcm import Fcm
 from knocktwice_worker.sandbox.page import Page
+from knocktwice_worker.sandbox.reachable_addresses import LOCAL
 from knocktwice_worker.sandbox.twilio import Twilio
 
 if TYPE_CHECKING:
@@ -28,7 +30,6 @@ if TYPE_CHECKING:
     from knocktwice_worker.sandbox.rules import Kind, Rule
 
 _HOST = "127.0.0.1"
-_LOCAL = frozenset({_HOST, "localhost", "::1"})
 
 
 class Sandbox:
@@ -36,15 +37,18 @@ class Sandbox:
 
     Args:
         port: where to listen on 127.0.0.1; ``0`` takes a free port, and keeps it when started again.
-        report: called with each receipt of a virtual phone, off the server's loop and one at a time, as an app would
-            call the producer library. Left out, receipts are only noted.
+        report: called with each receipt of a virtual phone whose push carries no receipt address, off the server's loop and one
+            at a time, as an app's backend would call the producer library. Left out, those receipts are only noted.
+        gateway: the gateway's public URL. Phones report to the receipt addresses of pushes there, and on this machine, and
+            nowhere else.
     """
 
-    def __init__(self, *, port: int = 0, report: Report | None = None) -> None:
+    def __init__(self, *, port: int = 0, report: Report | None = None, gateway: str | None = None) -> None:
         self._port = port
         self._books = Books()
         self._accounts = Accounts()
-        self._departures = Departures(self._books, report)
+        self._apps = AppReports(self._books, report, gateway)
+        self._departures = Departures(self._books, self._apps)
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop
         self._stopping: asyncio.Event
@@ -159,6 +163,7 @@ class Sandbox:
         # A handler ends when its client gives up; the others are hardly waited for at the end.
         runner = web.AppRunner(self._app(), access_log=None, handler_cancellation=True, shutdown_timeout=0.2)
         await runner.setup()
+        await self._apps.open()
         await self._departures.open()
         try:
             await web.TCPSite(runner, _HOST, self._port).start()
@@ -166,6 +171,7 @@ class Sandbox:
             await self._stopping.wait()
         finally:
             await self._departures.close()
+            await self._apps.close()
             await runner.cleanup()
 
     def _app(self) -> web.Application:
@@ -187,8 +193,8 @@ async def _refuse_strangers(
 ) -> web.StreamResponse:
     """Refuse what a web page elsewhere makes a browser send: by a name bound to 127.0.0.1, or across origins."""
     origin = request.headers.get("Origin")
-    if _host(f"http://{request.headers.get('Host', '')}") not in _LOCAL or (
-        origin is not None and _host(origin) not in _LOCAL
+    if _host(f"http://{request.headers.get('Host', '')}") not in LOCAL or (
+        origin is not None and _host(origin) not in LOCAL
     ):
         return web.json_response({"error": "Host: the sandbox answers to 127.0.0.1 and localhost only"}, status=403)
     return await handler(request)
