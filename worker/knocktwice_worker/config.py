@@ -9,11 +9,12 @@ from __future__ import annotations
 import os
 from datetime import timedelta
 from enum import StrEnum
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Self
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import AliasChoices, BeforeValidator, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from knocktwice_shared.errors import KnocktwiceError
@@ -54,6 +55,16 @@ CountryCode = Annotated[str, Field(pattern="^[A-Z]{2}$")]
 PricedCountry = Annotated[str, Field(pattern=r"^([A-Z]{2}|\*)$")]
 Price = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Seconds = Annotated[float, Field(ge=0)]
+
+
+def _network(value: object) -> IPv4Network | IPv6Network:
+    try:
+        return ip_network(str(value))
+    except ValueError:
+        raise ValueError("must be addresses and networks, like 10.0.0.0/8 or 192.0.2.7") from None
+
+
+Network = Annotated[IPv4Network | IPv6Network, BeforeValidator(_network)]
 
 
 class UnconfirmedPolicy(StrEnum):
@@ -246,6 +257,13 @@ class Settings(BaseSettings):
     gateway_docs: bool = Field(False, description="The gateway shows its interface to everybody, at /docs.")
     gateway_body_bytes: int = Field(1_048_576, ge=1_024, description="Largest body that the gateway takes.")
     gateway_per_s: Seconds = Field(1_000, description="Requests per second that one key may make.")
+    gateway_address_per_s: Seconds = Field(
+        1_000, description="Requests per second without a key (receipts, links) from one address, to each process."
+    )
+    gateway_proxies: frozenset[Network] = Field(
+        frozenset(),
+        description='Proxies whose X-Forwarded-For is believed, like ["10.0.0.0/8"]; any other proxy is one address.',
+    )
 
     @field_validator(*OPTIONAL, mode="before")
     @classmethod

@@ -14,7 +14,10 @@ from anyio.to_thread import current_default_thread_limiter
 from fastapi import FastAPI
 
 from knocktwice_worker.gateway import problems
+from knocktwice_worker.gateway.address_limit import AddressLimit
+from knocktwice_worker.gateway.address_pace import AddressPace
 from knocktwice_worker.gateway.body import SizeLimit
+from knocktwice_worker.gateway.client_address import ClientAddresses
 from knocktwice_worker.gateway.express import Express
 from knocktwice_worker.gateway.keyring import KeyRing
 from knocktwice_worker.gateway.openapi import describe
@@ -43,7 +46,12 @@ def create_app(services: Services) -> ASGIApp:
     Args:
         services: what it works with; closing them is the caller's.
     """
-    return SizeLimit(Express(describe_app(services)), limit=services.settings.gateway_body_bytes)
+    settings = services.settings
+    bounded = SizeLimit(Express(describe_app(services)), limit=settings.gateway_body_bytes)
+    if not settings.gateway_address_per_s:
+        return bounded
+    addresses, pace = ClientAddresses(settings.gateway_proxies), AddressPace(settings.gateway_address_per_s)
+    return AddressLimit(bounded, addresses, pace, settings.gateway_body_bytes)
 
 
 def describe_app(services: Services) -> FastAPI:

@@ -47,7 +47,7 @@ KINDS: dict[str, tuple[int, str]] = {
     "unsupported-media-type": (415, "The body has the wrong content type"),
     "invalid-field": (422, "A field is wrong"),
     "idempotency-key-reused": (422, "The idempotency key was used for something else"),
-    "too-many-requests": (429, "Too many requests with this key"),
+    "too-many-requests": (429, "Too many requests"),
     "internal": (500, "Something went wrong here"),
     "unavailable": (503, "A server behind the gateway does not answer"),
 }

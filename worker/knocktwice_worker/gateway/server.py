@@ -44,7 +44,7 @@ def run(host: str, port: int, processes: int) -> None:
 OPTIONS: dict[str, Any] = {
     # Paths name users and devices.
     "access_log": False,
-    # Nor does anything here ask for the client's address.
+    # Whose X-Forwarded-For is believed, a setting says (client_address.py).
     "proxy_headers": False,
     "log_config": None,
     "server_header": False,

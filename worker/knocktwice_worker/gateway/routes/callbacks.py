@@ -39,10 +39,10 @@ _SID = re.compile(r"[A-Z]{2}[0-9a-fA-F]{32}")
 _NUMBER = re.compile(r"(?:[a-z]+:)?(\+[1-9]\d{6,14})")
 #: No answer to the person: Twilio itself confirms STOP and START and answers HELP.
 _NO_REPLY = '<?xml version="1.0" encoding="UTF-8"?><Response/>'
-_RESPONSES = documented("invalid-signature", "too-slow", "too-large", "unavailable")
-_SMS_RESPONSES = documented("invalid-signature", "malformed-json", "too-slow", "too-large", "unavailable") | {
-    200: {"description": "Taken, in the provider's words", "content": {"text/plain": {}}}
-}
+_RESPONSES = documented("invalid-signature", "too-slow", "too-large", "too-many-requests", "unavailable")
+_SMS_RESPONSES = documented(
+    "invalid-signature", "malformed-json", "too-slow", "too-large", "too-many-requests", "unavailable"
+) | {200: {"description": "Taken, in the provider's words", "content": {"text/plain": {}}}}
 
 #: A provider's name in the file.
 _Provider = Annotated[str, Path(description="The provider's name in KNOCKTWICE_SMS_PROVIDERS_FILE.")]

@@ -99,7 +99,7 @@ _BATCH_BODY = {
 }
 
 
-_RESPONSES = documented("invalid-signature", "invalid-field", "unavailable")
+_RESPONSES = documented("invalid-signature", "invalid-field", "too-many-requests", "unavailable")
 _Token = Annotated[
     str, Path(description="From the push's `knocktwice_receipt`, which is this address without its end.")
 ]
@@ -128,7 +128,13 @@ async def serve(scope: Scope, receive: Receive, send: Send) -> None:  # noqa: AR
     status_code=202,
     openapi_extra=_BATCH_BODY,
     responses=documented(
-        "malformed-json", "too-slow", "too-large", "unsupported-media-type", "invalid-field", "unavailable"
+        "malformed-json",
+        "too-slow",
+        "too-large",
+        "unsupported-media-type",
+        "invalid-field",
+        "too-many-requests",
+        "unavailable",
     ),
 )
 async def report_many(request: Request) -> Taken:
