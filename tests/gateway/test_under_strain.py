@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import socket
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
+import httpx
 import sqlalchemy as sa
 
+from http_gateway import HttpGateway
 from knocktwice_worker.gateway import THREADS
 from knocktwice_worker.gateway.http_protocol import HEAD_BYTES, BoundedHttpProtocol
+from knocktwice_worker.gateway.server import OPTIONS
+from system import eventually
 
 if TYPE_CHECKING:
     import pytest
 
-    from http_gateway import HttpGateway
     from knocktwice_worker.services import Services
 
 _WAITING = sa.text(
@@ -83,6 +89,44 @@ def test_a_head_that_does_not_end_in_time_ends_the_connection(
         with socket.create_connection(address, timeout=20) as client:
             client.sendall(begun)
             assert client.recv(1_000) == b""
+
+
+def test_connections_without_a_request_make_room_for_one_that_has_one(
+    here: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(OPTIONS, "limit_concurrency", 20)
+    with HttpGateway(here) as gateway, ExitStack() as idle:
+        address = ("127.0.0.1", int(gateway.url.rpartition(":")[2]))
+        for _ in range(3):
+            for begun in (b"", b"GET /healthz HTTP/1.1\r\nHost: x\r\n", b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n"):
+                for _ in range(20):
+                    idle.enter_context(socket.create_connection(address, timeout=20)).sendall(begun)
+            assert httpx.get(f"{gateway.url}/healthz").status_code == 200
+
+
+def test_a_connection_with_a_request_under_way_is_left_alone(here: Services, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(OPTIONS, "limit_concurrency", 20)
+    with HttpGateway(here) as gateway, ExitStack() as idle:
+        address = ("127.0.0.1", int(gateway.url.rpartition(":")[2]))
+        busy = idle.enter_context(socket.create_connection(address, timeout=20))
+        head = b"POST /v1/receipts HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n"
+        busy.sendall(head + b"{")
+        # It has been seen.
+        eventually(lambda: httpx.get(f"{gateway.url}/healthz").status_code == 200)
+        for _ in range(60):
+            idle.enter_context(socket.create_connection(address, timeout=20))
+        assert httpx.get(f"{gateway.url}/healthz").status_code == 200
+        busy.sendall(b"}")
+        assert busy.recv(1_000).startswith(b"HTTP/1.1 422")
+
+
+def test_a_process_may_open_as_many_files_as_it_serves_connections() -> None:
+    program = (
+        "import resource as r; from knocktwice_worker.gateway import server;"
+        "r.setrlimit(r.RLIMIT_NOFILE, (256, r.getrlimit(r.RLIMIT_NOFILE)[1])); server.allow_files();"
+        "soft, hard = r.getrlimit(r.RLIMIT_NOFILE); assert soft == min(server.FILES, hard) > 256, (soft, hard)"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
 
 
 def test_a_head_without_end_is_not_kept(gateway: HttpGateway) -> None:

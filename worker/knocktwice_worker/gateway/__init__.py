@@ -25,6 +25,7 @@ from knocktwice_worker.gateway.outbox import Outbox
 from knocktwice_worker.gateway.pace import KeyPace
 from knocktwice_worker.gateway.receipt_intake import ReceiptIntake
 from knocktwice_worker.gateway.routes import ROUTERS
+from knocktwice_worker.gateway.routes.health import Readiness
 from knocktwice_worker.gateway.twilio_intake import TwilioIntake
 from knocktwice_worker.services import CONNECTIONS
 
@@ -36,8 +37,9 @@ if TYPE_CHECKING:
     from knocktwice_worker.services import Services
 
 #: Requests that may wait for the database at once, each in a thread and with a connection; the others wait for their turn.
-#: The two connections that are left are for who writes callbacks and for who reads keys, so neither waits for a slow query.
-THREADS = CONNECTIONS - 2
+#: The connections that are left are for who writes callbacks, who reads keys and who looks whether all is well, so none of them
+#: waits for a slow query.
+THREADS = CONNECTIONS - 3
 
 
 def create_app(services: Services) -> ASGIApp:
@@ -64,6 +66,7 @@ def describe_app(services: Services) -> FastAPI:
         app.state.keys = KeyRing(services)
         app.state.pace = KeyPace(services)
         app.state.outbox = Outbox(services)
+        app.state.readiness = Readiness(services)
         current_default_thread_limiter().total_tokens = THREADS
         app.state.receipts = ReceiptIntake(services)
         app.state.twilio = TwilioIntake(services)
@@ -73,6 +76,7 @@ def describe_app(services: Services) -> FastAPI:
         await app.state.outbox.close()
         await app.state.keys.close()
         app.state.pace.close()
+        app.state.readiness.close()
 
     app = FastAPI(
         title="knocktwice",

@@ -1,10 +1,13 @@
 """uvicorn's HTTP protocol with bounds that it lacks: how long a request's head may take to arrive, and how large it may be.
 
-Without them a client that sends a letter a minute holds a connection for ever, and a few thousand of those hold all.
+Without them a client that sends a letter a minute holds a connection for ever, and a few thousand of those hold all. When nearly
+all places are taken, those who have no request under way give up theirs, whoever waited longest first: uvicorn would send away
+all who come then, and anybody can open two thousand connections.
 """
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -16,6 +19,8 @@ if TYPE_CHECKING:
 HEAD_S = 10.0
 #: Largest head, in bytes, give or take one read from the socket.
 HEAD_BYTES = 32_768
+#: The share of all places that is kept free if possible.
+_ROOM = 0.05
 
 
 class BoundedHttpProtocol(HttpToolsProtocol):
@@ -24,11 +29,15 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     head_s = HEAD_S
     _timer: asyncio.TimerHandle | None = None
     _head_bytes = 0
+    #: Since when no request is under way, by the loop's clock.
+    _idle_since: float | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for the first request."""
         super().connection_made(transport)
+        self._idle_since = self.loop.time()
         self._wait_for_head()
+        self._make_room()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop waiting."""
@@ -49,7 +58,14 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Have the head."""
         self._stop_waiting()
+        self._idle_since = None
         super().on_headers_complete()
+
+    def on_response_complete(self) -> None:
+        """Go on with the next request, if it is there."""
+        super().on_response_complete()
+        if self.cycle.response_complete:
+            self._idle_since = self.loop.time()
 
     def _wait_for_head(self) -> None:
         self._head_bytes = 0
@@ -59,6 +75,21 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+    def _make_room(self) -> None:
+        limit = self.limit_concurrency
+        if limit is None or len(self.connections) <= limit * (1 - _ROOM):
+            return
+        idle = [
+            (one._idle_since, n, one)
+            for n, one in enumerate(self.connections)
+            if isinstance(one, BoundedHttpProtocol) and one._idle_since is not None and one is not self
+        ]
+        # Many at once, as looking for them takes long.
+        for _, _, one in sorted(idle)[: math.ceil(limit * _ROOM)]:
+            # It counts as gone at once, not when the loop gets to it: many may come in one turn of it.
+            self.connections.discard(one)
+            one._give_up()
 
     def _give_up(self) -> None:
         self._stop_waiting()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import resource
 import signal
 import sys
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 GRACE_S = 20
 #: Connections that one process serves at once; whoever comes then is told to come back (503).
 CONNECTIONS_LIMIT = 2_000
+#: Files that one process may need: connections, those that are on their way out, and what it keeps open itself.
+FILES = 2 * CONNECTIONS_LIMIT
 #: Seconds after which one of several processes that does not answer is taken for dead. Starting counts: on a busy machine that
 #: takes longer than uvicorn's five, and each would be ended before it has begun.
 HANGS_AFTER_S = 60
@@ -52,14 +55,25 @@ OPTIONS: dict[str, Any] = {
     "timeout_graceful_shutdown": GRACE_S,
     "timeout_worker_healthcheck": HANGS_AFTER_S,
     "http": BoundedHttpProtocol,
+    # Else they are taken as soon as a library for them is installed, past all limits.
+    "ws": "none",
 }
 
 
 def application() -> ASGIApp:
     """Return the application of this process."""
     _end_with_the_supervisor()
+    allow_files()
     logs.configure(as_json=config.load().log_json)
     return create_app(services())
+
+
+def allow_files() -> None:
+    """Let this process have as many files open as connections need; often 1,024 are allowed unless one asks for more."""
+    allowed, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = FILES if most == resource.RLIM_INFINITY else min(FILES, most)
+    if allowed != resource.RLIM_INFINITY and allowed < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
 
 
 def _end_with_the_supervisor() -> None:
