@@ -120,6 +120,17 @@ def test_a_batch_takes_what_is_valid_and_names_the_rest(public: Services, phone:
     assert events[ids[9]].at.year < 2999
 
 
+def test_a_receipt_that_is_said_thousands_of_times_at_once_is_passed_on_once(
+    public: Services, phone: httpx.Client
+) -> None:
+    mine, other = PUBLIC + _address(public, str(uuid7())), PUBLIC + _address(public, str(uuid7()))
+    told = [{"receipt": mine, "kind": "delivered"}] * 4_000 + [{"receipt": mine, "kind": "clicked"}] * 500
+    told += [{"receipt": other, "kind": "delivered"}] * 500
+    answer = phone.post("/v1/receipts", json={"receipts": told})
+    assert answer.json() == {"accepted": 5_000, "refused": []}
+    assert sorted(event.kind for event in _queued(public)) == ["clicked", "delivered", "delivered"]
+
+
 @pytest.mark.parametrize(
     ("body", "field"),
     [
