@@ -60,6 +60,11 @@ class HttpGateway:
         port = self._server.servers[0].sockets[0].getsockname()[1]
         return f"http://127.0.0.1:{port}"
 
+    @property
+    def connections(self) -> int:
+        """How many clients are connected."""
+        return len(self._server.server_state.connections)
+
     def key(self, *scopes: Scope) -> str:
         """Make a key; without scopes for everything."""
         with self.services.engine.begin() as conn:

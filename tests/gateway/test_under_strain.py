@@ -91,6 +91,38 @@ def test_a_head_that_does_not_end_in_time_ends_the_connection(
             assert client.recv(1_000) == b""
 
 
+def test_whoever_reads_no_answers_is_cut_off(
+    gateway: HttpGateway, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(BoundedHttpProtocol, "unread_s", 0.2)
+    address = ("127.0.0.1", int(gateway.url.rpartition(":")[2]))
+    head = b"GET /openapi.json HTTP/1.1\r\nhost: x\r\nauthorization: Bearer " + gateway.key().encode() + b"\r\n\r\n"
+    with socket.create_connection(address, timeout=60) as client:
+        client.sendall(head * 200)
+        eventually(lambda: gateway.connections == 1)
+        eventually(lambda: gateway.connections == 0)
+        # What was on its way by then is all that still comes.
+        answered = b""
+        while more := client.recv(1_000_000):
+            answered += more
+        assert 0 < answered.count(b"HTTP/1.1 200") < 200
+    assert gateway.stranger().get("/healthz").status_code == 200
+    assert not caplog.records
+
+
+def test_whoever_hangs_up_on_answers_that_are_on_their_way_is_nothing_to_be_logged(
+    gateway: HttpGateway, caplog: pytest.LogCaptureFixture
+) -> None:
+    address = ("127.0.0.1", int(gateway.url.rpartition(":")[2]))
+    for _ in range(20):
+        with socket.create_connection(address, timeout=60) as client:
+            client.sendall(b"GET /readyz HTTP/1.1\r\nhost: x\r\n\r\n" * 50)
+            assert client.recv(1)
+            # With a reset, as data that has come is not read.
+    assert gateway.stranger().get("/healthz").status_code == 200
+    assert not caplog.records
+
+
 def test_connections_without_a_request_make_room_for_one_that_has_one(
     here: Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -64,6 +64,9 @@ class AddressLimit:
             self._pace.enter(address, turns)
         except Problem as problem:
             self._hint(scope)
+            if turns > _LINK_TURNS or in_pieces:
+                # A body that is still on its way would have to be read to its end.
+                problem.headers["Connection"] = "close"
             await problem.response()(scope, receive, send)
             return
         try:
@@ -81,8 +84,9 @@ class AddressLimit:
         in_pieces = False
         for name, value in scope["headers"]:
             if name == b"content-length" and value.isdigit():
+                length = int(value[:20])
                 # What is larger is refused unread.
-                turns += min(int(value[:20]), self._body_limit) // _BYTES
+                turns += length // _BYTES if length <= self._body_limit else 0
             elif name == b"transfer-encoding":
                 in_pieces = True
         return turns, in_pieces

@@ -1,4 +1,5 @@
-"""uvicorn's HTTP protocol with bounds that it lacks: how long a request's head may take to arrive, and how large it may be.
+"""uvicorn's HTTP protocol with bounds that it lacks: how long a request's head may take to arrive, how large it may be, and how
+long an answer may wait for somebody to read it.
 
 Without them a client that sends a letter a minute holds a connection for ever, and a few thousand of those hold all. When nearly
 all places are taken, those who have no request under way give up theirs, whoever waited longest first: uvicorn would send away
@@ -15,10 +16,15 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 if TYPE_CHECKING:
     import asyncio
 
+    from uvicorn._types import ASGI3Application
+    from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
+
 #: Seconds from a connection's start, or from a request's first byte, to the end of its head.
 HEAD_S = 10.0
 #: Largest head, in bytes, give or take one read from the socket.
 HEAD_BYTES = 32_768
+#: Seconds for which somebody may read nothing while more is to be written than fits into the buffers on the way.
+UNREAD_S = 20.0
 #: The share of all places that is kept free if possible.
 _ROOM = 0.05
 
@@ -27,8 +33,11 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     """Closes connections whose request does not get to its body in time."""
 
     head_s = HEAD_S
+    unread_s = UNREAD_S
+    _unread: asyncio.TimerHandle | None = None
     _timer: asyncio.TimerHandle | None = None
     _head_bytes = 0
+    _answered: RequestResponseCycle | None = None
     #: Since when no request is under way, by the loop's clock.
     _idle_since: float | None = None
 
@@ -42,7 +51,25 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop waiting."""
         self._stop_waiting()
+        # uvicorn tells the request that came last. With several on their way that is not the one that is being answered, whose
+        # answer would be written to a closed connection.
+        self.pipeline.clear()
+        if self._answered is not None and not self._answered.response_complete:
+            self._answered.disconnected = True
+            self._answered.message_event.set()
+        # It ends the wait of whoever writes, too.
         super().connection_lost(exc)
+        self._stop_unread()
+
+    def pause_writing(self) -> None:
+        """Wait for the client to read."""
+        super().pause_writing()
+        self._unread = self.loop.call_later(self.unread_s, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """Go on writing."""
+        super().resume_writing()
+        self._stop_unread()
 
     def data_received(self, data: bytes) -> None:
         """Take what has come."""
@@ -67,6 +94,10 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if self.cycle.response_complete:
             self._idle_since = self.loop.time()
 
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        self._answered = cycle
+        super()._start_asgi_task(cycle, app)
+
     def _wait_for_head(self) -> None:
         self._head_bytes = 0
         self._timer = self.loop.call_later(self.head_s, self._give_up)
@@ -75,6 +106,11 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+    def _stop_unread(self) -> None:
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
 
     def _make_room(self) -> None:
         limit = self.limit_concurrency
