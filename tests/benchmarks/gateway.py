@@ -23,6 +23,8 @@ from benchmarks.installation import WORKERS
 from knocktwice_shared.names import INBOX_MESSAGES
 from knocktwice_worker.children import Child
 from knocktwice_worker.gateway import keys
+from knocktwice_worker.gateway.address_pace import AddressPace
+from knocktwice_worker.gateway.client_address import ClientAddresses
 from knocktwice_worker.receipt_tokens import PATH, ReceiptTokens, ReceiptUrls
 
 if TYPE_CHECKING:
@@ -49,9 +51,12 @@ def measure(here: Installation, figures: Figures) -> None:
     env = here.environment(database_url, here.provider.url) | {
         "KNOCKTWICE_PUBLIC_URL": url,
         "KNOCKTWICE_GATEWAY_PER_S": "0",
+        # Counted, and never too many: all clients are on one address here.
+        "KNOCKTWICE_GATEWAY_ADDRESS_PER_S": "1000000",
     }
     urls = ReceiptUrls(url, ReceiptTokens([env["KNOCKTWICE_SECRET"].encode()], timedelta(days=7)))
     _signing(figures, urls)
+    _counting(figures)
     with (
         here.workers("benchmarks.trusting", env=env, count=WORKERS) as workers,
         _gateway(port, env) as gateway,
@@ -152,6 +157,19 @@ def _signing(figures: Figures, urls: ReceiptUrls) -> None:
         urls.url("01939e2b-6b43-7e5a-9f6e-2c7c0d6f8a11", "a-registration-token", now=1_800_000_000.0, ttl_s=60)
     each = (time.perf_counter() - start) / count * 1e6
     figures.add("making a push's receipt address", f"{each:.1f} µs", "", sign_us=each)
+
+
+def _counting(figures: Figures) -> None:
+    pace, count = AddressPace(1e9), 100_000
+    addresses = ClientAddresses()
+    scopes = [{"client": (f"203.0.113.{n}", 1), "headers": []} for n in range(100)]
+    start = time.perf_counter()
+    for n in range(count):
+        address = addresses.of(scopes[n % 100])
+        pace.enter(address)
+        pace.leave(address)
+    each = (time.perf_counter() - start) / count * 1e6
+    figures.add("counting a request by its address", f"{each:.1f} µs", "", count_us=each)
 
 
 def _check(answers: load.Answers, expected: int) -> None:

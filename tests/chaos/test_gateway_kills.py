@@ -86,6 +86,7 @@ class Installation:
             "PYTHONPATH": os.pathsep.join(p for p in sys.path if p),
             "KNOCKTWICE_PUBLIC_URL": self.url,
             "KNOCKTWICE_GATEWAY_PER_S": "0",
+            "KNOCKTWICE_GATEWAY_ADDRESS_PER_S": "0",
             **environment,
         }
         argv = [sys.executable, "-m", program, "gateway", "--port", str(self.port), *options]

@@ -15,6 +15,7 @@ from http_gateway import HttpGateway
 from knocktwice_shared.ids import uuid7
 from knocktwice_shared.names import INBOX_MESSAGES
 from knocktwice_worker.config import Settings
+from knocktwice_worker.gateway import address_pace
 from knocktwice_worker.gateway.address_pace import BURST_S
 from knocktwice_worker.services import Services
 
@@ -163,6 +164,17 @@ def test_a_header_that_no_trusted_proxy_has_added_helps_nobody(strict: Services)
         answers = [stranger.post("/r/x/clicked", headers=_from(f"203.0.113.{n}")) for n in range(BURST + 1)]
         assert [answer.status_code for answer in answers] == [403] * BURST + [429]
     alone.close()
+
+
+def test_a_request_that_was_answered_makes_room_for_the_next(strict: Services, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(address_pace, "AT_ONCE", 1)
+    quick = Services(strict.settings.model_copy(update={"gateway_address_per_s": 1_000}))
+    with HttpGateway(quick) as gateway:
+        stranger = gateway.stranger()
+        for path in ("/r/x/clicked", "/callbacks/twilio", "/v1/receipts", "/l/x"):
+            for _ in range(3):
+                assert stranger.post(path).status_code in (403, 405, 415), path
+    quick.close()
 
 
 def test_the_limit_can_be_switched_off(strict: Services) -> None:

@@ -6,7 +6,6 @@ link, which has to be looked up, several. A provider's callback that proves to b
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
 import structlog
@@ -14,6 +13,7 @@ import structlog
 from knocktwice_worker import short_links
 from knocktwice_worker.gateway.client_address import FORWARDED
 from knocktwice_worker.gateway.problems import Problem
+from knocktwice_worker.gateway.seldom import Seldom
 from knocktwice_worker.receipt_tokens import PATH as RECEIPT
 
 if TYPE_CHECKING:
@@ -31,8 +31,6 @@ COUNTED = (RECEIPT, "/v1/receipts", _LINK, _CALLBACK)
 _BYTES = 4_096
 #: A link is looked up in PostgreSQL.
 _LINK_TURNS = 5
-#: Seconds between two hints in the log.
-_HINT_EVERY_S = 60.0
 
 
 class AddressLimit:
@@ -50,7 +48,7 @@ class AddressLimit:
         self._addresses = addresses
         self._pace = pace
         self._body_limit = body_limit
-        self._hinted_at = float("-inf")
+        self._seldom = Seldom()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
@@ -108,10 +106,9 @@ class AddressLimit:
         return refunding
 
     def _hint(self, scope: Scope) -> None:
-        """Say now and then in the log that somebody is refused, and what it may be that is wrong."""
-        if time.monotonic() - self._hinted_at < _HINT_EVERY_S:
-            return
-        self._hinted_at = time.monotonic()
+        """Say in the log that somebody is refused, and what may be wrong. Whether it is so is for the operator to know."""
         forwarded = any(name == FORWARDED for name, _ in scope["headers"])
+        if not self._seldom.due(str(forwarded)):
+            return
         hint = "a proxy that KNOCKTWICE_GATEWAY_PROXIES does not name counts as one client" if forwarded else None
         log.warning("too many requests from one address", **({"hint": hint} if hint else {}))

@@ -17,6 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Route
 
 from knocktwice_shared.errors import BrokerUnavailable, InvalidMessage, KnocktwiceError
+from knocktwice_worker.gateway.seldom import Seldom
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from fastapi import APIRouter, FastAPI, Request
 
 log = structlog.get_logger(__name__)
+
+_seldom = Seldom()
 
 MEDIA_TYPE = "application/problem+json"
 #: Seconds after which a client may try again when a server behind the gateway is away.
@@ -171,7 +174,9 @@ def answer(problem: Problem | Exception, error: Exception | None = None) -> Resp
     told = problem if isinstance(problem, Problem) else of(problem)
     if told.status == 503:
         cause = error or problem
-        log.warning("not available", error=type(cause.__cause__ or cause).__name__)
+        name = type(cause.__cause__ or cause).__name__
+        if _seldom.due(name):
+            log.warning("not available", error=name)
     return told.response()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import os
 import resource
@@ -14,6 +15,7 @@ import uvicorn
 from knocktwice_worker import config, launch, logs
 from knocktwice_worker.gateway import create_app
 from knocktwice_worker.gateway.http_protocol import BoundedHttpProtocol
+from knocktwice_worker.gateway.seldom import SeldomWarnings
 from knocktwice_worker.services import services
 
 if TYPE_CHECKING:
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
 
 #: Seconds that requests get to end when the gateway is stopped.
 GRACE_S = 20
-#: Connections that one process serves at once; whoever comes then is told to come back (503).
+#: Connections that one process serves at once; whoever comes then is told to come back (503). Fewer, if it may not open as many files.
 CONNECTIONS_LIMIT = 2_000
 #: Files that one process may need: connections, those that are on their way out, and what it keeps open itself.
 FILES = 2 * CONNECTIONS_LIMIT
@@ -39,7 +41,7 @@ def run(host: str, port: int, processes: int) -> None:
         host=host,
         port=port,
         workers=processes,
-        **OPTIONS,
+        **OPTIONS | {"limit_concurrency": connections_limit()},
     )
 
 
@@ -63,17 +65,22 @@ OPTIONS: dict[str, Any] = {
 def application() -> ASGIApp:
     """Return the application of this process."""
     _end_with_the_supervisor()
-    allow_files()
     logs.configure(as_json=config.load().log_json)
+    logging.getLogger("uvicorn.error").addFilter(SeldomWarnings())
     return create_app(services())
 
 
-def allow_files() -> None:
-    """Let this process have as many files open as connections need; often 1,024 are allowed unless one asks for more."""
+def connections_limit() -> int:
+    """Have as many open files allowed as connections need, and return how many connections those that are allowed suffice for.
+
+    Often 1,024 are allowed unless one asks for more, and without a file nobody can even be told to come back.
+    """
     allowed, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = FILES if most == resource.RLIM_INFINITY else min(FILES, most)
     if allowed != resource.RLIM_INFINITY and allowed < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
+        allowed = wanted
+    return CONNECTIONS_LIMIT if allowed == resource.RLIM_INFINITY else min(CONNECTIONS_LIMIT, allowed * 3 // 4)
 
 
 def _end_with_the_supervisor() -> None:

@@ -21,6 +21,7 @@ from knocktwice_worker.channels.twilio_reports import read_callback
 from knocktwice_worker.gateway.access import Here
 from knocktwice_worker.gateway.body import ARRIVAL_S
 from knocktwice_worker.gateway.problems import Problem, documented
+from knocktwice_worker.gateway.seldom import Seldom
 from knocktwice_worker.lifecycle import ProviderState
 from knocktwice_worker.opt_out_words import wish
 from knocktwice_worker.twilio_signature import is_genuine
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 router = APIRouter(tags=["callbacks"])
+
+_seldom = Seldom()
 
 _FORM = "application/x-www-form-urlencoded"
 _SID = re.compile(r"[A-Z]{2}[0-9a-fA-F]{32}")
@@ -153,7 +156,8 @@ async def _verified(request: Request, services: Services, path: str) -> dict[str
     raw = await _body(request)
     settings = services.settings
     if settings.public_url is None or settings.twilio_auth_token is None:
-        log.warning("callback refused", reason="KNOCKTWICE_PUBLIC_URL or TWILIO_AUTH_TOKEN is not set")
+        if _seldom.due("not set"):
+            log.warning("callback refused", reason="KNOCKTWICE_PUBLIC_URL or TWILIO_AUTH_TOKEN is not set")
         raise _refused()
     query = request.scope["query_string"].decode("latin-1")
     # What proxies made of host, scheme and path does not matter.

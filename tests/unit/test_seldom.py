@@ -1,0 +1,40 @@
+"""What anybody can have written into the log is written now and then."""
+
+from __future__ import annotations
+
+import logging
+
+from knocktwice_worker.gateway.seldom import EVERY_S, Seldom, SeldomWarnings
+
+
+def test_a_line_of_a_kind_is_due_once_a_minute() -> None:
+    now = [0.0]
+    seldom = Seldom(lambda: now[0])
+    assert [seldom.due("a"), seldom.due("b"), seldom.due("a")] == [True, True, False]
+    now[0] = EVERY_S
+    assert [seldom.due("a"), seldom.due("a")] == [True, False]
+
+
+def test_kinds_without_number_take_no_memory_without_bound() -> None:
+    seldom = Seldom()
+    for n in range(10_000):
+        seldom.due(str(n))
+    assert len(seldom._last) <= 1_000
+
+
+def test_warnings_are_thinned_out_and_errors_are_not() -> None:
+    logger = logging.getLogger("test.seldom")
+    logger.setLevel(logging.INFO)
+    lines: list[str] = []
+
+    class Lines(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            lines.append(record.getMessage())
+
+    logger.addHandler(Lines())
+    logger.addFilter(SeldomWarnings())
+    for _ in range(3):
+        logger.warning("Invalid HTTP request received.")
+        logger.error("died")
+        logger.info("started")
+    assert lines == ["Invalid HTTP request received.", "died", "started", "died", "started", "died", "started"]
