@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING
 import pytest
 import sqlalchemy as sa
 
-from callbacks import Callbacks
 from knocktwice import Recipient, Sms, WhatsApp
 from knocktwice_worker.sandbox import Answer, Rule
 from system import PUSH, eventually, verdicts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
     from uuid import UUID
 
     from clock import Clock
@@ -30,12 +29,10 @@ _numbers = (f"+1650555{n:04}" for n in itertools.count(600))
 
 
 @pytest.fixture(scope="module")
-def system(installation: System) -> Iterator[System]:
-    """The installation with one worker, whose callbacks arrive."""
-    with Callbacks(installation.engine) as callbacks:
-        installation.settings["KNOCKTWICE_PUBLIC_URL"] = callbacks.url
-        installation.start_worker()
-        yield installation
+def system(installation: System, gateway: str) -> System:
+    """The installation with one worker, whose callbacks and receipts arrive."""
+    assert installation.settings["KNOCKTWICE_PUBLIC_URL"] == gateway
+    return installation
 
 
 @pytest.fixture
