@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import itertools
+import logging
 from collections import Counter
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+import pytest
 import sqlalchemy as sa
+import structlog
 
+from clock import Clock
+from databases import new_database
+from interleaving import Interleaver
 from knocktwice_shared.ids import uuid7
 from knocktwice_shared.messages import (
     Cancellation,
@@ -33,21 +40,24 @@ from knocktwice_worker import (
     receipts,
     reconcile,
     rollups,
+    services,
     sms,
 )
 from knocktwice_worker.callbacks import Callback, InboundText
+from knocktwice_worker.config import Settings
 from knocktwice_worker.dispatcher import dispatch
 from knocktwice_worker.lifecycle import FALL_BACK, ProviderState
 from knocktwice_worker.opt_out_words import Wish
+from knocktwice_worker.sandbox import Sandbox
 from knocktwice_worker.webhooks import events
 from life import recount, rolled_up
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
-    from clock import Clock
     from knocktwice_shared.messages import Batch
-    from knocktwice_worker.sandbox import Sandbox
+    from knocktwice_worker.embedded import Servers
     from knocktwice_worker.services import Services
 
 #: What was said of people in the tests.
@@ -132,6 +142,7 @@ class Case:
     def erase(self) -> None:
         if self.user:
             change = UserErased(self.user, self.world.now())
+            self.world.erased.add(self.user)
             try:
                 erasure.erase_all(self.world.here, [change])
             except erasure.Unsettled:
@@ -176,6 +187,29 @@ def click_all(*cases: Case) -> None:
     receipts.record(cases[0].world.here, said)
 
 
+@contextmanager
+def installed(servers: Servers, home: Path) -> Iterator[World]:
+    """Set up an installation in a database and a keyspace of its own, whose deadlocks are noticed soon."""
+    broker = f"{servers.broker_url}?virtual_host=2"
+    with pytest.MonkeyPatch.context() as patch, new_database(servers) as url, Sandbox() as sandbox:
+        for name, value in sandbox.environment(home).items():
+            patch.setenv(name, value)
+        client = services.connect_redis(broker)
+        client.flushdb()
+        client.close()
+        here = services.Services(Settings(database_url=url, broker_url=broker, secret="test", home=home))
+        for engine in (here.engine, here.senders):
+            sa.event.listen(engine, "connect", _impatient)
+        yield World(here, Clock(url), sandbox)
+        here.close()
+
+
+def _impatient(connection: Any, _: object) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("SET deadlock_timeout = '20ms'")
+    connection.commit()
+
+
 @dataclass
 class World:
     """Everything that notifications need, and the notifications."""
@@ -184,12 +218,27 @@ class World:
     clock: Clock
     sandbox: Sandbox
     cases: list[Case] = field(default_factory=list)
+    erased: set[str] = field(default_factory=set)
     unsettled: dict[str, UserErased] = field(default_factory=dict)
 
-    def case(self, *, user: bool = False, **fields: Any) -> Case:
+    def begin(self) -> None:
+        """Forget earlier cases, and let nobody write logs."""
+        self.cases.clear()
+        self.erased.clear()
+        structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
+
+    @contextmanager
+    def meetings(self) -> Iterator[Interleaver]:
+        """Let operations of this installation meet."""
+        watch = sa.create_engine(self.here.settings.database_url or "")
+        with Interleaver([self.here.engine, self.here.senders], watch) as between:
+            yield between
+        watch.dispose()
+
+    def case(self, *, user: bool = False, number: str | None = None, **fields: Any) -> Case:
         """Make a notification to a person of its own; nothing has heard of it yet."""
         n = next(_numbers)
-        number, registration, name = f"+1650{n:07}", f"silent-{n}", f"user-{n}" if user else None
+        number, registration, name = number or f"+1650{n:07}", f"silent-{n}", f"user-{n}" if user else None
         who: dict[str, Any] = {"registrations": [registration], "phone": number}
         if name:
             self.know(DeviceRegistered(name, registration, SAID), PhoneBound(name, number, SAID))
@@ -279,6 +328,8 @@ class World:
             _must_agree(row, ledger)
         noted = {i: n for (i, _, verdict), n in ledger.items() if verdict == "wasted_sms"}
         assert noted == dict.fromkeys(wasted, 1)
+        with self.here.engine.connect() as conn:
+            assert not [user for user in self.erased if any(erasure.left(conn, user).values())]
         for case in self.cases:
             assert not (case.silent and case.texts), case.number
             assert case.texts <= sum(s.channel == "sms" for s in case.batch.plan or ())

@@ -2,31 +2,23 @@
 
 from __future__ import annotations
 
-import logging
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import sqlalchemy as sa
-import structlog
 
-from clock import Clock
-from databases import new_database
-from interleaving import Interleaver
 from knocktwice_shared.messages import DeviceRegistered
 from knocktwice_worker import callbacks, store
-from knocktwice_worker import services as workers
 from knocktwice_worker.callbacks import Callback
-from knocktwice_worker.config import Settings
 from knocktwice_worker.dispatcher import dispatch
 from knocktwice_worker.lifecycle import ProviderState
-from knocktwice_worker.sandbox import Answer, Rule, Sandbox
-from world import LATER, NOW, SAID, TWO, Case, World, cancel_all, check_all, click_all, resume_all, send_all
+from knocktwice_worker.sandbox import Answer, Rule
+from world import LATER, NOW, SAID, TWO, Case, World, cancel_all, check_all, click_all, installed, resume_all, send_all
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from interleaving import Meeting
+    from interleaving import Interleaver, Meeting
     from knocktwice_worker.embedded import Servers
 
 CLAIM = "state = 'sending'"
@@ -35,39 +27,19 @@ CLAIM = "state = 'sending'"
 @pytest.fixture(scope="module")
 def world(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     """One installation for all: each meeting has a person of its own."""
-    home = tmp_path_factory.mktemp("home")
-    broker = f"{servers.broker_url}?virtual_host=2"
-    with pytest.MonkeyPatch.context() as patch, new_database(servers) as url, Sandbox() as sandbox:
-        for name, value in sandbox.environment(home).items():
-            patch.setenv(name, value)
-        client = workers.connect_redis(broker)
-        client.flushdb()
-        client.close()
-        here = workers.Services(Settings(database_url=url, broker_url=broker, secret="test", home=home))
-        for engine in (here.engine, here.senders):
-            sa.event.listen(engine, "connect", _impatient)
-        yield World(here, Clock(url), sandbox)
-        here.close()
-
-
-def _impatient(connection: Any, _: object) -> None:
-    with connection.cursor() as cursor:
-        cursor.execute("SET deadlock_timeout = '20ms'")
-    connection.commit()
+    with installed(servers, tmp_path_factory.mktemp("home")) as built:
+        yield built
 
 
 @pytest.fixture(scope="module")
 def between(world: World) -> Iterator[Interleaver]:
-    watch = sa.create_engine(world.here.settings.database_url or "", poolclass=sa.pool.QueuePool)
-    with Interleaver([world.here.engine, world.here.senders], watch) as meets:
-        yield meets
-    watch.dispose()
+    with world.meetings() as meetings:
+        yield meetings
 
 
 @pytest.fixture(autouse=True)
 def _anew(world: World) -> None:
-    world.cases.clear()
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
+    world.begin()
 
 
 def _later(world: World, **fields: Any) -> Case:
@@ -208,6 +180,7 @@ PAIRS: dict[str, tuple[Callable[[World], Case], Callable[[Case], None], Callable
         Case.cancel,
     ),
     "accept, to be tried again & cancel": (_refused, Case.accept, Case.cancel),
+    "accept with a plan, to be tried again & cancel": (lambda w: _refused(w, plan=LATER), Case.accept, Case.cancel),
     "accept & click": (lambda w: w.case(plan=NOW), Case.accept, Case.click),
     "accept & accept": (lambda w: w.case(plan=NOW), Case.accept, Case.accept),
     "accept & erase": (lambda w: w.case(user=True, plan=NOW), Case.accept, Case.erase),

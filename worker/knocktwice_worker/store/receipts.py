@@ -102,7 +102,8 @@ def settle_cancelled(conn: Connection, ids: Sequence[str]) -> None:
 
 def _stop(conn: Connection, ids: Sequence[str]) -> None:
     settle_answered(conn, ids)
-    # Without a fallback there is only the push to stop, and only while it waits for its time or to be tried again.
+    # Without a fallback there is only the push to stop, and only while it waits for its time or to be tried again. One with a
+    # fallback ends with that, unless it was on its way and came back when all was over.
     waiting = conn.execute(_CANCEL_PUSH, {"ids": list(ids)}).all()
     finish(conn, [(str(row.notification_id), NotificationState.CANCELLED, "cancelled") for row in waiting])
 
@@ -112,7 +113,8 @@ UPDATE deliveries d SET state = 'cancelled', reason = 'cancelled', wake_at = NUL
 FROM (
   SELECT p.notification_id FROM deliveries p
   WHERE p.notification_id = ANY(CAST(:ids AS uuid[])) AND p.step = 0 AND p.state = 'scheduled'
-    AND NOT EXISTS (SELECT FROM deliveries s WHERE s.notification_id = p.notification_id AND s.step = 1)
+    AND (NOT EXISTS (SELECT FROM deliveries s WHERE s.notification_id = p.notification_id AND s.step = 1)
+      OR EXISTS (SELECT FROM notifications n WHERE n.id = p.notification_id AND n.state <> 'active'))
   ORDER BY p.notification_id FOR UPDATE
 ) waiting
 WHERE d.notification_id = waiting.notification_id AND d.step = 0
