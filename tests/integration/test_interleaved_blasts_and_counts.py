@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from dataclasses import dataclass
 from datetime import UTC, timedelta
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,18 @@ import sqlalchemy as sa
 
 from knocktwice_shared.ids import blast_id
 from knocktwice_shared.messages import Cancellation, DeviceRegistered, PhoneBound, TagsSet, parse_blast
-from knocktwice_worker import blast_store, blasts, cancellation, changes, fallback, retention, rollups, services, store
+from knocktwice_worker import (
+    blast_store,
+    blasts,
+    cancellation,
+    changes,
+    dead_letters,
+    fallback,
+    retention,
+    rollups,
+    services,
+    store,
+)
 from knocktwice_worker.sandbox import Answer, Rule
 from knocktwice_worker.webhooks import endpoints, events
 from world import CONTENT, LATER, NOW, SAID, Case, World, installed
@@ -275,6 +287,24 @@ def test_erasing_somebody_and_deleting_what_is_old_wait_for_each_other(
             return case.erase, purge
 
         assert not [meeting.before[-1] for meeting in meetings.every_meeting(prepare) if meeting.deadlocks]
+
+
+def test_two_people_are_erased_from_one_parked_message(world: World, between: Interleaver) -> None:
+    ada, bob = DeviceRegistered("ada", "r-ada", SAID), DeviceRegistered("bob", "r-bob", SAID)
+
+    def erase(who: DeviceRegistered) -> None:
+        dead_letters.erase(world.here.engine, who.user, (), [who.registration])
+
+    def prepare() -> tuple[Callable[[], None], Callable[[], None]]:
+        payload = json.dumps({"changes": [{"user": who.user, "registration": who.registration} for who in (ada, bob)]})
+        with world.here.engine.begin() as conn:
+            dead_letters.park(conn, message_id=None, task=None, reason="r", payload=payload)
+        return lambda: erase(ada), lambda: erase(bob)
+
+    for meeting in between.every_meeting(prepare):
+        assert not meeting.deadlocks
+        with world.here.engine.connect() as conn:
+            assert set(conn.scalars(sa.text("SELECT payload FROM dead_letters"))) == {'{"changes": []}'}
 
 
 def test_two_that_record_the_same_pushes_wait_for_each_other(world: World, between: Interleaver) -> None:
