@@ -235,7 +235,7 @@ class World:
             yield between
         watch.dispose()
 
-    def case(self, *, user: bool = False, number: str | None = None, **fields: Any) -> Case:
+    def case(self, *, user: bool = False, number: str | None = None, key: str | None = None, **fields: Any) -> Case:
         """Make a notification to a person of its own; nothing has heard of it yet."""
         n = next(_numbers)
         number, registration, name = number or f"+1650{n:07}", f"silent-{n}", f"user-{n}" if user else None
@@ -243,6 +243,7 @@ class World:
         if name:
             self.know(DeviceRegistered(name, registration, SAID), PhoneBound(name, number, SAID))
             who = {"user": name}
+        who |= {"key": key} if key else {}
         wire = {"v": 1, "id": str(uuid7()), "content": CONTENT, "recipients": [{"id": str(uuid7()), **who}], **fields}
         case = Case(self, parse_batch(wire), number, registration, name)
         self.cases.append(case)

@@ -9,9 +9,10 @@ import pytest
 
 from knocktwice_shared.messages import DeviceRegistered
 from knocktwice_worker import callbacks, store
-from knocktwice_worker.callbacks import Callback
+from knocktwice_worker.callbacks import Callback, InboundText
 from knocktwice_worker.dispatcher import dispatch
 from knocktwice_worker.lifecycle import ProviderState
+from knocktwice_worker.opt_out_words import Wish
 from knocktwice_worker.sandbox import Answer, Rule
 from world import LATER, NOW, SAID, TWO, Case, World, cancel_all, check_all, click_all, installed, resume_all, send_all
 
@@ -340,3 +341,47 @@ def test_batches_of_the_same_notifications_wait_for_each_other(
     assert not [meeting.before for meeting in between.every_meeting(prepare) if meeting.deadlocks]
     world.live_on()
     world.must_be_whole()
+
+
+def test_a_key_whose_owner_is_erased_meanwhile_makes_a_duplicate_all_the_same(
+    world: World, between: Interleaver
+) -> None:
+    seconds: list[Case] = []
+
+    def prepare() -> tuple[Callable[[], None], Callable[[], None]]:
+        key = f"order-{len(seconds)}"
+        first = world.accepted(user=True, key=key)
+        seconds.append(world.case(key=key))
+        return seconds[-1].accept, first.erase
+
+    for meeting in between.every_meeting(prepare):
+        assert not meeting.deadlocks
+        # Accepted is accepted: it is there, whoever holds the key.
+        assert seconds[-1].state() in ("duplicate", "pushed"), meeting.before[-1:]
+    world.live_on()
+    world.must_be_whole()
+
+
+def test_a_person_who_is_erased_and_registers_devices_at_once(world: World, between: Interleaver) -> None:
+    def prepare() -> tuple[Callable[[], None], Callable[[], None]]:
+        case = world.accepted(user=True)
+        user, at = case.user or "", world.now() + timedelta(days=30)
+        # The second is new, and the first was theirs before.
+        devices = [DeviceRegistered(user, name, at) for name in (case.registration, f"{case.registration}-two")]
+        return lambda: world.know(*devices), case.erase
+
+    assert not [meeting.before[-1] for meeting in between.every_meeting(prepare) if meeting.deadlocks]
+
+
+def test_texts_of_the_same_people_wait_for_each_other(world: World, between: Interleaver) -> None:
+    def prepare() -> tuple[Callable[[], None], Callable[[], None]]:
+        numbers = [world.case().number for _ in range(2)]
+
+        def receive(numbers: Sequence[str], name: str) -> None:
+            with world.here.engine.begin() as conn:
+                callbacks.receive(conn, [InboundText(f"SM-{name}-{n}", n, Wish.STOP) for n in numbers])
+
+        return lambda: receive(numbers, "a"), lambda: receive(numbers[::-1], "b")
+
+    assert not [meeting.before[-1] for meeting in between.every_meeting(prepare) if meeting.deadlocks]
+    world.cases.clear()
