@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import sqlalchemy as sa
 
+from case import Case
 from knocktwice_shared.ids import blast_id
 from knocktwice_shared.messages import Cancellation, DeviceRegistered, PhoneBound, TagsSet, parse_blast
 from knocktwice_worker import (
@@ -27,7 +28,8 @@ from knocktwice_worker import (
 )
 from knocktwice_worker.sandbox import Answer, Rule
 from knocktwice_worker.webhooks import endpoints, events
-from world import CONTENT, LATER, NOW, SAID, Case, World, installed
+from whole import must_be_told_in_order, must_be_whole, numbers_must_agree
+from world import CONTENT, LATER, NOW, SAID, World, installed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -266,9 +268,9 @@ def test_whoever_follows_what_happens_misses_nothing(
     for meeting in between.every_meeting(prepare):
         assert not meeting.deadlocks
     world.live_on()
-    world.must_be_whole()
-    world.must_be_told_in_order()
-    world.numbers_must_agree()
+    must_be_whole(world)
+    must_be_told_in_order(world)
+    numbers_must_agree(world)
 
 
 def test_erasing_somebody_and_deleting_what_is_old_wait_for_each_other(
@@ -323,7 +325,7 @@ def test_two_that_record_the_same_pushes_wait_for_each_other(world: World, betwe
     query = "SELECT FROM attempts WHERE notification_id = :id FOR UPDATE"
     assert not between.all_at_once([lambda: record(results), lambda: record(results[::-1])], query, id=middle)
     world.live_on()
-    world.must_be_whole()
+    must_be_whole(world)
 
 
 def test_a_number_that_was_bound_at_night_is_not_woken(world: World, between: Interleaver) -> None:
@@ -340,5 +342,5 @@ def test_a_number_that_was_bound_at_night_is_not_woken(world: World, between: In
     for meeting in between.every_meeting(prepare):
         assert not meeting.deadlocks
     world.live_on()
-    world.must_be_whole()
+    must_be_whole(world)
     assert not [case.number for case in world.cases if case.texts]

@@ -1,4 +1,9 @@
-"""What two workers do at once: every pair that looks and then writes, met at every statement of either."""
+"""What two workers do at once: every pair that looks and then writes, met at every statement of either.
+
+Left out, because nothing is looked at before it is written: tags, numbers and consent (each one guarded statement), the
+inbox and the limits in Redis (one script each), templates and segments (one row each). A withdrawn push may be withdrawn twice,
+which nobody sees.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from case import Case, cancel_all, check_all, click_all, resume_all, send_all
 from knocktwice_shared.messages import DeviceRegistered
 from knocktwice_worker import callbacks, store
 from knocktwice_worker.callbacks import Callback, InboundText
@@ -14,7 +20,8 @@ from knocktwice_worker.dispatcher import dispatch
 from knocktwice_worker.lifecycle import ProviderState
 from knocktwice_worker.opt_out_words import Wish
 from knocktwice_worker.sandbox import Answer, Rule
-from world import LATER, NOW, SAID, TWO, Case, World, cancel_all, check_all, click_all, installed, resume_all, send_all
+from whole import must_be_whole
+from world import LATER, NOW, SAID, TWO, World, installed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -262,7 +269,7 @@ def test_whatever_two_workers_do_at_once_ends_right(world: World, between: Inter
             silent.append((case, case.texts))
     world.sandbox.clear_rules()
     world.live_on()
-    world.must_be_whole()
+    must_be_whole(world)
     assert [(case.number, case.texts) for case, _ in silent] == [(case.number, texts) for case, texts in silent]
 
 
@@ -340,7 +347,7 @@ def test_batches_of_the_same_notifications_wait_for_each_other(
 
     assert not [meeting.before for meeting in between.every_meeting(prepare) if meeting.deadlocks]
     world.live_on()
-    world.must_be_whole()
+    must_be_whole(world)
 
 
 def test_a_key_whose_owner_is_erased_meanwhile_makes_a_duplicate_all_the_same(
@@ -359,7 +366,7 @@ def test_a_key_whose_owner_is_erased_meanwhile_makes_a_duplicate_all_the_same(
         # Accepted is accepted: it is there, whoever holds the key.
         assert seconds[-1].state() in ("duplicate", "pushed"), meeting.before[-1:]
     world.live_on()
-    world.must_be_whole()
+    must_be_whole(world)
 
 
 def test_a_person_who_is_erased_and_registers_devices_at_once(world: World, between: Interleaver) -> None:

@@ -226,8 +226,7 @@ def erase(here: Services, user: str, at: datetime) -> None:
     # Of somebody who has not come back, what was begun before the erasure and written after it goes, too: a blast's page.
     begun: datetime = until if found.known else now
     people = {"user": user, "inline": inline, "people": [user, *inline], "until": begun}
-    # Before the number leaves the list of those who want no texts: until then a number is still bound, and what is due
-    # would go to it.
+    # Before the number leaves the list of those who want no texts: it stays bound till the end, and what is due would go to it.
     _cancel_open(here, people)
     here.limits.forget(own, now)
     with here.engine.begin() as conn:
