@@ -142,10 +142,6 @@ def _opted_out(world: World) -> Case:
     return case
 
 
-def _known(world: World) -> Case:
-    return world.accepted(user=True, plan=NOW)
-
-
 def _delivered(case: Case) -> None:
     case.report(ProviderState.SENT, ProviderState.DELIVERED)
 
@@ -161,11 +157,6 @@ def _read(case: Case) -> None:
 def _move(case: Case) -> None:
     """The device is somebody else's now."""
     case.world.know(DeviceRegistered(f"{case.user}-heir", case.registration, case.world.now()))
-
-
-def _bring(case: Case) -> None:
-    with case.world.here.engine.begin() as conn:
-        callbacks.bring(conn)
 
 
 def _ring(case: Case) -> None:
@@ -192,14 +183,10 @@ PAIRS: dict[str, tuple[Callable[[World], Case], Callable[[Case], None], Callable
     "accept & click": (lambda w: w.case(plan=NOW), Case.accept, Case.click),
     "accept & accept": (lambda w: w.case(plan=NOW), Case.accept, Case.accept),
     "accept & erase": (lambda w: w.case(user=True, plan=NOW), Case.accept, Case.erase),
-    "accept & the device moves": (lambda w: w.case(user=True, plan=NOW), Case.accept, _move),
-    "accept & check": (lambda w: w.case(plan=NOW), Case.accept, Case.decide_and_send),
     # the push is taken up again
     "resume & cancel": (lambda w: _retried(w), Case.resume, Case.cancel),
-    "resume with a plan & cancel": (lambda w: _retried(w, plan=LATER), Case.resume, Case.cancel),
     "resume at its time & cancel": (lambda w: _later(w, plan=LATER), Case.resume, Case.cancel),
     "resume & click": (lambda w: _retried(w, plan=NOW), Case.resume, Case.click),
-    "resume & resume": (lambda w: _later(w, plan=NOW), Case.resume, Case.resume),
     "resume & check and send": (lambda w: _retried(w, plan=NOW), Case.resume, Case.decide_and_send),
     "resume at its time & check": (lambda w: _later(w, plan=NOW), Case.resume, Case.check),
     "resume & the device moves": (lambda w: _retried(w, user=True, plan=LATER), Case.resume, _move),
@@ -208,7 +195,6 @@ PAIRS: dict[str, tuple[Callable[[World], Case], Callable[[Case], None], Callable
     "check & click": (lambda w: w.accepted(plan=NOW), Case.check, Case.click),
     "check & stop": (lambda w: w.accepted(plan=NOW), Case.check, Case.stop),
     "check & check": (lambda w: w.accepted(plan=NOW), Case.check, Case.check),
-    "check & erase": (_known, Case.check, Case.erase),
     "check & erase, opted out": (_opted_out, Case.decide_and_send, Case.erase),
     # the SMS goes
     "send & cancel": (lambda w: w.reserved(), Case.send, Case.cancel),
@@ -222,28 +208,20 @@ PAIRS: dict[str, tuple[Callable[[World], Case], Callable[[Case], None], Callable
     "send too fast & click": (_too_fast, Case.send, Case.click),
     # what nobody could record
     "reconcile & its status": (_lost, Case.reconcile, _delivered),
-    "reconcile & click": (_lost, Case.reconcile, Case.click),
     "reconcile & reconcile": (_lost, Case.reconcile, Case.reconcile),
     "reconcile, to be sent again & cancel": (_never_taken, Case.reconcile, Case.cancel),
     "undelivered & delivered": (_sent, _undelivered, _delivered),
-    "status & erase": (_sent, _delivered, Case.erase),
-    "status & the waiting ones are brought": (_sent, _delivered, _bring),
     # one step behind another
-    "WhatsApp & cancel": (_whatsapp, Case.send, Case.cancel),
     "WhatsApp refused & cancel": (_whatsapp_refused, Case.send, Case.cancel),
     "WhatsApp refused & click": (_whatsapp_refused, Case.send, Case.click),
     "WhatsApp undelivered & cancel": (_whatsapp_sent, _undelivered, Case.cancel),
-    "WhatsApp undelivered & click": (_whatsapp_sent, _undelivered, Case.click),
     "WhatsApp read & the SMS is decided": (_second_due, _read, Case.decide_and_send),
     "WhatsApp & its status": (_whatsapp, Case.send, _read),
     "delivered & cancel": (lambda w: w.accepted(plan=TWO), Case.deliver, Case.cancel),
-    "delivered & check": (lambda w: w.accepted(plan=TWO), Case.deliver, Case.decide_and_send),
     "delivered & click": (lambda w: w.accepted(plan=TWO), Case.deliver, Case.click),
     "cancel & cancel": (lambda w: w.accepted(plan=LATER), Case.cancel, Case.cancel),
-    "cancel & click": (lambda w: w.accepted(plan=LATER), Case.cancel, Case.click),
     # the dispatcher
     "ring & cancel": (lambda w: w.accepted(plan=NOW), _ring, Case.cancel),
-    "ring & check": (lambda w: w.accepted(plan=NOW), _ring, Case.decide_and_send),
 }
 STOPPERS = (Case.cancel, Case.click, Case.stop)
 
