@@ -236,23 +236,23 @@ def test_a_list_shows_what_was_taken(install: Callable[..., Services], acme: Sms
     assert (_row(here, id_).state, _row(here, id_).provider_id, len(acme.texts)) == ("sent", "acme:1", 1)
 
 
-def test_a_choice_that_somebody_else_has_overtaken_claims_nothing(
+def test_a_choice_is_made_when_nobody_else_has_the_message(
     install: Callable[..., Services], acme: SmsProvider, sandbox: Sandbox
 ) -> None:
-    """Between the choice and the claim another worker tried the message, and its outcome got lost."""
+    """While a worker waited for the message another one tried it, and the outcome got lost: only there it may go again."""
     here, standby = install(), install(weight=0, twilio=1)
     (id_,) = _accept(here, category="critical")
     with ThreadPoolExecutor(1) as pool, here.engine.begin() as conn:
         conn.execute(sa.text("SELECT FROM deliveries WHERE notification_id = :id FOR UPDATE"), {"id": id_})
-        # It has chosen Twilio, and waits for the message.
+        # It would choose Twilio, and waits for the message.
         sending = pool.submit(sms.send, standby, [id_])
         eventually(lambda: _somebody_waits(here))
         assert store.claim_sms(conn, [id_], HOUR, {id_: store.Placement("acme", 0)})[0] == [id_]
         lost = store.SmsResult(id_, DeliveryState.RESERVED, reason="no answer", wake_after=HOUR)
         store.record_sms(conn, [lost])
-    assert sending.result() == []
-    assert (_row(here, id_).state, _row(here, id_).provider) == ("reserved", "acme")
-    assert (acme.asked, sandbox.texts(NUMBER)) == (0, [])
+    assert sending.result() == [id_]
+    assert (_row(here, id_).state, _row(here, id_).provider) == ("sent", "acme")
+    assert (acme.asked, sandbox.texts(NUMBER)) == (1, [])
 
 
 def test_a_failing_provider_is_demoted_for_all_and_comes_back(

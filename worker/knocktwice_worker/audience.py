@@ -41,7 +41,11 @@ SELECT (SELECT count(*) FROM jsonb_object_keys(tags)) AS tags, octet_length(CAST
 FROM users WHERE id = ANY(:users) ORDER BY id
 """)
 
-_USERS = text("INSERT INTO users (id) SELECT unnest(CAST(:ids AS text[])) ORDER BY 1 ON CONFLICT DO NOTHING")
+# Those who are there already are locked, though nothing about them changes: whoever erases one locks the person first, too.
+_USERS = text("""
+INSERT INTO users (id) SELECT unnest(CAST(:ids AS text[])) ORDER BY 1
+ON CONFLICT (id) DO UPDATE SET updated_at = users.updated_at WHERE false
+""")
 
 # A change from the future comes from a wrong clock; taken at its word it would shut out all others until then.
 _REGISTER = text("""

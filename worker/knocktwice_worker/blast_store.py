@@ -336,14 +336,18 @@ def discard(conn: Connection, id_: str) -> None:
     conn.execute(_DISCARD, {"id": id_})
 
 
-def next_to_cancel(conn: Connection, id_: str) -> list[str] | None:
-    """Mark the next page of an aborted blast as cancelled and return its active notifications; ``None``: none is left."""
+def next_to_cancel(conn: Connection, id_: str) -> tuple[str, list[str]] | None:
+    """Return the next page of an aborted blast that was sent, and its active notifications; ``None``: none is left."""
     row = conn.execute(_TO_CANCEL, {"id": id_}).first()
     if row is None:
         conn.execute(text("UPDATE blasts SET wake_at = NULL WHERE id = :id AND state = 'aborted'"), {"id": id_})
         return None
-    conn.execute(text("UPDATE blast_pages SET cancelled_at = knocktwice_now() WHERE id = :id"), {"id": row.id})
-    return [str(n.id) for n in conn.execute(_ACTIVE, {"first": row.id, "last": row.last_id})]
+    return str(row.id), [str(n.id) for n in conn.execute(_ACTIVE, {"first": row.id, "last": row.last_id})]
+
+
+def cancelled(conn: Connection, page: str) -> None:
+    """Note that a page's notifications are cancelled."""
+    conn.execute(text("UPDATE blast_pages SET cancelled_at = knocktwice_now() WHERE id = :id"), {"id": page})
 
 
 def find(conn: Connection, key_or_id: str) -> Row[Any] | None:

@@ -212,11 +212,15 @@ def _cancel(services: Services, id_: str, until: float) -> int:
         blast_store.discard(conn, id_)
     cancelled = 0
     while time.monotonic() < until:
+        # Committed before it is carried out, as every cancellation: see cancellation.py.
         with services.engine.begin() as conn:
-            ids = blast_store.next_to_cancel(conn, id_)
-            if ids is None:
+            next_ = blast_store.next_to_cancel(conn, id_)
+            if next_ is None:
                 break
-            if ids:
-                store.cancel(conn, ids, (), datetime.now(UTC))
-            cancelled += len(ids)
+            page, ids = next_
+            store.note_cancelled(conn, ids, (), datetime.now(UTC))
+        with services.engine.begin() as conn:
+            store.settle_cancelled(conn, ids)
+            blast_store.cancelled(conn, page)
+        cancelled += len(ids)
     return cancelled

@@ -194,7 +194,9 @@ def receive(conn: Connection, texts: Sequence[InboundText]) -> int:
         How many of the texts were new.
     """
     fresh = 0
-    for one in texts:
+    # In one order, so that two transactions with the same texts or numbers wait for each other instead of deadlocking; what one
+    # person wrote stays in the order in which it came.
+    for one in sorted(texts, key=lambda t: t.number):
         keep = text(
             "INSERT INTO inbound_texts (provider_id, number, wish) VALUES (:id, :number, :wish) ON CONFLICT DO NOTHING"
         )

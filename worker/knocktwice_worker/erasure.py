@@ -116,9 +116,11 @@ UPDATE notifications SET reason = 'erased' WHERE id = ANY(CAST(:ids AS uuid[])) 
 """)
 
 # What somebody is sending just now cannot be taken out of their hands.
+# Locked before what belongs to them, as whoever deletes old ones does, too.
 _DONE = text("""
 SELECT n.id FROM notifications n WHERE n.id = ANY(CAST(:ids AS uuid[])) AND n.state <> 'active'
   AND NOT EXISTS (SELECT FROM deliveries d WHERE d.notification_id = n.id AND d.wake_at IS NOT NULL)
+ORDER BY n.id FOR UPDATE
 """)
 
 # Reasons begin with a word of ours; what follows it may be a provider's, and quote a number or a token.
@@ -153,7 +155,10 @@ WHERE b.id = ANY(CAST(:batches AS uuid[]))
   AND NOT EXISTS (SELECT FROM notifications n WHERE n.batch_id = b.id AND n.id <> ALL(CAST(:ids AS uuid[])))
 """)
 
-_WAITING_FOR = text("SELECT notification_id FROM deliveries WHERE number = ANY(:numbers) AND state = 'reserved'")
+_WAITING_FOR = text("""
+SELECT notification_id, step FROM deliveries WHERE number = ANY(:numbers) AND state = 'reserved'
+ORDER BY notification_id FOR UPDATE
+""")
 
 # Locked first, so that a device registered at this moment is seen by the statements that follow.
 _PERSON = text("SELECT FROM users WHERE id = :user FOR UPDATE")
@@ -216,15 +221,17 @@ def erase(here: Services, user: str, at: datetime) -> None:
         shared = {row.number for row in conn.execute(_SHARED, {"numbers": sorted(numbers), "user": user})}
         own = sorted(numbers - shared)
         now = conn.execute(text("SELECT knocktwice_now()")).scalar_one()
-    here.limits.forget(own, now)
-    with here.engine.begin() as conn:
-        _forget_opt_outs(here, conn, own)
-        callbacks.forget_numbers(conn, own)
     # What was given inline to a number that only this user has is about them, too.
     inline = sorted(set(found.bound or ()) - shared)
     # Of somebody who has not come back, what was begun before the erasure and written after it goes, too: a blast's page.
     begun: datetime = until if found.known else now
     people = {"user": user, "inline": inline, "people": [user, *inline], "until": begun}
+    # Before the number leaves the list of those who want no texts: it stays bound till the end, and what is due would go to it.
+    _cancel_open(here, people)
+    here.limits.forget(own, now)
+    with here.engine.begin() as conn:
+        _forget_opt_outs(here, conn, own)
+        callbacks.forget_numbers(conn, own)
     with here.engine.begin() as conn:
         blast_store.forget_user(conn, user, _first_id_after(begun))
     erased, busy = _erase_notifications(here, people)
@@ -255,14 +262,30 @@ def left(conn: Connection, user: str) -> dict[str, int]:
     return dict(conn.execute(_LEFT, {"user": user}).one()._mapping)
 
 
+def _first_page(people: dict[str, Any]) -> dict[str, Any]:
+    boundary = str(_first_id_after(people["until"]))
+    return {**people, "boundary": boundary, "after": str(UUID(int=0)), "limit": BATCH_LIMIT}
+
+
+def _cancel_open(here: Services, people: dict[str, Any]) -> None:
+    """Cancel what is under way, as ``cancellation.py`` does."""
+    page = _first_page(people)
+    while True:
+        with here.engine.begin() as conn:
+            rows = conn.execute(_PAGE, page).all()
+            if not rows:
+                return
+            page["after"] = rows[-1].id
+            pending = [str(row.id) for row in rows if row.open]
+            store.note_cancelled(conn, pending, [], datetime.now(UTC))
+        with here.engine.begin() as conn:
+            store.settle_cancelled(conn, pending)
+            conn.execute(_SAY_ERASED, {"ids": pending})
+
+
 def _erase_notifications(here: Services, people: dict[str, Any]) -> tuple[int, int]:
     """Return how many notifications were erased, and how many somebody is working on."""
-    page = {
-        **people,
-        "boundary": str(_first_id_after(people["until"])),
-        "after": str(UUID(int=0)),
-        "limit": BATCH_LIMIT,
-    }
+    page = _first_page(people)
     erased = busy = 0
     while True:
         with here.engine.begin() as conn:
@@ -299,7 +322,7 @@ def _forget_opt_outs(here: Services, conn: Connection, numbers: Sequence[str]) -
     if gone:
         # The last look before the provider call is for the number, which is no longer on the list.
         waiting = conn.execute(_WAITING_FOR, {"numbers": gone}).all()
-        store.skip(conn, [store.Decision(str(row.notification_id), Verdict.OPTED_OUT, {}) for row in waiting])
+        store.skip(conn, [store.Decision(str(row.notification_id), Verdict.OPTED_OUT, {}, row.step) for row in waiting])
 
 
 def _secret(here: Services) -> bytes:

@@ -68,9 +68,12 @@ def send_all(
         if not wanted(conn):
             return
         work = store.accept(conn, [r.intake for r in ready], lease=lease)
-    if later := [id_ for r in ready for id_ in r.times.later]:
+    pushed = {w.notification_id for w in work}
+    # Of what is pushed now this is asked when that is recorded; and of what is due now, when it is decided.
+    waiting = {id_ for r in ready for id_ in (*r.times.later, *(r.contents if r.resolved.batch.plan else ()))} - pushed
+    if waiting:
         with services.engine.begin() as conn:
-            store.settle_cancelled(conn, later)
+            store.settle_cancelled(conn, sorted(waiting))
     people = {id_: r for r in ready for id_ in r.contents}
     log.info(
         "batches accepted",
@@ -129,8 +132,12 @@ def _deliver(services: Services, messages: Sequence[PushMessage], *, complete: b
         results.append(waits)
     if asked := patience(outcomes):
         services.push_pace.slow_down(asked.after)
+    retry_for = timedelta(seconds=services.settings.push_retry_s)
     with services.engine.begin() as conn:
-        store.record_push(conn, results, retry_for=timedelta(seconds=services.settings.push_retry_s), complete=complete)
+        again = store.record_push(conn, results, retry_for=retry_for, complete=complete)
+    if again:
+        with services.engine.begin() as conn:
+            store.settle_cancelled(conn, again)
 
 
 def _result(message: PushMessage, outcome: Outcome) -> store.PushResult:

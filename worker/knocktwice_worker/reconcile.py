@@ -56,10 +56,11 @@ def resolve(services: Services, ids: Sequence[str]) -> list[str]:
         }
         taken = _taken(conn, [message for found in listed.values() for m in found.values() for message in m])
         results = [_settle(row, listed[row.channel, row.provider].get(row.number), taken, services) for row in rows]
-        store.record_sms(conn, results)
+        unfinished = store.record_sms(conn, results)
         steps = {str(row.notification_id): row.step for row in rows}
         store.write_ledger(conn, [d for r in results if (d := _decision(r, steps[r.notification_id]))])
     adopted = [r.notification_id for r in results if r.state is DeliveryState.SENT]
+    store.look_again(services.engine, unfinished, adopted)
     log.info("sms reconciled", looked_up=len(rows), adopted=len(adopted))
     return adopted
 

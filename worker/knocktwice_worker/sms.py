@@ -55,12 +55,13 @@ def send(services: Services, ids: Sequence[str]) -> list[str]:
         results = [_result(row, outcome, give_up) for row, outcome in zip(held, outcomes, strict=True)]
         if chosen:
             results = store.with_ids_of_their_own(conn, _moved(services, conn, held, outcomes, results))
-        store.record_sms(conn, results)
+        unfinished = store.record_sms(conn, results)
+    sent = [r.notification_id for r in results if r.state is DeliveryState.SENT]
+    store.look_again(services.engine, unfinished, sent)
     _slow_down(services, held, outcomes)
     if services.providers:
         pairs = [(chosen.get(str(row.notification_id)), o) for row, o in zip(held, outcomes, strict=True)]
         services.providers.note([(choice.provider, choice.why, o) for choice, o in pairs if choice])
-    sent = [r.notification_id for r in results if r.state is DeliveryState.SENT]
     log.info("sms handed over", claimed=len(claimed), sent=len(sent))
     return sent
 
@@ -139,7 +140,7 @@ def _claim(services: Services, ids: Sequence[str]) -> tuple[list[str], datetime 
         if not rows:
             return [], None, {}
         opted_out = [row for row in rows if row.opted_out]
-        store.skip(conn, [store.Decision(str(r.notification_id), Verdict.OPTED_OUT, {}) for r in opted_out])
+        store.skip(conn, [store.Decision(str(r.notification_id), Verdict.OPTED_OUT, {}, r.step) for r in opted_out])
         wanted = [row for row in rows if not row.opted_out]
         marketing = [row for row in wanted if Category(row.category) is Category.MARKETING]
         asleep = fallback.hold_quiet(services, conn, marketing)
@@ -225,7 +226,7 @@ def _recount(services: Services, conn: Connection, rows: Sequence[Row[Any]]) -> 
     store.skip(
         conn,
         [
-            store.Decision(a.notification_id, answer.refusal, answer.inputs(a, services.limits.limits.budget))
+            store.Decision(a.notification_id, answer.refusal, answer.inputs(a, services.limits.limits.budget), a.step)
             for a, answer in paired
             if answer.refusal and answer.refusal is not Verdict.LIMITS_UNAVAILABLE
         ],

@@ -177,6 +177,8 @@ def _write(conn: Connection, strongest: Mapping[str, StatusReport], known: Mappi
     ).all()
     lost = [row for row in rows if row.provider_status in LOST]
     if lost:
+        # All that this transaction may come to change, because receipts lock in this order, too.
+        store.lock_open(conn, sorted({place.notification_id for place in known.values()}))
         conn.execute(_NEXT_NOW, {"ids": [r.notification_id for r in lost], "steps": [r.step for r in lost]})
 
 
@@ -197,4 +199,4 @@ def _receive(conn: Connection, reports: Sequence[StatusReport], known: Mapping[s
     fresh = sorted({str(row.notification_id) for row in rows})
     if fresh:
         store.settle_answered(conn, fresh)
-        store.note_wasted(conn, fresh, {str(row.notification_id): Receipt(row.kind) for row in rows})
+        store.note_wasted(conn, fresh)

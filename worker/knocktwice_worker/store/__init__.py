@@ -22,6 +22,7 @@ from knocktwice_worker.store.steps import (
     SmsResult,
     claim_sms,
     hold,
+    look_again,
     may_move,
     record_sms,
     reserved,
@@ -29,7 +30,7 @@ from knocktwice_worker.store.steps import (
     unresolved,
     with_ids_of_their_own,
 )
-from knocktwice_worker.store.transitions import Decision, settle_answered, skip, write_ledger
+from knocktwice_worker.store.transitions import Decision, lock_open, settle_answered, skip, write_ledger
 
 __all__ = [
     "Decision",
@@ -47,6 +48,8 @@ __all__ = [
     "due",
     "hold",
     "hold_until",
+    "lock_open",
+    "look_again",
     "may_move",
     "note_cancelled",
     "note_wasted",

@@ -51,13 +51,15 @@ ON CONFLICT DO NOTHING
 RETURNING id, state
 """)
 
-# Without the key: the first one holds it, and there it can be found and erased.
+# Without the key: the first one holds it, and there it can be found and erased. It may have been at this very moment.
 _INSERT_DUPLICATES = text("""
 INSERT INTO notifications (id, batch_id, user_id, phone, params, key, state, reason, finished_at)
-SELECT r.id, r.batch, NULL, NULL, '{}', NULL, 'duplicate', 'key already used by ' || first.id, knocktwice_now()
+SELECT r.id, r.batch, NULL, NULL, '{}', NULL, 'duplicate',
+       'key already used by ' || coalesce(CAST(first.id AS text), 'one that is gone'), knocktwice_now()
 FROM unnest(CAST(:ids AS uuid[]), CAST(:batches AS uuid[]), CAST(:keys AS text[])) AS r(id, batch, key)
-JOIN notifications first ON first.key = r.key AND first.key IS NOT NULL
-ON CONFLICT DO NOTHING
+LEFT JOIN notifications first ON first.key = r.key AND first.key IS NOT NULL
+WHERE r.key IS NOT NULL
+ORDER BY r.id ON CONFLICT DO NOTHING
 """)
 
 INSERT_ATTEMPTS = text("""

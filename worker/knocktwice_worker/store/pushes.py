@@ -45,12 +45,12 @@ WHERE d.notification_id = due.notification_id AND d.step = 0
 RETURNING d.notification_id, due.first
 """)
 
-# Before the claim, because whoever cancels locks in this order, too.
-_LOCK_COUNTDOWNS = text("""
-SELECT FROM deliveries s
-WHERE s.notification_id = ANY(CAST(:ids AS uuid[])) AND s.step > 0 AND s.state = 'scheduled'
-  AND EXISTS (SELECT FROM deliveries p WHERE p.notification_id = s.notification_id AND p.step = 0 AND p.claimed_at IS NULL)
-ORDER BY s.notification_id, s.step FOR UPDATE
+# All of it and first of all: whoever cancels, decides or ends locks a notification's open step before its push, and
+# notifications in this order.
+_LOCK_WAITING = text("""
+SELECT FROM deliveries
+WHERE notification_id = ANY(CAST(:ids AS uuid[])) AND (state = 'scheduled' OR step > 0 AND state = 'reserved')
+ORDER BY notification_id, step DESC FOR UPDATE
 """)
 
 # A push that comes late, after an outage, gets its whole time all the same.
@@ -74,6 +74,9 @@ CROSS JOIN LATERAL (SELECT CASE WHEN EXISTS (
 WHERE d.notification_id = r.id AND d.step = 0 AND d.state = 'sending'
 RETURNING d.notification_id, d.state, d.reason, NOT {_HAS_STEPS} AS last
 """)
+
+#: Whether it was cancelled; a plain EXISTS may become a look at all receipts there are.
+_CANCELLED = "(SELECT true FROM events e WHERE e.notification_id = d.notification_id AND e.kind = 'cancelled' LIMIT 1)"
 
 # Its fallback went out while it waited for somebody to take it up.
 _DROP_ENDED_PUSH = text("""
@@ -125,7 +128,7 @@ FROM (
   ) o JOIN notifications n ON n.id = o.id
 ) s
 WHERE d.notification_id = s.id AND d.step = 0 AND {is_in("d.state", "sending")}
-RETURNING d.notification_id, d.state, d.reason, NOT {_HAS_STEPS} AS last
+RETURNING d.notification_id, d.state, d.reason, NOT {_HAS_STEPS} AS last, {_CANCELLED} AS cancelled
 """)
 
 # A push of which every device has answered at the first attempt, as nearly all do. What became of it is known without a
@@ -134,12 +137,18 @@ _RECORD_ANSWERED = text(f"""
 UPDATE deliveries d SET state = r.state, reason = r.reason, wake_at = NULL, finished_at = knocktwice_now()
 FROM unnest(CAST(:ids AS uuid[]), CAST(:states AS text[]), CAST(:reasons AS text[])) AS r(id, state, reason)
 WHERE d.notification_id = r.id AND d.step = 0 AND {is_in("d.state", "sending")}
-RETURNING d.notification_id, d.state, d.reason, NOT {_HAS_STEPS} AS last
+RETURNING d.notification_id, d.state, d.reason, NOT {_HAS_STEPS} AS last, {_CANCELLED} AS cancelled
 """)
 
+# Locked in the order in which receipts lock.
 _FALL_BACK_NOW = text("""
-UPDATE deliveries SET due_at = knocktwice_now(), wake_at = knocktwice_now()
-WHERE notification_id = ANY(CAST(:ids AS uuid[])) AND step = 1 AND state = 'scheduled' AND due_at > knocktwice_now()
+UPDATE deliveries d SET due_at = knocktwice_now(), wake_at = knocktwice_now()
+FROM (
+  SELECT notification_id FROM deliveries
+  WHERE notification_id = ANY(CAST(:ids AS uuid[])) AND step = 1 AND state = 'scheduled' AND due_at > knocktwice_now()
+  ORDER BY notification_id FOR UPDATE
+) waiting
+WHERE d.notification_id = waiting.notification_id AND d.step = 1
 """)
 
 
@@ -148,8 +157,8 @@ def claim_push(conn: Connection, ids: Sequence[str], lease: timedelta) -> list[P
 
     A device that was registered for somebody else meanwhile gets nothing any more.
     """
+    conn.execute(_LOCK_WAITING, {"ids": list(ids)})
     settle_cancelled(conn, ids)
-    conn.execute(_LOCK_COUNTDOWNS, {"ids": list(ids)})
     conn.execute(_DROP_ENDED_PUSH, {"ids": list(ids)})
     claimed = conn.execute(_CLAIM_PUSH, {"ids": list(ids), "lease": lease}).all()
     if not claimed:
@@ -175,13 +184,19 @@ def _end_unpushable(conn: Connection, ids: set[str]) -> None:
 
 def record_push(
     conn: Connection, results: Sequence[PushResult], *, retry_for: timedelta, complete: bool = False
-) -> None:
+) -> list[str]:
     """Write the providers' answers. A push that failed on every device makes its fallback due at once.
 
     Args:
         retry_for: how long after the time it was to go out a push is still retried.
         complete: these are the results of all devices of each push, and no earlier attempts were made.
+
+    Returns:
+        The ids that :func:`settle_cancelled` wants when this is committed: a cancellation made while the rows were written,
+        or while the push was on its way, has found nothing to stop.
     """
+    # Of two that record the same pushes, as after a lease that was too short, one waits for the other.
+    results = sorted(results, key=lambda r: (r.notification_id, r.registration))
     conn.execute(
         _RECORD_ATTEMPTS,
         {
@@ -209,6 +224,7 @@ def record_push(
         given = {"ids": list(rest), "retry_after": list(rest.values()), "retry_for": retry_for}
         done += conn.execute(_RECORD_PUSH, given)
     _settle_pushes(conn, done)
+    return [str(row.notification_id) for row in done if row.cancelled or row.state == DeliveryState.SCHEDULED]
 
 
 def _answer(results: Sequence[PushResult]) -> tuple[str, str | None] | None:

@@ -11,7 +11,7 @@ from knocktwice_worker.lifecycle import NotificationState, Verdict
 from knocktwice_worker.store.transitions import ANSWERS, Decision, finish, settle_answered, write_ledger
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
     from datetime import datetime
 
 _INSERT_EVENTS = text("""
@@ -24,11 +24,17 @@ RETURNING notification_id, kind
 """)
 
 _WASTED = text(f"""
-SELECT d.notification_id, max(d.step) AS step FROM deliveries d
+SELECT d.notification_id, max(d.step) AS step, max(e.kind) FILTER (WHERE e.kind = 'clicked') AS clicked FROM deliveries d
 JOIN events e ON e.notification_id = d.notification_id AND e.kind <> 'cancelled' AND e.step < d.step AND {ANSWERS}
 WHERE d.notification_id = ANY(CAST(:ids AS uuid[])) AND d.step > 0 AND d.state = 'sent'
   AND NOT EXISTS (SELECT FROM decisions l WHERE l.notification_id = d.notification_id AND l.verdict = 'wasted_sms')
 GROUP BY d.notification_id
+""")
+
+# Who records the message and who records the receipt both look: the second of two waits here, and then sees the first one's
+# note. No rows, because by now either holds some that the other wants.
+_ONE_AT_A_TIME = text("""
+SELECT pg_advisory_xact_lock(hashtextextended(id, 3)) FROM (SELECT unnest(CAST(:ids AS text[])) AS id ORDER BY 1) wasted
 """)
 
 
@@ -44,17 +50,26 @@ def record_receipts(conn: Connection, receipts: Sequence[ReceiptEvent]) -> None:
     if not fresh:
         return
     settle_answered(conn, fresh)
-    note_wasted(conn, fresh, {str(r.notification): r.kind for r in receipts})
+    note_wasted(conn, fresh)
 
 
-def note_wasted(conn: Connection, ids: Sequence[str], kinds: Mapping[str, Receipt]) -> None:
-    """Note the messages among ``ids`` that a receipt shows to have been needless; ``kinds`` says which receipt came."""
+def note_wasted(conn: Connection, ids: Sequence[str]) -> None:
+    """Note the messages among ``ids`` that a receipt shows to have been needless, once each.
+
+    Who records a receipt calls it, and who has committed that a message was sent.
+    """
+    wasted = conn.execute(_WASTED, {"ids": list(ids)}).all()
+    if not wasted:
+        return
+    conn.execute(_ONE_AT_A_TIME, {"ids": [str(row.notification_id) for row in wasted]})
     wasted = conn.execute(_WASTED, {"ids": list(ids)}).all()
     write_ledger(
         conn,
         [
-            Decision(i, Verdict.WASTED_SMS, {"receipt": kinds.get(i, Receipt.DELIVERED)}, step)
-            for i, step in ((str(row.notification_id), row.step) for row in wasted)
+            Decision(
+                str(row.notification_id), Verdict.WASTED_SMS, {"receipt": row.clicked or Receipt.DELIVERED}, row.step
+            )
+            for row in wasted
         ],
     )
 
@@ -87,15 +102,22 @@ def settle_cancelled(conn: Connection, ids: Sequence[str]) -> None:
 
 def _stop(conn: Connection, ids: Sequence[str]) -> None:
     settle_answered(conn, ids)
-    # Without a fallback there is only the push to stop, and only while it waits for its time or to be tried again.
+    # Without a fallback there is only the push to stop, and only while it waits for its time or to be tried again. One with a
+    # fallback ends with that, unless it was on its way and came back when all was over.
     waiting = conn.execute(_CANCEL_PUSH, {"ids": list(ids)}).all()
     finish(conn, [(str(row.notification_id), NotificationState.CANCELLED, "cancelled") for row in waiting])
 
 
 _CANCEL_PUSH = text("""
 UPDATE deliveries d SET state = 'cancelled', reason = 'cancelled', wake_at = NULL, finished_at = knocktwice_now()
-WHERE d.notification_id = ANY(CAST(:ids AS uuid[])) AND d.step = 0 AND d.state = 'scheduled'
-  AND NOT EXISTS (SELECT FROM deliveries s WHERE s.notification_id = d.notification_id AND s.step = 1)
+FROM (
+  SELECT p.notification_id FROM deliveries p
+  WHERE p.notification_id = ANY(CAST(:ids AS uuid[])) AND p.step = 0 AND p.state = 'scheduled'
+    AND (NOT EXISTS (SELECT FROM deliveries s WHERE s.notification_id = p.notification_id AND s.step = 1)
+      OR EXISTS (SELECT FROM notifications n WHERE n.id = p.notification_id AND n.state <> 'active'))
+  ORDER BY p.notification_id FOR UPDATE
+) waiting
+WHERE d.notification_id = waiting.notification_id AND d.step = 0
 RETURNING d.notification_id
 """)
 

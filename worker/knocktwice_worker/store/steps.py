@@ -6,10 +6,11 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sqlalchemy import Connection, Row, text
+from sqlalchemy import Connection, Engine, Row, text
 
 from knocktwice_worker.lifecycle import DeliveryState, NotificationState, Verdict
-from knocktwice_worker.store.transitions import ANSWERS, LOCK_OPEN, Onward, finish, go_on, is_in, settle_answered
+from knocktwice_worker.store.receipts import note_wasted
+from knocktwice_worker.store.transitions import ANSWERS, Onward, finish, go_on, is_in, settle_answered
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -40,11 +41,16 @@ class Placement(NamedTuple):
     tries: int
 
 
+# Locked all at once and in the order in which receipts lock, so that the two wait for each other and never deadlock; and
+# first of all, so that the claim sees every receipt committed until then, and nobody else takes a step meanwhile.
 _RESERVED = text("""
+WITH d AS (
+  SELECT * FROM deliveries WHERE notification_id = ANY(CAST(:ids AS uuid[])) AND step > 0 AND state = 'reserved'
+  ORDER BY notification_id FOR UPDATE
+)
 SELECT d.notification_id, d.step, d.channel, n.user_id, d.number, d.text, d.fingerprint, d.parts, d.sender, d.provider, d.tries, b.category, o.number IS NOT NULL AS opted_out, knocktwice_now() AS now
-FROM deliveries d JOIN notifications n ON n.id = d.notification_id JOIN batches b ON b.id = n.batch_id
+FROM d JOIN notifications n ON n.id = d.notification_id JOIN batches b ON b.id = n.batch_id
 LEFT JOIN opt_outs o ON o.number = d.number
-WHERE d.notification_id = ANY(CAST(:ids AS uuid[])) AND d.step > 0 AND d.state = 'reserved'
 ORDER BY d.counted_at, d.notification_id
 """)
 
@@ -121,7 +127,7 @@ _SMS_OUTCOMES = {
 
 
 def reserved(conn: Connection, ids: Sequence[str]) -> Sequence[Row[Any]]:
-    """Return the reserved SMS among ``ids``, oldest first, for the last look before the provider call."""
+    """Lock and return the reserved SMS among ``ids``, oldest first, for the last look before the provider call."""
     return conn.execute(_RESERVED, {"ids": list(ids)}).all()
 
 
@@ -130,13 +136,14 @@ def claim_sms(
 ) -> tuple[list[str], datetime | None]:
     """Claim reserved SMS for sending unless a receipt, a cancellation or an opt-out came first. What was answered ends here.
 
+    Ask :func:`reserved` for them before, in the same transaction: it locks them.
+
     Args:
         placements: of all of ``ids``, where there are several providers.
 
     Returns:
         The claimed ids and the claim's time, which :func:`hold` asks for: a sender that lost its claim cannot send.
     """
-    conn.execute(LOCK_OPEN, {"ids": list(ids)})
     if placements is None:
         rows = conn.execute(_CLAIM_SMS, {"ids": list(ids), "lease": lease}).all()
     else:
@@ -187,10 +194,14 @@ def with_ids_of_their_own(conn: Connection, results: Sequence[SmsResult]) -> lis
     return own
 
 
-def record_sms(conn: Connection, results: Sequence[SmsResult]) -> None:
-    """Write the provider's answers to claimed SMS, and go on to the next steps or end the notifications they settle."""
+def record_sms(conn: Connection, results: Sequence[SmsResult]) -> list[str]:
+    """Write the provider's answers to claimed SMS, and go on to the next steps or end the notifications they settle.
+
+    Returns:
+        The ids of those that have something before them still, which :func:`look_again` wants when this is committed.
+    """
     if not results:
-        return
+        return []
     rows = conn.execute(
         _RECORD_SMS,
         {
@@ -226,6 +237,29 @@ def record_sms(conn: Connection, results: Sequence[SmsResult]) -> None:
             if row.steps_left
         ],
     )
+    return [
+        str(row.notification_id)
+        for row in rows
+        if row.state == DeliveryState.RESERVED or (row.steps_left and row.state in _SMS_OUTCOMES)
+    ]
+
+
+def look_again(engine: Engine, unfinished: Sequence[str], sent: Sequence[str]) -> None:
+    """Look, when it is committed what became of messages, for what came while their sender had them.
+
+    Receipts and cancellations do not wait for a sender. They found nothing to end, and the sender may have looked before they
+    were committed; so each side looks once more than the other can miss.
+
+    Args:
+        unfinished: those that go on: a cancellation ends them now and not only when their time comes.
+        sent: those that a receipt may show to have been needless.
+    """
+    if unfinished:
+        with engine.begin() as conn:
+            settle_answered(conn, unfinished)
+    if sent:
+        with engine.begin() as conn:
+            note_wasted(conn, sent)
 
 
 def _sms_outcome(row: Row[Any]) -> NotificationState:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import Connection, text
@@ -58,8 +58,9 @@ def outcome_of_push(push: DeliveryState) -> NotificationState:
 
 _SKIP = text(f"""
 UPDATE deliveries d SET state = r.state, reason = r.verdict, wake_at = NULL, finished_at = knocktwice_now()
-FROM unnest(CAST(:ids AS uuid[]), CAST(:states AS text[]), CAST(:verdicts AS text[])) AS r(id, state, verdict)
-WHERE d.notification_id = r.id AND d.step > 0 AND {is_in("d.state", "scheduled", "reserved")}
+FROM unnest(CAST(:ids AS uuid[]), CAST(:steps AS smallint[]), CAST(:states AS text[]), CAST(:verdicts AS text[]))
+  AS r(id, step, state, verdict)
+WHERE d.notification_id = r.id AND d.step = r.step AND d.step > 0 AND {is_in("d.state", "scheduled", "reserved")}
 RETURNING d.notification_id, d.step, d.after_step, d.steps_left
 """)
 
@@ -73,6 +74,7 @@ def skip(conn: Connection, decisions: Sequence[Decision]) -> None:
         _SKIP,
         {
             "ids": list(by_id),
+            "steps": [d.step for d in by_id.values()],
             "states": [
                 DeliveryState.CANCELLED if d.verdict is Verdict.CANCELLED else DeliveryState.SKIPPED
                 for d in by_id.values()
@@ -80,7 +82,7 @@ def skip(conn: Connection, decisions: Sequence[Decision]) -> None:
             "verdicts": [d.verdict for d in by_id.values()],
         },
     ).all()
-    won = [(replace(by_id[str(row.notification_id)], step=row.step), row) for row in rows]
+    won = [(by_id[str(row.notification_id)], row) for row in rows]
     write_ledger(conn, [d for d, _ in won])
     going_on = [(d, row) for d, row in won if row.steps_left and d.verdict is not Verdict.CANCELLED and not d.answered]
     over = {d.notification_id for d, _ in won} - {d.notification_id for d, _ in going_on}
@@ -104,23 +106,29 @@ def skip(conn: Connection, decisions: Sequence[Decision]) -> None:
 
 
 _ANSWERED = text(f"""
-SELECT d.notification_id, jsonb_object_agg(e.kind, e.received_at) AS events, bool_or(e.kind = 'cancelled') AS cancelled
+SELECT d.notification_id, d.step, jsonb_object_agg(e.kind, e.received_at) AS events,
+       bool_or(e.kind = 'cancelled') AS cancelled
 FROM deliveries d JOIN events e ON e.notification_id = d.notification_id AND {ANSWERS}
 WHERE d.notification_id = ANY(CAST(:ids AS uuid[])) AND d.step > 0 AND d.state IN ('scheduled', 'reserved')
-GROUP BY d.notification_id
+GROUP BY d.notification_id, d.step
 """)
 
 # Taking the locks first makes the UPDATE that follows see every receipt and every reservation committed until then. What a
 # sender has claimed is left alone: its lock is held for as long as the provider takes, and nothing can end it any more.
-LOCK_OPEN = text("""
+_LOCK_OPEN = text("""
 SELECT FROM deliveries WHERE notification_id = ANY(CAST(:ids AS uuid[])) AND step > 0 AND state IN ('scheduled', 'reserved')
 ORDER BY notification_id FOR UPDATE
 """)
 
 
+def lock_open(conn: Connection, ids: Sequence[str]) -> None:
+    """Lock the open steps of notifications, for whoever changes several of them in more than one statement."""
+    conn.execute(_LOCK_OPEN, {"ids": list(ids)})
+
+
 def settle_answered(conn: Connection, ids: Sequence[str]) -> None:
     """End every fallback among ``ids`` that a receipt or a cancellation has made needless and no sender has claimed."""
-    conn.execute(LOCK_OPEN, {"ids": list(ids)})
+    lock_open(conn, ids)
     rows = conn.execute(_ANSWERED, {"ids": list(ids)}).all()
     skip(
         conn,
@@ -129,6 +137,7 @@ def settle_answered(conn: Connection, ids: Sequence[str]) -> None:
                 str(row.notification_id),
                 Verdict.CANCELLED if row.cancelled else Verdict.REACHED_IN_TIME,
                 {"events": row.events},
+                row.step,
                 answered="clicked" in row.events,
             )
             for row in rows
@@ -181,11 +190,17 @@ FROM unnest(CAST(:ids AS uuid[]), CAST(:states AS text[]), CAST(:reasons AS text
 WHERE n.id = r.id AND n.state = 'active'
 """)
 
+# Locked in the order in which whoever takes pushes up locks them.
 _DROP_PUSH = text("""
-UPDATE deliveries SET wake_at = NULL, finished_at = knocktwice_now(),
-  state = CASE WHEN notification_id = ANY(CAST(:cancelled AS uuid[])) THEN 'cancelled' ELSE 'skipped' END,
-  reason = CASE WHEN notification_id = ANY(CAST(:cancelled AS uuid[])) THEN 'cancelled' ELSE 'superseded' END
-WHERE notification_id = ANY(CAST(:ids AS uuid[])) AND step = 0 AND state = 'scheduled'
+UPDATE deliveries d SET wake_at = NULL, finished_at = knocktwice_now(),
+  state = CASE WHEN d.notification_id = ANY(CAST(:cancelled AS uuid[])) THEN 'cancelled' ELSE 'skipped' END,
+  reason = CASE WHEN d.notification_id = ANY(CAST(:cancelled AS uuid[])) THEN 'cancelled' ELSE 'superseded' END
+FROM (
+  SELECT notification_id FROM deliveries
+  WHERE notification_id = ANY(CAST(:ids AS uuid[])) AND step = 0 AND state = 'scheduled'
+  ORDER BY notification_id FOR UPDATE
+) waiting
+WHERE d.notification_id = waiting.notification_id AND d.step = 0
 """)
 
 #: Made once: ``json.dumps`` makes an encoder for each call that has options.
