@@ -12,6 +12,7 @@ import pytest
 import sqlalchemy as sa
 
 from case import Case
+from invariants import must_be_told_in_order, must_be_whole, numbers_must_agree
 from knocktwice_shared.ids import blast_id
 from knocktwice_shared.messages import Cancellation, DeviceRegistered, PhoneBound, TagsSet, parse_blast
 from knocktwice_worker import (
@@ -28,7 +29,6 @@ from knocktwice_worker import (
 )
 from knocktwice_worker.sandbox import Answer, Rule
 from knocktwice_worker.webhooks import endpoints, events
-from whole import must_be_told_in_order, must_be_whole, numbers_must_agree
 from world import CONTENT, LATER, NOW, SAID, World, installed
 
 if TYPE_CHECKING:

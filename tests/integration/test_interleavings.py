@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from case import Case, cancel_all, check_all, click_all, resume_all, send_all
+from invariants import must_be_whole
 from knocktwice_shared.messages import DeviceRegistered
 from knocktwice_worker import callbacks, store
 from knocktwice_worker.callbacks import Callback, InboundText
@@ -20,7 +21,6 @@ from knocktwice_worker.dispatcher import dispatch
 from knocktwice_worker.lifecycle import ProviderState
 from knocktwice_worker.opt_out_words import Wish
 from knocktwice_worker.sandbox import Answer, Rule
-from whole import must_be_whole
 from world import LATER, NOW, SAID, TWO, World, installed
 
 if TYPE_CHECKING:
