@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import OperationalError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     Operation = Callable[[], object]
 
@@ -41,6 +41,17 @@ class Meeting:
     before: tuple[str, ...]
     waited: bool
     deadlocks: int
+
+
+def both_ways(pairs: Mapping[str, tuple[object, object, object]]) -> list[tuple[str, str]]:
+    """Return the name of each pair with the side that goes first; an operation that meets its like has only one.
+
+    Args:
+        pairs: name → what it begins with, left, right.
+    """
+    return [
+        (name, first) for name, (_, left, right) in pairs.items() for first in ("left", "right")[: 1 + (left != right)]
+    ]
 
 
 @dataclass
