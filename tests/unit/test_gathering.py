@@ -14,11 +14,11 @@ from system import eventually
 class Desk:
     """Work that waits for a sign, so that others pile up behind it. A number weighs what it says."""
 
-    def __init__(self, *, turns: int = 1, most: int = 500) -> None:
+    def __init__(self, *, turns: int = 1, most: int = 500, rest_s: float = 0.01) -> None:
         self.pool = ThreadPoolExecutor(40)
         self.groups: list[list[int]] = []
         self.go_on = threading.Event()
-        self.pile = Pile(self._work, abs, self.pool.submit, turns=turns, most=most)
+        self.pile = Pile(self._work, abs, self.pool.submit, turns=turns, most=most, rest_s=rest_s)
 
     def _work(self, numbers: list[int]) -> None:
         self.groups.append(numbers)
@@ -55,6 +55,22 @@ def test_as_many_are_worked_on_at_once_as_there_are_turns() -> None:
     desk.go_on.set()
     eventually(lambda: sum(map(len, desk.groups)) == 5)
     assert len(desk.groups) <= 4
+
+
+def test_a_turn_gives_the_next_group_a_moment_to_become_a_whole_one() -> None:
+    desk = Desk(most=3, rest_s=60)
+    desk.pile.add(1)
+    eventually(lambda: desk.groups)
+    desk.pile.add(1)
+    desk.go_on.set()
+    eventually(lambda: desk.pile._lock._waiters)  # type: ignore[attr-defined]
+    assert desk.groups == [[1]]
+    desk.pile.add(2)
+    eventually(lambda: desk.groups == [[1], [1, 2]], within=30)
+
+
+def test_the_moment_passes_though_the_group_is_still_small() -> None:
+    assert Desk(most=3, rest_s=0.01).bring(1, 1) == [[1], [1]]
 
 
 def test_turns_are_given_back() -> None:

@@ -2,8 +2,9 @@
 
 A batch of one costs nearly as much as a batch of a hundred: the same queries, the same commits, the same wait for the
 provider. So messages of a *gathered* task are not handed to Celery's pool one by one. They are piled up, and one of a few
-threads takes the pile as it is. Nobody waits for company: with a free thread a single message goes at once, and the busier
-the worker, the larger its batches. Each message is acknowledged when its own work is done, and Flower shows each as a task.
+threads takes the pile as it is. With a free thread a single message goes at once; a thread that has just worked on a group
+gives the next one a moment to grow, so the busier the worker, the larger its batches. Each message is acknowledged when its
+own work is done, and Flower shows each as a task.
 
 A group that fails is taken apart: each of its messages then goes Celery's usual way, alone, with its own error.
 """
@@ -37,6 +38,9 @@ log = structlog.get_logger(__name__)
 #: Groups that one worker works on at once: while one waits for the provider the other is prepared. More would only make them
 #: smaller.
 _TURNS = 2
+#: Under load a group that follows another at once is small, and costs nearly as much as a large one. Nobody notices a tenth of
+#: a second beside what a provider takes.
+_REST_S = 0.1
 
 #: What only Celery's own way can do: a task for later, one that expires, one of a workflow.
 _OF_CELERY = ("eta", "expires", "group")
@@ -66,6 +70,7 @@ class Pile:
         start: runs a function in a thread of the pool.
         turns: groups worked on at once.
         most: total weight of a group; a single heavier item goes alone.
+        rest_s: how long a turn waits after a group, unless nothing waits or what does is a whole group.
     """
 
     def __init__(
@@ -76,20 +81,27 @@ class Pile:
         *,
         turns: int = _TURNS,
         most: int = BATCH_LIMIT,
+        rest_s: float = _REST_S,
     ) -> None:
         self._work = work
         self._weigh = weigh
         self._start = start
         self._most = most
         self._free = turns
-        self._lock = threading.Lock()
+        self._rest_s = rest_s
+        self._lock = threading.Condition()
         self._waiting: deque[tuple[Any, int]] = deque()
+        self._piled = 0
 
     def add(self, item: Any) -> None:
         """Have an item worked on, with others if there are any by then."""
+        weight = self._weigh(item)
         with self._lock:
-            self._waiting.append((item, self._weigh(item)))
+            self._waiting.append((item, weight))
+            self._piled += weight
             if not self._free:
+                if self._piled >= self._most:
+                    self._lock.notify()
                 return
             self._free -= 1
         try:
@@ -106,6 +118,12 @@ class Pile:
             except Exception as error:  # noqa: BLE001 - a boundary
                 # A turn that ends otherwise would never be given back. What it leaves is not acknowledged, and comes again.
                 log.error("a group was left behind", messages=len(group), error=type(error).__name__)
+            self._rest()
+
+    def _rest(self) -> None:
+        with self._lock:
+            if self._waiting:
+                self._lock.wait_for(lambda: self._piled >= self._most, self._rest_s)
 
     def _take(self) -> list[Any]:
         """Return the next group; an empty one has given the turn back."""
@@ -116,6 +134,7 @@ class Pile:
                 item, weight = self._waiting.popleft()
                 taken.append(item)
                 size += weight
+            self._piled -= size
             if not taken:
                 self._free += 1
         return taken
