@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import AliasChoices
 
-from knocktwice_worker import cli
+from knocktwice_worker.cli import main as cli
 from knocktwice_worker.config import FROM_FILES, Settings
 from knocktwice_worker.lifecycle import EDGES, DeliveryState, NotificationState
 

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from knocktwice_worker import services
-from knocktwice_worker.limits import RedisLimits
+from knocktwice_worker.limits.per_number import RedisLimits
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     import sqlalchemy as sa
 
-    from knocktwice_worker.limits import Answer, Ask, Limits
+    from knocktwice_worker.limits.per_number import Answer, Ask, Limits
 
 CALLERS = 64
 

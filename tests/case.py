@@ -10,9 +10,11 @@ from uuid import UUID
 import sqlalchemy as sa
 
 from knocktwice_shared.messages import Cancellation, Receipt, ReceiptEvent, UserErased
-from knocktwice_worker import callbacks, cancellation, erasure, fallback, push, receipts, reconcile, sms
-from knocktwice_worker.callbacks import Callback, InboundText
-from knocktwice_worker.opt_out_words import Wish
+from knocktwice_worker.audience.opt_out_words import Wish
+from knocktwice_worker.notifications.pipeline import cancellation, fallback, later_steps, push, receipts, reconcile
+from knocktwice_worker.notifications.store import provider_reports
+from knocktwice_worker.notifications.store.provider_reports import Callback, InboundText
+from knocktwice_worker.privacy import erasure
 
 if TYPE_CHECKING:
     from knocktwice_shared.messages import Batch
@@ -49,10 +51,10 @@ class Case:
         fallback.check(self.world.here, [self.id])
 
     def send(self) -> None:
-        sms.send(self.world.here, [self.id])
+        later_steps.send(self.world.here, [self.id])
 
     def decide_and_send(self) -> None:
-        sms.send(self.world.here, fallback.check(self.world.here, [self.id]))
+        later_steps.send(self.world.here, fallback.check(self.world.here, [self.id]))
 
     def reconcile(self) -> None:
         reconcile.resolve(self.world.here, [self.id])
@@ -69,15 +71,15 @@ class Case:
 
     def stop(self) -> None:
         with self.world.here.engine.begin() as conn:
-            callbacks.receive(conn, [InboundText(f"SM-stop-{self.id}", self.number, Wish.STOP)])
+            provider_reports.receive(conn, [InboundText(f"SM-stop-{self.id}", self.number, Wish.STOP)])
 
     def report(self, *statuses: ProviderState, step: int = 1) -> None:
         """The provider calls back about a step, as the address it was given names it."""
         said = [Callback(self.sid(step), status, datetime.now(UTC), intent=(self.id, step)) for status in statuses]
         with self.world.here.engine.begin() as conn:
-            callbacks.accept(conn, said)
+            provider_reports.accept(conn, said)
         with self.world.here.engine.begin() as conn:
-            callbacks.bring(conn, {self.sid(step)})
+            provider_reports.bring(conn, {self.sid(step)})
 
     def sid(self, step: int) -> str:
         to = (
@@ -118,7 +120,7 @@ def check_all(*cases: Case) -> None:
 
 
 def send_all(*cases: Case) -> None:
-    sms.send(cases[0].world.here, [case.id for case in cases])
+    later_steps.send(cases[0].world.here, [case.id for case in cases])
 
 
 def resume_all(*cases: Case) -> None:

@@ -13,9 +13,11 @@ from clock import Clock
 from commands import Said
 from databases import new_database
 from http_gateway import HttpGateway
-from knocktwice_worker import cli, migrations, services, terminal
+from knocktwice_worker import services
+from knocktwice_worker.cli import main, output
 from knocktwice_worker.config import Settings
-from knocktwice_worker.embedded import EmbeddedServers, Servers
+from knocktwice_worker.database import migrations
+from knocktwice_worker.embedded.servers import EmbeddedServers, Servers
 from knocktwice_worker.sandbox import Sandbox
 from sms_provider import SmsProvider
 
@@ -144,13 +146,13 @@ def run(
     """Runs a command line, given word by word, against the test's servers."""
     monkeypatch.setenv("COLUMNS", "200")
     # Where tests run side by side it was made for 80.
-    monkeypatch.setattr(terminal.out, "width", 200)
+    monkeypatch.setattr(output.out, "width", 200)
 
     def command(*words: str) -> Said:
         monkeypatch.setattr(sys, "argv", ["knocktwice", *words])
         capsys.readouterr()
         with pytest.raises(SystemExit) as ended:
-            cli.main()
+            main.main()
         return Said(int(ended.value.code or 0), *capsys.readouterr())
 
     return command

@@ -10,14 +10,15 @@ import sqlalchemy as sa
 
 from knocktwice_shared.ids import uuid7
 from knocktwice_shared.messages import Step, parse_batch
-from knocktwice_worker import statuses, store
 from knocktwice_worker.lifecycle import DeliveryState
+from knocktwice_worker.notifications import store
+from knocktwice_worker.notifications.store import provider_statuses
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from knocktwice_worker.notifications.store.provider_statuses import StatusReport
     from knocktwice_worker.services import Services
-    from knocktwice_worker.statuses import StatusReport
 
 HOUR, LEASE = timedelta(hours=1), timedelta(minutes=1)
 
@@ -62,7 +63,7 @@ class Post:
 
     def report(self, reports: Iterable[StatusReport]) -> set[str]:
         with self.here.engine.begin() as conn:
-            return statuses.record(conn, list(reports))
+            return provider_statuses.record(conn, list(reports))
 
     def rows(self, query: str, **values: Any) -> list[tuple[Any, ...]]:
         with self.here.engine.connect() as conn:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import httpx
 import uvicorn
 
-from knocktwice_worker.gateway import create_app, keys
-from knocktwice_worker.gateway.keys import Scope
+from knocktwice_worker.gateway import create_app
+from knocktwice_worker.gateway.auth import keys
+from knocktwice_worker.gateway.auth.keys import Scope
 from knocktwice_worker.gateway.server import OPTIONS
 from knocktwice_worker.services import secret
 from system import eventually

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from knocktwice_worker import erasure, rollups
 from knocktwice_worker.lifecycle import FALL_BACK
+from knocktwice_worker.privacy import erasure
+from knocktwice_worker.reporting import rollups
 from knocktwice_worker.webhooks import events
 from life import recount, rolled_up
 

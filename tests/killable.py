@@ -10,11 +10,14 @@ import signal
 from functools import wraps
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from knocktwice_worker import fallback, inbox, push, sms, store, tasks
+from knocktwice_worker import tasks
 from knocktwice_worker.celery import app
-from knocktwice_worker.limits import RedisLimits
-from knocktwice_worker.store import steps
-from knocktwice_worker.transport import Transport
+from knocktwice_worker.channels.outbound.transport import Transport
+from knocktwice_worker.limits.per_number import RedisLimits
+from knocktwice_worker.notifications import store
+from knocktwice_worker.notifications.inbox import accepted
+from knocktwice_worker.notifications.pipeline import fallback, later_steps, push
+from knocktwice_worker.notifications.store import later_steps as steps
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -66,14 +69,14 @@ POINTS: dict[str, Callable[[], None]] = {
     "send_push between its rows and the push": lambda: _before(push, "_deliver"),
     "send_push after the provider took the push": _after_the_provider_took("messages:send"),
     "send_push before the push's record is committed": lambda: _after(store, "record_push"),
-    "send_push before the message leaves the inbox": lambda: _before(inbox, "remove"),
+    "send_push before the message leaves the inbox": lambda: _before(accepted, "remove"),
     "check_fallback before it counts": lambda: _before(fallback, "_apply_limits"),
     "check_fallback between counting and its commit": lambda: _after(RedisLimits, "count"),
     "check_fallback before the reservation is committed": lambda: _after(store, "reserve"),
     "check_fallback between the reservation and send_sms": lambda: _before(tasks, "publish"),
     "send_sms before it claims": lambda: _before(store, "claim_sms"),
     "send_sms before its claim is committed": lambda: _after(store, "claim_sms"),
-    "send_sms between its claim and the provider": lambda: _before(sms, "deliver"),
+    "send_sms between its claim and the provider": lambda: _before(later_steps, "deliver"),
     "send_sms after the provider took the SMS": _after_the_provider_took("Messages.json"),
     "send_sms before the next step's row is committed": lambda: _after(steps, "go_on"),
     "send_sms before the SMS's record is committed": lambda: _after(store, "record_sms"),
@@ -90,9 +93,9 @@ LATER: dict[str, Callable[[], None]] = {
 
 #: The same between two SMS providers, of which the first refuses.
 BETWEEN: dict[str, Callable[[], None]] = {
-    "after the first refused, before that is recorded": lambda: _before(sms, "_moved"),
+    "after the first refused, before that is recorded": lambda: _before(later_steps, "_moved"),
     "before the change of providers is committed": lambda: _after(store, "record_sms"),
-    "after the change of providers, before the second is asked": lambda: _before(sms, "_slow_down"),
+    "after the change of providers, before the second is asked": lambda: _before(later_steps, "_slow_down"),
     "after the second took it": _after_the_provider_took("Messages.json"),
 }
 

@@ -13,8 +13,8 @@ from functools import wraps
 from typing import TYPE_CHECKING, Any
 
 from knocktwice.broker import KombuBroker
-from knocktwice_worker import cli
-from knocktwice_worker.gateway import idempotency
+from knocktwice_worker.cli import main
+from knocktwice_worker.gateway.intake import idempotency
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,4 +53,4 @@ POINTS: dict[str, Callable[[], None]] = {
 
 if __name__ == "__main__":
     POINTS[os.environ["KILL_AT"]]()
-    cli.main()
+    main.main()

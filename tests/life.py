@@ -12,11 +12,14 @@ import sqlalchemy as sa
 
 from knocktwice_shared.ids import blast_id, uuid7
 from knocktwice_shared.messages import Receipt, ReceiptEvent, parse_batch, parse_blast
-from knocktwice_worker import blast_store, callbacks, parts, store
-from knocktwice_worker.callbacks import Callback
-from knocktwice_worker.content import fingerprint
+from knocktwice_worker.blasts import store as blast_store
+from knocktwice_worker.content import sms_parts
+from knocktwice_worker.content.rendering import fingerprint
 from knocktwice_worker.lifecycle import DeliveryState, ProviderState, Verdict
-from knocktwice_worker.quiet import country
+from knocktwice_worker.limits.quiet_hours import country
+from knocktwice_worker.notifications import store
+from knocktwice_worker.notifications.store import provider_reports
+from knocktwice_worker.notifications.store.provider_reports import Callback
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -103,8 +106,8 @@ class Life:
             price = self._dice.choice([None, "0.0075", "0.1"])
             status = self._dice.choice(["sent", "delivered", "undelivered", "read"])
             heard = Callback(row.provider_id, ProviderState(status), datetime.now(UTC), price=price, price_unit="USD")
-            callbacks.accept(conn, [heard])
-            callbacks.bring(conn, {row.provider_id})
+            provider_reports.accept(conn, [heard])
+            provider_reports.bring(conn, {row.provider_id})
 
     def _step(self, when: str) -> dict[str, Any]:
         step = {"channel": "sms", "when": when, "after_s": 600}
@@ -200,7 +203,7 @@ def recount(conn: Connection, zone: str = "UTC") -> dict[Key, Counter[str]]:
         line["sms_undelivered"] += len(lost)
         line["sms_delivered"] += sum(s.provider_status in ("delivered", "read") for s in sent)
         line["price"] += sum(s.price or 0 for s in sent)
-        line["unpriced_parts"] += sum(parts.count(s.text) for s in sent if s.price is None)
+        line["unpriced_parts"] += sum(sms_parts.count(s.text) for s in sent if s.price is None)
         messages = [s for s in steps if s.channel == "whatsapp" and s.state == "sent"]
         arrived = [s for s in messages if s.provider_status in ("delivered", "read")]
         line["whatsapp_sent"] += len(messages)
@@ -215,7 +218,7 @@ def recount(conn: Connection, zone: str = "UTC") -> dict[Key, Counter[str]]:
         line["sms_unknown"] += sum(s.channel == "sms" and s.state == "unknown" for s in steps)
         needless = {"not_delivered": delivered, "not_clicked": clicked}
         line["sms_wasted"] += sum(needless.get(s.when, False) for s in sent)
-        line["sms_parts"] += sum(parts.count(s.text) for s in sent)
+        line["sms_parts"] += sum(sms_parts.count(s.text) for s in sent)
     return {key: +line for key, line in counted.items()}
 
 

@@ -22,18 +22,18 @@ _LOADED = [
     "celery.apps.worker",
     "celery.bin.worker",
     "celery.concurrency.thread",
-    "knocktwice_worker.background",
-    "knocktwice_worker.blast_schedules",
-    "knocktwice_worker.callbacks",
-    "knocktwice_worker.delivery_reports",
-    "knocktwice_worker.dispatcher",
-    "knocktwice_worker.fallback",
-    "knocktwice_worker.push",
-    "knocktwice_worker.receipts",
-    "knocktwice_worker.reconcile",
-    "knocktwice_worker.retention",
-    "knocktwice_worker.sms",
-    "knocktwice_worker.withdraw",
+    "knocktwice_worker.runtime.background",
+    "knocktwice_worker.blasts.schedules",
+    "knocktwice_worker.notifications.store.provider_reports",
+    "knocktwice_worker.notifications.pipeline.delivery_reports",
+    "knocktwice_worker.runtime.dispatcher",
+    "knocktwice_worker.notifications.pipeline.fallback",
+    "knocktwice_worker.notifications.pipeline.push",
+    "knocktwice_worker.notifications.pipeline.receipts",
+    "knocktwice_worker.notifications.pipeline.reconcile",
+    "knocktwice_worker.privacy.retention",
+    "knocktwice_worker.notifications.pipeline.later_steps",
+    "knocktwice_worker.notifications.pipeline.withdraw",
     "pytest",
 ]
 
@@ -103,8 +103,9 @@ def _work(environment: dict[str, str], log: str, name: str) -> None:
     os.dup2(out, 2)
     os.environ.clear()
     os.environ.update(environment)
-    from knocktwice_worker import background, rollups
     from knocktwice_worker.celery import app
+    from knocktwice_worker.reporting import rollups
+    from knocktwice_worker.runtime import background
     from knocktwice_worker.webhooks import sending
 
     background._COUNT_EVERY_S = background._TELL_EVERY_S = 0.1

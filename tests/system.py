@@ -14,9 +14,9 @@ import sqlalchemy as sa
 
 from knocktwice import Client, Push, Recipient
 from knocktwice_worker import services
-from knocktwice_worker.children import Child
+from knocktwice_worker.embedded.children import Child
+from knocktwice_worker.reporting.story import Story, tell
 from knocktwice_worker.sandbox import Sandbox
-from knocktwice_worker.story import Story, tell
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -10,8 +10,8 @@ import yaml
 
 from knocktwice_shared.messages import STEPS_LIMIT
 from knocktwice_shared.names import INBOX_MESSAGES
-from knocktwice_worker import templates
 from knocktwice_worker.channels.fcm import ID_FIELD, WITHDRAW_FIELD
+from knocktwice_worker.content import templates
 
 if TYPE_CHECKING:
     import pytest

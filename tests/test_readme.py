@@ -18,10 +18,12 @@ import sqlalchemy as sa
 
 from knocktwice.testing import RecordingClient
 from knocktwice_shared.names import INBOX_MESSAGES, Task
-from knocktwice_worker import blasts, cli, services
+from knocktwice_worker import services
+from knocktwice_worker.blasts import expansion
 from knocktwice_worker.celery import app as celery_app
+from knocktwice_worker.cli import main
 from knocktwice_worker.config import Settings
-from knocktwice_worker.gateway.keys import Scope
+from knocktwice_worker.gateway.auth.keys import Scope
 from knocktwice_worker.lifecycle import EDGES, NotificationState
 
 if TYPE_CHECKING:
@@ -100,13 +102,13 @@ def _worker(here: Services) -> Iterator[None]:
     ended = threading.Event()
 
     def publish(task: Task, ids: Sequence[str]) -> None:
-        work = {Task.EXPAND_BLAST: blasts.step, Task.SEND_PAGE: blasts.send_page}[task]
+        work = {Task.EXPAND_BLAST: expansion.step, Task.SEND_PAGE: expansion.send_page}[task]
         for id_ in ids:
             work(here, id_, publish)
 
     def run() -> None:
         while not ended.wait(0.05):
-            blasts.ring(here, publish)
+            expansion.ring(here, publish)
 
     thread = threading.Thread(target=run)
     thread.start()
@@ -172,8 +174,8 @@ def test_the_readme_repeats_the_default_limits() -> None:
 
 def test_every_command_in_the_documents_exists() -> None:
     text = "\n".join(path.read_text() for path in DOCUMENTS)
-    ours = {command.name or getattr(command.callback, "__name__", "") for command in cli.app.registered_commands}
-    ours |= {str(group.typer_instance.info.name) for group in cli.app.registered_groups if group.typer_instance}
+    ours = {command.name or getattr(command.callback, "__name__", "") for command in main.app.registered_commands}
+    ours |= {str(group.typer_instance.info.name) for group in main.app.registered_groups if group.typer_instance}
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     assert set(re.findall(r"(?:^\$ |`|bin/)knocktwice ([a-z-]+)", text, re.MULTILINE)) <= ours
     assert set(re.findall(r"(?:^\$ |`)make ([a-z]+)", text, re.MULTILINE)) <= targets

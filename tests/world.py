@@ -20,9 +20,14 @@ from interleaving import Interleaver
 from knocktwice_shared.ids import uuid7
 from knocktwice_shared.messages import DeviceRegistered, PhoneBound, parse_batch
 from knocktwice_shared.names import Task
-from knocktwice_worker import audience, blasts, callbacks, erasure, fallback, push, reconcile, services, sms
+from knocktwice_worker import services
+from knocktwice_worker.audience import people
+from knocktwice_worker.blasts import expansion
 from knocktwice_worker.config import Settings
-from knocktwice_worker.dispatcher import dispatch
+from knocktwice_worker.notifications.pipeline import fallback, later_steps, push, reconcile
+from knocktwice_worker.notifications.store import provider_reports
+from knocktwice_worker.privacy import erasure
+from knocktwice_worker.runtime.dispatcher import dispatch
 from knocktwice_worker.sandbox import Sandbox
 
 if TYPE_CHECKING:
@@ -30,7 +35,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from knocktwice_shared.messages import UserErased
-    from knocktwice_worker.embedded import Servers
+    from knocktwice_worker.embedded.servers import Servers
     from knocktwice_worker.services import Services
 
 #: What was said of people in the tests.
@@ -122,7 +127,7 @@ class World:
 
     def know(self, *changes: Any) -> None:
         with self.here.engine.begin() as conn:
-            audience.apply(conn, changes)
+            people.apply(conn, changes)
 
     def now(self) -> datetime:
         with self.here.engine.connect() as conn:
@@ -138,24 +143,24 @@ class World:
             case Task.RESUME_PUSH:
                 push.resume(self.here, ids)
             case Task.CHECK_FALLBACK:
-                sms.send(self.here, fallback.check(self.here, ids))
+                later_steps.send(self.here, fallback.check(self.here, ids))
             case Task.SEND_SMS:
-                sms.send(self.here, ids)
+                later_steps.send(self.here, ids)
             case Task.RECONCILE:
                 reconcile.resolve(self.here, ids)
             case Task.EXPAND_BLAST:
                 for id_ in ids:
-                    blasts.step(self.here, id_, self.perform)
+                    expansion.step(self.here, id_, self.perform)
             case Task.SEND_PAGE:
                 for id_ in ids:
-                    blasts.send_page(self.here, id_, self.perform)
+                    expansion.send_page(self.here, id_, self.perform)
             case _:
                 raise AssertionError(task)
 
     def work(self) -> None:
         """Do what is due until nothing is."""
         while True:
-            blasts.ring(self.here, self.perform)
+            expansion.ring(self.here, self.perform)
             if not dispatch(self.here, self.perform):
                 return
 
@@ -165,7 +170,7 @@ class World:
         for _ in range(3):
             self.clock.advance(timedelta(hours=12))
             with self.here.engine.begin() as conn:
-                callbacks.bring(conn)
+                provider_reports.bring(conn)
             for user, change in list(self.unsettled.items()):
                 del self.unsettled[user]
                 try:

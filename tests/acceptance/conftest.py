@@ -11,14 +11,14 @@ import pytest
 import sqlalchemy as sa
 
 from clock import Clock
-from knocktwice_worker.children import Child
+from knocktwice_worker.embedded.children import Child
 from ports import free_port
 from system import PATIENT, System, eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from knocktwice_worker.embedded import Servers
+    from knocktwice_worker.embedded.servers import Servers
 
 #: Valkey has sixteen keyspaces; the tests with one of their own use number 1.
 _keyspaces = itertools.cycle(range(2, 16))

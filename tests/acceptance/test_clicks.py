@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from clock import Clock
-    from knocktwice_worker.story import Story
+    from knocktwice_worker.reporting.story import Story
 
 MINUTES, HOURS = timedelta(minutes=5), timedelta(hours=2)
 TEMPLATE = "HX" + "1" * 32

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from knocktwice import LocalTime, Push, Recipient, Sms
-from knocktwice_worker import template_table, templates
+from knocktwice_worker.content import template_store, templates
 from system import eventually
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ def _template(system: System, name: str, **more: Any) -> None:
     content = {"push": {"title": "Order", "body": "{{ courier }} comes"}, "sms": "{{ courier }} comes by {{ by }}"}
     definition = {"default_locale": "en", "contents": {"en": content, "de": {**content, "sms": "{{ courier }} kommt"}}}
     with system.engine.begin() as conn:
-        template_table.put(conn, name, templates.check(name, {**definition, **more}))
+        template_store.put(conn, name, templates.check(name, {**definition, **more}))
 
 
 def test_a_template_from_the_command_line_with_and_without_its_push_and_its_sms(system: System, clock: Clock) -> None:

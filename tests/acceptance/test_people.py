@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from knocktwice import Push, Sms
 from knocktwice_shared.names import INBOX_MESSAGES
-from knocktwice_worker.erasure import SETTLED
+from knocktwice_worker.privacy.erasure import SETTLED
 from system import eventually
 
 if TYPE_CHECKING:

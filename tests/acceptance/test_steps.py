@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from clock import Clock
+    from knocktwice_worker.reporting.story import Story
     from knocktwice_worker.sandbox.rules import TextStatus
-    from knocktwice_worker.story import Story
     from system import System
 
 TWO_HOURS = timedelta(hours=2)

@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from knocktwice import Recipient
-from knocktwice_worker import template_table, templates
+from knocktwice_worker.content import template_store, templates
 
 if TYPE_CHECKING:
     from clock import Clock
@@ -21,7 +21,7 @@ def test_a_template_reaches_the_phone_in_its_language(system: System, clock: Clo
     fallback = {"when": "not_delivered", "after": "10m"}
     code = templates.check("code", {"default_locale": "en", "fallback": fallback, "contents": contents})
     with system.engine.begin() as conn:
-        template_table.put(conn, "code", code)
+        template_store.put(conn, "code", code)
     person = Recipient(registrations=["silent-code"], phone="+16505559901", params=["4711"], locale="de-CH")
     (id_,) = system.client.notify_many([person], template="code")
     (lost,) = system.client.notify_many([Recipient("u-1", params=["4711"])], template="kode")

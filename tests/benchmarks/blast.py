@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from benchmarks import meter, people
 from benchmarks.installation import WORKERS
 from knocktwice import Client, Push
-from knocktwice_worker import blast_store
+from knocktwice_worker.blasts import store as blast_store
 
 if TYPE_CHECKING:
     from typing import Any

@@ -21,11 +21,11 @@ from benchmarks.figures import median, spread
 from benchmarks.history import pending
 from benchmarks.installation import WORKERS
 from knocktwice_shared.names import INBOX_MESSAGES
-from knocktwice_worker.children import Child
-from knocktwice_worker.gateway import keys
-from knocktwice_worker.gateway.address_pace import AddressPace
-from knocktwice_worker.gateway.client_address import ClientAddresses
-from knocktwice_worker.receipt_tokens import PATH, ReceiptTokens, ReceiptUrls
+from knocktwice_worker.content.links.receipt_urls import PATH, ReceiptTokens, ReceiptUrls
+from knocktwice_worker.embedded.children import Child
+from knocktwice_worker.gateway.auth import keys
+from knocktwice_worker.gateway.http.address_pace import AddressPace
+from knocktwice_worker.gateway.http.client_address import ClientAddresses
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

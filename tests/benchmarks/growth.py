@@ -12,7 +12,8 @@ from benchmarks.figures import median
 from benchmarks.history import past
 from benchmarks.runs import ours
 from knocktwice_shared.names import BATCH_LIMIT
-from knocktwice_worker import changes, rollups
+from knocktwice_worker.notifications.store import change_feed
+from knocktwice_worker.reporting import rollups
 
 if TYPE_CHECKING:
     from benchmarks.figures import Figures
@@ -50,7 +51,7 @@ def _fill(database_url: str) -> None:
     engine = sa.create_engine(database_url, poolclass=sa.NullPool)
     with engine.begin() as conn:
         # Old notifications have been counted long ago.
-        changes.join(conn, rollups.FOLLOWER, datetime.now(UTC))
+        change_feed.join(conn, rollups.FOLLOWER, datetime.now(UTC))
     for n in range(OLD // AT_ONCE):
         past(engine, AT_ONCE, timedelta(days=30 - n))
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as conn:

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 
 from benchmarks.provider import Provider
-from knocktwice_worker import migrations, services
-from knocktwice_worker.children import Child
-from knocktwice_worker.embedded import EmbeddedServers
+from knocktwice_worker import services
+from knocktwice_worker.database import migrations
+from knocktwice_worker.embedded.children import Child
+from knocktwice_worker.embedded.servers import EmbeddedServers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

@@ -13,7 +13,7 @@ from benchmarks import meter
 from benchmarks.figures import median, spread
 from knocktwice_shared.ids import uuid7
 from knocktwice_shared.names import BATCH_LIMIT
-from knocktwice_worker.limits import Ask, Limits, RedisLimits
+from knocktwice_worker.limits.per_number import Ask, Limits, RedisLimits
 
 if TYPE_CHECKING:
     from benchmarks.figures import Figures

@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from knocktwice_worker.children import Child
+from knocktwice_worker.embedded.children import Child
 from knocktwice_worker.sandbox.accounts import ACCOUNT_SID, AUTH_TOKEN, SENDER, Accounts
 
 if TYPE_CHECKING:

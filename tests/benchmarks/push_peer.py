@@ -30,7 +30,7 @@ def knocktwice() -> Callable[[int], None]:
 
     from knocktwice_worker.channels import PushMessage, Sent, deliver
     from knocktwice_worker.channels.fcm import FcmChannel
-    from knocktwice_worker.transport import Transport
+    from knocktwice_worker.channels.outbound.transport import Transport
 
     transport = Transport(timeout=20, in_flight=400, ca_file=os.environ["BENCHMARK_CA"])
     file = Path(os.environ["GOOGLE_APPLICATION_CREDENTIALS"])

@@ -29,7 +29,7 @@ from knocktwice_shared.names import BATCH_LIMIT, INBOX_MESSAGES
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from knocktwice_worker.children import Child
+    from knocktwice_worker.embedded.children import Child
 
 #: How often the feeder looks whether there is room for more, in seconds; a look costs it more than handing over.
 _LOOK_S = 0.01

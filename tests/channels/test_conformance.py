@@ -25,12 +25,12 @@ from knocktwice_worker.channels import (
     deliver,
 )
 from knocktwice_worker.channels.fcm import FcmChannel
-from knocktwice_worker.channels.http_provider import HttpSmsChannel
-from knocktwice_worker.channels.provider_file import Provider
-from knocktwice_worker.channels.twilio import TwilioSmsChannel
-from knocktwice_worker.channels.whatsapp import TwilioWhatsappChannel
+from knocktwice_worker.channels.http_sms.file import Provider
+from knocktwice_worker.channels.http_sms.provider import HttpSmsChannel
+from knocktwice_worker.channels.outbound.transport import Transport
+from knocktwice_worker.channels.twilio.sms import TwilioSmsChannel
+from knocktwice_worker.channels.twilio.whatsapp import TwilioWhatsappChannel
 from knocktwice_worker.sandbox import Answer, Rule, Sandbox
-from knocktwice_worker.transport import Transport
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

@@ -20,9 +20,9 @@ from hypothesis import strategies as st
 
 from knocktwice_worker.channels import PushMessage, Sent, Withdrawal, deliver
 from knocktwice_worker.channels.fcm import ID_FIELD, WITHDRAW_FIELD, FcmChannel, encode, encode_withdrawal
+from knocktwice_worker.channels.outbound.transport import Transport
 from knocktwice_worker.config import Settings
 from knocktwice_worker.sandbox import Sandbox
-from knocktwice_worker.transport import Transport
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

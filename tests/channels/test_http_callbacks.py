@@ -14,10 +14,10 @@ import pytest
 
 from knocktwice_shared.ids import uuid7
 from knocktwice_worker.channels import CredentialsUnavailable, SmsMessage
-from knocktwice_worker.channels.callback_rules import CallbackRules
-from knocktwice_worker.channels.http_callbacks import MOST_ITEMS, HttpCallbacks, HttpReport, Unreadable
-from knocktwice_worker.channels.http_provider import HttpSmsChannel
-from knocktwice_worker.channels.provider_file import Provider, read
+from knocktwice_worker.channels.http_sms.callback_rules import CallbackRules
+from knocktwice_worker.channels.http_sms.callbacks import MOST_ITEMS, HttpCallbacks, HttpReport, Unreadable
+from knocktwice_worker.channels.http_sms.file import Provider, read
+from knocktwice_worker.channels.http_sms.provider import HttpSmsChannel
 from knocktwice_worker.lifecycle import ProviderState
 
 KEY = "signing-key"

@@ -9,10 +9,11 @@ from urllib.parse import parse_qsl
 
 import pytest
 
-from knocktwice_worker.channels import Rejected, Response, Retry, Sent, SmsMessage, Unknown, deliver, http_provider
-from knocktwice_worker.channels.http_provider import HttpSmsChannel
-from knocktwice_worker.channels.provider_file import Provider
-from knocktwice_worker.transport import Transport
+from knocktwice_worker.channels import Rejected, Response, Retry, Sent, SmsMessage, Unknown, deliver
+from knocktwice_worker.channels.http_sms import provider
+from knocktwice_worker.channels.http_sms.file import Provider
+from knocktwice_worker.channels.http_sms.provider import HttpSmsChannel
+from knocktwice_worker.channels.outbound.transport import Transport
 from sms_provider import TOKEN, SmsProvider
 
 if TYPE_CHECKING:
@@ -184,7 +185,7 @@ def test_a_secret_that_no_header_can_hold_is_named(acme: SmsProvider, transport:
      (1e300, None), (True, None), ("yesterday", None), (None, None), ([], None)],
 )  # fmt: skip
 def test_the_time_of_a_listed_message_is_read_in_many_ways(created: object, year: int | None) -> None:
-    at = http_provider._time(created)
+    at = provider._time(created)
     assert (at and at.year) == year
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from knocktwice_worker.channels import NoResponse, Request, Response
-from knocktwice_worker.transport import Transport
+from knocktwice_worker.channels.outbound.transport import Transport
 from system import eventually
 
 if TYPE_CHECKING:

@@ -20,9 +20,9 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator, FormatChecker, ValidationError
 
 from knocktwice_worker.channels import ListedMessage, NoResponse, Request, Response, Sent, SmsMessage, deliver
-from knocktwice_worker.channels.twilio import TwilioSmsChannel
+from knocktwice_worker.channels.outbound.transport import Transport
+from knocktwice_worker.channels.twilio.sms import TwilioSmsChannel
 from knocktwice_worker.config import Settings
-from knocktwice_worker.transport import Transport
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -10,9 +10,9 @@ from urllib.parse import parse_qsl
 import pytest
 
 from knocktwice_worker.channels import Rejected, Sent, SmsMessage, deliver
-from knocktwice_worker.channels.whatsapp import TwilioWhatsappChannel
+from knocktwice_worker.channels.outbound.transport import Transport
+from knocktwice_worker.channels.twilio.whatsapp import TwilioWhatsappChannel
 from knocktwice_worker.sandbox import Answer, Rule, Sandbox
-from knocktwice_worker.transport import Transport
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

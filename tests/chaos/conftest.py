@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 import sqlalchemy as sa
 
-from knocktwice_worker import migrations
-from knocktwice_worker.embedded import EmbeddedServers
+from knocktwice_worker.database import migrations
+from knocktwice_worker.embedded.servers import EmbeddedServers
 from system import System
 
 if TYPE_CHECKING:

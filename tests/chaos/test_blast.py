@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from benchmarks import people
 from knocktwice import Push
-from knocktwice_worker import blast_store
+from knocktwice_worker.blasts import store as blast_store
 from system import System, eventually
 
 PEOPLE = 10_000

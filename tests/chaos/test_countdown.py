@@ -13,7 +13,7 @@ from knocktwice import Push, Recipient, Sms
 from system import PATIENT, eventually
 
 if TYPE_CHECKING:
-    from knocktwice_worker.embedded import EmbeddedServers
+    from knocktwice_worker.embedded.servers import EmbeddedServers
     from system import System
 
 TWO_HOURS = timedelta(hours=2)

@@ -22,10 +22,10 @@ import sqlalchemy as sa
 
 from killable_gateway import POINTS
 from knocktwice_shared.ids import uuid7
-from knocktwice_worker.children import Child
-from knocktwice_worker.gateway import keys
-from knocktwice_worker.gateway.keys import Scope
-from knocktwice_worker.receipt_tokens import ReceiptTokens, ReceiptUrls
+from knocktwice_worker.content.links.receipt_urls import ReceiptTokens, ReceiptUrls
+from knocktwice_worker.embedded.children import Child
+from knocktwice_worker.gateway.auth import keys
+from knocktwice_worker.gateway.auth.keys import Scope
 from nest import Nest
 from system import eventually
 
@@ -79,7 +79,7 @@ class Installation:
         """Where the gateway listens."""
         return f"http://127.0.0.1:{self.port}"
 
-    def gateway(self, *options: str, program: str = "knocktwice_worker", **environment: str) -> Child:
+    def gateway(self, *options: str, program: str = "knocktwice_worker.cli", **environment: str) -> Child:
         """Start a gateway and wait until it answers."""
         env = {
             **self.system.environment,

@@ -14,8 +14,8 @@ import sqlalchemy as sa
 from http_gateway import HttpGateway
 from knocktwice import Category, Recipient, Sms
 from knocktwice_shared.names import INBOX_MESSAGES
-from knocktwice_worker import callbacks
 from knocktwice_worker.config import Settings
+from knocktwice_worker.notifications.store import provider_reports
 from knocktwice_worker.sandbox import Answer, Rule
 from knocktwice_worker.services import Services
 from knocktwice_worker.webhooks import endpoints
@@ -180,7 +180,7 @@ def _settle(system: System, workers: list[Hatched]) -> None:
 
 def _brought(system: System) -> bool:
     with system.engine.begin() as conn:
-        return callbacks.bring(conn) == 0
+        return provider_reports.bring(conn) == 0
 
 
 def _agree(system: System) -> None:

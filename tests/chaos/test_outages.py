@@ -15,7 +15,7 @@ from system import PUSH, eventually, verdicts
 if TYPE_CHECKING:
     from uuid import UUID
 
-    from knocktwice_worker.embedded import EmbeddedServers
+    from knocktwice_worker.embedded.servers import EmbeddedServers
     from system import System
 
 NUMBERS = [f"+1650555{n:04}" for n in range(300, 340)]

@@ -11,9 +11,10 @@ import pytest
 import yaml
 from celery.schedules import crontab
 
-from knocktwice_worker import segments, template_table, templates
-from knocktwice_worker.blast_cli import OVER_BUDGET
-from knocktwice_worker.segment_filter import parse
+from knocktwice_worker.audience import segments
+from knocktwice_worker.audience.segment_filter import parse
+from knocktwice_worker.cli.blast import OVER_BUDGET
+from knocktwice_worker.content import template_store, templates
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,7 +45,7 @@ def test_the_command_starts_a_blast_and_the_same_week_again_does_nothing(
     with here.engine.begin() as conn:
         segments.put(conn, "tea", parse({"everyone": True}))
         content = {"en": {"push": {"title": "Tea week", "body": "{{ tea }} is cheaper."}}}
-        template_table.put(conn, "tea_week", templates.check("tea_week", {"default_locale": "en", "contents": content}))
+        template_store.put(conn, "tea_week", templates.check("tea_week", {"default_locale": "en", "contents": content}))
     words = _words(command)
     assert Path(words[0]).name == "knocktwice"
     first, second = run(*words[1:]), run(*words[1:])

@@ -14,7 +14,7 @@ from knocktwice_worker.config import Settings
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from knocktwice_worker.embedded import Servers
+    from knocktwice_worker.embedded.servers import Servers
 
 
 @pytest.fixture(scope="module")

@@ -12,10 +12,10 @@ import sqlalchemy as sa
 
 from http_gateway import HttpGateway
 from knocktwice_worker.config import Settings
-from knocktwice_worker.gateway import keys
-from knocktwice_worker.gateway.keyring import FRESH, KeyRing
-from knocktwice_worker.gateway.keys import Scope
-from knocktwice_worker.gateway.pace import KeyPace
+from knocktwice_worker.gateway.auth import keys
+from knocktwice_worker.gateway.auth.key_pace import KeyPace
+from knocktwice_worker.gateway.auth.keyring import FRESH, KeyRing
+from knocktwice_worker.gateway.auth.keys import Scope
 from knocktwice_worker.gateway.problems import Problem
 from knocktwice_worker.gateway.routes import PUBLIC
 from knocktwice_worker.services import Services, secret

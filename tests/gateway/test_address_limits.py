@@ -15,8 +15,8 @@ from http_gateway import HttpGateway
 from knocktwice_shared.ids import uuid7
 from knocktwice_shared.names import INBOX_MESSAGES
 from knocktwice_worker.config import Settings
-from knocktwice_worker.gateway import address_pace
-from knocktwice_worker.gateway.address_pace import BURST_S
+from knocktwice_worker.gateway.http import address_pace
+from knocktwice_worker.gateway.http.address_pace import BURST_S
 from knocktwice_worker.services import Services
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ import pytest
 import sqlalchemy as sa
 
 from http_gateway import HttpGateway
-from knocktwice_worker import segment_filter, segments
-from knocktwice_worker.gateway.keys import Scope
+from knocktwice_worker.audience import segment_filter, segments
+from knocktwice_worker.gateway.auth.keys import Scope
 from knocktwice_worker.services import Services
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from uuid import uuid4
 
 import pytest
 
-from knocktwice_worker.gateway import keys
-from knocktwice_worker.gateway.keys import Scope
+from knocktwice_worker.gateway.auth import keys
+from knocktwice_worker.gateway.auth.keys import Scope
 
 if TYPE_CHECKING:
     import httpx

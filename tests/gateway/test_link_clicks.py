@@ -12,9 +12,9 @@ from http_gateway import HttpGateway
 from knocktwice_shared.ids import uuid7
 from knocktwice_shared.messages import parse_receipts
 from knocktwice_shared.names import INBOX_MESSAGES
-from knocktwice_worker import link_table
 from knocktwice_worker.config import Settings
-from knocktwice_worker.link_table import Link
+from knocktwice_worker.content.links import link_store
+from knocktwice_worker.content.links.link_store import Link
 from knocktwice_worker.services import Services
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def phone(here: Services) -> Iterator[httpx.Client]:
 def link(here: Services) -> Link:
     made = Link("AbCdEf012345", str(uuid7()), 2, TARGET)
     with here.engine.begin() as conn:
-        link_table.insert(conn, [made])
+        link_store.insert(conn, [made])
     return made
 
 
@@ -141,10 +141,10 @@ def test_guessing_is_slowed_down(here: Services) -> None:
 
 def test_two_links_that_happen_to_be_the_same_lead_nowhere(here: Services, phone: httpx.Client, link: Link) -> None:
     with here.engine.begin() as conn:
-        link_table.insert(conn, [link, link])
+        link_store.insert(conn, [link, link])
     assert phone.get(f"/l/{link.token}").status_code == 302
     with here.engine.begin() as conn:
-        link_table.insert(conn, [link._replace(notification_id=str(uuid7()), target="https://shop.example/of-another")])
+        link_store.insert(conn, [link._replace(notification_id=str(uuid7()), target="https://shop.example/of-another")])
     assert phone.get(f"/l/{link.token}").status_code == 404
     with here.engine.connect() as conn:
         assert conn.execute(sa.text("SELECT count(*) FROM links")).scalar_one() == 1

@@ -10,8 +10,8 @@ import pytest
 
 from knocktwice_shared.messages import parse_batch
 from knocktwice_shared.names import INBOX_MESSAGES, Queue, Task
-from knocktwice_worker import push
-from knocktwice_worker.gateway.keys import Scope
+from knocktwice_worker.gateway.auth.keys import Scope
+from knocktwice_worker.notifications.pipeline import push
 
 if TYPE_CHECKING:
     import httpx

@@ -12,10 +12,11 @@ import sqlalchemy as sa
 from http_gateway import HttpGateway
 from knocktwice_shared.ids import uuid7
 from knocktwice_shared.messages import Receipt, ReceiptEvent, parse_batch
-from knocktwice_worker import rollups, store
-from knocktwice_worker.content import fingerprint
-from knocktwice_worker.gateway.keys import Scope
+from knocktwice_worker.content.rendering import fingerprint
+from knocktwice_worker.gateway.auth.keys import Scope
 from knocktwice_worker.lifecycle import DeliveryState, Verdict
+from knocktwice_worker.notifications import store
+from knocktwice_worker.reporting import rollups
 from knocktwice_worker.services import Services
 
 if TYPE_CHECKING:

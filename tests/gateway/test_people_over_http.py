@@ -9,8 +9,8 @@ import pytest
 
 from knocktwice_shared.messages import parse_audience
 from knocktwice_shared.names import INBOX_MESSAGES
-from knocktwice_worker import audience
-from knocktwice_worker.gateway.keys import Scope
+from knocktwice_worker.audience import people
+from knocktwice_worker.gateway.auth.keys import Scope
 
 if TYPE_CHECKING:
     from http_gateway import HttpGateway
@@ -28,7 +28,7 @@ def _settle(here: Services) -> None:
     """Do what a worker does with the accepted changes."""
     with here.engine.begin() as conn:
         for raw in here.redis.hvals(INBOX_MESSAGES):
-            audience.apply(conn, parse_audience(json.loads(raw)["message"]))
+            people.apply(conn, parse_audience(json.loads(raw)["message"]))
     here.redis.flushdb()
 
 

@@ -17,8 +17,10 @@ from handed_over import Post
 from http_gateway import HttpGateway
 from knocktwice_shared.ids import uuid7
 from knocktwice_shared.messages import Channel, Step, When, parse_batch
-from knocktwice_worker import callbacks, fallback, health, push, sms
-from knocktwice_worker.gateway.keys import Scope
+from knocktwice_worker.cli import doctor
+from knocktwice_worker.gateway.auth.keys import Scope
+from knocktwice_worker.notifications.pipeline import fallback, later_steps, push
+from knocktwice_worker.notifications.store import provider_reports
 from knocktwice_worker.services import Services
 from sms_provider import TOKEN, SmsProvider
 
@@ -83,7 +85,7 @@ def _send(here: Services) -> str:
     }  # fmt: skip
     push.send(here, parse_batch(wire))
     fallback.check(here, [id_])
-    sms.send(here, [id_])
+    later_steps.send(here, [id_])
     return id_
 
 
@@ -238,7 +240,7 @@ def test_the_doctor_names_a_secret_without_which_no_report_is_believed(
 ) -> None:
     monkeypatch.delenv("ACME_KEY")
     here = install()
-    (check,) = [c for c in health.examine(here) if c.name == "sms providers"]
+    (check,) = [c for c in doctor.examine(here) if c.name == "sms providers"]
     assert check.level == "warning"
     assert "ACME_KEY not set (callbacks of acme)" in check.finding
     with HttpGateway(here) as running:
@@ -263,6 +265,6 @@ def test_a_storm_of_shuffled_and_tripled_callbacks_ends_as_the_ordered_ones_do(
         for start in range(0, len(storm), 700):
             assert _call_back(phone, *storm[start : start + 700]) == 204
     with here.engine.begin() as conn:
-        assert callbacks.bring(conn) == 0
+        assert provider_reports.bring(conn) == 0
         rows = conn.execute(sa.text("SELECT provider_id, provider_status FROM deliveries WHERE step = 1")).all()
     assert {row.provider_id: row.provider_status for row in rows} == {f"acme:SM{n}": last[n % 5] for n in range(people)}

@@ -17,7 +17,7 @@ from knocktwice_shared.messages import parse_receipts
 from knocktwice_shared.names import INBOX_MESSAGES, Queue
 from knocktwice_worker.channels import SmsMessage
 from knocktwice_worker.config import Settings
-from knocktwice_worker.receipt_tokens import device_hash, device_mark
+from knocktwice_worker.content.links.receipt_urls import device_hash, device_mark
 from knocktwice_worker.services import Services
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 
 from http_gateway import HttpGateway
 from knocktwice_worker.gateway import THREADS
-from knocktwice_worker.gateway.http_protocol import HEAD_BYTES, BoundedHttpProtocol
+from knocktwice_worker.gateway.http.protocol import HEAD_BYTES, BoundedHttpProtocol
 from knocktwice_worker.gateway.server import CONNECTIONS_LIMIT, OPTIONS
 from system import eventually
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 import sqlalchemy as sa
 
-from knocktwice_worker import declarations, template_table
+from knocktwice_worker.content import template_store
+from knocktwice_worker.declarations import apply as declarations
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -117,7 +118,7 @@ def test_two_at_once_do_not_miss_each_other(here: Services, file: Path) -> None:
     with ThreadPoolExecutor(4) as pool:
         assert sorted(pool.map(apply, range(8))) == ["created"] + ["unchanged"] * 7
     with here.engine.connect() as conn:
-        assert template_table.names(conn)[0].version == 1
+        assert template_store.names(conn)[0].version == 1
 
 
 def test_what_is_shown_can_be_applied_again(run: Callable[..., Said], file: Path) -> None:

@@ -13,12 +13,12 @@ import sqlalchemy as sa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from knocktwice_worker import arrays
+from knocktwice_worker.database import arrays
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from knocktwice_worker.embedded import Servers
+    from knocktwice_worker.embedded.servers import Servers
 
 # What PostgreSQL's text and JSON's UTF-8 can carry.
 _TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]))

@@ -17,7 +17,10 @@ from alembic.config import Config
 
 from knocktwice_shared.errors import InvalidMessage
 from knocktwice_shared.messages import ConsentSet, DeviceRegistered, PhoneBound, Receipt, ReceiptEvent, TagsSet
-from knocktwice_worker import audience, migrations, store, tasks
+from knocktwice_worker import tasks
+from knocktwice_worker.audience import people as audience
+from knocktwice_worker.database import migrations
+from knocktwice_worker.notifications import store
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -11,9 +11,12 @@ import sqlalchemy as sa
 
 from knocktwice_shared.ids import uuid7
 from knocktwice_shared.messages import Channel, Step, When, parse_batch
-from knocktwice_worker import fallback, push, sms, statuses, store, template_table, templates, withdraw
-from knocktwice_worker.dispatcher import dispatch
+from knocktwice_worker.content import template_store, templates
 from knocktwice_worker.lifecycle import ProviderState
+from knocktwice_worker.notifications import store
+from knocktwice_worker.notifications.pipeline import fallback, later_steps, push, withdraw
+from knocktwice_worker.notifications.store import provider_statuses
+from knocktwice_worker.runtime.dispatcher import dispatch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -91,7 +94,7 @@ def _cost(bill: Bill, clock: Clock, people: int) -> dict[str, tuple[int, int]]:
     with bill.of("check_fallback", spent):
         reserved = fallback.check(here, ids)
     with bill.of("send_sms", spent):
-        sms.send(here, reserved)
+        later_steps.send(here, reserved)
     with here.engine.connect() as conn:
         texted = conn.execute(
             sa.text("SELECT count(*) FROM notifications WHERE batch_id = :id AND state = 'texted'"), {"id": batch.id}
@@ -105,7 +108,7 @@ def test_a_template_costs_as_much_for_five_hundred_as_for_two(working: Services,
     one = {"push": {"title": "t", "body": "{{ n }} of many"}}
     definition = templates.check("news", {"default_locale": "en", "contents": {"en": one, "de": one}})
     with working.engine.begin() as conn:
-        template_table.put(conn, "news", definition)
+        template_store.put(conn, "news", definition)
     for people in (1, 2, 500):
         recipients = [{"id": str(uuid7()), "user": f"u-{n}", "params": {"n": n}} for n in range(people)]
         for n, recipient in enumerate(recipients):
@@ -143,19 +146,19 @@ def test_a_step_behind_another_costs_as_many_queries_for_fifty_as_for_two(workin
         with bill.of("check_fallback", spent):
             assert fallback.check(working, ids) == sorted(ids)
         with bill.of("send_sms", spent):
-            assert sorted(sms.send(working, ids)) == sorted(ids)
+            assert sorted(later_steps.send(working, ids)) == sorted(ids)
         with bill.of("withdraw", spent):
             withdraw.withdraw(working, ids)
         query = "SELECT provider_id FROM deliveries WHERE step = 1 AND notification_id = ANY(CAST(:ids AS uuid[]))"
         with working.engine.connect() as conn:
             sids = conn.execute(sa.text(query), {"ids": ids}).scalars().all()
         reports = [
-            statuses.StatusReport(sid, status, datetime.now(UTC))
+            provider_statuses.StatusReport(sid, status, datetime.now(UTC))
             for sid in sids
             for status in (ProviderState.READ, ProviderState.DELIVERED)
         ]
         with bill.of("statuses", spent), working.engine.begin() as conn:
-            assert statuses.record(conn, reports) == set()
+            assert provider_statuses.record(conn, reports) == set()
         with working.engine.connect() as conn:
             reached = sa.text("SELECT count(*) FROM notifications WHERE batch_id = :id AND state = 'reached'")
             assert conn.execute(reached, {"id": batch.id}).scalar_one() == people

@@ -9,8 +9,12 @@ import pytest
 import sqlalchemy as sa
 
 from knocktwice_shared.ids import blast_id, uuid7
-from knocktwice_worker import blast_store, blasts, preflight, segments, short_links, template_table, templates
-from knocktwice_worker.segment_filter import parse
+from knocktwice_worker.audience import segments
+from knocktwice_worker.audience.segment_filter import parse
+from knocktwice_worker.blasts import expansion, preflight
+from knocktwice_worker.blasts import store as blast_store
+from knocktwice_worker.content import template_store, templates
+from knocktwice_worker.content.links import short_links
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,7 +57,7 @@ def people(here: Services, clock: Clock) -> None:
     }
     with here.engine.begin() as conn:
         segments.put(conn, "all", parse({"everyone": True}))
-        template_table.put(conn, "tea", templates.check("tea", definition))
+        template_store.put(conn, "tea", templates.check("tea", definition))
         for id_, (number, region, consent, out, zone, enabled, locale) in PEOPLE.items():
             values: dict[str, Any] = {"id": id_, "number": number, "region": region, "consent": consent, "zone": zone}
             values |= {"enabled": enabled, "locale": locale}
@@ -144,7 +148,7 @@ def _declare(here: Services, **fields: Any) -> None:
         "contents": {"en": {"push": {"title": "Tea", "body": "{{ tea }}"}}},
     }
     with here.engine.begin() as conn:
-        template_table.put(conn, "tea", templates.check("tea", definition | fields))
+        template_store.put(conn, "tea", templates.check("tea", definition | fields))
 
 
 def _preflight(run: Run, monkeypatch: pytest.MonkeyPatch, *words: str, **settings: str) -> dict[str, Any]:
@@ -301,7 +305,7 @@ def test_a_blast_of_nothing_but_an_sms_can_be_started_and_is_counted(working: Se
     texted = parse_blast(wire | {"content": {"sms": {"text": "{{ tea }} " + "x" * 160}}, "params": {"tea": "Assam"}})
     with working.engine.begin() as conn:
         found = preflight.examine(conn, texted, working.settings, working.limits.limits, share=0.0)
-        assert blasts.start(conn, texted).new
+        assert expansion.start(conn, texted).new
     # There is no push to be answered, so all who can be texted are.
     assert (found.push, found.sms_only, found.worst_parts, found.expected_parts) == (0, 5, 10, 10)
 
@@ -339,10 +343,10 @@ def test_what_is_expected_is_learnt_from_earlier_blasts(run: Run, working: Servi
 
     def publish(_: object, ids: Any) -> None:
         for page in ids:
-            blasts.send_page(working, page, publish)
+            expansion.send_page(working, page, publish)
 
-    blasts.step(working, id_, publish)
-    blasts.step(working, id_, publish)
+    expansion.step(working, id_, publish)
+    expansion.step(working, id_, publish)
     with working.engine.begin() as conn:
         pushed = "SELECT notification_id FROM deliveries WHERE step = 0 AND state = 'sent' ORDER BY 1"
         ids = list(conn.scalars(sa.text(pushed)))

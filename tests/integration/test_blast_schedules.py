@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from knocktwice_shared.errors import InvalidMessage
-from knocktwice_worker import blast_schedules, blast_store
+from knocktwice_worker.blasts import schedules
+from knocktwice_worker.blasts import store as blast_store
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -59,14 +60,14 @@ def _keys(here: Services) -> list[str]:
 
 @pytest.mark.usefixtures("file")
 def test_however_many_beats_there_are_each_time_starts_once(here: Services, clock: Clock) -> None:
-    blast_schedules.start_due(here)
+    schedules.start_due(here)
     assert _keys(here) == []
     clock.advance(timedelta(minutes=1))
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda _: blast_schedules.start_due(here), range(8)))
+        list(pool.map(lambda _: schedules.start_due(here), range(8)))
     assert _keys(here) == [KEY]
     clock.advance(timedelta(days=7))
-    blast_schedules.start_due(here)
+    schedules.start_due(here)
     assert _keys(here) == [KEY, "fridays 2026-11-27T17:00Z"]
 
 
@@ -75,10 +76,10 @@ def test_a_time_that_was_missed_is_made_up_for_within_its_grace_and_only_the_lat
     here: Services, run: Run, clock: Clock
 ) -> None:
     clock.advance(timedelta(days=14, minutes=20))
-    blast_schedules.start_due(here)
+    schedules.start_due(here)
     assert _keys(here) == ["fridays 2026-12-04T17:00Z"]
     clock.advance(timedelta(days=7, hours=1))
-    blast_schedules.start_due(here)
+    schedules.start_due(here)
     assert _keys(here) == ["fridays 2026-12-04T17:00Z"]
     (told,) = run("blast", "list", "--json").json["recurring"]
     assert told["outcome"] == "skipped: nobody was there to start it within 30m"
@@ -90,7 +91,7 @@ def test_a_time_that_was_missed_is_made_up_for_within_its_grace_and_only_the_lat
 def test_what_cannot_be_started_says_why(here: Services, run: Run, clock: Clock) -> None:
     run("template", "delete", "tea_week")
     clock.advance(timedelta(minutes=1))
-    blast_schedules.start_due(here)
+    schedules.start_due(here)
     assert _keys(here) == []
     (told,) = run("blast", "list", "--json").json["recurring"]
     assert told["outcome"].startswith("failed: template: there is none called tea_week")
@@ -104,7 +105,7 @@ def test_a_change_counts_from_now_on_and_a_disabled_one_is_skipped(
     said = run("apply", str(file)).out
     assert "recurring blast fridays: updated" in said
     clock.advance(timedelta(minutes=1))
-    blast_schedules.start_due(here)
+    schedules.start_due(here)
     assert _keys(here) == []
     assert run("blast", "unschedule", "fridays").out == "recurring blast fridays: deleted\n"
 
@@ -124,9 +125,9 @@ def test_a_change_counts_from_now_on_and_a_disabled_one_is_skipped(
 )
 def test_what_is_wrong_is_named(change: dict[str, Any], said: str) -> None:
     right = {"segment": "tea", "template": "tea_week", "schedule": "0 18 * * *"}
-    blast_schedules.check("x", right)
+    schedules.check("x", right)
     with pytest.raises(InvalidMessage) as error:
-        blast_schedules.check("x", right | change)
+        schedules.check("x", right | change)
     assert str(error.value).startswith(said)
 
 
@@ -141,9 +142,7 @@ def test_what_is_wrong_is_named(change: dict[str, Any], said: str) -> None:
     ],
 )
 def test_times_are_those_of_the_clock_on_the_wall(schedule: str, after: str, times: list[str]) -> None:
-    made = blast_schedules.check(
-        "x", {"segment": "s", "template": "t", "schedule": schedule, "time_zone": "Europe/Vienna"}
-    )
+    made = schedules.check("x", {"segment": "s", "template": "t", "schedule": schedule, "time_zone": "Europe/Vienna"})
     moment = datetime.fromisoformat(after).replace(tzinfo=UTC)
     for expected in times:
         moment = made.after(moment)

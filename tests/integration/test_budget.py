@@ -17,11 +17,12 @@ import sqlalchemy as sa
 
 from callers import count_together
 from knocktwice import Category
-from knocktwice_worker import budget, services
-from knocktwice_worker.budget import Budget, Held, Purse, Spent, Today
+from knocktwice_worker import services
 from knocktwice_worker.config import ConfigurationError, load
 from knocktwice_worker.lifecycle import Verdict
-from knocktwice_worker.limits import Answer, Ask, Limits, RedisLimits, count_in_postgres
+from knocktwice_worker.limits import budget
+from knocktwice_worker.limits.budget import Budget, Held, Purse, Spent, Today
+from knocktwice_worker.limits.per_number import Answer, Ask, Limits, RedisLimits, count_in_postgres
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

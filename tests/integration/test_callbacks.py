@@ -11,10 +11,10 @@ import sqlalchemy as sa
 
 from handed_over import Post
 from knocktwice_shared.messages import Channel, Step, When
-from knocktwice_worker import callbacks
-from knocktwice_worker.callbacks import Callback, InboundText
+from knocktwice_worker.audience.opt_out_words import Wish
 from knocktwice_worker.lifecycle import ProviderState
-from knocktwice_worker.opt_out_words import Wish
+from knocktwice_worker.notifications.store import provider_reports
+from knocktwice_worker.notifications.store.provider_reports import Callback, InboundText
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,9 +39,9 @@ def _heard(n: int, status: str, **facts: Any) -> Callback:
 def _take(post: Post, heard: Sequence[Callback]) -> int:
     """Take callbacks as the gateway does."""
     with post.here.engine.begin() as conn:
-        callbacks.accept(conn, heard)
+        provider_reports.accept(conn, heard)
     with post.here.engine.begin() as conn:
-        return callbacks.bring(conn, {c.provider_id for c in heard})
+        return provider_reports.bring(conn, {c.provider_id for c in heard})
 
 
 def _states(post: Post) -> list[tuple[Any, ...]]:
@@ -98,22 +98,22 @@ def test_a_callback_that_comes_while_its_sender_holds_the_row_waits_for_it(post:
         assert _take(post, [_heard(0, "delivered")]) == 1
         assert post.step(id_, 1)[2] is None
     with post.here.engine.begin() as conn:
-        assert callbacks.bring(conn) == 0
+        assert provider_reports.bring(conn) == 0
     assert post.step(id_, 1)[2] == "delivered"
 
 
 def test_a_report_that_somebody_else_is_at_is_left_to_them(post: Post) -> None:
     (id_,) = post.handed_over(SMS)
     with post.here.engine.begin() as conn:
-        callbacks.accept(conn, [_heard(0, "sent"), _heard(0, "delivered")])
+        provider_reports.accept(conn, [_heard(0, "sent"), _heard(0, "delivered")])
     with post.here.senders.begin() as other:
         other.execute(sa.text("SELECT FROM provider_reports WHERE status = 'delivered' FOR UPDATE"))
         with post.here.engine.begin() as conn:
             conn.execute(sa.text("SET LOCAL lock_timeout = '5s'"))
-            assert callbacks.bring(conn) == 0
+            assert provider_reports.bring(conn) == 0
         assert post.step(id_, 1)[2] == "sent"
     with post.here.engine.begin() as conn:
-        assert callbacks.bring(conn) == 0
+        assert provider_reports.bring(conn) == 0
     assert post.step(id_, 1)[2] == "delivered"
     assert post.rows("SELECT count(*) FROM provider_reports") == [(0,)]
 
@@ -132,11 +132,11 @@ def test_reports_about_messages_that_are_not_ours_are_dropped_after_two_days(pos
     assert _take(post, [_heard(5, "delivered")]) == 1
     clock.advance(timedelta(days=1))
     with post.here.engine.begin() as conn:
-        assert callbacks.forget(conn, timedelta(days=90)) == 0
-        assert callbacks.bring(conn) == 1
+        assert provider_reports.forget(conn, timedelta(days=90)) == 0
+        assert provider_reports.bring(conn) == 1
     clock.advance(timedelta(days=2))
     with post.here.engine.begin() as conn:
-        assert callbacks.forget(conn, timedelta(days=90)) == 1
+        assert provider_reports.forget(conn, timedelta(days=90)) == 1
 
 
 @pytest.mark.parametrize(
@@ -144,14 +144,14 @@ def test_reports_about_messages_that_are_not_ours_are_dropped_after_two_days(pos
 )
 def test_what_people_wrote_is_kept_as_long_as_a_repeat_may_come(post: Post, clock: Clock, keep: int, kept: int) -> None:
     with post.here.engine.begin() as conn:
-        callbacks.receive(conn, [InboundText("SMin", NUMBER, Wish.START)])
+        provider_reports.receive(conn, [InboundText("SMin", NUMBER, Wish.START)])
     hour = timedelta(hours=1)
     clock.advance(timedelta(days=kept) - hour)
     with post.here.engine.begin() as conn:
-        assert callbacks.forget(conn, timedelta(days=keep)) == 0
+        assert provider_reports.forget(conn, timedelta(days=keep)) == 0
     clock.advance(2 * hour)
     with post.here.engine.begin() as conn:
-        assert callbacks.forget(conn, timedelta(days=keep)) == 1
+        assert provider_reports.forget(conn, timedelta(days=keep)) == 1
 
 
 def test_a_price_that_comes_after_the_last_status_is_kept(post: Post) -> None:
@@ -189,7 +189,7 @@ def test_a_message_that_failed_for_another_reason_opts_nobody_out(post: Post, st
 def test_who_has_come_back_since_is_not_opted_out_by_an_old_report(post: Post) -> None:
     post.handed_over(SMS)
     with post.here.engine.begin() as conn:
-        callbacks.receive(conn, [InboundText("SMin", NUMBER, Wish.START)])
+        provider_reports.receive(conn, [InboundText("SMin", NUMBER, Wish.START)])
     _take(post, [_heard(0, "failed", error=21610)])
     assert post.rows("SELECT number FROM opt_outs") == []
 
@@ -197,7 +197,7 @@ def test_who_has_come_back_since_is_not_opted_out_by_an_old_report(post: Post) -
 def test_stop_start_and_a_stop_that_comes_again(post: Post) -> None:
     def write(sid: str, wish: Wish) -> list[tuple[Any, ...]]:
         with post.here.engine.begin() as conn:
-            callbacks.receive(conn, [InboundText(sid, NUMBER, wish)])
+            provider_reports.receive(conn, [InboundText(sid, NUMBER, wish)])
         return post.rows("SELECT number, source FROM opt_outs")
 
     assert write("SM1", Wish.STOP) == [(NUMBER, "sms")]
@@ -216,7 +216,7 @@ def test_an_operator_that_never_reports_leaves_the_delivery_unknown_and_the_noti
 
     def close() -> int:
         with post.here.engine.begin() as conn:
-            return callbacks.close(conn, wait, callbacks.unreported(conn, age=wait, limit=10))
+            return provider_reports.close(conn, wait, provider_reports.unreported(conn, age=wait, limit=10))
 
     assert close() == 0
     clock.advance(wait)

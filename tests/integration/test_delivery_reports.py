@@ -11,11 +11,13 @@ import sqlalchemy as sa
 
 from knocktwice_shared.ids import uuid7
 from knocktwice_shared.messages import parse_batch
-from knocktwice_worker import callbacks, delivery_reports, fallback, push, sms
-from knocktwice_worker.callbacks import Callback
-from knocktwice_worker.channels import Response, twilio_reports
-from knocktwice_worker.channels.twilio_reports import TwilioReports
+from knocktwice_worker.channels import Response
+from knocktwice_worker.channels.twilio import reports
+from knocktwice_worker.channels.twilio.reports import TwilioReports
 from knocktwice_worker.lifecycle import ProviderState
+from knocktwice_worker.notifications.pipeline import delivery_reports, fallback, later_steps, push
+from knocktwice_worker.notifications.store import provider_reports
+from knocktwice_worker.notifications.store.provider_reports import Callback
 from knocktwice_worker.sandbox import Answer, Rule
 from knocktwice_worker.services import Services
 
@@ -38,7 +40,7 @@ def _send(here: Services, people: int = 1) -> list[str]:
     }  # fmt: skip
     push.send(here, parse_batch(wire))
     fallback.check(here, ids)
-    sms.send(here, ids)
+    later_steps.send(here, ids)
     return ids
 
 
@@ -61,7 +63,7 @@ def _travelled(sandbox: Sandbox, status: str, count: int) -> None:
 def test_the_list_tells_states_and_prices_and_again_nothing_new(
     working: Services, sandbox: Sandbox, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(twilio_reports, "_PAGE_SIZE", 2)
+    monkeypatch.setattr(reports, "_PAGE_SIZE", 2)
     ids = _send(working, 5)
     _travelled(sandbox, "delivered", 5)
     with working.engine.begin() as conn:
@@ -112,7 +114,7 @@ def test_what_is_overdue_is_asked_for_and_then_its_arrival_is_unknown(
     assert sandbox.requests("list") == 2
     ((sid,),) = _rows(working, [silent], "SELECT provider_id FROM deliveries WHERE notification_id = :id")
     with working.engine.begin() as conn:
-        callbacks.accept(conn, [Callback(sid, ProviderState.DELIVERED, datetime.now(UTC))])
+        provider_reports.accept(conn, [Callback(sid, ProviderState.DELIVERED, datetime.now(UTC))])
     assert delivery_reports.bring_waiting(working) == 0
     assert _rows(working, [silent])[0][1] == "delivered"
 

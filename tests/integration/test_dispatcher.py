@@ -11,8 +11,9 @@ from redis.exceptions import RedisError
 from knocktwice_shared.ids import uuid7
 from knocktwice_shared.messages import parse_batch
 from knocktwice_shared.names import Queue, Task
-from knocktwice_worker import services, store
-from knocktwice_worker.dispatcher import dispatch
+from knocktwice_worker import services
+from knocktwice_worker.notifications import store
+from knocktwice_worker.runtime.dispatcher import dispatch
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

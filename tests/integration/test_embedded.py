@@ -21,8 +21,15 @@ import psycopg2
 import pytest
 import redis
 
-from knocktwice_worker import embedded, launch
-from knocktwice_worker.embedded import AlreadyRunning, EmbeddedServers, NotMainThread, StartFailed, UnsafeDirectory
+from knocktwice_worker.embedded import launch
+from knocktwice_worker.embedded import servers as embedded
+from knocktwice_worker.embedded.servers import (
+    AlreadyRunning,
+    EmbeddedServers,
+    NotMainThread,
+    StartFailed,
+    UnsafeDirectory,
+)
 from system import eventually
 
 if TYPE_CHECKING:
@@ -30,7 +37,7 @@ if TYPE_CHECKING:
 
     from psycopg2.extensions import connection
 
-    from knocktwice_worker.embedded import Servers
+    from knocktwice_worker.embedded.servers import Servers
 
 _T = TypeVar("_T")
 ROOT = os.geteuid() == 0

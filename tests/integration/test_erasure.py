@@ -23,10 +23,17 @@ from knocktwice_shared.messages import (
     parse_blast,
 )
 from knocktwice_shared.names import key_name
-from knocktwice_worker import audience, blasts, callbacks, dead_letters, erasure, fallback, opt_outs, push, sms, store
-from knocktwice_worker.callbacks import Callback, InboundText
+from knocktwice_worker.audience import opt_outs
+from knocktwice_worker.audience import people as audience
+from knocktwice_worker.blasts import expansion
+from knocktwice_worker.database.schema import metadata
 from knocktwice_worker.lifecycle import DeliveryState, ProviderState
-from knocktwice_worker.schema import metadata
+from knocktwice_worker.notifications import store
+from knocktwice_worker.notifications.inbox import dead_letters
+from knocktwice_worker.notifications.pipeline import fallback, later_steps, push
+from knocktwice_worker.notifications.store import provider_reports
+from knocktwice_worker.notifications.store.provider_reports import Callback, InboundText
+from knocktwice_worker.privacy import erasure
 from knocktwice_worker.webhooks import endpoints, events
 
 if TYPE_CHECKING:
@@ -85,7 +92,7 @@ class Town:
         return [str(r.id) for r in batch.recipients]
 
     def text(self, ids: Sequence[str]) -> None:
-        sms.send(self.here, fallback.check(self.here, ids))
+        later_steps.send(self.here, fallback.check(self.here, ids))
 
     def states(self) -> dict[tuple[str, str], int]:
         rows = self.rows(
@@ -167,12 +174,12 @@ def _blast(town: Town, key: str) -> str:
     content = {"push": {"title": "Tea", "body": "Now"}}
     wire = {"v": 1, "key": key, "filter": {"everyone": True}, "content": content, "category": "critical"}
     with town.here.engine.begin() as conn:
-        return str(blasts.start(conn, parse_blast(wire)).id)
+        return str(expansion.start(conn, parse_blast(wire)).id)
 
 
 def _send_pages(town: Town, blast: str) -> None:
     for (page,) in town.rows(f"SELECT id FROM blast_pages WHERE users IS NOT NULL AND blast_id = '{blast}'"):  # noqa: S608
-        blasts.send_page(town.here, str(page), lambda *_: None)
+        expansion.send_page(town.here, str(page), lambda *_: None)
 
 
 def test_nothing_is_left_in_blasts_webhooks_plans_and_what_people_wrote(
@@ -180,13 +187,13 @@ def test_nothing_is_left_in_blasts_webhooks_plans_and_what_people_wrote(
 ) -> None:
     with town.here.engine.begin() as conn:
         endpoints.add(conn, "https://shop.example/hooks", private=False)
-    monkeypatch.setattr(blasts, "_TAKEN", 1)
+    monkeypatch.setattr(expansion, "_TAKEN", 1)
     waiting, halfway = _blast(town, "waiting"), _blast(town, "halfway")
-    while blasts._expand(town.here, waiting) is not None:
+    while expansion._expand(town.here, waiting) is not None:
         pass
     # Her id is the place where this one goes on.
     while town.rows(f"SELECT cursor FROM blasts WHERE id = '{halfway}'") != [(ADA,)]:  # noqa: S608
-        blasts._expand(town.here, halfway)
+        expansion._expand(town.here, halfway)
     wire = town.wire({"user": ADA}) | {
         "plan": [
             {
@@ -203,11 +210,11 @@ def test_nothing_is_left_in_blasts_webhooks_plans_and_what_people_wrote(
     (sent,) = town.send({"user": ADA})
     town.text([sent])
     with town.here.engine.begin() as conn:
-        callbacks.receive(conn, [InboundText("SM-in", ADAS, None)])
+        provider_reports.receive(conn, [InboundText("SM-in", ADAS, None)])
         provider_id = conn.execute(
             sa.text("SELECT provider_id FROM deliveries WHERE step = 1 AND state = 'sent'")
         ).scalar_one()
-        callbacks.accept(conn, [Callback(provider_id, ProviderState.UNDELIVERED, datetime.now(UTC), 30003)])
+        provider_reports.accept(conn, [Callback(provider_id, ProviderState.UNDELIVERED, datetime.now(UTC), 30003)])
         conn.execute(sa.text("UPDATE deliveries SET reason = 'taken: ' || number WHERE number IS NOT NULL"))
     town.clock.advance(timedelta(minutes=1))
     events.follow(town.here.engine)
@@ -220,7 +227,7 @@ def test_nothing_is_left_in_blasts_webhooks_plans_and_what_people_wrote(
     assert [(state, steps[1]["reason"]) for state, steps in told] == [("texted", "taken")]
     assert town.rows("SELECT provider_id FROM inbound_texts") == [("SM-in",)]
 
-    while blasts._expand(town.here, halfway) is not None:
+    while expansion._expand(town.here, halfway) is not None:
         pass
     for blast in (waiting, halfway):
         _send_pages(town, blast)
@@ -231,7 +238,7 @@ def test_nothing_is_left_in_blasts_webhooks_plans_and_what_people_wrote(
 
 def test_a_page_that_was_read_before_an_erasure_notifies_the_others(town: Town) -> None:
     blast = _blast(town, "late")
-    while blasts._expand(town.here, blast) is not None:
+    while expansion._expand(town.here, blast) is not None:
         pass
     with town.here.engine.begin() as conn:
         # The worker knows of her erasure before the page is cleaned.
@@ -372,7 +379,7 @@ def test_an_sms_that_waits_for_its_sender_respects_an_opt_out_that_is_only_a_has
     with town.here.engine.begin() as conn:
         opt_outs.add(conn, [ADAS], "STOP")
     town.settle(datetime.now(UTC))
-    assert sms.send(town.here, [id_]) == []
+    assert later_steps.send(town.here, [id_]) == []
     assert town.rows("SELECT state, reason FROM notifications") == [("suppressed", "opted_out")]
 
 

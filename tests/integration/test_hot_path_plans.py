@@ -13,13 +13,15 @@ import sqlalchemy as sa
 from databases import new_database
 from knocktwice_shared.ids import uuid7
 from knocktwice_shared.messages import Receipt, ReceiptEvent
-from knocktwice_worker import audience, erasure, opt_outs, retention, store
-from knocktwice_worker.story import tell
+from knocktwice_worker.audience import opt_outs, people
+from knocktwice_worker.notifications import store
+from knocktwice_worker.privacy import erasure, retention
+from knocktwice_worker.reporting.story import tell
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from knocktwice_worker.embedded import Servers
+    from knocktwice_worker.embedded.servers import Servers
 
 #: Enough that reading them all costs more than an index, as PostgreSQL reckons.
 BATCHES, PEOPLE = 5_000, 4
@@ -132,7 +134,7 @@ HOT: dict[str, tuple[Callable[[sa.Connection, Archive], object], list[str]]] = {
     "the last look": (lambda c, a: store.reserved(c, a.open[:50]), ["deliveries_pkey"]),
     "the claim": (lambda c, a: store.claim_sms(c, a.open[:50], MINUTE), ["deliveries_pkey"]),
     "receipts": (lambda c, a: store.record_receipts(c, _receipts(a.open[:50])), ["deliveries_pkey", "events_pkey"]),
-    "receipts that name devices": (lambda c, a: audience.see(c, _receipts(a.open[:50])), ["devices_pkey"]),
+    "receipts that name devices": (lambda c, a: people.see(c, _receipts(a.open[:50])), ["devices_pkey"]),
     "a cancellation by key": (
         lambda c, _: store.cancel(c, [], ["k-10"], datetime.now(UTC)),
         ["notifications_key_idx", "deliveries_pkey"],

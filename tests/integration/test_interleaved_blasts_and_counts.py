@@ -16,18 +16,15 @@ from interleaving import both_ways
 from invariants import must_be_told_in_order, must_be_whole, numbers_must_agree
 from knocktwice_shared.ids import blast_id
 from knocktwice_shared.messages import Cancellation, DeviceRegistered, PhoneBound, TagsSet, parse_blast
-from knocktwice_worker import (
-    blast_store,
-    blasts,
-    cancellation,
-    changes,
-    dead_letters,
-    fallback,
-    retention,
-    rollups,
-    services,
-    store,
-)
+from knocktwice_worker import services
+from knocktwice_worker.blasts import expansion
+from knocktwice_worker.blasts import store as blast_store
+from knocktwice_worker.notifications import store
+from knocktwice_worker.notifications.inbox import dead_letters
+from knocktwice_worker.notifications.pipeline import cancellation, fallback
+from knocktwice_worker.notifications.store import change_feed
+from knocktwice_worker.privacy import retention
+from knocktwice_worker.reporting import rollups
 from knocktwice_worker.sandbox import Answer, Rule
 from knocktwice_worker.webhooks import endpoints, events
 from world import CONTENT, LATER, NOW, SAID, World, installed
@@ -36,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from interleaving import Interleaver
-    from knocktwice_worker.embedded import Servers
+    from knocktwice_worker.embedded.servers import Servers
 
 _numbers = itertools.count(1)
 
@@ -74,14 +71,14 @@ class Campaign:
         wire = {"v": 1, "key": self.key, "content": CONTENT, "plan": LATER}
         who = {"field": "tags.likes", "op": "=", "value": self.key}
         with self.world.here.engine.begin() as conn:
-            blasts.start(conn, parse_blast({**wire, "filter": who}))
+            expansion.start(conn, parse_blast({**wire, "filter": who}))
 
     def step(self) -> None:
-        blasts.step(self.world.here, self.id, _lose)
+        expansion.step(self.world.here, self.id, _lose)
 
     def page(self) -> None:
         for (page,) in self._rows("SELECT id FROM blast_pages WHERE blast_id = :id"):
-            blasts.send_page(self.world.here, str(page), _lose)
+            expansion.send_page(self.world.here, str(page), _lose)
 
     def abort(self) -> None:
         cancellation.cancel(self.world.here, Cancellation(blasts=(self.key,)))
@@ -248,7 +245,7 @@ def test_whoever_follows_what_happens_misses_nothing(
     world: World, between: Interleaver, moment: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # As if each statement took seconds: nothing is too new to be looked at.
-    monkeypatch.setattr(changes, "_MARGIN", timedelta(milliseconds=1))
+    monkeypatch.setattr(change_feed, "_MARGIN", timedelta(milliseconds=1))
     monkeypatch.setattr(events, "_STRIDE", timedelta(days=3_650))
     with world.here.engine.begin() as conn:
         conn.execute(sa.text("DELETE FROM webhook_endpoints"))

@@ -16,11 +16,12 @@ from case import Case, cancel_all, check_all, click_all, resume_all, send_all
 from interleaving import both_ways
 from invariants import must_be_whole
 from knocktwice_shared.messages import DeviceRegistered
-from knocktwice_worker import callbacks, store
-from knocktwice_worker.callbacks import Callback, InboundText
-from knocktwice_worker.dispatcher import dispatch
+from knocktwice_worker.audience.opt_out_words import Wish
 from knocktwice_worker.lifecycle import ProviderState
-from knocktwice_worker.opt_out_words import Wish
+from knocktwice_worker.notifications import store
+from knocktwice_worker.notifications.store import provider_reports
+from knocktwice_worker.notifications.store.provider_reports import Callback, InboundText
+from knocktwice_worker.runtime.dispatcher import dispatch
 from knocktwice_worker.sandbox import Answer, Rule
 from world import LATER, NOW, SAID, TWO, World, installed
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from interleaving import Interleaver, Meeting
-    from knocktwice_worker.embedded import Servers
+    from knocktwice_worker.embedded.servers import Servers
 
 CLAIM = "state = 'sending'"
 
@@ -294,8 +295,8 @@ def _one_lost_one_read(*cases: Case) -> None:
         Callback(lost.sid(1), ProviderState.UNDELIVERED, at, intent=(lost.id, 1)),
     ]
     with read.world.here.engine.begin() as conn:
-        callbacks.accept(conn, reports)
-        callbacks.bring(conn, {r.provider_id for r in reports})
+        provider_reports.accept(conn, reports)
+        provider_reports.bring(conn, {r.provider_id for r in reports})
 
 
 BATCHES: dict[str, tuple[Callable[[World], Sequence[Case]], Callable[..., None], Callable[..., None]]] = {
@@ -362,7 +363,7 @@ def test_texts_of_the_same_people_wait_for_each_other(world: World, between: Int
 
         def receive(numbers: Sequence[str], name: str) -> None:
             with world.here.engine.begin() as conn:
-                callbacks.receive(conn, [InboundText(f"SM-{name}-{n}", n, Wish.STOP) for n in numbers])
+                provider_reports.receive(conn, [InboundText(f"SM-{name}-{n}", n, Wish.STOP) for n in numbers])
 
         return lambda: receive(numbers, "a"), lambda: receive(numbers[::-1], "b")
 

@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 
 from callers import count_together
 from knocktwice_shared.messages import Category
-from knocktwice_worker import fallback
 from knocktwice_worker.lifecycle import Verdict
-from knocktwice_worker.limits import Answer, Ask, Limits, LimitsUnavailable, RedisLimits, count_in_postgres
+from knocktwice_worker.limits.per_number import Answer, Ask, Limits, LimitsUnavailable, RedisLimits, count_in_postgres
+from knocktwice_worker.notifications.pipeline import fallback
 from knocktwice_worker.services import Services
 from ports import free_port
 

@@ -13,10 +13,13 @@ import sqlalchemy as sa
 
 from knocktwice_shared.ids import uuid7
 from knocktwice_shared.messages import DeviceRegistered, PhoneBound, Receipt, ReceiptEvent, parse_batch
-from knocktwice_worker import audience, erasure, fallback, push, receipts, retention, services, sms
+from knocktwice_worker import services
+from knocktwice_worker.audience import people
 from knocktwice_worker.config import Settings
+from knocktwice_worker.notifications.pipeline import fallback, later_steps, push, receipts
+from knocktwice_worker.privacy import erasure, retention
+from knocktwice_worker.reporting.story import tell
 from knocktwice_worker.services import Services
-from knocktwice_worker.story import tell
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -75,7 +78,7 @@ def test_the_link_that_is_sent_is_the_one_that_is_stored(
     id_ = _send(public, text=text, body=body)
     assert _links(public) == []
     clock.advance(DELAY)
-    sms.send(public, fallback.check(public, [id_]))
+    later_steps.send(public, fallback.check(public, [id_]))
     (sent,) = sandbox.texts(NUMBER)
     found = re.fullmatch(r"Pay here: https://k2\.example/l/([0-9A-Za-z]{12})", sent.body)
     assert found, sent.body
@@ -115,7 +118,7 @@ def test_the_same_text_with_another_token_is_still_the_same_text(
     won = fallback.check(public, [first, second, other])
     assert other in won
     assert len(won) == 2
-    sms.send(public, won)
+    later_steps.send(public, won)
     assert len(sandbox.texts(NUMBER)) == 2
     assert len(_links(public)) == 2
 
@@ -123,7 +126,7 @@ def test_the_same_text_with_another_token_is_still_the_same_text(
 def test_where_nobody_could_open_a_link_the_address_is_sent(working: Services, sandbox: Sandbox, clock: Clock) -> None:
     id_ = _send(working)
     clock.advance(DELAY)
-    sms.send(working, fallback.check(working, [id_]))
+    later_steps.send(working, fallback.check(working, [id_]))
     assert [text.body for text in sandbox.texts(NUMBER)] == [f"Pay here: {TARGET}"]
     assert _links(working) == []
 
@@ -143,7 +146,7 @@ def test_what_is_no_address_is_refused_before_anything_is_sent(public: Services,
 def test_links_go_with_their_notifications(public: Services, clock: Clock) -> None:
     id_ = _send(public)
     clock.advance(DELAY)
-    sms.send(public, fallback.check(public, [id_]))
+    later_steps.send(public, fallback.check(public, [id_]))
     assert len(_links(public)) == 1
     clock.advance(timedelta(days=91))
     assert retention.purge(public.engine, timedelta(days=90)).notifications == 1
@@ -153,10 +156,10 @@ def test_links_go_with_their_notifications(public: Services, clock: Clock) -> No
 def test_links_go_with_their_people(public: Services, clock: Clock) -> None:
     at = datetime.now(UTC) - timedelta(days=1)
     with public.engine.begin() as conn:
-        audience.apply(conn, [DeviceRegistered("ada", "silent-ada", at), PhoneBound("ada", NUMBER, at)])
+        people.apply(conn, [DeviceRegistered("ada", "silent-ada", at), PhoneBound("ada", NUMBER, at)])
     id_ = _send(public, user="ada")
     clock.advance(DELAY)
-    sms.send(public, fallback.check(public, [id_]))
+    later_steps.send(public, fallback.check(public, [id_]))
     assert len(_links(public)) == 1
     with pytest.raises(erasure.Unsettled):
         erasure.erase(public, "ada", datetime.now(UTC))

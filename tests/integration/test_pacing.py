@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from knocktwice_worker.pacing import Pace, Turn
+from knocktwice_worker.channels.outbound.pacing import Pace, Turn
 from knocktwice_worker.services import connect_redis
 from system import eventually
 

@@ -16,7 +16,7 @@ from knocktwice import tpns
 from knocktwice.testing import RecordingClient
 from knocktwice_shared.messages import DeviceRegistered, PhoneBound, UserErased, parse_audience, parse_batch
 from knocktwice_shared.names import INBOX_MESSAGES
-from knocktwice_worker import audience
+from knocktwice_worker.audience import people
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -93,7 +93,7 @@ def test_the_check_says_what_is_left(run: Run, here: Services) -> None:
     said = run("erase-user", "u-17", "--check")
     assert (said.code, said.out) == (0, "nothing is left\n")
     with here.engine.begin() as conn:
-        audience.apply(conn, [DeviceRegistered("u-17", "r", datetime.now(UTC))])
+        people.apply(conn, [DeviceRegistered("u-17", "r", datetime.now(UTC))])
     said = run("erase-user", "u-17", "--check", "--json")
     assert (said.code, said.json) == (1, {"users": 1, "devices": 1, "phones": 0, "notifications": 0, "blast_pages": 0})
 
@@ -141,7 +141,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_payload_is_sent_with_the_numbers_of_the_tokens_users(run: Run, here: Services, valkey: redis.Redis) -> None:
     now = datetime.now(UTC)
     with here.engine.begin() as conn:
-        audience.apply(conn, [DeviceRegistered("u-17", TOKENS[0], now), PhoneBound("u-17", "+16505550100", now)])
+        people.apply(conn, [DeviceRegistered("u-17", TOKENS[0], now), PhoneBound("u-17", "+16505550100", now)])
     (command, _) = (shlex.split(block.splitlines()[0]) for block in blocks("tencent.md", "console"))
     said = run(*command[2:])
     (batch,) = (parse_batch(message) for message in accepted(valkey))

@@ -10,7 +10,9 @@ import sqlalchemy as sa
 
 from knocktwice_shared.ids import uuid7
 from knocktwice_shared.messages import DeviceRegistered, PhoneBound, parse_batch
-from knocktwice_worker import audience, fallback, push, sms, template_table, templates
+from knocktwice_worker.audience import people
+from knocktwice_worker.content import template_store, templates
+from knocktwice_worker.notifications.pipeline import fallback, later_steps, push
 
 if TYPE_CHECKING:
     from knocktwice_worker.sandbox import Sandbox
@@ -25,7 +27,7 @@ AT = datetime(2026, 11, 1, tzinfo=UTC)
 def here(working: Services) -> Services:
     """A worker's services; Ada has a device and a number."""
     with working.engine.begin() as conn:
-        audience.apply(conn, [DeviceRegistered("ada", "silent-1", AT), PhoneBound("ada", NUMBER, AT)])
+        people.apply(conn, [DeviceRegistered("ada", "silent-1", AT), PhoneBound("ada", NUMBER, AT)])
     return working
 
 
@@ -37,7 +39,7 @@ def _send(here: Services, **batch: Any) -> str:
 
 def _take(here: Services, id_: str) -> None:
     """Take the step that is due."""
-    assert sms.send(here, fallback.check(here, [id_])) == [id_]
+    assert later_steps.send(here, fallback.check(here, [id_])) == [id_]
 
 
 def _rows(here: Services, query: str) -> list[tuple[Any, ...]]:
@@ -116,7 +118,7 @@ def test_a_templates_steps_speak_the_language_of_the_person(here: Services, sand
     ]
     definition = {"default_locale": "en", "contents": {"en": words, "de": words}, "fallback": steps}
     with here.engine.begin() as conn:
-        template_table.put(conn, "table", templates.check("table", definition))
+        template_store.put(conn, "table", templates.check("table", definition))
         conn.execute(sa.text("UPDATE users SET locale = 'de-AT'"))
     id_ = _send(here, content={"template": "table"})
     _take(here, id_)

@@ -28,14 +28,14 @@ from kombu import Connection, Queue
 
 from knocktwice import BrokerUnavailable, Client, Push, Recipient, Sms
 from knocktwice_shared import names
-from knocktwice_worker import inbox
+from knocktwice_worker.notifications.inbox import accepted as inbox
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     import redis
 
-    from knocktwice_worker.embedded import Servers
+    from knocktwice_worker.embedded.servers import Servers
     from knocktwice_worker.services import Services
 
 PUSH = Push("Hello", "Your code is 4711")

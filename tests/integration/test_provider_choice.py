@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from knocktwice_worker.providers import Choice, Providers, Why
+from knocktwice_worker.channels.outbound.provider_choice import Choice, Providers, Why
 
 if TYPE_CHECKING:
     import redis

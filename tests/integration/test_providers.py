@@ -11,12 +11,14 @@ import sqlalchemy as sa
 
 from knocktwice_shared.ids import uuid7
 from knocktwice_shared.messages import parse_batch
-from knocktwice_worker import fallback, health, push, reconcile, sms, store
+from knocktwice_worker.channels.outbound.provider_choice import Providers
+from knocktwice_worker.cli import doctor
 from knocktwice_worker.lifecycle import DeliveryState, Verdict
-from knocktwice_worker.providers import Providers
+from knocktwice_worker.notifications import store
+from knocktwice_worker.notifications.pipeline import fallback, later_steps, push, reconcile
+from knocktwice_worker.reporting.story import tell
 from knocktwice_worker.sandbox.rules import Answer, Rule
 from knocktwice_worker.services import Services
-from knocktwice_worker.story import tell
 from sms_provider import TOKEN, SmsProvider
 from system import eventually
 
@@ -66,7 +68,7 @@ def _accept(here: Services, people: int = 1, category: str = "transactional") ->
 def _send(here: Services, people: int = 1, category: str = "transactional") -> list[str]:
     ids = _accept(here, people, category)
     assert len(ids) == people
-    sms.send(here, ids)
+    later_steps.send(here, ids)
     return ids
 
 
@@ -124,7 +126,7 @@ def test_what_one_did_not_take_the_other_sends(
     acme.says = says
     (id_,) = _send(here)
     assert (_row(here, id_).state, _row(here, id_).provider) == ("reserved", "twilio")
-    sms.send(here, [id_])
+    later_steps.send(here, [id_])
     assert (_row(here, id_).state, len(sandbox.texts(NUMBER)), acme.texts) == ("sent", 1, [])
     (change,) = _ledger(here, id_, Verdict.PROVIDER_CHANGED)
     assert (change["from"], change["to"]) == ("acme", "twilio")
@@ -138,7 +140,7 @@ def test_one_that_nobody_takes_wanders_once_and_then_waits(
     acme.says = "busy"
     sandbox.rule(Rule("sms", NUMBER, answer=Answer(status=401)))
     (id_,) = _send(here)
-    sms.send(here, [id_])
+    later_steps.send(here, [id_])
     with here.engine.connect() as conn:
         wait = conn.execute(
             sa.text("SELECT wake_at - knocktwice_now() FROM deliveries WHERE notification_id = :id"), {"id": id_}
@@ -156,7 +158,7 @@ def test_what_may_have_been_sent_or_is_only_slow_stays(
     (id_,) = _send(here)
     assert _row(here, id_).provider == "acme"
     acme.says = "ok"
-    sms.send(here, [id_])
+    later_steps.send(here, [id_])
     reconcile.resolve(here, [id_])
     assert sandbox.texts(NUMBER) == []
 
@@ -201,10 +203,10 @@ def test_a_critical_one_is_sent_again_by_the_same_provider_only(
     assert (_row(here, id_).state, _row(here, id_).provider) == ("reserved", "acme")
     # This time it certainly did not take it; of the first time nobody knows.
     acme.says = "busy"
-    sms.send(here, [id_])
+    later_steps.send(here, [id_])
     assert (_row(here, id_).state, _row(here, id_).provider) == ("reserved", "acme")
     acme.says = "ok"
-    sms.send(here, [id_])
+    later_steps.send(here, [id_])
     assert (_row(here, id_).state, sandbox.texts(NUMBER)) == ("sent", [])
 
 
@@ -217,7 +219,7 @@ def test_who_knows_a_repeat_is_asked_again_at_once(
     acme.says = "ok"
     reconcile.resolve(here, [id_])
     assert _row(here, id_).state == "reserved"
-    sms.send(here, [id_])
+    later_steps.send(here, [id_])
     row = _row(here, id_)
     assert (row.state, row.provider_id, len(acme.texts), sandbox.texts(NUMBER)) == ("sent", "acme:1", 1, [])
     acme.says = "drop"
@@ -245,7 +247,7 @@ def test_a_choice_is_made_when_nobody_else_has_the_message(
     with ThreadPoolExecutor(1) as pool, here.engine.begin() as conn:
         conn.execute(sa.text("SELECT FROM deliveries WHERE notification_id = :id FOR UPDATE"), {"id": id_})
         # It would choose Twilio, and waits for the message.
-        sending = pool.submit(sms.send, standby, [id_])
+        sending = pool.submit(later_steps.send, standby, [id_])
         eventually(lambda: _somebody_waits(here))
         assert store.claim_sms(conn, [id_], HOUR, {id_: store.Placement("acme", 0)})[0] == [id_]
         lost = store.SmsResult(id_, DeliveryState.RESERVED, reason="no answer", wake_after=HOUR)
@@ -262,13 +264,13 @@ def test_a_failing_provider_is_demoted_for_all_and_comes_back(
     acme.says = "busy"
     first = _send(here, 12)
     assert acme.asked == 12
-    sms.send(here, first)
+    later_steps.send(here, first)
     assert len(sandbox.texts()) == 12
     later = _send(other, 5)
     assert acme.asked == 12
     assert {_row(here, i).provider for i in later} == {"twilio"}
     assert _ledger(here, later[0], Verdict.PROVIDER_CHOSEN) == [{"provider": "twilio", "why": "others_demoted"}]
-    (check,) = [c for c in health.examine(here) if c.name == "sms providers"]
+    (check,) = [c for c in doctor.examine(here) if c.name == "sms providers"]
     assert check.level == "warning"
     assert "acme (weight 1e+06): demoted, acme 503; 12 of 12 SMS failed in the last minute" in check.finding
     assert "twilio (weight 1): fine" in check.finding
@@ -276,7 +278,7 @@ def test_a_failing_provider_is_demoted_for_all_and_comes_back(
     here.redis.hset("knocktwice:{providers}:acme", "until", "0")
     probed = _send(here, 5)
     assert acme.asked == 13
-    sms.send(here, probed)
+    later_steps.send(here, probed)
     assert _send(here, 5)
     assert acme.asked == 13
     assert here.redis.hget("knocktwice:{providers}:acme", "pause") == b"60"
@@ -295,7 +297,7 @@ def test_when_all_fail_they_are_tried_as_ever_and_the_first_to_work_is_back(
     acme.says = "busy"
     sandbox.rule(Rule("sms", answer=Answer(status=401)))
     (id_,) = _send(here)
-    sms.send(here, [id_])
+    later_steps.send(here, [id_])
     assert all(one.reason for one in (here.providers or Providers.__new__(Providers)).health())
     acme.says = "ok"
     (id_,) = _send(here)
@@ -320,7 +322,7 @@ def test_a_provider_that_the_file_no_longer_names_gets_no_repeat_by_another(
     gone = install(name="other")
     clock.advance(timedelta(minutes=3))
     reconcile.resolve(gone, [id_])
-    sms.send(gone, [id_])
+    later_steps.send(gone, [id_])
     row = _row(here, id_)
     assert (row.state, row.provider, sandbox.texts(NUMBER)) == ("reserved", "acme", [])
     assert "no longer in KNOCKTWICE_SMS_PROVIDERS_FILE" in row.reason

@@ -12,8 +12,11 @@ import sqlalchemy as sa
 
 from knocktwice_shared.ids import uuid7
 from knocktwice_shared.messages import Receipt, ReceiptEvent, parse_audience, parse_batch
-from knocktwice_worker import audience, fallback, receipt_health, receipts, services, store
+from knocktwice_worker import services
+from knocktwice_worker.audience import people, receipt_health
 from knocktwice_worker.config import Settings
+from knocktwice_worker.notifications import store
+from knocktwice_worker.notifications.pipeline import fallback, receipts
 from knocktwice_worker.services import Services
 
 if TYPE_CHECKING:
@@ -38,7 +41,7 @@ def _register(here: Services, user: str, platform: str, version: str) -> None:
     }
     number = {"change": "bind_phone", "user": user, "phone": "+16505550100", "at": AT.isoformat()}
     with here.engine.begin() as conn:
-        audience.apply(conn, parse_audience({"v": 1, "changes": [device, number]}))
+        people.apply(conn, parse_audience({"v": 1, "changes": [device, number]}))
 
 
 def _push(here: Services, user: str, when: str = "not_delivered") -> str:

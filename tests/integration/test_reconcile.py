@@ -10,8 +10,9 @@ import sqlalchemy as sa
 
 from knocktwice_shared.ids import uuid7
 from knocktwice_shared.messages import parse_batch
-from knocktwice_worker import fallback, push, reconcile, sms, store
 from knocktwice_worker.channels import Sent, SmsMessage, deliver
+from knocktwice_worker.notifications import store
+from knocktwice_worker.notifications.pipeline import fallback, later_steps, push, reconcile
 from knocktwice_worker.sandbox import Answer, Rule
 from knocktwice_worker.services import Services
 
@@ -57,7 +58,7 @@ def test_one_message_is_adopted_by_one_of_two_that_say_the_same(
     ids = [_reserved(here), _reserved(here)]
     for id_, answer in zip(ids, (TAKEN, NOT_TAKEN), strict=True):
         sandbox.rule(Rule("sms", times=1, answer=answer))
-        sms.send(here, [id_])
+        later_steps.send(here, [id_])
     for some in [ids] if together else [ids[:1], ids[1:]]:
         reconcile.resolve(here, some)
     (text,) = sandbox.texts(NUMBER)
@@ -71,10 +72,10 @@ def test_a_message_that_was_there_before_is_not_taken_for_it(here: Services, san
     sandbox.rule(Rule("sms", times=2, answer=NOT_TAKEN))
     # One that says something else has been looked for since then, so that the list goes back as far.
     ids = [_reserved(here, "Something else")]
-    sms.send(here, ids)
+    later_steps.send(here, ids)
     clock.advance(10 * MINUTE)
     ids.append(_reserved(here))
-    sms.send(here, ids[1:])
+    later_steps.send(here, ids[1:])
     assert reconcile.resolve(here, ids) == []
     assert sorted(_states(here)) == [("sending", None), ("unknown", None)]
 
@@ -93,7 +94,7 @@ def test_what_kills_its_senders_is_not_sent_for_ever(here: Services, sandbox: Sa
 def test_a_list_that_cannot_be_read_is_asked_for_a_day(here: Services, sandbox: Sandbox, clock: Clock) -> None:
     id_ = _reserved(here)
     sandbox.rule(Rule("sms", times=1, answer=TAKEN))
-    sms.send(here, [id_])
+    later_steps.send(here, [id_])
     sandbox.rule(Rule("list", answer=Answer(status=500)))
     clock.advance(DAY - MINUTE)
     reconcile.resolve(here, [id_])
@@ -107,10 +108,10 @@ def test_what_twilio_puts_off_for_too_long_is_given_up(here: Services, sandbox: 
     sandbox.rule(Rule("sms", answer=Answer(status=401)))
     id_ = _reserved(here)
     clock.advance(timedelta(seconds=here.settings.sms_retry_s) - MINUTE)
-    assert sms.send(here, [id_]) == []
+    assert later_steps.send(here, [id_]) == []
     assert _states(here) == [("reserved", None)]
     clock.advance(2 * MINUTE)
-    assert sms.send(here, [id_]) == []
+    assert later_steps.send(here, [id_]) == []
     assert _states(here) == [("failed", None)]
     with here.engine.connect() as conn:
         ((state, reason),) = conn.execute(sa.text("SELECT state, reason FROM notifications"))

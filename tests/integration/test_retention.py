@@ -13,7 +13,11 @@ import sqlalchemy as sa
 
 from knocktwice_shared.ids import uuid7
 from knocktwice_shared.messages import Receipt, ReceiptEvent, parse_batch, parse_blast
-from knocktwice_worker import blast_store, dead_letters, retention, store, tasks
+from knocktwice_worker import tasks
+from knocktwice_worker.blasts import store as blast_store
+from knocktwice_worker.notifications import store
+from knocktwice_worker.notifications.inbox import dead_letters
+from knocktwice_worker.privacy import retention
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -12,7 +12,9 @@ import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
 
-from knocktwice_worker import changes, migrations, rollups
+from knocktwice_worker.database import migrations
+from knocktwice_worker.notifications.store import change_feed
+from knocktwice_worker.reporting import rollups
 from knocktwice_worker.services import Services
 from life import Life, recount, rolled_up
 
@@ -113,7 +115,7 @@ def test_nothing_is_counted_that_has_not_changed(here: Services, clock: Clock) -
 
 
 def test_a_transaction_that_ends_late_is_counted(here: Services, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(changes, "_MARGIN", timedelta(microseconds=1))
+    monkeypatch.setattr(change_feed, "_MARGIN", timedelta(microseconds=1))
     with here.engine.begin() as slow:
         slow.execute(sa.text("SELECT knocktwice_now()"))
         Life(here.engine, seed=4).step()

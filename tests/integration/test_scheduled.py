@@ -18,18 +18,20 @@ from knocktwice_shared.messages import (
     TagsSet,
     parse_batch,
 )
-from knocktwice_worker import audience, cancellation, fallback, push, sms, store
-from knocktwice_worker.dispatcher import dispatch
-from knocktwice_worker.story import tell
+from knocktwice_worker.audience import people as audience
+from knocktwice_worker.notifications import store
+from knocktwice_worker.notifications.pipeline import cancellation, fallback, later_steps, push
+from knocktwice_worker.reporting.story import tell
+from knocktwice_worker.runtime.dispatcher import dispatch
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from clock import Clock
     from knocktwice_shared.names import Task
+    from knocktwice_worker.reporting.story import Story
     from knocktwice_worker.sandbox import Sandbox
     from knocktwice_worker.services import Services
-    from knocktwice_worker.story import Story
 
 AT = datetime(2026, 11, 1, 12, tzinfo=UTC)
 NOON = datetime(2027, 1, 15, 12, tzinfo=UTC)
@@ -52,7 +54,7 @@ def _work(here: Services) -> list[tuple[Task, Sequence[str]]]:
             if task == "knocktwice.resume_push":
                 push.resume(here, ids)
             elif task == "knocktwice.check_fallback":
-                sms.send(here, fallback.check(here, ids))
+                later_steps.send(here, fallback.check(here, ids))
     return rung
 
 

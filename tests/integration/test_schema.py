@@ -6,9 +6,9 @@ import subprocess
 
 import sqlalchemy as sa
 
-from knocktwice_worker import migrations
-from knocktwice_worker.schema import CLOCK, metadata
-from knocktwice_worker.servers import postgres_program
+from knocktwice_worker.database import migrations
+from knocktwice_worker.database.schema import CLOCK, metadata
+from knocktwice_worker.embedded.server import postgres_program
 
 
 def _dump(url: str) -> list[str]:

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from knocktwice.testing import RecordingClient
-from knocktwice_worker import audience
-from knocktwice_worker.segment_fields import FIELDS, OPS, Kind
-from knocktwice_worker.segment_filter import parse_json
+from knocktwice_worker.audience import people
+from knocktwice_worker.audience.segment_fields import FIELDS, OPS, Kind
+from knocktwice_worker.audience.segment_filter import parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,7 +49,7 @@ def test_the_documents_example_gives_what_they_show(here: Services, terminal: Te
     client = RecordingClient()
     exec(blocks("python")[0], {"client": client})  # noqa: S102 - our own document
     with here.engine.begin() as conn:
-        audience.apply(conn, client.changes)
+        people.apply(conn, client.changes)
     session = re.split(r"^\$ ", blocks("console")[0], flags=re.MULTILINE)[1:]
     assert len(session) == 2
     for typed in session:

@@ -10,13 +10,13 @@ import pytest
 import sqlalchemy as sa
 
 from databases import new_database
-from knocktwice_worker import audience, segments
-from knocktwice_worker.segment_filter import parse
+from knocktwice_worker.audience import people, segments
+from knocktwice_worker.audience.segment_filter import parse
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from knocktwice_worker.embedded import Servers
+    from knocktwice_worker.embedded.servers import Servers
 
 PEOPLE = 200_000
 
@@ -139,7 +139,7 @@ def test_forgetting_stale_devices_reads_its_index(city: sa.Engine) -> None:
     with city.connect() as conn:
         stale = conn.execute(sa.text("SELECT interval '269 days'")).scalar_one()
         conn.rollback()
-    assert "devices_last_seen_at_idx" in plan(city, lambda conn: audience.forget(conn, stale))
+    assert "devices_last_seen_at_idx" in plan(city, lambda conn: people.forget(conn, stale))
 
 
 @pytest.mark.parametrize("wanted", [{"everyone": True}, SEED, {"not": SEED}, is_("has_phone")], ids=str)

@@ -15,14 +15,14 @@ from sqlalchemy.dialects import postgresql
 import crowd
 from databases import new_database
 from knocktwice_shared.errors import InvalidMessage
-from knocktwice_worker import segments
-from knocktwice_worker.segment_filter import parse
-from knocktwice_worker.segment_sql import where
+from knocktwice_worker.audience import segments
+from knocktwice_worker.audience.segment_filter import parse
+from knocktwice_worker.audience.segment_sql import where
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from knocktwice_worker.embedded import Servers
+    from knocktwice_worker.embedded.servers import Servers
     from knocktwice_worker.services import Services
 
 PEOPLE = crowd.invent(300)

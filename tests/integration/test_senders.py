@@ -10,10 +10,11 @@ import sqlalchemy as sa
 
 from knocktwice_shared.ids import uuid7
 from knocktwice_shared.messages import parse_batch
-from knocktwice_worker import fallback, push, reconcile, sms, template_table, templates
+from knocktwice_worker.content import template_store, templates
+from knocktwice_worker.notifications.pipeline import fallback, later_steps, push, reconcile
+from knocktwice_worker.reporting.story import tell
 from knocktwice_worker.sandbox.rules import Answer, Rule
 from knocktwice_worker.services import Services
-from knocktwice_worker.story import tell
 
 if TYPE_CHECKING:
     from knocktwice_worker.sandbox import Sandbox
@@ -35,11 +36,11 @@ def _send(here: Services, sender: str | None, number: str = NUMBER) -> str:
     if sender:
         definition["sender"] = sender
     with here.engine.begin() as conn:
-        template_table.put(conn, "t", templates.check("t", definition))
+        template_store.put(conn, "t", templates.check("t", definition))
     person = {"id": str(uuid7()), "phone": number}
     wire = {"v": 1, "id": str(uuid7()), "content": {"template": "t"}, "only": "sms", "recipients": [person]}
     push.send(here, parse_batch(wire))
-    sms.send(here, fallback.check(here, [person["id"]]))
+    later_steps.send(here, fallback.check(here, [person["id"]]))
     return person["id"]
 
 
@@ -62,7 +63,7 @@ def test_a_later_change_of_the_template_does_not_change_who_sends(working: Servi
     id_ = _send(working, "Shop")
     assert _state(working, id_) == "reserved"
     _send(working, "Other", "+16505550199")
-    sms.send(working, [id_])
+    later_steps.send(working, [id_])
     assert [t.sender for t in sandbox.texts(NUMBER)] == ["Shop"]
 
 
@@ -109,5 +110,5 @@ def test_one_that_an_earlier_release_reserved_goes_by_the_default_sender(working
             "UPDATE deliveries SET sender = NULL, parts = NULL, counted_at = :now WHERE notification_id = :id"
         )
         conn.execute(before, {"id": id_, "now": datetime.now(UTC)})
-    sms.send(working, [id_])
+    later_steps.send(working, [id_])
     assert [t.sender for t in sandbox.texts(NUMBER)] == [DEFAULT]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 
 from knocktwice_shared.ids import uuid7_texts
-from knocktwice_worker import statistics
+from knocktwice_worker.database import table_statistics
 from system import eventually
 
 if TYPE_CHECKING:
@@ -36,15 +36,15 @@ def test_a_table_that_has_just_been_filled_is_looked_at_and_then_left_in_peace(h
     _fill(here, 20_000)
     assert _reads_all(here)
     # What a session has changed is counted when it says so, a moment later.
-    eventually(lambda: statistics.refresh(here.engine) == ["events"])
+    eventually(lambda: table_statistics.refresh(here.engine) == ["events"])
     assert not _reads_all(here)
     _fill(here, 20_000)
-    assert statistics.refresh(here.engine) == []
+    assert table_statistics.refresh(here.engine) == []
 
 
 def test_a_small_table_is_left_in_peace(here: Services) -> None:
     _fill(here, 300)
-    assert statistics.refresh(here.engine) == []
+    assert table_statistics.refresh(here.engine) == []
 
 
 def test_of_several_workers_one_looks(here: Services) -> None:
@@ -54,6 +54,6 @@ def test_of_several_workers_one_looks(here: Services) -> None:
     with ThreadPoolExecutor(4) as pool:
 
         def look() -> list[list[str]]:
-            return [tables for tables in pool.map(lambda _: statistics.refresh(here.engine), range(4)) if tables]
+            return [tables for tables in pool.map(lambda _: table_statistics.refresh(here.engine), range(4)) if tables]
 
         assert eventually(look) == [["events"]]

@@ -12,10 +12,14 @@ import sqlalchemy as sa
 from handed_over import Post
 from knocktwice_shared.ids import blast_id, uuid7
 from knocktwice_shared.messages import Channel, Receipt, ReceiptEvent, Step, When, parse_batch, parse_blast
-from knocktwice_worker import advice, blast_store, callbacks, rollups, services, store
-from knocktwice_worker.callbacks import Callback
-from knocktwice_worker.content import fingerprint
+from knocktwice_worker import services
+from knocktwice_worker.blasts import store as blast_store
+from knocktwice_worker.content.rendering import fingerprint
 from knocktwice_worker.lifecycle import DeliveryState, ProviderState, Verdict
+from knocktwice_worker.notifications import store
+from knocktwice_worker.notifications.store import provider_reports
+from knocktwice_worker.notifications.store.provider_reports import Callback
+from knocktwice_worker.reporting import delay_curve, rollups
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -108,8 +112,10 @@ def test_what_the_provider_reports_makes_price_and_arrival_real_and_a_blast_has_
     reports = [(ids[0], ProviderState.DELIVERED, "0.0075"), (ids[1], ProviderState.UNDELIVERED, "0.5")]
     with here.engine.begin() as conn:
         now = datetime.now(UTC)
-        callbacks.accept(conn, [Callback(f"SM{id_}", status, now, price=price) for id_, status, price in reports])
-        callbacks.bring(conn)
+        provider_reports.accept(
+            conn, [Callback(f"SM{id_}", status, now, price=price) for id_, status, price in reports]
+        )
+        provider_reports.bring(conn)
     clock.advance(MINUTE)
     (line,) = run("stats", "--by", "blast", "--json", "--fresh").json["lines"]
     assert line["blast"] == "tea-47"
@@ -133,8 +139,8 @@ def send_by_whatsapp(here: Services, statuses: Sequence[tuple[str | None, str | 
         if status
     ]
     with here.engine.begin() as conn:
-        callbacks.accept(conn, heard)
-        callbacks.bring(conn)
+        provider_reports.accept(conn, heard)
+        provider_reports.bring(conn)
         unknown = "UPDATE deliveries SET state = 'unknown' WHERE notification_id = :id AND step = 1"
         conn.execute(sa.text(unknown), {"id": ids[-1]})
 
@@ -239,8 +245,8 @@ def test_advice_counts_what_each_delay_would_have_sent(here: Services, run: Call
 
 
 def test_advice_is_refused_with_too_little_history(here: Services, run: Callable[..., Said], clock: Clock) -> None:
-    ids = send(here, advice.FEWEST_PUSHES)
-    receive(here, ids[: advice.FEWEST_CONFIRMED - 1], Receipt.CLICKED)
+    ids = send(here, delay_curve.FEWEST_PUSHES)
+    receive(here, ids[: delay_curve.FEWEST_CONFIRMED - 1], Receipt.CLICKED)
     clock.advance(timedelta(hours=2))
     rollups.refresh(here.engine, "UTC", everything=True)
     refused = run("advise", "news")

@@ -13,9 +13,9 @@ import sqlalchemy as sa
 
 from handed_over import HOUR, Post
 from knocktwice_shared.messages import Channel, Receipt, ReceiptEvent, Step, When
-from knocktwice_worker import store
 from knocktwice_worker.lifecycle import DeliveryState, ProviderState
-from knocktwice_worker.statuses import StatusReport
+from knocktwice_worker.notifications import store
+from knocktwice_worker.notifications.store.provider_statuses import StatusReport
 
 if TYPE_CHECKING:
     from knocktwice_worker.services import Services

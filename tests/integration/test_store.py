@@ -21,8 +21,9 @@ from knocktwice_shared.messages import (
     ReceiptEvent,
     parse_batch,
 )
-from knocktwice_worker import audience, store
+from knocktwice_worker.audience import people
 from knocktwice_worker.lifecycle import DeliveryState, Verdict
+from knocktwice_worker.notifications import store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -101,7 +102,7 @@ def book(here: Services) -> Book:
         DeviceRegistered("bob", "reg-bob", AT, notifications_enabled=False),
         PhoneBound("bob", "+16505550101", AT),
     ]
-    made(audience.apply, changes)
+    made(people.apply, changes)
     return made
 
 
@@ -180,7 +181,7 @@ def test_a_push_that_fails_after_somebody_clicked_brings_nothing_back(book: Book
 
 
 def test_one_device_that_takes_the_push_is_enough(book: Book) -> None:
-    book(audience.apply, [DeviceRegistered("ada", "reg-old", AT)])
+    book(people.apply, [DeviceRegistered("ada", "reg-old", AT)])
     one = batch("ada")
     answers = {"reg-ada": "sent", "reg-old": "rejected"}
     work = book.accept(one)
@@ -563,25 +564,25 @@ def test_an_end_is_never_changed(book: Book) -> None:
 
 def test_the_latest_owner_of_a_registration_keeps_it_in_whatever_order_the_news_comes(book: Book) -> None:
     later, earlier = AT + timedelta(minutes=2), AT + timedelta(minutes=1)
-    book(audience.apply, [DeviceRegistered("bob", "reg-ada", later)])
-    book(audience.apply, [DeviceRegistered("ada", "reg-ada", earlier), DeviceUnregistered("reg-ada", earlier)])
+    book(people.apply, [DeviceRegistered("bob", "reg-ada", later)])
+    book(people.apply, [DeviceRegistered("ada", "reg-ada", earlier), DeviceUnregistered("reg-ada", earlier)])
     assert book.rows("SELECT user_id FROM devices WHERE registration = 'reg-ada'") == [("bob",)]
 
 
 def test_logging_in_again_after_a_logout_registers_within_one_message(book: Book) -> None:
     out, in_again = AT + timedelta(minutes=1), AT + timedelta(minutes=2)
-    book(audience.apply, [DeviceUnregistered("reg-ada", out), DeviceRegistered("ada", "reg-ada", in_again)])
+    book(people.apply, [DeviceUnregistered("reg-ada", out), DeviceRegistered("ada", "reg-ada", in_again)])
     assert book.rows("SELECT user_id FROM devices WHERE registration = 'reg-ada'") == [("ada",)]
 
 
 def test_nobody_is_pushed_to_on_a_device_that_logged_out(book: Book) -> None:
-    book(audience.apply, [DeviceUnregistered("reg-ada", AT + timedelta(minutes=1))])
+    book(people.apply, [DeviceUnregistered("reg-ada", AT + timedelta(minutes=1))])
     assert book.accept(batch("ada")) == []
 
 
 def test_a_device_with_a_clock_in_the_future_can_still_log_out(book: Book) -> None:
-    book(audience.apply, [DeviceRegistered("ada", "reg-future", datetime(2100, 1, 1, tzinfo=UTC))])
-    book(audience.apply, [DeviceUnregistered("reg-future", datetime.now(UTC) + timedelta(minutes=1))])
+    book(people.apply, [DeviceRegistered("ada", "reg-future", datetime(2100, 1, 1, tzinfo=UTC))])
+    book(people.apply, [DeviceUnregistered("reg-future", datetime.now(UTC) + timedelta(minutes=1))])
     assert book.rows("SELECT user_id FROM devices WHERE registration = 'reg-future'") == [(None,)]
 
 
@@ -594,7 +595,7 @@ def test_a_device_with_a_clock_in_the_future_can_still_log_out(book: Book) -> No
 def test_a_push_that_waits_is_not_shown_to_whoever_has_the_phone_now(book: Book, change: AudienceChange) -> None:
     of = batch("ada", after=3600)
     book.pushed(of, state="open", reason="QUOTA_EXCEEDED", retry_after=timedelta(seconds=1))
-    book(audience.apply, [change])
+    book(people.apply, [change])
     assert book(store.claim_push, ids(of), LEASE) == []
     assert book.states(ids(of)[0])["push"] == ("failed", "device_moved")
     ((due,),) = book.rows("SELECT due_at <= knocktwice_now() FROM deliveries WHERE step = 1")
@@ -602,10 +603,10 @@ def test_a_push_that_waits_is_not_shown_to_whoever_has_the_phone_now(book: Book,
 
 
 def test_her_other_phone_still_gets_it(book: Book) -> None:
-    book(audience.apply, [DeviceRegistered("ada", "reg-ada-2", AT)])
+    book(people.apply, [DeviceRegistered("ada", "reg-ada-2", AT)])
     of = batch("ada", after=3600)
     book.pushed(of, state="open", reason="QUOTA_EXCEEDED", retry_after=timedelta(seconds=1))
-    book(audience.apply, [DeviceRegistered("bob", "reg-ada", AT + HOUR)])
+    book(people.apply, [DeviceRegistered("bob", "reg-ada", AT + HOUR)])
     (work,) = book(store.claim_push, ids(of), LEASE)
     assert work.registration == "reg-ada-2"
     book(store.record_push, [store.PushResult(work.notification_id, work.registration, "sent")], retry_for=HOUR)
@@ -621,14 +622,14 @@ def test_a_registration_given_inline_is_the_applications_to_know(book: Book) -> 
     }
     of = parse_batch(wire)
     book.pushed(of, state="open", reason="QUOTA_EXCEEDED", retry_after=timedelta(seconds=1))
-    book(audience.apply, [DeviceRegistered("bob", "reg-ada", AT + HOUR)])
+    book(people.apply, [DeviceRegistered("bob", "reg-ada", AT + HOUR)])
     assert [w.registration for w in book(store.claim_push, ids(of), LEASE)] == ["reg-ada"]
 
 
 def test_a_phone_that_changes_hands_is_asked_for_the_new_owner_only(book: Book) -> None:
-    book(audience.apply, [DeviceRegistered("bob", "reg-ada", AT + HOUR)])
+    book(people.apply, [DeviceRegistered("bob", "reg-ada", AT + HOUR)])
     assert [w.registration for w in book.accept(batch("ada"))] == []
     assert [w.registration for w in book.accept(batch("bob"))] == ["reg-ada"]
     # A registration of the old owner's that arrives late changes nothing.
-    book(audience.apply, [DeviceRegistered("ada", "reg-ada", AT + HOUR / 2)])
+    book(people.apply, [DeviceRegistered("ada", "reg-ada", AT + HOUR / 2)])
     assert [w.registration for w in book.accept(batch("bob"))] == ["reg-ada"]

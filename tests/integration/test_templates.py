@@ -10,8 +10,11 @@ import sqlalchemy as sa
 
 from knocktwice_shared.ids import uuid7
 from knocktwice_shared.messages import DeviceRegistered, PhoneBound, parse_batch
-from knocktwice_worker import audience, fallback, push, sms, store, template_table, templates
-from knocktwice_worker.story import tell
+from knocktwice_worker.audience import people as audience
+from knocktwice_worker.content import template_store, templates
+from knocktwice_worker.notifications import store
+from knocktwice_worker.notifications.pipeline import fallback, later_steps, push
+from knocktwice_worker.reporting.story import tell
 
 if TYPE_CHECKING:
     from clock import Clock
@@ -36,7 +39,7 @@ def apply(working: Services) -> Any:
 
     def put(name: str = "order", **changes: object) -> None:
         with working.engine.begin() as conn:
-            template_table.put(conn, name, templates.check(name, {**ORDER, **changes}))
+            template_store.put(conn, name, templates.check(name, {**ORDER, **changes}))
 
     return put
 
@@ -78,7 +81,7 @@ def _row(here: Services, id_: str) -> sa.Row[Any]:
 def _text(here: Services, clock: Clock, id_: str) -> None:
     """Let the countdown end and send the SMS."""
     clock.advance(timedelta(hours=1))
-    sms.send(here, fallback.check(here, [id_]))
+    later_steps.send(here, fallback.check(here, [id_]))
 
 
 def test_each_person_gets_their_language(working: Services, sandbox: Sandbox, apply: Any) -> None:
@@ -141,7 +144,7 @@ def test_a_later_change_of_the_template_changes_nothing_that_is_under_way(
     other = {"push": {"title": "New", "body": "{{ something_else }}"}}
     apply(contents={"en": other}, signature="New:", fallback="never")
     clock.advance(timedelta(hours=1))
-    sms.send(working, fallback.check(working, [english, german]))
+    later_steps.send(working, fallback.check(working, [english, german]))
     # The German one has no text of its own, so it says what the push says.
     assert {t.body for t in sandbox.texts()} == {"Shop: Ana is here now", "Shop: Ana ist da"}
 
@@ -237,8 +240,8 @@ def test_changes_of_a_template_are_counted(working: Services, apply: Any) -> Non
     apply()
     apply(signature=None)
     with working.engine.connect() as conn:
-        found = template_table.get(conn, "order")
+        found = template_store.get(conn, "order")
         assert found is not None
         assert (found.version, found.definition.signature) == (2, None)
-        assert template_table.get(conn, "nothing") is None
-        assert [(t.name, t.version) for t in template_table.names(conn)] == [("order", 2)]
+        assert template_store.get(conn, "nothing") is None
+        assert [(t.name, t.version) for t in template_store.names(conn)] == [("order", 2)]

@@ -15,9 +15,11 @@ from handed_over import Post
 from knocktwice_shared.errors import InvalidMessage
 from knocktwice_shared.ids import blast_id, uuid7
 from knocktwice_shared.messages import Channel, Receipt, ReceiptEvent, Step, When, parse_batch, parse_blast
-from knocktwice_worker import blast_store, callbacks, store
-from knocktwice_worker.callbacks import Callback
+from knocktwice_worker.blasts import store as blast_store
 from knocktwice_worker.lifecycle import ProviderState
+from knocktwice_worker.notifications import store
+from knocktwice_worker.notifications.store import provider_reports
+from knocktwice_worker.notifications.store.provider_reports import Callback
 from knocktwice_worker.services import Services
 from knocktwice_worker.webhooks import addresses, endpoints, events, sending, signing
 from life import Life
@@ -153,8 +155,8 @@ def test_what_the_provider_reports_is_told_under_its_own_channel(
         code = {"error": 30003} if number == 1 else {"error_text": "INVALID_NUMBER"} if number else {}
         with here.engine.begin() as conn:
             heard = Callback(f"SM{number}", ProviderState(state), datetime.now(UTC), **code)
-            callbacks.accept(conn, [heard])
-            callbacks.bring(conn)
+            provider_reports.accept(conn, [heard])
+            provider_reports.bring(conn)
         tell(here, clock)
     told = {(t["type"], t["data"].get("error")) for _, t in application.taken if t["data"].get("step")}
     assert told == {

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from knocktwice_shared.ids import uuid7
 from knocktwice_shared.messages import parse_batch
 from knocktwice_shared.names import Queue, Task
-from knocktwice_worker import fallback, push, sms, withdraw
+from knocktwice_worker.notifications.pipeline import fallback, later_steps, push, withdraw
 from knocktwice_worker.sandbox import Answer, Rule
 from ports import free_port
 
@@ -47,7 +47,7 @@ def reserved(working: Services) -> list[str]:
 @pytest.fixture
 def texted(working: Services, reserved: list[str]) -> list[str]:
     """They were texted."""
-    return sms.send(working, reserved)
+    return later_steps.send(working, reserved)
 
 
 def _noted(here: Services) -> list[Any]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from knocktwice_worker.gateway import address_pace
-from knocktwice_worker.gateway.address_pace import AT_ONCE, BURST_S, MOST, AddressPace
+from knocktwice_worker.gateway.http import address_pace
+from knocktwice_worker.gateway.http.address_pace import AT_ONCE, BURST_S, MOST, AddressPace
 from knocktwice_worker.gateway.problems import Problem
 
 #: Its fractions are exact.

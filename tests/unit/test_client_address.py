@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from knocktwice_worker.config import ConfigurationError, load
-from knocktwice_worker.gateway.client_address import ClientAddresses
+from knocktwice_worker.gateway.http.client_address import ClientAddresses
 
 PROXIES = [ip_network("10.0.0.0/8"), ip_network("192.0.2.7"), ip_network("fd00::/8")]
 TRUSTING = ClientAddresses(PROXIES)

@@ -11,8 +11,8 @@ from liquid.exceptions import LiquidError
 
 from knocktwice_shared.errors import InvalidMessage
 from knocktwice_shared.messages import PUSH_BYTES_LIMIT, SMS_CHARS_LIMIT, Push
-from knocktwice_worker.bounded_liquid import BrokenTemplate, compile_template, fill, is_template
-from knocktwice_worker.content import fingerprint, render
+from knocktwice_worker.content.liquid import BrokenTemplate, compile_template, fill, is_template
+from knocktwice_worker.content.rendering import fingerprint, render
 
 
 def body(template: str, **params: Any) -> str:

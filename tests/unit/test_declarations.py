@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from knocktwice_worker import declarations, declared_yaml
-from knocktwice_worker.declarations import InvalidFile
+from knocktwice_worker.declarations import apply
+from knocktwice_worker.declarations.apply import InvalidFile
+from knocktwice_worker.notation import declared_yaml
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,14 +32,14 @@ def complaint(file: Path, content: str) -> str:
     """Return what is said about a file, without its path."""
     file.write_text(content)
     with pytest.raises(InvalidFile) as caught:
-        declarations.read(str(file))
+        apply.read(str(file))
     return str(caught.value).replace(str(file), "FILE")
 
 
 def test_a_file_declares_templates_by_name(file: Path) -> None:
     file.write_text(TEMPLATE)
     push = {"title": "Hello", "body": "{{ name }}"}
-    assert declarations.read(str(file)) == {
+    assert apply.read(str(file)) == {
         "templates": {"order": {"default_locale": "en", "contents": {"en": {"push": push}}}}
     }
 
@@ -58,7 +59,7 @@ def test_a_word_is_what_it_looks_like(file: Path, scalar: str, value: object) ->
 
 def test_parts_may_be_shared(file: Path) -> None:
     file.write_text(TEMPLATE + "      de:\n        <<: *en\n        sms: Hallo\n      fr: *en\n")
-    contents = declarations.read(str(file))["templates"]["order"]["contents"]
+    contents = apply.read(str(file))["templates"]["order"]["contents"]
     assert contents["fr"] == contents["en"]
     assert contents["de"] == contents["en"] | {"sms": "Hallo"}
 
@@ -92,10 +93,10 @@ def test_every_template_with_a_mistake_is_named(file: Path) -> None:
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(InvalidFile, match=r"nothing\.yaml: No such file"):
-        declarations.read(str(tmp_path / "nothing.yaml"))
+        apply.read(str(tmp_path / "nothing.yaml"))
     (tmp_path / "latin.yaml").write_bytes(b"a: \xe4")
     with pytest.raises(InvalidFile, match=r"latin\.yaml: is not text in UTF-8"):
-        declarations.read(str(tmp_path / "latin.yaml"))
+        apply.read(str(tmp_path / "latin.yaml"))
 
 
 def test_what_is_shown_can_be_read_again(file: Path) -> None:

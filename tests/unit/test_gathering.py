@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from knocktwice_worker.gathering import Pile
+from knocktwice_worker.runtime.gathering import Pile
 from system import eventually
 
 

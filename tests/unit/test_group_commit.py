@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from knocktwice_worker.gateway.group_commit import GroupCommit
+from knocktwice_worker.gateway.intake.group_commit import GroupCommit
 from knocktwice_worker.gateway.problems import Problem
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ import pytest
 
 from knocktwice_shared.errors import InvalidMessage
 from knocktwice_shared.messages import Push
-from knocktwice_worker.bounded_liquid import FILTERS
-from knocktwice_worker.content import render
+from knocktwice_worker.content.liquid import FILTERS
+from knocktwice_worker.content.rendering import render
 
 #: What a process may have to compile a template and fill it in. Python and Liquid themselves take the most of it.
 MEMORY_MB, SECONDS = 512, 0.5
@@ -84,7 +84,7 @@ import json, resource, sys, time
 resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
 from knocktwice_shared.errors import InvalidMessage
 from knocktwice_shared.messages import Push
-from knocktwice_worker.content import render
+from knocktwice_worker.content.rendering import render
 render(Push("t", "{{ x }}"), "t", {"x": "y"})
 templates, params = json.load(sys.stdin)
 results = {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from knocktwice_worker.opt_out_words import Wish, wish
+from knocktwice_worker.audience.opt_out_words import Wish, wish
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from structlog.testing import capture_logs
 
 from knocktwice_shared.errors import InvalidMessage
-from knocktwice_worker.outages import Outage
+from knocktwice_worker.runtime.outage_log import Outage
 
 
 def test_an_outage_is_told_once_and_so_is_its_end() -> None:

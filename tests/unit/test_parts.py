@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from knocktwice_worker import parts
+from knocktwice_worker.content import sms_parts
 
 #: Written by make_sms_parts.js.
 CASES = json.loads(Path(__file__).with_name("sms_parts.json").read_text())
@@ -17,7 +17,7 @@ CASES = json.loads(Path(__file__).with_name("sms_parts.json").read_text())
 @pytest.mark.parametrize("case", CASES, ids=range(len(CASES)))
 def test_the_count_is_twilios(case: dict[str, Any]) -> None:
     text = "".join(piece * times for piece, times in case["runs"])
-    assert (parts.count(text), parts.encoding(text)) == (case["parts"], case["encoding"])
+    assert (sms_parts.count(text), sms_parts.encoding(text)) == (case["parts"], case["encoding"])
 
 
 def test_there_are_enough_cases_of_both_encodings() -> None:

@@ -11,7 +11,7 @@ import pytest
 from knocktwice import InvalidMessage, Push, Sms, WhatsApp
 from knocktwice.testing import RecordingClient
 from knocktwice_shared.messages import Channel, Step, When, parse_batch
-from knocktwice_worker import plans
+from knocktwice_worker.content import plans
 
 SID = "HX" + "0a" * 16
 PUSH = Push("Your table", "It is ready.")

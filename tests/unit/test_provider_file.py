@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from knocktwice_worker.channels.provider_file import TWILIO, Provider, ProviderFileError, read
+from knocktwice_worker.channels.http_sms.file import TWILIO, Provider, ProviderFileError, read
 from knocktwice_worker.config import Settings
 
 GOOD: dict[str, Any] = {

@@ -7,7 +7,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from knocktwice_worker.quiet import QuietHours, country, zones_of
+from knocktwice_worker.limits.quiet_hours import QuietHours, country, zones_of
 
 BERLIN, NEW_YORK = ZoneInfo("Europe/Berlin"), ZoneInfo("America/New_York")
 NIGHT = QuietHours.parse("21:00-08:00")

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from knocktwice_shared.messages import PUSH_BYTES_LIMIT
 from knocktwice_worker.channels.fcm import RECEIPT_FIELD
-from knocktwice_worker.receipt_tokens import ReceiptTokens, ReceiptUrls, RefusedToken, device_hash
+from knocktwice_worker.content.links.receipt_urls import ReceiptTokens, ReceiptUrls, RefusedToken, device_hash
 
 ID = "01939e2b-6b43-7e5a-9f6e-2c7c0d6f8a11"
 OTHER = "01939e2b-6b43-7e5a-9f6e-2c7c0d6f8a12"

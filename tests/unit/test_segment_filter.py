@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from knocktwice_shared.errors import InvalidMessage
-from knocktwice_worker.segment_fields import Ago, moment
-from knocktwice_worker.segment_filter import Condition, dump, parse, parse_json
+from knocktwice_worker.audience.segment_fields import Ago, moment
+from knocktwice_worker.audience.segment_filter import Condition, dump, parse, parse_json
 
 GOLD = {"field": "tags.plan", "op": "=", "value": "gold"}
 NO_FILTERS: list[object] = [None, [], {}, "x", 7, True, {"and": [], "or": []}, {"x": 1}]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from knocktwice_worker.gateway.seldom import EVERY_S, Seldom, SeldomWarnings
+from knocktwice_worker.gateway.log_limit import EVERY_S, Seldom, SeldomWarnings
 
 
 def test_a_line_of_a_kind_is_due_once_a_minute() -> None:

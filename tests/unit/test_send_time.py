@@ -10,7 +10,7 @@ import pytest
 from knocktwice import InvalidMessage, LocalTime, Push, Sms
 from knocktwice.testing import RecordingClient
 from knocktwice_shared.messages import AT_ONCE
-from knocktwice_worker.send_time import moment_in
+from knocktwice_worker.notifications.pipeline.send_time import moment_in
 
 PUSH = Push("Hello", "World")
 

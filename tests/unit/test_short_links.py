@@ -14,9 +14,8 @@ from hypothesis import strategies as st
 from knocktwice_shared.errors import InvalidMessage
 from knocktwice_shared.ids import uuid7
 from knocktwice_shared.messages import Channel, Push, Step, When
-from knocktwice_worker import parts, plans
-from knocktwice_worker.content import fingerprint, render, render_sms
-from knocktwice_worker.short_links import (
+from knocktwice_worker.content import plans, sms_parts
+from knocktwice_worker.content.links.short_links import (
     LINKS_LIMIT,
     TARGET_LIMIT,
     RefusedTarget,
@@ -25,7 +24,8 @@ from knocktwice_worker.short_links import (
     checked,
     is_token,
 )
-from knocktwice_worker.templates import check
+from knocktwice_worker.content.rendering import fingerprint, render, render_sms
+from knocktwice_worker.content.templates import check
 
 BASE = "https://k2.example"
 LINKS = ShortLinks(BASE, b"secret")
@@ -187,10 +187,10 @@ def test_the_text_that_is_checked_is_the_text_that_is_sent(text: str) -> None:
     # What a preview shows is somebody else's, and exactly as long.
     shown = render(Push("t", "b"), text, params, ShortLinks(BASE, b"example").of(str(uuid7()), 0)).sms
     (sent,) = made
-    assert (len(shown), parts.count(shown), parts.encoding(shown)) == (
+    assert (len(shown), sms_parts.count(shown), sms_parts.encoding(shown)) == (
         len(sent),
-        parts.count(sent),
-        parts.encoding(sent),
+        sms_parts.count(sent),
+        sms_parts.encoding(sent),
     )
 
 

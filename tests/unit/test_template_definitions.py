@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from knocktwice_shared.messages import Push, Step, When
-from knocktwice_worker.locales import canonical, negotiate
-from knocktwice_worker.templates import InvalidDefinition, check
+from knocktwice_worker.content.locales import canonical, negotiate
+from knocktwice_worker.content.templates import InvalidDefinition, check
 
 EN: dict[str, Any] = {
     "push": {"title": "Hello {{ name }}", "body": "{{ courier }} is here", "link": "https://x.example"}

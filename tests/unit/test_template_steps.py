@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from knocktwice_shared.messages import Channel, When
-from knocktwice_worker import plans
-from knocktwice_worker.templates import InvalidDefinition, check
+from knocktwice_worker.content import plans
+from knocktwice_worker.content.templates import InvalidDefinition, check
 
 SID = "HX" + "a" * 32
 STEPS: list[dict[str, Any]] = [

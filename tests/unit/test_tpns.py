@@ -18,7 +18,7 @@ from knocktwice import tpns
 from knocktwice.testing import RecordingClient
 from knocktwice_shared.ids import blast_id
 from knocktwice_shared.messages import Push, When, blast_batch, parse_batch
-from knocktwice_worker.segment_filter import dump, parse
+from knocktwice_worker.audience.segment_filter import dump, parse
 
 #: "Below is a sample push", in Tencent's documentation of supplementary SMS, letter by letter.
 SAMPLE = """

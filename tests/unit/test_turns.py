@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
-from knocktwice_worker.turns import at_most
+from knocktwice_worker.notifications.pipeline.concurrency import at_most
 
 
 def test_only_so_many_are_let_in_at_once() -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twilio.request_validator import RequestValidator  # type: ignore[import-untyped]
 
-from knocktwice_worker.twilio_signature import is_genuine
+from knocktwice_worker.channels.twilio.signature import is_genuine
 
 TOKEN = "12345"
 URL = "https://example.com/base/callbacks/twilio?intent=a.1&sig=x%2Fy"

@@ -14,9 +14,10 @@ from kombu import Queue as KombuQueue
 from kombu.transport import redis as kombu_redis
 
 from knocktwice_shared.names import ROUTES, Queue, Task
-from knocktwice_worker import broker, config, logs, services
-from knocktwice_worker.background import Background
-from knocktwice_worker.dispatcher import Dispatcher
+from knocktwice_worker import config, services
+from knocktwice_worker.runtime import logs, redis_channel
+from knocktwice_worker.runtime.background import Background
+from knocktwice_worker.runtime.dispatcher import Dispatcher
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 settings = config.load()
 
 
-kombu_redis.Transport.Channel = broker.Channel
+kombu_redis.Transport.Channel = redis_channel.Channel
 
 # Flower listens on every interface unless told otherwise, and its pages have no password by default. It reads this after
 # loading us, so that the stock command is safe too.
@@ -34,7 +35,7 @@ app = Celery(
     "knocktwice",
     broker=services.broker_url(settings),
     include=["knocktwice_worker.tasks"],
-    task_cls="knocktwice_worker.requests:DiscreetTask",
+    task_cls="knocktwice_worker.runtime.private_task:DiscreetTask",
 )
 app.conf.update(
     # What the application must have decided lies in Postgres; Celery carries work and keeps nothing.
@@ -52,7 +53,7 @@ app.conf.update(
     worker_pool="threads",
     worker_concurrency=settings.concurrency,
     worker_prefetch_multiplier=1,
-    worker_consumer="knocktwice_worker.consumer:Consumer",
+    worker_consumer="knocktwice_worker.runtime.consumer:Consumer",
     worker_send_task_events=True,
     worker_cancel_long_running_tasks_on_connection_loss=False,
     broker_connection_retry_on_startup=True,

@@ -19,9 +19,9 @@ from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from knocktwice_shared.errors import KnocktwiceError
 from knocktwice_shared.messages import AFTER_LIMIT, Category
-from knocktwice_worker.budget import Budget
-from knocktwice_worker.channels import provider_file
-from knocktwice_worker.quiet import QuietHours
+from knocktwice_worker.channels.http_sms import file
+from knocktwice_worker.limits.budget import Budget
+from knocktwice_worker.limits.quiet_hours import QuietHours
 
 #: Variables that the ecosystem named before us.
 _NAMES_OF_OTHERS = {"GOOGLE_APPLICATION_CREDENTIALS", "TWILIO_ACCOUNT_SID", "TWILIO_AUTH_TOKEN"}
@@ -292,8 +292,8 @@ class Settings(BaseSettings):
     def _providers_are_described(self) -> Self:
         if self.sms_providers_file is not None:
             try:
-                told = provider_file.read(str(self.sms_providers_file))
-            except provider_file.ProviderFileError as error:
+                told = file.read(str(self.sms_providers_file))
+            except file.ProviderFileError as error:
                 raise ValueError(f"KNOCKTWICE_SMS_PROVIDERS_FILE: {error}") from None
             naming = [provider.name for provider in told.providers if provider.names_callback]
             if naming and self.public_url is None:

@@ -12,32 +12,35 @@ import sqlalchemy as sa
 from psycopg2.extensions import new_type, register_type
 
 from knocktwice_shared.messages import Channel
-from knocktwice_worker import arrays, config, embedded, short_links
-from knocktwice_worker.channels import provider_file
+from knocktwice_worker import config
+from knocktwice_worker.audience.erased import Erased
+from knocktwice_worker.audience.receipt_health import SilentKinds
 from knocktwice_worker.channels.fcm import FcmChannel
-from knocktwice_worker.channels.http_callbacks import HttpCallbacks
-from knocktwice_worker.channels.http_provider import HttpSmsChannel, RemovedProvider
-from knocktwice_worker.channels.provider_file import TWILIO
-from knocktwice_worker.channels.twilio import TwilioSmsChannel
-from knocktwice_worker.channels.twilio_reports import TwilioReports
-from knocktwice_worker.channels.whatsapp import TwilioWhatsappChannel
-from knocktwice_worker.erased import Erased
-from knocktwice_worker.limits import Limits, RedisLimits
-from knocktwice_worker.pacing import Pace
-from knocktwice_worker.providers import Providers
-from knocktwice_worker.receipt_health import SilentKinds
-from knocktwice_worker.receipt_tokens import ReceiptTokens, ReceiptUrls
-from knocktwice_worker.short_links import ShortLinks
-from knocktwice_worker.transport import Transport
+from knocktwice_worker.channels.http_sms import file as provider_file
+from knocktwice_worker.channels.http_sms.callbacks import HttpCallbacks
+from knocktwice_worker.channels.http_sms.file import TWILIO
+from knocktwice_worker.channels.http_sms.provider import HttpSmsChannel, RemovedProvider
+from knocktwice_worker.channels.outbound.pacing import Pace
+from knocktwice_worker.channels.outbound.provider_choice import Providers
+from knocktwice_worker.channels.outbound.transport import Transport
+from knocktwice_worker.channels.twilio.reports import TwilioReports
+from knocktwice_worker.channels.twilio.sms import TwilioSmsChannel
+from knocktwice_worker.channels.twilio.whatsapp import TwilioWhatsappChannel
+from knocktwice_worker.content.links import short_links
+from knocktwice_worker.content.links.receipt_urls import ReceiptTokens, ReceiptUrls
+from knocktwice_worker.content.links.short_links import ShortLinks
+from knocktwice_worker.database import arrays
+from knocktwice_worker.embedded import servers as embedded
+from knocktwice_worker.limits.per_number import Limits, RedisLimits
 from knocktwice_worker.webhooks.carrier import Hooks
 
 if TYPE_CHECKING:
     from redis import Redis
 
     from knocktwice_worker.channels import Messaging
-    from knocktwice_worker.channels.provider_file import ProviderFile
+    from knocktwice_worker.channels.http_sms.file import ProviderFile
     from knocktwice_worker.config import Settings
-    from knocktwice_worker.short_links import Tracker
+    from knocktwice_worker.content.links.short_links import Tracker
 
 
 #: Connections for short transactions; whoever runs more threads than that lets some of them wait.

@@ -16,26 +16,23 @@ from sqlalchemy.exc import InterfaceError, OperationalError
 from knocktwice_shared.errors import InvalidMessage, KnocktwiceError
 from knocktwice_shared.messages import parse_audience, parse_batch, parse_blast, parse_cancellation, parse_receipts
 from knocktwice_shared.names import Task
-from knocktwice_worker import (
-    audience,
-    blast_schedules,
-    blasts,
-    callbacks,
+from knocktwice_worker.audience import people, receipt_health
+from knocktwice_worker.blasts import expansion, schedules
+from knocktwice_worker.celery import app, publish
+from knocktwice_worker.notifications.inbox import accepted
+from knocktwice_worker.notifications.pipeline import (
     cancellation,
     delivery_reports,
-    erasure,
     fallback,
-    inbox,
+    later_steps,
     push,
-    receipt_health,
     receipts,
     reconcile,
-    retention,
-    sms,
     withdraw,
 )
-from knocktwice_worker.celery import app, publish
-from knocktwice_worker.gathering import GatheredTask
+from knocktwice_worker.notifications.store import provider_reports
+from knocktwice_worker.privacy import erasure, retention
+from knocktwice_worker.runtime.gathering import GatheredTask
 from knocktwice_worker.services import Services, services
 
 if TYPE_CHECKING:
@@ -78,16 +75,16 @@ def _producer_task(name: Task, **options: Any) -> Callable[[Callable[[Services, 
             here, id_ = services(), str(self.request.id)
             try:
                 work(here, message)
-                inbox.remove(here, id_)
+                accepted.remove(here, id_)
             except erasure.Unsettled:
                 log.info("message stays in the inbox until it is done", task=name.value, message_id=id_)
             except InvalidMessage as error:
                 log.warning("message parked", task=name.value, message_id=id_, field=error.field)
-                inbox.park(here, id_, name.value, str(error), message)
+                accepted.park(here, id_, name.value, str(error), message)
             except (OperationalError, InterfaceError, ConnectionError, TimeoutError) as error:
                 raise _reported(name, error, message_id=id_) from None
             except Exception as error:
-                inbox.failed(here, id_, name.value, type(error).__name__, message)
+                accepted.failed(here, id_, name.value, type(error).__name__, message)
                 raise _reported(name, error, message_id=id_) from None
 
         return run
@@ -106,7 +103,7 @@ def _gathered_task(
     def decorate(work: Callable[[Services, Sequence[object]], None]) -> Any:
         def together(messages: Sequence[tuple[str, object]]) -> None:
             work(services(), [message for _, message in messages])
-            inbox.remove(services(), *(id_ for id_, _ in messages))
+            accepted.remove(services(), *(id_ for id_, _ in messages))
 
         @wraps(work)
         def alone(here: Services, message: object) -> None:
@@ -157,7 +154,7 @@ def check_fallback(here: Services, ids: list[str]) -> None:
 @_task(Task.SEND_SMS)
 def send_sms(here: Services, ids: list[str]) -> None:
     """Send reserved messages of later steps, and chain ``withdraw``."""
-    _withdraw(here, sms.send(here, ids))
+    _withdraw(here, later_steps.send(here, ids))
 
 
 @_task(Task.RECONCILE)
@@ -200,7 +197,7 @@ def update_audience(here: Services, message: object) -> None:
     changes = parse_audience(message)
     with here.engine.begin() as conn:
         valid = erasure.still_valid(here, conn, changes)
-        audience.apply(conn, valid)
+        people.apply(conn, valid)
         erasure.restore_opt_outs(here, conn, valid)
     erasure.erase_all(here, changes)
 
@@ -210,28 +207,28 @@ def blast(here: Services, message: object) -> None:
     """Start a blast, unless its key did before."""
     wanted = parse_blast(message)
     with here.engine.begin() as conn:
-        blasts.start(conn, wanted, settings=here.settings)
+        expansion.start(conn, wanted, settings=here.settings)
 
 
 @_task(Task.EXPAND_BLAST)
 def expand_blast(here: Services, ids: list[str]) -> None:
     """Take the next people of a blast, and hand pages of them to ``send_page``."""
     for id_ in ids:
-        blasts.step(here, id_, publish)
+        expansion.step(here, id_, publish)
 
 
 @_task(Task.SEND_PAGE)
 def send_page(here: Services, ids: list[str]) -> None:
     """Notify the people of a page."""
     for id_ in ids:
-        blasts.send_page(here, id_, publish)
+        expansion.send_page(here, id_, publish)
 
 
 @app.task(name=Task.START_BLASTS.value, shared=False)
 def start_blasts() -> None:
     """Start the recurring blasts that are due."""
     try:
-        blast_schedules.start_due(services())
+        schedules.start_due(services())
     except Exception as error:
         raise _reported(Task.START_BLASTS, error) from None
 
@@ -272,7 +269,7 @@ def housekeeping() -> None:
     try:
         here = services()
         with here.engine.begin() as conn:
-            removed = audience.forget(conn, here.settings.device_stale) + callbacks.forget(
+            removed = people.forget(conn, here.settings.device_stale) + provider_reports.forget(
                 conn, here.settings.retention
             )
         receipt_health.roll_up(here.engine)

@@ -1,6 +1,6 @@
 """What every channel is: a message becomes an HTTP request, a response becomes one of four outcomes.
 
-A channel sends nothing itself. :class:`~knocktwice_worker.transport.Transport` carries the requests of a whole batch in
+A channel sends nothing itself. :class:`~knocktwice_worker.channels.outbound.transport.Transport` carries the requests of a whole batch in
 flight together, so a channel is two pure functions and is tested as such. Provider exceptions and error codes never
 leave the channel's module.
 """
@@ -136,7 +136,7 @@ class Channel(Protocol[MessageT]):
 
 
 class Carrier(Protocol):
-    """What carries requests; :class:`~knocktwice_worker.transport.Transport` is one."""
+    """What carries requests; :class:`~knocktwice_worker.channels.outbound.transport.Transport` is one."""
 
     def send(self, requests: Sequence[Request]) -> list[Response | NoResponse]:
         """Send side by side; answers in the same order."""
@@ -187,7 +187,7 @@ class PushMessage:
         title, body: rendered texts.
         data: extra key-value pairs for the application.
         ttl: how long the provider may hold it for a device that is away.
-        receipt_url: where the app reports, see ``receipt_tokens.py``.
+        receipt_url: where the app reports, see ``content/links/receipt_urls.py``.
     """
 
     notification_id: str

@@ -14,19 +14,19 @@ from anyio.to_thread import current_default_thread_limiter
 from fastapi import FastAPI
 
 from knocktwice_worker.gateway import problems
-from knocktwice_worker.gateway.address_limit import AddressLimit
-from knocktwice_worker.gateway.address_pace import AddressPace
-from knocktwice_worker.gateway.body import SizeLimit
-from knocktwice_worker.gateway.client_address import ClientAddresses
-from knocktwice_worker.gateway.express import Express
-from knocktwice_worker.gateway.keyring import KeyRing
+from knocktwice_worker.gateway.auth.key_pace import KeyPace
+from knocktwice_worker.gateway.auth.keyring import KeyRing
+from knocktwice_worker.gateway.http.address_limit import AddressLimit
+from knocktwice_worker.gateway.http.address_pace import AddressPace
+from knocktwice_worker.gateway.http.body import SizeLimit
+from knocktwice_worker.gateway.http.client_address import ClientAddresses
+from knocktwice_worker.gateway.intake.callbacks import TwilioIntake
+from knocktwice_worker.gateway.intake.fast_path import Express
+from knocktwice_worker.gateway.intake.outbox import Outbox
+from knocktwice_worker.gateway.intake.receipts import ReceiptIntake
 from knocktwice_worker.gateway.openapi import describe
-from knocktwice_worker.gateway.outbox import Outbox
-from knocktwice_worker.gateway.pace import KeyPace
-from knocktwice_worker.gateway.receipt_intake import ReceiptIntake
 from knocktwice_worker.gateway.routes import ROUTERS
 from knocktwice_worker.gateway.routes.health import Readiness
-from knocktwice_worker.gateway.twilio_intake import TwilioIntake
 from knocktwice_worker.services import CONNECTIONS
 
 if TYPE_CHECKING:

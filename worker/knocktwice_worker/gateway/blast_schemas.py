@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from knocktwice_shared.messages import SEGMENT_NAME_LIMIT, THROTTLE_LIMIT
 from knocktwice_worker.gateway.schemas import IdempotencyKey, Params, SharedBody, text_of
-from knocktwice_worker.numbers import Dimension
+from knocktwice_worker.reporting.figures import Dimension
 
 _EXAMPLE: dict[str, Any] = {
     "key": "tea-week-47",

@@ -14,7 +14,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
-from knocktwice_worker.story import taken_by
+from knocktwice_worker.reporting.story import taken_by
 
 #: Most rows that one page looks at.
 SCAN_LIMIT = 5_000

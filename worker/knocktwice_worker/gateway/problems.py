@@ -17,7 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Route
 
 from knocktwice_shared.errors import BrokerUnavailable, InvalidMessage, KnocktwiceError
-from knocktwice_worker.gateway.seldom import Seldom
+from knocktwice_worker.gateway.log_limit import Seldom
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

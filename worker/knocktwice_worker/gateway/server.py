@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import uvicorn
 
-from knocktwice_worker import config, launch, logs
+from knocktwice_worker import config
+from knocktwice_worker.embedded import launch
 from knocktwice_worker.gateway import create_app
-from knocktwice_worker.gateway.http_protocol import BoundedHttpProtocol
-from knocktwice_worker.gateway.seldom import SeldomWarnings
+from knocktwice_worker.gateway.http.protocol import BoundedHttpProtocol
+from knocktwice_worker.gateway.log_limit import SeldomWarnings
+from knocktwice_worker.runtime import logs
 from knocktwice_worker.services import services
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from knocktwice_shared.errors import InvalidMessage
 from knocktwice_shared.ids import uuid7
 from knocktwice_shared.messages import parse_audience, parse_batch, parse_blast, parse_cancellation
 from knocktwice_shared.names import BATCH_LIMIT, VERSION, Task
-from knocktwice_worker.gateway.idempotency import notification_id
+from knocktwice_worker.gateway.intake.idempotency import notification_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-from knocktwice_worker.receipt_tokens import PATH
+from knocktwice_worker.content.links.receipt_urls import PATH
 
 #: Names of this machine.
 LOCAL = frozenset({"127.0.0.1", "localhost", "::1"})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from knocktwice_worker.transport import Transport
+from knocktwice_worker.channels.outbound.transport import Transport
 from knocktwice_worker.webhooks.addresses import is_loopback, is_private
 
 if TYPE_CHECKING:

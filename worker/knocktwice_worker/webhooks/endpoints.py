@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from sqlalchemy import text
 
 from knocktwice_shared.errors import InvalidMessage, KnocktwiceError
-from knocktwice_worker import changes
 from knocktwice_worker.lifecycle import OPEN, DeliveryState
+from knocktwice_worker.notifications.store import change_feed
 from knocktwice_worker.webhooks import addresses
 
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ def _insert(conn: Connection, url: str, events: Collection[str], personal: bool)
 def _start_following(conn: Connection) -> None:
     """With nobody to tell nobody looked; what happened meanwhile need not be read."""
     now: datetime = conn.execute(text("SELECT knocktwice_now()")).scalar_one()
-    changes.join(conn, FOLLOWER, now)
+    change_feed.join(conn, FOLLOWER, now)
     if not conn.execute(text("SELECT 1 FROM webhook_endpoints WHERE disabled_at IS NULL LIMIT 1")).first():
         conn.execute(
             text(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import text
 
-from knocktwice_worker import changes
+from knocktwice_worker.notifications.store import change_feed
 from knocktwice_worker.webhooks.endpoints import FINISHED, FOLLOWER
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ FROM changed c JOIN notifications n ON n.id = c.id WHERE n.finished_at IS NOT NU
 """
 
 _RECORD = text(f"""
-WITH changed AS (SELECT DISTINCT id, created_at FROM ({changes.CHANGED}) c), facts AS ({_FACTS}),
+WITH changed AS (SELECT DISTINCT id, created_at FROM ({change_feed.CHANGED}) c), facts AS ({_FACTS}),
 recorded AS (
   INSERT INTO webhook_events (notification_id, step, type, at, data)
   SELECT f.id, f.step, f.type, f.at, jsonb_build_object('notification', f.id, 'batch', n.batch_id, 'category', b.category,
@@ -142,11 +142,11 @@ def _step(engine: Engine) -> bool:
     with engine.begin() as conn:
         if not conn.execute(text("SELECT 1 FROM webhook_endpoints WHERE disabled_at IS NULL LIMIT 1")).first():
             return False
-        span = changes.window(conn, FOLLOWER, most=_STRIDE)
+        span = change_feed.window(conn, FOLLOWER, most=_STRIDE)
         if span is None:
             return False
         _record(conn, span.after, span.until)
-        changes.seen(conn, FOLLOWER, span.until)
+        change_feed.seen(conn, FOLLOWER, span.until)
         return span.until - span.after >= _STRIDE
 
 

@@ -7,9 +7,9 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request
 
 from knocktwice_worker.gateway import wording
-from knocktwice_worker.gateway.access import Out, requires
-from knocktwice_worker.gateway.body import read_json
-from knocktwice_worker.gateway.keys import Scope
+from knocktwice_worker.gateway.auth.access import Out, requires
+from knocktwice_worker.gateway.auth.keys import Scope
+from knocktwice_worker.gateway.http.body import read_json
 from knocktwice_worker.gateway.openapi import Takes
 from knocktwice_worker.gateway.schemas import Changes, Consent, Device, PhoneBody, Queued, Tags
 

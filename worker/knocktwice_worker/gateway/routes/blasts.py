@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 from fastapi import APIRouter, Path, Query, Response
 
 from knocktwice_shared.errors import InvalidMessage
-from knocktwice_worker import blast_schedules, blast_store, blasts, preflight
+from knocktwice_worker.blasts import expansion, preflight, schedules
+from knocktwice_worker.blasts import store as blast_store
 from knocktwice_worker.gateway import wording
-from knocktwice_worker.gateway.access import Here, requires
+from knocktwice_worker.gateway.auth.access import Here, requires
+from knocktwice_worker.gateway.auth.keys import Scope
 from knocktwice_worker.gateway.blast_schemas import (
     BlastAnswer,
     BlastBody,
@@ -18,12 +20,11 @@ from knocktwice_worker.gateway.blast_schemas import (
     BlastStatus,
     PreflightAnswer,
 )
-from knocktwice_worker.gateway.body import JsonBody
-from knocktwice_worker.gateway.database import LONG_PATIENCE_MS, reading, writing
-from knocktwice_worker.gateway.keys import Scope
+from knocktwice_worker.gateway.http.body import JsonBody
 from knocktwice_worker.gateway.openapi import Takes
 from knocktwice_worker.gateway.problems import Problem, documented
 from knocktwice_worker.gateway.schemas import VISIBLE, Visible
+from knocktwice_worker.gateway.transactions import LONG_PATIENCE_MS, reading, writing
 from knocktwice_worker.services import Services
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ def start(services: Here, body: JsonBody, response: Response) -> Any:
             if (problem := _over(found, budget)) is not None:
                 raise Problem("over-budget", problem)
         with writing(services) as conn:
-            started = blasts.start(conn, blast, settings=services.settings)
+            started = expansion.start(conn, blast, settings=services.settings)
     response.headers["Location"] = f"/v1/blasts/{started.id}"
     return {"id": started.id, "key": blast.key}
 
@@ -91,7 +92,7 @@ def list_latest(services: Here, limit: Annotated[int, Query(ge=1, le=500)] = 20)
     """List the latest blasts, and the recurring ones with their next times."""
     with reading(services) as conn:
         rows = [blast_store.told(row) for row in blast_store.latest(conn, limit)]
-        return {"blasts": rows, "recurring": [row._asdict() for row in blast_schedules.listed(conn)]}
+        return {"blasts": rows, "recurring": [row._asdict() for row in schedules.listed(conn)]}
 
 
 @router.get(
@@ -136,7 +137,7 @@ def abort(key: Key, services: Here, reason: Reason = "aborted over HTTP") -> Any
     """End a blast and cancel what it has not sent yet, the SMS of those who were pushed too. Also when it has finished."""
     with writing(services) as conn:
         row = _found(conn, key)
-        blasts.abort(conn, row.key, reason)
+        expansion.abort(conn, row.key, reason)
         return blast_store.told(_found(conn, key))
 
 

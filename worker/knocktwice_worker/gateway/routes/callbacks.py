@@ -14,20 +14,20 @@ from urllib.parse import parse_qsl
 import structlog
 from fastapi import APIRouter, Path, Request, Response
 
-from knocktwice_worker.callbacks import Callback, InboundText
-from knocktwice_worker.channels import http_callbacks
-from knocktwice_worker.channels.twilio import CALLBACK_PATH
-from knocktwice_worker.channels.twilio_reports import read_callback
-from knocktwice_worker.gateway.access import Here
-from knocktwice_worker.gateway.body import ARRIVAL_S
+from knocktwice_worker.audience.opt_out_words import wish
+from knocktwice_worker.channels.http_sms import callbacks
+from knocktwice_worker.channels.twilio.reports import read_callback
+from knocktwice_worker.channels.twilio.signature import is_genuine
+from knocktwice_worker.channels.twilio.sms import CALLBACK_PATH
+from knocktwice_worker.gateway.auth.access import Here
+from knocktwice_worker.gateway.http.body import ARRIVAL_S
+from knocktwice_worker.gateway.log_limit import Seldom
 from knocktwice_worker.gateway.problems import Problem, documented
-from knocktwice_worker.gateway.seldom import Seldom
 from knocktwice_worker.lifecycle import ProviderState
-from knocktwice_worker.opt_out_words import wish
-from knocktwice_worker.twilio_signature import is_genuine
+from knocktwice_worker.notifications.store.provider_reports import Callback, InboundText
 
 if TYPE_CHECKING:
-    from knocktwice_worker.gateway.twilio_intake import TwilioIntake
+    from knocktwice_worker.gateway.intake.callbacks import TwilioIntake
     from knocktwice_worker.services import Services
 
 log = structlog.get_logger(__name__)
@@ -115,13 +115,13 @@ async def inbound(request: Request, services: Here) -> Response:
     return Response(_NO_REPLY, media_type="text/xml")
 
 
-@router.post(http_callbacks.PATH + "{provider}", status_code=204, response_class=Response, responses=_SMS_RESPONSES)
+@router.post(callbacks.PATH + "{provider}", status_code=204, response_class=Response, responses=_SMS_RESPONSES)
 async def sms_status(provider: _Provider, request: Request, services: Here) -> Response:
     """Take what an SMS provider reports of messages. Repeats, late ones and any order are harmless."""
     return await _take(provider, request, services)
 
 
-@router.get(http_callbacks.PATH + "{provider}", status_code=204, response_class=Response, responses=_SMS_RESPONSES)
+@router.get(callbacks.PATH + "{provider}", status_code=204, response_class=Response, responses=_SMS_RESPONSES)
 async def sms_status_in_query(provider: _Provider, request: Request, services: Here) -> Response:
     """Take what an SMS provider reports of a message in the address."""
     return await _take(provider, request, services)
@@ -135,7 +135,7 @@ async def _take(provider: str, request: Request, services: Services) -> Response
         raise Problem("invalid-signature", "this is not what KNOCKTWICE_SMS_PROVIDERS_FILE asks of a callback")
     try:
         reports = rules.read(query, raw)
-    except http_callbacks.Unreadable as error:
+    except callbacks.Unreadable as error:
         raise Problem("malformed-json", str(error)) from None
     now = datetime.now(UTC)
     heard = [

@@ -6,8 +6,8 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 
-from knocktwice_worker.gateway.access import requires
-from knocktwice_worker.gateway.keys import Scope
+from knocktwice_worker.gateway.auth.access import requires
+from knocktwice_worker.gateway.auth.keys import Scope
 
 router = APIRouter(tags=["openapi"])
 

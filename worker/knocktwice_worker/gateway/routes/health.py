@@ -13,7 +13,7 @@ from redis.exceptions import RedisError
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
-from knocktwice_worker import migrations
+from knocktwice_worker.database import migrations
 from knocktwice_worker.gateway.problems import documented, unavailable
 
 if TYPE_CHECKING:

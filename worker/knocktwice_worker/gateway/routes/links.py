@@ -11,17 +11,17 @@ import structlog
 from fastapi import APIRouter, Path, Request, Response
 from starlette.concurrency import run_in_threadpool
 
-from knocktwice_worker import link_table, short_links
-from knocktwice_worker.gateway.access import Here
-from knocktwice_worker.gateway.database import reading
+from knocktwice_worker.content.links import link_store, short_links
+from knocktwice_worker.gateway.auth.access import Here
 from knocktwice_worker.gateway.problems import Problem, documented, without_content
+from knocktwice_worker.gateway.transactions import reading
 
 if TYPE_CHECKING:
     from typing import Any
 
     from sqlalchemy import Row
 
-    from knocktwice_worker.gateway.receipt_intake import ReceiptIntake
+    from knocktwice_worker.gateway.intake.receipts import ReceiptIntake
     from knocktwice_worker.services import Services
 
 log = structlog.get_logger(__name__)
@@ -72,7 +72,7 @@ def _is_click(request: Request) -> bool:
 
 def _find(services: Services, token: str) -> Row[Any] | None:
     with reading(services) as conn:
-        return link_table.find(conn, token)
+        return link_store.find(conn, token)
 
 
 async def _record(intake: ReceiptIntake, found: Row[Any]) -> None:

@@ -12,16 +12,17 @@ from starlette.types import Scope as AsgiScope
 
 from knocktwice_shared.errors import InvalidMessage
 from knocktwice_shared.ids import uuid7
-from knocktwice_worker import story
-from knocktwice_worker.gateway import history, idempotency, wording
-from knocktwice_worker.gateway.access import Here, Out, admit, bearer, outbox, refuse_parameters, requires
-from knocktwice_worker.gateway.body import read_json
-from knocktwice_worker.gateway.database import reading
-from knocktwice_worker.gateway.keys import Scope
+from knocktwice_worker.gateway import history, wording
+from knocktwice_worker.gateway.auth.access import Here, Out, admit, bearer, outbox, refuse_parameters, requires
+from knocktwice_worker.gateway.auth.keys import Scope
+from knocktwice_worker.gateway.http.body import read_json
+from knocktwice_worker.gateway.intake import idempotency
 from knocktwice_worker.gateway.openapi import Takes
 from knocktwice_worker.gateway.problems import Problem, documented
 from knocktwice_worker.gateway.schemas import Accepted, Cancel, History, Notify, Queued, StoryAnswer, Time, Visible
+from knocktwice_worker.gateway.transactions import reading
 from knocktwice_worker.lifecycle import NotificationState
+from knocktwice_worker.reporting import story
 
 router = APIRouter(prefix="/v1", tags=["notifications"])
 
@@ -59,7 +60,7 @@ async def notify(request: Request) -> Response:
 
 
 async def serve(scope: AsgiScope, receive: Receive, send: Send) -> None:
-    """Serve ``POST /v1/notifications`` without the framework (:mod:`knocktwice_worker.gateway.express`)."""
+    """Serve ``POST /v1/notifications`` without the framework (:mod:`knocktwice_worker.gateway.intake.fast_path`)."""
     response = await _notify(Request(scope, receive))
     await response(scope, receive, send)
 

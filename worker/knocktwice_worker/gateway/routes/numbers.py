@@ -9,14 +9,14 @@ from fastapi import APIRouter, Path, Query
 from pydantic import BeforeValidator
 
 from knocktwice_shared.errors import InvalidMessage
-from knocktwice_worker import advice, numbers
-from knocktwice_worker.gateway.access import Here, requires
+from knocktwice_worker.gateway.auth.access import Here, requires
+from knocktwice_worker.gateway.auth.keys import Scope
 from knocktwice_worker.gateway.blast_schemas import AdviceAnswer, StatsAnswer
-from knocktwice_worker.gateway.database import reading
-from knocktwice_worker.gateway.keys import Scope
 from knocktwice_worker.gateway.problems import Problem, documented
 from knocktwice_worker.gateway.schemas import Visible, no_number
-from knocktwice_worker.numbers import Dimension
+from knocktwice_worker.gateway.transactions import reading
+from knocktwice_worker.reporting import delay_curve, figures
+from knocktwice_worker.reporting.figures import Dimension
 
 router = APIRouter(prefix="/v1", tags=["numbers"], dependencies=[requires(Scope.READ)])
 
@@ -43,7 +43,7 @@ def stats(
     if first > last:
         raise InvalidMessage("until", "is before since")
     with reading(services) as conn:
-        told = numbers.report(
+        told = figures.report(
             conn,
             by=by,
             since=first,
@@ -70,6 +70,6 @@ def advise(
     """Tell how many SMS each delay would have sent with a template, and suggest one."""
     try:
         with reading(services) as conn:
-            return advice.advise(conn, template).as_json()
-    except advice.TooLittleHistory as error:
+            return delay_curve.advise(conn, template).as_json()
+    except delay_curve.TooLittleHistory as error:
         raise Problem("too-little-history", str(error)) from None

@@ -10,15 +10,15 @@ from starlette.types import Receive, Scope, Send
 
 from knocktwice_shared.errors import InvalidMessage
 from knocktwice_shared.messages import Receipt, parse_moment
-from knocktwice_worker.gateway import body
+from knocktwice_worker.content.links.receipt_urls import PATH, RefusedToken
+from knocktwice_worker.gateway.http import body
 from knocktwice_worker.gateway.problems import Problem, documented
-from knocktwice_worker.receipt_tokens import PATH, RefusedToken
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from knocktwice_shared.messages import ReceiptEvent
-    from knocktwice_worker.gateway.receipt_intake import ReceiptIntake
+    from knocktwice_worker.gateway.intake.receipts import ReceiptIntake
 
 router = APIRouter(tags=["receipts"])
 
@@ -117,7 +117,7 @@ async def report(request: Request, token: _Token, kind: Receipt) -> Response:
 
 
 async def serve(scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG001 - what it says is in the path
-    """Serve one receipt without the framework (:mod:`knocktwice_worker.gateway.express`)."""
+    """Serve one receipt without the framework (:mod:`knocktwice_worker.gateway.intake.fast_path`)."""
     await _report(scope, **scope["path_params"])
     await send({"type": "http.response.start", "status": 204, "headers": _RAW_HEADERS})
     await send({"type": "http.response.body"})

@@ -7,12 +7,11 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query
 
 from knocktwice_shared.errors import InvalidMessage
-from knocktwice_worker import segment_filter, segments
+from knocktwice_worker.audience import segment_filter, segments
 from knocktwice_worker.gateway import wording
-from knocktwice_worker.gateway.access import Here, requires
-from knocktwice_worker.gateway.body import JsonBody
-from knocktwice_worker.gateway.database import reading, writing
-from knocktwice_worker.gateway.keys import Scope
+from knocktwice_worker.gateway.auth.access import Here, requires
+from knocktwice_worker.gateway.auth.keys import Scope
+from knocktwice_worker.gateway.http.body import JsonBody
 from knocktwice_worker.gateway.openapi import Takes
 from knocktwice_worker.gateway.problems import Problem, documented
 from knocktwice_worker.gateway.routes.templates import save
@@ -24,6 +23,7 @@ from knocktwice_worker.gateway.schemas import (
     SegmentList,
     SegmentPreviewBody,
 )
+from knocktwice_worker.gateway.transactions import reading, writing
 from knocktwice_worker.services import Services
 
 router = APIRouter(prefix="/v1", tags=["segments"])

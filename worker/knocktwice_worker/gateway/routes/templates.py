@@ -7,12 +7,14 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path
 
 from knocktwice_shared.errors import InvalidMessage
-from knocktwice_worker import declarations, locales, template_table
+from knocktwice_worker.content import locales, template_store
+from knocktwice_worker.content.links.short_links import example
+from knocktwice_worker.content.preview import preview
+from knocktwice_worker.declarations import apply
 from knocktwice_worker.gateway import wording
-from knocktwice_worker.gateway.access import Here, requires
-from knocktwice_worker.gateway.body import JsonBody
-from knocktwice_worker.gateway.database import reading, writing
-from knocktwice_worker.gateway.keys import Scope
+from knocktwice_worker.gateway.auth.access import Here, requires
+from knocktwice_worker.gateway.auth.keys import Scope
+from knocktwice_worker.gateway.http.body import JsonBody
 from knocktwice_worker.gateway.openapi import Takes
 from knocktwice_worker.gateway.problems import Problem, documented
 from knocktwice_worker.gateway.schemas import (
@@ -23,9 +25,8 @@ from knocktwice_worker.gateway.schemas import (
     TemplateBody,
     TemplateList,
 )
-from knocktwice_worker.preview import preview
+from knocktwice_worker.gateway.transactions import reading, writing
 from knocktwice_worker.services import Services
-from knocktwice_worker.short_links import example
 
 router = APIRouter(prefix="/v1/templates", tags=["templates"])
 
@@ -36,7 +37,7 @@ Name = Annotated[str, Path(max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*
 def list_all(services: Here) -> Any:
     """List the templates."""
     with reading(services) as conn:
-        return {"templates": [listed._asdict() for listed in template_table.names(conn)]}
+        return {"templates": [listed._asdict() for listed in template_store.names(conn)]}
 
 
 @router.get(
@@ -61,7 +62,7 @@ def put(name: Name, services: Here, body: JsonBody) -> Any:
 def delete(name: Name, services: Here) -> None:
     """Delete a template. What was accepted with it goes on; whoever names it from now on is not notified."""
     with writing(services) as conn:
-        if not template_table.delete(conn, name):
+        if not template_store.delete(conn, name):
             raise _unknown(name)
 
 
@@ -92,20 +93,20 @@ def save(services: Services, kind: str, name: str, body: dict[str, Any]) -> dict
     Raises:
         InvalidMessage: a field is wrong; it is named as the body has it.
     """
-    known = next(k for k in declarations.KINDS if k.key == kind)
+    known = next(k for k in apply.KINDS if k.key == kind)
     try:
         value = known.check(name, body)
     except InvalidMessage as error:
         field = error.field.removeprefix(name).lstrip(".")
         raise InvalidMessage(field or "body", error.problem) from None
     with writing(services) as conn:
-        (change,) = declarations.apply(conn, {kind: {name: value}})
+        (change,) = apply.apply(conn, {kind: {name: value}})
     return {"name": name, "change": str(change.verb)}
 
 
-def _stored(services: Services, name: str) -> template_table.Stored:
+def _stored(services: Services, name: str) -> template_store.Stored:
     with reading(services) as conn:
-        stored = template_table.get(conn, name)
+        stored = template_store.get(conn, name)
     if stored is None:
         raise _unknown(name)
     return stored

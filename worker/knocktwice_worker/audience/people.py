@@ -1,0 +1,241 @@
+"""People, their devices, phones, tags and consent.
+
+Changes carry the time they happened; the latest wins, in whatever order they come.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from sqlalchemy import Connection, text
+
+from knocktwice_shared.errors import InvalidMessage
+from knocktwice_shared.messages import (
+    AudienceChange,
+    ConsentSet,
+    DeviceRegistered,
+    DeviceUnregistered,
+    PhoneBound,
+    TagsSet,
+    UserErased,
+)
+from knocktwice_worker.limits.quiet_hours import country
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from knocktwice_shared.messages import ReceiptEvent
+
+#: Most tags of one user, and their size as JSON. GIN indexes and whoever reads them have to carry them.
+TAGS_LIMIT, TAGS_BYTES_LIMIT = 250, 16_384
+#: Most names of tags that one user has or had, while a late message about a removed one may still come.
+TAG_NAMES_LIMIT = 1_000
+#: How long traces of what is no more are kept: no late message can contradict it any more.
+TRACE = timedelta(days=90)
+
+_TAGS_SIZE = text("""
+SELECT (SELECT count(*) FROM jsonb_object_keys(tags)) AS tags, octet_length(CAST(tags AS text)) AS bytes,
+       (SELECT count(*) FROM jsonb_object_keys(field_times)) AS names
+FROM users WHERE id = ANY(:users) ORDER BY id
+""")
+
+# Those who are there already are locked, though nothing about them changes: whoever erases one locks the person first, too.
+_USERS = text("""
+INSERT INTO users (id) SELECT unnest(CAST(:ids AS text[])) ORDER BY 1
+ON CONFLICT (id) DO UPDATE SET updated_at = users.updated_at WHERE false
+""")
+
+# A change from the future comes from a wrong clock; taken at its word it would shut out all others until then.
+_REGISTER = text("""
+INSERT INTO devices AS d (registration, user_id, platform, notifications_enabled, locale, time_zone, app_version,
+                          changed_at, last_seen_at)
+SELECT :registration, :user, :platform, :enabled, :locale, :time_zone, :app_version, at, at
+FROM (SELECT least(CAST(:at AS timestamptz), knocktwice_now()) AS at) clock
+ON CONFLICT (registration) DO UPDATE SET
+  user_id = excluded.user_id, platform = excluded.platform, notifications_enabled = excluded.notifications_enabled,
+  locale = excluded.locale, time_zone = excluded.time_zone, app_version = excluded.app_version,
+  changed_at = excluded.changed_at, last_seen_at = excluded.last_seen_at
+WHERE d.changed_at <= excluded.changed_at
+""")
+
+_UNREGISTER = text("""
+INSERT INTO devices AS d (registration, user_id, changed_at, last_seen_at)
+SELECT :registration, NULL, at, at FROM (SELECT least(CAST(:at AS timestamptz), knocktwice_now()) AS at) clock
+ON CONFLICT (registration) DO UPDATE SET user_id = NULL, changed_at = excluded.changed_at
+WHERE d.changed_at <= excluded.changed_at
+""")
+
+# Consent was given for the number that was there: another number, or none, ends what was given before. That counts as a
+# change of the consent, so that one given before and arriving late does not come back for the new number.
+_BIND = text("""
+INSERT INTO phones AS p (user_id, number, region, changed_at)
+SELECT :user, :number, :region, least(CAST(:at AS timestamptz), knocktwice_now())
+ON CONFLICT (user_id) DO UPDATE SET
+  number = excluded.number, region = excluded.region, changed_at = excluded.changed_at,
+  (consented_at, consent_source, consent_changed_at) = (
+    SELECT CASE WHEN NOT ends THEN p.consented_at END,
+           CASE WHEN ends THEN 'number changed' ELSE p.consent_source END,
+           CASE WHEN ends THEN excluded.changed_at ELSE p.consent_changed_at END
+    FROM (SELECT p.number IS NOT NULL AND p.number IS DISTINCT FROM excluded.number
+                 AND coalesce(p.consent_changed_at < excluded.changed_at, true) AS ends) change)
+WHERE p.changed_at <= excluded.changed_at
+""")
+
+# Consent may come before the number; the row then waits for it, and any number is newer than none at all.
+_CONSENT = text("""
+INSERT INTO phones AS p (user_id, number, changed_at, consented_at, consent_source, consent_changed_at)
+SELECT :user, NULL, to_timestamp(0), CASE WHEN :marketing THEN at END, :source, at
+FROM (SELECT least(CAST(:at AS timestamptz), knocktwice_now()) AS at) clock
+ON CONFLICT (user_id) DO UPDATE SET consented_at = excluded.consented_at, consent_source = excluded.consent_source,
+  consent_changed_at = excluded.consent_changed_at
+WHERE coalesce(p.consent_changed_at <= excluded.consent_changed_at, true)
+""")
+
+# In one subquery of the SET, not in FROM: when another change of the same person was faster, PostgreSQL computes it
+# again from the row as that one left it.
+_DESCRIBE = text("""
+UPDATE users u SET updated_at = knocktwice_now(), (tags, locale, time_zone, field_times) = (
+  SELECT jsonb_strip_nulls(u.tags || coalesce(
+           jsonb_object_agg(substr(f.name, 6), f.value) FILTER (WHERE starts_with(f.name, 'tags.')), '{}')),
+         coalesce(max(f.value #>> '{}') FILTER (WHERE f.name = 'locale'), u.locale),
+         coalesce(max(f.value #>> '{}') FILTER (WHERE f.name = 'time_zone'), u.time_zone),
+         (SELECT coalesce(jsonb_object_agg(t.key, t.value), '{}') FROM jsonb_each(u.field_times) AS t
+          WHERE NOT starts_with(t.key, 'tags.') OR u.tags ? substr(t.key, 6)
+             OR CAST(t.value #>> '{}' AS timestamptz) > knocktwice_now() - interval '90 days')
+         || coalesce(jsonb_object_agg(f.name, clock.at), '{}')
+  FROM jsonb_each(CAST(:fields AS jsonb)) AS f(name, value)
+  WHERE coalesce(CAST(u.field_times ->> f.name AS timestamptz) <= clock.at, true))
+FROM (SELECT least(CAST(:at AS timestamptz), knocktwice_now()) AS at) clock
+WHERE u.id = :user
+""")
+
+# At most once a day for each device, and never waiting for whoever holds its row: another receipt will come.
+_SEEN = text("""
+UPDATE devices d SET last_seen_at = seen.at
+FROM (
+  SELECT o.registration, r.at FROM devices o
+  JOIN (SELECT registration, least(max(at), knocktwice_now()) AS at
+        FROM unnest(CAST(:registrations AS text[]), CAST(:ats AS timestamptz[])) AS s(registration, at)
+        GROUP BY registration) r ON r.registration = o.registration
+  WHERE o.last_seen_at < r.at - interval '1 day'
+  FOR UPDATE OF o SKIP LOCKED
+) seen
+WHERE d.registration = seen.registration
+""")
+
+# A receipt whose notification never came, and traces of logouts that no late "register" can still contradict.
+_FORGET = (
+    text("""
+    DELETE FROM events e WHERE received_at < knocktwice_now() - interval '31 days'
+      AND NOT EXISTS (SELECT FROM notifications n WHERE n.id = e.notification_id)
+    """),
+    text("DELETE FROM devices WHERE user_id IS NULL AND changed_at < knocktwice_now() - interval '90 days'"),
+    text("""
+    DELETE FROM phones WHERE number IS NULL AND consented_at IS NULL
+      AND greatest(changed_at, consent_changed_at) < knocktwice_now() - interval '90 days'
+    """),
+)
+
+_FORGET_ERASED = text("DELETE FROM erasures WHERE noted_at < knocktwice_now() - :trace")
+
+_FORGET_STALE = text("DELETE FROM devices WHERE user_id IS NOT NULL AND last_seen_at < knocktwice_now() - :stale")
+
+
+def forget(conn: Connection, stale: timedelta) -> int:
+    """Delete what nobody can need any more, and return how many rows that was.
+
+    Args:
+        stale: how long a device may go unseen; zero: for ever.
+    """
+    removed = sum(conn.execute(statement).rowcount for statement in _FORGET)
+    removed += conn.execute(_FORGET_ERASED, {"trace": TRACE}).rowcount
+    return removed + (conn.execute(_FORGET_STALE, {"stale": stale}).rowcount if stale else 0)
+
+
+def see(conn: Connection, receipts: Sequence[ReceiptEvent]) -> None:
+    """Note that the devices which sent receipts are alive, as far as the receipts name them."""
+    named = [(r.registration, r.at) for r in receipts if r.registration is not None]
+    if named:
+        conn.execute(_SEEN, {"registrations": [n for n, _ in named], "ats": [at for _, at in named]})
+
+
+def region(number: str) -> str | None:
+    """Return the country of a number in E.164 as ISO 3166 names it; ``None`` for one that belongs to none."""
+    found = country(number)
+    # "001" stands for numbers of the whole world.
+    return found if found and found.isalpha() else None
+
+
+def apply(conn: Connection, changes: Sequence[AudienceChange]) -> None:
+    """Apply changes, each only if nothing newer is known about its device, number, tag or consent.
+
+    A registration has one owner: registering it for another user moves it there.
+    """
+    people = sorted({c.user for c in changes if not isinstance(c, DeviceUnregistered | UserErased)})
+    if people:
+        conn.execute(_USERS, {"ids": people})
+    registered = [_registered(c) for c in changes if isinstance(c, DeviceRegistered)]
+    unregistered = [{"registration": c.registration, "at": c.at} for c in changes if isinstance(c, DeviceUnregistered)]
+    bound = [_bound(c) for c in changes if isinstance(c, PhoneBound)]
+    described = [_described(c) for c in changes if isinstance(c, TagsSet)]
+    consents = [
+        {"user": c.user, "marketing": c.marketing, "source": c.source, "at": c.at}
+        for c in changes
+        if isinstance(c, ConsentSet)
+    ]
+    # In one order everywhere, so that two batches about the same devices wait for each other instead of deadlocking.
+    for statement, rows, key in (
+        (_REGISTER, registered, "registration"),
+        (_UNREGISTER, unregistered, "registration"),
+        (_BIND, bound, "user"),
+        (_DESCRIBE, described, "user"),
+        (_CONSENT, consents, "user"),
+    ):
+        if rows:
+            conn.execute(statement, sorted(rows, key=lambda row: (row[key], row["at"])))
+    if described:
+        _require_bounded_tags(conn, sorted({c.user for c in changes if isinstance(c, TagsSet)}))
+
+
+def _require_bounded_tags(conn: Connection, users: Sequence[str]) -> None:
+    for row in conn.execute(_TAGS_SIZE, {"users": users}):
+        if row.tags > TAGS_LIMIT:
+            problem = f"would make {row.tags} tags of one user; {TAGS_LIMIT} at most. Remove some, by null"
+        elif row.bytes > TAGS_BYTES_LIMIT:
+            problem = (
+                f"would make {row.bytes} bytes of tags of one user; {TAGS_BYTES_LIMIT} at most. Remove some, by null"
+            )
+        elif row.names > TAG_NAMES_LIMIT:
+            problem = (
+                f"would make {row.names} names of tags, removed ones included, of one user in "
+                f"{TRACE.days} days; {TAG_NAMES_LIMIT} at most. Put what changes into the value, not into the name"
+            )
+        else:
+            continue
+        raise InvalidMessage("changes.tags", problem)
+
+
+def _registered(change: DeviceRegistered) -> dict[str, object]:
+    return {
+        "registration": change.registration,
+        "user": change.user,
+        "platform": change.platform,
+        "enabled": change.notifications_enabled,
+        "locale": change.locale,
+        "time_zone": change.time_zone,
+        "app_version": change.app_version,
+        "at": change.at,
+    }
+
+
+def _bound(change: PhoneBound) -> dict[str, object]:
+    where = None if change.phone is None else region(change.phone)
+    return {"user": change.user, "number": change.phone, "region": where, "at": change.at}
+
+
+def _described(change: TagsSet) -> dict[str, object]:
+    fields: dict[str, object] = {f"tags.{name}": value for name, value in change.tags.items()}
+    fields |= {n: v for n, v in (("locale", change.locale), ("time_zone", change.time_zone)) if v is not None}
+    return {"user": change.user, "fields": json.dumps(fields), "at": change.at}

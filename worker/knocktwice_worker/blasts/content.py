@@ -1,0 +1,121 @@
+"""What a blast says, in each language, and what follows it: checked before anybody is notified."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from knocktwice_shared.errors import InvalidMessage
+from knocktwice_shared.messages import Category, Channel, blast_batch, parse_batch
+from knocktwice_worker.content import plans, rendering, resolution, template_store
+from knocktwice_worker.content import sms_parts as parts
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from sqlalchemy import Connection
+
+    from knocktwice_shared.messages import Batch, Blast, Push, Step
+    from knocktwice_worker.content.links.short_links import Tracker
+    from knocktwice_worker.content.templates import Definition
+
+#: A notification that is none.
+_NOBODY = str(UUID(int=0))
+
+
+@dataclass(frozen=True, slots=True)
+class BlastContent:
+    """What is said to everybody.
+
+    Attributes:
+        plan: what follows the push, or what there is without one.
+        category: of the notifications.
+        contents: language → push and SMS, as Liquid; without a template there is one, for ``""``.
+        params: values by name.
+        definition: the template; ``None`` if there is none.
+    """
+
+    plan: tuple[Step, ...]
+    category: Category
+    contents: Mapping[str, tuple[Push | None, str | None]]
+    params: Mapping[str, Any]
+    definition: Definition | None = None
+
+    @property
+    def pushes(self) -> bool:
+        """Whether it begins with a push."""
+        return any(push for push, _ in self.contents.values())
+
+    def choose(self, wanted: str | None) -> str | None:
+        """Return the language whose content somebody gets; ``None`` if there is none for them."""
+        return self.definition.choose(wanted) if self.definition else ""
+
+    def check(self, links: Tracker | None) -> None:
+        """Fill in everything once: what is missing is missing for all.
+
+        Args:
+            links: makes those of all texts.
+
+        Raises:
+            InvalidMessage: a parameter is missing, or a text is too long; the field is named.
+        """
+        for locale, (push, sms_text) in self.contents.items():
+            try:
+                if push is not None:
+                    rendering.render(push, sms_text, self.params, links)
+                plans.check(self.plan, push, sms_text, locale or None, self.params, lambda _: links)
+            except InvalidMessage as error:
+                if not locale:
+                    raise
+                raise InvalidMessage(f"({locale}): {error.field}", error.problem) from None
+
+    def sms_parts(self, links: Tracker | None) -> dict[str, int]:
+        """Return language → parts of all SMS that one person may get.
+
+        Args:
+            links: makes links as long as real ones.
+        """
+        texts = [step for step in self.plan if step.channel is Channel.SMS]
+        return {locale: sum(self._parts(step, locale, links) for step in texts) for locale in self.contents}
+
+    @property
+    def whatsapp_messages(self) -> int:
+        """How many WhatsApp messages one person may get."""
+        return sum(step.channel is Channel.WHATSAPP for step in self.plan)
+
+    def _parts(self, step: Step, locale: str, links: Tracker | None) -> int:
+        said = plans.words(plans.written(step), *self.contents[locale], locale or None, self.params, links=links)
+        return parts.count(said.text)
+
+
+def of(conn: Connection, blast: Blast) -> BlastContent:
+    """Return what a blast says.
+
+    Raises:
+        InvalidMessage: there is no such template, or it forbids what the blast wants.
+    """
+    batch = parse_batch(blast_batch(blast.message, blast.params, _NOBODY, {_NOBODY: "somebody"}))
+    if blast.template is None:
+        category = batch.category or Category.TRANSACTIONAL
+        return BlastContent(tuple(batch.plan or ()), category, {"": (batch.push, batch.sms_text)}, values(blast.params))
+    found = template_store.get(conn, blast.template)
+    if found is None:
+        problem = f"there is none called {blast.template}; 'knocktwice template list' lists them"
+        raise InvalidMessage("template", problem)
+    return _of_template(batch, blast, found.definition)
+
+
+def values(params: Mapping[str, Any] | Sequence[Any]) -> dict[str, Any]:
+    """Return params by name; those of a list are named ``1``, ``2``, …"""
+    if isinstance(params, list | tuple):
+        return {str(place): value for place, value in enumerate(params, 1)}
+    return dict(params)
+
+
+def _of_template(batch: Batch, blast: Blast, definition: Definition) -> BlastContent:
+    if batch.sms_only and definition.fallback == "never":
+        raise InvalidMessage("template", f"the fallback of {blast.template} is never, which forbids an SMS")
+    contents = {locale: resolution.said(definition, locale, sms_only=batch.sms_only) for locale in definition.contents}
+    category = batch.category or definition.category
+    return BlastContent(resolution.plan(batch, definition), category, contents, values(blast.params), definition)

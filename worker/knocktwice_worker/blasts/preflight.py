@@ -1,0 +1,301 @@
+"""Before a blast: how many it would reach in which way, and what the SMS would cost. Nothing is written and nobody notified.
+
+People are grouped in SQL (by language, country, and what they can be sent), and the groups are read one by one; so a
+million people need as much memory as a thousand.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Connection, String, bindparam, case, cast, exists, func, literal_column, or_, select, text
+
+from knocktwice_shared.errors import KnocktwiceError
+from knocktwice_shared.messages import Category
+from knocktwice_worker.audience.segment_sql import where
+from knocktwice_worker.blasts import expansion
+from knocktwice_worker.content.links.short_links import example
+from knocktwice_worker.database.schema import deliveries, devices, opt_outs, phones, users
+from knocktwice_worker.limits.quiet_hours import zones_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+
+    from sqlalchemy import Select
+
+    from knocktwice_shared.messages import Blast
+    from knocktwice_worker.audience.segment_filter import Filter
+    from knocktwice_worker.blasts.content import BlastContent
+    from knocktwice_worker.config import Settings
+    from knocktwice_worker.limits.per_number import Limits
+
+#: Digits of a number, its plus included, from which its time zone can be told.
+_PREFIX = 8
+#: Price list entry for countries that have none of their own.
+DEFAULT = "*"
+#: Earlier blasts whose outcomes say what is to be expected.
+_EARLIER = 3
+
+# Of those whose push went out; who has no device is counted by itself.
+_FELL_BACK = text("""
+SELECT count(*) AS pushed, count(*) FILTER (WHERE n.state IN ('texted', 'unknown')) AS texted
+FROM (
+  SELECT id FROM blasts WHERE message -> 'content' ->> 'template' = :template AND state = 'finished'
+    AND coalesce(message -> 'plan', 'null') = CAST(:plan AS jsonb)
+  ORDER BY created_at DESC LIMIT :earlier
+) b
+JOIN blast_pages p ON p.blast_id = b.id AND p.sent_at IS NOT NULL
+JOIN notifications n ON n.id > p.id AND n.id <= p.last_id AND n.batch_id = p.id AND n.state <> 'active'
+JOIN deliveries d ON d.notification_id = n.id AND d.step = 0 AND d.state = 'sent'
+""")
+
+
+class OverBudget(KnocktwiceError):
+    """The blast may cost more than allowed: raise the budget, or take fewer people."""
+
+
+@dataclass(slots=True)
+class Preflight:
+    """What a blast would do now. Each person is counted once in ``push``, ``sms_only`` and ``unreachable``.
+
+    Attributes:
+        users: who belong.
+        push: who have a device with notifications switched on.
+        sms_only: who have none, and can be texted.
+        unreachable: who can be sent neither, or nothing in their language.
+        no_phone, opted_out, no_consent, country_blocked, capped: who cannot be texted, by the first reason that holds.
+        quiet: who can be texted, but not at this hour.
+        fallback_share: part of those with a push who are expected to be texted, 0 to 1.
+        share_from: where that is from.
+        expected_parts, expected_cost: of all that follows the push, if that comes true.
+        worst_parts, worst_cost: if nobody answers anything.
+        expected_whatsapp, worst_whatsapp: WhatsApp messages, likewise.
+        expected_whatsapp_cost, worst_whatsapp_cost: what these come to, which is in the costs above.
+        unpriced, unpriced_whatsapp: countries that the price lists do not name.
+    """
+
+    users: int = 0
+    push: int = 0
+    sms_only: int = 0
+    unreachable: int = 0
+    no_phone: int = 0
+    opted_out: int = 0
+    no_consent: int = 0
+    country_blocked: int = 0
+    capped: int = 0
+    quiet: int = 0
+    fallback_share: float = 1.0
+    share_from: str = ""
+    expected_parts: int = 0
+    expected_cost: float = 0.0
+    worst_parts: int = 0
+    worst_cost: float = 0.0
+    expected_whatsapp: float = 0.0
+    worst_whatsapp: int = 0
+    expected_whatsapp_cost: float = 0.0
+    worst_whatsapp_cost: float = 0.0
+    unpriced: set[str] = field(default_factory=set)
+    unpriced_whatsapp: set[str] = field(default_factory=set)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it as plain data."""
+        return asdict(self) | {
+            "unpriced": sorted(self.unpriced),
+            "unpriced_whatsapp": sorted(self.unpriced_whatsapp),
+        }
+
+    def require(self, *, parts: int | None, cost: float | None) -> None:
+        """Compare the worst case with a budget.
+
+        Raises:
+            OverBudget: it is more, or cannot be known.
+        """
+        if parts is not None and self.worst_parts > parts:
+            raise OverBudget(f"up to {self.worst_parts} SMS parts; the budget is {parts}")
+        if cost is None:
+            return
+        for unpriced, setting in ((self.unpriced, "SMS"), (self.unpriced_whatsapp, "WHATSAPP")):
+            if unpriced:
+                missing = ", ".join(sorted(unpriced))
+                raise OverBudget(f"no price for {missing}; add it, or {DEFAULT}, to KNOCKTWICE_{setting}_PRICES")
+        if self.worst_cost > cost:
+            raise OverBudget(f"messages for up to {self.worst_cost:.2f}; the budget is {cost:.2f}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Texts:
+    """What is said to whom."""
+
+    said: BlastContent
+    #: Language → parts of all its SMS.
+    parts: Mapping[str, int]
+    #: WhatsApp messages; without a sender these steps are passed over.
+    messages: int
+
+
+def examine(
+    conn: Connection, blast: Blast, settings: Settings, limits: Limits, *, share: float | None = None
+) -> Preflight:
+    """Look at what a blast would do.
+
+    Args:
+        limits: of the numbers.
+        share: part of those with a push who will be texted, 0 to 1; ``None`` asks the latest blasts with this template
+            and the same plan of their own, and expects the worst if there were none.
+
+    Raises:
+        InvalidMessage: it could not be started.
+    """
+    wanted = expansion.audience(conn, blast)
+    said = expansion.check_content(conn, blast, settings)
+    texts = _texts(said, settings)
+    found = Preflight()
+    found.fallback_share, found.share_from = _share(conn, blast, share)
+    now: datetime = conn.execute(text("SELECT knocktwice_now()")).scalar_one()
+    _, day, _ = limits.day(now)
+    groups = _groups(wanted, settings, said.category, bool(said.plan))
+    values = {"since": day, "cap": limits.per_day or 1 << 30}
+    rows = conn.execute(groups, values, execution_options={"stream_results": True, "yield_per": 1_000})
+    expected = 0.0
+    for row in rows:
+        expected += _count(found, row, texts, settings, now)
+    found.expected_parts = round(expected)
+    for name in ("expected_cost", "worst_cost", "expected_whatsapp_cost", "worst_whatsapp_cost"):
+        setattr(found, name, round(getattr(found, name), 4))
+    found.expected_whatsapp = round(found.expected_whatsapp)
+    return found
+
+
+def _count(found: Preflight, row: Any, texts: _Texts, settings: Settings, now: datetime) -> float:
+    """Add a group of people who are alike; return the SMS parts to expect from them."""
+    n, said = row.n, texts.said
+    found.users += n
+    locale = said.choose(row.locale)
+    if locale is None:
+        found.unreachable += n
+        return 0.0
+    textable, pushable = bool(said.plan) and row.obstacle == "", row.pushable and said.pushes
+    if said.plan and not textable:
+        setattr(found, row.obstacle, getattr(found, row.obstacle) + n)
+    if pushable:
+        found.push += n
+    elif textable:
+        found.sms_only += n
+    else:
+        found.unreachable += n
+    if not textable:
+        return 0.0
+    if said.category is Category.MARKETING:
+        zones = zones_of(row.number, row.zone, settings.default_zone)
+        found.quiet += n if settings.quiet.end_of(now, zones) else 0
+    share = found.fallback_share if pushable else 1.0
+    country, all_parts, messages = row.region or "", n * texts.parts[locale], n * texts.messages
+    cost = all_parts * _price(settings.sms_prices, country, all_parts, found.unpriced)
+    whatsapp = messages * _price(settings.whatsapp_prices, country, messages, found.unpriced_whatsapp)
+    expected: float = all_parts * share
+    found.worst_parts += all_parts
+    found.worst_whatsapp += messages
+    found.expected_whatsapp += messages * share
+    found.worst_cost += cost + whatsapp
+    found.expected_cost += (cost + whatsapp) * share
+    found.worst_whatsapp_cost += whatsapp
+    found.expected_whatsapp_cost += whatsapp * share
+    return expected
+
+
+def _price(prices: Mapping[str, float], country: str, count: int, unpriced: set[str]) -> float:
+    """Return the price of one; if something is to be paid and has none, note that."""
+    price = prices.get(country, prices.get(DEFAULT))
+    if price is None and count:
+        unpriced.add(country or "numbers of no country")
+    return price or 0.0
+
+
+def _texts(said: BlastContent, settings: Settings) -> _Texts:
+    messages = said.whatsapp_messages if settings.whatsapp_from else 0
+    return _Texts(said, said.sms_parts(example(settings)), messages)
+
+
+def _share(conn: Connection, blast: Blast, share: float | None) -> tuple[float, str]:
+    if share is not None:
+        return share, "as you said"
+    if blast.template is None:
+        return 1.0, "the worst case, as there is no template whose earlier blasts could tell"
+    plan = blast.message.get("plan")
+    seen = conn.execute(_FELL_BACK, {"template": blast.template, "plan": json.dumps(plan), "earlier": _EARLIER}).one()
+    if seen.pushed:
+        which = blast.template + ("" if plan is None else " and these steps")
+        return seen.texted / seen.pushed, f"the latest blasts with {which}: {seen.texted} of {seen.pushed}"
+    which = "this template" if plan is None else "this template and these steps"
+    return 1.0, f"the worst case, as no earlier blast with {which} has finished"
+
+
+def _groups(wanted: Filter, settings: Settings, category: Category, texting: bool) -> Select[Any]:
+    """One row for people who are alike in all that counts, with how many they are and one of their numbers."""
+    latest = (
+        select(devices.c.locale)
+        .where(devices.c.user_id == users.c.id, devices.c.locale.is_not(None))
+        .order_by(devices.c.last_seen_at.desc())
+        .limit(1)
+        .correlate(users)
+        .scalar_subquery()
+    )
+    pushable = exists().where(devices.c.user_id == users.c.id, devices.c.notifications_enabled).correlate(users)
+    full = (
+        select(deliveries.c.number)
+        .where(
+            deliveries.c.number.is_not(None),
+            deliveries.c.counted_at >= bindparam("since"),
+            deliveries.c.state.in_(["reserved", "sending", "sent", "unknown"]),
+        )
+        .group_by(deliveries.c.number)
+        .having(func.count() >= bindparam("cap"))
+        .subquery()
+    )
+    number = phones.c.number
+    blocked = phones.c.region.not_in(sorted(settings.sms_countries)) if settings.sms_countries else None
+    obstacles = [
+        ("no_phone", number.is_(None)),
+        ("opted_out", opt_outs.c.number.is_not(None)),
+        ("no_consent", phones.c.consented_at.is_(None) if category is Category.MARKETING else None),
+        ("country_blocked", or_(phones.c.region.is_(None), blocked) if blocked is not None else None),
+        ("capped", full.c.number.is_not(None)),
+    ]
+    obstacle = case(*((holds, name) for name, holds in obstacles if holds is not None), else_="")
+    # Where somebody lives counts only for marketing, and what their number says of it only if they have not said so.
+    stated: Any = literal_column("NULL", String)
+    prefix: Any = literal_column("NULL", String)
+    if texting and category is Category.MARKETING:
+        zone_of_device = (
+            select(devices.c.time_zone)
+            .where(devices.c.user_id == users.c.id, devices.c.time_zone.is_not(None))
+            .order_by(devices.c.last_seen_at.desc())
+            .limit(1)
+            .correlate(users)
+            .scalar_subquery()
+        )
+        stated = func.coalesce(zone_of_device, users.c.time_zone)
+        prefix = case((stated.is_(None), func.left(number, _PREFIX)), else_=None)
+    people = (
+        select(
+            func.coalesce(users.c.locale, latest).label("locale"),
+            pushable.label("pushable"),
+            obstacle.label("obstacle"),
+            phones.c.region.label("region"),
+            cast(stated, String).label("zone"),
+            cast(prefix, String).label("prefix"),
+            number.label("number"),
+        )
+        .select_from(
+            users.outerjoin(phones, phones.c.user_id == users.c.id)
+            .outerjoin(opt_outs, opt_outs.c.number == number)
+            .outerjoin(full, full.c.number == number)
+        )
+        .where(where(wanted, joins=False))
+        .subquery()
+    )
+    alike = [people.c[name] for name in ("locale", "pushable", "obstacle", "region", "zone", "prefix")]
+    return select(*alike, func.count().label("n"), func.min(people.c.number).label("number")).group_by(*alike)

@@ -1,0 +1,217 @@
+"""Recurring blasts: declared in a file like templates, started by beat. However many beats there are, each time starts once.
+
+A time that nobody was there for is made up for within ``grace``, and only the latest of several; an older one is skipped,
+and ``knocktwice blast list`` says so.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Annotated, Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+import structlog
+from celery.schedules import ParseException, crontab
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError, field_validator
+from sqlalchemy import Connection, Row, text
+
+from knocktwice_shared.errors import InvalidMessage
+from knocktwice_shared.messages import Category, parse_blast
+from knocktwice_worker.blasts import expansion
+from knocktwice_worker.notation import durations
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from knocktwice_shared.messages import Blast
+    from knocktwice_worker.config import Settings
+    from knocktwice_worker.services import Services
+
+log = structlog.get_logger(__name__)
+
+#: Longest time for which a missed start may be made up for.
+_GRACE_LIMIT = timedelta(days=7)
+#: How far to look for the next time: 29 February comes every eight years at least.
+_HORIZON_DAYS = 366 * 8 + 1
+
+_DUE = text(
+    "SELECT *, knocktwice_now() AS now FROM blast_schedules WHERE next_at <= knocktwice_now() FOR UPDATE SKIP LOCKED"
+)
+
+_DONE = text("""
+UPDATE blast_schedules SET next_at = :next, last_at = :at, outcome = :outcome WHERE name = :name
+""")
+
+_PUT = text("""
+INSERT INTO blast_schedules (name, definition, next_at) VALUES (:name, CAST(:definition AS jsonb), :next)
+ON CONFLICT (name) DO UPDATE SET definition = excluded.definition, next_at = excluded.next_at, updated_at = knocktwice_now()
+""")
+
+
+def _grace(value: object) -> timedelta:
+    return durations.parse(value, _GRACE_LIMIT)
+
+
+class Definition(BaseModel):
+    """A recurring blast.
+
+    Attributes:
+        segment, template, params, category, throttle_per_min: as of ``Client.blast``.
+        schedule: minute, hour, day of the month, month and day of the week, as in a crontab. All of them must fit.
+        time_zone: whose clock that is.
+        grace: how late it may start.
+        enabled: ``false`` keeps it without starting it.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    segment: str
+    template: str
+    schedule: str
+    time_zone: str = "UTC"
+    params: dict[str, Any] | list[Any] = Field(default_factory=dict)
+    category: Category | None = None
+    throttle_per_min: int | None = None
+    grace: Annotated[timedelta, BeforeValidator(_grace), PlainSerializer(durations.written)] = timedelta(hours=1)
+    enabled: bool = True
+
+    @field_validator("schedule")
+    @classmethod
+    def _is_a_crontab(cls, value: str) -> str:
+        try:
+            spelt = " ".join(value.split())
+            fields = _crontab(spelt)
+        except (ParseException, ValueError, TypeError):
+            raise ValueError('must be five fields of a crontab, like "30 18 * * fri"') from None
+        if next(_times(fields, ZoneInfo("UTC"), datetime(2026, 1, 1, tzinfo=UTC)), None) is None:
+            raise ValueError("names a day that does not come for years")
+        return spelt
+
+    @field_validator("time_zone")
+    @classmethod
+    def _is_a_zone(cls, value: str) -> str:
+        try:
+            ZoneInfo(value)
+        except (ZoneInfoNotFoundError, ValueError, OSError):
+            raise ValueError("must be an IANA time zone, like Europe/Vienna") from None
+        return value
+
+    def after(self, moment: datetime) -> datetime:
+        """Return the first time after ``moment``, which is aware."""
+        return next(_times(_crontab(self.schedule), ZoneInfo(self.time_zone), moment))
+
+    def blast(self, name: str, at: datetime) -> Blast:
+        """Return the blast of one time. Its key is made of the name and the time, so it starts once."""
+        message: dict[str, Any] = {
+            "v": 1,
+            "key": f"{name} {at:%Y-%m-%dT%H:%MZ}",
+            "segment": self.segment,
+            "content": {"template": self.template},
+            "params": self.params,
+            "category": self.category,
+            "throttle_per_min": self.throttle_per_min,
+        }
+        return parse_blast({field: value for field, value in message.items() if value is not None})
+
+
+def _crontab(text_: str) -> Any:
+    return crontab.from_string(text_)
+
+
+def _times(fields: Any, zone: ZoneInfo, after: datetime) -> Iterator[datetime]:
+    """Yield the times that a crontab names. One that the clocks skip comes as they skip it; one that comes twice, once."""
+    day = after.astimezone(zone).date()
+    for _ in range(_HORIZON_DAYS):
+        # A crontab's week begins with Sunday as 0.
+        if (
+            day.month in fields.month_of_year
+            and day.day in fields.day_of_month
+            and day.isoweekday() % 7 in fields.day_of_week
+        ):
+            for hour in sorted(fields.hour):
+                for minute in sorted(fields.minute):
+                    local = datetime(day.year, day.month, day.day, hour, minute, tzinfo=zone)
+                    moment = local.astimezone(UTC)
+                    if moment > after:
+                        yield moment
+        day += timedelta(days=1)
+
+
+def check(name: object, value: object) -> Definition:
+    """Return a definition from plain data.
+
+    Raises:
+        InvalidMessage: the path of the first wrong field begins with the name.
+    """
+    if not isinstance(name, str) or not name.isprintable() or not 0 < len(name.strip()) <= 100:
+        raise InvalidMessage(str(name), "a name has 1 to 100 printable characters")
+    try:
+        made = Definition.model_validate(value)
+        made.blast(name, datetime(2026, 1, 1, tzinfo=UTC))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        problem = {"missing": "is missing", "extra_forbidden": "is not a field of a recurring blast"}
+        path = ".".join([name, *map(str, first["loc"])])
+        raise InvalidMessage(path, problem.get(first["type"], first["msg"].removeprefix("Value error, "))) from None
+    except InvalidMessage as error:
+        raise InvalidMessage(f"{name}.{error.field}", error.problem) from None
+    return made
+
+
+def stored(conn: Connection) -> dict[str, dict[str, Any]]:
+    """Return all definitions as they are stored, by name."""
+    return {row.name: row.definition for row in conn.execute(text("SELECT name, definition FROM blast_schedules"))}
+
+
+def as_json(made: Definition) -> dict[str, Any]:
+    """Return a definition as it is stored and shown."""
+    return made.model_dump(mode="json", exclude_defaults=True) | {"time_zone": made.time_zone}
+
+
+def put(conn: Connection, name: str, made: Definition) -> None:
+    """Store a recurring blast, new or changed. It counts from now on."""
+    now = conn.execute(text("SELECT knocktwice_now()")).scalar_one()
+    conn.execute(_PUT, {"name": name, "definition": json.dumps(as_json(made)), "next": made.after(now)})
+
+
+def delete(conn: Connection, name: str) -> bool:
+    """Forget a recurring blast and return whether there was one. What it has started goes on."""
+    return bool(conn.execute(text("DELETE FROM blast_schedules WHERE name = :name"), {"name": name}).rowcount)
+
+
+def listed(conn: Connection) -> Sequence[Row[Any]]:
+    """Return all recurring blasts: what they are, when the next one is due, what became of the last."""
+    return conn.execute(text("SELECT * FROM blast_schedules ORDER BY name")).all()
+
+
+def start_due(services: Services) -> None:
+    """Start the blasts whose time has come."""
+    with services.engine.begin() as conn:
+        for row in conn.execute(_DUE).all():
+            outcome = _start(conn, row, check(row.name, row.definition), services.settings)
+            log.info("recurring blast", name=row.name, outcome=outcome)
+
+
+def _start(conn: Connection, row: Row[Any], made: Definition, settings: Settings) -> str:
+    at = row.next_at
+    while (following := made.after(at)) <= row.now:
+        at = following
+    if not made.enabled:
+        outcome = "skipped: it is not enabled"
+    elif row.now - at > made.grace:
+        outcome = f"skipped: nobody was there to start it within {durations.written(made.grace)}"
+    else:
+        outcome = _try(conn, row.name, made, at, settings)
+    conn.execute(_DONE, {"name": row.name, "next": following, "at": at, "outcome": outcome})
+    return outcome
+
+
+def _try(conn: Connection, name: str, made: Definition, at: datetime, settings: Settings) -> str:
+    try:
+        blast = made.blast(name, at)
+        with conn.begin_nested():
+            expansion.start(conn, blast, schedule=name, settings=settings)
+    except InvalidMessage as error:
+        return f"failed: {error}"
+    return f"started as {blast.key!r}"

@@ -1,0 +1,105 @@
+"""What the file of SMS providers says of a provider's callbacks: how they are verified, and where what stands in them."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Literal, Self
+
+from pydantic import Field, StrictInt, StrictStr, field_validator, model_validator
+
+from knocktwice_worker.channels.http_sms import json_paths
+from knocktwice_worker.channels.http_sms.terms import BasicAuth, HeaderName, Path, Scalar, Secret, Strict
+from knocktwice_worker.lifecycle import ProviderState
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+#: A code as a file writes it. Nothing, by which a message without a code would be known, is none.
+Code = StrictInt | Annotated[StrictStr, Field(min_length=1)]
+
+
+class Reported(StrEnum):
+    """What became of a message, in our words."""
+
+    SENT = "sent"
+    DELIVERED = "delivered"
+    UNDELIVERED = "undelivered"
+    FAILED = "failed"
+    READ = "read"
+    #: It failed, because the recipient wants no more texts.
+    OPTED_OUT = "opted_out"
+
+    @property
+    def state(self) -> ProviderState:
+        """The state that it brings a message into."""
+        return ProviderState.FAILED if self is Reported.OPTED_OUT else ProviderState(self)
+
+
+class Hmac(Strict):
+    """A header with the HMAC of the body as it came."""
+
+    header: HeaderName
+    secret: Secret
+    algorithm: Literal["sha256", "sha512", "sha1"] = "sha256"
+    encoding: Literal["hex", "base64"] = "hex"
+    #: What stands before it in the header, such as ``sha256=``.
+    prefix: str = Field("", max_length=40)
+
+
+class Verification(Strict):
+    """By what a callback is believed. Of several, all must hold."""
+
+    hmac: Hmac | None = None
+    #: Stands in the address, as ``?token=``.
+    token: Secret | None = None
+    basic_auth: BasicAuth | None = None
+
+    @model_validator(mode="after")
+    def _by_something(self) -> Self:
+        if not (self.hmac or self.token or self.basic_auth):
+            raise ValueError("say by what a callback is believed: hmac, token or basic_auth")
+        return self
+
+
+class CallbackRules(Strict):
+    """A provider's callbacks."""
+
+    verify: Verification
+    source: Literal["json", "form", "query"] = Field(alias="from", default="json")
+    items: Path | None = None
+    id: Path
+    reference: Path | None = None
+    status: Path
+    statuses: dict[Scalar, Reported] = Field(min_length=1)
+    error: Path | None = None
+    #: Codes there by which the recipient wants no more texts.
+    opt_out_errors: tuple[Code, ...] = ()
+    price: Path | None = None
+    price_unit: Path | None = None
+    #: What the provider wants to read as our answer.
+    reply: str | None = Field(None, min_length=1, max_length=200)
+
+    @field_validator("statuses")
+    @classmethod
+    def _distinct(cls, value: dict[Scalar, Reported]) -> dict[Scalar, Reported]:
+        if len(words(value)) < len(value):
+            raise ValueError("one word is there twice, as a text and as a number")
+        return value
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.source == "query" and self.verify.hmac:
+            raise ValueError("an hmac is of a body, and 'from: query' has none; verify by token or basic_auth")
+        if self.source != "json" and self.items:
+            raise ValueError("items is a list in a JSON body; leave it out, or say 'from: json'")
+        if self.opt_out_errors and not self.error:
+            raise ValueError("opt_out_errors are codes: say with 'error' where a code is")
+        if self.price_unit and not self.price:
+            raise ValueError("price_unit belongs to price; name both, or none")
+        return self
+
+
+def words(statuses: Mapping[Scalar, Reported]) -> dict[str, Reported]:
+    """Return the provider's words as they are compared: ``2`` in a body is ``2`` in the file, text or number."""
+    return {json_paths.word(name): reported for name, reported in statuses.items()}

@@ -1,0 +1,246 @@
+"""What an SMS provider of the file calls back about messages: whether it is believed, and what it says."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+import os
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qsl, urlencode
+
+import structlog
+
+from knocktwice_worker.channels import CredentialsUnavailable
+from knocktwice_worker.channels.http_sms import json_paths
+from knocktwice_worker.channels.http_sms.callback_rules import Reported, words
+from knocktwice_worker.channels.http_sms.terms import Secrets
+from knocktwice_worker.channels.twilio.reports import OPTED_OUT, PRICE, read_intent
+from knocktwice_worker.lifecycle import LOST
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from knocktwice_worker.channels.http_sms.callback_rules import CallbackRules, Hmac
+    from knocktwice_worker.channels.http_sms.terms import BasicAuth
+    from knocktwice_worker.lifecycle import ProviderState
+
+log = structlog.get_logger(__name__)
+
+#: Where callbacks arrive, below the public URL; the provider's name follows.
+PATH = "/callbacks/sms/"
+#: Messages in one callback.
+MOST_ITEMS = 5_000
+#: A shorter token could be guessed.
+_SHORTEST_TOKEN = 20
+#: What may be shown of a word for a status: never a number that somebody can be called by.
+_HARMLESS = re.compile(r"[A-Za-z_. -]{1,40}|[0-9]{1,4}")
+
+
+class Unreadable(ValueError):
+    """A callback that is believed and cannot be read; the message says what was expected."""
+
+
+@dataclass(frozen=True, slots=True)
+class HttpReport:
+    """A provider's word about a message.
+
+    Attributes:
+        provider_id: our name of the message, the provider's name before its id.
+        status: what became of it.
+        error: the provider's code, of a message that will not arrive;
+            :data:`~knocktwice_worker.channels.twilio.reports.OPTED_OUT` if the recipient has opted out.
+        intent: notification id and step, where the address or the body names them.
+        price, price_unit: what it cost, as a decimal number and an ISO 4217 code.
+        error_text: the provider's code where ``error`` does not tell it: because it is a word, or a number that is Twilio's
+            for something else.
+    """
+
+    provider_id: str
+    status: ProviderState
+    error: int | None = None
+    intent: tuple[str, int] | None = None
+    price: str | None = None
+    price_unit: str | None = None
+    error_text: str | None = None
+
+
+class HttpCallbacks:
+    """The callbacks of one provider of the file.
+
+    Args:
+        provider: its name.
+        rules: what the file says of them.
+        public_url: where the world reaches the gateway.
+        secret: signs the addresses that requests carry.
+        environment: where the secrets of the file are.
+    """
+
+    def __init__(
+        self,
+        provider: str,
+        rules: CallbackRules,
+        *,
+        public_url: str | None,
+        secret: str,
+        environment: Mapping[str, str] = os.environ,
+    ) -> None:
+        self.provider = provider
+        #: What the provider wants to read as our answer.
+        self.reply = rules.reply
+        self._rules = rules
+        self._words = words(rules.statuses)
+        self._opt_outs = {json_paths.word(code) for code in rules.opt_out_errors}
+        self._public_url = public_url
+        self._secret = secret.encode()
+        self._secrets = Secrets(environment)
+        self._unknown: set[str] = set()
+        verify = rules.verify
+        self._token = None if verify.token is None else self._secrets.fill(verify.token)
+        self._key = b"" if verify.hmac is None else self._secrets.fill(verify.hmac.secret).encode()
+        self._pair = None if verify.basic_auth is None else self._pair_of(verify.basic_auth)
+
+    def authorize(self) -> None:
+        """Make sure that the secrets are there by which callbacks are believed.
+
+        Raises:
+            CredentialsUnavailable: one is not, or is so short that it could be guessed; until then none is believed.
+        """
+        if self._secrets.missing:
+            raise CredentialsUnavailable(f"{', '.join(self._secrets.missing)} not set (callbacks of {self.provider})")
+        if self._token is not None and len(self._token) < _SHORTEST_TOKEN:
+            raise CredentialsUnavailable(
+                f"the token of {self.provider}'s callbacks has under {_SHORTEST_TOKEN} characters"
+            )
+
+    def url(self, intent: str) -> str:
+        """Return where the provider is to report about a message; the address says whose it is, signed."""
+        query = {"intent": intent, "sig": self._signature(intent)}
+        if self._token is not None:
+            query["token"] = self._token
+        return f"{str(self._public_url).rstrip('/')}{PATH}{self.provider}?{urlencode(query)}"
+
+    def is_genuine(self, headers: Mapping[str, str], query: Mapping[str, str], body: bytes) -> bool:
+        """Return whether the provider sent this: all that the file asks for is there and right.
+
+        Args:
+            headers: by names in lower case.
+            query: the address's.
+            body: as it came.
+        """
+        try:
+            self.authorize()
+        except CredentialsUnavailable as error:
+            log.warning("callback refused", provider=self.provider, reason=str(error))
+            return False
+        verify = self._rules.verify
+        return (
+            (verify.hmac is None or self._is_signed(verify.hmac, headers, body))
+            and (self._token is None or _same(self._token, query.get("token", "")))
+            and (self._pair is None or _same(self._pair, _basic(headers.get("authorization", ""))))
+        )
+
+    def read(self, query: Mapping[str, str], body: bytes) -> list[HttpReport]:
+        """Return what is said of messages; a status that the file does not name says nothing.
+
+        Raises:
+            Unreadable: it is not what the file says.
+        """
+        intent = self._intent(query)
+        items = self._items(query, body)
+        # One address is about one message.
+        return [r for item in items if (r := self._report(item, intent if len(items) == 1 else None))]
+
+    def _intent(self, query: Mapping[str, str]) -> tuple[str, int] | None:
+        intent = query.get("intent", "")
+        return read_intent(intent) if _same(self._signature(intent), query.get("sig", "")) else None
+
+    def _items(self, query: Mapping[str, str], body: bytes) -> list[object]:
+        rules = self._rules
+        if rules.source == "query":
+            return [dict(query)]
+        if rules.source == "form":
+            try:
+                return [dict(parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=200))]
+            except ValueError:
+                raise Unreadable("the body must be a form in UTF-8") from None
+        said = json_paths.parse(body)
+        items = json_paths.at(said, rules.items) if rules.items else said if isinstance(said, list) else [said]
+        if not isinstance(said, dict | list) or not isinstance(items, list):
+            raise Unreadable(f"the body must be JSON{f' with a list at {rules.items}' if rules.items else ''}")
+        if len(items) > MOST_ITEMS:
+            raise Unreadable(f"at most {MOST_ITEMS} messages may be in one callback")
+        return items
+
+    def _report(self, item: object, signed: tuple[str, int] | None) -> HttpReport | None:
+        rules = self._rules
+        word = json_paths.word(json_paths.at(item, rules.status))
+        reported = self._words.get(word)
+        id_ = json_paths.id_of(self.provider, json_paths.at(item, rules.id))
+        if reported is None or id_ is None:
+            self._wonder("its status" if reported is None else "an id", word)
+            return None
+        named = read_intent(json_paths.text(json_paths.at(item, rules.reference))) if rules.reference else None
+        price, unit = self._price(item)
+        error, error_text = self._error(item, reported)
+        return HttpReport(id_, reported.state, error, signed or named, price, unit, error_text)
+
+    def _error(self, item: object, reported: Reported) -> tuple[int | None, str | None]:
+        """Return what is known as a number, and what is not. Some say "no error" of a message that arrived, in a word."""
+        if reported.state not in LOST:
+            return None, None
+        said = json_paths.at(item, self._rules.error) if self._rules.error else None
+        code = json_paths.code(said)
+        if code is None and json_paths.text(said):
+            self._wonder("a code that can be kept", "…")
+        if reported is Reported.OPTED_OUT or json_paths.word(said) in self._opt_outs:
+            return OPTED_OUT, str(Reported.OPTED_OUT if code is None else code)
+        # Another provider's 21610 means something else than Twilio's.
+        if isinstance(code, int) and code != OPTED_OUT:
+            return code, None
+        return None, None if code is None else str(code)
+
+    def _price(self, item: object) -> tuple[str | None, str | None]:
+        rules = self._rules
+        value = json_paths.at(item, rules.price) if rules.price else None
+        price = f"{value:.8f}" if isinstance(value, float) else json_paths.text(value)
+        if not PRICE.fullmatch(price):
+            return None, None
+        unit = json_paths.text(json_paths.at(item, rules.price_unit)).upper() if rules.price_unit else ""
+        return price.removeprefix("-"), unit if re.fullmatch("[A-Z]{3}", unit) else None
+
+    def _wonder(self, lacking: str, word: str) -> None:
+        """Tell the operator, once for each word, what the file may lack."""
+        shown = word if _HARMLESS.fullmatch(word) else "…"
+        if (lacking + shown) not in self._unknown and len(self._unknown) < 100:
+            self._unknown.add(lacking + shown)
+            log.warning("callback without what the file names", provider=self.provider, lacking=lacking, status=shown)
+
+    def _is_signed(self, rule: Hmac, headers: Mapping[str, str], body: bytes) -> bool:
+        given = headers.get(rule.header.lower(), "").strip()
+        digest = hmac.digest(self._key, body, rule.algorithm)
+        if rule.encoding == "hex":
+            return _same(rule.prefix + digest.hex(), rule.prefix + given.removeprefix(rule.prefix).lower())
+        return _same(rule.prefix + base64.b64encode(digest).decode(), given)
+
+    def _pair_of(self, basic: BasicAuth) -> str:
+        return f"{self._secrets.fill(basic.user)}:{self._secrets.fill(basic.password)}"
+
+    def _signature(self, intent: str) -> str:
+        digest = hmac.digest(self._secret, f"sms-callback:{self.provider}:{intent}".encode(), hashlib.sha256)[:16]
+        return base64.urlsafe_b64encode(digest).decode().rstrip("=")
+
+
+def _same(expected: str, given: str) -> bool:
+    return hmac.compare_digest(expected.encode(), given.encode(errors="replace"))
+
+
+def _basic(header: str) -> str:
+    scheme, _, pair = header.partition(" ")
+    try:
+        return base64.b64decode(pair, validate=True).decode() if scheme.lower() == "basic" else ""
+    except (binascii.Error, ValueError):
+        return ""

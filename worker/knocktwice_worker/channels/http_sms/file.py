@@ -1,0 +1,249 @@
+"""The file that describes SMS providers, ``KNOCKTWICE_SMS_PROVIDERS_FILE``: what it may say, checked before anything starts.
+
+``docs/providers.md`` explains it field by field. Secrets are never written into it: ``${NAME}`` stands for an environment
+variable, ``${file:/path}`` for a file.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from enum import StrEnum
+from typing import Any, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from knocktwice_worker.channels.http_sms.callback_rules import CallbackRules
+from knocktwice_worker.channels.http_sms.terms import (
+    MARK,
+    BasicAuth,
+    HeaderName,
+    Number,
+    Path,
+    Scalar,
+    Strict,
+    only,
+    secrets_of,
+    slots_of,
+)
+from knocktwice_worker.notation import declared_yaml
+from knocktwice_worker.notation.declared_yaml import Unreadable
+
+#: What the built-in provider is called in ledgers and reports.
+TWILIO = "twilio"
+#: Where the provider is to report what became of this message.
+CALLBACK_SLOT = "callback_url"
+#: What a message has to say, in a request's body.
+SLOTS = ("to", "to_digits", "text", "sender", "id", CALLBACK_SLOT)
+#: What asks for the messages to a number.
+LIST_SLOTS = ("to", "to_digits", "since")
+_SECRET_HEADER = re.compile(r"authorization|cookie|key|token|secret|password", re.IGNORECASE)
+_LOOPBACK = {"localhost", "127.0.0.1", "::1"}
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*|file:/.+")
+
+
+class ProviderFileError(ValueError):
+    """The file is missing or says something that cannot be; the message names the field and the fix."""
+
+
+class Means(StrEnum):
+    """What an answer says of the message."""
+
+    SENT = "sent"
+    REJECTED = "rejected"
+    OPTED_OUT = "opted_out"
+    RETRY = "retry"
+    TOO_FAST = "too_fast"
+    UNKNOWN = "unknown"
+
+
+class AnswerRule(Strict):
+    """Which answers it fits, and what they mean; the first that fits counts."""
+
+    status: int | str | tuple[int | str, ...] | None = None
+    where: dict[Path, Scalar | tuple[Scalar, ...]] = Field({})
+    means: Means
+    reason: str | None = Field(None, pattern=r"^[a-z][a-z0-9_]{0,39}$")
+    after_s: float | None = Field(None, ge=0, le=86_400)
+
+    @property
+    def statuses(self) -> tuple[str, ...]:
+        """Status codes and classes such as ``5xx``, as text."""
+        given = self.status if isinstance(self.status, tuple) else (self.status,)
+        return tuple(str(s) for s in given if s is not None)
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        for status in self.statuses:
+            if not re.fullmatch(r"[1-5](\d\d|xx)", status):
+                raise ValueError(f"status {status!r} is none; write 429, 5xx, or a list of them")
+        if not self.statuses and not self.where:
+            raise ValueError("fits every answer; name a status, or where the answer says what")
+        if (self.means is Means.REJECTED) != (self.reason is not None):
+            raise ValueError("a reason, such as invalid_number, belongs to 'means: rejected', and that needs one")
+        if self.after_s is not None and self.means not in (Means.RETRY, Means.TOO_FAST):
+            raise ValueError("after_s belongs to 'means: retry' or 'means: too_fast'")
+        return self
+
+
+class Idempotency(Strict):
+    """The header by which the provider knows a repeat, and for how long (seconds)."""
+
+    header: HeaderName
+    valid_s: float = Field(86_400, ge=600)
+
+
+class ListEndpoint(Strict):
+    """Where the provider lists the messages to a number."""
+
+    url: str
+    items: Path | None = None
+    id: Path
+    to: Path
+    created: Path
+    text: Path | None = None
+    reference: Path | None = None
+    most: int = Field(100, ge=1)
+
+    @model_validator(mode="after")
+    def _recognisable(self) -> Self:
+        if self.text is None and self.reference is None:
+            raise ValueError("name text or reference, by which a message can be known")
+        slots = list(slots_of(self.url))
+        only(slots, LIST_SLOTS)
+        if not {"to", "to_digits"} & set(slots):
+            raise ValueError("url must ask for one number: put {to} or {to_digits} into it")
+        return self
+
+
+class Provider(Strict):
+    """One provider."""
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_-]{0,29}$")
+    weight: Number = Field(ge=0, le=1_000_000)
+    url: str
+    method: Literal["POST"] = "POST"
+    headers: dict[str, str] = Field({})
+    basic_auth: BasicAuth | None = None
+    body: dict[str, Any] = Field(alias="json", default={})
+    form: dict[str, str] = Field({})
+    id: Path
+    error: Path | None = None
+    answers: tuple[AnswerRule, ...] = ()
+    idempotency: Idempotency | None = None
+    list: ListEndpoint | None = None
+    callbacks: CallbackRules | None = None
+    sender: str | None = Field(None, min_length=1, max_length=64)
+    senders: dict[str, str] = Field({})
+    parts_per_s: Number = Field(0, ge=0)
+    allow_http: bool = False
+
+    @field_validator("name")
+    @classmethod
+    def _not_ours(cls, value: str) -> str:
+        if value == TWILIO:
+            raise ValueError("is the built-in provider; its share is 'twilio: {weight: …}' beside 'providers'")
+        return value
+
+    @property
+    def names_callback(self) -> bool:
+        """Whether each request tells the provider where to report."""
+        return CALLBACK_SLOT in slots_of(self.body or self.form)
+
+    @field_validator("body", "form")
+    @classmethod
+    def _can_be_sent(cls, value: dict[str, Any]) -> dict[str, Any]:
+        try:
+            json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+        except (TypeError, ValueError, RecursionError):
+            raise ValueError(
+                "must be what JSON can say: texts, numbers, true, false, null, lists and objects"
+            ) from None
+        return value
+
+    @field_validator("headers")
+    @classmethod
+    def _without_secrets(cls, value: dict[str, str]) -> dict[str, str]:
+        for name, text in value.items():
+            if not re.fullmatch(r"[A-Za-z0-9-]{1,60}", name) or not (text.isascii() and text.isprintable()):
+                raise ValueError(f"{name!r} is not a header of one line in ASCII")
+            if _SECRET_HEADER.search(name) and not any(m[1] for m in MARK.finditer(text)):
+                raise ValueError(f"{name} holds a secret: write ${{VARIABLE}} or ${{file:/path}} in its place")
+            only(slots_of(text), ())
+        named = {name.lower(): text for name, text in value.items()}
+        if len(named) < len(value):
+            raise ValueError("one header is there twice; capitals make no difference")
+        return named
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if bool(self.body) == bool(self.form):
+            raise ValueError("give the body of a request, either as json or as form")
+        slots = list(slots_of(self.body or self.form))
+        only(slots, SLOTS)
+        if not {"to", "to_digits"} & set(slots) or "text" not in slots:
+            raise ValueError("the body must hold {to} (or {to_digits}) and {text}")
+        if "sender" in slots and self.sender is None:
+            raise ValueError("the body has a {sender}: say who sends with 'sender'")
+        if CALLBACK_SLOT in slots and self.callbacks is None:
+            raise ValueError("the body has a {callback_url}: say with 'callbacks' what comes there")
+        if self.basic_auth and "authorization" in self.headers:
+            raise ValueError("basic_auth is a header Authorization, and there is one already; leave one of them out")
+        only(slots_of(self.url), ())
+        for url in (self.url, self.list.url if self.list else self.url):
+            _address(url, self.allow_http)
+        holding = {"url", "headers", "basic_auth", "body", "form", "list", "callbacks"}
+        for name in secrets_of(self.model_dump(include=holding)):
+            if not _VARIABLE.fullmatch(name):
+                raise ValueError(f"${{{name}}} is neither ${{VARIABLE}} nor ${{file:/path}}")
+        return self
+
+
+class _Twilio(Strict):
+    weight: Number = Field(100, ge=0, le=1_000_000)
+
+
+class ProviderFile(Strict):
+    """The whole file."""
+
+    twilio: _Twilio = _Twilio()
+    providers: tuple[Provider, ...] = Field(min_length=1, max_length=20)
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Self:
+        names = [p.name for p in self.providers]
+        if len(set(names)) < len(names):
+            raise ValueError("two providers have one name; messages remember their provider by it")
+        return self
+
+
+def read(path: str) -> ProviderFile:
+    """Read the file, YAML or JSON.
+
+    Raises:
+        ProviderFileError: it cannot be read, or a field is wrong; values are not quoted, one may be a secret.
+    """
+    try:
+        return ProviderFile.model_validate(declared_yaml.load(path))
+    except Unreadable as error:
+        raise ProviderFileError(str(error)) from None
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"]).lstrip(".")
+        said = first["msg"].removeprefix("Value error, ")
+        if first["type"] == "extra_forbidden":
+            said = "is not a field here; docs/providers.md lists them"
+        raise ProviderFileError(f"{path}: {place + ': ' if place else ''}{said}") from None
+
+
+def _address(url: str, allow_http: bool) -> None:
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname if parts.port != 0 else None
+    except ValueError:
+        host = None
+    if not host or parts.scheme not in ("http", "https") or not url.isascii() or re.search(r"[\s\x00-\x1f]", url):
+        raise ValueError("url must be an address such as https://sms.example/v1/messages")
+    if parts.scheme == "http" and host not in _LOOPBACK and not allow_http:
+        raise ValueError("url is not https: numbers and secrets could be read on the way; or say 'allow_http: true'")

@@ -1,0 +1,303 @@
+"""SMS through any provider with an HTTP interface, as a file describes it (``file.py``)."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import re
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, urlencode
+
+from knocktwice_worker.channels import (
+    Carrier,
+    CredentialsUnavailable,
+    ListedMessage,
+    NoResponse,
+    Outcome,
+    Rejected,
+    Request,
+    Response,
+    Retry,
+    Sent,
+    SmsMessage,
+    Unknown,
+    retry_after,
+)
+from knocktwice_worker.channels.http_sms import json_paths
+from knocktwice_worker.channels.http_sms.file import CALLBACK_SLOT, LIST_SLOTS, SLOTS, Means
+from knocktwice_worker.channels.http_sms.terms import MARK, Secrets, secrets_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from knocktwice_worker.channels.http_sms.callbacks import HttpCallbacks
+    from knocktwice_worker.channels.http_sms.file import AnswerRule, ListEndpoint, Provider
+
+#: A person has to mend the account, so there is no hurry.
+_ACCOUNT_PAUSE = timedelta(minutes=1)
+#: Of the time for which a provider knows a repeat, this much is used: the last repeat may have to wait for the morning.
+_REPEAT_SHARE = 0.5
+#: Twilio's Messaging Services mean nothing to anybody else.
+_SERVICE = re.compile("MG[0-9a-zA-Z]{32}")
+#: Seconds of the year 5138; a larger number counts milliseconds.
+_MILLISECONDS = 10**11
+
+
+class HttpSmsChannel:
+    """One provider of the file.
+
+    Args:
+        spec: what the file says of it.
+        usual_sender: the default sender of the installation, in whose place this provider has its own.
+        callbacks: where it is to report, if its file says so.
+        environment: where secrets are.
+    """
+
+    name = "sms"
+
+    def __init__(
+        self,
+        spec: Provider,
+        *,
+        usual_sender: str | None = None,
+        callbacks: HttpCallbacks | None = None,
+        environment: Mapping[str, str] = os.environ,
+    ) -> None:
+        self.provider = spec.name
+        self.listable = spec.list is not None
+        self.repeats_within = timedelta(seconds=spec.idempotency.valid_s * _REPEAT_SHARE) if spec.idempotency else None
+        #: SMS parts per second for each of its senders; 0: as fast as it takes them.
+        self.parts_per_s = spec.parts_per_s
+        self._spec = spec
+        self._usual_sender = usual_sender
+        self._callbacks = callbacks if spec.names_callback else None
+        self._secrets = Secrets(environment)
+        self._url = self._fill(spec.url, {}, _encoded)
+        self._headers = {"accept": "application/json", "content-type": _content_type(spec)}
+        self._headers |= {name: self._fill(text, {}) for name, text in spec.headers.items()}
+        for name, text in spec.headers.items():
+            # A file of secrets may hold anything.
+            if not self._headers[name].isascii():
+                self._secrets.missing += [f"{secret}, in ASCII," for secret in secrets_of(text)]
+        if basic := spec.basic_auth:
+            pair = f"{self._fill(basic.user, {})}:{self._fill(basic.password, {})}"
+            self._headers["authorization"] = f"Basic {base64.b64encode(pair.encode()).decode()}"
+        # Once without a message, so that every secret that is not there is known.
+        self._body(dict.fromkeys(SLOTS, ""))
+        if spec.list is not None:
+            self._fill(spec.list.url, dict.fromkeys(LIST_SLOTS, ""))
+
+    def authorize(self) -> None:
+        """Make sure that all secrets are there; the provider itself is not asked."""
+        if self._secrets.missing:
+            raise CredentialsUnavailable(f"{', '.join(self._secrets.missing)} not set (SMS provider {self.provider})")
+
+    def request(self, message: SmsMessage) -> Request:
+        """Encode one SMS."""
+        body = self._body(
+            {
+                "to": message.to,
+                "to_digits": message.to.removeprefix("+"),
+                "text": message.text,
+                "sender": self._sender(message.sender),
+                "id": message.intent,
+                CALLBACK_SLOT: self._callbacks.url(message.intent) if self._callbacks else "",
+            }
+        )
+        if self._spec.idempotency is None:
+            return Request(self._url, self._headers, body)
+        headers = {**self._headers, self._spec.idempotency.header.lower(): message.intent}
+        return Request(self._url, headers, body, repeatable=True)
+
+    def outcome(self, answer: Response | NoResponse) -> Outcome:
+        """Read the answer. Providers quote numbers and texts, so nothing of it but the status and the error code is kept."""
+        if isinstance(answer, NoResponse):
+            return Unknown(answer.reason) if answer.sent else Retry(answer.reason)
+        content = json_paths.parse(answer.body)
+        for rule in self._spec.answers:
+            if _fits(rule, answer.status, content):
+                return self._ruled(rule, answer, content)
+        return self._usual(answer, content)
+
+    def list_messages(self, transport: Carrier, since: Mapping[str, datetime]) -> dict[str, list[ListedMessage]]:
+        """Ask the provider for the messages to some numbers; one it did not answer for in full is left out."""
+        spec = self._spec.list
+        if spec is None or self._secrets.missing:
+            return {}
+        requests = [
+            Request(
+                self._fill(spec.url, _list_slots(number, at), _encoded), self._headers, method="GET", repeatable=True
+            )
+            for number, at in since.items()
+        ]
+        found: dict[str, list[ListedMessage]] = {}
+        for (number, at), answer in zip(since.items(), transport.send(requests), strict=True):
+            messages = self._page(spec, answer)
+            if messages is not None:
+                found[number] = [m for m in messages if _digits(m.to) == _digits(number) and m.date_created >= at]
+        return found
+
+    def is_message(self, listed: ListedMessage, message: SmsMessage) -> bool:
+        """Whether a listed message is the one that we sent: by our own name of it, or else by its text."""
+        spec = self._spec.list
+        if spec is not None and spec.reference is not None:
+            return listed.reference == message.intent
+        return listed.body == message.text
+
+    def sender_of(self, sender: str | None) -> str | None:
+        """Return by whom this provider sends what is to go by ``sender``."""
+        return self._sender(sender) or None
+
+    def _sender(self, sender: str | None) -> str:
+        own = self._spec.sender or ""
+        if sender is None or sender in self._spec.senders:
+            return self._spec.senders.get(sender or "", own)
+        return own if sender == self._usual_sender or _SERVICE.fullmatch(sender) else sender
+
+    def _ruled(self, rule: AnswerRule, answer: Response, content: object) -> Outcome:
+        after = retry_after(answer) or (None if rule.after_s is None else timedelta(seconds=rule.after_s))
+        said = self._said(answer, content)
+        match rule.means:
+            case Means.SENT:
+                return self._sent(answer, content)
+            case Means.REJECTED:
+                return Rejected(rule.reason or "refused", said)
+            case Means.OPTED_OUT:
+                return Rejected("opted_out", said)
+            case Means.RETRY:
+                return Retry(said, after)
+            case Means.TOO_FAST:
+                return Retry(said, after, too_fast=True)
+            case Means.UNKNOWN:
+                return Unknown(said)
+
+    def _usual(self, answer: Response, content: object) -> Outcome:
+        """Read an answer for which there is no rule, as HTTP has it."""
+        said = self._said(answer, content)
+        match answer.status:
+            case status if 200 <= status < 300:
+                return self._sent(answer, content)
+            case 429:
+                return Retry(said, retry_after(answer), too_fast=True)
+            case 401 | 403 | 404:
+                return Retry(f"{self.provider} refuses our account ({answer.status})", _ACCOUNT_PAUSE)
+            case status if 400 <= status < 500 and status != 408:
+                return Rejected("refused", said)
+            case _:
+                return Unknown(said)
+
+    def _said(self, answer: Response, content: object) -> str:
+        """Return what a person may read of an answer: who gave it, its status and its error code."""
+        code = json_paths.code(json_paths.at(content, self._spec.error)) if self._spec.error else None
+        return f"{self.provider} {answer.status}" + ("" if code is None else f" {code}")
+
+    def _sent(self, answer: Response, content: object) -> Outcome:
+        id_ = json_paths.id_of(self.provider, json_paths.at(content, self._spec.id))
+        return Unknown(f"{self.provider} answered {answer.status} without an id") if id_ is None else Sent(id_)
+
+    def _page(self, spec: ListEndpoint, answer: Response | NoResponse) -> list[ListedMessage] | None:
+        if isinstance(answer, NoResponse) or answer.status != 200:
+            return None
+        content = json_paths.parse(answer.body)
+        items = content if spec.items is None else json_paths.at(content, spec.items)
+        if not isinstance(items, list) or len(items) >= spec.most:
+            # Half a list would look like a message that is not there.
+            return None
+        messages = [self._listed(spec, item) for item in items]
+        return None if None in messages else [m for m in messages if m is not None]
+
+    def _listed(self, spec: ListEndpoint, item: object) -> ListedMessage | None:
+        id_, to = (
+            json_paths.id_of(self.provider, json_paths.at(item, spec.id)),
+            json_paths.text(json_paths.at(item, spec.to)),
+        )
+        created = _time(json_paths.at(item, spec.created))
+        if id_ is None or not to or created is None:
+            return None
+        body = json_paths.text(json_paths.at(item, spec.text)) if spec.text else ""
+        reference = json_paths.text(json_paths.at(item, spec.reference)) if spec.reference else None
+        return ListedMessage(id_, to, body, "", created, reference=reference)
+
+    def _body(self, slots: Mapping[str, str]) -> bytes:
+        if self._spec.form:
+            return urlencode({name: self._fill(text, slots) for name, text in self._spec.form.items()}).encode()
+        return json.dumps(self._filled(self._spec.body, slots), ensure_ascii=False).encode()
+
+    def _filled(self, value: Any, slots: Mapping[str, str]) -> Any:
+        match value:
+            case str():
+                return self._fill(value, slots)
+            case dict():
+                return {name: self._filled(part, slots) for name, part in value.items()}
+            case list():
+                return [self._filled(part, slots) for part in value]
+        return value
+
+    def _fill(self, text: str, slots: Mapping[str, str], encode: Callable[[str], str] = str) -> str:
+        # In one go, so that a text that looks like a slot stays what it is.
+        return MARK.sub(lambda m: encode(self._secrets.get(m[1]) if m[1] else slots[m[2]]), text)
+
+
+class RemovedProvider(HttpSmsChannel):
+    """Stands for a provider that messages still name and the file no longer does."""
+
+    def __init__(self, name: str) -> None:
+        self.provider, self.listable, self.repeats_within, self.parts_per_s = name, False, None, 0
+
+    def authorize(self) -> None:
+        """There is nothing left to send with."""
+        raise CredentialsUnavailable(f"SMS provider {self.provider} is no longer in KNOCKTWICE_SMS_PROVIDERS_FILE")
+
+    def sender_of(self, sender: str | None) -> str | None:
+        """Return it as it is."""
+        return sender
+
+    def list_messages(self, *_: object) -> dict[str, list[ListedMessage]]:
+        """There is nobody to ask."""
+        return {}
+
+
+def _content_type(spec: Provider) -> str:
+    return "application/x-www-form-urlencoded" if spec.form else "application/json"
+
+
+def _encoded(text: str) -> str:
+    return quote(text, safe="")
+
+
+def _list_slots(number: str, since: datetime) -> dict[str, str]:
+    at = since.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return {"to": number, "to_digits": number.removeprefix("+"), "since": at}
+
+
+def _fits(rule: AnswerRule, status: int, content: object) -> bool:
+    if rule.statuses and not {str(status), f"{status // 100}xx"} & set(rule.statuses):
+        return False
+    return all(
+        json_paths.word(json_paths.at(content, path))
+        in {json_paths.word(v) for v in (wanted if isinstance(wanted, tuple) else (wanted,))}
+        for path, wanted in rule.where.items()
+    )
+
+
+def _digits(number: str) -> str:
+    return re.sub(r"\D", "", number)
+
+
+def _time(value: object) -> datetime | None:
+    """Read ISO 8601, RFC 2822, or seconds or milliseconds since 1970; without a zone it is UTC."""
+    try:
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return datetime.fromtimestamp(value if value < _MILLISECONDS else value / 1000, UTC)
+        if not isinstance(value, str):
+            return None
+        try:
+            at = datetime.fromisoformat(value)
+        except ValueError:
+            at = parsedate_to_datetime(value)
+    except (ValueError, TypeError, OverflowError, OSError):
+        return None
+    return at if at.tzinfo else at.replace(tzinfo=UTC)

@@ -1,0 +1,199 @@
+"""Which provider sends an SMS, where there are several: by weight, without those that fail at the moment.
+
+Each message has an order of providers of its own, made from its id, so that every worker makes the same choice. A provider
+whose share of errors is too high is demoted for all workers; after a pause one message is sent by it as a probe, and if that
+goes well it is back. Without Redis all count as fine.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import dataclass
+from enum import IntEnum, StrEnum
+from importlib import resources
+from typing import TYPE_CHECKING
+
+import structlog
+from redis.exceptions import RedisError
+
+from knocktwice_worker.channels import Outcome, Retry, Unknown
+from knocktwice_worker.channels.http_sms.file import TWILIO
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from datetime import timedelta
+
+    from redis import Redis
+
+log = structlog.get_logger(__name__)
+
+_SCRIPT = resources.files(__package__).joinpath("provider_health.lua").read_text()
+
+
+class Why(StrEnum):
+    """Why a provider was chosen."""
+
+    WEIGHT = "weight"
+    OTHERS_DEMOTED = "others_demoted"
+    PROBE = "probe"
+    ALL_DEMOTED = "all_demoted"
+
+
+class _Standing(IntEnum):
+    FINE = 0
+    DEMOTED = 1
+    PROBE = 2
+
+
+#: Choices whose outcome decides whether a demoted provider is back.
+_DECIDING = {Why.PROBE, Why.ALL_DEMOTED}
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A message's provider; ``why`` is ``None`` where it was chosen before."""
+
+    provider: str
+    why: Why | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """How a provider fares: messages of the last minute, and why it is demoted, if it is."""
+
+    provider: str
+    weight: float
+    ok: int
+    bad: int
+    reason: str | None = None
+
+
+class Providers:
+    """The providers of one installation.
+
+    Args:
+        redis: where the workers share what they see.
+        weights: provider → weight; one with 0 gets only what no other can take.
+        share: share of errors in a minute from which a provider is demoted, 0 to 1.
+        sample: messages in a minute from which that can be told.
+        pause: how long nothing goes by a demoted one; doubled with every probe that fails, up to ten minutes.
+        patience: how long a probe may take.
+    """
+
+    def __init__(
+        self,
+        redis: Redis,
+        weights: Mapping[str, float],
+        *,
+        share: float,
+        sample: int,
+        pause: timedelta,
+        patience: timedelta,
+    ) -> None:
+        self._redis = redis
+        self._weights = dict(weights)
+        self._limits = (share, sample, pause.total_seconds())
+        self._patience = patience.total_seconds()
+        self._script = redis.register_script(_SCRIPT)
+
+    def __len__(self) -> int:
+        return len(self._weights)
+
+    def __contains__(self, provider: object) -> bool:
+        return provider in self._weights
+
+    def choose(self, messages: Sequence[tuple[str, str | None, int]]) -> dict[str, Choice]:
+        """Choose for a batch.
+
+        Args:
+            messages: of each its id, its provider if it has one, and how often it was tried. What was tried stays with its
+                provider, whatever that one's standing: nobody else knows what became of it.
+        """
+        standings = self._standings(probe=any(not tries for _, _, tries in messages))
+        probes = {name for name, standing in standings.items() if standing is _Standing.PROBE}
+        chosen: dict[str, Choice] = {}
+        for id_, provider, tries in messages:
+            if tries:
+                chosen[id_] = Choice(provider or TWILIO)
+                continue
+            order = self._order(id_)
+            fine = [name for name in order if standings[name] is _Standing.FINE]
+            if probes:
+                chosen[id_] = Choice(probes.pop(), Why.PROBE)
+            elif not fine:
+                chosen[id_] = Choice(order[0], Why.ALL_DEMOTED)
+            else:
+                chosen[id_] = Choice(fine[0], Why.WEIGHT if fine[0] == order[0] else Why.OTHERS_DEMOTED)
+        return chosen
+
+    def another(self, ids: Sequence[str], current: Mapping[str, str]) -> dict[str, str]:
+        """Return another provider that is fine for each message that its current one did not take, where there is one."""
+        standings = self._standings(probe=False)
+        found: dict[str, str] = {}
+        for id_ in ids:
+            rest = [n for n in self._order(id_) if n != current[id_] and standings[n] is _Standing.FINE]
+            if rest:
+                found[id_] = rest[0]
+        return found
+
+    def note(self, outcomes: Sequence[tuple[str, Why | None, Outcome]]) -> None:
+        """Count what became of messages: their provider, why it was chosen, and the outcome."""
+        for provider, deciding in sorted({(p, why in _DECIDING) for p, why, _ in outcomes}):
+            own = [o for p, why, o in outcomes if (p, why in _DECIDING) == (provider, deciding)]
+            # Being asked for patience says nothing about whether it works.
+            counted = [o for o in own if not (isinstance(o, Retry) and o.too_fast)]
+            bad = [o.reason for o in counted if isinstance(o, Retry | Unknown)]
+            if counted and provider in self._weights:
+                self._count(provider, len(counted) - len(bad), bad, deciding=deciding)
+
+    def health(self) -> list[Health]:
+        """Return how each provider fares, for ``knocktwice doctor``."""
+        found = []
+        for name, weight in self._weights.items():
+            row = {_said(k): _said(v) for k, v in self._redis.hgetall(_key(name)).items()}
+            ok, bad = (sum(int(v) for k, v in row.items() if k.startswith(f"{kind}:")) for kind in ("ok", "bad"))
+            found.append(Health(name, weight, ok, bad, row.get("reason") if "down" in row else None))
+        return found
+
+    def _count(self, provider: str, ok: int, bad: Sequence[str], *, deciding: bool) -> None:
+        reason = bad[-1] if bad else ""
+        try:
+            args: list[str | float] = ["note", ok, len(bad), reason, int(deciding), *self._limits]
+            change = self._script(keys=[_key(provider)], args=args)
+        except RedisError as error:
+            log.warning("sms provider not counted", provider=provider, error=type(error).__name__)
+            return
+        if change == 1:
+            log.warning("sms provider demoted", provider=provider, reason=reason)
+        elif change == 2:
+            log.info("sms provider is back", provider=provider)
+
+    def _standings(self, *, probe: bool) -> dict[str, _Standing]:
+        names = list(self._weights)
+        try:
+            keys = [_key(name) for name in names]
+            told = self._script(keys=keys, args=["look", self._patience if probe else 0])
+        except RedisError as error:
+            log.warning("sms providers not looked at", error=type(error).__name__)
+            return dict.fromkeys(names, _Standing.FINE)
+        return {name: _Standing(standing) for name, standing in zip(names, told, strict=True)}
+
+    def _order(self, id_: str) -> list[str]:
+        """Return all providers in this message's own order: each comes first as often as its weight says."""
+        return sorted(self._weights, key=lambda name: self._rank(id_, name))
+
+    def _rank(self, id_: str, name: str) -> tuple[bool, float]:
+        # Of independent exponential times with these rates, each is the first with a chance in proportion to its rate.
+        digest = hashlib.blake2b(f"{id_}|{name}".encode(), digest_size=8).digest()
+        time = -math.log((int.from_bytes(digest) + 1) / (2**64 + 1))
+        weight = self._weights[name]
+        return weight == 0, time / (weight or 1)
+
+
+def _key(name: str) -> str:
+    return f"knocktwice:{{providers}}:{name}"
+
+
+def _said(value: bytes | str) -> str:
+    return value.decode() if isinstance(value, bytes) else value

@@ -1,0 +1,270 @@
+"""SMS through Twilio's Messages API.
+
+https://www.twilio.com/docs/messaging/api/message-resource — a contract test holds our requests against Twilio's published
+OpenAPI document. Twilio has no idempotency key, so an unclear answer is :class:`Unknown` and never sent again blindly;
+:meth:`TwilioSmsChannel.list_messages` tells what became of it.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import re
+from datetime import timedelta
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
+
+from knocktwice_worker.channels import (
+    Carrier,
+    CredentialsUnavailable,
+    ListedMessage,
+    NoResponse,
+    Outcome,
+    Rejected,
+    Request,
+    Response,
+    Retry,
+    Sent,
+    SmsMessage,
+    Unknown,
+    retry_after,
+)
+from knocktwice_worker.channels.http_sms import json_paths
+from knocktwice_worker.channels.http_sms.file import TWILIO
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+    from typing import Self
+
+    from knocktwice_worker.config import Settings
+
+#: https://www.twilio.com/docs/api/errors — the number itself is at fault.
+_INVALID_NUMBER = {21211, 21214, 21217, 21401, 21421, 21614}
+_REASONS = {
+    21408: "country_blocked",
+    21602: "empty_text",
+    21610: "opted_out",
+    21612: "unreachable_from_sender",
+    21617: "too_long",
+    **dict.fromkeys(_INVALID_NUMBER, "invalid_number"),
+}
+#: The sender's queue at Twilio is full; nothing was taken.
+_QUEUE_FULL = 21611
+_QUEUE_PAUSE = timedelta(seconds=30)
+#: A person has to mend the account, so there is no hurry.
+_ACCOUNT_PAUSE = timedelta(minutes=1)
+_PAGE_SIZE = 100
+#: The id of a Messaging Service; "MGM" is a name.
+_SERVICE = re.compile("MG[0-9a-zA-Z]{32}")
+#: Where callbacks arrive, below the public URL.
+CALLBACK_PATH = "/callbacks/twilio"
+#: Most pages read of one number's list.
+_MOST_PAGES = 10
+
+
+class TwilioSmsChannel:
+    """Twilio's Programmable Messaging.
+
+    Args:
+        url: Twilio's address.
+        account_sid, auth_token: the account.
+        sender: a number in E.164, or a Messaging Service (``MG…``).
+        public_url: where Twilio's callbacks reach us; ``None`` asks for none.
+        secret: signs the callbacks' intent.
+    """
+
+    name = "sms"
+    provider = TWILIO
+    listable = True
+    #: It has no idempotency key.
+    repeats_within: timedelta | None = None
+    #: The setting of the sender.
+    sender_setting = "KNOCKTWICE_TWILIO_FROM"
+
+    def __init__(
+        self,
+        *,
+        url: str,
+        account_sid: str | None,
+        auth_token: str | None,
+        sender: str | None,
+        public_url: str | None,
+        secret: str,
+    ) -> None:
+        self._missing = [
+            name
+            for name, value in (
+                ("TWILIO_ACCOUNT_SID", account_sid),
+                ("TWILIO_AUTH_TOKEN", auth_token),
+                (self.sender_setting, sender),
+            )
+            if not value
+        ]
+        self._origin = url.rstrip("/")
+        self._messages = f"{self._origin}/2010-04-01/Accounts/{account_sid}/Messages.json"
+        basic = base64.b64encode(f"{account_sid}:{auth_token}".encode()).decode()
+        self._headers = {"authorization": f"Basic {basic}", "accept": "application/json"}
+        self._form_headers = {**self._headers, "content-type": "application/x-www-form-urlencoded"}
+        self._default_sender = str(sender)
+        self._from = {self._default_sender: urlencode(self._sender(self._default_sender))}
+        self._public_url = public_url
+        self._secret = secret.encode()
+
+    @classmethod
+    def from_settings(cls, settings: Settings, *, secret: str) -> Self:
+        """Build the channel that the settings describe."""
+        token = settings.twilio_auth_token
+        return cls(
+            url=settings.twilio_url,
+            account_sid=settings.twilio_account_sid,
+            auth_token=token.get_secret_value() if token else None,
+            sender=cls._sender_of(settings),
+            public_url=settings.public_url,
+            secret=secret,
+        )
+
+    def authorize(self) -> None:
+        """Make sure that account and sender are set; Twilio itself is not asked."""
+        if self._missing:
+            raise CredentialsUnavailable(f"{', '.join(self._missing)} not set")
+
+    def request(self, message: SmsMessage) -> Request:
+        """Encode one SMS."""
+        sender = message.sender or self._default_sender
+        # There are few senders, and the headers are one object, which the HTTP engine reads once.
+        origin = self._from.get(sender) or self._from.setdefault(sender, urlencode(self._sender(sender)))
+        form = {"To": self._address(message.to), **self._content(message)}
+        if self._public_url:
+            form["StatusCallback"] = self._callback(message.intent)
+        return Request(self._messages, self._form_headers, f"{origin}&{urlencode(form)}".encode())
+
+    def outcome(self, answer: Response | NoResponse) -> Outcome:
+        """Read Twilio's answer. Its error texts quote the number, so only the code is kept."""
+        if isinstance(answer, NoResponse):
+            return Unknown(answer.reason) if answer.sent else Retry(answer.reason)
+        content = _json(answer.body)
+        code = content.get("code")
+        if answer.status in (200, 201):
+            return Sent(str(content["sid"])) if content.get("sid") else Unknown("Twilio answered 201 without a sid")
+        if answer.status == 429:
+            return Retry(f"Twilio {code or 429}", retry_after(answer), too_fast=True)
+        if answer.status >= 500 or answer.status == 408:
+            return Unknown(f"Twilio {answer.status}")
+        if code == _QUEUE_FULL:
+            return Retry(f"Twilio {code}", retry_after(answer) or _QUEUE_PAUSE, too_fast=True)
+        if answer.status in (401, 403, 404):
+            return Retry(f"Twilio refuses our account ({code or answer.status})", _ACCOUNT_PAUSE)
+        return Rejected(
+            _REASONS.get(code, "refused") if isinstance(code, int) else "refused", f"Twilio {code or answer.status}"
+        )
+
+    def list_messages(self, transport: Carrier, since: Mapping[str, datetime]) -> dict[str, list[ListedMessage]]:
+        """Ask Twilio for the messages to some numbers.
+
+        The list is read newest first and not filtered by Twilio's ``DateSent``, which a queued message does not have yet.
+
+        Args:
+            since: for each number, how far back to read (aware).
+
+        Returns:
+            For each number that Twilio answered for, its messages created since then, newest first.
+        """
+        if self._missing:
+            return {}
+        pages = {n: f"{self._messages}?{urlencode({'To': self._address(n), 'PageSize': _PAGE_SIZE})}" for n in since}
+        found: dict[str, list[ListedMessage]] = {number: [] for number in since}
+        for _ in range(_MOST_PAGES):
+            answers = transport.send(
+                [Request(url, self._headers, method="GET", repeatable=True) for url in pages.values()]
+            )
+            rest: dict[str, str] = {}
+            for number, answer in zip(pages, answers, strict=True):
+                page = _page(answer, self._origin)
+                if page is None:
+                    # Half a list would look like a message that is not there.
+                    found.pop(number, None)
+                    continue
+                messages, more = page
+                to = self._address(number)
+                found[number] += [m for m in messages if m.to == to and m.date_created >= since[number]]
+                if more and messages and messages[-1].date_created >= since[number]:
+                    rest[number] = more
+            pages = rest
+            if not pages:
+                return found
+        return {number: messages for number, messages in found.items() if number not in pages}
+
+    def is_message(self, listed: ListedMessage, message: SmsMessage) -> bool:
+        """Whether a message in Twilio's list may be the one that we sent: its text, from its sender if it names one."""
+        return self._says(listed, message.text) and self._is_from(listed, message.sender)
+
+    def _is_from(self, listed: ListedMessage, sender: str | None) -> bool:
+        if sender is None:
+            return True
+        return self._origin_of(sender) == (listed.service if _SERVICE.fullmatch(sender) else listed.sender)
+
+    def _says(self, listed: ListedMessage, text: str) -> bool:
+        # A trial account puts a sentence in front of the text.
+        return listed.body.endswith(text)
+
+    @classmethod
+    def _sender_of(cls, settings: Settings) -> str | None:
+        return settings.twilio_from
+
+    def _address(self, number: str) -> str:
+        """Return a number as Twilio calls it on this channel."""
+        return number
+
+    def _sender(self, sender: str) -> dict[str, str]:
+        return {"MessagingServiceSid" if _SERVICE.fullmatch(sender) else "From": self._origin_of(sender)}
+
+    def _origin_of(self, sender: str) -> str:
+        return sender if _SERVICE.fullmatch(sender) else self._address(sender)
+
+    def _content(self, message: SmsMessage) -> dict[str, str]:
+        return {"Body": message.text}
+
+    def _callback(self, intent: str) -> str:
+        query = urlencode({"intent": intent, "sig": intent_signature(self._secret, intent)})
+        return f"{str(self._public_url).rstrip('/')}{CALLBACK_PATH}?{query}"
+
+
+def intent_signature(secret: bytes, intent: str) -> str:
+    """Return what makes the name of a delivery in a callback's address ours."""
+    digest = hmac.digest(secret, f"twilio-callback:{intent}".encode(), hashlib.sha256)[:16]
+    return base64.urlsafe_b64encode(digest).decode().rstrip("=")
+
+
+def next_page(origin: str, uri: object) -> str | None:
+    """Return where a list goes on; never anywhere else than where it began, because the account goes along."""
+    return origin + uri if isinstance(uri, str) and re.match(r"/(?!/)", uri) else None
+
+
+def _json(body: bytes) -> dict[str, Any]:
+    value = json_paths.parse(body)
+    return value if isinstance(value, dict) else {}
+
+
+def _page(answer: Response | NoResponse, origin: str) -> tuple[list[ListedMessage], str | None] | None:
+    if isinstance(answer, NoResponse) or answer.status != 200:
+        return None
+    content = _json(answer.body)
+    try:
+        messages = [
+            ListedMessage(
+                m["sid"],
+                m["to"],
+                m["body"],
+                m["status"],
+                parsedate_to_datetime(m["date_created"]),
+                m.get("from"),
+                m.get("messaging_service_sid"),
+            )
+            for m in content["messages"]
+        ]
+    except (KeyError, TypeError, ValueError):
+        return None
+    return messages, next_page(origin, content.get("next_page_uri"))

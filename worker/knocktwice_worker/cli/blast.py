@@ -1,0 +1,277 @@
+"""``knocktwice blast``: one notification to everybody in a segment. Made for people and for cron.
+
+Exit codes of ``start``: 0 it is started, or was before with this key; 1 it cannot be; 2 wrong use; 3 over its budget.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from knocktwice import wire
+from knocktwice_shared.messages import parse_blast
+from knocktwice_worker.blasts import expansion, preflight, schedules
+from knocktwice_worker.blasts import store as blast_store
+from knocktwice_worker.cli import send_options, step_options
+from knocktwice_worker.cli.output import AsJson, clock, complain, err, fail, out, print_json, reading
+from knocktwice_worker.cli.template import given_values
+from knocktwice_worker.services import services
+
+if TYPE_CHECKING:
+    from sqlalchemy import Row
+
+    from knocktwice_shared.messages import Blast
+
+app = typer.Typer(name="blast", help="One notification to everybody in a segment.", no_args_is_help=True)
+
+Which = Annotated[str, typer.Argument(metavar="KEY", help="The blast's key, or its id.")]
+
+#: Exit code of a blast that may cost more than its budget.
+OVER_BUDGET = 3
+#: Seconds between two looks at a blast that is watched.
+_LOOK_EVERY_S = 0.5
+
+
+@app.command()
+def start(
+    segment: Annotated[str, typer.Argument(help="A saved segment.")],
+    key: Annotated[str, typer.Option(help="The same key never fires twice.")],
+    template: Annotated[str | None, typer.Option(help="What is said; without one, --step says all of it.")] = None,
+    param: Annotated[list[str] | None, typer.Option(help="A value as NAME=VALUE; 1=VALUE is for {1}. Repeat.")] = None,
+    params: Annotated[str | None, typer.Option(help="All values as JSON, an object or a list.")] = None,
+    step: Annotated[list[str] | None, step_options.each("the template's")] = None,
+    steps: step_options.StepsFile = None,
+    category: Annotated[str | None, typer.Option(help="Instead of the template's.")] = None,
+    per_minute: Annotated[int | None, typer.Option(help="Most people in any minute.", min=1)] = None,
+    budget_parts: Annotated[int | None, typer.Option(help="Most SMS parts it may come to.", min=0)] = None,
+    budget_cost: Annotated[
+        float | None, typer.Option(help="Most money it may come to, by KNOCKTWICE_SMS_PRICES.", min=0)
+    ] = None,
+    expected_fallback_share: Annotated[
+        float | None,
+        typer.Option(help="Part of those pushed who will be texted; else that of the latest blasts.", min=0, max=1),
+    ] = None,
+    send_at: Annotated[
+        str | None, typer.Option(help="When, like 2026-12-01T09:00+01:00; with --local without an offset.")
+    ] = None,
+    local: Annotated[bool, typer.Option("--local", help="--send-at is by the clock on the recipient's wall.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show whom it would reach at what cost; start nothing.")
+    ] = False,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Until everybody has been notified. Exits 1 if it is aborted.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Notify everybody in a segment. With the same key again it does nothing, and exits 0.
+
+    \b
+    What the template says, within a budget:
+      knocktwice blast start tea --template tea_week --key tea-week-47 --budget-parts 5000
+    Its push, and a day later an SMS of this blast's own to those who have not clicked:
+      knocktwice blast start tea --template tea_week --key tea-week-48 \\
+        --step 'sms when=not_clicked after=1d text="Tea is cheaper until Sunday."'
+    """
+    plan = step_options.plan(step or (), steps)
+    if template is None and plan is None:
+        raise typer.BadParameter("nothing to say; name a template, or say it with --step", param_hint="--template")
+    at = send_options.send_at(send_at, local=local)
+    shared = wire.Shared(None, None, category, None, None, template, at, plan)
+    values = given_values(params, param or [])
+    told: dict[str, Any] = {}
+    with wire.in_callers_words(wire.with_steps(str, shared)):
+        blast = parse_blast(wire.blast(segment, shared, key=key, params=values, throttle_per_min=per_minute))
+        with reading(services()) as conn:
+            known = blast_store.find(conn, key) is not None
+        if dry_run or (not known and (budget_parts is not None or budget_cost is not None)):
+            told["preflight"] = _preflight(
+                blast, expected_fallback_share, budget_parts, budget_cost, show=dry_run and not as_json
+            )
+        if not dry_run:
+            with reading(services()) as conn:
+                started = expansion.start(conn, blast, settings=services().settings)
+                conn.commit()
+            told |= {"id": started.id, "key": key, "new": started.new}
+    if as_json:
+        print_json(told)
+    elif not dry_run:
+        out.print(f"blast {key}: {'started' if told['new'] else 'was started before; nothing was done'}", markup=False)
+    if wait and not dry_run:
+        _watch(key)
+
+
+@app.command()
+def status(
+    blast: Which,
+    watch: Annotated[bool, typer.Option("--watch", help="Until it has ended. Exits 1 if it is aborted.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show where a blast stands, and what became of its notifications. Exits 1 if it is not known."""
+    if watch:
+        _watch(blast)
+    with reading(services()) as conn:
+        row = _found(blast_store.find(conn, blast), blast)
+        told = blast_store.told(row) | {"outcomes": blast_store.outcomes(conn, row.id)}
+    if as_json:
+        print_json(told)
+        return
+    for name in ("key", "id", "segment", "template", "schedule", "state", "reason", "throttle_per_min"):
+        if told[name] is not None:
+            out.print(f"{name.replace('_', ' '):17}{told[name]}", markup=False, soft_wrap=True)
+    for name in ("created_at", "finished_at"):
+        if told[name]:
+            out.print(f"{name.removesuffix('_at'):17}{clock(told[name])}")
+    taken = "in the segment" if told["expanded_at"] else "taken from the segment so far"
+    out.print(f"{'people':17}{told['sent']} of {told['total']} {taken} were notified")
+    for state, n in sorted(told["outcomes"].items()):
+        out.print(f"  {state:15}{n}")
+
+
+@app.command("list")
+def list_(
+    limit: Annotated[int, typer.Option(help="How many of the latest.", min=1)] = 20, as_json: AsJson = False
+) -> None:
+    """List the latest blasts, and the recurring ones with their next times."""
+    with reading(services()) as conn:
+        rows = [blast_store.told(row) for row in blast_store.latest(conn, limit)]
+        recurring = [row._asdict() for row in schedules.listed(conn)]
+    if as_json:
+        print_json({"blasts": rows, "recurring": recurring})
+        return
+    table = Table("key", "segment", "template", "state", "notified", "started")
+    for told in rows:
+        notified = f"{told['sent']} of {told['total']}"
+        state = told["state"] + (f" ({told['reason']})" if told["reason"] else "")
+        table.add_row(told["key"], told["segment"], told["template"], state, notified, clock(told["created_at"]))
+    out.print(table)
+    if recurring:
+        table = Table("recurring", "schedule", "next", "last", "what became of it")
+        for schedule in recurring:
+            when = f"{schedule['definition']['schedule']} {schedule['definition']['time_zone']}"
+            table.add_row(
+                schedule["name"], when, clock(schedule["next_at"]), clock(schedule["last_at"]), schedule["outcome"]
+            )
+        out.print(table)
+
+
+@app.command()
+def pause(blast: Which, reason: Annotated[str, typer.Option(help="Shown by status.")] = "paused by hand") -> None:
+    """Notify nobody else for now. Who was pushed goes on, and may be texted. Exits 1 if it is not running."""
+    with reading(services()) as conn:
+        row = _found(blast_store.find(conn, blast), blast)
+        done = blast_store.pause(conn, str(row.id), reason)
+        conn.commit()
+    _say(row, done, "paused", "running")
+
+
+@app.command()
+def resume(blast: Which) -> None:
+    """Go on with a paused blast. Exits 1 if it is not paused."""
+    with reading(services()) as conn:
+        row = _found(blast_store.find(conn, blast), blast)
+        done = blast_store.resume(conn, str(row.id))
+        conn.commit()
+    _say(row, done, "resumed", "paused")
+
+
+@app.command()
+def abort(blast: Which, reason: Annotated[str, typer.Option(help="Shown by status.")] = "aborted by hand") -> None:
+    """End a blast and cancel what it has not sent yet, the SMS of those who were pushed too. Also when it has finished."""
+    with reading(services()) as conn:
+        row = _found(blast_store.find(conn, blast), blast)
+        done = expansion.abort(conn, row.key, reason)
+        conn.commit()
+    out.print(f"blast {row.key}: {'aborted' if done else 'was aborted before'}", markup=False)
+
+
+@app.command()
+def unschedule(name: Annotated[str, typer.Argument(help="The recurring blast's name.")]) -> None:
+    """Forget a recurring blast. What it has started goes on. Exits 1 if there is none of that name."""
+    with reading(services()) as conn:
+        found = schedules.delete(conn, name)
+        conn.commit()
+    if not found:
+        fail(f"there is no recurring blast called {name}; 'knocktwice blast list' lists them")
+    out.print(f"recurring blast {name}: deleted", markup=False)
+
+
+def _preflight(
+    blast: Blast, share: float | None, parts: int | None, cost: float | None, *, show: bool
+) -> dict[str, Any]:
+    here = services()
+    with reading(here) as conn:
+        found = preflight.examine(conn, blast, here.settings, here.limits.limits, share=share)
+    if show:
+        _print_preflight(found)
+    try:
+        found.require(parts=parts, cost=cost)
+    except preflight.OverBudget as error:
+        complain(str(error))
+        raise typer.Exit(OVER_BUDGET) from None
+    return found.as_json()
+
+
+def _print_preflight(found: preflight.Preflight) -> None:
+    lines = [
+        ("people", found.users),
+        ("  get a push", found.push),
+        ("  only an SMS", found.sms_only),
+        ("  nothing", found.unreachable),
+        ("cannot be texted", ""),
+        ("  no number", found.no_phone),
+        ("  opted out", found.opted_out),
+        ("  no consent", found.no_consent),
+        ("  country", found.country_blocked),
+        ("  daily limit", found.capped),
+        ("quiet hours now", found.quiet),
+    ]
+    for name, value in lines:
+        out.print(f"{name:18}{value:>10}".rstrip())
+    likely, most = found.expected_whatsapp_cost, found.worst_whatsapp_cost
+    for name, count, cost, known in (
+        ("SMS parts, likely", found.expected_parts, found.expected_cost - likely, not found.unpriced),
+        ("SMS parts, at most", found.worst_parts, found.worst_cost - most, not found.unpriced),
+        ("WhatsApp, likely", found.expected_whatsapp, likely, not found.unpriced_whatsapp),
+        ("WhatsApp, at most", found.worst_whatsapp, most, not found.unpriced_whatsapp),
+    ):
+        if found.worst_whatsapp or not name.startswith("WhatsApp"):
+            out.print(f"{name:18}{count:>10}" + (f", costs {cost:.2f}" if known and count else ""))
+    out.print(
+        f"likely: {found.fallback_share:.0%} of those pushed are texted ({found.share_from})",
+        markup=False,
+        soft_wrap=True,
+    )
+    for unpriced, setting in ((found.unpriced, "SMS"), (found.unpriced_whatsapp, "WHATSAPP")):
+        if unpriced:
+            out.print(f"no price for {', '.join(sorted(unpriced))}: see KNOCKTWICE_{setting}_PRICES", soft_wrap=True)
+    out.print("a dry run: nobody was notified")
+
+
+def _watch(blast: str) -> None:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=err, transient=True) as bar:
+        task = bar.add_task("starting", total=None)
+        while True:
+            with reading(services()) as conn:
+                row = _found(blast_store.find(conn, blast), blast)
+            bar.update(task, description=row.state, completed=row.sent, total=row.total if row.expanded_at else None)
+            if row.finished_at:
+                break
+            time.sleep(_LOOK_EVERY_S)
+    if row.state == "aborted":
+        fail(f"blast {row.key} was aborted: {row.reason}")
+    out.print(f"blast {row.key}: {row.sent} people were notified", markup=False)
+
+
+def _found(row: Row[Any] | None, blast: str) -> Row[Any]:
+    return row or fail(f"there is no blast {blast}; 'knocktwice blast list' lists them")
+
+
+def _say(row: Row[Any], done: bool, what: str, needed: str) -> None:
+    if not done:
+        fail(f"blast {row.key} is not {needed}, it is {row.state}")
+    out.print(f"blast {row.key}: {what}", markup=False)

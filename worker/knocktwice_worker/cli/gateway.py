@@ -1,0 +1,105 @@
+"""``knocktwice gateway`` and ``knocktwice key``."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+
+from knocktwice_worker.cli.output import AsJson, clock, out, print_json, reading
+from knocktwice_worker.services import secret, services
+
+if TYPE_CHECKING:
+    from knocktwice_worker.gateway.auth.keys import Key, Scope
+
+app = typer.Typer(name="key", help="Keys of the HTTP gateway.", no_args_is_help=True)
+
+
+def gateway(
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.")] = 8080,
+    processes: Annotated[int, typer.Option(help="Processes that share the port.", min=1)] = 1,
+) -> None:
+    """Run the HTTP gateway until Ctrl-C. Keys for it are made by `knocktwice key create`."""
+    from knocktwice_worker.gateway import server
+
+    server.run(host, port, processes)
+
+
+@app.command()
+def create(
+    name: Annotated[str, typer.Argument(help="Whose it is.")],
+    scope: Annotated[
+        list[str], typer.Option(help="notify, audience, templates, blasts, read or admin; repeat for more.")
+    ],
+    days: Annotated[float | None, typer.Option(help="It works for so many days; left out, until revoked.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make a key and print it. It is shown this once.
+
+    Example: knocktwice key create shop --scope notify --scope read
+    """
+    from knocktwice_worker.gateway.auth import keys
+
+    here = services()
+    wanted = frozenset(_scope(word) for word in scope)
+    lifetime = None if days is None else timedelta(days=days)
+    with reading(here) as conn:
+        key = keys.create(conn, name, wanted, secret=secret(here.settings), lifetime=lifetime)
+        conn.commit()
+    if as_json:
+        print_json({"id": keys.id_of(key), "key": key, "name": name, "scopes": sorted(wanted)})
+        return
+    print(key)
+
+
+@app.command("list")
+def list_(as_json: AsJson = False) -> None:
+    """List the keys, without what makes them work."""
+    from knocktwice_worker.gateway.auth import keys
+
+    with reading(services()) as conn:
+        found = keys.list_all(conn)
+    if as_json:
+        print_json([_told(key) for key in found])
+        return
+    table = Table("id", "name", "scopes", "created", "last used", "ends", "revoked")
+    for key in found:
+        times = (key.created_at, key.last_used_at, key.expires_at, key.revoked_at)
+        table.add_row(key.id, key.name, ", ".join(sorted(key.scopes)), *(clock(at) for at in times))
+    out.print(table)
+
+
+@app.command()
+def revoke(id_: Annotated[str, typer.Argument(metavar="ID", help="The key's id, or the whole key.")]) -> None:
+    """End a key for good, within seconds on every gateway. Exits 1 if there is none of that id."""
+    from knocktwice_worker.gateway.auth import keys
+
+    with reading(services()) as conn:
+        ended = keys.revoke(conn, keys.id_of(id_) or id_)
+        conn.commit()
+    out.print("revoked" if ended else "it was revoked before")
+
+
+def _told(key: Key) -> dict[str, object]:
+    return {
+        "id": key.id,
+        "name": key.name,
+        "scopes": sorted(key.scopes),
+        "created_at": key.created_at,
+        "last_used_at": key.last_used_at,
+        "expires_at": key.expires_at,
+        "revoked_at": key.revoked_at,
+    }
+
+
+def _scope(word: str) -> Scope:
+    from knocktwice_shared.errors import InvalidMessage
+    from knocktwice_worker.gateway.auth.keys import Scope
+
+    try:
+        return Scope(word)
+    except ValueError:
+        raise InvalidMessage("scope", f"must be one of {', '.join(Scope)}") from None

@@ -1,0 +1,172 @@
+"""``knocktwice stats`` and ``knocktwice advise``: what became of notifications, and how long an SMS should wait."""
+
+from __future__ import annotations
+
+from datetime import date, datetime, timedelta
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+
+from knocktwice_shared.errors import InvalidMessage
+from knocktwice_worker.cli.output import AsJson, clock, out, print_json, reading
+from knocktwice_worker.notation import durations
+from knocktwice_worker.reporting import delay_curve, figures, rollups
+from knocktwice_worker.reporting.figures import Dimension
+from knocktwice_worker.services import services
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from decimal import Decimal
+
+    from knocktwice_worker.reporting.figures import Figures, Report
+
+#: The oldest figures that can be asked for.
+_LONGEST = timedelta(days=36_500)
+
+#: Heading → what stands below it.
+_COLUMNS: dict[str, Callable[[Figures], str]] = {
+    "accepted": lambda f: str(f.accepted),
+    "pushed": lambda f: str(f.pushed),
+    "delivered": lambda f: str(f.delivered),
+    "clicked": lambda f: str(f.clicked),
+    "fell back": lambda f: _percent(f.fell_back_rate),
+    "sms sent": lambda f: str(f.sms_sent),
+    "sms delivered": lambda f: str(f.sms_delivered),
+    "unknown": lambda f: str(f.sms_unknown),
+    "wasted": lambda f: str(f.sms_wasted),
+    "suppressed": lambda f: str(f.suppressed.total()),
+    "reached": lambda f: _percent(f.delivery_rate),
+    "responded": lambda f: _percent(f.response_rate),
+    "cost": lambda f: _money(f.cost),
+    "per reached": lambda f: _money(f.cost_per_delivered),
+    "sms only": lambda f: _money(f.sms_only_cost),
+}
+#: And in a table of their own, where there are any.
+_WHATSAPP: dict[str, Callable[[Figures], str]] = {
+    "sent": lambda f: str(f.whatsapp_sent),
+    "delivered": lambda f: str(f.whatsapp_delivered),
+    "read": lambda f: str(f.whatsapp_read),
+    "unknown": lambda f: str(f.whatsapp_unknown),
+    "cost": lambda f: _money(f.whatsapp_cost),
+    "sms cost": lambda f: _money(f.sms_cost),
+}
+
+
+def stats(
+    by: Annotated[Dimension, typer.Option(help="What to tell apart.")] = Dimension.TEMPLATE,
+    since: Annotated[str, typer.Option(help="First day, like 2026-11-01, or how long ago, like 7d.")] = "30d",
+    template: Annotated[str | None, typer.Option(help="Only notifications with this template.")] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Count first what has changed in this minute.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show what became of notifications, and what it cost, by template, country, day, blast or category.
+
+    Example: knocktwice stats --by country --since 7d
+    """
+    here = services()
+    zone = here.settings.sms_day_zone
+    with reading(here) as conn:
+        today = datetime.now(here.settings.day_zone).date()
+        first = _day(since, today)
+        if fresh:
+            rollups.refresh(here.engine, zone, everything=True)
+        # A day more: the database's clock may be ahead of ours.
+        until = today + timedelta(days=1)
+        told = figures.report(
+            conn,
+            by=by,
+            since=first,
+            until=until,
+            template=template,
+            prices=here.settings.sms_prices,
+            whatsapp_prices=here.settings.whatsapp_prices,
+        )
+    if as_json:
+        print_json(
+            {
+                "by": by,
+                "since": first.isoformat(),
+                "zone": zone,
+                "as_of": told.as_of,
+                "lines": [{str(by): name or None, **line.as_json()} for name, line in told.lines.items()],
+                "total": told.total.as_json(),
+            }
+        )
+        return
+    out.print(_table(told, by.value, _COLUMNS))
+    if told.total.whatsapp_sent or told.total.whatsapp_unknown:
+        out.print(_table(told, "whatsapp", _WHATSAPP))
+    for reason, count in told.total.suppressed.most_common():
+        out.print(f"suppressed: {reason} {count}", soft_wrap=True)
+    out.print(f"accepted since {first} ({zone}); counted until {clock(told.as_of) or 'never'}", soft_wrap=True)
+
+
+def _table(told: Report, title: str, columns: Mapping[str, Callable[[Figures], str]]) -> Table:
+    table = Table(title)
+    for heading in columns:
+        table.add_column(heading, justify="right")
+    for name, line in told.lines.items():
+        table.add_row(name or "—", *(shown(line) for shown in columns.values()))
+    if len(told.lines) != 1:
+        table.add_section()
+        table.add_row("all", *(shown(told.total) for shown in columns.values()), style="bold")
+    return table
+
+
+def advise(template: Annotated[str, typer.Argument(help="The template's name.")], as_json: AsJson = False) -> None:
+    """Show how many SMS each delay would have sent, and suggest one. Exits 1 with too little history.
+
+    Example: knocktwice advise order_ready
+    """
+    with reading(services()) as conn:
+        told = delay_curve.advise(conn, template)
+    if as_json:
+        print_json(told.as_json())
+        return
+    table = Table("after")
+    for heading in ("sms", "of the pushes", "confirmed later", "of the sms"):
+        table.add_column(heading, justify="right")
+    for point in told.curve:
+        table.add_row(
+            durations.written(point.after),
+            str(point.sms),
+            _percent(point.sms / told.pushes),
+            str(point.confirmed_later),
+            _percent(point.confirmed_later / point.sms if point.sms else None),
+            style="bold green" if point.after == told.suggested else None,
+        )
+    out.print(table)
+    what = "delivered" if told.when == "not_delivered" else "clicked"
+    out.print(f"from the latest {told.pushes} pushes, {told.confirmed} of them ever {what}", soft_wrap=True)
+    if told.suggested:
+        share = f"{delay_curve.PATIENCE:.0%}"
+        out.print(
+            f"suggested: {durations.written(told.suggested)}; by then {share} of those who confirm at all had done so",
+            soft_wrap=True,
+        )
+    else:
+        out.print("no delay here waits for most of those who confirm", soft_wrap=True)
+    out.print(
+        f"longer than {durations.written(told.horizon)} cannot be judged: these pushes could be confirmed no longer",
+        soft_wrap=True,
+    )
+
+
+def _day(since: str, today: date) -> date:
+    try:
+        return date.fromisoformat(since)
+    except ValueError:
+        pass
+    try:
+        return today - durations.parse(since, _LONGEST)
+    except ValueError:
+        raise InvalidMessage("since", "must be a day like 2026-11-01 or a time like 7d") from None
+
+
+def _percent(share: float | None) -> str:
+    return "—" if share is None else f"{share:.1%}"
+
+
+def _money(money: Decimal | None) -> str:
+    return "—" if money is None else f"{money:.4f}"

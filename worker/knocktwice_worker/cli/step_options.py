@@ -1,0 +1,125 @@
+"""The steps of a plan on the command line: ``--step``, once for each, or ``--steps`` and a file with all of them."""
+
+from __future__ import annotations
+
+import shlex
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from knocktwice import Sms, WhatsApp
+from knocktwice_shared.errors import InvalidMessage
+from knocktwice_shared.messages import AFTER_LIMIT
+from knocktwice_worker.notation import declared_yaml, durations
+from knocktwice_worker.notation.declared_yaml import Unreadable
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from datetime import timedelta
+
+#: How one is written, for those who got it wrong.
+EXAMPLE = "'sms when=not_clicked after=2h text=\"Your table is ready.\"'"
+#: ``--steps``.
+StepsFile = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE",
+        help="All steps from a YAML or JSON file, a list as a template's fallback; - is the standard input.",
+    ),
+]
+_COMMON = ("when", "after", "sender")
+_FIELDS = {"sms": (*_COMMON, "text"), "whatsapp": (*_COMMON, "content_sid", "variables")}
+_VARIABLE = "variables."
+
+
+def each(instead: str) -> Any:
+    """Return the option ``--step``; ``instead`` is what gives way to the steps."""
+    return typer.Option(
+        help=f"A step after the push, in place of {instead}: CHANNEL NAME=VALUE …; repeat, in order. "
+        "'sms when=not_clicked after=2h text=\"…\"' or 'whatsapp:HX… variables.1=Ana after=5m'. See docs/plans.md.",
+        show_default=False,
+    )
+
+
+def plan(written: Sequence[str], file: str | None) -> list[Sms | WhatsApp] | None:
+    """Return the steps that ``--step`` or ``--steps`` say; ``None`` if neither is there.
+
+    Args:
+        written: each ``--step``.
+        file: that of ``--steps``, ``-`` for the standard input.
+
+    Raises:
+        InvalidMessage: one is wrong; the field is named.
+    """
+    if file is not None:
+        if written:
+            raise InvalidMessage("steps", "are told by --step and in a file; give one of them")
+        return _read(file)
+    return [_step(f"steps[{i}]", _fields(f"steps[{i}]", text)) for i, text in enumerate(written)] or None
+
+
+def _read(file: str) -> list[Sms | WhatsApp]:
+    try:
+        listed = declared_yaml.load(file)
+    except Unreadable as error:
+        raise InvalidMessage("steps", f"cannot be read: {error}") from None
+    if not isinstance(listed, list) or not listed:
+        raise InvalidMessage("steps", f"{file} must hold a list of steps, as a template's fallback is written")
+    steps = []
+    for i, fields in enumerate(listed):
+        if not isinstance(fields, dict) or not all(isinstance(name, str) for name in fields):
+            raise InvalidMessage(f"steps[{i}]", "must be fields with values, such as 'after: 5m'")
+        steps.append(_step(f"steps[{i}]", fields))
+    return steps
+
+
+def _fields(place: str, text: str) -> dict[str, Any]:
+    """Read ``CHANNEL[:CONTENT_SID] NAME=VALUE …``, quoted as for a shell."""
+    try:
+        first, *rest = shlex.split(text)
+    except ValueError as error:
+        problem = "is empty" if not text.strip() else f"has {error}"
+        raise InvalidMessage(place, f"{problem}; write it like {EXAMPLE}") from None
+    channel, _, sid = first.partition(":")
+    fields: dict[str, Any] = {"channel": channel}
+    if sid:
+        fields["content_sid"] = sid
+    for pair in rest:
+        name, separator, value = pair.partition("=")
+        if not separator or not name:
+            raise InvalidMessage(place, f"{pair!r} must be NAME=VALUE; write it like {EXAMPLE}, texts in quotes")
+        variables = fields.setdefault("variables", {}) if name.startswith(_VARIABLE) else fields
+        key = name.removeprefix(_VARIABLE)
+        if key in variables:
+            raise InvalidMessage(f"{place}.{name}", "is there twice")
+        variables[key] = value
+    return fields
+
+
+def _step(place: str, fields: Mapping[str, Any]) -> Sms | WhatsApp:
+    channel = fields.get("channel", "sms")
+    if not isinstance(channel, str) or channel not in _FIELDS:
+        raise InvalidMessage(f"{place}.channel", f"must be sms or whatsapp, like {EXAMPLE}")
+    for name in fields:
+        if name not in ("channel", *_FIELDS[channel]):
+            raise InvalidMessage(
+                f"{place}.{name}", f"is no field of a step by {channel}; there are {', '.join(_FIELDS[channel])}"
+            )
+    given = {name: value for name, value in fields.items() if name not in ("channel", "after")}
+    if "after" in fields:
+        given["after"] = _after(f"{place}.after", fields["after"])
+    if channel == "sms":
+        return Sms(**given)
+    if not given.get("content_sid"):
+        raise InvalidMessage(
+            f"{place}.content_sid", "is missing; write whatsapp:HX…, Twilio's id of the content template"
+        )
+    return WhatsApp(**given)
+
+
+def _after(place: str, value: object) -> timedelta:
+    seconds = float(value) if isinstance(value, str) and value.isascii() and value.isdigit() else value
+    try:
+        return durations.parse(seconds, AFTER_LIMIT)
+    except ValueError as error:
+        raise InvalidMessage(place, str(error)) from None

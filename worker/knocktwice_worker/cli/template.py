@@ -1,0 +1,198 @@
+"""``knocktwice apply`` and ``knocktwice template``."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from datetime import timedelta
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+
+from knocktwice_shared.messages import PUSH_BYTES_LIMIT
+from knocktwice_worker.cli.output import AsJson, clock, fail, out, print_json, reading
+from knocktwice_worker.content import template_store, templates
+from knocktwice_worker.content.links.short_links import example
+from knocktwice_worker.content.preview import Preview, preview
+from knocktwice_worker.declarations import apply as declarations
+from knocktwice_worker.notation import declared_yaml, durations
+from knocktwice_worker.services import services
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from knocktwice_worker.content.sms_parts import Encoding
+
+app = typer.Typer(name="template", help="Look at the stored templates.", no_args_is_help=True)
+
+Name = Annotated[str, typer.Argument(help="The template's name.")]
+
+_COLOURS = {"created": "green", "updated": "yellow", "unchanged": "dim"}
+
+
+def apply(
+    file: Annotated[str, typer.Argument(help="YAML file; - reads the standard input.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would change and change nothing.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Create and update what a YAML file declares: all of it or, if anything is wrong, nothing."""
+    declared = declarations.read(file)
+    with reading(services()) as conn:
+        changes = declarations.apply(conn, declared)
+        if dry_run:
+            conn.rollback()
+        else:
+            conn.commit()
+    if as_json:
+        print_json({"dry_run": dry_run, "changes": [dataclasses.asdict(change) for change in changes]})
+        return
+    for change in changes:
+        _print_change(change)
+    if dry_run:
+        out.print("a dry run: nothing was written")
+
+
+@app.command("list")
+def list_(as_json: AsJson = False) -> None:
+    """List the templates."""
+    with reading(services()) as conn:
+        listed = template_store.names(conn)
+    if as_json:
+        print_json([template._asdict() for template in listed])
+        return
+    table = Table("name", "version", "languages", "changed")
+    for template in listed:
+        table.add_row(template.name, str(template.version), ", ".join(template.locales), clock(template.updated_at))
+    out.print(table)
+
+
+@app.command()
+def show(name: Name, as_json: AsJson = False) -> None:
+    """Show a template as a file would declare it."""
+    found = _stored(name)
+    if as_json:
+        told = found._asdict() | {
+            "definition": found.definition.as_json(),
+            "parameters": found.definition.parameters,
+        }
+        print_json(told)
+        return
+    taken = ", ".join(found.definition.parameters) or "none"
+    print(f"# version {found.version} of {clock(found.updated_at)}; parameters: {taken}")
+    print(declared_yaml.dump({"templates": {name: found.definition.as_json()}}), end="")
+
+
+@app.command("preview")
+def preview_(
+    name: Name,
+    param: Annotated[list[str] | None, typer.Option(help="A value as NAME=VALUE; 1=VALUE is for {1}. Repeat.")] = None,
+    params: Annotated[str | None, typer.Option(help="All values as JSON, an object or a list.")] = None,
+    locale: Annotated[str | None, typer.Option(help="The recipient's language, like de-AT.")] = None,
+    file: Annotated[str | None, typer.Option(help="Take the template from this file, before it is applied.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what somebody would get, step by step, and what that costs: bytes of the push, encoding and parts of each SMS.
+
+    Example: knocktwice template preview order_ready --param courier=Ana --locale de-AT
+    """
+    definition = _declared(file, name) if file else _stored(name).definition
+    shown = preview(definition, given_values(params, param or []), locale, example(services().settings))
+    if as_json:
+        print_json({"name": name, **shown.as_json()})
+    else:
+        _print_preview(shown)
+
+
+@app.command()
+def delete(name: Name) -> None:
+    """Delete a template. What was accepted with it is not affected; whoever names it from now on is not notified."""
+    with reading(services()) as conn:
+        found = template_store.delete(conn, name)
+        conn.commit()
+    if not found:
+        fail(_unknown(name))
+    out.print(f"template {name}: deleted", markup=False)
+
+
+def _stored(name: str) -> template_store.Stored:
+    with reading(services()) as conn:
+        found = template_store.get(conn, name)
+    return found or fail(_unknown(name))
+
+
+def _unknown(name: str) -> str:
+    return f"there is no template called {name}; 'knocktwice template list' lists them"
+
+
+def _declared(file: str, name: str) -> templates.Definition:
+    declared = declarations.read(file).get("templates", {})
+    if name not in declared:
+        fail(f"{file}: declares no template called {name}; there are {', '.join(declared) or 'none'}")
+    return templates.check(name, declared[name])
+
+
+def given_values(params: str | None, param: list[str]) -> dict[str, Any]:
+    """Return the values given as JSON and those given one by one, by name."""
+    try:
+        given = json.loads(params) if params else {}
+    except ValueError:
+        given = None
+    if isinstance(given, list):
+        given = {str(place): value for place, value in enumerate(given, 1)}
+    if not isinstance(given, dict):
+        raise typer.BadParameter("must be a JSON object or list", param_hint="--params")
+    for pair in param:
+        name, separator, value = pair.partition("=")
+        if not separator or not name:
+            raise typer.BadParameter("must be NAME=VALUE", param_hint="--param")
+        given[name] = value
+    return given
+
+
+def _print_change(change: declarations.Change) -> None:
+    out.print(f"{change.kind} {change.name}: [{_COLOURS[change.verb]}]{change.verb}[/]")
+    for difference in change.fields:
+        out.print(f"  {difference.field}", markup=False)
+        for sign, value in (("-", difference.old), ("+", difference.new)):
+            if value is not None:
+                out.print(f"    {sign} {value}", markup=False, soft_wrap=True)
+
+
+def _print_preview(shown: Preview) -> None:
+    push = shown.push
+    lines = [
+        ("language", shown.locale),
+        ("push title", push.title),
+        ("push body", push.body),
+        *((f"push {name}", value) for name, value in (("link", push.link), ("image", push.image)) if value),
+        *((f"data {name}", value) for name, value in push.data.items()),
+        ("push size", f"{shown.push_bytes} of {PUSH_BYTES_LIMIT} bytes (FCM takes 4096, the rest is knocktwice's own)"),
+        *_steps(shown),
+    ]
+    for name, value in lines:
+        out.print(f"{name:11} {value}", markup=False, soft_wrap=True)
+
+
+def _steps(shown: Preview) -> Iterator[tuple[str, str]]:
+    if not shown.fallback:
+        yield "then", "nothing; the template forbids it"
+    elif not shown.steps:
+        yield from _sms(shown.sms, shown.encoding, shown.sms_parts)
+    for step in shown.steps:
+        yield (
+            f"step {step.step}",
+            f"{step.channel}, {step.when}, after {durations.written(timedelta(seconds=step.after_s))}",
+        )
+        if step.sender:
+            yield "from", step.sender
+        if step.text is not None and step.encoding is not None:
+            yield from _sms(step.text, step.encoding, step.sms_parts or 0)
+        if step.content_sid is not None:
+            yield "content", step.content_sid
+            yield from ((f"variable {name}", value) for name, value in (step.variables or {}).items())
+
+
+def _sms(text: str, encoding: Encoding, count: int) -> Iterator[tuple[str, str]]:
+    yield "sms", text
+    yield "sms size", f"{encoding}, {count} {'part' if count == 1 else 'parts'}"

@@ -1,0 +1,178 @@
+"""Everything on one machine until Ctrl-C: servers, schema, sandbox, worker, beat, Flower and the HTTP gateway.
+
+Made for trying it out, for development and for small installations. Elsewhere run the same commands by your own means
+(``deploy/`` has examples).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, NoReturn
+
+import sqlalchemy as sa
+from rich.console import Console
+from rich.table import Table
+
+from knocktwice import Client
+from knocktwice_shared.errors import BrokerUnavailable
+from knocktwice_worker.database import migrations
+from knocktwice_worker.embedded.children import Child, supervise
+from knocktwice_worker.embedded.servers import EmbeddedServers
+from knocktwice_worker.sandbox import Sandbox
+from knocktwice_worker.services import broker_url, database_url
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
+
+    from knocktwice_shared.messages import ReceiptEvent
+    from knocktwice_worker.config import Settings
+    from knocktwice_worker.embedded.children import Supervised
+
+out = Console(highlight=False)
+
+
+def up(settings: Settings, *, flower_port: int, sandbox_port: int, gateway_port: int) -> int:
+    """Run the whole stack until Ctrl-C or SIGTERM, starting again what falls. Returns the exit code.
+
+    Args:
+        flower_port, sandbox_port, gateway_port: on 127.0.0.1.
+    """
+    with ExitStack() as stack, _interruptible():
+        servers = provide(stack, settings)
+        environment, stand_ins = _sandbox(stack, settings, sandbox_port, gateway_port)
+        children = [
+            celery("worker", settings, environment),
+            celery("beat", settings, environment, f"--schedule={settings.home.resolve() / 'beat'}"),
+            celery("flower", settings, environment, f"--port={flower_port}"),
+            gateway(settings, environment, f"--port={gateway_port}"),
+        ]
+        _announce(settings, stand_ins, flower_port, gateway_port)
+        supervise([*servers, *children], threading.Event(), restarted=_tell_restart)
+    return 0
+
+
+def sandbox(settings: Settings, port: int) -> int:
+    """Run the sandbox alone until Ctrl-C, and print the settings that point a worker at it."""
+    with ExitStack() as stack, _interruptible():
+        report = stack.enter_context(_reporter(settings))
+        running = stack.enter_context(Sandbox(port=port, report=report, gateway=settings.public_url))
+        for name, value in running.environment(_private(settings.home)).items():
+            print(f"export {name}={value}", flush=True)
+        out.print(f"sandbox at {running.url}; Ctrl-C ends it")
+        threading.Event().wait()
+    return 0
+
+
+def provide(stack: ExitStack, settings: Settings) -> list[Supervised]:
+    """Start the embedded servers that the settings do not replace, and bring the schema up to date.
+
+    Args:
+        stack: ends what is started here.
+
+    Returns:
+        The servers, to be watched over.
+    """
+    servers: list[Supervised] = []
+    if settings.database_url is None or settings.broker_url is None:
+        embedded = EmbeddedServers(settings.home)
+        stack.enter_context(embedded)
+        servers = [embedded.postgres, embedded.valkey]
+    engine = sa.create_engine(database_url(settings), hide_parameters=True)
+    migrations.upgrade(engine)
+    engine.dispose()
+    return servers
+
+
+def celery(command: str, settings: Settings, environment: Mapping[str, str], *options: str) -> Child:
+    """Return a Celery process (``worker``, ``beat``, ``flower``) with its output in the home folder's ``log``."""
+    return _child(command, settings, environment, "-m", "celery", "-A", "knocktwice_worker", command, *options)
+
+
+def gateway(settings: Settings, environment: Mapping[str, str], *options: str) -> Child:
+    """Return an HTTP gateway with its output in the home folder's ``log``."""
+    return _child("gateway", settings, environment, "-m", "knocktwice_worker.cli", "gateway", *options)
+
+
+@contextlib.contextmanager
+def _reporter(settings: Settings) -> Iterator[Callable[[ReceiptEvent], None]]:
+    """What phones report of pushes without a receipt address, an application would report through the producer library."""
+    with Client(broker_url(settings)) as client:
+
+        def report(event: ReceiptEvent) -> None:
+            try:
+                client.record_receipts([event])
+            except BrokerUnavailable as error:
+                out.print(f"[yellow]a receipt was lost:[/] {error}")
+
+        yield report
+
+
+def _sandbox(stack: ExitStack, settings: Settings, port: int, gateway_port: int) -> tuple[dict[str, str], str]:
+    """Let the sandbox stand in for the providers that have no credentials."""
+    wanted = {
+        "FCM": settings.google_application_credentials is None,
+        "Twilio": settings.twilio_account_sid is None,
+    }
+    if not any(wanted.values()):
+        return {}, ""
+    public_url = settings.public_url
+    if public_url is None and all(wanted.values()) and settings.sms_providers_file is None:
+        # Whoever is told it is on this machine, too. A real provider would be given an address that leads nowhere.
+        public_url = f"http://127.0.0.1:{gateway_port}"
+    report = stack.enter_context(_reporter(settings))
+    running = stack.enter_context(Sandbox(port=port, report=report, gateway=public_url))
+    environment = running.environment(_private(settings.home))
+    chosen = {k: v for k, v in environment.items() if wanted["Twilio" if "TWILIO" in k else "FCM"]}
+    if public_url is not None:
+        chosen["KNOCKTWICE_PUBLIC_URL"] = public_url
+    return chosen, f"{running.url} stands in for {' and '.join(name for name, on in wanted.items() if on)}"
+
+
+def _child(name: str, settings: Settings, environment: Mapping[str, str], *arguments: str) -> Child:
+    log = _private(settings.home / "log") / f"{name}.log"
+    environment = {**os.environ, "KNOCKTWICE_HOME": str(settings.home.resolve()), **environment}
+    # The interpreter itself, so that it is this installation whatever PATH says.
+    return Child(name, [sys.executable, *arguments], log, env=environment)
+
+
+def _announce(settings: Settings, stand_ins: str, flower_port: int, gateway_port: int) -> None:
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_row("Flower", f"http://127.0.0.1:{flower_port}")
+    table.add_row("Gateway", f"http://127.0.0.1:{gateway_port}")
+    if stand_ins:
+        table.add_row("Sandbox", stand_ins)
+    table.add_row("Logs", str((settings.home / "log").resolve()))
+    table.add_row("Try", 'knocktwice notify --registration clicks-1 --title "Hello" --body "Knock knock"')
+    table.add_row("", "Ctrl-C ends everything")
+    out.print(table)
+
+
+def _tell_restart(child: Supervised) -> None:
+    out.print(f"[yellow]{child.name} had ended and was started again[/]; its log tells why")
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """Make SIGTERM end the block as Ctrl-C does, in order and quietly."""
+
+    def interrupt(*_: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    except KeyboardInterrupt:
+        out.print("ending …")
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _private(folder: Path) -> Path:
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return folder.resolve()

@@ -1,0 +1,118 @@
+"""What somebody would get: a template filled in, step by step, and what that costs."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from knocktwice_shared.errors import InvalidMessage
+from knocktwice_shared.messages import PUSH_BYTES_LIMIT, Channel
+from knocktwice_worker.content import plans
+from knocktwice_worker.content import sms_parts as parts
+from knocktwice_worker.content.rendering import push_bytes, render
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from knocktwice_shared.messages import Push, Step
+    from knocktwice_worker.content.links.short_links import Tracker
+    from knocktwice_worker.content.templates import Definition
+
+
+@dataclass(frozen=True, slots=True)
+class StepPreview:
+    """A step of the template's plan.
+
+    Attributes:
+        step: its number, from 1; the push is 0.
+        channel: ``sms`` or ``whatsapp``.
+        when, after_s: its condition, and how long the step before it gets.
+        sender: who sends it; ``None`` is the setting's.
+        text, encoding, sms_parts: of an SMS.
+        content_sid, variables: of a WhatsApp message.
+    """
+
+    step: int
+    channel: str
+    when: str | None
+    after_s: float
+    sender: str | None = None
+    text: str | None = None
+    encoding: parts.Encoding | None = None
+    sms_parts: int | None = None
+    content_sid: str | None = None
+    variables: Mapping[str, str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """A template filled in.
+
+    Attributes:
+        locale: whose contents were chosen.
+        push: as the phone gets it.
+        push_bytes: of the :data:`PUSH_BYTES_LIMIT` that a push may have.
+        sms: the text of the usual SMS, which a step without words of its own says.
+        encoding, sms_parts: what it is written in, and how many parts are paid for.
+        steps: what follows the push; nothing if whoever sends it says what does.
+        fallback: whether anything may follow.
+    """
+
+    locale: str
+    push: Push
+    push_bytes: int
+    sms: str
+    encoding: parts.Encoding
+    sms_parts: int
+    steps: tuple[StepPreview, ...]
+    fallback: bool
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it as plain data."""
+        told = asdict(self) | {"push_bytes_limit": PUSH_BYTES_LIMIT}
+        told["steps"] = [{name: v for name, v in asdict(step).items() if v is not None} for step in self.steps]
+        return told
+
+
+def preview(
+    definition: Definition, params: Mapping[str, Any], locale: str | None, links: Tracker | None = None
+) -> Preview:
+    """Fill a template in.
+
+    Args:
+        params: values by name; ``1`` is that of ``{1}``.
+        locale: the recipient's.
+        links: makes those of the steps.
+
+    Raises:
+        InvalidMessage: a parameter is missing, nothing is in that language, or the result is too long.
+    """
+    chosen = definition.choose(locale)
+    if chosen is None:
+        wanted = f"there is nothing for {locale}" if locale else "is missing, as there is no default_locale"
+        raise InvalidMessage("locale", f"{wanted}; there are contents for {', '.join(definition.contents)}")
+    push, sms_text = definition.content(chosen)
+    texts = render(push, sms_text, params, links)
+    filled = type(push)(texts.title, texts.body, push.data, push.link, push.image)
+
+    def said(place: int, step: Step) -> StepPreview:
+        path = f"fallback.{place}" if isinstance(definition.fallback, list) else "fallback"
+        words = plans.words(plans.written(step), push, sms_text, chosen, params, path, links)
+        told: dict[str, Any] = {"when": step.when and str(step.when), "after_s": step.after.total_seconds()}
+        if step.channel is Channel.WHATSAPP:
+            sid, variables = plans.template_of(words.text)
+            return StepPreview(place + 1, "whatsapp", **told, sender=words.sender, content_sid=sid, variables=variables)
+        sender = words.sender or definition.sender
+        encoding, count = parts.encoding(words.text), parts.count(words.text)
+        return StepPreview(place + 1, "sms", **told, sender=sender, text=words.text, encoding=encoding, sms_parts=count)
+
+    return Preview(
+        locale=chosen,
+        push=filled,
+        push_bytes=push_bytes(push, texts),
+        sms=texts.sms,
+        encoding=parts.encoding(texts.sms),
+        sms_parts=parts.count(texts.sms),
+        steps=tuple(said(place, step) for place, step in enumerate(definition.plan)),
+        fallback=definition.fallback != "never",
+    )

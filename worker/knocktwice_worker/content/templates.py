@@ -1,0 +1,279 @@
+"""Templates: what a notification says in each language, why it is sent and what follows it, under one name.
+
+A definition is checked as a whole when it is stored, so that nothing but a recipient's own values can be missing later.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from knocktwice_shared.errors import InvalidMessage
+from knocktwice_shared.messages import (
+    SMS_CHARS_LIMIT,
+    STEPS_LIMIT,
+    TEMPLATE_NAME_LIMIT,
+    Category,
+    Push,
+    Step,
+    When,
+    parse_content,
+)
+from knocktwice_worker.content import locales
+from knocktwice_worker.content.liquid import BrokenTemplate, variables
+from knocktwice_worker.content.template_fallback import Fallback
+
+if TYPE_CHECKING:
+    from typing import Self
+
+#: So that a name can stand in a command line, a file and a log.
+_NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9_.-]{{0,{TEMPLATE_NAME_LIMIT - 1}}}")
+#: ``{1}``, where it does not stand inside Liquid's own markup.
+_POSITIONAL = re.compile(
+    r"(?s:\{%-?\s*raw\s*-?%\}.*?\{%-?\s*endraw\s*-?%\}|\{\{.*?\}\}|\{%.*?%\})|\{([1-9][0-9]?)\}",
+)
+
+
+#: https://www.twilio.com/docs/glossary/what-alphanumeric-sender-id and its other senders.
+_SENDER = re.compile(r"\+[1-9][0-9]{6,14}|[0-9]{3,6}|MG[0-9a-fA-F]{32}|(?=[^A-Za-z]*[A-Za-z])[A-Za-z0-9 +&_-]{1,11}")
+
+
+class InvalidDefinition(InvalidMessage):
+    """A template cannot be stored: mend the named field."""
+
+
+def _locale(value: str) -> str:
+    return locales.canonical(value)
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class PushContent(_Part):
+    """What the push shows, in one language."""
+
+    title: str
+    body: str
+    data: dict[str, str] = Field(default_factory=dict)
+    link: str | None = None
+    image: str | None = None
+
+
+class Content(_Part):
+    """What a notification says in one language. Without a text of its own the SMS says what the push's body says."""
+
+    push: PushContent
+    sms: str | None = None
+
+    @model_validator(mode="after")
+    def _sendable(self) -> Self:
+        sms = None if self.sms is None else {"text": self.sms}
+        try:
+            parse_content({"push": self.push.model_dump(), "sms": sms}, "content")
+            self.variables()
+        except InvalidMessage as error:
+            field = error.field.removeprefix("content.").replace("sms.text", "sms")
+            raise InvalidMessage(field, error.problem) from None
+        return self
+
+    def texts(self) -> dict[str, str]:
+        """Return what may hold placeholders, by field, as Liquid."""
+        texts = {"push.title": self.push.title, "push.body": self.push.body}
+        if self.sms is not None:
+            texts["sms"] = self.sms
+        return {field: _to_liquid(text) for field, text in texts.items()}
+
+    def variables(self) -> frozenset[str]:
+        """Return the names of the parameters; ``1`` is that of ``{1}``."""
+        names: set[str] = set()
+        for field, text in self.texts().items():
+            try:
+                names |= variables(text)
+            except BrokenTemplate as error:
+                raise InvalidMessage(field, str(error)) from None
+        return frozenset(names)
+
+
+def _kind_of_fallback(value: object) -> str:
+    return "fallback" if isinstance(value, dict | Fallback) else "steps" if isinstance(value, list) else "never"
+
+
+class Definition(_Part):
+    """A template.
+
+    Attributes:
+        default_locale: whose contents people of another or an unknown language get; ``None`` refuses them.
+        category: unless the sender names another.
+        fallback: what follows the push, one SMS or a list of steps, unless the sender names another; ``never`` forbids all.
+        signature: who sends the SMS, put before its text.
+        sender: the number, name or Messaging Service that sends it, instead of the installation's own.
+        contents: by canonical locale.
+    """
+
+    default_locale: Annotated[str, AfterValidator(_locale)] | None
+    category: Category = Category.TRANSACTIONAL
+    fallback: (
+        Annotated[
+            Annotated[Fallback, Tag("fallback")]
+            | Annotated[Annotated[list[Fallback], Field(min_length=1, max_length=STEPS_LIMIT)], Tag("steps")]
+            | Annotated[Literal["never"], Tag("never")],
+            Discriminator(_kind_of_fallback),
+        ]
+        | None
+    ) = None
+    signature: Annotated[str, Field(min_length=1, max_length=50)] | None = None
+    sender: str | None = None
+    contents: Annotated[dict[str, Content], Field(min_length=1)]
+
+    @field_validator("signature")
+    @classmethod
+    def _plain_signature(cls, value: str | None) -> str | None:
+        if value is not None and ("{" in value or not value.strip() or "\0" in value):
+            raise ValueError("must be plain text")
+        return value
+
+    @field_validator("sender")
+    @classmethod
+    def _known_to_twilio(cls, value: str | None) -> str | None:
+        if value is not None and not _SENDER.fullmatch(value):
+            raise ValueError(
+                "must be a number like +16505550100 or 12345, a name of at most 11 letters, digits and spaces with "
+                "a letter in it, or a Messaging Service (MG and 32 hex digits); put it in quotes"
+            )
+        return value
+
+    @field_validator("contents", mode="before")
+    @classmethod
+    def _canonical_locales(cls, value: object) -> object:
+        if not isinstance(value, dict):
+            return value
+        spelt: dict[str, object] = {}
+        for tag, content in value.items():
+            try:
+                locale = locales.canonical(str(tag))
+            except ValueError as error:
+                raise InvalidMessage(str(tag), str(error)) from None
+            if locale in spelt:
+                raise InvalidMessage(str(tag), f"is there twice; it is the same as {locale}")
+            spelt[locale] = content
+        return spelt
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if self.default_locale is not None and self.default_locale not in self.contents:
+            raise InvalidMessage(
+                "default_locale", f"has no contents ({self.default_locale}); there are {', '.join(self.contents)}"
+            )
+        for locale in self.contents:
+            _, sms = self.content(locale)
+            if sms is not None and len(sms) > SMS_CHARS_LIMIT:
+                raise InvalidMessage(
+                    f"contents.{locale}.sms",
+                    f"is {len(sms)} characters with its signature; {SMS_CHARS_LIMIT} at most",
+                )
+        for place, step in enumerate(self._steps):
+            self._check_step(f"fallback.{place}" if isinstance(self.fallback, list) else "fallback", step, place)
+        return self
+
+    def _check_step(self, path: str, step: Fallback, place: int) -> None:
+        if place and step.when is When.NOTIFICATIONS_DISABLED:
+            problem = "is about the push, so only the step right after it can wait for it"
+            raise InvalidMessage(f"{path}.when", problem)
+        for field, locale in step.missing(self.contents):
+            raise InvalidMessage(f"{path}.{field}", f"has nothing for {locale}")
+        if step.too_long(self.signature):
+            raise InvalidMessage(f"{path}.text", f"is too long with its signature; {SMS_CHARS_LIMIT} at most")
+        try:
+            set(step.names(_to_liquid))
+        except InvalidMessage as error:
+            raise InvalidMessage(f"{path}.{error.field}", error.problem) from None
+
+    @property
+    def _steps(self) -> list[Fallback]:
+        if isinstance(self.fallback, Fallback):
+            return [self.fallback]
+        return self.fallback if isinstance(self.fallback, list) else []
+
+    @property
+    def parameters(self) -> list[str]:
+        """The names that its texts take values for; ``1`` is that of ``{1}``."""
+        names = {name for content in self.contents.values() for name in content.variables()}
+        return sorted(names.union(*(step.names(_to_liquid) for step in self._steps)))
+
+    @property
+    def plan(self) -> tuple[Step, ...]:
+        """The fallback as a batch carries it."""
+        return tuple(step.step(_to_liquid, self.signature) for step in self._steps)
+
+    def choose(self, wanted: str | None) -> str | None:
+        """Return the locale whose contents somebody gets, or ``None`` if there is none for them."""
+        return (wanted and locales.negotiate(wanted, frozenset(self.contents))) or self.default_locale
+
+    def content(self, locale: str) -> tuple[Push, str | None]:
+        """Return push and SMS text of one locale, as Liquid that takes all parameters by name."""
+        content = self.contents[locale]
+        texts = content.texts()
+        push = Push(
+            title=texts["push.title"],
+            body=texts["push.body"],
+            data=content.push.data,
+            link=content.push.link,
+            image=content.push.image,
+        )
+        sms = texts.get("sms")
+        return push, f"{self.signature} {sms or push.body}" if self.signature else sms
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what is stored and shown: everything that was said, in one spelling."""
+        return self.model_dump(mode="json", exclude_defaults=True) | {"default_locale": self.default_locale}
+
+
+def check(name: object, value: object) -> Definition:
+    """Return a definition from plain data.
+
+    Raises:
+        InvalidDefinition: the first wrong field is named.
+    """
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise InvalidDefinition(str(name), f"a name has letters, digits, _ . and -, {TEMPLATE_NAME_LIMIT} at most")
+    try:
+        return Definition.model_validate(value)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise InvalidDefinition(*_told(name, first)) from None
+
+
+def _told(name: str, error: Any) -> tuple[str, str]:
+    """Return the path of a field and what is wrong with it."""
+    place = [str(step) for step in error["loc"]]
+    if place[:2] in (["fallback", "fallback"], ["fallback", "steps"], ["fallback", "never"]):
+        del place[1]
+    problem = {
+        "missing": "is missing",
+        "extra_forbidden": "is not a field of a template",
+        "string_type": "must be text; put it in quotes",
+        "literal_error": "must be never, or have when and after, or be a list of steps",
+    }.get(error["type"], error["msg"].removeprefix("Value error, "))
+    cause = error.get("ctx", {}).get("error")
+    if isinstance(cause, InvalidMessage):
+        place.append(cause.field)
+        problem = cause.problem
+    return ".".join([name, *place]), problem
+
+
+def _to_liquid(text: str) -> str:
+    """Write ``{1}`` as Liquid; what is Liquid already stays."""
+    return _POSITIONAL.sub(lambda m: f'{{{{ ["{m[1]}"] }}}}' if m[1] else m[0], text)

@@ -1,0 +1,108 @@
+"""Who asks, and whether they may: what a route names as its dependencies."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+from fastapi import Depends, Request, Security
+from fastapi.security import HTTPBearer
+
+from knocktwice_shared.errors import InvalidMessage
+from knocktwice_worker.gateway.intake.outbox import Outbox
+from knocktwice_worker.gateway.problems import Problem
+from knocktwice_worker.services import Services
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+    from knocktwice_worker.gateway.auth.keyring import KeyRing
+    from knocktwice_worker.gateway.auth.keys import Key, Scope
+
+_BEARER = HTTPBearer(
+    bearerFormat="kt_ID_SECRET", description="A key made by `knocktwice key create`.", auto_error=False
+)
+
+
+def here(request: Request) -> Services:
+    """Return the gateway's services."""
+    services: Services = request.app.state.services
+    return services
+
+
+#: What a route asks for to reach servers.
+Here = Annotated[Services, Depends(here)]
+
+
+def outbox(request: Request) -> Outbox:
+    """Return the way to the broker."""
+    found: Outbox = request.app.state.outbox
+    return found
+
+
+#: What a route asks for to send messages.
+Out = Annotated[Outbox, Depends(outbox)]
+
+
+def requires(scope: Scope) -> Any:
+    """Return the dependency that lets in whoever has a key for ``scope``; its value is the key."""
+    return Security(_gate(scope), scopes=[scope])
+
+
+def _gate(scope: Scope) -> Callable[[Request, Any], Coroutine[Any, Any, Key]]:
+    async def gate(request: Request, credentials: Annotated[Any, Depends(_BEARER)]) -> Key:
+        key = await admit(request, None if credentials is None else credentials.credentials, scope)
+        _refuse_unknown_parameters(request)
+        return key
+
+    return gate
+
+
+async def admit(request: Request, given: str | None, scope: Scope) -> Key:
+    """Return the key that a request came with, and count the request.
+
+    Args:
+        given: what stands behind ``Bearer``.
+
+    Raises:
+        Problem: there is none that works, it lacks the scope, or it is used too fast.
+    """
+    ring: KeyRing = request.app.state.keys
+    key = None if given is None else await ring.find(given)
+    if key is None:
+        raise Problem(
+            "unauthorized",
+            "send Authorization: Bearer and a key that works; 'knocktwice key create' makes one",
+            headers={"WWW-Authenticate": "Bearer"},
+        )
+    if not key.allows(scope):
+        raise Problem("forbidden", f"this key lacks the scope {scope}; 'knocktwice key create' makes one with it")
+    await request.app.state.pace.take(key.id)
+    return key
+
+
+def bearer(request: Request) -> str | None:
+    """Return what stands behind ``Bearer``; ``None`` if nothing does."""
+    scheme, _, given = request.headers.get("authorization", "").partition(" ")
+    return given if scheme.lower() == "bearer" and given else None
+
+
+def refuse_parameters(request: Request) -> None:
+    """Refuse all parameters, for a request that has none.
+
+    Raises:
+        InvalidMessage: the first one is named.
+    """
+    if request.scope["query_string"]:
+        for name in request.query_params:
+            raise InvalidMessage(name, "is not a parameter of this request; known here: none")
+
+
+def _refuse_unknown_parameters(request: Request) -> None:
+    """A misspelt filter that is silently ignored shows the wrong rows."""
+    if not request.query_params:
+        return
+    known = sorted(str(parameter.alias) for parameter in request.scope["route"].dependant.query_params)
+    for name in request.query_params:
+        if name not in known:
+            told = f"is not a parameter of this request; known here: {', '.join(known) or 'none'}"
+            raise InvalidMessage(name, told)

@@ -1,0 +1,56 @@
+"""Providers' callbacks on their way to PostgreSQL, many requests' together."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import structlog
+from sqlalchemy.exc import DBAPIError
+
+from knocktwice_worker.gateway.intake.group_commit import GroupCommit
+from knocktwice_worker.notifications.store import provider_reports
+from knocktwice_worker.notifications.store.provider_reports import Callback, InboundText
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from knocktwice_worker.services import Services
+
+log = structlog.get_logger(__name__)
+
+#: What is written together, and how much may wait.
+_AT_ONCE, _MOST_WAITING = provider_reports.LIMIT, 20_000
+
+
+class TwilioIntake:
+    """Takes status reports and inbound texts.
+
+    Args:
+        services: where PostgreSQL is.
+    """
+
+    def __init__(self, services: Services) -> None:
+        self._engine = services.engine
+        self._group: GroupCommit[Callback | InboundText] = GroupCommit(
+            self._write, at_once=_AT_ONCE, most_waiting=_MOST_WAITING
+        )
+
+    async def take(self, *ones: Callback | InboundText) -> None:
+        """Return once they are durable. Repeats are harmless."""
+        await self._group.add(ones)
+
+    async def close(self) -> None:
+        """Write what waits."""
+        await self._group.close()
+
+    def _write(self, items: Sequence[Callback | InboundText]) -> None:
+        reports = [item for item in items if isinstance(item, Callback)]
+        with self._engine.begin() as conn:
+            provider_reports.receive(conn, [item for item in items if isinstance(item, InboundText)])
+            provider_reports.accept(conn, reports)
+        try:
+            # They are kept. What cannot be brought to its delivery now is brought by the clock.
+            with self._engine.begin() as conn:
+                provider_reports.bring(conn, {report.provider_id for report in reports})
+        except DBAPIError as error:
+            log.warning("reports kept and not brought yet", reports=len(reports), error=type(error.orig).__name__)

@@ -1,0 +1,328 @@
+"""Per-number limits: the same content to one number once in 30 s, and at most 10 SMS per calendar day.
+
+Redis holds the counters, because one atomic script answers for a whole batch. Postgres holds the truth, because Redis can
+be wiped. A marker key says since which start of the server and from when on the counters are complete: until then (a first
+start, a FLUSHALL, a restart or a failover) every call brings along what Postgres knows about its numbers. The senders ask once more right before the
+provider call, when their rows are committed, so that a wipe between the two questions cannot let one too many through.
+
+Counting is idempotent per notification: values are notification ids, so a retry is never its own duplicate.
+Keys hold an HMAC of the number, never the number, and share a hash tag so that one call may touch them all. The day's
+budget (``budget.py``) is counted in the same call.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, time, timedelta
+from importlib.resources import files
+from typing import TYPE_CHECKING
+
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+from sqlalchemy import Connection, text
+
+from knocktwice_shared.messages import Category
+from knocktwice_worker.lifecycle import Verdict
+from knocktwice_worker.limits import budget
+from knocktwice_worker.limits.budget import Budget, Purse, Spent
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+    from zoneinfo import ZoneInfo
+
+    from redis import Redis
+
+#: One hash tag for all keys: Redis Cluster runs a script on one slot only.
+_TAG = "{knocktwice:sms}"
+_VERDICTS = {
+    "duplicate": Verdict.DUPLICATE_CONTENT,
+    "capped": Verdict.CAPPED_DAILY,
+    "exhausted": Verdict.BUDGET_EXHAUSTED,
+}
+
+#: How often parts that were not used are looked for when the budget seems to be exhausted.
+_GIVE_BACK_EVERY_S = 60
+
+_GIVE_BACK = """
+for _, id in ipairs(ARGV) do
+  local category, parts = string.match(redis.call('HGET', KEYS[1], id) or '', '(%a+):(%d+)')
+  if parts then
+    redis.call('HDEL', KEYS[1], id)
+    redis.call('HINCRBY', KEYS[1], 'total', -parts)
+    redis.call('HINCRBY', KEYS[1], category, -parts)
+  end
+end
+"""
+
+
+class LimitsUnavailable(Exception):
+    """Redis did not answer: count in Postgres, or wait."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """May this text go to this number now? Each channel is counted for itself, and each step of a notification.
+
+    It has so many ``parts``, which count for the budget of its ``category``; what is no SMS has none.
+    """
+
+    notification_id: str
+    number: str
+    fingerprint: bytes
+    parts: int = 1
+    category: Category = Category.TRANSACTIONAL
+    channel: str = "sms"
+    step: int = 1
+
+    @property
+    def id(self) -> str:
+        """What is counted: as ``_KNOWN`` writes it, too."""
+        return self.notification_id if self.step == 1 else f"{self.notification_id}.{self.step}"
+
+    @property
+    def address(self) -> str:
+        """What it is counted against."""
+        return self.number if self.channel == "sms" else f"{self.channel}:{self.number}"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """``refusal`` is ``None`` when it may; ``today`` counts the number's SMS of the day, this one included if it may.
+
+    ``spent`` is what is used of the day's budget; ``None`` where there is none.
+    """
+
+    refusal: Verdict | None
+    today: int
+    spent: Spent | None = None
+
+    def inputs(self, ask: Ask, of: Budget) -> dict[str, Any]:
+        """Return what the ledger should keep of it."""
+        inputs: dict[str, Any] = {"sms_today": self.today}
+        if self.spent:
+            inputs |= {
+                "parts": ask.parts,
+                "spent_today": {"total": self.spent.total, ask.category: self.spent.category},
+                "budget": {"total": of.total, "reserve": of.reserve, ask.category: of.categories.get(ask.category, 0)},
+            }
+        return inputs
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The limits and the calendar they count in. ``0`` switches one off.
+
+    Attributes:
+        per_day: SMS to one number per calendar day.
+        same_content: time in which one text goes to one number only once.
+        zone: whose calendar day.
+        secret: key of the HMAC over numbers.
+        budget: SMS parts a day.
+    """
+
+    per_day: int
+    same_content: timedelta
+    zone: ZoneInfo
+    secret: bytes
+    budget: Budget = field(default_factory=Budget)
+
+    def day(self, now: datetime) -> tuple[str, datetime, datetime]:
+        """Return the calendar day of ``now``: its name, its first moment and the next day's, in UTC.
+
+        Days have 23 or 25 hours when the clocks change; a midnight that does not exist is the moment of the change.
+        """
+        today = now.astimezone(self.zone).date()
+        start, end = (
+            datetime.combine(date, time(), tzinfo=self.zone).astimezone(UTC)
+            for date in (today, today + timedelta(days=1))
+        )
+        return today.isoformat(), start, end
+
+    def keys(self, ask: Ask, day: str) -> tuple[str, str]:
+        """Return the Redis keys of an ask: content holder and the day's set."""
+        number = hmac.new(self.secret, ask.address.encode(), hashlib.sha256).hexdigest()[:32]
+        return f"{_TAG}:content:{number}:{ask.fingerprint.hex()}", f"{_TAG}:day:{number}:{day}"
+
+    def budget_key(self, day: str) -> str:
+        """Return the Redis key of the day's budget."""
+        return f"{_TAG}:budget:{day}"
+
+
+class RedisLimits:
+    """The limits as one Lua call per batch."""
+
+    def __init__(self, redis: Redis, limits: Limits) -> None:
+        self.limits = limits
+        self._redis = redis
+        self._script = redis.register_script(files(__package__).joinpath("per_number.lua").read_text())
+
+    def count(self, conn: Connection, asks: Sequence[Ask], now: datetime) -> list[Answer]:
+        """Count each ask against its number, in order, and say which may go.
+
+        Args:
+            conn: where to read what Redis may have forgotten.
+            now: the database's clock.
+
+        Raises:
+            LimitsUnavailable: Redis did not answer. Some asks may have been counted; asking again counts none twice.
+        """
+        if not asks:
+            return []
+        try:
+            answers = self._ask(conn, asks, now)
+            if any(a.refusal is Verdict.BUDGET_EXHAUSTED for a in answers) and self._give_back(conn, now):
+                answers = self._ask(conn, asks, now)
+        except (RedisConnectionError, RedisTimeoutError) as error:
+            raise LimitsUnavailable from error
+        return answers
+
+    def _ask(self, conn: Connection, asks: Sequence[Ask], now: datetime) -> list[Answer]:
+        answer = self._call(asks, now, None, "")
+        if answer[0] == b"seed":
+            _, start, _ = self.limits.day(now)
+            known = _known(conn, asks, self.limits, now) if int(answer[1]) else None
+            answer = self._call(asks, now, known, budget.today(conn, start).written() if int(answer[2]) else "")
+        limited = bool(self.limits.budget)
+        return [
+            Answer(_VERDICTS.get(word.decode()), int(count), Spent(int(total), int(own)) if limited else None)
+            for word, count, total, own in zip(*(answer[i::4] for i in range(4)), strict=True)
+        ]
+
+    def _give_back(self, conn: Connection, now: datetime) -> bool:
+        """Give back the parts of messages that did not go after all; whether it was looked for them."""
+        if not self._redis.set(f"{_TAG}:budget:given-back", "", nx=True, ex=_GIVE_BACK_EVERY_S):
+            return False
+        day, start, _ = self.limits.day(now)
+        unused = budget.not_sent(conn, start)
+        for i in range(0, len(unused), 1_000):
+            self._return(day, unused[i : i + 1_000])
+        return bool(unused)
+
+    def _return(self, day: str, ids: Sequence[str]) -> None:
+        self._redis.eval(_GIVE_BACK, 1, self.limits.budget_key(day), *ids)
+
+    def release(self, asks: Sequence[Ask], now: datetime) -> None:
+        """Give back what was counted for messages that will not go. Losing this only makes the limit stricter."""
+        day, _, _ = self.limits.day(now)
+        pipe = self._redis.pipeline()
+        for ask in asks:
+            content, today = self.limits.keys(ask, day)
+            pipe.srem(today, ask.id)
+            # Deletes the holder only if it is us (Redis 8.4 / Valkey 9 have DELIFEQ, Redis 7 has not).
+            pipe.eval(
+                "return redis.call('GET', KEYS[1]) == ARGV[1] and redis.call('DEL', KEYS[1])",
+                1,
+                content,
+                ask.id,
+            )
+        pipe.execute()
+        if self.limits.budget:
+            self._return(day, [ask.id for ask in asks])
+
+    def forget(self, numbers: Sequence[str], now: datetime) -> None:
+        """Drop the counters of numbers whose owner is erased. What a text holds a number for is over in no time by itself."""
+        days = [self.limits.day(now + timedelta(days=shift))[0] for shift in (-1, 0, 1)]
+        keys = [self.limits.keys(Ask("", number, b""), day)[1] for number in numbers for day in days]
+        if keys:
+            self._redis.delete(*keys)
+
+    def _call(
+        self, asks: Sequence[Ask], now: datetime, known: list[tuple[list[str], str]] | None, spent: str
+    ) -> list[bytes]:
+        day, _, end = self.limits.day(now)
+        hold_ms = int(self.limits.same_content.total_seconds() * 1000)
+        keys = [f"{_TAG}:complete", self.limits.budget_key(day)]
+        # Two days: long enough for the longest day, short enough to forget.
+        args: list[str | int | float] = [self.limits.per_day, hold_ms, 172_800, now.timestamp(), end.timestamp()]
+        args += ["1" if known is not None else "0", *self.limits.budget.arguments(), spent]
+        for i, ask in enumerate(asks):
+            keys += self.limits.keys(ask, day)
+            ids, holder = known[i] if known is not None else ([], "")
+            args += [ask.id, ",".join(ids), holder, ask.parts, ask.category]
+        return list(self._script(keys=keys, args=args))
+
+
+_KNOWN = text("""
+SELECT a.i, today.ids, holder.id AS holder
+FROM unnest(CAST(:numbers AS text[]), CAST(:channels AS text[]), CAST(:fingerprints AS bytea[]))
+  WITH ORDINALITY AS a(number, channel, fingerprint, i)
+CROSS JOIN LATERAL (
+  SELECT coalesce(array_agg(t.id ORDER BY t.waits, t.counted_at, t.id), '{}') AS ids FROM (
+    SELECT CAST(d.notification_id AS text) || CASE WHEN d.step > 1 THEN '.' || d.step ELSE '' END AS id,
+           d.state = 'reserved' AS waits, d.counted_at FROM deliveries d
+    WHERE d.number = a.number AND d.channel = a.channel AND d.counted_at >= :start AND d.state IN ('reserved', 'sending', 'sent', 'unknown')
+    ORDER BY 2, 3, 1 LIMIT :per_day
+  ) t
+) today
+LEFT JOIN LATERAL (
+  SELECT CAST(d.notification_id AS text) || CASE WHEN d.step > 1 THEN '.' || d.step ELSE '' END AS id FROM deliveries d
+  WHERE d.number = a.number AND d.channel = a.channel AND d.fingerprint = a.fingerprint AND d.counted_at > :since
+    AND d.state IN ('reserved', 'sending', 'sent', 'unknown')
+  ORDER BY d.state = 'reserved', d.counted_at, d.notification_id LIMIT 1
+) holder ON true
+ORDER BY a.i
+""")
+
+
+def _known(conn: Connection, asks: Sequence[Ask], limits: Limits, now: datetime) -> list[tuple[list[str], str]]:
+    """Return, per ask, the ids that Postgres counts for its number today and the holder of its content.
+
+    Those already sent come first, then reservations by age, cut at the limit: of eleven reservations that a wipe let
+    through, the eleventh is not among them and is refused when its sender asks.
+    """
+    _, start, _ = limits.day(now)
+    rows = conn.execute(
+        _KNOWN,
+        {
+            "numbers": [a.number for a in asks],
+            "channels": [a.channel for a in asks],
+            "fingerprints": [a.fingerprint for a in asks],
+            "start": start,
+            "since": now - limits.same_content,
+            "per_day": limits.per_day or 1_000,
+        },
+    )
+    return [(row.ids, row.holder or "") for row in rows]
+
+
+def count_in_postgres(conn: Connection, asks: Sequence[Ask], limits: Limits, now: datetime) -> list[Answer]:
+    """Answer like :meth:`RedisLimits.count`, from Postgres alone, for when Redis is down.
+
+    Locks the numbers until the transaction ends, so the reservations must be written in the same transaction.
+    """
+    lock = text(
+        "SELECT pg_advisory_xact_lock(hashtextextended(n, 2)) FROM (SELECT unnest(CAST(:numbers AS text[])) AS n ORDER BY 1) s"
+    )
+    conn.execute(lock, {"numbers": sorted({a.address for a in asks})})
+    today: dict[str, set[str]] = {}
+    holders: dict[tuple[str, bytes], str] = {}
+    for ask, (ids, holder) in zip(asks, _known(conn, asks, limits, now), strict=True):
+        today.setdefault(ask.address, set(ids))
+        if holder:
+            holders.setdefault((ask.address, ask.fingerprint), holder)
+    purse = None
+    if limits.budget:
+        # After the numbers, always, so that two transactions wait for each other instead of deadlocking.
+        budget.lock(conn)
+        purse = Purse(limits.budget, budget.today(conn, limits.day(now)[1]))
+    return [_count_one(a, today[a.address], holders, limits, purse) for a in asks]
+
+
+def _count_one(
+    ask: Ask, today: set[str], holders: dict[tuple[str, bytes], str], limits: Limits, purse: Purse | None
+) -> Answer:
+    content = (ask.address, ask.fingerprint)
+    refusal = None
+    if limits.same_content and holders.get(content, ask.id) != ask.id:
+        refusal = Verdict.DUPLICATE_CONTENT
+    elif limits.per_day and len(today) >= limits.per_day and ask.id not in today:
+        refusal = Verdict.CAPPED_DAILY
+    elif purse and not purse.spend(ask.id, ask.category, ask.parts):
+        refusal = Verdict.BUDGET_EXHAUSTED
+    else:
+        today.add(ask.id)
+        holders[content] = ask.id
+    return Answer(refusal, len(today), purse.spent(ask.category) if purse else None)

@@ -1,0 +1,42 @@
+"""Receipts on their way to their rows."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from sqlalchemy import Connection, text
+
+from knocktwice_worker.audience import people
+from knocktwice_worker.content.links.receipt_urls import MARK, device_hash, device_mark
+from knocktwice_worker.notifications import store
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from knocktwice_shared.messages import ReceiptEvent
+    from knocktwice_worker.services import Services
+
+
+def record(services: Services, receipts: Sequence[ReceiptEvent]) -> None:
+    """Write receipts and end the fallbacks they make needless."""
+    with services.engine.begin() as conn:
+        named = _named(conn, receipts)
+        store.record_receipts(conn, named)
+        people.see(conn, named)
+
+
+_ATTEMPTS = text("SELECT notification_id, registration FROM attempts WHERE notification_id = ANY(CAST(:ids AS uuid[]))")
+
+
+def _named(conn: Connection, receipts: Sequence[ReceiptEvent]) -> Sequence[ReceiptEvent]:
+    """Put registrations in the place of the hashes that receipts by URL carry, as far as the pushes are there already."""
+    marked = sorted({str(r.notification) for r in receipts if (r.registration or "").startswith(MARK)})
+    if not marked:
+        return receipts
+    rows = conn.execute(_ATTEMPTS, {"ids": marked})
+    names = {(str(row.notification_id), device_mark(device_hash(row.registration))): row.registration for row in rows}
+    return [
+        replace(r, registration=names.get((str(r.notification), r.registration or ""), r.registration))
+        for r in receipts
+    ]

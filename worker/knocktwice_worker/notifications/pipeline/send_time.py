@@ -1,0 +1,87 @@
+"""When a send goes out that was asked for a later time. Costs nothing for those that go at once.
+
+The rows of a scheduled send are written when it is accepted, so that its key is taken, its texts are known to be
+complete, and it can be cancelled. Its devices are looked up when its time comes: by then a phone may be somebody else's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from sqlalchemy import Connection, text
+
+from knocktwice_shared.messages import LocalTime
+from knocktwice_worker.limits.quiet_hours import zones_of
+from knocktwice_worker.notifications import store
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from zoneinfo import ZoneInfo
+
+    from sqlalchemy import Engine
+
+    from knocktwice_shared.messages import Batch
+    from knocktwice_worker.config import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class SendTimes:
+    """When the notifications of a batch go out.
+
+    Attributes:
+        later: notification id → its time, if that is not over yet; all others go now.
+        problems: notification id → why there is no such time.
+    """
+
+    later: Mapping[str, datetime] = field(default_factory=dict)
+    problems: Mapping[str, str] = field(default_factory=dict)
+
+
+def send_times(engine: Engine, batch: Batch, settings: Settings) -> SendTimes:
+    """Resolve a batch's ``send_at`` for each recipient, by the database's clock."""
+    if batch.send_at is None:
+        return SendTimes()
+    with engine.begin() as conn:
+        now: datetime = conn.execute(text("SELECT knocktwice_now()")).scalar_one()
+        if isinstance(batch.send_at, LocalTime):
+            at = _local(conn, batch, batch.send_at.at, settings.default_zone)
+        else:
+            at = dict.fromkeys((str(r.id) for r in batch.recipients), batch.send_at)
+    days = settings.max_ahead_days
+    too_far = f"send_at: is more than KNOCKTWICE_MAX_AHEAD_DAYS ({days}) days ahead; send it when it is nearer"
+    last = now + timedelta(days=days)
+    return SendTimes(
+        {id_: moment for id_, moment in at.items() if now < moment <= last},
+        {id_: too_far for id_, moment in at.items() if moment > last},
+    )
+
+
+def moment_in(zones: Iterable[ZoneInfo], wall: datetime) -> datetime:
+    """Return when the clocks of all these zones have come to ``wall``, in UTC.
+
+    Args:
+        zones: where a recipient may be; at least one. Nobody is woken because they might as well live further east.
+        wall: naive. In the hour that is skipped in spring, as long after the change as it would have been; in the hour
+            that comes twice in autumn, the first time.
+    """
+    return max(wall.replace(tzinfo=zone, fold=0).astimezone(UTC) for zone in zones)
+
+
+def _local(conn: Connection, batch: Batch, wall: datetime, default: str) -> dict[str, datetime]:
+    users = sorted({r.user for r in batch.recipients if r.user})
+    stated = store.time_zones(conn, users)
+    numbers = _numbers(conn, [user for user in users if user not in stated])
+    times: dict[str, datetime] = {}
+    for r in batch.recipients:
+        number = r.phone or numbers.get(r.user or "", "")
+        times[str(r.id)] = moment_in(zones_of(number, stated.get(r.user or ""), default), wall)
+    return times
+
+
+def _numbers(conn: Connection, users: list[str]) -> dict[str, str]:
+    if not users:
+        return {}
+    query = text("SELECT user_id, number FROM phones WHERE user_id = ANY(:users) AND number IS NOT NULL")
+    return {row.user_id: row.number for row in conn.execute(query, {"users": users})}

@@ -1,0 +1,152 @@
+"""How long should the SMS wait? The delay curve of a template, from its own history.
+
+For each delay that one might choose: how many SMS it would have sent, and how many of those people confirmed the push
+later, so that waiting longer would have spared them. Only what was observed is used: a push that its provider dropped
+after five minutes says nothing about an hour.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import text
+
+from knocktwice_shared.errors import KnocktwiceError
+from knocktwice_worker.reporting.rollups import SLICE
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sqlalchemy import Connection
+
+#: The delays that are compared.
+CANDIDATES = tuple(
+    timedelta(seconds=s)
+    for s in (30, 60, 120, 300, 600, 900, 1_800, 3_600, 7_200, 14_400, 28_800, 43_200, 86_400, 172_800, 259_200)
+)
+#: Of those who ever confirm a push, the share that the suggested delay waits for.
+PATIENCE = 0.95
+#: With fewer pushes, or fewer of them confirmed, nothing can be said.
+FEWEST_PUSHES, FEWEST_CONFIRMED = 200, 50
+#: About how many of the latest pushes are looked at.
+_MOST_PUSHES = 20_000
+#: Pushes younger than this are left alone.
+_REST = timedelta(hours=1)
+
+# The roll-ups know which slices of time hold this template, so only those are read, the latest first.
+_SLICES = text("""
+SELECT slice FROM (
+  SELECT slice, sum(sum(pushed)) OVER (ORDER BY slice DESC) - sum(pushed) AS later FROM rollups
+  WHERE template = :template AND slice > 'epoch' AND slice < knocktwice_now() - :rest AND day > knocktwice_now() - interval '45 days'
+  GROUP BY slice HAVING sum(pushed) > 0
+) s WHERE later < :most
+""")
+
+_PUSHES = text("""
+SELECT least(extract(epoch FROM b.ttl), extract(epoch FROM knocktwice_now() - n.created_at)) AS watched_s, s."when",
+  extract(epoch FROM min(e.received_at) FILTER (WHERE e.kind = 'clicked' OR s."when" = 'not_delivered') - n.created_at) AS answered_s
+FROM unnest(CAST(:slices AS timestamptz[])) AS slice(starts_at)
+JOIN notifications n ON n.created_at >= slice.starts_at AND n.created_at < slice.starts_at + :width
+JOIN batches b ON b.id = n.batch_id AND b.content->>'template' = :template
+JOIN deliveries p ON p.notification_id = n.id AND p.step = 0 AND p.channel = 'push' AND p.state = 'sent'
+JOIN deliveries s ON s.notification_id = n.id AND s.step = 1 AND s."when" IN ('not_delivered', 'not_clicked')
+LEFT JOIN events e ON e.notification_id = n.id AND e.step = 0 AND e.kind IN ('delivered', 'clicked')
+WHERE n.state <> 'cancelled'
+GROUP BY n.id, n.created_at, b.ttl, s."when"
+""")
+
+
+class TooLittleHistory(KnocktwiceError):
+    """Nothing can be said yet: send more with this template, and let the app report receipts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One delay of the curve.
+
+    Attributes:
+        after: the delay.
+        sms: how many of the pushes would have been followed by an SMS.
+        confirmed_later: how many of those were confirmed afterwards: SMS that nobody would have needed.
+    """
+
+    after: timedelta
+    sms: int
+    confirmed_later: int
+
+
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """A delay curve.
+
+    Attributes:
+        template: whose.
+        when: the trigger that decides what confirms a push: the one most used.
+        pushes: how many were looked at, the latest ones.
+        confirmed: how many of them were ever confirmed.
+        curve: by delay, ascending.
+        horizon: how long these pushes could be confirmed: until their provider dropped them, or until now. Longer delays
+            cannot be judged.
+        suggested: the shortest delay by which most of those who ever confirm have done so; ``None`` if none of the
+            curve's waits long enough.
+    """
+
+    template: str
+    when: str
+    pushes: int
+    confirmed: int
+    curve: Sequence[Point]
+    horizon: timedelta
+    suggested: timedelta | None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it as plain data, times in seconds."""
+        return {
+            "template": self.template,
+            "when": self.when,
+            "pushes": self.pushes,
+            "confirmed": self.confirmed,
+            "horizon_s": self.horizon.total_seconds(),
+            "suggested_s": self.suggested and self.suggested.total_seconds(),
+            "curve": [
+                {"after_s": p.after.total_seconds(), "sms": p.sms, "confirmed_later": p.confirmed_later}
+                for p in self.curve
+            ],
+        }
+
+
+def advise(conn: Connection, template: str) -> Advice:
+    """Return the delay curve of a template.
+
+    Raises:
+        TooLittleHistory: there are too few pushes, or too few of them were confirmed.
+    """
+    most = {"template": template, "most": _MOST_PUSHES, "rest": _REST}
+    slices = conn.execute(_SLICES, most).scalars().all()
+    conn.execute(text("SET LOCAL enable_seqscan = off"))
+    rows = conn.execute(_PUSHES, {"slices": list(slices), "width": SLICE, "template": template}).all()
+    when = "not_clicked" if sum(row.when == "not_clicked" for row in rows) * 2 > len(rows) else "not_delivered"
+    told = [(float(r.watched_s), None if r.answered_s is None else float(r.answered_s)) for r in rows if r.when == when]
+    return _advise(template, when, told)
+
+
+def _advise(template: str, when: str, pushes: Sequence[tuple[float, float | None]]) -> Advice:
+    """Judge pushes of (how long it was watched, time to the confirmation), both in seconds."""
+    answered = [at for _, at in pushes if at is not None]
+    if len(pushes) < FEWEST_PUSHES or len(answered) < FEWEST_CONFIRMED:
+        raise TooLittleHistory(
+            f"template {template}: {len(pushes)} pushes older than an hour, {len(answered)} of them confirmed; "
+            f"at least {FEWEST_PUSHES} and {FEWEST_CONFIRMED} are needed to advise"
+        )
+    # Nine in ten were watched at least that long.
+    horizon = sorted(watched for watched, _ in pushes)[len(pushes) // 10]
+    curve = [_point(after, answered, len(pushes)) for after in CANDIDATES if after.total_seconds() <= horizon]
+    suggested = next((p.after for p in curve if len(answered) - p.confirmed_later >= PATIENCE * len(answered)), None)
+    return Advice(template, when, len(pushes), len(answered), curve, timedelta(seconds=horizon), suggested)
+
+
+def _point(after: timedelta, answered: Sequence[float], pushes: int) -> Point:
+    later = sum(at > after.total_seconds() for at in answered)
+    return Point(after, pushes - len(answered) + later, later)

@@ -1,0 +1,215 @@
+"""The figures a business asks for, from the roll-ups. ``docs/numbers.md`` defines each."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from decimal import Decimal
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import text
+
+from knocktwice_worker.database.schema import COUNTS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import date, datetime
+
+    from sqlalchemy import Connection, Row
+
+#: The country whose price holds where a country has none of its own.
+OTHERS = "*"
+
+_READ = text(f"""
+SELECT day, template, blast, country, category, {", ".join(f"sum({name}) AS {name}" for name in COUNTS)},
+  sum(price) AS price, sum(whatsapp_price) AS whatsapp_price, sum(reached) AS reached,
+  jsonb_agg(suppressed) FILTER (WHERE suppressed <> '{{}}') AS suppressed
+FROM rollups
+WHERE day >= :since AND day <= :until AND (CAST(:template AS text) IS NULL OR template = :template)
+GROUP BY day, template, blast, country, category
+""")
+
+_AS_OF = text("SELECT seen_until FROM followers WHERE name = 'rollups'")
+
+
+class Dimension(StrEnum):
+    """What figures can be told apart by."""
+
+    TEMPLATE = "template"
+    COUNTRY = "country"
+    DAY = "day"
+    BLAST = "blast"
+    CATEGORY = "category"
+
+
+@dataclass(slots=True)
+class Figures:
+    """What became of the notifications that were accepted in some days.
+
+    Rates are shares from 0 to 1, and ``None`` where there is nothing to divide by. Money is in the currency of the price
+    table; ``None`` where a price is missing.
+    """
+
+    accepted: int = 0
+    duplicates: int = 0
+    cancelled: int = 0
+    failed: int = 0
+    pushed: int = 0
+    delivered: int = 0
+    clicked: int = 0
+    fell_back: int = 0
+    sms_sent: int = 0
+    sms_delivered: int = 0
+    sms_undelivered: int = 0
+    sms_unknown: int = 0
+    sms_wasted: int = 0
+    sms_parts: int = 0
+    unpriced_parts: int = 0
+    whatsapp_sent: int = 0
+    whatsapp_delivered: int = 0
+    whatsapp_read: int = 0
+    whatsapp_unknown: int = 0
+    unpriced_whatsapp: int = 0
+    reached: int = 0
+    suppressed: Counter[str] = field(default_factory=Counter)
+    sms_cost: Decimal | None = Decimal()
+    whatsapp_cost: Decimal | None = Decimal()
+    sms_only_cost: Decimal | None = Decimal()
+
+    @property
+    def fell_back_rate(self) -> float | None:
+        """Of those accepted, the share for whom the SMS was due."""
+        return _share(self.fell_back, self.accepted)
+
+    @property
+    def delivery_rate(self) -> float | None:
+        """Of those accepted, the share that was reached on some channel."""
+        return _share(self.reached, self.accepted)
+
+    @property
+    def response_rate(self) -> float | None:
+        """Of those reached, the share that clicked."""
+        return _share(self.clicked, self.reached)
+
+    @property
+    def wasted_rate(self) -> float | None:
+        """Of the SMS sent, the share that a receipt showed to be needless afterwards."""
+        return _share(self.sms_wasted, self.sms_sent)
+
+    @property
+    def cost(self) -> Decimal | None:
+        """What all of it has cost; pushes are free."""
+        return _plus(self.sms_cost, self.whatsapp_cost)
+
+    @property
+    def cost_per_delivered(self) -> Decimal | None:
+        """What each person reached has cost."""
+        return self.cost / self.reached if self.cost is not None and self.reached else None
+
+    @property
+    def saved(self) -> Decimal | None:
+        """What was not spent because not everybody was texted; an estimate."""
+        return None if self.cost is None or self.sms_only_cost is None else self.sms_only_cost - self.cost
+
+    def as_json(self) -> dict[str, object]:
+        """Return all figures by name, money as text."""
+        told: dict[str, object] = {name: getattr(self, name) for name in (*COUNTS, "reached")}
+        told["suppressed"] = dict(sorted(self.suppressed.items()))
+        for name in ("fell_back_rate", "delivery_rate", "response_rate", "wasted_rate"):
+            told[name] = getattr(self, name)
+        for name in ("sms_cost", "whatsapp_cost", "cost", "cost_per_delivered", "sms_only_cost", "saved"):
+            money: Decimal | None = getattr(self, name)
+            told[name] = None if money is None else f"{money:.4f}"
+        return told
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Figures by one dimension.
+
+    Attributes:
+        lines: value of the dimension → its figures; days in order, others by how many were accepted. The empty value is
+            for notifications without one: no template, or a country that nobody knows.
+        total: of all lines.
+        as_of: what happened later is not counted yet; ``None`` if nothing was ever counted.
+    """
+
+    by: Dimension
+    lines: Mapping[str, Figures]
+    total: Figures
+    as_of: datetime | None
+
+
+def report(
+    conn: Connection,
+    *,
+    by: Dimension,
+    since: date,
+    until: date,
+    template: str | None = None,
+    prices: Mapping[str, float] | None = None,
+    whatsapp_prices: Mapping[str, float] | None = None,
+) -> Report:
+    """Return what became of the notifications that were accepted in some days.
+
+    Args:
+        since, until: first and last day, in the zone whose calendar day counts.
+        template: only notifications with this template.
+        prices: price of one SMS part by country code, ``*`` for all others; counts where the provider's price is not known.
+        whatsapp_prices: price of one WhatsApp message, likewise.
+    """
+    lines: dict[str, Figures] = {}
+    total = Figures()
+    for row in conn.execute(_READ, {"since": since, "until": until, "template": template}):
+        line = lines.setdefault(str(getattr(row, by)), Figures())
+        cost, instead = _sms_costs(row, _price(prices, row.country))
+        whatsapp_cost = _whatsapp_cost(row, _price(whatsapp_prices, row.country))
+        for figures in (line, total):
+            for name in (*COUNTS, "reached"):
+                setattr(figures, name, getattr(figures, name) + int(getattr(row, name)))
+            for reasons in row.suppressed or ():
+                figures.suppressed.update(reasons)
+            figures.sms_cost = _plus(figures.sms_cost, cost)
+            figures.whatsapp_cost = _plus(figures.whatsapp_cost, whatsapp_cost)
+            figures.sms_only_cost = _plus(figures.sms_only_cost, instead)
+    return Report(by, _ordered(lines, by), total, conn.execute(_AS_OF).scalar())
+
+
+def _price(prices: Mapping[str, float] | None, country: str) -> Decimal | None:
+    price = (prices or {}).get(country, (prices or {}).get(OTHERS))
+    return None if price is None else Decimal(str(price))
+
+
+def _whatsapp_cost(row: Row[Any], price: Decimal | None) -> Decimal | None:
+    if row.unpriced_whatsapp and price is None:
+        return None
+    return Decimal(row.whatsapp_price + int(row.unpriced_whatsapp) * (price or Decimal()))
+
+
+def _sms_costs(row: Row[Any], price: Decimal | None) -> tuple[Decimal | None, Decimal | None]:
+    """Return what was spent on the SMS of a line, and what it would have cost to text everybody at once.
+
+    The texts of those who were not texted were never made. They are taken to be as long as those that were, or one part.
+    """
+    if row.unpriced_parts and price is None:
+        return None, None
+    cost = row.price + int(row.unpriced_parts) * (price or Decimal())
+    if row.sms_sent:
+        return cost, cost / int(row.sms_sent) * int(row.accepted)
+    return cost, None if price is None else price * int(row.accepted)
+
+
+def _plus(sum_: Decimal | None, more: Decimal | None) -> Decimal | None:
+    return None if sum_ is None or more is None else sum_ + more
+
+
+def _share(part: int, whole: int) -> float | None:
+    return part / whole if whole else None
+
+
+def _ordered(lines: Mapping[str, Figures], by: Dimension) -> dict[str, Figures]:
+    def place(item: tuple[str, Figures]) -> tuple[int, str]:
+        return (0 if by is Dimension.DAY else -item[1].accepted, item[0])
+
+    return dict(sorted(lines.items(), key=place))

@@ -1,0 +1,263 @@
+"""What happened to a notification, read from its rows: for ``knocktwice status`` and ``knocktwice explain``."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from sqlalchemy import Connection, Row, text
+
+from knocktwice_worker.channels.http_sms.file import TWILIO
+from knocktwice_worker.content.links.link_store import LINK
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from datetime import datetime
+
+#: What the channels of later steps are called.
+_NAMES = {"sms": "SMS", "whatsapp": "WhatsApp message"}
+#: What each verdict of the ledger means to a person; "SMS" stands for whatever the step would have sent.
+VERDICTS = {
+    "not_delivered": "No device had reported the push as delivered, so the SMS was due.",
+    "not_clicked": "Nobody had clicked the push, so the SMS was due.",
+    "notifications_disabled": "No device could show the push (notifications are off), so the SMS was due.",
+    "push_failed": "The push could not go out at all, so the SMS was due at once.",
+    "first_step": "Nothing comes before it, so it was due at once.",
+    "step_failed": "The step before it could not go out, so it was due at once.",
+    "undelivered": "What the step before it sent will not arrive, so it was due at once.",
+    "reached_in_time": "It was answered in time: no SMS.",
+    "notifications_enabled": "The push went to a device that shows it, which is all this plan asks for: no SMS.",
+    "accepted_unconfirmed": "Apps like this person's never report deliveries, so FCM's word is enough: no SMS.",
+    "cancelled": "The application cancelled it.",
+    "duplicate_30s": "The same text had just gone to this number: no SMS.",
+    "capped_daily": "This number had its SMS for the calendar day: no SMS.",
+    "budget_exhausted": "The day's budget of SMS parts had no room for it (KNOCKTWICE_SMS_BUDGET…): no SMS.",
+    "opted_out": "This number asked not to be texted: no SMS.",
+    "no_phone": "No phone number is known: no SMS.",
+    "country_blocked": "SMS to this country are not allowed here (KNOCKTWICE_SMS_COUNTRIES): no SMS.",
+    "no_sender": "WhatsApp has no sender here (KNOCKTWICE_WHATSAPP_FROM): no WhatsApp message.",
+    "no_consent": "It is marketing, and this person has not agreed to be texted: no SMS.",
+    "invalid_content": "The text could not be filled in for this person: no SMS.",
+    "quiet_hours": "It is night where this person lives: the SMS waits for the morning.",
+    "wasted_sms": "A receipt came after the SMS: it was not needed.",
+    "adopted": "Its outcome had been lost; the provider's list shows that it went out.",
+    "delivery_report": "The provider reported what became of the SMS.",
+    "delivery_unknown": "The provider never said whether the SMS arrived, and nobody waits for it any longer.",
+    "sent_again": "Its outcome had been lost, and it is sent again: {reason}.",
+    "provider_chosen": "{provider} is to send the SMS ({why}).",
+    "provider_changed": "{from} did not take the SMS ({reason}), so {to} is to send it.",
+    "withdrawn": "The apps were told to take the push off the screen.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """One line of the story: when, what kind of thing, and a sentence."""
+
+    at: datetime
+    kind: str
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Where one step stands.
+
+    Attributes:
+        provider: who took the message; ``None`` for a push, and while nobody has.
+        provider_id: what that provider calls it.
+        provider_status, provider_error: what it reported afterwards.
+    """
+
+    step: int
+    channel: str
+    state: str
+    reason: str | None
+    due_at: datetime | None
+    provider: str | None
+    provider_id: str | None
+    provider_status: str | None = None
+    provider_error: int | str | None = None
+    price: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Story:
+    """A notification with its steps and what happened, oldest first. Numbers are masked, texts left out.
+
+    ``blast`` is the key of the blast that it is one of.
+    """
+
+    id: str
+    state: str
+    reason: str | None
+    category: str
+    user: str | None
+    created_at: datetime
+    finished_at: datetime | None
+    steps: Sequence[Step]
+    moments: Sequence[Moment]
+    blast: str | None = None
+
+
+_OF = """
+SELECT n.*, b.category, bl.key AS blast FROM notifications n JOIN batches b ON b.id = n.batch_id
+LEFT JOIN blast_pages p ON p.id = n.batch_id LEFT JOIN blasts bl ON bl.id = p.blast_id
+"""
+_BY_ID = text(_OF + "WHERE n.id = :wanted")
+
+# In the words of the index that makes a key unique, or every notification would be read.
+_BY_KEY = text(_OF + "WHERE n.key = :wanted")
+
+
+def tell(conn: Connection, id_or_key: str) -> Story | None:
+    """Return the story of a notification.
+
+    Args:
+        id_or_key: its id, or the idempotency key it was sent with.
+
+    Returns:
+        ``None`` when there is none. One that is accepted but not yet in Postgres is not there.
+    """
+    found = _by_id(conn, id_or_key) or conn.execute(_BY_KEY, {"wanted": id_or_key}).first()
+    if found is None:
+        return None
+    steps = _rows(conn, "deliveries", found.id, "step")
+    return Story(
+        id=str(found.id),
+        state=found.state,
+        reason=found.reason,
+        category=found.category,
+        user=found.user_id,
+        created_at=found.created_at,
+        finished_at=found.finished_at,
+        steps=[_step(s) for s in steps],
+        moments=sorted(_moments(conn, found, steps), key=lambda m: m.at),
+        blast=found.blast,
+    )
+
+
+def _step(row: Row[Any]) -> Step:
+    # A message of which the provider never said more than that it was sent.
+    silent = row.reported_at is not None and row.provider_status in (None, "sent")
+    price = None if row.price is None else f"{row.price} {row.price_unit or ''}".strip()
+    status = "unknown" if silent else row.provider_status
+    return Step(
+        row.step,
+        row.channel,
+        row.state,
+        row.reason,
+        row.due_at,
+        taken_by(row),
+        row.provider_id,
+        status,
+        _error(row),
+        price,
+    )
+
+
+def _error(row: Row[Any]) -> int | str | None:
+    code: int | str | None = row.provider_error_text or row.provider_error
+    return code
+
+
+def taken_by(row: Row[Any]) -> str | None:
+    """Return the provider that took a delivery's message; ``None`` for a push, and while nobody has."""
+    if row.step == 0 or row.provider_id is None:
+        return None
+    # Rows have a name where there are several to choose from.
+    return row.provider or TWILIO
+
+
+def mask(number: str) -> str:
+    """Return a phone number that still can be told from others but not dialled: ``+1650•••0100``."""
+    return f"{number[:5]}•••{number[-2:]}"
+
+
+def _by_id(conn: Connection, id_: str) -> Row[Any] | None:
+    try:
+        return conn.execute(_BY_ID, {"wanted": str(UUID(id_))}).first()
+    except ValueError:  # not an id, so it is a key
+        return None
+
+
+def _rows(conn: Connection, table: str, id_: object, order: str) -> Sequence[Row[Any]]:
+    # Table and order are names from this file, never input.
+    return conn.execute(
+        text(f"SELECT * FROM {table} WHERE notification_id = :id ORDER BY {order}"),
+        {"id": id_},
+    ).all()
+
+
+def _moments(conn: Connection, found: Row[Any], steps: Sequence[Row[Any]]) -> Iterator[Moment]:
+    later = any(s.due_at > found.created_at for s in steps if s.due_at and s.when is None)
+    waits = "it waits for the time it was asked for" if later else "its countdown started"
+    source = "" if found.blast is None else f" as one of the blast {found.blast}"
+    yield Moment(found.created_at, "accepted", f"Accepted{source}; {waits}.")
+    attempts = _rows(conn, "attempts", found.id, "registration")
+    for step in steps:
+        if step.channel == "push":
+            yield from _push_moments(step, attempts)
+        else:
+            yield from _sms_moments(step)
+    for event in _rows(conn, "events", found.id, "received_at"):
+        if event.kind != "cancelled":
+            yield Moment(event.received_at, event.kind, _received(event, steps))
+    for decision in _rows(conn, "decisions", found.id, "id"):
+        sentence = VERDICTS.get(decision.verdict, decision.verdict).replace("SMS", _name(decision.step, steps))
+        if "{" in sentence:
+            sentence = sentence.format_map(defaultdict(str, decision.inputs))
+        yield Moment(decision.at, decision.verdict, sentence)
+    if found.finished_at:
+        yield Moment(found.finished_at, found.state, f"Ended as {found.state}: {found.reason}.")
+
+
+def _push_moments(step: Row[Any], attempts: Sequence[Row[Any]]) -> Iterator[Moment]:
+    at = step.finished_at or step.claimed_at
+    if step.claimed_at is None and step.state == "scheduled":
+        yield Moment(step.due_at, "scheduled", "Here the push goes out.")
+        return
+    if step.claimed_at is None or not attempts:
+        yield Moment(at, "push", f"No push was made: {step.reason}.")
+        return
+    for n, attempt in enumerate(attempts, 1):
+        outcome = {"sent": "was taken by the provider", "rejected": "was refused", "open": "has no answer yet"}[
+            attempt.state
+        ]
+        reason = f" ({attempt.reason})" if attempt.reason else ""
+        yield Moment(at, "push", f"Push to device {n} of {len(attempts)} {outcome}{reason}.")
+
+
+def _sms_moments(step: Row[Any]) -> Iterator[Moment]:
+    name = _NAMES[step.channel]
+    if step.claimed_at:
+        tries = "" if step.tries == 1 else f" (try {step.tries})"
+        yield Moment(step.claimed_at, step.channel, f"{name} to {mask(step.number)} handed to the provider{tries}.")
+    if step.state == "sent":
+        yield Moment(
+            step.finished_at, step.channel, f"{taken_by(step) or 'The provider'} took the {name} as {step.provider_id}."
+        )
+    elif step.state == "failed":
+        yield Moment(step.finished_at, step.channel, f"The {name} failed: {step.reason}.")
+    elif step.state == "scheduled":
+        yield Moment(step.due_at, "countdown", f"Here the {'fallback' if step.step == 1 else name} is due.")
+    if step.provider_status:
+        error = f" (error {code})" if (code := _error(step)) else ""
+        yield Moment(
+            step.provider_status_at, "reported", f"The provider reported the {name} as {step.provider_status}{error}."
+        )
+
+
+def _received(event: Row[Any], steps: Sequence[Row[Any]]) -> str:
+    if event.step == 0:
+        return f"A device reported the push as {event.kind}."
+    if event.registration.startswith(LINK):
+        return f"The link in the {_name(event.step, steps)} was opened."
+    return f"The {_name(event.step, steps)} was {'answered' if event.kind == 'clicked' else event.kind}."
+
+
+def _name(step: int, steps: Sequence[Row[Any]]) -> str:
+    """Return what a step sends, for a sentence."""
+    return next((_NAMES[s.channel] for s in steps if s.step == step and s.channel in _NAMES), "SMS")

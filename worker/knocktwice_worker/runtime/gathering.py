@@ -1,0 +1,204 @@
+"""Makes one batch of many small messages: what arrives while others are worked on waits, and goes together.
+
+A batch of one costs nearly as much as a batch of a hundred: the same queries, the same commits, the same wait for the
+provider. So messages of a *gathered* task are not handed to Celery's pool one by one. They are piled up, and one of a few
+threads takes the pile as it is. With a free thread a single message goes at once; a thread that has just worked on a group
+gives the next one a moment to grow, so the busier the worker, the larger its batches. Each message is acknowledged when its
+own work is done, and Flower shows each as a task.
+
+A group that fails is taken apart: each of its messages then goes Celery's usual way, alone, with its own error.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+import structlog
+from celery.concurrency.thread import TaskPool
+from celery.utils.imports import symbol_by_name
+from celery.worker import state
+from celery.worker.request import create_request_cls
+from celery.worker.strategy import default
+
+from knocktwice_shared.names import BATCH_LIMIT
+from knocktwice_worker.runtime.private_task import DiscreetTask
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from celery import Celery
+    from celery.worker.request import Request
+
+log = structlog.get_logger(__name__)
+
+#: Groups that one worker works on at once: while one waits for the provider the other is prepared. More would only make them
+#: smaller.
+_TURNS = 2
+#: Under load a group that follows another at once is small, and costs nearly as much as a large one. Nobody notices a tenth of
+#: a second beside what a provider takes.
+_REST_S = 0.1
+
+#: What only Celery's own way can do: a task for later, one that expires, one of a workflow.
+_OF_CELERY = ("eta", "expires", "group")
+
+
+class GatheredTask(DiscreetTask):
+    """A task whose messages are worked on together. Set both attributes where the task is made.
+
+    Attributes:
+        together: works on many messages, given as ``(id, message)``; safe to repeat, also in parts.
+        weight: says how large a message is, in notifications or receipts; tolerates any message.
+    """
+
+    abstract = True
+    Strategy = "knocktwice_worker.runtime.gathering:strategy"
+
+    together: Callable[[Sequence[tuple[str, object]]], None]
+    weight: Callable[[object], int]
+
+
+class Pile:
+    """Messages that wait for a turn.
+
+    Args:
+        work: takes a group.
+        weigh: how large an item is.
+        start: runs a function in a thread of the pool.
+        turns: groups worked on at once.
+        most: total weight of a group; a single heavier item goes alone.
+        rest_s: how long a turn waits after a group, unless nothing waits or what does is a whole group.
+    """
+
+    def __init__(
+        self,
+        work: Callable[[list[Any]], None],
+        weigh: Callable[[Any], int],
+        start: Callable[[Callable[[], None]], object],
+        *,
+        turns: int = _TURNS,
+        most: int = BATCH_LIMIT,
+        rest_s: float = _REST_S,
+    ) -> None:
+        self._work = work
+        self._weigh = weigh
+        self._start = start
+        self._most = most
+        self._free = turns
+        self._rest_s = rest_s
+        self._lock = threading.Condition()
+        self._waiting: deque[tuple[Any, int]] = deque()
+        self._piled = 0
+
+    def add(self, item: Any) -> None:
+        """Have an item worked on, with others if there are any by then."""
+        weight = self._weigh(item)
+        with self._lock:
+            self._waiting.append((item, weight))
+            self._piled += weight
+            if not self._free:
+                if self._piled >= self._most:
+                    self._lock.notify()
+                return
+            self._free -= 1
+        try:
+            self._start(self._turn)
+        except BaseException:
+            with self._lock:
+                self._free += 1
+            raise
+
+    def _turn(self) -> None:
+        while group := self._take():
+            try:
+                self._work(group)
+            except Exception as error:  # noqa: BLE001 - a boundary
+                # A turn that ends otherwise would never be given back. What it leaves is not acknowledged, and comes again.
+                log.error("a group was left behind", messages=len(group), error=type(error).__name__)
+            self._rest()
+
+    def _rest(self) -> None:
+        with self._lock:
+            if self._waiting:
+                self._lock.wait_for(lambda: self._piled >= self._most, self._rest_s)
+
+    def _take(self) -> list[Any]:
+        """Return the next group; an empty one has given the turn back."""
+        taken: list[Any] = []
+        size = 0
+        with self._lock:
+            while self._waiting and (not taken or size + self._waiting[0][1] <= self._most):
+                item, weight = self._waiting.popleft()
+                taken.append(item)
+                size += weight
+            self._piled -= size
+            if not taken:
+                self._free += 1
+        return taken
+
+
+def strategy(task: GatheredTask, app: Celery, consumer: Any) -> Callable[..., Any]:
+    """Return what Celery's consumer calls with each message of a gathered task."""
+    alone = default(task, app, consumer)
+    if not isinstance(consumer.pool, TaskPool):
+        # Another pool's tasks may run in other processes.
+        return alone  # type: ignore[no-any-return]
+    eventer = consumer.event_dispatcher
+    make = create_request_cls(symbol_by_name(task.Request), task, consumer.pool, consumer.hostname, eventer, app=app)
+
+    def work(requests: list[Request]) -> None:
+        began = time.monotonic()
+        for request in requests:
+            request.on_accepted(os.getpid(), began)
+        try:
+            task.together([(request.id, request.args[0]) for request in requests])
+        except Exception as error:  # noqa: BLE001 - whichever of them it was raises it again, alone
+            log.info(
+                "messages are taken one by one", task=task.name, messages=len(requests), error=type(error).__name__
+            )
+            for request in requests:
+                consumer.on_task_request(request)
+            return
+        result = (False, None, time.monotonic() - began)
+        for request in requests:
+            request.on_success(result)
+
+    pile = Pile(work, lambda request: task.weight(request.args[0]), consumer.pool.apply_async)
+
+    def receive(message: Any, body: Any, ack: Any, reject: Any, callbacks: Any) -> Any:
+        headers = message.headers
+        if body is not None or any(headers.get(name) for name in _OF_CELERY) or headers["id"] in state.revoked:
+            return alone(message, body, ack, reject, callbacks)
+        request = make(
+            message,
+            on_ack=ack,
+            on_reject=reject,
+            app=app,
+            hostname=consumer.hostname,
+            eventer=eventer,
+            task=task,
+            connection_errors=consumer.connection_errors,
+            body=message.body,
+            headers=headers,
+        )
+        if len(request.args) != 1 or request.kwargs:
+            return alone(message, body, ack, reject, callbacks)
+        request.send_event(
+            "task-received",
+            name=request.name,
+            args=request.argsrepr,
+            kwargs=request.kwargsrepr,
+            root_id=request.root_id,
+            parent_id=request.parent_id,
+            retries=0,
+        )
+        state.task_reserved(request)
+        for callback in callbacks or ():
+            callback(request)
+        pile.add(request)
+        return None
+
+    return receive
