@@ -9,17 +9,17 @@ import pytest
 import sqlalchemy as sa
 import structlog
 
-from clock import Clock
-from commands import Said
-from databases import new_database
-from http_gateway import HttpGateway
 from knocktwice_worker import services
 from knocktwice_worker.cli import main, output
 from knocktwice_worker.config import Settings
 from knocktwice_worker.database import migrations
 from knocktwice_worker.embedded.servers import EmbeddedServers, Servers
 from knocktwice_worker.sandbox import Sandbox
-from sms_provider import SmsProvider
+from support.clock import Clock
+from support.commands import Said
+from support.databases import new_database
+from support.http_gateway import HttpGateway
+from support.sms_provider import SmsProvider
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

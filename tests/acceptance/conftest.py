@@ -10,10 +10,10 @@ import httpx
 import pytest
 import sqlalchemy as sa
 
-from clock import Clock
 from knocktwice_worker.embedded.children import Child
-from ports import free_port
-from system import PATIENT, System, eventually
+from support.clock import Clock
+from support.ports import free_port
+from support.system import PATIENT, System, eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -11,10 +11,10 @@ import httpx
 from knocktwice import Sms
 from knocktwice_worker.sandbox import Answer, Rule
 from knocktwice_worker.sandbox.departures import sign
-from system import System, eventually, verdicts
+from support.system import System, eventually, verdicts
 
 if TYPE_CHECKING:
-    from clock import Clock
+    from support.clock import Clock
 
 HOUR = timedelta(hours=1)
 

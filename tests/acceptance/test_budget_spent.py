@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from knocktwice import Category, Recipient, Sms
-from system import verdicts
+from support.system import verdicts
 
 if TYPE_CHECKING:
-    from clock import Clock
-    from system import System
+    from support.clock import Clock
+    from support.system import System
 
 #: Midday in California, where the numbers are.
 NOON = datetime(2027, 1, 15, 20, tzinfo=UTC)

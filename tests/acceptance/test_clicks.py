@@ -11,14 +11,14 @@ import httpx
 import pytest
 
 from knocktwice import Recipient, Sms, WhatsApp
-from system import PUSH, System, eventually
+from support.system import PUSH, System, eventually
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from uuid import UUID
 
-    from clock import Clock
     from knocktwice_worker.reporting.story import Story
+    from support.clock import Clock
 
 MINUTES, HOURS = timedelta(minutes=5), timedelta(hours=2)
 TEMPLATE = "HX" + "1" * 32

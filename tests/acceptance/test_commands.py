@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from system import eventually
+from support.system import eventually
 
 if TYPE_CHECKING:
-    from system import System
+    from support.system import System
 
 NUMBER = "+16505550900"
 SAY = ["--title", "Hello", "--body", "Is anybody there?"]

@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING
 import pytest
 from celery import Celery
 
-import task_events
 from knocktwice import Recipient
 from knocktwice_shared.ids import uuid7
 from knocktwice_shared.names import INBOX_MESSAGES, ROUTES, Queue, Task
-from system import PUSH, eventually
+from support import task_events
+from support.system import PUSH, eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from uuid import UUID
 
-    from system import System
+    from support.system import System
 
 MANY = 120
 _people = itertools.count(1)

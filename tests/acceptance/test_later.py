@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from knocktwice import LocalTime, Push, Recipient, Sms
 from knocktwice_worker.content import template_store, templates
-from system import eventually
+from support.system import eventually
 
 if TYPE_CHECKING:
     from uuid import UUID
 
-    from clock import Clock
-    from system import System
+    from support.clock import Clock
+    from support.system import System
 
 HOUR = timedelta(hours=1)
 PUSH = Push("Good morning", "It is nine o'clock.")

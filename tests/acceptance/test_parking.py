@@ -14,10 +14,10 @@ import pytest
 from knocktwice import Push, Recipient, Sms
 from knocktwice_shared.ids import uuid7
 from knocktwice_shared.names import INBOX_MESSAGES, Queue, Task
-from system import eventually
+from support.system import eventually
 
 if TYPE_CHECKING:
-    from system import System
+    from support.system import System
 
 _numbers = (f"+1650555{n:04}" for n in itertools.count(800))
 

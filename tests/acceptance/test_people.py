@@ -12,11 +12,11 @@ import sqlalchemy as sa
 from knocktwice import Push, Sms
 from knocktwice_shared.names import INBOX_MESSAGES
 from knocktwice_worker.privacy.erasure import SETTLED
-from system import eventually
+from support.system import eventually
 
 if TYPE_CHECKING:
-    from clock import Clock
-    from system import System
+    from support.clock import Clock
+    from support.system import System
 
 
 @pytest.fixture(scope="module")

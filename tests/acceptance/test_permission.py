@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from knocktwice import Category, Push, Recipient, Sms
-from system import eventually, verdicts
+from support.system import eventually, verdicts
 
 if TYPE_CHECKING:
     from uuid import UUID
 
-    from clock import Clock
-    from system import System
+    from support.clock import Clock
+    from support.system import System
 
 NIGHT = datetime.fromisoformat("2027-03-27T23:30:00+01:00")
 #: After the night in which the clocks go forward.

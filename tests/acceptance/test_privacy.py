@@ -14,13 +14,13 @@ from celery import Celery
 
 from knocktwice import Push, Recipient, Sms
 from knocktwice_worker.sandbox import Answer, Rule
-from ports import free_port
-from system import eventually
+from support.ports import free_port
+from support.system import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from system import System
+    from support.system import System
 
 NUMBER, REGISTRATION, TEXT = "+16505550981", "silent-SECRETREGISTRATION", "SECRETTEXT"
 SECRETS = (NUMBER, NUMBER[1:], "SECRET")

@@ -11,18 +11,18 @@ from uuid import uuid4
 import pytest
 from celery import Celery
 
-import task_events
 from knocktwice import Push, Recipient, Sms
 from knocktwice.testing import RecordingClient
 from knocktwice_shared.names import ROUTES, Task, key_name
-from system import eventually
+from support import task_events
+from support.system import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from uuid import UUID
 
-    from clock import Clock
-    from system import System
+    from support.clock import Clock
+    from support.system import System
 
 DELAY = timedelta(minutes=10)
 

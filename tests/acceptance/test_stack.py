@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 
-from ports import free_port
-from system import eventually
+from support.ports import free_port
+from support.system import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -11,16 +11,16 @@ import sqlalchemy as sa
 
 from knocktwice import Recipient, Sms, WhatsApp
 from knocktwice_worker.sandbox import Answer, Rule
-from system import PUSH, eventually, verdicts
+from support.system import PUSH, eventually, verdicts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from uuid import UUID
 
-    from clock import Clock
     from knocktwice_worker.reporting.story import Story
     from knocktwice_worker.sandbox.rules import TextStatus
-    from system import System
+    from support.clock import Clock
+    from support.system import System
 
 TWO_HOURS = timedelta(hours=2)
 TEMPLATE = "HX" + "1" * 32

@@ -9,8 +9,8 @@ from knocktwice import Recipient
 from knocktwice_worker.content import template_store, templates
 
 if TYPE_CHECKING:
-    from clock import Clock
-    from system import System
+    from support.clock import Clock
+    from support.system import System
 
 
 def test_a_template_reaches_the_phone_in_its_language(system: System, clock: Clock) -> None:

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from knocktwice import Push, Recipient, Sms, When
-from system import eventually, verdicts
+from support.system import eventually, verdicts
 
 if TYPE_CHECKING:
     from uuid import UUID
 
-    from clock import Clock
-    from system import System
+    from support.clock import Clock
+    from support.system import System
 
 DELAY = timedelta(minutes=10)
 

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from knocktwice import Recipient, Sms
-from sms_provider import TOKEN, SmsProvider
-from system import eventually
+from support.sms_provider import TOKEN, SmsProvider
+from support.system import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from system import System
+    from support.system import System
 
 _numbers = (f"+1650556{n:04}" for n in itertools.count())
 

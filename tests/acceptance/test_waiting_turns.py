@@ -6,10 +6,10 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from knocktwice import Push, Recipient, Sms
-from system import eventually
+from support.system import eventually
 
 if TYPE_CHECKING:
-    from system import System
+    from support.system import System
 
 NUMBERS = [f"+1650555{n:04}" for n in range(700, 705)]
 

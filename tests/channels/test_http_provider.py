@@ -14,7 +14,7 @@ from knocktwice_worker.channels.http_sms import provider
 from knocktwice_worker.channels.http_sms.file import Provider
 from knocktwice_worker.channels.http_sms.provider import HttpSmsChannel
 from knocktwice_worker.channels.outbound.transport import Transport
-from sms_provider import TOKEN, SmsProvider
+from support.sms_provider import TOKEN, SmsProvider
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -15,7 +15,7 @@ from google.oauth2.service_account import Credentials
 
 from knocktwice_worker.sandbox import AppReport, Phone, Sandbox
 from knocktwice_worker.sandbox.reachable_addresses import receipt_address
-from ports import free_port
+from support.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -12,7 +12,7 @@ import pytest
 
 from knocktwice_worker.channels import NoResponse, Request, Response
 from knocktwice_worker.channels.outbound.transport import Transport
-from system import eventually
+from support.system import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from knocktwice_worker.database import migrations
 from knocktwice_worker.embedded.servers import EmbeddedServers
-from system import System
+from support.system import System
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from benchmarks import people
 from knocktwice import Push
 from knocktwice_worker.blasts import store as blast_store
-from system import System, eventually
+from support.system import System, eventually
 
 PEOPLE = 10_000
 KILLS = 5

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 import psutil
 
-from clock import Clock
 from knocktwice import Push, Recipient, Sms
-from system import PATIENT, eventually
+from support.clock import Clock
+from support.system import PATIENT, eventually
 
 if TYPE_CHECKING:
     from knocktwice_worker.embedded.servers import EmbeddedServers
-    from system import System
+    from support.system import System
 
 TWO_HOURS = timedelta(hours=2)
 NUMBER = "+16505550400"

@@ -20,19 +20,19 @@ import psutil
 import pytest
 import sqlalchemy as sa
 
-from killable_gateway import POINTS
 from knocktwice_shared.ids import uuid7
 from knocktwice_worker.content.links.receipt_urls import ReceiptTokens, ReceiptUrls
 from knocktwice_worker.embedded.children import Child
 from knocktwice_worker.gateway.auth import keys
 from knocktwice_worker.gateway.auth.keys import Scope
-from nest import Nest
-from system import eventually
+from support.forked_workers import Nest
+from support.killable_gateway import POINTS
+from support.system import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from system import System
+    from support.system import System
 
 CLIENTS, EACH, PER_BATCH = 6, 40, 25
 SECRET = "test"
@@ -172,7 +172,7 @@ def _check(here: Installation, asked: Sequence[Asked]) -> None:
 @pytest.mark.parametrize("point", list(POINTS))
 def test_a_gateway_killed_anywhere_keeps_what_it_answered(here: Installation, point: str) -> None:
     traffic = _traffic(here)
-    doomed = here.gateway(program="killable_gateway", KILL_AT=point)
+    doomed = here.gateway(program="support.killable_gateway", KILL_AT=point)
     with ThreadPoolExecutor(CLIENTS) as clients:
         list(clients.map(here.ask, traffic))
         assert doomed.wait(timedelta(seconds=60)) == -signal.SIGKILL, (

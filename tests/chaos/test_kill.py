@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from killable import POINTS
 from knocktwice import Recipient, Sms, WhatsApp
-from system import PUSH, eventually
+from support.killable_worker import POINTS
+from support.system import PUSH, eventually
 
 if TYPE_CHECKING:
-    from system import System
+    from support.system import System
 
 NUMBERS = [f"+1650555{n:04}" for n in range(200, 205)]
 PEOPLE = [Recipient(registrations=(f"silent-{number}",), phone=number) for number in NUMBERS]
@@ -23,7 +23,7 @@ SOON = Sms(when="not_clicked", after=timedelta(seconds=0.5))
 
 @pytest.mark.parametrize("point", list(POINTS))
 def test_a_worker_killed_anywhere_leaves_one_sms_each(system: System, point: str) -> None:
-    doomed = system.start_worker("killable", KILL_AT=point)
+    doomed = system.start_worker("support.killable_worker", KILL_AT=point)
     ids = system.client.notify_many(PEOPLE, push=PUSH, sms=SOON)
     code = doomed.wait(timedelta(seconds=60))
     assert code == -signal.SIGKILL, f"the worker never came to this point\n{system.logs()}"
@@ -40,7 +40,7 @@ def test_a_worker_killed_anywhere_leaves_one_sms_each(system: System, point: str
 def test_a_worker_killed_while_it_pushes_leaves_no_push_behind(system: System, point: str) -> None:
     # One message each, so that the worker is killed over several that it had put together.
     ids = [id_ for person in PEOPLE for id_ in system.client.notify_many([person], push=PUSH)]
-    doomed = system.start_worker("killable", KILL_AT=point)
+    doomed = system.start_worker("support.killable_worker", KILL_AT=point)
     assert doomed.wait(timedelta(seconds=60)) == -signal.SIGKILL, system.logs()
     system.start_worker()
     for id_, number in zip(ids, NUMBERS, strict=True):
@@ -57,7 +57,7 @@ def test_a_worker_killed_at_a_whatsapp_step_leaves_one_message_of_each_step(syst
         WHATSAPP,
         Sms("Table {{ table }} is ready.", when="not_clicked", after=timedelta(seconds=0.5)),
     ]
-    doomed = system.start_worker("killable", KILL_AT=point)
+    doomed = system.start_worker("support.killable_worker", KILL_AT=point)
     ids = system.client.notify_many(people, steps=steps)
     assert doomed.wait(timedelta(seconds=60)) == -signal.SIGKILL, system.logs()
     system.start_worker()

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import sqlalchemy as sa
 
-from http_gateway import HttpGateway
 from knocktwice import Category, Recipient, Sms
 from knocktwice_shared.names import INBOX_MESSAGES
 from knocktwice_worker.config import Settings
@@ -19,11 +18,12 @@ from knocktwice_worker.notifications.store import provider_reports
 from knocktwice_worker.sandbox import Answer, Rule
 from knocktwice_worker.services import Services
 from knocktwice_worker.webhooks import endpoints
-from life import recount, rolled_up
-from listening import Application
-from nest import Hatched, Nest
-from ports import free_port
-from system import PUSH, System, eventually
+from support.forked_workers import Hatched, Nest
+from support.http_gateway import HttpGateway
+from support.ports import free_port
+from support.random_histories import recount, rolled_up
+from support.system import PUSH, System, eventually
+from support.webhook_receiver import Application
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

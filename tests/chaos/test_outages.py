@@ -10,13 +10,13 @@ import pytest
 
 from knocktwice import Category, Push, Recipient, Sms
 from knocktwice_worker.sandbox import Answer, Rule
-from system import PUSH, eventually, verdicts
+from support.system import PUSH, eventually, verdicts
 
 if TYPE_CHECKING:
     from uuid import UUID
 
     from knocktwice_worker.embedded.servers import EmbeddedServers
-    from system import System
+    from support.system import System
 
 NUMBERS = [f"+1650555{n:04}" for n in range(300, 340)]
 PEOPLE = [Recipient(registrations=(f"silent-{number}",), phone=number) for number in NUMBERS]

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from killable import BETWEEN
 from knocktwice import Recipient, Sms
-from sms_provider import TOKEN, SmsProvider
+from support.killable_worker import BETWEEN
+from support.sms_provider import TOKEN, SmsProvider
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from system import System
+    from support.system import System
 
 NUMBERS = [f"+1650555{n:04}" for n in range(300, 305)]
 
@@ -24,7 +24,7 @@ def _kill_at(system: System, acme: SmsProvider, folder: Path, point: str, **entr
     """Have acme asked first, kill the sender at this point, start another, and return how the notifications ended."""
     path = acme.file(folder, twilio=0, **entry)
     system.settings |= {"KNOCKTWICE_SMS_PROVIDERS_FILE": str(path), "ACME_TOKEN": TOKEN}
-    doomed = system.start_worker("killable", KILL_AT=point)
+    doomed = system.start_worker("support.killable_worker", KILL_AT=point)
     people = [Recipient(phone=number) for number in NUMBERS]
     ids = system.client.notify_many(people, sms=Sms("Your table is ready."))
     assert doomed.wait(timedelta(seconds=60)) == -signal.SIGKILL, system.logs()

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from clock import Clock
-from killable import LATER
 from knocktwice import Recipient, Sms
-from system import PUSH, eventually
+from support.clock import Clock
+from support.killable_worker import LATER
+from support.system import PUSH, eventually
 
 if TYPE_CHECKING:
     from uuid import UUID
 
-    from system import System
+    from support.system import System
 
 NOON = datetime(2027, 1, 15, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -63,7 +63,7 @@ def test_a_worker_killed_as_the_time_comes_leaves_one_sms_each(system: System, p
     ids = _schedule(system)
     quiet.kill()
     clock.set(NOON + HOUR)
-    doomed = system.start_worker("killable", KILL_AT=point)
+    doomed = system.start_worker("support.killable_worker", KILL_AT=point)
     assert doomed.wait(timedelta(seconds=60)) == -signal.SIGKILL, system.logs()
     system.start_worker()
     _all_pushed(system)
@@ -84,7 +84,7 @@ def test_a_worker_killed_as_the_time_comes_leaves_one_sms_each(system: System, p
 )
 def test_a_budget_is_kept_to_when_a_worker_is_killed_and_redis_wiped(system: System, point: str) -> None:
     system.settings["KNOCKTWICE_SMS_BUDGET"] = "3"
-    doomed = system.start_worker("killable", KILL_AT=point)
+    doomed = system.start_worker("support.killable_worker", KILL_AT=point)
     ids = system.client.notify_many([Recipient(phone=number) for number in NUMBERS], sms=Sms("Hello"))
     assert doomed.wait(timedelta(seconds=60)) == -signal.SIGKILL, system.logs()
     if "claim" in point:

@@ -19,8 +19,8 @@ from knocktwice_worker.content import template_store, templates
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from commands import Said
     from knocktwice_worker.services import Services
+    from support.commands import Said
 
 DEPLOY = Path(__file__).parent.parent.parent / "deploy"
 CRONTAB = (DEPLOY / "blasts.crontab").read_text()

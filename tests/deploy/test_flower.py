@@ -21,8 +21,8 @@ from flower.inspector import Inspector
 
 from knocktwice import Client, Push, Recipient
 from knocktwice_shared.names import Queue
-from ports import free_port
-from system import eventually
+from support.ports import free_port
+from support.system import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

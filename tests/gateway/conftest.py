@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from databases import new_database
-from http_gateway import HttpGateway
 from knocktwice_worker import services
 from knocktwice_worker.config import Settings
+from support.databases import new_database
+from support.http_gateway import HttpGateway
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -10,7 +10,6 @@ import httpx
 import pytest
 import sqlalchemy as sa
 
-from http_gateway import HttpGateway
 from knocktwice_worker.config import Settings
 from knocktwice_worker.gateway.auth import keys
 from knocktwice_worker.gateway.auth.key_pace import KeyPace
@@ -19,11 +18,12 @@ from knocktwice_worker.gateway.auth.keys import Scope
 from knocktwice_worker.gateway.problems import Problem
 from knocktwice_worker.gateway.routes import PUBLIC
 from knocktwice_worker.services import Services, secret
+from support.http_gateway import HttpGateway
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from commands import Said
+    from support.commands import Said
 
 
 class _Seconds:

@@ -11,13 +11,13 @@ from urllib.parse import urlencode
 import pytest
 from twilio.request_validator import RequestValidator  # type: ignore[import-untyped]
 
-from http_gateway import HttpGateway
 from knocktwice_shared.ids import uuid7
 from knocktwice_shared.names import INBOX_MESSAGES
 from knocktwice_worker.config import Settings
 from knocktwice_worker.gateway.http import address_pace
 from knocktwice_worker.gateway.http.address_pace import BURST_S
 from knocktwice_worker.services import Services
+from support.http_gateway import HttpGateway
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import sqlalchemy as sa
 
-from http_gateway import HttpGateway
 from knocktwice_worker.audience import segment_filter, segments
 from knocktwice_worker.gateway.auth.keys import Scope
 from knocktwice_worker.services import Services
+from support.http_gateway import HttpGateway
 
 if TYPE_CHECKING:
     import httpx

@@ -12,8 +12,8 @@ from knocktwice_worker.gateway.problems import Problem
 from knocktwice_worker.gateway.routes.health import WELL_FOR_S, Readiness
 
 if TYPE_CHECKING:
-    from http_gateway import HttpGateway
     from knocktwice_worker.services import Services
+    from support.http_gateway import HttpGateway
 
 
 def test_a_gateway_whose_servers_answer_is_ready(gateway: HttpGateway) -> None:

@@ -13,8 +13,8 @@ from knocktwice_worker.gateway import history
 if TYPE_CHECKING:
     import pytest
 
-    from http_gateway import HttpGateway
     from knocktwice_worker.services import Services
+    from support.http_gateway import HttpGateway
 
 _FILL = """
 INSERT INTO batches (id, content, category, ttl, reference)

@@ -16,7 +16,7 @@ from knocktwice_worker.gateway.auth.keys import Scope
 if TYPE_CHECKING:
     import httpx
 
-    from http_gateway import HttpGateway
+    from support.http_gateway import HttpGateway
 
 PUSH = {"title": "a", "body": "b"}
 

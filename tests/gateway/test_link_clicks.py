@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import sqlalchemy as sa
 
-from http_gateway import HttpGateway
 from knocktwice_shared.ids import uuid7
 from knocktwice_shared.messages import parse_receipts
 from knocktwice_shared.names import INBOX_MESSAGES
@@ -16,6 +15,7 @@ from knocktwice_worker.config import Settings
 from knocktwice_worker.content.links import link_store
 from knocktwice_worker.content.links.link_store import Link
 from knocktwice_worker.services import Services
+from support.http_gateway import HttpGateway
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     import httpx
     import redis
 
-    from http_gateway import HttpGateway
     from knocktwice_worker.services import Services
+    from support.http_gateway import HttpGateway
 
 ONE = {
     "user": "u-17",

@@ -9,7 +9,6 @@ from uuid import UUID
 import pytest
 import sqlalchemy as sa
 
-from http_gateway import HttpGateway
 from knocktwice_shared.ids import uuid7
 from knocktwice_shared.messages import Receipt, ReceiptEvent, parse_batch
 from knocktwice_worker.content.rendering import fingerprint
@@ -18,13 +17,14 @@ from knocktwice_worker.lifecycle import DeliveryState, Verdict
 from knocktwice_worker.notifications import store
 from knocktwice_worker.reporting import rollups
 from knocktwice_worker.services import Services
+from support.http_gateway import HttpGateway
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     import httpx
 
-    from clock import Clock
+    from support.clock import Clock
 
 MINUTE, HOUR = timedelta(minutes=1), timedelta(hours=1)
 

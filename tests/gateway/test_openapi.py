@@ -13,7 +13,7 @@ from knocktwice_worker.gateway.routes import PUBLIC, ROUTERS
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from http_gateway import HttpGateway
+    from support.http_gateway import HttpGateway
 
 #: A rule that JSON Schema cannot express ("user, or else registrations") is 422, not a mistake of the document; a template
 #: or segment that is not there is 404; what is not signed (a receipt, a callback) is 403; a blast that is in no state to be paused is 409.

@@ -13,8 +13,8 @@ from knocktwice_worker.audience import people
 from knocktwice_worker.gateway.auth.keys import Scope
 
 if TYPE_CHECKING:
-    from http_gateway import HttpGateway
     from knocktwice_worker.services import Services
+    from support.http_gateway import HttpGateway
 
 TEMPLATE: dict[str, Any] = {
     "default_locale": "en",

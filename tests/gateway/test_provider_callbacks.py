@@ -13,8 +13,6 @@ from urllib.parse import urlsplit
 import pytest
 import sqlalchemy as sa
 
-from handed_over import Post
-from http_gateway import HttpGateway
 from knocktwice_shared.ids import uuid7
 from knocktwice_shared.messages import Channel, Step, When, parse_batch
 from knocktwice_worker.cli import doctor
@@ -22,7 +20,9 @@ from knocktwice_worker.gateway.auth.keys import Scope
 from knocktwice_worker.notifications.pipeline import fallback, later_steps, push
 from knocktwice_worker.notifications.store import provider_reports
 from knocktwice_worker.services import Services
-from sms_provider import TOKEN, SmsProvider
+from support.http_gateway import HttpGateway
+from support.sent_messages import Post
+from support.sms_provider import TOKEN, SmsProvider
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

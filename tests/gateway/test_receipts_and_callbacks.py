@@ -11,7 +11,6 @@ import pytest
 import sqlalchemy as sa
 from twilio.request_validator import RequestValidator  # type: ignore[import-untyped]
 
-from http_gateway import HttpGateway
 from knocktwice_shared.ids import uuid7
 from knocktwice_shared.messages import parse_receipts
 from knocktwice_shared.names import INBOX_MESSAGES, Queue
@@ -19,6 +18,7 @@ from knocktwice_worker.channels import SmsMessage
 from knocktwice_worker.config import Settings
 from knocktwice_worker.content.links.receipt_urls import device_hash, device_mark
 from knocktwice_worker.services import Services
+from support.http_gateway import HttpGateway
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from http_gateway import HttpGateway
 from knocktwice_worker.services import Services
+from support.http_gateway import HttpGateway
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -14,11 +14,11 @@ import httpx
 import pytest
 import sqlalchemy as sa
 
-from http_gateway import HttpGateway
 from knocktwice_worker.gateway import THREADS
 from knocktwice_worker.gateway.http.protocol import HEAD_BYTES, BoundedHttpProtocol
 from knocktwice_worker.gateway.server import CONNECTIONS_LIMIT, OPTIONS
-from system import eventually
+from support.http_gateway import HttpGateway
+from support.system import eventually
 
 if TYPE_CHECKING:
     from knocktwice_worker.services import Services

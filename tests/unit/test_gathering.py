@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from knocktwice_worker.runtime.gathering import Pile
-from system import eventually
+from support.system import eventually
 
 
 class Desk:

@@ -1,0 +1,360 @@
+"""Blasts on a real PostgreSQL: everybody once, whatever is repeated, lost, paused or ended."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+import pytest
+import sqlalchemy as sa
+
+from knocktwice_shared.errors import InvalidMessage
+from knocktwice_shared.ids import blast_id
+from knocktwice_shared.messages import Blast, parse_blast
+from knocktwice_shared.names import Queue, Task
+from knocktwice_worker.audience import segments
+from knocktwice_worker.audience.segment_filter import parse
+from knocktwice_worker.blasts import expansion
+from knocktwice_worker.blasts import store as blast_store
+from knocktwice_worker.content import template_store, templates
+from knocktwice_worker.database import schema
+from knocktwice_worker.reporting.story import tell
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from knocktwice_worker.services import Services
+    from support.clock import Clock
+
+PEOPLE = 1_230
+#: Every third of them does not belong.
+MEMBERS = PEOPLE - PEOPLE // 3
+WELCOME = {"default_locale": "en", "contents": {"en": {"push": {"title": "Hello", "body": "Have {{ tea }}."}}}}
+TEA = {"field": "tags.likes", "op": "=", "value": "tea"}
+
+
+class Broker:
+    """Keeps what was published, and works it off when it is told to."""
+
+    def __init__(self, here: Services) -> None:
+        self.here = here
+        self.waiting: list[tuple[Task, str]] = []
+
+    def __call__(self, task: Task, ids: Sequence[str]) -> None:
+        self.waiting += [(task, id_) for id_ in ids]
+
+    def take(self, task: Task) -> list[str]:
+        taken = [id_ for t, id_ in self.waiting if t is task]
+        self.waiting = [(t, id_) for t, id_ in self.waiting if t is not task]
+        return taken
+
+    def run(self) -> None:
+        """Work until nothing is waiting."""
+        while self.waiting:
+            task, id_ = self.waiting.pop(0)
+            {Task.EXPAND_BLAST: expansion.step, Task.SEND_PAGE: expansion.send_page}[task](self.here, id_, self)
+
+
+def ask(key: str = "k", **more: Any) -> Blast:
+    """A blast as it comes from an application."""
+    content = {"template": "welcome"} if "content" not in more else more.pop("content")
+    message: dict[str, Any] = {"v": 1, "key": key, "segment": "tea", "content": content, "params": {"tea": "Assam"}}
+    if "filter" in more:
+        del message["segment"]
+    return parse_blast(message | more)
+
+
+def start(here: Services, blast: Blast | None = None) -> expansion.Started:
+    with here.engine.begin() as conn:
+        return expansion.start(conn, blast or ask())
+
+
+def row(here: Services, key: str = "k") -> Any:
+    with here.engine.begin() as conn:
+        return blast_store.find(conn, key)
+
+
+def count(here: Services, query: str) -> int:
+    with here.engine.begin() as conn:
+        return int(conn.execute(sa.text(query)).scalar_one())
+
+
+def everybody_once(here: Services, members: int = MEMBERS) -> bool:
+    """Whether each member, and nobody else, has one notification."""
+    with here.engine.begin() as conn:
+        notified = list(conn.scalars(sa.text("SELECT user_id FROM notifications")))
+        belong = set(conn.scalars(sa.text('SELECT id FROM users WHERE tags @> \'{"likes": "tea"}\'')))
+    return len(notified) == members and set(notified) == belong
+
+
+@pytest.fixture
+def broker(working: Services, monkeypatch: pytest.MonkeyPatch) -> Broker:
+    """A crowd, a segment, a template; and pages small enough that there are many."""
+    monkeypatch.setattr(expansion, "_TAKEN", 200)
+    monkeypatch.setattr(blast_store, "BATCH_LIMIT", 25)
+    with working.engine.begin() as conn:
+        conn.execute(
+            sa.text("""
+            INSERT INTO users (id, tags)
+            SELECT 'u' || i, CASE WHEN i % 3 = 0 THEN '{"likes": "rum"}'::jsonb ELSE '{"likes": "tea"}' END
+            FROM generate_series(1, :people) i
+            """),
+            {"people": PEOPLE},
+        )
+        segments.put(conn, "tea", parse(TEA))
+        template_store.put(conn, "welcome", templates.check("welcome", WELCOME))
+    return Broker(working)
+
+
+def test_everybody_in_the_segment_gets_one_notification(working: Services, broker: Broker) -> None:
+    assert start(working) == (blast_id("k"), True)
+    expansion.ring(working, broker)
+    broker.run()
+    expansion.step(working, str(blast_id("k")), broker)
+    assert everybody_once(working)
+    blast = row(working)
+    assert (blast.state, blast.total, blast.sent) == ("finished", MEMBERS, MEMBERS)
+    with working.engine.begin() as conn:
+        # Nobody has a device.
+        assert blast_store.outcomes(conn, blast.id) == {"failed": MEMBERS}
+
+
+def test_the_same_key_fires_once_also_with_another_segment(working: Services, broker: Broker) -> None:
+    start(working)
+    broker(Task.EXPAND_BLAST, [str(blast_id("k"))])
+    broker.run()
+    assert start(working, ask(filter={"everyone": True})) == (blast_id("k"), False)
+    expansion.ring(working, broker)
+    broker.run()
+    assert everybody_once(working)
+
+
+def test_who_comes_to_the_segment_later_is_not_notified(working: Services, broker: Broker) -> None:
+    start(working)
+    with working.engine.begin() as conn:
+        segments.put(conn, "tea", parse({"everyone": True}))
+    broker(Task.EXPAND_BLAST, [str(blast_id("k"))])
+    broker.run()
+    assert everybody_once(working)
+
+
+def test_pages_that_are_sent_twice_notify_once(working: Services, broker: Broker) -> None:
+    start(working)
+    expansion.step(working, str(blast_id("k")), broker)
+    pages = broker.take(Task.SEND_PAGE)
+    broker.waiting += [(Task.SEND_PAGE, page) for page in [*pages, *pages]]
+    broker.run()
+    assert everybody_once(working)
+
+
+def test_what_was_lost_on_the_way_rings_again(working: Services, broker: Broker, clock: Clock) -> None:
+    start(working)
+    expansion.ring(working, broker)
+    # The step is lost, then all pages that it handed out are.
+    broker.take(Task.EXPAND_BLAST)
+    expansion.ring(working, broker)
+    assert not broker.waiting
+    for _ in range(2):
+        clock.advance(working.settings.lease + timedelta(seconds=1))
+        expansion.ring(working, broker)
+        (step,) = broker.take(Task.EXPAND_BLAST)
+        expansion.step(working, step, broker)
+        assert len(broker.take(Task.SEND_PAGE)) == blast_store.IN_FLIGHT
+    clock.advance(working.settings.lease + timedelta(seconds=1))
+    expansion.ring(working, broker)
+    broker.run()
+    assert everybody_once(working)
+
+
+def test_no_pages_are_handed_out_while_pushes_pile_up(working: Services, broker: Broker, clock: Clock) -> None:
+    start(working)
+    working.redis.rpush(Queue.PUSH, *["x"] * 40)
+    expansion.step(working, str(blast_id("k")), broker)
+    assert not broker.waiting
+    assert row(working).total == MEMBERS
+    working.redis.delete(Queue.PUSH)
+    clock.advance(timedelta(seconds=1))
+    expansion.ring(working, broker)
+    broker.run()
+    assert everybody_once(working)
+
+
+def test_a_worker_has_a_few_pages_at_once_and_gets_the_next_as_it_sends(working: Services, broker: Broker) -> None:
+    start(working)
+    expansion.step(working, str(blast_id("k")), broker)
+    assert len(broker.waiting) == blast_store.IN_FLIGHT
+    _, page = broker.waiting.pop(0)
+    expansion.send_page(working, page, broker)
+    assert len(broker.waiting) == blast_store.IN_FLIGHT
+
+
+def test_a_paused_blast_sends_nothing_until_it_is_resumed(working: Services, broker: Broker) -> None:
+    start(working)
+    expansion.step(working, str(blast_id("k")), broker)
+    with working.engine.begin() as conn:
+        assert blast_store.pause(conn, str(blast_id("k")), "wait")
+        assert not blast_store.pause(conn, str(blast_id("k")), "wait")
+    broker.run()
+    assert count(working, "SELECT count(*) FROM notifications") == 0
+    with working.engine.begin() as conn:
+        assert blast_store.resume(conn, str(blast_id("k")))
+        conn.execute(sa.text("UPDATE blast_pages SET wake_at = NULL"))
+    expansion.ring(working, broker)
+    broker.run()
+    assert everybody_once(working)
+
+
+def test_an_aborted_blast_cancels_what_it_has_sent_and_sends_no_more(working: Services, broker: Broker) -> None:
+    with working.engine.begin() as conn:
+        conn.execute(sa.text("INSERT INTO devices (registration, user_id) SELECT 'silent-' || id, id FROM users"))
+        conn.execute(sa.text("INSERT INTO phones (user_id, number) SELECT id, '+1650555' || substr(id, 2) FROM users"))
+    start(working, ask(plan=[{"channel": "sms", "when": "not_clicked", "after_s": 600}]))
+    expansion.step(working, str(blast_id("k")), broker)
+    for page in broker.take(Task.SEND_PAGE)[:3]:
+        expansion.send_page(working, page, broker)
+    assert count(working, "SELECT count(*) FROM notifications WHERE state = 'active'") == 75
+    with working.engine.begin() as conn:
+        assert expansion.abort(conn, "k", "a mistake")
+        assert not expansion.abort(conn, "k", "a mistake")
+    expansion.ring(working, broker)
+    broker.run()
+    assert count(working, "SELECT count(*) FROM notifications") == 75
+    assert count(working, "SELECT count(*) FROM notifications WHERE state = 'cancelled'") == 75
+    assert count(working, "SELECT count(*) FROM deliveries WHERE wake_at IS NOT NULL") == 0
+    # Who was on the pages that nobody will send is nobody's business any more.
+    assert count(working, "SELECT count(*) FROM blast_pages WHERE users IS NOT NULL") == 0
+    blast = row(working)
+    assert (blast.state, blast.reason, blast.sent, blast.cancelled, blast.wake_at) == (
+        "aborted",
+        "a mistake",
+        75,
+        75,
+        None,
+    )
+
+
+def test_a_page_in_the_hands_of_a_sender_is_cancelled_too(working: Services, broker: Broker) -> None:
+    """The abort commits between the sender's look at the blast and its commit."""
+    start(working)
+    expansion.step(working, str(blast_id("k")), broker)
+    page = broker.take(Task.SEND_PAGE)[0]
+    with working.engine.begin() as sender:
+        assert blast_store.take(sender, page)
+        with working.engine.begin() as conn:
+            expansion.abort(conn, "k", "a mistake")
+    with working.engine.begin() as conn:
+        blast_store.discard(conn, str(blast_id("k")))
+        found = blast_store.next_to_cancel(conn, str(blast_id("k")))
+        assert found is not None
+        blast_store.cancelled(conn, found[0])
+        assert blast_store.next_to_cancel(conn, str(blast_id("k"))) is None
+
+
+def test_a_cancellation_that_overtakes_its_blast_stops_it(working: Services, broker: Broker) -> None:
+    with working.engine.begin() as conn:
+        expansion.abort(conn, "k", "cancelled by the application")
+    assert not start(working).new
+    expansion.ring(working, broker)
+    broker.run()
+    assert count(working, "SELECT count(*) FROM notifications") == 0
+
+
+@pytest.mark.parametrize("per_min", [7, 100, 600])
+def test_in_no_minute_are_more_people_notified_than_the_throttle_says(
+    working: Services, broker: Broker, clock: Clock, per_min: int
+) -> None:
+    clock.set(datetime(2026, 11, 21, 12, tzinfo=UTC))
+    start(working, ask(throttle_per_min=per_min))
+    expansion.step(working, str(blast_id("k")), broker)
+    for _ in range(60):
+        broker.run()
+        clock.advance(timedelta(seconds=2))
+        expansion.ring(working, broker)
+    with working.engine.begin() as conn:
+        most = conn.execute(
+            sa.text("""
+            SELECT max(n) FROM (SELECT sum(count) OVER (
+              ORDER BY released_at RANGE BETWEEN CURRENT ROW AND '59.999 s' FOLLOWING
+            ) AS n FROM blast_pages WHERE released_at IS NOT NULL) w
+            """)
+        ).scalar_one()
+        sent = conn.execute(sa.text("SELECT count(*) FROM notifications")).scalar_one()
+    assert most <= per_min
+    assert sent >= min(MEMBERS, per_min * 1.7)
+
+
+@pytest.mark.usefixtures("broker")
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"segment": "cofee"}, "segment: no segment 'cofee'"),
+        ({"content": {"template": "wellcome"}}, "template: there is none called wellcome"),
+        ({"params": {}}, r"template welcome \(en\): content.push.body: .*tea"),
+        ({"filter": {"field": "tag.x", "op": "=", "value": 1}}, "filter"),
+    ],
+)
+def test_what_cannot_be_sent_is_refused_before_anything_is_and_keeps_its_key_free(
+    working: Services, wrong: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(InvalidMessage, match=said):
+        start(working, ask(**wrong))
+    assert start(working).new
+
+
+def test_a_user_who_is_forgotten_is_taken_out_of_the_pages_that_wait(working: Services, broker: Broker) -> None:
+    start(working)
+    expansion.step(working, str(blast_id("k")), broker)
+    with working.engine.begin() as conn:
+        blast_store.forget_user(conn, "u1", UUID(int=2**128 - 1))
+    broker.run()
+    assert count(working, "SELECT count(*) FROM notifications WHERE user_id = 'u1'") == 0
+    assert count(working, "SELECT count(*) FROM notifications") == MEMBERS - 1
+
+
+def test_the_story_of_a_notification_names_its_blast(working: Services, broker: Broker) -> None:
+    start(working)
+    expansion.step(working, str(blast_id("k")), broker)
+    broker.run()
+    with working.engine.begin() as conn:
+        one = conn.execute(sa.text("SELECT id FROM notifications LIMIT 1")).scalar_one()
+        told = tell(conn, str(one))
+    assert told is not None
+    assert told.blast == "k"
+    assert told.moments[0].sentence.startswith("Accepted as one of the blast k;")
+
+
+@pytest.mark.parametrize("what", ["filter", "message"])
+def test_a_blast_that_this_version_cannot_read_is_aborted_and_says_why(
+    working: Services, broker: Broker, what: str
+) -> None:
+    start(working)
+    if what == "message":
+        expansion.step(working, str(blast_id("k")), broker)
+    with working.engine.begin() as conn:
+        conn.execute(sa.update(schema.blasts).values({what: {"unheard": 1}}))
+    expansion.ring(working, broker)
+    broker.run()
+    blast = row(working)
+    assert blast.state == "aborted"
+    assert blast.reason.startswith("filter: must be an object" if what == "filter" else "unheard: is not a field")
+    assert count(working, "SELECT count(*) FROM notifications") == 0
+
+
+def test_pages_are_found_by_their_indexes_whatever_else_there_is(working: Services, broker: Broker) -> None:
+    start(working)
+    expansion.step(working, str(blast_id("k")), broker)
+    broker.run()
+    queries = {
+        "blast_pages_waiting_idx": blast_store._RELEASE,
+        "blast_pages_released_idx": blast_store._IN_FLIGHT,
+        "blast_pages_sent_idx": blast_store._TO_CANCEL,
+        "Index Scan using notifications_": blast_store._ACTIVE,
+    }
+    values = {"id": blast_id("k"), "lease": timedelta(), "room": 1, "first": blast_id("k"), "last": blast_id("k")}
+    with working.engine.begin() as conn:
+        conn.execute(sa.text("SET enable_seqscan = off; SET enable_bitmapscan = off"))
+        for index, query in queries.items():
+            wanted = {name: value for name, value in values.items() if f":{name}" in query.text}
+            plan = "\n".join(conn.scalars(sa.text(f"EXPLAIN {query.text}"), wanted))
+            assert index in plan, plan

@@ -1,0 +1,136 @@
+"""``knocktwice notify``: the steps of a plan from the command line, and what is said of a wrong one."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from knocktwice_shared.names import INBOX_MESSAGES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import redis
+
+    from support.commands import Said
+
+HX = "HX0123456789abcdef0123456789abcdef"
+SAY = ("notify", "--registration", "r", "--phone", "+16505550100", "--title", "t", "--body", "b")
+
+
+def _plan(valkey: redis.Redis) -> list[dict[str, Any]]:
+    (kept,) = valkey.hvals(INBOX_MESSAGES)
+    plan: list[dict[str, Any]] = json.loads(kept)["message"]["plan"]
+    return plan
+
+
+def test_each_step_is_an_option_of_its_own(run: Callable[..., Said], valkey: redis.Redis) -> None:
+    steps = [
+        f'whatsapp:{HX} variables.1=Ana "variables.2=a b=c" after=5m',
+        "sms when=not_clicked after=7200 text='Ready, Ana'",
+    ]
+    done = run(*SAY, "--step", steps[0], "--step", steps[1], "--json")
+    assert (done.code, list(done.json)) == (0, ["id"])
+    assert _plan(valkey) == [
+        {"channel": "whatsapp", "when": "not_delivered", "after_s": 300.0, "content_sid": HX,
+         "variables": {"1": "Ana", "2": "a b=c"}},
+        {"channel": "sms", "when": "not_clicked", "after_s": 7200.0, "text": "Ready, Ana"},
+    ]  # fmt: skip
+
+
+def test_without_a_push_the_first_step_goes_at_once(run: Callable[..., Said], valkey: redis.Redis) -> None:
+    assert run("notify", "--phone", "+16505550100", "--step", f"whatsapp:{HX}", "--step", "sms text=x").code == 0
+    assert [(s["channel"], "after_s" in s) for s in _plan(valkey)] == [("whatsapp", False), ("sms", True)]
+
+
+def test_a_file_holds_steps_as_a_template_does(run: Callable[..., Said], valkey: redis.Redis, tmp_path: Path) -> None:
+    file = tmp_path / "steps.yaml"
+    file.write_text(
+        f'- {{channel: whatsapp, content_sid: {HX}, variables: {{"1": "{{{{ name }}}}"}}, after: 90s}}\n'
+        "- when: not_clicked\n  after: 2h\n  text: Grüße, Ana\n"
+    )
+    assert run(*SAY, "--param", "name=Ana", "--steps", str(file)).code == 0
+    first, second = _plan(valkey)
+    assert (first["after_s"], first["variables"]) == (90.0, {"1": "{{ name }}"})
+    assert (second["channel"], second["text"]) == ("sms", "Grüße, Ana")
+
+
+@pytest.mark.parametrize(
+    ("step", "said"),
+    [
+        ("", "steps[0]: is empty; write it like 'sms when=not_clicked"),
+        ("sms text='x", "steps[0]: has No closing quotation; write it like"),
+        ("fax text=x", "steps[0].channel: must be sms or whatsapp"),
+        ("sms hello there", "steps[0]: 'hello' must be NAME=VALUE"),
+        ("sms text=x text=y", "steps[0].text: is there twice"),
+        ("sms colour=red", "steps[0].colour: is no field of a step by sms; there are when, after, sender, text"),
+        ("sms:HX1", "steps[0].content_sid: is no field of a step by sms"),
+        ("whatsapp text=x", "steps[0].text: is no field of a step by whatsapp"),
+        ("whatsapp after=5m", "steps[0].content_sid: is missing; write whatsapp:HX…"),
+        ("whatsapp:HX1", "steps[0].content_sid: "),
+        ("sms after=soon", 'steps[0].after: must be seconds or a time like "90s", "5m", "2h" or "1d"'),
+        ("sms after=-5", "steps[0].after: must be"),
+        ("sms after=31d", "steps[0].after: must be between 0 and 30 days"),
+        ("sms when=later", "steps[0].when: "),
+    ],
+)
+def test_a_wrong_step_is_told_its_field(run: Callable[..., Said], valkey: redis.Redis, step: str, said: str) -> None:
+    done = run(*SAY, "--step", step)
+    assert (done.code, done.out) == (1, "")
+    assert said in done.err
+    assert valkey.hlen(INBOX_MESSAGES) == 0
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "steps: cannot be read: "),
+        ("a: 1", "must hold a list of steps, as a template's fallback is written"),
+        ("[]", "must hold a list of steps"),
+        ("- [1]", "steps[0]: must be fields with values"),
+        ("- {1: x}", "steps[0]: must be fields with values"),
+        ("- {after: 5m}\n- {channel: [sms]}", "steps[1].channel: must be sms or whatsapp"),
+        ("- {after: true}", "steps[0].after: must be seconds or a time"),
+        ("- {text: {en: x}}", "steps[0].text: must be"),
+        ("- {channel: whatsapp, content_sid: 7}", "steps[0].content_sid: must be"),
+        (f"- {{channel: whatsapp, content_sid: {HX}, variables: [1]}}", "steps[0].variables: must be"),
+        ("- {sender: 7}", "steps[0].sender: must be"),
+    ],
+)
+def test_a_wrong_file_is_told_its_field(
+    run: Callable[..., Said], tmp_path: Path, content: str | None, said: str
+) -> None:
+    file = tmp_path / "steps.yaml"
+    if content is not None:
+        file.write_text(content)
+    done = run(*SAY, "--steps", str(file))
+    assert (done.code, done.out) == (1, "")
+    assert said in done.err
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--step", "sms", "--sms", "x"), "--sms"),
+        (("--step", "sms", "--when", "never"), "--when"),
+        (("--step", "sms", "--after", "5"), "--after"),
+    ],
+)
+def test_a_plan_is_told_in_one_way(run: Callable[..., Said], options: tuple[str, ...], said: str) -> None:
+    done = run(*SAY, *options)
+    assert done.code == 2
+    assert said in done.err
+    assert "belongs into a step" in done.err
+    assert "give one of them" in run(*SAY, "--step", "sms", "--steps", "x.yaml").err
+
+
+def test_the_example_of_the_document_is_accepted(run: Callable[..., Said], valkey: redis.Redis) -> None:
+    document = (Path(__file__).parents[3] / "docs" / "plans.md").read_text()
+    (example,) = re.findall(r"^```console\n\$ knocktwice (.*?)\n```", document, re.DOTALL | re.MULTILINE)
+    assert run(*shlex.split(example.replace("\\\n", ""))).code == 0
+    assert [step["channel"] for step in _plan(valkey)] == ["whatsapp", "sms"]

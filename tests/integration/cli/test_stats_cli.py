@@ -1,0 +1,255 @@
+"""``knocktwice stats`` and ``knocktwice advise``: the figures add up, and what cannot be said is not said."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+import pytest
+import sqlalchemy as sa
+
+from knocktwice_shared.ids import blast_id, uuid7
+from knocktwice_shared.messages import Channel, Receipt, ReceiptEvent, Step, When, parse_batch, parse_blast
+from knocktwice_worker import services
+from knocktwice_worker.blasts import store as blast_store
+from knocktwice_worker.content.rendering import fingerprint
+from knocktwice_worker.lifecycle import DeliveryState, ProviderState, Verdict
+from knocktwice_worker.notifications import store
+from knocktwice_worker.notifications.store import provider_reports
+from knocktwice_worker.notifications.store.provider_reports import Callback
+from knocktwice_worker.reporting import delay_curve, rollups
+from support.sent_messages import Post
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from knocktwice_worker.services import Services
+    from support.clock import Clock
+    from support.commands import Said
+
+LEASE, MINUTE, HOUR = timedelta(minutes=1), timedelta(minutes=1), timedelta(hours=1)
+
+
+def send(here: Services, people: int, *, template: str | None = "news", ttl: timedelta = HOUR) -> list[UUID]:
+    """Accept and push notifications that fall back if nobody clicks."""
+    recipients = [
+        {"id": str(uuid7()), "registrations": [f"phone-{n}"], "phone": f"+1650253{n:04}"} for n in range(people)
+    ]
+    wire = {
+        "v": 1,
+        "id": str(uuid7()),
+        "content": {"push": {"title": "t", "body": "b"}},
+        "plan": [{"channel": "sms", "when": "not_clicked", "after_s": 300}],
+        "recipients": recipients,
+    }
+    content = {"template": template, "push": {"title": "t", "body": "b"}, "sms": None} if template else None
+    batch = parse_batch(wire)
+    with here.engine.begin() as conn:
+        work = store.accept(conn, [store.Intake(batch, {}, ttl, content)], lease=LEASE)
+        store.record_push(conn, [store.PushResult(*w, state="sent") for w in work], retry_for=HOUR)
+    return [UUID(str(r.id)) for r in batch.recipients]
+
+
+def receive(here: Services, ids: Sequence[UUID], kind: Receipt) -> None:
+    with here.engine.begin() as conn:
+        store.record_receipts(conn, [ReceiptEvent(id_, kind, datetime.now(UTC), "") for id_ in ids])
+
+
+def text(here: Services, ids: Sequence[UUID], body: str) -> None:
+    wanted = [str(id_) for id_ in ids]
+    with here.engine.begin() as conn:
+        store.reserve(conn, [store.Reservation(i, "+16502530000", body, fingerprint(body)) for i in wanted], LEASE)
+        claimed, _ = store.claim_sms(conn, wanted, LEASE)
+        store.record_sms(conn, [store.SmsResult(i, DeliveryState.SENT, provider_id=f"SM{i}") for i in claimed])
+
+
+@pytest.fixture
+def priced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KNOCKTWICE_SMS_PRICES", '{"US": 0.01, "*": 0.05}')
+
+
+@pytest.mark.usefixtures("priced")
+def test_the_figures_are_what_the_documents_say(here: Services, run: Callable[..., Said], clock: Clock) -> None:
+    first, second, third, fourth = send(here, 4)
+    receive(here, [first], Receipt.CLICKED)
+    text(here, [second, third], "x" * 161)
+    receive(here, [second], Receipt.CLICKED)
+    with here.engine.begin() as conn:
+        store.skip(conn, [store.Decision(str(fourth), Verdict.CAPPED_DAILY, {})])
+    clock.advance(MINUTE)
+    said = run("stats", "--json", "--fresh").json
+    (line,) = said["lines"]
+    assert line["template"] == "news"
+    assert line["accepted"] == line["pushed"] == 4
+    assert (line["clicked"], line["fell_back"], line["sms_sent"], line["sms_wasted"]) == (2, 3, 2, 1)
+    assert line["fell_back_rate"] == 0.75
+    assert line["suppressed"] == {"capped_daily": 1}
+    # One clicked, two were texted, and one of these clicked, too.
+    assert line["delivery_rate"] == 0.75
+    assert line["response_rate"] == pytest.approx(2 / 3)
+    # Two SMS of two parts, and four of them had everybody been texted.
+    assert (line["cost"], line["sms_only_cost"], line["saved"]) == ("0.0400", "0.0800", "0.0400")
+    assert line["cost_per_delivered"] == "0.0133"
+    assert said["total"] == {name: line[name] for name in said["total"]}
+
+
+@pytest.mark.usefixtures("priced")
+def test_what_the_provider_reports_makes_price_and_arrival_real_and_a_blast_has_its_line(
+    here: Services, run: Callable[..., Said], clock: Clock
+) -> None:
+    ids = send(here, 3)
+    with here.engine.begin() as conn:
+        wire = {"v": 1, "key": "tea-47", "filter": {"everyone": True}, "content": {"template": "news"}}
+        blast_store.start(conn, parse_blast(wire), {"everyone": True})
+        page = """INSERT INTO blast_pages (id, last_id, blast_id, count, sent_at)
+          SELECT batch_id, batch_id, :blast, 3, knocktwice_now() FROM notifications LIMIT 1"""
+        conn.execute(sa.text(page), {"blast": blast_id("tea-47")})
+    text(here, ids, "x")
+    clock.advance(MINUTE)
+    run("stats", "--json", "--fresh")
+    clock.advance(HOUR)
+    reports = [(ids[0], ProviderState.DELIVERED, "0.0075"), (ids[1], ProviderState.UNDELIVERED, "0.5")]
+    with here.engine.begin() as conn:
+        now = datetime.now(UTC)
+        provider_reports.accept(
+            conn, [Callback(f"SM{id_}", status, now, price=price) for id_, status, price in reports]
+        )
+        provider_reports.bring(conn)
+    clock.advance(MINUTE)
+    (line,) = run("stats", "--by", "blast", "--json", "--fresh").json["lines"]
+    assert line["blast"] == "tea-47"
+    assert (line["sms_sent"], line["sms_delivered"], line["sms_undelivered"], line["reached"]) == (3, 1, 1, 2)
+    # A report that an SMS arrived says nothing of the push.
+    assert (line["delivered"], line["sms_wasted"]) == (0, 0)
+    # Two prices of the provider's, and the table's for the third.
+    assert (line["cost"], line["cost_per_delivered"]) == ("0.5175", "0.2588")
+
+
+HX = "HX" + "0" * 32
+
+
+def send_by_whatsapp(here: Services, statuses: Sequence[tuple[str | None, str | None]]) -> None:
+    """Take people's WhatsApp messages over a push to the provider, which reports a status and a price of each, if any."""
+    post = Post(here)
+    ids = post.handed_over(Step(Channel.WHATSAPP, When.NOT_DELIVERED, HOUR, content_sid=HX), people=len(statuses))
+    heard = [
+        Callback(f"SM{n}", ProviderState(status), datetime.now(UTC), price=price, price_unit="USD")
+        for n, (status, price) in enumerate(statuses)
+        if status
+    ]
+    with here.engine.begin() as conn:
+        provider_reports.accept(conn, heard)
+        provider_reports.bring(conn)
+        unknown = "UPDATE deliveries SET state = 'unknown' WHERE notification_id = :id AND step = 1"
+        conn.execute(sa.text(unknown), {"id": ids[-1]})
+
+
+@pytest.mark.usefixtures("priced")
+def test_whatsapp_is_counted_and_paid_for(
+    here: Services, run: Callable[..., Said], clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    statuses = [("read", None), ("delivered", "0.004"), ("undelivered", None), (None, None), (None, None)]
+    send_by_whatsapp(here, statuses)
+    clock.advance(MINUTE)
+    (line,) = run("stats", "--json", "--fresh").json["lines"]
+    names = ("whatsapp_sent", "whatsapp_delivered", "whatsapp_read", "whatsapp_unknown", "unpriced_whatsapp")
+    assert [line[name] for name in names] == [4, 2, 1, 1, 2]
+    assert (line["sms_cost"], line["whatsapp_cost"], line["cost"], line["saved"]) == ("0.0000", None, None, None)
+    monkeypatch.setenv("KNOCKTWICE_WHATSAPP_PRICES", '{"US": 0.02}')
+    services._services.clear()
+    shown = run("stats")
+    (line,) = run("stats", "--json").json["lines"]
+    # Two by the table, one as reported; nobody pays for what did not arrive. Five SMS would have cost a cent each.
+    assert (line["whatsapp_cost"], line["cost"]) == ("0.0440", "0.0440")
+    assert (line["sms_only_cost"], line["saved"], line["reached"]) == ("0.0500", "0.0060", 2)
+    (row,) = [words for words in map(str.split, shown.out.splitlines()) if "0.0440" in words and "4" in words[:4]]
+    assert [word for word in row if word != "│"][1:] == ["4", "2", "1", "1", "0.0440", "0.0000"]
+
+
+def test_where_there_was_no_whatsapp_it_has_no_table(here: Services, run: Callable[..., Said], clock: Clock) -> None:
+    send(here, 1)
+    clock.advance(MINUTE)
+    assert "whatsapp" not in run("stats", "--fresh").out
+
+
+def test_without_a_price_nothing_is_said_about_money(here: Services, run: Callable[..., Said], clock: Clock) -> None:
+    text(here, send(here, 1), "x")
+    clock.advance(MINUTE)
+    (line,) = run("stats", "--json", "--fresh").json["lines"]
+    assert line["cost"] is line["cost_per_delivered"] is line["sms_only_cost"] is line["saved"] is None
+
+
+@pytest.mark.parametrize(
+    ("by", "expected"),
+    [
+        ("template", {"news": 3, None: 1}),
+        ("country", {"US": 4}),
+        ("category", {"transactional": 4}),
+        ("blast", {None: 4}),
+    ],
+)
+def test_figures_are_told_apart(
+    here: Services, run: Callable[..., Said], clock: Clock, by: str, expected: dict[str | None, int]
+) -> None:
+    send(here, 3)
+    send(here, 1, template=None)
+    clock.advance(MINUTE)
+    lines = run("stats", "--by", by, "--json", "--fresh").json["lines"]
+    assert {line[by]: line["accepted"] for line in lines} == expected
+
+
+def test_days_are_in_order_and_since_leaves_older_ones_out(
+    here: Services, run: Callable[..., Said], clock: Clock
+) -> None:
+    with here.engine.connect() as conn:
+        today: datetime = conn.execute(sa.text("SELECT now()")).scalar_one()
+    for ago in (3, 1):
+        clock.set(today - timedelta(days=ago))
+        send(here, ago)
+    clock.set(today)
+    shown = run("stats", "--by", "day", "--fresh").out
+    days = [(today - timedelta(days=ago)).date().isoformat() for ago in (3, 1)]
+    assert shown.index(f"│ {days[0]}") < shown.index(f"│ {days[1]}") < shown.index("│ all")
+    assert days[0] not in run("stats", "--by", "day", "--since", "2d").out
+    assert [line["day"] for line in run("stats", "--by", "day", "--since", days[1], "--json").json["lines"]] == days[1:]
+
+
+@pytest.mark.parametrize("since", ["yesterday", "2026-13-01", "7"])
+def test_a_wrong_since_is_named(run: Callable[..., Said], since: str) -> None:
+    done = run("stats", "--since", since)
+    assert (done.code, done.out) == (1, "")
+    assert "since: must be a day like 2026-11-01 or a time like 7d" in done.err
+
+
+def test_advice_counts_what_each_delay_would_have_sent(here: Services, run: Callable[..., Said], clock: Clock) -> None:
+    ids = send(here, 300)
+    clock.advance(timedelta(seconds=45))
+    receive(here, ids[:200], Receipt.CLICKED)
+    # Delivered is not what this template waits for.
+    receive(here, ids[200:], Receipt.DELIVERED)
+    clock.advance(timedelta(seconds=400))
+    receive(here, ids[200:240], Receipt.CLICKED)
+    clock.advance(timedelta(hours=2))
+    rollups.refresh(here.engine, "UTC", everything=True)
+    told = run("advise", "news", "--json").json
+    assert (told["when"], told["pushes"], told["confirmed"]) == ("not_clicked", 300, 240)
+    curve = {point["after_s"]: (point["sms"], point["confirmed_later"]) for point in told["curve"]}
+    assert curve[30] == (300, 240)
+    assert curve[60] == curve[300] == (100, 40)
+    assert curve[600] == (60, 0)
+    assert told["suggested_s"] == 600
+    # The pushes lived for an hour: nobody knows what a longer delay would have brought.
+    assert max(curve) == 3600
+    assert "suggested: 10m" in run("advise", "news").out
+
+
+def test_advice_is_refused_with_too_little_history(here: Services, run: Callable[..., Said], clock: Clock) -> None:
+    ids = send(here, delay_curve.FEWEST_PUSHES)
+    receive(here, ids[: delay_curve.FEWEST_CONFIRMED - 1], Receipt.CLICKED)
+    clock.advance(timedelta(hours=2))
+    rollups.refresh(here.engine, "UTC", everything=True)
+    refused = run("advise", "news")
+    assert refused.code == 1
+    assert "200 pushes older than an hour, 49 of them confirmed; at least 200 and 50 are needed" in refused.err
+    assert "0 pushes" in run("advise", "nobody-used-this").err

@@ -1,0 +1,182 @@
+"""What runs for each notification, and what tells of it, reads indexes: nobody ever reads a whole table for it."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+import pytest
+import sqlalchemy as sa
+
+from knocktwice_shared.ids import uuid7
+from knocktwice_shared.messages import Receipt, ReceiptEvent
+from knocktwice_worker.audience import opt_outs, people
+from knocktwice_worker.notifications import store
+from knocktwice_worker.privacy import erasure, retention
+from knocktwice_worker.reporting.story import tell
+from support.databases import new_database
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from knocktwice_worker.embedded.servers import Servers
+
+#: Enough that reading them all costs more than an index, as PostgreSQL reckons.
+BATCHES, PEOPLE = 5_000, 4
+MINUTE = timedelta(minutes=1)
+
+GENERATE = (
+    "INSERT INTO users (id) SELECT 'u-' || g FROM generate_series(1, :people) g",
+    "INSERT INTO devices (registration, user_id) SELECT 'r-' || g, 'u-' || g FROM generate_series(1, :people) g",
+    "INSERT INTO phones (user_id, number) SELECT 'u-' || g, '+43660' || 1000000 + g FROM generate_series(1, :people) g",
+    """
+    INSERT INTO batches (id, content, category, ttl, reference, created_at)
+    SELECT DISTINCT ON (batch) batch, CAST('{}' AS jsonb), 'transactional', interval '1 hour', CAST('{}' AS jsonb), now() - interval '1 year'
+    FROM unnest(CAST(:ids AS uuid[]), CAST(:batches AS uuid[])) AS r(id, batch)
+    """,
+    """
+    INSERT INTO notifications (id, batch_id, user_id, params, key, state, reason, finished_at)
+    SELECT id, batch, 'u-' || n, '{}', 'k-' || n, CASE WHEN n % 10 = 0 THEN 'active' ELSE 'reached' END,
+           CASE WHEN n % 10 > 0 THEN 'x' END, CASE WHEN n % 10 > 0 THEN now() - interval '1 year' END
+    FROM unnest(CAST(:ids AS uuid[]), CAST(:batches AS uuid[])) WITH ORDINALITY AS r(id, batch, n)
+    """,
+    """
+    INSERT INTO deliveries (notification_id, step, channel, state, "when", due_at, wake_at, finished_at, number, counted_at)
+    SELECT id, step, CASE step WHEN 0 THEN 'push' ELSE 'sms' END,
+           CASE WHEN state <> 'active' THEN 'sent' WHEN step = 0 THEN 'sending' ELSE 'scheduled' END,
+           CASE step WHEN 1 THEN 'not_clicked' END, now(), CASE state WHEN 'active' THEN now() + interval '1 hour' END,
+           CASE WHEN state <> 'active' THEN now() END, CASE WHEN step = 1 AND state <> 'active' THEN '+43660' || 1000000 + n END, now()
+    FROM (SELECT *, row_number() OVER () AS n FROM notifications) r, generate_series(0, 1) AS step
+    """,
+    "INSERT INTO attempts (notification_id, registration, state) SELECT id, 'r-1', 'open' FROM notifications",
+    "INSERT INTO events (notification_id, kind, registration, at) SELECT id, 'clicked', '', now() FROM notifications WHERE state <> 'active'",
+    "INSERT INTO decisions (notification_id, step, verdict, inputs) SELECT id, 1, 'x', '{}' FROM notifications",
+    """INSERT INTO blasts (id, key, filter, message, state, finished_at)
+       SELECT gen_random_uuid(), 'b-' || g, '{}', '{}', 'finished', now() FROM generate_series(1, 5000) g""",
+    "INSERT INTO blast_pages (id, last_id, blast_id, count) SELECT gen_random_uuid(), id, id, 1 FROM blasts",
+    "INSERT INTO links (token, notification_id, step, target) SELECT md5(CAST(id AS text)), id, 1, 'https://x' FROM notifications",
+    "INSERT INTO opt_outs (number, source) SELECT number, 'STOP' FROM phones",
+    "INSERT INTO suppressions (number) SELECT sha256(CAST(number AS bytea)) FROM phones",
+    "INSERT INTO erasures (person, erased_at) SELECT sha256(CAST(id AS bytea)), now() FROM users",
+)
+
+
+class Archive:
+    """A database with a history."""
+
+    def __init__(self, engine: sa.Engine) -> None:
+        self.engine = engine
+        with engine.begin() as conn:
+            batches = [str(uuid7()) for _ in range(BATCHES)]
+            self.ids = [str(uuid7()) for _ in range(BATCHES * PEOPLE)]
+            values = {"ids": self.ids, "batches": sorted(batches * PEOPLE), "people": len(self.ids)}
+            for statement in GENERATE:
+                names = re.findall(r"(?<!:):(\w+)", statement)
+                conn.execute(sa.text(statement), {name: values[name] for name in names})
+        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as conn:
+            conn.execute(sa.text("VACUUM ANALYZE"))
+        self.open = self.ids[9::10]
+        self.batch = batches[0]
+
+    def plans(self, work: Callable[[sa.Connection], object]) -> str:
+        """Return how PostgreSQL executes all statements that ``work`` sends."""
+        sent: list[tuple[str, Any]] = []
+
+        def note(_conn: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
+            sent.append((statement, parameters))
+
+        with self.engine.connect() as conn:
+            sa.event.listen(conn, "before_cursor_execute", note)
+            try:
+                work(conn)
+            finally:
+                sa.event.remove(conn, "before_cursor_execute", note)
+                conn.rollback()
+            rows = [
+                str(line)
+                for statement, parameters in sent
+                for (line,) in conn.exec_driver_sql(f"EXPLAIN {statement}", parameters)
+            ]
+            conn.rollback()
+        return "\n".join(rows)
+
+
+@pytest.fixture(scope="module")
+def archive(servers: Servers) -> Iterator[Archive]:
+    with new_database(servers) as url:
+        engine = sa.create_engine(url, poolclass=sa.StaticPool)
+        yield Archive(engine)
+        engine.dispose()
+
+
+def _receipts(ids: Sequence[str]) -> list[ReceiptEvent]:
+    return [ReceiptEvent(UUID(i), Receipt.CLICKED, datetime.now(UTC), "r-1") for i in ids]
+
+
+def _push(conn: sa.Connection, ids: Sequence[str]) -> None:
+    results = [store.PushResult(i, "r-1", state="sent") for i in ids]
+    store.record_push(conn, results, retry_for=MINUTE)
+
+
+HOT: dict[str, tuple[Callable[[sa.Connection, Archive], object], list[str]]] = {
+    "the dispatcher": (lambda c, _: store.ring(c, limit=500, lease=MINUTE), ["deliveries_wake_at_idx"]),
+    "the record of pushes": (lambda c, a: _push(c, a.open[:50]), ["attempts_pkey", "notifications_pkey"]),
+    "the decision": (
+        lambda c, a: store.due(c, a.open[:50]),
+        ["deliveries_pkey", "notifications_pkey", "phones_pkey", "opt_outs_pkey", "events_pkey"],
+    ),
+    "the reservation": (
+        lambda c, a: store.reserve(c, [store.Reservation(i, "+436601234567", "t", b"f") for i in a.open[:50]], MINUTE),
+        ["deliveries_pkey"],
+    ),
+    "the last look": (lambda c, a: store.reserved(c, a.open[:50]), ["deliveries_pkey"]),
+    "the claim": (lambda c, a: store.claim_sms(c, a.open[:50], MINUTE), ["deliveries_pkey"]),
+    "receipts": (lambda c, a: store.record_receipts(c, _receipts(a.open[:50])), ["deliveries_pkey", "events_pkey"]),
+    "receipts that name devices": (lambda c, a: people.see(c, _receipts(a.open[:50])), ["devices_pkey"]),
+    "a cancellation by key": (
+        lambda c, _: store.cancel(c, [], ["k-10"], datetime.now(UTC)),
+        ["notifications_key_idx", "deliveries_pkey"],
+    ),
+    "a story by id": (lambda c, a: tell(c, a.ids[7]), ["notifications_pkey", "deliveries_pkey", "decisions_pkey"]),
+    "a story by key": (lambda c, _: tell(c, "k-7"), ["notifications_key_idx", "attempts_pkey", "events_pkey"]),
+    "opt-outs of erased people": (lambda c, _: opt_outs.suppressed(c, {"+43660100"}, b"s"), ["suppressions_pkey"]),
+}
+
+
+@pytest.mark.parametrize("name", HOT)
+def test_nothing_that_runs_for_each_notification_reads_a_table(archive: Archive, name: str) -> None:
+    work, indexes = HOT[name]
+    told = archive.plans(lambda conn: work(conn, archive))
+    assert [index for index in indexes if index not in told] == [], told
+    assert re.findall(r"Seq Scan on (\w+)", told) == [], told
+
+
+def test_a_person_is_found_by_index(archive: Archive) -> None:
+    page = {
+        "user": "u-7", "people": ["u-7", "+436601000007"], "inline": ["+436601000007"], "until": datetime.now(UTC),
+        "boundary": str(uuid7()), "after": str(UUID(int=0)), "limit": 500,
+    }  # fmt: skip
+    told = archive.plans(lambda conn: conn.execute(erasure._PAGE, page))
+    told += archive.plans(lambda conn: conn.execute(erasure._OF, {"user": "u-7", "until": datetime.now(UTC)}))
+    told += archive.plans(
+        lambda conn: conn.execute(erasure._BLANK_BATCHES, {"ids": archive.ids[:1], "batches": [archive.batch]})
+    )
+    told += archive.plans(lambda conn: conn.execute(erasure._SHARED, {"user": "u-7", "numbers": ["+436601000007"]}))
+    assert "phones_number_idx" in told
+    assert "notifications_person_idx" in told
+    assert "notifications_batch_id_idx" in told
+    assert re.findall(r"Seq Scan on (\w+)", told) == [], told
+
+
+def test_old_rows_are_found_by_index(archive: Archive) -> None:
+    until = datetime.now(UTC) - timedelta(days=90)
+    page = {"until": until, "after": str(UUID(int=0)), "boundary": str(uuid7()), "limit": 100}
+    told = archive.plans(lambda conn: conn.execute(retention._OLD, page))
+    assert "notifications_pkey" in told
+    told += archive.plans(lambda conn: conn.execute(retention._BATCHES, page))
+    assert "notifications_batch_id_idx" in told
+    for statement in retention._DELETE:
+        told += archive.plans(lambda conn, one=statement: conn.execute(one, {"ids": archive.ids[:100]}))  # type: ignore[misc]
+    assert set(re.findall(r"Seq Scan on (\w+)", told)) <= {"batches"}, told

@@ -1,0 +1,106 @@
+"""The dispatcher publishes what is due, once per lease, and not faster than workers take it."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from redis.exceptions import RedisError
+
+from knocktwice_shared.ids import uuid7
+from knocktwice_shared.messages import parse_batch
+from knocktwice_shared.names import Queue, Task
+from knocktwice_worker import services
+from knocktwice_worker.notifications import store
+from knocktwice_worker.runtime.dispatcher import dispatch
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from redis import Redis
+
+    from knocktwice_worker.services import Services
+    from support.clock import Clock
+
+DELAY = timedelta(minutes=10)
+
+
+class Published:
+    """What was published, as a stand-in for the broker's end of it."""
+
+    def __init__(self) -> None:
+        self.tasks: list[tuple[Task, list[str]]] = []
+
+    def __call__(self, task: Task, ids: Sequence[str]) -> None:
+        self.tasks.append((task, list(ids)))
+
+
+def _pending(here: Services, people: int) -> list[str]:
+    """Write notifications whose push is under way and whose fallback is due after the delay."""
+    recipients: list[dict[str, Any]] = [
+        {"id": str(uuid7()), "registrations": ["r"], "phone": "+16505550100"} for _ in range(people)
+    ]
+    batch = parse_batch(
+        {
+            "v": 1,
+            "id": str(uuid7()),
+            "content": {"push": {"title": "t", "body": "b"}},
+            "plan": [{"channel": "sms", "when": "not_clicked", "after_s": DELAY.total_seconds()}],
+            "recipients": recipients,
+        }
+    )
+    with here.engine.begin() as conn:
+        work = store.accept(conn, [store.Intake(batch, {}, DELAY)], lease=DELAY * 3)
+        store.record_push(conn, [store.PushResult(*w, state="sent", provider_id="p") for w in work], retry_for=DELAY)
+    return sorted(r["id"] for r in recipients)
+
+
+def test_what_is_due_is_published_once_with_the_task_that_fits(here: Services, clock: Clock) -> None:
+    ids, published = _pending(here, 3), Published()
+    assert dispatch(here, published) == 0
+    clock.advance(DELAY)
+    assert dispatch(here, published) == 3
+    assert dispatch(here, published) == 0
+    assert [(task, sorted(found)) for task, found in published.tasks] == [(Task.CHECK_FALLBACK, ids)]
+
+
+def test_what_gets_lost_rings_again_after_its_lease(here: Services, clock: Clock) -> None:
+    ids, published = _pending(here, 1), Published()
+    clock.advance(DELAY)
+    dispatch(here, published)
+    clock.advance(here.settings.lease)
+    dispatch(here, published)
+    assert published.tasks == [(Task.CHECK_FALLBACK, ids)] * 2
+
+
+def test_more_than_a_batch_is_published_in_batches(here: Services, clock: Clock) -> None:
+    _pending(here, 500)
+    _pending(here, 20)
+    published = Published()
+    clock.advance(DELAY)
+    assert [dispatch(here, published), dispatch(here, published)] == [500, 20]
+    assert len({i for _, found in published.tasks for i in found}) == 520
+
+
+@pytest.mark.parametrize("queue", [Queue.FALLBACK, Queue.SMS])
+def test_rows_wait_in_postgres_while_the_queues_are_long(
+    here: Services, clock: Clock, valkey: Redis, queue: Queue
+) -> None:
+    ids, published = _pending(here, 1), Published()
+    clock.advance(DELAY)
+    valkey.lpush(queue, *range(100))
+    assert dispatch(here, published) == 0
+    valkey.ltrim(queue, 0, 9)
+    assert dispatch(here, published) == 1
+    assert published.tasks == [(Task.CHECK_FALLBACK, ids)]
+
+
+def test_without_a_broker_nothing_is_claimed(here: Services, clock: Clock) -> None:
+    _pending(here, 1)
+    clock.advance(DELAY)
+    lost = services.Services(here.settings.model_copy(update={"broker_url": "redis://127.0.0.1:1/0"}))
+    with pytest.raises(RedisError):
+        dispatch(lost, Published())
+    lost.close()
+    assert dispatch(here, Published()) == 1

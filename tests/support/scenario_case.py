@@ -1,0 +1,136 @@
+"""One notification of a test, and everything that workers can do to it, by their own functions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+import sqlalchemy as sa
+
+from knocktwice_shared.messages import Cancellation, Receipt, ReceiptEvent, UserErased
+from knocktwice_worker.audience.opt_out_words import Wish
+from knocktwice_worker.notifications.pipeline import cancellation, fallback, later_steps, push, receipts, reconcile
+from knocktwice_worker.notifications.store import provider_reports
+from knocktwice_worker.notifications.store.provider_reports import Callback, InboundText
+from knocktwice_worker.privacy import erasure
+
+if TYPE_CHECKING:
+    from knocktwice_shared.messages import Batch
+    from knocktwice_worker.lifecycle import ProviderState
+    from support.scenario import World
+
+
+@dataclass
+class Case:
+    """One notification, and everything that can be done to it. A ``silent`` one must never be texted."""
+
+    world: World
+    batch: Batch
+    number: str
+    registration: str
+    user: str | None = None
+    silent: bool = False
+
+    @property
+    def id(self) -> str:
+        return str(self.batch.recipients[0].id)
+
+    @property
+    def texts(self) -> int:
+        return len(self.world.sandbox.texts(self.number))
+
+    def accept(self) -> None:
+        push.send_all(self.world.here, [erasure.without_erased(self.world.here, self.batch)])
+
+    def resume(self) -> None:
+        push.resume(self.world.here, [self.id])
+
+    def check(self) -> None:
+        fallback.check(self.world.here, [self.id])
+
+    def send(self) -> None:
+        later_steps.send(self.world.here, [self.id])
+
+    def decide_and_send(self) -> None:
+        later_steps.send(self.world.here, fallback.check(self.world.here, [self.id]))
+
+    def reconcile(self) -> None:
+        reconcile.resolve(self.world.here, [self.id])
+
+    def cancel(self) -> None:
+        cancellation.cancel(self.world.here, Cancellation(ids=(UUID(self.id),)))
+
+    def click(self, kind: Receipt = Receipt.CLICKED) -> None:
+        said = ReceiptEvent(UUID(self.id), kind, datetime.now(UTC), self.registration)
+        receipts.record(self.world.here, [said])
+
+    def deliver(self) -> None:
+        self.click(Receipt.DELIVERED)
+
+    def stop(self) -> None:
+        with self.world.here.engine.begin() as conn:
+            provider_reports.receive(conn, [InboundText(f"SM-stop-{self.id}", self.number, Wish.STOP)])
+
+    def report(self, *statuses: ProviderState, step: int = 1) -> None:
+        """The provider calls back about a step, as the address it was given names it."""
+        said = [Callback(self.sid(step), status, datetime.now(UTC), intent=(self.id, step)) for status in statuses]
+        with self.world.here.engine.begin() as conn:
+            provider_reports.accept(conn, said)
+        with self.world.here.engine.begin() as conn:
+            provider_reports.bring(conn, {self.sid(step)})
+
+    def sid(self, step: int) -> str:
+        to = (
+            f"whatsapp:{self.number}" if self.batch.plan and self.batch.plan[step - 1].channel != "sms" else self.number
+        )
+        taken = self.world.sandbox.texts(to)
+        return taken[-1].sid if taken else f"SM-{self.id}-{step}"
+
+    def erase(self) -> None:
+        if self.user:
+            change = UserErased(self.user, self.world.now())
+            self.world.erased.add(self.user)
+            try:
+                erasure.erase_all(self.world.here, [change])
+            except erasure.Unsettled:
+                self.world.unsettled[self.user] = change
+
+    def rows(self, query: str) -> list[Any]:
+        with self.world.here.engine.connect() as conn:
+            return list(conn.execute(sa.text(query), {"id": self.id}).all())
+
+    def steps(self) -> list[str]:
+        query = "SELECT state FROM deliveries WHERE notification_id = :id ORDER BY step"
+        return [row.state for row in self.rows(query)]
+
+    def state(self) -> str:
+        (row,) = self.rows("SELECT state FROM notifications WHERE id = :id")
+        return str(row.state)
+
+    def ledger(self) -> list[str]:
+        return [
+            row.verdict for row in self.rows("SELECT verdict FROM decisions WHERE notification_id = :id ORDER BY id")
+        ]
+
+
+def check_all(*cases: Case) -> None:
+    fallback.check(cases[0].world.here, [case.id for case in cases])
+
+
+def send_all(*cases: Case) -> None:
+    later_steps.send(cases[0].world.here, [case.id for case in cases])
+
+
+def resume_all(*cases: Case) -> None:
+    push.resume(cases[0].world.here, [case.id for case in cases])
+
+
+def cancel_all(*cases: Case) -> None:
+    cancellation.cancel(cases[0].world.here, Cancellation(ids=tuple(UUID(case.id) for case in cases)))
+
+
+def click_all(*cases: Case) -> None:
+    said = [ReceiptEvent(UUID(c.id), Receipt.CLICKED, datetime.now(UTC), c.registration) for c in cases]
+    receipts.record(cases[0].world.here, said)
