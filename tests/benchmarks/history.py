@@ -33,7 +33,7 @@ SELECT id, 0, 'push', 'sent', created_at, created_at FROM notifications WHERE ba
 
 # Not evaluated twice: PostgreSQL keeps a subquery with a volatile function to itself.
 _WAITING = sa.text("""
-INSERT INTO deliveries (notification_id, step, channel, state, "when", due_at, wake_at)
+INSERT INTO deliveries (notification_id, step, channel, state, trigger, due_at, wake_at)
 SELECT id, 1, 'sms', 'scheduled', 'not_delivered', due, due
 FROM (SELECT id, now() + :due + :over * random() AS due FROM notifications WHERE batch_id = :batch) n
 """)
@@ -45,7 +45,7 @@ FROM notifications n JOIN devices d ON d.user_id = n.user_id WHERE n.batch_id = 
 """)
 
 _TEXTED = sa.text("""
-INSERT INTO deliveries (notification_id, step, channel, state, "when", due_at, tries, number, text, fingerprint, counted_at,
+INSERT INTO deliveries (notification_id, step, channel, state, trigger, due_at, tries, number, text, fingerprint, counted_at,
                         claimed_at, provider_id, finished_at)
 SELECT n.id, 1, 'sms', 'sent', 'not_delivered', n.created_at, 1, p.number, 'Order ' || (n.params ->> 'order'),
        uuid_send(n.id), n.created_at, n.created_at, 'SM' || replace(n.id::text, '-', ''), n.finished_at

@@ -162,7 +162,7 @@ def test_ending_overdue_rows_after_a_restore_leaves_the_others_waiting(database_
               SELECT gen_random_uuid(), batch.id, '{}', 'active', name FROM batch, (VALUES ('late'), ('waiting')) AS p(name)
               RETURNING id, user_id
             )
-            INSERT INTO deliveries (notification_id, step, channel, state, "when", due_at, wake_at)
+            INSERT INTO deliveries (notification_id, step, channel, state, trigger, due_at, wake_at)
             SELECT id, 1, 'sms', 'scheduled', 'not_clicked', at, at
             FROM people, LATERAL (SELECT now() + CASE user_id WHEN 'late' THEN interval '-1 h' ELSE '1 h' END) AS t(at)
             """)

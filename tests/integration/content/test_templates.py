@@ -70,7 +70,7 @@ def _row(here: Services, id_: str) -> sa.Row[Any]:
     with here.engine.connect() as conn:
         return conn.execute(
             sa.text("""
-            SELECT n.*, b.content, b.category, b.ttl, d."when", d.due_at - n.created_at AS after
+            SELECT n.*, b.content, b.category, b.ttl, d.trigger, d.due_at - n.created_at AS after
             FROM notifications n JOIN batches b ON b.id = n.batch_id
             LEFT JOIN deliveries d ON d.notification_id = n.id AND d.step = 1 WHERE n.id = :id
             """),
@@ -113,7 +113,7 @@ def test_the_template_says_why_and_what_follows(working: Services, apply: Any) -
     apply()
     (id_,) = _send(working, {"locale": "de"})
     row = _row(working, id_)
-    assert (row.locale, row.category, row.when, row.after) == ("de", "critical", "not_clicked", timedelta(minutes=10))
+    assert (row.locale, row.category, row.trigger, row.after) == ("de", "critical", "not_clicked", timedelta(minutes=10))
     assert row.ttl == timedelta(minutes=10, seconds=30)
     assert (row.content["template"], row.content["version"], list(row.content["locales"])) == ("order", 1, ["de"])
 
@@ -123,15 +123,15 @@ def test_the_sender_overrules_the_templates_plan_and_category(working: Services,
     step = {"channel": "sms", "when": "not_delivered", "after_s": 60}
     (id_,) = _send(working, {}, plan=[step], category="marketing")
     row = _row(working, id_)
-    assert (row.category, row.when, row.after) == ("marketing", "not_delivered", timedelta(minutes=1))
+    assert (row.category, row.trigger, row.after) == ("marketing", "not_delivered", timedelta(minutes=1))
     (id_,) = _send(working, {}, plan=[])
-    assert _row(working, id_).when is None
+    assert _row(working, id_).trigger is None
 
 
 def test_never_forbids_every_sms_and_not_the_push(working: Services, sandbox: Sandbox, apply: Any) -> None:
     apply(fallback="never")
     (id_,) = _send(working, {}, plan=[{"channel": "sms", "when": "not_delivered", "after_s": 60}])
-    assert _row(working, id_).when is None
+    assert _row(working, id_).trigger is None
     assert len(sandbox.pushes()) == 1
     assert _ended(working, id_) == ("pushed", "no fallback planned")
 

@@ -47,7 +47,7 @@ PATIENCE_S = 30
 RUN = """
 import os, sys
 from pathlib import Path
-from knocktwice_worker.embedded import EmbeddedServers
+from knocktwice_worker.embedded.servers import EmbeddedServers
 servers = EmbeddedServers(Path(sys.argv[1]))
 servers.start()
 print(servers.postgres.pid, servers.valkey.pid, flush=True)
@@ -256,7 +256,7 @@ def test_a_forked_child_does_not_keep_the_home_occupied(home: Path) -> None:
     program = """
 import os, sys
 from pathlib import Path
-from knocktwice_worker.embedded import EmbeddedServers
+from knocktwice_worker.embedded.servers import EmbeddedServers
 servers = EmbeddedServers(Path(sys.argv[1]))
 servers.start()
 reading, writing = os.pipe()

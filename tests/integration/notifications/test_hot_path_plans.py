@@ -43,7 +43,7 @@ GENERATE = (
     FROM unnest(CAST(:ids AS uuid[]), CAST(:batches AS uuid[])) WITH ORDINALITY AS r(id, batch, n)
     """,
     """
-    INSERT INTO deliveries (notification_id, step, channel, state, "when", due_at, wake_at, finished_at, number, counted_at)
+    INSERT INTO deliveries (notification_id, step, channel, state, trigger, due_at, wake_at, finished_at, number, counted_at)
     SELECT id, step, CASE step WHEN 0 THEN 'push' ELSE 'sms' END,
            CASE WHEN state <> 'active' THEN 'sent' WHEN step = 0 THEN 'sending' ELSE 'scheduled' END,
            CASE step WHEN 1 THEN 'not_clicked' END, now(), CASE state WHEN 'active' THEN now() + interval '1 hour' END,

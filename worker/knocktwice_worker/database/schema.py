@@ -232,7 +232,7 @@ deliveries = Table(
     Column("state", Text, nullable=False),
     Column("reason", Text),
     # The trigger and the countdown; NULL for the push.
-    Column("when", Text),
+    Column("trigger", Text),
     _time("due_at"),
     # The step whose outcome and receipts the trigger looks at, and how many steps may follow this one.
     Column("after_step", SmallInteger, nullable=False, server_default=text("0")),

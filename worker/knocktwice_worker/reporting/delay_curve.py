@@ -45,16 +45,16 @@ SELECT slice FROM (
 """)
 
 _PUSHES = text("""
-SELECT least(extract(epoch FROM b.ttl), extract(epoch FROM knocktwice_now() - n.created_at)) AS watched_s, s."when",
-  extract(epoch FROM min(e.received_at) FILTER (WHERE e.kind = 'clicked' OR s."when" = 'not_delivered') - n.created_at) AS answered_s
+SELECT least(extract(epoch FROM b.ttl), extract(epoch FROM knocktwice_now() - n.created_at)) AS watched_s, s.trigger,
+  extract(epoch FROM min(e.received_at) FILTER (WHERE e.kind = 'clicked' OR s.trigger = 'not_delivered') - n.created_at) AS answered_s
 FROM unnest(CAST(:slices AS timestamptz[])) AS slice(starts_at)
 JOIN notifications n ON n.created_at >= slice.starts_at AND n.created_at < slice.starts_at + :width
 JOIN batches b ON b.id = n.batch_id AND b.content->>'template' = :template
 JOIN deliveries p ON p.notification_id = n.id AND p.step = 0 AND p.channel = 'push' AND p.state = 'sent'
-JOIN deliveries s ON s.notification_id = n.id AND s.step = 1 AND s."when" IN ('not_delivered', 'not_clicked')
+JOIN deliveries s ON s.notification_id = n.id AND s.step = 1 AND s.trigger IN ('not_delivered', 'not_clicked')
 LEFT JOIN events e ON e.notification_id = n.id AND e.step = 0 AND e.kind IN ('delivered', 'clicked')
 WHERE n.state <> 'cancelled'
-GROUP BY n.id, n.created_at, b.ttl, s."when"
+GROUP BY n.id, n.created_at, b.ttl, s.trigger
 """)
 
 
@@ -127,8 +127,10 @@ def advise(conn: Connection, template: str) -> Advice:
     slices = conn.execute(_SLICES, most).scalars().all()
     conn.execute(text("SET LOCAL enable_seqscan = off"))
     rows = conn.execute(_PUSHES, {"slices": list(slices), "width": SLICE, "template": template}).all()
-    when = "not_clicked" if sum(row.when == "not_clicked" for row in rows) * 2 > len(rows) else "not_delivered"
-    told = [(float(r.watched_s), None if r.answered_s is None else float(r.answered_s)) for r in rows if r.when == when]
+    when = "not_clicked" if sum(row.trigger == "not_clicked" for row in rows) * 2 > len(rows) else "not_delivered"
+    told = [
+        (float(r.watched_s), None if r.answered_s is None else float(r.answered_s)) for r in rows if r.trigger == when
+    ]
     return _advise(template, when, told)
 
 

@@ -109,8 +109,8 @@ CROSS JOIN LATERAL (
     count(*) FILTER (WHERE s.channel = 'whatsapp' AND s.state = 'unknown') AS whatsapp_unknown,
     count(*) FILTER (WHERE s.whatsapp AND s.price IS NULL AND s.provider_status IS DISTINCT FROM 'undelivered'
       AND s.provider_status IS DISTINCT FROM 'failed') AS unpriced_whatsapp,
-    count(*) FILTER (WHERE s.took AND s."when" = 'not_delivered') AS unless_delivered,
-    count(*) FILTER (WHERE s.took AND s."when" = 'not_clicked') AS unless_clicked,
+    count(*) FILTER (WHERE s.took AND s.trigger = 'not_delivered') AS unless_delivered,
+    count(*) FILTER (WHERE s.took AND s.trigger = 'not_clicked') AS unless_clicked,
     count(*) FILTER (WHERE s.took AND s.one_part) AS short,
     count(*) FILTER (WHERE s.took AND s.one_part AND s.price IS NULL) AS short_unpriced,
     sum(s.price) FILTER (WHERE s.took) AS price, sum(s.price) FILTER (WHERE s.whatsapp) AS whatsapp_price,

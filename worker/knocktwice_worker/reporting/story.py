@@ -192,7 +192,7 @@ def _rows(conn: Connection, table: str, id_: object, order: str) -> Sequence[Row
 
 
 def _moments(conn: Connection, found: Row[Any], steps: Sequence[Row[Any]]) -> Iterator[Moment]:
-    later = any(s.due_at > found.created_at for s in steps if s.due_at and s.when is None)
+    later = any(s.due_at > found.created_at for s in steps if s.due_at and s.trigger is None)
     waits = "it waits for the time it was asked for" if later else "its countdown started"
     source = "" if found.blast is None else f" as one of the blast {found.blast}"
     yield Moment(found.created_at, "accepted", f"Accepted{source}; {waits}.")

@@ -58,7 +58,7 @@ class _Case:
         row = self.row
         seen = {name: getattr(row, name) for name in ("delivered", "clicked", "cancelled") if getattr(row, name)}
         inputs = {
-            "when": row.when,
+            "when": row.trigger,
             "due_at": row.due_at,
             row.before_channel: row.before,
             "reported": row.provider_status,
@@ -171,7 +171,9 @@ def _unconfirmed(services: Services, conn: Connection, rows: Sequence[Row[Any]])
     """Return whose push went only to kinds of devices that never confirm one, and these kinds, where a policy cares."""
     if services.settings.unconfirmed_policy is UnconfirmedPolicy.TEXT:
         return {}
-    open_ = [r for r in rows if r.when == When.NOT_DELIVERED and r.before == DeliveryState.SENT and r.after_step == 0]
+    open_ = [
+        r for r in rows if r.trigger == When.NOT_DELIVERED and r.before == DeliveryState.SENT and r.after_step == 0
+    ]
     ids = [str(r.notification_id) for r in open_ if r.delivered is None and r.clicked is None]
     return services.silent_kinds.among(conn, ids)
 
@@ -188,7 +190,7 @@ def _consider(services: Services, row: Row[Any], batch: Row[Any], unconfirmed: M
     settings = services.settings
     verdict = decide(
         Facts(
-            when=row.when and When(row.when),
+            when=row.trigger and When(row.trigger),
             before=row.before and DeliveryState(row.before),
             delivered=row.delivered is not None,
             clicked=row.clicked is not None,

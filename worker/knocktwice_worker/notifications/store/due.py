@@ -58,7 +58,7 @@ WITH d AS (
   WHERE notification_id = ANY(CAST(:ids AS uuid[])) AND step > 0 AND state = 'scheduled' AND due_at <= knocktwice_now()
   ORDER BY notification_id FOR UPDATE
 )
-SELECT d.notification_id, d.step, d.channel, d."when", d.due_at, d.after_step, p.state AS before,
+SELECT d.notification_id, d.step, d.channel, d.trigger, d.due_at, d.after_step, p.state AS before,
        p.channel AS before_channel, p.provider_status, n.params, n.locale, n.batch_id, n.user_id,
        coalesce(n.phone, ph.number) AS number, o.number IS NOT NULL AS opted_out,
        n.phone IS NOT NULL OR ph.consented_at IS NOT NULL AS consented, e.delivered, e.clicked, e.cancelled, knocktwice_now() AS now

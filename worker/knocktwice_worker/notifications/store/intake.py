@@ -86,7 +86,7 @@ RETURNING notification_id, state, reason
 """)
 
 _INSERT_FIRST_STEP = text("""
-INSERT INTO deliveries (notification_id, step, channel, state, "when", due_at, wake_at, steps_left)
+INSERT INTO deliveries (notification_id, step, channel, state, trigger, due_at, wake_at, steps_left)
 SELECT r.id, 1, r.channel, 'scheduled', r.trigger, due.at, due.at, r.steps_left
 FROM unnest(CAST(:ids AS uuid[]), CAST(:channels AS text[]), CAST(:triggers AS text[]), CAST(:after AS interval[]),
             CAST(:steps_left AS smallint[]), CAST(:send_ats AS timestamptz[]))

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 #: A receipt or cancellation ``e`` that makes delivery ``d`` needless. A click does, whatever was clicked; what was delivered
 #: counts if it came from the step that ``d`` follows.
 ANSWERS = """
-  (e.kind = 'cancelled' OR (e.kind = 'clicked' AND (d."when" IN ('not_delivered', 'not_clicked')))
-   OR (d."when" = 'not_delivered' AND e.step >= d.after_step))
+  (e.kind = 'cancelled' OR (e.kind = 'clicked' AND (d.trigger IN ('not_delivered', 'not_clicked')))
+   OR (d.trigger = 'not_delivered' AND e.step >= d.after_step))
 """
 
 
@@ -146,7 +146,7 @@ def settle_answered(conn: Connection, ids: Sequence[str]) -> None:
 
 
 _NEXT_STEP = text("""
-INSERT INTO deliveries (notification_id, step, channel, state, "when", due_at, wake_at, after_step, steps_left)
+INSERT INTO deliveries (notification_id, step, channel, state, trigger, due_at, wake_at, after_step, steps_left)
 SELECT r.id, r.step + 1, s.step ->> 'channel', 'scheduled', s.step ->> 'when', s.due_at, s.due_at, r.after_step,
        jsonb_array_length(b.plan) - r.step - 1
 FROM unnest(CAST(:ids AS uuid[]), CAST(:steps AS smallint[]), CAST(:after_steps AS smallint[]), CAST(:at_once AS boolean[]))
