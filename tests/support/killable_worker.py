@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
     from knocktwice_worker.channels import Request
 
+    #: Makes a worker act in a certain way whenever it passes a point.
+    Arm = Callable[[Callable[[], None]], None]
+
 __all__ = ["BETWEEN", "LATER", "POINTS", "app"]
 
 
@@ -32,29 +35,43 @@ def _die(*_: object, **__: object) -> NoReturn:
     raise AssertionError("unreachable")
 
 
-def _before(owner: Any, name: str) -> None:
-    setattr(owner, name, _die)
+def _before(owner: Any, name: str) -> Arm:
+    def arm(act: Callable[[], None]) -> None:
+        original = getattr(owner, name)
+
+        @wraps(original)
+        def act_first(*args: Any, **kwargs: Any) -> Any:
+            act()
+            return original(*args, **kwargs)
+
+        setattr(owner, name, act_first)
+
+    return arm
 
 
-def _after(owner: Any, name: str) -> None:
-    original = getattr(owner, name)
+def _after(owner: Any, name: str) -> Arm:
+    def arm(act: Callable[[], None]) -> None:
+        original = getattr(owner, name)
 
-    @wraps(original)
-    def then_die(*args: Any, **kwargs: Any) -> None:
-        original(*args, **kwargs)
-        _die()
+        @wraps(original)
+        def then_act(*args: Any, **kwargs: Any) -> Any:
+            result = original(*args, **kwargs)
+            act()
+            return result
 
-    setattr(owner, name, then_die)
+        setattr(owner, name, then_act)
+
+    return arm
 
 
-def _after_the_provider_took(part_of_url: str) -> Callable[[], None]:
-    def arm() -> None:
+def _after_the_provider_took(part_of_url: str) -> Arm:
+    def arm(act: Callable[[], None]) -> None:
         original = Transport.send
 
         def send(self: Transport, requests: list[Request]) -> object:
             answers = original(self, requests)
             if part_of_url in requests[0].url and requests[0].method == "POST":
-                _die()
+                act()
             return answers
 
         Transport.send = send  # type: ignore[assignment, method-assign]
@@ -63,41 +80,41 @@ def _after_the_provider_took(part_of_url: str) -> Callable[[], None]:
 
 
 #: Every step of the way at which a kill could leave something half done.
-POINTS: dict[str, Callable[[], None]] = {
-    "send_push before its rows are written": lambda: _before(store, "accept"),
-    "send_push before its rows are committed": lambda: _after(store, "accept"),
-    "send_push between its rows and the push": lambda: _before(push, "_deliver"),
+POINTS: dict[str, Arm] = {
+    "send_push before its rows are written": _before(store, "accept"),
+    "send_push before its rows are committed": _after(store, "accept"),
+    "send_push between its rows and the push": _before(push, "_deliver"),
     "send_push after the provider took the push": _after_the_provider_took("messages:send"),
-    "send_push before the push's record is committed": lambda: _after(store, "record_push"),
-    "send_push before the message leaves the inbox": lambda: _before(accepted, "remove"),
-    "check_fallback before it counts": lambda: _before(fallback, "_apply_limits"),
-    "check_fallback between counting and its commit": lambda: _after(RedisLimits, "count"),
-    "check_fallback before the reservation is committed": lambda: _after(store, "reserve"),
-    "check_fallback between the reservation and send_sms": lambda: _before(tasks, "publish"),
-    "send_sms before it claims": lambda: _before(store, "claim_sms"),
-    "send_sms before its claim is committed": lambda: _after(store, "claim_sms"),
-    "send_sms between its claim and the provider": lambda: _before(later_steps, "deliver"),
+    "send_push before the push's record is committed": _after(store, "record_push"),
+    "send_push before the message leaves the inbox": _before(accepted, "remove"),
+    "check_fallback before it counts": _before(fallback, "_apply_limits"),
+    "check_fallback between counting and its commit": _after(RedisLimits, "count"),
+    "check_fallback before the reservation is committed": _after(store, "reserve"),
+    "check_fallback between the reservation and send_sms": _before(tasks, "publish"),
+    "send_sms before it claims": _before(store, "claim_sms"),
+    "send_sms before its claim is committed": _after(store, "claim_sms"),
+    "send_sms between its claim and the provider": _before(later_steps, "deliver"),
     "send_sms after the provider took the SMS": _after_the_provider_took("Messages.json"),
-    "send_sms before the next step's row is committed": lambda: _after(steps, "go_on"),
-    "send_sms before the SMS's record is committed": lambda: _after(store, "record_sms"),
-    "send_sms between the SMS's record and withdraw": lambda: _before(tasks, "_withdraw"),
+    "send_sms before the next step's row is committed": _after(steps, "go_on"),
+    "send_sms before the SMS's record is committed": _after(store, "record_sms"),
+    "send_sms between the SMS's record and withdraw": _before(tasks, "_withdraw"),
 }
 
 #: The same for a push that waited for its time.
-LATER: dict[str, Callable[[], None]] = {
-    "resume_push before its claim is committed": lambda: _after(store, "claim_push"),
-    "resume_push between its claim and the push": lambda: _before(push, "_deliver"),
+LATER: dict[str, Arm] = {
+    "resume_push before its claim is committed": _after(store, "claim_push"),
+    "resume_push between its claim and the push": _before(push, "_deliver"),
     "resume_push after the provider took the push": _after_the_provider_took("messages:send"),
-    "resume_push before the push's record is committed": lambda: _after(store, "record_push"),
+    "resume_push before the push's record is committed": _after(store, "record_push"),
 }
 
 #: The same between two SMS providers, of which the first refuses.
-BETWEEN: dict[str, Callable[[], None]] = {
-    "after the first refused, before that is recorded": lambda: _before(later_steps, "_moved"),
-    "before the change of providers is committed": lambda: _after(store, "record_sms"),
-    "after the change of providers, before the second is asked": lambda: _before(later_steps, "_slow_down"),
+BETWEEN: dict[str, Arm] = {
+    "after the first refused, before that is recorded": _before(later_steps, "_moved"),
+    "before the change of providers is committed": _after(store, "record_sms"),
+    "after the change of providers, before the second is asked": _before(later_steps, "_slow_down"),
     "after the second took it": _after_the_provider_took("Messages.json"),
 }
 
 if "KILL_AT" in os.environ:
-    (POINTS | LATER | BETWEEN)[os.environ["KILL_AT"]]()
+    (POINTS | LATER | BETWEEN)[os.environ["KILL_AT"]](_die)
