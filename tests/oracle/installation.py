@@ -212,9 +212,8 @@ class Installation:
 
     def _start_all(self) -> None:
         self._start("wires", "-m", wires.__name__, str(self._control_port), json.dumps(self._described))
-        books = ("--books", str(self.books), "--log", str(self.log), "--seed", str(self._seed))
-        port = ("--port", str(self._provider_port), "--broker", self.broker_url)
-        self._start("provider", "-m", provider.__name__, *port, *books)
+        serve = provider.command(self._provider_port, self.books, self.log, broker_url=self.broker_url, seed=self._seed)
+        self._start("provider", *serve)
         self._await("wires", lambda: self._post(self._control, WIRES[0], {}))
         self._await("provider", lambda: self.trouble())
         command = "from knocktwice_worker.cli.main import main; main()"

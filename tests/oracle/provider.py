@@ -226,6 +226,20 @@ def _fcm_error(status: int, google: str, code: str) -> web.Response:
     return web.json_response({"error": {"code": status, "status": google, "details": details}}, status=status)
 
 
+def command(port: int, books: Path, log: Path, *, broker_url: str | None = None, seed: int = 0) -> list[str]:
+    """Return what Python is to run.
+
+    Args:
+        books: the file of its books.
+        log: where phones note what they were told.
+        broker_url: for what is reported over the library.
+        seed: of its choices.
+    """
+    broker = [] if broker_url is None else ["--broker", broker_url]
+    files = ["--books", str(books), "--log", str(log)]
+    return ["-m", "oracle.provider", "--port", str(port), *files, "--seed", str(seed), *broker]
+
+
 def environment(url: str, account_file: Path) -> dict[str, str]:
     """Return what points a worker here."""
     return {
