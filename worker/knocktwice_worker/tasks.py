@@ -7,7 +7,7 @@ rows were never written is still in the inbox: one recovery mechanism, and it su
 from __future__ import annotations
 
 import traceback
-from functools import wraps
+from functools import partial, wraps
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -16,9 +16,9 @@ from sqlalchemy.exc import InterfaceError, OperationalError
 from knocktwice_shared.errors import InvalidMessage, KnocktwiceError
 from knocktwice_shared.messages import parse_audience, parse_batch, parse_blast, parse_cancellation, parse_receipts
 from knocktwice_shared.names import Task
-from knocktwice_worker.audience import people, receipt_health
+from knocktwice_worker.audience import inbound_texts, people, receipt_health
 from knocktwice_worker.blasts import expansion, schedules
-from knocktwice_worker.celery import app, publish
+from knocktwice_worker.celery import app
 from knocktwice_worker.notifications.inbox import accepted
 from knocktwice_worker.notifications.pipeline import (
     cancellation,
@@ -32,13 +32,18 @@ from knocktwice_worker.notifications.pipeline import (
 )
 from knocktwice_worker.notifications.store import provider_reports
 from knocktwice_worker.privacy import erasure, retention
+from knocktwice_worker.runtime import publishing
 from knocktwice_worker.runtime.gathering import GatheredTask
 from knocktwice_worker.services import Services, services
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from sqlalchemy import Connection
+
 log = structlog.get_logger(__name__)
+
+publish = partial(publishing.publish, app)
 
 
 class TaskFailed(KnocktwiceError):
@@ -188,7 +193,13 @@ def record_events(here: Services, messages: Sequence[object]) -> None:
 @_producer_task(Task.CANCEL)
 def cancel(here: Services, message: object) -> None:
     """Stop notifications that have not reached the provider yet."""
-    cancellation.cancel(here, parse_cancellation(message))
+    wanted = parse_cancellation(message)
+    cancellation.cancel(here, wanted, partial(_abort_blasts, keys=wanted.blasts))
+
+
+def _abort_blasts(conn: Connection, keys: Sequence[str]) -> None:
+    for key in keys:
+        expansion.abort(conn, key, "cancelled by the application")
 
 
 @_producer_task(Task.UPDATE_AUDIENCE)
@@ -269,9 +280,9 @@ def housekeeping() -> None:
     try:
         here = services()
         with here.engine.begin() as conn:
-            removed = people.forget(conn, here.settings.device_stale) + provider_reports.forget(
-                conn, here.settings.retention
-            )
+            removed = people.forget(conn, here.settings.device_stale)
+            removed += provider_reports.forget(conn)
+            removed += inbound_texts.forget(conn, here.settings.retention)
         receipt_health.roll_up(here.engine)
         delivery_reports.ask_and_close(here)
         purged = retention.purge(here.engine, here.settings.retention)
