@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 
 from knocktwice_worker.celery import app
-from support.killable_worker import LATER, POINTS
+from support.killable_worker import LATER, POINTS, arm
 
 __all__ = ["NAMES", "app", "file_of"]
 
@@ -41,5 +41,5 @@ def _stand_still(asked: Path) -> None:
 
 
 if "ORACLE_POINTS" in os.environ:
-    for point, arm in (POINTS | LATER).items():
-        arm(partial(_stand_still, file_of(Path(os.environ["ORACLE_POINTS"]), point)))
+    for point in NAMES:
+        arm(point, partial(_stand_still, file_of(Path(os.environ["ORACLE_POINTS"]), point)))
