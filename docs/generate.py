@@ -142,6 +142,16 @@ def delivery_diagram() -> str:
     return "\n".join(lines)
 
 
+def violations_table() -> str:
+    """Return the table of what the oracle of the tests looks for."""
+    # The tests' folder is not part of what is installed.
+    sys.path.append(str(ROOT / "tests"))
+    from oracle.violations import MEANINGS
+
+    rows = ["| class | what it is |", "|---|---|", *(f"| {name} | {meaning} |" for name, meaning in MEANINGS.items())]
+    return "\n".join(rows)
+
+
 #: File → name of the part between its two markers → what belongs there.
 PARTS: dict[str, dict[str, Callable[[], str]]] = {
     "README.md": {
@@ -151,6 +161,7 @@ PARTS: dict[str, dict[str, Callable[[], str]]] = {
         "commands": command_table,
     },
     "deploy/env.example": {"settings": settings_lines},
+    "docs/reliability.md": {"violations": violations_table},
 }
 
 
