@@ -127,6 +127,14 @@ class Installation:
             if not server.alive:
                 server.launch()
 
+    def await_gateway(self) -> None:
+        """Wait until the gateway answers.
+
+        Raises:
+            NotReady: it never did.
+        """
+        self._await("gateway", lambda: self._http.get(f"{self.gateway_url}/healthz").raise_for_status())
+
     def pid(self, name: str) -> int:
         """Return the process of a part."""
         return self.parts[name].child.pid
@@ -221,7 +229,7 @@ class Installation:
         self._start("beat", *_celery("beat", "--schedule", str(self.home / "beat.db")))
         for n in range(1, self._workers + 1):
             self._start(f"worker{n}", *_celery("worker", "-n", f"w{n}@oracle", "--without-gossip"))
-        self._await("gateway", lambda: self._http.get(f"{self.gateway_url}/healthz").raise_for_status())
+        self.await_gateway()
         for n in range(1, self._workers + 1):
             self._await(f"worker{n}", lambda n=n: self._is_ready(f"worker{n}"))
 
@@ -259,8 +267,9 @@ class Installation:
             try:
                 ask()
             except (httpx.HTTPError, OSError):
+                self.parts[name].look()
                 child = self.parts[name].child
-                if time.monotonic() > deadline or not child.alive:
+                if time.monotonic() > deadline:
                     raise NotReady(f"{name} is not ready\n{child.log_tail(30)}") from None
                 time.sleep(0.05)
             else:

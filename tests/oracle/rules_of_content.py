@@ -60,16 +60,28 @@ def over_limit(world: World) -> Iterator[Finding]:
 
 def under_limit(case: Case) -> Iterator[Finding]:
     """Steps that a limit forbade which was not reached."""
-    asked = max((case.world.asked_of(number) for number in case.numbers), default=0)
+    asked = max((_perhaps_counted(case.world, number) for number in case.numbers), default=0)
     for end in case.ends:
         reasons = {end.reason, *(step.reason for step in end.steps)}
         at = end.finished_at or end.created_at
-        if "capped_daily" in reasons and asked <= case.world.rules.per_day:
-            story = f"over the daily limit, though {asked} SMS were asked for at most"
+        if "capped_daily" in reasons and asked < case.world.rules.per_day:
+            story = f"over the daily limit, though {asked} SMS can have counted at most"
             yield Finding(Violation.UNDER_LIMIT, case.token, at, story)
         same = len({step.text for step in case.plan.steps}) < len(case.plan.steps)
         if "duplicate_30s" in reasons and len(case.calls) == 1 and not same:
             yield Finding(Violation.UNDER_LIMIT, case.token, at, "the same text as before, though nobody else said it")
+
+
+def _perhaps_counted(world: World, number: str) -> int:
+    """Return how many SMS to a number can have counted: those that were tried, and those that were stopped, perhaps late."""
+    tried = {text.token for text in world.texts_to[number]}
+    stopped = world.wishes.get(number)
+    others = {
+        case.token
+        for case in world.cases.values()
+        if number in case.numbers and (stopped or case.cancels or case.receipts or not case.ends)
+    }
+    return sum(len(world.cases[t].calls) * len(world.cases[t].plan.steps) for t in tried | others if t in world.cases)
 
 
 def mismatch(world: World) -> Iterator[Finding]:

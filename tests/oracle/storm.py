@@ -111,6 +111,7 @@ def rage(weather: Weather, home: Path) -> Outcome:
             raise failed[0]
         settled = _settle(here, within=2 * weather.rules.recovery_s + 30)
         callers.close()
+        here.await_gateway()
         evidence = gather(here, weather.rules, settled=settled)
     return Outcome(evidence, judge(evidence), settled)
 

@@ -136,6 +136,7 @@ PLANTED: dict[Violation, dict[str, Evidence]] = {
             SMS_CALL,
             replace(TEXTED, answer=Answer.LATER, sid=None),
             Listed(110, NUMBER, told=True),
+            Listed(120, NUMBER, told=True),
             replace(SMS_END, state="unknown", steps=(StepEnd(1, "sms", "unknown", "not in the list", None),)),
         ),
     },
@@ -166,7 +167,7 @@ PLANTED: dict[Violation, dict[str, Evidence]] = {
         "one text": world(SMS_CALL, SMS_CALL, replace(TEXTED, at=101), replace(TEXTED, at=120)),
     },
     Violation.UNDER_LIMIT: {
-        "a day": world(*many(2, 40), rules=Rules(per_day=2)),
+        "a day": world(*many(2, 40), rules=Rules(per_day=3)),
         "one text": world(SMS_CALL),
     },
     Violation.MISMATCH: {
