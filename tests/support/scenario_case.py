@@ -44,7 +44,7 @@ class Case:
         return len(self.world.sandbox.texts(self.number))
 
     def accept(self) -> None:
-        push.send_all(self.world.here, [erasure.without_erased(self.world.here, self.batch)])
+        push.send_all(self.world.here, [self.world.here.guard.without_erased(self.batch)])
 
     def resume(self) -> None:
         push.resume(self.world.here, [self.id])
@@ -95,7 +95,7 @@ class Case:
             change = UserErased(self.user, self.world.now())
             self.world.erased.add(self.user)
             try:
-                erasure.erase_all(self.world.here, [change])
+                self.world.here.erasure.erase_all([change])
             except erasure.Unsettled:
                 self.world.unsettled[self.user] = change
 
