@@ -71,7 +71,7 @@ def check_content(conn: Connection, blast: Blast, settings: Settings | None = No
     said = content.of(conn, blast)
     try:
         if settings is not None:
-            plans.check_delays(said.plan, settings)
+            plans.check_delays(said.plan, least_s=settings.min_after_s, most_s=settings.max_after_s)
         said.check(example(settings) if settings else None)
     except InvalidMessage as error:
         if blast.template is None:
