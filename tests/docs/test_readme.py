@@ -19,7 +19,6 @@ import sqlalchemy as sa
 from knocktwice.testing import RecordingClient
 from knocktwice_shared.names import INBOX_MESSAGES, Task
 from knocktwice_worker import services
-from knocktwice_worker.blasts import expansion
 from knocktwice_worker.celery import app as celery_app
 from knocktwice_worker.cli import main
 from knocktwice_worker.config import Settings
@@ -102,13 +101,13 @@ def _worker(here: Services) -> Iterator[None]:
     ended = threading.Event()
 
     def publish(task: Task, ids: Sequence[str]) -> None:
-        work = {Task.EXPAND_BLAST: expansion.step, Task.SEND_PAGE: expansion.send_page}[task]
+        work = {Task.EXPAND_BLAST: here.expansion.step, Task.SEND_PAGE: here.expansion.send_page}[task]
         for id_ in ids:
-            work(here, id_, publish)
+            work(id_, publish)
 
     def run() -> None:
         while not ended.wait(0.05):
-            expansion.ring(here, publish)
+            here.expansion.ring(publish)
 
     thread = threading.Thread(target=run)
     thread.start()

@@ -44,7 +44,7 @@ class Case:
         return len(self.world.sandbox.texts(self.number))
 
     def accept(self) -> None:
-        self.world.here.pushes.send_all([erasure.without_erased(self.world.here, self.batch)])
+        self.world.here.pushes.send_all([self.world.here.guard.without_erased(self.batch)])
 
     def resume(self) -> None:
         self.world.here.pushes.resume([self.id])
@@ -95,7 +95,7 @@ class Case:
             change = UserErased(self.user, self.world.now())
             self.world.erased.add(self.user)
             try:
-                erasure.erase_all(self.world.here, [change])
+                self.world.here.erasure.erase_all([change])
             except erasure.Unsettled:
                 self.world.unsettled[self.user] = change
 

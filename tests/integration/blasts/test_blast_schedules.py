@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from knocktwice_shared.errors import InvalidMessage
-from knocktwice_worker.blasts import schedules
-from knocktwice_worker.blasts import store as blast_store
+from knocktwice_worker.blasts import schedules, standing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,19 +54,19 @@ def file(run: Run, clock: Clock, tmp_path: Path) -> Path:
 
 def _keys(here: Services) -> list[str]:
     with here.engine.begin() as conn:
-        return sorted(row.key for row in blast_store.latest(conn, 100))
+        return sorted(row.key for row in standing.latest(conn, 100))
 
 
 @pytest.mark.usefixtures("file")
 def test_however_many_beats_there_are_each_time_starts_once(here: Services, clock: Clock) -> None:
-    schedules.start_due(here)
+    schedules.start_due(here.engine, here.settings)
     assert _keys(here) == []
     clock.advance(timedelta(minutes=1))
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda _: schedules.start_due(here), range(8)))
+        list(pool.map(lambda _: schedules.start_due(here.engine, here.settings), range(8)))
     assert _keys(here) == [KEY]
     clock.advance(timedelta(days=7))
-    schedules.start_due(here)
+    schedules.start_due(here.engine, here.settings)
     assert _keys(here) == [KEY, "fridays 2026-11-27T17:00Z"]
 
 
@@ -76,10 +75,10 @@ def test_a_time_that_was_missed_is_made_up_for_within_its_grace_and_only_the_lat
     here: Services, run: Run, clock: Clock
 ) -> None:
     clock.advance(timedelta(days=14, minutes=20))
-    schedules.start_due(here)
+    schedules.start_due(here.engine, here.settings)
     assert _keys(here) == ["fridays 2026-12-04T17:00Z"]
     clock.advance(timedelta(days=7, hours=1))
-    schedules.start_due(here)
+    schedules.start_due(here.engine, here.settings)
     assert _keys(here) == ["fridays 2026-12-04T17:00Z"]
     (told,) = run("blast", "list", "--json").json["recurring"]
     assert told["outcome"] == "skipped: nobody was there to start it within 30m"
@@ -91,7 +90,7 @@ def test_a_time_that_was_missed_is_made_up_for_within_its_grace_and_only_the_lat
 def test_what_cannot_be_started_says_why(here: Services, run: Run, clock: Clock) -> None:
     run("template", "delete", "tea_week")
     clock.advance(timedelta(minutes=1))
-    schedules.start_due(here)
+    schedules.start_due(here.engine, here.settings)
     assert _keys(here) == []
     (told,) = run("blast", "list", "--json").json["recurring"]
     assert told["outcome"].startswith("failed: template: there is none called tea_week")
@@ -105,7 +104,7 @@ def test_a_change_counts_from_now_on_and_a_disabled_one_is_skipped(
     said = run("apply", str(file)).out
     assert "recurring blast fridays: updated" in said
     clock.advance(timedelta(minutes=1))
-    schedules.start_due(here)
+    schedules.start_due(here.engine, here.settings)
     assert _keys(here) == []
     assert run("blast", "unschedule", "fridays").out == "recurring blast fridays: deleted\n"
 

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from knocktwice_shared.ids import blast_id
 from knocktwice_shared.messages import DeviceRegistered, PhoneBound, TagsSet, parse_blast
 from knocktwice_worker import services
-from knocktwice_worker.blasts import expansion
+from knocktwice_worker.blasts import request
 from knocktwice_worker.blasts import store as blast_store
 from knocktwice_worker.lifecycle import AttemptState
 from knocktwice_worker.notifications import store
@@ -72,18 +72,18 @@ class Campaign:
         wire = {"v": 1, "key": self.key, "content": CONTENT, "plan": LATER}
         who = {"field": "tags.likes", "op": "=", "value": self.key}
         with self.world.here.engine.begin() as conn:
-            expansion.start(conn, parse_blast({**wire, "filter": who}))
+            request.start(conn, parse_blast({**wire, "filter": who}))
 
     def step(self) -> None:
-        expansion.step(self.world.here, self.id, _lose)
+        self.world.here.expansion.step(self.id, _lose)
 
     def page(self) -> None:
         for (page,) in self._rows("SELECT id FROM blast_pages WHERE blast_id = :id"):
-            expansion.send_page(self.world.here, str(page), _lose)
+            self.world.here.expansion.send_page(str(page), _lose)
 
     def abort(self) -> None:
         def abort(conn: sa.Connection) -> None:
-            expansion.abort(conn, self.key, "cancelled by the application")
+            blast_store.abort(conn, self.key, "cancelled by the application")
 
         cancellation.cancel(self.world.here.engine, [], [], also=abort)
 
