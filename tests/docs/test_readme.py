@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from knocktwice_worker.services import Services
     from support.clock import Clock
-    from support.commands import Said
+    from support.commands import CommandOutput
     from support.http_gateway import HttpGateway
 
 ROOT = Path(__file__).parents[2]
@@ -59,7 +59,7 @@ def test_the_example_of_an_application_sends_what_it_says(
 
 
 def test_the_example_of_a_template_can_be_applied_previewed_and_sent(
-    run: Callable[..., Said], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Callable[..., CommandOutput], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("templates.yaml").write_text(_blocks("yaml")[0])
@@ -67,7 +67,7 @@ def test_the_example_of_a_template_can_be_applied_previewed_and_sent(
 
 
 def test_the_example_of_a_blast_can_be_followed(
-    run: Callable[..., Said], working: Services, clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Callable[..., CommandOutput], working: Services, clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Noon, because at night nobody is texted.
     clock.set(datetime(2026, 11, 20, 12, tzinfo=UTC))
@@ -118,7 +118,7 @@ def _worker(here: Services) -> Iterator[None]:
         thread.join()
 
 
-def _type(run: Callable[..., Said], first: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def _type(run: Callable[..., CommandOutput], first: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Type the session in which a command stands, and compare what it answers."""
     (session,) = (block for block in _blocks("console") if first in block)
     for exchange in re.split(r"^\$ ", session, flags=re.MULTILINE)[1:]:

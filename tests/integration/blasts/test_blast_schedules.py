@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
     from knocktwice_worker.services import Services
     from support.clock import Clock
-    from support.commands import Said
+    from support.commands import CommandOutput
 
-    Run = Callable[..., Said]
+    Run = Callable[..., CommandOutput]
 
 FILE = """
 templates:
