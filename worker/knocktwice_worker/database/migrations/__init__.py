@@ -1,14 +1,23 @@
-"""Alembic's migrations and how to run them: ``knocktwice migrate``, or by itself when the embedded servers start."""
+"""The migrations and how to run them: ``knocktwice migrate``, or by itself when the embedded servers start.
+
+Alembic's own commands work, too, in a folder with the repository's ``pyproject.toml``: ``alembic current``, ``alembic check``,
+``alembic upgrade head --sql``. ``env.py`` is their way in.
+"""
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 #: Any number that is ours: two processes that migrate at once wait for each other.
 _LOCK = 2_100_226
@@ -28,15 +37,24 @@ def upgrade(engine: Engine) -> None:
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent))
     with engine.connect() as conn:
-        conn.execute(text("SELECT pg_advisory_lock(:lock)"), {"lock": _LOCK})
+        config.attributes["connection"] = conn
+        command.upgrade(config, "head")
+
+
+@contextmanager
+def one_at_a_time(conn: Connection) -> Iterator[None]:
+    """Hold the advisory lock of migrations: whoever else wants it, in any process, waits until this is over.
+
+    The lock belongs to the session, because each migration has a transaction of its own.
+    """
+    conn.execute(text("SELECT pg_advisory_lock(:lock)"), {"lock": _LOCK})
+    conn.commit()
+    try:
+        yield
+    finally:
+        conn.rollback()
+        conn.execute(text("SELECT pg_advisory_unlock(:lock)"), {"lock": _LOCK})
         conn.commit()
-        try:
-            config.attributes["connection"] = conn
-            command.upgrade(config, "head")
-        finally:
-            conn.rollback()
-            conn.execute(text("SELECT pg_advisory_unlock(:lock)"), {"lock": _LOCK})
-            conn.commit()
 
 
 @cache
