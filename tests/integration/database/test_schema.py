@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
+import pytest
 import sqlalchemy as sa
 
 from knocktwice_worker.database import migrations
@@ -26,3 +29,14 @@ def test_migrating_twice_changes_nothing(database_url: str) -> None:
     before = schema_lines(database_url)
     migrations.upgrade(engine)
     assert schema_lines(database_url) == before
+
+
+def test_a_migration_that_cannot_have_its_table_gives_up_and_holds_nobody_up(database_url: str) -> None:
+    engine = sa.create_engine(database_url, poolclass=sa.NullPool)
+    with engine.begin() as holder:
+        holder.execute(sa.text("UPDATE alembic_version SET version_num = '0001'"))
+    with engine.begin() as holder:
+        holder.execute(sa.text("SELECT FROM users"))
+        with pytest.raises(migrations.TableInUse, match="lock timeout"):
+            migrations.upgrade(engine, lock_timeout=timedelta(milliseconds=1))
+        holder.execute(sa.text("LOCK TABLE users IN ACCESS EXCLUSIVE MODE NOWAIT"))

@@ -15,7 +15,7 @@ from alembic import context
 from alembic.util import CommandError
 from sqlalchemy import Connection, Engine, engine_from_config
 
-from knocktwice_worker.database.migrations import one_at_a_time
+from knocktwice_worker.database.migrations import LOCK_TIMEOUT, one_at_a_time, set_lock_timeout
 from knocktwice_worker.database.schema import metadata
 
 if TYPE_CHECKING:
@@ -25,12 +25,13 @@ if TYPE_CHECKING:
 def _write_sql() -> None:
     """Print the SQL of migrations instead of running it; no database is needed."""
     context.configure(dialect_name="postgresql", target_metadata=metadata, transaction_per_migration=True)
+    context.execute(set_lock_timeout(LOCK_TIMEOUT))
     with context.begin_transaction():
         context.run_migrations()
 
 
 def _run(connection: Connection) -> None:
-    with one_at_a_time(connection):
+    with one_at_a_time(connection, context.config.attributes.get("lock_timeout", LOCK_TIMEOUT)):
         context.configure(
             connection=connection,
             target_metadata=metadata,
