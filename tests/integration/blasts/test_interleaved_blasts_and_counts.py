@@ -16,6 +16,7 @@ from knocktwice_shared.messages import DeviceRegistered, PhoneBound, TagsSet, pa
 from knocktwice_worker import services
 from knocktwice_worker.blasts import expansion
 from knocktwice_worker.blasts import store as blast_store
+from knocktwice_worker.lifecycle import AttemptState
 from knocktwice_worker.notifications import store
 from knocktwice_worker.notifications.inbox import dead_letters
 from knocktwice_worker.notifications.pipeline import cancellation
@@ -313,7 +314,10 @@ def test_two_that_record_the_same_pushes_wait_for_each_other(world: World, betwe
     with world.here.engine.begin() as conn:
         intakes = [store.Intake(case.batch, {}, timedelta(hours=1)) for case in cases]
         work = store.accept(conn, intakes, lease=timedelta(minutes=1))
-    results = [store.PushResult(*w, state="rejected", reason="r") for w in sorted(work)]
+    results = [
+        store.PushResult(w.notification_id, w.registration, state=AttemptState.REJECTED, reason="r")
+        for w in sorted(work, key=lambda w: w.notification_id)
+    ]
 
     def record(answers: list[store.PushResult]) -> None:
         with world.here.engine.begin() as conn:

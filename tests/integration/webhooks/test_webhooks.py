@@ -15,10 +15,10 @@ from knocktwice_shared.errors import InvalidMessage
 from knocktwice_shared.ids import blast_id, uuid7
 from knocktwice_shared.messages import Channel, Receipt, ReceiptEvent, Step, When, parse_batch, parse_blast
 from knocktwice_worker.blasts import store as blast_store
-from knocktwice_worker.lifecycle import ProviderState
+from knocktwice_worker.lifecycle import AttemptState, ProviderState
 from knocktwice_worker.notifications import store
 from knocktwice_worker.notifications.store import provider_reports
-from knocktwice_worker.notifications.store.provider_reports import Callback
+from knocktwice_worker.notifications.store.provider_statuses import Report
 from knocktwice_worker.services import Services, secret
 from knocktwice_worker.webhooks import addresses, endpoints, events, sending, signing
 from support.random_histories import Life
@@ -81,7 +81,11 @@ def clicked(here: Services, *, reference: dict[str, Any] | None = None) -> str:
     work = accepted(here, reference=reference)
     id_ = work[0].notification_id
     with here.engine.begin() as conn:
-        store.record_push(conn, [store.PushResult(*w, state="sent") for w in work], retry_for=HOUR)
+        store.record_push(
+            conn,
+            [store.PushResult(w.notification_id, w.registration, state=AttemptState.SENT) for w in work],
+            retry_for=HOUR,
+        )
     with here.engine.begin() as conn:
         at = datetime.now(UTC)
         store.record_receipts(conn, [ReceiptEvent(UUID(id_), Receipt.CLICKED, at, "phone-1")])
@@ -160,7 +164,7 @@ def test_what_the_provider_reports_is_told_under_its_own_channel(
     for number, state in ((0, "delivered"), (0, "read"), (1, "undelivered"), (2, "failed")):
         code = {"error": 30003} if number == 1 else {"error_text": "INVALID_NUMBER"} if number else {}
         with here.engine.begin() as conn:
-            heard = Callback(f"SM{number}", ProviderState(state), datetime.now(UTC), **code)
+            heard = Report(f"SM{number}", ProviderState(state), datetime.now(UTC), **code)
             provider_reports.accept(conn, [heard])
             provider_reports.bring(conn)
         tell(here, clock)

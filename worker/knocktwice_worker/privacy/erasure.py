@@ -23,7 +23,7 @@ from knocktwice_shared.names import BATCH_LIMIT, key_name
 from knocktwice_worker.audience import inbound_texts, opt_outs
 from knocktwice_worker.audience.erased import REFRESH
 from knocktwice_worker.blasts import store as blast_store
-from knocktwice_worker.lifecycle import Verdict
+from knocktwice_worker.lifecycle import Refusal
 from knocktwice_worker.notifications import store
 from knocktwice_worker.notifications.inbox import dead_letters
 from knocktwice_worker.services import secret
@@ -325,7 +325,7 @@ def _forget_opt_outs(here: Services, conn: Connection, numbers: Sequence[str]) -
     if gone:
         # The last look before the provider call is for the number, which is no longer on the list.
         waiting = conn.execute(_WAITING_FOR, {"numbers": gone}).all()
-        store.skip(conn, [store.Decision(str(row.notification_id), Verdict.OPTED_OUT, {}, row.step) for row in waiting])
+        store.skip(conn, [store.Decision(str(row.notification_id), Refusal.OPTED_OUT, {}, row.step) for row in waiting])
 
 
 def _secret(here: Services) -> bytes:
