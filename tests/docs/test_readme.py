@@ -23,7 +23,6 @@ from knocktwice_worker.celery import app as celery_app
 from knocktwice_worker.cli import main
 from knocktwice_worker.config import Settings
 from knocktwice_worker.gateway.auth.keys import Scope
-from knocktwice_worker.lifecycle import EDGES, NotificationState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -153,14 +152,6 @@ def test_what_is_written_from_the_code_is_up_to_date() -> None:
         [sys.executable, ROOT / "docs" / "generate.py", "--check"], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-
-
-def test_the_diagrams_show_exactly_the_allowed_changes_of_state() -> None:
-    notification, delivery = (
-        set(re.findall(r"^ +(\S+) --> (\w+)", block, re.MULTILINE)) for block in _blocks("mermaid")
-    )
-    assert {(old, new) for old, new in delivery if old != "[*]"} == {(str(old), str(new)) for old, new in EDGES}
-    assert {new for _, new in notification} == {str(state) for state in NotificationState}
 
 
 def test_the_readme_repeats_the_default_limits() -> None:
