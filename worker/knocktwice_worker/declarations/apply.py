@@ -5,7 +5,7 @@ A file is taken whole or not at all, in one transaction. What it does not name s
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -46,12 +46,17 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What a file does to one thing."""
+    """What a file does to one thing.
+
+    Attributes:
+        next: the next times of one that has a schedule.
+    """
 
     kind: str
     name: str
     verb: Verb
     fields: Sequence[Difference]
+    next: Sequence[str] = ()
 
 
 class Kind(Protocol):
@@ -128,6 +133,9 @@ class _Blasts:
     def put(self, conn: Connection, name: str, value: Json) -> None:
         schedules.put(conn, name, schedules.check(name, value))
 
+    def next_times(self, conn: Connection, name: str, value: Json) -> Sequence[str]:
+        return schedules.next_times(conn, schedules.check(name, value))
+
 
 KINDS: tuple[Kind, ...] = (_Templates(), _Segments(), _Blasts())
 
@@ -178,6 +186,8 @@ def apply(conn: Connection, declared: Mapping[str, Mapping[str, Json]]) -> list[
             change = _compare(kind.word, name, stored.get(name), value)
             if change.verb is not Verb.UNCHANGED:
                 kind.put(conn, name, value)
+            if isinstance(kind, _Blasts):
+                change = replace(change, next=kind.next_times(conn, name, value))
             changes.append(change)
     return changes
 
