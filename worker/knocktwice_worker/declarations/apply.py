@@ -150,24 +150,29 @@ def read(path: str) -> dict[str, dict[str, Json]]:
         InvalidFile: it cannot be read, or declares something wrong. All of its mistakes are named, one a line.
     """
     try:
-        content = declared_yaml.load(path)
+        document = declared_yaml.read(path)
     except declared_yaml.Unreadable as error:
         raise InvalidFile(str(error)) from None
+    content = document.value
     known = {kind.key: kind for kind in KINDS}
     if not isinstance(content, dict) or not content:
-        raise InvalidFile(f"{path}: must have {' or '.join(known)}")
-    mistakes = [f"{path}: {key}: is not known; there is {', '.join(known)}" for key in content if key not in known]
+        raise InvalidFile(f"{document.place()}: must have {' or '.join(known)}")
+    mistakes = [
+        f"{document.place(str(key))}: {key}: is not known; there is {', '.join(known)}"
+        for key in content
+        if key not in known
+    ]
     declared: dict[str, dict[str, Json]] = {}
-    for key in known.keys() & content.keys():
+    for key in (key for key in known if key in content):
         if not isinstance(content[key], dict):
-            mistakes.append(f"{path}: {key}: must have a name for each {known[key].word}")
+            mistakes.append(f"{document.place(key)}: {key}: must have a name for each {known[key].word}")
             continue
         declared[key] = {}
         for name, value in content[key].items():
             try:
                 declared[key][name] = known[key].check(name, value)
             except InvalidMessage as error:
-                mistakes.append(f"{path}: {key}.{error}")
+                mistakes.append(f"{document.place_of(f'{key}.{error.field}')}: {key}.{error}")
     if mistakes:
         raise InvalidFile("\n".join(mistakes))
     return declared
