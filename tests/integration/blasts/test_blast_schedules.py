@@ -128,7 +128,7 @@ def test_a_definition_of_another_release_is_told_and_the_others_start(here: Serv
         """)
         )
     clock.advance(timedelta(minutes=1))
-    schedules.start_due(here)
+    schedules.start_due(here.engine, here.settings)
     assert _keys(here) == [KEY]
     told = {each["name"]: each for each in run("blast", "list", "--json").json["recurring"]}
     assert told["a"]["outcome"].startswith("failed: a.schedule: day of the week 'fri;sat' is not understood")
