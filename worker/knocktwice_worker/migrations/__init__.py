@@ -26,7 +26,8 @@ def pending(conn: Connection) -> list[str]:
 def upgrade(engine: Engine) -> None:
     """Bring the schema up to date. Safe to call at any time and from several processes at once."""
     config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent))
+    # To configparser, which keeps it, a percent sign begins something.
+    config.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))
     with engine.connect() as conn:
         conn.execute(text("SELECT pg_advisory_lock(:lock)"), {"lock": _LOCK})
         conn.commit()
