@@ -15,9 +15,9 @@ _MODULE, _, _FUNCTION = tomllib.loads((ROOT / "pyproject.toml").read_text())["pr
 ].partition(":")
 
 
-def _run(before: str, *options: str) -> subprocess.CompletedProcess[str]:
+def _run(before: str, *options: str, command: str = "up") -> subprocess.CompletedProcess[str]:
     """Run what the console script runs, after some preparation."""
-    program = f"import sys\n{before}\nfrom {_MODULE} import {_FUNCTION}\nsys.argv[1:] = ['up']\n{_FUNCTION}()"
+    program = f"import sys\n{before}\nfrom {_MODULE} import {_FUNCTION}\nsys.argv[1:] = [{command!r}]\n{_FUNCTION}()"
     return subprocess.run([sys.executable, *options, "-c", program], capture_output=True, text=True, check=False)
 
 
@@ -31,9 +31,9 @@ def test_without_the_worker_the_command_says_how_to_install_it() -> None:
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("package", ["aiohttp", "fastapi"])
-def test_what_a_command_needs_beyond_the_worker_is_named_too(package: str) -> None:
-    done = _run(f"sys.modules[{package!r}] = None")
+@pytest.mark.parametrize(("command", "package"), [("demo", "aiohttp"), ("gateway", "fastapi")])
+def test_what_a_command_needs_beyond_the_worker_is_named_too(command: str, package: str) -> None:
+    done = _run(f"sys.modules[{package!r}] = None", command=command)
     assert done.returncode == 2
     assert f"{package} is not installed" in done.stderr
     assert "pip install 'knocktwice[all]'" in done.stderr

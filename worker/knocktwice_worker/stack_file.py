@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING
 
 from knocktwice_shared.names import STACK_FILE
 from knocktwice_worker import embedded
-from knocktwice_worker.gateway import keys
-from knocktwice_worker.gateway.keys import Scope
 from knocktwice_worker.services import secret
 
 if TYPE_CHECKING:
@@ -22,9 +20,6 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from knocktwice_worker.config import Settings
-
-#: What the development key may do: everything but to make and change keys and webhooks.
-_SCOPES = frozenset(Scope) - {Scope.ADMIN}
 
 
 def write(settings: Settings, engine: Engine, gateway_url: str) -> str:
@@ -80,8 +75,13 @@ def _kept(home: Path) -> dict[str, str]:
 
 
 def _key(engine: Engine, own_secret: str, kept: str) -> str:
+    """Return a key for everything but what only administrators may do: the kept one if it still works, else a new one."""
+    # The sandbox and the demo, which need no gateway, import this module too.
+    from knocktwice_worker.gateway import keys
+
+    scopes = frozenset(keys.Scope) - {keys.Scope.ADMIN}
     with engine.begin() as conn:
         known = keys.working(conn).get(keys.id_of(kept) or "")
-        if known and known.digest == keys.digest(kept, own_secret) and known.scopes == _SCOPES:
+        if known and known.digest == keys.digest(kept, own_secret) and known.scopes == scopes:
             return kept
-        return keys.create(conn, "knocktwice up", _SCOPES, secret=own_secret)
+        return keys.create(conn, "knocktwice up", scopes, secret=own_secret)
