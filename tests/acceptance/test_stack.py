@@ -118,10 +118,8 @@ def test_the_readmes_example_shows_something_as_it_stands(stack: Stack) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert str(stack.home) in done.stderr
+    eventually(lambda: _texts(stack) == ["Your order arrives at 19:30."], why=stack.said)
     eventually(lambda: "texted" in stack.run("status", done.stdout.strip()).stdout, why=stack.said)
-    with urllib.request.urlopen(f"http://127.0.0.1:{stack.sandbox}/sandbox/texts", timeout=5) as answer:
-        (text,) = json.load(answer)["texts"]
-    assert text["body"] == "Your order arrives at 19:30."
 
 
 def test_another_terminal_is_given_what_it_needs(stack: Stack) -> None:
@@ -153,6 +151,11 @@ def test_nothing_outlives_a_kill(stack: Stack) -> None:
     stack.process.kill()
     stack.process.wait(60)
     assert not psutil.wait_procs(family, timeout=60)[1]
+
+
+def _texts(stack: Stack) -> list[str]:
+    with urllib.request.urlopen(f"http://127.0.0.1:{stack.sandbox}/sandbox/texts", timeout=5) as answer:
+        return [text["body"] for text in json.load(answer)["texts"]]
 
 
 def _answers(url: str) -> bool:
