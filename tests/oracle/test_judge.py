@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -79,7 +79,7 @@ def soak(what: str, *values: float) -> list[Sample]:
     return [Sample(100 + n * 3_600 / len(values), "worker1", what, value) for n, value in enumerate(values)]
 
 
-def many(count: int, apart_s: float, **changes: object) -> list[object]:
+def many(count: int, apart_s: float, **changes: Any) -> list[object]:
     """Return so many SMS to one number, each asked for, with texts of their own."""
     records: list[object] = []
     for n in range(count):

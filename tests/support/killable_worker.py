@@ -88,12 +88,12 @@ POINTS: dict[str, Callable[[], None]] = {
     "check_fallback between counting and its commit": lambda: _after(RedisLimits, "count"),
     "check_fallback before the reservation is committed": lambda: _after(store, "reserve"),
     "check_fallback between the reservation and send_sms": lambda: _before(tasks, "publish"),
-    "send_sms before it claims": lambda: _before(store, "claim_sms"),
-    "send_sms before its claim is committed": lambda: _after(store, "claim_sms"),
+    "send_sms before it claims": lambda: _before(store, "claim_steps"),
+    "send_sms before its claim is committed": lambda: _after(store, "claim_steps"),
     "send_sms between its claim and the provider": lambda: _before(later_steps, "deliver"),
     "send_sms after the provider took the SMS": _after_the_provider_took("Messages.json"),
     "send_sms before the next step's row is committed": lambda: _after(steps, "go_on"),
-    "send_sms before the SMS's record is committed": lambda: _after(store, "record_sms"),
+    "send_sms before the SMS's record is committed": lambda: _after(store, "record_steps"),
     "send_sms between the SMS's record and withdraw": lambda: _before(tasks, "_withdraw"),
 }
 
@@ -108,7 +108,7 @@ LATER: dict[str, Callable[[], None]] = {
 #: The same between two SMS providers, of which the first refuses.
 BETWEEN: dict[str, Callable[[], None]] = {
     "after the first refused, before that is recorded": lambda: _before(later_steps.LaterSteps, "_moved"),
-    "before the change of providers is committed": lambda: _after(store, "record_sms"),
+    "before the change of providers is committed": lambda: _after(store, "record_steps"),
     "after the change of providers, before the second is asked": lambda: _before(later_steps.LaterSteps, "_slow_down"),
     "after the second took it": _after_the_provider_took("Messages.json"),
 }
