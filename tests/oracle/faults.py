@@ -40,12 +40,14 @@ class Planned:
         seconds: how long it lasts; what is killed comes back by itself.
         name: what it is, for reports.
         begin: does it, and returns what ends it.
+        part: what is not there again before it says so.
     """
 
     at: float
     seconds: float
     name: str
     begin: Callable[[Installation], Undo | None]
+    part: str = ""
 
 
 def plan(seed: int, seconds: float, count: int, *, lease_s: float, workers: int) -> list[Planned]:
@@ -70,9 +72,9 @@ class Faults:
     here: Installation
     log: Book
     planned: list[Planned]
-    done: int = 0
     _started_at: float = field(default_factory=time.time)
-    _open: list[tuple[float, Planned, float, Undo]] = field(default_factory=list)
+    _open: list[_Begun] = field(default_factory=list)
+    _recovering: list[_Begun] = field(default_factory=list)
 
     def look(self) -> None:
         """Begin and end what is due."""
@@ -80,21 +82,39 @@ class Faults:
         while self.planned and self._started_at + self.planned[0].at <= now:
             fault = self.planned.pop(0)
             undo = fault.begin(self.here)
-            self.done += 1
-            self._open.append((now + fault.seconds, fault, now, undo or _nothing))
-        for one in [one for one in self._open if one[0] <= now]:
-            self._end(one)
+            self._open.append(_Begun(fault, now, undo or _nothing))
+        for one in [one for one in self._open if one.at + one.fault.seconds <= now]:
+            self._undo(one)
+        for one in [one for one in self._recovering if self.here.is_ready(one.fault.part)]:
+            self._note(one)
 
     def end(self) -> None:
-        """End all."""
+        """End all. What was killed may need some more time to be there again."""
         for one in list(self._open):
-            self._end(one)
+            self._undo(one)
 
-    def _end(self, one: tuple[float, Planned, float, Undo]) -> None:
-        _, fault, began_at, undo = one
-        undo()
+    def close(self) -> None:
+        """Note what has not recovered yet."""
+        for one in list(self._recovering):
+            self._note(one)
+
+    def _undo(self, one: _Begun) -> None:
+        one.undo()
         self._open.remove(one)
-        self.log.write(Fault(began_at, time.time(), fault.name))
+        self._recovering.append(one)
+
+    def _note(self, one: _Begun) -> None:
+        self._recovering.remove(one)
+        self.log.write(Fault(one.at, time.time(), one.fault.name))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Begun:
+    """A fault that has begun."""
+
+    fault: Planned
+    at: float
+    undo: Undo
 
 
 def _nothing() -> None:
@@ -107,7 +127,7 @@ def _kill(at: float, dice: random.Random, _: float, workers: int) -> Planned:
     def begin(here: Installation) -> None:
         here.signal(here.pid(name), signal.SIGKILL)
 
-    return Planned(at, 1, f"kill -9 of {name}", begin)
+    return Planned(at, 1, f"kill -9 of {name}", begin, name)
 
 
 def _kill_child(at: float, dice: random.Random, _: float, __: int) -> Planned:
@@ -115,7 +135,7 @@ def _kill_child(at: float, dice: random.Random, _: float, __: int) -> Planned:
         if children := here.children("gateway"):
             here.signal(dice.choice(children), signal.SIGKILL)
 
-    return Planned(at, 1, "kill -9 of a child of the gateway", begin)
+    return Planned(at, 1, "kill -9 of a child of the gateway", begin, "gateway")
 
 
 def _end_in_order(at: float, dice: random.Random, _: float, workers: int) -> Planned:
@@ -124,7 +144,7 @@ def _end_in_order(at: float, dice: random.Random, _: float, workers: int) -> Pla
     def begin(here: Installation) -> None:
         here.signal(here.pid(name), signal.SIGTERM)
 
-    return Planned(at, 2, f"SIGTERM of {name}", begin)
+    return Planned(at, 2, f"SIGTERM of {name}", begin, name)
 
 
 def _stop(at: float, dice: random.Random, lease_s: float, workers: int) -> Planned:
@@ -143,6 +163,23 @@ def _stop(at: float, dice: random.Random, lease_s: float, workers: int) -> Plann
         return end
 
     return Planned(at, seconds, f"SIGSTOP of {name} for {seconds:g} s", begin)
+
+
+def _stop_all(at: float, dice: random.Random, lease_s: float, workers: int) -> Planned:
+    seconds = dice.choice([0.7, 1.5]) * lease_s
+
+    def begin(here: Installation) -> Undo:
+        pids = [here.pid(name) for name in _names(workers)]
+        for pid in pids:
+            here.signal(pid, signal.SIGSTOP)
+
+        def end() -> None:
+            for pid in pids:
+                here.signal(pid, signal.SIGCONT)
+
+        return end
+
+    return Planned(at, seconds, f"SIGSTOP of all workers for {seconds:g} s", begin)
 
 
 def _stop_at_a_point(at: float, dice: random.Random, lease_s: float, _: int) -> Planned:
@@ -212,7 +249,8 @@ _KINDS: dict[str, tuple[int, Callable[[float, random.Random, float, int], Planne
     "kill": (4, _kill),
     "kill a child": (1, _kill_child),
     "end in order": (1, _end_in_order),
-    "stop": (4, _stop),
+    "stop": (3, _stop),
+    "stop all": (1, _stop_all),
     "stop at a point": (5, _stop_at_a_point),
     "restart a server": (2, _restart),
     "cut sessions": (2, _cut_sessions),

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from oracle.wires import Break
 
 SECRET = "oracle"
+#: Processes of the gateway.
+GATEWAYS = 2
 #: Whose connections each wire carries.
 WIRES = ("worker-database", "worker-broker", "worker-provider", "caller-broker", "caller-gateway")
 #: How long a part may take to be ready, and how soon what died is started again (seconds).
@@ -52,6 +54,7 @@ class Part:
 
     child: Child
     died_at: float | None = None
+    starts: int = 1
 
     def look(self) -> None:
         """Start it again some time after it died."""
@@ -60,7 +63,12 @@ class Part:
         elif self.died_at is None:
             self.died_at = time.monotonic()
         elif time.monotonic() - self.died_at > _RESTART_S:
+            self.starts += 1
             self.child.start()
+
+    def says(self, word: str, times: int = 1) -> bool:
+        """Whether its log has a word so often for each of its starts."""
+        return self.child.log_path.read_text(errors="replace").count(word) >= times * self.starts
 
 
 class Installation:
@@ -126,6 +134,14 @@ class Installation:
         for server in (self.servers.postgres, self.servers.valkey):
             if not server.alive:
                 server.launch()
+
+    def is_ready(self, name: str) -> bool:
+        """Whether a part does its work, as far as one can see; what has no name always does."""
+        part = self.parts.get(name)
+        if part is None or name == "beat":
+            return True
+        word, times = ("Application startup complete", GATEWAYS) if name == "gateway" else (" ready.", 1)
+        return part.child.alive and part.says(word, times)
 
     def await_gateway(self) -> None:
         """Wait until the gateway answers.
@@ -225,16 +241,18 @@ class Installation:
         self._await("wires", lambda: self._post(self._control, WIRES[0], {}))
         self._await("provider", lambda: self.trouble())
         command = "from knocktwice_worker.cli.main import main; main()"
-        self._start("gateway", "-c", command, "gateway", "--port", str(self._gateway_port), "--processes", "2")
+        self._start(
+            "gateway", "-c", command, "gateway", "--port", str(self._gateway_port), "--processes", str(GATEWAYS)
+        )
         self._start("beat", *_celery("beat", "--schedule", str(self.home / "beat.db")))
         for n in range(1, self._workers + 1):
             self._start(f"worker{n}", *_celery("worker", "-n", f"w{n}@oracle", "--without-gossip"))
         self.await_gateway()
         for n in range(1, self._workers + 1):
-            self._await(f"worker{n}", lambda n=n: self._is_ready(f"worker{n}"))
+            self._await(f"worker{n}", lambda n=n: self._check(f"worker{n}"))
 
-    def _is_ready(self, name: str) -> None:
-        if " ready." not in self.parts[name].child.log_tail(200):
+    def _check(self, name: str) -> None:
+        if not self.is_ready(name):
             raise OSError
 
     def _start(self, name: str, *arguments: str) -> None:

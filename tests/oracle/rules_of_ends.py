@@ -34,17 +34,18 @@ def lost(case: Case) -> Iterator[Finding]:
         return
     if any(end.state == "active" for end in case.ends):
         return  # Stuck, not lost.
-    state = ", ".join(f"{end.state}: {end.reason}" for end in case.ends)
     answers = [*(push.answer for push in case.pushes), *(text.answer for text in case.texts)]
-    refused = Answer.REFUSED in answers
-    if case.plan.push is not None and case.sure_devices and not case.pushed and not case.texted and not refused:
-        yield _lost(case, f"neither push nor SMS ({state}; {len(case.pushes)} pushes tried)")
-    elif case.alone and _was_due(case) and not case.texted and not refused:
-        last = max((text.at for text in case.texts), default=0)
-        lists = case.world.lists_read(case.numbers, last)
-        if all(end.state == "unknown" for end in case.ends) and case.texts and lists < _LISTS:
-            return  # Nobody can say, and that is what it says.
-        yield _lost(case, f"an SMS was due ({state}; {len(case.texts)} tries, list read {lists} times since)")
+    if case.texted or Answer.REFUSED in answers:
+        return
+    lists = case.world.lists_read(case.numbers, max((text.at for text in case.texts), default=case.starts_at))
+    if all(end.state == "unknown" for end in case.ends) and lists < _LISTS:
+        return  # Nobody can say, and that is what it says.
+    state = ", ".join(f"{end.state}: {end.reason}" for end in case.ends)
+    seen = f"({state}; {len(case.pushes)} tries of a push, {len(case.texts)} of an SMS; list read {lists} times since)"
+    if case.plan.push is not None and case.sure_devices and not case.pushed:
+        yield _lost(case, f"neither push nor SMS {seen}")
+    elif case.alone and _was_due(case):
+        yield _lost(case, f"an SMS was due {seen}")
 
 
 def lost_receipt(world: World) -> Iterator[Finding]:

@@ -109,7 +109,8 @@ def rage(weather: Weather, home: Path) -> Outcome:
             thread.join()
         if failed:
             raise failed[0]
-        settled = _settle(here, within=2 * weather.rules.recovery_s + 30)
+        settled = _settle(here, faults, within=2 * weather.rules.recovery_s + 30)
+        faults.close()
         callers.close()
         here.await_gateway()
         evidence = gather(here, weather.rules, settled=settled)
@@ -129,11 +130,12 @@ def _look_after(here: Installation, faults: Faults, log: Book, *, seconds: float
         time.sleep(_GLANCE_S)
 
 
-def _settle(here: Installation, *, within: float) -> bool:
+def _settle(here: Installation, faults: Faults, *, within: float) -> bool:
     """Wait until nothing has been left to do for a while; return whether that came about."""
     end, quiet_since = time.monotonic() + within, None
     while time.monotonic() < end:
         here.look()
+        faults.look()
         try:
             settled = is_settled(here)
         except (sa.exc.DBAPIError, RedisError, httpx.HTTPError):
