@@ -8,6 +8,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from knocktwice_shared.names import Queue
 from oracle.installation import WIRES
 from oracle.records import Fault
 from oracle.suspendable_worker import NAMES
@@ -28,6 +29,13 @@ _MOODS = [
     *((Door.SMS, mood) for mood in Mood if mood is not Mood.BEHIND),
     *((Door.LIST, mood) for mood in (Mood.BROKEN, Mood.HOLE, Mood.BEHIND)),
     (Door.TOKEN, Mood.BROKEN),
+]
+#: What no producer writes.
+_GARBAGE = [
+    b"\x00nothing",
+    b"[]",
+    b'{"body": "e30=", "headers": {}, "properties": {}}',
+    b'{"body": 7, "content-type": "x"}',
 ]
 
 
@@ -231,6 +239,15 @@ def _break_wire(at: float, dice: random.Random, lease_s: float, __: int) -> Plan
     return Planned(at, seconds, f"wire {name}: {how} for {seconds:.1f} s", begin)
 
 
+def _garbage(at: float, dice: random.Random, _: float, __: int) -> Planned:
+    queue, what = dice.choice(list(Queue)), dice.choice(_GARBAGE)
+
+    def begin(here: Installation) -> None:
+        here.push_to(queue, what)
+
+    return Planned(at, 1, f"garbage in {queue}", begin)
+
+
 def _trouble(at: float, dice: random.Random, lease_s: float, __: int) -> Planned:
     (door, mood), seconds = dice.choice(_MOODS), dice.uniform(0.5, 2) * lease_s
     share, wait_s = dice.choice([0.3, 1]), dice.choice([1, 2, 4])
@@ -255,5 +272,6 @@ _KINDS: dict[str, tuple[int, Callable[[float, random.Random, float, int], Planne
     "restart a server": (2, _restart),
     "cut sessions": (2, _cut_sessions),
     "break a wire": (5, _break_wire),
+    "garbage": (1, _garbage),
     "trouble at the provider": (6, _trouble),
 }

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import psutil
 import sqlalchemy as sa
+from redis import RedisError
 
 from knocktwice_worker import services
 from knocktwice_worker.database import migrations
@@ -181,6 +182,11 @@ class Installation:
         query = f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() {where}"  # noqa: S608
         with suppress(sa.exc.DBAPIError), self.engine.begin() as conn:
             conn.execute(sa.text(query + " AND backend_type = 'client backend'"))
+
+    def push_to(self, queue: str, message: bytes) -> None:
+        """Put something into a queue, as anybody can who knows the broker."""
+        with suppress(RedisError):
+            self.redis.lpush(queue, message)
 
     def ask_to_stand_still(self, point: str) -> None:
         """Let the first worker that comes to a point stop there."""

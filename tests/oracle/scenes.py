@@ -158,7 +158,7 @@ def stop_and_start(here: Callers, dice: random.Random) -> None:
 def too_many(here: Callers, dice: random.Random) -> None:
     """More SMS to one number than it may get, at once."""
     number = here.names.phone()
-    for _ in range(7):
+    for _ in range(12):
         here.notify(Wanted(phone=number, steps=(("not_delivered", 0),)), http=_http(dice))
 
 
