@@ -16,7 +16,7 @@ from oracle.trouble import Door, Mood
 from oracle.wires import Break
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from oracle.installation import Installation
     from oracle.records import Book
@@ -49,6 +49,7 @@ class Planned:
         name: what it is, for reports.
         begin: does it, and returns what ends it.
         part: what is not there again before it says so.
+        loses_answers: see :class:`oracle.records.Fault`.
     """
 
     at: float
@@ -56,20 +57,25 @@ class Planned:
     name: str
     begin: Callable[[Installation], Undo | None]
     part: str = ""
+    loses_answers: bool = True
 
 
-def plan(seed: int, seconds: float, count: int, *, lease_s: float, workers: int) -> list[Planned]:
+def plan(
+    seed: int, seconds: float, count: int, *, lease_s: float, workers: int, kinds: Collection[str] = ()
+) -> list[Planned]:
     """Spread so many faults over the time, oldest first.
 
     Args:
+        kinds: only these, by their names in :data:`KINDS`; none: all.
         lease_s: the system's lease; some stops are longer than it.
     """
     dice = random.Random(f"faults {seed}")
-    kinds, weights = list(_KINDS), [weight for weight, _ in _KINDS.values()]
+    names = [name for name in KINDS if not kinds or name in kinds]
+    weights = [KINDS[name][0] for name in names]
     planned = []
     for at in sorted(dice.uniform(0, seconds) for _ in range(count)):
-        (kind,) = dice.choices(kinds, weights)
-        planned.append(_KINDS[kind][1](at, dice, lease_s, workers))
+        (kind,) = dice.choices(names, weights)
+        planned.append(KINDS[kind][1](at, dice, lease_s, workers))
     return planned
 
 
@@ -113,7 +119,7 @@ class Faults:
 
     def _note(self, one: _Begun) -> None:
         self._recovering.remove(one)
-        self.log.write(Fault(one.at, time.time(), one.fault.name))
+        self.log.write(Fault(one.at, time.time(), one.fault.name, one.fault.loses_answers))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -191,7 +197,9 @@ def _stop_all(at: float, dice: random.Random, lease_s: float, workers: int) -> P
 
 
 def _stop_at_a_point(at: float, dice: random.Random, lease_s: float, _: int) -> Planned:
-    point, seconds = dice.choice(NAMES), dice.choice([0.7, 2]) * lease_s
+    # Most can go wrong around the SMS.
+    of_sms = [name for name in NAMES if name.startswith("send_sms")]
+    point, seconds = dice.choice(dice.choice([NAMES, of_sms])), dice.choice([0.9, 2]) * lease_s
     cut = dice.random() < 0.5
 
     def begin(here: Installation) -> Undo:
@@ -205,7 +213,8 @@ def _stop_at_a_point(at: float, dice: random.Random, lease_s: float, _: int) -> 
         return end
 
     story = f"a worker stands still {point}" + (" and loses its session" if cut else "")
-    return Planned(at, seconds, story, begin)
+    asked_before = "provider took" in point or "record" in point
+    return Planned(at, seconds, story, begin, loses_answers=asked_before)
 
 
 def _restart(at: float, dice: random.Random, _: float, __: int) -> Planned:
@@ -262,7 +271,8 @@ def _names(workers: int) -> list[str]:
     return [f"worker{n}" for n in range(1, workers + 1)]
 
 
-_KINDS: dict[str, tuple[int, Callable[[float, random.Random, float, int], Planned]]] = {
+#: Every kind of fault, how often it comes, and what plans one.
+KINDS: dict[str, tuple[int, Callable[[float, random.Random, float, int], Planned]]] = {
     "kill": (4, _kill),
     "kill a child": (1, _kill_child),
     "end in order": (1, _end_in_order),

@@ -26,8 +26,11 @@ def twice(case: Case) -> Iterator[Finding]:
     most = 1 if case.plan.key is not None else len(case.calls)
     for step in case.plan.steps:
         texts = sorted((text for text in case.texted if text.text == step.text), key=lambda text: text.at)
-        untold = sum(_perhaps_untold(case, text) for text in texts) if case.plan.prefers_repeat else 0
-        for text in texts[most + untold :]:
+        # A repeat is right if the answer to the one before it was lost.
+        excused = [case.plan.prefers_repeat and _perhaps_untold(case, before) for before in texts[most - 1 : -1]]
+        for text, fine in zip(texts[most:], excused, strict=True):
+            if fine:
+                continue
             story = f"{len(texts)} SMS of one step, {text.at - texts[0].at:.1f} s after the first"
             yield Finding(Violation.TWICE, case.token, text.at, story)
     ids = {push.id: push.at for push in sorted(case.pushed, key=lambda push: -push.at)}
@@ -109,5 +112,5 @@ def mismatch(world: World) -> Iterator[Finding]:
 def _perhaps_untold(case: Case, text: SmsAsked) -> bool:
     """Whether the answer to a request may not have arrived."""
     faults = case.world.evidence.faults
-    broken = any(fault.at <= text.at + _ANSWER_S and fault.until >= text.at - _ANSWER_S for fault in faults)
-    return broken or text.answer is Answer.TAKEN_UNTOLD
+    lost = any(f.loses_answers and f.at <= text.at + _ANSWER_S and f.until >= text.at - 1 for f in faults)
+    return lost or text.answer is Answer.TAKEN_UNTOLD

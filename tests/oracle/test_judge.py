@@ -146,6 +146,10 @@ PLANTED: dict[Violation, dict[str, Evidence]] = {
     },
     Violation.TWICE: {
         "an SMS": world(CALL, PUSHED, TEXTED, replace(TEXTED, at=140, sid="SM2"), END),
+        "a critical one whose answer arrived": world(
+            replace(SMS_CALL, prefers_repeat=True), replace(TEXTED, at=101), TEXTED, SMS_END,
+            Fault(99, 110, "a worker stands still", loses_answers=False),
+        ),
         "a key": world(
             replace(CALL, key="k"), replace(CALL, key="k"), PUSHED, replace(PUSHED, at=101, id="id-2"), TEXTED, END
         ),
