@@ -50,6 +50,7 @@ class Planned:
         begin: does it, and returns what ends it.
         part: what is not there again before it says so.
         loses_answers: see :class:`oracle.records.Fault`.
+        came: asked again and again until it says that what was prepared has come about; only then its time counts.
     """
 
     at: float
@@ -58,6 +59,7 @@ class Planned:
     begin: Callable[[Installation], Undo | None]
     part: str = ""
     loses_answers: bool = True
+    came: Callable[[Installation], bool] | None = None
 
 
 def plan(
@@ -96,8 +98,11 @@ class Faults:
         while self.planned and self._started_at + self.planned[0].at <= now:
             fault = self.planned.pop(0)
             undo = fault.begin(self.here)
-            self._open.append(_Begun(fault, now, undo or _nothing))
-        for one in [one for one in self._open if one.at + one.fault.seconds <= now]:
+            self._open.append(_Begun(fault, now, undo or _nothing, now + fault.seconds, fault.came is None))
+        for one in self._open:
+            if not one.came and one.fault.came and one.fault.came(self.here):
+                one.came, one.ends_at = True, now + one.fault.seconds
+        for one in [one for one in self._open if one.ends_at <= now]:
             self._undo(one)
         for one in [one for one in self._recovering if self.here.is_ready(one.fault.part)]:
             self._note(one)
@@ -122,13 +127,15 @@ class Faults:
         self.log.write(Fault(one.at, time.time(), one.fault.name, one.fault.loses_answers))
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class _Begun:
-    """A fault that has begun."""
+    """A fault that has begun. ``came``: see :class:`Planned`."""
 
     fault: Planned
     at: float
     undo: Undo
+    ends_at: float
+    came: bool
 
 
 def _nothing() -> None:
@@ -204,17 +211,19 @@ def _stop_at_a_point(at: float, dice: random.Random, lease_s: float, _: int) -> 
 
     def begin(here: Installation) -> Undo:
         here.ask_to_stand_still(point)
+        return lambda: here.release(point)
 
-        def end() -> None:
-            if cut and here.standing(point):
-                here.cut_sessions(only_busy=True)
-            here.release(point)
+    def came(here: Installation) -> bool:
+        if here.standing(point) is None:
+            return False
+        if cut:
+            here.cut_sessions(only_busy=True)
+        return True
 
-        return end
-
-    story = f"a worker stands still {point}" + (" and loses its session" if cut else "")
-    asked_before = "provider took" in point or "record" in point
-    return Planned(at, seconds, story, begin, loses_answers=asked_before)
+    story = f"a worker stands still {point} for {seconds:g} s" + (" and loses its session" if cut else "")
+    # Where nothing has been asked of the provider yet, no answer is lost.
+    asked = "provider took" in point or "record" in point
+    return Planned(at, seconds, story, begin, loses_answers=asked, came=came)
 
 
 def _restart(at: float, dice: random.Random, _: float, __: int) -> Planned:
