@@ -137,8 +137,12 @@ class LocalTimeBody(_Body):
     )
 
 
+_ITEM = {"type": ["string", "number", "boolean"]}
+TagValue = Annotated[Any, WithJsonSchema({"anyOf": [_ITEM, {"type": "array", "items": _ITEM}, {"type": "null"}]})]
+
+
 class RecipientBody(_Body):
-    """One person: `user`, or `registrations` and/or `phone`."""
+    """One person: `user`, or `registrations` and/or `phone`. Beside `user` these and `tags` are remembered first."""
 
     user: UserId | None = None
     registrations: list[Registration] | None = Field(None, max_length=100)
@@ -146,6 +150,7 @@ class RecipientBody(_Body):
     params: Params | None = None
     key: IdempotencyKey | None = None
     locale: Locale | None = None
+    tags: dict[Annotated[str, text_of(64)], TagValue] | None = None
 
 
 class SharedBody(_Body):
@@ -329,10 +334,6 @@ class PhoneBody(_Body):
     model_config = ConfigDict(json_schema_extra={"example": {"phone": "+1 650 555 0100"}})
 
     phone: Phone
-
-
-_ITEM = {"type": ["string", "number", "boolean"]}
-TagValue = Annotated[Any, WithJsonSchema({"anyOf": [_ITEM, {"type": "array", "items": _ITEM}, {"type": "null"}]})]
 
 
 class Tags(_Body):
