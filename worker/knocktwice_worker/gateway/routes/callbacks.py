@@ -14,6 +14,7 @@ from urllib.parse import parse_qsl
 import structlog
 from fastapi import APIRouter, Path, Request, Response
 
+from knocktwice_worker.audience.inbound_texts import InboundText
 from knocktwice_worker.audience.opt_out_words import wish
 from knocktwice_worker.channels.http_sms import callbacks
 from knocktwice_worker.channels.twilio.reports import read_callback
@@ -24,7 +25,7 @@ from knocktwice_worker.gateway.http.body import ARRIVAL_S
 from knocktwice_worker.gateway.log_limit import Seldom
 from knocktwice_worker.gateway.problems import Problem, documented
 from knocktwice_worker.lifecycle import ProviderState
-from knocktwice_worker.notifications.store.provider_reports import Callback, InboundText
+from knocktwice_worker.notifications.store.provider_reports import Callback
 
 if TYPE_CHECKING:
     from knocktwice_worker.gateway.intake.callbacks import TwilioIntake
