@@ -11,10 +11,20 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 from psycopg2.extensions import new_type, register_type
 
-from knocktwice_shared.messages import Channel
+from knocktwice_shared.messages import (
+    Channel,
+    parse_audience,
+    parse_batch,
+    parse_blast,
+    parse_cancellation,
+    parse_receipts,
+)
+from knocktwice_shared.names import Task
 from knocktwice_worker import config
+from knocktwice_worker.audience import people
 from knocktwice_worker.audience.erased import Erased
 from knocktwice_worker.audience.receipt_health import SilentKinds
+from knocktwice_worker.blasts import expansion
 from knocktwice_worker.channels.fcm import FcmChannel
 from knocktwice_worker.channels.http_sms import file as provider_file
 from knocktwice_worker.channels.http_sms.callbacks import HttpCallbacks
@@ -33,7 +43,9 @@ from knocktwice_worker.database import arrays
 from knocktwice_worker.embedded import servers as embedded
 from knocktwice_worker.limits.counting import Counting
 from knocktwice_worker.limits.per_number import Limits, RedisLimits
-from knocktwice_worker.notifications.inbox.accepted import Inbox
+from knocktwice_worker.notifications.inbox.accepted import Inbox, Work
+from knocktwice_worker.notifications.inbox.catch_up import CatchUp
+from knocktwice_worker.notifications.pipeline import cancellation, receipts
 from knocktwice_worker.notifications.pipeline.delivery_reports import DeliveryReports
 from knocktwice_worker.notifications.pipeline.fallback import Fallback
 from knocktwice_worker.notifications.pipeline.later_steps import LaterSteps
@@ -41,10 +53,14 @@ from knocktwice_worker.notifications.pipeline.push import Allowed, Pushes
 from knocktwice_worker.notifications.pipeline.quiet import QuietGate
 from knocktwice_worker.notifications.pipeline.reconcile import Reconcile
 from knocktwice_worker.notifications.pipeline.withdraw import Withdrawals
+from knocktwice_worker.privacy import erasure
 from knocktwice_worker.webhooks.carrier import Hooks
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from redis import Redis
+    from sqlalchemy import Connection
 
     from knocktwice_worker.channels import Messaging
     from knocktwice_worker.channels.http_sms.file import ProviderFile
@@ -247,6 +263,57 @@ class Services:
         return Inbox(redis=self.redis, engine=self.engine, grace_s=self.settings.inbox_grace_s)
 
     @cached_property
+    def accepted(self) -> dict[Task, Work]:
+        """What accepted messages make happen, by their task."""
+        return {
+            Task.SEND_PUSH: self._push_batches,
+            Task.RECORD_EVENTS: self._record_receipts,
+            Task.CANCEL: self._cancel,
+            Task.UPDATE_AUDIENCE: self._update_audience,
+            Task.BLAST: self._start_blasts,
+        }
+
+    @cached_property
+    def catch_up(self) -> CatchUp:
+        """Carries out what was said about somebody before a decision about them."""
+        said = (Task.RECORD_EVENTS, Task.CANCEL, Task.UPDATE_AUDIENCE)
+        work = {task: self.accepted[task] for task in said}
+        return CatchUp(inbox=self.inbox, work=work, patience=timedelta(seconds=self.settings.await_accepted_s))
+
+    def _push_batches(self, messages: Sequence[object]) -> None:
+        batches = [parse_batch(message) for message in messages]
+        self.pushes.send_all([erasure.without_erased(self, batch) for batch in batches])
+
+    def _record_receipts(self, messages: Sequence[object]) -> None:
+        receipts.record(self.engine, [receipt for message in messages for receipt in parse_receipts(message)])
+
+    def _cancel(self, messages: Sequence[object]) -> None:
+        wanted = [parse_cancellation(message) for message in messages]
+        keys = [key for one in wanted for key in one.keys]
+        ids = [str(id_) for one in wanted for id_ in one.ids] + self.inbox.ids_of(keys)
+
+        def abort_blasts(conn: Connection) -> None:
+            for one in wanted:
+                for key in one.blasts:
+                    expansion.abort(conn, key, "cancelled by the application")
+
+        cancellation.cancel(self.engine, ids, keys, also=abort_blasts)
+
+    def _update_audience(self, messages: Sequence[object]) -> None:
+        changes = [change for message in messages for change in parse_audience(message)]
+        with self.engine.begin() as conn:
+            valid = erasure.still_valid(self, conn, changes)
+            people.apply(conn, valid)
+            erasure.restore_opt_outs(self, conn, valid)
+        erasure.erase_all(self, changes)
+
+    def _start_blasts(self, messages: Sequence[object]) -> None:
+        wanted = [parse_blast(message) for message in messages]
+        with self.engine.begin() as conn:
+            for one in wanted:
+                expansion.start(conn, one, settings=self.settings)
+
+    @cached_property
     def counting(self) -> Counting:
         """The limits, in Redis or in Postgres."""
         return Counting(redis=self.limits)
@@ -262,6 +329,7 @@ class Services:
         settings = self.settings
         return Pushes(
             engine=self.engine,
+            catch_up=self.catch_up,
             channel=self.push,
             transport=self.transport,
             pace=self.push_pace,
@@ -280,6 +348,7 @@ class Services:
         settings = self.settings
         return Fallback(
             engine=self.engine,
+            catch_up=self.catch_up,
             limits=self.counting,
             quiet=self.quiet,
             silent_kinds=self.silent_kinds,
@@ -296,6 +365,7 @@ class Services:
         """The messages of later steps."""
         return LaterSteps(
             engine=self.engine,
+            catch_up=self.catch_up,
             senders=self.senders,
             transport=self.transport,
             messaging=self.messaging,

@@ -26,6 +26,7 @@ from knocktwice_worker.blasts import store as blast_store
 from knocktwice_worker.lifecycle import Verdict
 from knocktwice_worker.notifications import store
 from knocktwice_worker.notifications.inbox import dead_letters
+from knocktwice_worker.notifications.inbox.accepted import NotDoneYet
 from knocktwice_worker.services import secret
 from knocktwice_worker.webhooks import events
 
@@ -44,7 +45,7 @@ SETTLED = 4 * REFRESH
 _NOTHING = Push("", "")
 
 
-class Unsettled(Exception):
+class Unsettled(NotDoneYet):
     """Not everything is erased yet: do it again in a while. The message stays in the inbox."""
 
 

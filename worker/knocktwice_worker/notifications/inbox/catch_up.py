@@ -13,20 +13,28 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
 
 import structlog
 from redis.exceptions import RedisError
 
 from knocktwice_shared.names import INBOX_MESSAGES, INBOX_SUBJECTS, Task
+from knocktwice_shared.subjects import notification
+from knocktwice_worker.notifications import store
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
-    from redis import Redis
+    from sqlalchemy import Engine
+
+    from knocktwice_worker.notifications.inbox.accepted import Inbox, Work
 
 log = structlog.get_logger(__name__)
 
+#: When to look again at a decision that waits for a message.
+PENDING = timedelta(seconds=1)
 #: Rounds of looking and carrying out; what is still there after them came while we worked, or cannot be carried out.
 _ROUNDS = 2
 
@@ -53,28 +61,21 @@ return out
 """
 
 
-class Process(Protocol):
-    """Carries out messages of one task and removes them from the inbox, as their Celery task would."""
-
-    def __call__(self, task: Task, messages: Sequence[tuple[str, object]]) -> None:
-        """Carry out ``(message id, message)`` pairs. What cannot be done is left in the inbox; nothing is raised for it."""
-        ...
-
-
+@dataclass(frozen=True, kw_only=True)
 class CatchUp:
     """Looks into the inbox before a decision.
 
-    Args:
-        redis: where the inbox is.
-        process: carries messages out.
+    Attributes:
+        inbox: where accepted messages are.
+        work: what messages of each task make happen; messages of other tasks are left to their queue.
+        patience: how long a decision waits for a message that cannot be carried out.
     """
 
-    def __init__(self, redis: Redis, process: Process) -> None:
-        self._redis = redis
-        self._process = process
-        self._script: Callable[..., list[bytes]] = redis.register_script(_PENDING)
+    inbox: Inbox
+    work: Mapping[Task, Work]
+    patience: timedelta
 
-    def __call__(self, subjects: Iterable[str]) -> set[str]:
+    def about(self, subjects: Iterable[str]) -> set[str]:
         """Carry out all that was accepted about these subjects.
 
         Returns:
@@ -89,24 +90,62 @@ class CatchUp:
                 found = self._find(wanted)
                 if not found:
                     return set()
-                self._carry_out(found)
+                self._carry_out({id_: entry for _, id_, entry in found})
             return {subject for subject, _, _ in self._find(wanted)}
         except RedisError as error:
             log.warning("the inbox was not asked", error=type(error).__name__)
             return set(wanted)
 
+    def notifications(self, engine: Engine, ids: Sequence[str]) -> set[str]:
+        """Carry out all that was accepted about these notifications, the people they are for, and the blasts they belong to.
+
+        Whom they are for is asked only while something is pending about anybody, so a quiet inbox costs one request.
+
+        Returns:
+            The ids of those about which something is still pending.
+        """
+        pending = {subject[2:] for subject in self.about(map(notification, ids))}
+        if not self._people_pending():
+            return pending
+        with engine.begin() as conn:
+            related = store.related(conn, ids)
+        still = self.about(subject for own in related.values() for subject in own)
+        return pending | {id_ for id_, own in related.items() if still.intersection(own)}
+
+    def _people_pending(self) -> bool:
+        try:
+            redis = self.inbox.redis
+            return any(redis.zrangebylex(INBOX_SUBJECTS, f"[{kind}:", f"({kind};", 0, 1) for kind in ("b", "k", "u"))
+        except RedisError:
+            return True
+
     def _find(self, subjects: Sequence[str]) -> list[tuple[str, str, bytes]]:
-        flat = self._script(keys=[INBOX_MESSAGES, INBOX_SUBJECTS], args=subjects)
+        keys = [INBOX_MESSAGES, INBOX_SUBJECTS]
+        flat: Any = self.inbox.redis.eval(_PENDING, len(keys), *keys, *subjects)
         return [
             (subject.decode(), id_.decode(), entry)
             for subject, id_, entry in zip(flat[::3], flat[1::3], flat[2::3], strict=True)
         ]
 
-    def _carry_out(self, found: Sequence[tuple[str, str, bytes]]) -> None:
-        entries = {id_: entry for _, id_, entry in found}
+    def _carry_out(self, entries: Mapping[str, bytes]) -> None:
         for task, messages in _by_task(entries).items():
-            log.info("carried out before a decision", task=str(task), messages=len(messages))
-            self._process(task, messages)
+            work = self.work.get(task)
+            if work is None:
+                continue
+            log.info("carried out before a decision", task=task.value, messages=len(messages))
+            try:
+                work([message for _, message in messages])
+            except Exception:  # noqa: BLE001 - whichever message it was raises it again, alone
+                for id_, message in messages:
+                    self._alone(task, id_, message, work)
+            else:
+                self.inbox.done(task, messages)
+
+    def _alone(self, task: Task, id_: str, message: object, work: Work) -> None:
+        try:
+            self.inbox.carry_out(task, id_, message, work)
+        except Exception as error:  # noqa: BLE001 - the message stays pending, and the decision waits
+            log.warning("not carried out yet", task=task.value, message_id=id_, error=type(error).__name__)
 
 
 def _by_task(entries: Mapping[str, bytes]) -> dict[Task, list[tuple[str, object]]]:

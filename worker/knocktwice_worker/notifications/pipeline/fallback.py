@@ -19,16 +19,18 @@ from knocktwice_worker.lifecycle import FALL_BACK, LOST, DeliveryState, Facts, V
 from knocktwice_worker.limits.per_number import Ask
 from knocktwice_worker.limits.quiet_hours import country
 from knocktwice_worker.notifications import store
+from knocktwice_worker.notifications.inbox.catch_up import PENDING
 from knocktwice_worker.notifications.pipeline.concurrency import at_most
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence, Set
 
     from sqlalchemy import Connection, Engine, Row
 
     from knocktwice_worker.audience.receipt_health import SilentKinds
     from knocktwice_worker.content.links.short_links import Tracker
     from knocktwice_worker.limits.counting import Counting
+    from knocktwice_worker.notifications.inbox.catch_up import CatchUp
     from knocktwice_worker.notifications.pipeline.quiet import QuietGate
 
 log = structlog.get_logger(__name__)
@@ -50,6 +52,8 @@ class _Case:
     limits: dict[str, Any] = field(default_factory=dict)
     links: list[link_store.Link] = field(default_factory=list)
     unconfirmed: Mapping[str, Any] | None = None
+    #: Something that was accepted about it is still not carried out; it was not waited for any longer.
+    hurried: bool = False
 
     @property
     def id(self) -> str:
@@ -66,6 +70,7 @@ class _Case:
             "events": seen,
             **self.limits,
             "unconfirmed": self.unconfirmed,
+            "not_awaited": True if self.hurried else None,
         }
         told = {k: v for k, v in inputs.items() if v is not None}
         return store.Decision(self.id, self.verdict, told, row.step, answered=row.clicked is not None)
@@ -77,6 +82,7 @@ class Fallback:
 
     Attributes:
         engine: for short transactions.
+        catch_up: carries out what was said about a notification before the decision.
         limits: counts messages against their numbers.
         quiet: holds marketing while it is night.
         silent_kinds: the kinds of devices that never report deliveries.
@@ -89,6 +95,7 @@ class Fallback:
     """
 
     engine: Engine
+    catch_up: CatchUp
     limits: Counting
     quiet: QuietGate
     silent_kinds: SilentKinds
@@ -106,13 +113,17 @@ class Fallback:
         Returns:
             The ids whose SMS is now reserved and wants to be sent.
         """
+        # Before the transaction: carrying out a message locks the same rows.
+        pending = self.catch_up.notifications(self.engine, ids)
         with self.engine.begin() as conn:
-            rows = store.due(conn, ids)
+            rows = self._settled(conn, store.due(conn, ids), pending)
             if not rows:
                 return []
             batches = store.contents(conn, (row.batch_id for row in rows))
             unconfirmed = self._unconfirmed(conn, rows)
             cases = [self._consider(row, batches[str(row.batch_id)], unconfirmed) for row in rows]
+            for case in cases:
+                case.hurried = case.id in pending
             self._keep_suppressed(conn, [c for c in cases if c.reservation and c.row.user_id is None])
             self._hold_quiet(conn, [c for c in cases if c.reservation and c.category is Category.MARKETING])
             asking = [case for case in cases if case.reservation]
@@ -128,6 +139,18 @@ class Fallback:
         self.limits.release(lost, rows[0].now)
         log.info("fallbacks decided", due=len(rows), reserved=len(won), waiting=len(waiting))
         return sorted(won)
+
+    def _settled(self, conn: Connection, rows: Sequence[Row[Any]], pending: Set[str]) -> Sequence[Row[Any]]:
+        """Let those wait about whom something accepted is still pending, unless they have waited long enough."""
+        waiting = [
+            str(row.notification_id)
+            for row in rows
+            if str(row.notification_id) in pending and row.now - row.due_at < self.catch_up.patience
+        ]
+        if not waiting:
+            return rows
+        store.postpone(conn, waiting, PENDING)
+        return [row for row in rows if str(row.notification_id) not in waiting]
 
     def _keep_suppressed(self, conn: Connection, cases: Sequence[_Case]) -> None:
         """Respect the opt-outs of erased people. Users' numbers were asked for when they were bound; these were given inline."""

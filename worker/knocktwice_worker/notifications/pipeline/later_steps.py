@@ -20,6 +20,7 @@ from knocktwice_worker.content import sms_parts
 from knocktwice_worker.lifecycle import DeliveryState, Verdict
 from knocktwice_worker.limits.per_number import Ask
 from knocktwice_worker.notifications import store
+from knocktwice_worker.notifications.inbox.catch_up import PENDING
 from knocktwice_worker.notifications.pipeline.concurrency import at_most
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from knocktwice_worker.channels.outbound.pacing import Pace
     from knocktwice_worker.channels.outbound.provider_choice import Choice, Providers
     from knocktwice_worker.limits.counting import Counting
+    from knocktwice_worker.notifications.inbox.catch_up import CatchUp
     from knocktwice_worker.notifications.pipeline.quiet import QuietGate
 
 log = structlog.get_logger(__name__)
@@ -48,6 +50,7 @@ class LaterSteps:
 
     Attributes:
         engine: for short transactions.
+        catch_up: carries out what was said about a notification before its message goes.
         senders: for the transactions that stay open during a provider call.
         transport: carries the requests.
         messaging: returns the channel of a step, by its channel's and its provider's names.
@@ -60,6 +63,7 @@ class LaterSteps:
     """
 
     engine: Engine
+    catch_up: CatchUp
     senders: Engine
     transport: Carrier
     messaging: Callable[[str, str | None], Messaging]
@@ -77,7 +81,7 @@ class LaterSteps:
         Returns:
             The notification ids of those that the provider took.
         """
-        claimed, claimed_at, chosen = self._claim(ids)
+        claimed, claimed_at, chosen = self._claim(self._settled(ids))
         if claimed_at is None:
             return []
         with self.senders.begin() as conn:
@@ -95,6 +99,16 @@ class LaterSteps:
             self.providers.note([(choice.provider, choice.why, o) for choice, o in pairs if choice])
         log.info("sms handed over", claimed=len(claimed), sent=len(sent))
         return sent
+
+    def _settled(self, ids: Sequence[str]) -> Sequence[str]:
+        """Let those wait about whom something accepted is still pending, unless they have waited long enough."""
+        pending = self.catch_up.notifications(self.engine, ids)
+        if not pending:
+            return ids
+        with self.engine.begin() as conn:
+            waiting = pending - store.overdue(conn, sorted(pending), self.catch_up.patience)
+            store.postpone(conn, sorted(waiting), PENDING)
+        return [id_ for id_ in ids if id_ not in waiting]
 
     def _claim(self, ids: Sequence[str]) -> tuple[list[str], datetime | None, dict[str, Choice]]:
         with self.engine.begin() as conn:

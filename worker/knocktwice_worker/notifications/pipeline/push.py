@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
 
+from knocktwice_shared import subjects
 from knocktwice_shared.errors import InvalidMessage
-from knocktwice_shared.messages import TTL_LIMIT, Batch, Push
+from knocktwice_shared.messages import TTL_LIMIT, Batch, Push, Recipient
 from knocktwice_worker.channels import Outcome, PushMessage, Rejected, Retry, Sent, Unknown, deliver, patience
 from knocktwice_worker.content import plans, rendering, resolution
 from knocktwice_worker.content.rendering import Texts, render
 from knocktwice_worker.notifications import store
+from knocktwice_worker.notifications.inbox.catch_up import PENDING
 from knocktwice_worker.notifications.pipeline.send_time import SendTimes, send_times
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
+    from datetime import datetime
 
     from sqlalchemy import Connection, Engine
 
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
     from knocktwice_worker.channels.outbound.pacing import Pace
     from knocktwice_worker.content.links.receipt_urls import ReceiptUrls
     from knocktwice_worker.content.links.short_links import Tracker
+    from knocktwice_worker.notifications.inbox.catch_up import CatchUp
 
 log = structlog.get_logger(__name__)
 
@@ -72,6 +76,7 @@ class Pushes:
 
     Attributes:
         engine: for short transactions.
+        catch_up: carries out what was said about people and notifications before the push.
         channel: the push channel.
         transport: carries its requests.
         pace: how fast the push provider may be spoken to.
@@ -85,6 +90,7 @@ class Pushes:
     """
 
     engine: Engine
+    catch_up: CatchUp
     channel: Channel[PushMessage]
     transport: Carrier
     pace: Pace
@@ -106,8 +112,9 @@ class Pushes:
         Args:
             wanted: asked in the transaction that writes the rows; unless it agrees nothing is written.
         """
+        held = self._held(batches)
         resolved = resolution.resolve(self.engine, batches)
-        ready = [self._prepare(one) for one in resolved]
+        ready = [self._prepare(one, held) for one in resolved]
         with self.engine.begin() as conn:
             if not wanted(conn):
                 return
@@ -133,8 +140,11 @@ class Pushes:
 
     def resume(self, ids: Sequence[str]) -> None:
         """Take up pushes that a provider asked to repeat or whose worker died. A repeated push replaces itself."""
+        pending = self.catch_up.notifications(self.engine, ids)
         with self.engine.begin() as conn:
-            work = store.claim_push(conn, ids, self.lease)
+            waiting = pending - store.overdue(conn, sorted(pending), self.catch_up.patience) if pending else set()
+            store.postpone_pushes(conn, sorted(waiting), PENDING)
+            work = store.claim_push(conn, [id_ for id_ in ids if id_ not in waiting], self.lease)
             people = store.push_contents(conn, [w.notification_id for w in work])
             batches = store.contents(conn, (person.batch_id for person in people.values()))
         messages: list[PushMessage] = []
@@ -157,11 +167,28 @@ class Pushes:
                 store.record_push(conn, broken, retry_for=self.retry_for)
         self._deliver(messages)
 
-    def _prepare(self, resolved: resolution.Resolution) -> _Ready:
+    def _held(self, batches: Sequence[Batch]) -> Mapping[str, datetime]:
+        """Return the notifications that wait, and since when, because something about them could not be carried out yet.
+
+        They are written as those are that go out later, and taken up by :meth:`resume`.
+        """
+        related = {str(r.id): _subjects(r) for batch in batches for r in batch.recipients}
+        pending = self.catch_up.about(subject for own in related.values() for subject in own)
+        if not pending:
+            return {}
+        with self.engine.begin() as conn:
+            now = store.now(conn)
+        return {id_: now for id_, own in related.items() if pending.intersection(own)}
+
+    def _prepare(self, resolved: resolution.Resolution, held: Mapping[str, datetime]) -> _Ready:
         contents, problems = self._render_all(resolved)
         times = send_times(
             self.engine, resolved.batch, default_zone=self.default_zone, max_ahead_days=self.allowed.max_ahead_days
         )
+        if held:
+            own = {str(r.id) for r in resolved.batch.recipients}
+            waiting = {id_: since for id_, since in held.items() if id_ in own and id_ not in times.later}
+            times = replace(times, later={**times.later, **waiting})
         return _Ready(resolved, contents, {**problems, **times.problems}, self._ttl(resolved.batch), times)
 
     def _render_all(self, resolved: resolution.Resolution) -> tuple[dict[str, tuple[Push, Texts]], dict[str, str]]:
@@ -245,3 +272,13 @@ def _result(message: PushMessage, outcome: Outcome) -> store.PushResult:
             return store.PushResult(*ids, state="rejected", reason=text, address_dead=address_dead)
         case Retry(reason, after) | Unknown(reason, after):
             return store.PushResult(*ids, state="open", reason=reason, retry_after=after or _BACKOFF)
+
+
+def _subjects(recipient: Recipient) -> list[str]:
+    """Return whom a notification concerns that is about to be written."""
+    found = [subjects.notification(recipient.id), *map(subjects.device, recipient.registrations)]
+    if recipient.user is not None:
+        found.append(subjects.user(recipient.user))
+    if recipient.key is not None:
+        found.append(subjects.key(recipient.key))
+    return found

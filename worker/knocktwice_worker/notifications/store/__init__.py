@@ -10,6 +10,7 @@ from knocktwice_worker.notifications.store.due import (
     due,
     hold_until,
     postpone,
+    postpone_pushes,
     reserve,
     ring,
     time_zones,
@@ -36,6 +37,7 @@ from knocktwice_worker.notifications.store.receipts import (
     record_receipts,
     settle_cancelled,
 )
+from knocktwice_worker.notifications.store.related import now, overdue, related
 from knocktwice_worker.notifications.store.transitions import Decision, lock_open, settle_answered, skip, write_ledger
 
 __all__ = [
@@ -59,11 +61,15 @@ __all__ = [
     "may_move",
     "note_cancelled",
     "note_wasted",
+    "now",
+    "overdue",
     "postpone",
+    "postpone_pushes",
     "push_contents",
     "record_push",
     "record_receipts",
     "record_sms",
+    "related",
     "reserve",
     "reserved",
     "ring",

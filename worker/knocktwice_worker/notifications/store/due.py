@@ -158,3 +158,18 @@ def postpone(conn: Connection, ids: Sequence[str], delay: timedelta) -> None:
     if ids:
         states = [DeliveryState.SCHEDULED, DeliveryState.RESERVED, DeliveryState.SENDING]
         conn.execute(_POSTPONE, {"ids": list(ids), "delay": delay, "states": [str(s) for s in states]})
+
+
+_POSTPONE_PUSHES = text("""
+UPDATE deliveries
+SET wake_at = knocktwice_now() + :delay
+WHERE notification_id = ANY(CAST(:ids AS uuid[]))
+  AND step = 0
+  AND state = 'scheduled'
+""")
+
+
+def postpone_pushes(conn: Connection, ids: Sequence[str], delay: timedelta) -> None:
+    """Take these pushes up after ``delay``; nothing about them changes."""
+    if ids:
+        conn.execute(_POSTPONE_PUSHES, {"ids": list(ids), "delay": delay})
