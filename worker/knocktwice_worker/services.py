@@ -24,7 +24,9 @@ from knocktwice_worker import config
 from knocktwice_worker.audience import people
 from knocktwice_worker.audience.erased import Erased
 from knocktwice_worker.audience.receipt_health import SilentKinds
-from knocktwice_worker.blasts import expansion
+from knocktwice_worker.blasts import request
+from knocktwice_worker.blasts import store as blast_store
+from knocktwice_worker.blasts.expansion import Expansion
 from knocktwice_worker.channels.fcm import FcmChannel
 from knocktwice_worker.channels.http_sms import file as provider_file
 from knocktwice_worker.channels.http_sms.callbacks import HttpCallbacks
@@ -53,15 +55,18 @@ from knocktwice_worker.notifications.pipeline.push import Allowed, Pushes
 from knocktwice_worker.notifications.pipeline.quiet import QuietGate
 from knocktwice_worker.notifications.pipeline.reconcile import Reconcile
 from knocktwice_worker.notifications.pipeline.withdraw import Withdrawals
-from knocktwice_worker.privacy import erasure
+from knocktwice_worker.privacy.erasure import Erasure
+from knocktwice_worker.privacy.guard import ErasureGuard
 from knocktwice_worker.webhooks.carrier import Hooks
+from knocktwice_worker.webhooks.sending import Sender
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from redis import Redis
     from sqlalchemy import Connection
 
+    from knocktwice_shared.messages import Batch
     from knocktwice_worker.channels import Messaging
     from knocktwice_worker.channels.http_sms.file import ProviderFile
     from knocktwice_worker.config import Settings
@@ -127,6 +132,36 @@ class Services:
     def hooks(self) -> Hooks:
         """Where webhooks go out."""
         return Hooks(private=self.settings.webhook_private)
+
+    @cached_property
+    def webhooks(self) -> Sender:
+        """Tells endpoints what happens."""
+        give_up = timedelta(seconds=self.settings.webhook_give_up_s)
+        return Sender(engine=self.engine, hooks=self.hooks, secret=secret(self.settings), give_up=give_up)
+
+    @cached_property
+    def guard(self) -> ErasureGuard:
+        """Takes erased people out of what is processed."""
+        return ErasureGuard(engine=self.engine, erased=self.erased, secret=secret(self.settings).encode())
+
+    @cached_property
+    def erasure(self) -> Erasure:
+        """Erases people."""
+        own = secret(self.settings).encode()
+        return Erasure(engine=self.engine, redis=self.redis, limits=self.limits, erased=self.erased, secret=own)
+
+    @cached_property
+    def expansion(self) -> Expansion:
+        """Carries blasts out."""
+        return Expansion(engine=self.engine, redis=self.redis, lease=self.settings.lease, send=self.send)
+
+    def send(self, batches: Sequence[Batch], wanted: Callable[[sa.Connection], bool] = lambda _: True) -> None:
+        """Accept batches and push them, without people who were erased after the batches were made.
+
+        Args:
+            wanted: asked in the transaction that writes the rows; unless it agrees nothing is written.
+        """
+        self.pushes.send_all([self.guard.without_erased(batch) for batch in batches], wanted)
 
     @cached_property
     def push(self) -> FcmChannel:
@@ -281,8 +316,7 @@ class Services:
         return CatchUp(inbox=self.inbox, work=work, patience=timedelta(seconds=self.settings.await_accepted_s))
 
     def _push_batches(self, messages: Sequence[object]) -> None:
-        batches = [parse_batch(message) for message in messages]
-        self.pushes.send_all([erasure.without_erased(self, batch) for batch in batches])
+        self.send([parse_batch(message) for message in messages])
 
     def _record_receipts(self, messages: Sequence[object]) -> None:
         receipts.record(self.engine, [receipt for message in messages for receipt in parse_receipts(message)])
@@ -295,23 +329,23 @@ class Services:
         def abort_blasts(conn: Connection) -> None:
             for one in wanted:
                 for key in one.blasts:
-                    expansion.abort(conn, key, "cancelled by the application")
+                    blast_store.abort(conn, key, "cancelled by the application")
 
         cancellation.cancel(self.engine, ids, keys, also=abort_blasts)
 
     def _update_audience(self, messages: Sequence[object]) -> None:
         changes = [change for message in messages for change in parse_audience(message)]
         with self.engine.begin() as conn:
-            valid = erasure.still_valid(self, conn, changes)
+            valid = self.guard.still_valid(conn, changes)
             people.apply(conn, valid)
-            erasure.restore_opt_outs(self, conn, valid)
-        erasure.erase_all(self, changes)
+            self.guard.restore_opt_outs(conn, valid)
+        self.erasure.erase_all(changes)
 
     def _start_blasts(self, messages: Sequence[object]) -> None:
         wanted = [parse_blast(message) for message in messages]
         with self.engine.begin() as conn:
             for one in wanted:
-                expansion.start(conn, one, settings=self.settings)
+                request.start(conn, one, settings=self.settings)
 
     @cached_property
     def counting(self) -> Counting:

@@ -15,7 +15,7 @@ import structlog
 from knocktwice_shared.errors import KnocktwiceError
 from knocktwice_shared.names import Task
 from knocktwice_worker.audience import inbound_texts, people, receipt_health
-from knocktwice_worker.blasts import expansion, schedules
+from knocktwice_worker.blasts import schedules
 from knocktwice_worker.celery import app
 from knocktwice_worker.notifications.store import provider_reports
 from knocktwice_worker.privacy import retention
@@ -157,21 +157,21 @@ blast = _message_task(Task.BLAST)
 def expand_blast(here: Services, ids: list[str]) -> None:
     """Take the next people of a blast, and hand pages of them to ``send_page``."""
     for id_ in ids:
-        expansion.step(here, id_, publish)
+        here.expansion.step(id_, publish)
 
 
 @_task(Task.SEND_PAGE)
 def send_page(here: Services, ids: list[str]) -> None:
     """Notify the people of a page."""
     for id_ in ids:
-        expansion.send_page(here, id_, publish)
+        here.expansion.send_page(id_, publish)
 
 
 @app.task(name=Task.START_BLASTS.value, shared=False)
 def start_blasts() -> None:
     """Start the recurring blasts that are due."""
     try:
-        schedules.start_due(services())
+        schedules.start_due(services().engine, services().settings)
     except Exception as error:
         raise _reported(Task.START_BLASTS, error) from None
 

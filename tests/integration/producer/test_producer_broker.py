@@ -412,7 +412,7 @@ def test_who_somebody_is_goes_ahead_of_the_notification_in_the_same_call(client:
     client.notify(
         user="u-1", registrations=["t-1"], phone="+1 650 555 0100", locale="de", tags={"plan": "gold"}, push=PUSH
     )
-    said, batch = accepted(valkey)
+    batch, said = sorted(accepted(valkey), key=lambda entry: str(entry["task"]))
     assert [(c["change"], c.get("registration"), c.get("locale")) for c in said["message"]["changes"]] == [
         ("register_device", "t-1", "de"),
         ("bind_phone", None, None),

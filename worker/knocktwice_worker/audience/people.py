@@ -49,14 +49,36 @@ ON CONFLICT (id) DO UPDATE SET updated_at = users.updated_at WHERE false
 
 # A change from the future comes from a wrong clock; taken at its word it would shut out all others until then.
 _REGISTER = text("""
-INSERT INTO devices AS d (registration, user_id, platform, notifications_enabled, locale, time_zone, app_version,
-                          changed_at, last_seen_at)
-SELECT :registration, :user, :platform, :enabled, :locale, :time_zone, :app_version, at, at
+INSERT INTO devices AS d (
+  registration,
+  user_id,
+  platform,
+  notifications_enabled,
+  locale,
+  time_zone,
+  app_version,
+  changed_at,
+  last_seen_at
+)
+SELECT :registration,
+       :user,
+       :platform,
+       coalesce(CAST(:enabled AS boolean), true),
+       :locale,
+       :time_zone,
+       :app_version,
+       at,
+       at
 FROM (SELECT least(CAST(:at AS timestamptz), knocktwice_now()) AS at) clock
 ON CONFLICT (registration) DO UPDATE SET
-  user_id = excluded.user_id, platform = excluded.platform, notifications_enabled = excluded.notifications_enabled,
-  locale = excluded.locale, time_zone = excluded.time_zone, app_version = excluded.app_version,
-  changed_at = excluded.changed_at, last_seen_at = excluded.last_seen_at
+  user_id = excluded.user_id,
+  platform = coalesce(excluded.platform, d.platform),
+  notifications_enabled = coalesce(CAST(:enabled AS boolean), d.notifications_enabled),
+  locale = coalesce(excluded.locale, d.locale),
+  time_zone = coalesce(excluded.time_zone, d.time_zone),
+  app_version = coalesce(excluded.app_version, d.app_version),
+  changed_at = excluded.changed_at,
+  last_seen_at = excluded.last_seen_at
 WHERE d.changed_at <= excluded.changed_at
 """)
 

@@ -15,13 +15,12 @@ import json
 from collections import defaultdict
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 
 import structlog
-from redis.exceptions import RedisError
 
 from knocktwice_shared.names import INBOX_MESSAGES, INBOX_SUBJECTS, Task
-from knocktwice_shared.subjects import notification
+from knocktwice_shared.subjects import device, notification, user
 from knocktwice_worker.notifications import store
 
 if TYPE_CHECKING:
@@ -38,11 +37,17 @@ PENDING = timedelta(seconds=1)
 #: Rounds of looking and carrying out; what is still there after them came while we worked, or cannot be carried out.
 _ROUNDS = 2
 
-# Finds the messages about some subjects: a flat list of subject, message id and inbox entry. A subject whose message is gone from
-# the inbox is left over from a message that was parked by hand, and is removed.
+# Finds the messages about some subjects: the kinds of subjects about which anything is pending at all, and then a flat list of
+# subject, message id and inbox entry. A subject whose message is gone from the inbox is left over from one that was parked by its
+# id alone, and is removed.
 _PENDING = """
-if redis.call('ZCARD', KEYS[2]) == 0 then return {} end
-local out = {}
+local out = {''}
+for _, kind in ipairs({'b', 'd', 'k', 'n', 'u'}) do
+  if #redis.call('ZRANGEBYLEX', KEYS[2], '[' .. kind .. ':', '(' .. kind .. ';', 'LIMIT', 0, 1) > 0 then
+    out[1] = out[1] .. kind
+  end
+end
+if out[1] == '' then return out end
 for _, subject in ipairs(ARGV) do
   local members = redis.call('ZRANGEBYLEX', KEYS[2], '[' .. subject .. '\\n', '(' .. subject .. '\\v')
   for _, member in ipairs(members) do
@@ -59,6 +64,19 @@ for _, subject in ipairs(ARGV) do
 end
 return out
 """
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What the inbox holds.
+
+    Attributes:
+        kinds: the first letters of the subjects about which anything is pending.
+        messages: subject, message id and inbox entry of those that were asked for.
+    """
+
+    kinds: str
+    messages: Sequence[tuple[str, str, bytes]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,22 +97,12 @@ class CatchUp:
         """Carry out all that was accepted about these subjects.
 
         Returns:
-            The subjects about which something is still pending. A broker that does not answer leaves all of them pending: nobody
-            knows what it holds.
+            The subjects about which something is still pending.
+
+        Raises:
+            RedisError: the broker does not answer, so nobody knows.
         """
-        wanted = list(dict.fromkeys(subjects))
-        if not wanted:
-            return set()
-        try:
-            for _ in range(_ROUNDS):
-                found = self._find(wanted)
-                if not found:
-                    return set()
-                self._carry_out({id_: entry for _, id_, entry in found})
-            return {subject for subject, _, _ in self._find(wanted)}
-        except RedisError as error:
-            log.warning("the inbox was not asked", error=type(error).__name__)
-            return set(wanted)
+        return self._about(list(dict.fromkeys(subjects)))[1]
 
     def notifications(self, engine: Engine, ids: Sequence[str]) -> set[str]:
         """Carry out all that was accepted about these notifications, the people they are for, and the blasts they belong to.
@@ -103,29 +111,53 @@ class CatchUp:
 
         Returns:
             The ids of those about which something is still pending.
+
+        Raises:
+            RedisError: the broker does not answer, so nobody knows.
         """
-        pending = {subject[2:] for subject in self.about(map(notification, ids))}
-        if not self._people_pending():
+        kinds, found = self._about(list(map(notification, ids)))
+        pending = {subject[2:] for subject in found}
+        if not set(kinds).intersection("bku"):
             return pending
         with engine.begin() as conn:
             related = store.related(conn, ids)
         still = self.about(subject for own in related.values() for subject in own)
         return pending | {id_ for id_, own in related.items() if still.intersection(own)}
 
-    def _people_pending(self) -> bool:
-        try:
-            redis = self.inbox.redis
-            return any(redis.zrangebylex(INBOX_SUBJECTS, f"[{kind}:", f"({kind};", 0, 1) for kind in ("b", "k", "u"))
-        except RedisError:
-            return True
+    def people(self, engine: Engine, users: Sequence[str]) -> set[str]:
+        """Carry out all that was accepted about these people and the devices that they have.
 
-    def _find(self, subjects: Sequence[str]) -> list[tuple[str, str, bytes]]:
+        Returns:
+            The users about whom something is still pending.
+
+        Raises:
+            RedisError: the broker does not answer, so nobody knows.
+        """
+        kinds, found = self._about(list(map(user, users)))
+        pending = {subject[2:] for subject in found}
+        if "d" not in kinds:
+            return pending
+        with engine.begin() as conn:
+            owners = store.owners(conn, users)
+        return pending | {owners[subject[2:]] for subject in self.about(map(device, owners))}
+
+    def _about(self, subjects: Sequence[str]) -> tuple[str, set[str]]:
+        """Carry out what is pending; return which kinds were pending at first, and what of ``subjects`` still is."""
+        if not subjects:
+            return "", set()
+        found = first = self._find(subjects)
+        for _ in range(_ROUNDS):
+            if not found.messages:
+                break
+            self._carry_out({id_: entry for _, id_, entry in found.messages})
+            found = self._find(subjects)
+        return first.kinds, {subject for subject, _, _ in found.messages}
+
+    def _find(self, subjects: Sequence[str]) -> _Found:
         keys = [INBOX_MESSAGES, INBOX_SUBJECTS]
-        flat: Any = self.inbox.redis.eval(_PENDING, len(keys), *keys, *subjects)
-        return [
-            (subject.decode(), id_.decode(), entry)
-            for subject, id_, entry in zip(flat[::3], flat[1::3], flat[2::3], strict=True)
-        ]
+        kinds, *flat = cast("list[bytes]", self.inbox.redis.eval(_PENDING, len(keys), *keys, *subjects))
+        triples = zip(flat[::3], flat[1::3], flat[2::3], strict=True)
+        return _Found(kinds.decode(), [(subject.decode(), id_.decode(), entry) for subject, id_, entry in triples])
 
     def _carry_out(self, entries: Mapping[str, bytes]) -> None:
         for task, messages in _by_task(entries).items():

@@ -9,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
+from redis.exceptions import RedisError
 
 from knocktwice_shared import subjects
 from knocktwice_shared.errors import InvalidMessage
@@ -16,6 +17,7 @@ from knocktwice_shared.messages import TTL_LIMIT, Batch, Push, Recipient
 from knocktwice_worker.channels import Outcome, PushMessage, Rejected, Retry, Sent, Unknown, deliver, patience
 from knocktwice_worker.content import plans, rendering, resolution
 from knocktwice_worker.content.rendering import Texts, render
+from knocktwice_worker.lifecycle import AttemptState
 from knocktwice_worker.notifications import store
 from knocktwice_worker.notifications.inbox.catch_up import PENDING
 from knocktwice_worker.notifications.pipeline.send_time import SendTimes, send_times
@@ -120,7 +122,8 @@ class Pushes:
                 return
             work = store.accept(conn, [r.intake for r in ready], lease=self.lease)
         pushed = {w.notification_id for w in work}
-        # Of what is pushed now this is asked when that is recorded; and of what is due now, when it is decided.
+        # record_push checks the pushes that go out now, check_fallback the steps that are due; only waiting ones are checked
+        # here.
         waiting = {
             id_ for r in ready for id_ in (*r.times.later, *(r.contents if r.resolved.batch.plan else ()))
         } - pushed
@@ -140,7 +143,11 @@ class Pushes:
 
     def resume(self, ids: Sequence[str]) -> None:
         """Take up pushes that a provider asked to repeat or whose worker died. A repeated push replaces itself."""
-        pending = self.catch_up.notifications(self.engine, ids)
+        try:
+            pending = self.catch_up.notifications(self.engine, ids)
+        except RedisError as error:
+            log.warning("the inbox is not asked", error=type(error).__name__)
+            pending = set()
         with self.engine.begin() as conn:
             waiting = pending - store.overdue(conn, sorted(pending), self.catch_up.patience) if pending else set()
             store.postpone_pushes(conn, sorted(waiting), PENDING)
@@ -151,7 +158,7 @@ class Pushes:
         broken: list[store.PushResult] = []
         for w in work:
             person = people[w.notification_id]
-            batch = batches[str(person.batch_id)]
+            batch = batches[person.batch_id]
             push, sms_text = rendering.of(batch.content, person.locale)
             if push is None:
                 continue
@@ -159,7 +166,7 @@ class Pushes:
                 texts = render(push, sms_text, person.params, self.links(w.notification_id, 1))
             except InvalidMessage as error:
                 # It could be filled in when it was accepted, by another version of this program. It must not stop the others.
-                broken.append(store.PushResult(*w, state="rejected", reason=str(error)))
+                broken.append(store.PushResult(w.notification_id, w.registration, AttemptState.REJECTED, str(error)))
                 continue
             messages.append(self._message(w, push, texts, batch.ttl))
         if broken:
@@ -172,13 +179,21 @@ class Pushes:
 
         They are written as those are that go out later, and taken up by :meth:`resume`.
         """
-        related = {str(r.id): _subjects(r) for batch in batches for r in batch.recipients}
-        pending = self.catch_up.about(subject for own in related.values() for subject in own)
-        if not pending:
+        recipients = [r for batch in batches for r in batch.recipients]
+        users = list(dict.fromkeys(r.user for r in recipients if r.user is not None))
+        try:
+            pending_users = self.catch_up.people(self.engine, users)
+            pending = self.catch_up.about(subject for r in recipients for subject in _subjects(r))
+        except RedisError as error:
+            # A broker that is away must not stop what was handed out before.
+            log.warning("the inbox is not asked", error=type(error).__name__)
             return {}
+        if not pending and not pending_users:
+            return {}
+        held = [str(r.id) for r in recipients if r.user in pending_users or pending.intersection(_subjects(r))]
         with self.engine.begin() as conn:
             now = store.now(conn)
-        return {id_: now for id_, own in related.items() if pending.intersection(own)}
+        return dict.fromkeys(held, now)
 
     def _prepare(self, resolved: resolution.Resolution, held: Mapping[str, datetime]) -> _Ready:
         contents, problems = self._render_all(resolved)
@@ -239,7 +254,9 @@ class Pushes:
             data=push.data,
             link=push.link,
             image=push.image,
-            receipt_url=urls.url(*work, now=time.time(), ttl_s=ttl.total_seconds()) if urls else None,
+            receipt_url=urls.url(work.notification_id, work.registration, now=time.time(), ttl_s=ttl.total_seconds())
+            if urls
+            else None,
         )
 
     def _deliver(self, messages: Sequence[PushMessage], *, complete: bool = False) -> None:
@@ -250,7 +267,7 @@ class Pushes:
         results = [_result(m, o) for m, o in zip(messages, outcomes, strict=False)]
         for m in messages[turn.granted :]:
             waits = store.PushResult(
-                m.notification_id, m.registration, state="open", reason="waits its turn", retry_after=turn.wait
+                m.notification_id, m.registration, AttemptState.OPEN, "waits its turn", retry_after=turn.wait
             )
             results.append(waits)
         if asked := patience(outcomes):
@@ -266,19 +283,15 @@ def _result(message: PushMessage, outcome: Outcome) -> store.PushResult:
     ids = (message.notification_id, message.registration)
     match outcome:
         case Sent(provider_id):
-            return store.PushResult(*ids, state="sent", provider_id=provider_id)
+            return store.PushResult(*ids, AttemptState.SENT, provider_id=provider_id)
         case Rejected(reason, detail, address_dead):
             text = f"{reason}: {detail}" if detail else reason
-            return store.PushResult(*ids, state="rejected", reason=text, address_dead=address_dead)
+            return store.PushResult(*ids, AttemptState.REJECTED, text, address_dead=address_dead)
         case Retry(reason, after) | Unknown(reason, after):
-            return store.PushResult(*ids, state="open", reason=reason, retry_after=after or _BACKOFF)
+            return store.PushResult(*ids, AttemptState.OPEN, reason, retry_after=after or _BACKOFF)
 
 
 def _subjects(recipient: Recipient) -> list[str]:
-    """Return whom a notification concerns that is about to be written."""
+    """Return whom a notification concerns that is about to be written, beside its user."""
     found = [subjects.notification(recipient.id), *map(subjects.device, recipient.registrations)]
-    if recipient.user is not None:
-        found.append(subjects.user(recipient.user))
-    if recipient.key is not None:
-        found.append(subjects.key(recipient.key))
-    return found
+    return found if recipient.key is None else [*found, subjects.key(recipient.key)]

@@ -34,6 +34,14 @@ def related(conn: Connection, ids: Sequence[str]) -> dict[str, list[str]]:
     }
 
 
+_OWNERS = text("SELECT registration, user_id FROM devices WHERE user_id = ANY(:users)")
+
+
+def owners(conn: Connection, users: Sequence[str]) -> dict[str, str]:
+    """Return registration → user of the devices that these people have."""
+    return {row.registration: row.user_id for row in conn.execute(_OWNERS, {"users": list(users)})}
+
+
 _OVERDUE = text("""
 SELECT DISTINCT notification_id
 FROM deliveries
