@@ -225,7 +225,7 @@ def recount(conn: Connection, zone: str = "UTC") -> dict[Key, Counter[str]]:
         line["sms_sent"] += len(sent)
         line["sms_unknown"] += sum(s.channel == "sms" and s.state == "unknown" for s in steps)
         needless = {"not_delivered": delivered, "not_clicked": clicked}
-        line["sms_wasted"] += sum(needless.get(s.when, False) for s in sent)
+        line["sms_wasted"] += sum(needless.get(s.trigger, False) for s in sent)
         line["sms_parts"] += sum(sms_parts.count(s.text) for s in sent)
     return {key: +line for key, line in counted.items()}
 

@@ -1,4 +1,4 @@
-"""claim_sms, hold, record_sms and skip: one sender per message, and an end that stays."""
+"""claim_steps, hold, record_steps and skip: one sender per message, and an end that stays."""
 
 from __future__ import annotations
 
