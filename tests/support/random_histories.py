@@ -35,7 +35,7 @@ TEXTS = ["Your table is ready.", "Ihre Bestellung für 5 € ist fertig. " * 6, 
 Key = tuple[str, str, str, str, str]
 
 
-class Life:
+class RandomHistories:
     """Makes one thing happen after another, each through the store as a worker would."""
 
     def __init__(self, engine: Engine, seed: int) -> None:
