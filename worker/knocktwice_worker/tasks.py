@@ -21,7 +21,7 @@ from knocktwice_worker.blasts import request, schedules
 from knocktwice_worker.blasts import store as blast_store
 from knocktwice_worker.celery import app
 from knocktwice_worker.notifications.pipeline import cancellation, receipts
-from knocktwice_worker.notifications.store import provider_reports
+from knocktwice_worker.notifications.store import provider_reports, removal
 from knocktwice_worker.privacy import retention
 from knocktwice_worker.privacy.erasure import Unsettled
 from knocktwice_worker.runtime import publishing
@@ -274,6 +274,7 @@ def housekeeping() -> None:
         here = services()
         with here.engine.begin() as conn:
             removed = people.forget(conn, here.settings.device_stale)
+            removed += removal.forget_orphans(conn)
             removed += provider_reports.forget(conn)
             removed += inbound_texts.forget(conn, here.settings.retention)
         receipt_health.roll_up(here.engine)
