@@ -28,7 +28,8 @@ _MOST_FAILURES = 5
 #: Messages published again per sweep.
 _SWEEP_LIMIT = 100
 
-# Takes the oldest overdue messages and counts their grace anew, by the clock of Redis, so that of many sweepers one wins.
+# Takes the oldest overdue messages and counts their grace anew, by the clock of Redis, so that of many sweepers one
+# wins.
 _TAKE = """
 local now = redis.call('TIME')[1] + 0
 local ids = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now - ARGV[1], 'LIMIT', 0, ARGV[2])

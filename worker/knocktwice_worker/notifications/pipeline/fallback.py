@@ -205,7 +205,8 @@ class Fallback:
             own = rendering.of(batch.content, case.row.locale)
             said = plans.words(step, *own, case.row.locale, case.row.params, links=links)
         except InvalidMessage:
-            # It could be filled in when it was accepted, by another version of this program. It must not stop the others.
+            # It could be filled in when it was accepted, by another version of this program. It must not stop the
+            # others.
             case.verdict = Refusal.INVALID_CONTENT
             return None
         sender = said.sender or self._usual_sender(case, batch)

@@ -1,8 +1,8 @@
 """The second knock: claim with a lease, hold the row lock during the provider call, record the answer.
 
-Twilio has no idempotency key, so exactly one SMS rests on these steps. The claim is committed before the call, so a worker
-that dies leaves a trace; the lock is held during the call, so nobody mistakes a slow sender for a dead one; and what no
-answer settles is looked up in the provider's own list (``reconcile.py``).
+Twilio has no idempotency key, so exactly one SMS rests on these steps. The claim is committed before the call, so a
+worker that dies leaves a trace; the lock is held during the call, so nobody mistakes a slow sender for a dead one; and
+what no answer settles is looked up in the provider's own list (``reconcile.py``).
 """
 
 from __future__ import annotations
@@ -153,7 +153,8 @@ class LaterSteps:
     def _recount(self, conn: Connection, rows: Sequence[store.ReservedStep]) -> list[str]:
         """Ask the limits again now that the reservations are committed: Redis may have been wiped since.
 
-        For a message that is counted already this changes nothing but the moment from which its content holds the number.
+        For a message that is counted already this changes nothing but the moment from which its content holds the
+        number.
         """
         if not rows:
             return []

@@ -60,11 +60,13 @@ class Reconcile:
     def resolve(self, ids: Sequence[str]) -> list[str]:
         """Settle claimed SMS whose sender died or got no clear answer.
 
-        One that the provider lists is adopted. One that it still does not list after the grace is sent again if its sender
-        died with the call (the connection died too, so nothing is under way any more) or if its category prefers a repeat;
-        if the provider itself answered unclearly it ends as ``unknown``. Nobody but the provider that had it gets it again.
+        One that the provider lists is adopted. One that it still does not list after the grace is sent again if its
+        sender died with the call (the connection died too, so nothing is under way any more) or if its category prefers
+        a repeat; if the provider itself answered unclearly it ends as ``unknown``. Nobody but the provider that had it
+        gets it again.
 
-        A provider that knows a repeat by its key is simply asked again. One that neither does nor has a list cannot be asked at
+        A provider that knows a repeat by its key is simply asked again. One that neither does nor has a list cannot be
+        asked at
         all: then nobody knows.
 
         Returns:

@@ -1,7 +1,8 @@
 """When a send goes out that was asked for a later time. Costs nothing for those that go at once.
 
 The rows of a scheduled send are written when it is accepted, so that its key is taken, its texts are known to be
-complete, and it can be cancelled. Its devices are looked up when its time comes: by then a phone may be somebody else's.
+complete, and it can be cancelled. Its devices are looked up when its time comes: by then a phone may be somebody
+else's.
 """
 
 from __future__ import annotations

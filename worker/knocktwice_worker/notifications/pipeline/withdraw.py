@@ -1,6 +1,7 @@
 """The push that a message of a later step has overtaken is taken off the screen: a silent push tells the app to.
 
-Best effort: it goes after that message has been recorded, in a task of its own, is tried once, and nothing waits for it.
+Best effort: it goes after that message has been recorded, in a task of its own, is tried once, and nothing waits for
+it.
 """
 
 from __future__ import annotations

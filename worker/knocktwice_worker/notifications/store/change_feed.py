@@ -1,8 +1,9 @@
 """What has happened to notifications since a follower looked last, without a word from those who make it happen.
 
-Every change that counts leaves a time in its row: accepted, finished, received, heard. A follower reads these times from where it
-stopped (indexes that cost their tables next to nothing find them) and keeps its place in a row of its own. What it
-does and its new place are committed together, so a kill at any line neither loses a change nor counts one twice.
+Every change that counts leaves a time in its row: accepted, finished, received, heard. A follower reads these times
+from where it stopped (indexes that cost their tables next to nothing find them) and keeps its place in a row of its
+own. What it does and its new place are committed together, so a kill at any line neither loses a change nor counts one
+twice.
 
 A row carries the time at which its transaction *began* and is seen when it *ends*. So a follower never reads past
 the beginning of the oldest transaction that is under way.

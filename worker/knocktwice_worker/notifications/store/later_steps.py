@@ -56,8 +56,8 @@ class ReservedStep:
     now: datetime
 
 
-# Locked all at once and in the order in which receipts lock, so that the two wait for each other and never deadlock; and
-# before anything else, so that the claim sees every receipt committed until then. Columns as in ReservedStep.
+# Locked all at once and in the order in which receipts lock, so that the two wait for each other and never deadlock;
+# and before anything else, so that the claim sees every receipt committed until then. Columns as in ReservedStep.
 _RESERVED = text("""
 WITH d AS (
   SELECT * FROM deliveries WHERE notification_id = ANY(CAST(:ids AS uuid[])) AND step > 0 AND state = 'reserved'
@@ -127,8 +127,8 @@ WHERE d.notification_id = ANY(CAST(:ids AS uuid[])) AND d.step > 0 AND d.state =
 RETURNING d.notification_id, d.claimed_at
 """)
 
-# The same with the chosen providers. A message that another sender has tried since the choice was made is left to the next
-# look at it: its outcome there may be unknown.
+# The same with the chosen providers. A message that another sender has tried since the choice was made is left to the
+# next look at it: its outcome there may be unknown.
 _CLAIM_BY = text(f"""
 UPDATE deliveries d SET
   state = 'sending',

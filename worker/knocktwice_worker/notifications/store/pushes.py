@@ -57,8 +57,8 @@ class PushContents:
     batch_id: str
 
 
-# Canceller, decider and finisher lock a notification's open step before its push, and notifications by id. So all of it is
-# locked in this order before anything changes.
+# Canceller, decider and finisher lock a notification's open step before its push, and notifications by id. So all of it
+# is locked in this order before anything changes.
 _LOCK_WAITING = text("""
 SELECT FROM deliveries
 WHERE notification_id = ANY(CAST(:ids AS uuid[])) AND (state = 'scheduled' OR step > 0 AND state = 'reserved')
@@ -109,7 +109,8 @@ WHERE s.notification_id = ANY(CAST(:ids AS uuid[])) AND s.step > 0 AND s.state =
   AND p.notification_id = s.notification_id AND p.step = 0
 """)
 
-# The phone may belong to another user by now. A registration that an application gave inline is the application's to know.
+# The phone may belong to another user by now. A registration that an application gave inline is the application's to
+# know.
 _REJECT_MOVED = text("""
 UPDATE attempts a SET
   state = 'rejected',
@@ -237,8 +238,8 @@ RETURNING
   {_CANCELLED} AS cancelled
 """)
 
-# For pushes of which every device has answered at the first attempt, as nearly all do: their end is known without a look at
-# the rows of the attempts, which takes most of the time of the general case.
+# For pushes of which every device has answered at the first attempt, as nearly all do: their end is known without a
+# look at the rows of the attempts, which takes most of the time of the general case.
 _RECORD_ANSWERED = text(f"""
 UPDATE deliveries d SET
   state = r.state,
@@ -269,7 +270,8 @@ def record_push(
         The ids that :func:`settle_cancelled` wants when this is committed: a cancellation made while the rows were written,
         or while the push was on its way, has found nothing to stop.
     """
-    # After a lease that was too short two workers record the same pushes: in one order, so that one waits for the other.
+    # After a lease that was too short two workers record the same pushes: in one order, so that one waits for the
+    # other.
     results = sorted(results, key=lambda r: (r.notification_id, r.registration))
     conn.execute(
         _RECORD_ATTEMPTS,

@@ -1,6 +1,7 @@
 """Rows emptied of personal data, and rows deleted: for the privacy of people and for what is old.
 
-No state changes here, and nobody works on these notifications any more: the caller has locked them, and they have ended.
+No state changes here, and nobody works on these notifications any more: the caller has locked them, and they have
+ended.
 """
 
 from __future__ import annotations
