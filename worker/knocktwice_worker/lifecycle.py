@@ -241,9 +241,9 @@ class Trigger:
     """What a step with this trigger waits for.
 
     Attributes:
-        answered_by: the weakest receipt that makes the step needless; a click implies a delivery. A click counts whichever
-            step was clicked. A delivery counts if it is reported of the step that this one follows, or of a later one.
-            ``None``: receipts decide nothing, the push itself does.
+        answered_by: the weakest receipt that makes the step needless; a click implies a delivery. A click counts
+            whichever step was clicked. A delivery counts if it is reported of the step that this one follows, or of a
+            later one. ``None``: receipts decide nothing, the push itself does.
         unanswered: the verdict when no such receipt came in time.
     """
 

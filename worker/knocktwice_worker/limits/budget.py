@@ -101,7 +101,7 @@ class Today:
 
 
 class Purse:
-    """The script's counting in Python, for when Redis is down. Messages under way that fit are counted from the start."""
+    """The script's counting in Python, for when Redis is down. It starts with the messages under way that fit."""
 
     def __init__(self, budget: Budget, today: Today) -> None:
         self._budget = budget

@@ -4,6 +4,6 @@
 - ``store``: the rows and their states; the only writer.
 - ``pipeline``: one file per step of a notification's way; it joins the store, the limits and the channels.
 
-May import the rooms below (``audience``, ``channels``, ``content``, ``limits``, ``database``, ``lifecycle``); must not know
-the wiring (``services``), Celery, blasts or the gateway: functions take what they need.
+It may import the rooms below (``audience``, ``channels``, ``content``, ``limits``, ``database``, ``lifecycle``). It must
+not know the wiring (``services``), Celery, blasts or the gateway: functions take what they need.
 """

@@ -1,4 +1,4 @@
-"""The first knock: write a batch's rows and countdowns, push to every device, record what the provider said."""
+"""The push: write a batch's rows and countdowns, push to every device, record what the provider said."""
 
 from __future__ import annotations
 

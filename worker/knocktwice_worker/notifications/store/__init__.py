@@ -44,9 +44,11 @@ from knocktwice_worker.notifications.store.ledger import Decision, write_ledger
 from knocktwice_worker.notifications.store.pushes import (
     PushContents,
     PushResult,
+    attempts,
     claim_push,
     push_contents,
     record_push,
+    shown,
 )
 from knocktwice_worker.notifications.store.receipts import note_wasted, record_receipts
 from knocktwice_worker.notifications.store.transitions import lock_open, settle_answered, skip
@@ -67,6 +69,7 @@ __all__ = [
     "StepResult",
     "UnresolvedStep",
     "accept",
+    "attempts",
     "cancel",
     "claim_push",
     "claim_steps",
@@ -90,6 +93,7 @@ __all__ = [
     "ring",
     "settle_answered",
     "settle_cancelled",
+    "shown",
     "skip",
     "take_back",
     "time_zones",

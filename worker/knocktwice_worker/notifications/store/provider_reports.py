@@ -148,7 +148,7 @@ ORDER BY finished_at LIMIT :limit
 
 
 def unreported(conn: Connection, *, age: timedelta, limit: int) -> dict[str, str | None]:
-    """Return the ids of messages sent at least ``age`` ago about which nobody has had the last word, with their providers."""
+    """Return the ids of messages sent at least ``age`` ago that have no final report, with their providers."""
     return {row.provider_id: row.provider for row in conn.execute(_UNREPORTED, {"age": age, "limit": limit})}
 
 

@@ -1,4 +1,4 @@
-"""Providers' reports, written to the deliveries they are about: once each, in whatever order and however often they come.
+"""Providers' reports, written to the deliveries they are about: once each, in whatever order and how often they come.
 
 Of the reports about one message the strongest stays (:class:`~knocktwice_worker.lifecycle.ProviderState`), so any order
 ends in the same rows. ``delivered`` and ``read`` become receipts of their step, which end the later ones as a device's

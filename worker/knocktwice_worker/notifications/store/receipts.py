@@ -70,7 +70,7 @@ def insert_events(conn: Connection, events: Sequence[Event]) -> list[str]:
 
 
 def record_receipts(conn: Connection, receipts: Sequence[ReceiptEvent]) -> None:
-    """Write receipts, once each, and end the open steps that they make needless, also those reserved but not yet claimed.
+    """Write receipts, once each, and end the open steps that they make needless, also those that are reserved.
 
     A receipt for a notification that is not there yet is kept. A receipt that would have made a message needless but
     comes after it is noted as a wasted SMS.
@@ -105,7 +105,7 @@ SELECT pg_advisory_xact_lock(hashtextextended(id, 3)) FROM (SELECT unnest(CAST(:
 
 
 def note_wasted(conn: Connection, ids: Sequence[str]) -> None:
-    """Note in the ledger which of these notifications had a message that a receipt shows to have been needless, once each.
+    """Note in the ledger which of these notifications had a message that a receipt shows to be needless, once each.
 
     A receipt recorder calls it in its transaction, a sender after the commit of its record.
     """

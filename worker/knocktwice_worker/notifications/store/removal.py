@@ -42,7 +42,8 @@ _BLANK = (
     """),
     text("""
     UPDATE events SET registration = 'erased-' || gen_random_uuid()
-    WHERE notification_id = ANY(CAST(:ids AS uuid[])) AND registration <> '' AND NOT starts_with(registration, 'erased-')
+    WHERE notification_id = ANY(CAST(:ids AS uuid[])) AND registration <> ''
+      AND NOT starts_with(registration, 'erased-')
     """),
     text("UPDATE decisions SET inputs = '{}' WHERE notification_id = ANY(CAST(:ids AS uuid[])) AND inputs <> '{}'"),
     text("""

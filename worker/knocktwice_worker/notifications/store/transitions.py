@@ -127,8 +127,8 @@ GROUP BY d.notification_id, d.step
 def settle_answered(conn: Connection, ids: Sequence[str]) -> None:
     """End every open step of these notifications that a receipt or a cancellation has made needless.
 
-    The steps are locked first. So the look at the events sees all that were committed until then, and no sender reserves or
-    claims a step between the look and the update.
+    The steps are locked first. So the look at the events sees all that were committed until then, and no sender
+    reserves or claims a step between the look and the update.
     """
     lock_open(conn, ids)
     found = conn.execute(_ANSWERED, {"ids": list(ids)}).all()
