@@ -17,7 +17,7 @@ from knocktwice_shared.names import Task
 from knocktwice_worker.audience import inbound_texts, people, receipt_health
 from knocktwice_worker.blasts import schedules
 from knocktwice_worker.celery import app
-from knocktwice_worker.notifications.store import provider_reports
+from knocktwice_worker.notifications.store import provider_reports, removal
 from knocktwice_worker.privacy import retention
 from knocktwice_worker.runtime import publishing
 from knocktwice_worker.runtime.gathering import GatheredTask
@@ -213,6 +213,7 @@ def housekeeping() -> None:
         here = services()
         with here.engine.begin() as conn:
             removed = people.forget(conn, here.settings.device_stale)
+            removed += removal.forget_orphans(conn)
             removed += provider_reports.forget(conn)
             removed += inbound_texts.forget(conn, here.settings.retention)
         receipt_health.roll_up(here.engine)

@@ -147,12 +147,8 @@ FROM (
 WHERE d.registration = seen.registration
 """)
 
-# A receipt whose notification never came, and traces of logouts that no late "register" can still contradict.
+# Traces of logouts that no late "register" can still contradict.
 _FORGET = (
-    text("""
-    DELETE FROM events e WHERE received_at < knocktwice_now() - interval '31 days'
-      AND NOT EXISTS (SELECT FROM notifications n WHERE n.id = e.notification_id)
-    """),
     text("DELETE FROM devices WHERE user_id IS NULL AND changed_at < knocktwice_now() - interval '90 days'"),
     text("""
     DELETE FROM phones WHERE number IS NULL AND consented_at IS NULL

@@ -7,6 +7,7 @@ after five minutes says nothing about an hour.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,9 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import text
 
 from knocktwice_shared.errors import KnocktwiceError
+from knocktwice_shared.messages import Receipt
+from knocktwice_worker.lifecycle import triggers_answered_by
+from knocktwice_worker.notifications.store.trigger_sql import ANSWERED_BY_CLICK, ANSWERED_BY_DELIVERY
 from knocktwice_worker.reporting.rollups import SLICE
 
 if TYPE_CHECKING:
@@ -44,14 +48,15 @@ SELECT slice FROM (
 ) s WHERE later < :most
 """)
 
-_PUSHES = text("""
+# The receipts of the push that answer the step behind it.
+_PUSHES = text(f"""
 SELECT least(extract(epoch FROM b.ttl), extract(epoch FROM knocktwice_now() - n.created_at)) AS watched_s, s.trigger,
-  extract(epoch FROM min(e.received_at) FILTER (WHERE e.kind = 'clicked' OR s.trigger = 'not_delivered') - n.created_at) AS answered_s
+  extract(epoch FROM min(e.received_at) FILTER (WHERE e.kind = 'clicked' OR s.trigger IN {ANSWERED_BY_DELIVERY}) - n.created_at) AS answered_s
 FROM unnest(CAST(:slices AS timestamptz[])) AS slice(starts_at)
 JOIN notifications n ON n.created_at >= slice.starts_at AND n.created_at < slice.starts_at + :width
 JOIN batches b ON b.id = n.batch_id AND b.content->>'template' = :template
 JOIN deliveries p ON p.notification_id = n.id AND p.step = 0 AND p.channel = 'push' AND p.state = 'sent'
-JOIN deliveries s ON s.notification_id = n.id AND s.step = 1 AND s.trigger IN ('not_delivered', 'not_clicked')
+JOIN deliveries s ON s.notification_id = n.id AND s.step = 1 AND s.trigger IN {ANSWERED_BY_CLICK}
 LEFT JOIN events e ON e.notification_id = n.id AND e.step = 0 AND e.kind IN ('delivered', 'clicked')
 WHERE n.state <> 'cancelled'
 GROUP BY n.id, n.created_at, b.ttl, s.trigger
@@ -127,7 +132,8 @@ def advise(conn: Connection, template: str) -> Advice:
     slices = conn.execute(_SLICES, most).scalars().all()
     conn.execute(text("SET LOCAL enable_seqscan = off"))
     rows = conn.execute(_PUSHES, {"slices": list(slices), "width": SLICE, "template": template}).all()
-    when = "not_clicked" if sum(row.trigger == "not_clicked" for row in rows) * 2 > len(rows) else "not_delivered"
+    used = Counter(row.trigger for row in rows)
+    when = max(triggers_answered_by(Receipt.CLICKED), key=lambda trigger: used[trigger])
     told = [
         (float(r.watched_s), None if r.answered_s is None else float(r.answered_s)) for r in rows if r.trigger == when
     ]

@@ -22,6 +22,7 @@ from knocktwice_worker.database.schema import COUNTS
 from knocktwice_worker.lifecycle import OUTCOMES
 from knocktwice_worker.limits.quiet_hours import country
 from knocktwice_worker.notifications.store import change_feed
+from knocktwice_worker.notifications.store.trigger_sql import ANSWERED_BY_CLICK_ONLY, ANSWERED_BY_DELIVERY
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -109,8 +110,8 @@ CROSS JOIN LATERAL (
     count(*) FILTER (WHERE s.channel = 'whatsapp' AND s.state = 'unknown') AS whatsapp_unknown,
     count(*) FILTER (WHERE s.whatsapp AND s.price IS NULL AND s.provider_status IS DISTINCT FROM 'undelivered'
       AND s.provider_status IS DISTINCT FROM 'failed') AS unpriced_whatsapp,
-    count(*) FILTER (WHERE s.took AND s.trigger = 'not_delivered') AS unless_delivered,
-    count(*) FILTER (WHERE s.took AND s.trigger = 'not_clicked') AS unless_clicked,
+    count(*) FILTER (WHERE s.took AND s.trigger IN {ANSWERED_BY_DELIVERY}) AS unless_delivered,
+    count(*) FILTER (WHERE s.took AND s.trigger IN {ANSWERED_BY_CLICK_ONLY}) AS unless_clicked,
     count(*) FILTER (WHERE s.took AND s.one_part) AS short,
     count(*) FILTER (WHERE s.took AND s.one_part AND s.price IS NULL) AS short_unpriced,
     sum(s.price) FILTER (WHERE s.took) AS price, sum(s.price) FILTER (WHERE s.whatsapp) AS whatsapp_price,
@@ -238,7 +239,7 @@ def _mark(engine: Engine) -> bool:
         span = change_feed.window(conn, FOLLOWER, most=_STRIDE)
         if span is None:
             return False
-        conn.execute(_MARK, {"slice": SLICE, "origin": CLOSED, **span._asdict()})
+        conn.execute(_MARK, {"slice": SLICE, "origin": CLOSED, "after": span.after, "until": span.until})
         change_feed.seen(conn, FOLLOWER, span.until)
         return span.until - span.after >= _STRIDE
 

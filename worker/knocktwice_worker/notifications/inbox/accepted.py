@@ -1,7 +1,8 @@
-"""The inbox: what producers were promised, kept in Redis until its rows are in Postgres.
+"""Accepted messages, kept in Redis until their rows are in Postgres.
 
-Celery on Redis can lose a message whatever its settings (it is popped before it is noted as unacknowledged), so the
-producer leaves a copy here. Processing removes it; :meth:`Inbox.sweep` publishes what stays. Ids make repeats harmless.
+Celery on Redis can lose a message whatever its settings: it is popped before it is noted as unacknowledged. So the
+producer leaves a copy here. Processing removes it; :meth:`Inbox.sweep` publishes the messages that stay. Ids make
+repeats harmless.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ _MOST_FAILURES = 5
 #: Messages published again per sweep.
 _SWEEP_LIMIT = 100
 
-# Takes the oldest overdue messages and counts their grace anew, by the clock of Redis, so that of many sweepers one wins.
+# Takes the oldest overdue messages and counts their grace anew, by the clock of Redis, so that of many sweepers one
+# wins.
 _TAKE = """
 local now = redis.call('TIME')[1] + 0
 local ids = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now - ARGV[1], 'LIMIT', 0, ARGV[2])

@@ -1,7 +1,8 @@
-"""What never called back: asked for in the provider's own books, and given up after a while.
+"""Reports that never came: asked for in the provider's own books, and given up after a while.
 
-Twilio calls back once, or twice within 15 seconds, and then not again; some operators never report at all. So once a day
-its list is read, which also has the prices, and before a message's delivery counts as unknown it is asked for by its id.
+Some providers call back once, or twice within 15 seconds, and then not again; some operators never report at all. So
+once a day the provider's list is read, which also has the prices. Before the delivery of a message counts as unknown,
+the message is asked for by its id.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The decision: for notifications whose countdown is over, does the second knock follow, and may it?"""
+"""The decision about a step whose countdown is over: is it needed, and may it go?"""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ class Fallback:
         """Decide for those of ``ids`` that are due by the database's clock.
 
         Returns:
-            The ids whose SMS is now reserved and wants to be sent.
+            The ids whose message is now reserved and wants to be sent.
         """
         # Before the transaction: carrying out a message locks the same rows.
         pending = self._pending(ids)
@@ -172,7 +172,10 @@ class Fallback:
         return [row for row in rows if row.notification_id not in waiting]
 
     def _keep_suppressed(self, conn: Connection, cases: Sequence[_Case]) -> None:
-        """Respect the opt-outs of erased people. Users' numbers were asked for when they were bound; these were given inline."""
+        """Refuse numbers whose erased owners had opted out.
+
+        The numbers of users were checked when they were bound; the numbers of these messages came with them.
+        """
         gone = suppressed(conn, {case.row.number or "" for case in cases}, self.limits.secret)
         for case in cases:
             if case.row.number in gone:
@@ -185,7 +188,7 @@ class Fallback:
                 case.verdict, case.reservation = Delay.QUIET_HOURS, None
 
     def _unconfirmed(self, conn: Connection, rows: Sequence[store.DueStep]) -> dict[str, list[str]]:
-        """Return whose push went only to kinds of devices that never confirm one, and these kinds, where a policy cares."""
+        """Return the notifications that were pushed only to kinds of devices that never confirm, with these kinds."""
         if self.unconfirmed_policy is UnconfirmedPolicy.TEXT:
             return {}
         open_ = [
@@ -237,7 +240,8 @@ class Fallback:
             own = rendering.of(batch.content, case.row.locale)
             said = plans.words(step, *own, case.row.locale, case.row.params, links=links)
         except InvalidMessage:
-            # It could be filled in when it was accepted, by another version of this program. It must not stop the others.
+            # It could be filled in when it was accepted, by another version of this program. It must not stop the
+            # others.
             case.verdict = Refusal.INVALID_CONTENT
             return None
         sender = said.sender or self._usual_sender(case, batch)

@@ -1,8 +1,8 @@
-"""The second knock: claim with a lease, hold the row lock during the provider call, record the answer.
+"""Later steps: claim with a lease, hold the row lock during the provider call, record the answer.
 
-Twilio has no idempotency key, so exactly one SMS rests on these steps. The claim is committed before the call, so a worker
-that dies leaves a trace; the lock is held during the call, so nobody mistakes a slow sender for a dead one; and what no
-answer settles is looked up in the provider's own list (``reconcile.py``).
+Some providers have no idempotency key, so exactly one message rests on these steps. The claim is committed before the
+call: a worker that dies leaves a trace. The row lock is held during the call: a slow sender cannot be taken for a dead
+one. A message that no answer settles is looked up in the provider's own list (``reconcile.py``).
 """
 
 from __future__ import annotations
@@ -157,7 +157,7 @@ class LaterSteps:
     def _pace(
         self, conn: Connection, rows: Sequence[store.ReservedStep], chosen: Mapping[str, Choice]
     ) -> Sequence[store.ReservedStep]:
-        """Return those that their senders' paces have room for now; the others stay reserved and ring again."""
+        """Return the messages that their senders' paces have room for now; the others stay reserved and ring again."""
         by_sender: dict[tuple[str, str | None, str | None], list[store.ReservedStep]] = defaultdict(list)
         for row in rows:
             choice = chosen.get(row.notification_id)
@@ -173,7 +173,7 @@ class LaterSteps:
     def _recount(self, conn: Connection, rows: Sequence[store.ReservedStep]) -> list[str]:
         """Ask the limits again now that the reservations are committed: Redis may have been wiped since.
 
-        For a message that is counted already this changes nothing but the moment from which its content holds the number.
+        For a message that is counted already this only restarts the seconds in which its content locks the number.
         """
         if not rows:
             return []
@@ -225,9 +225,9 @@ class LaterSteps:
         outcomes: Sequence[Outcome],
         results: Sequence[store.StepResult],
     ) -> list[store.StepResult]:
-        """Hand on what a provider has not taken, for a reason of its own, to another one that works.
+        """Move messages that their provider did not take, for a reason of its own, to another one that works.
 
-        Only what certainly was not sent goes on, and nothing of which an earlier try was lost.
+        Only messages that were certainly not sent move, and none of which an earlier try was lost.
         """
         rows = {row.notification_id: row for row in held}
         refused = {
@@ -255,7 +255,7 @@ class LaterSteps:
         return [self._by(r, nexts[r.notification_id], rows) if r.notification_id in nexts else r for r in results]
 
     def _by(self, result: store.StepResult, provider: str, rows: Mapping[str, store.ClaimedStep]) -> store.StepResult:
-        # One that nobody took wanders around once, and then waits as long as any other.
+        # After one round of all providers a message waits as long as any other.
         first_round = rows[result.notification_id].tries < len(self.providers or ())
         return replace(result, provider=provider, wake_after=timedelta() if first_round else result.wake_after)
 
@@ -274,7 +274,7 @@ def _tries(rows: Sequence[store.ReservedStep]) -> list[tuple[str, int]]:
 
 def _parts(row: store.ReservedStep) -> int:
     if row.parts is None:
-        # One that an earlier release reserved.
+        # An earlier release reserved it and did not count.
         return sms_parts.count(row.text) if row.channel == Channel.SMS else 0
     return int(row.parts)
 

@@ -1,4 +1,4 @@
-"""The first knock: write a batch's rows and countdowns, push to every device, record what the provider said."""
+"""The push: write a batch's rows and countdowns, push to every device, record what the provider said."""
 
 from __future__ import annotations
 
@@ -122,8 +122,8 @@ class Pushes:
                 return
             work = store.accept(conn, [r.intake for r in ready], lease=self.lease)
         pushed = {w.notification_id for w in work}
-        # record_push checks the pushes that go out now, check_fallback the steps that are due; only waiting ones are checked
-        # here.
+        # record_push checks the pushes that go out now, check_fallback the steps that are due; only waiting ones are
+        # checked here.
         waiting = {
             id_ for r in ready for id_ in (*r.times.later, *(r.contents if r.resolved.batch.plan else ()))
         } - pushed
@@ -165,7 +165,8 @@ class Pushes:
             try:
                 texts = render(push, sms_text, person.params, self.links(w.notification_id, 1))
             except InvalidMessage as error:
-                # It could be filled in when it was accepted, by another version of this program. It must not stop the others.
+                # It could be filled in when it was accepted, by another version of this program. It must not stop the
+                # others.
                 broken.append(store.PushResult(w.notification_id, w.registration, AttemptState.REJECTED, str(error)))
                 continue
             messages.append(self._message(w, push, texts, batch.ttl))

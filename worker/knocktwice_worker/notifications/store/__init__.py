@@ -1,8 +1,8 @@
 """The only writer of ``notifications``, ``deliveries``, ``attempts``, ``events`` and of the ledger, ``decisions``.
 
-Every transition is a guarded, set-based UPDATE and leaves its line in the ledger. A function takes an open transaction and
-whole batches; it returns who won. No function reads first and writes later: a receipt and a decision that come at the same
-moment would both believe that they won.
+Every transition is a guarded, set-based UPDATE and leaves its line in the ledger. A function takes an open transaction
+and whole batches; it returns who won. No function reads first and writes later: a receipt and a decision that come at
+the same moment would both believe that they won.
 
 It hands out frozen dataclasses, whose states and reasons are the enums of ``lifecycle``. It may import ``lifecycle``,
 ``database``, ``content`` and ``audience``; it must not know the pipeline, Redis, Celery or any provider.
@@ -45,9 +45,11 @@ from knocktwice_worker.notifications.store.ledger import Decision, write_ledger
 from knocktwice_worker.notifications.store.pushes import (
     PushContents,
     PushResult,
+    attempts,
     claim_push,
     push_contents,
     record_push,
+    shown,
 )
 from knocktwice_worker.notifications.store.receipts import note_wasted, record_receipts
 from knocktwice_worker.notifications.store.related import now, overdue, owners, related
@@ -69,6 +71,7 @@ __all__ = [
     "StepResult",
     "UnresolvedStep",
     "accept",
+    "attempts",
     "cancel",
     "claim_push",
     "claim_steps",
@@ -98,6 +101,7 @@ __all__ = [
     "ring",
     "settle_answered",
     "settle_cancelled",
+    "shown",
     "skip",
     "take_back",
     "time_zones",

@@ -119,8 +119,8 @@ class DueStep:
     now: datetime
 
 
-# Locked in the order in which receipts lock, so that the two wait for each other and never deadlock. A push that is late
-# itself starts the countdown anew when it goes out, so the step behind it is not due yet. Columns as in DueStep.
+# Locked in the order in which receipts lock, so that the two wait for each other and never deadlock. A push that is
+# late itself starts the countdown anew when it goes out, so the step behind it is not due yet. Columns as in DueStep.
 _DUE = text("""
 WITH d AS (
   SELECT * FROM deliveries
