@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
     from datetime import datetime
 
-_ADD = text(
-    "INSERT INTO opt_outs (number, source) SELECT unnest(CAST(:numbers AS text[])), :source ON CONFLICT DO NOTHING"
-)
-_REMOVE = text("DELETE FROM opt_outs WHERE number = ANY(:numbers) RETURNING number")
-_SUPPRESS = text("INSERT INTO suppressions (number) SELECT unnest(CAST(:hashes AS bytea[])) ON CONFLICT DO NOTHING")
-_LIFT = text("DELETE FROM suppressions WHERE number = ANY(CAST(:hashes AS bytea[])) RETURNING number")
-_SUPPRESSED = text("SELECT number FROM suppressions WHERE number = ANY(CAST(:hashes AS bytea[]))")
-_PAGE = text("SELECT number, source, created_at FROM opt_outs WHERE number > :after ORDER BY number LIMIT :limit")
+
+_ADD = text("""
+INSERT INTO opt_outs (number, source)
+SELECT
+  unnest(CAST(:numbers AS text[])),
+  :source
+ON CONFLICT DO NOTHING
+""")
 
 
 def add(conn: Connection, numbers: Collection[str], source: str) -> int:
@@ -32,10 +32,26 @@ def add(conn: Connection, numbers: Collection[str], source: str) -> int:
     return conn.execute(_ADD, {"numbers": sorted(numbers), "source": source}).rowcount if numbers else 0
 
 
+_REMOVE = text("DELETE FROM opt_outs WHERE number = ANY(:numbers) RETURNING number")
+
+
 def remove(conn: Connection, numbers: Collection[str], secret: bytes) -> int:
     """Take numbers off the list, also those of erased people; return how many were on it."""
     removed = {row.number for row in conn.execute(_REMOVE, {"numbers": sorted(numbers)})}
     return len(removed | _lift(conn, numbers, secret))
+
+
+# By the primary key, so that each page costs the same however long the list is.
+_PAGE = text("""
+SELECT
+  number,
+  source,
+  created_at
+FROM opt_outs
+WHERE number > :after
+ORDER BY number
+LIMIT :limit
+""")
 
 
 def every(conn: Connection, page: int = 10_000) -> Iterator[tuple[str, str, datetime]]:
@@ -46,6 +62,9 @@ def every(conn: Connection, page: int = 10_000) -> Iterator[tuple[str, str, date
         yield from ((row.number, row.source, row.created_at) for row in rows)
 
 
+_SUPPRESSED = text("SELECT number FROM suppressions WHERE number = ANY(CAST(:hashes AS bytea[]))")
+
+
 def suppressed(conn: Connection, numbers: Collection[str], secret: bytes) -> set[str]:
     """Return those numbers whose erased owner had opted out. Costs a query and a hash for each number."""
     if not numbers:
@@ -53,6 +72,9 @@ def suppressed(conn: Connection, numbers: Collection[str], secret: bytes) -> set
     by_hash = {_hash(number, secret): number for number in numbers}
     rows = conn.execute(_SUPPRESSED, {"hashes": list(by_hash)})
     return {by_hash[bytes(row.number)] for row in rows}
+
+
+_SUPPRESS = text("INSERT INTO suppressions (number) SELECT unnest(CAST(:hashes AS bytea[])) ON CONFLICT DO NOTHING")
 
 
 def forget(conn: Connection, numbers: Sequence[str], secret: bytes) -> list[str]:
@@ -66,6 +88,9 @@ def forget(conn: Connection, numbers: Sequence[str], secret: bytes) -> list[str]
 def restore(conn: Connection, numbers: Collection[str], secret: bytes) -> None:
     """Put numbers that are bound again back on the list if their erased owner had opted out."""
     add(conn, _lift(conn, numbers, secret), "before erasure")
+
+
+_LIFT = text("DELETE FROM suppressions WHERE number = ANY(CAST(:hashes AS bytea[])) RETURNING number")
 
 
 def _lift(conn: Connection, numbers: Collection[str], secret: bytes) -> set[str]:
