@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
     from knocktwice_worker.services import Services
     from support.clock import Clock
-    from support.commands import Said
+    from support.commands import CommandOutput
 
-    Run = Callable[..., Said]
+    Run = Callable[..., CommandOutput]
 
 #: Noon in London, and night in Tokyo.
 NOON = datetime(2026, 11, 21, 12, 30, tzinfo=UTC)

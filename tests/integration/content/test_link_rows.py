@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from knocktwice_worker.sandbox import Sandbox
     from support.clock import Clock
-    from support.commands import Said
+    from support.commands import CommandOutput
 
 TARGET = "https://shop.example/orders/4711"
 NUMBER = "+16505550100"
@@ -167,7 +167,7 @@ def test_links_go_with_their_people(public: Services, clock: Clock) -> None:
 
 
 def test_a_preview_shows_a_link_as_long_as_the_real_one(
-    run: Callable[..., Said], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Callable[..., CommandOutput], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "t.yaml"
     content = {"push": {"title": "t", "body": "b"}, "sms": TEXT}

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from knocktwice_shared.ids import uuid7
 from knocktwice_shared.messages import Receipt, ReceiptEvent
 from knocktwice_worker.audience import opt_outs, people
+from knocktwice_worker.lifecycle import AttemptState
 from knocktwice_worker.notifications import store
 from knocktwice_worker.privacy import erasure, notifications, retention
 from knocktwice_worker.reporting.story import tell
@@ -116,7 +117,7 @@ def _receipts(ids: Sequence[str]) -> list[ReceiptEvent]:
 
 
 def _push(conn: sa.Connection, ids: Sequence[str]) -> None:
-    results = [store.PushResult(i, "r-1", state="sent") for i in ids]
+    results = [store.PushResult(i, "r-1", state=AttemptState.SENT) for i in ids]
     store.record_push(conn, results, retry_for=MINUTE)
 
 
@@ -132,7 +133,7 @@ HOT: dict[str, tuple[Callable[[sa.Connection, Archive], object], list[str]]] = {
         ["deliveries_pkey"],
     ),
     "the last look": (lambda c, a: store.reserved(c, a.open[:50]), ["deliveries_pkey"]),
-    "the claim": (lambda c, a: store.claim_sms(c, a.open[:50], MINUTE), ["deliveries_pkey"]),
+    "the claim": (lambda c, a: store.claim_steps(c, a.open[:50], MINUTE), ["deliveries_pkey"]),
     "receipts": (lambda c, a: store.record_receipts(c, _receipts(a.open[:50])), ["deliveries_pkey", "events_pkey"]),
     "receipts that name devices": (lambda c, a: people.see(c, _receipts(a.open[:50])), ["devices_pkey"]),
     "a cancellation by key": (

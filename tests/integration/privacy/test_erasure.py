@@ -28,11 +28,11 @@ from knocktwice_worker.audience import people as audience
 from knocktwice_worker.audience.inbound_texts import InboundText
 from knocktwice_worker.blasts import expansion, request
 from knocktwice_worker.database.schema import metadata
-from knocktwice_worker.lifecycle import DeliveryState, ProviderState
+from knocktwice_worker.lifecycle import AttemptState, DeliveryState, ProviderState
 from knocktwice_worker.notifications import store
 from knocktwice_worker.notifications.inbox import dead_letters
 from knocktwice_worker.notifications.store import provider_reports
-from knocktwice_worker.notifications.store.provider_reports import Callback
+from knocktwice_worker.notifications.store.provider_statuses import Report
 from knocktwice_worker.privacy import erasure, notifications
 from knocktwice_worker.webhooks import endpoints, events
 
@@ -214,7 +214,7 @@ def test_nothing_is_left_in_blasts_webhooks_plans_and_what_people_wrote(
         provider_id = conn.execute(
             sa.text("SELECT provider_id FROM deliveries WHERE step = 1 AND state = 'sent'")
         ).scalar_one()
-        provider_reports.accept(conn, [Callback(provider_id, ProviderState.UNDELIVERED, datetime.now(UTC), 30003)])
+        provider_reports.accept(conn, [Report(provider_id, ProviderState.UNDELIVERED, datetime.now(UTC), 30003)])
         conn.execute(sa.text("UPDATE deliveries SET reason = 'taken: ' || number WHERE number IS NOT NULL"))
     town.clock.advance(timedelta(minutes=1))
     events.follow(town.here.engine)
@@ -408,7 +408,7 @@ def test_what_is_being_sent_is_erased_when_its_outcome_is_known(town: Town) -> N
     (id_,) = town.send({"user": ADA})
     (reserved,) = town.here.fallback.check([id_])
     with town.here.engine.begin() as conn:
-        claimed, _ = store.claim_sms(conn, [reserved], timedelta(minutes=1))
+        claimed, _ = store.claim_steps(conn, [reserved], timedelta(minutes=1))
     assert claimed == [id_]
     at = datetime.now(UTC)
     for _ in range(2):
@@ -416,7 +416,7 @@ def test_what_is_being_sent_is_erased_when_its_outcome_is_known(town: Town) -> N
             town.say(UserErased(ADA, at))
         town.clock.advance(erasure.SETTLED)
     with town.here.engine.begin() as conn:
-        store.record_sms(conn, [store.SmsResult(id_, DeliveryState.SENT, provider_id="SM1")])
+        store.record_steps(conn, [store.StepResult(id_, DeliveryState.SENT, provider_id="SM1")])
     town.say(UserErased(ADA, at))
     assert town.traces() == []
     assert town.rows("SELECT state FROM notifications") == [("texted",)]
@@ -435,7 +435,7 @@ def test_a_push_that_is_under_way_is_erased_when_its_outcome_is_known(town: Town
     assert town.states() == {("cancelled", "cancelled"): 1}
     # The answer finds what it is about.
     with town.here.engine.begin() as conn:
-        results = [store.PushResult(*w, state="sent") for w in work]
+        results = [store.PushResult(w.notification_id, w.registration, state=AttemptState.SENT) for w in work]
         store.record_push(conn, results, retry_for=timedelta(hours=1), complete=True)
     assert town.rows("SELECT state, count(*) FROM attempts GROUP BY 1") == [("sent", 2)]
     town.say(UserErased(ADA, at))

@@ -16,6 +16,7 @@ from knocktwice_shared.messages import Receipt, ReceiptEvent, parse_batch, parse
 from knocktwice_worker import tasks
 from knocktwice_worker.blasts import pages, standing
 from knocktwice_worker.blasts import store as blast_store
+from knocktwice_worker.lifecycle import AttemptState
 from knocktwice_worker.notifications import store
 from knocktwice_worker.notifications.inbox import dead_letters
 from knocktwice_worker.privacy import retention
@@ -54,7 +55,7 @@ class History:
         }
         with self.here.engine.begin() as conn:
             work = store.accept(conn, [store.Intake(parse_batch(wire), {}, DAY)], lease=DAY)
-            results = [store.PushResult(*w, state="sent") for w in work]
+            results = [store.PushResult(w.notification_id, w.registration, state=AttemptState.SENT) for w in work]
             store.record_push(conn, results, retry_for=DAY)
             if not open_:
                 clicks = [ReceiptEvent(UUID(w.notification_id), Receipt.CLICKED, datetime.now(UTC)) for w in work]

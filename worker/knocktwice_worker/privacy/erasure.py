@@ -17,7 +17,7 @@ from knocktwice_shared.messages import UserErased
 from knocktwice_worker.audience import inbound_texts, opt_outs
 from knocktwice_worker.audience.erased import REFRESH
 from knocktwice_worker.blasts import forgetting
-from knocktwice_worker.lifecycle import Verdict
+from knocktwice_worker.lifecycle import Refusal
 from knocktwice_worker.notifications import store
 from knocktwice_worker.notifications.inbox import dead_letters
 from knocktwice_worker.privacy import notifications
@@ -186,7 +186,7 @@ def _forget_opt_outs(conn: Connection, numbers: Sequence[str], secret: bytes) ->
     gone = opt_outs.forget(conn, numbers, secret)
     if gone:
         waiting = conn.execute(_RESERVED_FOR, {"numbers": gone}).all()
-        store.skip(conn, [store.Decision(str(row.notification_id), Verdict.OPTED_OUT, {}, row.step) for row in waiting])
+        store.skip(conn, [store.Decision(str(row.notification_id), Refusal.OPTED_OUT, {}, row.step) for row in waiting])
 
 
 # The row of the user is locked first, so that the statements after it see a device that is registered at this moment.

@@ -56,7 +56,7 @@ def dispatch(here: Services, publish: Callable[[Task, Sequence[str]], None]) -> 
     # The broker is asked before anything is claimed. Without a broker the rows stay unclaimed, and are due as soon as it is back.
     room = sum(here.redis.llen(queue) for queue in (Queue.FALLBACK, Queue.SMS)) < _MOST_WAITING
     with here.engine.begin() as conn:
-        rows = store.ring(conn, limit=BATCH_LIMIT, lease=here.settings.lease, sms=room)
+        rows = store.ring(conn, limit=BATCH_LIMIT, lease=here.settings.lease, later_steps=room)
     work: dict[Task, list[str]] = defaultdict(list)
     for row in rows:
         task = Task.RESUME_PUSH if row.step == 0 else _SMS_TASKS[DeliveryState(row.state)]

@@ -25,7 +25,7 @@ from knocktwice_worker.gateway.http.body import ARRIVAL_S
 from knocktwice_worker.gateway.log_limit import OncePerMinute
 from knocktwice_worker.gateway.problems import Problem, documented
 from knocktwice_worker.lifecycle import ProviderState
-from knocktwice_worker.notifications.store.provider_reports import Callback
+from knocktwice_worker.notifications.store.provider_statuses import Report
 
 if TYPE_CHECKING:
     from knocktwice_worker.gateway.intake.callbacks import CallbackIntake
@@ -85,7 +85,7 @@ async def status(request: Request, services: Here) -> Response:
     if report is not None:
         query = request.query_params
         intent = services.reports.intent_of(query.get("intent", ""), query.get("sig", ""))
-        callback = Callback(
+        callback = Report(
             report.sid,
             ProviderState(report.status),
             datetime.now(UTC),
@@ -140,7 +140,7 @@ async def _take(provider: str, request: Request, services: Services) -> Response
         raise Problem("malformed-json", str(error)) from None
     now = datetime.now(UTC)
     heard = [
-        Callback(r.provider_id, r.status, now, r.error, r.intent, r.price, r.price_unit, r.error_text) for r in reports
+        Report(r.provider_id, r.status, now, r.error, r.intent, r.price, r.price_unit, r.error_text) for r in reports
     ]
     if heard:
         await _intake(request).take(*heard)
