@@ -14,11 +14,11 @@ from support.system import eventually
 class Desk:
     """Work that waits for a sign, so that others pile up behind it. A number weighs what it says."""
 
-    def __init__(self, *, turns: int = 1, most: int = 500, rest_s: float = 0.01) -> None:
+    def __init__(self, *, threads: int = 1, most: int = 500, rest_s: float = 0.01) -> None:
         self.pool = ThreadPoolExecutor(40)
         self.groups: list[list[int]] = []
         self.go_on = threading.Event()
-        self.pile = Pile(self._work, abs, self.pool.submit, threads=turns, most=most, rest_s=rest_s)
+        self.pile = Pile(self._work, abs, self.pool.submit, threads=threads, most=most, rest_s=rest_s)
 
     def _work(self, numbers: list[int]) -> None:
         self.groups.append(numbers)
