@@ -17,8 +17,7 @@ from knocktwice_shared.errors import InvalidMessage, KnocktwiceError
 from knocktwice_shared.messages import parse_audience, parse_batch, parse_blast, parse_cancellation, parse_receipts
 from knocktwice_shared.names import Task
 from knocktwice_worker.audience import inbound_texts, people, receipt_health
-from knocktwice_worker.blasts import request, schedules
-from knocktwice_worker.blasts import store as blast_store
+from knocktwice_worker.blasts import request, schedules, states
 from knocktwice_worker.celery import app
 from knocktwice_worker.notifications.pipeline import cancellation, receipts
 from knocktwice_worker.notifications.store import provider_reports
@@ -190,7 +189,7 @@ def cancel(here: Services, message: object) -> None:
 
     def abort_blasts(conn: Connection) -> None:
         for key in wanted.blasts:
-            blast_store.abort(conn, key, "cancelled by the application")
+            states.abort(conn, key, "cancelled by the application")
 
     cancellation.cancel(here.engine, ids, wanted.keys, also=abort_blasts)
 

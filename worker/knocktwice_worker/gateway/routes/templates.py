@@ -10,7 +10,7 @@ from knocktwice_shared.errors import InvalidMessage
 from knocktwice_worker.content import locales, template_store
 from knocktwice_worker.content.links.short_links import example
 from knocktwice_worker.content.preview import preview
-from knocktwice_worker.declarations import apply
+from knocktwice_worker.declarations import files
 from knocktwice_worker.gateway import wording
 from knocktwice_worker.gateway.auth.access import Here, requires
 from knocktwice_worker.gateway.auth.keys import Scope
@@ -93,14 +93,14 @@ def save(services: Services, kind: str, name: str, body: dict[str, Any]) -> dict
     Raises:
         InvalidMessage: a field is wrong; it is named as the body has it.
     """
-    known = next(k for k in apply.KINDS if k.key == kind)
+    known = next(k for k in files.KINDS if k.key == kind)
     try:
         value = known.check(name, body)
     except InvalidMessage as error:
         field = error.field.removeprefix(name).lstrip(".")
         raise InvalidMessage(field or "body", error.problem) from None
     with writing(services) as conn:
-        (change,) = apply.apply(conn, {kind: {name: value}})
+        (change,) = files.apply(conn, {kind: {name: value}})
     return {"name": name, "change": str(change.verb)}
 
 
