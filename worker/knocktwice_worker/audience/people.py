@@ -21,6 +21,7 @@ from knocktwice_shared.messages import (
     TagsSet,
     UserErased,
 )
+from knocktwice_worker.database.bulk import rows
 from knocktwice_worker.limits.quiet_hours import country
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def forget(conn: Connection, stale: timedelta) -> int:
 
 
 # At most once a day for each device, and never waiting for a transaction that holds its row: another receipt will come.
-_SEEN = text("""
+_SEEN = text(f"""
 UPDATE devices d SET
   last_seen_at = seen.at
 FROM (
@@ -80,7 +81,7 @@ FROM (
     SELECT
       registration,
       least(max(at), knocktwice_now()) AS at
-    FROM unnest(CAST(:registrations AS text[]), CAST(:ats AS timestamptz[])) AS s(registration, at)
+    FROM {rows("s", registration="text", at="timestamptz")}
     GROUP BY registration
   ) r ON r.registration = o.registration
   WHERE o.last_seen_at < r.at - interval '1 day'
@@ -94,7 +95,7 @@ def see(conn: Connection, receipts: Sequence[ReceiptEvent]) -> None:
     """Note that the devices which sent receipts are alive, as far as the receipts name them."""
     named = [(r.registration, r.at) for r in receipts if r.registration is not None]
     if named:
-        conn.execute(_SEEN, {"registrations": [n for n, _ in named], "ats": [at for _, at in named]})
+        conn.execute(_SEEN, {"registration": [n for n, _ in named], "at": [at for _, at in named]})
 
 
 def region(number: str) -> str | None:
@@ -105,9 +106,10 @@ def region(number: str) -> str | None:
 
 
 # The row of a user who is there already is locked, though nothing about it changes: an erasure locks the person first, too.
-_USERS = text("""
+_USERS = text(f"""
 INSERT INTO users (id)
-SELECT unnest(CAST(:ids AS text[]))
+SELECT id
+FROM {rows("r", id="text")}
 ORDER BY 1
 ON CONFLICT (id) DO UPDATE SET
   updated_at = users.updated_at
@@ -262,7 +264,7 @@ def apply(conn: Connection, changes: Sequence[AudienceChange]) -> None:
     """
     people = sorted({c.user for c in changes if not isinstance(c, DeviceUnregistered | UserErased)})
     if people:
-        conn.execute(_USERS, {"ids": people})
+        conn.execute(_USERS, {"id": people})
     registered = [_registered(c) for c in changes if isinstance(c, DeviceRegistered)]
     unregistered = [{"registration": c.registration, "at": c.at} for c in changes if isinstance(c, DeviceUnregistered)]
     bound = [_bound(c) for c in changes if isinstance(c, PhoneBound)]
@@ -273,15 +275,15 @@ def apply(conn: Connection, changes: Sequence[AudienceChange]) -> None:
         if isinstance(c, ConsentSet)
     ]
     # In one order everywhere, so that two batches about the same devices wait for each other instead of deadlocking.
-    for statement, rows, key in (
+    for statement, wanted, key in (
         (_REGISTER, registered, "registration"),
         (_UNREGISTER, unregistered, "registration"),
         (_BIND, bound, "user"),
         (_DESCRIBE, described, "user"),
         (_CONSENT, consents, "user"),
     ):
-        if rows:
-            conn.execute(statement, sorted(rows, key=lambda row: (row[key], row["at"])))
+        if wanted:
+            conn.execute(statement, sorted(wanted, key=lambda row: (row[key], row["at"])))
     if described:
         _require_bounded_tags(conn, sorted({c.user for c in changes if isinstance(c, TagsSet)}))
 

@@ -13,6 +13,7 @@ import structlog
 from sqlalchemy import text
 
 from knocktwice_worker.channels import NoResponse, Request
+from knocktwice_worker.database.bulk import rows
 from knocktwice_worker.webhooks import signing
 
 if TYPE_CHECKING:
@@ -97,17 +98,12 @@ RETURNING
 """)
 
 # Only what is still due: a replay that came meanwhile is not ended by the answer to the send before it.
-_RECORD = text("""
+_RECORD = text(f"""
 UPDATE webhook_deliveries d SET
   error = r.error,
   delivered_at = CASE WHEN r.error IS NULL THEN knocktwice_now() END,
   next_at = CASE WHEN r.error IS NOT NULL AND d.tries < :most THEN knocktwice_now() + r.wait END
-FROM unnest(
-  CAST(:endpoints AS text[]),
-  CAST(:events AS bigint[]),
-  CAST(:errors AS text[]),
-  CAST(:waits AS interval[])
-) AS r(endpoint_id, event_id, error, wait)
+FROM {rows("r", endpoint_id="text", event_id="bigint", error="text", wait="interval")}
 WHERE d.endpoint_id = r.endpoint_id AND d.event_id = r.event_id AND d.next_at IS NOT NULL
 """)
 
@@ -157,28 +153,28 @@ class Sender:
     def send(self) -> int:
         """Send one round of what is due, to all endpoints side by side; return how many events that were."""
         with self.engine.begin() as conn:
-            rows = conn.execute(_CLAIM, {"lease": _LEASE, "most": _AT_ONCE}).all()
-        if not rows:
+            due = conn.execute(_CLAIM, {"lease": _LEASE, "most": _AT_ONCE}).all()
+        if not due:
             return 0
         now = time.time()
-        answers = self.hooks.send([_request(row, self.secret, now) for row in rows])
+        answers = self.hooks.send([_request(row, self.secret, now) for row in due])
         failures = [_failure(answer) for answer in answers]
         with self.engine.begin() as conn:
             conn.execute(
                 _RECORD,
                 {
-                    "endpoints": [row.endpoint_id for row in rows],
-                    "events": [row.event_id for row in rows],
-                    "errors": [failure and failure.problem for failure in failures],
-                    "waits": [_wait(row.tries) for row in rows],
+                    "endpoint_id": [row.endpoint_id for row in due],
+                    "event_id": [row.event_id for row in due],
+                    "error": [failure and failure.problem for failure in failures],
+                    "wait": [_wait(row.tries) for row in due],
                     "most": _MOST_TRIES,
                 },
             )
-            well = {row.endpoint_id for row, failure in zip(rows, failures, strict=True) if failure is None}
+            well = {row.endpoint_id for row, failure in zip(due, failures, strict=True) if failure is None}
             conn.execute(_WELL, {"ids": sorted(well)})
-            for id_, failure in _failed(rows, failures, well).items():
+            for id_, failure in _failed(due, failures, well).items():
                 self._note(conn, id_, failure)
-        return len(rows)
+        return len(due)
 
     def _note(self, conn: Connection, endpoint: str, failure: _Failure) -> None:
         waits = {"first": _FIRST_WAIT, "longest": _LONGEST_WAIT, "give_up": self.give_up or _NEVER}
@@ -222,12 +218,10 @@ def _wait(tries: int) -> timedelta:
     return min(_LONGEST_WAIT, _FIRST_WAIT * factor)
 
 
-def _failed(
-    rows: Sequence[Row[Any]], failures: Sequence[_Failure | None], well: Collection[str]
-) -> dict[str, _Failure]:
+def _failed(due: Sequence[Row[Any]], failures: Sequence[_Failure | None], well: Collection[str]) -> dict[str, _Failure]:
     """Return endpoint → a failure, of those that took nothing at all or are gone."""
     return {
         row.endpoint_id: failure
-        for row, failure in zip(rows, failures, strict=True)
+        for row, failure in zip(due, failures, strict=True)
         if failure is not None and (row.endpoint_id not in well or failure.gone)
     }
