@@ -25,6 +25,8 @@ class Link(NamedTuple):
     target: str
 
 
+_COLUMNS = {"token": "text", "notification_id": "uuid", "step": "smallint", "target": "text"}
+
 # Should two tokens ever be the same, both links are dead: a person must not see what was meant for another.
 _INSERT = text(f"""
 INSERT INTO links AS l (
@@ -38,7 +40,7 @@ SELECT
   notification_id,
   step,
   target
-FROM {rows("r", token="text", notification_id="uuid", step="smallint", target="text")}
+FROM {rows("r", **_COLUMNS)}
 ORDER BY 1
 ON CONFLICT (token) DO UPDATE SET
   target = NULL
