@@ -13,11 +13,12 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from knocktwice_shared.ids import uuid7
-from knocktwice_worker.channels import CredentialsUnavailable, SmsMessage
 from knocktwice_worker.channels.http_sms.callback_rules import CallbackRules
 from knocktwice_worker.channels.http_sms.callbacks import MOST_ITEMS, HttpCallbacks, HttpReport, Unreadable
-from knocktwice_worker.channels.http_sms.file import Provider, read
+from knocktwice_worker.channels.http_sms.file import ProviderSpec, read
 from knocktwice_worker.channels.http_sms.provider import HttpSmsChannel
+from knocktwice_worker.channels.messages import StepMessage
+from knocktwice_worker.channels.outcomes import CredentialsUnavailable
 from knocktwice_worker.lifecycle import ProviderState
 
 KEY = "signing-key"
@@ -307,8 +308,8 @@ def test_a_request_tells_the_provider_where_to_report() -> None:
         "callbacks": {"verify": HMAC, "id": "id", "status": "status", "statuses": WORDS},
     }
     callbacks = _callbacks()
-    channel = HttpSmsChannel(Provider.model_validate(spec), callbacks=callbacks, environment={})
-    request = channel.request(SmsMessage(f"{ID}.1", "+16505550100", "{callback_url}"))
+    channel = HttpSmsChannel(ProviderSpec.model_validate(spec), callbacks=callbacks, environment={})
+    request = channel.request(StepMessage(f"{ID}.1", "+16505550100", "{callback_url}"))
     assert json.loads(request.body) == {"to": "+16505550100", "text": "{callback_url}", "dlr": callbacks.url(f"{ID}.1")}
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from knocktwice_worker.channels.http_sms.file import TWILIO, Provider, ProviderFileError, read
+from knocktwice_worker.channels.http_sms.file import TWILIO, ProviderFileError, ProviderSpec, read
 from knocktwice_worker.config import Settings
 
 GOOD: dict[str, Any] = {
@@ -156,5 +156,7 @@ def test_the_document_shows_a_file_that_holds(tmp_path: Path) -> None:
     (tmp_path / "p.yaml").write_text(document.partition("```yaml\n")[2].partition("```")[0])
     (acme,) = read(str(tmp_path / "p.yaml")).providers
     assert (acme.name, len(acme.answers)) == ("acme", 3)
-    missing = [name for name in Provider.model_fields if f"`{name}`" not in document and name not in ("name", "body")]
+    missing = [
+        name for name in ProviderSpec.model_fields if f"`{name}`" not in document and name not in ("name", "body")
+    ]
     assert missing == ["method", "allow_http"]

@@ -37,8 +37,8 @@ from knocktwice_worker.webhooks.carrier import Hooks
 if TYPE_CHECKING:
     from redis import Redis
 
-    from knocktwice_worker.channels import Messaging
     from knocktwice_worker.channels.http_sms.file import ProviderFile
+    from knocktwice_worker.channels.provider import StepProvider
     from knocktwice_worker.config import Settings
     from knocktwice_worker.content.links.short_links import Tracker
 
@@ -159,7 +159,7 @@ class Services:
             patience=settings.lease,
         )
 
-    def messaging(self, channel: str, provider: str | None = None) -> Messaging:
+    def messaging(self, channel: str, provider: str | None = None) -> StepProvider:
         """Return the channel of a later step, by a provider; ``None`` is Twilio."""
         if channel == Channel.WHATSAPP:
             return self.whatsapp

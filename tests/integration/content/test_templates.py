@@ -113,7 +113,12 @@ def test_the_template_says_why_and_what_follows(working: Services, apply: Any) -
     apply()
     (id_,) = _send(working, {"locale": "de"})
     row = _row(working, id_)
-    assert (row.locale, row.category, row.trigger, row.after) == ("de", "critical", "not_clicked", timedelta(minutes=10))
+    assert (row.locale, row.category, row.trigger, row.after) == (
+        "de",
+        "critical",
+        "not_clicked",
+        timedelta(minutes=10),
+    )
     assert row.ttl == timedelta(minutes=10, seconds=30)
     assert (row.content["template"], row.content["version"], list(row.content["locales"])) == ("order", 1, ["de"])
 

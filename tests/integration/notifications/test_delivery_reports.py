@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from knocktwice_shared.ids import uuid7
 from knocktwice_shared.messages import parse_batch
-from knocktwice_worker.channels import Response
+from knocktwice_worker.channels.http import Response
 from knocktwice_worker.channels.twilio import reports
 from knocktwice_worker.channels.twilio.reports import TwilioReports
 from knocktwice_worker.lifecycle import ProviderState
@@ -24,7 +24,7 @@ from knocktwice_worker.services import Services
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from knocktwice_worker.channels import NoResponse, Request
+    from knocktwice_worker.channels.http import NoResponse, Request
     from knocktwice_worker.sandbox import Sandbox
     from support.clock import Clock
 

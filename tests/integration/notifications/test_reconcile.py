@@ -10,7 +10,9 @@ import sqlalchemy as sa
 
 from knocktwice_shared.ids import uuid7
 from knocktwice_shared.messages import parse_batch
-from knocktwice_worker.channels import Sent, SmsMessage, deliver
+from knocktwice_worker.channels.messages import StepMessage
+from knocktwice_worker.channels.outcomes import Sent
+from knocktwice_worker.channels.provider import deliver
 from knocktwice_worker.notifications import store
 from knocktwice_worker.notifications.pipeline import fallback, later_steps, push, reconcile
 from knocktwice_worker.sandbox import Answer, Rule
@@ -67,7 +69,7 @@ def test_one_message_is_adopted_by_one_of_two_that_say_the_same(
 
 def test_a_message_that_was_there_before_is_not_taken_for_it(here: Services, sandbox: Sandbox, clock: Clock) -> None:
     # Another application of the same account said the same.
-    (other,) = deliver(here.transport, here.sms, [SmsMessage("another", NUMBER, TEXT, here.settings.twilio_from)])
+    (other,) = deliver(here.transport, here.sms, [StepMessage("another", NUMBER, TEXT, here.settings.twilio_from)])
     assert isinstance(other, Sent)
     sandbox.rule(Rule("sms", times=2, answer=NOT_TAKEN))
     # One that says something else has been looked for since then, so that the list goes back as far.

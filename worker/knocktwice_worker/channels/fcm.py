@@ -15,20 +15,9 @@ from dataclasses import replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
-from knocktwice_worker.channels import (
-    CredentialsUnavailable,
-    NoResponse,
-    Outcome,
-    PushMessage,
-    Rejected,
-    Request,
-    Response,
-    Retry,
-    Sent,
-    Unknown,
-    Withdrawal,
-    retry_after,
-)
+from knocktwice_worker.channels.http import NoResponse, Request, Response, retry_after
+from knocktwice_worker.channels.messages import PushMessage, Withdrawal
+from knocktwice_worker.channels.outcomes import CredentialsUnavailable, Outcome, Rejected, Retry, Sent, Unknown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -10,8 +10,8 @@ from sqlalchemy import text
 from knocktwice_shared.messages import Channel
 from knocktwice_shared.names import INBOX_ACCEPTED, Queue
 from knocktwice_worker.audience import receipt_health
-from knocktwice_worker.channels import CredentialsUnavailable
 from knocktwice_worker.channels.http_sms.file import TWILIO
+from knocktwice_worker.channels.outcomes import CredentialsUnavailable
 from knocktwice_worker.limits import budget
 
 if TYPE_CHECKING:

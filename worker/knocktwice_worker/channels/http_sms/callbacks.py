@@ -14,10 +14,10 @@ from urllib.parse import parse_qsl, urlencode
 
 import structlog
 
-from knocktwice_worker.channels import CredentialsUnavailable
 from knocktwice_worker.channels.http_sms import json_paths
 from knocktwice_worker.channels.http_sms.callback_rules import Reported, words
 from knocktwice_worker.channels.http_sms.terms import Secrets
+from knocktwice_worker.channels.outcomes import CredentialsUnavailable
 from knocktwice_worker.channels.twilio.reports import OPTED_OUT, PRICE, read_intent
 from knocktwice_worker.lifecycle import LOST
 

@@ -117,7 +117,7 @@ class ListEndpoint(Strict):
         return self
 
 
-class Provider(Strict):
+class ProviderSpec(Strict):
     """One provider."""
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_-]{0,29}$")
@@ -208,7 +208,7 @@ class ProviderFile(Strict):
     """The whole file."""
 
     twilio: _Twilio = _Twilio()
-    providers: tuple[Provider, ...] = Field(min_length=1, max_length=20)
+    providers: tuple[ProviderSpec, ...] = Field(min_length=1, max_length=20)
 
     @model_validator(mode="after")
     def _distinct(self) -> Self:

@@ -11,30 +11,18 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
-from knocktwice_worker.channels import (
-    Carrier,
-    CredentialsUnavailable,
-    ListedMessage,
-    NoResponse,
-    Outcome,
-    Rejected,
-    Request,
-    Response,
-    Retry,
-    Sent,
-    SmsMessage,
-    Unknown,
-    retry_after,
-)
+from knocktwice_worker.channels.http import Carrier, NoResponse, Request, Response, retry_after
 from knocktwice_worker.channels.http_sms import json_paths
 from knocktwice_worker.channels.http_sms.file import CALLBACK_SLOT, LIST_SLOTS, SLOTS, Means
 from knocktwice_worker.channels.http_sms.terms import MARK, Secrets, secrets_of
+from knocktwice_worker.channels.messages import ListedMessage, StepMessage
+from knocktwice_worker.channels.outcomes import CredentialsUnavailable, Outcome, Rejected, Retry, Sent, Unknown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from knocktwice_worker.channels.http_sms.callbacks import HttpCallbacks
-    from knocktwice_worker.channels.http_sms.file import AnswerRule, ListEndpoint, Provider
+    from knocktwice_worker.channels.http_sms.file import AnswerRule, ListEndpoint, ProviderSpec
 
 #: A person has to mend the account, so there is no hurry.
 _ACCOUNT_PAUSE = timedelta(minutes=1)
@@ -60,7 +48,7 @@ class HttpSmsChannel:
 
     def __init__(
         self,
-        spec: Provider,
+        spec: ProviderSpec,
         *,
         usual_sender: str | None = None,
         callbacks: HttpCallbacks | None = None,
@@ -95,7 +83,7 @@ class HttpSmsChannel:
         if self._secrets.missing:
             raise CredentialsUnavailable(f"{', '.join(self._secrets.missing)} not set (SMS provider {self.provider})")
 
-    def request(self, message: SmsMessage) -> Request:
+    def request(self, message: StepMessage) -> Request:
         """Encode one SMS."""
         body = self._body(
             {
@@ -140,7 +128,7 @@ class HttpSmsChannel:
                 found[number] = [m for m in messages if _digits(m.to) == _digits(number) and m.date_created >= at]
         return found
 
-    def is_message(self, listed: ListedMessage, message: SmsMessage) -> bool:
+    def is_message(self, listed: ListedMessage, message: StepMessage) -> bool:
         """Whether a listed message is the one that we sent: by our own name of it, or else by its text."""
         spec = self._spec.list
         if spec is not None and spec.reference is not None:
@@ -260,7 +248,7 @@ class RemovedProvider(HttpSmsChannel):
         return {}
 
 
-def _content_type(spec: Provider) -> str:
+def _content_type(spec: ProviderSpec) -> str:
     return "application/x-www-form-urlencoded" if spec.form else "application/json"
 
 

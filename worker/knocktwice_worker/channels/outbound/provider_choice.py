@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 import structlog
 from redis.exceptions import RedisError
 
-from knocktwice_worker.channels import Outcome, Retry, Unknown
 from knocktwice_worker.channels.http_sms.file import TWILIO
+from knocktwice_worker.channels.outcomes import Outcome, Retry, Unknown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
-from knocktwice_worker.channels import Carrier, NoResponse, Request, Response
+from knocktwice_worker.channels.http import Carrier, NoResponse, Request, Response
 from knocktwice_worker.channels.http_sms import json_paths
 from knocktwice_worker.channels.twilio.sms import intent_signature, next_page
 

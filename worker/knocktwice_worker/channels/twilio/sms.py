@@ -16,23 +16,11 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
-from knocktwice_worker.channels import (
-    Carrier,
-    CredentialsUnavailable,
-    ListedMessage,
-    NoResponse,
-    Outcome,
-    Rejected,
-    Request,
-    Response,
-    Retry,
-    Sent,
-    SmsMessage,
-    Unknown,
-    retry_after,
-)
+from knocktwice_worker.channels.http import Carrier, NoResponse, Request, Response, retry_after
 from knocktwice_worker.channels.http_sms import json_paths
 from knocktwice_worker.channels.http_sms.file import TWILIO
+from knocktwice_worker.channels.messages import ListedMessage, StepMessage
+from knocktwice_worker.channels.outcomes import CredentialsUnavailable, Outcome, Rejected, Retry, Sent, Unknown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -131,7 +119,7 @@ class TwilioSmsChannel:
         if self._missing:
             raise CredentialsUnavailable(f"{', '.join(self._missing)} not set")
 
-    def request(self, message: SmsMessage) -> Request:
+    def request(self, message: StepMessage) -> Request:
         """Encode one SMS."""
         sender = message.sender or self._default_sender
         # There are few senders, and the headers are one object, which the HTTP engine reads once.
@@ -197,7 +185,7 @@ class TwilioSmsChannel:
                 return found
         return {number: messages for number, messages in found.items() if number not in pages}
 
-    def is_message(self, listed: ListedMessage, message: SmsMessage) -> bool:
+    def is_message(self, listed: ListedMessage, message: StepMessage) -> bool:
         """Whether a message in Twilio's list may be the one that we sent: its text, from its sender if it names one."""
         return self._says(listed, message.text) and self._is_from(listed, message.sender)
 
@@ -224,7 +212,7 @@ class TwilioSmsChannel:
     def _origin_of(self, sender: str) -> str:
         return sender if _SERVICE.fullmatch(sender) else self._address(sender)
 
-    def _content(self, message: SmsMessage) -> dict[str, str]:
+    def _content(self, message: StepMessage) -> dict[str, str]:
         return {"Body": message.text}
 
     def _callback(self, intent: str) -> str:

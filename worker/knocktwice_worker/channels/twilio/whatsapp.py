@@ -13,7 +13,7 @@ from knocktwice_worker.channels.twilio.sms import TwilioSmsChannel
 from knocktwice_worker.content.plans import template_of
 
 if TYPE_CHECKING:
-    from knocktwice_worker.channels import ListedMessage, SmsMessage
+    from knocktwice_worker.channels.messages import ListedMessage, StepMessage
     from knocktwice_worker.config import Settings
 
 #: What Twilio puts before a number on this channel.
@@ -41,7 +41,7 @@ class TwilioWhatsappChannel(TwilioSmsChannel):
     def _address(self, number: str) -> str:
         return PREFIX + number.removeprefix(PREFIX)
 
-    def _content(self, message: SmsMessage) -> dict[str, str]:
+    def _content(self, message: StepMessage) -> dict[str, str]:
         sid, variables = template_of(message.text)
         form = {"ContentSid": sid}
         if variables:

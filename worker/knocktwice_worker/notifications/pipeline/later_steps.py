@@ -15,7 +15,10 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from knocktwice_shared.messages import Category, Channel
-from knocktwice_worker.channels import Outcome, Rejected, Retry, Sent, SmsMessage, Unknown, backoff, deliver, patience
+from knocktwice_worker.channels.http import backoff
+from knocktwice_worker.channels.messages import StepMessage
+from knocktwice_worker.channels.outcomes import Outcome, Rejected, Retry, Sent, Unknown, patience
+from knocktwice_worker.channels.provider import deliver
 from knocktwice_worker.content import sms_parts
 from knocktwice_worker.lifecycle import DeliveryState, Verdict
 from knocktwice_worker.limits.per_number import Ask
@@ -85,7 +88,7 @@ def _deliver(services: Services, held: Sequence[Row[Any]]) -> list[Outcome]:
         by_way[row.channel, row.provider].append(row)
     for (channel, provider), rows in by_way.items():
         messages = [
-            SmsMessage(f"{row.notification_id}.{row.step}", to=row.number, text=row.text, sender=row.sender)
+            StepMessage(f"{row.notification_id}.{row.step}", to=row.number, text=row.text, sender=row.sender)
             for row in rows
         ]
         answers = deliver(services.transport, services.messaging(channel, provider), messages)

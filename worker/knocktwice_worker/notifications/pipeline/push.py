@@ -12,7 +12,9 @@ import structlog
 
 from knocktwice_shared.errors import InvalidMessage
 from knocktwice_shared.messages import TTL_LIMIT, Batch, Push
-from knocktwice_worker.channels import Outcome, PushMessage, Rejected, Retry, Sent, Unknown, deliver, patience
+from knocktwice_worker.channels.messages import PushMessage
+from knocktwice_worker.channels.outcomes import Outcome, Rejected, Retry, Sent, Unknown, patience
+from knocktwice_worker.channels.provider import deliver
 from knocktwice_worker.content import plans, rendering, resolution
 from knocktwice_worker.content.rendering import Texts, render
 from knocktwice_worker.notifications import store

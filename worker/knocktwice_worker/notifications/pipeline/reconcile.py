@@ -9,7 +9,8 @@ import structlog
 from sqlalchemy import text
 
 from knocktwice_shared.messages import Category
-from knocktwice_worker.channels import SmsMessage, backoff
+from knocktwice_worker.channels.http import backoff
+from knocktwice_worker.channels.messages import StepMessage
 from knocktwice_worker.lifecycle import DeliveryState, Verdict
 from knocktwice_worker.notifications import store
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection, Row
 
-    from knocktwice_worker.channels import ListedMessage
+    from knocktwice_worker.channels.messages import ListedMessage
     from knocktwice_worker.services import Services
 
 log = structlog.get_logger(__name__)
@@ -94,7 +95,7 @@ def _settle(
         if age > _GIVE_UP:
             return store.SmsResult(id_, DeliveryState.UNKNOWN, reason="the provider never answered and cannot be asked")
         return store.SmsResult(id_, DeliveryState.SENDING, reason=row.reason, wake_after=_LOOK_AGAIN)
-    own = SmsMessage(f"{id_}.{row.step}", to=row.number, text=row.text, sender=row.sender)
+    own = StepMessage(f"{id_}.{row.step}", to=row.number, text=row.text, sender=row.sender)
     for message in listed or ():
         if (
             message.sid not in taken

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING
 import structlog
 from sqlalchemy import text
 
-from knocktwice_worker.channels import Sent, Withdrawal, deliver
+from knocktwice_worker.channels.messages import Withdrawal
+from knocktwice_worker.channels.outcomes import Sent
+from knocktwice_worker.channels.provider import deliver
 from knocktwice_worker.lifecycle import Verdict
 from knocktwice_worker.notifications import store
 
