@@ -17,7 +17,8 @@ from knocktwice_worker.gateway.auth.keyring import FRESH, KeyRing
 from knocktwice_worker.gateway.auth.keys import Scope
 from knocktwice_worker.gateway.problems import Problem
 from knocktwice_worker.gateway.routes import PUBLIC
-from knocktwice_worker.services import Services, secret
+from knocktwice_worker.embedded.installation import secret
+from knocktwice_worker.services import Services
 from support.http_gateway import HttpGateway
 
 if TYPE_CHECKING:

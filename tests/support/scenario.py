@@ -17,6 +17,7 @@ from knocktwice_shared.ids import uuid7
 from knocktwice_shared.messages import DeviceRegistered, PhoneBound, parse_batch
 from knocktwice_shared.names import Task
 from knocktwice_worker import services
+from knocktwice_worker.embedded import installation
 from knocktwice_worker.audience import people
 from knocktwice_worker.blasts import expansion
 from knocktwice_worker.config import Settings
@@ -58,7 +59,7 @@ def installed(servers: Servers, home: Path) -> Iterator[World]:
     with pytest.MonkeyPatch.context() as patch, new_database(servers) as url, Sandbox() as sandbox:
         for name, value in sandbox.environment(home).items():
             patch.setenv(name, value)
-        client = services.connect_redis(broker)
+        client = installation.connect_redis(broker)
         client.flushdb()
         client.close()
         here = services.Services(Settings(database_url=url, broker_url=broker, secret="test", home=home))

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
     from firebase_admin.credentials import Base
 
-    from knocktwice_worker.config import Settings
-
 #: The name under which an app finds the notification's id in the push, for its receipts.
 ID_FIELD = "knocktwice_id"
 #: The name under which it finds where to report. Short, as it counts against FCM's 4 KB.
@@ -77,13 +75,6 @@ class FcmChannel:
         self._refused = False
         self._kept_headers: tuple[str, Mapping[str, str]] | None = None
         self._kept_form: _Form | None = None
-
-    @classmethod
-    def from_settings(cls, settings: Settings) -> FcmChannel:
-        """Build the channel that the settings describe."""
-        return cls(
-            url=settings.fcm_url, credentials_file=settings.google_application_credentials, project=settings.fcm_project
-        )
 
     def authorize(self) -> None:
         """Get an access token if there is none, or a new one a few minutes before it ends."""

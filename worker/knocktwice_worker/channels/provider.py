@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from knocktwice_worker.channels.http import Carrier, NoResponse, Request, Response
+    from knocktwice_worker.channels.reports import Books
 
 #: Wait before asking again for credentials that could not be had.
 _NO_CREDENTIALS_PAUSE = timedelta(seconds=30)
@@ -23,7 +25,7 @@ MessageT = TypeVar("MessageT", contravariant=True)
 class Provider(Protocol[MessageT]):
     """The seam between the pipeline and a provider."""
 
-    #: ``push`` or ``sms``.
+    #: The channel's name.
     name: str
 
     def authorize(self) -> None:
@@ -54,6 +56,19 @@ def deliver(transport: Carrier, channel: Provider[MessageT], messages: Sequence[
     return [channel.outcome(answer) for answer in transport.send([channel.request(m) for m in messages])]
 
 
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """How fast a provider wants it.
+
+    Attributes:
+        name: whose bucket it is; who has the same name shares one.
+        per_s: parts or messages per second; 0: as fast as it goes.
+    """
+
+    name: str
+    per_s: float
+
+
 class StepProvider(Provider[StepMessage], Protocol):
     """A channel of the later steps, by one provider, which can perhaps say what became of a message."""
 
@@ -61,6 +76,10 @@ class StepProvider(Provider[StepMessage], Protocol):
     provider: str
     #: Whether it can be asked what it has sent.
     listable: bool
+    #: What it says when it is asked how it is, and nothing is wrong.
+    ready: str
+    #: Its list of what it has sent; ``None``: it has none to ask for reports.
+    books: Books | None
     #: For how long it knows a repeat of a message, so that a repeat does no harm; ``None``: it does not.
     repeats_within: timedelta | None
 
@@ -73,6 +92,18 @@ class StepProvider(Provider[StepMessage], Protocol):
         Returns:
             For each number that the provider answered for, its messages created since then.
         """
+        ...
+
+    def authorize_callbacks(self) -> None:
+        """Make sure that what it sends to us can be believed.
+
+        Raises:
+            CredentialsUnavailable: something is missing for that.
+        """
+        ...
+
+    def pace(self, sender: str | None) -> Rate:
+        """Return how fast it may be asked to send from a sender; ``None`` is its own."""
         ...
 
     def is_message(self, listed: ListedMessage, message: StepMessage) -> bool:

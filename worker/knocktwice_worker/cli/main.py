@@ -18,8 +18,9 @@ from knocktwice_worker.cli import blast, erase, gateway, opt_out, receipts, segm
 from knocktwice_worker.cli import doctor as health
 from knocktwice_worker.cli import template as template_cli
 from knocktwice_worker.cli.output import AsJson, clock, complain, fail, out, print_json, reading
+from knocktwice_worker.embedded.installation import broker_url
 from knocktwice_worker.reporting import story
-from knocktwice_worker.services import broker_url, services
+from knocktwice_worker.services import services
 
 app = typer.Typer(
     name="knocktwice",

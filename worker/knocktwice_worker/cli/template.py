@@ -11,6 +11,7 @@ import typer
 from rich.table import Table
 
 from knocktwice_shared.messages import PUSH_BYTES_LIMIT
+from knocktwice_worker.channels.registry import wording_of
 from knocktwice_worker.cli.output import AsJson, clock, fail, out, print_json, reading
 from knocktwice_worker.content import template_store, templates
 from knocktwice_worker.content.links.short_links import example
@@ -97,7 +98,13 @@ def preview_(
     Example: knocktwice template preview order_ready --param courier=Ana --locale de-AT
     """
     definition = _declared(file, name) if file else _stored(name).definition
-    shown = preview(definition, given_values(params, param or []), locale, example(services().settings))
+    shown = preview(
+        definition,
+        given_values(params, param or []),
+        locale,
+        example(services().settings.link_address),
+        wording_of=wording_of,
+    )
     if as_json:
         print_json({"name": name, **shown.as_json()})
     else:

@@ -22,9 +22,9 @@ from knocktwice import Client
 from knocktwice_shared.errors import BrokerUnavailable
 from knocktwice_worker.database import migrations
 from knocktwice_worker.embedded.children import Child, supervise
+from knocktwice_worker.embedded.installation import broker_url, database_url
 from knocktwice_worker.embedded.servers import EmbeddedServers
 from knocktwice_worker.sandbox import Sandbox
-from knocktwice_worker.services import broker_url, database_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

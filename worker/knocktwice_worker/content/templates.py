@@ -147,7 +147,7 @@ class Definition(_Part):
 
     @field_validator("sender")
     @classmethod
-    def _known_to_twilio(cls, value: str | None) -> str | None:
+    def _can_send(cls, value: str | None) -> str | None:
         if value is not None and not _SENDER.fullmatch(value):
             raise ValueError(
                 "must be a number like +16505550100 or 12345, a name of at most 11 letters, digits and spaces with "

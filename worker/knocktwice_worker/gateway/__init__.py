@@ -20,7 +20,7 @@ from knocktwice_worker.gateway.http.address_limit import AddressLimit
 from knocktwice_worker.gateway.http.address_pace import AddressPace
 from knocktwice_worker.gateway.http.body import SizeLimit
 from knocktwice_worker.gateway.http.client_address import ClientAddresses
-from knocktwice_worker.gateway.intake.callbacks import TwilioIntake
+from knocktwice_worker.gateway.intake.callbacks import CallbackIntake
 from knocktwice_worker.gateway.intake.fast_path import Express
 from knocktwice_worker.gateway.intake.outbox import Outbox
 from knocktwice_worker.gateway.intake.receipts import ReceiptIntake
@@ -69,10 +69,10 @@ def describe_app(services: Services) -> FastAPI:
         app.state.readiness = Readiness(services)
         current_default_thread_limiter().total_tokens = THREADS
         app.state.receipts = ReceiptIntake(services)
-        app.state.twilio = TwilioIntake(services)
+        app.state.callbacks = CallbackIntake(services)
         yield
         await app.state.receipts.close()
-        await app.state.twilio.close()
+        await app.state.callbacks.close()
         await app.state.outbox.close()
         await app.state.keys.close()
         app.state.pace.close()

@@ -23,11 +23,11 @@ from knocktwice_shared.names import BATCH_LIMIT, key_name
 from knocktwice_worker.audience import opt_outs
 from knocktwice_worker.audience.erased import REFRESH
 from knocktwice_worker.blasts import store as blast_store
+from knocktwice_worker.embedded.installation import secret
 from knocktwice_worker.lifecycle import Verdict
 from knocktwice_worker.notifications import store
 from knocktwice_worker.notifications.inbox import dead_letters
 from knocktwice_worker.notifications.store import provider_reports
-from knocktwice_worker.services import secret
 from knocktwice_worker.webhooks import events
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import structlog
 from sqlalchemy import text
 
 from knocktwice_worker.channels.http import NoResponse, Request
-from knocktwice_worker.services import secret
+from knocktwice_worker.embedded.installation import secret
 from knocktwice_worker.webhooks import signing
 
 if TYPE_CHECKING:

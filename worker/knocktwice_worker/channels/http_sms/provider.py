@@ -17,18 +17,20 @@ from knocktwice_worker.channels.http_sms.file import CALLBACK_SLOT, LIST_SLOTS, 
 from knocktwice_worker.channels.http_sms.terms import MARK, Secrets, secrets_of
 from knocktwice_worker.channels.messages import ListedMessage, StepMessage
 from knocktwice_worker.channels.outcomes import CredentialsUnavailable, Outcome, Rejected, Retry, Sent, Unknown
+from knocktwice_worker.channels.provider import Rate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from knocktwice_worker.channels.http_sms.callbacks import HttpCallbacks
     from knocktwice_worker.channels.http_sms.file import AnswerRule, ListEndpoint, ProviderSpec
+    from knocktwice_worker.channels.reports import Books
 
 #: A person has to mend the account, so there is no hurry.
 _ACCOUNT_PAUSE = timedelta(minutes=1)
 #: Of the time for which a provider knows a repeat, this much is used: the last repeat may have to wait for the morning.
 _REPEAT_SHARE = 0.5
-#: Twilio's Messaging Services mean nothing to anybody else.
+#: The built-in provider's services mean nothing to anybody else.
 _SERVICE = re.compile("MG[0-9a-zA-Z]{32}")
 #: Seconds of the year 5138; a larger number counts milliseconds.
 _MILLISECONDS = 10**11
@@ -45,6 +47,9 @@ class HttpSmsChannel:
     """
 
     name = "sms"
+    ready = "account and sender are set"
+    #: What it reports it reports by itself.
+    books: Books | None = None
 
     def __init__(
         self,
@@ -61,6 +66,7 @@ class HttpSmsChannel:
         self.parts_per_s = spec.parts_per_s
         self._spec = spec
         self._usual_sender = usual_sender
+        self._heard = callbacks
         self._callbacks = callbacks if spec.names_callback else None
         self._secrets = Secrets(environment)
         self._url = self._fill(spec.url, {}, _encoded)
@@ -82,6 +88,11 @@ class HttpSmsChannel:
         """Make sure that all secrets are there; the provider itself is not asked."""
         if self._secrets.missing:
             raise CredentialsUnavailable(f"{', '.join(self._secrets.missing)} not set (SMS provider {self.provider})")
+
+    def authorize_callbacks(self) -> None:
+        """Make sure that the secrets are there by which its callbacks are believed."""
+        if self._heard is not None:
+            self._heard.authorize()
 
     def request(self, message: StepMessage) -> Request:
         """Encode one SMS."""
@@ -134,6 +145,10 @@ class HttpSmsChannel:
         if spec is not None and spec.reference is not None:
             return listed.reference == message.intent
         return listed.body == message.text
+
+    def pace(self, sender: str | None) -> Rate:
+        """Return the pace of a sender of this provider."""
+        return Rate(f"{self.name}:{self.provider}:{self.sender_of(sender) or ''}", self.parts_per_s)
 
     def sender_of(self, sender: str | None) -> str | None:
         """Return by whom this provider sends what is to go by ``sender``."""
@@ -238,6 +253,9 @@ class RemovedProvider(HttpSmsChannel):
     def authorize(self) -> None:
         """There is nothing left to send with."""
         raise CredentialsUnavailable(f"SMS provider {self.provider} is no longer in KNOCKTWICE_SMS_PROVIDERS_FILE")
+
+    def authorize_callbacks(self) -> None:
+        """Nothing is heard of it any more."""
 
     def sender_of(self, sender: str | None) -> str | None:
         """Return it as it is."""
