@@ -17,7 +17,6 @@ from knocktwice_shared.ids import uuid7
 from knocktwice_shared.messages import Channel, Step, When, parse_batch
 from knocktwice_worker.cli import doctor
 from knocktwice_worker.gateway.auth.keys import Scope
-from knocktwice_worker.notifications.pipeline import fallback, later_steps, push
 from knocktwice_worker.notifications.store import provider_reports
 from knocktwice_worker.services import Services
 from support.http_gateway import HttpGateway
@@ -83,9 +82,9 @@ def _send(here: Services) -> str:
         "v": 1, "id": str(uuid7()), "content": {"sms": {"text": "x " + id_}}, "only": "sms",
         "recipients": [{"id": id_, "phone": NUMBER}],
     }  # fmt: skip
-    push.send(here, parse_batch(wire))
-    fallback.check(here, [id_])
-    later_steps.send(here, [id_])
+    here.pushes.send(parse_batch(wire))
+    here.fallback.check([id_])
+    here.later_steps.send([id_])
     return id_
 
 

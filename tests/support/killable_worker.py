@@ -15,8 +15,10 @@ from knocktwice_worker.celery import app
 from knocktwice_worker.channels.outbound.transport import Transport
 from knocktwice_worker.limits.per_number import RedisLimits
 from knocktwice_worker.notifications import store
-from knocktwice_worker.notifications.inbox import accepted
-from knocktwice_worker.notifications.pipeline import fallback, later_steps, push
+from knocktwice_worker.notifications.inbox.accepted import Inbox
+from knocktwice_worker.notifications.pipeline import later_steps
+from knocktwice_worker.notifications.pipeline.fallback import Fallback
+from knocktwice_worker.notifications.pipeline.push import Pushes
 from knocktwice_worker.notifications.store import later_steps as steps
 
 if TYPE_CHECKING:
@@ -66,11 +68,11 @@ def _after_the_provider_took(part_of_url: str) -> Callable[[], None]:
 POINTS: dict[str, Callable[[], None]] = {
     "send_push before its rows are written": lambda: _before(store, "accept"),
     "send_push before its rows are committed": lambda: _after(store, "accept"),
-    "send_push between its rows and the push": lambda: _before(push, "_deliver"),
+    "send_push between its rows and the push": lambda: _before(Pushes, "_deliver"),
     "send_push after the provider took the push": _after_the_provider_took("messages:send"),
     "send_push before the push's record is committed": lambda: _after(store, "record_push"),
-    "send_push before the message leaves the inbox": lambda: _before(accepted, "remove"),
-    "check_fallback before it counts": lambda: _before(fallback, "_apply_limits"),
+    "send_push before the message leaves the inbox": lambda: _before(Inbox, "remove"),
+    "check_fallback before it counts": lambda: _before(Fallback, "_apply_limits"),
     "check_fallback between counting and its commit": lambda: _after(RedisLimits, "count"),
     "check_fallback before the reservation is committed": lambda: _after(store, "reserve"),
     "check_fallback between the reservation and send_sms": lambda: _before(tasks, "publish"),
@@ -86,16 +88,16 @@ POINTS: dict[str, Callable[[], None]] = {
 #: The same for a push that waited for its time.
 LATER: dict[str, Callable[[], None]] = {
     "resume_push before its claim is committed": lambda: _after(store, "claim_push"),
-    "resume_push between its claim and the push": lambda: _before(push, "_deliver"),
+    "resume_push between its claim and the push": lambda: _before(Pushes, "_deliver"),
     "resume_push after the provider took the push": _after_the_provider_took("messages:send"),
     "resume_push before the push's record is committed": lambda: _after(store, "record_push"),
 }
 
 #: The same between two SMS providers, of which the first refuses.
 BETWEEN: dict[str, Callable[[], None]] = {
-    "after the first refused, before that is recorded": lambda: _before(later_steps, "_moved"),
+    "after the first refused, before that is recorded": lambda: _before(later_steps.LaterSteps, "_moved"),
     "before the change of providers is committed": lambda: _after(store, "record_sms"),
-    "after the change of providers, before the second is asked": lambda: _before(later_steps, "_slow_down"),
+    "after the change of providers, before the second is asked": lambda: _before(later_steps.LaterSteps, "_slow_down"),
     "after the second took it": _after_the_provider_took("Messages.json"),
 }
 

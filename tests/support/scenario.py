@@ -21,7 +21,6 @@ from knocktwice_worker.embedded import installation
 from knocktwice_worker.audience import people
 from knocktwice_worker.blasts import expansion
 from knocktwice_worker.config import Settings
-from knocktwice_worker.notifications.pipeline import fallback, later_steps, push, reconcile
 from knocktwice_worker.notifications.store import provider_reports
 from knocktwice_worker.privacy import erasure
 from knocktwice_worker.runtime.dispatcher import dispatch
@@ -142,13 +141,13 @@ class World:
         """Do what a worker does with a message, and what follows from it."""
         match task:
             case Task.RESUME_PUSH:
-                push.resume(self.here, ids)
+                self.here.pushes.resume(ids)
             case Task.CHECK_FALLBACK:
-                later_steps.send(self.here, fallback.check(self.here, ids))
+                self.here.later_steps.send(self.here.fallback.check(ids))
             case Task.SEND_SMS:
-                later_steps.send(self.here, ids)
+                self.here.later_steps.send(ids)
             case Task.RECONCILE:
-                reconcile.resolve(self.here, ids)
+                self.here.reconcile.resolve(ids)
             case Task.EXPAND_BLAST:
                 for id_ in ids:
                     expansion.step(self.here, id_, self.perform)

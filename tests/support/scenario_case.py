@@ -9,9 +9,9 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
-from knocktwice_shared.messages import Cancellation, Receipt, ReceiptEvent, UserErased
+from knocktwice_shared.messages import Receipt, ReceiptEvent, UserErased
 from knocktwice_worker.audience.opt_out_words import Wish
-from knocktwice_worker.notifications.pipeline import cancellation, fallback, later_steps, push, receipts, reconcile
+from knocktwice_worker.notifications.pipeline import cancellation, receipts
 from knocktwice_worker.notifications.store import provider_reports
 from knocktwice_worker.notifications.store.provider_reports import Callback, InboundText
 from knocktwice_worker.privacy import erasure
@@ -42,29 +42,29 @@ class Case:
         return len(self.world.sandbox.texts(self.number))
 
     def accept(self) -> None:
-        push.send_all(self.world.here, [erasure.without_erased(self.world.here, self.batch)])
+        self.world.here.pushes.send_all([erasure.without_erased(self.world.here, self.batch)])
 
     def resume(self) -> None:
-        push.resume(self.world.here, [self.id])
+        self.world.here.pushes.resume([self.id])
 
     def check(self) -> None:
-        fallback.check(self.world.here, [self.id])
+        self.world.here.fallback.check([self.id])
 
     def send(self) -> None:
-        later_steps.send(self.world.here, [self.id])
+        self.world.here.later_steps.send([self.id])
 
     def decide_and_send(self) -> None:
-        later_steps.send(self.world.here, fallback.check(self.world.here, [self.id]))
+        self.world.here.later_steps.send(self.world.here.fallback.check([self.id]))
 
     def reconcile(self) -> None:
-        reconcile.resolve(self.world.here, [self.id])
+        self.world.here.reconcile.resolve([self.id])
 
     def cancel(self) -> None:
-        cancellation.cancel(self.world.here, Cancellation(ids=(UUID(self.id),)))
+        cancellation.cancel(self.world.here.engine, [self.id], [])
 
     def click(self, kind: Receipt = Receipt.CLICKED) -> None:
         said = ReceiptEvent(UUID(self.id), kind, datetime.now(UTC), self.registration)
-        receipts.record(self.world.here, [said])
+        receipts.record(self.world.here.engine, [said])
 
     def deliver(self) -> None:
         self.click(Receipt.DELIVERED)
@@ -116,21 +116,21 @@ class Case:
 
 
 def check_all(*cases: Case) -> None:
-    fallback.check(cases[0].world.here, [case.id for case in cases])
+    cases[0].world.here.fallback.check([case.id for case in cases])
 
 
 def send_all(*cases: Case) -> None:
-    later_steps.send(cases[0].world.here, [case.id for case in cases])
+    cases[0].world.here.later_steps.send([case.id for case in cases])
 
 
 def resume_all(*cases: Case) -> None:
-    push.resume(cases[0].world.here, [case.id for case in cases])
+    cases[0].world.here.pushes.resume([case.id for case in cases])
 
 
 def cancel_all(*cases: Case) -> None:
-    cancellation.cancel(cases[0].world.here, Cancellation(ids=tuple(UUID(case.id) for case in cases)))
+    cancellation.cancel(cases[0].world.here.engine, [case.id for case in cases], [])
 
 
 def click_all(*cases: Case) -> None:
     said = [ReceiptEvent(UUID(c.id), Receipt.CLICKED, datetime.now(UTC), c.registration) for c in cases]
-    receipts.record(cases[0].world.here, said)
+    receipts.record(cases[0].world.here.engine, said)

@@ -103,6 +103,7 @@ class Verdict(StrEnum):
     BUDGET_EXHAUSTED = "budget_exhausted"
     OPTED_OUT = "opted_out"
     NO_PHONE = "no_phone"
+    NO_ADDRESS = "no_address"
     COUNTRY_BLOCKED = "country_blocked"
     NO_CONSENT = "no_consent"
     NO_SENDER = "no_sender"

@@ -21,7 +21,16 @@ from knocktwice_worker.content.links.receipt_urls import ReceiptTokens, ReceiptU
 from knocktwice_worker.content.links.short_links import ShortLinks
 from knocktwice_worker.database import engine
 from knocktwice_worker.embedded.installation import broker_url, connect_redis, database_url, secret
+from knocktwice_worker.limits.counting import Counting
 from knocktwice_worker.limits.per_number import Limits, RedisLimits
+from knocktwice_worker.notifications.inbox.accepted import Inbox
+from knocktwice_worker.notifications.pipeline.delivery_reports import DeliveryReports
+from knocktwice_worker.notifications.pipeline.fallback import Fallback
+from knocktwice_worker.notifications.pipeline.later_steps import LaterSteps
+from knocktwice_worker.notifications.pipeline.push import Allowed, Pushes
+from knocktwice_worker.notifications.pipeline.quiet import QuietGate
+from knocktwice_worker.notifications.pipeline.reconcile import Reconcile
+from knocktwice_worker.notifications.pipeline.withdraw import Withdrawals
 from knocktwice_worker.webhooks.carrier import Hooks
 
 if TYPE_CHECKING:
@@ -155,6 +164,96 @@ class Services:
     def push_pace(self) -> Pace:
         """How fast the Firebase project may be spoken to."""
         return Pace(self.redis, name=f"fcm:{self.settings.fcm_project or ''}", per_s=self.settings.push_per_s)
+
+    @cached_property
+    def inbox(self) -> Inbox:
+        """What producers were promised and is not in Postgres yet."""
+        return Inbox(redis=self.redis, engine=self.engine, grace_s=self.settings.inbox_grace_s)
+
+    @cached_property
+    def counting(self) -> Counting:
+        """The limits, in Redis or in Postgres."""
+        return Counting(redis=self.limits)
+
+    @cached_property
+    def quiet(self) -> QuietGate:
+        """The quiet hours."""
+        return QuietGate(hours=self.settings.quiet, default_zone=self.settings.default_zone)
+
+    @cached_property
+    def pushes(self) -> Pushes:
+        """The first step: the push."""
+        settings = self.settings
+        return Pushes(
+            engine=self.engine,
+            channel=self.push,
+            transport=self.transport,
+            pace=self.push_pace,
+            links=self.links,
+            receipt_urls=self.receipt_urls,
+            allowed=Allowed(settings.min_after_s, settings.max_after_s, settings.max_ahead_days),
+            default_zone=settings.default_zone,
+            lease=settings.lease,
+            retry_for=timedelta(seconds=settings.push_retry_s),
+            ttl_grace=timedelta(seconds=settings.ttl_grace_s),
+        )
+
+    @cached_property
+    def fallback(self) -> Fallback:
+        """The decision about a later step."""
+        settings = self.settings
+        return Fallback(
+            engine=self.engine,
+            limits=self.counting,
+            quiet=self.quiet,
+            silent_kinds=self.silent_kinds,
+            unconfirmed_policy=settings.unconfirmed_policy,
+            countries=settings.sms_countries,
+            channels=self.channels,
+            links=self.links,
+            lease=settings.lease,
+        )
+
+    @cached_property
+    def later_steps(self) -> LaterSteps:
+        """The messages of later steps."""
+        return LaterSteps(
+            engine=self.engine,
+            senders=self.senders,
+            transport=self.transport,
+            channels=self.channels,
+            limits=self.counting,
+            quiet=self.quiet,
+            lease=self.settings.lease,
+            retry_for=timedelta(seconds=self.settings.sms_retry_s),
+        )
+
+    @cached_property
+    def reconcile(self) -> Reconcile:
+        """The outcomes that nobody recorded."""
+        settings = self.settings
+        return Reconcile(
+            engine=self.engine,
+            senders=self.senders,
+            transport=self.transport,
+            channels=self.channels,
+            lease=settings.lease,
+            retry_for=timedelta(seconds=settings.sms_retry_s),
+            unknown_grace=timedelta(seconds=settings.sms_unknown_grace_s),
+            retry_unknown=settings.sms_retry_unknown,
+        )
+
+    @cached_property
+    def withdrawals(self) -> Withdrawals:
+        """Pushes that later steps have overtaken."""
+        return Withdrawals(engine=self.engine, channel=self.push, transport=self.transport, pace=self.push_pace)
+
+    @cached_property
+    def delivery_reports(self) -> DeliveryReports:
+        """What providers say became of messages."""
+        return DeliveryReports(
+            engine=self.engine, books=self.channels.books, transport=self.transport, wait=self.settings.sms_report_wait
+        )
 
     def close(self) -> None:
         """Close what was opened."""

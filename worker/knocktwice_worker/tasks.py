@@ -19,17 +19,7 @@ from knocktwice_shared.names import Task
 from knocktwice_worker.audience import people, receipt_health
 from knocktwice_worker.blasts import expansion, schedules
 from knocktwice_worker.celery import app, publish
-from knocktwice_worker.notifications.inbox import accepted
-from knocktwice_worker.notifications.pipeline import (
-    cancellation,
-    delivery_reports,
-    fallback,
-    later_steps,
-    push,
-    receipts,
-    reconcile,
-    withdraw,
-)
+from knocktwice_worker.notifications.pipeline import cancellation, receipts
 from knocktwice_worker.notifications.store import provider_reports
 from knocktwice_worker.privacy import erasure, retention
 from knocktwice_worker.runtime.gathering import GatheredTask
@@ -37,6 +27,8 @@ from knocktwice_worker.services import Services, services
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from sqlalchemy import Connection
 
 log = structlog.get_logger(__name__)
 
@@ -75,16 +67,16 @@ def _producer_task(name: Task, **options: Any) -> Callable[[Callable[[Services, 
             here, id_ = services(), str(self.request.id)
             try:
                 work(here, message)
-                accepted.remove(here, id_)
+                here.inbox.remove(id_)
             except erasure.Unsettled:
                 log.info("message stays in the inbox until it is done", task=name.value, message_id=id_)
             except InvalidMessage as error:
                 log.warning("message parked", task=name.value, message_id=id_, field=error.field)
-                accepted.park(here, id_, name.value, str(error), message)
+                here.inbox.park(id_, name.value, str(error), message)
             except (OperationalError, InterfaceError, ConnectionError, TimeoutError) as error:
                 raise _reported(name, error, message_id=id_) from None
             except Exception as error:
-                accepted.failed(here, id_, name.value, type(error).__name__, message)
+                here.inbox.failed(id_, name.value, type(error).__name__, message)
                 raise _reported(name, error, message_id=id_) from None
 
         return run
@@ -103,7 +95,7 @@ def _gathered_task(
     def decorate(work: Callable[[Services, Sequence[object]], None]) -> Any:
         def together(messages: Sequence[tuple[str, object]]) -> None:
             work(services(), [message for _, message in messages])
-            accepted.remove(services(), *(id_ for id_, _ in messages))
+            services().inbox.remove(*(id_ for id_, _ in messages))
 
         @wraps(work)
         def alone(here: Services, message: object) -> None:
@@ -134,19 +126,19 @@ def _reported(name: Task, error: Exception, **facts: Any) -> TaskFailed:
 @_gathered_task(Task.SEND_PUSH, _count_in("recipients"))
 def send_push(here: Services, messages: Sequence[object]) -> None:
     """Write the rows and countdowns of batches, then push them."""
-    push.send_all(here, [erasure.without_erased(here, parse_batch(message)) for message in messages])
+    here.pushes.send_all([erasure.without_erased(here, parse_batch(message)) for message in messages])
 
 
 @_task(Task.RESUME_PUSH)
 def resume_push(here: Services, ids: list[str]) -> None:
     """Take up pushes that a provider asked to repeat or a dead worker left behind."""
-    push.resume(here, ids)
+    here.pushes.resume(ids)
 
 
 @_task(Task.CHECK_FALLBACK)
 def check_fallback(here: Services, ids: list[str]) -> None:
     """Decide for notifications whose countdown is over, and chain ``send_sms``."""
-    reserved = fallback.check(here, ids)
+    reserved = here.fallback.check(ids)
     if reserved:
         publish(Task.SEND_SMS, reserved)
 
@@ -154,19 +146,19 @@ def check_fallback(here: Services, ids: list[str]) -> None:
 @_task(Task.SEND_SMS)
 def send_sms(here: Services, ids: list[str]) -> None:
     """Send reserved messages of later steps, and chain ``withdraw``."""
-    _withdraw(here, later_steps.send(here, ids))
+    _withdraw(here, here.later_steps.send(ids))
 
 
 @_task(Task.RECONCILE)
 def reconcile_sms(here: Services, ids: list[str]) -> None:
     """Settle messages whose outcome nobody recorded."""
-    _withdraw(here, reconcile.resolve(here, ids))
+    _withdraw(here, here.reconcile.resolve(ids))
 
 
 @_task(Task.WITHDRAW)
 def withdraw_push(here: Services, ids: list[str]) -> None:
     """Take pushes off the screen whose later steps have been handed over."""
-    withdraw.withdraw(here, ids)
+    here.withdrawals.withdraw(ids)
 
 
 def _withdraw(here: Services, ids: list[str]) -> None:
@@ -182,13 +174,20 @@ def _withdraw(here: Services, ids: list[str]) -> None:
 @_gathered_task(Task.RECORD_EVENTS, _count_in("receipts"))
 def record_events(here: Services, messages: Sequence[object]) -> None:
     """Write receipts and end the fallbacks they make needless."""
-    receipts.record(here, [receipt for message in messages for receipt in parse_receipts(message)])
+    receipts.record(here.engine, [receipt for message in messages for receipt in parse_receipts(message)])
 
 
 @_producer_task(Task.CANCEL)
 def cancel(here: Services, message: object) -> None:
     """Stop notifications that have not reached the provider yet."""
-    cancellation.cancel(here, parse_cancellation(message))
+    wanted = parse_cancellation(message)
+    ids = [*map(str, wanted.ids), *here.inbox.ids_of(wanted.keys)]
+
+    def abort_blasts(conn: Connection) -> None:
+        for key in wanted.blasts:
+            expansion.abort(conn, key, "cancelled by the application")
+
+    cancellation.cancel(here.engine, ids, wanted.keys, also=abort_blasts)
 
 
 @_producer_task(Task.UPDATE_AUDIENCE)
@@ -254,13 +253,13 @@ def _timed_task(name: Task) -> Callable[[Callable[[Services], dict[str, int]]], 
 @_timed_task(Task.BRING_REPORTS)
 def bring_reports(here: Services) -> dict[str, int]:
     """Bring delivery reports to their rows that could not be brought when they came."""
-    return {"waiting": delivery_reports.bring_waiting(here)}
+    return {"waiting": here.delivery_reports.bring_waiting()}
 
 
 @_timed_task(Task.COLLECT_REPORTS)
 def collect_reports(here: Services) -> dict[str, int]:
     """Read the provider's list for what never called back, and for the prices."""
-    return {"messages": delivery_reports.read_list(here)}
+    return {"messages": here.delivery_reports.read_lists()}
 
 
 @app.task(name=Task.HOUSEKEEPING.value, shared=False)
@@ -273,7 +272,7 @@ def housekeeping() -> None:
                 conn, here.settings.retention
             )
         receipt_health.roll_up(here.engine)
-        delivery_reports.ask_and_close(here)
+        here.delivery_reports.ask_and_close()
         purged = retention.purge(here.engine, here.settings.retention)
         if purged.more:
             housekeeping.apply_async()

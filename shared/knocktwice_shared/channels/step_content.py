@@ -36,6 +36,7 @@ class Field:
         problem: what the complaint says of one that does not match.
         missing: what the command line says where it is missing, beside "is missing".
         help: what the interface's document says of it.
+        label: what a preview calls it; empty: its name.
     """
 
     kind: Kind = Kind.TEXT
@@ -47,6 +48,7 @@ class Field:
     problem: str = ""
     missing: str = ""
     help: str = ""
+    label: str = ""
 
 
 @dataclass(frozen=True, slots=True)

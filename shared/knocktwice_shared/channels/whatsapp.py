@@ -15,11 +15,13 @@ CONTENT = StepContent(
             problem="must be a content template of Twilio's: HX and 32 hex digits",
             missing="write whatsapp:HX…, Twilio's id of the content template",
             help="For `whatsapp`: the approved content template.",
+            label="content",
         ),
         "variables": Field(
             kind=Kind.TEXTS,
             limit=1_600,
             help="For `whatsapp`: its variables; placeholders are filled from `params`.",
+            label="variable",
         ),
     },
     hint="WhatsApp takes templates that it has approved: give content_sid and variables",

@@ -16,7 +16,7 @@ from knocktwice_worker import services
 from knocktwice_worker.audience import people, receipt_health
 from knocktwice_worker.config import Settings
 from knocktwice_worker.notifications import store
-from knocktwice_worker.notifications.pipeline import fallback, receipts
+from knocktwice_worker.notifications.pipeline import receipts
 from knocktwice_worker.services import Services
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def _push(here: Services, user: str, when: str = "not_delivered") -> str:
 
 
 def _confirm(here: Services, id_: str, user: str, kind: Receipt = Receipt.DELIVERED) -> None:
-    receipts.record(here, [ReceiptEvent(UUID(id_), kind, AT, f"phone-{user}")])
+    receipts.record(here.engine, [ReceiptEvent(UUID(id_), kind, AT, f"phone-{user}")])
 
 
 @pytest.fixture
@@ -117,7 +117,9 @@ def test_counting_again_changes_nothing_and_takes_in_late_receipts(here: Service
     with here.engine.connect() as conn:
         ids = conn.execute(sa.text("SELECT notification_id, registration FROM attempts")).all()
     for row in ids:
-        receipts.record(here, [ReceiptEvent(UUID(str(row.notification_id)), Receipt.DELIVERED, AT, row.registration)])
+        receipts.record(
+            here.engine, [ReceiptEvent(UUID(str(row.notification_id)), Receipt.DELIVERED, AT, row.registration)]
+        )
     # A day after its own hour had passed that hour is counted once more.
     for _ in range(24):
         clock.advance(timedelta(hours=1))
@@ -139,7 +141,7 @@ def test_the_policy_decides_for_a_kind_that_never_confirms_and_the_ledger_says_s
 ) -> None:
     here = policy(name)
     id_ = _push(here, "i3")
-    assert fallback.check(here, [id_]) == ([id_] if state == "active" else [])
+    assert here.fallback.check([id_]) == ([id_] if state == "active" else [])
     with here.engine.connect() as conn:
         query = sa.text("SELECT verdict, inputs FROM decisions WHERE notification_id = :id")
         (line,) = conn.execute(query, {"id": id_}).all()
@@ -153,7 +155,7 @@ def test_the_policy_decides_for_a_kind_that_never_confirms_and_the_ledger_says_s
 def test_a_kind_that_does_confirm_is_texted_when_it_does_not(policy: Callable[[str], Services]) -> None:
     here = policy("accept")
     id_ = _push(here, "a0")
-    assert fallback.check(here, [id_]) == [id_]
+    assert here.fallback.check([id_]) == [id_]
 
 
 @pytest.mark.usefixtures("crowd")

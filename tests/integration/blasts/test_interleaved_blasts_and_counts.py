@@ -12,13 +12,13 @@ import pytest
 import sqlalchemy as sa
 
 from knocktwice_shared.ids import blast_id
-from knocktwice_shared.messages import Cancellation, DeviceRegistered, PhoneBound, TagsSet, parse_blast
+from knocktwice_shared.messages import DeviceRegistered, PhoneBound, TagsSet, parse_blast
 from knocktwice_worker import services
 from knocktwice_worker.blasts import expansion
 from knocktwice_worker.blasts import store as blast_store
 from knocktwice_worker.notifications import store
 from knocktwice_worker.notifications.inbox import dead_letters
-from knocktwice_worker.notifications.pipeline import cancellation, fallback
+from knocktwice_worker.notifications.pipeline import cancellation
 from knocktwice_worker.notifications.store import change_feed
 from knocktwice_worker.privacy import retention
 from knocktwice_worker.reporting import rollups
@@ -81,7 +81,10 @@ class Campaign:
             expansion.send_page(self.world.here, str(page), _lose)
 
     def abort(self) -> None:
-        cancellation.cancel(self.world.here, Cancellation(blasts=(self.key,)))
+        def abort(conn: sa.Connection) -> None:
+            expansion.abort(conn, self.key, "cancelled by the application")
+
+        cancellation.cancel(self.world.here.engine, [], [], also=abort)
 
     def end(self) -> None:
         self.abort()
@@ -222,7 +225,7 @@ def test_the_same_text_to_one_number_goes_once(world: World, between: Interleave
 
 
 def _check(here: services.Services, case: Case) -> None:
-    fallback.check(here, [case.id])
+    here.fallback.check([case.id])
 
 
 def _blind(world: World) -> services.Services:

@@ -18,7 +18,6 @@ from hypothesis import strategies as st
 from knocktwice_shared.messages import Category
 from knocktwice_worker.lifecycle import Verdict
 from knocktwice_worker.limits.per_number import Answer, Ask, Limits, LimitsUnavailable, RedisLimits, count_in_postgres
-from knocktwice_worker.notifications.pipeline import fallback
 from knocktwice_worker.services import Services
 from support.ports import free_port
 from support.simultaneously import count_together
@@ -275,7 +274,7 @@ def test_without_redis_postgres_counts_and_marketing_waits(settings: Settings, e
     here = Services(settings.model_copy(update={"broker_url": f"redis://127.0.0.1:{free_port()}/0"}))
     asks = [replace(ask(content=str(c).encode()), category=c) for c in Category]
     with engine.connect() as conn:
-        answers = fallback.count(here, conn, asks, list(Category), NOON)
+        answers = here.counting.count(conn, asks, NOON)
     here.close()
     assert dict(zip(Category, (a.refusal for a in answers), strict=True)) == {
         Category.CRITICAL: None,

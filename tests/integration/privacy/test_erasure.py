@@ -30,7 +30,6 @@ from knocktwice_worker.database.schema import metadata
 from knocktwice_worker.lifecycle import DeliveryState, ProviderState
 from knocktwice_worker.notifications import store
 from knocktwice_worker.notifications.inbox import dead_letters
-from knocktwice_worker.notifications.pipeline import fallback, later_steps, push
 from knocktwice_worker.notifications.store import provider_reports
 from knocktwice_worker.notifications.store.provider_reports import Callback, InboundText
 from knocktwice_worker.privacy import erasure
@@ -88,11 +87,11 @@ class Town:
 
     def send(self, *people: dict[str, Any], after: float = 0, when: str = "not_clicked") -> list[str]:
         batch = parse_batch(self.wire(*people, after=after, when=when))
-        push.send(self.here, erasure.without_erased(self.here, batch))
+        self.here.pushes.send(erasure.without_erased(self.here, batch))
         return [str(r.id) for r in batch.recipients]
 
     def text(self, ids: Sequence[str]) -> None:
-        later_steps.send(self.here, fallback.check(self.here, ids))
+        self.here.later_steps.send(self.here.fallback.check(ids))
 
     def states(self) -> dict[tuple[str, str], int]:
         rows = self.rows(
@@ -206,7 +205,7 @@ def test_nothing_is_left_in_blasts_webhooks_plans_and_what_people_wrote(
             {"channel": "sms", "when": "not_clicked", "after_s": 60, "text": "Lovelace!"},
         ]
     }
-    push.send(town.here, parse_batch(wire))
+    town.here.pushes.send(parse_batch(wire))
     (sent,) = town.send({"user": ADA})
     town.text([sent])
     with town.here.engine.begin() as conn:
@@ -279,7 +278,7 @@ def test_messages_that_were_on_their_way_do_not_bring_the_person_back(town: Town
         ConsentSet(ADA, True, "Lovelace's form", said),
     )
     for wire in (late, with_bob):
-        push.send(town.here, erasure.without_erased(town.here, parse_batch(wire)))
+        town.here.pushes.send(erasure.without_erased(town.here, parse_batch(wire)))
     assert town.traces() == []
     assert town.rows("SELECT state, count(*) FROM notifications GROUP BY 1 ORDER BY 1") == [
         ("active", 1),
@@ -292,7 +291,7 @@ def test_a_worker_that_does_not_know_yet_is_cleaned_up_after(town: Town) -> None
     late = town.wire({"user": ADA})
     with pytest.raises(erasure.Unsettled):
         town.say(UserErased(ADA, datetime.now(UTC)))
-    push.send(town.here, parse_batch(late))
+    town.here.pushes.send(parse_batch(late))
     assert town.traces()
     town.settle(datetime.now(UTC))
     assert town.traces() == []
@@ -303,7 +302,7 @@ def test_what_was_begun_before_and_written_after_goes_as_well(town: Town) -> Non
     with pytest.raises(erasure.Unsettled):
         town.say(UserErased(ADA, at))
     # By a worker that had read of her before, into a message made after.
-    push.send(town.here, parse_batch(town.wire({"user": ADA})))
+    town.here.pushes.send(parse_batch(town.wire({"user": ADA})))
     assert town.traces()
     town.clock.advance(erasure.SETTLED)
     town.say(UserErased(ADA, at))
@@ -321,7 +320,7 @@ def test_whoever_comes_back_is_somebody_new(town: Town) -> None:
     assert town.rows("SELECT tags, locale FROM users WHERE id = 'user-ADA'") == [({"is": "back"}, None)]
     assert town.rows("SELECT registration FROM devices WHERE user_id = 'user-ADA'") == [("silent-new",)]
     assert town.rows("SELECT consented_at FROM phones WHERE user_id = 'user-ADA'") == [(None,)]
-    assert fallback.check(town.here, [id_]) == [id_]
+    assert town.here.fallback.check([id_]) == [id_]
 
 
 def test_what_was_said_in_the_moment_of_the_erasure_is_void(town: Town) -> None:
@@ -363,7 +362,7 @@ def test_an_opt_out_outlives_its_number_without_naming_it(town: Town) -> None:
     assert town.rows("SELECT number FROM opt_outs") == [(BOBS,)]
     # Given inline, then bound to somebody.
     (inline,) = town.send({"phone": ADAS})
-    assert fallback.check(town.here, [inline]) == []
+    assert town.here.fallback.check([inline]) == []
     assert town.rows("SELECT state, reason FROM notifications") == [("suppressed", "opted_out")]
     town.say(PhoneBound("new", ADAS, datetime.now(UTC)))
     assert town.rows("SELECT number, source FROM opt_outs ORDER BY 1") == [(ADAS, "before erasure"), (BOBS, "STOP")]
@@ -373,13 +372,13 @@ def test_an_sms_that_waits_for_its_sender_respects_an_opt_out_that_is_only_a_has
     now = datetime.now(UTC)
     town.say(PhoneBound(BOB, ADAS, now))
     (id_,) = town.send({"user": BOB})
-    assert fallback.check(town.here, [id_]) == [id_]
+    assert town.here.fallback.check([id_]) == [id_]
     # From here on it is Ada's alone.
     town.say(PhoneBound(BOB, BOBS, now + timedelta(milliseconds=1)))
     with town.here.engine.begin() as conn:
         opt_outs.add(conn, [ADAS], "STOP")
     town.settle(datetime.now(UTC))
-    assert later_steps.send(town.here, [id_]) == []
+    assert town.here.later_steps.send([id_]) == []
     assert town.rows("SELECT state, reason FROM notifications") == [("suppressed", "opted_out")]
 
 
@@ -406,7 +405,7 @@ def test_a_number_that_somebody_else_has_too_stays_theirs(town: Town) -> None:
 
 def test_what_is_being_sent_is_erased_when_its_outcome_is_known(town: Town) -> None:
     (id_,) = town.send({"user": ADA})
-    (reserved,) = fallback.check(town.here, [id_])
+    (reserved,) = town.here.fallback.check([id_])
     with town.here.engine.begin() as conn:
         claimed, _ = store.claim_sms(conn, [reserved], timedelta(minutes=1))
     assert claimed == [id_]

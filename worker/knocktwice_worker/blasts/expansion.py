@@ -22,7 +22,6 @@ from knocktwice_worker.blasts import store as blast_store
 from knocktwice_worker.content import plans
 from knocktwice_worker.content.links.short_links import example
 from knocktwice_worker.notifications import store
-from knocktwice_worker.notifications.pipeline import push
 from knocktwice_worker.notifications.pipeline.concurrency import at_most
 from knocktwice_worker.privacy import erasure
 
@@ -99,7 +98,7 @@ def check_content(conn: Connection, blast: Blast, settings: Settings | None = No
     said = blast_content.of(conn, blast)
     try:
         if settings is not None:
-            plans.check_delays(said.plan, settings)
+            plans.check_delays(said.plan, least_s=settings.min_after_s, most_s=settings.max_after_s)
         said.check(example(settings.link_address) if settings else None)
     except InvalidMessage as error:
         if blast.template is None:
@@ -196,7 +195,7 @@ def _send(services: Services, id_: str) -> str | None:
         if page.people:
             batch = parse_batch(blast_batch(message, params, page.id, page.people))
             batch = erasure.without_erased(services, batch)
-            push.send_all(services, [batch], lambda conn: blast_store.take(conn, page.id))
+            services.pushes.send_all([batch], lambda conn: blast_store.take(conn, page.id))
         else:
             with services.engine.begin() as conn:
                 blast_store.take(conn, id_)

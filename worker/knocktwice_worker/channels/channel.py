@@ -104,6 +104,7 @@ class StepChannel:
         sender_setting: the setting that names the sender, for people who miss it.
         prices_setting: the setting that names the prices.
         routes: where its providers call back.
+        previews_as: how its app calls itself when it fetches the links of a message, which is no click; lower case.
     """
 
     content: StepContent
@@ -116,6 +117,7 @@ class StepChannel:
     sender_setting: str = ""
     prices_setting: str = ""
     routes: tuple[CallbackRoute, ...] = ()
+    previews_as: str = ""
 
     @property
     def name(self) -> str:

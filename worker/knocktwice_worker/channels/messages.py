@@ -50,12 +50,12 @@ class Withdrawal:
 
 @dataclass(frozen=True, slots=True)
 class StepMessage:
-    """One SMS, or one WhatsApp message.
+    """One message of a later step.
 
     Attributes:
         intent: opaque text that names the delivery in the status-callback URL.
-        to: E.164.
-        text: rendered; of a WhatsApp message, its content template with the variables (``plans.template_of``).
+        to: an address of the channel's kind; a number is in E.164.
+        text: as the channel's wording wrote it.
         sender: a number, a name or a service of the provider's; ``None`` takes the channel's own.
     """
 
@@ -71,7 +71,7 @@ class ListedMessage:
 
     Attributes:
         sender: the number or name it comes from, which a service chooses late.
-        service: Twilio's Messaging Service.
+        service: what chooses the sender, where the provider has such services.
         reference: our own name of it, where the provider keeps that.
     """
 

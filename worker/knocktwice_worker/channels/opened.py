@@ -89,6 +89,11 @@ class Channels:
         """Path of a callback route → who reads what comes there."""
         return {path: receiver for name in CHANNELS for path, receiver in self[name].receivers.items()}
 
+    @property
+    def prices(self) -> Mapping[str, Mapping[str, float]]:
+        """Channel → price of one message, or of one part, by country."""
+        return {entry.name: opened.prices for entry, opened in self.all()}
+
     def all(self) -> Iterator[tuple[StepChannel, OpenChannel]]:
         """Yield all channels."""
         for name, entry in CHANNELS.items():

@@ -46,7 +46,7 @@ _POSITIONAL = re.compile(
 )
 
 
-#: https://www.twilio.com/docs/glossary/what-alphanumeric-sender-id and its other senders.
+#: A number, a short code, a Messaging Service, or a name as alphanumeric sender ids may be.
 _SENDER = re.compile(r"\+[1-9][0-9]{6,14}|[0-9]{3,6}|MG[0-9a-fA-F]{32}|(?=[^A-Za-z]*[A-Za-z])[A-Za-z0-9 +&_-]{1,11}")
 
 

@@ -240,18 +240,18 @@ deliveries = Table(
     # When somebody must look at this row again: the countdown, a retry, or the end of a lease.
     _time("wake_at"),
     Column("tries", SmallInteger, nullable=False, server_default=text("0")),
-    # What was reserved and is sent: number, sender and text as they were decided on. The text of a WhatsApp message is its
-    # content template with the variables, as JSON.
+    # What was reserved and is sent: number, sender and text as they were decided on. What the text holds is the
+    # channel's own affair: its wording writes and reads it. The number may be an address of another kind.
     Column("number", Text),
     Column("sender", Text),
     Column("text", Text),
     Column("fingerprint", LargeBinary),
-    # What an SMS is paid by; a WhatsApp message has none.
+    # What an SMS is paid by; 0 where a channel has no parts.
     Column("parts", SmallInteger),
     # When it counted against the number's limits, and when a sender claimed it.
     _time("counted_at"),
     _time("claimed_at"),
-    # Which provider has it, where there are several to choose from; NULL: Twilio.
+    # Which provider has it; NULL until the first claim.
     Column("provider", Text),
     Column("provider_id", Text),
     # What the provider reported since it took the message: the strongest report, its error code and its time. A code that
@@ -330,6 +330,7 @@ provider_reports = Table(
     "provider_reports",
     metadata,
     # Reports that came in and are not written to their deliveries yet; a repeat is the same row.
+    Column("provider", Text, nullable=False),
     Column("provider_id", Text, primary_key=True),
     Column("status", Text, primary_key=True),
     Column("notification_id", Uuid),
@@ -440,11 +441,6 @@ COUNTS = (
     "sms_wasted",
     "sms_parts",
     "unpriced_parts",
-    "whatsapp_sent",
-    "whatsapp_delivered",
-    "whatsapp_read",
-    "whatsapp_unknown",
-    "unpriced_whatsapp",
 )
 
 rollups = Table(
@@ -461,8 +457,8 @@ rollups = Table(
     *(Column(name, BigInteger, nullable=False) for name in COUNTS),
     # What providers asked for the SMS whose price is known.
     Column("price", Numeric, nullable=False),
-    # And for the WhatsApp messages.
-    Column("whatsapp_price", Numeric, nullable=False),
+    # Channel → what became of its messages, of all channels but SMS: sent, delivered, read, unknown, unpriced, price.
+    Column("channels", JSONB, nullable=False),
     Column("reached", BigInteger, nullable=False),
     # Reason → how many.
     Column("suppressed", JSONB, nullable=False),

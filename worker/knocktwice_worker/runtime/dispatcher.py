@@ -17,7 +17,6 @@ from knocktwice_shared.names import BATCH_LIMIT, Queue, Task
 from knocktwice_worker.blasts import expansion
 from knocktwice_worker.lifecycle import DeliveryState
 from knocktwice_worker.notifications import store
-from knocktwice_worker.notifications.inbox import accepted
 from knocktwice_worker.runtime.outage_log import Outage
 from knocktwice_worker.services import Services, services
 
@@ -98,7 +97,7 @@ class Dispatcher(bootsteps.StartStopStep):
             try:
                 here = services()
                 if ticks % _SWEEP_EVERY == 0:
-                    accepted.sweep(here, publish_message)
+                    here.inbox.sweep(publish_message)
                 expansion.ring(here, publish)
                 while not self._stop.is_set() and dispatch(here, publish) == BATCH_LIMIT:
                     pass

@@ -116,6 +116,7 @@ WHATSAPP = StepChannel(
     wording=ContentTemplates(),
     sender_setting=TwilioWhatsappChannel.sender_setting,
     prices_setting="KNOCKTWICE_WHATSAPP_PRICES",
+    previews_as="whatsapp/",
 )
 #: Where Twilio reports what became of messages of both channels, and hands on what people write.
 ROUTES = (callbacks.STATUS, callbacks.INBOUND)

@@ -56,7 +56,9 @@ def _described(route: CallbackRoute) -> dict[str, Any]:
     described: dict[str, Any] = {}
     if route.signature is not None:
         name, what = route.signature
-        described["parameters"] = [{"name": name, "in": "header", "required": True, "description": what, "schema": text}]
+        described["parameters"] = [
+            {"name": name, "in": "header", "required": True, "description": what, "schema": text}
+        ]
     if route.form is not None:
         what, example = route.form
         schema = {"type": "object", "description": what, "additionalProperties": text, "example": dict(example)}

@@ -37,7 +37,7 @@ class SmsResult:
 class Placement(NamedTuple):
     """The provider chosen for a message, as it was when it had been tried so often."""
 
-    provider: str | None
+    provider: str
     tries: int
 
 
@@ -54,18 +54,9 @@ LEFT JOIN opt_outs o ON o.number = d.number
 ORDER BY d.counted_at, d.notification_id
 """)
 
-_CLAIM_SMS = text(f"""
-UPDATE deliveries d SET state = 'sending', reason = NULL, tries = d.tries + 1,
-  claimed_at = knocktwice_now(), counted_at = knocktwice_now(), wake_at = knocktwice_now() + :lease
-WHERE d.notification_id = ANY(CAST(:ids AS uuid[])) AND d.step > 0 AND d.state = 'reserved'
-  AND NOT EXISTS (SELECT FROM events e WHERE e.notification_id = d.notification_id AND {ANSWERS})
-  AND NOT EXISTS (SELECT FROM opt_outs o WHERE o.number = d.number)
-RETURNING d.notification_id, d.claimed_at
-""")
-
 # With their providers. One that somebody else has tried since the choice was made is left to the next look at it: its
 # outcome there may be unknown.
-_CLAIM_SMS_BY = text(f"""
+_CLAIM_SMS = text(f"""
 UPDATE deliveries d SET state = 'sending', reason = NULL, tries = d.tries + 1, provider = r.provider,
   claimed_at = knocktwice_now(), counted_at = knocktwice_now(), wake_at = knocktwice_now() + :lease
 FROM unnest(CAST(:ids AS uuid[]), CAST(:providers AS text[]), CAST(:tries AS smallint[])) AS r(id, provider, tries)
@@ -132,26 +123,22 @@ def reserved(conn: Connection, ids: Sequence[str]) -> Sequence[Row[Any]]:
 
 
 def claim_sms(
-    conn: Connection, ids: Sequence[str], lease: timedelta, placements: Mapping[str, Placement] | None = None
+    conn: Connection, placements: Mapping[str, Placement], lease: timedelta
 ) -> tuple[list[str], datetime | None]:
     """Claim reserved SMS for sending unless a receipt, a cancellation or an opt-out came first. What was answered ends here.
 
     Ask :func:`reserved` for them before, in the same transaction: it locks them.
 
     Args:
-        placements: of all of ``ids``, where there are several providers.
+        placements: notification id → by whom its message goes.
+        lease: how long the claim lasts without an answer.
 
     Returns:
         The claimed ids and the claim's time, which :func:`hold` asks for: a sender that lost its claim cannot send.
     """
-    if placements is None:
-        rows = conn.execute(_CLAIM_SMS, {"ids": list(ids), "lease": lease}).all()
-    else:
-        places = {
-            "providers": [placements[i].provider for i in ids],
-            "tries": [placements[i].tries for i in ids],
-        }
-        rows = conn.execute(_CLAIM_SMS_BY, {"ids": list(ids), "lease": lease, **places}).all()
+    ids = list(placements)
+    places = {"providers": [p.provider for p in placements.values()], "tries": [p.tries for p in placements.values()]}
+    rows = conn.execute(_CLAIM_SMS, {"ids": ids, "lease": lease, **places}).all()
     claimed = [str(row.notification_id) for row in rows]
     if missed := set(ids).difference(claimed):
         settle_answered(conn, sorted(missed))

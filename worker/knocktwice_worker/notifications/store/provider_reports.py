@@ -14,43 +14,17 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Connection, Row, text
 
 from knocktwice_worker.audience.opt_out_words import Wish
+from knocktwice_worker.channels.reports import OPTED_OUT, StatusReport
 from knocktwice_worker.lifecycle import ProviderState, Verdict
 from knocktwice_worker.notifications import store
 from knocktwice_worker.notifications.store import provider_statuses
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
-    from datetime import datetime
 
 #: Reports brought to their deliveries in one transaction.
 LIMIT = 1000
-#: Twilio's code for a recipient who has opted out.
-_OPTED_OUT = 21610
 _FINAL = [str(state) for state in ProviderState if state is not ProviderState.SENT]
-
-
-@dataclass(frozen=True, slots=True)
-class Callback:
-    """A provider's word about a message.
-
-    Attributes:
-        provider_id: its id of the message.
-        status: what became of it.
-        at: when we heard of it, with a time zone.
-        error: the provider's code; Twilio's for a recipient who has opted out, whoever the provider is.
-        intent: notification id and step, where the signed callback URL names them.
-        price, price_unit: what it cost, as a decimal number and an ISO 4217 code.
-        error_text: the provider's code where ``error`` does not tell it.
-    """
-
-    provider_id: str
-    status: ProviderState
-    at: datetime
-    error: int | None = None
-    intent: tuple[str, int] | None = None
-    price: str | None = None
-    price_unit: str | None = None
-    error_text: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,11 +44,11 @@ class InboundText:
 
 # A report that says more than the one that waits already, such as the price, replaces it.
 _KEEP = text("""
-INSERT INTO provider_reports AS p (provider_id, status, notification_id, step, error, error_text, price, price_unit, at)
-SELECT * FROM unnest(CAST(:provider_ids AS text[]), CAST(:statuses AS text[]), CAST(:ids AS uuid[]), CAST(:steps AS smallint[]),
+INSERT INTO provider_reports AS p (provider, provider_id, status, notification_id, step, error, error_text, price, price_unit, at)
+SELECT * FROM unnest(CAST(:providers AS text[]), CAST(:provider_ids AS text[]), CAST(:statuses AS text[]), CAST(:ids AS uuid[]), CAST(:steps AS smallint[]),
                      CAST(:errors AS int[]), CAST(:error_texts AS text[]), CAST(:prices AS numeric[]), CAST(:units AS text[]),
                      CAST(:times AS timestamptz[]))
-ORDER BY 1, 2
+ORDER BY 2, 3
 ON CONFLICT (provider_id, status) DO UPDATE SET
   notification_id = coalesce(p.notification_id, excluded.notification_id), step = coalesce(p.step, excluded.step),
   error = coalesce(p.error, excluded.error), error_text = coalesce(p.error_text, excluded.error_text), price = coalesce(p.price, excluded.price),
@@ -135,12 +109,12 @@ ORDER BY finished_at LIMIT :limit
 """)
 
 
-def accept(conn: Connection, reports: Sequence[Callback]) -> None:
+def accept(conn: Connection, reports: Sequence[StatusReport]) -> None:
     """Keep reports until they are written to their deliveries. Repeats change nothing.
 
     The number of queries does not depend on how many there are.
     """
-    rows: dict[tuple[str, str], Callback] = {}
+    rows: dict[tuple[str, str], StatusReport] = {}
     for report in reports:
         key = (report.provider_id, str(report.status))
         # Of two in one transaction the one with a price says more.
@@ -150,6 +124,7 @@ def accept(conn: Connection, reports: Sequence[Callback]) -> None:
         conn.execute(
             _KEEP,
             {
+                "providers": [r.provider for r in rows.values()],
                 "provider_ids": [r.provider_id for r in rows.values()],
                 "statuses": [str(r.status) for r in rows.values()],
                 "ids": [r.intent[0] if r.intent else None for r in rows.values()],
@@ -251,10 +226,18 @@ def forget_numbers(conn: Connection, numbers: Collection[str]) -> None:
         )
 
 
-def _status_report(row: Row[Any]) -> provider_statuses.StatusReport:
+def _status_report(row: Row[Any]) -> StatusReport:
     intent = None if row.notification_id is None else (str(row.notification_id), int(row.step))
-    return provider_statuses.StatusReport(
-        row.provider_id, ProviderState(row.status), row.at, row.error, intent, row.error_text
+    return StatusReport(
+        row.provider,
+        row.provider_id,
+        ProviderState(row.status),
+        row.at,
+        row.error,
+        intent,
+        row.price,
+        row.price_unit,
+        row.error_text,
     )
 
 
@@ -272,7 +255,7 @@ def _annotate(conn: Connection, reports: Sequence[Row[Any]]) -> None:
     ).all()
     news = [row for row in rows if row.news]
     store.write_ledger(conn, [_line(row, Verdict.DELIVERY_REPORT, _inputs(row)) for row in news])
-    opted_out = [row for row in news if row.provider_error == _OPTED_OUT and row.number is not None]
+    opted_out = [row for row in news if row.provider_error == OPTED_OUT and row.number is not None]
     if opted_out:
         conn.execute(
             _OPT_OUT_LATER,

@@ -7,44 +7,21 @@ message that will not arrive makes the step behind it due at once.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import Connection, Row, text
 
 from knocktwice_shared.messages import Receipt
-from knocktwice_worker.channels.http_sms.file import TWILIO
 from knocktwice_worker.lifecycle import LOST, DeliveryState, ProviderState
 from knocktwice_worker.notifications import store
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
-    from datetime import datetime
+
+    from knocktwice_worker.channels.reports import StatusReport
 
 _ORDER = list(ProviderState)
 _RECEIPTS = {ProviderState.DELIVERED: Receipt.DELIVERED, ProviderState.READ: Receipt.CLICKED}
-
-
-@dataclass(frozen=True, slots=True)
-class StatusReport:
-    """A provider's word about a message.
-
-    Args:
-        provider_id: its id of the message.
-        status: what became of it.
-        at: when, with a time zone.
-        error: the provider's code.
-        intent: notification id and step, where the signed callback URL names them; it finds a message whose provider id
-            nobody could record.
-        error_text: the provider's code where ``error`` does not tell it.
-    """
-
-    provider_id: str
-    status: ProviderState
-    at: datetime
-    error: int | None = None
-    intent: tuple[str, int] | None = None
-    error_text: str | None = None
 
 
 class _Place(NamedTuple):
@@ -55,14 +32,14 @@ class _Place(NamedTuple):
 _FIND = text("SELECT notification_id, step, provider_id FROM deliveries WHERE provider_id = ANY(:ids) AND step > 0")
 
 # What a sender holds for the time of its provider call is skipped: waiting for one would hold up all the others. A message
-# without an id belongs to the provider that was chosen for it, whose name stands before its ids; Twilio's have none.
+# without an id belongs to the provider that was chosen for it.
 _LOCK = text("""
 SELECT d.notification_id, d.step, d.state, r.provider_id
-FROM unnest(CAST(:ids AS uuid[]), CAST(:steps AS smallint[]), CAST(:provider_ids AS text[])) AS r(id, step, provider_id)
+FROM unnest(CAST(:ids AS uuid[]), CAST(:steps AS smallint[]), CAST(:provider_ids AS text[]), CAST(:providers AS text[]))
+  AS r(id, step, provider_id, provider)
 JOIN deliveries d ON d.notification_id = r.id AND d.step = r.step
-WHERE d.step > 0 AND (d.provider_id = r.provider_id OR (d.provider_id IS NULL AND d.claimed_at IS NOT NULL
-  AND coalesce(d.provider, :twilio) = CASE WHEN strpos(r.provider_id, ':') > 0 THEN split_part(r.provider_id, ':', 1)
-    ELSE :twilio END))
+WHERE d.step > 0 AND (d.provider_id = r.provider_id
+  OR (d.provider_id IS NULL AND d.claimed_at IS NOT NULL AND d.provider = r.provider))
 ORDER BY d.notification_id, d.step FOR UPDATE OF d SKIP LOCKED
 """)
 
@@ -105,7 +82,8 @@ def record(conn: Connection, reports: Sequence[StatusReport]) -> set[str]:
     """
     if not reports:
         return set()
-    locked = _lock(conn, _places(conn, reports))
+    by = {report.provider_id: report.provider for report in reports}
+    locked = _lock(conn, _places(conn, reports), by)
     known = {row.provider_id: _Place(str(row.notification_id), row.step) for row in locked}
     _adopt(conn, locked)
     strongest: dict[str, StatusReport] = {}
@@ -126,12 +104,12 @@ def _places(conn: Connection, reports: Iterable[StatusReport]) -> dict[str, _Pla
     return places | {row.provider_id: _Place(str(row.notification_id), row.step) for row in rows}
 
 
-def _lock(conn: Connection, places: Mapping[str, _Place]) -> Sequence[Row[Any]]:
+def _lock(conn: Connection, places: Mapping[str, _Place], by: Mapping[str, str]) -> Sequence[Row[Any]]:
     wanted = {
         "ids": [p.notification_id for p in places.values()],
         "steps": [p.step for p in places.values()],
         "provider_ids": list(places),
-        "twilio": TWILIO,
+        "providers": [by[provider_id] for provider_id in places],
     }
     rows = conn.execute(_LOCK, wanted).all()
     # Of two messages that claim one delivery, as after a send that was repeated, the first is the one.
