@@ -10,10 +10,12 @@ from uuid import UUID
 import sqlalchemy as sa
 
 from knocktwice_shared.messages import Receipt, ReceiptEvent, UserErased
+from knocktwice_worker.audience import inbound_texts
+from knocktwice_worker.audience.inbound_texts import InboundText
 from knocktwice_worker.audience.opt_out_words import Wish
 from knocktwice_worker.notifications.pipeline import cancellation, receipts
 from knocktwice_worker.notifications.store import provider_reports
-from knocktwice_worker.notifications.store.provider_reports import Callback, InboundText
+from knocktwice_worker.notifications.store.provider_reports import Callback
 from knocktwice_worker.privacy import erasure
 
 if TYPE_CHECKING:
@@ -71,7 +73,7 @@ class Case:
 
     def stop(self) -> None:
         with self.world.here.engine.begin() as conn:
-            provider_reports.receive(conn, [InboundText(f"SM-stop-{self.id}", self.number, Wish.STOP)])
+            inbound_texts.receive(conn, [InboundText(f"SM-stop-{self.id}", self.number, Wish.STOP)])
 
     def report(self, *statuses: ProviderState, step: int = 1) -> None:
         """The provider calls back about a step, as the address it was given names it."""

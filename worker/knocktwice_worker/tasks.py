@@ -7,7 +7,7 @@ rows were never written is still in the inbox: one recovery mechanism, and it su
 from __future__ import annotations
 
 import traceback
-from functools import wraps
+from functools import partial, wraps
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -16,12 +16,13 @@ from sqlalchemy.exc import InterfaceError, OperationalError
 from knocktwice_shared.errors import InvalidMessage, KnocktwiceError
 from knocktwice_shared.messages import parse_audience, parse_batch, parse_blast, parse_cancellation, parse_receipts
 from knocktwice_shared.names import Task
-from knocktwice_worker.audience import people, receipt_health
+from knocktwice_worker.audience import inbound_texts, people, receipt_health
 from knocktwice_worker.blasts import expansion, schedules
-from knocktwice_worker.celery import app, publish
+from knocktwice_worker.celery import app
 from knocktwice_worker.notifications.pipeline import cancellation, receipts
 from knocktwice_worker.notifications.store import provider_reports
 from knocktwice_worker.privacy import erasure, retention
+from knocktwice_worker.runtime import publishing
 from knocktwice_worker.runtime.gathering import GatheredTask
 from knocktwice_worker.services import Services, services
 
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 log = structlog.get_logger(__name__)
+
+publish = partial(publishing.publish, app)
 
 
 class TaskFailed(KnocktwiceError):
@@ -268,9 +271,9 @@ def housekeeping() -> None:
     try:
         here = services()
         with here.engine.begin() as conn:
-            removed = people.forget(conn, here.settings.device_stale) + provider_reports.forget(
-                conn, here.settings.retention
-            )
+            removed = people.forget(conn, here.settings.device_stale)
+            removed += provider_reports.forget(conn)
+            removed += inbound_texts.forget(conn, here.settings.retention)
         receipt_health.roll_up(here.engine)
         here.delivery_reports.ask_and_close()
         purged = retention.purge(here.engine, here.settings.retention)

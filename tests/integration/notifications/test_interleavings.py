@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from knocktwice_shared.messages import DeviceRegistered
+from knocktwice_worker.audience import inbound_texts
+from knocktwice_worker.audience.inbound_texts import InboundText
 from knocktwice_worker.audience.opt_out_words import Wish
 from knocktwice_worker.lifecycle import ProviderState
 from knocktwice_worker.notifications import store
 from knocktwice_worker.notifications.store import provider_reports
-from knocktwice_worker.notifications.store.provider_reports import Callback, InboundText
+from knocktwice_worker.notifications.store.provider_reports import Callback
 from knocktwice_worker.runtime.dispatcher import dispatch
 from knocktwice_worker.sandbox import Answer, Rule
 from support.interleaving import both_ways
@@ -363,7 +365,7 @@ def test_texts_of_the_same_people_wait_for_each_other(world: World, between: Int
 
         def receive(numbers: Sequence[str], name: str) -> None:
             with world.here.engine.begin() as conn:
-                provider_reports.receive(conn, [InboundText(f"SM-{name}-{n}", n, Wish.STOP) for n in numbers])
+                inbound_texts.receive(conn, [InboundText(f"SM-{name}-{n}", n, Wish.STOP) for n in numbers])
 
         return lambda: receive(numbers, "a"), lambda: receive(numbers[::-1], "b")
 

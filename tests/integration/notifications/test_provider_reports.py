@@ -10,10 +10,12 @@ import pytest
 import sqlalchemy as sa
 
 from knocktwice_shared.messages import Channel, Step, When
+from knocktwice_worker.audience import inbound_texts
+from knocktwice_worker.audience.inbound_texts import InboundText
 from knocktwice_worker.audience.opt_out_words import Wish
 from knocktwice_worker.lifecycle import ProviderState
 from knocktwice_worker.notifications.store import provider_reports
-from knocktwice_worker.notifications.store.provider_reports import Callback, InboundText
+from knocktwice_worker.notifications.store.provider_reports import Callback
 from support.sent_messages import Post
 
 if TYPE_CHECKING:
@@ -132,11 +134,11 @@ def test_reports_about_messages_that_are_not_ours_are_dropped_after_two_days(pos
     assert _take(post, [_heard(5, "delivered")]) == 1
     clock.advance(timedelta(days=1))
     with post.here.engine.begin() as conn:
-        assert provider_reports.forget(conn, timedelta(days=90)) == 0
+        assert provider_reports.forget(conn) == 0
         assert provider_reports.bring(conn) == 1
     clock.advance(timedelta(days=2))
     with post.here.engine.begin() as conn:
-        assert provider_reports.forget(conn, timedelta(days=90)) == 1
+        assert provider_reports.forget(conn) == 1
 
 
 @pytest.mark.parametrize(
@@ -144,14 +146,14 @@ def test_reports_about_messages_that_are_not_ours_are_dropped_after_two_days(pos
 )
 def test_what_people_wrote_is_kept_as_long_as_a_repeat_may_come(post: Post, clock: Clock, keep: int, kept: int) -> None:
     with post.here.engine.begin() as conn:
-        provider_reports.receive(conn, [InboundText("SMin", NUMBER, Wish.START)])
+        inbound_texts.receive(conn, [InboundText("SMin", NUMBER, Wish.START)])
     hour = timedelta(hours=1)
     clock.advance(timedelta(days=kept) - hour)
     with post.here.engine.begin() as conn:
-        assert provider_reports.forget(conn, timedelta(days=keep)) == 0
+        assert inbound_texts.forget(conn, timedelta(days=keep)) == 0
     clock.advance(2 * hour)
     with post.here.engine.begin() as conn:
-        assert provider_reports.forget(conn, timedelta(days=keep)) == 1
+        assert inbound_texts.forget(conn, timedelta(days=keep)) == 1
 
 
 def test_a_price_that_comes_after_the_last_status_is_kept(post: Post) -> None:
@@ -189,7 +191,7 @@ def test_a_message_that_failed_for_another_reason_opts_nobody_out(post: Post, st
 def test_who_has_come_back_since_is_not_opted_out_by_an_old_report(post: Post) -> None:
     post.handed_over(SMS)
     with post.here.engine.begin() as conn:
-        provider_reports.receive(conn, [InboundText("SMin", NUMBER, Wish.START)])
+        inbound_texts.receive(conn, [InboundText("SMin", NUMBER, Wish.START)])
     _take(post, [_heard(0, "failed", error=21610)])
     assert post.rows("SELECT number FROM opt_outs") == []
 
@@ -197,7 +199,7 @@ def test_who_has_come_back_since_is_not_opted_out_by_an_old_report(post: Post) -
 def test_stop_start_and_a_stop_that_comes_again(post: Post) -> None:
     def write(sid: str, wish: Wish) -> list[tuple[Any, ...]]:
         with post.here.engine.begin() as conn:
-            provider_reports.receive(conn, [InboundText(sid, NUMBER, wish)])
+            inbound_texts.receive(conn, [InboundText(sid, NUMBER, wish)])
         return post.rows("SELECT number, source FROM opt_outs")
 
     assert write("SM1", Wish.STOP) == [(NUMBER, "sms")]

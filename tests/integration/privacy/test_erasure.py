@@ -23,15 +23,16 @@ from knocktwice_shared.messages import (
     parse_blast,
 )
 from knocktwice_shared.names import key_name
-from knocktwice_worker.audience import opt_outs
+from knocktwice_worker.audience import inbound_texts, opt_outs
 from knocktwice_worker.audience import people as audience
+from knocktwice_worker.audience.inbound_texts import InboundText
 from knocktwice_worker.blasts import expansion
 from knocktwice_worker.database.schema import metadata
 from knocktwice_worker.lifecycle import DeliveryState, ProviderState
 from knocktwice_worker.notifications import store
 from knocktwice_worker.notifications.inbox import dead_letters
 from knocktwice_worker.notifications.store import provider_reports
-from knocktwice_worker.notifications.store.provider_reports import Callback, InboundText
+from knocktwice_worker.notifications.store.provider_reports import Callback
 from knocktwice_worker.privacy import erasure
 from knocktwice_worker.webhooks import endpoints, events
 
@@ -209,7 +210,7 @@ def test_nothing_is_left_in_blasts_webhooks_plans_and_what_people_wrote(
     (sent,) = town.send({"user": ADA})
     town.text([sent])
     with town.here.engine.begin() as conn:
-        provider_reports.receive(conn, [InboundText("SM-in", ADAS, None)])
+        inbound_texts.receive(conn, [InboundText("SM-in", ADAS, None)])
         provider_id = conn.execute(
             sa.text("SELECT provider_id FROM deliveries WHERE step = 1 AND state = 'sent'")
         ).scalar_one()

@@ -19,7 +19,7 @@ from knocktwice_worker.lifecycle import ProviderState
 from knocktwice_worker.notifications import store
 from knocktwice_worker.notifications.store import provider_reports
 from knocktwice_worker.notifications.store.provider_reports import Callback
-from knocktwice_worker.services import Services
+from knocktwice_worker.services import Services, secret
 from knocktwice_worker.webhooks import addresses, endpoints, events, sending, signing
 from support.random_histories import Life
 from support.sent_messages import Post
@@ -50,8 +50,14 @@ def tell(here: Services, clock: Clock, after: timedelta = MINUTE) -> None:
     """Let some time go by, find out what has happened, and send what is due."""
     clock.advance(after)
     events.follow(here.engine)
-    while sending.send(here):
+    while send(here):
         pass
+
+
+def send(here: Services) -> int:
+    """Send one round."""
+    give_up = timedelta(seconds=here.settings.webhook_give_up_s)
+    return sending.send(here.engine, here.hooks, secret=secret(here.settings), give_up=give_up)
 
 
 def accepted(here: Services, *, reference: dict[str, Any] | None = None) -> list[store.PushWork]:
@@ -278,7 +284,7 @@ def test_no_event_is_lost_and_all_are_in_order_after_fifty_kills(
         left[0] = turn % 8
         try:
             events.follow(worker.engine)
-            while sending.send(worker):
+            while send(worker):
                 pass
         except Killed:
             kills += 1
@@ -368,9 +374,9 @@ def test_a_name_that_comes_to_mean_a_private_address_is_not_called(
 
 def test_a_redirect_is_not_followed(here: Services, application: Application) -> None:
     endpoint = add(here, application.url)
-    assert sending.test(here, endpoint, application.url) is None
+    assert sending.test(here.hooks, endpoint, application.url, secret=secret(here.settings)) is None
     application.answer = lambda _: 302
-    assert sending.test(here, endpoint, application.url) == "HTTP 302"
+    assert sending.test(here.hooks, endpoint, application.url, secret=secret(here.settings)) == "HTTP 302"
 
 
 def test_old_events_are_forgotten(here: Services, application: Application, clock: Clock) -> None:

@@ -97,7 +97,7 @@ def test(endpoint: Id) -> None:
     here = services()
     with _database() as conn:
         found = endpoints.get(conn, endpoint)
-    if error := sending.test(here, found.id, found.url):
+    if error := sending.test(here.hooks, found.id, found.url, secret=secret(here.settings)):
         fail(f"{found.url}: {error}")
     out.print("taken")
 

@@ -20,14 +20,13 @@ from sqlalchemy import Connection, text
 from knocktwice_shared.ids import created_at
 from knocktwice_shared.messages import Batch, DeviceUnregistered, PhoneBound, Push, Recipient, UserErased
 from knocktwice_shared.names import BATCH_LIMIT, key_name
-from knocktwice_worker.audience import opt_outs
+from knocktwice_worker.audience import inbound_texts, opt_outs
 from knocktwice_worker.audience.erased import REFRESH
 from knocktwice_worker.blasts import store as blast_store
 from knocktwice_worker.embedded.installation import secret
 from knocktwice_worker.lifecycle import Verdict
 from knocktwice_worker.notifications import store
 from knocktwice_worker.notifications.inbox import dead_letters
-from knocktwice_worker.notifications.store import provider_reports
 from knocktwice_worker.webhooks import events
 
 if TYPE_CHECKING:
@@ -235,7 +234,7 @@ def erase(here: Services, user: str, at: datetime) -> None:
     here.limits.forget(own, now)
     with here.engine.begin() as conn:
         _forget_opt_outs(here, conn, own)
-        provider_reports.forget_numbers(conn, own)
+        inbound_texts.forget_numbers(conn, own)
     with here.engine.begin() as conn:
         blast_store.forget_user(conn, user, _first_id_after(begun))
     erased, busy = _erase_notifications(here, people)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from celery import bootsteps
@@ -17,11 +18,14 @@ from knocktwice_shared.names import BATCH_LIMIT, Queue, Task
 from knocktwice_worker.blasts import expansion
 from knocktwice_worker.lifecycle import DeliveryState
 from knocktwice_worker.notifications import store
+from knocktwice_worker.runtime import publishing
 from knocktwice_worker.runtime.outage_log import Outage
 from knocktwice_worker.services import Services, services
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from celery import Celery
 
 #: Ticks between two looks into the inbox.
 _SWEEP_EVERY = 10
@@ -75,7 +79,7 @@ class Dispatcher(bootsteps.StartStopStep):
     def start(self, parent: Any) -> None:
         """Start ringing."""
         self._stop.clear()
-        self._thread = threading.Thread(target=self._run, name="knocktwice-dispatcher", daemon=True)
+        self._thread = threading.Thread(target=self._run, args=(parent.app,), name="knocktwice-dispatcher", daemon=True)
         self._thread.start()
 
     def stop(self, parent: Any) -> None:
@@ -88,9 +92,9 @@ class Dispatcher(bootsteps.StartStopStep):
     close = stop
     terminate = stop
 
-    def _run(self) -> None:
-        from knocktwice_worker.celery import publish, publish_message
-
+    def _run(self, app: Celery) -> None:
+        publish = partial(publishing.publish, app)
+        publish_message = partial(publishing.publish_message, app)
         ticks, outage = 0, Outage("dispatcher")
         while not self._stop.is_set():
             pause = services().settings.tick_s

@@ -11,16 +11,15 @@ import structlog
 from sqlalchemy import text
 
 from knocktwice_worker.channels.http import NoResponse, Request
-from knocktwice_worker.embedded.installation import secret
 from knocktwice_worker.webhooks import signing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from sqlalchemy import Row
+    from sqlalchemy import Engine, Row
 
     from knocktwice_worker.channels.http import Response
-    from knocktwice_worker.services import Services
+    from knocktwice_worker.webhooks.carrier import Hooks
 
 log = structlog.get_logger(__name__)
 
@@ -82,16 +81,21 @@ RETURNING disabled_reason
 """)
 
 
-def send(here: Services) -> int:
-    """Send one round of what is due, to all endpoints side by side; return how many events that were."""
-    with here.engine.begin() as conn:
+def send(engine: Engine, hooks: Hooks, *, secret: str, give_up: timedelta) -> int:
+    """Send one round of what is due, to all endpoints side by side; return how many events that were.
+
+    Args:
+        secret: the installation's, from which the endpoints' keys are derived.
+        give_up: an endpoint that has taken nothing for so long is disabled; zero: never.
+    """
+    with engine.begin() as conn:
         rows = conn.execute(_CLAIM, {"lease": _LEASE, "most": _AT_ONCE}).all()
     if not rows:
         return 0
-    key, now = secret(here.settings), time.time()
-    answers = here.hooks.send([_request(row, key, now) for row in rows])
+    now = time.time()
+    answers = hooks.send([_request(row, secret, now) for row in rows])
     errors = [_error(answer) for row, answer in zip(rows, answers, strict=True)]
-    with here.engine.begin() as conn:
+    with engine.begin() as conn:
         conn.execute(
             _RECORD,
             {
@@ -106,32 +110,31 @@ def send(here: Services) -> int:
         conn.execute(_WELL, {"ids": sorted(well)})
         for id_, error in _failed(rows, errors, well).items():
             limits = {"first": _FIRST_WAIT, "longest": _LONGEST_WAIT}
-            give_up = timedelta(seconds=here.settings.webhook_give_up_s) or _NEVER
             gone = error == "HTTP 410"
             found = conn.execute(
-                _UNWELL, {"id": id_, "error": error, "gone": gone, "give_up": give_up, **limits}
+                _UNWELL, {"id": id_, "error": error, "gone": gone, "give_up": give_up or _NEVER, **limits}
             ).first()
             if found and found.disabled_reason:
                 log.warning("webhook endpoint disabled", endpoint=id_, reason=found.disabled_reason)
     return len(rows)
 
 
-def test(here: Services, endpoint: str, url: str) -> str | None:
+def test(hooks: Hooks, endpoint: str, url: str, *, secret: str) -> str | None:
     """Send one event of type ``knocktwice.test`` and return what went wrong, or ``None``."""
     body = _body("knocktwice.test", time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime()), {})
-    headers = signing.headers(secret(here.settings), endpoint, f"test.{time.time_ns()}", time.time(), body)
-    (answer,) = here.hooks.send([Request(url, headers, body)])
+    headers = signing.headers(secret, endpoint, f"test.{time.time_ns()}", time.time(), body)
+    (answer,) = hooks.send([Request(url, headers, body)])
     return _error(answer)
 
 
-def _request(row: Row[Any], key: str, now: float) -> Request:
+def _request(row: Row[Any], secret: str, now: float) -> Request:
     data = dict(row.data)
     if row.personal:
         who = {"user": row.user_id, "phone": row.phone, "key": row.key}
         data |= {name: value for name, value in who.items() if value is not None}
     body = _body(row.type, row.at.isoformat(), data)
     message_id = f"{row.notification_id}.{row.step}.{row.type}"
-    return Request(row.url, signing.headers(key, row.endpoint_id, message_id, now, body), body)
+    return Request(row.url, signing.headers(secret, row.endpoint_id, message_id, now, body), body)
 
 
 def _body(type_: str, at: str, data: Mapping[str, Any]) -> bytes:

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 import structlog
 from sqlalchemy.exc import DBAPIError
 
+from knocktwice_worker.audience import inbound_texts
+from knocktwice_worker.audience.inbound_texts import InboundText
 from knocktwice_worker.channels.reports import StatusReport
 from knocktwice_worker.gateway.intake.group_commit import GroupCommit
 from knocktwice_worker.notifications.store import provider_reports
-from knocktwice_worker.notifications.store.provider_reports import InboundText
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -47,7 +48,7 @@ class CallbackIntake:
     def _write(self, items: Sequence[StatusReport | InboundText]) -> None:
         reports = [item for item in items if isinstance(item, StatusReport)]
         with self._engine.begin() as conn:
-            provider_reports.receive(conn, [item for item in items if isinstance(item, InboundText)])
+            inbound_texts.receive(conn, [item for item in items if isinstance(item, InboundText)])
             provider_reports.accept(conn, reports)
         try:
             # They are kept. What cannot be brought to its delivery now is brought by the clock.

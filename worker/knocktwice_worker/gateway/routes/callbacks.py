@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import structlog
 from fastapi import APIRouter, Path, Request, Response
 
+from knocktwice_worker.audience.inbound_texts import InboundText
 from knocktwice_worker.audience.opt_out_words import wish
 from knocktwice_worker.channels import registry
 from knocktwice_worker.channels.reports import Arrived, NotBelieved, Unreadable
@@ -19,7 +20,6 @@ from knocktwice_worker.gateway.auth.access import Here
 from knocktwice_worker.gateway.http.body import ARRIVAL_S
 from knocktwice_worker.gateway.log_limit import Seldom
 from knocktwice_worker.gateway.problems import Problem, documented
-from knocktwice_worker.notifications.store.provider_reports import InboundText
 
 if TYPE_CHECKING:
     from knocktwice_worker.channels.channel import CallbackRoute

@@ -1,4 +1,4 @@
-"""What a provider reports of the messages it took, and what people write back.
+"""What a provider reports of the messages it took.
 
 Reports come late, twice and out of order, and while a sender still holds its row. So each is first written down as it is
 (``provider_reports``; a repeat is the same row), which is when the provider gets its answer, and then brought to its delivery
@@ -7,13 +7,10 @@ as soon as nobody holds it (``provider_statuses.py``, which makes any order end 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, Row, text
 
-from knocktwice_worker.audience.opt_out_words import Wish
 from knocktwice_worker.channels.reports import OPTED_OUT, StatusReport
 from knocktwice_worker.lifecycle import ProviderState, Verdict
 from knocktwice_worker.notifications import store
@@ -21,25 +18,11 @@ from knocktwice_worker.notifications.store import provider_statuses
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
+    from datetime import timedelta
 
 #: Reports brought to their deliveries in one transaction.
 LIMIT = 1000
 _FINAL = [str(state) for state in ProviderState if state is not ProviderState.SENT]
-
-
-@dataclass(frozen=True, slots=True)
-class InboundText:
-    """A text that somebody wrote to one of our senders.
-
-    Attributes:
-        provider_id: the provider's id, by which a repeat is known.
-        number: who wrote, in E.164.
-        wish: what about; ``None``: nothing that concerns us.
-    """
-
-    provider_id: str
-    number: str
-    wish: Wish | None
 
 
 # A report that says more than the one that waits already, such as the price, replaces it.
@@ -67,10 +50,7 @@ _TAKEN = text("""
 DELETE FROM provider_reports p USING unnest(CAST(:provider_ids AS text[]), CAST(:statuses AS text[])) AS r(id, status)
 WHERE p.provider_id = r.id AND p.status = r.status
 """)
-_FORGET_REPORTS = text("DELETE FROM provider_reports WHERE received_at < knocktwice_now() - interval '2 days'")
-_FORGET_TEXTS = text("DELETE FROM inbound_texts WHERE received_at < knocktwice_now() - :keep")
-#: A text is kept so that a repeat is known as one, and a late "has opted out" does not undo a START.
-_TEXTS_KEPT, _TEXTS_NEEDED = timedelta(days=90), timedelta(days=7)
+_FORGET = text("DELETE FROM provider_reports WHERE received_at < knocktwice_now() - interval '2 days'")
 
 # The status is there already (``provider_statuses.py``); a final one that is news leaves a line in the ledger.
 _ANNOTATE = text("""
@@ -163,30 +143,6 @@ def bring(conn: Connection, provider_ids: Collection[str] | None = None) -> int:
     return len(rows) - len(ours)
 
 
-def receive(conn: Connection, texts: Sequence[InboundText]) -> int:
-    """Note who wants to be left alone and who no longer does. A text that was seen before changes nothing.
-
-    Returns:
-        How many of the texts were new.
-    """
-    fresh = 0
-    # In one order, so that two transactions with the same texts or numbers wait for each other instead of deadlocking; what one
-    # person wrote stays in the order in which it came.
-    for one in sorted(texts, key=lambda t: t.number):
-        keep = text(
-            "INSERT INTO inbound_texts (provider_id, number, wish) VALUES (:id, :number, :wish) ON CONFLICT DO NOTHING"
-        )
-        if not conn.execute(keep, {"id": one.provider_id, "number": one.number, "wish": one.wish}).rowcount:
-            continue
-        fresh += 1
-        if one.wish is Wish.STOP:
-            add = "INSERT INTO opt_outs (number, source) VALUES (:number, 'sms') ON CONFLICT DO NOTHING"
-            conn.execute(text(add), {"number": one.number})
-        elif one.wish is Wish.START:
-            conn.execute(text("DELETE FROM opt_outs WHERE number = :number"), {"number": one.number})
-    return fresh
-
-
 def ours(conn: Connection, provider_ids: Sequence[str]) -> set[str]:
     """Return which of these messages are ours: the account may send others."""
     query = text("SELECT provider_id FROM deliveries WHERE provider_id = ANY(:ids) AND step > 0")
@@ -208,22 +164,9 @@ def close(conn: Connection, wait: timedelta, provider_ids: Collection[str]) -> i
     return len(rows)
 
 
-def forget(conn: Connection, keep: timedelta) -> int:
-    """Delete reports about messages that are not ours, and inbound texts whose repeat nobody expects any more.
-
-    Args:
-        keep: how long anything is kept; zero: for ever, which these are not.
-    """
-    texts = max(_TEXTS_NEEDED, min(_TEXTS_KEPT, keep or _TEXTS_KEPT))
-    return conn.execute(_FORGET_REPORTS).rowcount + conn.execute(_FORGET_TEXTS, {"keep": texts}).rowcount
-
-
-def forget_numbers(conn: Connection, numbers: Collection[str]) -> None:
-    """Forget who wrote from these numbers; that somebody did stays, so that a repeat is known as one."""
-    if numbers:
-        conn.execute(
-            text("UPDATE inbound_texts SET number = '' WHERE number = ANY(:numbers)"), {"numbers": sorted(numbers)}
-        )
+def forget(conn: Connection) -> int:
+    """Delete reports about messages that are not ours, and return how many."""
+    return conn.execute(_FORGET).rowcount
 
 
 def _status_report(row: Row[Any]) -> StatusReport:
