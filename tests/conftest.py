@@ -10,10 +10,10 @@ import sqlalchemy as sa
 import structlog
 
 from knocktwice_worker import services
-from knocktwice_worker.embedded import installation
 from knocktwice_worker.cli import main, output
 from knocktwice_worker.config import Settings
 from knocktwice_worker.database import migrations
+from knocktwice_worker.embedded import installation
 from knocktwice_worker.embedded.servers import EmbeddedServers, Servers
 from knocktwice_worker.sandbox import Sandbox
 from support.clock import Clock

@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 
 from benchmarks.provider import Provider
-from knocktwice_worker import services
-from knocktwice_worker.embedded import installation
 from knocktwice_worker.database import migrations
+from knocktwice_worker.embedded import installation
 from knocktwice_worker.embedded.children import Child
 from knocktwice_worker.embedded.servers import EmbeddedServers
 

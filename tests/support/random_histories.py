@@ -13,13 +13,14 @@ import sqlalchemy as sa
 from knocktwice_shared.ids import blast_id, uuid7
 from knocktwice_shared.messages import Receipt, ReceiptEvent, parse_batch, parse_blast
 from knocktwice_worker.blasts import store as blast_store
+from knocktwice_worker.channels.reports import StatusReport
 from knocktwice_worker.content import sms_parts
 from knocktwice_worker.content.rendering import fingerprint
 from knocktwice_worker.lifecycle import DeliveryState, ProviderState, Verdict
 from knocktwice_worker.limits.quiet_hours import country
 from knocktwice_worker.notifications import store
 from knocktwice_worker.notifications.store import provider_reports
-from knocktwice_worker.notifications.store.provider_reports import Callback
+from support.sent_messages import placed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -105,7 +106,9 @@ class Life:
         for row in conn.execute(sent).all():
             price = self._dice.choice([None, "0.0075", "0.1"])
             status = self._dice.choice(["sent", "delivered", "undelivered", "read"])
-            heard = Callback(row.provider_id, ProviderState(status), datetime.now(UTC), price=price, price_unit="USD")
+            heard = StatusReport(
+                "twilio", row.provider_id, ProviderState(status), datetime.now(UTC), price=price, price_unit="USD"
+            )
             provider_reports.accept(conn, [heard])
             provider_reports.bring(conn, {row.provider_id})
 
@@ -143,7 +146,7 @@ class Life:
 
     def _send(self, conn: Connection) -> None:
         reserved = conn.execute(sa.text("SELECT notification_id FROM deliveries WHERE state = 'reserved' LIMIT 8"))
-        claimed, _ = store.claim_sms(conn, [str(row.notification_id) for row in reserved], LEASE)
+        claimed, _ = store.claim_sms(conn, placed([str(row.notification_id) for row in reserved]), LEASE)
         states = [DeliveryState.SENT] * 4 + [DeliveryState.FAILED, DeliveryState.UNKNOWN, DeliveryState.RESERVED]
         store.record_sms(
             conn,

@@ -17,10 +17,10 @@ from knocktwice_shared.ids import uuid7
 from knocktwice_shared.messages import DeviceRegistered, PhoneBound, parse_batch
 from knocktwice_shared.names import Task
 from knocktwice_worker import services
-from knocktwice_worker.embedded import installation
 from knocktwice_worker.audience import people
 from knocktwice_worker.blasts import expansion
 from knocktwice_worker.config import Settings
+from knocktwice_worker.embedded import installation
 from knocktwice_worker.notifications.store import provider_reports
 from knocktwice_worker.privacy import erasure
 from knocktwice_worker.runtime.dispatcher import dispatch

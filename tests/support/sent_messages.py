@@ -17,10 +17,15 @@ from knocktwice_worker.notifications.store import provider_statuses
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from knocktwice_worker.notifications.store.provider_statuses import StatusReport
+    from knocktwice_worker.channels.reports import StatusReport
     from knocktwice_worker.services import Services
 
 HOUR, LEASE = timedelta(hours=1), timedelta(minutes=1)
+
+
+def placed(ids: Iterable[str], tries: int = 0) -> dict[str, store.Placement]:
+    """All by the provider that is built in, each tried so often before."""
+    return {id_: store.Placement("twilio", tries) for id_ in ids}
 
 
 @dataclass
@@ -54,7 +59,7 @@ class Post:
             conn.execute(sa.text("UPDATE deliveries SET due_at = knocktwice_now() WHERE state = 'scheduled'"))
             assert len(store.due(conn, ids)) == len(ids)
             store.reserve(conn, [store.Reservation(i, "+16505550100", "b", b"f") for i in ids], LEASE)
-            store.claim_sms(conn, ids, LEASE)
+            store.claim_sms(conn, placed(ids), LEASE)
 
     def sent(self, ids: list[str], first: int = 0) -> None:
         results = [store.SmsResult(i, DeliveryState.SENT, provider_id=f"SM{n}") for n, i in enumerate(ids, first)]

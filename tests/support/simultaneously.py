@@ -6,7 +6,6 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-from knocktwice_worker import services
 from knocktwice_worker.embedded import installation
 from knocktwice_worker.limits.per_number import RedisLimits
 

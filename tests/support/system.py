@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, TypeVar
 import sqlalchemy as sa
 
 from knocktwice import Client, Push, Recipient
-from knocktwice_worker import services
 from knocktwice_worker.embedded import installation
 from knocktwice_worker.embedded.children import Child
 from knocktwice_worker.reporting.story import Story, tell

@@ -15,9 +15,10 @@ from celery import bootsteps
 
 from knocktwice_shared.errors import InvalidMessage
 from knocktwice_worker.database import table_statistics
+from knocktwice_worker.embedded.installation import secret
 from knocktwice_worker.reporting import rollups
 from knocktwice_worker.runtime.outage_log import Outage
-from knocktwice_worker.services import Services, secret, services
+from knocktwice_worker.services import Services, services
 from knocktwice_worker.webhooks import endpoints, events, sending
 
 if TYPE_CHECKING:
