@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from knocktwice.channels import STEPS
 from knocktwice.content import LaterStep, Sms
 from knocktwice_shared.errors import InvalidMessage
 from knocktwice_shared.ids import uuid7_texts
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 Wire = dict[str, Any]
 _T = TypeVar("_T")
+#: What steps there are, for those who gave something else.
+_STEPS = [step.__name__ for step in STEPS.values()]
 
 _INDEX = re.compile(r"\b(recipients|receipts|ids)\[(\d+)\]")
 _ALONE = re.compile(r"\b(?:recipients|receipts|changes)\[0\]\.?")
@@ -214,11 +217,11 @@ def _push(push: Push) -> Wire:
 
 def _steps(steps: object, *, alone: bool) -> list[Wire]:
     if isinstance(steps, str | bytes | Mapping) or not isinstance(steps, Iterable):
-        raise InvalidMessage("steps", "must be a list of steps, like Sms")
+        raise InvalidMessage("steps", f"must be a list of {' and '.join(_STEPS)}")
     written: list[Wire] = []
     for i, step in enumerate(steps):
         if not isinstance(step, LaterStep):
-            raise InvalidMessage(f"steps[{i}]", f"must be a step, like Sms, not {type(step).__name__}")
+            raise InvalidMessage(f"steps[{i}]", f"must be a {' or a '.join(_STEPS)}, not {type(step).__name__}")
         written.append(_step(step, alone=alone and i == 0))
     return written
 

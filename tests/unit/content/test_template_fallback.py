@@ -67,7 +67,7 @@ def test_one_sms_that_says_what_the_content_says_is_no_plan_of_its_own() -> None
         (0, {"content_sid": {"en": SID}}, "fallback.0.content_sid", "has nothing for de"),
         (0, {"text": "Hello"}, "fallback.0.text", "is for SMS"),
         (0, {"variables": {"1": "{{ name"}}, "fallback.0.variables.1", ""),
-        (0, {"channel": "pigeon"}, "fallback.0.channel", "'sms' or 'whatsapp'"),
+        (0, {"channel": "pigeon"}, "fallback.0.channel", "must be one of sms, whatsapp"),
         (1, {"text": {"en": "Ready."}}, "fallback.1.text", "has nothing for de"),
         (1, {"text": "x" * 1595}, "fallback.1.text", "too long with its signature"),
         (1, {"content_sid": SID}, "fallback.1.content_sid", "is for WhatsApp"),

@@ -23,7 +23,7 @@ DECLARE
   last uuid;
 BEGIN
   LOOP
-    WITH some AS (
+    WITH part AS (
       SELECT notification_id, step
       FROM deliveries
       WHERE notification_id >= seen
@@ -35,8 +35,8 @@ BEGIN
     ), named AS (
       UPDATE deliveries d
       SET provider = 'twilio'
-      FROM some s
-      WHERE d.notification_id = s.notification_id AND d.step = s.step
+      FROM part p
+      WHERE d.notification_id = p.notification_id AND d.step = p.step
       RETURNING d.notification_id
     )
     SELECT (array_agg(notification_id ORDER BY notification_id DESC))[1] INTO last FROM named;
