@@ -15,6 +15,7 @@ from knocktwice_shared.messages import Receipt, ReceiptEvent, parse_audience, pa
 from knocktwice_worker import services
 from knocktwice_worker.audience import people, receipt_health
 from knocktwice_worker.config import Settings
+from knocktwice_worker.lifecycle import AttemptState
 from knocktwice_worker.notifications import store
 from knocktwice_worker.notifications.pipeline import receipts
 from knocktwice_worker.services import Services
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from support.clock import Clock
-    from support.commands import Said
+    from support.commands import CommandOutput
 
 HOUR, LEASE = timedelta(hours=1), timedelta(minutes=1)
 AT = datetime(2026, 11, 1, 12, tzinfo=UTC)
@@ -55,7 +56,11 @@ def _push(here: Services, user: str, when: str = "not_delivered") -> str:
     batch = parse_batch(wire)
     with here.engine.begin() as conn:
         work = store.accept(conn, [store.Intake(batch, {}, HOUR)], lease=LEASE)
-        store.record_push(conn, [store.PushResult(*w, state="sent") for w in work], retry_for=HOUR)
+        store.record_push(
+            conn,
+            [store.PushResult(w.notification_id, w.registration, state=AttemptState.SENT) for w in work],
+            retry_for=HOUR,
+        )
     return str(batch.recipients[0].id)
 
 
@@ -165,7 +170,7 @@ def test_too_few_pushes_say_nothing_about_a_kind(here: Services) -> None:
 
 
 @pytest.mark.usefixtures("crowd")
-def test_the_command_shows_it(run: Callable[..., Said], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_shows_it(run: Callable[..., CommandOutput], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KNOCKTWICE_UNCONFIRMED_SAMPLE", "5")
     services._services.clear()
     said = run("receipts", "health", "--json")

@@ -88,7 +88,7 @@ def test_what_kills_its_senders_is_not_sent_for_ever(here: Services, sandbox: Sa
     id_ = _reserved(here)
     for tries, state in enumerate(("reserved", "reserved", "unknown")):
         with here.engine.begin() as conn:
-            assert store.claim_sms(conn, placed([id_], tries), MINUTE)[0] == [id_]
+            assert store.claim_steps(conn, placed([id_], tries), MINUTE)[0] == [id_]
         clock.advance(10 * MINUTE)
         here.reconcile.resolve([id_])
         assert _states(here) == [(state, None)]

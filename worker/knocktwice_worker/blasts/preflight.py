@@ -16,7 +16,7 @@ from knocktwice_shared.channels import SMS
 from knocktwice_shared.errors import KnocktwiceError
 from knocktwice_shared.messages import Category
 from knocktwice_worker.audience.segment_sql import where
-from knocktwice_worker.blasts import expansion
+from knocktwice_worker.blasts import request
 from knocktwice_worker.channels.registry import CHANNELS
 from knocktwice_worker.content.links.short_links import example
 from knocktwice_worker.database.schema import deliveries, devices, opt_outs, phones, users
@@ -182,8 +182,8 @@ def examine(
     Raises:
         InvalidMessage: it could not be started.
     """
-    wanted = expansion.audience(conn, blast)
-    said = expansion.check_content(conn, blast, settings)
+    wanted = request.audience(conn, blast)
+    said = request.check_content(conn, blast, settings)
     texts = _texts(said, settings, channels)
     found = Preflight()
     found.fallback_share, found.share_from = _share(conn, blast, share)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from knocktwice_worker.lifecycle import Verdict
+from knocktwice_worker.lifecycle import Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -38,13 +38,13 @@ class Address:
 
     Attributes:
         kind: one word.
-        missing: the verdict about somebody who has none.
+        missing: why nothing goes to somebody who has none.
         find: returns notification id → address, of those who have one. It is called once for all steps of a batch that go
             over the channel, in the transaction of the decision; one query for all of them is fine.
     """
 
     kind: str
-    missing: Verdict
+    missing: Refusal
     find: Callable[[Connection, Sequence[Addressee]], Mapping[str, str]]
 
     @property
@@ -58,4 +58,4 @@ def _numbers(_: Connection, people: Sequence[Addressee]) -> Mapping[str, str]:
 
 
 #: A phone number in E.164, as the notification or the user has it.
-NUMBER = Address("number", Verdict.NO_PHONE, _numbers)
+NUMBER = Address("number", Refusal.NO_PHONE, _numbers)

@@ -16,7 +16,7 @@ from knocktwice_worker.cli.output import AsJson, clock, fail, out, print_json, r
 from knocktwice_worker.embedded.installation import secret
 from knocktwice_worker.notation import durations
 from knocktwice_worker.services import services
-from knocktwice_worker.webhooks import endpoints, sending, signing
+from knocktwice_worker.webhooks import endpoints, signing
 from knocktwice_worker.webhooks import events as happened
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def test(endpoint: Id) -> None:
     here = services()
     with _database() as conn:
         found = endpoints.get(conn, endpoint)
-    if error := sending.test(here.hooks, found.id, found.url, secret=secret(here.settings)):
+    if error := here.webhooks.test(found.id, found.url):
         fail(f"{found.url}: {error}")
     out.print("taken")
 

@@ -227,7 +227,8 @@ def read(path: str, *, built_in: str) -> ProviderFile:
         ProviderFileError: it cannot be read, or a field is wrong; values are not quoted, one may be a secret.
     """
     try:
-        return ProviderFile.model_validate(_with_built_in(declared_yaml.load(path), built_in))
+        document = declared_yaml.read(path)
+        return ProviderFile.model_validate(_with_built_in(document.value, built_in))
     except Unreadable as error:
         raise ProviderFileError(str(error)) from None
     except ProviderFileError as error:
@@ -239,7 +240,7 @@ def read(path: str, *, built_in: str) -> ProviderFile:
         said = first["msg"].removeprefix("Value error, ")
         if first["type"] == "extra_forbidden":
             said = "is not a field here; docs/providers.md lists them"
-        raise ProviderFileError(f"{path}: {place + ': ' if place else ''}{said}") from None
+        raise ProviderFileError(f"{document.place(*first['loc'])}: {place + ': ' if place else ''}{said}") from None
 
 
 def _with_built_in(said: object, name: str) -> object:

@@ -18,7 +18,7 @@ from knocktwice_worker.channels import registry
 from knocktwice_worker.channels.reports import Arrived, NotBelieved, Unreadable
 from knocktwice_worker.gateway.auth.access import Here
 from knocktwice_worker.gateway.http.body import ARRIVAL_S
-from knocktwice_worker.gateway.log_limit import Seldom
+from knocktwice_worker.gateway.log_limit import OncePerMinute
 from knocktwice_worker.gateway.problems import Problem, documented
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ log = structlog.get_logger(__name__)
 
 router = APIRouter(tags=["callbacks"])
 
-_seldom = Seldom()
+_lines = OncePerMinute()
 
 _FORM = "application/x-www-form-urlencoded"
 _PROBLEMS = ("invalid-signature", "malformed-json", "too-slow", "too-large", "too-many-requests", "unavailable")
@@ -107,7 +107,7 @@ def _heard(services: Services, route: CallbackRoute, arrived: Arrived) -> Heard:
     try:
         return services.channels.receivers[route.path].receive(arrived)
     except NotBelieved as error:
-        if error.unset is not None and _seldom.due("not set"):
+        if error.unset is not None and _lines.due("not set"):
             log.warning("callback refused", reason=f"{error.unset} is not set")
         raise Problem("invalid-signature", str(error)) from None
     except Unreadable as error:

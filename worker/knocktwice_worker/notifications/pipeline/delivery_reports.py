@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import structlog
 from sqlalchemy import text
 
+from knocktwice_worker.notifications import store
 from knocktwice_worker.notifications.store import provider_reports
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ class DeliveryReports:
         if not reports:
             return 0
         with self.engine.begin() as conn:
-            mine = provider_reports.ours(conn, [r.provider_id for r in reports])
+            mine = store.known_provider_ids(conn, [r.provider_id for r in reports])
             provider_reports.accept(conn, [r for r in reports if r.provider_id in mine])
             provider_reports.bring(conn, mine)
         return len(mine)

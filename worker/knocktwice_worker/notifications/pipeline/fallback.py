@@ -18,7 +18,7 @@ from knocktwice_worker.config import UnconfirmedPolicy
 from knocktwice_worker.content import plans, rendering
 from knocktwice_worker.content.links import link_store
 from knocktwice_worker.content.rendering import fingerprint
-from knocktwice_worker.lifecycle import FALL_BACK, LOST, DeliveryState, Facts, Verdict, decide
+from knocktwice_worker.lifecycle import FALL_BACK, LOST, Delay, DeliveryState, Facts, Refusal, Verdict, decide
 from knocktwice_worker.limits.per_number import Ask
 from knocktwice_worker.limits.quiet_hours import country
 from knocktwice_worker.notifications import store
@@ -27,7 +27,7 @@ from knocktwice_worker.notifications.pipeline.concurrency import at_most
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
 
-    from sqlalchemy import Connection, Engine, Row
+    from sqlalchemy import Connection, Engine
 
     from knocktwice_worker.audience.receipt_health import SilentKinds
     from knocktwice_worker.channels.opened import Channels
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-_UNDECIDED = {Verdict.WAIT, Verdict.LIMITS_UNAVAILABLE, Verdict.QUIET_HOURS}
+_UNDECIDED = {Verdict.WAIT, Delay.LIMITS_UNAVAILABLE, Delay.QUIET_HOURS}
 
 #: When to look again at a decision that could not be taken yet.
 _WAIT = timedelta(seconds=30)
@@ -45,11 +45,21 @@ _WAIT = timedelta(seconds=30)
 
 @dataclass(slots=True)
 class _Case:
-    """One fallback under decision. ``verdict`` changes when a limit says no."""
+    """One step under decision.
 
-    row: Row[Any]
+    Attributes:
+        row: the facts.
+        category: what kind of message it is.
+        verdict: changes when a rule or a limit says no, or not yet.
+        reservation: the message, if it may go as far as the rules know.
+        limits: what the limits said, for the ledger.
+        links: the short links in the message.
+        unconfirmed: how a policy about devices that never confirm decided, for the ledger.
+    """
+
+    row: store.DueStep
     category: Category
-    verdict: Verdict
+    verdict: Verdict | Refusal | Delay
     reservation: store.Reservation | None = None
     limits: dict[str, Any] = field(default_factory=dict)
     links: list[link_store.Link] = field(default_factory=list)
@@ -57,17 +67,17 @@ class _Case:
 
     @property
     def id(self) -> str:
-        return str(self.row.notification_id)
+        return self.row.notification_id
 
     def decision(self) -> store.Decision:
         row = self.row
-        seen = {name: getattr(row, name) for name in ("delivered", "clicked", "cancelled") if getattr(row, name)}
+        events = {"delivered": row.delivered, "clicked": row.clicked, "cancelled": row.cancelled}
         inputs = {
             "when": row.trigger,
             "due_at": row.due_at,
-            row.before_channel: row.before,
+            row.before_channel or "": row.before,
             "reported": row.provider_status,
-            "events": seen,
+            "events": {kind: at for kind, at in events.items() if at},
             **self.limits,
             "unconfirmed": self.unconfirmed,
         }
@@ -116,18 +126,18 @@ class Fallback:
             unconfirmed = self._unconfirmed(conn, rows)
             addresses = self._addresses(conn, rows, batches)
             cases = [
-                self._consider(row, batches[str(row.batch_id)], unconfirmed, addresses.get(str(row.notification_id)))
+                self._consider(row, batches[row.batch_id], unconfirmed, addresses.get(row.notification_id))
                 for row in rows
             ]
             self._keep_suppressed(conn, [c for c in cases if c.reservation and c.row.user_id is None])
-            self._hold_quiet(conn, [c for c in cases if c.reservation and c.category is Category.MARKETING])
+            self._postpone_quiet(conn, [c for c in cases if c.reservation and c.category is Category.MARKETING])
             asking = [case for case in cases if case.reservation]
             self._apply_limits(conn, asking, rows[0].now)
             reservations = [c.reservation for c in asking if c.reservation and c.verdict in FALL_BACK]
             won = store.reserve(conn, sorted(reservations, key=lambda r: r.notification_id), self.lease)
             link_store.insert(conn, [link for c in cases if c.id in won for link in c.links])
             waiting = [c.id for c in cases if c.verdict in _UNDECIDED]
-            store.postpone(conn, [c.id for c in cases if c.verdict in _UNDECIDED - {Verdict.QUIET_HOURS}], _WAIT)
+            store.postpone(conn, [c.id for c in cases if c.verdict in _UNDECIDED - {Delay.QUIET_HOURS}], _WAIT)
             store.write_ledger(conn, [c.decision() for c in cases if c.id in won])
             store.skip(conn, [c.decision() for c in cases if c.verdict not in FALL_BACK and c.id not in waiting])
         lost = [_ask(c, r) for c in asking if (r := c.reservation) and c.verdict in FALL_BACK and c.id not in won]
@@ -137,50 +147,55 @@ class Fallback:
 
     def _keep_suppressed(self, conn: Connection, cases: Sequence[_Case]) -> None:
         """Respect the opt-outs of erased people. Users' numbers were asked for when they were bound; these were given inline."""
-        gone = suppressed(conn, {case.row.number for case in cases if case.row.number is not None}, self.limits.secret)
+        gone = suppressed(conn, {case.row.number or "" for case in cases}, self.limits.secret)
         for case in cases:
             if case.row.number in gone:
-                case.verdict, case.reservation = Verdict.OPTED_OUT, None
+                case.verdict, case.reservation = Refusal.OPTED_OUT, None
 
-    def _hold_quiet(self, conn: Connection, cases: Sequence[_Case]) -> None:
-        held = self.quiet.hold(conn, [case.row for case in cases])
+    def _postpone_quiet(self, conn: Connection, cases: Sequence[_Case]) -> None:
+        asleep = self.quiet.postpone(conn, [case.row for case in cases])
         for case in cases:
-            if case.id in held:
-                case.verdict, case.reservation = Verdict.QUIET_HOURS, None
+            if case.id in asleep:
+                case.verdict, case.reservation = Delay.QUIET_HOURS, None
 
-    def _unconfirmed(self, conn: Connection, rows: Sequence[Row[Any]]) -> dict[str, list[str]]:
+    def _unconfirmed(self, conn: Connection, rows: Sequence[store.DueStep]) -> dict[str, list[str]]:
         """Return whose push went only to kinds of devices that never confirm one, and these kinds, where a policy cares."""
         if self.unconfirmed_policy is UnconfirmedPolicy.TEXT:
             return {}
         open_ = [
-            r for r in rows if r.trigger == When.NOT_DELIVERED and r.before == DeliveryState.SENT and r.after_step == 0
+            r for r in rows if r.trigger is When.NOT_DELIVERED and r.before is DeliveryState.SENT and r.after_step == 0
         ]
-        ids = [str(r.notification_id) for r in open_ if r.delivered is None and r.clicked is None]
+        ids = [r.notification_id for r in open_ if r.delivered is None and r.clicked is None]
         return self.silent_kinds.among(conn, ids)
 
-    def _unconfirmed_verdict(self, case: _Case, kinds: list[str] | None) -> Verdict:
+    def _unconfirmed_verdict(self, case: _Case, kinds: list[str] | None) -> Verdict | Refusal | Delay:
         if case.verdict is not Verdict.NOT_DELIVERED or kinds is None:
             return case.verdict
         case.unconfirmed = {"policy": self.unconfirmed_policy, "never_confirm": kinds}
         accepts = self.unconfirmed_policy is UnconfirmedPolicy.ACCEPT
         return Verdict.ACCEPTED_UNCONFIRMED if accepts else Verdict.NOT_CLICKED
 
-    def _addresses(self, conn: Connection, rows: Sequence[Row[Any]], batches: Mapping[str, Row[Any]]) -> dict[str, str]:
-        """Return where each step's message would go; who has no address of the channel's kind is missing."""
-        found = {str(row.notification_id): row.number for row in rows if row.number is not None}
+    def _addresses(
+        self, conn: Connection, rows: Sequence[store.DueStep], batches: Mapping[str, store.BatchContents]
+    ) -> dict[str, str]:
+        """Return where each step's message would go; steps of people without an address of the channel's kind are missing."""
+        found = {row.notification_id: row.number for row in rows if row.number is not None}
         for channel in {row.channel for row in rows}:
             address = self.channels.entry(channel).address
             if address.is_number:
                 continue
-            own = [row for row in rows if row.channel == channel]
-            people = [_addressee(row, batches[str(row.batch_id)]) for row in own]
+            people = [_addressee(row, batches[row.batch_id]) for row in rows if row.channel == channel]
             for person in people:
                 found.pop(person.notification_id, None)
             found |= address.find(conn, people)
         return found
 
     def _consider(
-        self, row: Row[Any], batch: Row[Any], unconfirmed: Mapping[str, list[str]], address: str | None
+        self,
+        row: store.DueStep,
+        batch: store.BatchContents,
+        unconfirmed: Mapping[str, list[str]],
+        address: str | None,
     ) -> _Case:
         verdict = decide(
             Facts(
@@ -193,30 +208,30 @@ class Fallback:
                 undelivered=row.provider_status in LOST,
             )
         )
-        case = _Case(row, Category(batch.category), verdict)
+        case = _Case(row, batch.category, verdict)
         case.verdict = self._unconfirmed_verdict(case, unconfirmed.get(case.id))
         if case.verdict in FALL_BACK:
             case.verdict = self._refusal(case, address) or case.verdict
             if case.verdict in FALL_BACK and address is not None:
-                case.reservation = self._reservation(case, batch, address)
+                case.reservation = self._reservation(case, address, batch)
         return case
 
-    def _refusal(self, case: _Case, address: str | None) -> Verdict | None:
+    def _refusal(self, case: _Case, address: str | None) -> Refusal | None:
         """Return why nothing may go to this person over the step's channel; ``None``: it may."""
         row, entry = case.row, self.channels.entry(case.row.channel)
         if self.channels[entry.name].silent:
-            return Verdict.NO_SENDER
+            return Refusal.NO_SENDER
         if address is None:
             return entry.address.missing
         if entry.address.is_number and row.opted_out:
-            return Verdict.OPTED_OUT
+            return Refusal.OPTED_OUT
         if entry.consent is Consent.PHONE and case.category is Category.MARKETING and not row.consented:
-            return Verdict.NO_CONSENT
+            return Refusal.NO_CONSENT
         if entry.address.is_number and self.countries and country(address) not in self.countries:
-            return Verdict.COUNTRY_BLOCKED
+            return Refusal.COUNTRY_BLOCKED
         return None
 
-    def _reservation(self, case: _Case, batch: Row[Any], address: str) -> store.Reservation | None:
+    def _reservation(self, case: _Case, address: str, batch: store.BatchContents) -> store.Reservation | None:
         entry = self.channels.entry(case.row.channel)
         links = self.links(case.id, case.row.step)
         try:
@@ -225,7 +240,7 @@ class Fallback:
             said = plans.words(step, *own, case.row.locale, case.row.params, links=links, wording=entry.wording)
         except InvalidMessage:
             # It could be filled in when it was accepted, by another version of this program. It must not stop the others.
-            case.verdict = Verdict.INVALID_CONTENT
+            case.verdict = Refusal.INVALID_CONTENT
             return None
         sender = said.sender or self._usual_sender(case, batch)
         same = said.text
@@ -235,7 +250,7 @@ class Fallback:
             same = links.content(said.text)
         return store.Reservation(case.id, address, said.text, fingerprint(same), entry.size(said.text), sender)
 
-    def _usual_sender(self, case: _Case, batch: Row[Any]) -> str | None:
+    def _usual_sender(self, case: _Case, batch: store.BatchContents) -> str | None:
         # A template's sender is that of its SMS.
         named = batch.content.get("sender") if case.row.channel == SMS else None
         return named or self.channels[case.row.channel].sender
@@ -262,10 +277,10 @@ def _ask(case: _Case, reservation: store.Reservation) -> Ask:
     )
 
 
-def _step(row: Row[Any], batch: Row[Any]) -> Mapping[str, Any]:
+def _step(row: store.DueStep, batch: store.BatchContents) -> Mapping[str, Any]:
     """Return a step as its plan has it; empty for the usual SMS."""
     return batch.plan[row.step - 1] if batch.plan else plans.USUAL
 
 
-def _addressee(row: Row[Any], batch: Row[Any]) -> Addressee:
-    return Addressee(str(row.notification_id), row.user_id, row.number, row.params, _step(row, batch))
+def _addressee(row: store.DueStep, batch: store.BatchContents) -> Addressee:
+    return Addressee(row.notification_id, row.user_id, row.number, row.params, _step(row, batch))

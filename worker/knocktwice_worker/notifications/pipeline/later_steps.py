@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar
 
 import structlog
 
@@ -20,7 +20,7 @@ from knocktwice_worker.channels.messages import StepMessage
 from knocktwice_worker.channels.outbound.provider_choice import Choice
 from knocktwice_worker.channels.outcomes import Outcome, Rejected, Retry, Sent, Unknown, patience
 from knocktwice_worker.channels.provider import deliver
-from knocktwice_worker.lifecycle import DeliveryState, Verdict
+from knocktwice_worker.lifecycle import Delay, DeliveryState, Note, Refusal
 from knocktwice_worker.limits.per_number import Ask
 from knocktwice_worker.notifications import store
 from knocktwice_worker.notifications.pipeline.concurrency import at_most
@@ -29,14 +29,17 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
 
-    from sqlalchemy import Connection, Engine, Row
+    from sqlalchemy import Connection, Engine
 
     from knocktwice_worker.channels.http import Carrier
     from knocktwice_worker.channels.opened import Channels
+    from knocktwice_worker.channels.outbound.provider_choice import Why
     from knocktwice_worker.limits.counting import Counting
     from knocktwice_worker.notifications.pipeline.quiet import QuietGate
 
 log = structlog.get_logger(__name__)
+
+_StepT = TypeVar("_StepT", store.ReservedStep, store.ClaimedStep)
 
 #: How soon after an unclear answer the provider's list is asked.
 _LOOK_AFTER = timedelta(seconds=2)
@@ -84,7 +87,7 @@ class LaterSteps:
             results = [_result(row, outcome, self.retry_for) for row, outcome in zip(held, outcomes, strict=True)]
             if self._choosing(held):
                 results = store.with_ids_of_their_own(conn, self._moved(conn, held, outcomes, results))
-            unfinished = store.record_sms(conn, results)
+            unfinished = store.record_steps(conn, results)
         sent = [r.notification_id for r in results if r.state is DeliveryState.SENT]
         store.look_again(self.engine, unfinished, sent)
         self._slow_down(held, outcomes)
@@ -98,70 +101,78 @@ class LaterSteps:
             if not rows:
                 return [], None, {}
             opted_out = [row for row in rows if row.opted_out]
-            store.skip(conn, [store.Decision(str(r.notification_id), Verdict.OPTED_OUT, {}, r.step) for r in opted_out])
+            store.skip(conn, [store.Decision(r.notification_id, Refusal.OPTED_OUT, {}, r.step) for r in opted_out])
             wanted = [row for row in rows if not row.opted_out]
-            marketing = [row for row in wanted if Category(row.category) is Category.MARKETING]
-            asleep = self.quiet.hold(conn, marketing)
-            awake = [row for row in wanted if str(row.notification_id) not in asleep]
+            marketing = [row for row in wanted if row.category is Category.MARKETING]
+            asleep = self.quiet.postpone(conn, marketing)
+            awake = [row for row in wanted if row.notification_id not in asleep]
             chosen = self._choose(awake)
             its_turn = self._pace(conn, awake, chosen)
             allowed = self._recount(conn, its_turn)
-            tries = {str(row.notification_id): row.tries for row in its_turn}
+            tries = {row.notification_id: row.tries for row in its_turn}
             places = {i: store.Placement(chosen[i].provider, tries[i]) for i in allowed}
-            claimed, claimed_at = store.claim_sms(conn, places, self.lease)
-            steps = {str(row.notification_id): row.step for row in rows}
+            claimed, claimed_at = store.claim_steps(conn, places, self.lease)
+            steps = {row.notification_id: row.step for row in rows}
             store.write_ledger(
                 conn,
                 [
-                    store.Decision(i, Verdict.PROVIDER_CHOSEN, {"provider": one.provider, "why": one.why}, steps[i])
+                    store.Decision(i, Note.PROVIDER_CHOSEN, {"provider": one.provider, "why": one.why}, steps[i])
                     for i in claimed
                     if (one := chosen[i]).why
                 ],
             )
             return claimed, claimed_at, chosen
 
-    def _choose(self, rows: Sequence[Row[Any]]) -> dict[str, Choice]:
-        """Choose a provider for each message: where a channel has several, by weight and health; else its usual one."""
+    def _choose(self, rows: Sequence[store.ReservedStep]) -> dict[str, Choice]:
+        """Choose a provider for each message: where a channel has several, by weight and health; else its usual one.
+
+        What was tried stays with its provider.
+        """
         chosen: dict[str, Choice] = {}
         for channel, own in _by_channel(rows).items():
             choice = self.channels.choice(channel)
             if choice is None:
                 usual = self.channels[channel].usual
-                chosen |= {str(row.notification_id): Choice(row.provider if row.tries else usual) for row in own}
+                chosen |= {row.notification_id: Choice(row.provider or usual) for row in own}
             else:
-                chosen |= choice.choose([(str(row.notification_id), row.provider, row.tries) for row in own])
+                chosen |= choice.choose([(row.notification_id, row.provider, row.tries) for row in own])
         return chosen
 
-    def _choosing(self, rows: Sequence[Row[Any]]) -> bool:
-        return any(self.channels.choice(channel) is not None for channel in _by_channel(rows))
+    def _choosing(self, rows: Sequence[store.ClaimedStep]) -> bool:
+        return any(self.channels.choice(channel) is not None for channel in {row.channel for row in rows})
 
-    def _note(self, held: Sequence[Row[Any]], chosen: Mapping[str, Choice], outcomes: Sequence[Outcome]) -> None:
+    def _note(
+        self, held: Sequence[store.ClaimedStep], chosen: Mapping[str, Choice], outcomes: Sequence[Outcome]
+    ) -> None:
         """Let the choice of providers learn from the outcomes."""
-        seen = {str(row.notification_id): outcome for row, outcome in zip(held, outcomes, strict=True)}
-        for channel, rows in _by_channel(held).items():
-            choice = self.channels.choice(channel)
-            if choice is not None:
-                ids = [str(row.notification_id) for row in rows]
-                choice.note([(chosen[i].provider, chosen[i].why, seen[i]) for i in ids])
+        noted: dict[str, list[tuple[str, Why | None, Outcome]]] = defaultdict(list)
+        for row, outcome in zip(held, outcomes, strict=True):
+            made = chosen[row.notification_id]
+            noted[row.channel].append((made.provider, made.why, outcome))
+        for channel, own in noted.items():
+            if choice := self.channels.choice(channel):
+                choice.note(own)
 
-    def _pace(self, conn: Connection, rows: Sequence[Row[Any]], chosen: Mapping[str, Choice]) -> Sequence[Row[Any]]:
+    def _pace(
+        self, conn: Connection, rows: Sequence[store.ReservedStep], chosen: Mapping[str, Choice]
+    ) -> Sequence[store.ReservedStep]:
         """Return those that their senders' paces have room for now; the others stay reserved and ring again."""
-        by_sender: dict[tuple[str, str, str | None], list[Row[Any]]] = defaultdict(list)
+        by_sender: dict[tuple[str, str, str | None], list[store.ReservedStep]] = defaultdict(list)
         for row in rows:
-            by_sender[row.channel, chosen[str(row.notification_id)].provider, row.sender].append(row)
-        granted: list[Row[Any]] = []
+            by_sender[row.channel, chosen[row.notification_id].provider, row.sender].append(row)
+        granted: list[store.ReservedStep] = []
         for (channel, provider, sender), waiting in by_sender.items():
             # A message without parts counts as one.
             turn = self.channels.pace(channel, provider, sender).take([self._parts(row) or 1 for row in waiting])
-            store.postpone(conn, [str(row.notification_id) for row in waiting[turn.granted :]], turn.wait)
+            store.postpone(conn, [row.notification_id for row in waiting[turn.granted :]], turn.wait)
             granted += waiting[: turn.granted]
         return granted
 
-    def _parts(self, row: Row[Any]) -> int:
+    def _parts(self, row: store.ReservedStep) -> int:
         # Without a number of parts: one that an earlier release reserved.
         return self.channels.entry(row.channel).size(row.text) if row.parts is None else int(row.parts)
 
-    def _recount(self, conn: Connection, rows: Sequence[Row[Any]]) -> list[str]:
+    def _recount(self, conn: Connection, rows: Sequence[store.ReservedStep]) -> list[str]:
         """Ask the limits again now that the reservations are committed: Redis may have been wiped since.
 
         For a message that is counted already this changes nothing but the moment from which its content holds the number.
@@ -170,11 +181,11 @@ class LaterSteps:
             return []
         asks = [
             Ask(
-                str(row.notification_id),
+                row.notification_id,
                 row.number,
-                bytes(row.fingerprint),
+                row.fingerprint,
                 self._parts(row),
-                Category(row.category),
+                row.category,
                 row.channel,
                 row.step,
             )
@@ -182,22 +193,22 @@ class LaterSteps:
         ]
         answers = self.limits.count(conn, asks, rows[0].now)
         paired = list(zip(asks, answers, strict=True))
-        waiting = [a.notification_id for a, answer in paired if answer.refusal is Verdict.LIMITS_UNAVAILABLE]
+        waiting = [a.notification_id for a, answer in paired if answer.refusal is Delay.LIMITS_UNAVAILABLE]
         store.postpone(conn, waiting, _WAIT)
         store.skip(
             conn,
             [
                 store.Decision(a.notification_id, answer.refusal, answer.inputs(a, self.limits.budget), a.step)
                 for a, answer in paired
-                if answer.refusal and answer.refusal is not Verdict.LIMITS_UNAVAILABLE
+                if answer.refusal and answer.refusal is not Delay.LIMITS_UNAVAILABLE
             ],
         )
         return [a.notification_id for a, answer in paired if answer.refusal is None]
 
-    def _deliver(self, held: Sequence[Row[Any]]) -> list[Outcome]:
+    def _deliver(self, held: Sequence[store.ClaimedStep]) -> list[Outcome]:
         """Send through each message's own channel and provider; outcomes in the same order."""
         outcomes: dict[str, Outcome] = {}
-        by_way: dict[tuple[str, str], list[Row[Any]]] = defaultdict(list)
+        by_way: dict[tuple[str, str], list[store.ClaimedStep]] = defaultdict(list)
         for row in held:
             by_way[row.channel, row.provider].append(row)
         for (channel, provider), rows in by_way.items():
@@ -206,40 +217,40 @@ class LaterSteps:
                 for row in rows
             ]
             answers = deliver(self.transport, self.channels.provider(channel, provider), messages)
-            outcomes |= {str(row.notification_id): answer for row, answer in zip(rows, answers, strict=True)}
-        return [outcomes[str(row.notification_id)] for row in held]
+            outcomes |= {row.notification_id: answer for row, answer in zip(rows, answers, strict=True)}
+        return [outcomes[row.notification_id] for row in held]
 
     def _moved(
         self,
         conn: Connection,
-        held: Sequence[Row[Any]],
+        held: Sequence[store.ClaimedStep],
         outcomes: Sequence[Outcome],
-        results: Sequence[store.SmsResult],
-    ) -> list[store.SmsResult]:
+        results: Sequence[store.StepResult],
+    ) -> list[store.StepResult]:
         """Hand on what a provider has not taken, for a reason of its own, to another one that works.
 
         Only what certainly was not sent goes on, and nothing of which an earlier try was lost.
         """
-        rows = {str(row.notification_id): row for row in held}
+        rows = {row.notification_id: row for row in held}
         refused = {
             result.notification_id: outcome.reason
             for result, outcome in zip(results, outcomes, strict=True)
             if isinstance(outcome, Retry) and not outcome.too_fast and result.state is DeliveryState.RESERVED
         }
+        refused = {i: why for i, why in refused.items() if self.channels.choice(rows[i].channel) is not None}
         if not refused:
             return list(results)
         current = {i: rows[i].provider for i in refused}
-        movable = store.may_move(conn, list(refused))
         nexts: dict[str, str] = {}
-        for channel, own in _by_channel([rows[i] for i in movable]).items():
+        for channel, own in _by_channel([rows[i] for i in store.may_move(conn, list(refused))]).items():
             if choice := self.channels.choice(channel):
-                nexts |= choice.another([str(row.notification_id) for row in own], current)
+                nexts |= choice.another([row.notification_id for row in own], current)
         store.write_ledger(
             conn,
             [
                 store.Decision(
                     i,
-                    Verdict.PROVIDER_CHANGED,
+                    Note.PROVIDER_CHANGED,
                     {"from": current[i], "to": to, "reason": refused[i]},
                     rows[i].step,
                 )
@@ -248,13 +259,13 @@ class LaterSteps:
         )
         return [self._by(r, nexts[r.notification_id], rows) if r.notification_id in nexts else r for r in results]
 
-    def _by(self, result: store.SmsResult, provider: str, rows: Mapping[str, Row[Any]]) -> store.SmsResult:
+    def _by(self, result: store.StepResult, provider: str, rows: Mapping[str, store.ClaimedStep]) -> store.StepResult:
         # One that nobody took wanders around once, and then waits as long as any other.
         row = rows[result.notification_id]
         first_round = row.tries < len(self.channels.choice(row.channel) or ())
         return replace(result, provider=provider, wake_after=timedelta() if first_round else result.wake_after)
 
-    def _slow_down(self, held: Sequence[Row[Any]], outcomes: Sequence[Outcome]) -> None:
+    def _slow_down(self, held: Sequence[store.ClaimedStep], outcomes: Sequence[Outcome]) -> None:
         by_sender: dict[tuple[str, str, str | None], list[Outcome]] = defaultdict(list)
         for row, outcome in zip(held, outcomes, strict=True):
             by_sender[row.channel, row.provider, row.sender].append(outcome)
@@ -263,24 +274,25 @@ class LaterSteps:
                 self.channels.pace(channel, provider, sender).slow_down(asked.after)
 
 
-def _by_channel(rows: Sequence[Row[Any]]) -> dict[str, list[Row[Any]]]:
-    own: dict[str, list[Row[Any]]] = defaultdict(list)
+def _by_channel(rows: Sequence[_StepT]) -> dict[str, list[_StepT]]:
+    own: dict[str, list[_StepT]] = defaultdict(list)
     for row in rows:
         own[row.channel].append(row)
     return own
 
 
-def _result(row: Row[Any], outcome: Outcome, give_up: timedelta) -> store.SmsResult:
-    id_ = str(row.notification_id)
+def _result(row: store.ClaimedStep, outcome: Outcome, give_up: timedelta) -> store.StepResult:
+    id_ = row.notification_id
     match outcome:
         case Sent(provider_id):
-            return store.SmsResult(id_, DeliveryState.SENT, provider_id=provider_id)
+            return store.StepResult(id_, DeliveryState.SENT, provider_id=provider_id)
         case Rejected(reason, detail):
-            text = f"{reason}: {detail}" if detail and reason != Verdict.OPTED_OUT else reason
-            return store.SmsResult(id_, DeliveryState.FAILED, reason=text)
+            opted_out = reason == Refusal.OPTED_OUT
+            text = f"{reason}: {detail}" if detail and not opted_out else reason
+            return store.StepResult(id_, DeliveryState.FAILED, reason=text, opted_out=opted_out)
         case Retry(reason, after, _):
             if row.age > give_up:
-                return store.SmsResult(id_, DeliveryState.FAILED, reason=f"gave up: {reason}")
-            return store.SmsResult(id_, DeliveryState.RESERVED, reason=reason, wake_after=after or backoff(row.tries))
+                return store.StepResult(id_, DeliveryState.FAILED, reason=f"gave up: {reason}")
+            return store.StepResult(id_, DeliveryState.RESERVED, reason=reason, wake_after=after or backoff(row.tries))
         case Unknown(reason, _):
-            return store.SmsResult(id_, DeliveryState.SENDING, reason=reason, wake_after=_LOOK_AFTER)
+            return store.StepResult(id_, DeliveryState.SENDING, reason=reason, wake_after=_LOOK_AFTER)

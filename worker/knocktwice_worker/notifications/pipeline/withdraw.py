@@ -16,7 +16,7 @@ from sqlalchemy import text
 from knocktwice_worker.channels.messages import Withdrawal
 from knocktwice_worker.channels.outcomes import Sent
 from knocktwice_worker.channels.provider import deliver
-from knocktwice_worker.lifecycle import Verdict
+from knocktwice_worker.lifecycle import Note
 from knocktwice_worker.notifications import store
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class Withdrawals:
             store.write_ledger(
                 conn,
                 [
-                    store.Decision(id_, Verdict.WITHDRAWN, {"devices": count, "told": taken[id_]}, step=0)
+                    store.Decision(id_, Note.WITHDRAWN, {"devices": count, "told": taken[id_]}, step=0)
                     for id_, count in devices.items()
                 ],
             )

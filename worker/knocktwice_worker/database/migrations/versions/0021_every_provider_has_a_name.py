@@ -1,15 +1,15 @@
 """Every message of a later step names its provider, and roll-ups count any channel.
 
-Revision ID: 0019
-Revises: 0018
+Revision ID: 0021
+Revises: 0020
 """
 
 from __future__ import annotations
 
 from alembic import op
 
-revision = "0019"
-down_revision = "0018"
+revision = "0021"
+down_revision = "0020"
 branch_labels = None
 depends_on = None
 
@@ -73,6 +73,14 @@ ALTER TABLE rollups
   DROP COLUMN whatsapp_unknown,
   DROP COLUMN unpriced_whatsapp,
   DROP COLUMN whatsapp_price;
+
+COMMENT ON COLUMN provider_reports.provider IS 'The provider that reports.';
+COMMENT ON COLUMN rollups.channels IS 'By channel, SMS apart: messages sent, delivered, read, unknown and unpriced, and the known prices.';
+COMMENT ON COLUMN rollups.reached IS 'Notifications that a device reported, or whose SMS is not known to be lost, or whose other message arrived.';
+COMMENT ON COLUMN deliveries.text IS 'The text, or what else the channel says, as its wording wrote it.';
+COMMENT ON COLUMN deliveries.parts IS 'How many SMS parts it is paid by; 0: its channel has no parts. NULL: not reserved yet.';
+COMMENT ON COLUMN deliveries.provider IS 'Which provider has it. NULL: no sender has claimed it yet.';
+COMMENT ON COLUMN deliveries.number IS 'The recipient''s address: a number in E.164, or what the channel has. NULL: not reserved yet, a push, or the person was erased.';
 """
 
 BACK = """
