@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import structlog
 from sqlalchemy import text
 
-from knocktwice_worker.channels import NoResponse, Request
+from knocktwice_worker.channels.http import NoResponse, Request
 from knocktwice_worker.database.bulk import rows
 from knocktwice_worker.webhooks import signing
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection, Engine, Row
 
-    from knocktwice_worker.channels import Response
+    from knocktwice_worker.channels.http import Response
     from knocktwice_worker.webhooks.carrier import Hooks
 
 log = structlog.get_logger(__name__)
