@@ -13,7 +13,10 @@ from knocktwice_worker.blasts.states import BlastState
 from knocktwice_worker.gateway import wording
 from knocktwice_worker.gateway.auth.access import Here, requires
 from knocktwice_worker.gateway.auth.keys import Scope
-from knocktwice_worker.gateway.blast_schemas import (
+from knocktwice_worker.gateway.http.body import JsonBody
+from knocktwice_worker.gateway.openapi import Takes
+from knocktwice_worker.gateway.problems import Problem, documented
+from knocktwice_worker.gateway.schemas.blasts import (
     BlastAnswer,
     BlastBody,
     BlastList,
@@ -21,10 +24,7 @@ from knocktwice_worker.gateway.blast_schemas import (
     BlastStatus,
     PreflightAnswer,
 )
-from knocktwice_worker.gateway.http.body import JsonBody
-from knocktwice_worker.gateway.openapi import Takes
-from knocktwice_worker.gateway.problems import Problem, documented
-from knocktwice_worker.gateway.schemas import VISIBLE, Visible
+from knocktwice_worker.gateway.schemas.fields import VISIBLE, Visible
 from knocktwice_worker.gateway.transactions import LONG_PATIENCE_MS, reading, writing
 from knocktwice_worker.services import Services
 

@@ -11,9 +11,9 @@ from pydantic import BeforeValidator
 from knocktwice_shared.errors import InvalidMessage
 from knocktwice_worker.gateway.auth.access import Here, requires
 from knocktwice_worker.gateway.auth.keys import Scope
-from knocktwice_worker.gateway.blast_schemas import AdviceAnswer, StatsAnswer
 from knocktwice_worker.gateway.problems import Problem, documented
-from knocktwice_worker.gateway.schemas import Visible, no_number
+from knocktwice_worker.gateway.schemas.fields import Visible, no_number
+from knocktwice_worker.gateway.schemas.figures import AdviceAnswer, StatsAnswer
 from knocktwice_worker.gateway.transactions import reading
 from knocktwice_worker.reporting import delay_curve, figures
 from knocktwice_worker.reporting.figures import Dimension

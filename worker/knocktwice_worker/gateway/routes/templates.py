@@ -18,8 +18,8 @@ from knocktwice_worker.gateway.auth.keys import Scope
 from knocktwice_worker.gateway.http.body import JsonBody
 from knocktwice_worker.gateway.openapi import Takes
 from knocktwice_worker.gateway.problems import Problem, documented
-from knocktwice_worker.gateway.schemas import (
-    Changed,
+from knocktwice_worker.gateway.schemas.saved import Changed
+from knocktwice_worker.gateway.schemas.templates import (
     PreviewAnswer,
     PreviewBody,
     TemplateAnswer,
