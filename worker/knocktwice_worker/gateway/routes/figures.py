@@ -43,7 +43,7 @@ def stats(
     if first > last:
         raise InvalidMessage("until", "is before since")
     with reading(services) as conn:
-        told = figures.report(
+        found = figures.report(
             conn,
             by=by,
             since=first,
@@ -56,9 +56,9 @@ def stats(
         "since": first,
         "until": last,
         "zone": settings.sms_day_zone,
-        "as_of": told.as_of,
-        "lines": [{str(by): name or None, **line.as_json()} for name, line in told.lines.items()],
-        "total": told.total.as_json(),
+        "as_of": found.as_of,
+        "lines": [{str(by): name or None, **line.as_json()} for name, line in found.lines.items()],
+        "total": found.total.as_json(),
     }
 
 
