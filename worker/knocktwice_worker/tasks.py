@@ -20,7 +20,7 @@ from knocktwice_worker.audience import inbound_texts, people, receipt_health
 from knocktwice_worker.blasts import request, schedules, states
 from knocktwice_worker.celery import app
 from knocktwice_worker.notifications.pipeline import cancellation, receipts
-from knocktwice_worker.notifications.store import provider_reports
+from knocktwice_worker.notifications.store import provider_reports, removal
 from knocktwice_worker.privacy import retention
 from knocktwice_worker.privacy.erasure import Unsettled
 from knocktwice_worker.runtime import publishing
@@ -273,6 +273,7 @@ def housekeeping() -> None:
         here = services()
         with here.engine.begin() as conn:
             removed = people.forget(conn, here.settings.device_stale)
+            removed += removal.forget_orphans(conn)
             removed += provider_reports.forget(conn)
             removed += inbound_texts.forget(conn, here.settings.retention)
         receipt_health.roll_up(here.engine)

@@ -36,13 +36,8 @@ TAG_NAMES_LIMIT = 1_000
 #: How long traces of what is no more are kept: no late message can contradict it any more.
 TRACE = timedelta(days=90)
 
-# A receipt whose notification never came, and traces of logouts that no late "register" can still contradict.
+# Traces of logouts that no late "register" can still contradict.
 _FORGET = (
-    text("""
-    DELETE FROM events e
-    WHERE received_at < knocktwice_now() - interval '31 days'
-      AND NOT EXISTS (SELECT FROM notifications n WHERE n.id = e.notification_id)
-    """),
     text("DELETE FROM devices WHERE user_id IS NULL AND changed_at < knocktwice_now() - interval '90 days'"),
     text("""
     DELETE FROM phones

@@ -115,31 +115,21 @@ class Purse:
 
 
 _TODAY = """
-FROM deliveries d
-JOIN notifications n ON n.id = d.notification_id
-JOIN batches b ON b.id = n.batch_id
+FROM deliveries d JOIN notifications n ON n.id = d.notification_id JOIN batches b ON b.id = n.batch_id
 WHERE d.parts IS NOT NULL AND d.counted_at >= :start
 """
 
-_DONE = text(f"""
-SELECT
-  b.category,
-  sum(d.parts) AS parts
-{_TODAY}
-  AND d.state IN ('sent', 'unknown')
-GROUP BY 1
+_DONE = text(f"SELECT b.category, sum(d.parts) AS parts {_TODAY} AND d.state IN ('sent', 'unknown') GROUP BY 1")
+
+_UNDER_WAY = text(f"""
+SELECT d.notification_id, b.category, d.parts, d.state = 'sending' AS certain {_TODAY} AND d.state IN ('reserved', 'sending')
+ORDER BY d.state = 'reserved', d.counted_at, d.notification_id
 """)
 
-# What a sender has claimed comes first: it may be gone already, so it is counted before what still waits.
-_UNDER_WAY = text(f"""
-SELECT
-  d.notification_id,
-  b.category,
-  d.parts,
-  d.state = 'sending' AS certain
-{_TODAY}
-  AND d.state IN ('reserved', 'sending')
-ORDER BY d.state = 'reserved', d.counted_at, d.notification_id
+# One with a provider's id was taken, and is paid for, whatever became of it.
+_NOT_SENT = text("""
+SELECT notification_id FROM deliveries
+WHERE parts IS NOT NULL AND counted_at >= :start AND state IN ('skipped', 'cancelled', 'failed') AND provider_id IS NULL
 """)
 
 
@@ -150,25 +140,11 @@ def today(conn: Connection, start: datetime) -> Today:
     return Today(done, [Held(str(r.notification_id), Category(r.category), r.parts, r.certain) for r in rows])
 
 
-# A message with a provider's id was taken, and is paid for, whatever became of it.
-_NOT_SENT = text("""
-SELECT notification_id
-FROM deliveries
-WHERE parts IS NOT NULL
-  AND counted_at >= :start
-  AND state IN ('skipped', 'cancelled', 'failed')
-  AND provider_id IS NULL
-""")
-
-
 def not_sent(conn: Connection, start: datetime) -> Sequence[str]:
     """Return the notifications whose parts were counted since ``start`` and never used."""
     return [str(row.notification_id) for row in conn.execute(_NOT_SENT, {"start": start})]
 
 
-_LOCK = text("SELECT pg_advisory_xact_lock(hashtextextended('knocktwice:budget', 2))")
-
-
 def lock(conn: Connection) -> None:
     """Let one transaction at a time count in Postgres."""
-    conn.execute(_LOCK)
+    conn.execute(text("SELECT pg_advisory_xact_lock(hashtextextended('knocktwice:budget', 2))"))

@@ -24,7 +24,6 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from sqlalchemy import Connection, text
 
 from knocktwice_shared.messages import Category
-from knocktwice_worker.database.bulk import numbered_rows, rows
 from knocktwice_worker.lifecycle import Delay, Refusal
 from knocktwice_worker.limits import budget
 from knocktwice_worker.limits.budget import Budget, Purse, Spent
@@ -80,7 +79,7 @@ class Ask:
 
     @property
     def id(self) -> str:
-        """What is counted: as ``_ID`` writes it in SQL, too."""
+        """What is counted: as ``_KNOWN`` writes it, too."""
         return self.notification_id if self.step == 1 else f"{self.notification_id}.{self.step}"
 
     @property
@@ -224,7 +223,7 @@ class RedisLimits:
             self._return(day, [ask.id for ask in asks])
 
     def forget(self, numbers: Sequence[str], now: datetime) -> None:
-        """Drop the counters of numbers whose owner is erased. Content locks expire within seconds and need no clean-up."""
+        """Drop the counters of numbers whose owner is erased. What a text holds a number for is over in no time by itself."""
         days = [self.limits.day(now + timedelta(days=shift))[0] for shift in (-1, 0, 1)]
         keys = [self.limits.keys(Ask("", number, b""), day)[1] for number in numbers for day in days]
         if keys:
@@ -246,46 +245,25 @@ class RedisLimits:
         return list(self._script(keys=keys, args=args))
 
 
-_COUNTED = "('reserved', 'sending', 'sent', 'unknown')"
-# As :attr:`Ask.id` writes it.
-_ID = "CAST(d.notification_id AS text) || CASE WHEN d.step > 1 THEN '.' || d.step ELSE '' END"
-
-# Per ask: what counts for its number today, and which message holds its content. Messages that were sent or may have been come
-# before reservations.
-_KNOWN = text(f"""
-SELECT
-  a.place,
-  today.ids,
-  holder.id AS holder
-FROM {numbered_rows("a", "place", phone="text", channel="text", fingerprint="bytea")}
+_KNOWN = text("""
+SELECT a.i, today.ids, holder.id AS holder
+FROM unnest(CAST(:numbers AS text[]), CAST(:channels AS text[]), CAST(:fingerprints AS bytea[]))
+  WITH ORDINALITY AS a(number, channel, fingerprint, i)
 CROSS JOIN LATERAL (
-  SELECT coalesce(array_agg(t.id ORDER BY t.waits, t.counted_at, t.id), '{{}}') AS ids
-  FROM (
-    SELECT
-      {_ID} AS id,
-      d.state = 'reserved' AS waits,
-      d.counted_at
-    FROM deliveries d
-    WHERE d.number = a.phone
-      AND d.channel = a.channel
-      AND d.counted_at >= :start
-      AND d.state IN {_COUNTED}
-    ORDER BY 2, 3, 1
-    LIMIT :per_day
+  SELECT coalesce(array_agg(t.id ORDER BY t.waits, t.counted_at, t.id), '{}') AS ids FROM (
+    SELECT CAST(d.notification_id AS text) || CASE WHEN d.step > 1 THEN '.' || d.step ELSE '' END AS id,
+           d.state = 'reserved' AS waits, d.counted_at FROM deliveries d
+    WHERE d.number = a.number AND d.channel = a.channel AND d.counted_at >= :start AND d.state IN ('reserved', 'sending', 'sent', 'unknown')
+    ORDER BY 2, 3, 1 LIMIT :per_day
   ) t
 ) today
 LEFT JOIN LATERAL (
-  SELECT {_ID} AS id
-  FROM deliveries d
-  WHERE d.number = a.phone
-    AND d.channel = a.channel
-    AND d.fingerprint = a.fingerprint
-    AND d.counted_at > :since
-    AND d.state IN {_COUNTED}
-  ORDER BY d.state = 'reserved', d.counted_at, d.notification_id
-  LIMIT 1
+  SELECT CAST(d.notification_id AS text) || CASE WHEN d.step > 1 THEN '.' || d.step ELSE '' END AS id FROM deliveries d
+  WHERE d.number = a.number AND d.channel = a.channel AND d.fingerprint = a.fingerprint AND d.counted_at > :since
+    AND d.state IN ('reserved', 'sending', 'sent', 'unknown')
+  ORDER BY d.state = 'reserved', d.counted_at, d.notification_id LIMIT 1
 ) holder ON true
-ORDER BY a.place
+ORDER BY a.i
 """)
 
 
@@ -296,25 +274,18 @@ def _known(conn: Connection, asks: Sequence[Ask], limits: Limits, now: datetime)
     through, the eleventh is not among them and is refused when its sender asks.
     """
     _, start, _ = limits.day(now)
-    found = conn.execute(
+    rows = conn.execute(
         _KNOWN,
         {
-            "phone": [a.number for a in asks],
-            "channel": [a.channel for a in asks],
-            "fingerprint": [a.fingerprint for a in asks],
+            "numbers": [a.number for a in asks],
+            "channels": [a.channel for a in asks],
+            "fingerprints": [a.fingerprint for a in asks],
             "start": start,
             "since": now - limits.same_content,
             "per_day": limits.per_day or 1_000,
         },
     )
-    return [(row.ids, row.holder or "") for row in found]
-
-
-# In one order, so that two transactions with the same numbers wait for each other instead of deadlocking.
-_LOCK = text(f"""
-SELECT pg_advisory_xact_lock(hashtextextended(address, 2))
-FROM (SELECT address FROM {rows("r", address="text")} ORDER BY 1) sorted
-""")
+    return [(row.ids, row.holder or "") for row in rows]
 
 
 def count_in_postgres(conn: Connection, asks: Sequence[Ask], limits: Limits, now: datetime) -> list[Answer]:
@@ -322,7 +293,10 @@ def count_in_postgres(conn: Connection, asks: Sequence[Ask], limits: Limits, now
 
     Locks the numbers until the transaction ends, so the reservations must be written in the same transaction.
     """
-    conn.execute(_LOCK, {"address": sorted({a.address for a in asks})})
+    lock = text(
+        "SELECT pg_advisory_xact_lock(hashtextextended(n, 2)) FROM (SELECT unnest(CAST(:numbers AS text[])) AS n ORDER BY 1) s"
+    )
+    conn.execute(lock, {"numbers": sorted({a.address for a in asks})})
     today: dict[str, set[str]] = {}
     holders: dict[tuple[str, bytes], str] = {}
     for ask, (ids, holder) in zip(asks, _known(conn, asks, limits, now), strict=True):

@@ -16,6 +16,7 @@ import structlog
 from sqlalchemy import Engine, text
 
 from knocktwice_worker.blasts import forgetting
+from knocktwice_worker.notifications.store import removal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -111,18 +112,8 @@ LIMIT :limit
 FOR UPDATE SKIP LOCKED
 """)
 
-# The children first: the database would look for them one notification at a time.
-_DELETE = tuple(
-    text(f"DELETE FROM {table} WHERE {column} = ANY(CAST(:ids AS uuid[]))")
-    for table, column in (
-        ("deliveries", "notification_id"),
-        ("attempts", "notification_id"),
-        ("events", "notification_id"),
-        ("decisions", "notification_id"),
-        ("links", "notification_id"),
-        ("notifications", "id"),
-    )
-)
+# Before their notifications: the database would look for them one notification at a time.
+_LINKS = text("DELETE FROM links WHERE notification_id = ANY(CAST(:ids AS uuid[]))")
 
 
 def _notifications(engine: Engine, first: UUID, last: UUID, until: datetime) -> Iterator[int]:
@@ -132,8 +123,8 @@ def _notifications(engine: Engine, first: UUID, last: UUID, until: datetime) -> 
             ids = [str(row.id) for row in conn.execute(_OLD, page)]
             if not ids:
                 return
-            for statement in _DELETE:
-                conn.execute(statement, {"ids": ids})
+            conn.execute(_LINKS, {"ids": ids})
+            removal.delete(conn, ids)
         page["after"] = ids[-1]
         yield len(ids)
 

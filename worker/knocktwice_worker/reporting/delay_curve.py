@@ -7,6 +7,7 @@ after five minutes says nothing about an hour.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -14,8 +15,10 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import text
 
 from knocktwice_shared.errors import KnocktwiceError
-from knocktwice_shared.messages import When
+from knocktwice_shared.messages import Receipt, When
 from knocktwice_worker.database.bulk import rows
+from knocktwice_worker.lifecycle import triggers_answered_by
+from knocktwice_worker.notifications.store.trigger_sql import ANSWERED_BY_CLICK, ANSWERED_BY_DELIVERY
 from knocktwice_worker.reporting.rollups import SLICE
 
 if TYPE_CHECKING:
@@ -115,19 +118,19 @@ FROM (
 WHERE later < :most
 """)
 
-# A push is watched until its provider drops it, or until now. What confirms it depends on its trigger.
+# The receipts of the push that answer the step behind it. A push is watched until its provider drops it, or until now.
 _PUSHES = text(f"""
 SELECT
   least(extract(epoch FROM b.ttl), extract(epoch FROM knocktwice_now() - n.created_at)) AS watched_s,
   s.trigger,
   extract(epoch FROM (
-    min(e.received_at) FILTER (WHERE e.kind = 'clicked' OR s.trigger = 'not_delivered') - n.created_at
+    min(e.received_at) FILTER (WHERE e.kind = 'clicked' OR s.trigger IN {ANSWERED_BY_DELIVERY}) - n.created_at
   )) AS answered_s
 FROM {rows("slice", starts_at="timestamptz")}
 JOIN notifications n ON n.created_at >= slice.starts_at AND n.created_at < slice.starts_at + :width
 JOIN batches b ON b.id = n.batch_id AND b.content->>'template' = :template
 JOIN deliveries p ON p.notification_id = n.id AND p.step = 0 AND p.channel = 'push' AND p.state = 'sent'
-JOIN deliveries s ON s.notification_id = n.id AND s.step = 1 AND s.trigger IN ('not_delivered', 'not_clicked')
+JOIN deliveries s ON s.notification_id = n.id AND s.step = 1 AND s.trigger IN {ANSWERED_BY_CLICK}
 LEFT JOIN events e ON e.notification_id = n.id AND e.step = 0 AND e.kind IN ('delivered', 'clicked')
 WHERE n.state <> 'cancelled'
 GROUP BY n.id, n.created_at, b.ttl, s.trigger
@@ -144,8 +147,8 @@ def advise(conn: Connection, template: str) -> Advice:
     slices = conn.execute(_SLICES, most).scalars().all()
     conn.execute(text("SET LOCAL enable_seqscan = off"))
     found = conn.execute(_PUSHES, {"starts_at": list(slices), "width": SLICE, "template": template}).all()
-    clicks = sum(row.trigger == When.NOT_CLICKED for row in found)
-    when = When.NOT_CLICKED if clicks * 2 > len(found) else When.NOT_DELIVERED
+    used = Counter(row.trigger for row in found)
+    when = max(triggers_answered_by(Receipt.CLICKED), key=lambda trigger: used[trigger])
     pushes = [
         (float(r.watched_s), None if r.answered_s is None else float(r.answered_s)) for r in found if r.trigger == when
     ]

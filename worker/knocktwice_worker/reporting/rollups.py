@@ -25,6 +25,7 @@ from knocktwice_worker.database.schema import COUNTS
 from knocktwice_worker.lifecycle import OUTCOMES
 from knocktwice_worker.limits.quiet_hours import country
 from knocktwice_worker.notifications.store import change_feed
+from knocktwice_worker.notifications.store.trigger_sql import ANSWERED_BY_CLICK_ONLY, ANSWERED_BY_DELIVERY
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -102,8 +103,8 @@ CROSS JOIN LATERAL (
     count(*) FILTER (WHERE s.took AND s.provider_status IN ('undelivered', 'failed')) AS sms_undelivered,
     count(*) FILTER (WHERE s.channel = 'sms' AND s.state = 'unknown') AS sms_unknown,
     {{counts}}
-    count(*) FILTER (WHERE s.took AND s.trigger = 'not_delivered') AS unless_delivered,
-    count(*) FILTER (WHERE s.took AND s.trigger = 'not_clicked') AS unless_clicked,
+    count(*) FILTER (WHERE s.took AND s.trigger IN {ANSWERED_BY_DELIVERY}) AS unless_delivered,
+    count(*) FILTER (WHERE s.took AND s.trigger IN {ANSWERED_BY_CLICK_ONLY}) AS unless_clicked,
     count(*) FILTER (WHERE s.took AND s.one_part) AS short,
     count(*) FILTER (WHERE s.took AND s.one_part AND s.price IS NULL) AS short_unpriced,
     sum(s.price) FILTER (WHERE s.took) AS price,

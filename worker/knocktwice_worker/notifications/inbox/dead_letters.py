@@ -16,16 +16,9 @@ if TYPE_CHECKING:
 #: Parked messages read at once; each may hold 500 people.
 _PAGE = 100
 
-# The rows are locked: otherwise, of two people who are erased at once, one would come back with what the other's erasure writes.
+# Locked, or of two people who are erased at once one would come back with what the other's erasure writes.
 _READ = text("""
-SELECT
-  id,
-  payload
-FROM dead_letters
-WHERE id > :after AND payload LIKE ANY(:patterns)
-ORDER BY id
-LIMIT :page
-FOR UPDATE
+SELECT id, payload FROM dead_letters WHERE id > :after AND payload LIKE ANY(:patterns) ORDER BY id LIMIT :page FOR UPDATE
 """)
 _WRITE = text("UPDATE dead_letters SET payload = :payload, reason = split_part(reason, ':', 1) WHERE id = :id")
 

@@ -126,11 +126,7 @@ UPDATE deliveries d SET
   counted_at = knocktwice_now(),
   wake_at = knocktwice_now() + :lease
 FROM {rows("r", id="uuid", provider="text", tries="smallint")}
-WHERE d.notification_id = r.id
-  AND d.step > 0
-  AND {is_in("d.state", "reserved")}
-  AND d.tries = r.tries
-  AND {_NOT_STOPPED}
+WHERE d.notification_id = r.id AND d.step > 0 AND {is_in("d.state", "reserved")} AND d.tries = r.tries AND {_NOT_STOPPED}
 RETURNING d.notification_id, d.claimed_at
 """)
 
