@@ -35,8 +35,8 @@ from knocktwice_worker.embedded.installation import broker_url, connect_redis, d
 from knocktwice_worker.limits.counting import Counting
 from knocktwice_worker.limits.per_number import Limits, RedisLimits
 from knocktwice_worker.notifications.inbox.accepted import Inbox, Work
-from knocktwice_worker.notifications.inbox.catch_up import CatchUp
 from knocktwice_worker.notifications.pipeline import cancellation, receipts
+from knocktwice_worker.notifications.pipeline.catch_up import CatchUp
 from knocktwice_worker.notifications.pipeline.delivery_reports import DeliveryReports
 from knocktwice_worker.notifications.pipeline.fallback import Fallback
 from knocktwice_worker.notifications.pipeline.later_steps import LaterSteps

@@ -24,7 +24,7 @@ from knocktwice_worker.channels.provider import deliver
 from knocktwice_worker.lifecycle import Delay, DeliveryState, Note, Refusal
 from knocktwice_worker.limits.per_number import Ask
 from knocktwice_worker.notifications import store
-from knocktwice_worker.notifications.inbox.catch_up import PENDING
+from knocktwice_worker.notifications.pipeline.catch_up import PENDING
 from knocktwice_worker.notifications.pipeline.concurrency import at_most
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from knocktwice_worker.channels.opened import Channels
     from knocktwice_worker.channels.outbound.provider_choice import Why
     from knocktwice_worker.limits.counting import Counting
-    from knocktwice_worker.notifications.inbox.catch_up import CatchUp
+    from knocktwice_worker.notifications.pipeline.catch_up import CatchUp
     from knocktwice_worker.notifications.pipeline.quiet import QuietGate
 
 log = structlog.get_logger(__name__)

@@ -22,7 +22,7 @@ from knocktwice_worker.content import plans, rendering, resolution
 from knocktwice_worker.content.rendering import Texts, render
 from knocktwice_worker.lifecycle import AttemptState
 from knocktwice_worker.notifications import store
-from knocktwice_worker.notifications.inbox.catch_up import PENDING
+from knocktwice_worker.notifications.pipeline.catch_up import PENDING
 from knocktwice_worker.notifications.pipeline.send_time import SendTimes, send_times
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from knocktwice_worker.channels.provider import Provider
     from knocktwice_worker.content.links.receipt_urls import ReceiptUrls
     from knocktwice_worker.content.links.short_links import Tracker
-    from knocktwice_worker.notifications.inbox.catch_up import CatchUp
+    from knocktwice_worker.notifications.pipeline.catch_up import CatchUp
 
 log = structlog.get_logger(__name__)
 
