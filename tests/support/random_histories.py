@@ -35,7 +35,7 @@ TEXTS = ["Your table is ready.", "Ihre Bestellung für 5 € ist fertig. " * 6, 
 Key = tuple[str, str, str, str, str]
 
 
-class Life:
+class RandomHistories:
     """Makes one thing happen after another, each through the store as a worker would."""
 
     def __init__(self, engine: Engine, seed: int) -> None:
@@ -225,7 +225,7 @@ def recount(conn: Connection, zone: str = "UTC") -> dict[Key, Counter[str]]:
         line["sms_sent"] += len(sent)
         line["sms_unknown"] += sum(s.channel == "sms" and s.state == "unknown" for s in steps)
         needless = {"not_delivered": delivered, "not_clicked": clicked}
-        line["sms_wasted"] += sum(needless.get(s.when, False) for s in sent)
+        line["sms_wasted"] += sum(needless.get(s.trigger, False) for s in sent)
         line["sms_parts"] += sum(sms_parts.count(s.text) for s in sent)
     return {key: +line for key, line in counted.items()}
 

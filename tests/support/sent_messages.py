@@ -24,7 +24,7 @@ HOUR, LEASE = timedelta(hours=1), timedelta(minutes=1)
 
 
 @dataclass
-class Post:
+class SentMessages:
     """Messages handed to the provider, which calls the n-th of them ``SM<n>``."""
 
     here: Services

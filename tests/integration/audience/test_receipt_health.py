@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from support.clock import Clock
-    from support.commands import Said
+    from support.commands import CommandOutput
 
 HOUR, LEASE = timedelta(hours=1), timedelta(minutes=1)
 AT = datetime(2026, 11, 1, 12, tzinfo=UTC)
@@ -170,7 +170,7 @@ def test_too_few_pushes_say_nothing_about_a_kind(here: Services) -> None:
 
 
 @pytest.mark.usefixtures("crowd")
-def test_the_command_shows_it(run: Callable[..., Said], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_shows_it(run: Callable[..., CommandOutput], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KNOCKTWICE_UNCONFIRMED_SAMPLE", "5")
     services._services.clear()
     said = run("receipts", "health", "--json")

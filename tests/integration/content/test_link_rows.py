@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from knocktwice_worker.sandbox import Sandbox
     from support.clock import Clock
-    from support.commands import Said
+    from support.commands import CommandOutput
 
 TARGET = "https://shop.example/orders/4711"
 NUMBER = "+16505550100"
@@ -162,12 +162,12 @@ def test_links_go_with_their_people(public: Services, clock: Clock) -> None:
     public.later_steps.send(public.fallback.check([id_]))
     assert len(_links(public)) == 1
     with pytest.raises(erasure.Unsettled):
-        erasure.erase(public, "ada", datetime.now(UTC))
+        public.erasure.erase("ada", datetime.now(UTC))
     assert _links(public) == []
 
 
 def test_a_preview_shows_a_link_as_long_as_the_real_one(
-    run: Callable[..., Said], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Callable[..., CommandOutput], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "t.yaml"
     content = {"push": {"title": "t", "body": "b"}, "sms": TEXT}

@@ -14,22 +14,22 @@ import sqlalchemy as sa
 from knocktwice_worker.database import migrations
 from knocktwice_worker.embedded.server import postgres_program
 from knocktwice_worker.embedded.servers import EmbeddedServers
-from support.commands import Said
+from support.commands import CommandOutput
 from support.schema_dump import schema_lines
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    Alembic = Callable[..., Said]
+    Alembic = Callable[..., CommandOutput]
 
 ROOT = Path(__file__).parents[3]
 
 
-def _alembic(*arguments: str, folder: Path = ROOT, **variables: str) -> Said:
+def _alembic(*arguments: str, folder: Path = ROOT, **variables: str) -> CommandOutput:
     others = {name: value for name, value in os.environ.items() if not name.startswith("KNOCKTWICE_")}
     command = [str(Path(sys.executable).with_name("alembic")), *arguments]
     done = subprocess.run(command, cwd=folder, env={**others, **variables}, capture_output=True, text=True, check=False)
-    return Said(done.returncode, done.stdout, done.stderr)
+    return CommandOutput(done.returncode, done.stdout, done.stderr)
 
 
 def _head() -> str:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import redis
 
     from support.clock import Clock
-    from support.commands import Said
+    from support.commands import CommandOutput
 
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
 CRITICAL, MARKETING, TRANSACTIONAL = Category.CRITICAL, Category.MARKETING, Category.TRANSACTIONAL
@@ -310,7 +310,7 @@ def test_postgres_finds_the_day_without_reading_all_days(engine: sa.Engine) -> N
 
 
 def test_doctor_tells_what_is_spent(
-    run: Callable[..., Said], engine: sa.Engine, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    run: Callable[..., CommandOutput], engine: sa.Engine, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock.set(NOON)
 

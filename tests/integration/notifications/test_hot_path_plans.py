@@ -15,7 +15,7 @@ from knocktwice_shared.messages import Receipt, ReceiptEvent
 from knocktwice_worker.audience import opt_outs, people
 from knocktwice_worker.lifecycle import AttemptState
 from knocktwice_worker.notifications import store
-from knocktwice_worker.privacy import erasure, retention
+from knocktwice_worker.privacy import erasure, notifications, retention
 from knocktwice_worker.reporting.story import tell
 from support.databases import new_database
 
@@ -159,12 +159,12 @@ def test_a_person_is_found_by_index(archive: Archive) -> None:
         "user": "u-7", "people": ["u-7", "+436601000007"], "inline": ["+436601000007"], "until": datetime.now(UTC),
         "boundary": str(uuid7()), "after": str(UUID(int=0)), "limit": 500,
     }  # fmt: skip
-    told = archive.plans(lambda conn: conn.execute(erasure._PAGE, page))
-    told += archive.plans(lambda conn: conn.execute(erasure._OF, {"user": "u-7", "until": datetime.now(UTC)}))
+    told = archive.plans(lambda conn: conn.execute(notifications.PAGE, page))
+    told += archive.plans(lambda conn: conn.execute(erasure.OF_PERSON, {"user": "u-7", "until": datetime.now(UTC)}))
     told += archive.plans(
-        lambda conn: conn.execute(erasure._BLANK_BATCHES, {"ids": archive.ids[:1], "batches": [archive.batch]})
+        lambda conn: conn.execute(notifications.BLANK_BATCHES, {"ids": archive.ids[:1], "batches": [archive.batch]})
     )
-    told += archive.plans(lambda conn: conn.execute(erasure._SHARED, {"user": "u-7", "numbers": ["+436601000007"]}))
+    told += archive.plans(lambda conn: conn.execute(erasure.SHARED, {"user": "u-7", "numbers": ["+436601000007"]}))
     assert "phones_number_idx" in told
     assert "notifications_person_idx" in told
     assert "notifications_batch_id_idx" in told

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 from celery import bootsteps
 
 from knocktwice_shared.names import BATCH_LIMIT, Queue, Task
-from knocktwice_worker.blasts import expansion
 from knocktwice_worker.lifecycle import DeliveryState
 from knocktwice_worker.notifications import store
 from knocktwice_worker.runtime import publishing
@@ -102,7 +101,7 @@ class Dispatcher(bootsteps.StartStopStep):
                 here = services()
                 if ticks % _SWEEP_EVERY == 0:
                     here.inbox.sweep(publish_message)
-                expansion.ring(here, publish)
+                here.expansion.ring(publish)
                 while not self._stop.is_set() and dispatch(here, publish) == BATCH_LIMIT:
                     pass
                 outage.worked()

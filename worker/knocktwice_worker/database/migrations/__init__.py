@@ -63,7 +63,8 @@ def upgrade(engine: Engine, *, lock_timeout: timedelta = LOCK_TIMEOUT) -> None:
         TableInUse: none of several tries got its table.
     """
     config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent))
+    # To configparser, which keeps it, a percent sign begins something.
+    config.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))
     config.attributes["lock_timeout"] = lock_timeout
     for left in reversed(range(_TRIES)):
         with engine.connect() as conn:

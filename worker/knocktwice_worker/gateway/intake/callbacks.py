@@ -24,7 +24,7 @@ log = structlog.get_logger(__name__)
 _AT_ONCE, _MOST_WAITING = provider_reports.LIMIT, 20_000
 
 
-class TwilioIntake:
+class CallbackIntake:
     """Takes status reports and inbound texts.
 
     Args:
