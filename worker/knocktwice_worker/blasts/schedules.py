@@ -10,7 +10,7 @@ import json
 from datetime import UTC, datetime, timedelta
 from itertools import islice, takewhile
 from typing import TYPE_CHECKING, Annotated, Any
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+from zoneinfo import ZoneInfo
 
 import structlog
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError, field_validator
@@ -19,7 +19,7 @@ from sqlalchemy import Connection, Row, text
 from knocktwice_shared.errors import InvalidMessage
 from knocktwice_shared.messages import Category, parse_blast
 from knocktwice_worker.blasts import expansion
-from knocktwice_worker.notation import crontab, durations
+from knocktwice_worker.notation import crontab, durations, time_zones
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -86,11 +86,7 @@ class Definition(BaseModel):
     @field_validator("time_zone")
     @classmethod
     def _is_a_zone(cls, value: str) -> str:
-        try:
-            ZoneInfo(value)
-        except (ZoneInfoNotFoundError, ValueError, OSError):
-            raise ValueError("must be an IANA time zone, like Europe/Vienna") from None
-        return value
+        return time_zones.canonical(value)
 
     def after(self, moment: datetime) -> datetime:
         """Return the first time after ``moment``, which is aware."""
