@@ -16,7 +16,7 @@ from knocktwice_worker.database import migrations
 from knocktwice_worker.embedded.servers import EmbeddedServers, Servers
 from knocktwice_worker.sandbox import Sandbox
 from support.clock import Clock
-from support.commands import Said
+from support.commands import CommandOutput
 from support.databases import new_database
 from support.http_gateway import HttpGateway
 from support.sms_provider import SmsProvider
@@ -142,17 +142,17 @@ def run(
     configured: None,  # noqa: ARG001 - commands read it in the environment
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-) -> Callable[..., Said]:
+) -> Callable[..., CommandOutput]:
     """Runs a command line, given word by word, against the test's servers."""
     monkeypatch.setenv("COLUMNS", "200")
     # Where tests run side by side it was made for 80.
     monkeypatch.setattr(output.out, "width", 200)
 
-    def command(*words: str) -> Said:
+    def command(*words: str) -> CommandOutput:
         monkeypatch.setattr(sys, "argv", ["knocktwice", *words])
         capsys.readouterr()
         with pytest.raises(SystemExit) as ended:
             main.main()
-        return Said(int(ended.value.code or 0), *capsys.readouterr())
+        return CommandOutput(int(ended.value.code or 0), *capsys.readouterr())
 
     return command

@@ -23,7 +23,7 @@ from knocktwice_worker.services import connect_redis
 
 if TYPE_CHECKING:
     from redis import Redis
-    from twilio.rest import Client  # type: ignore[import-untyped]
+    from twilio.rest import Client
 
 #: The countdown of the fallback.
 COUNTDOWN_S = float(os.environ.get("TEXTBOOK_COUNTDOWN_S", "3"))

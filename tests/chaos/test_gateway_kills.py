@@ -25,7 +25,7 @@ from knocktwice_worker.content.links.receipt_urls import ReceiptTokens, ReceiptU
 from knocktwice_worker.embedded.children import Child
 from knocktwice_worker.gateway.auth import keys
 from knocktwice_worker.gateway.auth.keys import Scope
-from support.forked_workers import Nest
+from support.forked_workers import ForkedWorkers
 from support.killable_gateway import POINTS
 from support.system import eventually
 
@@ -123,8 +123,8 @@ class Installation:
 
     def arrived(self) -> tuple[set[str], set[str]]:
         """Let a worker do what is queued; return the notifications that there are then, and those with a receipt."""
-        with Nest(self.system.environment, self.system.home) as nest:
-            worker = nest.hatch()
+        with ForkedWorkers(self.system.environment, self.system.home) as forked_workers:
+            worker = forked_workers.fork()
             eventually(lambda: self.system.redis.hlen("knocktwice:inbox:messages") == 0, why=worker.log)
         with self.system.engine.connect() as conn:
             notified = {str(id_) for id_ in conn.execute(sa.text("SELECT id FROM notifications")).scalars()}

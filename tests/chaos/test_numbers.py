@@ -18,12 +18,12 @@ from knocktwice_worker.notifications.store import provider_reports
 from knocktwice_worker.sandbox import Answer, Rule
 from knocktwice_worker.services import Services
 from knocktwice_worker.webhooks import endpoints
-from support.forked_workers import Hatched, Nest
+from support.forked_workers import ForkedWorker, ForkedWorkers
 from support.http_gateway import HttpGateway
 from support.ports import free_port
 from support.random_histories import recount, rolled_up
 from support.system import PUSH, System, eventually
-from support.webhook_receiver import Application
+from support.webhook_receiver import WebhookReceiver
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -125,17 +125,17 @@ def test_fifty_kills_change_no_number_and_lose_no_webhook(system: System, public
     system.sandbox.rule(Rule("sms", times=20, answer=Answer(statuses=("delivered", "sent", "delivered"))))
     system.sandbox.rule(Rule("sms", times=20, answer=Answer(statuses=("sent", "undelivered"), error_code=30003)))
     system.sandbox.rule(Rule("sms", times=5, answer=Answer(status=500, accept=True)))
-    with Application() as application, _gateway(public) as gateway:
+    with WebhookReceiver() as application, _gateway(public) as gateway:
         # The machine is busy: what is slow is not dead.
         system.settings |= {"KNOCKTWICE_PROVIDER_TIMEOUT_S": "4", "KNOCKTWICE_LEASE_S": "10"}
         system.settings |= {"KNOCKTWICE_PUBLIC_URL": gateway.url}
         with system.engine.begin() as conn:
             endpoints.add(conn, application.url, (), personal=False, private=False)
-        with Nest(system.environment, system.home) as nest:
+        with ForkedWorkers(system.environment, system.home) as forked_workers:
             traffic = Traffic(system, seed=3)
             traffic.start()
             try:
-                workers = _kill(system, nest, random.Random(3))
+                workers = _kill(system, forked_workers, random.Random(3))
             finally:
                 traffic.end()
             # The kills came while there was something to count and to tell.
@@ -146,8 +146,8 @@ def test_fifty_kills_change_no_number_and_lose_no_webhook(system: System, public
             _told(system, application)
 
 
-def _kill(system: System, nest: Nest, dice: random.Random) -> list[Hatched]:
-    workers = [nest.hatch() for _ in range(WORKERS)]
+def _kill(system: System, forked_workers: ForkedWorkers, dice: random.Random) -> list[ForkedWorker]:
+    workers = [forked_workers.fork() for _ in range(WORKERS)]
     for _ in range(KILLS):
         doomed = workers.pop(0)
         eventually(lambda doomed=doomed: doomed.ready)  # type: ignore[misc]
@@ -155,11 +155,11 @@ def _kill(system: System, nest: Nest, dice: random.Random) -> list[Hatched]:
         goal = system.count(DONE) + int(dice.random() ** 3 * 100)
         eventually(lambda goal=goal: system.count(DONE) >= goal, why=doomed.log)  # type: ignore[misc]
         doomed.kill()
-        workers.append(nest.hatch())
+        workers.append(forked_workers.fork())
     return workers
 
 
-def _settle(system: System, workers: list[Hatched]) -> None:
+def _settle(system: System, workers: list[ForkedWorker]) -> None:
     """Wait until nothing can happen any more."""
 
     def why() -> str:
@@ -202,7 +202,7 @@ def _agree(system: System) -> None:
         assert total.get(name), f"no {name} in {total}"
 
 
-def _told(system: System, application: Application) -> None:
+def _told(system: System, application: WebhookReceiver) -> None:
     """Every fact in the rows was told, and the facts of each notification first came in the order of their times."""
     with system.engine.connect() as conn:
         expected = _facts(conn)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from knocktwice_worker.services import Services
-    from support.commands import Said
+    from support.commands import CommandOutput
 
 DEPLOY = Path(__file__).parent.parent.parent / "deploy"
 CRONTAB = (DEPLOY / "blasts.crontab").read_text()
@@ -40,7 +40,7 @@ def _words(command: str) -> list[str]:
 
 @pytest.mark.parametrize("command", COMMANDS, ids=["crontab", "kubernetes"])
 def test_the_command_starts_a_blast_and_the_same_week_again_does_nothing(
-    run: Callable[..., Said], here: Services, command: str
+    run: Callable[..., CommandOutput], here: Services, command: str
 ) -> None:
     with here.engine.begin() as conn:
         segments.put(conn, "tea", parse({"everyone": True}))

@@ -23,7 +23,7 @@ from support.http_gateway import HttpGateway
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from support.commands import Said
+    from support.commands import CommandOutput
 
 
 class _Seconds:
@@ -171,7 +171,7 @@ def test_an_unknown_parameter_is_refused(gateway: HttpGateway) -> None:
     assert (answer.status_code, answer.json()["field"]) == (422, "usr")
 
 
-def test_keys_are_made_listed_and_revoked_on_the_command_line(run: Callable[..., Said]) -> None:
+def test_keys_are_made_listed_and_revoked_on_the_command_line(run: Callable[..., CommandOutput]) -> None:
     made = run("key", "create", "shop", "--scope", "notify", "--scope", "read", "--json").json
     assert made["key"].startswith(f"kt_{made['id']}_")
     listed = run("key", "list", "--json")

@@ -11,7 +11,6 @@ import pytest
 from knocktwice_shared.messages import parse_batch
 from knocktwice_shared.names import INBOX_MESSAGES, Queue, Task
 from knocktwice_worker.gateway.auth.keys import Scope
-from knocktwice_worker.notifications.pipeline import push
 
 if TYPE_CHECKING:
     import httpx
@@ -144,7 +143,7 @@ def test_a_notification_is_shown_with_its_steps_and_listed_in_the_history(
     (id_,) = _post(client, body).json()["ids"]
     assert client.get(f"/v1/notifications/{id_}").status_code == 404
     (message,) = _accepted(valkey)
-    push.send(working, parse_batch(message))
+    working.pushes.send(parse_batch(message))
     told = client.get(f"/v1/notifications/{id_}").json()
     assert told["state"] == "active"
     assert [(step["channel"], step["state"]) for step in told["steps"]] == [("push", "sent"), ("sms", "scheduled")]

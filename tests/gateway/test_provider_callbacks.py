@@ -17,11 +17,10 @@ from knocktwice_shared.ids import uuid7
 from knocktwice_shared.messages import Channel, Step, When, parse_batch
 from knocktwice_worker.cli import doctor
 from knocktwice_worker.gateway.auth.keys import Scope
-from knocktwice_worker.notifications.pipeline import fallback, later_steps, push
 from knocktwice_worker.notifications.store import provider_reports
 from knocktwice_worker.services import Services
 from support.http_gateway import HttpGateway
-from support.sent_messages import Post
+from support.sent_messages import SentMessages
 from support.sms_provider import TOKEN, SmsProvider
 
 if TYPE_CHECKING:
@@ -83,9 +82,9 @@ def _send(here: Services) -> str:
         "v": 1, "id": str(uuid7()), "content": {"sms": {"text": "x " + id_}}, "only": "sms",
         "recipients": [{"id": id_, "phone": NUMBER}],
     }  # fmt: skip
-    push.send(here, parse_batch(wire))
-    fallback.check(here, [id_])
-    later_steps.send(here, [id_])
+    here.pushes.send(parse_batch(wire))
+    here.fallback.check([id_])
+    here.later_steps.send([id_])
     return id_
 
 
@@ -252,7 +251,7 @@ def test_a_storm_of_shuffled_and_tripled_callbacks_ends_as_the_ordered_ones_do(
 ) -> None:
     here = install()
     people = 500
-    Post(here).handed_over(Step(Channel.SMS, When.NOT_CLICKED, timedelta(hours=1)), people=people)
+    SentMessages(here).handed_over(Step(Channel.SMS, When.NOT_CLICKED, timedelta(hours=1)), people=people)
     with here.engine.begin() as conn:
         rename = "UPDATE deliveries SET provider = 'acme', provider_id = 'acme:' || provider_id WHERE step = 1"
         conn.execute(sa.text(rename))

@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 
 import pytest
 import sqlalchemy as sa
-from twilio.request_validator import RequestValidator  # type: ignore[import-untyped]
+from twilio.request_validator import RequestValidator
 
 from knocktwice_shared.ids import uuid7
 from knocktwice_shared.messages import parse_receipts

@@ -1,4 +1,4 @@
-"""What a command line said."""
+"""The answer of a command line: its exit code and what it printed."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 from typing import Any, NamedTuple
 
 
-class Said(NamedTuple):
+class CommandOutput(NamedTuple):
     """What a command printed, and how it ended."""
 
     code: int

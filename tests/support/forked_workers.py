@@ -1,4 +1,4 @@
-"""Workers that hatch in a fraction of a second, for tests that kill many: forked from a process that has loaded the libraries.
+"""Workers that start in a fraction of a second, for tests that kill many: forked from a process that has loaded the libraries.
 
 Each is a process of its own with the settings it is given, as ``celery -A knocktwice_worker worker`` would start it. Only what
 it does beside its tasks is in a hurry: it counts and tells again at once, so that kills hit that, too.
@@ -38,32 +38,32 @@ _LOADED = [
 ]
 
 
-class Nest:
-    """Hatches workers that all have one environment."""
+class ForkedWorkers:
+    """Forks workers that all have one environment."""
 
     def __init__(self, environment: dict[str, str], home: Path) -> None:
         self._environment = environment
         self._home = home
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(_LOADED)
-        self._hatched: list[Hatched] = []
+        self._forked: list[ForkedWorker] = []
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for worker in self._hatched:
+        for worker in self._forked:
             worker.kill()
 
-    def hatch(self) -> Hatched:
+    def fork(self) -> ForkedWorker:
         """Start a worker; it need not be ready yet."""
-        number = len(self._hatched) + 1
-        log = self._home / f"hatched-{number}.log"
-        self._hatched.append(Hatched(self._context, self._environment, log, f"h{number}@test"))
-        return self._hatched[-1]
+        number = len(self._forked) + 1
+        log = self._home / f"forked-{number}.log"
+        self._forked.append(ForkedWorker(self._context, self._environment, log, f"h{number}@test"))
+        return self._forked[-1]
 
 
-class Hatched:
+class ForkedWorker:
     """A worker that waits to be killed."""
 
     def __init__(

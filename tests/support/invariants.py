@@ -14,13 +14,13 @@ from knocktwice_worker.webhooks import events
 from support.random_histories import recount, rolled_up
 
 if TYPE_CHECKING:
-    from support.scenario import World
+    from support.scenario import Scenario
 
 
-def must_be_whole(world: World) -> None:
+def must_be_whole(scenario: Scenario) -> None:
     """Check what must be true however things met."""
-    ids = [case.id for case in world.cases]
-    with world.here.engine.connect() as conn:
+    ids = [case.id for case in scenario.notifications]
+    with scenario.here.engine.connect() as conn:
         states = {str(r.id): r for r in conn.execute(_NOTIFICATIONS, {"ids": ids})}
         steps = conn.execute(_STEPS, {"ids": ids}).all()
         ledger = Counter((str(r.notification_id), r.step, r.verdict) for r in conn.execute(_LEDGER, {"ids": ids}))
@@ -31,26 +31,26 @@ def must_be_whole(world: World) -> None:
         _must_agree(row, ledger)
     noted = {i: n for (i, _, verdict), n in ledger.items() if verdict == "wasted_sms"}
     assert noted == dict.fromkeys(wasted, 1)
-    with world.here.engine.connect() as conn:
-        assert not [user for user in world.erased if any(erasure.left(conn, user).values())]
-    for case in world.cases:
+    with scenario.here.engine.connect() as conn:
+        assert not [user for user in scenario.erased if any(erasure.left(conn, user).values())]
+    for case in scenario.notifications:
         assert not (case.silent and case.texts), case.number
         assert case.texts <= sum(s.channel == "sms" for s in case.batch.plan or ())
-        assert len(world.sandbox.texts(f"whatsapp:{case.number}")) <= 1
+        assert len(scenario.sandbox.texts(f"whatsapp:{case.number}")) <= 1
 
 
-def numbers_must_agree(world: World) -> None:
+def numbers_must_agree(scenario: Scenario) -> None:
     """Compare the roll-ups with a recount."""
-    rollups.refresh(world.here.engine, "UTC", everything=True)
-    with world.here.engine.connect() as conn:
+    rollups.refresh(scenario.here.engine, "UTC", everything=True)
+    with scenario.here.engine.connect() as conn:
         assert rolled_up(conn) == recount(conn)
 
 
-def must_be_told_in_order(world: World) -> None:
+def must_be_told_in_order(scenario: Scenario) -> None:
     """Check that webhooks begin with the acceptance and that each notification has one final report."""
-    events.follow(world.here.engine)
-    with world.here.engine.connect() as conn:
-        told = conn.execute(_TOLD, {"ids": [case.id for case in world.cases]}).all()
+    events.follow(scenario.here.engine)
+    with scenario.here.engine.connect() as conn:
+        told = conn.execute(_TOLD, {"ids": [case.id for case in scenario.notifications]}).all()
     assert told
     assert not [row for row in told if row.told[0] != "notification.accepted" or row.finished != 1]
 

@@ -18,9 +18,7 @@ from knocktwice_shared.messages import DeviceRegistered, PhoneBound, parse_batch
 from knocktwice_shared.names import Task
 from knocktwice_worker import services
 from knocktwice_worker.audience import people
-from knocktwice_worker.blasts import expansion
 from knocktwice_worker.config import Settings
-from knocktwice_worker.notifications.pipeline import fallback, later_steps, push, reconcile
 from knocktwice_worker.notifications.store import provider_reports
 from knocktwice_worker.privacy import erasure
 from knocktwice_worker.runtime.dispatcher import dispatch
@@ -28,7 +26,7 @@ from knocktwice_worker.sandbox import Sandbox
 from support.clock import Clock
 from support.databases import new_database
 from support.interleaving import Interleaver
-from support.scenario_case import Case
+from support.one_notification import OneNotification
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -52,7 +50,7 @@ _numbers = itertools.count(1)
 
 
 @contextmanager
-def installed(servers: Servers, home: Path) -> Iterator[World]:
+def installed(servers: Servers, home: Path) -> Iterator[Scenario]:
     """Set up an installation in a database and a keyspace of its own, whose deadlocks are noticed soon."""
     broker = f"{servers.broker_url}?virtual_host=2"
     with pytest.MonkeyPatch.context() as patch, new_database(servers) as url, Sandbox() as sandbox:
@@ -64,7 +62,7 @@ def installed(servers: Servers, home: Path) -> Iterator[World]:
         here = services.Services(Settings(database_url=url, broker_url=broker, secret="test", home=home))
         for engine in (here.engine, here.senders):
             sa.event.listen(engine, "connect", _impatient)
-        yield World(here, Clock(url), sandbox)
+        yield Scenario(here, Clock(url), sandbox)
         here.close()
 
 
@@ -75,19 +73,19 @@ def _impatient(connection: Any, _: object) -> None:
 
 
 @dataclass
-class World:
+class Scenario:
     """Everything that notifications need, and the notifications."""
 
     here: Services
     clock: Clock
     sandbox: Sandbox
-    cases: list[Case] = field(default_factory=list)
+    notifications: list[OneNotification] = field(default_factory=list)
     erased: set[str] = field(default_factory=set)
     unsettled: dict[str, UserErased] = field(default_factory=dict)
 
     def begin(self) -> None:
         """Forget earlier cases, and let nobody write logs."""
-        self.cases.clear()
+        self.notifications.clear()
         self.erased.clear()
         structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
 
@@ -99,7 +97,9 @@ class World:
             yield between
         watch.dispose()
 
-    def case(self, *, user: bool = False, number: str | None = None, key: str | None = None, **fields: Any) -> Case:
+    def notification(
+        self, *, user: bool = False, number: str | None = None, key: str | None = None, **fields: Any
+    ) -> OneNotification:
         """Make a notification to a person of its own; nothing has heard of it yet."""
         n = next(_numbers)
         number, registration, name = number or f"+1650{n:07}", f"silent-{n}", f"user-{n}" if user else None
@@ -109,17 +109,17 @@ class World:
             who = {"user": name}
         who |= {"key": key} if key else {}
         wire = {"v": 1, "id": str(uuid7()), "content": CONTENT, "recipients": [{"id": str(uuid7()), **who}], **fields}
-        case = Case(self, parse_batch(wire), number, registration, name)
-        self.cases.append(case)
+        case = OneNotification(self, parse_batch(wire), number, registration, name)
+        self.notifications.append(case)
         return case
 
-    def accepted(self, **fields: Any) -> Case:
+    def accepted(self, **fields: Any) -> OneNotification:
         """Make one whose push is out."""
-        case = self.case(**fields)
+        case = self.notification(**fields)
         case.accept()
         return case
 
-    def reserved(self, **fields: Any) -> Case:
+    def reserved(self, **fields: Any) -> OneNotification:
         """Make one whose SMS may go."""
         case = self.accepted(**{"plan": NOW, **fields})
         case.check()
@@ -141,26 +141,26 @@ class World:
         """Do what a worker does with a message, and what follows from it."""
         match task:
             case Task.RESUME_PUSH:
-                push.resume(self.here, ids)
+                self.here.pushes.resume(ids)
             case Task.CHECK_FALLBACK:
-                later_steps.send(self.here, fallback.check(self.here, ids))
+                self.here.later_steps.send(self.here.fallback.check(ids))
             case Task.SEND_SMS:
-                later_steps.send(self.here, ids)
+                self.here.later_steps.send(ids)
             case Task.RECONCILE:
-                reconcile.resolve(self.here, ids)
+                self.here.reconcile.resolve(ids)
             case Task.EXPAND_BLAST:
                 for id_ in ids:
-                    expansion.step(self.here, id_, self.perform)
+                    self.here.expansion.step(id_, self.perform)
             case Task.SEND_PAGE:
                 for id_ in ids:
-                    expansion.send_page(self.here, id_, self.perform)
+                    self.here.expansion.send_page(id_, self.perform)
             case _:
                 raise AssertionError(task)
 
     def work(self) -> None:
         """Do what is due until nothing is."""
         while True:
-            expansion.ring(self.here, self.perform)
+            self.here.expansion.ring(self.perform)
             if not dispatch(self.here, self.perform):
                 return
 
@@ -174,7 +174,7 @@ class World:
             for user, change in list(self.unsettled.items()):
                 del self.unsettled[user]
                 try:
-                    erasure.erase_all(self.here, [change])
+                    self.here.erasure.erase_all([change])
                 except erasure.Unsettled:
                     self.unsettled[user] = change
             self.work()

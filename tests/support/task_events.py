@@ -1,4 +1,4 @@
-"""What Flower hears of tasks."""
+"""The events of Celery tasks as Flower hears them: who started what, and how it ended."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Application:
+class WebhookReceiver:
     """Takes webhooks, or does not: ``answer`` decides by the event.
 
     Attributes:

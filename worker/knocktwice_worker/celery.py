@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
-from typing import TYPE_CHECKING, Any
-from uuid import uuid4
+from typing import Any
 
 from celery import Celery
 from celery.schedules import crontab
@@ -18,9 +17,6 @@ from knocktwice_worker import config, services
 from knocktwice_worker.runtime import logs, redis_channel
 from knocktwice_worker.runtime.background import Background
 from knocktwice_worker.runtime.dispatcher import Dispatcher
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 settings = config.load()
 
@@ -80,7 +76,7 @@ app.steps["consumer"].add(Background)
 
 
 @worker_ready.connect
-def _collect_garbage_seldom(**_: Any) -> None:
+def _collect_garbage_rarely(**_: Any) -> None:
     # A batch is tens of thousands of objects that go as they came, without cycles. Looking through them all again and
     # again, and through what is loaded for ever, took a tenth of a worker's time.
     gc.collect()
@@ -91,18 +87,3 @@ def _collect_garbage_seldom(**_: Any) -> None:
 @setup_logging.connect
 def _configure_logging(**_: Any) -> None:
     logs.configure(as_json=settings.log_json)
-
-
-#: What the ids are of, where not of notifications.
-_SHOWN = {Task.EXPAND_BLAST: "blasts", Task.SEND_PAGE: "pages"}
-
-
-def publish(task: Task, ids: Sequence[str]) -> None:
-    """Publish a task for ids. What Flower and the logs show of it is the number of ids, of what, and the first one."""
-    shown = f"({len(ids)} {_SHOWN.get(task, 'notifications')}: {ids[0]}{', …' if len(ids) > 1 else ''},)"
-    app.send_task(task.value, args=[list(ids)], task_id=str(uuid4()), argsrepr=shown, kwargsrepr="{}")
-
-
-def publish_message(task: Task, message: Any, message_id: str) -> None:
-    """Publish a producer's message again under its own id."""
-    app.send_task(task.value, args=[message], task_id=message_id, argsrepr=f"({message_id} again,)", kwargsrepr="{}")

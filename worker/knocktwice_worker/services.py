@@ -15,6 +15,7 @@ from knocktwice_shared.messages import Channel
 from knocktwice_worker import config
 from knocktwice_worker.audience.erased import Erased
 from knocktwice_worker.audience.receipt_health import SilentKinds
+from knocktwice_worker.blasts.expansion import Expansion
 from knocktwice_worker.channels.fcm import FcmChannel
 from knocktwice_worker.channels.http_sms import file as provider_file
 from knocktwice_worker.channels.http_sms.callbacks import HttpCallbacks
@@ -31,12 +32,27 @@ from knocktwice_worker.content.links.receipt_urls import ReceiptTokens, ReceiptU
 from knocktwice_worker.content.links.short_links import ShortLinks
 from knocktwice_worker.database import arrays
 from knocktwice_worker.embedded import servers as embedded
+from knocktwice_worker.limits.counting import Counting
 from knocktwice_worker.limits.per_number import Limits, RedisLimits
+from knocktwice_worker.notifications.inbox.accepted import Inbox
+from knocktwice_worker.notifications.pipeline.delivery_reports import DeliveryReports
+from knocktwice_worker.notifications.pipeline.fallback import Fallback
+from knocktwice_worker.notifications.pipeline.later_steps import LaterSteps
+from knocktwice_worker.notifications.pipeline.push import Allowed, Pushes
+from knocktwice_worker.notifications.pipeline.quiet import QuietGate
+from knocktwice_worker.notifications.pipeline.reconcile import Reconcile
+from knocktwice_worker.notifications.pipeline.withdraw import Withdrawals
+from knocktwice_worker.privacy.erasure import Erasure
+from knocktwice_worker.privacy.guard import ErasureGuard
 from knocktwice_worker.webhooks.carrier import Hooks
+from knocktwice_worker.webhooks.sending import Sender
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from redis import Redis
 
+    from knocktwice_shared.messages import Batch
     from knocktwice_worker.channels import Messaging
     from knocktwice_worker.channels.http_sms.file import ProviderFile
     from knocktwice_worker.config import Settings
@@ -102,6 +118,36 @@ class Services:
     def hooks(self) -> Hooks:
         """Where webhooks go out."""
         return Hooks(private=self.settings.webhook_private)
+
+    @cached_property
+    def webhooks(self) -> Sender:
+        """Tells endpoints what happens."""
+        give_up = timedelta(seconds=self.settings.webhook_give_up_s)
+        return Sender(engine=self.engine, hooks=self.hooks, secret=secret(self.settings), give_up=give_up)
+
+    @cached_property
+    def guard(self) -> ErasureGuard:
+        """Takes erased people out of what is processed."""
+        return ErasureGuard(engine=self.engine, erased=self.erased, secret=secret(self.settings).encode())
+
+    @cached_property
+    def erasure(self) -> Erasure:
+        """Erases people."""
+        own = secret(self.settings).encode()
+        return Erasure(engine=self.engine, redis=self.redis, limits=self.limits, erased=self.erased, secret=own)
+
+    @cached_property
+    def expansion(self) -> Expansion:
+        """Carries blasts out."""
+        return Expansion(engine=self.engine, redis=self.redis, lease=self.settings.lease, send=self.send)
+
+    def send(self, batches: Sequence[Batch], wanted: Callable[[sa.Connection], bool] = lambda _: True) -> None:
+        """Accept batches and push them, without people who were erased after the batches were made.
+
+        Args:
+            wanted: asked in the transaction that writes the rows; unless it agrees nothing is written.
+        """
+        self.pushes.send_all([self.guard.without_erased(batch) for batch in batches], wanted)
 
     @cached_property
     def push(self) -> FcmChannel:
@@ -231,6 +277,99 @@ class Services:
         """How fast the WhatsApp sender may be spoken to."""
         name = f"whatsapp:{self.settings.whatsapp_from or ''}"
         return Pace(self.redis, name=name, per_s=self.settings.whatsapp_per_s)
+
+    @cached_property
+    def inbox(self) -> Inbox:
+        """What producers were promised and is not in Postgres yet."""
+        return Inbox(redis=self.redis, engine=self.engine, grace_s=self.settings.inbox_grace_s)
+
+    @cached_property
+    def counting(self) -> Counting:
+        """The limits, in Redis or in Postgres."""
+        return Counting(redis=self.limits)
+
+    @cached_property
+    def quiet(self) -> QuietGate:
+        """The quiet hours."""
+        return QuietGate(hours=self.settings.quiet, default_zone=self.settings.default_zone)
+
+    @cached_property
+    def pushes(self) -> Pushes:
+        """The first step: the push."""
+        settings = self.settings
+        return Pushes(
+            engine=self.engine,
+            channel=self.push,
+            transport=self.transport,
+            pace=self.push_pace,
+            links=self.links,
+            receipt_urls=self.receipt_urls,
+            allowed=Allowed(settings.min_after_s, settings.max_after_s, settings.max_ahead_days),
+            default_zone=settings.default_zone,
+            lease=settings.lease,
+            retry_for=timedelta(seconds=settings.push_retry_s),
+            ttl_grace=timedelta(seconds=settings.ttl_grace_s),
+        )
+
+    @cached_property
+    def fallback(self) -> Fallback:
+        """The decision about a later step."""
+        settings = self.settings
+        return Fallback(
+            engine=self.engine,
+            limits=self.counting,
+            quiet=self.quiet,
+            silent_kinds=self.silent_kinds,
+            unconfirmed_policy=settings.unconfirmed_policy,
+            countries=settings.sms_countries,
+            sms_sender=settings.twilio_from,
+            whatsapp_sender=settings.whatsapp_from,
+            links=self.links,
+            lease=settings.lease,
+        )
+
+    @cached_property
+    def later_steps(self) -> LaterSteps:
+        """The messages of later steps."""
+        return LaterSteps(
+            engine=self.engine,
+            senders=self.senders,
+            transport=self.transport,
+            messaging=self.messaging,
+            pace=self.pace,
+            providers=self.providers,
+            limits=self.counting,
+            quiet=self.quiet,
+            lease=self.settings.lease,
+            retry_for=timedelta(seconds=self.settings.sms_retry_s),
+        )
+
+    @cached_property
+    def reconcile(self) -> Reconcile:
+        """The outcomes that nobody recorded."""
+        settings = self.settings
+        return Reconcile(
+            engine=self.engine,
+            senders=self.senders,
+            transport=self.transport,
+            messaging=self.messaging,
+            lease=settings.lease,
+            retry_for=timedelta(seconds=settings.sms_retry_s),
+            unknown_grace=timedelta(seconds=settings.sms_unknown_grace_s),
+            retry_unknown=settings.sms_retry_unknown,
+        )
+
+    @cached_property
+    def withdrawals(self) -> Withdrawals:
+        """Pushes that later steps have overtaken."""
+        return Withdrawals(engine=self.engine, channel=self.push, transport=self.transport, pace=self.push_pace)
+
+    @cached_property
+    def delivery_reports(self) -> DeliveryReports:
+        """What providers say became of messages."""
+        return DeliveryReports(
+            engine=self.engine, reports=self.reports, transport=self.transport, wait=self.settings.sms_report_wait
+        )
 
     def close(self) -> None:
         """Close what was opened."""

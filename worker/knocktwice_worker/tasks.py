@@ -7,7 +7,7 @@ rows were never written is still in the inbox: one recovery mechanism, and it su
 from __future__ import annotations
 
 import traceback
-from functools import wraps
+from functools import partial, wraps
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -16,29 +16,26 @@ from sqlalchemy.exc import InterfaceError, OperationalError
 from knocktwice_shared.errors import InvalidMessage, KnocktwiceError
 from knocktwice_shared.messages import parse_audience, parse_batch, parse_blast, parse_cancellation, parse_receipts
 from knocktwice_shared.names import Task
-from knocktwice_worker.audience import people, receipt_health
-from knocktwice_worker.blasts import expansion, schedules
-from knocktwice_worker.celery import app, publish
-from knocktwice_worker.notifications.inbox import accepted
-from knocktwice_worker.notifications.pipeline import (
-    cancellation,
-    delivery_reports,
-    fallback,
-    later_steps,
-    push,
-    receipts,
-    reconcile,
-    withdraw,
-)
+from knocktwice_worker.audience import inbound_texts, people, receipt_health
+from knocktwice_worker.blasts import request, schedules
+from knocktwice_worker.blasts import store as blast_store
+from knocktwice_worker.celery import app
+from knocktwice_worker.notifications.pipeline import cancellation, receipts
 from knocktwice_worker.notifications.store import provider_reports
-from knocktwice_worker.privacy import erasure, retention
+from knocktwice_worker.privacy import retention
+from knocktwice_worker.privacy.erasure import Unsettled
+from knocktwice_worker.runtime import publishing
 from knocktwice_worker.runtime.gathering import GatheredTask
 from knocktwice_worker.services import Services, services
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from sqlalchemy import Connection
+
 log = structlog.get_logger(__name__)
+
+publish = partial(publishing.publish, app)
 
 
 class TaskFailed(KnocktwiceError):
@@ -75,16 +72,16 @@ def _producer_task(name: Task, **options: Any) -> Callable[[Callable[[Services, 
             here, id_ = services(), str(self.request.id)
             try:
                 work(here, message)
-                accepted.remove(here, id_)
-            except erasure.Unsettled:
+                here.inbox.remove(id_)
+            except Unsettled:
                 log.info("message stays in the inbox until it is done", task=name.value, message_id=id_)
             except InvalidMessage as error:
                 log.warning("message parked", task=name.value, message_id=id_, field=error.field)
-                accepted.park(here, id_, name.value, str(error), message)
+                here.inbox.park(id_, name.value, str(error), message)
             except (OperationalError, InterfaceError, ConnectionError, TimeoutError) as error:
                 raise _reported(name, error, message_id=id_) from None
             except Exception as error:
-                accepted.failed(here, id_, name.value, type(error).__name__, message)
+                here.inbox.failed(id_, name.value, type(error).__name__, message)
                 raise _reported(name, error, message_id=id_) from None
 
         return run
@@ -103,7 +100,7 @@ def _gathered_task(
     def decorate(work: Callable[[Services, Sequence[object]], None]) -> Any:
         def together(messages: Sequence[tuple[str, object]]) -> None:
             work(services(), [message for _, message in messages])
-            accepted.remove(services(), *(id_ for id_, _ in messages))
+            services().inbox.remove(*(id_ for id_, _ in messages))
 
         @wraps(work)
         def alone(here: Services, message: object) -> None:
@@ -134,19 +131,19 @@ def _reported(name: Task, error: Exception, **facts: Any) -> TaskFailed:
 @_gathered_task(Task.SEND_PUSH, _count_in("recipients"))
 def send_push(here: Services, messages: Sequence[object]) -> None:
     """Write the rows and countdowns of batches, then push them."""
-    push.send_all(here, [erasure.without_erased(here, parse_batch(message)) for message in messages])
+    here.send([parse_batch(message) for message in messages])
 
 
 @_task(Task.RESUME_PUSH)
 def resume_push(here: Services, ids: list[str]) -> None:
     """Take up pushes that a provider asked to repeat or a dead worker left behind."""
-    push.resume(here, ids)
+    here.pushes.resume(ids)
 
 
 @_task(Task.CHECK_FALLBACK)
 def check_fallback(here: Services, ids: list[str]) -> None:
     """Decide for notifications whose countdown is over, and chain ``send_sms``."""
-    reserved = fallback.check(here, ids)
+    reserved = here.fallback.check(ids)
     if reserved:
         publish(Task.SEND_SMS, reserved)
 
@@ -154,19 +151,19 @@ def check_fallback(here: Services, ids: list[str]) -> None:
 @_task(Task.SEND_SMS)
 def send_sms(here: Services, ids: list[str]) -> None:
     """Send reserved messages of later steps, and chain ``withdraw``."""
-    _withdraw(here, later_steps.send(here, ids))
+    _withdraw(here, here.later_steps.send(ids))
 
 
 @_task(Task.RECONCILE)
 def reconcile_sms(here: Services, ids: list[str]) -> None:
     """Settle messages whose outcome nobody recorded."""
-    _withdraw(here, reconcile.resolve(here, ids))
+    _withdraw(here, here.reconcile.resolve(ids))
 
 
 @_task(Task.WITHDRAW)
 def withdraw_push(here: Services, ids: list[str]) -> None:
     """Take pushes off the screen whose later steps have been handed over."""
-    withdraw.withdraw(here, ids)
+    here.withdrawals.withdraw(ids)
 
 
 def _withdraw(here: Services, ids: list[str]) -> None:
@@ -182,13 +179,20 @@ def _withdraw(here: Services, ids: list[str]) -> None:
 @_gathered_task(Task.RECORD_EVENTS, _count_in("receipts"))
 def record_events(here: Services, messages: Sequence[object]) -> None:
     """Write receipts and end the fallbacks they make needless."""
-    receipts.record(here, [receipt for message in messages for receipt in parse_receipts(message)])
+    receipts.record(here.engine, [receipt for message in messages for receipt in parse_receipts(message)])
 
 
 @_producer_task(Task.CANCEL)
 def cancel(here: Services, message: object) -> None:
     """Stop notifications that have not reached the provider yet."""
-    cancellation.cancel(here, parse_cancellation(message))
+    wanted = parse_cancellation(message)
+    ids = [*map(str, wanted.ids), *here.inbox.ids_of(wanted.keys)]
+
+    def abort_blasts(conn: Connection) -> None:
+        for key in wanted.blasts:
+            blast_store.abort(conn, key, "cancelled by the application")
+
+    cancellation.cancel(here.engine, ids, wanted.keys, also=abort_blasts)
 
 
 @_producer_task(Task.UPDATE_AUDIENCE)
@@ -196,10 +200,10 @@ def update_audience(here: Services, message: object) -> None:
     """Register and unregister devices, bind phones, set tags and consent, erase people."""
     changes = parse_audience(message)
     with here.engine.begin() as conn:
-        valid = erasure.still_valid(here, conn, changes)
+        valid = here.guard.still_valid(conn, changes)
         people.apply(conn, valid)
-        erasure.restore_opt_outs(here, conn, valid)
-    erasure.erase_all(here, changes)
+        here.guard.restore_opt_outs(conn, valid)
+    here.erasure.erase_all(changes)
 
 
 @_producer_task(Task.BLAST)
@@ -207,28 +211,28 @@ def blast(here: Services, message: object) -> None:
     """Start a blast, unless its key did before."""
     wanted = parse_blast(message)
     with here.engine.begin() as conn:
-        expansion.start(conn, wanted, settings=here.settings)
+        request.start(conn, wanted, settings=here.settings)
 
 
 @_task(Task.EXPAND_BLAST)
 def expand_blast(here: Services, ids: list[str]) -> None:
     """Take the next people of a blast, and hand pages of them to ``send_page``."""
     for id_ in ids:
-        expansion.step(here, id_, publish)
+        here.expansion.step(id_, publish)
 
 
 @_task(Task.SEND_PAGE)
 def send_page(here: Services, ids: list[str]) -> None:
     """Notify the people of a page."""
     for id_ in ids:
-        expansion.send_page(here, id_, publish)
+        here.expansion.send_page(id_, publish)
 
 
 @app.task(name=Task.START_BLASTS.value, shared=False)
 def start_blasts() -> None:
     """Start the recurring blasts that are due."""
     try:
-        schedules.start_due(services())
+        schedules.start_due(services().engine, services().settings)
     except Exception as error:
         raise _reported(Task.START_BLASTS, error) from None
 
@@ -254,13 +258,13 @@ def _timed_task(name: Task) -> Callable[[Callable[[Services], dict[str, int]]], 
 @_timed_task(Task.BRING_REPORTS)
 def bring_reports(here: Services) -> dict[str, int]:
     """Bring delivery reports to their rows that could not be brought when they came."""
-    return {"waiting": delivery_reports.bring_waiting(here)}
+    return {"waiting": here.delivery_reports.bring_waiting()}
 
 
 @_timed_task(Task.COLLECT_REPORTS)
 def collect_reports(here: Services) -> dict[str, int]:
     """Read the provider's list for what never called back, and for the prices."""
-    return {"messages": delivery_reports.read_list(here)}
+    return {"messages": here.delivery_reports.read_list()}
 
 
 @app.task(name=Task.HOUSEKEEPING.value, shared=False)
@@ -269,11 +273,11 @@ def housekeeping() -> None:
     try:
         here = services()
         with here.engine.begin() as conn:
-            removed = people.forget(conn, here.settings.device_stale) + provider_reports.forget(
-                conn, here.settings.retention
-            )
+            removed = people.forget(conn, here.settings.device_stale)
+            removed += provider_reports.forget(conn)
+            removed += inbound_texts.forget(conn, here.settings.retention)
         receipt_health.roll_up(here.engine)
-        delivery_reports.ask_and_close(here)
+        here.delivery_reports.ask_and_close()
         purged = retention.purge(here.engine, here.settings.retention)
         if purged.more:
             housekeeping.apply_async()

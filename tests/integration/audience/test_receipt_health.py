@@ -15,15 +15,16 @@ from knocktwice_shared.messages import Receipt, ReceiptEvent, parse_audience, pa
 from knocktwice_worker import services
 from knocktwice_worker.audience import people, receipt_health
 from knocktwice_worker.config import Settings
+from knocktwice_worker.lifecycle import AttemptState
 from knocktwice_worker.notifications import store
-from knocktwice_worker.notifications.pipeline import fallback, receipts
+from knocktwice_worker.notifications.pipeline import receipts
 from knocktwice_worker.services import Services
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from support.clock import Clock
-    from support.commands import Said
+    from support.commands import CommandOutput
 
 HOUR, LEASE = timedelta(hours=1), timedelta(minutes=1)
 AT = datetime(2026, 11, 1, 12, tzinfo=UTC)
@@ -55,12 +56,16 @@ def _push(here: Services, user: str, when: str = "not_delivered") -> str:
     batch = parse_batch(wire)
     with here.engine.begin() as conn:
         work = store.accept(conn, [store.Intake(batch, {}, HOUR)], lease=LEASE)
-        store.record_push(conn, [store.PushResult(*w, state="sent") for w in work], retry_for=HOUR)
+        store.record_push(
+            conn,
+            [store.PushResult(w.notification_id, w.registration, state=AttemptState.SENT) for w in work],
+            retry_for=HOUR,
+        )
     return str(batch.recipients[0].id)
 
 
 def _confirm(here: Services, id_: str, user: str, kind: Receipt = Receipt.DELIVERED) -> None:
-    receipts.record(here, [ReceiptEvent(UUID(id_), kind, AT, f"phone-{user}")])
+    receipts.record(here.engine, [ReceiptEvent(UUID(id_), kind, AT, f"phone-{user}")])
 
 
 @pytest.fixture
@@ -117,7 +122,9 @@ def test_counting_again_changes_nothing_and_takes_in_late_receipts(here: Service
     with here.engine.connect() as conn:
         ids = conn.execute(sa.text("SELECT notification_id, registration FROM attempts")).all()
     for row in ids:
-        receipts.record(here, [ReceiptEvent(UUID(str(row.notification_id)), Receipt.DELIVERED, AT, row.registration)])
+        receipts.record(
+            here.engine, [ReceiptEvent(UUID(str(row.notification_id)), Receipt.DELIVERED, AT, row.registration)]
+        )
     # A day after its own hour had passed that hour is counted once more.
     for _ in range(24):
         clock.advance(timedelta(hours=1))
@@ -139,7 +146,7 @@ def test_the_policy_decides_for_a_kind_that_never_confirms_and_the_ledger_says_s
 ) -> None:
     here = policy(name)
     id_ = _push(here, "i3")
-    assert fallback.check(here, [id_]) == ([id_] if state == "active" else [])
+    assert here.fallback.check([id_]) == ([id_] if state == "active" else [])
     with here.engine.connect() as conn:
         query = sa.text("SELECT verdict, inputs FROM decisions WHERE notification_id = :id")
         (line,) = conn.execute(query, {"id": id_}).all()
@@ -153,7 +160,7 @@ def test_the_policy_decides_for_a_kind_that_never_confirms_and_the_ledger_says_s
 def test_a_kind_that_does_confirm_is_texted_when_it_does_not(policy: Callable[[str], Services]) -> None:
     here = policy("accept")
     id_ = _push(here, "a0")
-    assert fallback.check(here, [id_]) == [id_]
+    assert here.fallback.check([id_]) == [id_]
 
 
 @pytest.mark.usefixtures("crowd")
@@ -163,7 +170,7 @@ def test_too_few_pushes_say_nothing_about_a_kind(here: Services) -> None:
 
 
 @pytest.mark.usefixtures("crowd")
-def test_the_command_shows_it(run: Callable[..., Said], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_shows_it(run: Callable[..., CommandOutput], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KNOCKTWICE_UNCONFIRMED_SAMPLE", "5")
     services._services.clear()
     said = run("receipts", "health", "--json")

@@ -10,8 +10,7 @@ import pytest
 from sqlalchemy import text
 
 from knocktwice_shared.errors import InvalidMessage
-from knocktwice_worker.blasts import schedules
-from knocktwice_worker.blasts import store as blast_store
+from knocktwice_worker.blasts import schedules, standing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,9 +18,9 @@ if TYPE_CHECKING:
 
     from knocktwice_worker.services import Services
     from support.clock import Clock
-    from support.commands import Said
+    from support.commands import CommandOutput
 
-    Run = Callable[..., Said]
+    Run = Callable[..., CommandOutput]
 
 FILE = """
 templates:
@@ -56,19 +55,19 @@ def file(run: Run, clock: Clock, tmp_path: Path) -> Path:
 
 def _keys(here: Services) -> list[str]:
     with here.engine.begin() as conn:
-        return sorted(row.key for row in blast_store.latest(conn, 100))
+        return sorted(row.key for row in standing.latest(conn, 100))
 
 
 @pytest.mark.usefixtures("file")
 def test_however_many_beats_there_are_each_time_starts_once(here: Services, clock: Clock) -> None:
-    schedules.start_due(here)
+    schedules.start_due(here.engine, here.settings)
     assert _keys(here) == []
     clock.advance(timedelta(minutes=1))
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda _: schedules.start_due(here), range(8)))
+        list(pool.map(lambda _: schedules.start_due(here.engine, here.settings), range(8)))
     assert _keys(here) == [KEY]
     clock.advance(timedelta(days=7))
-    schedules.start_due(here)
+    schedules.start_due(here.engine, here.settings)
     assert _keys(here) == [KEY, "fridays 2026-11-27T17:00Z"]
 
 
@@ -77,10 +76,10 @@ def test_a_time_that_was_missed_is_made_up_for_within_its_grace_and_only_the_lat
     here: Services, run: Run, clock: Clock
 ) -> None:
     clock.advance(timedelta(days=14, minutes=20))
-    schedules.start_due(here)
+    schedules.start_due(here.engine, here.settings)
     assert _keys(here) == ["fridays 2026-12-04T17:00Z"]
     clock.advance(timedelta(days=7, hours=1))
-    schedules.start_due(here)
+    schedules.start_due(here.engine, here.settings)
     assert _keys(here) == ["fridays 2026-12-04T17:00Z"]
     (told,) = run("blast", "list", "--json").json["recurring"]
     assert told["outcome"] == "skipped: nobody was there to start it within 30m"
@@ -92,7 +91,7 @@ def test_a_time_that_was_missed_is_made_up_for_within_its_grace_and_only_the_lat
 def test_what_cannot_be_started_says_why(here: Services, run: Run, clock: Clock) -> None:
     run("template", "delete", "tea_week")
     clock.advance(timedelta(minutes=1))
-    schedules.start_due(here)
+    schedules.start_due(here.engine, here.settings)
     assert _keys(here) == []
     (told,) = run("blast", "list", "--json").json["recurring"]
     assert told["outcome"].startswith("failed: template: there is none called tea_week")
@@ -106,7 +105,7 @@ def test_a_change_counts_from_now_on_and_a_disabled_one_is_skipped(
     said = run("apply", str(file)).out
     assert "recurring blast fridays: updated" in said
     clock.advance(timedelta(minutes=1))
-    schedules.start_due(here)
+    schedules.start_due(here.engine, here.settings)
     assert _keys(here) == []
     assert run("blast", "unschedule", "fridays").out == "recurring blast fridays: deleted\n"
 
@@ -129,7 +128,7 @@ def test_a_definition_of_another_release_is_told_and_the_others_start(here: Serv
         """)
         )
     clock.advance(timedelta(minutes=1))
-    schedules.start_due(here)
+    schedules.start_due(here.engine, here.settings)
     assert _keys(here) == [KEY]
     told = {each["name"]: each for each in run("blast", "list", "--json").json["recurring"]}
     assert told["a"]["outcome"].startswith("failed: a.schedule: day of the week 'fri;sat' is not understood")

@@ -12,13 +12,14 @@ import pytest
 import sqlalchemy as sa
 
 from knocktwice_shared.ids import blast_id
-from knocktwice_shared.messages import Cancellation, DeviceRegistered, PhoneBound, TagsSet, parse_blast
+from knocktwice_shared.messages import DeviceRegistered, PhoneBound, TagsSet, parse_blast
 from knocktwice_worker import services
-from knocktwice_worker.blasts import expansion
+from knocktwice_worker.blasts import request
 from knocktwice_worker.blasts import store as blast_store
+from knocktwice_worker.lifecycle import AttemptState
 from knocktwice_worker.notifications import store
 from knocktwice_worker.notifications.inbox import dead_letters
-from knocktwice_worker.notifications.pipeline import cancellation, fallback
+from knocktwice_worker.notifications.pipeline import cancellation
 from knocktwice_worker.notifications.store import change_feed
 from knocktwice_worker.privacy import retention
 from knocktwice_worker.reporting import rollups
@@ -26,8 +27,8 @@ from knocktwice_worker.sandbox import Answer, Rule
 from knocktwice_worker.webhooks import endpoints, events
 from support.interleaving import both_ways
 from support.invariants import must_be_told_in_order, must_be_whole, numbers_must_agree
-from support.scenario import CONTENT, LATER, NOW, SAID, World, installed
-from support.scenario_case import Case
+from support.one_notification import OneNotification
+from support.scenario import CONTENT, LATER, NOW, SAID, Scenario, installed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -39,28 +40,28 @@ _numbers = itertools.count(1)
 
 
 @pytest.fixture(scope="module")
-def world(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+def scenario(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scenario]:
     """One installation for all, in which nobody is erased and nothing deleted."""
     with installed(servers, tmp_path_factory.mktemp("home")) as built:
         yield built
 
 
 @pytest.fixture(scope="module")
-def between(world: World) -> Iterator[Interleaver]:
-    with world.meetings() as meetings:
+def between(scenario: Scenario) -> Iterator[Interleaver]:
+    with scenario.meetings() as meetings:
         yield meetings
 
 
 @pytest.fixture(autouse=True)
-def _anew(world: World) -> None:
-    world.begin()
+def _anew(scenario: Scenario) -> None:
+    scenario.begin()
 
 
 @dataclass
 class Campaign:
     """A blast to two people."""
 
-    world: World
+    scenario: Scenario
     key: str
 
     @property
@@ -70,29 +71,32 @@ class Campaign:
     def start(self) -> None:
         wire = {"v": 1, "key": self.key, "content": CONTENT, "plan": LATER}
         who = {"field": "tags.likes", "op": "=", "value": self.key}
-        with self.world.here.engine.begin() as conn:
-            expansion.start(conn, parse_blast({**wire, "filter": who}))
+        with self.scenario.here.engine.begin() as conn:
+            request.start(conn, parse_blast({**wire, "filter": who}))
 
     def step(self) -> None:
-        expansion.step(self.world.here, self.id, _lose)
+        self.scenario.here.expansion.step(self.id, _lose)
 
     def page(self) -> None:
         for (page,) in self._rows("SELECT id FROM blast_pages WHERE blast_id = :id"):
-            expansion.send_page(self.world.here, str(page), _lose)
+            self.scenario.here.expansion.send_page(str(page), _lose)
 
     def abort(self) -> None:
-        cancellation.cancel(self.world.here, Cancellation(blasts=(self.key,)))
+        def abort(conn: sa.Connection) -> None:
+            blast_store.abort(conn, self.key, "cancelled by the application")
+
+        cancellation.cancel(self.scenario.here.engine, [], [], also=abort)
 
     def end(self) -> None:
         self.abort()
         self.step()
 
     def pause(self) -> None:
-        with self.world.here.engine.begin() as conn:
+        with self.scenario.here.engine.begin() as conn:
             blast_store.pause(conn, self.id, "wait")
 
     def resume(self) -> None:
-        with self.world.here.engine.begin() as conn:
+        with self.scenario.here.engine.begin() as conn:
             blast_store.resume(conn, self.id)
 
     def must_be_whole(self) -> None:
@@ -115,7 +119,7 @@ class Campaign:
         )
 
     def _rows(self, query: str) -> list[Any]:
-        with self.world.here.engine.connect() as conn:
+        with self.scenario.here.engine.connect() as conn:
             return list(conn.execute(sa.text(query), {"id": self.id}).all())
 
 
@@ -123,49 +127,49 @@ def _lose(*_: object) -> None:
     """A broker that loses every message: what is published is found again by the dispatcher."""
 
 
-def _planned(world: World) -> Campaign:
-    campaign = Campaign(world, f"tea-{next(_numbers)}")
+def _planned(scenario: Scenario) -> Campaign:
+    campaign = Campaign(scenario, f"tea-{next(_numbers)}")
     for who in ("ada", "bob"):
         user = f"{who}-{campaign.key}"
         number = f"+1651{next(_numbers):07}"
         likes = TagsSet(user, {"likes": campaign.key}, SAID)
-        world.know(DeviceRegistered(user, f"silent-{user}", SAID), PhoneBound(user, number, SAID), likes)
+        scenario.know(DeviceRegistered(user, f"silent-{user}", SAID), PhoneBound(user, number, SAID), likes)
     return campaign
 
 
-def _started(world: World) -> Campaign:
-    campaign = _planned(world)
+def _started(scenario: Scenario) -> Campaign:
+    campaign = _planned(scenario)
     campaign.start()
     return campaign
 
 
-def _expanded(world: World) -> Campaign:
-    campaign = _started(world)
+def _expanded(scenario: Scenario) -> Campaign:
+    campaign = _started(scenario)
     campaign.step()
     return campaign
 
 
-def _refused(world: World) -> Campaign:
+def _refused(scenario: Scenario) -> Campaign:
     """One whose pushes the provider will want to be tried again."""
-    campaign = _expanded(world)
+    campaign = _expanded(scenario)
     for who in ("ada", "bob"):
-        world.sandbox.rule(Rule("push", match=f"silent-{who}-{campaign.key}", times=1, answer=Answer(status=503)))
+        scenario.sandbox.rule(Rule("push", match=f"silent-{who}-{campaign.key}", times=1, answer=Answer(status=503)))
     return campaign
 
 
-def _sent(world: World) -> Campaign:
-    campaign = _expanded(world)
+def _sent(scenario: Scenario) -> Campaign:
+    campaign = _expanded(scenario)
     campaign.page()
     return campaign
 
 
-def _paused(world: World) -> Campaign:
-    campaign = _expanded(world)
+def _paused(scenario: Scenario) -> Campaign:
+    campaign = _expanded(scenario)
     campaign.pause()
     return campaign
 
 
-CAMPAIGNS: dict[str, tuple[Callable[[World], Campaign], Callable[[Campaign], None], Callable[[Campaign], None]]] = {
+CAMPAIGNS: dict[str, tuple[Callable[[Scenario], Campaign], Callable[[Campaign], None], Callable[[Campaign], None]]] = {
     "start & start": (_planned, Campaign.start, Campaign.start),
     "start & end": (_planned, Campaign.start, Campaign.end),
     "expand & expand": (_started, Campaign.step, Campaign.step),
@@ -180,13 +184,15 @@ CAMPAIGNS: dict[str, tuple[Callable[[World], Campaign], Callable[[Campaign], Non
 
 
 @pytest.mark.parametrize(("pair", "first"), both_ways(CAMPAIGNS))
-def test_a_blast_reaches_everybody_once_or_ends(world: World, between: Interleaver, pair: str, first: str) -> None:
+def test_a_blast_reaches_everybody_once_or_ends(
+    scenario: Scenario, between: Interleaver, pair: str, first: str
+) -> None:
     make, left, right = CAMPAIGNS[pair]
     one, other = (left, right) if first == "left" else (right, left)
     campaigns: list[Campaign] = []
 
     def prepare() -> tuple[Callable[[], None], Callable[[], None]]:
-        campaign = make(world)
+        campaign = make(scenario)
         campaigns.append(campaign)
         return lambda: one(campaign), lambda: other(campaign)
 
@@ -198,74 +204,74 @@ def test_a_blast_reaches_everybody_once_or_ends(world: World, between: Interleav
     for campaign in campaigns:
         campaign.start()
         campaign.resume()
-    world.live_on()
+    scenario.live_on()
     for campaign in campaigns:
         campaign.must_be_whole()
 
 
 @pytest.mark.parametrize("counted_in", ["Redis", "PostgreSQL"])
-def test_the_same_text_to_one_number_goes_once(world: World, between: Interleaver, counted_in: str) -> None:
-    here = world.here if counted_in == "Redis" else _blind(world)
-    pairs: list[tuple[Case, Case]] = []
+def test_the_same_text_to_one_number_goes_once(scenario: Scenario, between: Interleaver, counted_in: str) -> None:
+    here = scenario.here if counted_in == "Redis" else _blind(scenario)
+    pairs: list[tuple[OneNotification, OneNotification]] = []
 
     def prepare() -> tuple[Callable[[], None], Callable[[], None]]:
-        one = world.accepted(plan=NOW)
-        other = world.accepted(plan=NOW, number=one.number)
+        one = scenario.accepted(plan=NOW)
+        other = scenario.accepted(plan=NOW, number=one.number)
         pairs.append((one, other))
         return lambda: _check(here, one), lambda: _check(here, other)
 
     for meeting in between.every_meeting(prepare):
         assert not meeting.deadlocks
         assert sorted(case.steps()[1] for case in pairs[-1]) == ["reserved", "skipped"]
-    world.live_on()
+    scenario.live_on()
     assert {one.texts for one, _ in pairs} == {1}
 
 
-def _check(here: services.Services, case: Case) -> None:
-    fallback.check(here, [case.id])
+def _check(here: services.Services, case: OneNotification) -> None:
+    here.fallback.check([case.id])
 
 
-def _blind(world: World) -> services.Services:
+def _blind(scenario: Scenario) -> services.Services:
     """The same worker without its Redis."""
-    blind = services.Services(world.here.settings.model_copy(update={"broker_url": "redis://127.0.0.1:1/0"}))
-    blind.__dict__["engine"] = world.here.engine
+    blind = services.Services(scenario.here.settings.model_copy(update={"broker_url": "redis://127.0.0.1:1/0"}))
+    blind.__dict__["engine"] = scenario.here.engine
     return blind
 
 
-MOMENTS: dict[str, tuple[Callable[[World], Case], Callable[[Case], None]]] = {
-    "accept": (lambda w: w.case(plan=LATER), Case.accept),
-    "decide and send": (lambda w: w.accepted(plan=NOW), Case.decide_and_send),
-    "click": (lambda w: w.accepted(plan=LATER), Case.click),
-    "cancel": (lambda w: w.accepted(plan=LATER), Case.cancel),
+MOMENTS: dict[str, tuple[Callable[[Scenario], OneNotification], Callable[[OneNotification], None]]] = {
+    "accept": (lambda w: w.notification(plan=LATER), OneNotification.accept),
+    "decide and send": (lambda w: w.accepted(plan=NOW), OneNotification.decide_and_send),
+    "click": (lambda w: w.accepted(plan=LATER), OneNotification.click),
+    "cancel": (lambda w: w.accepted(plan=LATER), OneNotification.cancel),
 }
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_whoever_follows_what_happens_misses_nothing(
-    world: World, between: Interleaver, moment: str, monkeypatch: pytest.MonkeyPatch
+    scenario: Scenario, between: Interleaver, moment: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # As if each statement took seconds: nothing is too new to be looked at.
     monkeypatch.setattr(change_feed, "_MARGIN", timedelta(milliseconds=1))
     monkeypatch.setattr(events, "_STRIDE", timedelta(days=3_650))
-    with world.here.engine.begin() as conn:
+    with scenario.here.engine.begin() as conn:
         conn.execute(sa.text("DELETE FROM webhook_endpoints"))
         endpoints.add(conn, "https://shop.example/hooks", private=True)
     make, operation = MOMENTS[moment]
 
     def look() -> None:
-        events.follow(world.here.engine)
-        rollups.refresh(world.here.engine, "UTC", everything=True)
+        events.follow(scenario.here.engine)
+        rollups.refresh(scenario.here.engine, "UTC", everything=True)
 
     def prepare() -> tuple[Callable[[], None], Callable[[], None]]:
-        case = make(world)
+        case = make(scenario)
         return lambda: operation(case), look
 
     for meeting in between.every_meeting(prepare):
         assert not meeting.deadlocks
-    world.live_on()
-    must_be_whole(world)
-    must_be_told_in_order(world)
-    numbers_must_agree(world)
+    scenario.live_on()
+    must_be_whole(scenario)
+    must_be_told_in_order(scenario)
+    numbers_must_agree(scenario)
 
 
 def test_erasing_somebody_and_deleting_what_is_old_wait_for_each_other(
@@ -286,56 +292,59 @@ def test_erasing_somebody_and_deleting_what_is_old_wait_for_each_other(
         assert not [meeting.before[-1] for meeting in meetings.every_meeting(prepare) if meeting.deadlocks]
 
 
-def test_two_people_are_erased_from_one_parked_message(world: World, between: Interleaver) -> None:
+def test_two_people_are_erased_from_one_parked_message(scenario: Scenario, between: Interleaver) -> None:
     ada, bob = DeviceRegistered("ada", "r-ada", SAID), DeviceRegistered("bob", "r-bob", SAID)
 
     def erase(who: DeviceRegistered) -> None:
-        dead_letters.erase(world.here.engine, who.user, (), [who.registration])
+        dead_letters.erase(scenario.here.engine, who.user, (), [who.registration])
 
     def prepare() -> tuple[Callable[[], None], Callable[[], None]]:
         payload = json.dumps({"changes": [{"user": who.user, "registration": who.registration} for who in (ada, bob)]})
-        with world.here.engine.begin() as conn:
+        with scenario.here.engine.begin() as conn:
             dead_letters.park(conn, message_id=None, task=None, reason="r", payload=payload)
         return lambda: erase(ada), lambda: erase(bob)
 
     for meeting in between.every_meeting(prepare):
         assert not meeting.deadlocks
-        with world.here.engine.connect() as conn:
+        with scenario.here.engine.connect() as conn:
             assert set(conn.scalars(sa.text("SELECT payload FROM dead_letters"))) == {'{"changes": []}'}
 
 
-def test_two_that_record_the_same_pushes_wait_for_each_other(world: World, between: Interleaver) -> None:
+def test_two_that_record_the_same_pushes_wait_for_each_other(scenario: Scenario, between: Interleaver) -> None:
     """As after a lease that was too short: both have the answers, in whatever order."""
-    cases = [world.case(plan=LATER) for _ in range(3)]
-    with world.here.engine.begin() as conn:
+    cases = [scenario.notification(plan=LATER) for _ in range(3)]
+    with scenario.here.engine.begin() as conn:
         intakes = [store.Intake(case.batch, {}, timedelta(hours=1)) for case in cases]
         work = store.accept(conn, intakes, lease=timedelta(minutes=1))
-    results = [store.PushResult(*w, state="rejected", reason="r") for w in sorted(work)]
+    results = [
+        store.PushResult(w.notification_id, w.registration, state=AttemptState.REJECTED, reason="r")
+        for w in sorted(work, key=lambda w: w.notification_id)
+    ]
 
     def record(answers: list[store.PushResult]) -> None:
-        with world.here.engine.begin() as conn:
+        with scenario.here.engine.begin() as conn:
             store.record_push(conn, answers, retry_for=timedelta(hours=1), complete=True)
 
     middle = sorted(case.id for case in cases)[1]
     query = "SELECT FROM attempts WHERE notification_id = :id FOR UPDATE"
     assert not between.all_at_once([lambda: record(results), lambda: record(results[::-1])], query, id=middle)
-    world.live_on()
-    must_be_whole(world)
+    scenario.live_on()
+    must_be_whole(scenario)
 
 
-def test_a_number_that_was_bound_at_night_is_not_woken(world: World, between: Interleaver) -> None:
+def test_a_number_that_was_bound_at_night_is_not_woken(scenario: Scenario, between: Interleaver) -> None:
     """Held for the night and clicked at the same moment: whoever comes first, nobody is texted in the morning."""
 
     def prepare() -> tuple[Callable[[], None], Callable[[], None]]:
-        now = world.now().astimezone(UTC)
+        now = scenario.now().astimezone(UTC)
         # Seven in the morning UTC is between 23 and 0 o'clock in California.
         night = now.replace(hour=7, minute=30) + timedelta(days=now.hour >= 7)
-        world.clock.advance(night - now)
-        case = world.accepted(plan=NOW, category="marketing")
+        scenario.clock.advance(night - now)
+        case = scenario.accepted(plan=NOW, category="marketing")
         return case.check, case.click
 
     for meeting in between.every_meeting(prepare):
         assert not meeting.deadlocks
-    world.live_on()
-    must_be_whole(world)
-    assert not [case.number for case in world.cases if case.texts]
+    scenario.live_on()
+    must_be_whole(scenario)
+    assert not [case.number for case in scenario.notifications if case.texts]

@@ -13,9 +13,8 @@ from knocktwice_shared.ids import uuid7
 from knocktwice_shared.messages import parse_batch
 from knocktwice_worker.channels.outbound.provider_choice import Providers
 from knocktwice_worker.cli import doctor
-from knocktwice_worker.lifecycle import DeliveryState, Verdict
+from knocktwice_worker.lifecycle import DeliveryState, Note
 from knocktwice_worker.notifications import store
-from knocktwice_worker.notifications.pipeline import fallback, later_steps, push, reconcile
 from knocktwice_worker.reporting.story import tell
 from knocktwice_worker.sandbox.rules import Answer, Rule
 from knocktwice_worker.services import Services
@@ -61,14 +60,14 @@ def _accept(here: Services, people: int = 1, category: str = "transactional") ->
         "v": 1, "id": str(uuid7()), "content": {"sms": {"text": "x " + ids[0]}}, "category": category, "only": "sms",
         "recipients": recipients,
     }  # fmt: skip
-    push.send(here, parse_batch(wire))
-    return fallback.check(here, ids)
+    here.pushes.send(parse_batch(wire))
+    return here.fallback.check(ids)
 
 
 def _send(here: Services, people: int = 1, category: str = "transactional") -> list[str]:
     ids = _accept(here, people, category)
     assert len(ids) == people
-    later_steps.send(here, ids)
+    here.later_steps.send(ids)
     return ids
 
 
@@ -78,7 +77,7 @@ def _row(here: Services, id_: str) -> Any:
         return conn.execute(query, {"id": id_}).one()
 
 
-def _ledger(here: Services, id_: str, verdict: Verdict) -> list[dict[str, Any]]:
+def _ledger(here: Services, id_: str, verdict: Note) -> list[dict[str, Any]]:
     with here.engine.connect() as conn:
         query = sa.text("SELECT inputs FROM decisions WHERE notification_id = :id AND verdict = :v ORDER BY id")
         return list(conn.execute(query, {"id": id_, "v": verdict}).scalars())
@@ -96,7 +95,7 @@ def test_who_sent_it_and_why_is_on_record(install: Callable[..., Services], acme
     (id_,) = _send(here)
     row = _row(here, id_)
     assert (row.state, row.provider, row.provider_id) == ("sent", "acme", "acme:1")
-    assert _ledger(here, id_, Verdict.PROVIDER_CHOSEN) == [{"provider": "acme", "why": "weight"}]
+    assert _ledger(here, id_, Note.PROVIDER_CHOSEN) == [{"provider": "acme", "why": "weight"}]
     with here.engine.connect() as conn:
         told = tell(conn, id_)
     assert told
@@ -114,7 +113,7 @@ def test_with_twilio_alone_nothing_is_chosen_or_noted(working: Services) -> None
         told = tell(conn, id_)
     assert told
     assert told.steps[-1].provider == "twilio"
-    assert _ledger(working, id_, Verdict.PROVIDER_CHOSEN) == []
+    assert _ledger(working, id_, Note.PROVIDER_CHOSEN) == []
     assert working.redis.keys("knocktwice:{providers}*") == []
 
 
@@ -126,9 +125,9 @@ def test_what_one_did_not_take_the_other_sends(
     acme.says = says
     (id_,) = _send(here)
     assert (_row(here, id_).state, _row(here, id_).provider) == ("reserved", "twilio")
-    later_steps.send(here, [id_])
+    here.later_steps.send([id_])
     assert (_row(here, id_).state, len(sandbox.texts(NUMBER)), acme.texts) == ("sent", 1, [])
-    (change,) = _ledger(here, id_, Verdict.PROVIDER_CHANGED)
+    (change,) = _ledger(here, id_, Note.PROVIDER_CHANGED)
     assert (change["from"], change["to"]) == ("acme", "twilio")
     assert change["reason"].startswith("acme")
 
@@ -140,7 +139,7 @@ def test_one_that_nobody_takes_wanders_once_and_then_waits(
     acme.says = "busy"
     sandbox.rule(Rule("sms", NUMBER, answer=Answer(status=401)))
     (id_,) = _send(here)
-    later_steps.send(here, [id_])
+    here.later_steps.send([id_])
     with here.engine.connect() as conn:
         wait = conn.execute(
             sa.text("SELECT wake_at - knocktwice_now() FROM deliveries WHERE notification_id = :id"), {"id": id_}
@@ -158,8 +157,8 @@ def test_what_may_have_been_sent_or_is_only_slow_stays(
     (id_,) = _send(here)
     assert _row(here, id_).provider == "acme"
     acme.says = "ok"
-    later_steps.send(here, [id_])
-    reconcile.resolve(here, [id_])
+    here.later_steps.send([id_])
+    here.reconcile.resolve([id_])
     assert sandbox.texts(NUMBER) == []
 
 
@@ -169,10 +168,10 @@ def test_without_list_and_key_a_lost_outcome_ends_as_unknown(
     here = install()
     acme.says = "take and drop"
     (id_,) = _send(here)
-    reconcile.resolve(here, [id_])
+    here.reconcile.resolve([id_])
     assert _row(here, id_).state == "sending"
     clock.advance(timedelta(minutes=3))
-    reconcile.resolve(here, [id_])
+    here.reconcile.resolve([id_])
     assert _row(here, id_).state == "unknown"
     assert "cannot be asked" in _row(here, id_).reason
     assert (len(acme.texts), sandbox.texts(NUMBER)) == (1, [])
@@ -184,9 +183,9 @@ def test_without_a_list_nobody_knows_what_a_sender_that_died_has_sent(
     here = install()
     (id_,) = _accept(here)
     with here.engine.begin() as conn:
-        store.claim_sms(conn, [id_], HOUR, {id_: store.Placement("acme", 0)})
+        store.claim_steps(conn, [id_], HOUR, {id_: store.Placement("acme", 0)})
     clock.advance(2 * HOUR)
-    reconcile.resolve(here, [id_])
+    here.reconcile.resolve([id_])
     assert _row(here, id_).state == "unknown"
     assert "the sender died, and the provider cannot be asked" in _row(here, id_).reason
     assert acme.asked == 0
@@ -199,14 +198,14 @@ def test_a_critical_one_is_sent_again_by_the_same_provider_only(
     acme.says = "drop"
     (id_,) = _send(here, category="critical")
     clock.advance(timedelta(minutes=3))
-    reconcile.resolve(here, [id_])
+    here.reconcile.resolve([id_])
     assert (_row(here, id_).state, _row(here, id_).provider) == ("reserved", "acme")
     # This time it certainly did not take it; of the first time nobody knows.
     acme.says = "busy"
-    later_steps.send(here, [id_])
+    here.later_steps.send([id_])
     assert (_row(here, id_).state, _row(here, id_).provider) == ("reserved", "acme")
     acme.says = "ok"
-    later_steps.send(here, [id_])
+    here.later_steps.send([id_])
     assert (_row(here, id_).state, sandbox.texts(NUMBER)) == ("sent", [])
 
 
@@ -217,15 +216,15 @@ def test_who_knows_a_repeat_is_asked_again_at_once(
     acme.says = "take and drop"
     (id_,) = _send(here)
     acme.says = "ok"
-    reconcile.resolve(here, [id_])
+    here.reconcile.resolve([id_])
     assert _row(here, id_).state == "reserved"
-    later_steps.send(here, [id_])
+    here.later_steps.send([id_])
     row = _row(here, id_)
     assert (row.state, row.provider_id, len(acme.texts), sandbox.texts(NUMBER)) == ("sent", "acme:1", 1, [])
     acme.says = "drop"
     (late,) = _send(here)
     clock.advance(timedelta(hours=13))
-    reconcile.resolve(here, [late])
+    here.reconcile.resolve([late])
     assert _row(here, late).state == "unknown"
 
 
@@ -234,7 +233,7 @@ def test_a_list_shows_what_was_taken(install: Callable[..., Services], acme: Sms
     acme.says = "take and drop"
     (id_,) = _send(here)
     acme.says = "ok"
-    reconcile.resolve(here, [id_])
+    here.reconcile.resolve([id_])
     assert (_row(here, id_).state, _row(here, id_).provider_id, len(acme.texts)) == ("sent", "acme:1", 1)
 
 
@@ -247,11 +246,11 @@ def test_a_choice_is_made_when_nobody_else_has_the_message(
     with ThreadPoolExecutor(1) as pool, here.engine.begin() as conn:
         conn.execute(sa.text("SELECT FROM deliveries WHERE notification_id = :id FOR UPDATE"), {"id": id_})
         # It would choose Twilio, and waits for the message.
-        sending = pool.submit(later_steps.send, standby, [id_])
+        sending = pool.submit(standby.later_steps.send, [id_])
         eventually(lambda: _somebody_waits(here))
-        assert store.claim_sms(conn, [id_], HOUR, {id_: store.Placement("acme", 0)})[0] == [id_]
-        lost = store.SmsResult(id_, DeliveryState.RESERVED, reason="no answer", wake_after=HOUR)
-        store.record_sms(conn, [lost])
+        assert store.claim_steps(conn, [id_], HOUR, {id_: store.Placement("acme", 0)})[0] == [id_]
+        lost = store.StepResult(id_, DeliveryState.RESERVED, reason="no answer", wake_after=HOUR)
+        store.record_steps(conn, [lost])
     assert sending.result() == [id_]
     assert (_row(here, id_).state, _row(here, id_).provider) == ("sent", "acme")
     assert (acme.asked, sandbox.texts(NUMBER)) == (1, [])
@@ -264,12 +263,12 @@ def test_a_failing_provider_is_demoted_for_all_and_comes_back(
     acme.says = "busy"
     first = _send(here, 12)
     assert acme.asked == 12
-    later_steps.send(here, first)
+    here.later_steps.send(first)
     assert len(sandbox.texts()) == 12
     later = _send(other, 5)
     assert acme.asked == 12
     assert {_row(here, i).provider for i in later} == {"twilio"}
-    assert _ledger(here, later[0], Verdict.PROVIDER_CHOSEN) == [{"provider": "twilio", "why": "others_demoted"}]
+    assert _ledger(here, later[0], Note.PROVIDER_CHOSEN) == [{"provider": "twilio", "why": "others_demoted"}]
     (check,) = [c for c in doctor.examine(here) if c.name == "sms providers"]
     assert check.level == "warning"
     assert "acme (weight 1e+06): demoted, acme 503; 12 of 12 SMS failed in the last minute" in check.finding
@@ -278,7 +277,7 @@ def test_a_failing_provider_is_demoted_for_all_and_comes_back(
     here.redis.hset("knocktwice:{providers}:acme", "until", "0")
     probed = _send(here, 5)
     assert acme.asked == 13
-    later_steps.send(here, probed)
+    here.later_steps.send(probed)
     assert _send(here, 5)
     assert acme.asked == 13
     assert here.redis.hget("knocktwice:{providers}:acme", "pause") == b"60"
@@ -297,11 +296,11 @@ def test_when_all_fail_they_are_tried_as_ever_and_the_first_to_work_is_back(
     acme.says = "busy"
     sandbox.rule(Rule("sms", answer=Answer(status=401)))
     (id_,) = _send(here)
-    later_steps.send(here, [id_])
+    here.later_steps.send([id_])
     assert all(one.reason for one in (here.providers or Providers.__new__(Providers)).health())
     acme.says = "ok"
     (id_,) = _send(here)
-    assert _ledger(here, id_, Verdict.PROVIDER_CHOSEN) == [{"provider": "acme", "why": "all_demoted"}]
+    assert _ledger(here, id_, Note.PROVIDER_CHOSEN) == [{"provider": "acme", "why": "all_demoted"}]
     assert _row(here, id_).state == "sent"
     _send(here)
     assert len(acme.texts) == 2
@@ -321,8 +320,8 @@ def test_a_provider_that_the_file_no_longer_names_gets_no_repeat_by_another(
     (id_,) = _send(here, category="critical")
     gone = install(name="other")
     clock.advance(timedelta(minutes=3))
-    reconcile.resolve(gone, [id_])
-    later_steps.send(gone, [id_])
+    gone.reconcile.resolve([id_])
+    gone.later_steps.send([id_])
     row = _row(here, id_)
     assert (row.state, row.provider, sandbox.texts(NUMBER)) == ("reserved", "acme", [])
     assert "no longer in KNOCKTWICE_SMS_PROVIDERS_FILE" in row.reason

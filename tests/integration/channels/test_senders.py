@@ -11,7 +11,6 @@ import sqlalchemy as sa
 from knocktwice_shared.ids import uuid7
 from knocktwice_shared.messages import parse_batch
 from knocktwice_worker.content import template_store, templates
-from knocktwice_worker.notifications.pipeline import fallback, later_steps, push, reconcile
 from knocktwice_worker.reporting.story import tell
 from knocktwice_worker.sandbox.rules import Answer, Rule
 from knocktwice_worker.services import Services
@@ -39,8 +38,8 @@ def _send(here: Services, sender: str | None, number: str = NUMBER) -> str:
         template_store.put(conn, "t", templates.check("t", definition))
     person = {"id": str(uuid7()), "phone": number}
     wire = {"v": 1, "id": str(uuid7()), "content": {"template": "t"}, "only": "sms", "recipients": [person]}
-    push.send(here, parse_batch(wire))
-    later_steps.send(here, fallback.check(here, [person["id"]]))
+    here.pushes.send(parse_batch(wire))
+    here.later_steps.send(here.fallback.check([person["id"]]))
     return person["id"]
 
 
@@ -63,7 +62,7 @@ def test_a_later_change_of_the_template_does_not_change_who_sends(working: Servi
     id_ = _send(working, "Shop")
     assert _state(working, id_) == "reserved"
     _send(working, "Other", "+16505550199")
-    later_steps.send(working, [id_])
+    working.later_steps.send([id_])
     assert [t.sender for t in sandbox.texts(NUMBER)] == ["Shop"]
 
 
@@ -96,9 +95,9 @@ def test_the_same_text_by_another_sender_is_not_taken_for_it(
     taken = _send(working, other)
     sandbox.rule(Rule("sms", NUMBER, 1, Answer(status=500)))
     never_taken = _send(working, lost)
-    reconcile.resolve(working, [never_taken])
+    working.reconcile.resolve([never_taken])
     assert _state(working, never_taken) == "sending"
-    reconcile.resolve(working, [taken])
+    working.reconcile.resolve([taken])
     assert _state(working, taken) == "sent"
 
 
@@ -110,5 +109,5 @@ def test_one_that_an_earlier_release_reserved_goes_by_the_default_sender(working
             "UPDATE deliveries SET sender = NULL, parts = NULL, counted_at = :now WHERE notification_id = :id"
         )
         conn.execute(before, {"id": id_, "now": datetime.now(UTC)})
-    later_steps.send(working, [id_])
+    working.later_steps.send([id_])
     assert [t.sender for t in sandbox.texts(NUMBER)] == [DEFAULT]

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     import redis
 
-    from support.commands import Said
+    from support.commands import CommandOutput
 
 HX = "HX0123456789abcdef0123456789abcdef"
 SAY = ("notify", "--registration", "r", "--phone", "+16505550100", "--title", "t", "--body", "b")
@@ -29,7 +29,7 @@ def _plan(valkey: redis.Redis) -> list[dict[str, Any]]:
     return plan
 
 
-def test_each_step_is_an_option_of_its_own(run: Callable[..., Said], valkey: redis.Redis) -> None:
+def test_each_step_is_an_option_of_its_own(run: Callable[..., CommandOutput], valkey: redis.Redis) -> None:
     steps = [
         f'whatsapp:{HX} variables.1=Ana "variables.2=a b=c" after=5m',
         "sms when=not_clicked after=7200 text='Ready, Ana'",
@@ -43,12 +43,14 @@ def test_each_step_is_an_option_of_its_own(run: Callable[..., Said], valkey: red
     ]  # fmt: skip
 
 
-def test_without_a_push_the_first_step_goes_at_once(run: Callable[..., Said], valkey: redis.Redis) -> None:
+def test_without_a_push_the_first_step_goes_at_once(run: Callable[..., CommandOutput], valkey: redis.Redis) -> None:
     assert run("notify", "--phone", "+16505550100", "--step", f"whatsapp:{HX}", "--step", "sms text=x").code == 0
     assert [(s["channel"], "after_s" in s) for s in _plan(valkey)] == [("whatsapp", False), ("sms", True)]
 
 
-def test_a_file_holds_steps_as_a_template_does(run: Callable[..., Said], valkey: redis.Redis, tmp_path: Path) -> None:
+def test_a_file_holds_steps_as_a_template_does(
+    run: Callable[..., CommandOutput], valkey: redis.Redis, tmp_path: Path
+) -> None:
     file = tmp_path / "steps.yaml"
     file.write_text(
         f'- {{channel: whatsapp, content_sid: {HX}, variables: {{"1": "{{{{ name }}}}"}}, after: 90s}}\n'
@@ -79,7 +81,9 @@ def test_a_file_holds_steps_as_a_template_does(run: Callable[..., Said], valkey:
         ("sms when=later", "steps[0].when: "),
     ],
 )
-def test_a_wrong_step_is_told_its_field(run: Callable[..., Said], valkey: redis.Redis, step: str, said: str) -> None:
+def test_a_wrong_step_is_told_its_field(
+    run: Callable[..., CommandOutput], valkey: redis.Redis, step: str, said: str
+) -> None:
     done = run(*SAY, "--step", step)
     assert (done.code, done.out) == (1, "")
     assert said in done.err
@@ -103,7 +107,7 @@ def test_a_wrong_step_is_told_its_field(run: Callable[..., Said], valkey: redis.
     ],
 )
 def test_a_wrong_file_is_told_its_field(
-    run: Callable[..., Said], tmp_path: Path, content: str | None, said: str
+    run: Callable[..., CommandOutput], tmp_path: Path, content: str | None, said: str
 ) -> None:
     file = tmp_path / "steps.yaml"
     if content is not None:
@@ -121,7 +125,7 @@ def test_a_wrong_file_is_told_its_field(
         (("--step", "sms", "--after", "5"), "--after"),
     ],
 )
-def test_a_plan_is_told_in_one_way(run: Callable[..., Said], options: tuple[str, ...], said: str) -> None:
+def test_a_plan_is_told_in_one_way(run: Callable[..., CommandOutput], options: tuple[str, ...], said: str) -> None:
     done = run(*SAY, *options)
     assert done.code == 2
     assert said in done.err
@@ -129,7 +133,7 @@ def test_a_plan_is_told_in_one_way(run: Callable[..., Said], options: tuple[str,
     assert "give one of them" in run(*SAY, "--step", "sms", "--steps", "x.yaml").err
 
 
-def test_the_example_of_the_document_is_accepted(run: Callable[..., Said], valkey: redis.Redis) -> None:
+def test_the_example_of_the_document_is_accepted(run: Callable[..., CommandOutput], valkey: redis.Redis) -> None:
     document = (Path(__file__).parents[3] / "docs" / "plans.md").read_text()
     (example,) = re.findall(r"^```console\n\$ knocktwice (.*?)\n```", document, re.DOTALL | re.MULTILINE)
     assert run(*shlex.split(example.replace("\\\n", ""))).code == 0

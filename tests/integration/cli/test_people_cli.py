@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     import redis
 
     from knocktwice_worker.services import Services
-    from support.commands import Said
+    from support.commands import CommandOutput
 
-    Run = Callable[..., Said]
+    Run = Callable[..., CommandOutput]
 
 DOCS = Path(__file__).parents[3] / "docs"
 TOKENS = ["025ae31e59b3**********a5866354b3", "06dee08efed***********31ef23bba"]

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from knocktwice_worker.services import Services
-    from support.commands import Said
+    from support.commands import CommandOutput
 
 DOCUMENT = (Path(__file__).parents[3] / "docs" / "segments.md").read_text()
 
@@ -31,7 +31,7 @@ def blocks(language: str) -> list[str]:
 class Terminal:
     """Types a command and reads what it prints."""
 
-    def __init__(self, run: Callable[..., Said]) -> None:
+    def __init__(self, run: Callable[..., CommandOutput]) -> None:
         self._run = run
 
     def __call__(self, command: str, *, exits: int = 0) -> str:
@@ -41,7 +41,7 @@ class Terminal:
 
 
 @pytest.fixture
-def terminal(run: Callable[..., Said]) -> Terminal:
+def terminal(run: Callable[..., CommandOutput]) -> Terminal:
     return Terminal(run)
 
 

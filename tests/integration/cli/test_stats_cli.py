@@ -14,19 +14,19 @@ from knocktwice_shared.messages import Channel, Receipt, ReceiptEvent, Step, Whe
 from knocktwice_worker import services
 from knocktwice_worker.blasts import store as blast_store
 from knocktwice_worker.content.rendering import fingerprint
-from knocktwice_worker.lifecycle import DeliveryState, ProviderState, Verdict
+from knocktwice_worker.lifecycle import AttemptState, DeliveryState, ProviderState, Refusal
 from knocktwice_worker.notifications import store
 from knocktwice_worker.notifications.store import provider_reports
-from knocktwice_worker.notifications.store.provider_reports import Callback
+from knocktwice_worker.notifications.store.provider_statuses import Report
 from knocktwice_worker.reporting import delay_curve, rollups
-from support.sent_messages import Post
+from support.sent_messages import SentMessages
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from knocktwice_worker.services import Services
     from support.clock import Clock
-    from support.commands import Said
+    from support.commands import CommandOutput
 
 LEASE, MINUTE, HOUR = timedelta(minutes=1), timedelta(minutes=1), timedelta(hours=1)
 
@@ -47,7 +47,11 @@ def send(here: Services, people: int, *, template: str | None = "news", ttl: tim
     batch = parse_batch(wire)
     with here.engine.begin() as conn:
         work = store.accept(conn, [store.Intake(batch, {}, ttl, content)], lease=LEASE)
-        store.record_push(conn, [store.PushResult(*w, state="sent") for w in work], retry_for=HOUR)
+        store.record_push(
+            conn,
+            [store.PushResult(w.notification_id, w.registration, state=AttemptState.SENT) for w in work],
+            retry_for=HOUR,
+        )
     return [UUID(str(r.id)) for r in batch.recipients]
 
 
@@ -60,8 +64,8 @@ def text(here: Services, ids: Sequence[UUID], body: str) -> None:
     wanted = [str(id_) for id_ in ids]
     with here.engine.begin() as conn:
         store.reserve(conn, [store.Reservation(i, "+16502530000", body, fingerprint(body)) for i in wanted], LEASE)
-        claimed, _ = store.claim_sms(conn, wanted, LEASE)
-        store.record_sms(conn, [store.SmsResult(i, DeliveryState.SENT, provider_id=f"SM{i}") for i in claimed])
+        claimed, _ = store.claim_steps(conn, wanted, LEASE)
+        store.record_steps(conn, [store.StepResult(i, DeliveryState.SENT, provider_id=f"SM{i}") for i in claimed])
 
 
 @pytest.fixture
@@ -70,13 +74,15 @@ def priced(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("priced")
-def test_the_figures_are_what_the_documents_say(here: Services, run: Callable[..., Said], clock: Clock) -> None:
+def test_the_figures_are_what_the_documents_say(
+    here: Services, run: Callable[..., CommandOutput], clock: Clock
+) -> None:
     first, second, third, fourth = send(here, 4)
     receive(here, [first], Receipt.CLICKED)
     text(here, [second, third], "x" * 161)
     receive(here, [second], Receipt.CLICKED)
     with here.engine.begin() as conn:
-        store.skip(conn, [store.Decision(str(fourth), Verdict.CAPPED_DAILY, {})])
+        store.skip(conn, [store.Decision(str(fourth), Refusal.CAPPED_DAILY, {})])
     clock.advance(MINUTE)
     said = run("stats", "--json", "--fresh").json
     (line,) = said["lines"]
@@ -96,7 +102,7 @@ def test_the_figures_are_what_the_documents_say(here: Services, run: Callable[..
 
 @pytest.mark.usefixtures("priced")
 def test_what_the_provider_reports_makes_price_and_arrival_real_and_a_blast_has_its_line(
-    here: Services, run: Callable[..., Said], clock: Clock
+    here: Services, run: Callable[..., CommandOutput], clock: Clock
 ) -> None:
     ids = send(here, 3)
     with here.engine.begin() as conn:
@@ -112,9 +118,7 @@ def test_what_the_provider_reports_makes_price_and_arrival_real_and_a_blast_has_
     reports = [(ids[0], ProviderState.DELIVERED, "0.0075"), (ids[1], ProviderState.UNDELIVERED, "0.5")]
     with here.engine.begin() as conn:
         now = datetime.now(UTC)
-        provider_reports.accept(
-            conn, [Callback(f"SM{id_}", status, now, price=price) for id_, status, price in reports]
-        )
+        provider_reports.accept(conn, [Report(f"SM{id_}", status, now, price=price) for id_, status, price in reports])
         provider_reports.bring(conn)
     clock.advance(MINUTE)
     (line,) = run("stats", "--by", "blast", "--json", "--fresh").json["lines"]
@@ -131,10 +135,10 @@ HX = "HX" + "0" * 32
 
 def send_by_whatsapp(here: Services, statuses: Sequence[tuple[str | None, str | None]]) -> None:
     """Take people's WhatsApp messages over a push to the provider, which reports a status and a price of each, if any."""
-    post = Post(here)
+    post = SentMessages(here)
     ids = post.handed_over(Step(Channel.WHATSAPP, When.NOT_DELIVERED, HOUR, content_sid=HX), people=len(statuses))
     heard = [
-        Callback(f"SM{n}", ProviderState(status), datetime.now(UTC), price=price, price_unit="USD")
+        Report(f"SM{n}", ProviderState(status), datetime.now(UTC), price=price, price_unit="USD")
         for n, (status, price) in enumerate(statuses)
         if status
     ]
@@ -147,7 +151,7 @@ def send_by_whatsapp(here: Services, statuses: Sequence[tuple[str | None, str | 
 
 @pytest.mark.usefixtures("priced")
 def test_whatsapp_is_counted_and_paid_for(
-    here: Services, run: Callable[..., Said], clock: Clock, monkeypatch: pytest.MonkeyPatch
+    here: Services, run: Callable[..., CommandOutput], clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     statuses = [("read", None), ("delivered", "0.004"), ("undelivered", None), (None, None), (None, None)]
     send_by_whatsapp(here, statuses)
@@ -167,13 +171,17 @@ def test_whatsapp_is_counted_and_paid_for(
     assert [word for word in row if word != "│"][1:] == ["4", "2", "1", "1", "0.0440", "0.0000"]
 
 
-def test_where_there_was_no_whatsapp_it_has_no_table(here: Services, run: Callable[..., Said], clock: Clock) -> None:
+def test_where_there_was_no_whatsapp_it_has_no_table(
+    here: Services, run: Callable[..., CommandOutput], clock: Clock
+) -> None:
     send(here, 1)
     clock.advance(MINUTE)
     assert "whatsapp" not in run("stats", "--fresh").out
 
 
-def test_without_a_price_nothing_is_said_about_money(here: Services, run: Callable[..., Said], clock: Clock) -> None:
+def test_without_a_price_nothing_is_said_about_money(
+    here: Services, run: Callable[..., CommandOutput], clock: Clock
+) -> None:
     text(here, send(here, 1), "x")
     clock.advance(MINUTE)
     (line,) = run("stats", "--json", "--fresh").json["lines"]
@@ -190,7 +198,7 @@ def test_without_a_price_nothing_is_said_about_money(here: Services, run: Callab
     ],
 )
 def test_figures_are_told_apart(
-    here: Services, run: Callable[..., Said], clock: Clock, by: str, expected: dict[str | None, int]
+    here: Services, run: Callable[..., CommandOutput], clock: Clock, by: str, expected: dict[str | None, int]
 ) -> None:
     send(here, 3)
     send(here, 1, template=None)
@@ -200,7 +208,7 @@ def test_figures_are_told_apart(
 
 
 def test_days_are_in_order_and_since_leaves_older_ones_out(
-    here: Services, run: Callable[..., Said], clock: Clock
+    here: Services, run: Callable[..., CommandOutput], clock: Clock
 ) -> None:
     with here.engine.connect() as conn:
         today: datetime = conn.execute(sa.text("SELECT now()")).scalar_one()
@@ -216,13 +224,15 @@ def test_days_are_in_order_and_since_leaves_older_ones_out(
 
 
 @pytest.mark.parametrize("since", ["yesterday", "2026-13-01", "7"])
-def test_a_wrong_since_is_named(run: Callable[..., Said], since: str) -> None:
+def test_a_wrong_since_is_named(run: Callable[..., CommandOutput], since: str) -> None:
     done = run("stats", "--since", since)
     assert (done.code, done.out) == (1, "")
     assert "since: must be a day like 2026-11-01 or a time like 7d" in done.err
 
 
-def test_advice_counts_what_each_delay_would_have_sent(here: Services, run: Callable[..., Said], clock: Clock) -> None:
+def test_advice_counts_what_each_delay_would_have_sent(
+    here: Services, run: Callable[..., CommandOutput], clock: Clock
+) -> None:
     ids = send(here, 300)
     clock.advance(timedelta(seconds=45))
     receive(here, ids[:200], Receipt.CLICKED)
@@ -244,7 +254,9 @@ def test_advice_counts_what_each_delay_would_have_sent(here: Services, run: Call
     assert "suggested: 10m" in run("advise", "news").out
 
 
-def test_advice_is_refused_with_too_little_history(here: Services, run: Callable[..., Said], clock: Clock) -> None:
+def test_advice_is_refused_with_too_little_history(
+    here: Services, run: Callable[..., CommandOutput], clock: Clock
+) -> None:
     ids = send(here, delay_curve.FEWEST_PUSHES)
     receive(here, ids[: delay_curve.FEWEST_CONFIRMED - 1], Receipt.CLICKED)
     clock.advance(timedelta(hours=2))

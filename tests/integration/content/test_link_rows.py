@@ -16,7 +16,7 @@ from knocktwice_shared.messages import DeviceRegistered, PhoneBound, Receipt, Re
 from knocktwice_worker import services
 from knocktwice_worker.audience import people
 from knocktwice_worker.config import Settings
-from knocktwice_worker.notifications.pipeline import fallback, later_steps, push, receipts
+from knocktwice_worker.notifications.pipeline import receipts
 from knocktwice_worker.privacy import erasure, retention
 from knocktwice_worker.reporting.story import tell
 from knocktwice_worker.services import Services
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from knocktwice_worker.sandbox import Sandbox
     from support.clock import Clock
-    from support.commands import Said
+    from support.commands import CommandOutput
 
 TARGET = "https://shop.example/orders/4711"
 NUMBER = "+16505550100"
@@ -52,8 +52,8 @@ def _send(here: Services, *, text: str | None = TEXT, body: str = "b", **person:
     if text is not None:
         content["sms"] = {"text": text}
     plan = [{"channel": "sms", "when": "not_clicked", "after_s": DELAY.total_seconds()}]
-    push.send(
-        here, parse_batch({"v": 1, "id": str(uuid7()), "content": content, "plan": plan, "recipients": [recipient]})
+    here.pushes.send(
+        parse_batch({"v": 1, "id": str(uuid7()), "content": content, "plan": plan, "recipients": [recipient]})
     )
     return id_
 
@@ -78,12 +78,12 @@ def test_the_link_that_is_sent_is_the_one_that_is_stored(
     id_ = _send(public, text=text, body=body)
     assert _links(public) == []
     clock.advance(DELAY)
-    later_steps.send(public, fallback.check(public, [id_]))
+    public.later_steps.send(public.fallback.check([id_]))
     (sent,) = sandbox.texts(NUMBER)
     found = re.fullmatch(r"Pay here: https://k2\.example/l/([0-9A-Za-z]{12})", sent.body)
     assert found, sent.body
     assert _links(public) == [(found[1], id_, 1, TARGET)]
-    receipts.record(public, [_click(id_)])
+    receipts.record(public.engine, [_click(id_)])
     assert "The link in the SMS was opened." in _words(public, id_)
 
 
@@ -96,7 +96,7 @@ def test_a_text_without_links_costs_no_statement(public: Services, clock: Clock)
     clock.advance(DELAY)
     statements: list[str] = []
     sa.event.listen(public.engine, "before_cursor_execute", lambda *a: statements.append(a[2]))
-    assert len(fallback.check(public, ids)) == 2
+    assert len(public.fallback.check(ids)) == 2
     assert not [s for s in statements if "links" in s]
 
 
@@ -105,7 +105,7 @@ def test_the_links_of_a_batch_are_one_statement(public: Services, clock: Clock) 
     clock.advance(DELAY)
     statements: list[str] = []
     sa.event.listen(public.engine, "before_cursor_execute", lambda *a: statements.append(a[2]))
-    assert len(fallback.check(public, ids)) == 20
+    assert len(public.fallback.check(ids)) == 20
     assert len([s for s in statements if "links" in s]) == 1
     assert len(_links(public)) == 20
 
@@ -115,10 +115,10 @@ def test_the_same_text_with_another_token_is_still_the_same_text(
 ) -> None:
     first, second, other = _send(public), _send(public), _send(public, params={"url": TARGET + "2"})
     clock.advance(DELAY)
-    won = fallback.check(public, [first, second, other])
+    won = public.fallback.check([first, second, other])
     assert other in won
     assert len(won) == 2
-    later_steps.send(public, won)
+    public.later_steps.send(won)
     assert len(sandbox.texts(NUMBER)) == 2
     assert len(_links(public)) == 2
 
@@ -126,7 +126,7 @@ def test_the_same_text_with_another_token_is_still_the_same_text(
 def test_where_nobody_could_open_a_link_the_address_is_sent(working: Services, sandbox: Sandbox, clock: Clock) -> None:
     id_ = _send(working)
     clock.advance(DELAY)
-    later_steps.send(working, fallback.check(working, [id_]))
+    working.later_steps.send(working.fallback.check([id_]))
     assert [text.body for text in sandbox.texts(NUMBER)] == [f"Pay here: {TARGET}"]
     assert _links(working) == []
 
@@ -146,7 +146,7 @@ def test_what_is_no_address_is_refused_before_anything_is_sent(public: Services,
 def test_links_go_with_their_notifications(public: Services, clock: Clock) -> None:
     id_ = _send(public)
     clock.advance(DELAY)
-    later_steps.send(public, fallback.check(public, [id_]))
+    public.later_steps.send(public.fallback.check([id_]))
     assert len(_links(public)) == 1
     clock.advance(timedelta(days=91))
     assert retention.purge(public.engine, timedelta(days=90)).notifications == 1
@@ -159,15 +159,15 @@ def test_links_go_with_their_people(public: Services, clock: Clock) -> None:
         people.apply(conn, [DeviceRegistered("ada", "silent-ada", at), PhoneBound("ada", NUMBER, at)])
     id_ = _send(public, user="ada")
     clock.advance(DELAY)
-    later_steps.send(public, fallback.check(public, [id_]))
+    public.later_steps.send(public.fallback.check([id_]))
     assert len(_links(public)) == 1
     with pytest.raises(erasure.Unsettled):
-        erasure.erase(public, "ada", datetime.now(UTC))
+        public.erasure.erase("ada", datetime.now(UTC))
     assert _links(public) == []
 
 
 def test_a_preview_shows_a_link_as_long_as_the_real_one(
-    run: Callable[..., Said], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Callable[..., CommandOutput], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "t.yaml"
     content = {"push": {"title": "t", "body": "b"}, "sms": TEXT}

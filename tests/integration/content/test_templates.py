@@ -13,7 +13,6 @@ from knocktwice_shared.messages import DeviceRegistered, PhoneBound, parse_batch
 from knocktwice_worker.audience import people as audience
 from knocktwice_worker.content import template_store, templates
 from knocktwice_worker.notifications import store
-from knocktwice_worker.notifications.pipeline import fallback, later_steps, push
 from knocktwice_worker.reporting.story import tell
 
 if TYPE_CHECKING:
@@ -55,7 +54,7 @@ def _send(here: Services, *people: dict[str, Any], template: str = "order", **mo
         if "user" in recipient:
             del recipient["registrations"], recipient["phone"]
     wire = {"v": 1, "id": str(uuid7()), "content": {"template": template}, "recipients": recipients, **more}
-    push.send(here, parse_batch(wire))
+    here.pushes.send(parse_batch(wire))
     return [str(r["id"]) for r in recipients]
 
 
@@ -81,7 +80,7 @@ def _row(here: Services, id_: str) -> sa.Row[Any]:
 def _text(here: Services, clock: Clock, id_: str) -> None:
     """Let the countdown end and send the SMS."""
     clock.advance(timedelta(hours=1))
-    later_steps.send(here, fallback.check(here, [id_]))
+    here.later_steps.send(here.fallback.check([id_]))
 
 
 def test_each_person_gets_their_language(working: Services, sandbox: Sandbox, apply: Any) -> None:
@@ -113,7 +112,12 @@ def test_the_template_says_why_and_what_follows(working: Services, apply: Any) -
     apply()
     (id_,) = _send(working, {"locale": "de"})
     row = _row(working, id_)
-    assert (row.locale, row.category, row.trigger, row.after) == ("de", "critical", "not_clicked", timedelta(minutes=10))
+    assert (row.locale, row.category, row.trigger, row.after) == (
+        "de",
+        "critical",
+        "not_clicked",
+        timedelta(minutes=10),
+    )
     assert row.ttl == timedelta(minutes=10, seconds=30)
     assert (row.content["template"], row.content["version"], list(row.content["locales"])) == ("order", 1, ["de"])
 
@@ -144,7 +148,7 @@ def test_a_later_change_of_the_template_changes_nothing_that_is_under_way(
     other = {"push": {"title": "New", "body": "{{ something_else }}"}}
     apply(contents={"en": other}, signature="New:", fallback="never")
     clock.advance(timedelta(hours=1))
-    later_steps.send(working, fallback.check(working, [english, german]))
+    working.later_steps.send(working.fallback.check([english, german]))
     # The German one has no text of its own, so it says what the push says.
     assert {t.body for t in sandbox.texts()} == {"Shop: Ana is here now", "Shop: Ana ist da"}
 
@@ -161,7 +165,7 @@ def test_a_push_that_is_taken_up_again_says_the_same(working: Services, sandbox:
             )
         )
     apply(contents={"en": ORDER["contents"]["en"]})
-    push.resume(working, [id_])
+    working.pushes.resume([id_])
     again = sandbox.pushes()[-1]
     assert (again.title, again.body, again.data) == (first.title, first.body, first.data)
 
@@ -221,7 +225,7 @@ def test_a_batch_that_comes_twice_is_told_once(working: Services, sandbox: Sandb
     recipient = {"id": str(uuid7()), "registrations": ["silent-1"], "params": {"courier": "Ana"}}
     wire = {"v": 1, "id": str(uuid7()), "content": {"template": "order"}, "recipients": [recipient]}
     for _ in range(2):
-        push.send(working, parse_batch(wire))
+        working.pushes.send(parse_batch(wire))
         apply(contents={"en": {"push": {"title": "x", "body": "other"}}})
     assert len(sandbox.pushes()) == 1
     assert _row(working, str(recipient["id"])).content["version"] == 1

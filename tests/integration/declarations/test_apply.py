@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from knocktwice_worker.services import Services
-    from support.commands import Said
+    from support.commands import CommandOutput
 
 ORDER = """
 templates:
@@ -46,7 +46,7 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_file_is_applied_and_its_differences_are_shown(run: Callable[..., Said], file: Path) -> None:
+def test_a_file_is_applied_and_its_differences_are_shown(run: Callable[..., CommandOutput], file: Path) -> None:
     assert run("apply", str(file)) == (0, "template order_ready: created\n", "")
     assert run("apply", str(file)).out == "template order_ready: unchanged\n"
     file.write_text(
@@ -68,7 +68,7 @@ def test_a_file_is_applied_and_its_differences_are_shown(run: Callable[..., Said
     assert "order_ready" in run("template", "list").out
 
 
-def test_a_dry_run_tells_the_same_and_changes_nothing(run: Callable[..., Said], file: Path) -> None:
+def test_a_dry_run_tells_the_same_and_changes_nothing(run: Callable[..., CommandOutput], file: Path) -> None:
     said = run("apply", str(file), "--dry-run", "--json")
     assert said.json == {
         "dry_run": True,
@@ -89,7 +89,7 @@ def test_a_dry_run_tells_the_same_and_changes_nothing(run: Callable[..., Said], 
     assert run("template", "show", "order_ready", "--json").json["version"] == 1
 
 
-def test_a_file_with_a_mistake_changes_nothing(run: Callable[..., Said], file: Path) -> None:
+def test_a_file_with_a_mistake_changes_nothing(run: Callable[..., CommandOutput], file: Path) -> None:
     file.write_text(ORDER + WELCOME.replace("never", "sometimes"))
     said = run("apply", str(file))
     problem = (
@@ -99,7 +99,7 @@ def test_a_file_with_a_mistake_changes_nothing(run: Callable[..., Said], file: P
     assert run("template", "list", "--json").json == []
 
 
-def test_a_failure_half_way_changes_nothing(run: Callable[..., Said], here: Services, file: Path) -> None:
+def test_a_failure_half_way_changes_nothing(run: Callable[..., CommandOutput], here: Services, file: Path) -> None:
     with here.engine.begin() as conn:
         conn.execute(sa.text("ALTER TABLE templates ADD CHECK (name <> 'welcome')"))
     file.write_text(ORDER + WELCOME)
@@ -121,7 +121,7 @@ def test_two_at_once_do_not_miss_each_other(here: Services, file: Path) -> None:
         assert template_store.names(conn)[0].version == 1
 
 
-def test_what_is_shown_can_be_applied_again(run: Callable[..., Said], file: Path) -> None:
+def test_what_is_shown_can_be_applied_again(run: Callable[..., CommandOutput], file: Path) -> None:
     file.write_text(ORDER + WELCOME)
     run("apply", str(file))
     for name in ("order_ready", "welcome"):
@@ -136,7 +136,9 @@ def test_what_is_shown_can_be_applied_again(run: Callable[..., Said], file: Path
     )
 
 
-def test_a_preview_shows_what_somebody_would_get_and_what_it_costs(run: Callable[..., Said], file: Path) -> None:
+def test_a_preview_shows_what_somebody_would_get_and_what_it_costs(
+    run: Callable[..., CommandOutput], file: Path
+) -> None:
     run("apply", str(file))
     said = run("template", "preview", "order_ready", "--param", "courier=Zoë", "--locale", "de-AT")
     assert said.code == 0
@@ -171,7 +173,7 @@ templates:
 """
 
 
-def test_a_preview_shows_each_step_of_the_plan(run: Callable[..., Said], file: Path) -> None:
+def test_a_preview_shows_each_step_of_the_plan(run: Callable[..., CommandOutput], file: Path) -> None:
     file.write_text(PLANNED)
     words = ("template", "preview", "table", "--file", str(file), "--param", "time=19:45")
     assert [line.rstrip() for line in run(*words).out.splitlines()[4:]] == [
@@ -200,7 +202,7 @@ def test_a_preview_shows_each_step_of_the_plan(run: Callable[..., Said], file: P
     assert quiet.splitlines()[-1] == "then        nothing; the template forbids it"
 
 
-def test_a_preview_of_a_file_needs_no_apply(run: Callable[..., Said], file: Path) -> None:
+def test_a_preview_of_a_file_needs_no_apply(run: Callable[..., CommandOutput], file: Path) -> None:
     file.write_text(ORDER + WELCOME)
     words = ("template", "preview", "welcome", "--file", str(file), "--locale", "en", "--json")
     assert run(*words, "--param", "1=4711").json["push"]["body"] == "Code 4711"
@@ -220,7 +222,9 @@ def test_a_preview_of_a_file_needs_no_apply(run: Callable[..., Said], file: Path
         ("show nothing", 1, "there is no template called nothing"),
     ],
 )
-def test_a_wrong_use_is_explained(run: Callable[..., Said], file: Path, words: str, code: int, problem: str) -> None:
+def test_a_wrong_use_is_explained(
+    run: Callable[..., CommandOutput], file: Path, words: str, code: int, problem: str
+) -> None:
     run("apply", str(file))
     said = run("template", *words.replace("FILE", str(file)).split())
     assert said.code == code
@@ -228,13 +232,13 @@ def test_a_wrong_use_is_explained(run: Callable[..., Said], file: Path, words: s
     assert "Traceback" not in said.err
 
 
-def test_a_template_is_deleted_by_name(run: Callable[..., Said], file: Path) -> None:
+def test_a_template_is_deleted_by_name(run: Callable[..., CommandOutput], file: Path) -> None:
     run("apply", str(file))
     assert run("template", "delete", "order_ready") == (0, "template order_ready: deleted\n", "")
     assert run("template", "list", "--json").json == []
 
 
-def test_a_preview_without_a_default_asks_for_the_language(run: Callable[..., Said], file: Path) -> None:
+def test_a_preview_without_a_default_asks_for_the_language(run: Callable[..., CommandOutput], file: Path) -> None:
     file.write_text("templates:" + WELCOME)
     run("apply", str(file))
     said = run("template", "preview", "welcome", "--param", "1=x")
@@ -251,7 +255,7 @@ segments:
 """
 
 
-def test_a_file_declares_segments_beside_templates(run: Callable[..., Said], file: Path) -> None:
+def test_a_file_declares_segments_beside_templates(run: Callable[..., CommandOutput], file: Path) -> None:
     file.write_text(ORDER + SEGMENTS)
     assert run("apply", str(file)).out == "template order_ready: created\nsegment vienna: created\n"
     assert run("apply", str(file)).out == "template order_ready: unchanged\nsegment vienna: unchanged\n"
@@ -275,7 +279,7 @@ def test_a_file_declares_segments_beside_templates(run: Callable[..., Said], fil
     ],
 )
 def test_a_wrong_segment_is_named_by_its_place_and_nothing_is_applied(
-    run: Callable[..., Said], file: Path, old: str, new: str, complaint: str
+    run: Callable[..., CommandOutput], file: Path, old: str, new: str, complaint: str
 ) -> None:
     file.write_text(ORDER + SEGMENTS.replace(old, new))
     said = run("apply", str(file))

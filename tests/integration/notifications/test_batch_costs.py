@@ -14,7 +14,6 @@ from knocktwice_shared.messages import Channel, Step, When, parse_batch
 from knocktwice_worker.content import template_store, templates
 from knocktwice_worker.lifecycle import ProviderState
 from knocktwice_worker.notifications import store
-from knocktwice_worker.notifications.pipeline import fallback, later_steps, push, withdraw
 from knocktwice_worker.notifications.store import provider_statuses
 from knocktwice_worker.runtime.dispatcher import dispatch
 
@@ -85,16 +84,16 @@ def _cost(bill: Bill, clock: Clock, people: int) -> dict[str, tuple[int, int]]:
     here, batch = bill.here, _batch(people)
     published: list[tuple[Task, Sequence[str]]] = []
     with bill.of("send_push", spent):
-        push.send(here, batch)
+        here.pushes.send(batch)
     clock.advance(DELAY)
     with bill.of("dispatch", spent):
         dispatch(here, lambda task, ids: published.append((task, ids)))
     ((_, ids),) = published
     assert len(ids) == people
     with bill.of("check_fallback", spent):
-        reserved = fallback.check(here, ids)
+        reserved = here.fallback.check(ids)
     with bill.of("send_sms", spent):
-        later_steps.send(here, reserved)
+        here.later_steps.send(reserved)
     with here.engine.connect() as conn:
         texted = conn.execute(
             sa.text("SELECT count(*) FROM notifications WHERE batch_id = :id AND state = 'texted'"), {"id": batch.id}
@@ -115,7 +114,7 @@ def test_a_template_costs_as_much_for_five_hundred_as_for_two(working: Services,
             recipient |= {"locale": "de-AT"} if n % 2 else {}
         wire = {"v": 1, "id": str(uuid7()), "content": {"template": "news"}, "recipients": recipients}
         with bill.of(f"{people}", spent):
-            push.send(working, parse_batch(wire))
+            working.pushes.send(parse_batch(wire))
     assert spent["500"] == spent["2"]
 
 
@@ -142,18 +141,18 @@ def test_a_step_behind_another_costs_as_many_queries_for_fifty_as_for_two(workin
         )
         batch = replace(_batch(people), plan=steps)
         ids = [str(recipient.id) for recipient in batch.recipients]
-        push.send(working, batch)
+        working.pushes.send(batch)
         with bill.of("check_fallback", spent):
-            assert fallback.check(working, ids) == sorted(ids)
+            assert working.fallback.check(ids) == sorted(ids)
         with bill.of("send_sms", spent):
-            assert sorted(later_steps.send(working, ids)) == sorted(ids)
+            assert sorted(working.later_steps.send(ids)) == sorted(ids)
         with bill.of("withdraw", spent):
-            withdraw.withdraw(working, ids)
+            working.withdrawals.withdraw(ids)
         query = "SELECT provider_id FROM deliveries WHERE step = 1 AND notification_id = ANY(CAST(:ids AS uuid[]))"
         with working.engine.connect() as conn:
             sids = conn.execute(sa.text(query), {"ids": ids}).scalars().all()
         reports = [
-            provider_statuses.StatusReport(sid, status, datetime.now(UTC))
+            provider_statuses.Report(sid, status, datetime.now(UTC))
             for sid in sids
             for status in (ProviderState.READ, ProviderState.DELIVERED)
         ]

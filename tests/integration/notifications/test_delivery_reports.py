@@ -15,9 +15,9 @@ from knocktwice_worker.channels import Response
 from knocktwice_worker.channels.twilio import reports
 from knocktwice_worker.channels.twilio.reports import TwilioReports
 from knocktwice_worker.lifecycle import ProviderState
-from knocktwice_worker.notifications.pipeline import delivery_reports, fallback, later_steps, push
+from knocktwice_worker.notifications.pipeline import delivery_reports
 from knocktwice_worker.notifications.store import provider_reports
-from knocktwice_worker.notifications.store.provider_reports import Callback
+from knocktwice_worker.notifications.store.provider_statuses import Report
 from knocktwice_worker.sandbox import Answer, Rule
 from knocktwice_worker.services import Services
 
@@ -38,9 +38,9 @@ def _send(here: Services, people: int = 1) -> list[str]:
         "v": 1, "id": str(uuid7()), "content": {"sms": {"text": "x " + ids[0]}}, "only": "sms",
         "recipients": [{"id": i, "phone": f"+1650555{100 + n:04}"} for n, i in enumerate(ids)],
     }  # fmt: skip
-    push.send(here, parse_batch(wire))
-    fallback.check(here, ids)
-    later_steps.send(here, ids)
+    here.pushes.send(parse_batch(wire))
+    here.fallback.check(ids)
+    here.later_steps.send(ids)
     return ids
 
 
@@ -70,13 +70,13 @@ def test_the_list_tells_states_and_prices_and_again_nothing_new(
         # The account has sent this one, and not for us.
         conn.execute(sa.text("UPDATE deliveries SET provider_id = 'SMx' WHERE notification_id = :id"), {"id": ids[4]})
     clock.advance(MINUTE)
-    assert delivery_reports.read_list(working) == 4
+    assert working.delivery_reports.read_list() == 4
     row = _rows(working, ids[:4])
     assert {(state, status, str(price), unit, known) for state, status, price, unit, known in row} == {
         ("sent", "delivered", "0.00790", "USD", True)
     }
     assert sandbox.requests("list") == 3
-    assert delivery_reports.read_list(working) == 4
+    assert working.delivery_reports.read_list() == 4
     assert [_verdicts(working, id_) for id_ in ids] == [["delivery_report"]] * 4 + [[]]
     with working.engine.connect() as conn:
         assert conn.execute(sa.text("SELECT count(*) FROM provider_reports")).scalar_one() == 0
@@ -87,8 +87,8 @@ def test_a_list_that_does_not_come_is_read_the_next_time(working: Services, sand
     _travelled(sandbox, "delivered", 3)
     clock.advance(MINUTE)
     sandbox.rule(Rule("list", times=1, answer=Answer(status=503)))
-    assert delivery_reports.read_list(working) == 0
-    assert delivery_reports.read_list(working) == 3
+    assert working.delivery_reports.read_list() == 0
+    assert working.delivery_reports.read_list() == 3
 
 
 def test_what_is_overdue_is_asked_for_and_then_its_arrival_is_unknown(
@@ -99,23 +99,23 @@ def test_what_is_overdue_is_asked_for_and_then_its_arrival_is_unknown(
     _travelled(sandbox, "delivered", 1)
     _travelled(sandbox, "sent", 1)
     clock.advance(DAY - MINUTE)
-    delivery_reports.ask_and_close(working)
+    working.delivery_reports.ask_and_close()
     assert sandbox.requests("list") == 0
     clock.advance(2 * MINUTE)
     (young,) = _send(working)
-    delivery_reports.ask_and_close(working)
+    working.delivery_reports.ask_and_close()
     assert sandbox.requests("list") == 2
     assert [row[1] for row in _rows(working, [arrived, silent, young])] == ["delivered", "sent", None]
     assert _verdicts(working, arrived) == ["delivery_report"]
     assert _verdicts(working, silent) == ["delivery_unknown"]
     assert _verdicts(working, young) == []
     # Nobody asks again, and what is told all the same is still taken.
-    delivery_reports.ask_and_close(working)
+    working.delivery_reports.ask_and_close()
     assert sandbox.requests("list") == 2
     ((sid,),) = _rows(working, [silent], "SELECT provider_id FROM deliveries WHERE notification_id = :id")
     with working.engine.begin() as conn:
-        provider_reports.accept(conn, [Callback(sid, ProviderState.DELIVERED, datetime.now(UTC))])
-    assert delivery_reports.bring_waiting(working) == 0
+        provider_reports.accept(conn, [Report(sid, ProviderState.DELIVERED, datetime.now(UTC))])
+    assert working.delivery_reports.bring_waiting() == 0
     assert _rows(working, [silent])[0][1] == "delivered"
 
 
@@ -124,7 +124,7 @@ def test_twilio_is_not_asked_about_what_others_sent(working: Services, sandbox: 
     with working.engine.begin() as conn:
         conn.execute(sa.text("UPDATE deliveries SET provider = 'acme', provider_id = 'acme:1'"))
     clock.advance(DAY + MINUTE)
-    delivery_reports.ask_and_close(working)
+    working.delivery_reports.ask_and_close()
     assert (sandbox.requests("list"), _verdicts(working, id_)) == (0, ["delivery_unknown"])
 
 
@@ -135,7 +135,7 @@ def test_many_are_asked_for_in_pieces(
     ids = _send(working, 5)
     _travelled(sandbox, "delivered", 5)
     clock.advance(DAY + MINUTE)
-    delivery_reports.ask_and_close(working)
+    working.delivery_reports.ask_and_close()
     assert {row[1] for row in _rows(working, ids)} == {"delivered"}
     assert sandbox.requests("list") == 5
 
@@ -145,8 +145,8 @@ def test_without_an_account_nothing_is_asked(working: Services, sandbox: Sandbox
     clock.advance(DAY + MINUTE)
     without = Services(working.settings.model_copy(update={"twilio_account_sid": None}))
     try:
-        assert delivery_reports.read_list(without) == 0
-        delivery_reports.ask_and_close(without)
+        assert without.delivery_reports.read_list() == 0
+        without.delivery_reports.ask_and_close()
     finally:
         without.close()
     assert (sandbox.requests("list"), _verdicts(working, id_)) == (0, ["delivery_unknown"])

@@ -12,7 +12,6 @@ from knocktwice_shared.ids import uuid7
 from knocktwice_shared.messages import DeviceRegistered, PhoneBound, parse_batch
 from knocktwice_worker.audience import people
 from knocktwice_worker.content import template_store, templates
-from knocktwice_worker.notifications.pipeline import fallback, later_steps, push
 
 if TYPE_CHECKING:
     from knocktwice_worker.sandbox import Sandbox
@@ -33,13 +32,13 @@ def here(working: Services) -> Services:
 
 def _send(here: Services, **batch: Any) -> str:
     recipient = {"id": str(uuid7()), "user": "ada", "params": {"time": "19:45"}}
-    push.send(here, parse_batch({"v": 1, "id": str(uuid7()), "recipients": [recipient], **batch}))
+    here.pushes.send(parse_batch({"v": 1, "id": str(uuid7()), "recipients": [recipient], **batch}))
     return str(recipient["id"])
 
 
 def _take(here: Services, id_: str) -> None:
     """Take the step that is due."""
-    assert later_steps.send(here, fallback.check(here, [id_])) == [id_]
+    assert here.later_steps.send(here.fallback.check([id_])) == [id_]
 
 
 def _rows(here: Services, query: str) -> list[tuple[Any, ...]]:
@@ -98,7 +97,7 @@ def test_without_a_sender_whatsapp_is_passed_over(here: Services) -> None:
     bare = type(here)(here.settings.model_copy(update={"whatsapp_from": None}))
     later = {"channel": "sms", "when": "not_clicked", "after_s": 3600, "text": "Hello"}
     id_ = _send(bare, content={}, plan=[{"channel": "whatsapp", "content_sid": SID}, later])
-    assert fallback.check(bare, [id_]) == []
+    assert bare.fallback.check([id_]) == []
     _take(bare, id_)
     query = "SELECT state, reason FROM deliveries ORDER BY step"
     assert _rows(here, query) == [("skipped", "no_sender"), ("sent", None)]

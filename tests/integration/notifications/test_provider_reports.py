@@ -10,11 +10,13 @@ import pytest
 import sqlalchemy as sa
 
 from knocktwice_shared.messages import Channel, Step, When
+from knocktwice_worker.audience import inbound_texts
+from knocktwice_worker.audience.inbound_texts import InboundText
 from knocktwice_worker.audience.opt_out_words import Wish
 from knocktwice_worker.lifecycle import ProviderState
 from knocktwice_worker.notifications.store import provider_reports
-from knocktwice_worker.notifications.store.provider_reports import Callback, InboundText
-from support.sent_messages import Post
+from knocktwice_worker.notifications.store.provider_statuses import Report
+from support.sent_messages import SentMessages
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,15 +30,15 @@ NUMBER = "+16505550100"
 
 
 @pytest.fixture
-def post(here: Services) -> Post:
-    return Post(here)
+def post(here: Services) -> SentMessages:
+    return SentMessages(here)
 
 
-def _heard(n: int, status: str, **facts: Any) -> Callback:
-    return Callback(f"SM{n}", ProviderState(status), facts.pop("at", AT), **facts)
+def _heard(n: int, status: str, **facts: Any) -> Report:
+    return Report(f"SM{n}", ProviderState(status), facts.pop("at", AT), **facts)
 
 
-def _take(post: Post, heard: Sequence[Callback]) -> int:
+def _take(post: SentMessages, heard: Sequence[Report]) -> int:
     """Take callbacks as the gateway does."""
     with post.here.engine.begin() as conn:
         provider_reports.accept(conn, heard)
@@ -44,14 +46,14 @@ def _take(post: Post, heard: Sequence[Callback]) -> int:
         return provider_reports.bring(conn, {c.provider_id for c in heard})
 
 
-def _states(post: Post) -> list[tuple[Any, ...]]:
+def _states(post: SentMessages) -> list[tuple[Any, ...]]:
     return post.rows(
         "SELECT provider_id, d.state, provider_status, provider_error, price, reported_at IS NOT NULL, n.state "
         "FROM deliveries d JOIN notifications n ON n.id = d.notification_id WHERE step = 1 ORDER BY provider_id"
     )
 
 
-def test_a_storm_of_shuffled_and_tripled_callbacks_ends_as_the_ordered_ones_do(post: Post) -> None:
+def test_a_storm_of_shuffled_and_tripled_callbacks_ends_as_the_ordered_ones_do(post: SentMessages) -> None:
     count = 2_500
     for first in range(0, count, 500):
         post.handed_over(SMS, people=500, first=first)
@@ -81,7 +83,7 @@ def test_a_storm_of_shuffled_and_tripled_callbacks_ends_as_the_ordered_ones_do(p
     assert post.rows("SELECT count(*) FROM provider_reports") == [(0,)]
 
 
-def test_each_final_report_leaves_one_line_in_the_ledger(post: Post) -> None:
+def test_each_final_report_leaves_one_line_in_the_ledger(post: SentMessages) -> None:
     (id_,) = post.handed_over(SMS)
     for status in ("sent", "delivered", "delivered", "sent"):
         _take(post, [_heard(0, status)])
@@ -91,7 +93,7 @@ def test_each_final_report_leaves_one_line_in_the_ledger(post: Post) -> None:
     assert lines == [({"status": "delivered"},)]
 
 
-def test_a_callback_that_comes_while_its_sender_holds_the_row_waits_for_it(post: Post) -> None:
+def test_a_callback_that_comes_while_its_sender_holds_the_row_waits_for_it(post: SentMessages) -> None:
     (id_,) = post.handed_over(SMS)
     with post.here.senders.begin() as held:
         held.execute(sa.text("SELECT FROM deliveries WHERE notification_id = :id AND step = 1 FOR UPDATE"), {"id": id_})
@@ -102,7 +104,7 @@ def test_a_callback_that_comes_while_its_sender_holds_the_row_waits_for_it(post:
     assert post.step(id_, 1)[2] == "delivered"
 
 
-def test_a_report_that_somebody_else_is_at_is_left_to_them(post: Post) -> None:
+def test_a_report_that_somebody_else_is_at_is_left_to_them(post: SentMessages) -> None:
     (id_,) = post.handed_over(SMS)
     with post.here.engine.begin() as conn:
         provider_reports.accept(conn, [_heard(0, "sent"), _heard(0, "delivered")])
@@ -118,7 +120,7 @@ def test_a_report_that_somebody_else_is_at_is_left_to_them(post: Post) -> None:
     assert post.rows("SELECT count(*) FROM provider_reports") == [(0,)]
 
 
-def test_a_callback_names_the_message_whose_id_nobody_could_record(post: Post) -> None:
+def test_a_callback_names_the_message_whose_id_nobody_could_record(post: SentMessages) -> None:
     (id_,) = post.handed_over(SMS)
     with post.here.engine.begin() as conn:
         lost = "UPDATE deliveries SET state = 'sending', provider_id = NULL, finished_at = NULL, wake_at = knocktwice_now()"
@@ -128,33 +130,35 @@ def test_a_callback_names_the_message_whose_id_nobody_could_record(post: Post) -
     assert _states(post) == [("SM9", "sent", "delivered", None, None, True, "texted")]
 
 
-def test_reports_about_messages_that_are_not_ours_are_dropped_after_two_days(post: Post, clock: Clock) -> None:
+def test_reports_about_messages_that_are_not_ours_are_dropped_after_two_days(post: SentMessages, clock: Clock) -> None:
     assert _take(post, [_heard(5, "delivered")]) == 1
     clock.advance(timedelta(days=1))
     with post.here.engine.begin() as conn:
-        assert provider_reports.forget(conn, timedelta(days=90)) == 0
+        assert provider_reports.forget(conn) == 0
         assert provider_reports.bring(conn) == 1
     clock.advance(timedelta(days=2))
     with post.here.engine.begin() as conn:
-        assert provider_reports.forget(conn, timedelta(days=90)) == 1
+        assert provider_reports.forget(conn) == 1
 
 
 @pytest.mark.parametrize(
     ("keep", "kept"), [(1, 7), (30, 30), (365, 90), (0, 90)], ids=["a day", "a month", "a year", "for ever"]
 )
-def test_what_people_wrote_is_kept_as_long_as_a_repeat_may_come(post: Post, clock: Clock, keep: int, kept: int) -> None:
+def test_what_people_wrote_is_kept_as_long_as_a_repeat_may_come(
+    post: SentMessages, clock: Clock, keep: int, kept: int
+) -> None:
     with post.here.engine.begin() as conn:
-        provider_reports.receive(conn, [InboundText("SMin", NUMBER, Wish.START)])
+        inbound_texts.receive(conn, [InboundText("SMin", NUMBER, Wish.START)])
     hour = timedelta(hours=1)
     clock.advance(timedelta(days=kept) - hour)
     with post.here.engine.begin() as conn:
-        assert provider_reports.forget(conn, timedelta(days=keep)) == 0
+        assert inbound_texts.forget(conn, timedelta(days=keep)) == 0
     clock.advance(2 * hour)
     with post.here.engine.begin() as conn:
-        assert provider_reports.forget(conn, timedelta(days=keep)) == 1
+        assert inbound_texts.forget(conn, timedelta(days=keep)) == 1
 
 
-def test_a_price_that_comes_after_the_last_status_is_kept(post: Post) -> None:
+def test_a_price_that_comes_after_the_last_status_is_kept(post: SentMessages) -> None:
     post.handed_over(SMS)
     _take(post, [_heard(0, "delivered")])
     _take(post, [_heard(0, "delivered", price="0.0075", price_unit="USD")])
@@ -164,7 +168,7 @@ def test_a_price_that_comes_after_the_last_status_is_kept(post: Post) -> None:
 
 
 @pytest.mark.parametrize("first", [True, False], ids=["the price first", "the price last"])
-def test_of_two_reports_at_once_the_one_with_the_price_is_kept(post: Post, first: bool) -> None:
+def test_of_two_reports_at_once_the_one_with_the_price_is_kept(post: SentMessages, first: bool) -> None:
     post.handed_over(SMS)
     priced = _heard(0, "delivered", price="0.0075", price_unit="USD")
     both = [priced, _heard(0, "delivered")]
@@ -172,32 +176,34 @@ def test_of_two_reports_at_once_the_one_with_the_price_is_kept(post: Post, first
     assert [str(row[4]) for row in _states(post)] == ["0.0075"]
 
 
-def test_an_opt_out_that_the_provider_reports_afterwards_reaches_the_list(post: Post) -> None:
+def test_an_opt_out_that_the_provider_reports_afterwards_reaches_the_list(post: SentMessages) -> None:
     post.handed_over(SMS)
     _take(post, [_heard(0, "failed", error=21610)])
     assert post.rows("SELECT number, source FROM opt_outs") == [(NUMBER, "provider")]
 
 
 @pytest.mark.parametrize(("status", "error"), [("failed", 30003), ("undelivered", 30007), ("failed", None)])
-def test_a_message_that_failed_for_another_reason_opts_nobody_out(post: Post, status: str, error: int | None) -> None:
+def test_a_message_that_failed_for_another_reason_opts_nobody_out(
+    post: SentMessages, status: str, error: int | None
+) -> None:
     post.handed_over(SMS)
     _take(post, [_heard(0, status, error=error)])
     assert post.rows("SELECT provider_status, provider_error FROM deliveries WHERE step = 1") == [(status, error)]
     assert post.rows("SELECT number FROM opt_outs") == []
 
 
-def test_who_has_come_back_since_is_not_opted_out_by_an_old_report(post: Post) -> None:
+def test_who_has_come_back_since_is_not_opted_out_by_an_old_report(post: SentMessages) -> None:
     post.handed_over(SMS)
     with post.here.engine.begin() as conn:
-        provider_reports.receive(conn, [InboundText("SMin", NUMBER, Wish.START)])
+        inbound_texts.receive(conn, [InboundText("SMin", NUMBER, Wish.START)])
     _take(post, [_heard(0, "failed", error=21610)])
     assert post.rows("SELECT number FROM opt_outs") == []
 
 
-def test_stop_start_and_a_stop_that_comes_again(post: Post) -> None:
+def test_stop_start_and_a_stop_that_comes_again(post: SentMessages) -> None:
     def write(sid: str, wish: Wish) -> list[tuple[Any, ...]]:
         with post.here.engine.begin() as conn:
-            provider_reports.receive(conn, [InboundText(sid, NUMBER, wish)])
+            inbound_texts.receive(conn, [InboundText(sid, NUMBER, wish)])
         return post.rows("SELECT number, source FROM opt_outs")
 
     assert write("SM1", Wish.STOP) == [(NUMBER, "sms")]
@@ -208,7 +214,7 @@ def test_stop_start_and_a_stop_that_comes_again(post: Post) -> None:
 
 
 def test_an_operator_that_never_reports_leaves_the_delivery_unknown_and_the_notification_as_it_is(
-    post: Post, clock: Clock
+    post: SentMessages, clock: Clock
 ) -> None:
     (id_,) = post.handed_over(SMS)
     _take(post, [_heard(0, "sent")])

@@ -12,7 +12,6 @@ from knocktwice_shared.ids import uuid7
 from knocktwice_shared.messages import parse_batch
 from knocktwice_worker.channels import Sent, SmsMessage, deliver
 from knocktwice_worker.notifications import store
-from knocktwice_worker.notifications.pipeline import fallback, later_steps, push, reconcile
 from knocktwice_worker.sandbox import Answer, Rule
 from knocktwice_worker.services import Services
 
@@ -40,8 +39,8 @@ def _reserved(here: Services, text: str = TEXT) -> str:
     """Have somebody's SMS reserved."""
     recipient = {"id": str(uuid7()), "phone": NUMBER}
     wire: dict[str, Any] = {"v": 1, "id": str(uuid7()), "content": {"sms": {"text": text}}, "only": "sms"}
-    push.send(here, parse_batch({**wire, "recipients": [recipient]}))
-    assert fallback.check(here, [recipient["id"]]) == [recipient["id"]]
+    here.pushes.send(parse_batch({**wire, "recipients": [recipient]}))
+    assert here.fallback.check([recipient["id"]]) == [recipient["id"]]
     return recipient["id"]
 
 
@@ -58,9 +57,9 @@ def test_one_message_is_adopted_by_one_of_two_that_say_the_same(
     ids = [_reserved(here), _reserved(here)]
     for id_, answer in zip(ids, (TAKEN, NOT_TAKEN), strict=True):
         sandbox.rule(Rule("sms", times=1, answer=answer))
-        later_steps.send(here, [id_])
+        here.later_steps.send([id_])
     for some in [ids] if together else [ids[:1], ids[1:]]:
-        reconcile.resolve(here, some)
+        here.reconcile.resolve(some)
     (text,) = sandbox.texts(NUMBER)
     assert _states(here) == [("sending", None), ("sent", text.sid)]
 
@@ -72,11 +71,11 @@ def test_a_message_that_was_there_before_is_not_taken_for_it(here: Services, san
     sandbox.rule(Rule("sms", times=2, answer=NOT_TAKEN))
     # One that says something else has been looked for since then, so that the list goes back as far.
     ids = [_reserved(here, "Something else")]
-    later_steps.send(here, ids)
+    here.later_steps.send(ids)
     clock.advance(10 * MINUTE)
     ids.append(_reserved(here))
-    later_steps.send(here, ids[1:])
-    assert reconcile.resolve(here, ids) == []
+    here.later_steps.send(ids[1:])
+    assert here.reconcile.resolve(ids) == []
     assert sorted(_states(here)) == [("sending", None), ("unknown", None)]
 
 
@@ -84,9 +83,9 @@ def test_what_kills_its_senders_is_not_sent_for_ever(here: Services, sandbox: Sa
     id_ = _reserved(here)
     for state in ("reserved", "reserved", "unknown"):
         with here.engine.begin() as conn:
-            assert store.claim_sms(conn, [id_], MINUTE)[0] == [id_]
+            assert store.claim_steps(conn, [id_], MINUTE)[0] == [id_]
         clock.advance(10 * MINUTE)
-        reconcile.resolve(here, [id_])
+        here.reconcile.resolve([id_])
         assert _states(here) == [(state, None)]
     assert sandbox.texts(NUMBER) == []
 
@@ -94,13 +93,13 @@ def test_what_kills_its_senders_is_not_sent_for_ever(here: Services, sandbox: Sa
 def test_a_list_that_cannot_be_read_is_asked_for_a_day(here: Services, sandbox: Sandbox, clock: Clock) -> None:
     id_ = _reserved(here)
     sandbox.rule(Rule("sms", times=1, answer=TAKEN))
-    later_steps.send(here, [id_])
+    here.later_steps.send([id_])
     sandbox.rule(Rule("list", answer=Answer(status=500)))
     clock.advance(DAY - MINUTE)
-    reconcile.resolve(here, [id_])
+    here.reconcile.resolve([id_])
     assert _states(here) == [("sending", None)]
     clock.advance(2 * MINUTE)
-    reconcile.resolve(here, [id_])
+    here.reconcile.resolve([id_])
     assert _states(here) == [("unknown", None)]
 
 
@@ -108,10 +107,10 @@ def test_what_twilio_puts_off_for_too_long_is_given_up(here: Services, sandbox: 
     sandbox.rule(Rule("sms", answer=Answer(status=401)))
     id_ = _reserved(here)
     clock.advance(timedelta(seconds=here.settings.sms_retry_s) - MINUTE)
-    assert later_steps.send(here, [id_]) == []
+    assert here.later_steps.send([id_]) == []
     assert _states(here) == [("reserved", None)]
     clock.advance(2 * MINUTE)
-    assert later_steps.send(here, [id_]) == []
+    assert here.later_steps.send([id_]) == []
     assert _states(here) == [("failed", None)]
     with here.engine.connect() as conn:
         ((state, reason),) = conn.execute(sa.text("SELECT state, reason FROM notifications"))

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
-from uuid import UUID
 
 import pytest
 import sqlalchemy as sa
 
 from knocktwice_shared.ids import uuid7
 from knocktwice_shared.messages import (
-    Cancellation,
     DeviceRegistered,
     DeviceUnregistered,
     PhoneBound,
@@ -19,8 +17,9 @@ from knocktwice_shared.messages import (
     parse_batch,
 )
 from knocktwice_worker.audience import people as audience
+from knocktwice_worker.lifecycle import AttemptState
 from knocktwice_worker.notifications import store
-from knocktwice_worker.notifications.pipeline import cancellation, fallback, later_steps, push
+from knocktwice_worker.notifications.pipeline import cancellation
 from knocktwice_worker.reporting.story import tell
 from knocktwice_worker.runtime.dispatcher import dispatch
 
@@ -42,7 +41,7 @@ PLAN = [{"channel": "sms", "when": "not_delivered", "after_s": 600}]
 def _send(here: Services, *people: dict[str, Any] | str, **fields: object) -> list[str]:
     recipients = [{"id": str(uuid7()), **({"user": p} if isinstance(p, str) else p)} for p in people]
     wire = {"v": 1, "id": str(uuid7()), "content": {"push": {"title": "t", "body": "b"}}, "recipients": recipients}
-    push.send(here, parse_batch({**wire, **fields}))
+    here.pushes.send(parse_batch({**wire, **fields}))
     return [str(r["id"]) for r in recipients]
 
 
@@ -52,9 +51,9 @@ def _work(here: Services) -> list[tuple[Task, Sequence[str]]]:
     while dispatch(here, lambda task, ids: rung.append((task, ids))):
         for task, ids in rung:
             if task == "knocktwice.resume_push":
-                push.resume(here, ids)
+                here.pushes.resume(ids)
             elif task == "knocktwice.check_fallback":
-                later_steps.send(here, fallback.check(here, ids))
+                here.later_steps.send(here.fallback.check(ids))
     return rung
 
 
@@ -85,7 +84,7 @@ def test_nothing_goes_before_its_time_and_everything_then(
     clock.set(noon + HOUR - timedelta(seconds=5))
     assert _work(working) == []
     # Even if somebody rings for it, as another clock might.
-    push.resume(working, [id_])
+    working.pushes.resume([id_])
     assert not sandbox.pushes("silent-ada")
     told = _told(working, id_)
     assert [(s.channel, s.state, s.due_at) for s in told.steps] == [
@@ -144,8 +143,8 @@ def test_a_push_that_is_late_starts_its_countdown_when_it_goes(
     (id_,) = _send(working, "ada", plan=PLAN, send_at=(noon + HOUR).isoformat())
     # Everything was down for a day; both steps are overdue.
     clock.set(noon + 25 * HOUR)
-    assert fallback.check(working, [id_]) == []
-    push.resume(working, [id_])
+    assert working.fallback.check([id_]) == []
+    working.pushes.resume([id_])
     assert len(sandbox.pushes("silent-ada")) == 1
     _work(working)
     assert not sandbox.texts("+16505550100")
@@ -159,7 +158,9 @@ def test_a_push_that_must_be_repeated_has_its_whole_hour(working: Services, cloc
     clock.set(noon + 48 * HOUR)
     with working.engine.begin() as conn:
         (work,) = store.claim_push(conn, [id_], HOUR)
-        store.record_push(conn, [store.PushResult(*work, state="open")], retry_for=HOUR)
+        store.record_push(
+            conn, [store.PushResult(work.notification_id, work.registration, state=AttemptState.OPEN)], retry_for=HOUR
+        )
     assert _told(working, id_).steps[0].state == "scheduled"
 
 
@@ -296,7 +297,7 @@ def test_one_cancelled_while_its_rows_are_being_written_ends_at_once(
     if first == "writer":
         # It commits and looks just before the other's first commit: neither has seen anything yet.
         sa.event.listen(working.engine, "commit", write, once=True)
-    cancellation.cancel(working, Cancellation(ids=(UUID(person["id"]),)))
+    cancellation.cancel(working.engine, [person["id"]], [])
     if first == "canceller":
         write()
     writing.close()
@@ -320,9 +321,13 @@ def test_one_cancelled_while_its_rows_were_being_written_is_not_sent(
         if late:
             with working.engine.begin() as conn:
                 work = store.PushWork(person["id"], registration)
-                store.record_push(conn, [store.PushResult(*work, state="open")], retry_for=HOUR)
+                store.record_push(
+                    conn,
+                    [store.PushResult(work.notification_id, work.registration, state=AttemptState.OPEN)],
+                    retry_for=HOUR,
+                )
         clock.set(noon + 2 * HOUR)
-        push.resume(working, [person["id"]])
+        working.pushes.resume([person["id"]])
         assert _told(working, person["id"]).state == "cancelled"
         assert not sandbox.pushes(registration)
         clock.set(noon)

@@ -15,7 +15,6 @@ import sqlalchemy as sa
 from knocktwice_shared.ids import uuid7
 from knocktwice_shared.messages import parse_batch
 from knocktwice_shared.names import Queue, Task
-from knocktwice_worker.notifications.pipeline import fallback, later_steps, push, withdraw
 from knocktwice_worker.sandbox import Answer, Rule
 from support.ports import free_port
 
@@ -40,14 +39,14 @@ def reserved(working: Services) -> list[str]:
             ],
         }
     )
-    push.send(working, made)
-    return fallback.check(working, [str(recipient.id) for recipient in made.recipients])
+    working.pushes.send(made)
+    return working.fallback.check([str(recipient.id) for recipient in made.recipients])
 
 
 @pytest.fixture
 def texted(working: Services, reserved: list[str]) -> list[str]:
     """They were texted."""
-    return later_steps.send(working, reserved)
+    return working.later_steps.send(reserved)
 
 
 def _noted(here: Services) -> list[Any]:
@@ -57,15 +56,15 @@ def _noted(here: Services) -> list[Any]:
 
 
 def test_every_device_that_got_the_push_takes_it_away(working: Services, sandbox: Sandbox, texted: list[str]) -> None:
-    withdraw.withdraw(working, texted)
+    working.withdrawals.withdraw(texted)
     assert {p.registration for p in sandbox.pushes() if p.withdrawn_at} == {"silent-1", "silent-2"}
     assert _noted(working) == [(0, {"devices": 2, "told": 2})]
 
 
 def test_it_is_sent_once(working: Services, sandbox: Sandbox, texted: list[str]) -> None:
-    withdraw.withdraw(working, texted)
+    working.withdrawals.withdraw(texted)
     before = sandbox.requests("push")
-    withdraw.withdraw(working, texted)
+    working.withdrawals.withdraw(texted)
     assert (sandbox.requests("push"), len(_noted(working))) == (before, 1)
 
 
@@ -73,13 +72,13 @@ def test_a_provider_that_does_not_answer_changes_nothing(
     working: Services, sandbox: Sandbox, texted: list[str]
 ) -> None:
     sandbox.stop()
-    withdraw.withdraw(working, texted)
+    working.withdrawals.withdraw(texted)
     assert _noted(working) == [(0, {"devices": 2, "told": 0})]
 
 
 def test_who_was_not_pushed_has_nothing_to_withdraw(working: Services, sandbox: Sandbox) -> None:
     sandbox.rule(Rule("push", answer=Answer(error_code="UNREGISTERED")))
-    withdraw.withdraw(working, [str(uuid7())])
+    working.withdrawals.withdraw([str(uuid7())])
     assert sandbox.requests("push") == 0
     assert _noted(working) == []
 

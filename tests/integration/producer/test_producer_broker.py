@@ -28,7 +28,6 @@ from kombu import Connection, Queue
 
 from knocktwice import BrokerUnavailable, Client, Push, Recipient, Sms
 from knocktwice_shared import names
-from knocktwice_worker.notifications.inbox import accepted as inbox
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -201,7 +200,7 @@ def test_a_message_that_cannot_be_queued_is_accepted_and_swept(
     (message_id,) = (bytes(id_).decode() for id_ in accepted_ids(valkey))
     valkey.zadd(names.INBOX_ACCEPTED, {message_id: 0})
     published: list[tuple[str, Any, str]] = []
-    inbox.sweep(here, lambda *what: published.append(what))
+    here.inbox.sweep(lambda *what: published.append(what))
     ((task, message, name),) = published
     assert (task, message["recipients"][0]["id"], name) == ("knocktwice.send_push", str(id_), message_id)
 
@@ -214,7 +213,7 @@ def test_an_entry_in_the_inbox_that_nobody_can_read_is_parked_and_holds_up_no_ot
     client.notify(user="u-17", push=PUSH)
     valkey.zadd(names.INBOX_ACCEPTED, {"odd": 0} | dict.fromkeys(accepted_ids(valkey), 0))
     published: list[tuple[str, Any, str]] = []
-    inbox.sweep(here, lambda *what: published.append(what))
+    here.inbox.sweep(lambda *what: published.append(what))
     assert [what[0] for what in published] == ["knocktwice.send_push"]
     with here.engine.connect() as conn:
         assert conn.execute(sa.text("SELECT message_id FROM dead_letters")).scalars().all() == ["odd"]

@@ -15,29 +15,29 @@ from knocktwice_shared.errors import InvalidMessage
 from knocktwice_shared.ids import blast_id, uuid7
 from knocktwice_shared.messages import Channel, Receipt, ReceiptEvent, Step, When, parse_batch, parse_blast
 from knocktwice_worker.blasts import store as blast_store
-from knocktwice_worker.lifecycle import ProviderState
+from knocktwice_worker.lifecycle import AttemptState, ProviderState
 from knocktwice_worker.notifications import store
 from knocktwice_worker.notifications.store import provider_reports
-from knocktwice_worker.notifications.store.provider_reports import Callback
+from knocktwice_worker.notifications.store.provider_statuses import Report
 from knocktwice_worker.services import Services
-from knocktwice_worker.webhooks import addresses, endpoints, events, sending, signing
-from support.random_histories import Life
-from support.sent_messages import Post
-from support.webhook_receiver import Application
+from knocktwice_worker.webhooks import addresses, endpoints, events, signing
+from support.random_histories import RandomHistories
+from support.sent_messages import SentMessages
+from support.webhook_receiver import WebhookReceiver
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from support.clock import Clock
-    from support.commands import Said
+    from support.commands import CommandOutput
 
 MINUTE, HOUR = timedelta(minutes=1), timedelta(hours=1)
 
 
 @pytest.fixture
-def application() -> Iterator[Application]:
+def application() -> Iterator[WebhookReceiver]:
     """An application of the test's own."""
-    with Application() as built:
+    with WebhookReceiver() as built:
         yield built
 
 
@@ -50,7 +50,7 @@ def tell(here: Services, clock: Clock, after: timedelta = MINUTE) -> None:
     """Let some time go by, find out what has happened, and send what is due."""
     clock.advance(after)
     events.follow(here.engine)
-    while sending.send(here):
+    while here.webhooks.send():
         pass
 
 
@@ -75,7 +75,11 @@ def clicked(here: Services, *, reference: dict[str, Any] | None = None) -> str:
     work = accepted(here, reference=reference)
     id_ = work[0].notification_id
     with here.engine.begin() as conn:
-        store.record_push(conn, [store.PushResult(*w, state="sent") for w in work], retry_for=HOUR)
+        store.record_push(
+            conn,
+            [store.PushResult(w.notification_id, w.registration, state=AttemptState.SENT) for w in work],
+            retry_for=HOUR,
+        )
     with here.engine.begin() as conn:
         at = datetime.now(UTC)
         store.record_receipts(conn, [ReceiptEvent(UUID(id_), Receipt.CLICKED, at, "phone-1")])
@@ -86,7 +90,7 @@ LIFE = ["notification.accepted", "push.sent", "push.clicked", "sms.skipped", "no
 
 
 def test_a_life_is_told_in_order_signed_and_without_personal_data(
-    here: Services, application: Application, clock: Clock
+    here: Services, application: WebhookReceiver, clock: Clock
 ) -> None:
     endpoint = add(here, application.url)
     id_ = clicked(here, reference={"order": 4711, "note": None})
@@ -111,7 +115,7 @@ def test_a_life_is_told_in_order_signed_and_without_personal_data(
 
 
 def test_a_cancellation_that_began_before_its_notification_is_told_behind_it(
-    here: Services, application: Application, clock: Clock
+    here: Services, application: WebhookReceiver, clock: Clock
 ) -> None:
     add(here, application.url)
     with here.engine.begin() as early:
@@ -123,7 +127,7 @@ def test_a_cancellation_that_began_before_its_notification_is_told_behind_it(
     assert application.types() == ["notification.accepted", "sms.cancelled", "notification.finished"]
 
 
-def test_what_a_blast_sent_is_told_with_its_key(here: Services, application: Application, clock: Clock) -> None:
+def test_what_a_blast_sent_is_told_with_its_key(here: Services, application: WebhookReceiver, clock: Clock) -> None:
     add(here, application.url, "push.clicked")
     id_ = clicked(here)
     clicked(here)
@@ -141,9 +145,9 @@ def test_what_a_blast_sent_is_told_with_its_key(here: Services, application: App
 
 
 def test_what_the_provider_reports_is_told_under_its_own_channel(
-    here: Services, application: Application, clock: Clock
+    here: Services, application: WebhookReceiver, clock: Clock
 ) -> None:
-    post = Post(here)
+    post = SentMessages(here)
     whatsapp = Step(Channel.WHATSAPP, When.NOT_CLICKED, HOUR, content_sid="HX" + "0" * 32)
     sms = Step(Channel.SMS, When.NOT_CLICKED, HOUR)
     add(here, application.url)
@@ -154,7 +158,7 @@ def test_what_the_provider_reports_is_told_under_its_own_channel(
     for number, state in ((0, "delivered"), (0, "read"), (1, "undelivered"), (2, "failed")):
         code = {"error": 30003} if number == 1 else {"error_text": "INVALID_NUMBER"} if number else {}
         with here.engine.begin() as conn:
-            heard = Callback(f"SM{number}", ProviderState(state), datetime.now(UTC), **code)
+            heard = Report(f"SM{number}", ProviderState(state), datetime.now(UTC), **code)
             provider_reports.accept(conn, [heard])
             provider_reports.bring(conn)
         tell(here, clock)
@@ -171,7 +175,9 @@ def test_what_the_provider_reports_is_told_under_its_own_channel(
     assert set(application.types()) <= set(endpoints.TYPES)
 
 
-def test_nothing_is_told_twice_and_nothing_from_before(here: Services, application: Application, clock: Clock) -> None:
+def test_nothing_is_told_twice_and_nothing_from_before(
+    here: Services, application: WebhookReceiver, clock: Clock
+) -> None:
     clicked(here)
     clock.advance(MINUTE)
     add(here, application.url)
@@ -183,7 +189,9 @@ def test_nothing_is_told_twice_and_nothing_from_before(here: Services, applicati
     assert application.types() == LIFE
 
 
-def test_an_endpoint_chooses_events_and_may_be_told_who(here: Services, application: Application, clock: Clock) -> None:
+def test_an_endpoint_chooses_events_and_may_be_told_who(
+    here: Services, application: WebhookReceiver, clock: Clock
+) -> None:
     add(here, application.url, "notification.finished", personal=True)
     id_ = clicked(here)
     tell(here, clock)
@@ -193,7 +201,7 @@ def test_an_endpoint_chooses_events_and_may_be_told_who(here: Services, applicat
 
 
 def test_what_is_refused_comes_again_and_what_follows_waits(
-    here: Services, application: Application, clock: Clock
+    here: Services, application: WebhookReceiver, clock: Clock
 ) -> None:
     endpoint = add(here, application.url)
     refused = clicked(here)
@@ -214,7 +222,7 @@ def test_what_is_refused_comes_again_and_what_follows_waits(
 
 
 def test_an_endpoint_that_fails_for_long_is_disabled_and_says_why(
-    here: Services, application: Application, clock: Clock
+    here: Services, application: WebhookReceiver, clock: Clock
 ) -> None:
     endpoint = add(here, application.url)
     application.answer = lambda _: 500
@@ -243,7 +251,9 @@ def test_an_endpoint_that_fails_for_long_is_disabled_and_says_why(
     assert sorted(application.types()) == sorted([*LIFE, *LIFE])
 
 
-def test_an_endpoint_that_is_gone_is_disabled_at_once(here: Services, application: Application, clock: Clock) -> None:
+def test_an_endpoint_that_is_gone_is_disabled_at_once(
+    here: Services, application: WebhookReceiver, clock: Clock
+) -> None:
     endpoint = add(here, application.url)
     application.answer = lambda _: 410
     clicked(here)
@@ -257,7 +267,7 @@ class Killed(Exception):
 
 
 def test_no_event_is_lost_and_all_are_in_order_after_fifty_kills(
-    here: Services, application: Application, clock: Clock
+    here: Services, application: WebhookReceiver, clock: Clock
 ) -> None:
     add(here, application.url)
     worker, left, kills = Services(here.settings), [0], 0
@@ -268,7 +278,7 @@ def test_no_event_is_lost_and_all_are_in_order_after_fifty_kills(
             raise Killed
 
     sa.event.listen(worker.engine, "before_cursor_execute", die)
-    life = Life(here.engine, seed=11)
+    life = RandomHistories(here.engine, seed=11)
     for turn in range(1000):
         if kills == 50:
             break
@@ -278,7 +288,7 @@ def test_no_event_is_lost_and_all_are_in_order_after_fifty_kills(
         left[0] = turn % 8
         try:
             events.follow(worker.engine)
-            while sending.send(worker):
+            while worker.webhooks.send():
                 pass
         except Killed:
             kills += 1
@@ -350,7 +360,7 @@ def test_private_addresses_are_allowed_by_the_setting() -> None:
 
 
 def test_a_name_that_comes_to_mean_a_private_address_is_not_called(
-    here: Services, application: Application, clock: Clock
+    here: Services, application: WebhookReceiver, clock: Clock
 ) -> None:
     add(here, application.url)
     # Not the loopback by name, but by what it resolves to: as a name would after its owner changed it.
@@ -366,14 +376,14 @@ def test_a_name_that_comes_to_mean_a_private_address_is_not_called(
     assert found.waiting == len(LIFE)
 
 
-def test_a_redirect_is_not_followed(here: Services, application: Application) -> None:
+def test_a_redirect_is_not_followed(here: Services, application: WebhookReceiver) -> None:
     endpoint = add(here, application.url)
-    assert sending.test(here, endpoint, application.url) is None
+    assert here.webhooks.test(endpoint, application.url) is None
     application.answer = lambda _: 302
-    assert sending.test(here, endpoint, application.url) == "HTTP 302"
+    assert here.webhooks.test(endpoint, application.url) == "HTTP 302"
 
 
-def test_old_events_are_forgotten(here: Services, application: Application, clock: Clock) -> None:
+def test_old_events_are_forgotten(here: Services, application: WebhookReceiver, clock: Clock) -> None:
     add(here, application.url)
     clicked(here)
     tell(here, clock)
@@ -385,7 +395,7 @@ def test_old_events_are_forgotten(here: Services, application: Application, cloc
         assert conn.execute(sa.text("SELECT count(*) FROM webhook_events")).scalar_one() == len(LIFE)
 
 
-def test_the_setting_declares_endpoints_once(here: Services, application: Application) -> None:
+def test_the_setting_declares_endpoints_once(here: Services, application: WebhookReceiver) -> None:
     for _ in range(2):
         with here.engine.begin() as conn:
             endpoints.declare(conn, [application.url], private=False)
@@ -393,7 +403,9 @@ def test_the_setting_declares_endpoints_once(here: Services, application: Applic
         assert [e.url for e in endpoints.list_all(conn)] == [application.url]
 
 
-def test_the_command_line(here: Services, application: Application, run: Callable[..., Said], clock: Clock) -> None:
+def test_the_command_line(
+    here: Services, application: WebhookReceiver, run: Callable[..., CommandOutput], clock: Clock
+) -> None:
     added = run("webhooks", "add", application.url, "--events", "notification.finished", "--json").json
     (listed,) = run("webhooks", "list", "--json").json
     assert (listed["id"], listed["url"]) == (added["id"], application.url)

@@ -7,6 +7,7 @@ and ``knocktwice blast list`` says so.
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import islice, takewhile
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,19 +15,20 @@ from zoneinfo import ZoneInfo
 
 import structlog
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError, field_validator
-from sqlalchemy import Connection, Row, text
+from sqlalchemy import Connection, text
 
 from knocktwice_shared.errors import InvalidMessage
 from knocktwice_shared.messages import Category, parse_blast
-from knocktwice_worker.blasts import expansion
+from knocktwice_worker.blasts import request
 from knocktwice_worker.notation import crontab, durations, time_zones
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from sqlalchemy import Engine, Row
+
     from knocktwice_shared.messages import Blast
     from knocktwice_worker.config import Settings
-    from knocktwice_worker.services import Services
 
 log = structlog.get_logger(__name__)
 
@@ -110,6 +112,24 @@ class Definition(BaseModel):
         return parse_blast({field: value for field, value in message.items() if value is not None})
 
 
+@dataclass(frozen=True, slots=True)
+class Recurring:
+    """A recurring blast as it stands.
+
+    Attributes:
+        definition: as :func:`as_json` returns it.
+        next_at: when the next one is due.
+        last_at: when the last one was due; ``None``: there was none.
+        outcome: what became of the last one, for people.
+    """
+
+    name: str
+    definition: dict[str, Any]
+    next_at: datetime | None
+    last_at: datetime | None
+    outcome: str | None
+
+
 def check(name: object, value: object) -> Definition:
     """Return a definition from plain data.
 
@@ -161,17 +181,29 @@ def delete(conn: Connection, name: str) -> bool:
     return bool(conn.execute(text("DELETE FROM blast_schedules WHERE name = :name"), {"name": name}).rowcount)
 
 
-def listed(conn: Connection) -> Sequence[Row[Any]]:
-    """Return all recurring blasts: what they are, when the next one is due, what became of the last."""
-    return conn.execute(text("SELECT * FROM blast_schedules ORDER BY name")).all()
+_LIST = text("""
+SELECT
+  name,
+  definition,
+  next_at,
+  last_at,
+  outcome
+FROM blast_schedules
+ORDER BY name
+""")
 
 
-def start_due(services: Services) -> None:
+def listed(conn: Connection) -> Sequence[Recurring]:
+    """Return all recurring blasts, by name."""
+    return [Recurring(**row._mapping) for row in conn.execute(_LIST)]
+
+
+def start_due(engine: Engine, settings: Settings) -> None:
     """Start the blasts whose time has come."""
-    with services.engine.begin() as conn:
+    with engine.begin() as conn:
         for row in conn.execute(_DUE).all():
             try:
-                outcome = _start(conn, row, check(row.name, row.definition), services.settings)
+                outcome = _start(conn, row, check(row.name, row.definition), settings)
             except InvalidMessage as error:
                 # Stored by another release, with other rules. The others start all the same.
                 outcome = f"failed: {error}"
@@ -196,7 +228,7 @@ def _try(conn: Connection, name: str, made: Definition, at: datetime, settings: 
     try:
         blast = made.blast(name, at)
         with conn.begin_nested():
-            expansion.start(conn, blast, schedule=name, settings=settings)
+            request.start(conn, blast, schedule=name, settings=settings)
     except InvalidMessage as error:
         return f"failed: {error}"
     return f"started as {blast.key!r}"

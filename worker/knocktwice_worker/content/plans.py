@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from knocktwice_shared.messages import Push
-    from knocktwice_worker.config import Settings
     from knocktwice_worker.content.links.short_links import Tracker
 
 #: Twilio's limit for the variables of a content template, in characters of their JSON.
@@ -94,18 +93,22 @@ def check(
             words(written(step), push, sms_text, locale, params, f"plan[{place}]", links(place + 1))
 
 
-def check_delays(plan: Sequence[Step], settings: Settings) -> None:
+def check_delays(plan: Sequence[Step], *, least_s: float, most_s: float) -> None:
     """Compare the delays with what operators allow.
+
+    Args:
+        least_s: the shortest delay, in seconds.
+        most_s: the longest.
 
     Raises:
         InvalidMessage: one is shorter or longer; its field is named.
     """
     for place, step in enumerate(plan):
-        if step.when and not settings.min_after_s <= step.after.total_seconds() <= settings.max_after_s:
+        if step.when and not least_s <= step.after.total_seconds() <= most_s:
             raise InvalidMessage(
                 f"plan[{place}].after_s",
-                f"must be between KNOCKTWICE_MIN_AFTER_S ({settings.min_after_s:.0f}) "
-                f"and KNOCKTWICE_MAX_AFTER_S ({settings.max_after_s:.0f}) here",
+                f"must be between KNOCKTWICE_MIN_AFTER_S ({least_s:.0f}) "
+                f"and KNOCKTWICE_MAX_AFTER_S ({most_s:.0f}) here",
             )
 
 

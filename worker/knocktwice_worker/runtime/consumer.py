@@ -13,7 +13,7 @@ import structlog
 from celery.worker.consumer import Consumer as CeleryConsumer
 from kombu.transport import virtual
 
-from knocktwice_worker.notifications.inbox import accepted, dead_letters
+from knocktwice_worker.notifications.inbox import dead_letters
 from knocktwice_worker.runtime import redis_channel
 from knocktwice_worker.services import services
 
@@ -130,7 +130,7 @@ class Consumer(CeleryConsumer):
                 )
             if headers.get("id"):
                 # Or the sweep would bring it back for ever.
-                accepted.remove(services(), str(headers["id"]))
+                services().inbox.remove(str(headers["id"]))
         except Exception as error:
             log.error("message not parked", reason=reason, error=type(error).__name__)
             return

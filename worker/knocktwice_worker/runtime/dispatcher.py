@@ -9,20 +9,22 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from celery import bootsteps
 
 from knocktwice_shared.names import BATCH_LIMIT, Queue, Task
-from knocktwice_worker.blasts import expansion
 from knocktwice_worker.lifecycle import DeliveryState
 from knocktwice_worker.notifications import store
-from knocktwice_worker.notifications.inbox import accepted
+from knocktwice_worker.runtime import publishing
 from knocktwice_worker.runtime.outage_log import Outage
 from knocktwice_worker.services import Services, services
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from celery import Celery
 
 #: Ticks between two looks into the inbox.
 _SWEEP_EVERY = 10
@@ -53,7 +55,7 @@ def dispatch(here: Services, publish: Callable[[Task, Sequence[str]], None]) -> 
     # Asked first, so that without a broker nothing is claimed and all rings as soon as it is back.
     room = sum(here.redis.llen(queue) for queue in (Queue.FALLBACK, Queue.SMS)) < _MOST_WAITING
     with here.engine.begin() as conn:
-        rows = store.ring(conn, limit=BATCH_LIMIT, lease=here.settings.lease, sms=room)
+        rows = store.ring(conn, limit=BATCH_LIMIT, lease=here.settings.lease, later_steps=room)
     work: dict[Task, list[str]] = defaultdict(list)
     for row in rows:
         task = Task.RESUME_PUSH if row.step == 0 else _SMS_TASKS[DeliveryState(row.state)]
@@ -76,7 +78,7 @@ class Dispatcher(bootsteps.StartStopStep):
     def start(self, parent: Any) -> None:
         """Start ringing."""
         self._stop.clear()
-        self._thread = threading.Thread(target=self._run, name="knocktwice-dispatcher", daemon=True)
+        self._thread = threading.Thread(target=self._run, args=(parent.app,), name="knocktwice-dispatcher", daemon=True)
         self._thread.start()
 
     def stop(self, parent: Any) -> None:
@@ -89,17 +91,17 @@ class Dispatcher(bootsteps.StartStopStep):
     close = stop
     terminate = stop
 
-    def _run(self) -> None:
-        from knocktwice_worker.celery import publish, publish_message
-
+    def _run(self, app: Celery) -> None:
+        publish = partial(publishing.publish, app)
+        publish_message = partial(publishing.publish_message, app)
         ticks, outage = 0, Outage("dispatcher")
         while not self._stop.is_set():
             pause = services().settings.tick_s
             try:
                 here = services()
                 if ticks % _SWEEP_EVERY == 0:
-                    accepted.sweep(here, publish_message)
-                expansion.ring(here, publish)
+                    here.inbox.sweep(publish_message)
+                here.expansion.ring(publish)
                 while not self._stop.is_set() and dispatch(here, publish) == BATCH_LIMIT:
                     pass
                 outage.worked()

@@ -5,25 +5,30 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from knocktwice_worker.blasts import expansion
 from knocktwice_worker.notifications import store
-from knocktwice_worker.notifications.inbox import accepted
 
 if TYPE_CHECKING:
-    from knocktwice_shared.messages import Cancellation
-    from knocktwice_worker.services import Services
+    from collections.abc import Callable, Sequence
+
+    from sqlalchemy import Connection, Engine
 
 
-def cancel(services: Services, wanted: Cancellation) -> None:
+def cancel(
+    engine: Engine, ids: Sequence[str], keys: Sequence[str], also: Callable[[Connection], None] = lambda _: None
+) -> None:
     """Stop notifications that have not reached the provider yet.
 
-    What is cancelled is committed before it is stopped. Whoever writes the rows meanwhile looks for cancellations after
-    committing them (:func:`knocktwice_worker.notifications.pipeline.push.send_all`), so one of the two sees what the other did.
+    A cancellation and the writer of the same rows may not see each other. So the cancellation is committed before it stops
+    anything, and the writer looks for cancellations after its commit
+    (:meth:`knocktwice_worker.notifications.pipeline.push.Pushes.send_all`): one of the two sees what the other did.
+
+    Args:
+        ids: notification ids, known or not.
+        keys: idempotency keys of notifications.
+        also: what else is cancelled in the same transaction, for example blasts.
     """
-    ids = [*map(str, wanted.ids), *accepted.ids_of(services, wanted.keys)]
-    with services.engine.begin() as conn:
-        noted = store.note_cancelled(conn, ids, wanted.keys, datetime.now(UTC))
-        for key in wanted.blasts:
-            expansion.abort(conn, key, "cancelled by the application")
-    with services.engine.begin() as conn:
+    with engine.begin() as conn:
+        noted = store.note_cancelled(conn, ids, keys, datetime.now(UTC))
+        also(conn)
+    with engine.begin() as conn:
         store.settle_cancelled(conn, noted)

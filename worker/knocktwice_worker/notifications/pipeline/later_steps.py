@@ -8,29 +8,31 @@ answer settles is looked up in the provider's own list (``reconcile.py``).
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import structlog
 
 from knocktwice_shared.messages import Category, Channel
 from knocktwice_worker.channels import Outcome, Rejected, Retry, Sent, SmsMessage, Unknown, backoff, deliver, patience
 from knocktwice_worker.content import sms_parts
-from knocktwice_worker.lifecycle import DeliveryState, Verdict
+from knocktwice_worker.lifecycle import Delay, DeliveryState, Note, Refusal
 from knocktwice_worker.limits.per_number import Ask
 from knocktwice_worker.notifications import store
-from knocktwice_worker.notifications.pipeline import fallback
 from knocktwice_worker.notifications.pipeline.concurrency import at_most
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from datetime import datetime
 
-    from sqlalchemy import Connection, Row
+    from sqlalchemy import Connection, Engine
 
-    from knocktwice_worker.channels.outbound.provider_choice import Choice
-    from knocktwice_worker.services import Services
+    from knocktwice_worker.channels import Carrier, Messaging
+    from knocktwice_worker.channels.outbound.pacing import Pace
+    from knocktwice_worker.channels.outbound.provider_choice import Choice, Providers
+    from knocktwice_worker.limits.counting import Counting
+    from knocktwice_worker.notifications.pipeline.quiet import QuietGate
 
 log = structlog.get_logger(__name__)
 
@@ -40,213 +42,235 @@ _LOOK_AFTER = timedelta(seconds=2)
 _WAIT = timedelta(seconds=30)
 
 
-@at_most(4)
-def send(services: Services, ids: Sequence[str]) -> list[str]:
-    """Send the reserved messages among ``ids``, each after a last look at receipts, opt-outs and limits.
+@dataclass(frozen=True, kw_only=True)
+class LaterSteps:
+    """Sends the messages of later steps.
 
-    Returns:
-        The notification ids of those that the provider took.
+    Attributes:
+        engine: for short transactions.
+        senders: for the transactions that stay open during a provider call.
+        transport: carries the requests.
+        messaging: returns the channel of a step, by its channel's and its provider's names.
+        pace: returns how fast a channel may be spoken to for a sender, by channel, sender and provider.
+        providers: the SMS providers to choose from; ``None``: there is one, and nothing to choose.
+        limits: counts messages against their numbers.
+        quiet: holds marketing while it is night.
+        lease: how long a claim lasts without an answer.
+        retry_for: how long after it was due a message is sent again that its provider did not take.
     """
-    claimed, claimed_at, chosen = _claim(services, ids)
-    if claimed_at is None:
-        return []
-    with services.senders.begin() as conn:
-        held = store.hold(conn, claimed, claimed_at)
-        outcomes = _deliver(services, held)
-        give_up = timedelta(seconds=services.settings.sms_retry_s)
-        results = [_result(row, outcome, give_up) for row, outcome in zip(held, outcomes, strict=True)]
-        if chosen:
-            results = store.with_ids_of_their_own(conn, _moved(services, conn, held, outcomes, results))
-        unfinished = store.record_sms(conn, results)
-    sent = [r.notification_id for r in results if r.state is DeliveryState.SENT]
-    store.look_again(services.engine, unfinished, sent)
-    _slow_down(services, held, outcomes)
-    if services.providers:
-        pairs = [(chosen.get(str(row.notification_id)), o) for row, o in zip(held, outcomes, strict=True)]
-        services.providers.note([(choice.provider, choice.why, o) for choice, o in pairs if choice])
-    log.info("sms handed over", claimed=len(claimed), sent=len(sent))
-    return sent
 
+    engine: Engine
+    senders: Engine
+    transport: Carrier
+    messaging: Callable[[str, str | None], Messaging]
+    pace: Callable[[str, str | None, str | None], Pace]
+    providers: Providers | None
+    limits: Counting
+    quiet: QuietGate
+    lease: timedelta
+    retry_for: timedelta
 
-def _slow_down(services: Services, held: Sequence[Row[Any]], outcomes: Sequence[Outcome]) -> None:
-    by_sender: dict[tuple[str, str | None, str | None], list[Outcome]] = defaultdict(list)
-    for row, outcome in zip(held, outcomes, strict=True):
-        by_sender[row.channel, row.provider, row.sender].append(outcome)
-    for (channel, provider, sender), own in by_sender.items():
-        if asked := patience(own):
-            services.pace(channel, sender, provider).slow_down(asked.after)
+    @at_most(4)
+    def send(self, ids: Sequence[str]) -> list[str]:
+        """Send the reserved messages among ``ids``, each after a last look at receipts, opt-outs and limits.
 
+        Returns:
+            The notification ids of those that the provider took.
+        """
+        claimed, claimed_at, chosen = self._claim(ids)
+        if claimed_at is None:
+            return []
+        with self.senders.begin() as conn:
+            held = store.hold(conn, claimed, claimed_at)
+            outcomes = self._deliver(held)
+            results = [_result(row, outcome, self.retry_for) for row, outcome in zip(held, outcomes, strict=True)]
+            if chosen:
+                results = store.with_ids_of_their_own(conn, self._moved(conn, held, outcomes, results))
+            unfinished = store.record_steps(conn, results)
+        sent = [r.notification_id for r in results if r.state is DeliveryState.SENT]
+        store.look_again(self.engine, unfinished, sent)
+        self._slow_down(held, outcomes)
+        if self.providers:
+            pairs = [(chosen.get(row.notification_id), o) for row, o in zip(held, outcomes, strict=True)]
+            self.providers.note([(choice.provider, choice.why, o) for choice, o in pairs if choice])
+        log.info("sms handed over", claimed=len(claimed), sent=len(sent))
+        return sent
 
-def _deliver(services: Services, held: Sequence[Row[Any]]) -> list[Outcome]:
-    """Send through each message's own channel and provider; outcomes in the same order."""
-    outcomes: dict[str, Outcome] = {}
-    by_way: dict[tuple[str, str | None], list[Row[Any]]] = defaultdict(list)
-    for row in held:
-        by_way[row.channel, row.provider].append(row)
-    for (channel, provider), rows in by_way.items():
-        messages = [
-            SmsMessage(f"{row.notification_id}.{row.step}", to=row.number, text=row.text, sender=row.sender)
+    def _claim(self, ids: Sequence[str]) -> tuple[list[str], datetime | None, dict[str, Choice]]:
+        with self.engine.begin() as conn:
+            rows = store.reserved(conn, ids)
+            if not rows:
+                return [], None, {}
+            opted_out = [row for row in rows if row.opted_out]
+            store.skip(conn, [store.Decision(r.notification_id, Refusal.OPTED_OUT, {}, r.step) for r in opted_out])
+            wanted = [row for row in rows if not row.opted_out]
+            marketing = [row for row in wanted if row.category is Category.MARKETING]
+            asleep = self.quiet.postpone(conn, marketing)
+            awake = [row for row in wanted if row.notification_id not in asleep]
+            chosen = self._choose(awake)
+            its_turn = self._pace(conn, awake, chosen)
+            allowed = self._recount(conn, its_turn)
+            if not self.providers:
+                return *store.claim_steps(conn, allowed, self.lease), {}
+            places = {
+                i: store.Placement(chosen[i].provider if i in chosen else None, tries) for i, tries in _tries(rows)
+            }
+            claimed, claimed_at = store.claim_steps(conn, allowed, self.lease, places)
+            steps = {row.notification_id: row.step for row in rows}
+            store.write_ledger(
+                conn,
+                [
+                    store.Decision(i, Note.PROVIDER_CHOSEN, {"provider": one.provider, "why": one.why}, steps[i])
+                    for i in claimed
+                    if (one := chosen.get(i)) and one.why
+                ],
+            )
+            return claimed, claimed_at, chosen
+
+    def _choose(self, rows: Sequence[store.ReservedStep]) -> dict[str, Choice]:
+        """Choose the SMS providers, where there are several; WhatsApp has one."""
+        if self.providers is None:
+            return {}
+        texts = [row for row in rows if row.channel == Channel.SMS]
+        return self.providers.choose([(row.notification_id, row.provider, row.tries) for row in texts])
+
+    def _pace(
+        self, conn: Connection, rows: Sequence[store.ReservedStep], chosen: Mapping[str, Choice]
+    ) -> Sequence[store.ReservedStep]:
+        """Return those that their senders' paces have room for now; the others stay reserved and ring again."""
+        by_sender: dict[tuple[str, str | None, str | None], list[store.ReservedStep]] = defaultdict(list)
+        for row in rows:
+            choice = chosen.get(row.notification_id)
+            by_sender[row.channel, choice.provider if choice else None, row.sender].append(row)
+        granted: list[store.ReservedStep] = []
+        for (channel, provider, sender), waiting in by_sender.items():
+            # A WhatsApp message has no parts, and counts as one.
+            turn = self.pace(channel, sender, provider).take([_parts(row) or 1 for row in waiting])
+            store.postpone(conn, [row.notification_id for row in waiting[turn.granted :]], turn.wait)
+            granted += waiting[: turn.granted]
+        return granted
+
+    def _recount(self, conn: Connection, rows: Sequence[store.ReservedStep]) -> list[str]:
+        """Ask the limits again now that the reservations are committed: Redis may have been wiped since.
+
+        For a message that is counted already this changes nothing but the moment from which its content holds the number.
+        """
+        if not rows:
+            return []
+        asks = [
+            Ask(
+                row.notification_id,
+                row.number,
+                row.fingerprint,
+                _parts(row),
+                row.category,
+                row.channel,
+                row.step,
+            )
             for row in rows
         ]
-        answers = deliver(services.transport, services.messaging(channel, provider), messages)
-        outcomes |= {str(row.notification_id): answer for row, answer in zip(rows, answers, strict=True)}
-    return [outcomes[str(row.notification_id)] for row in held]
+        answers = self.limits.count(conn, asks, rows[0].now)
+        paired = list(zip(asks, answers, strict=True))
+        waiting = [a.notification_id for a, answer in paired if answer.refusal is Delay.LIMITS_UNAVAILABLE]
+        store.postpone(conn, waiting, _WAIT)
+        store.skip(
+            conn,
+            [
+                store.Decision(a.notification_id, answer.refusal, answer.inputs(a, self.limits.budget), a.step)
+                for a, answer in paired
+                if answer.refusal and answer.refusal is not Delay.LIMITS_UNAVAILABLE
+            ],
+        )
+        return [a.notification_id for a, answer in paired if answer.refusal is None]
 
+    def _deliver(self, held: Sequence[store.ClaimedStep]) -> list[Outcome]:
+        """Send through each message's own channel and provider; outcomes in the same order."""
+        outcomes: dict[str, Outcome] = {}
+        by_way: dict[tuple[str, str | None], list[store.ClaimedStep]] = defaultdict(list)
+        for row in held:
+            by_way[row.channel, row.provider].append(row)
+        for (channel, provider), rows in by_way.items():
+            messages = [
+                SmsMessage(f"{row.notification_id}.{row.step}", to=row.number, text=row.text, sender=row.sender)
+                for row in rows
+            ]
+            answers = deliver(self.transport, self.messaging(channel, provider), messages)
+            outcomes |= {row.notification_id: answer for row, answer in zip(rows, answers, strict=True)}
+        return [outcomes[row.notification_id] for row in held]
 
-def _moved(
-    services: Services,
-    conn: Connection,
-    held: Sequence[Row[Any]],
-    outcomes: Sequence[Outcome],
-    results: Sequence[store.SmsResult],
-) -> list[store.SmsResult]:
-    """Hand on what a provider has not taken, for a reason of its own, to another one that works.
+    def _moved(
+        self,
+        conn: Connection,
+        held: Sequence[store.ClaimedStep],
+        outcomes: Sequence[Outcome],
+        results: Sequence[store.StepResult],
+    ) -> list[store.StepResult]:
+        """Hand on what a provider has not taken, for a reason of its own, to another one that works.
 
-    Only what certainly was not sent goes on, and nothing of which an earlier try was lost.
-    """
-    rows = {str(row.notification_id): row for row in held}
-    refused = {
-        result.notification_id: outcome.reason
-        for result, outcome in zip(results, outcomes, strict=True)
-        if isinstance(outcome, Retry) and not outcome.too_fast and result.state is DeliveryState.RESERVED
-    }
-    refused = {i: reason for i, reason in refused.items() if rows[i].channel == Channel.SMS}
-    if services.providers is None or not refused:
-        return list(results)
-    current = {i: rows[i].provider for i in refused}
-    nexts = services.providers.another(store.may_move(conn, list(refused)), current)
-    store.write_ledger(
-        conn,
-        [
-            store.Decision(
-                i,
-                Verdict.PROVIDER_CHANGED,
-                {"from": current[i], "to": to, "reason": refused[i]},
-                rows[i].step,
-            )
-            for i, to in nexts.items()
-        ],
-    )
-    return [_by(r, nexts[r.notification_id], services, rows) if r.notification_id in nexts else r for r in results]
-
-
-def _by(result: store.SmsResult, provider: str, services: Services, rows: Mapping[str, Row[Any]]) -> store.SmsResult:
-    # One that nobody took wanders around once, and then waits as long as any other.
-    first_round = rows[result.notification_id].tries < len(services.providers or ())
-    return replace(result, provider=provider, wake_after=timedelta() if first_round else result.wake_after)
-
-
-def _claim(services: Services, ids: Sequence[str]) -> tuple[list[str], datetime | None, dict[str, Choice]]:
-    with services.engine.begin() as conn:
-        rows = store.reserved(conn, ids)
-        if not rows:
-            return [], None, {}
-        opted_out = [row for row in rows if row.opted_out]
-        store.skip(conn, [store.Decision(str(r.notification_id), Verdict.OPTED_OUT, {}, r.step) for r in opted_out])
-        wanted = [row for row in rows if not row.opted_out]
-        marketing = [row for row in wanted if Category(row.category) is Category.MARKETING]
-        asleep = fallback.hold_quiet(services, conn, marketing)
-        awake = [row for row in wanted if str(row.notification_id) not in asleep]
-        chosen = _choose(services, awake)
-        its_turn = _pace(services, conn, awake, chosen)
-        allowed = _recount(services, conn, its_turn)
-        if not services.providers:
-            return *store.claim_sms(conn, allowed, services.settings.lease), {}
-        places = {i: store.Placement(chosen[i].provider if i in chosen else None, tries) for i, tries in _tries(rows)}
-        claimed, claimed_at = store.claim_sms(conn, allowed, services.settings.lease, places)
-        steps = {str(row.notification_id): row.step for row in rows}
+        Only what certainly was not sent goes on, and nothing of which an earlier try was lost.
+        """
+        rows = {row.notification_id: row for row in held}
+        refused = {
+            result.notification_id: outcome.reason
+            for result, outcome in zip(results, outcomes, strict=True)
+            if isinstance(outcome, Retry) and not outcome.too_fast and result.state is DeliveryState.RESERVED
+        }
+        refused = {i: reason for i, reason in refused.items() if rows[i].channel == Channel.SMS}
+        if self.providers is None or not refused:
+            return list(results)
+        current = {i: rows[i].provider for i in refused}
+        nexts = self.providers.another(store.may_move(conn, list(refused)), current)
         store.write_ledger(
             conn,
             [
-                store.Decision(i, Verdict.PROVIDER_CHOSEN, {"provider": one.provider, "why": one.why}, steps[i])
-                for i in claimed
-                if (one := chosen.get(i)) and one.why
+                store.Decision(
+                    i,
+                    Note.PROVIDER_CHANGED,
+                    {"from": current[i], "to": to, "reason": refused[i]},
+                    rows[i].step,
+                )
+                for i, to in nexts.items()
             ],
         )
-        return claimed, claimed_at, chosen
+        return [self._by(r, nexts[r.notification_id], rows) if r.notification_id in nexts else r for r in results]
+
+    def _by(self, result: store.StepResult, provider: str, rows: Mapping[str, store.ClaimedStep]) -> store.StepResult:
+        # One that nobody took wanders around once, and then waits as long as any other.
+        first_round = rows[result.notification_id].tries < len(self.providers or ())
+        return replace(result, provider=provider, wake_after=timedelta() if first_round else result.wake_after)
+
+    def _slow_down(self, held: Sequence[store.ClaimedStep], outcomes: Sequence[Outcome]) -> None:
+        by_sender: dict[tuple[str, str | None, str | None], list[Outcome]] = defaultdict(list)
+        for row, outcome in zip(held, outcomes, strict=True):
+            by_sender[row.channel, row.provider, row.sender].append(outcome)
+        for (channel, provider, sender), own in by_sender.items():
+            if asked := patience(own):
+                self.pace(channel, sender, provider).slow_down(asked.after)
 
 
-def _tries(rows: Sequence[Row[Any]]) -> list[tuple[str, int]]:
-    return [(str(row.notification_id), row.tries) for row in rows]
+def _tries(rows: Sequence[store.ReservedStep]) -> list[tuple[str, int]]:
+    return [(row.notification_id, row.tries) for row in rows]
 
 
-def _choose(services: Services, rows: Sequence[Row[Any]]) -> dict[str, Choice]:
-    """Choose the SMS providers, where there are several; WhatsApp has one."""
-    if services.providers is None:
-        return {}
-    texts = [row for row in rows if row.channel == Channel.SMS]
-    return services.providers.choose([(str(row.notification_id), row.provider, row.tries) for row in texts])
-
-
-def _pace(
-    services: Services, conn: Connection, rows: Sequence[Row[Any]], chosen: Mapping[str, Choice]
-) -> Sequence[Row[Any]]:
-    """Return those that their senders' paces have room for now; the others stay reserved and ring again."""
-    by_sender: dict[tuple[str, str | None, str | None], list[Row[Any]]] = defaultdict(list)
-    for row in rows:
-        choice = chosen.get(str(row.notification_id))
-        by_sender[row.channel, choice.provider if choice else None, row.sender].append(row)
-    granted: list[Row[Any]] = []
-    for (channel, provider, sender), waiting in by_sender.items():
-        # A WhatsApp message has no parts, and counts as one.
-        turn = services.pace(channel, sender, provider).take([_parts(row) or 1 for row in waiting])
-        store.postpone(conn, [str(row.notification_id) for row in waiting[turn.granted :]], turn.wait)
-        granted += waiting[: turn.granted]
-    return granted
-
-
-def _parts(row: Row[Any]) -> int:
+def _parts(row: store.ReservedStep) -> int:
     if row.parts is None:
         # One that an earlier release reserved.
         return sms_parts.count(row.text) if row.channel == Channel.SMS else 0
     return int(row.parts)
 
 
-def _recount(services: Services, conn: Connection, rows: Sequence[Row[Any]]) -> list[str]:
-    """Ask the limits again now that the reservations are committed: Redis may have been wiped since.
-
-    For a message that is counted already this changes nothing but the moment from which its content holds the number.
-    """
-    if not rows:
-        return []
-    asks = [
-        Ask(
-            str(row.notification_id),
-            row.number,
-            bytes(row.fingerprint),
-            _parts(row),
-            Category(row.category),
-            row.channel,
-            row.step,
-        )
-        for row in rows
-    ]
-    answers = fallback.count(services, conn, asks, [Category(row.category) for row in rows], rows[0].now)
-    paired = list(zip(asks, answers, strict=True))
-    waiting = [a.notification_id for a, answer in paired if answer.refusal is Verdict.LIMITS_UNAVAILABLE]
-    store.postpone(conn, waiting, _WAIT)
-    store.skip(
-        conn,
-        [
-            store.Decision(a.notification_id, answer.refusal, answer.inputs(a, services.limits.limits.budget), a.step)
-            for a, answer in paired
-            if answer.refusal and answer.refusal is not Verdict.LIMITS_UNAVAILABLE
-        ],
-    )
-    return [a.notification_id for a, answer in paired if answer.refusal is None]
-
-
-def _result(row: Row[Any], outcome: Outcome, give_up: timedelta) -> store.SmsResult:
-    id_ = str(row.notification_id)
+def _result(row: store.ClaimedStep, outcome: Outcome, give_up: timedelta) -> store.StepResult:
+    id_ = row.notification_id
     match outcome:
         case Sent(provider_id):
-            return store.SmsResult(id_, DeliveryState.SENT, provider_id=provider_id)
+            return store.StepResult(id_, DeliveryState.SENT, provider_id=provider_id)
         case Rejected(reason, detail):
-            text = f"{reason}: {detail}" if detail and reason != Verdict.OPTED_OUT else reason
-            return store.SmsResult(id_, DeliveryState.FAILED, reason=text)
+            opted_out = reason == Refusal.OPTED_OUT
+            text = f"{reason}: {detail}" if detail and not opted_out else reason
+            return store.StepResult(id_, DeliveryState.FAILED, reason=text, opted_out=opted_out)
         case Retry(reason, after, _):
             if row.age > give_up:
-                return store.SmsResult(id_, DeliveryState.FAILED, reason=f"gave up: {reason}")
-            return store.SmsResult(id_, DeliveryState.RESERVED, reason=reason, wake_after=after or backoff(row.tries))
+                return store.StepResult(id_, DeliveryState.FAILED, reason=f"gave up: {reason}")
+            return store.StepResult(id_, DeliveryState.RESERVED, reason=reason, wake_after=after or backoff(row.tries))
         case Unknown(reason, _):
-            return store.SmsResult(id_, DeliveryState.SENDING, reason=reason, wake_after=_LOOK_AFTER)
+            return store.StepResult(id_, DeliveryState.SENDING, reason=reason, wake_after=_LOOK_AFTER)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, Engine, text
 
 from knocktwice_worker.audience import people
 from knocktwice_worker.content.links.receipt_urls import MARK, device_hash, device_mark
@@ -15,12 +15,11 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from knocktwice_shared.messages import ReceiptEvent
-    from knocktwice_worker.services import Services
 
 
-def record(services: Services, receipts: Sequence[ReceiptEvent]) -> None:
+def record(engine: Engine, receipts: Sequence[ReceiptEvent]) -> None:
     """Write receipts and end the fallbacks they make needless."""
-    with services.engine.begin() as conn:
+    with engine.begin() as conn:
         named = _named(conn, receipts)
         store.record_receipts(conn, named)
         people.see(conn, named)

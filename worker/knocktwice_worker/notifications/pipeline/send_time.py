@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from knocktwice_shared.messages import Batch
-    from knocktwice_worker.config import Settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,19 +38,25 @@ class SendTimes:
     problems: Mapping[str, str] = field(default_factory=dict)
 
 
-def send_times(engine: Engine, batch: Batch, settings: Settings) -> SendTimes:
-    """Resolve a batch's ``send_at`` for each recipient, by the database's clock."""
+def send_times(engine: Engine, batch: Batch, *, default_zone: str, max_ahead_days: int) -> SendTimes:
+    """Resolve a batch's ``send_at`` for each recipient, by the database's clock.
+
+    Args:
+        default_zone: IANA name of the zone of recipients about whom nothing is known.
+        max_ahead_days: how far ahead ``send_at`` may lie.
+    """
     if batch.send_at is None:
         return SendTimes()
     with engine.begin() as conn:
         now: datetime = conn.execute(text("SELECT knocktwice_now()")).scalar_one()
         if isinstance(batch.send_at, LocalTime):
-            at = _local(conn, batch, batch.send_at.at, settings.default_zone)
+            at = _local(conn, batch, batch.send_at.at, default_zone)
         else:
             at = dict.fromkeys((str(r.id) for r in batch.recipients), batch.send_at)
-    days = settings.max_ahead_days
-    too_far = f"send_at: is more than KNOCKTWICE_MAX_AHEAD_DAYS ({days}) days ahead; send it when it is nearer"
-    last = now + timedelta(days=days)
+    too_far = (
+        f"send_at: is more than KNOCKTWICE_MAX_AHEAD_DAYS ({max_ahead_days}) days ahead; send it when it is nearer"
+    )
+    last = now + timedelta(days=max_ahead_days)
     return SendTimes(
         {id_: moment for id_, moment in at.items() if now < moment <= last},
         {id_: too_far for id_, moment in at.items() if moment > last},

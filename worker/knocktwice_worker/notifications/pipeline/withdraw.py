@@ -6,6 +6,7 @@ Best effort: it goes after that message has been recorded, in a task of its own,
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -13,13 +14,16 @@ import structlog
 from sqlalchemy import text
 
 from knocktwice_worker.channels import Sent, Withdrawal, deliver
-from knocktwice_worker.lifecycle import Verdict
+from knocktwice_worker.lifecycle import Note
 from knocktwice_worker.notifications import store
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from knocktwice_worker.services import Services
+    from sqlalchemy import Engine
+
+    from knocktwice_worker.channels import Carrier, Channel
+    from knocktwice_worker.channels.outbound.pacing import Pace
 
 log = structlog.get_logger(__name__)
 
@@ -34,23 +38,39 @@ ORDER BY 1, 2
 """)
 
 
-def withdraw(services: Services, ids: Sequence[str]) -> None:
-    """Tell the devices that got these notifications' pushes to remove them; once each, and so the ledger says."""
-    with services.engine.begin() as conn:
-        shown = conn.execute(_SHOWN, {"ids": list(ids)}).all()
-    if not shown:
-        return
-    turn = services.push_pace.take([1] * len(shown))
-    told = [Withdrawal(str(row.notification_id), row.registration, _TTL) for row in shown[: turn.granted]]
-    outcomes = deliver(services.transport, services.push, told)
-    devices = Counter(str(row.notification_id) for row in shown)
-    taken = Counter(w.notification_id for w, o in zip(told, outcomes, strict=True) if isinstance(o, Sent))
-    with services.engine.begin() as conn:
-        store.write_ledger(
-            conn,
-            [
-                store.Decision(id_, Verdict.WITHDRAWN, {"devices": count, "told": taken[id_]}, step=0)
-                for id_, count in devices.items()
-            ],
-        )
-    log.info("pushes withdrawn", notifications=len(devices), devices=len(shown), told=taken.total())
+@dataclass(frozen=True, kw_only=True)
+class Withdrawals:
+    """Takes pushes off screens.
+
+    Attributes:
+        engine: for short transactions.
+        channel: the push channel.
+        transport: carries its requests.
+        pace: how fast the push provider may be spoken to.
+    """
+
+    engine: Engine
+    channel: Channel[Withdrawal]
+    transport: Carrier
+    pace: Pace
+
+    def withdraw(self, ids: Sequence[str]) -> None:
+        """Tell the devices that got these notifications' pushes to remove them; once each, and so the ledger says."""
+        with self.engine.begin() as conn:
+            shown = conn.execute(_SHOWN, {"ids": list(ids)}).all()
+        if not shown:
+            return
+        turn = self.pace.take([1] * len(shown))
+        told = [Withdrawal(str(row.notification_id), row.registration, _TTL) for row in shown[: turn.granted]]
+        outcomes = deliver(self.transport, self.channel, told)
+        devices = Counter(str(row.notification_id) for row in shown)
+        taken = Counter(w.notification_id for w, o in zip(told, outcomes, strict=True) if isinstance(o, Sent))
+        with self.engine.begin() as conn:
+            store.write_ledger(
+                conn,
+                [
+                    store.Decision(id_, Note.WITHDRAWN, {"devices": count, "told": taken[id_]}, step=0)
+                    for id_, count in devices.items()
+                ],
+            )
+        log.info("pushes withdrawn", notifications=len(devices), devices=len(shown), told=taken.total())

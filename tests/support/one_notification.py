@@ -9,24 +9,26 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
-from knocktwice_shared.messages import Cancellation, Receipt, ReceiptEvent, UserErased
+from knocktwice_shared.messages import Receipt, ReceiptEvent, UserErased
+from knocktwice_worker.audience import inbound_texts
+from knocktwice_worker.audience.inbound_texts import InboundText
 from knocktwice_worker.audience.opt_out_words import Wish
-from knocktwice_worker.notifications.pipeline import cancellation, fallback, later_steps, push, receipts, reconcile
+from knocktwice_worker.notifications.pipeline import cancellation, receipts
 from knocktwice_worker.notifications.store import provider_reports
-from knocktwice_worker.notifications.store.provider_reports import Callback, InboundText
+from knocktwice_worker.notifications.store.provider_statuses import Report
 from knocktwice_worker.privacy import erasure
 
 if TYPE_CHECKING:
     from knocktwice_shared.messages import Batch
     from knocktwice_worker.lifecycle import ProviderState
-    from support.scenario import World
+    from support.scenario import Scenario
 
 
 @dataclass
-class Case:
+class OneNotification:
     """One notification, and everything that can be done to it. A ``silent`` one must never be texted."""
 
-    world: World
+    scenario: Scenario
     batch: Batch
     number: str
     registration: str
@@ -39,66 +41,66 @@ class Case:
 
     @property
     def texts(self) -> int:
-        return len(self.world.sandbox.texts(self.number))
+        return len(self.scenario.sandbox.texts(self.number))
 
     def accept(self) -> None:
-        push.send_all(self.world.here, [erasure.without_erased(self.world.here, self.batch)])
+        self.scenario.here.pushes.send_all([self.scenario.here.guard.without_erased(self.batch)])
 
     def resume(self) -> None:
-        push.resume(self.world.here, [self.id])
+        self.scenario.here.pushes.resume([self.id])
 
     def check(self) -> None:
-        fallback.check(self.world.here, [self.id])
+        self.scenario.here.fallback.check([self.id])
 
     def send(self) -> None:
-        later_steps.send(self.world.here, [self.id])
+        self.scenario.here.later_steps.send([self.id])
 
     def decide_and_send(self) -> None:
-        later_steps.send(self.world.here, fallback.check(self.world.here, [self.id]))
+        self.scenario.here.later_steps.send(self.scenario.here.fallback.check([self.id]))
 
     def reconcile(self) -> None:
-        reconcile.resolve(self.world.here, [self.id])
+        self.scenario.here.reconcile.resolve([self.id])
 
     def cancel(self) -> None:
-        cancellation.cancel(self.world.here, Cancellation(ids=(UUID(self.id),)))
+        cancellation.cancel(self.scenario.here.engine, [self.id], [])
 
     def click(self, kind: Receipt = Receipt.CLICKED) -> None:
         said = ReceiptEvent(UUID(self.id), kind, datetime.now(UTC), self.registration)
-        receipts.record(self.world.here, [said])
+        receipts.record(self.scenario.here.engine, [said])
 
     def deliver(self) -> None:
         self.click(Receipt.DELIVERED)
 
     def stop(self) -> None:
-        with self.world.here.engine.begin() as conn:
-            provider_reports.receive(conn, [InboundText(f"SM-stop-{self.id}", self.number, Wish.STOP)])
+        with self.scenario.here.engine.begin() as conn:
+            inbound_texts.receive(conn, [InboundText(f"SM-stop-{self.id}", self.number, Wish.STOP)])
 
     def report(self, *statuses: ProviderState, step: int = 1) -> None:
         """The provider calls back about a step, as the address it was given names it."""
-        said = [Callback(self.sid(step), status, datetime.now(UTC), intent=(self.id, step)) for status in statuses]
-        with self.world.here.engine.begin() as conn:
+        said = [Report(self.sid(step), status, datetime.now(UTC), intent=(self.id, step)) for status in statuses]
+        with self.scenario.here.engine.begin() as conn:
             provider_reports.accept(conn, said)
-        with self.world.here.engine.begin() as conn:
+        with self.scenario.here.engine.begin() as conn:
             provider_reports.bring(conn, {self.sid(step)})
 
     def sid(self, step: int) -> str:
         to = (
             f"whatsapp:{self.number}" if self.batch.plan and self.batch.plan[step - 1].channel != "sms" else self.number
         )
-        taken = self.world.sandbox.texts(to)
+        taken = self.scenario.sandbox.texts(to)
         return taken[-1].sid if taken else f"SM-{self.id}-{step}"
 
     def erase(self) -> None:
         if self.user:
-            change = UserErased(self.user, self.world.now())
-            self.world.erased.add(self.user)
+            change = UserErased(self.user, self.scenario.now())
+            self.scenario.erased.add(self.user)
             try:
-                erasure.erase_all(self.world.here, [change])
+                self.scenario.here.erasure.erase_all([change])
             except erasure.Unsettled:
-                self.world.unsettled[self.user] = change
+                self.scenario.unsettled[self.user] = change
 
     def rows(self, query: str) -> list[Any]:
-        with self.world.here.engine.connect() as conn:
+        with self.scenario.here.engine.connect() as conn:
             return list(conn.execute(sa.text(query), {"id": self.id}).all())
 
     def steps(self) -> list[str]:
@@ -115,22 +117,22 @@ class Case:
         ]
 
 
-def check_all(*cases: Case) -> None:
-    fallback.check(cases[0].world.here, [case.id for case in cases])
+def check_all(*cases: OneNotification) -> None:
+    cases[0].scenario.here.fallback.check([case.id for case in cases])
 
 
-def send_all(*cases: Case) -> None:
-    later_steps.send(cases[0].world.here, [case.id for case in cases])
+def send_all(*cases: OneNotification) -> None:
+    cases[0].scenario.here.later_steps.send([case.id for case in cases])
 
 
-def resume_all(*cases: Case) -> None:
-    push.resume(cases[0].world.here, [case.id for case in cases])
+def resume_all(*cases: OneNotification) -> None:
+    cases[0].scenario.here.pushes.resume([case.id for case in cases])
 
 
-def cancel_all(*cases: Case) -> None:
-    cancellation.cancel(cases[0].world.here, Cancellation(ids=tuple(UUID(case.id) for case in cases)))
+def cancel_all(*cases: OneNotification) -> None:
+    cancellation.cancel(cases[0].scenario.here.engine, [case.id for case in cases], [])
 
 
-def click_all(*cases: Case) -> None:
+def click_all(*cases: OneNotification) -> None:
     said = [ReceiptEvent(UUID(c.id), Receipt.CLICKED, datetime.now(UTC), c.registration) for c in cases]
-    receipts.record(cases[0].world.here, said)
+    receipts.record(cases[0].scenario.here.engine, said)

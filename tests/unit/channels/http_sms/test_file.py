@@ -152,7 +152,7 @@ def test_a_bad_file_stops_the_start_and_the_setting_is_named(tmp_path: Path) -> 
 
 
 def test_the_document_shows_a_file_that_holds(tmp_path: Path) -> None:
-    document = (Path(__file__).parents[2] / "docs" / "providers.md").read_text()
+    document = (Path(__file__).parents[4] / "docs" / "providers.md").read_text()
     (tmp_path / "p.yaml").write_text(document.partition("```yaml\n")[2].partition("```")[0])
     (acme,) = read(str(tmp_path / "p.yaml")).providers
     assert (acme.name, len(acme.answers)) == ("acme", 3)

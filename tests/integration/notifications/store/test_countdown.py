@@ -1,0 +1,42 @@
+"""ring and due: each row once per lease, and nothing before its time."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from knocktwice_worker.notifications import store
+from support.store_book import HOUR, LEASE, Book, batch, ids
+
+if TYPE_CHECKING:
+    from support.clock import Clock
+
+
+def test_a_row_rings_once_per_lease(book: Book, clock: Clock) -> None:
+    one = batch("ada", after=7200)
+    book.pushed(one)
+    clock.advance(timedelta(hours=2))
+    assert len(book(store.ring, limit=10, lease=LEASE)) == 1
+    assert book(store.ring, limit=10, lease=LEASE) == []
+    clock.advance(LEASE)
+    assert len(book(store.ring, limit=10, lease=LEASE)) == 1
+
+
+def test_a_check_that_comes_early_finds_nothing_due(book: Book, clock: Clock) -> None:
+    one = batch("ada", after=7200)
+    book.pushed(one)
+    clock.advance(timedelta(hours=2) - timedelta(seconds=5))
+    assert book(store.due, ids(one)) == []
+    clock.advance(timedelta(seconds=5))
+    assert len(book(store.due, ids(one))) == 1
+
+
+def test_concurrent_dispatchers_share_the_rows(book: Book, clock: Clock) -> None:
+    many = batch(*["ada"] * 200)
+    book.pushed(many)
+    clock.advance(HOUR)
+    with ThreadPoolExecutor(8) as pool:
+        rung = list(pool.map(lambda _: book(store.ring, limit=25, lease=LEASE), range(8)))
+    got = [str(row.notification_id) for rows in rung for row in rows]
+    assert sorted(got) == sorted(ids(many))

@@ -1,0 +1,121 @@
+"""record_push and claim_push: what answers about devices make of a push."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+
+from knocktwice_shared.messages import (
+    DeviceRegistered,
+    Receipt,
+)
+from knocktwice_worker.audience import people
+from knocktwice_worker.lifecycle import AttemptState, DeliveryState
+from knocktwice_worker.notifications import store
+from support.store_book import AT, HOUR, LEASE, Book, batch, ids
+
+if TYPE_CHECKING:
+    from support.clock import Clock
+
+
+def test_a_push_that_failed_on_every_device_makes_the_fallback_due(book: Book) -> None:
+    one = batch("ada")
+    book.pushed(one, state="rejected", reason="unregistered", address_dead=True)
+    assert book.states(ids(one)[0])["push"] == ("failed", "unregistered")
+    assert [row.before for row in book(store.due, ids(one))] == ["failed"]
+    assert book.rows("SELECT registration FROM devices WHERE user_id = 'ada'") == []
+
+
+def test_a_push_that_fails_after_somebody_clicked_brings_nothing_back(book: Book) -> None:
+    one = batch("ada")
+    work = book.accept(one)
+    book.receipt(ids(one)[0], Receipt.CLICKED)
+    book(
+        store.record_push,
+        [store.PushResult(w.notification_id, w.registration, state=AttemptState.REJECTED) for w in work],
+        retry_for=HOUR,
+    )
+    assert book.states(ids(one)[0])["notification"] == ("reached", "reached_in_time")
+    assert book.rows("SELECT state, wake_at, due_at > knocktwice_now() FROM deliveries WHERE step = 1") == [
+        ("skipped", None, True)
+    ]
+
+
+def test_one_device_that_takes_the_push_is_enough(book: Book) -> None:
+    book(people.apply, [DeviceRegistered("ada", "reg-old", AT)])
+    one = batch("ada")
+    answers = {"reg-ada": AttemptState.SENT, "reg-old": AttemptState.REJECTED}
+    work = book.accept(one)
+    book(
+        store.record_push,
+        [store.PushResult(w.notification_id, w.registration, state=answers[w.registration]) for w in work],
+        retry_for=HOUR,
+    )
+    assert book.states(ids(one)[0])["push"][0] == "sent"
+
+
+def test_a_push_to_be_retried_rings_and_is_claimed_by_one(book: Book, clock: Clock) -> None:
+    one = batch("ada")
+    book.pushed(one, state="open", reason="quota", retry_after=timedelta(seconds=10))
+    assert book.states(ids(one)[0])["push"][0] == "scheduled"
+    assert book(store.ring, limit=10, lease=LEASE) == []
+    clock.advance(timedelta(seconds=16))
+    assert [(r.step, r.state) for r in book(store.ring, limit=10, lease=LEASE)] == [(0, "scheduled")]
+    assert book(store.claim_push, ids(one), LEASE) == [(ids(one)[0], "reg-ada")]
+    assert book(store.claim_push, ids(one), LEASE) == []
+
+
+def test_a_push_whose_worker_died_rings_when_the_lease_is_over(book: Book, clock: Clock) -> None:
+    one = batch("ada")
+    book.accept(one)
+    assert book(store.ring, limit=10, lease=LEASE) == []
+    clock.advance(LEASE)
+    assert [(r.step, r.state) for r in book(store.ring, limit=10, lease=LEASE)] == [(0, "scheduled")]
+
+
+def test_a_push_whose_worker_died_is_dropped_once_its_notification_has_ended(book: Book, clock: Clock) -> None:
+    one = batch("ada", after=10)
+    (id_,) = ids(one)
+    book.accept(one)
+    clock.advance(timedelta(seconds=10))
+    book.reserve(id_)
+    claimed, at = book(store.claim_steps, [id_], LEASE)
+    book(store.hold, claimed, at)
+    book(store.record_steps, [store.StepResult(id_, DeliveryState.SENT, provider_id="SM1")])
+    clock.advance(LEASE)
+    assert [(str(row.notification_id), row.step) for row in book(store.ring, limit=10, lease=LEASE)] == [(id_, 0)]
+    assert book(store.claim_push, [id_], LEASE) == []
+    assert book.states(id_)["push"] == ("skipped", "superseded")
+    clock.advance(LEASE)
+    assert not book(store.ring, limit=10, lease=LEASE)
+
+
+@pytest.mark.parametrize("complete", [True, False], ids=["of all devices", "of some"])
+def test_an_answer_that_comes_after_the_end_changes_nothing(book: Book, clock: Clock, complete: bool) -> None:
+    one = batch("ada", when=None)
+    (work,) = book.accept(one)
+    clock.advance(LEASE)
+    book(store.ring, limit=10, lease=LEASE)
+    book(store.cancel, ids(one), [], AT)
+    before = book.states(ids(one)[0])
+    assert before == {"notification": ("cancelled", "cancelled"), "push": ("cancelled", "cancelled")}
+    late = store.PushResult(work.notification_id, work.registration, state=AttemptState.SENT)
+    book(store.record_push, [late], retry_for=HOUR, complete=complete)
+    assert book.states(ids(one)[0]) == before
+    assert book.rows("SELECT state FROM attempts") == [("sent",)]
+
+
+def test_a_push_is_not_retried_for_ever(book: Book, clock: Clock) -> None:
+    one = batch("ada", when=None)
+    work = book.accept(one)
+    clock.advance(HOUR)
+    again = [
+        store.PushResult(
+            w.notification_id, w.registration, state=AttemptState.OPEN, reason="quota", retry_after=timedelta(seconds=1)
+        )
+        for w in work
+    ]
+    book(store.record_push, again, retry_for=HOUR)
+    assert book.states(ids(one)[0]) == {"notification": ("failed", "quota"), "push": ("failed", "quota")}

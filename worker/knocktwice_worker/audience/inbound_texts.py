@@ -1,0 +1,80 @@
+"""Texts that people write back: who wants to be left alone, and who no longer does."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from sqlalchemy import Connection, text
+
+from knocktwice_worker.audience.opt_out_words import Wish
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+#: A text is kept so that a repeat is known as one, and a late "has opted out" does not undo a START.
+_KEPT, _NEEDED = timedelta(days=90), timedelta(days=7)
+
+
+@dataclass(frozen=True, slots=True)
+class InboundText:
+    """A text that somebody wrote to one of our senders.
+
+    Attributes:
+        provider_id: the provider's id, by which a repeat is known.
+        number: who wrote, in E.164.
+        wish: what about; ``None``: nothing that concerns us.
+    """
+
+    provider_id: str
+    number: str
+    wish: Wish | None
+
+
+_KEEP = text("""
+INSERT INTO inbound_texts (provider_id, number, wish) VALUES (:id, :number, :wish) ON CONFLICT DO NOTHING
+""")
+_OPT_OUT = text("INSERT INTO opt_outs (number, source) VALUES (:number, 'sms') ON CONFLICT DO NOTHING")
+_OPT_IN = text("DELETE FROM opt_outs WHERE number = :number")
+
+
+def receive(conn: Connection, texts: Sequence[InboundText]) -> int:
+    """Note who wants to be left alone and who no longer does. A text that was seen before changes nothing.
+
+    Returns:
+        How many of the texts were new.
+    """
+    fresh = 0
+    # Sorted by number: two transactions with the same texts or numbers wait for each other instead of deadlocking. The sort is
+    # stable, so what one person wrote stays in the order in which it came.
+    for one in sorted(texts, key=lambda t: t.number):
+        if not conn.execute(_KEEP, {"id": one.provider_id, "number": one.number, "wish": one.wish}).rowcount:
+            continue
+        fresh += 1
+        if one.wish is Wish.STOP:
+            conn.execute(_OPT_OUT, {"number": one.number})
+        elif one.wish is Wish.START:
+            conn.execute(_OPT_IN, {"number": one.number})
+    return fresh
+
+
+_FORGET = text("DELETE FROM inbound_texts WHERE received_at < knocktwice_now() - :keep")
+
+
+def forget(conn: Connection, keep: timedelta) -> int:
+    """Delete texts whose repeat nobody expects any more, and return how many.
+
+    Args:
+        keep: how long anything is kept; zero: for ever, which these are not.
+    """
+    return conn.execute(_FORGET, {"keep": max(_NEEDED, min(_KEPT, keep or _KEPT))}).rowcount
+
+
+_FORGET_NUMBERS = text("UPDATE inbound_texts SET number = '' WHERE number = ANY(:numbers)")
+
+
+def forget_numbers(conn: Connection, numbers: Collection[str]) -> None:
+    """Forget who wrote from these numbers. That somebody wrote stays, so that a repeat is known as one."""
+    if numbers:
+        conn.execute(_FORGET_NUMBERS, {"numbers": sorted(numbers)})

@@ -1,0 +1,72 @@
+"""Counts messages against the limits of their numbers: in Redis, and while Redis is down in Postgres."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import structlog
+from redis.exceptions import RedisError
+
+from knocktwice_shared.messages import Category
+from knocktwice_worker.lifecycle import Delay
+from knocktwice_worker.limits.per_number import Answer, Ask, LimitsUnavailable, RedisLimits, count_in_postgres
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    from sqlalchemy import Connection
+
+    from knocktwice_worker.limits.budget import Budget
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counting:
+    """The limits, whichever of the two stores can count at the moment.
+
+    Attributes:
+        redis: the limits in Redis, which also know how many are allowed.
+    """
+
+    redis: RedisLimits
+
+    @property
+    def budget(self) -> Budget:
+        """The day's budget."""
+        return self.redis.limits.budget
+
+    @property
+    def secret(self) -> bytes:
+        """Key of the HMAC over numbers."""
+        return self.redis.limits.secret
+
+    def count(self, conn: Connection, asks: Sequence[Ask], now: datetime) -> list[Answer]:
+        """Count messages against their numbers. Without Redis, Postgres counts for all but marketing, which waits.
+
+        Args:
+            conn: the transaction that writes the reservations.
+            asks: one per message, oldest first.
+            now: the database's clock.
+
+        Returns:
+            One answer per ask, in the same order.
+        """
+        try:
+            return self.redis.count(conn, asks, now)
+        except LimitsUnavailable:
+            log.warning("limits counted in postgres", messages=len(asks))
+        urgent = [ask for ask in asks if ask.category is not Category.MARKETING]
+        counted = dict(zip(urgent, count_in_postgres(conn, urgent, self.redis.limits, now), strict=True))
+        return [counted.get(ask, Answer(Delay.LIMITS_UNAVAILABLE, 0)) for ask in asks]
+
+    def release(self, asks: Sequence[Ask], now: datetime) -> None:
+        """Give counts back. A failure only makes the limits stricter, so it is logged and stops nothing."""
+        if not asks:
+            return
+        try:
+            self.redis.release(asks, now)
+        except RedisError:
+            log.warning("counts not released", messages=len(asks))
