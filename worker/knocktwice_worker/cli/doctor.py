@@ -17,6 +17,7 @@ from knocktwice_worker.limits import budget
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from knocktwice_worker.channels.twilio.sms import TwilioSmsChannel
     from knocktwice_worker.services import Services
 
 
@@ -84,8 +85,18 @@ def _push(here: Services) -> tuple[str, str]:
 def _sms(here: Services) -> tuple[str, str]:
     if here.providers and TWILIO not in here.providers:
         return "ok", "not by Twilio; see sms providers"
-    here.sms.authorize()
-    return "ok", "Twilio account and sender are set"
+    return _examined(here.sms)
+
+
+def _whatsapp(here: Services) -> tuple[str, str]:
+    if not here.settings.whatsapp_from:
+        return "ok", "not used; KNOCKTWICE_WHATSAPP_FROM names a sender"
+    return _examined(here.whatsapp)
+
+
+def _examined(channel: TwilioSmsChannel) -> tuple[str, str]:
+    found = channel.examine()
+    return ("ok" if found.works else "error"), found.finding
 
 
 def _providers(here: Services) -> tuple[str, str]:
@@ -157,6 +168,7 @@ _CHECKS: dict[str, Callable[[Services], tuple[str, str]]] = {
     "workers": _workers,
     "push": _push,
     "sms": _sms,
+    "whatsapp": _whatsapp,
     "sms providers": _providers,
     "backlog": _backlog,
     "sms budget": _budget,

@@ -33,6 +33,7 @@ from knocktwice_worker.channels import (
 )
 from knocktwice_worker.channels.http_sms import json_paths
 from knocktwice_worker.channels.http_sms.file import TWILIO
+from knocktwice_worker.channels.twilio import account
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -104,6 +105,7 @@ class TwilioSmsChannel:
             if not value
         ]
         self._origin = url.rstrip("/")
+        self._account = str(account_sid), str(auth_token)
         self._messages = f"{self._origin}/2010-04-01/Accounts/{account_sid}/Messages.json"
         basic = base64.b64encode(f"{account_sid}:{auth_token}".encode()).decode()
         self._headers = {"authorization": f"Basic {basic}", "accept": "application/json"}
@@ -130,6 +132,17 @@ class TwilioSmsChannel:
         """Make sure that account and sender are set; Twilio itself is not asked."""
         if self._missing:
             raise CredentialsUnavailable(f"{', '.join(self._missing)} not set")
+
+    def examine(self) -> account.Examination:
+        """Ask Twilio whether the account is active and the sender its own. For people: it takes seconds.
+
+        Raises:
+            CredentialsUnavailable: a setting is missing.
+        """
+        self.authorize()
+        sid, token = self._account
+        sender = self._origin_of(self._default_sender)
+        return account.examine(url=self._origin, account_sid=sid, auth_token=token, sender=sender)
 
     def request(self, message: SmsMessage) -> Request:
         """Encode one SMS."""
