@@ -55,14 +55,25 @@ clean: ## remove .venv, caches and builds; the embedded servers' data in .knockt
 
 # What runs needs less than what is worked on, and `make demo` should not keep anybody waiting.
 $(VENV)/.runtime: pyproject.toml | $(BIN)/python
-	@echo "Installing into $(VENV) (the first time takes a minute) ..."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[all]'
+	@echo "Installing into $(VENV) ..."
+	@$(call install,all)
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml | $(BIN)/python
-	@echo "Installing into $(VENV) (the first time takes a minute or two) ..."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@echo "Installing everything for work on the code into $(VENV) ..."
+	@$(call install,dev)
 	@touch $@ $(VENV)/.runtime
+
+# uv installs in seconds what takes pip a minute. It is the one on PATH or one that pip brings; where uv is not to be had,
+# or does not reach the packages (it does not read pip.conf), pip does the whole work.
+define install
+uv=$$(command -v uv) \
+  || { $(PIP) uv 2>/dev/null && uv=$(BIN)/uv; } || uv=; \
+if [ -z "$$uv" ] || ! "$$uv" pip install --quiet --python $(BIN)/python -e '.[$(1)]' 2>/dev/null; then \
+  echo "... with pip, which takes a minute or two"; $(PIP) -e '.[$(1)]'; \
+fi
+endef
+PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 $(BIN)/python:
 	@for python in $(PYTHONS); do \

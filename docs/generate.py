@@ -6,9 +6,11 @@ exits 1.
 
 from __future__ import annotations
 
+import ast
 import inspect
 import re
 import sys
+import tomllib
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +19,7 @@ from pydantic import AliasChoices
 
 from knocktwice_worker.cli import main as cli
 from knocktwice_worker.config import FROM_FILES, Settings
+from knocktwice_worker.database.schema import metadata
 from knocktwice_worker.lifecycle import EDGES, DeliveryState, NotificationState
 
 if TYPE_CHECKING:
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
 
 ROOT = Path(__file__).parent.parent
+WORKER = ROOT / "worker" / "knocktwice_worker"
 
 #: What makes a notification end so.
 ENDS = {
@@ -142,13 +146,51 @@ def delivery_diagram() -> str:
     return "\n".join(lines)
 
 
+def rooms() -> dict[str, str]:
+    """Return the folders of the worker, as paths inside it, with the first sentence of their charters."""
+    files = (file for file in sorted(WORKER.rglob("__init__.py")) if file.parent not in (WORKER, WORKER / _VERSIONS))
+    return {file.parent.relative_to(WORKER).as_posix(): _first_sentence(file) for file in files}
+
+
+#: Alembic's files are no room.
+_VERSIONS = "database/migrations/versions"
+
+
+def _first_sentence(file: Path) -> str:
+    charter = ast.get_docstring(ast.parse(file.read_text())) or ""
+    paragraph = " ".join(charter.partition("\n\n")[0].split())
+    # References to code read as code.
+    return re.sub(r":\w+:`~?([^`]*)`|``([^`]*)``", lambda m: f"`{m[1] or m[2]}`", paragraph)
+
+
+def room_table() -> str:
+    """Return the map of the rooms."""
+    rows = ["| room | what it is for |", "|---|---|"]
+    return "\n".join([*rows, *(f"| `{room}/` | {charter} |" for room, charter in rooms().items())])
+
+
+def floors() -> str:
+    """Return the order in which rooms may import each other, from the import contract."""
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    (layers,) = (c["layers"] for c in contracts if c.get("containers") == ["knocktwice_worker"])
+    return "\n".join(["```", *(str(layer) for layer in layers), "```"])
+
+
+def table_of_tables() -> str:
+    """Return the database's tables with what they say they are."""
+    rows = ["| table | what a row is |", "|---|---|"]
+    return "\n".join([*rows, *(f"| `{name}` | {table.comment} |" for name, table in sorted(metadata.tables.items()))])
+
+
 #: File → name of the part between its two markers → what belongs there.
 PARTS: dict[str, dict[str, Callable[[], str]]] = {
-    "README.md": {
+    "README.md": {"settings": settings_table, "commands": command_table},
+    "docs/architecture.md": {
+        "rooms": room_table,
+        "floors": floors,
         "notification": notification_diagram,
         "delivery": delivery_diagram,
-        "settings": settings_table,
-        "commands": command_table,
+        "tables": table_of_tables,
     },
     "deploy/env.example": {"settings": settings_lines},
 }

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 
+from knocktwice import local_stack
 from knocktwice_shared.errors import KnocktwiceError
 
 if TYPE_CHECKING:
@@ -55,15 +56,16 @@ class Address:
 
 
 def find(url: str | None) -> Address:
-    """Return the broker's address from ``url``, ``KNOCKTWICE_BROKER_URL`` or ``KNOCKTWICE_BROKER_URL_FILE``.
+    """Return the broker's address from ``url``, ``KNOCKTWICE_BROKER_URL_FILE``, ``KNOCKTWICE_BROKER_URL`` or a local stack.
 
     Raises:
         KnocktwiceError: there is none, or it cannot be one. The message never quotes it.
     """
-    given = url or _from_file() or os.environ.get(_VARIABLE)
+    given = url or _from_file() or os.environ.get(_VARIABLE) or local_stack.broker_url(_VARIABLE)
     if not given:
         raise KnocktwiceError(
-            f"no broker is named; pass Client(broker_url) or set {_VARIABLE}, like redis://host:6379/0"
+            f"no broker is named; pass Client(broker_url) or set {_VARIABLE}, like redis://host:6379/0, "
+            "or, in development, run 'knocktwice up' in this folder or one above it"
         )
     return _parse(given.strip())
 

@@ -40,11 +40,12 @@ class Client:
 
     Args:
         broker_url: ``redis://``, ``rediss://``, ``redis+socket:///path``, ``sentinel://…?master_name=…`` or ``amqp(s)://``;
-            left out, ``KNOCKTWICE_BROKER_URL`` or the file that ``KNOCKTWICE_BROKER_URL_FILE`` names.
+            left out, the file that ``KNOCKTWICE_BROKER_URL_FILE`` names, or ``KNOCKTWICE_BROKER_URL``, or, in development,
+            the broker of a ``knocktwice up`` that was started in the working folder or one above it.
         timeout: seconds the broker gets for each exchange. A call takes about twice that at most.
 
     Raises:
-        KnocktwiceError: no broker is named, or its URL is not one.
+        KnocktwiceError: no broker is named and no local stack runs, or the URL is not one.
     """
 
     _broker: Broker

@@ -11,6 +11,11 @@ VERSION = 1
 #: Most recipients, receipts or audience changes that one message may carry.
 BATCH_LIMIT = 500
 
+#: The usual name of the home folder of ``knocktwice up``, in the folder where it was started.
+HOME = ".knocktwice"
+#: In the home folder: what ``knocktwice up`` runs, as the ``export`` lines that it prints. Not part of the wire.
+STACK_FILE = "stack.env"
+
 
 class Task(StrEnum):
     """Celery task names."""

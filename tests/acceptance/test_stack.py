@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
 import urllib.request
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
@@ -18,8 +21,8 @@ from support.system import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
+README = Path(__file__).parents[2] / "README.md"
 KNOCKTWICE = [sys.executable, "-m", "knocktwice_worker"]
 
 
@@ -28,6 +31,7 @@ class Stack:
 
     def __init__(self, home: Path) -> None:
         inherited = {k: v for k, v in os.environ.items() if not k.startswith(("KNOCKTWICE_", "TWILIO_", "GOOGLE_"))}
+        self.home = home
         self.environment = {**inherited, "KNOCKTWICE_HOME": str(home), "COLUMNS": "400", "NO_COLOR": "1"}
         self.flower, self.sandbox, self.gateway = free_port(), free_port(), free_port()
         self._output = home.with_suffix(".out")
@@ -62,7 +66,7 @@ def _command(process: psutil.Process) -> list[str]:
 
 @pytest.fixture
 def stack(tmp_path: Path) -> Iterator[Stack]:
-    built = Stack(tmp_path / "home")
+    built = Stack(tmp_path / ".knocktwice")
     eventually(lambda: "Ctrl-C ends everything" in built.said(), why=built.said)
     yield built
     if built.process.poll() is None:
@@ -104,12 +108,54 @@ def test_everything_runs_and_nothing_is_left(stack: Stack) -> None:
     assert not psutil.wait_procs(family, timeout=30)[1]
 
 
+def test_the_readmes_example_shows_something_as_it_stands(stack: Stack) -> None:
+    snippet = next(iter(re.findall(r"^```python\n(.*?)^```", README.read_text(), re.DOTALL | re.MULTILINE)))
+    folder = stack.home.parent / "sub" / "folder"
+    folder.mkdir(parents=True)
+    environment = {k: v for k, v in stack.environment.items() if not k.startswith("KNOCKTWICE_")}
+    done = subprocess.run(
+        [sys.executable, "-c", snippet], cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert str(stack.home) in done.stderr
+    eventually(lambda: _texts(stack) == ["Your order arrives at 19:30."], why=stack.said)
+    eventually(lambda: "texted" in stack.run("status", done.stdout.strip()).stdout, why=stack.said)
+
+
+def test_another_terminal_is_given_what_it_needs(stack: Stack) -> None:
+    exports = stack.run("env").stdout
+    assert exports in stack.said()
+    script = f'{exports}\ncurl -sf "$GATEWAY/v1/messages?limit=1" -H "Authorization: Bearer $KEY"'
+    eventually(lambda: _answers(f"http://127.0.0.1:{stack.gateway}/readyz"), why=stack.said)
+    asked = subprocess.run(["/bin/sh", "-ec", script], capture_output=True, text=True, check=False)
+    assert json.loads(asked.stdout) == {"messages": [], "next": None}, asked.stderr
+
+    stack.process.send_signal(signal.SIGTERM)
+    assert stack.process.wait(90) == 0
+    for command in ([*KNOCKTWICE, "env"], [sys.executable, "-c", "import knocktwice; knocktwice.Client()"]):
+        refused = subprocess.run(command, env=stack.environment, capture_output=True, text=True, check=False)
+        assert refused.returncode == 1
+        assert "start" in refused.stderr
+        assert "knocktwice up" in refused.stderr
+
+    # With the addresses of the last run in its environment it is the same stack, and its key is the same.
+    words = [word.split("=", 1) for word in shlex.split(exports) if "=" in word]
+    stack.environment |= {name: value for name, value in words if name.startswith("KNOCKTWICE_")}
+    stack.process = stack.start()
+    eventually(lambda: stack.said().count(exports) == 2, why=stack.said)
+
+
 def test_nothing_outlives_a_kill(stack: Stack) -> None:
     eventually(lambda: len(stack.children("knocktwice_worker")) == 4, why=stack.said)
     family = stack.children()
     stack.process.kill()
     stack.process.wait(60)
     assert not psutil.wait_procs(family, timeout=60)[1]
+
+
+def _texts(stack: Stack) -> list[str]:
+    with urllib.request.urlopen(f"http://127.0.0.1:{stack.sandbox}/sandbox/texts", timeout=5) as answer:
+        return [text["body"] for text in json.load(answer)["texts"]]
 
 
 def _answers(url: str) -> bool:

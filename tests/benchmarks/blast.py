@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from benchmarks import meter, people
 from benchmarks.installation import WORKERS
 from knocktwice import Client, Push
-from knocktwice_worker.blasts import store as blast_store
+from knocktwice_worker.blasts import standing
 
 if TYPE_CHECKING:
     from typing import Any
@@ -111,7 +111,7 @@ def _seen(most: list[float], before: list[float], workers: list[Any]) -> bool:
 
 def _blast(engine: sa.Engine, key: str) -> Any:
     with engine.connect() as conn:
-        return blast_store.find(conn, key)
+        return standing.find(conn, key)
 
 
 def _finished(engine: sa.Engine, key: str) -> bool:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import socket
 import threading
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+import certifi
 import pytest
 
 from knocktwice_worker.channels import NoResponse, Request, Response
@@ -170,6 +172,15 @@ def test_closing_answers_what_is_under_way(server: Server) -> None:
     assert [a.sent for a in answers if isinstance(a, NoResponse)] == [True, False]
     assert transport.send([Request(server.url, {})]) == [NoResponse("the worker is shutting down", sent=False)]
     silence.set()
+
+
+def test_the_certificates_may_lie_in_any_folder(server: Server, tmp_path: Path) -> None:
+    ca_file = tmp_path / "ein Ölfass" / "trusted.pem"
+    ca_file.parent.mkdir()
+    ca_file.write_bytes(Path(certifi.where()).read_bytes())
+    with closing(Transport(timeout=5, in_flight=1, ca_file=str(ca_file))) as transport:
+        (answer,) = transport.send([Request(server.url, {}, b"x")])
+    assert isinstance(answer, Response)
 
 
 def test_a_redirect_is_not_followed(transport: Transport, server: Server) -> None:

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from benchmarks import people
 from knocktwice import Push
-from knocktwice_worker.blasts import store as blast_store
+from knocktwice_worker.blasts import standing
 from support.system import System, eventually
 
 PEOPLE = 10_000
@@ -19,14 +19,14 @@ KILLS = 5
 def _progress(system: System) -> int:
     """People taken from the segment, people notified, and pushes made."""
     with system.engine.connect() as conn:
-        blast = blast_store.find(conn, "k")
+        blast = standing.find(conn, "k")
     pushed = system.count("SELECT count(*) FROM deliveries WHERE state = 'sent'")
     return 0 if blast is None else int(blast.total + blast.sent + pushed)
 
 
 def _state(system: System) -> str:
     with system.engine.connect() as conn:
-        blast = blast_store.find(conn, "k")
+        blast = standing.find(conn, "k")
     return "" if blast is None else str(blast.state)
 
 

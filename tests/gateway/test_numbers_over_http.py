@@ -13,7 +13,7 @@ from knocktwice_shared.ids import uuid7
 from knocktwice_shared.messages import Receipt, ReceiptEvent, parse_batch
 from knocktwice_worker.content.rendering import fingerprint
 from knocktwice_worker.gateway.auth.keys import Scope
-from knocktwice_worker.lifecycle import DeliveryState, Verdict
+from knocktwice_worker.lifecycle import AttemptState, DeliveryState, Refusal
 from knocktwice_worker.notifications import store
 from knocktwice_worker.reporting import rollups
 from knocktwice_worker.services import Services
@@ -58,15 +58,19 @@ def _send(here: Services, count: int, template: str) -> list[str]:
     content = {"template": template, "push": {"title": "t", "body": "b"}, "sms": None}
     with here.engine.begin() as conn:
         work = store.accept(conn, [store.Intake(parse_batch(wire), {}, HOUR, content)], lease=MINUTE)
-        store.record_push(conn, [store.PushResult(*one, state="sent") for one in work], retry_for=HOUR)
+        store.record_push(
+            conn,
+            [store.PushResult(one.notification_id, one.registration, state=AttemptState.SENT) for one in work],
+            retry_for=HOUR,
+        )
     return ids
 
 
 def _text(here: Services, ids: list[str], body: str) -> None:
     with here.engine.begin() as conn:
         store.reserve(conn, [store.Reservation(i, "+16502530000", body, fingerprint(body)) for i in ids], MINUTE)
-        claimed, _ = store.claim_sms(conn, ids, MINUTE)
-        store.record_sms(conn, [store.SmsResult(i, DeliveryState.SENT, provider_id=f"SM{i}") for i in claimed])
+        claimed, _ = store.claim_steps(conn, ids, MINUTE)
+        store.record_steps(conn, [store.StepResult(i, DeliveryState.SENT, provider_id=f"SM{i}") for i in claimed])
 
 
 def _lived(here: Services, clock: Clock) -> list[str]:
@@ -82,7 +86,7 @@ def _lived(here: Services, clock: Clock) -> list[str]:
     _text(here, [second, third], "x" * 161)
     click(second)
     with here.engine.begin() as conn:
-        store.skip(conn, [store.Decision(fourth, Verdict.CAPPED_DAILY, {})])
+        store.skip(conn, [store.Decision(fourth, Refusal.CAPPED_DAILY, {})])
     clock.advance(MINUTE)
     return [first, second, third, fourth]
 

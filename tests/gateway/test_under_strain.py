@@ -14,7 +14,7 @@ import httpx
 import pytest
 import sqlalchemy as sa
 
-from knocktwice_worker.gateway import THREADS
+from knocktwice_worker.gateway.application import THREADS
 from knocktwice_worker.gateway.http.protocol import HEAD_BYTES, BoundedHttpProtocol
 from knocktwice_worker.gateway.server import CONNECTIONS_LIMIT, OPTIONS
 from support.http_gateway import HttpGateway

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import httpx
 import uvicorn
 
-from knocktwice_worker.gateway import create_app
+from knocktwice_worker.gateway.application import create_app
 from knocktwice_worker.gateway.auth import keys
 from knocktwice_worker.gateway.auth.keys import Scope
 from knocktwice_worker.gateway.server import OPTIONS

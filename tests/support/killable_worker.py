@@ -34,29 +34,41 @@ def _die(*_: object, **__: object) -> NoReturn:
     raise AssertionError("unreachable")
 
 
+#: What a worker does at a point that is armed now.
+_act: Callable[[], None] = _die
+
+
 def _before(owner: Any, name: str) -> None:
-    setattr(owner, name, _die)
+    original, act = getattr(owner, name), _act
+
+    @wraps(original)
+    def act_first(*args: Any, **kwargs: Any) -> Any:
+        act()
+        return original(*args, **kwargs)
+
+    setattr(owner, name, act_first)
 
 
 def _after(owner: Any, name: str) -> None:
-    original = getattr(owner, name)
+    original, act = getattr(owner, name), _act
 
     @wraps(original)
-    def then_die(*args: Any, **kwargs: Any) -> None:
-        original(*args, **kwargs)
-        _die()
+    def then_act(*args: Any, **kwargs: Any) -> Any:
+        result = original(*args, **kwargs)
+        act()
+        return result
 
-    setattr(owner, name, then_die)
+    setattr(owner, name, then_act)
 
 
 def _after_the_provider_took(part_of_url: str) -> Callable[[], None]:
     def arm() -> None:
-        original = Transport.send
+        original, act = Transport.send, _act
 
         def send(self: Transport, requests: list[Request]) -> object:
             answers = original(self, requests)
             if part_of_url in requests[0].url and requests[0].method == "POST":
-                _die()
+                act()
             return answers
 
         Transport.send = send  # type: ignore[assignment, method-assign]
@@ -76,12 +88,12 @@ POINTS: dict[str, Callable[[], None]] = {
     "check_fallback between counting and its commit": lambda: _after(RedisLimits, "count"),
     "check_fallback before the reservation is committed": lambda: _after(store, "reserve"),
     "check_fallback between the reservation and send_sms": lambda: _before(tasks, "publish"),
-    "send_sms before it claims": lambda: _before(store, "claim_sms"),
-    "send_sms before its claim is committed": lambda: _after(store, "claim_sms"),
+    "send_sms before it claims": lambda: _before(store, "claim_steps"),
+    "send_sms before its claim is committed": lambda: _after(store, "claim_steps"),
     "send_sms between its claim and the provider": lambda: _before(later_steps, "deliver"),
     "send_sms after the provider took the SMS": _after_the_provider_took("Messages.json"),
     "send_sms before the next step's row is committed": lambda: _after(steps, "go_on"),
-    "send_sms before the SMS's record is committed": lambda: _after(store, "record_sms"),
+    "send_sms before the SMS's record is committed": lambda: _after(store, "record_steps"),
     "send_sms between the SMS's record and withdraw": lambda: _before(tasks, "_withdraw"),
 }
 
@@ -96,10 +108,18 @@ LATER: dict[str, Callable[[], None]] = {
 #: The same between two SMS providers, of which the first refuses.
 BETWEEN: dict[str, Callable[[], None]] = {
     "after the first refused, before that is recorded": lambda: _before(later_steps.LaterSteps, "_moved"),
-    "before the change of providers is committed": lambda: _after(store, "record_sms"),
+    "before the change of providers is committed": lambda: _after(store, "record_steps"),
     "after the change of providers, before the second is asked": lambda: _before(later_steps.LaterSteps, "_slow_down"),
     "after the second took it": _after_the_provider_took("Messages.json"),
 }
 
+
+def arm(point: str, act: Callable[[], None] = _die) -> None:
+    """Let this process do something whenever it passes a point; several points may be armed."""
+    global _act
+    _act = act
+    (POINTS | LATER | BETWEEN)[point]()
+
+
 if "KILL_AT" in os.environ:
-    (POINTS | LATER | BETWEEN)[os.environ["KILL_AT"]]()
+    arm(os.environ["KILL_AT"])

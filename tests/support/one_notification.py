@@ -15,7 +15,7 @@ from knocktwice_worker.audience.inbound_texts import InboundText
 from knocktwice_worker.audience.opt_out_words import Wish
 from knocktwice_worker.notifications.pipeline import cancellation, receipts
 from knocktwice_worker.notifications.store import provider_reports
-from knocktwice_worker.notifications.store.provider_reports import Callback
+from knocktwice_worker.notifications.store.provider_statuses import Report
 from knocktwice_worker.privacy import erasure
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class OneNotification:
         return len(self.scenario.sandbox.texts(self.number))
 
     def accept(self) -> None:
-        self.scenario.here.pushes.send_all([erasure.without_erased(self.scenario.here, self.batch)])
+        self.scenario.here.pushes.send_all([self.scenario.here.guard.without_erased(self.batch)])
 
     def resume(self) -> None:
         self.scenario.here.pushes.resume([self.id])
@@ -77,7 +77,7 @@ class OneNotification:
 
     def report(self, *statuses: ProviderState, step: int = 1) -> None:
         """The provider calls back about a step, as the address it was given names it."""
-        said = [Callback(self.sid(step), status, datetime.now(UTC), intent=(self.id, step)) for status in statuses]
+        said = [Report(self.sid(step), status, datetime.now(UTC), intent=(self.id, step)) for status in statuses]
         with self.scenario.here.engine.begin() as conn:
             provider_reports.accept(conn, said)
         with self.scenario.here.engine.begin() as conn:
@@ -95,7 +95,7 @@ class OneNotification:
             change = UserErased(self.user, self.scenario.now())
             self.scenario.erased.add(self.user)
             try:
-                erasure.erase_all(self.scenario.here, [change])
+                self.scenario.here.erasure.erase_all([change])
             except erasure.Unsettled:
                 self.scenario.unsettled[self.user] = change
 

@@ -15,11 +15,11 @@ from knocktwice_shared.messages import Receipt, ReceiptEvent, parse_batch, parse
 from knocktwice_worker.blasts import store as blast_store
 from knocktwice_worker.content import sms_parts
 from knocktwice_worker.content.rendering import fingerprint
-from knocktwice_worker.lifecycle import DeliveryState, ProviderState, Verdict
+from knocktwice_worker.lifecycle import AttemptState, DeliveryState, Entry, ProviderState, Refusal, Verdict
 from knocktwice_worker.limits.quiet_hours import country
 from knocktwice_worker.notifications import store
 from knocktwice_worker.notifications.store import provider_reports
-from knocktwice_worker.notifications.store.provider_reports import Callback
+from knocktwice_worker.notifications.store.provider_statuses import Report
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -105,7 +105,7 @@ class RandomHistories:
         for row in conn.execute(sent).all():
             price = self._dice.choice([None, "0.0075", "0.1"])
             status = self._dice.choice(["sent", "delivered", "undelivered", "read"])
-            heard = Callback(row.provider_id, ProviderState(status), datetime.now(UTC), price=price, price_unit="USD")
+            heard = Report(row.provider_id, ProviderState(status), datetime.now(UTC), price=price, price_unit="USD")
             provider_reports.accept(conn, [heard])
             provider_reports.bring(conn, {row.provider_id})
 
@@ -115,10 +115,13 @@ class RandomHistories:
 
     def _push(self, conn: Connection) -> None:
         wanted = sa.text("SELECT notification_id, registration FROM attempts WHERE state = 'open' LIMIT 20")
-        open_ = [(str(row.notification_id), row.registration) for row in conn.execute(wanted)]
+        open_ = [store.PushWork(str(row.notification_id), row.registration) for row in conn.execute(wanted)]
         some = [work for work in open_ if self._dice.random() < 0.7]
-        states = ["sent", "sent", "sent", "rejected", "open"]
-        results = [store.PushResult(*work, state=self._dice.choice(states), reason="r") for work in some]
+        states = [AttemptState.SENT] * 3 + [AttemptState.REJECTED, AttemptState.OPEN]
+        results = [
+            store.PushResult(work.notification_id, work.registration, state=self._dice.choice(states), reason="r")
+            for work in some
+        ]
         store.record_push(conn, results, retry_for=HOUR)
 
     def _receipt(self, conn: Connection) -> None:
@@ -138,17 +141,22 @@ class RandomHistories:
             if self._dice.random() < 0.6:
                 store.reserve(conn, [store.Reservation(id_, row.number, text, fingerprint(text))], LEASE)
             else:
-                why = [Verdict.CAPPED_DAILY, Verdict.NO_PHONE, Verdict.NOTIFICATIONS_ENABLED, Verdict.INVALID_CONTENT]
+                why: list[Entry] = [
+                    Refusal.CAPPED_DAILY,
+                    Refusal.NO_PHONE,
+                    Verdict.NOTIFICATIONS_ENABLED,
+                    Refusal.INVALID_CONTENT,
+                ]
                 store.skip(conn, [store.Decision(id_, self._dice.choice(why), {})])
 
     def _send(self, conn: Connection) -> None:
         reserved = conn.execute(sa.text("SELECT notification_id FROM deliveries WHERE state = 'reserved' LIMIT 8"))
-        claimed, _ = store.claim_sms(conn, [str(row.notification_id) for row in reserved], LEASE)
+        claimed, _ = store.claim_steps(conn, [str(row.notification_id) for row in reserved], LEASE)
         states = [DeliveryState.SENT] * 4 + [DeliveryState.FAILED, DeliveryState.UNKNOWN, DeliveryState.RESERVED]
-        store.record_sms(
+        store.record_steps(
             conn,
             [
-                store.SmsResult(id_, self._dice.choice(states), provider_id=f"SM{id_}", wake_after=LEASE)
+                store.StepResult(id_, self._dice.choice(states), provider_id=f"SM{id_}", wake_after=LEASE)
                 for id_ in claimed
             ],
         )

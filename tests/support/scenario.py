@@ -18,7 +18,6 @@ from knocktwice_shared.messages import DeviceRegistered, PhoneBound, parse_batch
 from knocktwice_shared.names import Task
 from knocktwice_worker import services
 from knocktwice_worker.audience import people
-from knocktwice_worker.blasts import expansion
 from knocktwice_worker.config import Settings
 from knocktwice_worker.notifications.store import provider_reports
 from knocktwice_worker.privacy import erasure
@@ -151,17 +150,17 @@ class Scenario:
                 self.here.reconcile.resolve(ids)
             case Task.EXPAND_BLAST:
                 for id_ in ids:
-                    expansion.step(self.here, id_, self.perform)
+                    self.here.expansion.step(id_, self.perform)
             case Task.SEND_PAGE:
                 for id_ in ids:
-                    expansion.send_page(self.here, id_, self.perform)
+                    self.here.expansion.send_page(id_, self.perform)
             case _:
                 raise AssertionError(task)
 
     def work(self) -> None:
         """Do what is due until nothing is."""
         while True:
-            expansion.ring(self.here, self.perform)
+            self.here.expansion.ring(self.perform)
             if not dispatch(self.here, self.perform):
                 return
 
@@ -175,7 +174,7 @@ class Scenario:
             for user, change in list(self.unsettled.items()):
                 del self.unsettled[user]
                 try:
-                    erasure.erase_all(self.here, [change])
+                    self.here.erasure.erase_all([change])
                 except erasure.Unsettled:
                     self.unsettled[user] = change
             self.work()

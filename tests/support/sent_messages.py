@@ -10,14 +10,14 @@ import sqlalchemy as sa
 
 from knocktwice_shared.ids import uuid7
 from knocktwice_shared.messages import Step, parse_batch
-from knocktwice_worker.lifecycle import DeliveryState
+from knocktwice_worker.lifecycle import AttemptState, DeliveryState
 from knocktwice_worker.notifications import store
 from knocktwice_worker.notifications.store import provider_statuses
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from knocktwice_worker.notifications.store.provider_statuses import StatusReport
+    from knocktwice_worker.notifications.store.provider_statuses import Report
     from knocktwice_worker.services import Services
 
 HOUR, LEASE = timedelta(hours=1), timedelta(minutes=1)
@@ -44,7 +44,11 @@ class SentMessages:
         ids = [str(r.id) for r in made.recipients]
         with self.here.engine.begin() as conn:
             work = store.accept(conn, [store.Intake(replace(made, plan=plan), {}, HOUR)], lease=LEASE)
-            store.record_push(conn, [store.PushResult(*w, state="sent") for w in work], retry_for=HOUR)
+            store.record_push(
+                conn,
+                [store.PushResult(w.notification_id, w.registration, state=AttemptState.SENT) for w in work],
+                retry_for=HOUR,
+            )
         self.claimed(ids)
         self.sent(ids, first)
         return ids
@@ -54,14 +58,14 @@ class SentMessages:
             conn.execute(sa.text("UPDATE deliveries SET due_at = knocktwice_now() WHERE state = 'scheduled'"))
             assert len(store.due(conn, ids)) == len(ids)
             store.reserve(conn, [store.Reservation(i, "+16505550100", "b", b"f") for i in ids], LEASE)
-            store.claim_sms(conn, ids, LEASE)
+            store.claim_steps(conn, ids, LEASE)
 
     def sent(self, ids: list[str], first: int = 0) -> None:
-        results = [store.SmsResult(i, DeliveryState.SENT, provider_id=f"SM{n}") for n, i in enumerate(ids, first)]
+        results = [store.StepResult(i, DeliveryState.SENT, provider_id=f"SM{n}") for n, i in enumerate(ids, first)]
         with self.here.engine.begin() as conn:
-            store.record_sms(conn, results)
+            store.record_steps(conn, results)
 
-    def report(self, reports: Iterable[StatusReport]) -> set[str]:
+    def report(self, reports: Iterable[Report]) -> set[str]:
         with self.here.engine.begin() as conn:
             return provider_statuses.record(conn, list(reports))
 

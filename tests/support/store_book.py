@@ -15,6 +15,7 @@ from knocktwice_shared.messages import (
     ReceiptEvent,
     parse_batch,
 )
+from knocktwice_worker.lifecycle import AttemptState
 from knocktwice_worker.notifications import store
 
 if TYPE_CHECKING:
@@ -61,7 +62,11 @@ class Book:
 
     def pushed(self, of: Batch, *, state: str = "sent", **facts: Any) -> None:
         work = self.accept(of)
-        self(store.record_push, [store.PushResult(*w, state=state, **facts) for w in work], retry_for=HOUR)
+        self(
+            store.record_push,
+            [store.PushResult(w.notification_id, w.registration, state=AttemptState(state), **facts) for w in work],
+            retry_for=HOUR,
+        )
 
     def receipt(self, id_: str, kind: Receipt = Receipt.DELIVERED, registration: str = "reg-ada") -> None:
         self(store.record_receipts, [ReceiptEvent(UUID(id_), kind, AT, registration)])

@@ -76,7 +76,7 @@ app.steps["consumer"].add(Background)
 
 
 @worker_ready.connect
-def _collect_garbage_seldom(**_: Any) -> None:
+def _collect_garbage_rarely(**_: Any) -> None:
     # A batch is tens of thousands of objects that go as they came, without cycles. Looking through them all again and
     # again, and through what is loaded for ever, took a tenth of a worker's time.
     gc.collect()

@@ -10,35 +10,67 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
-from knocktwice_shared.messages import When
+from knocktwice_shared.messages import Receipt, When
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 class NotificationState(StrEnum):
     """Where a notification stands. All but ``active`` are terminal and never change again."""
 
+    #: Some step may still go out.
     ACTIVE = "active"
+    #: A receipt made the rest needless.
     REACHED = "reached"
+    #: The push went out, and no later step was needed or planned.
     PUSHED = "pushed"
+    #: A provider took the message of a later step.
     TEXTED = "texted"
+    #: A later step was needed and not allowed, or there was no device that shows a push.
     SUPPRESSED = "suppressed"
+    #: Nothing went out, for a technical reason.
     FAILED = "failed"
+    #: Nobody can tell whether the last message went out.
     UNKNOWN = "unknown"
+    #: The application stopped it.
     CANCELLED = "cancelled"
+    #: Its idempotency key was used before; nothing was sent.
     DUPLICATE = "duplicate"
 
 
 class DeliveryState(StrEnum):
     """Where one step stands."""
 
+    #: Waits for its time.
     SCHEDULED = "scheduled"
+    #: Decided, counted against the limits, waits for a sender. Later steps only.
     RESERVED = "reserved"
+    #: Claimed by a sender until its lease ends.
     SENDING = "sending"
+    #: The provider took it.
     SENT = "sent"
+    #: The provider refused it for good, or there was no device.
     FAILED = "failed"
+    #: The provider may or may not have it.
     UNKNOWN = "unknown"
+    #: Not needed, not allowed or overtaken by a later step.
     SKIPPED = "skipped"
+    #: Stopped by the application.
     CANCELLED = "cancelled"
+
+
+class AttemptState(StrEnum):
+    """Where the push to one device stands."""
+
+    #: To be sent, or to be sent again.
+    OPEN = "open"
+    #: The provider took it.
+    SENT = "sent"
+    #: The provider refused it, or the device belongs to another user now.
+    REJECTED = "rejected"
 
 
 #: Delivery states that still need somebody to look at them; exactly these carry a ``wake_at``.
@@ -68,12 +100,17 @@ EDGES: frozenset[tuple[DeliveryState, DeliveryState]] = frozenset(
 
 
 class ProviderState(StrEnum):
-    """What a provider reports of a message it took, weakest first: whatever order reports come in, the strongest stays."""
+    """A provider's report about a message, weakest first: whatever order reports come in, the strongest stays."""
 
+    #: On its way to the operator.
     SENT = "sent"
+    #: The provider could not send it.
     FAILED = "failed"
+    #: The operator did not deliver it.
     UNDELIVERED = "undelivered"
+    #: It is on the phone.
     DELIVERED = "delivered"
+    #: A person opened it.
     READ = "read"
 
 
@@ -82,46 +119,94 @@ LOST = frozenset({ProviderState.FAILED, ProviderState.UNDELIVERED})
 
 
 class Verdict(StrEnum):
-    """Why a step went the way it went; the word that the decision ledger and ``knocktwice explain`` use."""
+    """What :func:`decide` says about a step that is due, in the words of the ledger and of ``knocktwice explain``."""
 
-    # the second knock is due
+    # The step is needed.
+    #: No receipt of the step before it.
     NOT_DELIVERED = "not_delivered"
+    #: No click.
     NOT_CLICKED = "not_clicked"
+    #: The person has devices and none of them shows notifications.
     NOTIFICATIONS_DISABLED = "notifications_disabled"
+    #: The push could not go out.
     PUSH_FAILED = "push_failed"
+    #: There is no step before it.
     FIRST_STEP = "first_step"
+    #: The step before it could not go out.
     STEP_FAILED = "step_failed"
+    #: The provider of the step before it reports that its message will not arrive.
     UNDELIVERED = "undelivered"
-    # it is not needed
+
+    # The step is not needed.
+    #: The receipt came that its trigger asks for.
     REACHED_IN_TIME = "reached_in_time"
+    #: The push went out to a device that shows it.
     NOTIFICATIONS_ENABLED = "notifications_enabled"
+    #: The push went to devices that never confirm one, and the policy accepts that.
     ACCEPTED_UNCONFIRMED = "accepted_unconfirmed"
+    #: The application stopped it.
     CANCELLED = "cancelled"
-    # it is needed but not allowed
-    DUPLICATE_CONTENT = "duplicate_30s"
-    CAPPED_DAILY = "capped_daily"
-    BUDGET_EXHAUSTED = "budget_exhausted"
-    OPTED_OUT = "opted_out"
-    NO_PHONE = "no_phone"
-    COUNTRY_BLOCKED = "country_blocked"
-    NO_CONSENT = "no_consent"
-    NO_SENDER = "no_sender"
-    # it cannot be written
-    INVALID_CONTENT = "invalid_content"
-    # nothing to decide yet
+
+    # Nothing can be decided yet.
+    #: The push is still being tried.
     WAIT = "wait"
+
+
+class Refusal(StrEnum):
+    """Why a step that is needed does not go out; the word that the ledger and the notification's reason use."""
+
+    #: The number got the same text a moment ago.
+    DUPLICATE_CONTENT = "duplicate_30s"
+    #: The number got its messages of the day.
+    CAPPED_DAILY = "capped_daily"
+    #: The day's SMS parts are used up.
+    BUDGET_EXHAUSTED = "budget_exhausted"
+    #: The number asked not to be texted.
+    OPTED_OUT = "opted_out"
+    #: The person has no number.
+    NO_PHONE = "no_phone"
+    #: The number's country may not be texted.
+    COUNTRY_BLOCKED = "country_blocked"
+    #: Marketing, and the person has not agreed to it.
+    NO_CONSENT = "no_consent"
+    #: Nobody is set up to send by this channel.
+    NO_SENDER = "no_sender"
+    #: The text cannot be written any more.
+    INVALID_CONTENT = "invalid_content"
+
+
+class Delay(StrEnum):
+    """Why a step that is needed and allowed goes out later."""
+
+    #: It is night at the recipient's.
     QUIET_HOURS = "quiet_hours"
+    #: Redis is down, and marketing does not go out uncounted.
     LIMITS_UNAVAILABLE = "limits_unavailable"
-    # what happened afterwards
+
+
+class Note(StrEnum):
+    """A line of the ledger about what happened after the decision."""
+
+    #: A receipt shows that the message was not needed.
     WASTED_SMS = "wasted_sms"
+    #: The provider's list shows that a message of unknown outcome went out.
     ADOPTED = "adopted"
+    #: A message of unknown outcome is sent once more.
     SENT_AGAIN = "sent_again"
+    #: Which of several providers sends it, and why.
     PROVIDER_CHOSEN = "provider_chosen"
+    #: A provider did not take it and another one gets it.
     PROVIDER_CHANGED = "provider_changed"
+    #: The push was taken off the screens.
     WITHDRAWN = "withdrawn"
+    #: A provider's last word about the message.
     DELIVERY_REPORT = "delivery_report"
+    #: No provider's report came in time.
     DELIVERY_UNKNOWN = "delivery_unknown"
 
+
+#: A word that the ledger may hold.
+Entry = Verdict | Refusal | Delay | Note
 
 #: Verdicts that call for the step.
 FALL_BACK = frozenset(
@@ -136,18 +221,60 @@ FALL_BACK = frozenset(
     }
 )
 
-#: Verdicts after which a step is not needed; the steps behind it keep their own conditions and countdowns. After any other
-#: the step was needed and could not go, and the next one is tried at once.
+#: Verdicts after which a step is not needed; the steps behind it keep their own conditions and countdowns. After a refusal
+#: the next step is tried at once.
 NOT_NEEDED = frozenset({Verdict.REACHED_IN_TIME, Verdict.NOTIFICATIONS_ENABLED, Verdict.ACCEPTED_UNCONFIRMED})
 
-#: What becomes of the notification when its last step is skipped with this verdict; any other suppresses it.
-OUTCOMES = {
+#: What becomes of the notification when its last step ends with this word; any other suppresses it.
+OUTCOMES: dict[Entry, NotificationState] = {
     Verdict.REACHED_IN_TIME: NotificationState.REACHED,
     Verdict.NOTIFICATIONS_ENABLED: NotificationState.PUSHED,
     Verdict.ACCEPTED_UNCONFIRMED: NotificationState.PUSHED,
     Verdict.CANCELLED: NotificationState.CANCELLED,
-    Verdict.INVALID_CONTENT: NotificationState.FAILED,
+    Refusal.INVALID_CONTENT: NotificationState.FAILED,
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Trigger:
+    """What a step with this trigger waits for.
+
+    Attributes:
+        answered_by: receipts that make the step needless. A click counts whichever step was clicked; a delivery counts if it
+            is reported of the step that this one follows, or of a later one.
+        unanswered: the verdict when no such receipt came in time; ``None``: receipts decide nothing, the push itself does.
+    """
+
+    answered_by: frozenset[Receipt]
+    unanswered: Verdict | None
+
+
+#: The one rule about triggers. :func:`decide`, the SQL in ``store/trigger_sql.py`` and so the roll-ups and the delay curve
+#: come from this table; a trigger that is missing here stops the process when it starts.
+TRIGGERS: Mapping[When, Trigger] = {
+    When.NOTIFICATIONS_DISABLED: Trigger(frozenset(), None),
+    When.NOT_DELIVERED: Trigger(frozenset({Receipt.DELIVERED, Receipt.CLICKED}), Verdict.NOT_DELIVERED),
+    When.NOT_CLICKED: Trigger(frozenset({Receipt.CLICKED}), Verdict.NOT_CLICKED),
+}
+
+
+def triggers_answered_by(receipt: Receipt) -> list[When]:
+    """Return the triggers of steps that such a receipt makes needless."""
+    return [when for when in When if receipt in TRIGGERS[when].answered_by]
+
+
+def answers(receipt: Receipt, *, of_step: int, trigger: When | None, after_step: int) -> bool:
+    """Return whether a receipt makes an open step needless.
+
+    Args:
+        receipt: its kind.
+        of_step: the step that it is about.
+        trigger: the open step's trigger.
+        after_step: the step that the open step follows.
+    """
+    if trigger is None or receipt not in TRIGGERS[trigger].answered_by:
+        return False
+    return receipt is Receipt.CLICKED or of_step >= after_step
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,12 +322,10 @@ def decide(facts: Facts) -> Verdict:
             return Verdict.STEP_FAILED
         if facts.undelivered and not facts.delivered:
             return Verdict.UNDELIVERED
-    match facts.when:
-        case When.NOT_DELIVERED | None:
-            return Verdict.REACHED_IN_TIME if facts.delivered or facts.clicked else Verdict.NOT_DELIVERED
-        case When.NOT_CLICKED:
-            return Verdict.REACHED_IN_TIME if facts.clicked else Verdict.NOT_CLICKED
-        case When.NOTIFICATIONS_DISABLED:
-            # Decided at send time: the push went out to a device that shows it. While it is still being tried it may
-            # yet fail, and then the SMS is due.
-            return Verdict.NOTIFICATIONS_ENABLED if facts.before is DeliveryState.SENT else Verdict.WAIT
+    trigger = TRIGGERS[facts.when or When.NOT_DELIVERED]
+    if trigger.unanswered is None:
+        # A push that is still being tried may yet fail, and then the step is due.
+        return Verdict.NOTIFICATIONS_ENABLED if facts.before is DeliveryState.SENT else Verdict.WAIT
+    # A click implies a delivery.
+    answered = facts.clicked or (facts.delivered and Receipt.DELIVERED in trigger.answered_by)
+    return Verdict.REACHED_IN_TIME if answered else trigger.unanswered

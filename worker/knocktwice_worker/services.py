@@ -15,6 +15,7 @@ from knocktwice_shared.messages import Channel
 from knocktwice_worker import config
 from knocktwice_worker.audience.erased import Erased
 from knocktwice_worker.audience.receipt_health import SilentKinds
+from knocktwice_worker.blasts.expansion import Expansion
 from knocktwice_worker.channels.fcm import FcmChannel
 from knocktwice_worker.channels.http_sms import file as provider_file
 from knocktwice_worker.channels.http_sms.callbacks import HttpCallbacks
@@ -41,11 +42,17 @@ from knocktwice_worker.notifications.pipeline.push import Allowed, Pushes
 from knocktwice_worker.notifications.pipeline.quiet import QuietGate
 from knocktwice_worker.notifications.pipeline.reconcile import Reconcile
 from knocktwice_worker.notifications.pipeline.withdraw import Withdrawals
+from knocktwice_worker.privacy.erasure import Erasure
+from knocktwice_worker.privacy.guard import ErasureGuard
 from knocktwice_worker.webhooks.carrier import Hooks
+from knocktwice_worker.webhooks.sending import Sender
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from redis import Redis
 
+    from knocktwice_shared.messages import Batch
     from knocktwice_worker.channels import Messaging
     from knocktwice_worker.channels.http_sms.file import ProviderFile
     from knocktwice_worker.config import Settings
@@ -111,6 +118,36 @@ class Services:
     def hooks(self) -> Hooks:
         """Where webhooks go out."""
         return Hooks(private=self.settings.webhook_private)
+
+    @cached_property
+    def webhooks(self) -> Sender:
+        """Tells endpoints what happens."""
+        give_up = timedelta(seconds=self.settings.webhook_give_up_s)
+        return Sender(engine=self.engine, hooks=self.hooks, secret=secret(self.settings), give_up=give_up)
+
+    @cached_property
+    def guard(self) -> ErasureGuard:
+        """Takes erased people out of what is processed."""
+        return ErasureGuard(engine=self.engine, erased=self.erased, secret=secret(self.settings).encode())
+
+    @cached_property
+    def erasure(self) -> Erasure:
+        """Erases people."""
+        own = secret(self.settings).encode()
+        return Erasure(engine=self.engine, redis=self.redis, limits=self.limits, erased=self.erased, secret=own)
+
+    @cached_property
+    def expansion(self) -> Expansion:
+        """Carries blasts out."""
+        return Expansion(engine=self.engine, redis=self.redis, lease=self.settings.lease, send=self.send)
+
+    def send(self, batches: Sequence[Batch], wanted: Callable[[sa.Connection], bool] = lambda _: True) -> None:
+        """Accept batches and push them, without people who were erased after the batches were made.
+
+        Args:
+            wanted: asked in the transaction that writes the rows; unless it agrees nothing is written.
+        """
+        self.pushes.send_all([self.guard.without_erased(batch) for batch in batches], wanted)
 
     @cached_property
     def push(self) -> FcmChannel:

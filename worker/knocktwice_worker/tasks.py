@@ -17,11 +17,13 @@ from knocktwice_shared.errors import InvalidMessage, KnocktwiceError
 from knocktwice_shared.messages import parse_audience, parse_batch, parse_blast, parse_cancellation, parse_receipts
 from knocktwice_shared.names import Task
 from knocktwice_worker.audience import inbound_texts, people, receipt_health
-from knocktwice_worker.blasts import expansion, schedules
+from knocktwice_worker.blasts import request, schedules
+from knocktwice_worker.blasts import store as blast_store
 from knocktwice_worker.celery import app
 from knocktwice_worker.notifications.pipeline import cancellation, receipts
 from knocktwice_worker.notifications.store import provider_reports
-from knocktwice_worker.privacy import erasure, retention
+from knocktwice_worker.privacy import retention
+from knocktwice_worker.privacy.erasure import Unsettled
 from knocktwice_worker.runtime import publishing
 from knocktwice_worker.runtime.gathering import GatheredTask
 from knocktwice_worker.services import Services, services
@@ -71,7 +73,7 @@ def _producer_task(name: Task, **options: Any) -> Callable[[Callable[[Services, 
             try:
                 work(here, message)
                 here.inbox.remove(id_)
-            except erasure.Unsettled:
+            except Unsettled:
                 log.info("message stays in the inbox until it is done", task=name.value, message_id=id_)
             except InvalidMessage as error:
                 log.warning("message parked", task=name.value, message_id=id_, field=error.field)
@@ -129,7 +131,7 @@ def _reported(name: Task, error: Exception, **facts: Any) -> TaskFailed:
 @_gathered_task(Task.SEND_PUSH, _count_in("recipients"))
 def send_push(here: Services, messages: Sequence[object]) -> None:
     """Write the rows and countdowns of batches, then push them."""
-    here.pushes.send_all([erasure.without_erased(here, parse_batch(message)) for message in messages])
+    here.send([parse_batch(message) for message in messages])
 
 
 @_task(Task.RESUME_PUSH)
@@ -188,7 +190,7 @@ def cancel(here: Services, message: object) -> None:
 
     def abort_blasts(conn: Connection) -> None:
         for key in wanted.blasts:
-            expansion.abort(conn, key, "cancelled by the application")
+            blast_store.abort(conn, key, "cancelled by the application")
 
     cancellation.cancel(here.engine, ids, wanted.keys, also=abort_blasts)
 
@@ -198,10 +200,10 @@ def update_audience(here: Services, message: object) -> None:
     """Register and unregister devices, bind phones, set tags and consent, erase people."""
     changes = parse_audience(message)
     with here.engine.begin() as conn:
-        valid = erasure.still_valid(here, conn, changes)
+        valid = here.guard.still_valid(conn, changes)
         people.apply(conn, valid)
-        erasure.restore_opt_outs(here, conn, valid)
-    erasure.erase_all(here, changes)
+        here.guard.restore_opt_outs(conn, valid)
+    here.erasure.erase_all(changes)
 
 
 @_producer_task(Task.BLAST)
@@ -209,28 +211,28 @@ def blast(here: Services, message: object) -> None:
     """Start a blast, unless its key did before."""
     wanted = parse_blast(message)
     with here.engine.begin() as conn:
-        expansion.start(conn, wanted, settings=here.settings)
+        request.start(conn, wanted, settings=here.settings)
 
 
 @_task(Task.EXPAND_BLAST)
 def expand_blast(here: Services, ids: list[str]) -> None:
     """Take the next people of a blast, and hand pages of them to ``send_page``."""
     for id_ in ids:
-        expansion.step(here, id_, publish)
+        here.expansion.step(id_, publish)
 
 
 @_task(Task.SEND_PAGE)
 def send_page(here: Services, ids: list[str]) -> None:
     """Notify the people of a page."""
     for id_ in ids:
-        expansion.send_page(here, id_, publish)
+        here.expansion.send_page(id_, publish)
 
 
 @app.task(name=Task.START_BLASTS.value, shared=False)
 def start_blasts() -> None:
     """Start the recurring blasts that are due."""
     try:
-        schedules.start_due(services())
+        schedules.start_due(services().engine, services().settings)
     except Exception as error:
         raise _reported(Task.START_BLASTS, error) from None
 

@@ -15,6 +15,7 @@ from knocktwice_shared.messages import Receipt, ReceiptEvent, parse_audience, pa
 from knocktwice_worker import services
 from knocktwice_worker.audience import people, receipt_health
 from knocktwice_worker.config import Settings
+from knocktwice_worker.lifecycle import AttemptState
 from knocktwice_worker.notifications import store
 from knocktwice_worker.notifications.pipeline import receipts
 from knocktwice_worker.services import Services
@@ -55,7 +56,11 @@ def _push(here: Services, user: str, when: str = "not_delivered") -> str:
     batch = parse_batch(wire)
     with here.engine.begin() as conn:
         work = store.accept(conn, [store.Intake(batch, {}, HOUR)], lease=LEASE)
-        store.record_push(conn, [store.PushResult(*w, state="sent") for w in work], retry_for=HOUR)
+        store.record_push(
+            conn,
+            [store.PushResult(w.notification_id, w.registration, state=AttemptState.SENT) for w in work],
+            retry_for=HOUR,
+        )
     return str(batch.recipients[0].id)
 
 

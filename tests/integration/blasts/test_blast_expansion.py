@@ -15,7 +15,7 @@ from knocktwice_shared.messages import Blast, parse_blast
 from knocktwice_shared.names import Queue, Task
 from knocktwice_worker.audience import segments
 from knocktwice_worker.audience.segment_filter import parse
-from knocktwice_worker.blasts import expansion
+from knocktwice_worker.blasts import expansion, forgetting, pages, request, standing
 from knocktwice_worker.blasts import store as blast_store
 from knocktwice_worker.content import template_store, templates
 from knocktwice_worker.database import schema
@@ -53,7 +53,8 @@ class Broker:
         """Work until nothing is waiting."""
         while self.waiting:
             task, id_ = self.waiting.pop(0)
-            {Task.EXPAND_BLAST: expansion.step, Task.SEND_PAGE: expansion.send_page}[task](self.here, id_, self)
+            work = self.here.expansion
+            {Task.EXPAND_BLAST: work.step, Task.SEND_PAGE: work.send_page}[task](id_, self)
 
 
 def ask(key: str = "k", **more: Any) -> Blast:
@@ -65,14 +66,14 @@ def ask(key: str = "k", **more: Any) -> Blast:
     return parse_blast(message | more)
 
 
-def start(here: Services, blast: Blast | None = None) -> expansion.Started:
+def start(here: Services, blast: Blast | None = None) -> request.Started:
     with here.engine.begin() as conn:
-        return expansion.start(conn, blast or ask())
+        return request.start(conn, blast or ask())
 
 
 def row(here: Services, key: str = "k") -> Any:
     with here.engine.begin() as conn:
-        return blast_store.find(conn, key)
+        return standing.find(conn, key)
 
 
 def count(here: Services, query: str) -> int:
@@ -92,7 +93,7 @@ def everybody_once(here: Services, members: int = MEMBERS) -> bool:
 def broker(working: Services, monkeypatch: pytest.MonkeyPatch) -> Broker:
     """A crowd, a segment, a template; and pages small enough that there are many."""
     monkeypatch.setattr(expansion, "_TAKEN", 200)
-    monkeypatch.setattr(blast_store, "BATCH_LIMIT", 25)
+    monkeypatch.setattr(pages, "BATCH_LIMIT", 25)
     with working.engine.begin() as conn:
         conn.execute(
             sa.text("""
@@ -109,15 +110,15 @@ def broker(working: Services, monkeypatch: pytest.MonkeyPatch) -> Broker:
 
 def test_everybody_in_the_segment_gets_one_notification(working: Services, broker: Broker) -> None:
     assert start(working) == (blast_id("k"), True)
-    expansion.ring(working, broker)
+    working.expansion.ring(broker)
     broker.run()
-    expansion.step(working, str(blast_id("k")), broker)
+    working.expansion.step(str(blast_id("k")), broker)
     assert everybody_once(working)
     blast = row(working)
     assert (blast.state, blast.total, blast.sent) == ("finished", MEMBERS, MEMBERS)
     with working.engine.begin() as conn:
         # Nobody has a device.
-        assert blast_store.outcomes(conn, blast.id) == {"failed": MEMBERS}
+        assert standing.outcomes(conn, blast.id) == {"failed": MEMBERS}
 
 
 def test_the_same_key_fires_once_also_with_another_segment(working: Services, broker: Broker) -> None:
@@ -125,7 +126,7 @@ def test_the_same_key_fires_once_also_with_another_segment(working: Services, br
     broker(Task.EXPAND_BLAST, [str(blast_id("k"))])
     broker.run()
     assert start(working, ask(filter={"everyone": True})) == (blast_id("k"), False)
-    expansion.ring(working, broker)
+    working.expansion.ring(broker)
     broker.run()
     assert everybody_once(working)
 
@@ -141,7 +142,7 @@ def test_who_comes_to_the_segment_later_is_not_notified(working: Services, broke
 
 def test_pages_that_are_sent_twice_notify_once(working: Services, broker: Broker) -> None:
     start(working)
-    expansion.step(working, str(blast_id("k")), broker)
+    working.expansion.step(str(blast_id("k")), broker)
     pages = broker.take(Task.SEND_PAGE)
     broker.waiting += [(Task.SEND_PAGE, page) for page in [*pages, *pages]]
     broker.run()
@@ -150,19 +151,19 @@ def test_pages_that_are_sent_twice_notify_once(working: Services, broker: Broker
 
 def test_what_was_lost_on_the_way_rings_again(working: Services, broker: Broker, clock: Clock) -> None:
     start(working)
-    expansion.ring(working, broker)
+    working.expansion.ring(broker)
     # The step is lost, then all pages that it handed out are.
     broker.take(Task.EXPAND_BLAST)
-    expansion.ring(working, broker)
+    working.expansion.ring(broker)
     assert not broker.waiting
     for _ in range(2):
         clock.advance(working.settings.lease + timedelta(seconds=1))
-        expansion.ring(working, broker)
+        working.expansion.ring(broker)
         (step,) = broker.take(Task.EXPAND_BLAST)
-        expansion.step(working, step, broker)
-        assert len(broker.take(Task.SEND_PAGE)) == blast_store.IN_FLIGHT
+        working.expansion.step(step, broker)
+        assert len(broker.take(Task.SEND_PAGE)) == pages.IN_FLIGHT
     clock.advance(working.settings.lease + timedelta(seconds=1))
-    expansion.ring(working, broker)
+    working.expansion.ring(broker)
     broker.run()
     assert everybody_once(working)
 
@@ -170,28 +171,28 @@ def test_what_was_lost_on_the_way_rings_again(working: Services, broker: Broker,
 def test_no_pages_are_handed_out_while_pushes_pile_up(working: Services, broker: Broker, clock: Clock) -> None:
     start(working)
     working.redis.rpush(Queue.PUSH, *["x"] * 40)
-    expansion.step(working, str(blast_id("k")), broker)
+    working.expansion.step(str(blast_id("k")), broker)
     assert not broker.waiting
     assert row(working).total == MEMBERS
     working.redis.delete(Queue.PUSH)
     clock.advance(timedelta(seconds=1))
-    expansion.ring(working, broker)
+    working.expansion.ring(broker)
     broker.run()
     assert everybody_once(working)
 
 
 def test_a_worker_has_a_few_pages_at_once_and_gets_the_next_as_it_sends(working: Services, broker: Broker) -> None:
     start(working)
-    expansion.step(working, str(blast_id("k")), broker)
-    assert len(broker.waiting) == blast_store.IN_FLIGHT
+    working.expansion.step(str(blast_id("k")), broker)
+    assert len(broker.waiting) == pages.IN_FLIGHT
     _, page = broker.waiting.pop(0)
-    expansion.send_page(working, page, broker)
-    assert len(broker.waiting) == blast_store.IN_FLIGHT
+    working.expansion.send_page(page, broker)
+    assert len(broker.waiting) == pages.IN_FLIGHT
 
 
 def test_a_paused_blast_sends_nothing_until_it_is_resumed(working: Services, broker: Broker) -> None:
     start(working)
-    expansion.step(working, str(blast_id("k")), broker)
+    working.expansion.step(str(blast_id("k")), broker)
     with working.engine.begin() as conn:
         assert blast_store.pause(conn, str(blast_id("k")), "wait")
         assert not blast_store.pause(conn, str(blast_id("k")), "wait")
@@ -200,7 +201,7 @@ def test_a_paused_blast_sends_nothing_until_it_is_resumed(working: Services, bro
     with working.engine.begin() as conn:
         assert blast_store.resume(conn, str(blast_id("k")))
         conn.execute(sa.text("UPDATE blast_pages SET wake_at = NULL"))
-    expansion.ring(working, broker)
+    working.expansion.ring(broker)
     broker.run()
     assert everybody_once(working)
 
@@ -210,14 +211,14 @@ def test_an_aborted_blast_cancels_what_it_has_sent_and_sends_no_more(working: Se
         conn.execute(sa.text("INSERT INTO devices (registration, user_id) SELECT 'silent-' || id, id FROM users"))
         conn.execute(sa.text("INSERT INTO phones (user_id, number) SELECT id, '+1650555' || substr(id, 2) FROM users"))
     start(working, ask(plan=[{"channel": "sms", "when": "not_clicked", "after_s": 600}]))
-    expansion.step(working, str(blast_id("k")), broker)
+    working.expansion.step(str(blast_id("k")), broker)
     for page in broker.take(Task.SEND_PAGE)[:3]:
-        expansion.send_page(working, page, broker)
+        working.expansion.send_page(page, broker)
     assert count(working, "SELECT count(*) FROM notifications WHERE state = 'active'") == 75
     with working.engine.begin() as conn:
-        assert expansion.abort(conn, "k", "a mistake")
-        assert not expansion.abort(conn, "k", "a mistake")
-    expansion.ring(working, broker)
+        assert blast_store.abort(conn, "k", "a mistake")
+        assert not blast_store.abort(conn, "k", "a mistake")
+    working.expansion.ring(broker)
     broker.run()
     assert count(working, "SELECT count(*) FROM notifications") == 75
     assert count(working, "SELECT count(*) FROM notifications WHERE state = 'cancelled'") == 75
@@ -225,37 +226,32 @@ def test_an_aborted_blast_cancels_what_it_has_sent_and_sends_no_more(working: Se
     # Who was on the pages that nobody will send is nobody's business any more.
     assert count(working, "SELECT count(*) FROM blast_pages WHERE users IS NOT NULL") == 0
     blast = row(working)
-    assert (blast.state, blast.reason, blast.sent, blast.cancelled, blast.wake_at) == (
-        "aborted",
-        "a mistake",
-        75,
-        75,
-        None,
-    )
+    assert (blast.state, blast.reason, blast.sent, blast.cancelled) == ("aborted", "a mistake", 75, 75)
+    assert count(working, "SELECT count(*) FROM blasts WHERE wake_at IS NOT NULL") == 0
 
 
 def test_a_page_in_the_hands_of_a_sender_is_cancelled_too(working: Services, broker: Broker) -> None:
     """The abort commits between the sender's look at the blast and its commit."""
     start(working)
-    expansion.step(working, str(blast_id("k")), broker)
+    working.expansion.step(str(blast_id("k")), broker)
     page = broker.take(Task.SEND_PAGE)[0]
     with working.engine.begin() as sender:
-        assert blast_store.take(sender, page)
+        assert pages.take(sender, page)
         with working.engine.begin() as conn:
-            expansion.abort(conn, "k", "a mistake")
+            blast_store.abort(conn, "k", "a mistake")
     with working.engine.begin() as conn:
-        blast_store.discard(conn, str(blast_id("k")))
-        found = blast_store.next_to_cancel(conn, str(blast_id("k")))
+        pages.discard(conn, str(blast_id("k")))
+        found = pages.next_to_cancel(conn, str(blast_id("k")))
         assert found is not None
-        blast_store.cancelled(conn, found[0])
-        assert blast_store.next_to_cancel(conn, str(blast_id("k"))) is None
+        pages.cancelled(conn, found.id)
+        assert pages.next_to_cancel(conn, str(blast_id("k"))) is None
 
 
 def test_a_cancellation_that_overtakes_its_blast_stops_it(working: Services, broker: Broker) -> None:
     with working.engine.begin() as conn:
-        expansion.abort(conn, "k", "cancelled by the application")
+        blast_store.abort(conn, "k", "cancelled by the application")
     assert not start(working).new
-    expansion.ring(working, broker)
+    working.expansion.ring(broker)
     broker.run()
     assert count(working, "SELECT count(*) FROM notifications") == 0
 
@@ -266,11 +262,11 @@ def test_in_no_minute_are_more_people_notified_than_the_throttle_says(
 ) -> None:
     clock.set(datetime(2026, 11, 21, 12, tzinfo=UTC))
     start(working, ask(throttle_per_min=per_min))
-    expansion.step(working, str(blast_id("k")), broker)
+    working.expansion.step(str(blast_id("k")), broker)
     for _ in range(60):
         broker.run()
         clock.advance(timedelta(seconds=2))
-        expansion.ring(working, broker)
+        working.expansion.ring(broker)
     with working.engine.begin() as conn:
         most = conn.execute(
             sa.text("""
@@ -304,9 +300,9 @@ def test_what_cannot_be_sent_is_refused_before_anything_is_and_keeps_its_key_fre
 
 def test_a_user_who_is_forgotten_is_taken_out_of_the_pages_that_wait(working: Services, broker: Broker) -> None:
     start(working)
-    expansion.step(working, str(blast_id("k")), broker)
+    working.expansion.step(str(blast_id("k")), broker)
     with working.engine.begin() as conn:
-        blast_store.forget_user(conn, "u1", UUID(int=2**128 - 1))
+        forgetting.forget_user(conn, "u1", UUID(int=2**128 - 1))
     broker.run()
     assert count(working, "SELECT count(*) FROM notifications WHERE user_id = 'u1'") == 0
     assert count(working, "SELECT count(*) FROM notifications") == MEMBERS - 1
@@ -314,7 +310,7 @@ def test_a_user_who_is_forgotten_is_taken_out_of_the_pages_that_wait(working: Se
 
 def test_the_story_of_a_notification_names_its_blast(working: Services, broker: Broker) -> None:
     start(working)
-    expansion.step(working, str(blast_id("k")), broker)
+    working.expansion.step(str(blast_id("k")), broker)
     broker.run()
     with working.engine.begin() as conn:
         one = conn.execute(sa.text("SELECT id FROM notifications LIMIT 1")).scalar_one()
@@ -330,10 +326,10 @@ def test_a_blast_that_this_version_cannot_read_is_aborted_and_says_why(
 ) -> None:
     start(working)
     if what == "message":
-        expansion.step(working, str(blast_id("k")), broker)
+        working.expansion.step(str(blast_id("k")), broker)
     with working.engine.begin() as conn:
         conn.execute(sa.update(schema.blasts).values({what: {"unheard": 1}}))
-    expansion.ring(working, broker)
+    working.expansion.ring(broker)
     broker.run()
     blast = row(working)
     assert blast.state == "aborted"
@@ -343,13 +339,13 @@ def test_a_blast_that_this_version_cannot_read_is_aborted_and_says_why(
 
 def test_pages_are_found_by_their_indexes_whatever_else_there_is(working: Services, broker: Broker) -> None:
     start(working)
-    expansion.step(working, str(blast_id("k")), broker)
+    working.expansion.step(str(blast_id("k")), broker)
     broker.run()
     queries = {
-        "blast_pages_waiting_idx": blast_store._RELEASE,
-        "blast_pages_released_idx": blast_store._IN_FLIGHT,
-        "blast_pages_sent_idx": blast_store._TO_CANCEL,
-        "Index Scan using notifications_": blast_store._ACTIVE,
+        "blast_pages_waiting_idx": pages._RELEASE,
+        "blast_pages_released_idx": pages._COUNT,
+        "blast_pages_sent_idx": pages._TO_CANCEL,
+        "Index Scan using notifications_": pages._ACTIVE,
     }
     values = {"id": blast_id("k"), "lease": timedelta(), "room": 1, "first": blast_id("k"), "last": blast_id("k")}
     with working.engine.begin() as conn:

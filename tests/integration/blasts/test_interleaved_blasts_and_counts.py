@@ -14,8 +14,9 @@ import sqlalchemy as sa
 from knocktwice_shared.ids import blast_id
 from knocktwice_shared.messages import DeviceRegistered, PhoneBound, TagsSet, parse_blast
 from knocktwice_worker import services
-from knocktwice_worker.blasts import expansion
+from knocktwice_worker.blasts import request
 from knocktwice_worker.blasts import store as blast_store
+from knocktwice_worker.lifecycle import AttemptState
 from knocktwice_worker.notifications import store
 from knocktwice_worker.notifications.inbox import dead_letters
 from knocktwice_worker.notifications.pipeline import cancellation
@@ -71,18 +72,18 @@ class Campaign:
         wire = {"v": 1, "key": self.key, "content": CONTENT, "plan": LATER}
         who = {"field": "tags.likes", "op": "=", "value": self.key}
         with self.scenario.here.engine.begin() as conn:
-            expansion.start(conn, parse_blast({**wire, "filter": who}))
+            request.start(conn, parse_blast({**wire, "filter": who}))
 
     def step(self) -> None:
-        expansion.step(self.scenario.here, self.id, _lose)
+        self.scenario.here.expansion.step(self.id, _lose)
 
     def page(self) -> None:
         for (page,) in self._rows("SELECT id FROM blast_pages WHERE blast_id = :id"):
-            expansion.send_page(self.scenario.here, str(page), _lose)
+            self.scenario.here.expansion.send_page(str(page), _lose)
 
     def abort(self) -> None:
         def abort(conn: sa.Connection) -> None:
-            expansion.abort(conn, self.key, "cancelled by the application")
+            blast_store.abort(conn, self.key, "cancelled by the application")
 
         cancellation.cancel(self.scenario.here.engine, [], [], also=abort)
 
@@ -315,7 +316,10 @@ def test_two_that_record_the_same_pushes_wait_for_each_other(scenario: Scenario,
     with scenario.here.engine.begin() as conn:
         intakes = [store.Intake(case.batch, {}, timedelta(hours=1)) for case in cases]
         work = store.accept(conn, intakes, lease=timedelta(minutes=1))
-    results = [store.PushResult(*w, state="rejected", reason="r") for w in sorted(work)]
+    results = [
+        store.PushResult(w.notification_id, w.registration, state=AttemptState.REJECTED, reason="r")
+        for w in sorted(work, key=lambda w: w.notification_id)
+    ]
 
     def record(answers: list[store.PushResult]) -> None:
         with scenario.here.engine.begin() as conn:

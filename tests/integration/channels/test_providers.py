@@ -13,7 +13,7 @@ from knocktwice_shared.ids import uuid7
 from knocktwice_shared.messages import parse_batch
 from knocktwice_worker.channels.outbound.provider_choice import Providers
 from knocktwice_worker.cli import doctor
-from knocktwice_worker.lifecycle import DeliveryState, Verdict
+from knocktwice_worker.lifecycle import DeliveryState, Note
 from knocktwice_worker.notifications import store
 from knocktwice_worker.reporting.story import tell
 from knocktwice_worker.sandbox.rules import Answer, Rule
@@ -77,7 +77,7 @@ def _row(here: Services, id_: str) -> Any:
         return conn.execute(query, {"id": id_}).one()
 
 
-def _ledger(here: Services, id_: str, verdict: Verdict) -> list[dict[str, Any]]:
+def _ledger(here: Services, id_: str, verdict: Note) -> list[dict[str, Any]]:
     with here.engine.connect() as conn:
         query = sa.text("SELECT inputs FROM decisions WHERE notification_id = :id AND verdict = :v ORDER BY id")
         return list(conn.execute(query, {"id": id_, "v": verdict}).scalars())
@@ -95,7 +95,7 @@ def test_who_sent_it_and_why_is_on_record(install: Callable[..., Services], acme
     (id_,) = _send(here)
     row = _row(here, id_)
     assert (row.state, row.provider, row.provider_id) == ("sent", "acme", "acme:1")
-    assert _ledger(here, id_, Verdict.PROVIDER_CHOSEN) == [{"provider": "acme", "why": "weight"}]
+    assert _ledger(here, id_, Note.PROVIDER_CHOSEN) == [{"provider": "acme", "why": "weight"}]
     with here.engine.connect() as conn:
         told = tell(conn, id_)
     assert told
@@ -113,7 +113,7 @@ def test_with_twilio_alone_nothing_is_chosen_or_noted(working: Services) -> None
         told = tell(conn, id_)
     assert told
     assert told.steps[-1].provider == "twilio"
-    assert _ledger(working, id_, Verdict.PROVIDER_CHOSEN) == []
+    assert _ledger(working, id_, Note.PROVIDER_CHOSEN) == []
     assert working.redis.keys("knocktwice:{providers}*") == []
 
 
@@ -127,7 +127,7 @@ def test_what_one_did_not_take_the_other_sends(
     assert (_row(here, id_).state, _row(here, id_).provider) == ("reserved", "twilio")
     here.later_steps.send([id_])
     assert (_row(here, id_).state, len(sandbox.texts(NUMBER)), acme.texts) == ("sent", 1, [])
-    (change,) = _ledger(here, id_, Verdict.PROVIDER_CHANGED)
+    (change,) = _ledger(here, id_, Note.PROVIDER_CHANGED)
     assert (change["from"], change["to"]) == ("acme", "twilio")
     assert change["reason"].startswith("acme")
 
@@ -183,7 +183,7 @@ def test_without_a_list_nobody_knows_what_a_sender_that_died_has_sent(
     here = install()
     (id_,) = _accept(here)
     with here.engine.begin() as conn:
-        store.claim_sms(conn, [id_], HOUR, {id_: store.Placement("acme", 0)})
+        store.claim_steps(conn, [id_], HOUR, {id_: store.Placement("acme", 0)})
     clock.advance(2 * HOUR)
     here.reconcile.resolve([id_])
     assert _row(here, id_).state == "unknown"
@@ -248,9 +248,9 @@ def test_a_choice_is_made_when_nobody_else_has_the_message(
         # It would choose Twilio, and waits for the message.
         sending = pool.submit(standby.later_steps.send, [id_])
         eventually(lambda: _somebody_waits(here))
-        assert store.claim_sms(conn, [id_], HOUR, {id_: store.Placement("acme", 0)})[0] == [id_]
-        lost = store.SmsResult(id_, DeliveryState.RESERVED, reason="no answer", wake_after=HOUR)
-        store.record_sms(conn, [lost])
+        assert store.claim_steps(conn, [id_], HOUR, {id_: store.Placement("acme", 0)})[0] == [id_]
+        lost = store.StepResult(id_, DeliveryState.RESERVED, reason="no answer", wake_after=HOUR)
+        store.record_steps(conn, [lost])
     assert sending.result() == [id_]
     assert (_row(here, id_).state, _row(here, id_).provider) == ("sent", "acme")
     assert (acme.asked, sandbox.texts(NUMBER)) == (1, [])
@@ -268,7 +268,7 @@ def test_a_failing_provider_is_demoted_for_all_and_comes_back(
     later = _send(other, 5)
     assert acme.asked == 12
     assert {_row(here, i).provider for i in later} == {"twilio"}
-    assert _ledger(here, later[0], Verdict.PROVIDER_CHOSEN) == [{"provider": "twilio", "why": "others_demoted"}]
+    assert _ledger(here, later[0], Note.PROVIDER_CHOSEN) == [{"provider": "twilio", "why": "others_demoted"}]
     (check,) = [c for c in doctor.examine(here) if c.name == "sms providers"]
     assert check.level == "warning"
     assert "acme (weight 1e+06): demoted, acme 503; 12 of 12 SMS failed in the last minute" in check.finding
@@ -300,7 +300,7 @@ def test_when_all_fail_they_are_tried_as_ever_and_the_first_to_work_is_back(
     assert all(one.reason for one in (here.providers or Providers.__new__(Providers)).health())
     acme.says = "ok"
     (id_,) = _send(here)
-    assert _ledger(here, id_, Verdict.PROVIDER_CHOSEN) == [{"provider": "acme", "why": "all_demoted"}]
+    assert _ledger(here, id_, Note.PROVIDER_CHOSEN) == [{"provider": "acme", "why": "all_demoted"}]
     assert _row(here, id_).state == "sent"
     _send(here)
     assert len(acme.texts) == 2

@@ -11,8 +11,7 @@ import sqlalchemy as sa
 from knocktwice_shared.ids import blast_id, uuid7
 from knocktwice_worker.audience import segments
 from knocktwice_worker.audience.segment_filter import parse
-from knocktwice_worker.blasts import expansion, preflight
-from knocktwice_worker.blasts import store as blast_store
+from knocktwice_worker.blasts import preflight, request, standing
 from knocktwice_worker.content import template_store, templates
 from knocktwice_worker.content.links import short_links
 
@@ -122,7 +121,7 @@ def test_a_dry_run_counts_everybody_once_and_starts_nothing(run: Run, here: Serv
     # One of one part in German, three of two.
     assert found["worst_parts"] == 7
     with here.engine.begin() as conn:
-        assert not blast_store.latest(conn, 1)
+        assert not standing.latest(conn, 1)
 
 
 @pytest.mark.usefixtures("people")
@@ -211,9 +210,7 @@ HX = "HX0123456789abcdef0123456789abcdef"
 
 def _kept(here: Services, key: str = "k") -> dict[str, Any]:
     with here.engine.connect() as conn:
-        row = blast_store.find(conn, key)
-    assert row
-    return dict(row.message)
+        return dict(conn.execute(sa.text("SELECT message FROM blasts WHERE key = :key"), {"key": key}).scalar_one())
 
 
 @pytest.mark.usefixtures("people")
@@ -285,7 +282,7 @@ def test_a_wrong_step_of_a_blast_is_told_its_field_and_starts_nothing(
         assert (done.code, done.out) == (code, "")
         assert said in done.err
     with here.engine.connect() as conn:
-        assert not blast_store.latest(conn, 1)
+        assert not standing.latest(conn, 1)
 
 
 @pytest.mark.usefixtures("people")
@@ -305,7 +302,7 @@ def test_a_blast_of_nothing_but_an_sms_can_be_started_and_is_counted(working: Se
     texted = parse_blast(wire | {"content": {"sms": {"text": "{{ tea }} " + "x" * 160}}, "params": {"tea": "Assam"}})
     with working.engine.begin() as conn:
         found = preflight.examine(conn, texted, working.settings, working.limits.limits, share=0.0)
-        assert expansion.start(conn, texted).new
+        assert request.start(conn, texted).new
     # There is no push to be answered, so all who can be texted are.
     assert (found.push, found.sms_only, found.worst_parts, found.expected_parts) == (0, 5, 10, 10)
 
@@ -343,10 +340,10 @@ def test_what_is_expected_is_learnt_from_earlier_blasts(run: Run, working: Servi
 
     def publish(_: object, ids: Any) -> None:
         for page in ids:
-            expansion.send_page(working, page, publish)
+            working.expansion.send_page(page, publish)
 
-    expansion.step(working, id_, publish)
-    expansion.step(working, id_, publish)
+    working.expansion.step(id_, publish)
+    working.expansion.step(id_, publish)
     with working.engine.begin() as conn:
         pushed = "SELECT notification_id FROM deliveries WHERE step = 0 AND state = 'sent' ORDER BY 1"
         ids = list(conn.scalars(sa.text(pushed)))

@@ -14,10 +14,10 @@ from knocktwice_shared.messages import Channel, Receipt, ReceiptEvent, Step, Whe
 from knocktwice_worker import services
 from knocktwice_worker.blasts import store as blast_store
 from knocktwice_worker.content.rendering import fingerprint
-from knocktwice_worker.lifecycle import DeliveryState, ProviderState, Verdict
+from knocktwice_worker.lifecycle import AttemptState, DeliveryState, ProviderState, Refusal
 from knocktwice_worker.notifications import store
 from knocktwice_worker.notifications.store import provider_reports
-from knocktwice_worker.notifications.store.provider_reports import Callback
+from knocktwice_worker.notifications.store.provider_statuses import Report
 from knocktwice_worker.reporting import delay_curve, rollups
 from support.sent_messages import SentMessages
 
@@ -47,7 +47,11 @@ def send(here: Services, people: int, *, template: str | None = "news", ttl: tim
     batch = parse_batch(wire)
     with here.engine.begin() as conn:
         work = store.accept(conn, [store.Intake(batch, {}, ttl, content)], lease=LEASE)
-        store.record_push(conn, [store.PushResult(*w, state="sent") for w in work], retry_for=HOUR)
+        store.record_push(
+            conn,
+            [store.PushResult(w.notification_id, w.registration, state=AttemptState.SENT) for w in work],
+            retry_for=HOUR,
+        )
     return [UUID(str(r.id)) for r in batch.recipients]
 
 
@@ -60,8 +64,8 @@ def text(here: Services, ids: Sequence[UUID], body: str) -> None:
     wanted = [str(id_) for id_ in ids]
     with here.engine.begin() as conn:
         store.reserve(conn, [store.Reservation(i, "+16502530000", body, fingerprint(body)) for i in wanted], LEASE)
-        claimed, _ = store.claim_sms(conn, wanted, LEASE)
-        store.record_sms(conn, [store.SmsResult(i, DeliveryState.SENT, provider_id=f"SM{i}") for i in claimed])
+        claimed, _ = store.claim_steps(conn, wanted, LEASE)
+        store.record_steps(conn, [store.StepResult(i, DeliveryState.SENT, provider_id=f"SM{i}") for i in claimed])
 
 
 @pytest.fixture
@@ -78,7 +82,7 @@ def test_the_figures_are_what_the_documents_say(
     text(here, [second, third], "x" * 161)
     receive(here, [second], Receipt.CLICKED)
     with here.engine.begin() as conn:
-        store.skip(conn, [store.Decision(str(fourth), Verdict.CAPPED_DAILY, {})])
+        store.skip(conn, [store.Decision(str(fourth), Refusal.CAPPED_DAILY, {})])
     clock.advance(MINUTE)
     said = run("stats", "--json", "--fresh").json
     (line,) = said["lines"]
@@ -114,9 +118,7 @@ def test_what_the_provider_reports_makes_price_and_arrival_real_and_a_blast_has_
     reports = [(ids[0], ProviderState.DELIVERED, "0.0075"), (ids[1], ProviderState.UNDELIVERED, "0.5")]
     with here.engine.begin() as conn:
         now = datetime.now(UTC)
-        provider_reports.accept(
-            conn, [Callback(f"SM{id_}", status, now, price=price) for id_, status, price in reports]
-        )
+        provider_reports.accept(conn, [Report(f"SM{id_}", status, now, price=price) for id_, status, price in reports])
         provider_reports.bring(conn)
     clock.advance(MINUTE)
     (line,) = run("stats", "--by", "blast", "--json", "--fresh").json["lines"]
@@ -136,7 +138,7 @@ def send_by_whatsapp(here: Services, statuses: Sequence[tuple[str | None, str | 
     post = SentMessages(here)
     ids = post.handed_over(Step(Channel.WHATSAPP, When.NOT_DELIVERED, HOUR, content_sid=HX), people=len(statuses))
     heard = [
-        Callback(f"SM{n}", ProviderState(status), datetime.now(UTC), price=price, price_unit="USD")
+        Report(f"SM{n}", ProviderState(status), datetime.now(UTC), price=price, price_unit="USD")
         for n, (status, price) in enumerate(statuses)
         if status
     ]

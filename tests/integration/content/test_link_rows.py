@@ -162,7 +162,7 @@ def test_links_go_with_their_people(public: Services, clock: Clock) -> None:
     public.later_steps.send(public.fallback.check([id_]))
     assert len(_links(public)) == 1
     with pytest.raises(erasure.Unsettled):
-        erasure.erase(public, "ada", datetime.now(UTC))
+        public.erasure.erase("ada", datetime.now(UTC))
     assert _links(public) == []
 
 

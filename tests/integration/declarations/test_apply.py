@@ -72,7 +72,7 @@ def test_a_dry_run_tells_the_same_and_changes_nothing(run: Callable[..., Command
     said = run("apply", str(file), "--dry-run", "--json")
     assert said.json == {
         "dry_run": True,
-        "changes": [{"kind": "template", "name": "order_ready", "verb": "created", "fields": []}],
+        "changes": [{"kind": "template", "name": "order_ready", "verb": "created", "fields": [], "next": []}],
     }
     assert run("template", "list", "--json").json == []
     run("apply", str(file))

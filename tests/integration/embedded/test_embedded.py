@@ -23,6 +23,7 @@ import redis
 
 from knocktwice_worker.embedded import launch
 from knocktwice_worker.embedded import servers as embedded
+from knocktwice_worker.embedded.server import postgres_program
 from knocktwice_worker.embedded.servers import (
     AlreadyRunning,
     EmbeddedServers,
@@ -180,6 +181,40 @@ def test_servers_that_root_starts_run_as_nobody(home: Path) -> None:
     with servers:
         users = set(of_each(psutil.Process.uids, servers.postgres.pid, servers.valkey.pid))
     assert users == {(nobody, nobody, nobody)}
+
+
+@pytest.mark.skipif(not ROOT, reason="only root may become somebody else")
+def test_roots_programs_and_data_may_lie_where_only_root_may_enter(tmp_path: Path) -> None:
+    done = _run_in(_closed_folder(tmp_path))
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.skipif(not ROOT or not shutil.which("setpriv"), reason="only root on Linux has capabilities to lose")
+def test_a_root_who_may_not_open_that_folder_is_told_what_to_do(tmp_path: Path) -> None:
+    closed = _closed_folder(tmp_path)
+    done = _run_in(closed, "setpriv", "--bounding-set=-setpcap")
+    assert done.returncode == 1
+    assert f"may not reach {closed}" in done.stderr
+    done = _run_in(closed, "setpriv", "--bounding-set=-setuid,-setgid")
+    assert done.returncode == 1
+    assert "This root may not become another user" in done.stderr
+
+
+def _closed_folder(tmp_path: Path) -> Path:
+    """Return a folder that only root may enter, with PostgreSQL's programs in it."""
+    closed = tmp_path / "ein Ölfass"
+    closed.mkdir(mode=0o700)
+    package = postgres_program("postgres").parents[2]
+    for part in package.parent.glob(f"{package.name}*"):
+        shutil.copytree(part, closed / part.name, symlinks=True)
+    return closed
+
+
+def _run_in(folder: Path, *prefix: str) -> subprocess.CompletedProcess[str]:
+    """Start and stop servers whose programs and data are in a folder."""
+    command = [*prefix, sys.executable, "-c", RUN, str(folder / "home")]
+    environment = {**os.environ, "PYTHONPATH": str(folder)}
+    return subprocess.run(command, env=environment, input="", capture_output=True, text=True, check=False)
 
 
 @pytest.mark.skipif(not ROOT, reason="only root may become somebody else")

@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from knocktwice import Category
 from knocktwice_worker import services
 from knocktwice_worker.config import ConfigurationError, load
-from knocktwice_worker.lifecycle import Verdict
+from knocktwice_worker.lifecycle import Refusal
 from knocktwice_worker.limits import budget
 from knocktwice_worker.limits.budget import Budget, Held, Purse, Spent, Today
 from knocktwice_worker.limits.per_number import Answer, Ask, Limits, RedisLimits, count_in_postgres
@@ -96,7 +96,7 @@ def test_of_500_texts_of_two_parts_exactly_as_many_pass_as_the_budget_has_parts(
 ) -> None:
     asks = [ask(parts=2) for _ in range(500)]
     answers = count_together(valkey_url, engine, limits(101), asks, NOON)
-    assert Counter(refusals(answers)) == {None: 50, Verdict.BUDGET_EXHAUSTED: 450}
+    assert Counter(refusals(answers)) == {None: 50, Refusal.BUDGET_EXHAUSTED: 450}
 
 
 def test_64_callers_of_all_categories_leave_the_reserve_to_critical(valkey_url: str, engine: sa.Engine) -> None:
@@ -115,7 +115,7 @@ def test_a_category_has_a_budget_of_its_own(valkey: redis.Redis, engine: sa.Engi
     batch = [*(ask(MARKETING) for _ in range(5)), *(ask(TRANSACTIONAL) for _ in range(5))]
     with engine.connect() as conn:
         answers = RedisLimits(valkey, limits(marketing=3)).count(conn, batch, NOON)
-    assert refusals(answers) == [*[None] * 3, *[Verdict.BUDGET_EXHAUSTED] * 2, *[None] * 5]
+    assert refusals(answers) == [*[None] * 3, *[Refusal.BUDGET_EXHAUSTED] * 2, *[None] * 5]
     assert (answers[4].spent, answers[9].spent) == (Spent(3, 3), Spent(8, 5))
 
 
@@ -123,7 +123,7 @@ def test_a_text_that_is_too_long_for_the_rest_leaves_it_to_shorter_ones(valkey: 
     batch = [ask(parts=3), ask(parts=3), ask(parts=2), ask(parts=1)]
     with engine.connect() as conn:
         answers = RedisLimits(valkey, limits(5)).count(conn, batch, NOON)
-    assert refusals(answers) == [None, Verdict.BUDGET_EXHAUSTED, None, Verdict.BUDGET_EXHAUSTED]
+    assert refusals(answers) == [None, Refusal.BUDGET_EXHAUSTED, None, Refusal.BUDGET_EXHAUSTED]
 
 
 def test_what_another_limit_refuses_costs_no_budget(valkey: redis.Redis, engine: sa.Engine) -> None:
@@ -132,7 +132,7 @@ def test_what_another_limit_refuses_costs_no_budget(valkey: redis.Redis, engine:
     with engine.connect() as conn:
         answers = RedisLimits(valkey, limits(5)).count(conn, [first, twin], NOON)
     assert [a.spent for a in answers] == [Spent(1, 1), Spent(1, 1)]
-    assert answers[1].refusal is Verdict.DUPLICATE_CONTENT
+    assert answers[1].refusal is Refusal.DUPLICATE_CONTENT
 
 
 def test_a_repeated_question_counts_once(valkey: redis.Redis, engine: sa.Engine) -> None:
@@ -159,7 +159,7 @@ def test_parts_that_were_not_used_are_given_back_before_anybody_is_refused(
         remember(engine, first, state)
         assert counter.count(conn, [second], NOON)[0].refusal is None
         # Looked for once a minute, however many are refused.
-        assert counter.count(conn, [ask()], NOON)[0].refusal is Verdict.BUDGET_EXHAUSTED
+        assert counter.count(conn, [ask()], NOON)[0].refusal is Refusal.BUDGET_EXHAUSTED
 
 
 def test_the_budget_is_a_days(valkey: redis.Redis, engine: sa.Engine) -> None:
@@ -169,7 +169,7 @@ def test_the_budget_is_a_days(valkey: redis.Redis, engine: sa.Engine) -> None:
     )
     with engine.connect() as conn:
         asked = [counter.count(conn, [ask()], at)[0].refusal for at in (evening, evening, morning, morning)]
-    assert asked == [None, Verdict.BUDGET_EXHAUSTED] * 2
+    assert asked == [None, Refusal.BUDGET_EXHAUSTED] * 2
 
 
 def test_after_flushall_the_budget_comes_back_from_postgres(valkey: redis.Redis, engine: sa.Engine) -> None:
@@ -185,7 +185,7 @@ def test_after_flushall_the_budget_comes_back_from_postgres(valkey: redis.Redis,
         assert counter.count(conn, [waiting], NOON)[0] == Answer(None, 1, Spent(7, 3))
         assert refusals(counter.count(conn, [ask(), ask(), ask(CRITICAL)], NOON)) == [
             None,
-            Verdict.BUDGET_EXHAUSTED,
+            Refusal.BUDGET_EXHAUSTED,
             None,
         ]
 
@@ -198,7 +198,7 @@ def test_of_reservations_that_a_wipe_let_through_the_youngest_is_refused(
         remember(engine, one, "reserved", NOON - timedelta(minutes=11 - i))
     with engine.connect() as conn:
         answers = [counter.count(conn, [one], NOON)[0].refusal for one in reversed(reserved)]
-    assert answers == [Verdict.BUDGET_EXHAUSTED, *[None] * 10]
+    assert answers == [Refusal.BUDGET_EXHAUSTED, *[None] * 10]
 
 
 def test_after_a_wipe_what_is_being_sent_is_spent_and_reservations_get_what_is_left(
@@ -210,7 +210,7 @@ def test_after_a_wipe_what_is_being_sent_is_spent_and_reservations_get_what_is_l
     remember(engine, sending, "sending", NOON - timedelta(minutes=1))
     with engine.begin() as conn:
         waiting = [younger, older]
-        expected = [Verdict.BUDGET_EXHAUSTED, None]
+        expected = [Refusal.BUDGET_EXHAUSTED, None]
         assert refusals(RedisLimits(valkey, limits(2)).count(conn, waiting, NOON)) == expected
         assert refusals(count_in_postgres(conn, waiting, limits(2), NOON)) == expected
 

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from knocktwice_shared.messages import Category
-from knocktwice_worker.lifecycle import Verdict
+from knocktwice_worker.lifecycle import Delay, Refusal
 from knocktwice_worker.limits.per_number import Answer, Ask, Limits, LimitsUnavailable, RedisLimits, count_in_postgres
 from knocktwice_worker.services import Services
 from support.ports import free_port
@@ -50,12 +50,12 @@ def engine(database_url: str) -> sa.Engine:
 
 def test_of_500_identical_texts_to_one_number_exactly_one_passes(valkey_url: str, engine: sa.Engine) -> None:
     answers = count_together(valkey_url, engine, limits(), [ask() for _ in range(500)], NOON)
-    assert Counter(a.refusal for a in answers) == {None: 1, Verdict.DUPLICATE_CONTENT: 499}
+    assert Counter(a.refusal for a in answers) == {None: 1, Refusal.DUPLICATE_CONTENT: 499}
 
 
 def test_of_500_different_texts_to_one_number_exactly_ten_pass(valkey_url: str, engine: sa.Engine) -> None:
     answers = count_together(valkey_url, engine, limits(), [ask(content=str(i).encode()) for i in range(500)], NOON)
-    assert Counter(a.refusal for a in answers) == {None: 10, Verdict.CAPPED_DAILY: 490}
+    assert Counter(a.refusal for a in answers) == {None: 10, Refusal.CAPPED_DAILY: 490}
 
 
 def test_a_retry_is_not_its_own_duplicate_and_counts_once(valkey: redis.Redis, engine: sa.Engine) -> None:
@@ -69,7 +69,7 @@ def test_one_batch_counts_its_own_messages(valkey: redis.Redis, engine: sa.Engin
     batch = [ask(content=b"same"), ask(content=b"same"), *(ask(content=str(i).encode()) for i in range(12))]
     with engine.connect() as conn:
         answers = RedisLimits(valkey, limits()).count(conn, batch, NOON)
-    assert [a.refusal for a in answers] == [None, Verdict.DUPLICATE_CONTENT, *[None] * 9, *[Verdict.CAPPED_DAILY] * 3]
+    assert [a.refusal for a in answers] == [None, Refusal.DUPLICATE_CONTENT, *[None] * 9, *[Refusal.CAPPED_DAILY] * 3]
 
 
 def test_numbers_do_not_count_against_each_other(valkey: redis.Redis, engine: sa.Engine) -> None:
@@ -91,7 +91,7 @@ def test_what_is_released_can_be_used_by_another(valkey: redis.Redis, engine: sa
     with engine.connect() as conn:
         counter.count(conn, [first], NOON)
         counter.release([second], NOON)
-        assert counter.count(conn, [second], NOON)[0].refusal is Verdict.DUPLICATE_CONTENT
+        assert counter.count(conn, [second], NOON)[0].refusal is Refusal.DUPLICATE_CONTENT
         counter.release([first], NOON)
         assert counter.count(conn, [second], NOON)[0].refusal is None
 
@@ -117,9 +117,9 @@ def test_the_count_starts_anew_at_midnight_of_the_zone(
     evening, morning = datetime.fromisoformat(before), datetime.fromisoformat(after)
     with engine.connect() as conn:
         assert counter.count(conn, [ask()], evening)[0].refusal is None
-        assert counter.count(conn, [ask()], evening)[0].refusal is Verdict.CAPPED_DAILY
+        assert counter.count(conn, [ask()], evening)[0].refusal is Refusal.CAPPED_DAILY
         assert counter.count(conn, [ask()], morning)[0].refusal is None
-        assert counter.count(conn, [ask()], morning)[0].refusal is Verdict.CAPPED_DAILY
+        assert counter.count(conn, [ask()], morning)[0].refusal is Refusal.CAPPED_DAILY
 
 
 @pytest.mark.parametrize(
@@ -174,7 +174,7 @@ def test_after_flushall_the_counts_come_back_from_postgres(valkey: redis.Redis, 
         _sent(engine, one, NOON - timedelta(hours=1))
     valkey.flushdb()
     with engine.connect() as conn:
-        assert counter.count(conn, [ask(content=b"eleventh")], NOON)[0] == Answer(Verdict.CAPPED_DAILY, 10)
+        assert counter.count(conn, [ask(content=b"eleventh")], NOON)[0] == Answer(Refusal.CAPPED_DAILY, 10)
         assert passed(counter.count(conn, already, NOON)) == 10
 
 
@@ -182,7 +182,7 @@ def test_after_flushall_the_holder_of_a_content_comes_back_too(valkey: redis.Red
     counter = RedisLimits(valkey, limits())
     _sent(engine, ask(content=b"hello"), NOON - timedelta(seconds=29))
     with engine.connect() as conn:
-        assert counter.count(conn, [ask(content=b"hello")], NOON)[0].refusal is Verdict.DUPLICATE_CONTENT
+        assert counter.count(conn, [ask(content=b"hello")], NOON)[0].refusal is Refusal.DUPLICATE_CONTENT
         assert counter.count(conn, [ask(content=b"hello")], NOON + timedelta(seconds=2))[0].refusal is None
 
 
@@ -202,7 +202,7 @@ def test_after_a_wipe_what_may_have_been_sent_counts_and_what_was_not_does_not(
 ) -> None:
     _sent(engine, ask(), NOON - timedelta(seconds=20), state=state)
     again, another = ask(), ask(content=b"something else")
-    expected = [Verdict.DUPLICATE_CONTENT, Verdict.CAPPED_DAILY] if counts else [None, Verdict.CAPPED_DAILY]
+    expected = [Refusal.DUPLICATE_CONTENT, Refusal.CAPPED_DAILY] if counts else [None, Refusal.CAPPED_DAILY]
     with engine.begin() as conn:
         answers = RedisLimits(valkey, limits(per_day=1)).count(conn, [again, another], NOON)
         assert [a.refusal for a in answers] == expected
@@ -217,7 +217,7 @@ def test_a_wipe_right_before_midnight_is_made_up_for_right_after_it(valkey: redi
     with engine.connect() as conn:
         # From here on Redis counts; of what was sent before only Postgres knows.
         assert counter.count(conn, [ask(number="+16505550199")], midnight - 10 * second)[0].refusal is None
-        assert counter.count(conn, [ask()], midnight + 5 * second)[0].refusal is Verdict.DUPLICATE_CONTENT
+        assert counter.count(conn, [ask()], midnight + 5 * second)[0].refusal is Refusal.DUPLICATE_CONTENT
         assert counter.count(conn, [ask()], midnight + 20 * second)[0].refusal is None
 
 
@@ -226,7 +226,7 @@ def test_after_a_wipe_each_channel_counts_for_itself(valkey: redis.Redis, engine
     with engine.begin() as conn:
         conn.execute(sa.text("UPDATE deliveries SET channel = 'whatsapp'"))
         asks = [ask(), replace(ask(), channel="whatsapp")]
-        expected = [None, Verdict.DUPLICATE_CONTENT]
+        expected = [None, Refusal.DUPLICATE_CONTENT]
         assert [a.refusal for a in RedisLimits(valkey, limits(per_day=1)).count(conn, asks, NOON)] == expected
         assert [a.refusal for a in count_in_postgres(conn, asks, limits(per_day=1), NOON)] == expected
 
@@ -240,7 +240,7 @@ def test_of_eleven_reservations_a_wipe_let_through_the_youngest_is_refused(
     with engine.connect() as conn:
         # The youngest asks first and is refused all the same.
         answers = [counter.count(conn, [one], NOON)[0].refusal for one in reversed(eleven)]
-    assert answers == [Verdict.CAPPED_DAILY, *[None] * 10]
+    assert answers == [Refusal.CAPPED_DAILY, *[None] * 10]
 
 
 def test_yesterday_does_not_count(valkey: redis.Redis, engine: sa.Engine) -> None:
@@ -259,7 +259,7 @@ def test_without_redis_the_answer_is_unavailable_and_postgres_counts(engine: sa.
         with pytest.raises(LimitsUnavailable):
             RedisLimits(nobody, limits()).count(conn, batch, NOON)
         answers = count_in_postgres(conn, batch, limits(), NOON)
-    assert [a.refusal for a in answers] == [None, Verdict.DUPLICATE_CONTENT, Verdict.CAPPED_DAILY]
+    assert [a.refusal for a in answers] == [None, Refusal.DUPLICATE_CONTENT, Refusal.CAPPED_DAILY]
 
 
 def test_no_key_or_value_shows_a_number(valkey: redis.Redis, engine: sa.Engine) -> None:
@@ -279,5 +279,5 @@ def test_without_redis_postgres_counts_and_marketing_waits(settings: Settings, e
     assert dict(zip(Category, (a.refusal for a in answers), strict=True)) == {
         Category.CRITICAL: None,
         Category.TRANSACTIONAL: None,
-        Category.MARKETING: Verdict.LIMITS_UNAVAILABLE,
+        Category.MARKETING: Delay.LIMITS_UNAVAILABLE,
     }

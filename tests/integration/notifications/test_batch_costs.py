@@ -152,7 +152,7 @@ def test_a_step_behind_another_costs_as_many_queries_for_fifty_as_for_two(workin
         with working.engine.connect() as conn:
             sids = conn.execute(sa.text(query), {"ids": ids}).scalars().all()
         reports = [
-            provider_statuses.StatusReport(sid, status, datetime.now(UTC))
+            provider_statuses.Report(sid, status, datetime.now(UTC))
             for sid in sids
             for status in (ProviderState.READ, ProviderState.DELIVERED)
         ]

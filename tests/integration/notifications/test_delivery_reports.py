@@ -17,7 +17,7 @@ from knocktwice_worker.channels.twilio.reports import TwilioReports
 from knocktwice_worker.lifecycle import ProviderState
 from knocktwice_worker.notifications.pipeline import delivery_reports
 from knocktwice_worker.notifications.store import provider_reports
-from knocktwice_worker.notifications.store.provider_reports import Callback
+from knocktwice_worker.notifications.store.provider_statuses import Report
 from knocktwice_worker.sandbox import Answer, Rule
 from knocktwice_worker.services import Services
 
@@ -114,7 +114,7 @@ def test_what_is_overdue_is_asked_for_and_then_its_arrival_is_unknown(
     assert sandbox.requests("list") == 2
     ((sid,),) = _rows(working, [silent], "SELECT provider_id FROM deliveries WHERE notification_id = :id")
     with working.engine.begin() as conn:
-        provider_reports.accept(conn, [Callback(sid, ProviderState.DELIVERED, datetime.now(UTC))])
+        provider_reports.accept(conn, [Report(sid, ProviderState.DELIVERED, datetime.now(UTC))])
     assert working.delivery_reports.bring_waiting() == 0
     assert _rows(working, [silent])[0][1] == "delivered"
 

@@ -13,8 +13,9 @@ import sqlalchemy as sa
 from knocktwice_shared.ids import uuid7
 from knocktwice_shared.messages import Receipt, ReceiptEvent
 from knocktwice_worker.audience import opt_outs, people
+from knocktwice_worker.lifecycle import AttemptState
 from knocktwice_worker.notifications import store
-from knocktwice_worker.privacy import erasure, retention
+from knocktwice_worker.privacy import erasure, notifications, retention
 from knocktwice_worker.reporting.story import tell
 from support.databases import new_database
 
@@ -116,7 +117,7 @@ def _receipts(ids: Sequence[str]) -> list[ReceiptEvent]:
 
 
 def _push(conn: sa.Connection, ids: Sequence[str]) -> None:
-    results = [store.PushResult(i, "r-1", state="sent") for i in ids]
+    results = [store.PushResult(i, "r-1", state=AttemptState.SENT) for i in ids]
     store.record_push(conn, results, retry_for=MINUTE)
 
 
@@ -132,7 +133,7 @@ HOT: dict[str, tuple[Callable[[sa.Connection, Archive], object], list[str]]] = {
         ["deliveries_pkey"],
     ),
     "the last look": (lambda c, a: store.reserved(c, a.open[:50]), ["deliveries_pkey"]),
-    "the claim": (lambda c, a: store.claim_sms(c, a.open[:50], MINUTE), ["deliveries_pkey"]),
+    "the claim": (lambda c, a: store.claim_steps(c, a.open[:50], MINUTE), ["deliveries_pkey"]),
     "receipts": (lambda c, a: store.record_receipts(c, _receipts(a.open[:50])), ["deliveries_pkey", "events_pkey"]),
     "receipts that name devices": (lambda c, a: people.see(c, _receipts(a.open[:50])), ["devices_pkey"]),
     "a cancellation by key": (
@@ -158,12 +159,12 @@ def test_a_person_is_found_by_index(archive: Archive) -> None:
         "user": "u-7", "people": ["u-7", "+436601000007"], "inline": ["+436601000007"], "until": datetime.now(UTC),
         "boundary": str(uuid7()), "after": str(UUID(int=0)), "limit": 500,
     }  # fmt: skip
-    told = archive.plans(lambda conn: conn.execute(erasure._PAGE, page))
-    told += archive.plans(lambda conn: conn.execute(erasure._OF, {"user": "u-7", "until": datetime.now(UTC)}))
+    told = archive.plans(lambda conn: conn.execute(notifications.PAGE, page))
+    told += archive.plans(lambda conn: conn.execute(erasure.OF_PERSON, {"user": "u-7", "until": datetime.now(UTC)}))
     told += archive.plans(
-        lambda conn: conn.execute(erasure._BLANK_BATCHES, {"ids": archive.ids[:1], "batches": [archive.batch]})
+        lambda conn: conn.execute(notifications.BLANK_BATCHES, {"ids": archive.ids[:1], "batches": [archive.batch]})
     )
-    told += archive.plans(lambda conn: conn.execute(erasure._SHARED, {"user": "u-7", "numbers": ["+436601000007"]}))
+    told += archive.plans(lambda conn: conn.execute(erasure.SHARED, {"user": "u-7", "numbers": ["+436601000007"]}))
     assert "phones_number_idx" in told
     assert "notifications_person_idx" in told
     assert "notifications_batch_id_idx" in told

@@ -15,7 +15,7 @@ from knocktwice_worker.audience.inbound_texts import InboundText
 from knocktwice_worker.audience.opt_out_words import Wish
 from knocktwice_worker.lifecycle import ProviderState
 from knocktwice_worker.notifications.store import provider_reports
-from knocktwice_worker.notifications.store.provider_reports import Callback
+from knocktwice_worker.notifications.store.provider_statuses import Report
 from support.sent_messages import SentMessages
 
 if TYPE_CHECKING:
@@ -34,11 +34,11 @@ def post(here: Services) -> SentMessages:
     return SentMessages(here)
 
 
-def _heard(n: int, status: str, **facts: Any) -> Callback:
-    return Callback(f"SM{n}", ProviderState(status), facts.pop("at", AT), **facts)
+def _heard(n: int, status: str, **facts: Any) -> Report:
+    return Report(f"SM{n}", ProviderState(status), facts.pop("at", AT), **facts)
 
 
-def _take(post: SentMessages, heard: Sequence[Callback]) -> int:
+def _take(post: SentMessages, heard: Sequence[Report]) -> int:
     """Take callbacks as the gateway does."""
     with post.here.engine.begin() as conn:
         provider_reports.accept(conn, heard)

@@ -83,7 +83,7 @@ def test_what_kills_its_senders_is_not_sent_for_ever(here: Services, sandbox: Sa
     id_ = _reserved(here)
     for state in ("reserved", "reserved", "unknown"):
         with here.engine.begin() as conn:
-            assert store.claim_sms(conn, [id_], MINUTE)[0] == [id_]
+            assert store.claim_steps(conn, [id_], MINUTE)[0] == [id_]
         clock.advance(10 * MINUTE)
         here.reconcile.resolve([id_])
         assert _states(here) == [(state, None)]

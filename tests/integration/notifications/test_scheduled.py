@@ -17,6 +17,7 @@ from knocktwice_shared.messages import (
     parse_batch,
 )
 from knocktwice_worker.audience import people as audience
+from knocktwice_worker.lifecycle import AttemptState
 from knocktwice_worker.notifications import store
 from knocktwice_worker.notifications.pipeline import cancellation
 from knocktwice_worker.reporting.story import tell
@@ -157,7 +158,9 @@ def test_a_push_that_must_be_repeated_has_its_whole_hour(working: Services, cloc
     clock.set(noon + 48 * HOUR)
     with working.engine.begin() as conn:
         (work,) = store.claim_push(conn, [id_], HOUR)
-        store.record_push(conn, [store.PushResult(*work, state="open")], retry_for=HOUR)
+        store.record_push(
+            conn, [store.PushResult(work.notification_id, work.registration, state=AttemptState.OPEN)], retry_for=HOUR
+        )
     assert _told(working, id_).steps[0].state == "scheduled"
 
 
@@ -318,7 +321,11 @@ def test_one_cancelled_while_its_rows_were_being_written_is_not_sent(
         if late:
             with working.engine.begin() as conn:
                 work = store.PushWork(person["id"], registration)
-                store.record_push(conn, [store.PushResult(*work, state="open")], retry_for=HOUR)
+                store.record_push(
+                    conn,
+                    [store.PushResult(work.notification_id, work.registration, state=AttemptState.OPEN)],
+                    retry_for=HOUR,
+                )
         clock.set(noon + 2 * HOUR)
         working.pushes.resume([person["id"]])
         assert _told(working, person["id"]).state == "cancelled"

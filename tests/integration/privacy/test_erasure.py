@@ -26,14 +26,14 @@ from knocktwice_shared.names import key_name
 from knocktwice_worker.audience import inbound_texts, opt_outs
 from knocktwice_worker.audience import people as audience
 from knocktwice_worker.audience.inbound_texts import InboundText
-from knocktwice_worker.blasts import expansion
+from knocktwice_worker.blasts import expansion, request
 from knocktwice_worker.database.schema import metadata
-from knocktwice_worker.lifecycle import DeliveryState, ProviderState
+from knocktwice_worker.lifecycle import AttemptState, DeliveryState, ProviderState
 from knocktwice_worker.notifications import store
 from knocktwice_worker.notifications.inbox import dead_letters
 from knocktwice_worker.notifications.store import provider_reports
-from knocktwice_worker.notifications.store.provider_reports import Callback
-from knocktwice_worker.privacy import erasure
+from knocktwice_worker.notifications.store.provider_statuses import Report
+from knocktwice_worker.privacy import erasure, notifications
 from knocktwice_worker.webhooks import endpoints, events
 
 if TYPE_CHECKING:
@@ -60,10 +60,10 @@ class Town:
     def say(self, *changes: AudienceChange) -> None:
         """Take up changes as the worker's task does."""
         with self.here.engine.begin() as conn:
-            valid = erasure.still_valid(self.here, conn, changes)
+            valid = self.here.guard.still_valid(conn, changes)
             audience.apply(conn, valid)
-            erasure.restore_opt_outs(self.here, conn, valid)
-        erasure.erase_all(self.here, changes)
+            self.here.guard.restore_opt_outs(conn, valid)
+        self.here.erasure.erase_all(changes)
 
     def settle(self, at: datetime) -> None:
         """Erase Ada to the end, as the sweep brings the message back."""
@@ -88,7 +88,7 @@ class Town:
 
     def send(self, *people: dict[str, Any], after: float = 0, when: str = "not_clicked") -> list[str]:
         batch = parse_batch(self.wire(*people, after=after, when=when))
-        self.here.pushes.send(erasure.without_erased(self.here, batch))
+        self.here.pushes.send(self.here.guard.without_erased(batch))
         return [str(r.id) for r in batch.recipients]
 
     def text(self, ids: Sequence[str]) -> None:
@@ -174,12 +174,12 @@ def _blast(town: Town, key: str) -> str:
     content = {"push": {"title": "Tea", "body": "Now"}}
     wire = {"v": 1, "key": key, "filter": {"everyone": True}, "content": content, "category": "critical"}
     with town.here.engine.begin() as conn:
-        return str(expansion.start(conn, parse_blast(wire)).id)
+        return str(request.start(conn, parse_blast(wire)).id)
 
 
 def _send_pages(town: Town, blast: str) -> None:
     for (page,) in town.rows(f"SELECT id FROM blast_pages WHERE users IS NOT NULL AND blast_id = '{blast}'"):  # noqa: S608
-        expansion.send_page(town.here, str(page), lambda *_: None)
+        town.here.expansion.send_page(str(page), lambda *_: None)
 
 
 def test_nothing_is_left_in_blasts_webhooks_plans_and_what_people_wrote(
@@ -189,11 +189,11 @@ def test_nothing_is_left_in_blasts_webhooks_plans_and_what_people_wrote(
         endpoints.add(conn, "https://shop.example/hooks", private=False)
     monkeypatch.setattr(expansion, "_TAKEN", 1)
     waiting, halfway = _blast(town, "waiting"), _blast(town, "halfway")
-    while expansion._expand(town.here, waiting) is not None:
+    while town.here.expansion.expand(waiting) is not None:
         pass
     # Her id is the place where this one goes on.
     while town.rows(f"SELECT cursor FROM blasts WHERE id = '{halfway}'") != [(ADA,)]:  # noqa: S608
-        expansion._expand(town.here, halfway)
+        town.here.expansion.expand(halfway)
     wire = town.wire({"user": ADA}) | {
         "plan": [
             {
@@ -214,7 +214,7 @@ def test_nothing_is_left_in_blasts_webhooks_plans_and_what_people_wrote(
         provider_id = conn.execute(
             sa.text("SELECT provider_id FROM deliveries WHERE step = 1 AND state = 'sent'")
         ).scalar_one()
-        provider_reports.accept(conn, [Callback(provider_id, ProviderState.UNDELIVERED, datetime.now(UTC), 30003)])
+        provider_reports.accept(conn, [Report(provider_id, ProviderState.UNDELIVERED, datetime.now(UTC), 30003)])
         conn.execute(sa.text("UPDATE deliveries SET reason = 'taken: ' || number WHERE number IS NOT NULL"))
     town.clock.advance(timedelta(minutes=1))
     events.follow(town.here.engine)
@@ -227,7 +227,7 @@ def test_nothing_is_left_in_blasts_webhooks_plans_and_what_people_wrote(
     assert [(state, steps[1]["reason"]) for state, steps in told] == [("texted", "taken")]
     assert town.rows("SELECT provider_id FROM inbound_texts") == [("SM-in",)]
 
-    while expansion._expand(town.here, halfway) is not None:
+    while town.here.expansion.expand(halfway) is not None:
         pass
     for blast in (waiting, halfway):
         _send_pages(town, blast)
@@ -238,7 +238,7 @@ def test_nothing_is_left_in_blasts_webhooks_plans_and_what_people_wrote(
 
 def test_a_page_that_was_read_before_an_erasure_notifies_the_others(town: Town) -> None:
     blast = _blast(town, "late")
-    while expansion._expand(town.here, blast) is not None:
+    while town.here.expansion.expand(blast) is not None:
         pass
     with town.here.engine.begin() as conn:
         # The worker knows of her erasure before the page is cleaned.
@@ -279,7 +279,7 @@ def test_messages_that_were_on_their_way_do_not_bring_the_person_back(town: Town
         ConsentSet(ADA, True, "Lovelace's form", said),
     )
     for wire in (late, with_bob):
-        town.here.pushes.send(erasure.without_erased(town.here, parse_batch(wire)))
+        town.here.pushes.send(town.here.guard.without_erased(parse_batch(wire)))
     assert town.traces() == []
     assert town.rows("SELECT state, count(*) FROM notifications GROUP BY 1 ORDER BY 1") == [
         ("active", 1),
@@ -408,7 +408,7 @@ def test_what_is_being_sent_is_erased_when_its_outcome_is_known(town: Town) -> N
     (id_,) = town.send({"user": ADA})
     (reserved,) = town.here.fallback.check([id_])
     with town.here.engine.begin() as conn:
-        claimed, _ = store.claim_sms(conn, [reserved], timedelta(minutes=1))
+        claimed, _ = store.claim_steps(conn, [reserved], timedelta(minutes=1))
     assert claimed == [id_]
     at = datetime.now(UTC)
     for _ in range(2):
@@ -416,7 +416,7 @@ def test_what_is_being_sent_is_erased_when_its_outcome_is_known(town: Town) -> N
             town.say(UserErased(ADA, at))
         town.clock.advance(erasure.SETTLED)
     with town.here.engine.begin() as conn:
-        store.record_sms(conn, [store.SmsResult(id_, DeliveryState.SENT, provider_id="SM1")])
+        store.record_steps(conn, [store.StepResult(id_, DeliveryState.SENT, provider_id="SM1")])
     town.say(UserErased(ADA, at))
     assert town.traces() == []
     assert town.rows("SELECT state FROM notifications") == [("texted",)]
@@ -435,7 +435,7 @@ def test_a_push_that_is_under_way_is_erased_when_its_outcome_is_known(town: Town
     assert town.states() == {("cancelled", "cancelled"): 1}
     # The answer finds what it is about.
     with town.here.engine.begin() as conn:
-        results = [store.PushResult(*w, state="sent") for w in work]
+        results = [store.PushResult(w.notification_id, w.registration, state=AttemptState.SENT) for w in work]
         store.record_push(conn, results, retry_for=timedelta(hours=1), complete=True)
     assert town.rows("SELECT state, count(*) FROM attempts GROUP BY 1") == [("sent", 2)]
     town.say(UserErased(ADA, at))
@@ -447,7 +447,7 @@ def test_an_erasure_that_is_killed_anywhere_is_finished_by_the_next(
 ) -> None:
     _live(town)
     at = datetime.now(UTC)
-    monkeypatch.setattr(erasure, "BATCH_LIMIT", 1)
+    monkeypatch.setattr(notifications, "BATCH_LIMIT", 1)
     steps = 0
 
     class Killed(BaseException):

@@ -14,7 +14,9 @@ import sqlalchemy as sa
 from knocktwice_shared.ids import uuid7
 from knocktwice_shared.messages import Receipt, ReceiptEvent, parse_batch, parse_blast
 from knocktwice_worker import tasks
+from knocktwice_worker.blasts import pages, standing
 from knocktwice_worker.blasts import store as blast_store
+from knocktwice_worker.lifecycle import AttemptState
 from knocktwice_worker.notifications import store
 from knocktwice_worker.notifications.inbox import dead_letters
 from knocktwice_worker.privacy import retention
@@ -53,7 +55,7 @@ class History:
         }
         with self.here.engine.begin() as conn:
             work = store.accept(conn, [store.Intake(parse_batch(wire), {}, DAY)], lease=DAY)
-            results = [store.PushResult(*w, state="sent") for w in work]
+            results = [store.PushResult(w.notification_id, w.registration, state=AttemptState.SENT) for w in work]
             store.record_push(conn, results, retry_for=DAY)
             if not open_:
                 clicks = [ReceiptEvent(UUID(w.notification_id), Receipt.CLICKED, datetime.now(UTC)) for w in work]
@@ -174,19 +176,21 @@ def test_of_a_blast_that_is_over_its_key_and_numbers_stay_and_one_that_runs_stay
     clock.advance(KEEP + DAY)
     assert history.purge() == (4, 2, 2, 2, False)
     with history.here.engine.begin() as conn:
-        over = blast_store.find(conn, "over")
+        over = standing.find(conn, "over")
         assert over is not None
-        assert (over.sent, over.message, over.state) == (2, {}, "finished")
+        assert (over.sent, over.state) == (2, "finished")
         again = parse_blast({"v": 1, "key": "over", "filter": {"everyone": True}, "content": {"template": "x"}})
         assert not blast_store.start(conn, again, {"everyone": True})
-        found = blast_store.find(conn, running)
+        found = standing.find(conn, running)
         assert found is not None
-        assert (found.sent, bool(found.message)) == (2, True)
+        assert found.sent == 2
+        said = {row.key: row.message for row in conn.execute(sa.text("SELECT key, message FROM blasts"))}
+        assert [key for key, message in said.items() if message] == ["runs"]
         (waiting,) = conn.execute(sa.text("SELECT CAST(id AS text) FROM blast_pages WHERE users IS NOT NULL")).scalars()
-        page = blast_store.page(conn, waiting)
+        page = pages.find(conn, waiting)
         assert page is not None
         assert list(page.people.values()) == ["u-1"]
-        assert blast_store.take(conn, waiting)
+        assert pages.take(conn, waiting)
 
 
 def test_a_page_stays_while_somebody_in_it_is_waiting_so_that_an_abort_finds_them(
@@ -199,7 +203,7 @@ def test_a_page_stays_while_somebody_in_it_is_waiting_so_that_an_abort_finds_the
     assert history.purge() == (0, 0, 1, 1, False)
     with history.here.engine.begin() as conn:
         assert blast_store.abort(conn, "k", "test")
-        assert blast_store.next_to_cancel(conn, blast)
+        assert pages.next_to_cancel(conn, blast)
         assert conn.execute(sa.text("SELECT count(*) FROM blast_pages")).scalar_one() == 1
 
 

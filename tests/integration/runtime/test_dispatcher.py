@@ -12,6 +12,7 @@ from knocktwice_shared.ids import uuid7
 from knocktwice_shared.messages import parse_batch
 from knocktwice_shared.names import Queue, Task
 from knocktwice_worker import services
+from knocktwice_worker.lifecycle import AttemptState
 from knocktwice_worker.notifications import store
 from knocktwice_worker.runtime.dispatcher import dispatch
 
@@ -52,7 +53,14 @@ def _pending(here: Services, people: int) -> list[str]:
     )
     with here.engine.begin() as conn:
         work = store.accept(conn, [store.Intake(batch, {}, DELAY)], lease=DELAY * 3)
-        store.record_push(conn, [store.PushResult(*w, state="sent", provider_id="p") for w in work], retry_for=DELAY)
+        store.record_push(
+            conn,
+            [
+                store.PushResult(w.notification_id, w.registration, state=AttemptState.SENT, provider_id="p")
+                for w in work
+            ],
+            retry_for=DELAY,
+        )
     return sorted(r["id"] for r in recipients)
 
 

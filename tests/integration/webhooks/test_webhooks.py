@@ -15,12 +15,12 @@ from knocktwice_shared.errors import InvalidMessage
 from knocktwice_shared.ids import blast_id, uuid7
 from knocktwice_shared.messages import Channel, Receipt, ReceiptEvent, Step, When, parse_batch, parse_blast
 from knocktwice_worker.blasts import store as blast_store
-from knocktwice_worker.lifecycle import ProviderState
+from knocktwice_worker.lifecycle import AttemptState, ProviderState
 from knocktwice_worker.notifications import store
 from knocktwice_worker.notifications.store import provider_reports
-from knocktwice_worker.notifications.store.provider_reports import Callback
-from knocktwice_worker.services import Services, secret
-from knocktwice_worker.webhooks import addresses, endpoints, events, sending, signing
+from knocktwice_worker.notifications.store.provider_statuses import Report
+from knocktwice_worker.services import Services
+from knocktwice_worker.webhooks import addresses, endpoints, events, signing
 from support.random_histories import RandomHistories
 from support.sent_messages import SentMessages
 from support.webhook_receiver import WebhookReceiver
@@ -50,14 +50,8 @@ def tell(here: Services, clock: Clock, after: timedelta = MINUTE) -> None:
     """Let some time go by, find out what has happened, and send what is due."""
     clock.advance(after)
     events.follow(here.engine)
-    while send(here):
+    while here.webhooks.send():
         pass
-
-
-def send(here: Services) -> int:
-    """Send one round."""
-    give_up = timedelta(seconds=here.settings.webhook_give_up_s)
-    return sending.send(here.engine, here.hooks, secret=secret(here.settings), give_up=give_up)
 
 
 def accepted(here: Services, *, reference: dict[str, Any] | None = None) -> list[store.PushWork]:
@@ -81,7 +75,11 @@ def clicked(here: Services, *, reference: dict[str, Any] | None = None) -> str:
     work = accepted(here, reference=reference)
     id_ = work[0].notification_id
     with here.engine.begin() as conn:
-        store.record_push(conn, [store.PushResult(*w, state="sent") for w in work], retry_for=HOUR)
+        store.record_push(
+            conn,
+            [store.PushResult(w.notification_id, w.registration, state=AttemptState.SENT) for w in work],
+            retry_for=HOUR,
+        )
     with here.engine.begin() as conn:
         at = datetime.now(UTC)
         store.record_receipts(conn, [ReceiptEvent(UUID(id_), Receipt.CLICKED, at, "phone-1")])
@@ -160,7 +158,7 @@ def test_what_the_provider_reports_is_told_under_its_own_channel(
     for number, state in ((0, "delivered"), (0, "read"), (1, "undelivered"), (2, "failed")):
         code = {"error": 30003} if number == 1 else {"error_text": "INVALID_NUMBER"} if number else {}
         with here.engine.begin() as conn:
-            heard = Callback(f"SM{number}", ProviderState(state), datetime.now(UTC), **code)
+            heard = Report(f"SM{number}", ProviderState(state), datetime.now(UTC), **code)
             provider_reports.accept(conn, [heard])
             provider_reports.bring(conn)
         tell(here, clock)
@@ -290,7 +288,7 @@ def test_no_event_is_lost_and_all_are_in_order_after_fifty_kills(
         left[0] = turn % 8
         try:
             events.follow(worker.engine)
-            while send(worker):
+            while worker.webhooks.send():
                 pass
         except Killed:
             kills += 1
@@ -380,9 +378,9 @@ def test_a_name_that_comes_to_mean_a_private_address_is_not_called(
 
 def test_a_redirect_is_not_followed(here: Services, application: WebhookReceiver) -> None:
     endpoint = add(here, application.url)
-    assert sending.test(here.hooks, endpoint, application.url, secret=secret(here.settings)) is None
+    assert here.webhooks.test(endpoint, application.url) is None
     application.answer = lambda _: 302
-    assert sending.test(here.hooks, endpoint, application.url, secret=secret(here.settings)) == "HTTP 302"
+    assert here.webhooks.test(endpoint, application.url) == "HTTP 302"
 
 
 def test_old_events_are_forgotten(here: Services, application: WebhookReceiver, clock: Clock) -> None:

@@ -4,26 +4,26 @@ from __future__ import annotations
 
 import logging
 
-from knocktwice_worker.gateway.log_limit import EVERY_S, Seldom, SeldomWarnings
+from knocktwice_worker.gateway.log_limit import EVERY_S, OncePerMinute, WarningsOncePerMinute
 
 
 def test_a_line_of_a_kind_is_due_once_a_minute() -> None:
     now = [0.0]
-    seldom = Seldom(lambda: now[0])
-    assert [seldom.due("a"), seldom.due("b"), seldom.due("a")] == [True, True, False]
+    lines = OncePerMinute(lambda: now[0])
+    assert [lines.due("a"), lines.due("b"), lines.due("a")] == [True, True, False]
     now[0] = EVERY_S
-    assert [seldom.due("a"), seldom.due("a")] == [True, False]
+    assert [lines.due("a"), lines.due("a")] == [True, False]
 
 
 def test_kinds_without_number_take_no_memory_without_bound() -> None:
-    seldom = Seldom()
+    lines = OncePerMinute()
     for n in range(10_000):
-        seldom.due(str(n))
-    assert len(seldom._last) <= 1_000
+        lines.due(str(n))
+    assert len(lines._last) <= 1_000
 
 
 def test_warnings_are_thinned_out_and_errors_are_not() -> None:
-    logger = logging.getLogger("test.seldom")
+    logger = logging.getLogger("test.log_limit")
     logger.setLevel(logging.INFO)
     lines: list[str] = []
 
@@ -32,7 +32,7 @@ def test_warnings_are_thinned_out_and_errors_are_not() -> None:
             lines.append(record.getMessage())
 
     logger.addHandler(Lines())
-    logger.addFilter(SeldomWarnings())
+    logger.addFilter(WarningsOncePerMinute())
     for _ in range(3):
         logger.warning("Invalid HTTP request received.")
         logger.error("died")

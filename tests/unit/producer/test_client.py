@@ -315,13 +315,6 @@ def test_a_url_that_cannot_be_one_is_refused_at_once_and_not_quoted(url: str) ->
     assert caught.value.__cause__ is None
 
 
-def test_without_a_broker_the_error_says_how_to_name_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("KNOCKTWICE_BROKER_URL", raising=False)
-    monkeypatch.delenv("KNOCKTWICE_BROKER_URL_FILE", raising=False)
-    with pytest.raises(KnocktwiceError, match=r"pass Client\(broker_url\) or set KNOCKTWICE_BROKER_URL"):
-        Client()
-
-
 def test_the_url_may_come_from_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     file = tmp_path / "url"
     monkeypatch.setenv("KNOCKTWICE_BROKER_URL_FILE", str(file))

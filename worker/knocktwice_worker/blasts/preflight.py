@@ -15,7 +15,7 @@ from sqlalchemy import Connection, String, bindparam, case, cast, exists, func, 
 from knocktwice_shared.errors import KnocktwiceError
 from knocktwice_shared.messages import Category
 from knocktwice_worker.audience.segment_sql import where
-from knocktwice_worker.blasts import expansion
+from knocktwice_worker.blasts import request
 from knocktwice_worker.content.links.short_links import example
 from knocktwice_worker.database.schema import deliveries, devices, opt_outs, phones, users
 from knocktwice_worker.limits.quiet_hours import zones_of
@@ -149,8 +149,8 @@ def examine(
     Raises:
         InvalidMessage: it could not be started.
     """
-    wanted = expansion.audience(conn, blast)
-    said = expansion.check_content(conn, blast, settings)
+    wanted = request.audience(conn, blast)
+    said = request.check_content(conn, blast, settings)
     texts = _texts(said, settings)
     found = Preflight()
     found.fallback_share, found.share_from = _share(conn, blast, share)

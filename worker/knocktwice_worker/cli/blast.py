@@ -6,6 +6,7 @@ Exit codes of ``start``: 0 it is started, or was before with this key; 1 it cann
 from __future__ import annotations
 
 import time
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -14,17 +15,17 @@ from rich.table import Table
 
 from knocktwice import wire
 from knocktwice_shared.messages import parse_blast
-from knocktwice_worker.blasts import expansion, preflight, schedules
+from knocktwice_worker.blasts import preflight, request, schedules, standing
 from knocktwice_worker.blasts import store as blast_store
+from knocktwice_worker.blasts.store import BlastState
 from knocktwice_worker.cli import send_options, step_options
 from knocktwice_worker.cli.output import AsJson, clock, complain, err, fail, out, print_json, reading
 from knocktwice_worker.cli.template import given_values
 from knocktwice_worker.services import services
 
 if TYPE_CHECKING:
-    from sqlalchemy import Row
-
     from knocktwice_shared.messages import Blast
+    from knocktwice_worker.blasts.standing import Standing
 
 app = typer.Typer(name="blast", help="One notification to everybody in a segment.", no_args_is_help=True)
 
@@ -86,14 +87,14 @@ def start(
     with wire.in_callers_words(wire.with_steps(str, shared)):
         blast = parse_blast(wire.blast(segment, shared, key=key, params=values, throttle_per_min=per_minute))
         with reading(services()) as conn:
-            known = blast_store.find(conn, key) is not None
+            known = standing.find(conn, key) is not None
         if dry_run or (not known and (budget_parts is not None or budget_cost is not None)):
             told["preflight"] = _preflight(
                 blast, expected_fallback_share, budget_parts, budget_cost, show=dry_run and not as_json
             )
         if not dry_run:
             with reading(services()) as conn:
-                started = expansion.start(conn, blast, settings=services().settings)
+                started = request.start(conn, blast, settings=services().settings)
                 conn.commit()
             told |= {"id": started.id, "key": key, "new": started.new}
     if as_json:
@@ -114,8 +115,8 @@ def status(
     if watch:
         _watch(blast)
     with reading(services()) as conn:
-        row = _found(blast_store.find(conn, blast), blast)
-        told = blast_store.told(row) | {"outcomes": blast_store.outcomes(conn, row.id)}
+        row = _found(standing.find(conn, blast), blast)
+        told = row.as_json() | {"outcomes": standing.outcomes(conn, row.id)}
     if as_json:
         print_json(told)
         return
@@ -137,8 +138,8 @@ def list_(
 ) -> None:
     """List the latest blasts, and the recurring ones with their next times."""
     with reading(services()) as conn:
-        rows = [blast_store.told(row) for row in blast_store.latest(conn, limit)]
-        recurring = [row._asdict() for row in schedules.listed(conn)]
+        rows = [row.as_json() for row in standing.latest(conn, limit)]
+        recurring = [asdict(one) for one in schedules.listed(conn)]
     if as_json:
         print_json({"blasts": rows, "recurring": recurring})
         return
@@ -162,8 +163,8 @@ def list_(
 def pause(blast: Which, reason: Annotated[str, typer.Option(help="Shown by status.")] = "paused by hand") -> None:
     """Notify nobody else for now. Who was pushed goes on, and may be texted. Exits 1 if it is not running."""
     with reading(services()) as conn:
-        row = _found(blast_store.find(conn, blast), blast)
-        done = blast_store.pause(conn, str(row.id), reason)
+        row = _found(standing.find(conn, blast), blast)
+        done = blast_store.pause(conn, row.id, reason)
         conn.commit()
     _say(row, done, "paused", "running")
 
@@ -172,8 +173,8 @@ def pause(blast: Which, reason: Annotated[str, typer.Option(help="Shown by statu
 def resume(blast: Which) -> None:
     """Go on with a paused blast. Exits 1 if it is not paused."""
     with reading(services()) as conn:
-        row = _found(blast_store.find(conn, blast), blast)
-        done = blast_store.resume(conn, str(row.id))
+        row = _found(standing.find(conn, blast), blast)
+        done = blast_store.resume(conn, row.id)
         conn.commit()
     _say(row, done, "resumed", "paused")
 
@@ -182,8 +183,8 @@ def resume(blast: Which) -> None:
 def abort(blast: Which, reason: Annotated[str, typer.Option(help="Shown by status.")] = "aborted by hand") -> None:
     """End a blast and cancel what it has not sent yet, the SMS of those who were pushed too. Also when it has finished."""
     with reading(services()) as conn:
-        row = _found(blast_store.find(conn, blast), blast)
-        done = expansion.abort(conn, row.key, reason)
+        row = _found(standing.find(conn, blast), blast)
+        done = blast_store.abort(conn, row.key, reason)
         conn.commit()
     out.print(f"blast {row.key}: {'aborted' if done else 'was aborted before'}", markup=False)
 
@@ -257,21 +258,21 @@ def _watch(blast: str) -> None:
         task = bar.add_task("starting", total=None)
         while True:
             with reading(services()) as conn:
-                row = _found(blast_store.find(conn, blast), blast)
+                row = _found(standing.find(conn, blast), blast)
             bar.update(task, description=row.state, completed=row.sent, total=row.total if row.expanded_at else None)
             if row.finished_at:
                 break
             time.sleep(_LOOK_EVERY_S)
-    if row.state == "aborted":
+    if row.state is BlastState.ABORTED:
         fail(f"blast {row.key} was aborted: {row.reason}")
     out.print(f"blast {row.key}: {row.sent} people were notified", markup=False)
 
 
-def _found(row: Row[Any] | None, blast: str) -> Row[Any]:
+def _found(row: Standing | None, blast: str) -> Standing:
     return row or fail(f"there is no blast {blast}; 'knocktwice blast list' lists them")
 
 
-def _say(row: Row[Any], done: bool, what: str, needed: str) -> None:
+def _say(row: Standing, done: bool, what: str, needed: str) -> None:
     if not done:
         fail(f"blast {row.key} is not {needed}, it is {row.state}")
     out.print(f"blast {row.key}: {what}", markup=False)

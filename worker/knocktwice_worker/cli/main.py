@@ -211,6 +211,21 @@ def up(
 
 
 @app.command()
+def env() -> None:
+    """Print what another terminal needs beside a running `knocktwice up`. Exits 1 if none runs here.
+
+    Example: eval "$(knocktwice env)"
+    """
+    from knocktwice_worker.cli import stack_file
+
+    home = services().settings.home
+    exports = stack_file.read(home)
+    if exports is None:
+        fail(f"no stack runs in {home.resolve()}; start one with 'knocktwice up'")
+    print(exports, end="")
+
+
+@app.command()
 def demo() -> None:
     """Send three notifications to simulated people and show what happens. Exits 0 only if all went as promised."""
     from knocktwice_worker.cli import demo as demonstration

@@ -157,6 +157,8 @@ def _print_change(change: declarations.Change) -> None:
         for sign, value in (("-", difference.old), ("+", difference.new)):
             if value is not None:
                 out.print(f"    {sign} {value}", markup=False, soft_wrap=True)
+    for time in change.next:
+        out.print(f"  next: {time}", markup=False, soft_wrap=True)
 
 
 def _print_preview(shown: Preview) -> None:

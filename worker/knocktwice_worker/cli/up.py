@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import signal
 import sys
 import threading
@@ -20,6 +21,7 @@ from rich.table import Table
 
 from knocktwice import Client
 from knocktwice_shared.errors import BrokerUnavailable
+from knocktwice_worker.cli import stack_file
 from knocktwice_worker.database import migrations
 from knocktwice_worker.embedded.children import Child, supervise
 from knocktwice_worker.embedded.servers import EmbeddedServers
@@ -43,6 +45,7 @@ def up(settings: Settings, *, flower_port: int, sandbox_port: int, gateway_port:
     Args:
         flower_port, sandbox_port, gateway_port: on 127.0.0.1.
     """
+    settings = stack_file.without_our_own(settings)
     with ExitStack() as stack, _interruptible():
         servers = provide(stack, settings)
         environment, stand_ins = _sandbox(stack, settings, sandbox_port, gateway_port)
@@ -52,7 +55,7 @@ def up(settings: Settings, *, flower_port: int, sandbox_port: int, gateway_port:
             celery("flower", settings, environment, f"--port={flower_port}"),
             gateway(settings, environment, f"--port={gateway_port}"),
         ]
-        _announce(settings, stand_ins, flower_port, gateway_port)
+        _announce(settings, stand_ins, flower_port, gateway_port, _exports(settings, gateway_port) if servers else "")
         supervise([*servers, *children], threading.Event(), restarted=_tell_restart)
     return 0
 
@@ -141,16 +144,28 @@ def _child(name: str, settings: Settings, environment: Mapping[str, str], *argum
     return Child(name, [sys.executable, *arguments], log, env=environment)
 
 
-def _announce(settings: Settings, stand_ins: str, flower_port: int, gateway_port: int) -> None:
+def _exports(settings: Settings, gateway_port: int) -> str:
+    engine = sa.create_engine(database_url(settings), hide_parameters=True)
+    try:
+        return stack_file.write(settings, engine, f"http://127.0.0.1:{gateway_port}")
+    finally:
+        engine.dispose()
+
+
+def _announce(settings: Settings, stand_ins: str, flower_port: int, gateway_port: int, exports: str) -> None:
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_row("Flower", f"http://127.0.0.1:{flower_port}")
     table.add_row("Gateway", f"http://127.0.0.1:{gateway_port}")
     if stand_ins:
         table.add_row("Sandbox", stand_ins)
     table.add_row("Logs", str((settings.home / "log").resolve()))
-    table.add_row("Try", 'knocktwice notify --registration clicks-1 --title "Hello" --body "Knock knock"')
-    table.add_row("", "Ctrl-C ends everything")
     out.print(table)
+    # As it was called here: a virtual environment's command is seldom on PATH. Not wrapped, so that it can be copied.
+    command = shlex.quote(sys.argv[0]) if sys.argv[0].endswith("/knocktwice") else "knocktwice"
+    if exports:
+        print(f'\nFor another terminal, also by: eval "$({command} env)"\n{exports}')
+    print(f'Try: {command} notify --registration clicks-1 --title "Hello" --body "Knock knock"', flush=True)
+    out.print("Ctrl-C ends everything")
 
 
 def _tell_restart(child: Supervised) -> None:

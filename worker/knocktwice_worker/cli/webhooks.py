@@ -15,7 +15,7 @@ from knocktwice_shared.errors import InvalidMessage
 from knocktwice_worker.cli.output import AsJson, clock, fail, out, print_json, reading
 from knocktwice_worker.notation import durations
 from knocktwice_worker.services import secret, services
-from knocktwice_worker.webhooks import endpoints, sending, signing
+from knocktwice_worker.webhooks import endpoints, signing
 from knocktwice_worker.webhooks import events as happened
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def test(endpoint: Id) -> None:
     here = services()
     with _database() as conn:
         found = endpoints.get(conn, endpoint)
-    if error := sending.test(here.hooks, found.id, found.url, secret=secret(here.settings)):
+    if error := here.webhooks.test(found.id, found.url):
         fail(f"{found.url}: {error}")
     out.print("taken")
 

@@ -1,5 +1,6 @@
 """The tables, as SQLAlchemy knows them. ``migrations/`` builds the same; a test proves that they agree.
 
+The ``comment`` of each table and column says what it means, in the database, too: ``\\d+ deliveries`` in psql shows it.
 Children are keyed first by the notification's id, which is a UUIDv7: rows of one time lie together and old ones can be
 dropped by range. Each index says which query it serves.
 """
@@ -52,9 +53,9 @@ def _one_of(column: str, values: object) -> str:
     return f"{column} IN ({', '.join(repr(str(v)) for v in values)})"  # type: ignore[attr-defined]
 
 
-def _time(name: str, *, required: bool = False) -> Column[object]:
+def _time(name: str, comment: str, *, required: bool = False) -> Column[object]:
     default = text("knocktwice_now()") if required else None
-    return Column(name, DateTime(timezone=True), nullable=not required, server_default=default)
+    return Column(name, DateTime(timezone=True), nullable=not required, server_default=default, comment=comment)
 
 
 def _when(name: str, *columns: str) -> Index:
@@ -66,122 +67,202 @@ def _when(name: str, *columns: str) -> Index:
 users = Table(
     "users",
     metadata,
-    Column("id", Text, primary_key=True),
-    _time("created_at", required=True),
-    # What the application says about the person: name → text, number, boolean or a list of these.
-    Column("tags", JSONB, nullable=False, server_default=text("'{}'")),
-    Column("locale", Text),
-    Column("time_zone", Text),
-    # When each tag ("tags.NAME"), the locale and the zone were said, removed tags included: an older message that arrives
-    # late changes only what no newer one has said.
-    Column("field_times", JSONB, nullable=False, server_default=text("'{}'")),
-    _time("updated_at", required=True),
+    Column("id", Text, primary_key=True, comment="The application's own id of the person."),
+    _time("created_at", "When the system first heard of the person.", required=True),
+    Column(
+        "tags",
+        JSONB,
+        nullable=False,
+        server_default=text("'{}'"),
+        comment="What the application says about the person: by name, as text, number, boolean or a list of these.",
+    ),
+    Column(
+        "locale",
+        Text,
+        comment="The person's language, like de-AT; a device's own language comes first. NULL: not known.",
+    ),
+    Column(
+        "time_zone",
+        Text,
+        comment="The person's time zone, like Europe/Vienna; a device's own zone comes first. NULL: not known.",
+    ),
+    Column(
+        "field_times",
+        JSONB,
+        nullable=False,
+        server_default=text("'{}'"),
+        comment="Field by field, when it was said, removed tags too: a message that arrives late changes only older fields.",
+    ),
+    _time("updated_at", "When tags, locale or zone changed last.", required=True),
     # serves: segments by the value of a tag (=, in) or by an item of a list (contains)
     Index("users_tags_idx", "tags", postgresql_using="gin", postgresql_ops={"tags": "jsonb_path_ops"}),
+    comment="A person, by the id that the application gives them.",
 )
 
 devices = Table(
     "devices",
     metadata,
-    Column("registration", Text, primary_key=True),
-    # NULL after a logout: the row stays so that an older "register" arriving late cannot undo it.
-    Column("user_id", Text, ForeignKey("users.id", ondelete="CASCADE")),
-    Column("platform", Text),
-    Column("notifications_enabled", Boolean, nullable=False, server_default=text("true")),
-    Column("locale", Text),
-    Column("time_zone", Text),
-    Column("app_version", Text),
-    _time("changed_at", required=True),
-    _time("last_seen_at", required=True),
+    Column(
+        "registration",
+        Text,
+        primary_key=True,
+        comment="FCM's address of the installation: a registration token or a Firebase installation id.",
+    ),
+    Column(
+        "user_id",
+        Text,
+        ForeignKey("users.id", ondelete="CASCADE"),
+        comment="Whose it is. NULL after a logout: the row stays, so that an older message cannot undo that.",
+    ),
+    Column("platform", Text, comment="android, ios or web. NULL: not known."),
+    Column(
+        "notifications_enabled",
+        Boolean,
+        nullable=False,
+        server_default=text("true"),
+        comment="Whether the phone shows notifications of the app.",
+    ),
+    Column("locale", Text, comment="The device's language, like de-AT. NULL: not known."),
+    Column("time_zone", Text, comment="The device's time zone, like Europe/Vienna. NULL: not known."),
+    Column("app_version", Text, comment="The version of the app. NULL: not known."),
+    _time(
+        "changed_at",
+        "When the application said the latest that is written here; what was said before is ignored.",
+        required=True,
+    ),
+    _time(
+        "last_seen_at",
+        "When it was registered or reported something last, to the day. A device not seen for long is deleted.",
+        required=True,
+    ),
     # serves: the devices of a batch's users; segments by has_device and platform
     Index("devices_user_id_idx", "user_id"),
     # serves: segments by notifications_enabled, from the index alone
     Index("devices_enabled_idx", "user_id", postgresql_where=text("notifications_enabled")),
     # serves: segments of people seen lately; forgetting devices that have not been seen for long
     Index("devices_last_seen_at_idx", "last_seen_at", "user_id", postgresql_where=text("user_id IS NOT NULL")),
+    comment="An installation of the app that can be pushed to.",
 )
 
 phones = Table(
     "phones",
     metadata,
-    Column("user_id", Text, ForeignKey("users.id", ondelete="CASCADE"), primary_key=True),
-    # NULL after unbinding, for the same reason as above.
-    Column("number", Text),
-    # The country that the number belongs to, as ISO 3166 has it; NULL if it belongs to none, like +800.
-    Column("region", Text),
-    _time("changed_at", required=True),
-    # Marketing consent: since when, and who says so. Without a time there is none, and the source is who withdrew it.
-    _time("consented_at"),
-    Column("consent_source", Text),
-    # When consent was last given or withdrawn, so that an older message arriving late cannot undo it.
-    _time("consent_changed_at"),
+    Column("user_id", Text, ForeignKey("users.id", ondelete="CASCADE"), primary_key=True, comment="The person."),
+    Column(
+        "number",
+        Text,
+        comment="The number in E.164, like +16505550100. NULL: none, or taken away, which an older message cannot undo.",
+    ),
+    Column(
+        "region", Text, comment="The country of the number, as ISO 3166 has it. NULL: it belongs to none, like +800."
+    ),
+    _time("changed_at", "When the application said the number; what was said before is ignored.", required=True),
+    _time("consented_at", "Since when the person agrees to marketing. NULL: not, or no longer."),
+    Column("consent_source", Text, comment="Who says that the person agreed, or that they withdrew it."),
+    _time("consent_changed_at", "When consent was last given or withdrawn; what was said before is ignored."),
     # serves: segments by has_phone and can_receive_sms, from the index alone
     Index("phones_bound_idx", "user_id", "number", postgresql_where=text("number IS NOT NULL")),
     # serves: whether somebody else has a number, when its owner is erased
     Index("phones_number_idx", "number", postgresql_where=text("number IS NOT NULL")),
     # serves: segments by consent, from the index alone
     Index("phones_consented_idx", "user_id", postgresql_where=text("consented_at IS NOT NULL")),
+    comment="A person's phone number, and whether marketing may be texted to it.",
 )
 
 opt_outs = Table(
     "opt_outs",
     metadata,
-    Column("number", Text, primary_key=True),
-    Column("source", Text, nullable=False),
-    _time("created_at", required=True),
+    Column("number", Text, primary_key=True, comment="The number in E.164."),
+    Column(
+        "source",
+        Text,
+        nullable=False,
+        comment="How we know: sms, provider, or what the application or an operator said.",
+    ),
+    _time("created_at", "Since when it must not be texted.", required=True),
+    comment="Numbers that must not be texted.",
 )
 
-# Numbers of people who were erased and had opted out. A keyed hash, so that nobody can read whom; see ``privacy/erasure.py``.
 suppressions = Table(
     "suppressions",
     metadata,
-    Column("number", LargeBinary, primary_key=True),
-    _time("created_at", required=True),
+    Column(
+        "number",
+        LargeBinary,
+        primary_key=True,
+        comment="A keyed hash of the number, so that the table does not tell whose number it is.",
+    ),
+    _time("created_at", "Since when it must not be texted.", required=True),
+    comment="Numbers of people who were erased and had opted out; they stay opted out.",
 )
 
-# Who was erased, as a keyed hash, so that an older message arriving late does not bring the person back.
 erasures = Table(
     "erasures",
     metadata,
-    Column("person", LargeBinary, primary_key=True),
-    # What was said until then is void.
-    Column("erased_at", DateTime(timezone=True), nullable=False),
-    _time("noted_at", required=True),
+    Column("person", LargeBinary, primary_key=True, comment="A keyed hash of the application's id of the person."),
+    Column(
+        "erased_at",
+        DateTime(timezone=True),
+        nullable=False,
+        comment="What was said about the person until then is void.",
+    ),
+    _time("noted_at", "When it was written down; workers learn of new ones by it.", required=True),
     # serves: workers learning of new ones
     Index("erasures_noted_at_idx", "noted_at"),
+    comment="Who was erased, so that an older message that arrives late does not bring the person back.",
 )
 
 segments = Table(
     "segments",
     metadata,
-    Column("name", Text, primary_key=True),
-    # As ``audience/segment_filter.py`` has checked it.
-    Column("filter", JSONB, nullable=False),
-    Column("description", Text, nullable=False, server_default=text("''")),
-    _time("updated_at", required=True),
+    Column("name", Text, primary_key=True, comment="The name that blasts use."),
+    Column("filter", JSONB, nullable=False, comment="The condition, as audience/segment_filter.py has checked it."),
+    Column("description", Text, nullable=False, server_default=text("''"), comment="For whoever reads the list."),
+    _time("updated_at", "When it was saved last.", required=True),
+    comment="Saved filters over people.",
 )
 
 templates = Table(
     "templates",
     metadata,
-    Column("name", Text, primary_key=True),
-    Column("definition", JSONB, nullable=False),
-    # Counts the changes, so that one can tell by which wording somebody was notified.
-    Column("version", Integer, nullable=False),
-    _time("updated_at", required=True),
+    Column("name", Text, primary_key=True, comment="The name that notifications use."),
+    Column(
+        "definition",
+        JSONB,
+        nullable=False,
+        comment="The contents and what follows the push, as content/templates.py has checked them.",
+    ),
+    Column(
+        "version",
+        Integer,
+        nullable=False,
+        comment="Counts the changes, so that one can tell by which wording somebody was notified.",
+    ),
+    _time("updated_at", "When it was changed last.", required=True),
+    comment="What can be said, in every language.",
 )
 
 batches = Table(
     "batches",
     metadata,
-    Column("id", Uuid, primary_key=True),
-    Column("content", JSONB, nullable=False),
-    # The steps, where they are more than one SMS that says what the content says.
-    Column("plan", JSONB),
-    Column("category", Text, nullable=False),
-    Column("ttl", Interval, nullable=False),
-    Column("reference", JSONB, nullable=False),
-    _time("created_at", required=True),
+    Column("id", Uuid, primary_key=True, comment="The id of the message; the page's in a blast."),
+    Column(
+        "content",
+        JSONB,
+        nullable=False,
+        comment="The push and the SMS, or the template with its contents as they were.",
+    ),
+    Column("plan", JSONB, comment="The later steps, where they are more than one SMS that says what the content says."),
+    Column("category", Text, nullable=False, comment="transactional, critical or marketing."),
+    Column("ttl", Interval, nullable=False, comment="How long the provider may hold the push."),
+    Column(
+        "reference",
+        JSONB,
+        nullable=False,
+        comment="The application's own ids, handed back in webhooks and the history.",
+    ),
+    _time("created_at", "When it was accepted.", required=True),
+    comment="What the notifications of one message have in common.",
 )
 
 #: Rows that change once, a moment after they were written: with room on the page their indexes need not be touched.
@@ -190,21 +271,28 @@ _ROOM = {"fillfactor": 50}
 notifications = Table(
     "notifications",
     metadata,
-    Column("id", Uuid, primary_key=True),
+    Column(
+        "id",
+        Uuid,
+        primary_key=True,
+        comment="A UUIDv7 that the producer made, so that a message that comes twice is inserted once.",
+    ),
     # No foreign key here, nor in deliveries and attempts: one function writes and one deletes them all together, and looking
     # for the parent of each row took a fifth of the database's time.
-    Column("batch_id", Uuid, nullable=False),
-    Column("user_id", Text),
-    # The recipient's number where the application gave it inline.
-    Column("phone", Text),
-    Column("params", JSONB, nullable=False),
-    Column("key", Text),
-    # Which of a template's contents; NULL where the batch has one for all.
-    Column("locale", Text),
-    Column("state", Text, nullable=False),
-    Column("reason", Text),
-    _time("created_at", required=True),
-    _time("finished_at"),
+    Column("batch_id", Uuid, nullable=False, comment="The batch that it came with."),
+    Column(
+        "user_id",
+        Text,
+        comment="The person. NULL: the application gave devices and number with the call, or this is a duplicate.",
+    ),
+    Column("phone", Text, comment="The recipient's number in E.164, where the application gave it with the call."),
+    Column("params", JSONB, nullable=False, comment="What is filled into the texts."),
+    Column("key", Text, comment="The application's key; the same key never notifies twice. NULL: none."),
+    Column("locale", Text, comment="Which of the template's contents. NULL: the batch has one for all."),
+    Column("state", Text, nullable=False, comment="active, or how it ended; lifecycle.NotificationState."),
+    Column("reason", Text, comment="Why it ended so. NULL while it is active."),
+    _time("created_at", "When it was accepted.", required=True),
+    _time("finished_at", "When it ended. NULL while it is active."),
     CheckConstraint(_one_of("state", NotificationState), name="state"),
     CheckConstraint("(state = 'active') = (finished_at IS NULL)", name="finished"),
     CheckConstraint("state = 'active' OR reason IS NOT NULL", name="reason"),
@@ -221,52 +309,85 @@ notifications = Table(
     # serves: what is new since a follower looked last; counting a slice of time
     _when("notifications_times_idx", "created_at", "finished_at"),
     postgresql_with=_ROOM,
+    comment="One message to one person, from acceptance to its end.",
 )
 
 deliveries = Table(
     "deliveries",
     metadata,
-    Column("notification_id", Uuid, primary_key=True),
-    Column("step", SmallInteger, primary_key=True),
-    Column("channel", Text, nullable=False),
-    Column("state", Text, nullable=False),
-    Column("reason", Text),
-    # The trigger and the countdown; NULL for the push.
-    Column("trigger", Text),
-    _time("due_at"),
-    # The step whose outcome and receipts the trigger looks at, and how many steps may follow this one.
-    Column("after_step", SmallInteger, nullable=False, server_default=text("0")),
-    Column("steps_left", SmallInteger, nullable=False, server_default=text("0")),
-    # When somebody must look at this row again: the countdown, a retry, or the end of a lease.
-    _time("wake_at"),
-    Column("tries", SmallInteger, nullable=False, server_default=text("0")),
-    # What was reserved and is sent: number, sender and text as they were decided on. The text of a WhatsApp message is its
-    # content template with the variables, as JSON.
-    Column("number", Text),
-    Column("sender", Text),
-    Column("text", Text),
-    Column("fingerprint", LargeBinary),
-    # What an SMS is paid by; a WhatsApp message has none.
-    Column("parts", SmallInteger),
-    # When it counted against the number's limits, and when a sender claimed it.
-    _time("counted_at"),
-    _time("claimed_at"),
-    # Which provider has it, where there are several to choose from; NULL: Twilio.
-    Column("provider", Text),
-    Column("provider_id", Text),
-    # What the provider reported since it took the message: the strongest report, its error code and its time. A code that
-    # is a word, or that the number beside it does not tell, is a text.
-    Column("provider_status", Text),
-    Column("provider_error", Integer),
-    Column("provider_error_text", Text),
-    _time("provider_status_at"),
-    _time("finished_at"),
-    Column("price", Numeric),
-    Column("price_unit", Text),
-    # When the provider's last word came, or nobody waited for it any longer; the status then tells which.
-    _time("reported_at"),
-    # When something of this was written down last.
-    _time("heard_at"),
+    Column("notification_id", Uuid, primary_key=True, comment="The notification."),
+    Column("step", SmallInteger, primary_key=True, comment="0: the push; 1, 2, and so on: the steps of the plan."),
+    Column("channel", Text, nullable=False, comment="push, or what the plan names, like sms."),
+    Column("state", Text, nullable=False, comment="Where the step stands; lifecycle.DeliveryState."),
+    Column("reason", Text, comment="Why it ended so, or why it waits."),
+    Column(
+        "trigger",
+        Text,
+        comment="The condition under which the step is due. NULL: the push, or a first step, which has none.",
+    ),
+    _time("due_at", "When the countdown ends; of a push, when it is to go out. NULL: a push that went out at once."),
+    Column(
+        "after_step",
+        SmallInteger,
+        nullable=False,
+        server_default=text("0"),
+        comment="The step whose outcome and receipts the trigger looks at.",
+    ),
+    Column(
+        "steps_left",
+        SmallInteger,
+        nullable=False,
+        server_default=text("0"),
+        comment="How many steps of the plan may follow this one.",
+    ),
+    _time(
+        "wake_at",
+        "When the dispatcher rings: the end of the countdown, of a wait or of a lease. NULL: the step has ended.",
+    ),
+    Column(
+        "tries",
+        SmallInteger,
+        nullable=False,
+        server_default=text("0"),
+        comment="How often it was tried again; of a later step, how often a sender has claimed it.",
+    ),
+    Column(
+        "number",
+        Text,
+        comment="The recipient's number in E.164. NULL: not reserved yet, a push, or the person was erased.",
+    ),
+    Column("sender", Text, comment="The sending number, name or Messaging Service. NULL: that of the settings."),
+    Column("text", Text, comment="The text; of a WhatsApp message the content template with its variables, as JSON."),
+    Column(
+        "fingerprint",
+        LargeBinary,
+        comment="A hash of the text, case and spaces apart, by which repeats to one number are limited.",
+    ),
+    Column("parts", SmallInteger, comment="How many SMS parts it is paid by. NULL: no SMS."),
+    _time("counted_at", "When it counted against the number's limits."),
+    _time("claimed_at", "When a sender claimed it last."),
+    Column("provider", Text, comment="Which provider has it, where there are several to choose from. NULL: Twilio."),
+    Column("provider_id", Text, comment="The provider's id of the message."),
+    Column(
+        "provider_status",
+        Text,
+        comment="The strongest report of the provider since it took the message; lifecycle.ProviderState.",
+    ),
+    Column("provider_error", Integer, comment="The provider's error code, if it is a number."),
+    Column(
+        "provider_error_text",
+        Text,
+        comment="The provider's error code if it is a word, or if the number beside it does not tell it.",
+    ),
+    _time("provider_status_at", "When that report was made."),
+    _time("finished_at", "When the step ended. NULL while it is open."),
+    Column("price", Numeric, comment="What the provider asks for the message. NULL: not told."),
+    Column("price_unit", Text, comment="The currency of the price, as ISO 4217 has it."),
+    _time(
+        "reported_at",
+        "When the provider's last report came, or when we stopped waiting for it. NULL: it may still come.",
+    ),
+    _time("heard_at", "When a report or a price was written here last."),
     CheckConstraint(_one_of("state", DeliveryState), name="state"),
     CheckConstraint(_one_of("provider_status", ProviderState), name="provider_status"),
     CheckConstraint(f"({_one_of('state', sorted(OPEN))}) = (wake_at IS NOT NULL)", name="wake_at"),
@@ -295,227 +416,316 @@ deliveries = Table(
         "finished_at",
         postgresql_where=text("step > 0 AND state = 'sent' AND reported_at IS NULL"),
     ),
+    comment="One step of a notification, written when the step before it ends: 0 is the push, 1, 2 and so on follow it.",
 )
 
 attempts = Table(
     "attempts",
     metadata,
-    Column("notification_id", Uuid, primary_key=True),
-    Column("registration", Text, primary_key=True),
-    Column("state", Text, nullable=False),
-    Column("reason", Text),
-    Column("provider_id", Text),
+    Column("notification_id", Uuid, primary_key=True, comment="The notification."),
+    Column(
+        "registration",
+        Text,
+        primary_key=True,
+        comment="The device; erased- after the person was erased.",
+    ),
+    Column(
+        "state",
+        Text,
+        nullable=False,
+        comment="open: to be tried, or to be tried again; sent: the provider took it; rejected: it will not.",
+    ),
+    Column("reason", Text, comment="Why it was rejected, or is tried again."),
+    Column("provider_id", Text, comment="The provider's id of the push."),
     CheckConstraint("state IN ('open', 'sent', 'rejected')", name="state"),
     postgresql_with=_ROOM,
+    comment="A push to one device.",
 )
 
 events = Table(
     "events",
     metadata,
     # No foreign key: a receipt may arrive before its notification's rows are committed.
-    Column("notification_id", Uuid, primary_key=True),
-    Column("kind", Text, primary_key=True),
-    # The device; for what a provider reports of a later step, the provider's id of the message.
-    Column("registration", Text, primary_key=True),
-    # Which step was answered.
-    Column("step", SmallInteger, nullable=False, server_default=text("0")),
-    Column("at", DateTime(timezone=True), nullable=False),
-    _time("received_at", required=True),
+    Column("notification_id", Uuid, primary_key=True, comment="The notification; its own row may come later."),
+    Column("kind", Text, primary_key=True, comment="delivered, clicked or cancelled."),
+    Column(
+        "registration",
+        Text,
+        primary_key=True,
+        comment="The device that reported it; of a later step, the provider's id of the message. Empty: not told.",
+    ),
+    Column("step", SmallInteger, nullable=False, server_default=text("0"), comment="The step that was answered."),
+    Column("at", DateTime(timezone=True), nullable=False, comment="When it happened, by the clock of who reported it."),
+    _time("received_at", "When it was written down.", required=True),
     CheckConstraint("kind IN ('delivered', 'clicked', 'cancelled')", name="kind"),
     # serves: what is new since a follower looked last
     _when("events_received_at_idx", "received_at"),
+    comment="Receipts and cancellations, each once.",
 )
 
 provider_reports = Table(
     "provider_reports",
     metadata,
-    # Reports that came in and are not written to their deliveries yet; a repeat is the same row.
-    Column("provider_id", Text, primary_key=True),
-    Column("status", Text, primary_key=True),
-    Column("notification_id", Uuid),
-    Column("step", SmallInteger),
-    Column("error", Integer),
-    Column("error_text", Text),
-    Column("price", Numeric),
-    Column("price_unit", Text),
-    Column("at", DateTime(timezone=True), nullable=False),
-    _time("received_at", required=True),
+    Column("provider_id", Text, primary_key=True, comment="The provider's id of the message."),
+    Column("status", Text, primary_key=True, comment="What is reported; lifecycle.ProviderState."),
+    Column("notification_id", Uuid, comment="The notification, where the callback's address names it."),
+    Column("step", SmallInteger, comment="The step, where the callback's address names it."),
+    Column("error", Integer, comment="The provider's error code, if it is a number."),
+    Column(
+        "error_text",
+        Text,
+        comment="The provider's error code if it is a word, or if the number beside it does not tell it.",
+    ),
+    Column("price", Numeric, comment="What the provider asks for the message. NULL: not told."),
+    Column("price_unit", Text, comment="The currency of the price, as ISO 4217 has it."),
+    Column("at", DateTime(timezone=True), nullable=False, comment="When the report was made."),
+    _time("received_at", "When it was written down.", required=True),
+    comment="Reports of providers that are not written to their deliveries yet; a repeat is the same row.",
 )
 
 inbound_texts = Table(
     "inbound_texts",
     metadata,
-    Column("provider_id", Text, primary_key=True),
-    Column("number", Text, nullable=False),
-    # STOP, START or HELP; what else people write is not kept.
-    Column("wish", Text),
-    _time("received_at", required=True),
+    Column("provider_id", Text, primary_key=True, comment="The provider's id of the text, by which a repeat is known."),
+    Column("number", Text, nullable=False, comment="Who wrote, in E.164. Empty: the person was erased."),
+    Column("wish", Text, comment="STOP, START or HELP. NULL: something else."),
+    _time("received_at", "When it was written down.", required=True),
     # serves: whether somebody has asked for texts again since
     Index("inbound_texts_number_idx", "number", "received_at", postgresql_where=text("wish IS NOT NULL")),
+    comment="What people wrote to one of our senders: that they did, and not the words.",
 )
 
 receipt_health = Table(
     "receipt_health",
     metadata,
-    Column("hour", DateTime(timezone=True), primary_key=True),
-    Column("platform", Text, primary_key=True),
-    Column("app_version", Text, primary_key=True),
-    Column("pushes", Integer, nullable=False),
-    # Of them: reported as delivered; reported as delivered or clicked.
-    Column("delivered", Integer, nullable=False),
-    Column("confirmed", Integer, nullable=False),
+    Column("hour", DateTime(timezone=True), primary_key=True, comment="The hour in which the pushes went out."),
+    Column("platform", Text, primary_key=True, comment="android, ios, web or unknown."),
+    Column("app_version", Text, primary_key=True, comment="The version of the app. Empty: not known."),
+    Column("pushes", Integer, nullable=False, comment="Pushes that the provider took."),
+    Column("delivered", Integer, nullable=False, comment="Of these, how many were reported as delivered."),
+    Column("confirmed", Integer, nullable=False, comment="Of these, how many were reported as delivered or clicked."),
+    comment="How many pushes the apps reported as delivered, by the hour and the kind of device.",
 )
 
 decisions = Table(
     "decisions",
     metadata,
-    Column("notification_id", Uuid, primary_key=True),
-    Column("id", BigInteger, Identity(always=True), primary_key=True),
-    Column("step", SmallInteger, nullable=False),
-    Column("verdict", Text, nullable=False),
-    Column("inputs", JSONB, nullable=False),
-    _time("at", required=True),
+    Column("notification_id", Uuid, primary_key=True, comment="The notification that was decided about."),
+    Column("id", BigInteger, Identity(always=True), primary_key=True, comment="In the order in which they were taken."),
+    Column("step", SmallInteger, nullable=False, comment="The step that was decided about."),
+    Column(
+        "verdict", Text, nullable=False, comment="What was decided, or what happened afterwards; lifecycle.Verdict."
+    ),
+    Column("inputs", JSONB, nullable=False, comment="What the decision was based on: receipts, limits, times."),
+    _time("at", "When it was taken.", required=True),
+    comment="The ledger: every decision with what was known when it was taken, for knocktwice explain.",
 )
 
 links = Table(
     "links",
     metadata,
-    # What ``content/links/short_links.py`` made of notification, step and target.
-    Column("token", Text, primary_key=True),
-    Column("notification_id", Uuid, nullable=False),
-    Column("step", SmallInteger, nullable=False),
-    # NULL: it leads nowhere.
-    Column("target", Text),
-    _time("created_at", required=True),
+    Column(
+        "token",
+        Text,
+        primary_key=True,
+        comment="The last part of the link's address: a signature over notification, step and target.",
+    ),
+    Column("notification_id", Uuid, nullable=False, comment="The notification whose message has the link."),
+    Column("step", SmallInteger, nullable=False, comment="The step whose message has the link."),
+    Column("target", Text, comment="Where it leads. NULL: nowhere any more."),
+    _time("created_at", "When it was made.", required=True),
     # serves: deleting those of old notifications and of erased people
     Index("links_notification_id_idx", "notification_id"),
+    comment="Short links in messages.",
 )
 
 dead_letters = Table(
     "dead_letters",
     metadata,
-    Column("id", BigInteger, Identity(always=True), primary_key=True),
-    Column("message_id", Text),
-    Column("task", Text),
-    Column("reason", Text, nullable=False),
-    Column("payload", Text, nullable=False),
-    _time("at", required=True),
+    Column(
+        "id", BigInteger, Identity(always=True), primary_key=True, comment="In the order in which they were parked."
+    ),
+    Column("message_id", Text, comment="The message's id in the queue, if it had one."),
+    Column("task", Text, comment="The task that it was for, if it named one."),
+    Column("reason", Text, nullable=False, comment="Why it could not be processed."),
+    Column("payload", Text, nullable=False, comment="The message as it came, without people who were erased since."),
+    _time("at", "When it was parked.", required=True),
+    comment="Parked messages: what nobody could process.",
 )
 
 followers = Table(
     "followers",
     metadata,
-    # Who follows what happens to notifications (``store/change_feed.py``), and until when it has seen everything.
-    Column("name", Text, primary_key=True),
-    Column("seen_until", DateTime(timezone=True), nullable=False),
+    Column("name", Text, primary_key=True, comment="The follower, like rollups or webhooks."),
+    Column(
+        "seen_until",
+        DateTime(timezone=True),
+        nullable=False,
+        comment="It has seen everything that happened until then.",
+    ),
+    comment="Who follows what happens to notifications, and how far they have come; notifications/store/change_feed.py.",
 )
 
 rollup_slices = Table(
     "rollup_slices",
     metadata,
-    Column("starts_at", DateTime(timezone=True), primary_key=True),
-    # Something in it has changed since it was counted.
-    Column("dirty", Boolean, nullable=False),
-    _time("counted_at"),
-    # How many notifications were counted: fewer the next time means that old ones were deleted.
-    Column("rows", BigInteger, nullable=False, server_default=text("0")),
+    Column("starts_at", DateTime(timezone=True), primary_key=True, comment="When the slice begins."),
+    Column("dirty", Boolean, nullable=False, comment="Whether something in it has changed since it was counted."),
+    _time("counted_at", "When it was counted last."),
+    Column(
+        "rows",
+        BigInteger,
+        nullable=False,
+        server_default=text("0"),
+        comment="How many notifications were counted. Fewer the next time means that old ones were deleted.",
+    ),
     # serves: what is to be counted
     Index("rollup_slices_dirty_idx", "starts_at", postgresql_where=text("dirty")),
+    comment="Slices of five minutes of acceptance, which are counted as a whole.",
 )
 
-#: What is counted; ``docs/numbers.md`` says what each means.
-COUNTS = (
-    "accepted",
-    "duplicates",
-    "cancelled",
-    "failed",
-    "pushed",
-    "delivered",
-    "clicked",
-    "fell_back",
-    "sms_sent",
-    "sms_delivered",
-    "sms_undelivered",
-    "sms_unknown",
-    "sms_wasted",
-    "sms_parts",
-    "unpriced_parts",
-    "whatsapp_sent",
-    "whatsapp_delivered",
-    "whatsapp_read",
-    "whatsapp_unknown",
-    "unpriced_whatsapp",
-)
+#: What is counted → what that means; ``docs/numbers.md`` says it in full.
+COUNTS = {
+    "accepted": "Notifications, without duplicates.",
+    "duplicates": "Notifications whose key had been used before.",
+    "cancelled": "Notifications that the application stopped.",
+    "failed": "Notifications of which nothing could be sent.",
+    "pushed": "The provider took the push for at least one device.",
+    "delivered": "A device reported the push as delivered or clicked.",
+    "clicked": "A device reported a click.",
+    "fell_back": "The push was not enough, whatever then became of the next step.",
+    "sms_sent": "SMS that a provider took.",
+    "sms_delivered": "SMS that were reported as delivered.",
+    "sms_undelivered": "SMS that were reported as lost.",
+    "sms_unknown": "SMS of which nobody can tell whether they went out.",
+    "sms_wasted": "SMS that a later receipt showed to be needless.",
+    "sms_parts": "Parts that the SMS are paid by.",
+    "unpriced_parts": "Parts whose price no provider told.",
+    "whatsapp_sent": "WhatsApp messages that the provider took.",
+    "whatsapp_delivered": "WhatsApp messages that were reported as delivered or read.",
+    "whatsapp_read": "WhatsApp messages that were reported as read.",
+    "whatsapp_unknown": "WhatsApp messages of which nobody can tell whether they went out.",
+    "unpriced_whatsapp": "WhatsApp messages whose price nobody told, without those known to be lost.",
+}
 
 rollups = Table(
     "rollups",
     metadata,
-    Column("day", Date, primary_key=True),
-    # The slice it was counted in; the epoch once that is closed for ever and its counts have joined their day's.
-    Column("slice", DateTime(timezone=True), primary_key=True),
-    # Empty where there is none.
-    Column("template", Text, primary_key=True),
-    Column("blast", Text, primary_key=True),
-    Column("country", Text, primary_key=True),
-    Column("category", Text, primary_key=True),
-    *(Column(name, BigInteger, nullable=False) for name in COUNTS),
-    # What providers asked for the SMS whose price is known.
-    Column("price", Numeric, nullable=False),
-    # And for the WhatsApp messages.
-    Column("whatsapp_price", Numeric, nullable=False),
-    Column("reached", BigInteger, nullable=False),
-    # Reason → how many.
-    Column("suppressed", JSONB, nullable=False),
+    Column("day", Date, primary_key=True, comment="The day of acceptance, in the zone of KNOCKTWICE_SMS_DAY_ZONE."),
+    Column(
+        "slice",
+        DateTime(timezone=True),
+        primary_key=True,
+        comment="The slice it was counted in. 1970: slices that are closed for ever and have joined their day.",
+    ),
+    Column("template", Text, primary_key=True, comment="The template. Empty: none."),
+    Column("blast", Text, primary_key=True, comment="The blast's key. Empty: none."),
+    Column("country", Text, primary_key=True, comment="The country of the number, as ISO 3166 has it. Empty: none."),
+    Column("category", Text, primary_key=True, comment="transactional, critical or marketing."),
+    *(Column(name, BigInteger, nullable=False, comment=meaning) for name, meaning in COUNTS.items()),
+    Column("price", Numeric, nullable=False, comment="What providers asked for the SMS whose price is known."),
+    Column(
+        "whatsapp_price",
+        Numeric,
+        nullable=False,
+        comment="What the provider asked for the WhatsApp messages whose price is known.",
+    ),
+    Column(
+        "reached",
+        BigInteger,
+        nullable=False,
+        comment="Notifications that a device reported, or whose SMS or WhatsApp message is not known to be lost.",
+    ),
+    Column("suppressed", JSONB, nullable=False, comment="By reason, how many were suppressed for it."),
     # serves: replacing a slice
     Index("rollups_slice_idx", "slice"),
+    comment="What became of notifications, counted, for knocktwice stats; docs/numbers.md defines each figure.",
 )
 
 webhook_endpoints = Table(
     "webhook_endpoints",
     metadata,
-    Column("id", Text, primary_key=True),
-    Column("url", Text, nullable=False, unique=True),
-    # Which types of events it is told; none: all.
-    Column("events", ARRAY(Text), nullable=False, server_default=text("'{}'")),
-    # Whether it is told who the person is.
-    Column("personal", Boolean, nullable=False, server_default=text("false")),
-    # What happened before is not told unless it is replayed.
-    _time("since", required=True),
-    Column("failures", Integer, nullable=False, server_default=text("0")),
-    _time("failing_since"),
-    _time("resume_at"),
-    Column("last_error", Text),
-    _time("disabled_at"),
-    Column("disabled_reason", Text),
+    Column("id", Text, primary_key=True, comment="The name that it was given, like ep_0123456789abcdef."),
+    Column("url", Text, nullable=False, unique=True, comment="The address."),
+    Column(
+        "events",
+        ARRAY(Text),
+        nullable=False,
+        server_default=text("'{}'"),
+        comment="Which types of events it is told. Empty: all.",
+    ),
+    Column(
+        "personal",
+        Boolean,
+        nullable=False,
+        server_default=text("false"),
+        comment="Whether it is told who the person is.",
+    ),
+    _time("since", "What happened before is told only when it is replayed.", required=True),
+    Column(
+        "failures",
+        Integer,
+        nullable=False,
+        server_default=text("0"),
+        comment="How often in a row it did not take an event.",
+    ),
+    _time("failing_since", "Since when it has taken nothing. NULL: it works."),
+    _time("resume_at", "When it is tried again after a failure. NULL: at once."),
+    Column("last_error", Text, comment="What went wrong last."),
+    _time("disabled_at", "Since when it is told nothing. NULL: it is told."),
+    Column("disabled_reason", Text, comment="Why it is told nothing."),
+    comment="Addresses of the application that are told what happens.",
 )
 
 webhook_events = Table(
     "webhook_events",
     metadata,
-    # In the order in which it happened to a notification.
-    Column("id", BigInteger, Identity(always=True), primary_key=True),
-    Column("notification_id", Uuid, nullable=False),
-    Column("step", SmallInteger, nullable=False),
-    Column("type", Text, nullable=False),
-    Column("at", DateTime(timezone=True), nullable=False),
-    Column("data", JSONB, nullable=False),
+    Column(
+        "id",
+        BigInteger,
+        Identity(always=True),
+        primary_key=True,
+        comment="In the order in which they happened to a notification.",
+    ),
+    Column("notification_id", Uuid, nullable=False, comment="The notification."),
+    Column("step", SmallInteger, nullable=False, comment="The step; 0 also for the notification as a whole."),
+    Column("type", Text, nullable=False, comment="What happened, like push.clicked."),
+    Column("at", DateTime(timezone=True), nullable=False, comment="When it happened."),
+    Column("data", JSONB, nullable=False, comment="What the webhook says, without the person."),
     # Everything happens to a step once: what is found a second time is not told a second time.
     UniqueConstraint("notification_id", "step", "type"),
     # serves: replaying, and forgetting old ones
     Index("webhook_events_at_idx", "at"),
+    comment="What happened to notifications, for webhooks; each once.",
 )
 
 webhook_deliveries = Table(
     "webhook_deliveries",
     metadata,
-    Column("endpoint_id", Text, ForeignKey("webhook_endpoints.id", ondelete="CASCADE"), primary_key=True),
-    Column("event_id", BigInteger, ForeignKey("webhook_events.id", ondelete="CASCADE"), primary_key=True),
-    Column("notification_id", Uuid, nullable=False),
-    Column("tries", SmallInteger, nullable=False, server_default=text("0")),
-    # When it is to be sent, or when its sender's lease ends; NULL when it was delivered or given up.
-    _time("next_at"),
-    _time("delivered_at"),
-    Column("error", Text),
+    Column(
+        "endpoint_id",
+        Text,
+        ForeignKey("webhook_endpoints.id", ondelete="CASCADE"),
+        primary_key=True,
+        comment="The endpoint.",
+    ),
+    Column(
+        "event_id",
+        BigInteger,
+        ForeignKey("webhook_events.id", ondelete="CASCADE"),
+        primary_key=True,
+        comment="The event.",
+    ),
+    Column(
+        "notification_id",
+        Uuid,
+        nullable=False,
+        comment="The notification of the event; events of one notification go out one after another.",
+    ),
+    Column("tries", SmallInteger, nullable=False, server_default=text("0"), comment="How often it was sent."),
+    _time("next_at", "When it is to be sent, or when its sender's lease ends. NULL: delivered, or given up."),
+    _time("delivered_at", "When the endpoint took it."),
+    Column("error", Text, comment="What went wrong last."),
     # serves: forgetting old events
     Index("webhook_deliveries_event_id_idx", "event_id"),
     # serves: what is to be sent
@@ -528,76 +738,87 @@ webhook_deliveries = Table(
         "event_id",
         postgresql_where=text("next_at IS NOT NULL"),
     ),
+    comment="An event on its way to an endpoint.",
 )
 
 api_keys = Table(
     "api_keys",
     metadata,
-    # The part of a key that may be shown; it finds the row.
-    Column("id", Text, primary_key=True),
-    Column("name", Text, nullable=False),
-    # HMAC of the whole key; the key itself is nowhere.
-    Column("digest", LargeBinary, nullable=False),
-    Column("scopes", ARRAY(Text), nullable=False),
-    _time("created_at", required=True),
-    _time("expires_at"),
-    _time("revoked_at"),
-    _time("last_used_at"),
+    Column("id", Text, primary_key=True, comment="The part of a key that may be shown; it finds the row."),
+    Column("name", Text, nullable=False, comment="The owner, as an operator named it."),
+    Column("digest", LargeBinary, nullable=False, comment="An HMAC of the whole key; the key itself is kept nowhere."),
+    Column("scopes", ARRAY(Text), nullable=False, comment="What it may do."),
+    _time("created_at", "When it was made.", required=True),
+    _time("expires_at", "Until when it is valid. NULL: for ever."),
+    _time("revoked_at", "When it was taken back. NULL: it was not."),
+    _time("last_used_at", "When it was used last, roughly."),
+    comment="Keys of the gateway.",
 )
 
 blasts = Table(
     "blasts",
     metadata,
-    # Made of the key, so that whoever knows one knows the other.
-    Column("id", Uuid, primary_key=True),
-    Column("key", Text, nullable=False, unique=True),
-    # The segment's name, and its filter as it was when the blast was started.
-    Column("segment", Text),
-    Column("filter", JSONB, nullable=False),
-    # What a send_push message has beside v, id and recipients, and the params of all recipients.
-    Column("message", JSONB, nullable=False),
-    Column("throttle_per_min", Integer),
-    # The recurring blast that it is one of.
-    Column("schedule", Text),
-    Column("state", Text, nullable=False),
-    Column("reason", Text),
-    # The last user that was taken from the segment, NULL when that is done, and how many were.
-    Column("cursor", Text),
-    Column("total", Integer, nullable=False, server_default=text("0")),
-    # How many it notified of those whose pages were deleted since.
-    Column("purged", Integer, nullable=False, server_default=text("0")),
-    # When the throttle lets the next page go.
-    _time("next_at"),
-    # When somebody must look at this row again; the end of a lease, too.
-    _time("wake_at"),
-    _time("created_at", required=True),
-    _time("started_at"),
-    # When all of the segment was taken.
-    _time("expanded_at"),
-    _time("finished_at"),
+    Column("id", Uuid, primary_key=True, comment="Made of the key, so that who knows one knows the other."),
+    Column("key", Text, nullable=False, unique=True, comment="The same key starts once."),
+    Column("segment", Text, comment="The segment's name. NULL: the filter was given with the blast."),
+    Column("filter", JSONB, nullable=False, comment="The segment's filter as it was when the blast was started."),
+    Column(
+        "message",
+        JSONB,
+        nullable=False,
+        comment="What a send_push message has beside v, id and recipients, and the params of all recipients.",
+    ),
+    Column("throttle_per_min", Integer, comment="Most people in a minute. NULL: as fast as it goes."),
+    Column("schedule", Text, comment="The recurring blast that it is one of. NULL: none."),
+    Column("state", Text, nullable=False, comment="running, paused, finished or aborted."),
+    Column("reason", Text, comment="Why it was paused or aborted."),
+    Column("cursor", Text, comment="The last person that was taken from the segment. NULL: none yet, or all."),
+    Column(
+        "total",
+        Integer,
+        nullable=False,
+        server_default=text("0"),
+        comment="How many people were taken from the segment.",
+    ),
+    Column(
+        "purged",
+        Integer,
+        nullable=False,
+        server_default=text("0"),
+        comment="How many it notified of those whose pages were deleted since.",
+    ),
+    _time("next_at", "When the throttle lets the next page go."),
+    _time("wake_at", "When the dispatcher rings: there is something to do, or a lease has ended. NULL: nothing to do."),
+    _time("created_at", "When it was accepted.", required=True),
+    _time("started_at", "When the first person was taken from the segment."),
+    _time("expanded_at", "When all people were taken from the segment."),
+    _time("finished_at", "When it ended."),
     CheckConstraint("state IN ('running', 'paused', 'finished', 'aborted')", name="state"),
     CheckConstraint("state <> 'running' OR wake_at IS NOT NULL", name="wake_at"),
     CheckConstraint("(state IN ('finished', 'aborted')) = (finished_at IS NOT NULL)", name="finished"),
     # serves: the dispatcher
     Index("blasts_wake_at_idx", "wake_at", postgresql_where=text("wake_at IS NOT NULL")),
+    comment="One notification to everybody in a segment.",
 )
 
 blast_pages = Table(
     "blast_pages",
     metadata,
-    # The batch's id. Those of its notifications lie between it and last_id, so that they need no index of their own.
-    Column("id", Uuid, primary_key=True),
-    Column("last_id", Uuid, nullable=False),
-    Column("blast_id", Uuid, ForeignKey("blasts.id", ondelete="CASCADE"), nullable=False),
-    Column("count", Integer, nullable=False),
-    # Who, with NULL in the place of somebody who was erased; NULL once they have their notifications, or will have none.
-    Column("users", ARRAY(Text)),
-    # Until when a worker has it; NULL if none has had it yet.
-    _time("wake_at"),
-    # When a worker was last told to send it.
-    _time("released_at"),
-    _time("sent_at"),
-    _time("cancelled_at"),
+    Column(
+        "id", Uuid, primary_key=True, comment="The batch's id. The ids of its notifications lie between it and last_id."
+    ),
+    Column("last_id", Uuid, nullable=False, comment="The last id that belongs to the page."),
+    Column("blast_id", Uuid, ForeignKey("blasts.id", ondelete="CASCADE"), nullable=False, comment="The blast."),
+    Column("count", Integer, nullable=False, comment="How many people it had at first."),
+    Column(
+        "users",
+        ARRAY(Text),
+        comment="The people, NULL in place of an erased one. NULL: they have their notifications, or get none.",
+    ),
+    _time("wake_at", "Until when a worker has it. NULL: none has had it yet, or it is done."),
+    _time("released_at", "When a worker was asked to send it last."),
+    _time("sent_at", "When its notifications were written."),
+    _time("cancelled_at", "When its notifications were cancelled."),
     CheckConstraint("users IS NULL OR sent_at IS NULL", name="sent"),
     # serves: which pages are still to be sent
     Index("blast_pages_waiting_idx", "blast_id", "id", postgresql_where=text("users IS NOT NULL")),
@@ -605,19 +826,19 @@ blast_pages = Table(
     Index("blast_pages_released_idx", "blast_id", "released_at", postgresql_where=text("released_at IS NOT NULL")),
     # serves: counting and cancelling a blast's notifications
     Index("blast_pages_sent_idx", "blast_id", "id", postgresql_where=text("sent_at IS NOT NULL")),
+    comment="Up to 500 people of a blast, who become one batch.",
 )
 
 blast_schedules = Table(
     "blast_schedules",
     metadata,
-    Column("name", Text, primary_key=True),
-    # As ``blasts/schedules.py`` has checked it.
-    Column("definition", JSONB, nullable=False),
-    _time("next_at", required=True),
-    # What became of the last time: a blast, or why there was none.
-    _time("last_at"),
-    Column("outcome", Text),
-    _time("updated_at", required=True),
+    Column("name", Text, primary_key=True, comment="The name in the file."),
+    Column("definition", JSONB, nullable=False, comment="As blasts/schedules.py has checked it."),
+    _time("next_at", "When it starts next.", required=True),
+    _time("last_at", "The time for which it was last started, or not."),
+    Column("outcome", Text, comment="What came of that: a blast, or why there was none."),
+    _time("updated_at", "When it was declared last.", required=True),
     # serves: which are due
     Index("blast_schedules_next_at_idx", "next_at"),
+    comment="Recurring blasts, as declared in a file.",
 )

@@ -5,7 +5,7 @@ A file is taken whole or not at all, in one transaction. What it does not name s
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -46,12 +46,17 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What a file does to one thing."""
+    """What a file does to one thing.
+
+    Attributes:
+        next: the next times of one that has a schedule.
+    """
 
     kind: str
     name: str
     verb: Verb
     fields: Sequence[Difference]
+    next: Sequence[str] = ()
 
 
 class Kind(Protocol):
@@ -128,6 +133,9 @@ class _Blasts:
     def put(self, conn: Connection, name: str, value: Json) -> None:
         schedules.put(conn, name, schedules.check(name, value))
 
+    def next_times(self, conn: Connection, name: str, value: Json) -> Sequence[str]:
+        return schedules.next_times(conn, schedules.check(name, value))
+
 
 KINDS: tuple[Kind, ...] = (_Templates(), _Segments(), _Blasts())
 
@@ -142,24 +150,29 @@ def read(path: str) -> dict[str, dict[str, Json]]:
         InvalidFile: it cannot be read, or declares something wrong. All of its mistakes are named, one a line.
     """
     try:
-        content = declared_yaml.load(path)
+        document = declared_yaml.read(path)
     except declared_yaml.Unreadable as error:
         raise InvalidFile(str(error)) from None
+    content = document.value
     known = {kind.key: kind for kind in KINDS}
     if not isinstance(content, dict) or not content:
-        raise InvalidFile(f"{path}: must have {' or '.join(known)}")
-    mistakes = [f"{path}: {key}: is not known; there is {', '.join(known)}" for key in content if key not in known]
+        raise InvalidFile(f"{document.place()}: must have {' or '.join(known)}")
+    mistakes = [
+        f"{document.place(str(key))}: {key}: is not known; there is {', '.join(known)}"
+        for key in content
+        if key not in known
+    ]
     declared: dict[str, dict[str, Json]] = {}
-    for key in known.keys() & content.keys():
+    for key in (key for key in known if key in content):
         if not isinstance(content[key], dict):
-            mistakes.append(f"{path}: {key}: must have a name for each {known[key].word}")
+            mistakes.append(f"{document.place(key)}: {key}: must have a name for each {known[key].word}")
             continue
         declared[key] = {}
         for name, value in content[key].items():
             try:
                 declared[key][name] = known[key].check(name, value)
             except InvalidMessage as error:
-                mistakes.append(f"{path}: {key}.{error}")
+                mistakes.append(f"{document.place_of(f'{key}.{error.field}')}: {key}.{error}")
     if mistakes:
         raise InvalidFile("\n".join(mistakes))
     return declared
@@ -178,6 +191,8 @@ def apply(conn: Connection, declared: Mapping[str, Mapping[str, Json]]) -> list[
             change = _compare(kind.word, name, stored.get(name), value)
             if change.verb is not Verb.UNCHANGED:
                 kind.put(conn, name, value)
+            if isinstance(kind, _Blasts):
+                change = replace(change, next=kind.next_times(conn, name, value))
             changes.append(change)
     return changes
 

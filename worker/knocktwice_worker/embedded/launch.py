@@ -14,9 +14,11 @@ import ctypes
 import os
 import signal
 import sys
+from contextlib import suppress
 
-#: From <linux/prctl.h> and <linux/capability.h>.
-PR_SET_PDEATHSIG, PR_SET_KEEPCAPS, PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE = 1, 8, 47, 2
+#: From <linux/prctl.h>, <linux/securebits.h> and <linux/capability.h>.
+PR_SET_PDEATHSIG, PR_SET_KEEPCAPS, PR_SET_SECUREBITS, PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE = 1, 8, 28, 47, 2
+SECBIT_NO_SETUID_FIXUP = 1 << 2
 CAPABILITY_VERSION_3 = 0x20080522
 CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH = 1, 2
 
@@ -29,7 +31,16 @@ def main(arguments: list[str]) -> None:
     parent, death_signal, user, program = int(arguments[0]), int(arguments[1]), arguments[2], arguments[3:]
     if user != "-":
         uid, gid = (int(part) for part in user.split(":"))
-        become(uid, gid)
+        try:
+            become(uid, gid)
+        except PermissionError:
+            sys.exit(
+                "This root may not become another user, and PostgreSQL does not run as root: work as an ordinary user."
+            )
+        if not os.access(program[0], os.X_OK):
+            sys.exit(
+                f"User {uid} may not reach {program[0]}: open its folders to everybody, or work as an ordinary user."
+            )
     if sys.platform == "linux":
         # After the change of user, which clears it.
         prctl(PR_SET_PDEATHSIG, death_signal)
@@ -47,6 +58,10 @@ def become(uid: int, gid: int) -> None:
     linux = sys.platform == "linux"
     if linux:
         prctl(PR_SET_KEEPCAPS, 1)
+        # PostgreSQL looks for its own programs by access(2), which ignores an ordinary user's capabilities unless this
+        # bit is set. Setting it takes a capability (SETPCAP) that some containers withhold; open folders do not need it.
+        with suppress(OSError):
+            prctl(PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP)
     os.setgroups([])
     if linux:
         os.setresgid(gid, gid, gid)

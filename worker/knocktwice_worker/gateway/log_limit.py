@@ -15,7 +15,7 @@ EVERY_S = 60.0
 _MOST = 1_000
 
 
-class Seldom:
+class OncePerMinute:
     """Says whether it is time for another line of a kind.
 
     Args:
@@ -37,13 +37,13 @@ class Seldom:
         return True
 
 
-class SeldomWarnings(logging.Filter):
+class WarningsOncePerMinute(logging.Filter):
     """Lets each warning through once a minute; errors and news pass. For uvicorn, which warns of each request that is no HTTP."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
-        self._seldom = Seldom(clock)
+        self._lines = OncePerMinute(clock)
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Return whether a line is written."""
-        return record.levelno != logging.WARNING or self._seldom.due(str(record.msg))
+        return record.levelno != logging.WARNING or self._lines.due(str(record.msg))

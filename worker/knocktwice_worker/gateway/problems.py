@@ -17,7 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Route
 
 from knocktwice_shared.errors import BrokerUnavailable, InvalidMessage, KnocktwiceError
-from knocktwice_worker.gateway.log_limit import Seldom
+from knocktwice_worker.gateway.log_limit import OncePerMinute
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-_seldom = Seldom()
+_lines = OncePerMinute()
 
 MEDIA_TYPE = "application/problem+json"
 #: Seconds after which a client may try again when a server behind the gateway is away.
@@ -175,7 +175,7 @@ def answer(problem: Problem | Exception, error: Exception | None = None) -> Resp
     if told.status == 503:
         cause = error or problem
         name = type(cause.__cause__ or cause).__name__
-        if _seldom.due(name):
+        if _lines.due(name):
             log.warning("not available", error=name)
     return told.response()
 

@@ -14,9 +14,9 @@ import uvicorn
 
 from knocktwice_worker import config
 from knocktwice_worker.embedded import launch
-from knocktwice_worker.gateway import create_app
+from knocktwice_worker.gateway.application import create_app
 from knocktwice_worker.gateway.http.protocol import BoundedHttpProtocol
-from knocktwice_worker.gateway.log_limit import SeldomWarnings
+from knocktwice_worker.gateway.log_limit import WarningsOncePerMinute
 from knocktwice_worker.runtime import logs
 from knocktwice_worker.services import services
 
@@ -68,7 +68,7 @@ def application() -> ASGIApp:
     """Return the application of this process."""
     _end_with_the_supervisor()
     logs.configure(as_json=config.load().log_json)
-    logging.getLogger("uvicorn.error").addFilter(SeldomWarnings())
+    logging.getLogger("uvicorn.error").addFilter(WarningsOncePerMinute())
     return create_app(services())
 
 

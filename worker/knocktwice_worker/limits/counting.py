@@ -9,7 +9,7 @@ import structlog
 from redis.exceptions import RedisError
 
 from knocktwice_shared.messages import Category
-from knocktwice_worker.lifecycle import Verdict
+from knocktwice_worker.lifecycle import Delay
 from knocktwice_worker.limits.per_number import Answer, Ask, LimitsUnavailable, RedisLimits, count_in_postgres
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class Counting:
             log.warning("limits counted in postgres", messages=len(asks))
         urgent = [ask for ask in asks if ask.category is not Category.MARKETING]
         counted = dict(zip(urgent, count_in_postgres(conn, urgent, self.redis.limits, now), strict=True))
-        return [counted.get(ask, Answer(Verdict.LIMITS_UNAVAILABLE, 0)) for ask in asks]
+        return [counted.get(ask, Answer(Delay.LIMITS_UNAVAILABLE, 0)) for ask in asks]
 
     def release(self, asks: Sequence[Ask], now: datetime) -> None:
         """Give counts back. A failure only makes the limits stricter, so it is logged and stops nothing."""

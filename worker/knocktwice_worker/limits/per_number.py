@@ -24,7 +24,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from sqlalchemy import Connection, text
 
 from knocktwice_shared.messages import Category
-from knocktwice_worker.lifecycle import Verdict
+from knocktwice_worker.lifecycle import Delay, Refusal
 from knocktwice_worker.limits import budget
 from knocktwice_worker.limits.budget import Budget, Purse, Spent
 
@@ -38,9 +38,9 @@ if TYPE_CHECKING:
 #: One hash tag for all keys: Redis Cluster runs a script on one slot only.
 _TAG = "{knocktwice:sms}"
 _VERDICTS = {
-    "duplicate": Verdict.DUPLICATE_CONTENT,
-    "capped": Verdict.CAPPED_DAILY,
-    "exhausted": Verdict.BUDGET_EXHAUSTED,
+    "duplicate": Refusal.DUPLICATE_CONTENT,
+    "capped": Refusal.CAPPED_DAILY,
+    "exhausted": Refusal.BUDGET_EXHAUSTED,
 }
 
 #: How often parts that were not used are looked for when the budget seems to be exhausted.
@@ -95,7 +95,7 @@ class Answer:
     ``spent`` is what is used of the day's budget; ``None`` where there is none.
     """
 
-    refusal: Verdict | None
+    refusal: Refusal | Delay | None
     today: int
     spent: Spent | None = None
 
@@ -173,7 +173,7 @@ class RedisLimits:
             return []
         try:
             answers = self._ask(conn, asks, now)
-            if any(a.refusal is Verdict.BUDGET_EXHAUSTED for a in answers) and self._give_back(conn, now):
+            if any(a.refusal is Refusal.BUDGET_EXHAUSTED for a in answers) and self._give_back(conn, now):
                 answers = self._ask(conn, asks, now)
         except (RedisConnectionError, RedisTimeoutError) as error:
             raise LimitsUnavailable from error
@@ -317,11 +317,11 @@ def _count_one(
     content = (ask.address, ask.fingerprint)
     refusal = None
     if limits.same_content and holders.get(content, ask.id) != ask.id:
-        refusal = Verdict.DUPLICATE_CONTENT
+        refusal = Refusal.DUPLICATE_CONTENT
     elif limits.per_day and len(today) >= limits.per_day and ask.id not in today:
-        refusal = Verdict.CAPPED_DAILY
+        refusal = Refusal.CAPPED_DAILY
     elif purse and not purse.spend(ask.id, ask.category, ask.parts):
-        refusal = Verdict.BUDGET_EXHAUSTED
+        refusal = Refusal.BUDGET_EXHAUSTED
     else:
         today.add(ask.id)
         holders[content] = ask.id

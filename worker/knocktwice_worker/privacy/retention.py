@@ -15,7 +15,7 @@ from uuid import UUID
 import structlog
 from sqlalchemy import Engine, text
 
-from knocktwice_worker.blasts import store as blast_store
+from knocktwice_worker.blasts import forgetting
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -119,7 +119,7 @@ def _steps(engine: Engine, until: datetime) -> Iterator[tuple[str, int]]:
     removed = CHUNK
     while removed == CHUNK:
         with engine.begin() as conn:
-            removed = blast_store.purge(conn, until, CHUNK)
+            removed = forgetting.purge(conn, until, CHUNK)
         yield "blast_pages", removed
 
 

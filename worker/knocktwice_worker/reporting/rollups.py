@@ -1,7 +1,7 @@
 """The roll-ups that ``knocktwice stats`` reads: what became of notifications, counted set-based and apart from the work.
 
 Acceptance is cut into slices of five minutes. What happens to a notification, however late, makes its slice *dirty*
-(``store/change_feed.py`` tells), and a dirty slice is counted anew as a whole: the counts replace those from before, in one
+(``notifications/store/change_feed.py`` tells), and a dirty slice is counted anew as a whole: the counts replace those from before, in one
 transaction. So nothing is ever added twice or forgotten, wherever a worker is killed. A slice is counted less often the
 older it gets, and when nothing can happen to it any more its counts join those of their day for good.
 """

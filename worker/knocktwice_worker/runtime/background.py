@@ -17,8 +17,8 @@ from knocktwice_shared.errors import InvalidMessage
 from knocktwice_worker.database import table_statistics
 from knocktwice_worker.reporting import rollups
 from knocktwice_worker.runtime.outage_log import Outage
-from knocktwice_worker.services import Services, secret, services
-from knocktwice_worker.webhooks import endpoints, events, sending
+from knocktwice_worker.services import Services, services
+from knocktwice_worker.webhooks import endpoints, events
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,8 +54,7 @@ def _tell() -> Callable[[Services], None]:
                 endpoints.declare(conn, here.settings.webhook_urls, private=here.settings.webhook_private)
             declared = True
         events.follow(here.engine)
-        give_up = timedelta(seconds=here.settings.webhook_give_up_s)
-        while sending.send(here.engine, here.hooks, secret=secret(here.settings), give_up=give_up):
+        while here.webhooks.send():
             pass
         if time.monotonic() - forgot_at > _CLOSE_EVERY_S:
             forgot_at = time.monotonic()

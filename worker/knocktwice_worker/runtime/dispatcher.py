@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 from celery import bootsteps
 
 from knocktwice_shared.names import BATCH_LIMIT, Queue, Task
-from knocktwice_worker.blasts import expansion
 from knocktwice_worker.lifecycle import DeliveryState
 from knocktwice_worker.notifications import store
 from knocktwice_worker.runtime import publishing
@@ -56,7 +55,7 @@ def dispatch(here: Services, publish: Callable[[Task, Sequence[str]], None]) -> 
     # Asked first, so that without a broker nothing is claimed and all rings as soon as it is back.
     room = sum(here.redis.llen(queue) for queue in (Queue.FALLBACK, Queue.SMS)) < _MOST_WAITING
     with here.engine.begin() as conn:
-        rows = store.ring(conn, limit=BATCH_LIMIT, lease=here.settings.lease, sms=room)
+        rows = store.ring(conn, limit=BATCH_LIMIT, lease=here.settings.lease, later_steps=room)
     work: dict[Task, list[str]] = defaultdict(list)
     for row in rows:
         task = Task.RESUME_PUSH if row.step == 0 else _SMS_TASKS[DeliveryState(row.state)]
@@ -102,7 +101,7 @@ class Dispatcher(bootsteps.StartStopStep):
                 here = services()
                 if ticks % _SWEEP_EVERY == 0:
                     here.inbox.sweep(publish_message)
-                expansion.ring(here, publish)
+                here.expansion.ring(publish)
                 while not self._stop.is_set() and dispatch(here, publish) == BATCH_LIMIT:
                     pass
                 outage.worked()

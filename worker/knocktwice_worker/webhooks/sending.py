@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ from knocktwice_worker.webhooks import signing
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from sqlalchemy import Engine, Row
+    from sqlalchemy import Connection, Engine, Row
 
     from knocktwice_worker.channels import Response
     from knocktwice_worker.webhooks.carrier import Hooks
@@ -32,6 +33,8 @@ _FIRST_WAIT, _LONGEST_WAIT = timedelta(seconds=5), timedelta(hours=6)
 #: After so many refusals of one event by an endpoint that takes others, it is given up so that it holds up nothing.
 _MOST_TRIES = 16
 _NEVER = timedelta(days=36_500)
+#: How an endpoint says that it wants nothing any more.
+_GONE = "HTTP 410"
 
 # Of each notification the first that was not taken. Two senders cannot both have one: whoever comes second finds its lease.
 _CLAIM = text("""
@@ -81,50 +84,61 @@ RETURNING disabled_reason
 """)
 
 
-def send(engine: Engine, hooks: Hooks, *, secret: str, give_up: timedelta) -> int:
-    """Send one round of what is due, to all endpoints side by side; return how many events that were.
+@dataclass(frozen=True, kw_only=True)
+class Sender:
+    """Sends events to endpoints.
 
-    Args:
+    Attributes:
+        engine: for short transactions.
+        hooks: carries the requests.
         secret: the installation's, from which the endpoints' keys are derived.
         give_up: an endpoint that has taken nothing for so long is disabled; zero: never.
     """
-    with engine.begin() as conn:
-        rows = conn.execute(_CLAIM, {"lease": _LEASE, "most": _AT_ONCE}).all()
-    if not rows:
-        return 0
-    now = time.time()
-    answers = hooks.send([_request(row, secret, now) for row in rows])
-    errors = [_error(answer) for row, answer in zip(rows, answers, strict=True)]
-    with engine.begin() as conn:
-        conn.execute(
-            _RECORD,
-            {
-                "endpoints": [row.endpoint_id for row in rows],
-                "events": [row.event_id for row in rows],
-                "errors": errors,
-                "waits": [_wait(row.tries) for row in rows],
-                "most": _MOST_TRIES,
-            },
-        )
-        well = {row.endpoint_id for row, error in zip(rows, errors, strict=True) if error is None}
-        conn.execute(_WELL, {"ids": sorted(well)})
-        for id_, error in _failed(rows, errors, well).items():
-            limits = {"first": _FIRST_WAIT, "longest": _LONGEST_WAIT}
-            gone = error == "HTTP 410"
-            found = conn.execute(
-                _UNWELL, {"id": id_, "error": error, "gone": gone, "give_up": give_up or _NEVER, **limits}
-            ).first()
-            if found and found.disabled_reason:
-                log.warning("webhook endpoint disabled", endpoint=id_, reason=found.disabled_reason)
-    return len(rows)
 
+    engine: Engine
+    hooks: Hooks
+    secret: str
+    give_up: timedelta
 
-def test(hooks: Hooks, endpoint: str, url: str, *, secret: str) -> str | None:
-    """Send one event of type ``knocktwice.test`` and return what went wrong, or ``None``."""
-    body = _body("knocktwice.test", time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime()), {})
-    headers = signing.headers(secret, endpoint, f"test.{time.time_ns()}", time.time(), body)
-    (answer,) = hooks.send([Request(url, headers, body)])
-    return _error(answer)
+    def send(self) -> int:
+        """Send one round of what is due, to all endpoints side by side; return how many events that were."""
+        with self.engine.begin() as conn:
+            rows = conn.execute(_CLAIM, {"lease": _LEASE, "most": _AT_ONCE}).all()
+        if not rows:
+            return 0
+        now = time.time()
+        answers = self.hooks.send([_request(row, self.secret, now) for row in rows])
+        errors = [_error(answer) for row, answer in zip(rows, answers, strict=True)]
+        with self.engine.begin() as conn:
+            conn.execute(
+                _RECORD,
+                {
+                    "endpoints": [row.endpoint_id for row in rows],
+                    "events": [row.event_id for row in rows],
+                    "errors": errors,
+                    "waits": [_wait(row.tries) for row in rows],
+                    "most": _MOST_TRIES,
+                },
+            )
+            well = {row.endpoint_id for row, error in zip(rows, errors, strict=True) if error is None}
+            conn.execute(_WELL, {"ids": sorted(well)})
+            for id_, error in _failed(rows, errors, well).items():
+                self._note_failure(conn, id_, error)
+        return len(rows)
+
+    def _note_failure(self, conn: Connection, endpoint: str, error: str) -> None:
+        failure = {"id": endpoint, "error": error, "gone": error == _GONE}
+        waits = {"first": _FIRST_WAIT, "longest": _LONGEST_WAIT, "give_up": self.give_up or _NEVER}
+        found = conn.execute(_UNWELL, failure | waits).first()
+        if found and found.disabled_reason:
+            log.warning("webhook endpoint disabled", endpoint=endpoint, reason=found.disabled_reason)
+
+    def test(self, endpoint: str, url: str) -> str | None:
+        """Send one event of type ``knocktwice.test`` and return what went wrong, or ``None``."""
+        body = _body("knocktwice.test", time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime()), {})
+        headers = signing.headers(self.secret, endpoint, f"test.{time.time_ns()}", time.time(), body)
+        (answer,) = self.hooks.send([Request(url, headers, body)])
+        return _error(answer)
 
 
 def _request(row: Row[Any], secret: str, now: float) -> Request:
@@ -157,5 +171,5 @@ def _failed(rows: Sequence[Row[Any]], errors: Sequence[str | None], well: set[st
     return {
         row.endpoint_id: error
         for row, error in zip(rows, errors, strict=True)
-        if error is not None and (row.endpoint_id not in well or error == "HTTP 410")
+        if error is not None and (row.endpoint_id not in well or error == _GONE)
     }

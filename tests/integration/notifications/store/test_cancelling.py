@@ -33,7 +33,7 @@ def test_cancelling_after_the_claim_is_too_late(book: Book) -> None:
     one = batch("ada", after=0)
     book.pushed(one)
     book.reserve(*ids(one))
-    book(store.claim_sms, ids(one), LEASE)
+    book(store.claim_steps, ids(one), LEASE)
     book(store.cancel, ids(one), [], AT)
     assert book.states(ids(one)[0])["sms"][0] == "sending"
 
@@ -42,12 +42,12 @@ def test_cancelling_leaves_a_push_alone_whose_sms_is_being_sent(book: Book) -> N
     one = batch("ada", after=0)
     book.pushed(one, state="open", retry_after=timedelta(minutes=5))
     assert book.reserve(*ids(one)) == set(ids(one))
-    book(store.claim_sms, ids(one), LEASE)
+    book(store.claim_steps, ids(one), LEASE)
     book(store.cancel, ids(one), [], AT)
     assert {name: state for name, (state, _) in book.states(ids(one)[0]).items()} == {
         "notification": "active",
         "push": "scheduled",
         "sms": "sending",
     }
-    book(store.record_sms, [store.SmsResult(ids(one)[0], DeliveryState.SENT, provider_id="SM1")])
+    book(store.record_steps, [store.StepResult(ids(one)[0], DeliveryState.SENT, provider_id="SM1")])
     assert book.states(ids(one)[0])["notification"][0] == "texted"

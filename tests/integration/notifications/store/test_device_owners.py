@@ -14,6 +14,7 @@ from knocktwice_shared.messages import (
     parse_batch,
 )
 from knocktwice_worker.audience import people
+from knocktwice_worker.lifecycle import AttemptState
 from knocktwice_worker.notifications import store
 from support.store_book import AT, HOUR, LEASE, Book, batch, ids
 
@@ -68,7 +69,11 @@ def test_her_other_phone_still_gets_it(book: Book) -> None:
     book(people.apply, [DeviceRegistered("bob", "reg-ada", AT + HOUR)])
     (work,) = book(store.claim_push, ids(of), LEASE)
     assert work.registration == "reg-ada-2"
-    book(store.record_push, [store.PushResult(work.notification_id, work.registration, "sent")], retry_for=HOUR)
+    book(
+        store.record_push,
+        [store.PushResult(work.notification_id, work.registration, AttemptState.SENT)],
+        retry_for=HOUR,
+    )
     assert book.states(ids(of)[0])["push"] == ("sent", None)
 
 

@@ -12,7 +12,7 @@ from knocktwice_shared.messages import (
     Receipt,
 )
 from knocktwice_worker.audience import people
-from knocktwice_worker.lifecycle import DeliveryState
+from knocktwice_worker.lifecycle import AttemptState, DeliveryState
 from knocktwice_worker.notifications import store
 from support.store_book import AT, HOUR, LEASE, Book, batch, ids
 
@@ -32,7 +32,11 @@ def test_a_push_that_fails_after_somebody_clicked_brings_nothing_back(book: Book
     one = batch("ada")
     work = book.accept(one)
     book.receipt(ids(one)[0], Receipt.CLICKED)
-    book(store.record_push, [store.PushResult(*w, state="rejected") for w in work], retry_for=HOUR)
+    book(
+        store.record_push,
+        [store.PushResult(w.notification_id, w.registration, state=AttemptState.REJECTED) for w in work],
+        retry_for=HOUR,
+    )
     assert book.states(ids(one)[0])["notification"] == ("reached", "reached_in_time")
     assert book.rows("SELECT state, wake_at, due_at > knocktwice_now() FROM deliveries WHERE step = 1") == [
         ("skipped", None, True)
@@ -42,9 +46,13 @@ def test_a_push_that_fails_after_somebody_clicked_brings_nothing_back(book: Book
 def test_one_device_that_takes_the_push_is_enough(book: Book) -> None:
     book(people.apply, [DeviceRegistered("ada", "reg-old", AT)])
     one = batch("ada")
-    answers = {"reg-ada": "sent", "reg-old": "rejected"}
+    answers = {"reg-ada": AttemptState.SENT, "reg-old": AttemptState.REJECTED}
     work = book.accept(one)
-    book(store.record_push, [store.PushResult(*w, state=answers[w.registration]) for w in work], retry_for=HOUR)
+    book(
+        store.record_push,
+        [store.PushResult(w.notification_id, w.registration, state=answers[w.registration]) for w in work],
+        retry_for=HOUR,
+    )
     assert book.states(ids(one)[0])["push"][0] == "sent"
 
 
@@ -73,9 +81,9 @@ def test_a_push_whose_worker_died_is_dropped_once_its_notification_has_ended(boo
     book.accept(one)
     clock.advance(timedelta(seconds=10))
     book.reserve(id_)
-    claimed, at = book(store.claim_sms, [id_], LEASE)
+    claimed, at = book(store.claim_steps, [id_], LEASE)
     book(store.hold, claimed, at)
-    book(store.record_sms, [store.SmsResult(id_, DeliveryState.SENT, provider_id="SM1")])
+    book(store.record_steps, [store.StepResult(id_, DeliveryState.SENT, provider_id="SM1")])
     clock.advance(LEASE)
     assert [(str(row.notification_id), row.step) for row in book(store.ring, limit=10, lease=LEASE)] == [(id_, 0)]
     assert book(store.claim_push, [id_], LEASE) == []
@@ -93,7 +101,7 @@ def test_an_answer_that_comes_after_the_end_changes_nothing(book: Book, clock: C
     book(store.cancel, ids(one), [], AT)
     before = book.states(ids(one)[0])
     assert before == {"notification": ("cancelled", "cancelled"), "push": ("cancelled", "cancelled")}
-    late = store.PushResult(*work, state="sent")
+    late = store.PushResult(work.notification_id, work.registration, state=AttemptState.SENT)
     book(store.record_push, [late], retry_for=HOUR, complete=complete)
     assert book.states(ids(one)[0]) == before
     assert book.rows("SELECT state FROM attempts") == [("sent",)]
@@ -103,6 +111,11 @@ def test_a_push_is_not_retried_for_ever(book: Book, clock: Clock) -> None:
     one = batch("ada", when=None)
     work = book.accept(one)
     clock.advance(HOUR)
-    again = [store.PushResult(*w, state="open", reason="quota", retry_after=timedelta(seconds=1)) for w in work]
+    again = [
+        store.PushResult(
+            w.notification_id, w.registration, state=AttemptState.OPEN, reason="quota", retry_after=timedelta(seconds=1)
+        )
+        for w in work
+    ]
     book(store.record_push, again, retry_for=HOUR)
     assert book.states(ids(one)[0]) == {"notification": ("failed", "quota"), "push": ("failed", "quota")}

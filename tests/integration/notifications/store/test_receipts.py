@@ -61,10 +61,10 @@ def test_a_receipt_after_the_claim_is_a_wasted_sms(book: Book) -> None:
     one = batch("ada", after=0)
     book.pushed(one)
     book.reserve(*ids(one))
-    book(store.claim_sms, ids(one), LEASE)
+    book(store.claim_steps, ids(one), LEASE)
     book.receipt(ids(one)[0])
     assert book.states(ids(one)[0])["sms"][0] == "sending"
-    book(store.record_sms, [store.SmsResult(ids(one)[0], DeliveryState.SENT, provider_id="SM1")])
+    book(store.record_steps, [store.StepResult(ids(one)[0], DeliveryState.SENT, provider_id="SM1")])
     book.receipt(ids(one)[0], Receipt.CLICKED)
     book.receipt(ids(one)[0], Receipt.CLICKED, "reg-other")
     assert book.states(ids(one)[0])["notification"][0] == "texted"
@@ -80,7 +80,7 @@ def test_of_a_receipt_and_a_fallback_at_the_same_moment_one_wins(book: Book) -> 
         def fall_back() -> set[str]:
             together.wait()
             won = book.reserve(id_)
-            return set(book(store.claim_sms, [id_], LEASE)[0]) if won else set()
+            return set(book(store.claim_steps, [id_], LEASE)[0]) if won else set()
 
         with ThreadPoolExecutor(1) as pool:
             falling = pool.submit(fall_back)

@@ -14,7 +14,7 @@ from knocktwice_shared.messages import (
     Receipt,
     ReceiptEvent,
 )
-from knocktwice_worker.lifecycle import DeliveryState, Verdict
+from knocktwice_worker.lifecycle import DeliveryState, Refusal
 from knocktwice_worker.notifications import store
 from support.store_book import AT, LEASE, Book, batch, ids
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 def claimed(book: Book, one: Batch) -> datetime:
     book.pushed(one)
     assert book.reserve(*ids(one)) == set(ids(one))
-    won, at = book(store.claim_sms, ids(one), LEASE)
+    won, at = book(store.claim_steps, ids(one), LEASE)
     assert sorted(won) == ids(one)
     assert isinstance(at, datetime)
     return at
@@ -34,7 +34,7 @@ def claimed(book: Book, one: Batch) -> datetime:
 def test_only_one_sender_claims(book: Book) -> None:
     one = batch("ada", after=0)
     claimed(book, one)
-    assert book(store.claim_sms, ids(one), LEASE) == ([], None)
+    assert book(store.claim_steps, ids(one), LEASE) == ([], None)
 
 
 #: How senders claim with Twilio alone, and where there are several providers.
@@ -52,7 +52,7 @@ def test_an_opt_out_between_reservation_and_claim_stops_the_sms(book: Book, plac
     book.reserve(*ids(one))
     with book.engine.begin() as conn:
         conn.execute(sa.text("INSERT INTO opt_outs (number, source) VALUES ('+16505550100', 'stop')"))
-    assert book(store.claim_sms, ids(one), LEASE, places(one, placement)) == ([], None)
+    assert book(store.claim_steps, ids(one), LEASE, places(one, placement)) == ([], None)
 
 
 @PLACEMENTS
@@ -66,15 +66,15 @@ def test_a_click_that_is_committed_before_the_claim_stops_the_sms(
         # Its writer died before it looked for what the click makes needless.
         insert = "INSERT INTO events (notification_id, kind, registration, at) VALUES (:id, 'clicked', 'reg-ada', :at)"
         conn.execute(sa.text(insert), {"id": ids(one)[0], "at": AT})
-    assert book(store.claim_sms, ids(one), LEASE, places(one, placement)) == ([], None)
+    assert book(store.claim_steps, ids(one), LEASE, places(one, placement)) == ([], None)
 
 
 def test_a_choice_of_a_provider_that_is_old_claims_nothing(book: Book) -> None:
     one = batch("ada", after=0)
     claimed(book, one)
-    book(store.record_sms, [store.SmsResult(ids(one)[0], DeliveryState.RESERVED, wake_after=timedelta())])
-    assert book(store.claim_sms, ids(one), LEASE, places(one, store.Placement("acme", 0))) == ([], None)
-    won, _ = book(store.claim_sms, ids(one), LEASE, places(one, store.Placement("acme", 1)))
+    book(store.record_steps, [store.StepResult(ids(one)[0], DeliveryState.RESERVED, wake_after=timedelta())])
+    assert book(store.claim_steps, ids(one), LEASE, places(one, store.Placement("acme", 0))) == ([], None)
+    won, _ = book(store.claim_steps, ids(one), LEASE, places(one, store.Placement("acme", 1)))
     assert won == ids(one)
 
 
@@ -82,10 +82,10 @@ def test_what_was_sent_meanwhile_stays_with_the_provider_that_sent_it(book: Book
     one = batch("ada", after=0)
     book.pushed(one)
     book.reserve(*ids(one))
-    book(store.claim_sms, ids(one), LEASE, places(one, store.Placement("acme", 0)))
-    book(store.record_sms, [store.SmsResult(ids(one)[0], DeliveryState.SENT, provider_id="acme:1")])
-    moved = store.SmsResult(ids(one)[0], DeliveryState.RESERVED, reason="busy", provider="twilio")
-    book(store.record_sms, [moved])
+    book(store.claim_steps, ids(one), LEASE, places(one, store.Placement("acme", 0)))
+    book(store.record_steps, [store.StepResult(ids(one)[0], DeliveryState.SENT, provider_id="acme:1")])
+    moved = store.StepResult(ids(one)[0], DeliveryState.RESERVED, reason="busy", provider="twilio")
+    book(store.record_steps, [moved])
     assert book.rows("SELECT state, provider, provider_id FROM deliveries WHERE step = 1") == [
         ("sent", "acme", "acme:1")
     ]
@@ -94,7 +94,7 @@ def test_what_was_sent_meanwhile_stays_with_the_provider_that_sent_it(book: Book
 def test_a_refusal_that_comes_after_the_claim_changes_nothing(book: Book) -> None:
     one = batch("ada", after=0)
     claimed(book, one)
-    book(store.skip, [store.Decision(ids(one)[0], Verdict.OPTED_OUT, {})])
+    book(store.skip, [store.Decision(ids(one)[0], Refusal.OPTED_OUT, {})])
     assert book.states(ids(one)[0])["sms"] == ("sending", None)
     assert book.states(ids(one)[0])["notification"][0] == "active"
     assert book.rows("SELECT verdict FROM decisions") == []
@@ -103,9 +103,9 @@ def test_a_refusal_that_comes_after_the_claim_changes_nothing(book: Book) -> Non
 def test_a_sender_that_lost_its_claim_cannot_send(book: Book, clock: Clock) -> None:
     one = batch("ada", after=0)
     first = claimed(book, one)
-    book(store.record_sms, [store.SmsResult(ids(one)[0], DeliveryState.RESERVED, wake_after=timedelta())])
+    book(store.record_steps, [store.StepResult(ids(one)[0], DeliveryState.RESERVED, wake_after=timedelta())])
     clock.advance(timedelta(seconds=1))
-    _, second = book(store.claim_sms, ids(one), LEASE)
+    _, second = book(store.claim_steps, ids(one), LEASE)
     assert book(store.hold, ids(one), first) == []
     assert len(book(store.hold, ids(one), second)) == 1
 
@@ -151,7 +151,7 @@ def test_the_providers_answer_ends_the_notification(
 ) -> None:
     one = batch("ada", after=0)
     claimed(book, one)
-    book(store.record_sms, [store.SmsResult(ids(one)[0], state, reason=reason)])
+    book(store.record_steps, [store.StepResult(ids(one)[0], state, reason=reason)])
     assert book.states(ids(one)[0])["notification"] == end
     assert book.rows("SELECT number FROM opt_outs") == ([("+16505550100",)] if reason == "opted_out" else [])
 
@@ -159,9 +159,9 @@ def test_the_providers_answer_ends_the_notification(
 def test_an_end_is_never_changed(book: Book) -> None:
     one = batch("ada", after=0)
     claimed(book, one)
-    book(store.record_sms, [store.SmsResult(ids(one)[0], DeliveryState.SENT, provider_id="SM1")])
+    book(store.record_steps, [store.StepResult(ids(one)[0], DeliveryState.SENT, provider_id="SM1")])
     before = book.states(ids(one)[0])
-    book(store.record_sms, [store.SmsResult(ids(one)[0], DeliveryState.FAILED, reason="late")])
+    book(store.record_steps, [store.StepResult(ids(one)[0], DeliveryState.FAILED, reason="late")])
     book(store.cancel, ids(one), [], AT)
-    book(store.skip, [store.Decision(ids(one)[0], Verdict.OPTED_OUT, {})])
+    book(store.skip, [store.Decision(ids(one)[0], Refusal.OPTED_OUT, {})])
     assert book.states(ids(one)[0]) == before

@@ -79,7 +79,7 @@ def test_a_short_description_is_enough(tmp_path: Path) -> None:
         ({"headers": ["X-Client"]}, "providers[0].headers"),
         ({"basic_auth": {"user": "u", "password": "${P}"}}, "leave one of them out"),
         ({"json": ["{to}", "{text}"]}, "providers[0].json"),
-        ({"json": {"to": "{to}", "text": "{text}", "half": "\ud800"}}, "providers[0].json: must be what JSON can say"),
+        ({"json": {"to": "{to}", "text": "{text}", "half": "\ud800"}}, "holds a character that cannot be stored"),
         ({"json": {"to": "{to}", "text": "{text}", "at": "{callback_url}"}}, "say with 'callbacks' what comes there"),
         ({"answers": {"status": 400}}, "providers[0].answers"),
         ({"callbacks": {**CALLBACKS, "verify": {}}}, "say by what a callback is believed: hmac, token or basic_auth"),
@@ -158,3 +158,16 @@ def test_the_document_shows_a_file_that_holds(tmp_path: Path) -> None:
     assert (acme.name, len(acme.answers)) == ("acme", 3)
     missing = [name for name in Provider.model_fields if f"`{name}`" not in document and name not in ("name", "body")]
     assert missing == ["method", "allow_http"]
+
+
+def test_a_mistake_is_told_with_its_line_and_column(tmp_path: Path) -> None:
+    path = tmp_path / "providers.yaml"
+    path.write_text("providers:\n- name: acme\n  url: {{ url }}\n")
+    with pytest.raises(ProviderFileError, match=r"providers\.yaml:3:9: a text with \{\{ or \{% is not in quotes"):
+        read(str(path))
+    path.write_text("providers:\n- name: acme\n  weight: 1\n  url: nowhere\n  id: id\n  json: {a: '{to} {text}'}\n")
+    with pytest.raises(ProviderFileError, match=r"providers\.yaml:2:3: providers\[0\]: url must be an address"):
+        read(str(path))
+    path.write_text("providers:\n- name: acme\n  weight: -1\n")
+    with pytest.raises(ProviderFileError, match=r"providers\.yaml:3:3: providers\[0\]\.weight"):
+        read(str(path))

@@ -225,7 +225,8 @@ def read(path: str) -> ProviderFile:
         ProviderFileError: it cannot be read, or a field is wrong; values are not quoted, one may be a secret.
     """
     try:
-        return ProviderFile.model_validate(declared_yaml.load(path))
+        document = declared_yaml.read(path)
+        return ProviderFile.model_validate(document.value)
     except Unreadable as error:
         raise ProviderFileError(str(error)) from None
     except ValidationError as error:
@@ -234,7 +235,7 @@ def read(path: str) -> ProviderFile:
         said = first["msg"].removeprefix("Value error, ")
         if first["type"] == "extra_forbidden":
             said = "is not a field here; docs/providers.md lists them"
-        raise ProviderFileError(f"{path}: {place + ': ' if place else ''}{said}") from None
+        raise ProviderFileError(f"{document.place(*first['loc'])}: {place + ': ' if place else ''}{said}") from None
 
 
 def _address(url: str, allow_http: bool) -> None:

@@ -127,7 +127,7 @@ class Providers:
                 chosen[id_] = Choice(fine[0], Why.WEIGHT if fine[0] == order[0] else Why.OTHERS_DEMOTED)
         return chosen
 
-    def another(self, ids: Sequence[str], current: Mapping[str, str]) -> dict[str, str]:
+    def another(self, ids: Sequence[str], current: Mapping[str, str | None]) -> dict[str, str]:
         """Return another provider that is fine for each message that its current one did not take, where there is one."""
         standings = self._standings(probe=False)
         found: dict[str, str] = {}

@@ -175,7 +175,8 @@ class Transport:
     def _handle(self) -> pycurl.Curl:
         handle = pycurl.Curl()
         handle.setopt(pycurl.NOSIGNAL, 1)
-        handle.setopt(pycurl.CAINFO, self._ca_file)
+        # As bytes: of text pycurl takes ASCII only, and the virtual environment may lie in any folder.
+        handle.setopt(pycurl.CAINFO, os.fsencode(self._ca_file))
         handle.setopt(pycurl.HTTP_VERSION, pycurl.CURL_HTTP_VERSION_2TLS)
         # Rather wait for a connection that can be shared than open one for each request.
         handle.setopt(pycurl.PIPEWAIT, 1)
@@ -281,8 +282,8 @@ class _Loop:
             return
         # Kept apart, because a handle that once had its body as a whole cannot be told to read it piece by piece.
         free = self._free[request.repeatable]
-        handle = free.pop() if free else self._new_handle()
         try:
+            handle = free.pop() if free else self._new_handle()
             self._prepare(handle, request, transfer)
         except (pycurl.error, ValueError, TypeError) as error:
             # One request that cannot be made must not end the engine.

@@ -13,7 +13,7 @@ import structlog
 from knocktwice_worker.content.links import short_links
 from knocktwice_worker.content.links.receipt_urls import PATH as RECEIPT
 from knocktwice_worker.gateway.http.client_address import FORWARDED
-from knocktwice_worker.gateway.log_limit import Seldom
+from knocktwice_worker.gateway.log_limit import OncePerMinute
 from knocktwice_worker.gateway.problems import Problem
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class AddressLimit:
         self._addresses = addresses
         self._pace = pace
         self._body_limit = body_limit
-        self._seldom = Seldom()
+        self._lines = OncePerMinute()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
@@ -108,7 +108,7 @@ class AddressLimit:
     def _hint(self, scope: Scope) -> None:
         """Say in the log that somebody is refused, and what may be wrong. Whether it is so is for the operator to know."""
         forwarded = any(name == FORWARDED for name, _ in scope["headers"])
-        if not self._seldom.due(str(forwarded)):
+        if not self._lines.due(str(forwarded)):
             return
         hint = "a proxy that KNOCKTWICE_GATEWAY_PROXIES does not name counts as one client" if forwarded else None
         log.warning("too many requests from one address", **({"hint": hint} if hint else {}))

@@ -11,7 +11,7 @@ from knocktwice_worker.audience import inbound_texts
 from knocktwice_worker.audience.inbound_texts import InboundText
 from knocktwice_worker.gateway.intake.group_commit import GroupCommit
 from knocktwice_worker.notifications.store import provider_reports
-from knocktwice_worker.notifications.store.provider_reports import Callback
+from knocktwice_worker.notifications.store.provider_statuses import Report
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,7 +24,7 @@ log = structlog.get_logger(__name__)
 _AT_ONCE, _MOST_WAITING = provider_reports.LIMIT, 20_000
 
 
-class TwilioIntake:
+class CallbackIntake:
     """Takes status reports and inbound texts.
 
     Args:
@@ -33,11 +33,11 @@ class TwilioIntake:
 
     def __init__(self, services: Services) -> None:
         self._engine = services.engine
-        self._group: GroupCommit[Callback | InboundText] = GroupCommit(
+        self._group: GroupCommit[Report | InboundText] = GroupCommit(
             self._write, at_once=_AT_ONCE, most_waiting=_MOST_WAITING
         )
 
-    async def take(self, *ones: Callback | InboundText) -> None:
+    async def take(self, *ones: Report | InboundText) -> None:
         """Return once they are durable. Repeats are harmless."""
         await self._group.add(ones)
 
@@ -45,8 +45,8 @@ class TwilioIntake:
         """Write what waits."""
         await self._group.close()
 
-    def _write(self, items: Sequence[Callback | InboundText]) -> None:
-        reports = [item for item in items if isinstance(item, Callback)]
+    def _write(self, items: Sequence[Report | InboundText]) -> None:
+        reports = [item for item in items if isinstance(item, Report)]
         with self._engine.begin() as conn:
             inbound_texts.receive(conn, [item for item in items if isinstance(item, InboundText)])
             provider_reports.accept(conn, reports)

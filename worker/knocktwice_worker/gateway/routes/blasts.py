@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Response
 
 from knocktwice_shared.errors import InvalidMessage
-from knocktwice_worker.blasts import expansion, preflight, schedules
+from knocktwice_worker.blasts import preflight, request, schedules, standing
 from knocktwice_worker.blasts import store as blast_store
+from knocktwice_worker.blasts.store import BlastState
 from knocktwice_worker.gateway import wording
 from knocktwice_worker.gateway.auth.access import Here, requires
 from knocktwice_worker.gateway.auth.keys import Scope
@@ -30,9 +32,10 @@ from knocktwice_worker.services import Services
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sqlalchemy import Connection, Row
+    from sqlalchemy import Connection
 
     from knocktwice_shared.messages import Blast
+    from knocktwice_worker.blasts.standing import Standing
 
 router = APIRouter(prefix="/v1/blasts", tags=["blasts"])
 
@@ -61,14 +64,14 @@ def start(services: Here, body: JsonBody, response: Response) -> Any:
     """
     blast, budget = _read(body)
     with reading(services) as conn:
-        known = blast_store.find(conn, blast.key) is not None
+        known = standing.find(conn, blast.key) is not None
     with wording.in_requests_words(alone=True, planned="plan" in body):
         if not known and (budget["budget_parts"] is not None or budget["budget_cost"] is not None):
             found = _examine(services, blast, budget)
             if (problem := _over(found, budget)) is not None:
                 raise Problem("over-budget", problem)
         with writing(services) as conn:
-            started = expansion.start(conn, blast, settings=services.settings)
+            started = request.start(conn, blast, settings=services.settings)
     response.headers["Location"] = f"/v1/blasts/{started.id}"
     return {"id": started.id, "key": blast.key}
 
@@ -91,8 +94,8 @@ def dry_run(services: Here, body: JsonBody) -> Any:
 def list_latest(services: Here, limit: Annotated[int, Query(ge=1, le=500)] = 20) -> Any:
     """List the latest blasts, and the recurring ones with their next times."""
     with reading(services) as conn:
-        rows = [blast_store.told(row) for row in blast_store.latest(conn, limit)]
-        return {"blasts": rows, "recurring": [row._asdict() for row in schedules.listed(conn)]}
+        blasts = [blast.as_json() for blast in standing.latest(conn, limit)]
+        return {"blasts": blasts, "recurring": [asdict(one) for one in schedules.listed(conn)]}
 
 
 @router.get(
@@ -101,8 +104,8 @@ def list_latest(services: Here, limit: Annotated[int, Query(ge=1, le=500)] = 20)
 def show(key: Key, services: Here) -> Any:
     """Tell where a blast stands, and what became of its notifications."""
     with reading(services) as conn:
-        row = _found(conn, key)
-        return blast_store.told(row) | {"outcomes": blast_store.outcomes(conn, row.id)}
+        blast = _found(conn, key)
+        return blast.as_json() | {"outcomes": standing.outcomes(conn, blast.id)}
 
 
 @router.post(
@@ -113,7 +116,9 @@ def show(key: Key, services: Here) -> Any:
 )
 def pause(key: Key, services: Here, reason: Reason = "paused over HTTP") -> Any:
     """Notify nobody else for now. Who was pushed goes on, and may be texted. Repeats do no harm."""
-    return _move(services, key, "paused", "running", lambda conn, row: blast_store.pause(conn, str(row.id), reason))
+    return _move(
+        services, key, BlastState.PAUSED, BlastState.RUNNING, lambda conn, id_: blast_store.pause(conn, id_, reason)
+    )
 
 
 @router.post(
@@ -124,7 +129,7 @@ def pause(key: Key, services: Here, reason: Reason = "paused over HTTP") -> Any:
 )
 def resume(key: Key, services: Here) -> Any:
     """Go on with a paused blast. Repeats do no harm."""
-    return _move(services, key, "running", "paused", lambda conn, row: blast_store.resume(conn, str(row.id)))
+    return _move(services, key, BlastState.RUNNING, BlastState.PAUSED, blast_store.resume)
 
 
 @router.post(
@@ -136,9 +141,8 @@ def resume(key: Key, services: Here) -> Any:
 def abort(key: Key, services: Here, reason: Reason = "aborted over HTTP") -> Any:
     """End a blast and cancel what it has not sent yet, the SMS of those who were pushed too. Also when it has finished."""
     with writing(services) as conn:
-        row = _found(conn, key)
-        expansion.abort(conn, row.key, reason)
-        return blast_store.told(_found(conn, key))
+        blast_store.abort(conn, _found(conn, key).key, reason)
+        return _found(conn, key).as_json()
 
 
 def _read(body: dict[str, Any]) -> tuple[Blast, dict[str, Any]]:
@@ -170,18 +174,18 @@ def _over(found: preflight.Preflight, budget: dict[str, Any]) -> str | None:
 
 
 def _move(
-    services: Services, key: str, wanted: str, needed: str, move: Callable[[Connection, Row[Any]], bool]
+    services: Services, key: str, wanted: BlastState, needed: BlastState, move: Callable[[Connection, str], bool]
 ) -> dict[str, Any]:
     with writing(services) as conn:
-        moved = move(conn, _found(conn, key))
-        row = _found(conn, key)
-        if not moved and row.state != wanted:
-            raise Problem("wrong-state", f"the blast is not {needed}, it is {row.state}")
-        return blast_store.told(row)
+        moved = move(conn, _found(conn, key).id)
+        blast = _found(conn, key)
+        if not moved and blast.state is not wanted:
+            raise Problem("wrong-state", f"the blast is not {needed}, it is {blast.state}")
+        return blast.as_json()
 
 
-def _found(conn: Connection, key: str) -> Row[Any]:
-    row = blast_store.find(conn, key)
-    if row is None:
+def _found(conn: Connection, key: str) -> Standing:
+    blast = standing.find(conn, key)
+    if blast is None:
         raise Problem("not-found", "no such blast; GET /v1/blasts lists the latest", field="key")
-    return row
+    return blast

@@ -22,20 +22,20 @@ from knocktwice_worker.channels.twilio.signature import is_genuine
 from knocktwice_worker.channels.twilio.sms import CALLBACK_PATH
 from knocktwice_worker.gateway.auth.access import Here
 from knocktwice_worker.gateway.http.body import ARRIVAL_S
-from knocktwice_worker.gateway.log_limit import Seldom
+from knocktwice_worker.gateway.log_limit import OncePerMinute
 from knocktwice_worker.gateway.problems import Problem, documented
 from knocktwice_worker.lifecycle import ProviderState
-from knocktwice_worker.notifications.store.provider_reports import Callback
+from knocktwice_worker.notifications.store.provider_statuses import Report
 
 if TYPE_CHECKING:
-    from knocktwice_worker.gateway.intake.callbacks import TwilioIntake
+    from knocktwice_worker.gateway.intake.callbacks import CallbackIntake
     from knocktwice_worker.services import Services
 
 log = structlog.get_logger(__name__)
 
 router = APIRouter(tags=["callbacks"])
 
-_seldom = Seldom()
+_lines = OncePerMinute()
 
 _FORM = "application/x-www-form-urlencoded"
 _SID = re.compile(r"[A-Z]{2}[0-9a-fA-F]{32}")
@@ -85,7 +85,7 @@ async def status(request: Request, services: Here) -> Response:
     if report is not None:
         query = request.query_params
         intent = services.reports.intent_of(query.get("intent", ""), query.get("sig", ""))
-        callback = Callback(
+        callback = Report(
             report.sid,
             ProviderState(report.status),
             datetime.now(UTC),
@@ -140,15 +140,15 @@ async def _take(provider: str, request: Request, services: Services) -> Response
         raise Problem("malformed-json", str(error)) from None
     now = datetime.now(UTC)
     heard = [
-        Callback(r.provider_id, r.status, now, r.error, r.intent, r.price, r.price_unit, r.error_text) for r in reports
+        Report(r.provider_id, r.status, now, r.error, r.intent, r.price, r.price_unit, r.error_text) for r in reports
     ]
     if heard:
         await _intake(request).take(*heard)
     return Response(rules.reply, media_type="text/plain") if rules.reply else Response(status_code=204)
 
 
-def _intake(request: Request) -> TwilioIntake:
-    intake: TwilioIntake = request.app.state.twilio
+def _intake(request: Request) -> CallbackIntake:
+    intake: CallbackIntake = request.app.state.callbacks
     return intake
 
 
@@ -157,7 +157,7 @@ async def _verified(request: Request, services: Services, path: str) -> dict[str
     raw = await _body(request)
     settings = services.settings
     if settings.public_url is None or settings.twilio_auth_token is None:
-        if _seldom.due("not set"):
+        if _lines.due("not set"):
             log.warning("callback refused", reason="KNOCKTWICE_PUBLIC_URL or TWILIO_AUTH_TOKEN is not set")
         raise _refused()
     query = request.scope["query_string"].decode("latin-1")

@@ -60,7 +60,7 @@ async def notify(request: Request) -> Response:
 
 
 async def serve(scope: AsgiScope, receive: Receive, send: Send) -> None:
-    """Serve ``POST /v1/notifications`` without the framework (:mod:`knocktwice_worker.gateway.intake.fast_path`)."""
+    """Serve ``POST /v1/notifications`` without the framework (:mod:`knocktwice_worker.gateway.fast_path`)."""
     response = await _notify(Request(scope, receive))
     await response(scope, receive, send)
 

@@ -117,7 +117,7 @@ async def report(request: Request, token: _Token, kind: Receipt) -> Response:
 
 
 async def serve(scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG001 - what it says is in the path
-    """Serve one receipt without the framework (:mod:`knocktwice_worker.gateway.intake.fast_path`)."""
+    """Serve one receipt without the framework (:mod:`knocktwice_worker.gateway.fast_path`)."""
     await _report(scope, **scope["path_params"])
     await send({"type": "http.response.start", "status": 204, "headers": _RAW_HEADERS})
     await send({"type": "http.response.body"})

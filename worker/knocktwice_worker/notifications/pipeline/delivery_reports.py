@@ -15,7 +15,9 @@ from sqlalchemy import text
 
 from knocktwice_worker.channels.http_sms.file import TWILIO
 from knocktwice_worker.lifecycle import ProviderState
+from knocktwice_worker.notifications import store
 from knocktwice_worker.notifications.store import provider_reports
+from knocktwice_worker.notifications.store.provider_statuses import Report
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,7 +25,8 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from knocktwice_worker.channels import Carrier
-    from knocktwice_worker.channels.twilio.reports import Report, TwilioReports
+    from knocktwice_worker.channels.twilio.reports import Report as ListedReport
+    from knocktwice_worker.channels.twilio.reports import TwilioReports
 
 log = structlog.get_logger(__name__)
 
@@ -78,19 +81,19 @@ class DeliveryReports:
         if silent:
             log.info("delivery reports overdue", asked=len(askable), unknown=closed)
 
-    def _take_over(self, reports: Sequence[Report], now: datetime) -> int:
+    def _take_over(self, reports: Sequence[ListedReport], now: datetime) -> int:
         """Write what the provider says of messages that are ours; return how many those are."""
         if not reports:
             return 0
         with self.engine.begin() as conn:
-            mine = provider_reports.ours(conn, [r.sid for r in reports])
-            heard = [_callback(r, now) for r in reports if r.sid in mine]
+            mine = store.known_provider_ids(conn, [r.sid for r in reports])
+            heard = [_heard(r, now) for r in reports if r.sid in mine]
             provider_reports.accept(conn, heard)
             provider_reports.bring(conn, mine)
         return len(mine)
 
 
-def _callback(report: Report, now: datetime) -> provider_reports.Callback:
-    return provider_reports.Callback(
+def _heard(report: ListedReport, now: datetime) -> Report:
+    return Report(
         report.sid, ProviderState(report.status), now, report.error, price=report.price, price_unit=report.unit
     )

@@ -15,7 +15,7 @@ from knocktwice_worker.config import UnconfirmedPolicy
 from knocktwice_worker.content import plans, rendering, sms_parts
 from knocktwice_worker.content.links import link_store
 from knocktwice_worker.content.rendering import fingerprint
-from knocktwice_worker.lifecycle import FALL_BACK, LOST, DeliveryState, Facts, Verdict, decide
+from knocktwice_worker.lifecycle import FALL_BACK, LOST, Delay, DeliveryState, Facts, Refusal, Verdict, decide
 from knocktwice_worker.limits.per_number import Ask
 from knocktwice_worker.limits.quiet_hours import country
 from knocktwice_worker.notifications import store
@@ -24,7 +24,7 @@ from knocktwice_worker.notifications.pipeline.concurrency import at_most
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
 
-    from sqlalchemy import Connection, Engine, Row
+    from sqlalchemy import Connection, Engine
 
     from knocktwice_worker.audience.receipt_health import SilentKinds
     from knocktwice_worker.content.links.short_links import Tracker
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-_UNDECIDED = {Verdict.WAIT, Verdict.LIMITS_UNAVAILABLE, Verdict.QUIET_HOURS}
+_UNDECIDED = {Verdict.WAIT, Delay.LIMITS_UNAVAILABLE, Delay.QUIET_HOURS}
 
 #: When to look again at a decision that could not be taken yet.
 _WAIT = timedelta(seconds=30)
@@ -41,11 +41,21 @@ _WAIT = timedelta(seconds=30)
 
 @dataclass(slots=True)
 class _Case:
-    """One fallback under decision. ``verdict`` changes when a limit says no."""
+    """One step under decision.
 
-    row: Row[Any]
+    Attributes:
+        row: the facts.
+        category: what kind of message it is.
+        verdict: changes when a rule or a limit says no, or not yet.
+        reservation: the message, if it may go as far as the rules know.
+        limits: what the limits said, for the ledger.
+        links: the short links in the message.
+        unconfirmed: how a policy about devices that never confirm decided, for the ledger.
+    """
+
+    row: store.DueStep
     category: Category
-    verdict: Verdict
+    verdict: Verdict | Refusal | Delay
     reservation: store.Reservation | None = None
     limits: dict[str, Any] = field(default_factory=dict)
     links: list[link_store.Link] = field(default_factory=list)
@@ -53,17 +63,17 @@ class _Case:
 
     @property
     def id(self) -> str:
-        return str(self.row.notification_id)
+        return self.row.notification_id
 
     def decision(self) -> store.Decision:
         row = self.row
-        seen = {name: getattr(row, name) for name in ("delivered", "clicked", "cancelled") if getattr(row, name)}
+        events = {"delivered": row.delivered, "clicked": row.clicked, "cancelled": row.cancelled}
         inputs = {
             "when": row.trigger,
             "due_at": row.due_at,
-            row.before_channel: row.before,
+            row.before_channel or "": row.before,
             "reported": row.provider_status,
-            "events": seen,
+            "events": {kind: at for kind, at in events.items() if at},
             **self.limits,
             "unconfirmed": self.unconfirmed,
         }
@@ -112,16 +122,16 @@ class Fallback:
                 return []
             batches = store.contents(conn, (row.batch_id for row in rows))
             unconfirmed = self._unconfirmed(conn, rows)
-            cases = [self._consider(row, batches[str(row.batch_id)], unconfirmed) for row in rows]
+            cases = [self._consider(row, batches[row.batch_id], unconfirmed) for row in rows]
             self._keep_suppressed(conn, [c for c in cases if c.reservation and c.row.user_id is None])
-            self._hold_quiet(conn, [c for c in cases if c.reservation and c.category is Category.MARKETING])
+            self._postpone_quiet(conn, [c for c in cases if c.reservation and c.category is Category.MARKETING])
             asking = [case for case in cases if case.reservation]
             self._apply_limits(conn, asking, rows[0].now)
             reservations = [c.reservation for c in asking if c.reservation and c.verdict in FALL_BACK]
             won = store.reserve(conn, sorted(reservations, key=lambda r: r.notification_id), self.lease)
             link_store.insert(conn, [link for c in cases if c.id in won for link in c.links])
             waiting = [c.id for c in cases if c.verdict in _UNDECIDED]
-            store.postpone(conn, [c.id for c in cases if c.verdict in _UNDECIDED - {Verdict.QUIET_HOURS}], _WAIT)
+            store.postpone(conn, [c.id for c in cases if c.verdict in _UNDECIDED - {Delay.QUIET_HOURS}], _WAIT)
             store.write_ledger(conn, [c.decision() for c in cases if c.id in won])
             store.skip(conn, [c.decision() for c in cases if c.verdict not in FALL_BACK and c.id not in waiting])
         lost = [_ask(c, r) for c in asking if (r := c.reservation) and c.verdict in FALL_BACK and c.id not in won]
@@ -131,35 +141,35 @@ class Fallback:
 
     def _keep_suppressed(self, conn: Connection, cases: Sequence[_Case]) -> None:
         """Respect the opt-outs of erased people. Users' numbers were asked for when they were bound; these were given inline."""
-        gone = suppressed(conn, {case.row.number for case in cases}, self.limits.secret)
+        gone = suppressed(conn, {case.row.number or "" for case in cases}, self.limits.secret)
         for case in cases:
             if case.row.number in gone:
-                case.verdict, case.reservation = Verdict.OPTED_OUT, None
+                case.verdict, case.reservation = Refusal.OPTED_OUT, None
 
-    def _hold_quiet(self, conn: Connection, cases: Sequence[_Case]) -> None:
-        held = self.quiet.hold(conn, [case.row for case in cases])
+    def _postpone_quiet(self, conn: Connection, cases: Sequence[_Case]) -> None:
+        asleep = self.quiet.postpone(conn, [case.row for case in cases])
         for case in cases:
-            if case.id in held:
-                case.verdict, case.reservation = Verdict.QUIET_HOURS, None
+            if case.id in asleep:
+                case.verdict, case.reservation = Delay.QUIET_HOURS, None
 
-    def _unconfirmed(self, conn: Connection, rows: Sequence[Row[Any]]) -> dict[str, list[str]]:
+    def _unconfirmed(self, conn: Connection, rows: Sequence[store.DueStep]) -> dict[str, list[str]]:
         """Return whose push went only to kinds of devices that never confirm one, and these kinds, where a policy cares."""
         if self.unconfirmed_policy is UnconfirmedPolicy.TEXT:
             return {}
         open_ = [
-            r for r in rows if r.trigger == When.NOT_DELIVERED and r.before == DeliveryState.SENT and r.after_step == 0
+            r for r in rows if r.trigger is When.NOT_DELIVERED and r.before is DeliveryState.SENT and r.after_step == 0
         ]
-        ids = [str(r.notification_id) for r in open_ if r.delivered is None and r.clicked is None]
+        ids = [r.notification_id for r in open_ if r.delivered is None and r.clicked is None]
         return self.silent_kinds.among(conn, ids)
 
-    def _unconfirmed_verdict(self, case: _Case, kinds: list[str] | None) -> Verdict:
+    def _unconfirmed_verdict(self, case: _Case, kinds: list[str] | None) -> Verdict | Refusal | Delay:
         if case.verdict is not Verdict.NOT_DELIVERED or kinds is None:
             return case.verdict
         case.unconfirmed = {"policy": self.unconfirmed_policy, "never_confirm": kinds}
         accepts = self.unconfirmed_policy is UnconfirmedPolicy.ACCEPT
         return Verdict.ACCEPTED_UNCONFIRMED if accepts else Verdict.NOT_CLICKED
 
-    def _consider(self, row: Row[Any], batch: Row[Any], unconfirmed: Mapping[str, list[str]]) -> _Case:
+    def _consider(self, row: store.DueStep, batch: store.BatchContents, unconfirmed: Mapping[str, list[str]]) -> _Case:
         verdict = decide(
             Facts(
                 when=row.trigger and When(row.trigger),
@@ -171,24 +181,24 @@ class Fallback:
                 undelivered=row.provider_status in LOST,
             )
         )
-        case = _Case(row, Category(batch.category), verdict)
+        case = _Case(row, batch.category, verdict)
         case.verdict = self._unconfirmed_verdict(case, unconfirmed.get(case.id))
         if case.verdict in FALL_BACK:
             if row.channel == Channel.WHATSAPP and not self.whatsapp_sender:
-                case.verdict = Verdict.NO_SENDER
+                case.verdict = Refusal.NO_SENDER
             elif row.number is None:
-                case.verdict = Verdict.NO_PHONE
+                case.verdict = Refusal.NO_PHONE
             elif row.opted_out:
-                case.verdict = Verdict.OPTED_OUT
+                case.verdict = Refusal.OPTED_OUT
             elif case.category is Category.MARKETING and not row.consented:
-                case.verdict = Verdict.NO_CONSENT
+                case.verdict = Refusal.NO_CONSENT
             elif self.countries and country(row.number) not in self.countries:
-                case.verdict = Verdict.COUNTRY_BLOCKED
+                case.verdict = Refusal.COUNTRY_BLOCKED
             else:
-                case.reservation = self._reservation(case, batch)
+                case.reservation = self._reservation(case, row.number, batch)
         return case
 
-    def _reservation(self, case: _Case, batch: Row[Any]) -> store.Reservation | None:
+    def _reservation(self, case: _Case, number: str, batch: store.BatchContents) -> store.Reservation | None:
         links = self.links(case.id, case.row.step)
         try:
             step = batch.plan[case.row.step - 1] if batch.plan else None
@@ -196,7 +206,7 @@ class Fallback:
             said = plans.words(step, *own, case.row.locale, case.row.params, links=links)
         except InvalidMessage:
             # It could be filled in when it was accepted, by another version of this program. It must not stop the others.
-            case.verdict = Verdict.INVALID_CONTENT
+            case.verdict = Refusal.INVALID_CONTENT
             return None
         sender = said.sender or self._usual_sender(case, batch)
         same = said.text
@@ -206,9 +216,9 @@ class Fallback:
             same = links.content(said.text)
         # Parts are what an SMS is paid by.
         size = sms_parts.count(said.text) if case.row.channel == Channel.SMS else 0
-        return store.Reservation(case.id, case.row.number, said.text, fingerprint(same), size, sender)
+        return store.Reservation(case.id, number, said.text, fingerprint(same), size, sender)
 
-    def _usual_sender(self, case: _Case, batch: Row[Any]) -> str | None:
+    def _usual_sender(self, case: _Case, batch: store.BatchContents) -> str | None:
         if case.row.channel == Channel.WHATSAPP:
             return self.whatsapp_sender
         return batch.content.get("sender") or self.sms_sender

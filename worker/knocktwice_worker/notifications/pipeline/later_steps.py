@@ -10,14 +10,14 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import structlog
 
 from knocktwice_shared.messages import Category, Channel
 from knocktwice_worker.channels import Outcome, Rejected, Retry, Sent, SmsMessage, Unknown, backoff, deliver, patience
 from knocktwice_worker.content import sms_parts
-from knocktwice_worker.lifecycle import DeliveryState, Verdict
+from knocktwice_worker.lifecycle import Delay, DeliveryState, Note, Refusal
 from knocktwice_worker.limits.per_number import Ask
 from knocktwice_worker.notifications import store
 from knocktwice_worker.notifications.pipeline.concurrency import at_most
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from datetime import datetime
 
-    from sqlalchemy import Connection, Engine, Row
+    from sqlalchemy import Connection, Engine
 
     from knocktwice_worker.channels import Carrier, Messaging
     from knocktwice_worker.channels.outbound.pacing import Pace
@@ -86,12 +86,12 @@ class LaterSteps:
             results = [_result(row, outcome, self.retry_for) for row, outcome in zip(held, outcomes, strict=True)]
             if chosen:
                 results = store.with_ids_of_their_own(conn, self._moved(conn, held, outcomes, results))
-            unfinished = store.record_sms(conn, results)
+            unfinished = store.record_steps(conn, results)
         sent = [r.notification_id for r in results if r.state is DeliveryState.SENT]
         store.look_again(self.engine, unfinished, sent)
         self._slow_down(held, outcomes)
         if self.providers:
-            pairs = [(chosen.get(str(row.notification_id)), o) for row, o in zip(held, outcomes, strict=True)]
+            pairs = [(chosen.get(row.notification_id), o) for row, o in zip(held, outcomes, strict=True)]
             self.providers.note([(choice.provider, choice.why, o) for choice, o in pairs if choice])
         log.info("sms handed over", claimed=len(claimed), sent=len(sent))
         return sent
@@ -102,53 +102,55 @@ class LaterSteps:
             if not rows:
                 return [], None, {}
             opted_out = [row for row in rows if row.opted_out]
-            store.skip(conn, [store.Decision(str(r.notification_id), Verdict.OPTED_OUT, {}, r.step) for r in opted_out])
+            store.skip(conn, [store.Decision(r.notification_id, Refusal.OPTED_OUT, {}, r.step) for r in opted_out])
             wanted = [row for row in rows if not row.opted_out]
-            marketing = [row for row in wanted if Category(row.category) is Category.MARKETING]
-            asleep = self.quiet.hold(conn, marketing)
-            awake = [row for row in wanted if str(row.notification_id) not in asleep]
+            marketing = [row for row in wanted if row.category is Category.MARKETING]
+            asleep = self.quiet.postpone(conn, marketing)
+            awake = [row for row in wanted if row.notification_id not in asleep]
             chosen = self._choose(awake)
             its_turn = self._pace(conn, awake, chosen)
             allowed = self._recount(conn, its_turn)
             if not self.providers:
-                return *store.claim_sms(conn, allowed, self.lease), {}
+                return *store.claim_steps(conn, allowed, self.lease), {}
             places = {
                 i: store.Placement(chosen[i].provider if i in chosen else None, tries) for i, tries in _tries(rows)
             }
-            claimed, claimed_at = store.claim_sms(conn, allowed, self.lease, places)
-            steps = {str(row.notification_id): row.step for row in rows}
+            claimed, claimed_at = store.claim_steps(conn, allowed, self.lease, places)
+            steps = {row.notification_id: row.step for row in rows}
             store.write_ledger(
                 conn,
                 [
-                    store.Decision(i, Verdict.PROVIDER_CHOSEN, {"provider": one.provider, "why": one.why}, steps[i])
+                    store.Decision(i, Note.PROVIDER_CHOSEN, {"provider": one.provider, "why": one.why}, steps[i])
                     for i in claimed
                     if (one := chosen.get(i)) and one.why
                 ],
             )
             return claimed, claimed_at, chosen
 
-    def _choose(self, rows: Sequence[Row[Any]]) -> dict[str, Choice]:
+    def _choose(self, rows: Sequence[store.ReservedStep]) -> dict[str, Choice]:
         """Choose the SMS providers, where there are several; WhatsApp has one."""
         if self.providers is None:
             return {}
         texts = [row for row in rows if row.channel == Channel.SMS]
-        return self.providers.choose([(str(row.notification_id), row.provider, row.tries) for row in texts])
+        return self.providers.choose([(row.notification_id, row.provider, row.tries) for row in texts])
 
-    def _pace(self, conn: Connection, rows: Sequence[Row[Any]], chosen: Mapping[str, Choice]) -> Sequence[Row[Any]]:
+    def _pace(
+        self, conn: Connection, rows: Sequence[store.ReservedStep], chosen: Mapping[str, Choice]
+    ) -> Sequence[store.ReservedStep]:
         """Return those that their senders' paces have room for now; the others stay reserved and ring again."""
-        by_sender: dict[tuple[str, str | None, str | None], list[Row[Any]]] = defaultdict(list)
+        by_sender: dict[tuple[str, str | None, str | None], list[store.ReservedStep]] = defaultdict(list)
         for row in rows:
-            choice = chosen.get(str(row.notification_id))
+            choice = chosen.get(row.notification_id)
             by_sender[row.channel, choice.provider if choice else None, row.sender].append(row)
-        granted: list[Row[Any]] = []
+        granted: list[store.ReservedStep] = []
         for (channel, provider, sender), waiting in by_sender.items():
             # A WhatsApp message has no parts, and counts as one.
             turn = self.pace(channel, sender, provider).take([_parts(row) or 1 for row in waiting])
-            store.postpone(conn, [str(row.notification_id) for row in waiting[turn.granted :]], turn.wait)
+            store.postpone(conn, [row.notification_id for row in waiting[turn.granted :]], turn.wait)
             granted += waiting[: turn.granted]
         return granted
 
-    def _recount(self, conn: Connection, rows: Sequence[Row[Any]]) -> list[str]:
+    def _recount(self, conn: Connection, rows: Sequence[store.ReservedStep]) -> list[str]:
         """Ask the limits again now that the reservations are committed: Redis may have been wiped since.
 
         For a message that is counted already this changes nothing but the moment from which its content holds the number.
@@ -157,11 +159,11 @@ class LaterSteps:
             return []
         asks = [
             Ask(
-                str(row.notification_id),
+                row.notification_id,
                 row.number,
-                bytes(row.fingerprint),
+                row.fingerprint,
                 _parts(row),
-                Category(row.category),
+                row.category,
                 row.channel,
                 row.step,
             )
@@ -169,22 +171,22 @@ class LaterSteps:
         ]
         answers = self.limits.count(conn, asks, rows[0].now)
         paired = list(zip(asks, answers, strict=True))
-        waiting = [a.notification_id for a, answer in paired if answer.refusal is Verdict.LIMITS_UNAVAILABLE]
+        waiting = [a.notification_id for a, answer in paired if answer.refusal is Delay.LIMITS_UNAVAILABLE]
         store.postpone(conn, waiting, _WAIT)
         store.skip(
             conn,
             [
                 store.Decision(a.notification_id, answer.refusal, answer.inputs(a, self.limits.budget), a.step)
                 for a, answer in paired
-                if answer.refusal and answer.refusal is not Verdict.LIMITS_UNAVAILABLE
+                if answer.refusal and answer.refusal is not Delay.LIMITS_UNAVAILABLE
             ],
         )
         return [a.notification_id for a, answer in paired if answer.refusal is None]
 
-    def _deliver(self, held: Sequence[Row[Any]]) -> list[Outcome]:
+    def _deliver(self, held: Sequence[store.ClaimedStep]) -> list[Outcome]:
         """Send through each message's own channel and provider; outcomes in the same order."""
         outcomes: dict[str, Outcome] = {}
-        by_way: dict[tuple[str, str | None], list[Row[Any]]] = defaultdict(list)
+        by_way: dict[tuple[str, str | None], list[store.ClaimedStep]] = defaultdict(list)
         for row in held:
             by_way[row.channel, row.provider].append(row)
         for (channel, provider), rows in by_way.items():
@@ -193,21 +195,21 @@ class LaterSteps:
                 for row in rows
             ]
             answers = deliver(self.transport, self.messaging(channel, provider), messages)
-            outcomes |= {str(row.notification_id): answer for row, answer in zip(rows, answers, strict=True)}
-        return [outcomes[str(row.notification_id)] for row in held]
+            outcomes |= {row.notification_id: answer for row, answer in zip(rows, answers, strict=True)}
+        return [outcomes[row.notification_id] for row in held]
 
     def _moved(
         self,
         conn: Connection,
-        held: Sequence[Row[Any]],
+        held: Sequence[store.ClaimedStep],
         outcomes: Sequence[Outcome],
-        results: Sequence[store.SmsResult],
-    ) -> list[store.SmsResult]:
+        results: Sequence[store.StepResult],
+    ) -> list[store.StepResult]:
         """Hand on what a provider has not taken, for a reason of its own, to another one that works.
 
         Only what certainly was not sent goes on, and nothing of which an earlier try was lost.
         """
-        rows = {str(row.notification_id): row for row in held}
+        rows = {row.notification_id: row for row in held}
         refused = {
             result.notification_id: outcome.reason
             for result, outcome in zip(results, outcomes, strict=True)
@@ -223,7 +225,7 @@ class LaterSteps:
             [
                 store.Decision(
                     i,
-                    Verdict.PROVIDER_CHANGED,
+                    Note.PROVIDER_CHANGED,
                     {"from": current[i], "to": to, "reason": refused[i]},
                     rows[i].step,
                 )
@@ -232,12 +234,12 @@ class LaterSteps:
         )
         return [self._by(r, nexts[r.notification_id], rows) if r.notification_id in nexts else r for r in results]
 
-    def _by(self, result: store.SmsResult, provider: str, rows: Mapping[str, Row[Any]]) -> store.SmsResult:
+    def _by(self, result: store.StepResult, provider: str, rows: Mapping[str, store.ClaimedStep]) -> store.StepResult:
         # One that nobody took wanders around once, and then waits as long as any other.
         first_round = rows[result.notification_id].tries < len(self.providers or ())
         return replace(result, provider=provider, wake_after=timedelta() if first_round else result.wake_after)
 
-    def _slow_down(self, held: Sequence[Row[Any]], outcomes: Sequence[Outcome]) -> None:
+    def _slow_down(self, held: Sequence[store.ClaimedStep], outcomes: Sequence[Outcome]) -> None:
         by_sender: dict[tuple[str, str | None, str | None], list[Outcome]] = defaultdict(list)
         for row, outcome in zip(held, outcomes, strict=True):
             by_sender[row.channel, row.provider, row.sender].append(outcome)
@@ -246,28 +248,29 @@ class LaterSteps:
                 self.pace(channel, sender, provider).slow_down(asked.after)
 
 
-def _tries(rows: Sequence[Row[Any]]) -> list[tuple[str, int]]:
-    return [(str(row.notification_id), row.tries) for row in rows]
+def _tries(rows: Sequence[store.ReservedStep]) -> list[tuple[str, int]]:
+    return [(row.notification_id, row.tries) for row in rows]
 
 
-def _parts(row: Row[Any]) -> int:
+def _parts(row: store.ReservedStep) -> int:
     if row.parts is None:
         # One that an earlier release reserved.
         return sms_parts.count(row.text) if row.channel == Channel.SMS else 0
     return int(row.parts)
 
 
-def _result(row: Row[Any], outcome: Outcome, give_up: timedelta) -> store.SmsResult:
-    id_ = str(row.notification_id)
+def _result(row: store.ClaimedStep, outcome: Outcome, give_up: timedelta) -> store.StepResult:
+    id_ = row.notification_id
     match outcome:
         case Sent(provider_id):
-            return store.SmsResult(id_, DeliveryState.SENT, provider_id=provider_id)
+            return store.StepResult(id_, DeliveryState.SENT, provider_id=provider_id)
         case Rejected(reason, detail):
-            text = f"{reason}: {detail}" if detail and reason != Verdict.OPTED_OUT else reason
-            return store.SmsResult(id_, DeliveryState.FAILED, reason=text)
+            opted_out = reason == Refusal.OPTED_OUT
+            text = f"{reason}: {detail}" if detail and not opted_out else reason
+            return store.StepResult(id_, DeliveryState.FAILED, reason=text, opted_out=opted_out)
         case Retry(reason, after, _):
             if row.age > give_up:
-                return store.SmsResult(id_, DeliveryState.FAILED, reason=f"gave up: {reason}")
-            return store.SmsResult(id_, DeliveryState.RESERVED, reason=reason, wake_after=after or backoff(row.tries))
+                return store.StepResult(id_, DeliveryState.FAILED, reason=f"gave up: {reason}")
+            return store.StepResult(id_, DeliveryState.RESERVED, reason=reason, wake_after=after or backoff(row.tries))
         case Unknown(reason, _):
-            return store.SmsResult(id_, DeliveryState.SENDING, reason=reason, wake_after=_LOOK_AFTER)
+            return store.StepResult(id_, DeliveryState.SENDING, reason=reason, wake_after=_LOOK_AFTER)

@@ -15,6 +15,7 @@ from knocktwice_shared.messages import TTL_LIMIT, Batch, Push
 from knocktwice_worker.channels import Outcome, PushMessage, Rejected, Retry, Sent, Unknown, deliver, patience
 from knocktwice_worker.content import plans, rendering, resolution
 from knocktwice_worker.content.rendering import Texts, render
+from knocktwice_worker.lifecycle import AttemptState
 from knocktwice_worker.notifications import store
 from knocktwice_worker.notifications.pipeline.send_time import SendTimes, send_times
 
@@ -113,7 +114,8 @@ class Pushes:
                 return
             work = store.accept(conn, [r.intake for r in ready], lease=self.lease)
         pushed = {w.notification_id for w in work}
-        # Of what is pushed now this is asked when that is recorded; and of what is due now, when it is decided.
+        # record_push checks the pushes that go out now, check_fallback the steps that are due; only waiting ones are checked
+        # here.
         waiting = {
             id_ for r in ready for id_ in (*r.times.later, *(r.contents if r.resolved.batch.plan else ()))
         } - pushed
@@ -141,7 +143,7 @@ class Pushes:
         broken: list[store.PushResult] = []
         for w in work:
             person = people[w.notification_id]
-            batch = batches[str(person.batch_id)]
+            batch = batches[person.batch_id]
             push, sms_text = rendering.of(batch.content, person.locale)
             if push is None:
                 continue
@@ -149,7 +151,7 @@ class Pushes:
                 texts = render(push, sms_text, person.params, self.links(w.notification_id, 1))
             except InvalidMessage as error:
                 # It could be filled in when it was accepted, by another version of this program. It must not stop the others.
-                broken.append(store.PushResult(*w, state="rejected", reason=str(error)))
+                broken.append(store.PushResult(w.notification_id, w.registration, AttemptState.REJECTED, str(error)))
                 continue
             messages.append(self._message(w, push, texts, batch.ttl))
         if broken:
@@ -212,7 +214,9 @@ class Pushes:
             data=push.data,
             link=push.link,
             image=push.image,
-            receipt_url=urls.url(*work, now=time.time(), ttl_s=ttl.total_seconds()) if urls else None,
+            receipt_url=urls.url(work.notification_id, work.registration, now=time.time(), ttl_s=ttl.total_seconds())
+            if urls
+            else None,
         )
 
     def _deliver(self, messages: Sequence[PushMessage], *, complete: bool = False) -> None:
@@ -223,7 +227,7 @@ class Pushes:
         results = [_result(m, o) for m, o in zip(messages, outcomes, strict=False)]
         for m in messages[turn.granted :]:
             waits = store.PushResult(
-                m.notification_id, m.registration, state="open", reason="waits its turn", retry_after=turn.wait
+                m.notification_id, m.registration, AttemptState.OPEN, "waits its turn", retry_after=turn.wait
             )
             results.append(waits)
         if asked := patience(outcomes):
@@ -239,9 +243,9 @@ def _result(message: PushMessage, outcome: Outcome) -> store.PushResult:
     ids = (message.notification_id, message.registration)
     match outcome:
         case Sent(provider_id):
-            return store.PushResult(*ids, state="sent", provider_id=provider_id)
+            return store.PushResult(*ids, AttemptState.SENT, provider_id=provider_id)
         case Rejected(reason, detail, address_dead):
             text = f"{reason}: {detail}" if detail else reason
-            return store.PushResult(*ids, state="rejected", reason=text, address_dead=address_dead)
+            return store.PushResult(*ids, AttemptState.REJECTED, text, address_dead=address_dead)
         case Retry(reason, after) | Unknown(reason, after):
-            return store.PushResult(*ids, state="open", reason=reason, retry_after=after or _BACKOFF)
+            return store.PushResult(*ids, AttemptState.OPEN, reason, retry_after=after or _BACKOFF)

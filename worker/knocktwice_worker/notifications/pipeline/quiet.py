@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from knocktwice_worker.limits.quiet_hours import QuietHours, zones_of
 from knocktwice_worker.notifications import store
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from datetime import datetime
 
-    from sqlalchemy import Connection, Row
+    from sqlalchemy import Connection
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,22 +27,22 @@ class QuietGate:
     hours: QuietHours
     default_zone: str
 
-    def hold(self, conn: Connection, rows: Sequence[Row[Any]]) -> set[str]:
+    def postpone(self, conn: Connection, steps: Sequence[store.DueStep] | Sequence[store.ReservedStep]) -> set[str]:
         """Postpone messages to the end of their recipients' quiet hours; receipts may still end them.
 
         Args:
-            rows: of ``notification_id, user_id, number, now``.
+            steps: all of them have a number.
 
         Returns:
             The notification ids that wait now.
         """
-        if not rows or self.hours.start == self.hours.end:
+        if not steps or self.hours.start == self.hours.end:
             return set()
-        stated = store.time_zones(conn, [row.user_id for row in rows if row.user_id])
-        until = {}
-        for row in rows:
-            zones = zones_of(row.number, stated.get(row.user_id), self.default_zone)
-            if end := self.hours.end_of(row.now, zones):
-                until[str(row.notification_id)] = end
-        store.hold_until(conn, until)
+        stated = store.time_zones(conn, [step.user_id for step in steps if step.user_id])
+        until: dict[str, datetime] = {}
+        for step in steps:
+            zones = zones_of(step.number or "", stated.get(step.user_id or ""), self.default_zone)
+            if end := self.hours.end_of(step.now, zones):
+                until[step.notification_id] = end
+        store.postpone_until(conn, until)
         return set(until)

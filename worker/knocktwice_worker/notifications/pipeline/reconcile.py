@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import structlog
-from sqlalchemy import text
 
-from knocktwice_shared.messages import Category
 from knocktwice_worker.channels import SmsMessage, backoff
-from knocktwice_worker.lifecycle import DeliveryState, Verdict
+from knocktwice_worker.lifecycle import DeliveryState, Note
 from knocktwice_worker.notifications import store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
+    from datetime import datetime
 
-    from sqlalchemy import Connection, Engine, Row
+    from sqlalchemy import Engine
 
+    from knocktwice_shared.messages import Category
     from knocktwice_worker.channels import Carrier, ListedMessage, Messaging
 
 log = structlog.get_logger(__name__)
@@ -78,10 +78,11 @@ class Reconcile:
                 way: self._list(*way, [row for row in rows if (row.channel, row.provider) == way])
                 for way in {(row.channel, row.provider) for row in rows}
             }
-            taken = _taken(conn, [message for found in listed.values() for m in found.values() for message in m])
+            sids = [message.sid for found in listed.values() for messages in found.values() for message in messages]
+            taken = store.known_provider_ids(conn, sids)
             results = [self._settle(row, listed[row.channel, row.provider].get(row.number), taken) for row in rows]
-            unfinished = store.record_sms(conn, results)
-            steps = {str(row.notification_id): row.step for row in rows}
+            unfinished = store.record_steps(conn, results)
+            steps = {row.notification_id: row.step for row in rows}
             store.write_ledger(conn, [d for r in results if (d := _decision(r, steps[r.notification_id]))])
         adopted = [r.notification_id for r in results if r.state is DeliveryState.SENT]
         store.look_again(self.engine, unfinished, adopted)
@@ -89,26 +90,28 @@ class Reconcile:
         return adopted
 
     def _list(
-        self, channel: str, provider_name: str | None, rows: Sequence[Row[Any]]
+        self, channel: str, provider_name: str | None, rows: Sequence[store.UnresolvedStep]
     ) -> dict[str, list[ListedMessage]]:
         """Ask the provider once per number; a number it did not answer for is missing from the result."""
-        since: dict[str, Any] = {}
+        since: dict[str, datetime] = {}
         for row in rows:
             since[row.number] = min(since.get(row.number, row.claimed_at), row.claimed_at)
         provider = self.messaging(channel, provider_name)
         return provider.list_messages(self.transport, {n: at - _CLOCK_SKEW for n, at in since.items()})
 
-    def _settle(self, row: Row[Any], listed: Sequence[ListedMessage] | None, taken: set[str]) -> store.SmsResult:
-        id_, age = str(row.notification_id), row.now - row.claimed_at
+    def _settle(
+        self, row: store.UnresolvedStep, listed: Sequence[ListedMessage] | None, taken: set[str]
+    ) -> store.StepResult:
+        id_, age = row.notification_id, row.now - row.claimed_at
         provider = self.messaging(row.channel, row.provider)
         if provider.repeats_within is not None and not listed:
             return _repeat(row, min(provider.repeats_within, self.retry_for))
         if listed is None and provider.listable:
             if age > _GIVE_UP:
-                return store.SmsResult(
+                return store.StepResult(
                     id_, DeliveryState.UNKNOWN, reason="the provider never answered and cannot be asked"
                 )
-            return store.SmsResult(id_, DeliveryState.SENDING, reason=row.reason, wake_after=_LOOK_AGAIN)
+            return store.StepResult(id_, DeliveryState.SENDING, reason=row.reason, wake_after=_LOOK_AGAIN)
         own = SmsMessage(f"{id_}.{row.step}", to=row.number, text=row.text, sender=row.sender)
         for message in listed or ():
             if (
@@ -117,44 +120,38 @@ class Reconcile:
                 and message.date_created >= row.claimed_at - _CLOCK_SKEW
             ):
                 taken.add(message.sid)
-                return store.SmsResult(
+                return store.StepResult(
                     id_, DeliveryState.SENT, provider_id=message.sid, reason="found in the provider's list"
                 )
         if age < self.unknown_grace:
-            return store.SmsResult(
+            return store.StepResult(
                 id_, DeliveryState.SENDING, reason=row.reason, wake_after=min(_LOOK_AGAIN, self.unknown_grace - age)
             )
         # Without a list nothing speaks for it not having gone out.
         sender_died = row.reason is None and listed is not None
-        if row.tries < _MOST_TRIES and (sender_died or Category(row.category) in self.retry_unknown):
+        if row.tries < _MOST_TRIES and (sender_died or row.category in self.retry_unknown):
             why = "the provider has no list" if listed is None else "not in the provider's list"
-            return store.SmsResult(id_, DeliveryState.RESERVED, reason=why, wake_after=timedelta())
+            return store.StepResult(id_, DeliveryState.RESERVED, reason=why, wake_after=timedelta())
         missing = "the provider cannot be asked" if listed is None else "not in the provider's list"
         reason = f"{row.reason or 'the sender died'}, and {missing}"
-        return store.SmsResult(id_, DeliveryState.UNKNOWN, reason=reason)
+        return store.StepResult(id_, DeliveryState.UNKNOWN, reason=reason)
 
 
-def _taken(conn: Connection, listed: Sequence[ListedMessage]) -> set[str]:
-    sids = [m.sid for m in listed]
-    query = text("SELECT provider_id FROM deliveries WHERE provider_id = ANY(:sids) AND step > 0")
-    return {row.provider_id for row in conn.execute(query, {"sids": sids})}
-
-
-def _repeat(row: Row[Any], within: timedelta) -> store.SmsResult:
+def _repeat(row: store.UnresolvedStep, within: timedelta) -> store.StepResult:
     """Send it again to a provider that knows a repeat by its key, as long as it certainly still does."""
-    id_ = str(row.notification_id)
+    id_ = row.notification_id
     if row.now - row.due_at < within:
         why, wait = "the provider knows a repeat by its key", backoff(row.tries)
-        return store.SmsResult(id_, DeliveryState.RESERVED, reason=why, wake_after=wait)
+        return store.StepResult(id_, DeliveryState.RESERVED, reason=why, wake_after=wait)
     reason = f"{row.reason or 'the sender died'}, and too late for a repeat"
-    return store.SmsResult(id_, DeliveryState.UNKNOWN, reason=reason)
+    return store.StepResult(id_, DeliveryState.UNKNOWN, reason=reason)
 
 
-def _decision(result: store.SmsResult, step: int) -> store.Decision | None:
+def _decision(result: store.StepResult, step: int) -> store.Decision | None:
     match result.state:
         case DeliveryState.SENT:
-            return store.Decision(result.notification_id, Verdict.ADOPTED, {"provider_id": result.provider_id}, step)
+            return store.Decision(result.notification_id, Note.ADOPTED, {"provider_id": result.provider_id}, step)
         case DeliveryState.RESERVED:
-            return store.Decision(result.notification_id, Verdict.SENT_AGAIN, {"reason": result.reason}, step)
+            return store.Decision(result.notification_id, Note.SENT_AGAIN, {"reason": result.reason}, step)
         case _:
             return None

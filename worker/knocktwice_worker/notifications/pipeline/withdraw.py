@@ -14,7 +14,7 @@ import structlog
 from sqlalchemy import text
 
 from knocktwice_worker.channels import Sent, Withdrawal, deliver
-from knocktwice_worker.lifecycle import Verdict
+from knocktwice_worker.lifecycle import Note
 from knocktwice_worker.notifications import store
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ class Withdrawals:
             store.write_ledger(
                 conn,
                 [
-                    store.Decision(id_, Verdict.WITHDRAWN, {"devices": count, "told": taken[id_]}, step=0)
+                    store.Decision(id_, Note.WITHDRAWN, {"devices": count, "told": taken[id_]}, step=0)
                     for id_, count in devices.items()
                 ],
             )

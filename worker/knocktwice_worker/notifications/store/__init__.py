@@ -1,69 +1,90 @@
-"""The one place that changes states. Every transition is a guarded, set-based UPDATE and leaves its row in the ledger.
+"""The only writer of ``notifications``, ``deliveries``, ``attempts``, ``events`` and of the ledger, ``decisions``.
 
-A function takes an open transaction and whole batches; what it returns is who won. Nothing is read first and written later:
-a receipt and a fallback that come at the same moment would both believe that they won.
+Every transition is a guarded, set-based UPDATE and leaves its line in the ledger. A function takes an open transaction and
+whole batches; it returns who won. No function reads first and writes later: a receipt and a decision that come at the same
+moment would both believe that they won.
+
+It hands out frozen dataclasses, whose states and reasons are the enums of ``lifecycle``. It may import ``lifecycle``,
+``database``, ``content`` and ``audience``; it must not know the pipeline, Redis, Celery or any provider.
 """
 
+from knocktwice_worker.notifications.store.cancellations import cancel, note_cancelled, settle_cancelled
 from knocktwice_worker.notifications.store.due import (
+    BatchContents,
+    DueStep,
     Reservation,
+    Rung,
     contents,
     due,
-    hold_until,
     postpone,
+    postpone_until,
     reserve,
     ring,
     time_zones,
 )
 from knocktwice_worker.notifications.store.intake import Intake, PushWork, accept
 from knocktwice_worker.notifications.store.later_steps import (
+    ClaimedStep,
     Placement,
-    SmsResult,
-    claim_sms,
+    ReservedStep,
+    StepResult,
+    UnresolvedStep,
+    claim_steps,
     hold,
+    known_provider_ids,
     look_again,
     may_move,
-    record_sms,
+    record_steps,
     reserved,
     take_back,
     unresolved,
     with_ids_of_their_own,
 )
-from knocktwice_worker.notifications.store.pushes import PushResult, claim_push, push_contents, record_push
-from knocktwice_worker.notifications.store.receipts import (
-    cancel,
-    note_cancelled,
-    note_wasted,
-    record_receipts,
-    settle_cancelled,
+from knocktwice_worker.notifications.store.ledger import Decision, write_ledger
+from knocktwice_worker.notifications.store.pushes import (
+    PushContents,
+    PushResult,
+    claim_push,
+    push_contents,
+    record_push,
 )
-from knocktwice_worker.notifications.store.transitions import Decision, lock_open, settle_answered, skip, write_ledger
+from knocktwice_worker.notifications.store.receipts import note_wasted, record_receipts
+from knocktwice_worker.notifications.store.transitions import lock_open, settle_answered, skip
 
 __all__ = [
+    "BatchContents",
+    "ClaimedStep",
     "Decision",
+    "DueStep",
     "Intake",
     "Placement",
+    "PushContents",
     "PushResult",
     "PushWork",
     "Reservation",
-    "SmsResult",
+    "ReservedStep",
+    "Rung",
+    "StepResult",
+    "UnresolvedStep",
     "accept",
     "cancel",
     "claim_push",
-    "claim_sms",
+    "claim_steps",
     "contents",
     "due",
     "hold",
-    "hold_until",
+    "known_provider_ids",
     "lock_open",
     "look_again",
     "may_move",
     "note_cancelled",
     "note_wasted",
     "postpone",
+    "postpone_until",
     "push_contents",
     "record_push",
     "record_receipts",
-    "record_sms",
+    "record_steps",
     "reserve",
     "reserved",
     "ring",

@@ -1,23 +1,231 @@
-"""What is due, and what was decided about it."""
+"""Steps whose time has come: rung, decided about, reserved or put off."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, Row, text
+from sqlalchemy import Connection, text
 
-from knocktwice_worker.lifecycle import DeliveryState, Verdict
-from knocktwice_worker.notifications.store.transitions import ANSWERS, Decision, is_in, write_ledger
+from knocktwice_shared.messages import Category, When
+from knocktwice_worker.database.bulk import rows
+from knocktwice_worker.lifecycle import Delay, DeliveryState, ProviderState
+from knocktwice_worker.notifications.store.ledger import Decision, write_ledger
+from knocktwice_worker.notifications.store.transitions import is_in
+from knocktwice_worker.notifications.store.trigger_sql import ANSWERS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from datetime import datetime, timedelta
 
+#: Words of the database → members; a dict is several times as fast as calling the enum, and a batch has thousands.
+_STATES: Mapping[str, DeliveryState] = {s.value: s for s in DeliveryState}
+_MAYBE_STATES: Mapping[str | None, DeliveryState | None] = {None: None, **{s.value: s for s in DeliveryState}}
+_TRIGGERS: Mapping[str | None, When | None] = {None: None, **{w.value: w for w in When}}
+_REPORTS: Mapping[str | None, ProviderState | None] = {None: None, **{s.value: s for s in ProviderState}}
+
+
+@dataclass(frozen=True, slots=True)
+class Rung:
+    """A delivery that a worker must look at now.
+
+    Attributes:
+        notification_id: whose.
+        step: which step.
+        state: tells which task is for it.
+    """
+
+    notification_id: str
+    step: int
+    state: DeliveryState
+
+
+# A push whose sender's lease ran out goes back to "scheduled", so that exactly one worker claims it again.
+_RING = text("""
+UPDATE deliveries d SET
+  wake_at = knocktwice_now() + :lease,
+  state = CASE WHEN d.step = 0 AND d.state = 'sending' THEN 'scheduled' ELSE d.state END
+FROM (
+  SELECT notification_id, step FROM deliveries
+  WHERE wake_at <= knocktwice_now() AND (step = 0 OR :later_steps)
+  ORDER BY wake_at LIMIT :limit FOR UPDATE SKIP LOCKED
+) due
+WHERE d.notification_id = due.notification_id AND d.step = due.step
+RETURNING
+  d.notification_id,
+  d.step,
+  d.state
+""")
+
+
+def ring(conn: Connection, *, limit: int, lease: timedelta, later_steps: bool = True) -> list[Rung]:
+    """Claim up to ``limit`` deliveries whose time has come.
+
+    Each is claimed for ``lease``: if the task that is published for it gets lost, it rings again.
+
+    Args:
+        later_steps: whether later steps may ring, too, or only pushes.
+    """
+    found = conn.execute(_RING, {"limit": limit, "lease": lease, "later_steps": later_steps}).all()
+    return [Rung(str(id_), step, _STATES[state]) for id_, step, state in found]
+
+
+@dataclass(frozen=True, slots=True)
+class DueStep:
+    """The facts about a later step that is due.
+
+    Attributes:
+        notification_id: whose.
+        step: which step.
+        channel: by which channel it goes.
+        trigger: what it waits for; ``None``: nothing, it is the first.
+        due_at: when its countdown ended.
+        after_step: the step that it follows.
+        before: that step's state; ``None``: there is none.
+        before_channel: that step's channel.
+        provider_status: the provider's report about that step's message.
+        params: the recipient's values for the texts.
+        locale: which of the batch's contents is the recipient's.
+        batch_id: where the content is.
+        user_id: the application's name of the recipient; ``None``: only a number was given.
+        number: in E.164; ``None``: unknown.
+        opted_out: the number asked not to be texted.
+        consented: the person agreed to marketing, or the application gave the number with the message.
+        delivered: when the step that it follows, or a later one, was reported as delivered.
+        clicked: when a person clicked, whichever step.
+        cancelled: when the application stopped it.
+        now: the database's clock.
+    """
+
+    notification_id: str
+    step: int
+    channel: str
+    trigger: When | None
+    due_at: datetime
+    after_step: int
+    before: DeliveryState | None
+    before_channel: str | None
+    provider_status: ProviderState | None
+    params: Mapping[str, Any]
+    locale: str | None
+    batch_id: str
+    user_id: str | None
+    number: str | None
+    opted_out: bool
+    consented: bool
+    delivered: datetime | None
+    clicked: datetime | None
+    cancelled: datetime | None
+    now: datetime
+
+
+# Locked in the order in which receipts lock, so that the two wait for each other and never deadlock. A push that is late
+# itself starts the countdown anew when it goes out, so the step behind it is not due yet. Columns as in DueStep.
+_DUE = text("""
+WITH d AS (
+  SELECT * FROM deliveries
+  WHERE notification_id = ANY(CAST(:ids AS uuid[])) AND step > 0 AND state = 'scheduled' AND due_at <= knocktwice_now()
+  ORDER BY notification_id FOR UPDATE
+)
+SELECT
+  d.notification_id,
+  d.step,
+  d.channel,
+  d.trigger,
+  d.due_at,
+  d.after_step,
+  p.state,
+  p.channel,
+  p.provider_status,
+  n.params,
+  n.locale,
+  n.batch_id,
+  n.user_id,
+  coalesce(n.phone, ph.number),
+  o.number IS NOT NULL,
+  n.phone IS NOT NULL OR ph.consented_at IS NOT NULL,
+  e.delivered,
+  e.clicked,
+  e.cancelled,
+  knocktwice_now()
+FROM d
+JOIN notifications n ON n.id = d.notification_id AND n.state = 'active'
+LEFT JOIN deliveries p ON p.notification_id = d.notification_id AND p.step = d.after_step
+LEFT JOIN phones ph ON ph.user_id = n.user_id
+LEFT JOIN opt_outs o ON o.number = coalesce(n.phone, ph.number)
+LEFT JOIN LATERAL (
+  SELECT
+    min(received_at) FILTER (WHERE kind = 'delivered' AND step >= d.after_step) AS delivered,
+    min(received_at) FILTER (WHERE kind = 'clicked') AS clicked,
+    min(received_at) FILTER (WHERE kind = 'cancelled') AS cancelled
+  FROM events WHERE notification_id = d.notification_id
+) e ON true
+WHERE p.state IS NULL OR p.step > 0 OR p.claimed_at IS NOT NULL
+ORDER BY d.due_at, d.notification_id
+""")
+
+
+def due(conn: Connection, ids: Sequence[str]) -> list[DueStep]:
+    """Lock later steps that are due by the database's clock, and return them, oldest first; the others are left out."""
+    return [
+        DueStep(
+            str(row[0]),
+            row[1],
+            row[2],
+            _TRIGGERS[row[3]],
+            row[4],
+            row[5],
+            _MAYBE_STATES[row[6]],
+            row[7],
+            _REPORTS[row[8]],
+            row[9],
+            row[10],
+            str(row[11]),
+            *row[12:],
+        )
+        for row in conn.execute(_DUE, {"ids": list(ids)}).all()
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class BatchContents:
+    """What the messages of a batch say.
+
+    Attributes:
+        content: the stored texts, see ``content/rendering.py``.
+        plan: the stored later steps, see ``content/plans.py``.
+        category: what kind of message it is.
+        ttl: how long the provider may hold the push.
+    """
+
+    content: dict[str, Any]
+    plan: list[dict[str, Any]] | None
+    category: Category
+    ttl: timedelta
+
+
+# Once per batch: five hundred notifications share one content.
+_CONTENTS = text("SELECT id, content, plan, category, ttl FROM batches WHERE id = ANY(CAST(:ids AS uuid[]))")
+
+
+def contents(conn: Connection, ids: Iterable[str]) -> dict[str, BatchContents]:
+    """Return batch id → contents."""
+    found = conn.execute(_CONTENTS, {"ids": sorted(set(ids))}).all()
+    return {
+        str(id_): BatchContents(content, plan, Category(category), ttl) for id_, content, plan, category, ttl in found
+    }
+
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
-    """A message that passed its limits: number, text and sender as they will be sent, and the parts of an SMS."""
+    """A message that passed its limits.
+
+    Attributes:
+        notification_id: whose.
+        number, text, sender: as they will be sent.
+        fingerprint: hash of the text, by which repeats to one number are known.
+        parts: of an SMS; other messages have 0.
+    """
 
     notification_id: str
     number: str
@@ -27,134 +235,86 @@ class Reservation:
     sender: str | None = None
 
 
-# A push whose sender's lease ran out goes back to "scheduled", so that exactly one claims it again.
-_RING = text("""
-UPDATE deliveries d SET wake_at = knocktwice_now() + :lease,
-  state = CASE WHEN d.step = 0 AND d.state = 'sending' THEN 'scheduled' ELSE d.state END
-FROM (
-  SELECT notification_id, step FROM deliveries WHERE wake_at <= knocktwice_now() AND (step = 0 OR :sms)
-  ORDER BY wake_at LIMIT :limit FOR UPDATE SKIP LOCKED
-) due
-WHERE d.notification_id = due.notification_id AND d.step = due.step
-RETURNING d.notification_id, d.step, d.state
-""")
-
-
-def ring(conn: Connection, *, limit: int, lease: timedelta, sms: bool = True) -> Sequence[Row[Any]]:
-    """Claim up to ``limit`` deliveries whose time has come; rows of ``notification_id, step, state``.
-
-    Each is claimed for ``lease``: if what is published for it gets lost, it rings again.
-
-    Args:
-        sms: whether SMS steps may ring, too, or only pushes.
-    """
-    return conn.execute(_RING, {"limit": limit, "lease": lease, "sms": sms}).all()
-
-
-# Locked in the order in which receipts lock, so that the two wait for each other and never deadlock.
-_DUE = text("""
-WITH d AS (
-  SELECT * FROM deliveries
-  WHERE notification_id = ANY(CAST(:ids AS uuid[])) AND step > 0 AND state = 'scheduled' AND due_at <= knocktwice_now()
-  ORDER BY notification_id FOR UPDATE
-)
-SELECT d.notification_id, d.step, d.channel, d.trigger, d.due_at, d.after_step, p.state AS before,
-       p.channel AS before_channel, p.provider_status, n.params, n.locale, n.batch_id, n.user_id,
-       coalesce(n.phone, ph.number) AS number, o.number IS NOT NULL AS opted_out,
-       n.phone IS NOT NULL OR ph.consented_at IS NOT NULL AS consented, e.delivered, e.clicked, e.cancelled, knocktwice_now() AS now
-FROM d
-JOIN notifications n ON n.id = d.notification_id AND n.state = 'active'
-LEFT JOIN deliveries p ON p.notification_id = d.notification_id AND p.step = d.after_step
-LEFT JOIN phones ph ON ph.user_id = n.user_id
-LEFT JOIN opt_outs o ON o.number = coalesce(n.phone, ph.number)
-LEFT JOIN LATERAL (
-  SELECT min(received_at) FILTER (WHERE kind = 'delivered' AND step >= d.after_step) AS delivered,
-         min(received_at) FILTER (WHERE kind = 'clicked') AS clicked,
-         min(received_at) FILTER (WHERE kind = 'cancelled') AS cancelled
-  FROM events WHERE notification_id = d.notification_id
-) e ON true
--- A push that is late itself starts the countdown anew when it goes out.
-WHERE p.state IS NULL OR p.step > 0 OR p.claimed_at IS NOT NULL
-ORDER BY d.due_at, d.notification_id
-""")
-
+# A receipt may have come since the step was decided about: it wins.
 _RESERVE = text(f"""
-UPDATE deliveries d SET state = 'reserved', number = r.number, text = r.text, fingerprint = r.fingerprint,
-  parts = r.parts, sender = r.sender, counted_at = knocktwice_now(), wake_at = knocktwice_now() + :lease
-FROM unnest(CAST(:ids AS uuid[]), CAST(:numbers AS text[]), CAST(:texts AS text[]), CAST(:fingerprints AS bytea[]),
-            CAST(:parts AS smallint[]), CAST(:senders AS text[])) AS r(id, number, text, fingerprint, parts, sender)
+UPDATE deliveries d SET
+  state = 'reserved',
+  number = r.number,
+  text = r.text,
+  fingerprint = r.fingerprint,
+  parts = r.parts,
+  sender = r.sender,
+  counted_at = knocktwice_now(),
+  wake_at = knocktwice_now() + :lease
+FROM {rows("r", id="uuid", number="text", text="text", fingerprint="bytea", parts="smallint", sender="text")}
 WHERE d.notification_id = r.id AND d.step > 0 AND {is_in("d.state", "scheduled")}
   AND NOT EXISTS (SELECT FROM events e WHERE e.notification_id = d.notification_id AND {ANSWERS})
 RETURNING d.notification_id
 """)
 
+
+def reserve(conn: Connection, reservations: Sequence[Reservation], lease: timedelta) -> set[str]:
+    """Reserve messages that passed their limits; return the ids that won against a receipt arriving just now."""
+    if not reservations:
+        return set()
+    found = conn.execute(
+        _RESERVE,
+        {
+            "id": [r.notification_id for r in reservations],
+            "number": [r.number for r in reservations],
+            "text": [r.text for r in reservations],
+            "fingerprint": [r.fingerprint for r in reservations],
+            "parts": [r.parts for r in reservations],
+            "sender": [r.sender for r in reservations],
+            "lease": lease,
+        },
+    )
+    return {str(row.notification_id) for row in found}
+
+
+# Reserved ones, too: quiet hours may begin while a message waits for its sender.
+_POSTPONE_UNTIL = text(f"""
+UPDATE deliveries d SET wake_at = r.at
+FROM {rows("r", id="uuid", at="timestamptz")}
+WHERE d.notification_id = r.id AND d.step > 0 AND d.state IN ('scheduled', 'reserved')
+RETURNING d.notification_id, d.step
+""")
+
+
+def postpone_until(conn: Connection, until: Mapping[str, datetime]) -> None:
+    """Look at these again when their recipients' quiet hours are over, and say so in the ledger."""
+    if not until:
+        return
+    found = conn.execute(_POSTPONE_UNTIL, {"id": list(until), "at": list(until.values())}).all()
+    waiting = ((str(row.notification_id), row.step) for row in found)
+    write_ledger(conn, [Decision(i, Delay.QUIET_HOURS, {"until": until[i]}, step) for i, step in waiting])
+
+
+# Whatever is open: a step's state says what is done with it when it rings.
 _POSTPONE = text("""
 UPDATE deliveries SET wake_at = knocktwice_now() + :delay
 WHERE notification_id = ANY(CAST(:ids AS uuid[])) AND step > 0 AND state = ANY(:states)
 """)
 
 
-def due(conn: Connection, ids: Sequence[str]) -> Sequence[Row[Any]]:
-    """Lock fallbacks that are due by the database's clock and return the facts about them; the others are left out."""
-    return conn.execute(_DUE, {"ids": list(ids)}).all()
+def postpone(conn: Connection, ids: Sequence[str], delay: timedelta) -> None:
+    """Look at these again after ``delay``; nothing else about them changes."""
+    if ids:
+        states = [DeliveryState.SCHEDULED, DeliveryState.RESERVED, DeliveryState.SENDING]
+        conn.execute(_POSTPONE, {"ids": list(ids), "delay": delay, "states": [str(s) for s in states]})
 
 
-def contents(conn: Connection, ids: Iterable[Any]) -> dict[str, Row[Any]]:
-    """Return batch id → row of ``content, plan, category, ttl``."""
-    wanted = sorted({str(i) for i in ids})
-    query = text("SELECT id, content, plan, category, ttl FROM batches WHERE id = ANY(CAST(:ids AS uuid[]))")
-    return {str(row.id): row for row in conn.execute(query, {"ids": wanted})}
-
-
-def reserve(conn: Connection, reservations: Sequence[Reservation], lease: timedelta) -> set[str]:
-    """Reserve SMS that passed their limits; return the ids that won against a receipt arriving just now."""
-    if not reservations:
-        return set()
-    rows = conn.execute(
-        _RESERVE,
-        {
-            "ids": [r.notification_id for r in reservations],
-            "numbers": [r.number for r in reservations],
-            "texts": [r.text for r in reservations],
-            "fingerprints": [r.fingerprint for r in reservations],
-            "parts": [r.parts for r in reservations],
-            "senders": [r.sender for r in reservations],
-            "lease": lease,
-        },
-    )
-    return {str(row.notification_id) for row in rows}
-
-
-_HOLD_UNTIL = text("""
-UPDATE deliveries d SET wake_at = r.at
-FROM unnest(CAST(:ids AS uuid[]), CAST(:times AS timestamptz[])) AS r(id, at)
-WHERE d.notification_id = r.id AND d.step > 0 AND d.state IN ('scheduled', 'reserved')
-RETURNING d.notification_id, d.step
+# A device reports its own zone, and so knows better than the application.
+_TIME_ZONES = text("""
+SELECT
+  u.id,
+  coalesce((
+    SELECT time_zone FROM devices WHERE user_id = u.id AND time_zone IS NOT NULL ORDER BY last_seen_at DESC LIMIT 1
+  ), u.time_zone) AS time_zone
+FROM users u WHERE u.id = ANY(:users)
 """)
-
-
-def hold_until(conn: Connection, until: Mapping[str, datetime]) -> None:
-    """Look at these again when their recipients' quiet hours are over, and say so in the ledger."""
-    if not until:
-        return
-    rows = conn.execute(_HOLD_UNTIL, {"ids": list(until), "times": list(until.values())}).all()
-    held = ((str(row.notification_id), row.step) for row in rows)
-    write_ledger(conn, [Decision(i, Verdict.QUIET_HOURS, {"until": until[i]}, step) for i, step in held])
 
 
 def time_zones(conn: Connection, users: Sequence[str]) -> dict[str, str]:
     """Return user → the time zone that the device they used last has reported, or else what the application says."""
-    query = text("""
-    SELECT u.id, coalesce((
-        SELECT time_zone FROM devices WHERE user_id = u.id AND time_zone IS NOT NULL ORDER BY last_seen_at DESC LIMIT 1
-      ), u.time_zone) AS time_zone
-    FROM users u WHERE u.id = ANY(:users)
-    """)
-    return {row.id: row.time_zone for row in conn.execute(query, {"users": list(users)}) if row.time_zone}
-
-
-def postpone(conn: Connection, ids: Sequence[str], delay: timedelta) -> None:
-    """Look at these again after ``delay``; nothing about them changes."""
-    if ids:
-        states = [DeliveryState.SCHEDULED, DeliveryState.RESERVED, DeliveryState.SENDING]
-        conn.execute(_POSTPONE, {"ids": list(ids), "delay": delay, "states": [str(s) for s in states]})
+    return {row.id: row.time_zone for row in conn.execute(_TIME_ZONES, {"users": list(users)}) if row.time_zone}

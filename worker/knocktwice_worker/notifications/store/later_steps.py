@@ -1,142 +1,156 @@
-"""The messages of later steps: reserved, claimed, held while their provider is called, recorded."""
+"""The messages of later steps: reserved, claimed, locked while their provider is called, recorded."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, Engine, Row, text
 
-from knocktwice_worker.lifecycle import DeliveryState, NotificationState, Verdict
+from knocktwice_shared.messages import Category
+from knocktwice_worker.database.bulk import rows
+from knocktwice_worker.lifecycle import DeliveryState, Note, NotificationState
 from knocktwice_worker.notifications.store.receipts import note_wasted
-from knocktwice_worker.notifications.store.transitions import ANSWERS, Onward, finish, go_on, is_in, settle_answered
+from knocktwice_worker.notifications.store.transitions import End, Onward, finish, go_on, is_in, settle_answered
+from knocktwice_worker.notifications.store.trigger_sql import ANSWERS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
+
+_CATEGORIES: Mapping[str, Category] = {c.value: c for c in Category}
 
 
 @dataclass(frozen=True, slots=True)
-class SmsResult:
-    """What became of a claimed SMS.
+class ReservedStep:
+    """A message that waits for its sender.
 
     Attributes:
-        state: ``sent``, ``failed``, ``unknown``; ``reserved`` to send again after ``wake_after``; ``sending`` to look for
-            it in the provider's list after ``wake_after``.
-        provider: who sends it next, if that changes; see :func:`may_move`.
+        notification_id: whose.
+        category: what kind of message it is.
+        fingerprint: hash of the text.
+        step: which step.
+        channel: by which channel it goes.
+        user_id: the application's name of the recipient; ``None``: only a number was given.
+        number, text, sender: as they will be sent.
+        parts: of an SMS; ``None``: an earlier release did not count them.
+        provider: who tried it last; ``None``: nobody, or the channel's usual provider.
+        tries: how often it was tried.
+        opted_out: the number asked not to be texted.
+        now: the database's clock.
     """
 
     notification_id: str
-    state: DeliveryState
-    reason: str | None = None
-    provider_id: str | None = None
-    wake_after: timedelta | None = None
-    provider: str | None = None
-
-
-class Placement(NamedTuple):
-    """The provider chosen for a message, as it was when it had been tried so often."""
-
+    category: Category
+    fingerprint: bytes
+    step: int
+    channel: str
+    user_id: str | None
+    number: str
+    text: str
+    parts: int | None
+    sender: str | None
     provider: str | None
     tries: int
+    opted_out: bool
+    now: datetime
 
 
 # Locked all at once and in the order in which receipts lock, so that the two wait for each other and never deadlock; and
-# first of all, so that the claim sees every receipt committed until then, and nobody else takes a step meanwhile.
+# before anything else, so that the claim sees every receipt committed until then. Columns as in ReservedStep.
 _RESERVED = text("""
 WITH d AS (
   SELECT * FROM deliveries WHERE notification_id = ANY(CAST(:ids AS uuid[])) AND step > 0 AND state = 'reserved'
   ORDER BY notification_id FOR UPDATE
 )
-SELECT d.notification_id, d.step, d.channel, n.user_id, d.number, d.text, d.fingerprint, d.parts, d.sender, d.provider, d.tries, b.category, o.number IS NOT NULL AS opted_out, knocktwice_now() AS now
-FROM d JOIN notifications n ON n.id = d.notification_id JOIN batches b ON b.id = n.batch_id
+SELECT
+  d.notification_id,
+  b.category,
+  d.fingerprint,
+  d.step,
+  d.channel,
+  n.user_id,
+  d.number,
+  d.text,
+  d.parts,
+  d.sender,
+  d.provider,
+  d.tries,
+  o.number IS NOT NULL,
+  knocktwice_now()
+FROM d
+JOIN notifications n ON n.id = d.notification_id
+JOIN batches b ON b.id = n.batch_id
 LEFT JOIN opt_outs o ON o.number = d.number
 ORDER BY d.counted_at, d.notification_id
 """)
 
-_CLAIM_SMS = text(f"""
-UPDATE deliveries d SET state = 'sending', reason = NULL, tries = d.tries + 1,
-  claimed_at = knocktwice_now(), counted_at = knocktwice_now(), wake_at = knocktwice_now() + :lease
-WHERE d.notification_id = ANY(CAST(:ids AS uuid[])) AND d.step > 0 AND d.state = 'reserved'
-  AND NOT EXISTS (SELECT FROM events e WHERE e.notification_id = d.notification_id AND {ANSWERS})
+
+def reserved(conn: Connection, ids: Sequence[str]) -> list[ReservedStep]:
+    """Lock and return the reserved messages among ``ids``, oldest first, for the last look before the provider call."""
+    found = conn.execute(_RESERVED, {"ids": list(ids)}).all()
+    return [
+        ReservedStep(str(id_), _CATEGORIES[category], bytes(fingerprint), *rest)
+        for id_, category, fingerprint, *rest in found
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """The provider chosen for a message.
+
+    Attributes:
+        provider: its name; ``None``: the channel's only one.
+        tries: how often the message had been tried when the choice was made.
+    """
+
+    provider: str | None
+    tries: int
+
+
+#: What stops a message at the last moment: a receipt, a cancellation or an opt-out.
+_NOT_STOPPED = f"""
+  NOT EXISTS (SELECT FROM events e WHERE e.notification_id = d.notification_id AND {ANSWERS})
   AND NOT EXISTS (SELECT FROM opt_outs o WHERE o.number = d.number)
+"""
+
+# The claim is committed before the provider is called, so that a sender that dies leaves a trace.
+_CLAIM = text(f"""
+UPDATE deliveries d SET
+  state = 'sending',
+  reason = NULL,
+  tries = d.tries + 1,
+  claimed_at = knocktwice_now(),
+  counted_at = knocktwice_now(),
+  wake_at = knocktwice_now() + :lease
+WHERE d.notification_id = ANY(CAST(:ids AS uuid[])) AND d.step > 0 AND d.state = 'reserved' AND {_NOT_STOPPED}
 RETURNING d.notification_id, d.claimed_at
 """)
 
-# With their providers. One that somebody else has tried since the choice was made is left to the next look at it: its
-# outcome there may be unknown.
-_CLAIM_SMS_BY = text(f"""
-UPDATE deliveries d SET state = 'sending', reason = NULL, tries = d.tries + 1, provider = r.provider,
-  claimed_at = knocktwice_now(), counted_at = knocktwice_now(), wake_at = knocktwice_now() + :lease
-FROM unnest(CAST(:ids AS uuid[]), CAST(:providers AS text[]), CAST(:tries AS smallint[])) AS r(id, provider, tries)
-WHERE d.notification_id = r.id AND d.step > 0 AND {is_in("d.state", "reserved")} AND d.tries = r.tries
-  AND NOT EXISTS (SELECT FROM events e WHERE e.notification_id = d.notification_id AND {ANSWERS})
-  AND NOT EXISTS (SELECT FROM opt_outs o WHERE o.number = d.number)
+# The same with the chosen providers. A message that another sender has tried since the choice was made is left to the next
+# look at it: its outcome there may be unknown.
+_CLAIM_BY = text(f"""
+UPDATE deliveries d SET
+  state = 'sending',
+  reason = NULL,
+  tries = d.tries + 1,
+  provider = r.provider,
+  claimed_at = knocktwice_now(),
+  counted_at = knocktwice_now(),
+  wake_at = knocktwice_now() + :lease
+FROM {rows("r", id="uuid", provider="text", tries="smallint")}
+WHERE d.notification_id = r.id AND d.step > 0 AND {is_in("d.state", "reserved")} AND d.tries = r.tries AND {_NOT_STOPPED}
 RETURNING d.notification_id, d.claimed_at
 """)
 
-# What was sent again because its outcome was lost may be at its provider already.
-_PINNED = text("""
-SELECT l.notification_id FROM decisions l
-JOIN deliveries d ON d.notification_id = l.notification_id AND d.step = l.step AND d.state = 'sending'
-WHERE l.notification_id = ANY(CAST(:ids AS uuid[])) AND l.verdict = 'sent_again'
-""")
 
-_MOVE = text("""
-UPDATE deliveries d SET provider = r.provider
-FROM unnest(CAST(:ids AS uuid[]), CAST(:providers AS text[])) AS r(id, provider)
-WHERE d.notification_id = r.id AND d.step > 0 AND d.state = 'reserved'
-""")
-
-_HOLD = text("""
-SELECT notification_id, step, channel, number, text, sender, provider, tries, knocktwice_now() - due_at AS age FROM deliveries
-WHERE notification_id = ANY(CAST(:ids AS uuid[])) AND step > 0 AND state = 'sending' AND claimed_at = :claimed_at
-ORDER BY notification_id FOR UPDATE
-""")
-
-_UNRESOLVED = text("""
-SELECT d.notification_id, d.step, d.channel, d.number, d.text, d.sender, d.provider, d.tries, d.reason, d.due_at, d.claimed_at, b.category, knocktwice_now() AS now
-FROM deliveries d JOIN notifications n ON n.id = d.notification_id JOIN batches b ON b.id = n.batch_id
-WHERE d.notification_id = ANY(CAST(:ids AS uuid[])) AND d.step > 0 AND d.state = 'sending'
-  AND (d.reason IS NOT NULL OR d.claimed_at + :lease <= knocktwice_now())
-ORDER BY d.claimed_at, d.notification_id FOR UPDATE OF d SKIP LOCKED
-""")
-
-_TAKE_BACK = text("""
-UPDATE deliveries SET state = 'sending'
-WHERE (notification_id, step) IN (SELECT * FROM unnest(CAST(:ids AS uuid[]), CAST(:steps AS smallint[])))
-  AND state = 'reserved'
-""")
-
-_RECORD_SMS = text(f"""
-UPDATE deliveries d SET state = r.state, reason = r.reason, provider_id = r.provider_id,
-  wake_at = CASE WHEN r.state IN ('reserved', 'sending') THEN knocktwice_now() + r.wake_after END,
-  finished_at = CASE WHEN r.state NOT IN ('reserved', 'sending') THEN knocktwice_now() END
-FROM unnest(CAST(:ids AS uuid[]), CAST(:states AS text[]), CAST(:reasons AS text[]), CAST(:provider_ids AS text[]),
-            CAST(:wake_after AS interval[])) AS r(id, state, reason, provider_id, wake_after)
-WHERE d.notification_id = r.id AND d.step > 0 AND {is_in("d.state", "sending")}
-RETURNING d.notification_id, d.step, d.channel, d.steps_left, d.state, d.reason, d.number
-""")
-
-#: What a finished SMS makes of its notification.
-_SMS_OUTCOMES = {
-    DeliveryState.SENT: NotificationState.TEXTED,
-    DeliveryState.UNKNOWN: NotificationState.UNKNOWN,
-    DeliveryState.FAILED: NotificationState.FAILED,
-}
-
-
-def reserved(conn: Connection, ids: Sequence[str]) -> Sequence[Row[Any]]:
-    """Lock and return the reserved SMS among ``ids``, oldest first, for the last look before the provider call."""
-    return conn.execute(_RESERVED, {"ids": list(ids)}).all()
-
-
-def claim_sms(
+def claim_steps(
     conn: Connection, ids: Sequence[str], lease: timedelta, placements: Mapping[str, Placement] | None = None
 ) -> tuple[list[str], datetime | None]:
-    """Claim reserved SMS for sending unless a receipt, a cancellation or an opt-out came first. What was answered ends here.
+    """Claim reserved messages for sending unless a receipt, a cancellation or an opt-out came first.
 
-    Ask :func:`reserved` for them before, in the same transaction: it locks them.
+    Those that a receipt or a cancellation answered end here. Call :func:`reserved` for the same ids before, in the same
+    transaction: it locks them.
 
     Args:
         placements: of all of ``ids``, where there are several providers.
@@ -145,48 +159,199 @@ def claim_sms(
         The claimed ids and the claim's time, which :func:`hold` asks for: a sender that lost its claim cannot send.
     """
     if placements is None:
-        rows = conn.execute(_CLAIM_SMS, {"ids": list(ids), "lease": lease}).all()
+        found = conn.execute(_CLAIM, {"ids": list(ids), "lease": lease}).all()
     else:
         places = {
-            "providers": [placements[i].provider for i in ids],
+            "provider": [placements[i].provider for i in ids],
             "tries": [placements[i].tries for i in ids],
         }
-        rows = conn.execute(_CLAIM_SMS_BY, {"ids": list(ids), "lease": lease, **places}).all()
-    claimed = [str(row.notification_id) for row in rows]
+        found = conn.execute(_CLAIM_BY, {"id": list(ids), "lease": lease, **places}).all()
+    claimed = [str(row.notification_id) for row in found]
     if missed := set(ids).difference(claimed):
         settle_answered(conn, sorted(missed))
-    return claimed, rows[0].claimed_at if rows else None
+    return claimed, found[0].claimed_at if found else None
 
 
-def hold(conn: Connection, ids: Sequence[str], claimed_at: datetime) -> Sequence[Row[Any]]:
-    """Lock claimed SMS for the time of the provider call: while the lock is held, their sender lives."""
-    return conn.execute(_HOLD, {"ids": list(ids), "claimed_at": claimed_at}).all()
+@dataclass(frozen=True, slots=True)
+class ClaimedStep:
+    """A message that this sender has claimed.
+
+    Attributes:
+        notification_id: whose.
+        step: which step.
+        channel: by which channel it goes.
+        number, text, sender: as they are sent.
+        provider: by which provider; ``None``: the channel's usual one.
+        tries: how often it was tried, this time included.
+        age: how long ago it was due.
+    """
+
+    notification_id: str
+    step: int
+    channel: str
+    number: str
+    text: str
+    sender: str | None
+    provider: str | None
+    tries: int
+    age: timedelta
+
+
+# A sender whose lease ran out finds nothing: the claim has another time by then. Columns as in ClaimedStep.
+_HOLD = text("""
+SELECT
+  notification_id,
+  step,
+  channel,
+  number,
+  text,
+  sender,
+  provider,
+  tries,
+  knocktwice_now() - due_at
+FROM deliveries
+WHERE notification_id = ANY(CAST(:ids AS uuid[])) AND step > 0 AND state = 'sending' AND claimed_at = :claimed_at
+ORDER BY notification_id FOR UPDATE
+""")
+
+
+def hold(conn: Connection, ids: Sequence[str], claimed_at: datetime) -> list[ClaimedStep]:
+    """Lock claimed messages for the time of the provider call: while the lock is held, their sender lives."""
+    found = conn.execute(_HOLD, {"ids": list(ids), "claimed_at": claimed_at}).all()
+    return [ClaimedStep(str(id_), *rest) for id_, *rest in found]
+
+
+# A message that was sent again because its outcome was lost may be at its provider already.
+_PINNED = text(f"""
+SELECT l.notification_id FROM decisions l
+JOIN deliveries d ON d.notification_id = l.notification_id AND d.step = l.step AND d.state = 'sending'
+WHERE l.notification_id = ANY(CAST(:ids AS uuid[])) AND l.verdict = '{Note.SENT_AGAIN}'
+""")
 
 
 def may_move(conn: Connection, ids: Sequence[str]) -> list[str]:
-    """Return which claimed SMS that their providers did not take may go by another: no earlier try of them got lost."""
+    """Return which claimed messages that their providers did not take may go by another: no earlier try got lost."""
     pinned = {str(row.notification_id) for row in conn.execute(_PINNED, {"ids": list(ids)})}
     return [i for i in ids if i not in pinned]
 
 
-def unresolved(conn: Connection, ids: Sequence[str], lease: timedelta) -> Sequence[Row[Any]]:
-    """Lock and return claimed SMS whose sender is gone or got no clear answer."""
-    return conn.execute(_UNRESOLVED, {"ids": list(ids), "lease": lease}).all()
+@dataclass(frozen=True, slots=True)
+class UnresolvedStep:
+    """A claimed message whose sender is gone or got no clear answer.
+
+    Attributes:
+        notification_id: whose.
+        category: what kind of message it is.
+        step: which step.
+        channel: by which channel it went.
+        number, text, sender: as they were sent.
+        provider: by which provider; ``None``: the channel's usual one.
+        tries: how often it was tried.
+        reason: the unclear answer; ``None``: the sender died.
+        due_at: when it was due.
+        claimed_at: when it was claimed.
+        now: the database's clock.
+    """
+
+    notification_id: str
+    category: Category
+    step: int
+    channel: str
+    number: str
+    text: str
+    sender: str | None
+    provider: str | None
+    tries: int
+    reason: str | None
+    due_at: datetime
+    claimed_at: datetime
+    now: datetime
+
+
+# A sender that lives holds the lock of its message, so the message is skipped. Columns as in UnresolvedStep.
+_UNRESOLVED = text("""
+SELECT
+  d.notification_id,
+  b.category,
+  d.step,
+  d.channel,
+  d.number,
+  d.text,
+  d.sender,
+  d.provider,
+  d.tries,
+  d.reason,
+  d.due_at,
+  d.claimed_at,
+  knocktwice_now()
+FROM deliveries d
+JOIN notifications n ON n.id = d.notification_id
+JOIN batches b ON b.id = n.batch_id
+WHERE d.notification_id = ANY(CAST(:ids AS uuid[])) AND d.step > 0 AND d.state = 'sending'
+  AND (d.reason IS NOT NULL OR d.claimed_at + :lease <= knocktwice_now())
+ORDER BY d.claimed_at, d.notification_id FOR UPDATE OF d SKIP LOCKED
+""")
+
+
+def unresolved(conn: Connection, ids: Sequence[str], lease: timedelta) -> list[UnresolvedStep]:
+    """Lock and return claimed messages whose sender is gone or got no clear answer."""
+    found = conn.execute(_UNRESOLVED, {"ids": list(ids), "lease": lease}).all()
+    return [UnresolvedStep(str(id_), _CATEGORIES[category], *rest) for id_, category, *rest in found]
+
+
+# Reconcile may have decided to send it again.
+_TAKE_BACK = text(f"""
+UPDATE deliveries SET state = 'sending'
+WHERE (notification_id, step) IN (SELECT * FROM {rows("r", id="uuid", step="smallint")}) AND state = 'reserved'
+""")
 
 
 def take_back(conn: Connection, ids: Sequence[str], steps: Sequence[int]) -> None:
-    """Claim again what its provider has after all, and what somebody had already decided to send again."""
-    conn.execute(_TAKE_BACK, {"ids": list(ids), "steps": list(steps)})
+    """Claim messages again that their provider has after all, although it was decided to send them again."""
+    conn.execute(_TAKE_BACK, {"id": list(ids), "step": list(steps)})
 
 
-def with_ids_of_their_own(conn: Connection, results: Sequence[SmsResult]) -> list[SmsResult]:
-    """Take away the ids of messages that another delivery has, too: a provider's id is read where a file says it is.
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    """What became of a claimed message.
 
-    One wrong word in that file must not make it impossible to record what was sent.
+    Attributes:
+        notification_id: whose.
+        state: ``sent``, ``failed``, ``unknown``; ``reserved`` to send again after ``wake_after``; ``sending`` to look for
+            it in the provider's list after ``wake_after``.
+        reason: why it did not go, or how its outcome became known, for people.
+        provider_id: the provider's id of the message.
+        wake_after: how long to wait before the next look.
+        provider: who sends it next, if that changes; see :func:`may_move`.
+        opted_out: the provider refused it because the recipient asked not to be texted.
     """
-    query = text("SELECT provider_id FROM deliveries WHERE provider_id = ANY(:ids) AND step > 0")
-    taken = {row.provider_id for row in conn.execute(query, {"ids": [r.provider_id for r in results if r.provider_id]})}
-    own: list[SmsResult] = []
+
+    notification_id: str
+    state: DeliveryState
+    reason: str | None = None
+    provider_id: str | None = None
+    wake_after: timedelta | None = None
+    provider: str | None = None
+    opted_out: bool = False
+
+
+# A provider's id is unique among our messages.
+_KNOWN_IDS = text("SELECT provider_id FROM deliveries WHERE provider_id = ANY(:ids) AND step > 0")
+
+
+def known_provider_ids(conn: Connection, provider_ids: Collection[str]) -> set[str]:
+    """Return which of these provider's ids belong to our messages: the account may send others."""
+    return {row.provider_id for row in conn.execute(_KNOWN_IDS, {"ids": list(provider_ids)})}
+
+
+def with_ids_of_their_own(conn: Connection, results: Sequence[StepResult]) -> list[StepResult]:
+    """Take away the ids of messages that another delivery has, too.
+
+    A provider's id is read where the operator's provider file says it is. One wrong word in that file must not make it
+    impossible to record what was sent.
+    """
+    taken = known_provider_ids(conn, [r.provider_id for r in results if r.provider_id])
+    own: list[StepResult] = []
     for result in results:
         known = result.provider_id in taken
         own.append(replace(result, provider_id=None, reason="its id is not its own") if known else result)
@@ -194,41 +359,74 @@ def with_ids_of_their_own(conn: Connection, results: Sequence[SmsResult]) -> lis
     return own
 
 
-def record_sms(conn: Connection, results: Sequence[SmsResult]) -> list[str]:
-    """Write the provider's answers to claimed SMS, and go on to the next steps or end the notifications they settle.
+# Only a claimed message is recorded: another worker may have settled it meanwhile.
+_RECORD = text(f"""
+UPDATE deliveries d SET
+  state = r.state,
+  reason = r.reason,
+  provider_id = r.provider_id,
+  wake_at = CASE WHEN r.state IN ('reserved', 'sending') THEN knocktwice_now() + r.wake_after END,
+  finished_at = CASE WHEN r.state NOT IN ('reserved', 'sending') THEN knocktwice_now() END
+FROM {rows("r", id="uuid", state="text", reason="text", provider_id="text", wake_after="interval")}
+WHERE d.notification_id = r.id AND d.step > 0 AND {is_in("d.state", "sending")}
+RETURNING
+  d.notification_id,
+  d.step,
+  d.channel,
+  d.steps_left,
+  d.state,
+  d.reason,
+  d.number
+""")
+
+# The next sender tries it by another provider.
+_MOVE = text(f"""
+UPDATE deliveries d SET provider = r.provider
+FROM {rows("r", id="uuid", provider="text")}
+WHERE d.notification_id = r.id AND d.step > 0 AND d.state = 'reserved'
+""")
+
+# The provider knows of a STOP that never came to us.
+_OPT_OUT = text("""
+INSERT INTO opt_outs (number, source)
+SELECT unnest(CAST(:numbers AS text[])), 'provider'
+ON CONFLICT DO NOTHING
+""")
+
+#: What a finished message makes of its notification.
+_OUTCOMES = {
+    DeliveryState.SENT: NotificationState.TEXTED,
+    DeliveryState.UNKNOWN: NotificationState.UNKNOWN,
+    DeliveryState.FAILED: NotificationState.FAILED,
+}
+
+
+def record_steps(conn: Connection, results: Sequence[StepResult]) -> list[str]:
+    """Write the provider's answers to claimed messages, and go on to the next steps or end the notifications they settle.
 
     Returns:
         The ids of those that have something before them still, which :func:`look_again` wants when this is committed.
     """
     if not results:
         return []
-    rows = conn.execute(
-        _RECORD_SMS,
+    found = conn.execute(
+        _RECORD,
         {
-            "ids": [r.notification_id for r in results],
-            "states": [str(r.state) for r in results],
-            "reasons": [r.reason for r in results],
-            "provider_ids": [r.provider_id for r in results],
+            "id": [r.notification_id for r in results],
+            "state": [str(r.state) for r in results],
+            "reason": [r.reason for r in results],
+            "provider_id": [r.provider_id for r in results],
             "wake_after": [r.wake_after or timedelta() for r in results],
         },
     ).all()
     if moves := {r.notification_id: r.provider for r in results if r.provider is not None}:
-        conn.execute(_MOVE, {"ids": list(moves), "providers": list(moves.values())})
-    opted_out = sorted({row.number for row in rows if row.reason == Verdict.OPTED_OUT})
+        conn.execute(_MOVE, {"id": list(moves), "provider": list(moves.values())})
+    opted_out = {r.notification_id for r in results if r.opted_out}
     if opted_out:
-        add = text(
-            "INSERT INTO opt_outs (number, source) SELECT unnest(CAST(:numbers AS text[])), 'provider' ON CONFLICT DO NOTHING"
-        )
-        conn.execute(add, {"numbers": opted_out})
-    settled = [row for row in rows if row.state in _SMS_OUTCOMES]
-    finish(
-        conn,
-        [
-            (str(row.notification_id), _sms_outcome(row), row.reason or f"{row.channel} accepted by the provider")
-            for row in settled
-            if not row.steps_left
-        ],
-    )
+        numbers = {row.number for row in found if str(row.notification_id) in opted_out}
+        conn.execute(_OPT_OUT, {"numbers": sorted(numbers)})
+    settled = [row for row in found if row.state in _OUTCOMES]
+    finish(conn, [_end(row, opted_out) for row in settled if not row.steps_left])
     go_on(
         conn,
         [
@@ -239,16 +437,22 @@ def record_sms(conn: Connection, results: Sequence[SmsResult]) -> list[str]:
     )
     return [
         str(row.notification_id)
-        for row in rows
-        if row.state == DeliveryState.RESERVED or (row.steps_left and row.state in _SMS_OUTCOMES)
+        for row in found
+        if row.state == DeliveryState.RESERVED or (row.steps_left and row.state in _OUTCOMES)
     ]
 
 
-def look_again(engine: Engine, unfinished: Sequence[str], sent: Sequence[str]) -> None:
-    """Look, when it is committed what became of messages, for what came while their sender had them.
+def _end(row: Row[Any], opted_out: Collection[str]) -> End:
+    id_ = str(row.notification_id)
+    outcome = NotificationState.SUPPRESSED if id_ in opted_out else _OUTCOMES[DeliveryState(row.state)]
+    return End(id_, outcome, row.reason or f"{row.channel} accepted by the provider")
 
-    Receipts and cancellations do not wait for a sender. They found nothing to end, and the sender may have looked before they
-    were committed; so each side looks once more than the other can miss.
+
+def look_again(engine: Engine, unfinished: Sequence[str], sent: Sequence[str]) -> None:
+    """Look for receipts and cancellations that came while a sender had its messages, after the commit of its record.
+
+    Receipts and cancellations do not wait for a sender. They found nothing to end, and the sender may have looked before
+    they were committed; so each side looks once more than the other can miss.
 
     Args:
         unfinished: those that go on: a cancellation ends them now and not only when their time comes.
@@ -260,9 +464,3 @@ def look_again(engine: Engine, unfinished: Sequence[str], sent: Sequence[str]) -
     if sent:
         with engine.begin() as conn:
             note_wasted(conn, sent)
-
-
-def _sms_outcome(row: Row[Any]) -> NotificationState:
-    if row.reason == Verdict.OPTED_OUT:
-        return NotificationState.SUPPRESSED
-    return _SMS_OUTCOMES[DeliveryState(row.state)]

@@ -1,24 +1,25 @@
-"""What a provider reports of the messages it took.
+"""Providers' reports about messages that they took, kept until they can be written to their deliveries.
 
-Reports come late, twice and out of order, and while a sender still holds its row. So each is first written down as it is
-(``provider_reports``; a repeat is the same row), which is when the provider gets its answer, and then brought to its delivery
-as soon as nobody holds it (``provider_statuses.py``, which makes any order end in the same rows).
+Reports come late, twice and out of order, and while a sender still locks its delivery. So each is first written down as it
+is (``provider_reports``; a repeat is the same row), which is when the provider gets its answer, and then brought to its
+delivery as soon as that is not locked (``provider_statuses.py``, which makes any order end in the same rows).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, Row, text
 
-from knocktwice_worker.lifecycle import ProviderState, Verdict
-from knocktwice_worker.notifications import store
+from knocktwice_worker.database.bulk import rows
+from knocktwice_worker.lifecycle import Note, ProviderState
 from knocktwice_worker.notifications.store import provider_statuses
+from knocktwice_worker.notifications.store.ledger import Decision, write_ledger
+from knocktwice_worker.notifications.store.provider_statuses import Report
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
-    from datetime import datetime, timedelta
+    from datetime import timedelta
 
 #: Reports brought to their deliveries in one transaction.
 LIMIT = 1000
@@ -27,120 +28,89 @@ _OPTED_OUT = 21610
 _FINAL = [str(state) for state in ProviderState if state is not ProviderState.SENT]
 
 
-@dataclass(frozen=True, slots=True)
-class Callback:
-    """A provider's word about a message.
-
-    Attributes:
-        provider_id: its id of the message.
-        status: what became of it.
-        at: when we heard of it, with a time zone.
-        error: the provider's code; Twilio's for a recipient who has opted out, whoever the provider is.
-        intent: notification id and step, where the signed callback URL names them.
-        price, price_unit: what it cost, as a decimal number and an ISO 4217 code.
-        error_text: the provider's code where ``error`` does not tell it.
-    """
-
-    provider_id: str
-    status: ProviderState
-    at: datetime
-    error: int | None = None
-    intent: tuple[str, int] | None = None
-    price: str | None = None
-    price_unit: str | None = None
-    error_text: str | None = None
-
-
-# A report that says more than the one that waits already, such as the price, replaces it.
-_KEEP = text("""
-INSERT INTO provider_reports AS p (provider_id, status, notification_id, step, error, error_text, price, price_unit, at)
-SELECT * FROM unnest(CAST(:provider_ids AS text[]), CAST(:statuses AS text[]), CAST(:ids AS uuid[]), CAST(:steps AS smallint[]),
-                     CAST(:errors AS int[]), CAST(:error_texts AS text[]), CAST(:prices AS numeric[]), CAST(:units AS text[]),
-                     CAST(:times AS timestamptz[]))
+# A report that says more than the one that waits already, such as the price, replaces it. Sorted, so that two transactions
+# with the same reports wait for each other instead of deadlocking.
+_KEEP = text(f"""
+INSERT INTO provider_reports AS p (
+  provider_id,
+  status,
+  notification_id,
+  step,
+  error,
+  error_text,
+  price,
+  price_unit,
+  at
+)
+SELECT * FROM {
+    rows(
+        "r",
+        provider_id="text",
+        status="text",
+        id="uuid",
+        step="smallint",
+        error="int",
+        error_text="text",
+        price="numeric",
+        price_unit="text",
+        at="timestamptz",
+    )
+}
 ORDER BY 1, 2
 ON CONFLICT (provider_id, status) DO UPDATE SET
-  notification_id = coalesce(p.notification_id, excluded.notification_id), step = coalesce(p.step, excluded.step),
-  error = coalesce(p.error, excluded.error), error_text = coalesce(p.error_text, excluded.error_text), price = coalesce(p.price, excluded.price),
+  notification_id = coalesce(p.notification_id, excluded.notification_id),
+  step = coalesce(p.step, excluded.step),
+  error = coalesce(p.error, excluded.error),
+  error_text = coalesce(p.error_text, excluded.error_text),
+  price = coalesce(p.price, excluded.price),
   price_unit = coalesce(p.price_unit, excluded.price_unit)
 """)
 
-# Of two transactions that bring the same reports one finds them, and the other nothing to do. Taken so that what cannot be
-# brought now (its row is held, or not there) does not stand before what can.
-_TAKE = text("""
-SELECT * FROM provider_reports WHERE provider_id = ANY(:ids) ORDER BY provider_id, status FOR UPDATE SKIP LOCKED
-""")
-_TAKE_WAITING = text("""
-SELECT * FROM provider_reports ORDER BY random() LIMIT :limit FOR UPDATE SKIP LOCKED
-""")
-_TAKEN = text("""
-DELETE FROM provider_reports p USING unnest(CAST(:provider_ids AS text[]), CAST(:statuses AS text[])) AS r(id, status)
-WHERE p.provider_id = r.id AND p.status = r.status
-""")
-_FORGET = text("DELETE FROM provider_reports WHERE received_at < knocktwice_now() - interval '2 days'")
 
-# The status is there already (``provider_statuses.py``); a final one that is news leaves a line in the ledger.
-_ANNOTATE = text("""
-UPDATE deliveries d SET price = coalesce(r.price, d.price), price_unit = coalesce(r.unit, d.price_unit),
-  heard_at = knocktwice_now(),
-  reported_at = CASE WHEN d.provider_status = ANY(:final) THEN d.provider_status_at ELSE d.reported_at END
-FROM deliveries o
-JOIN unnest(CAST(:provider_ids AS text[]), CAST(:prices AS numeric[]), CAST(:units AS text[])) AS r(id, price, unit)
-  ON r.id = o.provider_id
-WHERE o.step > 0 AND d.notification_id = o.notification_id AND d.step = o.step
-RETURNING d.notification_id, d.step, d.number, d.claimed_at, d.provider_status, d.provider_error, d.provider_error_text,
-  d.price, d.price_unit, d.reported_at IS DISTINCT FROM o.reported_at AS news
-""")
-
-# Somebody who has asked for texts again since this one was sent stays on.
-_OPT_OUT_LATER = text("""
-INSERT INTO opt_outs (number, source)
-SELECT DISTINCT r.number, 'provider' FROM unnest(CAST(:numbers AS text[]), CAST(:times AS timestamptz[])) AS r(number, at)
-WHERE NOT EXISTS (
-  SELECT FROM inbound_texts i WHERE i.number = r.number AND i.wish = 'START' AND i.received_at > r.at)
-ORDER BY 1 ON CONFLICT DO NOTHING
-""")
-
-_CLOSE = text("""
-UPDATE deliveries SET reported_at = knocktwice_now()
-WHERE step > 0 AND state = 'sent' AND reported_at IS NULL AND finished_at <= knocktwice_now() - :wait
-  AND provider_id = ANY(:ids)
-RETURNING notification_id, step
-""")
-
-_UNREPORTED = text("""
-SELECT provider_id, provider FROM deliveries
-WHERE step > 0 AND state = 'sent' AND reported_at IS NULL AND provider_id IS NOT NULL
-  AND finished_at <= knocktwice_now() - :age
-ORDER BY finished_at LIMIT :limit
-""")
-
-
-def accept(conn: Connection, reports: Sequence[Callback]) -> None:
+def accept(conn: Connection, reports: Sequence[Report]) -> None:
     """Keep reports until they are written to their deliveries. Repeats change nothing.
 
     The number of queries does not depend on how many there are.
     """
-    rows: dict[tuple[str, str], Callback] = {}
+    kept: dict[tuple[str, str], Report] = {}
     for report in reports:
         key = (report.provider_id, str(report.status))
         # Of two in one transaction the one with a price says more.
-        if key not in rows or rows[key].price is None:
-            rows[key] = report
-    if rows:
+        if key not in kept or kept[key].price is None:
+            kept[key] = report
+    if kept:
         conn.execute(
             _KEEP,
             {
-                "provider_ids": [r.provider_id for r in rows.values()],
-                "statuses": [str(r.status) for r in rows.values()],
-                "ids": [r.intent[0] if r.intent else None for r in rows.values()],
-                "steps": [r.intent[1] if r.intent else None for r in rows.values()],
-                "errors": [r.error for r in rows.values()],
-                "error_texts": [r.error_text for r in rows.values()],
-                "prices": [r.price for r in rows.values()],
-                "units": [r.price_unit for r in rows.values()],
-                "times": [r.at for r in rows.values()],
+                "provider_id": [r.provider_id for r in kept.values()],
+                "status": [str(r.status) for r in kept.values()],
+                "id": [r.intent[0] if r.intent else None for r in kept.values()],
+                "step": [r.intent[1] if r.intent else None for r in kept.values()],
+                "error": [r.error for r in kept.values()],
+                "error_text": [r.error_text for r in kept.values()],
+                "price": [r.price for r in kept.values()],
+                "price_unit": [r.price_unit for r in kept.values()],
+                "at": [r.at for r in kept.values()],
             },
         )
+
+
+# Two transactions may bring the same reports: the second one finds nothing to do.
+_TAKE = text("""
+SELECT * FROM provider_reports WHERE provider_id = ANY(:ids) ORDER BY provider_id, status FOR UPDATE SKIP LOCKED
+""")
+
+# In random order, so that reports that cannot be brought now (their delivery is locked, or not ours) do not stand before
+# those that can.
+_TAKE_WAITING = text("""
+SELECT * FROM provider_reports ORDER BY random() LIMIT :limit FOR UPDATE SKIP LOCKED
+""")
+
+# Reports that came while these were written stay.
+_TAKEN = text(f"""
+DELETE FROM provider_reports p USING {rows("r", id="text", status="text")}
+WHERE p.provider_id = r.id AND p.status = r.status
+""")
 
 
 def bring(conn: Connection, provider_ids: Collection[str] | None = None) -> int:
@@ -154,24 +124,27 @@ def bring(conn: Connection, provider_ids: Collection[str] | None = None) -> int:
         for two days.
     """
     if provider_ids is None:
-        rows = conn.execute(_TAKE_WAITING, {"limit": LIMIT}).all()
+        waiting = conn.execute(_TAKE_WAITING, {"limit": LIMIT}).all()
     else:
-        rows = conn.execute(_TAKE, {"ids": sorted(provider_ids)}).all()
-    if not rows:
+        waiting = conn.execute(_TAKE, {"ids": sorted(provider_ids)}).all()
+    if not waiting:
         return 0
-    unknown = provider_statuses.record(conn, [_status_report(row) for row in rows])
-    ours = [row for row in rows if row.provider_id not in unknown]
+    unknown = provider_statuses.record(conn, [_report(row) for row in waiting])
+    ours = [row for row in waiting if row.provider_id not in unknown]
     if ours:
         _annotate(conn, ours)
-        taken = {"provider_ids": [r.provider_id for r in ours], "statuses": [r.status for r in ours]}
+        taken = {"id": [r.provider_id for r in ours], "status": [r.status for r in ours]}
         conn.execute(_TAKEN, taken)
-    return len(rows) - len(ours)
+    return len(waiting) - len(ours)
 
 
-def ours(conn: Connection, provider_ids: Sequence[str]) -> set[str]:
-    """Return which of these messages are ours: the account may send others."""
-    query = text("SELECT provider_id FROM deliveries WHERE provider_id = ANY(:ids) AND step > 0")
-    return {row.provider_id for row in conn.execute(query, {"ids": list(provider_ids)})}
+# The oldest first: a run asks for a limited number of them.
+_UNREPORTED = text("""
+SELECT provider_id, provider FROM deliveries
+WHERE step > 0 AND state = 'sent' AND reported_at IS NULL AND provider_id IS NOT NULL
+  AND finished_at <= knocktwice_now() - :age
+ORDER BY finished_at LIMIT :limit
+""")
 
 
 def unreported(conn: Connection, *, age: timedelta, limit: int) -> dict[str, str | None]:
@@ -179,14 +152,27 @@ def unreported(conn: Connection, *, age: timedelta, limit: int) -> dict[str, str
     return {row.provider_id: row.provider for row in conn.execute(_UNREPORTED, {"age": age, "limit": limit})}
 
 
+# A report may have come since these were looked up.
+_CLOSE = text("""
+UPDATE deliveries SET reported_at = knocktwice_now()
+WHERE step > 0 AND state = 'sent' AND reported_at IS NULL AND finished_at <= knocktwice_now() - :wait
+  AND provider_id = ANY(:ids)
+RETURNING notification_id, step
+""")
+
+
 def close(conn: Connection, wait: timedelta, provider_ids: Collection[str]) -> int:
     """Wait no longer for reports about those of these messages sent more than ``wait`` ago: their arrival is unknown.
 
     A report that comes all the same is still written.
     """
-    rows = conn.execute(_CLOSE, {"wait": wait, "ids": list(provider_ids)}).all()
-    store.write_ledger(conn, [_line(row, Verdict.DELIVERY_UNKNOWN, {"waited": str(wait)}) for row in rows])
-    return len(rows)
+    closed = conn.execute(_CLOSE, {"wait": wait, "ids": list(provider_ids)}).all()
+    write_ledger(conn, [_line(row, Note.DELIVERY_UNKNOWN, {"waited": str(wait)}) for row in closed])
+    return len(closed)
+
+
+# Reports about messages that are not ours.
+_FORGET = text("DELETE FROM provider_reports WHERE received_at < knocktwice_now() - interval '2 days'")
 
 
 def forget(conn: Connection) -> int:
@@ -194,32 +180,63 @@ def forget(conn: Connection) -> int:
     return conn.execute(_FORGET).rowcount
 
 
-def _status_report(row: Row[Any]) -> provider_statuses.StatusReport:
+def _report(row: Row[Any]) -> Report:
     intent = None if row.notification_id is None else (str(row.notification_id), int(row.step))
-    return provider_statuses.StatusReport(
-        row.provider_id, ProviderState(row.status), row.at, row.error, intent, row.error_text
-    )
+    return Report(row.provider_id, ProviderState(row.status), row.at, row.error, intent, error_text=row.error_text)
+
+
+# The status is there already (``provider_statuses.py``); a final one that is news leaves a line in the ledger.
+_ANNOTATE = text(f"""
+UPDATE deliveries d SET
+  price = coalesce(r.price, d.price),
+  price_unit = coalesce(r.unit, d.price_unit),
+  heard_at = knocktwice_now(),
+  reported_at = CASE WHEN d.provider_status = ANY(:final) THEN d.provider_status_at ELSE d.reported_at END
+FROM deliveries o
+JOIN {rows("r", id="text", price="numeric", unit="text")} ON r.id = o.provider_id
+WHERE o.step > 0 AND d.notification_id = o.notification_id AND d.step = o.step
+RETURNING
+  d.notification_id,
+  d.step,
+  d.number,
+  d.claimed_at,
+  d.provider_status,
+  d.provider_error,
+  d.provider_error_text,
+  d.price,
+  d.price_unit,
+  d.reported_at IS DISTINCT FROM o.reported_at AS news
+""")
+
+# A person who has asked for texts again since this one was sent stays on.
+_OPT_OUT_LATER = text(f"""
+INSERT INTO opt_outs (number, source)
+SELECT DISTINCT r.number, 'provider' FROM {rows("r", number="text", at="timestamptz")}
+WHERE NOT EXISTS (
+  SELECT FROM inbound_texts i WHERE i.number = r.number AND i.wish = 'START' AND i.received_at > r.at)
+ORDER BY 1 ON CONFLICT DO NOTHING
+""")
 
 
 def _annotate(conn: Connection, reports: Sequence[Row[Any]]) -> None:
     prices = {r.provider_id: (None, None) for r in reports}
     prices |= {r.provider_id: (r.price, r.price_unit) for r in reports if r.price is not None}
-    rows = conn.execute(
+    found = conn.execute(
         _ANNOTATE,
         {
-            "provider_ids": list(prices),
-            "prices": [price for price, _ in prices.values()],
-            "units": [unit for _, unit in prices.values()],
+            "id": list(prices),
+            "price": [price for price, _ in prices.values()],
+            "unit": [unit for _, unit in prices.values()],
             "final": _FINAL,
         },
     ).all()
-    news = [row for row in rows if row.news]
-    store.write_ledger(conn, [_line(row, Verdict.DELIVERY_REPORT, _inputs(row)) for row in news])
+    news = [row for row in found if row.news]
+    write_ledger(conn, [_line(row, Note.DELIVERY_REPORT, _inputs(row)) for row in news])
     opted_out = [row for row in news if row.provider_error == _OPTED_OUT and row.number is not None]
     if opted_out:
         conn.execute(
             _OPT_OUT_LATER,
-            {"numbers": [row.number for row in opted_out], "times": [row.claimed_at for row in opted_out]},
+            {"number": [row.number for row in opted_out], "at": [row.claimed_at for row in opted_out]},
         )
 
 
@@ -229,5 +246,5 @@ def _inputs(row: Row[Any]) -> dict[str, object]:
     return {name: value for name, value in inputs.items() if value is not None}
 
 
-def _line(row: Row[Any], verdict: Verdict, inputs: dict[str, object]) -> store.Decision:
-    return store.Decision(str(row.notification_id), verdict, inputs, row.step)
+def _line(row: Row[Any], note: Note, inputs: dict[str, object]) -> Decision:
+    return Decision(str(row.notification_id), note, inputs, row.step)

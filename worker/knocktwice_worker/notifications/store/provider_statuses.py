@@ -1,4 +1,4 @@
-"""What a provider reports of messages it took: written once each, in whatever order and however often it comes.
+"""Providers' reports, written to the deliveries they are about: once each, in whatever order and however often they come.
 
 Of the reports about one message the strongest stays (:class:`~knocktwice_worker.lifecycle.ProviderState`), so any order ends
 in the same rows. ``delivered`` and ``read`` become receipts of their step, which end the later ones as a device's would; a
@@ -14,8 +14,11 @@ from sqlalchemy import Connection, Row, text
 
 from knocktwice_shared.messages import Receipt
 from knocktwice_worker.channels.http_sms.file import TWILIO
+from knocktwice_worker.database.bulk import rows
 from knocktwice_worker.lifecycle import LOST, DeliveryState, ProviderState
-from knocktwice_worker.notifications import store
+from knocktwice_worker.notifications.store.later_steps import StepResult, record_steps, take_back
+from knocktwice_worker.notifications.store.receipts import Event, insert_events, note_wasted
+from knocktwice_worker.notifications.store.transitions import lock_open, settle_answered
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -26,16 +29,17 @@ _RECEIPTS = {ProviderState.DELIVERED: Receipt.DELIVERED, ProviderState.READ: Rec
 
 
 @dataclass(frozen=True, slots=True)
-class StatusReport:
-    """A provider's word about a message.
+class Report:
+    """A provider's report about a message.
 
-    Args:
-        provider_id: its id of the message.
+    Attributes:
+        provider_id: the provider's id of the message.
         status: what became of it.
-        at: when, with a time zone.
-        error: the provider's code.
+        at: when we heard of it, with a time zone.
+        error: the provider's code; Twilio's for a recipient who has opted out, whoever the provider is.
         intent: notification id and step, where the signed callback URL names them; it finds a message whose provider id
             nobody could record.
+        price, price_unit: what it cost, as a decimal number and an ISO 4217 code.
         error_text: the provider's code where ``error`` does not tell it.
     """
 
@@ -44,6 +48,8 @@ class StatusReport:
     at: datetime
     error: int | None = None
     intent: tuple[str, int] | None = None
+    price: str | None = None
+    price_unit: str | None = None
     error_text: str | None = None
 
 
@@ -52,49 +58,7 @@ class _Place(NamedTuple):
     step: int
 
 
-_FIND = text("SELECT notification_id, step, provider_id FROM deliveries WHERE provider_id = ANY(:ids) AND step > 0")
-
-# What a sender holds for the time of its provider call is skipped: waiting for one would hold up all the others. A message
-# without an id belongs to the provider that was chosen for it, whose name stands before its ids; Twilio's have none.
-_LOCK = text("""
-SELECT d.notification_id, d.step, d.state, r.provider_id
-FROM unnest(CAST(:ids AS uuid[]), CAST(:steps AS smallint[]), CAST(:provider_ids AS text[])) AS r(id, step, provider_id)
-JOIN deliveries d ON d.notification_id = r.id AND d.step = r.step
-WHERE d.step > 0 AND (d.provider_id = r.provider_id OR (d.provider_id IS NULL AND d.claimed_at IS NOT NULL
-  AND coalesce(d.provider, :twilio) = CASE WHEN strpos(r.provider_id, ':') > 0 THEN split_part(r.provider_id, ':', 1)
-    ELSE :twilio END))
-ORDER BY d.notification_id, d.step FOR UPDATE OF d SKIP LOCKED
-""")
-
-_RECORD = text("""
-UPDATE deliveries d SET provider_status = r.status, provider_error = r.error, provider_error_text = r.error_text,
-  provider_status_at = r.at, provider_id = coalesce(d.provider_id, r.provider_id), heard_at = knocktwice_now()
-FROM unnest(CAST(:ids AS uuid[]), CAST(:steps AS smallint[]), CAST(:provider_ids AS text[]), CAST(:statuses AS text[]),
-            CAST(:errors AS int[]), CAST(:error_texts AS text[]), CAST(:times AS timestamptz[]))
-  AS r(id, step, provider_id, status, error, error_text, at)
-WHERE d.notification_id = r.id AND d.step = r.step
-  AND coalesce(array_position(CAST(:order AS text[]), d.provider_status), 0)
-      < array_position(CAST(:order AS text[]), r.status)
-RETURNING d.notification_id, d.step, d.provider_status
-""")
-
-_INSERT_EVENTS = text("""
-INSERT INTO events (notification_id, kind, registration, step, at)
-SELECT * FROM unnest(CAST(:ids AS uuid[]), CAST(:kinds AS text[]), CAST(:provider_ids AS text[]), CAST(:steps AS smallint[]),
-                     CAST(:times AS timestamptz[]))
-ORDER BY 1, 2, 3 ON CONFLICT DO NOTHING
-RETURNING notification_id, kind
-""")
-
-_NEXT_NOW = text("""
-UPDATE deliveries d SET due_at = knocktwice_now(), wake_at = knocktwice_now()
-FROM unnest(CAST(:ids AS uuid[]), CAST(:steps AS smallint[])) AS r(id, step)
-WHERE d.notification_id = r.id AND d.step > r.step AND d.after_step = r.step AND d.state = 'scheduled'
-  AND d.due_at > knocktwice_now()
-""")
-
-
-def record(conn: Connection, reports: Sequence[StatusReport]) -> set[str]:
+def record(conn: Connection, reports: Sequence[Report]) -> set[str]:
     """Write reports, end the steps they make needless and ring those they make due.
 
     Repeats, old reports and any order are harmless. The number of queries does not depend on how many there are.
@@ -108,7 +72,7 @@ def record(conn: Connection, reports: Sequence[StatusReport]) -> set[str]:
     locked = _lock(conn, _places(conn, reports))
     known = {row.provider_id: _Place(str(row.notification_id), row.step) for row in locked}
     _adopt(conn, locked)
-    strongest: dict[str, StatusReport] = {}
+    strongest: dict[str, Report] = {}
     for report in reports:
         if report.provider_id in known:
             so_far = strongest.setdefault(report.provider_id, report)
@@ -119,23 +83,44 @@ def record(conn: Connection, reports: Sequence[StatusReport]) -> set[str]:
     return {r.provider_id for r in reports} - set(known)
 
 
-def _places(conn: Connection, reports: Iterable[StatusReport]) -> dict[str, _Place]:
+# A message's id is written down when its provider's answer is recorded.
+_FIND = text("SELECT notification_id, step, provider_id FROM deliveries WHERE provider_id = ANY(:ids) AND step > 0")
+
+
+def _places(conn: Connection, reports: Iterable[Report]) -> dict[str, _Place]:
     places = {r.provider_id: _Place(*r.intent) for r in reports if r.intent is not None}
-    rows = conn.execute(_FIND, {"ids": sorted({r.provider_id for r in reports})})
+    found = conn.execute(_FIND, {"ids": sorted({r.provider_id for r in reports})})
     # What we have written down goes before what an address says.
-    return places | {row.provider_id: _Place(str(row.notification_id), row.step) for row in rows}
+    return places | {row.provider_id: _Place(str(row.notification_id), row.step) for row in found}
+
+
+# A message that a sender holds for the time of its provider call is skipped: waiting for one would hold up all the others. A
+# message without an id belongs to the provider that was chosen for it, whose name stands before its ids; Twilio's have none.
+_LOCK = text(f"""
+SELECT
+  d.notification_id,
+  d.step,
+  d.state,
+  r.provider_id
+FROM {rows("r", id="uuid", step="smallint", provider_id="text")}
+JOIN deliveries d ON d.notification_id = r.id AND d.step = r.step
+WHERE d.step > 0 AND (d.provider_id = r.provider_id OR (
+  d.provider_id IS NULL AND d.claimed_at IS NOT NULL AND coalesce(d.provider, :twilio)
+    = CASE WHEN strpos(r.provider_id, ':') > 0 THEN split_part(r.provider_id, ':', 1) ELSE :twilio END))
+ORDER BY d.notification_id, d.step FOR UPDATE OF d SKIP LOCKED
+""")
 
 
 def _lock(conn: Connection, places: Mapping[str, _Place]) -> Sequence[Row[Any]]:
     wanted = {
-        "ids": [p.notification_id for p in places.values()],
-        "steps": [p.step for p in places.values()],
-        "provider_ids": list(places),
+        "id": [p.notification_id for p in places.values()],
+        "step": [p.step for p in places.values()],
+        "provider_id": list(places),
         "twilio": TWILIO,
     }
-    rows = conn.execute(_LOCK, wanted).all()
+    found = conn.execute(_LOCK, wanted).all()
     # Of two messages that claim one delivery, as after a send that was repeated, the first is the one.
-    return list({(row.notification_id, row.step): row for row in reversed(rows)}.values())
+    return list({(row.notification_id, row.step): row for row in reversed(found)}.values())
 
 
 def _adopt(conn: Connection, locked: Sequence[Row[Any]]) -> None:
@@ -143,11 +128,11 @@ def _adopt(conn: Connection, locked: Sequence[Row[Any]]) -> None:
     lost = [row for row in locked if row.state in (DeliveryState.SENDING, DeliveryState.RESERVED)]
     if not lost:
         return
-    store.take_back(conn, [str(row.notification_id) for row in lost], [row.step for row in lost])
-    store.record_sms(
+    take_back(conn, [str(row.notification_id) for row in lost], [row.step for row in lost])
+    record_steps(
         conn,
         [
-            store.SmsResult(
+            StepResult(
                 str(row.notification_id),
                 DeliveryState.SENT,
                 provider_id=row.provider_id,
@@ -158,45 +143,79 @@ def _adopt(conn: Connection, locked: Sequence[Row[Any]]) -> None:
     )
 
 
-def _write(conn: Connection, strongest: Mapping[str, StatusReport], known: Mapping[str, _Place]) -> None:
+# Only a stronger report replaces the one that is there.
+_RECORD = text(f"""
+UPDATE deliveries d SET
+  provider_status = r.status,
+  provider_error = r.error,
+  provider_error_text = r.error_text,
+  provider_status_at = r.at,
+  provider_id = coalesce(d.provider_id, r.provider_id),
+  heard_at = knocktwice_now()
+FROM {
+    rows(
+        "r",
+        id="uuid",
+        step="smallint",
+        provider_id="text",
+        status="text",
+        error="int",
+        error_text="text",
+        at="timestamptz",
+    )
+}
+WHERE d.notification_id = r.id AND d.step = r.step
+  AND coalesce(array_position(CAST(:order AS text[]), d.provider_status), 0)
+      < array_position(CAST(:order AS text[]), r.status)
+RETURNING
+  d.notification_id,
+  d.step,
+  d.provider_status
+""")
+
+# There is nothing to wait for any more.
+_NEXT_NOW = text(f"""
+UPDATE deliveries d SET
+  due_at = knocktwice_now(),
+  wake_at = knocktwice_now()
+FROM {rows("r", id="uuid", step="smallint")}
+WHERE d.notification_id = r.id AND d.step > r.step AND d.after_step = r.step AND d.state = 'scheduled'
+  AND d.due_at > knocktwice_now()
+""")
+
+
+def _write(conn: Connection, strongest: Mapping[str, Report], known: Mapping[str, _Place]) -> None:
     # Sorted like the locks.
     reports = sorted(strongest.values(), key=lambda r: known[r.provider_id])
     places = [known[r.provider_id] for r in reports]
-    rows = conn.execute(
+    found = conn.execute(
         _RECORD,
         {
-            "ids": [p.notification_id for p in places],
-            "steps": [p.step for p in places],
-            "provider_ids": [r.provider_id for r in reports],
-            "statuses": [str(r.status) for r in reports],
-            "errors": [r.error for r in reports],
-            "error_texts": [r.error_text for r in reports],
-            "times": [r.at for r in reports],
+            "id": [p.notification_id for p in places],
+            "step": [p.step for p in places],
+            "provider_id": [r.provider_id for r in reports],
+            "status": [str(r.status) for r in reports],
+            "error": [r.error for r in reports],
+            "error_text": [r.error_text for r in reports],
+            "at": [r.at for r in reports],
             "order": [str(s) for s in _ORDER],
         },
     ).all()
-    lost = [row for row in rows if row.provider_status in LOST]
+    lost = [row for row in found if row.provider_status in LOST]
     if lost:
-        # All that this transaction may come to change, because receipts lock in this order, too.
-        store.lock_open(conn, sorted({place.notification_id for place in known.values()}))
-        conn.execute(_NEXT_NOW, {"ids": [r.notification_id for r in lost], "steps": [r.step for r in lost]})
+        # Locked are all notifications that this transaction may come to change, because receipts lock in this order, too.
+        lock_open(conn, sorted({place.notification_id for place in known.values()}))
+        conn.execute(_NEXT_NOW, {"id": [r.notification_id for r in lost], "step": [r.step for r in lost]})
 
 
-def _receive(conn: Connection, reports: Sequence[StatusReport], known: Mapping[str, _Place]) -> None:
+def _receive(conn: Connection, reports: Sequence[Report], known: Mapping[str, _Place]) -> None:
     if not reports:
         return
-    places = [known[r.provider_id] for r in reports]
-    rows = conn.execute(
-        _INSERT_EVENTS,
-        {
-            "ids": [p.notification_id for p in places],
-            "kinds": [str(_RECEIPTS[r.status]) for r in reports],
-            "provider_ids": [r.provider_id for r in reports],
-            "steps": [p.step for p in places],
-            "times": [r.at for r in reports],
-        },
-    ).all()
-    fresh = sorted({str(row.notification_id) for row in rows})
-    if fresh:
-        store.settle_answered(conn, fresh)
-        store.note_wasted(conn, fresh)
+    events = [
+        Event(place.notification_id, str(_RECEIPTS[r.status]), r.provider_id, r.at, place.step)
+        for r in reports
+        for place in (known[r.provider_id],)
+    ]
+    if fresh := insert_events(conn, events):
+        settle_answered(conn, fresh)
+        note_wasted(conn, fresh)

@@ -1,4 +1,4 @@
-"""The push: taken up again after a wait, and what became of it."""
+"""The push: taken up again after a wait, and recorded with the providers' answers."""
 
 from __future__ import annotations
 
@@ -8,154 +8,129 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, Row, text
 
-from knocktwice_worker.lifecycle import DeliveryState
-from knocktwice_worker.notifications.store.intake import INSERT_ATTEMPTS, PushWork
-from knocktwice_worker.notifications.store.receipts import settle_cancelled
-from knocktwice_worker.notifications.store.transitions import finish, is_in, outcome_of_push
+from knocktwice_worker.database.bulk import rows
+from knocktwice_worker.lifecycle import AttemptState, DeliveryState
+from knocktwice_worker.notifications.store.cancellations import settle_cancelled
+from knocktwice_worker.notifications.store.intake import PushWork, open_attempts
+from knocktwice_worker.notifications.store.transitions import End, finish, is_in, outcome_of_push
+from knocktwice_worker.notifications.store.trigger_sql import CANCELLED
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 
 @dataclass(frozen=True, slots=True)
 class PushResult:
-    """What became of one push attempt. ``state`` is ``sent``, ``rejected``, or ``open`` to try again."""
+    """What became of one push attempt.
+
+    Attributes:
+        notification_id: for which notification.
+        registration: to which device.
+        state: ``open``: to be tried again.
+        reason: why it did not go, for people.
+        provider_id: the provider's id of the message.
+        retry_after: how long to wait before the next try.
+        address_dead: the registration is gone for good and is deleted.
+    """
 
     notification_id: str
     registration: str
-    state: str
+    state: AttemptState
     reason: str | None = None
     provider_id: str | None = None
     retry_after: timedelta | None = None
     address_dead: bool = False
 
 
-# The first claim of a push that waited for its time looks up its devices and starts the countdown.
-_CLAIM_PUSH = text("""
-UPDATE deliveries d SET state = 'sending', tries = d.tries + 1, claimed_at = knocktwice_now(), wake_at = knocktwice_now() + :lease
-FROM (
-  SELECT p.notification_id, p.claimed_at IS NULL AS first FROM deliveries p
-  JOIN notifications n ON n.id = p.notification_id AND n.state = 'active'
-  WHERE p.notification_id = ANY(CAST(:ids AS uuid[])) AND p.step = 0 AND p.state = 'scheduled'
-    AND coalesce(p.due_at <= knocktwice_now(), true) AND NOT EXISTS (
-      SELECT FROM deliveries s WHERE s.notification_id = p.notification_id AND s.step > 0 AND s.state IN ('sent', 'unknown'))
-  ORDER BY p.notification_id FOR UPDATE OF p
-) due
-WHERE d.notification_id = due.notification_id AND d.step = 0
-RETURNING d.notification_id, due.first
-""")
+@dataclass(frozen=True, slots=True)
+class PushContents:
+    """What a push that is taken up again says.
 
-# All of it and first of all: whoever cancels, decides or ends locks a notification's open step before its push, and
-# notifications in this order.
+    Attributes:
+        params: the recipient's values for the texts.
+        locale: which of the batch's contents is the recipient's; ``None``: there is one.
+        batch_id: where the content is.
+    """
+
+    params: Mapping[str, Any]
+    locale: str | None
+    batch_id: str
+
+
+# Canceller, decider and finisher lock a notification's open step before its push, and notifications by id. So all of it is
+# locked in this order before anything changes.
 _LOCK_WAITING = text("""
 SELECT FROM deliveries
 WHERE notification_id = ANY(CAST(:ids AS uuid[])) AND (state = 'scheduled' OR step > 0 AND state = 'reserved')
 ORDER BY notification_id, step DESC FOR UPDATE
 """)
 
-# A push that comes late, after an outage, gets its whole time all the same.
+# A later step may have gone out while the push waited to be taken up.
+_DROP_ENDED_PUSH = text("""
+UPDATE deliveries d SET
+  state = 'skipped',
+  reason = 'superseded',
+  wake_at = NULL,
+  finished_at = knocktwice_now()
+FROM notifications n
+WHERE d.notification_id = ANY(CAST(:ids AS uuid[])) AND d.step = 0 AND d.state = 'scheduled'
+  AND n.id = d.notification_id AND (n.state <> 'active' OR EXISTS (
+    SELECT FROM deliveries s
+    WHERE s.notification_id = d.notification_id AND s.step > 0 AND s.state IN ('sent', 'unknown')))
+""")
+
+# The first claim of a push that waited for its time looks up its devices and starts the countdown.
+_CLAIM_PUSH = text("""
+UPDATE deliveries d SET
+  state = 'sending',
+  tries = d.tries + 1,
+  claimed_at = knocktwice_now(),
+  wake_at = knocktwice_now() + :lease
+FROM (
+  SELECT p.notification_id, p.claimed_at IS NULL AS first FROM deliveries p
+  JOIN notifications n ON n.id = p.notification_id AND n.state = 'active'
+  WHERE p.notification_id = ANY(CAST(:ids AS uuid[])) AND p.step = 0 AND p.state = 'scheduled'
+    AND coalesce(p.due_at <= knocktwice_now(), true) AND NOT EXISTS (
+      SELECT FROM deliveries s
+      WHERE s.notification_id = p.notification_id AND s.step > 0 AND s.state IN ('sent', 'unknown'))
+  ORDER BY p.notification_id FOR UPDATE OF p
+) due
+WHERE d.notification_id = due.notification_id AND d.step = 0
+RETURNING d.notification_id, due.first
+""")
+
+# The step behind a push that goes out late, after an outage, waits its whole time all the same.
 _START_COUNTDOWNS = text("""
-UPDATE deliveries s SET due_at = s.due_at + (p.claimed_at - p.due_at), wake_at = s.due_at + (p.claimed_at - p.due_at)
+UPDATE deliveries s SET
+  due_at = s.due_at + (p.claimed_at - p.due_at),
+  wake_at = s.due_at + (p.claimed_at - p.due_at)
 FROM deliveries p
 WHERE s.notification_id = ANY(CAST(:ids AS uuid[])) AND s.step > 0 AND s.state = 'scheduled'
   AND p.notification_id = s.notification_id AND p.step = 0
 """)
 
-#: Whether a step is behind the push ``d``.
-_HAS_STEPS = "EXISTS (SELECT FROM deliveries s WHERE s.notification_id = d.notification_id AND s.step = 1)"
-
-_END_UNPUSHABLE = text(f"""
-UPDATE deliveries d SET state = s.state, reason = CASE s.state WHEN 'skipped' THEN 'notifications_disabled' ELSE 'no_device' END,
-  wake_at = NULL, finished_at = knocktwice_now()
-FROM unnest(CAST(:ids AS uuid[])) AS r(id)
-CROSS JOIN LATERAL (SELECT CASE WHEN EXISTS (
-    SELECT FROM notifications n JOIN devices v ON v.user_id = n.user_id WHERE n.id = r.id
-  ) THEN 'skipped' ELSE 'failed' END AS state) s
-WHERE d.notification_id = r.id AND d.step = 0 AND d.state = 'sending'
-RETURNING d.notification_id, d.state, d.reason, NOT {_HAS_STEPS} AS last
-""")
-
-#: Whether it was cancelled; a plain EXISTS may become a look at all receipts there are.
-_CANCELLED = "(SELECT true FROM events e WHERE e.notification_id = d.notification_id AND e.kind = 'cancelled' LIMIT 1)"
-
-# Its fallback went out while it waited for somebody to take it up.
-_DROP_ENDED_PUSH = text("""
-UPDATE deliveries d SET state = 'skipped', reason = 'superseded', wake_at = NULL, finished_at = knocktwice_now()
-FROM notifications n
-WHERE d.notification_id = ANY(CAST(:ids AS uuid[])) AND d.step = 0 AND d.state = 'scheduled'
-  AND n.id = d.notification_id AND (n.state <> 'active' OR EXISTS (
-    SELECT FROM deliveries s WHERE s.notification_id = d.notification_id AND s.step > 0 AND s.state IN ('sent', 'unknown')))
-""")
-
-# Somebody else may hold the phone by now. What an application gave inline is its own to know.
+# The phone may belong to another user by now. A registration that an application gave inline is the application's to know.
 _REJECT_MOVED = text("""
-UPDATE attempts a SET state = 'rejected', reason = 'device_moved'
+UPDATE attempts a SET
+  state = 'rejected',
+  reason = 'device_moved'
 FROM notifications n
-WHERE a.notification_id = ANY(CAST(:ids AS uuid[])) AND a.state = 'open' AND n.id = a.notification_id AND n.user_id IS NOT NULL
+WHERE a.notification_id = ANY(CAST(:ids AS uuid[])) AND a.state = 'open'
+  AND n.id = a.notification_id AND n.user_id IS NOT NULL
   AND NOT EXISTS (SELECT FROM devices d WHERE d.registration = a.registration AND d.user_id = n.user_id)
 """)
 
+# Devices that have answered get nothing again.
 _OPEN_ATTEMPTS = text("""
 SELECT notification_id, registration FROM attempts
 WHERE notification_id = ANY(CAST(:ids AS uuid[])) AND state = 'open'
-""")
-
-_RECORD_ATTEMPTS = text(f"""
-UPDATE attempts a SET state = r.state, reason = r.reason, provider_id = r.provider_id
-FROM unnest(CAST(:ids AS uuid[]), CAST(:registrations AS text[]), CAST(:states AS text[]), CAST(:reasons AS text[]),
-            CAST(:provider_ids AS text[])) AS r(id, registration, state, reason, provider_id)
-WHERE a.notification_id = r.id AND a.registration = r.registration AND {is_in("a.state", "open")}
-""")
-
-# A device that answered is enough; one that asks for patience is tried again until the time for retries is over.
-_RECORD_PUSH = text(f"""
-UPDATE deliveries d SET (state, reason, wake_at, finished_at) = (
-  SELECT f.state, CASE f.state WHEN 'failed' THEN s.reason END,
-         CASE f.state WHEN 'scheduled' THEN knocktwice_now() + s.retry_after * (0.5 + random()) END,
-         CASE WHEN f.state <> 'scheduled' THEN knocktwice_now() END
-  FROM (SELECT CASE
-      WHEN s.open AND s.ended THEN 'skipped'
-      WHEN s.open AND coalesce(d.due_at, s.created_at) + :retry_for > knocktwice_now() THEN 'scheduled'
-      WHEN s.sent THEN 'sent' ELSE 'failed' END AS state) f
-)
-FROM (
-  SELECT o.*, n.state <> 'active' AS ended, n.created_at
-  FROM (
-    SELECT a.notification_id AS id, bool_or(a.state = 'open') AS open, bool_or(a.state = 'sent') AS sent,
-           max(a.reason) FILTER (WHERE a.state <> 'sent') AS reason, r.retry_after
-    FROM unnest(CAST(:ids AS uuid[]), CAST(:retry_after AS interval[])) AS r(id, retry_after)
-    JOIN attempts a ON a.notification_id = r.id GROUP BY a.notification_id, r.retry_after
-  ) o JOIN notifications n ON n.id = o.id
-) s
-WHERE d.notification_id = s.id AND d.step = 0 AND {is_in("d.state", "sending")}
-RETURNING d.notification_id, d.state, d.reason, NOT {_HAS_STEPS} AS last, {_CANCELLED} AS cancelled
-""")
-
-# A push of which every device has answered at the first attempt, as nearly all do. What became of it is known without a
-# look at the rows, which takes most of the time of the general case.
-_RECORD_ANSWERED = text(f"""
-UPDATE deliveries d SET state = r.state, reason = r.reason, wake_at = NULL, finished_at = knocktwice_now()
-FROM unnest(CAST(:ids AS uuid[]), CAST(:states AS text[]), CAST(:reasons AS text[])) AS r(id, state, reason)
-WHERE d.notification_id = r.id AND d.step = 0 AND {is_in("d.state", "sending")}
-RETURNING d.notification_id, d.state, d.reason, NOT {_HAS_STEPS} AS last, {_CANCELLED} AS cancelled
-""")
-
-# Locked in the order in which receipts lock.
-_FALL_BACK_NOW = text("""
-UPDATE deliveries d SET due_at = knocktwice_now(), wake_at = knocktwice_now()
-FROM (
-  SELECT notification_id FROM deliveries
-  WHERE notification_id = ANY(CAST(:ids AS uuid[])) AND step = 1 AND state = 'scheduled' AND due_at > knocktwice_now()
-  ORDER BY notification_id FOR UPDATE
-) waiting
-WHERE d.notification_id = waiting.notification_id AND d.step = 1
 """)
 
 
 def claim_push(conn: Connection, ids: Sequence[str], lease: timedelta) -> list[PushWork]:
     """Take up pushes that a provider asked to repeat or a dead worker left behind; return what is still to be sent.
 
-    A device that was registered for somebody else meanwhile gets nothing any more.
+    A device that was registered for another user meanwhile gets nothing any more.
     """
     conn.execute(_LOCK_WAITING, {"ids": list(ids)})
     settle_cancelled(conn, ids)
@@ -166,15 +141,39 @@ def claim_push(conn: Connection, ids: Sequence[str], lease: timedelta) -> list[P
     first = sorted(str(row.notification_id) for row in claimed if row.first)
     if first:
         conn.execute(_START_COUNTDOWNS, {"ids": first})
-        conn.execute(INSERT_ATTEMPTS, {"ids": first, "inline_ids": [], "inline": []})
+        open_attempts(conn, first)
     taken = [str(row.notification_id) for row in claimed]
     conn.execute(_REJECT_MOVED, {"ids": taken})
-    rows = conn.execute(_OPEN_ATTEMPTS, {"ids": taken}).all()
-    over = set(taken) - {str(row.notification_id) for row in rows}
+    found = conn.execute(_OPEN_ATTEMPTS, {"ids": taken}).all()
+    work = [PushWork(str(id_), registration) for id_, registration in found]
+    over = set(taken) - {w.notification_id for w in work}
     _end_unpushable(conn, over & set(first))
     if rest := sorted(over - set(first)):
-        record_push(conn, [PushResult(i, "", state="rejected") for i in rest], retry_for=timedelta())
-    return [PushWork(str(row.notification_id), row.registration) for row in rows]
+        record_push(conn, [PushResult(i, "", AttemptState.REJECTED) for i in rest], retry_for=timedelta())
+    return work
+
+
+#: Whether no step is behind the push ``d``.
+_LAST = "NOT EXISTS (SELECT FROM deliveries s WHERE s.notification_id = d.notification_id AND s.step = 1)"
+
+# The same two ends as in ``intake._INSERT_PUSH``, for a push that waited for its time.
+_END_UNPUSHABLE = text(f"""
+UPDATE deliveries d SET
+  state = s.state,
+  reason = CASE s.state WHEN 'skipped' THEN 'notifications_disabled' ELSE 'no_device' END,
+  wake_at = NULL,
+  finished_at = knocktwice_now()
+FROM unnest(CAST(:ids AS uuid[])) AS r(id)
+CROSS JOIN LATERAL (SELECT CASE WHEN EXISTS (
+    SELECT FROM notifications n JOIN devices v ON v.user_id = n.user_id WHERE n.id = r.id
+  ) THEN 'skipped' ELSE 'failed' END AS state) s
+WHERE d.notification_id = r.id AND d.step = 0 AND d.state = 'sending'
+RETURNING
+  d.notification_id,
+  d.state,
+  d.reason,
+  {_LAST} AS last
+""")
 
 
 def _end_unpushable(conn: Connection, ids: set[str]) -> None:
@@ -182,10 +181,85 @@ def _end_unpushable(conn: Connection, ids: set[str]) -> None:
         _settle_pushes(conn, conn.execute(_END_UNPUSHABLE, {"ids": sorted(ids)}).all())
 
 
+# What was answered before stays: a repeat of this record changes nothing.
+_RECORD_ATTEMPTS = text(f"""
+UPDATE attempts a SET
+  state = r.state,
+  reason = r.reason,
+  provider_id = r.provider_id
+FROM {rows("r", id="uuid", registration="text", state="text", reason="text", provider_id="text")}
+WHERE a.notification_id = r.id AND a.registration = r.registration AND {is_in("a.state", "open")}
+""")
+
+# Providers said that these registrations are gone for good.
+_FORGET_DEVICES = text("DELETE FROM devices WHERE registration = ANY(:dead)")
+
+#: Whether the push ``d`` was cancelled; the planner may turn a plain EXISTS into a look at all receipts there are.
+_CANCELLED = f"""
+(SELECT true FROM events e WHERE e.notification_id = d.notification_id AND e.kind = '{CANCELLED}' LIMIT 1)
+"""
+
+# One device that answered is enough; one that asks for patience is tried again until the time for retries is over.
+_RECORD_PUSH = text(f"""
+UPDATE deliveries d SET (state, reason, wake_at, finished_at) = (
+  SELECT
+    f.state,
+    CASE f.state WHEN 'failed' THEN s.reason END,
+    CASE f.state WHEN 'scheduled' THEN knocktwice_now() + s.retry_after * (0.5 + random()) END,
+    CASE WHEN f.state <> 'scheduled' THEN knocktwice_now() END
+  FROM (SELECT CASE
+      WHEN s.open AND s.ended THEN 'skipped'
+      WHEN s.open AND coalesce(d.due_at, s.created_at) + :retry_for > knocktwice_now() THEN 'scheduled'
+      WHEN s.sent THEN 'sent'
+      ELSE 'failed'
+    END AS state) f
+)
+FROM (
+  SELECT o.*, n.state <> 'active' AS ended, n.created_at
+  FROM (
+    SELECT
+      a.notification_id AS id,
+      bool_or(a.state = 'open') AS open,
+      bool_or(a.state = 'sent') AS sent,
+      max(a.reason) FILTER (WHERE a.state <> 'sent') AS reason,
+      r.retry_after
+    FROM {rows("r", id="uuid", retry_after="interval")}
+    JOIN attempts a ON a.notification_id = r.id
+    GROUP BY a.notification_id, r.retry_after
+  ) o JOIN notifications n ON n.id = o.id
+) s
+WHERE d.notification_id = s.id AND d.step = 0 AND {is_in("d.state", "sending")}
+RETURNING
+  d.notification_id,
+  d.state,
+  d.reason,
+  {_LAST} AS last,
+  {_CANCELLED} AS cancelled
+""")
+
+# For pushes of which every device has answered at the first attempt, as nearly all do: their end is known without a look at
+# the rows of the attempts, which takes most of the time of the general case.
+_RECORD_ANSWERED = text(f"""
+UPDATE deliveries d SET
+  state = r.state,
+  reason = r.reason,
+  wake_at = NULL,
+  finished_at = knocktwice_now()
+FROM {rows("r", id="uuid", state="text", reason="text")}
+WHERE d.notification_id = r.id AND d.step = 0 AND {is_in("d.state", "sending")}
+RETURNING
+  d.notification_id,
+  d.state,
+  d.reason,
+  {_LAST} AS last,
+  {_CANCELLED} AS cancelled
+""")
+
+
 def record_push(
     conn: Connection, results: Sequence[PushResult], *, retry_for: timedelta, complete: bool = False
 ) -> list[str]:
-    """Write the providers' answers. A push that failed on every device makes its fallback due at once.
+    """Write the providers' answers. A push that failed on every device makes its first later step due at once.
 
     Args:
         retry_for: how long after the time it was to go out a push is still retried.
@@ -195,21 +269,21 @@ def record_push(
         The ids that :func:`settle_cancelled` wants when this is committed: a cancellation made while the rows were written,
         or while the push was on its way, has found nothing to stop.
     """
-    # Of two that record the same pushes, as after a lease that was too short, one waits for the other.
+    # After a lease that was too short two workers record the same pushes: in one order, so that one waits for the other.
     results = sorted(results, key=lambda r: (r.notification_id, r.registration))
     conn.execute(
         _RECORD_ATTEMPTS,
         {
-            "ids": [r.notification_id for r in results],
-            "registrations": [r.registration for r in results],
-            "states": [r.state for r in results],
-            "reasons": [r.reason for r in results],
-            "provider_ids": [r.provider_id for r in results],
+            "id": [r.notification_id for r in results],
+            "registration": [r.registration for r in results],
+            "state": [r.state for r in results],
+            "reason": [r.reason for r in results],
+            "provider_id": [r.provider_id for r in results],
         },
     )
     dead = [r.registration for r in results if r.address_dead]
     if dead:
-        conn.execute(text("DELETE FROM devices WHERE registration = ANY(:dead)"), {"dead": dead})
+        conn.execute(_FORGET_DEVICES, {"dead": dead})
     by_push: dict[str, list[PushResult]] = {}
     for r in results:
         by_push.setdefault(r.notification_id, []).append(r)
@@ -218,23 +292,37 @@ def record_push(
     done: list[Row[Any]] = []
     if known:
         states, reasons = (list(column) for column in zip(*known.values(), strict=True))
-        done += conn.execute(_RECORD_ANSWERED, {"ids": list(known), "states": states, "reasons": reasons})
+        done += conn.execute(_RECORD_ANSWERED, {"id": list(known), "state": states, "reason": reasons})
     rest = {i: max(r.retry_after or timedelta() for r in own) for i, own in by_push.items() if i not in known}
     if rest:
-        given = {"ids": list(rest), "retry_after": list(rest.values()), "retry_for": retry_for}
+        given = {"id": list(rest), "retry_after": list(rest.values()), "retry_for": retry_for}
         done += conn.execute(_RECORD_PUSH, given)
     _settle_pushes(conn, done)
     return [str(row.notification_id) for row in done if row.cancelled or row.state == DeliveryState.SCHEDULED]
 
 
-def _answer(results: Sequence[PushResult]) -> tuple[str, str | None] | None:
+def _answer(results: Sequence[PushResult]) -> tuple[DeliveryState, str | None] | None:
     """Return state and reason of a push from the results of all its devices; ``None`` if one is to be tried again."""
     states = {r.state for r in results}
-    if "open" in states:
+    if AttemptState.OPEN in states:
         return None
-    if "sent" in states:
-        return str(DeliveryState.SENT), None
-    return str(DeliveryState.FAILED), max((r.reason for r in results if r.reason), default=None)
+    if AttemptState.SENT in states:
+        return DeliveryState.SENT, None
+    return DeliveryState.FAILED, max((r.reason for r in results if r.reason), default=None)
+
+
+# Locked in the order in which receipts lock.
+_FALL_BACK_NOW = text("""
+UPDATE deliveries d SET
+  due_at = knocktwice_now(),
+  wake_at = knocktwice_now()
+FROM (
+  SELECT notification_id FROM deliveries
+  WHERE notification_id = ANY(CAST(:ids AS uuid[])) AND step = 1 AND state = 'scheduled' AND due_at > knocktwice_now()
+  ORDER BY notification_id FOR UPDATE
+) waiting
+WHERE d.notification_id = waiting.notification_id AND d.step = 1
+""")
 
 
 def _settle_pushes(conn: Connection, done: Sequence[Row[Any]]) -> None:
@@ -249,14 +337,20 @@ def _settle_pushes(conn: Connection, done: Sequence[Row[Any]]) -> None:
     finish(
         conn,
         [
-            (str(row.notification_id), outcome_of_push(DeliveryState(row.state)), row.reason or "no fallback planned")
+            End(
+                str(row.notification_id), outcome_of_push(DeliveryState(row.state)), row.reason or "no fallback planned"
+            )
             for row in done
             if row.last and row.state != DeliveryState.SCHEDULED
         ],
     )
 
 
-def push_contents(conn: Connection, ids: Sequence[str]) -> dict[str, Row[Any]]:
-    """Return notification id → row of ``params, locale, batch_id`` for pushes that are taken up again."""
-    query = text("SELECT id, params, locale, batch_id FROM notifications WHERE id = ANY(CAST(:ids AS uuid[]))")
-    return {str(row.id): row for row in conn.execute(query, {"ids": list(ids)})}
+# The batch's content is shared by many and is read apart (``due.contents``).
+_CONTENTS = text("SELECT id, params, locale, batch_id FROM notifications WHERE id = ANY(CAST(:ids AS uuid[]))")
+
+
+def push_contents(conn: Connection, ids: Sequence[str]) -> dict[str, PushContents]:
+    """Return notification id → contents of pushes that are taken up again."""
+    found = conn.execute(_CONTENTS, {"ids": list(ids)}).all()
+    return {str(id_): PushContents(params, locale, str(batch_id)) for id_, params, locale, batch_id in found}

@@ -1,52 +1,33 @@
-"""How a notification goes on and how it ends: what all other transitions come down to."""
+"""How a notification goes on and how it ends: all other transitions come down to these."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, text
 
+from knocktwice_worker.database.bulk import rows
 from knocktwice_worker.lifecycle import NOT_NEEDED, OUTCOMES, DeliveryState, NotificationState, Verdict
+from knocktwice_worker.notifications.store.ledger import Decision, write_ledger
+from knocktwice_worker.notifications.store.trigger_sql import ANSWERS, CANCELLED
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-#: A receipt or cancellation ``e`` that makes delivery ``d`` needless. A click does, whatever was clicked; what was delivered
-#: counts if it came from the step that ``d`` follows.
-ANSWERS = """
-  (e.kind = 'cancelled' OR (e.kind = 'clicked' AND (d.trigger IN ('not_delivered', 'not_clicked')))
-   OR (d.trigger = 'not_delivered' AND e.step >= d.after_step))
-"""
+    from collections.abc import Sequence
 
 
 def is_in(column: str, *states: str) -> str:
-    """Return SQL that is true in one of these states, written so that the planner has no idea how rare they are.
+    """Return SQL that is true in one of these states, written so that the planner cannot guess how rare they are.
 
-    States come and go within seconds, statistics lag behind by minutes. Trusting them, the planner takes ``sending`` for a
-    rarity and walks the whole table for it, and all of a batch for each row found: seconds instead of milliseconds.
+    States come and go within seconds, the planner's statistics lag behind by minutes. With them it takes ``sending`` for a
+    rarity, walks the whole table for it, and joins the batch to each row found: seconds instead of milliseconds.
     """
     wanted = ", ".join(f"'{state}'" for state in states)
     return f"CASE WHEN {column} IN ({wanted}) THEN true END"
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """A line for the ledger.
-
-    Attributes:
-        answered: somebody has clicked, so no later step is needed either.
-    """
-
-    notification_id: str
-    verdict: Verdict
-    inputs: Mapping[str, Any]
-    step: int = 1
-    answered: bool = False
-
-
 def outcome_of_push(push: DeliveryState) -> NotificationState:
+    """Return the end of a notification that consists of a push in this state."""
     match push:
         case DeliveryState.SENT:
             return NotificationState.PUSHED
@@ -56,40 +37,48 @@ def outcome_of_push(push: DeliveryState) -> NotificationState:
             return NotificationState.FAILED
 
 
+# A sender or a receipt may have been faster: only open steps are skipped, and the caller learns which.
 _SKIP = text(f"""
-UPDATE deliveries d SET state = r.state, reason = r.verdict, wake_at = NULL, finished_at = knocktwice_now()
-FROM unnest(CAST(:ids AS uuid[]), CAST(:steps AS smallint[]), CAST(:states AS text[]), CAST(:verdicts AS text[]))
-  AS r(id, step, state, verdict)
+UPDATE deliveries d SET
+  state = r.state,
+  reason = r.verdict,
+  wake_at = NULL,
+  finished_at = knocktwice_now()
+FROM {rows("r", id="uuid", step="smallint", state="text", verdict="text")}
 WHERE d.notification_id = r.id AND d.step = r.step AND d.step > 0 AND {is_in("d.state", "scheduled", "reserved")}
-RETURNING d.notification_id, d.step, d.after_step, d.steps_left
+RETURNING
+  d.notification_id,
+  d.step,
+  d.after_step,
+  d.steps_left
 """)
 
 
 def skip(conn: Connection, decisions: Sequence[Decision]) -> None:
-    """End steps that will not be taken, with the verdicts as reasons, and go on to the next ones or end the notifications."""
+    """End open steps, with the verdicts as reasons, and go on to the next ones or end the notifications."""
     if not decisions:
         return
     by_id = {d.notification_id: d for d in decisions}
-    rows = conn.execute(
+    found = conn.execute(
         _SKIP,
         {
-            "ids": list(by_id),
-            "steps": [d.step for d in by_id.values()],
-            "states": [
+            "id": list(by_id),
+            "step": [d.step for d in by_id.values()],
+            "state": [
                 DeliveryState.CANCELLED if d.verdict is Verdict.CANCELLED else DeliveryState.SKIPPED
                 for d in by_id.values()
             ],
-            "verdicts": [d.verdict for d in by_id.values()],
+            "verdict": [d.verdict for d in by_id.values()],
         },
     ).all()
-    won = [(by_id[str(row.notification_id)], row) for row in rows]
+    won = [(by_id[str(row.notification_id)], row) for row in found]
     write_ledger(conn, [d for d, _ in won])
     going_on = [(d, row) for d, row in won if row.steps_left and d.verdict is not Verdict.CANCELLED and not d.answered]
     over = {d.notification_id for d, _ in won} - {d.notification_id for d, _ in going_on}
     finish(
         conn,
         [
-            (d.notification_id, OUTCOMES.get(d.verdict, NotificationState.SUPPRESSED), str(d.verdict))
+            End(d.notification_id, OUTCOMES.get(d.verdict, NotificationState.SUPPRESSED), str(d.verdict))
             for d, _ in won
             if d.notification_id in over
         ],
@@ -105,31 +94,44 @@ def skip(conn: Connection, decisions: Sequence[Decision]) -> None:
     )
 
 
-_ANSWERED = text(f"""
-SELECT d.notification_id, d.step, jsonb_object_agg(e.kind, e.received_at) AS events,
-       bool_or(e.kind = 'cancelled') AS cancelled
-FROM deliveries d JOIN events e ON e.notification_id = d.notification_id AND {ANSWERS}
-WHERE d.notification_id = ANY(CAST(:ids AS uuid[])) AND d.step > 0 AND d.state IN ('scheduled', 'reserved')
-GROUP BY d.notification_id, d.step
-""")
-
-# Taking the locks first makes the UPDATE that follows see every receipt and every reservation committed until then. What a
-# sender has claimed is left alone: its lock is held for as long as the provider takes, and nothing can end it any more.
+# A step that a sender has claimed is not locked: the sender holds its lock for as long as the provider takes, and nothing
+# can end the step any more.
 _LOCK_OPEN = text("""
-SELECT FROM deliveries WHERE notification_id = ANY(CAST(:ids AS uuid[])) AND step > 0 AND state IN ('scheduled', 'reserved')
+SELECT FROM deliveries
+WHERE notification_id = ANY(CAST(:ids AS uuid[])) AND step > 0 AND state IN ('scheduled', 'reserved')
 ORDER BY notification_id FOR UPDATE
 """)
 
 
 def lock_open(conn: Connection, ids: Sequence[str]) -> None:
-    """Lock the open steps of notifications, for whoever changes several of them in more than one statement."""
+    """Lock the open later steps of notifications, before several statements change them.
+
+    Lock order: the open step before the push, notifications by id.
+    """
     conn.execute(_LOCK_OPEN, {"ids": list(ids)})
 
 
+# All events that answer a step go into its ledger line.
+_ANSWERED = text(f"""
+SELECT
+  d.notification_id,
+  d.step,
+  jsonb_object_agg(e.kind, e.received_at) AS events,
+  bool_or(e.kind = '{CANCELLED}') AS cancelled
+FROM deliveries d JOIN events e ON e.notification_id = d.notification_id AND {ANSWERS}
+WHERE d.notification_id = ANY(CAST(:ids AS uuid[])) AND d.step > 0 AND d.state IN ('scheduled', 'reserved')
+GROUP BY d.notification_id, d.step
+""")
+
+
 def settle_answered(conn: Connection, ids: Sequence[str]) -> None:
-    """End every fallback among ``ids`` that a receipt or a cancellation has made needless and no sender has claimed."""
+    """End every open step of these notifications that a receipt or a cancellation has made needless.
+
+    The steps are locked first. So the look at the events sees all that were committed until then, and no sender reserves or
+    claims a step between the look and the update.
+    """
     lock_open(conn, ids)
-    rows = conn.execute(_ANSWERED, {"ids": list(ids)}).all()
+    found = conn.execute(_ANSWERED, {"ids": list(ids)}).all()
     skip(
         conn,
         [
@@ -140,31 +142,64 @@ def settle_answered(conn: Connection, ids: Sequence[str]) -> None:
                 row.step,
                 answered="clicked" in row.events,
             )
-            for row in rows
+            for row in found
         ],
     )
 
 
-_NEXT_STEP = text("""
-INSERT INTO deliveries (notification_id, step, channel, state, trigger, due_at, wake_at, after_step, steps_left)
-SELECT r.id, r.step + 1, s.step ->> 'channel', 'scheduled', s.step ->> 'when', s.due_at, s.due_at, r.after_step,
-       jsonb_array_length(b.plan) - r.step - 1
-FROM unnest(CAST(:ids AS uuid[]), CAST(:steps AS smallint[]), CAST(:after_steps AS smallint[]), CAST(:at_once AS boolean[]))
-  AS r(id, step, after_step, at_once)
-JOIN notifications n ON n.id = r.id AND n.state = 'active' JOIN batches b ON b.id = n.batch_id
-CROSS JOIN LATERAL (SELECT b.plan -> CAST(r.step AS int) AS step, knocktwice_now() + CASE WHEN r.at_once THEN interval '0'
-  ELSE make_interval(secs => CAST(b.plan -> CAST(r.step AS int) ->> 'after_s' AS double precision)) END AS due_at) AS s
-ORDER BY r.id ON CONFLICT DO NOTHING
-""")
+@dataclass(frozen=True, slots=True)
+class Onward:
+    """A step that ended and has another one behind it.
 
-
-class Onward(NamedTuple):
-    """A step that ended and has another behind it, which looks at the outcome and the receipts of ``after_step``."""
+    Attributes:
+        notification_id: whose.
+        step: the step that ended.
+        after_step: the step whose outcome and receipts the next one looks at.
+        at_once: the next step is due now; otherwise its countdown starts now.
+    """
 
     notification_id: str
     step: int
     after_step: int
     at_once: bool
+
+
+# The plan is read where it is stored: no caller has it at hand. Sorted, so that two transactions with the same
+# notifications wait for each other instead of deadlocking.
+_NEXT_STEP = text(f"""
+INSERT INTO deliveries (
+  notification_id,
+  step,
+  channel,
+  state,
+  trigger,
+  due_at,
+  wake_at,
+  after_step,
+  steps_left
+)
+SELECT
+  r.id,
+  r.step + 1,
+  s.step ->> 'channel',
+  'scheduled',
+  s.step ->> 'when',
+  s.due_at,
+  s.due_at,
+  r.after_step,
+  jsonb_array_length(b.plan) - r.step - 1
+FROM {rows("r", id="uuid", step="smallint", after_step="smallint", at_once="boolean")}
+JOIN notifications n ON n.id = r.id AND n.state = 'active'
+JOIN batches b ON b.id = n.batch_id
+CROSS JOIN LATERAL (
+  SELECT
+    b.plan -> CAST(r.step AS int) AS step,
+    knocktwice_now() + CASE WHEN r.at_once THEN interval '0' ELSE
+      make_interval(secs => CAST(b.plan -> CAST(r.step AS int) ->> 'after_s' AS double precision))
+    END AS due_at
+) AS s
+ORDER BY r.id ON CONFLICT DO NOTHING
+""")
 
 
 def go_on(conn: Connection, moves: Sequence[Onward]) -> None:
@@ -175,24 +210,45 @@ def go_on(conn: Connection, moves: Sequence[Onward]) -> None:
     conn.execute(
         _NEXT_STEP,
         {
-            "ids": ids,
-            "steps": [m.step for m in moves],
-            "after_steps": [m.after_step for m in moves],
+            "id": ids,
+            "step": [m.step for m in moves],
+            "after_step": [m.after_step for m in moves],
             "at_once": [m.at_once for m in moves],
         },
     )
     settle_answered(conn, ids)
 
 
-_FINISH = text("""
-UPDATE notifications n SET state = r.state, reason = r.reason, finished_at = knocktwice_now()
-FROM unnest(CAST(:ids AS uuid[]), CAST(:states AS text[]), CAST(:reasons AS text[])) AS r(id, state, reason)
+@dataclass(frozen=True, slots=True)
+class End:
+    """How a notification ends.
+
+    Attributes:
+        notification_id: which one.
+        state: a terminal state.
+        reason: why, for people.
+    """
+
+    notification_id: str
+    state: NotificationState
+    reason: str
+
+
+# An ended notification never changes again.
+_FINISH = text(f"""
+UPDATE notifications n SET
+  state = r.state,
+  reason = r.reason,
+  finished_at = knocktwice_now()
+FROM {rows("r", id="uuid", state="text", reason="text")}
 WHERE n.id = r.id AND n.state = 'active'
 """)
 
-# Locked in the order in which whoever takes pushes up locks them.
+# Locked in the order in which claim_push locks pushes.
 _DROP_PUSH = text("""
-UPDATE deliveries d SET wake_at = NULL, finished_at = knocktwice_now(),
+UPDATE deliveries d SET
+  wake_at = NULL,
+  finished_at = knocktwice_now(),
   state = CASE WHEN d.notification_id = ANY(CAST(:cancelled AS uuid[])) THEN 'cancelled' ELSE 'skipped' END,
   reason = CASE WHEN d.notification_id = ANY(CAST(:cancelled AS uuid[])) THEN 'cancelled' ELSE 'superseded' END
 FROM (
@@ -203,34 +259,14 @@ FROM (
 WHERE d.notification_id = waiting.notification_id AND d.step = 0
 """)
 
-#: Made once: ``json.dumps`` makes an encoder for each call that has options.
-_encode = json.JSONEncoder(default=str).encode
 
-_LEDGER = text("""
-INSERT INTO decisions (notification_id, step, verdict, inputs)
-SELECT * FROM unnest(CAST(:ids AS uuid[]), CAST(:steps AS smallint[]), CAST(:verdicts AS text[]), CAST(:inputs AS jsonb[]))
-""")
-
-
-def write_ledger(conn: Connection, decisions: Sequence[Decision]) -> None:
-    """Add decisions with their inputs to the ledger that ``knocktwice explain`` reads."""
-    if decisions:
-        conn.execute(
-            _LEDGER,
-            {
-                "ids": [d.notification_id for d in decisions],
-                "steps": [d.step for d in decisions],
-                "verdicts": [str(d.verdict) for d in decisions],
-                "inputs": [_encode(dict(d.inputs)) for d in decisions],
-            },
-        )
-
-
-def finish(conn: Connection, ends: Sequence[tuple[str, NotificationState, str]]) -> None:
-    """End notifications. A push still waiting to be tried again has nothing to add any more."""
+def finish(conn: Connection, ends: Sequence[End]) -> None:
+    """End notifications, and their pushes that still wait to be tried again."""
     if not ends:
         return
-    ids, states, reasons = (list(column) for column in zip(*ends, strict=True))
-    conn.execute(_FINISH, {"ids": ids, "states": [str(s) for s in states], "reasons": reasons})
-    cancelled = [i for i, state in zip(ids, states, strict=True) if state is NotificationState.CANCELLED]
+    ids = [end.notification_id for end in ends]
+    conn.execute(
+        _FINISH, {"id": ids, "state": [str(end.state) for end in ends], "reason": [end.reason for end in ends]}
+    )
+    cancelled = [end.notification_id for end in ends if end.state is NotificationState.CANCELLED]
     conn.execute(_DROP_PUSH, {"ids": ids, "cancelled": cancelled})

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
 
-class Express:
+class FastPath:
     """ASGI application. It stands behind what bounds a body, and before the framework and all its layers.
 
     Args:

@@ -1,0 +1,167 @@
+"""One notification with everything that is known of it, and what follows from what callers said."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from oracle.records import Answer, Told
+
+if TYPE_CHECKING:
+    from oracle.records import Cancel, Device, End, Evidence, Notify, PushAsked, Receipt, Rules, SmsAsked, Step, Wish
+
+#: In the provider's books.
+IN_BOOKS = frozenset({Answer.TAKEN, Answer.TAKEN_UNTOLD})
+#: A step that waits for an answer to the push.
+WAITING = frozenset({"not_delivered", "not_clicked"})
+
+
+@dataclass
+class Case:
+    """A notification: all that has its token.
+
+    Attributes:
+        calls: those that were not refused, oldest first. Several have one key, or are meant to be the same text again.
+        pushes: those that show something.
+    """
+
+    token: str
+    world: World
+    calls: list[Notify] = field(default_factory=list)
+    receipts: list[Receipt] = field(default_factory=list)
+    cancels: list[Cancel] = field(default_factory=list)
+    pushes: list[PushAsked] = field(default_factory=list)
+    texts: list[SmsAsked] = field(default_factory=list)
+    ends: list[End] = field(default_factory=list)
+
+    @property
+    def plan(self) -> Notify:
+        """What was asked for."""
+        return self.calls[0]
+
+    @property
+    def accepted(self) -> bool:
+        """Whether a caller was told that it counts."""
+        return any(call.told is Told.ACCEPTED for call in self.calls)
+
+    @property
+    def alone(self) -> bool:
+        """Whether it is one notification, however often the call was repeated."""
+        return len(self.calls) == 1 or self.plan.key is not None
+
+    @cached_property
+    def pushed(self) -> list[PushAsked]:
+        """Pushes in the provider's books."""
+        return [push for push in self.pushes if push.answer in IN_BOOKS]
+
+    @cached_property
+    def texted(self) -> list[SmsAsked]:
+        """SMS in the provider's books."""
+        return [text for text in self.texts if text.answer in IN_BOOKS]
+
+    def number_of(self, text: SmsAsked) -> int | None:
+        """Return which step of the plan says this text; the push is 0."""
+        first = 1 if self.plan.push is not None else 0
+        return next((n for n, step in enumerate(self.plan.steps, first) if step.text == text.text), None)
+
+    def step(self, text: SmsAsked) -> Step | None:
+        """Return the step that says this text."""
+        return next((step for step in self.plan.steps if step.text == text.text), None)
+
+    @property
+    def starts_at(self) -> float:
+        """When it may begin."""
+        return max(self.plan.asked_at, self.plan.send_at or 0)
+
+    @property
+    def numbers(self) -> set[str]:
+        """Numbers that may be the person's while it is under way."""
+        if self.plan.user is None:
+            return {self.plan.phone} - {None}  # type: ignore[return-value]
+        return {phone.number for phone in self.world.evidence.phones if phone.user == self.plan.user}
+
+    @cached_property
+    def sure_devices(self) -> set[str]:
+        """Devices that were certainly the person's, and show what is pushed, from the call until the run's end."""
+        if self.plan.user is None:
+            return set(self.plan.registrations)
+        return {
+            registration
+            for registration, calls in self.world.devices.items()
+            if (last := [c for c in calls if c.told is Told.ACCEPTED and c.told_at <= self.plan.asked_at][-1:])
+            and last[0].user == self.plan.user
+            and last[0].enabled
+            and not any(c.told_at > last[0].told_at and c.told is not Told.REFUSED for c in calls)
+        }
+
+    def may_have(self, registration: str, until: float) -> bool:
+        """Whether a device may have been the person's between the call and ``until``."""
+        if self.plan.user is None:
+            return registration in self.plan.registrations
+        calls = self.world.devices.get(registration, [])
+        known = [c for c in calls if c.told is Told.ACCEPTED and c.told_at <= self.plan.asked_at]
+        since = known[-1].asked_at if known else 0
+        perhaps = [c for c in calls if since <= c.asked_at <= until and c.told is not Told.REFUSED]
+        return any(c.user == self.plan.user for c in perhaps)
+
+    def answers_push(self, receipt: Receipt, step: Step) -> bool:
+        """Whether a receipt makes a step needless."""
+        if receipt.kind == "clicked":
+            return step.when in WAITING
+        return step.when == "not_delivered" and step is self.plan.steps[0]
+
+
+class World:
+    """All evidence, by what it is about."""
+
+    def __init__(self, evidence: Evidence) -> None:
+        self.evidence = evidence
+        self.cases: dict[str, Case] = {}
+        for call in evidence.notifies:
+            if call.told is not Told.REFUSED:
+                self.cases.setdefault(call.token, Case(call.token, self)).calls.append(call)
+        for name, records in (
+            ("receipts", evidence.receipts),
+            ("cancels", evidence.cancels),
+            ("pushes", [push for push in evidence.pushes if not push.silent]),
+            ("texts", evidence.texts),
+            ("ends", evidence.ends),
+        ):
+            for record in records:
+                if case := self.cases.get(record.token):
+                    getattr(case, name).append(record)
+        self.devices: dict[str, list[Device]] = defaultdict(list)
+        for device in sorted(evidence.devices, key=lambda call: call.asked_at):
+            self.devices[device.registration].append(device)
+        self.wishes: dict[str, list[Wish]] = defaultdict(list)
+        for wish in sorted(evidence.wishes, key=lambda call: call.asked_at):
+            self.wishes[wish.number].append(wish)
+        self.texts_to: dict[str, list[SmsAsked]] = defaultdict(list)
+        for text in sorted(evidence.texts, key=lambda text: text.at):
+            self.texts_to[text.number].append(text)
+
+    @property
+    def rules(self) -> Rules:
+        """What holds."""
+        return self.evidence.rules
+
+    def slack(self, start: float, end: float) -> float:
+        """Return what is forgiven between two moments: the slack, and what the provider was late in noting."""
+        stalls = sum(stall.seconds for stall in self.evidence.stalls if start <= stall.at <= end + stall.seconds)
+        return self.rules.slack_s + stalls
+
+    def after(self, said_at: float, arrived_at: float) -> bool:
+        """Whether something arrived so long after something was said that it should not have left."""
+        return arrived_at > said_at + self.slack(said_at, arrived_at)
+
+    def excused_until(self, due: float, arrived_at: float) -> float:
+        """Return until when something that was due may arrive, seen what was broken meanwhile."""
+        faults = [fault.until for fault in self.evidence.faults if fault.at < arrived_at and fault.until >= due]
+        limits = [due + self.rules.late_s, *(until + self.rules.recovery_s for until in faults)]
+        return max(limits) + self.slack(due, arrived_at)
+
+    def asked_of(self, number: str) -> int:
+        """Return how many SMS to a number callers have asked for at most."""
+        return sum(len(case.plan.steps) * len(case.calls) for case in self.cases.values() if number in case.numbers)

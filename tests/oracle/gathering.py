@@ -1,0 +1,138 @@
+"""Gathers the evidence of a run: logs and books from their files, and from the system what it shows in the end."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import defaultdict
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import httpx
+import psutil
+import sqlalchemy as sa
+
+from knocktwice_shared.names import INBOX_MESSAGES, Queue
+from oracle.records import Book, End, Evidence, Rules, Sample, StepEnd, read
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from redis import Redis
+
+    from oracle.installation import Installation
+
+#: How many stories are read at most.
+_STORIES = 2_000
+_ENDS, _SUMMARY = "ends.jsonl", "summary.json"
+
+_NOTIFICATIONS = """
+SELECT id::text, params->>'token' AS token, state, reason, extract(epoch FROM created_at)::float AS created_at,
+       extract(epoch FROM finished_at)::float AS finished_at,
+       EXISTS (SELECT FROM decisions d WHERE d.notification_id = n.id AND d.verdict = 'wasted_sms') AS wasted
+FROM notifications n
+"""
+_STEPS = "SELECT notification_id::text AS id, step, channel, state, reason, provider_id FROM deliveries ORDER BY step"
+_RECEIPTS = """
+SELECT notification_id::text AS id, kind, extract(epoch FROM pg_xact_commit_timestamp(xmin))::float AS at FROM events
+"""
+
+
+def is_settled(here: Installation) -> bool:
+    """Whether nothing is left to do."""
+    with here.engine.connect() as conn:
+        if conn.execute(sa.text("SELECT FROM notifications WHERE state = 'active' LIMIT 1")).first() is not None:
+            return False
+    waiting = [here.redis.llen(queue.value) for queue in Queue]
+    return not any([*waiting, here.redis.hlen(INBOX_MESSAGES)])
+
+
+def gather(here: Installation, rules: Rules, *, settled: bool) -> Evidence:
+    """Write down what the system shows, and return all evidence.
+
+    Args:
+        settled: nothing is left to do, so that looking longer would show nothing new.
+    """
+    book = Book(here.home / _ENDS)
+    for end in _ends(here):
+        book.write(end)
+    for sample in _keys(here.redis):
+        book.write(sample)
+    with here.engine.connect() as conn:
+        opted_out = conn.execute(sa.text("SELECT number FROM opt_outs")).scalars().all()
+    summary = {
+        "ended_at": time.time() + (3_600 if settled else 0),
+        "rules": asdict(rules),
+        "opted_out": sorted(opted_out),
+        "unprocessed": here.redis.hlen(INBOX_MESSAGES),
+    }
+    (here.home / _SUMMARY).write_text(json.dumps(summary))
+    return evidence(here.home)
+
+
+def evidence(home: Path) -> Evidence:
+    """Read the evidence of a run from its folder."""
+    summary = json.loads((home / _SUMMARY).read_text())
+    found = Evidence(
+        summary["ended_at"],
+        Rules(**summary["rules"]),
+        opted_out=set(summary["opted_out"]),
+        unprocessed=summary["unprocessed"],
+    )
+    for name in ("callers.jsonl", "provider.jsonl", _ENDS):
+        for record in read(home / name):
+            found.add(record)
+    return found
+
+
+def measure(here: Installation) -> Iterator[Sample]:
+    """Return what each part uses now."""
+    now = time.time()
+    for name, part in here.parts.items():
+        if not part.child.alive:
+            continue
+        try:
+            process = psutil.Process(part.child.pid)
+            with process.oneshot():
+                used = {
+                    "memory": process.memory_info().rss,
+                    "threads": process.num_threads(),
+                    "files": process.num_fds(),
+                }
+        except psutil.Error:
+            continue
+        yield from (Sample(now, f"{name} {part.child.pid}", what, value) for what, value in used.items())
+
+
+def _ends(here: Installation) -> Iterator[End]:
+    with here.engine.connect() as conn:
+        rows = conn.execute(sa.text(_NOTIFICATIONS)).all()
+        steps: dict[str, list[StepEnd]] = defaultdict(list)
+        for step in conn.execute(sa.text(_STEPS)):
+            steps[step.id].append(StepEnd(step.step, step.channel, step.state, step.reason, step.provider_id))
+        receipts: dict[str, list[tuple[str, float]]] = defaultdict(list)
+        for receipt in conn.execute(sa.text(_RECEIPTS)):
+            receipts[receipt.id].append((receipt.kind, receipt.at))
+    unreadable = _unreadable(here, [row.id for row in rows[:_STORIES]])
+    for row in rows:
+        yield End(
+            row.id, row.token or "", row.state, row.reason, row.created_at, row.finished_at, tuple(steps[row.id]),
+            tuple(receipts[row.id]), row.wasted, unreadable.get(row.id),
+        )  # fmt: skip
+
+
+def _unreadable(here: Installation, ids: list[str]) -> dict[str, str]:
+    """Return what the gateway answers for notifications whose story it cannot tell."""
+    failed = {}
+    with httpx.Client(base_url=here.gateway_url, headers={"Authorization": f"Bearer {here.key}"}, timeout=30) as client:
+        for id_ in ids:
+            answer = client.get(f"/v1/notifications/{id_}")
+            if answer.status_code != 200:
+                failed[id_] = f"the gateway answers {answer.status_code}"
+    return failed
+
+
+def _keys(redis: Redis) -> Iterator[Sample]:
+    kept = sum(redis.ttl(key) == -1 for key in redis.scan_iter(count=1_000))
+    yield Sample(time.time(), "broker", "keys", kept)

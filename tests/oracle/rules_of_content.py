@@ -1,0 +1,101 @@
+"""What may be sent, how often, and to whom."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from oracle.case import IN_BOOKS
+from oracle.records import Answer
+from oracle.violations import Finding, Violation
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from oracle.case import Case, World
+    from oracle.records import SmsAsked
+
+_DAY_S = 86_400
+#: How long an answer may be under way.
+_ANSWER_S = 5
+
+
+def twice(case: Case) -> Iterator[Finding]:
+    """More messages of a step than were asked for."""
+    most = 1 if case.plan.key is not None else len(case.calls)
+    for step in case.plan.steps:
+        texts = sorted((text for text in case.texted if text.text == step.text), key=lambda text: text.at)
+        untold = sum(_perhaps_untold(case, text) for text in texts) if case.plan.prefers_repeat else 0
+        for text in texts[most + untold :]:
+            story = f"{len(texts)} SMS of one step, {text.at - texts[0].at:.1f} s after the first"
+            yield Finding(Violation.TWICE, case.token, text.at, story)
+    ids = {push.id: push.at for push in sorted(case.pushed, key=lambda push: -push.at)}
+    for id_ in sorted(ids, key=lambda one: ids[one])[most:]:
+        yield Finding(Violation.TWICE, case.token, ids[id_], f"pushes under {len(ids)} ids")
+
+
+def over_limit(world: World) -> Iterator[Finding]:
+    """SMS beyond what a number may get."""
+    rules = world.rules
+    for number, asked in world.texts_to.items():
+        texts = [text for text in asked if text.answer in IN_BOOKS]
+        last: dict[str, SmsAsked] = {}
+        days: dict[int, int] = defaultdict(int)
+        for text in texts:
+            before = last.get(text.text)
+            case = world.cases.get(text.token)
+            repeat = case is not None and case.alone and case.plan.prefers_repeat
+            if before and not repeat and text.at - before.at < rules.same_s - world.slack(before.at, text.at):
+                story = f"the same text to {number} {text.at - before.at:.1f} s after the last"
+                yield Finding(Violation.OVER_LIMIT, text.token, text.at, story)
+            last[text.text] = text
+            day = int(text.at // _DAY_S)
+            days[day] += 1
+            # What was counted before midnight may arrive behind it.
+            if days[day] > rules.per_day and text.at % _DAY_S > world.slack(text.at, text.at):
+                story = f"SMS number {days[day]} to {number} on {datetime.fromtimestamp(text.at, UTC):%d %B}"
+                yield Finding(Violation.OVER_LIMIT, text.token, text.at, story)
+
+
+def under_limit(case: Case) -> Iterator[Finding]:
+    """Steps that a limit forbade which was not reached."""
+    asked = max((case.world.asked_of(number) for number in case.numbers), default=0)
+    for end in case.ends:
+        reasons = {end.reason, *(step.reason for step in end.steps)}
+        at = end.finished_at or end.created_at
+        if "capped_daily" in reasons and asked <= case.world.rules.per_day:
+            story = f"over the daily limit, though {asked} SMS were asked for at most"
+            yield Finding(Violation.UNDER_LIMIT, case.token, at, story)
+        same = len({step.text for step in case.plan.steps}) < len(case.plan.steps)
+        if "duplicate_30s" in reasons and len(case.calls) == 1 and not same:
+            yield Finding(Violation.UNDER_LIMIT, case.token, at, "the same text as before, though nobody else said it")
+
+
+def mismatch(world: World) -> Iterator[Finding]:
+    """Messages that are not what a caller said."""
+    for push in world.evidence.pushes:
+        case = world.cases.get(push.token)
+        if push.silent:
+            continue
+        if case is None or case.plan.push is None:
+            yield Finding(Violation.MISMATCH, push.token, push.at, "a push that nobody asked for")
+        elif push.text != case.plan.push:
+            yield Finding(Violation.MISMATCH, push.token, push.at, f"pushed {push.text!r}, not {case.plan.push!r}")
+        elif not case.may_have(push.registration, push.at):
+            yield Finding(Violation.MISMATCH, push.token, push.at, f"pushed to {push.registration}, somebody else's")
+    for text in world.evidence.texts:
+        case = world.cases.get(text.token)
+        if case is None or not case.plan.steps:
+            yield Finding(Violation.MISMATCH, text.token, text.at, "an SMS that nobody asked for")
+        elif case.step(text) is None:
+            yield Finding(Violation.MISMATCH, text.token, text.at, f"texted {text.text!r}, which no step says")
+        elif text.number not in case.numbers:
+            yield Finding(Violation.MISMATCH, text.token, text.at, f"texted {text.number}, somebody else")
+
+
+def _perhaps_untold(case: Case, text: SmsAsked) -> bool:
+    """Whether the answer to a request may not have arrived."""
+    faults = case.world.evidence.faults
+    broken = any(fault.at <= text.at + _ANSWER_S and fault.until >= text.at - _ANSWER_S for fault in faults)
+    return broken or text.answer is Answer.TAKEN_UNTOLD

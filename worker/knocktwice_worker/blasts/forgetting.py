@@ -1,0 +1,106 @@
+"""What blasts keep of people and of the past, deleted: called by privacy.
+
+States do not change by it. Of a blast its key stays, so that it never fires twice, and how many people it notified.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from sqlalchemy import Connection, text
+
+if TYPE_CHECKING:
+    from datetime import datetime
+    from uuid import UUID
+
+
+# The places of the others stay, because their notifications' ids follow from these.
+_FORGET_USER = text("""
+UPDATE blast_pages SET
+  users = array_replace(users, :user, NULL)
+WHERE users IS NOT NULL AND users @> ARRAY[CAST(:user AS text)] AND id < :boundary
+""")
+
+
+def forget_user(conn: Connection, user: str, boundary: UUID) -> None:
+    """Take a user out of all pages that were made before and not sent yet.
+
+    Args:
+        boundary: the first id of the time from which on pages stay as they are.
+    """
+    conn.execute(_FORGET_USER, {"user": user, "boundary": boundary})
+
+
+# The user's row is gone, so the place is the one of whoever comes before.
+_MOVE_CURSOR = text("""
+UPDATE blasts SET
+  cursor = CASE WHEN expanded_at IS NULL THEN (SELECT max(id) FROM users WHERE id < :user) END
+WHERE cursor = :user AND NOT EXISTS (SELECT FROM users WHERE id = :user)
+""")
+
+
+def forget_cursor(conn: Connection, user: str) -> None:
+    """Let blasts that stopped at a user who is no longer there go on behind whoever comes before."""
+    conn.execute(_MOVE_CURSOR, {"user": user})
+
+
+# A page stays while any of its notifications does: aborting the blast finds them by it.
+_PURGE = text("""
+DELETE FROM blast_pages
+WHERE id IN (
+  SELECT p.id
+  FROM blasts b JOIN blast_pages p ON p.blast_id = b.id
+  WHERE b.state IN ('finished', 'aborted')
+    AND b.wake_at IS NULL
+    AND b.finished_at < :until
+    AND p.users IS NULL
+    AND NOT EXISTS (SELECT FROM notifications n WHERE n.batch_id = p.id)
+  ORDER BY p.id
+  LIMIT :limit
+  FOR UPDATE OF b, p SKIP LOCKED
+)
+RETURNING
+  blast_id,
+  CASE WHEN sent_at IS NOT NULL THEN count ELSE 0 END AS sent
+""")
+
+# What the deleted pages had sent is still counted.
+_KEEP_COUNT = text("""
+UPDATE blasts b SET
+  purged = b.purged + r.sent
+FROM unnest(CAST(:ids AS uuid[]), CAST(:sent AS int[])) AS r(id, sent)
+WHERE b.id = r.id
+""")
+
+# The key stays, so that it never fires twice; of the people, how many.
+_PURGE_BLASTS = text("""
+UPDATE blasts b SET
+  filter = '{"everyone": true}',
+  message = '{}',
+  cursor = NULL,
+  total = b.purged
+WHERE b.state IN ('finished', 'aborted')
+  AND b.wake_at IS NULL
+  AND b.finished_at < :until
+  AND b.message <> '{}'
+  AND NOT EXISTS (SELECT FROM blast_pages p WHERE p.blast_id = b.id)
+""")
+
+
+def purge(conn: Connection, until: datetime, limit: int) -> int:
+    """Delete pages of blasts that ended before ``until`` and whose notifications were deleted, and what those blasts said.
+
+    What is left of a blast is its key, its times and how many people it notified.
+
+    Returns:
+        How many pages were deleted; call again while that is ``limit``.
+    """
+    deleted = conn.execute(_PURGE, {"until": until, "limit": limit}).all()
+    sent: Counter[str] = Counter()
+    for page in deleted:
+        sent[str(page.blast_id)] += page.sent
+    if sent:
+        conn.execute(_KEEP_COUNT, {"ids": list(sent), "sent": list(sent.values())})
+    conn.execute(_PURGE_BLASTS, {"until": until})
+    return len(deleted)

@@ -1,0 +1,276 @@
+"""The pages of blasts: people that become one batch, and the only place that writes them.
+
+A blast takes the people of its segment in the order of their ids and cuts them into *pages*, each of which becomes one batch.
+Two transactions make it exact under ``kill -9``. A page is written together with the cursor behind it, so everybody is in
+exactly one page. It is emptied together with writing its notifications, so it is sent exactly once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from sqlalchemy import Connection, text
+
+from knocktwice_shared.ids import uuid7
+from knocktwice_shared.names import BATCH_LIMIT
+from knocktwice_worker.blasts import store
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from datetime import datetime
+
+    from knocktwice_worker.blasts.store import LockedBlast
+
+#: Pages of one blast that workers may have at once. A few workers are busy with as many, and what an application sends
+#: meanwhile does not stand behind a million people.
+IN_FLIGHT = 16
+#: Ids that a page takes: its own and those of its notifications.
+_IDS = 1024
+#: Pages a minute that a throttle is spread over, at least.
+_SHARES = 12
+#: How long a throttle that was not used is made up for.
+_MADE_UP = timedelta(seconds=5)
+#: When to look at a blast again whose pages are with the workers.
+_AGAIN = timedelta(seconds=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """People of a blast that become one batch.
+
+    Attributes:
+        id: the batch's.
+        blast_id: whose page it is.
+        people: notification id → user.
+        message: the blast's, beside them.
+    """
+
+    id: str
+    blast_id: str
+    people: Mapping[str, str]
+    message: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class SentPage:
+    """A page of an aborted blast that was sent before.
+
+    Attributes:
+        active: ids of its notifications that are still under way.
+    """
+
+    id: str
+    active: Sequence[str]
+
+
+def page_size(per_min: int | None) -> int:
+    """Return how many people a page has. With a throttle they are small, so that it is kept in steps of seconds."""
+    return BATCH_LIMIT if per_min is None else max(1, min(BATCH_LIMIT, per_min // _SHARES))
+
+
+_WRITE = text("""
+INSERT INTO blast_pages (id, last_id, blast_id, count, users) VALUES (:id, :last, :blast, :count, :users)
+""")
+
+# The cursor is cleared with the last page: nobody comes after it.
+_ADVANCE = text("""
+UPDATE blasts SET
+  cursor = CASE WHEN NOT :last THEN coalesce(:cursor, cursor) END,
+  total = total + :taken,
+  wake_at = knocktwice_now() + :lease,
+  started_at = coalesce(started_at, knocktwice_now()),
+  expanded_at = CASE WHEN :last THEN knocktwice_now() END
+WHERE id = :id
+""")
+
+
+def write(conn: Connection, blast: LockedBlast, users: Sequence[str], *, last: bool, lease: timedelta) -> None:
+    """Write the next people of a locked blast as pages, together with the cursor behind them.
+
+    Args:
+        last: nobody comes after them.
+    """
+    size = page_size(blast.throttle_per_min)
+    for first in range(0, len(users), size):
+        some = list(users[first : first + size])
+        # All its notifications' ids fit between this one and the next that ends in as many zeros.
+        id_ = UUID(int=uuid7().int & ~(_IDS - 1))
+        end = UUID(int=id_.int + _IDS - 1)
+        conn.execute(_WRITE, {"id": id_, "last": end, "blast": blast.id, "count": len(some), "users": some})
+    cursor = users[-1] if users else None
+    conn.execute(_ADVANCE, {"id": blast.id, "cursor": cursor, "taken": len(users), "last": last, "lease": lease})
+
+
+# busy: with workers now; waiting: not sent yet, these included; lately: people of the pages handed out in the last minute.
+_COUNT = text("""
+SELECT
+  p.busy,
+  p.waiting,
+  r.lately
+FROM (
+  SELECT
+    count(*) FILTER (WHERE wake_at > knocktwice_now()) AS busy,
+    count(*) AS waiting
+  FROM blast_pages
+  WHERE blast_id = :id AND users IS NOT NULL
+) p
+CROSS JOIN (
+  SELECT coalesce(sum(count), 0) AS lately
+  FROM blast_pages
+  WHERE blast_id = :id AND released_at > knocktwice_now() - interval '1 minute'
+) r
+""")
+
+# A page whose lease ran out had a worker that died, and is handed out again.
+_RELEASE = text("""
+UPDATE blast_pages p SET
+  wake_at = knocktwice_now() + :lease,
+  released_at = knocktwice_now()
+FROM (
+  SELECT id
+  FROM blast_pages
+  WHERE blast_id = :id AND users IS NOT NULL AND coalesce(wake_at <= knocktwice_now(), true)
+  ORDER BY id
+  LIMIT :room
+  FOR UPDATE SKIP LOCKED
+) next
+WHERE p.id = next.id
+RETURNING p.id
+""")
+
+
+def release(conn: Connection, blast: LockedBlast, lease: timedelta, *, most: int = IN_FLIGHT) -> list[str]:
+    """Hand the next pages of a locked blast to workers, as many as its throttle and ``most`` allow.
+
+    It also says when to look again, and finishes a blast that has nothing left. While people are still taken from the
+    segment nothing is handed out: that is soon done, and sending would only hold it up.
+
+    Args:
+        most: pages that workers may have at once.
+
+    Returns:
+        The pages' ids. Whoever gets one has it for ``lease``.
+    """
+    if not blast.expanded_at:
+        return []
+    counted = conn.execute(_COUNT, {"id": blast.id}).one()
+    if not counted.waiting:
+        store.finish(conn, blast.id)
+        return []
+    room = max(0, most - counted.busy)
+    next_at = blast.next_at
+    if (per_min := blast.throttle_per_min) is not None:
+        allowed, since = _throttled(blast, per_min, counted.lately)
+        room = min(room, allowed)
+        next_at = since + room * _interval(per_min)
+    released = conn.execute(_RELEASE, {"id": blast.id, "room": room, "lease": lease}).all() if room else []
+    store.look_again(conn, blast.id, _AGAIN, next_at=next_at)
+    return [str(row.id) for row in released]
+
+
+def _throttled(blast: LockedBlast, per_min: int, lately: int) -> tuple[int, datetime]:
+    """Return how many pages the throttle lets go now, and the time from which the next ones count.
+
+    Not more than it says in any minute, and these spread over it; some seconds that were missed are made up for.
+    """
+    since = max(blast.next_at or blast.now, blast.now - _MADE_UP)
+    allowed = 1 + (blast.now - since) // _interval(per_min) if since <= blast.now else 0
+    return max(0, min(allowed, (per_min - lately) // page_size(per_min))), since
+
+
+def _interval(per_min: int) -> timedelta:
+    """Return the time from one page to the next that a throttle asks for."""
+    return timedelta(minutes=1) / (per_min // page_size(per_min))
+
+
+_FIND = text("""
+SELECT
+  p.id,
+  p.users,
+  b.id AS blast_id,
+  b.message
+FROM blast_pages p JOIN blasts b ON b.id = p.blast_id
+WHERE p.id = :id AND p.users IS NOT NULL
+""")
+
+
+def find(conn: Connection, id_: str) -> Page | None:
+    """Return a page that waits to be sent, without claiming it."""
+    row = conn.execute(_FIND, {"id": id_}).first()
+    if row is None:
+        return None
+    first = UUID(str(row.id)).int
+    people = {str(UUID(int=first + place)): user for place, user in enumerate(row.users, 1) if user is not None}
+    return Page(str(row.id), str(row.blast_id), people, row.message)
+
+
+# The row of the page stays locked until its notifications are committed. An abort that comes meanwhile waits for that, and
+# finds them.
+_TAKE = text("""
+UPDATE blast_pages p SET
+  users = NULL,
+  wake_at = NULL,
+  sent_at = knocktwice_now()
+FROM blasts b
+WHERE p.id = :id AND p.users IS NOT NULL AND b.id = p.blast_id AND b.state = 'running'
+RETURNING p.id
+""")
+
+
+def take(conn: Connection, id_: str) -> bool:
+    """Empty a page, in the transaction that writes its notifications, and return whether that is still wanted."""
+    return conn.execute(_TAKE, {"id": id_}).first() is not None
+
+
+_DISCARD = text("""
+UPDATE blast_pages SET
+  users = NULL,
+  wake_at = NULL
+WHERE blast_id = :id AND users IS NOT NULL
+""")
+
+
+def discard(conn: Connection, blast: str) -> None:
+    """Throw the pages of an aborted blast away that were not sent."""
+    conn.execute(_DISCARD, {"id": blast})
+
+
+_TO_CANCEL = text("""
+SELECT
+  id,
+  last_id
+FROM blast_pages
+WHERE blast_id = :id AND sent_at IS NOT NULL AND cancelled_at IS NULL
+ORDER BY id
+LIMIT 1
+FOR UPDATE
+""")
+
+# By the primary key: the ids of a page's notifications lie between its own and its last.
+_ACTIVE = text("""
+SELECT id
+FROM notifications
+WHERE id > :first AND id <= :last AND batch_id = :first AND state = 'active'
+ORDER BY id
+""")
+
+
+def next_to_cancel(conn: Connection, blast: str) -> SentPage | None:
+    """Return the next page of an aborted blast that was sent and is not cancelled; ``None``: none is left."""
+    row = conn.execute(_TO_CANCEL, {"id": blast}).first()
+    if row is None:
+        store.rest(conn, blast)
+        return None
+    active = conn.execute(_ACTIVE, {"first": row.id, "last": row.last_id})
+    return SentPage(str(row.id), [str(n.id) for n in active])
+
+
+_CANCELLED = text("UPDATE blast_pages SET cancelled_at = knocktwice_now() WHERE id = :id")
+
+
+def cancelled(conn: Connection, page: str) -> None:
+    """Note that a page's notifications are cancelled."""
+    conn.execute(_CANCELLED, {"id": page})

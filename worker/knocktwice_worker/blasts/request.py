@@ -1,0 +1,80 @@
+"""What an application asks for when it wants a blast: checked, then started; and ended by its key."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from knocktwice_shared.errors import InvalidMessage
+from knocktwice_shared.ids import blast_id
+from knocktwice_worker.audience import segment_filter, segments
+from knocktwice_worker.blasts import content, standing, store
+from knocktwice_worker.content import plans
+from knocktwice_worker.content.links.short_links import example
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from sqlalchemy import Connection
+
+    from knocktwice_shared.messages import Blast
+    from knocktwice_worker.audience.segment_filter import Filter
+    from knocktwice_worker.blasts.content import BlastContent
+    from knocktwice_worker.config import Settings
+
+
+class Started(NamedTuple):
+    """A blast's id, and whether it is new: a key that was used before starts nothing."""
+
+    id: UUID
+    new: bool
+
+
+def start(conn: Connection, blast: Blast, schedule: str | None = None, *, settings: Settings | None = None) -> Started:
+    """Start a blast, which a worker takes up within its next tick.
+
+    Args:
+        schedule: the recurring blast that it is one of.
+        settings: how long the links in its texts are, and which delays are allowed; without them neither is looked at.
+
+    Raises:
+        InvalidMessage: there is no such segment or template, the filter is none, a parameter is missing, or a delay is
+            not allowed. The key stays free.
+    """
+    if standing.find(conn, blast.key) is None:
+        wanted = audience(conn, blast)
+        check_content(conn, blast, settings)
+        if store.start(conn, blast, segment_filter.dump(wanted), schedule):
+            return Started(blast_id(blast.key), True)
+    return Started(blast_id(blast.key), False)
+
+
+def audience(conn: Connection, blast: Blast) -> Filter:
+    """Return who a blast is for.
+
+    Raises:
+        InvalidMessage: there is no such segment, or the filter is none.
+    """
+    if blast.segment is None:
+        return segment_filter.parse(blast.filter, "filter")
+    try:
+        return segments.get(conn, blast.segment).filter
+    except segments.UnknownSegment as error:
+        raise InvalidMessage("segment", str(error)) from None
+
+
+def check_content(conn: Connection, blast: Blast, settings: Settings | None = None) -> BlastContent:
+    """Return what a blast says, filled in once: what is missing is missing for all.
+
+    Raises:
+        InvalidMessage: a parameter is missing, a text is too long, a delay is not allowed, or there is no such template.
+    """
+    said = content.of(conn, blast)
+    try:
+        if settings is not None:
+            plans.check_delays(said.plan, least_s=settings.min_after_s, most_s=settings.max_after_s)
+        said.check(example(settings) if settings else None)
+    except InvalidMessage as error:
+        if blast.template is None:
+            raise
+        raise InvalidMessage(f"template {blast.template} {error.field}", error.problem) from None
+    return said

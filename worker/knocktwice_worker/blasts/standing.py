@@ -1,0 +1,116 @@
+"""Where blasts stand: what the command line and the gateway show of them. Reads only."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Connection, text
+
+from knocktwice_worker.blasts.store import BlastState
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    from sqlalchemy import Row
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where a blast stands.
+
+    Attributes:
+        key: the application's name for it, which starts once.
+        segment: the saved segment it is for; ``None``: a filter of its own.
+        schedule: the recurring blast that it is one of.
+        reason: why it is paused or aborted.
+        throttle_per_min: most people in any minute; ``None``: no throttle.
+        total: people taken from the segment so far; all of them once ``expanded_at`` is set.
+        sent: of these, how many were notified.
+        cancelled: of those, how many belong to pages that were cancelled.
+        expanded_at: when the last people were taken from the segment.
+        template: the template that it says; ``None``: a text of its own, or its content was deleted since.
+    """
+
+    id: str
+    key: str
+    segment: str | None
+    schedule: str | None
+    state: BlastState
+    reason: str | None
+    throttle_per_min: int | None
+    total: int
+    sent: int
+    cancelled: int
+    created_at: datetime
+    started_at: datetime | None
+    expanded_at: datetime | None
+    finished_at: datetime | None
+    template: str | None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it as plain data."""
+        return asdict(self)
+
+
+_STANDING = """
+SELECT
+  b.id,
+  b.key,
+  b.segment,
+  b.schedule,
+  b.state,
+  b.reason,
+  b.throttle_per_min,
+  b.total,
+  p.sent,
+  p.cancelled,
+  b.created_at,
+  b.started_at,
+  b.expanded_at,
+  b.finished_at,
+  b.message -> 'content' ->> 'template' AS template
+FROM blasts b
+CROSS JOIN LATERAL (
+  SELECT
+    b.purged + coalesce(sum(count) FILTER (WHERE sent_at IS NOT NULL), 0) AS sent,
+    coalesce(sum(count) FILTER (WHERE cancelled_at IS NOT NULL), 0) AS cancelled
+  FROM blast_pages
+  WHERE blast_id = b.id AND sent_at IS NOT NULL
+) p
+"""
+_ONE = text(_STANDING + "WHERE b.key = :value OR CAST(b.id AS text) = :value")
+_LATEST = text(_STANDING + "ORDER BY b.created_at DESC, b.id LIMIT :limit")
+
+
+def find(conn: Connection, key_or_id: str) -> Standing | None:
+    """Return a blast by its key or its id."""
+    row = conn.execute(_ONE, {"value": key_or_id.replace("\0", "")}).first()
+    return None if row is None else _standing(row)
+
+
+def latest(conn: Connection, limit: int) -> Sequence[Standing]:
+    """Return the latest blasts, the last one first."""
+    return [_standing(row) for row in conn.execute(_LATEST, {"limit": limit})]
+
+
+# A page's notifications are found by the primary key: their ids lie between the page's own and its last.
+_OUTCOMES = text("""
+SELECT
+  n.state,
+  count(*) AS n
+FROM blast_pages p
+JOIN notifications n ON n.id > p.id AND n.id <= p.last_id AND n.batch_id = p.id
+WHERE p.blast_id = :id AND p.sent_at IS NOT NULL
+GROUP BY n.state
+""")
+
+
+def outcomes(conn: Connection, id_: str) -> dict[str, int]:
+    """Return how many notifications of a blast are in which state. Reads all of them."""
+    return {row.state: row.n for row in conn.execute(_OUTCOMES, {"id": id_})}
+
+
+def _standing(row: Row[Any]) -> Standing:
+    return Standing(**{**row._mapping, "id": str(row.id), "state": BlastState(row.state)})

@@ -1,0 +1,93 @@
+"""The ASGI application: what stands around every request, and what lives as long as the server."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from importlib import metadata
+from typing import TYPE_CHECKING
+
+from anyio.to_thread import current_default_thread_limiter
+from fastapi import FastAPI
+
+from knocktwice_worker.gateway import problems
+from knocktwice_worker.gateway.auth.key_pace import KeyPace
+from knocktwice_worker.gateway.auth.keyring import KeyRing
+from knocktwice_worker.gateway.fast_path import FastPath
+from knocktwice_worker.gateway.http.address_limit import AddressLimit
+from knocktwice_worker.gateway.http.address_pace import AddressPace
+from knocktwice_worker.gateway.http.body import SizeLimit
+from knocktwice_worker.gateway.http.client_address import ClientAddresses
+from knocktwice_worker.gateway.intake.callbacks import CallbackIntake
+from knocktwice_worker.gateway.intake.outbox import Outbox
+from knocktwice_worker.gateway.intake.receipts import ReceiptIntake
+from knocktwice_worker.gateway.openapi import describe
+from knocktwice_worker.gateway.routes import ROUTERS
+from knocktwice_worker.gateway.routes.health import Readiness
+from knocktwice_worker.services import CONNECTIONS
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from starlette.types import ASGIApp
+
+    from knocktwice_worker.services import Services
+
+#: Requests that may wait for the database at once, each in a thread and with a connection; the others wait for their turn.
+#: The connections that are left are for who writes callbacks, who reads keys and who looks whether all is well, so none of them
+#: waits for a slow query.
+THREADS = CONNECTIONS - 3
+
+
+def create_app(services: Services) -> ASGIApp:
+    """Return the ASGI application.
+
+    Args:
+        services: what it works with; closing them is the caller's.
+    """
+    settings = services.settings
+    bounded = SizeLimit(FastPath(describe_app(services)), limit=settings.gateway_body_bytes)
+    if not settings.gateway_address_per_s:
+        return bounded
+    addresses, pace = ClientAddresses(settings.gateway_proxies), AddressPace(settings.gateway_address_per_s)
+    return AddressLimit(bounded, addresses, pace, settings.gateway_body_bytes)
+
+
+def describe_app(services: Services) -> FastAPI:
+    """Return what serves all requests that are not served without the framework, and knows all."""
+    settings = services.settings
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        app.state.services = services
+        app.state.keys = KeyRing(services)
+        app.state.pace = KeyPace(services)
+        app.state.outbox = Outbox(services)
+        app.state.readiness = Readiness(services)
+        current_default_thread_limiter().total_tokens = THREADS
+        app.state.receipts = ReceiptIntake(services)
+        app.state.callbacks = CallbackIntake(services)
+        yield
+        await app.state.receipts.close()
+        await app.state.callbacks.close()
+        await app.state.outbox.close()
+        await app.state.keys.close()
+        app.state.pace.close()
+        app.state.readiness.close()
+
+    app = FastAPI(
+        title="knocktwice",
+        summary="Push first; if nobody answers in time, an SMS.",
+        version=metadata.version("knocktwice"),
+        lifespan=lifespan,
+        docs_url="/docs" if settings.gateway_docs else None,
+        redoc_url=None,
+        # The document itself is behind a key, unless everybody may see it.
+        openapi_url="/openapi.json" if settings.gateway_docs else None,
+        # A slash too many is a mistake to be told, not to be sent around with the key in hand.
+        redirect_slashes=False,
+    )
+    problems.handle(app, ROUTERS)
+    for router in ROUTERS:
+        app.include_router(router)
+    describe(app, ROUTERS)
+    return app

@@ -1,0 +1,77 @@
+"""Cancellations: remembered for notifications that are not there yet, and carried out on those that are."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sqlalchemy import Connection, text
+
+from knocktwice_worker.lifecycle import NotificationState
+from knocktwice_worker.notifications.store.receipts import Event, insert_events
+from knocktwice_worker.notifications.store.transitions import End, finish, settle_answered
+from knocktwice_worker.notifications.store.trigger_sql import CANCELLED
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+
+def cancel(conn: Connection, ids: Sequence[str], keys: Sequence[str], now: datetime) -> None:
+    """Stop notifications at whatever point before the provider call they are. Unknown ids are remembered.
+
+    A message that a sender has claimed is no longer stopped; a push that is on its way is not called back. Nor are rows
+    stopped that another transaction is just writing: for those, commit what :func:`note_cancelled` wrote, and then call
+    :func:`settle_cancelled`.
+    """
+    _stop(conn, note_cancelled(conn, ids, keys, now))
+
+
+# A key of another installation, or of a notification that is not there yet, finds nothing.
+_WITH_KEYS = text("SELECT id FROM notifications WHERE key = ANY(:keys)")
+
+
+def note_cancelled(conn: Connection, ids: Sequence[str], keys: Sequence[str], now: datetime) -> list[str]:
+    """Remember these notifications as cancelled, known or not, and return their ids, sorted."""
+    found = conn.execute(_WITH_KEYS, {"keys": list(keys)})
+    wanted = sorted({*ids, *(str(row.id) for row in found)})
+    insert_events(conn, [Event(i, CANCELLED, "", now, 0) for i in wanted])
+    return wanted
+
+
+# Most of the ids that writers of rows ask about are not cancelled.
+_CANCELLED_AMONG = text(f"""
+SELECT notification_id FROM events WHERE notification_id = ANY(CAST(:ids AS uuid[])) AND kind = '{CANCELLED}'
+""")
+
+
+def settle_cancelled(conn: Connection, ids: Sequence[str]) -> None:
+    """Stop those among ``ids`` that are cancelled. A canceller and a writer of rows both call it after their commit."""
+    found = conn.execute(_CANCELLED_AMONG, {"ids": list(ids)})
+    if wanted := sorted({str(row.notification_id) for row in found}):
+        _stop(conn, wanted)
+
+
+# A push with later steps ends with those. It is stopped here if it has none, or if it was on its way while they ended and
+# came back to be tried again.
+_CANCEL_PUSH = text("""
+UPDATE deliveries d SET
+  state = 'cancelled',
+  reason = 'cancelled',
+  wake_at = NULL,
+  finished_at = knocktwice_now()
+FROM (
+  SELECT p.notification_id FROM deliveries p
+  WHERE p.notification_id = ANY(CAST(:ids AS uuid[])) AND p.step = 0 AND p.state = 'scheduled'
+    AND (NOT EXISTS (SELECT FROM deliveries s WHERE s.notification_id = p.notification_id AND s.step = 1)
+      OR EXISTS (SELECT FROM notifications n WHERE n.id = p.notification_id AND n.state <> 'active'))
+  ORDER BY p.notification_id FOR UPDATE
+) waiting
+WHERE d.notification_id = waiting.notification_id AND d.step = 0
+RETURNING d.notification_id
+""")
+
+
+def _stop(conn: Connection, ids: Sequence[str]) -> None:
+    settle_answered(conn, ids)
+    stopped = conn.execute(_CANCEL_PUSH, {"ids": list(ids)}).all()
+    finish(conn, [End(str(row.notification_id), NotificationState.CANCELLED, "cancelled") for row in stopped])

@@ -1,0 +1,64 @@
+"""The ledger: one line for every decision and for what happened afterwards. ``knocktwice explain`` reads it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Connection, text
+
+from knocktwice_worker.database.bulk import rows
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from knocktwice_worker.lifecycle import Entry
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """A line of the ledger.
+
+    Attributes:
+        notification_id: whose.
+        verdict: what was decided, or what happened.
+        inputs: the facts behind it, without personal data.
+        step: the step it is about.
+        answered: a person has clicked, so no later step is needed either.
+    """
+
+    notification_id: str
+    verdict: Entry
+    inputs: Mapping[str, Any]
+    step: int = 1
+    answered: bool = False
+
+
+#: Made once: ``json.dumps`` makes an encoder for each call that has options.
+_encode = json.JSONEncoder(default=str).encode
+
+# Lines are only ever added.
+_WRITE = text(f"""
+INSERT INTO decisions (
+  notification_id,
+  step,
+  verdict,
+  inputs
+)
+SELECT * FROM {rows("r", id="uuid", step="smallint", verdict="text", inputs="jsonb")}
+""")
+
+
+def write_ledger(conn: Connection, decisions: Sequence[Decision]) -> None:
+    """Add lines to the ledger."""
+    if decisions:
+        conn.execute(
+            _WRITE,
+            {
+                "id": [d.notification_id for d in decisions],
+                "step": [d.step for d in decisions],
+                "verdict": [str(d.verdict) for d in decisions],
+                "inputs": [_encode(dict(d.inputs)) for d in decisions],
+            },
+        )
