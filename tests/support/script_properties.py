@@ -18,7 +18,7 @@ from knocktwice_shared.messages import Category
 from knocktwice_worker.channels import Retry, Sent
 from knocktwice_worker.channels.outbound.pacing import Pace
 from knocktwice_worker.channels.outbound.provider_choice import Providers, Why
-from knocktwice_worker.lifecycle import Verdict
+from knocktwice_worker.lifecycle import Refusal
 from knocktwice_worker.limits.budget import Budget
 from knocktwice_worker.limits.per_number import Ask, Limits, RedisLimits
 
@@ -56,11 +56,11 @@ OUTCOMES = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4), st.booleans(
 class Counters(RedisLimits):
     """The limits beside a Postgres in which nothing was sent yet."""
 
-    def ask(self, asks: Sequence[Ask], *, spent: str = _NOTHING_SPENT) -> list[tuple[Verdict | None, int, int, int]]:
+    def ask(self, asks: Sequence[Ask], *, spent: str = _NOTHING_SPENT) -> list[tuple[Refusal | None, int, int, int]]:
         """Return of each its refusal, its number's count, and the day's parts in total and in its category."""
         answer = self._call(asks, NOON, [([], "")] * len(asks), spent)
-        words = {b"duplicate": Verdict.DUPLICATE_CONTENT, b"capped": Verdict.CAPPED_DAILY}
-        words[b"exhausted"] = Verdict.BUDGET_EXHAUSTED
+        words = {b"duplicate": Refusal.DUPLICATE_CONTENT, b"capped": Refusal.CAPPED_DAILY}
+        words[b"exhausted"] = Refusal.BUDGET_EXHAUSTED
         return [
             (words.get(answer[i]), int(answer[i + 1]), int(answer[i + 2]), int(answer[i + 3]))
             for i in range(0, len(answer), 4)
@@ -78,16 +78,16 @@ class _Books:
     def spent(self, category: Category | None = None) -> int:
         return sum(parts for c, parts in self.parts.values() if category in (None, c))
 
-    def ask(self, ask: Ask) -> Verdict | None:
+    def ask(self, ask: Ask) -> Refusal | None:
         if self.holders.get((ask.number, ask.fingerprint), ask.id) != ask.id:
-            return Verdict.DUPLICATE_CONTENT
+            return Refusal.DUPLICATE_CONTENT
         if ask.id not in self.today[ask.number] and len(self.today[ask.number]) == PER_DAY:
-            return Verdict.CAPPED_DAILY
+            return Refusal.CAPPED_DAILY
         if ask.id not in self.parts:
             most = BUDGET.total - (0 if ask.category is Category.CRITICAL else BUDGET.reserve)
             own = BUDGET.categories.get(ask.category)
             if self.spent() + ask.parts > most or (own and self.spent(ask.category) + ask.parts > own):
-                return Verdict.BUDGET_EXHAUSTED
+                return Refusal.BUDGET_EXHAUSTED
             self.parts[ask.id] = ask.category, ask.parts
         self.today[ask.number].add(ask.id)
         self.holders[ask.number, ask.fingerprint] = ask.id

@@ -44,6 +44,7 @@ UNIMPORTED = {
         "pytest-xdist": "pytest loads it",
         "ruff": "a command",
         "schemathesis": "a command",
+        "squawk-cli": "a command",
         "types-jsonschema": "mypy reads it",
         "types-psutil": "mypy reads it",
         "types-psycopg2": "mypy reads it",
@@ -69,7 +70,7 @@ REQUIRED = {
     for extra, lines in {"": PROJECT["dependencies"], **PROJECT["optional-dependencies"]}.items()
 }
 INSTALLED = packages_distributions()
-OURS = {"knocktwice", "knocktwice_shared", "knocktwice_worker", "support", "benchmarks"}
+OURS = {"knocktwice", "knocktwice_shared", "knocktwice_worker", "benchmarks", "oracle", "support"}
 
 
 def test_no_extra_installs_what_nobody_needs() -> None:
@@ -104,14 +105,14 @@ def _imported() -> dict[str, set[str]]:
     found: dict[str, set[str]] = {}
     for folder in {folder.parts[0] for folder in CODE}:
         for file in (ROOT / folder).rglob("*.py"):
-            names = set().union(*(_distributions(module) for module in _modules(file)))
+            names: set[str] = set().union(*(_distributions(module) for module in _modules(file)))
             found.setdefault(_extra_of(file.relative_to(ROOT)), set()).update(names)
     return found
 
 
 def _installed(extra: str) -> set[str]:
     """Return what an extra asks for, with the extras that it names itself and with what everybody gets."""
-    asked = {canonicalize_name(r.name) for r in REQUIRED[extra] + REQUIRED[""]}
+    asked: set[str] = {canonicalize_name(r.name) for r in REQUIRED[extra] + REQUIRED[""]}
     for requirement in REQUIRED[extra]:
         if requirement.name == PROJECT["name"]:
             asked |= set().union(*(_installed(other) for other in requirement.extras))
