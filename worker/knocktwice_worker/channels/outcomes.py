@@ -29,11 +29,13 @@ class Retry:
 
     Attributes:
         too_fast: because it gets more than it wants.
+        ours: because we were too late to send it, so it says nothing about the provider.
     """
 
     reason: str
     after: timedelta | None = None
     too_fast: bool = False
+    ours: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,6 +34,7 @@ VERDICTS = {
     "budget_exhausted": "The day's budget of SMS parts had no room for it (KNOCKTWICE_SMS_BUDGET…): no SMS.",
     "opted_out": "This number asked not to be texted: no SMS.",
     "no_phone": "No phone number is known: no SMS.",
+    "number_changed": "The number that it was to go to is not theirs any more: no SMS.",
     "no_address": "No address of this person's is known on that channel: no SMS.",
     "country_blocked": "SMS to this country are not allowed here (KNOCKTWICE_SMS_COUNTRIES): no SMS.",
     "no_sender": "Nobody is set to send it here ({setting}): no SMS.",
