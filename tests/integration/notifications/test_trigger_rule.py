@@ -16,6 +16,7 @@ from knocktwice_worker.lifecycle import OPEN, DeliveryState, Facts, Notification
 from knocktwice_worker.notifications import store
 from knocktwice_worker.notifications.store import change_feed
 from knocktwice_worker.reporting import delay_curve, rollups
+from support.sent_messages import placed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -159,7 +160,7 @@ def test_what_the_table_names_is_neither_reserved_nor_claimed(here: Services, wr
             wanted = [store.Reservation(i, "+436601234567", "Hello", b"1") for i in ids]
             won = store.reserve(conn, wanted, MINUTE)
         else:
-            won = set(store.claim_steps(conn, ids, MINUTE)[0])
+            won = set(store.claim_steps(conn, placed(ids), MINUTE)[0])
     assert won == {str(c.id) for c in combinations if not c.answered}
 
 
@@ -212,7 +213,7 @@ def test_the_delay_curve_takes_the_receipts_that_the_table_names(here: Services,
         start = conn.execute(
             sa.text("SELECT date_bin('5 minutes', min(created_at), 'epoch') FROM notifications")
         ).scalar_one()
-        given = {"slices": [start, start + rollups.SLICE], "width": rollups.SLICE, "template": "tea"}
+        given = {"starts_at": [start, start + rollups.SLICE], "width": rollups.SLICE, "template": "tea"}
         rows = conn.execute(delay_curve._PUSHES, given).all()
     found = sorted((row.trigger, row.answered_s is not None) for row in rows)
     # A trigger that no receipt answers has no curve.

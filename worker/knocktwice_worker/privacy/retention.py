@@ -1,8 +1,8 @@
 """Deleting what is old: finished notifications with everything about them, what blasts kept of them, and parked messages.
 
 Ids are UUIDv7, so old rows lie together at the beginning of each table's primary key. They are read from there and deleted
-in small transactions, which lock nothing that anybody works on: what is open stays, however old. Several workers at it share
-the rows between them.
+in small transactions. These lock nothing that a sender works on: what is open stays, however old. Several workers that delete
+at once share the rows between them.
 """
 
 from __future__ import annotations
@@ -31,37 +31,6 @@ RUN = timedelta(seconds=60)
 
 _FIRST, _LAST = UUID(int=0), UUID(int=2**128 - 1)
 
-_NOW = text("SELECT knocktwice_now()")
-
-_OLD = text("""
-SELECT id FROM notifications
-WHERE id > CAST(:after AS uuid) AND id < CAST(:boundary AS uuid) AND state <> 'active' AND finished_at < :until
-ORDER BY id LIMIT :limit FOR UPDATE SKIP LOCKED
-""")
-
-# Before their notifications: the database would look for them one notification at a time.
-_LINKS = text("DELETE FROM links WHERE notification_id = ANY(CAST(:ids AS uuid[]))")
-
-# A batch whose every recipient was a repeat has had no notification from the start.
-_BATCHES = text("""
-WITH old AS (
-  SELECT b.id FROM batches b
-  WHERE b.id > CAST(:after AS uuid) AND b.id < CAST(:boundary AS uuid) AND b.created_at < :until
-  ORDER BY b.id LIMIT :limit FOR UPDATE SKIP LOCKED
-), gone AS (
-  DELETE FROM batches b USING old
-  WHERE b.id = old.id AND NOT EXISTS (SELECT FROM notifications n WHERE n.batch_id = b.id)
-  RETURNING b.id
-)
-SELECT (SELECT max(CAST(id AS text)) FROM old) AS last, (SELECT count(*) FROM gone) AS removed
-""")
-
-_LETTERS = text("""
-DELETE FROM dead_letters WHERE id IN (
-  SELECT id FROM dead_letters WHERE at < :until ORDER BY id LIMIT :limit FOR UPDATE SKIP LOCKED
-)
-""")
-
 
 class Removed(NamedTuple):
     """What one run deleted. ``more``: there was no time for the rest."""
@@ -71,6 +40,9 @@ class Removed(NamedTuple):
     dead_letters: int = 0
     blast_pages: int = 0
     more: bool = False
+
+
+_NOW = text("SELECT knocktwice_now()")
 
 
 def purge(engine: Engine, keep: timedelta, *, run: timedelta = RUN) -> Removed:
@@ -96,6 +68,19 @@ def purge(engine: Engine, keep: timedelta, *, run: timedelta = RUN) -> Removed:
     return done
 
 
+_LETTERS = text("""
+DELETE FROM dead_letters
+WHERE id IN (
+  SELECT id
+  FROM dead_letters
+  WHERE at < :until
+  ORDER BY id
+  LIMIT :limit
+  FOR UPDATE SKIP LOCKED
+)
+""")
+
+
 def _steps(engine: Engine, until: datetime) -> Iterator[tuple[str, int]]:
     """Delete chunk by chunk, and say after each what and how many."""
     for first, last in _ranges(until):
@@ -114,6 +99,23 @@ def _steps(engine: Engine, until: datetime) -> Iterator[tuple[str, int]]:
         yield "blast_pages", removed
 
 
+# What is still under way stays, however old. Rows that another worker is deleting are left to it.
+_OLD = text("""
+SELECT id
+FROM notifications
+WHERE id > CAST(:after AS uuid)
+  AND id < CAST(:boundary AS uuid)
+  AND state <> 'active'
+  AND finished_at < :until
+ORDER BY id
+LIMIT :limit
+FOR UPDATE SKIP LOCKED
+""")
+
+# Before their notifications: the database would look for them one notification at a time.
+_LINKS = text("DELETE FROM links WHERE notification_id = ANY(CAST(:ids AS uuid[]))")
+
+
 def _notifications(engine: Engine, first: UUID, last: UUID, until: datetime) -> Iterator[int]:
     page = {"after": str(first), "boundary": str(last), "until": until, "limit": CHUNK}
     while True:
@@ -125,6 +127,29 @@ def _notifications(engine: Engine, first: UUID, last: UUID, until: datetime) -> 
             removal.delete(conn, ids)
         page["after"] = ids[-1]
         yield len(ids)
+
+
+# A batch whose every recipient was a repeat has had no notification from the start.
+_BATCHES = text("""
+WITH old AS (
+  SELECT b.id
+  FROM batches b
+  WHERE b.id > CAST(:after AS uuid)
+    AND b.id < CAST(:boundary AS uuid)
+    AND b.created_at < :until
+  ORDER BY b.id
+  LIMIT :limit
+  FOR UPDATE SKIP LOCKED
+),
+gone AS (
+  DELETE FROM batches b USING old
+  WHERE b.id = old.id AND NOT EXISTS (SELECT FROM notifications n WHERE n.batch_id = b.id)
+  RETURNING b.id
+)
+SELECT
+  (SELECT max(CAST(id AS text)) FROM old) AS last,
+  (SELECT count(*) FROM gone) AS removed
+""")
 
 
 def _batches(engine: Engine, first: UUID, last: UUID, until: datetime) -> Iterator[int]:

@@ -17,6 +17,7 @@ from knocktwice_worker.notifications.store.due import (
     contents,
     due,
     postpone,
+    postpone_pushes,
     postpone_until,
     reserve,
     ring,
@@ -51,6 +52,7 @@ from knocktwice_worker.notifications.store.pushes import (
     shown,
 )
 from knocktwice_worker.notifications.store.receipts import note_wasted, record_receipts
+from knocktwice_worker.notifications.store.related import now, overdue, owners, related
 from knocktwice_worker.notifications.store.transitions import lock_open, settle_answered, skip
 
 __all__ = [
@@ -82,12 +84,18 @@ __all__ = [
     "may_move",
     "note_cancelled",
     "note_wasted",
+    "now",
+    "overdue",
+    "owners",
     "postpone",
+    "postpone_pushes",
     "postpone_until",
     "push_contents",
     "record_push",
     "record_receipts",
+    "record_sms",
     "record_steps",
+    "related",
     "reserve",
     "reserved",
     "ring",
