@@ -338,10 +338,10 @@ def _result(row: store.ClaimedStep, outcome: Outcome, give_up: timedelta) -> sto
     match outcome:
         case Sent(provider_id):
             return store.StepResult(id_, DeliveryState.SENT, provider_id=provider_id)
+        case Rejected(opted_out=True):
+            return store.StepResult(id_, DeliveryState.FAILED, reason=Refusal.OPTED_OUT, opted_out=True)
         case Rejected(reason, detail):
-            opted_out = reason == Refusal.OPTED_OUT
-            text = f"{reason}: {detail}" if detail and not opted_out else reason
-            return store.StepResult(id_, DeliveryState.FAILED, reason=text, opted_out=opted_out)
+            return store.StepResult(id_, DeliveryState.FAILED, reason=f"{reason}: {detail}" if detail else reason)
         case Retry(reason, after, _, ours) if ours:
             return store.StepResult(id_, DeliveryState.RESERVED, reason=reason, wake_after=after)
         case Retry(reason, after):
