@@ -38,28 +38,20 @@ def test_only_one_sender_claims(book: Book) -> None:
     assert book(store.claim_steps, placed(ids(one)), LEASE) == ([], None)
 
 
-#: How senders claim with Twilio alone, and where there are several providers.
-PLACEMENTS = pytest.mark.parametrize("placement", [None, store.Placement("acme", 0)], ids=["one", "several"])
+def places(of: Batch, placement: store.Placement) -> dict[str, store.Placement]:
+    return dict.fromkeys(ids(of), placement)
 
 
-def places(of: Batch, placement: store.Placement | None) -> dict[str, store.Placement] | None:
-    return None if placement is None else dict.fromkeys(ids(of), placement)
-
-
-@PLACEMENTS
-def test_an_opt_out_between_reservation_and_claim_stops_the_sms(book: Book, placement: store.Placement | None) -> None:
+def test_an_opt_out_between_reservation_and_claim_stops_the_sms(book: Book) -> None:
     one = batch("ada", after=0)
     book.pushed(one)
     book.reserve(*ids(one))
     with book.engine.begin() as conn:
         conn.execute(sa.text("INSERT INTO opt_outs (number, source) VALUES ('+16505550100', 'stop')"))
-    assert book(store.claim_steps, places(one, placement), LEASE) == ([], None)
+    assert book(store.claim_steps, placed(ids(one)), LEASE) == ([], None)
 
 
-@PLACEMENTS
-def test_a_click_that_is_committed_before_the_claim_stops_the_sms(
-    book: Book, placement: store.Placement | None
-) -> None:
+def test_a_click_that_is_committed_before_the_claim_stops_the_sms(book: Book) -> None:
     one = batch("ada", after=0)
     book.pushed(one)
     book.reserve(*ids(one))
@@ -67,7 +59,7 @@ def test_a_click_that_is_committed_before_the_claim_stops_the_sms(
         # Its writer died before it looked for what the click makes needless.
         insert = "INSERT INTO events (notification_id, kind, registration, at) VALUES (:id, 'clicked', 'reg-ada', :at)"
         conn.execute(sa.text(insert), {"id": ids(one)[0], "at": AT})
-    assert book(store.claim_steps, places(one, placement), LEASE) == ([], None)
+    assert book(store.claim_steps, placed(ids(one)), LEASE) == ([], None)
 
 
 def test_a_choice_of_a_provider_that_is_old_claims_nothing(book: Book) -> None:
@@ -106,7 +98,7 @@ def test_a_sender_that_lost_its_claim_cannot_send(book: Book, clock: Clock) -> N
     first = claimed(book, one)
     book(store.record_steps, [store.StepResult(ids(one)[0], DeliveryState.RESERVED, wake_after=timedelta())])
     clock.advance(timedelta(seconds=1))
-    _, second = book(store.claim_steps, placed(ids(one)), LEASE)
+    _, second = book(store.claim_steps, placed(ids(one), tries=1), LEASE)
     assert book(store.hold, ids(one), first) == []
     assert len(book(store.hold, ids(one), second)) == 1
 
