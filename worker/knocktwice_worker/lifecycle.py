@@ -1,9 +1,10 @@
 """The life of a notification: its states, the allowed edges, and the one decision that matters. Pure; no I/O.
 
-A *notification* is ``active`` until it reaches one terminal state. It consists of *deliveries*, one per step: step 0 is the
-push, if there is one, and 1, 2, … are what follows it. A step's delivery exists from the moment the one before it ended, so at
-most one later step is open at a time. An unfinished delivery always has a ``wake_at``, the moment at which somebody must look
-at it again; the dispatcher rings it then. That one column is countdown, retry and crash recovery alike.
+A *notification* is ``active`` until it reaches one terminal state. It consists of *deliveries*, one per step: step 0 is
+the push, if there is one, and 1, 2, … are what follows it. A step's delivery exists from the moment the one before it
+ended, so at most one later step is open at a time. An unfinished delivery always has a ``wake_at``, the moment at which
+somebody must look at it again; the dispatcher rings it then. That one column is countdown, retry and crash recovery
+alike.
 """
 
 from __future__ import annotations
@@ -223,8 +224,8 @@ FALL_BACK = frozenset(
     }
 )
 
-#: Verdicts after which a step is not needed; the steps behind it keep their own conditions and countdowns. After a refusal
-#: the next step is tried at once.
+#: Verdicts after which a step is not needed; the steps behind it keep their own conditions and countdowns. After a
+#: refusal the next step is tried at once.
 NOT_NEEDED = frozenset({Verdict.REACHED_IN_TIME, Verdict.NOTIFICATIONS_ENABLED, Verdict.ACCEPTED_UNCONFIRMED})
 
 #: What becomes of the notification when its last step ends with this word; any other suppresses it.
@@ -242,9 +243,9 @@ class Trigger:
     """What a step with this trigger waits for.
 
     Attributes:
-        answered_by: the weakest receipt that makes the step needless; a click implies a delivery. A click counts whichever
-            step was clicked. A delivery counts if it is reported of the step that this one follows, or of a later one.
-            ``None``: receipts decide nothing, the push itself does.
+        answered_by: the weakest receipt that makes the step needless; a click implies a delivery. A click counts
+            whichever step was clicked. A delivery counts if it is reported of the step that this one follows, or of a
+            later one. ``None``: receipts decide nothing, the push itself does.
         unanswered: the verdict when no such receipt came in time.
     """
 
@@ -252,8 +253,9 @@ class Trigger:
     unanswered: Verdict
 
 
-#: The one rule about triggers. :func:`decide` and the SQL (``notifications/store/trigger_sql.py``, from which also the roll-ups
-#: and the delay curve take it) come from this table; a trigger that is missing here stops the process when it starts.
+#: The one rule about triggers. :func:`decide` and the SQL (``notifications/store/trigger_sql.py``, from which also the
+#: roll-ups and the delay curve take it) come from this table; a trigger that is missing here stops the process when it
+#: starts.
 TRIGGERS: Mapping[When, Trigger] = {
     When.NOTIFICATIONS_DISABLED: Trigger(None, Verdict.NOTIFICATIONS_DISABLED),
     When.NOT_DELIVERED: Trigger(Receipt.DELIVERED, Verdict.NOT_DELIVERED),

@@ -128,7 +128,7 @@ SELECT
   :registration,
   :user,
   :platform,
-  :enabled,
+  coalesce(CAST(:enabled AS boolean), true),
   :locale,
   :time_zone,
   :app_version,
@@ -137,11 +137,11 @@ SELECT
 FROM (SELECT least(CAST(:at AS timestamptz), knocktwice_now()) AS at) clock
 ON CONFLICT (registration) DO UPDATE SET
   user_id = excluded.user_id,
-  platform = excluded.platform,
-  notifications_enabled = excluded.notifications_enabled,
-  locale = excluded.locale,
-  time_zone = excluded.time_zone,
-  app_version = excluded.app_version,
+  platform = coalesce(excluded.platform, d.platform),
+  notifications_enabled = coalesce(CAST(:enabled AS boolean), d.notifications_enabled),
+  locale = coalesce(excluded.locale, d.locale),
+  time_zone = coalesce(excluded.time_zone, d.time_zone),
+  app_version = coalesce(excluded.app_version, d.app_version),
   changed_at = excluded.changed_at,
   last_seen_at = excluded.last_seen_at
 WHERE d.changed_at <= excluded.changed_at

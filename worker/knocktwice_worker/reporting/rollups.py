@@ -235,7 +235,7 @@ def _mark(engine: Engine) -> bool:
         span = change_feed.window(conn, FOLLOWER, most=_STRIDE)
         if span is None:
             return False
-        conn.execute(_MARK, {"slice": SLICE, "origin": CLOSED, **span._asdict()})
+        conn.execute(_MARK, {"slice": SLICE, "origin": CLOSED, "after": span.after, "until": span.until})
         change_feed.seen(conn, FOLLOWER, span.until)
         return span.until - span.after >= _STRIDE
 

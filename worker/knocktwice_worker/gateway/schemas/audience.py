@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import ConfigDict, Field, WithJsonSchema
+from pydantic import ConfigDict, Field
 
 from knocktwice_shared.messages import (
     Platform,
 )
 from knocktwice_shared.names import BATCH_LIMIT
-from knocktwice_worker.gateway.schemas.fields import Body, Phone, text_of
+from knocktwice_worker.gateway.schemas.fields import Body, Phone, TagValue, text_of
 
 
 class Device(Body):
@@ -19,7 +19,7 @@ class Device(Body):
     model_config = ConfigDict(json_schema_extra={"example": {"platform": "android", "notifications_enabled": True}})
 
     platform: Platform | None = None
-    notifications_enabled: bool | None = Field(None, description="Left out: true.")
+    notifications_enabled: bool | None = Field(None, description="Left out: as it was; of a new device: true.")
     locale: Annotated[str, text_of(64)] | None = None
     time_zone: Annotated[str, text_of(64)] | None = Field(None, description="IANA name.")
     app_version: Annotated[str, text_of(64)] | None = None
@@ -31,12 +31,6 @@ class PhoneBody(Body):
     model_config = ConfigDict(json_schema_extra={"example": {"phone": "+1 650 555 0100"}})
 
     phone: Phone
-
-
-_ITEM = {"type": ["string", "number", "boolean"]}
-
-
-TagValue = Annotated[Any, WithJsonSchema({"anyOf": [_ITEM, {"type": "array", "items": _ITEM}, {"type": "null"}]})]
 
 
 class Tags(Body):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from fastapi import Query
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 #: Something else than white space, without NUL.
 VISIBLE = r"^[^\x00]*[^\s\x00][^\x00]*$"
@@ -73,3 +73,9 @@ Params = Annotated[
 
 class Body(BaseModel):
     model_config = ConfigDict(extra="forbid")
+
+
+_ITEM = {"type": ["string", "number", "boolean"]}
+
+
+TagValue = Annotated[Any, WithJsonSchema({"anyOf": [_ITEM, {"type": "array", "items": _ITEM}, {"type": "null"}]})]

@@ -27,6 +27,7 @@ from knocktwice_worker.gateway.schemas.fields import (
     Params,
     Phone,
     Registration,
+    TagValue,
     UserId,
     text_of,
 )
@@ -102,7 +103,7 @@ class LocalTimeBody(Body):
 
 
 class RecipientBody(Body):
-    """One person: `user`, or `registrations` and/or `phone`."""
+    """One person: `user`, or `registrations` and/or `phone`. Beside `user` these and `tags` are remembered first."""
 
     user: UserId | None = None
     registrations: list[Registration] | None = Field(None, max_length=100)
@@ -110,6 +111,7 @@ class RecipientBody(Body):
     params: Params | None = None
     key: IdempotencyKey | None = None
     locale: Locale | None = None
+    tags: dict[Annotated[str, text_of(64)], TagValue] | None = None
 
 
 class SharedBody(Body):

@@ -1,6 +1,7 @@
 """Rows emptied of personal data, and rows deleted: for the privacy of people and for what is old.
 
-No state changes here, and nobody works on these notifications any more: the caller has locked them, and they have ended.
+No state changes here, and nobody works on these notifications any more: the caller has locked them, and they have
+ended.
 """
 
 from __future__ import annotations
@@ -41,7 +42,8 @@ _BLANK = (
     """),
     text("""
     UPDATE events SET registration = 'erased-' || gen_random_uuid()
-    WHERE notification_id = ANY(CAST(:ids AS uuid[])) AND registration <> '' AND NOT starts_with(registration, 'erased-')
+    WHERE notification_id = ANY(CAST(:ids AS uuid[])) AND registration <> ''
+      AND NOT starts_with(registration, 'erased-')
     """),
     text("UPDATE decisions SET inputs = '{}' WHERE notification_id = ANY(CAST(:ids AS uuid[])) AND inputs <> '{}'"),
     text("""

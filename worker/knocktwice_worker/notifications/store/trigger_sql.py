@@ -1,4 +1,4 @@
-"""The rule about triggers (``lifecycle.TRIGGERS``) as SQL. All statements that ask whether a receipt answers a step use it."""
+"""The rule about triggers (``lifecycle.TRIGGERS``) as SQL, for all statements about receipts that answer a step."""
 
 from __future__ import annotations
 
