@@ -64,7 +64,8 @@ _PLACEHOLDER = re.compile(r"\{\{-?\s*(\w+)([^}]*)\}\}")
 #: Words that a template takes for values, not for names.
 _LITERALS = frozenset({"true", "false", "nil", "null", "empty", "blank"})
 #: A language tag (RFC 5646), roughly; phones also write it with underscores.
-_LOCALE = re.compile(r"[A-Za-z]{2,8}(?:[-_][A-Za-z0-9]{1,8})*")
+#: Also as Java writes it, "zh_CN_#Hans", and iOS and POSIX: "en_US@calendar=buddhist", "de_AT.UTF-8".
+_LOCALE = re.compile(r"[A-Za-z]{2,8}(?:[-_]{1,2}#?[A-Za-z0-9]{1,8})*(?:[.@][A-Za-z0-9=;.-]+)?")
 _NOTHING_SAID = (
     "is missing; give what to say, or the name of a template, or begin the plan with a step that goes at once, "
     "without when and after_s"

@@ -6,9 +6,11 @@ Changes carry the time they happened; the latest wins, in whatever order they co
 from __future__ import annotations
 
 import json
+import re
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+import structlog
 from sqlalchemy import Connection, text
 
 from knocktwice_shared.errors import InvalidMessage
@@ -21,14 +23,19 @@ from knocktwice_shared.messages import (
     TagsSet,
     UserErased,
 )
+from knocktwice_worker.content import locales
 from knocktwice_worker.database.bulk import rows
 from knocktwice_worker.limits.quiet_hours import country
+from knocktwice_worker.notation import time_zones
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from knocktwice_shared.messages import ReceiptEvent
 
+log = structlog.get_logger(__name__)
+
+_DECORATED = re.compile(r"[#.@]")
 #: Most tags of one user, and their size as JSON. GIN indexes and whoever reads them have to carry them.
 TAGS_LIMIT, TAGS_BYTES_LIMIT = 250, 16_384
 #: Most names of tags that one user has or had, while a late message about a removed one may still come.
@@ -318,11 +325,25 @@ def _registered(change: DeviceRegistered) -> dict[str, object]:
         "user": change.user,
         "platform": change.platform,
         "enabled": change.notifications_enabled,
-        "locale": change.locale,
-        "time_zone": change.time_zone,
+        "locale": _locale(change.locale),
+        "time_zone": _zone(change.time_zone),
         "app_version": change.app_version,
         "at": change.at,
     }
+
+
+def _locale(said: str | None) -> str | None:
+    """Return a locale without what Java, iOS and POSIX put behind it, so that segments find its language and country."""
+    return said if said is None or not _DECORATED.search(said) else locales.plain(said) or said
+
+
+def _zone(said: str | None) -> str | None:
+    """Return a zone by its IANA name. One that nobody knows is left out: the device matters more than its clock."""
+    try:
+        return said and time_zones.canonical(said)
+    except ValueError:
+        log.warning("time zone is not known", time_zone=said)
+        return None
 
 
 def _bound(change: PhoneBound) -> dict[str, object]:
@@ -332,5 +353,7 @@ def _bound(change: PhoneBound) -> dict[str, object]:
 
 def _described(change: TagsSet) -> dict[str, object]:
     fields: dict[str, object] = {f"tags.{name}": value for name, value in change.tags.items()}
-    fields |= {n: v for n, v in (("locale", change.locale), ("time_zone", change.time_zone)) if v is not None}
+    fields |= {
+        n: v for n, v in (("locale", _locale(change.locale)), ("time_zone", _zone(change.time_zone))) if v is not None
+    }
     return {"user": change.user, "fields": json.dumps(fields), "at": change.at}

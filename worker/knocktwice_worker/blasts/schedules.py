@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import islice, takewhile
 from typing import TYPE_CHECKING, Annotated, Any
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+from zoneinfo import ZoneInfo
 
 import structlog
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError, field_validator
@@ -20,7 +20,7 @@ from sqlalchemy import Connection, text
 from knocktwice_shared.errors import InvalidMessage
 from knocktwice_shared.messages import Category, parse_blast
 from knocktwice_worker.blasts import request
-from knocktwice_worker.notation import crontab, durations
+from knocktwice_worker.notation import crontab, durations, time_zones
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -75,11 +75,7 @@ class Definition(BaseModel):
     @field_validator("time_zone")
     @classmethod
     def _is_a_zone(cls, value: str) -> str:
-        try:
-            ZoneInfo(value)
-        except (ZoneInfoNotFoundError, ValueError, OSError):
-            raise ValueError("must be an IANA time zone, like Europe/Vienna") from None
-        return value
+        return time_zones.canonical(value)
 
     def after(self, moment: datetime) -> datetime:
         """Return the first time after ``moment``, which is aware."""

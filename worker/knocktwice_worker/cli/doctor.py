@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from typing import TYPE_CHECKING
 
 from sqlalchemy import text
@@ -12,11 +13,13 @@ from knocktwice_shared.channels import SMS
 from knocktwice_shared.names import INBOX_ACCEPTED, Queue
 from knocktwice_worker.audience import receipt_health
 from knocktwice_worker.channels.outcomes import CredentialsUnavailable
+from knocktwice_worker.channels.registry import CHANNELS
 from knocktwice_worker.limits import budget
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from knocktwice_worker.channels.provider import StepProvider
     from knocktwice_worker.services import Services
 
 
@@ -47,7 +50,8 @@ class Check:
 
 def examine(here: Services) -> list[Check]:
     """Run all checks; none of them changes anything, and one that cannot run reports itself as an error."""
-    return [_run(name, check, here) for name, check in _CHECKS.items()]
+    others = {name: partial(_other_channel, name=name) for name in CHANNELS if name != SMS}
+    return [_run(name, check, here) for name, check in (_CHECKS | others).items()]
 
 
 def _run(name: str, check: Callable[[Services], tuple[Level, str]], here: Services) -> Check:
@@ -101,11 +105,20 @@ def _push(here: Services) -> tuple[Level, str]:
 
 def _sms(here: Services) -> tuple[Level, str]:
     opened = here.channels[SMS]
-    provider = here.channels.usual(SMS)
     if opened.weights is not None and opened.usual not in opened.weights:
         return Level.OK, f"not by {opened.usual}; see sms providers"
-    provider.authorize()
-    return Level.OK, provider.ready
+    return _examined(here.channels.usual(SMS))
+
+
+def _other_channel(here: Services, name: str) -> tuple[Level, str]:
+    if here.channels[name].sender is None:
+        return Level.OK, f"not used; {here.channels.entry(name).sender_setting} names a sender"
+    return _examined(here.channels.usual(name))
+
+
+def _examined(provider: StepProvider) -> tuple[Level, str]:
+    found = provider.examine()
+    return (Level.OK if found.works else Level.ERROR), found.finding
 
 
 def _providers(here: Services) -> tuple[Level, str]:

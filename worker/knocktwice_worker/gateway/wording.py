@@ -15,9 +15,16 @@ from knocktwice.content import Sms
 from knocktwice.drafts import Draft
 from knocktwice_shared.errors import InvalidMessage
 from knocktwice_shared.ids import uuid7
-from knocktwice_shared.messages import parse_audience, parse_blast, parse_cancellation
+from knocktwice_shared.messages import (
+    DeviceRegistered,
+    TagsSet,
+    parse_audience,
+    parse_blast,
+    parse_cancellation,
+)
 from knocktwice_shared.names import BATCH_LIMIT, VERSION, Task
 from knocktwice_worker.gateway.intake.idempotency import notification_id
+from knocktwice_worker.notation import time_zones
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -196,7 +203,14 @@ def _sms(sms: object, message: Json) -> None:
 
 
 def _audience(message: Json) -> Draft:
-    return _draft(Task.UPDATE_AUDIENCE, message, f"{len(parse_audience(message))} changes")
+    parsed = parse_audience(message)
+    for place, change_ in enumerate(parsed):
+        if isinstance(change_, DeviceRegistered | TagsSet) and change_.time_zone is not None:
+            try:
+                time_zones.canonical(change_.time_zone)
+            except ValueError as error:
+                raise InvalidMessage(f"changes[{place}].time_zone", str(error)) from None
+    return _draft(Task.UPDATE_AUDIENCE, message, f"{len(parsed)} changes")
 
 
 def _draft(task: Task, message: Json, summary: str) -> Draft:

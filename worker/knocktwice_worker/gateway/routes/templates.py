@@ -121,5 +121,5 @@ def _unknown(name: str) -> Problem:
 def _locale(value: object) -> str:
     try:
         return locales.canonical(value if isinstance(value, str) else "")
-    except ValueError:
-        raise InvalidMessage("locale", "must be a language tag, like de-AT") from None
+    except ValueError as error:
+        raise InvalidMessage("locale", str(error)) from None

@@ -56,7 +56,11 @@ Phone = Annotated[
 
 Locale = Annotated[
     str,
-    Field(max_length=64, pattern=r"^[A-Za-z]{2,8}([-_][A-Za-z0-9]{1,8})*$", description="Like `de-AT`."),
+    Field(
+        max_length=64,
+        pattern=r"^[A-Za-z]{2,8}([-_]{1,2}#?[A-Za-z0-9]{1,8})*([.@][A-Za-z0-9=;.-]+)?$",
+        description="Like `de-AT`.",
+    ),
 ]
 
 
