@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from knocktwice.broker import Broker
-    from knocktwice.content import Sms, WhatsApp
+    from knocktwice.content import LaterStep, Sms
     from knocktwice.drafts import Draft
     from knocktwice_shared.messages import Category, LocalTime, Platform, Push
 
@@ -62,7 +62,7 @@ class Client:
         push: Push | Literal[False] | None = None,
         template: str | None = None,
         sms: Sms | Literal[False] | None = None,
-        steps: Sequence[Sms | WhatsApp] | None = None,
+        steps: Sequence[LaterStep] | None = None,
         params: Mapping[str, Any] | Sequence[Any] | None = None,
         locale: str | None = None,
         key: str | None = None,
@@ -87,7 +87,7 @@ class Client:
                 does, whatever the template says. With a template it has no text. An ``Sms`` alone, without ``push`` and
                 ``template``, is all that is sent, at once, whatever its ``when`` and ``after``.
             steps: instead of ``sms``, any number of steps, each following the one before it, like
-                ``[WhatsApp("HX…"), Sms(when="not_clicked")]``.
+                ``[Sms("Your table is ready."), Sms("Last call.", when="not_clicked")]``; other channels have steps, too.
             params: values for ``{{ name }}`` in the texts; for ``{1}``, ``{2}`` of a template, a list.
             locale: like ``de-AT``: the language of the template's texts; left out, that of the user's devices.
             key: idempotency key, at most 200 characters. A repeat with the same key notifies nobody again and returns
@@ -121,7 +121,7 @@ class Client:
         push: Push | Literal[False] | None = None,
         template: str | None = None,
         sms: Sms | Literal[False] | None = None,
-        steps: Sequence[Sms | WhatsApp] | None = None,
+        steps: Sequence[LaterStep] | None = None,
         category: Category | str | None = None,
         ttl: timedelta | None = None,
         reference: Mapping[str, Any] | None = None,
@@ -154,7 +154,7 @@ class Client:
         template: str | None = None,
         push: Push | Literal[False] | None = None,
         sms: Sms | Literal[False] | None = None,
-        steps: Sequence[Sms | WhatsApp] | None = None,
+        steps: Sequence[LaterStep] | None = None,
         params: Mapping[str, Any] | Sequence[Any] | None = None,
         category: Category | str | None = None,
         ttl: timedelta | None = None,

@@ -18,8 +18,8 @@ import httpx
 import psutil
 import sqlalchemy as sa
 
-from knocktwice_worker import services
 from knocktwice_worker.database import migrations
+from knocktwice_worker.embedded import installation
 from knocktwice_worker.embedded.children import Child
 from knocktwice_worker.embedded.servers import EmbeddedServers
 from knocktwice_worker.gateway.auth import keys
@@ -100,7 +100,7 @@ class Installation:
         stack.callback(self.engine.dispose)
         self._keep_commit_times()
         migrations.upgrade(self.engine)
-        self.redis = services.connect_redis(where.broker_url)
+        self.redis = installation.connect_redis(where.broker_url)
         stack.callback(self.redis.close)
         stack.callback(self._end_all)
         with self.engine.begin() as conn:

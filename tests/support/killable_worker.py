@@ -24,7 +24,7 @@ from knocktwice_worker.notifications.store import later_steps as steps
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from knocktwice_worker.channels import Request
+    from knocktwice_worker.channels.http import Request
 
 __all__ = ["BETWEEN", "LATER", "POINTS", "app"]
 

@@ -13,7 +13,8 @@ from kombu import Queue as KombuQueue
 from kombu.transport import redis as kombu_redis
 
 from knocktwice_shared.names import ROUTES, Queue, Task
-from knocktwice_worker import config, services
+from knocktwice_worker import config
+from knocktwice_worker.embedded import installation
 from knocktwice_worker.runtime import logs, redis_channel
 from knocktwice_worker.runtime.background import Background
 from knocktwice_worker.runtime.dispatcher import Dispatcher
@@ -29,7 +30,7 @@ os.environ.setdefault("FLOWER_ADDRESS", "127.0.0.1")
 
 app = Celery(
     "knocktwice",
-    broker=services.broker_url(settings),
+    broker=installation.broker_url(settings),
     include=["knocktwice_worker.tasks"],
     task_cls="knocktwice_worker.runtime.private_task:DiscreetTask",
 )

@@ -292,7 +292,7 @@ class Settings(BaseSettings):
     def _providers_are_described(self) -> Self:
         if self.sms_providers_file is not None:
             try:
-                told = file.read(str(self.sms_providers_file))
+                told = file.read(str(self.sms_providers_file), built_in="twilio")
             except file.ProviderFileError as error:
                 raise ValueError(f"KNOCKTWICE_SMS_PROVIDERS_FILE: {error}") from None
             naming = [provider.name for provider in told.providers if provider.names_callback]
@@ -361,6 +361,11 @@ class Settings(BaseSettings):
     def sms_report_wait(self) -> timedelta:
         """How long to wait for a delivery report."""
         return timedelta(seconds=self.sms_report_wait_s)
+
+    @property
+    def link_address(self) -> str | None:
+        """Where the short links in messages lead; ``None`` while nobody could open one."""
+        return self.link_url or self.public_url
 
     @property
     def lease(self) -> timedelta:

@@ -165,6 +165,8 @@ class Refusal(StrEnum):
     OPTED_OUT = "opted_out"
     #: The person has no number.
     NO_PHONE = "no_phone"
+    #: No address of the kind that the step's channel needs is known.
+    NO_ADDRESS = "no_address"
     #: The number's country may not be texted.
     COUNTRY_BLOCKED = "country_blocked"
     #: Marketing, and the person has not agreed to it.

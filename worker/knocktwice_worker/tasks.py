@@ -264,7 +264,7 @@ def bring_reports(here: Services) -> dict[str, int]:
 @_timed_task(Task.COLLECT_REPORTS)
 def collect_reports(here: Services) -> dict[str, int]:
     """Read the provider's list for what never called back, and for the prices."""
-    return {"messages": here.delivery_reports.read_list()}
+    return {"messages": here.delivery_reports.read_lists()}
 
 
 @app.task(name=Task.HOUSEKEEPING.value, shared=False)

@@ -18,6 +18,7 @@ from knocktwice_worker.notifications import store
 from knocktwice_worker.privacy import erasure, notifications, retention
 from knocktwice_worker.reporting.story import tell
 from support.databases import new_database
+from support.sent_messages import placed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -133,7 +134,7 @@ HOT: dict[str, tuple[Callable[[sa.Connection, Archive], object], list[str]]] = {
         ["deliveries_pkey"],
     ),
     "the last look": (lambda c, a: store.reserved(c, a.open[:50]), ["deliveries_pkey"]),
-    "the claim": (lambda c, a: store.claim_steps(c, a.open[:50], MINUTE), ["deliveries_pkey"]),
+    "the claim": (lambda c, a: store.claim_steps(c, placed(a.open[:50]), MINUTE), ["deliveries_pkey"]),
     "receipts": (lambda c, a: store.record_receipts(c, _receipts(a.open[:50])), ["deliveries_pkey", "events_pkey"]),
     "receipts that name devices": (lambda c, a: people.see(c, _receipts(a.open[:50])), ["devices_pkey"]),
     "a cancellation by key": (

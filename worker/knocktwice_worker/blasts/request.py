@@ -72,7 +72,7 @@ def check_content(conn: Connection, blast: Blast, settings: Settings | None = No
     try:
         if settings is not None:
             plans.check_delays(said.plan, least_s=settings.min_after_s, most_s=settings.max_after_s)
-        said.check(example(settings) if settings else None)
+        said.check(example(settings.link_address) if settings else None)
     except InvalidMessage as error:
         if blast.template is None:
             raise

@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import text
 
-from knocktwice_shared.messages import Channel
+from knocktwice_shared.channels import SMS
 from knocktwice_shared.names import INBOX_ACCEPTED, Queue
 from knocktwice_worker.audience import receipt_health
-from knocktwice_worker.channels import CredentialsUnavailable
-from knocktwice_worker.channels.http_sms.file import TWILIO
+from knocktwice_worker.channels.outcomes import CredentialsUnavailable
 from knocktwice_worker.limits import budget
 
 if TYPE_CHECKING:
@@ -82,21 +81,24 @@ def _push(here: Services) -> tuple[str, str]:
 
 
 def _sms(here: Services) -> tuple[str, str]:
-    if here.providers and TWILIO not in here.providers:
-        return "ok", "not by Twilio; see sms providers"
-    here.sms.authorize()
-    return "ok", "Twilio account and sender are set"
+    opened = here.channels[SMS]
+    provider = here.channels.usual(SMS)
+    if opened.weights is not None and opened.usual not in opened.weights:
+        return "ok", f"not by {opened.usual}; see sms providers"
+    provider.authorize()
+    return "ok", provider.ready
 
 
 def _providers(here: Services) -> tuple[str, str]:
-    if here.providers is None:
-        return "ok", "only Twilio; KNOCKTWICE_SMS_PROVIDERS_FILE adds others"
+    opened, choice = here.channels[SMS], here.channels.choice(SMS)
+    if choice is None:
+        return "ok", f"only {opened.usual}; KNOCKTWICE_SMS_PROVIDERS_FILE adds others"
     level, found = "ok", []
-    for one in here.providers.health():
+    for one in choice.health():
         try:
-            here.messaging(Channel.SMS, one.provider).authorize()
-            if one.provider in here.sms_callbacks:
-                here.sms_callbacks[one.provider].authorize()
+            provider = here.channels.provider(SMS, one.provider)
+            provider.authorize()
+            provider.authorize_callbacks()
             state = f"demoted, {one.reason}" if one.reason else "fine"
         except CredentialsUnavailable as error:
             state = str(error)

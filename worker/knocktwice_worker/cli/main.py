@@ -18,8 +18,9 @@ from knocktwice_worker.cli import blast, erase, gateway, opt_out, receipts, segm
 from knocktwice_worker.cli import doctor as health
 from knocktwice_worker.cli import template as template_cli
 from knocktwice_worker.cli.output import AsJson, clock, complain, fail, out, print_json, reading
+from knocktwice_worker.embedded.installation import broker_url
 from knocktwice_worker.reporting import story
-from knocktwice_worker.services import broker_url, services
+from knocktwice_worker.services import services
 
 app = typer.Typer(
     name="knocktwice",
@@ -90,10 +91,9 @@ def notify(
     \b
     Push, and an SMS if it was not delivered within ten minutes:
       knocktwice notify --user ada --title "Order ready" --body "Pick it up until 6 pm" --after 600
-    Push, then WhatsApp, then an SMS if nobody clicked or read anything:
+    Push, then two SMS, the second one if nobody clicked anything:
       knocktwice notify --user ada --title "Order ready" --body "Pick it up until 6 pm" \\
-        --step 'whatsapp:HX0123456789abcdef0123456789abcdef variables.1=Ada after=5m' \\
-        --step 'sms when=not_clicked after=2h text="Your order is ready, Ada."'
+        --step 'sms after=5m' --step 'sms when=not_clicked after=2h text="Your order is ready, Ada."'
     """
     from knocktwice import Client
     from knocktwice_worker.cli import send_options
@@ -237,7 +237,7 @@ def demo() -> None:
 def sandbox(
     port: Annotated[int, typer.Option(help="Port on 127.0.0.1; 0 takes a free one.")] = 8025,
 ) -> None:
-    """Run the stand-in for FCM and Twilio until Ctrl-C."""
+    """Run the stand-in for the providers until Ctrl-C."""
     from knocktwice_worker.cli import up as stack
 
     raise typer.Exit(stack.sandbox(services().settings, port))

@@ -13,8 +13,9 @@ from rich.table import Table
 
 from knocktwice_shared.errors import InvalidMessage
 from knocktwice_worker.cli.output import AsJson, clock, fail, out, print_json, reading
+from knocktwice_worker.embedded.installation import secret
 from knocktwice_worker.notation import durations
-from knocktwice_worker.services import secret, services
+from knocktwice_worker.services import services
 from knocktwice_worker.webhooks import endpoints, signing
 from knocktwice_worker.webhooks import events as happened
 

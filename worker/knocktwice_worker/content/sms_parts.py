@@ -2,7 +2,7 @@
 
 A text that the GSM 7-bit alphabet can write has 160 septets in one part and 153 in each of several; any other is written in
 UTF-16 with 70 and 67 units. What belongs together (an escaped character, an emoji of several code points) is not torn apart.
-https://www.twilio.com/docs/glossary/what-sms-character-limit
+(3GPP TS 23.038, 6.2.1 and 23.040, 9.2.3.24.1.)
 """
 
 from __future__ import annotations

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from datetime import date, datetime
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic.config import JsonDict
 
 from knocktwice_shared.messages import SEGMENT_NAME_LIMIT, THROTTLE_LIMIT
 from knocktwice_worker.gateway.schemas import IdempotencyKey, Params, SharedBody, text_of
+from knocktwice_worker.reporting import figures
 from knocktwice_worker.reporting.figures import Dimension
 
 _EXAMPLE: dict[str, Any] = {
@@ -19,6 +21,9 @@ _EXAMPLE: dict[str, Any] = {
     "throttle_per_min": 6_000,
     "budget_parts": 5_000,
 }
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 class BlastBody(SharedBody):
@@ -92,8 +97,54 @@ class BlastList(BaseModel):
     recurring: list[RecurringBlast]
 
 
+def _of_channels(**fields: str) -> Callable[[JsonDict], None]:
+    """Return what adds fields to a schema for each channel but SMS.
+
+    Args:
+        fields: type by name; ``channel`` in a name stands for the channel's.
+    """
+
+    def add(schema: JsonDict) -> None:
+        properties = cast("dict[str, JsonDict]", schema["properties"])
+        required = cast("list[str]", schema["required"])
+        for channel in figures.others():
+            for name, kind in fields.items():
+                properties[name.replace("channel", channel)] = dict(_TYPES[kind])
+                required.append(name.replace("channel", channel))
+
+    return add
+
+
+_TYPES: dict[str, JsonDict] = {
+    "count": {"type": "integer"},
+    "number": {"type": "number"},
+    "money": {"anyOf": [{"type": "string"}, {"type": "null"}]},
+    "countries": {"type": "array", "items": {"type": "string"}},
+}
+_PREFLIGHT = _of_channels(
+    expected_channel="count",
+    worst_channel="count",
+    expected_channel_cost="number",
+    worst_channel_cost="number",
+    unpriced_channel="countries",
+)
+_FIGURES = _of_channels(
+    channel_sent="count",
+    channel_delivered="count",
+    channel_read="count",
+    channel_unknown="count",
+    unpriced_channel="count",
+    channel_cost="money",
+)
+
+
 class PreflightAnswer(BaseModel):
-    """What a blast would do now. Each person is counted once in `push`, `sms_only` and `unreachable`."""
+    """What a blast would do now. Each person is counted once in `push`, `sms_only` and `unreachable`.
+
+    Beside the SMS parts there are messages over other channels, whose costs are part of the costs.
+    """
+
+    model_config = ConfigDict(extra="allow", json_schema_extra=_PREFLIGHT)
 
     users: int
     push: int
@@ -111,17 +162,14 @@ class PreflightAnswer(BaseModel):
     expected_cost: float
     worst_parts: int = Field(description="If nobody answers the push.")
     worst_cost: float
-    expected_whatsapp: int = Field(description="WhatsApp messages.")
-    worst_whatsapp: int
-    expected_whatsapp_cost: float = Field(description="Of the WhatsApp messages alone.")
-    worst_whatsapp_cost: float
     unpriced: list[str] = Field(description="Countries without a price; their SMS are not in the costs.")
-    unpriced_whatsapp: list[str] = Field(description="The same for WhatsApp.")
     over_budget: str | None = Field(description="Why it would not be started with this budget; null: it would.")
 
 
 class FiguresAnswer(BaseModel):
     """What became of notifications. Shares are from 0 to 1, money is text; null: nothing to divide by, or no price."""
+
+    model_config = ConfigDict(extra="allow", json_schema_extra=_FIGURES)
 
     accepted: int
     duplicates: int
@@ -138,11 +186,6 @@ class FiguresAnswer(BaseModel):
     sms_wasted: int
     sms_parts: int
     unpriced_parts: int
-    whatsapp_sent: int
-    whatsapp_delivered: int
-    whatsapp_read: int
-    whatsapp_unknown: int
-    unpriced_whatsapp: int
     reached: int
     suppressed: dict[str, int]
     fell_back_rate: float | None
@@ -150,7 +193,6 @@ class FiguresAnswer(BaseModel):
     response_rate: float | None
     wasted_rate: float | None
     sms_cost: str | None
-    whatsapp_cost: str | None
     cost: str | None
     cost_per_delivered: str | None
     sms_only_cost: str | None

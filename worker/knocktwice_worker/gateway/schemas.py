@@ -7,13 +7,14 @@ that both agree.
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 from uuid import UUID
 
 from fastapi import Query
 from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, RootModel, WithJsonSchema
 from pydantic.config import JsonDict
 
+from knocktwice_shared.channels import CONTENTS, Kind
 from knocktwice_shared.messages import (
     AFTER_LIMIT,
     PUSH_BYTES_LIMIT,
@@ -22,7 +23,6 @@ from knocktwice_shared.messages import (
     TEMPLATE_NAME_LIMIT,
     TTL_LIMIT,
     Category,
-    Channel,
     Platform,
     When,
 )
@@ -56,7 +56,7 @@ Time = Annotated[AwareDatetime, BeforeValidator(no_number)]
 UserId = Annotated[str, text_of(200), Field(description="Your own id of the person.", examples=["u-17"])]
 TakenBy = Annotated[
     str | None,
-    Field(description="Who took the message; null for a push, and while nobody has.", examples=["twilio"]),
+    Field(description="Who took the message; null for a push, and while nobody has.", examples=["acme"]),
 ]
 Registration = Annotated[str, text_of(4_096), Field(description="FCM registration token or FID.")]
 Phone = Annotated[
@@ -109,10 +109,30 @@ class SmsBody(_Body):
     )
 
 
-class StepBody(_Body):
-    """One step of a plan. Each counts from the step before it; without a push the first goes at once, without `when`."""
+def _step_fields(schema: JsonDict) -> None:
+    """Name the channels, and what each asks for, in the document."""
+    properties = cast("dict[str, JsonDict]", schema["properties"])
+    properties["channel"]["enum"] = [*CONTENTS]
+    for content in CONTENTS.values():
+        for name, field in content.fields.items():
+            text: JsonDict = {"type": "string", "maxLength": field.limit}
+            if field.pattern is not None:
+                text["pattern"] = f"^{field.pattern}$"
+            texts: JsonDict = {"type": "object", "additionalProperties": text}
+            kind: JsonDict = texts if field.kind is Kind.TEXTS else text
+            properties.setdefault(name, {"anyOf": [kind, {"type": "null"}], "default": None, "description": field.help})
+    schema["additionalProperties"] = False
 
-    channel: Channel
+
+class StepBody(_Body):
+    """One step of a plan. Each counts from the step before it; without a push the first goes at once, without `when`.
+
+    Beside these fields it has those that its channel asks for. They are checked as the contract has it.
+    """
+
+    model_config = ConfigDict(extra="allow", json_schema_extra=_step_fields)
+
+    channel: str
     when: Condition | None = Field(None, description="The condition, or Tencent's number of it.")
     after_s: float | None = Field(
         None, ge=0, le=AFTER_LIMIT.total_seconds(), description="Seconds from the step before."
@@ -121,12 +141,6 @@ class StepBody(_Body):
         None, description="For `sms`; left out, what `sms` or the template says, or the push's body."
     )
     sender: Annotated[str, text_of(64)] | None = Field(None, description="Another sender than the setting's.")
-    content_sid: Annotated[str, Field(pattern="^HX[0-9a-fA-F]{32}$")] | None = Field(
-        None, description="For `whatsapp`: the approved content template."
-    )
-    variables: dict[Annotated[str, text_of(64)], Annotated[str, Field(max_length=SMS_CHARS_LIMIT)]] | None = Field(
-        None, description="For `whatsapp`: its variables; placeholders are filled from `params`."
-    )
 
 
 class LocalTimeBody(_Body):
@@ -193,18 +207,12 @@ MANY_EXAMPLE: JsonDict = {
     ],
     "template": "order_ready",
 }
-#: WhatsApp before the SMS, and not before nine where the person lives.
+#: Two SMS, and not before nine where the person lives.
 PLANNED_EXAMPLE: JsonDict = {
     "user": "u-17",
     "push": {"title": "Your parcel is here", "body": "Pick it up until {{ day }}."},
     "plan": [
-        {
-            "channel": "whatsapp",
-            "when": "not_clicked",
-            "after_s": 600,
-            "content_sid": "HX" + "0" * 32,
-            "variables": {"1": "{{ day }}"},
-        },
+        {"channel": "sms", "when": "not_clicked", "after_s": 600},
         {"channel": "sms", "when": "not_delivered", "after_s": 3600, "text": "Pick up your parcel until {{ day }}."},
     ],
     "send_at": {"local": "2026-11-22T09:00:00"},
@@ -434,8 +442,21 @@ class PreviewBody(_Body):
     locale: Locale | None = None
 
 
+def _preview_fields(schema: JsonDict) -> None:
+    """Name what the steps of each channel say, in the document."""
+    properties = cast("dict[str, JsonDict]", schema["properties"])
+    for content in CONTENTS.values():
+        for name, field in content.fields.items():
+            kind: JsonDict = {"type": "string"}
+            if field.kind is Kind.TEXTS:
+                kind = {"type": "object", "additionalProperties": {"type": "string"}}
+            properties.setdefault(name, {"anyOf": [kind, {"type": "null"}], "default": None})
+
+
 class PreviewStep(BaseModel):
-    """A step of a template's plan, filled in."""
+    """A step of a template's plan, filled in; what it says is shown as its channel has it."""
+
+    model_config = ConfigDict(extra="allow", json_schema_extra=_preview_fields)
 
     step: int
     channel: str
@@ -445,8 +466,6 @@ class PreviewStep(BaseModel):
     text: str | None = Field(None, description="Of an SMS.")
     encoding: str | None = None
     sms_parts: int | None = None
-    content_sid: str | None = Field(None, description="Of a WhatsApp message.")
-    variables: dict[str, str] | None = None
 
 
 class PreviewAnswer(BaseModel):

@@ -9,14 +9,17 @@ older it gets, and when nothing can happen to it any more its counts join those 
 from __future__ import annotations
 
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import text
 
+from knocktwice_shared.channels import SMS
+from knocktwice_worker.channels.registry import CHANNELS
 from knocktwice_worker.content import sms_parts
 from knocktwice_worker.database.schema import COUNTS
 from knocktwice_worker.lifecycle import OUTCOMES
@@ -26,7 +29,7 @@ from knocktwice_worker.notifications.store import change_feed
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from sqlalchemy import Connection, Engine, Row
+    from sqlalchemy import Connection, Engine, Row, TextClause
 
 FOLLOWER = "rollups"
 SLICE = timedelta(minutes=5)
@@ -62,7 +65,7 @@ _ONE_PART = r"""
 _NOT_DUE = ", ".join(f"'{v}'" for v in OUTCOMES if v != "invalid_content")
 
 # Each notification by its keys, so that the cost of a slice does not depend on what else the tables hold.
-_COUNT = text(f"""
+_COUNT = f"""
 SELECT CAST(n.created_at AT TIME ZONE :zone AS date) AS day, coalesce(b.content->>'template', '') AS template,
   coalesce(bl.key, '') AS blast, b.category, number.prefix, min(number.e164) AS sample,
   CASE WHEN n.state = 'suppressed' THEN n.reason END AS why, count(*) AS rows,
@@ -79,15 +82,10 @@ SELECT CAST(n.created_at AT TIME ZONE :zone AS date) AS day, coalesce(b.content-
   coalesce(sum(d.sms_delivered), 0) AS sms_delivered,
   coalesce(sum(d.sms_undelivered), 0) AS sms_undelivered,
   coalesce(sum(d.sms_unknown), 0) AS sms_unknown,
-  coalesce(sum(d.whatsapp_sent), 0) AS whatsapp_sent,
-  coalesce(sum(d.whatsapp_delivered), 0) AS whatsapp_delivered,
-  coalesce(sum(d.whatsapp_read), 0) AS whatsapp_read,
-  coalesce(sum(d.whatsapp_unknown), 0) AS whatsapp_unknown,
-  coalesce(sum(d.unpriced_whatsapp), 0) AS unpriced_whatsapp,
   coalesce(sum(CASE WHEN e.delivered THEN d.unless_delivered ELSE 0 END
              + CASE WHEN e.clicked THEN d.unless_clicked ELSE 0 END), 0) AS sms_wasted,
   coalesce(sum(d.short), 0) AS short, coalesce(sum(d.short_unpriced), 0) AS short_unpriced,
-  coalesce(sum(d.price), 0) AS price, coalesce(sum(d.whatsapp_price), 0) AS whatsapp_price,
+  coalesce(sum(d.price), 0) AS price, {{totals}}
   jsonb_agg(d.long) FILTER (WHERE d.long IS NOT NULL) AS long
 FROM notifications n JOIN batches b ON b.id = n.batch_id
 LEFT JOIN blast_pages bp ON bp.id = n.batch_id
@@ -98,26 +96,22 @@ CROSS JOIN LATERAL (
     bool_or(s.step > 0 AND (s.state IN ('reserved', 'sending', 'sent', 'failed', 'unknown')
       OR s.state = 'skipped' AND s.reason NOT IN ({_NOT_DUE}))) AS fell_back,
     bool_or(s.took AND s.provider_status IS DISTINCT FROM 'undelivered' AND s.provider_status IS DISTINCT FROM 'failed'
-      OR s.whatsapp AND s.provider_status IN ('delivered', 'read')) AS arrived,
+      OR s.other AND s.provider_status IN ('delivered', 'read')) AS arrived,
     count(*) FILTER (WHERE s.took) AS sent,
     count(*) FILTER (WHERE s.took AND s.provider_status IN ('delivered', 'read')) AS sms_delivered,
     count(*) FILTER (WHERE s.took AND s.provider_status IN ('undelivered', 'failed')) AS sms_undelivered,
     count(*) FILTER (WHERE s.channel = 'sms' AND s.state = 'unknown') AS sms_unknown,
-    count(*) FILTER (WHERE s.whatsapp) AS whatsapp_sent,
-    count(*) FILTER (WHERE s.whatsapp AND s.provider_status IN ('delivered', 'read')) AS whatsapp_delivered,
-    count(*) FILTER (WHERE s.whatsapp AND s.provider_status = 'read') AS whatsapp_read,
-    count(*) FILTER (WHERE s.channel = 'whatsapp' AND s.state = 'unknown') AS whatsapp_unknown,
-    count(*) FILTER (WHERE s.whatsapp AND s.price IS NULL AND s.provider_status IS DISTINCT FROM 'undelivered'
-      AND s.provider_status IS DISTINCT FROM 'failed') AS unpriced_whatsapp,
+    {{counts}}
     count(*) FILTER (WHERE s.took AND s.trigger = 'not_delivered') AS unless_delivered,
     count(*) FILTER (WHERE s.took AND s.trigger = 'not_clicked') AS unless_clicked,
     count(*) FILTER (WHERE s.took AND s.one_part) AS short,
     count(*) FILTER (WHERE s.took AND s.one_part AND s.price IS NULL) AS short_unpriced,
-    sum(s.price) FILTER (WHERE s.took) AS price, sum(s.price) FILTER (WHERE s.whatsapp) AS whatsapp_price,
+    sum(s.price) FILTER (WHERE s.took) AS price,
     jsonb_agg(jsonb_build_array(s.text, s.price IS NULL)) FILTER (WHERE s.took AND NOT s.one_part) AS long,
-    max(s.number) AS number
+    max(s.number) FILTER (WHERE s.number LIKE '+%') AS number
   FROM (
-    SELECT d.*, d.channel = 'sms' AND d.state = 'sent' AS took, d.channel = 'whatsapp' AND d.state = 'sent' AS whatsapp,
+    SELECT d.*, d.channel = 'sms' AND d.state = 'sent' AS took,
+      d.step > 0 AND d.channel <> 'sms' AND d.state = 'sent' AS other,
       coalesce({_ONE_PART}, true) AS one_part
     FROM deliveries d WHERE d.notification_id = n.id
   ) s
@@ -130,15 +124,55 @@ CROSS JOIN LATERAL (SELECT coalesce(d.number, n.phone, ph.number) AS e164) f
 CROSS JOIN LATERAL (SELECT f.e164, CASE WHEN f.e164 LIKE '+1%' THEN left(f.e164, 5) ELSE left(f.e164, 8) END AS prefix) number
 WHERE n.created_at >= :starts_at AND n.created_at < :ends_at
 GROUP BY 1, 2, 3, 4, 5, 7
-""")
+"""
+
+#: What is counted of each channel but SMS, and how: of its messages ``s.m`` that its providers took.
+_OF_CHANNEL = {
+    "sent": "count(*) FILTER (WHERE {mine} AND s.other)",
+    "delivered": "count(*) FILTER (WHERE {mine} AND s.other AND s.provider_status IN ('delivered', 'read'))",
+    "read": "count(*) FILTER (WHERE {mine} AND s.other AND s.provider_status = 'read')",
+    "unknown": "count(*) FILTER (WHERE {mine} AND s.state = 'unknown')",
+    "unpriced": "count(*) FILTER (WHERE {mine} AND s.other AND s.price IS NULL"
+    " AND s.provider_status IS DISTINCT FROM 'undelivered' AND s.provider_status IS DISTINCT FROM 'failed')",
+    "price": "sum(s.price) FILTER (WHERE {mine} AND s.other)",
+}
+
+
+def _other_channels() -> list[str]:
+    return [name for name in CHANNELS if name != SMS]
+
+
+@cache
+def _count(channels: tuple[str, ...]) -> TextClause:
+    """Return the query with the counts of some channels beside those of SMS."""
+    counts = [
+        how.format(mine=f"s.channel = '{channel}'") + f" AS {channel}_{name},"
+        for channel in channels
+        for name, how in _OF_CHANNEL.items()
+    ]
+    totals = [f"coalesce(sum(d.{c}_{name}), 0) AS {c}_{name}," for c in channels for name in _OF_CHANNEL]
+    return text(_COUNT.format(counts="\n    ".join(counts), totals="\n  ".join(totals)))
+
 
 _INSERT = text(f"""
-INSERT INTO rollups (day, slice, template, blast, country, category, {", ".join(COUNTS)}, price, whatsapp_price, reached, suppressed)
+INSERT INTO rollups (day, slice, template, blast, country, category, {", ".join(COUNTS)}, price, channels, reached, suppressed)
 SELECT r.day, :slice, r.template, r.blast, r.country, r.category, {", ".join(f"r.{name}" for name in COUNTS)},
-  r.price, r.whatsapp_price, r.reached, r.suppressed
+  r.price, r.channels, r.reached, r.suppressed
 FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r(day date, template text, blast text, country text, category text,
-  {", ".join(f"{name} bigint" for name in COUNTS)}, price numeric, whatsapp_price numeric, reached bigint, suppressed jsonb)
+  {", ".join(f"{name} bigint" for name in COUNTS)}, price numeric, channels jsonb, reached bigint, suppressed jsonb)
 """)
+
+# Both lines' counts of the other channels, added name by name.
+_SUMMED = """
+SELECT coalesce(jsonb_object_agg(channel, counts), '{}') FROM (
+  SELECT channel, jsonb_object_agg(name, n) AS counts FROM (
+    SELECT c.channel, v.name, sum(CAST(v.n AS numeric)) AS n
+    FROM (SELECT * FROM jsonb_each(old.channels) UNION ALL SELECT * FROM jsonb_each(excluded.channels)) AS c(channel, counts),
+      jsonb_each_text(c.counts) AS v(name, n)
+    GROUP BY 1, 2
+  ) each_count GROUP BY 1
+) each_channel
+"""
 
 _CLOSE = text(f"""
 WITH gone AS (DELETE FROM rollups WHERE slice > :closed AND slice < :before RETURNING *),
@@ -147,14 +181,27 @@ reasons AS (
     SELECT day, template, blast, country, category, reason, sum(CAST(n AS bigint)) AS n
     FROM gone, jsonb_each_text(suppressed) AS s(reason, n) GROUP BY 1, 2, 3, 4, 5, 6
   ) each_reason GROUP BY 1, 2, 3, 4, 5
+),
+others AS (
+  SELECT day, template, blast, country, category, jsonb_object_agg(channel, counts) AS channels FROM (
+    SELECT day, template, blast, country, category, channel, jsonb_object_agg(name, n) AS counts FROM (
+      SELECT day, template, blast, country, category, c.channel, v.name, sum(CAST(v.n AS numeric)) AS n
+      FROM gone, jsonb_each(channels) AS c(channel, counts), jsonb_each_text(c.counts) AS v(name, n)
+      GROUP BY 1, 2, 3, 4, 5, 6, 7
+    ) each_count GROUP BY 1, 2, 3, 4, 5, 6
+  ) each_channel GROUP BY 1, 2, 3, 4, 5
 )
-INSERT INTO rollups AS old (day, slice, template, blast, country, category, {", ".join(COUNTS)}, price, whatsapp_price, reached, suppressed)
+INSERT INTO rollups AS old (day, slice, template, blast, country, category, {", ".join(COUNTS)}, price, channels, reached, suppressed)
 SELECT g.day, :closed, g.template, g.blast, g.country, g.category, {", ".join(f"sum(g.{name})" for name in COUNTS)},
-  sum(g.price), sum(g.whatsapp_price), sum(g.reached), coalesce((SELECT r.suppressed FROM reasons r WHERE (r.day, r.template, r.blast, r.country, r.category)
+  sum(g.price),
+  coalesce((SELECT o.channels FROM others o WHERE (o.day, o.template, o.blast, o.country, o.category)
+    = (g.day, g.template, g.blast, g.country, g.category)), '{{}}'),
+  sum(g.reached), coalesce((SELECT r.suppressed FROM reasons r WHERE (r.day, r.template, r.blast, r.country, r.category)
     = (g.day, g.template, g.blast, g.country, g.category)), '{{}}')
 FROM gone g GROUP BY g.day, g.template, g.blast, g.country, g.category
 ON CONFLICT (day, slice, template, blast, country, category) DO UPDATE SET
-  {", ".join(f"{name} = old.{name} + excluded.{name}" for name in (*COUNTS, "price", "whatsapp_price", "reached"))},
+  {", ".join(f"{name} = old.{name} + excluded.{name}" for name in (*COUNTS, "price", "reached"))},
+  channels = ({_SUMMED}),
   suppressed = (SELECT coalesce(jsonb_object_agg(reason, n), '{{}}') FROM (
     SELECT reason, sum(CAST(n AS bigint)) AS n FROM (
       SELECT * FROM jsonb_each_text(old.suppressed) UNION ALL SELECT * FROM jsonb_each_text(excluded.suppressed)
@@ -178,7 +225,7 @@ class _Line:
 
     counts: Counter[str] = field(default_factory=Counter)
     price: Decimal = Decimal()
-    whatsapp_price: Decimal = Decimal()
+    channels: defaultdict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     suppressed: Counter[str] = field(default_factory=Counter)
 
 
@@ -257,7 +304,9 @@ def _recount(engine: Engine, zone: str, *, before: datetime, everything: bool) -
             return None
         start: datetime = due.starts_at
         conn.execute(text("SET LOCAL enable_seqscan = off"))
-        found = conn.execute(_COUNT, {"zone": zone, "starts_at": start, "ends_at": start + SLICE}).all()
+        found = conn.execute(
+            _count(tuple(_other_channels())), {"zone": zone, "starts_at": start, "ends_at": start + SLICE}
+        ).all()
         rows = sum(row.rows for row in found)
         # Fewer than before: old notifications were deleted meanwhile. What was counted while they were there stays.
         if rows >= due.rows:
@@ -280,7 +329,10 @@ def _lines(found: Iterable[Row[Any]]) -> dict[_Key, _Line]:
         line.counts.update({name: int(getattr(row, name)) for name in (*COUNTS, "reached") if "parts" not in name})
         line.counts.update(sms_parts=int(row.short), unpriced_parts=int(row.short_unpriced))
         line.price += row.price
-        line.whatsapp_price += row.whatsapp_price
+        for channel in _other_channels():
+            counts = {name: getattr(row, f"{channel}_{name}") for name in _OF_CHANNEL}
+            if any(counts.values()):
+                line.channels[channel].update(counts)
         for body, unpriced in (each for several in row.long or () for each in several):
             count = sms_parts.count(body)
             line.counts.update(sms_parts=count, unpriced_parts=count if unpriced else 0)
@@ -302,7 +354,7 @@ def _replace(conn: Connection, start: datetime, lines: dict[_Key, _Line]) -> Non
                 **key._asdict(),
                 **{name: line.counts[name] for name in (*COUNTS, "reached")},
                 "price": line.price,
-                "whatsapp_price": line.whatsapp_price,
+                "channels": line.channels,
                 "suppressed": line.suppressed,
             }
             for key, line in lines.items()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 from sqlalchemy import text
 
-from knocktwice_worker.channels import NoResponse, Request
+from knocktwice_worker.channels.http import NoResponse, Request
 from knocktwice_worker.webhooks import signing
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection, Engine, Row
 
-    from knocktwice_worker.channels import Response
+    from knocktwice_worker.channels.http import Response
     from knocktwice_worker.webhooks.carrier import Hooks
 
 log = structlog.get_logger(__name__)

@@ -12,6 +12,7 @@ from knocktwice_shared.messages import (
 )
 from knocktwice_worker.lifecycle import DeliveryState
 from knocktwice_worker.notifications import store
+from support.sent_messages import placed
 from support.store_book import LEASE, Book, batch, ids
 
 
@@ -61,7 +62,7 @@ def test_a_receipt_after_the_claim_is_a_wasted_sms(book: Book) -> None:
     one = batch("ada", after=0)
     book.pushed(one)
     book.reserve(*ids(one))
-    book(store.claim_steps, ids(one), LEASE)
+    book(store.claim_steps, placed(ids(one)), LEASE)
     book.receipt(ids(one)[0])
     assert book.states(ids(one)[0])["sms"][0] == "sending"
     book(store.record_steps, [store.StepResult(ids(one)[0], DeliveryState.SENT, provider_id="SM1")])
@@ -80,7 +81,7 @@ def test_of_a_receipt_and_a_fallback_at_the_same_moment_one_wins(book: Book) -> 
         def fall_back() -> set[str]:
             together.wait()
             won = book.reserve(id_)
-            return set(book(store.claim_steps, [id_], LEASE)[0]) if won else set()
+            return set(book(store.claim_steps, placed([id_]), LEASE)[0]) if won else set()
 
         with ThreadPoolExecutor(1) as pool:
             falling = pool.submit(fall_back)

@@ -19,9 +19,9 @@ from redis.exceptions import RedisError
 from knocktwice import address
 from knocktwice.broker import KombuBroker
 from knocktwice_shared.errors import BrokerUnavailable
+from knocktwice_worker.embedded.installation import broker_url
 from knocktwice_worker.gateway.intake import idempotency
 from knocktwice_worker.gateway.problems import Problem, unavailable
-from knocktwice_worker.services import broker_url
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -161,7 +161,7 @@ def _read(body: dict[str, Any]) -> tuple[Blast, dict[str, Any]]:
 def _examine(services: Services, blast: Blast, budget: dict[str, Any]) -> preflight.Preflight:
     with reading(services, LONG_PATIENCE_MS) as conn:
         share = budget["expected_fallback_share"]
-        return preflight.examine(conn, blast, services.settings, services.limits.limits, share=share)
+        return preflight.examine(conn, blast, services.settings, services.limits.limits, services.channels, share=share)
 
 
 def _over(found: preflight.Preflight, budget: dict[str, Any]) -> str | None:

@@ -11,6 +11,7 @@ import structlog
 from fastapi import APIRouter, Path, Request, Response
 from starlette.concurrency import run_in_threadpool
 
+from knocktwice_worker.channels.registry import CHANNELS
 from knocktwice_worker.content.links import link_store, short_links
 from knocktwice_worker.gateway.auth.access import Here
 from knocktwice_worker.gateway.problems import Problem, documented, without_content
@@ -37,8 +38,9 @@ _PURPOSES = ("sec-purpose", "purpose", "x-purpose", "x-moz")
 _AHEAD = re.compile(r"prefetch|prerender|preview", re.IGNORECASE)
 #: What messengers, mail scanners and search engines fetch a link with, to show or to judge it. "CUBOT" is a phone.
 _PREVIEWERS = re.compile(
-    r"(?<!cu)bot\b|crawler|spider|preview|scanner|facebookexternalhit|facebookcatalog|whatsapp/|viber|skypeuri|embedly"
-    r"|mastodon|google-safety|google web|bitlybot|iframely|vkshare|curl/|wget/|urldefense|barracuda",
+    r"(?<!cu)bot\b|crawler|spider|preview|scanner|facebookexternalhit|facebookcatalog|viber|skypeuri|embedly"
+    r"|mastodon|google-safety|google web|bitlybot|iframely|vkshare|curl/|wget/|urldefense|barracuda"
+    + "".join(f"|{re.escape(entry.previews_as)}" for entry in CHANNELS.values() if entry.previews_as),
     re.IGNORECASE,
 )
 #: Neither is to be kept, nor should the target learn the link, nor anybody find it by searching.

@@ -49,8 +49,7 @@ def stats(
             since=first,
             until=last,
             template=template,
-            prices=settings.sms_prices,
-            whatsapp_prices=settings.whatsapp_prices,
+            prices=services.channels.prices,
         )
     return {
         "by": by,

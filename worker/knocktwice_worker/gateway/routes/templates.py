@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path
 
 from knocktwice_shared.errors import InvalidMessage
+from knocktwice_worker.channels.registry import wording_of
 from knocktwice_worker.content import locales, template_store
 from knocktwice_worker.content.links.short_links import example
 from knocktwice_worker.content.preview import preview
@@ -84,7 +85,8 @@ def show_preview(name: Name, services: Here, body: JsonBody) -> Any:
         raise InvalidMessage("params", "must be an object or a list")
     stored = _stored(services, name)
     chosen = None if locale is None else _locale(locale)
-    return preview(stored.definition, params, chosen, example(services.settings)).as_json()
+    links = example(services.settings.link_address)
+    return preview(stored.definition, params, chosen, links, wording_of=wording_of).as_json()
 
 
 def save(services: Services, kind: str, name: str, body: dict[str, Any]) -> dict[str, str]:

@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from knocktwice_shared.channels import SMS
 from knocktwice_shared.errors import InvalidMessage
-from knocktwice_shared.messages import Category, Channel, When
+from knocktwice_shared.messages import Category, When
 from knocktwice_worker.audience.opt_outs import suppressed
+from knocktwice_worker.channels.address import Addressee
+from knocktwice_worker.channels.channel import Consent
 from knocktwice_worker.config import UnconfirmedPolicy
-from knocktwice_worker.content import plans, rendering, sms_parts
+from knocktwice_worker.content import plans, rendering
 from knocktwice_worker.content.links import link_store
 from knocktwice_worker.content.rendering import fingerprint
 from knocktwice_worker.lifecycle import FALL_BACK, LOST, Delay, DeliveryState, Facts, Refusal, Verdict, decide
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
 
     from knocktwice_worker.audience.receipt_health import SilentKinds
+    from knocktwice_worker.channels.opened import Channels
     from knocktwice_worker.content.links.short_links import Tracker
     from knocktwice_worker.limits.counting import Counting
     from knocktwice_worker.notifications.pipeline.quiet import QuietGate
@@ -92,8 +96,7 @@ class Fallback:
         silent_kinds: the kinds of devices that never report deliveries.
         unconfirmed_policy: what becomes of a step whose push went to such devices only.
         countries: ISO codes of the countries that may be texted; empty: all.
-        sms_sender: who sends an SMS whose content names no sender.
-        whatsapp_sender: who sends WhatsApp messages; ``None``: nobody can.
+        channels: the channels of later steps.
         links: returns what makes the links in a step's message, if anything does.
         lease: how long a reserved message waits for its sender before it rings again.
     """
@@ -104,8 +107,7 @@ class Fallback:
     silent_kinds: SilentKinds
     unconfirmed_policy: UnconfirmedPolicy
     countries: Collection[str]
-    sms_sender: str | None
-    whatsapp_sender: str | None
+    channels: Channels
     links: Callable[[str, int], Tracker | None]
     lease: timedelta
 
@@ -122,7 +124,11 @@ class Fallback:
                 return []
             batches = store.contents(conn, (row.batch_id for row in rows))
             unconfirmed = self._unconfirmed(conn, rows)
-            cases = [self._consider(row, batches[row.batch_id], unconfirmed) for row in rows]
+            addresses = self._addresses(conn, rows, batches)
+            cases = [
+                self._consider(row, batches[row.batch_id], unconfirmed, addresses.get(row.notification_id))
+                for row in rows
+            ]
             self._keep_suppressed(conn, [c for c in cases if c.reservation and c.row.user_id is None])
             self._postpone_quiet(conn, [c for c in cases if c.reservation and c.category is Category.MARKETING])
             asking = [case for case in cases if case.reservation]
@@ -169,7 +175,28 @@ class Fallback:
         accepts = self.unconfirmed_policy is UnconfirmedPolicy.ACCEPT
         return Verdict.ACCEPTED_UNCONFIRMED if accepts else Verdict.NOT_CLICKED
 
-    def _consider(self, row: store.DueStep, batch: store.BatchContents, unconfirmed: Mapping[str, list[str]]) -> _Case:
+    def _addresses(
+        self, conn: Connection, rows: Sequence[store.DueStep], batches: Mapping[str, store.BatchContents]
+    ) -> dict[str, str]:
+        """Return where each step's message would go; steps of people without an address of the channel's kind are missing."""
+        found = {row.notification_id: row.number for row in rows if row.number is not None}
+        for channel in {row.channel for row in rows}:
+            address = self.channels.entry(channel).address
+            if address.is_number:
+                continue
+            people = [_addressee(row, batches[row.batch_id]) for row in rows if row.channel == channel]
+            for person in people:
+                found.pop(person.notification_id, None)
+            found |= address.find(conn, people)
+        return found
+
+    def _consider(
+        self,
+        row: store.DueStep,
+        batch: store.BatchContents,
+        unconfirmed: Mapping[str, list[str]],
+        address: str | None,
+    ) -> _Case:
         verdict = decide(
             Facts(
                 when=row.trigger and When(row.trigger),
@@ -184,26 +211,33 @@ class Fallback:
         case = _Case(row, batch.category, verdict)
         case.verdict = self._unconfirmed_verdict(case, unconfirmed.get(case.id))
         if case.verdict in FALL_BACK:
-            if row.channel == Channel.WHATSAPP and not self.whatsapp_sender:
-                case.verdict = Refusal.NO_SENDER
-            elif row.number is None:
-                case.verdict = Refusal.NO_PHONE
-            elif row.opted_out:
-                case.verdict = Refusal.OPTED_OUT
-            elif case.category is Category.MARKETING and not row.consented:
-                case.verdict = Refusal.NO_CONSENT
-            elif self.countries and country(row.number) not in self.countries:
-                case.verdict = Refusal.COUNTRY_BLOCKED
-            else:
-                case.reservation = self._reservation(case, row.number, batch)
+            case.verdict = self._refusal(case, address) or case.verdict
+            if case.verdict in FALL_BACK and address is not None:
+                case.reservation = self._reservation(case, address, batch)
         return case
 
-    def _reservation(self, case: _Case, number: str, batch: store.BatchContents) -> store.Reservation | None:
+    def _refusal(self, case: _Case, address: str | None) -> Refusal | None:
+        """Return why nothing may go to this person over the step's channel; ``None``: it may."""
+        row, entry = case.row, self.channels.entry(case.row.channel)
+        if self.channels[entry.name].silent:
+            return Refusal.NO_SENDER
+        if address is None:
+            return entry.address.missing
+        if entry.address.is_number and row.opted_out:
+            return Refusal.OPTED_OUT
+        if entry.consent is Consent.PHONE and case.category is Category.MARKETING and not row.consented:
+            return Refusal.NO_CONSENT
+        if entry.address.is_number and self.countries and country(address) not in self.countries:
+            return Refusal.COUNTRY_BLOCKED
+        return None
+
+    def _reservation(self, case: _Case, address: str, batch: store.BatchContents) -> store.Reservation | None:
+        entry = self.channels.entry(case.row.channel)
         links = self.links(case.id, case.row.step)
         try:
-            step = batch.plan[case.row.step - 1] if batch.plan else None
             own = rendering.of(batch.content, case.row.locale)
-            said = plans.words(step, *own, case.row.locale, case.row.params, links=links)
+            step = _step(case.row, batch)
+            said = plans.words(step, *own, case.row.locale, case.row.params, links=links, wording=entry.wording)
         except InvalidMessage:
             # It could be filled in when it was accepted, by another version of this program. It must not stop the others.
             case.verdict = Refusal.INVALID_CONTENT
@@ -214,14 +248,12 @@ class Fallback:
             case.links = [link_store.Link(t, case.id, case.row.step, target) for t, target in links.targets.items()]
             # Each message has links of its own; what they lead to tells whether it says the same.
             same = links.content(said.text)
-        # Parts are what an SMS is paid by.
-        size = sms_parts.count(said.text) if case.row.channel == Channel.SMS else 0
-        return store.Reservation(case.id, number, said.text, fingerprint(same), size, sender)
+        return store.Reservation(case.id, address, said.text, fingerprint(same), entry.size(said.text), sender)
 
     def _usual_sender(self, case: _Case, batch: store.BatchContents) -> str | None:
-        if case.row.channel == Channel.WHATSAPP:
-            return self.whatsapp_sender
-        return batch.content.get("sender") or self.sms_sender
+        # A template's sender is that of its SMS.
+        named = batch.content.get("sender") if case.row.channel == SMS else None
+        return named or self.channels[case.row.channel].sender
 
     def _apply_limits(self, conn: Connection, cases: Sequence[_Case], now: datetime) -> None:
         asks = [_ask(c, r) for c in cases if (r := c.reservation)]
@@ -243,3 +275,12 @@ def _ask(case: _Case, reservation: store.Reservation) -> Ask:
         case.row.channel,
         case.row.step,
     )
+
+
+def _step(row: store.DueStep, batch: store.BatchContents) -> Mapping[str, Any]:
+    """Return a step as its plan has it; empty for the usual SMS."""
+    return batch.plan[row.step - 1] if batch.plan else plans.USUAL
+
+
+def _addressee(row: store.DueStep, batch: store.BatchContents) -> Addressee:
+    return Addressee(row.notification_id, row.user_id, row.number, row.params, _step(row, batch))

@@ -12,7 +12,10 @@ import structlog
 
 from knocktwice_shared.errors import InvalidMessage
 from knocktwice_shared.messages import TTL_LIMIT, Batch, Push
-from knocktwice_worker.channels import Outcome, PushMessage, Rejected, Retry, Sent, Unknown, deliver, patience
+from knocktwice_worker.channels.messages import PushMessage
+from knocktwice_worker.channels.outcomes import Outcome, Rejected, Retry, Sent, Unknown, patience
+from knocktwice_worker.channels.provider import deliver
+from knocktwice_worker.channels.registry import wording_of
 from knocktwice_worker.content import plans, rendering, resolution
 from knocktwice_worker.content.rendering import Texts, render
 from knocktwice_worker.lifecycle import AttemptState
@@ -24,8 +27,9 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection, Engine
 
-    from knocktwice_worker.channels import Carrier, Channel
+    from knocktwice_worker.channels.http import Carrier
     from knocktwice_worker.channels.outbound.pacing import Pace
+    from knocktwice_worker.channels.provider import Provider
     from knocktwice_worker.content.links.receipt_urls import ReceiptUrls
     from knocktwice_worker.content.links.short_links import Tracker
 
@@ -86,7 +90,7 @@ class Pushes:
     """
 
     engine: Engine
-    channel: Channel[PushMessage]
+    channel: Provider[PushMessage]
     transport: Carrier
     pace: Pace
     links: Callable[[str, int], Tracker | None]
@@ -183,7 +187,15 @@ class Pushes:
                     if push is not None:
                         contents[id_] = push, render(push, sms_text, recipient.values, links(1))
                     if steps:
-                        plans.check(steps, push, sms_text, resolved.locales.get(id_), recipient.values, links)
+                        plans.check(
+                            steps,
+                            push,
+                            sms_text,
+                            resolved.locales.get(id_),
+                            recipient.values,
+                            links,
+                            wording_of=wording_of,
+                        )
                 except InvalidMessage as error:
                     problems[id_] = f"{resolved.name(id_)}{error}"
         return contents, problems

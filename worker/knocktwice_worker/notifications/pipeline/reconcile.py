@@ -8,18 +8,21 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from knocktwice_worker.channels import SmsMessage, backoff
+from knocktwice_worker.channels.http import backoff
+from knocktwice_worker.channels.messages import StepMessage
 from knocktwice_worker.lifecycle import DeliveryState, Note
 from knocktwice_worker.notifications import store
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Collection, Sequence
     from datetime import datetime
 
     from sqlalchemy import Engine
 
     from knocktwice_shared.messages import Category
-    from knocktwice_worker.channels import Carrier, ListedMessage, Messaging
+    from knocktwice_worker.channels.http import Carrier
+    from knocktwice_worker.channels.messages import ListedMessage
+    from knocktwice_worker.channels.opened import Channels
 
 log = structlog.get_logger(__name__)
 
@@ -41,7 +44,7 @@ class Reconcile:
         engine: for short transactions.
         senders: for the transactions that stay open while a provider is asked.
         transport: carries the requests.
-        messaging: returns the channel of a step, by its channel's and its provider's names.
+        channels: the channels of later steps.
         lease: how long a claim lasts without an answer.
         retry_for: how long after it was due a message is sent again to a provider that knows a repeat by its key.
         unknown_grace: how long after its claim a message may still appear in the provider's list.
@@ -51,7 +54,7 @@ class Reconcile:
     engine: Engine
     senders: Engine
     transport: Carrier
-    messaging: Callable[[str, str | None], Messaging]
+    channels: Channels
     lease: timedelta
     retry_for: timedelta
     unknown_grace: timedelta
@@ -90,20 +93,20 @@ class Reconcile:
         return adopted
 
     def _list(
-        self, channel: str, provider_name: str | None, rows: Sequence[store.UnresolvedStep]
+        self, channel: str, provider_name: str, rows: Sequence[store.UnresolvedStep]
     ) -> dict[str, list[ListedMessage]]:
         """Ask the provider once per number; a number it did not answer for is missing from the result."""
         since: dict[str, datetime] = {}
         for row in rows:
             since[row.number] = min(since.get(row.number, row.claimed_at), row.claimed_at)
-        provider = self.messaging(channel, provider_name)
+        provider = self.channels.provider(channel, provider_name)
         return provider.list_messages(self.transport, {n: at - _CLOCK_SKEW for n, at in since.items()})
 
     def _settle(
         self, row: store.UnresolvedStep, listed: Sequence[ListedMessage] | None, taken: set[str]
     ) -> store.StepResult:
         id_, age = row.notification_id, row.now - row.claimed_at
-        provider = self.messaging(row.channel, row.provider)
+        provider = self.channels.provider(row.channel, row.provider)
         if provider.repeats_within is not None and not listed:
             return _repeat(row, min(provider.repeats_within, self.retry_for))
         if listed is None and provider.listable:
@@ -112,7 +115,7 @@ class Reconcile:
                     id_, DeliveryState.UNKNOWN, reason="the provider never answered and cannot be asked"
                 )
             return store.StepResult(id_, DeliveryState.SENDING, reason=row.reason, wake_after=_LOOK_AGAIN)
-        own = SmsMessage(f"{id_}.{row.step}", to=row.number, text=row.text, sender=row.sender)
+        own = StepMessage(f"{id_}.{row.step}", to=row.number, text=row.text, sender=row.sender)
         for message in listed or ():
             if (
                 message.sid not in taken

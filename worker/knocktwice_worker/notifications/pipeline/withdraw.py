@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING
 import structlog
 from sqlalchemy import text
 
-from knocktwice_worker.channels import Sent, Withdrawal, deliver
+from knocktwice_worker.channels.messages import Withdrawal
+from knocktwice_worker.channels.outcomes import Sent
+from knocktwice_worker.channels.provider import deliver
 from knocktwice_worker.lifecycle import Note
 from knocktwice_worker.notifications import store
 
@@ -22,8 +24,9 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Engine
 
-    from knocktwice_worker.channels import Carrier, Channel
+    from knocktwice_worker.channels.http import Carrier
     from knocktwice_worker.channels.outbound.pacing import Pace
+    from knocktwice_worker.channels.provider import Provider
 
 log = structlog.get_logger(__name__)
 
@@ -50,7 +53,7 @@ class Withdrawals:
     """
 
     engine: Engine
-    channel: Channel[Withdrawal]
+    channel: Provider[Withdrawal]
     transport: Carrier
     pace: Pace
 
