@@ -76,11 +76,11 @@ ALTER TABLE rollups
 
 COMMENT ON COLUMN provider_reports.provider IS 'The provider that reports.';
 COMMENT ON COLUMN rollups.channels IS 'By channel, SMS apart: messages sent, delivered, read, unknown and unpriced, and the known prices.';
-COMMENT ON COLUMN rollups.reached IS 'Notifications that a device reported, or whose SMS is not known to be lost, or whose other message arrived.';
+COMMENT ON COLUMN rollups.reached IS 'Notifications with a receipt, an SMS that is not known to be lost, or another message that arrived.';
 COMMENT ON COLUMN deliveries.text IS 'The text, or what else the channel says, as its wording wrote it.';
 COMMENT ON COLUMN deliveries.parts IS 'How many SMS parts it is paid by; 0: its channel has no parts. NULL: not reserved yet.';
 COMMENT ON COLUMN deliveries.provider IS 'Which provider has it. NULL: no sender has claimed it yet.';
-COMMENT ON COLUMN deliveries.number IS 'The recipient''s address: a number in E.164, or what the channel has. NULL: not reserved yet, a push, or the person was erased.';
+COMMENT ON COLUMN deliveries.number IS 'The recipient''s number in E.164, or what else the channel has. NULL: not reserved, a push, or erased.';
 """
 
 BACK = """
