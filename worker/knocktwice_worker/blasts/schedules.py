@@ -39,19 +39,6 @@ _RETRY = timedelta(days=1)
 #: How many of its next times are shown when it is declared.
 _SHOWN = 3
 
-_DUE = text(
-    "SELECT *, knocktwice_now() AS now FROM blast_schedules WHERE next_at <= knocktwice_now() FOR UPDATE SKIP LOCKED"
-)
-
-_DONE = text("""
-UPDATE blast_schedules SET next_at = :next, last_at = :at, outcome = :outcome WHERE name = :name
-""")
-
-_PUT = text("""
-INSERT INTO blast_schedules (name, definition, next_at) VALUES (:name, CAST(:definition AS jsonb), :next)
-ON CONFLICT (name) DO UPDATE SET definition = excluded.definition, next_at = excluded.next_at, updated_at = knocktwice_now()
-""")
-
 
 def _grace(value: object) -> timedelta:
     return durations.parse(value, _GRACE_LIMIT)
@@ -161,6 +148,23 @@ def as_json(made: Definition) -> dict[str, Any]:
     return made.model_dump(mode="json", exclude_defaults=True) | {"time_zone": made.time_zone}
 
 
+_PUT = text("""
+INSERT INTO blast_schedules (
+  name,
+  definition,
+  next_at
+) VALUES (
+  :name,
+  CAST(:definition AS jsonb),
+  :next
+)
+ON CONFLICT (name) DO UPDATE SET
+  definition = excluded.definition,
+  next_at = excluded.next_at,
+  updated_at = knocktwice_now()
+""")
+
+
 def put(conn: Connection, name: str, made: Definition) -> None:
     """Store a recurring blast, new or changed. It counts from now on."""
     now = conn.execute(text("SELECT knocktwice_now()")).scalar_one()
@@ -196,6 +200,27 @@ ORDER BY name
 def listed(conn: Connection) -> Sequence[Recurring]:
     """Return all recurring blasts, by name."""
     return [Recurring(**row._mapping) for row in conn.execute(_LIST)]
+
+
+# Each due one is locked by one beat; the others pass it over.
+_DUE = text("""
+SELECT
+  name,
+  definition,
+  next_at,
+  knocktwice_now() AS now
+FROM blast_schedules
+WHERE next_at <= knocktwice_now()
+FOR UPDATE SKIP LOCKED
+""")
+
+_DONE = text("""
+UPDATE blast_schedules SET
+  next_at = :next,
+  last_at = :at,
+  outcome = :outcome
+WHERE name = :name
+""")
 
 
 def start_due(engine: Engine, settings: Settings) -> None:

@@ -53,7 +53,8 @@ class QuietHours:
         if not quiet:
             return None
         day = local.date() + timedelta(days=1) if over_midnight and clock >= self.start else local.date()
-        # An end that the clocks skip in spring is over as soon as they have. One that comes twice in autumn ends it twice.
+        # An end that the clocks skip in spring is over as soon as they have. One that comes twice in autumn ends it
+        # twice.
         ends = (datetime.combine(day, self.end, tzinfo=local.tzinfo).replace(fold=fold) for fold in (0, 1))
         return next(end for end in map(_utc, ends) if end > _utc(local))
 
