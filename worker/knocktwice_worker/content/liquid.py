@@ -183,7 +183,9 @@ def _metered(name: str, function: Callable[..., object]) -> Callable[..., object
             _refuse_long_range(left, *args)
         if name not in _OF_VALUES:
             left = (
-                [values.said(item) for item in left] if type(left) in _LISTS and name == "join" else values.said(left)
+                [values.said(item) for item in cast("list[object]", left)]
+                if type(left) in _LISTS and name == "join"
+                else values.said(left)
             )
             args = tuple(values.said(arg) for arg in args)
         spent = _spend(context, sum(values.weight(each, _FILTER_WORK) for each in (left, *args)))
@@ -216,7 +218,7 @@ def _made(name: str, left: object, args: tuple[object, ...]) -> int:
 
 def _refuse_long_range(*given: object) -> None:
     limit = _Environment.loop_iteration_limit
-    if any(type(each) is range and len(cast("range", each)[: limit + 1]) > limit for each in given):
+    if any(type(each) is range and len(each[: limit + 1]) > limit for each in given):
         raise LoopIterationLimitError("loop iteration limit reached", token=None)
 
 
