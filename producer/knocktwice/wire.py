@@ -256,6 +256,8 @@ def _recipient(recipient: Recipient | str, index: int, id_: str) -> Wire:
         fields["key"] = recipient.key
     if recipient.locale is not None:
         fields["locale"] = recipient.locale
+    if recipient.tags is not None:
+        fields["tags"] = tags(recipient.tags)
     return fields
 
 

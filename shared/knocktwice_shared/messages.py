@@ -64,7 +64,8 @@ _PLACEHOLDER = re.compile(r"\{\{-?\s*(\w+)([^}]*)\}\}")
 #: Words that a template takes for values, not for names.
 _LITERALS = frozenset({"true", "false", "nil", "null", "empty", "blank"})
 #: A language tag (RFC 5646), roughly; phones also write it with underscores.
-_LOCALE = re.compile(r"[A-Za-z]{2,8}(?:[-_][A-Za-z0-9]{1,8})*")
+#: Also as Java writes it, "zh_CN_#Hans", and iOS and POSIX: "en_US@calendar=buddhist", "de_AT.UTF-8".
+_LOCALE = re.compile(r"[A-Za-z]{2,8}(?:[-_]{1,2}#?[A-Za-z0-9]{1,8})*(?:[.@][A-Za-z0-9=;.-]+)?")
 _NOTHING_SAID = (
     "is missing; give what to say, or the name of a template, or begin the plan with a step that goes at once, "
     "without when and after_s"
@@ -182,17 +183,21 @@ AT_ONCE = Step(SMS, None, timedelta())
 
 @dataclass(frozen=True, slots=True)
 class Recipient:
-    """Who is knocked for: a stored ``user``, or ``registrations`` and ``phone`` given inline.
+    """Who is knocked for: a stored ``user``, or ``registrations`` and ``phone`` of somebody who is not stored.
 
     Args:
-        user: the application's own id of a person whose devices and phone were registered before.
-        registrations: FCM registration tokens or FIDs, for applications that keep device ids themselves.
-        phone: number for the SMS in E.164; spaces, dashes, dots and parentheses are dropped.
+        user: the application's own id of a person. What stands beside it is remembered of that person before anything is sent,
+            as ``register_device``, ``bind_phone`` and ``tag_user`` do.
+        registrations: FCM registration tokens or FIDs; without ``user``, for this notification only.
+        phone: number for the SMS in E.164; spaces, dashes, dots and parentheses are dropped. Without ``user``, for this
+            notification only.
         params: values for the placeholders of the texts, by name; for a template also a list, whose first item is for
             ``{1}``.
         key: idempotency key; the same key never notifies twice.
         id: the notification's id; made by the producer when left out.
-        locale: like ``de-AT``, for a template; left out, what is known of the user's devices.
+        locale: like ``de-AT``, for a template; left out, what is known of the user's devices. It is remembered of the
+            ``registrations`` beside it.
+        tags: what segments can ask for; only beside ``user``.
     """
 
     user: str | None = None
@@ -202,6 +207,7 @@ class Recipient:
     key: str | None = None
     id: UUID | None = None
     locale: str | None = None
+    tags: Mapping[str, Any] | None = None
 
     @property
     def values(self) -> Mapping[str, Any]:
@@ -306,13 +312,16 @@ class Cancellation:
 
 @dataclass(frozen=True, slots=True)
 class DeviceRegistered:
-    """A registration belongs to this user from ``at`` on, and to nobody else."""
+    """A registration belongs to this user from ``at`` on, and to nobody else.
+
+    A field that is ``None`` was not said: it stays as it was. A new device has its notifications on unless something else is said.
+    """
 
     user: str
     registration: str
     at: datetime
     platform: Platform | None = None
-    notifications_enabled: bool = True
+    notifications_enabled: bool | None = None
     locale: str | None = None
     time_zone: str | None = None
     app_version: str | None = None
@@ -830,14 +839,14 @@ def _registered(value: object, path: str) -> DeviceRegistered:
     optional = ("locale", "time_zone", "app_version")
     known = {"change", "user", "registration", "at", "platform", "notifications_enabled", *optional}
     raw = _object(value, path, known)
-    platform = raw.get("platform")
+    platform, enabled = raw.get("platform"), raw.get("notifications_enabled")
     texts = {k: None if raw.get(k) is None else _text(raw[k], f"{path}.{k}", 64) for k in optional}
     return DeviceRegistered(
         user=_text(raw.get("user"), f"{path}.user", 200),
         registration=_text(raw.get("registration"), f"{path}.registration", 4_096),
         at=_time(raw.get("at"), f"{path}.at"),
         platform=None if platform is None else _choice(Platform, platform, f"{path}.platform"),
-        notifications_enabled=_boolean(raw.get("notifications_enabled", True), f"{path}.notifications_enabled"),
+        notifications_enabled=None if enabled is None else _boolean(enabled, f"{path}.notifications_enabled"),
         **texts,
     )
 

@@ -18,7 +18,7 @@ from knocktwice_worker.channels.address import Address
 from knocktwice_worker.channels.channel import Consent, OpenChannel, StepChannel
 from knocktwice_worker.channels.http import NoResponse, Request, Response
 from knocktwice_worker.channels.outcomes import Rejected, Retry, Sent, Unknown
-from knocktwice_worker.channels.provider import Rate
+from knocktwice_worker.channels.provider import Examination, Rate
 from knocktwice_worker.lifecycle import Refusal
 from support.sms_provider import TOKEN
 
@@ -44,7 +44,7 @@ CONTENT = StepContent(
 class Loft:
     """The loft keeper, reached at ``url``."""
 
-    name, provider, ready = "pigeon", "loft", "the pigeons are fed"
+    name, provider = "pigeon", "loft"
     listable = False
     repeats_within: timedelta | None = None
     books: Books | None = None
@@ -57,6 +57,10 @@ class Loft:
 
     def authorize_callbacks(self) -> None:
         """Nor does the keeper."""
+
+    def examine(self) -> Examination:
+        """Look into the loft."""
+        return Examination(works=True, finding="the pigeons are fed")
 
     def request(self, message: StepMessage) -> Request:
         """Tie the message to a leg."""

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from knocktwice_shared.ids import blast_id, uuid7
 from knocktwice_shared.messages import Receipt, ReceiptEvent, parse_batch, parse_blast
-from knocktwice_worker.blasts import store as blast_store
+from knocktwice_worker.blasts import states
 from knocktwice_worker.channels.reports import StatusReport
 from knocktwice_worker.content import sms_parts
 from knocktwice_worker.content.rendering import fingerprint
@@ -95,7 +95,7 @@ class RandomHistories:
 
     def _blast(self, conn: Connection, key: str) -> Any:
         blast = parse_blast({"v": 1, "key": key, "filter": {"everyone": True}, "content": {"template": "news"}})
-        blast_store.start(conn, blast, {"everyone": True})
+        states.start(conn, blast, {"everyone": True})
         return blast_id(key)
 
     def _report(self, conn: Connection) -> None:

@@ -8,9 +8,19 @@ from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from knocktwice_shared.messages import (
+    parse_audience,
+    parse_batch,
+    parse_blast,
+    parse_cancellation,
+    parse_receipts,
+)
+from knocktwice_shared.names import Task
 from knocktwice_worker import config
+from knocktwice_worker.audience import people
 from knocktwice_worker.audience.erased import Erased
 from knocktwice_worker.audience.receipt_health import SilentKinds
+from knocktwice_worker.blasts import request, states
 from knocktwice_worker.blasts.expansion import Expansion
 from knocktwice_worker.channels.channel import Wiring
 from knocktwice_worker.channels.fcm import FcmChannel
@@ -24,7 +34,9 @@ from knocktwice_worker.database import engine
 from knocktwice_worker.embedded.installation import broker_url, connect_redis, database_url, secret
 from knocktwice_worker.limits.counting import Counting
 from knocktwice_worker.limits.per_number import Limits, RedisLimits
-from knocktwice_worker.notifications.inbox.accepted import Inbox
+from knocktwice_worker.notifications.inbox.accepted import Inbox, Work
+from knocktwice_worker.notifications.pipeline import cancellation, receipts
+from knocktwice_worker.notifications.pipeline.catch_up import CatchUp
 from knocktwice_worker.notifications.pipeline.delivery_reports import DeliveryReports
 from knocktwice_worker.notifications.pipeline.fallback import Fallback
 from knocktwice_worker.notifications.pipeline.later_steps import LaterSteps
@@ -206,6 +218,56 @@ class Services:
         return Inbox(redis=self.redis, engine=self.engine, grace_s=self.settings.inbox_grace_s)
 
     @cached_property
+    def accepted(self) -> dict[Task, Work]:
+        """What accepted messages make happen, by their task."""
+        return {
+            Task.SEND_PUSH: self._push_batches,
+            Task.RECORD_EVENTS: self._record_receipts,
+            Task.CANCEL: self._cancel,
+            Task.UPDATE_AUDIENCE: self._update_audience,
+            Task.BLAST: self._start_blasts,
+        }
+
+    @cached_property
+    def catch_up(self) -> CatchUp:
+        """Carries out what was said about somebody before a decision about them."""
+        said = (Task.RECORD_EVENTS, Task.CANCEL, Task.UPDATE_AUDIENCE)
+        work = {task: self.accepted[task] for task in said}
+        return CatchUp(inbox=self.inbox, work=work, patience=timedelta(seconds=self.settings.await_accepted_s))
+
+    def _push_batches(self, messages: Sequence[object]) -> None:
+        self.send([parse_batch(message) for message in messages])
+
+    def _record_receipts(self, messages: Sequence[object]) -> None:
+        receipts.record(self.engine, [receipt for message in messages for receipt in parse_receipts(message)])
+
+    def _cancel(self, messages: Sequence[object]) -> None:
+        wanted = [parse_cancellation(message) for message in messages]
+        keys = [key for one in wanted for key in one.keys]
+        ids = [str(id_) for one in wanted for id_ in one.ids] + self.inbox.ids_of(keys)
+
+        def abort_blasts(conn: Connection) -> None:
+            for one in wanted:
+                for key in one.blasts:
+                    states.abort(conn, key, "cancelled by the application")
+
+        cancellation.cancel(self.engine, ids, keys, also=abort_blasts)
+
+    def _update_audience(self, messages: Sequence[object]) -> None:
+        changes = [change for message in messages for change in parse_audience(message)]
+        with self.engine.begin() as conn:
+            valid = self.guard.still_valid(conn, changes)
+            people.apply(conn, valid)
+            self.guard.restore_opt_outs(conn, valid)
+        self.erasure.erase_all(changes)
+
+    def _start_blasts(self, messages: Sequence[object]) -> None:
+        wanted = [parse_blast(message) for message in messages]
+        with self.engine.begin() as conn:
+            for one in wanted:
+                request.start(conn, one, settings=self.settings)
+
+    @cached_property
     def counting(self) -> Counting:
         """The limits, in Redis or in Postgres."""
         return Counting(redis=self.limits)
@@ -221,6 +283,7 @@ class Services:
         settings = self.settings
         return Pushes(
             engine=self.engine,
+            catch_up=self.catch_up,
             channel=self.push,
             transport=self.transport,
             pace=self.push_pace,
@@ -239,6 +302,7 @@ class Services:
         settings = self.settings
         return Fallback(
             engine=self.engine,
+            catch_up=self.catch_up,
             limits=self.counting,
             quiet=self.quiet,
             silent_kinds=self.silent_kinds,
@@ -254,6 +318,7 @@ class Services:
         """The messages of later steps."""
         return LaterSteps(
             engine=self.engine,
+            catch_up=self.catch_up,
             senders=self.senders,
             transport=self.transport,
             channels=self.channels,

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from knocktwice_shared.ids import blast_id, uuid7
 from knocktwice_shared.messages import Receipt, ReceiptEvent, Step, When, parse_batch, parse_blast
 from knocktwice_worker import services
-from knocktwice_worker.blasts import store as blast_store
+from knocktwice_worker.blasts import states
 from knocktwice_worker.channels.reports import StatusReport
 from knocktwice_worker.content.rendering import fingerprint
 from knocktwice_worker.lifecycle import AttemptState, DeliveryState, ProviderState, Refusal
@@ -107,7 +107,7 @@ def test_what_the_provider_reports_makes_price_and_arrival_real_and_a_blast_has_
     ids = send(here, 3)
     with here.engine.begin() as conn:
         wire = {"v": 1, "key": "tea-47", "filter": {"everyone": True}, "content": {"template": "news"}}
-        blast_store.start(conn, parse_blast(wire), {"everyone": True})
+        states.start(conn, parse_blast(wire), {"everyone": True})
         page = """INSERT INTO blast_pages (id, last_id, blast_id, count, sent_at)
           SELECT batch_id, batch_id, :blast, 3, knocktwice_now() FROM notifications LIMIT 1"""
         conn.execute(sa.text(page), {"blast": blast_id("tea-47")})

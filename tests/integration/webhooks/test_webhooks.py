@@ -14,7 +14,7 @@ from standardwebhooks import Webhook, WebhookVerificationError
 from knocktwice_shared.errors import InvalidMessage
 from knocktwice_shared.ids import blast_id, uuid7
 from knocktwice_shared.messages import Receipt, ReceiptEvent, Step, When, parse_batch, parse_blast
-from knocktwice_worker.blasts import store as blast_store
+from knocktwice_worker.blasts import states
 from knocktwice_worker.channels.reports import StatusReport
 from knocktwice_worker.lifecycle import AttemptState, ProviderState
 from knocktwice_worker.notifications import store
@@ -133,7 +133,7 @@ def test_what_a_blast_sent_is_told_with_its_key(here: Services, application: Web
     clicked(here)
     with here.engine.begin() as conn:
         wire = {"v": 1, "key": "tea-47", "filter": {"everyone": True}, "content": {"template": "news"}}
-        blast_store.start(conn, parse_blast(wire), {"everyone": True})
+        states.start(conn, parse_blast(wire), {"everyone": True})
         page = """INSERT INTO blast_pages (id, last_id, blast_id, count, sent_at)
           SELECT batch_id, id, :blast, 1, knocktwice_now() FROM notifications WHERE id = :id"""
         conn.execute(sa.text(page), {"blast": blast_id("tea-47"), "id": id_})

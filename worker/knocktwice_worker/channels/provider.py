@@ -69,6 +69,19 @@ class Rate:
     per_s: float
 
 
+@dataclass(frozen=True, slots=True)
+class Examination:
+    """What a provider says of our account with it, and of the sender.
+
+    Attributes:
+        works: nothing that was found keeps messages from being sent.
+        finding: what was found, in words for a person; it quotes no credential.
+    """
+
+    works: bool
+    finding: str
+
+
 class StepProvider(Provider[StepMessage], Protocol):
     """A channel of the later steps, by one provider, which can perhaps say what became of a message."""
 
@@ -76,8 +89,6 @@ class StepProvider(Provider[StepMessage], Protocol):
     provider: str
     #: Whether it can be asked what it has sent.
     listable: bool
-    #: What it says when it is asked how it is, and nothing is wrong.
-    ready: str
     #: Its list of what it has sent; ``None``: it has none to ask for reports.
     books: Books | None
     #: For how long it knows a repeat of a message, so that a repeat does no harm; ``None``: it does not.
@@ -99,6 +110,14 @@ class StepProvider(Provider[StepMessage], Protocol):
 
         Raises:
             CredentialsUnavailable: something is missing for that.
+        """
+        ...
+
+    def examine(self) -> Examination:
+        """Find out whether it would take messages now, for a person who asks: it may take seconds.
+
+        Raises:
+            CredentialsUnavailable: a setting is missing.
         """
         ...
 

@@ -15,9 +15,8 @@ from rich.table import Table
 
 from knocktwice import wire
 from knocktwice_shared.messages import parse_blast
-from knocktwice_worker.blasts import preflight, request, schedules, standing
-from knocktwice_worker.blasts import store as blast_store
-from knocktwice_worker.blasts.store import BlastState
+from knocktwice_worker.blasts import preflight, request, schedules, standing, states
+from knocktwice_worker.blasts.states import BlastState
 from knocktwice_worker.channels.registry import CHANNELS
 from knocktwice_worker.cli import send_options, step_options
 from knocktwice_worker.cli.output import AsJson, clock, complain, err, fail, out, print_json, reading
@@ -165,7 +164,7 @@ def pause(blast: Which, reason: Annotated[str, typer.Option(help="Shown by statu
     """Notify nobody else for now. Who was pushed goes on, and may be texted. Exits 1 if it is not running."""
     with reading(services()) as conn:
         row = _found(standing.find(conn, blast), blast)
-        done = blast_store.pause(conn, row.id, reason)
+        done = states.pause(conn, row.id, reason)
         conn.commit()
     _say(row, done, "paused", "running")
 
@@ -175,7 +174,7 @@ def resume(blast: Which) -> None:
     """Go on with a paused blast. Exits 1 if it is not paused."""
     with reading(services()) as conn:
         row = _found(standing.find(conn, blast), blast)
-        done = blast_store.resume(conn, row.id)
+        done = states.resume(conn, row.id)
         conn.commit()
     _say(row, done, "resumed", "paused")
 
@@ -185,7 +184,7 @@ def abort(blast: Which, reason: Annotated[str, typer.Option(help="Shown by statu
     """End a blast and cancel what it has not sent yet, the SMS of those who were pushed too. Also when it has finished."""
     with reading(services()) as conn:
         row = _found(standing.find(conn, blast), blast)
-        done = blast_store.abort(conn, row.key, reason)
+        done = states.abort(conn, row.key, reason)
         conn.commit()
     out.print(f"blast {row.key}: {'aborted' if done else 'was aborted before'}", markup=False)
 

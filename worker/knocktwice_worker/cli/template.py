@@ -18,7 +18,7 @@ from knocktwice_worker.cli.output import AsJson, clock, fail, out, print_json, r
 from knocktwice_worker.content import template_store, templates
 from knocktwice_worker.content.links.short_links import example
 from knocktwice_worker.content.preview import Preview, preview
-from knocktwice_worker.declarations import apply as declarations
+from knocktwice_worker.declarations import files
 from knocktwice_worker.notation import declared_yaml, durations
 from knocktwice_worker.services import services
 
@@ -40,9 +40,9 @@ def apply(
     as_json: AsJson = False,
 ) -> None:
     """Create and update what a YAML file declares: all of it or, if anything is wrong, nothing."""
-    declared = declarations.read(file)
+    declared = files.read(file)
     with reading(services()) as conn:
-        changes = declarations.apply(conn, declared)
+        changes = files.apply(conn, declared)
         if dry_run:
             conn.rollback()
         else:
@@ -135,7 +135,7 @@ def _unknown(name: str) -> str:
 
 
 def _declared(file: str, name: str) -> templates.Definition:
-    declared = declarations.read(file).get("templates", {})
+    declared = files.read(file).get("templates", {})
     if name not in declared:
         fail(f"{file}: declares no template called {name}; there are {', '.join(declared) or 'none'}")
     return templates.check(name, declared[name])
@@ -159,7 +159,7 @@ def given_values(params: str | None, param: list[str]) -> dict[str, Any]:
     return given
 
 
-def _print_change(change: declarations.Change) -> None:
+def _print_change(change: files.Change) -> None:
     out.print(f"{change.kind} {change.name}: [{_COLOURS[change.verb]}]{change.verb}[/]")
     for difference in change.fields:
         out.print(f"  {difference.field}", markup=False)

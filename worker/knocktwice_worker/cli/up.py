@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 out = Console(highlight=False)
 
 
-def up(settings: Settings, *, flower_port: int, sandbox_port: int, gateway_port: int) -> int:
+def run_stack(settings: Settings, *, flower_port: int, sandbox_port: int, gateway_port: int) -> int:
     """Run the whole stack until Ctrl-C or SIGTERM, starting again what falls. Returns the exit code.
 
     Args:
@@ -60,7 +60,7 @@ def up(settings: Settings, *, flower_port: int, sandbox_port: int, gateway_port:
     return 0
 
 
-def sandbox(settings: Settings, port: int) -> int:
+def run_sandbox(settings: Settings, port: int) -> int:
     """Run the sandbox alone until Ctrl-C, and print the settings that point a worker at it."""
     with ExitStack() as stack, _interruptible():
         report = stack.enter_context(_reporter(settings))

@@ -518,9 +518,7 @@ decisions = Table(
     Column("notification_id", Uuid, primary_key=True, comment="The notification that was decided about."),
     Column("id", BigInteger, Identity(always=True), primary_key=True, comment="In the order in which they were taken."),
     Column("step", SmallInteger, nullable=False, comment="The step that was decided about."),
-    Column(
-        "verdict", Text, nullable=False, comment="What was decided, or what happened afterwards; lifecycle.Verdict."
-    ),
+    Column("verdict", Text, nullable=False, comment="Verdict, Refusal, Delay or Note of lifecycle.py."),
     Column("inputs", JSONB, nullable=False, comment="What the decision was based on: receipts, limits, times."),
     _time("at", "When it was taken.", required=True),
     comment="The ledger: every decision with what was known when it was taken, for knocktwice explain.",

@@ -7,8 +7,9 @@ from typing import Annotated, Literal, Self
 from pydantic import ConfigDict, Field, TypeAdapter, model_validator
 from pydantic.dataclasses import dataclass
 
-#: Kinds of requests: a push, an SMS, a look at Twilio's list (or at one message), a request for an access token.
-Kind = Literal["push", "sms", "list", "token"]
+#: Kinds of requests: a push, an SMS, a look at Twilio's list (or at one message), a request for an access token, a question
+#: about the account at Twilio or its senders.
+Kind = Literal["push", "sms", "list", "token", "account"]
 #: What becomes of a text after Twilio took it.
 TextStatus = Literal["sending", "sent", "delivered", "read", "undelivered", "failed"]
 
@@ -80,7 +81,7 @@ class Rule:
     """Answer some requests out of the ordinary. Of the rules that match, the oldest answers until it is used up.
 
     Attributes:
-        kind: ``push``, ``sms``, ``list`` or ``token``.
+        kind: ``push``, ``sms``, ``list``, ``token`` or ``account``.
         match: the registration or number; ``None`` for all.
         times: how many requests it answers; ``None`` for ever.
         answer: what they get.
@@ -96,10 +97,10 @@ class Rule:
         code = self.answer.error_code
         if self.kind == "push" and code is not None and code not in FCM_ERRORS:
             raise ValueError(f"answer.error_code: must be one of {', '.join(FCM_ERRORS)}")
-        if self.kind in ("sms", "list") and isinstance(code, str):
+        if self.kind in ("sms", "list", "account") and isinstance(code, str):
             raise ValueError("answer.error_code: must be one of Twilio's numbers, such as 21610")
-        if self.kind == "token" and self.match is not None:
-            raise ValueError("match: a request for a token names no address")
+        if self.kind in ("token", "account") and self.match is not None:
+            raise ValueError("match: this kind of request names no address")
         return self
 
 

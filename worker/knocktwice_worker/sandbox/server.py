@@ -20,6 +20,7 @@ from knocktwice_worker.sandbox.fcm import Fcm
 from knocktwice_worker.sandbox.page import Page
 from knocktwice_worker.sandbox.reachable_addresses import LOCAL
 from knocktwice_worker.sandbox.twilio import Twilio
+from knocktwice_worker.sandbox.twilio_account import TwilioAccount
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -180,6 +181,7 @@ class Sandbox:
         for part in (
             Fcm(self._books, self._accounts, self._departures.arrive),
             Twilio(self._books, self._departures.depart),
+            TwilioAccount(self._books),
             Control(self._books, self.tap),
             Page(self._books),
         ):

@@ -59,7 +59,7 @@ _SERVICE = re.compile(r"MG[0-9a-fA-F]{32}")
 _PUNCTUATION = re.compile(r"[\s().-]")
 _PAGE_SIZE, _PAGE_SIZE_LIMIT = 50, 1000
 #: Statuses that are not 400.
-_STATUSES = {20003: 401, 20404: 404, 20429: 429, 20500: 500, 20503: 503}
+_STATUSES = {20005: 401, 20003: 401, 20404: 404, 20429: 429, 20500: 500, 20503: 503}
 _CODES = {status: code for code, status in _STATUSES.items()}
 
 
@@ -89,13 +89,13 @@ class Twilio:
 
     async def _create(self, request: web.Request) -> web.Response:
         self._books.count("sms")
-        if refusal := _unauthorised(request):
+        if refusal := unauthorised(request):
             return refusal
         form = {name: str(value) for name, value in (await request.post()).items()}
         try:
             message = _parse(form)
-        except Refused as error:
-            return _error(error.code, str(error))
+        except Refused as wrong:
+            return error(wrong.code, str(wrong))
         answer = self._answer(message["to"] or "", message["sender"])
         text = None
         if answer.books:
@@ -109,29 +109,29 @@ class Twilio:
             self._depart(text, answer)
         if text is not None and not answer.refuses:
             return await play(answer, request, json_response(twilio_json.message(text), 201))
-        return await play(answer, request, _refused(answer))
+        return await play(answer, request, refused(answer))
 
     async def _list(self, request: web.Request) -> web.Response:
         self._books.count("list")
-        if refusal := _unauthorised(request):
+        if refusal := unauthorised(request):
             return refusal
         query = request.query
         answer = self._books.take_answer("list", query.get("To")) or ORDINARY
         try:
             texts = [] if answer.empty else self._matching(query)
             page = _page(texts, query)
-        except Refused as error:
-            return _error(error.code, str(error))
-        response = _refused(answer) if answer.refuses else json_response(page)
+        except Refused as wrong:
+            return error(wrong.code, str(wrong))
+        response = refused(answer) if answer.refuses else json_response(page)
         return await play(answer, request, response)
 
     async def _fetch(self, request: web.Request) -> web.Response:
         self._books.count("list")
-        if refusal := _unauthorised(request):
+        if refusal := unauthorised(request):
             return refusal
         text = self._books.text(request.match_info["sid"])
         if text is None:
-            return _error(20404, f"The requested resource {request.path} was not found")
+            return error(20404, f"The requested resource {request.path} was not found")
         return json_response(twilio_json.message(text))
 
     def _answer(self, to: str, sender: str | None) -> Answer:
@@ -267,21 +267,24 @@ def _page(texts: list[SentText], query: Mapping[str, str]) -> dict[str, object]:
     }
 
 
-def _unauthorised(request: web.Request) -> web.Response | None:
+def unauthorised(request: web.Request) -> web.Response | None:
+    """Return the refusal of a request that does not bring the account and its token, or names another account."""
     expected = "Basic " + base64.b64encode(f"{ACCOUNT_SID}:{AUTH_TOKEN}".encode()).decode()
     if not hmac.compare_digest(request.headers.get("authorization", "").encode(), expected.encode()):
-        return _error(20003, "Authenticate")
-    if request.match_info["account"] != ACCOUNT_SID:
-        return _error(20404, f"The requested resource {request.path} was not found")
+        return error(20003, "Authenticate")
+    if request.match_info.get("account", ACCOUNT_SID) != ACCOUNT_SID:
+        return error(20404, f"The requested resource {request.path} was not found")
     return None
 
 
-def _refused(answer: Answer) -> web.Response:
+def refused(answer: Answer) -> web.Response:
+    """Return the refusal that a rule asks for."""
     code = answer.error_code if isinstance(answer.error_code, int) else _CODES.get(answer.status or 500)
-    return _error(code, "Refused as a sandbox rule says." if code else "Internal Server Error", answer.status)
+    return error(code, "Refused as a sandbox rule says." if code else "Internal Server Error", answer.status)
 
 
-def _error(code: int | None, message: str, status: int | None = None) -> web.Response:
+def error(code: int | None, message: str, status: int | None = None) -> web.Response:
+    """Return a refusal as Twilio writes it; the status follows from the code unless given."""
     status = status or _STATUSES.get(code or 0, 400)
     told = {
         "code": code,

@@ -64,7 +64,7 @@ def test_a_push_to_be_retried_rings_and_is_claimed_by_one(book: Book, clock: Clo
     assert book(store.ring, limit=10, lease=LEASE) == []
     clock.advance(timedelta(seconds=16))
     assert [(r.step, r.state) for r in book(store.ring, limit=10, lease=LEASE)] == [(0, "scheduled")]
-    assert book(store.claim_push, ids(one), LEASE) == [(ids(one)[0], "reg-ada")]
+    assert book(store.claim_push, ids(one), LEASE) == [store.PushWork(ids(one)[0], "reg-ada")]
     assert book(store.claim_push, ids(one), LEASE) == []
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -12,8 +14,12 @@ from knocktwice_shared.messages import (
 )
 from knocktwice_worker.lifecycle import DeliveryState
 from knocktwice_worker.notifications import store
+from knocktwice_worker.notifications.store import removal
 from support.sent_messages import placed
 from support.store_book import LEASE, Book, batch, ids
+
+if TYPE_CHECKING:
+    from support.clock import Clock
 
 
 @pytest.mark.parametrize(
@@ -96,3 +102,14 @@ def test_of_a_receipt_and_a_fallback_at_the_same_moment_one_wins(book: Book) -> 
 
     for id_ in ids(many):
         both(id_)
+
+
+def test_a_receipt_whose_notification_never_came_is_forgotten_after_a_month(book: Book, clock: Clock) -> None:
+    one, never = batch("ada"), batch("eve")
+    book.pushed(one)
+    for id_ in (*ids(one), *ids(never)):
+        book.receipt(id_)
+    assert book(removal.forget_orphans) == 0
+    clock.advance(timedelta(days=32))
+    assert book(removal.forget_orphans) == 1
+    assert [str(id_) for (id_,) in book.rows("SELECT notification_id FROM events")] == ids(one)

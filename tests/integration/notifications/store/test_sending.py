@@ -1,4 +1,4 @@
-"""claim_sms, hold, record_sms and skip: one sender per message, and an end that stays."""
+"""claim_steps, hold, record_steps and skip: one sender per message, and an end that stays."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ def test_the_providers_answer_ends_the_notification(
 ) -> None:
     one = batch("ada", after=0)
     claimed(book, one)
-    book(store.record_steps, [store.StepResult(ids(one)[0], state, reason=reason)])
+    book(store.record_steps, [store.StepResult(ids(one)[0], state, reason=reason, opted_out=reason == "opted_out")])
     assert book.states(ids(one)[0])["notification"] == end
     assert book.rows("SELECT number FROM opt_outs") == ([("+16505550100",)] if reason == "opted_out" else [])
 

@@ -1,11 +1,14 @@
-"""Our verification of Twilio's signature against that of Twilio's own library."""
+"""Which requests are Twilio's: as its own library judges, and where that library knows too little, as Twilio documents it."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import subprocess
+import sys
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from twilio.request_validator import RequestValidator
@@ -63,3 +66,36 @@ def test_another_accounts_signature_and_none_at_all_are_refused() -> None:
     others: Any = RequestValidator("67890")
     for signature in (others.compute_signature(URL, {"A": "1"}), "", "é", "=" * 28):
         assert not is_genuine(token=TOKEN, url=URL, signature=signature, form=[("A", "1")])
+
+
+@pytest.mark.parametrize(
+    "signed", ["https://[2001:db8::7]/callbacks/twilio", "https://[2001:db8::7]:443/callbacks/twilio"]
+)
+@pytest.mark.parametrize(
+    "url", ["https://[2001:db8::7]/callbacks/twilio", "https://[2001:db8::7]:443/callbacks/twilio"]
+)
+def test_an_address_in_brackets_is_spelt_with_and_without_its_port(url: str, signed: str) -> None:
+    assert is_genuine(
+        token=TOKEN, url=url, signature=validator.compute_signature(signed, {"A": "1"}), form=[("A", "1")]
+    )
+
+
+def test_a_question_mark_with_nothing_behind_it_is_signed_too() -> None:
+    url = "https://example.com/callbacks/twilio?"
+    assert is_genuine(token=TOKEN, url=url, signature=validator.compute_signature(url, {"A": "1"}), form=[("A", "1")])
+
+
+def test_a_body_that_is_no_text_is_judged_by_its_hash() -> None:
+    body = b"\xff\xfe{}"
+    url = f"https://example.com/callbacks/twilio?bodySHA256={hashlib.sha256(body).hexdigest().upper()}"
+    assert is_genuine(token=TOKEN, url=url, signature=validator.compute_signature(url, {}), body=body)
+    assert not is_genuine(token=TOKEN, url=url, signature=validator.compute_signature(url, {}), body=body + b" ")
+
+
+def test_twilios_library_is_loaded_at_the_first_callback() -> None:
+    """Loading all of it takes longer than starting a command, and only few processes hear callbacks."""
+    program = (
+        "import sys, knocktwice_worker.cli.main, knocktwice_worker.services, knocktwice_worker.gateway.server\n"
+        "sys.exit('twilio' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

@@ -17,7 +17,7 @@ from knocktwice_worker.channels.http_sms.file import CALLBACK_SLOT, LIST_SLOTS, 
 from knocktwice_worker.channels.http_sms.terms import MARK, Secrets, secrets_of
 from knocktwice_worker.channels.messages import ListedMessage, StepMessage
 from knocktwice_worker.channels.outcomes import CredentialsUnavailable, Outcome, Rejected, Retry, Sent, Unknown
-from knocktwice_worker.channels.provider import Rate
+from knocktwice_worker.channels.provider import Examination, Rate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -47,7 +47,6 @@ class HttpSmsChannel:
     """
 
     name = "sms"
-    ready = "account and sender are set"
     #: What it reports it reports by itself.
     books: Books | None = None
 
@@ -93,6 +92,11 @@ class HttpSmsChannel:
         """Make sure that the secrets are there by which its callbacks are believed."""
         if self._heard is not None:
             self._heard.authorize()
+
+    def examine(self) -> Examination:
+        """Look at the settings; nothing is known of what else it could be asked."""
+        self.authorize()
+        return Examination(works=True, finding="account and sender are set")
 
     def request(self, message: StepMessage) -> Request:
         """Encode one SMS."""
@@ -256,6 +260,11 @@ class RemovedProvider(HttpSmsChannel):
 
     def authorize_callbacks(self) -> None:
         """Nothing is heard of it any more."""
+
+    def examine(self) -> Examination:
+        """There is nobody to ask."""
+        self.authorize()
+        return Examination(works=False, finding="removed")
 
     def sender_of(self, sender: str | None) -> str | None:
         """Return it as it is."""

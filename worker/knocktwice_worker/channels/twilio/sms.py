@@ -20,7 +20,8 @@ from knocktwice_worker.channels.http import Carrier, NoResponse, Request, Respon
 from knocktwice_worker.channels.http_sms import json_paths
 from knocktwice_worker.channels.messages import ListedMessage, StepMessage
 from knocktwice_worker.channels.outcomes import CredentialsUnavailable, Outcome, Rejected, Retry, Sent, Unknown
-from knocktwice_worker.channels.provider import Rate
+from knocktwice_worker.channels.provider import Examination, Rate
+from knocktwice_worker.channels.twilio import account
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -69,7 +70,6 @@ class TwilioSmsChannel:
 
     name = "sms"
     provider = NAME
-    ready = "Twilio account and sender are set"
     listable = True
     #: It has no idempotency key.
     repeats_within: timedelta | None = None
@@ -100,6 +100,7 @@ class TwilioSmsChannel:
             if not value
         ]
         self._origin = url.rstrip("/")
+        self._account = str(account_sid), str(auth_token)
         self._messages = f"{self._origin}/2010-04-01/Accounts/{account_sid}/Messages.json"
         basic = base64.b64encode(f"{account_sid}:{auth_token}".encode()).decode()
         self._headers = {"authorization": f"Basic {basic}", "accept": "application/json"}
@@ -117,6 +118,17 @@ class TwilioSmsChannel:
 
     def authorize_callbacks(self) -> None:
         """Nothing beside the account is needed."""
+
+    def examine(self) -> Examination:
+        """Ask Twilio whether the account is active and the sender its own. For people: it takes seconds.
+
+        Raises:
+            CredentialsUnavailable: a setting is missing.
+        """
+        self.authorize()
+        sid, token = self._account
+        sender = self._origin_of(self._default_sender)
+        return account.examine(url=self._origin, account_sid=sid, auth_token=token, sender=sender)
 
     def request(self, message: StepMessage) -> Request:
         """Encode one SMS."""

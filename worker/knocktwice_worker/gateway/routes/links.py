@@ -1,4 +1,4 @@
-"""Short links: a click goes on to where the link leads and is recorded as an answer. No key: the token is all there is to know."""
+"""Short links: a click is redirected to where the link leads, and recorded as an answer. The token stands for a key."""
 
 from __future__ import annotations
 
@@ -18,10 +18,6 @@ from knocktwice_worker.gateway.problems import Problem, documented, without_cont
 from knocktwice_worker.gateway.transactions import reading
 
 if TYPE_CHECKING:
-    from typing import Any
-
-    from sqlalchemy import Row
-
     from knocktwice_worker.gateway.intake.receipts import ReceiptIntake
     from knocktwice_worker.services import Services
 
@@ -31,7 +27,7 @@ router = APIRouter(tags=["links"])
 
 #: All links together have one bucket, like one key.
 _BUCKET = "links"
-#: Seconds that somebody who clicks waits for the broker; the write goes on behind their back.
+#: Seconds that a person who clicks waits for the broker; the write goes on afterwards.
 _PATIENCE_S = 2.0
 #: Where browsers and proxies say that nobody has asked for this yet.
 _PURPOSES = ("sec-purpose", "purpose", "x-purpose", "x-moz")
@@ -72,13 +68,13 @@ def _is_click(request: Request) -> bool:
     return not _PREVIEWERS.search(request.headers.get("user-agent", ""))
 
 
-def _find(services: Services, token: str) -> Row[Any] | None:
+def _find(services: Services, token: str) -> link_store.Link | None:
     with reading(services) as conn:
         return link_store.find(conn, token)
 
 
-async def _record(intake: ReceiptIntake, found: Row[Any]) -> None:
-    """Put the click on its way. Whoever clicked wants the page, so what keeps the click from being recorded does not keep them."""
+async def _record(intake: ReceiptIntake, found: link_store.Link) -> None:
+    """Record a click. The person waits for the page, so a broker that hangs delays them no longer than the patience."""
     event = intake.click(UUID(found.notification_id), found.step)
     taking = asyncio.create_task(intake.take([event]))
     taking.add_done_callback(_note)

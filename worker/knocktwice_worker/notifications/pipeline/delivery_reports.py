@@ -1,8 +1,8 @@
-"""What never called back: asked for in the providers' own books, and given up after a while.
+"""Reports that never came: asked for in the providers' own books, and given up after a while.
 
 A provider calls back once, or twice within some seconds, and then not again; some operators never report at all. So once a
-day the lists of those that have one are read, which also have the prices, and before a message's delivery counts as unknown
-its provider is asked for it by its id.
+day the lists of the providers that have one are read, which also have the prices. Before the delivery of a message counts as
+unknown, its provider is asked for it by its id.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The decision: for notifications whose countdown is over, does the second knock follow, and may it?"""
+"""The decision about a step whose countdown is over: is it needed, and may it go?"""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import structlog
+from redis.exceptions import RedisError
 
 from knocktwice_shared.channels import SMS
 from knocktwice_shared.errors import InvalidMessage
@@ -22,10 +23,11 @@ from knocktwice_worker.lifecycle import FALL_BACK, LOST, Delay, DeliveryState, F
 from knocktwice_worker.limits.per_number import Ask
 from knocktwice_worker.limits.quiet_hours import country
 from knocktwice_worker.notifications import store
+from knocktwice_worker.notifications.pipeline.catch_up import PENDING
 from knocktwice_worker.notifications.pipeline.concurrency import at_most
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence, Set
 
     from sqlalchemy import Connection, Engine
 
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from knocktwice_worker.channels.opened import Channels
     from knocktwice_worker.content.links.short_links import Tracker
     from knocktwice_worker.limits.counting import Counting
+    from knocktwice_worker.notifications.pipeline.catch_up import CatchUp
     from knocktwice_worker.notifications.pipeline.quiet import QuietGate
 
 log = structlog.get_logger(__name__)
@@ -64,6 +67,8 @@ class _Case:
     limits: dict[str, Any] = field(default_factory=dict)
     links: list[link_store.Link] = field(default_factory=list)
     unconfirmed: Mapping[str, Any] | None = None
+    #: Something that was accepted about it is still not carried out; it was not waited for any longer.
+    hurried: bool = False
 
     @property
     def id(self) -> str:
@@ -80,6 +85,7 @@ class _Case:
             "events": {kind: at for kind, at in events.items() if at},
             **self.limits,
             "unconfirmed": self.unconfirmed,
+            "not_awaited": True if self.hurried else None,
         }
         told = {k: v for k, v in inputs.items() if v is not None}
         return store.Decision(self.id, self.verdict, told, row.step, answered=row.clicked is not None)
@@ -91,6 +97,7 @@ class Fallback:
 
     Attributes:
         engine: for short transactions.
+        catch_up: carries out what was said about a notification before the decision.
         limits: counts messages against their numbers.
         quiet: holds marketing while it is night.
         silent_kinds: the kinds of devices that never report deliveries.
@@ -102,6 +109,7 @@ class Fallback:
     """
 
     engine: Engine
+    catch_up: CatchUp
     limits: Counting
     quiet: QuietGate
     silent_kinds: SilentKinds
@@ -116,10 +124,12 @@ class Fallback:
         """Decide for those of ``ids`` that are due by the database's clock.
 
         Returns:
-            The ids whose SMS is now reserved and wants to be sent.
+            The ids whose message is now reserved and wants to be sent.
         """
+        # Before the transaction: carrying out a message locks the same rows.
+        pending = self._pending(ids)
         with self.engine.begin() as conn:
-            rows = store.due(conn, ids)
+            rows = self._settled(conn, store.due(conn, ids), pending)
             if not rows:
                 return []
             batches = store.contents(conn, (row.batch_id for row in rows))
@@ -129,6 +139,8 @@ class Fallback:
                 self._consider(row, batches[row.batch_id], unconfirmed, addresses.get(row.notification_id))
                 for row in rows
             ]
+            for case in cases:
+                case.hurried = case.id in pending
             self._keep_suppressed(conn, [c for c in cases if c.reservation and c.row.user_id is None])
             self._postpone_quiet(conn, [c for c in cases if c.reservation and c.category is Category.MARKETING])
             asking = [case for case in cases if case.reservation]
@@ -145,8 +157,31 @@ class Fallback:
         log.info("fallbacks decided", due=len(rows), reserved=len(won), waiting=len(waiting))
         return sorted(won)
 
+    def _pending(self, ids: Sequence[str]) -> Set[str]:
+        try:
+            return self.catch_up.notifications(self.engine, ids)
+        except RedisError as error:
+            # What the inbox holds is unknown. It takes nothing new meanwhile, so the wait ends with its patience.
+            log.warning("decisions wait for the inbox", error=type(error).__name__)
+            return frozenset(ids)
+
+    def _settled(self, conn: Connection, rows: Sequence[store.DueStep], pending: Set[str]) -> Sequence[store.DueStep]:
+        """Let those wait about whom something accepted is still pending, unless they have waited long enough."""
+        waiting = [
+            row.notification_id
+            for row in rows
+            if row.notification_id in pending and row.now - row.due_at < self.catch_up.patience
+        ]
+        if not waiting:
+            return rows
+        store.postpone(conn, waiting, PENDING)
+        return [row for row in rows if row.notification_id not in waiting]
+
     def _keep_suppressed(self, conn: Connection, cases: Sequence[_Case]) -> None:
-        """Respect the opt-outs of erased people. Users' numbers were asked for when they were bound; these were given inline."""
+        """Refuse numbers whose erased owners had opted out.
+
+        The numbers of users were checked when they were bound; the numbers of these messages came with them.
+        """
         gone = suppressed(conn, {case.row.number or "" for case in cases}, self.limits.secret)
         for case in cases:
             if case.row.number in gone:
@@ -159,7 +194,7 @@ class Fallback:
                 case.verdict, case.reservation = Delay.QUIET_HOURS, None
 
     def _unconfirmed(self, conn: Connection, rows: Sequence[store.DueStep]) -> dict[str, list[str]]:
-        """Return whose push went only to kinds of devices that never confirm one, and these kinds, where a policy cares."""
+        """Return the notifications that were pushed only to kinds of devices that never confirm, with these kinds."""
         if self.unconfirmed_policy is UnconfirmedPolicy.TEXT:
             return {}
         open_ = [
@@ -239,7 +274,8 @@ class Fallback:
             step = _step(case.row, batch)
             said = plans.words(step, *own, case.row.locale, case.row.params, links=links, wording=entry.wording)
         except InvalidMessage:
-            # It could be filled in when it was accepted, by another version of this program. It must not stop the others.
+            # It could be filled in when it was accepted, by another version of this program. It must not stop the
+            # others.
             case.verdict = Refusal.INVALID_CONTENT
             return None
         sender = said.sender or self._usual_sender(case, batch)

@@ -1,8 +1,8 @@
-"""The second knock: claim with a lease, hold the row lock during the provider call, record the answer.
+"""Later steps: claim with a lease, hold the row lock during the provider call, record the answer.
 
-Most providers have no idempotency key, so exactly one message rests on these steps. The claim is committed before the call, so a worker
-that dies leaves a trace; the lock is held during the call, so nobody mistakes a slow sender for a dead one; and what no
-answer settles is looked up in the provider's own list (``reconcile.py``).
+Some providers have no idempotency key, so exactly one message rests on these steps. The claim is committed before the
+call: a worker that dies leaves a trace. The row lock is held during the call: a slow sender cannot be taken for a dead
+one. A message that no answer settles is looked up in the provider's own list (``reconcile.py``).
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, TypeVar
 
 import structlog
+from redis.exceptions import RedisError
 
 from knocktwice_shared.messages import Category
 from knocktwice_worker.channels.http import backoff
@@ -23,6 +24,7 @@ from knocktwice_worker.channels.provider import deliver
 from knocktwice_worker.lifecycle import Delay, DeliveryState, Note, Refusal
 from knocktwice_worker.limits.per_number import Ask
 from knocktwice_worker.notifications import store
+from knocktwice_worker.notifications.pipeline.catch_up import PENDING
 from knocktwice_worker.notifications.pipeline.concurrency import at_most
 
 if TYPE_CHECKING:
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from knocktwice_worker.channels.opened import Channels
     from knocktwice_worker.channels.outbound.provider_choice import Why
     from knocktwice_worker.limits.counting import Counting
+    from knocktwice_worker.notifications.pipeline.catch_up import CatchUp
     from knocktwice_worker.notifications.pipeline.quiet import QuietGate
 
 log = structlog.get_logger(__name__)
@@ -53,6 +56,7 @@ class LaterSteps:
 
     Attributes:
         engine: for short transactions.
+        catch_up: carries out what was said about a notification before its message goes.
         senders: for the transactions that stay open during a provider call.
         transport: carries the requests.
         channels: the channels of later steps.
@@ -63,6 +67,7 @@ class LaterSteps:
     """
 
     engine: Engine
+    catch_up: CatchUp
     senders: Engine
     transport: Carrier
     channels: Channels
@@ -78,7 +83,7 @@ class LaterSteps:
         Returns:
             The notification ids of those that the provider took.
         """
-        claimed, claimed_at, chosen = self._claim(ids)
+        claimed, claimed_at, chosen = self._claim(self._settled(ids))
         if claimed_at is None:
             return []
         with self.senders.begin() as conn:
@@ -94,6 +99,21 @@ class LaterSteps:
         self._note(held, chosen, outcomes)
         log.info("sms handed over", claimed=len(claimed), sent=len(sent))
         return sent
+
+    def _settled(self, ids: Sequence[str]) -> Sequence[str]:
+        """Let those wait about whom something accepted is still pending, unless they have waited long enough."""
+        try:
+            pending = self.catch_up.notifications(self.engine, ids)
+        except RedisError as error:
+            # The decision has looked, and a broker that is away has taken nothing since.
+            log.warning("the inbox is not asked again", error=type(error).__name__)
+            return ids
+        if not pending:
+            return ids
+        with self.engine.begin() as conn:
+            waiting = pending - store.overdue(conn, sorted(pending), self.catch_up.patience)
+            store.postpone(conn, sorted(waiting), PENDING)
+        return [id_ for id_ in ids if id_ not in waiting]
 
     def _claim(self, ids: Sequence[str]) -> tuple[list[str], datetime | None, dict[str, Choice]]:
         with self.engine.begin() as conn:
@@ -156,7 +176,7 @@ class LaterSteps:
     def _pace(
         self, conn: Connection, rows: Sequence[store.ReservedStep], chosen: Mapping[str, Choice]
     ) -> Sequence[store.ReservedStep]:
-        """Return those that their senders' paces have room for now; the others stay reserved and ring again."""
+        """Return the messages that their senders' paces have room for now; the others stay reserved and ring again."""
         by_sender: dict[tuple[str, str, str | None], list[store.ReservedStep]] = defaultdict(list)
         for row in rows:
             by_sender[row.channel, chosen[row.notification_id].provider, row.sender].append(row)
@@ -175,7 +195,7 @@ class LaterSteps:
     def _recount(self, conn: Connection, rows: Sequence[store.ReservedStep]) -> list[str]:
         """Ask the limits again now that the reservations are committed: Redis may have been wiped since.
 
-        For a message that is counted already this changes nothing but the moment from which its content holds the number.
+        For a message that is counted already this only restarts the seconds in which its content locks the number.
         """
         if not rows:
             return []
@@ -227,9 +247,9 @@ class LaterSteps:
         outcomes: Sequence[Outcome],
         results: Sequence[store.StepResult],
     ) -> list[store.StepResult]:
-        """Hand on what a provider has not taken, for a reason of its own, to another one that works.
+        """Move messages that their provider did not take, for a reason of its own, to another one that works.
 
-        Only what certainly was not sent goes on, and nothing of which an earlier try was lost.
+        Only messages that were certainly not sent move, and none of which an earlier try was lost.
         """
         rows = {row.notification_id: row for row in held}
         refused = {
@@ -260,7 +280,7 @@ class LaterSteps:
         return [self._by(r, nexts[r.notification_id], rows) if r.notification_id in nexts else r for r in results]
 
     def _by(self, result: store.StepResult, provider: str, rows: Mapping[str, store.ClaimedStep]) -> store.StepResult:
-        # One that nobody took wanders around once, and then waits as long as any other.
+        # After one round of all providers a message waits as long as any other.
         row = rows[result.notification_id]
         first_round = row.tries < len(self.channels.choice(row.channel) or ())
         return replace(result, provider=provider, wake_after=timedelta() if first_round else result.wake_after)

@@ -1,4 +1,4 @@
-"""What no answer settled: look for it in the provider's own list before anything else is done about it."""
+"""Messages that no answer settled: looked up in the provider's own list before anything else is done about them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ log = structlog.get_logger(__name__)
 _CLOCK_SKEW = timedelta(minutes=1)
 #: Time between two looks at the list.
 _LOOK_AGAIN = timedelta(seconds=10)
-#: After this long without an answer from the provider's list nobody will know any more.
+#: After this long without an answer from the provider's list the outcome is unknown for good.
 _GIVE_UP = timedelta(days=1)
 #: How often a message may be sent again after its outcome stayed unknown.
 _MOST_TRIES = 3
@@ -61,14 +61,15 @@ class Reconcile:
     retry_unknown: Collection[Category]
 
     def resolve(self, ids: Sequence[str]) -> list[str]:
-        """Settle claimed SMS whose sender died or got no clear answer.
+        """Settle claimed messages whose sender died or got no clear answer.
 
-        One that the provider lists is adopted. One that it still does not list after the grace is sent again if its sender
-        died with the call (the connection died too, so nothing is under way any more) or if its category prefers a repeat;
-        if the provider itself answered unclearly it ends as ``unknown``. Nobody but the provider that had it gets it again.
+        A message that the provider lists is adopted as sent. A message that it still does not list after the grace
+        is sent again by the same provider, if its sender died with the call (the connection died too, so nothing is
+        under way any more) or if its category prefers a repeat. If the provider itself answered unclearly, the
+        message ends as ``unknown``.
 
-        A provider that knows a repeat by its key is simply asked again. One that neither does nor has a list cannot be asked at
-        all: then nobody knows.
+        A provider that knows a repeat by its key is simply asked again. A provider without such keys and without a list
+        cannot be asked at all: the outcome stays unknown.
 
         Returns:
             The notification ids of those that were adopted.
@@ -130,7 +131,7 @@ class Reconcile:
             return store.StepResult(
                 id_, DeliveryState.SENDING, reason=row.reason, wake_after=min(_LOOK_AGAIN, self.unknown_grace - age)
             )
-        # Without a list nothing speaks for it not having gone out.
+        # Without a list there is no sign that it did not go out.
         sender_died = row.reason is None and listed is not None
         if row.tries < _MOST_TRIES and (sender_died or row.category in self.retry_unknown):
             why = "the provider has no list" if listed is None else "not in the provider's list"
@@ -141,7 +142,7 @@ class Reconcile:
 
 
 def _repeat(row: store.UnresolvedStep, within: timedelta) -> store.StepResult:
-    """Send it again to a provider that knows a repeat by its key, as long as it certainly still does."""
+    """Send a message again to a provider that knows a repeat by its key, as long as it certainly still knows it."""
     id_ = row.notification_id
     if row.now - row.due_at < within:
         why, wait = "the provider knows a repeat by its key", backoff(row.tries)

@@ -56,8 +56,8 @@ class ReservedStep:
     now: datetime
 
 
-# Locked all at once and in the order in which receipts lock, so that the two wait for each other and never deadlock; and
-# before anything else, so that the claim sees every receipt committed until then. Columns as in ReservedStep.
+# Locked all at once and in the order in which receipts lock, so that the two wait for each other and never deadlock;
+# and before anything else, so that the claim sees every receipt committed until then. Columns as in ReservedStep.
 _RESERVED = text("""
 WITH d AS (
   SELECT * FROM deliveries WHERE notification_id = ANY(CAST(:ids AS uuid[])) AND step > 0 AND state = 'reserved'
@@ -126,7 +126,8 @@ UPDATE deliveries d SET
   counted_at = knocktwice_now(),
   wake_at = knocktwice_now() + :lease
 FROM {rows("r", id="uuid", provider="text", tries="smallint")}
-WHERE d.notification_id = r.id AND d.step > 0 AND {is_in("d.state", "reserved")} AND d.tries = r.tries AND {_NOT_STOPPED}
+WHERE d.notification_id = r.id AND d.step > 0 AND {is_in("d.state", "reserved")} AND d.tries = r.tries
+  AND {_NOT_STOPPED}
 RETURNING d.notification_id, d.claimed_at
 """)
 
@@ -300,8 +301,8 @@ class StepResult:
 
     Attributes:
         notification_id: whose.
-        state: ``sent``, ``failed``, ``unknown``; ``reserved`` to send again after ``wake_after``; ``sending`` to look for
-            it in the provider's list after ``wake_after``.
+        state: ``sent``, ``failed``, ``unknown``; ``reserved`` to send again after ``wake_after``; ``sending`` to look
+            for it in the provider's list after ``wake_after``.
         reason: why it did not go, or how its outcome became known, for people.
         provider_id: the provider's id of the message.
         wake_after: how long to wait before the next look.
@@ -385,7 +386,7 @@ _OUTCOMES = {
 
 
 def record_steps(conn: Connection, results: Sequence[StepResult]) -> list[str]:
-    """Write the provider's answers to claimed messages, and go on to the next steps or end the notifications they settle.
+    """Write the provider's answers to claimed messages; go on to the next steps or end the notifications.
 
     Returns:
         The ids of those that have something before them still, which :func:`look_again` wants when this is committed.
@@ -434,8 +435,8 @@ def _end(row: Row[Any], opted_out: Collection[str]) -> End:
 def look_again(engine: Engine, unfinished: Sequence[str], sent: Sequence[str]) -> None:
     """Look for receipts and cancellations that came while a sender had its messages, after the commit of its record.
 
-    Receipts and cancellations do not wait for a sender. They found nothing to end, and the sender may have looked before
-    they were committed; so each side looks once more than the other can miss.
+    Receipts and cancellations do not wait for a sender. They found nothing to end, and the sender may have looked
+    before they were committed; so each side looks once more than the other can miss.
 
     Args:
         unfinished: those that go on: a cancellation ends them now and not only when their time comes.

@@ -1,8 +1,8 @@
 """Providers' reports about messages that they took, kept until they can be written to their deliveries.
 
-Reports come late, twice and out of order, and while a sender still locks its delivery. So each is first written down as it
-is (``provider_reports``; a repeat is the same row), which is when the provider gets its answer, and then brought to its
-delivery as soon as that is not locked (``provider_statuses.py``, which makes any order end in the same rows).
+Reports come late, twice and out of order, and while a sender still locks its delivery. So each is first written down as
+it is (``provider_reports``; a repeat is the same row), which is when the provider gets its answer, and then brought to
+its delivery as soon as that is not locked (``provider_statuses.py``, which makes any order end in the same rows).
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ LIMIT = 1000
 _FINAL = [str(state) for state in ProviderState if state is not ProviderState.SENT]
 
 
-# A report that says more than the one that waits already, such as the price, replaces it. Sorted, so that two transactions
-# with the same reports wait for each other instead of deadlocking.
+# A report that says more than the one that waits already, such as the price, replaces it. Sorted, so that two
+# transactions with the same reports wait for each other instead of deadlocking.
 _KEEP = text(f"""
 INSERT INTO provider_reports AS p (
   provider,
@@ -101,8 +101,8 @@ _TAKE = text("""
 SELECT * FROM provider_reports WHERE provider_id = ANY(:ids) ORDER BY provider_id, status FOR UPDATE SKIP LOCKED
 """)
 
-# In random order, so that reports that cannot be brought now (their delivery is locked, or not ours) do not stand before
-# those that can.
+# In random order, so that reports that cannot be brought now (their delivery is locked, or not ours) do not stand
+# before those that can.
 _TAKE_WAITING = text("""
 SELECT * FROM provider_reports ORDER BY random() LIMIT :limit FOR UPDATE SKIP LOCKED
 """)
@@ -149,7 +149,7 @@ ORDER BY finished_at LIMIT :limit
 
 
 def unreported(conn: Connection, *, age: timedelta, limit: int) -> dict[str, str | None]:
-    """Return the ids of messages sent at least ``age`` ago about which nobody has had the last word, with their providers."""
+    """Return the ids of messages sent at least ``age`` ago that have no final report, with their providers."""
     return {row.provider_id: row.provider for row in conn.execute(_UNREPORTED, {"age": age, "limit": limit})}
 
 

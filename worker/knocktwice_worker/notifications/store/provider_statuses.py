@@ -1,8 +1,8 @@
-"""Providers' reports, written to the deliveries they are about: once each, in whatever order and however often they come.
+"""Providers' reports, written to the deliveries they are about: once each, in whatever order and how often they come.
 
-Of the reports about one message the strongest stays (:class:`~knocktwice_worker.lifecycle.ProviderState`), so any order ends
-in the same rows. ``delivered`` and ``read`` become receipts of their step, which end the later ones as a device's would; a
-message that will not arrive makes the step behind it due at once.
+Of the reports about one message the strongest stays (:class:`~knocktwice_worker.lifecycle.ProviderState`), so any order
+ends in the same rows. ``delivered`` and ``read`` become receipts of their step, which end the later ones as a device's
+would; a message that will not arrive makes the step behind it due at once.
 """
 
 from __future__ import annotations
@@ -69,8 +69,8 @@ def _places(conn: Connection, reports: Iterable[StatusReport]) -> dict[str, _Pla
     return places | {row.provider_id: _Place(str(row.notification_id), row.step) for row in found}
 
 
-# A message that a sender holds for the time of its provider call is skipped: waiting for one would hold up all the others. A
-# message without an id belongs to the provider that was chosen for it.
+# A message that a sender holds for the time of its provider call is skipped: waiting for one would hold up all the
+# others. A message without an id belongs to the provider that was chosen for it.
 _LOCK = text(f"""
 SELECT
   d.notification_id,
@@ -177,7 +177,8 @@ def _write(conn: Connection, strongest: Mapping[str, StatusReport], known: Mappi
     ).all()
     lost = [row for row in found if row.provider_status in LOST]
     if lost:
-        # Locked are all notifications that this transaction may come to change, because receipts lock in this order, too.
+        # Locked are all notifications that this transaction may come to change, because receipts lock in this order,
+        # too.
         lock_open(conn, sorted({place.notification_id for place in known.values()}))
         conn.execute(_NEXT_NOW, {"id": [r.notification_id for r in lost], "step": [r.step for r in lost]})
 
