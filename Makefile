@@ -10,7 +10,7 @@ SIDE_BY_SIDE = -n 3 --dist loadfile
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up test check lint types contracts chaos bench docs clean
+.PHONY: help install demo up test check lint types contracts chaos storm bench docs clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-18s %s\n", $$1, $$2 }'
@@ -40,8 +40,16 @@ types: $(VENV)/.dev ## mypy, strict
 contracts: $(VENV)/.dev ## which module may import which
 	$(BIN)/lint-imports
 
-chaos: $(VENV)/.dev ## only the tests that kill workers and servers
+chaos: $(VENV)/.dev ## only the tests that kill workers and servers; with SECONDS=60 SEED=7 (FAULTS KINDS PER_S ONLY DEFAULTS=1) a storm before a judge
+ifdef SECONDS
+	@PYTHONPATH=tests $(BIN)/python -m oracle --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) $(if $(FAULTS),--faults $(FAULTS)) \
+	  $(if $(PER_S),--per-s $(PER_S)) $(if $(ONLY),--only "$(ONLY)") $(if $(KINDS),--kinds "$(KINDS)") $(if $(DEFAULTS),--defaults)
+else
 	$(BIN)/pytest tests/chaos $(PYTEST_ARGS)
+endif
+
+storm: ## the storm that CI runs: a minute, 36 faults
+	@$(MAKE) --no-print-directory chaos SECONDS=60 FAULTS=36 SEED=$(or $(SEED),11)
 
 bench: $(VENV)/.dev ## what it can do, measured here against the textbook; ONLY=pipeline,push JSON=file MARKDOWN=file
 	@PYTHONPATH=tests $(BIN)/python -m benchmarks $(if $(ONLY),--only $(ONLY)) $(if $(JSON),--json $(JSON)) $(if $(MARKDOWN),--markdown $(MARKDOWN))

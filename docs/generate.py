@@ -146,6 +146,16 @@ def delivery_diagram() -> str:
     return "\n".join(lines)
 
 
+def violations_table() -> str:
+    """Return the table of what the oracle of the tests looks for."""
+    # The tests' folder is not part of what is installed.
+    sys.path.append(str(ROOT / "tests"))
+    from oracle.violations import MEANINGS
+
+    rows = ["| class | what it is |", "|---|---|", *(f"| {name} | {meaning} |" for name, meaning in MEANINGS.items())]
+    return "\n".join(rows)
+
+
 def rooms() -> dict[str, str]:
     """Return the folders of the worker, as paths inside it, with the first sentence of their charters."""
     files = (file for file in sorted(WORKER.rglob("__init__.py")) if file.parent not in (WORKER, WORKER / _VERSIONS))
@@ -193,6 +203,7 @@ PARTS: dict[str, dict[str, Callable[[], str]]] = {
         "tables": table_of_tables,
     },
     "deploy/env.example": {"settings": settings_lines},
+    "docs/reliability.md": {"violations": violations_table},
 }
 
 

@@ -13,6 +13,7 @@ from knocktwice_worker import services
 from knocktwice_worker.cli import main, output
 from knocktwice_worker.config import Settings
 from knocktwice_worker.database import migrations
+from knocktwice_worker.embedded import installation
 from knocktwice_worker.embedded.servers import EmbeddedServers, Servers
 from knocktwice_worker.sandbox import Sandbox
 from support.clock import Clock
@@ -59,7 +60,7 @@ def database_url(servers: Servers) -> Iterator[str]:
 def valkey_url(servers: Servers) -> Iterator[str]:
     """An empty keyspace of the session's Valkey, as kombu's URL. Long-lived systems under test use another one."""
     url = f"{servers.broker_url}?virtual_host=1"
-    client = services.connect_redis(url)
+    client = installation.connect_redis(url)
     client.flushdb()
     yield url
     client.close()
@@ -68,7 +69,7 @@ def valkey_url(servers: Servers) -> Iterator[str]:
 @pytest.fixture
 def valkey(valkey_url: str) -> Iterator[redis.Redis]:
     """A plain client of the test's Valkey."""
-    client = services.connect_redis(valkey_url)
+    client = installation.connect_redis(valkey_url)
     yield client
     client.close()
 

@@ -14,14 +14,16 @@ client.notify(
 
 from __future__ import annotations
 
+from knocktwice.channels import WhatsApp
 from knocktwice.client import Client
-from knocktwice.content import Sms, WhatsApp
+from knocktwice.content import ChannelStep, Sms
 from knocktwice_shared.errors import BrokerUnavailable, InvalidMessage, KnocktwiceError
 from knocktwice_shared.messages import Category, LocalTime, Platform, Push, Receipt, ReceiptEvent, Recipient, When
 
 __all__ = [
     "BrokerUnavailable",
     "Category",
+    "ChannelStep",
     "Client",
     "InvalidMessage",
     "KnocktwiceError",

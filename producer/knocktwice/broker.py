@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from uuid import UUID
 
 from knocktwice_shared.errors import BrokerUnavailable
-from knocktwice_shared.names import INBOX_ACCEPTED, INBOX_MESSAGES, key_name
+from knocktwice_shared.names import INBOX_ACCEPTED, INBOX_MESSAGES, INBOX_SUBJECTS, key_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -38,15 +38,20 @@ KEY_LIFETIME = timedelta(days=7)
 #: Messages per round trip: 20 full batches are 10,000 notifications and, inbox and queue together, about 4 MB.
 _AT_ONCE = 20
 #: Atomic, and scored by the server's clock, so that a producer with a wrong clock cannot hide a message from ``sweep``.
-#: KEYS are the inbox's two and each message's queue. Returns how many a queue refused.
+#: KEYS are the inbox's three and each message's queue; ARGV of each message its id, inbox entry, queued form, the number of
+#: its subjects, and these. Returns how many a queue refused.
 _ACCEPT = """
 local time = redis.call('TIME')
 local now = time[1] .. '.' .. string.format('%06d', time[2])
-local refused = 0
-for i = 3, #KEYS do
-  local id, entry, message = unpack(ARGV, 3 * i - 8, 3 * i - 6)
+local refused, at = 0, 1
+for i = 4, #KEYS do
+  local id, entry, message, subjects = unpack(ARGV, at, at + 3)
   redis.call('HSET', KEYS[1], id, entry)
   redis.call('ZADD', KEYS[2], now, id)
+  for s = at + 4, at + 3 + subjects do
+    redis.call('ZADD', KEYS[3], 0, ARGV[s] .. '\\n' .. id)
+  end
+  at = at + 4 + subjects
   local answer = redis.pcall('LPUSH', KEYS[i], message)
   if type(answer) == 'table' and answer.err then refused = refused + 1 end
 end
@@ -116,8 +121,12 @@ class KombuBroker:
             self._drop()
 
     def _accept(self, messages: Sequence[Outgoing]) -> None:
-        keys = [INBOX_MESSAGES, INBOX_ACCEPTED, *(str(m.queue) for m in messages)]
-        parts = [part for m in messages for part in (str(m.id), m.inbox_entry(), m.queued())]
+        keys = [INBOX_MESSAGES, INBOX_ACCEPTED, INBOX_SUBJECTS, *(str(m.queue) for m in messages)]
+        parts = [
+            part
+            for m in messages
+            for part in (str(m.id), m.inbox_entry(), m.queued(), str(len(m.subjects)), *m.subjects)
+        ]
         with self._turn() as connection, connection.default_channel.conn_or_acquire() as redis:
             refused = redis.eval(_ACCEPT, len(keys), *keys, *parts)
         if refused:

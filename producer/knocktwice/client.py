@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from knocktwice.broker import Broker
-    from knocktwice.content import Sms, WhatsApp
+    from knocktwice.content import LaterStep, Sms
     from knocktwice.drafts import Draft
     from knocktwice_shared.messages import Category, LocalTime, Platform, Push
 
@@ -62,9 +62,10 @@ class Client:
         push: Push | Literal[False] | None = None,
         template: str | None = None,
         sms: Sms | Literal[False] | None = None,
-        steps: Sequence[Sms | WhatsApp] | None = None,
+        steps: Sequence[LaterStep] | None = None,
         params: Mapping[str, Any] | Sequence[Any] | None = None,
         locale: str | None = None,
+        tags: Mapping[str, Any] | None = None,
         key: str | None = None,
         category: Category | str | None = None,
         ttl: timedelta | None = None,
@@ -78,18 +79,21 @@ class Client:
         but a notification that ends as ``failed`` and says why.
 
         Args:
-            user: a person whose devices and number were registered before; or else
+            user: your own id of a person whose devices and number are known, or said here; or else, of somebody who is not
+                stored,
             registrations: FCM registration tokens or FIDs, and
-            phone: the number for the SMS in E.164.
+            phone: the number for the SMS in E.164. Beside ``user`` both are remembered of that person before anything is sent, as
+                :meth:`register_device` and :meth:`bind_phone` do.
             push: what the push shows; left out, the first of the steps goes at once; or else
             template: the name of a template. ``push=False`` with a template pushes nothing: its SMS goes at once.
             sms: what follows it, when and why; ``None``: nothing does, or what the template says; ``False``: nothing
                 does, whatever the template says. With a template it has no text. An ``Sms`` alone, without ``push`` and
                 ``template``, is all that is sent, at once, whatever its ``when`` and ``after``.
             steps: instead of ``sms``, any number of steps, each following the one before it, like
-                ``[WhatsApp("HX…"), Sms(when="not_clicked")]``.
+                ``[Sms("Your table is ready."), Sms("Last call.", when="not_clicked")]``; other channels have steps, too.
             params: values for ``{{ name }}`` in the texts; for ``{1}``, ``{2}`` of a template, a list.
             locale: like ``de-AT``: the language of the template's texts; left out, that of the user's devices.
+            tags: remembered of ``user``, as :meth:`tag_user` does.
             key: idempotency key, at most 200 characters. A repeat with the same key notifies nobody again and returns
                 the first call's id, for 7 days. After that, and always on RabbitMQ, a repeat still notifies nobody
                 (PostgreSQL has the last word), but the id it returns is a new one, of a notification that ended as a
@@ -108,7 +112,8 @@ class Client:
             InvalidMessage: an argument is wrong; it is named. Nothing was sent.
             BrokerUnavailable: call again with the same ``key``.
         """
-        person = Recipient(user, registrations, phone, {} if params is None else params, key, locale=locale)
+        values = {} if params is None else params
+        person = Recipient(user, registrations, phone, values, key, locale=locale, tags=tags)
         shared = wire.Shared(push, sms, category, ttl, reference, template, send_at, steps)
         with wire.in_callers_words(wire.with_steps(wire.one("recipient"), shared)):
             draft = drafts.notifications([person], shared)
@@ -121,7 +126,7 @@ class Client:
         push: Push | Literal[False] | None = None,
         template: str | None = None,
         sms: Sms | Literal[False] | None = None,
-        steps: Sequence[Sms | WhatsApp] | None = None,
+        steps: Sequence[LaterStep] | None = None,
         category: Category | str | None = None,
         ttl: timedelta | None = None,
         reference: Mapping[str, Any] | None = None,
@@ -154,7 +159,7 @@ class Client:
         template: str | None = None,
         push: Push | Literal[False] | None = None,
         sms: Sms | Literal[False] | None = None,
-        steps: Sequence[Sms | WhatsApp] | None = None,
+        steps: Sequence[LaterStep] | None = None,
         params: Mapping[str, Any] | Sequence[Any] | None = None,
         category: Category | str | None = None,
         ttl: timedelta | None = None,
@@ -240,7 +245,7 @@ class Client:
         registration: str,
         *,
         platform: Platform | str | None = None,
-        notifications_enabled: bool = True,
+        notifications_enabled: bool | None = None,
         locale: str | None = None,
         time_zone: str | None = None,
         app_version: str | None = None,
@@ -252,7 +257,8 @@ class Client:
             user: your own id of the person.
             registration: the FCM registration token or FID.
             platform: ``android``, ``ios`` or ``web``.
-            notifications_enabled: whether the person lets this app notify; decides ``when="notifications_disabled"``.
+            notifications_enabled: whether the person lets this app notify; decides ``when="notifications_disabled"``. This and
+                what follows, if left out, stays as it was said before; a new device has its notifications on.
             locale: like ``de-AT``.
             time_zone: IANA name, for quiet hours.
             app_version: your app's.
@@ -369,7 +375,7 @@ class Client:
             first = self._broker.claim_keys(proposals)
             for draft in ready:
                 draft.adopt(first)
-        self._broker.accept(draft.outgoing() for draft in ready)
+        self._broker.accept(message for draft in ready for message in draft.outgoing())
         return [id_ for draft in ready for id_ in draft.ids]
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import KW_ONLY, dataclass, field
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from knocktwice_shared import channels
 from knocktwice_shared.errors import InvalidMessage
 from knocktwice_shared.messages import When
 
@@ -13,15 +14,41 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
+class LaterStep:
+    """A step that follows the one before it: an :class:`Sms`, or a message over another channel.
+
+    Attributes:
+        when: the condition, as :class:`When`, its text, or Tencent's ``trigger_condition`` number 0, 1 or 2.
+        after: how long the step before it gets, 0 to 30 days.
+        sender: who sends it; ``None`` is the workers' setting.
+    """
+
+    __slots__ = ()
+
+    when: When | str | int
+    after: timedelta
+    sender: str | None
+
+    @property
+    def channel(self) -> str:
+        """The channel's name in a message."""
+        raise NotImplementedError
+
+    @property
+    def said(self) -> Mapping[str, Any]:
+        """What it says, in the fields of a message."""
+        raise NotImplementedError
+
+
 @dataclass(frozen=True, slots=True)
-class Sms:
+class Sms(LaterStep):
     """A text message that follows the step before it, usually the push, if ``when`` still holds ``after`` it.
 
     Args:
         text: what to text, at most 1,600 characters, with ``{{ name }}`` placeholders; ``None`` texts the push's body.
         when: the condition, as :class:`When`, its text, or Tencent's ``trigger_condition`` number 0, 1 or 2.
         after: how long the step before it gets, 0 to 30 days.
-        sender: a number, Messaging Service or name of your Twilio account; ``None`` is the workers' setting.
+        sender: a number, name or service of your provider's account; ``None`` is the workers' setting.
 
     A first step that follows nothing goes at once: there ``when`` and ``after`` do not count.
 
@@ -36,34 +63,50 @@ class Sms:
     sender: str | None = None
 
     def __post_init__(self) -> None:
-        _require_timedelta("sms.after", self.after)
+        require_timedelta("sms.after", self.after)
+
+    @property
+    def channel(self) -> str:
+        """SMS."""
+        return channels.SMS
+
+    @property
+    def said(self) -> Mapping[str, Any]:
+        """Its text, if it has one of its own."""
+        return {} if self.text is None else {"text": self.text}
 
 
 @dataclass(frozen=True, slots=True)
-class WhatsApp:
-    """A WhatsApp message: a content template of Twilio's that WhatsApp has approved. In ``steps`` of a notification.
+class ChannelStep(LaterStep):
+    """A message over a channel that has no class of its own here, but that the workers know.
 
     Args:
-        content_sid: the template, ``HX…``.
-        variables: its variables, by name or number; their texts may have ``{{ name }}`` placeholders.
-        when, after, sender: as for :class:`Sms`; ``not_clicked`` of the step behind it means that nobody read it.
+        channel: the channel's name.
+        content: what it says, in the fields that its channel asks for.
+        when, after, sender: as for :class:`Sms`.
 
     Raises:
         InvalidMessage: ``after`` is not a timedelta. Everything else is checked when the message is sent.
     """
 
-    content_sid: str
-    variables: Mapping[str, str] = field(default_factory=dict)
+    channel: str
+    content: Mapping[str, Any] = field(default_factory=dict)
     _: KW_ONLY
     when: When | str | int = When.NOT_DELIVERED
     after: timedelta = timedelta(minutes=5)
     sender: str | None = None
 
     def __post_init__(self) -> None:
-        _require_timedelta("whatsapp.after", self.after)
+        require_timedelta("after", self.after)
+
+    @property
+    def said(self) -> Mapping[str, Any]:
+        """Its content as it is."""
+        return self.content
 
 
-def _require_timedelta(name: str, value: object) -> None:
+def require_timedelta(name: str, value: object) -> None:
+    """Raise :class:`InvalidMessage` about ``name`` unless it is a timedelta."""
     if not isinstance(value, timedelta):
         problem = f"must be a timedelta, like timedelta(minutes=5), not {type(value).__name__}"
         raise InvalidMessage(name, problem)

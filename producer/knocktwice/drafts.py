@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from knocktwice import wire
 from knocktwice.envelope import Outgoing
+from knocktwice.identity import introductions
 from knocktwice_shared.ids import blast_id, uuid7
 from knocktwice_shared.messages import parse_audience, parse_batch, parse_blast, parse_cancellation, parse_receipts
 from knocktwice_shared.names import Task
@@ -30,6 +31,7 @@ class Draft:
         summary: what may be shown of it.
         ids: a batch's notification ids, in the recipients' order.
         keys: idempotency keys, by the recipient's place.
+        before: messages that go ahead of it, in the same step.
         encoded: what goes out, once it is sealed; then ``wire`` is empty.
     """
 
@@ -39,6 +41,7 @@ class Draft:
     summary: str
     ids: list[UUID]
     keys: dict[int, str]
+    before: list[Outgoing] = field(default_factory=list)
     encoded: Outgoing | None = None
 
     def seal(self) -> None:
@@ -57,18 +60,26 @@ class Draft:
             self.ids[place] = first[key]
             self.wire["recipients"][place]["id"] = str(first[key])
 
-    def outgoing(self) -> Outgoing:
-        """Return it, encoded."""
-        return self.encoded or Outgoing.encode(self.id, self.task, self.wire, self.summary)
+    def outgoing(self) -> list[Outgoing]:
+        """Return it, encoded, behind what goes ahead of it."""
+        return [*self.before, self.encoded or Outgoing.encode(self.id, self.task, self.wire, self.summary)]
 
 
 def notifications(recipients: Sequence[Recipient | str], shared: wire.Shared) -> Draft:
     """Draft and check a ``send_push`` batch."""
-    message = wire.batch(recipients, shared)
-    batch = parse_batch(message)
-    ids = [r.id for r in batch.recipients if r.id is not None]
-    keys = {place: r.key for place, r in enumerate(batch.recipients) if r.key is not None}
-    return Draft(batch.id, Task.SEND_PUSH, message, f"{len(ids)} notifications", ids, keys)
+    return batch(wire.batch(recipients, shared))
+
+
+def batch(message: wire.Wire) -> Draft:
+    """Check a ``send_push`` message. What its recipients say of users beside their ids goes ahead of it."""
+    before = [
+        Outgoing.encode(uuid7(), Task.UPDATE_AUDIENCE, said, f"{len(said['changes'])} changes")
+        for said in introductions(message["recipients"])
+    ]
+    parsed = parse_batch(message)
+    ids = [r.id for r in parsed.recipients if r.id is not None]
+    keys = {place: r.key for place, r in enumerate(parsed.recipients) if r.key is not None}
+    return Draft(parsed.id, Task.SEND_PUSH, message, f"{len(ids)} notifications", ids, keys, before)
 
 
 def receipts(events: Sequence[ReceiptEvent]) -> Draft:

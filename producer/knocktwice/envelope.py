@@ -10,9 +10,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
+from knocktwice_shared import subjects
 from knocktwice_shared.names import ROUTES
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from uuid import UUID
 
     from knocktwice_shared.names import Queue, Task
@@ -31,17 +33,19 @@ class Outgoing:
         task: who gets it.
         message: the contract's JSON, encoded once for both the inbox and the queue.
         summary: what Flower and logs may show of it, such as ``3 notifications``.
+        subjects: whom it is about, if a decision about them has to wait for it.
     """
 
     id: UUID
     task: Task
     message: str
     summary: str
+    subjects: Sequence[str] = ()
 
     @classmethod
     def encode(cls, id_: UUID, task: Task, wire: dict[str, Any], summary: str) -> Outgoing:
         """Encode a message that ``parse_*`` has accepted."""
-        return cls(id_, task, _json(wire), summary)
+        return cls(id_, task, _json(wire), summary, subjects.of(task, wire))
 
     @property
     def queue(self) -> Queue:

@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from knocktwice.content import Sms, WhatsApp
+from knocktwice.channels import STEPS
+from knocktwice.content import LaterStep, Sms
 from knocktwice_shared.errors import InvalidMessage
 from knocktwice_shared.ids import uuid7_texts
 from knocktwice_shared.messages import LocalTime, Push, ReceiptEvent, Recipient
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 Wire = dict[str, Any]
 _T = TypeVar("_T")
+#: What steps there are, for those who gave something else.
+_STEPS = [step.__name__ for step in STEPS.values()]
 
 _INDEX = re.compile(r"\b(recipients|receipts|ids)\[(\d+)\]")
 _ALONE = re.compile(r"\b(?:recipients|receipts|changes)\[0\]\.?")
@@ -55,7 +58,7 @@ class Shared:
     reference: Mapping[str, Any] | None
     template: str | None = None
     send_at: datetime | LocalTime | None = None
-    steps: Sequence[Sms | WhatsApp] | None = None
+    steps: Sequence[LaterStep] | None = None
 
     @property
     def alone(self) -> bool:
@@ -214,29 +217,23 @@ def _push(push: Push) -> Wire:
 
 def _steps(steps: object, *, alone: bool) -> list[Wire]:
     if isinstance(steps, str | bytes | Mapping) or not isinstance(steps, Iterable):
-        raise InvalidMessage("steps", "must be a list of Sms and WhatsApp")
+        raise InvalidMessage("steps", f"must be a list of {' and '.join(_STEPS)}")
     written: list[Wire] = []
     for i, step in enumerate(steps):
-        if not isinstance(step, Sms | WhatsApp):
-            raise InvalidMessage(f"steps[{i}]", f"must be a Sms or a WhatsApp, not {type(step).__name__}")
+        if not isinstance(step, LaterStep):
+            raise InvalidMessage(f"steps[{i}]", f"must be a {' or a '.join(_STEPS)}, not {type(step).__name__}")
         written.append(_step(step, alone=alone and i == 0))
     return written
 
 
-def _step(step: Sms | WhatsApp, *, alone: bool) -> Wire:
+def _step(step: LaterStep, *, alone: bool) -> Wire:
     """Write down a step; ``alone`` is a first one without a push, which waits for nothing."""
-    fields: Wire = {"channel": "sms" if isinstance(step, Sms) else "whatsapp"}
+    fields: Wire = {"channel": step.channel}
     if not alone:
         fields |= {"when": step.when, "after_s": step.after.total_seconds()}
     if step.sender is not None:
         fields["sender"] = step.sender
-    if isinstance(step, WhatsApp):
-        fields["content_sid"] = step.content_sid
-        if step.variables:
-            fields["variables"] = _plain(step.variables)
-    elif step.text is not None:
-        fields["text"] = step.text
-    return fields
+    return fields | {name: _plain(v) if isinstance(v, Mapping) else v for name, v in step.said.items()}
 
 
 def _recipient(recipient: Recipient | str, index: int, id_: str) -> Wire:
@@ -259,6 +256,8 @@ def _recipient(recipient: Recipient | str, index: int, id_: str) -> Wire:
         fields["key"] = recipient.key
     if recipient.locale is not None:
         fields["locale"] = recipient.locale
+    if recipient.tags is not None:
+        fields["tags"] = tags(recipient.tags)
     return fields
 
 

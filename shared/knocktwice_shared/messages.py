@@ -17,16 +17,20 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 from uuid import UUID
 
+from knocktwice_shared.channels import CONTENTS, SMS, Kind, sms
+from knocktwice_shared.channels.step_content import TEXT
 from knocktwice_shared.errors import InvalidMessage, UnsupportedVersion
 from knocktwice_shared.names import BATCH_LIMIT, VERSION
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
+
+    from knocktwice_shared.channels import Field, StepContent
 
 #: FCM refuses a payload above 4,096 bytes; our own ids and tags take the rest.
 PUSH_BYTES_LIMIT = 3_900
-#: Twilio refuses a body above 1,600 characters (error 21617).
-SMS_CHARS_LIMIT = 1_600
+#: Providers refuse a body above so many characters.
+SMS_CHARS_LIMIT = sms.CHARS_LIMIT
 #: FCM keeps an undelivered push for four weeks at most.
 TTL_LIMIT = timedelta(days=28)
 #: Longest fallback delay.
@@ -60,9 +64,8 @@ _PLACEHOLDER = re.compile(r"\{\{-?\s*(\w+)([^}]*)\}\}")
 #: Words that a template takes for values, not for names.
 _LITERALS = frozenset({"true", "false", "nil", "null", "empty", "blank"})
 #: A language tag (RFC 5646), roughly; phones also write it with underscores.
-_LOCALE = re.compile(r"[A-Za-z]{2,8}(?:[-_][A-Za-z0-9]{1,8})*")
-#: What Twilio calls a content template.
-_CONTENT_SID = re.compile(r"HX[0-9a-fA-F]{32}")
+#: Also as Java writes it, "zh_CN_#Hans", and iOS and POSIX: "en_US@calendar=buddhist", "de_AT.UTF-8".
+_LOCALE = re.compile(r"[A-Za-z]{2,8}(?:[-_]{1,2}#?[A-Za-z0-9]{1,8})*(?:[.@][A-Za-z0-9=;.-]+)?")
 _NOTHING_SAID = (
     "is missing; give what to say, or the name of a template, or begin the plan with a step that goes at once, "
     "without when and after_s"
@@ -87,13 +90,6 @@ class When(StrEnum):
 
 #: Tencent's ``trigger_condition`` numbers, accepted wherever ``when`` is.
 TENCENT_CONDITIONS = (When.NOTIFICATIONS_DISABLED, When.NOT_DELIVERED, When.NOT_CLICKED)
-
-
-class Channel(StrEnum):
-    """What a later step goes over."""
-
-    SMS = "sms"
-    WHATSAPP = "whatsapp"
 
 
 class Category(StrEnum):
@@ -143,11 +139,12 @@ class Step:
     """A later knock: over ``channel``, if ``when`` still holds ``after`` the step before it.
 
     Attributes:
+        channel: a word of :data:`~knocktwice_shared.channels.CONTENTS`.
         when: ``None`` for a first step, which has nothing to wait for.
-        text: an SMS's own; ``None`` says what the content says. In a template's step by locale, or one for all.
+        text: its own, where its channel has texts; ``None`` says what the content says. In a template's step by locale, or
+            one for all.
         sender: another than the setting's.
-        content_sid: the content template of a WhatsApp message; in a template's step by locale, or one for all.
-        variables: its variables.
+        content: what its channel asks for beside a text, field by field.
     """
 
     channel: str
@@ -155,32 +152,52 @@ class Step:
     after: timedelta
     text: str | Mapping[str, str] | None = None
     sender: str | None = None
-    content_sid: str | Mapping[str, str] | None = None
-    variables: Mapping[str, str] = field(default_factory=dict)
+    content: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def plain(self) -> bool:
         """Whether it is an SMS that says what the content says, from the usual sender."""
-        return self.channel == Channel.SMS and self.text is None and self.sender is None
+        return self.channel == SMS and self.text is None and self.sender is None
+
+    @property
+    def speaks(self) -> bool:
+        """Whether it says a text: its own, or what the content says."""
+        return CONTENTS[self.channel].speaks
+
+    def filled(self) -> Iterator[tuple[str, str]]:
+        """Yield where its texts with placeholders stand, and the texts; those by locale are left out."""
+        if isinstance(self.text, str):
+            yield TEXT, self.text
+        for name, value in self.content.items():
+            if not CONTENTS[self.channel].fields[name].filled:
+                continue
+            if isinstance(value, str):
+                yield name, value
+            elif CONTENTS[self.channel].fields[name].kind is Kind.TEXTS:
+                yield from ((f"{name}.{key}", text) for key, text in value.items())
 
 
 #: The SMS that goes at once, because there is no push.
-AT_ONCE = Step(Channel.SMS, None, timedelta())
+AT_ONCE = Step(SMS, None, timedelta())
 
 
 @dataclass(frozen=True, slots=True)
 class Recipient:
-    """Who is knocked for: a stored ``user``, or ``registrations`` and ``phone`` given inline.
+    """Who is knocked for: a stored ``user``, or ``registrations`` and ``phone`` of somebody who is not stored.
 
     Args:
-        user: the application's own id of a person whose devices and phone were registered before.
-        registrations: FCM registration tokens or FIDs, for applications that keep device ids themselves.
-        phone: number for the SMS in E.164; spaces, dashes, dots and parentheses are dropped.
+        user: the application's own id of a person. What stands beside it is remembered of that person before anything is sent,
+            as ``register_device``, ``bind_phone`` and ``tag_user`` do.
+        registrations: FCM registration tokens or FIDs; without ``user``, for this notification only.
+        phone: number for the SMS in E.164; spaces, dashes, dots and parentheses are dropped. Without ``user``, for this
+            notification only.
         params: values for the placeholders of the texts, by name; for a template also a list, whose first item is for
             ``{1}``.
         key: idempotency key; the same key never notifies twice.
         id: the notification's id; made by the producer when left out.
-        locale: like ``de-AT``, for a template; left out, what is known of the user's devices.
+        locale: like ``de-AT``, for a template; left out, what is known of the user's devices. It is remembered of the
+            ``registrations`` beside it.
+        tags: what segments can ask for; only beside ``user``.
     """
 
     user: str | None = None
@@ -190,6 +207,7 @@ class Recipient:
     key: str | None = None
     id: UUID | None = None
     locale: str | None = None
+    tags: Mapping[str, Any] | None = None
 
     @property
     def values(self) -> Mapping[str, Any]:
@@ -294,13 +312,16 @@ class Cancellation:
 
 @dataclass(frozen=True, slots=True)
 class DeviceRegistered:
-    """A registration belongs to this user from ``at`` on, and to nobody else."""
+    """A registration belongs to this user from ``at`` on, and to nobody else.
+
+    A field that is ``None`` was not said: it stays as it was. A new device has its notifications on unless something else is said.
+    """
 
     user: str
     registration: str
     at: datetime
     platform: Platform | None = None
-    notifications_enabled: bool = True
+    notifications_enabled: bool | None = None
     locale: str | None = None
     time_zone: str | None = None
     app_version: str | None = None
@@ -611,13 +632,17 @@ def parse_step(value: object, path: str, *, first: bool, alone: bool) -> Step:
     Raises:
         InvalidMessage: a field is wrong; the first one is named.
     """
-    raw = _object(value, path, {"channel", "when", "after_s", "text", "sender", "content_sid", "variables"})
-    channel = _choice(Channel, raw.get("channel"), f"{path}.channel")
+    known = {name for content in CONTENTS.values() for name in content.fields}
+    raw = _object(value, path, {"channel", "when", "after_s", "sender"} | known)
+    channel = raw.get("channel")
+    content = CONTENTS.get(channel) if isinstance(channel, str) else None
+    if content is None:
+        raise InvalidMessage(f"{path}.channel", f"must be one of {', '.join(CONTENTS)}")
     if first and alone:
         if "when" in raw or "after_s" in raw:
             # Most likely the push was forgotten.
             raise InvalidMessage("content.push", _NOTHING_SAID)
-        return Step(channel, None, timedelta(), **_words(raw, path, channel))
+        return _saying(content, None, timedelta(), raw, path)
     when = _when(raw.get("when"), f"{path}.when")
     if when is When.NOTIFICATIONS_DISABLED and not first:
         problem = (
@@ -625,29 +650,36 @@ def parse_step(value: object, path: str, *, first: bool, alone: bool) -> Step:
         )
         raise InvalidMessage(f"{path}.when", problem)
     after = _seconds(raw.get("after_s"), f"{path}.after_s", AFTER_LIMIT)
-    return Step(channel, when, after, **_words(raw, path, channel))
+    return _saying(content, when, after, raw, path)
 
 
-def _words(raw: Mapping[str, Any], path: str, channel: Channel) -> dict[str, Any]:
+def _saying(content: StepContent, when: When | None, after: timedelta, raw: Mapping[str, Any], path: str) -> Step:
     """Check what a step says and who says it."""
     sender = None if raw.get("sender") is None else _text(raw["sender"], f"{path}.sender", 64)
-    if channel is Channel.SMS:
-        for name in ("content_sid", "variables"):
-            if name in raw:
-                raise InvalidMessage(f"{path}.{name}", "is for WhatsApp; an SMS has text")
-        text = raw.get("text")
-        return {"sender": sender, "text": None if text is None else _text(text, f"{path}.text", SMS_CHARS_LIMIT)}
-    if "text" in raw:
-        problem = "is for SMS; WhatsApp takes templates that it has approved: give content_sid and variables"
-        raise InvalidMessage(f"{path}.text", problem)
-    sid = _text(raw.get("content_sid"), f"{path}.content_sid", 64)
-    if not _CONTENT_SID.fullmatch(sid):
-        raise InvalidMessage(f"{path}.content_sid", "must be a content template of Twilio's: HX and 32 hex digits")
-    variables = _object(raw.get("variables", {}), f"{path}.variables", None)
-    for name, text in variables.items():
-        _text(name, f"{path}.variables.{name}", 64)
-        _text(text, f"{path}.variables.{name}", SMS_CHARS_LIMIT, empty=True)
-    return {"sender": sender, "content_sid": sid, "variables": variables}
+    for name in raw:
+        if name not in ("channel", "when", "after_s", "sender") and name not in content.fields:
+            owner = next(c for c in CONTENTS.values() if name in c.fields)
+            raise InvalidMessage(f"{path}.{name}", f"is for {owner.called}; {content.hint}")
+    said = {
+        name: _said(field_, raw.get(name), f"{path}.{name}")
+        for name, field_ in content.fields.items()
+        if name in raw or field_.required
+    }
+    text = said.pop(TEXT, None)
+    return Step(content.channel, when, after, text, sender, {name: v for name, v in said.items() if v})
+
+
+def _said(field_: Field, value: object, path: str) -> str | dict[str, str]:
+    if field_.kind is Kind.TEXTS:
+        texts = _object(value, path, None)
+        for name, text in texts.items():
+            _text(name, f"{path}.{name}", 64)
+            _text(text, f"{path}.{name}", field_.limit, empty=True)
+        return texts
+    text = _text(value, path, field_.limit)
+    if field_.pattern is not None and not re.fullmatch(field_.pattern, text):
+        raise InvalidMessage(path, field_.problem)
+    return text
 
 
 def _when(value: object, path: str) -> When:
@@ -807,14 +839,14 @@ def _registered(value: object, path: str) -> DeviceRegistered:
     optional = ("locale", "time_zone", "app_version")
     known = {"change", "user", "registration", "at", "platform", "notifications_enabled", *optional}
     raw = _object(value, path, known)
-    platform = raw.get("platform")
+    platform, enabled = raw.get("platform"), raw.get("notifications_enabled")
     texts = {k: None if raw.get(k) is None else _text(raw[k], f"{path}.{k}", 64) for k in optional}
     return DeviceRegistered(
         user=_text(raw.get("user"), f"{path}.user", 200),
         registration=_text(raw.get("registration"), f"{path}.registration", 4_096),
         at=_time(raw.get("at"), f"{path}.at"),
         platform=None if platform is None else _choice(Platform, platform, f"{path}.platform"),
-        notifications_enabled=_boolean(raw.get("notifications_enabled", True), f"{path}.notifications_enabled"),
+        notifications_enabled=None if enabled is None else _boolean(enabled, f"{path}.notifications_enabled"),
         **texts,
     )
 
@@ -826,7 +858,7 @@ def _require_words(batch: Batch) -> None:
     if not batch.plan:
         raise InvalidMessage("content.push", _NOTHING_SAID)
     for i, step in enumerate(batch.plan):
-        if step.channel == Channel.SMS and step.text is None and batch.sms_text is None:
+        if step.speaks and step.text is None and batch.sms_text is None:
             raise InvalidMessage(f"plan[{i}].text", "is missing; there is no push whose body it could say")
 
 
@@ -836,9 +868,7 @@ def _require_params(batch: Batch) -> None:
     if batch.sms_text is not None:
         texts["content.sms.text"] = batch.sms_text
     for i, step in enumerate(batch.plan or ()):
-        if isinstance(step.text, str):
-            texts[f"plan[{i}].text"] = step.text
-        texts |= {f"plan[{i}].variables.{name}": text for name, text in step.variables.items()}
+        texts |= {f"plan[{i}].{place}": text for place, text in step.filled()}
     if any("{%" in text for text in texts.values()):
         return
     needed = {

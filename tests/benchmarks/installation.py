@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 
 from benchmarks.provider import Provider
-from knocktwice_worker import services
 from knocktwice_worker.database import migrations
+from knocktwice_worker.embedded import installation
 from knocktwice_worker.embedded.children import Child
 from knocktwice_worker.embedded.servers import EmbeddedServers
 
@@ -61,7 +61,7 @@ class Installation:
         self._embedded = EmbeddedServers(self.home / "servers")
         self._servers = self._stack.enter_context(self._embedded)
         self.broker_url = self._servers.broker_url
-        self.redis = services.connect_redis(self.broker_url)
+        self.redis = installation.connect_redis(self.broker_url)
         engine = sa.create_engine(self._servers.database_url)
         migrations.upgrade(engine)
         with engine.begin() as conn:

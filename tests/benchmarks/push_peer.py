@@ -28,9 +28,11 @@ def knocktwice() -> Callable[[int], None]:
     """Our engine and channel, as a worker's threads use them: several batches at once."""
     from concurrent.futures import ThreadPoolExecutor
 
-    from knocktwice_worker.channels import PushMessage, Sent, deliver
     from knocktwice_worker.channels.fcm import FcmChannel
+    from knocktwice_worker.channels.messages import PushMessage
     from knocktwice_worker.channels.outbound.transport import Transport
+    from knocktwice_worker.channels.outcomes import Sent
+    from knocktwice_worker.channels.provider import deliver
 
     transport = Transport(timeout=20, in_flight=400, ca_file=os.environ["BENCHMARK_CA"])
     file = Path(os.environ["GOOGLE_APPLICATION_CREDENTIALS"])

@@ -19,7 +19,7 @@ from celery import Celery
 from celery.signals import worker_process_init
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
-from knocktwice_worker.services import connect_redis
+from knocktwice_worker.embedded.installation import connect_redis
 
 if TYPE_CHECKING:
     from redis import Redis

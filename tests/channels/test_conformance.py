@@ -12,22 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from knocktwice_worker.channels import (
-    NoResponse,
-    Outcome,
-    PushMessage,
-    Rejected,
-    Response,
-    Retry,
-    Sent,
-    SmsMessage,
-    Unknown,
-    deliver,
-)
 from knocktwice_worker.channels.fcm import FcmChannel
-from knocktwice_worker.channels.http_sms.file import Provider
+from knocktwice_worker.channels.http import NoResponse, Response
+from knocktwice_worker.channels.http_sms.file import ProviderSpec
 from knocktwice_worker.channels.http_sms.provider import HttpSmsChannel
+from knocktwice_worker.channels.messages import PushMessage, StepMessage
 from knocktwice_worker.channels.outbound.transport import Transport
+from knocktwice_worker.channels.outcomes import Outcome, Rejected, Retry, Sent, Unknown
+from knocktwice_worker.channels.provider import Provider, deliver
 from knocktwice_worker.channels.twilio.sms import TwilioSmsChannel
 from knocktwice_worker.channels.twilio.whatsapp import TwilioWhatsappChannel
 from knocktwice_worker.sandbox import Answer, Rule, Sandbox
@@ -35,7 +27,6 @@ from knocktwice_worker.sandbox import Answer, Rule, Sandbox
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from knocktwice_worker.channels import Channel
 
 #: Recognisable wherever they turn up.
 REGISTRATION, NUMBER, TEXT = "silent-SECRETREGISTRATION", "+16505550987", "SECRETTEXT"
@@ -53,7 +44,7 @@ class Case:
     """
 
     kind: Any
-    build: Callable[[Mapping[str, str]], Channel[Any]]
+    build: Callable[[Mapping[str, str]], Provider[Any]]
     message: Callable[[int], object]
     too_fast: str | int
     broken: Answer
@@ -81,8 +72,8 @@ def _push(n: int) -> PushMessage:
     return PushMessage(f"01939e2b-6b43-7e5a-9f6e-{n:012}", f"{REGISTRATION}-{n}", TEXT, TEXT, timedelta(hours=1))
 
 
-def _sms(n: int) -> SmsMessage:
-    return SmsMessage(f"intent-{n}", NUMBER, f"{TEXT} {n}")
+def _sms(n: int) -> StepMessage:
+    return StepMessage(f"intent-{n}", NUMBER, f"{TEXT} {n}")
 
 
 def _whatsapp(environment: Mapping[str, str]) -> TwilioWhatsappChannel:
@@ -108,11 +99,11 @@ def _http(environment: Mapping[str, str]) -> HttpSmsChannel:
         "id": "sid",
         "answers": [{"where": {"code": [21211, 21214]}, "means": "rejected", "reason": "invalid_number"}],
     }
-    return HttpSmsChannel(Provider.model_validate(spec), environment=environment)
+    return HttpSmsChannel(ProviderSpec.model_validate(spec), environment=environment)
 
 
-def _template(n: int) -> SmsMessage:
-    return SmsMessage(f"intent-{n}", NUMBER, json.dumps(["HX" + "0" * 32, {"1": f"{TEXT} {n}"}]))
+def _template(n: int) -> StepMessage:
+    return StepMessage(f"intent-{n}", NUMBER, json.dumps(["HX" + "0" * 32, {"1": f"{TEXT} {n}"}]))
 
 
 CASES = {
@@ -154,7 +145,7 @@ class Wire:
         self.environment = sandbox.environment(folder)
         self.channel = case.build(self.environment)
 
-    def send(self, count: int = 1, channel: Channel[Any] | None = None) -> list[Outcome]:
+    def send(self, count: int = 1, channel: Provider[Any] | None = None) -> list[Outcome]:
         return deliver(self.transport, channel or self.channel, [self.case.message(n) for n in range(count)])
 
     def answered(self, answer: Answer, times: int | None = None) -> Outcome:

@@ -18,9 +18,11 @@ from firebase_admin._messaging_encoder import MessageEncoder
 from hypothesis import given
 from hypothesis import strategies as st
 
-from knocktwice_worker.channels import PushMessage, Sent, Withdrawal, deliver
 from knocktwice_worker.channels.fcm import ID_FIELD, WITHDRAW_FIELD, FcmChannel, encode, encode_withdrawal
+from knocktwice_worker.channels.messages import PushMessage, Withdrawal
 from knocktwice_worker.channels.outbound.transport import Transport
+from knocktwice_worker.channels.outcomes import Sent
+from knocktwice_worker.channels.provider import deliver
 from knocktwice_worker.config import Settings
 from knocktwice_worker.sandbox import Sandbox
 

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import hmac
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -13,11 +14,13 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from knocktwice_shared.ids import uuid7
-from knocktwice_worker.channels import CredentialsUnavailable, SmsMessage
 from knocktwice_worker.channels.http_sms.callback_rules import CallbackRules
-from knocktwice_worker.channels.http_sms.callbacks import MOST_ITEMS, HttpCallbacks, HttpReport, Unreadable
-from knocktwice_worker.channels.http_sms.file import Provider, read
+from knocktwice_worker.channels.http_sms.callbacks import MOST_ITEMS, HttpCallbacks
+from knocktwice_worker.channels.http_sms.file import ProviderSpec, read
 from knocktwice_worker.channels.http_sms.provider import HttpSmsChannel
+from knocktwice_worker.channels.messages import StepMessage
+from knocktwice_worker.channels.outcomes import CredentialsUnavailable
+from knocktwice_worker.channels.reports import StatusReport, Unreadable
 from knocktwice_worker.lifecycle import ProviderState
 
 KEY = "signing-key"
@@ -26,6 +29,7 @@ ENVIRONMENT = {"ACME_KEY": KEY, "ACME_TOKEN": TOKEN, "ACME_PASSWORD": "pass:word
 HMAC = {"hmac": {"header": "X-Acme-Signature", "secret": "${ACME_KEY}"}}
 WORDS = {"DELIVRD": "delivered", "EXPIRED": "undelivered", 2: "failed", "BLACKLISTED": "opted_out", True: "sent"}
 ID = str(uuid7())
+AT = datetime(2026, 11, 21, tzinfo=UTC)
 BODY = b'{"id": "7", "status": "DELIVRD"}'
 
 
@@ -42,8 +46,8 @@ def _callbacks(
     )
 
 
-def _says(callbacks: HttpCallbacks, said: object) -> list[HttpReport]:
-    return callbacks.read({}, json.dumps(said).encode())
+def _says(callbacks: HttpCallbacks, said: object) -> list[StatusReport]:
+    return callbacks.read({}, json.dumps(said).encode(), AT)
 
 
 def _signed(body: bytes = BODY, key: str = KEY, algorithm: str = "sha256") -> hmac.HMAC:
@@ -129,7 +133,7 @@ def test_without_its_secret_nothing_is_believed(verify: dict[str, Any], environm
     ],
 )
 def test_its_words_become_ours(status: object, state: ProviderState, error: int | None, error_text: str | None) -> None:
-    expected = HttpReport("acme:7", state, error, error_text=error_text)
+    expected = StatusReport("acme", "acme:7", state, AT, error, error_text=error_text)
     assert _says(_callbacks(), {"id": 7, "status": status}) == [expected]
 
 
@@ -164,7 +168,7 @@ def test_a_body_that_is_not_what_the_file_says_is_told_so(said: object, items: s
 @pytest.mark.parametrize("body", [b"", b"<html>", b"\xff", b"[" * 100_000, b"1" * 5_000])
 def test_a_body_that_is_no_json_is_told_so(body: bytes) -> None:
     with pytest.raises(Unreadable):
-        _callbacks().read({}, body)
+        _callbacks().read({}, body, AT)
 
 
 def test_a_callback_may_be_about_many_messages() -> None:
@@ -178,11 +182,13 @@ def test_a_callback_may_be_about_many_messages() -> None:
 
 def test_a_form_and_a_query_are_read_by_the_names_of_their_fields() -> None:
     form = _callbacks(HMAC, ENVIRONMENT, **{"from": "form", "id": "msg.id"})
-    assert form.read({}, b"msg.id=7&status=EXPIRED") == [HttpReport("acme:7", ProviderState.UNDELIVERED)]
+    assert form.read({}, b"msg.id=7&status=EXPIRED", AT) == [
+        StatusReport("acme", "acme:7", ProviderState.UNDELIVERED, AT)
+    ]
     with pytest.raises(Unreadable):
-        form.read({}, b"\xff=1")
+        form.read({}, b"\xff=1", AT)
     query = _callbacks({"token": "${ACME_TOKEN}"}, ENVIRONMENT, **{"from": "query"})
-    assert query.read({"id": "7", "status": "2"}, b"") == [HttpReport("acme:7", ProviderState.FAILED)]
+    assert query.read({"id": "7", "status": "2"}, b"", AT) == [StatusReport("acme", "acme:7", ProviderState.FAILED, AT)]
 
 
 @pytest.mark.parametrize(
@@ -238,7 +244,7 @@ def test_a_code_is_a_number_or_a_word_and_nothing_that_may_be_personal(
 def test_a_message_that_arrives_has_no_error_whatever_the_provider_calls_none() -> None:
     callbacks = _callbacks(error="code", opt_out_errors=["NO_ERROR"])
     (report,) = _says(callbacks, {"id": "7", "status": "DELIVRD", "code": "NO_ERROR"})
-    assert report == HttpReport("acme:7", ProviderState.DELIVERED)
+    assert report == StatusReport("acme", "acme:7", ProviderState.DELIVERED, AT)
 
 
 @pytest.mark.parametrize(
@@ -285,12 +291,12 @@ def test_an_address_names_its_message_and_only_that_one() -> None:
     assert callbacks.url(f"{ID}.1").startswith("https://push.example.com/base/callbacks/sms/acme?intent=")
     query = _query(callbacks, f"{ID}.1")
     assert callbacks.is_genuine({}, query, BODY)
-    (report,) = callbacks.read(query, BODY)
+    (report,) = callbacks.read(query, BODY, AT)
     assert report.intent == (ID, 1)
-    (report,) = callbacks.read(query | {"intent": f"{uuid7()}.1"}, BODY)
+    (report,) = callbacks.read(query | {"intent": f"{uuid7()}.1"}, BODY, AT)
     assert report.intent is None
     # One address is about one message, not about all in a batch.
-    assert [r.intent for r in callbacks.read(query, b"[%s, %s]" % (BODY, BODY))] == [None, None]
+    assert [r.intent for r in callbacks.read(query, b"[%s, %s]" % (BODY, BODY), AT)] == [None, None]
     other = HttpCallbacks(
         "other", callbacks._rules, public_url="https://push.example.com", secret="test", environment={}
     )
@@ -307,8 +313,8 @@ def test_a_request_tells_the_provider_where_to_report() -> None:
         "callbacks": {"verify": HMAC, "id": "id", "status": "status", "statuses": WORDS},
     }
     callbacks = _callbacks()
-    channel = HttpSmsChannel(Provider.model_validate(spec), callbacks=callbacks, environment={})
-    request = channel.request(SmsMessage(f"{ID}.1", "+16505550100", "{callback_url}"))
+    channel = HttpSmsChannel(ProviderSpec.model_validate(spec), callbacks=callbacks, environment={})
+    request = channel.request(StepMessage(f"{ID}.1", "+16505550100", "{callback_url}"))
     assert json.loads(request.body) == {"to": "+16505550100", "text": "{callback_url}", "dlr": callbacks.url(f"{ID}.1")}
 
 
@@ -323,7 +329,7 @@ def test_a_status_that_may_be_a_number_to_call_is_not_logged(capsys: pytest.Capt
 def test_the_document_shows_callbacks_that_hold(tmp_path: Path) -> None:
     document = (Path(__file__).parents[2] / "docs" / "providers.md").read_text()
     (tmp_path / "p.yaml").write_text(document.partition("```yaml\n")[2].partition("```")[0])
-    (acme,) = read(str(tmp_path / "p.yaml")).providers
+    (acme,) = read(str(tmp_path / "p.yaml"), built_in="twilio").providers
     assert acme.names_callback
     assert acme.callbacks
     missing = [
@@ -339,4 +345,4 @@ def test_the_document_shows_callbacks_that_hold(tmp_path: Path) -> None:
     )
     signature = hmac.new(KEY.encode(), body, digest).hexdigest()
     assert callbacks.is_genuine({"x-acme-signature": f"sha256={signature}"}, {}, body)
-    assert callbacks.read({}, body) == [HttpReport("acme:7", ProviderState.FAILED, error_text="EC_3")]
+    assert callbacks.read({}, body, AT) == [StatusReport("acme", "acme:7", ProviderState.FAILED, AT, error_text="EC_3")]

@@ -9,18 +9,21 @@ from urllib.parse import parse_qsl
 
 import pytest
 
-from knocktwice_worker.channels import Rejected, Response, Retry, Sent, SmsMessage, Unknown, deliver
+from knocktwice_worker.channels.http import Response
 from knocktwice_worker.channels.http_sms import provider
-from knocktwice_worker.channels.http_sms.file import Provider
+from knocktwice_worker.channels.http_sms.file import ProviderSpec
 from knocktwice_worker.channels.http_sms.provider import HttpSmsChannel
+from knocktwice_worker.channels.messages import StepMessage
 from knocktwice_worker.channels.outbound.transport import Transport
+from knocktwice_worker.channels.outcomes import Rejected, Retry, Sent, Unknown
+from knocktwice_worker.channels.provider import deliver
 from support.sms_provider import TOKEN, SmsProvider
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from knocktwice_worker.channels import Outcome
+    from knocktwice_worker.channels.outcomes import Outcome
 
 NUMBER = "+16505550987"
 
@@ -33,12 +36,12 @@ def transport() -> Iterator[Transport]:
 
 
 def _channel(acme: SmsProvider, environment: dict[str, str] | None = None, **changes: object) -> HttpSmsChannel:
-    spec = Provider.model_validate(acme.spec(**changes))
+    spec = ProviderSpec.model_validate(acme.spec(**changes))
     return HttpSmsChannel(spec, usual_sender="+15005550006", environment=environment or {"ACME_TOKEN": TOKEN})
 
 
-def _message(text: str = "Hello", sender: str | None = None) -> SmsMessage:
-    return SmsMessage("n.1", NUMBER, text, sender)
+def _message(text: str = "Hello", sender: str | None = None) -> StepMessage:
+    return StepMessage("n.1", NUMBER, text, sender)
 
 
 def _read(channel: HttpSmsChannel, status: int, body: object) -> Outcome:
@@ -199,12 +202,14 @@ def test_a_repeat_is_known_by_its_key(acme: SmsProvider, transport: Transport) -
 
 def test_its_list_is_read(acme: SmsProvider, transport: Transport) -> None:
     channel = _channel(acme, list=acme.listing())
-    deliver(transport, channel, [_message("a"), SmsMessage("n.2", NUMBER, "a"), SmsMessage("n.3", "+16505550111", "a")])
+    deliver(
+        transport, channel, [_message("a"), StepMessage("n.2", NUMBER, "a"), StepMessage("n.3", "+16505550111", "a")]
+    )
     since = datetime.now(UTC) - timedelta(minutes=1)
     listed = channel.list_messages(transport, {NUMBER: since, "+16505550112": since})
     assert listed["+16505550112"] == []
     assert sorted(m.reference or "" for m in listed[NUMBER]) == ["n.1", "n.2"]
-    assert [m.reference for m in listed[NUMBER] if channel.is_message(m, SmsMessage("n.2", NUMBER, "a"))] == ["n.2"]
+    assert [m.reference for m in listed[NUMBER] if channel.is_message(m, StepMessage("n.2", NUMBER, "a"))] == ["n.2"]
     assert channel.list_messages(transport, {NUMBER: datetime.now(UTC) + timedelta(minutes=1)}) == {NUMBER: []}
 
 

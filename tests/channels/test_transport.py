@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import certifi
 import pytest
 
-from knocktwice_worker.channels import NoResponse, Request, Response
+from knocktwice_worker.channels.http import NoResponse, Request, Response
 from knocktwice_worker.channels.outbound.transport import Transport
 from support.system import eventually
 

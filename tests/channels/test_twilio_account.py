@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from knocktwice_worker.channels import CredentialsUnavailable
+from knocktwice_worker.channels.outcomes import CredentialsUnavailable
+from knocktwice_worker.channels.provider import Examination
 from knocktwice_worker.channels.twilio import account
-from knocktwice_worker.channels.twilio.account import Examination
 from knocktwice_worker.channels.twilio.sms import TwilioSmsChannel
 from knocktwice_worker.channels.twilio.whatsapp import TwilioWhatsappChannel
 from knocktwice_worker.cli import doctor
@@ -93,8 +93,8 @@ def test_another_region_in_the_environment_changes_no_address(
 
 
 def test_both_channels_ask_for_their_sender(working: Services) -> None:
-    assert working.sms.examine().finding.endswith(f"{SENDER} is its own")
-    assert working.whatsapp.examine().finding.endswith(f"whatsapp:{SENDER} is its own")
+    assert working.channels.usual("sms").examine().finding.endswith(f"{SENDER} is its own")
+    assert working.channels.usual("whatsapp").examine().finding.endswith(f"whatsapp:{SENDER} is its own")
 
 
 @pytest.mark.parametrize("channel", [TwilioSmsChannel, TwilioWhatsappChannel])

@@ -19,8 +19,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator, FormatChecker, ValidationError
 
-from knocktwice_worker.channels import ListedMessage, NoResponse, Request, Response, Sent, SmsMessage, deliver
+from knocktwice_worker.channels.http import NoResponse, Request, Response
+from knocktwice_worker.channels.messages import ListedMessage, StepMessage
 from knocktwice_worker.channels.outbound.transport import Transport
+from knocktwice_worker.channels.outcomes import Sent
+from knocktwice_worker.channels.provider import deliver
 from knocktwice_worker.channels.twilio.sms import TwilioSmsChannel
 from knocktwice_worker.config import Settings
 
@@ -125,7 +128,7 @@ def test_every_sms_we_send_is_a_request_twilio_documents(text: str, intent: str,
     channel = build(
         public_url="https://example.com" if public else None, sender="MG" + "a" * 32 if service else "+15005550006"
     )
-    request = channel.request(SmsMessage(intent, NUMBER, text))
+    request = channel.request(StepMessage(intent, NUMBER, text))
     check_request(request)
     form = dict(parse_qsl(request.body.decode()))
     assert (form["To"], form["Body"]) == (NUMBER, text)
@@ -136,7 +139,7 @@ def test_every_sms_we_send_is_a_request_twilio_documents(text: str, intent: str,
     ("sender", "field"), [("+15005550006", "From"), ("MGM Grand", "From"), ("MG" + "b" * 32, "MessagingServiceSid")]
 )
 def test_a_message_names_its_own_sender(sender: str, field: str) -> None:
-    request = build().request(SmsMessage("i", NUMBER, "x", sender))
+    request = build().request(StepMessage("i", NUMBER, "x", sender))
     if " " not in sender:
         # The document takes every sender for a number; Twilio's guides say otherwise.
         check_request(request)
@@ -151,7 +154,7 @@ def test_a_message_names_its_own_sender(sender: str, field: str) -> None:
 def test_a_listed_message_is_known_by_its_sender(channel: TwilioSmsChannel) -> None:
     def ours(wanted: str | None, sender: str | None, service: str | None = None) -> bool:
         listed = ListedMessage("SM1", NUMBER, "x", "sent", datetime.now(UTC), sender, service)
-        return channel.is_message(listed, SmsMessage("i", NUMBER, "x", wanted))
+        return channel.is_message(listed, StepMessage("i", NUMBER, "x", wanted))
 
     service = "MG" + "b" * 32
     assert ours("+15005550006", "+15005550006")
@@ -165,7 +168,7 @@ def test_a_listed_message_is_known_by_its_sender(channel: TwilioSmsChannel) -> N
 
 
 def test_account_and_token_travel_as_basic_authentication() -> None:
-    request = build().request(SmsMessage("i", NUMBER, "x"))
+    request = build().request(StepMessage("i", NUMBER, "x"))
     kind, _, given_ = request.headers["authorization"].partition(" ")
     assert (kind, base64.b64decode(given_)) == ("Basic", f"{ACCOUNT}:secret".encode())
     assert Settings.model_fields["twilio_url"].default == "https://api.twilio.com"
@@ -231,7 +234,7 @@ def answered(carrier: Watched, status: int) -> Iterator[Any]:
 def test_each_page_of_the_list_is_asked_for_as_twilio_documents(
     sandbox: Sandbox, carrier: Watched, channel: TwilioSmsChannel
 ) -> None:
-    outcomes = deliver(carrier, channel, [SmsMessage(str(n), NUMBER, f"text {n}") for n in range(101)])
+    outcomes = deliver(carrier, channel, [StepMessage(str(n), NUMBER, f"text {n}") for n in range(101)])
     sids = [outcome.provider_id for outcome in outcomes if isinstance(outcome, Sent)]
     assert len(sids) == 101
     carrier.requests.clear()
@@ -251,7 +254,7 @@ def test_the_sandbox_answers_as_twilio_documents(sandbox: Sandbox, carrier: Watc
         "fetch": OPENAPI["paths"][MESSAGE]["get"]["responses"]["200"],
     }
     wanted = {name: schema["content"]["application/json"]["schema"] for name, schema in schemas.items()}
-    deliver(carrier, channel, [SmsMessage(str(n), to, "Grüße") for n, to in enumerate((NUMBER, "+15005550030"))])
+    deliver(carrier, channel, [StepMessage(str(n), to, "Grüße") for n, to in enumerate((NUMBER, "+15005550030"))])
     for created in answered(carrier, 201):
         check(created, wanted["create"])
         assert created.keys() == wanted_fields(wanted["create"])

@@ -155,7 +155,14 @@ def test_limits_named_are_the_constants(words: str) -> None:
 
 
 def test_every_task_queue_and_key_is_named_with_its_route() -> None:
-    for name in (names.INBOX_MESSAGES, names.INBOX_ACCEPTED, names.INBOX_FAILURES, names.KEY_PREFIX, *names.Queue):
+    for name in (
+        names.INBOX_MESSAGES,
+        names.INBOX_ACCEPTED,
+        names.INBOX_FAILURES,
+        names.INBOX_SUBJECTS,
+        names.KEY_PREFIX,
+        *names.Queue,
+    ):
         assert f"`{name}`" in DOCUMENT
     for task in names.Task:
         assert f"| `{task}` | `{names.ROUTES[task]}` |" in DOCUMENT

@@ -11,13 +11,14 @@ import pytest
 import sqlalchemy as sa
 
 from knocktwice_worker.config import Settings
+from knocktwice_worker.embedded.installation import secret
 from knocktwice_worker.gateway.auth import keys
 from knocktwice_worker.gateway.auth.key_pace import KeyPace
 from knocktwice_worker.gateway.auth.keyring import FRESH, KeyRing
 from knocktwice_worker.gateway.auth.keys import Scope
 from knocktwice_worker.gateway.problems import Problem
 from knocktwice_worker.gateway.routes import PUBLIC
-from knocktwice_worker.services import Services, secret
+from knocktwice_worker.services import Services
 from support.http_gateway import HttpGateway
 
 if TYPE_CHECKING:

@@ -18,6 +18,7 @@ from knocktwice_worker.notifications import store
 from knocktwice_worker.reporting import rollups
 from knocktwice_worker.services import Services
 from support.http_gateway import HttpGateway
+from support.sent_messages import placed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -69,7 +70,7 @@ def _send(here: Services, count: int, template: str) -> list[str]:
 def _text(here: Services, ids: list[str], body: str) -> None:
     with here.engine.begin() as conn:
         store.reserve(conn, [store.Reservation(i, "+16502530000", body, fingerprint(body)) for i in ids], MINUTE)
-        claimed, _ = store.claim_steps(conn, ids, MINUTE)
+        claimed, _ = store.claim_steps(conn, placed(ids), MINUTE)
         store.record_steps(conn, [store.StepResult(i, DeliveryState.SENT, provider_id=f"SM{i}") for i in claimed])
 
 

@@ -86,6 +86,18 @@ def test_an_error_names_the_field(gateway: HttpGateway, path: str, body: dict[st
     assert (answer.status_code, answer.json()["field"]) == (422, field)
 
 
+def test_a_zone_is_understood_as_phones_write_it_or_refused_by_name(gateway: HttpGateway) -> None:
+    client = gateway.client(Scope.AUDIENCE)
+    for zone in ("GMT+03:00", "Asia/Calcutta", "Pacific Standard Time"):
+        assert client.put("/v1/users/u-17/devices/t", json={"time_zone": zone}).status_code == 202
+    refused = client.put("/v1/users/u-17/tags", json={"tags": {}, "time_zone": "Mars/Olympus"})
+    assert refused.status_code == 422
+    assert (refused.json()["field"], refused.json()["detail"]) == (
+        "time_zone",
+        "time_zone: 'Mars/Olympus' is not a time zone such as Europe/Vienna or GMT+03:00",
+    )
+
+
 def test_a_template_is_saved_shown_filled_in_and_deleted(gateway: HttpGateway) -> None:
     client = gateway.client(Scope.TEMPLATES, Scope.READ)
     changes = [client.put("/v1/templates/ready", json=TEMPLATE).json()["change"] for _ in range(2)]

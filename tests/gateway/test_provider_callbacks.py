@@ -14,7 +14,7 @@ import pytest
 import sqlalchemy as sa
 
 from knocktwice_shared.ids import uuid7
-from knocktwice_shared.messages import Channel, Step, When, parse_batch
+from knocktwice_shared.messages import Step, When, parse_batch
 from knocktwice_worker.cli import doctor
 from knocktwice_worker.gateway.auth.keys import Scope
 from knocktwice_worker.notifications.store import provider_reports
@@ -251,7 +251,7 @@ def test_a_storm_of_shuffled_and_tripled_callbacks_ends_as_the_ordered_ones_do(
 ) -> None:
     here = install()
     people = 500
-    SentMessages(here).handed_over(Step(Channel.SMS, When.NOT_CLICKED, timedelta(hours=1)), people=people)
+    SentMessages(here).handed_over(Step("sms", When.NOT_CLICKED, timedelta(hours=1)), people=people)
     with here.engine.begin() as conn:
         rename = "UPDATE deliveries SET provider = 'acme', provider_id = 'acme:' || provider_id WHERE step = 1"
         conn.execute(sa.text(rename))

@@ -14,7 +14,7 @@ from twilio.request_validator import RequestValidator
 from knocktwice_shared.ids import uuid7
 from knocktwice_shared.messages import parse_receipts
 from knocktwice_shared.names import INBOX_MESSAGES, Queue
-from knocktwice_worker.channels import SmsMessage
+from knocktwice_worker.channels.messages import StepMessage
 from knocktwice_worker.config import Settings
 from knocktwice_worker.content.links.receipt_urls import device_hash, device_mark
 from knocktwice_worker.services import Services
@@ -171,7 +171,7 @@ def _call_back(
 
 def _status_url(public: Services, intent: str) -> str:
     """The callback address that Twilio is given with an SMS."""
-    body = public.sms.request(SmsMessage(intent=intent, to=NUMBER, text="t")).body.decode()
+    body = public.channels.usual("sms").request(StepMessage(intent=intent, to=NUMBER, text="t")).body.decode()
     from urllib.parse import parse_qs
 
     return parse_qs(body)["StatusCallback"][0]

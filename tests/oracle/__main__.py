@@ -10,6 +10,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from oracle.faults import KINDS
 from oracle.gathering import evidence
 from oracle.judge import count, judge
 from oracle.storm import Weather, rage
@@ -35,9 +36,10 @@ def main() -> int:
         return _report(found, judge(found), given.only)
     seed = random.randrange(10**6) if given.seed is None else given.seed
     faults = given.faults if given.faults is not None else max(1, round(given.seconds * 0.6))
-    weather = Weather(seed, given.seconds, faults, given.per_s, impatient=not given.defaults)
+    weather = Weather(seed, given.seconds, faults, given.per_s, impatient=not given.defaults, kinds=given.kinds)
     home = Path(tempfile.mkdtemp(prefix="knocktwice-storm-"))
     again = f"make chaos SECONDS={given.seconds:g} SEED={seed} FAULTS={faults} PER_S={given.per_s:g}"
+    again += f' KINDS="{",".join(given.kinds)}"' if given.kinds else ""
     print(again + (" DEFAULTS=1" if given.defaults else ""), flush=True)
     outcome = rage(weather, home)
     print(f"evidence: {home}; settled: {outcome.settled}")
@@ -50,11 +52,21 @@ def _options() -> argparse.Namespace:
     options.add_argument("--seed", type=int)
     options.add_argument("--faults", type=int, help="left out: 36 a minute")
     options.add_argument("--per-s", type=float, default=8, help="scenes each second")
+    options.add_argument(
+        "--kinds", type=_kinds, default=(), help=f"only these faults, between commas: {', '.join(KINDS)}"
+    )
     options.add_argument("--defaults", action="store_true", help="the settings of operators who set nothing")
     options.add_argument("--only", type=_classes, default=list(Violation), help="classes that count, between commas")
     options.add_argument("--judge", type=Path, metavar="FOLDER", help="judge the evidence of an earlier run again")
     options.add_argument("--classes", action="store_true", help="say what each class means")
     return options.parse_args()
+
+
+def _kinds(text: str) -> tuple[str, ...]:
+    kinds = tuple(word.strip() for word in text.split(","))
+    if unknown := set(kinds) - set(KINDS):
+        raise argparse.ArgumentTypeError(f"no kind of fault: {', '.join(sorted(unknown))}")
+    return kinds
 
 
 def _classes(text: str) -> list[Violation]:

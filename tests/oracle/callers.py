@@ -19,12 +19,13 @@ from oracle.provider import send_stop, signature
 from oracle.records import Book, Call, Cancel, Device, Notify, Phone, Step, Told, Wish
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
 #: What a call may take, and how often and how soon one under a key is repeated (seconds).
 _PATIENCE_S, _REPEATS, _PAUSE_S = 4, 3, 0.4
 #: Where people live whom nobody else calls: ``+1 650`` and an exchange from here on.
 _EXCHANGE = 230
+_SMS_TEXT = "Your table is ready, we keep it until 19:45. [{{{{ token }}}}.{}]"
 _PUSH_TITLE, _PUSH_BODY = "Your table is ready", "We keep it until 19:45. [{}]"
 
 
@@ -109,6 +110,18 @@ class Callers:
             time.sleep(_PAUSE_S)
         return said
 
+    def notify_together(self, wanted: Wanted, count: int) -> None:
+        """Notify so many people with one device each in one call of the library."""
+        people = [
+            replace(wanted, registrations=(self.names.registration(),), phone=self.names.phone()) for _ in range(count)
+        ]
+        planned = [_planned(one, self.names.token()) for one in people]
+        recipients = [one.recipient() for one in planned]
+        asked_at = time.time()
+        told = self._by_library(lambda client: planned[0].send(client, recipients))
+        for one in planned:
+            self._log.write(one.record(Call(asked_at, time.time(), told), one.id, http=False))
+
     def cancel(self, said: Notify, *, http: bool) -> Told:
         """Stop one, again until there is an answer."""
         if http:
@@ -160,30 +173,17 @@ class Callers:
         return call.told
 
     def _notify(self, wanted: Wanted, token: str, *, http: bool) -> Notify:
-        id_ = str(uuid7())
-        first = 1 if wanted.act is not None else 0
-        texts = [
-            f"Your table is ready, we keep it until 19:45. [{{}}.{n}]" for n in range(first, first + len(wanted.steps))
-        ]
-        push = None if wanted.act is None else f"{_PUSH_TITLE}|{_PUSH_BODY.format(token)}"
-        steps = tuple(
-            Step(when if n or first else None, after_s, text.format(token))
-            for n, ((when, after_s), text) in enumerate(zip(wanted.steps, texts, strict=True))
-        )
+        planned = _planned(wanted, token)
         asked_at = time.time()
-        send_at = None if wanted.in_s is None else asked_at + wanted.in_s
-        planned = _Planned(wanted, [text.format("{{ token }}") for text in texts], send_at, token, id_)
+        id_: str | None = planned.id
         if http:
             told, answer = self._post("/v1/notifications", planned.body())
-            id_known = answer["ids"][0] if told is Told.ACCEPTED else None
+            id_ = answer["ids"][0] if told is Told.ACCEPTED else None
         else:
             ids: list[UUID] = []
-            told = self._by_library(lambda client: ids.extend(planned.send(client)))
-            id_known = str(ids[0]) if ids else id_
-        return Notify(
-            asked_at, time.time(), told, token, id_known, "http" if http else "library", wanted.user,
-            wanted.registrations, wanted.phone, push, steps, wanted.key, send_at, wanted.critical,
-        )  # fmt: skip
+            told = self._by_library(lambda client: ids.extend(planned.send(client, [planned.recipient()])))
+            id_ = str(ids[0]) if ids else id_
+        return planned.record(Call(asked_at, time.time(), told), id_, http=http)
 
     def _until_told(self, ask: Callable[[], Told]) -> Call:
         """Call again until there is an answer. It began with the first try, and was answered with the last."""
@@ -228,20 +228,36 @@ class _Planned:
     token: str
     id: str
 
-    def send(self, client: Client) -> list[UUID]:
+    def recipient(self) -> Recipient:
+        """Return who it is for, as the library has it."""
+        wanted = self.wanted
+        params = {"token": self.token}
+        return Recipient(wanted.user, wanted.registrations, wanted.phone, params, wanted.key, UUID(self.id))
+
+    def send(self, client: Client, recipients: Sequence[Recipient]) -> list[UUID]:
         """Call the library."""
         wanted = self.wanted
         pairs = zip(wanted.steps, self.texts, strict=True)
         steps = [Sms(text, when=when, after=timedelta(seconds=after_s)) for (when, after_s), text in pairs]
         act = wanted.act
         push = None if act is None else Push(_PUSH_TITLE, _PUSH_BODY.format("{{ token }}"), data=act)
-        person = Recipient(
-            wanted.user, wanted.registrations, wanted.phone, {"token": self.token}, wanted.key, UUID(self.id)
-        )
         what: dict[str, Any] = {"sms": steps[0]} if len(steps) == 1 else {"steps": steps} if steps else {}
         return client.notify_many(
-            [person], push=push, category="critical" if wanted.critical else None, send_at=self._moment(), **what
+            recipients, push=push, category="critical" if wanted.critical else None, send_at=self._moment(), **what
         )
+
+    def record(self, call: Call, id_: str | None, *, http: bool) -> Notify:
+        """Return what was asked and told."""
+        wanted = self.wanted
+        push = None if wanted.act is None else f"{_PUSH_TITLE}|{_PUSH_BODY.format(self.token)}"
+        steps = tuple(
+            Step(None if push is None and n == 0 else when, after_s, text.replace("{{ token }}", self.token))
+            for n, ((when, after_s), text) in enumerate(zip(wanted.steps, self.texts, strict=True))
+        )
+        return Notify(
+            call.asked_at, call.told_at, call.told, self.token, id_, "http" if http else "library", wanted.user,
+            wanted.registrations, wanted.phone, push, steps, wanted.key, self.send_at, wanted.critical,
+        )  # fmt: skip
 
     def body(self) -> dict[str, Any]:
         """Return the body for HTTP."""
@@ -264,6 +280,13 @@ class _Planned:
 
     def _moment(self) -> datetime | None:
         return None if self.send_at is None else datetime.fromtimestamp(self.send_at, UTC)
+
+
+def _planned(wanted: Wanted, token: str) -> _Planned:
+    first = 1 if wanted.act is not None else 0
+    texts = [_SMS_TEXT.format(n) for n in range(first, first + len(wanted.steps))]
+    send_at = None if wanted.in_s is None else time.time() + wanted.in_s
+    return _Planned(wanted, texts, send_at, token, str(uuid7()))
 
 
 def _without_nothing(body: dict[str, Any]) -> dict[str, Any]:

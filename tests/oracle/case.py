@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 #: In the provider's books.
 IN_BOOKS = frozenset({Answer.TAKEN, Answer.TAKEN_UNTOLD})
+#: So long after a request a list knows whether it was taken (seconds).
+LIST_S = 3
 #: A step that waits for an answer to the push.
 WAITING = frozenset({"not_delivered", "not_clicked"})
 
@@ -161,6 +163,15 @@ class World:
         faults = [fault.until for fault in self.evidence.faults if fault.at < arrived_at and fault.until >= due]
         limits = [due + self.rules.late_s, *(until + self.rules.recovery_s for until in faults)]
         return max(limits) + self.slack(due, arrived_at)
+
+    def broken(self, start: float, end: float) -> bool:
+        """Whether anything was done to the system between two moments."""
+        return any(fault.at <= end and fault.until >= start for fault in self.evidence.faults)
+
+    def lists_read(self, numbers: set[str], since: float) -> int:
+        """Return how often the provider's list of a number was read, whole, and long enough after ``since``."""
+        lists = (one for one in self.evidence.lists if one.told and one.number in numbers)
+        return sum(one.at > since + LIST_S for one in lists)
 
     def asked_of(self, number: str) -> int:
         """Return how many SMS to a number callers have asked for at most."""

@@ -8,6 +8,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from knocktwice_shared.names import Queue
 from oracle.installation import WIRES
 from oracle.records import Fault
 from oracle.suspendable_worker import NAMES
@@ -15,7 +16,7 @@ from oracle.trouble import Door, Mood
 from oracle.wires import Break
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from oracle.installation import Installation
     from oracle.records import Book
@@ -29,6 +30,13 @@ _MOODS = [
     *((Door.LIST, mood) for mood in (Mood.BROKEN, Mood.HOLE, Mood.BEHIND)),
     (Door.TOKEN, Mood.BROKEN),
 ]
+#: What no producer writes.
+_GARBAGE = [
+    b"\x00nothing",
+    b"[]",
+    b'{"body": "e30=", "headers": {}, "properties": {}}',
+    b'{"body": 7, "content-type": "x"}',
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,26 +48,36 @@ class Planned:
         seconds: how long it lasts; what is killed comes back by itself.
         name: what it is, for reports.
         begin: does it, and returns what ends it.
+        part: what is not there again before it says so.
+        loses_answers: see :class:`oracle.records.Fault`.
+        came: asked again and again until it says that what was prepared has come about; only then its time counts.
     """
 
     at: float
     seconds: float
     name: str
     begin: Callable[[Installation], Undo | None]
+    part: str = ""
+    loses_answers: bool = True
+    came: Callable[[Installation], bool] | None = None
 
 
-def plan(seed: int, seconds: float, count: int, *, lease_s: float, workers: int) -> list[Planned]:
+def plan(
+    seed: int, seconds: float, count: int, *, lease_s: float, workers: int, kinds: Collection[str] = ()
+) -> list[Planned]:
     """Spread so many faults over the time, oldest first.
 
     Args:
+        kinds: only these, by their names in :data:`KINDS`; none: all.
         lease_s: the system's lease; some stops are longer than it.
     """
     dice = random.Random(f"faults {seed}")
-    kinds, weights = list(_KINDS), [weight for weight, _ in _KINDS.values()]
+    names = [name for name in KINDS if not kinds or name in kinds]
+    weights = [KINDS[name][0] for name in names]
     planned = []
     for at in sorted(dice.uniform(0, seconds) for _ in range(count)):
-        (kind,) = dice.choices(kinds, weights)
-        planned.append(_KINDS[kind][1](at, dice, lease_s, workers))
+        (kind,) = dice.choices(names, weights)
+        planned.append(KINDS[kind][1](at, dice, lease_s, workers))
     return planned
 
 
@@ -70,9 +88,9 @@ class Faults:
     here: Installation
     log: Book
     planned: list[Planned]
-    done: int = 0
     _started_at: float = field(default_factory=time.time)
-    _open: list[tuple[float, Planned, float, Undo]] = field(default_factory=list)
+    _open: list[_Begun] = field(default_factory=list)
+    _recovering: list[_Begun] = field(default_factory=list)
 
     def look(self) -> None:
         """Begin and end what is due."""
@@ -80,21 +98,44 @@ class Faults:
         while self.planned and self._started_at + self.planned[0].at <= now:
             fault = self.planned.pop(0)
             undo = fault.begin(self.here)
-            self.done += 1
-            self._open.append((now + fault.seconds, fault, now, undo or _nothing))
-        for one in [one for one in self._open if one[0] <= now]:
-            self._end(one)
+            self._open.append(_Begun(fault, now, undo or _nothing, now + fault.seconds, fault.came is None))
+        for one in self._open:
+            if not one.came and one.fault.came and one.fault.came(self.here):
+                one.came, one.ends_at = True, now + one.fault.seconds
+        for one in [one for one in self._open if one.ends_at <= now]:
+            self._undo(one)
+        for one in [one for one in self._recovering if self.here.is_ready(one.fault.part)]:
+            self._note(one)
 
     def end(self) -> None:
-        """End all."""
+        """End all. What was killed may need some more time to be there again."""
         for one in list(self._open):
-            self._end(one)
+            self._undo(one)
 
-    def _end(self, one: tuple[float, Planned, float, Undo]) -> None:
-        _, fault, began_at, undo = one
-        undo()
+    def close(self) -> None:
+        """Note what has not recovered yet."""
+        for one in list(self._recovering):
+            self._note(one)
+
+    def _undo(self, one: _Begun) -> None:
+        one.undo()
         self._open.remove(one)
-        self.log.write(Fault(began_at, time.time(), fault.name))
+        self._recovering.append(one)
+
+    def _note(self, one: _Begun) -> None:
+        self._recovering.remove(one)
+        self.log.write(Fault(one.at, time.time(), one.fault.name, one.fault.loses_answers))
+
+
+@dataclass(slots=True, eq=False)
+class _Begun:
+    """A fault that has begun. ``came``: see :class:`Planned`."""
+
+    fault: Planned
+    at: float
+    undo: Undo
+    ends_at: float
+    came: bool
 
 
 def _nothing() -> None:
@@ -107,7 +148,7 @@ def _kill(at: float, dice: random.Random, _: float, workers: int) -> Planned:
     def begin(here: Installation) -> None:
         here.signal(here.pid(name), signal.SIGKILL)
 
-    return Planned(at, 1, f"kill -9 of {name}", begin)
+    return Planned(at, 1, f"kill -9 of {name}", begin, name)
 
 
 def _kill_child(at: float, dice: random.Random, _: float, __: int) -> Planned:
@@ -115,7 +156,7 @@ def _kill_child(at: float, dice: random.Random, _: float, __: int) -> Planned:
         if children := here.children("gateway"):
             here.signal(dice.choice(children), signal.SIGKILL)
 
-    return Planned(at, 1, "kill -9 of a child of the gateway", begin)
+    return Planned(at, 1, "kill -9 of a child of the gateway", begin, "gateway")
 
 
 def _end_in_order(at: float, dice: random.Random, _: float, workers: int) -> Planned:
@@ -124,7 +165,7 @@ def _end_in_order(at: float, dice: random.Random, _: float, workers: int) -> Pla
     def begin(here: Installation) -> None:
         here.signal(here.pid(name), signal.SIGTERM)
 
-    return Planned(at, 2, f"SIGTERM of {name}", begin)
+    return Planned(at, 2, f"SIGTERM of {name}", begin, name)
 
 
 def _stop(at: float, dice: random.Random, lease_s: float, workers: int) -> Planned:
@@ -145,22 +186,44 @@ def _stop(at: float, dice: random.Random, lease_s: float, workers: int) -> Plann
     return Planned(at, seconds, f"SIGSTOP of {name} for {seconds:g} s", begin)
 
 
+def _stop_all(at: float, dice: random.Random, lease_s: float, workers: int) -> Planned:
+    seconds = dice.choice([0.7, 1.5]) * lease_s
+
+    def begin(here: Installation) -> Undo:
+        pids = [here.pid(name) for name in _names(workers)]
+        for pid in pids:
+            here.signal(pid, signal.SIGSTOP)
+
+        def end() -> None:
+            for pid in pids:
+                here.signal(pid, signal.SIGCONT)
+
+        return end
+
+    return Planned(at, seconds, f"SIGSTOP of all workers for {seconds:g} s", begin)
+
+
 def _stop_at_a_point(at: float, dice: random.Random, lease_s: float, _: int) -> Planned:
-    point, seconds = dice.choice(NAMES), dice.choice([0.7, 2]) * lease_s
+    # Most can go wrong around the SMS.
+    of_sms = [name for name in NAMES if name.startswith("send_sms")]
+    point, seconds = dice.choice(dice.choice([NAMES, of_sms])), dice.choice([0.9, 2]) * lease_s
     cut = dice.random() < 0.5
 
     def begin(here: Installation) -> Undo:
         here.ask_to_stand_still(point)
+        return lambda: here.release(point)
 
-        def end() -> None:
-            if cut and here.standing(point):
-                here.cut_sessions(only_busy=True)
-            here.release(point)
+    def came(here: Installation) -> bool:
+        if here.standing(point) is None:
+            return False
+        if cut:
+            here.cut_sessions(only_busy=True)
+        return True
 
-        return end
-
-    story = f"a worker stands still {point}" + (" and loses its session" if cut else "")
-    return Planned(at, seconds, story, begin)
+    story = f"a worker stands still {point} for {seconds:g} s" + (" and loses its session" if cut else "")
+    # Where nothing has been asked of the provider yet, no answer is lost.
+    asked = "provider took" in point or "record" in point
+    return Planned(at, seconds, story, begin, loses_answers=asked, came=came)
 
 
 def _restart(at: float, dice: random.Random, _: float, __: int) -> Planned:
@@ -194,6 +257,15 @@ def _break_wire(at: float, dice: random.Random, lease_s: float, __: int) -> Plan
     return Planned(at, seconds, f"wire {name}: {how} for {seconds:.1f} s", begin)
 
 
+def _garbage(at: float, dice: random.Random, _: float, __: int) -> Planned:
+    queue, what = dice.choice(list(Queue)), dice.choice(_GARBAGE)
+
+    def begin(here: Installation) -> None:
+        here.push_to(queue, what)
+
+    return Planned(at, 1, f"garbage in {queue}", begin)
+
+
 def _trouble(at: float, dice: random.Random, lease_s: float, __: int) -> Planned:
     (door, mood), seconds = dice.choice(_MOODS), dice.uniform(0.5, 2) * lease_s
     share, wait_s = dice.choice([0.3, 1]), dice.choice([1, 2, 4])
@@ -208,14 +280,17 @@ def _names(workers: int) -> list[str]:
     return [f"worker{n}" for n in range(1, workers + 1)]
 
 
-_KINDS: dict[str, tuple[int, Callable[[float, random.Random, float, int], Planned]]] = {
+#: Every kind of fault, how often it comes, and what plans one.
+KINDS: dict[str, tuple[int, Callable[[float, random.Random, float, int], Planned]]] = {
     "kill": (4, _kill),
     "kill a child": (1, _kill_child),
     "end in order": (1, _end_in_order),
-    "stop": (4, _stop),
+    "stop": (3, _stop),
+    "stop all": (1, _stop_all),
     "stop at a point": (5, _stop_at_a_point),
     "restart a server": (2, _restart),
     "cut sessions": (2, _cut_sessions),
     "break a wire": (5, _break_wire),
+    "garbage": (1, _garbage),
     "trouble at the provider": (6, _trouble),
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections import defaultdict
+from contextlib import suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -89,6 +90,9 @@ def evidence(home: Path) -> Evidence:
 def measure(here: Installation) -> Iterator[Sample]:
     """Return what each part uses now."""
     now = time.time()
+    with suppress(sa.exc.DBAPIError), here.engine.connect() as conn:
+        sessions = conn.execute(sa.text("SELECT count(*) FROM pg_stat_activity WHERE datname IS NOT NULL")).scalar_one()
+        yield Sample(now, "database", "connections", sessions)
     for name, part in here.parts.items():
         if not part.child.alive:
             continue

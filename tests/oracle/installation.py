@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import psutil
 import sqlalchemy as sa
+from redis import RedisError
 
-from knocktwice_worker import services
 from knocktwice_worker.database import migrations
+from knocktwice_worker.embedded import installation
 from knocktwice_worker.embedded.children import Child
 from knocktwice_worker.embedded.servers import EmbeddedServers
 from knocktwice_worker.gateway.auth import keys
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     from oracle.wires import Break
 
 SECRET = "oracle"
+#: Processes of the gateway.
+GATEWAYS = 2
 #: Whose connections each wire carries.
 WIRES = ("worker-database", "worker-broker", "worker-provider", "caller-broker", "caller-gateway")
 #: How long a part may take to be ready, and how soon what died is started again (seconds).
@@ -52,6 +55,7 @@ class Part:
 
     child: Child
     died_at: float | None = None
+    starts: int = 1
 
     def look(self) -> None:
         """Start it again some time after it died."""
@@ -60,7 +64,12 @@ class Part:
         elif self.died_at is None:
             self.died_at = time.monotonic()
         elif time.monotonic() - self.died_at > _RESTART_S:
+            self.starts += 1
             self.child.start()
+
+    def says(self, word: str, times: int = 1) -> bool:
+        """Whether its log has a word so often for each of its starts."""
+        return self.child.log_path.read_text(errors="replace").count(word) >= times * self.starts
 
 
 class Installation:
@@ -100,7 +109,7 @@ class Installation:
         stack.callback(self.engine.dispose)
         self._keep_commit_times()
         migrations.upgrade(self.engine)
-        self.redis = services.connect_redis(where.broker_url)
+        self.redis = installation.connect_redis(where.broker_url)
         stack.callback(self.redis.close)
         stack.callback(self._end_all)
         with self.engine.begin() as conn:
@@ -126,6 +135,22 @@ class Installation:
         for server in (self.servers.postgres, self.servers.valkey):
             if not server.alive:
                 server.launch()
+
+    def is_ready(self, name: str) -> bool:
+        """Whether a part does its work, as far as one can see; what has no name always does."""
+        part = self.parts.get(name)
+        if part is None or name == "beat":
+            return True
+        word, times = ("Application startup complete", GATEWAYS) if name == "gateway" else (" ready.", 1)
+        return part.child.alive and part.says(word, times)
+
+    def await_gateway(self) -> None:
+        """Wait until the gateway answers.
+
+        Raises:
+            NotReady: it never did.
+        """
+        self._await("gateway", lambda: self._http.get(f"{self.gateway_url}/healthz").raise_for_status())
 
     def pid(self, name: str) -> int:
         """Return the process of a part."""
@@ -157,6 +182,11 @@ class Installation:
         query = f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() {where}"  # noqa: S608
         with suppress(sa.exc.DBAPIError), self.engine.begin() as conn:
             conn.execute(sa.text(query + " AND backend_type = 'client backend'"))
+
+    def push_to(self, queue: str, message: bytes) -> None:
+        """Put something into a queue, as anybody can who knows the broker."""
+        with suppress(RedisError):
+            self.redis.lpush(queue, message)
 
     def ask_to_stand_still(self, point: str) -> None:
         """Let the first worker that comes to a point stop there."""
@@ -217,16 +247,18 @@ class Installation:
         self._await("wires", lambda: self._post(self._control, WIRES[0], {}))
         self._await("provider", lambda: self.trouble())
         command = "from knocktwice_worker.cli.main import main; main()"
-        self._start("gateway", "-c", command, "gateway", "--port", str(self._gateway_port), "--processes", "2")
+        self._start(
+            "gateway", "-c", command, "gateway", "--port", str(self._gateway_port), "--processes", str(GATEWAYS)
+        )
         self._start("beat", *_celery("beat", "--schedule", str(self.home / "beat.db")))
         for n in range(1, self._workers + 1):
             self._start(f"worker{n}", *_celery("worker", "-n", f"w{n}@oracle", "--without-gossip"))
-        self._await("gateway", lambda: self._http.get(f"{self.gateway_url}/healthz").raise_for_status())
+        self.await_gateway()
         for n in range(1, self._workers + 1):
-            self._await(f"worker{n}", lambda n=n: self._is_ready(f"worker{n}"))
+            self._await(f"worker{n}", lambda n=n: self._check(f"worker{n}"))
 
-    def _is_ready(self, name: str) -> None:
-        if " ready." not in self.parts[name].child.log_tail(200):
+    def _check(self, name: str) -> None:
+        if not self.is_ready(name):
             raise OSError
 
     def _start(self, name: str, *arguments: str) -> None:
@@ -259,8 +291,9 @@ class Installation:
             try:
                 ask()
             except (httpx.HTTPError, OSError):
+                self.parts[name].look()
                 child = self.parts[name].child
-                if time.monotonic() > deadline or not child.alive:
+                if time.monotonic() > deadline:
                     raise NotReady(f"{name} is not ready\n{child.log_tail(30)}") from None
                 time.sleep(0.05)
             else:

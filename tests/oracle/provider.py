@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 #: The account at the stand-in for Twilio. It opens nothing else.
 ACCOUNT, AUTH_TOKEN = "AC" + "0" * 31 + "1", "oracle"
 SENDER = "+16502530000"
-#: Devices with such registrations are unknown to FCM.
-GONE = "gone-"
+#: Devices with such registrations are unknown to FCM; such have just had too many pushes, and may have more after so long (seconds).
+GONE, BUSY, BUSY_S = "gone-", "busy-", 6
 #: How long a black hole swallows a request, how much later a list knows of a message, and what counts as a stall (seconds).
 _HOLE_S, _BEHIND_S, _STALL_S = 30, 3, 0.25
 #: How a caller names a notification in its texts; what follows a dot tells the steps apart.
@@ -77,6 +77,7 @@ class Provider:
         self._phones = phones
         self._troubles = Troubles(seed)
         self._messages: dict[str, Message] = {}
+        self._was_busy: set[str] = set()
 
     def application(self) -> web.Application:
         """Return what is served."""
@@ -135,12 +136,20 @@ class Provider:
         data, shown = message.get("data", {}), message.get("notification")
         gone = registration.startswith(GONE)
         answer = Answer.REFUSED if gone and trouble is None else _booked(trouble)
+        busy = trouble is None and registration.startswith(BUSY) and registration not in self._was_busy
+        if busy:
+            self._was_busy.add(registration)
+            answer = Answer.LATER
         title, body = (shown["title"], shown["body"]) if shown else ("", "")
         id_ = data.get("knocktwice_id") or data.get("knocktwice_withdraw") or data.get("id", "")
         token = token_of(body)
         self._book.write(PushAsked(at, answer, registration, id_, token, f"{title}|{body}", shown is None))
         if answer is Answer.REFUSED:
             return _fcm_error(404, "NOT_FOUND", "UNREGISTERED")
+        if busy:
+            refusal = _fcm_error(429, "RESOURCE_EXHAUSTED", "QUOTA_EXCEEDED")
+            refusal.headers["Retry-After"] = str(BUSY_S)
+            return refusal
         if shown and answer in (Answer.TAKEN, Answer.TAKEN_UNTOLD):
             self._phones.show(registration, data, token)
         name = {"name": f"projects/{request.match_info['project']}/messages/{secrets.token_hex(8)}"}
@@ -217,7 +226,13 @@ async def _answer(request: web.Request, trouble: Trouble | None, usual: web.Resp
 def _refusal(status: int, headers: Mapping[str, str]) -> web.Response:
     """Refuse for the moment, in words that both providers' clients understand."""
     google = {429: "RESOURCE_EXHAUSTED", 503: "UNAVAILABLE", 500: "INTERNAL"}[status]
-    body = {"error": {"code": status, "status": google}, "code": {429: 20429, 503: 20503, 500: 20500}[status]}
+    error: dict[str, Any] = {"code": status, "status": google}
+    if status == 429:
+        # Only what is said of the whole project names a quota.
+        quota = {"quota_limit": "FcmMessagesPerMinutePerProject", "service": "fcm.googleapis.com"}
+        kind, reason = "type.googleapis.com/google.rpc.ErrorInfo", "RATE_LIMIT_EXCEEDED"
+        error["details"] = [{"@type": kind, "reason": reason, "domain": "googleapis.com", "metadata": quota}]
+    body = {"error": error, "code": {429: 20429, 503: 20503, 500: 20500}[status]}
     return web.Response(text=json.dumps(body), status=status, headers=headers, content_type="application/json")
 
 

@@ -194,11 +194,16 @@ class Stall:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What was done to the system, from when to when."""
+    """What was done to the system, from when to when.
+
+    Attributes:
+        loses_answers: a provider's answer may not have arrived because of it.
+    """
 
     at: float
     until: float
     name: str
+    loses_answers: bool = True
 
 
 @dataclass(frozen=True, slots=True)

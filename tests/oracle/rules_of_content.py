@@ -26,8 +26,11 @@ def twice(case: Case) -> Iterator[Finding]:
     most = 1 if case.plan.key is not None else len(case.calls)
     for step in case.plan.steps:
         texts = sorted((text for text in case.texted if text.text == step.text), key=lambda text: text.at)
-        untold = sum(_perhaps_untold(case, text) for text in texts) if case.plan.prefers_repeat else 0
-        for text in texts[most + untold :]:
+        # A repeat is right if the answer to the one before it was lost.
+        excused = [case.plan.prefers_repeat and _perhaps_untold(case, before) for before in texts[most - 1 : -1]]
+        for text, fine in zip(texts[most:], excused, strict=True):
+            if fine:
+                continue
             story = f"{len(texts)} SMS of one step, {text.at - texts[0].at:.1f} s after the first"
             yield Finding(Violation.TWICE, case.token, text.at, story)
     ids = {push.id: push.at for push in sorted(case.pushed, key=lambda push: -push.at)}
@@ -60,16 +63,28 @@ def over_limit(world: World) -> Iterator[Finding]:
 
 def under_limit(case: Case) -> Iterator[Finding]:
     """Steps that a limit forbade which was not reached."""
-    asked = max((case.world.asked_of(number) for number in case.numbers), default=0)
+    asked = max((_perhaps_counted(case.world, number) for number in case.numbers), default=0)
     for end in case.ends:
         reasons = {end.reason, *(step.reason for step in end.steps)}
         at = end.finished_at or end.created_at
-        if "capped_daily" in reasons and asked <= case.world.rules.per_day:
-            story = f"over the daily limit, though {asked} SMS were asked for at most"
+        if "capped_daily" in reasons and asked < case.world.rules.per_day:
+            story = f"over the daily limit, though {asked} SMS can have counted at most"
             yield Finding(Violation.UNDER_LIMIT, case.token, at, story)
         same = len({step.text for step in case.plan.steps}) < len(case.plan.steps)
         if "duplicate_30s" in reasons and len(case.calls) == 1 and not same:
             yield Finding(Violation.UNDER_LIMIT, case.token, at, "the same text as before, though nobody else said it")
+
+
+def _perhaps_counted(world: World, number: str) -> int:
+    """Return how many SMS to a number can have counted: those that were tried, and those that were stopped, perhaps late."""
+    tried = {text.token for text in world.texts_to[number]}
+    stopped = world.wishes.get(number)
+    others = {
+        case.token
+        for case in world.cases.values()
+        if number in case.numbers and (stopped or case.cancels or case.receipts or not case.ends)
+    }
+    return sum(len(world.cases[t].calls) * len(world.cases[t].plan.steps) for t in tried | others if t in world.cases)
 
 
 def mismatch(world: World) -> Iterator[Finding]:
@@ -97,5 +112,5 @@ def mismatch(world: World) -> Iterator[Finding]:
 def _perhaps_untold(case: Case, text: SmsAsked) -> bool:
     """Whether the answer to a request may not have arrived."""
     faults = case.world.evidence.faults
-    broken = any(fault.at <= text.at + _ANSWER_S and fault.until >= text.at - _ANSWER_S for fault in faults)
-    return broken or text.answer is Answer.TAKEN_UNTOLD
+    lost = any(f.loses_answers and f.at <= text.at + _ANSWER_S and f.until >= text.at - 1 for f in faults)
+    return lost or text.answer is Answer.TAKEN_UNTOLD

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 _NOT_SENT = frozenset({"skipped", "failed", "cancelled"})
 #: States of a notification with one SMS that went out.
 _SHOWS_AN_SMS = frozenset({"texted", "unknown", "active"})
+#: How often a list must have been read for its word to count.
+_LISTS = 2
+#: How long a leak must be watched (seconds), and what may come on top: things, bytes, and keys in all.
 _SOAK_S, _MORE, _MORE_BYTES, _KEYS = 600, 16, 30 * 2**20, 100
 
 
@@ -31,17 +34,18 @@ def lost(case: Case) -> Iterator[Finding]:
         return
     if any(end.state == "active" for end in case.ends):
         return  # Stuck, not lost.
-    state = ", ".join(f"{end.state}: {end.reason}" for end in case.ends)
     answers = [*(push.answer for push in case.pushes), *(text.answer for text in case.texts)]
-    refused = Answer.REFUSED in answers
-    if case.plan.push is not None and case.sure_devices and not case.pushed and not case.texted and not refused:
-        yield _lost(case, f"neither push nor SMS ({state}; {len(case.pushes)} pushes tried)")
-    elif case.alone and _was_due(case) and not case.texted and not refused:
-        last = max((text.at for text in case.texts), default=0)
-        lists = [one for one in case.world.evidence.lists if one.number in case.numbers and one.told and one.at > last]
-        if all(end.state == "unknown" for end in case.ends) and case.texts and not lists:
-            return  # Nobody can say, and that is what it says.
-        yield _lost(case, f"an SMS was due ({state}; {len(case.texts)} tries, list read {len(lists)} times since)")
+    if case.texted or Answer.REFUSED in answers:
+        return
+    lists = case.world.lists_read(case.numbers, max((text.at for text in case.texts), default=case.starts_at))
+    if all(end.state == "unknown" for end in case.ends) and lists < _LISTS:
+        return  # Nobody can say, and that is what it says.
+    state = ", ".join(f"{end.state}: {end.reason}" for end in case.ends)
+    seen = f"({state}; {len(case.pushes)} tries of a push, {len(case.texts)} of an SMS; list read {lists} times since)"
+    if case.plan.push is not None and case.sure_devices and not case.pushed:
+        yield _lost(case, f"neither push nor SMS {seen}")
+    elif case.alone and _was_due(case):
+        yield _lost(case, f"an SMS was due {seen}")
 
 
 def lost_receipt(world: World) -> Iterator[Finding]:
@@ -63,8 +67,9 @@ def untold(case: Case) -> Iterator[Finding]:
     """What nobody is told of."""
     known = {step.provider_id for end in case.ends for step in end.steps}
     if case.ends and not any(end.state == "active" for end in case.ends):
+        unknown = any(end.state == "unknown" for end in case.ends)
         for text in case.texted:
-            if text.sid not in known:
+            if text.sid not in known and not (unknown and case.world.lists_read(case.numbers, text.at) < _LISTS):
                 states = ", ".join(end.state for end in case.ends)
                 story = f"no row has the SMS {text.sid} ({text.answer}); it ended as {states}"
                 yield Finding(Violation.UNTOLD, case.token, text.at, story)
@@ -167,7 +172,7 @@ def _contradictions(case: Case, end: End) -> Iterator[str]:
         elif len(case.plan.steps) == 1 and end.state not in _SHOWS_AN_SMS:
             yield f"the provider has its SMS, and it ended as {end.state}: {end.reason}"
     push = [step for step in end.steps if step.channel == "push" and step.state == "sent"]
-    if push and not case.pushed:
+    if push and not case.pushed and not case.world.broken(case.starts_at, end.finished_at or case.starts_at):
         yield f"its push is shown as sent, and the provider has none ({len(case.pushes)} tries)"
     if end.wasted and case.texted and case.receipts:
         last = min(text.at for text in case.texted)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from oracle.callers import Wanted, repeated
 from oracle.phones import act
-from oracle.provider import GONE
+from oracle.provider import BUSY, GONE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -62,6 +62,22 @@ def a_device_is_gone(here: Callers, dice: random.Random) -> None:
         steps=(("not_delivered", _after(dice)),),
     )  # fmt: skip
     here.notify(wanted, http=_http(dice))
+
+
+def a_device_is_busy(here: Callers, dice: random.Random) -> None:
+    """One device has had too many pushes; nobody else has to wait for that."""
+    who = Wanted(
+        registrations=(here.names.registration(BUSY),), phone=here.names.phone(), act=act(),
+        steps=(("not_clicked", _after(dice)),),
+    )  # fmt: skip
+    here.notify(who, http=_http(dice))
+
+
+def many_at_once(here: Callers, dice: random.Random) -> None:
+    """Many people in one call; all of them answer, or nobody."""
+    after_s = _after(dice)
+    does = act(clicked=dice.choice([None, 0.5, after_s]), by_http=_http(dice))
+    here.notify_together(Wanted(act=does, steps=(("not_clicked", after_s),)), dice.randrange(10, 30))
 
 
 def several_steps(here: Callers, dice: random.Random) -> None:
@@ -142,7 +158,7 @@ def stop_and_start(here: Callers, dice: random.Random) -> None:
 def too_many(here: Callers, dice: random.Random) -> None:
     """More SMS to one number than it may get, at once."""
     number = here.names.phone()
-    for _ in range(7):
+    for _ in range(12):
         here.notify(Wanted(phone=number, steps=(("not_delivered", 0),)), http=_http(dice))
 
 
@@ -162,6 +178,8 @@ WEIGHTS: dict[Scene, int] = {
     only_a_push: 1,
     only_an_sms: 4,
     a_device_is_gone: 2,
+    a_device_is_busy: 1,
+    many_at_once: 1,
     several_steps: 2,
     later: 2,
     cancelled: 4,

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 #: Everything that recovers does so within seconds, and a number's limit is soon reached.
 IMPATIENT = {
     "KNOCKTWICE_TICK_S": "0.2",
-    "KNOCKTWICE_LEASE_S": "4",
+    "KNOCKTWICE_LEASE_S": "6",
     "KNOCKTWICE_INBOX_GRACE_S": "2",
     "KNOCKTWICE_SMS_UNKNOWN_GRACE_S": "15",
     "KNOCKTWICE_PROVIDER_TIMEOUT_S": "1.8",
@@ -36,7 +36,7 @@ IMPATIENT = {
 }
 #: What operators have who set nothing, and how long the lease is then.
 DEFAULTS: dict[str, str] = {}
-_DEFAULT_LEASE_S, _LEASE_S = 60, 4
+_DEFAULT_LEASE_S, _LEASE_S = 60, 6
 #: How often faults, parts and figures are looked after, and how long it must be quiet (seconds).
 _GLANCE_S, _MEASURE_S, _QUIET_S = 0.05, 5, 3
 
@@ -49,6 +49,7 @@ class Weather:
         seconds: how long traffic and faults last.
         faults: how many there are.
         per_s: scenes each second; most have one or two notifications.
+        kinds: of faults, by name; none: all.
         impatient: recovery within seconds; otherwise the settings are those of operators who set nothing.
     """
 
@@ -58,6 +59,7 @@ class Weather:
     per_s: float = 8
     workers: int = 2
     impatient: bool = True
+    kinds: tuple[str, ...] = ()
 
     @property
     def rules(self) -> Rules:
@@ -94,7 +96,14 @@ def rage(weather: Weather, home: Path) -> Outcome:
                 failed.append(error)
 
         thread = threading.Thread(target=traffic)
-        planned = plan(weather.seed, weather.seconds, weather.faults, lease_s=lease_s, workers=weather.workers)
+        planned = plan(
+            weather.seed,
+            weather.seconds,
+            weather.faults,
+            lease_s=lease_s,
+            workers=weather.workers,
+            kinds=weather.kinds,
+        )
         faults = Faults(here, log, planned)
         thread.start()
         try:
@@ -109,8 +118,10 @@ def rage(weather: Weather, home: Path) -> Outcome:
             thread.join()
         if failed:
             raise failed[0]
-        settled = _settle(here, within=2 * weather.rules.recovery_s + 30)
+        settled = _settle(here, faults, within=2 * weather.rules.recovery_s + 30)
+        faults.close()
         callers.close()
+        here.await_gateway()
         evidence = gather(here, weather.rules, settled=settled)
     return Outcome(evidence, judge(evidence), settled)
 
@@ -128,11 +139,12 @@ def _look_after(here: Installation, faults: Faults, log: Book, *, seconds: float
         time.sleep(_GLANCE_S)
 
 
-def _settle(here: Installation, *, within: float) -> bool:
+def _settle(here: Installation, faults: Faults, *, within: float) -> bool:
     """Wait until nothing has been left to do for a while; return whether that came about."""
     end, quiet_since = time.monotonic() + within, None
     while time.monotonic() < end:
         here.look()
+        faults.look()
         try:
             settled = is_settled(here)
         except (sa.exc.DBAPIError, RedisError, httpx.HTTPError):

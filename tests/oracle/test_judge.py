@@ -136,6 +136,7 @@ PLANTED: dict[Violation, dict[str, Evidence]] = {
             SMS_CALL,
             replace(TEXTED, answer=Answer.LATER, sid=None),
             Listed(110, NUMBER, told=True),
+            Listed(120, NUMBER, told=True),
             replace(SMS_END, state="unknown", steps=(StepEnd(1, "sms", "unknown", "not in the list", None),)),
         ),
     },
@@ -145,6 +146,10 @@ PLANTED: dict[Violation, dict[str, Evidence]] = {
     },
     Violation.TWICE: {
         "an SMS": world(CALL, PUSHED, TEXTED, replace(TEXTED, at=140, sid="SM2"), END),
+        "a critical one whose answer arrived": world(
+            replace(SMS_CALL, prefers_repeat=True), replace(TEXTED, at=101), TEXTED, SMS_END,
+            Fault(99, 110, "a worker stands still", loses_answers=False),
+        ),
         "a key": world(
             replace(CALL, key="k"), replace(CALL, key="k"), PUSHED, replace(PUSHED, at=101, id="id-2"), TEXTED, END
         ),
@@ -166,7 +171,7 @@ PLANTED: dict[Violation, dict[str, Evidence]] = {
         "one text": world(SMS_CALL, SMS_CALL, replace(TEXTED, at=101), replace(TEXTED, at=120)),
     },
     Violation.UNDER_LIMIT: {
-        "a day": world(*many(2, 40), rules=Rules(per_day=2)),
+        "a day": world(*many(2, 40), rules=Rules(per_day=3)),
         "one text": world(SMS_CALL),
     },
     Violation.MISMATCH: {

@@ -32,7 +32,8 @@ class Violation(StrEnum):
 MEANINGS: dict[Violation, str] = {
     Violation.LOST: "A call was accepted and nobody cancelled it, and in the end there is no row of it; or the person had a "
     "device and neither a push nor an SMS was taken or refused for good; or an SMS was due, nothing that anybody said "
-    "stood against it, and none was taken. `unknown` counts as lost if the provider's list was read after the last try.",
+    "stood against it, and none was taken. `unknown` counts as lost if the provider's list was read twice, three seconds or more after "
+    "the last try.",
     Violation.LOST_RECEIPT: "A receipt was accepted, and in the end no row shows it; or a STOP was the last word of a number "
     "and the number may be texted.",
     Violation.TWICE: "More messages of one step were taken than there were calls; under one key there is one call. Critical "
@@ -45,13 +46,13 @@ MEANINGS: dict[Violation, str] = {
     "START since.",
     Violation.OVER_LIMIT: "A number's SMS of one text are closer than `same_s` less the slack; or it has more than `per_day` in "
     "a calendar day of UTC.",
-    Violation.UNDER_LIMIT: "A step was skipped as over the daily limit though no more than `per_day` SMS to its number were ever "
-    "asked for; or as the same text though nobody else asked for that text.",
+    Violation.UNDER_LIMIT: "A step was skipped as over the daily limit though fewer than `per_day` SMS to its number were tried, "
+    "cancelled or answered; or as the same text though nobody else asked for that text.",
     Violation.MISMATCH: "A message at the provider that nobody asked for, or whose text, number or device is not what the caller "
     "said. A device may be that of its old or new owner while the call that moves it is not answered.",
-    Violation.UNTOLD: "The provider took an SMS of which no row has its id; or something ended, was skipped or failed without a "
+    Violation.UNTOLD: "The provider took an SMS of which no row has its id (`unknown` is forgiven if its list could not be read twice); or something ended, was skipped or failed without a "
     "reason.",
-    Violation.LATE: "A push or SMS came more than `late_s` after it was due, and more than `recovery_s` after the end of the last "
+    Violation.LATE: "A push or SMS came more than `late_s` (10 s) after it was due, and more than `recovery_s` (30 s) after the end of the last "
     "fault that fell into its time.",
     Violation.STUCK: "A notification has not ended though its plan is over, and so is `recovery_s` after the last fault; or "
     "accepted messages remain that nobody works on.",

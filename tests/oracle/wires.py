@@ -82,6 +82,11 @@ class Wire:
         for writer in self._open:
             writer.transport.abort()
 
+    def close(self) -> None:
+        """Stop carrying."""
+        self._server.close()
+        self.reset()
+
     async def _carry(self, reader: StreamReader, writer: StreamWriter) -> None:
         if self.now() is Break.CUT:
             writer.transport.abort()

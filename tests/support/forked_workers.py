@@ -108,7 +108,7 @@ def _work(environment: dict[str, str], log: str, name: str) -> None:
     from knocktwice_worker.runtime import background
     from knocktwice_worker.webhooks import sending
 
-    background._COUNT_EVERY_S = background._TELL_EVERY_S = 0.1
+    background._COUNT_EVERY_S = background._WEBHOOKS_EVERY_S = 0.1
     background._REST = 1
     rollups.SOONEST = rollups.LATEST = timedelta()
     sending._LEASE = timedelta(seconds=3)

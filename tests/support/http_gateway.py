@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import httpx
 import uvicorn
 
+from knocktwice_worker.embedded.installation import secret
 from knocktwice_worker.gateway.application import create_app
 from knocktwice_worker.gateway.auth import keys
 from knocktwice_worker.gateway.auth.keys import Scope
 from knocktwice_worker.gateway.server import OPTIONS
-from knocktwice_worker.services import secret
 from support.system import eventually
 
 if TYPE_CHECKING:

@@ -24,7 +24,7 @@ from knocktwice_worker.notifications.store import later_steps as steps
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from knocktwice_worker.channels import Request
+    from knocktwice_worker.channels.http import Request
 
 __all__ = ["BETWEEN", "LATER", "POINTS", "app"]
 
@@ -90,6 +90,7 @@ POINTS: dict[str, Callable[[], None]] = {
     "check_fallback between the reservation and send_sms": lambda: _before(tasks, "publish"),
     "send_sms before it claims": lambda: _before(store, "claim_steps"),
     "send_sms before its claim is committed": lambda: _after(store, "claim_steps"),
+    "send_sms between its claim and its lock": lambda: _before(store, "hold"),
     "send_sms between its claim and the provider": lambda: _before(later_steps, "deliver"),
     "send_sms after the provider took the SMS": _after_the_provider_took("Messages.json"),
     "send_sms before the next step's row is committed": lambda: _after(steps, "go_on"),

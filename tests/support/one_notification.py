@@ -13,9 +13,9 @@ from knocktwice_shared.messages import Receipt, ReceiptEvent, UserErased
 from knocktwice_worker.audience import inbound_texts
 from knocktwice_worker.audience.inbound_texts import InboundText
 from knocktwice_worker.audience.opt_out_words import Wish
+from knocktwice_worker.channels.reports import StatusReport
 from knocktwice_worker.notifications.pipeline import cancellation, receipts
 from knocktwice_worker.notifications.store import provider_reports
-from knocktwice_worker.notifications.store.provider_statuses import Report
 from knocktwice_worker.privacy import erasure
 
 if TYPE_CHECKING:
@@ -77,7 +77,10 @@ class OneNotification:
 
     def report(self, *statuses: ProviderState, step: int = 1) -> None:
         """The provider calls back about a step, as the address it was given names it."""
-        said = [Report(self.sid(step), status, datetime.now(UTC), intent=(self.id, step)) for status in statuses]
+        said = [
+            StatusReport("twilio", self.sid(step), status, datetime.now(UTC), intent=(self.id, step))
+            for status in statuses
+        ]
         with self.scenario.here.engine.begin() as conn:
             provider_reports.accept(conn, said)
         with self.scenario.here.engine.begin() as conn:

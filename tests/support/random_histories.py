@@ -12,14 +12,14 @@ import sqlalchemy as sa
 
 from knocktwice_shared.ids import blast_id, uuid7
 from knocktwice_shared.messages import Receipt, ReceiptEvent, parse_batch, parse_blast
-from knocktwice_worker.blasts import store as blast_store
+from knocktwice_worker.blasts import states
+from knocktwice_worker.channels.reports import StatusReport
 from knocktwice_worker.content import sms_parts
 from knocktwice_worker.content.rendering import fingerprint
 from knocktwice_worker.lifecycle import AttemptState, DeliveryState, Entry, ProviderState, Refusal, Verdict
 from knocktwice_worker.limits.quiet_hours import country
 from knocktwice_worker.notifications import store
 from knocktwice_worker.notifications.store import provider_reports
-from knocktwice_worker.notifications.store.provider_statuses import Report
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -95,7 +95,7 @@ class RandomHistories:
 
     def _blast(self, conn: Connection, key: str) -> Any:
         blast = parse_blast({"v": 1, "key": key, "filter": {"everyone": True}, "content": {"template": "news"}})
-        blast_store.start(conn, blast, {"everyone": True})
+        states.start(conn, blast, {"everyone": True})
         return blast_id(key)
 
     def _report(self, conn: Connection) -> None:
@@ -105,7 +105,9 @@ class RandomHistories:
         for row in conn.execute(sent).all():
             price = self._dice.choice([None, "0.0075", "0.1"])
             status = self._dice.choice(["sent", "delivered", "undelivered", "read"])
-            heard = Report(row.provider_id, ProviderState(status), datetime.now(UTC), price=price, price_unit="USD")
+            heard = StatusReport(
+                "twilio", row.provider_id, ProviderState(status), datetime.now(UTC), price=price, price_unit="USD"
+            )
             provider_reports.accept(conn, [heard])
             provider_reports.bring(conn, {row.provider_id})
 
@@ -150,8 +152,12 @@ class RandomHistories:
                 store.skip(conn, [store.Decision(id_, self._dice.choice(why), {})])
 
     def _send(self, conn: Connection) -> None:
-        reserved = conn.execute(sa.text("SELECT notification_id FROM deliveries WHERE state = 'reserved' LIMIT 8"))
-        claimed, _ = store.claim_steps(conn, [str(row.notification_id) for row in reserved], LEASE)
+        reserved = conn.execute(
+            sa.text("SELECT notification_id, tries FROM deliveries WHERE state = 'reserved' LIMIT 8")
+        )
+        claimed, _ = store.claim_steps(
+            conn, {str(row.notification_id): store.Placement("twilio", row.tries) for row in reserved}, LEASE
+        )
         states = [DeliveryState.SENT] * 4 + [DeliveryState.FAILED, DeliveryState.UNKNOWN, DeliveryState.RESERVED]
         store.record_steps(
             conn,

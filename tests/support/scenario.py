@@ -19,6 +19,7 @@ from knocktwice_shared.names import Task
 from knocktwice_worker import services
 from knocktwice_worker.audience import people
 from knocktwice_worker.config import Settings
+from knocktwice_worker.embedded import installation
 from knocktwice_worker.notifications.store import provider_reports
 from knocktwice_worker.privacy import erasure
 from knocktwice_worker.runtime.dispatcher import dispatch
@@ -56,7 +57,7 @@ def installed(servers: Servers, home: Path) -> Iterator[Scenario]:
     with pytest.MonkeyPatch.context() as patch, new_database(servers) as url, Sandbox() as sandbox:
         for name, value in sandbox.environment(home).items():
             patch.setenv(name, value)
-        client = services.connect_redis(broker)
+        client = installation.connect_redis(broker)
         client.flushdb()
         client.close()
         here = services.Services(Settings(database_url=url, broker_url=broker, secret="test", home=home))

@@ -15,9 +15,9 @@ from zoneinfo import ZoneInfo
 from hypothesis import strategies as st
 
 from knocktwice_shared.messages import Category
-from knocktwice_worker.channels import Retry, Sent
 from knocktwice_worker.channels.outbound.pacing import Pace
 from knocktwice_worker.channels.outbound.provider_choice import Providers, Why
+from knocktwice_worker.channels.outcomes import Retry, Sent
 from knocktwice_worker.lifecycle import Refusal
 from knocktwice_worker.limits.budget import Budget
 from knocktwice_worker.limits.per_number import Ask, Limits, RedisLimits

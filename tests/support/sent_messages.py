@@ -17,10 +17,15 @@ from knocktwice_worker.notifications.store import provider_statuses
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from knocktwice_worker.notifications.store.provider_statuses import Report
+    from knocktwice_worker.channels.reports import StatusReport
     from knocktwice_worker.services import Services
 
 HOUR, LEASE = timedelta(hours=1), timedelta(minutes=1)
+
+
+def placed(ids: Iterable[str], tries: int = 0) -> dict[str, store.Placement]:
+    """All by the provider that is built in, each tried so often before."""
+    return {id_: store.Placement("twilio", tries) for id_ in ids}
 
 
 @dataclass
@@ -58,14 +63,14 @@ class SentMessages:
             conn.execute(sa.text("UPDATE deliveries SET due_at = knocktwice_now() WHERE state = 'scheduled'"))
             assert len(store.due(conn, ids)) == len(ids)
             store.reserve(conn, [store.Reservation(i, "+16505550100", "b", b"f") for i in ids], LEASE)
-            store.claim_steps(conn, ids, LEASE)
+            store.claim_steps(conn, placed(ids), LEASE)
 
     def sent(self, ids: list[str], first: int = 0) -> None:
         results = [store.StepResult(i, DeliveryState.SENT, provider_id=f"SM{n}") for n, i in enumerate(ids, first)]
         with self.here.engine.begin() as conn:
             store.record_steps(conn, results)
 
-    def report(self, reports: Iterable[Report]) -> set[str]:
+    def report(self, reports: Iterable[StatusReport]) -> set[str]:
         with self.here.engine.begin() as conn:
             return provider_statuses.record(conn, list(reports))
 

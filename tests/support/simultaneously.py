@@ -6,7 +6,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-from knocktwice_worker import services
+from knocktwice_worker.embedded import installation
 from knocktwice_worker.limits.per_number import RedisLimits
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def count_together(
     local = threading.local()
 
     def start() -> None:
-        local.limits = RedisLimits(services.connect_redis(valkey_url), limits)
+        local.limits = RedisLimits(installation.connect_redis(valkey_url), limits)
         everybody_ready.wait()
 
     def count(one: Ask) -> Answer:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 import sqlalchemy as sa
 
 from knocktwice import Client, Push, Recipient
-from knocktwice_worker import services
+from knocktwice_worker.embedded import installation
 from knocktwice_worker.embedded.children import Child
 from knocktwice_worker.reporting.story import Story, tell
 from knocktwice_worker.sandbox import Sandbox
@@ -81,7 +81,7 @@ class System:
         self.client = self._stack.enter_context(Client(self.broker_url))
         self.sandbox = self._stack.enter_context(Sandbox(report=lambda event: self.client.record_receipts([event])))
         self.engine = sa.create_engine(self.database_url, pool_pre_ping=True)
-        self.redis: Redis = services.connect_redis(self.broker_url)
+        self.redis: Redis = installation.connect_redis(self.broker_url)
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -7,7 +7,7 @@ import itertools
 import pytest
 
 from knocktwice_shared.messages import When
-from knocktwice_worker.lifecycle import EDGES, FALL_BACK, OPEN, DeliveryState, Facts, Verdict, decide
+from knocktwice_worker.lifecycle import EDGES, FALL_BACK, OPEN, TRIGGERS, DeliveryState, Facts, Verdict, decide
 
 PUSHED = DeliveryState.SENT
 
@@ -44,6 +44,10 @@ def test_a_push_that_no_device_can_show_falls_back(when: When) -> None:
 @pytest.mark.parametrize(("when", "push"), list(itertools.product(When, DeliveryState)))
 def test_a_cancelled_notification_never_falls_back(when: When, push: DeliveryState) -> None:
     assert decide(Facts(when=when, before=push, cancelled=True)) is Verdict.CANCELLED
+
+
+def test_a_trigger_that_nothing_has_answered_calls_for_its_step() -> None:
+    assert {trigger.unanswered for trigger in TRIGGERS.values()} - {None} <= FALL_BACK
 
 
 @pytest.mark.parametrize("push", [DeliveryState.SENDING, DeliveryState.SCHEDULED])

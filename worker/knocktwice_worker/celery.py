@@ -13,7 +13,8 @@ from kombu import Queue as KombuQueue
 from kombu.transport import redis as kombu_redis
 
 from knocktwice_shared.names import ROUTES, Queue, Task
-from knocktwice_worker import config, services
+from knocktwice_worker import config
+from knocktwice_worker.embedded import installation
 from knocktwice_worker.runtime import logs, redis_channel
 from knocktwice_worker.runtime.background import Background
 from knocktwice_worker.runtime.dispatcher import Dispatcher
@@ -23,18 +24,18 @@ settings = config.load()
 
 kombu_redis.Transport.Channel = redis_channel.Channel
 
-# Flower listens on every interface unless told otherwise, and its pages have no password by default. It reads this after
-# loading us, so that the stock command is safe too.
+# Flower listens on every interface by default, and its pages have no password. It reads this variable after it has loaded this
+# module, so the stock command is safe, too.
 os.environ.setdefault("FLOWER_ADDRESS", "127.0.0.1")
 
 app = Celery(
     "knocktwice",
-    broker=services.broker_url(settings),
+    broker=installation.broker_url(settings),
     include=["knocktwice_worker.tasks"],
     task_cls="knocktwice_worker.runtime.private_task:DiscreetTask",
 )
 app.conf.update(
-    # What the application must have decided lies in Postgres; Celery carries work and keeps nothing.
+    # The state of notifications lies in Postgres. Celery carries work and keeps no results.
     task_ignore_result=True,
     task_store_errors_even_if_ignored=False,
     # Every task is safe to run twice, so a message is acknowledged when its work is done.
@@ -45,7 +46,7 @@ app.conf.update(
     task_default_queue=Queue.EVENTS.value,
     task_serializer="json",
     accept_content=["json"],
-    # Threads: a worker mostly waits for Postgres and for one HTTP engine that all threads share. More cores: more workers.
+    # A worker mostly waits for Postgres and for one HTTP engine that all threads share. For more cores start more workers.
     worker_pool="threads",
     worker_concurrency=settings.concurrency,
     worker_prefetch_multiplier=1,
@@ -54,7 +55,7 @@ app.conf.update(
     worker_cancel_long_running_tasks_on_connection_loss=False,
     broker_connection_retry_on_startup=True,
     broker_connection_max_retries=None,
-    # Tasks are short; what is not acknowledged by then had a worker that died. The rows ring long before.
+    # Tasks are short: a message that is not acknowledged within 180 s had a worker that died. Its rows are due long before.
     broker_transport_options={
         "visibility_timeout": 180,
         "socket_timeout": 5,
@@ -65,7 +66,7 @@ app.conf.update(
     timezone="UTC",
     beat_schedule={
         "housekeeping": {"task": Task.HOUSEKEEPING.value, "schedule": crontab(minute=17)},
-        # Late by more than a minute it says nothing that the next one does not say.
+        # Ticks older than a minute are dropped; the next one covers them.
         "recurring blasts": {"task": Task.START_BLASTS.value, "schedule": crontab(), "options": {"expires": 60}},
         "bring reports": {"task": Task.BRING_REPORTS.value, "schedule": crontab()},
         "collect reports": {"task": Task.COLLECT_REPORTS.value, "schedule": crontab(minute=47, hour=3)},
@@ -77,8 +78,8 @@ app.steps["consumer"].add(Background)
 
 @worker_ready.connect
 def _collect_garbage_rarely(**_: Any) -> None:
-    # A batch is tens of thousands of objects that go as they came, without cycles. Looking through them all again and
-    # again, and through what is loaded for ever, took a tenth of a worker's time.
+    # A batch is tens of thousands of objects without cycles, and reference counts free them. The cycle collector went through
+    # them and through all loaded modules again and again, which took a tenth of a worker's time.
     gc.collect()
     gc.freeze()
     gc.set_threshold(100_000, 20, 20)

@@ -101,6 +101,10 @@ class Settings(BaseSettings):
     inbox_grace_s: float = Field(
         30, gt=0, description="An accepted message not in Postgres by then is published again."
     )
+    await_accepted_s: Seconds = Field(
+        180,
+        description="How long a decision waits for a receipt, cancellation or change that was accepted before it and cannot be carried out.",
+    )
     ttl_grace_s: Seconds = Field(30, description="Push time-to-live beyond the fallback delay.")
     push_retry_s: Seconds = Field(3600, description="How long a push is retried; its fallback does not wait for it.")
     sms_retry_s: Seconds = Field(14_400, description="How long an SMS is retried while its provider asks for patience.")
@@ -292,7 +296,7 @@ class Settings(BaseSettings):
     def _providers_are_described(self) -> Self:
         if self.sms_providers_file is not None:
             try:
-                told = file.read(str(self.sms_providers_file))
+                told = file.read(str(self.sms_providers_file), built_in="twilio")
             except file.ProviderFileError as error:
                 raise ValueError(f"KNOCKTWICE_SMS_PROVIDERS_FILE: {error}") from None
             naming = [provider.name for provider in told.providers if provider.names_callback]
@@ -361,6 +365,11 @@ class Settings(BaseSettings):
     def sms_report_wait(self) -> timedelta:
         """How long to wait for a delivery report."""
         return timedelta(seconds=self.sms_report_wait_s)
+
+    @property
+    def link_address(self) -> str | None:
+        """Where the short links in messages lead; ``None`` while nobody could open one."""
+        return self.link_url or self.public_url
 
     @property
     def lease(self) -> timedelta:

@@ -1,9 +1,10 @@
 """The life of a notification: its states, the allowed edges, and the one decision that matters. Pure; no I/O.
 
-A *notification* is ``active`` until it reaches one terminal state. It consists of *deliveries*, one per step: step 0 is the
-push, if there is one, and 1, 2, … are what follows it. A step's delivery exists from the moment the one before it ended, so at
-most one later step is open at a time. An unfinished delivery always has a ``wake_at``, the moment at which somebody must look
-at it again; the dispatcher rings it then. That one column is countdown, retry and crash recovery alike.
+A *notification* is ``active`` until it reaches one terminal state. It consists of *deliveries*, one per step: step 0 is
+the push, if there is one, and 1, 2, … are what follows it. A step's delivery exists from the moment the one before it
+ended, so at most one later step is open at a time. An unfinished delivery always has a ``wake_at``, the moment at which
+somebody must look at it again; the dispatcher rings it then. That one column is countdown, retry and crash recovery
+alike.
 """
 
 from __future__ import annotations
@@ -165,6 +166,8 @@ class Refusal(StrEnum):
     OPTED_OUT = "opted_out"
     #: The person has no number.
     NO_PHONE = "no_phone"
+    #: No address of the kind that the step's channel needs is known.
+    NO_ADDRESS = "no_address"
     #: The number's country may not be texted.
     COUNTRY_BLOCKED = "country_blocked"
     #: Marketing, and the person has not agreed to it.
@@ -221,8 +224,8 @@ FALL_BACK = frozenset(
     }
 )
 
-#: Verdicts after which a step is not needed; the steps behind it keep their own conditions and countdowns. After a refusal
-#: the next step is tried at once.
+#: Verdicts after which a step is not needed; the steps behind it keep their own conditions and countdowns. After a
+#: refusal the next step is tried at once.
 NOT_NEEDED = frozenset({Verdict.REACHED_IN_TIME, Verdict.NOTIFICATIONS_ENABLED, Verdict.ACCEPTED_UNCONFIRMED})
 
 #: What becomes of the notification when its last step ends with this word; any other suppresses it.
@@ -240,27 +243,33 @@ class Trigger:
     """What a step with this trigger waits for.
 
     Attributes:
-        answered_by: receipts that make the step needless. A click counts whichever step was clicked; a delivery counts if it
-            is reported of the step that this one follows, or of a later one.
-        unanswered: the verdict when no such receipt came in time; ``None``: receipts decide nothing, the push itself does.
+        answered_by: the weakest receipt that makes the step needless; a click implies a delivery. A click counts
+            whichever step was clicked. A delivery counts if it is reported of the step that this one follows, or of a
+            later one. ``None``: receipts decide nothing, the push itself does.
+        unanswered: the verdict when no such receipt came in time.
     """
 
-    answered_by: frozenset[Receipt]
-    unanswered: Verdict | None
+    answered_by: Receipt | None
+    unanswered: Verdict
 
 
-#: The one rule about triggers. :func:`decide`, the SQL in ``store/trigger_sql.py`` and so the roll-ups and the delay curve
-#: come from this table; a trigger that is missing here stops the process when it starts.
+#: The one rule about triggers. :func:`decide` and the SQL (``notifications/store/trigger_sql.py``, from which also the
+#: roll-ups and the delay curve take it) come from this table; a trigger that is missing here stops the process when it
+#: starts.
 TRIGGERS: Mapping[When, Trigger] = {
-    When.NOTIFICATIONS_DISABLED: Trigger(frozenset(), None),
-    When.NOT_DELIVERED: Trigger(frozenset({Receipt.DELIVERED, Receipt.CLICKED}), Verdict.NOT_DELIVERED),
-    When.NOT_CLICKED: Trigger(frozenset({Receipt.CLICKED}), Verdict.NOT_CLICKED),
+    When.NOTIFICATIONS_DISABLED: Trigger(None, Verdict.NOTIFICATIONS_DISABLED),
+    When.NOT_DELIVERED: Trigger(Receipt.DELIVERED, Verdict.NOT_DELIVERED),
+    When.NOT_CLICKED: Trigger(Receipt.CLICKED, Verdict.NOT_CLICKED),
 }
+
+
+#: What a receipt implies.
+_IMPLIES = {Receipt.DELIVERED: {Receipt.DELIVERED}, Receipt.CLICKED: {Receipt.DELIVERED, Receipt.CLICKED}}
 
 
 def triggers_answered_by(receipt: Receipt) -> list[When]:
     """Return the triggers of steps that such a receipt makes needless."""
-    return [when for when in When if receipt in TRIGGERS[when].answered_by]
+    return [when for when in When if TRIGGERS[when].answered_by in _IMPLIES[receipt]]
 
 
 def answers(receipt: Receipt, *, of_step: int, trigger: When | None, after_step: int) -> bool:
@@ -269,12 +278,10 @@ def answers(receipt: Receipt, *, of_step: int, trigger: When | None, after_step:
     Args:
         receipt: its kind.
         of_step: the step that it is about.
-        trigger: the open step's trigger.
+        trigger: the open step's trigger; ``None``: it waits for nothing.
         after_step: the step that the open step follows.
     """
-    if trigger is None or receipt not in TRIGGERS[trigger].answered_by:
-        return False
-    return receipt is Receipt.CLICKED or of_step >= after_step
+    return trigger in triggers_answered_by(receipt) and (receipt is Receipt.CLICKED or of_step >= after_step)
 
 
 @dataclass(frozen=True, slots=True)
@@ -323,9 +330,8 @@ def decide(facts: Facts) -> Verdict:
         if facts.undelivered and not facts.delivered:
             return Verdict.UNDELIVERED
     trigger = TRIGGERS[facts.when or When.NOT_DELIVERED]
-    if trigger.unanswered is None:
+    if trigger.answered_by is None:
         # A push that is still being tried may yet fail, and then the step is due.
         return Verdict.NOTIFICATIONS_ENABLED if facts.before is DeliveryState.SENT else Verdict.WAIT
-    # A click implies a delivery.
-    answered = facts.clicked or (facts.delivered and Receipt.DELIVERED in trigger.answered_by)
+    answered = facts.clicked or (facts.delivered and trigger.answered_by is Receipt.DELIVERED)
     return Verdict.REACHED_IN_TIME if answered else trigger.unanswered

@@ -6,35 +6,37 @@ import os
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import sqlalchemy as sa
-from psycopg2.extensions import new_type, register_type
-
-from knocktwice_shared.messages import Channel
+from knocktwice_shared.messages import (
+    parse_audience,
+    parse_batch,
+    parse_blast,
+    parse_cancellation,
+    parse_receipts,
+)
+from knocktwice_shared.names import Task
 from knocktwice_worker import config
+from knocktwice_worker.audience import people
 from knocktwice_worker.audience.erased import Erased
 from knocktwice_worker.audience.receipt_health import SilentKinds
+from knocktwice_worker.blasts import request, states
 from knocktwice_worker.blasts.expansion import Expansion
+from knocktwice_worker.channels.channel import Wiring
 from knocktwice_worker.channels.fcm import FcmChannel
-from knocktwice_worker.channels.http_sms import file as provider_file
-from knocktwice_worker.channels.http_sms.callbacks import HttpCallbacks
-from knocktwice_worker.channels.http_sms.file import TWILIO
-from knocktwice_worker.channels.http_sms.provider import HttpSmsChannel, RemovedProvider
+from knocktwice_worker.channels.opened import Channels
 from knocktwice_worker.channels.outbound.pacing import Pace
 from knocktwice_worker.channels.outbound.provider_choice import Providers
 from knocktwice_worker.channels.outbound.transport import Transport
-from knocktwice_worker.channels.twilio.reports import TwilioReports
-from knocktwice_worker.channels.twilio.sms import TwilioSmsChannel
-from knocktwice_worker.channels.twilio.whatsapp import TwilioWhatsappChannel
-from knocktwice_worker.content.links import short_links
 from knocktwice_worker.content.links.receipt_urls import ReceiptTokens, ReceiptUrls
 from knocktwice_worker.content.links.short_links import ShortLinks
-from knocktwice_worker.database import arrays
-from knocktwice_worker.embedded import servers as embedded
+from knocktwice_worker.database import engine
+from knocktwice_worker.embedded.installation import broker_url, connect_redis, database_url, secret
 from knocktwice_worker.limits.counting import Counting
 from knocktwice_worker.limits.per_number import Limits, RedisLimits
-from knocktwice_worker.notifications.inbox.accepted import Inbox
+from knocktwice_worker.notifications.inbox.accepted import Inbox, Work
+from knocktwice_worker.notifications.pipeline import cancellation, receipts
+from knocktwice_worker.notifications.pipeline.catch_up import CatchUp
 from knocktwice_worker.notifications.pipeline.delivery_reports import DeliveryReports
 from knocktwice_worker.notifications.pipeline.fallback import Fallback
 from knocktwice_worker.notifications.pipeline.later_steps import LaterSteps
@@ -48,13 +50,12 @@ from knocktwice_worker.webhooks.carrier import Hooks
 from knocktwice_worker.webhooks.sending import Sender
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from redis import Redis
+    from sqlalchemy import Connection, Engine
 
     from knocktwice_shared.messages import Batch
-    from knocktwice_worker.channels import Messaging
-    from knocktwice_worker.channels.http_sms.file import ProviderFile
     from knocktwice_worker.config import Settings
     from knocktwice_worker.content.links.short_links import Tracker
 
@@ -72,14 +73,14 @@ class Services:
     settings: Settings
 
     @cached_property
-    def engine(self) -> sa.Engine:
+    def engine(self) -> Engine:
         """Short transactions: claims, decisions, records."""
-        return _engine(self.settings, pool_size=CONNECTIONS)
+        return engine.create(database_url(self.settings), pool_size=CONNECTIONS)
 
     @cached_property
-    def senders(self) -> sa.Engine:
+    def senders(self) -> Engine:
         """Transactions that stay open during a provider call, so that they cannot starve the short ones."""
-        return _engine(self.settings, pool_size=20)
+        return engine.create(database_url(self.settings), pool_size=20)
 
     @cached_property
     def redis(self) -> Redis:
@@ -141,7 +142,7 @@ class Services:
         """Carries blasts out."""
         return Expansion(engine=self.engine, redis=self.redis, lease=self.settings.lease, send=self.send)
 
-    def send(self, batches: Sequence[Batch], wanted: Callable[[sa.Connection], bool] = lambda _: True) -> None:
+    def send(self, batches: Sequence[Batch], wanted: Callable[[Connection], bool] = lambda _: True) -> None:
         """Accept batches and push them, without people who were erased after the batches were made.
 
         Args:
@@ -152,81 +153,31 @@ class Services:
     @cached_property
     def push(self) -> FcmChannel:
         """Firebase Cloud Messaging."""
-        return FcmChannel.from_settings(self.settings)
-
-    @cached_property
-    def sms(self) -> TwilioSmsChannel:
-        """Twilio."""
-        return TwilioSmsChannel.from_settings(self.settings, secret=secret(self.settings))
-
-    @cached_property
-    def whatsapp(self) -> TwilioWhatsappChannel:
-        """WhatsApp through Twilio."""
-        return TwilioWhatsappChannel.from_settings(self.settings, secret=secret(self.settings))
-
-    @cached_property
-    def reports(self) -> TwilioReports:
-        """What Twilio says became of messages."""
-        return TwilioReports.from_settings(self.settings, secret=secret(self.settings))
-
-    @cached_property
-    def _provider_file(self) -> ProviderFile | None:
-        path = self.settings.sms_providers_file
-        return provider_file.read(str(path)) if path else None
-
-    @cached_property
-    def _http_providers(self) -> dict[str, HttpSmsChannel]:
-        specs = self._provider_file.providers if self._provider_file else ()
-        callbacks, usual = self.sms_callbacks, self.settings.twilio_from
-        return {s.name: HttpSmsChannel(s, usual_sender=usual, callbacks=callbacks.get(s.name)) for s in specs}
-
-    @cached_property
-    def sms_callbacks(self) -> dict[str, HttpCallbacks]:
-        """What SMS providers of the file call back, by their names."""
-        specs = self._provider_file.providers if self._provider_file else ()
-        url, own = self.settings.public_url, secret(self.settings)
-        return {s.name: HttpCallbacks(s.name, s.callbacks, public_url=url, secret=own) for s in specs if s.callbacks}
-
-    @cached_property
-    def providers(self) -> Providers | None:
-        """The SMS providers to choose from; ``None``: there is only Twilio, and nothing to choose."""
-        file, settings = self._provider_file, self.settings
-        if file is None:
-            return None
-        # Without an account Twilio would only fail.
-        weights = {TWILIO: file.twilio.weight} if settings.twilio_account_sid else {}
-        weights |= {spec.name: spec.weight for spec in file.providers}
-        return Providers(
-            self.redis,
-            weights,
-            share=settings.sms_provider_error_share,
-            sample=settings.sms_provider_sample,
-            pause=timedelta(seconds=settings.sms_provider_probe_s),
-            patience=settings.lease,
+        settings = self.settings
+        return FcmChannel(
+            url=settings.fcm_url, credentials_file=settings.google_application_credentials, project=settings.fcm_project
         )
 
-    def messaging(self, channel: str, provider: str | None = None) -> Messaging:
-        """Return the channel of a later step, by a provider; ``None`` is Twilio."""
-        if channel == Channel.WHATSAPP:
-            return self.whatsapp
-        if provider in (None, TWILIO):
-            return self.sms
-        return self._http_providers.get(provider) or RemovedProvider(provider)
+    @cached_property
+    def channels(self) -> Channels:
+        """The channels of later steps."""
+        settings = self.settings
 
-    def pace(self, channel: str, sender: str | None, provider: str | None = None) -> Pace:
-        """Return the pace of a later step's channel, sender and provider; ``None`` is the default one."""
-        if channel == Channel.WHATSAPP:
-            return self.whatsapp_pace
-        if provider in (None, TWILIO):
-            return self.sms_pace(sender)
-        return self._provider_pace(provider, sender)
+        def choice(weights: Mapping[str, float]) -> Providers:
+            return Providers(
+                self.redis,
+                weights,
+                share=settings.sms_provider_error_share,
+                sample=settings.sms_provider_sample,
+                pause=timedelta(seconds=settings.sms_provider_probe_s),
+                patience=settings.lease,
+            )
 
-    def _provider_pace(self, provider: str, sender: str | None) -> Pace:
-        own = self._http_providers.get(provider)
-        name = f"{provider}:{(own.sender_of(sender) if own else sender) or ''}"
-        if name not in self._sms_paces:
-            self._sms_paces[name] = Pace(self.redis, name=f"sms:{name}", per_s=own.parts_per_s if own else 0)
-        return self._sms_paces[name]
+        return Channels(
+            Wiring(settings, secret(settings)),
+            pace=lambda rate: Pace(self.redis, name=rate.name, per_s=rate.per_s),
+            choice=choice,
+        )
 
     @cached_property
     def receipt_tokens(self) -> ReceiptTokens:
@@ -244,7 +195,7 @@ class Services:
     @cached_property
     def short_links(self) -> ShortLinks | None:
         """Makes short links; ``None`` while nobody could open them."""
-        url = short_links.address(self.settings)
+        url = self.settings.link_address
         return ShortLinks(url, secret(self.settings).encode()) if url else None
 
     def links(self, notification: str, step: int) -> Tracker | None:
@@ -261,27 +212,60 @@ class Services:
         """How fast the Firebase project may be spoken to."""
         return Pace(self.redis, name=f"fcm:{self.settings.fcm_project or ''}", per_s=self.settings.push_per_s)
 
-    def sms_pace(self, sender: str | None) -> Pace:
-        """How fast an SMS sender may be spoken to; ``None`` is the default one."""
-        name = sender or self.settings.twilio_from or ""
-        if name not in self._sms_paces:
-            self._sms_paces[name] = Pace(self.redis, name=f"sms:{name}", per_s=self.settings.sms_parts_per_s)
-        return self._sms_paces[name]
-
-    @cached_property
-    def _sms_paces(self) -> dict[str, Pace]:
-        return {}
-
-    @cached_property
-    def whatsapp_pace(self) -> Pace:
-        """How fast the WhatsApp sender may be spoken to."""
-        name = f"whatsapp:{self.settings.whatsapp_from or ''}"
-        return Pace(self.redis, name=name, per_s=self.settings.whatsapp_per_s)
-
     @cached_property
     def inbox(self) -> Inbox:
         """What producers were promised and is not in Postgres yet."""
         return Inbox(redis=self.redis, engine=self.engine, grace_s=self.settings.inbox_grace_s)
+
+    @cached_property
+    def accepted(self) -> dict[Task, Work]:
+        """What accepted messages make happen, by their task."""
+        return {
+            Task.SEND_PUSH: self._push_batches,
+            Task.RECORD_EVENTS: self._record_receipts,
+            Task.CANCEL: self._cancel,
+            Task.UPDATE_AUDIENCE: self._update_audience,
+            Task.BLAST: self._start_blasts,
+        }
+
+    @cached_property
+    def catch_up(self) -> CatchUp:
+        """Carries out what was said about somebody before a decision about them."""
+        said = (Task.RECORD_EVENTS, Task.CANCEL, Task.UPDATE_AUDIENCE)
+        work = {task: self.accepted[task] for task in said}
+        return CatchUp(inbox=self.inbox, work=work, patience=timedelta(seconds=self.settings.await_accepted_s))
+
+    def _push_batches(self, messages: Sequence[object]) -> None:
+        self.send([parse_batch(message) for message in messages])
+
+    def _record_receipts(self, messages: Sequence[object]) -> None:
+        receipts.record(self.engine, [receipt for message in messages for receipt in parse_receipts(message)])
+
+    def _cancel(self, messages: Sequence[object]) -> None:
+        wanted = [parse_cancellation(message) for message in messages]
+        keys = [key for one in wanted for key in one.keys]
+        ids = [str(id_) for one in wanted for id_ in one.ids] + self.inbox.ids_of(keys)
+
+        def abort_blasts(conn: Connection) -> None:
+            for one in wanted:
+                for key in one.blasts:
+                    states.abort(conn, key, "cancelled by the application")
+
+        cancellation.cancel(self.engine, ids, keys, also=abort_blasts)
+
+    def _update_audience(self, messages: Sequence[object]) -> None:
+        changes = [change for message in messages for change in parse_audience(message)]
+        with self.engine.begin() as conn:
+            valid = self.guard.still_valid(conn, changes)
+            people.apply(conn, valid)
+            self.guard.restore_opt_outs(conn, valid)
+        self.erasure.erase_all(changes)
+
+    def _start_blasts(self, messages: Sequence[object]) -> None:
+        wanted = [parse_blast(message) for message in messages]
+        with self.engine.begin() as conn:
+            for one in wanted:
+                request.start(conn, one, settings=self.settings)
 
     @cached_property
     def counting(self) -> Counting:
@@ -299,6 +283,7 @@ class Services:
         settings = self.settings
         return Pushes(
             engine=self.engine,
+            catch_up=self.catch_up,
             channel=self.push,
             transport=self.transport,
             pace=self.push_pace,
@@ -317,13 +302,13 @@ class Services:
         settings = self.settings
         return Fallback(
             engine=self.engine,
+            catch_up=self.catch_up,
             limits=self.counting,
             quiet=self.quiet,
             silent_kinds=self.silent_kinds,
             unconfirmed_policy=settings.unconfirmed_policy,
             countries=settings.sms_countries,
-            sms_sender=settings.twilio_from,
-            whatsapp_sender=settings.whatsapp_from,
+            channels=self.channels,
             links=self.links,
             lease=settings.lease,
         )
@@ -333,11 +318,10 @@ class Services:
         """The messages of later steps."""
         return LaterSteps(
             engine=self.engine,
+            catch_up=self.catch_up,
             senders=self.senders,
             transport=self.transport,
-            messaging=self.messaging,
-            pace=self.pace,
-            providers=self.providers,
+            channels=self.channels,
             limits=self.counting,
             quiet=self.quiet,
             lease=self.settings.lease,
@@ -352,7 +336,7 @@ class Services:
             engine=self.engine,
             senders=self.senders,
             transport=self.transport,
-            messaging=self.messaging,
+            channels=self.channels,
             lease=settings.lease,
             retry_for=timedelta(seconds=settings.sms_retry_s),
             unknown_grace=timedelta(seconds=settings.sms_unknown_grace_s),
@@ -368,7 +352,7 @@ class Services:
     def delivery_reports(self) -> DeliveryReports:
         """What providers say became of messages."""
         return DeliveryReports(
-            engine=self.engine, reports=self.reports, transport=self.transport, wait=self.settings.sms_report_wait
+            engine=self.engine, books=self.channels.books, transport=self.transport, wait=self.settings.sms_report_wait
         )
 
     def close(self) -> None:
@@ -384,9 +368,6 @@ class Services:
                 getattr(self.__dict__.pop(name), close)()
 
 
-#: PostgreSQL's ``uuid``.
-_ID_AS_TEXT = new_type((2950,), "UUID as text", lambda value, _: value)
-
 _services: dict[int, Services] = {}
 
 
@@ -397,68 +378,3 @@ def services() -> Services:
         _services.clear()
         _services[pid] = Services(config.load())
     return _services[pid]
-
-
-def database_url(settings: Settings) -> str:
-    """Return the SQLAlchemy URL of the operator's own PostgreSQL, or of the embedded one."""
-    url = settings.database_url or embedded.addresses(settings.home).database_url
-    for scheme in ("postgres://", "postgresql://"):
-        if url.startswith(scheme):
-            return "postgresql+psycopg2://" + url.removeprefix(scheme)
-    return url
-
-
-def broker_url(settings: Settings) -> str:
-    """Return the kombu URL of the operator's own Redis or Valkey, or of the embedded one."""
-    return settings.broker_url or embedded.addresses(settings.home).broker_url
-
-
-def secret(settings: Settings) -> str:
-    """Return the key for hashing numbers and signing; without a setting it is made once and kept in the home folder."""
-    if settings.secret is not None:
-        return settings.secret.get_secret_value()
-    return embedded.secret(settings.home)
-
-
-def connect_redis(url: str) -> Redis:
-    """Connect to the broker as a plain Redis client, with bounded waits.
-
-    Args:
-        url: the broker's URL as kombu takes it.
-    """
-    import redis
-    from redis.backoff import ExponentialBackoff
-    from redis.retry import Retry
-
-    plain = url
-    if url.startswith("redis+socket://"):
-        plain = "unix://" + url.removeprefix("redis+socket://").replace("virtual_host=", "db=")
-    # One repeat: everything we ask of Redis is idempotent, and a longer outage is the caller's to handle.
-    return redis.Redis.from_url(
-        plain,
-        socket_timeout=5,
-        socket_connect_timeout=5,
-        health_check_interval=30,
-        retry=Retry(ExponentialBackoff(cap=1), 1),
-    )
-
-
-def _engine(settings: Settings, pool_size: int) -> sa.Engine:
-    arrays.register()
-    engine = sa.create_engine(
-        database_url(settings),
-        pool_size=pool_size,
-        max_overflow=0,
-        # An error's text is logged and shown; the values in it are personal data.
-        hide_parameters=True,
-        pool_pre_ping=True,
-        connect_args={"connect_timeout": 10, "application_name": "knocktwice"},
-    )
-    sa.event.listen(engine, "connect", _ids_as_text)
-    return engine
-
-
-def _ids_as_text(connection: Any, _: object) -> None:
-    # We send ids as text and never look into them. Making an object of each and a text of that again cost more than
-    # anything else that a row of a batch went through.
-    register_type(_ID_AS_TEXT, connection)

@@ -11,27 +11,20 @@ from functools import partial, wraps
 from typing import TYPE_CHECKING, Any
 
 import structlog
-from sqlalchemy.exc import InterfaceError, OperationalError
 
-from knocktwice_shared.errors import InvalidMessage, KnocktwiceError
-from knocktwice_shared.messages import parse_audience, parse_batch, parse_blast, parse_cancellation, parse_receipts
+from knocktwice_shared.errors import KnocktwiceError
 from knocktwice_shared.names import Task
 from knocktwice_worker.audience import inbound_texts, people, receipt_health
-from knocktwice_worker.blasts import request, schedules
-from knocktwice_worker.blasts import store as blast_store
+from knocktwice_worker.blasts import schedules
 from knocktwice_worker.celery import app
-from knocktwice_worker.notifications.pipeline import cancellation, receipts
-from knocktwice_worker.notifications.store import provider_reports
+from knocktwice_worker.notifications.store import provider_reports, removal
 from knocktwice_worker.privacy import retention
-from knocktwice_worker.privacy.erasure import Unsettled
 from knocktwice_worker.runtime import publishing
 from knocktwice_worker.runtime.gathering import GatheredTask
 from knocktwice_worker.services import Services, services
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-
-    from sqlalchemy import Connection
 
 log = structlog.get_logger(__name__)
 
@@ -59,57 +52,30 @@ def _task(name: Task) -> Callable[[Callable[[Services, list[str]], None]], Any]:
     return decorate
 
 
-def _producer_task(name: Task, **options: Any) -> Callable[[Callable[[Services, object], None]], Any]:
-    """Make a task of a function that processes a producer's message and commits its rows.
+def _message_task(name: Task, **options: Any) -> Any:
+    """Make the task that carries out a producer's message. What it does is in ``services.py``, which decisions use, too."""
 
-    Afterwards the message leaves the inbox. One that the contract refuses, or that keeps failing, is parked.
-    """
+    @app.task(name=name.value, bind=True, shared=False, **options)
+    def run(self: Any, message: object) -> None:
+        here, id_ = services(), str(self.request.id)
+        try:
+            here.inbox.carry_out(name, id_, message, here.accepted[name])
+        except Exception as error:
+            raise _reported(name, error, message_id=id_) from None
 
-    def decorate(work: Callable[[Services, object], None]) -> Any:
-        @app.task(name=name.value, bind=True, shared=False, **options)
-        @wraps(work)
-        def run(self: Any, message: object) -> None:
-            here, id_ = services(), str(self.request.id)
-            try:
-                work(here, message)
-                here.inbox.remove(id_)
-            except Unsettled:
-                log.info("message stays in the inbox until it is done", task=name.value, message_id=id_)
-            except InvalidMessage as error:
-                log.warning("message parked", task=name.value, message_id=id_, field=error.field)
-                here.inbox.park(id_, name.value, str(error), message)
-            except (OperationalError, InterfaceError, ConnectionError, TimeoutError) as error:
-                raise _reported(name, error, message_id=id_) from None
-            except Exception as error:
-                here.inbox.failed(id_, name.value, type(error).__name__, message)
-                raise _reported(name, error, message_id=id_) from None
-
-        return run
-
-    return decorate
+    return run
 
 
-def _gathered_task(
-    name: Task, weight: Callable[[object], int]
-) -> Callable[[Callable[[Services, Sequence[object]], None]], Any]:
-    """Make a task of a function that processes many producers' messages and commits their rows.
+def _gathered_task(name: Task, weight: Callable[[object], int]) -> Any:
+    """Make a task of which many messages are carried out together; one alone as by :func:`_message_task`."""
 
-    Alone, a message is processed as :func:`_producer_task` does.
-    """
+    def together(messages: Sequence[tuple[str, object]]) -> None:
+        here = services()
+        here.accepted[name]([message for _, message in messages])
+        here.inbox.done(name, messages)
 
-    def decorate(work: Callable[[Services, Sequence[object]], None]) -> Any:
-        def together(messages: Sequence[tuple[str, object]]) -> None:
-            work(services(), [message for _, message in messages])
-            services().inbox.remove(*(id_ for id_, _ in messages))
-
-        @wraps(work)
-        def alone(here: Services, message: object) -> None:
-            work(here, [message])
-
-        gathered = {"base": GatheredTask, "together": staticmethod(together), "weight": staticmethod(weight)}
-        return _producer_task(name, **gathered)(alone)
-
-    return decorate
+    gathered = {"base": GatheredTask, "together": staticmethod(together), "weight": staticmethod(weight)}
+    return _message_task(name, **gathered)
 
 
 def _count_in(field: str) -> Callable[[object], int]:
@@ -128,10 +94,8 @@ def _reported(name: Task, error: Exception, **facts: Any) -> TaskFailed:
     return TaskFailed(f"{type(error).__name__}; see the worker's log")
 
 
-@_gathered_task(Task.SEND_PUSH, _count_in("recipients"))
-def send_push(here: Services, messages: Sequence[object]) -> None:
-    """Write the rows and countdowns of batches, then push them."""
-    here.send([parse_batch(message) for message in messages])
+#: Write the rows and countdowns of batches, then push them.
+send_push = _gathered_task(Task.SEND_PUSH, _count_in("recipients"))
 
 
 @_task(Task.RESUME_PUSH)
@@ -176,42 +140,17 @@ def _withdraw(here: Services, ids: list[str]) -> None:
         log.warning("pushes not withdrawn", error=type(error).__name__, count=len(ids))
 
 
-@_gathered_task(Task.RECORD_EVENTS, _count_in("receipts"))
-def record_events(here: Services, messages: Sequence[object]) -> None:
-    """Write receipts and end the fallbacks they make needless."""
-    receipts.record(here.engine, [receipt for message in messages for receipt in parse_receipts(message)])
+#: Write receipts and end the fallbacks they make needless.
+record_events = _gathered_task(Task.RECORD_EVENTS, _count_in("receipts"))
 
+#: Stop notifications that have not reached the provider yet.
+cancel = _message_task(Task.CANCEL)
 
-@_producer_task(Task.CANCEL)
-def cancel(here: Services, message: object) -> None:
-    """Stop notifications that have not reached the provider yet."""
-    wanted = parse_cancellation(message)
-    ids = [*map(str, wanted.ids), *here.inbox.ids_of(wanted.keys)]
+#: Register and unregister devices, bind phones, set tags and consent, erase people.
+update_audience = _message_task(Task.UPDATE_AUDIENCE)
 
-    def abort_blasts(conn: Connection) -> None:
-        for key in wanted.blasts:
-            blast_store.abort(conn, key, "cancelled by the application")
-
-    cancellation.cancel(here.engine, ids, wanted.keys, also=abort_blasts)
-
-
-@_producer_task(Task.UPDATE_AUDIENCE)
-def update_audience(here: Services, message: object) -> None:
-    """Register and unregister devices, bind phones, set tags and consent, erase people."""
-    changes = parse_audience(message)
-    with here.engine.begin() as conn:
-        valid = here.guard.still_valid(conn, changes)
-        people.apply(conn, valid)
-        here.guard.restore_opt_outs(conn, valid)
-    here.erasure.erase_all(changes)
-
-
-@_producer_task(Task.BLAST)
-def blast(here: Services, message: object) -> None:
-    """Start a blast, unless its key did before."""
-    wanted = parse_blast(message)
-    with here.engine.begin() as conn:
-        request.start(conn, wanted, settings=here.settings)
+#: Start a blast, unless its key did before.
+blast = _message_task(Task.BLAST)
 
 
 @_task(Task.EXPAND_BLAST)
@@ -264,7 +203,7 @@ def bring_reports(here: Services) -> dict[str, int]:
 @_timed_task(Task.COLLECT_REPORTS)
 def collect_reports(here: Services) -> dict[str, int]:
     """Read the provider's list for what never called back, and for the prices."""
-    return {"messages": here.delivery_reports.read_list()}
+    return {"messages": here.delivery_reports.read_lists()}
 
 
 @app.task(name=Task.HOUSEKEEPING.value, shared=False)
@@ -274,6 +213,7 @@ def housekeeping() -> None:
         here = services()
         with here.engine.begin() as conn:
             removed = people.forget(conn, here.settings.device_stale)
+            removed += removal.forget_orphans(conn)
             removed += provider_reports.forget(conn)
             removed += inbound_texts.forget(conn, here.settings.retention)
         receipt_health.roll_up(here.engine)

@@ -168,6 +168,19 @@ def test_a_device_knows_better_where_its_owner_is_than_the_application(people: P
     assert known == {"ada": "Asia/Tokyo", "bob": "Europe/Vienna"}
 
 
+def test_zone_and_locale_are_stored_as_they_are_meant(people: People) -> None:
+    people.apply(
+        DeviceRegistered("ada", "r-1", AT, locale="zh_CN_#Hans", time_zone="GMT+03:00"),
+        DeviceRegistered("ada", "r-2", AT, locale="de_CH", time_zone="Mars/Olympus"),
+        TagsSet("ada", {}, AT, locale="sr__#Latn", time_zone="W. Europe Standard Time"),
+    )
+    assert people.rows("SELECT locale, time_zone FROM devices ORDER BY registration") == [
+        ("zh-Hans-CN", "Etc/GMT-3"),
+        ("de_CH", None),
+    ]
+    assert people.rows("SELECT locale, time_zone FROM users") == [("sr-Latn", "Europe/Berlin")]
+
+
 # -- numbers and consent
 
 

@@ -15,8 +15,7 @@ from knocktwice_shared.messages import Blast, parse_blast
 from knocktwice_shared.names import Queue, Task
 from knocktwice_worker.audience import segments
 from knocktwice_worker.audience.segment_filter import parse
-from knocktwice_worker.blasts import expansion, forgetting, pages, request, standing
-from knocktwice_worker.blasts import store as blast_store
+from knocktwice_worker.blasts import expansion, forgetting, pages, request, standing, states
 from knocktwice_worker.content import template_store, templates
 from knocktwice_worker.database import schema
 from knocktwice_worker.reporting.story import tell
@@ -194,12 +193,12 @@ def test_a_paused_blast_sends_nothing_until_it_is_resumed(working: Services, bro
     start(working)
     working.expansion.step(str(blast_id("k")), broker)
     with working.engine.begin() as conn:
-        assert blast_store.pause(conn, str(blast_id("k")), "wait")
-        assert not blast_store.pause(conn, str(blast_id("k")), "wait")
+        assert states.pause(conn, str(blast_id("k")), "wait")
+        assert not states.pause(conn, str(blast_id("k")), "wait")
     broker.run()
     assert count(working, "SELECT count(*) FROM notifications") == 0
     with working.engine.begin() as conn:
-        assert blast_store.resume(conn, str(blast_id("k")))
+        assert states.resume(conn, str(blast_id("k")))
         conn.execute(sa.text("UPDATE blast_pages SET wake_at = NULL"))
     working.expansion.ring(broker)
     broker.run()
@@ -216,8 +215,8 @@ def test_an_aborted_blast_cancels_what_it_has_sent_and_sends_no_more(working: Se
         working.expansion.send_page(page, broker)
     assert count(working, "SELECT count(*) FROM notifications WHERE state = 'active'") == 75
     with working.engine.begin() as conn:
-        assert blast_store.abort(conn, "k", "a mistake")
-        assert not blast_store.abort(conn, "k", "a mistake")
+        assert states.abort(conn, "k", "a mistake")
+        assert not states.abort(conn, "k", "a mistake")
     working.expansion.ring(broker)
     broker.run()
     assert count(working, "SELECT count(*) FROM notifications") == 75
@@ -238,7 +237,7 @@ def test_a_page_in_the_hands_of_a_sender_is_cancelled_too(working: Services, bro
     with working.engine.begin() as sender:
         assert pages.take(sender, page)
         with working.engine.begin() as conn:
-            blast_store.abort(conn, "k", "a mistake")
+            states.abort(conn, "k", "a mistake")
     with working.engine.begin() as conn:
         pages.discard(conn, str(blast_id("k")))
         found = pages.next_to_cancel(conn, str(blast_id("k")))
@@ -249,7 +248,7 @@ def test_a_page_in_the_hands_of_a_sender_is_cancelled_too(working: Services, bro
 
 def test_a_cancellation_that_overtakes_its_blast_stops_it(working: Services, broker: Broker) -> None:
     with working.engine.begin() as conn:
-        blast_store.abort(conn, "k", "cancelled by the application")
+        states.abort(conn, "k", "cancelled by the application")
     assert not start(working).new
     working.expansion.ring(broker)
     broker.run()

@@ -14,8 +14,7 @@ import sqlalchemy as sa
 from knocktwice_shared.ids import blast_id
 from knocktwice_shared.messages import DeviceRegistered, PhoneBound, TagsSet, parse_blast
 from knocktwice_worker import services
-from knocktwice_worker.blasts import request
-from knocktwice_worker.blasts import store as blast_store
+from knocktwice_worker.blasts import request, states
 from knocktwice_worker.lifecycle import AttemptState
 from knocktwice_worker.notifications import store
 from knocktwice_worker.notifications.inbox import dead_letters
@@ -83,7 +82,7 @@ class Campaign:
 
     def abort(self) -> None:
         def abort(conn: sa.Connection) -> None:
-            blast_store.abort(conn, self.key, "cancelled by the application")
+            states.abort(conn, self.key, "cancelled by the application")
 
         cancellation.cancel(self.scenario.here.engine, [], [], also=abort)
 
@@ -93,11 +92,11 @@ class Campaign:
 
     def pause(self) -> None:
         with self.scenario.here.engine.begin() as conn:
-            blast_store.pause(conn, self.id, "wait")
+            states.pause(conn, self.id, "wait")
 
     def resume(self) -> None:
         with self.scenario.here.engine.begin() as conn:
-            blast_store.resume(conn, self.id)
+            states.resume(conn, self.id)
 
     def must_be_whole(self) -> None:
         """Everybody has one notification, or the blast was ended and what it had sent is over."""

@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from knocktwice_worker.channels.outbound.pacing import Pace, Turn
-from knocktwice_worker.services import connect_redis
+from knocktwice_worker.embedded.installation import connect_redis
 from support.system import eventually
 
 if TYPE_CHECKING:

@@ -11,7 +11,6 @@ import sqlalchemy as sa
 
 from knocktwice_shared.ids import uuid7
 from knocktwice_shared.messages import parse_batch
-from knocktwice_worker.channels.outbound.provider_choice import Providers
 from knocktwice_worker.cli import doctor
 from knocktwice_worker.lifecycle import DeliveryState, Note
 from knocktwice_worker.notifications import store
@@ -108,7 +107,7 @@ def test_who_sent_it_and_why_is_on_record(install: Callable[..., Services], acme
 
 def test_with_twilio_alone_nothing_is_chosen_or_noted(working: Services) -> None:
     (id_,) = _send(working)
-    assert _row(working, id_).provider is None
+    assert _row(working, id_).provider == "twilio"
     with working.engine.connect() as conn:
         told = tell(conn, id_)
     assert told
@@ -183,7 +182,7 @@ def test_without_a_list_nobody_knows_what_a_sender_that_died_has_sent(
     here = install()
     (id_,) = _accept(here)
     with here.engine.begin() as conn:
-        store.claim_steps(conn, [id_], HOUR, {id_: store.Placement("acme", 0)})
+        store.claim_steps(conn, {id_: store.Placement("acme", 0)}, HOUR)
     clock.advance(2 * HOUR)
     here.reconcile.resolve([id_])
     assert _row(here, id_).state == "unknown"
@@ -248,7 +247,7 @@ def test_a_choice_is_made_when_nobody_else_has_the_message(
         # It would choose Twilio, and waits for the message.
         sending = pool.submit(standby.later_steps.send, [id_])
         eventually(lambda: _somebody_waits(here))
-        assert store.claim_steps(conn, [id_], HOUR, {id_: store.Placement("acme", 0)})[0] == [id_]
+        assert store.claim_steps(conn, {id_: store.Placement("acme", 0)}, HOUR)[0] == [id_]
         lost = store.StepResult(id_, DeliveryState.RESERVED, reason="no answer", wake_after=HOUR)
         store.record_steps(conn, [lost])
     assert sending.result() == [id_]
@@ -297,7 +296,9 @@ def test_when_all_fail_they_are_tried_as_ever_and_the_first_to_work_is_back(
     sandbox.rule(Rule("sms", answer=Answer(status=401)))
     (id_,) = _send(here)
     here.later_steps.send([id_])
-    assert all(one.reason for one in (here.providers or Providers.__new__(Providers)).health())
+    choice = here.channels.choice("sms")
+    assert choice is not None
+    assert all(one.reason for one in choice.health())
     acme.says = "ok"
     (id_,) = _send(here)
     assert _ledger(here, id_, Note.PROVIDER_CHOSEN) == [{"provider": "acme", "why": "all_demoted"}]
@@ -308,8 +309,9 @@ def test_when_all_fail_they_are_tried_as_ever_and_the_first_to_work_is_back(
 
 def test_without_redis_all_count_as_fine(install: Callable[..., Services]) -> None:
     here = install(settings={"broker_url": "redis://127.0.0.1:1/0"})
-    assert here.providers
-    assert here.providers.choose([("a", None, 0)])["a"].provider == "acme"
+    choice = here.channels.choice("sms")
+    assert choice is not None
+    assert choice.choose([("a", None, 0)])["a"].provider == "acme"
 
 
 def test_a_provider_that_the_file_no_longer_names_gets_no_repeat_by_another(

@@ -301,7 +301,7 @@ def test_a_blast_of_nothing_but_an_sms_can_be_started_and_is_counted(working: Se
     wire: dict[str, Any] = {"v": 1, "key": "x", "filter": {"everyone": True}, "only": "sms"}
     texted = parse_blast(wire | {"content": {"sms": {"text": "{{ tea }} " + "x" * 160}}, "params": {"tea": "Assam"}})
     with working.engine.begin() as conn:
-        found = preflight.examine(conn, texted, working.settings, working.limits.limits, share=0.0)
+        found = preflight.examine(conn, texted, working.settings, working.limits.limits, working.channels, share=0.0)
         assert request.start(conn, texted).new
     # There is no push to be answered, so all who can be texted are.
     assert (found.push, found.sms_only, found.worst_parts, found.expected_parts) == (0, 5, 10, 10)

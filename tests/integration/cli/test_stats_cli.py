@@ -10,16 +10,16 @@ import pytest
 import sqlalchemy as sa
 
 from knocktwice_shared.ids import blast_id, uuid7
-from knocktwice_shared.messages import Channel, Receipt, ReceiptEvent, Step, When, parse_batch, parse_blast
+from knocktwice_shared.messages import Receipt, ReceiptEvent, Step, When, parse_batch, parse_blast
 from knocktwice_worker import services
-from knocktwice_worker.blasts import store as blast_store
+from knocktwice_worker.blasts import states
+from knocktwice_worker.channels.reports import StatusReport
 from knocktwice_worker.content.rendering import fingerprint
 from knocktwice_worker.lifecycle import AttemptState, DeliveryState, ProviderState, Refusal
 from knocktwice_worker.notifications import store
 from knocktwice_worker.notifications.store import provider_reports
-from knocktwice_worker.notifications.store.provider_statuses import Report
 from knocktwice_worker.reporting import delay_curve, rollups
-from support.sent_messages import SentMessages
+from support.sent_messages import SentMessages, placed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -64,7 +64,7 @@ def text(here: Services, ids: Sequence[UUID], body: str) -> None:
     wanted = [str(id_) for id_ in ids]
     with here.engine.begin() as conn:
         store.reserve(conn, [store.Reservation(i, "+16502530000", body, fingerprint(body)) for i in wanted], LEASE)
-        claimed, _ = store.claim_steps(conn, wanted, LEASE)
+        claimed, _ = store.claim_steps(conn, placed(wanted), LEASE)
         store.record_steps(conn, [store.StepResult(i, DeliveryState.SENT, provider_id=f"SM{i}") for i in claimed])
 
 
@@ -107,7 +107,7 @@ def test_what_the_provider_reports_makes_price_and_arrival_real_and_a_blast_has_
     ids = send(here, 3)
     with here.engine.begin() as conn:
         wire = {"v": 1, "key": "tea-47", "filter": {"everyone": True}, "content": {"template": "news"}}
-        blast_store.start(conn, parse_blast(wire), {"everyone": True})
+        states.start(conn, parse_blast(wire), {"everyone": True})
         page = """INSERT INTO blast_pages (id, last_id, blast_id, count, sent_at)
           SELECT batch_id, batch_id, :blast, 3, knocktwice_now() FROM notifications LIMIT 1"""
         conn.execute(sa.text(page), {"blast": blast_id("tea-47")})
@@ -118,7 +118,9 @@ def test_what_the_provider_reports_makes_price_and_arrival_real_and_a_blast_has_
     reports = [(ids[0], ProviderState.DELIVERED, "0.0075"), (ids[1], ProviderState.UNDELIVERED, "0.5")]
     with here.engine.begin() as conn:
         now = datetime.now(UTC)
-        provider_reports.accept(conn, [Report(f"SM{id_}", status, now, price=price) for id_, status, price in reports])
+        provider_reports.accept(
+            conn, [StatusReport("twilio", f"SM{id_}", status, now, price=price) for id_, status, price in reports]
+        )
         provider_reports.bring(conn)
     clock.advance(MINUTE)
     (line,) = run("stats", "--by", "blast", "--json", "--fresh").json["lines"]
@@ -136,9 +138,11 @@ HX = "HX" + "0" * 32
 def send_by_whatsapp(here: Services, statuses: Sequence[tuple[str | None, str | None]]) -> None:
     """Take people's WhatsApp messages over a push to the provider, which reports a status and a price of each, if any."""
     post = SentMessages(here)
-    ids = post.handed_over(Step(Channel.WHATSAPP, When.NOT_DELIVERED, HOUR, content_sid=HX), people=len(statuses))
+    ids = post.handed_over(
+        Step("whatsapp", When.NOT_DELIVERED, HOUR, content={"content_sid": HX}), people=len(statuses)
+    )
     heard = [
-        Report(f"SM{n}", ProviderState(status), datetime.now(UTC), price=price, price_unit="USD")
+        StatusReport("twilio", f"SM{n}", ProviderState(status), datetime.now(UTC), price=price, price_unit="USD")
         for n, (status, price) in enumerate(statuses)
         if status
     ]

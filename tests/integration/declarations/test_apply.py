@@ -9,7 +9,7 @@ import pytest
 import sqlalchemy as sa
 
 from knocktwice_worker.content import template_store
-from knocktwice_worker.declarations import apply as declarations
+from knocktwice_worker.declarations import files
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -104,16 +104,16 @@ def test_a_failure_half_way_changes_nothing(run: Callable[..., CommandOutput], h
         conn.execute(sa.text("ALTER TABLE templates ADD CHECK (name <> 'welcome')"))
     file.write_text(ORDER + WELCOME)
     with pytest.raises(sa.exc.IntegrityError), here.engine.begin() as conn:
-        declarations.apply(conn, declarations.read(str(file)))
+        files.apply(conn, files.read(str(file)))
     assert run("template", "list", "--json").json == []
 
 
 def test_two_at_once_do_not_miss_each_other(here: Services, file: Path) -> None:
-    declared = declarations.read(str(file))
+    declared = files.read(str(file))
 
     def apply(_: int) -> str:
         with here.engine.begin() as conn:
-            return declarations.apply(conn, declared)[0].verb
+            return files.apply(conn, declared)[0].verb
 
     with ThreadPoolExecutor(4) as pool:
         assert sorted(pool.map(apply, range(8))) == ["created"] + ["unchanged"] * 7

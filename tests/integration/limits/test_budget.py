@@ -20,7 +20,7 @@ from knocktwice_worker import services
 from knocktwice_worker.config import ConfigurationError, load
 from knocktwice_worker.lifecycle import Refusal
 from knocktwice_worker.limits import budget
-from knocktwice_worker.limits.budget import Budget, Held, Purse, Spent, Today
+from knocktwice_worker.limits.budget import Budget, Purse, Spent, Today, UnderWay
 from knocktwice_worker.limits.per_number import Answer, Ask, Limits, RedisLimits, count_in_postgres
 from support.simultaneously import count_together
 
@@ -281,7 +281,7 @@ def test_python_counts_as_the_script_does(valkey: redis.Redis, engine: sa.Engine
 
 
 def test_what_is_gone_counts_even_beyond_the_budget() -> None:
-    today = Today({MARKETING: 5}, [Held("a", CRITICAL, 3, certain=True), Held("b", CRITICAL, 1, certain=False)])
+    today = Today({MARKETING: 5}, [UnderWay("a", CRITICAL, 3, certain=True), UnderWay("b", CRITICAL, 1, certain=False)])
     purse = Purse(Budget(4), today)
     assert purse.spent(CRITICAL) == Spent(8, 3)
     assert not purse.spend("b", CRITICAL, 1)

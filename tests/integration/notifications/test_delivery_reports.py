@@ -11,20 +11,20 @@ import sqlalchemy as sa
 
 from knocktwice_shared.ids import uuid7
 from knocktwice_shared.messages import parse_batch
-from knocktwice_worker.channels import Response
+from knocktwice_worker.channels.http import Response
+from knocktwice_worker.channels.reports import StatusReport
 from knocktwice_worker.channels.twilio import reports
 from knocktwice_worker.channels.twilio.reports import TwilioReports
 from knocktwice_worker.lifecycle import ProviderState
 from knocktwice_worker.notifications.pipeline import delivery_reports
 from knocktwice_worker.notifications.store import provider_reports
-from knocktwice_worker.notifications.store.provider_statuses import Report
 from knocktwice_worker.sandbox import Answer, Rule
 from knocktwice_worker.services import Services
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from knocktwice_worker.channels import NoResponse, Request
+    from knocktwice_worker.channels.http import NoResponse, Request
     from knocktwice_worker.sandbox import Sandbox
     from support.clock import Clock
 
@@ -70,13 +70,13 @@ def test_the_list_tells_states_and_prices_and_again_nothing_new(
         # The account has sent this one, and not for us.
         conn.execute(sa.text("UPDATE deliveries SET provider_id = 'SMx' WHERE notification_id = :id"), {"id": ids[4]})
     clock.advance(MINUTE)
-    assert working.delivery_reports.read_list() == 4
+    assert working.delivery_reports.read_lists() == 4
     row = _rows(working, ids[:4])
     assert {(state, status, str(price), unit, known) for state, status, price, unit, known in row} == {
         ("sent", "delivered", "0.00790", "USD", True)
     }
     assert sandbox.requests("list") == 3
-    assert working.delivery_reports.read_list() == 4
+    assert working.delivery_reports.read_lists() == 4
     assert [_verdicts(working, id_) for id_ in ids] == [["delivery_report"]] * 4 + [[]]
     with working.engine.connect() as conn:
         assert conn.execute(sa.text("SELECT count(*) FROM provider_reports")).scalar_one() == 0
@@ -87,8 +87,8 @@ def test_a_list_that_does_not_come_is_read_the_next_time(working: Services, sand
     _travelled(sandbox, "delivered", 3)
     clock.advance(MINUTE)
     sandbox.rule(Rule("list", times=1, answer=Answer(status=503)))
-    assert working.delivery_reports.read_list() == 0
-    assert working.delivery_reports.read_list() == 3
+    assert working.delivery_reports.read_lists() == 0
+    assert working.delivery_reports.read_lists() == 3
 
 
 def test_what_is_overdue_is_asked_for_and_then_its_arrival_is_unknown(
@@ -114,7 +114,7 @@ def test_what_is_overdue_is_asked_for_and_then_its_arrival_is_unknown(
     assert sandbox.requests("list") == 2
     ((sid,),) = _rows(working, [silent], "SELECT provider_id FROM deliveries WHERE notification_id = :id")
     with working.engine.begin() as conn:
-        provider_reports.accept(conn, [Report(sid, ProviderState.DELIVERED, datetime.now(UTC))])
+        provider_reports.accept(conn, [StatusReport("twilio", sid, ProviderState.DELIVERED, datetime.now(UTC))])
     assert working.delivery_reports.bring_waiting() == 0
     assert _rows(working, [silent])[0][1] == "delivered"
 
@@ -145,7 +145,7 @@ def test_without_an_account_nothing_is_asked(working: Services, sandbox: Sandbox
     clock.advance(DAY + MINUTE)
     without = Services(working.settings.model_copy(update={"twilio_account_sid": None}))
     try:
-        assert without.delivery_reports.read_list() == 0
+        assert without.delivery_reports.read_lists() == 0
         without.delivery_reports.ask_and_close()
     finally:
         without.close()
@@ -181,7 +181,7 @@ def _reports() -> TwilioReports:
 def test_a_list_that_is_none_tells_nothing(said: object) -> None:
     now = datetime.now(UTC)
     assert [r for page in _reports().sent_between(_Says(said), now - DAY, now) for r in page] == []
-    assert _reports().fetch(_Says(said), ["SM1", "SM2"]) == []
+    assert _reports().fetch(_Says(said), ["SM1", "SM2"], now) == []
 
 
 @pytest.mark.parametrize(
@@ -198,4 +198,4 @@ def test_what_came_before_a_list_broke_off_is_taken() -> None:
     first = {"messages": [{"sid": sid, "status": "delivered"}], "next_page_uri": "/2010-04-01/more"}
     now = datetime.now(UTC)
     pages = list(_reports().sent_between(_Says(first, b"<html>"), now - DAY, now))
-    assert [[report.sid for report in page] for page in pages] == [[sid], []]
+    assert [[report.provider_id for report in page] for page in pages] == [[sid], []]

@@ -15,9 +15,11 @@ from knocktwice_shared.messages import Receipt, ReceiptEvent
 from knocktwice_worker.audience import opt_outs, people
 from knocktwice_worker.lifecycle import AttemptState
 from knocktwice_worker.notifications import store
+from knocktwice_worker.notifications.store import removal
 from knocktwice_worker.privacy import erasure, notifications, retention
 from knocktwice_worker.reporting.story import tell
 from support.databases import new_database
+from support.sent_messages import placed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -133,7 +135,7 @@ HOT: dict[str, tuple[Callable[[sa.Connection, Archive], object], list[str]]] = {
         ["deliveries_pkey"],
     ),
     "the last look": (lambda c, a: store.reserved(c, a.open[:50]), ["deliveries_pkey"]),
-    "the claim": (lambda c, a: store.claim_steps(c, a.open[:50], MINUTE), ["deliveries_pkey"]),
+    "the claim": (lambda c, a: store.claim_steps(c, placed(a.open[:50]), MINUTE), ["deliveries_pkey"]),
     "receipts": (lambda c, a: store.record_receipts(c, _receipts(a.open[:50])), ["deliveries_pkey", "events_pkey"]),
     "receipts that name devices": (lambda c, a: people.see(c, _receipts(a.open[:50])), ["devices_pkey"]),
     "a cancellation by key": (
@@ -178,6 +180,6 @@ def test_old_rows_are_found_by_index(archive: Archive) -> None:
     assert "notifications_pkey" in told
     told += archive.plans(lambda conn: conn.execute(retention._BATCHES, page))
     assert "notifications_batch_id_idx" in told
-    for statement in retention._DELETE:
-        told += archive.plans(lambda conn, one=statement: conn.execute(one, {"ids": archive.ids[:100]}))  # type: ignore[misc]
+    told += archive.plans(lambda conn: conn.execute(retention._LINKS, {"ids": archive.ids[:100]}))
+    told += archive.plans(lambda conn: removal.delete(conn, archive.ids[:100]))
     assert set(re.findall(r"Seq Scan on (\w+)", told)) <= {"batches"}, told

@@ -16,10 +16,10 @@ from knocktwice_shared.messages import DeviceRegistered
 from knocktwice_worker.audience import inbound_texts
 from knocktwice_worker.audience.inbound_texts import InboundText
 from knocktwice_worker.audience.opt_out_words import Wish
+from knocktwice_worker.channels.reports import StatusReport
 from knocktwice_worker.lifecycle import ProviderState
 from knocktwice_worker.notifications import store
 from knocktwice_worker.notifications.store import provider_reports
-from knocktwice_worker.notifications.store.provider_statuses import Report
 from knocktwice_worker.runtime.dispatcher import dispatch
 from knocktwice_worker.sandbox import Answer, Rule
 from support.interleaving import both_ways
@@ -314,8 +314,8 @@ def _without_devices(scenario: Scenario) -> Sequence[OneNotification]:
 def _one_lost_one_read(*cases: OneNotification) -> None:
     at, (read, lost) = datetime.now(UTC), cases
     reports = [
-        Report(read.sid(1), ProviderState.READ, at, intent=(read.id, 1)),
-        Report(lost.sid(1), ProviderState.UNDELIVERED, at, intent=(lost.id, 1)),
+        StatusReport("twilio", read.sid(1), ProviderState.READ, at, intent=(read.id, 1)),
+        StatusReport("twilio", lost.sid(1), ProviderState.UNDELIVERED, at, intent=(lost.id, 1)),
     ]
     with read.scenario.here.engine.begin() as conn:
         provider_reports.accept(conn, reports)

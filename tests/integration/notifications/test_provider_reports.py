@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import sqlalchemy as sa
 
-from knocktwice_shared.messages import Channel, Step, When
+from knocktwice_shared.messages import Step, When
 from knocktwice_worker.audience import inbound_texts
 from knocktwice_worker.audience.inbound_texts import InboundText
 from knocktwice_worker.audience.opt_out_words import Wish
+from knocktwice_worker.channels.reports import StatusReport
 from knocktwice_worker.lifecycle import ProviderState
 from knocktwice_worker.notifications.store import provider_reports
-from knocktwice_worker.notifications.store.provider_statuses import Report
 from support.sent_messages import SentMessages
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from support.clock import Clock
 
 AT = datetime(2026, 11, 1, 12, tzinfo=UTC)
-SMS = Step(Channel.SMS, When.NOT_CLICKED, timedelta(hours=1))
+SMS = Step("sms", When.NOT_CLICKED, timedelta(hours=1))
 NUMBER = "+16505550100"
 
 
@@ -34,11 +34,11 @@ def post(here: Services) -> SentMessages:
     return SentMessages(here)
 
 
-def _heard(n: int, status: str, **facts: Any) -> Report:
-    return Report(f"SM{n}", ProviderState(status), facts.pop("at", AT), **facts)
+def _heard(n: int, status: str, **facts: Any) -> StatusReport:
+    return StatusReport("twilio", f"SM{n}", ProviderState(status), facts.pop("at", AT), **facts)
 
 
-def _take(post: SentMessages, heard: Sequence[Report]) -> int:
+def _take(post: SentMessages, heard: Sequence[StatusReport]) -> int:
     """Take callbacks as the gateway does."""
     with post.here.engine.begin() as conn:
         provider_reports.accept(conn, heard)

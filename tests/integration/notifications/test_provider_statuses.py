@@ -11,18 +11,18 @@ from uuid import UUID
 import pytest
 import sqlalchemy as sa
 
-from knocktwice_shared.messages import Channel, Receipt, ReceiptEvent, Step, When
+from knocktwice_shared.messages import Receipt, ReceiptEvent, Step, When
+from knocktwice_worker.channels.reports import StatusReport
 from knocktwice_worker.lifecycle import DeliveryState, ProviderState
 from knocktwice_worker.notifications import store
-from knocktwice_worker.notifications.store.provider_statuses import Report
 from support.sent_messages import HOUR, SentMessages
 
 if TYPE_CHECKING:
     from knocktwice_worker.services import Services
 
 AT = datetime(2026, 11, 1, 12, tzinfo=UTC)
-WHATSAPP = Step(Channel.WHATSAPP, When.NOT_DELIVERED, HOUR, content_sid="HX" + "0" * 32)
-SMS = Step(Channel.SMS, When.NOT_CLICKED, HOUR)
+WHATSAPP = Step("whatsapp", When.NOT_DELIVERED, HOUR, content={"content_sid": "HX" + "0" * 32})
+SMS = Step("sms", When.NOT_CLICKED, HOUR)
 
 
 @pytest.fixture
@@ -30,8 +30,8 @@ def post(here: Services) -> SentMessages:
     return SentMessages(here)
 
 
-def _report(n: int, status: ProviderState, **facts: Any) -> Report:
-    return Report(f"SM{n}", status, AT, **facts)
+def _report(n: int, status: ProviderState, **facts: Any) -> StatusReport:
+    return StatusReport("twilio", f"SM{n}", status, AT, **facts)
 
 
 def test_a_whatsapp_message_that_was_read_ends_the_plan(post: SentMessages) -> None:
@@ -105,7 +105,7 @@ def test_a_message_that_arrives_was_not_wasted(post: SentMessages, status: Provi
 
 def test_a_report_about_a_step_that_nobody_has_sent_changes_nothing(post: SentMessages) -> None:
     (id_,) = post.handed_over(WHATSAPP, SMS)
-    assert post.report([Report("SM9", ProviderState.DELIVERED, AT, intent=(id_, 2))]) == {"SM9"}
+    assert post.report([StatusReport("twilio", "SM9", ProviderState.DELIVERED, AT, intent=(id_, 2))]) == {"SM9"}
     assert post.step(id_, 2) == ("scheduled", None, None)
     assert post.rows("SELECT count(*) FROM events") == [(0,)]
 
@@ -150,7 +150,7 @@ def test_one_that_is_read_after_the_sms_shows_that_the_sms_was_wasted(post: Sent
     with post.here.engine.begin() as conn:
         store.record_steps(conn, [store.StepResult(id_, DeliveryState.SENT, provider_id="SM-next")])
     # What becomes of the SMS itself wastes nothing.
-    post.report([Report("SM-next", ProviderState.DELIVERED, AT)])
+    post.report([StatusReport("twilio", "SM-next", ProviderState.DELIVERED, AT)])
     assert post.rows("SELECT count(*) FROM decisions WHERE verdict = 'wasted_sms'") == [(0,)]
     post.report([_report(0, ProviderState.READ)])
     assert post.rows("SELECT step FROM decisions WHERE verdict = 'wasted_sms'") == [(2,)]
@@ -165,7 +165,7 @@ def test_an_unknown_message_is_named_so_that_its_report_can_be_brought_again(pos
 def test_a_callback_adopts_a_message_whose_sender_died(post: SentMessages) -> None:
     (id_,) = post.handed_over(SMS, SMS)
     post.claimed([id_])
-    assert post.report([Report("SM9", ProviderState.DELIVERED, AT, intent=(id_, 2))]) == set()
+    assert post.report([StatusReport("twilio", "SM9", ProviderState.DELIVERED, AT, intent=(id_, 2))]) == set()
     assert post.step(id_, 2) == ("sent", "the provider called back about it", "delivered")
     assert post.state(id_) == "texted"
 
@@ -173,7 +173,7 @@ def test_a_callback_adopts_a_message_whose_sender_died(post: SentMessages) -> No
 def test_a_message_that_a_sender_holds_is_not_waited_for(post: SentMessages) -> None:
     (id_,) = post.handed_over(SMS, SMS)
     post.claimed([id_])
-    report = Report("SM9", ProviderState.DELIVERED, AT, intent=(id_, 2))
+    report = StatusReport("twilio", "SM9", ProviderState.DELIVERED, AT, intent=(id_, 2))
     with post.here.engine.begin() as sender:
         sender.execute(sa.text("SELECT FROM deliveries WHERE step = 2 FOR UPDATE"))
         assert post.report([report]) == {"SM9"}
@@ -182,7 +182,7 @@ def test_a_message_that_a_sender_holds_is_not_waited_for(post: SentMessages) -> 
 
 def test_a_callback_cannot_take_over_a_message_that_has_another_id(post: SentMessages) -> None:
     (id_,) = post.handed_over(SMS)
-    assert post.report([Report("SM9", ProviderState.FAILED, AT, intent=(id_, 1))]) == {"SM9"}
+    assert post.report([StatusReport("twilio", "SM9", ProviderState.FAILED, AT, intent=(id_, 1))]) == {"SM9"}
     assert post.step(id_, 1) == ("sent", None, None)
 
 

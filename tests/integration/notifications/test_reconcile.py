@@ -10,10 +10,13 @@ import sqlalchemy as sa
 
 from knocktwice_shared.ids import uuid7
 from knocktwice_shared.messages import parse_batch
-from knocktwice_worker.channels import Sent, SmsMessage, deliver
+from knocktwice_worker.channels.messages import StepMessage
+from knocktwice_worker.channels.outcomes import Sent
+from knocktwice_worker.channels.provider import deliver
 from knocktwice_worker.notifications import store
 from knocktwice_worker.sandbox import Answer, Rule
 from knocktwice_worker.services import Services
+from support.sent_messages import placed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -66,7 +69,9 @@ def test_one_message_is_adopted_by_one_of_two_that_say_the_same(
 
 def test_a_message_that_was_there_before_is_not_taken_for_it(here: Services, sandbox: Sandbox, clock: Clock) -> None:
     # Another application of the same account said the same.
-    (other,) = deliver(here.transport, here.sms, [SmsMessage("another", NUMBER, TEXT, here.settings.twilio_from)])
+    (other,) = deliver(
+        here.transport, here.channels.usual("sms"), [StepMessage("another", NUMBER, TEXT, here.settings.twilio_from)]
+    )
     assert isinstance(other, Sent)
     sandbox.rule(Rule("sms", times=2, answer=NOT_TAKEN))
     # One that says something else has been looked for since then, so that the list goes back as far.
@@ -81,9 +86,9 @@ def test_a_message_that_was_there_before_is_not_taken_for_it(here: Services, san
 
 def test_what_kills_its_senders_is_not_sent_for_ever(here: Services, sandbox: Sandbox, clock: Clock) -> None:
     id_ = _reserved(here)
-    for state in ("reserved", "reserved", "unknown"):
+    for tries, state in enumerate(("reserved", "reserved", "unknown")):
         with here.engine.begin() as conn:
-            assert store.claim_steps(conn, [id_], MINUTE)[0] == [id_]
+            assert store.claim_steps(conn, placed([id_], tries), MINUTE)[0] == [id_]
         clock.advance(10 * MINUTE)
         here.reconcile.resolve([id_])
         assert _states(here) == [(state, None)]

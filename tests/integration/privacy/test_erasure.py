@@ -27,14 +27,15 @@ from knocktwice_worker.audience import inbound_texts, opt_outs
 from knocktwice_worker.audience import people as audience
 from knocktwice_worker.audience.inbound_texts import InboundText
 from knocktwice_worker.blasts import expansion, request
+from knocktwice_worker.channels.reports import StatusReport
 from knocktwice_worker.database.schema import metadata
 from knocktwice_worker.lifecycle import AttemptState, DeliveryState, ProviderState
 from knocktwice_worker.notifications import store
 from knocktwice_worker.notifications.inbox import dead_letters
 from knocktwice_worker.notifications.store import provider_reports
-from knocktwice_worker.notifications.store.provider_statuses import Report
 from knocktwice_worker.privacy import erasure, notifications
 from knocktwice_worker.webhooks import endpoints, events
+from support.sent_messages import placed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -214,7 +215,9 @@ def test_nothing_is_left_in_blasts_webhooks_plans_and_what_people_wrote(
         provider_id = conn.execute(
             sa.text("SELECT provider_id FROM deliveries WHERE step = 1 AND state = 'sent'")
         ).scalar_one()
-        provider_reports.accept(conn, [Report(provider_id, ProviderState.UNDELIVERED, datetime.now(UTC), 30003)])
+        provider_reports.accept(
+            conn, [StatusReport("twilio", provider_id, ProviderState.UNDELIVERED, datetime.now(UTC), 30003)]
+        )
         conn.execute(sa.text("UPDATE deliveries SET reason = 'taken: ' || number WHERE number IS NOT NULL"))
     town.clock.advance(timedelta(minutes=1))
     events.follow(town.here.engine)
@@ -408,7 +411,7 @@ def test_what_is_being_sent_is_erased_when_its_outcome_is_known(town: Town) -> N
     (id_,) = town.send({"user": ADA})
     (reserved,) = town.here.fallback.check([id_])
     with town.here.engine.begin() as conn:
-        claimed, _ = store.claim_steps(conn, [reserved], timedelta(minutes=1))
+        claimed, _ = store.claim_steps(conn, placed([reserved]), timedelta(minutes=1))
     assert claimed == [id_]
     at = datetime.now(UTC)
     for _ in range(2):

@@ -14,8 +14,7 @@ import sqlalchemy as sa
 from knocktwice_shared.ids import uuid7
 from knocktwice_shared.messages import Receipt, ReceiptEvent, parse_batch, parse_blast
 from knocktwice_worker import tasks
-from knocktwice_worker.blasts import pages, standing
-from knocktwice_worker.blasts import store as blast_store
+from knocktwice_worker.blasts import pages, standing, states
 from knocktwice_worker.lifecycle import AttemptState
 from knocktwice_worker.notifications import store
 from knocktwice_worker.notifications.inbox import dead_letters
@@ -153,7 +152,7 @@ def _blast(history: History, key: str, *, finished: bool) -> str:
             sa.text("SELECT id FROM batches WHERE id NOT IN (SELECT id FROM blast_pages) ORDER BY id DESC LIMIT 1")
         ).scalar_one()
         wire = {"v": 1, "key": key, "filter": {"everyone": True}, "content": {"push": {"title": "t", "body": "b"}}}
-        blast_store.start(conn, parse_blast(wire), {"everyone": True})
+        states.start(conn, parse_blast(wire), {"everyone": True})
         blast = conn.execute(sa.text("SELECT id FROM blasts WHERE key = :key"), {"key": key}).scalar_one()
         pages = """INSERT INTO blast_pages (id, last_id, blast_id, count, users, sent_at) VALUES
           (:batch, :last, :blast, 2, NULL, knocktwice_now()), (:next, :last, :blast, 1, :left, NULL)"""
@@ -180,7 +179,7 @@ def test_of_a_blast_that_is_over_its_key_and_numbers_stay_and_one_that_runs_stay
         assert over is not None
         assert (over.sent, over.state) == (2, "finished")
         again = parse_blast({"v": 1, "key": "over", "filter": {"everyone": True}, "content": {"template": "x"}})
-        assert not blast_store.start(conn, again, {"everyone": True})
+        assert not states.start(conn, again, {"everyone": True})
         found = standing.find(conn, running)
         assert found is not None
         assert found.sent == 2
@@ -202,7 +201,7 @@ def test_a_page_stays_while_somebody_in_it_is_waiting_so_that_an_abort_finds_the
     clock.advance(KEEP + DAY)
     assert history.purge() == (0, 0, 1, 1, False)
     with history.here.engine.begin() as conn:
-        assert blast_store.abort(conn, "k", "test")
+        assert states.abort(conn, "k", "test")
         assert pages.next_to_cancel(conn, blast)
         assert conn.execute(sa.text("SELECT count(*) FROM blast_pages")).scalar_one() == 1
 

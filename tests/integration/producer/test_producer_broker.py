@@ -26,7 +26,7 @@ from celery import Celery
 from celery.worker.request import Request
 from kombu import Connection, Queue
 
-from knocktwice import BrokerUnavailable, Client, Push, Recipient, Sms
+from knocktwice import BrokerUnavailable, Client, InvalidMessage, Push, Recipient, Sms
 from knocktwice_shared import names
 
 if TYPE_CHECKING:
@@ -369,3 +369,80 @@ def test_a_client_survives_forks_while_threads_use_it(valkey: redis.Redis, valke
     users = [entry["message"]["recipients"][0]["user"] for entry in accepted(valkey)]
     assert (users.count("parent"), users.count("child")) == (8, 40)
     assert valkey.llen("knocktwice.push") == len(users)
+
+
+def subjects(valkey: redis.Redis) -> set[str]:
+    """Return whom the messages in the inbox are about."""
+    members: Any = valkey.zrange(names.INBOX_SUBJECTS, 0, -1)
+    return {member.decode().rpartition("\n")[0] for member in members}
+
+
+def test_the_inbox_knows_whom_a_message_is_about_that_decisions_wait_for(client: Client, valkey: redis.Redis) -> None:
+    one, two = uuid4(), uuid4()
+    client.record_clicked(str(one).upper())
+    client.cancel(two, key="order-4711", blast="tea")
+    client.register_device("u-1", "t-1")
+    client.unregister_device("t-2")
+    client.bind_phone("u-2", "+16505550100")
+    client.set_marketing_consent("u-3", False, source="web")
+    client.tag_user("u-4", {}, locale="de")
+    client.erase_user("u-5")
+    assert subjects(valkey) == {
+        f"n:{one}",
+        f"n:{two}",
+        "k:order-4711",
+        "b:tea",
+        "u:u-1",
+        "d:t-1",
+        "d:t-2",
+        "u:u-2",
+        "u:u-3",
+        "u:u-4",
+        "u:u-5",
+    }
+
+
+def test_an_import_of_tags_and_a_notification_hold_up_nobody(client: Client, valkey: redis.Redis) -> None:
+    client.tag_user("u-1", {"plan": "gold"})
+    client.notify(user="u-1", push=PUSH)
+    assert subjects(valkey) == set()
+
+
+def test_who_somebody_is_goes_ahead_of_the_notification_in_the_same_call(client: Client, valkey: redis.Redis) -> None:
+    client.notify(
+        user="u-1", registrations=["t-1"], phone="+1 650 555 0100", locale="de", tags={"plan": "gold"}, push=PUSH
+    )
+    batch, said = sorted(accepted(valkey), key=lambda entry: str(entry["task"]))
+    assert [(c["change"], c.get("registration"), c.get("locale")) for c in said["message"]["changes"]] == [
+        ("register_device", "t-1", "de"),
+        ("bind_phone", None, None),
+        ("set_tags", None, None),
+    ]
+    (recipient,) = batch["message"]["recipients"]
+    assert {name: recipient.get(name) for name in ("user", "registrations", "phone", "tags")} == {
+        "user": "u-1",
+        "registrations": None,
+        "phone": None,
+        "tags": None,
+    }
+    assert subjects(valkey) == {"u:u-1", "d:t-1"}
+
+
+@pytest.mark.parametrize(
+    ("person", "field"),
+    [
+        ({"user": "u-1", "phone": "0650"}, "recipients[1].phone"),
+        ({"user": "u-1", "registrations": ["t", ""]}, "recipients[1].registrations[1]"),
+        ({"user": "u-1", "tags": {"plan": {}}}, "recipients[1].tags.plan"),
+        ({"user": "", "phone": "+16505550100"}, "recipients[1].user"),
+        ({"user": "u-1", "registrations": ["t"], "locale": 7}, "recipients[1].locale"),
+        ({"registrations": ["t"], "tags": {}}, "recipients[1].tags"),
+    ],
+)
+def test_what_is_wrong_about_a_person_is_named_as_the_caller_gave_it_and_nothing_is_sent(
+    client: Client, valkey: redis.Redis, person: dict[str, Any], field: str
+) -> None:
+    with pytest.raises(InvalidMessage) as refused:
+        client.notify_many([Recipient(user="u-0"), Recipient(**person)], push=PUSH)
+    assert refused.value.field == field
+    assert not accepted(valkey)

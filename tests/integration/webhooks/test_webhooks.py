@@ -13,12 +13,12 @@ from standardwebhooks import Webhook, WebhookVerificationError
 
 from knocktwice_shared.errors import InvalidMessage
 from knocktwice_shared.ids import blast_id, uuid7
-from knocktwice_shared.messages import Channel, Receipt, ReceiptEvent, Step, When, parse_batch, parse_blast
-from knocktwice_worker.blasts import store as blast_store
+from knocktwice_shared.messages import Receipt, ReceiptEvent, Step, When, parse_batch, parse_blast
+from knocktwice_worker.blasts import states
+from knocktwice_worker.channels.reports import StatusReport
 from knocktwice_worker.lifecycle import AttemptState, ProviderState
 from knocktwice_worker.notifications import store
 from knocktwice_worker.notifications.store import provider_reports
-from knocktwice_worker.notifications.store.provider_statuses import Report
 from knocktwice_worker.services import Services
 from knocktwice_worker.webhooks import addresses, endpoints, events, signing
 from support.random_histories import RandomHistories
@@ -133,7 +133,7 @@ def test_what_a_blast_sent_is_told_with_its_key(here: Services, application: Web
     clicked(here)
     with here.engine.begin() as conn:
         wire = {"v": 1, "key": "tea-47", "filter": {"everyone": True}, "content": {"template": "news"}}
-        blast_store.start(conn, parse_blast(wire), {"everyone": True})
+        states.start(conn, parse_blast(wire), {"everyone": True})
         page = """INSERT INTO blast_pages (id, last_id, blast_id, count, sent_at)
           SELECT batch_id, id, :blast, 1, knocktwice_now() FROM notifications WHERE id = :id"""
         conn.execute(sa.text(page), {"blast": blast_id("tea-47"), "id": id_})
@@ -148,8 +148,8 @@ def test_what_the_provider_reports_is_told_under_its_own_channel(
     here: Services, application: WebhookReceiver, clock: Clock
 ) -> None:
     post = SentMessages(here)
-    whatsapp = Step(Channel.WHATSAPP, When.NOT_CLICKED, HOUR, content_sid="HX" + "0" * 32)
-    sms = Step(Channel.SMS, When.NOT_CLICKED, HOUR)
+    whatsapp = Step("whatsapp", When.NOT_CLICKED, HOUR, content={"content_sid": "HX" + "0" * 32})
+    sms = Step("sms", When.NOT_CLICKED, HOUR)
     add(here, application.url)
     post.handed_over(whatsapp)
     post.handed_over(sms, first=1)
@@ -158,7 +158,7 @@ def test_what_the_provider_reports_is_told_under_its_own_channel(
     for number, state in ((0, "delivered"), (0, "read"), (1, "undelivered"), (2, "failed")):
         code = {"error": 30003} if number == 1 else {"error_text": "INVALID_NUMBER"} if number else {}
         with here.engine.begin() as conn:
-            heard = Report(f"SM{number}", ProviderState(state), datetime.now(UTC), **code)
+            heard = StatusReport("twilio", f"SM{number}", ProviderState(state), datetime.now(UTC), **code)
             provider_reports.accept(conn, [heard])
             provider_reports.bring(conn)
         tell(here, clock)
@@ -172,7 +172,7 @@ def test_what_the_provider_reports_is_told_under_its_own_channel(
         ("sms.undelivered", "INVALID_NUMBER"),
     }
     assert {t for t in application.types() if t.startswith("push.")} == {"push.sent"}
-    assert set(application.types()) <= set(endpoints.TYPES)
+    assert set(application.types()) <= set(endpoints.types())
 
 
 def test_nothing_is_told_twice_and_nothing_from_before(

@@ -18,4 +18,10 @@ for (const e of ext) for (const n of [151, 152, 153, 158, 159]) add([['a', n], [
 for (const u of ucs) for (const n of [63, 65, 66, 69]) add([['x', n], [u, 1], ['y', 2]]);
 while (cases.length < 300) { const alphabet = pick([gsm, gsm.concat(ext), gsm.concat(ucs), ucs]); const runs = [];
   for (let i = 1 + rnd(8); i > 0; i--) runs.push([pick(alphabet), 1 + rnd(60)]); add(runs); }
+// Texts of all scripts, and of clusters that versions of Unicode disagree about.
+const joined = ['क्षि', 'ക്ഷ', 'ஸ்ரீ', 'မြန်', 'ខ្ញុំ', '👩🏽‍🚀', '🏳️‍🌈', '🏴‍☠️', '❤️‍🔥', '🧑🏻‍🤝‍🧑🏿', '🫱🏻‍🫲🏿', '🐻‍❄️', '🙂‍↔️', '1️⃣', '🇦🇹\u0301', '각', 'ᄀ', 'ᅡ', 'ᆨ', '\u200d', '\u0600'];
+const starts = [0x590, 0x600, 0x700, ...Array.from({ length: 32 }, (_, i) => 0x900 + 64 * i), 0x1780, 0x1800, 0x1a20, 0x1b00, 0xa840, 0xa980, 0xaa00, 0xabc0, 0x11000, 0x11100, 0x1f300, 0x1f3f0, 0x1f900, 0xe0100];
+for (const j of joined) for (const n of [22, 23, 33, 34, 35, 67]) add([[j, n]]);
+while (cases.length < 900) { const start = pick(starts); let text = '';
+  for (let i = 20 + rnd(160); i > 0; i--) text += rnd(8) ? String.fromCodePoint(start + rnd(64)) : pick(joined); add([[text, 1]]); }
 console.log('[\n' + cases.map(c => JSON.stringify(c)).join(',\n') + '\n]');

@@ -10,7 +10,8 @@ import pytest
 
 from knocktwice import InvalidMessage, Push, Sms, WhatsApp
 from knocktwice.testing import RecordingClient
-from knocktwice_shared.messages import Channel, Step, When, parse_batch
+from knocktwice_shared.messages import Step, When, parse_batch
+from knocktwice_worker.channels.registry import wording_of
 from knocktwice_worker.content import plans
 
 SID = "HX" + "0a" * 16
@@ -42,14 +43,14 @@ def _alone(*steps: dict[str, Any]) -> dict[str, Any]:
 def test_each_step_is_read() -> None:
     minute, hours = timedelta(minutes=1), timedelta(hours=2)
     assert parse_batch(WIRE).plan == (
-        Step(Channel.WHATSAPP, When.NOT_CLICKED, minute, content_sid=SID, variables={"1": "{{ time }}"}),
-        Step(Channel.SMS, When.NOT_CLICKED, hours, text="Until {{ time }}", sender="CAFE"),
+        Step("whatsapp", When.NOT_CLICKED, minute, content={"content_sid": SID, "variables": {"1": "{{ time }}"}}),
+        Step("sms", When.NOT_CLICKED, hours, text="Until {{ time }}", sender="CAFE"),
     )
 
 
 def test_a_plan_without_a_push_begins_at_once() -> None:
     batch = parse_batch(_alone({"channel": "sms", "text": "Hello"}))
-    assert (batch.push, batch.plan) == (None, (Step(Channel.SMS, None, timedelta(), text="Hello"),))
+    assert (batch.push, batch.plan) == (None, (Step("sms", None, timedelta(), text="Hello"),))
 
 
 @pytest.mark.parametrize(
@@ -126,13 +127,13 @@ def test_a_mistake_is_named_in_the_callers_words(field: str, problem: str, argum
 
 
 def test_what_does_not_fit_when_filled_in_is_named() -> None:
-    plan = (Step(Channel.WHATSAPP, None, timedelta(), content_sid=SID, variables={"1": "{{ long }}"}),)
+    plan = (Step("whatsapp", None, timedelta(), content={"content_sid": SID, "variables": {"1": "{{ long }}"}}),)
     with pytest.raises(InvalidMessage, match=r"^plan\[0\]\.variables: are over 1600 characters"):
-        plans.check(plan, None, None, None, {"long": "x" * 1_600})
+        plans.check(plan, None, None, None, {"long": "x" * 1_600}, wording_of=wording_of)
 
 
 def test_one_plain_sms_needs_no_plan_in_its_batch() -> None:
-    plain = Step(Channel.SMS, When.NOT_CLICKED, timedelta(minutes=5))
+    plain = Step("sms", When.NOT_CLICKED, timedelta(minutes=5))
     assert plans.stored_plan([]) is None
     assert plans.stored_plan([plain]) is None
     assert plans.stored_plan([plain, plain])

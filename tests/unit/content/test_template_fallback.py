@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
-from knocktwice_shared.messages import Channel, When
+from knocktwice_shared.messages import When
+from knocktwice_worker.channels.registry import wording_of
+from knocktwice_worker.channels.twilio.whatsapp import template_of
 from knocktwice_worker.content import plans
 from knocktwice_worker.content.templates import InvalidDefinition, check
 
@@ -34,8 +36,8 @@ def _definition(*steps: dict[str, Any], **more: Any) -> dict[str, Any]:
 def test_each_step_has_its_own_channel_words_and_sender() -> None:
     definition = check("table", _definition(*STEPS))
     first, second, third = definition.plan
-    assert (first.channel, first.when, first.after) == (Channel.WHATSAPP, When.NOT_DELIVERED, timedelta(minutes=5))
-    assert (second.channel, second.after, third.sender) == (Channel.SMS, timedelta(hours=2), "+16505550199")
+    assert (first.channel, first.when, first.after) == ("whatsapp", When.NOT_DELIVERED, timedelta(minutes=5))
+    assert (second.channel, second.after, third.sender) == ("sms", timedelta(hours=2), "+16505550199")
     assert definition.parameters == ["1", "name"]
     assert check("table", definition.as_json()) == definition
 
@@ -46,8 +48,10 @@ def test_each_person_is_told_in_their_own_language() -> None:
     params = {"name": "Ana", "1": "7"}
     written = plans.stored_plan(definition.plan)
     assert written
-    whatsapp, text, usual = (plans.words(step, push, sms, "de", params) for step in json.loads(written))
-    assert plans.template_of(whatsapp.text) == (SID.upper(), {"1": "Ana", "2": "7"})
+    whatsapp, text, usual = (
+        plans.words(step, push, sms, "de", params, wording=wording_of(step["channel"])) for step in json.loads(written)
+    )
+    assert template_of(whatsapp.text) == (SID.upper(), {"1": "Ana", "2": "7"})
     assert text.text == "[Cafe] Fertig, Ana."
     assert usual == ("[Cafe] It is ready.", "+16505550199")
 
@@ -63,7 +67,7 @@ def test_one_sms_that_says_what_the_content_says_is_no_plan_of_its_own() -> None
         (0, {"content_sid": {"en": SID}}, "fallback.0.content_sid", "has nothing for de"),
         (0, {"text": "Hello"}, "fallback.0.text", "is for SMS"),
         (0, {"variables": {"1": "{{ name"}}, "fallback.0.variables.1", ""),
-        (0, {"channel": "pigeon"}, "fallback.0.channel", "'sms' or 'whatsapp'"),
+        (0, {"channel": "pigeon"}, "fallback.0.channel", "must be one of sms, whatsapp"),
         (1, {"text": {"en": "Ready."}}, "fallback.1.text", "has nothing for de"),
         (1, {"text": "x" * 1595}, "fallback.1.text", "too long with its signature"),
         (1, {"content_sid": SID}, "fallback.1.content_sid", "is for WhatsApp"),

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from knocktwice_worker.declarations import apply
-from knocktwice_worker.declarations.apply import InvalidFile
+from knocktwice_worker.declarations import files
+from knocktwice_worker.declarations.files import InvalidFile
 from knocktwice_worker.notation import declared_yaml
 
 if TYPE_CHECKING:
@@ -36,14 +36,14 @@ def complaint(file: Path, content: str) -> str:
     """Return what is said about a file, without its path."""
     file.write_text(content)
     with pytest.raises(InvalidFile) as caught:
-        apply.read(str(file))
+        files.read(str(file))
     return str(caught.value).replace(str(file), "FILE")
 
 
 def test_a_file_declares_templates_by_name(file: Path) -> None:
     file.write_text(TEMPLATE)
     push = {"title": "Hello", "body": "{{ name }}"}
-    assert apply.read(str(file)) == {
+    assert files.read(str(file)) == {
         "templates": {"order": {"default_locale": "en", "contents": {"en": {"push": push}}}}
     }
 
@@ -63,7 +63,7 @@ def test_a_word_is_what_it_looks_like(file: Path, scalar: str, value: object) ->
 
 def test_parts_may_be_shared(file: Path) -> None:
     file.write_text(TEMPLATE + "      de:\n        <<: *en\n        sms: Hallo\n      fr: *en\n")
-    contents = apply.read(str(file))["templates"]["order"]["contents"]
+    contents = files.read(str(file))["templates"]["order"]["contents"]
     assert contents["fr"] == contents["en"]
     assert contents["de"] == contents["en"] | {"sms": "Hallo"}
 
@@ -142,13 +142,13 @@ def test_a_mistake_has_its_place_and_its_remedy(file: Path, content: str, said: 
 def test_another_encoding_is_named(file: Path, content: bytes, said: str) -> None:
     file.write_bytes(content)
     with pytest.raises(InvalidFile) as caught:
-        apply.read(str(file))
+        files.read(str(file))
     assert str(caught.value).replace(str(file), "FILE").startswith(said)
 
 
 def test_windows_may_have_written_it(file: Path) -> None:
     file.write_bytes(b"\xef\xbb\xbf" + TEMPLATE.replace("\n", "\r\n").encode())
-    assert list(apply.read(str(file))["templates"]) == ["order"]
+    assert list(files.read(str(file))["templates"]) == ["order"]
 
 
 @given(st.text(alphabet="ab{}[]:-,&*!|>'\"%@`#?~ \n\t<.01", max_size=60))
@@ -156,7 +156,7 @@ def test_windows_may_have_written_it(file: Path) -> None:
 def test_any_file_is_taken_or_refused_with_a_place(file: Path, content: str) -> None:
     file.write_text(content)
     with pytest.raises(InvalidFile) as caught:
-        apply.read(str(file))
+        files.read(str(file))
     for line in str(caught.value).splitlines():
         assert re.match(r"FILE:[0-9]+:[0-9]+: ", line.replace(str(file), "FILE"))
 
@@ -172,10 +172,10 @@ def test_every_template_with_a_mistake_is_named(file: Path) -> None:
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(InvalidFile, match=r"nothing\.yaml: No such file"):
-        apply.read(str(tmp_path / "nothing.yaml"))
+        files.read(str(tmp_path / "nothing.yaml"))
     (tmp_path / "latin.yaml").write_bytes(b"a: \xe4")
     with pytest.raises(InvalidFile, match=r"latin\.yaml:1:4: is not text in UTF-8; save it as UTF-8"):
-        apply.read(str(tmp_path / "latin.yaml"))
+        files.read(str(tmp_path / "latin.yaml"))
 
 
 def test_what_is_shown_can_be_read_again(file: Path) -> None:

@@ -131,7 +131,7 @@ def test_a_recipients_own_id_is_kept(client: RecordingClient) -> None:
 MISTAKES: list[tuple[str, str, dict[str, Any]]] = [
     ("phone", "must be a phone number", {"user": None, "phone": "0650"}),
     ("recipient", "names nobody", {"user": None}),
-    ("recipient", "gives both", {"phone": "+16505550100"}),
+    ("tags", "are kept for a user", {"user": None, "registrations": ["t"], "tags": {"a": 1}}),
     ("user", "must be text, not int", {"user": 17}),
     ("user", "200 at most", {"user": "x" * 201}),
     ("registrations", "must be a list, not str", {"user": None, "registrations": "token"}),

@@ -14,11 +14,11 @@ from support.system import eventually
 class Desk:
     """Work that waits for a sign, so that others pile up behind it. A number weighs what it says."""
 
-    def __init__(self, *, turns: int = 1, most: int = 500, rest_s: float = 0.01) -> None:
+    def __init__(self, *, threads: int = 1, most: int = 500, rest_s: float = 0.01) -> None:
         self.pool = ThreadPoolExecutor(40)
         self.groups: list[list[int]] = []
         self.go_on = threading.Event()
-        self.pile = Pile(self._work, abs, self.pool.submit, turns=turns, most=most, rest_s=rest_s)
+        self.pile = Pile(self._work, abs, self.pool.submit, threads=threads, most=most, rest_s=rest_s)
 
     def _work(self, numbers: list[int]) -> None:
         self.groups.append(numbers)
@@ -48,7 +48,7 @@ def test_what_is_too_heavy_for_any_group_goes_alone() -> None:
 
 
 def test_as_many_are_worked_on_at_once_as_there_are_turns() -> None:
-    desk = Desk(turns=2)
+    desk = Desk(threads=2)
     for _ in range(5):
         desk.pile.add(1)
     eventually(lambda: len(desk.groups) == 2)
@@ -90,7 +90,7 @@ def test_work_that_fails_keeps_neither_the_turn_nor_what_comes_behind_it() -> No
             raise ValueError
         done.append(numbers)
 
-    pile = Pile(work, abs, lambda turn: turn(), turns=1)
+    pile = Pile(work, abs, lambda turn: turn(), threads=1)
     for number in (13, 7):
         pile.add(number)
     assert done == [[7]]

@@ -188,6 +188,7 @@ BAD_BATCHES: list[tuple[str, object, str, str]] = [
     ("recipients[0].params.name", "\0", f"{PERSON}.params", "NUL"),
     ("recipients[0].params", ["Ana"], f"{PERSON}.params", "must be an object, not list"),
     ("recipients[0].locale", 7, f"{PERSON}.locale", "must be text, not int"),
+    ("recipients[0].locale", "zh_#", f"{PERSON}.locale", "must be a language tag, like de-AT"),
     ("recipients[0].locale", "de-", f"{PERSON}.locale", "must be a language tag, like de-AT"),
     ("recipients[0].locale", "de" + "-AT" * 30, f"{PERSON}.locale", "64 at most"),
     ("recipients[0].key", "x" * 201, f"{PERSON}.key", "200 at most"),

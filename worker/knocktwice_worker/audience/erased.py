@@ -20,20 +20,25 @@ if TYPE_CHECKING:
 
 #: How long a worker may not know of a new erasure.
 REFRESH = timedelta(seconds=5)
+#: An erasure is committed a little after its time was taken, so what was noted shortly before the last look is read again.
+_OVERLAP = timedelta(minutes=5)
+
+
+# A repeat of the same erasure keeps the time of the first note: other workers have known since then.
 _NOTE = text("""
-INSERT INTO erasures AS e (person, erased_at) VALUES (:person, least(CAST(:at AS timestamptz), knocktwice_now()))
+INSERT INTO erasures AS e (person, erased_at)
+VALUES (:person, least(CAST(:at AS timestamptz), knocktwice_now()))
 ON CONFLICT (person) DO UPDATE SET
   erased_at = greatest(e.erased_at, excluded.erased_at),
   noted_at = CASE WHEN excluded.erased_at > e.erased_at THEN knocktwice_now() ELSE e.noted_at END
-RETURNING erased_at, noted_at <= knocktwice_now() - CAST(:settled AS interval) AS settled
+RETURNING
+  erased_at,
+  noted_at <= knocktwice_now() - CAST(:settled AS interval) AS settled
 """)
-
-_LEARN = text("SELECT person, erased_at, noted_at FROM erasures WHERE noted_at > :since")
 
 _FIND = text("SELECT person, erased_at FROM erasures WHERE person = ANY(CAST(:people AS bytea[]))")
 
-#: Whoever notes an erasure commits a little later; what was noted before the last look is looked at again.
-_OVERLAP = timedelta(minutes=5)
+_LEARN = text("SELECT person, erased_at, noted_at FROM erasures WHERE noted_at > :since")
 
 
 class Erased:

@@ -1,7 +1,6 @@
 """What people write to a sender to be left alone, and to be written to again.
 
-Twilio says it itself where Advanced Opt-Out is on (``OptOutType``); elsewhere the whole text must be one of these words, as
-it must be for Twilio (https://help.twilio.com/articles/223134027). "YES" alone is not taken for consent: it may answer some
+Some providers read texts themselves and say what they mean; elsewhere the whole text must be one of these words. "YES" alone is not taken for consent: it may answer some
 other question.
 """
 
@@ -49,7 +48,7 @@ def wish(text: str, opt_out_type: str | None = None) -> Wish | None:
 
     Args:
         text: the text as it came.
-        opt_out_type: Twilio's own reading of it, which goes before ours.
+        opt_out_type: the provider's own reading of it, which goes before ours.
     """
     if opt_out_type in set(Wish):
         return Wish(opt_out_type)

@@ -13,23 +13,29 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, text
 
+from knocktwice_worker.database.bulk import rows
+
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
     from datetime import datetime
 
-_ADD = text(
-    "INSERT INTO opt_outs (number, source) SELECT unnest(CAST(:numbers AS text[])), :source ON CONFLICT DO NOTHING"
-)
-_REMOVE = text("DELETE FROM opt_outs WHERE number = ANY(:numbers) RETURNING number")
-_SUPPRESS = text("INSERT INTO suppressions (number) SELECT unnest(CAST(:hashes AS bytea[])) ON CONFLICT DO NOTHING")
-_LIFT = text("DELETE FROM suppressions WHERE number = ANY(CAST(:hashes AS bytea[])) RETURNING number")
-_SUPPRESSED = text("SELECT number FROM suppressions WHERE number = ANY(CAST(:hashes AS bytea[]))")
-_PAGE = text("SELECT number, source, created_at FROM opt_outs WHERE number > :after ORDER BY number LIMIT :limit")
+
+_ADD = text(f"""
+INSERT INTO opt_outs (number, source)
+SELECT
+  number,
+  :source
+FROM {rows("r", number="text")}
+ON CONFLICT DO NOTHING
+""")
 
 
 def add(conn: Connection, numbers: Collection[str], source: str) -> int:
     """Put numbers on the list; return how many were not on it."""
-    return conn.execute(_ADD, {"numbers": sorted(numbers), "source": source}).rowcount if numbers else 0
+    return conn.execute(_ADD, {"number": sorted(numbers), "source": source}).rowcount if numbers else 0
+
+
+_REMOVE = text("DELETE FROM opt_outs WHERE number = ANY(:numbers) RETURNING number")
 
 
 def remove(conn: Connection, numbers: Collection[str], secret: bytes) -> int:
@@ -38,12 +44,28 @@ def remove(conn: Connection, numbers: Collection[str], secret: bytes) -> int:
     return len(removed | _lift(conn, numbers, secret))
 
 
+# By the primary key, so that each page costs the same however long the list is.
+_PAGE = text("""
+SELECT
+  number,
+  source,
+  created_at
+FROM opt_outs
+WHERE number > :after
+ORDER BY number
+LIMIT :limit
+""")
+
+
 def every(conn: Connection, page: int = 10_000) -> Iterator[tuple[str, str, datetime]]:
     """Yield number, source and time of each on the list, sorted, without holding them all."""
     after = ""
-    while rows := conn.execute(_PAGE, {"after": after, "limit": page}).all():
-        after = rows[-1].number
-        yield from ((row.number, row.source, row.created_at) for row in rows)
+    while listed := conn.execute(_PAGE, {"after": after, "limit": page}).all():
+        after = listed[-1].number
+        yield from ((row.number, row.source, row.created_at) for row in listed)
+
+
+_SUPPRESSED = text("SELECT number FROM suppressions WHERE number = ANY(CAST(:hashes AS bytea[]))")
 
 
 def suppressed(conn: Connection, numbers: Collection[str], secret: bytes) -> set[str]:
@@ -51,15 +73,23 @@ def suppressed(conn: Connection, numbers: Collection[str], secret: bytes) -> set
     if not numbers:
         return set()
     by_hash = {_hash(number, secret): number for number in numbers}
-    rows = conn.execute(_SUPPRESSED, {"hashes": list(by_hash)})
-    return {by_hash[bytes(row.number)] for row in rows}
+    found = conn.execute(_SUPPRESSED, {"hashes": list(by_hash)})
+    return {by_hash[bytes(row.number)] for row in found}
+
+
+_SUPPRESS = text(f"""
+INSERT INTO suppressions (number)
+SELECT number
+FROM {rows("r", number="bytea")}
+ON CONFLICT DO NOTHING
+""")
 
 
 def forget(conn: Connection, numbers: Sequence[str], secret: bytes) -> list[str]:
     """Replace numbers on the list by their hashes; return those that were on it."""
     gone = [row.number for row in conn.execute(_REMOVE, {"numbers": sorted(numbers)})] if numbers else []
     if gone:
-        conn.execute(_SUPPRESS, {"hashes": [_hash(number, secret) for number in gone]})
+        conn.execute(_SUPPRESS, {"number": [_hash(number, secret) for number in gone]})
     return gone
 
 
@@ -68,12 +98,15 @@ def restore(conn: Connection, numbers: Collection[str], secret: bytes) -> None:
     add(conn, _lift(conn, numbers, secret), "before erasure")
 
 
+_LIFT = text("DELETE FROM suppressions WHERE number = ANY(CAST(:hashes AS bytea[])) RETURNING number")
+
+
 def _lift(conn: Connection, numbers: Collection[str], secret: bytes) -> set[str]:
     if not numbers:
         return set()
     by_hash = {_hash(number, secret): number for number in numbers}
-    rows = conn.execute(_LIFT, {"hashes": list(by_hash)})
-    return {by_hash[bytes(row.number)] for row in rows}
+    found = conn.execute(_LIFT, {"hashes": list(by_hash)})
+    return {by_hash[bytes(row.number)] for row in found}
 
 
 def _hash(number: str, secret: bytes) -> bytes:

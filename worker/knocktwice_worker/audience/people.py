@@ -6,9 +6,11 @@ Changes carry the time they happened; the latest wins, in whatever order they co
 from __future__ import annotations
 
 import json
+import re
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+import structlog
 from sqlalchemy import Connection, text
 
 from knocktwice_shared.errors import InvalidMessage
@@ -21,13 +23,19 @@ from knocktwice_shared.messages import (
     TagsSet,
     UserErased,
 )
+from knocktwice_worker.content import locales
+from knocktwice_worker.database.bulk import rows
 from knocktwice_worker.limits.quiet_hours import country
+from knocktwice_worker.notation import time_zones
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from knocktwice_shared.messages import ReceiptEvent
 
+log = structlog.get_logger(__name__)
+
+_DECORATED = re.compile(r"[#.@]")
 #: Most tags of one user, and their size as JSON. GIN indexes and whoever reads them have to carry them.
 TAGS_LIMIT, TAGS_BYTES_LIMIT = 250, 16_384
 #: Most names of tags that one user has or had, while a late message about a removed one may still come.
@@ -35,105 +43,13 @@ TAG_NAMES_LIMIT = 1_000
 #: How long traces of what is no more are kept: no late message can contradict it any more.
 TRACE = timedelta(days=90)
 
-_TAGS_SIZE = text("""
-SELECT (SELECT count(*) FROM jsonb_object_keys(tags)) AS tags, octet_length(CAST(tags AS text)) AS bytes,
-       (SELECT count(*) FROM jsonb_object_keys(field_times)) AS names
-FROM users WHERE id = ANY(:users) ORDER BY id
-""")
-
-# Those who are there already are locked, though nothing about them changes: whoever erases one locks the person first, too.
-_USERS = text("""
-INSERT INTO users (id) SELECT unnest(CAST(:ids AS text[])) ORDER BY 1
-ON CONFLICT (id) DO UPDATE SET updated_at = users.updated_at WHERE false
-""")
-
-# A change from the future comes from a wrong clock; taken at its word it would shut out all others until then.
-_REGISTER = text("""
-INSERT INTO devices AS d (registration, user_id, platform, notifications_enabled, locale, time_zone, app_version,
-                          changed_at, last_seen_at)
-SELECT :registration, :user, :platform, :enabled, :locale, :time_zone, :app_version, at, at
-FROM (SELECT least(CAST(:at AS timestamptz), knocktwice_now()) AS at) clock
-ON CONFLICT (registration) DO UPDATE SET
-  user_id = excluded.user_id, platform = excluded.platform, notifications_enabled = excluded.notifications_enabled,
-  locale = excluded.locale, time_zone = excluded.time_zone, app_version = excluded.app_version,
-  changed_at = excluded.changed_at, last_seen_at = excluded.last_seen_at
-WHERE d.changed_at <= excluded.changed_at
-""")
-
-_UNREGISTER = text("""
-INSERT INTO devices AS d (registration, user_id, changed_at, last_seen_at)
-SELECT :registration, NULL, at, at FROM (SELECT least(CAST(:at AS timestamptz), knocktwice_now()) AS at) clock
-ON CONFLICT (registration) DO UPDATE SET user_id = NULL, changed_at = excluded.changed_at
-WHERE d.changed_at <= excluded.changed_at
-""")
-
-# Consent was given for the number that was there: another number, or none, ends what was given before. That counts as a
-# change of the consent, so that one given before and arriving late does not come back for the new number.
-_BIND = text("""
-INSERT INTO phones AS p (user_id, number, region, changed_at)
-SELECT :user, :number, :region, least(CAST(:at AS timestamptz), knocktwice_now())
-ON CONFLICT (user_id) DO UPDATE SET
-  number = excluded.number, region = excluded.region, changed_at = excluded.changed_at,
-  (consented_at, consent_source, consent_changed_at) = (
-    SELECT CASE WHEN NOT ends THEN p.consented_at END,
-           CASE WHEN ends THEN 'number changed' ELSE p.consent_source END,
-           CASE WHEN ends THEN excluded.changed_at ELSE p.consent_changed_at END
-    FROM (SELECT p.number IS NOT NULL AND p.number IS DISTINCT FROM excluded.number
-                 AND coalesce(p.consent_changed_at < excluded.changed_at, true) AS ends) change)
-WHERE p.changed_at <= excluded.changed_at
-""")
-
-# Consent may come before the number; the row then waits for it, and any number is newer than none at all.
-_CONSENT = text("""
-INSERT INTO phones AS p (user_id, number, changed_at, consented_at, consent_source, consent_changed_at)
-SELECT :user, NULL, to_timestamp(0), CASE WHEN :marketing THEN at END, :source, at
-FROM (SELECT least(CAST(:at AS timestamptz), knocktwice_now()) AS at) clock
-ON CONFLICT (user_id) DO UPDATE SET consented_at = excluded.consented_at, consent_source = excluded.consent_source,
-  consent_changed_at = excluded.consent_changed_at
-WHERE coalesce(p.consent_changed_at <= excluded.consent_changed_at, true)
-""")
-
-# In one subquery of the SET, not in FROM: when another change of the same person was faster, PostgreSQL computes it
-# again from the row as that one left it.
-_DESCRIBE = text("""
-UPDATE users u SET updated_at = knocktwice_now(), (tags, locale, time_zone, field_times) = (
-  SELECT jsonb_strip_nulls(u.tags || coalesce(
-           jsonb_object_agg(substr(f.name, 6), f.value) FILTER (WHERE starts_with(f.name, 'tags.')), '{}')),
-         coalesce(max(f.value #>> '{}') FILTER (WHERE f.name = 'locale'), u.locale),
-         coalesce(max(f.value #>> '{}') FILTER (WHERE f.name = 'time_zone'), u.time_zone),
-         (SELECT coalesce(jsonb_object_agg(t.key, t.value), '{}') FROM jsonb_each(u.field_times) AS t
-          WHERE NOT starts_with(t.key, 'tags.') OR u.tags ? substr(t.key, 6)
-             OR CAST(t.value #>> '{}' AS timestamptz) > knocktwice_now() - interval '90 days')
-         || coalesce(jsonb_object_agg(f.name, clock.at), '{}')
-  FROM jsonb_each(CAST(:fields AS jsonb)) AS f(name, value)
-  WHERE coalesce(CAST(u.field_times ->> f.name AS timestamptz) <= clock.at, true))
-FROM (SELECT least(CAST(:at AS timestamptz), knocktwice_now()) AS at) clock
-WHERE u.id = :user
-""")
-
-# At most once a day for each device, and never waiting for whoever holds its row: another receipt will come.
-_SEEN = text("""
-UPDATE devices d SET last_seen_at = seen.at
-FROM (
-  SELECT o.registration, r.at FROM devices o
-  JOIN (SELECT registration, least(max(at), knocktwice_now()) AS at
-        FROM unnest(CAST(:registrations AS text[]), CAST(:ats AS timestamptz[])) AS s(registration, at)
-        GROUP BY registration) r ON r.registration = o.registration
-  WHERE o.last_seen_at < r.at - interval '1 day'
-  FOR UPDATE OF o SKIP LOCKED
-) seen
-WHERE d.registration = seen.registration
-""")
-
-# A receipt whose notification never came, and traces of logouts that no late "register" can still contradict.
+# Traces of logouts that no late "register" can still contradict.
 _FORGET = (
-    text("""
-    DELETE FROM events e WHERE received_at < knocktwice_now() - interval '31 days'
-      AND NOT EXISTS (SELECT FROM notifications n WHERE n.id = e.notification_id)
-    """),
     text("DELETE FROM devices WHERE user_id IS NULL AND changed_at < knocktwice_now() - interval '90 days'"),
     text("""
-    DELETE FROM phones WHERE number IS NULL AND consented_at IS NULL
+    DELETE FROM phones
+    WHERE number IS NULL
+      AND consented_at IS NULL
       AND greatest(changed_at, consent_changed_at) < knocktwice_now() - interval '90 days'
     """),
 )
@@ -154,11 +70,34 @@ def forget(conn: Connection, stale: timedelta) -> int:
     return removed + (conn.execute(_FORGET_STALE, {"stale": stale}).rowcount if stale else 0)
 
 
+# At most once a day for each device, and never waiting for a transaction that holds its row: another receipt will come.
+_SEEN = text(f"""
+UPDATE devices d SET
+  last_seen_at = seen.at
+FROM (
+  SELECT
+    o.registration,
+    r.at
+  FROM devices o
+  JOIN (
+    SELECT
+      registration,
+      least(max(at), knocktwice_now()) AS at
+    FROM {rows("s", registration="text", at="timestamptz")}
+    GROUP BY registration
+  ) r ON r.registration = o.registration
+  WHERE o.last_seen_at < r.at - interval '1 day'
+  FOR UPDATE OF o SKIP LOCKED
+) seen
+WHERE d.registration = seen.registration
+""")
+
+
 def see(conn: Connection, receipts: Sequence[ReceiptEvent]) -> None:
     """Note that the devices which sent receipts are alive, as far as the receipts name them."""
     named = [(r.registration, r.at) for r in receipts if r.registration is not None]
     if named:
-        conn.execute(_SEEN, {"registrations": [n for n, _ in named], "ats": [at for _, at in named]})
+        conn.execute(_SEEN, {"registration": [n for n, _ in named], "at": [at for _, at in named]})
 
 
 def region(number: str) -> str | None:
@@ -168,6 +107,158 @@ def region(number: str) -> str | None:
     return found if found and found.isalpha() else None
 
 
+# The row of a user who is there already is locked, though nothing about it changes: an erasure locks the person first, too.
+_USERS = text(f"""
+INSERT INTO users (id)
+SELECT id
+FROM {rows("r", id="text")}
+ORDER BY 1
+ON CONFLICT (id) DO UPDATE SET
+  updated_at = users.updated_at
+WHERE false
+""")
+
+# A change from the future comes from a wrong clock; taken at its word it would shut out all others until then.
+_REGISTER = text("""
+INSERT INTO devices AS d (
+  registration,
+  user_id,
+  platform,
+  notifications_enabled,
+  locale,
+  time_zone,
+  app_version,
+  changed_at,
+  last_seen_at
+)
+SELECT
+  :registration,
+  :user,
+  :platform,
+  coalesce(CAST(:enabled AS boolean), true),
+  :locale,
+  :time_zone,
+  :app_version,
+  at,
+  at
+FROM (SELECT least(CAST(:at AS timestamptz), knocktwice_now()) AS at) clock
+ON CONFLICT (registration) DO UPDATE SET
+  user_id = excluded.user_id,
+  platform = coalesce(excluded.platform, d.platform),
+  notifications_enabled = coalesce(CAST(:enabled AS boolean), d.notifications_enabled),
+  locale = coalesce(excluded.locale, d.locale),
+  time_zone = coalesce(excluded.time_zone, d.time_zone),
+  app_version = coalesce(excluded.app_version, d.app_version),
+  changed_at = excluded.changed_at,
+  last_seen_at = excluded.last_seen_at
+WHERE d.changed_at <= excluded.changed_at
+""")
+
+# The row stays as a trace, so that a "register" from before the logout and arriving after it changes nothing.
+_UNREGISTER = text("""
+INSERT INTO devices AS d (
+  registration,
+  user_id,
+  changed_at,
+  last_seen_at
+)
+SELECT
+  :registration,
+  NULL,
+  at,
+  at
+FROM (SELECT least(CAST(:at AS timestamptz), knocktwice_now()) AS at) clock
+ON CONFLICT (registration) DO UPDATE SET
+  user_id = NULL,
+  changed_at = excluded.changed_at
+WHERE d.changed_at <= excluded.changed_at
+""")
+
+# Consent was given for the number that was there: another number, or none, ends what was given before. That counts as a
+# change of the consent, so that one given before and arriving late does not come back for the new number.
+_BIND = text("""
+INSERT INTO phones AS p (
+  user_id,
+  number,
+  region,
+  changed_at
+)
+SELECT
+  :user,
+  :number,
+  :region,
+  least(CAST(:at AS timestamptz), knocktwice_now())
+ON CONFLICT (user_id) DO UPDATE SET
+  number = excluded.number,
+  region = excluded.region,
+  changed_at = excluded.changed_at,
+  (consented_at, consent_source, consent_changed_at) = (
+    SELECT
+      CASE WHEN NOT ends THEN p.consented_at END,
+      CASE WHEN ends THEN 'number changed' ELSE p.consent_source END,
+      CASE WHEN ends THEN excluded.changed_at ELSE p.consent_changed_at END
+    FROM (
+      SELECT
+        p.number IS NOT NULL
+        AND p.number IS DISTINCT FROM excluded.number
+        AND coalesce(p.consent_changed_at < excluded.changed_at, true) AS ends
+    ) change
+  )
+WHERE p.changed_at <= excluded.changed_at
+""")
+
+# Consent may come before the number; the row then waits for it, and any number is newer than none at all.
+_CONSENT = text("""
+INSERT INTO phones AS p (
+  user_id,
+  number,
+  changed_at,
+  consented_at,
+  consent_source,
+  consent_changed_at
+)
+SELECT
+  :user,
+  NULL,
+  to_timestamp(0),
+  CASE WHEN :marketing THEN at END,
+  :source,
+  at
+FROM (SELECT least(CAST(:at AS timestamptz), knocktwice_now()) AS at) clock
+ON CONFLICT (user_id) DO UPDATE SET
+  consented_at = excluded.consented_at,
+  consent_source = excluded.consent_source,
+  consent_changed_at = excluded.consent_changed_at
+WHERE coalesce(p.consent_changed_at <= excluded.consent_changed_at, true)
+""")
+
+# In one subquery of the SET, not in FROM: when another change of the same person was faster, PostgreSQL computes it
+# again from the row as that one left it.
+_DESCRIBE = text("""
+UPDATE users u SET
+  updated_at = knocktwice_now(),
+  (tags, locale, time_zone, field_times) = (
+    SELECT
+      jsonb_strip_nulls(u.tags || coalesce(
+        jsonb_object_agg(substr(f.name, 6), f.value) FILTER (WHERE starts_with(f.name, 'tags.')), '{}'
+      )),
+      coalesce(max(f.value #>> '{}') FILTER (WHERE f.name = 'locale'), u.locale),
+      coalesce(max(f.value #>> '{}') FILTER (WHERE f.name = 'time_zone'), u.time_zone),
+      (
+        SELECT coalesce(jsonb_object_agg(t.key, t.value), '{}')
+        FROM jsonb_each(u.field_times) AS t
+        WHERE NOT starts_with(t.key, 'tags.')
+          OR u.tags ? substr(t.key, 6)
+          OR CAST(t.value #>> '{}' AS timestamptz) > knocktwice_now() - interval '90 days'
+      ) || coalesce(jsonb_object_agg(f.name, clock.at), '{}')
+    FROM jsonb_each(CAST(:fields AS jsonb)) AS f(name, value)
+    WHERE coalesce(CAST(u.field_times ->> f.name AS timestamptz) <= clock.at, true)
+  )
+FROM (SELECT least(CAST(:at AS timestamptz), knocktwice_now()) AS at) clock
+WHERE u.id = :user
+""")
+
+
 def apply(conn: Connection, changes: Sequence[AudienceChange]) -> None:
     """Apply changes, each only if nothing newer is known about its device, number, tag or consent.
 
@@ -175,7 +266,7 @@ def apply(conn: Connection, changes: Sequence[AudienceChange]) -> None:
     """
     people = sorted({c.user for c in changes if not isinstance(c, DeviceUnregistered | UserErased)})
     if people:
-        conn.execute(_USERS, {"ids": people})
+        conn.execute(_USERS, {"id": people})
     registered = [_registered(c) for c in changes if isinstance(c, DeviceRegistered)]
     unregistered = [{"registration": c.registration, "at": c.at} for c in changes if isinstance(c, DeviceUnregistered)]
     bound = [_bound(c) for c in changes if isinstance(c, PhoneBound)]
@@ -186,17 +277,28 @@ def apply(conn: Connection, changes: Sequence[AudienceChange]) -> None:
         if isinstance(c, ConsentSet)
     ]
     # In one order everywhere, so that two batches about the same devices wait for each other instead of deadlocking.
-    for statement, rows, key in (
+    for statement, wanted, key in (
         (_REGISTER, registered, "registration"),
         (_UNREGISTER, unregistered, "registration"),
         (_BIND, bound, "user"),
         (_DESCRIBE, described, "user"),
         (_CONSENT, consents, "user"),
     ):
-        if rows:
-            conn.execute(statement, sorted(rows, key=lambda row: (row[key], row["at"])))
+        if wanted:
+            conn.execute(statement, sorted(wanted, key=lambda row: (row[key], row["at"])))
     if described:
         _require_bounded_tags(conn, sorted({c.user for c in changes if isinstance(c, TagsSet)}))
+
+
+_TAGS_SIZE = text("""
+SELECT
+  (SELECT count(*) FROM jsonb_object_keys(tags)) AS tags,
+  octet_length(CAST(tags AS text)) AS bytes,
+  (SELECT count(*) FROM jsonb_object_keys(field_times)) AS names
+FROM users
+WHERE id = ANY(:users)
+ORDER BY id
+""")
 
 
 def _require_bounded_tags(conn: Connection, users: Sequence[str]) -> None:
@@ -223,11 +325,25 @@ def _registered(change: DeviceRegistered) -> dict[str, object]:
         "user": change.user,
         "platform": change.platform,
         "enabled": change.notifications_enabled,
-        "locale": change.locale,
-        "time_zone": change.time_zone,
+        "locale": _locale(change.locale),
+        "time_zone": _zone(change.time_zone),
         "app_version": change.app_version,
         "at": change.at,
     }
+
+
+def _locale(said: str | None) -> str | None:
+    """Return a locale without what Java, iOS and POSIX put behind it, so that segments find its language and country."""
+    return said if said is None or not _DECORATED.search(said) else locales.plain(said) or said
+
+
+def _zone(said: str | None) -> str | None:
+    """Return a zone by its IANA name. One that nobody knows is left out: the device matters more than its clock."""
+    try:
+        return said and time_zones.canonical(said)
+    except ValueError:
+        log.warning("time zone is not known", time_zone=said)
+        return None
 
 
 def _bound(change: PhoneBound) -> dict[str, object]:
@@ -237,5 +353,7 @@ def _bound(change: PhoneBound) -> dict[str, object]:
 
 def _described(change: TagsSet) -> dict[str, object]:
     fields: dict[str, object] = {f"tags.{name}": value for name, value in change.tags.items()}
-    fields |= {n: v for n, v in (("locale", change.locale), ("time_zone", change.time_zone)) if v is not None}
+    fields |= {
+        n: v for n, v in (("locale", _locale(change.locale)), ("time_zone", _zone(change.time_zone))) if v is not None
+    }
     return {"user": change.user, "fields": json.dumps(fields), "at": change.at}

@@ -30,38 +30,6 @@ _FRESH_S = 60.0
 
 Kind = tuple[str, str]
 
-# Ids are UUIDv7: an hour is a range of them. A receipt that names no device speaks for all of its notification's.
-_ROLL_UP = text("""
-WITH e AS (
-  SELECT notification_id, registration, bool_or(kind = 'delivered') AS delivered FROM events
-  WHERE notification_id >= :low AND notification_id < :high AND step = 0 AND kind IN ('delivered', 'clicked')
-  GROUP BY notification_id, registration
-)
-INSERT INTO receipt_health AS h (hour, platform, app_version, pushes, delivered, confirmed)
-SELECT :hour, coalesce(d.platform, 'unknown'), coalesce(d.app_version, ''), count(*),
-       count(*) FILTER (WHERE own.delivered OR anyones.delivered),
-       count(*) FILTER (WHERE own.notification_id IS NOT NULL OR anyones.notification_id IS NOT NULL)
-FROM attempts a
-LEFT JOIN devices d ON d.registration = a.registration
-LEFT JOIN e own ON own.notification_id = a.notification_id AND own.registration = a.registration
-LEFT JOIN e anyones ON anyones.notification_id = a.notification_id AND anyones.registration = ''
-WHERE a.notification_id >= :low AND a.notification_id < :high AND a.state = 'sent'
-GROUP BY 2, 3 ORDER BY 2, 3
-ON CONFLICT (hour, platform, app_version) DO UPDATE
-  SET pushes = excluded.pushes, delivered = excluded.delivered, confirmed = excluded.confirmed
-""")
-
-_KINDS = text("""
-SELECT platform, app_version, sum(pushes) AS pushes, sum(delivered) AS delivered, sum(confirmed) AS confirmed
-FROM receipt_health WHERE hour > knocktwice_now() - :span GROUP BY 1, 2 ORDER BY sum(pushes) DESC, 1, 2
-""")
-
-_PUSHED_TO = text("""
-SELECT DISTINCT a.notification_id, coalesce(d.platform, 'unknown') AS platform, coalesce(d.app_version, '') AS app_version
-FROM attempts a LEFT JOIN devices d ON d.registration = a.registration
-WHERE a.notification_id = ANY(CAST(:ids AS uuid[])) AND a.state = 'sent'
-""")
-
 
 @dataclass(frozen=True, slots=True)
 class KindHealth:
@@ -85,6 +53,18 @@ class KindHealth:
     def share(self) -> float:
         """The share of its pushes that were ever confirmed."""
         return self.confirmed / self.pushes if self.pushes else 0.0
+
+
+# A push counts only if the provider took it.
+_PUSHED_TO = text("""
+SELECT DISTINCT
+  a.notification_id,
+  coalesce(d.platform, 'unknown') AS platform,
+  coalesce(d.app_version, '') AS app_version
+FROM attempts a
+LEFT JOIN devices d ON d.registration = a.registration
+WHERE a.notification_id = ANY(CAST(:ids AS uuid[])) AND a.state = 'sent'
+""")
 
 
 class SilentKinds:
@@ -113,6 +93,20 @@ class SilentKinds:
         return self._known
 
 
+_KINDS = text("""
+SELECT
+  platform,
+  app_version,
+  sum(pushes) AS pushes,
+  sum(delivered) AS delivered,
+  sum(confirmed) AS confirmed
+FROM receipt_health
+WHERE hour > knocktwice_now() - :span
+GROUP BY 1, 2
+ORDER BY sum(pushes) DESC, 1, 2
+""")
+
+
 def examine(conn: Connection, settings: Settings) -> list[KindHealth]:
     """Return every kind of device that was pushed to in the last seven days, the most frequent first."""
     return [
@@ -129,13 +123,58 @@ def examine(conn: Connection, settings: Settings) -> list[KindHealth]:
     ]
 
 
+_LAST_HOUR = text("SELECT knocktwice_now() AS now, (SELECT max(hour) FROM receipt_health) AS last")
+
+_FORGET = text("DELETE FROM receipt_health WHERE hour < knocktwice_now() - 5 * CAST(:span AS interval)")
+
+# Ids are UUIDv7: an hour is a range of them. A receipt that names no device speaks for all of its notification's.
+_ROLL_UP = text("""
+WITH e AS (
+  SELECT
+    notification_id,
+    registration,
+    bool_or(kind = 'delivered') AS delivered
+  FROM events
+  WHERE notification_id >= :low
+    AND notification_id < :high
+    AND step = 0
+    AND kind IN ('delivered', 'clicked')
+  GROUP BY notification_id, registration
+)
+INSERT INTO receipt_health AS h (
+  hour,
+  platform,
+  app_version,
+  pushes,
+  delivered,
+  confirmed
+)
+SELECT
+  :hour,
+  coalesce(d.platform, 'unknown'),
+  coalesce(d.app_version, ''),
+  count(*),
+  count(*) FILTER (WHERE own.delivered OR anyones.delivered),
+  count(*) FILTER (WHERE own.notification_id IS NOT NULL OR anyones.notification_id IS NOT NULL)
+FROM attempts a
+LEFT JOIN devices d ON d.registration = a.registration
+LEFT JOIN e own ON own.notification_id = a.notification_id AND own.registration = a.registration
+LEFT JOIN e anyones ON anyones.notification_id = a.notification_id AND anyones.registration = ''
+WHERE a.notification_id >= :low AND a.notification_id < :high AND a.state = 'sent'
+GROUP BY 2, 3
+ORDER BY 2, 3
+ON CONFLICT (hour, platform, app_version) DO UPDATE SET
+  pushes = excluded.pushes,
+  delivered = excluded.delivered,
+  confirmed = excluded.confirmed
+""")
+
+
 def roll_up(engine: Engine) -> int:
     """Count the hours that are due, each in a transaction of its own, and return how many; counting twice is harmless."""
     with engine.connect() as conn:
-        query = text("SELECT knocktwice_now() AS now, (SELECT max(hour) FROM receipt_health) AS last")
-        now, last = conn.execute(query).one()
-        oldest = text("DELETE FROM receipt_health WHERE hour < knocktwice_now() - 5 * CAST(:span AS interval)")
-        conn.execute(oldest, {"span": SPAN})
+        now, last = conn.execute(_LAST_HOUR).one()
+        conn.execute(_FORGET, {"span": SPAN})
         conn.commit()
     hours = _due(now, last)
     for hour in hours:

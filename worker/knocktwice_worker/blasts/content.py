@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from knocktwice_shared.errors import InvalidMessage
-from knocktwice_shared.messages import Category, Channel, blast_batch, parse_batch
+from knocktwice_shared.messages import Category, blast_batch, parse_batch
+from knocktwice_worker.channels.registry import CHANNELS, wording_of
 from knocktwice_worker.content import plans, rendering, resolution, template_store
-from knocktwice_worker.content import sms_parts as parts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -64,29 +64,31 @@ class BlastContent:
             try:
                 if push is not None:
                     rendering.render(push, sms_text, self.params, links)
-                plans.check(self.plan, push, sms_text, locale or None, self.params, lambda _: links)
+                plans.check(
+                    self.plan, push, sms_text, locale or None, self.params, lambda _: links, wording_of=wording_of
+                )
             except InvalidMessage as error:
                 if not locale:
                     raise
                 raise InvalidMessage(f"({locale}): {error.field}", error.problem) from None
 
-    def sms_parts(self, links: Tracker | None) -> dict[str, int]:
-        """Return language → parts of all SMS that one person may get.
+    def sizes(self, channel: str, links: Tracker | None) -> dict[str, int]:
+        """Return language → how much one person may get over a channel: parts, or messages where it has no parts.
 
         Args:
+            channel: its name.
             links: makes links as long as real ones.
         """
-        texts = [step for step in self.plan if step.channel is Channel.SMS]
-        return {locale: sum(self._parts(step, locale, links) for step in texts) for locale in self.contents}
+        own = [step for step in self.plan if step.channel == channel]
+        return {locale: sum(self._size(step, locale, links) for step in own) for locale in self.contents}
 
-    @property
-    def whatsapp_messages(self) -> int:
-        """How many WhatsApp messages one person may get."""
-        return sum(step.channel is Channel.WHATSAPP for step in self.plan)
-
-    def _parts(self, step: Step, locale: str, links: Tracker | None) -> int:
-        said = plans.words(plans.written(step), *self.contents[locale], locale or None, self.params, links=links)
-        return parts.count(said.text)
+    def _size(self, step: Step, locale: str, links: Tracker | None) -> int:
+        entry = CHANNELS[step.channel]
+        if entry.parts is None:
+            return 1
+        content, params = self.contents[locale], self.params
+        said = plans.words(plans.written(step), *content, locale or None, params, links=links, wording=entry.wording)
+        return entry.size(said.text)
 
 
 def of(conn: Connection, blast: Blast) -> BlastContent:

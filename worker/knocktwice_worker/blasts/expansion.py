@@ -17,8 +17,8 @@ from knocktwice_shared.errors import InvalidMessage
 from knocktwice_shared.messages import blast_batch, parse_batch
 from knocktwice_shared.names import Queue, Task
 from knocktwice_worker.audience import segment_filter, segments
-from knocktwice_worker.blasts import pages, standing, store
-from knocktwice_worker.blasts.store import BlastState
+from knocktwice_worker.blasts import pages, standing, states
+from knocktwice_worker.blasts.states import BlastState
 from knocktwice_worker.notifications.pipeline.concurrency import at_most
 from knocktwice_worker.notifications.store import note_cancelled, settle_cancelled
 
@@ -65,7 +65,7 @@ class Expansion:
     def ring(self, publish: Publish) -> None:
         """Publish a step for each blast that is due."""
         with self.engine.begin() as conn:
-            due = store.ring(conn, self.lease)
+            due = states.ring(conn, self.lease)
         for id_ in due:
             publish(Task.EXPAND_BLAST, [id_])
 
@@ -88,7 +88,7 @@ class Expansion:
         with self.engine.begin() as conn:
             blast = standing.find(conn, id_)
             if blast is not None:
-                store.abort(conn, blast.key, str(error))
+                states.abort(conn, blast.key, str(error))
         log.error("blast given up", blast=id_, field=error.field)
 
     def _step(self, id_: str, publish: Publish) -> None:
@@ -114,7 +114,7 @@ class Expansion:
             How many people they have; ``None``: there are none to write.
         """
         with self.engine.begin() as conn:
-            blast = store.lock(conn, id_)
+            blast = states.lock(conn, id_)
             if blast is None or blast.expanded_at:
                 return None
             wanted = segment_filter.parse(blast.filter, "filter")
@@ -126,7 +126,7 @@ class Expansion:
         # The broker is asked first: without one no page is handed out.
         full = self.redis.llen(Queue.PUSH) >= _MOST_WAITING
         with self.engine.begin() as conn:
-            blast = store.lock(conn, id_, wait=wait)
+            blast = states.lock(conn, id_, wait=wait)
             if blast is None:
                 return []
             return pages.release(conn, blast, self.lease, most=0 if full else pages.IN_FLIGHT)
@@ -155,7 +155,7 @@ class Expansion:
 
     def _cancel(self, id_: str, until: float) -> int:
         with self.engine.begin() as conn:
-            if store.lock(conn, id_, BlastState.ABORTED) is None:
+            if states.lock(conn, id_, BlastState.ABORTED) is None:
                 return 0
             pages.discard(conn, id_)
         cancelled = 0

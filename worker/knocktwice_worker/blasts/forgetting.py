@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, text
 
+from knocktwice_worker.database.bulk import rows
+
 if TYPE_CHECKING:
     from datetime import datetime
     from uuid import UUID
@@ -66,10 +68,10 @@ RETURNING
 """)
 
 # What the deleted pages had sent is still counted.
-_KEEP_COUNT = text("""
+_KEEP_COUNT = text(f"""
 UPDATE blasts b SET
   purged = b.purged + r.sent
-FROM unnest(CAST(:ids AS uuid[]), CAST(:sent AS int[])) AS r(id, sent)
+FROM {rows("r", id="uuid", sent="int")}
 WHERE b.id = r.id
 """)
 
@@ -101,6 +103,6 @@ def purge(conn: Connection, until: datetime, limit: int) -> int:
     for page in deleted:
         sent[str(page.blast_id)] += page.sent
     if sent:
-        conn.execute(_KEEP_COUNT, {"ids": list(sent), "sent": list(sent.values())})
+        conn.execute(_KEEP_COUNT, {"id": list(sent), "sent": list(sent.values())})
     conn.execute(_PURGE_BLASTS, {"until": until})
     return len(deleted)

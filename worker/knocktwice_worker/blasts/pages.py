@@ -16,13 +16,13 @@ from sqlalchemy import Connection, text
 
 from knocktwice_shared.ids import uuid7
 from knocktwice_shared.names import BATCH_LIMIT
-from knocktwice_worker.blasts import store
+from knocktwice_worker.blasts import states
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
 
-    from knocktwice_worker.blasts.store import LockedBlast
+    from knocktwice_worker.blasts.states import LockedBlast
 
 #: Pages of one blast that workers may have at once. A few workers are busy with as many, and what an application sends
 #: meanwhile does not stand behind a million people.
@@ -158,7 +158,7 @@ def release(conn: Connection, blast: LockedBlast, lease: timedelta, *, most: int
         return []
     counted = conn.execute(_COUNT, {"id": blast.id}).one()
     if not counted.waiting:
-        store.finish(conn, blast.id)
+        states.finish(conn, blast.id)
         return []
     room = max(0, most - counted.busy)
     next_at = blast.next_at
@@ -167,7 +167,7 @@ def release(conn: Connection, blast: LockedBlast, lease: timedelta, *, most: int
         room = min(room, allowed)
         next_at = since + room * _interval(per_min)
     released = conn.execute(_RELEASE, {"id": blast.id, "room": room, "lease": lease}).all() if room else []
-    store.look_again(conn, blast.id, _AGAIN, next_at=next_at)
+    states.look_again(conn, blast.id, _AGAIN, next_at=next_at)
     return [str(row.id) for row in released]
 
 
@@ -262,7 +262,7 @@ def next_to_cancel(conn: Connection, blast: str) -> SentPage | None:
     """Return the next page of an aborted blast that was sent and is not cancelled; ``None``: none is left."""
     row = conn.execute(_TO_CANCEL, {"id": blast}).first()
     if row is None:
-        store.rest(conn, blast)
+        states.rest(conn, blast)
         return None
     active = conn.execute(_ACTIVE, {"first": row.id, "last": row.last_id})
     return SentPage(str(row.id), [str(n.id) for n in active])

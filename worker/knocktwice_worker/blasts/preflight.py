@@ -12,16 +12,18 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, String, bindparam, case, cast, exists, func, literal_column, or_, select, text
 
+from knocktwice_shared.channels import SMS
 from knocktwice_shared.errors import KnocktwiceError
 from knocktwice_shared.messages import Category
 from knocktwice_worker.audience.segment_sql import where
 from knocktwice_worker.blasts import request
+from knocktwice_worker.channels.registry import CHANNELS
 from knocktwice_worker.content.links.short_links import example
 from knocktwice_worker.database.schema import deliveries, devices, opt_outs, phones, users
 from knocktwice_worker.limits.quiet_hours import zones_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from datetime import datetime
 
     from sqlalchemy import Select
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from knocktwice_shared.messages import Blast
     from knocktwice_worker.audience.segment_filter import Filter
     from knocktwice_worker.blasts.content import BlastContent
+    from knocktwice_worker.channels.opened import Channels
     from knocktwice_worker.config import Settings
     from knocktwice_worker.limits.per_number import Limits
 
@@ -58,6 +61,23 @@ class OverBudget(KnocktwiceError):
 
 
 @dataclass(slots=True)
+class ChannelPreflight:
+    """What would go over a channel that is not SMS.
+
+    Attributes:
+        expected, worst: messages, or parts where the channel has parts.
+        expected_cost, worst_cost: what they come to.
+        unpriced: countries that the price list does not name.
+    """
+
+    expected: float = 0.0
+    worst: int = 0
+    expected_cost: float = 0.0
+    worst_cost: float = 0.0
+    unpriced: set[str] = field(default_factory=set)
+
+
+@dataclass(slots=True)
 class Preflight:
     """What a blast would do now. Each person is counted once in ``push``, ``sms_only`` and ``unreachable``.
 
@@ -72,9 +92,8 @@ class Preflight:
         share_from: where that is from.
         expected_parts, expected_cost: of all that follows the push, if that comes true.
         worst_parts, worst_cost: if nobody answers anything.
-        expected_whatsapp, worst_whatsapp: WhatsApp messages, likewise.
-        expected_whatsapp_cost, worst_whatsapp_cost: what these come to, which is in the costs above.
-        unpriced, unpriced_whatsapp: countries that the price lists do not name.
+        unpriced: countries that the price list of SMS does not name.
+        channels: what goes over other channels; what it comes to is in the costs above, too.
     """
 
     users: int = 0
@@ -93,19 +112,27 @@ class Preflight:
     expected_cost: float = 0.0
     worst_parts: int = 0
     worst_cost: float = 0.0
-    expected_whatsapp: float = 0.0
-    worst_whatsapp: int = 0
-    expected_whatsapp_cost: float = 0.0
-    worst_whatsapp_cost: float = 0.0
     unpriced: set[str] = field(default_factory=set)
-    unpriced_whatsapp: set[str] = field(default_factory=set)
+    channels: dict[str, ChannelPreflight] = field(
+        default_factory=lambda: {name: ChannelPreflight() for name in CHANNELS if name != SMS}
+    )
 
     def as_json(self) -> dict[str, Any]:
         """Return it as plain data."""
-        return asdict(self) | {
-            "unpriced": sorted(self.unpriced),
-            "unpriced_whatsapp": sorted(self.unpriced_whatsapp),
-        }
+        told = asdict(self) | {"unpriced": sorted(self.unpriced)}
+        del told["channels"]
+        for name, channel in self.channels.items():
+            told |= {f"expected_{name}": channel.expected, f"worst_{name}": channel.worst}
+            told |= {f"expected_{name}_cost": channel.expected_cost, f"worst_{name}_cost": channel.worst_cost}
+            told[f"unpriced_{name}"] = sorted(channel.unpriced)
+        return told
+
+    @property
+    def lacking(self) -> Iterator[tuple[set[str], str]]:
+        """The countries without a price, and the setting that has the prices."""
+        for name, unpriced in {SMS: self.unpriced, **{n: c.unpriced for n, c in self.channels.items()}}.items():
+            if unpriced:
+                yield unpriced, CHANNELS[name].prices_setting
 
     def require(self, *, parts: int | None, cost: float | None) -> None:
         """Compare the worst case with a budget.
@@ -117,10 +144,9 @@ class Preflight:
             raise OverBudget(f"up to {self.worst_parts} SMS parts; the budget is {parts}")
         if cost is None:
             return
-        for unpriced, setting in ((self.unpriced, "SMS"), (self.unpriced_whatsapp, "WHATSAPP")):
-            if unpriced:
-                missing = ", ".join(sorted(unpriced))
-                raise OverBudget(f"no price for {missing}; add it, or {DEFAULT}, to KNOCKTWICE_{setting}_PRICES")
+        for unpriced, setting in self.lacking:
+            missing = ", ".join(sorted(unpriced))
+            raise OverBudget(f"no price for {missing}; add it, or {DEFAULT}, to {setting}")
         if self.worst_cost > cost:
             raise OverBudget(f"messages for up to {self.worst_cost:.2f}; the budget is {cost:.2f}")
 
@@ -130,19 +156,26 @@ class _Texts:
     """What is said to whom."""
 
     said: BlastContent
-    #: Language → parts of all its SMS.
-    parts: Mapping[str, int]
-    #: WhatsApp messages; without a sender these steps are passed over.
-    messages: int
+    #: Channel → language → parts, or messages where there are no parts. Without a sender a channel's steps are passed over.
+    sizes: Mapping[str, Mapping[str, int]]
+    #: Channel → price of one by country.
+    prices: Mapping[str, Mapping[str, float]]
 
 
 def examine(
-    conn: Connection, blast: Blast, settings: Settings, limits: Limits, *, share: float | None = None
+    conn: Connection,
+    blast: Blast,
+    settings: Settings,
+    limits: Limits,
+    channels: Channels,
+    *,
+    share: float | None = None,
 ) -> Preflight:
     """Look at what a blast would do.
 
     Args:
         limits: of the numbers.
+        channels: over which steps go.
         share: part of those with a push who will be texted, 0 to 1; ``None`` asks the latest blasts with this template
             and the same plan of their own, and expects the worst if there were none.
 
@@ -151,7 +184,7 @@ def examine(
     """
     wanted = request.audience(conn, blast)
     said = request.check_content(conn, blast, settings)
-    texts = _texts(said, settings)
+    texts = _texts(said, settings, channels)
     found = Preflight()
     found.fallback_share, found.share_from = _share(conn, blast, share)
     now: datetime = conn.execute(text("SELECT knocktwice_now()")).scalar_one()
@@ -163,9 +196,10 @@ def examine(
     for row in rows:
         expected += _count(found, row, texts, settings, now)
     found.expected_parts = round(expected)
-    for name in ("expected_cost", "worst_cost", "expected_whatsapp_cost", "worst_whatsapp_cost"):
-        setattr(found, name, round(getattr(found, name), 4))
-    found.expected_whatsapp = round(found.expected_whatsapp)
+    found.expected_cost, found.worst_cost = round(found.expected_cost, 4), round(found.worst_cost, 4)
+    for channel in found.channels.values():
+        channel.expected_cost, channel.worst_cost = round(channel.expected_cost, 4), round(channel.worst_cost, 4)
+        channel.expected = round(channel.expected)
     return found
 
 
@@ -192,17 +226,20 @@ def _count(found: Preflight, row: Any, texts: _Texts, settings: Settings, now: d
         zones = zones_of(row.number, row.zone, settings.default_zone)
         found.quiet += n if settings.quiet.end_of(now, zones) else 0
     share = found.fallback_share if pushable else 1.0
-    country, all_parts, messages = row.region or "", n * texts.parts[locale], n * texts.messages
-    cost = all_parts * _price(settings.sms_prices, country, all_parts, found.unpriced)
-    whatsapp = messages * _price(settings.whatsapp_prices, country, messages, found.unpriced_whatsapp)
+    country, all_parts = row.region or "", n * texts.sizes[SMS][locale]
+    cost = all_parts * _price(texts.prices[SMS], country, all_parts, found.unpriced)
+    for name, channel in found.channels.items():
+        count = n * texts.sizes[name][locale]
+        its_cost = count * _price(texts.prices[name], country, count, channel.unpriced)
+        channel.worst += count
+        channel.expected += count * share
+        channel.worst_cost += its_cost
+        channel.expected_cost += its_cost * share
+        cost += its_cost
     expected: float = all_parts * share
     found.worst_parts += all_parts
-    found.worst_whatsapp += messages
-    found.expected_whatsapp += messages * share
-    found.worst_cost += cost + whatsapp
-    found.expected_cost += (cost + whatsapp) * share
-    found.worst_whatsapp_cost += whatsapp
-    found.expected_whatsapp_cost += whatsapp * share
+    found.worst_cost += cost
+    found.expected_cost += cost * share
     return expected
 
 
@@ -214,9 +251,13 @@ def _price(prices: Mapping[str, float], country: str, count: int, unpriced: set[
     return price or 0.0
 
 
-def _texts(said: BlastContent, settings: Settings) -> _Texts:
-    messages = said.whatsapp_messages if settings.whatsapp_from else 0
-    return _Texts(said, said.sms_parts(example(settings)), messages)
+def _texts(said: BlastContent, settings: Settings, channels: Channels) -> _Texts:
+    links = example(settings.link_address)
+    nothing = dict.fromkeys(said.contents, 0)
+    sizes = {
+        entry.name: nothing if opened.silent else said.sizes(entry.name, links) for entry, opened in channels.all()
+    }
+    return _Texts(said, sizes, channels.prices)
 
 
 def _share(conn: Connection, blast: Blast, share: float | None) -> tuple[float, str]:

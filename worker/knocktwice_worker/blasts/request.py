@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from knocktwice_shared.errors import InvalidMessage
 from knocktwice_shared.ids import blast_id
 from knocktwice_worker.audience import segment_filter, segments
-from knocktwice_worker.blasts import content, standing, store
+from knocktwice_worker.blasts import content, standing, states
 from knocktwice_worker.content import plans
 from knocktwice_worker.content.links.short_links import example
 
@@ -43,7 +43,7 @@ def start(conn: Connection, blast: Blast, schedule: str | None = None, *, settin
     if standing.find(conn, blast.key) is None:
         wanted = audience(conn, blast)
         check_content(conn, blast, settings)
-        if store.start(conn, blast, segment_filter.dump(wanted), schedule):
+        if states.start(conn, blast, segment_filter.dump(wanted), schedule):
             return Started(blast_id(blast.key), True)
     return Started(blast_id(blast.key), False)
 
@@ -72,7 +72,7 @@ def check_content(conn: Connection, blast: Blast, settings: Settings | None = No
     try:
         if settings is not None:
             plans.check_delays(said.plan, least_s=settings.min_after_s, most_s=settings.max_after_s)
-        said.check(example(settings) if settings else None)
+        said.check(example(settings.link_address) if settings else None)
     except InvalidMessage as error:
         if blast.template is None:
             raise

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, text
 
-from knocktwice_worker.blasts.store import BlastState
+from knocktwice_worker.blasts.states import BlastState
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -15,28 +15,15 @@ from dataclasses import replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
-from knocktwice_worker.channels import (
-    CredentialsUnavailable,
-    NoResponse,
-    Outcome,
-    PushMessage,
-    Rejected,
-    Request,
-    Response,
-    Retry,
-    Sent,
-    Unknown,
-    Withdrawal,
-    retry_after,
-)
+from knocktwice_worker.channels.http import NoResponse, Request, Response, retry_after
+from knocktwice_worker.channels.messages import PushMessage, Withdrawal
+from knocktwice_worker.channels.outcomes import CredentialsUnavailable, Outcome, Rejected, Retry, Sent, Unknown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
     from firebase_admin.credentials import Base
-
-    from knocktwice_worker.config import Settings
 
 #: The name under which an app finds the notification's id in the push, for its receipts.
 ID_FIELD = "knocktwice_id"
@@ -88,13 +75,6 @@ class FcmChannel:
         self._refused = False
         self._kept_headers: tuple[str, Mapping[str, str]] | None = None
         self._kept_form: _Form | None = None
-
-    @classmethod
-    def from_settings(cls, settings: Settings) -> FcmChannel:
-        """Build the channel that the settings describe."""
-        return cls(
-            url=settings.fcm_url, credentials_file=settings.google_application_credentials, project=settings.fcm_project
-        )
 
     def authorize(self) -> None:
         """Get an access token if there is none, or a new one a few minutes before it ends."""

@@ -15,9 +15,9 @@ from rich.table import Table
 
 from knocktwice import wire
 from knocktwice_shared.messages import parse_blast
-from knocktwice_worker.blasts import preflight, request, schedules, standing
-from knocktwice_worker.blasts import store as blast_store
-from knocktwice_worker.blasts.store import BlastState
+from knocktwice_worker.blasts import preflight, request, schedules, standing, states
+from knocktwice_worker.blasts.states import BlastState
+from knocktwice_worker.channels.registry import CHANNELS
 from knocktwice_worker.cli import send_options, step_options
 from knocktwice_worker.cli.output import AsJson, clock, complain, err, fail, out, print_json, reading
 from knocktwice_worker.cli.template import given_values
@@ -164,7 +164,7 @@ def pause(blast: Which, reason: Annotated[str, typer.Option(help="Shown by statu
     """Notify nobody else for now. Who was pushed goes on, and may be texted. Exits 1 if it is not running."""
     with reading(services()) as conn:
         row = _found(standing.find(conn, blast), blast)
-        done = blast_store.pause(conn, row.id, reason)
+        done = states.pause(conn, row.id, reason)
         conn.commit()
     _say(row, done, "paused", "running")
 
@@ -174,7 +174,7 @@ def resume(blast: Which) -> None:
     """Go on with a paused blast. Exits 1 if it is not paused."""
     with reading(services()) as conn:
         row = _found(standing.find(conn, blast), blast)
-        done = blast_store.resume(conn, row.id)
+        done = states.resume(conn, row.id)
         conn.commit()
     _say(row, done, "resumed", "paused")
 
@@ -184,7 +184,7 @@ def abort(blast: Which, reason: Annotated[str, typer.Option(help="Shown by statu
     """End a blast and cancel what it has not sent yet, the SMS of those who were pushed too. Also when it has finished."""
     with reading(services()) as conn:
         row = _found(standing.find(conn, blast), blast)
-        done = blast_store.abort(conn, row.key, reason)
+        done = states.abort(conn, row.key, reason)
         conn.commit()
     out.print(f"blast {row.key}: {'aborted' if done else 'was aborted before'}", markup=False)
 
@@ -205,7 +205,7 @@ def _preflight(
 ) -> dict[str, Any]:
     here = services()
     with reading(here) as conn:
-        found = preflight.examine(conn, blast, here.settings, here.limits.limits, share=share)
+        found = preflight.examine(conn, blast, here.settings, here.limits.limits, here.channels, share=share)
     if show:
         _print_preflight(found)
     try:
@@ -232,24 +232,27 @@ def _print_preflight(found: preflight.Preflight) -> None:
     ]
     for name, value in lines:
         out.print(f"{name:18}{value:>10}".rstrip())
-    likely, most = found.expected_whatsapp_cost, found.worst_whatsapp_cost
-    for name, count, cost, known in (
-        ("SMS parts, likely", found.expected_parts, found.expected_cost - likely, not found.unpriced),
-        ("SMS parts, at most", found.worst_parts, found.worst_cost - most, not found.unpriced),
-        ("WhatsApp, likely", found.expected_whatsapp, likely, not found.unpriced_whatsapp),
-        ("WhatsApp, at most", found.worst_whatsapp, most, not found.unpriced_whatsapp),
-    ):
-        if found.worst_whatsapp or not name.startswith("WhatsApp"):
-            out.print(f"{name:18}{count:>10}" + (f", costs {cost:.2f}" if known and count else ""))
+    likely = sum(channel.expected_cost for channel in found.channels.values())
+    most = sum(channel.worst_cost for channel in found.channels.values())
+    _say_cost("SMS parts, likely", found.expected_parts, found.expected_cost - likely, not found.unpriced)
+    _say_cost("SMS parts, at most", found.worst_parts, found.worst_cost - most, not found.unpriced)
+    for name, channel in found.channels.items():
+        if channel.worst:
+            called, known = CHANNELS[name].content.called, not channel.unpriced
+            _say_cost(f"{called}, likely", channel.expected, channel.expected_cost, known)
+            _say_cost(f"{called}, at most", channel.worst, channel.worst_cost, known)
     out.print(
         f"likely: {found.fallback_share:.0%} of those pushed are texted ({found.share_from})",
         markup=False,
         soft_wrap=True,
     )
-    for unpriced, setting in ((found.unpriced, "SMS"), (found.unpriced_whatsapp, "WHATSAPP")):
-        if unpriced:
-            out.print(f"no price for {', '.join(sorted(unpriced))}: see KNOCKTWICE_{setting}_PRICES", soft_wrap=True)
+    for unpriced, setting in found.lacking:
+        out.print(f"no price for {', '.join(sorted(unpriced))}: see {setting}", soft_wrap=True)
     out.print("a dry run: nobody was notified")
+
+
+def _say_cost(name: str, count: float, cost: float, known: bool) -> None:
+    out.print(f"{name:18}{count:>10}" + (f", costs {cost:.2f}" if known and count else ""))
 
 
 def _watch(blast: str) -> None:

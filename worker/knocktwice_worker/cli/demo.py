@@ -80,7 +80,7 @@ PEOPLE = (
 )
 
 
-def run() -> int:
+def run_demo() -> int:
     """Run the demo. Returns 0 if all went as promised."""
     started = time.monotonic()
     with ExitStack() as work:

@@ -3,121 +3,144 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
+from functools import partial
 from typing import TYPE_CHECKING
 
 from sqlalchemy import text
 
-from knocktwice_shared.messages import Channel
+from knocktwice_shared.channels import SMS
 from knocktwice_shared.names import INBOX_ACCEPTED, Queue
 from knocktwice_worker.audience import receipt_health
-from knocktwice_worker.channels import CredentialsUnavailable
-from knocktwice_worker.channels.http_sms.file import TWILIO
+from knocktwice_worker.channels.outcomes import CredentialsUnavailable
+from knocktwice_worker.channels.registry import CHANNELS
 from knocktwice_worker.limits import budget
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from knocktwice_worker.channels.twilio.sms import TwilioSmsChannel
+    from knocktwice_worker.channels.provider import StepProvider
     from knocktwice_worker.services import Services
+
+
+class Level(StrEnum):
+    """How a check went."""
+
+    #: It works.
+    OK = "ok"
+    #: It works, and somebody should look at it.
+    WARNING = "warning"
+    #: It does not work.
+    ERROR = "error"
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One answer. ``level`` is ``ok``, ``warning`` (works, but look) or ``error`` (does not work)."""
+    """One answer.
+
+    Attributes:
+        name: what was looked at.
+        finding: what there is, or what is wrong and what would mend it.
+    """
 
     name: str
-    level: str
+    level: Level
     finding: str
 
 
 def examine(here: Services) -> list[Check]:
     """Run all checks; none of them changes anything, and one that cannot run reports itself as an error."""
-    return [_run(name, check, here) for name, check in _CHECKS.items()]
+    others = {name: partial(_other_channel, name=name) for name in CHANNELS if name != SMS}
+    return [_run(name, check, here) for name, check in (_CHECKS | others).items()]
 
 
-def _run(name: str, check: Callable[[Services], tuple[str, str]], here: Services) -> Check:
+def _run(name: str, check: Callable[[Services], tuple[Level, str]], here: Services) -> Check:
     try:
         level, finding = check(here)
     except CredentialsUnavailable as error:
-        return Check(name, "warning", f"{error}; 'knocktwice up' lets the sandbox stand in")
+        return Check(name, Level.WARNING, f"{error}; 'knocktwice up' lets the sandbox stand in")
     except Exception as error:
-        return Check(name, "error", f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"[:300])
+        return Check(
+            name, Level.ERROR, f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"[:300]
+        )
     return Check(name, level, finding)
 
 
-def _postgres(here: Services) -> tuple[str, str]:
+def _postgres(here: Services) -> tuple[Level, str]:
     with here.engine.connect() as conn:
         version = conn.execute(text("SHOW server_version")).scalar_one()
         migrated = conn.execute(text("SELECT to_regclass('public.deliveries') IS NOT NULL")).scalar_one()
     if not migrated:
-        return "error", f"PostgreSQL {version} answers but has no tables; run: knocktwice migrate"
-    return "ok", f"PostgreSQL {version}"
+        return Level.ERROR, f"PostgreSQL {version} answers but has no tables; run: knocktwice migrate"
+    return Level.OK, f"PostgreSQL {version}"
 
 
-def _broker(here: Services) -> tuple[str, str]:
+def _broker(here: Services) -> tuple[Level, str]:
     info = here.redis.info()
     name = "Valkey" if "valkey_version" in info else "Redis"
     version = info.get("valkey_version", info["redis_version"])
     if not info.get("aof_enabled"):
         return (
-            "warning",
+            Level.WARNING,
             f"{name} {version} without append-only file: a crash forgets accepted messages; set appendonly yes",
         )
     if info.get("maxmemory_policy") not in (None, "noeviction"):
-        return "error", f"{name} {version} evicts keys when full; set maxmemory-policy noeviction"
-    return "ok", f"{name} {version}, append-only file on"
+        return Level.ERROR, f"{name} {version} evicts keys when full; set maxmemory-policy noeviction"
+    return Level.OK, f"{name} {version}, append-only file on"
 
 
-def _workers(here: Services) -> tuple[str, str]:
+def _workers(here: Services) -> tuple[Level, str]:
     from knocktwice_worker.celery import app
 
     answers = app.control.ping(timeout=1.5) or []
     if not answers:
-        return "error", "no worker answers; start one: celery -A knocktwice_worker worker"
-    return "ok", f"{len(answers)} worker{'s' if len(answers) > 1 else ''}"
+        return Level.ERROR, "no worker answers; start one: celery -A knocktwice_worker worker"
+    return Level.OK, f"{len(answers)} worker{'s' if len(answers) > 1 else ''}"
 
 
-def _push(here: Services) -> tuple[str, str]:
+def _push(here: Services) -> tuple[Level, str]:
     here.push.authorize()
-    return "ok", "FCM credentials work"
+    return Level.OK, "FCM credentials work"
 
 
-def _sms(here: Services) -> tuple[str, str]:
-    if here.providers and TWILIO not in here.providers:
-        return "ok", "not by Twilio; see sms providers"
-    return _examined(here.sms)
+def _sms(here: Services) -> tuple[Level, str]:
+    opened = here.channels[SMS]
+    if opened.weights is not None and opened.usual not in opened.weights:
+        return Level.OK, f"not by {opened.usual}; see sms providers"
+    return _examined(here.channels.usual(SMS))
 
 
-def _whatsapp(here: Services) -> tuple[str, str]:
-    if not here.settings.whatsapp_from:
-        return "ok", "not used; KNOCKTWICE_WHATSAPP_FROM names a sender"
-    return _examined(here.whatsapp)
+def _other_channel(here: Services, name: str) -> tuple[Level, str]:
+    if here.channels[name].sender is None:
+        return Level.OK, f"not used; {here.channels.entry(name).sender_setting} names a sender"
+    return _examined(here.channels.usual(name))
 
 
-def _examined(channel: TwilioSmsChannel) -> tuple[str, str]:
-    found = channel.examine()
-    return ("ok" if found.works else "error"), found.finding
+def _examined(provider: StepProvider) -> tuple[Level, str]:
+    found = provider.examine()
+    return (Level.OK if found.works else Level.ERROR), found.finding
 
 
-def _providers(here: Services) -> tuple[str, str]:
-    if here.providers is None:
-        return "ok", "only Twilio; KNOCKTWICE_SMS_PROVIDERS_FILE adds others"
-    level, found = "ok", []
-    for one in here.providers.health():
+def _providers(here: Services) -> tuple[Level, str]:
+    opened, choice = here.channels[SMS], here.channels.choice(SMS)
+    if choice is None:
+        return Level.OK, f"only {opened.usual}; KNOCKTWICE_SMS_PROVIDERS_FILE adds others"
+    level, found = Level.OK, []
+    for one in choice.health():
         try:
-            here.messaging(Channel.SMS, one.provider).authorize()
-            if one.provider in here.sms_callbacks:
-                here.sms_callbacks[one.provider].authorize()
+            provider = here.channels.provider(SMS, one.provider)
+            provider.authorize()
+            provider.authorize_callbacks()
             state = f"demoted, {one.reason}" if one.reason else "fine"
         except CredentialsUnavailable as error:
             state = str(error)
-        level = level if state == "fine" else "warning"
+        level = level if state == "fine" else Level.WARNING
         counts = f"{one.bad} of {one.ok + one.bad} SMS failed in the last minute"
         found.append(f"{one.provider} (weight {one.weight:g}): {state}; {counts}")
     return level, ". ".join(found)
 
 
-def _backlog(here: Services) -> tuple[str, str]:
+def _backlog(here: Services) -> tuple[Level, str]:
     waiting = {q.value: here.redis.llen(q.value) for q in Queue}
     inbox = here.redis.zcard(INBOX_ACCEPTED)
     with here.engine.connect() as conn:
@@ -126,13 +149,13 @@ def _backlog(here: Services) -> tuple[str, str]:
         )
         late = overdue.scalar_one()
     finding = ", ".join(f"{name} {n}" for name, n in waiting.items()) + f"; inbox {inbox}; overdue rows {late}"
-    return ("warning" if late else "ok"), finding
+    return (Level.WARNING if late else Level.OK), finding
 
 
-def _budget(here: Services) -> tuple[str, str]:
+def _budget(here: Services) -> tuple[Level, str]:
     limits = here.settings.budget
     if not limits:
-        return "ok", "none; KNOCKTWICE_SMS_BUDGET sets one"
+        return Level.OK, "none; KNOCKTWICE_SMS_BUDGET sets one"
     with here.engine.connect() as conn:
         now = conn.execute(text("SELECT knocktwice_now()")).scalar_one()
         spent = budget.today(conn, here.limits.limits.day(now)[1]).spent
@@ -140,35 +163,34 @@ def _budget(here: Services) -> tuple[str, str]:
     full = any(limit and used >= limit - (limits.reserve if name == "in all" else 0) for limit, used, name in uses)
     told = ", ".join(f"{used}{f' of {limit}' if limit else ''} {name}" for limit, used, name in uses)
     reserve = f"; the last {limits.reserve} in all are for critical" if limits.reserve else ""
-    return ("warning" if full else "ok"), f"SMS parts today: {told}{reserve}"
+    return (Level.WARNING if full else Level.OK), f"SMS parts today: {told}{reserve}"
 
 
-def _dead_letters(here: Services) -> tuple[str, str]:
+def _dead_letters(here: Services) -> tuple[Level, str]:
     with here.engine.connect() as conn:
         count, last = conn.execute(text("SELECT count(*), max(reason) FROM dead_letters")).one()
-    return ("warning", f"{count} parked, for example: {last}") if count else ("ok", "none")
+    return (Level.WARNING, f"{count} parked, for example: {last}") if count else (Level.OK, "none")
 
 
-def _receipts(here: Services) -> tuple[str, str]:
+def _receipts(here: Services) -> tuple[Level, str]:
     with here.engine.connect() as conn:
         kinds = receipt_health.examine(conn, here.settings)
     silent = [k for k in kinds if k.silent]
     if not silent:
         pushes, confirmed = sum(k.pushes for k in kinds), sum(k.confirmed for k in kinds)
-        return "ok", f"{confirmed} of {pushes} pushes of the last seven days were confirmed"
+        return Level.OK, f"{confirmed} of {pushes} pushes of the last seven days were confirmed"
     names = ", ".join(f"{k.platform} {k.app_version}".strip() for k in silent[:5])
     policy = here.settings.unconfirmed_policy
     finding = f"never reported as delivered: pushes to {names}; not_delivered then does: {policy}"
-    return "warning", f"{finding} (KNOCKTWICE_UNCONFIRMED_POLICY); see 'knocktwice receipts health'"
+    return Level.WARNING, f"{finding} (KNOCKTWICE_UNCONFIRMED_POLICY); see 'knocktwice receipts health'"
 
 
-_CHECKS: dict[str, Callable[[Services], tuple[str, str]]] = {
+_CHECKS: dict[str, Callable[[Services], tuple[Level, str]]] = {
     "postgres": _postgres,
     "broker": _broker,
     "workers": _workers,
     "push": _push,
     "sms": _sms,
-    "whatsapp": _whatsapp,
     "sms providers": _providers,
     "backlog": _backlog,
     "sms budget": _budget,

@@ -7,8 +7,9 @@ from typing import Annotated
 import typer
 
 from knocktwice_worker.cli.output import AsJson, out, print_json, reading
+from knocktwice_worker.embedded.installation import broker_url
 from knocktwice_worker.privacy import erasure
-from knocktwice_worker.services import broker_url, services
+from knocktwice_worker.services import services
 
 
 def erase_user(

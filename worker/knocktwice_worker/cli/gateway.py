@@ -9,7 +9,8 @@ import typer
 from rich.table import Table
 
 from knocktwice_worker.cli.output import AsJson, clock, out, print_json, reading
-from knocktwice_worker.services import secret, services
+from knocktwice_worker.embedded.installation import secret
+from knocktwice_worker.services import services
 
 if TYPE_CHECKING:
     from knocktwice_worker.gateway.auth.keys import Key, Scope

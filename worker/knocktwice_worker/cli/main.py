@@ -14,12 +14,25 @@ from rich.markup import escape
 from rich.table import Table
 
 from knocktwice_shared.errors import KnocktwiceError
-from knocktwice_worker.cli import blast, erase, gateway, opt_out, receipts, segment, stats, step_options, tpns, webhooks
-from knocktwice_worker.cli import doctor as health
-from knocktwice_worker.cli import template as template_cli
+from knocktwice_worker.cli import (
+    blast,
+    erase,
+    gateway,
+    opt_out,
+    receipts,
+    segment,
+    stats,
+    step_options,
+    template,
+    tpns,
+    webhooks,
+)
+from knocktwice_worker.cli.doctor import Level, examine
 from knocktwice_worker.cli.output import AsJson, clock, complain, fail, out, print_json, reading
+from knocktwice_worker.cli.template import given_values
+from knocktwice_worker.embedded.installation import broker_url
 from knocktwice_worker.reporting import story
-from knocktwice_worker.services import broker_url, services
+from knocktwice_worker.services import services
 
 app = typer.Typer(
     name="knocktwice",
@@ -90,10 +103,9 @@ def notify(
     \b
     Push, and an SMS if it was not delivered within ten minutes:
       knocktwice notify --user ada --title "Order ready" --body "Pick it up until 6 pm" --after 600
-    Push, then WhatsApp, then an SMS if nobody clicked or read anything:
+    Push, then two SMS, the second one if nobody clicked anything:
       knocktwice notify --user ada --title "Order ready" --body "Pick it up until 6 pm" \\
-        --step 'whatsapp:HX0123456789abcdef0123456789abcdef variables.1=Ada after=5m' \\
-        --step 'sms when=not_clicked after=2h text="Your order is ready, Ada."'
+        --step 'sms after=5m' --step 'sms when=not_clicked after=2h text="Your order is ready, Ada."'
     """
     from knocktwice import Client
     from knocktwice_worker.cli import send_options
@@ -104,7 +116,7 @@ def notify(
     if title is None and body is None and template is None and sms is None and plan is None:
         raise typer.BadParameter("nothing to say; give it, a --template, an --sms or a --step", param_hint="--title")
     push = send_options.push(title, body, wanted=not no_push)
-    values = template_cli.given_values(params, param or [])
+    values = given_values(params, param or [])
     at = send_options.send_at(send_at, local=local)
     with Client(broker_url(services().settings)) as client:
         id_ = client.notify(
@@ -144,13 +156,13 @@ def status(
     notification: Annotated[str, typer.Argument(help="Id or idempotency key.")], as_json: AsJson = False
 ) -> None:
     """Show where a notification and its steps stand. Exits 1 if it is not known."""
-    told = _story(notification)
+    found = _story(notification)
     if as_json:
-        print_json({k: v for k, v in dataclasses.asdict(told).items() if k != "moments"})
+        print_json({k: v for k, v in dataclasses.asdict(found).items() if k != "moments"})
         return
-    out.print(f"[bold]{told.id}[/] {told.state}" + (f" — {told.reason}" if told.reason else ""))
+    out.print(f"[bold]{found.id}[/] {found.state}" + (f" — {found.reason}" if found.reason else ""))
     table = Table("step", "channel", "state", "provider", "reason", "due")
-    for step in told.steps:
+    for step in found.steps:
         table.add_row(
             str(step.step), step.channel, step.state, step.provider or "", step.reason or "", clock(step.due_at)
         )
@@ -162,27 +174,27 @@ def explain(
     notification: Annotated[str, typer.Argument(help="Id or idempotency key.")], as_json: AsJson = False
 ) -> None:
     """Tell the story of a notification from its rows: what happened, what was decided, and why."""
-    told = _story(notification)
+    found = _story(notification)
     if as_json:
-        print_json(dataclasses.asdict(told))
+        print_json(dataclasses.asdict(found))
         return
-    out.print(f"[bold]{told.id}[/], {told.category}: {told.state}" + (f" — {told.reason}" if told.reason else ""))
-    for moment in told.moments:
+    out.print(f"[bold]{found.id}[/], {found.category}: {found.state}" + (f" — {found.reason}" if found.reason else ""))
+    for moment in found.moments:
         out.print(f"  {clock(moment.at)}  {escape(moment.sentence)}", soft_wrap=True)
 
 
 @app.command()
 def doctor(as_json: AsJson = False) -> None:
     """Check servers, workers, credentials and backlog. Exits 1 if something does not work."""
-    checks = health.examine(services())
+    checks = examine(services())
     if as_json:
         print_json([dataclasses.asdict(c) for c in checks])
     else:
-        colours = {"ok": "green", "warning": "yellow", "error": "red"}
+        colours = {Level.OK: "green", Level.WARNING: "yellow", Level.ERROR: "red"}
         for check in checks:
             line = f"[{colours[check.level]}]{check.level:8}[/] {check.name:13} {escape(check.finding)}"
             out.print(line, soft_wrap=True)
-    if any(c.level == "error" for c in checks):
+    if any(c.level is Level.ERROR for c in checks):
         raise typer.Exit(1)
 
 
@@ -204,10 +216,10 @@ def up(
     gateway_port: Annotated[int, typer.Option(help="The HTTP gateway's port on 127.0.0.1.")] = 8080,
 ) -> None:
     """Run the whole stack until Ctrl-C: servers, worker, beat, Flower, HTTP gateway and, without credentials, the sandbox."""
-    from knocktwice_worker.cli import up as stack
+    from knocktwice_worker.cli.up import run_stack
 
     ports = {"flower_port": flower_port, "sandbox_port": sandbox_port, "gateway_port": gateway_port}
-    raise typer.Exit(stack.up(services().settings, **ports))
+    raise typer.Exit(run_stack(services().settings, **ports))
 
 
 @app.command()
@@ -228,25 +240,25 @@ def env() -> None:
 @app.command()
 def demo() -> None:
     """Send three notifications to simulated people and show what happens. Exits 0 only if all went as promised."""
-    from knocktwice_worker.cli import demo as demonstration
+    from knocktwice_worker.cli.demo import run_demo
 
-    raise typer.Exit(demonstration.run())
+    raise typer.Exit(run_demo())
 
 
 @app.command()
 def sandbox(
     port: Annotated[int, typer.Option(help="Port on 127.0.0.1; 0 takes a free one.")] = 8025,
 ) -> None:
-    """Run the stand-in for FCM and Twilio until Ctrl-C."""
-    from knocktwice_worker.cli import up as stack
+    """Run the stand-in for the providers until Ctrl-C."""
+    from knocktwice_worker.cli.up import run_sandbox
 
-    raise typer.Exit(stack.sandbox(services().settings, port))
+    raise typer.Exit(run_sandbox(services().settings, port))
 
 
 app.command()(stats.stats)
 app.command()(stats.advise)
-app.command()(template_cli.apply)
-app.add_typer(template_cli.app)
+app.command()(template.apply)
+app.add_typer(template.app)
 app.add_typer(opt_out.app)
 app.add_typer(tpns.app)
 app.command("erase-user")(erase.erase_user)

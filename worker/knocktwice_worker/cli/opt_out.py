@@ -11,7 +11,8 @@ from sqlalchemy.exc import OperationalError
 from knocktwice_shared.messages import normalise_phone
 from knocktwice_worker.audience import opt_outs
 from knocktwice_worker.cli.output import AsJson, clock, fail, out, print_json
-from knocktwice_worker.services import Services, secret, services
+from knocktwice_worker.embedded.installation import secret
+from knocktwice_worker.services import Services, services
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from knocktwice_shared.names import STACK_FILE
 from knocktwice_worker.embedded import servers as embedded
-from knocktwice_worker.services import secret
+from knocktwice_worker.embedded.installation import secret
 
 if TYPE_CHECKING:
     from pathlib import Path

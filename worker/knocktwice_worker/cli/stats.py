@@ -42,15 +42,18 @@ _COLUMNS: dict[str, Callable[[Figures], str]] = {
     "per reached": lambda f: _money(f.cost_per_delivered),
     "sms only": lambda f: _money(f.sms_only_cost),
 }
-#: And in a table of their own, where there are any.
-_WHATSAPP: dict[str, Callable[[Figures], str]] = {
-    "sent": lambda f: str(f.whatsapp_sent),
-    "delivered": lambda f: str(f.whatsapp_delivered),
-    "read": lambda f: str(f.whatsapp_read),
-    "unknown": lambda f: str(f.whatsapp_unknown),
-    "cost": lambda f: _money(f.whatsapp_cost),
-    "sms cost": lambda f: _money(f.sms_cost),
-}
+
+
+def _of_channel(name: str) -> dict[str, Callable[[Figures], str]]:
+    """Return the columns of a channel that is not SMS."""
+    return {
+        "sent": lambda f: str(f.channels[name].sent),
+        "delivered": lambda f: str(f.channels[name].delivered),
+        "read": lambda f: str(f.channels[name].read),
+        "unknown": lambda f: str(f.channels[name].unknown),
+        "cost": lambda f: _money(f.channels[name].cost),
+        "sms cost": lambda f: _money(f.sms_cost),
+    }
 
 
 def stats(
@@ -79,8 +82,7 @@ def stats(
             since=first,
             until=until,
             template=template,
-            prices=here.settings.sms_prices,
-            whatsapp_prices=here.settings.whatsapp_prices,
+            prices=here.channels.prices,
         )
     if as_json:
         print_json(
@@ -95,8 +97,9 @@ def stats(
         )
         return
     out.print(_table(told, by.value, _COLUMNS))
-    if told.total.whatsapp_sent or told.total.whatsapp_unknown:
-        out.print(_table(told, "whatsapp", _WHATSAPP))
+    for name, channel in told.total.channels.items():
+        if channel.sent or channel.unknown:
+            out.print(_table(told, name, _of_channel(name)))
     for reason, count in told.total.suppressed.most_common():
         out.print(f"suppressed: {reason} {count}", soft_wrap=True)
     out.print(f"accepted since {first} ({zone}); counted until {clock(told.as_of) or 'never'}", soft_wrap=True)

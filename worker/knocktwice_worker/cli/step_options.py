@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from knocktwice import Sms, WhatsApp
+from knocktwice import ChannelStep
+from knocktwice.channels import STEPS
+from knocktwice_shared.channels import CONTENTS, SMS, Kind
 from knocktwice_shared.errors import InvalidMessage
 from knocktwice_shared.messages import AFTER_LIMIT
 from knocktwice_worker.notation import declared_yaml, durations
@@ -16,6 +18,8 @@ from knocktwice_worker.notation.declared_yaml import Unreadable
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import timedelta
+
+    from knocktwice.content import LaterStep
 
 #: How one is written, for those who got it wrong.
 EXAMPLE = "'sms when=not_clicked after=2h text=\"Your table is ready.\"'"
@@ -28,20 +32,18 @@ StepsFile = Annotated[
     ),
 ]
 _COMMON = ("when", "after", "sender")
-_FIELDS = {"sms": (*_COMMON, "text"), "whatsapp": (*_COMMON, "content_sid", "variables")}
-_VARIABLE = "variables."
 
 
 def each(instead: str) -> Any:
     """Return the option ``--step``; ``instead`` is what gives way to the steps."""
     return typer.Option(
         help=f"A step after the push, in place of {instead}: CHANNEL NAME=VALUE …; repeat, in order. "
-        "'sms when=not_clicked after=2h text=\"…\"' or 'whatsapp:HX… variables.1=Ana after=5m'. See docs/plans.md.",
+        "'sms when=not_clicked after=2h text=\"…\"'. Other channels ask for other fields; see docs/plans.md.",
         show_default=False,
     )
 
 
-def plan(written: Sequence[str], file: str | None) -> list[Sms | WhatsApp] | None:
+def plan(written: Sequence[str], file: str | None) -> list[LaterStep] | None:
     """Return the steps that ``--step`` or ``--steps`` say; ``None`` if neither is there.
 
     Args:
@@ -58,7 +60,7 @@ def plan(written: Sequence[str], file: str | None) -> list[Sms | WhatsApp] | Non
     return [_step(f"steps[{i}]", _fields(f"steps[{i}]", text)) for i, text in enumerate(written)] or None
 
 
-def _read(file: str) -> list[Sms | WhatsApp]:
+def _read(file: str) -> list[LaterStep]:
     try:
         listed = declared_yaml.load(file)
     except Unreadable as error:
@@ -74,47 +76,55 @@ def _read(file: str) -> list[Sms | WhatsApp]:
 
 
 def _fields(place: str, text: str) -> dict[str, Any]:
-    """Read ``CHANNEL[:CONTENT_SID] NAME=VALUE …``, quoted as for a shell."""
+    """Read ``CHANNEL[:VALUE] NAME=VALUE …``, quoted as for a shell; ``NAME.KEY=VALUE`` is one of several texts of a field."""
     try:
         first, *rest = shlex.split(text)
     except ValueError as error:
         problem = "is empty" if not text.strip() else f"has {error}"
         raise InvalidMessage(place, f"{problem}; write it like {EXAMPLE}") from None
-    channel, _, sid = first.partition(":")
+    channel, _, value = first.partition(":")
     fields: dict[str, Any] = {"channel": channel}
-    if sid:
-        fields["content_sid"] = sid
+    if value:
+        fields[_first_field(channel)] = value
     for pair in rest:
         name, separator, value = pair.partition("=")
         if not separator or not name:
             raise InvalidMessage(place, f"{pair!r} must be NAME=VALUE; write it like {EXAMPLE}, texts in quotes")
-        variables = fields.setdefault("variables", {}) if name.startswith(_VARIABLE) else fields
-        key = name.removeprefix(_VARIABLE)
-        if key in variables:
+        field, dot, key = name.partition(".")
+        texts = bool(dot) and any(c.fields[field].kind is Kind.TEXTS for c in CONTENTS.values() if field in c.fields)
+        known, key = (fields.setdefault(field, {}), key) if texts else (fields, name)
+        if key in known:
             raise InvalidMessage(f"{place}.{name}", "is there twice")
-        variables[key] = value
+        known[key] = value
     return fields
 
 
-def _step(place: str, fields: Mapping[str, Any]) -> Sms | WhatsApp:
-    channel = fields.get("channel", "sms")
-    if not isinstance(channel, str) or channel not in _FIELDS:
-        raise InvalidMessage(f"{place}.channel", f"must be sms or whatsapp, like {EXAMPLE}")
+def _first_field(channel: str) -> str:
+    """Return the field that stands after a channel's name; for one that has none, that of a channel which has."""
+    firsts = {name: c.first_field for name, c in CONTENTS.items() if c.first_field is not None}
+    return firsts.get(channel) or next(iter(firsts.values()))
+
+
+def _step(place: str, fields: Mapping[str, Any]) -> LaterStep:
+    channel = fields.get("channel", SMS)
+    content = CONTENTS.get(channel) if isinstance(channel, str) else None
+    if content is None:
+        raise InvalidMessage(f"{place}.channel", f"must be {' or '.join(CONTENTS)}, like {EXAMPLE}")
+    known = (*_COMMON, *content.fields)
     for name in fields:
-        if name not in ("channel", *_FIELDS[channel]):
-            raise InvalidMessage(
-                f"{place}.{name}", f"is no field of a step by {channel}; there are {', '.join(_FIELDS[channel])}"
-            )
+        if name not in ("channel", *known):
+            raise InvalidMessage(f"{place}.{name}", f"is no field of a step by {channel}; there are {', '.join(known)}")
     given = {name: value for name, value in fields.items() if name not in ("channel", "after")}
     if "after" in fields:
         given["after"] = _after(f"{place}.after", fields["after"])
-    if channel == "sms":
-        return Sms(**given)
-    if not given.get("content_sid"):
-        raise InvalidMessage(
-            f"{place}.content_sid", "is missing; write whatsapp:HX…, Twilio's id of the content template"
-        )
-    return WhatsApp(**given)
+    for name, field in content.fields.items():
+        if field.required and not given.get(name):
+            raise InvalidMessage(f"{place}.{name}", f"is missing{'; ' if field.missing else ''}{field.missing}")
+    made: type[LaterStep] | None = STEPS.get(content.channel)
+    if made is not None:
+        return made(**given)
+    said = {name: given.pop(name) for name in content.fields if name in given}
+    return ChannelStep(content.channel, said, **given)
 
 
 def _after(place: str, value: object) -> timedelta:

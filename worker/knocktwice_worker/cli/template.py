@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
 
+from knocktwice_shared.channels import CONTENTS
 from knocktwice_shared.messages import PUSH_BYTES_LIMIT
+from knocktwice_worker.channels.registry import wording_of
 from knocktwice_worker.cli.output import AsJson, clock, fail, out, print_json, reading
 from knocktwice_worker.content import template_store, templates
 from knocktwice_worker.content.links.short_links import example
 from knocktwice_worker.content.preview import Preview, preview
-from knocktwice_worker.declarations import apply as declarations
+from knocktwice_worker.declarations import files
 from knocktwice_worker.notation import declared_yaml, durations
 from knocktwice_worker.services import services
 
@@ -37,9 +40,9 @@ def apply(
     as_json: AsJson = False,
 ) -> None:
     """Create and update what a YAML file declares: all of it or, if anything is wrong, nothing."""
-    declared = declarations.read(file)
+    declared = files.read(file)
     with reading(services()) as conn:
-        changes = declarations.apply(conn, declared)
+        changes = files.apply(conn, declared)
         if dry_run:
             conn.rollback()
         else:
@@ -97,7 +100,13 @@ def preview_(
     Example: knocktwice template preview order_ready --param courier=Ana --locale de-AT
     """
     definition = _declared(file, name) if file else _stored(name).definition
-    shown = preview(definition, given_values(params, param or []), locale, example(services().settings))
+    shown = preview(
+        definition,
+        given_values(params, param or []),
+        locale,
+        example(services().settings.link_address),
+        wording_of=wording_of,
+    )
     if as_json:
         print_json({"name": name, **shown.as_json()})
     else:
@@ -126,7 +135,7 @@ def _unknown(name: str) -> str:
 
 
 def _declared(file: str, name: str) -> templates.Definition:
-    declared = declarations.read(file).get("templates", {})
+    declared = files.read(file).get("templates", {})
     if name not in declared:
         fail(f"{file}: declares no template called {name}; there are {', '.join(declared) or 'none'}")
     return templates.check(name, declared[name])
@@ -150,7 +159,7 @@ def given_values(params: str | None, param: list[str]) -> dict[str, Any]:
     return given
 
 
-def _print_change(change: declarations.Change) -> None:
+def _print_change(change: files.Change) -> None:
     out.print(f"{change.kind} {change.name}: [{_COLOURS[change.verb]}]{change.verb}[/]")
     for difference in change.fields:
         out.print(f"  {difference.field}", markup=False)
@@ -188,11 +197,14 @@ def _steps(shown: Preview) -> Iterator[tuple[str, str]]:
         )
         if step.sender:
             yield "from", step.sender
-        if step.text is not None and step.encoding is not None:
-            yield from _sms(step.text, step.encoding, step.sms_parts or 0)
-        if step.content_sid is not None:
-            yield "content", step.content_sid
-            yield from ((f"variable {name}", value) for name, value in (step.variables or {}).items())
+        shown_fields = dict(step.content)
+        if {"text", "encoding", "sms_parts"} <= shown_fields.keys():
+            yield from _sms(shown_fields.pop("text"), shown_fields.pop("encoding"), shown_fields.pop("sms_parts"))
+        fields = CONTENTS[step.channel].fields
+        for name, value in shown_fields.items():
+            label = fields[name].label if name in fields and fields[name].label else name
+            texts = value.items() if isinstance(value, Mapping) else [("", value)]
+            yield from ((f"{label} {key}".strip(), str(text)) for key, text in texts)
 
 
 def _sms(text: str, encoding: Encoding, count: int) -> Iterator[tuple[str, str]]:

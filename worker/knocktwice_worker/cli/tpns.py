@@ -14,7 +14,8 @@ from sqlalchemy import text
 
 from knocktwice_shared.errors import InvalidMessage
 from knocktwice_worker.cli.output import AsJson, complain, err, out, print_json, reading
-from knocktwice_worker.services import broker_url, services
+from knocktwice_worker.embedded.installation import broker_url
+from knocktwice_worker.services import services
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

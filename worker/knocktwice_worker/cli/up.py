@@ -24,9 +24,9 @@ from knocktwice_shared.errors import BrokerUnavailable
 from knocktwice_worker.cli import stack_file
 from knocktwice_worker.database import migrations
 from knocktwice_worker.embedded.children import Child, supervise
+from knocktwice_worker.embedded.installation import broker_url, database_url
 from knocktwice_worker.embedded.servers import EmbeddedServers
-from knocktwice_worker.sandbox import Sandbox
-from knocktwice_worker.services import broker_url, database_url
+from knocktwice_worker.sandbox import Sandbox, stand_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 out = Console(highlight=False)
 
 
-def up(settings: Settings, *, flower_port: int, sandbox_port: int, gateway_port: int) -> int:
+def run_stack(settings: Settings, *, flower_port: int, sandbox_port: int, gateway_port: int) -> int:
     """Run the whole stack until Ctrl-C or SIGTERM, starting again what falls. Returns the exit code.
 
     Args:
@@ -60,7 +60,7 @@ def up(settings: Settings, *, flower_port: int, sandbox_port: int, gateway_port:
     return 0
 
 
-def sandbox(settings: Settings, port: int) -> int:
+def run_sandbox(settings: Settings, port: int) -> int:
     """Run the sandbox alone until Ctrl-C, and print the settings that point a worker at it."""
     with ExitStack() as stack, _interruptible():
         report = stack.enter_context(_reporter(settings))
@@ -118,23 +118,19 @@ def _reporter(settings: Settings) -> Iterator[Callable[[ReceiptEvent], None]]:
 
 def _sandbox(stack: ExitStack, settings: Settings, port: int, gateway_port: int) -> tuple[dict[str, str], str]:
     """Let the sandbox stand in for the providers that have no credentials."""
-    wanted = {
-        "FCM": settings.google_application_credentials is None,
-        "Twilio": settings.twilio_account_sid is None,
-    }
-    if not any(wanted.values()):
+    wanted = stand_in.missing(settings)
+    if not wanted:
         return {}, ""
     public_url = settings.public_url
-    if public_url is None and all(wanted.values()) and settings.sms_providers_file is None:
+    if public_url is None and stand_in.all_missing(settings):
         # Whoever is told it is on this machine, too. A real provider would be given an address that leads nowhere.
         public_url = f"http://127.0.0.1:{gateway_port}"
     report = stack.enter_context(_reporter(settings))
     running = stack.enter_context(Sandbox(port=port, report=report, gateway=public_url))
-    environment = running.environment(_private(settings.home))
-    chosen = {k: v for k, v in environment.items() if wanted["Twilio" if "TWILIO" in k else "FCM"]}
+    chosen = stand_in.chosen(running.environment(_private(settings.home)), settings)
     if public_url is not None:
         chosen["KNOCKTWICE_PUBLIC_URL"] = public_url
-    return chosen, f"{running.url} stands in for {' and '.join(name for name, on in wanted.items() if on)}"
+    return chosen, f"{running.url} stands in for {' and '.join(wanted)}"
 
 
 def _child(name: str, settings: Settings, environment: Mapping[str, str], *arguments: str) -> Child:

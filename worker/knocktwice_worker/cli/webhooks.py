@@ -13,10 +13,10 @@ from rich.table import Table
 
 from knocktwice_shared.errors import InvalidMessage
 from knocktwice_worker.cli.output import AsJson, clock, fail, out, print_json, reading
+from knocktwice_worker.embedded.installation import secret
 from knocktwice_worker.notation import durations
-from knocktwice_worker.services import secret, services
-from knocktwice_worker.webhooks import endpoints, signing
-from knocktwice_worker.webhooks import events as happened
+from knocktwice_worker.services import services
+from knocktwice_worker.webhooks import endpoints, events, signing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,7 +34,7 @@ Id = Annotated[str, typer.Argument(help="The endpoint's id.")]
 @app.command()
 def add(
     url: Annotated[str, typer.Argument(help="Where events are posted to; https.")],
-    events: Annotated[str, typer.Option(help="Only these types, with commas between; left out: all.")] = "",
+    types: Annotated[str, typer.Option("--events", help="Only these types, with commas between; left out: all.")] = "",
     personal: Annotated[bool, typer.Option("--personal", help="Tell user id, number and key, too.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -43,7 +43,7 @@ def add(
     Example: knocktwice webhooks add https://shop.example/hooks --events notification.finished
     """
     here = services()
-    wanted = [event.strip() for event in events.split(",") if event.strip()]
+    wanted = [event.strip() for event in types.split(",") if event.strip()]
     with _database() as conn:
         id_ = endpoints.add(conn, url, wanted, personal=personal, private=here.settings.webhook_private)
     key = signing.key_of(secret(here.settings), id_)
@@ -118,9 +118,9 @@ def replay(
         if endpoint is not None:
             endpoints.get(conn, endpoint)
         if since is not None:
-            count = happened.replay(conn, since=_moment(since), endpoint=endpoint)
+            count = events.replay(conn, since=_moment(since), endpoint=endpoint)
         else:
-            count = happened.replay(conn, notification=_id(notification), endpoint=endpoint)
+            count = events.replay(conn, notification=_id(notification), endpoint=endpoint)
     if as_json:
         print_json({"events": count})
         return

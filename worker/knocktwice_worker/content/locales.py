@@ -1,53 +1,101 @@
-"""Languages: which of the contents there are suits a person best."""
+"""Languages: which of the contents there are suits a person best.
+
+The distance of two languages is that of the Unicode CLDR (https://www.unicode.org/reports/tr35/#LanguageMatching), with
+likely subtags and macro-languages, as langcodes computes it.
+"""
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
 from babel import Locale, UnknownLocaleError
 from babel.core import get_global
+from langcodes import Language, standardize_tag, tag_distance
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+#: The greatest distance at which a text still helps. Up to here it is another country's spelling, a sister language, or one
+#: that nearly all readers of the other know; from 50 on the script is another one.
+_NEAR = 40
+#: What CLDR takes off for the two ways to write Chinese: 15 and 19, where other scripts are 50 apart.
+_CHINESE_SCRIPTS = 35
+#: Near by the data of langcodes, and not any more by CLDR's own: each of these readers is given the default instead.
+_APART = frozenset(
+    {*((a, b) for a in ("bs", "hr", "sr") for b in ("bs", "hr", "sr") if a != b), ("ca", "es"), ("uk", "ru")}
+)
+_ALONE = re.compile(r"[A-Za-z]{2}")
 
 
 def canonical(tag: str) -> str:
-    """Return a locale in one spelling: ``de_at`` is ``de-AT``, ``zh-TW`` is ``zh-Hant-TW``.
+    """Return a locale in one spelling: ``de_at`` is ``de-AT``, ``zh-TW`` and ``zh_TW_#Hant`` are ``zh-Hant-TW``.
 
     Raises:
-        ValueError: the Unicode CLDR does not know it.
+        ValueError: the Unicode CLDR does not know it. The message names what may be meant.
     """
     try:
-        return _dashed(Locale.parse(tag.replace("-", "_")))
+        standard = standardize_tag(plain(tag))
+        if standard.partition("-")[0] == "und":
+            raise ValueError
+        return str(Locale.parse(standard.replace("-", "_"))).replace("_", "-")
     except (ValueError, UnknownLocaleError, TypeError):
-        raise ValueError("is not a locale such as de or de-AT") from None
+        hint = _meant(tag)
+        raise ValueError(f"is not a locale such as de or de-AT{f'; did you mean {hint}?' if hint else ''}") from None
 
 
 @lru_cache(maxsize=10_000)
 def negotiate(wanted: str, available: frozenset[str]) -> str | None:
-    """Return the best of the locales there are for somebody, or ``None`` if none is in their language.
+    """Return the best of the locales there are for somebody, or ``None`` if none is near enough to read.
 
-    ``de-AT`` takes ``de-AT``, else ``de``; ``es-MX`` takes ``es-419`` before ``es``, and ``nb`` takes ``no``: the parents
-    of a locale are those of the Unicode CLDR.
+    ``de-AT`` takes ``de-AT``, else ``de``; ``es-MX`` takes ``es-419`` before ``es``, ``nb`` takes ``no``, ``pt-PT`` takes
+    ``pt-BR`` where there is no other Portuguese, and ``zh-HK`` takes Traditional Chinese before Simplified.
 
     Args:
         wanted: a language tag as a phone tells it.
         available: canonical locales.
     """
     try:
-        start = canonical(wanted)
-    except ValueError:
+        tag = standardize_tag(plain(wanted))
+        distances = [(_distance(tag, locale), locale != tag, len(locale), locale) for locale in available]
+    except (ValueError, TypeError):
         return None
-    return next((locale for locale in _parents(start) if locale in available), None)
+    if tag == "und" or not distances:
+        return None
+    distance, *_, best = min(distances)
+    return best if distance <= _NEAR else None
 
 
-def _parents(locale: str) -> Iterator[str]:
-    exceptions = get_global("parent_exceptions")
-    while locale and locale != "root":
-        yield locale
-        locale = exceptions.get(locale.replace("-", "_"), locale.rpartition("-")[0]).replace("_", "-")
+def _distance(wanted: str, there: str) -> int:
+    distance = tag_distance(wanted, there)
+    ours, theirs = (Language.get(tag).maximize() for tag in (wanted, there))
+    if (ours.language, theirs.language) in _APART:
+        return 100
+    if ours.language == theirs.language == "zh" and ours.script != theirs.script:
+        return distance - _CHINESE_SCRIPTS
+    return distance
 
 
-def _dashed(locale: Locale) -> str:
-    return str(locale).replace("_", "-")
+def plain(text: str) -> str:
+    """Return the language tag of a locale as Java, iOS, POSIX and browsers write it, without what says nothing of language.
+
+    ``zh_CN_#Hans`` (Java puts the script last), ``en_US@calendar=buddhist``, ``de_AT.UTF-8``, ``de-DE-u-co-phonebk``.
+    """
+    words, java, extra = re.split(r"[.@]", text, maxsplit=1)[0].partition("#")
+    parts = re.split(r"[-_]", words)
+    if java:
+        # "th_TH_TH_#u-nu-thai" says the country again where others have a variant, "sr__#Latn" has none.
+        parts = list(dict.fromkeys(part for part in parts if part))
+    # From a single letter on, it is an extension.
+    parts = parts[: next((n for n, part in enumerate(parts) if n and len(part) == 1), len(parts))]
+    script = re.split(r"[-_]", extra)[0]
+    if len(script) == 4 and script.isalpha():
+        parts.insert(1, script)
+    return "-".join(parts)
+
+
+def _meant(text: str) -> str | None:
+    """Return the language that a country's code or a language's English name stands for: ``zh`` for ``cn`` and ``chinese``."""
+    if _ALONE.fullmatch(text):
+        likely = get_global("likely_subtags").get(f"und_{text.upper()}")
+        # CLDR does not list those where English is likely.
+        return likely.partition("_")[0] if likely else "en" if text.upper() in Locale("en").territories else None
+    names = Locale("en").languages
+    return next((code for code, name in names.items() if name.casefold() == text.strip().casefold()), None)

@@ -5,25 +5,26 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from knocktwice_shared.channels.step_content import TEXT
 from knocktwice_shared.errors import InvalidMessage
-from knocktwice_shared.messages import Channel, Step
-from knocktwice_worker.content import rendering
+from knocktwice_worker.content.wording import PLAIN_TEXT, Filling
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from knocktwice_shared.messages import Push
+    from knocktwice_shared.messages import Push, Step
     from knocktwice_worker.content.links.short_links import Tracker
+    from knocktwice_worker.content.wording import Wording
 
-#: Twilio's limit for the variables of a content template, in characters of their JSON.
-VARIABLES_LIMIT = 1_600
+#: The step that follows a push whose batch keeps no plan: it says what the content says.
+USUAL: Mapping[str, Any] = {}
 
 
 class Words(NamedTuple):
     """What a step says to one person.
 
     Attributes:
-        text: an SMS's text; a WhatsApp message's content template with its variables, as :func:`template_of` reads them.
+        text: as the channel's wording wrote it.
         sender: ``None`` is the setting's.
     """
 
@@ -46,6 +47,8 @@ def words(
     params: Mapping[str, Any],
     path: str = "plan",
     links: Tracker | None = None,
+    *,
+    wording: Wording = PLAIN_TEXT,
 ) -> Words:
     """Fill in what a step says.
 
@@ -56,23 +59,14 @@ def words(
         params: the recipient's values.
         path: what an error calls the step.
         links: makes its short links.
+        wording: that of the step's channel.
 
     Raises:
         InvalidMessage: a parameter is missing, a text is broken, or the result is too long; the field is named.
     """
-    if step is None:
-        return Words(rendering.render_sms(push, sms_text, params, links=links))
-    if step["channel"] == Channel.SMS:
-        own = _own(step.get("text"), locale)
-        if own is None:
-            return Words(rendering.render_sms(push, sms_text, params, links=links), step.get("sender"))
-        return Words(rendering.render_sms(None, own, params, f"{path}.text", links), step.get("sender"))
-    given = (step.get("variables") or {}).items()
-    variables = {name: rendering.fill_in(f"{path}.variables.{name}", value, params, links) for name, value in given}
-    filled = json.dumps([_own(step["content_sid"], locale), variables], ensure_ascii=False, separators=(",", ":"))
-    if len(filled) > VARIABLES_LIMIT:
-        raise InvalidMessage(f"{path}.variables", f"are over {VARIABLES_LIMIT} characters when filled in")
-    return Words(filled, step.get("sender"))
+    said = USUAL if step is None else step
+    filling = Filling(push, sms_text, locale, params, path, links)
+    return Words(wording.write(said, filling), said.get("sender"))
 
 
 def check(
@@ -82,15 +76,19 @@ def check(
     locale: str | None,
     params: Mapping[str, Any],
     links: Callable[[int], Tracker | None] = lambda _: None,
+    *,
+    wording_of: Callable[[str], Wording],
 ) -> None:
     """Raise like :func:`words` if a step cannot be filled in for somebody; the usual SMS is checked with the push.
 
     Args:
         links: returns what makes the links of a step, by its number.
+        wording_of: returns the wording of a channel.
     """
     for place, step in enumerate(plan):
         if not step.plain or push is None:
-            words(written(step), push, sms_text, locale, params, f"plan[{place}]", links(place + 1))
+            path, link = f"plan[{place}]", links(place + 1)
+            words(written(step), push, sms_text, locale, params, path, link, wording=wording_of(step.channel))
 
 
 def check_delays(plan: Sequence[Step], *, least_s: float, most_s: float) -> None:
@@ -112,26 +110,14 @@ def check_delays(plan: Sequence[Step], *, least_s: float, most_s: float) -> None
             )
 
 
-def template_of(text: str) -> tuple[str, dict[str, str]]:
-    """Return content template and variables from what :func:`words` wrote."""
-    sid, variables = json.loads(text)
-    return sid, variables
-
-
 def written(step: Step) -> dict[str, Any]:
     """Return a step as ``batches.plan`` keeps it."""
     fields = {
-        "channel": str(step.channel),
+        "channel": step.channel,
         "when": step.when and str(step.when),
         "after_s": step.after.total_seconds(),
-        "text": step.text,
+        TEXT: step.text,
         "sender": step.sender,
-        "content_sid": step.content_sid,
-        "variables": dict(step.variables) or None,
+        **step.content,
     }
     return {name: dict(v) if isinstance(v, dict) else v for name, v in fields.items() if v is not None}
-
-
-def _own(value: str | Mapping[str, str] | None, locale: str | None) -> str | None:
-    """Return what is for everybody, or for this locale."""
-    return value if value is None or isinstance(value, str) else value[str(locale)]

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from knocktwice_shared.errors import InvalidMessage
-from knocktwice_shared.messages import PUSH_BYTES_LIMIT, Channel
+from knocktwice_shared.messages import PUSH_BYTES_LIMIT
 from knocktwice_worker.content import plans
 from knocktwice_worker.content import sms_parts as parts
 from knocktwice_worker.content.rendering import push_bytes, render
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from knocktwice_shared.messages import Push, Step
     from knocktwice_worker.content.links.short_links import Tracker
     from knocktwice_worker.content.templates import Definition
+    from knocktwice_worker.content.wording import Wording
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,11 +26,10 @@ class StepPreview:
 
     Attributes:
         step: its number, from 1; the push is 0.
-        channel: ``sms`` or ``whatsapp``.
+        channel: its channel.
         when, after_s: its condition, and how long the step before it gets.
         sender: who sends it; ``None`` is the setting's.
-        text, encoding, sms_parts: of an SMS.
-        content_sid, variables: of a WhatsApp message.
+        content: what it says, field by field, as its channel's wording shows it.
     """
 
     step: int
@@ -37,11 +37,13 @@ class StepPreview:
     when: str | None
     after_s: float
     sender: str | None = None
-    text: str | None = None
-    encoding: parts.Encoding | None = None
-    sms_parts: int | None = None
-    content_sid: str | None = None
-    variables: Mapping[str, str] | None = None
+    content: Mapping[str, Any] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it as plain data, in one level."""
+        told = asdict(self)
+        content = told.pop("content")
+        return {name: v for name, v in (told | content).items() if v is not None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +72,17 @@ class Preview:
     def as_json(self) -> dict[str, Any]:
         """Return it as plain data."""
         told = asdict(self) | {"push_bytes_limit": PUSH_BYTES_LIMIT}
-        told["steps"] = [{name: v for name, v in asdict(step).items() if v is not None} for step in self.steps]
+        told["steps"] = [step.as_json() for step in self.steps]
         return told
 
 
 def preview(
-    definition: Definition, params: Mapping[str, Any], locale: str | None, links: Tracker | None = None
+    definition: Definition,
+    params: Mapping[str, Any],
+    locale: str | None,
+    links: Tracker | None = None,
+    *,
+    wording_of: Callable[[str], Wording],
 ) -> Preview:
     """Fill a template in.
 
@@ -83,6 +90,7 @@ def preview(
         params: values by name; ``1`` is that of ``{1}``.
         locale: the recipient's.
         links: makes those of the steps.
+        wording_of: returns the wording of a channel.
 
     Raises:
         InvalidMessage: a parameter is missing, nothing is in that language, or the result is too long.
@@ -97,14 +105,16 @@ def preview(
 
     def said(place: int, step: Step) -> StepPreview:
         path = f"fallback.{place}" if isinstance(definition.fallback, list) else "fallback"
-        words = plans.words(plans.written(step), push, sms_text, chosen, params, path, links)
-        told: dict[str, Any] = {"when": step.when and str(step.when), "after_s": step.after.total_seconds()}
-        if step.channel is Channel.WHATSAPP:
-            sid, variables = plans.template_of(words.text)
-            return StepPreview(place + 1, "whatsapp", **told, sender=words.sender, content_sid=sid, variables=variables)
-        sender = words.sender or definition.sender
-        encoding, count = parts.encoding(words.text), parts.count(words.text)
-        return StepPreview(place + 1, "sms", **told, sender=sender, text=words.text, encoding=encoding, sms_parts=count)
+        wording = wording_of(step.channel)
+        words = plans.words(plans.written(step), push, sms_text, chosen, params, path, links, wording=wording)
+        return StepPreview(
+            place + 1,
+            step.channel,
+            when=step.when and str(step.when),
+            after_s=step.after.total_seconds(),
+            sender=words.sender or (definition.sender if step.speaks else None),
+            content=wording.shown(words.text),
+        )
 
     return Preview(
         locale=chosen,

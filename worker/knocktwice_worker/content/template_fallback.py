@@ -10,21 +10,14 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
-    Field,
     PlainSerializer,
     model_validator,
 )
 
+from knocktwice_shared.channels import CONTENTS, SMS, Kind
+from knocktwice_shared.channels.step_content import TEXT
 from knocktwice_shared.errors import InvalidMessage
-from knocktwice_shared.messages import (
-    AFTER_LIMIT,
-    SMS_CHARS_LIMIT,
-    TENCENT_CONDITIONS,
-    Channel,
-    Step,
-    When,
-    parse_step,
-)
+from knocktwice_shared.messages import AFTER_LIMIT, SMS_CHARS_LIMIT, TENCENT_CONDITIONS, Step, When, parse_step
 from knocktwice_worker.content import locales
 from knocktwice_worker.content.liquid import BrokenTemplate, variables
 from knocktwice_worker.notation import durations
@@ -42,10 +35,10 @@ def _when(value: object) -> object:
     return TENCENT_CONDITIONS[value] if type(value) is int and 0 <= value < len(TENCENT_CONDITIONS) else value
 
 
-def _canonical(value: str | dict[str, str] | None) -> str | dict[str, str] | None:
+def _canonical(value: Any) -> Any:
     if not isinstance(value, dict):
         return value
-    return {locales.canonical(tag): text for tag, text in value.items()}
+    return {locales.canonical(str(tag)): text for tag, text in value.items()}
 
 
 #: One text for everybody, or one for each locale.
@@ -55,33 +48,47 @@ Localised = Annotated[str | dict[str, str] | None, AfterValidator(_canonical)]
 class Fallback(BaseModel):
     """A step that follows ``after`` the one before it, ``when`` its condition still holds.
 
+    Beside the fields here it has those that its channel asks for (:attr:`content`).
+
     Attributes:
-        text: an SMS's own; left out, the content's.
+        channel: a word of the contract's.
+        when: the condition, or Tencent's number of it.
+        after: how long the step before it gets.
+        text: its own, where its channel has texts; left out, the content's.
         sender: another than the setting's.
-        content_sid, variables: of a WhatsApp message.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="allow", frozen=True)
 
-    channel: Channel = Channel.SMS
+    channel: str = SMS
     when: Annotated[When, BeforeValidator(_when)]
     after: Annotated[timedelta, BeforeValidator(_after), PlainSerializer(durations.written)]
     text: Localised = None
     sender: str | None = None
-    content_sid: Localised = None
-    variables: dict[str, str] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known(cls, value: object) -> object:
+        if not isinstance(value, dict):
+            return value
+        fields = {name: field for content in CONTENTS.values() for name, field in content.fields.items()}
+        for name in value:
+            if name not in cls.model_fields and name not in fields:
+                raise InvalidMessage(str(name), "is not a field of a template")
+        return {
+            name: _canonical(v) if name != TEXT and name in fields and fields[name].localised else v
+            for name, v in value.items()
+        }
 
     @model_validator(mode="after")
     def _sendable(self) -> Self:
         for locale in self._locales() or ("",):
             fields: dict[str, Any] = {
-                "channel": str(self.channel),
+                "channel": self.channel,
                 "when": str(self.when),
                 "after_s": self.after.total_seconds(),
-                "text": _own(self.text, locale),
                 "sender": self.sender,
-                "content_sid": _own(self.content_sid, locale),
-                "variables": self.variables or None,
+                **{name: _own(v, locale) if self._by_locale(name, v) else v for name, v in self._said()},
             }
             try:
                 parse_step(fields, "step", first=True, alone=False)
@@ -89,10 +96,15 @@ class Fallback(BaseModel):
                 raise InvalidMessage(error.field.removeprefix("step."), error.problem) from None
         return self
 
+    @property
+    def content(self) -> dict[str, Any]:
+        """What its channel asks for beside a text."""
+        return {name: v for name, v in (self.model_extra or {}).items() if v is not None}
+
     def missing(self, contents: Collection[str]) -> Iterator[tuple[str, str]]:
         """Yield field and locale for which it has no words, of the locales that a template has contents for."""
-        for field, value in (("text", self.text), ("content_sid", self.content_sid)):
-            if isinstance(value, dict):
+        for field, value in self._said():
+            if self._by_locale(field, value):
                 yield from ((field, locale) for locale in contents if locale not in value)
 
     def names(self, to_liquid: Callable[[str], str]) -> Iterator[str]:
@@ -101,8 +113,7 @@ class Fallback(BaseModel):
         Raises:
             InvalidMessage: a text is broken.
         """
-        texts = self.text.values() if isinstance(self.text, dict) else [self.text] if self.text else []
-        for field, text in [*(("text", t) for t in texts), *((f"variables.{n}", t) for n, t in self.variables.items())]:
+        for field, text in self._texts():
             try:
                 yield from variables(to_liquid(text))
             except BrokenTemplate as error:
@@ -117,16 +128,42 @@ class Fallback(BaseModel):
         text = (
             {k: said(v) for k, v in self.text.items()} if isinstance(self.text, dict) else self.text and said(self.text)
         )
-        words = {name: to_liquid(value) for name, value in self.variables.items()}
-        return Step(self.channel, self.when, self.after, text, self.sender, self.content_sid, words)
+        content = {name: self._as_liquid(name, value, to_liquid) for name, value in self.content.items()}
+        return Step(self.channel, self.when, self.after, text, self.sender, content)
 
     def too_long(self, signature: str | None) -> bool:
         """Whether a text of its own is too long with the signature before it."""
         texts = self.text.values() if isinstance(self.text, dict) else [self.text or ""]
         return any(len(text) + len(signature or "") + 1 > SMS_CHARS_LIMIT for text in texts)
 
+    def _said(self) -> Iterator[tuple[str, Any]]:
+        if self.text is not None:
+            yield TEXT, self.text
+        yield from self.content.items()
+
+    def _texts(self) -> Iterator[tuple[str, str]]:
+        """Yield the texts that may hold parameters, with the fields in which they stand."""
+        for name, value in self._said():
+            field = CONTENTS[self.channel].fields[name]
+            if not field.filled:
+                continue
+            if field.kind is Kind.TEXTS:
+                yield from ((f"{name}.{key}", text) for key, text in value.items())
+            else:
+                yield from ((name, text) for text in (value.values() if isinstance(value, dict) else [value]))
+
+    def _as_liquid(self, name: str, value: Any, to_liquid: Callable[[str], str]) -> Any:
+        if not CONTENTS[self.channel].fields[name].filled:
+            return value
+        return {key: to_liquid(text) for key, text in value.items()} if isinstance(value, dict) else to_liquid(value)
+
+    def _by_locale(self, name: str, value: object) -> bool:
+        content = CONTENTS.get(self.channel)
+        field = content.fields.get(name) if content else None
+        return isinstance(value, dict) and (name == TEXT or (field is not None and field.localised))
+
     def _locales(self) -> set[str]:
-        return {tag for value in (self.text, self.content_sid) if isinstance(value, dict) for tag in value}
+        return {tag for name, value in self._said() if self._by_locale(name, value) for tag in value}
 
 
 def _own(value: str | dict[str, str] | None, locale: str) -> str | None:

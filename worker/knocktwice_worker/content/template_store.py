@@ -13,11 +13,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
-_PUT = text("""
-INSERT INTO templates (name, definition, version) VALUES (:name, CAST(:definition AS jsonb), 1)
-ON CONFLICT (name) DO UPDATE SET definition = excluded.definition, version = templates.version + 1, updated_at = knocktwice_now()
-""")
-
 
 class Stored(NamedTuple):
     """A template as it is now. ``version`` counts its changes, from 1."""
@@ -59,6 +54,23 @@ def find(conn: Connection, wanted: Sequence[str]) -> dict[str, Stored | template
         except templates.InvalidDefinition as error:
             found[row.name] = error
     return found
+
+
+_PUT = text("""
+INSERT INTO templates (
+  name,
+  definition,
+  version
+) VALUES (
+  :name,
+  CAST(:definition AS jsonb),
+  1
+)
+ON CONFLICT (name) DO UPDATE SET
+  definition = excluded.definition,
+  version = templates.version + 1,
+  updated_at = knocktwice_now()
+""")
 
 
 def put(conn: Connection, name: str, definition: templates.Definition) -> None:

@@ -46,7 +46,7 @@ _POSITIONAL = re.compile(
 )
 
 
-#: https://www.twilio.com/docs/glossary/what-alphanumeric-sender-id and its other senders.
+#: A number, a short code, a Messaging Service, or a name as alphanumeric sender ids may be.
 _SENDER = re.compile(r"\+[1-9][0-9]{6,14}|[0-9]{3,6}|MG[0-9a-fA-F]{32}|(?=[^A-Za-z]*[A-Za-z])[A-Za-z0-9 +&_-]{1,11}")
 
 
@@ -147,7 +147,7 @@ class Definition(_Part):
 
     @field_validator("sender")
     @classmethod
-    def _known_to_twilio(cls, value: str | None) -> str | None:
+    def _can_send(cls, value: str | None) -> str | None:
         if value is not None and not _SENDER.fullmatch(value):
             raise ValueError(
                 "must be a number like +16505550100 or 12345, a name of at most 11 letters, digits and spaces with "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 
-def rows(alias: str, **columns: str) -> str:
+def rows(alias: str, /, **columns: str) -> str:
     """Return SQL for a table of parallel lists, to stand in ``FROM``, ``USING`` or ``JOIN``.
 
     Every column is bound as a list under its own name: ``rows("r", id="uuid", step="smallint")`` is used with the parameters
@@ -18,9 +18,9 @@ def rows(alias: str, **columns: str) -> str:
     return f"{_unnest(columns)} AS {alias}({', '.join(columns)})"
 
 
-def numbered_rows(alias: str, number: str, **columns: str) -> str:
-    """Return the same as :func:`rows` with one more column, ``number``, that counts the rows from 1."""
-    return f"{_unnest(columns)} WITH ORDINALITY AS {alias}({', '.join(columns)}, {number})"
+def numbered_rows(alias: str, counter: str, /, **columns: str) -> str:
+    """Return the same as :func:`rows` with one more column, ``counter``, that counts the rows from 1."""
+    return f"{_unnest(columns)} WITH ORDINALITY AS {alias}({', '.join(columns)}, {counter})"
 
 
 def _unnest(columns: dict[str, str]) -> str:

@@ -354,19 +354,23 @@ deliveries = Table(
     Column(
         "number",
         Text,
-        comment="The recipient's number in E.164. NULL: not reserved yet, a push, or the person was erased.",
+        comment="The recipient's address: a number in E.164, or what the channel has. NULL: not reserved yet, a push, or the person was erased.",
     ),
     Column("sender", Text, comment="The sending number, name or Messaging Service. NULL: that of the settings."),
-    Column("text", Text, comment="The text; of a WhatsApp message the content template with its variables, as JSON."),
+    Column("text", Text, comment="The text, or what else the channel says, as its wording wrote it."),
     Column(
         "fingerprint",
         LargeBinary,
         comment="A hash of the text, case and spaces apart, by which repeats to one number are limited.",
     ),
-    Column("parts", SmallInteger, comment="How many SMS parts it is paid by. NULL: no SMS."),
+    Column(
+        "parts",
+        SmallInteger,
+        comment="How many SMS parts it is paid by; 0: its channel has no parts. NULL: not reserved yet.",
+    ),
     _time("counted_at", "When it counted against the number's limits."),
     _time("claimed_at", "When a sender claimed it last."),
-    Column("provider", Text, comment="Which provider has it, where there are several to choose from. NULL: Twilio."),
+    Column("provider", Text, comment="Which provider has it. NULL: no sender has claimed it yet."),
     Column("provider_id", Text, comment="The provider's id of the message."),
     Column(
         "provider_status",
@@ -466,6 +470,7 @@ events = Table(
 provider_reports = Table(
     "provider_reports",
     metadata,
+    Column("provider", Text, nullable=False, comment="The provider that reports."),
     Column("provider_id", Text, primary_key=True, comment="The provider's id of the message."),
     Column("status", Text, primary_key=True, comment="What is reported; lifecycle.ProviderState."),
     Column("notification_id", Uuid, comment="The notification, where the callback's address names it."),
@@ -513,9 +518,7 @@ decisions = Table(
     Column("notification_id", Uuid, primary_key=True, comment="The notification that was decided about."),
     Column("id", BigInteger, Identity(always=True), primary_key=True, comment="In the order in which they were taken."),
     Column("step", SmallInteger, nullable=False, comment="The step that was decided about."),
-    Column(
-        "verdict", Text, nullable=False, comment="What was decided, or what happened afterwards; lifecycle.Verdict."
-    ),
+    Column("verdict", Text, nullable=False, comment="Verdict, Refusal, Delay or Note of lifecycle.py."),
     Column("inputs", JSONB, nullable=False, comment="What the decision was based on: receipts, limits, times."),
     _time("at", "When it was taken.", required=True),
     comment="The ledger: every decision with what was known when it was taken, for knocktwice explain.",
@@ -601,11 +604,6 @@ COUNTS = {
     "sms_wasted": "SMS that a later receipt showed to be needless.",
     "sms_parts": "Parts that the SMS are paid by.",
     "unpriced_parts": "Parts whose price no provider told.",
-    "whatsapp_sent": "WhatsApp messages that the provider took.",
-    "whatsapp_delivered": "WhatsApp messages that were reported as delivered or read.",
-    "whatsapp_read": "WhatsApp messages that were reported as read.",
-    "whatsapp_unknown": "WhatsApp messages of which nobody can tell whether they went out.",
-    "unpriced_whatsapp": "WhatsApp messages whose price nobody told, without those known to be lost.",
 }
 
 rollups = Table(
@@ -625,16 +623,16 @@ rollups = Table(
     *(Column(name, BigInteger, nullable=False, comment=meaning) for name, meaning in COUNTS.items()),
     Column("price", Numeric, nullable=False, comment="What providers asked for the SMS whose price is known."),
     Column(
-        "whatsapp_price",
-        Numeric,
+        "channels",
+        JSONB,
         nullable=False,
-        comment="What the provider asked for the WhatsApp messages whose price is known.",
+        comment="By channel, SMS apart: messages sent, delivered, read, unknown and unpriced, and the known prices.",
     ),
     Column(
         "reached",
         BigInteger,
         nullable=False,
-        comment="Notifications that a device reported, or whose SMS or WhatsApp message is not known to be lost.",
+        comment="Notifications that a device reported, or whose SMS is not known to be lost, or whose other message arrived.",
     ),
     Column("suppressed", JSONB, nullable=False, comment="By reason, how many were suppressed for it."),
     # serves: replacing a slice

@@ -10,13 +10,21 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from knocktwice import drafts
 from knocktwice.content import Sms
 from knocktwice.drafts import Draft
 from knocktwice_shared.errors import InvalidMessage
 from knocktwice_shared.ids import uuid7
-from knocktwice_shared.messages import parse_audience, parse_batch, parse_blast, parse_cancellation
+from knocktwice_shared.messages import (
+    DeviceRegistered,
+    TagsSet,
+    parse_audience,
+    parse_blast,
+    parse_cancellation,
+)
 from knocktwice_shared.names import BATCH_LIMIT, VERSION, Task
 from knocktwice_worker.gateway.intake.idempotency import notification_id
+from knocktwice_worker.notation import time_zones
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -27,7 +35,7 @@ if TYPE_CHECKING:
 Json = dict[str, Any]
 
 #: What a recipient is told by.
-RECIPIENT = ("user", "registrations", "phone", "params", "key", "locale")
+RECIPIENT = ("user", "registrations", "phone", "params", "key", "locale", "tags")
 #: What all recipients of a request share and the contract has under the same name.
 SHARED = ("category", "ttl_s", "reference", "send_at", "only", "plan")
 #: What they share and the contract has elsewhere.
@@ -61,10 +69,7 @@ def batch(body: Mapping[str, Any], id_: UUID) -> Draft:
         raise InvalidMessage("recipients", f"has {len(people)} items; 1 to {BATCH_LIMIT} are allowed")
     message: Json = {"v": VERSION, "id": str(id_), **_shared(body), "recipients": _identified(people, id_)}
     with in_requests_words(alone=not many, planned=body.get("plan") is not None):
-        parsed = parse_batch(message)
-    ids = [person.id for person in parsed.recipients if person.id is not None]
-    keys = {place: person.key for place, person in enumerate(parsed.recipients) if person.key is not None}
-    return Draft(id_, Task.SEND_PUSH, message, f"{len(ids)} notifications", ids, keys)
+        return drafts.batch(message)
 
 
 def blast(body: Mapping[str, Any]) -> Blast:
@@ -198,7 +203,14 @@ def _sms(sms: object, message: Json) -> None:
 
 
 def _audience(message: Json) -> Draft:
-    return _draft(Task.UPDATE_AUDIENCE, message, f"{len(parse_audience(message))} changes")
+    parsed = parse_audience(message)
+    for place, change_ in enumerate(parsed):
+        if isinstance(change_, DeviceRegistered | TagsSet) and change_.time_zone is not None:
+            try:
+                time_zones.canonical(change_.time_zone)
+            except ValueError as error:
+                raise InvalidMessage(f"changes[{place}].time_zone", str(error)) from None
+    return _draft(Task.UPDATE_AUDIENCE, message, f"{len(parsed)} changes")
 
 
 def _draft(task: Task, message: Json, summary: str) -> Draft:

@@ -1,9 +1,10 @@
 """Per-number limits: the same content to one number once in 30 s, and at most 10 SMS per calendar day.
 
-Redis holds the counters, because one atomic script answers for a whole batch. Postgres holds the truth, because Redis can
-be wiped. A marker key says since which start of the server and from when on the counters are complete: until then (a first
-start, a FLUSHALL, a restart or a failover) every call brings along what Postgres knows about its numbers. The senders ask once more right before the
-provider call, when their rows are committed, so that a wipe between the two questions cannot let one too many through.
+Redis holds the counters, because one atomic script answers for a whole batch. Postgres holds the truth, because Redis
+can be wiped. A marker key says which start of the server has counted, and from when on its counters are complete. Until
+then (a first start, a FLUSHALL, a restart or a failover) every call brings along what Postgres knows about its numbers.
+Redis may be wiped between the decision and the provider call and let one message too many through. So the senders ask
+once more right before the provider call, when their rows are committed.
 
 Counting is idempotent per notification: values are notification ids, so a retry is never its own duplicate.
 Keys hold an HMAC of the number, never the number, and share a hash tag so that one call may touch them all. The day's
@@ -24,6 +25,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from sqlalchemy import Connection, text
 
 from knocktwice_shared.messages import Category
+from knocktwice_worker.database.bulk import numbered_rows
 from knocktwice_worker.lifecycle import Delay, Refusal
 from knocktwice_worker.limits import budget
 from knocktwice_worker.limits.budget import Budget, Purse, Spent
@@ -37,7 +39,8 @@ if TYPE_CHECKING:
 
 #: One hash tag for all keys: Redis Cluster runs a script on one slot only.
 _TAG = "{knocktwice:sms}"
-_VERDICTS = {
+#: What the script answers → why the message may not go.
+_REFUSALS = {
     "duplicate": Refusal.DUPLICATE_CONTENT,
     "capped": Refusal.CAPPED_DAILY,
     "exhausted": Refusal.BUDGET_EXHAUSTED,
@@ -64,9 +67,16 @@ class LimitsUnavailable(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """May this text go to this number now? Each channel is counted for itself, and each step of a notification.
+    """May this text go to this number now?
 
-    It has so many ``parts``, which count for the budget of its ``category``; what is no SMS has none.
+    Attributes:
+        notification_id: whose message it is.
+        number: in E.164.
+        fingerprint: hash of the text.
+        parts: of an SMS, which count for the budget; other messages have 0.
+        category: whose budget they count for.
+        channel: each channel is counted for itself.
+        step: each step of a notification is counted for itself.
     """
 
     notification_id: str
@@ -90,9 +100,12 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """``refusal`` is ``None`` when it may; ``today`` counts the number's SMS of the day, this one included if it may.
+    """What the limits say about a message.
 
-    ``spent`` is what is used of the day's budget; ``None`` where there is none.
+    Attributes:
+        refusal: why it may not go, or not now; ``None``: it may.
+        today: the number's messages of the day, this one included if it may go.
+        spent: the parts that are used of the day's budget; ``None``: there is no budget.
     """
 
     refusal: Refusal | Delay | None
@@ -187,12 +200,12 @@ class RedisLimits:
             answer = self._call(asks, now, known, budget.today(conn, start).written() if int(answer[2]) else "")
         limited = bool(self.limits.budget)
         return [
-            Answer(_VERDICTS.get(word.decode()), int(count), Spent(int(total), int(own)) if limited else None)
+            Answer(_REFUSALS.get(word.decode()), int(count), Spent(int(total), int(own)) if limited else None)
             for word, count, total, own in zip(*(answer[i::4] for i in range(4)), strict=True)
         ]
 
     def _give_back(self, conn: Connection, now: datetime) -> bool:
-        """Give back the parts of messages that did not go after all; whether it was looked for them."""
+        """Give back the parts of messages that did not go after all; return whether any were found."""
         if not self._redis.set(f"{_TAG}:budget:given-back", "", nx=True, ex=_GIVE_BACK_EVERY_S):
             return False
         day, start, _ = self.limits.day(now)
@@ -223,7 +236,10 @@ class RedisLimits:
             self._return(day, [ask.id for ask in asks])
 
     def forget(self, numbers: Sequence[str], now: datetime) -> None:
-        """Drop the counters of numbers whose owner is erased. What a text holds a number for is over in no time by itself."""
+        """Drop the counters of numbers whose owner is erased.
+
+        Content locks expire within seconds and need no clean-up.
+        """
         days = [self.limits.day(now + timedelta(days=shift))[0] for shift in (-1, 0, 1)]
         keys = [self.limits.keys(Ask("", number, b""), day)[1] for number in numbers for day in days]
         if keys:
@@ -245,20 +261,28 @@ class RedisLimits:
         return list(self._script(keys=keys, args=args))
 
 
-_KNOWN = text("""
-SELECT a.i, today.ids, holder.id AS holder
-FROM unnest(CAST(:numbers AS text[]), CAST(:channels AS text[]), CAST(:fingerprints AS bytea[]))
-  WITH ORDINALITY AS a(number, channel, fingerprint, i)
+# One query for the whole batch: each message finds its number's rows by an index.
+_KNOWN = text(f"""
+SELECT
+  a.i,
+  today.ids,
+  holder.id AS holder
+FROM {numbered_rows("a", "i", number="text", channel="text", fingerprint="bytea")}
 CROSS JOIN LATERAL (
-  SELECT coalesce(array_agg(t.id ORDER BY t.waits, t.counted_at, t.id), '{}') AS ids FROM (
-    SELECT CAST(d.notification_id AS text) || CASE WHEN d.step > 1 THEN '.' || d.step ELSE '' END AS id,
-           d.state = 'reserved' AS waits, d.counted_at FROM deliveries d
-    WHERE d.number = a.number AND d.channel = a.channel AND d.counted_at >= :start AND d.state IN ('reserved', 'sending', 'sent', 'unknown')
+  SELECT coalesce(array_agg(t.id ORDER BY t.waits, t.counted_at, t.id), '{{}}') AS ids FROM (
+    SELECT
+      CAST(d.notification_id AS text) || CASE WHEN d.step > 1 THEN '.' || d.step ELSE '' END AS id,
+      d.state = 'reserved' AS waits,
+      d.counted_at
+    FROM deliveries d
+    WHERE d.number = a.number AND d.channel = a.channel AND d.counted_at >= :start
+      AND d.state IN ('reserved', 'sending', 'sent', 'unknown')
     ORDER BY 2, 3, 1 LIMIT :per_day
   ) t
 ) today
 LEFT JOIN LATERAL (
-  SELECT CAST(d.notification_id AS text) || CASE WHEN d.step > 1 THEN '.' || d.step ELSE '' END AS id FROM deliveries d
+  SELECT CAST(d.notification_id AS text) || CASE WHEN d.step > 1 THEN '.' || d.step ELSE '' END AS id
+  FROM deliveries d
   WHERE d.number = a.number AND d.channel = a.channel AND d.fingerprint = a.fingerprint AND d.counted_at > :since
     AND d.state IN ('reserved', 'sending', 'sent', 'unknown')
   ORDER BY d.state = 'reserved', d.counted_at, d.notification_id LIMIT 1
@@ -274,18 +298,25 @@ def _known(conn: Connection, asks: Sequence[Ask], limits: Limits, now: datetime)
     through, the eleventh is not among them and is refused when its sender asks.
     """
     _, start, _ = limits.day(now)
-    rows = conn.execute(
+    found = conn.execute(
         _KNOWN,
         {
-            "numbers": [a.number for a in asks],
-            "channels": [a.channel for a in asks],
-            "fingerprints": [a.fingerprint for a in asks],
+            "number": [a.number for a in asks],
+            "channel": [a.channel for a in asks],
+            "fingerprint": [a.fingerprint for a in asks],
             "start": start,
             "since": now - limits.same_content,
             "per_day": limits.per_day or 1_000,
         },
     )
-    return [(row.ids, row.holder or "") for row in rows]
+    return [(row.ids, row.holder or "") for row in found]
+
+
+# Sorted, so that two transactions with the same numbers wait for each other instead of deadlocking.
+_LOCK_NUMBERS = text("""
+SELECT pg_advisory_xact_lock(hashtextextended(n, 2))
+FROM (SELECT unnest(CAST(:numbers AS text[])) AS n ORDER BY 1) s
+""")
 
 
 def count_in_postgres(conn: Connection, asks: Sequence[Ask], limits: Limits, now: datetime) -> list[Answer]:
@@ -293,10 +324,7 @@ def count_in_postgres(conn: Connection, asks: Sequence[Ask], limits: Limits, now
 
     Locks the numbers until the transaction ends, so the reservations must be written in the same transaction.
     """
-    lock = text(
-        "SELECT pg_advisory_xact_lock(hashtextextended(n, 2)) FROM (SELECT unnest(CAST(:numbers AS text[])) AS n ORDER BY 1) s"
-    )
-    conn.execute(lock, {"numbers": sorted({a.address for a in asks})})
+    conn.execute(_LOCK_NUMBERS, {"numbers": sorted({a.address for a in asks})})
     today: dict[str, set[str]] = {}
     holders: dict[tuple[str, bytes], str] = {}
     for ask, (ids, holder) in zip(asks, _known(conn, asks, limits, now), strict=True):
@@ -305,7 +333,7 @@ def count_in_postgres(conn: Connection, asks: Sequence[Ask], limits: Limits, now
             holders.setdefault((ask.address, ask.fingerprint), holder)
     purse = None
     if limits.budget:
-        # After the numbers, always, so that two transactions wait for each other instead of deadlocking.
+        # The budget is locked after the numbers, always, so that two transactions never deadlock.
         budget.lock(conn)
         purse = Purse(limits.budget, budget.today(conn, limits.day(now)[1]))
     return [_count_one(a, today[a.address], holders, limits, purse) for a in asks]

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
 from functools import lru_cache
 from typing import TYPE_CHECKING
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+from zoneinfo import ZoneInfo
 
 import phonenumbers
 from phonenumbers import timezone
+
+from knocktwice_worker.notation import time_zones
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -51,7 +53,8 @@ class QuietHours:
         if not quiet:
             return None
         day = local.date() + timedelta(days=1) if over_midnight and clock >= self.start else local.date()
-        # An end that the clocks skip in spring is over as soon as they have. One that comes twice in autumn ends it twice.
+        # An end that the clocks skip in spring is over as soon as they have. One that comes twice in autumn ends it
+        # twice.
         ends = (datetime.combine(day, self.end, tzinfo=local.tzinfo).replace(fold=fold) for fold in (0, 1))
         return next(end for end in map(_utc, ends) if end > _utc(local))
 
@@ -95,8 +98,8 @@ def _zones_of_number(number: str) -> tuple[str, ...]:
 
 @lru_cache(maxsize=1_000)
 def _zone(name: str) -> ZoneInfo | None:
-    # Devices report whatever they like.
+    # Other releases stored what devices report as it is.
     try:
-        return ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError, OSError):
+        return ZoneInfo(time_zones.canonical(name))
+    except ValueError:
         return None

@@ -20,6 +20,7 @@ from knocktwice_worker.blasts import forgetting
 from knocktwice_worker.lifecycle import Refusal
 from knocktwice_worker.notifications import store
 from knocktwice_worker.notifications.inbox import dead_letters
+from knocktwice_worker.notifications.inbox.accepted import NotDoneYet
 from knocktwice_worker.privacy import notifications
 from knocktwice_worker.privacy.notifications import Person
 
@@ -40,7 +41,7 @@ log = structlog.get_logger(__name__)
 SETTLED = 4 * REFRESH
 
 
-class Unsettled(Exception):
+class Unsettled(NotDoneYet):
     """Not everything is erased yet: do it again in a while. The message stays in the inbox."""
 
 

@@ -1,6 +1,6 @@
 """A person's notifications: found, cancelled, and emptied of everything by which one could tell whom they were for.
 
-States are changed by ``notifications/store`` alone. The statements here empty columns that no state depends on.
+The rows are changed by ``notifications/store`` alone.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from sqlalchemy import Connection, text
 
 from knocktwice_shared.names import BATCH_LIMIT, key_name
 from knocktwice_worker.notifications import store
+from knocktwice_worker.notifications.store import removal
 from knocktwice_worker.webhooks import events
 
 if TYPE_CHECKING:
@@ -94,11 +95,6 @@ def _page(conn: Connection, person: Person, after: str) -> list[_Found]:
     return [_Found(str(row.id), row.key, str(row.batch_id), row.open) for row in conn.execute(PAGE, page)]
 
 
-_SAY_ERASED = text("""
-UPDATE notifications SET reason = 'erased' WHERE id = ANY(CAST(:ids AS uuid[])) AND state = 'cancelled'
-""")
-
-
 def cancel_open(engine: Engine, person: Person) -> None:
     """Cancel what is under way, as the pipeline's cancellation does: committed first, then carried out."""
     after = _FIRST
@@ -112,7 +108,7 @@ def cancel_open(engine: Engine, person: Person) -> None:
             store.note_cancelled(conn, pending, [], datetime.now(UTC))
         with engine.begin() as conn:
             store.settle_cancelled(conn, pending)
-            conn.execute(_SAY_ERASED, {"ids": pending})
+            removal.say_erased(conn, pending)
 
 
 def erase(engine: Engine, redis: Redis, person: Person) -> tuple[int, int]:
@@ -156,48 +152,12 @@ def _cancel(conn: Connection, found: Sequence[_Found]) -> set[str]:
     pending = [one.id for one in found if one.open]
     if pending:
         store.cancel(conn, pending, [], datetime.now(UTC))
-        conn.execute(_SAY_ERASED, {"ids": pending})
+        removal.say_erased(conn, pending)
     return {str(row.id) for row in conn.execute(_DONE, {"ids": [one.id for one in found]})}
 
 
-# A reason begins with a word of ours. What follows the colon may be a provider's, and quote a number or a token. The links go
-# as a whole: an address may hold a name or an order, and the application knows what it leads to.
-_BLANK = (
-    text("""
-    UPDATE deliveries SET
-      number = NULL,
-      text = NULL,
-      fingerprint = NULL,
-      reason = split_part(reason, ':', 1)
-    WHERE notification_id = ANY(CAST(:ids AS uuid[]))
-    """),
-    text("""
-    UPDATE attempts SET
-      registration = 'erased-' || gen_random_uuid(),
-      reason = split_part(reason, ':', 1)
-    WHERE notification_id = ANY(CAST(:ids AS uuid[]))
-      AND NOT starts_with(registration, 'erased-')
-    """),
-    text("""
-    UPDATE events SET
-      registration = 'erased-' || gen_random_uuid()
-    WHERE notification_id = ANY(CAST(:ids AS uuid[]))
-      AND registration <> ''
-      AND NOT starts_with(registration, 'erased-')
-    """),
-    text("DELETE FROM links WHERE notification_id = ANY(CAST(:ids AS uuid[]))"),
-    text("UPDATE decisions SET inputs = '{}' WHERE notification_id = ANY(CAST(:ids AS uuid[])) AND inputs <> '{}'"),
-    text("""
-    UPDATE notifications SET
-      user_id = NULL,
-      phone = NULL,
-      params = '{}',
-      key = NULL,
-      locale = NULL,
-      reason = split_part(reason, ':', 1)
-    WHERE id = ANY(CAST(:ids AS uuid[]))
-    """),
-)
+# An address may hold a name or an order, and the application knows what it leads to.
+_FORGET_LINKS = text("DELETE FROM links WHERE notification_id = ANY(CAST(:ids AS uuid[]))")
 
 # A template's content is nobody's and stays. What was written for these people alone may name them.
 BLANK_BATCHES = text("""
@@ -215,6 +175,6 @@ WHERE b.id = ANY(CAST(:batches AS uuid[]))
 
 def _blank(conn: Connection, ids: Sequence[str], batches: Sequence[str]) -> None:
     """Empty notifications, and the batches that had no others."""
-    for statement in _BLANK:
-        conn.execute(statement, {"ids": ids})
+    conn.execute(_FORGET_LINKS, {"ids": ids})
+    removal.blank(conn, ids)
     conn.execute(BLANK_BATCHES, {"ids": ids, "batches": batches})

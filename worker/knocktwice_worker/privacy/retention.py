@@ -1,8 +1,8 @@
 """Deleting what is old: finished notifications with everything about them, what blasts kept of them, and parked messages.
 
 Ids are UUIDv7, so old rows lie together at the beginning of each table's primary key. They are read from there and deleted
-in small transactions, which lock nothing that anybody works on: what is open stays, however old. Several workers at it share
-the rows between them.
+in small transactions. These lock nothing that a sender works on: what is open stays, however old. Several workers that delete
+at once share the rows between them.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import structlog
 from sqlalchemy import Engine, text
 
 from knocktwice_worker.blasts import forgetting
+from knocktwice_worker.notifications.store import removal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,47 +31,6 @@ RUN = timedelta(seconds=60)
 
 _FIRST, _LAST = UUID(int=0), UUID(int=2**128 - 1)
 
-_NOW = text("SELECT knocktwice_now()")
-
-_OLD = text("""
-SELECT id FROM notifications
-WHERE id > CAST(:after AS uuid) AND id < CAST(:boundary AS uuid) AND state <> 'active' AND finished_at < :until
-ORDER BY id LIMIT :limit FOR UPDATE SKIP LOCKED
-""")
-
-# The children first: the database would look for them one notification at a time.
-_DELETE = tuple(
-    text(f"DELETE FROM {table} WHERE {column} = ANY(CAST(:ids AS uuid[]))")
-    for table, column in (
-        ("deliveries", "notification_id"),
-        ("attempts", "notification_id"),
-        ("events", "notification_id"),
-        ("decisions", "notification_id"),
-        ("links", "notification_id"),
-        ("notifications", "id"),
-    )
-)
-
-# A batch whose every recipient was a repeat has had no notification from the start.
-_BATCHES = text("""
-WITH old AS (
-  SELECT b.id FROM batches b
-  WHERE b.id > CAST(:after AS uuid) AND b.id < CAST(:boundary AS uuid) AND b.created_at < :until
-  ORDER BY b.id LIMIT :limit FOR UPDATE SKIP LOCKED
-), gone AS (
-  DELETE FROM batches b USING old
-  WHERE b.id = old.id AND NOT EXISTS (SELECT FROM notifications n WHERE n.batch_id = b.id)
-  RETURNING b.id
-)
-SELECT (SELECT max(CAST(id AS text)) FROM old) AS last, (SELECT count(*) FROM gone) AS removed
-""")
-
-_LETTERS = text("""
-DELETE FROM dead_letters WHERE id IN (
-  SELECT id FROM dead_letters WHERE at < :until ORDER BY id LIMIT :limit FOR UPDATE SKIP LOCKED
-)
-""")
-
 
 class Removed(NamedTuple):
     """What one run deleted. ``more``: there was no time for the rest."""
@@ -80,6 +40,9 @@ class Removed(NamedTuple):
     dead_letters: int = 0
     blast_pages: int = 0
     more: bool = False
+
+
+_NOW = text("SELECT knocktwice_now()")
 
 
 def purge(engine: Engine, keep: timedelta, *, run: timedelta = RUN) -> Removed:
@@ -105,6 +68,19 @@ def purge(engine: Engine, keep: timedelta, *, run: timedelta = RUN) -> Removed:
     return done
 
 
+_LETTERS = text("""
+DELETE FROM dead_letters
+WHERE id IN (
+  SELECT id
+  FROM dead_letters
+  WHERE at < :until
+  ORDER BY id
+  LIMIT :limit
+  FOR UPDATE SKIP LOCKED
+)
+""")
+
+
 def _steps(engine: Engine, until: datetime) -> Iterator[tuple[str, int]]:
     """Delete chunk by chunk, and say after each what and how many."""
     for first, last in _ranges(until):
@@ -123,6 +99,23 @@ def _steps(engine: Engine, until: datetime) -> Iterator[tuple[str, int]]:
         yield "blast_pages", removed
 
 
+# What is still under way stays, however old. Rows that another worker is deleting are left to it.
+_OLD = text("""
+SELECT id
+FROM notifications
+WHERE id > CAST(:after AS uuid)
+  AND id < CAST(:boundary AS uuid)
+  AND state <> 'active'
+  AND finished_at < :until
+ORDER BY id
+LIMIT :limit
+FOR UPDATE SKIP LOCKED
+""")
+
+# Before their notifications: the database would look for them one notification at a time.
+_LINKS = text("DELETE FROM links WHERE notification_id = ANY(CAST(:ids AS uuid[]))")
+
+
 def _notifications(engine: Engine, first: UUID, last: UUID, until: datetime) -> Iterator[int]:
     page = {"after": str(first), "boundary": str(last), "until": until, "limit": CHUNK}
     while True:
@@ -130,10 +123,33 @@ def _notifications(engine: Engine, first: UUID, last: UUID, until: datetime) -> 
             ids = [str(row.id) for row in conn.execute(_OLD, page)]
             if not ids:
                 return
-            for statement in _DELETE:
-                conn.execute(statement, {"ids": ids})
+            conn.execute(_LINKS, {"ids": ids})
+            removal.delete(conn, ids)
         page["after"] = ids[-1]
         yield len(ids)
+
+
+# A batch whose every recipient was a repeat has had no notification from the start.
+_BATCHES = text("""
+WITH old AS (
+  SELECT b.id
+  FROM batches b
+  WHERE b.id > CAST(:after AS uuid)
+    AND b.id < CAST(:boundary AS uuid)
+    AND b.created_at < :until
+  ORDER BY b.id
+  LIMIT :limit
+  FOR UPDATE SKIP LOCKED
+),
+gone AS (
+  DELETE FROM batches b USING old
+  WHERE b.id = old.id AND NOT EXISTS (SELECT FROM notifications n WHERE n.batch_id = b.id)
+  RETURNING b.id
+)
+SELECT
+  (SELECT max(CAST(id AS text)) FROM old) AS last,
+  (SELECT count(*) FROM gone) AS removed
+""")
 
 
 def _batches(engine: Engine, first: UUID, last: UUID, until: datetime) -> Iterator[int]:

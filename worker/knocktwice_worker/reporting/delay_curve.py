@@ -7,6 +7,7 @@ after five minutes says nothing about an hour.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,10 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import text
 
 from knocktwice_shared.errors import KnocktwiceError
+from knocktwice_shared.messages import Receipt, When
+from knocktwice_worker.database.bulk import rows
+from knocktwice_worker.lifecycle import triggers_answered_by
+from knocktwice_worker.notifications.store.trigger_sql import ANSWERED_BY_CLICK, ANSWERED_BY_DELIVERY
 from knocktwice_worker.reporting.rollups import SLICE
 
 if TYPE_CHECKING:
@@ -34,28 +39,6 @@ FEWEST_PUSHES, FEWEST_CONFIRMED = 200, 50
 _MOST_PUSHES = 20_000
 #: Pushes younger than this are left alone.
 _REST = timedelta(hours=1)
-
-# The roll-ups know which slices of time hold this template, so only those are read, the latest first.
-_SLICES = text("""
-SELECT slice FROM (
-  SELECT slice, sum(sum(pushed)) OVER (ORDER BY slice DESC) - sum(pushed) AS later FROM rollups
-  WHERE template = :template AND slice > 'epoch' AND slice < knocktwice_now() - :rest AND day > knocktwice_now() - interval '45 days'
-  GROUP BY slice HAVING sum(pushed) > 0
-) s WHERE later < :most
-""")
-
-_PUSHES = text("""
-SELECT least(extract(epoch FROM b.ttl), extract(epoch FROM knocktwice_now() - n.created_at)) AS watched_s, s.trigger,
-  extract(epoch FROM min(e.received_at) FILTER (WHERE e.kind = 'clicked' OR s.trigger = 'not_delivered') - n.created_at) AS answered_s
-FROM unnest(CAST(:slices AS timestamptz[])) AS slice(starts_at)
-JOIN notifications n ON n.created_at >= slice.starts_at AND n.created_at < slice.starts_at + :width
-JOIN batches b ON b.id = n.batch_id AND b.content->>'template' = :template
-JOIN deliveries p ON p.notification_id = n.id AND p.step = 0 AND p.channel = 'push' AND p.state = 'sent'
-JOIN deliveries s ON s.notification_id = n.id AND s.step = 1 AND s.trigger IN ('not_delivered', 'not_clicked')
-LEFT JOIN events e ON e.notification_id = n.id AND e.step = 0 AND e.kind IN ('delivered', 'clicked')
-WHERE n.state <> 'cancelled'
-GROUP BY n.id, n.created_at, b.ttl, s.trigger
-""")
 
 
 class TooLittleHistory(KnocktwiceError):
@@ -94,7 +77,7 @@ class Advice:
     """
 
     template: str
-    when: str
+    when: When
     pushes: int
     confirmed: int
     curve: Sequence[Point]
@@ -117,6 +100,43 @@ class Advice:
         }
 
 
+# The roll-ups know which slices of time hold this template, so only those are read, the latest first.
+_SLICES = text("""
+SELECT slice
+FROM (
+  SELECT
+    slice,
+    sum(sum(pushed)) OVER (ORDER BY slice DESC) - sum(pushed) AS later
+  FROM rollups
+  WHERE template = :template
+    AND slice > 'epoch'
+    AND slice < knocktwice_now() - :rest
+    AND day > knocktwice_now() - interval '45 days'
+  GROUP BY slice
+  HAVING sum(pushed) > 0
+) s
+WHERE later < :most
+""")
+
+# The receipts of the push that answer the step behind it. A push is watched until its provider drops it, or until now.
+_PUSHES = text(f"""
+SELECT
+  least(extract(epoch FROM b.ttl), extract(epoch FROM knocktwice_now() - n.created_at)) AS watched_s,
+  s.trigger,
+  extract(epoch FROM (
+    min(e.received_at) FILTER (WHERE e.kind = 'clicked' OR s.trigger IN {ANSWERED_BY_DELIVERY}) - n.created_at
+  )) AS answered_s
+FROM {rows("slice", starts_at="timestamptz")}
+JOIN notifications n ON n.created_at >= slice.starts_at AND n.created_at < slice.starts_at + :width
+JOIN batches b ON b.id = n.batch_id AND b.content->>'template' = :template
+JOIN deliveries p ON p.notification_id = n.id AND p.step = 0 AND p.channel = 'push' AND p.state = 'sent'
+JOIN deliveries s ON s.notification_id = n.id AND s.step = 1 AND s.trigger IN {ANSWERED_BY_CLICK}
+LEFT JOIN events e ON e.notification_id = n.id AND e.step = 0 AND e.kind IN ('delivered', 'clicked')
+WHERE n.state <> 'cancelled'
+GROUP BY n.id, n.created_at, b.ttl, s.trigger
+""")
+
+
 def advise(conn: Connection, template: str) -> Advice:
     """Return the delay curve of a template.
 
@@ -126,15 +146,16 @@ def advise(conn: Connection, template: str) -> Advice:
     most = {"template": template, "most": _MOST_PUSHES, "rest": _REST}
     slices = conn.execute(_SLICES, most).scalars().all()
     conn.execute(text("SET LOCAL enable_seqscan = off"))
-    rows = conn.execute(_PUSHES, {"slices": list(slices), "width": SLICE, "template": template}).all()
-    when = "not_clicked" if sum(row.trigger == "not_clicked" for row in rows) * 2 > len(rows) else "not_delivered"
-    told = [
-        (float(r.watched_s), None if r.answered_s is None else float(r.answered_s)) for r in rows if r.trigger == when
+    found = conn.execute(_PUSHES, {"starts_at": list(slices), "width": SLICE, "template": template}).all()
+    used = Counter(row.trigger for row in found)
+    when = max(triggers_answered_by(Receipt.CLICKED), key=lambda trigger: used[trigger])
+    pushes = [
+        (float(r.watched_s), None if r.answered_s is None else float(r.answered_s)) for r in found if r.trigger == when
     ]
-    return _advise(template, when, told)
+    return _advise(template, when, pushes)
 
 
-def _advise(template: str, when: str, pushes: Sequence[tuple[float, float | None]]) -> Advice:
+def _advise(template: str, when: When, pushes: Sequence[tuple[float, float | None]]) -> Advice:
     """Judge pushes of (how long it was watched, time to the confirmation), both in seconds."""
     answered = [at for _, at in pushes if at is not None]
     if len(pushes) < FEWEST_PUSHES or len(answered) < FEWEST_CONFIRMED:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import text
 
+from knocktwice_shared.channels import SMS
+from knocktwice_worker.channels.registry import CHANNELS
 from knocktwice_worker.database.schema import COUNTS
 
 if TYPE_CHECKING:
@@ -23,7 +25,7 @@ OTHERS = "*"
 
 _READ = text(f"""
 SELECT day, template, blast, country, category, {", ".join(f"sum({name}) AS {name}" for name in COUNTS)},
-  sum(price) AS price, sum(whatsapp_price) AS whatsapp_price, sum(reached) AS reached,
+  sum(price) AS price, sum(reached) AS reached, jsonb_agg(channels) FILTER (WHERE channels <> '{{}}') AS channels,
   jsonb_agg(suppressed) FILTER (WHERE suppressed <> '{{}}') AS suppressed
 FROM rollups
 WHERE day >= :since AND day <= :until AND (CAST(:template AS text) IS NULL OR template = :template)
@@ -41,6 +43,43 @@ class Dimension(StrEnum):
     DAY = "day"
     BLAST = "blast"
     CATEGORY = "category"
+
+
+def others() -> list[str]:
+    """Return the channels of later steps beside SMS."""
+    return [name for name in CHANNELS if name != SMS]
+
+
+@dataclass(slots=True)
+class ChannelFigures:
+    """What became of the messages of a channel that is not SMS.
+
+    Attributes:
+        sent: taken by a provider.
+        delivered: and reported as delivered or read.
+        read: and reported as read.
+        unknown: nobody can tell whether they went out.
+        unpriced: sent, and of unknown price.
+        cost: what they have cost; ``None`` where a price is missing.
+    """
+
+    sent: int = 0
+    delivered: int = 0
+    read: int = 0
+    unknown: int = 0
+    unpriced: int = 0
+    cost: Decimal | None = Decimal()
+
+    def add(self, counts: Mapping[str, Any], price: Decimal | None) -> None:
+        """Add a line of the roll-ups; ``price`` is that of one message whose own is not known."""
+        unpriced = int(counts["unpriced"])
+        self.sent += int(counts["sent"])
+        self.delivered += int(counts["delivered"])
+        self.read += int(counts["read"])
+        self.unknown += int(counts["unknown"])
+        self.unpriced += unpriced
+        known = Decimal(str(counts["price"]))
+        self.cost = _plus(self.cost, None if unpriced and price is None else known + unpriced * (price or Decimal()))
 
 
 @dataclass(slots=True)
@@ -66,15 +105,10 @@ class Figures:
     sms_wasted: int = 0
     sms_parts: int = 0
     unpriced_parts: int = 0
-    whatsapp_sent: int = 0
-    whatsapp_delivered: int = 0
-    whatsapp_read: int = 0
-    whatsapp_unknown: int = 0
-    unpriced_whatsapp: int = 0
     reached: int = 0
     suppressed: Counter[str] = field(default_factory=Counter)
     sms_cost: Decimal | None = Decimal()
-    whatsapp_cost: Decimal | None = Decimal()
+    channels: dict[str, ChannelFigures] = field(default_factory=lambda: {name: ChannelFigures() for name in others()})
     sms_only_cost: Decimal | None = Decimal()
 
     @property
@@ -100,7 +134,10 @@ class Figures:
     @property
     def cost(self) -> Decimal | None:
         """What all of it has cost; pushes are free."""
-        return _plus(self.sms_cost, self.whatsapp_cost)
+        total = self.sms_cost
+        for channel in self.channels.values():
+            total = _plus(total, channel.cost)
+        return total
 
     @property
     def cost_per_delivered(self) -> Decimal | None:
@@ -118,9 +155,11 @@ class Figures:
         told["suppressed"] = dict(sorted(self.suppressed.items()))
         for name in ("fell_back_rate", "delivery_rate", "response_rate", "wasted_rate"):
             told[name] = getattr(self, name)
-        for name in ("sms_cost", "whatsapp_cost", "cost", "cost_per_delivered", "sms_only_cost", "saved"):
-            money: Decimal | None = getattr(self, name)
-            told[name] = None if money is None else f"{money:.4f}"
+        for name in ("sms_cost", "cost", "cost_per_delivered", "sms_only_cost", "saved"):
+            told[name] = _as_text(getattr(self, name))
+        for name, channel in self.channels.items():
+            told |= {f"{name}_{count}": getattr(channel, count) for count in ("sent", "delivered", "read", "unknown")}
+            told |= {f"unpriced_{name}": channel.unpriced, f"{name}_cost": _as_text(channel.cost)}
         return told
 
 
@@ -148,43 +187,42 @@ def report(
     since: date,
     until: date,
     template: str | None = None,
-    prices: Mapping[str, float] | None = None,
-    whatsapp_prices: Mapping[str, float] | None = None,
+    prices: Mapping[str, Mapping[str, float]] | None = None,
 ) -> Report:
     """Return what became of the notifications that were accepted in some days.
 
     Args:
         since, until: first and last day, in the zone whose calendar day counts.
         template: only notifications with this template.
-        prices: price of one SMS part by country code, ``*`` for all others; counts where the provider's price is not known.
-        whatsapp_prices: price of one WhatsApp message, likewise.
+        prices: channel → price of one message (of an SMS: of one part) by country code, ``*`` for all others; counts where
+            the provider's price is not known.
     """
     lines: dict[str, Figures] = {}
     total = Figures()
     for row in conn.execute(_READ, {"since": since, "until": until, "template": template}):
         line = lines.setdefault(str(getattr(row, by)), Figures())
-        cost, instead = _sms_costs(row, _price(prices, row.country))
-        whatsapp_cost = _whatsapp_cost(row, _price(whatsapp_prices, row.country))
+        cost, instead = _sms_costs(row, _price(prices, SMS, row.country))
         for figures in (line, total):
             for name in (*COUNTS, "reached"):
                 setattr(figures, name, getattr(figures, name) + int(getattr(row, name)))
             for reasons in row.suppressed or ():
                 figures.suppressed.update(reasons)
             figures.sms_cost = _plus(figures.sms_cost, cost)
-            figures.whatsapp_cost = _plus(figures.whatsapp_cost, whatsapp_cost)
+            for counts in row.channels or ():
+                for name, own in counts.items():
+                    figures.channels.setdefault(name, ChannelFigures()).add(own, _price(prices, name, row.country))
             figures.sms_only_cost = _plus(figures.sms_only_cost, instead)
     return Report(by, _ordered(lines, by), total, conn.execute(_AS_OF).scalar())
 
 
-def _price(prices: Mapping[str, float] | None, country: str) -> Decimal | None:
-    price = (prices or {}).get(country, (prices or {}).get(OTHERS))
+def _price(prices: Mapping[str, Mapping[str, float]] | None, channel: str, country: str) -> Decimal | None:
+    own = (prices or {}).get(channel, {})
+    price = own.get(country, own.get(OTHERS))
     return None if price is None else Decimal(str(price))
 
 
-def _whatsapp_cost(row: Row[Any], price: Decimal | None) -> Decimal | None:
-    if row.unpriced_whatsapp and price is None:
-        return None
-    return Decimal(row.whatsapp_price + int(row.unpriced_whatsapp) * (price or Decimal()))
+def _as_text(money: Decimal | None) -> str | None:
+    return None if money is None else f"{money:.4f}"
 
 
 def _sms_costs(row: Row[Any], price: Decimal | None) -> tuple[Decimal | None, Decimal | None]:

@@ -1,32 +1,29 @@
 """The roll-ups that ``knocktwice stats`` reads: what became of notifications, counted set-based and apart from the work.
 
-Acceptance is cut into slices of five minutes. What happens to a notification, however late, makes its slice *dirty*
-(``notifications/store/change_feed.py`` tells), and a dirty slice is counted anew as a whole: the counts replace those from before, in one
-transaction. So nothing is ever added twice or forgotten, wherever a worker is killed. A slice is counted less often the
-older it gets, and when nothing can happen to it any more its counts join those of their day for good.
+Acceptance is cut into slices of five minutes. A change of a notification, however late, makes its slice *dirty* (found by
+``notifications/store/change_feed.py``). A dirty slice is counted anew as a whole (``slice_counts.py``), and the counts replace
+those from before in one transaction. So nothing is ever added twice or forgotten, wherever a worker is killed. The older a
+slice, the less often it is counted. When nothing can happen to it any more its counts join those of their day for good.
 """
 
 from __future__ import annotations
 
 import json
-from collections import Counter
-from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, timedelta
-from decimal import Decimal
-from typing import TYPE_CHECKING, Any, NamedTuple
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
 
 from sqlalchemy import text
 
-from knocktwice_worker.content import sms_parts
 from knocktwice_worker.database.schema import COUNTS
-from knocktwice_worker.lifecycle import OUTCOMES
-from knocktwice_worker.limits.quiet_hours import country
 from knocktwice_worker.notifications.store import change_feed
+from knocktwice_worker.reporting import slice_counts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Mapping, Sequence
 
-    from sqlalchemy import Connection, Engine, Row
+    from sqlalchemy import Connection, Engine
+
+    from knocktwice_worker.reporting.slice_counts import Key, Line
 
 FOLLOWER = "rollups"
 SLICE = timedelta(minutes=5)
@@ -38,148 +35,6 @@ CLOSED = datetime(1970, 1, 1, tzinfo=UTC)
 SOONEST, LATEST = timedelta(seconds=20), timedelta(hours=1)
 #: How much of an old backlog is looked at in one transaction.
 _STRIDE = timedelta(hours=6)
-
-_MARK = text(f"""
-INSERT INTO rollup_slices (starts_at, dirty)
-SELECT DISTINCT date_bin(:slice, c.created_at, :origin), true FROM ({change_feed.CHANGED}) c
-WHERE c.created_at >= coalesce((SELECT seen_until FROM followers WHERE name = 'rollups closed'), '-infinity')
-ORDER BY 1
-ON CONFLICT (starts_at) DO UPDATE SET dirty = true WHERE NOT rollup_slices.dirty
-""")
-
-_DUE = text("""
-SELECT starts_at, rows FROM rollup_slices
-WHERE dirty AND starts_at < :before AND (counted_at IS NULL OR :all OR
-  knocktwice_now() - counted_at >= greatest(:soonest, least(:latest, (knocktwice_now() - starts_at) / 2)))
-ORDER BY starts_at LIMIT 1 FOR UPDATE SKIP LOCKED
-""")
-
-# A text of so few UTF-16 units is one part in either encoding; so are 160 plain characters. Others are counted in Python.
-_ONE_PART = r"""
-(length(d.text) <= 35 OR length(d.text) <= 160 AND d.text ~ '^[A-Za-z0-9 .,:;!?()/@$%&*+=<>#"''_\r\n-]*$')
-"""
-
-_NOT_DUE = ", ".join(f"'{v}'" for v in OUTCOMES if v != "invalid_content")
-
-# Each notification by its keys, so that the cost of a slice does not depend on what else the tables hold.
-_COUNT = text(f"""
-SELECT CAST(n.created_at AT TIME ZONE :zone AS date) AS day, coalesce(b.content->>'template', '') AS template,
-  coalesce(bl.key, '') AS blast, b.category, number.prefix, min(number.e164) AS sample,
-  CASE WHEN n.state = 'suppressed' THEN n.reason END AS why, count(*) AS rows,
-  count(*) FILTER (WHERE n.state <> 'duplicate') AS accepted,
-  count(*) FILTER (WHERE n.state = 'duplicate') AS duplicates,
-  count(*) FILTER (WHERE n.state = 'cancelled') AS cancelled,
-  count(*) FILTER (WHERE n.state = 'failed') AS failed,
-  count(*) FILTER (WHERE d.pushed) AS pushed,
-  count(*) FILTER (WHERE e.delivered) AS delivered,
-  count(*) FILTER (WHERE e.clicked) AS clicked,
-  count(*) FILTER (WHERE d.fell_back) AS fell_back,
-  count(*) FILTER (WHERE e.delivered OR d.arrived) AS reached,
-  coalesce(sum(d.sent), 0) AS sms_sent,
-  coalesce(sum(d.sms_delivered), 0) AS sms_delivered,
-  coalesce(sum(d.sms_undelivered), 0) AS sms_undelivered,
-  coalesce(sum(d.sms_unknown), 0) AS sms_unknown,
-  coalesce(sum(d.whatsapp_sent), 0) AS whatsapp_sent,
-  coalesce(sum(d.whatsapp_delivered), 0) AS whatsapp_delivered,
-  coalesce(sum(d.whatsapp_read), 0) AS whatsapp_read,
-  coalesce(sum(d.whatsapp_unknown), 0) AS whatsapp_unknown,
-  coalesce(sum(d.unpriced_whatsapp), 0) AS unpriced_whatsapp,
-  coalesce(sum(CASE WHEN e.delivered THEN d.unless_delivered ELSE 0 END
-             + CASE WHEN e.clicked THEN d.unless_clicked ELSE 0 END), 0) AS sms_wasted,
-  coalesce(sum(d.short), 0) AS short, coalesce(sum(d.short_unpriced), 0) AS short_unpriced,
-  coalesce(sum(d.price), 0) AS price, coalesce(sum(d.whatsapp_price), 0) AS whatsapp_price,
-  jsonb_agg(d.long) FILTER (WHERE d.long IS NOT NULL) AS long
-FROM notifications n JOIN batches b ON b.id = n.batch_id
-LEFT JOIN blast_pages bp ON bp.id = n.batch_id
-LEFT JOIN blasts bl ON bl.id = bp.blast_id
-LEFT JOIN phones ph ON ph.user_id = n.user_id
-CROSS JOIN LATERAL (
-  SELECT bool_or(s.channel = 'push' AND s.state = 'sent') AS pushed,
-    bool_or(s.step > 0 AND (s.state IN ('reserved', 'sending', 'sent', 'failed', 'unknown')
-      OR s.state = 'skipped' AND s.reason NOT IN ({_NOT_DUE}))) AS fell_back,
-    bool_or(s.took AND s.provider_status IS DISTINCT FROM 'undelivered' AND s.provider_status IS DISTINCT FROM 'failed'
-      OR s.whatsapp AND s.provider_status IN ('delivered', 'read')) AS arrived,
-    count(*) FILTER (WHERE s.took) AS sent,
-    count(*) FILTER (WHERE s.took AND s.provider_status IN ('delivered', 'read')) AS sms_delivered,
-    count(*) FILTER (WHERE s.took AND s.provider_status IN ('undelivered', 'failed')) AS sms_undelivered,
-    count(*) FILTER (WHERE s.channel = 'sms' AND s.state = 'unknown') AS sms_unknown,
-    count(*) FILTER (WHERE s.whatsapp) AS whatsapp_sent,
-    count(*) FILTER (WHERE s.whatsapp AND s.provider_status IN ('delivered', 'read')) AS whatsapp_delivered,
-    count(*) FILTER (WHERE s.whatsapp AND s.provider_status = 'read') AS whatsapp_read,
-    count(*) FILTER (WHERE s.channel = 'whatsapp' AND s.state = 'unknown') AS whatsapp_unknown,
-    count(*) FILTER (WHERE s.whatsapp AND s.price IS NULL AND s.provider_status IS DISTINCT FROM 'undelivered'
-      AND s.provider_status IS DISTINCT FROM 'failed') AS unpriced_whatsapp,
-    count(*) FILTER (WHERE s.took AND s.trigger = 'not_delivered') AS unless_delivered,
-    count(*) FILTER (WHERE s.took AND s.trigger = 'not_clicked') AS unless_clicked,
-    count(*) FILTER (WHERE s.took AND s.one_part) AS short,
-    count(*) FILTER (WHERE s.took AND s.one_part AND s.price IS NULL) AS short_unpriced,
-    sum(s.price) FILTER (WHERE s.took) AS price, sum(s.price) FILTER (WHERE s.whatsapp) AS whatsapp_price,
-    jsonb_agg(jsonb_build_array(s.text, s.price IS NULL)) FILTER (WHERE s.took AND NOT s.one_part) AS long,
-    max(s.number) AS number
-  FROM (
-    SELECT d.*, d.channel = 'sms' AND d.state = 'sent' AS took, d.channel = 'whatsapp' AND d.state = 'sent' AS whatsapp,
-      coalesce({_ONE_PART}, true) AS one_part
-    FROM deliveries d WHERE d.notification_id = n.id
-  ) s
-) d
-CROSS JOIN LATERAL (
-  SELECT bool_or(e.kind IN ('delivered', 'clicked')) AS delivered, bool_or(e.kind = 'clicked') AS clicked
-  FROM events e WHERE e.notification_id = n.id AND e.step = 0 AND n.state <> 'duplicate'
-) e
-CROSS JOIN LATERAL (SELECT coalesce(d.number, n.phone, ph.number) AS e164) f
-CROSS JOIN LATERAL (SELECT f.e164, CASE WHEN f.e164 LIKE '+1%' THEN left(f.e164, 5) ELSE left(f.e164, 8) END AS prefix) number
-WHERE n.created_at >= :starts_at AND n.created_at < :ends_at
-GROUP BY 1, 2, 3, 4, 5, 7
-""")
-
-_INSERT = text(f"""
-INSERT INTO rollups (day, slice, template, blast, country, category, {", ".join(COUNTS)}, price, whatsapp_price, reached, suppressed)
-SELECT r.day, :slice, r.template, r.blast, r.country, r.category, {", ".join(f"r.{name}" for name in COUNTS)},
-  r.price, r.whatsapp_price, r.reached, r.suppressed
-FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r(day date, template text, blast text, country text, category text,
-  {", ".join(f"{name} bigint" for name in COUNTS)}, price numeric, whatsapp_price numeric, reached bigint, suppressed jsonb)
-""")
-
-_CLOSE = text(f"""
-WITH gone AS (DELETE FROM rollups WHERE slice > :closed AND slice < :before RETURNING *),
-reasons AS (
-  SELECT day, template, blast, country, category, jsonb_object_agg(reason, n) AS suppressed FROM (
-    SELECT day, template, blast, country, category, reason, sum(CAST(n AS bigint)) AS n
-    FROM gone, jsonb_each_text(suppressed) AS s(reason, n) GROUP BY 1, 2, 3, 4, 5, 6
-  ) each_reason GROUP BY 1, 2, 3, 4, 5
-)
-INSERT INTO rollups AS old (day, slice, template, blast, country, category, {", ".join(COUNTS)}, price, whatsapp_price, reached, suppressed)
-SELECT g.day, :closed, g.template, g.blast, g.country, g.category, {", ".join(f"sum(g.{name})" for name in COUNTS)},
-  sum(g.price), sum(g.whatsapp_price), sum(g.reached), coalesce((SELECT r.suppressed FROM reasons r WHERE (r.day, r.template, r.blast, r.country, r.category)
-    = (g.day, g.template, g.blast, g.country, g.category)), '{{}}')
-FROM gone g GROUP BY g.day, g.template, g.blast, g.country, g.category
-ON CONFLICT (day, slice, template, blast, country, category) DO UPDATE SET
-  {", ".join(f"{name} = old.{name} + excluded.{name}" for name in (*COUNTS, "price", "whatsapp_price", "reached"))},
-  suppressed = (SELECT coalesce(jsonb_object_agg(reason, n), '{{}}') FROM (
-    SELECT reason, sum(CAST(n AS bigint)) AS n FROM (
-      SELECT * FROM jsonb_each_text(old.suppressed) UNION ALL SELECT * FROM jsonb_each_text(excluded.suppressed)
-    ) AS both_of(reason, n) GROUP BY reason) added)
-""")
-
-
-class _Key(NamedTuple):
-    """What a line of the roll-ups is about."""
-
-    day: date
-    template: str
-    blast: str
-    country: str
-    category: str
-
-
-@dataclass(slots=True)
-class _Line:
-    """The counts of one key."""
-
-    counts: Counter[str] = field(default_factory=Counter)
-    price: Decimal = Decimal()
-    whatsapp_price: Decimal = Decimal()
-    suppressed: Counter[str] = field(default_factory=Counter)
 
 
 def refresh(engine: Engine, zone: str, *, everything: bool = False) -> int:
@@ -206,6 +61,136 @@ def refresh(engine: Engine, zone: str, *, everything: bool = False) -> int:
     return counted
 
 
+_KEY = """
+  day,
+  template,
+  blast,
+  country,
+  category
+"""
+
+# Counts of other channels and reasons are objects by name, so they are added name by name: those of the slices that go with
+# each other, and then those with what the day has already.
+_ADD_CHANNELS = """
+SELECT coalesce(jsonb_object_agg(channel, counts), '{}')
+FROM (
+  SELECT
+    channel,
+    jsonb_object_agg(name, n) AS counts
+  FROM (
+    SELECT
+      c.channel,
+      v.name,
+      sum(CAST(v.n AS numeric)) AS n
+    FROM
+      (SELECT * FROM jsonb_each(old.channels) UNION ALL SELECT * FROM jsonb_each(excluded.channels))
+        AS c(channel, counts),
+      jsonb_each_text(c.counts) AS v(name, n)
+    GROUP BY 1, 2
+  ) each_count
+  GROUP BY 1
+) each_channel
+"""
+_ADD_REASONS = """
+SELECT coalesce(jsonb_object_agg(reason, n), '{}')
+FROM (
+  SELECT
+    reason,
+    sum(CAST(n AS bigint)) AS n
+  FROM (
+    SELECT * FROM jsonb_each_text(old.suppressed) UNION ALL SELECT * FROM jsonb_each_text(excluded.suppressed)
+  ) AS both_of(reason, n)
+  GROUP BY reason
+) added
+"""
+
+_CLOSE = text(f"""
+WITH gone AS (
+  DELETE FROM rollups
+  WHERE slice > :closed AND slice < :before
+  RETURNING *
+),
+reasons AS (
+  SELECT
+    {_KEY},
+    jsonb_object_agg(reason, n) AS suppressed
+  FROM (
+    SELECT
+      {_KEY},
+      reason,
+      sum(CAST(n AS bigint)) AS n
+    FROM gone, jsonb_each_text(suppressed) AS s(reason, n)
+    GROUP BY {_KEY}, reason
+  ) each_reason
+  GROUP BY {_KEY}
+),
+others AS (
+  SELECT
+    {_KEY},
+    jsonb_object_agg(channel, counts) AS channels
+  FROM (
+    SELECT
+      {_KEY},
+      channel,
+      jsonb_object_agg(name, n) AS counts
+    FROM (
+      SELECT
+        {_KEY},
+        c.channel,
+        v.name,
+        sum(CAST(v.n AS numeric)) AS n
+      FROM gone, jsonb_each(channels) AS c(channel, counts), jsonb_each_text(c.counts) AS v(name, n)
+      GROUP BY {_KEY}, c.channel, v.name
+    ) each_count
+    GROUP BY {_KEY}, channel
+  ) each_channel
+  GROUP BY {_KEY}
+)
+INSERT INTO rollups AS old (
+  {_KEY},
+  slice,
+  {", ".join(COUNTS)},
+  price,
+  channels,
+  reached,
+  suppressed
+)
+SELECT
+  g.day,
+  g.template,
+  g.blast,
+  g.country,
+  g.category,
+  :closed,
+  {", ".join(f"sum(g.{name})" for name in COUNTS)},
+  sum(g.price),
+  coalesce((
+    SELECT o.channels
+    FROM others o
+    WHERE (o.day, o.template, o.blast, o.country, o.category) = (g.day, g.template, g.blast, g.country, g.category)
+  ), '{{}}'),
+  sum(g.reached),
+  coalesce((
+    SELECT r.suppressed
+    FROM reasons r
+    WHERE (r.day, r.template, r.blast, r.country, r.category) = (g.day, g.template, g.blast, g.country, g.category)
+  ), '{{}}')
+FROM gone g
+GROUP BY g.day, g.template, g.blast, g.country, g.category
+ON CONFLICT (day, slice, template, blast, country, category) DO UPDATE SET
+  {", ".join(f"{name} = old.{name} + excluded.{name}" for name in (*COUNTS, "price", "reached"))},
+  channels = ({_ADD_CHANNELS}),
+  suppressed = ({_ADD_REASONS})
+""")
+
+_CLOSED_BEFORE = text("SELECT date_bin(:slice, knocktwice_now() - :after, :origin)")
+_MARK_OLD = text("UPDATE rollup_slices SET dirty = true WHERE starts_at < :before")
+_LEFT = text("SELECT 1 FROM rollup_slices WHERE dirty AND starts_at < :before")
+_FORGET = text("DELETE FROM rollup_slices WHERE starts_at < :before")
+# The lock of everybody who marks slices.
+_PLACE = text("SELECT FROM followers WHERE name = :name FOR UPDATE")
+
+
 def close(engine: Engine, zone: str) -> None:
     """Count slices to which nothing can happen any more a last time, and let their counts join those of their days.
 
@@ -213,22 +198,34 @@ def close(engine: Engine, zone: str) -> None:
     """
     with engine.begin() as conn:
         change_feed.join(conn, "rollups closed", CLOSED)
-        before = conn.execute(
-            text("SELECT date_bin(:slice, knocktwice_now() - :after, :origin)"),
-            {"slice": SLICE, "after": CLOSED_AFTER, "origin": CLOSED},
-        ).scalar_one()
-        conn.execute(text("UPDATE rollup_slices SET dirty = true WHERE starts_at < :before"), {"before": before})
+        span = {"slice": SLICE, "after": CLOSED_AFTER, "origin": CLOSED}
+        before: datetime = conn.execute(_CLOSED_BEFORE, span).scalar_one()
+        conn.execute(_MARK_OLD, {"before": before})
     while _recount(engine, zone, before=before, everything=True):
         pass
     with engine.begin() as conn:
-        # Whoever marks slices holds this lock, too: what is marked is either counted before or not marked at all.
-        conn.execute(text("SELECT FROM followers WHERE name = :name FOR UPDATE"), {"name": FOLLOWER})
-        left = text("SELECT 1 FROM rollup_slices WHERE dirty AND starts_at < :before")
-        if conn.execute(left, {"before": before}).first():
+        # The follower that marks slices holds this lock, too: a change is either counted before, or marks no slice.
+        conn.execute(_PLACE, {"name": FOLLOWER})
+        if conn.execute(_LEFT, {"before": before}).first():
             return
         change_feed.seen(conn, "rollups closed", before)
         conn.execute(_CLOSE, {"closed": CLOSED, "before": before})
-        conn.execute(text("DELETE FROM rollup_slices WHERE starts_at < :before"), {"before": before})
+        conn.execute(_FORGET, {"before": before})
+
+
+# A slice that is closed for ever is not marked.
+_MARK = text(f"""
+INSERT INTO rollup_slices (starts_at, dirty)
+SELECT DISTINCT
+  date_bin(:slice, c.created_at, :origin),
+  true
+FROM ({change_feed.CHANGED}) c
+WHERE c.created_at >= coalesce((SELECT seen_until FROM followers WHERE name = 'rollups closed'), '-infinity')
+ORDER BY 1
+ON CONFLICT (starts_at) DO UPDATE SET
+  dirty = true
+WHERE NOT rollup_slices.dirty
+""")
 
 
 def _mark(engine: Engine) -> bool:
@@ -238,7 +235,7 @@ def _mark(engine: Engine) -> bool:
         span = change_feed.window(conn, FOLLOWER, most=_STRIDE)
         if span is None:
             return False
-        conn.execute(_MARK, {"slice": SLICE, "origin": CLOSED, **span._asdict()})
+        conn.execute(_MARK, {"slice": SLICE, "origin": CLOSED, "after": span.after, "until": span.until})
         change_feed.seen(conn, FOLLOWER, span.until)
         return span.until - span.after >= _STRIDE
 
@@ -246,6 +243,32 @@ def _mark(engine: Engine) -> bool:
 def _dirty(engine: Engine) -> Sequence[datetime]:
     with engine.connect() as conn:
         return conn.execute(text("SELECT starts_at FROM rollup_slices WHERE dirty ORDER BY 1")).scalars().all()
+
+
+_DUE = text("""
+SELECT
+  starts_at,
+  rows
+FROM rollup_slices
+WHERE dirty
+  AND starts_at < :before
+  AND (
+    counted_at IS NULL
+    OR :all
+    OR knocktwice_now() - counted_at >= greatest(:soonest, least(:latest, (knocktwice_now() - starts_at) / 2))
+  )
+ORDER BY starts_at
+LIMIT 1
+FOR UPDATE SKIP LOCKED
+""")
+
+_COUNTED = text("""
+UPDATE rollup_slices SET
+  dirty = false,
+  counted_at = knocktwice_now(),
+  rows = greatest(rows, :rows)
+WHERE starts_at = :start
+""")
 
 
 def _recount(engine: Engine, zone: str, *, before: datetime, everything: bool) -> datetime | None:
@@ -256,53 +279,66 @@ def _recount(engine: Engine, zone: str, *, before: datetime, everything: bool) -
         if due is None:
             return None
         start: datetime = due.starts_at
-        conn.execute(text("SET LOCAL enable_seqscan = off"))
-        found = conn.execute(_COUNT, {"zone": zone, "starts_at": start, "ends_at": start + SLICE}).all()
-        rows = sum(row.rows for row in found)
+        found = slice_counts.count(conn, start, start + SLICE, zone)
         # Fewer than before: old notifications were deleted meanwhile. What was counted while they were there stays.
-        if rows >= due.rows:
-            _replace(conn, start, _lines(found))
-        conn.execute(
-            text(
-                "UPDATE rollup_slices SET dirty = false, counted_at = knocktwice_now(), rows = greatest(rows, :rows) "
-                "WHERE starts_at = :start"
-            ),
-            {"rows": rows, "start": start},
-        )
+        if found.rows >= due.rows:
+            _replace(conn, start, found.lines)
+        conn.execute(_COUNTED, {"rows": found.rows, "start": start})
         return start
 
 
-def _lines(found: Iterable[Row[Any]]) -> dict[_Key, _Line]:
-    lines: dict[_Key, _Line] = {}
-    for row in found:
-        key = _Key(row.day, row.template, row.blast, _country(row.sample), row.category)
-        line = lines.setdefault(key, _Line())
-        line.counts.update({name: int(getattr(row, name)) for name in (*COUNTS, "reached") if "parts" not in name})
-        line.counts.update(sms_parts=int(row.short), unpriced_parts=int(row.short_unpriced))
-        line.price += row.price
-        line.whatsapp_price += row.whatsapp_price
-        for body, unpriced in (each for several in row.long or () for each in several):
-            count = sms_parts.count(body)
-            line.counts.update(sms_parts=count, unpriced_parts=count if unpriced else 0)
-        if row.why:
-            line.suppressed[row.why] += row.accepted
-    return lines
+_REMOVE = text("DELETE FROM rollups WHERE slice = :start")
+
+_INSERT = text(f"""
+INSERT INTO rollups (
+  day,
+  slice,
+  template,
+  blast,
+  country,
+  category,
+  {", ".join(COUNTS)},
+  price,
+  channels,
+  reached,
+  suppressed
+)
+SELECT
+  r.day,
+  :slice,
+  r.template,
+  r.blast,
+  r.country,
+  r.category,
+  {", ".join(f"r.{name}" for name in COUNTS)},
+  r.price,
+  r.channels,
+  r.reached,
+  r.suppressed
+FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r(
+  day date,
+  template text,
+  blast text,
+  country text,
+  category text,
+  {", ".join(f"{name} bigint" for name in COUNTS)},
+  price numeric,
+  channels jsonb,
+  reached bigint,
+  suppressed jsonb
+)
+""")
 
 
-def _country(number: str | None) -> str:
-    """Return the country of a number; numbers with the same first digits have the same."""
-    return (number and country(number)) or ""
-
-
-def _replace(conn: Connection, start: datetime, lines: dict[_Key, _Line]) -> None:
-    conn.execute(text("DELETE FROM rollups WHERE slice = :start"), {"start": start})
+def _replace(conn: Connection, start: datetime, lines: Mapping[Key, Line]) -> None:
+    conn.execute(_REMOVE, {"start": start})
     if lines:
         rows = [
             {
                 **key._asdict(),
                 **{name: line.counts[name] for name in (*COUNTS, "reached")},
                 "price": line.price,
-                "whatsapp_price": line.whatsapp_price,
+                "channels": line.channels,
                 "suppressed": line.suppressed,
             }
             for key, line in lines.items()

@@ -9,15 +9,13 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Row, text
 
-from knocktwice_worker.channels.http_sms.file import TWILIO
+from knocktwice_worker.channels.registry import CHANNELS
 from knocktwice_worker.content.links.link_store import LINK
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from datetime import datetime
 
-#: What the channels of later steps are called.
-_NAMES = {"sms": "SMS", "whatsapp": "WhatsApp message"}
 #: What each verdict of the ledger means to a person; "SMS" stands for whatever the step would have sent.
 VERDICTS = {
     "not_delivered": "No device had reported the push as delivered, so the SMS was due.",
@@ -36,8 +34,9 @@ VERDICTS = {
     "budget_exhausted": "The day's budget of SMS parts had no room for it (KNOCKTWICE_SMS_BUDGET…): no SMS.",
     "opted_out": "This number asked not to be texted: no SMS.",
     "no_phone": "No phone number is known: no SMS.",
+    "no_address": "No address of this person's is known on that channel: no SMS.",
     "country_blocked": "SMS to this country are not allowed here (KNOCKTWICE_SMS_COUNTRIES): no SMS.",
-    "no_sender": "WhatsApp has no sender here (KNOCKTWICE_WHATSAPP_FROM): no WhatsApp message.",
+    "no_sender": "Nobody is set to send it here ({setting}): no SMS.",
     "no_consent": "It is marketing, and this person has not agreed to be texted: no SMS.",
     "invalid_content": "The text could not be filled in for this person: no SMS.",
     "quiet_hours": "It is night where this person lives: the SMS waits for the morning.",
@@ -167,8 +166,8 @@ def taken_by(row: Row[Any]) -> str | None:
     """Return the provider that took a delivery's message; ``None`` for a push, and while nobody has."""
     if row.step == 0 or row.provider_id is None:
         return None
-    # Rows have a name where there are several to choose from.
-    return row.provider or TWILIO
+    provider: str | None = row.provider
+    return provider
 
 
 def mask(number: str) -> str:
@@ -208,7 +207,8 @@ def _moments(conn: Connection, found: Row[Any], steps: Sequence[Row[Any]]) -> It
     for decision in _rows(conn, "decisions", found.id, "id"):
         sentence = VERDICTS.get(decision.verdict, decision.verdict).replace("SMS", _name(decision.step, steps))
         if "{" in sentence:
-            sentence = sentence.format_map(defaultdict(str, decision.inputs))
+            settings = {"setting": _sender_setting(decision.step, steps)}
+            sentence = sentence.format_map(defaultdict(str, settings | decision.inputs))
         yield Moment(decision.at, decision.verdict, sentence)
     if found.finished_at:
         yield Moment(found.finished_at, found.state, f"Ended as {found.state}: {found.reason}.")
@@ -231,7 +231,7 @@ def _push_moments(step: Row[Any], attempts: Sequence[Row[Any]]) -> Iterator[Mome
 
 
 def _sms_moments(step: Row[Any]) -> Iterator[Moment]:
-    name = _NAMES[step.channel]
+    name = _noun(step.channel)
     if step.claimed_at:
         tries = "" if step.tries == 1 else f" (try {step.tries})"
         yield Moment(step.claimed_at, step.channel, f"{name} to {mask(step.number)} handed to the provider{tries}.")
@@ -260,4 +260,13 @@ def _received(event: Row[Any], steps: Sequence[Row[Any]]) -> str:
 
 def _name(step: int, steps: Sequence[Row[Any]]) -> str:
     """Return what a step sends, for a sentence."""
-    return next((_NAMES[s.channel] for s in steps if s.step == step and s.channel in _NAMES), "SMS")
+    return next((_noun(s.channel) for s in steps if s.step == step and s.step > 0), "SMS")
+
+
+def _noun(channel: str) -> str:
+    """Return what a channel's messages are called; a channel that this process does not know has its name."""
+    return CHANNELS[channel].noun if channel in CHANNELS else f"{channel} message"
+
+
+def _sender_setting(step: int, steps: Sequence[Row[Any]]) -> str:
+    return next((CHANNELS[s.channel].sender_setting for s in steps if s.step == step and s.channel in CHANNELS), "")

@@ -1,7 +1,7 @@
-"""What every worker does besides its tasks: counting, telling the application, and minding PostgreSQL's statistics.
+"""The background threads of a worker: the roll-ups, the webhooks, and fresh statistics for PostgreSQL's planner.
 
-Any number of workers may do it at once; none is indispensable. It stands apart from the dispatcher, so that nothing here can
-hold up a countdown.
+Any number of workers may run them at once, and none is indispensable. They are apart from the dispatcher, so that slow work
+here cannot hold up a countdown.
 """
 
 from __future__ import annotations
@@ -23,28 +23,32 @@ from knocktwice_worker.webhooks import endpoints, events
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-#: Seconds between two looks for what has changed, and between two looks for what is closed for ever.
-_COUNT_EVERY_S, _CLOSE_EVERY_S = 10.0, 3600.0
-#: Seconds between two looks for what is to be told, and between two looks for tables that have grown.
-_TELL_EVERY_S, _STATISTICS_EVERY_S = 1.0, 3.0
-#: How much longer to rest than to work.
+#: Seconds between two counts of what has changed.
+_COUNT_EVERY_S = 10.0
+#: Seconds between two rounds that close old roll-ups for ever and delete old events.
+_CLEAN_EVERY_S = 3600.0
+#: Seconds between two rounds of webhooks.
+_WEBHOOKS_EVERY_S = 1.0
+#: Seconds between two looks for tables that have grown.
+_ANALYZE_EVERY_S = 3.0
+#: How many times longer a thread rests than it works.
 _REST = 10
 
 
-def _count() -> Callable[[Services], None]:
+def _roll_ups() -> Callable[[Services], None]:
     closed_at = time.monotonic()
 
     def turn(here: Services) -> None:
         nonlocal closed_at
         rollups.refresh(here.engine, here.settings.sms_day_zone)
-        if time.monotonic() - closed_at > _CLOSE_EVERY_S:
+        if time.monotonic() - closed_at > _CLEAN_EVERY_S:
             closed_at = time.monotonic()
             rollups.close(here.engine, here.settings.sms_day_zone)
 
     return turn
 
 
-def _tell() -> Callable[[Services], None]:
+def _webhooks() -> Callable[[Services], None]:
     forgot_at, declared = time.monotonic(), False
 
     def turn(here: Services) -> None:
@@ -56,7 +60,7 @@ def _tell() -> Callable[[Services], None]:
         events.follow(here.engine)
         while here.webhooks.send():
             pass
-        if time.monotonic() - forgot_at > _CLOSE_EVERY_S:
+        if time.monotonic() - forgot_at > _CLEAN_EVERY_S:
             forgot_at = time.monotonic()
             with here.engine.begin() as conn:
                 events.forget(conn, timedelta(days=here.settings.webhook_keep_days))
@@ -64,7 +68,7 @@ def _tell() -> Callable[[Services], None]:
     return turn
 
 
-def _mind_statistics(here: Services) -> None:
+def _analyze(here: Services) -> None:
     table_statistics.refresh(here.engine)
 
 
@@ -86,21 +90,21 @@ class Background(bootsteps.StartStopStep):
                 target=self._run, args=(name, turn, pause, self._stop), name=f"knocktwice-{name}", daemon=True
             )
             for name, turn, pause in (
-                ("numbers", _count(), _COUNT_EVERY_S),
-                ("webhooks", _tell(), _TELL_EVERY_S),
-                ("statistics", _mind_statistics, _STATISTICS_EVERY_S),
+                ("roll-ups", _roll_ups(), _COUNT_EVERY_S),
+                ("webhooks", _webhooks(), _WEBHOOKS_EVERY_S),
+                ("statistics", _analyze, _ANALYZE_EVERY_S),
             )
         ]
         for thread in self._threads:
             thread.start()
 
     def stop(self, parent: Any) -> None:
-        """Stop; what was not committed is done again by whoever comes next."""
+        """Stop the threads. Work that was not committed is done again by the next worker."""
         self._stop.set()
         for thread in self._threads:
             thread.join(timeout=10)
 
-    # The broker was lost: the consumer restarts and starts us again.
+    # When the broker is lost the consumer stops its steps, and starts them again afterwards.
     close = stop
     terminate = stop
 
@@ -113,5 +117,5 @@ class Background(bootsteps.StartStopStep):
                 outage.worked()
             except Exception as error:
                 outage.failed(error, str(error) if isinstance(error, InvalidMessage) else None)
-            # What takes long is done less often, so that it never takes more than a small share of a busy machine.
+            # Slow work is done less often, so that it takes no more than a tenth of a busy machine.
             stop.wait(max(pause, _REST * (time.monotonic() - began)))

@@ -1,8 +1,8 @@
-"""A consumer that parks what it cannot read, instead of choking on it for ever, and outlives its broker.
+"""The consumer: parks messages that it cannot read, and outlives its broker.
 
-Celery's own consumer drops unknown tasks, and one message without an ``id`` header blocks a queue. Here each such message
-goes to the dead-letter table with its reason and is acknowledged. If the table cannot be reached the message stays
-unacknowledged, and the broker brings it back later.
+Celery's own consumer drops unknown tasks, and one message without an ``id`` header blocks its queue for ever. Here each such
+message goes to the dead-letter table with its reason and is acknowledged. If the table cannot be reached the message stays
+unacknowledged, and the broker delivers it again later.
 """
 
 from __future__ import annotations
@@ -22,18 +22,19 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-#: What kombu raises from something in a queue that is no message of its (that is lost), and, AttributeError, from a channel
-#: whose connection is gone, for example when a task ends that was taken over it. Celery knows these for no connection errors,
-#: and the worker would end. The rows ring again, so starting anew is safe.
+#: kombu raises these from an entry of a queue that is no message of kombu's (the entry is lost), and an AttributeError from a
+#: channel whose connection is gone, for example when a task ends that was read from it. Celery does not take them for connection
+#: errors, and the worker would end. Here the consumer starts again; that is safe, because the rows are due again.
 _UNEXPECTED = redis_channel.UNREADABLE
 
-
-#: How long Flower's events wait for others, in seconds, and how many of them at most.
-_EVENTS_EVERY_S, _MOST_EVENTS = 0.2, 1_000
+#: Seconds that Flower's events wait for others.
+_EVENTS_EVERY_S = 0.2
+#: Most of Flower's events that wait.
+_MOST_EVENTS = 1_000
 
 
 class _ForgivingBase64(virtual.base.Base64):
-    """Leaves a body as it is that is not Base64, so that there is a message to park. kombu's own ends the worker."""
+    """Leaves a body that is not Base64 as it is, so that it can be parked. kombu's own raises, which ends the worker."""
 
     def decode(self, s: Any) -> bytes:
         try:
@@ -53,14 +54,14 @@ class Consumer(CeleryConsumer):
         virtual.Channel.codecs = {"base64": _ForgivingBase64()}
 
     def on_connection_error_after_connected(self, exc: Exception) -> None:
-        """Let go of a broken connection, so that the consumer starts again on a new one."""
+        """Give a broken connection up, so that the consumer starts again on a new one."""
         try:
             super().on_connection_error_after_connected(exc)
         except _UNEXPECTED as error:
             log.info("connection given up", error=type(error).__name__)
 
     def on_send_event_buffered(self) -> None:
-        """Send Flower's events in groups, some times a second; Celery sends them with each turn of its loop."""
+        """Send Flower's events in groups, a few times a second. Celery would send them with each turn of its event loop."""
         if self.hub and not self._events_planned:
             self._events_planned = True
             self.hub.call_later(_EVENTS_EVERY_S, self._send_events)
@@ -71,7 +72,7 @@ class Consumer(CeleryConsumer):
             self.event_dispatcher.flush()
 
     def _forget_done_messages(self, channel: Any) -> None:
-        """Have the channel acknowledge with each turn of the event loop, all that is done by then."""
+        """Have the channel acknowledge finished messages together, once with each turn of the event loop."""
         if not self.hub or not isinstance(channel, redis_channel.Channel):
             return
         if self._forget:
@@ -81,9 +82,9 @@ class Consumer(CeleryConsumer):
         self.hub.on_tick.add(self._forget)
 
     def create_task_handler(self, *args: Any, **kwargs: Any) -> Callable[[Any], None]:
-        """Wrap Celery's handler: whatever it stumbles over is parked."""
+        """Wrap Celery's handler: a message that it raises for is parked."""
         handle = super().create_task_handler(*args, **kwargs)
-        # A new connection comes with a new plan.
+        # The plan to send Flower's events belonged to the connection before this one.
         self._events_planned = False
         if self.event_dispatcher:
             self.event_dispatcher.buffer_limit = _MOST_EVENTS
@@ -129,7 +130,7 @@ class Consumer(CeleryConsumer):
                     payload=body,
                 )
             if headers.get("id"):
-                # Or the sweep would bring it back for ever.
+                # The sweep would publish it again for ever.
                 services().inbox.remove(str(headers["id"]))
         except Exception as error:
             log.error("message not parked", reason=reason, error=type(error).__name__)

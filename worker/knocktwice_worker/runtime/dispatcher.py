@@ -1,8 +1,8 @@
-"""Rings what is due. One thread in every worker; any number of them do no harm, and none is a single point of failure.
+"""The dispatcher: publishes the tasks of rows that are due. One thread in every worker; none is a single point of failure.
 
-A row's ``wake_at`` says when somebody must look at it again: the countdown of a fallback, a retry, or the end of the lease
-of a worker that may have died. The dispatcher claims such rows, whatever the reason, and publishes the task that fits
-their state. It also sweeps the inbox.
+A row's ``wake_at`` says when a worker must look at the row again: at the end of a fallback's countdown, for a retry, or when
+the lease of a worker that may have died is over. The dispatcher claims such rows, whatever the reason, and publishes the task
+that fits their state. It also sweeps the inbox. Any number of dispatchers may run at once: a row is claimed by one of them.
 """
 
 from __future__ import annotations
@@ -29,8 +29,9 @@ if TYPE_CHECKING:
 #: Ticks between two looks into the inbox.
 _SWEEP_EVERY = 10
 
-#: Messages in the queues from which on no more SMS steps are rung. Rows wait better in Postgres: what waits in a queue
-#: for longer than a lease rings a second time, and a million rows that are due at once would keep ringing.
+#: With so many messages in the queues no more later steps are claimed. A message that waits in a queue for longer than its
+#: lease is published a second time, so a million rows that are due at once would fill the queues with repeats. They wait in
+#: Postgres instead.
 _MOST_WAITING = 40
 
 #: How long to wait after a tick that failed, in seconds.
@@ -52,7 +53,7 @@ def dispatch(here: Services, publish: Callable[[Task, Sequence[str]], None]) -> 
     Returns:
         How many rows were due; a full batch means that there may be more.
     """
-    # Asked first, so that without a broker nothing is claimed and all rings as soon as it is back.
+    # The broker is asked before anything is claimed. Without a broker the rows stay unclaimed, and are due as soon as it is back.
     room = sum(here.redis.llen(queue) for queue in (Queue.FALLBACK, Queue.SMS)) < _MOST_WAITING
     with here.engine.begin() as conn:
         rows = store.ring(conn, limit=BATCH_LIMIT, lease=here.settings.lease, later_steps=room)
@@ -76,18 +77,18 @@ class Dispatcher(bootsteps.StartStopStep):
         self._thread: threading.Thread | None = None
 
     def start(self, parent: Any) -> None:
-        """Start ringing."""
+        """Start the thread."""
         self._stop.clear()
         self._thread = threading.Thread(target=self._run, args=(parent.app,), name="knocktwice-dispatcher", daemon=True)
         self._thread.start()
 
     def stop(self, parent: Any) -> None:
-        """Stop ringing; what was claimed and not published rings again after its lease."""
+        """Stop the thread. A row that was claimed and not published is due again after its lease."""
         self._stop.set()
         if self._thread:
             self._thread.join(timeout=10)
 
-    # The broker was lost: the consumer restarts and starts us again.
+    # When the broker is lost the consumer stops its steps, and starts them again afterwards.
     close = stop
     terminate = stop
 

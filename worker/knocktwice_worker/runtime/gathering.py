@@ -1,10 +1,10 @@
-"""Makes one batch of many small messages: what arrives while others are worked on waits, and goes together.
+"""Gathering: many small messages are worked on as one batch.
 
 A batch of one costs nearly as much as a batch of a hundred: the same queries, the same commits, the same wait for the
 provider. So messages of a *gathered* task are not handed to Celery's pool one by one. They are piled up, and one of a few
-threads takes the pile as it is. With a free thread a single message goes at once; a thread that has just worked on a group
-gives the next one a moment to grow, so the busier the worker, the larger its batches. Each message is acknowledged when its
-own work is done, and Flower shows each as a task.
+threads takes the pile as it is. While a thread is free, a single message goes at once. A thread that has just worked on a
+group lets the next group grow for a moment, so the busier the worker, the larger its batches. Each message is acknowledged
+when its own work is done, and Flower shows each as a task.
 
 A group that fails is taken apart: each of its messages then goes Celery's usual way, alone, with its own error.
 """
@@ -35,23 +35,23 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-#: Groups that one worker works on at once: while one waits for the provider the other is prepared. More would only make them
-#: smaller.
-_TURNS = 2
-#: Under load a group that follows another at once is small, and costs nearly as much as a large one. Nobody notices a tenth of
-#: a second beside what a provider takes.
+#: Groups that one worker works on at once: one is prepared while the other waits for the provider. With more, the groups would
+#: only be smaller.
+_THREADS = 2
+#: Seconds that a thread waits after a group. Under load a group that followed at once would be small, and cost nearly as much as
+#: a large one. A provider takes longer than this anyway.
 _REST_S = 0.1
 
-#: What only Celery's own way can do: a task for later, one that expires, one of a workflow.
+#: Headers of messages that only Celery's own way can handle: a task for later, one that expires, one of a workflow.
 _OF_CELERY = ("eta", "expires", "group")
 
 
 class GatheredTask(DiscreetTask):
-    """A task whose messages are worked on together. Set both attributes where the task is made.
+    """A task whose messages are worked on together. Both attributes are set where the task is made.
 
     Attributes:
         together: works on many messages, given as ``(id, message)``; safe to repeat, also in parts.
-        weight: says how large a message is, in notifications or receipts; tolerates any message.
+        weight: returns how large a message is, in notifications or receipts; never raises, whatever the message is.
     """
 
     abstract = True
@@ -62,15 +62,15 @@ class GatheredTask(DiscreetTask):
 
 
 class Pile:
-    """Messages that wait for a turn.
+    """Items that wait for a thread.
 
     Args:
-        work: takes a group.
-        weigh: how large an item is.
+        work: works on a group.
+        weigh: returns how large an item is.
         start: runs a function in a thread of the pool.
-        turns: groups worked on at once.
-        most: total weight of a group; a single heavier item goes alone.
-        rest_s: how long a turn waits after a group, unless nothing waits or what does is a whole group.
+        threads: groups worked on at once.
+        most: greatest total weight of a group; a single heavier item goes alone.
+        rest_s: seconds that a thread waits after a group, unless no item waits, or enough for a whole group do.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class Pile:
         weigh: Callable[[Any], int],
         start: Callable[[Callable[[], None]], object],
         *,
-        turns: int = _TURNS,
+        threads: int = _THREADS,
         most: int = BATCH_LIMIT,
         rest_s: float = _REST_S,
     ) -> None:
@@ -87,14 +87,14 @@ class Pile:
         self._weigh = weigh
         self._start = start
         self._most = most
-        self._free = turns
+        self._free = threads
         self._rest_s = rest_s
         self._lock = threading.Condition()
         self._waiting: deque[tuple[Any, int]] = deque()
         self._piled = 0
 
     def add(self, item: Any) -> None:
-        """Have an item worked on, with others if there are any by then."""
+        """Have an item worked on, together with the others that wait by then."""
         weight = self._weigh(item)
         with self._lock:
             self._waiting.append((item, weight))
@@ -105,18 +105,19 @@ class Pile:
                 return
             self._free -= 1
         try:
-            self._start(self._turn)
+            self._start(self._run)
         except BaseException:
             with self._lock:
                 self._free += 1
             raise
 
-    def _turn(self) -> None:
+    def _run(self) -> None:
         while group := self._take():
             try:
                 self._work(group)
             except Exception as error:  # noqa: BLE001 - a boundary
-                # A turn that ends otherwise would never be given back. What it leaves is not acknowledged, and comes again.
+                # An error must not leave this loop, or the thread would count as busy for ever. The group's messages are not
+                # acknowledged, and come again.
                 log.error("a group was left behind", messages=len(group), error=type(error).__name__)
             self._rest()
 
@@ -126,7 +127,7 @@ class Pile:
                 self._lock.wait_for(lambda: self._piled >= self._most, self._rest_s)
 
     def _take(self) -> list[Any]:
-        """Return the next group; an empty one has given the turn back."""
+        """Return the next group. An empty one means that this thread is free from now on."""
         taken: list[Any] = []
         size = 0
         with self._lock:
@@ -144,7 +145,7 @@ def strategy(task: GatheredTask, app: Celery, consumer: Any) -> Callable[..., An
     """Return what Celery's consumer calls with each message of a gathered task."""
     alone = default(task, app, consumer)
     if not isinstance(consumer.pool, TaskPool):
-        # Another pool's tasks may run in other processes.
+        # Tasks of another pool may run in other processes, which do not see the pile.
         return alone  # type: ignore[no-any-return]
     eventer = consumer.event_dispatcher
     make = create_request_cls(symbol_by_name(task.Request), task, consumer.pool, consumer.hostname, eventer, app=app)
@@ -155,7 +156,7 @@ def strategy(task: GatheredTask, app: Celery, consumer: Any) -> Callable[..., An
             request.on_accepted(os.getpid(), began)
         try:
             task.together([(request.id, request.args[0]) for request in requests])
-        except Exception as error:  # noqa: BLE001 - whichever of them it was raises it again, alone
+        except Exception as error:  # noqa: BLE001 - the message that it was about raises it again, alone
             log.info(
                 "messages are taken one by one", task=task.name, messages=len(requests), error=type(error).__name__
             )

@@ -17,7 +17,7 @@ def configure(*, as_json: bool) -> None:
     renderer: structlog.typing.Processor = (
         structlog.processors.JSONRenderer()
         if as_json
-        # Not the pretty tracebacks: they show local variables, and with them numbers and texts.
+        # Pretty tracebacks show local variables, and with them numbers and texts, so plain ones are used.
         else structlog.dev.ConsoleRenderer(
             colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
         )

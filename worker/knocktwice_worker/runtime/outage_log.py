@@ -1,4 +1,4 @@
-"""What a worker's threads log of an outage: its beginning and its end, not every attempt in between."""
+"""The log of an outage: its beginning and its end, not every attempt in between."""
 
 from __future__ import annotations
 
@@ -8,29 +8,29 @@ log = structlog.get_logger(__name__)
 
 
 class Outage:
-    """Whether a thread's work fails at present, for one thread.
+    """Whether the work of one thread fails at present.
 
     Args:
-        work: what the log calls it.
+        work: the log's name for the work.
     """
 
     def __init__(self, work: str) -> None:
         self._work = work
-        self._told: tuple[str, str | None] | None = None
+        self._logged: tuple[str, str | None] | None = None
 
     def failed(self, error: Exception, reason: str | None = None) -> None:
         """Log an error, unless it is the one that was logged last.
 
         Args:
-            reason: of an error whose text has no personal data; of all others only the kind is logged.
+            reason: the error's text, if it has no personal data. Without one only the kind of the error is logged.
         """
         kind = type(error).__name__, reason
-        if kind != self._told:
+        if kind != self._logged:
             log.error("work stumbled; it is tried again and again", work=self._work, error=kind[0], reason=reason)
-            self._told = kind
+            self._logged = kind
 
     def worked(self) -> None:
         """Log that an outage is over, if there was one."""
-        if self._told:
+        if self._logged:
             log.info("work goes on", work=self._work)
-            self._told = None
+            self._logged = None

@@ -1,7 +1,7 @@
-"""What a worker shows of a running task: ids and counts, never its arguments.
+"""The class of all our tasks: a running task is shown with ids and counts, never with its arguments.
 
-``celery inspect`` and Flower ask workers for their tasks and would get the real arguments, and with them the phone
-numbers and texts of a producer's message.
+``celery inspect`` and Flower ask workers for their tasks. They would get the real arguments, and with them the phone numbers
+and texts of a producer's message.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class DiscreetRequest(Request):
         return {**super().info(safe=True), "args": self._shown(self._argsrepr), "kwargs": self._shown(self._kwargsrepr)}
 
     def _shown(self, text: object) -> object:
-        # A message from somebody else's client may come without; its arguments are nobody's business either.
+        # A message from a foreign client may have no description. Its arguments may be as personal.
         return text if isinstance(text, str) else "…"
 
 

@@ -1,4 +1,7 @@
-"""kombu's Redis channel with what costs most per message done once for many: reading, noting, acknowledging, one client."""
+"""kombu's Redis channel, made cheaper per message: messages are read, noted and acknowledged together, over one client.
+
+kombu notes each message that it has read in Redis (*unacked*), so that a message whose worker died is delivered again.
+"""
 
 from __future__ import annotations
 
@@ -16,15 +19,15 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-#: What kombu raises from something in a queue that is no message of its.
+#: kombu raises these from an entry of a queue that is no message of kombu's.
 UNREADABLE = (AttributeError, ValueError, KeyError, TypeError)
 
 
 class _Notes(kombu_redis.QoS):
-    """Notes of messages under way: written for all that were read together, and removed for all that end together.
+    """Notes of messages under way: written together for messages that were read together, and removed together.
 
-    A message that was read and not noted when the process died is lost to the broker, as with kombu itself, and found by
-    whoever looks into the inbox and at what is due. One whose acknowledgement did not get through comes again.
+    A message that was read and not noted when the process died is lost to the broker, as with kombu itself; the dispatcher
+    finds it in the inbox or by its row. A message whose acknowledgement did not get through comes again.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -33,9 +36,9 @@ class _Notes(kombu_redis.QoS):
         self._done: list[str] = []
 
     def append(self, message: Any, delivery_tag: str) -> None:
-        """Take a message down; :meth:`write` writes it."""
+        """Remember a message; :meth:`write` writes its note."""
         where = message.delivery_info
-        # As kombu writes it, from the text that was read: encoding it again would cost as much as all the rest.
+        # The note is kombu's own, made of the text that was read: encoding the message again would cost as much as all the rest.
         raw = self.channel.read or dumps(message._raw)
         self._new[delivery_tag] = f"[{raw}, {dumps(where['exchange'])}, {dumps(where['routing_key'])}]"
         virtual.QoS.append(self, message, delivery_tag)
@@ -43,17 +46,17 @@ class _Notes(kombu_redis.QoS):
             self.write()
 
     def write(self, more: str | None = None, most: int = 0) -> Sequence[bytes]:
-        """Write what was taken down.
+        """Write the notes of remembered messages.
 
         Args:
-            more: a queue from which to read on in the same round trip,
-            most: as many messages.
+            more: a queue from which to read on in the same round trip.
+            most: most messages to read from it.
 
         Returns:
-            What was read.
+            The messages that were read.
         """
         new, self._new = self._new, {}
-        # First the index, last the message: half of it would be of no harm.
+        # The index before the message: if the process dies in between, an entry of the index without a message does no harm.
         with self._pipeline() as pipe:
             if new:
                 now = kombu_redis.time()
@@ -66,9 +69,9 @@ class _Notes(kombu_redis.QoS):
         return ()
 
     def ack(self, delivery_tag: str) -> None:
-        """Forget a message that is done: with the others that are, before the event loop waits again."""
+        """Acknowledge a message: together with others, before the event loop waits again."""
         virtual.QoS.ack(self, delivery_tag)
-        # One that is done before it was written needs no note.
+        # A message that is done before its note was written needs none.
         if self._new.pop(delivery_tag, None) is None:
             self._done.append(delivery_tag)
         if not self.channel.looped:
@@ -76,7 +79,7 @@ class _Notes(kombu_redis.QoS):
 
     def reject(self, delivery_tag: str, requeue: bool = False) -> None:
         """Give a message back, or drop it."""
-        # Giving back takes it from its note.
+        # kombu gives a message back from its note, so the note must be there.
         self.write()
         super().reject(delivery_tag, requeue)
 
@@ -84,7 +87,7 @@ class _Notes(kombu_redis.QoS):
         return self.channel._create_client().pipeline(transaction=False)
 
     def forget(self) -> None:
-        """Remove the notes of what is done."""
+        """Remove the notes of messages that are done."""
         done, self._done = self._done, []
         if not done:
             return
@@ -95,22 +98,22 @@ class _Notes(kombu_redis.QoS):
             log.warning("messages not acknowledged; they come again", messages=len(done), error=type(error).__name__)
 
     def restore_unacked_once(self, stderr: Any = None) -> None:
-        """Give back what was not worked on, and nothing else."""
+        """Give messages back that were not worked on. The done ones are forgotten first, so that they do not come again."""
         self.forget()
         super().restore_unacked_once(stderr)
 
 
 class Channel(kombu_redis.Channel):
-    """A channel that reads on while there is more, and keeps its Redis client.
+    """A channel that reads on while its queue has more, and keeps its Redis client.
 
-    Making a client of redis-py 8 takes longer than a command takes.
+    redis-py 8 takes longer to make a client than for a command.
     """
 
     QoS = _Notes
 
     #: Whether an event loop calls :meth:`forget` before it waits.
     looped = False
-    #: The message that :meth:`_brpop_read` is just delivering, as it was read; it writes the notes.
+    #: The text of the message that :meth:`_brpop_read` is delivering; ``None`` outside of it, where notes are written at once.
     read: str | None = None
 
     _kept: Any = None
@@ -128,9 +131,9 @@ class Channel(kombu_redis.Channel):
         self.qos.forget()
 
     def _brpop_read(self, **options: Any) -> bool:
-        """Deliver the message that was waited for, and what else its queue has, as far as there is room for it.
+        """Deliver the message that was waited for, and more from its queue while the worker has room.
 
-        Like kombu's own, which delivers one.
+        Otherwise the same as kombu's own, which delivers one.
         """
         try:
             try:
@@ -159,7 +162,7 @@ class Channel(kombu_redis.Channel):
         return True
 
     def _hand_over(self, items: Sequence[bytes], queue: str) -> Exception | None:
-        """Deliver messages; return what is wrong with the last one that is none: it must not take the others with it."""
+        """Deliver messages. An entry that is no message does not stop the others; the last such error is returned."""
         stumbled = None
         for item in items:
             try:

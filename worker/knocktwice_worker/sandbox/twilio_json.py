@@ -5,6 +5,7 @@ from __future__ import annotations
 from email.utils import format_datetime
 from typing import TYPE_CHECKING
 
+from knocktwice_worker.content import sms_parts
 from knocktwice_worker.sandbox.accounts import ACCOUNT_SID
 
 if TYPE_CHECKING:
@@ -15,12 +16,6 @@ if TYPE_CHECKING:
 #: The version in every address.
 API_VERSION = "2010-04-01"
 _BASE = f"/{API_VERSION}/Accounts/{ACCOUNT_SID}"
-#: GSM 03.38: these take one septet, those two; any other character makes the whole text UCS-2.
-_GSM = frozenset(
-    "@£$¥èéùìòÇ\nØø\rÅåΔ_ΦΓΛΩΠΨΣΘΞÆæßÉ !\"#¤%&'()*+,-./0123456789:;<=>?¡ABCDEFGHIJKLMNOPQRSTUVWXYZÄÖÑÜ§¿"
-    "abcdefghijklmnopqrstuvwxyzäöñüà"
-)
-_GSM_EXTENDED = frozenset("\f^{}\\[~]|€")
 _TEXTS = {30003: "Unreachable destination handset", 30007: "Message filtered"}
 
 
@@ -46,7 +41,7 @@ def message(text: SentText) -> dict[str, object]:
         "messaging_service_sid": text.messaging_service,
         "num_media": "0",
         # A Messaging Service splits the text later.
-        "num_segments": "0" if text.messaging_service and not text.sent_at else str(_segments(text.body)),
+        "num_segments": "0" if text.messaging_service and not text.sent_at else str(sms_parts.count(text.body)),
         # Known some time after the text went out.
         "price": None if text.sent_at is None else "-0.00790",
         "price_unit": "USD",
@@ -60,12 +55,3 @@ def message(text: SentText) -> dict[str, object]:
 
 def _date(moment: datetime | None) -> str | None:
     return None if moment is None else format_datetime(moment)
-
-
-def _segments(body: str) -> int:
-    """Return how many parts the text is sent in (near enough: an escape pair is not kept together)."""
-    if set(body) <= _GSM | _GSM_EXTENDED:
-        length, one, many = len(body) + sum(c in _GSM_EXTENDED for c in body), 160, 153
-    else:
-        length, one, many = len(body.encode("utf-16-be", "surrogatepass")) // 2, 70, 67
-    return 1 if length <= one else -(-length // many)

@@ -11,7 +11,7 @@ from knocktwice_worker.webhooks.addresses import is_loopback, is_private
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from knocktwice_worker.channels import NoResponse, Request, Response
+    from knocktwice_worker.channels.http import NoResponse, Request, Response
 
 #: Seconds an application may take to answer.
 TIMEOUT_S = 10.0

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import text
 
 from knocktwice_shared.errors import InvalidMessage, KnocktwiceError
+from knocktwice_worker.channels.registry import CHANNELS
 from knocktwice_worker.lifecycle import OPEN, DeliveryState
 from knocktwice_worker.notifications.store import change_feed
 from knocktwice_worker.webhooks import addresses
@@ -23,22 +24,19 @@ FOLLOWER = "webhooks"
 
 #: The one final report of a notification.
 FINISHED = "notification.finished"
-#: Everything that is told.
-TYPES = (
-    "notification.accepted",
-    *(f"push.{state}" for state in DeliveryState if state not in OPEN),
-    "push.delivered",
-    "push.clicked",
-    *(f"sms.{state}" for state in DeliveryState if state not in OPEN),
-    "sms.delivered",
-    "sms.read",
-    "sms.undelivered",
-    *(f"whatsapp.{state}" for state in DeliveryState if state not in OPEN),
-    "whatsapp.delivered",
-    "whatsapp.read",
-    "whatsapp.undelivered",
-    FINISHED,
-)
+
+
+def types() -> tuple[str, ...]:
+    """Return everything that is told: of the notification, the push, and the messages of each channel."""
+    ends = [state for state in DeliveryState if state not in OPEN]
+    return (
+        "notification.accepted",
+        *(f"push.{state}" for state in ends),
+        "push.delivered",
+        "push.clicked",
+        *(f"{channel}.{end}" for channel in CHANNELS for end in (*ends, "delivered", "read", "undelivered")),
+        FINISHED,
+    )
 
 
 class NoSuchEndpoint(KnocktwiceError):
@@ -75,8 +73,8 @@ def add(conn: Connection, url: str, events: Collection[str] = (), *, personal: b
         InvalidMessage: the URL is not allowed or known already, or there is no such event.
     """
     addresses.check(url, private=private)
-    if unknown := sorted(set(events) - set(TYPES)):
-        raise InvalidMessage("events", f"there is no {unknown[0]}; there are {', '.join(TYPES)}")
+    if unknown := sorted(set(events) - set(types())):
+        raise InvalidMessage("events", f"there is no {unknown[0]}; there are {', '.join(types())}")
     id_ = _insert(conn, url, events, personal)
     if id_ is None:
         raise InvalidMessage("url", "is an endpoint already; remove it first")

@@ -19,91 +19,209 @@ if TYPE_CHECKING:
 #: How much of a backlog is looked at in one transaction.
 _STRIDE = timedelta(minutes=5)
 
-# A receipt may be older than the notification's rows, and what ended it may have begun before these were written; both count
-# from when the rows are there.
+# One SELECT per kind of fact, in the order in which they happen (rank). A receipt may be older than the notification's rows,
+# and what ended it may have begun before these were written; both count from when the rows are there.
 _FACTS = f"""
-SELECT c.id, 0 AS step, 'notification.accepted' AS type, n.created_at AS at, 0 AS rank, '{{}}'::jsonb AS more
-FROM changed c JOIN notifications n ON n.id = c.id WHERE n.state <> 'duplicate'
+SELECT
+  c.id,
+  0 AS step,
+  'notification.accepted' AS type,
+  n.created_at AS at,
+  0 AS rank,
+  '{{}}'::jsonb AS more
+FROM changed c
+JOIN notifications n ON n.id = c.id
+WHERE n.state <> 'duplicate'
+
 UNION ALL
-SELECT c.id, d.step, d.channel || '.' || d.state, greatest(d.finished_at, c.created_at), CASE d.step WHEN 0 THEN 1 ELSE 3 END,
+SELECT
+  c.id,
+  d.step,
+  d.channel || '.' || d.state,
+  greatest(d.finished_at, c.created_at),
+  CASE d.step WHEN 0 THEN 1 ELSE 3 END,
   jsonb_build_object('step', d.step, 'channel', d.channel, 'state', d.state, 'reason', d.reason)
-FROM changed c JOIN deliveries d ON d.notification_id = c.id WHERE d.finished_at IS NOT NULL
+FROM changed c
+JOIN deliveries d ON d.notification_id = c.id
+WHERE d.finished_at IS NOT NULL
+
 UNION ALL
-SELECT c.id, 0, 'push.' || e.kind, greatest(min(e.received_at), c.created_at), 2,
+SELECT
+  c.id,
+  0,
+  'push.' || e.kind,
+  greatest(min(e.received_at), c.created_at),
+  2,
   jsonb_build_object('step', 0, 'channel', 'push', 'state', e.kind)
-FROM changed c JOIN events e ON e.notification_id = c.id WHERE e.step = 0 AND e.kind IN ('delivered', 'clicked')
+FROM changed c
+JOIN events e ON e.notification_id = c.id
+WHERE e.step = 0 AND e.kind IN ('delivered', 'clicked')
 GROUP BY c.id, c.created_at, e.kind
+
 UNION ALL
-SELECT c.id, d.step, d.channel || r.type, greatest(min(e.received_at), c.created_at), 4,
+SELECT
+  c.id,
+  d.step,
+  d.channel || r.type,
+  greatest(min(e.received_at), c.created_at),
+  4,
   jsonb_build_object('step', d.step, 'channel', d.channel, 'state', ltrim(r.type, '.'))
-FROM changed c JOIN events e ON e.notification_id = c.id
+FROM changed c
+JOIN events e ON e.notification_id = c.id
 JOIN deliveries d ON d.notification_id = c.id AND d.step = e.step AND d.step > 0
 CROSS JOIN LATERAL (SELECT CASE e.kind WHEN 'delivered' THEN '.delivered' WHEN 'clicked' THEN '.read' END AS type) r
 WHERE r.type IS NOT NULL AND e.registration = d.provider_id
 GROUP BY c.id, c.created_at, d.step, d.channel, r.type
+
 UNION ALL
-SELECT c.id, d.step, d.channel || '.undelivered', d.heard_at, 4,
-  jsonb_build_object('step', d.step, 'channel', d.channel, 'state', 'undelivered',
-    'error', coalesce(to_jsonb(d.provider_error_text), to_jsonb(d.provider_error)))
-FROM changed c JOIN deliveries d ON d.notification_id = c.id
+SELECT
+  c.id,
+  d.step,
+  d.channel || '.undelivered',
+  d.heard_at,
+  4,
+  jsonb_build_object(
+    'step', d.step,
+    'channel', d.channel,
+    'state', 'undelivered',
+    'error', coalesce(to_jsonb(d.provider_error_text), to_jsonb(d.provider_error))
+  )
+FROM changed c
+JOIN deliveries d ON d.notification_id = c.id
 WHERE d.step > 0 AND d.state = 'sent' AND d.provider_status IN ('undelivered', 'failed')
+
 UNION ALL
-SELECT c.id, 0, '{FINISHED}', greatest(n.finished_at, c.created_at), 5, jsonb_build_object('state', n.state, 'reason', n.reason, 'steps', (
-    SELECT jsonb_agg(jsonb_build_object('step', d.step, 'channel', d.channel, 'state', d.state, 'reason', d.reason) ORDER BY d.step)
-    FROM deliveries d WHERE d.notification_id = c.id))
-FROM changed c JOIN notifications n ON n.id = c.id WHERE n.finished_at IS NOT NULL
+SELECT
+  c.id,
+  0,
+  '{FINISHED}',
+  greatest(n.finished_at, c.created_at),
+  5,
+  jsonb_build_object('state', n.state, 'reason', n.reason, 'steps', (
+    SELECT jsonb_agg(
+      jsonb_build_object('step', d.step, 'channel', d.channel, 'state', d.state, 'reason', d.reason) ORDER BY d.step
+    )
+    FROM deliveries d
+    WHERE d.notification_id = c.id
+  ))
+FROM changed c
+JOIN notifications n ON n.id = c.id
+WHERE n.finished_at IS NOT NULL
 """
 
+# A fact that was written before meets its own row. Only what is new is queued for the endpoints.
 _RECORD = text(f"""
-WITH changed AS (SELECT DISTINCT id, created_at FROM ({change_feed.CHANGED}) c), facts AS ({_FACTS}),
+WITH changed AS (
+  SELECT DISTINCT
+    id,
+    created_at
+  FROM ({change_feed.CHANGED}) c
+),
+facts AS ({_FACTS}),
 recorded AS (
-  INSERT INTO webhook_events (notification_id, step, type, at, data)
-  SELECT f.id, f.step, f.type, f.at, jsonb_build_object('notification', f.id, 'batch', n.batch_id, 'category', b.category,
-    'reference', b.reference) || jsonb_strip_nulls(
-      jsonb_build_object('template', b.content->'template', 'blast', bl.key) || f.more)
-  FROM facts f JOIN notifications n ON n.id = f.id JOIN batches b ON b.id = n.batch_id
-  LEFT JOIN blast_pages p ON p.id = n.batch_id LEFT JOIN blasts bl ON bl.id = p.blast_id
+  INSERT INTO webhook_events (
+    notification_id,
+    step,
+    type,
+    at,
+    data
+  )
+  SELECT
+    f.id,
+    f.step,
+    f.type,
+    f.at,
+    jsonb_build_object(
+      'notification', f.id,
+      'batch', n.batch_id,
+      'category', b.category,
+      'reference', b.reference
+    ) || jsonb_strip_nulls(jsonb_build_object('template', b.content->'template', 'blast', bl.key) || f.more)
+  FROM facts f
+  JOIN notifications n ON n.id = f.id
+  JOIN batches b ON b.id = n.batch_id
+  LEFT JOIN blast_pages p ON p.id = n.batch_id
+  LEFT JOIN blasts bl ON bl.id = p.blast_id
   WHERE f.at > :after AND f.at <= :until
   ORDER BY f.at, f.id, f.rank, f.step
-  ON CONFLICT DO NOTHING RETURNING id, notification_id, type, at
+  ON CONFLICT DO NOTHING
+  RETURNING id, notification_id, type, at
 )
-INSERT INTO webhook_deliveries (endpoint_id, event_id, notification_id, next_at)
-SELECT e.id, r.id, r.notification_id, knocktwice_now() FROM recorded r JOIN webhook_endpoints e
-  ON e.disabled_at IS NULL AND r.at >= e.since AND (e.events = '{{}}' OR r.type = ANY(e.events))
+INSERT INTO webhook_deliveries (
+  endpoint_id,
+  event_id,
+  notification_id,
+  next_at
+)
+SELECT
+  e.id,
+  r.id,
+  r.notification_id,
+  knocktwice_now()
+FROM recorded r
+JOIN webhook_endpoints e
+  ON e.disabled_at IS NULL
+  AND r.at >= e.since
+  AND (e.events = '{{}}' OR r.type = ANY(e.events))
 """)
 
-_AGAIN = """
-INSERT INTO webhook_deliveries AS d (endpoint_id, event_id, notification_id, next_at)
-SELECT e.id, v.id, v.notification_id, knocktwice_now() FROM webhook_events v JOIN webhook_endpoints e
-  ON e.disabled_at IS NULL AND (CAST(:endpoint AS text) IS NULL OR e.id = :endpoint)
-  AND (e.events = '{}' OR v.type = ANY(e.events))
-WHERE %s
-ON CONFLICT (endpoint_id, event_id) DO UPDATE SET next_at = knocktwice_now(), tries = 0, delivered_at = NULL, error = NULL
-"""
-_AGAIN_SINCE = text(_AGAIN % "v.at >= :since")
-_AGAIN_ONE = text(_AGAIN % "v.notification_id = CAST(:notification AS uuid)")
+
+def _record(conn: Connection, after: datetime, until: datetime) -> None:
+    conn.execute(_RECORD, {"after": after, "until": until})
 
 
-# What the rows themselves say is emptied in the same transaction, so whoever writes down facts must not be half-way: they
-# hold this lock, too.
-_LOCK = text("SELECT FROM followers WHERE name = :name FOR UPDATE")
-
-# Reasons begin with a word of ours; what follows may be a provider's, and quote a number.
-_BLANK = text("""
-UPDATE webhook_events v SET data = v.data || jsonb_build_object('reference', CAST('{}' AS jsonb))
-  || CASE WHEN v.data ? 'reason' THEN jsonb_build_object('reason', split_part(v.data->>'reason', ':', 1)) ELSE '{}' END
-  || CASE WHEN v.data ? 'steps' THEN jsonb_build_object('steps', (
-       SELECT jsonb_agg(CASE WHEN s.step ? 'reason'
-         THEN s.step || jsonb_build_object('reason', split_part(s.step->>'reason', ':', 1)) ELSE s.step END ORDER BY s.place)
-       FROM jsonb_array_elements(v.data->'steps') WITH ORDINALITY AS s(step, place))) ELSE '{}' END
-WHERE v.notification_id = ANY(CAST(:ids AS uuid[]))
-""")
+_IS_ANYBODY_TOLD = text("SELECT 1 FROM webhook_endpoints WHERE disabled_at IS NULL LIMIT 1")
 
 
 def follow(engine: Engine) -> None:
     """Write down what has happened since the last time, and who is to be told. Without an endpoint nothing is done."""
     while _step(engine):
         pass
+
+
+def _step(engine: Engine) -> bool:
+    """Write down one stride; return whether there may be more."""
+    with engine.begin() as conn:
+        if not conn.execute(_IS_ANYBODY_TOLD).first():
+            return False
+        span = change_feed.window(conn, FOLLOWER, most=_STRIDE)
+        if span is None:
+            return False
+        _record(conn, span.after, span.until)
+        change_feed.seen(conn, FOLLOWER, span.until)
+        return span.until - span.after >= _STRIDE
+
+
+# The place of the follower is locked, so that no other worker writes down facts meanwhile.
+_PLACE = text("SELECT seen_until FROM followers WHERE name = :name FOR UPDATE")
+
+# An event that was taken before is due again, with no failed tries.
+_AGAIN = """
+INSERT INTO webhook_deliveries AS d (
+  endpoint_id,
+  event_id,
+  notification_id,
+  next_at
+)
+SELECT
+  e.id,
+  v.id,
+  v.notification_id,
+  knocktwice_now()
+FROM webhook_events v
+JOIN webhook_endpoints e
+  ON e.disabled_at IS NULL
+  AND (CAST(:endpoint AS text) IS NULL OR e.id = :endpoint)
+  AND (e.events = '{}' OR v.type = ANY(e.events))
+WHERE %s
+ON CONFLICT (endpoint_id, event_id) DO UPDATE SET
+  next_at = knocktwice_now(),
+  tries = 0,
+  delivered_at = NULL,
+  error = NULL
+"""
+_AGAIN_SINCE = text(_AGAIN % "v.at >= :since")
+_AGAIN_ONE = text(_AGAIN % "v.notification_id = CAST(:notification AS uuid)")
 
 
 def replay(
@@ -116,8 +234,7 @@ def replay(
     Args:
         endpoint: only to this one.
     """
-    seen = conn.execute(text("SELECT seen_until FROM followers WHERE name = :name FOR UPDATE"), {"name": FOLLOWER})
-    until = seen.scalar()
+    until = conn.execute(_PLACE, {"name": FOLLOWER}).scalar()
     if since is not None:
         if until is not None and since < until:
             _record(conn, since, until)
@@ -125,30 +242,46 @@ def replay(
     return conn.execute(_AGAIN_ONE, {"notification": notification, "endpoint": endpoint}).rowcount
 
 
+_FORGET = text("DELETE FROM webhook_events WHERE at < knocktwice_now() - :older_than")
+
+
 def forget(conn: Connection, older_than: timedelta) -> None:
     """Delete old events; those that still wait to be taken go as well."""
-    query = text("DELETE FROM webhook_events WHERE at < knocktwice_now() - :older_than")
-    conn.execute(query, {"older_than": older_than})
+    conn.execute(_FORGET, {"older_than": older_than})
+
+
+# A reason begins with a word of ours. What follows the colon may be a provider's, and quote a number.
+_BLANK = text("""
+UPDATE webhook_events v SET
+  data = v.data
+    || jsonb_build_object('reference', CAST('{}' AS jsonb))
+    || CASE
+      WHEN v.data ? 'reason' THEN jsonb_build_object('reason', split_part(v.data->>'reason', ':', 1))
+      ELSE '{}'
+    END
+    || CASE
+      WHEN v.data ? 'steps' THEN jsonb_build_object('steps', (
+        SELECT jsonb_agg(
+          CASE
+            WHEN s.step ? 'reason'
+            THEN s.step || jsonb_build_object('reason', split_part(s.step->>'reason', ':', 1))
+            ELSE s.step
+          END ORDER BY s.place
+        )
+        FROM jsonb_array_elements(v.data->'steps') WITH ORDINALITY AS s(step, place)
+      ))
+      ELSE '{}'
+    END
+WHERE v.notification_id = ANY(CAST(:ids AS uuid[]))
+""")
 
 
 def erase(conn: Connection, notifications: Collection[str]) -> None:
-    """Empty what is told of notifications by which one could tell whom they were for."""
+    """Empty what is told of notifications by which one could tell whom they were for.
+
+    The rows of the notifications are emptied in the same transaction. A follower that had read them before and writes
+    afterwards would bring the old content back, so its place is locked first.
+    """
     if notifications:
-        conn.execute(_LOCK, {"name": FOLLOWER})
+        conn.execute(_PLACE, {"name": FOLLOWER})
         conn.execute(_BLANK, {"ids": sorted(notifications)})
-
-
-def _step(engine: Engine) -> bool:
-    with engine.begin() as conn:
-        if not conn.execute(text("SELECT 1 FROM webhook_endpoints WHERE disabled_at IS NULL LIMIT 1")).first():
-            return False
-        span = change_feed.window(conn, FOLLOWER, most=_STRIDE)
-        if span is None:
-            return False
-        _record(conn, span.after, span.until)
-        change_feed.seen(conn, FOLLOWER, span.until)
-        return span.until - span.after >= _STRIDE
-
-
-def _record(conn: Connection, after: datetime, until: datetime) -> None:
-    conn.execute(_RECORD, {"after": after, "until": until})

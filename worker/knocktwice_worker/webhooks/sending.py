@@ -1,4 +1,4 @@
-"""Sends what is to be told, with patience: an event waits for the one before it of the same notification to be taken."""
+"""Sends events to endpoints, in order: an event waits until the one before it of the same notification was taken."""
 
 from __future__ import annotations
 
@@ -6,79 +6,129 @@ import json
 import time
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import structlog
 from sqlalchemy import text
 
-from knocktwice_worker.channels import NoResponse, Request
+from knocktwice_worker.channels.http import NoResponse, Request
+from knocktwice_worker.database.bulk import rows
 from knocktwice_worker.webhooks import signing
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from sqlalchemy import Connection, Engine, Row
 
-    from knocktwice_worker.channels import Response
+    from knocktwice_worker.channels.http import Response
     from knocktwice_worker.webhooks.carrier import Hooks
 
 log = structlog.get_logger(__name__)
 
 #: Most events sent to one endpoint at once.
 _AT_ONCE = 50
-#: How long a sender has; then somebody else sends the event again.
+#: How long a sender has; then another one sends the event again.
 _LEASE = timedelta(minutes=1)
 #: Wait after the first failure; four times as long after each further one, up to the longest.
 _FIRST_WAIT, _LONGEST_WAIT = timedelta(seconds=5), timedelta(hours=6)
 #: After so many refusals of one event by an endpoint that takes others, it is given up so that it holds up nothing.
 _MOST_TRIES = 16
 _NEVER = timedelta(days=36_500)
-#: How an endpoint says that it wants nothing any more.
-_GONE = "HTTP 410"
 
-# Of each notification the first that was not taken. Two senders cannot both have one: whoever comes second finds its lease.
+
+class _Failure(NamedTuple):
+    """Why an endpoint did not take an event: for people, and whether it wants nothing any more."""
+
+    problem: str
+    gone: bool = False
+
+
+# Of each notification the first event that was not taken. Two senders cannot both claim one: the second finds the lease of the
+# first.
 _CLAIM = text("""
-UPDATE webhook_deliveries d SET next_at = knocktwice_now() + :lease, tries = d.tries + 1
+UPDATE webhook_deliveries d SET
+  next_at = knocktwice_now() + :lease,
+  tries = d.tries + 1
 FROM (
-  SELECT o.endpoint_id, o.event_id FROM webhook_endpoints e CROSS JOIN LATERAL (
-    SELECT w.endpoint_id, w.event_id FROM webhook_deliveries w
-    WHERE w.endpoint_id = e.id AND w.next_at <= knocktwice_now() AND NOT EXISTS (
-      SELECT FROM webhook_deliveries first WHERE first.endpoint_id = w.endpoint_id
-        AND first.notification_id = w.notification_id AND first.event_id < w.event_id AND first.next_at IS NOT NULL)
-    ORDER BY w.next_at, w.event_id LIMIT :most FOR UPDATE SKIP LOCKED
-  ) o WHERE e.disabled_at IS NULL AND (e.resume_at IS NULL OR e.resume_at <= knocktwice_now())
+  SELECT
+    o.endpoint_id,
+    o.event_id
+  FROM webhook_endpoints e
+  CROSS JOIN LATERAL (
+    SELECT
+      w.endpoint_id,
+      w.event_id
+    FROM webhook_deliveries w
+    WHERE w.endpoint_id = e.id
+      AND w.next_at <= knocktwice_now()
+      AND NOT EXISTS (
+        SELECT
+        FROM webhook_deliveries first
+        WHERE first.endpoint_id = w.endpoint_id
+          AND first.notification_id = w.notification_id
+          AND first.event_id < w.event_id
+          AND first.next_at IS NOT NULL
+      )
+    ORDER BY w.next_at, w.event_id
+    LIMIT :most
+    FOR UPDATE SKIP LOCKED
+  ) o
+  WHERE e.disabled_at IS NULL AND (e.resume_at IS NULL OR e.resume_at <= knocktwice_now())
 ) due
 JOIN webhook_endpoints e ON e.id = due.endpoint_id
 JOIN webhook_events v ON v.id = due.event_id
 LEFT JOIN notifications n ON n.id = v.notification_id AND e.personal
 LEFT JOIN phones ph ON ph.user_id = n.user_id
 WHERE d.endpoint_id = due.endpoint_id AND d.event_id = due.event_id
-RETURNING d.endpoint_id, d.event_id, d.tries, e.url, e.personal, v.notification_id, v.step, v.type, v.at, v.data,
-  n.user_id, n.key, coalesce(n.phone, ph.number) AS phone
+RETURNING
+  d.endpoint_id,
+  d.event_id,
+  d.tries,
+  e.url,
+  e.personal,
+  v.notification_id,
+  v.step,
+  v.type,
+  v.at,
+  v.data,
+  n.user_id,
+  n.key,
+  coalesce(n.phone, ph.number) AS phone
 """)
 
-_RECORD = text("""
-UPDATE webhook_deliveries d SET error = r.error,
+# Only what is still due: a replay that came meanwhile is not ended by the answer to the send before it.
+_RECORD = text(f"""
+UPDATE webhook_deliveries d SET
+  error = r.error,
   delivered_at = CASE WHEN r.error IS NULL THEN knocktwice_now() END,
   next_at = CASE WHEN r.error IS NOT NULL AND d.tries < :most THEN knocktwice_now() + r.wait END
-FROM unnest(CAST(:endpoints AS text[]), CAST(:events AS bigint[]), CAST(:errors AS text[]), CAST(:waits AS interval[]))
-  AS r(endpoint_id, event_id, error, wait)
+FROM {rows("r", endpoint_id="text", event_id="bigint", error="text", wait="interval")}
 WHERE d.endpoint_id = r.endpoint_id AND d.event_id = r.event_id AND d.next_at IS NOT NULL
 """)
 
 _WELL = text("""
-UPDATE webhook_endpoints SET failures = 0, failing_since = NULL, resume_at = NULL, last_error = NULL
+UPDATE webhook_endpoints SET
+  failures = 0,
+  failing_since = NULL,
+  resume_at = NULL,
+  last_error = NULL
 WHERE id = ANY(:ids) AND failing_since IS NOT NULL
 """)
 
+# Each further failure waits four times as long. An endpoint that is gone, or has failed for too long, is disabled.
 _UNWELL = text("""
-UPDATE webhook_endpoints SET failures = failures + 1, last_error = :error,
+UPDATE webhook_endpoints SET
+  failures = failures + 1,
+  last_error = :error,
   failing_since = coalesce(failing_since, knocktwice_now()),
   resume_at = knocktwice_now() + least(:longest, :first * power(4, least(failures, 10))),
   disabled_at = CASE WHEN :gone OR failing_since < knocktwice_now() - :give_up THEN knocktwice_now() END,
-  disabled_reason = CASE WHEN :gone THEN 'it answered 410 Gone'
+  disabled_reason = CASE
+    WHEN :gone THEN 'it answered 410 Gone'
     WHEN failing_since < knocktwice_now() - :give_up THEN 'it has failed since '
-      || to_char(failing_since AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI "UTC"') || ', at last: ' || :error END
+      || to_char(failing_since AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI "UTC"') || ', at last: ' || :error
+  END
 WHERE id = :id AND disabled_at IS NULL
 RETURNING disabled_reason
 """)
@@ -103,33 +153,32 @@ class Sender:
     def send(self) -> int:
         """Send one round of what is due, to all endpoints side by side; return how many events that were."""
         with self.engine.begin() as conn:
-            rows = conn.execute(_CLAIM, {"lease": _LEASE, "most": _AT_ONCE}).all()
-        if not rows:
+            due = conn.execute(_CLAIM, {"lease": _LEASE, "most": _AT_ONCE}).all()
+        if not due:
             return 0
         now = time.time()
-        answers = self.hooks.send([_request(row, self.secret, now) for row in rows])
-        errors = [_error(answer) for row, answer in zip(rows, answers, strict=True)]
+        answers = self.hooks.send([_request(row, self.secret, now) for row in due])
+        failures = [_failure(answer) for answer in answers]
         with self.engine.begin() as conn:
             conn.execute(
                 _RECORD,
                 {
-                    "endpoints": [row.endpoint_id for row in rows],
-                    "events": [row.event_id for row in rows],
-                    "errors": errors,
-                    "waits": [_wait(row.tries) for row in rows],
+                    "endpoint_id": [row.endpoint_id for row in due],
+                    "event_id": [row.event_id for row in due],
+                    "error": [failure and failure.problem for failure in failures],
+                    "wait": [_wait(row.tries) for row in due],
                     "most": _MOST_TRIES,
                 },
             )
-            well = {row.endpoint_id for row, error in zip(rows, errors, strict=True) if error is None}
+            well = {row.endpoint_id for row, failure in zip(due, failures, strict=True) if failure is None}
             conn.execute(_WELL, {"ids": sorted(well)})
-            for id_, error in _failed(rows, errors, well).items():
-                self._note_failure(conn, id_, error)
-        return len(rows)
+            for id_, failure in _failed(due, failures, well).items():
+                self._note(conn, id_, failure)
+        return len(due)
 
-    def _note_failure(self, conn: Connection, endpoint: str, error: str) -> None:
-        failure = {"id": endpoint, "error": error, "gone": error == _GONE}
+    def _note(self, conn: Connection, endpoint: str, failure: _Failure) -> None:
         waits = {"first": _FIRST_WAIT, "longest": _LONGEST_WAIT, "give_up": self.give_up or _NEVER}
-        found = conn.execute(_UNWELL, failure | waits).first()
+        found = conn.execute(_UNWELL, {"id": endpoint, "error": failure.problem, "gone": failure.gone, **waits}).first()
         if found and found.disabled_reason:
             log.warning("webhook endpoint disabled", endpoint=endpoint, reason=found.disabled_reason)
 
@@ -138,7 +187,8 @@ class Sender:
         body = _body("knocktwice.test", time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime()), {})
         headers = signing.headers(self.secret, endpoint, f"test.{time.time_ns()}", time.time(), body)
         (answer,) = self.hooks.send([Request(url, headers, body)])
-        return _error(answer)
+        failure = _failure(answer)
+        return failure and failure.problem
 
 
 def _request(row: Row[Any], secret: str, now: float) -> Request:
@@ -155,10 +205,12 @@ def _body(type_: str, at: str, data: Mapping[str, Any]) -> bytes:
     return json.dumps({"type": type_, "timestamp": at, "data": data}, separators=(",", ":")).encode()
 
 
-def _error(answer: Response | NoResponse) -> str | None:
+def _failure(answer: Response | NoResponse) -> _Failure | None:
     if isinstance(answer, NoResponse):
-        return answer.reason.replace("the provider", "the endpoint")
-    return None if 200 <= answer.status < 300 else f"HTTP {answer.status}"
+        return _Failure(answer.reason.replace("the provider", "the endpoint"))
+    if 200 <= answer.status < 300:
+        return None
+    return _Failure(f"HTTP {answer.status}", gone=answer.status == HTTPStatus.GONE)
 
 
 def _wait(tries: int) -> timedelta:
@@ -166,10 +218,10 @@ def _wait(tries: int) -> timedelta:
     return min(_LONGEST_WAIT, _FIRST_WAIT * factor)
 
 
-def _failed(rows: Sequence[Row[Any]], errors: Sequence[str | None], well: set[str]) -> dict[str, str]:
-    """Return endpoint → an error, of those that took nothing at all."""
+def _failed(due: Sequence[Row[Any]], failures: Sequence[_Failure | None], well: Collection[str]) -> dict[str, _Failure]:
+    """Return endpoint → a failure, of those that took nothing at all or are gone."""
     return {
-        row.endpoint_id: error
-        for row, error in zip(rows, errors, strict=True)
-        if error is not None and (row.endpoint_id not in well or error == _GONE)
+        row.endpoint_id: failure
+        for row, failure in zip(due, failures, strict=True)
+        if failure is not None and (row.endpoint_id not in well or failure.gone)
     }

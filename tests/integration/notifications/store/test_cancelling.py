@@ -8,6 +8,7 @@ import pytest
 
 from knocktwice_worker.lifecycle import DeliveryState
 from knocktwice_worker.notifications import store
+from support.sent_messages import placed
 from support.store_book import AT, LEASE, Book, batch, ids
 
 
@@ -33,7 +34,7 @@ def test_cancelling_after_the_claim_is_too_late(book: Book) -> None:
     one = batch("ada", after=0)
     book.pushed(one)
     book.reserve(*ids(one))
-    book(store.claim_steps, ids(one), LEASE)
+    book(store.claim_steps, placed(ids(one)), LEASE)
     book(store.cancel, ids(one), [], AT)
     assert book.states(ids(one)[0])["sms"][0] == "sending"
 
@@ -42,7 +43,7 @@ def test_cancelling_leaves_a_push_alone_whose_sms_is_being_sent(book: Book) -> N
     one = batch("ada", after=0)
     book.pushed(one, state="open", retry_after=timedelta(minutes=5))
     assert book.reserve(*ids(one)) == set(ids(one))
-    book(store.claim_steps, ids(one), LEASE)
+    book(store.claim_steps, placed(ids(one)), LEASE)
     book(store.cancel, ids(one), [], AT)
     assert {name: state for name, (state, _) in book.states(ids(one)[0]).items()} == {
         "notification": "active",

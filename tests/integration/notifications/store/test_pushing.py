@@ -14,6 +14,7 @@ from knocktwice_shared.messages import (
 from knocktwice_worker.audience import people
 from knocktwice_worker.lifecycle import AttemptState, DeliveryState
 from knocktwice_worker.notifications import store
+from support.sent_messages import placed
 from support.store_book import AT, HOUR, LEASE, Book, batch, ids
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def test_a_push_to_be_retried_rings_and_is_claimed_by_one(book: Book, clock: Clo
     assert book(store.ring, limit=10, lease=LEASE) == []
     clock.advance(timedelta(seconds=16))
     assert [(r.step, r.state) for r in book(store.ring, limit=10, lease=LEASE)] == [(0, "scheduled")]
-    assert book(store.claim_push, ids(one), LEASE) == [(ids(one)[0], "reg-ada")]
+    assert book(store.claim_push, ids(one), LEASE) == [store.PushWork(ids(one)[0], "reg-ada")]
     assert book(store.claim_push, ids(one), LEASE) == []
 
 
@@ -81,7 +82,7 @@ def test_a_push_whose_worker_died_is_dropped_once_its_notification_has_ended(boo
     book.accept(one)
     clock.advance(timedelta(seconds=10))
     book.reserve(id_)
-    claimed, at = book(store.claim_steps, [id_], LEASE)
+    claimed, at = book(store.claim_steps, placed([id_]), LEASE)
     book(store.hold, claimed, at)
     book(store.record_steps, [store.StepResult(id_, DeliveryState.SENT, provider_id="SM1")])
     clock.advance(LEASE)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -12,7 +14,12 @@ from knocktwice_shared.messages import (
 )
 from knocktwice_worker.lifecycle import DeliveryState
 from knocktwice_worker.notifications import store
+from knocktwice_worker.notifications.store import removal
+from support.sent_messages import placed
 from support.store_book import LEASE, Book, batch, ids
+
+if TYPE_CHECKING:
+    from support.clock import Clock
 
 
 @pytest.mark.parametrize(
@@ -61,7 +68,7 @@ def test_a_receipt_after_the_claim_is_a_wasted_sms(book: Book) -> None:
     one = batch("ada", after=0)
     book.pushed(one)
     book.reserve(*ids(one))
-    book(store.claim_steps, ids(one), LEASE)
+    book(store.claim_steps, placed(ids(one)), LEASE)
     book.receipt(ids(one)[0])
     assert book.states(ids(one)[0])["sms"][0] == "sending"
     book(store.record_steps, [store.StepResult(ids(one)[0], DeliveryState.SENT, provider_id="SM1")])
@@ -80,7 +87,7 @@ def test_of_a_receipt_and_a_fallback_at_the_same_moment_one_wins(book: Book) -> 
         def fall_back() -> set[str]:
             together.wait()
             won = book.reserve(id_)
-            return set(book(store.claim_steps, [id_], LEASE)[0]) if won else set()
+            return set(book(store.claim_steps, placed([id_]), LEASE)[0]) if won else set()
 
         with ThreadPoolExecutor(1) as pool:
             falling = pool.submit(fall_back)
@@ -95,3 +102,14 @@ def test_of_a_receipt_and_a_fallback_at_the_same_moment_one_wins(book: Book) -> 
 
     for id_ in ids(many):
         both(id_)
+
+
+def test_a_receipt_whose_notification_never_came_is_forgotten_after_a_month(book: Book, clock: Clock) -> None:
+    one, never = batch("ada"), batch("eve")
+    book.pushed(one)
+    for id_ in (*ids(one), *ids(never)):
+        book.receipt(id_)
+    assert book(removal.forget_orphans) == 0
+    clock.advance(timedelta(days=32))
+    assert book(removal.forget_orphans) == 1
+    assert [str(id_) for (id_,) in book.rows("SELECT notification_id FROM events")] == ids(one)

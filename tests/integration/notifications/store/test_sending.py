@@ -1,4 +1,4 @@
-"""claim_sms, hold, record_sms and skip: one sender per message, and an end that stays."""
+"""claim_steps, hold, record_steps and skip: one sender per message, and an end that stays."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from knocktwice_shared.messages import (
 )
 from knocktwice_worker.lifecycle import DeliveryState, Refusal
 from knocktwice_worker.notifications import store
+from support.sent_messages import placed
 from support.store_book import AT, LEASE, Book, batch, ids
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 def claimed(book: Book, one: Batch) -> datetime:
     book.pushed(one)
     assert book.reserve(*ids(one)) == set(ids(one))
-    won, at = book(store.claim_steps, ids(one), LEASE)
+    won, at = book(store.claim_steps, placed(ids(one)), LEASE)
     assert sorted(won) == ids(one)
     assert isinstance(at, datetime)
     return at
@@ -34,31 +35,23 @@ def claimed(book: Book, one: Batch) -> datetime:
 def test_only_one_sender_claims(book: Book) -> None:
     one = batch("ada", after=0)
     claimed(book, one)
-    assert book(store.claim_steps, ids(one), LEASE) == ([], None)
+    assert book(store.claim_steps, placed(ids(one)), LEASE) == ([], None)
 
 
-#: How senders claim with Twilio alone, and where there are several providers.
-PLACEMENTS = pytest.mark.parametrize("placement", [None, store.Placement("acme", 0)], ids=["one", "several"])
+def places(of: Batch, placement: store.Placement) -> dict[str, store.Placement]:
+    return dict.fromkeys(ids(of), placement)
 
 
-def places(of: Batch, placement: store.Placement | None) -> dict[str, store.Placement] | None:
-    return None if placement is None else dict.fromkeys(ids(of), placement)
-
-
-@PLACEMENTS
-def test_an_opt_out_between_reservation_and_claim_stops_the_sms(book: Book, placement: store.Placement | None) -> None:
+def test_an_opt_out_between_reservation_and_claim_stops_the_sms(book: Book) -> None:
     one = batch("ada", after=0)
     book.pushed(one)
     book.reserve(*ids(one))
     with book.engine.begin() as conn:
         conn.execute(sa.text("INSERT INTO opt_outs (number, source) VALUES ('+16505550100', 'stop')"))
-    assert book(store.claim_steps, ids(one), LEASE, places(one, placement)) == ([], None)
+    assert book(store.claim_steps, placed(ids(one)), LEASE) == ([], None)
 
 
-@PLACEMENTS
-def test_a_click_that_is_committed_before_the_claim_stops_the_sms(
-    book: Book, placement: store.Placement | None
-) -> None:
+def test_a_click_that_is_committed_before_the_claim_stops_the_sms(book: Book) -> None:
     one = batch("ada", after=0)
     book.pushed(one)
     book.reserve(*ids(one))
@@ -66,15 +59,15 @@ def test_a_click_that_is_committed_before_the_claim_stops_the_sms(
         # Its writer died before it looked for what the click makes needless.
         insert = "INSERT INTO events (notification_id, kind, registration, at) VALUES (:id, 'clicked', 'reg-ada', :at)"
         conn.execute(sa.text(insert), {"id": ids(one)[0], "at": AT})
-    assert book(store.claim_steps, ids(one), LEASE, places(one, placement)) == ([], None)
+    assert book(store.claim_steps, placed(ids(one)), LEASE) == ([], None)
 
 
 def test_a_choice_of_a_provider_that_is_old_claims_nothing(book: Book) -> None:
     one = batch("ada", after=0)
     claimed(book, one)
     book(store.record_steps, [store.StepResult(ids(one)[0], DeliveryState.RESERVED, wake_after=timedelta())])
-    assert book(store.claim_steps, ids(one), LEASE, places(one, store.Placement("acme", 0))) == ([], None)
-    won, _ = book(store.claim_steps, ids(one), LEASE, places(one, store.Placement("acme", 1)))
+    assert book(store.claim_steps, places(one, store.Placement("acme", 0)), LEASE) == ([], None)
+    won, _ = book(store.claim_steps, places(one, store.Placement("acme", 1)), LEASE)
     assert won == ids(one)
 
 
@@ -82,7 +75,7 @@ def test_what_was_sent_meanwhile_stays_with_the_provider_that_sent_it(book: Book
     one = batch("ada", after=0)
     book.pushed(one)
     book.reserve(*ids(one))
-    book(store.claim_steps, ids(one), LEASE, places(one, store.Placement("acme", 0)))
+    book(store.claim_steps, places(one, store.Placement("acme", 0)), LEASE)
     book(store.record_steps, [store.StepResult(ids(one)[0], DeliveryState.SENT, provider_id="acme:1")])
     moved = store.StepResult(ids(one)[0], DeliveryState.RESERVED, reason="busy", provider="twilio")
     book(store.record_steps, [moved])
@@ -105,7 +98,7 @@ def test_a_sender_that_lost_its_claim_cannot_send(book: Book, clock: Clock) -> N
     first = claimed(book, one)
     book(store.record_steps, [store.StepResult(ids(one)[0], DeliveryState.RESERVED, wake_after=timedelta())])
     clock.advance(timedelta(seconds=1))
-    _, second = book(store.claim_steps, ids(one), LEASE)
+    _, second = book(store.claim_steps, placed(ids(one), tries=1), LEASE)
     assert book(store.hold, ids(one), first) == []
     assert len(book(store.hold, ids(one), second)) == 1
 
@@ -151,7 +144,7 @@ def test_the_providers_answer_ends_the_notification(
 ) -> None:
     one = batch("ada", after=0)
     claimed(book, one)
-    book(store.record_steps, [store.StepResult(ids(one)[0], state, reason=reason)])
+    book(store.record_steps, [store.StepResult(ids(one)[0], state, reason=reason, opted_out=reason == "opted_out")])
     assert book.states(ids(one)[0])["notification"] == end
     assert book.rows("SELECT number FROM opt_outs") == ([("+16505550100",)] if reason == "opted_out" else [])
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from knocktwice_worker.channels.http_sms.file import TWILIO, Provider, ProviderFileError, read
+from knocktwice_worker.channels.http_sms.file import ProviderFileError, ProviderSpec, read
 from knocktwice_worker.config import Settings
 
 GOOD: dict[str, Any] = {
@@ -27,7 +27,7 @@ def _refusal(folder: Path, document: object) -> str:
     path = folder / "providers.json"
     path.write_text(json.dumps(document))
     with pytest.raises(ProviderFileError) as refused:
-        read(str(path))
+        read(str(path), built_in="twilio")
     return str(refused.value)
 
 
@@ -36,9 +36,9 @@ def test_a_short_description_is_enough(tmp_path: Path) -> None:
         "providers:\n- name: acme\n  weight: 30\n  url: https://sms.acme.example/send\n"
         "  form: {To: '{to}', Body: '{text}', key: '${ACME_KEY}'}\n  id: id\n"
     )
-    file = read(str(tmp_path / "p.yaml"))
+    file = read(str(tmp_path / "p.yaml"), built_in="twilio")
     assert [p.name for p in file.providers] == ["acme"]
-    assert file.twilio.weight == 100
+    assert file.built_in_weight == 100
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def test_a_short_description_is_enough(tmp_path: Path) -> None:
         ({"url": "sms.acme.example"}, "url must be an address such as https://"),
         ({"url": "http://sms.acme.example/v1"}, "allow_http: true"),
         ({"method": "GET"}, "providers[0].method: Input should be 'POST'"),
-        ({"name": TWILIO}, "is the built-in provider"),
+        ({"name": "twilio"}, "is the built-in provider"),
         ({"name": "A C"}, "providers[0].name"),
         ({"weight": -1}, "providers[0].weight"),
         ({"json": None}, "either as json or as form"),
@@ -122,7 +122,7 @@ def test_one_word_for_a_status_is_there_once(tmp_path: Path) -> None:
         "  id: id\n  callbacks: {verify: {token: '${T}'}, id: id, status: s, statuses: {1: delivered, 1.0: failed, '1': sent}}\n"
     )
     with pytest.raises(ProviderFileError, match="there twice"):
-        read(str(tmp_path / "p.yaml"))
+        read(str(tmp_path / "p.yaml"), built_in="twilio")
 
 
 def test_a_body_that_holds_itself_is_refused(tmp_path: Path) -> None:
@@ -130,7 +130,7 @@ def test_a_body_that_holds_itself_is_refused(tmp_path: Path) -> None:
         "providers:\n- {name: acme, weight: 1, url: 'https://sms.acme.example/', id: id, json: &a {to: '{to}', text: '{text}', a: *a}}\n"
     )
     with pytest.raises(ProviderFileError):
-        read(str(tmp_path / "p.yaml"))
+        read(str(tmp_path / "p.yaml"), built_in="twilio")
 
 
 @pytest.mark.parametrize("document", [None, [], "text", 7, {"providers": {"acme": GOOD}}, {"providers": ["acme"]}])
@@ -154,9 +154,11 @@ def test_a_bad_file_stops_the_start_and_the_setting_is_named(tmp_path: Path) -> 
 def test_the_document_shows_a_file_that_holds(tmp_path: Path) -> None:
     document = (Path(__file__).parents[4] / "docs" / "providers.md").read_text()
     (tmp_path / "p.yaml").write_text(document.partition("```yaml\n")[2].partition("```")[0])
-    (acme,) = read(str(tmp_path / "p.yaml")).providers
+    (acme,) = read(str(tmp_path / "p.yaml"), built_in="twilio").providers
     assert (acme.name, len(acme.answers)) == ("acme", 3)
-    missing = [name for name in Provider.model_fields if f"`{name}`" not in document and name not in ("name", "body")]
+    missing = [
+        name for name in ProviderSpec.model_fields if f"`{name}`" not in document and name not in ("name", "body")
+    ]
     assert missing == ["method", "allow_http"]
 
 
@@ -164,10 +166,10 @@ def test_a_mistake_is_told_with_its_line_and_column(tmp_path: Path) -> None:
     path = tmp_path / "providers.yaml"
     path.write_text("providers:\n- name: acme\n  url: {{ url }}\n")
     with pytest.raises(ProviderFileError, match=r"providers\.yaml:3:9: a text with \{\{ or \{% is not in quotes"):
-        read(str(path))
+        read(str(path), built_in="twilio")
     path.write_text("providers:\n- name: acme\n  weight: 1\n  url: nowhere\n  id: id\n  json: {a: '{to} {text}'}\n")
     with pytest.raises(ProviderFileError, match=r"providers\.yaml:2:3: providers\[0\]: url must be an address"):
-        read(str(path))
+        read(str(path), built_in="twilio")
     path.write_text("providers:\n- name: acme\n  weight: -1\n")
     with pytest.raises(ProviderFileError, match=r"providers\.yaml:3:3: providers\[0\]\.weight"):
-        read(str(path))
+        read(str(path), built_in="twilio")

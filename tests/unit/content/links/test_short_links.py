@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 
 from knocktwice_shared.errors import InvalidMessage
 from knocktwice_shared.ids import uuid7
-from knocktwice_shared.messages import Channel, Push, Step, When
+from knocktwice_shared.messages import Push, Step, When
+from knocktwice_worker.channels.registry import wording_of
+from knocktwice_worker.channels.twilio.whatsapp import template_of
 from knocktwice_worker.content import plans, sms_parts
 from knocktwice_worker.content.links.short_links import (
     LINKS_LIMIT,
@@ -176,14 +178,14 @@ def test_another_secret_another_step_or_another_person_has_other_links() -> None
 )
 def test_the_text_that_is_checked_is_the_text_that_is_sent(text: str) -> None:
     id_, params = str(uuid7()), {"a": "https://a.example/x", "b": "https://b.example/y", "n": "N"}
-    step = Step(Channel.SMS, When.NOT_CLICKED, timedelta(hours=1), text or "x")
+    step = Step("sms", When.NOT_CLICKED, timedelta(hours=1), text or "x")
     made = {
         render(Push("t", "b"), text, params, LINKS.of(id_, 1)).sms,
         render_sms(None, text, params, links=LINKS.of(id_, 1)),
         plans.words({"channel": "sms", "text": text}, None, None, None, params, links=LINKS.of(id_, 1)).text,
     }
     assert len(made) == 1
-    plans.check([step], None, None, None, params, lambda n: LINKS.of(id_, n))
+    plans.check([step], None, None, None, params, lambda n: LINKS.of(id_, n), wording_of=wording_of)
     # What a preview shows is somebody else's, and exactly as long.
     shown = render(Push("t", "b"), text, params, ShortLinks(BASE, b"example").of(str(uuid7()), 0)).sms
     (sent,) = made
@@ -201,8 +203,8 @@ def test_whatsapp_variables_have_links_and_a_button_the_token_alone() -> None:
         "content_sid": SID,
         "variables": {"1": "{{ url | track }}", "2": "{{ url | track | remove: 'https://k2.example/l/' }}"},
     }
-    said = plans.words(step, None, None, None, {"url": TARGET}, links=links)
-    _, variables = plans.template_of(said.text)
+    said = plans.words(step, None, None, None, {"url": TARGET}, links=links, wording=wording_of("whatsapp"))
+    _, variables = template_of(said.text)
     (token,) = links.targets
     assert variables == {"1": f"{BASE}/l/{token}", "2": token}
 

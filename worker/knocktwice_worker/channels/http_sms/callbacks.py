@@ -8,64 +8,45 @@ import hashlib
 import hmac
 import os
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, urlencode
 
 import structlog
 
-from knocktwice_worker.channels import CredentialsUnavailable
 from knocktwice_worker.channels.http_sms import json_paths
 from knocktwice_worker.channels.http_sms.callback_rules import Reported, words
 from knocktwice_worker.channels.http_sms.terms import Secrets
-from knocktwice_worker.channels.twilio.reports import OPTED_OUT, PRICE, read_intent
+from knocktwice_worker.channels.outcomes import CredentialsUnavailable
+from knocktwice_worker.channels.reports import (
+    OPTED_OUT,
+    PRICE,
+    Heard,
+    NotBelieved,
+    StatusReport,
+    Unreadable,
+    read_intent,
+)
 from knocktwice_worker.lifecycle import LOST
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from datetime import datetime
 
     from knocktwice_worker.channels.http_sms.callback_rules import CallbackRules, Hmac
     from knocktwice_worker.channels.http_sms.terms import BasicAuth
-    from knocktwice_worker.lifecycle import ProviderState
+    from knocktwice_worker.channels.reports import Arrived
 
 log = structlog.get_logger(__name__)
 
 #: Where callbacks arrive, below the public URL; the provider's name follows.
 PATH = "/callbacks/sms/"
+ROUTE_PATH = PATH + "{provider}"
 #: Messages in one callback.
 MOST_ITEMS = 5_000
 #: A shorter token could be guessed.
 _SHORTEST_TOKEN = 20
 #: What may be shown of a word for a status: never a number that somebody can be called by.
 _HARMLESS = re.compile(r"[A-Za-z_. -]{1,40}|[0-9]{1,4}")
-
-
-class Unreadable(ValueError):
-    """A callback that is believed and cannot be read; the message says what was expected."""
-
-
-@dataclass(frozen=True, slots=True)
-class HttpReport:
-    """A provider's word about a message.
-
-    Attributes:
-        provider_id: our name of the message, the provider's name before its id.
-        status: what became of it.
-        error: the provider's code, of a message that will not arrive;
-            :data:`~knocktwice_worker.channels.twilio.reports.OPTED_OUT` if the recipient has opted out.
-        intent: notification id and step, where the address or the body names them.
-        price, price_unit: what it cost, as a decimal number and an ISO 4217 code.
-        error_text: the provider's code where ``error`` does not tell it: because it is a word, or a number that is Twilio's
-            for something else.
-    """
-
-    provider_id: str
-    status: ProviderState
-    error: int | None = None
-    intent: tuple[str, int] | None = None
-    price: str | None = None
-    price_unit: str | None = None
-    error_text: str | None = None
 
 
 class HttpCallbacks:
@@ -143,8 +124,13 @@ class HttpCallbacks:
             and (self._pair is None or _same(self._pair, _basic(headers.get("authorization", ""))))
         )
 
-    def read(self, query: Mapping[str, str], body: bytes) -> list[HttpReport]:
+    def read(self, query: Mapping[str, str], body: bytes, at: datetime) -> list[StatusReport]:
         """Return what is said of messages; a status that the file does not name says nothing.
+
+        Args:
+            query: the address's.
+            body: as it came.
+            at: when.
 
         Raises:
             Unreadable: it is not what the file says.
@@ -152,7 +138,7 @@ class HttpCallbacks:
         intent = self._intent(query)
         items = self._items(query, body)
         # One address is about one message.
-        return [r for item in items if (r := self._report(item, intent if len(items) == 1 else None))]
+        return [r for item in items if (r := self._report(item, at, intent if len(items) == 1 else None))]
 
     def _intent(self, query: Mapping[str, str]) -> tuple[str, int] | None:
         intent = query.get("intent", "")
@@ -175,7 +161,7 @@ class HttpCallbacks:
             raise Unreadable(f"at most {MOST_ITEMS} messages may be in one callback")
         return items
 
-    def _report(self, item: object, signed: tuple[str, int] | None) -> HttpReport | None:
+    def _report(self, item: object, at: datetime, signed: tuple[str, int] | None) -> StatusReport | None:
         rules = self._rules
         word = json_paths.word(json_paths.at(item, rules.status))
         reported = self._words.get(word)
@@ -186,7 +172,8 @@ class HttpCallbacks:
         named = read_intent(json_paths.text(json_paths.at(item, rules.reference))) if rules.reference else None
         price, unit = self._price(item)
         error, error_text = self._error(item, reported)
-        return HttpReport(id_, reported.state, error, signed or named, price, unit, error_text)
+        intent = signed or named
+        return StatusReport(self.provider, id_, reported.state, at, error, intent, price, unit, error_text)
 
     def _error(self, item: object, reported: Reported) -> tuple[int | None, str | None]:
         """Return what is known as a number, and what is not. Some say "no error" of a message that arrived, in a word."""
@@ -198,7 +185,7 @@ class HttpCallbacks:
             self._wonder("a code that can be kept", "…")
         if reported is Reported.OPTED_OUT or json_paths.word(said) in self._opt_outs:
             return OPTED_OUT, str(Reported.OPTED_OUT if code is None else code)
-        # Another provider's 21610 means something else than Twilio's.
+        # This provider's own 21610 means something else than what rows mean by it.
         if isinstance(code, int) and code != OPTED_OUT:
             return code, None
         return None, None if code is None else str(code)
@@ -232,6 +219,25 @@ class HttpCallbacks:
     def _signature(self, intent: str) -> str:
         digest = hmac.digest(self._secret, f"sms-callback:{self.provider}:{intent}".encode(), hashlib.sha256)[:16]
         return base64.urlsafe_b64encode(digest).decode().rstrip("=")
+
+
+class FileReceiver:
+    """Takes what the providers of the file send to us.
+
+    Args:
+        callbacks: by the providers' names.
+    """
+
+    def __init__(self, callbacks: Mapping[str, HttpCallbacks]) -> None:
+        self.callbacks = callbacks
+
+    def receive(self, arrived: Arrived) -> Heard:
+        """Return what a provider reports of messages."""
+        rules = self.callbacks.get(arrived.provider)
+        query = dict(parse_qsl(arrived.query, keep_blank_values=True))
+        if rules is None or not rules.is_genuine(arrived.headers, query, arrived.body):
+            raise NotBelieved("this is not what KNOCKTWICE_SMS_PROVIDERS_FILE asks of a callback")
+        return Heard(rules.read(query, arrived.body, arrived.at), reply=rules.reply or "")
 
 
 def _same(expected: str, given: str) -> bool:

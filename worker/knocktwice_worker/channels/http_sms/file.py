@@ -30,8 +30,6 @@ from knocktwice_worker.channels.http_sms.terms import (
 from knocktwice_worker.notation import declared_yaml
 from knocktwice_worker.notation.declared_yaml import Unreadable
 
-#: What the built-in provider is called in ledgers and reports.
-TWILIO = "twilio"
 #: Where the provider is to report what became of this message.
 CALLBACK_SLOT = "callback_url"
 #: What a message has to say, in a request's body.
@@ -117,7 +115,7 @@ class ListEndpoint(Strict):
         return self
 
 
-class Provider(Strict):
+class ProviderSpec(Strict):
     """One provider."""
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_-]{0,29}$")
@@ -138,13 +136,6 @@ class Provider(Strict):
     senders: dict[str, str] = Field({})
     parts_per_s: Number = Field(0, ge=0)
     allow_http: bool = False
-
-    @field_validator("name")
-    @classmethod
-    def _not_ours(cls, value: str) -> str:
-        if value == TWILIO:
-            raise ValueError("is the built-in provider; its share is 'twilio: {weight: …}' beside 'providers'")
-        return value
 
     @property
     def names_callback(self) -> bool:
@@ -200,15 +191,22 @@ class Provider(Strict):
         return self
 
 
-class _Twilio(Strict):
+class BuiltInShare(Strict):
+    """The share of the provider that needs no file."""
+
     weight: Number = Field(100, ge=0, le=1_000_000)
 
 
 class ProviderFile(Strict):
-    """The whole file."""
+    """The whole file; the provider that needs no file stands in it under its own name."""
 
-    twilio: _Twilio = _Twilio()
-    providers: tuple[Provider, ...] = Field(min_length=1, max_length=20)
+    built_in: BuiltInShare = BuiltInShare()
+    providers: tuple[ProviderSpec, ...] = Field(min_length=1, max_length=20)
+
+    @property
+    def built_in_weight(self) -> float:
+        """The weight of the provider that needs no file."""
+        return self.built_in.weight
 
     @model_validator(mode="after")
     def _distinct(self) -> Self:
@@ -218,24 +216,45 @@ class ProviderFile(Strict):
         return self
 
 
-def read(path: str) -> ProviderFile:
+def read(path: str, *, built_in: str) -> ProviderFile:
     """Read the file, YAML or JSON.
+
+    Args:
+        path: where it is.
+        built_in: the name of the provider that needs no file.
 
     Raises:
         ProviderFileError: it cannot be read, or a field is wrong; values are not quoted, one may be a secret.
     """
     try:
         document = declared_yaml.read(path)
-        return ProviderFile.model_validate(document.value)
+        return ProviderFile.model_validate(_with_built_in(document.value, built_in))
     except Unreadable as error:
         raise ProviderFileError(str(error)) from None
+    except ProviderFileError as error:
+        raise ProviderFileError(f"{path}: {error}") from None
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
-        place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"]).lstrip(".")
+        names = [built_in if part == "built_in" else part for part in first["loc"]]
+        place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in names).lstrip(".")
         said = first["msg"].removeprefix("Value error, ")
         if first["type"] == "extra_forbidden":
             said = "is not a field here; docs/providers.md lists them"
         raise ProviderFileError(f"{document.place(*first['loc'])}: {place + ': ' if place else ''}{said}") from None
+
+
+def _with_built_in(said: object, name: str) -> object:
+    """Put the share of the built-in provider where it is looked for, and let none of the others have its name."""
+    if not isinstance(said, dict):
+        return said
+    providers = said.get("providers")
+    for place, provider in enumerate(providers if isinstance(providers, list) else ()):
+        if isinstance(provider, dict) and provider.get("name") == name:
+            problem = f"is the built-in provider; its share is '{name}: {{weight: …}}' beside 'providers'"
+            raise ProviderFileError(f"providers[{place}].name: {problem}")
+    if "built_in" in said:
+        raise ProviderFileError("built_in: is not a field here; docs/providers.md lists them")
+    return {("built_in" if key == name else key): value for key, value in said.items()}
 
 
 def _address(url: str, allow_http: bool) -> None:

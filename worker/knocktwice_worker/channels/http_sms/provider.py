@@ -11,36 +11,26 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
-from knocktwice_worker.channels import (
-    Carrier,
-    CredentialsUnavailable,
-    ListedMessage,
-    NoResponse,
-    Outcome,
-    Rejected,
-    Request,
-    Response,
-    Retry,
-    Sent,
-    SmsMessage,
-    Unknown,
-    retry_after,
-)
+from knocktwice_worker.channels.http import Carrier, NoResponse, Request, Response, retry_after
 from knocktwice_worker.channels.http_sms import json_paths
 from knocktwice_worker.channels.http_sms.file import CALLBACK_SLOT, LIST_SLOTS, SLOTS, Means
 from knocktwice_worker.channels.http_sms.terms import MARK, Secrets, secrets_of
+from knocktwice_worker.channels.messages import ListedMessage, StepMessage
+from knocktwice_worker.channels.outcomes import CredentialsUnavailable, Outcome, Rejected, Retry, Sent, Unknown
+from knocktwice_worker.channels.provider import Examination, Rate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from knocktwice_worker.channels.http_sms.callbacks import HttpCallbacks
-    from knocktwice_worker.channels.http_sms.file import AnswerRule, ListEndpoint, Provider
+    from knocktwice_worker.channels.http_sms.file import AnswerRule, ListEndpoint, ProviderSpec
+    from knocktwice_worker.channels.reports import Books
 
 #: A person has to mend the account, so there is no hurry.
 _ACCOUNT_PAUSE = timedelta(minutes=1)
 #: Of the time for which a provider knows a repeat, this much is used: the last repeat may have to wait for the morning.
 _REPEAT_SHARE = 0.5
-#: Twilio's Messaging Services mean nothing to anybody else.
+#: The built-in provider's services mean nothing to anybody else.
 _SERVICE = re.compile("MG[0-9a-zA-Z]{32}")
 #: Seconds of the year 5138; a larger number counts milliseconds.
 _MILLISECONDS = 10**11
@@ -57,10 +47,12 @@ class HttpSmsChannel:
     """
 
     name = "sms"
+    #: What it reports it reports by itself.
+    books: Books | None = None
 
     def __init__(
         self,
-        spec: Provider,
+        spec: ProviderSpec,
         *,
         usual_sender: str | None = None,
         callbacks: HttpCallbacks | None = None,
@@ -73,6 +65,7 @@ class HttpSmsChannel:
         self.parts_per_s = spec.parts_per_s
         self._spec = spec
         self._usual_sender = usual_sender
+        self._heard = callbacks
         self._callbacks = callbacks if spec.names_callback else None
         self._secrets = Secrets(environment)
         self._url = self._fill(spec.url, {}, _encoded)
@@ -95,7 +88,17 @@ class HttpSmsChannel:
         if self._secrets.missing:
             raise CredentialsUnavailable(f"{', '.join(self._secrets.missing)} not set (SMS provider {self.provider})")
 
-    def request(self, message: SmsMessage) -> Request:
+    def authorize_callbacks(self) -> None:
+        """Make sure that the secrets are there by which its callbacks are believed."""
+        if self._heard is not None:
+            self._heard.authorize()
+
+    def examine(self) -> Examination:
+        """Look at the settings; nothing is known of what else it could be asked."""
+        self.authorize()
+        return Examination(works=True, finding="account and sender are set")
+
+    def request(self, message: StepMessage) -> Request:
         """Encode one SMS."""
         body = self._body(
             {
@@ -140,12 +143,16 @@ class HttpSmsChannel:
                 found[number] = [m for m in messages if _digits(m.to) == _digits(number) and m.date_created >= at]
         return found
 
-    def is_message(self, listed: ListedMessage, message: SmsMessage) -> bool:
+    def is_message(self, listed: ListedMessage, message: StepMessage) -> bool:
         """Whether a listed message is the one that we sent: by our own name of it, or else by its text."""
         spec = self._spec.list
         if spec is not None and spec.reference is not None:
             return listed.reference == message.intent
         return listed.body == message.text
+
+    def pace(self, sender: str | None) -> Rate:
+        """Return the pace of a sender of this provider."""
+        return Rate(f"{self.name}:{self.provider}:{self.sender_of(sender) or ''}", self.parts_per_s)
 
     def sender_of(self, sender: str | None) -> str | None:
         """Return by whom this provider sends what is to go by ``sender``."""
@@ -251,6 +258,14 @@ class RemovedProvider(HttpSmsChannel):
         """There is nothing left to send with."""
         raise CredentialsUnavailable(f"SMS provider {self.provider} is no longer in KNOCKTWICE_SMS_PROVIDERS_FILE")
 
+    def authorize_callbacks(self) -> None:
+        """Nothing is heard of it any more."""
+
+    def examine(self) -> Examination:
+        """There is nobody to ask."""
+        self.authorize()
+        return Examination(works=False, finding="removed")
+
     def sender_of(self, sender: str | None) -> str | None:
         """Return it as it is."""
         return sender
@@ -260,7 +275,7 @@ class RemovedProvider(HttpSmsChannel):
         return {}
 
 
-def _content_type(spec: Provider) -> str:
+def _content_type(spec: ProviderSpec) -> str:
     return "application/x-www-form-urlencoded" if spec.form else "application/json"
 
 

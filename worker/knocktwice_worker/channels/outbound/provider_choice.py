@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING
 import structlog
 from redis.exceptions import RedisError
 
-from knocktwice_worker.channels import Outcome, Retry, Unknown
-from knocktwice_worker.channels.http_sms.file import TWILIO
+from knocktwice_worker.channels.outcomes import Outcome, Retry, Unknown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -114,8 +113,8 @@ class Providers:
         probes = {name for name, standing in standings.items() if standing is _Standing.PROBE}
         chosen: dict[str, Choice] = {}
         for id_, provider, tries in messages:
-            if tries:
-                chosen[id_] = Choice(provider or TWILIO)
+            if tries and provider is not None:
+                chosen[id_] = Choice(provider)
                 continue
             order = self._order(id_)
             fine = [name for name in order if standings[name] is _Standing.FINE]

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import certifi
 import pycurl
 
-from knocktwice_worker.channels import NoResponse, Request, Response
+from knocktwice_worker.channels.http import NoResponse, Request, Response
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -7,8 +7,9 @@ resources they are about. It takes a second to load, so it is loaded at the firs
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from knocktwice_worker.channels.provider import Examination
 
 if TYPE_CHECKING:
     from twilio.rest import Client
@@ -20,19 +21,6 @@ _NUMBER = re.compile(r"\+[0-9]{6,15}")
 _SHORT_CODE = re.compile("[0-9]{3,6}")
 _WHATSAPP = "whatsapp:"
 _NOT_FOUND = 404
-
-
-@dataclass(frozen=True, slots=True)
-class Examination:
-    """What Twilio says of an account and a sender.
-
-    Attributes:
-        works: nothing that was found keeps messages from being sent.
-        finding: what was found, in words for a person; it quotes no credential.
-    """
-
-    works: bool
-    finding: str
 
 
 def examine(*, url: str, account_sid: str, auth_token: str, sender: str) -> Examination:

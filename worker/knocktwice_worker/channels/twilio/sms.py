@@ -16,32 +16,21 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
-from knocktwice_worker.channels import (
-    Carrier,
-    CredentialsUnavailable,
-    ListedMessage,
-    NoResponse,
-    Outcome,
-    Rejected,
-    Request,
-    Response,
-    Retry,
-    Sent,
-    SmsMessage,
-    Unknown,
-    retry_after,
-)
+from knocktwice_worker.channels.http import Carrier, NoResponse, Request, Response, retry_after
 from knocktwice_worker.channels.http_sms import json_paths
-from knocktwice_worker.channels.http_sms.file import TWILIO
+from knocktwice_worker.channels.messages import ListedMessage, StepMessage
+from knocktwice_worker.channels.outcomes import CredentialsUnavailable, Outcome, Rejected, Retry, Sent, Unknown
+from knocktwice_worker.channels.provider import Examination, Rate
 from knocktwice_worker.channels.twilio import account
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
-    from typing import Self
 
-    from knocktwice_worker.config import Settings
+    from knocktwice_worker.channels.reports import Books
 
+#: The provider's name in rows and ledgers.
+NAME = "twilio"
 #: https://www.twilio.com/docs/api/errors — the number itself is at fault.
 _INVALID_NUMBER = {21211, 21214, 21217, 21401, 21421, 21614}
 _REASONS = {
@@ -75,10 +64,12 @@ class TwilioSmsChannel:
         sender: a number in E.164, or a Messaging Service (``MG…``).
         public_url: where Twilio's callbacks reach us; ``None`` asks for none.
         secret: signs the callbacks' intent.
+        per_s: parts (of another channel: messages) per second; 0 leaves the pace to Twilio's queue.
+        books: its list of what it has sent.
     """
 
     name = "sms"
-    provider = TWILIO
+    provider = NAME
     listable = True
     #: It has no idempotency key.
     repeats_within: timedelta | None = None
@@ -94,7 +85,11 @@ class TwilioSmsChannel:
         sender: str | None,
         public_url: str | None,
         secret: str,
+        per_s: float = 0,
+        books: Books | None = None,
     ) -> None:
+        self.books = books
+        self._per_s = per_s
         self._missing = [
             name
             for name, value in (
@@ -110,30 +105,21 @@ class TwilioSmsChannel:
         basic = base64.b64encode(f"{account_sid}:{auth_token}".encode()).decode()
         self._headers = {"authorization": f"Basic {basic}", "accept": "application/json"}
         self._form_headers = {**self._headers, "content-type": "application/x-www-form-urlencoded"}
+        self._usual_sender = sender
         self._default_sender = str(sender)
         self._from = {self._default_sender: urlencode(self._sender(self._default_sender))}
         self._public_url = public_url
         self._secret = secret.encode()
-
-    @classmethod
-    def from_settings(cls, settings: Settings, *, secret: str) -> Self:
-        """Build the channel that the settings describe."""
-        token = settings.twilio_auth_token
-        return cls(
-            url=settings.twilio_url,
-            account_sid=settings.twilio_account_sid,
-            auth_token=token.get_secret_value() if token else None,
-            sender=cls._sender_of(settings),
-            public_url=settings.public_url,
-            secret=secret,
-        )
 
     def authorize(self) -> None:
         """Make sure that account and sender are set; Twilio itself is not asked."""
         if self._missing:
             raise CredentialsUnavailable(f"{', '.join(self._missing)} not set")
 
-    def examine(self) -> account.Examination:
+    def authorize_callbacks(self) -> None:
+        """Nothing beside the account is needed."""
+
+    def examine(self) -> Examination:
         """Ask Twilio whether the account is active and the sender its own. For people: it takes seconds.
 
         Raises:
@@ -144,7 +130,7 @@ class TwilioSmsChannel:
         sender = self._origin_of(self._default_sender)
         return account.examine(url=self._origin, account_sid=sid, auth_token=token, sender=sender)
 
-    def request(self, message: SmsMessage) -> Request:
+    def request(self, message: StepMessage) -> Request:
         """Encode one SMS."""
         sender = message.sender or self._default_sender
         # There are few senders, and the headers are one object, which the HTTP engine reads once.
@@ -210,9 +196,13 @@ class TwilioSmsChannel:
                 return found
         return {number: messages for number, messages in found.items() if number not in pages}
 
-    def is_message(self, listed: ListedMessage, message: SmsMessage) -> bool:
+    def is_message(self, listed: ListedMessage, message: StepMessage) -> bool:
         """Whether a message in Twilio's list may be the one that we sent: its text, from its sender if it names one."""
         return self._says(listed, message.text) and self._is_from(listed, message.sender)
+
+    def pace(self, sender: str | None) -> Rate:
+        """Return the pace of a sender: carriers count the parts of each."""
+        return Rate(f"{self.name}:{sender or self._usual_sender or ''}", self._per_s)
 
     def _is_from(self, listed: ListedMessage, sender: str | None) -> bool:
         if sender is None:
@@ -222,10 +212,6 @@ class TwilioSmsChannel:
     def _says(self, listed: ListedMessage, text: str) -> bool:
         # A trial account puts a sentence in front of the text.
         return listed.body.endswith(text)
-
-    @classmethod
-    def _sender_of(cls, settings: Settings) -> str | None:
-        return settings.twilio_from
 
     def _address(self, number: str) -> str:
         """Return a number as Twilio calls it on this channel."""
@@ -237,7 +223,7 @@ class TwilioSmsChannel:
     def _origin_of(self, sender: str) -> str:
         return sender if _SERVICE.fullmatch(sender) else self._address(sender)
 
-    def _content(self, message: SmsMessage) -> dict[str, str]:
+    def _content(self, message: StepMessage) -> dict[str, str]:
         return {"Body": message.text}
 
     def _callback(self, intent: str) -> str:

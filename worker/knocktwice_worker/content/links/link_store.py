@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from sqlalchemy import Connection, Row, text
+from sqlalchemy import Connection, text
+
+from knocktwice_worker.database.bulk import rows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,25 +25,48 @@ class Link(NamedTuple):
     target: str
 
 
-# Should two ever be the same, both are dead: a person must not see what was meant for another.
-_INSERT = text("""
-INSERT INTO links AS l (token, notification_id, step, target)
-SELECT * FROM unnest(CAST(:tokens AS text[]), CAST(:ids AS uuid[]), CAST(:steps AS smallint[]), CAST(:targets AS text[]))
-ORDER BY 1
-ON CONFLICT (token) DO UPDATE SET target = NULL
-WHERE (l.notification_id, l.step, l.target) IS DISTINCT FROM (EXCLUDED.notification_id, EXCLUDED.step, EXCLUDED.target)
-""")
+_COLUMNS = {"token": "text", "notification_id": "uuid", "step": "smallint", "target": "text"}
 
-_FIND = text("SELECT notification_id, step, target FROM links WHERE token = :token AND target IS NOT NULL")
+# Should two tokens ever be the same, both links are dead: a person must not see what was meant for another.
+_INSERT = text(f"""
+INSERT INTO links AS l (
+  token,
+  notification_id,
+  step,
+  target
+)
+SELECT
+  token,
+  notification_id,
+  step,
+  target
+FROM {rows("r", **_COLUMNS)}
+ORDER BY 1
+ON CONFLICT (token) DO UPDATE SET
+  target = NULL
+WHERE (l.notification_id, l.step, l.target) IS DISTINCT FROM (excluded.notification_id, excluded.step, excluded.target)
+""")
 
 
 def insert(conn: Connection, links: Sequence[Link]) -> None:
     """Write links in one statement, or none if there are none. A repeat changes nothing."""
     if links:
-        tokens, ids, steps, targets = (list(column) for column in zip(*sorted(set(links)), strict=True))
-        conn.execute(_INSERT, {"tokens": tokens, "ids": ids, "steps": steps, "targets": targets})
+        columns = zip(Link._fields, zip(*sorted(set(links)), strict=True), strict=True)
+        conn.execute(_INSERT, {name: list(column) for name, column in columns})
 
 
-def find(conn: Connection, token: str) -> Row[Any] | None:
-    """Return ``notification_id, step, target`` of a link."""
-    return conn.execute(_FIND, {"token": token}).first()
+_FIND = text("""
+SELECT
+  token,
+  notification_id,
+  step,
+  target
+FROM links
+WHERE token = :token AND target IS NOT NULL
+""")
+
+
+def find(conn: Connection, token: str) -> Link | None:
+    """Return a link; ``None`` if there is none, or it is dead."""
+    row = conn.execute(_FIND, {"token": token}).first()
+    return None if row is None else Link(row.token, str(row.notification_id), row.step, row.target)

@@ -14,12 +14,8 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
-from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
 from uuid import UUID
-
-if TYPE_CHECKING:
-    from knocktwice_worker.config import Settings
 
 #: Where links are, below their host.
 PATH = "/l/"
@@ -128,15 +124,13 @@ class ShortLinks:
         return Tracker(self._base, self._key, notification, step)
 
 
-def example(settings: Settings) -> Tracker | None:
-    """Return what makes links that lead nowhere and are as long as real ones; ``None`` where the filter makes none."""
-    url = address(settings)
+def example(url: str | None) -> Tracker | None:
+    """Return what makes links that lead nowhere and are as long as real ones; ``None`` where no real ones are made.
+
+    Args:
+        url: where links are reached, if anywhere.
+    """
     return ShortLinks(url, b"example").of(_NOBODY, 0) if url else None
-
-
-def address(settings: Settings) -> str | None:
-    """Return where links are reached, if anywhere."""
-    return settings.link_url or settings.public_url
 
 
 def _token(digest: bytes) -> str:

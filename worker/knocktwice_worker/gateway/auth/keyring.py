@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
+from knocktwice_worker.embedded.installation import secret
 from knocktwice_worker.gateway.auth import keys
 from knocktwice_worker.gateway.problems import unavailable
-from knocktwice_worker.services import secret
 
 if TYPE_CHECKING:
     from collections.abc import Callable

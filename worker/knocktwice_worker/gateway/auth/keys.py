@@ -83,19 +83,19 @@ class Key:
 
 
 _INSERT = text("""
-INSERT INTO api_keys (id, name, digest, scopes, expires_at)
-VALUES (:id, :name, :digest, :scopes, knocktwice_now() + CAST(:lifetime AS interval))
-""")
-_WORKING = text("""
-SELECT * FROM api_keys WHERE revoked_at IS NULL AND coalesce(expires_at > knocktwice_now(), true) ORDER BY id LIMIT :most
-""")
-_ALL = text("SELECT * FROM api_keys ORDER BY created_at, id")
-_REVOKE = text("UPDATE api_keys SET revoked_at = knocktwice_now() WHERE id = :id AND revoked_at IS NULL")
-_EXISTS = text("SELECT FROM api_keys WHERE id = :id")
-# In one order everywhere, so that two gateways wait for each other instead of deadlocking.
-_USED = text("""
-UPDATE api_keys k SET last_used_at = knocktwice_now()
-FROM (SELECT id FROM api_keys WHERE id = ANY(:ids) ORDER BY id FOR UPDATE) used WHERE k.id = used.id
+INSERT INTO api_keys (
+  id,
+  name,
+  digest,
+  scopes,
+  expires_at
+) VALUES (
+  :id,
+  :name,
+  :digest,
+  :scopes,
+  knocktwice_now() + CAST(:lifetime AS interval)
+)
 """)
 
 
@@ -128,6 +128,10 @@ def create(
     return key
 
 
+_REVOKE = text("UPDATE api_keys SET revoked_at = knocktwice_now() WHERE id = :id AND revoked_at IS NULL")
+_EXISTS = text("SELECT FROM api_keys WHERE id = :id")
+
+
 def revoke(conn: Connection, id_: str) -> bool:
     """End a key for good, and return whether it still worked.
 
@@ -141,15 +145,52 @@ def revoke(conn: Connection, id_: str) -> bool:
     return False
 
 
+_COLUMNS = """
+  id,
+  name,
+  digest,
+  scopes,
+  created_at,
+  expires_at,
+  revoked_at,
+  last_used_at
+"""
+_ALL = text(f"SELECT {_COLUMNS} FROM api_keys ORDER BY created_at, id")
+
+
 def list_all(conn: Connection) -> list[Key]:
     """Return all keys ever made, oldest first."""
     return [_key(row) for row in conn.execute(_ALL)]
+
+
+_WORKING = text(f"""
+SELECT {_COLUMNS}
+FROM api_keys
+WHERE revoked_at IS NULL AND coalesce(expires_at > knocktwice_now(), true)
+ORDER BY id
+LIMIT :most
+""")
 
 
 def working(conn: Connection) -> dict[str, Key]:
     """Return the keys that may be used now, by id."""
     rows = conn.execute(_WORKING, {"most": KEYS_LIMIT})
     return {row.id: _key(row) for row in rows}
+
+
+# Rows are locked in one order everywhere, so that two gateways wait for each other instead of deadlocking.
+_USED = text("""
+UPDATE api_keys k SET
+  last_used_at = knocktwice_now()
+FROM (
+  SELECT id
+  FROM api_keys
+  WHERE id = ANY(:ids)
+  ORDER BY id
+  FOR UPDATE
+) used
+WHERE k.id = used.id
+""")
 
 
 def note_used(conn: Connection, ids: Sequence[str]) -> None:

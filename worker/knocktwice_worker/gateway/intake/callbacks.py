@@ -9,9 +9,9 @@ from sqlalchemy.exc import DBAPIError
 
 from knocktwice_worker.audience import inbound_texts
 from knocktwice_worker.audience.inbound_texts import InboundText
+from knocktwice_worker.channels.reports import StatusReport
 from knocktwice_worker.gateway.intake.group_commit import GroupCommit
 from knocktwice_worker.notifications.store import provider_reports
-from knocktwice_worker.notifications.store.provider_statuses import Report
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,11 +33,11 @@ class CallbackIntake:
 
     def __init__(self, services: Services) -> None:
         self._engine = services.engine
-        self._group: GroupCommit[Report | InboundText] = GroupCommit(
+        self._group: GroupCommit[StatusReport | InboundText] = GroupCommit(
             self._write, at_once=_AT_ONCE, most_waiting=_MOST_WAITING
         )
 
-    async def take(self, *ones: Report | InboundText) -> None:
+    async def take(self, *ones: StatusReport | InboundText) -> None:
         """Return once they are durable. Repeats are harmless."""
         await self._group.add(ones)
 
@@ -45,8 +45,8 @@ class CallbackIntake:
         """Write what waits."""
         await self._group.close()
 
-    def _write(self, items: Sequence[Report | InboundText]) -> None:
-        reports = [item for item in items if isinstance(item, Report)]
+    def _write(self, items: Sequence[StatusReport | InboundText]) -> None:
+        reports = [item for item in items if isinstance(item, StatusReport)]
         with self._engine.begin() as conn:
             inbound_texts.receive(conn, [item for item in items if isinstance(item, InboundText)])
             provider_reports.accept(conn, reports)

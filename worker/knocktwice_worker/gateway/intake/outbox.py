@@ -19,9 +19,9 @@ from redis.exceptions import RedisError
 from knocktwice import address
 from knocktwice.broker import KombuBroker
 from knocktwice_shared.errors import BrokerUnavailable
+from knocktwice_worker.embedded.installation import broker_url
 from knocktwice_worker.gateway.intake import idempotency
 from knocktwice_worker.gateway.problems import Problem, unavailable
-from knocktwice_worker.services import broker_url
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -109,7 +109,7 @@ class Outbox:
                 self._hold(claimed)
             fine = [w for w in together if w.refusal is None]
             self._adopt_keys([w.draft for w in fine])
-            self._broker.accept(w.draft.outgoing() for w in fine if not w.sent_before)
+            self._broker.accept(m for w in fine if not w.sent_before for m in w.draft.outgoing())
         except RedisError as error:
             raise BrokerUnavailable(f"the broker does not answer: {type(error).__name__}") from error
         done = [(w.claim, w.draft.id) for w in fine if w.claim is not None and not w.sent_before]

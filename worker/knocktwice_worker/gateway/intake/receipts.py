@@ -14,8 +14,8 @@ from knocktwice_shared.messages import Receipt, ReceiptEvent
 from knocktwice_shared.names import BATCH_LIMIT, Task
 from knocktwice_worker.content.links.link_store import LINK
 from knocktwice_worker.content.links.receipt_urls import device_mark
+from knocktwice_worker.embedded.installation import broker_url
 from knocktwice_worker.gateway.intake.group_commit import GroupCommit
-from knocktwice_worker.services import broker_url
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -11,7 +11,8 @@ from knocktwice_worker.gateway.auth.access import Out, requires
 from knocktwice_worker.gateway.auth.keys import Scope
 from knocktwice_worker.gateway.http.body import read_json
 from knocktwice_worker.gateway.openapi import Takes
-from knocktwice_worker.gateway.schemas import Changes, Consent, Device, PhoneBody, Queued, Tags
+from knocktwice_worker.gateway.schemas.audience import Changes, Consent, Device, PhoneBody, Tags
+from knocktwice_worker.gateway.schemas.saved import Queued
 
 router = APIRouter(prefix="/v1", tags=["audience"], dependencies=[requires(Scope.AUDIENCE)])
 

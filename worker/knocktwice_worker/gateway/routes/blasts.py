@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 from fastapi import APIRouter, Path, Query, Response
 
 from knocktwice_shared.errors import InvalidMessage
-from knocktwice_worker.blasts import preflight, request, schedules, standing
-from knocktwice_worker.blasts import store as blast_store
-from knocktwice_worker.blasts.store import BlastState
+from knocktwice_worker.blasts import preflight, request, schedules, standing, states
+from knocktwice_worker.blasts.states import BlastState
 from knocktwice_worker.gateway import wording
 from knocktwice_worker.gateway.auth.access import Here, requires
 from knocktwice_worker.gateway.auth.keys import Scope
-from knocktwice_worker.gateway.blast_schemas import (
+from knocktwice_worker.gateway.http.body import JsonBody
+from knocktwice_worker.gateway.openapi import Takes
+from knocktwice_worker.gateway.problems import Problem, documented
+from knocktwice_worker.gateway.schemas.blasts import (
     BlastAnswer,
     BlastBody,
     BlastList,
@@ -22,10 +24,7 @@ from knocktwice_worker.gateway.blast_schemas import (
     BlastStatus,
     PreflightAnswer,
 )
-from knocktwice_worker.gateway.http.body import JsonBody
-from knocktwice_worker.gateway.openapi import Takes
-from knocktwice_worker.gateway.problems import Problem, documented
-from knocktwice_worker.gateway.schemas import VISIBLE, Visible
+from knocktwice_worker.gateway.schemas.fields import VISIBLE, Visible
 from knocktwice_worker.gateway.transactions import LONG_PATIENCE_MS, reading, writing
 from knocktwice_worker.services import Services
 
@@ -117,7 +116,7 @@ def show(key: Key, services: Here) -> Any:
 def pause(key: Key, services: Here, reason: Reason = "paused over HTTP") -> Any:
     """Notify nobody else for now. Who was pushed goes on, and may be texted. Repeats do no harm."""
     return _move(
-        services, key, BlastState.PAUSED, BlastState.RUNNING, lambda conn, id_: blast_store.pause(conn, id_, reason)
+        services, key, BlastState.PAUSED, BlastState.RUNNING, lambda conn, id_: states.pause(conn, id_, reason)
     )
 
 
@@ -129,7 +128,7 @@ def pause(key: Key, services: Here, reason: Reason = "paused over HTTP") -> Any:
 )
 def resume(key: Key, services: Here) -> Any:
     """Go on with a paused blast. Repeats do no harm."""
-    return _move(services, key, BlastState.RUNNING, BlastState.PAUSED, blast_store.resume)
+    return _move(services, key, BlastState.RUNNING, BlastState.PAUSED, states.resume)
 
 
 @router.post(
@@ -141,7 +140,7 @@ def resume(key: Key, services: Here) -> Any:
 def abort(key: Key, services: Here, reason: Reason = "aborted over HTTP") -> Any:
     """End a blast and cancel what it has not sent yet, the SMS of those who were pushed too. Also when it has finished."""
     with writing(services) as conn:
-        blast_store.abort(conn, _found(conn, key).key, reason)
+        states.abort(conn, _found(conn, key).key, reason)
         return _found(conn, key).as_json()
 
 
@@ -161,7 +160,7 @@ def _read(body: dict[str, Any]) -> tuple[Blast, dict[str, Any]]:
 def _examine(services: Services, blast: Blast, budget: dict[str, Any]) -> preflight.Preflight:
     with reading(services, LONG_PATIENCE_MS) as conn:
         share = budget["expected_fallback_share"]
-        return preflight.examine(conn, blast, services.settings, services.limits.limits, share=share)
+        return preflight.examine(conn, blast, services.settings, services.limits.limits, services.channels, share=share)
 
 
 def _over(found: preflight.Preflight, budget: dict[str, Any]) -> str | None:

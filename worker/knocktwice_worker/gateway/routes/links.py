@@ -1,4 +1,4 @@
-"""Short links: a click goes on to where the link leads and is recorded as an answer. No key: the token is all there is to know."""
+"""Short links: a click is redirected to where the link leads, and recorded as an answer. The token stands for a key."""
 
 from __future__ import annotations
 
@@ -11,16 +11,13 @@ import structlog
 from fastapi import APIRouter, Path, Request, Response
 from starlette.concurrency import run_in_threadpool
 
+from knocktwice_worker.channels.registry import CHANNELS
 from knocktwice_worker.content.links import link_store, short_links
 from knocktwice_worker.gateway.auth.access import Here
 from knocktwice_worker.gateway.problems import Problem, documented, without_content
 from knocktwice_worker.gateway.transactions import reading
 
 if TYPE_CHECKING:
-    from typing import Any
-
-    from sqlalchemy import Row
-
     from knocktwice_worker.gateway.intake.receipts import ReceiptIntake
     from knocktwice_worker.services import Services
 
@@ -30,15 +27,16 @@ router = APIRouter(tags=["links"])
 
 #: All links together have one bucket, like one key.
 _BUCKET = "links"
-#: Seconds that somebody who clicks waits for the broker; the write goes on behind their back.
+#: Seconds that a person who clicks waits for the broker; the write goes on afterwards.
 _PATIENCE_S = 2.0
 #: Where browsers and proxies say that nobody has asked for this yet.
 _PURPOSES = ("sec-purpose", "purpose", "x-purpose", "x-moz")
 _AHEAD = re.compile(r"prefetch|prerender|preview", re.IGNORECASE)
 #: What messengers, mail scanners and search engines fetch a link with, to show or to judge it. "CUBOT" is a phone.
 _PREVIEWERS = re.compile(
-    r"(?<!cu)bot\b|crawler|spider|preview|scanner|facebookexternalhit|facebookcatalog|whatsapp/|viber|skypeuri|embedly"
-    r"|mastodon|google-safety|google web|bitlybot|iframely|vkshare|curl/|wget/|urldefense|barracuda",
+    r"(?<!cu)bot\b|crawler|spider|preview|scanner|facebookexternalhit|facebookcatalog|viber|skypeuri|embedly"
+    r"|mastodon|google-safety|google web|bitlybot|iframely|vkshare|curl/|wget/|urldefense|barracuda"
+    + "".join(f"|{re.escape(entry.previews_as)}" for entry in CHANNELS.values() if entry.previews_as),
     re.IGNORECASE,
 )
 #: Neither is to be kept, nor should the target learn the link, nor anybody find it by searching.
@@ -70,13 +68,13 @@ def _is_click(request: Request) -> bool:
     return not _PREVIEWERS.search(request.headers.get("user-agent", ""))
 
 
-def _find(services: Services, token: str) -> Row[Any] | None:
+def _find(services: Services, token: str) -> link_store.Link | None:
     with reading(services) as conn:
         return link_store.find(conn, token)
 
 
-async def _record(intake: ReceiptIntake, found: Row[Any]) -> None:
-    """Put the click on its way. Whoever clicked wants the page, so what keeps the click from being recorded does not keep them."""
+async def _record(intake: ReceiptIntake, found: link_store.Link) -> None:
+    """Record a click. The person waits for the page, so a broker that hangs delays them no longer than the patience."""
     event = intake.click(UUID(found.notification_id), found.step)
     taking = asyncio.create_task(intake.take([event]))
     taking.add_done_callback(_note)

@@ -19,7 +19,10 @@ from knocktwice_worker.gateway.http.body import read_json
 from knocktwice_worker.gateway.intake import idempotency
 from knocktwice_worker.gateway.openapi import Takes
 from knocktwice_worker.gateway.problems import Problem, documented
-from knocktwice_worker.gateway.schemas import Accepted, Cancel, History, Notify, Queued, StoryAnswer, Time, Visible
+from knocktwice_worker.gateway.schemas.fields import Time, Visible
+from knocktwice_worker.gateway.schemas.history import History, StoryAnswer
+from knocktwice_worker.gateway.schemas.notifications import Accepted, Cancel, Notify
+from knocktwice_worker.gateway.schemas.saved import Queued
 from knocktwice_worker.gateway.transactions import reading
 from knocktwice_worker.lifecycle import NotificationState
 from knocktwice_worker.reporting import story

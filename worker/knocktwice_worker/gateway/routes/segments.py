@@ -15,8 +15,8 @@ from knocktwice_worker.gateway.http.body import JsonBody
 from knocktwice_worker.gateway.openapi import Takes
 from knocktwice_worker.gateway.problems import Problem, documented
 from knocktwice_worker.gateway.routes.templates import save
-from knocktwice_worker.gateway.schemas import (
-    Changed,
+from knocktwice_worker.gateway.schemas.saved import Changed
+from knocktwice_worker.gateway.schemas.segments import (
     MembersAnswer,
     SegmentAnswer,
     SegmentBody,

@@ -7,18 +7,19 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path
 
 from knocktwice_shared.errors import InvalidMessage
+from knocktwice_worker.channels.registry import wording_of
 from knocktwice_worker.content import locales, template_store
 from knocktwice_worker.content.links.short_links import example
 from knocktwice_worker.content.preview import preview
-from knocktwice_worker.declarations import apply
+from knocktwice_worker.declarations import files
 from knocktwice_worker.gateway import wording
 from knocktwice_worker.gateway.auth.access import Here, requires
 from knocktwice_worker.gateway.auth.keys import Scope
 from knocktwice_worker.gateway.http.body import JsonBody
 from knocktwice_worker.gateway.openapi import Takes
 from knocktwice_worker.gateway.problems import Problem, documented
-from knocktwice_worker.gateway.schemas import (
-    Changed,
+from knocktwice_worker.gateway.schemas.saved import Changed
+from knocktwice_worker.gateway.schemas.templates import (
     PreviewAnswer,
     PreviewBody,
     TemplateAnswer,
@@ -84,7 +85,8 @@ def show_preview(name: Name, services: Here, body: JsonBody) -> Any:
         raise InvalidMessage("params", "must be an object or a list")
     stored = _stored(services, name)
     chosen = None if locale is None else _locale(locale)
-    return preview(stored.definition, params, chosen, example(services.settings)).as_json()
+    links = example(services.settings.link_address)
+    return preview(stored.definition, params, chosen, links, wording_of=wording_of).as_json()
 
 
 def save(services: Services, kind: str, name: str, body: dict[str, Any]) -> dict[str, str]:
@@ -93,14 +95,14 @@ def save(services: Services, kind: str, name: str, body: dict[str, Any]) -> dict
     Raises:
         InvalidMessage: a field is wrong; it is named as the body has it.
     """
-    known = next(k for k in apply.KINDS if k.key == kind)
+    known = next(k for k in files.KINDS if k.key == kind)
     try:
         value = known.check(name, body)
     except InvalidMessage as error:
         field = error.field.removeprefix(name).lstrip(".")
         raise InvalidMessage(field or "body", error.problem) from None
     with writing(services) as conn:
-        (change,) = apply.apply(conn, {kind: {name: value}})
+        (change,) = files.apply(conn, {kind: {name: value}})
     return {"name": name, "change": str(change.verb)}
 
 
@@ -119,5 +121,5 @@ def _unknown(name: str) -> Problem:
 def _locale(value: object) -> str:
     try:
         return locales.canonical(value if isinstance(value, str) else "")
-    except ValueError:
-        raise InvalidMessage("locale", "must be a language tag, like de-AT") from None
+    except ValueError as error:
+        raise InvalidMessage("locale", str(error)) from None

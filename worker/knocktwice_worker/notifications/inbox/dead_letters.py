@@ -1,4 +1,4 @@
-"""Parked messages: what nobody could process, with the reason, and without the people who were erased."""
+"""Parked messages: those that no worker could process, with the reason, and without the people who were erased."""
 
 from __future__ import annotations
 
@@ -16,19 +16,20 @@ if TYPE_CHECKING:
 #: Parked messages read at once; each may hold 500 people.
 _PAGE = 100
 
-# Locked, or of two people who are erased at once one would come back with what the other's erasure writes.
-_READ = text("""
-SELECT id, payload FROM dead_letters WHERE id > :after AND payload LIKE ANY(:patterns) ORDER BY id LIMIT :page FOR UPDATE
-""")
-_WRITE = text("UPDATE dead_letters SET payload = :payload, reason = split_part(reason, ':', 1) WHERE id = :id")
-
-
 #: The application's own objects: what is said in them is about whoever the object around them names.
 _OWN = {"params", "data", "tags", "reference"}
 
 
 @dataclass(frozen=True, slots=True)
 class _Person:
+    """Who is erased.
+
+    Attributes:
+        user: the application's name of the person.
+        numbers: in E.164.
+        registrations: of the person's devices.
+    """
+
     user: str
     numbers: frozenset[str]
     registrations: frozenset[str]
@@ -38,28 +39,41 @@ class _Person:
         texts = [_literal(form) for value in (self.user, *self.registrations) for form in _written(value)]
         return [f"%{text_}%" for text_ in (*texts, *("%".join(number) for number in self.numbers))]
 
-    def is_(self, value: object) -> bool:
-        """Whether a value stands for them."""
+    def stands_for(self, value: object) -> bool:
+        """Return whether a value is the person's name, number or registration."""
         if not isinstance(value, str):
             return False
         digits = "".join(c for c in value if c.isdigit() or c == "+")
         return value == self.user or value in self.registrations or digits in self.numbers
 
     def is_named_by(self, item: dict[str, Any]) -> bool:
-        """Whether an object is about them."""
+        """Return whether an object is about the person."""
         values = (value for name, value in item.items() if name not in _OWN)
-        return any(self.is_(v) or (isinstance(v, list) and any(map(self.is_, v))) for v in values)
+        return any(self.stands_for(v) or (isinstance(v, list) and any(map(self.stands_for, v))) for v in values)
+
+
+# PostgreSQL's text can hold neither NUL nor half a surrogate pair, and a poisonous message may: they are replaced.
+_PARK = text("""
+INSERT INTO dead_letters (message_id, task, reason, payload) VALUES (:message_id, :task, :reason, :payload)
+""")
 
 
 def park(conn: Connection, *, message_id: str | None, task: str | None, reason: str, payload: str) -> None:
     """Keep a message that cannot be processed, with the reason, in the dead-letter table."""
-    query = text(
-        "INSERT INTO dead_letters (message_id, task, reason, payload) VALUES (:message_id, :task, :reason, :payload)"
-    )
-    # PostgreSQL's text can hold neither NUL nor half a surrogate pair, and a poisonous message may.
     texts = {"message_id": message_id, "task": task, "reason": reason, "payload": payload}
     clean = {k: v and v.replace("\x00", "\ufffd").encode(errors="replace").decode() for k, v in texts.items()}
-    conn.execute(query, clean)
+    conn.execute(_PARK, clean)
+
+
+# Two people of one message may be erased at once. Without the lock one of them would come back with the other's write.
+_READ = text("""
+SELECT id, payload FROM dead_letters
+WHERE id > :after AND payload LIKE ANY(:patterns)
+ORDER BY id LIMIT :page FOR UPDATE
+""")
+
+# A reason begins with a word of ours; the text behind the colon may quote the message.
+_WRITE = text("UPDATE dead_letters SET payload = :payload, reason = split_part(reason, ':', 1) WHERE id = :id")
 
 
 def erase(engine: Engine, user: str, numbers: Iterable[str], registrations: Iterable[str]) -> int:
@@ -99,7 +113,7 @@ def _pruned(value: Any, person: _Person) -> Any:
         if person.is_named_by(value):
             return {}
         return {name: item if name in _OWN else _pruned(item, person) for name, item in value.items()}
-    return "" if person.is_(value) else value
+    return "" if person.stands_for(value) else value
 
 
 def _written(value: str) -> set[str]:

@@ -18,8 +18,8 @@ def cancel(
 ) -> None:
     """Stop notifications that have not reached the provider yet.
 
-    A cancellation and the writer of the same rows may not see each other. So the cancellation is committed before it stops
-    anything, and the writer looks for cancellations after its commit
+    A cancellation and the writer of the same rows may not see each other. So the cancellation is committed before it
+    stops anything, and the writer looks for cancellations after its commit
     (:meth:`knocktwice_worker.notifications.pipeline.push.Pushes.send_all`): one of the two sees what the other did.
 
     Args:

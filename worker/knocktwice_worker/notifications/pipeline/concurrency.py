@@ -13,9 +13,9 @@ _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
 
-def at_most(turns: int) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
+def at_most(threads: int) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
     """Let only so many threads into a function at once; the others wait outside, without a database connection."""
-    gate = threading.BoundedSemaphore(turns)
+    gate = threading.BoundedSemaphore(threads)
 
     def decorate(function: Callable[_P, _R]) -> Callable[_P, _R]:
         @wraps(function)

@@ -1,7 +1,8 @@
-"""What never called back: asked for in the provider's own books, and given up after a while.
+"""Reports that never came: asked for in the providers' own books, and given up after a while.
 
-Twilio calls back once, or twice within 15 seconds, and then not again; some operators never report at all. So once a day
-its list is read, which also has the prices, and before a message's delivery counts as unknown it is asked for by its id.
+A provider calls back once, or twice within some seconds, and then not again; some operators never report at all. So once a
+day the lists of the providers that have one are read, which also have the prices. Before the delivery of a message counts as
+unknown, its provider is asked for it by its id.
 """
 
 from __future__ import annotations
@@ -13,20 +14,16 @@ from typing import TYPE_CHECKING
 import structlog
 from sqlalchemy import text
 
-from knocktwice_worker.channels.http_sms.file import TWILIO
-from knocktwice_worker.lifecycle import ProviderState
 from knocktwice_worker.notifications import store
 from knocktwice_worker.notifications.store import provider_reports
-from knocktwice_worker.notifications.store.provider_statuses import Report
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from sqlalchemy import Engine
 
-    from knocktwice_worker.channels import Carrier
-    from knocktwice_worker.channels.twilio.reports import Report as ListedReport
-    from knocktwice_worker.channels.twilio.reports import TwilioReports
+    from knocktwice_worker.channels.http import Carrier
+    from knocktwice_worker.channels.reports import Books, StatusReport
 
 log = structlog.get_logger(__name__)
 
@@ -42,13 +39,13 @@ class DeliveryReports:
 
     Attributes:
         engine: for short transactions.
-        reports: the provider's books.
+        books: provider → its list of what it has sent.
         transport: carries the requests.
         wait: how long a message waits for its report before its arrival counts as unknown.
     """
 
     engine: Engine
-    reports: TwilioReports
+    books: Mapping[str, Books]
     transport: Carrier
     wait: timedelta
 
@@ -57,43 +54,42 @@ class DeliveryReports:
         with self.engine.begin() as conn:
             return provider_reports.bring(conn)
 
-    def read_list(self) -> int:
-        """Take over what the provider's list says of the last two days' messages; return how many of them are ours."""
-        with self.engine.connect() as conn:
-            now: datetime = conn.execute(text("SELECT knocktwice_now()")).scalar_one()
+    def read_lists(self) -> int:
+        """Take over what providers' lists say of the last two days' messages; return how many of them are ours."""
+        now = self._now()
         taken = 0
-        for page in self.reports.sent_between(self.transport, now - _SPAN, now):
-            taken += self._take_over(page, now)
+        for books in self.books.values():
+            for page in books.sent_between(self.transport, now - _SPAN, now):
+                taken += self._take_over(page)
         return taken
 
     def ask_and_close(self) -> None:
         """Ask once more about messages whose delivery report is overdue, and then wait no longer."""
+        now = self._now()
         with self.engine.connect() as conn:
-            now: datetime = conn.execute(text("SELECT knocktwice_now()")).scalar_one()
             silent = provider_reports.unreported(conn, age=self.wait, limit=_MOST)
-        # Other providers have no reports to ask for.
-        askable = [id_ for id_, provider in silent.items() if provider in (None, TWILIO)]
-        for start in range(0, len(askable), _AT_ONCE):
-            some = askable[start : start + _AT_ONCE]
-            self._take_over(self.reports.fetch(self.transport, some), now)
+        asked = 0
+        for name, books in self.books.items():
+            askable = [id_ for id_, provider in silent.items() if provider == name]
+            asked += len(askable)
+            for start in range(0, len(askable), _AT_ONCE):
+                self._take_over(books.fetch(self.transport, askable[start : start + _AT_ONCE], now))
         with self.engine.begin() as conn:
             closed = provider_reports.close(conn, self.wait, silent)
         if silent:
-            log.info("delivery reports overdue", asked=len(askable), unknown=closed)
+            log.info("delivery reports overdue", asked=asked, unknown=closed)
 
-    def _take_over(self, reports: Sequence[ListedReport], now: datetime) -> int:
-        """Write what the provider says of messages that are ours; return how many those are."""
+    def _now(self) -> datetime:
+        with self.engine.connect() as conn:
+            now: datetime = conn.execute(text("SELECT knocktwice_now()")).scalar_one()
+        return now
+
+    def _take_over(self, reports: Sequence[StatusReport]) -> int:
+        """Write what a provider says of messages that are ours; return how many those are."""
         if not reports:
             return 0
         with self.engine.begin() as conn:
-            mine = store.known_provider_ids(conn, [r.sid for r in reports])
-            heard = [_heard(r, now) for r in reports if r.sid in mine]
-            provider_reports.accept(conn, heard)
+            mine = store.known_provider_ids(conn, [r.provider_id for r in reports])
+            provider_reports.accept(conn, [r for r in reports if r.provider_id in mine])
             provider_reports.bring(conn, mine)
         return len(mine)
-
-
-def _heard(report: ListedReport, now: datetime) -> Report:
-    return Report(
-        report.sid, ProviderState(report.status), now, report.error, price=report.price, price_unit=report.unit
-    )

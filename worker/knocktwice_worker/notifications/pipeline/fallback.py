@@ -1,4 +1,4 @@
-"""The decision: for notifications whose countdown is over, does the second knock follow, and may it?"""
+"""The decision about a step whose countdown is over: is it needed, and may it go?"""
 
 from __future__ import annotations
 
@@ -7,28 +7,35 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import structlog
+from redis.exceptions import RedisError
 
+from knocktwice_shared.channels import SMS
 from knocktwice_shared.errors import InvalidMessage
-from knocktwice_shared.messages import Category, Channel, When
+from knocktwice_shared.messages import Category, When
 from knocktwice_worker.audience.opt_outs import suppressed
+from knocktwice_worker.channels.address import Addressee
+from knocktwice_worker.channels.channel import Consent
 from knocktwice_worker.config import UnconfirmedPolicy
-from knocktwice_worker.content import plans, rendering, sms_parts
+from knocktwice_worker.content import plans, rendering
 from knocktwice_worker.content.links import link_store
 from knocktwice_worker.content.rendering import fingerprint
 from knocktwice_worker.lifecycle import FALL_BACK, LOST, Delay, DeliveryState, Facts, Refusal, Verdict, decide
 from knocktwice_worker.limits.per_number import Ask
 from knocktwice_worker.limits.quiet_hours import country
 from knocktwice_worker.notifications import store
+from knocktwice_worker.notifications.pipeline.catch_up import PENDING
 from knocktwice_worker.notifications.pipeline.concurrency import at_most
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence, Set
 
     from sqlalchemy import Connection, Engine
 
     from knocktwice_worker.audience.receipt_health import SilentKinds
+    from knocktwice_worker.channels.opened import Channels
     from knocktwice_worker.content.links.short_links import Tracker
     from knocktwice_worker.limits.counting import Counting
+    from knocktwice_worker.notifications.pipeline.catch_up import CatchUp
     from knocktwice_worker.notifications.pipeline.quiet import QuietGate
 
 log = structlog.get_logger(__name__)
@@ -60,6 +67,8 @@ class _Case:
     limits: dict[str, Any] = field(default_factory=dict)
     links: list[link_store.Link] = field(default_factory=list)
     unconfirmed: Mapping[str, Any] | None = None
+    #: Something that was accepted about it is still not carried out; it was not waited for any longer.
+    hurried: bool = False
 
     @property
     def id(self) -> str:
@@ -76,6 +85,7 @@ class _Case:
             "events": {kind: at for kind, at in events.items() if at},
             **self.limits,
             "unconfirmed": self.unconfirmed,
+            "not_awaited": True if self.hurried else None,
         }
         told = {k: v for k, v in inputs.items() if v is not None}
         return store.Decision(self.id, self.verdict, told, row.step, answered=row.clicked is not None)
@@ -87,25 +97,25 @@ class Fallback:
 
     Attributes:
         engine: for short transactions.
+        catch_up: carries out what was said about a notification before the decision.
         limits: counts messages against their numbers.
         quiet: holds marketing while it is night.
         silent_kinds: the kinds of devices that never report deliveries.
         unconfirmed_policy: what becomes of a step whose push went to such devices only.
         countries: ISO codes of the countries that may be texted; empty: all.
-        sms_sender: who sends an SMS whose content names no sender.
-        whatsapp_sender: who sends WhatsApp messages; ``None``: nobody can.
+        channels: the channels of later steps.
         links: returns what makes the links in a step's message, if anything does.
         lease: how long a reserved message waits for its sender before it rings again.
     """
 
     engine: Engine
+    catch_up: CatchUp
     limits: Counting
     quiet: QuietGate
     silent_kinds: SilentKinds
     unconfirmed_policy: UnconfirmedPolicy
     countries: Collection[str]
-    sms_sender: str | None
-    whatsapp_sender: str | None
+    channels: Channels
     links: Callable[[str, int], Tracker | None]
     lease: timedelta
 
@@ -114,15 +124,23 @@ class Fallback:
         """Decide for those of ``ids`` that are due by the database's clock.
 
         Returns:
-            The ids whose SMS is now reserved and wants to be sent.
+            The ids whose message is now reserved and wants to be sent.
         """
+        # Before the transaction: carrying out a message locks the same rows.
+        pending = self._pending(ids)
         with self.engine.begin() as conn:
-            rows = store.due(conn, ids)
+            rows = self._settled(conn, store.due(conn, ids), pending)
             if not rows:
                 return []
             batches = store.contents(conn, (row.batch_id for row in rows))
             unconfirmed = self._unconfirmed(conn, rows)
-            cases = [self._consider(row, batches[row.batch_id], unconfirmed) for row in rows]
+            addresses = self._addresses(conn, rows, batches)
+            cases = [
+                self._consider(row, batches[row.batch_id], unconfirmed, addresses.get(row.notification_id))
+                for row in rows
+            ]
+            for case in cases:
+                case.hurried = case.id in pending
             self._keep_suppressed(conn, [c for c in cases if c.reservation and c.row.user_id is None])
             self._postpone_quiet(conn, [c for c in cases if c.reservation and c.category is Category.MARKETING])
             asking = [case for case in cases if case.reservation]
@@ -139,8 +157,31 @@ class Fallback:
         log.info("fallbacks decided", due=len(rows), reserved=len(won), waiting=len(waiting))
         return sorted(won)
 
+    def _pending(self, ids: Sequence[str]) -> Set[str]:
+        try:
+            return self.catch_up.notifications(self.engine, ids)
+        except RedisError as error:
+            # What the inbox holds is unknown. It takes nothing new meanwhile, so the wait ends with its patience.
+            log.warning("decisions wait for the inbox", error=type(error).__name__)
+            return frozenset(ids)
+
+    def _settled(self, conn: Connection, rows: Sequence[store.DueStep], pending: Set[str]) -> Sequence[store.DueStep]:
+        """Let those wait about whom something accepted is still pending, unless they have waited long enough."""
+        waiting = [
+            row.notification_id
+            for row in rows
+            if row.notification_id in pending and row.now - row.due_at < self.catch_up.patience
+        ]
+        if not waiting:
+            return rows
+        store.postpone(conn, waiting, PENDING)
+        return [row for row in rows if row.notification_id not in waiting]
+
     def _keep_suppressed(self, conn: Connection, cases: Sequence[_Case]) -> None:
-        """Respect the opt-outs of erased people. Users' numbers were asked for when they were bound; these were given inline."""
+        """Refuse numbers whose erased owners had opted out.
+
+        The numbers of users were checked when they were bound; the numbers of these messages came with them.
+        """
         gone = suppressed(conn, {case.row.number or "" for case in cases}, self.limits.secret)
         for case in cases:
             if case.row.number in gone:
@@ -153,7 +194,7 @@ class Fallback:
                 case.verdict, case.reservation = Delay.QUIET_HOURS, None
 
     def _unconfirmed(self, conn: Connection, rows: Sequence[store.DueStep]) -> dict[str, list[str]]:
-        """Return whose push went only to kinds of devices that never confirm one, and these kinds, where a policy cares."""
+        """Return the notifications that were pushed only to kinds of devices that never confirm, with these kinds."""
         if self.unconfirmed_policy is UnconfirmedPolicy.TEXT:
             return {}
         open_ = [
@@ -169,7 +210,28 @@ class Fallback:
         accepts = self.unconfirmed_policy is UnconfirmedPolicy.ACCEPT
         return Verdict.ACCEPTED_UNCONFIRMED if accepts else Verdict.NOT_CLICKED
 
-    def _consider(self, row: store.DueStep, batch: store.BatchContents, unconfirmed: Mapping[str, list[str]]) -> _Case:
+    def _addresses(
+        self, conn: Connection, rows: Sequence[store.DueStep], batches: Mapping[str, store.BatchContents]
+    ) -> dict[str, str]:
+        """Return where each step's message would go; steps of people without an address of the channel's kind are missing."""
+        found = {row.notification_id: row.number for row in rows if row.number is not None}
+        for channel in {row.channel for row in rows}:
+            address = self.channels.entry(channel).address
+            if address.is_number:
+                continue
+            people = [_addressee(row, batches[row.batch_id]) for row in rows if row.channel == channel]
+            for person in people:
+                found.pop(person.notification_id, None)
+            found |= address.find(conn, people)
+        return found
+
+    def _consider(
+        self,
+        row: store.DueStep,
+        batch: store.BatchContents,
+        unconfirmed: Mapping[str, list[str]],
+        address: str | None,
+    ) -> _Case:
         verdict = decide(
             Facts(
                 when=row.trigger and When(row.trigger),
@@ -184,28 +246,36 @@ class Fallback:
         case = _Case(row, batch.category, verdict)
         case.verdict = self._unconfirmed_verdict(case, unconfirmed.get(case.id))
         if case.verdict in FALL_BACK:
-            if row.channel == Channel.WHATSAPP and not self.whatsapp_sender:
-                case.verdict = Refusal.NO_SENDER
-            elif row.number is None:
-                case.verdict = Refusal.NO_PHONE
-            elif row.opted_out:
-                case.verdict = Refusal.OPTED_OUT
-            elif case.category is Category.MARKETING and not row.consented:
-                case.verdict = Refusal.NO_CONSENT
-            elif self.countries and country(row.number) not in self.countries:
-                case.verdict = Refusal.COUNTRY_BLOCKED
-            else:
-                case.reservation = self._reservation(case, row.number, batch)
+            case.verdict = self._refusal(case, address) or case.verdict
+            if case.verdict in FALL_BACK and address is not None:
+                case.reservation = self._reservation(case, address, batch)
         return case
 
-    def _reservation(self, case: _Case, number: str, batch: store.BatchContents) -> store.Reservation | None:
+    def _refusal(self, case: _Case, address: str | None) -> Refusal | None:
+        """Return why nothing may go to this person over the step's channel; ``None``: it may."""
+        row, entry = case.row, self.channels.entry(case.row.channel)
+        if self.channels[entry.name].silent:
+            return Refusal.NO_SENDER
+        if address is None:
+            return entry.address.missing
+        if entry.address.is_number and row.opted_out:
+            return Refusal.OPTED_OUT
+        if entry.consent is Consent.PHONE and case.category is Category.MARKETING and not row.consented:
+            return Refusal.NO_CONSENT
+        if entry.address.is_number and self.countries and country(address) not in self.countries:
+            return Refusal.COUNTRY_BLOCKED
+        return None
+
+    def _reservation(self, case: _Case, address: str, batch: store.BatchContents) -> store.Reservation | None:
+        entry = self.channels.entry(case.row.channel)
         links = self.links(case.id, case.row.step)
         try:
-            step = batch.plan[case.row.step - 1] if batch.plan else None
             own = rendering.of(batch.content, case.row.locale)
-            said = plans.words(step, *own, case.row.locale, case.row.params, links=links)
+            step = _step(case.row, batch)
+            said = plans.words(step, *own, case.row.locale, case.row.params, links=links, wording=entry.wording)
         except InvalidMessage:
-            # It could be filled in when it was accepted, by another version of this program. It must not stop the others.
+            # It could be filled in when it was accepted, by another version of this program. It must not stop the
+            # others.
             case.verdict = Refusal.INVALID_CONTENT
             return None
         sender = said.sender or self._usual_sender(case, batch)
@@ -214,14 +284,12 @@ class Fallback:
             case.links = [link_store.Link(t, case.id, case.row.step, target) for t, target in links.targets.items()]
             # Each message has links of its own; what they lead to tells whether it says the same.
             same = links.content(said.text)
-        # Parts are what an SMS is paid by.
-        size = sms_parts.count(said.text) if case.row.channel == Channel.SMS else 0
-        return store.Reservation(case.id, number, said.text, fingerprint(same), size, sender)
+        return store.Reservation(case.id, address, said.text, fingerprint(same), entry.size(said.text), sender)
 
     def _usual_sender(self, case: _Case, batch: store.BatchContents) -> str | None:
-        if case.row.channel == Channel.WHATSAPP:
-            return self.whatsapp_sender
-        return batch.content.get("sender") or self.sms_sender
+        # A template's sender is that of its SMS.
+        named = batch.content.get("sender") if case.row.channel == SMS else None
+        return named or self.channels[case.row.channel].sender
 
     def _apply_limits(self, conn: Connection, cases: Sequence[_Case], now: datetime) -> None:
         asks = [_ask(c, r) for c in cases if (r := c.reservation)]
@@ -243,3 +311,12 @@ def _ask(case: _Case, reservation: store.Reservation) -> Ask:
         case.row.channel,
         case.row.step,
     )
+
+
+def _step(row: store.DueStep, batch: store.BatchContents) -> Mapping[str, Any]:
+    """Return a step as its plan has it; empty for the usual SMS."""
+    return batch.plan[row.step - 1] if batch.plan else plans.USUAL
+
+
+def _addressee(row: store.DueStep, batch: store.BatchContents) -> Addressee:
+    return Addressee(row.notification_id, row.user_id, row.number, row.params, _step(row, batch))

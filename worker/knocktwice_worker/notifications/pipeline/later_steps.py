@@ -1,8 +1,8 @@
-"""The second knock: claim with a lease, hold the row lock during the provider call, record the answer.
+"""Later steps: claim with a lease, hold the row lock during the provider call, record the answer.
 
-Twilio has no idempotency key, so exactly one SMS rests on these steps. The claim is committed before the call, so a worker
-that dies leaves a trace; the lock is held during the call, so nobody mistakes a slow sender for a dead one; and what no
-answer settles is looked up in the provider's own list (``reconcile.py``).
+Some providers have no idempotency key, so exactly one message rests on these steps. The claim is committed before the
+call: a worker that dies leaves a trace. The row lock is held during the call: a slow sender cannot be taken for a dead
+one. A message that no answer settles is looked up in the provider's own list (``reconcile.py``).
 """
 
 from __future__ import annotations
@@ -10,31 +10,39 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import structlog
+from redis.exceptions import RedisError
 
-from knocktwice_shared.messages import Category, Channel
-from knocktwice_worker.channels import Outcome, Rejected, Retry, Sent, SmsMessage, Unknown, backoff, deliver, patience
-from knocktwice_worker.content import sms_parts
+from knocktwice_shared.messages import Category
+from knocktwice_worker.channels.http import backoff
+from knocktwice_worker.channels.messages import StepMessage
+from knocktwice_worker.channels.outbound.provider_choice import Choice
+from knocktwice_worker.channels.outcomes import Outcome, Rejected, Retry, Sent, Unknown, patience
+from knocktwice_worker.channels.provider import deliver
 from knocktwice_worker.lifecycle import Delay, DeliveryState, Note, Refusal
 from knocktwice_worker.limits.per_number import Ask
 from knocktwice_worker.notifications import store
+from knocktwice_worker.notifications.pipeline.catch_up import PENDING
 from knocktwice_worker.notifications.pipeline.concurrency import at_most
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
 
     from sqlalchemy import Connection, Engine
 
-    from knocktwice_worker.channels import Carrier, Messaging
-    from knocktwice_worker.channels.outbound.pacing import Pace
-    from knocktwice_worker.channels.outbound.provider_choice import Choice, Providers
+    from knocktwice_worker.channels.http import Carrier
+    from knocktwice_worker.channels.opened import Channels
+    from knocktwice_worker.channels.outbound.provider_choice import Why
     from knocktwice_worker.limits.counting import Counting
+    from knocktwice_worker.notifications.pipeline.catch_up import CatchUp
     from knocktwice_worker.notifications.pipeline.quiet import QuietGate
 
 log = structlog.get_logger(__name__)
+
+_StepT = TypeVar("_StepT", store.ReservedStep, store.ClaimedStep)
 
 #: How soon after an unclear answer the provider's list is asked.
 _LOOK_AFTER = timedelta(seconds=2)
@@ -48,11 +56,10 @@ class LaterSteps:
 
     Attributes:
         engine: for short transactions.
+        catch_up: carries out what was said about a notification before its message goes.
         senders: for the transactions that stay open during a provider call.
         transport: carries the requests.
-        messaging: returns the channel of a step, by its channel's and its provider's names.
-        pace: returns how fast a channel may be spoken to for a sender, by channel, sender and provider.
-        providers: the SMS providers to choose from; ``None``: there is one, and nothing to choose.
+        channels: the channels of later steps.
         limits: counts messages against their numbers.
         quiet: holds marketing while it is night.
         lease: how long a claim lasts without an answer.
@@ -60,11 +67,10 @@ class LaterSteps:
     """
 
     engine: Engine
+    catch_up: CatchUp
     senders: Engine
     transport: Carrier
-    messaging: Callable[[str, str | None], Messaging]
-    pace: Callable[[str, str | None, str | None], Pace]
-    providers: Providers | None
+    channels: Channels
     limits: Counting
     quiet: QuietGate
     lease: timedelta
@@ -77,24 +83,37 @@ class LaterSteps:
         Returns:
             The notification ids of those that the provider took.
         """
-        claimed, claimed_at, chosen = self._claim(ids)
+        claimed, claimed_at, chosen = self._claim(self._settled(ids))
         if claimed_at is None:
             return []
         with self.senders.begin() as conn:
             held = store.hold(conn, claimed, claimed_at)
             outcomes = self._deliver(held)
             results = [_result(row, outcome, self.retry_for) for row, outcome in zip(held, outcomes, strict=True)]
-            if chosen:
+            if self._choosing(held):
                 results = store.with_ids_of_their_own(conn, self._moved(conn, held, outcomes, results))
             unfinished = store.record_steps(conn, results)
         sent = [r.notification_id for r in results if r.state is DeliveryState.SENT]
         store.look_again(self.engine, unfinished, sent)
         self._slow_down(held, outcomes)
-        if self.providers:
-            pairs = [(chosen.get(row.notification_id), o) for row, o in zip(held, outcomes, strict=True)]
-            self.providers.note([(choice.provider, choice.why, o) for choice, o in pairs if choice])
+        self._note(held, chosen, outcomes)
         log.info("sms handed over", claimed=len(claimed), sent=len(sent))
         return sent
+
+    def _settled(self, ids: Sequence[str]) -> Sequence[str]:
+        """Let those wait about whom something accepted is still pending, unless they have waited long enough."""
+        try:
+            pending = self.catch_up.notifications(self.engine, ids)
+        except RedisError as error:
+            # The decision has looked, and a broker that is away has taken nothing since.
+            log.warning("the inbox is not asked again", error=type(error).__name__)
+            return ids
+        if not pending:
+            return ids
+        with self.engine.begin() as conn:
+            waiting = pending - store.overdue(conn, sorted(pending), self.catch_up.patience)
+            store.postpone(conn, sorted(waiting), PENDING)
+        return [id_ for id_ in ids if id_ not in waiting]
 
     def _claim(self, ids: Sequence[str]) -> tuple[list[str], datetime | None, dict[str, Choice]]:
         with self.engine.begin() as conn:
@@ -110,50 +129,73 @@ class LaterSteps:
             chosen = self._choose(awake)
             its_turn = self._pace(conn, awake, chosen)
             allowed = self._recount(conn, its_turn)
-            if not self.providers:
-                return *store.claim_steps(conn, allowed, self.lease), {}
-            places = {
-                i: store.Placement(chosen[i].provider if i in chosen else None, tries) for i, tries in _tries(rows)
-            }
-            claimed, claimed_at = store.claim_steps(conn, allowed, self.lease, places)
+            tries = {row.notification_id: row.tries for row in its_turn}
+            places = {i: store.Placement(chosen[i].provider, tries[i]) for i in allowed}
+            claimed, claimed_at = store.claim_steps(conn, places, self.lease)
             steps = {row.notification_id: row.step for row in rows}
             store.write_ledger(
                 conn,
                 [
                     store.Decision(i, Note.PROVIDER_CHOSEN, {"provider": one.provider, "why": one.why}, steps[i])
                     for i in claimed
-                    if (one := chosen.get(i)) and one.why
+                    if (one := chosen[i]).why
                 ],
             )
             return claimed, claimed_at, chosen
 
     def _choose(self, rows: Sequence[store.ReservedStep]) -> dict[str, Choice]:
-        """Choose the SMS providers, where there are several; WhatsApp has one."""
-        if self.providers is None:
-            return {}
-        texts = [row for row in rows if row.channel == Channel.SMS]
-        return self.providers.choose([(row.notification_id, row.provider, row.tries) for row in texts])
+        """Choose a provider for each message: where a channel has several, by weight and health; else its usual one.
+
+        What was tried stays with its provider.
+        """
+        chosen: dict[str, Choice] = {}
+        for channel, own in _by_channel(rows).items():
+            choice = self.channels.choice(channel)
+            if choice is None:
+                usual = self.channels[channel].usual
+                chosen |= {row.notification_id: Choice(row.provider or usual) for row in own}
+            else:
+                chosen |= choice.choose([(row.notification_id, row.provider, row.tries) for row in own])
+        return chosen
+
+    def _choosing(self, rows: Sequence[store.ClaimedStep]) -> bool:
+        return any(self.channels.choice(channel) is not None for channel in {row.channel for row in rows})
+
+    def _note(
+        self, held: Sequence[store.ClaimedStep], chosen: Mapping[str, Choice], outcomes: Sequence[Outcome]
+    ) -> None:
+        """Let the choice of providers learn from the outcomes."""
+        noted: dict[str, list[tuple[str, Why | None, Outcome]]] = defaultdict(list)
+        for row, outcome in zip(held, outcomes, strict=True):
+            made = chosen[row.notification_id]
+            noted[row.channel].append((made.provider, made.why, outcome))
+        for channel, own in noted.items():
+            if choice := self.channels.choice(channel):
+                choice.note(own)
 
     def _pace(
         self, conn: Connection, rows: Sequence[store.ReservedStep], chosen: Mapping[str, Choice]
     ) -> Sequence[store.ReservedStep]:
-        """Return those that their senders' paces have room for now; the others stay reserved and ring again."""
-        by_sender: dict[tuple[str, str | None, str | None], list[store.ReservedStep]] = defaultdict(list)
+        """Return the messages that their senders' paces have room for now; the others stay reserved and ring again."""
+        by_sender: dict[tuple[str, str, str | None], list[store.ReservedStep]] = defaultdict(list)
         for row in rows:
-            choice = chosen.get(row.notification_id)
-            by_sender[row.channel, choice.provider if choice else None, row.sender].append(row)
+            by_sender[row.channel, chosen[row.notification_id].provider, row.sender].append(row)
         granted: list[store.ReservedStep] = []
         for (channel, provider, sender), waiting in by_sender.items():
-            # A WhatsApp message has no parts, and counts as one.
-            turn = self.pace(channel, sender, provider).take([_parts(row) or 1 for row in waiting])
+            # A message without parts counts as one.
+            turn = self.channels.pace(channel, provider, sender).take([self._parts(row) or 1 for row in waiting])
             store.postpone(conn, [row.notification_id for row in waiting[turn.granted :]], turn.wait)
             granted += waiting[: turn.granted]
         return granted
 
+    def _parts(self, row: store.ReservedStep) -> int:
+        # Without a number of parts: one that an earlier release reserved.
+        return self.channels.entry(row.channel).size(row.text) if row.parts is None else int(row.parts)
+
     def _recount(self, conn: Connection, rows: Sequence[store.ReservedStep]) -> list[str]:
         """Ask the limits again now that the reservations are committed: Redis may have been wiped since.
 
-        For a message that is counted already this changes nothing but the moment from which its content holds the number.
+        For a message that is counted already this only restarts the seconds in which its content locks the number.
         """
         if not rows:
             return []
@@ -162,7 +204,7 @@ class LaterSteps:
                 row.notification_id,
                 row.number,
                 row.fingerprint,
-                _parts(row),
+                self._parts(row),
                 row.category,
                 row.channel,
                 row.step,
@@ -186,15 +228,15 @@ class LaterSteps:
     def _deliver(self, held: Sequence[store.ClaimedStep]) -> list[Outcome]:
         """Send through each message's own channel and provider; outcomes in the same order."""
         outcomes: dict[str, Outcome] = {}
-        by_way: dict[tuple[str, str | None], list[store.ClaimedStep]] = defaultdict(list)
+        by_way: dict[tuple[str, str], list[store.ClaimedStep]] = defaultdict(list)
         for row in held:
             by_way[row.channel, row.provider].append(row)
         for (channel, provider), rows in by_way.items():
             messages = [
-                SmsMessage(f"{row.notification_id}.{row.step}", to=row.number, text=row.text, sender=row.sender)
+                StepMessage(f"{row.notification_id}.{row.step}", to=row.number, text=row.text, sender=row.sender)
                 for row in rows
             ]
-            answers = deliver(self.transport, self.messaging(channel, provider), messages)
+            answers = deliver(self.transport, self.channels.provider(channel, provider), messages)
             outcomes |= {row.notification_id: answer for row, answer in zip(rows, answers, strict=True)}
         return [outcomes[row.notification_id] for row in held]
 
@@ -205,9 +247,9 @@ class LaterSteps:
         outcomes: Sequence[Outcome],
         results: Sequence[store.StepResult],
     ) -> list[store.StepResult]:
-        """Hand on what a provider has not taken, for a reason of its own, to another one that works.
+        """Move messages that their provider did not take, for a reason of its own, to another one that works.
 
-        Only what certainly was not sent goes on, and nothing of which an earlier try was lost.
+        Only messages that were certainly not sent move, and none of which an earlier try was lost.
         """
         rows = {row.notification_id: row for row in held}
         refused = {
@@ -215,11 +257,14 @@ class LaterSteps:
             for result, outcome in zip(results, outcomes, strict=True)
             if isinstance(outcome, Retry) and not outcome.too_fast and result.state is DeliveryState.RESERVED
         }
-        refused = {i: reason for i, reason in refused.items() if rows[i].channel == Channel.SMS}
-        if self.providers is None or not refused:
+        refused = {i: why for i, why in refused.items() if self.channels.choice(rows[i].channel) is not None}
+        if not refused:
             return list(results)
         current = {i: rows[i].provider for i in refused}
-        nexts = self.providers.another(store.may_move(conn, list(refused)), current)
+        nexts: dict[str, str] = {}
+        for channel, own in _by_channel([rows[i] for i in store.may_move(conn, list(refused))]).items():
+            if choice := self.channels.choice(channel):
+                nexts |= choice.another([row.notification_id for row in own], current)
         store.write_ledger(
             conn,
             [
@@ -235,28 +280,25 @@ class LaterSteps:
         return [self._by(r, nexts[r.notification_id], rows) if r.notification_id in nexts else r for r in results]
 
     def _by(self, result: store.StepResult, provider: str, rows: Mapping[str, store.ClaimedStep]) -> store.StepResult:
-        # One that nobody took wanders around once, and then waits as long as any other.
-        first_round = rows[result.notification_id].tries < len(self.providers or ())
+        # After one round of all providers a message waits as long as any other.
+        row = rows[result.notification_id]
+        first_round = row.tries < len(self.channels.choice(row.channel) or ())
         return replace(result, provider=provider, wake_after=timedelta() if first_round else result.wake_after)
 
     def _slow_down(self, held: Sequence[store.ClaimedStep], outcomes: Sequence[Outcome]) -> None:
-        by_sender: dict[tuple[str, str | None, str | None], list[Outcome]] = defaultdict(list)
+        by_sender: dict[tuple[str, str, str | None], list[Outcome]] = defaultdict(list)
         for row, outcome in zip(held, outcomes, strict=True):
             by_sender[row.channel, row.provider, row.sender].append(outcome)
         for (channel, provider, sender), own in by_sender.items():
             if asked := patience(own):
-                self.pace(channel, sender, provider).slow_down(asked.after)
+                self.channels.pace(channel, provider, sender).slow_down(asked.after)
 
 
-def _tries(rows: Sequence[store.ReservedStep]) -> list[tuple[str, int]]:
-    return [(row.notification_id, row.tries) for row in rows]
-
-
-def _parts(row: store.ReservedStep) -> int:
-    if row.parts is None:
-        # One that an earlier release reserved.
-        return sms_parts.count(row.text) if row.channel == Channel.SMS else 0
-    return int(row.parts)
+def _by_channel(rows: Sequence[_StepT]) -> dict[str, list[_StepT]]:
+    own: dict[str, list[_StepT]] = defaultdict(list)
+    for row in rows:
+        own[row.channel].append(row)
+    return own
 
 
 def _result(row: store.ClaimedStep, outcome: Outcome, give_up: timedelta) -> store.StepResult:

@@ -1,33 +1,42 @@
-"""The first knock: write a batch's rows and countdowns, push to every device, record what the provider said."""
+"""The push: write a batch's rows and countdowns, push to every device, record what the provider said."""
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
+from redis.exceptions import RedisError
 
+from knocktwice_shared import subjects
 from knocktwice_shared.errors import InvalidMessage
-from knocktwice_shared.messages import TTL_LIMIT, Batch, Push
-from knocktwice_worker.channels import Outcome, PushMessage, Rejected, Retry, Sent, Unknown, deliver, patience
+from knocktwice_shared.messages import TTL_LIMIT, Batch, Push, Recipient
+from knocktwice_worker.channels.messages import PushMessage
+from knocktwice_worker.channels.outcomes import Outcome, Rejected, Retry, Sent, Unknown, patience
+from knocktwice_worker.channels.provider import deliver
+from knocktwice_worker.channels.registry import wording_of
 from knocktwice_worker.content import plans, rendering, resolution
 from knocktwice_worker.content.rendering import Texts, render
 from knocktwice_worker.lifecycle import AttemptState
 from knocktwice_worker.notifications import store
+from knocktwice_worker.notifications.pipeline.catch_up import PENDING
 from knocktwice_worker.notifications.pipeline.send_time import SendTimes, send_times
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
+    from datetime import datetime
 
     from sqlalchemy import Connection, Engine
 
-    from knocktwice_worker.channels import Carrier, Channel
+    from knocktwice_worker.channels.http import Carrier
     from knocktwice_worker.channels.outbound.pacing import Pace
+    from knocktwice_worker.channels.provider import Provider
     from knocktwice_worker.content.links.receipt_urls import ReceiptUrls
     from knocktwice_worker.content.links.short_links import Tracker
+    from knocktwice_worker.notifications.pipeline.catch_up import CatchUp
 
 log = structlog.get_logger(__name__)
 
@@ -73,6 +82,7 @@ class Pushes:
 
     Attributes:
         engine: for short transactions.
+        catch_up: carries out what was said about people and notifications before the push.
         channel: the push channel.
         transport: carries its requests.
         pace: how fast the push provider may be spoken to.
@@ -86,7 +96,8 @@ class Pushes:
     """
 
     engine: Engine
-    channel: Channel[PushMessage]
+    catch_up: CatchUp
+    channel: Provider[PushMessage]
     transport: Carrier
     pace: Pace
     links: Callable[[str, int], Tracker | None]
@@ -107,15 +118,16 @@ class Pushes:
         Args:
             wanted: asked in the transaction that writes the rows; unless it agrees nothing is written.
         """
+        held = self._held(batches)
         resolved = resolution.resolve(self.engine, batches)
-        ready = [self._prepare(one) for one in resolved]
+        ready = [self._prepare(one, held) for one in resolved]
         with self.engine.begin() as conn:
             if not wanted(conn):
                 return
             work = store.accept(conn, [r.intake for r in ready], lease=self.lease)
         pushed = {w.notification_id for w in work}
-        # record_push checks the pushes that go out now, check_fallback the steps that are due; only waiting ones are checked
-        # here.
+        # record_push checks the pushes that go out now, check_fallback the steps that are due; only waiting ones are
+        # checked here.
         waiting = {
             id_ for r in ready for id_ in (*r.times.later, *(r.contents if r.resolved.batch.plan else ()))
         } - pushed
@@ -135,8 +147,15 @@ class Pushes:
 
     def resume(self, ids: Sequence[str]) -> None:
         """Take up pushes that a provider asked to repeat or whose worker died. A repeated push replaces itself."""
+        try:
+            pending = self.catch_up.notifications(self.engine, ids)
+        except RedisError as error:
+            log.warning("the inbox is not asked", error=type(error).__name__)
+            pending = set()
         with self.engine.begin() as conn:
-            work = store.claim_push(conn, ids, self.lease)
+            waiting = pending - store.overdue(conn, sorted(pending), self.catch_up.patience) if pending else set()
+            store.postpone_pushes(conn, sorted(waiting), PENDING)
+            work = store.claim_push(conn, [id_ for id_ in ids if id_ not in waiting], self.lease)
             people = store.push_contents(conn, [w.notification_id for w in work])
             batches = store.contents(conn, (person.batch_id for person in people.values()))
         messages: list[PushMessage] = []
@@ -150,7 +169,8 @@ class Pushes:
             try:
                 texts = render(push, sms_text, person.params, self.links(w.notification_id, 1))
             except InvalidMessage as error:
-                # It could be filled in when it was accepted, by another version of this program. It must not stop the others.
+                # It could be filled in when it was accepted, by another version of this program. It must not stop the
+                # others.
                 broken.append(store.PushResult(w.notification_id, w.registration, AttemptState.REJECTED, str(error)))
                 continue
             messages.append(self._message(w, push, texts, batch.ttl))
@@ -159,11 +179,36 @@ class Pushes:
                 store.record_push(conn, broken, retry_for=self.retry_for)
         self._deliver(messages)
 
-    def _prepare(self, resolved: resolution.Resolution) -> _Ready:
+    def _held(self, batches: Sequence[Batch]) -> Mapping[str, datetime]:
+        """Return the notifications that wait, and since when, because something about them could not be carried out yet.
+
+        They are written as those are that go out later, and taken up by :meth:`resume`.
+        """
+        recipients = [r for batch in batches for r in batch.recipients]
+        users = list(dict.fromkeys(r.user for r in recipients if r.user is not None))
+        try:
+            pending_users = self.catch_up.people(self.engine, users)
+            pending = self.catch_up.about(subject for r in recipients for subject in _subjects(r))
+        except RedisError as error:
+            # A broker that is away must not stop what was handed out before.
+            log.warning("the inbox is not asked", error=type(error).__name__)
+            return {}
+        if not pending and not pending_users:
+            return {}
+        held = [str(r.id) for r in recipients if r.user in pending_users or pending.intersection(_subjects(r))]
+        with self.engine.begin() as conn:
+            now = store.now(conn)
+        return dict.fromkeys(held, now)
+
+    def _prepare(self, resolved: resolution.Resolution, held: Mapping[str, datetime]) -> _Ready:
         contents, problems = self._render_all(resolved)
         times = send_times(
             self.engine, resolved.batch, default_zone=self.default_zone, max_ahead_days=self.allowed.max_ahead_days
         )
+        if held:
+            own = {str(r.id) for r in resolved.batch.recipients}
+            waiting = {id_: since for id_, since in held.items() if id_ in own and id_ not in times.later}
+            times = replace(times, later={**times.later, **waiting})
         return _Ready(resolved, contents, {**problems, **times.problems}, self._ttl(resolved.batch), times)
 
     def _render_all(self, resolved: resolution.Resolution) -> tuple[dict[str, tuple[Push, Texts]], dict[str, str]]:
@@ -183,7 +228,15 @@ class Pushes:
                     if push is not None:
                         contents[id_] = push, render(push, sms_text, recipient.values, links(1))
                     if steps:
-                        plans.check(steps, push, sms_text, resolved.locales.get(id_), recipient.values, links)
+                        plans.check(
+                            steps,
+                            push,
+                            sms_text,
+                            resolved.locales.get(id_),
+                            recipient.values,
+                            links,
+                            wording_of=wording_of,
+                        )
                 except InvalidMessage as error:
                     problems[id_] = f"{resolved.name(id_)}{error}"
         return contents, problems
@@ -249,3 +302,9 @@ def _result(message: PushMessage, outcome: Outcome) -> store.PushResult:
             return store.PushResult(*ids, AttemptState.REJECTED, text, address_dead=address_dead)
         case Retry(reason, after) | Unknown(reason, after):
             return store.PushResult(*ids, AttemptState.OPEN, reason, retry_after=after or _BACKOFF)
+
+
+def _subjects(recipient: Recipient) -> list[str]:
+    """Return whom a notification concerns that is about to be written, beside its user."""
+    found = [subjects.notification(recipient.id), *map(subjects.device, recipient.registrations)]
+    return found if recipient.key is None else [*found, subjects.key(recipient.key)]

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from sqlalchemy import Connection, Engine, text
-
 from knocktwice_worker.audience import people
 from knocktwice_worker.content.links.receipt_urls import MARK, device_hash, device_mark
 from knocktwice_worker.notifications import store
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from sqlalchemy import Connection, Engine
 
     from knocktwice_shared.messages import ReceiptEvent
 
@@ -25,16 +25,15 @@ def record(engine: Engine, receipts: Sequence[ReceiptEvent]) -> None:
         people.see(conn, named)
 
 
-_ATTEMPTS = text("SELECT notification_id, registration FROM attempts WHERE notification_id = ANY(CAST(:ids AS uuid[]))")
-
-
 def _named(conn: Connection, receipts: Sequence[ReceiptEvent]) -> Sequence[ReceiptEvent]:
-    """Put registrations in the place of the hashes that receipts by URL carry, as far as the pushes are there already."""
+    """Replace the hashes that receipts by URL carry by registrations, as far as the pushes are there already."""
     marked = sorted({str(r.notification) for r in receipts if (r.registration or "").startswith(MARK)})
     if not marked:
         return receipts
-    rows = conn.execute(_ATTEMPTS, {"ids": marked})
-    names = {(str(row.notification_id), device_mark(device_hash(row.registration))): row.registration for row in rows}
+    names = {
+        (one.notification_id, device_mark(device_hash(one.registration))): one.registration
+        for one in store.attempts(conn, marked)
+    }
     return [
         replace(r, registration=names.get((str(r.notification), r.registration or ""), r.registration))
         for r in receipts

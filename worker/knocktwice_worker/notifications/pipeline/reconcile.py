@@ -1,4 +1,4 @@
-"""What no answer settled: look for it in the provider's own list before anything else is done about it."""
+"""Messages that no answer settled: looked up in the provider's own list before anything else is done about them."""
 
 from __future__ import annotations
 
@@ -8,18 +8,21 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from knocktwice_worker.channels import SmsMessage, backoff
+from knocktwice_worker.channels.http import backoff
+from knocktwice_worker.channels.messages import StepMessage
 from knocktwice_worker.lifecycle import DeliveryState, Note
 from knocktwice_worker.notifications import store
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Collection, Sequence
     from datetime import datetime
 
     from sqlalchemy import Engine
 
     from knocktwice_shared.messages import Category
-    from knocktwice_worker.channels import Carrier, ListedMessage, Messaging
+    from knocktwice_worker.channels.http import Carrier
+    from knocktwice_worker.channels.messages import ListedMessage
+    from knocktwice_worker.channels.opened import Channels
 
 log = structlog.get_logger(__name__)
 
@@ -27,7 +30,7 @@ log = structlog.get_logger(__name__)
 _CLOCK_SKEW = timedelta(minutes=1)
 #: Time between two looks at the list.
 _LOOK_AGAIN = timedelta(seconds=10)
-#: After this long without an answer from the provider's list nobody will know any more.
+#: After this long without an answer from the provider's list the outcome is unknown for good.
 _GIVE_UP = timedelta(days=1)
 #: How often a message may be sent again after its outcome stayed unknown.
 _MOST_TRIES = 3
@@ -41,7 +44,7 @@ class Reconcile:
         engine: for short transactions.
         senders: for the transactions that stay open while a provider is asked.
         transport: carries the requests.
-        messaging: returns the channel of a step, by its channel's and its provider's names.
+        channels: the channels of later steps.
         lease: how long a claim lasts without an answer.
         retry_for: how long after it was due a message is sent again to a provider that knows a repeat by its key.
         unknown_grace: how long after its claim a message may still appear in the provider's list.
@@ -51,21 +54,22 @@ class Reconcile:
     engine: Engine
     senders: Engine
     transport: Carrier
-    messaging: Callable[[str, str | None], Messaging]
+    channels: Channels
     lease: timedelta
     retry_for: timedelta
     unknown_grace: timedelta
     retry_unknown: Collection[Category]
 
     def resolve(self, ids: Sequence[str]) -> list[str]:
-        """Settle claimed SMS whose sender died or got no clear answer.
+        """Settle claimed messages whose sender died or got no clear answer.
 
-        One that the provider lists is adopted. One that it still does not list after the grace is sent again if its sender
-        died with the call (the connection died too, so nothing is under way any more) or if its category prefers a repeat;
-        if the provider itself answered unclearly it ends as ``unknown``. Nobody but the provider that had it gets it again.
+        A message that the provider lists is adopted as sent. A message that it still does not list after the grace
+        is sent again by the same provider, if its sender died with the call (the connection died too, so nothing is
+        under way any more) or if its category prefers a repeat. If the provider itself answered unclearly, the
+        message ends as ``unknown``.
 
-        A provider that knows a repeat by its key is simply asked again. One that neither does nor has a list cannot be asked at
-        all: then nobody knows.
+        A provider that knows a repeat by its key is simply asked again. A provider without such keys and without a list
+        cannot be asked at all: the outcome stays unknown.
 
         Returns:
             The notification ids of those that were adopted.
@@ -90,20 +94,20 @@ class Reconcile:
         return adopted
 
     def _list(
-        self, channel: str, provider_name: str | None, rows: Sequence[store.UnresolvedStep]
+        self, channel: str, provider_name: str, rows: Sequence[store.UnresolvedStep]
     ) -> dict[str, list[ListedMessage]]:
         """Ask the provider once per number; a number it did not answer for is missing from the result."""
         since: dict[str, datetime] = {}
         for row in rows:
             since[row.number] = min(since.get(row.number, row.claimed_at), row.claimed_at)
-        provider = self.messaging(channel, provider_name)
+        provider = self.channels.provider(channel, provider_name)
         return provider.list_messages(self.transport, {n: at - _CLOCK_SKEW for n, at in since.items()})
 
     def _settle(
         self, row: store.UnresolvedStep, listed: Sequence[ListedMessage] | None, taken: set[str]
     ) -> store.StepResult:
         id_, age = row.notification_id, row.now - row.claimed_at
-        provider = self.messaging(row.channel, row.provider)
+        provider = self.channels.provider(row.channel, row.provider)
         if provider.repeats_within is not None and not listed:
             return _repeat(row, min(provider.repeats_within, self.retry_for))
         if listed is None and provider.listable:
@@ -112,7 +116,7 @@ class Reconcile:
                     id_, DeliveryState.UNKNOWN, reason="the provider never answered and cannot be asked"
                 )
             return store.StepResult(id_, DeliveryState.SENDING, reason=row.reason, wake_after=_LOOK_AGAIN)
-        own = SmsMessage(f"{id_}.{row.step}", to=row.number, text=row.text, sender=row.sender)
+        own = StepMessage(f"{id_}.{row.step}", to=row.number, text=row.text, sender=row.sender)
         for message in listed or ():
             if (
                 message.sid not in taken
@@ -127,7 +131,7 @@ class Reconcile:
             return store.StepResult(
                 id_, DeliveryState.SENDING, reason=row.reason, wake_after=min(_LOOK_AGAIN, self.unknown_grace - age)
             )
-        # Without a list nothing speaks for it not having gone out.
+        # Without a list there is no sign that it did not go out.
         sender_died = row.reason is None and listed is not None
         if row.tries < _MOST_TRIES and (sender_died or row.category in self.retry_unknown):
             why = "the provider has no list" if listed is None else "not in the provider's list"
@@ -138,7 +142,7 @@ class Reconcile:
 
 
 def _repeat(row: store.UnresolvedStep, within: timedelta) -> store.StepResult:
-    """Send it again to a provider that knows a repeat by its key, as long as it certainly still does."""
+    """Send a message again to a provider that knows a repeat by its key, as long as it certainly still knows it."""
     id_ = row.notification_id
     if row.now - row.due_at < within:
         why, wait = "the provider knows a repeat by its key", backoff(row.tries)

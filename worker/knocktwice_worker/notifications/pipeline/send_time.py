@@ -1,7 +1,7 @@
 """When a send goes out that was asked for a later time. Costs nothing for those that go at once.
 
-The rows of a scheduled send are written when it is accepted, so that its key is taken, its texts are known to be
-complete, and it can be cancelled. Its devices are looked up when its time comes: by then a phone may be somebody else's.
+The rows of a scheduled send are written when it is accepted: so its key is taken, its texts are known to be complete,
+and it can be cancelled. Its devices are looked up when its time comes: by then a phone may belong to another user.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def moment_in(zones: Iterable[ZoneInfo], wall: datetime) -> datetime:
     """Return when the clocks of all these zones have come to ``wall``, in UTC.
 
     Args:
-        zones: where a recipient may be; at least one. Nobody is woken because they might as well live further east.
+        zones: where a recipient may be; at least one. The latest counts, so that no recipient is woken.
         wall: naive. In the hour that is skipped in spring, as long after the change as it would have been; in the hour
             that comes twice in autumn, the first time.
     """
@@ -85,8 +85,11 @@ def _local(conn: Connection, batch: Batch, wall: datetime, default: str) -> dict
     return times
 
 
+# A number tells the zone of a person whose devices do not.
+_NUMBERS = text("SELECT user_id, number FROM phones WHERE user_id = ANY(:users) AND number IS NOT NULL")
+
+
 def _numbers(conn: Connection, users: list[str]) -> dict[str, str]:
     if not users:
         return {}
-    query = text("SELECT user_id, number FROM phones WHERE user_id = ANY(:users) AND number IS NOT NULL")
-    return {row.user_id: row.number for row in conn.execute(query, {"users": users})}
+    return {row.user_id: row.number for row in conn.execute(_NUMBERS, {"users": users})}

@@ -1,8 +1,8 @@
 """The only writer of ``notifications``, ``deliveries``, ``attempts``, ``events`` and of the ledger, ``decisions``.
 
-Every transition is a guarded, set-based UPDATE and leaves its line in the ledger. A function takes an open transaction and
-whole batches; it returns who won. No function reads first and writes later: a receipt and a decision that come at the same
-moment would both believe that they won.
+Every transition is a guarded, set-based UPDATE and leaves its line in the ledger. A function takes an open transaction
+and whole batches; it returns who won. No function reads first and writes later: a receipt and a decision that come at
+the same moment would both believe that they won.
 
 It hands out frozen dataclasses, whose states and reasons are the enums of ``lifecycle``. It may import ``lifecycle``,
 ``database``, ``content`` and ``audience``; it must not know the pipeline, Redis, Celery or any provider.
@@ -17,6 +17,7 @@ from knocktwice_worker.notifications.store.due import (
     contents,
     due,
     postpone,
+    postpone_pushes,
     postpone_until,
     reserve,
     ring,
@@ -44,11 +45,14 @@ from knocktwice_worker.notifications.store.ledger import Decision, write_ledger
 from knocktwice_worker.notifications.store.pushes import (
     PushContents,
     PushResult,
+    attempts,
     claim_push,
     push_contents,
     record_push,
+    shown,
 )
 from knocktwice_worker.notifications.store.receipts import note_wasted, record_receipts
+from knocktwice_worker.notifications.store.related import now, overdue, owners, related
 from knocktwice_worker.notifications.store.transitions import lock_open, settle_answered, skip
 
 __all__ = [
@@ -67,6 +71,7 @@ __all__ = [
     "StepResult",
     "UnresolvedStep",
     "accept",
+    "attempts",
     "cancel",
     "claim_push",
     "claim_steps",
@@ -79,17 +84,24 @@ __all__ = [
     "may_move",
     "note_cancelled",
     "note_wasted",
+    "now",
+    "overdue",
+    "owners",
     "postpone",
+    "postpone_pushes",
     "postpone_until",
     "push_contents",
     "record_push",
     "record_receipts",
+    "record_sms",
     "record_steps",
+    "related",
     "reserve",
     "reserved",
     "ring",
     "settle_answered",
     "settle_cancelled",
+    "shown",
     "skip",
     "take_back",
     "time_zones",

@@ -51,8 +51,8 @@ def settle_cancelled(conn: Connection, ids: Sequence[str]) -> None:
         _stop(conn, wanted)
 
 
-# A push with later steps ends with those. It is stopped here if it has none, or if it was on its way while they ended and
-# came back to be tried again.
+# A push with later steps ends with those. It is stopped here if it has none, or if it was on its way while they ended
+# and came back to be tried again.
 _CANCEL_PUSH = text("""
 UPDATE deliveries d SET
   state = 'cancelled',

@@ -119,8 +119,8 @@ class DueStep:
     now: datetime
 
 
-# Locked in the order in which receipts lock, so that the two wait for each other and never deadlock. A push that is late
-# itself starts the countdown anew when it goes out, so the step behind it is not due yet. Columns as in DueStep.
+# Locked in the order in which receipts lock, so that the two wait for each other and never deadlock. A push that is
+# late itself starts the countdown anew when it goes out, so the step behind it is not due yet. Columns as in DueStep.
 _DUE = text("""
 WITH d AS (
   SELECT * FROM deliveries
@@ -318,3 +318,18 @@ FROM users u WHERE u.id = ANY(:users)
 def time_zones(conn: Connection, users: Sequence[str]) -> dict[str, str]:
     """Return user → the time zone that the device they used last has reported, or else what the application says."""
     return {row.id: row.time_zone for row in conn.execute(_TIME_ZONES, {"users": list(users)}) if row.time_zone}
+
+
+_POSTPONE_PUSHES = text("""
+UPDATE deliveries
+SET wake_at = knocktwice_now() + :delay
+WHERE notification_id = ANY(CAST(:ids AS uuid[]))
+  AND step = 0
+  AND state = 'scheduled'
+""")
+
+
+def postpone_pushes(conn: Connection, ids: Sequence[str], delay: timedelta) -> None:
+    """Take these pushes up after ``delay``; nothing about them changes."""
+    if ids:
+        conn.execute(_POSTPONE_PUSHES, {"ids": list(ids), "delay": delay})

@@ -184,8 +184,8 @@ def accept(conn: Connection, intakes: Sequence[Intake], *, lease: timedelta) -> 
     """Write the rows of batches, with the countdowns of their first later steps, and return the pushes to make.
 
     Recipients that are there already (a redelivered message) are left alone; those whose key was used before become
-    ``duplicate``. The countdown starts before the push is sent, so that an early click can cancel it. Many small batches
-    cost as many queries as a large one.
+    ``duplicate``. The countdown starts before the push is sent, so that an early click can cancel it. Many small
+    batches cost as many queries as a large one.
 
     Args:
         lease: how long this worker may take before another one makes the pushes.

@@ -56,8 +56,8 @@ class ReservedStep:
     now: datetime
 
 
-# Locked all at once and in the order in which receipts lock, so that the two wait for each other and never deadlock; and
-# before anything else, so that the claim sees every receipt committed until then. Columns as in ReservedStep.
+# Locked all at once and in the order in which receipts lock, so that the two wait for each other and never deadlock;
+# and before anything else, so that the claim sees every receipt committed until then. Columns as in ReservedStep.
 _RESERVED = text("""
 WITH d AS (
   SELECT * FROM deliveries WHERE notification_id = ANY(CAST(:ids AS uuid[])) AND step > 0 AND state = 'reserved'
@@ -100,11 +100,11 @@ class Placement:
     """The provider chosen for a message.
 
     Attributes:
-        provider: its name; ``None``: the channel's only one.
+        provider: its name.
         tries: how often the message had been tried when the choice was made.
     """
 
-    provider: str | None
+    provider: str
     tries: int
 
 
@@ -114,22 +114,9 @@ _NOT_STOPPED = f"""
   AND NOT EXISTS (SELECT FROM opt_outs o WHERE o.number = d.number)
 """
 
-# The claim is committed before the provider is called, so that a sender that dies leaves a trace.
+# The claim is committed before the provider is called, so that a sender that dies leaves a trace. A message that another
+# sender has tried since the choice was made is left to the next look at it: its outcome there may be unknown.
 _CLAIM = text(f"""
-UPDATE deliveries d SET
-  state = 'sending',
-  reason = NULL,
-  tries = d.tries + 1,
-  claimed_at = knocktwice_now(),
-  counted_at = knocktwice_now(),
-  wake_at = knocktwice_now() + :lease
-WHERE d.notification_id = ANY(CAST(:ids AS uuid[])) AND d.step > 0 AND d.state = 'reserved' AND {_NOT_STOPPED}
-RETURNING d.notification_id, d.claimed_at
-""")
-
-# The same with the chosen providers. A message that another sender has tried since the choice was made is left to the next
-# look at it: its outcome there may be unknown.
-_CLAIM_BY = text(f"""
 UPDATE deliveries d SET
   state = 'sending',
   reason = NULL,
@@ -139,13 +126,14 @@ UPDATE deliveries d SET
   counted_at = knocktwice_now(),
   wake_at = knocktwice_now() + :lease
 FROM {rows("r", id="uuid", provider="text", tries="smallint")}
-WHERE d.notification_id = r.id AND d.step > 0 AND {is_in("d.state", "reserved")} AND d.tries = r.tries AND {_NOT_STOPPED}
+WHERE d.notification_id = r.id AND d.step > 0 AND {is_in("d.state", "reserved")} AND d.tries = r.tries
+  AND {_NOT_STOPPED}
 RETURNING d.notification_id, d.claimed_at
 """)
 
 
 def claim_steps(
-    conn: Connection, ids: Sequence[str], lease: timedelta, placements: Mapping[str, Placement] | None = None
+    conn: Connection, placements: Mapping[str, Placement], lease: timedelta
 ) -> tuple[list[str], datetime | None]:
     """Claim reserved messages for sending unless a receipt, a cancellation or an opt-out came first.
 
@@ -153,19 +141,15 @@ def claim_steps(
     transaction: it locks them.
 
     Args:
-        placements: of all of ``ids``, where there are several providers.
+        placements: notification id → by which provider its message goes.
+        lease: how long the claim lasts without an answer.
 
     Returns:
         The claimed ids and the claim's time, which :func:`hold` asks for: a sender that lost its claim cannot send.
     """
-    if placements is None:
-        found = conn.execute(_CLAIM, {"ids": list(ids), "lease": lease}).all()
-    else:
-        places = {
-            "provider": [placements[i].provider for i in ids],
-            "tries": [placements[i].tries for i in ids],
-        }
-        found = conn.execute(_CLAIM_BY, {"id": list(ids), "lease": lease, **places}).all()
+    ids = list(placements)
+    places = {"provider": [p.provider for p in placements.values()], "tries": [p.tries for p in placements.values()]}
+    found = conn.execute(_CLAIM, {"id": ids, "lease": lease, **places}).all()
     claimed = [str(row.notification_id) for row in found]
     if missed := set(ids).difference(claimed):
         settle_answered(conn, sorted(missed))
@@ -181,7 +165,7 @@ class ClaimedStep:
         step: which step.
         channel: by which channel it goes.
         number, text, sender: as they are sent.
-        provider: by which provider; ``None``: the channel's usual one.
+        provider: by which provider.
         tries: how often it was tried, this time included.
         age: how long ago it was due.
     """
@@ -192,7 +176,7 @@ class ClaimedStep:
     number: str
     text: str
     sender: str | None
-    provider: str | None
+    provider: str
     tries: int
     age: timedelta
 
@@ -245,7 +229,7 @@ class UnresolvedStep:
         step: which step.
         channel: by which channel it went.
         number, text, sender: as they were sent.
-        provider: by which provider; ``None``: the channel's usual one.
+        provider: by which provider.
         tries: how often it was tried.
         reason: the unclear answer; ``None``: the sender died.
         due_at: when it was due.
@@ -260,7 +244,7 @@ class UnresolvedStep:
     number: str
     text: str
     sender: str | None
-    provider: str | None
+    provider: str
     tries: int
     reason: str | None
     due_at: datetime
@@ -317,8 +301,8 @@ class StepResult:
 
     Attributes:
         notification_id: whose.
-        state: ``sent``, ``failed``, ``unknown``; ``reserved`` to send again after ``wake_after``; ``sending`` to look for
-            it in the provider's list after ``wake_after``.
+        state: ``sent``, ``failed``, ``unknown``; ``reserved`` to send again after ``wake_after``; ``sending`` to look
+            for it in the provider's list after ``wake_after``.
         reason: why it did not go, or how its outcome became known, for people.
         provider_id: the provider's id of the message.
         wake_after: how long to wait before the next look.
@@ -402,7 +386,7 @@ _OUTCOMES = {
 
 
 def record_steps(conn: Connection, results: Sequence[StepResult]) -> list[str]:
-    """Write the provider's answers to claimed messages, and go on to the next steps or end the notifications they settle.
+    """Write the provider's answers to claimed messages; go on to the next steps or end the notifications.
 
     Returns:
         The ids of those that have something before them still, which :func:`look_again` wants when this is committed.
@@ -451,8 +435,8 @@ def _end(row: Row[Any], opted_out: Collection[str]) -> End:
 def look_again(engine: Engine, unfinished: Sequence[str], sent: Sequence[str]) -> None:
     """Look for receipts and cancellations that came while a sender had its messages, after the commit of its record.
 
-    Receipts and cancellations do not wait for a sender. They found nothing to end, and the sender may have looked before
-    they were committed; so each side looks once more than the other can miss.
+    Receipts and cancellations do not wait for a sender. They found nothing to end, and the sender may have looked
+    before they were committed; so each side looks once more than the other can miss.
 
     Args:
         unfinished: those that go on: a cancellation ends them now and not only when their time comes.

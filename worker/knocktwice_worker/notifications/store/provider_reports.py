@@ -1,8 +1,8 @@
 """Providers' reports about messages that they took, kept until they can be written to their deliveries.
 
-Reports come late, twice and out of order, and while a sender still locks its delivery. So each is first written down as it
-is (``provider_reports``; a repeat is the same row), which is when the provider gets its answer, and then brought to its
-delivery as soon as that is not locked (``provider_statuses.py``, which makes any order end in the same rows).
+Reports come late, twice and out of order, and while a sender still locks its delivery. So each is first written down as
+it is (``provider_reports``; a repeat is the same row), which is when the provider gets its answer, and then brought to
+its delivery as soon as that is not locked (``provider_statuses.py``, which makes any order end in the same rows).
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, Row, text
 
+from knocktwice_worker.channels.reports import OPTED_OUT, StatusReport
 from knocktwice_worker.database.bulk import rows
 from knocktwice_worker.lifecycle import Note, ProviderState
 from knocktwice_worker.notifications.store import provider_statuses
 from knocktwice_worker.notifications.store.ledger import Decision, write_ledger
-from knocktwice_worker.notifications.store.provider_statuses import Report
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -23,15 +23,14 @@ if TYPE_CHECKING:
 
 #: Reports brought to their deliveries in one transaction.
 LIMIT = 1000
-#: Twilio's code for a recipient who has opted out.
-_OPTED_OUT = 21610
 _FINAL = [str(state) for state in ProviderState if state is not ProviderState.SENT]
 
 
-# A report that says more than the one that waits already, such as the price, replaces it. Sorted, so that two transactions
-# with the same reports wait for each other instead of deadlocking.
+# A report that says more than the one that waits already, such as the price, replaces it. Sorted, so that two
+# transactions with the same reports wait for each other instead of deadlocking.
 _KEEP = text(f"""
 INSERT INTO provider_reports AS p (
+  provider,
   provider_id,
   status,
   notification_id,
@@ -45,6 +44,7 @@ INSERT INTO provider_reports AS p (
 SELECT * FROM {
     rows(
         "r",
+        provider="text",
         provider_id="text",
         status="text",
         id="uuid",
@@ -56,7 +56,7 @@ SELECT * FROM {
         at="timestamptz",
     )
 }
-ORDER BY 1, 2
+ORDER BY 2, 3
 ON CONFLICT (provider_id, status) DO UPDATE SET
   notification_id = coalesce(p.notification_id, excluded.notification_id),
   step = coalesce(p.step, excluded.step),
@@ -67,12 +67,12 @@ ON CONFLICT (provider_id, status) DO UPDATE SET
 """)
 
 
-def accept(conn: Connection, reports: Sequence[Report]) -> None:
+def accept(conn: Connection, reports: Sequence[StatusReport]) -> None:
     """Keep reports until they are written to their deliveries. Repeats change nothing.
 
     The number of queries does not depend on how many there are.
     """
-    kept: dict[tuple[str, str], Report] = {}
+    kept: dict[tuple[str, str], StatusReport] = {}
     for report in reports:
         key = (report.provider_id, str(report.status))
         # Of two in one transaction the one with a price says more.
@@ -82,6 +82,7 @@ def accept(conn: Connection, reports: Sequence[Report]) -> None:
         conn.execute(
             _KEEP,
             {
+                "provider": [r.provider for r in kept.values()],
                 "provider_id": [r.provider_id for r in kept.values()],
                 "status": [str(r.status) for r in kept.values()],
                 "id": [r.intent[0] if r.intent else None for r in kept.values()],
@@ -100,8 +101,8 @@ _TAKE = text("""
 SELECT * FROM provider_reports WHERE provider_id = ANY(:ids) ORDER BY provider_id, status FOR UPDATE SKIP LOCKED
 """)
 
-# In random order, so that reports that cannot be brought now (their delivery is locked, or not ours) do not stand before
-# those that can.
+# In random order, so that reports that cannot be brought now (their delivery is locked, or not ours) do not stand
+# before those that can.
 _TAKE_WAITING = text("""
 SELECT * FROM provider_reports ORDER BY random() LIMIT :limit FOR UPDATE SKIP LOCKED
 """)
@@ -148,7 +149,7 @@ ORDER BY finished_at LIMIT :limit
 
 
 def unreported(conn: Connection, *, age: timedelta, limit: int) -> dict[str, str | None]:
-    """Return the ids of messages sent at least ``age`` ago about which nobody has had the last word, with their providers."""
+    """Return the ids of messages sent at least ``age`` ago that have no final report, with their providers."""
     return {row.provider_id: row.provider for row in conn.execute(_UNREPORTED, {"age": age, "limit": limit})}
 
 
@@ -180,9 +181,17 @@ def forget(conn: Connection) -> int:
     return conn.execute(_FORGET).rowcount
 
 
-def _report(row: Row[Any]) -> Report:
+def _report(row: Row[Any]) -> StatusReport:
     intent = None if row.notification_id is None else (str(row.notification_id), int(row.step))
-    return Report(row.provider_id, ProviderState(row.status), row.at, row.error, intent, error_text=row.error_text)
+    return StatusReport(
+        row.provider,
+        row.provider_id,
+        ProviderState(row.status),
+        row.at,
+        row.error,
+        intent,
+        error_text=row.error_text,
+    )
 
 
 # The status is there already (``provider_statuses.py``); a final one that is news leaves a line in the ledger.
@@ -232,7 +241,7 @@ def _annotate(conn: Connection, reports: Sequence[Row[Any]]) -> None:
     ).all()
     news = [row for row in found if row.news]
     write_ledger(conn, [_line(row, Note.DELIVERY_REPORT, _inputs(row)) for row in news])
-    opted_out = [row for row in news if row.provider_error == _OPTED_OUT and row.number is not None]
+    opted_out = [row for row in news if row.provider_error == OPTED_OUT and row.number is not None]
     if opted_out:
         conn.execute(
             _OPT_OUT_LATER,

@@ -1,19 +1,17 @@
-"""Providers' reports, written to the deliveries they are about: once each, in whatever order and however often they come.
+"""Providers' reports, written to the deliveries they are about: once each, in whatever order and how often they come.
 
-Of the reports about one message the strongest stays (:class:`~knocktwice_worker.lifecycle.ProviderState`), so any order ends
-in the same rows. ``delivered`` and ``read`` become receipts of their step, which end the later ones as a device's would; a
-message that will not arrive makes the step behind it due at once.
+Of the reports about one message the strongest stays (:class:`~knocktwice_worker.lifecycle.ProviderState`), so any order
+ends in the same rows. ``delivered`` and ``read`` become receipts of their step, which end the later ones as a device's
+would; a message that will not arrive makes the step behind it due at once.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import Connection, Row, text
 
 from knocktwice_shared.messages import Receipt
-from knocktwice_worker.channels.http_sms.file import TWILIO
 from knocktwice_worker.database.bulk import rows
 from knocktwice_worker.lifecycle import LOST, DeliveryState, ProviderState
 from knocktwice_worker.notifications.store.later_steps import StepResult, record_steps, take_back
@@ -22,35 +20,11 @@ from knocktwice_worker.notifications.store.transitions import lock_open, settle_
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
-    from datetime import datetime
+
+    from knocktwice_worker.channels.reports import StatusReport
 
 _ORDER = list(ProviderState)
 _RECEIPTS = {ProviderState.DELIVERED: Receipt.DELIVERED, ProviderState.READ: Receipt.CLICKED}
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """A provider's report about a message.
-
-    Attributes:
-        provider_id: the provider's id of the message.
-        status: what became of it.
-        at: when we heard of it, with a time zone.
-        error: the provider's code; Twilio's for a recipient who has opted out, whoever the provider is.
-        intent: notification id and step, where the signed callback URL names them; it finds a message whose provider id
-            nobody could record.
-        price, price_unit: what it cost, as a decimal number and an ISO 4217 code.
-        error_text: the provider's code where ``error`` does not tell it.
-    """
-
-    provider_id: str
-    status: ProviderState
-    at: datetime
-    error: int | None = None
-    intent: tuple[str, int] | None = None
-    price: str | None = None
-    price_unit: str | None = None
-    error_text: str | None = None
 
 
 class _Place(NamedTuple):
@@ -58,7 +32,7 @@ class _Place(NamedTuple):
     step: int
 
 
-def record(conn: Connection, reports: Sequence[Report]) -> set[str]:
+def record(conn: Connection, reports: Sequence[StatusReport]) -> set[str]:
     """Write reports, end the steps they make needless and ring those they make due.
 
     Repeats, old reports and any order are harmless. The number of queries does not depend on how many there are.
@@ -69,10 +43,11 @@ def record(conn: Connection, reports: Sequence[Report]) -> set[str]:
     """
     if not reports:
         return set()
-    locked = _lock(conn, _places(conn, reports))
+    providers = {report.provider_id: report.provider for report in reports}
+    locked = _lock(conn, _places(conn, reports), providers)
     known = {row.provider_id: _Place(str(row.notification_id), row.step) for row in locked}
     _adopt(conn, locked)
-    strongest: dict[str, Report] = {}
+    strongest: dict[str, StatusReport] = {}
     for report in reports:
         if report.provider_id in known:
             so_far = strongest.setdefault(report.provider_id, report)
@@ -87,36 +62,35 @@ def record(conn: Connection, reports: Sequence[Report]) -> set[str]:
 _FIND = text("SELECT notification_id, step, provider_id FROM deliveries WHERE provider_id = ANY(:ids) AND step > 0")
 
 
-def _places(conn: Connection, reports: Iterable[Report]) -> dict[str, _Place]:
+def _places(conn: Connection, reports: Iterable[StatusReport]) -> dict[str, _Place]:
     places = {r.provider_id: _Place(*r.intent) for r in reports if r.intent is not None}
     found = conn.execute(_FIND, {"ids": sorted({r.provider_id for r in reports})})
     # What we have written down goes before what an address says.
     return places | {row.provider_id: _Place(str(row.notification_id), row.step) for row in found}
 
 
-# A message that a sender holds for the time of its provider call is skipped: waiting for one would hold up all the others. A
-# message without an id belongs to the provider that was chosen for it, whose name stands before its ids; Twilio's have none.
+# A message that a sender holds for the time of its provider call is skipped: waiting for one would hold up all the
+# others. A message without an id belongs to the provider that was chosen for it.
 _LOCK = text(f"""
 SELECT
   d.notification_id,
   d.step,
   d.state,
   r.provider_id
-FROM {rows("r", id="uuid", step="smallint", provider_id="text")}
+FROM {rows("r", id="uuid", step="smallint", provider_id="text", provider="text")}
 JOIN deliveries d ON d.notification_id = r.id AND d.step = r.step
-WHERE d.step > 0 AND (d.provider_id = r.provider_id OR (
-  d.provider_id IS NULL AND d.claimed_at IS NOT NULL AND coalesce(d.provider, :twilio)
-    = CASE WHEN strpos(r.provider_id, ':') > 0 THEN split_part(r.provider_id, ':', 1) ELSE :twilio END))
+WHERE d.step > 0 AND (d.provider_id = r.provider_id
+  OR (d.provider_id IS NULL AND d.claimed_at IS NOT NULL AND d.provider = r.provider))
 ORDER BY d.notification_id, d.step FOR UPDATE OF d SKIP LOCKED
 """)
 
 
-def _lock(conn: Connection, places: Mapping[str, _Place]) -> Sequence[Row[Any]]:
+def _lock(conn: Connection, places: Mapping[str, _Place], providers: Mapping[str, str]) -> Sequence[Row[Any]]:
     wanted = {
         "id": [p.notification_id for p in places.values()],
         "step": [p.step for p in places.values()],
         "provider_id": list(places),
-        "twilio": TWILIO,
+        "provider": [providers[provider_id] for provider_id in places],
     }
     found = conn.execute(_LOCK, wanted).all()
     # Of two messages that claim one delivery, as after a send that was repeated, the first is the one.
@@ -184,7 +158,7 @@ WHERE d.notification_id = r.id AND d.step > r.step AND d.after_step = r.step AND
 """)
 
 
-def _write(conn: Connection, strongest: Mapping[str, Report], known: Mapping[str, _Place]) -> None:
+def _write(conn: Connection, strongest: Mapping[str, StatusReport], known: Mapping[str, _Place]) -> None:
     # Sorted like the locks.
     reports = sorted(strongest.values(), key=lambda r: known[r.provider_id])
     places = [known[r.provider_id] for r in reports]
@@ -203,12 +177,13 @@ def _write(conn: Connection, strongest: Mapping[str, Report], known: Mapping[str
     ).all()
     lost = [row for row in found if row.provider_status in LOST]
     if lost:
-        # Locked are all notifications that this transaction may come to change, because receipts lock in this order, too.
+        # Locked are all notifications that this transaction may come to change, because receipts lock in this order,
+        # too.
         lock_open(conn, sorted({place.notification_id for place in known.values()}))
         conn.execute(_NEXT_NOW, {"id": [r.notification_id for r in lost], "step": [r.step for r in lost]})
 
 
-def _receive(conn: Connection, reports: Sequence[Report], known: Mapping[str, _Place]) -> None:
+def _receive(conn: Connection, reports: Sequence[StatusReport], known: Mapping[str, _Place]) -> None:
     if not reports:
         return
     events = [

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Connection, Row, text
 
 from knocktwice_worker.database.bulk import rows
-from knocktwice_worker.lifecycle import AttemptState, DeliveryState
+from knocktwice_worker.lifecycle import AttemptState, DeliveryState, Note
 from knocktwice_worker.notifications.store.cancellations import settle_cancelled
 from knocktwice_worker.notifications.store.intake import PushWork, open_attempts
 from knocktwice_worker.notifications.store.transitions import End, finish, is_in, outcome_of_push
@@ -57,8 +57,8 @@ class PushContents:
     batch_id: str
 
 
-# Canceller, decider and finisher lock a notification's open step before its push, and notifications by id. So all of it is
-# locked in this order before anything changes.
+# Canceller, decider and finisher lock a notification's open step before its push, and notifications by id. So all of it
+# is locked in this order before anything changes.
 _LOCK_WAITING = text("""
 SELECT FROM deliveries
 WHERE notification_id = ANY(CAST(:ids AS uuid[])) AND (state = 'scheduled' OR step > 0 AND state = 'reserved')
@@ -109,7 +109,8 @@ WHERE s.notification_id = ANY(CAST(:ids AS uuid[])) AND s.step > 0 AND s.state =
   AND p.notification_id = s.notification_id AND p.step = 0
 """)
 
-# The phone may belong to another user by now. A registration that an application gave inline is the application's to know.
+# The phone may belong to another user by now. A registration that an application gave inline is the application's to
+# know.
 _REJECT_MOVED = text("""
 UPDATE attempts a SET
   state = 'rejected',
@@ -237,8 +238,8 @@ RETURNING
   {_CANCELLED} AS cancelled
 """)
 
-# For pushes of which every device has answered at the first attempt, as nearly all do: their end is known without a look at
-# the rows of the attempts, which takes most of the time of the general case.
+# For pushes of which every device has answered at the first attempt, as nearly all do: their end is known without a
+# look at the rows of the attempts, which takes most of the time of the general case.
 _RECORD_ANSWERED = text(f"""
 UPDATE deliveries d SET
   state = r.state,
@@ -266,10 +267,11 @@ def record_push(
         complete: these are the results of all devices of each push, and no earlier attempts were made.
 
     Returns:
-        The ids that :func:`settle_cancelled` wants when this is committed: a cancellation made while the rows were written,
-        or while the push was on its way, has found nothing to stop.
+        The ids that :func:`settle_cancelled` wants when this is committed: a cancellation made while the rows were
+        written, or while the push was on its way, has found nothing to stop.
     """
-    # After a lease that was too short two workers record the same pushes: in one order, so that one waits for the other.
+    # After a lease that was too short two workers record the same pushes: in one order, so that one waits for the
+    # other.
     results = sorted(results, key=lambda r: (r.notification_id, r.registration))
     conn.execute(
         _RECORD_ATTEMPTS,
@@ -344,6 +346,30 @@ def _settle_pushes(conn: Connection, done: Sequence[Row[Any]]) -> None:
             if row.last and row.state != DeliveryState.SCHEDULED
         ],
     )
+
+
+# The ledger says whether they were withdrawn before.
+_SHOWN = text(f"""
+SELECT a.notification_id, a.registration FROM attempts a
+WHERE a.notification_id = ANY(CAST(:ids AS uuid[])) AND a.state = 'sent' AND NOT EXISTS (
+  SELECT FROM decisions l WHERE l.notification_id = a.notification_id AND l.verdict = '{Note.WITHDRAWN}')
+ORDER BY 1, 2
+""")
+
+
+def shown(conn: Connection, ids: Sequence[str]) -> list[PushWork]:
+    """Return the devices that got these notifications' pushes and were not told to remove them yet."""
+    return [PushWork(str(id_), registration) for id_, registration in conn.execute(_SHOWN, {"ids": list(ids)}).all()]
+
+
+# In whatever state: a receipt may come before the provider's answer is recorded.
+_ATTEMPTS = text("SELECT notification_id, registration FROM attempts WHERE notification_id = ANY(CAST(:ids AS uuid[]))")
+
+
+def attempts(conn: Connection, ids: Sequence[str]) -> list[PushWork]:
+    """Return all devices to which these notifications are or were pushed."""
+    found = conn.execute(_ATTEMPTS, {"ids": list(ids)}).all()
+    return [PushWork(str(id_), registration) for id_, registration in found]
 
 
 # The batch's content is shared by many and is read apart (``due.contents``).

@@ -70,10 +70,10 @@ def insert_events(conn: Connection, events: Sequence[Event]) -> list[str]:
 
 
 def record_receipts(conn: Connection, receipts: Sequence[ReceiptEvent]) -> None:
-    """Write receipts, once each, and end the open steps that they make needless, also those reserved but not yet claimed.
+    """Write receipts, once each, and end the open steps that they make needless, also those that are reserved.
 
-    A receipt for a notification that is not there yet is kept. A receipt that would have made a message needless but comes
-    after it is noted as a wasted SMS.
+    A receipt for a notification that is not there yet is kept. A receipt that would have made a message needless but
+    comes after it is noted as a wasted SMS.
     """
     fresh = insert_events(
         conn, [Event(str(r.notification), r.kind.value, r.registration or "", r.at, r.step) for r in receipts]
@@ -97,15 +97,15 @@ WHERE d.notification_id = ANY(CAST(:ids AS uuid[])) AND d.step > 0 AND d.state =
 GROUP BY d.notification_id
 """)
 
-# The sender and the receipt recorder both check for wasted SMS. An advisory lock serialises them; row locks would deadlock,
-# because each already holds rows that the other needs.
+# The sender and the receipt recorder both check for wasted SMS. An advisory lock serialises them; row locks would
+# deadlock, because each already holds rows that the other needs.
 _ONE_AT_A_TIME = text("""
 SELECT pg_advisory_xact_lock(hashtextextended(id, 3)) FROM (SELECT unnest(CAST(:ids AS text[])) AS id ORDER BY 1) wasted
 """)
 
 
 def note_wasted(conn: Connection, ids: Sequence[str]) -> None:
-    """Note in the ledger which of these notifications had a message that a receipt shows to have been needless, once each.
+    """Note in the ledger which of these notifications had a message that a receipt shows to be needless, once each.
 
     A receipt recorder calls it in its transaction, a sender after the commit of its record.
     """

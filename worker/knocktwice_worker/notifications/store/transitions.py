@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 def is_in(column: str, *states: str) -> str:
     """Return SQL that is true in one of these states, written so that the planner cannot guess how rare they are.
 
-    States come and go within seconds, the planner's statistics lag behind by minutes. With them it takes ``sending`` for a
-    rarity, walks the whole table for it, and joins the batch to each row found: seconds instead of milliseconds.
+    States come and go within seconds, the planner's statistics lag behind by minutes. With them it takes ``sending``
+    for a rarity, walks the whole table for it, and joins the batch to each row found: seconds instead of milliseconds.
     """
     wanted = ", ".join(f"'{state}'" for state in states)
     return f"CASE WHEN {column} IN ({wanted}) THEN true END"
@@ -94,8 +94,8 @@ def skip(conn: Connection, decisions: Sequence[Decision]) -> None:
     )
 
 
-# A step that a sender has claimed is not locked: the sender holds its lock for as long as the provider takes, and nothing
-# can end the step any more.
+# A step that a sender has claimed is not locked: the sender holds its lock for as long as the provider takes, and
+# nothing can end the step any more.
 _LOCK_OPEN = text("""
 SELECT FROM deliveries
 WHERE notification_id = ANY(CAST(:ids AS uuid[])) AND step > 0 AND state IN ('scheduled', 'reserved')
@@ -127,8 +127,8 @@ GROUP BY d.notification_id, d.step
 def settle_answered(conn: Connection, ids: Sequence[str]) -> None:
     """End every open step of these notifications that a receipt or a cancellation has made needless.
 
-    The steps are locked first. So the look at the events sees all that were committed until then, and no sender reserves or
-    claims a step between the look and the update.
+    The steps are locked first. So the look at the events sees all that were committed until then, and no sender
+    reserves or claims a step between the look and the update.
     """
     lock_open(conn, ids)
     found = conn.execute(_ANSWERED, {"ids": list(ids)}).all()

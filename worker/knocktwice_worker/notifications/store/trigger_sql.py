@@ -1,4 +1,4 @@
-"""The rule about triggers (``lifecycle.TRIGGERS``) as SQL. All statements that ask whether a receipt answers a step use it."""
+"""The rule about triggers (``lifecycle.TRIGGERS``) as SQL, for all statements about receipts that answer a step."""
 
 from __future__ import annotations
 
@@ -19,9 +19,13 @@ def words(values: Iterable[str]) -> str:
     return "(" + (", ".join(f"'{value}'" for value in values) or "NULL") + ")"
 
 
-#: The triggers that a delivery answers, and those that a click answers, as SQL lists.
-ANSWERED_BY_DELIVERY = words(triggers_answered_by(Receipt.DELIVERED))
-ANSWERED_BY_CLICK = words(triggers_answered_by(Receipt.CLICKED))
+_BY_DELIVERY, _BY_CLICK = (triggers_answered_by(receipt) for receipt in (Receipt.DELIVERED, Receipt.CLICKED))
+
+#: The triggers that a delivery answers (and so does a click), those that a click answers, and those that only a click
+#: answers, as SQL lists.
+ANSWERED_BY_DELIVERY = words(_BY_DELIVERY)
+ANSWERED_BY_CLICK = words(_BY_CLICK)
+ANSWERED_BY_CLICK_ONLY = words([when for when in _BY_CLICK if when not in _BY_DELIVERY])
 
 #: Whether a receipt or cancellation ``e`` makes the delivery ``d`` needless; the SQL of :func:`lifecycle.answers`.
 ANSWERS = f"""

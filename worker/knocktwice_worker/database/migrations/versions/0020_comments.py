@@ -83,7 +83,7 @@ COMMENT ON TABLE decisions IS 'The ledger: every decision with what was known wh
 COMMENT ON COLUMN decisions.notification_id IS 'The notification that was decided about.';
 COMMENT ON COLUMN decisions.id IS 'In the order in which they were taken.';
 COMMENT ON COLUMN decisions.step IS 'The step that was decided about.';
-COMMENT ON COLUMN decisions.verdict IS 'What was decided, or what happened afterwards; lifecycle.Verdict.';
+COMMENT ON COLUMN decisions.verdict IS 'Verdict, Refusal, Delay or Note of lifecycle.py.';
 COMMENT ON COLUMN decisions.inputs IS 'What the decision was based on: receipts, limits, times.';
 COMMENT ON COLUMN decisions.at IS 'When it was taken.';
 

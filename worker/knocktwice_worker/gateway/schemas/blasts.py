@@ -1,16 +1,20 @@
-"""What requests about blasts and numbers look like, and their answers. As in :mod:`schemas`, bodies are not checked by these."""
+"""``/v1/blasts``: one notification to everybody in a segment, and what it would cost."""
 
 from __future__ import annotations
 
-from datetime import date, datetime
-from typing import Annotated, Any, Literal
+from datetime import datetime
+from typing import Annotated, Any
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from knocktwice_shared.messages import SEGMENT_NAME_LIMIT, THROTTLE_LIMIT
-from knocktwice_worker.gateway.schemas import IdempotencyKey, Params, SharedBody, text_of
-from knocktwice_worker.reporting.figures import Dimension
+from knocktwice_shared.messages import (
+    SEGMENT_NAME_LIMIT,
+    THROTTLE_LIMIT,
+)
+from knocktwice_worker.gateway.schemas.channel_fields import of_channels
+from knocktwice_worker.gateway.schemas.fields import IdempotencyKey, Params, text_of
+from knocktwice_worker.gateway.schemas.notifications import SharedBody
 
 _EXAMPLE: dict[str, Any] = {
     "key": "tea-week-47",
@@ -92,8 +96,22 @@ class BlastList(BaseModel):
     recurring: list[RecurringBlast]
 
 
+_PREFLIGHT = of_channels(
+    expected_channel="count",
+    worst_channel="count",
+    expected_channel_cost="number",
+    worst_channel_cost="number",
+    unpriced_channel="countries",
+)
+
+
 class PreflightAnswer(BaseModel):
-    """What a blast would do now. Each person is counted once in `push`, `sms_only` and `unreachable`."""
+    """What a blast would do now. Each person is counted once in `push`, `sms_only` and `unreachable`.
+
+    Beside the SMS parts there are messages over other channels, whose costs are part of the costs.
+    """
+
+    model_config = ConfigDict(extra="allow", json_schema_extra=_PREFLIGHT)
 
     users: int
     push: int
@@ -111,89 +129,5 @@ class PreflightAnswer(BaseModel):
     expected_cost: float
     worst_parts: int = Field(description="If nobody answers the push.")
     worst_cost: float
-    expected_whatsapp: int = Field(description="WhatsApp messages.")
-    worst_whatsapp: int
-    expected_whatsapp_cost: float = Field(description="Of the WhatsApp messages alone.")
-    worst_whatsapp_cost: float
     unpriced: list[str] = Field(description="Countries without a price; their SMS are not in the costs.")
-    unpriced_whatsapp: list[str] = Field(description="The same for WhatsApp.")
     over_budget: str | None = Field(description="Why it would not be started with this budget; null: it would.")
-
-
-class FiguresAnswer(BaseModel):
-    """What became of notifications. Shares are from 0 to 1, money is text; null: nothing to divide by, or no price."""
-
-    accepted: int
-    duplicates: int
-    cancelled: int
-    failed: int
-    pushed: int
-    delivered: int
-    clicked: int
-    fell_back: int
-    sms_sent: int
-    sms_delivered: int
-    sms_undelivered: int
-    sms_unknown: int
-    sms_wasted: int
-    sms_parts: int
-    unpriced_parts: int
-    whatsapp_sent: int
-    whatsapp_delivered: int
-    whatsapp_read: int
-    whatsapp_unknown: int
-    unpriced_whatsapp: int
-    reached: int
-    suppressed: dict[str, int]
-    fell_back_rate: float | None
-    delivery_rate: float | None
-    response_rate: float | None
-    wasted_rate: float | None
-    sms_cost: str | None
-    whatsapp_cost: str | None
-    cost: str | None
-    cost_per_delivered: str | None
-    sms_only_cost: str | None
-    saved: str | None
-
-
-class StatsLine(FiguresAnswer):
-    """Figures of one value of the dimension, which stands under its own name."""
-
-    template: str | None = None
-    country: str | None = None
-    day: str | None = None
-    blast: str | None = None
-    category: str | None = None
-
-
-class StatsAnswer(BaseModel):
-    """Figures by one dimension."""
-
-    by: Dimension
-    since: date
-    until: date
-    zone: str = Field(description="The time zone whose days these are.")
-    as_of: datetime | None = Field(description="What happened later is not counted yet.")
-    lines: list[StatsLine]
-    total: FiguresAnswer
-
-
-class DelayPoint(BaseModel):
-    """One delay of the curve."""
-
-    after_s: float
-    sms: int = Field(description="How many of the pushes an SMS would have followed.")
-    confirmed_later: int = Field(description="How many of those were confirmed afterwards: SMS that nobody needed.")
-
-
-class AdviceAnswer(BaseModel):
-    """The delay curve of a template."""
-
-    template: str
-    when: Literal["not_delivered", "not_clicked"]
-    pushes: int
-    confirmed: int
-    horizon_s: float = Field(description="Longer delays cannot be judged.")
-    suggested_s: float | None
-    curve: list[DelayPoint]

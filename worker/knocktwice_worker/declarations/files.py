@@ -1,4 +1,4 @@
-"""What an operator's file declares, and the difference that it makes: ``knocktwice apply``.
+"""Operators' files: what they declare, and the difference that it makes (``knocktwice apply``).
 
 A file is taken whole or not at all, in one transaction. What it does not name stays as it is: nothing is deleted.
 """

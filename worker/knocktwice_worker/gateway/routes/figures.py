@@ -11,9 +11,9 @@ from pydantic import BeforeValidator
 from knocktwice_shared.errors import InvalidMessage
 from knocktwice_worker.gateway.auth.access import Here, requires
 from knocktwice_worker.gateway.auth.keys import Scope
-from knocktwice_worker.gateway.blast_schemas import AdviceAnswer, StatsAnswer
 from knocktwice_worker.gateway.problems import Problem, documented
-from knocktwice_worker.gateway.schemas import Visible, no_number
+from knocktwice_worker.gateway.schemas.fields import Visible, no_number
+from knocktwice_worker.gateway.schemas.figures import AdviceAnswer, StatsAnswer
 from knocktwice_worker.gateway.transactions import reading
 from knocktwice_worker.reporting import delay_curve, figures
 from knocktwice_worker.reporting.figures import Dimension
@@ -43,23 +43,22 @@ def stats(
     if first > last:
         raise InvalidMessage("until", "is before since")
     with reading(services) as conn:
-        told = figures.report(
+        found = figures.report(
             conn,
             by=by,
             since=first,
             until=last,
             template=template,
-            prices=settings.sms_prices,
-            whatsapp_prices=settings.whatsapp_prices,
+            prices=services.channels.prices,
         )
     return {
         "by": by,
         "since": first,
         "until": last,
         "zone": settings.sms_day_zone,
-        "as_of": told.as_of,
-        "lines": [{str(by): name or None, **line.as_json()} for name, line in told.lines.items()],
-        "total": told.total.as_json(),
+        "as_of": found.as_of,
+        "lines": [{str(by): name or None, **line.as_json()} for name, line in found.lines.items()],
+        "total": found.total.as_json(),
     }
 
 

@@ -1,0 +1,79 @@
+"""Who somebody is, said in the call that notifies them: what stands beside ``user`` goes ahead of the batch as an audience change.
+
+Both are accepted in one step of the broker, and a worker carries out what is said of a person before it looks for their
+devices. So a new person can be notified by one call, without waiting for an earlier one.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from knocktwice_shared.errors import InvalidMessage
+from knocktwice_shared.messages import parse_audience
+from knocktwice_shared.names import BATCH_LIMIT, VERSION
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+Wire = dict[str, Any]
+
+#: What is said about a person, not about this notification.
+FIELDS = ("registrations", "phone", "tags")
+
+
+def introductions(recipients: Sequence[object]) -> list[Wire]:
+    """Take out of a batch's recipients what is said of users beside their ids, and return it as ``update_audience`` messages.
+
+    Args:
+        recipients: as they stand on the wire; changed in place. One without ``user`` is left alone: its registrations and its
+            number are for this notification only.
+
+    Raises:
+        InvalidMessage: something said of a user is wrong; it is named as a field of its recipient.
+    """
+    changes: list[Wire] = []
+    now = datetime.now(UTC).isoformat()
+    for place, recipient in enumerate(recipients):
+        if not isinstance(recipient, dict):
+            continue
+        if recipient.get("user") is None:
+            if recipient.get("tags") is not None:
+                raise InvalidMessage(f"recipients[{place}].tags", "are kept for a user; give user, too")
+            continue
+        said = {name: value for name in FIELDS if (value := recipient.pop(name, None)) not in (None, (), [])}
+        for field, change in _changes(said, recipient, place):
+            whole = {"at": now, **change}
+            _check(whole, f"recipients[{place}]", field)
+            changes.append(whole)
+    return [
+        {"v": VERSION, "changes": changes[start : start + BATCH_LIMIT]} for start in range(0, len(changes), BATCH_LIMIT)
+    ]
+
+
+def _changes(said: Mapping[str, Any], recipient: Mapping[str, Any], place: int) -> list[tuple[str, Wire]]:
+    """Return each change with the field of the recipient that it is made of."""
+    user, found = recipient["user"], []
+    if "registrations" in said:
+        registrations = said["registrations"]
+        if not isinstance(registrations, list | tuple):
+            raise InvalidMessage(f"recipients[{place}].registrations", "must be a list")
+        locale = {} if recipient.get("locale") is None else {"locale": recipient["locale"]}
+        for number, registration in enumerate(registrations):
+            change = {"change": "register_device", "user": user, "registration": registration, **locale}
+            found.append((f"registrations[{number}]", change))
+    if "phone" in said:
+        found.append(("phone", {"change": "bind_phone", "user": user, "phone": said["phone"]}))
+    if "tags" in said:
+        found.append(("tags", {"change": "set_tags", "user": user, "tags": said["tags"]}))
+    return found
+
+
+def _check(change: Wire, recipient: str, field: str) -> None:
+    try:
+        parse_audience({"v": VERSION, "changes": [change]})
+    except InvalidMessage as error:
+        name = error.field.removeprefix("changes[0].")
+        stem, _, rest = name.partition(".")
+        own = field if stem == field.partition("[")[0].removesuffix("s") or stem == field else stem
+        raise InvalidMessage(f"{recipient}.{own}{'.' if rest else ''}{rest}", error.problem) from None

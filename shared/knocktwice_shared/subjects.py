@@ -1,0 +1,75 @@
+"""Whom an accepted message is about, so that a decision about them can be preceded by what was said before it.
+
+Receipts, cancellations and changes of a person wait in a queue of their own while a notification is decided on. The broker
+notes the subjects of each such message in the script that accepts it; a worker that is about to decide asks for them and
+carries out first what it finds.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from knocktwice_shared.names import Task
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+_CANONICAL = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+
+def notification(id_: object) -> str:
+    """Return the subject of a notification, in whatever of its spellings a UUID is given."""
+    text = str(id_)
+    return f"n:{text if _CANONICAL.fullmatch(text) else UUID(text)}"
+
+
+def user(id_: str) -> str:
+    """Return the subject of a person."""
+    return f"u:{id_}"
+
+
+def device(registration: str) -> str:
+    """Return the subject of a device."""
+    return f"d:{registration}"
+
+
+def key(key_: str) -> str:
+    """Return the subject of an idempotency key."""
+    return f"k:{key_}"
+
+
+def blast(key_: str) -> str:
+    """Return the subject of a blast."""
+    return f"b:{key_}"
+
+
+def of(task: Task, message: Mapping[str, Any]) -> list[str]:
+    """Return the subjects of a message that the contract's validator accepts; none for one that no decision waits for.
+
+    Tags do not count: no decision reads them, and an import of a million of them must hold up nobody.
+    """
+    match task:
+        case Task.RECORD_EVENTS:
+            found: Iterable[str] = (notification(receipt["notification"]) for receipt in message["receipts"])
+        case Task.CANCEL:
+            found = (
+                *map(notification, message.get("ids", ())),
+                *map(key, message.get("keys", ())),
+                *map(blast, message.get("blasts", ())),
+            )
+        case Task.UPDATE_AUDIENCE:
+            found = (subject for change in message["changes"] for subject in _of_change(change))
+        case _:
+            found = ()
+    return list(dict.fromkeys(found))
+
+
+def _of_change(change: Mapping[str, Any]) -> Iterable[str]:
+    if change["change"] == "set_tags" and change.get("locale") is None and change.get("time_zone") is None:
+        return
+    if "user" in change:
+        yield user(change["user"])
+    if "registration" in change:
+        yield device(change["registration"])

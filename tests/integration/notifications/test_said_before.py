@@ -1,0 +1,170 @@
+"""Said before, counts before: what a caller was told is accepted holds in every later decision, whatever still waits in a queue.
+
+No worker takes up the queue of events here: it is as if it were stopped, or a million messages long.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import sqlalchemy as sa
+
+from knocktwice import Client, Push, Sms
+from knocktwice_shared.names import INBOX_MESSAGES, INBOX_SUBJECTS, Task
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from uuid import UUID
+
+    from knocktwice_worker.sandbox import Sandbox
+    from knocktwice_worker.services import Services
+    from support.clock import Clock
+
+PUSH = Push("Your table is ready", "We keep it until 19:45.")
+AFTER = timedelta(minutes=5)
+SMS = Sms(when="not_clicked", after=AFTER)
+NUMBER = "+16505550100"
+
+
+@pytest.fixture
+def client(valkey_url: str) -> Iterator[Client]:
+    with Client(valkey_url) as client:
+        yield client
+
+
+def take(here: Services, task: Task = Task.SEND_PUSH) -> None:
+    """Carry out the accepted messages of one task, as its worker would."""
+    entries: dict[bytes, bytes] = here.redis.hgetall(INBOX_MESSAGES)  # type: ignore[assignment]
+    for id_, raw in sorted(entries.items()):
+        entry = json.loads(raw)
+        if entry["task"] == task:
+            here.inbox.carry_out(task, id_.decode(), entry["message"], here.accepted[task])
+
+
+def spoil(here: Services) -> None:
+    """Make the accepted answers something that this version cannot carry out."""
+    members: Any = here.redis.zrange(INBOX_SUBJECTS, 0, -1)
+    for member in members:
+        here.redis.hset(
+            INBOX_MESSAGES, member.rpartition(b"\n")[2], json.dumps({"task": "knocktwice.newer", "message": {}})
+        )
+
+
+def one(here: Services, query: str, id_: UUID) -> Any:
+    with here.engine.connect() as conn:
+        return conn.execute(sa.text(query), {"id": id_}).one()
+
+
+def state(here: Services, id_: UUID) -> tuple[str, str]:
+    row = one(here, "SELECT state, reason FROM notifications WHERE id = :id", id_)
+    return row.state, row.reason
+
+
+def known(client: Client, here: Services) -> None:
+    client.register_device("ada", "silent-ada")
+    client.bind_phone("ada", NUMBER)
+    client.set_marketing_consent("ada", True, source="web")
+    take(here, Task.UPDATE_AUDIENCE)
+
+
+def test_a_new_person_is_pushed_whose_device_was_registered_a_moment_before(
+    client: Client, working: Services, sandbox: Sandbox
+) -> None:
+    client.register_device("ada", "silent-ada")
+    client.bind_phone("ada", NUMBER)
+    id_ = client.notify(user="ada", push=PUSH, sms=SMS)
+    take(working)
+    assert [push.registration for push in sandbox.pushes()] == ["silent-ada"]
+    assert state(working, id_)[0] == "active"
+
+
+def test_a_new_person_is_pushed_who_is_introduced_by_the_same_call(
+    client: Client, working: Services, sandbox: Sandbox
+) -> None:
+    client.notify(user="ada", registrations=["silent-ada"], phone=NUMBER, push=PUSH, sms=SMS)
+    take(working)
+    assert [push.registration for push in sandbox.pushes()] == ["silent-ada"]
+
+
+def test_a_device_that_was_logged_out_before_gets_nothing(client: Client, working: Services, sandbox: Sandbox) -> None:
+    known(client, working)
+    client.unregister_device("silent-ada")
+    client.register_device("ada", "silent-new")
+    client.notify(user="ada", push=PUSH)
+    take(working)
+    assert [push.registration for push in sandbox.pushes()] == ["silent-new"]
+
+
+ANSWERS: dict[str, Callable[[Client, UUID], None]] = {
+    "clicked": lambda client, id_: client.record_clicked(id_),
+    "cancelled": lambda client, id_: client.cancel(id_),
+    "cancelled by its key": lambda client, _: client.cancel(key="order-4711"),
+    "erased": lambda client, _: client.erase_user("ada"),
+    "no number any more": lambda client, _: client.bind_phone("ada", None),
+    "consent withdrawn": lambda client, _: client.set_marketing_consent("ada", False, source="web"),
+}
+
+
+@pytest.fixture
+def due(client: Client, working: Services, clock: Clock) -> UUID:
+    """A pushed notification whose countdown is over, at noon where its number is at home."""
+    clock.set(datetime.now(UTC).replace(hour=20, minute=0) + timedelta(days=1))
+    known(client, working)
+    id_ = client.notify(user="ada", push=PUSH, sms=SMS, key="order-4711", category="marketing")
+    take(working)
+    clock.advance(AFTER + timedelta(seconds=1))
+    return id_
+
+
+@pytest.mark.parametrize("answer", ANSWERS.values(), ids=ANSWERS)
+def test_nobody_is_texted_who_answered_before_the_decision(
+    client: Client, working: Services, sandbox: Sandbox, due: UUID, answer: Callable[[Client, UUID], None]
+) -> None:
+    answer(client, due)
+    assert working.fallback.check([str(due)]) == []
+    assert sandbox.texts(NUMBER) == []
+    assert state(working, due)[0] in {"reached", "cancelled", "suppressed"}
+    assert not working.redis.zcard(INBOX_SUBJECTS)
+
+
+@pytest.mark.parametrize("answer", ANSWERS.values(), ids=ANSWERS)
+def test_nobody_is_texted_who_answered_before_the_message_went(
+    client: Client, working: Services, sandbox: Sandbox, due: UUID, answer: Callable[[Client, UUID], None]
+) -> None:
+    assert working.fallback.check([str(due)]) == [str(due)]
+    answer(client, due)
+    assert working.later_steps.send([str(due)]) == []
+    assert sandbox.texts(NUMBER) == []
+    assert state(working, due)[0] in {"reached", "cancelled", "suppressed"}
+
+
+def test_a_message_that_cannot_be_carried_out_is_waited_for_and_not_for_ever(
+    client: Client, working: Services, clock: Clock, due: UUID
+) -> None:
+    client.record_clicked(due)
+    spoil(working)
+    assert working.fallback.check([str(due)]) == []
+    assert state(working, due)[0] == "active"
+    clock.advance(working.catch_up.patience)
+    assert working.fallback.check([str(due)]) == [str(due)]
+    row = one(working, "SELECT inputs FROM decisions WHERE notification_id = :id", due)
+    assert row.inputs["not_awaited"] is True
+
+
+def test_a_push_waits_for_what_was_said_of_its_person_and_not_for_ever(
+    client: Client, working: Services, sandbox: Sandbox, clock: Clock
+) -> None:
+    known(client, working)
+    client.register_device("ada", "silent-new")
+    spoil(working)
+    id_ = client.notify(user="ada", push=PUSH)
+    take(working)
+    assert sandbox.pushes() == []
+    working.pushes.resume([str(id_)])
+    assert sandbox.pushes() == []
+    clock.advance(working.catch_up.patience)
+    working.pushes.resume([str(id_)])
+    assert [push.registration for push in sandbox.pushes()] == ["silent-ada"]

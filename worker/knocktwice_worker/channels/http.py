@@ -1,0 +1,75 @@
+"""HTTP as the channels see it: a request as values, an answer as values, and how long to wait before asking again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+_BACKOFF, _BACKOFF_CAP = timedelta(seconds=2), timedelta(minutes=5)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One HTTP request, ready to go. ``body`` is bytes already encoded as ``headers["content-type"]`` says.
+
+    Attributes:
+        repeatable: receiving it twice does no harm, so it may be sent again on another connection.
+    """
+
+    url: str
+    headers: Mapping[str, str]
+    body: bytes = b""
+    method: str = "POST"
+    repeatable: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """What came back. Header names are lower case."""
+
+    status: int
+    body: bytes
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class NoResponse:
+    """The request ended without an answer.
+
+    Attributes:
+        reason: what happened, without personal data.
+        sent: whether the provider may have received it. ``False`` only when the connection was never made.
+    """
+
+    reason: str
+    sent: bool
+
+
+class Carrier(Protocol):
+    """What carries requests; :class:`~knocktwice_worker.channels.outbound.transport.Transport` is one."""
+
+    def send(self, requests: Sequence[Request]) -> list[Response | NoResponse]:
+        """Send side by side; answers in the same order."""
+        ...
+
+
+def backoff(tries: int) -> timedelta:
+    """Return how long to wait before another try when the provider names no time; doubled with each try up to a cap."""
+    return min(_BACKOFF * 2.0 ** min(tries, 10), _BACKOFF_CAP)
+
+
+def retry_after(answer: Response) -> timedelta | None:
+    """Return the wait that an answer asks for, in seconds or as a date (RFC 9110, 10.2.3)."""
+    value = answer.headers.get("retry-after", "").strip()
+    if value.isascii() and value.isdigit():
+        return timedelta(seconds=min(int(value[:9]), 86_400))
+    try:
+        wait = parsedate_to_datetime(value) - datetime.now(UTC)
+    except (ValueError, TypeError, OverflowError):
+        return None
+    return min(max(wait, timedelta()), timedelta(days=1))

@@ -1,0 +1,122 @@
+"""SMS: the provider that is built in, and those of the operators' file (``http_sms/``), chosen by weight."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol, cast
+
+from knocktwice_shared.channels import sms as contract
+from knocktwice_worker.channels.channel import CallbackRoute, OpenChannel, StepChannel
+from knocktwice_worker.channels.http_sms import callbacks, file
+from knocktwice_worker.channels.http_sms.callbacks import FileReceiver, HttpCallbacks
+from knocktwice_worker.channels.http_sms.provider import HttpSmsChannel, RemovedProvider
+from knocktwice_worker.content import sms_parts
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from knocktwice_worker.channels.channel import Wiring
+    from knocktwice_worker.channels.provider import StepProvider
+    from knocktwice_worker.channels.reports import Receiver
+
+
+#: Where the providers of the file call back.
+_FILE_ROUTES = (
+    CallbackRoute(
+        callbacks.ROUTE_PATH,
+        "sms_status",
+        "Take what an SMS provider reports of messages. Repeats, late ones and any order are harmless.",
+    ),
+    CallbackRoute(
+        callbacks.ROUTE_PATH,
+        "sms_status_in_query",
+        "Take what an SMS provider reports of a message in the address.",
+        methods=("GET",),
+    ),
+)
+
+
+class Settings(Protocol):
+    """The settings that all SMS providers share."""
+
+    @property
+    def sms_providers_file(self) -> Path | None:
+        """The file that describes further providers."""
+
+    @property
+    def sms_prices(self) -> Mapping[str, float]:
+        """Price of one part by country."""
+
+    @property
+    def public_url(self) -> str | None:
+        """Where the world reaches the gateway."""
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltIn:
+    """The provider that needs no file.
+
+    Attributes:
+        provider: who sends.
+        sender: from whom, where nothing else is said.
+        has_account: whether it could send at all. Without an account it takes no share beside the providers of the file.
+        receivers: path → who reads what it sends to us.
+    """
+
+    provider: StepProvider
+    sender: str | None
+    has_account: bool
+    receivers: Mapping[str, Receiver] = field(default_factory=dict)
+
+
+def channel(
+    built_in: Callable[[Wiring], BuiltIn], *, sender_setting: str, routes: tuple[CallbackRoute, ...]
+) -> StepChannel:
+    """Return the entry of SMS.
+
+    Args:
+        built_in: opens the provider that needs no file.
+        sender_setting: the setting of its sender.
+        routes: where it calls back.
+    """
+
+    def open_(wiring: Wiring) -> OpenChannel:
+        return _open(wiring, built_in(wiring))
+
+    return StepChannel(
+        contract.CONTENT,
+        noun="SMS",
+        open=open_,
+        parts=sms_parts.count,
+        sender_setting=sender_setting,
+        prices_setting="KNOCKTWICE_SMS_PRICES",
+        routes=(*routes, *_FILE_ROUTES),
+    )
+
+
+def _open(wiring: Wiring, own: BuiltIn) -> OpenChannel:
+    settings = cast("Settings", wiring.settings)
+    usual = own.provider.provider
+    providers: dict[str, StepProvider] = {usual: own.provider}
+    weights: dict[str, float] | None = None
+    heard: dict[str, HttpCallbacks] = {}
+    if settings.sms_providers_file is not None:
+        described = file.read(str(settings.sms_providers_file), built_in=usual)
+        weights = {usual: described.built_in_weight} if own.has_account else {}
+        for spec in described.providers:
+            weights[spec.name] = spec.weight
+            if spec.callbacks is not None:
+                heard[spec.name] = HttpCallbacks(
+                    spec.name, spec.callbacks, public_url=settings.public_url, secret=wiring.secret
+                )
+            providers[spec.name] = HttpSmsChannel(spec, usual_sender=own.sender, callbacks=heard.get(spec.name))
+    return OpenChannel(
+        providers,
+        usual,
+        removed=RemovedProvider,
+        weights=weights,
+        sender=own.sender,
+        prices=settings.sms_prices,
+        receivers={**own.receivers, callbacks.ROUTE_PATH: FileReceiver(heard)},
+    )

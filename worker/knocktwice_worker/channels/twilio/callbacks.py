@@ -1,0 +1,131 @@
+"""What Twilio sends to us: status callbacks, and the texts that people write to our senders.
+
+Twilio signs each request with the account's auth token for the public URL as it was given, so proxies in between make no
+difference.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qsl
+
+from knocktwice_worker.channels.channel import CallbackRoute
+from knocktwice_worker.channels.reports import Heard, NotBelieved, WrittenText
+from knocktwice_worker.channels.twilio.reports import read_callback
+from knocktwice_worker.channels.twilio.signature import is_genuine
+from knocktwice_worker.channels.twilio.sms import CALLBACK_PATH
+
+if TYPE_CHECKING:
+    from knocktwice_worker.channels.reports import Arrived
+    from knocktwice_worker.channels.twilio.reports import TwilioReports
+
+_FORM = "application/x-www-form-urlencoded"
+_SID = re.compile(r"[A-Z]{2}[0-9a-fA-F]{32}")
+#: WhatsApp and others put the channel before the number.
+_NUMBER = re.compile(r"(?:[a-z]+:)?(\+[1-9]\d{6,14})")
+#: No answer to the person: Twilio itself confirms STOP and START and answers HELP.
+_NO_REPLY = '<?xml version="1.0" encoding="UTF-8"?><Response/>'
+_SIGNATURE = ("X-Twilio-Signature", "Twilio's signature for the public URL and these fields.")
+
+STATUS = CallbackRoute(
+    CALLBACK_PATH,
+    "status",
+    "Take a report on what became of a message. Repeats, late ones and any order are harmless.",
+    signature=_SIGNATURE,
+    form=(
+        "Twilio's parameters of a status callback, whatever else it adds to them.",
+        {"MessageSid": "SM" + "0" * 32, "MessageStatus": "delivered", "ErrorCode": ""},
+    ),
+)
+INBOUND = CallbackRoute(
+    CALLBACK_PATH + "/inbound",
+    "inbound",
+    "Take a text that somebody wrote: STOP ends texts to this number, START allows them again.",
+    signature=_SIGNATURE,
+    form=(
+        "Twilio's parameters of an incoming message, whatever else it adds to them.",
+        {"MessageSid": "SM" + "0" * 32, "From": "+16505550100", "Body": "STOP"},
+    ),
+    reply=(_NO_REPLY, "text/xml"),
+)
+
+
+class _Signed:
+    """An address whose requests Twilio signs.
+
+    Args:
+        path: of the address.
+        public_url: where the world reaches us.
+        token: the account's auth token.
+    """
+
+    def __init__(self, path: str, *, public_url: str | None, token: str | None) -> None:
+        self._path = path
+        self._public_url = public_url
+        self._token = token
+
+    def fields(self, arrived: Arrived) -> dict[str, str]:
+        """Return the fields of a request that Twilio has signed for the address that we gave it.
+
+        Raises:
+            NotBelieved: it is not signed, or nobody can tell.
+        """
+        if self._public_url is None or self._token is None:
+            raise NotBelieved(_REFUSED, unset="KNOCKTWICE_PUBLIC_URL or TWILIO_AUTH_TOKEN")
+        url = self._public_url.rstrip("/") + self._path + (f"?{arrived.query}" if arrived.query else "")
+        fields, body = _fields(arrived)
+        signature = arrived.headers.get("x-twilio-signature", "")
+        if not is_genuine(token=self._token, url=url, signature=signature, form=fields, body=body):
+            raise NotBelieved(_REFUSED)
+        return dict(fields)
+
+
+class StatusReceiver(_Signed):
+    """Takes reports. Arguments as for the others, and ``reports``, which reads the names that we signed."""
+
+    def __init__(self, reports: TwilioReports, *, public_url: str | None, token: str | None) -> None:
+        super().__init__(STATUS.path, public_url=public_url, token=token)
+        self._reports = reports
+
+    def receive(self, arrived: Arrived) -> Heard:
+        """Return what it says of a message."""
+        form = self.fields(arrived)
+        query = dict(parse_qsl(arrived.query, keep_blank_values=True))
+        intent = self._reports.intent_of(query.get("intent", ""), query.get("sig", ""))
+        report = read_callback(form, arrived.at, intent)
+        return Heard([report] if report else [])
+
+
+class InboundReceiver(_Signed):
+    """Takes texts that people write."""
+
+    def __init__(self, *, public_url: str | None, token: str | None) -> None:
+        super().__init__(INBOUND.path, public_url=public_url, token=token)
+
+    def receive(self, arrived: Arrived) -> Heard:
+        """Return what somebody wrote."""
+        form = self.fields(arrived)
+        number = _NUMBER.fullmatch(form.get("From", ""))
+        sid = form.get("MessageSid") or form.get("SmsSid") or ""
+        texts = []
+        if number and _SID.fullmatch(sid):
+            texts.append(WrittenText(sid, number[1], form.get("Body", ""), form.get("OptOutType")))
+        return Heard(texts=texts, reply=_NO_REPLY, media_type="text/xml")
+
+
+_REFUSED = "X-Twilio-Signature does not fit this request and the public URL"
+
+
+def _fields(arrived: Arrived) -> tuple[list[tuple[str, str]], bytes | None]:
+    """Return the fields, and the body if its hash is what is signed."""
+    try:
+        if arrived.headers.get("content-type", "").partition(";")[0].strip().lower() == _FORM:
+            return parse_qsl(arrived.body.decode(), keep_blank_values=True, max_num_fields=200), None
+        told = json.loads(arrived.body)
+    except (ValueError, RecursionError):
+        raise NotBelieved(_REFUSED) from None
+    if not isinstance(told, dict):
+        raise NotBelieved(_REFUSED)
+    return [(name, str(value)) for name, value in told.items() if isinstance(value, str | int)], arrived.body

@@ -1,0 +1,85 @@
+"""How a step's message is written for one person. Each channel brings its wording; that of texts is here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from knocktwice_worker.content import rendering, sms_parts
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from knocktwice_shared.messages import Push
+    from knocktwice_worker.content.links.short_links import Tracker
+
+
+@dataclass(frozen=True, slots=True)
+class Filling:
+    """What a step is filled in with for one person.
+
+    Attributes:
+        push, sms_text: the person's content.
+        locale: which of a template's contents the person has.
+        params: the person's values.
+        path: what an error calls the step.
+        links: makes the step's short links; ``None``: links stay as they are.
+    """
+
+    push: Push | None
+    sms_text: str | None
+    locale: str | None
+    params: Mapping[str, Any]
+    path: str = "plan"
+    links: Tracker | None = None
+
+    def own(self, value: str | Mapping[str, str] | None) -> str | None:
+        """Return what is for everybody, or for this person's locale."""
+        return value if value is None or isinstance(value, str) else value[str(self.locale)]
+
+    def fill(self, field: str, text: str) -> str:
+        """Fill a text in; ``field`` is where it stands in the step.
+
+        Raises:
+            InvalidMessage: a parameter is missing, or the text is broken.
+        """
+        return rendering.fill_in(f"{self.path}.{field}", text, self.params, self.links)
+
+
+class Wording(Protocol):
+    """How a channel's steps say something."""
+
+    def write(self, step: Mapping[str, Any], filling: Filling) -> str:
+        """Return what a step says to one person, as its row keeps it (``deliveries.text``).
+
+        Args:
+            step: as ``batches.plan`` keeps it.
+            filling: the person's.
+
+        Raises:
+            InvalidMessage: a parameter is missing, a text is broken, or the result is too long; the field is named.
+        """
+        ...
+
+    def shown(self, text: str) -> Mapping[str, Any]:
+        """Return what :meth:`write` wrote, field by field, for a preview."""
+        ...
+
+
+class PlainText:
+    """A text of the step's own, or else what the content says."""
+
+    def write(self, step: Mapping[str, Any], filling: Filling) -> str:
+        """Return the text."""
+        own = filling.own(step.get("text"))
+        if own is None:
+            return rendering.render_sms(filling.push, filling.sms_text, filling.params, links=filling.links)
+        return rendering.render_sms(None, own, filling.params, f"{filling.path}.text", filling.links)
+
+    def shown(self, text: str) -> Mapping[str, Any]:
+        """Return the text, and how many parts an SMS of it has."""
+        return {"text": text, "encoding": sms_parts.encoding(text), "sms_parts": sms_parts.count(text)}
+
+
+#: The wording of all channels that say texts.
+PLAIN_TEXT: Wording = PlainText()

@@ -1,0 +1,85 @@
+"""Fields that several requests and answers share, and the bounds of their texts."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import Query
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+
+#: Something else than white space, without NUL.
+VISIBLE = r"^[^\x00]*[^\s\x00][^\x00]*$"
+
+
+def text_of(limit: int) -> Any:
+    """A field of text that is not only blanks."""
+    return Field(min_length=1, max_length=limit, pattern=VISIBLE)
+
+
+def Visible(limit: int, description: str | None = None) -> Any:  # noqa: N802 - stands where FastAPI's Query would
+    """A parameter of text that is not only blanks."""
+    return Query(min_length=1, max_length=limit, pattern=VISIBLE, description=description)
+
+
+def no_number(value: object) -> object:
+    """Refuse a number where a time is meant."""
+    # pydantic takes numbers for times, too.
+    if isinstance(value, str) and value.replace(".", "", 1).lstrip("+-").isdigit():
+        raise ValueError("must be an ISO 8601 time with an offset, like 2026-11-21T09:30:00Z")
+    return value
+
+
+Time = Annotated[AwareDatetime, BeforeValidator(no_number)]
+
+
+UserId = Annotated[str, text_of(200), Field(description="Your own id of the person.", examples=["u-17"])]
+
+
+TakenBy = Annotated[
+    str | None,
+    Field(description="Who took the message; null for a push, and while nobody has.", examples=["acme"]),
+]
+
+
+Registration = Annotated[str, text_of(4_096), Field(description="FCM registration token or FID.")]
+
+
+Phone = Annotated[
+    str,
+    Field(
+        pattern=r"^\+[ .()-]*[1-9]([ .()-]*[0-9]){6,14}[ .()-]*$",
+        description="Number in E.164; blanks, dots, dashes and parentheses in it do no harm.",
+        examples=["+16505550100"],
+    ),
+]
+
+
+Locale = Annotated[
+    str,
+    Field(
+        max_length=64,
+        pattern=r"^[A-Za-z]{2,8}([-_]{1,2}#?[A-Za-z0-9]{1,8})*([.@][A-Za-z0-9=;.-]+)?$",
+        description="Like `de-AT`.",
+    ),
+]
+
+
+IdempotencyKey = Annotated[
+    str, text_of(200), Field(description="The same key never notifies twice.", examples=["order-4711-on-its-way"])
+]
+
+
+Params = Annotated[
+    dict[str, Any],
+    Field(description="Values for `{{ name }}`; at most 4 KB.", examples=[{"courier": "Ana"}]),
+]
+
+
+class Body(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+_ITEM = {"type": ["string", "number", "boolean"]}
+
+
+TagValue = Annotated[Any, WithJsonSchema({"anyOf": [_ITEM, {"type": "array", "items": _ITEM}, {"type": "null"}]})]

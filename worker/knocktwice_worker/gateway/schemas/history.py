@@ -1,0 +1,83 @@
+"""Where notifications stand: one with its story, and the history page by page."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from uuid import UUID
+
+from pydantic import BaseModel, Field
+
+from knocktwice_worker.gateway.schemas.fields import TakenBy
+from knocktwice_worker.lifecycle import NotificationState
+
+
+class StepAnswer(BaseModel):
+    """Where one step stands."""
+
+    step: int
+    channel: str
+    state: str
+    reason: str | None
+    due_at: datetime | None
+    provider: TakenBy
+    provider_id: str | None = Field(description="What that provider calls it.")
+    provider_status: str | None = Field(
+        description="What the provider reported last; `unknown` if it never did within its time."
+    )
+    provider_error: int | str | None = Field(
+        description="The provider's error code, a whole number or a word.", examples=[30003, "INVALID_NUMBER"]
+    )
+    price: str | None = Field(description="What the provider charged, with the currency.", examples=["0.0083 USD"])
+
+
+class MomentAnswer(BaseModel):
+    """One line of the ledger."""
+
+    at: datetime
+    kind: str = Field(description="What happened, or the verdict.")
+    sentence: str = Field(description="The same for people.")
+
+
+class Summary(BaseModel):
+    """Where a notification stands."""
+
+    id: UUID
+    state: NotificationState
+    reason: str | None
+    user: str | None
+    created_at: datetime
+    finished_at: datetime | None
+
+
+class StoryAnswer(Summary):
+    """A notification with its steps and what happened, oldest first. Numbers are masked, texts left out."""
+
+    id: UUID
+    category: str
+    steps: list[StepAnswer]
+    moments: list[MomentAnswer]
+
+
+class HistoryStep(BaseModel):
+    """Where one step of a notification stands."""
+
+    channel: str
+    state: str
+    reason: str | None
+    provider: TakenBy
+
+
+class HistoryEntry(Summary):
+    """One notification of the history."""
+
+    category: str
+    template: str | None
+    key: str | None
+    steps: list[HistoryStep]
+
+
+class History(BaseModel):
+    """A page of the history, newest first."""
+
+    messages: list[HistoryEntry]
+    next: UUID | None = Field(description="Ask for the next page with `before=` this; null: that was all.")

@@ -1,0 +1,197 @@
+"""``/v1/notifications``: who gets what, and what follows; examples of it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, cast
+from uuid import UUID
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, RootModel
+from pydantic.config import JsonDict
+
+from knocktwice_shared.channels import CONTENTS, Kind
+from knocktwice_shared.messages import (
+    AFTER_LIMIT,
+    PUSH_BYTES_LIMIT,
+    SMS_CHARS_LIMIT,
+    STEPS_LIMIT,
+    TEMPLATE_NAME_LIMIT,
+    TTL_LIMIT,
+    Category,
+    When,
+)
+from knocktwice_shared.names import BATCH_LIMIT
+from knocktwice_worker.gateway.schemas.fields import (
+    Body,
+    IdempotencyKey,
+    Locale,
+    Params,
+    Phone,
+    Registration,
+    TagValue,
+    UserId,
+    text_of,
+)
+
+_LOCAL_TIME = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,6})?)?$"
+
+
+class PushBody(Body):
+    """What the push shows; placeholders are filled from `params`."""
+
+    title: Annotated[str, text_of(PUSH_BYTES_LIMIT)] = Field(examples=["Your order is on its way"])
+    body: Annotated[str, text_of(PUSH_BYTES_LIMIT)] = Field(examples=["{{ courier }} arrives at 19:30."])
+    data: dict[str, str] | None = Field(None, description="Handed to the app, invisible to the person.")
+    link: str | None = Field(None, max_length=2_000, pattern="^https?://", description="What a click opens.")
+    image: str | None = Field(None, max_length=2_000, pattern="^https?://", description="Address of a picture.")
+
+
+Condition = When | Annotated[int, Field(ge=0, le=2)]
+
+
+class SmsBody(Body):
+    """The SMS that follows if the condition still holds."""
+
+    text: Annotated[str, text_of(SMS_CHARS_LIMIT)] | None = Field(None, description="Left out: the push's body.")
+    when: Condition | None = Field(
+        None, description="The condition, or Tencent's number of it; left out, `not_delivered`."
+    )
+    after_s: float | None = Field(
+        None, ge=0, le=AFTER_LIMIT.total_seconds(), description="Seconds from the push to the SMS; left out, 300."
+    )
+
+
+def _step_fields(schema: JsonDict) -> None:
+    """Name the channels, and what each asks for, in the document."""
+    properties = cast("dict[str, JsonDict]", schema["properties"])
+    properties["channel"]["enum"] = [*CONTENTS]
+    for content in CONTENTS.values():
+        for name, field in content.fields.items():
+            text: JsonDict = {"type": "string", "maxLength": field.limit}
+            if field.pattern is not None:
+                text["pattern"] = f"^{field.pattern}$"
+            texts: JsonDict = {"type": "object", "additionalProperties": text}
+            kind: JsonDict = texts if field.kind is Kind.TEXTS else text
+            properties.setdefault(name, {"anyOf": [kind, {"type": "null"}], "default": None, "description": field.help})
+    schema["additionalProperties"] = False
+
+
+class StepBody(Body):
+    """One step of a plan. Each counts from the step before it; without a push the first goes at once, without `when`.
+
+    Beside these fields it has those that its channel asks for. They are checked as the contract has it.
+    """
+
+    model_config = ConfigDict(extra="allow", json_schema_extra=_step_fields)
+
+    channel: str
+    when: Condition | None = Field(None, description="The condition, or Tencent's number of it.")
+    after_s: float | None = Field(
+        None, ge=0, le=AFTER_LIMIT.total_seconds(), description="Seconds from the step before."
+    )
+    text: Annotated[str, text_of(SMS_CHARS_LIMIT)] | None = Field(
+        None, description="For `sms`; left out, what `sms` or the template says, or the push's body."
+    )
+    sender: Annotated[str, text_of(64)] | None = Field(None, description="Another sender than the setting's.")
+
+
+class LocalTimeBody(Body):
+    """A time by the clock on the recipient's wall."""
+
+    local: Annotated[str, Field(pattern=_LOCAL_TIME)] = Field(
+        description="Without an offset.", examples=["2026-11-22T09:00:00"]
+    )
+
+
+class RecipientBody(Body):
+    """One person: `user`, or `registrations` and/or `phone`. Beside `user` these and `tags` are remembered first."""
+
+    user: UserId | None = None
+    registrations: list[Registration] | None = Field(None, max_length=100)
+    phone: Phone | None = None
+    params: Params | None = None
+    key: IdempotencyKey | None = None
+    locale: Locale | None = None
+    tags: dict[Annotated[str, text_of(64)], TagValue] | None = None
+
+
+class SharedBody(Body):
+    """What all recipients share."""
+
+    push: PushBody | None = Field(None, description="What to say; or else `template`.")
+    template: Annotated[str, text_of(TEMPLATE_NAME_LIMIT)] | None = Field(
+        None, description="The name of a template that says it."
+    )
+    sms: SmsBody | None = Field(None, description="Left out: none follows, or what the template says.")
+    plan: list[StepBody] | None = Field(
+        None,
+        max_length=STEPS_LIMIT,
+        description="Steps in place of `sms`, which may then only give the `text` that they share; none: no SMS follows.",
+    )
+    only: Literal["sms"] | None = Field(None, description="Only the SMS, at once; nothing is pushed.")
+    send_at: AwareDatetime | LocalTimeBody | None = Field(
+        None, description='When, with an offset, or `{"local": …}` by the recipient\'s own clock; left out, now.'
+    )
+    category: Category | None = Field(None, description="Left out: `transactional`, or the template's.")
+    ttl_s: float | None = Field(None, ge=0, le=TTL_LIMIT.total_seconds(), description="How long the push may wait.")
+    reference: dict[str, Any] | None = Field(None, description="Your own ids; at most 4 KB.")
+
+
+class NotifyOne(SharedBody, RecipientBody):
+    """Notify one person."""
+
+
+class NotifyMany(SharedBody):
+    """Notify up to 500 people with the same content. All are accepted, or none."""
+
+    recipients: list[RecipientBody] = Field(min_length=1, max_length=BATCH_LIMIT)
+
+
+ONE_EXAMPLE: JsonDict = {
+    "user": "u-17",
+    "push": {"title": "Your order is on its way", "body": "{{ courier }} arrives at 19:30."},
+    "sms": {"text": "Your order arrives at 19:30.", "when": "not_clicked", "after_s": 300},
+    "params": {"courier": "Ana"},
+}
+
+
+MANY_EXAMPLE: JsonDict = {
+    "recipients": [
+        {"user": "u-17", "params": {"courier": "Ana"}, "key": "order-4711-on-its-way"},
+        {"registrations": ["token-of-a-phone"], "phone": "+1 650 555 0100", "params": {"courier": "Ben"}},
+    ],
+    "template": "order_ready",
+}
+
+
+#: Two SMS, and not before nine where the person lives.
+PLANNED_EXAMPLE: JsonDict = {
+    "user": "u-17",
+    "push": {"title": "Your parcel is here", "body": "Pick it up until {{ day }}."},
+    "plan": [
+        {"channel": "sms", "when": "not_clicked", "after_s": 600},
+        {"channel": "sms", "when": "not_delivered", "after_s": 3600, "text": "Pick up your parcel until {{ day }}."},
+    ],
+    "send_at": {"local": "2026-11-22T09:00:00"},
+    "params": {"day": "Friday"},
+}
+
+
+class Notify(RootModel[NotifyOne | NotifyMany]):
+    """Notify one person or many."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [ONE_EXAMPLE, MANY_EXAMPLE, PLANNED_EXAMPLE]})
+
+
+class Accepted(BaseModel):
+    """The broker has it."""
+
+    ids: list[UUID] = Field(description="The notifications' ids, in the order of the recipients.")
+
+
+class Cancel(Body):
+    """Stop notifications, by their ids or by the keys they were sent with."""
+
+    model_config = ConfigDict(json_schema_extra={"example": {"keys": ["order-4711-on-its-way"]}})
+
+    ids: list[UUID] | None = Field(None, max_length=BATCH_LIMIT)
+    keys: list[IdempotencyKey] | None = Field(None, max_length=BATCH_LIMIT)

@@ -1,0 +1,20 @@
+"""What became of a request that saved or asked for something: answers that several groups of routes share."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel
+
+
+class Queued(BaseModel):
+    """The broker has it; a worker will do it in a moment."""
+
+    status: Literal["accepted"] = "accepted"
+
+
+class Changed(BaseModel):
+    """What became of what was saved."""
+
+    name: str
+    change: Literal["created", "updated", "unchanged"]

@@ -1,0 +1,109 @@
+"""``/v1/templates``: what templates say, and what they look like filled in."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Literal, cast
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.config import JsonDict
+
+from knocktwice_shared.channels import CONTENTS, Kind
+from knocktwice_shared.messages import (
+    Category,
+)
+from knocktwice_worker.gateway.schemas.fields import Body, Locale
+
+
+class TemplateBody(Body):
+    """A template, as a file for `knocktwice apply` declares it."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "default_locale": "en",
+                "fallback": {"when": "not_clicked", "after": "10m"},
+                "contents": {"en": {"push": {"title": "Your order is ready", "body": "{{ courier }} arrives."}}},
+            }
+        }
+    )
+
+    default_locale: str | None = Field(description="For people of any other language; null refuses them.")
+    category: Category = Category.TRANSACTIONAL
+    fallback: Literal["never"] | dict[str, Any] | None = None
+    signature: Annotated[str, Field(min_length=1, max_length=50)] | None = None
+    contents: dict[str, Any] = Field(min_length=1, description="What it says, by language.")
+
+
+class TemplateLine(BaseModel):
+    """One line of the list."""
+
+    name: str
+    version: int
+    locales: list[str]
+    updated_at: datetime
+
+
+class TemplateList(BaseModel):
+    """All templates, by name."""
+
+    templates: list[TemplateLine]
+
+
+class TemplateAnswer(BaseModel):
+    """A template. `version` counts its changes."""
+
+    name: str
+    version: int
+    updated_at: datetime
+    parameters: list[str]
+    definition: dict[str, Any]
+
+
+class PreviewBody(Body):
+    """Who somebody is for whom a template is filled in."""
+
+    model_config = ConfigDict(json_schema_extra={"example": {"params": {"courier": "Ana"}, "locale": "de-AT"}})
+
+    params: dict[str, Any] | list[Any] | None = None
+    locale: Locale | None = None
+
+
+def _preview_fields(schema: JsonDict) -> None:
+    """Name what the steps of each channel say, in the document."""
+    properties = cast("dict[str, JsonDict]", schema["properties"])
+    for content in CONTENTS.values():
+        for name, field in content.fields.items():
+            kind: JsonDict = {"type": "string"}
+            if field.kind is Kind.TEXTS:
+                kind = {"type": "object", "additionalProperties": {"type": "string"}}
+            properties.setdefault(name, {"anyOf": [kind, {"type": "null"}], "default": None})
+
+
+class PreviewStep(BaseModel):
+    """A step of a template's plan, filled in; what it says is shown as its channel has it."""
+
+    model_config = ConfigDict(extra="allow", json_schema_extra=_preview_fields)
+
+    step: int
+    channel: str
+    when: str | None = None
+    after_s: float
+    sender: str | None = None
+    text: str | None = Field(None, description="Of an SMS.")
+    encoding: str | None = None
+    sms_parts: int | None = None
+
+
+class PreviewAnswer(BaseModel):
+    """A template filled in, and what that costs."""
+
+    locale: str
+    push: dict[str, Any]
+    push_bytes: int
+    push_bytes_limit: int
+    sms: str
+    encoding: str
+    sms_parts: int
+    steps: list[PreviewStep] = Field(description="What follows the push; empty if whoever sends it says what does.")
+    fallback: bool = Field(description="Whether anything may follow the push.")

@@ -1,0 +1,192 @@
+"""Said before, counts before: carry out what was accepted about somebody before a decision about them is taken.
+
+Receipts, cancellations and changes of a person have a queue of their own. Behind a backlog, an import or a stopped worker they
+would come after a decision that they should have changed: somebody is texted whose click was accepted a minute ago. So whoever
+decides asks the inbox which accepted messages are about the same notification, person or device, and carries them out at once,
+whatever waits before them. The queue brings them again later, which changes nothing.
+
+What cannot be carried out now (another worker holds the rows, or processing fails) stays pending: the decision waits as a row
+and asks again, until ``patience`` is over.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, cast
+
+import structlog
+
+from knocktwice_shared.names import INBOX_MESSAGES, INBOX_SUBJECTS, Task
+from knocktwice_shared.subjects import device, notification, user
+from knocktwice_worker.notifications import store
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from sqlalchemy import Engine
+
+    from knocktwice_worker.notifications.inbox.accepted import Inbox, Work
+
+log = structlog.get_logger(__name__)
+
+#: When to look again at a decision that waits for a message.
+PENDING = timedelta(seconds=1)
+#: Rounds of looking and carrying out; what is still there after them came while we worked, or cannot be carried out.
+_ROUNDS = 2
+
+# Finds the messages about some subjects: the kinds of subjects about which anything is pending at all, and then a flat list of
+# subject, message id and inbox entry. A subject whose message is gone from the inbox is left over from one that was parked by its
+# id alone, and is removed.
+_PENDING = """
+local out = {''}
+for _, kind in ipairs({'b', 'd', 'k', 'n', 'u'}) do
+  if #redis.call('ZRANGEBYLEX', KEYS[2], '[' .. kind .. ':', '(' .. kind .. ';', 'LIMIT', 0, 1) > 0 then
+    out[1] = out[1] .. kind
+  end
+end
+if out[1] == '' then return out end
+for _, subject in ipairs(ARGV) do
+  local members = redis.call('ZRANGEBYLEX', KEYS[2], '[' .. subject .. '\\n', '(' .. subject .. '\\v')
+  for _, member in ipairs(members) do
+    local id = string.sub(member, #subject + 2)
+    local entry = redis.call('HGET', KEYS[1], id)
+    if entry then
+      out[#out + 1] = subject
+      out[#out + 1] = id
+      out[#out + 1] = entry
+    else
+      redis.call('ZREM', KEYS[2], member)
+    end
+  end
+end
+return out
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What the inbox holds.
+
+    Attributes:
+        kinds: the first letters of the subjects about which anything is pending.
+        messages: subject, message id and inbox entry of those that were asked for.
+    """
+
+    kinds: str
+    messages: Sequence[tuple[str, str, bytes]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CatchUp:
+    """Looks into the inbox before a decision.
+
+    Attributes:
+        inbox: where accepted messages are.
+        work: what messages of each task make happen; messages of other tasks are left to their queue.
+        patience: how long a decision waits for a message that cannot be carried out.
+    """
+
+    inbox: Inbox
+    work: Mapping[Task, Work]
+    patience: timedelta
+
+    def about(self, subjects: Iterable[str]) -> set[str]:
+        """Carry out all that was accepted about these subjects.
+
+        Returns:
+            The subjects about which something is still pending.
+
+        Raises:
+            RedisError: the broker does not answer, so nobody knows.
+        """
+        return self._about(list(dict.fromkeys(subjects)))[1]
+
+    def notifications(self, engine: Engine, ids: Sequence[str]) -> set[str]:
+        """Carry out all that was accepted about these notifications, the people they are for, and the blasts they belong to.
+
+        Whom they are for is asked only while something is pending about anybody, so a quiet inbox costs one request.
+
+        Returns:
+            The ids of those about which something is still pending.
+
+        Raises:
+            RedisError: the broker does not answer, so nobody knows.
+        """
+        kinds, found = self._about(list(map(notification, ids)))
+        pending = {subject[2:] for subject in found}
+        if not set(kinds).intersection("bku"):
+            return pending
+        with engine.begin() as conn:
+            related = store.related(conn, ids)
+        still = self.about(subject for own in related.values() for subject in own)
+        return pending | {id_ for id_, own in related.items() if still.intersection(own)}
+
+    def people(self, engine: Engine, users: Sequence[str]) -> set[str]:
+        """Carry out all that was accepted about these people and the devices that they have.
+
+        Returns:
+            The users about whom something is still pending.
+
+        Raises:
+            RedisError: the broker does not answer, so nobody knows.
+        """
+        kinds, found = self._about(list(map(user, users)))
+        pending = {subject[2:] for subject in found}
+        if "d" not in kinds:
+            return pending
+        with engine.begin() as conn:
+            owners = store.owners(conn, users)
+        return pending | {owners[subject[2:]] for subject in self.about(map(device, owners))}
+
+    def _about(self, subjects: Sequence[str]) -> tuple[str, set[str]]:
+        """Carry out what is pending; return which kinds were pending at first, and what of ``subjects`` still is."""
+        if not subjects:
+            return "", set()
+        found = first = self._find(subjects)
+        for _ in range(_ROUNDS):
+            if not found.messages:
+                break
+            self._carry_out({id_: entry for _, id_, entry in found.messages})
+            found = self._find(subjects)
+        return first.kinds, {subject for subject, _, _ in found.messages}
+
+    def _find(self, subjects: Sequence[str]) -> _Found:
+        keys = [INBOX_MESSAGES, INBOX_SUBJECTS]
+        kinds, *flat = cast("list[bytes]", self.inbox.redis.eval(_PENDING, len(keys), *keys, *subjects))
+        triples = zip(flat[::3], flat[1::3], flat[2::3], strict=True)
+        return _Found(kinds.decode(), [(subject.decode(), id_.decode(), entry) for subject, id_, entry in triples])
+
+    def _carry_out(self, entries: Mapping[str, bytes]) -> None:
+        for task, messages in _by_task(entries).items():
+            work = self.work.get(task)
+            if work is None:
+                continue
+            log.info("carried out before a decision", task=task.value, messages=len(messages))
+            try:
+                work([message for _, message in messages])
+            except Exception:  # noqa: BLE001 - whichever message it was raises it again, alone
+                for id_, message in messages:
+                    self._alone(task, id_, message, work)
+            else:
+                self.inbox.done(task, messages)
+
+    def _alone(self, task: Task, id_: str, message: object, work: Work) -> None:
+        try:
+            self.inbox.carry_out(task, id_, message, work)
+        except Exception as error:  # noqa: BLE001 - the message stays pending, and the decision waits
+            log.warning("not carried out yet", task=task.value, message_id=id_, error=type(error).__name__)
+
+
+def _by_task(entries: Mapping[str, bytes]) -> dict[Task, list[tuple[str, object]]]:
+    messages: dict[Task, list[tuple[str, object]]] = defaultdict(list)
+    for id_, raw in entries.items():
+        try:
+            entry = json.loads(raw)
+            messages[Task(entry["task"])].append((id_, entry["message"]))
+        except (ValueError, KeyError, TypeError):
+            # The sweep parks what cannot be read.
+            log.warning("an inbox entry cannot be read", message_id=id_)
+    return messages

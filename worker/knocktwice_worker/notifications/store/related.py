@@ -1,0 +1,62 @@
+"""Whom a notification concerns, for whoever looks for what was said about them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sqlalchemy import Connection, text
+
+from knocktwice_shared import subjects
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime, timedelta
+
+# A page of a blast has the id of the batch that was made of it.
+_RELATED = text("""
+SELECT n.id,
+       n.user_id,
+       n.key,
+       b.key AS blast
+FROM notifications n
+LEFT JOIN blast_pages p ON p.id = n.batch_id
+LEFT JOIN blasts b ON b.id = p.blast_id
+WHERE n.id = ANY(CAST(:ids AS uuid[]))
+""")
+
+
+def related(conn: Connection, ids: Sequence[str]) -> dict[str, list[str]]:
+    """Return notification id → the subjects of its person, its idempotency key and its blast, as far as it has them."""
+    kinds = (("user_id", subjects.user), ("key", subjects.key), ("blast", subjects.blast))
+    return {
+        str(row.id): [make(value) for name, make in kinds if (value := getattr(row, name)) is not None]
+        for row in conn.execute(_RELATED, {"ids": list(ids)})
+    }
+
+
+_OWNERS = text("SELECT registration, user_id FROM devices WHERE user_id = ANY(:users)")
+
+
+def owners(conn: Connection, users: Sequence[str]) -> dict[str, str]:
+    """Return registration → user of the devices that these people have."""
+    return {row.registration: row.user_id for row in conn.execute(_OWNERS, {"users": list(users)})}
+
+
+_OVERDUE = text("""
+SELECT DISTINCT notification_id
+FROM deliveries
+WHERE notification_id = ANY(CAST(:ids AS uuid[]))
+  AND wake_at IS NOT NULL
+  AND coalesce(due_at, claimed_at) + :patience <= knocktwice_now()
+""")
+
+
+def overdue(conn: Connection, ids: Sequence[str], patience: timedelta) -> set[str]:
+    """Return the notifications among ``ids`` with an open step that was due longer than ``patience`` ago."""
+    return {str(row.notification_id) for row in conn.execute(_OVERDUE, {"ids": list(ids), "patience": patience})}
+
+
+def now(conn: Connection) -> datetime:
+    """Return the time by the clock that every row is compared with."""
+    moment: datetime = conn.execute(text("SELECT knocktwice_now()")).scalar_one()
+    return moment
