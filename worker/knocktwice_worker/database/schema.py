@@ -354,7 +354,7 @@ deliveries = Table(
     Column(
         "number",
         Text,
-        comment="The recipient's address: a number in E.164, or what the channel has. NULL: not reserved yet, a push, or the person was erased.",
+        comment="The recipient's number in E.164, or what else the channel has. NULL: not reserved, a push, or erased.",
     ),
     Column("sender", Text, comment="The sending number, name or Messaging Service. NULL: that of the settings."),
     Column("text", Text, comment="The text, or what else the channel says, as its wording wrote it."),
@@ -632,7 +632,7 @@ rollups = Table(
         "reached",
         BigInteger,
         nullable=False,
-        comment="Notifications that a device reported, or whose SMS is not known to be lost, or whose other message arrived.",
+        comment="Notifications with a receipt, an SMS that is not known to be lost, or another message that arrived.",
     ),
     Column("suppressed", JSONB, nullable=False, comment="By reason, how many were suppressed for it."),
     # serves: replacing a slice
