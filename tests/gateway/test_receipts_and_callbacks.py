@@ -14,6 +14,7 @@ from twilio.request_validator import RequestValidator
 from knocktwice_shared.ids import uuid7
 from knocktwice_shared.messages import parse_receipts
 from knocktwice_shared.names import INBOX_MESSAGES, Queue
+from knocktwice_worker.audience import opt_outs
 from knocktwice_worker.channels.messages import StepMessage
 from knocktwice_worker.config import Settings
 from knocktwice_worker.content.links.receipt_urls import device_hash, device_mark
@@ -248,8 +249,15 @@ def test_stop_and_start_reach_the_list_and_a_replayed_stop_does_not(public: Serv
     assert write("SM" + "2" * 32, Body="hi again", OptOutType="START") == []
     assert write(SID, Body=stop["Body"]) == []
     assert write("SM" + "3" * 32, Body="STOP", From=f"whatsapp:{NUMBER}") == [(NUMBER, "sms")]
-    # Other texts are not kept.
-    assert _rows(public, "SELECT count(*) FROM inbound_texts") == [(3,)]
+    assert write("SM" + "4" * 32, Body="Yes") == []
+    # Other texts are not kept, and "yes" lifts nothing but a STOP.
+    assert _rows(public, "SELECT count(*) FROM inbound_texts") == [(4,)]
+    with public.engine.begin() as conn:
+        opt_outs.add(conn, [NUMBER], "letter of 3 May")
+    assert write("SM" + "5" * 32, Body="yes!") == [(NUMBER, "letter of 3 May")]
+    assert write("SM" + "6" * 32, Body="Start") == []
+    # Turkish, which nobody is expected to write from there.
+    assert write("SM" + "7" * 32, Body="Dur") == []
 
 
 def test_without_an_auth_token_nothing_is_believed(here: Services) -> None:

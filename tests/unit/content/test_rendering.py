@@ -12,6 +12,7 @@ from liquid.exceptions import LiquidError
 from knocktwice_shared.errors import InvalidMessage
 from knocktwice_shared.messages import PUSH_BYTES_LIMIT, SMS_CHARS_LIMIT, Push
 from knocktwice_worker.content.liquid import BrokenTemplate, compile_template, fill, is_template
+from knocktwice_worker.content.liquid_values import wrapped
 from knocktwice_worker.content.rendering import fingerprint, render
 
 
@@ -121,7 +122,11 @@ def test_a_template_that_would_eat_the_worker_is_stopped(template: str) -> None:
 )
 def test_the_short_way_says_what_liquid_says(text: str, params: dict[str, Any]) -> None:
     def liquid() -> str:
-        return compile_template(text).render(dict(params)) if is_template(text) else text
+        return (
+            compile_template(text).render({name: wrapped(value) for name, value in params.items()})
+            if is_template(text)
+            else text
+        )
 
     try:
         said = liquid()

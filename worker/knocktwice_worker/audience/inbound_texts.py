@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+import phonenumbers
 from sqlalchemy import Connection, text
 
 from knocktwice_worker.audience.opt_out_words import Wish
@@ -32,11 +33,24 @@ class InboundText:
     wish: Wish | None
 
 
+def country(number: str) -> str | None:
+    """Return the country whose words the owner of a number writes: the number's own, else the main one of its calling code."""
+    try:
+        parsed = phonenumbers.parse(number)
+    except phonenumbers.NumberParseException:
+        return None
+    return phonenumbers.region_code_for_number(parsed) or phonenumbers.region_code_for_country_code(
+        parsed.country_code or 0
+    )
+
+
 _KEEP = text("""
 INSERT INTO inbound_texts (provider_id, number, wish) VALUES (:id, :number, :wish) ON CONFLICT DO NOTHING
 """)
 _OPT_OUT = text("INSERT INTO opt_outs (number, source) VALUES (:number, 'sms') ON CONFLICT DO NOTHING")
 _OPT_IN = text("DELETE FROM opt_outs WHERE number = :number")
+# What an operator has noted down stays: "yes" may have been about something else.
+_YES = text("DELETE FROM opt_outs WHERE number = :number AND source IN ('sms', 'provider')")
 
 
 def receive(conn: Connection, texts: Sequence[InboundText]) -> int:
@@ -49,13 +63,16 @@ def receive(conn: Connection, texts: Sequence[InboundText]) -> int:
     # Sorted by number: two transactions with the same texts or numbers wait for each other instead of deadlocking. The sort is
     # stable, so what one person wrote stays in the order in which it came.
     for one in sorted(texts, key=lambda t: t.number):
-        if not conn.execute(_KEEP, {"id": one.provider_id, "number": one.number, "wish": one.wish}).rowcount:
+        kept = Wish.START if one.wish is Wish.YES else one.wish
+        if not conn.execute(_KEEP, {"id": one.provider_id, "number": one.number, "wish": kept}).rowcount:
             continue
         fresh += 1
         if one.wish is Wish.STOP:
             conn.execute(_OPT_OUT, {"number": one.number})
         elif one.wish is Wish.START:
             conn.execute(_OPT_IN, {"number": one.number})
+        elif one.wish is Wish.YES:
+            conn.execute(_YES, {"number": one.number})
     return fresh
 
 

@@ -1,11 +1,12 @@
 """What people write to a sender to be left alone, and to be written to again.
 
-Some providers read texts themselves and say what they mean; elsewhere the whole text must be one of these words. "YES" alone is not taken for consent: it may answer some
-other question.
+Some providers read texts themselves and say what they mean; elsewhere the whole text must be one of these words, with nothing
+but courtesies around it. "Don't stop" and "stop by at 5" are for people to read. docs/opt-out-words.md lists the words.
 """
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from enum import StrEnum
 
@@ -15,54 +16,113 @@ class Wish(StrEnum):
 
     STOP = "STOP"
     START = "START"
+    #: Lifts a STOP as Twilio lifts its own. It may answer another question, so it lifts nothing else.
+    YES = "YES"
     HELP = "HELP"
 
 
-_STOP = """
-stop stopall unsubscribe cancel end quit revoke optout
-stopp abmelden abbestellen beenden
-arret arreter desabonner desinscrire
-alto parar baja cancelar detener
-sair remover descadastrar
-ferma annulla disiscrivi cancella
-stoppen afmelden
-avsluta avregistrera lopeta afmeld avmeld
-koniec rezygnuje wypisz
-zrusit leiratkozas dezabonare
-стоп отписаться отписка
-dur iptal ret
-停止 配信停止 退订 退訂 取消订阅 td
-수신거부 중지
-توقف ايقاف
+_SPANISH = "AR BO CL CO CR CU DO EC ES GQ GT HN MX NI PA PE PR PY SV US UY VE"
+#: Language → its words. In a word an underscore is a blank.
+STOP = {
+    "English": "stop stopall unsubscribe unsubscribe_me cancel end quit revoke optout opt_me_out remove_me "
+    "stop_texting stop_texting_me stop_messaging_me stop_sending_texts stop_sending_me_texts stop_sending_messages "
+    "stop_sending_me_messages stop_texts stop_messages stop_sms no_more_texts no_more_messages",
+    "German": "stopp abmelden abbestellen beenden austragen",
+    "French": "arret arreter desabonner desinscrire desinscription",
+    "Spanish": "parar baja darme_de_baja dame_de_baja dar_de_baja cancelar detener",
+    "Portuguese": "pare parar sair fim remover descadastrar",
+    "Italian": "annulla disiscrivi disiscrivimi cancella",
+    "Dutch": "stoppen afmelden",
+    "Nordic": "avsluta avregistrera stopp lopeta afmeld avmeld",
+    "Polish": "koniec rezygnuje wypisz",
+    "Czech, Hungarian, Romanian": "zrusit leiratkozas dezabonare",
+    "Russian, Ukrainian": "стоп отписаться отписка відписатися",
+    "Greek": "στοπ διακοπη διαγραφη",
+    "Turkish": "iptal durdur",
+    "Hebrew": "הסר הסירו להסרה",
+    "Arabic": "توقف ايقاف الغاء",
+    "Hindi": "रोकें रोको बंद_करें",
+    "Indonesian, Malay": "berhenti henti",
+    "Vietnamese": "huy_dang_ky tu_choi",
+    "Thai": "ยกเลิก หยุด",
+    "Chinese": "停止 退订 退訂 取消订阅 取消訂閱",
+    "Japanese": "停止 配信停止",
+    "Korean": "거부 수신거부 중지",
+}
+#: Words that are ordinary in another language: they count from numbers of these countries, and where none is known.
+SCOPED = {
+    "alto": _SPANISH,
+    "dur": "TR CY",
+    "ret": "TR CY",
+    "ferma": "IT SM CH",
+    "huy": "VN",
+    "td": "CN TW HK MO",
+}
+START = (
+    "start unstop starten anmelden demarrer commencer comenzar iniciar inizia avvia aanmelden starta aloita wznow старт "
+    "εναρξη basla התחל शुरू mulai bat_dau 開始 配信開始 订阅 訂閱 시작 ابدا"
+)
+HELP = "help info hilfe aide ayuda ajuda aiuto hulp hjalp apua pomoc помощь yardim 帮助 幫助 ヘルプ 도움말 مساعدة"
+
+#: What people put before and behind the word, and what says nothing of it.
+_COURTESIES = """
+please pls plz thanks thank_you thx ty many_thanks hi hello hey dear_sir now kindly sir
+bitte danke vielen_dank hallo jetzt merci svp sil_vous_plait bonjour por_favor gracias hola ya
+obrigado obrigada per_favore grazie ciao alstublieft aub bedankt dank_je tack takk tak prosze dziekuje
+пожалуйста спасибо lutfen tesekkurler ευχαριστω παρακαλω תודה בבקשה شكرا من_فضلك कृपया धन्यवाद tolong terima_kasih
 """
-_START = """
-start unstop
-starten anmelden demarrer commencer comenzar iniciar inizia avvia aanmelden starta aloita wznow старт basla
-開始 配信開始 订阅 訂閱 시작 ابدا
-"""
-_HELP = "help info hilfe aide ayuda ajuda aiuto hulp hjalp apua pomoc помощь yardim 帮助 幫助 ヘルプ 도움말 مساعدة"
 
 
-def wish(text: str, opt_out_type: str | None = None) -> Wish | None:
+def wish(text: str, opt_out_type: str | None = None, country: str | None = None) -> Wish | None:
     """Return what a text asks for; ``None``: something else, for people to read.
 
     Args:
         text: the text as it came.
         opt_out_type: the provider's own reading of it, which goes before ours.
+        country: the ISO code of the sender's number, as far as it is known.
     """
     if opt_out_type in set(Wish):
         return Wish(opt_out_type)
-    return _WORDS.get(_plain(text))
+    said = "".join(_without_courtesies(_words(text)))
+    scope = _SCOPES.get(said)
+    if scope is not None:
+        return Wish.STOP if country is None or country in scope else None
+    return _MEANINGS.get(said)
 
 
-def _plain(text: str) -> str:
-    """Return the letters of a text: accents, case, spaces and signs do not count."""
+def _words(text: str) -> list[str]:
+    """Return the words of a text without case and accents; vowel signs of other scripts are letters."""
     decomposed = unicodedata.normalize("NFKD", text.casefold())
-    return "".join(c for c in decomposed if c.isalnum())
+    plain = "".join(c for c in decomposed if not _ACCENT.match(c))
+    return "".join(c if c.isalnum() or unicodedata.category(c)[0] == "M" else " " for c in plain).split()
 
 
-_WORDS = {
-    _plain(word): meaning
-    for words, meaning in ((_HELP, Wish.HELP), (_START, Wish.START), (_STOP, Wish.STOP))
+def _without_courtesies(words: list[str]) -> list[str]:
+    while words:
+        for courtesy in _COURTESY_WORDS:
+            size = len(courtesy)
+            if tuple(words[:size]) == courtesy:
+                words = words[size:]
+                break
+            if tuple(words[-size:]) == courtesy:
+                words = words[:-size]
+                break
+        else:
+            break
+    return [word for place, word in enumerate(words) if not place or word != words[place - 1]]
+
+
+#: Accents of Latin, Greek and Cyrillic, points of Hebrew and Arabic, and apostrophes: people leave them out.
+_ACCENT = re.compile("[\u0300-\u036f\u0591-\u05c7\u064b-\u065f'\u2019`]")
+_COURTESY_WORDS = sorted((tuple(_words(each.replace("_", " "))) for each in _COURTESIES.split()), key=len, reverse=True)
+_SCOPES = {word: frozenset(countries.split()) for word, countries in SCOPED.items()}
+_MEANINGS = {
+    "".join(_words(word.replace("_", " "))): meaning
+    for words, meaning in (
+        (HELP, Wish.HELP),
+        (START, Wish.START),
+        ("yes", Wish.YES),
+        (" ".join(STOP.values()), Wish.STOP),
+    )
     for word in words.split()
 }

@@ -9,17 +9,28 @@ from __future__ import annotations
 
 import re
 import time
+from difflib import get_close_matches
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from liquid import BoundTemplate, Environment, StrictDefaultUndefined
 from liquid.builtin.expressions import LoopExpression
+from liquid.builtin.output import Output, OutputNode
+from liquid.builtin.tags.echo_tag import EchoTag
 from liquid.builtin.tags.for_tag import ForTag
 from liquid.builtin.tags.tablerow_tag import TablerowTag
 from liquid.context import RenderContext
-from liquid.exceptions import FilterArgumentError, LiquidError, LoopIterationLimitError, OutputStreamLimitError
+from liquid.exceptions import (
+    FilterArgumentError,
+    LiquidError,
+    LoopIterationLimitError,
+    OutputStreamLimitError,
+    UndefinedError,
+)
 from liquid.output import LimitedStringIO
+from liquid.stringify import to_liquid_string
 
+from knocktwice_worker.content import liquid_values as values
 from knocktwice_worker.content.links import short_links
 
 if TYPE_CHECKING:
@@ -32,52 +43,49 @@ if TYPE_CHECKING:
 
     from knocktwice_worker.content.links.short_links import Tracker
 
-#: Only what makes little of little. ``join`` would write a range of a billion, ``replace`` multiplies texts.
+#: Filters of Shopify's reference, and ``track``. Each may read and write so much, and no more.
 FILTERS = (
-    "abs",
-    "append",
-    "at_least",
-    "at_most",
-    "capitalize",
-    "ceil",
-    "date",
-    "default",
-    "divided_by",
-    "downcase",
-    "escape",
-    "first",
-    "floor",
-    "last",
-    "lstrip",
-    "minus",
-    "modulo",
-    "newline_to_br",
-    "plus",
-    "prepend",
-    "remove",
-    "round",
-    "rstrip",
-    "size",
-    "slice",
-    "strip",
-    "strip_html",
-    "strip_newlines",
-    "times",
-    "track",
-    "truncate",
-    "truncatewords",
-    "upcase",
-    "url_encode",
+    *("abs", "append", "at_least", "at_most", "base64_decode", "base64_encode", "base64_url_safe_decode"),
+    *("base64_url_safe_encode", "capitalize", "ceil", "compact", "concat", "date", "default", "divided_by", "downcase"),
+    *("escape", "escape_once", "find", "find_index", "first", "floor", "has", "join", "last", "lstrip", "map", "minus"),
+    *("modulo", "newline_to_br", "plus", "prepend", "reject", "remove", "remove_first", "remove_last", "replace"),
+    *("replace_first", "replace_last", "reverse", "round", "rstrip", "size", "slice", "sort", "sort_natural", "split"),
+    *("squish", "strip", "strip_html", "strip_newlines", "sum", "times", "track", "truncate", "truncatewords", "uniq"),
+    *("upcase", "url_decode", "url_encode", "where"),
 )
-#: There is nowhere to include from.
-_ABSENT_TAGS = ("include", "render")
+#: Filters of a range that do not make a list of it.
+_LAZY = frozenset({"first", "last", "size", "slice", "default"})
+#: Filters that ask what a value is; others of these read a text.
+_OF_VALUES = frozenset(
+    {
+        "compact",
+        "concat",
+        "date",
+        "default",
+        "find",
+        "find_index",
+        "first",
+        "has",
+        "last",
+        "map",
+        "reject",
+        "reverse",
+        "size",
+    }
+    | {"slice", "sort", "sort_natural", "sum", "uniq", "where"}
+)
+#: Tags of the reference that are refused: there is nowhere to include from.
+ABSENT_TAGS = ("include", "render")
 
+#: What python-liquid keeps among the tags besides.
+_NO_TAGS = ("#", "content", "illegal", "output")
 #: Characters that the filters of one text may read and write altogether; each call counts as some, too.
 _FILTER_WORK, _FILTER_CALL = 200_000, 20
 #: Processor time (seconds) that the loops of one text may take. Not the clock's: a busy machine is not the template's fault.
 _LOOP_TIME_S = 0.1
 #: The lexer looks through white space again and again.
 _LONG_BLANK = re.compile(r"\s{100}")
+_LISTS = (list, type(values.wrapped([])))
 #: Compiled texts; a template has some in each of its languages.
 _REMEMBERED = 4_000
 _CLOSING = {"{{": "}}", "{%": "%}"}
@@ -89,6 +97,12 @@ _WORDS = frozenset(
 )
 #: Above these, Liquid's own bounds decide.
 _PLAIN_LENGTH, _LONG_NUMBER = 5_000, 10**18
+
+
+_UNDEFINED = re.compile(r"'([^']+)' is undefined")
+_ONLY_LETTERS = re.compile(r"[\W_]")
+#: What slips through Liquid on odd input. Its texts may quote values.
+SLIPS = (ValueError, TypeError, ArithmeticError, AttributeError, LookupError, RecursionError, AssertionError)
 
 
 class BrokenTemplate(Exception):
@@ -144,31 +158,79 @@ class _Tablerow(TablerowTag):
         return node
 
 
-def _metered(function: Callable[..., object]) -> Callable[..., object]:
+class _Written(OutputNode):
+    """``{{ … }}``: no value is written as Python writes it."""
+
+    def render_to_output(self, context: RenderContext, buffer: TextIO) -> int:
+        return buffer.write(to_liquid_string(values.flat(self.expression.evaluate(context)), context.autoescape))
+
+
+class _Output(Output):
+    node_class = _Written
+
+
+class _Echo(EchoTag):
+    node_class = _Written  # type: ignore[assignment]
+
+
+def _metered(name: str, function: Callable[..., object]) -> Callable[..., object]:
     """Make a filter count what it reads and writes against the bound of its text."""
     wants_context = getattr(function, "with_context", False)
     wants_environment = getattr(function, "with_environment", False)
 
     def filter_(left: object, *args: object, context: RenderContext, **kwargs: object) -> object:
-        _spend(context, left)
+        if name not in _LAZY:
+            _refuse_long_range(left, *args)
+        if name not in _OF_VALUES:
+            left = (
+                [values.said(item) for item in cast("list[object]", left)]
+                if type(left) in _LISTS and name == "join"
+                else values.said(left)
+            )
+            args = tuple(values.said(arg) for arg in args)
+        spent = _spend(context, sum(values.weight(each, _FILTER_WORK) for each in (left, *args)))
+        _require(spent + _made(name, left, args) <= _FILTER_WORK)
         if wants_context:
             kwargs["context"] = context
         if wants_environment:
             kwargs["environment"] = context.env
-        result = function(left, *args, **kwargs)
-        _spend(context, result)
+        result = values.listed(function(left, *args, **kwargs))
+        _spend(context, values.weight(result, _FILTER_WORK))
         return result
 
     filter_.with_context = True  # type: ignore[attr-defined]
     return filter_
 
 
-def _spend(context: RenderContext, value: object) -> None:
-    # Not isinstance(): a value that is missing minds being asked for its class.
-    length = len(cast("str", value)) if issubclass(type(value), str) else 0
-    work = context.tag_namespace.get("filter work", 0) + _FILTER_CALL + length
+def _made(name: str, left: object, args: tuple[object, ...]) -> int:
+    """Return how much a filter will write or do at most, where that is more than it reads by far."""
+    kind = type(left)
+    if name == "replace" and args and issubclass(kind, str):
+        new = str(args[1]) if len(args) > 1 else ""
+        return cast("str", left).count(str(args[0])) * len(new)
+    if name == "join" and kind in _LISTS:
+        return len(cast("list[object]", left)) * len(str(args[0]) if args else " ")
+    if name == "uniq" and kind in _LISTS:
+        # It compares each with each.
+        return len(cast("list[object]", left)) ** 2 // 20
+    return 0
+
+
+def _refuse_long_range(*given: object) -> None:
+    limit = _Environment.loop_iteration_limit
+    if any(type(each) is range and len(each[: limit + 1]) > limit for each in given):
+        raise LoopIterationLimitError("loop iteration limit reached", token=None)
+
+
+def _spend(context: RenderContext, length: int) -> int:
+    work: int = context.tag_namespace.get("filter work", 0) + _FILTER_CALL + length
     context.tag_namespace["filter work"] = work
-    if work > _FILTER_WORK:
+    _require(work <= _FILTER_WORK)
+    return work
+
+
+def _require(within: bool) -> None:
+    if not within:
         raise OutputStreamLimitError("filter work limit reached", token=None)
 
 
@@ -194,10 +256,12 @@ class _Environment(Environment):
 
 _environment = _Environment(undefined=StrictDefaultUndefined)
 _environment.add_filter("track", _track)
-_environment.filters = {name: _metered(_environment.filters[name]) for name in FILTERS}
+_environment.filters = {name: _metered(name, _environment.filters[name]) for name in FILTERS}
+_environment.add_tag(_Output)
+_environment.add_tag(_Echo)
 _environment.add_tag(_For)
 _environment.add_tag(_Tablerow)
-for _name in _ABSENT_TAGS:
+for _name in ABSENT_TAGS:
     del _environment.tags[_name]
 
 
@@ -245,13 +309,30 @@ def fill(text: str, params: Mapping[str, Any], links: Tracker | None = None) -> 
             if len(together) <= _PLAIN_LENGTH and "\r" not in together:
                 return together
     compiled = compile_template(text)
-    if links is None:
-        return compiled.render(dict(params))
-    context = RenderContext(compiled, globals=compiled.make_globals(dict(params)))
+    given = {name: values.wrapped(value) for name, value in params.items()}
+    context = RenderContext(compiled, globals=compiled.make_globals(given))
     context.tag_namespace["links"] = links
     written = LimitedStringIO(limit=_Environment.output_stream_limit)
-    compiled.render_with_context(context, written)
+    try:
+        compiled.render_with_context(context, written)
+    except UndefinedError as error:
+        raise _with_hint(error, params) from None
     return written.getvalue()
+
+
+def _with_hint(error: UndefinedError, params: Mapping[str, Any]) -> UndefinedError:
+    """Return the error with the parameter that may be meant: ``first_name`` for ``{{ first-name }}``."""
+    found = _UNDEFINED.match(str(error))
+    if found is None:
+        return error
+    spelt = {_ONLY_LETTERS.sub("", name).casefold(): name for name in params}
+    near = get_close_matches(_ONLY_LETTERS.sub("", found[1]).casefold(), spelt, 1, 0.8)
+    return UndefinedError(f"{found[0]}; did you mean {spelt[near[0]]}?", token=None) if near else error
+
+
+def tags() -> set[str]:
+    """Return the tags that a template may use."""
+    return {name for name in _environment.tags if name not in _NO_TAGS} | {"raw"}
 
 
 def tracks(text: str) -> bool:
@@ -289,7 +370,10 @@ def variables(text: str) -> frozenset[str]:
     """
     if not is_template(text):
         return frozenset()
-    found = compile_template(text).analyze()
+    try:
+        found = compile_template(text).analyze()
+    except SLIPS as error:
+        raise BrokenTemplate(f"cannot be read: {type(error).__name__}") from None
     for name in found.filters:
         if name not in FILTERS:
             raise BrokenTemplate(f"unknown filter '{name}'; there are {', '.join(FILTERS)}")
@@ -312,3 +396,5 @@ def _compiled(text: str) -> BoundTemplate | str:
     except LiquidError as error:
         # It names variables and positions, never values.
         return str(error).splitlines()[0]
+    except SLIPS as error:
+        return f"cannot be read: {type(error).__name__}"

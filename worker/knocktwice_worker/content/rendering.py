@@ -12,7 +12,7 @@ from liquid.exceptions import LiquidError
 
 from knocktwice_shared.errors import InvalidMessage
 from knocktwice_shared.messages import PUSH_BYTES_LIMIT, SMS_CHARS_LIMIT, Push
-from knocktwice_worker.content.liquid import BrokenTemplate, fill, tracks
+from knocktwice_worker.content.liquid import SLIPS, BrokenTemplate, fill, tracks
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 #: Where the text of an SMS stands.
 _SMS = "content.sms.text"
+_SAYS_NOTHING = "says nothing when filled in; nothing empty is sent"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +49,12 @@ def render(push: Push | None, sms_text: str | None, params: Mapping[str, Any], l
     texts = Texts(
         title=fill_in("content.push.title", push.title, params) if push else "",
         body=body,
-        sms=_sms(body)
+        sms=_bounded(body)
         if sms_text is None and (push is None or links is None or not tracks(push.body))
         else render_sms(push, sms_text, params, links=links),
     )
+    if push and not (texts.title.strip() or texts.body.strip()):
+        raise InvalidMessage("content.push", _SAYS_NOTHING)
     if push and push_bytes(push, texts) > PUSH_BYTES_LIMIT:
         raise InvalidMessage("content.push", f"is over {PUSH_BYTES_LIMIT} bytes when filled in (FCM's limit is 4 KB)")
     return texts
@@ -71,6 +74,12 @@ def render_sms(
 
 
 def _sms(text: str, field: str = _SMS) -> str:
+    if not text.strip():
+        raise InvalidMessage(field, _SAYS_NOTHING)
+    return _bounded(text, field)
+
+
+def _bounded(text: str, field: str = _SMS) -> str:
     if len(text) > SMS_CHARS_LIMIT:
         raise InvalidMessage(field, f"is {len(text)} characters when filled in; {SMS_CHARS_LIMIT} at most")
     return text
@@ -124,6 +133,5 @@ def fill_in(field: str, text: str, params: Mapping[str, Any], links: Tracker | N
     except LiquidError as error:
         # The message of a Liquid error names variables and positions, never values.
         raise InvalidMessage(field, str(error).splitlines()[0]) from None
-    except (ValueError, TypeError, ArithmeticError) as error:
-        # Some filters let these through; their texts quote values.
+    except SLIPS as error:
         raise InvalidMessage(field, f"cannot be filled in: {type(error).__name__}") from None

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import structlog
 from fastapi import APIRouter, Path, Request, Response
 
-from knocktwice_worker.audience.inbound_texts import InboundText
+from knocktwice_worker.audience.inbound_texts import InboundText, country
 from knocktwice_worker.audience.opt_out_words import wish
 from knocktwice_worker.channels import registry
 from knocktwice_worker.channels.reports import Arrived, NotBelieved, Unreadable
@@ -97,7 +97,11 @@ async def _take(route: CallbackRoute, request: Request, services: Services, prov
     query = request.scope["query_string"].decode("latin-1")
     heard = _heard(services, route, Arrived(provider, query, request.headers, body, datetime.now(UTC)))
     # What else people write is not ours to keep.
-    texts = [InboundText(t.provider_id, t.number, meant) for t in heard.texts if (meant := wish(t.text, t.opt_out))]
+    texts = [
+        InboundText(t.provider_id, t.number, meant)
+        for t in heard.texts
+        if (meant := wish(t.text, t.opt_out, country(t.number)))
+    ]
     if heard.reports or texts:
         await _intake(request).take(*heard.reports, *texts)
     return Response(heard.reply, media_type=heard.media_type) if heard.reply else Response(status_code=204)

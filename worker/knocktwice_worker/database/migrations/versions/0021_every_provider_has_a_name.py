@@ -6,7 +6,10 @@ Revises: 0020
 
 from __future__ import annotations
 
+from uuid import UUID
+
 from alembic import op
+from sqlalchemy import text
 
 revision = "0021"
 down_revision = "0020"
@@ -14,37 +17,33 @@ branch_labels = None
 depends_on = None
 
 # Until now a delivery without a provider was Twilio's. Only what was tried has one; what nobody has tried yet gets one when it
-# is claimed. The table may be large: it is walked once along its primary key, and every 5,000 rows are committed, so no lock is
-# held for long and a kill loses nothing. Run again, it finds only what is left.
+# is claimed. The table may be large: it is walked once along its primary key, 5,000 rows in a transaction, so no lock is held
+# for long and a kill loses nothing. Run again, it finds only what is left.
 NAME = """
-DO $$
-DECLARE
-  seen uuid := '00000000-0000-0000-0000-000000000000';
-  last uuid;
-BEGIN
-  LOOP
-    WITH part AS (
-      SELECT notification_id, step
-      FROM deliveries
-      WHERE notification_id >= seen
-        AND step > 0
-        AND provider IS NULL
-        AND (claimed_at IS NOT NULL OR provider_id IS NOT NULL)
-      ORDER BY notification_id, step
-      LIMIT 5000
-    ), named AS (
-      UPDATE deliveries d
-      SET provider = 'twilio'
-      FROM part p
-      WHERE d.notification_id = p.notification_id AND d.step = p.step
-      RETURNING d.notification_id
-    )
-    SELECT (array_agg(notification_id ORDER BY notification_id DESC))[1] INTO last FROM named;
-    COMMIT;
-    EXIT WHEN last IS NULL;
-    seen := last;
-  END LOOP;
-END $$
+WITH part AS (
+  SELECT notification_id, step
+  FROM deliveries
+  WHERE notification_id >= :seen
+    AND step > 0
+    AND provider IS NULL
+    AND (claimed_at IS NOT NULL OR provider_id IS NOT NULL)
+  ORDER BY notification_id, step
+  LIMIT 5000
+), named AS (
+  UPDATE deliveries d
+  SET provider = 'twilio'
+  FROM part p
+  WHERE d.notification_id = p.notification_id AND d.step = p.step
+  RETURNING d.notification_id
+)
+SELECT (array_agg(notification_id ORDER BY notification_id DESC))[1] FROM named
+"""
+
+# The same in one go, for those who read the SQL and run it themselves.
+NAME_ALL = """
+UPDATE deliveries
+SET provider = 'twilio'
+WHERE step > 0 AND provider IS NULL AND (claimed_at IS NOT NULL OR provider_id IS NOT NULL)
 """
 
 # Both tables are small: reports wait for seconds, and roll-ups have a line for each template, country and day.
@@ -113,8 +112,13 @@ ALTER TABLE provider_reports DROP COLUMN provider;
 
 def upgrade() -> None:
     """Name the providers first, in transactions of their own; then change the small tables in one."""
-    with op.get_context().autocommit_block():
-        op.execute(NAME)
+    if op.get_context().as_sql:
+        op.execute(NAME_ALL)
+    else:
+        with op.get_context().autocommit_block():
+            seen: UUID | None = UUID(int=0)
+            while seen is not None:
+                seen = op.get_bind().execute(text(NAME), {"seen": seen}).scalar()
     op.execute(TABLES)
 
 
