@@ -208,7 +208,8 @@ SELECT
   NOT ({_NOT_STOPPED}),
   knocktwice_now() - d.due_at
 FROM deliveries d
-WHERE d.notification_id = ANY(CAST(:ids AS uuid[])) AND d.step > 0 AND d.state = 'sending' AND d.claimed_at = :claimed_at
+WHERE d.notification_id = ANY(CAST(:ids AS uuid[])) AND d.step > 0 AND d.state = 'sending'
+  AND d.claimed_at = :claimed_at
 ORDER BY d.notification_id FOR UPDATE OF d
 """)
 
