@@ -3,10 +3,9 @@
 A text that the GSM 7-bit alphabet can write has 160 septets in one part and 153 in each of several; any other is written in
 UTF-16 with 70 and 67 units. What belongs together (an escaped character, an emoji of several code points) is not torn apart.
 (3GPP TS 23.038, 6.2.1 and 23.040, 9.2.3.24.1.)
-https://en.wikipedia.org/wiki/GSM_03.38
 
-Which code points belong together changes with each version of Unicode. Providers' own calculators count by version 10.0, so this does, too:
-Indic conjuncts are several clusters there, and emoji joined in newer ways as well.
+Which code points belong together changes with each version of Unicode. Providers' own calculators count by version 10.0, so
+this does, too: Indic conjuncts are several clusters there, and emoji joined in newer ways as well.
 """
 
 from __future__ import annotations
