@@ -60,7 +60,7 @@ def gateway(installation: System) -> Iterator[str]:
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     installation.settings["KNOCKTWICE_PUBLIC_URL"] = url
-    argv = [sys.executable, "-m", "knocktwice_worker", "gateway", "--port", str(port)]
+    argv = [sys.executable, "-m", "knocktwice_worker.cli", "gateway", "--port", str(port)]
     child = Child("gateway", argv, installation.home / "gateway.log", env=installation.environment)
     child.start()
     installation.workers.append(child)

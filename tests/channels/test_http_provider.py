@@ -90,7 +90,7 @@ def test_secrets_come_from_the_environment_or_from_files(acme: SmsProvider, tmp_
         ("broken", Unknown("acme 500")),
         ("account", Retry("acme refuses our account (401)", timedelta(minutes=1))),
         ("number", Rejected("invalid_number", "acme 400")),
-        ("stop", Rejected("opted_out", "acme 400")),
+        ("stop", Rejected("opted_out", "acme 400", opted_out=True)),
     ],
 )
 def test_what_its_answers_mean(acme: SmsProvider, transport: Transport, says: str, outcome: Outcome) -> None:

@@ -7,7 +7,7 @@ import threading
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import certifi
 import pytest
@@ -18,6 +18,9 @@ from support.system import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from knocktwice_worker.channels.deadline import Deadline
+    from knocktwice_worker.sandbox import Sandbox
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nRetry-After: 7\r\n\r\nok"
 
@@ -204,3 +207,26 @@ def test_a_certificate_nobody_vouches_for_is_refused_before_anything_is_sent(tra
         (answer,) = transport.send([Request(f"https://127.0.0.1:{listener.getsockname()[1]}/", {}, b"secret")])
     assert isinstance(answer, NoResponse)
     assert not answer.sent
+
+
+class _Moments:
+    """A deadline that is over from the n-th look on."""
+
+    def __init__(self, looks: int) -> None:
+        self._looks = looks
+
+    @property
+    def over(self) -> bool:
+        self._looks -= 1
+        return self._looks < 0
+
+
+@pytest.mark.parametrize("looks", [0, 1])
+def test_a_request_that_is_late_is_not_sent(sandbox: Sandbox, looks: int) -> None:
+    with closing(Transport(timeout=5, in_flight=10)) as transport:
+        request = Request(f"{sandbox.url}/2010-04-01/Accounts/AC/Messages.json", {}, b"To=%2B16505550100&Body=x")
+        (answer,) = transport.send([request], cast("Deadline", _Moments(looks)))
+        assert answer == NoResponse("it was too late to send it", sent=False, late=True)
+        assert sandbox.texts() == []
+        (answer,) = transport.send([request], cast("Deadline", _Moments(2)))
+        assert isinstance(answer, Response)

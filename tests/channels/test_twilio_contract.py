@@ -30,6 +30,7 @@ from knocktwice_worker.config import Settings
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from knocktwice_worker.channels.deadline import Deadline
     from knocktwice_worker.sandbox import Sandbox
 
 OPENAPI: dict[str, Any] = json.loads(Path(__file__).with_name("twilio_messages_openapi.json").read_text())
@@ -198,7 +199,7 @@ class Watched:
         self.requests: list[Request] = []
         self.answers: list[Response | NoResponse] = []
 
-    def send(self, requests: Sequence[Request]) -> list[Response | NoResponse]:
+    def send(self, requests: Sequence[Request], _not_after: Deadline | None = None, /) -> list[Response | NoResponse]:
         answers = self._engine.send(requests)
         self.requests += requests
         self.answers += answers

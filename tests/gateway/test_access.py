@@ -194,3 +194,15 @@ def test_docs_are_shown_to_everybody_only_by_a_setting(here: Services) -> None:
         assert stranger.get("/docs").status_code == 200
         assert stranger.get("/openapi.json").json()["openapi"].startswith("3.1")
     shown.close()
+
+
+def test_a_key_that_is_used_too_fast_is_refused_over_http_and_no_other(here: Services) -> None:
+    slow = Services(here.settings.model_copy(update={"gateway_per_s": 1.0}))
+    with HttpGateway(slow) as gateway:
+        fast, other = gateway.client(), gateway.client()
+        answers = [fast.get("/v1/stats") for _ in range(30)]
+        refused = [answer for answer in answers if answer.status_code == 429]
+        assert refused
+        assert all(int(answer.headers["Retry-After"]) >= 1 for answer in refused)
+        assert other.get("/v1/stats").status_code != 429
+    slow.close()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 
 from knocktwice_shared.ids import created_at
-from knocktwice_worker.gateway import history
+from knocktwice_worker.reporting import history
 
 if TYPE_CHECKING:
     import pytest
@@ -68,9 +68,10 @@ def test_a_page_looks_at_a_bounded_number_of_rows(here: Services, monkeypatch: p
     monkeypatch.setattr(history, "SCAN_LIMIT", 20)
     with here.engine.connect() as conn:
         first = history.page(conn, history.Wanted(template="ready", limit=10))
-        assert first["messages"] == []
-        assert created_at(first["next"])
-        second = history.page(conn, history.Wanted(template="ready", limit=10, before=first["next"]))
-        third = history.page(conn, history.Wanted(template="ready", limit=10, before=second["next"]))
-    assert [len(page["messages"]) for page in (second, third)] == [0, 10]
-    assert third["next"] is None
+        assert first.messages == []
+        assert first.next is not None
+        assert created_at(first.next)
+        second = history.page(conn, history.Wanted(template="ready", limit=10, before=first.next))
+        third = history.page(conn, history.Wanted(template="ready", limit=10, before=second.next))
+    assert [len(page.messages) for page in (second, third)] == [0, 10]
+    assert third.next is None

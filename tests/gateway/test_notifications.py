@@ -180,3 +180,19 @@ def test_a_plan_a_time_and_an_sms_alone_become_what_the_contract_has(gateway: Ht
     assert (taken[2]["plan"], taken[2]["send_at"]) == ([], "2026-11-22T09:00:00+01:00")
     for message in taken:
         parse_batch(message)
+
+
+def test_a_key_is_remembered_for_a_day_and_then_forgotten(gateway: HttpGateway, valkey: redis.Redis) -> None:
+    for _ in range(2):
+        # The second time it is known and written anew.
+        _post(gateway.client(), ONE, "order-1")
+    claims = valkey.keys("knocktwice:idempotency:*")
+    assert len(claims) == 2
+    assert all(86_000 < valkey.ttl(name) <= 86_400 for name in claims)
+
+
+@pytest.mark.parametrize(("size", "status"), [(4_096, 202), (4_097, 422)])
+def test_a_persons_values_have_4096_bytes(gateway: HttpGateway, size: int, status: int) -> None:
+    room = size - len('{"name": "Ada", "note": ""}')
+    body = {**ONE, "params": {"name": "Ada", "note": "x" * room}}
+    assert _post(gateway.client(), body).status_code == status

@@ -81,7 +81,9 @@ def _lived(here: Services, clock: Clock) -> list[str]:
 
     def click(id_: str) -> None:
         with here.engine.begin() as conn:
-            store.record_receipts(conn, [ReceiptEvent(UUID(id_), Receipt.CLICKED, datetime.now(UTC), "")])
+            store.settle_receipts(
+                conn, store.record_receipts(conn, [ReceiptEvent(UUID(id_), Receipt.CLICKED, datetime.now(UTC), "")])
+            )
 
     click(first)
     _text(here, [second, third], "x" * 161)

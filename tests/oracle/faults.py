@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import signal
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from knocktwice_shared.names import Queue
@@ -77,8 +77,10 @@ def plan(
     planned = []
     for at in sorted(dice.uniform(0, seconds) for _ in range(count)):
         (kind,) = dice.choices(names, weights)
-        planned.append(KINDS[kind][1](at, dice, lease_s, workers))
-    return planned
+        one = KINDS[kind][1](at, dice, lease_s, workers)
+        # Long ones begin early enough to come to their end.
+        planned.append(replace(one, at=max(0, min(at, seconds - one.seconds))))
+    return sorted(planned, key=lambda one: one.at)
 
 
 @dataclass
@@ -207,8 +209,15 @@ def _stop_at_a_point(at: float, dice: random.Random, lease_s: float, _: int) -> 
     # Most can go wrong around the SMS.
     of_sms = [name for name in NAMES if name.startswith("send_sms")]
     point, seconds = dice.choice(dice.choice([NAMES, of_sms])), dice.choice([0.9, 2]) * lease_s
-    cut = dice.random() < 0.5
+    return _standing(at, point, seconds, cut=dice.random() < 0.5)
 
+
+def _suspend_sender(at: float, dice: random.Random, lease_s: float, _: int) -> Planned:
+    """Stop one right before its requests leave, until everybody else has given it up."""
+    return _standing(at, "send_sms between its claim and the provider", 4.5 * lease_s, cut=dice.random() < 0.8)
+
+
+def _standing(at: float, point: str, seconds: float, *, cut: bool) -> Planned:
     def begin(here: Installation) -> Undo:
         here.ask_to_stand_still(point)
         return lambda: here.release(point)
@@ -288,6 +297,7 @@ KINDS: dict[str, tuple[int, Callable[[float, random.Random, float, int], Planned
     "stop": (3, _stop),
     "stop all": (1, _stop_all),
     "stop at a point": (5, _stop_at_a_point),
+    "suspend a sender": (2, _suspend_sender),
     "restart a server": (2, _restart),
     "cut sessions": (2, _cut_sessions),
     "break a wire": (5, _break_wire),

@@ -33,7 +33,7 @@ def after_click(case: Case) -> Iterator[Finding]:
         if needless:
             first = min(needless, key=lambda receipt: receipt.told_at)
             committed = [at for end in case.ends for kind, at in end.receipts if kind == first.kind]
-            durable = f"committed {text.at - min(committed):.1f} s before it" if committed else "kept nowhere"
+            durable = f"committed after {min(committed) - first.told_at:.1f} s" if committed else "kept nowhere"
             story = f"texted {text.at - first.told_at:.1f} s after {first.kind!r} was accepted ({durable})"
             yield Finding(Violation.AFTER_CLICK, case.token, text.at, story)
 

@@ -50,8 +50,8 @@ def only_a_push(here: Callers, dice: random.Random) -> None:
 
 
 def only_an_sms(here: Callers, dice: random.Random) -> None:
-    """An SMS at once; one in three is critical."""
-    wanted = Wanted(phone=here.names.phone(), steps=(("not_delivered", 0),), critical=dice.random() < 1 / 3)
+    """An SMS at once; every other one is critical."""
+    wanted = Wanted(phone=here.names.phone(), steps=(("not_delivered", 0),), critical=dice.random() < 0.5)
     here.notify(wanted, http=_http(dice))
 
 
@@ -214,9 +214,9 @@ def _inline(
     here: Callers, dice: random.Random, does: dict[str, str], trigger: str, after_s: float | None = None
 ) -> Wanted:
     devices = _devices(here, dice.choice([1, 1, 2]))
-    return Wanted(
-        registrations=devices, phone=here.names.phone(), act=does, steps=((trigger, after_s or _after(dice)),)
-    )
+    steps = ((trigger, after_s or _after(dice)),)
+    phone, critical = here.names.phone(), dice.random() < 0.25
+    return Wanted(registrations=devices, phone=phone, act=does, steps=steps, critical=critical)
 
 
 def _devices(here: Callers, count: int) -> tuple[str, ...]:

@@ -131,7 +131,10 @@ class RandomHistories:
         # One in ten comes before its notification.
         some = [uuid7(), *map(_uuid, self._dice.sample(self._ids, min(3, len(self._ids))))]
         at = datetime.now(UTC)
-        store.record_receipts(conn, [ReceiptEvent(id_, self._dice.choice(kinds), at, "phone-1") for id_ in some])
+        store.settle_receipts(
+            conn,
+            store.record_receipts(conn, [ReceiptEvent(id_, self._dice.choice(kinds), at, "phone-1") for id_ in some]),
+        )
 
     def _decide(self, conn: Connection) -> None:
         scheduled = sa.text("""

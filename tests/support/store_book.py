@@ -69,7 +69,7 @@ class Book:
         )
 
     def receipt(self, id_: str, kind: Receipt = Receipt.DELIVERED, registration: str = "reg-ada") -> None:
-        self(store.record_receipts, [ReceiptEvent(UUID(id_), kind, AT, registration)])
+        self(store.settle_receipts, self(store.record_receipts, [ReceiptEvent(UUID(id_), kind, AT, registration)]))
 
     def rows(self, query: str, **values: Any) -> list[tuple[Any, ...]]:
         with self.engine.connect() as conn:

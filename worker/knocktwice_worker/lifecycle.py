@@ -166,6 +166,8 @@ class Refusal(StrEnum):
     OPTED_OUT = "opted_out"
     #: The person has no number.
     NO_PHONE = "no_phone"
+    #: The number that it was to go to is not the person's any more.
+    NUMBER_CHANGED = "number_changed"
     #: No address of the kind that the step's channel needs is known.
     NO_ADDRESS = "no_address"
     #: The number's country may not be texted.

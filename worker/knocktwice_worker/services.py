@@ -62,6 +62,8 @@ if TYPE_CHECKING:
 
 #: Connections for short transactions; whoever runs more threads than that lets some of them wait.
 CONNECTIONS = 10
+#: How long a short transaction may stand still; the limits, which are asked in one, have up to ten seconds to answer.
+_IDLE = timedelta(seconds=20)
 #: Bytes of an answer; a page of a provider's list has some hundred thousand.
 LARGEST_ANSWER = 32 << 20
 
@@ -75,12 +77,12 @@ class Services:
     @cached_property
     def engine(self) -> Engine:
         """Short transactions: claims, decisions, records."""
-        return engine.create(database_url(self.settings), pool_size=CONNECTIONS)
+        return engine.create(database_url(self.settings), pool_size=CONNECTIONS, idle=_IDLE)
 
     @cached_property
     def senders(self) -> Engine:
         """Transactions that stay open during a provider call, so that they cannot starve the short ones."""
-        return engine.create(database_url(self.settings), pool_size=20)
+        return engine.create(database_url(self.settings), pool_size=20, idle=2 * self.settings.lease)
 
     @cached_property
     def redis(self) -> Redis:

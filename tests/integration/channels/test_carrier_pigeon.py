@@ -17,12 +17,11 @@ from knocktwice_worker.audience import people
 from knocktwice_worker.channels.reports import StatusReport
 from knocktwice_worker.cli import step_options
 from knocktwice_worker.content.templates import check
-from knocktwice_worker.gateway import history
-from knocktwice_worker.gateway.history import Wanted
 from knocktwice_worker.lifecycle import ProviderState
 from knocktwice_worker.notifications.store import provider_reports
-from knocktwice_worker.reporting import figures, rollups
+from knocktwice_worker.reporting import figures, history, rollups
 from knocktwice_worker.reporting.figures import Dimension
+from knocktwice_worker.reporting.history import Wanted
 from knocktwice_worker.reporting.story import tell
 from knocktwice_worker.webhooks import endpoints
 from support import carrier_pigeon
@@ -86,12 +85,12 @@ def test_after_the_push_a_pigeon_flies_and_then_an_sms_goes(
     assert [step[:2] for step in _steps(here, id_)] == [("push", "sent"), ("pigeon", "sent"), ("sms", "sent")]
     with here.engine.connect() as conn:
         story = tell(conn, id_)
-        (message,) = history.page(conn, Wanted(user="ada"))["messages"]
+        (message,) = history.page(conn, Wanted(user="ada")).messages
     assert story is not None
     sentences = [moment.sentence for moment in story.moments]
     assert "loft took the pigeon as loft:1." in sentences
     assert "The pigeon was delivered." in sentences
-    assert [(s["channel"], s["provider"]) for s in message["steps"]] == [
+    assert [(s.channel, s.provider) for s in message.steps] == [
         ("push", None),
         ("pigeon", "loft"),
         ("sms", "twilio"),

@@ -57,7 +57,9 @@ def send(here: Services, people: int, *, template: str | None = "news", ttl: tim
 
 def receive(here: Services, ids: Sequence[UUID], kind: Receipt) -> None:
     with here.engine.begin() as conn:
-        store.record_receipts(conn, [ReceiptEvent(id_, kind, datetime.now(UTC), "") for id_ in ids])
+        store.settle_receipts(
+            conn, store.record_receipts(conn, [ReceiptEvent(id_, kind, datetime.now(UTC), "") for id_ in ids])
+        )
 
 
 def text(here: Services, ids: Sequence[UUID], body: str) -> None:

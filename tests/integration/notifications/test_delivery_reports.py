@@ -24,6 +24,7 @@ from knocktwice_worker.services import Services
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from knocktwice_worker.channels.deadline import Deadline
     from knocktwice_worker.channels.http import NoResponse, Request
     from knocktwice_worker.sandbox import Sandbox
     from support.clock import Clock
@@ -159,7 +160,7 @@ class _Says:
         self.asked: list[str] = []
         self._answers = list(answers)
 
-    def send(self, requests: Sequence[Request]) -> list[Response | NoResponse]:
+    def send(self, requests: Sequence[Request], _not_after: Deadline | None = None, /) -> list[Response | NoResponse]:
         """Answer."""
         self.asked += [request.url for request in requests]
         assert len(self.asked) < 5_000, "it never stops asking"

@@ -136,7 +136,10 @@ HOT: dict[str, tuple[Callable[[sa.Connection, Archive], object], list[str]]] = {
     ),
     "the last look": (lambda c, a: store.reserved(c, a.open[:50]), ["deliveries_pkey"]),
     "the claim": (lambda c, a: store.claim_steps(c, placed(a.open[:50]), MINUTE), ["deliveries_pkey"]),
-    "receipts": (lambda c, a: store.record_receipts(c, _receipts(a.open[:50])), ["deliveries_pkey", "events_pkey"]),
+    "receipts": (
+        lambda c, a: store.settle_receipts(c, store.record_receipts(c, _receipts(a.open[:50]))),
+        ["deliveries_pkey", "events_pkey"],
+    ),
     "receipts that name devices": (lambda c, a: people.see(c, _receipts(a.open[:50])), ["devices_pkey"]),
     "a cancellation by key": (
         lambda c, _: store.cancel(c, [], ["k-10"], datetime.now(UTC)),

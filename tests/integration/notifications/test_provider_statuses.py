@@ -58,7 +58,7 @@ def test_one_that_was_delivered_ends_an_sms_that_waits_for_that(post: SentMessag
 def test_a_push_that_arrives_late_does_not_speak_for_the_message_behind_it(post: SentMessages) -> None:
     (id_,) = post.handed_over(WHATSAPP, replace(SMS, when=When.NOT_DELIVERED))
     with post.here.engine.begin() as conn:
-        store.record_receipts(conn, [ReceiptEvent(UUID(id_), Receipt.DELIVERED, AT)])
+        store.settle_receipts(conn, store.record_receipts(conn, [ReceiptEvent(UUID(id_), Receipt.DELIVERED, AT)]))
     assert post.step(id_, 2)[0] == "scheduled"
 
 
@@ -87,7 +87,9 @@ def test_what_comes_while_a_step_is_sent_ends_the_next_one_at_once(
         if cancelled:
             store.cancel(conn, [id_], [], AT)
         else:
-            store.record_receipts(conn, [ReceiptEvent(UUID(id_), Receipt.CLICKED, AT, "r0")])
+            store.settle_receipts(
+                conn, store.record_receipts(conn, [ReceiptEvent(UUID(id_), Receipt.CLICKED, AT, "r0")])
+            )
     assert post.state(id_) == "active"
     post.sent([id_], first=1)
     assert post.step(id_, 2)[0] == "sent"
@@ -113,7 +115,7 @@ def test_a_report_about_a_step_that_nobody_has_sent_changes_nothing(post: SentMe
 def test_one_that_will_not_arrive_brings_nothing_back_that_is_over(post: SentMessages) -> None:
     (id_,) = post.handed_over(WHATSAPP, SMS)
     with post.here.engine.begin() as conn:
-        store.record_receipts(conn, [ReceiptEvent(UUID(id_), Receipt.CLICKED, AT, "r0")])
+        store.settle_receipts(conn, store.record_receipts(conn, [ReceiptEvent(UUID(id_), Receipt.CLICKED, AT, "r0")]))
     post.report([_report(0, ProviderState.UNDELIVERED)])
     assert post.state(id_) == "reached"
     rows = post.rows("SELECT state, wake_at, due_at > knocktwice_now() FROM deliveries WHERE step = 2")

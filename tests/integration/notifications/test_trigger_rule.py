@@ -111,7 +111,7 @@ def write(here: Services) -> Any:
 
 def _receive(here: Services, combinations: Sequence[Combination]) -> None:
     with here.engine.begin() as conn:
-        store.record_receipts(conn, [c.event for c in combinations])
+        store.settle_receipts(conn, store.record_receipts(conn, [c.event for c in combinations]))
 
 
 def _states(here: Services, combinations: Sequence[Combination]) -> list[str]:

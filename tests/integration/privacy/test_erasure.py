@@ -143,7 +143,12 @@ def _live(town: Town) -> None:
     with town.here.engine.begin() as conn:
         now = datetime.now(UTC)
         receipts = [ReceiptEvent(UUID(clicked), kind, now, "silent-reg-ADA") for kind in Receipt]
-        store.record_receipts(conn, [*receipts, ReceiptEvent(UUID(clicked), Receipt.CLICKED, now, "silent-reg-ADA-2")])
+        store.settle_receipts(
+            conn,
+            store.record_receipts(
+                conn, [*receipts, ReceiptEvent(UUID(clicked), Receipt.CLICKED, now, "silent-reg-ADA-2")]
+            ),
+        )
     town.here.redis.set(key_name("key-Lovelace"), clicked)
     town.text(town.send({"user": ADA}, {"user": BOB, "params": {"name": "Babbage"}}))
     town.send({"user": ADA}, {"user": BOB, "params": {"name": "Babbage"}}, after=3600)

@@ -58,7 +58,7 @@ class History:
             store.record_push(conn, results, retry_for=DAY)
             if not open_:
                 clicks = [ReceiptEvent(UUID(w.notification_id), Receipt.CLICKED, datetime.now(UTC)) for w in work]
-                store.record_receipts(conn, clicks)
+                store.settle_receipts(conn, store.record_receipts(conn, clicks))
             dead_letters.park(conn, message_id=None, task=None, reason="test", payload=json.dumps(wire))
 
     def counts(self) -> dict[str, int]:

@@ -82,7 +82,9 @@ def clicked(here: Services, *, reference: dict[str, Any] | None = None) -> str:
         )
     with here.engine.begin() as conn:
         at = datetime.now(UTC)
-        store.record_receipts(conn, [ReceiptEvent(UUID(id_), Receipt.CLICKED, at, "phone-1")])
+        store.settle_receipts(
+            conn, store.record_receipts(conn, [ReceiptEvent(UUID(id_), Receipt.CLICKED, at, "phone-1")])
+        )
     return id_
 
 

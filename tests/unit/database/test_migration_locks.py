@@ -56,6 +56,11 @@ EXCUSED: dict[str, dict[str, str]] = {
     "0015": {"ban-drop-default": "the defaults were there for the statements before; no worker relied on them"},
     "0016": {"require-concurrent-index-creation": _SMALL, "require-concurrent-index-deletion": _SMALL},
     "0018": {"renaming-column": "the column is renamed at once; workers of the release before are stopped first"},
+    "0021": {
+        "adding-not-nullable-field": "provider_reports holds what waits for seconds",
+        "ban-drop-column": "rollups is small, and workers of the release before are stopped first",
+        "ban-drop-default": "the default was there for the statements before; no worker relied on it",
+    },
 }
 
 

@@ -1,7 +1,7 @@
 """Before a blast: how many it would reach in which way, and what the SMS would cost. Nothing is written and nobody notified.
 
-People are grouped in SQL (by language, country, and what they can be sent), and the groups are read one by one; so a
-million people need as much memory as a thousand.
+People are grouped in SQL (``people_groups.py``), and the groups are read one by one; so a million people need as much memory
+as a thousand.
 """
 
 from __future__ import annotations
@@ -10,50 +10,30 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, String, bindparam, case, cast, exists, func, literal_column, or_, select, text
+from sqlalchemy import Connection, text
 
 from knocktwice_shared.channels import SMS
 from knocktwice_shared.errors import KnocktwiceError
 from knocktwice_shared.messages import Category
-from knocktwice_worker.audience.segment_sql import where
-from knocktwice_worker.blasts import request
+from knocktwice_worker.blasts import people_groups, request
 from knocktwice_worker.channels.registry import CHANNELS
 from knocktwice_worker.content.links.short_links import example
-from knocktwice_worker.database.schema import deliveries, devices, opt_outs, phones, users
 from knocktwice_worker.limits.quiet_hours import zones_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from datetime import datetime
 
-    from sqlalchemy import Select
-
     from knocktwice_shared.messages import Blast
-    from knocktwice_worker.audience.segment_filter import Filter
     from knocktwice_worker.blasts.content import BlastContent
     from knocktwice_worker.channels.opened import Channels
     from knocktwice_worker.config import Settings
     from knocktwice_worker.limits.per_number import Limits
 
-#: Digits of a number, its plus included, from which its time zone can be told.
-_PREFIX = 8
 #: Price list entry for countries that have none of their own.
 DEFAULT = "*"
 #: Earlier blasts whose outcomes say what is to be expected.
 _EARLIER = 3
-
-# Of those whose push went out; who has no device is counted by itself.
-_FELL_BACK = text("""
-SELECT count(*) AS pushed, count(*) FILTER (WHERE n.state IN ('texted', 'unknown')) AS texted
-FROM (
-  SELECT id FROM blasts WHERE message -> 'content' ->> 'template' = :template AND state = 'finished'
-    AND coalesce(message -> 'plan', 'null') = CAST(:plan AS jsonb)
-  ORDER BY created_at DESC LIMIT :earlier
-) b
-JOIN blast_pages p ON p.blast_id = b.id AND p.sent_at IS NOT NULL
-JOIN notifications n ON n.id > p.id AND n.id <= p.last_id AND n.batch_id = p.id AND n.state <> 'active'
-JOIN deliveries d ON d.notification_id = n.id AND d.step = 0 AND d.state = 'sent'
-""")
 
 
 class OverBudget(KnocktwiceError):
@@ -119,13 +99,13 @@ class Preflight:
 
     def as_json(self) -> dict[str, Any]:
         """Return it as plain data."""
-        told = asdict(self) | {"unpriced": sorted(self.unpriced)}
-        del told["channels"]
+        plain = asdict(self) | {"unpriced": sorted(self.unpriced)}
+        del plain["channels"]
         for name, channel in self.channels.items():
-            told |= {f"expected_{name}": channel.expected, f"worst_{name}": channel.worst}
-            told |= {f"expected_{name}_cost": channel.expected_cost, f"worst_{name}_cost": channel.worst_cost}
-            told[f"unpriced_{name}"] = sorted(channel.unpriced)
-        return told
+            plain |= {f"expected_{name}": channel.expected, f"worst_{name}": channel.worst}
+            plain |= {f"expected_{name}_cost": channel.expected_cost, f"worst_{name}_cost": channel.worst_cost}
+            plain[f"unpriced_{name}"] = sorted(channel.unpriced)
+        return plain
 
     @property
     def lacking(self) -> Iterator[tuple[set[str], str]]:
@@ -189,7 +169,7 @@ def examine(
     found.fallback_share, found.share_from = _share(conn, blast, share)
     now: datetime = conn.execute(text("SELECT knocktwice_now()")).scalar_one()
     _, day, _ = limits.day(now)
-    groups = _groups(wanted, settings, said.category, bool(said.plan))
+    groups = people_groups.alike(wanted, settings, said.category, bool(said.plan))
     values = {"since": day, "cap": limits.per_day or 1 << 30}
     rows = conn.execute(groups, values, execution_options={"stream_results": True, "yield_per": 1_000})
     expected = 0.0
@@ -260,6 +240,26 @@ def _texts(said: BlastContent, settings: Settings, channels: Channels) -> _Texts
     return _Texts(said, sizes, channels.prices)
 
 
+# Only those whose push went out are counted here; people without a device are counted by themselves.
+_FELL_BACK = text("""
+SELECT
+  count(*) AS pushed,
+  count(*) FILTER (WHERE n.state IN ('texted', 'unknown')) AS texted
+FROM (
+  SELECT id
+  FROM blasts
+  WHERE message -> 'content' ->> 'template' = :template
+    AND state = 'finished'
+    AND coalesce(message -> 'plan', 'null') = CAST(:plan AS jsonb)
+  ORDER BY created_at DESC
+  LIMIT :earlier
+) b
+JOIN blast_pages p ON p.blast_id = b.id AND p.sent_at IS NOT NULL
+JOIN notifications n ON n.id > p.id AND n.id <= p.last_id AND n.batch_id = p.id AND n.state <> 'active'
+JOIN deliveries d ON d.notification_id = n.id AND d.step = 0 AND d.state = 'sent'
+""")
+
+
 def _share(conn: Connection, blast: Blast, share: float | None) -> tuple[float, str]:
     if share is not None:
         return share, "as you said"
@@ -272,71 +272,3 @@ def _share(conn: Connection, blast: Blast, share: float | None) -> tuple[float, 
         return seen.texted / seen.pushed, f"the latest blasts with {which}: {seen.texted} of {seen.pushed}"
     which = "this template" if plan is None else "this template and these steps"
     return 1.0, f"the worst case, as no earlier blast with {which} has finished"
-
-
-def _groups(wanted: Filter, settings: Settings, category: Category, texting: bool) -> Select[Any]:
-    """One row for people who are alike in all that counts, with how many they are and one of their numbers."""
-    latest = (
-        select(devices.c.locale)
-        .where(devices.c.user_id == users.c.id, devices.c.locale.is_not(None))
-        .order_by(devices.c.last_seen_at.desc())
-        .limit(1)
-        .correlate(users)
-        .scalar_subquery()
-    )
-    pushable = exists().where(devices.c.user_id == users.c.id, devices.c.notifications_enabled).correlate(users)
-    full = (
-        select(deliveries.c.number)
-        .where(
-            deliveries.c.number.is_not(None),
-            deliveries.c.counted_at >= bindparam("since"),
-            deliveries.c.state.in_(["reserved", "sending", "sent", "unknown"]),
-        )
-        .group_by(deliveries.c.number)
-        .having(func.count() >= bindparam("cap"))
-        .subquery()
-    )
-    number = phones.c.number
-    blocked = phones.c.region.not_in(sorted(settings.sms_countries)) if settings.sms_countries else None
-    obstacles = [
-        ("no_phone", number.is_(None)),
-        ("opted_out", opt_outs.c.number.is_not(None)),
-        ("no_consent", phones.c.consented_at.is_(None) if category is Category.MARKETING else None),
-        ("country_blocked", or_(phones.c.region.is_(None), blocked) if blocked is not None else None),
-        ("capped", full.c.number.is_not(None)),
-    ]
-    obstacle = case(*((holds, name) for name, holds in obstacles if holds is not None), else_="")
-    # Where somebody lives counts only for marketing, and what their number says of it only if they have not said so.
-    stated: Any = literal_column("NULL", String)
-    prefix: Any = literal_column("NULL", String)
-    if texting and category is Category.MARKETING:
-        zone_of_device = (
-            select(devices.c.time_zone)
-            .where(devices.c.user_id == users.c.id, devices.c.time_zone.is_not(None))
-            .order_by(devices.c.last_seen_at.desc())
-            .limit(1)
-            .correlate(users)
-            .scalar_subquery()
-        )
-        stated = func.coalesce(zone_of_device, users.c.time_zone)
-        prefix = case((stated.is_(None), func.left(number, _PREFIX)), else_=None)
-    people = (
-        select(
-            func.coalesce(users.c.locale, latest).label("locale"),
-            pushable.label("pushable"),
-            obstacle.label("obstacle"),
-            phones.c.region.label("region"),
-            cast(stated, String).label("zone"),
-            cast(prefix, String).label("prefix"),
-            number.label("number"),
-        )
-        .select_from(
-            users.outerjoin(phones, phones.c.user_id == users.c.id)
-            .outerjoin(opt_outs, opt_outs.c.number == number)
-            .outerjoin(full, full.c.number == number)
-        )
-        .where(where(wanted, joins=False))
-        .subquery()
-    )
-    alike = [people.c[name] for name in ("locale", "pushable", "obstacle", "region", "zone", "prefix")]
-    return select(*alike, func.count().label("n"), func.min(people.c.number).label("number")).group_by(*alike)

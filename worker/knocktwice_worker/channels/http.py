@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from knocktwice_worker.channels.deadline import Deadline
+
 _BACKOFF, _BACKOFF_CAP = timedelta(seconds=2), timedelta(minutes=5)
 
 
@@ -43,18 +45,20 @@ class NoResponse:
 
     Attributes:
         reason: what happened, without personal data.
-        sent: whether the provider may have received it. ``False`` only when the connection was never made.
+        sent: whether the provider may have received it. ``False`` only when no body has left us.
+        late: we were too late to send it; the provider has no part in that.
     """
 
     reason: str
     sent: bool
+    late: bool = False
 
 
 class Carrier(Protocol):
     """What carries requests; :class:`~knocktwice_worker.channels.outbound.transport.Transport` is one."""
 
-    def send(self, requests: Sequence[Request]) -> list[Response | NoResponse]:
-        """Send side by side; answers in the same order."""
+    def send(self, requests: Sequence[Request], not_after: Deadline | None = None, /) -> list[Response | NoResponse]:
+        """Send side by side; answers in the same order. A request whose deadline is over is not sent."""
         ...
 
 

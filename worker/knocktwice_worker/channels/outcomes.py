@@ -29,11 +29,13 @@ class Retry:
 
     Attributes:
         too_fast: because it gets more than it wants.
+        ours: because we were too late to send it, so it says nothing about the provider.
     """
 
     reason: str
     after: timedelta | None = None
     too_fast: bool = False
+    ours: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +46,13 @@ class Rejected:
         reason: a word from the field (``unregistered``, ``opted_out``, ``invalid_number``, …), fit for the ledger.
         detail: the provider's code and text, without personal data.
         address_dead: the address itself is gone for good and should be forgotten.
+        opted_out: the recipient has asked the provider not to get messages; the address joins the opt-outs.
     """
 
     reason: str
     detail: str = ""
     address_dead: bool = False
+    opted_out: bool = False
 
 
 @dataclass(frozen=True, slots=True)

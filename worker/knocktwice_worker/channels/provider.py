@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
+from knocktwice_worker.channels.http import NoResponse
 from knocktwice_worker.channels.messages import ListedMessage, StepMessage
 from knocktwice_worker.channels.outcomes import CredentialsUnavailable, Outcome, Retry
 
@@ -13,11 +14,15 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
 
-    from knocktwice_worker.channels.http import Carrier, NoResponse, Request, Response
+    from knocktwice_worker.channels.deadline import Deadline
+    from knocktwice_worker.channels.http import Carrier, Request, Response
     from knocktwice_worker.channels.reports import Books
 
 #: Wait before asking again for credentials that could not be had.
 _NO_CREDENTIALS_PAUSE = timedelta(seconds=30)
+
+#: What became of a message that could not leave by its deadline.
+_TOO_LATE = Retry("the sender stood still", timedelta(), ours=True)
 
 MessageT = TypeVar("MessageT", contravariant=True)
 
@@ -45,15 +50,22 @@ class Provider(Protocol[MessageT]):
         ...
 
 
-def deliver(transport: Carrier, channel: Provider[MessageT], messages: Sequence[MessageT]) -> list[Outcome]:
-    """Send messages through a channel, all in flight together, and return each one's outcome in the same order."""
+def deliver(
+    transport: Carrier, channel: Provider[MessageT], messages: Sequence[MessageT], not_after: Deadline | None = None
+) -> list[Outcome]:
+    """Send messages through a channel, all in flight together, and return each one's outcome in the same order.
+
+    Args:
+        not_after: messages that could not leave by then are not sent, and may be tried again at once.
+    """
     if not messages:
         return []
     try:
         channel.authorize()
     except CredentialsUnavailable as error:
         return [Retry(str(error), _NO_CREDENTIALS_PAUSE)] * len(messages)
-    return [channel.outcome(answer) for answer in transport.send([channel.request(m) for m in messages])]
+    answers = transport.send([channel.request(m) for m in messages], not_after)
+    return [_TOO_LATE if isinstance(a, NoResponse) and a.late else channel.outcome(a) for a in answers]
 
 
 @dataclass(frozen=True, slots=True)

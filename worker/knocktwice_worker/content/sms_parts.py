@@ -4,8 +4,8 @@ A text that the GSM 7-bit alphabet can write has 160 septets in one part and 153
 UTF-16 with 70 and 67 units. What belongs together (an escaped character, an emoji of several code points) is not torn apart.
 (3GPP TS 23.038, 6.2.1 and 23.040, 9.2.3.24.1.)
 
-Which code points belong together changes with each version of Unicode. Providers' own calculators count by version 10.0, so
-this does, too: Indic conjuncts are several clusters there, and emoji joined in newer ways as well.
+Which code points belong together changes with each version of Unicode. Providers count by version 10.0, so this does, too:
+Indic conjuncts are several clusters there, and emoji joined in newer ways as well.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _GSM = _BASIC | _EXTENDED
 _SEPTETS, _UNITS = (160, 153), (70, 67)
 
 #: One extended grapheme cluster (https://www.unicode.org/reports/tr29/tr29-31.html), in letters of grapheme_breaks.txt. Of two
-#: flags and what follows these calculators leave one mark with them, where Unicode has any number.
+#: flags and what follows the calculators of providers leave one mark with them, where Unicode has any number.
 _CLUSTER = re.compile(
     r"c|p*(?:ff[ezm]?|(?:l*(?:xv*|y|v+)t*|l+|t+|[ba]e*s|[^c])(?:[ezm]|(?<=z)(?:ae*s|[ga]))*)",
 )

@@ -23,17 +23,6 @@ if TYPE_CHECKING:
 #: The country whose price holds where a country has none of its own.
 OTHERS = "*"
 
-_READ = text(f"""
-SELECT day, template, blast, country, category, {", ".join(f"sum({name}) AS {name}" for name in COUNTS)},
-  sum(price) AS price, sum(reached) AS reached, jsonb_agg(channels) FILTER (WHERE channels <> '{{}}') AS channels,
-  jsonb_agg(suppressed) FILTER (WHERE suppressed <> '{{}}') AS suppressed
-FROM rollups
-WHERE day >= :since AND day <= :until AND (CAST(:template AS text) IS NULL OR template = :template)
-GROUP BY day, template, blast, country, category
-""")
-
-_AS_OF = text("SELECT seen_until FROM followers WHERE name = 'rollups'")
-
 
 class Dimension(StrEnum):
     """What figures can be told apart by."""
@@ -151,16 +140,16 @@ class Figures:
 
     def as_json(self) -> dict[str, object]:
         """Return all figures by name, money as text."""
-        told: dict[str, object] = {name: getattr(self, name) for name in (*COUNTS, "reached")}
-        told["suppressed"] = dict(sorted(self.suppressed.items()))
+        plain: dict[str, object] = {name: getattr(self, name) for name in (*COUNTS, "reached")}
+        plain["suppressed"] = dict(sorted(self.suppressed.items()))
         for name in ("fell_back_rate", "delivery_rate", "response_rate", "wasted_rate"):
-            told[name] = getattr(self, name)
+            plain[name] = getattr(self, name)
         for name in ("sms_cost", "cost", "cost_per_delivered", "sms_only_cost", "saved"):
-            told[name] = _as_text(getattr(self, name))
+            plain[name] = _as_text(getattr(self, name))
         for name, channel in self.channels.items():
-            told |= {f"{name}_{count}": getattr(channel, count) for count in ("sent", "delivered", "read", "unknown")}
-            told |= {f"unpriced_{name}": channel.unpriced, f"{name}_cost": _as_text(channel.cost)}
-        return told
+            plain |= {f"{name}_{count}": getattr(channel, count) for count in ("sent", "delivered", "read", "unknown")}
+            plain |= {f"unpriced_{name}": channel.unpriced, f"{name}_cost": _as_text(channel.cost)}
+        return plain
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +167,28 @@ class Report:
     lines: Mapping[str, Figures]
     total: Figures
     as_of: datetime | None
+
+
+_READ = text(f"""
+SELECT
+  day,
+  template,
+  blast,
+  country,
+  category,
+  {", ".join(f"sum({name}) AS {name}" for name in COUNTS)},
+  sum(price) AS price,
+  sum(reached) AS reached,
+  jsonb_agg(channels) FILTER (WHERE channels <> '{{}}') AS channels,
+  jsonb_agg(suppressed) FILTER (WHERE suppressed <> '{{}}') AS suppressed
+FROM rollups
+WHERE day >= :since
+  AND day <= :until
+  AND (CAST(:template AS text) IS NULL OR template = :template)
+GROUP BY day, template, blast, country, category
+""")
+
+_AS_OF = text("SELECT seen_until FROM followers WHERE name = 'rollups'")
 
 
 def report(

@@ -34,6 +34,7 @@ VERDICTS = {
     "budget_exhausted": "The day's budget of SMS parts had no room for it (KNOCKTWICE_SMS_BUDGET…): no SMS.",
     "opted_out": "This number asked not to be texted: no SMS.",
     "no_phone": "No phone number is known: no SMS.",
+    "number_changed": "The number that it was to go to is not theirs any more: no SMS.",
     "no_address": "No address of this person's is known on that channel: no SMS.",
     "country_blocked": "SMS to this country are not allowed here (KNOCKTWICE_SMS_COUNTRIES): no SMS.",
     "no_sender": "Nobody is set to send it here ({setting}): no SMS.",
@@ -102,8 +103,14 @@ class Story:
 
 
 _OF = """
-SELECT n.*, b.category, bl.key AS blast FROM notifications n JOIN batches b ON b.id = n.batch_id
-LEFT JOIN blast_pages p ON p.id = n.batch_id LEFT JOIN blasts bl ON bl.id = p.blast_id
+SELECT
+  n.*,
+  b.category,
+  bl.key AS blast
+FROM notifications n
+JOIN batches b ON b.id = n.batch_id
+LEFT JOIN blast_pages p ON p.id = n.batch_id
+LEFT JOIN blasts bl ON bl.id = p.blast_id
 """
 _BY_ID = text(_OF + "WHERE n.id = :wanted")
 
@@ -149,7 +156,7 @@ def _step(row: Row[Any]) -> Step:
         row.state,
         row.reason,
         row.due_at,
-        taken_by(row),
+        taken_by(row.step, row.provider, row.provider_id),
         row.provider_id,
         status,
         _error(row),
@@ -162,12 +169,9 @@ def _error(row: Row[Any]) -> int | str | None:
     return code
 
 
-def taken_by(row: Row[Any]) -> str | None:
+def taken_by(step: int, provider: str | None, provider_id: str | None) -> str | None:
     """Return the provider that took a delivery's message; ``None`` for a push, and while nobody has."""
-    if row.step == 0 or row.provider_id is None:
-        return None
-    provider: str | None = row.provider
-    return provider
+    return None if step == 0 or provider_id is None else provider
 
 
 def mask(number: str) -> str:
@@ -236,9 +240,8 @@ def _sms_moments(step: Row[Any]) -> Iterator[Moment]:
         tries = "" if step.tries == 1 else f" (try {step.tries})"
         yield Moment(step.claimed_at, step.channel, f"{name} to {mask(step.number)} handed to the provider{tries}.")
     if step.state == "sent":
-        yield Moment(
-            step.finished_at, step.channel, f"{taken_by(step) or 'The provider'} took the {name} as {step.provider_id}."
-        )
+        provider = taken_by(step.step, step.provider, step.provider_id) or "The provider"
+        yield Moment(step.finished_at, step.channel, f"{provider} took the {name} as {step.provider_id}.")
     elif step.state == "failed":
         yield Moment(step.finished_at, step.channel, f"The {name} failed: {step.reason}.")
     elif step.state == "scheduled":

@@ -11,6 +11,7 @@ from knocktwice_worker.webhooks.addresses import is_loopback, is_private
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from knocktwice_worker.channels.deadline import Deadline
     from knocktwice_worker.channels.http import NoResponse, Request, Response
 
 #: Seconds an application may take to answer.
@@ -39,7 +40,7 @@ class Hooks:
     def _local(self) -> Transport:
         return Transport(timeout=TIMEOUT_S, in_flight=_IN_FLIGHT, most_bytes=_MOST_BYTES)
 
-    def send(self, requests: Sequence[Request]) -> list[Response | NoResponse]:
+    def send(self, requests: Sequence[Request], _not_after: Deadline | None = None, /) -> list[Response | NoResponse]:
         """Send the requests and return their answers in the same order."""
         local = [is_loopback(request.url) for request in requests]
         near = iter(self._local.send([r for r, here in zip(requests, local, strict=True) if here]))

@@ -88,14 +88,25 @@ def declare(conn: Connection, urls: Collection[str], *, private: bool) -> None:
         _insert(conn, url, (), personal=False)
 
 
+_LIST = text("""
+SELECT
+  id,
+  url,
+  events,
+  personal,
+  failing_since,
+  last_error,
+  disabled_at,
+  disabled_reason,
+  (SELECT count(*) FROM webhook_deliveries d WHERE d.endpoint_id = e.id AND d.next_at IS NOT NULL) AS waiting
+FROM webhook_endpoints e
+ORDER BY since, id
+""")
+
+
 def list_all(conn: Connection) -> list[Endpoint]:
     """Return the endpoints."""
-    query = text("""
-    SELECT id, url, events, personal, failing_since, last_error, disabled_at, disabled_reason, (
-      SELECT count(*) FROM webhook_deliveries d WHERE d.endpoint_id = e.id AND d.next_at IS NOT NULL) AS waiting
-    FROM webhook_endpoints e ORDER BY since, id
-    """)
-    return [Endpoint(**row._mapping) for row in conn.execute(query)]
+    return [Endpoint(**row._mapping) for row in conn.execute(_LIST)]
 
 
 def get(conn: Connection, id_: str) -> Endpoint:
@@ -110,41 +121,70 @@ def get(conn: Connection, id_: str) -> Endpoint:
     return found
 
 
+_REMOVE = text("DELETE FROM webhook_endpoints WHERE id = :id")
+
+
 def remove(conn: Connection, id_: str) -> None:
     """Forget an endpoint and what it was not told yet."""
     get(conn, id_)
-    conn.execute(text("DELETE FROM webhook_endpoints WHERE id = :id"), {"id": id_})
+    conn.execute(_REMOVE, {"id": id_})
+
+
+# It is told from now on; an endpoint that was enabled already keeps its beginning.
+_ENABLE = text("""
+UPDATE webhook_endpoints SET
+  disabled_at = NULL,
+  disabled_reason = NULL,
+  failing_since = NULL,
+  failures = 0,
+  resume_at = NULL,
+  since = CASE WHEN disabled_at IS NULL THEN since ELSE knocktwice_now() END
+WHERE id = :id
+""")
 
 
 def enable(conn: Connection, id_: str) -> None:
     """Send to a disabled endpoint again, first what waits. What happened meanwhile can be replayed."""
     get(conn, id_)
     _start_following(conn)
-    query = text("""
-    UPDATE webhook_endpoints SET disabled_at = NULL, disabled_reason = NULL, failing_since = NULL, failures = 0,
-      resume_at = NULL, since = CASE WHEN disabled_at IS NULL THEN since ELSE knocktwice_now() END WHERE id = :id
-    """)
-    conn.execute(query, {"id": id_})
+    conn.execute(_ENABLE, {"id": id_})
+
+
+_INSERT = text("""
+INSERT INTO webhook_endpoints (
+  id,
+  url,
+  events,
+  personal
+) VALUES (
+  :id,
+  :url,
+  CAST(:events AS text[]),
+  :personal
+)
+ON CONFLICT DO NOTHING
+RETURNING id
+""")
 
 
 def _insert(conn: Connection, url: str, events: Collection[str], personal: bool) -> str | None:
     _start_following(conn)
     id_ = f"ep_{secrets.token_hex(8)}"
-    query = text("""
-    INSERT INTO webhook_endpoints (id, url, events, personal) VALUES (:id, :url, CAST(:events AS text[]), :personal)
-    ON CONFLICT DO NOTHING RETURNING id
-    """)
-    return conn.execute(query, {"id": id_, "url": url, "events": sorted(set(events)), "personal": personal}).scalar()
+    return conn.execute(_INSERT, {"id": id_, "url": url, "events": sorted(set(events)), "personal": personal}).scalar()
+
+
+_NOW = text("SELECT knocktwice_now()")
+_IS_ANYBODY_TOLD = text("SELECT 1 FROM webhook_endpoints WHERE disabled_at IS NULL LIMIT 1")
+_SKIP = text("""
+UPDATE followers SET
+  seen_until = :now - interval '1 minute'
+WHERE name = :name AND seen_until < :now
+""")
 
 
 def _start_following(conn: Connection) -> None:
-    """With nobody to tell nobody looked; what happened meanwhile need not be read."""
-    now: datetime = conn.execute(text("SELECT knocktwice_now()")).scalar_one()
+    """Start to follow from now on. While there was no endpoint nobody looked, and that time need not be read."""
+    now: datetime = conn.execute(_NOW).scalar_one()
     change_feed.join(conn, FOLLOWER, now)
-    if not conn.execute(text("SELECT 1 FROM webhook_endpoints WHERE disabled_at IS NULL LIMIT 1")).first():
-        conn.execute(
-            text(
-                "UPDATE followers SET seen_until = :now - interval '1 minute' WHERE name = :name AND seen_until < :now"
-            ),
-            {"now": now, "name": FOLLOWER},
-        )
+    if not conn.execute(_IS_ANYBODY_TOLD).first():
+        conn.execute(_SKIP, {"now": now, "name": FOLLOWER})

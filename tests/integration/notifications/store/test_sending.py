@@ -120,7 +120,9 @@ def test_a_receipt_does_not_wait_for_a_sender_at_work(book: Book) -> None:
         store.hold(sender, ids(one), at)
         with book.engine.begin() as conn:
             conn.execute(sa.text("SET LOCAL lock_timeout = '1s'"))
-            store.record_receipts(conn, [ReceiptEvent(UUID(ids(one)[0]), Receipt.CLICKED, AT, "reg-ada")])
+            store.settle_receipts(
+                conn, store.record_receipts(conn, [ReceiptEvent(UUID(ids(one)[0]), Receipt.CLICKED, AT, "reg-ada")])
+            )
     assert book.states(ids(one)[0])["sms"] == ("sending", None)
 
 

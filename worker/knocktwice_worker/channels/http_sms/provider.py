@@ -173,7 +173,7 @@ class HttpSmsChannel:
             case Means.REJECTED:
                 return Rejected(rule.reason or "refused", said)
             case Means.OPTED_OUT:
-                return Rejected("opted_out", said)
+                return Rejected("opted_out", said, opted_out=True)
             case Means.RETRY:
                 return Retry(said, after)
             case Means.TOO_FAST:

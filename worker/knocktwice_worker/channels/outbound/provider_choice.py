@@ -141,7 +141,7 @@ class Providers:
         for provider, deciding in sorted({(p, why in _DECIDING) for p, why, _ in outcomes}):
             own = [o for p, why, o in outcomes if (p, why in _DECIDING) == (provider, deciding)]
             # Being asked for patience says nothing about whether it works.
-            counted = [o for o in own if not (isinstance(o, Retry) and o.too_fast)]
+            counted = [o for o in own if not (isinstance(o, Retry) and (o.too_fast or o.ours))]
             bad = [o.reason for o in counted if isinstance(o, Retry | Unknown)]
             if counted and provider in self._weights:
                 self._count(provider, len(counted) - len(bad), bad, deciding=deciding)

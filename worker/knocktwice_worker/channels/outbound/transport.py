@@ -27,6 +27,8 @@ from knocktwice_worker.channels.http import NoResponse, Request, Response
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from knocktwice_worker.channels.deadline import Deadline
+
 #: Requests that share one HTTP/2 connection, as most servers allow.
 _STREAMS = 100
 #: An idle connection older than this (seconds) is not used again: the provider may be about to close it.
@@ -56,6 +58,9 @@ _REASONS = {
 }
 
 
+_LATE = NoResponse("it was too late to send it", sent=False, late=True)
+
+
 @dataclass(eq=False, slots=True)
 class _Batch:
     """The requests of one call and their answers, in the same order."""
@@ -79,6 +84,8 @@ class _Transfer:
     batch: _Batch
     place: int
     expires_at: float
+    not_after: Deadline | None = None
+    late: bool = False
     body: list[bytes] = field(default_factory=list)
     head: list[bytes] = field(default_factory=list)
 
@@ -88,6 +95,21 @@ class _Transfer:
 
     def response(self, status: int) -> Response:
         return Response(status, b"".join(self.body), _Headers(self.head))
+
+
+class _Body:
+    """A body that libcurl reads when the connection is there, last of all before it is sent."""
+
+    def __init__(self, transfer: _Transfer) -> None:
+        self._transfer = transfer
+        self._left = io.BytesIO(transfer.request.body)
+
+    def read(self, size: int) -> bytes | int:
+        transfer = self._transfer
+        if transfer.not_after is not None and not self._left.tell() and transfer.not_after.over:
+            transfer.late = True
+            return int(pycurl.READFUNC_ABORT)
+        return self._left.read(size)
 
 
 class _Headers(Mapping[str, str]):
@@ -145,10 +167,14 @@ class Transport:
         self._loop: _Loop | None = None
         self._closed = False
 
-    def send(self, requests: Sequence[Request]) -> list[Response | NoResponse]:
+    def send(self, requests: Sequence[Request], not_after: Deadline | None = None, /) -> list[Response | NoResponse]:
         """Send the requests side by side and return their answers in the same order.
 
         Never raises for what happens on the wire: that is a :class:`NoResponse`.
+
+        Args:
+            not_after: a request whose body has not left by then is not sent. It is asked last of all before the bytes go, because
+                a process can be stopped for a minute between any two lines.
         """
         if not requests:
             return []
@@ -159,7 +185,7 @@ class Transport:
                 return [NoResponse("the worker is shutting down", sent=False)] * len(requests)
             if self._loop is None:
                 self._loop = _Loop(self._waiting, self._in_flight, self._handle)
-            self._waiting.extend(_Transfer(batch, place, expires_at) for place in range(len(requests)))
+            self._waiting.extend(_Transfer(batch, place, expires_at, not_after) for place in range(len(requests)))
             self._loop.wake()
         batch.done.wait()
         return [answer for answer in batch.answers if answer is not None]
@@ -276,6 +302,9 @@ class _Loop:
 
     def _start(self, multi: pycurl.CurlMulti, transfer: _Transfer) -> None:
         request = transfer.request
+        if transfer.not_after is not None and transfer.not_after.over:
+            transfer.batch.answer(transfer.place, _LATE)
+            return
         if time.monotonic() > transfer.expires_at:
             # The provider is slower than we are; whoever waits longer than a lease would be sent twice.
             transfer.batch.answer(transfer.place, NoResponse("the provider is too slow for its queue", sent=False))
@@ -311,7 +340,7 @@ class _Loop:
             # have received the first one. It cannot do so with a body it cannot rewind.
             handle.setopt(pycurl.POST, 1)
             handle.setopt(pycurl.POSTFIELDSIZE, len(request.body))
-            handle.setopt(pycurl.READFUNCTION, io.BytesIO(request.body).read)
+            handle.setopt(pycurl.READFUNCTION, _Body(transfer).read)
         handle.setopt(pycurl.WRITEFUNCTION, transfer.body.append)
         handle.setopt(pycurl.HEADERFUNCTION, transfer.head.append)
 
@@ -325,6 +354,9 @@ class _Loop:
             for handle, code, _ in failed:
                 transfer = self._finish(multi, handle)
                 # The request size is what went out on this transfer, retries included.
+                if transfer.late:
+                    transfer.batch.answer(transfer.place, _LATE)
+                    continue
                 sent = code not in _NEVER_CONNECTED and handle.getinfo(pycurl.REQUEST_SIZE) > 0
                 reason = _REASONS.get(code, f"the request failed (libcurl error {code})")
                 transfer.batch.answer(transfer.place, NoResponse(reason, sent=sent))

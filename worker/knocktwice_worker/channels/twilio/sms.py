@@ -21,6 +21,7 @@ from knocktwice_worker.channels.http_sms import json_paths
 from knocktwice_worker.channels.messages import ListedMessage, StepMessage
 from knocktwice_worker.channels.outcomes import CredentialsUnavailable, Outcome, Rejected, Retry, Sent, Unknown
 from knocktwice_worker.channels.provider import Examination, Rate
+from knocktwice_worker.channels.reports import OPTED_OUT
 from knocktwice_worker.channels.twilio import account
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ _INVALID_NUMBER = {21211, 21214, 21217, 21401, 21421, 21614}
 _REASONS = {
     21408: "country_blocked",
     21602: "empty_text",
-    21610: "opted_out",
+    OPTED_OUT: "opted_out",
     21612: "unreachable_from_sender",
     21617: "too_long",
     **dict.fromkeys(_INVALID_NUMBER, "invalid_number"),
@@ -156,9 +157,8 @@ class TwilioSmsChannel:
             return Retry(f"Twilio {code}", retry_after(answer) or _QUEUE_PAUSE, too_fast=True)
         if answer.status in (401, 403, 404):
             return Retry(f"Twilio refuses our account ({code or answer.status})", _ACCOUNT_PAUSE)
-        return Rejected(
-            _REASONS.get(code, "refused") if isinstance(code, int) else "refused", f"Twilio {code or answer.status}"
-        )
+        reason = _REASONS.get(code, "refused") if isinstance(code, int) else "refused"
+        return Rejected(reason, f"Twilio {code or answer.status}", opted_out=code == OPTED_OUT)
 
     def list_messages(self, transport: Carrier, since: Mapping[str, datetime]) -> dict[str, list[ListedMessage]]:
         """Ask Twilio for the messages to some numbers.

@@ -12,7 +12,7 @@ from starlette.types import Scope as AsgiScope
 
 from knocktwice_shared.errors import InvalidMessage
 from knocktwice_shared.ids import uuid7
-from knocktwice_worker.gateway import history, wording
+from knocktwice_worker.gateway import wording
 from knocktwice_worker.gateway.auth.access import Here, Out, admit, bearer, outbox, refuse_parameters, requires
 from knocktwice_worker.gateway.auth.keys import Scope
 from knocktwice_worker.gateway.http.body import read_json
@@ -25,7 +25,7 @@ from knocktwice_worker.gateway.schemas.notifications import Accepted, Cancel, No
 from knocktwice_worker.gateway.schemas.saved import Queued
 from knocktwice_worker.gateway.transactions import reading
 from knocktwice_worker.lifecycle import NotificationState
-from knocktwice_worker.reporting import story
+from knocktwice_worker.reporting import history, story
 
 router = APIRouter(prefix="/v1", tags=["notifications"])
 
@@ -135,4 +135,4 @@ def messages(
     """Return the history, newest first. A page may be short or empty and still have a next one."""
     wanted = history.Wanted(user, key, state, template, since, until, before, limit)
     with reading(services) as conn:
-        return history.page(conn, wanted)
+        return dataclasses.asdict(history.page(conn, wanted))

@@ -16,8 +16,11 @@ import structlog
 from redis.exceptions import RedisError
 
 from knocktwice_shared.messages import Category
+from knocktwice_worker.channels.channel import Consent
+from knocktwice_worker.channels.deadline import Deadline
 from knocktwice_worker.channels.http import backoff
 from knocktwice_worker.channels.messages import StepMessage
+from knocktwice_worker.channels.outbound.pacing import Lane
 from knocktwice_worker.channels.outbound.provider_choice import Choice
 from knocktwice_worker.channels.outcomes import Outcome, Rejected, Retry, Sent, Unknown, patience
 from knocktwice_worker.channels.provider import deliver
@@ -28,7 +31,7 @@ from knocktwice_worker.notifications.pipeline.catch_up import PENDING
 from knocktwice_worker.notifications.pipeline.concurrency import at_most
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from datetime import datetime
 
     from sqlalchemy import Connection, Engine
@@ -46,6 +49,20 @@ _StepT = TypeVar("_StepT", store.ReservedStep, store.ClaimedStep)
 
 #: How soon after an unclear answer the provider's list is asked.
 _LOOK_AFTER = timedelta(seconds=2)
+#: Who waits for a pace with whom.
+_LANES = {
+    Lane.NONE: {Category.CRITICAL},
+    Lane.SINGLES: {Category.TRANSACTIONAL},
+    Lane.BLASTS: {Category.MARKETING},
+}
+#: A message that was reserved longer ago than this has waited in a line.
+_AT_ONCE = timedelta(seconds=1)
+#: How old the last look at receipts and opt-outs may be when a message leaves. A sender that stood still looks again.
+_FRESH = timedelta(seconds=2)
+#: The part of its lease within which a message may leave; the rest is for clocks that differ.
+_OF_LEASE = 0.8
+#: What becomes of a message that was stopped between its claim and its lock: it goes back, and ends there with the true reason.
+_STOPPED = Retry("stopped after its claim", timedelta(), ours=True)
 #: When to look again while the limits cannot be counted.
 _WAIT = timedelta(seconds=30)
 
@@ -83,12 +100,18 @@ class LaterSteps:
         Returns:
             The notification ids of those that the provider took.
         """
+        # From before the claim: past its lease another worker may take the message for lost, and send it.
+        lease = Deadline.within(self.lease * _OF_LEASE)
         claimed, claimed_at, chosen = self._claim(self._settled(ids))
         if claimed_at is None:
             return []
         with self.senders.begin() as conn:
+            # From before the last look: what is said after it is not seen any more.
+            look = Deadline.within(_FRESH)
             held = store.hold(conn, claimed, claimed_at)
-            outcomes = self._deliver(held)
+            # A provider to which a connection takes longer than that gets the time it needs, try by try.
+            tries = max((row.tries for row in held), default=1)
+            outcomes = self._deliver(held, min(lease, look.later(_FRESH * (2 ** min(tries - 1, 4) - 1))))
             results = [_result(row, outcome, self.retry_for) for row, outcome in zip(held, outcomes, strict=True)]
             if self._choosing(held):
                 results = store.with_ids_of_their_own(conn, self._moved(conn, held, outcomes, results))
@@ -120,9 +143,12 @@ class LaterSteps:
             rows = store.reserved(conn, ids)
             if not rows:
                 return [], None, {}
-            opted_out = [row for row in rows if row.opted_out]
-            store.skip(conn, [store.Decision(r.notification_id, Refusal.OPTED_OUT, {}, r.step) for r in opted_out])
-            wanted = [row for row in rows if not row.opted_out]
+            refusals = {row.notification_id: refusal for row in rows if (refusal := self._refusal(row))}
+            refused = [row for row in rows if row.notification_id in refusals]
+            store.skip(
+                conn, [store.Decision(r.notification_id, refusals[r.notification_id], {}, r.step) for r in refused]
+            )
+            wanted = [row for row in rows if row.notification_id not in refusals]
             marketing = [row for row in wanted if row.category is Category.MARKETING]
             asleep = self.quiet.postpone(conn, marketing)
             awake = [row for row in wanted if row.notification_id not in asleep]
@@ -142,6 +168,17 @@ class LaterSteps:
                 ],
             )
             return claimed, claimed_at, chosen
+
+    def _refusal(self, row: store.ReservedStep) -> Refusal | None:
+        """Return why a message may not go any more, although it might when its step was due; ``None``: it may."""
+        entry = self.channels.entry(row.channel)
+        if entry.address.is_number and row.opted_out:
+            return Refusal.OPTED_OUT
+        if entry.address.is_number and not row.theirs:
+            return Refusal.NUMBER_CHANGED
+        if entry.consent is Consent.PHONE and row.category is Category.MARKETING and not row.consented:
+            return Refusal.NO_CONSENT
+        return None
 
     def _choose(self, rows: Sequence[store.ReservedStep]) -> dict[str, Choice]:
         """Choose a provider for each message: where a channel has several, by weight and health; else its usual one.
@@ -182,10 +219,14 @@ class LaterSteps:
             by_sender[row.channel, chosen[row.notification_id].provider, row.sender].append(row)
         granted: list[store.ReservedStep] = []
         for (channel, provider, sender), waiting in by_sender.items():
-            # A message without parts counts as one.
-            turn = self.channels.pace(channel, provider, sender).take([self._parts(row) or 1 for row in waiting])
-            store.postpone(conn, [row.notification_id for row in waiting[turn.granted :]], turn.wait)
-            granted += waiting[: turn.granted]
+            pace = self.channels.pace(channel, provider, sender)
+            for lane, own in _by_lane(waiting):
+                # A message without parts counts as one.
+                costs = [self._parts(row) or 1 for row in own]
+                turn = pace.take(costs, lane, entitled=sum(row.waited > _AT_ONCE for row in own))
+                late = [row.notification_id for row in own[turn.granted :]]
+                store.postpone_each(conn, dict(zip(late, turn.waits, strict=True)))
+                granted += own[: turn.granted]
         return granted
 
     def _parts(self, row: store.ReservedStep) -> int:
@@ -225,18 +266,20 @@ class LaterSteps:
         )
         return [a.notification_id for a, answer in paired if answer.refusal is None]
 
-    def _deliver(self, held: Sequence[store.ClaimedStep]) -> list[Outcome]:
+    def _deliver(self, held: Sequence[store.ClaimedStep], not_after: Deadline) -> list[Outcome]:
         """Send through each message's own channel and provider; outcomes in the same order."""
-        outcomes: dict[str, Outcome] = {}
+        outcomes: dict[str, Outcome] = {row.notification_id: _STOPPED for row in held if row.stopped}
         by_way: dict[tuple[str, str], list[store.ClaimedStep]] = defaultdict(list)
         for row in held:
+            if row.stopped:
+                continue
             by_way[row.channel, row.provider].append(row)
         for (channel, provider), rows in by_way.items():
             messages = [
                 StepMessage(f"{row.notification_id}.{row.step}", to=row.number, text=row.text, sender=row.sender)
                 for row in rows
             ]
-            answers = deliver(self.transport, self.channels.provider(channel, provider), messages)
+            answers = deliver(self.transport, self.channels.provider(channel, provider), messages, not_after)
             outcomes |= {row.notification_id: answer for row, answer in zip(rows, answers, strict=True)}
         return [outcomes[row.notification_id] for row in held]
 
@@ -255,7 +298,9 @@ class LaterSteps:
         refused = {
             result.notification_id: outcome.reason
             for result, outcome in zip(results, outcomes, strict=True)
-            if isinstance(outcome, Retry) and not outcome.too_fast and result.state is DeliveryState.RESERVED
+            if isinstance(outcome, Retry)
+            and not (outcome.too_fast or outcome.ours)
+            and result.state is DeliveryState.RESERVED
         }
         refused = {i: why for i, why in refused.items() if self.channels.choice(rows[i].channel) is not None}
         if not refused:
@@ -294,6 +339,13 @@ class LaterSteps:
                 self.channels.pace(channel, provider, sender).slow_down(asked.after)
 
 
+def _by_lane(rows: Sequence[store.ReservedStep]) -> Iterator[tuple[Lane, list[store.ReservedStep]]]:
+    """Yield messages by who waits with whom, critical ones first; in each lane those that have waited longest come first."""
+    for lane, categories in _LANES.items():
+        if own := [row for row in rows if row.category in categories]:
+            yield lane, sorted(own, key=lambda row: row.waited, reverse=True)
+
+
 def _by_channel(rows: Sequence[_StepT]) -> dict[str, list[_StepT]]:
     own: dict[str, list[_StepT]] = defaultdict(list)
     for row in rows:
@@ -306,11 +358,13 @@ def _result(row: store.ClaimedStep, outcome: Outcome, give_up: timedelta) -> sto
     match outcome:
         case Sent(provider_id):
             return store.StepResult(id_, DeliveryState.SENT, provider_id=provider_id)
+        case Rejected(opted_out=True):
+            return store.StepResult(id_, DeliveryState.FAILED, reason=Refusal.OPTED_OUT, opted_out=True)
         case Rejected(reason, detail):
-            opted_out = reason == Refusal.OPTED_OUT
-            text = f"{reason}: {detail}" if detail and not opted_out else reason
-            return store.StepResult(id_, DeliveryState.FAILED, reason=text, opted_out=opted_out)
-        case Retry(reason, after, _):
+            return store.StepResult(id_, DeliveryState.FAILED, reason=f"{reason}: {detail}" if detail else reason)
+        case Retry(reason, after, _, ours) if ours:
+            return store.StepResult(id_, DeliveryState.RESERVED, reason=reason, wake_after=after)
+        case Retry(reason, after):
             if row.age > give_up:
                 return store.StepResult(id_, DeliveryState.FAILED, reason=f"gave up: {reason}")
             return store.StepResult(id_, DeliveryState.RESERVED, reason=reason, wake_after=after or backoff(row.tries))

@@ -18,11 +18,20 @@ if TYPE_CHECKING:
 
 
 def record(engine: Engine, receipts: Sequence[ReceiptEvent]) -> None:
-    """Write receipts and end the fallbacks they make needless."""
+    """Write receipts, and end the fallbacks they make needless.
+
+    Two transactions: a receipt counts for every decision from its commit on, also while its own fallback is locked.
+    """
     with engine.begin() as conn:
         named = _named(conn, receipts)
-        store.record_receipts(conn, named)
+        ids = store.record_receipts(conn, named)
         people.see(conn, named)
+    with engine.begin() as conn:
+        locked = store.settle_receipts(conn, ids)
+    if locked:
+        with engine.connect() as conn:
+            if store.settle_soon(conn, sorted(set(locked))):
+                conn.commit()
 
 
 def _named(conn: Connection, receipts: Sequence[ReceiptEvent]) -> Sequence[ReceiptEvent]:

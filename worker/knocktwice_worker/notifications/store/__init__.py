@@ -17,6 +17,7 @@ from knocktwice_worker.notifications.store.due import (
     contents,
     due,
     postpone,
+    postpone_each,
     postpone_pushes,
     postpone_until,
     reserve,
@@ -51,9 +52,9 @@ from knocktwice_worker.notifications.store.pushes import (
     record_push,
     shown,
 )
-from knocktwice_worker.notifications.store.receipts import note_wasted, record_receipts
+from knocktwice_worker.notifications.store.receipts import note_wasted, record_receipts, settle_receipts
 from knocktwice_worker.notifications.store.related import now, overdue, owners, related
-from knocktwice_worker.notifications.store.transitions import lock_open, settle_answered, skip
+from knocktwice_worker.notifications.store.transitions import lock_open, settle_answered, settle_soon, skip
 
 __all__ = [
     "BatchContents",
@@ -88,6 +89,7 @@ __all__ = [
     "overdue",
     "owners",
     "postpone",
+    "postpone_each",
     "postpone_pushes",
     "postpone_until",
     "push_contents",
@@ -101,6 +103,8 @@ __all__ = [
     "ring",
     "settle_answered",
     "settle_cancelled",
+    "settle_receipts",
+    "settle_soon",
     "shown",
     "skip",
     "take_back",

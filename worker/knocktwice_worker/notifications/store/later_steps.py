@@ -37,6 +37,9 @@ class ReservedStep:
         provider: who tried it last; ``None``: nobody, or the channel's usual provider.
         tries: how often it was tried.
         opted_out: the number asked not to be texted.
+        consented: the person agrees to marketing.
+        theirs: the number is still the person's; always, if only a number was given.
+        waited: how long ago it was reserved.
         now: the database's clock.
     """
 
@@ -53,6 +56,9 @@ class ReservedStep:
     provider: str | None
     tries: int
     opted_out: bool
+    consented: bool
+    theirs: bool
+    waited: timedelta
     now: datetime
 
 
@@ -77,10 +83,14 @@ SELECT
   d.provider,
   d.tries,
   o.number IS NOT NULL,
+  ph.consented_at IS NOT NULL,
+  n.user_id IS NULL OR coalesce(ph.number = d.number, false),
+  knocktwice_now() - coalesce(d.counted_at, knocktwice_now()),
   knocktwice_now()
 FROM d
 JOIN notifications n ON n.id = d.notification_id
 JOIN batches b ON b.id = n.batch_id
+LEFT JOIN phones ph ON ph.user_id = n.user_id
 LEFT JOIN opt_outs o ON o.number = d.number
 ORDER BY d.counted_at, d.notification_id
 """)
@@ -167,6 +177,7 @@ class ClaimedStep:
         number, text, sender: as they are sent.
         provider: by which provider.
         tries: how often it was tried, this time included.
+        stopped: it was answered, cancelled or opted out of since it was claimed.
         age: how long ago it was due.
     """
 
@@ -178,24 +189,28 @@ class ClaimedStep:
     sender: str | None
     provider: str
     tries: int
+    stopped: bool
     age: timedelta
 
 
-# A sender whose lease ran out finds nothing: the claim has another time by then. Columns as in ClaimedStep.
-_HOLD = text("""
+# A sender whose lease ran out finds nothing: the claim has another time by then. It may have stood still since its claim, so
+# what stops a message is asked once more. Columns as in ClaimedStep.
+_HOLD = text(f"""
 SELECT
-  notification_id,
-  step,
-  channel,
-  number,
-  text,
-  sender,
-  provider,
-  tries,
-  knocktwice_now() - due_at
-FROM deliveries
-WHERE notification_id = ANY(CAST(:ids AS uuid[])) AND step > 0 AND state = 'sending' AND claimed_at = :claimed_at
-ORDER BY notification_id FOR UPDATE
+  d.notification_id,
+  d.step,
+  d.channel,
+  d.number,
+  d.text,
+  d.sender,
+  d.provider,
+  d.tries,
+  NOT ({_NOT_STOPPED}),
+  knocktwice_now() - d.due_at
+FROM deliveries d
+WHERE d.notification_id = ANY(CAST(:ids AS uuid[])) AND d.step > 0 AND d.state = 'sending'
+  AND d.claimed_at = :claimed_at
+ORDER BY d.notification_id FOR UPDATE OF d
 """)
 
 

@@ -11,7 +11,7 @@ from knocktwice_shared.messages import Receipt, ReceiptEvent
 from knocktwice_worker.database.bulk import rows
 from knocktwice_worker.lifecycle import Note
 from knocktwice_worker.notifications.store.ledger import Decision, write_ledger
-from knocktwice_worker.notifications.store.transitions import settle_answered
+from knocktwice_worker.notifications.store.transitions import settle_free
 from knocktwice_worker.notifications.store.trigger_sql import ANSWERS, CANCELLED
 
 if TYPE_CHECKING:
@@ -69,19 +69,30 @@ def insert_events(conn: Connection, events: Sequence[Event]) -> list[str]:
     return sorted({str(row.notification_id) for row in found})
 
 
-def record_receipts(conn: Connection, receipts: Sequence[ReceiptEvent]) -> None:
-    """Write receipts, once each, and end the open steps that they make needless, also those that are reserved.
+def record_receipts(conn: Connection, receipts: Sequence[ReceiptEvent]) -> list[str]:
+    """Write receipts, once each, and return the ids of their notifications, sorted.
 
-    A receipt for a notification that is not there yet is kept. A receipt that would have made a message needless but
-    comes after it is noted as a wasted SMS.
+    A receipt for a notification that is not there yet is kept. Commit them before :func:`settle_receipts`: a row that somebody
+    keeps locked must not keep a receipt from counting.
     """
-    fresh = insert_events(
+    insert_events(
         conn, [Event(str(r.notification), r.kind.value, r.registration or "", r.at, r.step) for r in receipts]
     )
-    if not fresh:
-        return
-    settle_answered(conn, fresh)
-    note_wasted(conn, fresh)
+    return sorted({str(r.notification) for r in receipts})
+
+
+def settle_receipts(conn: Connection, ids: Sequence[str]) -> list[str]:
+    """End the open steps of notifications that their receipts make needless, also those that are reserved.
+
+    A receipt that would have made a message needless but comes after it is noted as a wasted SMS.
+
+    Returns:
+        The ids of those whose step somebody has locked. They may be left alone: a decision and a sender look at the receipts
+        once more before they act, and what they leave open is decided when it is due.
+    """
+    locked = settle_free(conn, ids)
+    note_wasted(conn, ids)
+    return locked
 
 
 # One line per notification, however many of its messages were wasted.

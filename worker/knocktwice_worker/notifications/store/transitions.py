@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from psycopg2.errors import LockNotAvailable
 from sqlalchemy import Connection, text
+from sqlalchemy.exc import OperationalError
 
 from knocktwice_worker.database.bulk import rows
 from knocktwice_worker.lifecycle import NOT_NEEDED, OUTCOMES, DeliveryState, NotificationState, Verdict
@@ -124,6 +126,42 @@ GROUP BY d.notification_id, d.step
 """)
 
 
+# A row that a stopped worker keeps locked must not hold up the receipts of others.
+_LOCK_FREE = text("""
+SELECT notification_id FROM deliveries
+WHERE notification_id = ANY(CAST(:ids AS uuid[])) AND step > 0 AND state IN ('scheduled', 'reserved')
+ORDER BY notification_id FOR UPDATE SKIP LOCKED
+""")
+
+
+# A step is locked for milliseconds, unless its worker has been stopped.
+_PATIENCE = text("SET LOCAL lock_timeout = '1s'")
+
+
+def settle_soon(conn: Connection, ids: Sequence[str]) -> bool:
+    """Do as :func:`settle_answered`, and return whether it was done: nobody kept a step locked for longer than a second."""
+    conn.execute(_PATIENCE)
+    try:
+        settle_answered(conn, ids)
+    except OperationalError as error:
+        if not isinstance(error.orig, LockNotAvailable):
+            raise
+        return False
+    return True
+
+
+def settle_free(conn: Connection, ids: Sequence[str]) -> list[str]:
+    """Do as :func:`settle_answered` for the steps that nobody has locked.
+
+    Returns:
+        The ids of those that somebody has locked and that should end, too.
+    """
+    free = {str(row.notification_id) for row in conn.execute(_LOCK_FREE, {"ids": list(ids)})}
+    _settle(conn, sorted(free))
+    rest = [id_ for id_ in ids if id_ not in free]
+    return [str(row.notification_id) for row in conn.execute(_ANSWERED, {"ids": rest})] if rest else []
+
+
 def settle_answered(conn: Connection, ids: Sequence[str]) -> None:
     """End every open step of these notifications that a receipt or a cancellation has made needless.
 
@@ -131,6 +169,10 @@ def settle_answered(conn: Connection, ids: Sequence[str]) -> None:
     reserves or claims a step between the look and the update.
     """
     lock_open(conn, ids)
+    _settle(conn, ids)
+
+
+def _settle(conn: Connection, ids: Sequence[str]) -> None:
     found = conn.execute(_ANSWERED, {"ids": list(ids)}).all()
     skip(
         conn,

@@ -6,7 +6,10 @@ Revises: 0020
 
 from __future__ import annotations
 
+from uuid import UUID
+
 from alembic import op
+from sqlalchemy import text
 
 revision = "0021"
 down_revision = "0020"
@@ -14,37 +17,33 @@ branch_labels = None
 depends_on = None
 
 # Until now a delivery without a provider was Twilio's. Only what was tried has one; what nobody has tried yet gets one when it
-# is claimed. The table may be large: it is walked once along its primary key, and every 5,000 rows are committed, so no lock is
-# held for long and a kill loses nothing. Run again, it finds only what is left.
+# is claimed. The table may be large: it is walked once along its primary key, 5,000 rows in a transaction, so no lock is held
+# for long and a kill loses nothing. Run again, it finds only what is left.
 NAME = """
-DO $$
-DECLARE
-  seen uuid := '00000000-0000-0000-0000-000000000000';
-  last uuid;
-BEGIN
-  LOOP
-    WITH part AS (
-      SELECT notification_id, step
-      FROM deliveries
-      WHERE notification_id >= seen
-        AND step > 0
-        AND provider IS NULL
-        AND (claimed_at IS NOT NULL OR provider_id IS NOT NULL)
-      ORDER BY notification_id, step
-      LIMIT 5000
-    ), named AS (
-      UPDATE deliveries d
-      SET provider = 'twilio'
-      FROM part p
-      WHERE d.notification_id = p.notification_id AND d.step = p.step
-      RETURNING d.notification_id
-    )
-    SELECT (array_agg(notification_id ORDER BY notification_id DESC))[1] INTO last FROM named;
-    COMMIT;
-    EXIT WHEN last IS NULL;
-    seen := last;
-  END LOOP;
-END $$
+WITH part AS (
+  SELECT notification_id, step
+  FROM deliveries
+  WHERE notification_id >= :seen
+    AND step > 0
+    AND provider IS NULL
+    AND (claimed_at IS NOT NULL OR provider_id IS NOT NULL)
+  ORDER BY notification_id, step
+  LIMIT 5000
+), named AS (
+  UPDATE deliveries d
+  SET provider = 'twilio'
+  FROM part p
+  WHERE d.notification_id = p.notification_id AND d.step = p.step
+  RETURNING d.notification_id
+)
+SELECT (array_agg(notification_id ORDER BY notification_id DESC))[1] FROM named
+"""
+
+# The same in one go, for those who read the SQL and run it themselves.
+NAME_ALL = """
+UPDATE deliveries
+SET provider = 'twilio'
+WHERE step > 0 AND provider IS NULL AND (claimed_at IS NOT NULL OR provider_id IS NOT NULL)
 """
 
 # Both tables are small: reports wait for seconds, and roll-ups have a line for each template, country and day.
@@ -76,11 +75,11 @@ ALTER TABLE rollups
 
 COMMENT ON COLUMN provider_reports.provider IS 'The provider that reports.';
 COMMENT ON COLUMN rollups.channels IS 'By channel, SMS apart: messages sent, delivered, read, unknown and unpriced, and the known prices.';
-COMMENT ON COLUMN rollups.reached IS 'Notifications that a device reported, or whose SMS is not known to be lost, or whose other message arrived.';
+COMMENT ON COLUMN rollups.reached IS 'Notifications with a receipt, an SMS that is not known to be lost, or another message that arrived.';
 COMMENT ON COLUMN deliveries.text IS 'The text, or what else the channel says, as its wording wrote it.';
 COMMENT ON COLUMN deliveries.parts IS 'How many SMS parts it is paid by; 0: its channel has no parts. NULL: not reserved yet.';
 COMMENT ON COLUMN deliveries.provider IS 'Which provider has it. NULL: no sender has claimed it yet.';
-COMMENT ON COLUMN deliveries.number IS 'The recipient''s address: a number in E.164, or what the channel has. NULL: not reserved yet, a push, or the person was erased.';
+COMMENT ON COLUMN deliveries.number IS 'The recipient''s number in E.164, or what else the channel has. NULL: not reserved, a push, or erased.';
 """
 
 BACK = """
@@ -113,8 +112,13 @@ ALTER TABLE provider_reports DROP COLUMN provider;
 
 def upgrade() -> None:
     """Name the providers first, in transactions of their own; then change the small tables in one."""
-    with op.get_context().autocommit_block():
-        op.execute(NAME)
+    if op.get_context().as_sql:
+        op.execute(NAME_ALL)
+    else:
+        with op.get_context().autocommit_block():
+            seen: UUID | None = UUID(int=0)
+            while seen is not None:
+                seen = op.get_bind().execute(text(NAME), {"seen": seen}).scalar()
     op.execute(TABLES)
 
 

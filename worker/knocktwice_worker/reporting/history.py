@@ -1,0 +1,211 @@
+"""The history of notifications, newest first, page by page.
+
+Pages follow the ids, which are of the time when a notification was asked for, so each page costs about the same however far
+back it lies. Filters that no index serves look at a bounded number of rows for each page: a page may then be short, or
+empty, and still name a next one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from sqlalchemy import Connection, text
+
+from knocktwice_worker.reporting.story import taken_by
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sqlalchemy import Row
+
+#: Most rows that one page looks at.
+SCAN_LIMIT = 5_000
+#: Most entries of a page.
+PAGE_LIMIT = 500
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_FIRST, _LAST = UUID(int=0), UUID(int=2**128 - 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which part of the history.
+
+    Attributes:
+        since, until: times of asking; the later one is not included.
+        before: the last id of the page before.
+        limit: entries of a page.
+    """
+
+    user: str | None = None
+    key: str | None = None
+    state: str | None = None
+    template: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    before: UUID | None = None
+    limit: int = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Where one step of a notification stands.
+
+    Attributes:
+        provider: who took the message; ``None`` for a push, and while nobody has.
+    """
+
+    channel: str
+    state: str
+    reason: str | None
+    provider: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One notification of the history.
+
+    Attributes:
+        user: the application's id of the person.
+        key: the idempotency key it was sent with.
+    """
+
+    id: str
+    state: str
+    reason: str | None
+    user: str | None
+    key: str | None
+    category: str
+    template: str | None
+    created_at: datetime
+    finished_at: datetime | None
+    steps: Sequence[Step]
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A page of the history, newest first.
+
+    Attributes:
+        next: the id before which the next page begins; ``None``: this was the last.
+    """
+
+    messages: Sequence[Entry]
+    next: UUID | None
+
+
+# One row at least: how far it looked. The optional conditions are constants of this file.
+_PAGE = """
+WITH seen AS MATERIALIZED (
+  SELECT
+    n.id,
+    n.batch_id,
+    n.state,
+    n.reason,
+    n.user_id,
+    n.key,
+    n.created_at,
+    n.finished_at
+  FROM notifications n
+  WHERE n.id >= CAST(:since AS uuid) AND n.id < CAST(:before AS uuid) {indexed}
+  ORDER BY n.id DESC
+  LIMIT :scan
+),
+matching AS (
+  SELECT
+    seen.*,
+    b.category,
+    b.content ->> 'template' AS template
+  FROM seen
+  JOIN batches b ON b.id = seen.batch_id
+  WHERE coalesce(seen.state = :state, true)
+    AND coalesce(b.content ->> 'template' = :template, :template IS NULL)
+  ORDER BY seen.id DESC
+  LIMIT :most
+)
+SELECT
+  m.*,
+  (SELECT count(*) FROM seen) AS scanned,
+  (SELECT id FROM seen ORDER BY id LIMIT 1) AS reached
+FROM (SELECT) one
+LEFT JOIN matching m ON true
+ORDER BY m.id DESC
+"""
+# By the index over users and numbers; ids of users are looked at, too, as a number may look like one.
+_BY_USER = "AND coalesce(n.user_id, n.phone) = :user AND n.user_id = :user"
+_BY_KEY = "AND n.key = :key AND n.state <> 'duplicate'"
+
+
+def page(conn: Connection, wanted: Wanted) -> Page:
+    """Return a page of the history."""
+    filtered = wanted.state is not None or wanted.template is not None
+    scan = max(SCAN_LIMIT, wanted.limit + 1) if filtered else wanted.limit + 1
+    indexed = [c for c, value in ((_BY_USER, wanted.user), (_BY_KEY, wanted.key)) if value is not None]
+    bounds = {
+        "since": str(_FIRST if wanted.since is None else _id_at(wanted.since)),
+        "before": str(min(wanted.before or _LAST, _LAST if wanted.until is None else _id_at(wanted.until))),
+    }
+    query = text(_PAGE.format(indexed=" ".join(indexed)))
+    # As text, or PostgreSQL cannot tell the type of what is left out.
+    filters = {"state": wanted.state or None, "template": wanted.template}
+    rows = conn.execute(
+        query,
+        {**bounds, **filters, "user": wanted.user, "key": wanted.key, "scan": scan, "most": wanted.limit + 1},
+    ).all()
+    scanned, reached = rows[0].scanned, rows[0].reached
+    found = [row for row in rows if row.id is not None]
+    following = None
+    if len(found) > wanted.limit:
+        found = found[: wanted.limit]
+        following = UUID(str(found[-1].id))
+    elif scanned == scan:
+        following = UUID(str(reached))
+    steps = _steps(conn, [str(row.id) for row in found])
+    return Page([_entry(row, steps[str(row.id)]) for row in found], following)
+
+
+_STEPS = text("""
+SELECT
+  notification_id,
+  step,
+  channel,
+  state,
+  reason,
+  provider,
+  provider_id
+FROM deliveries
+WHERE notification_id = ANY(CAST(:ids AS uuid[]))
+ORDER BY notification_id, step
+""")
+
+
+def _steps(conn: Connection, ids: Sequence[str]) -> dict[str, list[Step]]:
+    steps: dict[str, list[Step]] = {id_: [] for id_ in ids}
+    for row in conn.execute(_STEPS, {"ids": list(ids)}) if ids else ():
+        provider = taken_by(row.step, row.provider, row.provider_id)
+        steps[str(row.notification_id)].append(Step(row.channel, row.state, row.reason, provider))
+    return steps
+
+
+def _entry(row: Row[Any], steps: Sequence[Step]) -> Entry:
+    return Entry(
+        id=str(row.id),
+        state=row.state,
+        reason=row.reason,
+        user=row.user_id,
+        key=row.key,
+        category=row.category,
+        template=row.template,
+        created_at=row.created_at,
+        finished_at=row.finished_at,
+        steps=steps,
+    )
+
+
+def _id_at(at: datetime) -> UUID:
+    """Return the first id of a time; ids carry milliseconds."""
+    # Not timestamp(), which fails at the ends of the calendar.
+    milliseconds = (at - _EPOCH) // timedelta(milliseconds=1)
+    return UUID(int=min(max(0, milliseconds), 2**48 - 1) << 80)
