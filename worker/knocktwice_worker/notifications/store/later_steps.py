@@ -39,6 +39,7 @@ class ReservedStep:
         opted_out: the number asked not to be texted.
         consented: the person agrees to marketing.
         theirs: the number is still the person's; always, if only a number was given.
+        waited: how long ago it was reserved.
         now: the database's clock.
     """
 
@@ -57,6 +58,7 @@ class ReservedStep:
     opted_out: bool
     consented: bool
     theirs: bool
+    waited: timedelta
     now: datetime
 
 
@@ -83,6 +85,7 @@ SELECT
   o.number IS NOT NULL,
   ph.consented_at IS NOT NULL,
   n.user_id IS NULL OR coalesce(ph.number = d.number, false),
+  knocktwice_now() - coalesce(d.counted_at, knocktwice_now()),
   knocktwice_now()
 FROM d
 JOIN notifications n ON n.id = d.notification_id
@@ -205,7 +208,8 @@ SELECT
   NOT ({_NOT_STOPPED}),
   knocktwice_now() - d.due_at
 FROM deliveries d
-WHERE d.notification_id = ANY(CAST(:ids AS uuid[])) AND d.step > 0 AND d.state = 'sending' AND d.claimed_at = :claimed_at
+WHERE d.notification_id = ANY(CAST(:ids AS uuid[])) AND d.step > 0 AND d.state = 'sending'
+  AND d.claimed_at = :claimed_at
 ORDER BY d.notification_id FOR UPDATE OF d
 """)
 
