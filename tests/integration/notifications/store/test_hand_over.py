@@ -136,7 +136,8 @@ def test_a_slow_hand_over_to_the_first_device_counts_too(book: Book, clock: Cloc
     assert len(book(store.due, [id_])) == 1
 
 
-def test_the_device_that_has_it_makes_nobody_elses_wait_shorter(book: Book, two_devices: str) -> None:
+@pytest.mark.usefixtures("two_devices")
+def test_the_device_that_has_it_makes_nobody_elses_wait_shorter(book: Book) -> None:
     (row,) = book.rows("SELECT wake_at - knocktwice_now() FROM deliveries WHERE step = 0")
     assert LEASE - 5 * SECOND < row[0] <= LEASE
     assert book(store.ring, limit=10, lease=LEASE) == []
