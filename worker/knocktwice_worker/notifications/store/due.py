@@ -179,7 +179,10 @@ LEFT JOIN LATERAL (
 ) e ON true
 LEFT JOIN LATERAL (
   SELECT true AS over FROM attempts a
-  WHERE p.step = 0 AND p.state IN ('scheduled', 'sending') AND a.notification_id = p.notification_id AND a.state = 'sent'
+  WHERE p.step = 0
+    AND p.state IN ('scheduled', 'sending')
+    AND a.notification_id = p.notification_id
+    AND a.state = 'sent'
   LIMIT 1
 ) h ON true
 WHERE p.state IS NULL OR p.step > 0 OR p.claimed_at IS NOT NULL
