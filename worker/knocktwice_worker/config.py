@@ -106,7 +106,9 @@ class Settings(BaseSettings):
         description="How long a decision waits for a receipt, cancellation or change that was accepted before it and cannot be carried out.",
     )
     ttl_grace_s: Seconds = Field(30, description="Push time-to-live beyond the fallback delay.")
-    push_retry_s: Seconds = Field(3600, description="How long a push is retried; its fallback does not wait for it.")
+    push_retry_s: Seconds = Field(
+        3600, description="How long a push is retried that no device has yet; until then its fallback waits for it."
+    )
     sms_retry_s: Seconds = Field(14_400, description="How long an SMS is retried while its provider asks for patience.")
 
     # Per-number limits

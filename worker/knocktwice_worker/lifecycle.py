@@ -149,7 +149,7 @@ class Verdict(StrEnum):
     CANCELLED = "cancelled"
 
     # Nothing can be decided yet.
-    #: The push is still being tried.
+    #: No device has the push yet, and it is still being tried.
     WAIT = "wait"
 
 
@@ -292,8 +292,8 @@ class Facts:
 
     Attributes:
         when: its trigger; ``None`` for a first step, which waits for nothing.
-        before: state of the step that it follows; for a push ``skipped`` means that no device could show it. ``None``:
-            there is none.
+        before: state of the step that it follows; for a push ``skipped`` means that no device could show it, and an open
+            state that no device has it yet. ``None``: there is none.
         delivered: that step, or a later one, was reported as delivered.
         clicked: some device reported a click or a person read a message, which implies delivery.
         cancelled: the application asked to stop.
@@ -332,8 +332,11 @@ def decide(facts: Facts) -> Verdict:
         if facts.undelivered and not facts.delivered:
             return Verdict.UNDELIVERED
     trigger = TRIGGERS[facts.when or When.NOT_DELIVERED]
-    if trigger.answered_by is None:
-        # A push that is still being tried may yet fail, and then the step is due.
-        return Verdict.NOTIFICATIONS_ENABLED if facts.before is DeliveryState.SENT else Verdict.WAIT
-    answered = facts.clicked or (facts.delivered and trigger.answered_by is Receipt.DELIVERED)
-    return Verdict.REACHED_IN_TIME if answered else trigger.unanswered
+    if trigger.answered_by is not None and (
+        facts.clicked or (facts.delivered and trigger.answered_by is Receipt.DELIVERED)
+    ):
+        return Verdict.REACHED_IN_TIME
+    if facts.follows_push and facts.before in OPEN:
+        # Nobody can answer a push that was not handed over. It may also fail yet, and then the step is due.
+        return Verdict.WAIT
+    return Verdict.NOTIFICATIONS_ENABLED if trigger.answered_by is None else trigger.unanswered

@@ -100,6 +100,9 @@ def _workers(here: Services) -> tuple[Level, str]:
 
 def _push(here: Services) -> tuple[Level, str]:
     here.push.authorize()
+    if until := here.push_pace.paused_until():
+        paused = f"the project gets more pushes than FCM allows it: they are paused until {until:%H:%M:%S} UTC"
+        return Level.WARNING, f"{paused}; lower KNOCKTWICE_PUSH_PER_S, or ask Google for a higher limit"
     return Level.OK, "FCM credentials work"
 
 

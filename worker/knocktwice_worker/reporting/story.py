@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -204,7 +205,7 @@ def _moments(conn: Connection, found: Row[Any], steps: Sequence[Row[Any]]) -> It
         if step.channel == "push":
             yield from _push_moments(step, attempts)
         else:
-            yield from _sms_moments(step)
+            yield from _sms_moments(step, _due(step, steps))
     for event in _rows(conn, "events", found.id, "received_at"):
         if event.kind != "cancelled":
             yield Moment(event.received_at, event.kind, _received(event, steps))
@@ -234,7 +235,17 @@ def _push_moments(step: Row[Any], attempts: Sequence[Row[Any]]) -> Iterator[Mome
         yield Moment(at, "push", f"Push to device {n} of {len(attempts)} {outcome}{reason}.")
 
 
-def _sms_moments(step: Row[Any]) -> Iterator[Moment]:
+def _due(step: Row[Any], steps: Sequence[Row[Any]]) -> datetime | None:
+    """Return when a step is due: the countdown behind a push counts from its hand-over (``store/due.py``)."""
+    due: datetime | None = step.due_at
+    push = next((s for s in steps if s.step == 0 and s.state == "sent" and s.claimed_at and s.finished_at), None)
+    if step.step != 1 or push is None or due is None:
+        return due
+    late: timedelta = max(push.finished_at - push.claimed_at, timedelta())
+    return due + late
+
+
+def _sms_moments(step: Row[Any], due: datetime | None) -> Iterator[Moment]:
     name = _noun(step.channel)
     if step.claimed_at:
         tries = "" if step.tries == 1 else f" (try {step.tries})"
@@ -245,7 +256,7 @@ def _sms_moments(step: Row[Any]) -> Iterator[Moment]:
     elif step.state == "failed":
         yield Moment(step.finished_at, step.channel, f"The {name} failed: {step.reason}.")
     elif step.state == "scheduled":
-        yield Moment(step.due_at, "countdown", f"Here the {'fallback' if step.step == 1 else name} is due.")
+        yield Moment(due or step.due_at, "countdown", f"Here the {'fallback' if step.step == 1 else name} is due.")
     if step.provider_status:
         error = f" (error {code})" if (code := _error(step)) else ""
         yield Moment(

@@ -43,6 +43,8 @@ class Answer:
             ``error_code`` then goes into ``undelivered`` and ``failed`` callbacks, not into the answer.
         status_every: seconds before each of them.
         empty: for a look at the list: as if Twilio's index did not have the messages yet.
+        of_project: for a push that is refused with 429: it is the limit of the whole project, not of this device.
+        foreign: for a push that is refused: it is no answer of FCM's, but a page of a proxy or of a wrong address.
     """
 
     latency: Seconds = 0
@@ -55,6 +57,8 @@ class Answer:
     statuses: tuple[TextStatus, ...] | None = None
     status_every: Seconds = 0.05
     empty: bool = False
+    of_project: bool = False
+    foreign: bool = False
 
     @property
     def refuses(self) -> bool:

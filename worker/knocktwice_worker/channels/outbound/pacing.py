@@ -10,7 +10,7 @@ hold.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from importlib import resources
 from typing import TYPE_CHECKING
@@ -68,6 +68,7 @@ class Pace:
     def __init__(self, redis: Redis, *, name: str, per_s: float) -> None:
         self._key = f"knocktwice:pace:{name}"
         self._per_s = per_s
+        self._redis = redis
         self._script = redis.register_script(_SCRIPT)
 
     def take(self, costs: Sequence[int], lane: Lane = Lane.SINGLES, *, entitled: int = 0) -> Turn:
@@ -97,3 +98,13 @@ class Pace:
             self._script(keys=[self._key], args=[self._per_s, _BURST_S, "slow", seconds])
         except RedisError as error:
             log.warning("not slowed down", error=type(error).__name__)
+
+    def paused_until(self) -> datetime | None:
+        """Return until when nothing goes because the provider asked for patience; ``None``: it does not wait.
+
+        Raises:
+            RedisError: Redis cannot be asked.
+        """
+        pause = self._redis.hget(self._key, "pause")
+        until = datetime.fromtimestamp(float(pause or 0), UTC)
+        return until if until > datetime.now(UTC) else None

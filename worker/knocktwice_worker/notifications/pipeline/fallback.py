@@ -149,7 +149,8 @@ class Fallback:
             won = store.reserve(conn, sorted(reservations, key=lambda r: r.notification_id), self.lease)
             link_store.insert(conn, [link for c in cases if c.id in won for link in c.links])
             waiting = [c.id for c in cases if c.verdict in _UNDECIDED]
-            store.postpone(conn, [c.id for c in cases if c.verdict in _UNDECIDED - {Delay.QUIET_HOURS}], _WAIT)
+            store.postpone(conn, [c.id for c in cases if c.verdict is Delay.LIMITS_UNAVAILABLE], _WAIT)
+            store.look_at(conn, {c.id: c.row.again or c.row.now + _WAIT for c in cases if c.verdict is Verdict.WAIT})
             store.write_ledger(conn, [c.decision() for c in cases if c.id in won])
             store.skip(conn, [c.decision() for c in cases if c.verdict not in FALL_BACK and c.id not in waiting])
         lost = [_ask(c, r) for c in asking if (r := c.reservation) and c.verdict in FALL_BACK and c.id not in won]

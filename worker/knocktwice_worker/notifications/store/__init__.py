@@ -16,6 +16,7 @@ from knocktwice_worker.notifications.store.due import (
     Rung,
     contents,
     due,
+    look_at,
     postpone,
     postpone_each,
     postpone_pushes,
@@ -51,6 +52,7 @@ from knocktwice_worker.notifications.store.pushes import (
     push_contents,
     record_push,
     shown,
+    stop_claimed,
 )
 from knocktwice_worker.notifications.store.receipts import note_wasted, record_receipts, settle_receipts
 from knocktwice_worker.notifications.store.related import now, overdue, owners, related
@@ -82,6 +84,7 @@ __all__ = [
     "known_provider_ids",
     "lock_open",
     "look_again",
+    "look_at",
     "may_move",
     "note_cancelled",
     "note_wasted",
@@ -107,6 +110,7 @@ __all__ = [
     "settle_soon",
     "shown",
     "skip",
+    "stop_claimed",
     "take_back",
     "time_zones",
     "unresolved",

@@ -79,9 +79,11 @@ class DueStep:
         step: which step.
         channel: by which channel it goes.
         trigger: what it waits for; ``None``: nothing, it is the first.
-        due_at: when its countdown ended.
+        due_at: when its countdown ended, which begins when the push is handed over.
+        again: when to look again if the push was not handed over yet; ``None`` with any other step before it.
         after_step: the step that it follows.
-        before: that step's state; ``None``: there is none.
+        before: that step's state; ``None``: there is none. A push that some device has counts as sent, though another
+            device may still get it.
         before_channel: that step's channel.
         provider_status: the provider's report about that step's message.
         params: the recipient's values for the texts.
@@ -102,6 +104,7 @@ class DueStep:
     channel: str
     trigger: When | None
     due_at: datetime
+    again: datetime | None
     after_step: int
     before: DeliveryState | None
     before_channel: str | None
@@ -119,8 +122,11 @@ class DueStep:
     now: datetime
 
 
-# Locked in the order in which receipts lock, so that the two wait for each other and never deadlock. A push that is
-# late itself starts the countdown anew when it goes out, so the step behind it is not due yet. Columns as in DueStep.
+# Locked in the order in which receipts lock, so that the two wait for each other and never deadlock. A push that waits for its
+# own time starts the countdown anew when it goes out, so the step behind it is not due yet.
+#
+# ``due_at`` of the step behind the push counts from the push's last claim, and the countdown from the hand-over: what lies
+# between is added here, so that an ordinary hand-over changes no row. Columns as in DueStep.
 _DUE = text("""
 WITH d AS (
   SELECT * FROM deliveries
@@ -132,9 +138,20 @@ SELECT
   d.step,
   d.channel,
   d.trigger,
-  d.due_at,
+  CASE
+    WHEN d.step = 1 AND p.step = 0 AND p.state = 'sent'
+      THEN d.due_at + greatest(p.finished_at - p.claimed_at, interval '0')
+    ELSE d.due_at
+  END,
+  CASE
+    WHEN p.step > 0 OR p.state NOT IN ('scheduled', 'sending') THEN NULL
+    WHEN d.step > 1 OR h.over THEN knocktwice_now() + interval '1 second'
+    ELSE
+      CASE WHEN p.state = 'scheduled' THEN greatest(p.wake_at, knocktwice_now()) ELSE knocktwice_now() END
+      + greatest(d.due_at - p.claimed_at, interval '0.5 seconds')
+  END,
   d.after_step,
-  p.state,
+  CASE WHEN h.over AND p.state = 'scheduled' THEN 'sent' ELSE p.state END,
   p.channel,
   p.provider_status,
   n.params,
@@ -160,14 +177,25 @@ LEFT JOIN LATERAL (
     min(received_at) FILTER (WHERE kind = 'cancelled') AS cancelled
   FROM events WHERE notification_id = d.notification_id
 ) e ON true
+LEFT JOIN LATERAL (
+  SELECT true AS over FROM attempts a
+  WHERE p.step = 0
+    AND p.state IN ('scheduled', 'sending')
+    AND a.notification_id = p.notification_id
+    AND a.state = 'sent'
+  LIMIT 1
+) h ON true
 WHERE p.state IS NULL OR p.step > 0 OR p.claimed_at IS NOT NULL
 ORDER BY d.due_at, d.notification_id
 """)
 
 
 def due(conn: Connection, ids: Sequence[str]) -> list[DueStep]:
-    """Lock later steps that are due by the database's clock, and return them, oldest first; the others are left out."""
-    return [
+    """Lock later steps that are due by the database's clock, and return them, oldest first; the others are left out.
+
+    Those whose push was handed over later than they thought ring again when their own time comes.
+    """
+    found = [
         DueStep(
             str(row[0]),
             row[1],
@@ -175,16 +203,19 @@ def due(conn: Connection, ids: Sequence[str]) -> list[DueStep]:
             _TRIGGERS[row[3]],
             row[4],
             row[5],
-            _MAYBE_STATES[row[6]],
-            row[7],
-            _REPORTS[row[8]],
-            row[9],
+            row[6],
+            _MAYBE_STATES[row[7]],
+            row[8],
+            _REPORTS[row[9]],
             row[10],
-            str(row[11]),
-            *row[12:],
+            row[11],
+            str(row[12]),
+            *row[13:],
         )
         for row in conn.execute(_DUE, {"ids": list(ids)}).all()
     ]
+    look_at(conn, {row.notification_id: row.due_at for row in found if row.due_at > row.now})
+    return [row for row in found if row.due_at <= row.now]
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,7 +266,8 @@ class Reservation:
     sender: str | None = None
 
 
-# A receipt may have come since the step was decided about: it wins.
+# A receipt may have come since the step was decided about: it wins. So does a push that is being handed over to another
+# device: no push may be under way while the message is.
 _RESERVE = text(f"""
 UPDATE deliveries d SET
   state = 'reserved',
@@ -249,6 +281,9 @@ UPDATE deliveries d SET
 FROM {rows("r", id="uuid", number="text", text="text", fingerprint="bytea", parts="smallint", sender="text")}
 WHERE d.notification_id = r.id AND d.step > 0 AND {is_in("d.state", "scheduled")}
   AND NOT EXISTS (SELECT FROM events e WHERE e.notification_id = d.notification_id AND {ANSWERS})
+  AND NOT EXISTS (
+    SELECT FROM deliveries p
+    WHERE p.notification_id = d.notification_id AND p.step = 0 AND {is_in("p.state", "sending")})
 RETURNING d.notification_id
 """)
 
@@ -286,8 +321,14 @@ def postpone_until(conn: Connection, until: Mapping[str, datetime]) -> None:
     if not until:
         return
     found = conn.execute(_POSTPONE_UNTIL, {"id": list(until), "at": list(until.values())}).all()
-    waiting = ((str(row.notification_id), row.step) for row in found)
+    waiting = [(str(row.notification_id), row.step) for row in found]
     write_ledger(conn, [Decision(i, Delay.QUIET_HOURS, {"until": until[i]}, step) for i, step in waiting])
+
+
+def look_at(conn: Connection, when: Mapping[str, datetime]) -> None:
+    """Look at each of these again at its own time; nothing else about them changes."""
+    if when:
+        conn.execute(_POSTPONE_UNTIL, {"id": list(when), "at": list(when.values())})
 
 
 # Whatever is open: a step's state says what is done with it when it rings.
