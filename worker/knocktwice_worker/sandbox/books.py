@@ -81,6 +81,7 @@ class SentText:
         to: ``whatsapp:`` before the number says which.
         body: of a content template, its id and what fills it in.
         statuses: those it had, in the order of their callbacks.
+        validity_s: for how many seconds it may wait at Twilio; ``None``: nothing was said.
     """
 
     sid: str
@@ -95,6 +96,7 @@ class SentText:
     updated_at: datetime | None = None
     error_code: int | None = None
     statuses: tuple[str, ...] = ()
+    validity_s: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,7 +253,14 @@ class Books:
         return push
 
     def add_text(
-        self, *, to: str, body: str, sender: str | None, messaging_service: str | None, status_callback: str | None
+        self,
+        *,
+        to: str,
+        body: str,
+        sender: str | None,
+        messaging_service: str | None,
+        status_callback: str | None,
+        validity_s: int | None = None,
     ) -> SentText:
         """Take an SMS."""
         text = SentText(
@@ -263,6 +272,7 @@ class Books:
             status_callback=status_callback,
             sender=sender,
             messaging_service=messaging_service,
+            validity_s=validity_s,
         )
         with self._changed:
             self._texts[text.sid] = text

@@ -55,6 +55,7 @@ from knocktwice_worker.notifications.store.pushes import (
 from knocktwice_worker.notifications.store.receipts import note_wasted, record_receipts, settle_receipts
 from knocktwice_worker.notifications.store.related import now, overdue, owners, related
 from knocktwice_worker.notifications.store.transitions import lock_open, settle_answered, settle_soon, skip
+from knocktwice_worker.notifications.store.useless import end_useless
 
 __all__ = [
     "BatchContents",
@@ -78,6 +79,7 @@ __all__ = [
     "claim_steps",
     "contents",
     "due",
+    "end_useless",
     "hold",
     "known_provider_ids",
     "lock_open",

@@ -39,6 +39,7 @@ class ReservedStep:
         opted_out: the number asked not to be texted.
         consented: the person agrees to marketing, or the application gave the number with the message.
         theirs: the number is still the person's; always, if only a number was given.
+        age: how long ago it was due.
         now: the database's clock.
     """
 
@@ -57,6 +58,7 @@ class ReservedStep:
     opted_out: bool
     consented: bool
     theirs: bool
+    age: timedelta
     now: datetime
 
 
@@ -83,6 +85,7 @@ SELECT
   o.number IS NOT NULL,
   n.phone IS NOT NULL OR ph.consented_at IS NOT NULL,
   n.user_id IS NULL OR coalesce(ph.number = d.number, false),
+  knocktwice_now() - d.due_at,
   knocktwice_now()
 FROM d
 JOIN notifications n ON n.id = d.notification_id
@@ -221,7 +224,7 @@ def hold(conn: Connection, ids: Sequence[str], claimed_at: datetime) -> list[Cla
 _PINNED = text(f"""
 SELECT l.notification_id FROM decisions l
 JOIN deliveries d ON d.notification_id = l.notification_id AND d.step = l.step AND d.state = 'sending'
-WHERE l.notification_id = ANY(CAST(:ids AS uuid[])) AND l.verdict = '{Note.SENT_AGAIN}'
+WHERE l.notification_id = ANY(CAST(:ids AS uuid[])) AND l.verdict IN ('{Note.SENT_AGAIN}', '{Note.REOPENED}')
 """)
 
 
