@@ -29,6 +29,7 @@ def _rooms() -> list[Path]:
 def test_every_room_is_on_the_map_with_what_it_is_for() -> None:
     rows = dict(re.findall(r"^\| `([\w/]+)/` \| (.*) \|$", DOCUMENT, re.MULTILINE))
     assert set(rows) == {file.parent.relative_to(WORKER).as_posix() for file in _rooms()}
+    assert [room for room, charter in rows.items() if not charter] == []
 
 
 def test_every_file_outside_the_rooms_is_named() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import signal
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from knocktwice_shared.names import Queue
@@ -77,8 +77,10 @@ def plan(
     planned = []
     for at in sorted(dice.uniform(0, seconds) for _ in range(count)):
         (kind,) = dice.choices(names, weights)
-        planned.append(KINDS[kind][1](at, dice, lease_s, workers))
-    return planned
+        one = KINDS[kind][1](at, dice, lease_s, workers)
+        # Long ones begin early enough to come to their end.
+        planned.append(replace(one, at=max(0, min(at, seconds - one.seconds))))
+    return sorted(planned, key=lambda one: one.at)
 
 
 @dataclass

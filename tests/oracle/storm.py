@@ -20,6 +20,7 @@ from oracle.judge import judge
 from oracle.records import Book, Evidence, Rules
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from oracle.violations import Finding
@@ -126,8 +127,9 @@ def rage(weather: Weather, home: Path) -> Outcome:
     return Outcome(evidence, judge(evidence), settled)
 
 
-def _look_after(here: Installation, faults: Faults, log: Book, *, seconds: float, also_while: object) -> None:
-    assert callable(also_while)
+def _look_after(
+    here: Installation, faults: Faults, log: Book, *, seconds: float, also_while: Callable[[], bool]
+) -> None:
     end, measured_at = time.monotonic() + seconds, 0.0
     while time.monotonic() < end or also_while():
         faults.look()

@@ -158,7 +158,7 @@ def patience_holds(redis: Redis, pauses: Sequence[int]) -> None:
         pace.slow_down(timedelta(seconds=pause))
     turn = pace.take([1])
     assert turn.granted == 0
-    assert turn.wait.total_seconds() >= max(pauses) - (_time(redis) - started)
+    assert turn.waits[0].total_seconds() >= max(pauses) - (_time(redis) - started)
     assert redis.ttl("knocktwice:pace:p") > 0
     bucket: Any = redis.hgetall("knocktwice:pace:p")
     # Refusals that come within a second of each other are one sign.

@@ -6,11 +6,13 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from knocktwice_worker.channels.outbound.pacing import Pace, Turn
+from knocktwice_worker.channels.outbound.pacing import Lane, Pace, Turn
 from knocktwice_worker.embedded.installation import connect_redis
 from support.system import eventually
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from redis import Redis
 
 #: So slow that no time passes, as far as the bucket is concerned, while a test runs.
@@ -21,7 +23,10 @@ def test_a_burst_of_one_second_goes_at_once_and_the_rest_later(valkey: Redis) ->
     turn = Pace(valkey, name="p", per_s=100).take([1] * 500)
     # The bucket holds a hundred, and what a slow machine adds while it looks.
     assert 100 <= turn.granted < 200
-    assert timedelta(seconds=1) < turn.wait < timedelta(seconds=4)
+    assert len(turn.waits) == 500 - turn.granted
+    assert timedelta(0) <= turn.waits[0] < timedelta(seconds=1)
+    assert timedelta(seconds=2) < turn.waits[-1] < timedelta(seconds=4)
+    assert sorted(turn.waits) == list(turn.waits)
 
 
 def test_workers_share_a_bucket(valkey_url: str) -> None:
@@ -62,7 +67,7 @@ def test_a_provider_that_asks_for_patience_is_left_alone_and_then_spoken_to_half
     pace.slow_down(timedelta(seconds=60))
     turn = pace.take([1])
     assert turn.granted == 0
-    assert timedelta(seconds=50) < turn.wait < timedelta(seconds=70)
+    assert timedelta(seconds=50) < turn.waits[0] < timedelta(seconds=70)
     valkey.hset("knocktwice:pace:p", "pause", 0)
     assert 450 < pace.take([1] * 2_000).granted < 900
 
@@ -77,7 +82,7 @@ def test_a_whole_batch_of_refusals_slows_down_once(valkey: Redis) -> None:
 
 
 def test_zero_switches_pacing_off(valkey: Redis) -> None:
-    assert Pace(valkey, name="p", per_s=0).take([1] * 500) == Turn(500, timedelta())
+    assert Pace(valkey, name="p", per_s=0).take([1] * 500) == Turn(500)
     assert not valkey.keys("*pace*")
 
 
@@ -87,3 +92,71 @@ def test_without_redis_everything_goes() -> None:
     pace.slow_down(None)
     assert pace.take([1] * 7).granted == 7
     nobody.close()
+
+
+#: Seconds between two looks at what is due, as the dispatcher's tick.
+TICK_S = 0.5
+
+
+class Line:
+    """Messages that wait for a pace, each asking again when it was told to, in a time of their own."""
+
+    def __init__(self, redis: Redis, per_s: float) -> None:
+        self.pace = Pace(redis, name="p", per_s=per_s)
+        self.now = 0.0
+        self.asked = 0
+        self._redis = redis
+        self._waiting: list[tuple[float, str, Lane, bool]] = []
+        self.went: dict[str, float] = {}
+
+    def join(self, names: Iterable[str], lane: Lane = Lane.SINGLES) -> None:
+        self._waiting += [(self.now, name, lane, False) for name in names]
+
+    def run(self, until: float) -> None:
+        while self._waiting and self.now < until:
+            due = sorted(one for one in self._waiting if one[0] <= self.now)
+            self._waiting = [one for one in self._waiting if one[0] > self.now]
+            for lane in Lane:
+                own = sorted((one for one in due if one[2] is lane), key=lambda one: not one[3])
+                turn = self.pace.take([1] * len(own), lane, entitled=sum(one[3] for one in own))
+                self.asked += len(own)
+                self.went |= {name: self.now for _, name, _, _ in own[: turn.granted]}
+                for (_, name, _, _), wait in zip(own[turn.granted :], turn.waits, strict=True):
+                    self._waiting.append((self.now + wait.total_seconds(), name, lane, True))
+            self.now += TICK_S
+            self._redis.hincrbyfloat("knocktwice:pace:p", "skew", TICK_S)
+
+
+def test_a_pace_is_used_and_not_only_kept(valkey: Redis) -> None:
+    line = Line(valkey, per_s=5)
+    line.join(f"m{n}" for n in range(60))
+    line.run(until=60)
+    assert len(line.went) == 60
+    assert max(line.went.values()) <= 12.5
+    assert line.asked < 4 * 60
+
+
+def test_a_pace_is_used_by_many_batches_that_do_not_know_of_each_other(valkey: Redis) -> None:
+    line = Line(valkey, per_s=5)
+    for batch in range(10):
+        line.join(f"b{batch}-{n}" for n in range(60))
+        line.run(until=line.now + TICK_S)
+    line.run(until=300)
+    assert len(line.went) == 600
+    assert max(line.went.values()) <= 600 / 5 * 1.1
+    assert line.asked < 4 * 600
+    first, last = (sum(at for name, at in line.went.items() if name.startswith(f"b{b}-")) / 60 for b in (0, 9))
+    assert first < last / 4
+
+
+def test_single_messages_share_a_pace_with_a_blast_and_critical_ones_overtake_both(valkey: Redis) -> None:
+    line = Line(valkey, per_s=5)
+    line.join((f"blast{n}" for n in range(400)), Lane.BLASTS)
+    line.run(until=10)
+    line.join(f"single{n}" for n in range(20))
+    line.join(["critical"], Lane.NONE)
+    line.run(until=200)
+    assert line.went["critical"] - 10 <= 1
+    assert max(at for name, at in line.went.items() if name.startswith("single")) - 10 <= 20 / 2.5 * 1.3
+    assert len(line.went) == 421
+    assert max(line.went.values()) <= 421 / 5 * 1.15

@@ -196,7 +196,7 @@ def test_a_key_is_taken_and_a_text_is_checked_at_once(working: Services, noon: d
 
 
 @pytest.mark.parametrize(
-    "at", [(NOON - HOUR).isoformat(), NOON.isoformat(), {"local": "2027-01-15T11:59:59"}, {"local": "2026-01-15T12:00"}]
+    "at", [(NOON - HOUR).isoformat(), NOON.isoformat(), {"local": "2027-01-15T11:59:59"}, {"local": "2027-01-14T18:00"}]
 )
 @pytest.mark.usefixtures("noon")
 def test_a_time_that_is_past_means_now(working: Services, at: object) -> None:

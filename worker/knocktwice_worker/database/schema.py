@@ -91,7 +91,8 @@ users = Table(
         JSONB,
         nullable=False,
         server_default=text("'{}'"),
-        comment="Field by field, when it was said, removed tags too: a message that arrives late changes only older fields.",
+        comment="Field by field, when it was said, removed tags too: "
+        "a message that arrives late changes only older fields.",
     ),
     _time("updated_at", "When tags, locale or zone changed last.", required=True),
     # serves: segments by the value of a tag (=, in) or by an item of a list (contains)
@@ -151,7 +152,8 @@ phones = Table(
     Column(
         "number",
         Text,
-        comment="The number in E.164, like +16505550100. NULL: none, or taken away, which an older message cannot undo.",
+        comment="The number in E.164, like +16505550100. NULL: none, or taken away, "
+        "which an older message cannot undo.",
     ),
     Column(
         "region", Text, comment="The country of the number, as ISO 3166 has it. NULL: it belongs to none, like +800."
@@ -431,7 +433,8 @@ deliveries = Table(
         "finished_at",
         postgresql_where=text("step > 0 AND state = 'sent' AND reported_at IS NULL"),
     ),
-    comment="One step of a notification, written when the step before it ends: 0 is the push, 1, 2 and so on follow it.",
+    comment="One step of a notification, written when the step before it ends: "
+    "0 is the push, 1, 2 and so on follow it.",
 )
 
 attempts = Table(
@@ -577,7 +580,8 @@ followers = Table(
         nullable=False,
         comment="It has seen everything that happened until then.",
     ),
-    comment="Who follows what happens to notifications, and how far they have come; notifications/store/change_feed.py.",
+    comment="Who follows what happens to notifications, and how far they have come; "
+    "notifications/store/change_feed.py.",
 )
 
 rollup_slices = Table(

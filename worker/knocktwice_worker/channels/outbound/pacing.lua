@@ -1,16 +1,26 @@
--- A token bucket that all workers share, by the clock of Redis. See pacing.py.
--- KEYS[1]: hash of next (epoch seconds at which the next unit may go), pause (until then nothing may), cut, cut_at.
+-- A token bucket that all workers share, by the clock of Redis, and the lines of those that wait for it. See pacing.py.
+-- KEYS[1]: hash of next (epoch seconds at which the next unit may go), pause (until then nothing may), cut, cut_at, and for each
+-- lane the end of its line (the moment at which one who joins it now would have its turn); skew moves the clock in tests.
 -- ARGV[1]: units per second. ARGV[2]: burst, seconds of units that may go at once. ARGV[3]: mode.
--- mode "take", ARGV[4…]: cost of each message. Returns how many of them may go now, and seconds until the next may.
+-- mode "take", ARGV[4]: lane. ARGV[5]: how many of the first messages are entitled to go before those that join the line now.
+--   ARGV[6…]: cost of each message. Returns how many of the first may go now, and for each of the others seconds until it should
+--   ask again.
 -- mode "slow", ARGV[4]: seconds nothing may go. Halves the rate; it doubles again every RECOVERY seconds.
-local RECOVERY, LEAST = 10, 1 / 64
+local RECOVERY, LEAST, KEPT = 10, 1 / 64, 3600
+local LANES = {'singles', 'blasts'}
 local time = redis.call('TIME')
-local now = time[1] + time[2] / 1000000
-local bucket = redis.call('HMGET', KEYS[1], 'next', 'pause', 'cut', 'cut_at')
+local bucket = redis.call('HMGET', KEYS[1], 'next', 'pause', 'cut', 'cut_at', 'skew', LANES[1], LANES[2])
+local now = time[1] + time[2] / 1000000 + (tonumber(bucket[5]) or 0)
 local next_at, pause = tonumber(bucket[1]) or 0, tonumber(bucket[2]) or 0
+local lines = {[LANES[1]] = tonumber(bucket[6]) or 0, [LANES[2]] = tonumber(bucket[7]) or 0}
 local factor = 1
 if bucket[3] then
   factor = math.min(1, bucket[3] * 2 ^ ((now - bucket[4]) / RECOVERY))
+end
+
+-- What is remembered must outlive the longest wait that was promised.
+local function keep(until_)
+  redis.call('EXPIRE', KEYS[1], math.ceil(math.max(KEPT, until_ - now + KEPT)))
 end
 
 if ARGV[3] == 'slow' then
@@ -18,25 +28,52 @@ if ARGV[3] == 'slow' then
   if not bucket[4] or now - bucket[4] > 1 then
     redis.call('HSET', KEYS[1], 'cut', tostring(math.max(LEAST, factor / 2)), 'cut_at', tostring(now))
   end
-  redis.call('HSET', KEYS[1], 'pause', tostring(math.max(pause, now + ARGV[4])))
-  redis.call('EXPIRE', KEYS[1], 3600)
+  pause = math.max(pause, now + ARGV[4])
+  redis.call('HSET', KEYS[1], 'pause', tostring(pause))
+  keep(pause)
   return {0, tostring(tonumber(ARGV[4]))}
 end
 
-if pause > now then
-  return {0, tostring(pause - now)}
-end
-local rate = ARGV[1] * factor
+local rate, lane, entitled = ARGV[1] * factor, ARGV[4], tonumber(ARGV[5])
 local start = math.max(next_at, now - ARGV[2])
-local granted = 0
-for i = 4, #ARGV do
+local queued, share = false, 1
+for name, line in pairs(lines) do
+  if line > now then
+    if name == lane then queued = true else share = 0.5 end
+  end
+end
+-- Nobody has used the bucket for as long as it can save up: those in line have given up their turns.
+local idle = next_at <= now - ARGV[2]
+local open = pause <= now
+local granted, soon, out = 0, math.max(start, now, pause), {0}
+for i = 6, #ARGV do
+  local cost, first = ARGV[i] / rate, lane == 'none' or i - 5 <= entitled
   -- A message may go once the bucket holds anything: one that costs more than a burst would never go otherwise.
-  if start > now then break end
-  start = start + ARGV[i] / rate
-  granted = granted + 1
+  if open and start <= now and (first or idle or not queued) then
+    start = start + cost
+    granted = granted + 1
+    soon = math.max(soon, start)
+  else
+    -- The first that may not go closes the door to those behind it.
+    open = false
+    if first then
+      out[#out + 1] = tostring(soon - now)
+      soon = soon + cost
+    else
+      local place = math.max(lines[lane], soon)
+      out[#out + 1] = tostring(place - now)
+      lines[lane] = place + cost / share
+    end
+  end
 end
 if granted > 0 then
   redis.call('HSET', KEYS[1], 'next', tostring(start))
-  redis.call('EXPIRE', KEYS[1], 3600)
 end
-return {granted, tostring(math.max(0, start - now))}
+if lines[lane] and lines[lane] > now then
+  redis.call('HSET', KEYS[1], lane, tostring(lines[lane]))
+end
+if redis.call('EXISTS', KEYS[1]) == 1 then
+  keep(math.max(pause, lines[lane] or 0))
+end
+out[1] = granted
+return out

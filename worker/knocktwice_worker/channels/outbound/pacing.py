@@ -1,14 +1,17 @@
 """Not faster than a provider wants it: token buckets in Redis, shared by all workers.
 
-FCM counts messages per project, carriers count SMS parts per sender. What a bucket has no room for is not waited for: it
-stays a row that rings again, so a click can still cancel it and no thread is blocked. A provider's 429 halves the rate,
-which recovers by itself. Without Redis there is no pacing; the providers' own limits hold.
+FCM counts messages per project, carriers count SMS parts per sender. A message for which a bucket has no room stays a row that
+rings again, so a click can still cancel it and no thread is blocked. It joins a line, and is told when its turn will come: so
+the pace is used, however many wait. Blasts and single messages have a line each and share the pace; critical messages wait in
+none. A provider's 429 halves the rate, which recovers by itself. Without Redis there is no pacing; the providers' own limits
+hold.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import timedelta
+from enum import StrEnum
 from importlib import resources
 from typing import TYPE_CHECKING
 
@@ -29,12 +32,28 @@ _PAUSE = timedelta(seconds=1)
 _SCRIPT = resources.files(__package__).joinpath("pacing.lua").read_text()
 
 
+class Lane(StrEnum):
+    """Who waits with whom."""
+
+    #: With nobody: what there is no room for does not wait in a line, and critical messages overtake those that do.
+    NONE = "none"
+    #: Messages that somebody waits for.
+    SINGLES = "singles"
+    #: Messages to many.
+    BLASTS = "blasts"
+
+
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """What may go now: the first ``granted`` messages. The others may ask again after ``wait``."""
+    """What may go now.
+
+    Attributes:
+        granted: how many of the first messages.
+        waits: for each of the others, how long until its turn; it asks again then.
+    """
 
     granted: int
-    wait: timedelta
+    waits: tuple[timedelta, ...] = ()
 
 
 class Pace:
@@ -51,18 +70,23 @@ class Pace:
         self._per_s = per_s
         self._script = redis.register_script(_SCRIPT)
 
-    def take(self, costs: Sequence[int]) -> Turn:
-        """Ask for a turn for messages that cost so many units each, in their order."""
+    def take(self, costs: Sequence[int], lane: Lane = Lane.SINGLES, *, entitled: int = 0) -> Turn:
+        """Ask for a turn for messages, or anything else, that cost so many units each, in their order.
+
+        Args:
+            costs: units of each message.
+            lane: with whom they wait.
+            entitled: how many of the first have waited already, and go before those that join the line now.
+        """
         if not self._per_s or not costs:
-            return Turn(len(costs), timedelta())
+            return Turn(len(costs))
         try:
-            granted, wait = self._script(keys=[self._key], args=[self._per_s, _BURST_S, "take", *costs])
+            args: list[str | float] = [self._per_s, _BURST_S, "take", str(lane), entitled, *costs]
+            granted, *waits = self._script(keys=[self._key], args=args)
         except RedisError as error:
             log.warning("not paced", error=type(error).__name__)
-            return Turn(len(costs), timedelta())
-        # Those that are left take turns, too; all at once they would only find the bucket empty again.
-        left = sum(costs[granted:])
-        return Turn(int(granted), timedelta(seconds=float(wait) + left / self._per_s / 2))
+            return Turn(len(costs))
+        return Turn(int(granted), tuple(timedelta(seconds=float(wait)) for wait in waits))
 
     def slow_down(self, pause: timedelta | None) -> None:
         """Note that the provider asked for patience, and for how long."""

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from knocktwice_worker.channels.outbound.pacing import Pace
+from knocktwice_worker.channels.outbound.pacing import Lane, Pace
 from knocktwice_worker.gateway.problems import Problem
 
 if TYPE_CHECKING:
@@ -74,13 +74,13 @@ class KeyPace:
 
     async def _fill(self, purse: _Purse) -> None:
         wanted = max(1, math.ceil(self._per_s * _AHEAD_S))
-        turn = await asyncio.get_running_loop().run_in_executor(self._thread, purse.pace.take, [1] * wanted)
+        turn = await asyncio.get_running_loop().run_in_executor(self._thread, purse.pace.take, [1] * wanted, Lane.NONE)
         now = self._clock()
         # Others may have filled it meanwhile.
         purse.turns = turn.granted + (purse.turns if now <= purse.void_at else 0)
         purse.void_at = now + _VOID_AFTER_S
         if purse.turns <= 0:
-            wait = min(turn.wait.total_seconds(), 1 / self._per_s)
+            wait = min(turn.waits[0].total_seconds(), 1 / self._per_s)
             purse.closed_until = now + wait
             raise _too_many(wait)
 

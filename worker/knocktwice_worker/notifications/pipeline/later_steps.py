@@ -20,6 +20,7 @@ from knocktwice_worker.channels.channel import Consent
 from knocktwice_worker.channels.deadline import Deadline
 from knocktwice_worker.channels.http import backoff
 from knocktwice_worker.channels.messages import StepMessage
+from knocktwice_worker.channels.outbound.pacing import Lane
 from knocktwice_worker.channels.outbound.provider_choice import Choice
 from knocktwice_worker.channels.outcomes import Outcome, Rejected, Retry, Sent, Unknown, patience
 from knocktwice_worker.channels.provider import deliver
@@ -30,7 +31,7 @@ from knocktwice_worker.notifications.pipeline.catch_up import PENDING
 from knocktwice_worker.notifications.pipeline.concurrency import at_most
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from datetime import datetime
 
     from sqlalchemy import Connection, Engine
@@ -48,6 +49,14 @@ _StepT = TypeVar("_StepT", store.ReservedStep, store.ClaimedStep)
 
 #: How soon after an unclear answer the provider's list is asked.
 _LOOK_AFTER = timedelta(seconds=2)
+#: Who waits for a pace with whom.
+_LANES = {
+    Lane.NONE: {Category.CRITICAL},
+    Lane.SINGLES: {Category.TRANSACTIONAL},
+    Lane.BLASTS: {Category.MARKETING},
+}
+#: A message that was reserved longer ago than this has waited in a line.
+_AT_ONCE = timedelta(seconds=1)
 #: How old the last look at receipts and opt-outs may be when a message leaves. A sender that stood still looks again.
 _FRESH = timedelta(seconds=2)
 #: The part of its lease within which a message may leave; the rest is for clocks that differ.
@@ -235,10 +244,14 @@ class LaterSteps:
             by_sender[row.channel, chosen[row.notification_id].provider, row.sender].append(row)
         granted: list[store.ReservedStep] = []
         for (channel, provider, sender), waiting in by_sender.items():
-            # A message without parts counts as one.
-            turn = self.channels.pace(channel, provider, sender).take([self._parts(row) or 1 for row in waiting])
-            store.postpone(conn, [row.notification_id for row in waiting[turn.granted :]], turn.wait)
-            granted += waiting[: turn.granted]
+            pace = self.channels.pace(channel, provider, sender)
+            for lane, own in _by_lane(waiting):
+                # A message without parts counts as one.
+                costs = [self._parts(row) or 1 for row in own]
+                turn = pace.take(costs, lane, entitled=sum(row.waited > _AT_ONCE for row in own))
+                late = [row.notification_id for row in own[turn.granted :]]
+                store.postpone_each(conn, dict(zip(late, turn.waits, strict=True)))
+                granted += own[: turn.granted]
         return granted
 
     def _parts(self, row: store.ReservedStep) -> int:
@@ -358,6 +371,13 @@ class LaterSteps:
         for (channel, provider, sender), own in by_sender.items():
             if asked := patience(own):
                 self.channels.pace(channel, provider, sender).slow_down(asked.after)
+
+
+def _by_lane(rows: Sequence[store.ReservedStep]) -> Iterator[tuple[Lane, list[store.ReservedStep]]]:
+    """Yield messages by who waits with whom, critical ones first; in each lane those that have waited longest come first."""
+    for lane, categories in _LANES.items():
+        if own := [row for row in rows if row.category in categories]:
+            yield lane, sorted(own, key=lambda row: row.waited, reverse=True)
 
 
 def _by_channel(rows: Sequence[_StepT]) -> dict[str, list[_StepT]]:

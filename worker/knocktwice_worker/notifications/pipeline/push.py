@@ -282,12 +282,13 @@ class Pushes:
     def _deliver(self, messages: Sequence[PushMessage], *, complete: bool = False) -> None:
         if not messages:
             return
-        turn = self.pace.take([1] * len(messages))
+        # Pushes that are taken up again have waited.
+        turn = self.pace.take([1] * len(messages), entitled=0 if complete else len(messages))
         outcomes = deliver(self.transport, self.channel, messages[: turn.granted])
         results = [_result(m, o) for m, o in zip(messages, outcomes, strict=False)]
-        for m in messages[turn.granted :]:
+        for m, wait in zip(messages[turn.granted :], turn.waits, strict=True):
             waits = store.PushResult(
-                m.notification_id, m.registration, AttemptState.OPEN, "waits its turn", retry_after=turn.wait
+                m.notification_id, m.registration, AttemptState.OPEN, "waits its turn", retry_after=wait
             )
             results.append(waits)
         if asked := patience(outcomes):

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from knocktwice_worker.channels.messages import Withdrawal
+from knocktwice_worker.channels.outbound.pacing import Lane, Pace
 from knocktwice_worker.channels.outcomes import Sent
 from knocktwice_worker.channels.provider import deliver
 from knocktwice_worker.lifecycle import Note
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from knocktwice_worker.channels.http import Carrier
-    from knocktwice_worker.channels.outbound.pacing import Pace
     from knocktwice_worker.channels.provider import Provider
 
 log = structlog.get_logger(__name__)
@@ -56,7 +56,7 @@ class Withdrawals:
             shown = store.shown(conn, ids)
         if not shown:
             return
-        turn = self.pace.take([1] * len(shown))
+        turn = self.pace.take([1] * len(shown), Lane.NONE)
         withdrawals = [Withdrawal(one.notification_id, one.registration, _TTL) for one in shown[: turn.granted]]
         outcomes = deliver(self.transport, self.channel, withdrawals)
         devices = Counter(one.notification_id for one in shown)

@@ -304,6 +304,20 @@ def postpone(conn: Connection, ids: Sequence[str], delay: timedelta) -> None:
         conn.execute(_POSTPONE, {"ids": list(ids), "delay": delay, "states": [str(s) for s in states]})
 
 
+# Each at its own time: a message in a line for its sender's pace knows when its turn comes.
+_POSTPONE_EACH = text(f"""
+UPDATE deliveries d SET wake_at = knocktwice_now() + r.wait
+FROM {rows("r", id="uuid", wait="interval")}
+WHERE d.notification_id = r.id AND d.step > 0 AND d.state = 'reserved'
+""")
+
+
+def postpone_each(conn: Connection, waits: Mapping[str, timedelta]) -> None:
+    """Look at each of these reserved messages again after its own wait; nothing else about them changes."""
+    if waits:
+        conn.execute(_POSTPONE_EACH, {"id": list(waits), "wait": list(waits.values())})
+
+
 # A device reports its own zone, and so knows better than the application.
 _TIME_ZONES = text("""
 SELECT

@@ -40,6 +40,7 @@ class ReservedStep:
         consented: the person agrees to marketing, or the application gave the number with the message.
         theirs: the number is still the person's; always, if only a number was given.
         age: how long ago it was due.
+        waited: how long ago it was reserved.
         now: the database's clock.
     """
 
@@ -59,6 +60,7 @@ class ReservedStep:
     consented: bool
     theirs: bool
     age: timedelta
+    waited: timedelta
     now: datetime
 
 
@@ -86,6 +88,7 @@ SELECT
   n.phone IS NOT NULL OR ph.consented_at IS NOT NULL,
   n.user_id IS NULL OR coalesce(ph.number = d.number, false),
   knocktwice_now() - d.due_at,
+  knocktwice_now() - coalesce(d.counted_at, knocktwice_now()),
   knocktwice_now()
 FROM d
 JOIN notifications n ON n.id = d.notification_id
@@ -209,7 +212,8 @@ SELECT
   NOT ({_NOT_STOPPED}),
   knocktwice_now() - d.due_at
 FROM deliveries d
-WHERE d.notification_id = ANY(CAST(:ids AS uuid[])) AND d.step > 0 AND d.state = 'sending' AND d.claimed_at = :claimed_at
+WHERE d.notification_id = ANY(CAST(:ids AS uuid[])) AND d.step > 0 AND d.state = 'sending'
+  AND d.claimed_at = :claimed_at
 ORDER BY d.notification_id FOR UPDATE OF d
 """)
 
