@@ -8,7 +8,7 @@ import time
 import uuid
 from collections import Counter
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from knocktwice_worker.sandbox.phones import Phone, undescribed
@@ -119,6 +119,9 @@ class PostedCallback:
 
 class Books:
     """Everything the sandbox remembers."""
+
+    #: How far the clock by which texts are dated is ahead of the real one.
+    ahead = timedelta()
 
     def __init__(self) -> None:
         self._changed = threading.Condition(threading.RLock())
@@ -268,7 +271,7 @@ class Books:
             to=to,
             body=body,
             status="accepted" if messaging_service else "queued",
-            created_at=datetime.now(UTC),
+            created_at=datetime.now(UTC) + self.ahead,
             status_callback=status_callback,
             sender=sender,
             messaging_service=messaging_service,
