@@ -200,12 +200,11 @@ def test_a_look_without_an_answer_is_none(here: Services, sandbox: Sandbox, cloc
 
 def test_each_try_is_looked_for_anew(here: Services, sandbox: Sandbox, clock: Clock) -> None:
     """That the list lacked the first try says nothing about the second one."""
-    sandbox.rule(Rule("sms", times=1, answer=NOT_TAKEN))
+    sandbox.rule(Rule("sms", times=2, answer=NOT_TAKEN))
     id_ = _reserved(here)
     _run_for(here, clock, id_, timedelta(minutes=3))
-    assert _states(here) == [("reserved", None)]
-    sandbox.rule(Rule("sms", times=1, answer=NOT_TAKEN))
-    here.later_steps.send([id_])
+    assert sandbox.requests("sms") == 2
+    assert _states(here) == [("sending", None)]
     for state in ("sending", "reserved"):
         clock.advance(3 * MINUTE)
         here.reconcile.resolve([id_])

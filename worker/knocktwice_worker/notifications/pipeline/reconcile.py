@@ -39,7 +39,8 @@ _BETWEEN_LOOKS = 0.5
 #: How often a message is sent whose sender died each time, or whose provider cannot be asked. A message that the list
 #: certainly does not have is sent again for as long as it is useful.
 _MOST_TRIES = 3
-#: Shortest and longest wait before a message is sent again that the provider did not take; doubled with each try.
+#: Shortest and longest wait before a message is sent again that the provider did not take, the first time apart; doubled with
+#: each try.
 _AGAIN, _AGAIN_CAP = timedelta(minutes=1), timedelta(hours=1)
 
 
@@ -149,7 +150,7 @@ class Reconcile:
         if (left := apart - (row.now - row.missed_at)) > timedelta():
             return _look_again(row, left)
         if row.reason is not None:
-            wait = min(_AGAIN * 2.0 ** min(row.tries - 1, 10), _AGAIN_CAP)
+            wait = timedelta() if row.tries == 1 else min(_AGAIN * 2.0 ** min(row.tries - 2, 10), _AGAIN_CAP)
             return _again(row, "not in the provider's list", wait)
         if row.limited_repeats + 1 < _MOST_TRIES:
             return replace(_again(row, "not in the provider's list", timedelta()), limited=True)
