@@ -56,7 +56,7 @@ MOVES = {
     (_RESERVED, DeliveryState.CANCELLED): "cancelled",
     (_SENDING, DeliveryState.SENT): "the provider took it",
     (_SENDING, DeliveryState.FAILED): "the provider refused it",
-    (_SENDING, DeliveryState.UNKNOWN): "no answer, and not in the provider's list",
+    (_SENDING, DeliveryState.UNKNOWN): "no answer, and nobody can say",
     (_SENDING, _SCHEDULED): "a push asked to wait, or its sender died",
     (_SENDING, _RESERVED): "the SMS may safely be sent again",
     (_SENDING, DeliveryState.SKIPPED): "the rest of a push that nobody needs any more",

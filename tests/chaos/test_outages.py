@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from knocktwice import Category, Push, Recipient, Sms
+from knocktwice import Push, Recipient, Sms
 from knocktwice_worker.sandbox import Answer, Rule
 from support.system import PUSH, eventually, verdicts
 
@@ -120,21 +120,10 @@ def test_a_provider_that_takes_the_sms_and_does_not_say_so(system: System, answe
     [Answer(status=500), Answer(drop=True), Answer(hang=True)],
     ids=["answers 500", "closes the connection", "never answers"],
 )
-def test_an_sms_nobody_can_account_for_is_not_sent_again(system: System, answer: Answer) -> None:
+def test_an_sms_that_the_list_lacks_is_sent_again(system: System, answer: Answer) -> None:
     system.sandbox.rule(Rule("sms", times=1, answer=answer))
     system.start_worker()
     told = system.ended(system.notify(NUMBERS[0], sms=AT_ONCE))
-    assert told.state == "unknown", system.logs()
-    assert told.reason
-    assert "not in the provider's list" in told.reason
-    assert system.sandbox.requests("sms") == 1
-
-
-def test_a_critical_sms_nobody_can_account_for_is_sent_again(system: System) -> None:
-    system.sandbox.rule(Rule("sms", times=1, answer=Answer(status=500)))
-    system.start_worker()
-    (id_,) = system.client.notify_many(PEOPLE[:1], push=PUSH, sms=AT_ONCE, category=Category.CRITICAL)
-    told = system.ended(id_)
     assert told.state == "texted", system.logs()
     assert "sent_again" in verdicts(told)
     assert len(system.sandbox.texts(NUMBERS[0])) == 1

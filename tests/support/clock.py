@@ -26,6 +26,13 @@ class Clock:
         """Move the clock forward."""
         self._run("UPDATE test_clock SET ahead = ahead + :by", by=by)
 
+    @property
+    def ahead(self) -> timedelta:
+        """How far it is ahead of the real one."""
+        with self._engine.begin() as conn:
+            found: timedelta = conn.execute(sa.text("SELECT ahead FROM test_clock")).scalar_one()
+            return found
+
     def set(self, moment: datetime) -> None:
         """Make it ``moment`` now."""
         self._run("UPDATE test_clock SET ahead = CAST(:moment AS timestamptz) - now()", moment=moment)

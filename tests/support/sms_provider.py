@@ -119,7 +119,7 @@ def _handler(provider: SmsProvider) -> type[BaseHTTPRequestHandler]:
             if says in ANSWERS:
                 return self._answer(*ANSWERS[says])
             if says != "drop":
-                id_ = provider.take(message, self.headers["idempotency-key"])
+                id_ = provider.take(message, self.headers["idempotency-key"] or message.get("key"))
             if says != "ok":
                 self.close_connection = True
                 return None

@@ -111,6 +111,13 @@ class Settings(BaseSettings):
     )
     sms_retry_s: Seconds = Field(14_400, description="How long an SMS is retried while its provider asks for patience.")
 
+    # When it is too late
+    useless_after_critical_s: float = Field(
+        1_800, gt=0, description="So long after it was due a critical push or message is not sent any more."
+    )
+    useless_after_transactional_s: float = Field(86_400, gt=0, description="The same of transactional ones.")
+    useless_after_marketing_s: float = Field(86_400, gt=0, description="The same of marketing, nights included.")
+
     # Per-number limits
     sms_per_day: int = Field(10, ge=0, description="SMS to one number per calendar day.")
     sms_same_content_s: Seconds = Field(30, description="Same text to one number only once in this time.")
@@ -332,6 +339,15 @@ class Settings(BaseSettings):
             Category.CRITICAL: self.sms_budget_critical,
         }
         return Budget(self.sms_budget, self.sms_budget_reserve, categories)
+
+    @property
+    def useless_after(self) -> dict[Category, timedelta]:
+        """How long after it was due a push or message may still go out, by category."""
+        return {
+            Category.CRITICAL: timedelta(seconds=self.useless_after_critical_s),
+            Category.TRANSACTIONAL: timedelta(seconds=self.useless_after_transactional_s),
+            Category.MARKETING: timedelta(seconds=self.useless_after_marketing_s),
+        }
 
     @property
     def day_zone(self) -> ZoneInfo:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class NotificationState(StrEnum):
-    """Where a notification stands. All but ``active`` are terminal and never change again."""
+    """Where a notification stands. All but ``active`` are terminal and never change again, except by :data:`REOPENED`."""
 
     #: Some step may still go out.
     ACTIVE = "active"
@@ -96,6 +96,15 @@ EDGES: frozenset[tuple[DeliveryState, DeliveryState]] = frozenset(
         (DeliveryState.SENDING, DeliveryState.SCHEDULED),
         (DeliveryState.SENDING, DeliveryState.RESERVED),
         (DeliveryState.SENDING, DeliveryState.SKIPPED),
+    }
+)
+
+
+#: What an operator may do with a message whose outcome stayed unknown: have it sent, or first looked for.
+REOPENED: frozenset[tuple[DeliveryState, DeliveryState]] = frozenset(
+    {
+        (DeliveryState.UNKNOWN, DeliveryState.RESERVED),
+        (DeliveryState.UNKNOWN, DeliveryState.SENDING),
     }
 )
 
@@ -178,6 +187,8 @@ class Refusal(StrEnum):
     NO_SENDER = "no_sender"
     #: The text cannot be written any more.
     INVALID_CONTENT = "invalid_content"
+    #: So long after it was due the message is of no use any more.
+    TOO_LATE = "too_late"
 
 
 class Delay(StrEnum):
@@ -198,6 +209,10 @@ class Note(StrEnum):
     ADOPTED = "adopted"
     #: A message of unknown outcome is sent once more.
     SENT_AGAIN = "sent_again"
+    #: An operator has a message of unknown outcome sent again, or first looked for.
+    REOPENED = "reopened"
+    #: An operator takes an unknown outcome as settled.
+    CLOSED = "closed"
     #: Which of several providers sends it, and why.
     PROVIDER_CHOSEN = "provider_chosen"
     #: A provider did not take it and another one gets it.
@@ -229,6 +244,9 @@ FALL_BACK = frozenset(
 #: Verdicts after which a step is not needed; the steps behind it keep their own conditions and countdowns. After a
 #: refusal the next step is tried at once.
 NOT_NEEDED = frozenset({Verdict.REACHED_IN_TIME, Verdict.NOTIFICATIONS_ENABLED, Verdict.ACCEPTED_UNCONFIRMED})
+
+#: Words after which no later step is tried either.
+ENDS_ALL: frozenset[Entry] = frozenset({Verdict.CANCELLED, Refusal.TOO_LATE})
 
 #: What becomes of the notification when its last step ends with this word; any other suppresses it.
 OUTCOMES: dict[Entry, NotificationState] = {

@@ -296,6 +296,7 @@ class Services:
             lease=settings.lease,
             retry_for=timedelta(seconds=settings.push_retry_s),
             ttl_grace=timedelta(seconds=settings.ttl_grace_s),
+            useless_after=settings.useless_after,
         )
 
     @cached_property
@@ -313,6 +314,7 @@ class Services:
             channels=self.channels,
             links=self.links,
             lease=settings.lease,
+            useless_after=settings.useless_after,
         )
 
     @cached_property
@@ -328,6 +330,7 @@ class Services:
             quiet=self.quiet,
             lease=self.settings.lease,
             retry_for=timedelta(seconds=self.settings.sms_retry_s),
+            useless_after=self.settings.useless_after,
         )
 
     @cached_property

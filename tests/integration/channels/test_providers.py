@@ -208,10 +208,22 @@ def test_a_critical_one_is_sent_again_by_the_same_provider_only(
     assert (_row(here, id_).state, sandbox.texts(NUMBER)) == ("sent", [])
 
 
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"idempotency": {"header": "Idempotency-Key"}},
+        {"idempotency": {}, "json": {"to": "{to}", "from": "{sender}", "text": "{text}", "key": "{id}"}},
+    ],
+    ids=["header", "field"],
+)
 def test_who_knows_a_repeat_is_asked_again_at_once(
-    install: Callable[..., Services], acme: SmsProvider, sandbox: Sandbox, clock: Clock
+    install: Callable[..., Services],
+    acme: SmsProvider,
+    sandbox: Sandbox,
+    clock: Clock,
+    entry: dict[str, Any],
 ) -> None:
-    here = install(idempotency={"header": "Idempotency-Key"})
+    here = install(**entry)
     acme.says = "take and drop"
     (id_,) = _send(here)
     acme.says = "ok"
@@ -225,6 +237,44 @@ def test_who_knows_a_repeat_is_asked_again_at_once(
     clock.advance(timedelta(hours=13))
     here.reconcile.resolve([late])
     assert _row(here, late).state == "unknown"
+
+
+def test_a_key_is_forgotten_from_the_first_try_on(
+    install: Callable[..., Services], acme: SmsProvider, clock: Clock
+) -> None:
+    """The provider counts from when it first saw the key, so the time of the last try says nothing."""
+    here = install(idempotency={"header": "Idempotency-Key"}, settings={"sms_retry_s": 86_400.0})
+    acme.says = "drop"
+    (id_,) = _send(here)
+    clock.advance(timedelta(hours=11))
+    here.reconcile.resolve([id_])
+    assert _row(here, id_).state == "reserved"
+    here.later_steps.send([id_])
+    asked = acme.asked
+    # Twelve hours are half of the day for which the key is known.
+    clock.advance(2 * HOUR)
+    here.reconcile.resolve([id_])
+    here.later_steps.send([id_])
+    assert (_row(here, id_).state, acme.asked) == ("unknown", asked)
+
+
+def test_a_key_that_is_forgotten_leaves_the_list(
+    install: Callable[..., Services], acme: SmsProvider, clock: Clock
+) -> None:
+    here = install(idempotency={"header": "Idempotency-Key", "valid_s": 600}, list=acme.listing())
+    acme.says = "take and drop"
+    (id_,) = _send(here)
+    acme.says = "ok"
+    clock.advance(HOUR)
+    assert here.reconcile.resolve([id_]) == [id_]
+    acme.says = "drop"
+    (lost,) = _send(here)
+    acme.says = "ok"
+    clock.advance(HOUR)
+    for _ in range(2):
+        here.reconcile.resolve([lost])
+        clock.advance(HOUR)
+    assert _row(here, lost).state == "reserved"
 
 
 def test_a_list_shows_what_was_taken(install: Callable[..., Services], acme: SmsProvider) -> None:

@@ -57,12 +57,14 @@ class StepMessage:
         to: an address of the channel's kind; a number is in E.164.
         text: as the channel's wording wrote it.
         sender: a number, a name or a service of the provider's; ``None`` takes the channel's own.
+        useful_for: for how long the provider may hold it; ``None``: as long as it likes.
     """
 
     intent: str
     to: str
     text: str
     sender: str | None = None
+    useful_for: timedelta | None = None
 
 
 @dataclass(frozen=True, slots=True)

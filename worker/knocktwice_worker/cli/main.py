@@ -25,6 +25,7 @@ from knocktwice_worker.cli import (
     step_options,
     template,
     tpns,
+    unknown,
     webhooks,
 )
 from knocktwice_worker.cli.doctor import Level, examine
@@ -267,6 +268,7 @@ app.command()(gateway.gateway)
 app.add_typer(gateway.app)
 app.add_typer(blast.app)
 app.add_typer(receipts.app)
+app.add_typer(unknown.app)
 
 
 def _story(notification: str) -> story.Story:

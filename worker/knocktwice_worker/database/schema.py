@@ -372,6 +372,17 @@ deliveries = Table(
     ),
     _time("counted_at", "When it counted against the number's limits."),
     _time("claimed_at", "When a sender claimed it last."),
+    _time(
+        "missed_at",
+        "When the provider's list first answered without the message, since it was claimed. NULL: it has not.",
+    ),
+    Column(
+        "limited_repeats",
+        SmallInteger,
+        nullable=False,
+        server_default=text("0"),
+        comment="How often it was sent again after its sender had died, or without anybody who could say what became of it.",
+    ),
     Column("provider", Text, comment="Which provider has it. NULL: no sender has claimed it yet."),
     Column("provider_id", Text, comment="The provider's id of the message."),
     Column(

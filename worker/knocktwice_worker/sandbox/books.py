@@ -8,7 +8,7 @@ import time
 import uuid
 from collections import Counter
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from knocktwice_worker.sandbox.phones import Phone, undescribed
@@ -81,6 +81,7 @@ class SentText:
         to: ``whatsapp:`` before the number says which.
         body: of a content template, its id and what fills it in.
         statuses: those it had, in the order of their callbacks.
+        validity_s: for how many seconds it may wait at Twilio; ``None``: nothing was said.
     """
 
     sid: str
@@ -95,6 +96,7 @@ class SentText:
     updated_at: datetime | None = None
     error_code: int | None = None
     statuses: tuple[str, ...] = ()
+    validity_s: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +119,9 @@ class PostedCallback:
 
 class Books:
     """Everything the sandbox remembers."""
+
+    #: How far the clock by which texts are dated is ahead of the real one.
+    ahead = timedelta()
 
     def __init__(self) -> None:
         self._changed = threading.Condition(threading.RLock())
@@ -251,7 +256,14 @@ class Books:
         return push
 
     def add_text(
-        self, *, to: str, body: str, sender: str | None, messaging_service: str | None, status_callback: str | None
+        self,
+        *,
+        to: str,
+        body: str,
+        sender: str | None,
+        messaging_service: str | None,
+        status_callback: str | None,
+        validity_s: int | None = None,
     ) -> SentText:
         """Take an SMS."""
         text = SentText(
@@ -259,10 +271,11 @@ class Books:
             to=to,
             body=body,
             status="accepted" if messaging_service else "queued",
-            created_at=datetime.now(UTC),
+            created_at=datetime.now(UTC) + self.ahead,
             status_callback=status_callback,
             sender=sender,
             messaging_service=messaging_service,
+            validity_s=validity_s,
         )
         with self._changed:
             self._texts[text.sid] = text

@@ -24,6 +24,7 @@ from knocktwice_worker.sandbox.twilio_account import TwilioAccount
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+    from datetime import timedelta
     from pathlib import Path
     from types import TracebackType
 
@@ -117,6 +118,10 @@ class Sandbox:
     def clear_rules(self) -> None:
         """Answer in the ordinary way again."""
         self._books.clear_rules()
+
+    def set_ahead(self, by: timedelta) -> None:
+        """Date texts as if it were so much later, for tests that have moved the database's clock."""
+        self._books.ahead = by
 
     def revoke_tokens(self) -> None:
         """Let FCM take no access token that was issued so far."""

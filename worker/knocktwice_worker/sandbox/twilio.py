@@ -49,6 +49,8 @@ MAGIC_SENDERS = {
 
 _BODY_LIMIT = 1600
 _CALLBACK_LIMIT = 4000
+#: Longest ``ValidityPeriod``, in seconds.
+_VALIDITY_LIMIT = 36_000
 #: Of parameters that have no code of their own.
 _BAD_REQUEST = 400
 _NUMBER = re.compile(r"(whatsapp:)?\+[1-9]\d{6,14}")
@@ -105,6 +107,7 @@ class Twilio:
                 sender=message["sender"],
                 messaging_service=message["messaging_service"],
                 status_callback=message["status_callback"],
+                validity_s=int(message["validity"]) if message["validity"] else None,
             )
             self._depart(text, answer)
         if text is not None and not answer.refuses:
@@ -181,11 +184,16 @@ def _parse(form: Mapping[str, str]) -> dict[str, str | None]:
         raise Refused(21602, "Message body is required.")
     if len(body) > _BODY_LIMIT:
         raise Refused(21617, "The concatenated message body exceeds the 1600 character limit.")
+    validity = form.get("ValidityPeriod")
+    if validity is not None and not (
+        validity.isascii() and validity.isdigit() and 1 <= int(validity) <= _VALIDITY_LIMIT
+    ):
+        raise Refused(_BAD_REQUEST, f"The ValidityPeriod {validity} is not between 1 and {_VALIDITY_LIMIT}.")
     if callback and not _is_web_address(callback):
         raise Refused(21609, f"The StatusCallback URL {callback} is not a valid URL.")
     return {
         "to": to, "body": body, "sender": sender or None, "messaging_service": service or None,
-        "status_callback": callback or None,
+        "status_callback": callback or None, "validity": validity,
     }  # fmt: skip
 
 

@@ -55,6 +55,10 @@ def test_a_short_description_is_enough(tmp_path: Path) -> None:
         ({"json": {"to": "{to}"}}, "{text}"),
         ({"json": {"to": "{to}", "text": "{body}"}}, "{body} is no slot here; there are {to}, {to_digits}, {text}"),
         ({"json": {"to": "{to}", "text": "{text}", "from": "{sender}"}}, "say who sends with 'sender'"),
+        (
+            {"idempotency": {}, "json": {"to": "{to}", "text": "{text}"}},
+            "idempotency needs a header, or {id} in the body",
+        ),
         ({"headers": {"X-Api-Key": "sk-123456"}}, "X-Api-Key holds a secret: write ${VARIABLE}"),
         ({"basic_auth": {"user": "u", "password": "hunter2"}}, "providers[0].basic_auth.password"),
         ({"headers": {"Authorization": "Bearer ${NOT A NAME}"}}, "is neither ${VARIABLE} nor ${file:/path}"),

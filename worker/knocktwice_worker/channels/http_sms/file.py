@@ -86,9 +86,9 @@ class AnswerRule(Strict):
 
 
 class Idempotency(Strict):
-    """The header by which the provider knows a repeat, and for how long (seconds)."""
+    """How the provider knows a repeat, and for how long (seconds): by a header, or by the field of the body with ``{id}``."""
 
-    header: HeaderName
+    header: HeaderName | None = None
     valid_s: float = Field(86_400, ge=600)
 
 
@@ -177,6 +177,8 @@ class ProviderSpec(Strict):
             raise ValueError("the body must hold {to} (or {to_digits}) and {text}")
         if "sender" in slots and self.sender is None:
             raise ValueError("the body has a {sender}: say who sends with 'sender'")
+        if self.idempotency and self.idempotency.header is None and "id" not in slots:
+            raise ValueError("idempotency needs a header, or {id} in the body: by it a repeat is known")
         if CALLBACK_SLOT in slots and self.callbacks is None:
             raise ValueError("the body has a {callback_url}: say with 'callbacks' what comes there")
         if self.basic_auth and "authorization" in self.headers:

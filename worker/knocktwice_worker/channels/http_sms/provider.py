@@ -112,7 +112,8 @@ class HttpSmsChannel:
         )
         if self._spec.idempotency is None:
             return Request(self._url, self._headers, body)
-        headers = {**self._headers, self._spec.idempotency.header.lower(): message.intent}
+        header = self._spec.idempotency.header
+        headers = {**self._headers, header.lower(): message.intent} if header else self._headers
         return Request(self._url, headers, body, repeatable=True)
 
     def outcome(self, answer: Response | NoResponse) -> Outcome:

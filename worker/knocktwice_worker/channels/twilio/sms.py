@@ -50,6 +50,8 @@ _ACCOUNT_PAUSE = timedelta(minutes=1)
 _PAGE_SIZE = 100
 #: The id of a Messaging Service; "MGM" is a name.
 _SERVICE = re.compile("MG[0-9a-zA-Z]{32}")
+#: Seconds for which Twilio holds a message at most, and if nothing is said.
+_LONGEST_VALIDITY = 36_000
 #: Where callbacks arrive, below the public URL.
 CALLBACK_PATH = "/callbacks/twilio"
 #: Most pages read of one number's list.
@@ -137,6 +139,8 @@ class TwilioSmsChannel:
         # There are few senders, and the headers are one object, which the HTTP engine reads once.
         origin = self._from.get(sender) or self._from.setdefault(sender, urlencode(self._sender(sender)))
         form = {"To": self._address(message.to), **self._content(message)}
+        if message.useful_for is not None and (seconds := int(message.useful_for.total_seconds())) < _LONGEST_VALIDITY:
+            form["ValidityPeriod"] = str(max(seconds, 1))
         if self._public_url:
             form["StatusCallback"] = self._callback(message.intent)
         return Request(self._messages, self._form_headers, f"{origin}&{urlencode(form)}".encode())

@@ -106,6 +106,7 @@ class Fallback:
         channels: the channels of later steps.
         links: returns what makes the links in a step's message, if anything does.
         lease: how long a reserved message waits for its sender before it rings again.
+        useless_after: how long after it was due a message may still go, by category.
     """
 
     engine: Engine
@@ -118,6 +119,7 @@ class Fallback:
     channels: Channels
     links: Callable[[str, int], Tracker | None]
     lease: timedelta
+    useless_after: Mapping[Category, timedelta]
 
     @at_most(2)
     def check(self, ids: Sequence[str]) -> list[str]:
@@ -255,6 +257,8 @@ class Fallback:
     def _refusal(self, case: _Case, address: str | None) -> Refusal | None:
         """Return why nothing may go to this person over the step's channel; ``None``: it may."""
         row, entry = case.row, self.channels.entry(case.row.channel)
+        if row.now - row.due_at > self.useless_after[case.category]:
+            return Refusal.TOO_LATE
         if self.channels[entry.name].silent:
             return Refusal.NO_SENDER
         if address is None:

@@ -67,6 +67,21 @@ _STOPPED = Retry("stopped after its claim", timedelta(), ours=True)
 _WAIT = timedelta(seconds=30)
 
 
+@dataclass(frozen=True, slots=True)
+class _Claim:
+    """Messages that this sender has claimed.
+
+    Attributes:
+        at: the claim's time.
+        chosen: notification id → by which provider it goes.
+        useful_for: notification id → how long after it was due it may still go.
+    """
+
+    at: datetime
+    chosen: Mapping[str, Choice]
+    useful_for: Mapping[str, timedelta]
+
+
 @dataclass(frozen=True, kw_only=True)
 class LaterSteps:
     """Sends the messages of later steps.
@@ -81,6 +96,7 @@ class LaterSteps:
         quiet: holds marketing while it is night.
         lease: how long a claim lasts without an answer.
         retry_for: how long after it was due a message is sent again that its provider did not take.
+        useless_after: how long after it was due a message may still go, by category.
     """
 
     engine: Engine
@@ -92,6 +108,7 @@ class LaterSteps:
     quiet: QuietGate
     lease: timedelta
     retry_for: timedelta
+    useless_after: Mapping[Category, timedelta]
 
     @at_most(4)
     def send(self, ids: Sequence[str]) -> list[str]:
@@ -102,16 +119,18 @@ class LaterSteps:
         """
         # From before the claim: past its lease another worker may take the message for lost, and send it.
         lease = Deadline.within(self.lease * _OF_LEASE)
-        claimed, claimed_at, chosen = self._claim(self._settled(ids))
-        if claimed_at is None:
+        claim = self._claim(self._settled(ids))
+        if claim is None:
             return []
         with self.senders.begin() as conn:
             # From before the last look: what is said after it is not seen any more.
             look = Deadline.within(_FRESH)
-            held = store.hold(conn, claimed, claimed_at)
+            held = store.hold(conn, list(claim.chosen), claim.at)
             # A provider to which a connection takes longer than that gets the time it needs, try by try.
             tries = max((row.tries for row in held), default=1)
-            outcomes = self._deliver(held, min(lease, look.later(_FRESH * (2 ** min(tries - 1, 4) - 1))))
+            outcomes = self._deliver(
+                held, claim.useful_for, min(lease, look.later(_FRESH * (2 ** min(tries - 1, 4) - 1)))
+            )
             results = [_result(row, outcome, self.retry_for) for row, outcome in zip(held, outcomes, strict=True)]
             if self._choosing(held):
                 results = store.with_ids_of_their_own(conn, self._moved(conn, held, outcomes, results))
@@ -119,8 +138,8 @@ class LaterSteps:
         sent = [r.notification_id for r in results if r.state is DeliveryState.SENT]
         store.look_again(self.engine, unfinished, sent)
         self._slow_down(held, outcomes)
-        self._note(held, chosen, outcomes)
-        log.info("sms handed over", claimed=len(claimed), sent=len(sent))
+        self._note(held, claim.chosen, outcomes)
+        log.info("sms handed over", claimed=len(claim.chosen), sent=len(sent))
         return sent
 
     def _settled(self, ids: Sequence[str]) -> Sequence[str]:
@@ -138,11 +157,11 @@ class LaterSteps:
             store.postpone(conn, sorted(waiting), PENDING)
         return [id_ for id_ in ids if id_ not in waiting]
 
-    def _claim(self, ids: Sequence[str]) -> tuple[list[str], datetime | None, dict[str, Choice]]:
+    def _claim(self, ids: Sequence[str]) -> _Claim | None:
         with self.engine.begin() as conn:
             rows = store.reserved(conn, ids)
             if not rows:
-                return [], None, {}
+                return None
             refusals = {row.notification_id: refusal for row in rows if (refusal := self._refusal(row))}
             refused = [row for row in rows if row.notification_id in refusals]
             store.skip(
@@ -167,10 +186,16 @@ class LaterSteps:
                     if (one := chosen[i]).why
                 ],
             )
-            return claimed, claimed_at, chosen
+            if claimed_at is None:
+                return None
+            categories = {row.notification_id: row.category for row in its_turn}
+            useful_for = {i: self.useless_after[categories[i]] for i in claimed}
+            return _Claim(claimed_at, {i: chosen[i] for i in claimed}, useful_for)
 
     def _refusal(self, row: store.ReservedStep) -> Refusal | None:
         """Return why a message may not go any more, although it might when its step was due; ``None``: it may."""
+        if row.age > self.useless_after[row.category]:
+            return Refusal.TOO_LATE
         entry = self.channels.entry(row.channel)
         if entry.address.is_number and row.opted_out:
             return Refusal.OPTED_OUT
@@ -266,17 +291,26 @@ class LaterSteps:
         )
         return [a.notification_id for a, answer in paired if answer.refusal is None]
 
-    def _deliver(self, held: Sequence[store.ClaimedStep], not_after: Deadline) -> list[Outcome]:
+    def _deliver(
+        self, held: Sequence[store.ClaimedStep], useful_for: Mapping[str, timedelta], not_after: Deadline
+    ) -> list[Outcome]:
         """Send through each message's own channel and provider; outcomes in the same order."""
-        outcomes: dict[str, Outcome] = {row.notification_id: _STOPPED for row in held if row.stopped}
+        outcomes: dict[str, Outcome] = {}
         by_way: dict[tuple[str, str], list[store.ClaimedStep]] = defaultdict(list)
         for row in held:
-            if row.stopped:
+            if row.stopped or row.age > useful_for[row.notification_id]:
+                outcomes[row.notification_id] = _STOPPED
                 continue
             by_way[row.channel, row.provider].append(row)
         for (channel, provider), rows in by_way.items():
             messages = [
-                StepMessage(f"{row.notification_id}.{row.step}", to=row.number, text=row.text, sender=row.sender)
+                StepMessage(
+                    f"{row.notification_id}.{row.step}",
+                    to=row.number,
+                    text=row.text,
+                    sender=row.sender,
+                    useful_for=useful_for[row.notification_id] - row.age,
+                )
                 for row in rows
             ]
             answers = deliver(self.transport, self.channels.provider(channel, provider), messages, not_after)

@@ -14,7 +14,7 @@ from redis.exceptions import RedisError
 
 from knocktwice_shared import subjects
 from knocktwice_shared.errors import InvalidMessage
-from knocktwice_shared.messages import TTL_LIMIT, Batch, Push, Recipient
+from knocktwice_shared.messages import TTL_LIMIT, Batch, Category, Push, Recipient
 from knocktwice_worker.channels.deadline import Deadline
 from knocktwice_worker.channels.messages import PushMessage
 from knocktwice_worker.channels.outcomes import Outcome, Rejected, Retry, Sent, Unknown, patience
@@ -98,6 +98,7 @@ class Pushes:
         lease: how long a worker may take before another one makes the pushes.
         retry_for: how long after the time it was to go out a push is still retried.
         ttl_grace: how long a push outlives the countdown of its first step.
+        useless_after: how long after it was due a push may still go, by category.
     """
 
     engine: Engine
@@ -112,6 +113,7 @@ class Pushes:
     lease: timedelta
     retry_for: timedelta
     ttl_grace: timedelta
+    useless_after: Mapping[Category, timedelta]
 
     def send(self, batch: Batch) -> None:
         """Accept a batch and push it, as :func:`send_all` does."""
@@ -161,6 +163,7 @@ class Pushes:
             log.warning("the inbox is not asked", error=type(error).__name__)
             pending = set()
         lease = Deadline.within(self.lease * _OF_LEASE)
+        store.end_useless(self.engine, ids, self.useless_after)
         with self.engine.begin() as conn:
             waiting = pending - store.overdue(conn, sorted(pending), self.catch_up.patience) if pending else set()
             store.postpone_pushes(conn, sorted(waiting), PENDING)
@@ -220,7 +223,11 @@ class Pushes:
     def _prepare(self, resolved: resolution.Resolution, held: Mapping[str, datetime]) -> _Ready:
         contents, problems = self._render_all(resolved)
         times = send_times(
-            self.engine, resolved.batch, default_zone=self.default_zone, max_ahead_days=self.allowed.max_ahead_days
+            self.engine,
+            resolved.batch,
+            default_zone=self.default_zone,
+            max_ahead_days=self.allowed.max_ahead_days,
+            useful_for=self.useless_after[resolved.batch.category or Category.TRANSACTIONAL],
         )
         if held:
             own = {str(r.id) for r in resolved.batch.recipients}

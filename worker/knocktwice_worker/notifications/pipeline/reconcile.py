@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from knocktwice_worker.channels.http import Carrier
     from knocktwice_worker.channels.messages import ListedMessage
     from knocktwice_worker.channels.opened import Channels
+    from knocktwice_worker.channels.provider import StepProvider
 
 log = structlog.get_logger(__name__)
 
@@ -32,8 +33,15 @@ _CLOCK_SKEW = timedelta(minutes=1)
 _LOOK_AGAIN = timedelta(seconds=10)
 #: After this long without an answer from the provider's list the outcome is unknown for good.
 _GIVE_UP = timedelta(days=1)
-#: How often a message may be sent again after its outcome stayed unknown.
+#: Two looks at the list are this part of a lease apart. A request that left at the last moment of its lease and took the
+#: longest time allowed (less than half a lease) is over before the second one.
+_BETWEEN_LOOKS = 0.5
+#: How often a message is sent whose sender died each time, or whose provider cannot be asked. A message that the list
+#: certainly does not have is sent again for as long as it is useful.
 _MOST_TRIES = 3
+#: Shortest and longest wait before a message is sent again that the provider did not take, the first time apart; doubled with
+#: each try.
+_AGAIN, _AGAIN_CAP = timedelta(minutes=1), timedelta(hours=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +56,7 @@ class Reconcile:
         lease: how long a claim lasts without an answer.
         retry_for: how long after it was due a message is sent again to a provider that knows a repeat by its key.
         unknown_grace: how long after its claim a message may still appear in the provider's list.
-        retry_unknown: categories that prefer a repeat to a message that nobody sent.
+        retry_unknown: categories that prefer a repeat to none where the provider cannot be asked.
     """
 
     engine: Engine
@@ -63,13 +71,10 @@ class Reconcile:
     def resolve(self, ids: Sequence[str]) -> list[str]:
         """Settle claimed messages whose sender died or got no clear answer.
 
-        A message that the provider lists is adopted as sent. A message that it still does not list after the grace
-        is sent again by the same provider, if its sender died with the call (the connection died too, so nothing is
-        under way any more) or if its category prefers a repeat. If the provider itself answered unclearly, the
-        message ends as ``unknown``.
-
-        A provider that knows a repeat by its key is simply asked again. A provider without such keys and without a list
-        cannot be asked at all: the outcome stays unknown.
+        A message that the provider lists is adopted as sent. A provider that knows a repeat by its key is simply asked
+        again. A message that an answering list does not have, twice and after the grace, was not sent: it is sent
+        again. Only if nobody can say whether it went out does it end as ``unknown``: the provider has no list, or the
+        list has not answered for a day.
 
         Returns:
             The notification ids of those that were adopted.
@@ -84,11 +89,12 @@ class Reconcile:
             }
             sids = [message.sid for found in listed.values() for messages in found.values() for message in messages]
             taken = store.known_provider_ids(conn, sids)
-            results = [self._settle(row, listed[row.channel, row.provider].get(row.number), taken) for row in rows]
-            unfinished = store.record_steps(conn, results)
+            settled = [self._settle(row, listed[row.channel, row.provider].get(row.number), taken) for row in rows]
+            unfinished = store.record_steps(conn, settled)
+            store.note_searches(conn, settled)
             steps = {row.notification_id: row.step for row in rows}
-            store.write_ledger(conn, [d for r in results if (d := _decision(r, steps[r.notification_id]))])
-        adopted = [r.notification_id for r in results if r.state is DeliveryState.SENT]
+            store.write_ledger(conn, [d for r in settled if (d := _decision(r, steps[r.notification_id]))])
+        adopted = [r.notification_id for r in settled if r.state is DeliveryState.SENT]
         store.look_again(self.engine, unfinished, adopted)
         log.info("sms reconciled", looked_up=len(rows), adopted=len(adopted))
         return adopted
@@ -106,49 +112,73 @@ class Reconcile:
     def _settle(
         self, row: store.UnresolvedStep, listed: Sequence[ListedMessage] | None, taken: set[str]
     ) -> store.StepResult:
-        id_, age = row.notification_id, row.now - row.claimed_at
         provider = self.channels.provider(row.channel, row.provider)
-        if provider.repeats_within is not None and not listed:
-            return _repeat(row, min(provider.repeats_within, self.retry_for))
-        if listed is None and provider.listable:
-            if age > _GIVE_UP:
-                return store.StepResult(
-                    id_, DeliveryState.UNKNOWN, reason="the provider never answered and cannot be asked"
-                )
-            return store.StepResult(id_, DeliveryState.SENDING, reason=row.reason, wake_after=_LOOK_AGAIN)
-        own = StepMessage(f"{id_}.{row.step}", to=row.number, text=row.text, sender=row.sender)
-        for message in listed or ():
-            if (
-                message.sid not in taken
-                and provider.is_message(message, own)
-                and message.date_created >= row.claimed_at - _CLOCK_SKEW
-            ):
-                taken.add(message.sid)
-                return store.StepResult(
-                    id_, DeliveryState.SENT, provider_id=message.sid, reason="found in the provider's list"
-                )
-        if age < self.unknown_grace:
-            return store.StepResult(
-                id_, DeliveryState.SENDING, reason=row.reason, wake_after=min(_LOOK_AGAIN, self.unknown_grace - age)
-            )
-        # Without a list there is no sign that it did not go out.
-        sender_died = row.reason is None and listed is not None
-        if row.tries < _MOST_TRIES and (sender_died or row.category in self.retry_unknown):
-            why = "the provider has no list" if listed is None else "not in the provider's list"
-            return store.StepResult(id_, DeliveryState.RESERVED, reason=why, wake_after=timedelta())
-        missing = "the provider cannot be asked" if listed is None else "not in the provider's list"
-        reason = f"{row.reason or 'the sender died'}, and {missing}"
-        return store.StepResult(id_, DeliveryState.UNKNOWN, reason=reason)
+        if found := _find(row, listed or (), taken, provider):
+            taken.add(found)
+            reason = "found in the provider's list"
+            return store.StepResult(row.notification_id, DeliveryState.SENT, provider_id=found, reason=reason)
+        known_for = min(provider.repeats_within or timedelta(), self.retry_for)
+        # From when it was due and not from its last try: the provider counts from the first one.
+        if row.now - row.due_at < known_for:
+            return _again(row, "the provider knows a repeat by its key", backoff(row.tries))
+        if not provider.listable:
+            return self._without_list(row, keyed=provider.repeats_within is not None)
+        if listed is None:
+            if row.now - row.claimed_at > _GIVE_UP:
+                return _unknown(row, "the provider's list never answered")
+            return _look_again(row, _LOOK_AGAIN)
+        return self._not_there(row)
+
+    def _without_list(self, row: store.UnresolvedStep, *, keyed: bool) -> store.StepResult:
+        """Settle a message about which nobody can be asked."""
+        if keyed:
+            return _unknown(row, "too late for a repeat")
+        if (left := self.unknown_grace - (row.now - row.claimed_at)) > timedelta():
+            return _look_again(row, min(_LOOK_AGAIN, left))
+        if row.limited_repeats + 1 < _MOST_TRIES and row.category in self.retry_unknown:
+            return replace(_again(row, "the provider has no list", timedelta()), limited=True)
+        return _unknown(row, "the provider cannot be asked")
+
+    def _not_there(self, row: store.UnresolvedStep) -> store.StepResult:
+        """Settle a message that an answering list does not have."""
+        # Within the lease the claim's request may still be under way, whoever has it.
+        if (left := max(self.unknown_grace, self.lease) - (row.now - row.claimed_at)) > timedelta():
+            return _look_again(row, min(_LOOK_AGAIN, left))
+        apart = self.lease * _BETWEEN_LOOKS
+        if row.missed_at is None:
+            return replace(_look_again(row, apart), missed=True)
+        if (left := apart - (row.now - row.missed_at)) > timedelta():
+            return _look_again(row, left)
+        if row.reason is not None:
+            wait = timedelta() if row.tries == 1 else min(_AGAIN * 2.0 ** min(row.tries - 2, 10), _AGAIN_CAP)
+            return _again(row, "not in the provider's list", wait)
+        if row.limited_repeats + 1 < _MOST_TRIES:
+            return replace(_again(row, "not in the provider's list", timedelta()), limited=True)
+        reason = "its senders died each time, and it is not in the provider's list"
+        return store.StepResult(row.notification_id, DeliveryState.FAILED, reason=reason)
 
 
-def _repeat(row: store.UnresolvedStep, within: timedelta) -> store.StepResult:
-    """Send a message again to a provider that knows a repeat by its key, as long as it certainly still knows it."""
-    id_ = row.notification_id
-    if row.now - row.due_at < within:
-        why, wait = "the provider knows a repeat by its key", backoff(row.tries)
-        return store.StepResult(id_, DeliveryState.RESERVED, reason=why, wake_after=wait)
-    reason = f"{row.reason or 'the sender died'}, and too late for a repeat"
-    return store.StepResult(id_, DeliveryState.UNKNOWN, reason=reason)
+def _find(
+    row: store.UnresolvedStep, listed: Sequence[ListedMessage], taken: Collection[str], provider: StepProvider
+) -> str | None:
+    """Return the provider's id of a message in its list; ``None``: it is not there."""
+    own = StepMessage(f"{row.notification_id}.{row.step}", to=row.number, text=row.text, sender=row.sender)
+    since = row.claimed_at - _CLOCK_SKEW
+    mine = (m for m in listed if m.sid not in taken and provider.is_message(m, own) and m.date_created >= since)
+    return next((message.sid for message in mine), None)
+
+
+def _look_again(row: store.UnresolvedStep, wait: timedelta) -> store.StepResult:
+    return store.StepResult(row.notification_id, DeliveryState.SENDING, reason=row.reason, wake_after=wait)
+
+
+def _again(row: store.UnresolvedStep, why: str, wait: timedelta) -> store.StepResult:
+    return store.StepResult(row.notification_id, DeliveryState.RESERVED, reason=why, wake_after=wait)
+
+
+def _unknown(row: store.UnresolvedStep, missing: str) -> store.StepResult:
+    reason = f"{row.reason or 'the sender died'}, and {missing}"
+    return store.StepResult(row.notification_id, DeliveryState.UNKNOWN, reason=reason)
 
 
 def _decision(result: store.StepResult, step: int) -> store.Decision | None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import Connection, text
 
 from knocktwice_shared.messages import LocalTime
+from knocktwice_worker.lifecycle import Refusal
 from knocktwice_worker.limits.quiet_hours import zones_of
 from knocktwice_worker.notifications import store
 
@@ -38,12 +39,15 @@ class SendTimes:
     problems: Mapping[str, str] = field(default_factory=dict)
 
 
-def send_times(engine: Engine, batch: Batch, *, default_zone: str, max_ahead_days: int) -> SendTimes:
+def send_times(
+    engine: Engine, batch: Batch, *, default_zone: str, max_ahead_days: int, useful_for: timedelta
+) -> SendTimes:
     """Resolve a batch's ``send_at`` for each recipient, by the database's clock.
 
     Args:
         default_zone: IANA name of the zone of recipients about whom nothing is known.
         max_ahead_days: how far ahead ``send_at`` may lie.
+        useful_for: how far behind it may lie.
     """
     if batch.send_at is None:
         return SendTimes()
@@ -57,9 +61,11 @@ def send_times(engine: Engine, batch: Batch, *, default_zone: str, max_ahead_day
         f"send_at: is more than KNOCKTWICE_MAX_AHEAD_DAYS ({max_ahead_days}) days ahead; send it when it is nearer"
     )
     last = now + timedelta(days=max_ahead_days)
+    first = now - useful_for
+    too_late = f"{Refusal.TOO_LATE}: send_at is over for longer than a {batch.category} message is of use"
     return SendTimes(
         {id_: moment for id_, moment in at.items() if now < moment <= last},
-        {id_: too_far for id_, moment in at.items() if moment > last},
+        {id_: too_far if moment > last else too_late for id_, moment in at.items() if not first <= moment <= last},
     )
 
 

@@ -37,6 +37,7 @@ from knocktwice_worker.notifications.store.later_steps import (
     known_provider_ids,
     look_again,
     may_move,
+    note_searches,
     record_steps,
     reserved,
     take_back,
@@ -57,6 +58,7 @@ from knocktwice_worker.notifications.store.pushes import (
 from knocktwice_worker.notifications.store.receipts import note_wasted, record_receipts, settle_receipts
 from knocktwice_worker.notifications.store.related import now, overdue, owners, related
 from knocktwice_worker.notifications.store.transitions import lock_open, settle_answered, settle_soon, skip
+from knocktwice_worker.notifications.store.useless import end_useless
 
 __all__ = [
     "BatchContents",
@@ -80,6 +82,7 @@ __all__ = [
     "claim_steps",
     "contents",
     "due",
+    "end_useless",
     "hold",
     "known_provider_ids",
     "lock_open",
@@ -87,6 +90,7 @@ __all__ = [
     "look_at",
     "may_move",
     "note_cancelled",
+    "note_searches",
     "note_wasted",
     "now",
     "overdue",

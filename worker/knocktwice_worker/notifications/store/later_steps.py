@@ -37,8 +37,9 @@ class ReservedStep:
         provider: who tried it last; ``None``: nobody, or the channel's usual provider.
         tries: how often it was tried.
         opted_out: the number asked not to be texted.
-        consented: the person agrees to marketing.
+        consented: the person agrees to marketing, or the application gave the number with the message.
         theirs: the number is still the person's; always, if only a number was given.
+        age: how long ago it was due.
         waited: how long ago it was reserved.
         now: the database's clock.
     """
@@ -58,6 +59,7 @@ class ReservedStep:
     opted_out: bool
     consented: bool
     theirs: bool
+    age: timedelta
     waited: timedelta
     now: datetime
 
@@ -83,8 +85,9 @@ SELECT
   d.provider,
   d.tries,
   o.number IS NOT NULL,
-  ph.consented_at IS NOT NULL,
+  n.phone IS NOT NULL OR ph.consented_at IS NOT NULL,
   n.user_id IS NULL OR coalesce(ph.number = d.number, false),
+  knocktwice_now() - d.due_at,
   knocktwice_now() - coalesce(d.counted_at, knocktwice_now()),
   knocktwice_now()
 FROM d
@@ -130,6 +133,7 @@ _CLAIM = text(f"""
 UPDATE deliveries d SET
   state = 'sending',
   reason = NULL,
+  missed_at = NULL,
   tries = d.tries + 1,
   provider = r.provider,
   claimed_at = knocktwice_now(),
@@ -224,7 +228,7 @@ def hold(conn: Connection, ids: Sequence[str], claimed_at: datetime) -> list[Cla
 _PINNED = text(f"""
 SELECT l.notification_id FROM decisions l
 JOIN deliveries d ON d.notification_id = l.notification_id AND d.step = l.step AND d.state = 'sending'
-WHERE l.notification_id = ANY(CAST(:ids AS uuid[])) AND l.verdict = '{Note.SENT_AGAIN}'
+WHERE l.notification_id = ANY(CAST(:ids AS uuid[])) AND l.verdict IN ('{Note.SENT_AGAIN}', '{Note.REOPENED}')
 """)
 
 
@@ -247,6 +251,8 @@ class UnresolvedStep:
         provider: by which provider.
         tries: how often it was tried.
         reason: the unclear answer; ``None``: the sender died.
+        limited_repeats: how often it was sent again in a way that is limited: its sender had died, or nobody could say.
+        missed_at: when the provider's list first answered without it, since it was claimed; ``None``: not yet.
         due_at: when it was due.
         claimed_at: when it was claimed.
         now: the database's clock.
@@ -262,6 +268,8 @@ class UnresolvedStep:
     provider: str
     tries: int
     reason: str | None
+    limited_repeats: int
+    missed_at: datetime | None
     due_at: datetime
     claimed_at: datetime
     now: datetime
@@ -280,6 +288,8 @@ SELECT
   d.provider,
   d.tries,
   d.reason,
+  d.limited_repeats,
+  d.missed_at,
   d.due_at,
   d.claimed_at,
   knocktwice_now()
@@ -323,6 +333,8 @@ class StepResult:
         wake_after: how long to wait before the next look.
         provider: who sends it next, if that changes; see :func:`may_move`.
         opted_out: the provider refused it because the recipient asked not to be texted.
+        missed: the provider's list answered without it for the first time since it was claimed.
+        limited: it is sent again, and such repeats are counted.
     """
 
     notification_id: str
@@ -332,6 +344,8 @@ class StepResult:
     wake_after: timedelta | None = None
     provider: str | None = None
     opted_out: bool = False
+    missed: bool = False
+    limited: bool = False
 
 
 # A provider's id is unique among our messages.
@@ -439,6 +453,30 @@ def record_steps(conn: Connection, results: Sequence[StepResult]) -> list[str]:
         for row in found
         if row.state == DeliveryState.RESERVED or (row.steps_left and row.state in _OUTCOMES)
     ]
+
+
+# Few messages are searched for, so those that are sent at once do not pay for these columns.
+_NOTE_SEARCHES = text(f"""
+UPDATE deliveries d SET
+  missed_at = CASE WHEN r.missed THEN knocktwice_now() ELSE d.missed_at END,
+  limited_repeats = d.limited_repeats + CAST(r.limited AS int)
+FROM {rows("r", id="uuid", missed="boolean", limited="boolean")}
+WHERE d.notification_id = r.id AND d.step > 0 AND d.state IN ('sending', 'reserved')
+""")
+
+
+def note_searches(conn: Connection, results: Sequence[StepResult]) -> None:
+    """Remember what the search for messages found, after :func:`record_steps` in the same transaction."""
+    found = [r for r in results if r.missed or r.limited]
+    if found:
+        conn.execute(
+            _NOTE_SEARCHES,
+            {
+                "id": [r.notification_id for r in found],
+                "missed": [r.missed for r in found],
+                "limited": [r.limited for r in found],
+            },
+        )
 
 
 def _end(row: Row[Any], opted_out: Collection[str]) -> End:

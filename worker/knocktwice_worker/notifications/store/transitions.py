@@ -10,7 +10,7 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import OperationalError
 
 from knocktwice_worker.database.bulk import rows
-from knocktwice_worker.lifecycle import NOT_NEEDED, OUTCOMES, DeliveryState, NotificationState, Verdict
+from knocktwice_worker.lifecycle import ENDS_ALL, NOT_NEEDED, OUTCOMES, DeliveryState, NotificationState, Verdict
 from knocktwice_worker.notifications.store.ledger import Decision, write_ledger
 from knocktwice_worker.notifications.store.trigger_sql import ANSWERS, CANCELLED
 
@@ -75,7 +75,7 @@ def skip(conn: Connection, decisions: Sequence[Decision]) -> None:
     ).all()
     won = [(by_id[str(row.notification_id)], row) for row in found]
     write_ledger(conn, [d for d, _ in won])
-    going_on = [(d, row) for d, row in won if row.steps_left and d.verdict is not Verdict.CANCELLED and not d.answered]
+    going_on = [(d, row) for d, row in won if row.steps_left and d.verdict not in ENDS_ALL and not d.answered]
     over = {d.notification_id for d, _ in won} - {d.notification_id for d, _ in going_on}
     finish(
         conn,
