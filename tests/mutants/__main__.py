@@ -25,10 +25,7 @@ def main() -> int:
     parser.add_argument("--limit", type=float, default=300, help="seconds that the tests of one may take")
     options = parser.parse_args()
     listed = lists.read(_KEPT)
-    if options.seed is None:
-        wanted = listed
-    else:
-        wanted = own_choice.choose(_ROOT, listed, options.seed, options.count)
+    wanted = listed if options.seed is None else own_choice.choose(_ROOT, listed, options.seed, options.count)
     wanted = [one for one in wanted if options.only in " ".join((one.file, one.promise, *one.tests))]
     with tempfile.TemporaryDirectory(prefix="knocktwice-mutants-") as folder:
         return _try_all(wanted, Scratch(_ROOT, Path(folder) / "tree"), options.limit)
@@ -43,11 +40,12 @@ def _try_all(wanted: list[lists.Mutant], scratch: Scratch, limit_s: float) -> in
             try:
                 verdict = scratch.judge(one, limit_s).value
             except ValueError as error:
-                verdict = f"{Verdict.BROKEN.value}: {error}"
-        verdicts[verdict.partition(":")[0]] += 1
+                verdict = Verdict.BROKEN.value
+                print(error)
+        verdicts[verdict] += 1
         print(f"{verdict:10} {one.file.rpartition('knocktwice_worker/')[2]}: {one.promise}", flush=True)
     print(", ".join(f"{count} {verdict}" for verdict, count in sorted(verdicts.items())))
-    return int(any(verdict.isupper() for verdict in verdicts))
+    return int(bool(verdicts[Verdict.SURVIVED] or verdicts[Verdict.BROKEN]))
 
 
 if __name__ == "__main__":

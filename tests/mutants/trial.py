@@ -32,8 +32,8 @@ class Verdict(StrEnum):
     TIMEOUT = "killed by the time limit"
     #: All its tests stayed green: a promise that no test holds.
     SURVIVED = "SURVIVED"
-    #: Its tests could not be run.
-    BROKEN = "BROKEN: its tests do not run"
+    #: Its tests do not run, or are not green without it, or it does not fit the program any more.
+    BROKEN = "BROKEN"
 
 
 class Scratch:
@@ -46,6 +46,7 @@ class Scratch:
 
     def __init__(self, root: Path, folder: Path) -> None:
         self._root, self.folder = root, folder
+        self._green: dict[tuple[str, ...], bool] = {}
         folder.mkdir()
         for name in _COPIED:
             source = root / name
@@ -56,7 +57,7 @@ class Scratch:
                 shutil.copy2(source, folder / name)
 
     def judge(self, mutant: Mutant, limit_s: float) -> Verdict:
-        """Break the copy, run the mutant's tests, and mend it.
+        """Break the copy, run the mutant's tests, and mend it. Tests that are not green before say nothing, and are named.
 
         Args:
             limit_s: seconds that the tests may take.
@@ -64,6 +65,10 @@ class Scratch:
         Raises:
             ValueError: the mutant does not fit the program any more.
         """
+        if mutant.tests not in self._green:
+            self._green[mutant.tests] = self.run(mutant.tests, limit_s) is Verdict.SURVIVED
+        if not self._green[mutant.tests]:
+            return Verdict.BROKEN
         mutant.apply(self.folder)
         try:
             return self.run(mutant.tests, limit_s)

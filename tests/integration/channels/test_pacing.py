@@ -69,7 +69,7 @@ def test_a_provider_that_asks_for_patience_is_left_alone_and_then_spoken_to_half
     turn = pace.take([1])
     assert turn.granted == 0
     assert timedelta(seconds=50) < turn.waits[0] < timedelta(seconds=70)
-    seconds, _ = valkey.time()  # type: ignore[misc]
+    seconds, _ = valkey.time()
     # As if the pause were over in this moment; the pace recovers with the seconds.
     valkey.hset("knocktwice:pace:p", mapping={"pause": 0, "cut_at": seconds})
     assert 500 <= pace.take([1] * 2_000).granted < 700

@@ -350,7 +350,7 @@ def test_each_sender_of_each_provider_has_its_own_pace(install: Callable[..., Se
 def test_only_who_asked_for_patience_is_spoken_to_more_slowly(
     install: Callable[..., Services], acme: SmsProvider
 ) -> None:
-    here = install(twilio=30, parts_per_s=1_000)
+    here = install(twilio=30, parts_per_s=1_000, settings={"sms_parts_per_s": 1_000.0})
     acme.says = "too fast"
     _send(here, 20)
     with here.engine.connect() as conn:

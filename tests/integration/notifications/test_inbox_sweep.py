@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from knocktwice_shared.names import INBOX_ACCEPTED, INBOX_MESSAGES, Task
+
 if TYPE_CHECKING:
     from knocktwice_worker.notifications.inbox.accepted import Inbox
     from knocktwice_worker.services import Services

@@ -130,9 +130,7 @@ def test_a_text_counts_from_when_it_was_sent_also_after_a_wipe(
     assert len(sandbox.texts(NUMBER)) == 1
 
 
-def test_a_text_of_the_evening_before_counts_on_the_day_on_which_it_was_sent(
-    working: Services, sandbox: Sandbox, clock: Clock
-) -> None:
+def test_a_text_of_the_evening_before_counts_on_the_day_on_which_it_was_sent(working: Services, clock: Clock) -> None:
     midnight = (datetime.now(UTC) + timedelta(days=2)).replace(hour=0, minute=0, second=0, microsecond=0)
     clock.set(midnight - SECOND)
     ids = [pushed(working, body=f"b {n}") for n in range(working.settings.sms_per_day)]
@@ -146,9 +144,7 @@ def test_a_text_of_the_evening_before_counts_on_the_day_on_which_it_was_sent(
     assert end(working, one_more) == ("suppressed", Refusal.CAPPED_DAILY)
 
 
-def test_a_text_that_cannot_be_filled_in_any_more_is_not_sent_and_stops_nobody(
-    working: Services, sandbox: Sandbox, clock: Clock
-) -> None:
+def test_a_text_that_cannot_be_filled_in_any_more_is_not_sent_and_stops_nobody(working: Services, clock: Clock) -> None:
     clock.set(at(12))
     broken, well = pushed(working), pushed(working, "+16505550101")
     spoil(working, broken)

@@ -114,7 +114,11 @@ def test_any_number_of_reports_that_are_not_ours_keep_none_of_ours_waiting(post:
         # In whatever order the table gives them, ours comes behind all of these.
         provider_reports.accept(conn, [replace(_heard(0, "delivered"), provider_id="SM~ours")])
         conn.execute(sa.text("UPDATE deliveries SET provider_id = 'SM~ours' WHERE step = 1"))
-        conn.execute(sa.text("UPDATE provider_reports SET received_at = received_at + interval '1 hour' WHERE provider_id = 'SM~ours'"))
+        conn.execute(
+            sa.text(
+                "UPDATE provider_reports SET received_at = received_at + interval '1 hour' WHERE provider_id = 'SM~ours'"
+            )
+        )
     for _ in range(100):
         with post.here.engine.begin() as conn:
             provider_reports.bring(conn)

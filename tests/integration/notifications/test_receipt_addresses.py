@@ -12,7 +12,7 @@ import pytest
 from knocktwice_shared.ids import uuid7
 from knocktwice_shared.messages import parse_batch
 from knocktwice_worker.channels.fcm import RECEIPT_FIELD
-from knocktwice_worker.content.links.receipt_urls import RefusedToken, ReceiptUrls
+from knocktwice_worker.content.links.receipt_urls import ReceiptUrls, RefusedToken
 
 if TYPE_CHECKING:
     from knocktwice_worker.sandbox import Sandbox
