@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
@@ -260,7 +261,11 @@ def rolled_up(conn: Connection) -> dict[Key, Counter[str]]:
         line = counted.setdefault(
             (row["day"].isoformat(), row["template"], row["blast"], row["country"], row["category"]), Counter()
         )
-        names = set(map(str, row)) - {"day", "slice", "template", "blast", "country", "category", "suppressed"}
-        line.update({name: row[name] for name in names})
+        keys = {"day", "slice", "template", "blast", "country", "category", "suppressed", "channels"}
+        line.update({name: row[name] for name in set(map(str, row)) - keys})
+        for channel, counts in row["channels"].items():
+            for name, count in counts.items():
+                amount: Any = Decimal(str(count))
+                line[f"unpriced_{channel}" if name == "unpriced" else f"{channel}_{name}"] += amount
         line.update({f"suppressed {reason}": count for reason, count in row["suppressed"].items()})
     return {key: +line for key, line in counted.items()}

@@ -49,7 +49,6 @@ UNIMPORTED = {
         "types-psutil": "mypy reads it",
         "types-psycopg2": "mypy reads it",
         "types-pyyaml": "mypy reads it",
-        "types-regex": "mypy reads it",
     },
 }
 #: Imported although no extra names it: it comes with another requirement, whose own interface it is part of.

@@ -1,0 +1,88 @@
+"""The messages that producers send, and the one validator both sides run on them.
+
+``shared/CONTRACT.md`` documents every field. A message is plain JSON on the wire; ``parse_*`` turns it into the frozen
+types of these modules or raises :class:`InvalidMessage` with the path of the first wrong field. Unknown fields are refused: a
+misspelt ``catgeory`` that is silently ignored sends the wrong message.
+"""
+
+from knocktwice_shared.messages.audience import (
+    TAG_NAME_LIMIT,
+    AudienceChange,
+    ConsentSet,
+    DeviceRegistered,
+    DeviceUnregistered,
+    PhoneBound,
+    Platform,
+    TagItem,
+    TagsSet,
+    TagValue,
+    UserErased,
+    parse_audience,
+)
+from knocktwice_shared.messages.blasts import SEGMENT_NAME_LIMIT, THROTTLE_LIMIT, Blast, blast_batch, parse_blast
+from knocktwice_shared.messages.cancellations import Cancellation, parse_cancellation
+from knocktwice_shared.messages.checks import JSON_BYTES_LIMIT, normalise_phone, parse_moment
+from knocktwice_shared.messages.notifications import Batch, Recipient, parse_batch, parse_content
+from knocktwice_shared.messages.receipts import Receipt, ReceiptEvent, parse_receipts
+from knocktwice_shared.messages.steps import parse_step
+from knocktwice_shared.messages.values import (
+    AFTER_LIMIT,
+    AT_ONCE,
+    PUSH_BYTES_LIMIT,
+    SMS_CHARS_LIMIT,
+    STEPS_LIMIT,
+    TEMPLATE_NAME_LIMIT,
+    TENCENT_CONDITIONS,
+    TTL_LIMIT,
+    Category,
+    LocalTime,
+    Push,
+    Step,
+    When,
+)
+
+__all__ = [
+    "AFTER_LIMIT",
+    "AT_ONCE",
+    "JSON_BYTES_LIMIT",
+    "PUSH_BYTES_LIMIT",
+    "SEGMENT_NAME_LIMIT",
+    "SMS_CHARS_LIMIT",
+    "STEPS_LIMIT",
+    "TAG_NAME_LIMIT",
+    "TEMPLATE_NAME_LIMIT",
+    "TENCENT_CONDITIONS",
+    "THROTTLE_LIMIT",
+    "TTL_LIMIT",
+    "AudienceChange",
+    "Batch",
+    "Blast",
+    "Cancellation",
+    "Category",
+    "ConsentSet",
+    "DeviceRegistered",
+    "DeviceUnregistered",
+    "LocalTime",
+    "PhoneBound",
+    "Platform",
+    "Push",
+    "Receipt",
+    "ReceiptEvent",
+    "Recipient",
+    "Step",
+    "TagItem",
+    "TagValue",
+    "TagsSet",
+    "UserErased",
+    "When",
+    "blast_batch",
+    "normalise_phone",
+    "parse_audience",
+    "parse_batch",
+    "parse_blast",
+    "parse_cancellation",
+    "parse_content",
+    "parse_moment",
+    "parse_receipts",
+    "parse_step",
+]

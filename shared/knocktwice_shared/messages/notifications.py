@@ -1,0 +1,327 @@
+"""``send_push``: a batch of notifications, with what they share and whom they are for."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from knocktwice_shared.errors import InvalidMessage
+from knocktwice_shared.messages import checks
+from knocktwice_shared.messages.checks import normalise_phone
+from knocktwice_shared.messages.steps import NOTHING_SAID, parse_step
+from knocktwice_shared.messages.values import (
+    AT_ONCE,
+    EARLIEST,
+    LATEST,
+    PUSH_BYTES_LIMIT,
+    SMS_CHARS_LIMIT,
+    STEPS_LIMIT,
+    TEMPLATE_NAME_LIMIT,
+    TTL_LIMIT,
+    Category,
+    LocalTime,
+    Push,
+    Step,
+)
+from knocktwice_shared.names import BATCH_LIMIT
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from uuid import UUID
+
+
+_PLACEHOLDER = re.compile(r"\{\{-?\s*(\w+)([^}]*)\}\}")
+
+
+#: Words that a template takes for values, not for names.
+_LITERALS = frozenset({"true", "false", "nil", "null", "empty", "blank"})
+
+
+_RECIPIENT = {"id", "user", "registrations", "phone", "params", "key", "locale"}
+
+
+@dataclass(frozen=True, slots=True)
+class Recipient:
+    """Who is knocked for: a stored ``user``, or ``registrations`` and ``phone`` of somebody who is not stored.
+
+    Args:
+        user: the application's own id of a person. What stands beside it is remembered of that person before anything is sent,
+            as ``register_device``, ``bind_phone`` and ``tag_user`` do.
+        registrations: FCM registration tokens or FIDs; without ``user``, for this notification only.
+        phone: number for the SMS in E.164; spaces, dashes, dots and parentheses are dropped. Without ``user``, for this
+            notification only.
+        params: values for the placeholders of the texts, by name; for a template also a list, whose first item is for
+            ``{1}``.
+        key: idempotency key; the same key never notifies twice.
+        id: the notification's id; made by the producer when left out.
+        locale: like ``de-AT``, for a template; left out, what is known of the user's devices. It is remembered of the
+            ``registrations`` beside it.
+        tags: what segments can ask for; only beside ``user``.
+    """
+
+    user: str | None = None
+    registrations: Sequence[str] = ()
+    phone: str | None = None
+    params: Mapping[str, Any] | Sequence[Any] = field(default_factory=dict)
+    key: str | None = None
+    id: UUID | None = None
+    locale: str | None = None
+    tags: Mapping[str, Any] | None = None
+
+    @property
+    def values(self) -> Mapping[str, Any]:
+        """The params by name; those of a list are named ``1``, ``2``, …"""
+        if type(self.params) is dict or isinstance(self.params, Mapping):
+            return self.params
+        return {str(place): value for place, value in enumerate(self.params, 1)}
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One ``send_push`` message: shared content and plan, 1 to 500 recipients (each with its ``id`` set).
+
+    Attributes:
+        push, sms_text: the content; no push where a template has it, or where the plan starts with another channel.
+        plan, category: ``None`` is the template's own.
+        template: the name of a template that workers know.
+        send_at: when it goes out; ``None`` and times past: now.
+        sms_only: nothing of the template is pushed, and its SMS goes at once.
+    """
+
+    id: UUID
+    push: Push | None
+    sms_text: str | None
+    plan: tuple[Step, ...] | None
+    category: Category | None
+    ttl: timedelta | None
+    reference: Mapping[str, Any]
+    recipients: tuple[Recipient, ...]
+    template: str | None = None
+    send_at: datetime | LocalTime | None = None
+    sms_only: bool = False
+
+
+def parse_batch(wire: object) -> Batch:
+    """Validate a ``send_push`` message.
+
+    Args:
+        wire: the decoded JSON.
+
+    Raises:
+        UnsupportedVersion: the message's ``v`` is not ours.
+        InvalidMessage: a field is wrong; the first one is named.
+    """
+    known = {"v", "id", "content", "plan", "category", "ttl_s", "reference", "recipients", "send_at", "only"}
+    message = checks.versioned(wire, known)
+    sms_only = _sms_only(message)
+    push, sms_text, template = _content(message.get("content"), sms_only=sms_only)
+    batch = Batch(
+        id=checks.uuid(message.get("id"), "id"),
+        push=push,
+        sms_text=sms_text,
+        plan=_steps_of(message, alone=push is None and template is None, sms_only=sms_only),
+        category=None
+        if template and "category" not in message
+        else checks.choice(Category, message.get("category", Category.TRANSACTIONAL), "category"),
+        ttl=checks.seconds(message["ttl_s"], "ttl_s", TTL_LIMIT) if "ttl_s" in message else None,
+        reference=checks.json_object(message.get("reference", {}), "reference"),
+        recipients=checks.each(
+            partial(_recipient, positional=template is not None),
+            checks.list_of(message.get("recipients"), "recipients", 1, BATCH_LIMIT),
+            "recipients",
+        ),
+        template=template,
+        send_at=_send_at(message["send_at"]) if "send_at" in message else None,
+        sms_only=sms_only and template is not None,
+    )
+    if template is None:
+        _require_words(batch)
+        _require_params(batch)
+    return batch
+
+
+def parse_content(value: object, path: str = "content") -> tuple[Push, str | None]:
+    """Validate a push and the text of its SMS, as they stand in a message and in a template.
+
+    Args:
+        value: an object of ``push`` and ``sms``.
+        path: what the error calls it.
+
+    Raises:
+        InvalidMessage: a field is wrong; the first one is named.
+    """
+    raw = checks.object_of(value, path, {"push", "sms"})
+    return _push(raw.get("push"), f"{path}.push"), _sms(raw.get("sms"), f"{path}.sms")
+
+
+def _content(value: object, *, sms_only: bool) -> tuple[Push | None, str | None, str | None]:
+    raw = checks.object_of(value, "content", {"push", "sms", "template"})
+    if not raw and sms_only:
+        raise InvalidMessage("content.sms", "is missing; give what to say, or the name of a template")
+    if "template" not in raw and "push" not in raw and not sms_only:
+        return None, _sms(raw.get("sms"), "content.sms"), None
+    if "template" not in raw:
+        return (None, _only_sms(raw), None) if sms_only else (*parse_content(raw), None)
+    for name in ("push", "sms"):
+        if name in raw:
+            raise InvalidMessage("content.template", f"stands beside content.{name}; give one or the other")
+    return None, None, checks.text(raw["template"], "content.template", TEMPLATE_NAME_LIMIT)
+
+
+def _sms_only(message: Mapping[str, Any]) -> bool:
+    if "only" not in message:
+        return False
+    if message["only"] != "sms":
+        raise InvalidMessage("only", 'must be "sms", or left out for a push and what follows it')
+    for name in ("plan", "ttl_s"):
+        if name in message:
+            raise InvalidMessage(name, 'is about a push, and with only "sms" there is none; leave it out')
+    return True
+
+
+def _only_sms(content: Mapping[str, Any]) -> str:
+    if "push" in content:
+        raise InvalidMessage("content.push", 'is not sent with only "sms"; leave one of the two out')
+    text = _sms(content.get("sms"), "content.sms")
+    if text is None:
+        raise InvalidMessage("content.sms.text", "is missing; without a push it is all there is to say")
+    return text
+
+
+def _send_at(value: object) -> datetime | LocalTime:
+    if not isinstance(value, dict):
+        return checks.time(value, "send_at")
+    local = checks.object_of(value, "send_at", {"local"}).get("local")
+    try:
+        moment = datetime.fromisoformat(local) if isinstance(local, str) else None
+    except ValueError:
+        moment = None
+    if moment is None or moment.tzinfo is not None or not EARLIEST < moment < LATEST:
+        raise InvalidMessage("send_at.local", "must be an ISO 8601 time without an offset, like 2026-11-21T09:30:00")
+    return LocalTime(moment)
+
+
+def _steps_of(message: Mapping[str, Any], *, alone: bool, sms_only: bool) -> tuple[Step, ...] | None:
+    if "plan" in message:
+        return _plan(message["plan"], alone=alone)
+    if not alone:
+        return None if "template" in message["content"] else ()
+    return (AT_ONCE,) if sms_only else ()
+
+
+def _plan(value: object, *, alone: bool) -> tuple[Step, ...]:
+    steps = checks.list_of(value, "plan", 0, STEPS_LIMIT)
+    return tuple(parse_step(s, f"plan[{i}]", first=i == 0, alone=alone) for i, s in enumerate(steps))
+
+
+def _push(value: object, path: str) -> Push:
+    raw = checks.object_of(value, path, {"title", "body", "data", "link", "image"})
+    push = Push(
+        title=checks.text(raw.get("title"), f"{path}.title", PUSH_BYTES_LIMIT),
+        body=checks.text(raw.get("body"), f"{path}.body", PUSH_BYTES_LIMIT),
+        data=_data(raw.get("data", {}), f"{path}.data"),
+        link=checks.url(raw.get("link"), f"{path}.link"),
+        image=checks.url(raw.get("image"), f"{path}.image"),
+    )
+    # Last, because only now is everything inside known to be text.
+    size = len(json.dumps(raw, ensure_ascii=False, separators=(",", ":")).encode())
+    if size > PUSH_BYTES_LIMIT:
+        raise InvalidMessage(path, f"is {size} bytes; a push carries {PUSH_BYTES_LIMIT} at most (FCM's limit is 4 KB)")
+    return push
+
+
+def _data(value: object, path: str) -> dict[str, str]:
+    data = checks.object_of(value, path, None)
+    for key, item in data.items():
+        checks.text(key, f"{path}.{key}", PUSH_BYTES_LIMIT)
+        checks.text(item, f"{path}.{key}", PUSH_BYTES_LIMIT, empty=True)
+        reserved = {
+            "from",
+            "message_type",
+            "knocktwice_id",
+            "knocktwice_receipt",
+            "knocktwice_withdraw",
+            checks.KOMBU_MARKER,
+        }
+        if key in reserved or key.startswith(("google.", "gcm.")):
+            raise InvalidMessage(
+                f"{path}.{key}", "is a name FCM, Celery or knocktwice keeps for itself; choose another"
+            )
+    return data
+
+
+def _sms(value: object, path: str) -> str | None:
+    if value is None:
+        return None
+    text = checks.object_of(value, path, {"text"}).get("text")
+    return None if text is None else checks.text(text, f"{path}.text", SMS_CHARS_LIMIT)
+
+
+def _recipient(value: object, *, positional: bool) -> Recipient:
+    raw = checks.object_of(value, "", _RECIPIENT)
+    user, phone, key, locale = raw.get("user"), raw.get("phone"), raw.get("key"), raw.get("locale")
+    registrations = checks.list_of(raw["registrations"], "registrations", 0, 100) if "registrations" in raw else ()
+    if user is None and phone is None and not registrations:
+        raise InvalidMessage("", "names nobody; give user, or registrations and/or phone")
+    if user is not None and (phone is not None or registrations):
+        raise InvalidMessage("", "gives both user and registrations or phone; give one or the other")
+    return Recipient(
+        id=checks.uuid(raw.get("id"), "id"),
+        user=None if user is None else checks.text(user, "user", 200),
+        registrations=tuple([checks.text(r, f"registrations[{i}]", 4_096) for i, r in enumerate(registrations)]),
+        phone=None if phone is None else normalise_phone(phone, "phone"),
+        params=_params(raw["params"], "params", positional=positional) if "params" in raw else {},
+        key=None if key is None else checks.text(key, "key", 200),
+        locale=None if locale is None else checks.locale(locale, "locale"),
+    )
+
+
+def _params(value: object, path: str, *, positional: bool) -> dict[str, Any] | list[Any]:
+    if not positional or not isinstance(value, list):
+        return checks.json_object(value, path)
+    checks.require_storable(value, path)
+    return value
+
+
+def _require_words(batch: Batch) -> None:
+    """Refuse a message that says nothing, or a step that has nothing to say."""
+    if batch.push is not None:
+        return
+    if not batch.plan:
+        raise InvalidMessage("content.push", NOTHING_SAID)
+    for i, step in enumerate(batch.plan):
+        if step.speaks and step.text is None and batch.sms_text is None:
+            raise InvalidMessage(f"plan[{i}].text", "is missing; there is no push whose body it could say")
+
+
+def _require_params(batch: Batch) -> None:
+    """Refuse a missing placeholder value here, where it can be known: plain ``{{ name }}`` without logic or default."""
+    texts = {} if batch.push is None else {"content.push.title": batch.push.title, "content.push.body": batch.push.body}
+    if batch.sms_text is not None:
+        texts["content.sms.text"] = batch.sms_text
+    for i, step in enumerate(batch.plan or ()):
+        texts |= {f"plan[{i}].{place}": text for place, text in step.filled()}
+    if any("{%" in text for text in texts.values()):
+        return
+    needed = {
+        name: path
+        for path, text in texts.items()
+        for name, filters in _PLACEHOLDER.findall(text)
+        if "default" not in filters and name not in _LITERALS
+    }
+    for name, path in needed.items():
+        if name[0].isdigit():
+            # A template would print the number itself, and people would read "Hello 1".
+            raise InvalidMessage(path, f"uses {{{{ {name} }}}}, a number; placeholders have names, like {{{{ name }}}}")
+    for i, recipient in enumerate(batch.recipients):
+        values = recipient.values
+        if needed.keys() <= values.keys():
+            continue
+        for name, path in needed.items():
+            if name not in values:
+                raise InvalidMessage(f"recipients[{i}].params.{name}", f"is missing; {path} uses {{{{ {name} }}}}")

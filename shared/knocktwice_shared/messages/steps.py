@@ -1,0 +1,92 @@
+"""A step of a plan: by which channel, when, and what it says."""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from knocktwice_shared.channels import CONTENTS, Kind
+from knocktwice_shared.channels.step_content import TEXT
+from knocktwice_shared.errors import InvalidMessage
+from knocktwice_shared.messages import checks
+from knocktwice_shared.messages.values import AFTER_LIMIT, TENCENT_CONDITIONS, Step, When
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from knocktwice_shared.channels import Field, StepContent
+
+#: Nothing says what to say.
+NOTHING_SAID = (
+    "is missing; give what to say, or the name of a template, or begin the plan with a step that goes at once, "
+    "without when and after_s"
+)
+
+
+def parse_step(value: object, path: str, *, first: bool, alone: bool) -> Step:
+    """Validate one step of a plan.
+
+    Args:
+        value: an object.
+        path: what the error calls it.
+        first: whether it is the plan's first.
+        alone: whether the plan begins without a push.
+
+    Raises:
+        InvalidMessage: a field is wrong; the first one is named.
+    """
+    known = {name for content in CONTENTS.values() for name in content.fields}
+    raw = checks.object_of(value, path, {"channel", "when", "after_s", "sender"} | known)
+    channel = raw.get("channel")
+    content = CONTENTS.get(channel) if isinstance(channel, str) else None
+    if content is None:
+        raise InvalidMessage(f"{path}.channel", f"must be one of {', '.join(CONTENTS)}")
+    if first and alone:
+        if "when" in raw or "after_s" in raw:
+            # Most likely the push was forgotten.
+            raise InvalidMessage("content.push", NOTHING_SAID)
+        return _saying(content, None, timedelta(), raw, path)
+    when = _when(raw.get("when"), f"{path}.when")
+    if when is When.NOTIFICATIONS_DISABLED and not first:
+        problem = (
+            "is about the push, so only the step right after it can wait for it; give not_delivered or not_clicked"
+        )
+        raise InvalidMessage(f"{path}.when", problem)
+    after = checks.seconds(raw.get("after_s"), f"{path}.after_s", AFTER_LIMIT)
+    return _saying(content, when, after, raw, path)
+
+
+def _saying(content: StepContent, when: When | None, after: timedelta, raw: Mapping[str, Any], path: str) -> Step:
+    """Check what a step says and who says it."""
+    sender = None if raw.get("sender") is None else checks.text(raw["sender"], f"{path}.sender", 64)
+    for name in raw:
+        if name not in ("channel", "when", "after_s", "sender") and name not in content.fields:
+            owner = next(c for c in CONTENTS.values() if name in c.fields)
+            raise InvalidMessage(f"{path}.{name}", f"is for {owner.called}; {content.hint}")
+    said = {
+        name: _said(field_, raw.get(name), f"{path}.{name}")
+        for name, field_ in content.fields.items()
+        if name in raw or field_.required
+    }
+    text = said.pop(TEXT, None)
+    return Step(content.channel, when, after, text, sender, {name: v for name, v in said.items() if v})
+
+
+def _said(field_: Field, value: object, path: str) -> str | dict[str, str]:
+    if field_.kind is Kind.TEXTS:
+        texts = checks.object_of(value, path, None)
+        for name, text in texts.items():
+            checks.text(name, f"{path}.{name}", 64)
+            checks.text(text, f"{path}.{name}", field_.limit, empty=True)
+        return texts
+    text = checks.text(value, path, field_.limit)
+    if field_.pattern is not None and not re.fullmatch(field_.pattern, text):
+        raise InvalidMessage(path, field_.problem)
+    return text
+
+
+def _when(value: object, path: str) -> When:
+    if type(value) is int and 0 <= value < len(TENCENT_CONDITIONS):
+        return TENCENT_CONDITIONS[value]
+    return checks.choice(When, value, path)
