@@ -6,15 +6,20 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
+import pytest
 import sqlalchemy as sa
 
 from knocktwice_shared.ids import uuid7
 from knocktwice_shared.messages import ConsentSet, DeviceRegistered, PhoneBound, parse_batch
-from knocktwice_worker.audience import people
+from knocktwice_worker.audience import inbound_texts, people
+from knocktwice_worker.audience.inbound_texts import InboundText
+from knocktwice_worker.audience.opt_out_words import Wish
 from knocktwice_worker.lifecycle import Refusal
 from knocktwice_worker.sandbox import Answer, Rule
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from knocktwice_worker.sandbox import Sandbox
     from knocktwice_worker.services import Services
     from support.clock import Clock
@@ -91,6 +96,40 @@ def test_marketing_that_was_decided_by_day_is_not_sent_at_night(
     clock.set(at(8, 1, day=2))
     assert working.later_steps.send([id_]) == [id_]
     assert len(sandbox.texts(NUMBER)) == 1
+
+
+def _stops(conn: sa.Connection, user: str) -> None:
+    del user
+    inbound_texts.receive(conn, [InboundText("SM-stop", NUMBER, Wish.STOP)])
+
+
+def _moves(conn: sa.Connection, user: str) -> None:
+    people.apply(conn, [PhoneBound(user, "+16505550199", AT + HOUR)])
+
+
+def _withdraws(conn: sa.Connection, user: str) -> None:
+    people.apply(conn, [ConsentSet(user, False, "web", AT + HOUR)])
+
+
+@pytest.mark.parametrize(
+    ("happens", "reason"),
+    [(_stops, Refusal.OPTED_OUT), (_moves, Refusal.NUMBER_CHANGED), (_withdraws, Refusal.NO_CONSENT)],
+)
+def test_whoever_may_not_be_texted_any_more_is_not_and_the_reason_is_told(
+    working: Services,
+    sandbox: Sandbox,
+    clock: Clock,
+    happens: Callable[[sa.Connection, str], None],
+    reason: Refusal,
+) -> None:
+    clock.set(at(12))
+    id_ = pushed(working, category="marketing")
+    assert working.fallback.check([id_]) == [id_]
+    with working.engine.begin() as conn:
+        happens(conn, conn.execute(sa.text("SELECT user_id FROM notifications")).scalar_one())
+    assert working.later_steps.send([id_]) == []
+    assert sandbox.texts() == []
+    assert end(working, id_) == ("suppressed", reason)
 
 
 def test_what_passed_the_limits_twice_because_of_a_wipe_goes_once(
