@@ -1,4 +1,4 @@
-"""What the file of SMS providers says of a provider's callbacks: how they are verified, and where what stands in them."""
+"""The part of the SMS providers' file about callbacks: their verification, and the paths of the values in them."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
-#: A code as a file writes it. Nothing, by which a message without a code would be known, is none.
+#: An error code as the file writes it. The empty text is not allowed: it would match a message without a code.
 Code = StrictInt | Annotated[StrictStr, Field(min_length=1)]
 
 
 class Reported(StrEnum):
-    """What became of a message, in our words."""
+    """The state of a message in a callback, in the file's words."""
 
     SENT = "sent"
     DELIVERED = "delivered"
@@ -32,26 +32,33 @@ class Reported(StrEnum):
 
     @property
     def state(self) -> ProviderState:
-        """The state that it brings a message into."""
+        """The state that a message gets by it."""
         return ProviderState.FAILED if self is Reported.OPTED_OUT else ProviderState(self)
 
 
 class Hmac(Strict):
-    """A header with the HMAC of the body as it came."""
+    """A header with the HMAC of the unchanged body.
+
+    Attributes:
+        header: the header's name.
+        secret: the key of the HMAC.
+        algorithm: the hash function.
+        encoding: the encoding of the HMAC in the header.
+    """
 
     header: HeaderName
     secret: Secret
     algorithm: Literal["sha256", "sha512", "sha1"] = "sha256"
     encoding: Literal["hex", "base64"] = "hex"
-    #: What stands before it in the header, such as ``sha256=``.
+    #: A fixed text before the HMAC in the header, such as ``sha256=``.
     prefix: str = Field("", max_length=40)
 
 
 class Verification(Strict):
-    """By what a callback is believed. Of several, all must hold."""
+    """The proofs by which a callback is verified. All that are set must be right."""
 
     hmac: Hmac | None = None
-    #: Stands in the address, as ``?token=``.
+    #: A secret in the callback address, as ``?token=``.
     token: Secret | None = None
     basic_auth: BasicAuth | None = None
 
@@ -73,11 +80,11 @@ class CallbackRules(Strict):
     status: Path
     statuses: dict[Scalar, Reported] = Field(min_length=1)
     error: Path | None = None
-    #: Codes there by which the recipient wants no more texts.
+    #: Error codes that mean "the recipient has opted out".
     opt_out_errors: tuple[Code, ...] = ()
     price: Path | None = None
     price_unit: Path | None = None
-    #: What the provider wants to read as our answer.
+    #: Our answer, as the provider expects it.
     reply: str | None = Field(None, min_length=1, max_length=200)
 
     @field_validator("statuses")
@@ -101,5 +108,5 @@ class CallbackRules(Strict):
 
 
 def words(statuses: Mapping[Scalar, Reported]) -> dict[str, Reported]:
-    """Return the provider's words as they are compared: ``2`` in a body is ``2`` in the file, text or number."""
+    """Return the provider's words in the form for comparison: a text ``2`` and a number 2 are equal."""
     return {json_paths.word(name): reported for name, reported in statuses.items()}

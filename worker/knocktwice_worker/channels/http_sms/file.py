@@ -1,7 +1,8 @@
-"""The file that describes SMS providers, ``KNOCKTWICE_SMS_PROVIDERS_FILE``: what it may say, checked before anything starts.
+"""The operators' file of SMS providers, ``KNOCKTWICE_SMS_PROVIDERS_FILE``: its fields, checked before any process
+starts.
 
-``docs/providers.md`` explains it field by field. Secrets are never written into it: ``${NAME}`` stands for an environment
-variable, ``${file:/path}`` for a file.
+``docs/providers.md`` explains each field. Secrets are never written into the file: ``${NAME}`` stands for an
+environment variable, ``${file:/path}`` for the content of a file.
 """
 
 from __future__ import annotations
@@ -30,11 +31,11 @@ from knocktwice_worker.channels.http_sms.terms import (
 from knocktwice_worker.notation import declared_yaml
 from knocktwice_worker.notation.declared_yaml import Unreadable
 
-#: Where the provider is to report what became of this message.
+#: The slot for the callback address of the message.
 CALLBACK_SLOT = "callback_url"
-#: What a message has to say, in a request's body.
+#: The slots in the body of a request that sends a message.
 SLOTS = ("to", "to_digits", "text", "sender", "id", CALLBACK_SLOT)
-#: What asks for the messages to a number.
+#: The slots in a request that lists the messages to a number.
 LIST_SLOTS = ("to", "to_digits", "since")
 _SECRET_HEADER = re.compile(r"authorization|cookie|key|token|secret|password", re.IGNORECASE)
 _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
@@ -42,11 +43,11 @@ _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*|file:/.+")
 
 
 class ProviderFileError(ValueError):
-    """The file is missing or says something that cannot be; the message names the field and the fix."""
+    """The file is missing or has a wrong value. The message names the field and the fix."""
 
 
 class Means(StrEnum):
-    """What an answer says of the message."""
+    """The meaning of a provider's answer for the message."""
 
     SENT = "sent"
     REJECTED = "rejected"
@@ -57,7 +58,7 @@ class Means(StrEnum):
 
 
 class AnswerRule(Strict):
-    """Which answers it fits, and what they mean; the first that fits counts."""
+    """A rule about answers: the answers that it matches, and their meaning. The first rule that matches counts."""
 
     status: int | str | tuple[int | str, ...] | None = None
     where: dict[Path, Scalar | tuple[Scalar, ...]] = Field({})
@@ -67,7 +68,7 @@ class AnswerRule(Strict):
 
     @property
     def statuses(self) -> tuple[str, ...]:
-        """Status codes and classes such as ``5xx``, as text."""
+        """The status codes and classes such as ``5xx``, as text."""
         given = self.status if isinstance(self.status, tuple) else (self.status,)
         return tuple(str(s) for s in given if s is not None)
 
@@ -86,14 +87,14 @@ class AnswerRule(Strict):
 
 
 class Idempotency(Strict):
-    """The header by which the provider knows a repeat, and for how long (seconds)."""
+    """The header by which the provider recognises a repeat, and the seconds for which it does."""
 
     header: HeaderName
     valid_s: float = Field(86_400, ge=600)
 
 
 class ListEndpoint(Strict):
-    """Where the provider lists the messages to a number."""
+    """The request that lists the messages to a number, and the paths of the values in its answer."""
 
     url: str
     items: Path | None = None
@@ -116,7 +117,7 @@ class ListEndpoint(Strict):
 
 
 class ProviderSpec(Strict):
-    """One provider."""
+    """One provider of the file."""
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_-]{0,29}$")
     weight: Number = Field(ge=0, le=1_000_000)
@@ -139,7 +140,7 @@ class ProviderSpec(Strict):
 
     @property
     def names_callback(self) -> bool:
-        """Whether each request tells the provider where to report."""
+        """Whether each request contains the callback address."""
         return CALLBACK_SLOT in slots_of(self.body or self.form)
 
     @field_validator("body", "form")
@@ -198,14 +199,14 @@ class BuiltInShare(Strict):
 
 
 class ProviderFile(Strict):
-    """The whole file; the provider that needs no file stands in it under its own name."""
+    """The whole file. The built-in provider stands in it under its own name."""
 
     built_in: BuiltInShare = BuiltInShare()
     providers: tuple[ProviderSpec, ...] = Field(min_length=1, max_length=20)
 
     @property
     def built_in_weight(self) -> float:
-        """The weight of the provider that needs no file."""
+        """The weight of the built-in provider."""
         return self.built_in.weight
 
     @model_validator(mode="after")
@@ -220,11 +221,12 @@ def read(path: str, *, built_in: str) -> ProviderFile:
     """Read the file, YAML or JSON.
 
     Args:
-        path: where it is.
-        built_in: the name of the provider that needs no file.
+        path: the path of the file.
+        built_in: the name of the built-in provider.
 
-    Raises:
-        ProviderFileError: it cannot be read, or a field is wrong; values are not quoted, one may be a secret.
+        Raises:
+            ProviderFileError: the file cannot be read, or a field is wrong. Its text quotes no value, because a value
+                may be a secret.
     """
     try:
         document = declared_yaml.read(path)
@@ -244,7 +246,7 @@ def read(path: str, *, built_in: str) -> ProviderFile:
 
 
 def _with_built_in(said: object, name: str) -> object:
-    """Put the share of the built-in provider where it is looked for, and let none of the others have its name."""
+    """Move the share of the built-in provider to its field, and refuse any other provider with its name."""
     if not isinstance(said, dict):
         return said
     providers = said.get("providers")
