@@ -1,4 +1,4 @@
-"""Where the broker is: read from the argument or the environment, checked, and named without its password."""
+"""The broker's address: read from the argument or the environment, checked, and shown without its password."""
 
 from __future__ import annotations
 

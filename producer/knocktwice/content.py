@@ -1,4 +1,4 @@
-"""What follows the push, in the application's words."""
+"""The steps after the push, in the application's words."""
 
 from __future__ import annotations
 

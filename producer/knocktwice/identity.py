@@ -1,7 +1,7 @@
-"""Who somebody is, said in the call that notifies them: what stands beside ``user`` goes ahead of the batch as an audience change.
+"""Introduces people in the call that notifies them: the values beside ``user`` become an audience change.
 
-Both are accepted in one step of the broker, and a worker carries out what is said of a person before it looks for their
-devices. So a new person can be notified by one call, without waiting for an earlier one.
+The broker accepts the change and the batch together, and a worker carries out the changes about a person before it
+looks for the person's devices. So one call can notify a new person, without waiting for an earlier call.
 """
 
 from __future__ import annotations

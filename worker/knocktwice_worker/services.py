@@ -70,7 +70,11 @@ LARGEST_ANSWER = 32 << 20
 
 @dataclass(frozen=True)
 class Services:
-    """All parts that tasks need, by name. Each part is built when it is first used."""
+    """All parts that tasks need, by name. Each part is built when it is first used.
+
+    Attributes:
+        settings: the settings of the installation.
+    """
 
     settings: Settings
 

@@ -1,4 +1,4 @@
-"""What the steps of a channel say, as data: the contract checks it, a template writes it down, the command line reads it."""
+"""The fields of a channel's steps, as data: the contract checks them, templates and the command line use them."""
 
 from __future__ import annotations
 

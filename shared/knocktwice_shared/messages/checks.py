@@ -1,4 +1,4 @@
-"""What every field is checked by. Each check returns the value or raises InvalidMessage with the path of the field."""
+"""The checks of single fields. Each returns the value or raises InvalidMessage with the path of the field."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What messages are made of: why something is sent, what a push says, what a step is and when it goes."""
+"""The parts of messages: categories, pushes, steps, and the times at which they go."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""Who was erased, and until when: asked before anything said about a person is taken at its word.
+"""Erased people: a message about a person counts only if it was made after the person's erasure.
 
-A message may wait in a queue while its person is erased. So an erasure leaves a keyed hash of the user's id with its time,
-and what was said until then is void. Workers keep these hashes in memory: sending asks no database for them.
+A message may wait in a queue while its person is erased. So an erasure leaves a keyed hash of the user's id with its
+time, and older messages about this user are void. Workers keep these hashes in memory, so that sending needs no query
+for them.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
-"""Which kinds of devices confirm their pushes: by platform and version of the app, from what became of past pushes.
+"""Receipt health: finds the kinds of devices (platform and version of the app) that never confirm their pushes.
 
-An app that was built without receipts, or a browser that cannot send any, never confirms. ``not_delivered`` would then text
-everybody who has it. So the share of confirmed pushes is counted hour by hour, afterwards and set-based, and a kind of
-device that never reports deliveries is known as such when a fallback is decided (``KNOCKTWICE_UNCONFIRMED_POLICY``).
+An app that was built without receipts, or a browser that cannot send any, never confirms a push. With ``not_delivered``
+every person with such a device would get an SMS. So the share of confirmed pushes is counted hour by hour, afterwards
+and set-based. When a step is decided, the kinds of devices that never report deliveries are known
+(``KNOCKTWICE_UNCONFIRMED_POLICY``).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What segments can ask about a person: the fields, how each is compared, and with which values. Raises ``ValueError``."""
+"""The fields of a person that segments can use, with their comparisons and values. Raises ``ValueError``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a blast says, in each language, and what follows it: checked before anybody is notified."""
+"""The content of a blast in each language, with its later steps; checked before any notification is made."""
 
 from __future__ import annotations
 

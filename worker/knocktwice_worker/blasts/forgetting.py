@@ -1,6 +1,6 @@
-"""What blasts keep of people and of the past, deleted: called by privacy.
+"""Deletes blasts' personal data and old pages; the room ``privacy`` calls it.
 
-States do not change by it. Of a blast its key stays, so that it never fires twice, and how many people it notified.
+No state changes here. A blast keeps its key, so that it never fires twice, and the number of people that it notified.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What an application asks for when it wants a blast: checked, then started; and ended by its key."""
+"""An application's request for a blast: checked and then started. A blast can be aborted by its key."""
 
 from __future__ import annotations
 

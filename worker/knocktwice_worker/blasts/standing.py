@@ -1,4 +1,4 @@
-"""Where blasts stand: what the command line and the gateway show of them. Reads only."""
+"""The state and progress of blasts, for the command line and the gateway. Reads only."""
 
 from __future__ import annotations
 

@@ -36,7 +36,13 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """The provider's answer. Header names are in lower case."""
+    """The provider's answer.
+
+    Attributes:
+        status: the HTTP status.
+        body: the bytes of the body.
+        headers: the headers, by names in lower case.
+    """
 
     status: int
     body: bytes

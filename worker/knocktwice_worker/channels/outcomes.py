@@ -18,7 +18,11 @@ class CredentialsUnavailable(KnocktwiceError):
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """The provider accepted the message and calls it ``provider_id``."""
+    """The provider accepted the message.
+
+    Attributes:
+        provider_id: the provider's id of the message.
+    """
 
     provider_id: str
 
@@ -59,7 +63,12 @@ class Rejected:
 
 @dataclass(frozen=True, slots=True)
 class Unknown:
-    """The message may or may not have gone out (time-out, 5xx). A push is sent again: it replaces the first."""
+    """The message may or may not have gone out (time-out, 5xx). A push is sent again: it replaces the first.
+
+    Attributes:
+        reason: the provider's error or the network's, without personal data.
+        after: the wait before a push is sent again; ``None``: our own wait applies.
+    """
 
     reason: str
     after: timedelta | None = None

@@ -71,8 +71,9 @@ class Books(Protocol):
     """A provider's list of sent messages, from which reports can be fetched that never came."""
 
     def sent_between(self, transport: Carrier, start: datetime, end: datetime) -> Iterator[list[StatusReport]]:
-        """Read the reports of all messages sent in a span of time, page by page. Stops early if the provider does not
-        answer.
+        """Read the reports of all messages sent in a span of time, page by page.
+
+        Stops early if the provider does not answer.
 
         Args:
             start, end: aware; ``end`` is now, and is the time of the reports.

@@ -1,4 +1,4 @@
-"""What follows the push, as a template declares it: one SMS, or a list of steps with their own words."""
+"""The later steps as a template declares them: one SMS, or a list of steps with their own texts."""
 
 from __future__ import annotations
 

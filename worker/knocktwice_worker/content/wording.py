@@ -1,4 +1,4 @@
-"""How a step's message is written for one person. Each channel brings its wording; that of texts is here."""
+"""The wording of a step's message for one person. Each channel has its own; the one for plain texts is here."""
 
 from __future__ import annotations
 

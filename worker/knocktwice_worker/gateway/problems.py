@@ -1,4 +1,4 @@
-"""What the gateway says when it cannot do what was asked: RFC 9457, always with the field and the fix."""
+"""The gateway's error answers: problem details (RFC 9457), always with the field and the fix."""
 
 from __future__ import annotations
 

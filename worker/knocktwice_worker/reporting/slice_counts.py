@@ -1,4 +1,4 @@
-"""What became of the notifications of a slice of time, counted from their rows in one query."""
+"""The counts of a slice: the outcomes of its notifications, counted from their rows in one query."""
 
 from __future__ import annotations
 

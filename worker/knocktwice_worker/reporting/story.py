@@ -1,4 +1,4 @@
-"""What happened to a notification, read from its rows: for ``knocktwice status`` and ``knocktwice explain``."""
+"""The story of a notification, read from its rows, for ``knocktwice status`` and ``knocktwice explain``."""
 
 from __future__ import annotations
 

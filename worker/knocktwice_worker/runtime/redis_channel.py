@@ -1,5 +1,4 @@
-"""kombu's Redis channel with less cost per message: messages are read, noted and acknowledged together, over one
-client.
+"""kombu's Redis channel with less cost per message: it reads, notes and acknowledges messages together.
 
 kombu writes a note of each message that it has read to Redis (*unacked*), so that the message is delivered again if its
 worker dies.

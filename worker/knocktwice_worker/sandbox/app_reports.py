@@ -1,7 +1,8 @@
-"""What the app on a virtual phone reports, and how: to the address that the push carries, else through its backend.
+"""The receipts of the app on a virtual phone, sent to the address in the push or else through the app's backend.
 
-The first is what an app without any library does (``docs/receipts.md``), over real HTTP; the second is a call of the producer
-library. A gateway that is away is tried again for a while; what comes of it is in the books, and on the page.
+An app without any library sends its receipts to the address in the push over real HTTP (``docs/receipts.md``); a
+backend calls the producer library. If the gateway does not answer, the receipt is tried again for a while. The result
+is in the sandbox's books and on its page.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the sandbox knows: messages it took, phones, rules and counts. Threads may share it."""
+"""The memory of the sandbox: the messages it accepted, phones, rules and counts. Threads may share it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What happens after an answer: phones get their pushes, texts go from status to status and Twilio calls back."""
+"""The events after the sandbox's answers: phones get pushes, texts change their status, and Twilio calls back."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
-"""Where the sandbox may send a request: to this machine, and to the gateway that it was told of.
+"""The addresses that the sandbox may call: this machine's, and the gateway that it was configured with.
 
-Addresses come to it from outside, in a push's data and in a text's parameters. Nobody shall make it knock at other doors.
+The sandbox gets addresses from outside, in a push's data and in a text's parameters. It must not call any other server
+for them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How the sandbox is told to misbehave."""
+"""The rules that make the sandbox misbehave."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Which addresses webhooks may go to: an endpoint is an invitation to make our servers call whatever somebody names."""
+"""The addresses that webhooks may use.
+
+An endpoint makes our servers call the address that its creator chose, so private addresses must be refused.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How webhooks go out: through the HTTP engine, but not through the one that the providers' traffic needs."""
+"""Sends webhook requests through an HTTP engine of their own, so that they cannot slow down providers' requests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who is told: endpoints, as the setting or ``knocktwice webhooks`` declares them."""
+"""The endpoints that get webhooks, as the setting or ``knocktwice webhooks`` declares them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What happened, as facts that are written once, in the order in which they happened to a notification."""
+"""The events of notifications, each written once and in the order in which a notification had them."""
 
 from __future__ import annotations
 

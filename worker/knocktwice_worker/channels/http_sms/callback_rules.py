@@ -22,12 +22,17 @@ Code = StrictInt | Annotated[StrictStr, Field(min_length=1)]
 class Reported(StrEnum):
     """The state of a message in a callback, in the file's words."""
 
+    #: The message is on its way to the mobile operator.
     SENT = "sent"
+    #: The message is on the phone.
     DELIVERED = "delivered"
+    #: The mobile operator did not deliver the message.
     UNDELIVERED = "undelivered"
+    #: The provider could not send the message.
     FAILED = "failed"
+    #: A person opened the message.
     READ = "read"
-    #: It failed, because the recipient wants no more texts.
+    #: The provider could not send the message, because the recipient has opted out.
     OPTED_OUT = "opted_out"
 
     @property
@@ -57,9 +62,11 @@ class Hmac(Strict):
 class Verification(Strict):
     """The proofs by which a callback is verified. All that are set must be right."""
 
+    #: An HMAC of the body, in a header.
     hmac: Hmac | None = None
     #: A secret in the callback address, as ``?token=``.
     token: Secret | None = None
+    #: User and password of HTTP basic authentication.
     basic_auth: BasicAuth | None = None
 
     @model_validator(mode="after")
@@ -72,17 +79,27 @@ class Verification(Strict):
 class CallbackRules(Strict):
     """A provider's callbacks."""
 
+    #: The proofs that a callback comes from the provider.
     verify: Verification
+    #: The part of the request that contains the values: a JSON body, a form, or the query.
     source: Literal["json", "form", "query"] = Field(alias="from", default="json")
+    #: The path of the list, if one callback is about several messages.
     items: Path | None = None
+    #: The path of the provider's id of the message.
     id: Path
+    #: The path of our own id, if the provider returns it.
     reference: Path | None = None
+    #: The path of the message's status.
     status: Path
+    #: The provider's word for a status → our state. Other statuses are ignored.
     statuses: dict[Scalar, Reported] = Field(min_length=1)
+    #: The path of the error code.
     error: Path | None = None
     #: Error codes that mean "the recipient has opted out".
     opt_out_errors: tuple[Code, ...] = ()
+    #: The path of the price.
     price: Path | None = None
+    #: The path of the price's currency, an ISO 4217 code.
     price_unit: Path | None = None
     #: Our answer, as the provider expects it.
     reply: str | None = Field(None, min_length=1, max_length=200)

@@ -1,5 +1,4 @@
-"""The operators' file of SMS providers, ``KNOCKTWICE_SMS_PROVIDERS_FILE``: its fields, checked before any process
-starts.
+"""The operators' file of SMS providers, ``KNOCKTWICE_SMS_PROVIDERS_FILE``, checked before any process starts.
 
 ``docs/providers.md`` explains each field. Secrets are never written into the file: ``${NAME}`` stands for an
 environment variable, ``${file:/path}`` for the content of a file.
@@ -49,21 +48,32 @@ class ProviderFileError(ValueError):
 class Means(StrEnum):
     """The meaning of a provider's answer for the message."""
 
+    #: The provider accepted the message.
     SENT = "sent"
+    #: The provider will never accept this message.
     REJECTED = "rejected"
+    #: The provider refused the message, because the recipient has opted out.
     OPTED_OUT = "opted_out"
+    #: The provider did not accept the message, so it is sent again later.
     RETRY = "retry"
+    #: Like ``retry``, because the provider gets more messages than it wants.
     TOO_FAST = "too_fast"
+    #: The provider may or may not have accepted the message.
     UNKNOWN = "unknown"
 
 
 class AnswerRule(Strict):
     """A rule about answers: the answers that it matches, and their meaning. The first rule that matches counts."""
 
+    #: The HTTP statuses that it matches, such as 429 or ``5xx``; ``None``: all.
     status: int | str | tuple[int | str, ...] | None = None
+    #: Path in the answer → the value, or the values, of which one must stand there.
     where: dict[Path, Scalar | tuple[Scalar, ...]] = Field({})
+    #: The meaning of the answers that it matches.
     means: Means
+    #: The ledger's word for a rejection.
     reason: str | None = Field(None, pattern=r"^[a-z][a-z0-9_]{0,39}$")
+    #: Seconds before the message is sent again, if the answer names no time.
     after_s: float | None = Field(None, ge=0, le=86_400)
 
     @property
@@ -87,22 +97,32 @@ class AnswerRule(Strict):
 
 
 class Idempotency(Strict):
-    """The header by which the provider recognises a repeat, and the seconds for which it does."""
+    """The provider's recognition of repeats."""
 
+    #: The header that contains the message's id.
     header: HeaderName
+    #: Seconds for which the provider recognises a repeat.
     valid_s: float = Field(86_400, ge=600)
 
 
 class ListEndpoint(Strict):
     """The request that lists the messages to a number, and the paths of the values in its answer."""
 
+    #: The address, with the slots ``{to}`` or ``{to_digits}``, and ``{since}``.
     url: str
+    #: The path of the list in the answer; ``None``: the answer is the list.
     items: Path | None = None
+    #: The path of the provider's id in a message.
     id: Path
+    #: The path of the recipient's number in a message.
     to: Path
+    #: The path of the time of creation in a message.
     created: Path
+    #: The path of the text in a message.
     text: Path | None = None
+    #: The path of our own id in a message.
     reference: Path | None = None
+    #: The most messages that the provider lists; a list of this length may be incomplete and is not used.
     most: int = Field(100, ge=1)
 
     @model_validator(mode="after")
@@ -119,23 +139,41 @@ class ListEndpoint(Strict):
 class ProviderSpec(Strict):
     """One provider of the file."""
 
+    #: The provider's name in rows, the ledger and callback addresses.
     name: str = Field(pattern=r"^[a-z][a-z0-9_-]{0,29}$")
+    #: The provider's share of the messages, relative to the other weights.
     weight: Number = Field(ge=0, le=1_000_000)
+    #: The address of the request that sends a message.
     url: str
+    #: The method of the request.
     method: Literal["POST"] = "POST"
+    #: The headers of all requests.
     headers: dict[str, str] = Field({})
+    #: User and password of HTTP basic authentication.
     basic_auth: BasicAuth | None = None
+    #: The JSON body of the request, with slots.
     body: dict[str, Any] = Field(alias="json", default={})
+    #: The form of the request, with slots; in place of a JSON body.
     form: dict[str, str] = Field({})
+    #: The path of the message's id in the answer.
     id: Path
+    #: The path of the error code in the answer.
     error: Path | None = None
+    #: Rules about answers; without a match the HTTP status decides.
     answers: tuple[AnswerRule, ...] = ()
+    #: The provider's recognition of repeats; ``None``: it recognises none.
     idempotency: Idempotency | None = None
+    #: The request that lists the messages to a number; ``None``: there is none.
     list: ListEndpoint | None = None
+    #: The provider's callbacks; ``None``: it sends none.
     callbacks: CallbackRules | None = None
+    #: The provider's usual sender.
     sender: str | None = Field(None, min_length=1, max_length=64)
+    #: A sender as messages name it → the sender at this provider.
     senders: dict[str, str] = Field({})
+    #: SMS parts per second for each sender; 0: no limit.
     parts_per_s: Number = Field(0, ge=0)
+    #: Permits addresses without TLS.
     allow_http: bool = False
 
     @property
@@ -195,13 +233,16 @@ class ProviderSpec(Strict):
 class BuiltInShare(Strict):
     """The share of the provider that needs no file."""
 
+    #: The provider's share of the messages, relative to the other weights.
     weight: Number = Field(100, ge=0, le=1_000_000)
 
 
 class ProviderFile(Strict):
     """The whole file. The built-in provider stands in it under its own name."""
 
+    #: The share of the built-in provider.
     built_in: BuiltInShare = BuiltInShare()
+    #: The other providers.
     providers: tuple[ProviderSpec, ...] = Field(min_length=1, max_length=20)
 
     @property
@@ -224,9 +265,9 @@ def read(path: str, *, built_in: str) -> ProviderFile:
         path: the path of the file.
         built_in: the name of the built-in provider.
 
-        Raises:
-            ProviderFileError: the file cannot be read, or a field is wrong. Its text quotes no value, because a value
-                may be a secret.
+    Raises:
+        ProviderFileError: the file cannot be read, or a field is wrong. Its text quotes no value, because a value may
+            be a secret.
     """
     try:
         document = declared_yaml.read(path)

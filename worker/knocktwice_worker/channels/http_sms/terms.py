@@ -41,7 +41,9 @@ class Strict(BaseModel):
 class BasicAuth(Strict):
     """HTTP basic authentication. The password is a secret's mark."""
 
+    #: The user's name.
     user: str
+    #: The mark of the password.
     password: Secret
 
 

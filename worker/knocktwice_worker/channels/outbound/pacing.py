@@ -3,8 +3,8 @@
 FCM counts messages per project, mobile operators count SMS parts per sender. If a bucket is empty, the message stays a
 row that will be due again, so a click can still end it and no thread is blocked. The message joins a queue and learns
 when its turn comes, so the full pace is used, whatever the length of the queue. Blasts and single messages have one
-queue each and share the pace; critical messages never queue. A provider's 429 halves the rate, which then recovers
-slowly. Without Redis there is no pacing; the providers' own limits apply.
+queue each and share the pace; critical messages never queue. A provider's 429 halves the rate, which then recovers by
+itself. Without Redis there is no pacing; the providers' own limits apply.
 """
 
 from __future__ import annotations
@@ -47,8 +47,9 @@ class Lane(StrEnum):
 class Turn:
     """The answer of a bucket.
 
-    granted: the number of messages that may go now, counted from the first.
-    waits: the wait of each other message until its turn; it asks again then.
+    Attributes:
+        granted: the number of messages that may go now, counted from the first.
+        waits: the wait of each other message until its turn; it asks again then.
     """
 
     granted: int

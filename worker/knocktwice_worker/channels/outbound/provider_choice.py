@@ -33,15 +33,24 @@ _SCRIPT = resources.files(__package__).joinpath("provider_health.lua").read_text
 class Why(StrEnum):
     """The reason for the choice of a provider."""
 
+    #: It is the first in the message's own order, which follows the weights.
     WEIGHT = "weight"
+    #: The providers before it in the message's order are demoted.
     OTHERS_DEMOTED = "others_demoted"
+    #: It is demoted and gets this message as a probe.
     PROBE = "probe"
+    #: All providers are demoted, so the first in the message's order gets it.
     ALL_DEMOTED = "all_demoted"
 
 
 class _Standing(IntEnum):
+    """The standing of a provider, in the numbers of the Lua script."""
+
+    #: It gets messages by its weight.
     FINE = 0
+    #: It gets no messages, because too many of them failed.
     DEMOTED = 1
+    #: It is demoted, and its next message is a probe.
     PROBE = 2
 
 
@@ -51,7 +60,12 @@ _DECIDING = {Why.PROBE, Why.ALL_DEMOTED}
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A message's provider, with the reason of the choice; the reason is ``None`` if it was chosen before."""
+    """The choice for one message.
+
+    Attributes:
+        provider: the name of the provider.
+        why: the reason for the choice; ``None``: the provider was chosen at an earlier try.
+    """
 
     provider: str
     why: Why | None = None
@@ -59,7 +73,15 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """The state of a provider: its weight, the last minute's outcomes, and the reason if it is demoted."""
+    """The state of a provider.
+
+    Attributes:
+        provider: the name of the provider.
+        weight: its configured weight.
+        ok: its messages of the last minute that did not fail.
+        bad: its messages of the last minute that failed.
+        reason: the last failure before it was demoted; ``None``: it is not demoted.
+    """
 
     provider: str
     weight: float

@@ -63,7 +63,14 @@ _LATE = NoResponse("it was too late to send it", sent=False, late=True)
 
 @dataclass(eq=False, slots=True)
 class _Batch:
-    """The requests of one call and their answers, in the same order."""
+    """The requests of one call and their answers.
+
+    Attributes:
+        requests: the requests.
+        answers: their answers in the same order; ``None``: not answered yet.
+        left: the number of requests without an answer.
+        done: set when all requests are answered.
+    """
 
     requests: Sequence[Request]
     answers: list[Response | NoResponse | None]
@@ -79,7 +86,17 @@ class _Batch:
 
 @dataclass(eq=False, slots=True)
 class _Transfer:
-    """One request under way, with the parts of its answer so far."""
+    """One request under way, with the parts of its answer so far.
+
+    Attributes:
+        batch: the batch that the request belongs to.
+        place: the place of the request in its batch.
+        expires_at: the moment (of the monotonic clock) after which it is not started any more.
+        not_after: the deadline for sending its body; ``None``: there is none.
+        late: the deadline had passed when libcurl asked for the body.
+        body: the parts of the answer's body.
+        head: the lines of the answer's head.
+    """
 
     batch: _Batch
     place: int

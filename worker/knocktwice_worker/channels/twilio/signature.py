@@ -25,14 +25,14 @@ _DEFAULT_PORTS = {"https": 443, "http": 80}
 def is_genuine(
     *, token: str, url: str, signature: str, form: Iterable[tuple[str, str]] = (), body: bytes | None = None
 ) -> bool:
-    """Return whether Twilio signed this request.
-    Return whether Twilio signed a request.
-        Args:
-            token: the account's auth token.
-            url: the address that Twilio was given, with the query unchanged.
-            signature: the ``X-Twilio-Signature`` header.
-            form: the fields of a form body, in any order.
-            body: any other body, in place of a form; its hash is in the query as ``bodySHA256``.
+    """Return whether Twilio signed a request.
+
+    Args:
+        token: the account's auth token.
+        url: the address that Twilio was given, with the query unchanged.
+        signature: the ``X-Twilio-Signature`` header.
+        form: the fields of a form body, in any order.
+        body: any other body, in place of a form; its hash is in the query as ``bodySHA256``.
     """
     # Imported at the first callback, so that the command line and the workers start without it.
     from twilio.request_validator import RequestValidator

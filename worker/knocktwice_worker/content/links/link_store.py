@@ -1,4 +1,4 @@
-"""Where short links lead: written with the reservation of the message that holds them, read at each click."""
+"""The targets of short links: written with the reservation of their message, read at each click."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who asks, and whether they may: what a route names as its dependencies."""
+"""Access to the gateway: the dependencies by which a route checks the caller and the caller's rights."""
 
 from __future__ import annotations
 

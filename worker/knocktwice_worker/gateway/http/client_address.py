@@ -1,6 +1,6 @@
-"""Whose request it is, by address: that of the connection, or what proxies that are trusted say of it.
+"""The address of a request's client: the connection's address, or the one that trusted proxies report.
 
-Anybody may write ``X-Forwarded-For``, so it counts only as far back as known proxies have added to it.
+Any client may send ``X-Forwarded-For``, so only the entries that known proxies have added to it count.
 """
 
 from __future__ import annotations

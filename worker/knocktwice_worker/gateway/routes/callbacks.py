@@ -1,6 +1,6 @@
-"""What providers send to us: reports about messages, and texts that people wrote. One route for each entry of the registry.
+"""Callbacks from providers: reports about messages, and texts that people wrote. The registry defines the routes.
 
-No key is asked for: each provider proves in its own way that a request is its own.
+The routes need no key, because each provider proves in its own way that it sent a request.
 """
 
 from __future__ import annotations

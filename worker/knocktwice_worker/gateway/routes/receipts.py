@@ -1,4 +1,4 @@
-"""What apps report of their pushes. No key: the address that a push carries is signed for this push and this device."""
+"""Receipts from apps. They need no key: the address in a push is signed for this push and this device."""
 
 from __future__ import annotations
 

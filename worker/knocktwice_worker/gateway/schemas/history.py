@@ -1,4 +1,4 @@
-"""Where notifications stand: one with its story, and the history page by page."""
+"""The answers about notifications: one with its story, and the history page by page."""
 
 from __future__ import annotations
 

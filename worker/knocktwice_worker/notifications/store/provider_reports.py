@@ -121,9 +121,9 @@ def bring(conn: Connection, provider_ids: Collection[str] | None = None) -> int:
     Args:
         provider_ids: only reports about these messages; ``None``: about any message, up to :data:`LIMIT` reports.
 
-        Returns:
-            The number of reports that could not be written. They wait for the next call; reports about messages that
-            are not ours are deleted after two days.
+    Returns:
+        The number of reports that could not be written. They wait for the next call; reports about messages that are
+        not ours are deleted after two days.
     """
     if provider_ids is None:
         waiting = conn.execute(_TAKE_WAITING, {"limit": LIMIT}).all()

@@ -28,6 +28,8 @@ _RECEIPTS = {ProviderState.DELIVERED: Receipt.DELIVERED, ProviderState.READ: Rec
 
 
 class _Place(NamedTuple):
+    """The key of a delivery: its notification and its step."""
+
     notification_id: str
     step: int
 
