@@ -54,9 +54,9 @@ class Means(StrEnum):
     REJECTED = "rejected"
     #: The provider refused the message, because the recipient has opted out.
     OPTED_OUT = "opted_out"
-    #: The provider did not accept the message, so it is sent again later.
+    #: The provider did not accept the message for a reason of its own, so another provider is tried at once.
     RETRY = "retry"
-    #: Like ``retry``, because the provider gets more messages than it wants.
+    #: The provider did not accept the message, because it gets too many; it gets the message later, at a slower pace.
     TOO_FAST = "too_fast"
     #: The provider may or may not have accepted the message.
     UNKNOWN = "unknown"

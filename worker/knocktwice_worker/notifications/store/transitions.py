@@ -141,7 +141,7 @@ _PATIENCE = text("SET LOCAL lock_timeout = '1s'")
 
 
 def settle_soon(conn: Connection, ids: Sequence[str]) -> bool:
-    """Call :func:`settle_answered`, and return whether it could get all locks within a second."""
+    """Call :func:`settle_answered`, and return whether it got each lock within a second."""
     conn.execute(_PATIENCE)
     try:
         settle_answered(conn, ids)
