@@ -19,7 +19,7 @@ from sqlalchemy import Connection, Engine, text
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-#: How long a worker may not know of a new erasure.
+#: The longest time until a worker knows a new erasure.
 REFRESH = timedelta(seconds=5)
 #: An erasure is committed a little after its time was taken, so what was noted shortly before the last look is read again.
 _OVERLAP = timedelta(minutes=5)

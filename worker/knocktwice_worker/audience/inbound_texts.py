@@ -49,7 +49,7 @@ INSERT INTO inbound_texts (provider_id, number, wish) VALUES (:id, :number, :wis
 """)
 _OPT_OUT = text("INSERT INTO opt_outs (number, source) VALUES (:number, 'sms') ON CONFLICT DO NOTHING")
 _OPT_IN = text("DELETE FROM opt_outs WHERE number = :number")
-# What an operator has noted down stays: "yes" may have been about something else.
+# An opt-out that an operator recorded stays: "yes" may have been about something else.
 _YES = text("DELETE FROM opt_outs WHERE number = :number AND source IN ('sms', 'provider')")
 
 

@@ -13,7 +13,7 @@ from enum import StrEnum
 
 
 class Wish(StrEnum):
-    """What the sender of a text wants."""
+    """The wish of a text's sender."""
 
     STOP = "STOP"
     START = "START"

@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
     from knocktwice_worker.config import Settings
 
-#: What is looked at.
+#: The span of pushes that is examined.
 SPAN = timedelta(days=7)
 #: An hour is counted when its pushes have had this long to be confirmed, and once more after a day for the late ones.
 _SETTLE, _AGAIN = timedelta(hours=1), timedelta(hours=24)
 _HOUR = timedelta(hours=1)
-#: How long a worker believes what it has read (seconds).
+#: Seconds for which a worker uses the result that it has read.
 _FRESH_S = 60.0
 
 Kind = tuple[str, str]
@@ -34,7 +34,7 @@ Kind = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class KindHealth:
-    """What became of the pushes to one kind of device in the last seven days.
+    """The outcomes of the pushes to one kind of device in the last seven days.
 
     Attributes:
         pushes: those that FCM took.

@@ -43,19 +43,19 @@ class Everyone(_Node):
 
 
 class And(_Node):
-    """Who is in each of the parts."""
+    """The people who are in each of the parts."""
 
     parts: tuple[Filter, ...] = Field(alias="and", min_length=1)
 
 
 class Or(_Node):
-    """Who is in at least one of the parts."""
+    """The people who are in at least one of the parts."""
 
     parts: tuple[Filter, ...] = Field(alias="or", min_length=1)
 
 
 class Not(_Node):
-    """Who is not in the part."""
+    """The people who are not in the part."""
 
     part: Filter = Field(alias="not")
 
@@ -75,7 +75,7 @@ class Condition(_Node):
 
     @property
     def kind(self) -> Kind:
-        """What the field holds."""
+        """The type of the field."""
         return segment_fields.kind(self.field)
 
     @property

@@ -26,7 +26,7 @@ _NOBODY = str(UUID(int=0))
 
 @dataclass(frozen=True, slots=True)
 class BlastContent:
-    """What is said to everybody.
+    """The content for all people of a blast.
 
     Attributes:
         plan: what follows the push, or what there is without one.

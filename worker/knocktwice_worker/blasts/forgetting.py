@@ -67,7 +67,7 @@ RETURNING
   CASE WHEN sent_at IS NOT NULL THEN count ELSE 0 END AS sent
 """)
 
-# What the deleted pages had sent is still counted.
+# The blast keeps the number of people whom its deleted pages notified.
 _KEEP_COUNT = text(f"""
 UPDATE blasts b SET
   purged = b.purged + r.sent

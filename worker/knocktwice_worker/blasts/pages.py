@@ -31,7 +31,7 @@ IN_FLIGHT = 16
 _IDS = 1024
 #: Pages a minute that a throttle is spread over, at least.
 _SHARES = 12
-#: How long a throttle that was not used is made up for.
+#: The longest unused time that a throttle makes up for.
 _MADE_UP = timedelta(seconds=5)
 #: When to look at a blast again whose pages are with the workers.
 _AGAIN = timedelta(seconds=1)

@@ -42,7 +42,7 @@ class OverBudget(KnocktwiceError):
 
 @dataclass(slots=True)
 class ChannelPreflight:
-    """What would go over a channel that is not SMS.
+    """The messages that would go over a channel other than SMS.
 
     Attributes:
         expected, worst: messages, or parts where the channel has parts.
@@ -59,7 +59,7 @@ class ChannelPreflight:
 
 @dataclass(slots=True)
 class Preflight:
-    """What a blast would do now. Each person is counted once in ``push``, ``sms_only`` and ``unreachable``.
+    """The effect of a blast if it started now. Each person counts once in ``push``, ``sms_only`` and ``unreachable``.
 
     Attributes:
         users: who belong.
@@ -133,7 +133,7 @@ class Preflight:
 
 @dataclass(frozen=True, slots=True)
 class _Texts:
-    """What is said to whom."""
+    """The texts of a blast, with their sizes and prices."""
 
     said: BlastContent
     #: Channel → language → parts, or messages where there are no parts. Without a sender a channel's steps are passed over.

@@ -36,7 +36,7 @@ log = structlog.get_logger(__name__)
 _GRACE_LIMIT = timedelta(days=7)
 #: When a stored definition that is not understood any more is looked at again.
 _RETRY = timedelta(days=1)
-#: How many of its next times are shown when it is declared.
+#: The number of next times that a declaration shows.
 _SHOWN = 3
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """Where a blast stands.
+    """The state of a blast.
 
     Attributes:
         key: the application's name for it, which starts once.

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class BlastState(StrEnum):
-    """Where a blast stands."""
+    """The state of a blast."""
 
     #: People are taken from the segment, or pages are handed out.
     RUNNING = "running"
@@ -27,7 +27,7 @@ class BlastState(StrEnum):
     PAUSED = "paused"
     #: Everybody has their notification.
     FINISHED = "finished"
-    #: Nobody else is notified, and what was not sent yet is cancelled.
+    #: No further people are notified, and notifications that were not sent yet are cancelled.
     ABORTED = "aborted"
 
 

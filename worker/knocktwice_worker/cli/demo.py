@@ -45,7 +45,7 @@ out = Console(highlight=False)
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """Somebody to notify, and how it must end."""
+    """A person to notify, with the expected end."""
 
     name: str
     habit: str
@@ -186,7 +186,7 @@ def _watch(engine: sa.Engine, people: dict[UUID, Person]) -> dict[str, str]:
 
 
 def _past(told: story.Story) -> Iterator[story.Moment]:
-    """What has happened; the story also says what is planned."""
+    """The events so far; the story also contains planned ones."""
     now = datetime.now(UTC)
     return (moment for moment in told.moments if moment.at <= now)
 

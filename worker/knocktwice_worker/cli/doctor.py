@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class Level(StrEnum):
-    """How a check went."""
+    """The result of a check."""
 
     #: It works.
     OK = "ok"

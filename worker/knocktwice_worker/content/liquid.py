@@ -77,7 +77,7 @@ _OF_VALUES = frozenset(
 #: Tags of the reference that are refused: there is nowhere to include from.
 ABSENT_TAGS = ("include", "render")
 
-#: What python-liquid keeps among the tags besides.
+#: The other tags that python-liquid registers.
 _NO_TAGS = ("#", "content", "illegal", "output")
 #: Characters that the filters of one text may read and write altogether; each call counts as some, too.
 _FILTER_WORK, _FILTER_CALL = 200_000, 20
@@ -101,7 +101,7 @@ _PLAIN_LENGTH, _LONG_NUMBER = 5_000, 10**18
 
 _UNDEFINED = re.compile(r"'([^']+)' is undefined")
 _ONLY_LETTERS = re.compile(r"[\W_]")
-#: What slips through Liquid on odd input. Its texts may quote values.
+#: The errors that Liquid raises for odd input. Their texts may quote values.
 SLIPS = (ValueError, TypeError, ArithmeticError, AttributeError, LookupError, RecursionError, AssertionError)
 
 

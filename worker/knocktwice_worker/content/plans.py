@@ -21,7 +21,7 @@ USUAL: Mapping[str, Any] = {}
 
 
 class Words(NamedTuple):
-    """What a step says to one person.
+    """The words of a step for one person.
 
     Attributes:
         text: as the channel's wording wrote it.

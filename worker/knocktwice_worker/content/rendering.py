@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
     from knocktwice_worker.content.links.short_links import Tracker
 
-#: Where the text of an SMS stands.
+#: The path of an SMS's text, as errors name it.
 _SMS = "content.sms.text"
 _SAYS_NOTHING = "says nothing when filled in; nothing empty is sent"
 
 
 @dataclass(frozen=True, slots=True)
 class Texts:
-    """What one recipient gets to read."""
+    """The texts for one recipient."""
 
     title: str
     body: str

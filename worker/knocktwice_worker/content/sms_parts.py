@@ -39,7 +39,7 @@ _CLUSTER = re.compile(
 
 
 class Encoding(StrEnum):
-    """What an SMS is written in. One character outside the GSM 7-bit alphabet makes all of it UCS-2."""
+    """The encoding of an SMS. One character outside the GSM 7-bit alphabet makes all of it UCS-2."""
 
     GSM_7 = "GSM-7"
     UCS_2 = "UCS-2"

@@ -63,7 +63,7 @@ class _Part(BaseModel):
 
 
 class PushContent(_Part):
-    """What the push shows, in one language."""
+    """The push's texts in one language."""
 
     title: str
     body: str
@@ -73,7 +73,7 @@ class PushContent(_Part):
 
 
 class Content(_Part):
-    """What a notification says in one language. Without a text of its own the SMS says what the push's body says."""
+    """The texts of a notification in one language. Without a text of its own, the SMS uses the push's body."""
 
     push: PushContent
     sms: str | None = None

@@ -27,7 +27,7 @@ def register() -> None:
 
 
 class _List:
-    """What psycopg2 asks for a list's SQL."""
+    """A list for psycopg2, which asks this object for the list's SQL."""
 
     def __init__(self, items: list[Any]) -> None:
         self._items = items

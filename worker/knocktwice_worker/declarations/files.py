@@ -28,7 +28,7 @@ class InvalidFile(KnocktwiceError):
 
 
 class Verb(StrEnum):
-    """What happens to a declared thing."""
+    """The change to a declared thing."""
 
     CREATED = "created"
     UPDATED = "updated"
@@ -46,7 +46,7 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What a file does to one thing.
+    """The change that a file makes to one thing.
 
     Attributes:
         next: the next times of one that has a schedule.

@@ -15,7 +15,7 @@ from knocktwice_worker.embedded.children import StartFailed
 if TYPE_CHECKING:
     import signal
 
-#: How long to wait between two looks.
+#: The wait between two checks.
 GLANCE = timedelta(milliseconds=20)
 
 

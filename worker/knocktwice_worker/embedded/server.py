@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 
     from knocktwice_worker.embedded.children import User
 
-#: How long a server may take to answer; recovery after a crash is part of it.
+#: The longest time until a server answers, with the recovery after a crash.
 START_LIMIT = timedelta(seconds=30)
-#: How long a server may take to end before it is killed.
+#: The longest time until a server ends; then it is killed.
 STOP_LIMIT = timedelta(seconds=30)
-#: How long to wait between two looks at a starting server.
+#: The wait between two checks of a starting server.
 GLANCE = timedelta(milliseconds=10)
 
 
@@ -49,7 +49,7 @@ class Server(ABC):
     name: ClassVar[str]
     #: The file name of its program.
     program: ClassVar[str]
-    #: What asks it to write everything out and end.
+    #: The signal that makes the server write its data and end.
     stop_signal: ClassVar[signal.Signals]
 
     def __init__(self, home: Path) -> None:

@@ -33,7 +33,7 @@ class FastPath:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
-        # Whoever hangs up in the middle of a body needs no answer, and is nothing to be logged.
+        # A client that hangs up in the middle of its body needs no answer and no line in the log.
         with suppress(ClientDisconnect):
             await self._serve(scope, receive, send)
 

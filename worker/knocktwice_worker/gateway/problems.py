@@ -147,7 +147,7 @@ def of(error: Exception) -> Problem:
             return Problem("internal", "it was logged; nothing you sent need be wrong")
 
 
-#: What a request may end with; anything else is our mistake.
+#: The errors with which a request may end; every other error is our own fault.
 EXPECTED = (KnocktwiceError, RequestValidationError, HTTPException, DBAPIError, PoolTimeout, RedisError)
 
 

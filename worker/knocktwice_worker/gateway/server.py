@@ -47,11 +47,11 @@ def run(host: str, port: int, processes: int) -> None:
     )
 
 
-#: What does not depend on who runs it.
+#: Options that are the same for every operator.
 OPTIONS: dict[str, Any] = {
     # Paths name users and devices.
     "access_log": False,
-    # Whose X-Forwarded-For is believed, a setting says (client_address.py).
+    # The setting decides whose X-Forwarded-For is believed (client_address.py).
     "proxy_headers": False,
     "log_config": None,
     "server_header": False,

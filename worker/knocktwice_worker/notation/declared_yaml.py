@@ -31,7 +31,7 @@ _QUOTED = re.compile(r"\"(?:[^\"\\]|\\.)*\"|'[^']*'")
 _ENCODINGS = ((codecs.BOM_UTF32_LE, "UTF-32"), (codecs.BOM_UTF16_LE, "UTF-16"), (codecs.BOM_UTF16_BE, "UTF-16"))
 
 _NEEDS_QUOTES = "put the text in quotes"
-#: What PyYAML says → what to do about it.
+#: PyYAML's message → the fix.
 _REMEDIES = (
     (r"found character '\\t'", "indent with blanks, not with tabs"),
     (r"found character '[%@`]'", f"if a text begins with it, {_NEEDS_QUOTES}"),

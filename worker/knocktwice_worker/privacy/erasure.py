@@ -47,7 +47,7 @@ class Unsettled(NotDoneYet):
 
 @dataclass(frozen=True, slots=True)
 class _Traces:
-    """What the tables say of a person before anything is erased.
+    """The facts in the tables about a person before the erasure.
 
     Attributes:
         known: whether there is a row of the user.
@@ -193,7 +193,7 @@ def _forget_opt_outs(conn: Connection, numbers: Sequence[str], secret: bytes) ->
 # The row of the user is locked first, so that the statements after it see a device that is registered at this moment.
 _LOCK_PERSON = text("SELECT FROM users WHERE id = :user FOR UPDATE")
 
-# What was said after ``until`` stays: somebody may have come back under the same id.
+# Messages after ``until`` stay: the person may have come back under the same id.
 _FORGET = (
     text("""
     DELETE FROM devices

@@ -28,7 +28,7 @@ _FIRST = str(UUID(int=0))
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """Whose notifications are meant.
+    """The person whose notifications are meant.
 
     Attributes:
         user: the application's id of the person.

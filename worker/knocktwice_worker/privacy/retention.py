@@ -26,14 +26,14 @@ log = structlog.get_logger(__name__)
 
 #: Notifications deleted in one transaction.
 CHUNK = 1_000
-#: How long one run may take; a task must be done long before the broker believes that its worker died.
+#: The longest time of one run; a task must end long before the broker believes that its worker died.
 RUN = timedelta(seconds=60)
 
 _FIRST, _LAST = UUID(int=0), UUID(int=2**128 - 1)
 
 
 class Removed(NamedTuple):
-    """What one run deleted. ``more``: there was no time for the rest."""
+    """The rows that one run deleted. ``more``: its time was over before the rest."""
 
     notifications: int = 0
     batches: int = 0
@@ -99,7 +99,7 @@ def _steps(engine: Engine, until: datetime) -> Iterator[tuple[str, int]]:
         yield "blast_pages", removed
 
 
-# What is still under way stays, however old. Rows that another worker is deleting are left to it.
+# Notifications under way stay, however old. Rows that another worker is deleting are left to that worker.
 _OLD = text("""
 SELECT id
 FROM notifications

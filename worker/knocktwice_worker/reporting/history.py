@@ -51,7 +51,7 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """Where one step of a notification stands.
+    """The state of one step of a notification.
 
     Attributes:
         provider: who took the message; ``None`` for a push, and while nobody has.

@@ -29,11 +29,11 @@ FOLLOWER = "rollups"
 SLICE = timedelta(minutes=5)
 #: When a slice is closed for ever: the longest delay is 30 days, and receipts may be late.
 CLOSED_AFTER = timedelta(days=40)
-#: Where the counts of closed slices are kept.
+#: The slice that stands for all closed slices together.
 CLOSED = datetime(1970, 1, 1, tzinfo=UTC)
 #: A dirty slice is counted again when half its age has passed since it was counted last, within these bounds.
 SOONEST, LATEST = timedelta(seconds=20), timedelta(hours=1)
-#: How much of an old backlog is looked at in one transaction.
+#: The longest span of an old backlog that is read in one transaction.
 _STRIDE = timedelta(hours=6)
 
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class Key(NamedTuple):
-    """What a line of the roll-ups is about."""
+    """The key of a line of the roll-ups."""
 
     day: date
     template: str
@@ -173,7 +173,7 @@ def _query(channels: tuple[str, ...]) -> TextClause:
 
 @dataclass(frozen=True, slots=True)
 class SliceCounts:
-    """What was counted of a slice.
+    """The counts of a slice.
 
     Attributes:
         rows: notifications that are there.

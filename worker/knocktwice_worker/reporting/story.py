@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from datetime import datetime
 
-#: What each verdict of the ledger means to a person; "SMS" stands for whatever the step would have sent.
+#: The meaning of each verdict for people; "SMS" stands for the message of any later step.
 VERDICTS = {
     "not_delivered": "No device had reported the push as delivered, so the SMS was due.",
     "not_clicked": "Nobody had clicked the push, so the SMS was due.",
@@ -63,7 +63,7 @@ class Moment:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """Where one step stands.
+    """The state of one step.
 
     Attributes:
         provider: who took the message; ``None`` for a push, and while nobody has.

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-#: How long (seconds) an app waits for an answer, and before each further try.
+#: Seconds for which an app waits for an answer, and before each further try.
 _TIMEOUT_S, _PAUSES_S = 5, (0.2, 0.5, 1, 2, 4, 8, 15, 30)
 #: It waits no longer than this (seconds) because a gateway asks for it.
 _PATIENCE_S = 30
@@ -78,7 +78,7 @@ class AppReports:
     def tell(self, push: ReceivedPush, kind: Receipt, at: datetime) -> None:
         """Report what happened to a push. Any thread may call; a stopped sandbox reports nothing."""
         address = push.data.get(RECEIPT_FIELD, "")
-        # Whoever stops the sandbox meanwhile ends both ways.
+        # If the sandbox is stopped meanwhile, both ways end.
         with suppress(RuntimeError):
             if self._loop is not None and receipt_address(address, self._gateway):
                 self._loop.call_soon_threadsafe(self._start, push.name, address, kind)

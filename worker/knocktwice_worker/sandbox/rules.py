@@ -10,7 +10,7 @@ from pydantic.dataclasses import dataclass
 #: Kinds of requests: a push, an SMS, a look at Twilio's list (or at one message), a request for an access token, a question
 #: about the account at Twilio or its senders.
 Kind = Literal["push", "sms", "list", "token", "account"]
-#: What becomes of a text after Twilio took it.
+#: The states of a text after Twilio accepted it.
 TextStatus = Literal["sending", "sent", "delivered", "read", "undelivered", "failed"]
 
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -72,7 +72,7 @@ class Answer:
         return self.accept or self.ordinary
 
 
-#: What every request gets that no rule is for.
+#: The answer to every request without a rule.
 ORDINARY = Answer()
 
 

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 #: A Messaging Service that no account has. All others are this account's.
 _NO_SERVICE = "MG" + "0" * 32
-#: What a sender of a magic number can be refused for without being somebody else's: its queue is full.
+#: Twilio's error for a full queue. Unlike the other errors of magic senders, it does not mean that the account lacks the
+#: number.
 _FULL = 21611
 
 

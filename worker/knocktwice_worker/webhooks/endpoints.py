@@ -45,7 +45,7 @@ class NoSuchEndpoint(KnocktwiceError):
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Somebody who is told what happens.
+    """An address that gets the events.
 
     Attributes:
         events: types of events; none: all.

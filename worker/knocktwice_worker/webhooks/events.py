@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection, Engine
 
-#: How much of a backlog is looked at in one transaction.
+#: The longest span of a backlog that is read in one transaction.
 _STRIDE = timedelta(minutes=5)
 
 # One SELECT per kind of fact, in the order in which they happen (rank). A receipt may be older than the notification's rows,

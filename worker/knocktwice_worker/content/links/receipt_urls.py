@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import timedelta
 
-#: Where receipts are reported, below the public URL.
+#: The path of receipts, below the public URL.
 PATH = "/r/"
-#: What :func:`device_mark` puts before the hash, so that it cannot be taken for a registration.
+#: The prefix of :func:`device_mark`, by which a hash differs from a registration.
 MARK = "~"
 
 _VERSION = 1
@@ -43,7 +43,7 @@ class RefusedToken(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class ReceiptToken:
-    """What a valid token stands for.
+    """The push and the device that a valid token stands for.
 
     Attributes:
         device: the hash of the registration that the push went to, see :func:`device_hash`.

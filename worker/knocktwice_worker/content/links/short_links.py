@@ -17,7 +17,7 @@ import re
 from urllib.parse import quote, urlsplit
 from uuid import UUID
 
-#: Where links are, below their host.
+#: The path of links, below their host.
 PATH = "/l/"
 TOKEN_LENGTH = 12
 #: Links in one message. Each is a row, so a loop in a template must not make thousands.
@@ -33,7 +33,7 @@ _PURPOSE = b"knocktwice link "
 _FORBIDDEN = re.compile(r"[\x00-\x20\x7f-\xa0\\\u1680\u2000-\u200f\u2028-\u202f\u205f-\u206f\u3000\ufeff\ud800-\udfff]")
 _SCHEME = re.compile(r"https?://(?=[^/?#])", re.IGNORECASE)
 _HOST = re.compile(r"[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]")
-#: What an address may hold and is not to be escaped; escapes that are there stay.
+#: The characters of an address that are not escaped; existing escapes stay.
 _SAFE = "%/:=&?~#+!$,;'@()*[]"
 _NOBODY = str(UUID(int=0))
 

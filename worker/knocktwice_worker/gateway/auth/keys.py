@@ -33,7 +33,7 @@ KEYS_LIMIT = 10_000
 
 
 class Scope(StrEnum):
-    """What a key may be used for."""
+    """The permissions that a key can have."""
 
     NOTIFY = "notify"
     AUDIENCE = "audience"
@@ -43,7 +43,7 @@ class Scope(StrEnum):
     ADMIN = "admin"
 
 
-#: What each scope allows, for people.
+#: The meaning of each scope, for people.
 MEANINGS = {
     Scope.NOTIFY: "send and cancel notifications",
     Scope.AUDIENCE: "register devices, set numbers, tags and consent",

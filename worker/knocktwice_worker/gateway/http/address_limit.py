@@ -83,7 +83,7 @@ class AddressLimit:
         for name, value in scope["headers"]:
             if name == b"content-length" and value.isdigit():
                 length = int(value[:20])
-                # What is larger is refused unread.
+                # A larger body is refused unread.
                 turns += length // _BYTES if length <= self._body_limit else 0
             elif name == b"transfer-encoding":
                 in_pieces = True

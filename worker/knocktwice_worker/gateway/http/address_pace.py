@@ -25,7 +25,7 @@ MOST = 50_000
 
 
 class AddressPace:
-    """How fast each address may ask.
+    """Limits the pace of each address.
 
     Args:
         per_s: requests per second.
@@ -71,7 +71,7 @@ class AddressPace:
 
     @property
     def remembered(self) -> int:
-        """How many addresses are kept."""
+        """The number of addresses that are kept."""
         return len(self._paid_at)
 
     def _charge(self, address: str, turns: float, now: float) -> None:

@@ -75,7 +75,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         """Take what has come."""
         if self._timer is None and (self.cycle is None or self.cycle.response_complete):
             self._wait_for_head()
-        # What came before, so that a body that comes along with its head does not count.
+        # Only earlier data count. The new data may contain a body together with the end of the head.
         if self._timer is not None and self._head_bytes > HEAD_BYTES:
             self._give_up()
             return

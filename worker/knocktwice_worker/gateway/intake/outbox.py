@@ -93,7 +93,8 @@ class Outbox:
             try:
                 await loop.run_in_executor(self._thread, self._send, together)
             except BrokerUnavailable as error:
-                # Who waits behind them would wait as long, for the same answer.
+                # The requests that wait behind this one would wait as long for the same answer, so they are refused,
+                # too.
                 together += self._waiting
                 self._waiting.clear()
                 _fail(together, error)

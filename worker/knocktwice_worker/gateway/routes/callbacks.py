@@ -96,7 +96,7 @@ async def _take(route: CallbackRoute, request: Request, services: Services, prov
     body = await _body(request)
     query = request.scope["query_string"].decode("latin-1")
     heard = _heard(services, route, Arrived(provider, query, request.headers, body, datetime.now(UTC)))
-    # What else people write is not ours to keep.
+    # Other texts that people write are not kept.
     texts = [
         InboundText(t.provider_id, t.number, meant)
         for t in heard.texts

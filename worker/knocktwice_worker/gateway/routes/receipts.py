@@ -26,12 +26,12 @@ router = APIRouter(tags=["receipts"])
 LIMIT = 5_000
 #: A web page's service worker may report from anywhere, and a receipt is nobody's to be kept.
 _HEADERS = {"Access-Control-Allow-Origin": "*", "Cache-Control": "no-store"}
-#: How browsers say that nobody has asked for this yet.
+#: Headers with which browsers mark a request that no person made.
 _PREFETCH = frozenset({b"sec-purpose", b"purpose", b"x-purpose", b"x-moz"})
 _RAW_HEADERS = [(name.lower().encode(), value.encode()) for name, value in _HEADERS.items()]
-#: How one receipt is reported.
+#: The forms of a request with one receipt.
 METHODS = ["GET", "POST"]
-#: What can be reported.
+#: The kinds of receipts.
 KINDS = {str(kind): kind for kind in Receipt}
 
 
