@@ -60,7 +60,7 @@ return refused
 
 
 class Broker(Protocol):
-    """What a client needs of a broker. ``knocktwice.testing`` has another one."""
+    """The methods of a broker that a client needs. ``knocktwice.testing`` has another implementation."""
 
     def claim_keys(self, proposals: Mapping[str, UUID]) -> dict[str, UUID]:
         """Return for each idempotency key the notification id it was first used for, now or before."""

@@ -36,7 +36,7 @@ class LaterStep:
 
     @property
     def said(self) -> Mapping[str, Any]:
-        """What it says, in the fields of a message."""
+        """The step's content, in the fields of a message."""
         raise NotImplementedError
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 Wire = dict[str, Any]
 
-#: What is said about a person, not about this notification.
+#: The fields about a person, not about this notification.
 FIELDS = ("registrations", "phone", "tags")
 
 

@@ -45,7 +45,7 @@ IGNORED = {
 }
 #: Fields that are handed back in reports.
 REFERENCE = ("group_id", "plan_id")
-#: What we cannot do, and what to do instead.
+#: Fields that are not supported → the remedy.
 UNSUPPORTED = {
     "loop_param": "is not supported; call repeatedly, by cron",
     "loop_times": "is not supported; call repeatedly, by cron",
@@ -76,7 +76,7 @@ _WORDS = {
 
 @dataclass(frozen=True, slots=True)
 class Notified:
-    """What became of a payload.
+    """The result of a payload.
 
     Args:
         ids: the notifications' ids, in the order of the payload's tokens or accounts; none for tags or all.
@@ -172,7 +172,7 @@ def segment_filter(payload: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class _Shared(TypedDict):
-    """What :meth:`Client.notify_many` and :meth:`Client.blast` both want to know."""
+    """The arguments that :meth:`Client.notify_many` and :meth:`Client.blast` share."""
 
     push: Push
     sms: Sms | None

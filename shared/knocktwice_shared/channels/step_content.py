@@ -14,7 +14,7 @@ TEXT = "text"
 
 
 class Kind(StrEnum):
-    """What a field holds."""
+    """The type of a field."""
 
     #: One text.
     TEXT = "text"

@@ -65,7 +65,7 @@ class Category(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Push:
-    """What the first knock shows. ``title`` and ``body`` may hold ``{{ name }}`` placeholders, filled from ``params``.
+    """The content of a push. ``title`` and ``body`` may have ``{{ name }}`` placeholders, filled from ``params``.
 
     Args:
         title: first line.

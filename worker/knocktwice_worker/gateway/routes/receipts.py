@@ -43,7 +43,7 @@ class Refused(BaseModel):
 
 
 class Taken(BaseModel):
-    """What became of a batch of receipts."""
+    """The result of a batch of receipts."""
 
     accepted: int = Field(description="How many were taken.")
     refused: list[Refused] = Field(description="The others. Sending them again does not help.")

@@ -14,7 +14,7 @@ class Queued(BaseModel):
 
 
 class Changed(BaseModel):
-    """What became of what was saved."""
+    """The result of a request that saved something."""
 
     name: str
     change: Literal["created", "updated", "unchanged"]
