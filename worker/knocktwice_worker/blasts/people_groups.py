@@ -52,7 +52,7 @@ def alike(wanted: Filter, settings: Settings, category: Category, texting: bool)
         ("capped", full.c.number.is_not(None)),
     ]
     obstacle = case(*((holds, name) for name, holds in obstacles if holds is not None), else_="")
-    # Time zones matter only for marketing. The number's zones count only if no device has reported a zone.
+    # Time zones matter only for marketing. The number counts only if neither a device nor the application names a zone.
     stated: Any = literal_column("NULL", String)
     prefix: Any = literal_column("NULL", String)
     if texting and category is Category.MARKETING:

@@ -1,7 +1,7 @@
 -- A token bucket that all workers share, by the clock of Redis, and the queues (lanes) of messages. See pacing.py.
 -- KEYS[1]: hash of next (epoch seconds at which the next unit may go), pause (epoch seconds until which none may go),
---   cut, cut_at, and for each lane the end of its queue (the moment at which a message that joins now gets its turn); skew
---   moves the clock in tests.
+--   cut, cut_at, and for each lane the end of its queue (the moment at which a message that joins now gets its turn);
+--   skew moves the clock in tests.
 -- ARGV[1]: units per second. ARGV[2]: burst, seconds of units that may go at once. ARGV[3]: mode.
 -- mode "take", ARGV[4]: lane. ARGV[5]: the number of first messages that go before those that join the queue now.
 --   ARGV[6…]: cost of each message. Returns the number of first messages that may go now, and for each other one the

@@ -1,7 +1,7 @@
 -- The health of SMS providers, for all workers, by the clock of Redis. See provider_choice.py.
 -- Each key: a hash of ok:<n> and bad:<n> (messages in the n-th slice of ten seconds); while the provider is demoted
--- also down (epoch seconds of the demotion), until, pause (seconds), probing (epoch seconds at which the probe's time ends),
--- and reason.
+-- also down (epoch seconds of the demotion), until, pause (seconds), probing (epoch seconds at which the probe's
+-- time ends), and reason.
 -- ARGV[1] "look", ARGV[2]: seconds a probe may take, 0 to grant none.
 -- Returns per key 0 (fine), 1 (demoted), 2 (probe it).
 -- ARGV[1] "note": KEYS[1]; ARGV[2] ok, [3] bad, [4] reason, [5] 1 if these were probes, [6] share, [7] sample,
