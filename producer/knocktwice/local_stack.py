@@ -74,7 +74,7 @@ def _read(path: Path, variable: str) -> str | None:
 
 
 def _answers(path: Path) -> bool:
-    """Whether somebody listens at this socket, in a folder that only we could make."""
+    """Whether a server listens at this socket, in a folder that only our user could make."""
     try:
         if path.parents[1].lstat().st_uid != os.geteuid():
             return False

@@ -20,7 +20,7 @@ _KEPT, _NEEDED = timedelta(days=90), timedelta(days=7)
 
 @dataclass(frozen=True, slots=True)
 class InboundText:
-    """A text that somebody wrote to one of our senders.
+    """A text that a person wrote to one of our senders.
 
     Attributes:
         provider_id: the provider's id, by which a repeat is known.
@@ -80,7 +80,7 @@ _FORGET = text("DELETE FROM inbound_texts WHERE received_at < knocktwice_now() -
 
 
 def forget(conn: Connection, keep: timedelta) -> int:
-    """Delete texts whose repeat nobody expects any more, and return how many.
+    """Delete texts that will not be repeated any more, and return how many.
 
     Args:
         keep: how long anything is kept; zero: for ever, which these are not.
@@ -92,6 +92,6 @@ _FORGET_NUMBERS = text("UPDATE inbound_texts SET number = '' WHERE number = ANY(
 
 
 def forget_numbers(conn: Connection, numbers: Collection[str]) -> None:
-    """Forget who wrote from these numbers. That somebody wrote stays, so that a repeat is known as one."""
+    """Delete the numbers of these texts. The texts' ids stay, so that a repeat is recognised."""
     if numbers:
         conn.execute(_FORGET_NUMBERS, {"numbers": sorted(numbers)})

@@ -26,7 +26,7 @@ from knocktwice_shared.messages import TagItem  # noqa: TC001 - pydantic reads i
 from knocktwice_worker.audience import segment_fields
 from knocktwice_worker.audience.segment_fields import Kind, Op  # noqa: TC001 - pydantic reads it
 
-#: How deep filters may stand in each other. SQL follows the tree, and nobody understands more.
+#: The deepest nesting of filters. SQL follows the tree, and deeper filters are hard to understand.
 DEPTH_LIMIT = 10
 #: Most conditions in one filter.
 CONDITIONS_LIMIT = 200

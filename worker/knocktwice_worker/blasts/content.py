@@ -48,7 +48,7 @@ class BlastContent:
         return any(push for push, _ in self.contents.values())
 
     def choose(self, wanted: str | None) -> str | None:
-        """Return the language whose content somebody gets; ``None`` if there is none for them."""
+        """Return the language whose content a person gets; ``None`` if no language has content for the person."""
         return self.definition.choose(wanted) if self.definition else ""
 
     def check(self, links: Tracker | None) -> None:

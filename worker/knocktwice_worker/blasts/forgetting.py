@@ -34,7 +34,7 @@ def forget_user(conn: Connection, user: str, boundary: UUID) -> None:
     conn.execute(_FORGET_USER, {"user": user, "boundary": boundary})
 
 
-# The user's row is gone, so the place is the one of whoever comes before.
+# The user's row is gone, so the cursor moves to the person before.
 _MOVE_CURSOR = text("""
 UPDATE blasts SET
   cursor = CASE WHEN expanded_at IS NULL THEN (SELECT max(id) FROM users WHERE id < :user) END
@@ -43,7 +43,7 @@ WHERE cursor = :user AND NOT EXISTS (SELECT FROM users WHERE id = :user)
 
 
 def forget_cursor(conn: Connection, user: str) -> None:
-    """Let blasts that stopped at a user who is no longer there go on behind whoever comes before."""
+    """Let blasts that stopped at a deleted user continue after the person before."""
     conn.execute(_MOVE_CURSOR, {"user": user})
 
 

@@ -75,7 +75,7 @@ _WRITE = text("""
 INSERT INTO blast_pages (id, last_id, blast_id, count, users) VALUES (:id, :last, :blast, :count, :users)
 """)
 
-# The cursor is cleared with the last page: nobody comes after it.
+# The last page clears the cursor, because no person comes after it.
 _ADVANCE = text("""
 UPDATE blasts SET
   cursor = CASE WHEN NOT :last THEN coalesce(:cursor, cursor) END,

@@ -43,7 +43,7 @@ def canonical(tag: str) -> str:
 
 @lru_cache(maxsize=10_000)
 def negotiate(wanted: str, available: frozenset[str]) -> str | None:
-    """Return the best of the locales there are for somebody, or ``None`` if none is near enough to read.
+    """Return the best of the given locales for a person, or ``None`` if the person could read none of them.
 
     ``de-AT`` takes ``de-AT``, else ``de``; ``es-MX`` takes ``es-419`` before ``es``, ``nb`` takes ``no``, ``pt-PT`` takes
     ``pt-BR`` where there is no other Portuguese, and ``zh-HK`` takes Traditional Chinese before Simplified.

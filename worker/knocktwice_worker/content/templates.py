@@ -219,7 +219,7 @@ class Definition(_Part):
         return tuple(step.step(_to_liquid, self.signature) for step in self._steps)
 
     def choose(self, wanted: str | None) -> str | None:
-        """Return the locale whose contents somebody gets, or ``None`` if there is none for them."""
+        """Return the locale whose contents a person gets, or ``None`` if no locale has contents for the person."""
         return (wanted and locales.negotiate(wanted, frozenset(self.contents))) or self.default_locale
 
     def content(self, locale: str) -> tuple[Push, str | None]:

@@ -22,7 +22,7 @@ _TABLES = ("batches", "notifications", "deliveries", "attempts", "events", "deci
 #: A table is looked at again when this many times its rows have changed since; of a smaller table than this nothing is known.
 _GROWTH, _SMALL = 5, 100
 
-# Of several workers one looks; ANALYZE waits for nobody and holds up nobody but others of its kind.
+# One of several workers does the check. ANALYZE waits for no lock and delays only other maintenance of the table.
 _GROWN = text("""
 SELECT s.relname FROM pg_stat_user_tables s JOIN pg_class c ON c.oid = s.relid
 WHERE s.schemaname = current_schema AND s.relname = ANY(:tables)

@@ -24,7 +24,7 @@ DATABASE = "knocktwice"
 
 
 class UnsafeDirectory(KnocktwiceError):
-    """A folder is not what we left there: look who made it, and remove it if nobody needs it.
+    """A folder is not as we left it. Find out who made it, and remove it if it is not needed.
 
     Attributes:
         path: the folder.

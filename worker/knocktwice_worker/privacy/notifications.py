@@ -148,7 +148,7 @@ FOR UPDATE
 
 
 def _cancel(conn: Connection, found: Sequence[_Found]) -> set[str]:
-    """Cancel what is under way; return the ids of those on which nobody works any more."""
+    """Cancel notifications under way; return the ids of those that no worker works on any more."""
     pending = [one.id for one in found if one.open]
     if pending:
         store.cancel(conn, pending, [], datetime.now(UTC))
@@ -159,7 +159,7 @@ def _cancel(conn: Connection, found: Sequence[_Found]) -> set[str]:
 # An address may hold a name or an order, and the application knows what it leads to.
 _FORGET_LINKS = text("DELETE FROM links WHERE notification_id = ANY(CAST(:ids AS uuid[]))")
 
-# A template's content is nobody's and stays. What was written for these people alone may name them.
+# A template's content names no person and stays. A content that was written for these people may name them.
 BLANK_BATCHES = text("""
 UPDATE batches b SET
   reference = '{}',

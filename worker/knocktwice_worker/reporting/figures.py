@@ -117,7 +117,7 @@ class Figures:
 
     @property
     def wasted_rate(self) -> float | None:
-        """Of the SMS sent, the share that a receipt showed to be needless afterwards."""
+        """The share of the SMS sent that a later receipt showed to be unnecessary."""
         return _share(self.sms_wasted, self.sms_sent)
 
     @property

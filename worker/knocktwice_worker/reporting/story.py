@@ -170,7 +170,7 @@ def _error(row: Row[Any]) -> int | str | None:
 
 
 def taken_by(step: int, provider: str | None, provider_id: str | None) -> str | None:
-    """Return the provider that took a delivery's message; ``None`` for a push, and while nobody has."""
+    """Return the provider that accepted a delivery's message; ``None`` for a push, or if none has accepted it."""
     return None if step == 0 or provider_id is None else provider
 
 

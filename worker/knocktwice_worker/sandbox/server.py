@@ -102,7 +102,7 @@ class Sandbox:
         }
 
     def add_phone(self, phone: Phone) -> None:
-        """Describe a phone; one that nobody describes is silent, or as its registration's beginning says."""
+        """Describe a phone. Without a description it is silent, or as its registration's beginning says."""
         self._books.add_phone(phone)
 
     def tap(self, registration: str) -> bool:
