@@ -26,8 +26,8 @@ def introductions(recipients: Sequence[object]) -> list[Wire]:
     """Take out of a batch's recipients what is said of users beside their ids, and return it as ``update_audience`` messages.
 
     Args:
-        recipients: as they stand on the wire; changed in place. One without ``user`` is left alone: its registrations and its
-            number are for this notification only.
+        recipients: as they stand on the wire; changed in place. One without ``user`` is left alone: its registrations
+            and its number are for this notification only.
 
     Raises:
         InvalidMessage: something said of a user is wrong; it is named as a field of its recipient.

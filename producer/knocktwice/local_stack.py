@@ -1,7 +1,7 @@
 """The broker of ``knocktwice up`` on this machine, for an application in development that names none.
 
-``up`` writes what it runs into :data:`STACK_FILE` of its home folder. Three checks keep everybody else's messages at home:
-the file must be ours, the socket must be a local one below a folder of ours, and somebody must listen there.
+``up`` writes what it runs into :data:`STACK_FILE` of its home folder. Three checks keep everybody else's messages at
+home: the file must be ours, the socket must be a local one below a folder of ours, and somebody must listen there.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Every setting, read once from the environment (``KNOCKTWICE_*``) and checked before anything starts.
 
-Secrets may come from files instead: ``KNOCKTWICE_SECRET_FILE=/run/secrets/x`` fills ``secret``, and likewise for each name
-in :data:`FROM_FILES`. The names the ecosystem already uses (``TWILIO_ACCOUNT_SID``, …) are accepted too.
+Secrets may come from files instead: ``KNOCKTWICE_SECRET_FILE=/run/secrets/x`` fills ``secret``, and likewise for each
+name in :data:`FROM_FILES`. The names the ecosystem already uses (``TWILIO_ACCOUNT_SID``, …) are accepted too.
 """
 
 from __future__ import annotations

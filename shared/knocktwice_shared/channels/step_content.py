@@ -60,7 +60,8 @@ class StepContent:
         called: what people call the channel.
         fields: name → what it holds.
         hint: what to give instead of a field that belongs to another channel.
-        first_field: the field that the command line takes after a colon, as in ``channel:VALUE``; ``None``: there is none.
+        first_field: the field that the command line takes after a colon, as in ``channel:VALUE``; ``None``: there is
+            none.
     """
 
     channel: str

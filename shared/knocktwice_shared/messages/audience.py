@@ -31,7 +31,8 @@ class Platform(StrEnum):
 class DeviceRegistered:
     """A registration belongs to this user from ``at`` on, and to nobody else.
 
-    A field that is ``None`` was not said: it stays as it was. A new device has its notifications on unless something else is said.
+    A field that is ``None`` was not said: it stays as it was. A new device has its notifications on unless something
+    else is said.
     """
 
     user: str

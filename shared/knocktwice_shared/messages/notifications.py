@@ -50,8 +50,8 @@ class Recipient:
     """The recipient: a stored ``user``, or ``registrations`` and ``phone`` of a person who is not stored.
 
     Args:
-        user: the application's own id of a person. What stands beside it is remembered of that person before anything is sent,
-            as ``register_device``, ``bind_phone`` and ``tag_user`` do.
+        user: the application's own id of a person. What stands beside it is remembered of that person before anything
+            is sent, as ``register_device``, ``bind_phone`` and ``tag_user`` do.
         registrations: FCM registration tokens or FIDs; without ``user``, for this notification only.
         phone: number for the SMS in E.164; spaces, dashes, dots and parentheses are dropped. Without ``user``, for this
             notification only.

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 #: The longest time until a worker knows a new erasure.
 REFRESH = timedelta(seconds=5)
-#: An erasure is committed a little after its time was taken, so what was noted shortly before the last look is read again.
+#: An erasure is committed a little after its time was taken, so what was noted shortly before the last look is read
+#: again.
 _OVERLAP = timedelta(minutes=5)
 
 

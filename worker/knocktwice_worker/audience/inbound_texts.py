@@ -60,8 +60,8 @@ def receive(conn: Connection, texts: Sequence[InboundText]) -> int:
         How many of the texts were new.
     """
     fresh = 0
-    # Sorted by number: two transactions with the same texts or numbers wait for each other instead of deadlocking. The sort is
-    # stable, so what one person wrote stays in the order in which it came.
+    # Sorted by number: two transactions with the same texts or numbers wait for each other instead of deadlocking. The
+    # sort is stable, so what one person wrote stays in the order in which it came.
     for one in sorted(texts, key=lambda t: t.number):
         kept = Wish.START if one.wish is Wish.YES else one.wish
         if not conn.execute(_KEEP, {"id": one.provider_id, "number": one.number, "wish": kept}).rowcount:

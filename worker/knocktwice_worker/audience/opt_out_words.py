@@ -17,7 +17,8 @@ class Wish(StrEnum):
 
     STOP = "STOP"
     START = "START"
-    #: Lifts a STOP, as it does at providers that block numbers themselves. It may answer another question, so it lifts nothing else.
+    #: Lifts a STOP, as it does at providers that block numbers themselves. It may answer another question, so it lifts
+    #: nothing else.
     YES = "YES"
     HELP = "HELP"
 

@@ -107,7 +107,8 @@ def region(number: str) -> str | None:
     return found if found and found.isalpha() else None
 
 
-# The row of a user who is there already is locked, though nothing about it changes: an erasure locks the person first, too.
+# The row of a user who is there already is locked, though nothing about it changes: an erasure locks the person first,
+# too.
 _USERS = text(f"""
 INSERT INTO users (id)
 SELECT id

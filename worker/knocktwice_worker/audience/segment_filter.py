@@ -1,7 +1,8 @@
 """The language of segments: JSON that says who belongs, checked into a tree. ``docs/segments.md`` describes it.
 
-A *condition* compares one field of a person with a value; ``and``, ``or`` and ``not`` combine filters. Each filter is true
-or false of each person, never "unknown": what is missing satisfies no condition, and ``!=`` and ``not`` are exact opposites.
+A *condition* compares one field of a person with a value; ``and``, ``or`` and ``not`` combine filters. Each filter is
+true or false of each person, never "unknown": what is missing satisfies no condition, and ``!=`` and ``not`` are exact
+opposites.
 """
 
 from __future__ import annotations

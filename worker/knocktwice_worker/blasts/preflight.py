@@ -1,7 +1,7 @@
 """Before a blast: how many it would reach in which way, and what the SMS would cost. Nothing is written and nobody notified.
 
-People are grouped in SQL (``people_groups.py``), and the groups are read one by one; so a million people need as much memory
-as a thousand.
+People are grouped in SQL (``people_groups.py``), and the groups are read one by one; so a million people need as much
+memory as a thousand.
 """
 
 from __future__ import annotations
@@ -136,7 +136,8 @@ class _Texts:
     """The texts of a blast, with their sizes and prices."""
 
     said: BlastContent
-    #: Channel → language → parts, or messages where there are no parts. Without a sender a channel's steps are passed over.
+    #: Channel → language → parts, or messages where there are no parts. Without a sender a channel's steps are passed
+    #: over.
     sizes: Mapping[str, Mapping[str, int]]
     #: Channel → price of one by country.
     prices: Mapping[str, Mapping[str, float]]

@@ -1,7 +1,7 @@
 """Recurring blasts: declared in a file like templates, started by beat. However many beats there are, each time starts once.
 
-A time that nobody was there for is made up for within ``grace``, and only the latest of several; an older one is skipped,
-and ``knocktwice blast list`` says so.
+A time that nobody was there for is made up for within ``grace``, and only the latest of several; an older one is
+skipped, and ``knocktwice blast list`` says so.
 """
 
 from __future__ import annotations
@@ -49,7 +49,8 @@ class Definition(BaseModel):
 
     Attributes:
         segment, template, params, category, throttle_per_min: as of ``Client.blast``.
-        schedule: minute, hour, day of the month, month and day of the week, as in a crontab; or ``@daily`` and its like.
+        schedule: minute, hour, day of the month, month and day of the week, as in a crontab; or ``@daily`` and its
+            like.
         time_zone: whose clock that is.
         grace: how late it may start.
         enabled: ``false`` keeps it without starting it.

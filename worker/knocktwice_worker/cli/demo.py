@@ -1,7 +1,7 @@
 """Three simulated people, three endings: ``knocktwice demo`` runs the real system for them and tells what happens.
 
-Real PostgreSQL, Valkey, worker, gateway and HTTP; only the phones and their providers are the sandbox's. The phones report as
-apps do, to the signed address that each push carries. Everything lives in a temporary folder.
+Real PostgreSQL, Valkey, worker, gateway and HTTP; only the phones and their providers are the sandbox's. The phones
+report as apps do, to the signed address that each push carries. Everything lives in a temporary folder.
 """
 
 from __future__ import annotations

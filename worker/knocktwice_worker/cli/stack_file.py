@@ -28,8 +28,8 @@ def write(settings: Settings, engine: Engine, gateway_url: str) -> str:
 
     Args:
         settings: the stack's; its own servers are not named in the file.
-        engine: the stack's database. If it is the embedded one, a key of the gateway is made there, or the one of the last
-            run is kept.
+        engine: the stack's database. If it is the embedded one, a key of the gateway is made there, or the one of the
+            last run is kept.
         gateway_url: where this stack's gateway listens.
     """
     home = settings.home.resolve()

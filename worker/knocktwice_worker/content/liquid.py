@@ -1,8 +1,8 @@
 """Liquid that cannot eat the worker: operators and applications write templates, and a worker fills them in by the thousand.
 
-python-liquid bounds nested loops, output and assigned names. It does not bound a loop over a reversed or offset range (it
-makes a list of it), what a chain of filters makes of a text before it is written, loops one after the other, or the time
-its own lexer takes for markup that is never closed. Those bounds are here.
+python-liquid bounds nested loops, output and assigned names. It does not bound a loop over a reversed or offset range
+(it makes a list of it), what a chain of filters makes of a text before it is written, loops one after the other, or the
+time its own lexer takes for markup that is never closed. Those bounds are here.
 """
 
 from __future__ import annotations
@@ -81,7 +81,8 @@ ABSENT_TAGS = ("include", "render")
 _NO_TAGS = ("#", "content", "illegal", "output")
 #: Characters that the filters of one text may read and write altogether; each call counts as some, too.
 _FILTER_WORK, _FILTER_CALL = 200_000, 20
-#: Processor time (seconds) that the loops of one text may take. Not the clock's: a busy machine is not the template's fault.
+#: Processor time (seconds) that the loops of one text may take. Not the clock's: a busy machine is not the template's
+#: fault.
 _LOOP_TIME_S = 0.1
 #: The lexer looks through white space again and again.
 _LONG_BLANK = re.compile(r"\s{100}")
@@ -282,8 +283,8 @@ def fill(text: str, params: Mapping[str, Any], links: Tracker | None = None) -> 
 
     ``links`` makes what ``track`` puts in the place of addresses; without it they stay.
 
-    Most texts have nothing but ``{{ name }}`` in them and most values are texts and whole numbers. Putting those together
-    takes a tenth of the time that Liquid takes, and everything else, mistakes included, is Liquid's.
+    Most texts have nothing but ``{{ name }}`` in them and most values are texts and whole numbers. Putting those
+    together takes a tenth of the time that Liquid takes, and everything else, mistakes included, is Liquid's.
 
     Raises:
         BrokenTemplate: it cannot be compiled.

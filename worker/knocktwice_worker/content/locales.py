@@ -13,8 +13,8 @@ from babel import Locale, UnknownLocaleError
 from babel.core import get_global
 from langcodes import Language, standardize_tag, tag_distance
 
-#: The greatest distance at which a text still helps. Up to here it is another country's spelling, a sister language, or one
-#: that nearly all readers of the other know; from 50 on the script is another one.
+#: The greatest distance at which a text still helps. Up to here it is another country's spelling, a sister language, or
+#: one that nearly all readers of the other know; from 50 on the script is another one.
 _NEAR = 40
 #: What CLDR takes off for the two ways to write Chinese: 15 and 19, where other scripts are 50 apart.
 _CHINESE_SCRIPTS = 35
@@ -45,8 +45,8 @@ def canonical(tag: str) -> str:
 def negotiate(wanted: str, available: frozenset[str]) -> str | None:
     """Return the best of the given locales for a person, or ``None`` if the person could read none of them.
 
-    ``de-AT`` takes ``de-AT``, else ``de``; ``es-MX`` takes ``es-419`` before ``es``, ``nb`` takes ``no``, ``pt-PT`` takes
-    ``pt-BR`` where there is no other Portuguese, and ``zh-HK`` takes Traditional Chinese before Simplified.
+    ``de-AT`` takes ``de-AT``, else ``de``; ``es-MX`` takes ``es-419`` before ``es``, ``nb`` takes ``no``, ``pt-PT``
+    takes ``pt-BR`` where there is no other Portuguese, and ``zh-HK`` takes Traditional Chinese before Simplified.
 
     Args:
         wanted: a language tag as a phone tells it.

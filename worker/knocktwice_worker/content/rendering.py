@@ -40,7 +40,8 @@ def render(push: Push | None, sms_text: str | None, params: Mapping[str, Any], l
         push: the shared push content; ``None`` where an SMS is all there is.
         sms_text: the SMS's own text; ``None`` texts the push body.
         params: this recipient's values.
-        links: makes those of the SMS. A push has none: its app reports the click, and a tap opens the ``link`` it came with.
+        links: makes those of the SMS. A push has none: its app reports the click, and a tap opens the ``link`` it came
+            with.
 
     Raises:
         InvalidMessage: a parameter is missing, a template is broken, or a result is too long; the field is named.

@@ -31,8 +31,8 @@ _GSM = _BASIC | _EXTENDED
 #: Size of the only part, and of each of several.
 _SEPTETS, _UNITS = (160, 153), (70, 67)
 
-#: One extended grapheme cluster (https://www.unicode.org/reports/tr29/tr29-31.html), in letters of grapheme_breaks.txt. Of two
-#: flags and what follows the calculators of providers leave one mark with them, where Unicode has any number.
+#: One extended grapheme cluster (https://www.unicode.org/reports/tr29/tr29-31.html), in letters of grapheme_breaks.txt.
+#: Of two flags and what follows the calculators of providers leave one mark with them, where Unicode has any number.
 _CLUSTER = re.compile(
     r"c|p*(?:ff[ezm]?|(?:l*(?:xv*|y|v+)t*|l+|t+|[ba]e*s|[^c])(?:[ezm]|(?<=z)(?:ae*s|[ga]))*)",
 )

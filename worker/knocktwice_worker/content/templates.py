@@ -117,7 +117,8 @@ class Definition(_Part):
     Attributes:
         default_locale: whose contents people of another or an unknown language get; ``None`` refuses them.
         category: unless the sender names another.
-        fallback: what follows the push, one SMS or a list of steps, unless the sender names another; ``never`` forbids all.
+        fallback: what follows the push, one SMS or a list of steps, unless the sender names another; ``never`` forbids
+            all.
         signature: who sends the SMS, put before its text.
         sender: the number, name or Messaging Service that sends it, instead of the installation's own.
         contents: by canonical locale.

@@ -1,8 +1,8 @@
 """The two requests that come by the thousand, past the framework: one receipt, and one call of ``POST /v1/notifications``.
 
-What FastAPI does for a request (finding the route among all, resolving dependencies, layers of middleware) costs several
-times what these requests need. Their routes are there all the same, for the document and for every other method; what
-cannot be served here goes on to them.
+What FastAPI does for a request (finding the route among all, resolving dependencies, layers of middleware) costs
+several times what these requests need. Their routes are there all the same, for the document and for every other
+method; what cannot be served here goes on to them.
 """
 
 from __future__ import annotations

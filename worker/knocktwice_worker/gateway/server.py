@@ -25,12 +25,13 @@ if TYPE_CHECKING:
 
 #: Seconds that requests get to end when the gateway is stopped.
 GRACE_S = 20
-#: Connections that one process serves at once; whoever comes then is told to come back (503). Fewer, if it may not open as many files.
+#: Connections that one process serves at once; whoever comes then is told to come back (503). Fewer, if it may not open
+#: as many files.
 CONNECTIONS_LIMIT = 2_000
 #: Files that one process may need: connections, those that are on their way out, and what it keeps open itself.
 FILES = 2 * CONNECTIONS_LIMIT
-#: Seconds after which one of several processes that does not answer is taken for dead. Starting counts: on a busy machine that
-#: takes longer than uvicorn's five, and each would be ended before it has begun.
+#: Seconds after which one of several processes that does not answer is taken for dead. Starting counts: on a busy
+#: machine that takes longer than uvicorn's five, and each would be ended before it has begun.
 HANGS_AFTER_S = 60
 
 

@@ -1,8 +1,8 @@
 """Erasing a person: everything by which one could tell who it was goes, what was counted stays.
 
-An erasure is done in small transactions, each of which may be the last: the message that asked for it stays in the inbox
-until nothing is left to do, and a repeat finds what is left. It is repeated once on purpose. For a moment other workers do
-not know of the erasure yet (see ``audience/erased.py``) and may accept what was said before.
+An erasure is done in small transactions, each of which may be the last: the message that asked for it stays in the
+inbox until nothing is left to do, and a repeat finds what is left. It is repeated once on purpose. For a moment other
+workers do not know of the erasure yet (see ``audience/erased.py``) and may accept what was said before.
 """
 
 from __future__ import annotations
@@ -108,11 +108,12 @@ class Erasure:
             until, settled = self.erased.note(conn, user, at, SETTLED)
         with self.engine.begin() as conn:
             found = _traces(conn, user, until)
-        # Of a person who has not come back, what was begun before the erasure and written after it goes, too: a blast's page.
+        # Of a person who has not come back, what was begun before the erasure and written after it goes, too: a blast's
+        # page.
         begun = until if found.known else found.now
         person = Person(user, found.inline, begun)
-        # The texts that are due are cancelled before the number leaves the opt-outs. It stays bound till the end, and they
-        # would go to it.
+        # The texts that are due are cancelled before the number leaves the opt-outs. It stays bound till the end, and
+        # they would go to it.
         notifications.cancel_open(self.engine, person)
         self.limits.forget(found.own, found.now)
         with self.engine.begin() as conn:
@@ -171,7 +172,8 @@ def _traces(conn: Connection, user: str, until: datetime) -> _Traces:
     )
 
 
-# The last look before the provider call is for the number. It leaves the list, so what is reserved for it is skipped here.
+# The last look before the provider call is for the number. It leaves the list, so what is reserved for it is skipped
+# here.
 _RESERVED_FOR = text("""
 SELECT
   notification_id,

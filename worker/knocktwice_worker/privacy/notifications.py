@@ -134,8 +134,8 @@ def erase(engine: Engine, redis: Redis, person: Person) -> tuple[int, int]:
         erased, busy = erased + len(done), busy + len(found) - len(done)
 
 
-# A notification is locked before what belongs to it: retention takes the locks in the same order. What a worker is sending
-# just now cannot be taken out of its hands, so it is left out.
+# A notification is locked before what belongs to it: retention takes the locks in the same order. What a worker is
+# sending just now cannot be taken out of its hands, so it is left out.
 _DONE = text("""
 SELECT n.id
 FROM notifications n

@@ -1,8 +1,8 @@
 """Deleting what is old: finished notifications with everything about them, what blasts kept of them, and parked messages.
 
-Ids are UUIDv7, so old rows lie together at the beginning of each table's primary key. They are read from there and deleted
-in small transactions. These lock nothing that a sender works on: what is open stays, however old. Several workers that delete
-at once share the rows between them.
+Ids are UUIDv7, so old rows lie together at the beginning of each table's primary key. They are read from there and
+deleted in small transactions. These lock nothing that a sender works on: what is open stays, however old. Several
+workers that delete at once share the rows between them.
 """
 
 from __future__ import annotations

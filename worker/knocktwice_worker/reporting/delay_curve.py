@@ -70,8 +70,8 @@ class Advice:
         pushes: how many were looked at, the latest ones.
         confirmed: how many of them were ever confirmed.
         curve: by delay, ascending.
-        horizon: how long these pushes could be confirmed: until their provider dropped them, or until now. Longer delays
-            cannot be judged.
+        horizon: how long these pushes could be confirmed: until their provider dropped them, or until now. Longer
+            delays cannot be judged.
         suggested: the shortest delay by which most of those who ever confirm have done so; ``None`` if none of the
             curve's waits long enough.
     """

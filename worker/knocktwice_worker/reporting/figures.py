@@ -75,8 +75,8 @@ class ChannelFigures:
 class Figures:
     """The outcomes of the notifications that were accepted on some days.
 
-    Rates are shares from 0 to 1, and ``None`` where there is nothing to divide by. Money is in the currency of the price
-    table; ``None`` where a price is missing.
+    Rates are shares from 0 to 1, and ``None`` where there is nothing to divide by. Money is in the currency of the
+    price table; ``None`` where a price is missing.
     """
 
     accepted: int = 0
@@ -205,8 +205,8 @@ def report(
     Args:
         since, until: first and last day, in the zone whose calendar day counts.
         template: only notifications with this template.
-        prices: channel → price of one message (of an SMS: of one part) by country code, ``*`` for all others; counts where
-            the provider's price is not known.
+        prices: channel → price of one message (of an SMS: of one part) by country code, ``*`` for all others; counts
+            where the provider's price is not known.
     """
     lines: dict[str, Figures] = {}
     total = Figures()
@@ -239,7 +239,8 @@ def _as_text(money: Decimal | None) -> str | None:
 def _sms_costs(row: Row[Any], price: Decimal | None) -> tuple[Decimal | None, Decimal | None]:
     """Return what was spent on the SMS of a line, and what it would have cost to text everybody at once.
 
-    The texts of those who were not texted were never made. They are taken to be as long as those that were, or one part.
+    The texts of those who were not texted were never made. They are taken to be as long as those that were, or one
+    part.
     """
     if row.unpriced_parts and price is None:
         return None, None

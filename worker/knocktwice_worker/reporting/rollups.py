@@ -1,9 +1,10 @@
 """The roll-ups that ``knocktwice stats`` reads: what became of notifications, counted set-based and apart from the work.
 
-Acceptance is cut into slices of five minutes. A change of a notification, however late, makes its slice *dirty* (found by
-``notifications/store/change_feed.py``). A dirty slice is counted anew as a whole (``slice_counts.py``), and the counts replace
-those from before in one transaction. So nothing is ever added twice or forgotten, wherever a worker is killed. The older a
-slice, the less often it is counted. When nothing can happen to it any more its counts join those of their day for good.
+Acceptance is cut into slices of five minutes. A change of a notification, however late, makes its slice *dirty* (found
+by ``notifications/store/change_feed.py``). A dirty slice is counted anew as a whole (``slice_counts.py``), and the
+counts replace those from before in one transaction. So nothing is ever added twice or forgotten, wherever a worker is
+killed. The older a slice, the less often it is counted. When nothing can happen to it any more its counts join those of
+their day for good.
 """
 
 from __future__ import annotations
@@ -69,8 +70,8 @@ _KEY = """
   category
 """
 
-# Counts of other channels and reasons are objects by name, so they are added name by name: those of the slices that go with
-# each other, and then those with what the day has already.
+# Counts of other channels and reasons are objects by name, so they are added name by name: those of the slices that go
+# with each other, and then those with what the day has already.
 _ADD_CHANNELS = """
 SELECT coalesce(jsonb_object_agg(channel, counts), '{}')
 FROM (

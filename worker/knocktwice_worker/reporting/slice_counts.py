@@ -45,15 +45,17 @@ class Line:
     suppressed: Counter[str] = field(default_factory=Counter)
 
 
-# A text of so few UTF-16 units is one part in either encoding; so are 160 plain characters. Others are counted in Python.
+# A text of so few UTF-16 units is one part in either encoding; so are 160 plain characters. Others are counted in
+# Python.
 _ONE_PART = r"""
 (length(d.text) <= 35 OR length(d.text) <= 160 AND d.text ~ '^[A-Za-z0-9 .,:;!?()/@$%&*+=<>#"''_\r\n-]*$')
 """
 
 _NOT_DUE = ", ".join(f"'{v}'" for v in OUTCOMES if v != "invalid_content")
 
-# Each notification by its keys, so that the cost of a slice does not depend on what else the tables hold. One row for all
-# notifications that are alike in what the roll-ups tell apart; the country follows from the first digits of the number.
+# Each notification by its keys, so that the cost of a slice does not depend on what else the tables hold. One row for
+# all notifications that are alike in what the roll-ups tell apart; the country follows from the first digits of the
+# number.
 _COUNT = f"""
 SELECT
   CAST(n.created_at AT TIME ZONE :zone AS date) AS day,

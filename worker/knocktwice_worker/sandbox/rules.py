@@ -7,8 +7,8 @@ from typing import Annotated, Literal, Self
 from pydantic import ConfigDict, Field, TypeAdapter, model_validator
 from pydantic.dataclasses import dataclass
 
-#: Kinds of requests: a push, an SMS, a look at Twilio's list (or at one message), a request for an access token, a question
-#: about the account at Twilio or its senders.
+#: Kinds of requests: a push, an SMS, a look at Twilio's list (or at one message), a request for an access token, a
+#: question about the account at Twilio or its senders.
 Kind = Literal["push", "sms", "list", "token", "account"]
 #: The states of a text after Twilio accepted it.
 TextStatus = Literal["sending", "sent", "delivered", "read", "undelivered", "failed"]

@@ -24,8 +24,8 @@ class Hooks:
     """Sends webhooks.
 
     Args:
-        private: whether names may resolve to private addresses. An endpoint that says itself that it is on this machine may
-            be reached either way; a name that merely resolves to it may not.
+        private: whether names may resolve to private addresses. An endpoint that says itself that it is on this machine
+            may be reached either way; a name that merely resolves to it may not.
     """
 
     def __init__(self, *, private: bool) -> None:

@@ -44,8 +44,8 @@ class _Failure(NamedTuple):
     gone: bool = False
 
 
-# Of each notification the first event that was not taken. Two senders cannot both claim one: the second finds the lease of the
-# first.
+# Of each notification the first event that was not taken. Two senders cannot both claim one: the second finds the lease
+# of the first.
 _CLAIM = text("""
 UPDATE webhook_deliveries d SET
   next_at = knocktwice_now() + :lease,

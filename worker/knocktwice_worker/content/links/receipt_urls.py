@@ -1,10 +1,12 @@
 """The address that a push carries so that its app can report with one request: signed, short-lived, safe to repeat.
 
-A token names a notification, a device and the moment until which it may be used. It fits one device's push: changing any of
-these breaks the signature. Delivered and clicked share one token, and the app says which by the end of the path: both would
-travel in the same push to the same device, so two would protect nothing more and take a hundred bytes of FCM's 4 KB.
+A token names a notification, a device and the moment until which it may be used. It fits one device's push: changing
+any of these breaks the signature. Delivered and clicked share one token, and the app says which by the end of the path:
+both would travel in the same push to the same device, so two would protect nothing more and take a hundred bytes of
+FCM's 4 KB.
 
-Layout (39 bytes, 52 characters in base64url): version, notification id (16), device (6), end in Unix seconds (4), MAC (12).
+Layout (39 bytes, 52 characters in base64url): version, notification id (16), device (6), end in Unix seconds (4), MAC
+(12).
 """
 
 from __future__ import annotations
@@ -138,8 +140,8 @@ def device_mark(device: bytes) -> str:
 def _mac(known: hmac.HMAC, body: bytes) -> bytes:
     """Return a body's MAC, cut to what a token has room for.
 
-    Copied from one that has its key already: ``hmac.digest`` lets go of the interpreter's lock, which under load takes long
-    to get back.
+    Copied from one that has its key already: ``hmac.digest`` lets go of the interpreter's lock, which under load takes
+    long to get back.
     """
     mac = known.copy()
     mac.update(body)

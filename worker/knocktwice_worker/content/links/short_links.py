@@ -1,12 +1,12 @@
 """Short links: what ``{{ url | track }}`` makes of an address, so that a click on it in an SMS counts as an answer.
 
-A token stands for an address; where it leads is in Postgres (``link_store.py``), never in the link, so nobody can make one
-that leads elsewhere. Tokens are an HMAC of notification, step and target: whoever fills in the same text again, before
-anything is sent, after a crash or at the decision, writes the same link without having to remember it.
+A token stands for an address; where it leads is in Postgres (``link_store.py``), never in the link, so nobody can make
+one that leads elsewhere. Tokens are an HMAC of notification, step and target: whoever fills in the same text again,
+before anything is sent, after a crash or at the decision, writes the same link without having to remember it.
 
-A token has 12 characters of base62, 71 bits. Who has none has to guess: among a billion links in use one guess in 10¹² hits,
-so at a thousand guesses a second one hit in decades. Two of a billion being the same has a chance of 1 in 6,000, and then
-neither leads anywhere.
+A token has 12 characters of base62, 71 bits. Who has none has to guess: among a billion links in use one guess in 10¹²
+hits, so at a thousand guesses a second one hit in decades. Two of a billion being the same has a chance of 1 in 6,000,
+and then neither leads anywhere.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Keys for the gateway: who may do what over HTTP.
 
-A key is ``kt_ID_SECRET``. The secret has 190 random bits, so a fast hash is enough: there is nothing to guess by trying.
-What is stored is an HMAC of the whole, made with the installation's secret; a stolen table opens nothing.
+A key is ``kt_ID_SECRET``. The secret has 190 random bits, so a fast hash is enough: there is nothing to guess by
+trying. What is stored is an HMAC of the whole, made with the installation's secret; a stolen table opens nothing.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """ASGI middleware: who asks without a key is counted by address, before anything is done for them.
 
-What one request counts for follows from what it costs: a single receipt is one turn, a body one more for each 4 KB, a click on a
-link, which has to be looked up, several. A provider's callback that proves to be genuine counts for nothing.
+What one request counts for follows from what it costs: a single receipt is one turn, a body one more for each 4 KB, a
+click on a link, which has to be looked up, several. A provider's callback that proves to be genuine counts for nothing.
 """
 
 from __future__ import annotations

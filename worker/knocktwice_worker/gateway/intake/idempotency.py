@@ -1,7 +1,8 @@
 """``Idempotency-Key``: a request that is sent again is the same request, and gets the same answer.
 
-What a key was first used for is claimed in Redis before anything is published: a digest of the body, and the batch's id,
-from which all ids of the answer follow. So a gateway that dies half-way leaves nothing that a repeat could not complete.
+What a key was first used for is claimed in Redis before anything is published: a digest of the body, and the batch's
+id, from which all ids of the answer follow. So a gateway that dies half-way leaves nothing that a repeat could not
+complete.
 """
 
 from __future__ import annotations

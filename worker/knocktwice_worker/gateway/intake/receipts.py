@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
 #: Receipts written together, and how many may wait.
 _AT_ONCE, _MOST_WAITING = 5_000, 50_000
-#: Seconds between two writes, so that single receipts come to a worker many at once: one at a time they cost it several times as much.
+#: Seconds between two writes, so that single receipts come to a worker many at once: one at a time they cost it several
+#: times as much.
 _APART_S = 0.01
 
 
