@@ -56,7 +56,7 @@ class Address:
 
 
 def find(url: str | None) -> Address:
-    """Return the broker's address from ``url``, ``KNOCKTWICE_BROKER_URL_FILE``, ``KNOCKTWICE_BROKER_URL`` or a local stack.
+    """Return the broker's address: ``url``, ``KNOCKTWICE_BROKER_URL_FILE``, ``KNOCKTWICE_BROKER_URL`` or a local stack.
 
     Raises:
         KnocktwiceError: there is none, or it cannot be one. The message never quotes it.

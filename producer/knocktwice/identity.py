@@ -23,7 +23,7 @@ FIELDS = ("registrations", "phone", "tags")
 
 
 def introductions(recipients: Sequence[object]) -> list[Wire]:
-    """Take out of a batch's recipients what is said of users beside their ids, and return it as ``update_audience`` messages.
+    """Take the facts about users out of a batch's recipients, and return them as ``update_audience`` messages.
 
     Args:
         recipients: as they stand on the wire; changed in place. One without ``user`` is left alone: its registrations

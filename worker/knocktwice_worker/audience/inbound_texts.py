@@ -34,7 +34,7 @@ class InboundText:
 
 
 def country(number: str) -> str | None:
-    """Return the country whose words the owner of a number writes: the number's own, else the main one of its calling code."""
+    """Return the country whose words count for a number: its own country, else the main one of its calling code."""
     try:
         parsed = phonenumbers.parse(number)
     except phonenumbers.NumberParseException:

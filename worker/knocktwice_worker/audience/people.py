@@ -334,7 +334,7 @@ def _registered(change: DeviceRegistered) -> dict[str, object]:
 
 
 def _locale(said: str | None) -> str | None:
-    """Return a locale without what Java, iOS and POSIX put behind it, so that segments find its language and country."""
+    """Return a locale without the suffixes of Java, iOS and POSIX, so that segments find its language and country."""
     return said if said is None or not _DECORATED.search(said) else locales.plain(said) or said
 
 

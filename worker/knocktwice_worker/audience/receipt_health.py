@@ -172,7 +172,7 @@ ON CONFLICT (hour, platform, app_version) DO UPDATE SET
 
 
 def roll_up(engine: Engine) -> int:
-    """Count the hours that are due, each in a transaction of its own, and return how many; counting twice is harmless."""
+    """Count the hours that are due, each in its own transaction; return how many. A repeat is harmless."""
     with engine.connect() as conn:
         now, last = conn.execute(_LAST_HOUR).one()
         conn.execute(_FORGET, {"span": SPAN})

@@ -70,7 +70,7 @@ class Expansion:
             publish(Task.EXPAND_BLAST, [id_])
 
     def step(self, id_: str, publish: Publish) -> None:
-        """Take people from the segment and hand them out, for a few seconds; or cancel what an aborted blast has sent."""
+        """Take people from the segment and publish their pages, for some seconds; or cancel an aborted blast's rest."""
         try:
             self._step(id_, publish)
         except InvalidMessage as error:

@@ -91,7 +91,7 @@ WHERE b.state IN ('finished', 'aborted')
 
 
 def purge(conn: Connection, until: datetime, limit: int) -> int:
-    """Delete pages of blasts that ended before ``until`` and whose notifications were deleted, and what those blasts said.
+    """Delete the content and the pages of blasts that ended before ``until`` and have no notifications any more.
 
     What is left of a blast is its key, its times and how many people it notified.
 

@@ -1,4 +1,4 @@
-"""The people of a segment in groups of those who are alike in all that counts for a blast: language, country, obstacles."""
+"""The people of a segment in groups that are alike for a blast: in language, country and obstacles."""
 
 from __future__ import annotations
 

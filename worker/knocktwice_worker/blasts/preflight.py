@@ -1,4 +1,4 @@
-"""Before a blast: how many it would reach in which way, and what the SMS would cost. Nothing is written and nobody notified.
+"""Before a blast: how many people it would reach in which way, and the cost of the SMS. Writes and sends nothing.
 
 People are grouped in SQL (``people_groups.py``), and the groups are read one by one; so a million people need as much
 memory as a thousand.

@@ -1,4 +1,4 @@
-"""Recurring blasts: declared in a file like templates, started by beat. However many beats there are, each time starts once.
+"""Recurring blasts: declared in a file, started by beat. Each time starts once, whatever the number of beats.
 
 A time that nobody was there for is made up for within ``grace``, and only the latest of several; an older one is
 skipped, and ``knocktwice blast list`` says so.

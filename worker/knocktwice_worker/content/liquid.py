@@ -1,4 +1,4 @@
-"""Liquid that cannot eat the worker: operators and applications write templates, and a worker fills them in by the thousand.
+"""Liquid with limits: operators and applications write templates, and a worker fills them in by the thousand.
 
 python-liquid bounds nested loops, output and assigned names. It does not bound a loop over a reversed or offset range
 (it makes a list of it), what a chain of filters makes of a text before it is written, loops one after the other, or the
@@ -236,7 +236,7 @@ def _require(within: bool) -> None:
 
 
 def _track(address: object, *, context: RenderContext) -> str:
-    """Put a short link in the place of an address. Where there are none the address stays, and is checked all the same."""
+    """Put a short link in place of an address. Without short links the address stays, but is checked all the same."""
     links: Tracker | None = context.tag_namespace.get("links")
     try:
         target = short_links.checked(str(address))

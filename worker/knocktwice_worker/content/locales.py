@@ -74,7 +74,7 @@ def _distance(wanted: str, there: str) -> int:
 
 
 def plain(text: str) -> str:
-    """Return the language tag of a locale as Java, iOS, POSIX and browsers write it, without what says nothing of language.
+    """Return the language tag of a locale of Java, iOS, POSIX or a browser, without the parts that name no language.
 
     ``zh_CN_#Hans`` (Java puts the script last), ``en_US@calendar=buddhist``, ``de_AT.UTF-8``, ``de-DE-u-co-phonebk``.
     """
@@ -92,7 +92,7 @@ def plain(text: str) -> str:
 
 
 def _meant(text: str) -> str | None:
-    """Return the language that a country's code or a language's English name stands for: ``zh`` for ``cn`` and ``chinese``."""
+    """Return the language of a country code or of an English name: ``zh`` for ``cn`` and ``chinese``."""
     if _ALONE.fullmatch(text):
         likely = get_global("likely_subtags").get(f"und_{text.upper()}")
         # CLDR does not list those where English is likely.

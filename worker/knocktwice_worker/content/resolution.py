@@ -56,7 +56,7 @@ class Resolution:
 
 
 def resolve(engine: Engine, batches: Sequence[Batch]) -> list[Resolution]:
-    """Look up the templates of batches and choose each recipient's language. Costs two queries, or none without a template."""
+    """Look up templates, and choose each recipient's language. Costs two queries, or none without a template."""
     names = sorted({batch.template for batch in batches if batch.template is not None})
     found: dict[str, template_store.Stored | InvalidDefinition] = {}
     known: dict[str, str] = {}

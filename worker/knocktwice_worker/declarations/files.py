@@ -179,7 +179,7 @@ def read(path: str) -> dict[str, dict[str, Json]]:
 
 
 def apply(conn: Connection, declared: Mapping[str, Mapping[str, Json]]) -> list[Change]:
-    """Store what is declared and return what that changes, in an open transaction: roll it back, and it was a dry run."""
+    """Store the declared things in an open transaction, and return the changes. For a dry run, roll it back."""
     changes: list[Change] = []
     for kind in KINDS:
         if kind.key not in declared:

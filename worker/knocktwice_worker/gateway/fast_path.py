@@ -1,4 +1,4 @@
-"""The two requests that come by the thousand, past the framework: one receipt, and one call of ``POST /v1/notifications``.
+"""The fast path past the framework for the two most frequent requests: one receipt, and one notification.
 
 What FastAPI does for a request (finding the route among all, resolving dependencies, layers of middleware) costs
 several times what these requests need. Their routes are there all the same, for the document and for every other

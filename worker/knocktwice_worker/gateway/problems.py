@@ -181,7 +181,7 @@ def answer(problem: Problem | Exception, error: Exception | None = None) -> Resp
 
 
 def _methods(routes: Sequence[Route], path: str) -> list[str]:
-    """Return what a path takes: each route knows its own method only, and of those that fit the most concrete path counts."""
+    """Return the methods of a path. Each route knows only its own; the most concrete path that matches counts."""
     fitting = [route for route in routes if route.path_regex.match(path)]
     fewest = min((len(route.param_convertors) for route in fitting), default=0)
     return sorted({method for r in fitting if len(r.param_convertors) == fewest for method in r.methods or ()})

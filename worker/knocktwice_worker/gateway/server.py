@@ -74,9 +74,9 @@ def application() -> ASGIApp:
 
 
 def connections_limit() -> int:
-    """Have as many open files allowed as connections need, and return how many connections those that are allowed suffice for.
+    """Raise the limit of open files as far as connections need it; return the connections that it suffices for.
 
-    Often 1,024 are allowed unless one asks for more, and without a file nobody can even be told to come back.
+    The default is often 1,024. Without a free file the gateway cannot even answer that a client should come back later.
     """
     allowed, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = FILES if most == resource.RLIM_INFINITY else min(FILES, most)
@@ -87,7 +87,7 @@ def connections_limit() -> int:
 
 
 def _end_with_the_supervisor() -> None:
-    """One of several processes must not outlive the one that started them: it would keep the port, and nobody could stop it."""
+    """End with the parent process: a process that outlives it would keep the port, and could not be stopped."""
     supervisor = multiprocessing.parent_process()
     if supervisor is None or sys.platform != "linux":
         return

@@ -89,7 +89,7 @@ def cancellation(body: Mapping[str, Any]) -> Draft:
 
 
 def changes(body: Mapping[str, Any]) -> Draft:
-    """Return the message about the ``changes`` of an audience; those without a time are of now. Raises like :func:`batch`."""
+    """Return the message about ``changes`` of an audience; without a time they are of now. Raises like :func:`batch`."""
     refuse_unknown(body, {"changes"})
     now = datetime.now(UTC).isoformat()
     given = body.get("changes")

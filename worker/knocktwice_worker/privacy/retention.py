@@ -1,4 +1,4 @@
-"""Deleting what is old: finished notifications with everything about them, what blasts kept of them, and parked messages.
+"""Retention: deletes old notifications with all their rows, the old data of blasts, and old parked messages.
 
 Ids are UUIDv7, so old rows lie together at the beginning of each table's primary key. They are read from there and
 deleted in small transactions. These lock nothing that a sender works on: what is open stays, however old. Several
@@ -164,7 +164,7 @@ def _batches(engine: Engine, first: UUID, last: UUID, until: datetime) -> Iterat
 
 
 def _ranges(until: datetime) -> tuple[tuple[UUID, UUID], ...]:
-    """Return where old ids are: UUIDv7 from before then, and those of other kinds, most of which come after all of these."""
+    """Return the ranges of old ids: UUIDv7 from before then, and ids of other kinds, most of which come after them."""
     old = UUID(int=int(until.timestamp() * 1000) << 80)
     beyond = UUID(int=int((until + timedelta(days=36_525)).timestamp() * 1000) << 80)
     return (_FIRST, old), (beyond, _LAST)

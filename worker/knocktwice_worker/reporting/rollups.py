@@ -1,4 +1,4 @@
-"""The roll-ups that ``knocktwice stats`` reads: what became of notifications, counted set-based and apart from the work.
+"""The roll-ups for ``knocktwice stats``: outcomes of notifications, counted set-based and apart from the work.
 
 Acceptance is cut into slices of five minutes. A change of a notification, however late, makes its slice *dirty* (found
 by ``notifications/store/change_feed.py``). A dirty slice is counted anew as a whole (``slice_counts.py``), and the

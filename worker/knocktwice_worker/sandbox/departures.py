@@ -63,7 +63,7 @@ class Departures:
             loop.call_later(phone.clicked_after, self.click, push.name)
 
     def click(self, name: str) -> bool:
-        """Tap a push. Returns whether the screen still showed it. Any thread may call; a stopped sandbox reports nothing."""
+        """Tap a push; return whether it was on the screen. Any thread may call; a stopped sandbox reports nothing."""
         push = self._books.mark_clicked(name)
         if push is None or push.clicked_at is None:
             return False

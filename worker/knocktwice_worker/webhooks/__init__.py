@@ -1,4 +1,4 @@
-"""Webhooks: telling the application what happens to its notifications, signed, repeated until taken, in order per notification.
+"""Webhooks: tell the application about its notifications, signed, repeated until accepted, in order.
 
 The way of a notification writes nothing for this. A follower (``events.py``) finds what has happened by the times that
 the rows carry. It writes each fact once into a durable table, in the transaction in which it keeps its place;

@@ -123,7 +123,7 @@ class ReceiptUrls:
         self._tokens = tokens
 
     def url(self, notification: str, registration: str, *, now: float, ttl_s: float) -> str:
-        """Return where this push's app reports, followed by ``/delivered`` or ``/clicked``. Arguments as for ``sign``."""
+        """Return the address of this push's receipts, without the kind at its end. Arguments as for ``sign``."""
         return self._start + self._tokens.sign(notification, registration, now=now, ttl_s=ttl_s)
 
 
@@ -133,7 +133,7 @@ def device_hash(registration: str) -> bytes:
 
 
 def device_mark(device: bytes) -> str:
-    """Return how a receipt names a device of which only the hash is known, until :mod:`receipts` finds its registration."""
+    """Return a receipt's name for a device with a known hash, until :mod:`receipts` finds the registration."""
     return MARK + device.hex()
 
 

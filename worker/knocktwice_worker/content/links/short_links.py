@@ -101,7 +101,7 @@ class Tracker:
         return self._base + token
 
     def content(self, text: str) -> str:
-        """Return a text with targets in the place of their tokens: what makes it the same as another person's or message's."""
+        """Return a text with targets in place of tokens, so that equal texts of two messages are equal."""
         for token, target in self.targets.items():
             text = text.replace(token, target)
         return text

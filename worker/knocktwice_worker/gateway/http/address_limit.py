@@ -106,7 +106,7 @@ class AddressLimit:
         return refunding
 
     def _hint(self, scope: Scope) -> None:
-        """Say in the log that somebody is refused, and what may be wrong. Whether it is so is for the operator to know."""
+        """Log that an address is refused, and the possible causes. The operator has to find out which one it is."""
         forwarded = any(name == FORWARDED for name, _ in scope["headers"])
         if not self._lines.due(str(forwarded)):
             return

@@ -83,6 +83,6 @@ class ReceiptIntake:
 
 
 def _message(events: Sequence[ReceiptEvent]) -> Outgoing:
-    """Return the message about some receipts. Nothing in it is anybody's input any more, so only the worker checks it."""
+    """Return the message about some receipts. It contains no unchecked input, so only the worker checks it."""
     told = wire.receipts([wire.receipt_of(event, place) for place, event in enumerate(events)])
     return Outgoing.encode(uuid7(), Task.RECORD_EVENTS, told, f"{len(events)} receipts")
