@@ -1,4 +1,4 @@
-"""Is everything there that is needed? The checks behind ``knocktwice doctor``, each with the fix in its answer."""
+"""The checks of ``knocktwice doctor``: is an installation complete? Each answer contains the fix."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class Level(StrEnum):
-    """How a check went."""
+    """The result of a check."""
 
     #: It works.
     OK = "ok"

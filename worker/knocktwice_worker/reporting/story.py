@@ -1,4 +1,4 @@
-"""What happened to a notification, read from its rows: for ``knocktwice status`` and ``knocktwice explain``."""
+"""The story of a notification, read from its rows, for ``knocktwice status`` and ``knocktwice explain``."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from datetime import datetime
 
-#: What each verdict of the ledger means to a person; "SMS" stands for whatever the step would have sent.
+#: The meaning of each verdict for people; "SMS" stands for the message of any later step.
 VERDICTS = {
     "not_delivered": "No device had reported the push as delivered, so the SMS was due.",
     "not_clicked": "Nobody had clicked the push, so the SMS was due.",
@@ -67,7 +67,7 @@ class Moment:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """Where one step stands.
+    """The state of one step.
 
     Attributes:
         provider: who took the message; ``None`` for a push, and while nobody has.
@@ -174,7 +174,7 @@ def _error(row: Row[Any]) -> int | str | None:
 
 
 def taken_by(step: int, provider: str | None, provider_id: str | None) -> str | None:
-    """Return the provider that took a delivery's message; ``None`` for a push, and while nobody has."""
+    """Return the provider that accepted a delivery's message; ``None`` for a push, or if none has accepted it."""
     return None if step == 0 or provider_id is None else provider
 
 

@@ -1,11 +1,11 @@
 """The only writer of ``notifications``, ``deliveries``, ``attempts``, ``events`` and of the ledger, ``decisions``.
 
-Every transition is a guarded, set-based UPDATE and leaves its line in the ledger. A function takes an open transaction
-and whole batches; it returns who won. No function reads first and writes later: a receipt and a decision that come at
-the same moment would both believe that they won.
+Every transition is a guarded, set-based UPDATE that leaves its line in the ledger. A function takes an open transaction
+and a whole batch, and returns the rows that it has changed. No function reads a state first and writes it later: a
+receipt and a decision at the same moment would both believe that they came first.
 
-It hands out frozen dataclasses, whose states and reasons are the enums of ``lifecycle``. It may import ``lifecycle``,
-``database``, ``content`` and ``audience``; it must not know the pipeline, Redis, Celery or any provider.
+The store hands out frozen dataclasses, whose states and reasons are the enums of ``lifecycle``. It may import
+``lifecycle``, ``database``, ``content`` and ``audience``; it must not know the pipeline, Redis, Celery or any provider.
 """
 
 from knocktwice_worker.notifications.store.cancellations import cancel, note_cancelled, settle_cancelled

@@ -1,4 +1,4 @@
-"""Steps whose time has come: rung, decided about, reserved or put off."""
+"""Steps that are due: claimed for a task, read for the decision, reserved or postponed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from datetime import datetime, timedelta
 
-#: Words of the database → members; a dict is several times as fast as calling the enum, and a batch has thousands.
+#: Words of the database → enum members. A dict is several times as fast as a call of the enum, and a batch has
+#: thousands.
 _STATES: Mapping[str, DeliveryState] = {s.value: s for s in DeliveryState}
 _MAYBE_STATES: Mapping[str | None, DeliveryState | None] = {None: None, **{s.value: s for s in DeliveryState}}
 _TRIGGERS: Mapping[str | None, When | None] = {None: None, **{w.value: w for w in When}}
@@ -30,9 +31,9 @@ class Rung:
     """A delivery that a worker must look at now.
 
     Attributes:
-        notification_id: whose.
-        step: which step.
-        state: tells which task is for it.
+        notification_id: the notification that it belongs to.
+        step: the number of the step.
+        state: the state of the delivery, which decides what task is published.
     """
 
     notification_id: str
@@ -40,7 +41,7 @@ class Rung:
     state: DeliveryState
 
 
-# A push whose sender's lease ran out goes back to "scheduled", so that exactly one worker claims it again.
+# A push whose sender's lease has ended becomes ``scheduled`` again, so that exactly one worker claims it.
 _RING = text("""
 UPDATE deliveries d SET
   wake_at = knocktwice_now() + :lease,
@@ -61,10 +62,12 @@ RETURNING
 def ring(conn: Connection, *, limit: int, lease: timedelta, later_steps: bool = True) -> list[Rung]:
     """Claim up to ``limit`` deliveries whose time has come.
 
-    Each is claimed for ``lease``: if the task that is published for it gets lost, it rings again.
+    Each is claimed for ``lease``: if its task gets lost, the delivery is claimed again after the lease.
 
     Args:
-        later_steps: whether later steps may ring, too, or only pushes.
+        limit: the most deliveries to claim.
+        lease: the time until a claimed delivery may be claimed again.
+        later_steps: claim later steps, too; otherwise only pushes.
     """
     found = conn.execute(_RING, {"limit": limit, "lease": lease, "later_steps": later_steps}).all()
     return [Rung(str(id_), step, _STATES[state]) for id_, step, state in found]
@@ -87,16 +90,16 @@ class DueStep:
         before_channel: that step's channel.
         provider_status: the provider's report about that step's message.
         params: the recipient's values for the texts.
-        locale: which of the batch's contents is the recipient's.
-        batch_id: where the content is.
-        user_id: the application's name of the recipient; ``None``: only a number was given.
-        number: in E.164; ``None``: unknown.
-        opted_out: the number asked not to be texted.
+        locale: the locale that chooses the recipient's texts among the batch's contents.
+        batch_id: the batch that has the content.
+        user_id: the application's id of the recipient; ``None``: only a number was given.
+        number: the number in E.164; ``None``: there is none.
+        opted_out: the owner of the number opted out.
         consented: the person agreed to marketing, or the application gave the number with the message.
-        delivered: when the step that it follows, or a later one, was reported as delivered.
-        clicked: when a person clicked, whichever step.
-        cancelled: when the application stopped it.
-        now: the database's clock.
+        delivered: the time of the receipt that the step before it, or a later one, was delivered.
+        clicked: the time of the first click on any step.
+        cancelled: the time at which the application cancelled the notification.
+        now: the time by the database's clock.
     """
 
     notification_id: str
@@ -220,13 +223,13 @@ def due(conn: Connection, ids: Sequence[str]) -> list[DueStep]:
 
 @dataclass(frozen=True, slots=True)
 class BatchContents:
-    """What the messages of a batch say.
+    """The contents that the messages of a batch share.
 
     Attributes:
         content: the stored texts, see ``content/rendering.py``.
         plan: the stored later steps, see ``content/plans.py``.
-        category: what kind of message it is.
-        ttl: how long the provider may hold the push.
+        category: the category of the messages.
+        ttl: how long the provider may keep the push for a device that is offline.
     """
 
     content: dict[str, Any]
@@ -235,7 +238,7 @@ class BatchContents:
     ttl: timedelta
 
 
-# Once per batch: five hundred notifications share one content.
+# One row per batch, because up to five hundred notifications share one content.
 _CONTENTS = text("SELECT id, content, plan, category, ttl FROM batches WHERE id = ANY(CAST(:ids AS uuid[]))")
 
 
@@ -249,13 +252,13 @@ def contents(conn: Connection, ids: Iterable[str]) -> dict[str, BatchContents]:
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
-    """A message that passed its limits.
+    """A message that the limits allow.
 
     Attributes:
-        notification_id: whose.
-        number, text, sender: as they will be sent.
-        fingerprint: hash of the text, by which repeats to one number are known.
-        parts: of an SMS; other messages have 0.
+        notification_id: the notification that it belongs to.
+        number, text, sender: the values with which it will be sent.
+        fingerprint: the hash of the text, by which a repeat to the same number is recognised.
+        parts: the SMS parts. Messages of other channels have 0.
     """
 
     notification_id: str
@@ -289,7 +292,7 @@ RETURNING d.notification_id
 
 
 def reserve(conn: Connection, reservations: Sequence[Reservation], lease: timedelta) -> set[str]:
-    """Reserve messages that passed their limits; return the ids that won against a receipt arriving just now."""
+    """Reserve messages that the limits allow; return the ids that no receipt has overtaken."""
     if not reservations:
         return set()
     found = conn.execute(
@@ -307,7 +310,7 @@ def reserve(conn: Connection, reservations: Sequence[Reservation], lease: timede
     return {str(row.notification_id) for row in found}
 
 
-# Reserved ones, too: quiet hours may begin while a message waits for its sender.
+# Reserved messages are postponed, too: quiet hours may begin while a message waits for its sender.
 _POSTPONE_UNTIL = text(f"""
 UPDATE deliveries d SET wake_at = r.at
 FROM {rows("r", id="uuid", at="timestamptz")}
@@ -317,7 +320,7 @@ RETURNING d.notification_id, d.step
 
 
 def postpone_until(conn: Connection, until: Mapping[str, datetime]) -> None:
-    """Look at these again when their recipients' quiet hours are over, and say so in the ledger."""
+    """Postpone these steps to the end of their recipients' quiet hours, and write that to the ledger."""
     if not until:
         return
     found = conn.execute(_POSTPONE_UNTIL, {"id": list(until), "at": list(until.values())}).all()
@@ -339,13 +342,13 @@ WHERE notification_id = ANY(CAST(:ids AS uuid[])) AND step > 0 AND state = ANY(:
 
 
 def postpone(conn: Connection, ids: Sequence[str], delay: timedelta) -> None:
-    """Look at these again after ``delay``; nothing else about them changes."""
+    """Postpone these steps by ``delay``; nothing else about them changes."""
     if ids:
         states = [DeliveryState.SCHEDULED, DeliveryState.RESERVED, DeliveryState.SENDING]
         conn.execute(_POSTPONE, {"ids": list(ids), "delay": delay, "states": [str(s) for s in states]})
 
 
-# Each at its own time: a message in a line for its sender's pace knows when its turn comes.
+# Each message gets its own wait, because each has its own place in the queue for its sender's pace.
 _POSTPONE_EACH = text(f"""
 UPDATE deliveries d SET wake_at = knocktwice_now() + r.wait
 FROM {rows("r", id="uuid", wait="interval")}
@@ -354,12 +357,12 @@ WHERE d.notification_id = r.id AND d.step > 0 AND d.state = 'reserved'
 
 
 def postpone_each(conn: Connection, waits: Mapping[str, timedelta]) -> None:
-    """Look at each of these reserved messages again after its own wait; nothing else about them changes."""
+    """Postpone each of these reserved messages by its own wait; nothing else about them changes."""
     if waits:
         conn.execute(_POSTPONE_EACH, {"id": list(waits), "wait": list(waits.values())})
 
 
-# A device reports its own zone, and so knows better than the application.
+# The device's zone has priority over the application's: the device knows where it is.
 _TIME_ZONES = text("""
 SELECT
   u.id,
@@ -371,7 +374,7 @@ FROM users u WHERE u.id = ANY(:users)
 
 
 def time_zones(conn: Connection, users: Sequence[str]) -> dict[str, str]:
-    """Return user → the time zone that the device they used last has reported, or else what the application says."""
+    """Return user → the time zone that their last used device has reported, or else the application's value."""
     return {row.id: row.time_zone for row in conn.execute(_TIME_ZONES, {"users": list(users)}) if row.time_zone}
 
 
@@ -385,6 +388,6 @@ WHERE notification_id = ANY(CAST(:ids AS uuid[]))
 
 
 def postpone_pushes(conn: Connection, ids: Sequence[str], delay: timedelta) -> None:
-    """Take these pushes up after ``delay``; nothing about them changes."""
+    """Postpone these pushes by ``delay``; nothing else about them changes."""
     if ids:
         conn.execute(_POSTPONE_PUSHES, {"ids": list(ids), "delay": delay})
