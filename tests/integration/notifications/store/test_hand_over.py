@@ -117,6 +117,17 @@ def test_a_push_that_fails_while_its_step_waits_for_it_makes_the_step_due_at_onc
     assert len(book(store.due, [id_])) == 1
 
 
+def test_a_first_attempt_that_fails_after_the_steps_own_time_makes_it_due_at_once(book: Book, clock: Clock) -> None:
+    one = batch("ada", after=600)
+    (id_,) = ids(one)
+    book.accept(one)
+    clock.advance(timedelta(seconds=601))
+    (row,) = book(store.due, [id_])
+    book(store.look_at, {id_: row.again})
+    book(store.record_push, [store.PushResult(id_, "reg-ada", AttemptState.REJECTED, "gone")], retry_for=HOUR)
+    assert waits(book) <= timedelta()
+
+
 def test_the_countdown_starts_with_the_first_device(book: Book, clock: Clock, two_devices: str) -> None:
     clock.advance(11 * SECOND)
     (row,) = book(store.due, [two_devices])
