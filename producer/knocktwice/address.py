@@ -1,4 +1,4 @@
-"""Where the broker is: read from the argument or the environment, checked, and named without its password."""
+"""The broker's address: read from the argument or the environment, checked, and shown without its password."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Address:
 
 
 def find(url: str | None) -> Address:
-    """Return the broker's address from ``url``, ``KNOCKTWICE_BROKER_URL_FILE``, ``KNOCKTWICE_BROKER_URL`` or a local stack.
+    """Return the broker's address: ``url``, ``KNOCKTWICE_BROKER_URL_FILE``, ``KNOCKTWICE_BROKER_URL`` or a local stack.
 
     Raises:
         KnocktwiceError: there is none, or it cannot be one. The message never quotes it.

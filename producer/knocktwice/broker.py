@@ -1,9 +1,9 @@
 """The way to the broker: one connection per process, bounded waits, and an inbox that makes "accepted" mean durable.
 
-On Redis a message is written to the inbox and put on Celery's queue in one step. The worker takes it out of the inbox when
-its rows are committed, and ``sweep`` puts it on the queue again if it stays. So a message is accepted once the inbox has it,
-and a queue that refuses it is a matter of delay, not of loss: it is logged, not raised. RabbitMQ needs no inbox; it confirms
-each message.
+On Redis a message is written to the inbox and put on Celery's queue in one step. The worker takes it out of the inbox
+when its rows are committed, and ``sweep`` puts it on the queue again if it stays. So a message is accepted once the
+inbox has it, and a queue that refuses it is a matter of delay, not of loss: it is logged, not raised. RabbitMQ needs no
+inbox; it confirms each message.
 
 kombu and redis are imported on first use, so that ``import knocktwice`` costs an application's start nothing.
 """
@@ -38,8 +38,8 @@ KEY_LIFETIME = timedelta(days=7)
 #: Messages per round trip: 20 full batches are 10,000 notifications and, inbox and queue together, about 4 MB.
 _AT_ONCE = 20
 #: Atomic, and scored by the server's clock, so that a producer with a wrong clock cannot hide a message from ``sweep``.
-#: KEYS are the inbox's three and each message's queue; ARGV of each message its id, inbox entry, queued form, the number of
-#: its subjects, and these. Returns how many a queue refused.
+#: KEYS are the inbox's three and each message's queue; ARGV of each message its id, inbox entry, queued form, the
+#: number of its subjects, and these. Returns how many a queue refused.
 _ACCEPT = """
 local time = redis.call('TIME')
 local now = time[1] .. '.' .. string.format('%06d', time[2])
@@ -60,7 +60,7 @@ return refused
 
 
 class Broker(Protocol):
-    """What a client needs of a broker. ``knocktwice.testing`` has another one."""
+    """The methods of a broker that a client needs. ``knocktwice.testing`` has another implementation."""
 
     def claim_keys(self, proposals: Mapping[str, UUID]) -> dict[str, UUID]:
         """Return for each idempotency key the notification id it was first used for, now or before."""

@@ -39,9 +39,10 @@ class Client:
     Nothing connects before the first call.
 
     Args:
-        broker_url: ``redis://``, ``rediss://``, ``redis+socket:///path``, ``sentinel://…?master_name=…`` or ``amqp(s)://``;
-            left out, the file that ``KNOCKTWICE_BROKER_URL_FILE`` names, or ``KNOCKTWICE_BROKER_URL``, or, in development,
-            the broker of a ``knocktwice up`` that was started in the working folder or one above it.
+        broker_url: ``redis://``, ``rediss://``, ``redis+socket:///path``, ``sentinel://…?master_name=…`` or
+            ``amqp(s)://``; left out, the file that ``KNOCKTWICE_BROKER_URL_FILE`` names, or ``KNOCKTWICE_BROKER_URL``,
+            or, in development, the broker of a ``knocktwice up`` that was started in the working folder or one above
+            it.
         timeout: seconds the broker gets for each exchange. A call takes about twice that at most.
 
     Raises:
@@ -79,18 +80,19 @@ class Client:
         but a notification that ends as ``failed`` and says why.
 
         Args:
-            user: your own id of a person whose devices and number are known, or said here; or else, of somebody who is not
-                stored,
+            user: your own id of a person whose devices and number are known, or said here; or else, of somebody who is
+                not stored,
             registrations: FCM registration tokens or FIDs, and
-            phone: the number for the SMS in E.164. Beside ``user`` both are remembered of that person before anything is sent, as
-                :meth:`register_device` and :meth:`bind_phone` do.
+            phone: the number for the SMS in E.164. Beside ``user`` both are remembered of that person before anything
+                is sent, as :meth:`register_device` and :meth:`bind_phone` do.
             push: what the push shows; left out, the first of the steps goes at once; or else
             template: the name of a template. ``push=False`` with a template pushes nothing: its SMS goes at once.
             sms: what follows it, when and why; ``None``: nothing does, or what the template says; ``False``: nothing
                 does, whatever the template says. With a template it has no text. An ``Sms`` alone, without ``push`` and
                 ``template``, is all that is sent, at once, whatever its ``when`` and ``after``.
             steps: instead of ``sms``, any number of steps, each following the one before it, like
-                ``[Sms("Your table is ready."), Sms("Last call.", when="not_clicked")]``; other channels have steps, too.
+                ``[Sms("Your table is ready."), Sms("Last call.", when="not_clicked")]``; other channels have steps,
+                too.
             params: values for ``{{ name }}`` in the texts; for ``{1}``, ``{2}`` of a template, a list.
             locale: like ``de-AT``: the language of the template's texts; left out, that of the user's devices.
             tags: remembered of ``user``, as :meth:`tag_user` does.
@@ -101,9 +103,9 @@ class Client:
             category: decides consent and quiet hours; left out, ``transactional``, or the template's.
             ttl: how long the push may wait for its device, up to 28 days.
             reference: your own ids, up to 4 KB of JSON, handed back in reports.
-            send_at: when it goes out: a ``datetime`` with a zone, or ``LocalTime(...)``, the clock on the wall of whoever
-                it is for (the zone of their device, else the user's, else that of their number). Left out, or past: now.
-                What is late in coming can be cancelled. Delays count from then.
+            send_at: when it goes out: a ``datetime`` with a zone, or ``LocalTime(...)``, the clock on the wall of
+                whoever it is for (the zone of their device, else the user's, else that of their number). Left out, or
+                past: now. What is late in coming can be cancelled. Delays count from then.
 
         Returns:
             The notification's id.
@@ -257,8 +259,8 @@ class Client:
             user: your own id of the person.
             registration: the FCM registration token or FID.
             platform: ``android``, ``ios`` or ``web``.
-            notifications_enabled: whether the person lets this app notify; decides ``when="notifications_disabled"``. This and
-                what follows, if left out, stays as it was said before; a new device has its notifications on.
+            notifications_enabled: whether the person lets this app notify; decides ``when="notifications_disabled"``.
+                This and what follows, if left out, stays as it was said before; a new device has its notifications on.
             locale: like ``de-AT``.
             time_zone: IANA name, for quiet hours.
             app_version: your app's.
@@ -295,7 +297,8 @@ class Client:
 
         Args:
             user: your own id of the person; new ones are fine.
-            tags: name → text, number, boolean or a list of these; ``None`` removes the tag. At most 4 KB of JSON at once.
+            tags: name → text, number, boolean or a list of these; ``None`` removes the tag. At most 4 KB of JSON at
+                once.
             locale: the person's language and country, like ``de-AT``. It goes before the locales of their devices.
             time_zone: IANA name.
 
@@ -327,8 +330,8 @@ class Client:
     def erase_user(self, user: str) -> None:
         """Erase a person: who they are, devices, number, tags, consent, and whom, what and where in all their notifications.
 
-        What waits for them is cancelled. How many notifications there were, when, and how they ended stays. What was said
-        before this call and arrives after it is void; what is said after it is about somebody new.
+        What waits for them is cancelled. How many notifications there were, when, and how they ended stays. What was
+        said before this call and arrives after it is void; what is said after it is about somebody new.
 
         Args:
             user: your own id of the person.

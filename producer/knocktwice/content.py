@@ -1,4 +1,4 @@
-"""What follows the push, in the application's words."""
+"""The steps after the push, in the application's words."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class LaterStep:
 
     @property
     def said(self) -> Mapping[str, Any]:
-        """What it says, in the fields of a message."""
+        """The step's content, in the fields of a message."""
         raise NotImplementedError
 
 

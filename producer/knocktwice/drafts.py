@@ -45,7 +45,7 @@ class Draft:
     encoded: Outgoing | None = None
 
     def seal(self) -> None:
-        """Encode it if nothing can change it any more: as text it takes a fraction of the memory, and a call may have many."""
+        """Encode it once nothing can change it any more: as text it needs a fraction of the memory."""
         if not self.keys:
             self.encoded = Outgoing.encode(self.id, self.task, self.wire, self.summary)
             self.wire = {}

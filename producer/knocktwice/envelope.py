@@ -49,7 +49,7 @@ class Outgoing:
 
     @property
     def queue(self) -> Queue:
-        """Where it waits for a worker."""
+        """The queue in which it waits for a worker."""
         return ROUTES[self.task]
 
     def inbox_entry(self) -> str:

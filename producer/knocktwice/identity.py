@@ -1,7 +1,7 @@
-"""Who somebody is, said in the call that notifies them: what stands beside ``user`` goes ahead of the batch as an audience change.
+"""Introduces people in the call that notifies them: the values beside ``user`` become an audience change.
 
-Both are accepted in one step of the broker, and a worker carries out what is said of a person before it looks for their
-devices. So a new person can be notified by one call, without waiting for an earlier one.
+The broker accepts the change and the batch together, and a worker carries out the changes about a person before it
+looks for the person's devices. So one call can notify a new person, without waiting for an earlier call.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
 
 Wire = dict[str, Any]
 
-#: What is said about a person, not about this notification.
+#: The fields about a person, not about this notification.
 FIELDS = ("registrations", "phone", "tags")
 
 
 def introductions(recipients: Sequence[object]) -> list[Wire]:
-    """Take out of a batch's recipients what is said of users beside their ids, and return it as ``update_audience`` messages.
+    """Take the facts about users out of a batch's recipients, and return them as ``update_audience`` messages.
 
     Args:
-        recipients: as they stand on the wire; changed in place. One without ``user`` is left alone: its registrations and its
-            number are for this notification only.
+        recipients: as they stand on the wire; changed in place. One without ``user`` is left alone: its registrations
+            and its number are for this notification only.
 
     Raises:
         InvalidMessage: something said of a user is wrong; it is named as a field of its recipient.

@@ -1,7 +1,7 @@
 """The broker of ``knocktwice up`` on this machine, for an application in development that names none.
 
-``up`` writes what it runs into :data:`STACK_FILE` of its home folder. Three checks keep everybody else's messages at home:
-the file must be ours, the socket must be a local one below a folder of ours, and somebody must listen there.
+``up`` writes what it runs into :data:`STACK_FILE` of its home folder. Three checks keep everybody else's messages at
+home: the file must be ours, the socket must be a local one below a folder of ours, and somebody must listen there.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def _read(path: Path, variable: str) -> str | None:
 
 
 def _answers(path: Path) -> bool:
-    """Whether somebody listens at this socket, in a folder that only we could make."""
+    """Whether a server listens at this socket, in a folder that only our user could make."""
     try:
         if path.parents[1].lstat().st_uid != os.geteuid():
             return False

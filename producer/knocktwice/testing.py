@@ -144,7 +144,7 @@ class RecordingClient(Client):
 
     @property
     def consents(self) -> dict[str, str]:
-        """Where each user agreed to marketing who agrees to it now."""
+        """User → the place of the consent, for all users who agree to marketing now."""
         now: dict[str, str] = {}
         for change in self.changes:
             if isinstance(change, ConsentSet) and change.marketing:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 Wire = dict[str, Any]
 _T = TypeVar("_T")
-#: What steps there are, for those who gave something else.
+#: The kinds of steps, for an error message.
 _STEPS = [step.__name__ for step in STEPS.values()]
 
 _INDEX = re.compile(r"\b(recipients|receipts|ids)\[(\d+)\]")
@@ -49,7 +49,7 @@ _WORDS = (
 
 @dataclass(frozen=True, slots=True)
 class Shared:
-    """What all recipients of a call have in common. For the fields, see :meth:`knocktwice.Client.notify`."""
+    """The fields that all recipients of a call share. For their meaning, see :meth:`knocktwice.Client.notify`."""
 
     push: Push | Literal[False] | None
     sms: Sms | Literal[False] | None

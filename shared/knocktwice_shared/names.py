@@ -73,8 +73,8 @@ INBOX_MESSAGES = "knocktwice:inbox:messages"
 INBOX_ACCEPTED = "knocktwice:inbox:accepted"
 #: Redis hash: message id → how often processing it failed for a reason of its own.
 INBOX_FAILURES = "knocktwice:inbox:failures"
-#: Redis sorted set, all scores 0: ``SUBJECT\nMESSAGE-ID`` of each accepted message that a decision has to wait for, so that the
-#: messages about somebody are found by their subject (``subjects.py``).
+#: Redis sorted set, all scores 0: ``SUBJECT\nMESSAGE-ID`` of each accepted message that a decision has to wait for, so
+#: that the messages about somebody are found by their subject (``subjects.py``).
 INBOX_SUBJECTS = "knocktwice:inbox:subjects"
 #: Redis key prefix for idempotency keys; the value is the notification id the key was first used for.
 KEY_PREFIX = "knocktwice:key:"

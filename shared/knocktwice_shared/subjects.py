@@ -1,8 +1,8 @@
-"""Whom an accepted message is about, so that a decision about them can be preceded by what was said before it.
+"""The subjects of an accepted message, by which a worker finds all pending messages about a person.
 
-Receipts, cancellations and changes of a person wait in a queue of their own while a notification is decided on. The broker
-notes the subjects of each such message in the script that accepts it; a worker that is about to decide asks for them and
-carries out first what it finds.
+Receipts, cancellations and changes of a person wait in a queue of their own while a notification is decided. The script
+that accepts such a message also notes its subjects in the broker. Before a decision a worker looks for the subjects of
+its notification, and carries out the messages that it finds.
 """
 
 from __future__ import annotations

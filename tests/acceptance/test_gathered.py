@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
@@ -115,6 +116,10 @@ def test_a_worker_that_is_stopped_leaves_nothing_half_done(system: System) -> No
 
 def test_a_task_with_a_time_of_its_own_goes_celerys_way(system: System) -> None:
     system.start_worker()
+    (first,) = _notify(system, 1)
+    system.ended(first)
+    # The worker is up and idle: what it does not hold back is done long before.
+    eta = datetime.now(UTC) + timedelta(seconds=3)
     app, id_ = Celery(broker=system.broker_url), str(uuid7())
     message = {
         "v": 1,
@@ -122,10 +127,16 @@ def test_a_task_with_a_time_of_its_own_goes_celerys_way(system: System) -> None:
         "content": {"push": {"title": "t", "body": "b"}},
         "recipients": [{"id": id_, "registrations": ["gathered-alone"]}],
     }
-    app.send_task(Task.SEND_PUSH.value, args=[message], countdown=0.1, queue=ROUTES[Task.SEND_PUSH].value)
+    app.send_task(Task.SEND_PUSH.value, args=[message], eta=eta, queue=ROUTES[Task.SEND_PUSH].value)
     eventually(
         lambda: system.count(
             "SELECT count(*) FROM notifications WHERE id = CAST(:id AS uuid) AND state = 'pushed'", id=id_
         ),
         why=system.logs,
+    )
+    # Not before its time.
+    assert system.count(
+        "SELECT count(*) FROM notifications WHERE id = CAST(:id AS uuid) AND created_at >= CAST(:eta AS timestamptz)",
+        id=id_,
+        eta=eta.isoformat(),
     )

@@ -39,14 +39,15 @@ class Case:
     Attributes:
         build: makes the channel from the sandbox's environment.
         message: makes the n-th message.
-        too_fast, broken, permanent: error codes of its provider.
+        too_fast, broken: answers of its provider.
+        permanent: an error code of its provider.
         without: the settings that are its credentials.
     """
 
     kind: Any
     build: Callable[[Mapping[str, str]], Provider[Any]]
     message: Callable[[int], object]
-    too_fast: str | int
+    too_fast: Answer
     broken: Answer
     permanent: str | int
     without: tuple[str, ...]
@@ -108,18 +109,18 @@ def _template(n: int) -> StepMessage:
 
 CASES = {
     "push": Case(
-        "push", _fcm, _push, "QUOTA_EXCEEDED", Answer(error_code="INTERNAL"), "UNREGISTERED",
+        "push", _fcm, _push, Answer(error_code="QUOTA_EXCEEDED", of_project=True), Answer(error_code="INTERNAL"), "UNREGISTERED",
         ("GOOGLE_APPLICATION_CREDENTIALS",),
     ),
     "sms": Case(
-        "sms", _twilio, _sms, 20429, Answer(status=500), 21211,
+        "sms", _twilio, _sms, Answer(error_code=20429), Answer(status=500), 21211,
         ("TWILIO_ACCOUNT_SID", "TWILIO_AUTH_TOKEN", "KNOCKTWICE_TWILIO_FROM"),
     ),
     "http": Case(
-        "sms", _http, _sms, 20429, Answer(status=500), 21211, ("TWILIO_ACCOUNT_SID", "TWILIO_AUTH_TOKEN"),
+        "sms", _http, _sms, Answer(error_code=20429), Answer(status=500), 21211, ("TWILIO_ACCOUNT_SID", "TWILIO_AUTH_TOKEN"),
     ),
     "whatsapp": Case(
-        "sms", _whatsapp, _template, 20429, Answer(status=500), 63016,
+        "sms", _whatsapp, _template, Answer(error_code=20429), Answer(status=500), 63016,
         ("TWILIO_ACCOUNT_SID", "TWILIO_AUTH_TOKEN", "KNOCKTWICE_WHATSAPP_FROM"),
     ),
 }  # fmt: skip
@@ -181,7 +182,7 @@ def test_outcomes_come_in_the_order_of_the_messages(wire: Wire) -> None:
 
 
 def test_a_provider_that_gets_too_much_is_left_alone_for_as_long_as_it_asks(wire: Wire) -> None:
-    outcome = wire.answered(Answer(error_code=wire.case.too_fast, retry_after=7))
+    outcome = wire.answered(replace(wire.case.too_fast, retry_after=7))
     assert isinstance(outcome, Retry)
     assert (outcome.after, outcome.too_fast) == (timedelta(seconds=7), True)
 
@@ -239,7 +240,7 @@ def test_without_credentials_nothing_is_sent_and_the_setting_is_named(
 
 def test_no_reason_shows_whom_or_what(wire: Wire) -> None:
     """Reasons are logged and shown; providers like to quote the number."""
-    refusals = (Answer(error_code=wire.case.permanent), Answer(error_code=wire.case.too_fast))
+    refusals = (Answer(error_code=wire.case.permanent), wire.case.too_fast)
     seen: list[object] = [wire.answered(answer, times=1) for answer in (*refusals, wire.case.broken, Answer(drop=True))]
     seen.append(wire.channel.outcome(NoResponse("the provider did not answer in time", sent=True)))
     for secret in ("SECRET", NUMBER, NUMBER[1:], wire.environment["TWILIO_AUTH_TOKEN"]):

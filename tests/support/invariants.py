@@ -24,9 +24,11 @@ def must_be_whole(scenario: Scenario) -> None:
         states = {str(r.id): r for r in conn.execute(_NOTIFICATIONS, {"ids": ids})}
         steps = conn.execute(_STEPS, {"ids": ids}).all()
         ledger = Counter((str(r.notification_id), r.step, r.verdict) for r in conn.execute(_LEDGER, {"ids": ids}))
+        unexplained = conn.execute(_UNEXPLAINED, {"ids": ids}).all()
         wasted = {str(r.notification_id) for r in conn.execute(_NEEDLESS, {"ids": ids})}
     stuck = {i: r.state for i, r in states.items() if r.state == "active" or not r.reason or r.open}
     assert not stuck
+    assert not unexplained
     for row in steps:
         _must_agree(row, ledger)
     noted = {i: n for (i, _, verdict), n in ledger.items() if verdict == "wasted_sms"}
@@ -68,6 +70,10 @@ SELECT n.id, n.state, n.reason, EXISTS (SELECT FROM deliveries d WHERE d.notific
 FROM notifications n WHERE n.id = ANY(CAST(:ids AS uuid[]))
 """)
 _STEPS = sa.text("SELECT * FROM deliveries WHERE step > 0 AND notification_id = ANY(CAST(:ids AS uuid[]))")
+_UNEXPLAINED = sa.text("""
+SELECT notification_id, step, state FROM deliveries
+WHERE notification_id = ANY(CAST(:ids AS uuid[])) AND finished_at IS NOT NULL AND state <> 'sent' AND reason IS NULL
+""")
 _LEDGER = sa.text(
     "SELECT notification_id, step, verdict FROM decisions WHERE notification_id = ANY(CAST(:ids AS uuid[]))"
 )

@@ -65,8 +65,8 @@ def _after_the_provider_took(part_of_url: str) -> Callable[[], None]:
     def arm() -> None:
         original, act = Transport.send, _act
 
-        def send(self: Transport, requests: list[Request]) -> object:
-            answers = original(self, requests)
+        def send(self: Transport, requests: list[Request], *args: Any, **options: Any) -> object:
+            answers = original(self, requests, *args, **options)
             if part_of_url in requests[0].url and requests[0].method == "POST":
                 act()
             return answers

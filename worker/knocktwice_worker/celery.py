@@ -1,4 +1,4 @@
-"""The Celery application. ``celery -A knocktwice_worker worker | beat | flower`` start from here, with stock options."""
+"""The Celery application, which ``celery -A knocktwice_worker worker | beat | flower`` start with stock options."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ settings = config.load()
 
 kombu_redis.Transport.Channel = redis_channel.Channel
 
-# Flower listens on every interface by default, and its pages have no password. It reads this variable after it has loaded this
-# module, so the stock command is safe, too.
+# By default Flower listens on every interface, and its pages have no password. Flower reads this variable after it has
+# loaded this module, so the stock command is safe, too.
 os.environ.setdefault("FLOWER_ADDRESS", "127.0.0.1")
 
 app = Celery(
@@ -35,10 +35,10 @@ app = Celery(
     task_cls="knocktwice_worker.runtime.private_task:DiscreetTask",
 )
 app.conf.update(
-    # The state of notifications lies in Postgres. Celery carries work and keeps no results.
+    # The state of notifications is in Postgres, so Celery keeps no results.
     task_ignore_result=True,
     task_store_errors_even_if_ignored=False,
-    # Every task is safe to run twice, so a message is acknowledged when its work is done.
+    # Every task is safe to run twice, so a message is acknowledged only when its work is done.
     task_acks_late=True,
     task_reject_on_worker_lost=True,
     task_queues=[KombuQueue(queue.value) for queue in Queue],
@@ -46,7 +46,8 @@ app.conf.update(
     task_default_queue=Queue.EVENTS.value,
     task_serializer="json",
     accept_content=["json"],
-    # A worker mostly waits for Postgres and for one HTTP engine that all threads share. For more cores start more workers.
+    # A worker mostly waits for Postgres and for the one HTTP engine that all its threads share. To use more cores,
+    # start more workers.
     worker_pool="threads",
     worker_concurrency=settings.concurrency,
     worker_prefetch_multiplier=1,
@@ -55,7 +56,8 @@ app.conf.update(
     worker_cancel_long_running_tasks_on_connection_loss=False,
     broker_connection_retry_on_startup=True,
     broker_connection_max_retries=None,
-    # Tasks are short: a message that is not acknowledged within 180 s had a worker that died. Its rows are due long before.
+    # Tasks are short, so if a message is not acknowledged within 180 s, its worker has died. Its rows are due long
+    # before that.
     broker_transport_options={
         "visibility_timeout": 180,
         "socket_timeout": 5,
@@ -78,8 +80,8 @@ app.steps["consumer"].add(Background)
 
 @worker_ready.connect
 def _collect_garbage_rarely(**_: Any) -> None:
-    # A batch is tens of thousands of objects without cycles, and reference counts free them. The cycle collector went through
-    # them and through all loaded modules again and again, which took a tenth of a worker's time.
+    # A batch has tens of thousands of objects without cycles, which reference counts free. The cycle collector examined
+    # them and all loaded modules again and again, which took a tenth of a worker's time. So it runs rarely.
     gc.collect()
     gc.freeze()
     gc.set_threshold(100_000, 20, 20)

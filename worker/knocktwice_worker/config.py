@@ -1,7 +1,7 @@
 """Every setting, read once from the environment (``KNOCKTWICE_*``) and checked before anything starts.
 
-Secrets may come from files instead: ``KNOCKTWICE_SECRET_FILE=/run/secrets/x`` fills ``secret``, and likewise for each name
-in :data:`FROM_FILES`. The names the ecosystem already uses (``TWILIO_ACCOUNT_SID``, …) are accepted too.
+Secrets may come from files instead: ``KNOCKTWICE_SECRET_FILE=/run/secrets/x`` fills ``secret``, and likewise for each
+name in :data:`FROM_FILES`. The names the ecosystem already uses (``TWILIO_ACCOUNT_SID``, …) are accepted too.
 """
 
 from __future__ import annotations
@@ -68,10 +68,13 @@ Network = Annotated[IPv4Network | IPv6Network, BeforeValidator(_network)]
 
 
 class UnconfirmedPolicy(StrEnum):
-    """What ``not_delivered`` means for devices whose kind never confirms a delivery."""
+    """The meaning of ``not_delivered`` for devices whose kind never confirms a delivery."""
 
+    #: The SMS goes out, as for all other devices.
     TEXT = "text"
+    #: The push counts as delivered, so no SMS goes out.
     ACCEPT = "accept"
+    #: The SMS goes out unless the person clicks in time.
     NOT_CLICKED = "not_clicked"
 
 
@@ -80,7 +83,7 @@ class ConfigurationError(KnocktwiceError):
 
 
 class Settings(BaseSettings):
-    """What operators may turn. Times are in seconds; ``0`` switches a limit off."""
+    """The settings of an installation. Times are in seconds; ``0`` switches a limit off."""
 
     model_config = SettingsConfigDict(env_prefix="KNOCKTWICE_", extra="ignore", frozen=True, populate_by_name=True)
 
@@ -106,7 +109,9 @@ class Settings(BaseSettings):
         description="How long a decision waits for a receipt, cancellation or change that was accepted before it and cannot be carried out.",
     )
     ttl_grace_s: Seconds = Field(30, description="Push time-to-live beyond the fallback delay.")
-    push_retry_s: Seconds = Field(3600, description="How long a push is retried; its fallback does not wait for it.")
+    push_retry_s: Seconds = Field(
+        3600, description="How long a push is retried that no device has yet; until then its fallback waits for it."
+    )
     sms_retry_s: Seconds = Field(14_400, description="How long an SMS is retried while its provider asks for patience.")
 
     # When it is too late
@@ -130,7 +135,7 @@ class Settings(BaseSettings):
     sms_budget_marketing: int = Field(0, ge=0, description="SMS parts per day of marketing.")
     sms_budget_critical: int = Field(0, ge=0, description="SMS parts per day of critical messages.")
 
-    # Who may be texted, and when
+    # Recipients and times of messages
     sms_countries: frozenset[CountryCode] = Field(
         frozenset(), description='Countries whose numbers may be texted, like ["DE", "AT"]; none: all.'
     )
@@ -152,7 +157,7 @@ class Settings(BaseSettings):
         270, ge=0, le=3650, description="A device not seen for so many days is forgotten; FCM calls it stale by then."
     )
 
-    # What is kept
+    # Retention
     retention_days: int = Field(
         90,
         ge=0,
@@ -160,7 +165,7 @@ class Settings(BaseSettings):
         description="What ended longer ago is deleted, with its texts, receipts and decisions; 0: never.",
     )
 
-    # What follows what
+    # Later steps
     withdraw: bool = Field(
         True, description="A message of a later step takes the push off the screen, by a silent push to the app."
     )
@@ -359,37 +364,37 @@ class Settings(BaseSettings):
 
     @property
     def same_content(self) -> timedelta:
-        """How long one text holds a number."""
+        """The time for which one text blocks its repeats to a number."""
         return timedelta(seconds=self.sms_same_content_s)
 
     @property
     def device_stale(self) -> timedelta:
-        """How long a device may go unseen; zero: for ever."""
+        """The time after which an unseen device is forgotten; zero: never."""
         return timedelta(days=self.device_stale_days)
 
     @property
     def retention(self) -> timedelta:
-        """How long finished notifications are kept; zero: for ever."""
+        """The time after which finished notifications are deleted; zero: never."""
         return timedelta(days=self.retention_days)
 
     @property
     def receipt_valid(self) -> timedelta:
-        """How long after its push has expired a receipt is taken."""
+        """The time after a push's expiry in which receipts are still accepted."""
         return timedelta(days=self.receipt_days)
 
     @property
     def sms_report_wait(self) -> timedelta:
-        """How long to wait for a delivery report."""
+        """The longest wait for a delivery report."""
         return timedelta(seconds=self.sms_report_wait_s)
 
     @property
     def link_address(self) -> str | None:
-        """Where the short links in messages lead; ``None`` while nobody could open one."""
+        """The address of short links in messages; ``None`` if the installation has none."""
         return self.link_url or self.public_url
 
     @property
     def lease(self) -> timedelta:
-        """How long a claim stands."""
+        """The time for which a claim is valid."""
         return timedelta(seconds=self.lease_s)
 
 

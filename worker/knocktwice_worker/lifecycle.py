@@ -1,10 +1,10 @@
 """The life of a notification: its states, the allowed edges, and the one decision that matters. Pure; no I/O.
 
 A *notification* is ``active`` until it reaches one terminal state. It consists of *deliveries*, one per step: step 0 is
-the push, if there is one, and 1, 2, … are what follows it. A step's delivery exists from the moment the one before it
-ended, so at most one later step is open at a time. An unfinished delivery always has a ``wake_at``, the moment at which
-somebody must look at it again; the dispatcher rings it then. That one column is countdown, retry and crash recovery
-alike.
+the push, if there is one, and steps 1, 2, … follow it. The delivery of a step is created when the step before it has
+ended, so at most one later step is open at a time. An unfinished delivery always has a ``wake_at``: the moment at which
+a worker must look at it again. The dispatcher publishes its task then. This one column serves as the countdown, the
+retry and the recovery after a crash.
 """
 
 from __future__ import annotations
@@ -22,59 +22,59 @@ if TYPE_CHECKING:
 class NotificationState(StrEnum):
     """Where a notification stands. All but ``active`` are terminal and never change again, except by :data:`REOPENED`."""
 
-    #: Some step may still go out.
+    #: A step may still go out.
     ACTIVE = "active"
-    #: A receipt made the rest needless.
+    #: A receipt made the remaining steps unnecessary.
     REACHED = "reached"
     #: The push went out, and no later step was needed or planned.
     PUSHED = "pushed"
-    #: A provider took the message of a later step.
+    #: A provider accepted the message of a later step.
     TEXTED = "texted"
-    #: A later step was needed and not allowed, or there was no device that shows a push.
+    #: A later step was needed but not allowed, or no device could show the push.
     SUPPRESSED = "suppressed"
-    #: Nothing went out, for a technical reason.
+    #: No message went out, for a technical reason.
     FAILED = "failed"
-    #: Nobody can tell whether the last message went out.
+    #: The last message may or may not have gone out.
     UNKNOWN = "unknown"
-    #: The application stopped it.
+    #: The application cancelled it.
     CANCELLED = "cancelled"
     #: Its idempotency key was used before; nothing was sent.
     DUPLICATE = "duplicate"
 
 
 class DeliveryState(StrEnum):
-    """Where one step stands."""
+    """The state of a delivery, which is one step of a notification."""
 
-    #: Waits for its time.
+    #: Waits until its ``wake_at``.
     SCHEDULED = "scheduled"
-    #: Decided, counted against the limits, waits for a sender. Later steps only.
+    #: The step is needed and its message is counted against the limits; a sender has yet to claim it. Later steps only.
     RESERVED = "reserved"
-    #: Claimed by a sender until its lease ends.
+    #: A sender has claimed it, until its lease ends.
     SENDING = "sending"
-    #: The provider took it.
+    #: The provider accepted the message.
     SENT = "sent"
-    #: The provider refused it for good, or there was no device.
+    #: The provider refused the message for good, or the person has no device.
     FAILED = "failed"
-    #: The provider may or may not have it.
+    #: The provider may or may not have accepted the message.
     UNKNOWN = "unknown"
-    #: Not needed, not allowed or overtaken by a later step.
+    #: Not needed, not allowed, or overtaken by a later step.
     SKIPPED = "skipped"
-    #: Stopped by the application.
+    #: The application cancelled it.
     CANCELLED = "cancelled"
 
 
 class AttemptState(StrEnum):
-    """Where the push to one device stands."""
+    """The state of an attempt, which is the push to one device."""
 
-    #: To be sent, or to be sent again.
+    #: Not sent yet, or to be sent again.
     OPEN = "open"
-    #: The provider took it.
+    #: The provider accepted the push.
     SENT = "sent"
-    #: The provider refused it, or the device belongs to another user now.
+    #: The provider refused the push, or the device belongs to another user now.
     REJECTED = "rejected"
 
 
-#: Delivery states that still need somebody to look at them; exactly these carry a ``wake_at``.
+#: States of a delivery that is not finished. Exactly the rows in these states have a ``wake_at``.
 OPEN = frozenset({DeliveryState.SCHEDULED, DeliveryState.RESERVED, DeliveryState.SENDING})
 
 #: Every change of a delivery's state that the store may make.
@@ -110,33 +110,33 @@ REOPENED: frozenset[tuple[DeliveryState, DeliveryState]] = frozenset(
 
 
 class ProviderState(StrEnum):
-    """A provider's report about a message, weakest first: whatever order reports come in, the strongest stays."""
+    """A provider's report about a message, weakest first. Reports may come in any order; the strongest one is kept."""
 
-    #: On its way to the operator.
+    #: The message is on its way to the mobile operator.
     SENT = "sent"
-    #: The provider could not send it.
+    #: The provider could not send the message.
     FAILED = "failed"
-    #: The operator did not deliver it.
+    #: The mobile operator did not deliver the message.
     UNDELIVERED = "undelivered"
-    #: It is on the phone.
+    #: The message is on the phone.
     DELIVERED = "delivered"
-    #: A person opened it.
+    #: A person opened the message.
     READ = "read"
 
 
-#: Reports that a message will not arrive.
+#: The reports of a message that will not arrive.
 LOST = frozenset({ProviderState.FAILED, ProviderState.UNDELIVERED})
 
 
 class Verdict(StrEnum):
-    """What :func:`decide` says about a step that is due, in the words of the ledger and of ``knocktwice explain``."""
+    """The answer of :func:`decide` about a step that is due. The ledger and ``knocktwice explain`` use these words."""
 
     # The step is needed.
-    #: No receipt of the step before it.
+    #: The step before it was not confirmed as delivered in time.
     NOT_DELIVERED = "not_delivered"
-    #: No click.
+    #: The step before it was not clicked in time.
     NOT_CLICKED = "not_clicked"
-    #: The person has devices and none of them shows notifications.
+    #: The person has devices, but none of them shows notifications.
     NOTIFICATIONS_DISABLED = "notifications_disabled"
     #: The push could not go out.
     PUSH_FAILED = "push_failed"
@@ -144,66 +144,66 @@ class Verdict(StrEnum):
     FIRST_STEP = "first_step"
     #: The step before it could not go out.
     STEP_FAILED = "step_failed"
-    #: The provider of the step before it reports that its message will not arrive.
+    #: The provider reports that the message of the step before it will not arrive.
     UNDELIVERED = "undelivered"
 
     # The step is not needed.
-    #: The receipt came that its trigger asks for.
+    #: The receipt that its trigger asks for came in time.
     REACHED_IN_TIME = "reached_in_time"
     #: The push went out to a device that shows it.
     NOTIFICATIONS_ENABLED = "notifications_enabled"
-    #: The push went to devices that never confirm one, and the policy accepts that.
+    #: The push went only to devices that never send receipts, and the policy accepts this.
     ACCEPTED_UNCONFIRMED = "accepted_unconfirmed"
-    #: The application stopped it.
+    #: The application cancelled the notification.
     CANCELLED = "cancelled"
 
     # Nothing can be decided yet.
-    #: The push is still being tried.
+    #: No device has the push yet, and it is still being tried.
     WAIT = "wait"
 
 
 class Refusal(StrEnum):
-    """Why a step that is needed does not go out; the word that the ledger and the notification's reason use."""
+    """The reason why a needed step does not go out, as the ledger and the notification's reason state it."""
 
     #: The number got the same text a moment ago.
     DUPLICATE_CONTENT = "duplicate_30s"
-    #: The number got its messages of the day.
+    #: The number has got as many messages today as the limit allows.
     CAPPED_DAILY = "capped_daily"
     #: The day's SMS parts are used up.
     BUDGET_EXHAUSTED = "budget_exhausted"
-    #: The number asked not to be texted.
+    #: The owner of the number opted out.
     OPTED_OUT = "opted_out"
-    #: The person has no number.
+    #: The person has no phone number.
     NO_PHONE = "no_phone"
-    #: The number that it was to go to is not the person's any more.
+    #: The number that the message was reserved for does not belong to the person any more.
     NUMBER_CHANGED = "number_changed"
-    #: No address of the kind that the step's channel needs is known.
+    #: The person has no address of the kind that the step's channel needs.
     NO_ADDRESS = "no_address"
-    #: The number's country may not be texted.
+    #: Messages to the number's country are not allowed.
     COUNTRY_BLOCKED = "country_blocked"
-    #: Marketing, and the person has not agreed to it.
+    #: The message is marketing, and the person has not agreed to marketing.
     NO_CONSENT = "no_consent"
-    #: Nobody is set up to send by this channel.
+    #: No provider is configured for the step's channel.
     NO_SENDER = "no_sender"
-    #: The text cannot be written any more.
+    #: The text cannot be rendered any more.
     INVALID_CONTENT = "invalid_content"
     #: So long after it was due the message is of no use any more.
     TOO_LATE = "too_late"
 
 
 class Delay(StrEnum):
-    """Why a step that is needed and allowed goes out later."""
+    """The reason why a step that is needed and allowed goes out later."""
 
-    #: It is night at the recipient's.
+    #: The recipient's local time is within the quiet hours.
     QUIET_HOURS = "quiet_hours"
-    #: Redis is down, and marketing does not go out uncounted.
+    #: Redis is down, and marketing must not go out without being counted there.
     LIMITS_UNAVAILABLE = "limits_unavailable"
 
 
 class Note(StrEnum):
-    """A line of the ledger about what happened after the decision."""
+    """An event after the decision, as the ledger records it."""
 
-    #: A receipt shows that the message was not needed.
+    #: A later receipt shows that the SMS was not needed.
     WASTED_SMS = "wasted_sms"
     #: The provider's list shows that a message of unknown outcome went out.
     ADOPTED = "adopted"
@@ -215,20 +215,20 @@ class Note(StrEnum):
     CLOSED = "closed"
     #: Which of several providers sends it, and why.
     PROVIDER_CHOSEN = "provider_chosen"
-    #: A provider did not take it and another one gets it.
+    #: A provider did not accept the message, and another provider gets it.
     PROVIDER_CHANGED = "provider_changed"
     #: The push was taken off the screens.
     WITHDRAWN = "withdrawn"
-    #: A provider's last word about the message.
+    #: The provider sent its last report about the message.
     DELIVERY_REPORT = "delivery_report"
-    #: No provider's report came in time.
+    #: The provider sent no last report in time.
     DELIVERY_UNKNOWN = "delivery_unknown"
 
 
-#: A word that the ledger may hold.
+#: All words that the ledger may contain.
 Entry = Verdict | Refusal | Delay | Note
 
-#: Verdicts that call for the step.
+#: Verdicts after which the step is sent.
 FALL_BACK = frozenset(
     {
         Verdict.NOT_DELIVERED,
@@ -241,8 +241,8 @@ FALL_BACK = frozenset(
     }
 )
 
-#: Verdicts after which a step is not needed; the steps behind it keep their own conditions and countdowns. After a
-#: refusal the next step is tried at once.
+#: Verdicts after which the step is not needed. The steps after it keep their own triggers and countdowns. (After a
+#: refusal, by contrast, the next step is tried at once.)
 NOT_NEEDED = frozenset({Verdict.REACHED_IN_TIME, Verdict.NOTIFICATIONS_ENABLED, Verdict.ACCEPTED_UNCONFIRMED})
 
 #: Words after which no later step is tried either.
@@ -260,22 +260,21 @@ OUTCOMES: dict[Entry, NotificationState] = {
 
 @dataclass(frozen=True, slots=True)
 class Trigger:
-    """What a step with this trigger waits for.
+    """The rule of one trigger: the receipt that it waits for, and the verdict without such a receipt.
 
     Attributes:
-        answered_by: the weakest receipt that makes the step needless; a click implies a delivery. A click counts
-            whichever step was clicked. A delivery counts if it is reported of the step that this one follows, or of a
-            later one. ``None``: receipts decide nothing, the push itself does.
-        unanswered: the verdict when no such receipt came in time.
+        answered_by: the weakest receipt that makes the step unnecessary; a click implies a delivery. A click counts for
+            every step. A delivery counts if it is about the step that this one follows, or about a later one.
+            ``None``: receipts decide nothing; the outcome of the push decides.
+        unanswered: the verdict if no such receipt came in time.
     """
 
     answered_by: Receipt | None
     unanswered: Verdict
 
 
-#: The one rule about triggers. :func:`decide` and the SQL (``notifications/store/trigger_sql.py``, from which also the
-#: roll-ups and the delay curve take it) come from this table; a trigger that is missing here stops the process when it
-#: starts.
+#: The rules of all triggers. :func:`decide` reads this table, and the SQL in ``notifications/store/trigger_sql.py`` is
+#: made from it; the roll-ups and the delay curve use that SQL. Without a rule for each trigger no process starts.
 TRIGGERS: Mapping[When, Trigger] = {
     When.NOTIFICATIONS_DISABLED: Trigger(None, Verdict.NOTIFICATIONS_DISABLED),
     When.NOT_DELIVERED: Trigger(Receipt.DELIVERED, Verdict.NOT_DELIVERED),
@@ -283,22 +282,22 @@ TRIGGERS: Mapping[When, Trigger] = {
 }
 
 
-#: What a receipt implies.
+#: Each kind of receipt, with the kinds that it implies.
 _IMPLIES = {Receipt.DELIVERED: {Receipt.DELIVERED}, Receipt.CLICKED: {Receipt.DELIVERED, Receipt.CLICKED}}
 
 
 def triggers_answered_by(receipt: Receipt) -> list[When]:
-    """Return the triggers of steps that such a receipt makes needless."""
+    """Return the triggers whose steps become unnecessary with such a receipt."""
     return [when for when in When if TRIGGERS[when].answered_by in _IMPLIES[receipt]]
 
 
 def answers(receipt: Receipt, *, of_step: int, trigger: When | None, after_step: int) -> bool:
-    """Return whether a receipt makes an open step needless.
+    """Return whether a receipt makes an open step unnecessary.
 
     Args:
-        receipt: its kind.
-        of_step: the step that it is about.
-        trigger: the open step's trigger; ``None``: it waits for nothing.
+        receipt: the kind of the receipt.
+        of_step: the step that the receipt is about.
+        trigger: the open step's trigger; ``None``: the step waits for no receipt.
         after_step: the step that the open step follows.
     """
     return trigger in triggers_answered_by(receipt) and (receipt is Receipt.CLICKED or of_step >= after_step)
@@ -306,12 +305,12 @@ def answers(receipt: Receipt, *, of_step: int, trigger: When | None, after_step:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What is known when a step is due.
+    """The facts from which :func:`decide` decides about a step that is due.
 
     Attributes:
         when: its trigger; ``None`` for a first step, which waits for nothing.
-        before: state of the step that it follows; for a push ``skipped`` means that no device could show it. ``None``:
-            there is none.
+        before: state of the step that it follows; for a push ``skipped`` means that no device could show it, and an open
+            state that no device has it yet. ``None``: there is none.
         delivered: that step, or a later one, was reported as delivered.
         clicked: some device reported a click or a person read a message, which implies delivery.
         cancelled: the application asked to stop.
@@ -329,9 +328,9 @@ class Facts:
 
 
 def decide(facts: Facts) -> Verdict:
-    """Return whether the next knock is due, and why.
+    """Return whether a step that is due must be sent, and why.
 
-    After a step that could not go out at all it is due whatever the trigger says: there is nothing to wait for.
+    If the step before it could not go out at all, the step is needed whatever its trigger is: no receipt can come.
     """
     if facts.cancelled:
         return Verdict.CANCELLED
@@ -350,8 +349,11 @@ def decide(facts: Facts) -> Verdict:
         if facts.undelivered and not facts.delivered:
             return Verdict.UNDELIVERED
     trigger = TRIGGERS[facts.when or When.NOT_DELIVERED]
-    if trigger.answered_by is None:
-        # A push that is still being tried may yet fail, and then the step is due.
-        return Verdict.NOTIFICATIONS_ENABLED if facts.before is DeliveryState.SENT else Verdict.WAIT
-    answered = facts.clicked or (facts.delivered and trigger.answered_by is Receipt.DELIVERED)
-    return Verdict.REACHED_IN_TIME if answered else trigger.unanswered
+    if trigger.answered_by is not None and (
+        facts.clicked or (facts.delivered and trigger.answered_by is Receipt.DELIVERED)
+    ):
+        return Verdict.REACHED_IN_TIME
+    if facts.follows_push and facts.before in OPEN:
+        # Nobody can answer a push that was not handed over. It may also fail yet, and then the step is due.
+        return Verdict.WAIT
+    return Verdict.NOTIFICATIONS_ENABLED if trigger.answered_by is None else trigger.unanswered

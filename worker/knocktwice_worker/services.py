@@ -1,4 +1,4 @@
-"""What a worker process holds for its whole life: connections, channels, limits. Built on first use, once per process."""
+"""The long-lived parts of a worker process: connections, channels, limits. Built on first use, once per process."""
 
 from __future__ import annotations
 
@@ -60,38 +60,42 @@ if TYPE_CHECKING:
     from knocktwice_worker.content.links.short_links import Tracker
 
 
-#: Connections for short transactions; whoever runs more threads than that lets some of them wait.
+#: Connections for short transactions. If more threads need one at once, some of them wait.
 CONNECTIONS = 10
-#: How long a short transaction may stand still; the limits, which are asked in one, have up to ten seconds to answer.
+#: How long a short transaction may be idle. The limits are asked within one, and Redis may take ten seconds to answer.
 _IDLE = timedelta(seconds=20)
-#: Bytes of an answer; a page of a provider's list has some hundred thousand.
+#: The most bytes of an answer; a page of a provider's list has some hundred thousand.
 LARGEST_ANSWER = 32 << 20
 
 
 @dataclass(frozen=True)
 class Services:
-    """Everything a task needs, by name. Each part is made when it is first asked for."""
+    """All parts that tasks need, by name. Each part is built when it is first used.
+
+    Attributes:
+        settings: the settings of the installation.
+    """
 
     settings: Settings
 
     @cached_property
     def engine(self) -> Engine:
-        """Short transactions: claims, decisions, records."""
+        """The engine for short transactions: claims, decisions, records."""
         return engine.create(database_url(self.settings), pool_size=CONNECTIONS, idle=_IDLE)
 
     @cached_property
     def senders(self) -> Engine:
-        """Transactions that stay open during a provider call, so that they cannot starve the short ones."""
+        """The engine for transactions that last as long as a provider call; separate, to keep short ones free."""
         return engine.create(database_url(self.settings), pool_size=20, idle=2 * self.settings.lease)
 
     @cached_property
     def redis(self) -> Redis:
-        """The inbox and the limits."""
+        """The client of Redis, which has the inbox and the limits."""
         return connect_redis(broker_url(self.settings))
 
     @cached_property
     def limits(self) -> RedisLimits:
-        """The per-number limits."""
+        """The limits per number, in Redis."""
         settings = self.settings
         return RedisLimits(
             self.redis,
@@ -106,7 +110,7 @@ class Services:
 
     @cached_property
     def erased(self) -> Erased:
-        """Who was erased."""
+        """The list of erased people."""
         return Erased(self.engine, secret(self.settings).encode())
 
     @cached_property
@@ -119,18 +123,18 @@ class Services:
 
     @cached_property
     def hooks(self) -> Hooks:
-        """Where webhooks go out."""
+        """The sender of webhook requests."""
         return Hooks(private=self.settings.webhook_private)
 
     @cached_property
     def webhooks(self) -> Sender:
-        """Tells endpoints what happens."""
+        """Sends events to webhook endpoints."""
         give_up = timedelta(seconds=self.settings.webhook_give_up_s)
         return Sender(engine=self.engine, hooks=self.hooks, secret=secret(self.settings), give_up=give_up)
 
     @cached_property
     def guard(self) -> ErasureGuard:
-        """Takes erased people out of what is processed."""
+        """Removes erased people from messages before they are processed."""
         return ErasureGuard(engine=self.engine, erased=self.erased, secret=secret(self.settings).encode())
 
     @cached_property
@@ -141,14 +145,14 @@ class Services:
 
     @cached_property
     def expansion(self) -> Expansion:
-        """Carries blasts out."""
+        """Expands blasts into notifications."""
         return Expansion(engine=self.engine, redis=self.redis, lease=self.settings.lease, send=self.send)
 
     def send(self, batches: Sequence[Batch], wanted: Callable[[Connection], bool] = lambda _: True) -> None:
         """Accept batches and push them, without people who were erased after the batches were made.
 
         Args:
-            wanted: asked in the transaction that writes the rows; unless it agrees nothing is written.
+            wanted: called in the transaction that writes the rows; if it returns ``False``, no row is written.
         """
         self.pushes.send_all([self.guard.without_erased(batch) for batch in batches], wanted)
 
@@ -183,25 +187,25 @@ class Services:
 
     @cached_property
     def receipt_tokens(self) -> ReceiptTokens:
-        """Signs and reads what pushes carry for their receipts."""
+        """Signs and reads the receipt tokens in pushes."""
         own = self.settings.receipt_secret
         secrets = own.get_secret_value().split(",") if own else [secret(self.settings)]
         return ReceiptTokens([s.strip().encode() for s in secrets], self.settings.receipt_valid)
 
     @cached_property
     def receipt_urls(self) -> ReceiptUrls | None:
-        """Makes the addresses at which apps report; ``None`` while nobody could reach them."""
+        """Makes the addresses to which apps report; ``None`` without a public URL."""
         url = self.settings.public_url
         return ReceiptUrls(url, self.receipt_tokens) if url else None
 
     @cached_property
     def short_links(self) -> ShortLinks | None:
-        """Makes short links; ``None`` while nobody could open them."""
+        """Makes short links; ``None`` without an address for links."""
         url = self.settings.link_address
         return ShortLinks(url, secret(self.settings).encode()) if url else None
 
     def links(self, notification: str, step: int) -> Tracker | None:
-        """Return what makes the links in a step's message, if anything does."""
+        """Return the maker of the short links in a step's message; ``None``: links stay as they are."""
         return self.short_links.of(notification, step) if self.short_links else None
 
     @cached_property
@@ -211,17 +215,17 @@ class Services:
 
     @cached_property
     def push_pace(self) -> Pace:
-        """How fast the Firebase project may be spoken to."""
+        """The pace that the Firebase project accepts."""
         return Pace(self.redis, name=f"fcm:{self.settings.fcm_project or ''}", per_s=self.settings.push_per_s)
 
     @cached_property
     def inbox(self) -> Inbox:
-        """What producers were promised and is not in Postgres yet."""
+        """The accepted messages that are not in Postgres yet."""
         return Inbox(redis=self.redis, engine=self.engine, grace_s=self.settings.inbox_grace_s)
 
     @cached_property
     def accepted(self) -> dict[Task, Work]:
-        """What accepted messages make happen, by their task."""
+        """Task → the function that carries out its accepted messages."""
         return {
             Task.SEND_PUSH: self._push_batches,
             Task.RECORD_EVENTS: self._record_receipts,
@@ -232,7 +236,7 @@ class Services:
 
     @cached_property
     def catch_up(self) -> CatchUp:
-        """Carries out what was said about somebody before a decision about them."""
+        """Carries out accepted messages about a person before a decision about this person."""
         said = (Task.RECORD_EVENTS, Task.CANCEL, Task.UPDATE_AUDIENCE)
         work = {task: self.accepted[task] for task in said}
         return CatchUp(inbox=self.inbox, work=work, patience=timedelta(seconds=self.settings.await_accepted_s))
@@ -335,7 +339,7 @@ class Services:
 
     @cached_property
     def reconcile(self) -> Reconcile:
-        """The outcomes that nobody recorded."""
+        """Settles messages whose outcome was not recorded."""
         settings = self.settings
         return Reconcile(
             engine=self.engine,
@@ -350,18 +354,18 @@ class Services:
 
     @cached_property
     def withdrawals(self) -> Withdrawals:
-        """Pushes that later steps have overtaken."""
+        """Takes pushes off screens that later steps have overtaken."""
         return Withdrawals(engine=self.engine, channel=self.push, transport=self.transport, pace=self.push_pace)
 
     @cached_property
     def delivery_reports(self) -> DeliveryReports:
-        """What providers say became of messages."""
+        """Fetches missing reports from providers."""
         return DeliveryReports(
             engine=self.engine, books=self.channels.books, transport=self.transport, wait=self.settings.sms_report_wait
         )
 
     def close(self) -> None:
-        """Close what was opened."""
+        """Close all parts that were built."""
         for name, close in (
             ("engine", "dispose"),
             ("senders", "dispose"),

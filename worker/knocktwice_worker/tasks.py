@@ -1,7 +1,7 @@
-"""The Celery tasks: each takes a batch and is safe to run twice, late, or after a kill at any line.
+"""The Celery tasks. Each takes a batch and is safe to run twice, late, or after a kill at any line.
 
-A task that fails is not retried by Celery. The rows it worked on keep their ``wake_at`` and ring again, and a message whose
-rows were never written is still in the inbox: one recovery mechanism, and it survives the worker.
+Celery does not retry a failed task. Its rows keep their ``wake_at`` and are due again, and a message whose rows were
+never written is still in the inbox. So there is one way of recovery, and it works even if the worker is gone.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ publish = partial(publishing.publish, app)
 
 
 class TaskFailed(KnocktwiceError):
-    """A task failed; its work comes back by itself. Carries the error's type only: its text may quote personal data."""
+    """A task failed; its work is done again later. Only the error's type is kept: its text may be personal."""
 
 
 def _task(name: Task) -> Callable[[Callable[[Services, list[str]], None]], Any]:
-    """Make a task of a function that takes ids."""
+    """Make a task from a function that takes ids."""
 
     def decorate(work: Callable[[Services, list[str]], None]) -> Any:
         @app.task(name=name.value, shared=False)
@@ -53,7 +53,7 @@ def _task(name: Task) -> Callable[[Callable[[Services, list[str]], None]], Any]:
 
 
 def _message_task(name: Task, **options: Any) -> Any:
-    """Make the task that carries out a producer's message. What it does is in ``services.py``, which decisions use, too."""
+    """Make the task that carries out a producer's message by the function in ``Services.accepted``."""
 
     @app.task(name=name.value, bind=True, shared=False, **options)
     def run(self: Any, message: object) -> None:
@@ -67,7 +67,7 @@ def _message_task(name: Task, **options: Any) -> Any:
 
 
 def _gathered_task(name: Task, weight: Callable[[object], int]) -> Any:
-    """Make a task of which many messages are carried out together; one alone as by :func:`_message_task`."""
+    """Make a task that carries out many messages together, and a single message like :func:`_message_task`."""
 
     def together(messages: Sequence[tuple[str, object]]) -> None:
         here = services()
@@ -79,7 +79,7 @@ def _gathered_task(name: Task, weight: Callable[[object], int]) -> Any:
 
 
 def _count_in(field: str) -> Callable[[object], int]:
-    """Return a function that says how many there are in a message that nobody has looked at yet."""
+    """Return a function that counts the items in a field of an unchecked message."""
 
     def count(message: object) -> int:
         listed = message.get(field) if isinstance(message, dict) else None
@@ -100,13 +100,13 @@ send_push = _gathered_task(Task.SEND_PUSH, _count_in("recipients"))
 
 @_task(Task.RESUME_PUSH)
 def resume_push(here: Services, ids: list[str]) -> None:
-    """Take up pushes that a provider asked to repeat or a dead worker left behind."""
+    """Try pushes again that a provider asked to repeat or that a dead worker left behind."""
     here.pushes.resume(ids)
 
 
 @_task(Task.CHECK_FALLBACK)
 def check_fallback(here: Services, ids: list[str]) -> None:
-    """Decide for notifications whose countdown is over, and chain ``send_sms``."""
+    """Decide about steps that are due, and publish ``send_sms`` for those that must be sent."""
     reserved = here.fallback.check(ids)
     if reserved:
         publish(Task.SEND_SMS, reserved)
@@ -114,19 +114,19 @@ def check_fallback(here: Services, ids: list[str]) -> None:
 
 @_task(Task.SEND_SMS)
 def send_sms(here: Services, ids: list[str]) -> None:
-    """Send reserved messages of later steps, and chain ``withdraw``."""
+    """Send reserved messages of later steps, and publish ``withdraw``."""
     _withdraw(here, here.later_steps.send(ids))
 
 
 @_task(Task.RECONCILE)
 def reconcile_sms(here: Services, ids: list[str]) -> None:
-    """Settle messages whose outcome nobody recorded."""
+    """Settle messages whose outcome was not recorded."""
     _withdraw(here, here.reconcile.resolve(ids))
 
 
 @_task(Task.WITHDRAW)
 def withdraw_push(here: Services, ids: list[str]) -> None:
-    """Take pushes off the screen whose later steps have been handed over."""
+    """Take pushes off the screens after their later steps have gone out."""
     here.withdrawals.withdraw(ids)
 
 
@@ -136,11 +136,11 @@ def _withdraw(here: Services, ids: list[str]) -> None:
     try:
         publish(Task.WITHDRAW, ids)
     except Exception as error:
-        # All is recorded; without a broker the pushes just stay on the screen.
+        # All rows are written. Without a broker the pushes only stay on the screens.
         log.warning("pushes not withdrawn", error=type(error).__name__, count=len(ids))
 
 
-#: Write receipts and end the fallbacks they make needless.
+#: Write receipts, and end the steps that they make unnecessary.
 record_events = _gathered_task(Task.RECORD_EVENTS, _count_in("receipts"))
 
 #: Stop notifications that have not reached the provider yet.
@@ -149,20 +149,20 @@ cancel = _message_task(Task.CANCEL)
 #: Register and unregister devices, bind phones, set tags and consent, erase people.
 update_audience = _message_task(Task.UPDATE_AUDIENCE)
 
-#: Start a blast, unless its key did before.
+#: Start a blast, unless a blast with its key was started before.
 blast = _message_task(Task.BLAST)
 
 
 @_task(Task.EXPAND_BLAST)
 def expand_blast(here: Services, ids: list[str]) -> None:
-    """Take the next people of a blast, and hand pages of them to ``send_page``."""
+    """Take the next people of a blast, and publish ``send_page`` for pages of them."""
     for id_ in ids:
         here.expansion.step(id_, publish)
 
 
 @_task(Task.SEND_PAGE)
 def send_page(here: Services, ids: list[str]) -> None:
-    """Notify the people of a page."""
+    """Send the notifications of a page."""
     for id_ in ids:
         here.expansion.send_page(id_, publish)
 
@@ -177,7 +177,7 @@ def start_blasts() -> None:
 
 
 def _timed_task(name: Task) -> Callable[[Callable[[Services], dict[str, int]]], Any]:
-    """Make a task of a function that beat calls; what it returns is logged."""
+    """Make a task from a function that beat calls. The figures that it returns are logged."""
 
     def decorate(work: Callable[[Services], dict[str, int]]) -> Any:
         @app.task(name=name.value, shared=False)
@@ -196,19 +196,19 @@ def _timed_task(name: Task) -> Callable[[Callable[[Services], dict[str, int]]], 
 
 @_timed_task(Task.BRING_REPORTS)
 def bring_reports(here: Services) -> dict[str, int]:
-    """Bring delivery reports to their rows that could not be brought when they came."""
+    """Write delivery reports to their rows that could not be written when they came."""
     return {"waiting": here.delivery_reports.bring_waiting()}
 
 
 @_timed_task(Task.COLLECT_REPORTS)
 def collect_reports(here: Services) -> dict[str, int]:
-    """Read the provider's list for what never called back, and for the prices."""
+    """Read the providers' lists, for missing reports and for prices."""
     return {"messages": here.delivery_reports.read_lists()}
 
 
 @app.task(name=Task.HOUSEKEEPING.value, shared=False)
 def housekeeping() -> None:
-    """Remove what nobody needs any more."""
+    """Delete rows that are not needed any more."""
     try:
         here = services()
         with here.engine.begin() as conn:

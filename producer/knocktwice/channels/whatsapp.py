@@ -21,7 +21,8 @@ class WhatsApp(LaterStep):
     Args:
         content_sid: the template, ``HX…``.
         variables: its variables, by name or number; their texts may have ``{{ name }}`` placeholders.
-        when, after, sender: as for :class:`~knocktwice.content.Sms`; ``not_clicked`` of the step behind it means that nobody read it.
+        when, after, sender: as for :class:`~knocktwice.content.Sms`; ``not_clicked`` of the step behind it means that
+        nobody read it.
 
     Raises:
         InvalidMessage: ``after`` is not a timedelta. Everything else is checked when the message is sent.

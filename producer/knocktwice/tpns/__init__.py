@@ -45,7 +45,7 @@ IGNORED = {
 }
 #: Fields that are handed back in reports.
 REFERENCE = ("group_id", "plan_id")
-#: What we cannot do, and what to do instead.
+#: Fields that are not supported → the remedy.
 UNSUPPORTED = {
     "loop_param": "is not supported; call repeatedly, by cron",
     "loop_times": "is not supported; call repeatedly, by cron",
@@ -76,7 +76,7 @@ _WORDS = {
 
 @dataclass(frozen=True, slots=True)
 class Notified:
-    """What became of a payload.
+    """The result of a payload.
 
     Args:
         ids: the notifications' ids, in the order of the payload's tokens or accounts; none for tags or all.
@@ -106,8 +106,8 @@ def notify(
         client: yours; left out, one is made for this call.
         sms_templates: ``sms_template_id`` → text, with ``{1}``, ``{2}`` for ``sms_template_params``.
         phones: token → number, for the SMS. An account's number is the one bound to the user.
-        key: the payload's idempotency key: the same key notifies each token or account once. Tags and all need one: they
-            become a blast, and a blast is known by its key.
+        key: the payload's idempotency key: the same key notifies each token or account once. Tags and all need one:
+            they become a blast, and a blast is known by its key.
         category: decides consent and quiet hours; left out, ``transactional``.
         zone: by which clock ``send_time`` is told; left out, by that of Tencent's servers.
 
@@ -157,7 +157,8 @@ def notify(
 def segment_filter(payload: Mapping[str, Any]) -> dict[str, Any]:
     """Return the segment that ``audience_type`` ``tag`` or ``all`` means, as JSON for ``knocktwice segment put``.
 
-    A tag of Tencent's is a label. Here it is a tag of that name whose value is ``true``: ``tag_user(user, {"vip": True})``.
+    A tag of Tencent's is a label. Here it is a tag of that name whose value is ``true``:
+    ``tag_user(user, {"vip": True})``.
 
     Raises:
         InvalidPayload: the tags or their rules are wrong; all problems are named.
@@ -172,7 +173,7 @@ def segment_filter(payload: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class _Shared(TypedDict):
-    """What :meth:`Client.notify_many` and :meth:`Client.blast` both want to know."""
+    """The arguments that :meth:`Client.notify_many` and :meth:`Client.blast` share."""
 
     push: Push
     sms: Sms | None

@@ -1,4 +1,4 @@
-"""Whom a payload is for: tokens and accounts become recipients, tags a segment's filter."""
+"""The recipients of a payload: tokens and accounts become recipients, tags become a segment's filter."""
 
 from __future__ import annotations
 

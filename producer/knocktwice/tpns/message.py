@@ -1,4 +1,4 @@
-"""What a payload wants to be shown."""
+"""The push that a payload describes."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from knocktwice_shared.errors import InvalidMessage
 
 
 class InvalidPayload(InvalidMessage):
-    """What to push, or whom, is wrong or not supported: mend the named fields. Nothing was sent.
+    """The payload is wrong or not supported: correct the named fields. Nothing was sent.
 
     Attributes:
         problems: each with its ``field`` and ``problem``, in the order of the payload.

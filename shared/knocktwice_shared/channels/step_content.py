@@ -1,4 +1,4 @@
-"""What the steps of a channel say, as data: the contract checks it, a template writes it down, the command line reads it."""
+"""The fields of a channel's steps, as data: the contract checks them, templates and the command line use them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TEXT = "text"
 
 
 class Kind(StrEnum):
-    """What a field holds."""
+    """The type of a field."""
 
     #: One text.
     TEXT = "text"
@@ -60,7 +60,8 @@ class StepContent:
         called: what people call the channel.
         fields: name → what it holds.
         hint: what to give instead of a field that belongs to another channel.
-        first_field: the field that the command line takes after a colon, as in ``channel:VALUE``; ``None``: there is none.
+        first_field: the field that the command line takes after a colon, as in ``channel:VALUE``; ``None``: there is
+            none.
     """
 
     channel: str

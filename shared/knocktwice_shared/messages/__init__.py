@@ -1,8 +1,8 @@
 """The messages that producers send, and the one validator both sides run on them.
 
 ``shared/CONTRACT.md`` documents every field. A message is plain JSON on the wire; ``parse_*`` turns it into the frozen
-types of these modules or raises :class:`InvalidMessage` with the path of the first wrong field. Unknown fields are refused: a
-misspelt ``catgeory`` that is silently ignored sends the wrong message.
+types of these modules or raises :class:`InvalidMessage` with the path of the first wrong field. Unknown fields are
+refused: a misspelt ``catgeory`` that is silently ignored sends the wrong message.
 """
 
 from knocktwice_shared.messages.audience import (

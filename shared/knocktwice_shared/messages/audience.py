@@ -20,7 +20,7 @@ TAG_NAME_LIMIT = 64
 
 
 class Platform(StrEnum):
-    """Where a registration lives."""
+    """The platform of a registration."""
 
     ANDROID = "android"
     IOS = "ios"
@@ -31,7 +31,8 @@ class Platform(StrEnum):
 class DeviceRegistered:
     """A registration belongs to this user from ``at`` on, and to nobody else.
 
-    A field that is ``None`` was not said: it stays as it was. A new device has its notifications on unless something else is said.
+    A field that is ``None`` was not said: it stays as it was. A new device has its notifications on unless something
+    else is said.
     """
 
     user: str
@@ -71,7 +72,7 @@ TagValue = TagItem | tuple[TagItem, ...] | None
 
 @dataclass(frozen=True, slots=True)
 class TagsSet:
-    """What the application says about a user from ``at`` on. Tags that are not named stay as they are."""
+    """The application's changes to a user from ``at`` on. Tags that are not named stay as they are."""
 
     user: str
     tags: Mapping[str, TagValue]

@@ -1,4 +1,4 @@
-"""What every field is checked by. Each check returns the value or raises InvalidMessage with the path of the field."""
+"""The checks of single fields. Each returns the value or raises InvalidMessage with the path of the field."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ JSON_BYTES_LIMIT = 4_096
 _E164 = re.compile(r"\+[1-9][0-9]{6,14}")
 
 
-#: What people and address books put around digits, among it the invisible direction marks of right-to-left text.
+#: Characters around digits in phone numbers, among them the invisible direction marks of right-to-left text.
 _PHONE_DECORATION = re.compile(r"[\s().\-\u2010-\u2015\u200e\u200f\u202a-\u202e\u2066-\u2069]+")
 
 
-#: What :func:`_plainly_storable` knows: types, how many values, and how large a number.
+#: The limits of :func:`_plainly_storable`: types, number of values, and size of a number.
 _PLAIN, _FEW, _PLAIN_INT = frozenset({str, int, bool, type(None)}), 20, 2**63
 
 

@@ -47,11 +47,11 @@ _RECIPIENT = {"id", "user", "registrations", "phone", "params", "key", "locale"}
 
 @dataclass(frozen=True, slots=True)
 class Recipient:
-    """Who is knocked for: a stored ``user``, or ``registrations`` and ``phone`` of somebody who is not stored.
+    """The recipient: a stored ``user``, or ``registrations`` and ``phone`` of a person who is not stored.
 
     Args:
-        user: the application's own id of a person. What stands beside it is remembered of that person before anything is sent,
-            as ``register_device``, ``bind_phone`` and ``tag_user`` do.
+        user: the application's own id of a person. What stands beside it is remembered of that person before anything
+            is sent, as ``register_device``, ``bind_phone`` and ``tag_user`` do.
         registrations: FCM registration tokens or FIDs; without ``user``, for this notification only.
         phone: number for the SMS in E.164; spaces, dashes, dots and parentheses are dropped. Without ``user``, for this
             notification only.

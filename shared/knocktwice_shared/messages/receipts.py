@@ -19,7 +19,7 @@ _RECEIPT = {"notification", "kind", "at", "registration", "step"}
 
 
 class Receipt(StrEnum):
-    """What a device reports."""
+    """The kinds of receipts."""
 
     DELIVERED = "delivered"
     CLICKED = "clicked"

@@ -1,4 +1,4 @@
-"""What messages are made of: why something is sent, what a push says, what a step is and when it goes."""
+"""The parts of messages: categories, pushes, steps, and the times at which they go."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class Category(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Push:
-    """What the first knock shows. ``title`` and ``body`` may hold ``{{ name }}`` placeholders, filled from ``params``.
+    """The content of a push. ``title`` and ``body`` may have ``{{ name }}`` placeholders, filled from ``params``.
 
     Args:
         title: first line.
@@ -89,8 +89,8 @@ class Step:
     Attributes:
         channel: a word of :data:`~knocktwice_shared.channels.CONTENTS`.
         when: ``None`` for a first step, which has nothing to wait for.
-        text: its own, where its channel has texts; ``None`` says what the content says. In a template's step by locale, or
-            one for all.
+        text: its own, where its channel has texts; ``None`` says what the content says. In a template's step by locale,
+            or one for all.
         sender: another than the setting's.
         content: what its channel asks for beside a text, field by field.
     """
@@ -134,8 +134,8 @@ class LocalTime:
     """A time by the clock on the recipient's wall, wherever they live: "at nine in the morning".
 
     Args:
-        at: date and time without a zone. One that the clocks skip in spring is as long after the change as it would have
-            been; of one that comes twice in autumn the first counts (as RFC 5545, 3.3.5, has it).
+        at: date and time without a zone. One that the clocks skip in spring is as long after the change as it would
+            have been; of one that comes twice in autumn the first counts (as RFC 5545, 3.3.5, has it).
 
     Raises:
         InvalidMessage: it is no such time.

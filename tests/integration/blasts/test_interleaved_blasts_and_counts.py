@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import UTC, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -30,12 +30,14 @@ from support.one_notification import OneNotification
 from support.scenario import CONTENT, LATER, NOW, SAID, Scenario, installed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
+    from knocktwice_shared.messages import Batch
     from knocktwice_worker.embedded.servers import Servers
     from support.interleaving import Interleaver
 
 _numbers = itertools.count(1)
+HOUR = timedelta(hours=1)
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +64,7 @@ class Campaign:
 
     scenario: Scenario
     key: str
+    pushing: list[store.PushWork] = field(default_factory=list)
 
     @property
     def id(self) -> str:
@@ -79,6 +82,30 @@ class Campaign:
     def page(self) -> None:
         for (page,) in self._rows("SELECT id FROM blast_pages WHERE blast_id = :id"):
             self.scenario.here.expansion.send_page(str(page), _lose)
+
+    def begin_page(self) -> None:
+        """Have a worker write the page's notifications; the provider has not answered yet."""
+
+        def accept(batches: Sequence[Batch], wanted: Callable[[sa.Connection], bool]) -> None:
+            with self.scenario.here.engine.begin() as conn:
+                assert wanted(conn)
+                self.pushing += store.accept(conn, [store.Intake(b, {}, HOUR) for b in batches], lease=HOUR)
+
+        expansion = replace(self.scenario.here.expansion, send=accept)
+        for (page,) in self._rows("SELECT id FROM blast_pages WHERE blast_id = :id"):
+            expansion.send_page(str(page), _lose)
+
+    def be_refused(self) -> None:
+        """The provider wants the pushes to be tried again, and their worker notes it."""
+        refused = [
+            store.PushResult(w.notification_id, w.registration, AttemptState.OPEN, retry_after=HOUR)
+            for w in self.pushing
+        ]
+        with self.scenario.here.engine.begin() as conn:
+            again = store.record_push(conn, refused, retry_for=HOUR)
+        if again:
+            with self.scenario.here.engine.begin() as conn:
+                store.settle_cancelled(conn, again)
 
     def abort(self) -> None:
         def abort(conn: sa.Connection) -> None:
@@ -156,6 +183,12 @@ def _refused(scenario: Scenario) -> Campaign:
     return campaign
 
 
+def _under_way(scenario: Scenario) -> Campaign:
+    campaign = _expanded(scenario)
+    campaign.begin_page()
+    return campaign
+
+
 def _sent(scenario: Scenario) -> Campaign:
     campaign = _expanded(scenario)
     campaign.page()
@@ -176,6 +209,7 @@ CAMPAIGNS: dict[str, tuple[Callable[[Scenario], Campaign], Callable[[Campaign], 
     "page & page": (_expanded, Campaign.page, Campaign.page),
     "page & end": (_expanded, Campaign.page, Campaign.end),
     "page, to be tried again & end": (_refused, Campaign.page, Campaign.end),
+    "answer, to be tried again & end": (_under_way, Campaign.be_refused, Campaign.end),
     "page & pause": (_expanded, Campaign.page, Campaign.pause),
     "go on & end": (_paused, Campaign.resume, Campaign.end),
     "end & end": (_sent, Campaign.end, Campaign.end),

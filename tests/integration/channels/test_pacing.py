@@ -21,11 +21,11 @@ GLACIAL = 1e-6
 
 def test_a_burst_of_one_second_goes_at_once_and_the_rest_later(valkey: Redis) -> None:
     turn = Pace(valkey, name="p", per_s=100).take([1] * 500)
-    # The bucket holds a hundred, and what a slow machine adds while it looks.
-    assert 100 <= turn.granted < 200
+    # The script looks at the clock once, so how fast the machine is does not matter. A message may overdraw the bucket.
+    assert turn.granted in {100, 101}
     assert len(turn.waits) == 500 - turn.granted
-    assert timedelta(0) <= turn.waits[0] < timedelta(seconds=1)
-    assert timedelta(seconds=2) < turn.waits[-1] < timedelta(seconds=4)
+    assert timedelta(0) <= turn.waits[0] <= timedelta(seconds=0.011)
+    assert timedelta(seconds=3.97) < turn.waits[-1] < timedelta(seconds=4)
     assert sorted(turn.waits) == list(turn.waits)
 
 
@@ -43,7 +43,8 @@ def test_workers_share_a_bucket(valkey_url: str) -> None:
 
 def test_a_message_of_many_parts_uses_up_as_many_turns(valkey: Redis) -> None:
     pace = Pace(valkey, name="p", per_s=10)
-    assert pace.take([3, 3, 3, 3, 3]).granted == 4
+    # The third overdraws what is left, by far more than a slow machine takes for the rest of this test.
+    assert pace.take([4, 4, 40_000, 4]).granted == 3
     assert pace.take([1]).granted == 0
 
 
@@ -68,8 +69,10 @@ def test_a_provider_that_asks_for_patience_is_left_alone_and_then_spoken_to_half
     turn = pace.take([1])
     assert turn.granted == 0
     assert timedelta(seconds=50) < turn.waits[0] < timedelta(seconds=70)
-    valkey.hset("knocktwice:pace:p", "pause", 0)
-    assert 450 < pace.take([1] * 2_000).granted < 900
+    seconds, _ = valkey.time()
+    # As if the pause were over in this moment; the pace recovers with the seconds.
+    valkey.hset("knocktwice:pace:p", mapping={"pause": 0, "cut_at": seconds})
+    assert 500 <= pace.take([1] * 2_000).granted < 700
 
 
 def test_a_whole_batch_of_refusals_slows_down_once(valkey: Redis) -> None:

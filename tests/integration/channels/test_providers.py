@@ -395,3 +395,16 @@ def test_each_sender_of_each_provider_has_its_own_pace(install: Callable[..., Se
     ids = _send(here, 2)
     assert sorted(_row(here, i).state for i in ids) == ["reserved", "sent"]
     assert here.redis.keys("knocktwice:pace:sms:*") == [b"knocktwice:pace:sms:acme:Acme"]
+
+
+def test_only_who_asked_for_patience_is_spoken_to_more_slowly(
+    install: Callable[..., Services], acme: SmsProvider
+) -> None:
+    here = install(twilio=30, parts_per_s=1_000, settings={"sms_parts_per_s": 1_000.0})
+    acme.says = "too fast"
+    _send(here, 20)
+    with here.engine.connect() as conn:
+        by = conn.execute(sa.text("SELECT DISTINCT provider FROM deliveries WHERE step = 1 ORDER BY 1")).scalars()
+        assert list(by) == ["acme", "twilio"]
+    slowed = [key for key in here.redis.keys("knocktwice:pace:*") if here.redis.hexists(key, "pause")]
+    assert slowed == [b"knocktwice:pace:sms:acme:Acme"]

@@ -235,8 +235,9 @@ def test_of_eleven_reservations_a_wipe_let_through_the_youngest_is_refused(
     valkey: redis.Redis, engine: sa.Engine
 ) -> None:
     counter, eleven = RedisLimits(valkey, limits()), [ask(content=str(i).encode()) for i in range(11)]
-    for i, one in enumerate(eleven):
-        _sent(engine, one, NOON - timedelta(minutes=11 - i), state="reserved")
+    # Neither their rows nor their ids lie in the order in which they were reserved.
+    for i in (7, 2, 10, 0, 5, 9, 1, 8, 3, 6, 4):
+        _sent(engine, eleven[i], NOON - timedelta(minutes=11 - i), state="reserved")
     with engine.connect() as conn:
         # The youngest asks first and is refused all the same.
         answers = [counter.count(conn, [one], NOON)[0].refusal for one in reversed(eleven)]

@@ -86,7 +86,7 @@ def _cost(bill: Bill, clock: Clock, people: int) -> dict[str, tuple[int, int]]:
     published: list[tuple[Task, Sequence[str]]] = []
     with bill.of("send_push", spent):
         here.pushes.send(batch)
-    clock.advance(DELAY)
+    clock.advance(DELAY + timedelta(seconds=1))
     with bill.of("dispatch", spent):
         dispatch(here, lambda task, ids: published.append((task, ids)))
     ((_, ids),) = published

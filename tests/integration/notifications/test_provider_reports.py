@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -102,6 +103,28 @@ def test_a_callback_that_comes_while_its_sender_holds_the_row_waits_for_it(post:
     with post.here.engine.begin() as conn:
         assert provider_reports.bring(conn) == 0
     assert post.step(id_, 1)[2] == "delivered"
+
+
+def test_any_number_of_reports_that_are_not_ours_keep_none_of_ours_waiting(post: SentMessages) -> None:
+    """An account that sends other messages, too, may report more of them than are brought at once."""
+    (id_,) = post.handed_over(SMS)
+    foreign = [_heard(n, "delivered") for n in range(1, provider_reports.LIMIT + 1)]
+    with post.here.engine.begin() as conn:
+        provider_reports.accept(conn, foreign)
+        # In whatever order the table gives them, ours comes behind all of these.
+        provider_reports.accept(conn, [replace(_heard(0, "delivered"), provider_id="SM~ours")])
+        conn.execute(sa.text("UPDATE deliveries SET provider_id = 'SM~ours' WHERE step = 1"))
+        conn.execute(
+            sa.text(
+                "UPDATE provider_reports SET received_at = received_at + interval '1 hour' WHERE provider_id = 'SM~ours'"
+            )
+        )
+    for _ in range(100):
+        with post.here.engine.begin() as conn:
+            provider_reports.bring(conn)
+        if post.step(id_, 1)[2] == "delivered":
+            return
+    raise AssertionError("1,000 others are always first")
 
 
 def test_a_report_that_somebody_else_is_at_is_left_to_them(post: SentMessages) -> None:

@@ -26,6 +26,7 @@ from knocktwice_shared.names import key_name
 from knocktwice_worker.audience import inbound_texts, opt_outs
 from knocktwice_worker.audience import people as audience
 from knocktwice_worker.audience.inbound_texts import InboundText
+from knocktwice_worker.audience.opt_out_words import Wish
 from knocktwice_worker.blasts import expansion, request
 from knocktwice_worker.channels.reports import StatusReport
 from knocktwice_worker.database.schema import metadata
@@ -353,6 +354,52 @@ def test_whoever_comes_back_may_be_known_by_one_thing_only(town: Town, back: Aud
     left = [town.rows(f"SELECT user_id FROM {table} WHERE user_id = '{ADA}'") for table in ("devices", "phones")]  # noqa: S608
     assert sorted(left) == [[], [(ADA,)]]
     assert town.rows(f"SELECT tags FROM users WHERE id = '{ADA}'") == [({},)]  # noqa: S608
+    number = [(back.phone,)] if isinstance(back, PhoneBound) else []
+    assert town.rows(f"SELECT number FROM phones WHERE user_id = '{ADA}'") == number  # noqa: S608
+
+
+def test_whoever_comes_back_before_all_is_settled_keeps_what_is_new(town: Town) -> None:
+    at, number = datetime.now(UTC) - timedelta(minutes=1), "+16505550183"
+    with pytest.raises(erasure.Unsettled):
+        town.say(UserErased(ADA, at))
+    later = at + timedelta(seconds=30)
+    town.say(PhoneBound(ADA, number, later), DeviceRegistered(ADA, "silent-new", later))
+    with town.here.engine.begin() as conn:
+        inbound_texts.receive(conn, [InboundText("SM-stop", number, Wish.STOP)])
+    town.clock.advance(erasure.SETTLED)
+    town.say(UserErased(ADA, at))
+    assert town.rows(f"SELECT number FROM phones WHERE user_id = '{ADA}'") == [(number,)]  # noqa: S608
+    assert town.rows(f"SELECT registration FROM devices WHERE user_id = '{ADA}'") == [("silent-new",)]  # noqa: S608
+    # Who has asked for silence under the new number was not erased with it.
+    assert town.rows("SELECT number FROM opt_outs") == [(number,)]
+
+
+def test_whoever_comes_back_is_notified_by_a_blast_once(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(expansion, "_TAKEN", 1)
+    blast = _blast(town, "halfway")
+    # She is the place where it goes on.
+    while town.rows("SELECT cursor FROM blasts") != [(ADA,)]:
+        town.here.expansion.expand(blast)
+    at = datetime.now(UTC) - timedelta(minutes=1)
+    later = at + timedelta(seconds=30)
+    town.say(DeviceRegistered(ADA, "silent-new", later))
+    # Her page is newer than her erasure: she was taken into it as the one who came back.
+    town.settle(at)
+    while town.here.expansion.expand(blast) is not None:
+        pass
+    _send_pages(town, blast)
+    assert town.rows("SELECT user_id, count(*) FROM notifications GROUP BY 1 ORDER BY 1") == [(ADA, 1), (BOB, 1)]
+
+
+@pytest.mark.parametrize("named", [{"registrations": ["silent-reg-ADA"]}, {"registrations": ["x", "silent-reg-ADA-2"]}])
+def test_a_parked_message_that_names_only_a_device_is_emptied_of_it(town: Town, named: dict[str, Any]) -> None:
+    wire = town.wire(named, {"user": BOB, "params": {"name": "Babbage"}})
+    with town.here.engine.begin() as conn:
+        dead_letters.park(conn, message_id="m", task="t", reason="test", payload=json.dumps(wire))
+    town.settle(datetime.now(UTC))
+    assert town.traces() == []
+    ((left,),) = town.rows("SELECT payload FROM dead_letters")
+    assert [person["user"] for person in json.loads(left)["recipients"]] == [BOB]
 
 
 def test_how_often_an_erased_number_was_texted_is_forgotten_and_anybody_elses_is_not(town: Town) -> None:

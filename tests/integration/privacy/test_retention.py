@@ -192,6 +192,25 @@ def test_of_a_blast_that_is_over_its_key_and_numbers_stay_and_one_that_runs_stay
         assert pages.take(conn, waiting)
 
 
+def test_pages_that_go_in_pieces_are_all_counted(
+    history: History, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retention, "CHUNK", 1)
+    _blast(history, "over", finished=True)
+    history.happen(3)
+    with history.here.engine.begin() as conn:
+        more = """INSERT INTO blast_pages (id, last_id, blast_id, count, sent_at)
+          SELECT b.id, :last, (SELECT id FROM blasts), 3, knocktwice_now() FROM batches b
+          WHERE b.id NOT IN (SELECT id FROM blast_pages)"""
+        conn.execute(sa.text(more), {"last": UUID(int=2**128 - 1)})
+    clock.advance(KEEP + DAY)
+    assert history.purge() == (5, 2, 2, 3, False)
+    with history.here.engine.begin() as conn:
+        over = standing.find(conn, "over")
+    assert over is not None
+    assert over.sent == 5
+
+
 def test_a_page_stays_while_somebody_in_it_is_waiting_so_that_an_abort_finds_them(
     history: History, clock: Clock
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -221,6 +222,27 @@ def test_what_is_refused_comes_again_and_what_follows_waits(
     assert application.types() == [*LIFE[:1], *LIFE, *LIFE[1:]]
     with here.engine.connect() as conn:
         assert endpoints.get(conn, endpoint).waiting == 0
+
+
+def test_an_event_that_is_refused_for_ever_is_given_up_and_what_follows_goes_on(
+    here: Services, application: WebhookReceiver, clock: Clock
+) -> None:
+    endpoint = add(here, application.url)
+    refused = clicked(here)
+    application.answer = lambda told: 400 if told["data"]["notification"] == refused else 204
+    for _ in range(16):
+        # The endpoint takes others, so it is well.
+        clicked(here)
+        tell(here, clock, after=timedelta(hours=7))
+    bodies = [json.loads(body) for _, body in application.seen]
+    told = [body["type"] for body in bodies if body["data"]["notification"] == refused]
+    assert told == [*LIFE[:1] * 16, LIFE[1]]
+    with here.engine.connect() as conn:
+        assert endpoints.get(conn, endpoint).disabled_reason is None
+    # What comes behind the one that was given up has its turn.
+    application.answer = lambda _: 204
+    tell(here, clock, after=timedelta(hours=7))
+    assert [t["type"] for _, t in application.taken if t["data"]["notification"] == refused] == LIFE[1:]
 
 
 def test_an_endpoint_that_fails_for_long_is_disabled_and_says_why(

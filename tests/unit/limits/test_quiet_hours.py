@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -44,6 +44,10 @@ def test_who_may_be_in_several_zones_is_left_alone_until_it_is_day_in_all() -> N
     now = datetime(2026, 11, 21, 7, 30, tzinfo=UTC)
     assert NIGHT.end_of(now, [BERLIN]) is None
     assert NIGHT.end_of(now, [BERLIN, NEW_YORK]) == datetime(2026, 11, 21, 13, 0, tzinfo=UTC)
+    # Night in both, which ends in the one six hours before the other, whichever is named first.
+    early = now - timedelta(hours=3)
+    for zones in ([BERLIN, NEW_YORK], [NEW_YORK, BERLIN]):
+        assert NIGHT.end_of(early, zones) == datetime(2026, 11, 21, 13, 0, tzinfo=UTC)
 
 
 @pytest.mark.parametrize("text", ["9pm-8am", "21:00", "21:00-25:00", "night"])

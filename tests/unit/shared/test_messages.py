@@ -325,13 +325,19 @@ def test_tencents_numbers_name_the_conditions(number: int, when: str) -> None:
         "{% if other %}{{ other }}{% endif %}",
         "{{ true }}",
         "{{ 'literal' }}",
-        "{{- name -}}",
-        "{{ name.first }}",
         "{ name }",
     ],
 )
 def test_only_a_plain_placeholder_asks_for_its_value(text: str) -> None:
-    parse_batch(broken(BATCH, "content.push.body", text))
+    valueless = broken(BATCH, "recipients.0.params", {})
+    parse_batch(broken(valueless, "content.push.body", text))
+
+
+@pytest.mark.parametrize("text", ["{{ name }}", "{{- name -}}", "{{ name.first }}", "{{ name | upcase }}"])
+def test_a_value_that_a_text_needs_has_to_be_there(text: str) -> None:
+    valueless = broken(BATCH, "recipients.0.params", {})
+    with pytest.raises(InvalidMessage, match=r"params\.name: is missing"):
+        parse_batch(broken(valueless, "content.push.body", text))
 
 
 TEMPLATE: dict[str, Any] = {

@@ -1,7 +1,8 @@
-"""Who was erased, and until when: asked before anything said about a person is taken at its word.
+"""Erased people: a message about a person counts only if it was made after the person's erasure.
 
-A message may wait in a queue while its person is erased. So an erasure leaves a keyed hash of the user's id with its time,
-and what was said until then is void. Workers keep these hashes in memory: sending asks no database for them.
+A message may wait in a queue while its person is erased. So an erasure leaves a keyed hash of the user's id with its
+time, and older messages about this user are void. Workers keep these hashes in memory, so that sending needs no query
+for them.
 """
 
 from __future__ import annotations
@@ -18,9 +19,10 @@ from sqlalchemy import Connection, Engine, text
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-#: How long a worker may not know of a new erasure.
+#: The longest time until a worker knows a new erasure.
 REFRESH = timedelta(seconds=5)
-#: An erasure is committed a little after its time was taken, so what was noted shortly before the last look is read again.
+#: An erasure is committed a little after its time was taken, so what was noted shortly before the last look is read
+#: again.
 _OVERLAP = timedelta(minutes=5)
 
 

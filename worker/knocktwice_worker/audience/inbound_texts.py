@@ -20,7 +20,7 @@ _KEPT, _NEEDED = timedelta(days=90), timedelta(days=7)
 
 @dataclass(frozen=True, slots=True)
 class InboundText:
-    """A text that somebody wrote to one of our senders.
+    """A text that a person wrote to one of our senders.
 
     Attributes:
         provider_id: the provider's id, by which a repeat is known.
@@ -34,7 +34,7 @@ class InboundText:
 
 
 def country(number: str) -> str | None:
-    """Return the country whose words the owner of a number writes: the number's own, else the main one of its calling code."""
+    """Return the country whose words count for a number: its own country, else the main one of its calling code."""
     try:
         parsed = phonenumbers.parse(number)
     except phonenumbers.NumberParseException:
@@ -49,7 +49,7 @@ INSERT INTO inbound_texts (provider_id, number, wish) VALUES (:id, :number, :wis
 """)
 _OPT_OUT = text("INSERT INTO opt_outs (number, source) VALUES (:number, 'sms') ON CONFLICT DO NOTHING")
 _OPT_IN = text("DELETE FROM opt_outs WHERE number = :number")
-# What an operator has noted down stays: "yes" may have been about something else.
+# An opt-out that an operator recorded stays: "yes" may have been about something else.
 _YES = text("DELETE FROM opt_outs WHERE number = :number AND source IN ('sms', 'provider')")
 
 
@@ -60,8 +60,8 @@ def receive(conn: Connection, texts: Sequence[InboundText]) -> int:
         How many of the texts were new.
     """
     fresh = 0
-    # Sorted by number: two transactions with the same texts or numbers wait for each other instead of deadlocking. The sort is
-    # stable, so what one person wrote stays in the order in which it came.
+    # Sorted by number: two transactions with the same texts or numbers wait for each other instead of deadlocking. The
+    # sort is stable, so what one person wrote stays in the order in which it came.
     for one in sorted(texts, key=lambda t: t.number):
         kept = Wish.START if one.wish is Wish.YES else one.wish
         if not conn.execute(_KEEP, {"id": one.provider_id, "number": one.number, "wish": kept}).rowcount:
@@ -80,7 +80,7 @@ _FORGET = text("DELETE FROM inbound_texts WHERE received_at < knocktwice_now() -
 
 
 def forget(conn: Connection, keep: timedelta) -> int:
-    """Delete texts whose repeat nobody expects any more, and return how many.
+    """Delete texts that will not be repeated any more, and return how many.
 
     Args:
         keep: how long anything is kept; zero: for ever, which these are not.
@@ -92,6 +92,6 @@ _FORGET_NUMBERS = text("UPDATE inbound_texts SET number = '' WHERE number = ANY(
 
 
 def forget_numbers(conn: Connection, numbers: Collection[str]) -> None:
-    """Forget who wrote from these numbers. That somebody wrote stays, so that a repeat is known as one."""
+    """Delete the numbers of these texts. The texts' ids stay, so that a repeat is recognised."""
     if numbers:
         conn.execute(_FORGET_NUMBERS, {"numbers": sorted(numbers)})

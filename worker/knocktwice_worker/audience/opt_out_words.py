@@ -1,7 +1,8 @@
-"""What people write to a sender to be left alone, and to be written to again.
+"""The words by which people opt out of a sender's messages, and opt in again.
 
-Some providers read texts themselves and say what they mean; elsewhere the whole text must be one of these words, with nothing
-but courtesies around it. "Don't stop" and "stop by at 5" are for people to read. docs/opt-out-words.md lists the words.
+Some providers read texts themselves and report the meaning. For all others the whole text must be one of these words,
+with nothing but courtesies around it. Texts such as "Don't stop" and "stop by at 5" are left to human readers.
+docs/opt-out-words.md lists the words.
 """
 
 from __future__ import annotations
@@ -12,11 +13,12 @@ from enum import StrEnum
 
 
 class Wish(StrEnum):
-    """What the sender of a text wants."""
+    """The wish of a text's sender."""
 
     STOP = "STOP"
     START = "START"
-    #: Lifts a STOP, as it does at providers that block numbers themselves. It may answer another question, so it lifts nothing else.
+    #: Lifts a STOP, as it does at providers that block numbers themselves. It may answer another question, so it lifts
+    #: nothing else.
     YES = "YES"
     HELP = "HELP"
 

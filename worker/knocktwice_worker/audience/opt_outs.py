@@ -1,8 +1,8 @@
 """Numbers that asked not to be texted.
 
 The list is kept by number. When a person is erased, a number that only they had leaves the list, and a keyed hash of it
-stays: texting somebody because they asked to be forgotten would be absurd. The hash cannot be read back; it speaks up when
-the number is bound or given again.
+stays: texting somebody because they asked to be forgotten would be absurd. The hash cannot be read back; it speaks up
+when the number is bound or given again.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 _DECORATED = re.compile(r"[#.@]")
-#: Most tags of one user, and their size as JSON. GIN indexes and whoever reads them have to carry them.
+#: The most tags of one user, and their greatest size as JSON. Larger tags would burden GIN indexes and readers.
 TAGS_LIMIT, TAGS_BYTES_LIMIT = 250, 16_384
 #: Most names of tags that one user has or had, while a late message about a removed one may still come.
 TAG_NAMES_LIMIT = 1_000
@@ -60,7 +60,7 @@ _FORGET_STALE = text("DELETE FROM devices WHERE user_id IS NOT NULL AND last_see
 
 
 def forget(conn: Connection, stale: timedelta) -> int:
-    """Delete what nobody can need any more, and return how many rows that was.
+    """Delete rows that are not needed any more, and return how many.
 
     Args:
         stale: how long a device may go unseen; zero: for ever.
@@ -107,7 +107,8 @@ def region(number: str) -> str | None:
     return found if found and found.isalpha() else None
 
 
-# The row of a user who is there already is locked, though nothing about it changes: an erasure locks the person first, too.
+# The row of a user who is there already is locked, though nothing about it changes: an erasure locks the person first,
+# too.
 _USERS = text(f"""
 INSERT INTO users (id)
 SELECT id
@@ -333,12 +334,12 @@ def _registered(change: DeviceRegistered) -> dict[str, object]:
 
 
 def _locale(said: str | None) -> str | None:
-    """Return a locale without what Java, iOS and POSIX put behind it, so that segments find its language and country."""
+    """Return a locale without the suffixes of Java, iOS and POSIX, so that segments find its language and country."""
     return said if said is None or not _DECORATED.search(said) else locales.plain(said) or said
 
 
 def _zone(said: str | None) -> str | None:
-    """Return a zone by its IANA name. One that nobody knows is left out: the device matters more than its clock."""
+    """Return a zone by its IANA name. An unknown zone is left out: the device matters more than its clock."""
     try:
         return said and time_zones.canonical(said)
     except ValueError:

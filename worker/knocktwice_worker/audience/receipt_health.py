@@ -1,8 +1,9 @@
-"""Which kinds of devices confirm their pushes: by platform and version of the app, from what became of past pushes.
+"""Receipt health: finds the kinds of devices (platform and version of the app) that never confirm their pushes.
 
-An app that was built without receipts, or a browser that cannot send any, never confirms. ``not_delivered`` would then text
-everybody who has it. So the share of confirmed pushes is counted hour by hour, afterwards and set-based, and a kind of
-device that never reports deliveries is known as such when a fallback is decided (``KNOCKTWICE_UNCONFIRMED_POLICY``).
+An app that was built without receipts, or a browser that cannot send any, never confirms a push. With ``not_delivered``
+every person with such a device would get an SMS. So the share of confirmed pushes is counted hour by hour, afterwards
+and set-based. When a step is decided, the kinds of devices that never report deliveries are known
+(``KNOCKTWICE_UNCONFIRMED_POLICY``).
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ if TYPE_CHECKING:
 
     from knocktwice_worker.config import Settings
 
-#: What is looked at.
+#: The span of pushes that is examined.
 SPAN = timedelta(days=7)
 #: An hour is counted when its pushes have had this long to be confirmed, and once more after a day for the late ones.
 _SETTLE, _AGAIN = timedelta(hours=1), timedelta(hours=24)
 _HOUR = timedelta(hours=1)
-#: How long a worker believes what it has read (seconds).
+#: Seconds for which a worker uses the result that it has read.
 _FRESH_S = 60.0
 
 Kind = tuple[str, str]
@@ -33,7 +34,7 @@ Kind = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class KindHealth:
-    """What became of the pushes to one kind of device in the last seven days.
+    """The outcomes of the pushes to one kind of device in the last seven days.
 
     Attributes:
         pushes: those that FCM took.
@@ -171,7 +172,7 @@ ON CONFLICT (hour, platform, app_version) DO UPDATE SET
 
 
 def roll_up(engine: Engine) -> int:
-    """Count the hours that are due, each in a transaction of its own, and return how many; counting twice is harmless."""
+    """Count the hours that are due, each in its own transaction; return how many. A repeat is harmless."""
     with engine.connect() as conn:
         now, last = conn.execute(_LAST_HOUR).one()
         conn.execute(_FORGET, {"span": SPAN})

@@ -1,4 +1,4 @@
-"""What segments can ask about a person: the fields, how each is compared, and with which values. Raises ``ValueError``."""
+"""The fields of a person that segments can use, with their comparisons and values. Raises ``ValueError``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from knocktwice_shared.messages import TAG_NAME_LIMIT, Platform, TagItem
 VALUES_LIMIT = 1_000
 #: Longest text that a condition may compare with, in characters.
 TEXT_LIMIT = 1_000
-#: What the name of a tag follows.
+#: The prefix of a tag's name.
 TAG = "tags."
 
 _UNCARRIABLE = re.compile("[\x00\ud800-\udfff]")
@@ -22,7 +22,7 @@ _AGO = re.compile(r"([0-9]{1,5}) (minute|hour|day|week)s? ago")
 
 
 class Op(StrEnum):
-    """How a field is compared."""
+    """The comparisons of a field."""
 
     IS = "="
     IS_NOT = "!="
@@ -34,7 +34,7 @@ class Op(StrEnum):
 
 
 class Kind(StrEnum):
-    """What a field holds, as an error says it."""
+    """The type of a field, as an error names it."""
 
     TAG = "a tag"
     LOCALE = "a locale like de-AT"

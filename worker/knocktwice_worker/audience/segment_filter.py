@@ -1,7 +1,8 @@
 """The language of segments: JSON that says who belongs, checked into a tree. ``docs/segments.md`` describes it.
 
-A *condition* compares one field of a person with a value; ``and``, ``or`` and ``not`` combine filters. Each filter is true
-or false of each person, never "unknown": what is missing satisfies no condition, and ``!=`` and ``not`` are exact opposites.
+A *condition* compares one field of a person with a value; ``and``, ``or`` and ``not`` combine filters. Each filter is
+true or false of each person, never "unknown": what is missing satisfies no condition, and ``!=`` and ``not`` are exact
+opposites.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from knocktwice_shared.messages import TagItem  # noqa: TC001 - pydantic reads i
 from knocktwice_worker.audience import segment_fields
 from knocktwice_worker.audience.segment_fields import Kind, Op  # noqa: TC001 - pydantic reads it
 
-#: How deep filters may stand in each other. SQL follows the tree, and nobody understands more.
+#: The deepest nesting of filters. SQL follows the tree, and deeper filters are hard to understand.
 DEPTH_LIMIT = 10
 #: Most conditions in one filter.
 CONDITIONS_LIMIT = 200
@@ -43,19 +44,19 @@ class Everyone(_Node):
 
 
 class And(_Node):
-    """Who is in each of the parts."""
+    """The people who are in each of the parts."""
 
     parts: tuple[Filter, ...] = Field(alias="and", min_length=1)
 
 
 class Or(_Node):
-    """Who is in at least one of the parts."""
+    """The people who are in at least one of the parts."""
 
     parts: tuple[Filter, ...] = Field(alias="or", min_length=1)
 
 
 class Not(_Node):
-    """Who is not in the part."""
+    """The people who are not in the part."""
 
     part: Filter = Field(alias="not")
 
@@ -75,7 +76,7 @@ class Condition(_Node):
 
     @property
     def kind(self) -> Kind:
-        """What the field holds."""
+        """The type of the field."""
         return segment_fields.kind(self.field)
 
     @property

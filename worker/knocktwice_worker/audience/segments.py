@@ -119,7 +119,8 @@ def members(conn: Connection, filter: Filter, after: str | None, limit: int) -> 
         after: the last id of the page before; ``None`` for the first page.
         limit: most ids to return. An empty page is the end.
     """
-    # In a join PostgreSQL begins each page with work on everybody, so the people are walked by id and each is looked up.
+    # In a join PostgreSQL begins each page with work on everybody, so the people are walked by id and each is looked
+    # up.
     page = _ids(filter, joins=False).order_by(users.c.id).limit(limit)
     return list(conn.scalars(page if after is None else page.where(users.c.id > after)))
 

@@ -1,4 +1,4 @@
-"""What a blast says, in each language, and what follows it: checked before anybody is notified."""
+"""The content of a blast in each language, with its later steps; checked before any notification is made."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _NOBODY = str(UUID(int=0))
 
 @dataclass(frozen=True, slots=True)
 class BlastContent:
-    """What is said to everybody.
+    """The content for all people of a blast.
 
     Attributes:
         plan: what follows the push, or what there is without one.
@@ -48,7 +48,7 @@ class BlastContent:
         return any(push for push, _ in self.contents.values())
 
     def choose(self, wanted: str | None) -> str | None:
-        """Return the language whose content somebody gets; ``None`` if there is none for them."""
+        """Return the language whose content a person gets; ``None`` if no language has content for the person."""
         return self.definition.choose(wanted) if self.definition else ""
 
     def check(self, links: Tracker | None) -> None:

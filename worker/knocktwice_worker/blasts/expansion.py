@@ -40,7 +40,7 @@ log = structlog.get_logger(__name__)
 
 #: People taken from the segment in one transaction.
 _TAKEN = 5_000
-#: How long a step goes on; well within the visibility timeout.
+#: The longest time of one step, well below the visibility timeout.
 _STEP_S = 10.0
 #: Messages waiting for pushes from which on no pages are handed out.
 _MOST_WAITING = 40
@@ -70,7 +70,7 @@ class Expansion:
             publish(Task.EXPAND_BLAST, [id_])
 
     def step(self, id_: str, publish: Publish) -> None:
-        """Take people from the segment and hand them out, for a few seconds; or cancel what an aborted blast has sent."""
+        """Take people from the segment and publish their pages, for some seconds; or cancel an aborted blast's rest."""
         try:
             self._step(id_, publish)
         except InvalidMessage as error:

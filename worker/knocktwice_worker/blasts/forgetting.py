@@ -1,6 +1,6 @@
-"""What blasts keep of people and of the past, deleted: called by privacy.
+"""Deletes blasts' personal data and old pages; the room ``privacy`` calls it.
 
-States do not change by it. Of a blast its key stays, so that it never fires twice, and how many people it notified.
+No state changes here. A blast keeps its key, so that it never fires twice, and the number of people that it notified.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def forget_user(conn: Connection, user: str, boundary: UUID) -> None:
     conn.execute(_FORGET_USER, {"user": user, "boundary": boundary})
 
 
-# The user's row is gone, so the place is the one of whoever comes before.
+# The user's row is gone, so the cursor moves to the person before.
 _MOVE_CURSOR = text("""
 UPDATE blasts SET
   cursor = CASE WHEN expanded_at IS NULL THEN (SELECT max(id) FROM users WHERE id < :user) END
@@ -43,7 +43,7 @@ WHERE cursor = :user AND NOT EXISTS (SELECT FROM users WHERE id = :user)
 
 
 def forget_cursor(conn: Connection, user: str) -> None:
-    """Let blasts that stopped at a user who is no longer there go on behind whoever comes before."""
+    """Let blasts that stopped at a deleted user continue after the person before."""
     conn.execute(_MOVE_CURSOR, {"user": user})
 
 
@@ -67,7 +67,7 @@ RETURNING
   CASE WHEN sent_at IS NOT NULL THEN count ELSE 0 END AS sent
 """)
 
-# What the deleted pages had sent is still counted.
+# The blast keeps the number of people whom its deleted pages notified.
 _KEEP_COUNT = text(f"""
 UPDATE blasts b SET
   purged = b.purged + r.sent
@@ -91,7 +91,7 @@ WHERE b.state IN ('finished', 'aborted')
 
 
 def purge(conn: Connection, until: datetime, limit: int) -> int:
-    """Delete pages of blasts that ended before ``until`` and whose notifications were deleted, and what those blasts said.
+    """Delete the content and the pages of blasts that ended before ``until`` and have no notifications any more.
 
     What is left of a blast is its key, its times and how many people it notified.
 

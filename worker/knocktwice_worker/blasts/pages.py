@@ -1,8 +1,8 @@
 """The pages of blasts: people that become one batch, and the only place that writes them.
 
-A blast takes the people of its segment in the order of their ids and cuts them into *pages*, each of which becomes one batch.
-Two transactions make it exact under ``kill -9``. A page is written together with the cursor behind it, so everybody is in
-exactly one page. It is emptied together with writing its notifications, so it is sent exactly once.
+A blast takes the people of its segment in the order of their ids and cuts them into *pages*, each of which becomes one
+batch. Two transactions make it exact under ``kill -9``. A page is written together with the cursor behind it, so
+everybody is in exactly one page. It is emptied together with writing its notifications, so it is sent exactly once.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ IN_FLIGHT = 16
 _IDS = 1024
 #: Pages a minute that a throttle is spread over, at least.
 _SHARES = 12
-#: How long a throttle that was not used is made up for.
+#: The longest unused time that a throttle makes up for.
 _MADE_UP = timedelta(seconds=5)
 #: When to look at a blast again whose pages are with the workers.
 _AGAIN = timedelta(seconds=1)
@@ -75,7 +75,7 @@ _WRITE = text("""
 INSERT INTO blast_pages (id, last_id, blast_id, count, users) VALUES (:id, :last, :blast, :count, :users)
 """)
 
-# The cursor is cleared with the last page: nobody comes after it.
+# The last page clears the cursor, because no person comes after it.
 _ADVANCE = text("""
 UPDATE blasts SET
   cursor = CASE WHEN NOT :last THEN coalesce(:cursor, cursor) END,
@@ -104,7 +104,8 @@ def write(conn: Connection, blast: LockedBlast, users: Sequence[str], *, last: b
     conn.execute(_ADVANCE, {"id": blast.id, "cursor": cursor, "taken": len(users), "last": last, "lease": lease})
 
 
-# busy: with workers now; waiting: not sent yet, these included; lately: people of the pages handed out in the last minute.
+# busy: with workers now; waiting: not sent yet, these included; lately: people of the pages handed out in the last
+# minute.
 _COUNT = text("""
 SELECT
   p.busy,
@@ -207,8 +208,8 @@ def find(conn: Connection, id_: str) -> Page | None:
     return Page(str(row.id), str(row.blast_id), people, row.message)
 
 
-# The row of the page stays locked until its notifications are committed. An abort that comes meanwhile waits for that, and
-# finds them.
+# The row of the page stays locked until its notifications are committed. An abort that comes meanwhile waits for that,
+# and finds them.
 _TAKE = text("""
 UPDATE blast_pages p SET
   users = NULL,

@@ -1,4 +1,4 @@
-"""The people of a segment in groups of those who are alike in all that counts for a blast: language, country, obstacles."""
+"""The people of a segment in groups that are alike for a blast: in language, country and obstacles."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def alike(wanted: Filter, settings: Settings, category: Category, texting: bool)
         ("capped", full.c.number.is_not(None)),
     ]
     obstacle = case(*((holds, name) for name, holds in obstacles if holds is not None), else_="")
-    # Where somebody lives counts only for marketing, and what their number says of it only if they have not said so.
+    # Time zones matter only for marketing. The number counts only if neither a device nor the application names a zone.
     stated: Any = literal_column("NULL", String)
     prefix: Any = literal_column("NULL", String)
     if texting and category is Category.MARKETING:

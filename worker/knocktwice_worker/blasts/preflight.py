@@ -1,7 +1,7 @@
-"""Before a blast: how many it would reach in which way, and what the SMS would cost. Nothing is written and nobody notified.
+"""Before a blast: how many people it would reach in which way, and the cost of the SMS. Writes and sends nothing.
 
-People are grouped in SQL (``people_groups.py``), and the groups are read one by one; so a million people need as much memory
-as a thousand.
+People are grouped in SQL (``people_groups.py``), and the groups are read one by one; so a million people need as much
+memory as a thousand.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class OverBudget(KnocktwiceError):
 
 @dataclass(slots=True)
 class ChannelPreflight:
-    """What would go over a channel that is not SMS.
+    """The messages that would go over a channel other than SMS.
 
     Attributes:
         expected, worst: messages, or parts where the channel has parts.
@@ -59,7 +59,7 @@ class ChannelPreflight:
 
 @dataclass(slots=True)
 class Preflight:
-    """What a blast would do now. Each person is counted once in ``push``, ``sms_only`` and ``unreachable``.
+    """The effect of a blast if it started now. Each person counts once in ``push``, ``sms_only`` and ``unreachable``.
 
     Attributes:
         users: who belong.
@@ -133,10 +133,11 @@ class Preflight:
 
 @dataclass(frozen=True, slots=True)
 class _Texts:
-    """What is said to whom."""
+    """The texts of a blast, with their sizes and prices."""
 
     said: BlastContent
-    #: Channel → language → parts, or messages where there are no parts. Without a sender a channel's steps are passed over.
+    #: Channel → language → parts, or messages where there are no parts. Without a sender a channel's steps are passed
+    #: over.
     sizes: Mapping[str, Mapping[str, int]]
     #: Channel → price of one by country.
     prices: Mapping[str, Mapping[str, float]]

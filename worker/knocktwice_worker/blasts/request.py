@@ -1,4 +1,4 @@
-"""What an application asks for when it wants a blast: checked, then started; and ended by its key."""
+"""An application's request for a blast: checked and then started. A blast can be aborted by its key."""
 
 from __future__ import annotations
 
@@ -66,7 +66,8 @@ def check_content(conn: Connection, blast: Blast, settings: Settings | None = No
     """Return what a blast says, filled in once: what is missing is missing for all.
 
     Raises:
-        InvalidMessage: a parameter is missing, a text is too long, a delay is not allowed, or there is no such template.
+        InvalidMessage: a parameter is missing, a text is too long, a delay is not allowed, or there is no such
+            template.
     """
     said = content.of(conn, blast)
     try:

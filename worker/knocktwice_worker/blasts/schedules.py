@@ -1,7 +1,7 @@
-"""Recurring blasts: declared in a file like templates, started by beat. However many beats there are, each time starts once.
+"""Recurring blasts: declared in a file, started by beat. Each time starts once, whatever the number of beats.
 
-A time that nobody was there for is made up for within ``grace``, and only the latest of several; an older one is skipped,
-and ``knocktwice blast list`` says so.
+A time that nobody was there for is made up for within ``grace``, and only the latest of several; an older one is
+skipped, and ``knocktwice blast list`` says so.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ log = structlog.get_logger(__name__)
 _GRACE_LIMIT = timedelta(days=7)
 #: When a stored definition that is not understood any more is looked at again.
 _RETRY = timedelta(days=1)
-#: How many of its next times are shown when it is declared.
+#: The number of next times that a declaration shows.
 _SHOWN = 3
 
 
@@ -49,7 +49,8 @@ class Definition(BaseModel):
 
     Attributes:
         segment, template, params, category, throttle_per_min: as of ``Client.blast``.
-        schedule: minute, hour, day of the month, month and day of the week, as in a crontab; or ``@daily`` and its like.
+        schedule: minute, hour, day of the month, month and day of the week, as in a crontab; or ``@daily`` and its
+            like.
         time_zone: whose clock that is.
         grace: how late it may start.
         enabled: ``false`` keeps it without starting it.

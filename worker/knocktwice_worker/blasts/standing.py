@@ -1,4 +1,4 @@
-"""Where blasts stand: what the command line and the gateway show of them. Reads only."""
+"""The state and progress of blasts, for the command line and the gateway. Reads only."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """Where a blast stands.
+    """The state of a blast.
 
     Attributes:
         key: the application's name for it, which starts once.

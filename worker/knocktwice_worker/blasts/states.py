@@ -19,15 +19,15 @@ if TYPE_CHECKING:
 
 
 class BlastState(StrEnum):
-    """Where a blast stands."""
+    """The state of a blast."""
 
     #: People are taken from the segment, or pages are handed out.
     RUNNING = "running"
-    #: No page is handed out until somebody resumes it.
+    #: No page is handed out until the blast is resumed.
     PAUSED = "paused"
     #: Everybody has their notification.
     FINISHED = "finished"
-    #: Nobody else is notified, and what was not sent yet is cancelled.
+    #: No further people are notified, and notifications that were not sent yet are cancelled.
     ABORTED = "aborted"
 
 
@@ -148,7 +148,7 @@ _LOCK_AT_ONCE = text(_LOCK + "SKIP LOCKED")
 def lock(
     conn: Connection, id_: str, state: BlastState = BlastState.RUNNING, *, wait: bool = True
 ) -> LockedBlast | None:
-    """Lock a blast that is in this state; ``None`` if it is not or, without ``wait``, if somebody else has it."""
+    """Lock a blast in this state; ``None`` if it has another state or, without ``wait``, if its row is locked."""
     row = conn.execute(_LOCK_WAITING if wait else _LOCK_AT_ONCE, {"id": id_, "state": str(state)}).first()
     return None if row is None else LockedBlast(**{**row._mapping, "id": str(row.id)})
 

@@ -1,4 +1,4 @@
-"""Where messages go: each channel has a kind of address, and the kind knows how an address is found."""
+"""Kinds of addresses: each channel sends to one kind, and the kind knows how to find a person's address."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Addressee:
-    """Whom a step is for, as far as the rows say that are read for the decision anyway.
+    """The recipient of a step, with the facts that the decision has read anyway.
 
     Attributes:
-        notification_id: whose step it is.
-        user: the application's id of the person; ``None`` for somebody given inline.
+        notification_id: the notification that the step belongs to.
+        user: the application's id of the person; ``None`` for a person who was given inline.
         number: the person's phone number, given inline or bound to the user.
-        params: the person's values.
+        params: the person's values for the text.
         step: the step as ``batches.plan`` keeps it; empty for the usual SMS.
     """
 
@@ -37,10 +37,10 @@ class Address:
     """A kind of address.
 
     Attributes:
-        kind: one word.
-        missing: why nothing goes to somebody who has none.
-        find: returns notification id → address, of those who have one. It is called once for all steps of a batch that go
-            over the channel, in the transaction of the decision; one query for all of them is fine.
+        kind: one word that names the kind.
+        missing: the refusal for a person who has no such address.
+        find: returns notification id → address, for the people who have one. It is called once for all steps of a batch
+            that use the channel, in the transaction of the decision; one query for all of them is fine.
     """
 
     kind: str
@@ -49,7 +49,7 @@ class Address:
 
     @property
     def is_number(self) -> bool:
-        """Whether it is a phone number. Opt-outs, countries and the hours of the day are known by numbers."""
+        """Whether it is a phone number. Opt-outs, countries and quiet hours are known by number."""
         return self is NUMBER
 
 

@@ -1,4 +1,4 @@
-"""An entry of the registry: all that the rest of the house knows of a channel of later steps."""
+"""An entry of the registry: all that other rooms know of a channel of later steps."""
 
 from __future__ import annotations
 
@@ -20,21 +20,22 @@ if TYPE_CHECKING:
 
 
 class Consent(StrEnum):
-    """What a person must have agreed to before marketing goes over a channel."""
+    """The agreement that marketing over a channel needs from a person."""
 
-    #: Marketing by phone, as ``set_consent`` records it.
+    #: Agreement to marketing by phone, as ``set_consent`` records it.
     PHONE = "phone"
-    #: Nothing.
+    #: No agreement.
     NONE = "none"
 
 
 @dataclass(frozen=True, slots=True)
 class Wiring:
-    """What an installation hands to its channels.
+    """The part of an installation that its channels get.
 
     Attributes:
-        settings: the installation's. A channel reads them through a Protocol of its own that names what it needs.
-        secret: signs the addresses that providers call back.
+        settings: the installation's settings. Each channel reads them through its own Protocol, which names the
+            settings that it needs.
+        secret: the key that signs the callback addresses given to providers.
     """
 
     settings: object
@@ -46,14 +47,14 @@ class OpenChannel:
     """A channel with the settings of an installation.
 
     Attributes:
-        providers: name → who can send. The names are known without opening any connection.
-        usual: who sends where there is nothing to choose.
-        weights: provider → weight, where there are several to choose from; ``None``: there is nothing to choose.
-        removed: returns what stands for a provider that rows name and the settings no longer do.
-        sender: who it is sent from, where nothing else is said.
-        silent: whether nothing can go for want of a sender.
-        prices: price of one message, or of one part, by country; ``*`` for all others.
-        receivers: path → who reads what providers send to it.
+        providers: name → provider. The names are known without opening any connection.
+        usual: the name of the provider that sends if there is no choice.
+        weights: provider → weight, if there are several providers to choose from; ``None``: there is no choice.
+        removed: returns a stand-in for a provider that rows name and the settings no longer contain.
+        sender: the sender, unless the message names another one.
+        silent: no message can go, because no sender is configured.
+        prices: the price of one message, or of one part, by country; ``*`` is for all other countries.
+        receivers: path → the receiver that reads the requests of providers to this path.
     """
 
     providers: Mapping[str, StepProvider]
@@ -68,16 +69,16 @@ class OpenChannel:
 
 @dataclass(frozen=True, slots=True)
 class CallbackRoute:
-    """An address, below the public URL, to which providers send what they have to say.
+    """An address, below the public URL, to which providers send reports and texts.
 
     Attributes:
-        path: with ``{provider}`` where one address serves several.
-        name: of the operation, in the interface's document.
-        summary: its first line there.
-        methods: of HTTP.
-        signature: the header that proves who sent it: its name and what it holds; ``None``: the settings say.
-        form: what the fields are, and an example; ``None``: it is the provider's own.
-        reply: what we answer, and its media type; ``None``: nothing.
+        path: the path, with ``{provider}`` if one address serves several providers.
+        name: the operation's name in the OpenAPI document.
+        summary: the operation's first line in the OpenAPI document.
+        methods: the HTTP methods.
+        signature: the header that proves the sender: its name and its content; ``None``: the settings name it.
+        form: the meaning of the form's fields, and an example; ``None``: each provider has its own form.
+        reply: our answer and its media type; ``None``: an empty answer.
     """
 
     path: str
@@ -94,17 +95,18 @@ class StepChannel:
     """A channel of later steps.
 
     Attributes:
-        content: what the contract knows of its steps; among it the channel's name in messages and rows.
-        noun: what one message is called, in a sentence.
-        open: makes it ready with the settings of an installation; connects to nothing.
-        address: where its messages go.
-        consent: what marketing needs.
-        wording: how its messages are written and shown.
-        parts: returns in how many parts a text is paid for; ``None``: a message is one, and has no parts.
-        sender_setting: the setting that names the sender, for people who miss it.
+        content: the contract's description of its steps, with the channel's name in messages and rows.
+        noun: the word for one message, in a sentence.
+        open: combines the channel with the settings of an installation. It opens no connection.
+        address: the kind of address that its messages go to.
+        consent: the agreement that marketing needs.
+        wording: writes and shows its messages.
+        parts: returns the number of parts that a text is paid for; ``None``: its messages have no parts.
+        sender_setting: the setting that names the sender, for a person who has not set it.
         prices_setting: the setting that names the prices.
-        routes: where its providers call back.
-        previews_as: how its app calls itself when it fetches the links of a message, which is no click; lower case.
+        routes: the addresses that its providers call back.
+        previews_as: the user agent of its app when the app fetches the links of a message for a preview, in lower case.
+            Such a request is no click.
     """
 
     content: StepContent
@@ -125,9 +127,9 @@ class StepChannel:
         return self.content.channel
 
     def size(self, text: str) -> int:
-        """Return how many parts a message has; 0 where parts are not what is paid for."""
+        """Return the number of parts of a message; 0 if the channel's messages have no parts."""
         return self.parts(text) if self.parts is not None else 0
 
     def shown(self, text: str) -> Mapping[str, Any]:
-        """Return what a message says, field by field."""
+        """Return the content of a message, field by field."""
         return self.wording.shown(text)

@@ -1,4 +1,4 @@
-"""Until when something may be done, by a clock that also runs while this process, or the whole machine, is stopped."""
+"""A deadline, by a clock that also runs while this process or the whole machine is suspended."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Self
 if TYPE_CHECKING:
     from datetime import timedelta
 
-#: ``CLOCK_MONOTONIC`` stands still while a machine is suspended.
+#: ``CLOCK_BOOTTIME``, because ``CLOCK_MONOTONIC`` stands still while a machine is suspended.
 _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
@@ -18,21 +18,21 @@ class Deadline:
     """A moment after which it is too late.
 
     Attributes:
-        at: seconds, by the clock of :func:`within`.
+        at: seconds on the clock that :func:`within` reads.
     """
 
     at: float
 
     @classmethod
     def within(cls, span: timedelta) -> Self:
-        """Return the moment that is so far from now."""
+        """Return the deadline that is ``span`` from now."""
         return cls(time.clock_gettime(_CLOCK) + span.total_seconds())
 
     def later(self, span: timedelta) -> Deadline:
-        """Return the moment that is so much later."""
+        """Return the deadline that is ``span`` later than this one."""
         return Deadline(self.at + span.total_seconds())
 
     @property
     def over(self) -> bool:
-        """Whether it is too late."""
+        """Whether the deadline has passed."""
         return time.clock_gettime(_CLOCK) > self.at

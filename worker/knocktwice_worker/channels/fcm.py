@@ -11,7 +11,8 @@ import re
 import secrets
 import threading
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from datetime import timedelta
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +39,8 @@ _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 #: A Firebase installation id has 22 characters; a registration token has many more.
 _FID_LENGTH = 22
+#: The project's limit pauses the pushes of all people, so no answer pauses them for longer than this at a time.
+LONGEST_PAUSE = timedelta(seconds=60)
 #: Google's token server gets this long (seconds).
 _TOKEN_TIMEOUT_S = 10
 #: Stands in an encoded example for one of its texts. Nobody can guess it and write it into a message's data.
@@ -118,19 +121,28 @@ class FcmChannel:
             return Unknown(answer.reason) if answer.sent else Retry(answer.reason)
         if answer.status == 200:
             return _sent(answer.body)
-        code = _error_code(answer.body)
-        if code in _REJECTIONS:
-            return _REJECTIONS[code]
+        error = _read_error(answer.body)
+        if error.code in _REJECTIONS:
+            return _REJECTIONS[error.code]
+        name = error.code or error.status or answer.status
         wait = retry_after(answer)
         if answer.status == 429:
-            return Retry(f"FCM {code or 429}", wait, too_fast=True)
+            return _limited(name, wait) if error.of_project else Retry(f"FCM {name}", wait)
         if answer.status in (401, 403):
             # The token was revoked, or the service account may not send: a person has to mend that.
             self._refused = True
-            return Retry(f"FCM refuses our credentials ({code or answer.status})", wait)
+            return Retry(f"FCM refuses our credentials ({name})", wait)
         if answer.status >= 500:
-            return Unknown(f"FCM {code or answer.status}", wait)
-        return Rejected("refused", f"FCM {code or answer.status}")
+            return Unknown(f"FCM {name}", wait)
+        if answer.status == 400:
+            return _REJECTIONS.get(error.status or "", Rejected("refused", f"FCM {name}"))
+        if error.code is None:
+            # FCM names an error of its own whenever it speaks of a device. This is a wrong project, a wrong address or a
+            # proxy's page, and a person has to mend it.
+            return Retry(
+                f"FCM {name} says nothing of the device: check KNOCKTWICE_FCM_PROJECT and KNOCKTWICE_FCM_URL", wait
+            )
+        return Rejected("refused", f"FCM {name}")
 
     @cached_property
     def _certificate(self) -> Base:
@@ -289,13 +301,41 @@ def _sent(body: bytes) -> Outcome:
     return Unknown("FCM answered 200 without a message name")
 
 
-def _error_code(body: bytes) -> str | None:
-    """Return FCM's own error code, or Google's status when there is none. The message may quote the address: left out."""
+def _limited(name: str | int, wait: timedelta | None) -> Retry:
+    """Return that the project gets more than it may send."""
+    return Retry(f"FCM {name}", wait and min(wait, LONGEST_PAUSE), too_fast=True)
+
+
+@dataclass(frozen=True, slots=True)
+class _Error:
+    """What FCM says went wrong; its message may quote the address and is left out.
+
+    Attributes:
+        code: FCM's own code, which it gives when it speaks of the device or of the message.
+        status: Google's status.
+        of_project: a limit of the whole project is used up; FCM limits single devices and topics, too.
+    """
+
+    code: str | None = None
+    status: str | None = None
+    of_project: bool = False
+
+
+def _read_error(body: bytes) -> _Error:
+    """Read an answer; one that is not in Google's form says nothing.
+
+    https://firebase.google.com/docs/cloud-messaging/error-codes, https://google.aip.dev/193
+    """
+    code, status, of_project = None, None, False
     try:
         error = json.loads(body)["error"]
+        status = str(error["status"])[:50]
         for detail in error.get("details", ()):
-            if detail.get("@type", "").endswith("google.firebase.fcm.v1.FcmError") and detail.get("errorCode"):
-                return str(detail["errorCode"])[:50]
-        return str(error["status"])[:50]
+            kind = detail.get("@type", "")
+            if kind.endswith("google.firebase.fcm.v1.FcmError") and detail.get("errorCode"):
+                code = str(detail["errorCode"])[:50]
+            elif kind.endswith("google.rpc.ErrorInfo") and "quota_limit" in detail.get("metadata", {}):
+                of_project = True
     except (ValueError, KeyError, TypeError, AttributeError):
-        return None
+        pass
+    return _Error(code, status, of_project)

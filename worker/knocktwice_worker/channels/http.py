@@ -1,4 +1,4 @@
-"""HTTP as the channels see it: a request as values, an answer as values, and how long to wait before asking again."""
+"""HTTP for the channels: a request as values, an answer as values, and the wait before another try."""
 
 from __future__ import annotations
 
@@ -17,10 +17,14 @@ _BACKOFF, _BACKOFF_CAP = timedelta(seconds=2), timedelta(minutes=5)
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One HTTP request, ready to go. ``body`` is bytes already encoded as ``headers["content-type"]`` says.
+    """One HTTP request, ready to send.
 
     Attributes:
-        repeatable: receiving it twice does no harm, so it may be sent again on another connection.
+        url: the address, complete.
+        headers: the headers by name.
+        body: the bytes, already encoded as ``headers["content-type"]`` says.
+        method: the HTTP method.
+        repeatable: a repeat does no harm, so the request may be sent again on another connection.
     """
 
     url: str
@@ -32,7 +36,13 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """What came back. Header names are lower case."""
+    """The provider's answer.
+
+    Attributes:
+        status: the HTTP status.
+        body: the bytes of the body.
+        headers: the headers, by names in lower case.
+    """
 
     status: int
     body: bytes
@@ -45,8 +55,8 @@ class NoResponse:
 
     Attributes:
         reason: what happened, without personal data.
-        sent: whether the provider may have received it. ``False`` only when no body has left us.
-        late: we were too late to send it; the provider has no part in that.
+        sent: the provider may have received the request. ``False`` only if no byte of the body has left us.
+        late: the request was not sent, because its deadline had passed. The provider is not to blame.
     """
 
     reason: str
@@ -55,15 +65,15 @@ class NoResponse:
 
 
 class Carrier(Protocol):
-    """What carries requests; :class:`~knocktwice_worker.channels.outbound.transport.Transport` is one."""
+    """Sends requests; :class:`~knocktwice_worker.channels.outbound.transport.Transport` is one."""
 
     def send(self, requests: Sequence[Request], not_after: Deadline | None = None, /) -> list[Response | NoResponse]:
-        """Send side by side; answers in the same order. A request whose deadline is over is not sent."""
+        """Send requests side by side; return the answers in the same order. A request past its deadline is not sent."""
         ...
 
 
 def backoff(tries: int) -> timedelta:
-    """Return how long to wait before another try when the provider names no time; doubled with each try up to a cap."""
+    """Return the wait before another try if the provider names none. It doubles with each try, up to a limit."""
     return min(_BACKOFF * 2.0 ** min(tries, 10), _BACKOFF_CAP)
 
 

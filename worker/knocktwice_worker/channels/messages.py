@@ -1,4 +1,4 @@
-"""What is handed to a provider: a push, its withdrawal, the message of a later step; and what providers list."""
+"""The messages that providers get (a push, its withdrawal, a later step's message), and the messages that they list."""
 
 from __future__ import annotations
 
@@ -15,12 +15,14 @@ class PushMessage:
     """One push to one device.
 
     Attributes:
-        notification_id: UUID as text; becomes tag and collapse id, so that a repeat replaces itself.
-        registration: FCM registration token or FID.
-        title, body: rendered texts.
+        notification_id: a UUID as text. It is used as tag and collapse id, so that a repeat replaces the first push.
+        registration: the FCM registration token or FID of the device.
+        title, body: the rendered texts.
         data: extra key-value pairs for the application.
-        ttl: how long the provider may hold it for a device that is away.
-        receipt_url: where the app reports, see ``content/links/receipt_urls.py``.
+        ttl: how long the provider may keep the push for a device that is offline.
+        link: the address that a click opens.
+        image: the address of the picture.
+        receipt_url: the address to which the app reports, see ``content/links/receipt_urls.py``.
     """
 
     notification_id: str
@@ -36,11 +38,11 @@ class PushMessage:
 
 @dataclass(frozen=True, slots=True)
 class Withdrawal:
-    """A silent push to one device: take that notification off the screen.
+    """A silent push to one device that takes a notification off its screen.
 
     Attributes:
-        notification_id, registration: as of the push that it withdraws.
-        ttl: how long the provider may hold it for a device that is away.
+        notification_id, registration: those of the push that it withdraws.
+        ttl: how long the provider may keep the push for a device that is offline.
     """
 
     notification_id: str
@@ -53,7 +55,7 @@ class StepMessage:
     """One message of a later step.
 
     Attributes:
-        intent: opaque text that names the delivery in the status-callback URL.
+        intent: an opaque text that names the delivery in the status-callback URL.
         to: an address of the channel's kind; a number is in E.164.
         text: as the channel's wording wrote it.
         sender: a number, a name or a service of the provider's; ``None`` takes the channel's own.
@@ -69,12 +71,17 @@ class StepMessage:
 
 @dataclass(frozen=True, slots=True)
 class ListedMessage:
-    """A message in a provider's own books. ``date_created`` is to the second.
+    """A message in a provider's list of sent messages.
 
     Attributes:
-        sender: the number or name it comes from, which a service chooses late.
-        service: what chooses the sender, where the provider has such services.
-        reference: our own name of it, where the provider keeps that.
+        sid: the provider's id of the message.
+        to: the recipient's number.
+        body: the text.
+        status: the provider's word for the message's state.
+        date_created: the time of its creation, to the second.
+        sender: the number or name that it comes from; a service chooses it late.
+        service: the service that chooses the sender, if the provider has such services.
+        reference: our own name of the message, if the provider keeps it.
     """
 
     sid: str

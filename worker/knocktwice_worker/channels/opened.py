@@ -1,4 +1,4 @@
-"""The channels of later steps as one installation has set them up: each is opened when it is first asked for."""
+"""The channels of later steps with an installation's settings. Each channel is opened when it is first needed."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class Channels:
     """The channels of an installation.
 
     Args:
-        wiring: what they are opened with.
-        pace: makes the bucket of a rate.
-        choice: makes what chooses among providers, from their weights.
+        wiring: the installation's settings and secret.
+        pace: makes the token bucket of a rate.
+        choice: makes the chooser among providers from their weights.
     """
 
     def __init__(
@@ -47,28 +47,28 @@ class Channels:
         return self._open[channel]
 
     def entry(self, channel: str) -> StepChannel:
-        """Return what the registry says of a channel."""
+        """Return the registry's entry of a channel."""
         return CHANNELS[channel]
 
     def provider(self, channel: str, name: str) -> StepProvider:
-        """Return a provider of a channel; one that the settings no longer know cannot send, but has its name."""
+        """Return a provider of a channel. One that the settings no longer contain cannot send."""
         opened = self[channel]
         return opened.providers.get(name) or opened.removed(name)
 
     def usual(self, channel: str) -> StepProvider:
-        """Return the provider of a channel that sends where there is nothing to choose."""
+        """Return the provider of a channel that sends if there is no choice."""
         opened = self[channel]
         return opened.providers[opened.usual]
 
     def pace(self, channel: str, provider: str, sender: str | None) -> Pace:
-        """Return the pace of a sender of a provider; without a sender it is the provider's own."""
+        """Return the pace of one sender of a provider; without a sender, the provider's own pace."""
         rate = self.provider(channel, provider).pace(sender)
         if rate.name not in self._paces:
             self._paces[rate.name] = self._make_pace(rate)
         return self._paces[rate.name]
 
     def choice(self, channel: str) -> Providers | None:
-        """Return what chooses among the providers of a channel; ``None``: there is nothing to choose."""
+        """Return the chooser among the providers of a channel; ``None``: there is no choice."""
         if channel not in self._choices:
             weights = self[channel].weights
             self._choices[channel] = None if weights is None else self._make_choice(weights)
@@ -76,7 +76,7 @@ class Channels:
 
     @cached_property
     def books(self) -> Mapping[str, Books]:
-        """Provider → its list of what it has sent, of all that have one. Channels of one provider share it."""
+        """Provider → its list of sent messages, for the providers that have one. Channels of one provider share it."""
         found: dict[str, Books] = {}
         for name in CHANNELS:
             for provider in self[name].providers.values():
@@ -86,7 +86,7 @@ class Channels:
 
     @cached_property
     def receivers(self) -> Mapping[str, Receiver]:
-        """Path of a callback route → who reads what comes there."""
+        """Path of a callback route → the receiver that reads its requests."""
         return {path: receiver for name in CHANNELS for path, receiver in self[name].receivers.items()}
 
     @property

@@ -1,4 +1,4 @@
-"""What can become of a message that was handed to a provider: four outcomes, and nothing else."""
+"""The four possible outcomes of a message that was handed to a provider."""
 
 from __future__ import annotations
 
@@ -13,23 +13,29 @@ if TYPE_CHECKING:
 
 
 class CredentialsUnavailable(KnocktwiceError):
-    """A provider's credentials are missing or refused: mend the named setting. Nothing was sent; it is tried again."""
+    """A provider's credentials are missing or refused: correct the named setting. Nothing was sent; we try again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """The provider took the message and calls it ``provider_id``."""
+    """The provider accepted the message.
+
+    Attributes:
+        provider_id: the provider's id of the message.
+    """
 
     provider_id: str
 
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """The provider did **not** take it: safe to send again after ``after``.
+    """The provider did **not** accept the message, so it is safe to send it again.
 
     Attributes:
-        too_fast: because it gets more than it wants.
-        ours: because we were too late to send it, so it says nothing about the provider.
+        reason: why, without personal data.
+        after: the wait before the next try; ``None``: our own wait applies.
+        too_fast: the provider gets more messages than it wants.
+        ours: we were too late to send the message, so the provider is not to blame.
     """
 
     reason: str
@@ -40,13 +46,13 @@ class Retry:
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """It will never go out like this.
+    """The provider will never accept this message.
 
     Attributes:
-        reason: a word from the field (``unregistered``, ``opted_out``, ``invalid_number``, …), fit for the ledger.
+        reason: a standard word (``unregistered``, ``opted_out``, ``invalid_number``, …), which the ledger can use.
         detail: the provider's code and text, without personal data.
-        address_dead: the address itself is gone for good and should be forgotten.
-        opted_out: the recipient has asked the provider not to get messages; the address joins the opt-outs.
+        address_dead: the address is gone for good and should be forgotten.
+        opted_out: the recipient has opted out at the provider; the address joins the opt-outs.
     """
 
     reason: str
@@ -57,7 +63,12 @@ class Rejected:
 
 @dataclass(frozen=True, slots=True)
 class Unknown:
-    """Nobody can tell whether it went out (time-out, 5xx). A push, which replaces itself, is sent again ``after``."""
+    """The message may or may not have gone out (time-out, 5xx). A push is sent again: it replaces the first.
+
+    Attributes:
+        reason: the provider's error or the network's, without personal data.
+        after: the wait before a push is sent again; ``None``: our own wait applies.
+    """
 
     reason: str
     after: timedelta | None = None
@@ -67,6 +78,6 @@ Outcome = Sent | Retry | Rejected | Unknown
 
 
 def patience(outcomes: Sequence[Outcome]) -> Retry | None:
-    """Return the longest wait asked for by a provider that gets more than it wants, or ``None`` if it keeps up."""
+    """Return the longest wait that a too busy provider asks for, or ``None`` if none of them asks."""
     asked = [o for o in outcomes if isinstance(o, Retry) and o.too_fast]
     return max(asked, key=lambda o: o.after or timedelta(), default=None)

@@ -1,4 +1,4 @@
-"""The seam between the pipeline and a provider: two pure functions, and what a provider of later steps can do beside."""
+"""The interface between the pipeline and a provider: two pure functions, and more for a later step's provider."""
 
 from __future__ import annotations
 
@@ -18,31 +18,31 @@ if TYPE_CHECKING:
     from knocktwice_worker.channels.http import Carrier, Request, Response
     from knocktwice_worker.channels.reports import Books
 
-#: Wait before asking again for credentials that could not be had.
+#: The wait before another try if there are no credentials.
 _NO_CREDENTIALS_PAUSE = timedelta(seconds=30)
 
-#: What became of a message that could not leave by its deadline.
+#: The outcome of a message that could not leave before its deadline.
 _TOO_LATE = Retry("the sender stood still", timedelta(), ours=True)
 
 MessageT = TypeVar("MessageT", contravariant=True)
 
 
 class Provider(Protocol[MessageT]):
-    """The seam between the pipeline and a provider."""
+    """The interface between the pipeline and a provider."""
 
     #: The channel's name.
     name: str
 
     def authorize(self) -> None:
-        """Make sure that credentials are at hand; costs nothing while they are fresh.
+        """Make sure that there are credentials. Costs nothing while they are fresh.
 
         Raises:
-            CredentialsUnavailable: there are none, or they cannot be had now.
+            CredentialsUnavailable: there are no credentials, or they cannot be fetched now.
         """
         ...
 
     def request(self, message: MessageT) -> Request:
-        """Encode one message. Raises nothing for content the contract lets through."""
+        """Encode one message. Raises nothing for content that the contract allows."""
         ...
 
     def outcome(self, answer: Response | NoResponse) -> Outcome:
@@ -53,10 +53,10 @@ class Provider(Protocol[MessageT]):
 def deliver(
     transport: Carrier, channel: Provider[MessageT], messages: Sequence[MessageT], not_after: Deadline | None = None
 ) -> list[Outcome]:
-    """Send messages through a channel, all in flight together, and return each one's outcome in the same order.
+    """Send messages through a channel, side by side, and return their outcomes in the same order.
 
     Args:
-        not_after: messages that could not leave by then are not sent, and may be tried again at once.
+        not_after: messages that could not leave before this deadline are not sent, and may be tried again at once.
     """
     if not messages:
         return []
@@ -70,11 +70,11 @@ def deliver(
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """How fast a provider wants it.
+    """The greatest speed that a provider accepts.
 
     Attributes:
-        name: whose bucket it is; who has the same name shares one.
-        per_s: parts or messages per second; 0: as fast as it goes.
+        name: the name of the token bucket; rates with the same name share one.
+        per_s: parts or messages per second; 0: no limit.
     """
 
     name: str
@@ -83,11 +83,11 @@ class Rate:
 
 @dataclass(frozen=True, slots=True)
 class Examination:
-    """What a provider says of our account with it, and of the sender.
+    """The result of an examination of our account with a provider, and of the sender.
 
     Attributes:
-        works: nothing that was found keeps messages from being sent.
-        finding: what was found, in words for a person; it quotes no credential.
+        works: no finding prevents messages from being sent.
+        finding: the findings, in words for a person; no credential is quoted.
     """
 
     works: bool
@@ -95,38 +95,38 @@ class Examination:
 
 
 class StepProvider(Provider[StepMessage], Protocol):
-    """A channel of the later steps, by one provider, which can perhaps say what became of a message."""
+    """One provider of a channel of later steps. Some providers can also tell what became of a message."""
 
-    #: Its name in rows and ledgers.
+    #: The provider's name in rows and ledgers.
     provider: str
-    #: Whether it can be asked what it has sent.
+    #: The provider can list the messages that it has sent.
     listable: bool
-    #: Its list of what it has sent; ``None``: it has none to ask for reports.
+    #: The provider's list of sent messages, to fetch missing reports from; ``None``: it has none.
     books: Books | None
-    #: For how long it knows a repeat of a message, so that a repeat does no harm; ``None``: it does not.
+    #: The time within which the provider recognises a repeat, so that a repeat does no harm; ``None``: it does not.
     repeats_within: timedelta | None
 
     def list_messages(self, transport: Carrier, since: Mapping[str, datetime]) -> dict[str, list[ListedMessage]]:
-        """Ask for the messages to some numbers.
+        """Ask the provider for the messages to some numbers.
 
         Args:
-            since: for each number, how far back to read (aware).
+            since: for each number, the moment from which to read (aware).
 
         Returns:
-            For each number that the provider answered for, its messages created since then.
+            For each number that the provider answered for, the messages created since then.
         """
         ...
 
     def authorize_callbacks(self) -> None:
-        """Make sure that what it sends to us can be believed.
+        """Make sure that the provider's requests to us can be verified.
 
         Raises:
-            CredentialsUnavailable: something is missing for that.
+            CredentialsUnavailable: a setting that the verification needs is missing.
         """
         ...
 
     def examine(self) -> Examination:
-        """Find out whether it would take messages now, for a person who asks: it may take seconds.
+        """Find out whether the provider would accept messages now, for a person who asks. It may take seconds.
 
         Raises:
             CredentialsUnavailable: a setting is missing.
@@ -134,9 +134,9 @@ class StepProvider(Provider[StepMessage], Protocol):
         ...
 
     def pace(self, sender: str | None) -> Rate:
-        """Return how fast it may be asked to send from a sender; ``None`` is its own."""
+        """Return the greatest speed for a sender; ``None``: the provider's own."""
         ...
 
     def is_message(self, listed: ListedMessage, message: StepMessage) -> bool:
-        """Whether a listed message may be the one that we sent."""
+        """Whether a listed message may be the message that we sent."""
         ...

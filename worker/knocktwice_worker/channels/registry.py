@@ -1,6 +1,7 @@
-"""The channels of later steps: one entry for each. Nothing else in the house names a channel or its provider.
+"""The channels of later steps: one entry for each. No other module outside their folders names a channel or a provider.
 
-A channel that this package does not have is added with :func:`register`, by a module that every process loads before it works.
+A channel that this package does not have is added with :func:`register`, by a module that every process loads before it
+starts its work.
 """
 
 from __future__ import annotations
@@ -28,10 +29,10 @@ CHANNELS: dict[str, StepChannel] = {
 
 
 def register(entry: StepChannel) -> None:
-    """Add a channel, and let the contract know what its steps say.
+    """Add a channel, and add the description of its steps to the contract.
 
     Raises:
-        ValueError: there is one of that name.
+        ValueError: there is a channel of that name.
     """
     if entry.name in CHANNELS:
         raise ValueError(f"there is a channel called {entry.name}")
@@ -40,7 +41,7 @@ def register(entry: StepChannel) -> None:
 
 
 def routes() -> Iterator[CallbackRoute]:
-    """Yield where providers call back."""
+    """Yield the addresses that providers call back."""
     for entry in CHANNELS.values():
         yield from entry.routes
 

@@ -1,4 +1,4 @@
-"""What comes back from providers without being asked: reports about messages, and texts that people wrote."""
+"""The requests that providers send to us: reports about messages, and texts that people wrote."""
 
 from __future__ import annotations
 
@@ -15,27 +15,28 @@ if TYPE_CHECKING:
     from knocktwice_worker.channels.http import Carrier
     from knocktwice_worker.lifecycle import ProviderState
 
-#: The code that stands for "the recipient has opted out" in rows, whatever the provider's own word for it is.
+#: The error code for "the recipient has opted out" in rows, whatever code the provider uses.
 OPTED_OUT = 21610
-#: A price as providers write it.
+#: The form of a price in providers' answers.
 PRICE = re.compile(r"-?\d{1,6}(\.\d{1,8})?")
 _INTENT = re.compile(r"([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\.(\d{1,4})")
 
 
 @dataclass(frozen=True, slots=True)
 class StatusReport:
-    """A provider's word about a message that it took.
+    """A provider's report about a message that it accepted.
 
     Attributes:
         provider: the provider's name.
-        provider_id: its id of the message, as rows keep it.
-        status: what became of the message.
-        at: when we heard of it, with a time zone.
+        provider_id: the provider's id of the message, as rows keep it.
+        status: the state of the message.
+        at: the moment at which we got the report, with a time zone.
         error: the provider's code as a number; :data:`OPTED_OUT` for a recipient who has opted out.
-        intent: notification id and step, where the report names them by a signed address or by our own reference. It finds a
-            message whose provider id nobody could record.
-        price, price_unit: what it cost, as a decimal number and an ISO 4217 code.
-        error_text: the provider's code where ``error`` does not tell it: a word, or a number that rows use for something else.
+        intent: notification id and step, if a signed address or our own reference in the report names them. With them a
+            message is found whose provider id could not be recorded.
+        price, price_unit: the cost, as a decimal number and an ISO 4217 code.
+        error_text: the provider's code if ``error`` cannot express it: a word, or a number that rows use for something
+            else.
     """
 
     provider: str
@@ -51,13 +52,13 @@ class StatusReport:
 
 @dataclass(frozen=True, slots=True)
 class WrittenText:
-    """A text that somebody wrote to one of our senders.
+    """A text that a person wrote to one of our senders.
 
     Attributes:
-        provider_id: the provider's id, by which a repeat is known.
-        number: who wrote, in E.164.
-        text: what they wrote.
-        opt_out: the provider's own reading of it (``STOP``, ``START``, ``HELP``), if it has one.
+        provider_id: the provider's id, by which a repeat is recognised.
+        number: the writer's number in E.164.
+        text: the text.
+        opt_out: the provider's own reading of the text (``STOP``, ``START``, ``HELP``), if it has one.
     """
 
     provider_id: str
@@ -67,31 +68,33 @@ class WrittenText:
 
 
 class Books(Protocol):
-    """A provider's list of what it has sent, which can be asked for reports that never came."""
+    """A provider's list of sent messages, from which reports can be fetched that never came."""
 
     def sent_between(self, transport: Carrier, start: datetime, end: datetime) -> Iterator[list[StatusReport]]:
-        """Read what is said of all messages sent in a span of time, page by page; it ends early without an answer.
+        """Read the reports of all messages sent in a span of time, page by page.
+
+        Stops early if the provider does not answer.
 
         Args:
-            start, end: aware; ``end`` is now, and stands in the reports.
+            start, end: aware; ``end`` is now, and is the time of the reports.
         """
         ...
 
     def fetch(self, transport: Carrier, ids: Sequence[str], now: datetime) -> list[StatusReport]:
-        """Ask what became of single messages; those that the provider does not answer for are left out."""
+        """Fetch the reports of single messages. Messages that the provider does not answer for are left out."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Arrived:
-    """A request that came to an address of ours.
+    """A request that came to one of our addresses.
 
     Attributes:
-        provider: the name in the address, where it has one.
-        query: after the question mark, as it came.
-        headers: by names in lower case.
-        body: as it came.
-        at: when, with a time zone.
+        provider: the provider's name in the address, if it has one.
+        query: the text after the question mark, unchanged.
+        headers: the headers, by names in lower case.
+        body: the body, unchanged.
+        at: the moment at which it came, with a time zone.
     """
 
     provider: str
@@ -103,13 +106,13 @@ class Arrived:
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """What a request said.
+    """The content of a request.
 
     Attributes:
-        reports: about messages.
-        texts: that people wrote.
-        reply: what the provider wants to read as our answer; empty: nothing.
-        media_type: of the reply.
+        reports: the reports about messages.
+        texts: the texts that people wrote.
+        reply: our answer, as the provider expects it; empty: no content.
+        media_type: the media type of the reply.
     """
 
     reports: Sequence[StatusReport] = ()
@@ -119,11 +122,11 @@ class Heard:
 
 
 class NotBelieved(KnocktwiceError):
-    """Nothing shows that a request is the provider's.
+    """No proof shows that a request comes from the provider.
 
     Args:
-        problem: what is told to whoever sent it.
-        unset: the settings without which no request can be believed; an operator has to mend that.
+        problem: the answer to the sender of the request.
+        unset: the settings without which no request can be verified; an operator has to set them.
     """
 
     def __init__(self, problem: str, *, unset: str | None = None) -> None:
@@ -132,23 +135,23 @@ class NotBelieved(KnocktwiceError):
 
 
 class Unreadable(ValueError):
-    """A request that is believed and cannot be read; the message says what was expected."""
+    """A verified request that cannot be read. The message says what was expected."""
 
 
 class Receiver(Protocol):
     """Reads the requests that a provider sends to one address."""
 
     def receive(self, arrived: Arrived) -> Heard:
-        """Return what a request says.
+        """Return the content of a request.
 
         Raises:
-            NotBelieved: nothing shows that it is the provider's.
-            Unreadable: it is not what was agreed.
+            NotBelieved: no proof shows that the request comes from the provider.
+            Unreadable: the request has another form than agreed.
         """
         ...
 
 
 def read_intent(intent: str) -> tuple[str, int] | None:
-    """Return the notification id and the step that a message's name in a provider's books says."""
+    """Return the notification id and the step that our name of a message contains."""
     found = _INTENT.fullmatch(intent)
     return (found[1], int(found[2])) if found else None

@@ -1,4 +1,4 @@
-"""SMS: the provider that is built in, and those of the operators' file (``http_sms/``), chosen by weight."""
+"""SMS: the built-in provider and the providers of the operators' file (``http_sms/``), chosen by weight."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from knocktwice_worker.channels.reports import Receiver
 
 
-#: Where the providers of the file call back.
+#: The addresses that the providers of the file call back.
 _FILE_ROUTES = (
     CallbackRoute(
         callbacks.ROUTE_PATH,
@@ -46,11 +46,11 @@ class Settings(Protocol):
 
     @property
     def sms_prices(self) -> Mapping[str, float]:
-        """Price of one part by country."""
+        """The price of one part, by country."""
 
     @property
     def public_url(self) -> str | None:
-        """Where the world reaches the gateway."""
+        """The address at which the internet reaches the gateway."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +58,11 @@ class BuiltIn:
     """The provider that needs no file.
 
     Attributes:
-        provider: who sends.
-        sender: from whom, where nothing else is said.
-        has_account: whether it could send at all. Without an account it takes no share beside the providers of the file.
-        receivers: path → who reads what it sends to us.
+        provider: the provider itself.
+        sender: the sender, unless the message names another one.
+        has_account: an account is configured. Without an account the provider gets no share of the messages if the file
+            describes others.
+        receivers: path → the receiver that reads the provider's requests.
     """
 
     provider: StepProvider
@@ -73,12 +74,12 @@ class BuiltIn:
 def channel(
     built_in: Callable[[Wiring], BuiltIn], *, sender_setting: str, routes: tuple[CallbackRoute, ...]
 ) -> StepChannel:
-    """Return the entry of SMS.
+    """Return the registry's entry of SMS.
 
     Args:
         built_in: opens the provider that needs no file.
-        sender_setting: the setting of its sender.
-        routes: where it calls back.
+        sender_setting: the setting that names its sender.
+        routes: the addresses that it calls back.
     """
 
     def open_(wiring: Wiring) -> OpenChannel:

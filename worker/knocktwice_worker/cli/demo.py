@@ -1,7 +1,7 @@
 """Three simulated people, three endings: ``knocktwice demo`` runs the real system for them and tells what happens.
 
-Real PostgreSQL, Valkey, worker, gateway and HTTP; only the phones and their providers are the sandbox's. The phones report as
-apps do, to the signed address that each push carries. Everything lives in a temporary folder.
+Real PostgreSQL, Valkey, worker, gateway and HTTP; only the phones and their providers are the sandbox's. The phones
+report as apps do, to the signed address that each push carries. Everything lives in a temporary folder.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ out = Console(highlight=False)
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """Somebody to notify, and how it must end."""
+    """A person to notify, with the expected end."""
 
     name: str
     habit: str
@@ -186,7 +186,7 @@ def _watch(engine: sa.Engine, people: dict[UUID, Person]) -> dict[str, str]:
 
 
 def _past(told: story.Story) -> Iterator[story.Moment]:
-    """What has happened; the story also says what is planned."""
+    """The events so far; the story also contains planned ones."""
     now = datetime.now(UTC)
     return (moment for moment in told.moments if moment.at <= now)
 

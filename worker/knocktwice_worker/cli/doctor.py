@@ -1,4 +1,4 @@
-"""Is everything there that is needed? The checks behind ``knocktwice doctor``, each with the fix in its answer."""
+"""The checks of ``knocktwice doctor``: is an installation complete? Each answer contains the fix."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class Level(StrEnum):
-    """How a check went."""
+    """The result of a check."""
 
     #: It works.
     OK = "ok"
@@ -100,6 +100,9 @@ def _workers(here: Services) -> tuple[Level, str]:
 
 def _push(here: Services) -> tuple[Level, str]:
     here.push.authorize()
+    if until := here.push_pace.paused_until():
+        paused = f"the project gets more pushes than FCM allows it: they are paused until {until:%H:%M:%S} UTC"
+        return Level.WARNING, f"{paused}; lower KNOCKTWICE_PUSH_PER_S, or ask Google for a higher limit"
     return Level.OK, "FCM credentials work"
 
 

@@ -1,4 +1,4 @@
-"""How the command line speaks: to people on the screen, to programs in JSON, and of failures in one line."""
+"""The output of the command line: text for people, JSON for programs, and each failure in one line."""
 
 from __future__ import annotations
 

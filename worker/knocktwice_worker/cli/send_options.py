@@ -1,4 +1,4 @@
-"""What the options of ``knocktwice notify`` and ``blast start`` mean for a message."""
+"""Turns the options of ``knocktwice notify`` and ``blast start`` into the parts of a message."""
 
 from __future__ import annotations
 

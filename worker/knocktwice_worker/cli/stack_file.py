@@ -1,7 +1,8 @@
-"""What the next terminal needs beside ``knocktwice up``: ``export`` lines, printed by it and kept in its home folder.
+"""The ``export`` lines that a second terminal needs beside ``knocktwice up``; kept in its home folder.
 
-``knocktwice env`` prints them again, and a producer that knows no broker finds the embedded one there. The file holds only
-what ``up`` itself provides: addresses and passwords of an operator's own servers stay where the operator keeps them.
+``knocktwice up`` and ``knocktwice env`` print them, and a producer without a broker address finds the embedded broker
+in the file. The file contains only values that ``up`` itself provides. Addresses and passwords of an operator's own
+servers are not copied into it.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ def write(settings: Settings, engine: Engine, gateway_url: str) -> str:
 
     Args:
         settings: the stack's; its own servers are not named in the file.
-        engine: the stack's database. If it is the embedded one, a key of the gateway is made there, or the one of the last
-            run is kept.
+        engine: the stack's database. If it is the embedded one, a key of the gateway is made there, or the one of the
+            last run is kept.
         gateway_url: where this stack's gateway listens.
     """
     home = settings.home.resolve()

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from knocktwice.content import LaterStep
 
-#: How one is written, for those who got it wrong.
+#: An example of a step, for error messages.
 EXAMPLE = "'sms when=not_clicked after=2h text=\"Your table is ready.\"'"
 #: ``--steps``.
 StepsFile = Annotated[

@@ -47,7 +47,8 @@ def notify(
 
     Numbers of tokens are those of the users they are registered for.
 
-    What is wrong is named, a line each, and nothing is sent. Wrong SMS settings are only warned about: the push goes out.
+    What is wrong is named, a line each, and nothing is sent. Wrong SMS settings are only warned about: the push goes
+    out.
 
     Example: knocktwice tpns notify payload.json --sms-templates templates.json
     """

@@ -123,7 +123,7 @@ def _sandbox(stack: ExitStack, settings: Settings, port: int, gateway_port: int)
         return {}, ""
     public_url = settings.public_url
     if public_url is None and stand_in.all_missing(settings):
-        # Whoever is told it is on this machine, too. A real provider would be given an address that leads nowhere.
+        # The sandbox is on this machine, too, so the address works. For a real provider it would lead nowhere.
         public_url = f"http://127.0.0.1:{gateway_port}"
     report = stack.enter_context(_reporter(settings))
     running = stack.enter_context(Sandbox(port=port, report=report, gateway=public_url))

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(name="webhooks", help="Tell an application what happens to notifications.", no_args_is_help=True)
 
-#: How far back a replay may reach.
+#: The longest span of a replay.
 _LONGEST = timedelta(days=3650)
 
 Id = Annotated[str, typer.Argument(help="The endpoint's id.")]

@@ -1,8 +1,8 @@
-"""Liquid that cannot eat the worker: operators and applications write templates, and a worker fills them in by the thousand.
+"""Liquid with limits: operators and applications write templates, and a worker fills them in by the thousand.
 
-python-liquid bounds nested loops, output and assigned names. It does not bound a loop over a reversed or offset range (it
-makes a list of it), what a chain of filters makes of a text before it is written, loops one after the other, or the time
-its own lexer takes for markup that is never closed. Those bounds are here.
+python-liquid bounds nested loops, output and assigned names. It does not bound a loop over a reversed or offset range
+(it makes a list of it), what a chain of filters makes of a text before it is written, loops one after the other, or the
+time its own lexer takes for markup that is never closed. Those bounds are here.
 """
 
 from __future__ import annotations
@@ -77,11 +77,12 @@ _OF_VALUES = frozenset(
 #: Tags of the reference that are refused: there is nowhere to include from.
 ABSENT_TAGS = ("include", "render")
 
-#: What python-liquid keeps among the tags besides.
+#: The other tags that python-liquid registers.
 _NO_TAGS = ("#", "content", "illegal", "output")
 #: Characters that the filters of one text may read and write altogether; each call counts as some, too.
 _FILTER_WORK, _FILTER_CALL = 200_000, 20
-#: Processor time (seconds) that the loops of one text may take. Not the clock's: a busy machine is not the template's fault.
+#: Processor time (seconds) that the loops of one text may take. Not the clock's: a busy machine is not the template's
+#: fault.
 _LOOP_TIME_S = 0.1
 #: The lexer looks through white space again and again.
 _LONG_BLANK = re.compile(r"\s{100}")
@@ -101,7 +102,7 @@ _PLAIN_LENGTH, _LONG_NUMBER = 5_000, 10**18
 
 _UNDEFINED = re.compile(r"'([^']+)' is undefined")
 _ONLY_LETTERS = re.compile(r"[\W_]")
-#: What slips through Liquid on odd input. Its texts may quote values.
+#: The errors that Liquid raises for odd input. Their texts may quote values.
 SLIPS = (ValueError, TypeError, ArithmeticError, AttributeError, LookupError, RecursionError, AssertionError)
 
 
@@ -235,7 +236,7 @@ def _require(within: bool) -> None:
 
 
 def _track(address: object, *, context: RenderContext) -> str:
-    """Put a short link in the place of an address. Where there are none the address stays, and is checked all the same."""
+    """Put a short link in place of an address. Without short links the address stays, but is checked all the same."""
     links: Tracker | None = context.tag_namespace.get("links")
     try:
         target = short_links.checked(str(address))
@@ -282,8 +283,8 @@ def fill(text: str, params: Mapping[str, Any], links: Tracker | None = None) -> 
 
     ``links`` makes what ``track`` puts in the place of addresses; without it they stay.
 
-    Most texts have nothing but ``{{ name }}`` in them and most values are texts and whole numbers. Putting those together
-    takes a tenth of the time that Liquid takes, and everything else, mistakes included, is Liquid's.
+    Most texts have nothing but ``{{ name }}`` in them and most values are texts and whole numbers. Putting those
+    together takes a tenth of the time that Liquid takes, and everything else, mistakes included, is Liquid's.
 
     Raises:
         BrokenTemplate: it cannot be compiled.

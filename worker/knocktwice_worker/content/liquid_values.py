@@ -1,4 +1,4 @@
-"""What Liquid writes of values that are no text, and how much work it is to look at one."""
+"""The values in Liquid templates: the text of each type, and a measure of the work that a value causes."""
 
 from __future__ import annotations
 

@@ -13,8 +13,8 @@ from babel import Locale, UnknownLocaleError
 from babel.core import get_global
 from langcodes import Language, standardize_tag, tag_distance
 
-#: The greatest distance at which a text still helps. Up to here it is another country's spelling, a sister language, or one
-#: that nearly all readers of the other know; from 50 on the script is another one.
+#: The greatest distance at which a text still helps. Up to here it is another country's spelling, a sister language, or
+#: one that nearly all readers of the other know; from 50 on the script is another one.
 _NEAR = 40
 #: What CLDR takes off for the two ways to write Chinese: 15 and 19, where other scripts are 50 apart.
 _CHINESE_SCRIPTS = 35
@@ -43,10 +43,10 @@ def canonical(tag: str) -> str:
 
 @lru_cache(maxsize=10_000)
 def negotiate(wanted: str, available: frozenset[str]) -> str | None:
-    """Return the best of the locales there are for somebody, or ``None`` if none is near enough to read.
+    """Return the best of the given locales for a person, or ``None`` if the person could read none of them.
 
-    ``de-AT`` takes ``de-AT``, else ``de``; ``es-MX`` takes ``es-419`` before ``es``, ``nb`` takes ``no``, ``pt-PT`` takes
-    ``pt-BR`` where there is no other Portuguese, and ``zh-HK`` takes Traditional Chinese before Simplified.
+    ``de-AT`` takes ``de-AT``, else ``de``; ``es-MX`` takes ``es-419`` before ``es``, ``nb`` takes ``no``, ``pt-PT``
+    takes ``pt-BR`` where there is no other Portuguese, and ``zh-HK`` takes Traditional Chinese before Simplified.
 
     Args:
         wanted: a language tag as a phone tells it.
@@ -74,7 +74,7 @@ def _distance(wanted: str, there: str) -> int:
 
 
 def plain(text: str) -> str:
-    """Return the language tag of a locale as Java, iOS, POSIX and browsers write it, without what says nothing of language.
+    """Return the language tag of a locale of Java, iOS, POSIX or a browser, without the parts that name no language.
 
     ``zh_CN_#Hans`` (Java puts the script last), ``en_US@calendar=buddhist``, ``de_AT.UTF-8``, ``de-DE-u-co-phonebk``.
     """
@@ -92,7 +92,7 @@ def plain(text: str) -> str:
 
 
 def _meant(text: str) -> str | None:
-    """Return the language that a country's code or a language's English name stands for: ``zh`` for ``cn`` and ``chinese``."""
+    """Return the language of a country code or of an English name: ``zh`` for ``cn`` and ``chinese``."""
     if _ALONE.fullmatch(text):
         likely = get_global("likely_subtags").get(f"und_{text.upper()}")
         # CLDR does not list those where English is likely.

@@ -21,7 +21,7 @@ USUAL: Mapping[str, Any] = {}
 
 
 class Words(NamedTuple):
-    """What a step says to one person.
+    """The words of a step for one person.
 
     Attributes:
         text: as the channel's wording wrote it.
@@ -79,7 +79,7 @@ def check(
     *,
     wording_of: Callable[[str], Wording],
 ) -> None:
-    """Raise like :func:`words` if a step cannot be filled in for somebody; the usual SMS is checked with the push.
+    """Raise like :func:`words` if a step cannot be filled in for a person; the usual SMS is checked with the push.
 
     Args:
         links: returns what makes the links of a step, by its number.

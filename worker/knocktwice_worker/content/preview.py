@@ -1,4 +1,4 @@
-"""What somebody would get: a template filled in, step by step, and what that costs."""
+"""The preview of a template: filled in for one person, step by step, with the cost of its messages."""
 
 from __future__ import annotations
 

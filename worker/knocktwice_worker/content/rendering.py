@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
     from knocktwice_worker.content.links.short_links import Tracker
 
-#: Where the text of an SMS stands.
+#: The path of an SMS's text, as errors name it.
 _SMS = "content.sms.text"
 _SAYS_NOTHING = "says nothing when filled in; nothing empty is sent"
 
 
 @dataclass(frozen=True, slots=True)
 class Texts:
-    """What one recipient gets to read."""
+    """The texts for one recipient."""
 
     title: str
     body: str
@@ -40,7 +40,8 @@ def render(push: Push | None, sms_text: str | None, params: Mapping[str, Any], l
         push: the shared push content; ``None`` where an SMS is all there is.
         sms_text: the SMS's own text; ``None`` texts the push body.
         params: this recipient's values.
-        links: makes those of the SMS. A push has none: its app reports the click, and a tap opens the ``link`` it came with.
+        links: makes those of the SMS. A push has none: its app reports the click, and a tap opens the ``link`` it came
+            with.
 
     Raises:
         InvalidMessage: a parameter is missing, a template is broken, or a result is too long; the field is named.

@@ -18,8 +18,7 @@ from knocktwice_worker.content.templates import Definition, InvalidDefinition
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-# What the device they used last says.
-# What the application says of the person counts before what one of their devices is set to.
+# The locale that the application has set for the person has priority over the locale of the person's last used device.
 _LOCALES = text("""
 SELECT u.id AS user_id, coalesce(u.locale, d.locale) AS locale
 FROM users u LEFT JOIN LATERAL (
@@ -57,7 +56,7 @@ class Resolution:
 
 
 def resolve(engine: Engine, batches: Sequence[Batch]) -> list[Resolution]:
-    """Look up the templates of batches and choose each recipient's language. Costs two queries, or none without a template."""
+    """Look up templates, and choose each recipient's language. Costs two queries, or none without a template."""
     names = sorted({batch.template for batch in batches if batch.template is not None})
     found: dict[str, template_store.Stored | InvalidDefinition] = {}
     known: dict[str, str] = {}

@@ -1,11 +1,11 @@
-"""How many parts an SMS has: what a sender's rate is counted in and what is paid for.
+"""Counts the parts of an SMS, which are the unit of its price and of a sender's rate.
 
-A text that the GSM 7-bit alphabet can write has 160 septets in one part and 153 in each of several; any other is written in
-UTF-16 with 70 and 67 units. What belongs together (an escaped character, an emoji of several code points) is not torn apart.
+A text in the GSM 7-bit alphabet has 160 septets in one part, or 153 in each of several parts. Any other text is written
+in UTF-16 with 70 or 67 units. An escaped character, or an emoji of several code points, is never split between parts.
 (3GPP TS 23.038, 6.2.1 and 23.040, 9.2.3.24.1.)
 
-Which code points belong together changes with each version of Unicode. Providers count by version 10.0, so this does, too:
-Indic conjuncts are several clusters there, and emoji joined in newer ways as well.
+Each version of Unicode has its own rules about which code points belong together. Providers count by version 10.0, so
+this module does, too. In that version an Indic conjunct, or an emoji joined in a newer way, is several clusters.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ _GSM = _BASIC | _EXTENDED
 #: Size of the only part, and of each of several.
 _SEPTETS, _UNITS = (160, 153), (70, 67)
 
-#: One extended grapheme cluster (https://www.unicode.org/reports/tr29/tr29-31.html), in letters of grapheme_breaks.txt. Of two
-#: flags and what follows the calculators of providers leave one mark with them, where Unicode has any number.
+#: One extended grapheme cluster (https://www.unicode.org/reports/tr29/tr29-31.html), in letters of grapheme_breaks.txt.
+#: Of two flags and what follows the calculators of providers leave one mark with them, where Unicode has any number.
 _CLUSTER = re.compile(
     r"c|p*(?:ff[ezm]?|(?:l*(?:xv*|y|v+)t*|l+|t+|[ba]e*s|[^c])(?:[ezm]|(?<=z)(?:ae*s|[ga]))*)",
 )
 
 
 class Encoding(StrEnum):
-    """What an SMS is written in. One character outside the GSM 7-bit alphabet makes all of it UCS-2."""
+    """The encoding of an SMS. One character outside the GSM 7-bit alphabet makes all of it UCS-2."""
 
     GSM_7 = "GSM-7"
     UCS_2 = "UCS-2"

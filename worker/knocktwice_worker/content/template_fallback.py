@@ -1,4 +1,4 @@
-"""What follows the push, as a template declares it: one SMS, or a list of steps with their own words."""
+"""The later steps as a template declares them: one SMS, or a list of steps with their own texts."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ class Fallback(BaseModel):
 
     @property
     def content(self) -> dict[str, Any]:
-        """What its channel asks for beside a text."""
+        """The channel's own fields, beside the text."""
         return {name: v for name, v in (self.model_extra or {}).items() if v is not None}
 
     def missing(self, contents: Collection[str]) -> Iterator[tuple[str, str]]:

@@ -63,7 +63,7 @@ class _Part(BaseModel):
 
 
 class PushContent(_Part):
-    """What the push shows, in one language."""
+    """The push's texts in one language."""
 
     title: str
     body: str
@@ -73,7 +73,7 @@ class PushContent(_Part):
 
 
 class Content(_Part):
-    """What a notification says in one language. Without a text of its own the SMS says what the push's body says."""
+    """The texts of a notification in one language. Without a text of its own, the SMS uses the push's body."""
 
     push: PushContent
     sms: str | None = None
@@ -117,7 +117,8 @@ class Definition(_Part):
     Attributes:
         default_locale: whose contents people of another or an unknown language get; ``None`` refuses them.
         category: unless the sender names another.
-        fallback: what follows the push, one SMS or a list of steps, unless the sender names another; ``never`` forbids all.
+        fallback: what follows the push, one SMS or a list of steps, unless the sender names another; ``never`` forbids
+            all.
         signature: who sends the SMS, put before its text.
         sender: the number, name or Messaging Service that sends it, instead of the installation's own.
         contents: by canonical locale.
@@ -219,7 +220,7 @@ class Definition(_Part):
         return tuple(step.step(_to_liquid, self.signature) for step in self._steps)
 
     def choose(self, wanted: str | None) -> str | None:
-        """Return the locale whose contents somebody gets, or ``None`` if there is none for them."""
+        """Return the locale whose contents a person gets, or ``None`` if no locale has contents for the person."""
         return (wanted and locales.negotiate(wanted, frozenset(self.contents))) or self.default_locale
 
     def content(self, locale: str) -> tuple[Push, str | None]:

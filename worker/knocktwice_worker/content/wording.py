@@ -1,4 +1,4 @@
-"""How a step's message is written for one person. Each channel brings its wording; that of texts is here."""
+"""The wording of a step's message for one person. Each channel has its own; the one for plain texts is here."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Filling:
-    """What a step is filled in with for one person.
+    """The values that fill a step for one person.
 
     Attributes:
         push, sms_text: the person's content.
@@ -47,7 +47,7 @@ class Filling:
 
 
 class Wording(Protocol):
-    """How a channel's steps say something."""
+    """Writes and shows the messages of a channel's steps."""
 
     def write(self, step: Mapping[str, Any], filling: Filling) -> str:
         """Return what a step says to one person, as its row keeps it (``deliveries.text``).

@@ -1,8 +1,8 @@
 """Python lists on their way into SQL, as PostgreSQL's array literals: ``'{"a","b",NULL}'``.
 
-psycopg2 writes ``ARRAY['a', 'b', NULL]``, an expression of which PostgreSQL parses and plans every item. A batch has five
-hundred of them in dozens of lists, and for both sides a literal is half the work. Like psycopg2's empty list it has no type
-of its own, so where the context does not say one, the statement does: ``CAST(:ids AS uuid[])``.
+psycopg2 writes ``ARRAY['a', 'b', NULL]``, an expression of which PostgreSQL parses and plans every item. A batch has
+five hundred of them in dozens of lists, and for both sides a literal is half the work. Like psycopg2's empty list it
+has no type of its own, so where the context does not say one, the statement does: ``CAST(:ids AS uuid[])``.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def register() -> None:
 
 
 class _List:
-    """What psycopg2 asks for a list's SQL."""
+    """A list for psycopg2, which asks this object for the list's SQL."""
 
     def __init__(self, items: list[Any]) -> None:
         self._items = items

@@ -1,4 +1,4 @@
-"""The engine: how connections to PostgreSQL are made and what every one of them knows."""
+"""The engine: makes connections to PostgreSQL with the session settings that all of them share."""
 
 from __future__ import annotations
 
@@ -12,33 +12,35 @@ from psycopg2.extensions import new_type, register_type
 from knocktwice_worker.database import arrays
 
 _MILLISECOND = timedelta(milliseconds=1)
-#: PostgreSQL's ``uuid``.
+#: The type ``uuid`` of PostgreSQL (OID 2950), read as text.
 _ID_AS_TEXT = new_type((2950,), "UUID as text", lambda value, _: value)
 
 
-#: What libpq does about a peer that has gone without a word: seconds until it asks, between questions, and how many go
-#: unanswered; and milliseconds until sent data must have arrived. Without them a dead server holds a worker for minutes.
+#: libpq's detection of a dead server: seconds of silence before the first probe, seconds between probes, and probes
+#: without an answer; and milliseconds within which sent data must be acknowledged. Without these settings a dead server
+#: blocks a worker for minutes.
 _DEAD_PEERS = {"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3, "tcp_user_timeout": 15_000}
 
-#: Longest wait for a lock. Whoever waits longer gives up and tries again: one stuck row must not use up all connections.
+#: The longest wait for a lock. After it the statement fails and is tried again later, so that one stuck row cannot use
+#: up all connections.
 _LOCK_WAIT = timedelta(seconds=10)
 
 
 def create(url: str, *, pool_size: int, idle: timedelta) -> sa.Engine:
-    """Return an engine; it connects when it is first used.
+    """Return an engine, which connects when it is first used.
 
     Args:
-        url: SQLAlchemy's.
-        pool_size: most connections; whoever needs one more waits.
-        idle: how long a transaction may stand still. A worker that is stopped for longer loses its locks, and what it had
-            not committed.
+        url: the database's address in SQLAlchemy's form.
+        pool_size: the most connections; a thread that needs another one waits.
+        idle: how long a transaction may be idle. A worker that is suspended for longer loses its locks and its
+            uncommitted changes.
     """
     arrays.register()
     engine = sa.create_engine(
         url,
         pool_size=pool_size,
         max_overflow=0,
-        # An error's text is logged and shown; the values in it are personal data.
+        # An error's text is logged and shown, so it must not contain the values, which are personal data.
         hide_parameters=True,
         pool_pre_ping=True,
         connect_args={"connect_timeout": 10, "application_name": "knocktwice", **_DEAD_PEERS},
@@ -59,6 +61,6 @@ def _bounded(bounds: str, connection: Any, _: object) -> None:
 
 
 def _ids_as_text(connection: Any, _: object) -> None:
-    # Ids are sent as text and never looked into. An object for each id, and a text made of it again, cost more than anything
-    # else that a row of a batch went through.
+    # Ids are sent as text and never calculated with. An object for each id, and a text made from it again, were the
+    # largest cost of a row in a batch.
     register_type(_ID_AS_TEXT, connection)

@@ -1,8 +1,9 @@
 """PostgreSQL's own statistics of tables that grow faster than it looks.
 
-A table that was empty when PostgreSQL last looked has no statistics. Then the planner guesses that a notification's id stands in
-one row of two hundred, and five hundred of them in all: it reads the whole table for each batch, and what took milliseconds
-takes seconds. Autovacuum looks once a minute, which on a fresh installation is a hundred thousand notifications late.
+A table that was empty when PostgreSQL last looked has no statistics. Then the planner guesses that a notification's id
+stands in one row of two hundred, and five hundred of them in all: it reads the whole table for each batch, and what
+took milliseconds takes seconds. Autovacuum looks once a minute, which on a fresh installation is a hundred thousand
+notifications late.
 """
 
 from __future__ import annotations
@@ -19,10 +20,11 @@ log = structlog.get_logger(__name__)
 
 #: Rows that change all the time, and are looked up by ids.
 _TABLES = ("batches", "notifications", "deliveries", "attempts", "events", "decisions")
-#: A table is looked at again when this many times its rows have changed since; of a smaller table than this nothing is known.
+#: A table is looked at again when this many times its rows have changed since; of a smaller table than this nothing is
+#: known.
 _GROWTH, _SMALL = 5, 100
 
-# Of several workers one looks; ANALYZE waits for nobody and holds up nobody but others of its kind.
+# One of several workers does the check. ANALYZE waits for no lock and delays only other maintenance of the table.
 _GROWN = text("""
 SELECT s.relname FROM pg_stat_user_tables s JOIN pg_class c ON c.oid = s.relid
 WHERE s.schemaname = current_schema AND s.relname = ANY(:tables)

@@ -1,5 +1,5 @@
-"""Declarations: templates, segments and recurring blasts as an operator's file declares them, and what applying it changes.
+"""Declarations: templates, segments and recurring blasts in an operator's file, and the changes by applying it.
 
-It may use the rooms that own these things, and the notation of such files. It must not know the wiring: a file is applied in
-a transaction that is handed in.
+It may use the rooms that own these things, and the notation of such files. It must not know the wiring: a file is
+applied in a transaction that is handed in.
 """

@@ -28,7 +28,7 @@ class InvalidFile(KnocktwiceError):
 
 
 class Verb(StrEnum):
-    """What happens to a declared thing."""
+    """The change to a declared thing."""
 
     CREATED = "created"
     UPDATED = "updated"
@@ -46,7 +46,7 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What a file does to one thing.
+    """The change that a file makes to one thing.
 
     Attributes:
         next: the next times of one that has a schedule.
@@ -179,7 +179,7 @@ def read(path: str) -> dict[str, dict[str, Json]]:
 
 
 def apply(conn: Connection, declared: Mapping[str, Mapping[str, Json]]) -> list[Change]:
-    """Store what is declared and return what that changes, in an open transaction: roll it back, and it was a dry run."""
+    """Store the declared things in an open transaction, and return the changes. For a dry run, roll it back."""
     changes: list[Change] = []
     for kind in KINDS:
         if kind.key not in declared:

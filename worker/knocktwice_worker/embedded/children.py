@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 FIRST_PAUSE = timedelta(seconds=0.5)
 #: The longest pause before a restart.
 LONGEST_PAUSE = timedelta(seconds=30)
-#: Whoever lived this long is in good health: its next restart is quick again.
+#: A child that lived this long is healthy: its next restart is quick again.
 HEALTHY_AFTER = timedelta(seconds=60)
-#: How often a supervisor looks at its children.
+#: The time between two looks of a supervisor at its children.
 GLANCE = timedelta(seconds=0.1)
 
 
@@ -55,7 +55,7 @@ class StartFailed(KnocktwiceError):
 
 
 class User(NamedTuple):
-    """Whom a process runs as."""
+    """The user that a process runs as."""
 
     uid: int
     gid: int
@@ -168,11 +168,11 @@ class Child:
 
 
 class Supervised(Protocol):
-    """What :func:`supervise` looks after: a :class:`Child`, or a server made of one."""
+    """A process that :func:`supervise` watches: a :class:`Child`, or a server made of one."""
 
     @property
     def name(self) -> str:
-        """What to call it."""
+        """The name, for messages to people."""
 
     @property
     def alive(self) -> bool:

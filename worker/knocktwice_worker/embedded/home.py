@@ -24,7 +24,7 @@ DATABASE = "knocktwice"
 
 
 class UnsafeDirectory(KnocktwiceError):
-    """A folder is not what we left there: look who made it, and remove it if nobody needs it.
+    """A folder is not as we left it. Find out who made it, and remove it if it is not needed.
 
     Attributes:
         path: the folder.
@@ -38,7 +38,7 @@ class UnsafeDirectory(KnocktwiceError):
 
 
 class AlreadyRunning(KnocktwiceError):
-    """Somebody runs the servers of this home: use theirs, or stop that process first.
+    """Another process runs the servers of this home: use its servers, or stop that process first.
 
     Attributes:
         home: the home folder.
@@ -53,7 +53,7 @@ class AlreadyRunning(KnocktwiceError):
 
 @dataclass(frozen=True)
 class Servers:
-    """Where the embedded servers of a home are, running or not.
+    """The addresses of a home's embedded servers, running or not.
 
     Attributes:
         sockets: the private folder with both sockets.

@@ -1,4 +1,4 @@
-"""Where an installation's servers are, and its secret: the operator's own, or else the embedded ones."""
+"""The addresses of an installation's servers, and its secret: the operator's own, or else the embedded ones."""
 
 from __future__ import annotations
 

@@ -59,7 +59,8 @@ def become(uid: int, gid: int) -> None:
     if linux:
         prctl(PR_SET_KEEPCAPS, 1)
         # PostgreSQL looks for its own programs by access(2), which ignores an ordinary user's capabilities unless this
-        # bit is set. Setting it takes a capability (SETPCAP) that some containers withhold; open folders do not need it.
+        # bit is set. Setting it takes a capability (SETPCAP) that some containers withhold; open folders do not need
+        # it.
         with suppress(OSError):
             prctl(PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP)
     os.setgroups([])

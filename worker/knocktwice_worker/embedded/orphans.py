@@ -15,7 +15,7 @@ from knocktwice_worker.embedded.children import StartFailed
 if TYPE_CHECKING:
     import signal
 
-#: How long to wait between two looks.
+#: The wait between two checks.
 GLANCE = timedelta(milliseconds=20)
 
 
@@ -66,7 +66,7 @@ def _works_on(entry: Path, program: str, data: Path) -> bool:
     try:
         arguments = [os.fsdecode(argument) for argument in (entry / "cmdline").read_bytes().split(b"\0")]
         names = {Path(argument).name for argument in arguments if argument != str(data)}
-        # A shell somebody left in that folder is no server; a launcher about to become one is.
+        # A shell with that working folder is not a server; a launcher that is about to become one is.
         if program not in names and (entry / "comm").read_text().strip() != program:
             return False
         # The command line is for all to read; the working folder is not, not even for root in a container.

@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 
     from knocktwice_worker.embedded.children import User
 
-#: How long a server may take to answer; recovery after a crash is part of it.
+#: The longest time until a server answers, with the recovery after a crash.
 START_LIMIT = timedelta(seconds=30)
-#: How long a server may take to end before it is killed.
+#: The longest time until a server ends; then it is killed.
 STOP_LIMIT = timedelta(seconds=30)
-#: How long to wait between two looks at a starting server.
+#: The wait between two checks of a starting server.
 GLANCE = timedelta(milliseconds=10)
 
 
@@ -49,7 +49,7 @@ class Server(ABC):
     name: ClassVar[str]
     #: The file name of its program.
     program: ClassVar[str]
-    #: What asks it to write everything out and end.
+    #: The signal that makes the server write its data and end.
     stop_signal: ClassVar[signal.Signals]
 
     def __init__(self, home: Path) -> None:
@@ -96,7 +96,7 @@ class Server(ABC):
             return
         user = server_user(self.data)
         wait_until_gone(self.program, self.data, stop=self.stop_signal, limit=STOP_LIMIT)
-        # We hold the lock and nobody works on the data: a socket, or the lock file of one, remains from a crash.
+        # We hold the lock and no server works on the data, so a socket or its lock file remains from a crash.
         shutil.rmtree(self.sockets, ignore_errors=True)
         make_for(self.sockets, user)
         argv = self._prepare(user)
@@ -263,7 +263,7 @@ def _disown(remains: Path) -> None:
     The rest stays, for its second question: whether anybody is still attached to the shared memory named there.
     """
     try:
-        # Root must not follow a link here, in a folder that is somebody else's.
+        # The folder belongs to another user, so root must not follow a link in it.
         descriptor = os.open(remains, os.O_RDWR | os.O_NOFOLLOW)
     except FileNotFoundError:
         return

@@ -42,7 +42,7 @@ __all__ = [
 
 
 def running(home: Path) -> bool:
-    """Return whether both servers of this home answer, whoever runs them."""
+    """Return whether both servers of this home answer, in whatever process they run."""
     home = home.resolve()
     return Postgres(home).answers() and Valkey(home).answers()
 

@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 
     from knocktwice_worker.services import Services
 
-#: Requests that may wait for the database at once, each in a thread and with a connection; the others wait for their turn.
-#: The connections that are left are for who writes callbacks, who reads keys and who looks whether all is well, so none of them
-#: waits for a slow query.
+#: Requests that may wait for the database at once, each in a thread and with a connection; the others wait for their
+#: turn. The connections that are left are for who writes callbacks, who reads keys and who looks whether all is well,
+#: so none of them waits for a slow query.
 THREADS = CONNECTIONS - 3
 
 

@@ -1,8 +1,8 @@
-"""The two requests that come by the thousand, past the framework: one receipt, and one call of ``POST /v1/notifications``.
+"""The fast path past the framework for the two most frequent requests: one receipt, and one notification.
 
-What FastAPI does for a request (finding the route among all, resolving dependencies, layers of middleware) costs several
-times what these requests need. Their routes are there all the same, for the document and for every other method; what
-cannot be served here goes on to them.
+What FastAPI does for a request (finding the route among all, resolving dependencies, layers of middleware) costs
+several times what these requests need. Their routes are there all the same, for the document and for every other
+method; what cannot be served here goes on to them.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class FastPath:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
-        # Whoever hangs up in the middle of a body needs no answer, and is nothing to be logged.
+        # A client that hangs up in the middle of its body needs no answer and no line in the log.
         with suppress(ClientDisconnect):
             await self._serve(scope, receive, send)
 

@@ -1,4 +1,4 @@
-"""Lines in the log that anybody can cause by a request: each once a minute, or a stranger could fill a disk with them."""
+"""A limit for log lines that any request can cause: each once a minute, so that a stranger cannot fill the disk."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class OncePerMinute:
 
 
 class WarningsOncePerMinute(logging.Filter):
-    """Lets each warning through once a minute; errors and news pass. For uvicorn, which warns of each request that is no HTTP."""
+    """Lets each warning pass once a minute, and all other lines. For uvicorn, which warns of each invalid request."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__()

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
 _SCHEMAS = "#/components/schemas/"
-#: What any operation behind a key may answer.
+#: The errors that every operation behind a key may answer with.
 _ANYWHERE = ("unauthorized", "forbidden", "invalid-field", "too-many-requests", "internal", "unavailable")
-#: What any operation that takes a body may answer besides.
+#: The further errors that every operation with a body may answer with.
 _WITH_BODY = ("malformed-json", "too-slow", "too-large", "unsupported-media-type")
 
 

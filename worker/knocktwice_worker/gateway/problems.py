@@ -1,4 +1,4 @@
-"""What the gateway says when it cannot do what was asked: RFC 9457, always with the field and the fix."""
+"""The gateway's error answers: problem details (RFC 9457), always with the field and the fix."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ def of(error: Exception) -> Problem:
             return Problem("internal", "it was logged; nothing you sent need be wrong")
 
 
-#: What a request may end with; anything else is our mistake.
+#: The errors with which a request may end; every other error is our own fault.
 EXPECTED = (KnocktwiceError, RequestValidationError, HTTPException, DBAPIError, PoolTimeout, RedisError)
 
 
@@ -181,7 +181,7 @@ def answer(problem: Problem | Exception, error: Exception | None = None) -> Resp
 
 
 def _methods(routes: Sequence[Route], path: str) -> list[str]:
-    """Return what a path takes: each route knows its own method only, and of those that fit the most concrete path counts."""
+    """Return the methods of a path. Each route knows only its own; the most concrete path that matches counts."""
     fitting = [route for route in routes if route.path_regex.match(path)]
     fewest = min((len(route.param_convertors) for route in fitting), default=0)
     return sorted({method for r in fitting if len(r.param_convertors) == fewest for method in r.methods or ()})

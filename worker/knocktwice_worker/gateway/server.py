@@ -25,12 +25,13 @@ if TYPE_CHECKING:
 
 #: Seconds that requests get to end when the gateway is stopped.
 GRACE_S = 20
-#: Connections that one process serves at once; whoever comes then is told to come back (503). Fewer, if it may not open as many files.
+#: Connections that one process serves at once; whoever comes then is told to come back (503). Fewer, if it may not open
+#: as many files.
 CONNECTIONS_LIMIT = 2_000
 #: Files that one process may need: connections, those that are on their way out, and what it keeps open itself.
 FILES = 2 * CONNECTIONS_LIMIT
-#: Seconds after which one of several processes that does not answer is taken for dead. Starting counts: on a busy machine that
-#: takes longer than uvicorn's five, and each would be ended before it has begun.
+#: Seconds after which one of several processes that does not answer is taken for dead. Starting counts: on a busy
+#: machine that takes longer than uvicorn's five, and each would be ended before it has begun.
 HANGS_AFTER_S = 60
 
 
@@ -47,11 +48,11 @@ def run(host: str, port: int, processes: int) -> None:
     )
 
 
-#: What does not depend on who runs it.
+#: Options that are the same for every operator.
 OPTIONS: dict[str, Any] = {
     # Paths name users and devices.
     "access_log": False,
-    # Whose X-Forwarded-For is believed, a setting says (client_address.py).
+    # The setting decides whose X-Forwarded-For is believed (client_address.py).
     "proxy_headers": False,
     "log_config": None,
     "server_header": False,
@@ -73,9 +74,9 @@ def application() -> ASGIApp:
 
 
 def connections_limit() -> int:
-    """Have as many open files allowed as connections need, and return how many connections those that are allowed suffice for.
+    """Raise the limit of open files as far as connections need it; return the connections that it suffices for.
 
-    Often 1,024 are allowed unless one asks for more, and without a file nobody can even be told to come back.
+    The default is often 1,024. Without a free file the gateway cannot even answer that a client should come back later.
     """
     allowed, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = FILES if most == resource.RLIM_INFINITY else min(FILES, most)
@@ -86,7 +87,7 @@ def connections_limit() -> int:
 
 
 def _end_with_the_supervisor() -> None:
-    """One of several processes must not outlive the one that started them: it would keep the port, and nobody could stop it."""
+    """End with the parent process: a process that outlives it would keep the port, and could not be stopped."""
     supervisor = multiprocessing.parent_process()
     if supervisor is None or sys.platform != "linux":
         return

@@ -34,13 +34,13 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 
-#: What a recipient is told by.
+#: The fields that name a recipient.
 RECIPIENT = ("user", "registrations", "phone", "params", "key", "locale", "tags")
-#: What all recipients of a request share and the contract has under the same name.
+#: Fields that all recipients of a request share, with the same name in the contract.
 SHARED = ("category", "ttl_s", "reference", "send_at", "only", "plan")
-#: What they share and the contract has elsewhere.
+#: Fields that all recipients of a request share, with another place in the contract.
 CONTENT = ("push", "template", "sms")
-#: What a blast has of its own.
+#: The fields that only a blast has.
 BLAST = ("key", "segment", "filter", "params", "throttle_per_min")
 
 #: When an SMS is due if a request that asks for one does not say; the same as in the producer library.
@@ -89,7 +89,7 @@ def cancellation(body: Mapping[str, Any]) -> Draft:
 
 
 def changes(body: Mapping[str, Any]) -> Draft:
-    """Return the message about the ``changes`` of an audience; those without a time are of now. Raises like :func:`batch`."""
+    """Return the message about ``changes`` of an audience; without a time they are of now. Raises like :func:`batch`."""
     refuse_unknown(body, {"changes"})
     now = datetime.now(UTC).isoformat()
     given = body.get("changes")

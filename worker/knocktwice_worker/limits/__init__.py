@@ -1,5 +1,6 @@
-"""How much may be sent, and at what hour: limits per number, the day's budget, quiet hours.
+"""Limits: messages per number, the day's budget, and quiet hours.
 
-It may import ``database``, ``lifecycle`` and Redis. It counts what it is asked about and reads ``deliveries`` to seed
-Redis; it must not know notifications' steps beyond their numbers, nor any channel, and it changes no row.
+The room may import ``database``, ``lifecycle`` and Redis. It counts the messages that its callers name, and reads
+``deliveries`` to restore the counters of a Redis that was wiped. It must not know more of a step than its number, nor
+any channel, and it changes no row.
 """

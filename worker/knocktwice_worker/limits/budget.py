@@ -1,11 +1,11 @@
-"""The day's budget in SMS parts: for all, for each category, and with a reserve that only critical messages may use.
+"""The day's budget in SMS parts: in total, for each category, and with a reserve that only critical messages may use.
 
-Redis counts, in the same atomic call as the per-number limits; Postgres knows, and tells a Redis that has forgotten. A
-message is counted once, however often its workers ask. Its sender asks once more when its row is committed: what a wipe
-of Redis let through twice is refused before it is sent.
+Redis counts the parts, in the same atomic call as the per-number limits. After a wipe of Redis its counters are
+restored from Postgres. A message is counted once, however often a worker asks about it. The sender asks once more when
+the message's row is committed, and so refuses a message that a wipe of Redis let through.
 
-Parts of messages that did not go after all (clicked while they waited their turn, refused by the provider) are given
-back when they are missed: before a message is refused, at most once a minute.
+Some counted messages are not sent after all: the person clicked while the message waited, or the provider refused it.
+Their parts are given back just before another message would be refused, at most once a minute.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """SMS parts per calendar day. ``0`` is no limit.
+    """The allowed SMS parts per calendar day. ``0`` means no limit.
 
     Attributes:
-        total: for all categories together.
+        total: the limit for all categories together.
         reserve: the last parts of ``total``, which only critical messages may use.
-        categories: for each category alone; left out is no limit.
+        categories: the limit for each category alone. A category that is left out has none.
     """
 
     total: int = 0
@@ -41,17 +41,17 @@ class Budget:
         return bool(self.total or any(self.categories.values()))
 
     def arguments(self) -> list[int]:
-        """Return it as the script takes it: total, reserve, then each category in order."""
+        """Return the arguments of the Lua script: total, reserve, then each category in order."""
         return [self.total, self.reserve, *(self.categories.get(c, 0) for c in Category)]
 
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """Parts of the day so far.
+    """The SMS parts that are used today so far.
 
     Attributes:
-        total: of all messages.
-        category: of the messages of one category.
+        total: the parts of all messages.
+        category: the parts of the messages of one category.
     """
 
     total: int
@@ -63,10 +63,10 @@ class UnderWay:
     """An SMS that is counted and not sent yet.
 
     Attributes:
-        notification_id: whose.
-        category: whose budget it counts for.
-        parts: how many.
-        certain: a sender has claimed it, so it counts whatever the budget says.
+        notification_id: the notification that it belongs to.
+        category: the category whose budget it counts for.
+        parts: the number of its parts.
+        certain: a sender has claimed it, so it is counted even if it exceeds the budget.
     """
 
     notification_id: str
@@ -77,11 +77,11 @@ class UnderWay:
 
 @dataclass(slots=True)
 class Today:
-    """What Postgres knows of the day.
+    """The day's use of the budget according to Postgres.
 
     Attributes:
-        done: parts sent, by category.
-        under_way: first what a sender has claimed, then by age.
+        done: the parts sent, by category.
+        under_way: the messages not sent yet: first the claimed ones, then the reserved ones, each by age.
     """
 
     done: dict[Category, int]
@@ -93,7 +93,7 @@ class Today:
         return {c: self.done.get(c, 0) + sum(u.parts for u in self.under_way if u.category is c) for c in Category}
 
     def written(self) -> str:
-        """Return it as the script takes it: parts sent by category, then each one under way."""
+        """Return the text that the Lua script reads: the parts sent by category, then each message under way."""
         done = ",".join(str(self.done.get(c, 0)) for c in Category)
         return f"{done};" + ",".join(
             f"{u.notification_id}:{u.category}:{u.parts}:{'c' if u.certain else 'w'}" for u in self.under_way
@@ -101,7 +101,7 @@ class Today:
 
 
 class Purse:
-    """The script's counting in Python, for when Redis is down. It starts with the messages under way that fit."""
+    """Counts like the Lua script, for the time when Redis is down. It begins with the messages under way that fit."""
 
     def __init__(self, budget: Budget, today: Today) -> None:
         self._budget = budget
@@ -111,7 +111,7 @@ class Purse:
             self.spend(one.notification_id, one.category, one.parts, certain=one.certain)
 
     def spend(self, id_: str, category: Category, parts: int, *, certain: bool = False) -> bool:
-        """Count a message once, and return whether it may go; what is ``certain`` has gone already."""
+        """Count a message once, and return whether it may go. A ``certain`` one is always counted: it is being sent."""
         if id_ in self._counted:
             return True
         budget, spent = self._budget, self.spent(category)
@@ -126,7 +126,7 @@ class Purse:
         return True
 
     def spent(self, category: Category) -> Spent:
-        """Return what is spent by now."""
+        """Return the parts used so far, in total and by this category."""
         return Spent(sum(self._spent.values()), self._spent[category])
 
 
@@ -138,7 +138,7 @@ JOIN batches b ON b.id = n.batch_id
 WHERE d.parts IS NOT NULL AND d.counted_at >= :start
 """
 
-# An SMS of unknown outcome may have been paid for.
+# An SMS of unknown outcome is counted, because it may have been paid for.
 _DONE = text(f"""
 SELECT
   b.category,
@@ -147,7 +147,7 @@ SELECT
 GROUP BY 1
 """)
 
-# Claimed ones first: nothing stops them any more.
+# Claimed messages come first, because they are certain to be sent.
 _UNDER_WAY = text(f"""
 SELECT
   d.notification_id,
@@ -160,13 +160,13 @@ ORDER BY d.state = 'reserved', d.counted_at, d.notification_id
 
 
 def today(conn: Connection, start: datetime) -> Today:
-    """Return what Postgres knows of the day that began at ``start``. Reads all of its SMS."""
+    """Return the use of the budget on the day that began at ``start``. Reads all SMS of the day."""
     done = {Category(row.category): int(row.parts) for row in conn.execute(_DONE, {"start": start})}
     rows = conn.execute(_UNDER_WAY, {"start": start})
     return Today(done, [UnderWay(str(r.notification_id), Category(r.category), r.parts, r.certain) for r in rows])
 
 
-# A message with a provider's id was taken and is paid for, whatever became of it.
+# A message with a provider's id was accepted and is paid for, whatever its state is, so it is left out.
 _NOT_SENT = text("""
 SELECT notification_id FROM deliveries
 WHERE parts IS NOT NULL AND counted_at >= :start AND state IN ('skipped', 'cancelled', 'failed')
@@ -179,7 +179,7 @@ def not_sent(conn: Connection, start: datetime) -> Sequence[str]:
     return [str(row.notification_id) for row in conn.execute(_NOT_SENT, {"start": start})]
 
 
-# Like the numbers' locks, for the end of the transaction.
+# An advisory lock that, like the locks of the numbers, lasts until the end of the transaction.
 _LOCK = text("SELECT pg_advisory_xact_lock(hashtextextended('knocktwice:budget', 2))")
 
 

@@ -25,10 +25,10 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Counting:
-    """The limits, whichever of the two stores can count at the moment.
+    """Counts messages in Redis, or in Postgres while Redis is down.
 
     Attributes:
-        redis: the limits in Redis, which also know how many are allowed.
+        redis: the counters in Redis, with the configured limits.
     """
 
     redis: RedisLimits

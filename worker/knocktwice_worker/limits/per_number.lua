@@ -1,21 +1,21 @@
--- Per-number limits and the day's budget, one atomic call per batch. See per_number.py and budget.py for the story.
+-- Per-number limits and the day's budget, one atomic call per batch. per_number.py and budget.py explain both.
 --
--- KEYS[1]            marker: run id of the server that counted, and the epoch second from which on it knows everything
+-- KEYS[1]            marker: run id of the server that counted, and epoch second from which its counters are complete
 -- KEYS[2]            the day's budget: run id that counted, parts by category and in total,
 --                    and id of each SMS -> category:parts
 -- KEYS[2i+1], KEYS[2i+2]  for message i: holder of its content (a string), today's messages to its number (a set)
--- ARGV[1] messages per day (0 = no limit)      ARGV[2] milliseconds one content holds a number (0 = no limit)
--- ARGV[3] seconds until the day's keys may go
+-- ARGV[1] messages per day (0 = no limit)      ARGV[2] milliseconds between equal contents to a number (0 = any)
+-- ARGV[3] seconds after which the day's keys expire
 -- ARGV[4] now, ARGV[5] end of today (epoch seconds, the caller's database clock)
--- ARGV[6] "1" when the caller brings what Postgres knows of the numbers
+-- ARGV[6] "1" if the caller sends the numbers' rows from Postgres
 -- ARGV[7] parts a day (0 = no limit)           ARGV[8] of these only for critical
 -- ARGV[9…11] parts a day of transactional, marketing, critical (0 = no limit)
--- ARGV[12] what Postgres knows of the budget, as budget.py writes it, or ""
+-- ARGV[12] the day's use of the budget from Postgres, as budget.py writes it, or ""
 -- ARGV[8+5i] id of message i   ARGV[9+5i] today's ids for its number, comma-separated
 -- ARGV[10+5i] holder of its content
 -- ARGV[11+5i] its parts        ARGV[12+5i] its category
 --
--- Returns {"seed", numbers, budget} when Redis may have forgotten something and the caller must bring it, else for each
+-- Returns {"seed", numbers, budget} if the counters may be incomplete and the caller must send the rows, else for each
 -- message a word ("ok", "duplicate", "capped" or "exhausted"), the number's count, and the day's parts in total and
 -- in its category.
 

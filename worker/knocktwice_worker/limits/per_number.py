@@ -1,14 +1,16 @@
 """Per-number limits: the same content to one number once in 30 s, and at most 10 SMS per calendar day.
 
-Redis holds the counters, because one atomic script answers for a whole batch. Postgres holds the truth, because Redis
-can be wiped. A marker key says which start of the server has counted, and from when on its counters are complete. Until
-then (a first start, a FLUSHALL, a restart or a failover) every call brings along what Postgres knows about its numbers.
-Redis may be wiped between the decision and the provider call and let one message too many through. So the senders ask
-once more right before the provider call, when their rows are committed.
+Redis keeps the counters, because one atomic script answers for a whole batch. Postgres keeps the truth, because Redis
+can be wiped. A marker key names the server run that has counted and the time from which its counters are complete.
+After a first start, a FLUSHALL, a restart or a failover the counters are incomplete. Until they are complete again,
+every call also sends the rows of its numbers from Postgres.
 
-Counting is idempotent per notification: values are notification ids, so a retry is never its own duplicate.
-Keys hold an HMAC of the number, never the number, and share a hash tag so that one call may touch them all. The day's
-budget (``budget.py``) is counted in the same call.
+If Redis is wiped between the decision and the provider call, it may let one message too many through. So the sender
+asks once more right before the provider call, when its row is committed.
+
+The counters contain notification ids, so a retry of a message is never counted as its duplicate. The keys contain an
+HMAC of the number, never the number itself. They share a hash tag, so that one call may use them all. The day's budget
+(``budget.py``) is counted in the same call.
 """
 
 from __future__ import annotations
@@ -39,14 +41,14 @@ if TYPE_CHECKING:
 
 #: One hash tag for all keys: Redis Cluster runs a script on one slot only.
 _TAG = "{knocktwice:sms}"
-#: What the script answers → why the message may not go.
+#: The answer of the Lua script → the reason why the message may not go.
 _REFUSALS = {
     "duplicate": Refusal.DUPLICATE_CONTENT,
     "capped": Refusal.CAPPED_DAILY,
     "exhausted": Refusal.BUDGET_EXHAUSTED,
 }
 
-#: How often parts that were not used are looked for when the budget seems to be exhausted.
+#: Least seconds between two searches for unused parts while the budget is exhausted.
 _GIVE_BACK_EVERY_S = 60
 
 _GIVE_BACK = """
@@ -62,21 +64,21 @@ end
 
 
 class LimitsUnavailable(Exception):
-    """Redis did not answer: count in Postgres, or wait."""
+    """Redis did not answer. The caller counts in Postgres, or waits."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """May this text go to this number now?
+    """A question to the limits: may this message go to this number now?
 
     Attributes:
-        notification_id: whose message it is.
-        number: in E.164.
-        fingerprint: hash of the text.
-        parts: of an SMS, which count for the budget; other messages have 0.
-        category: whose budget they count for.
-        channel: each channel is counted for itself.
-        step: each step of a notification is counted for itself.
+        notification_id: the notification that the message belongs to.
+        number: the recipient's number in E.164.
+        fingerprint: the hash of the text.
+        parts: the SMS parts that count for the budget. Messages of other channels have 0.
+        category: the category whose budget the parts count for.
+        channel: the message's channel; each channel is counted separately.
+        step: the message's step; each step of a notification is counted separately.
     """
 
     notification_id: str
@@ -89,23 +91,23 @@ class Ask:
 
     @property
     def id(self) -> str:
-        """What is counted: as ``_KNOWN`` writes it, too."""
+        """The message's id in the counters. The SQL in ``_KNOWN`` must make the same id."""
         return self.notification_id if self.step == 1 else f"{self.notification_id}.{self.step}"
 
     @property
     def address(self) -> str:
-        """What it is counted against."""
+        """The address that the message is counted against: the number; for other channels than SMS with their name."""
         return self.number if self.channel == "sms" else f"{self.channel}:{self.number}"
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the limits say about a message.
+    """The answer of the limits about one message.
 
     Attributes:
-        refusal: why it may not go, or not now; ``None``: it may.
-        today: the number's messages of the day, this one included if it may go.
-        spent: the parts that are used of the day's budget; ``None``: there is no budget.
+        refusal: why the message may not go, or not now; ``None``: it may go.
+        today: the number of messages to its address today, this one included if it may go.
+        spent: the used parts of the day's budget; ``None``: there is no budget.
     """
 
     refusal: Refusal | Delay | None
@@ -113,7 +115,7 @@ class Answer:
     spent: Spent | None = None
 
     def inputs(self, ask: Ask, of: Budget) -> dict[str, Any]:
-        """Return what the ledger should keep of it."""
+        """Return the figures that the ledger keeps with the decision."""
         inputs: dict[str, Any] = {"sms_today": self.today}
         if self.spent:
             inputs |= {
@@ -126,14 +128,14 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The limits and the calendar they count in. ``0`` switches one off.
+    """The configured limits. ``0`` switches a limit off.
 
     Attributes:
-        per_day: SMS to one number per calendar day.
-        same_content: time in which one text goes to one number only once.
-        zone: whose calendar day.
-        secret: key of the HMAC over numbers.
-        budget: SMS parts a day.
+        per_day: the most SMS to one number per calendar day.
+        same_content: the time within which one text goes to one number only once.
+        zone: the time zone of the calendar day.
+        secret: the key of the HMAC over numbers.
+        budget: the allowed SMS parts per day.
     """
 
     per_day: int
@@ -145,7 +147,7 @@ class Limits:
     def day(self, now: datetime) -> tuple[str, datetime, datetime]:
         """Return the calendar day of ``now``: its name, its first moment and the next day's, in UTC.
 
-        Days have 23 or 25 hours when the clocks change; a midnight that does not exist is the moment of the change.
+        A day has 23 or 25 hours when the clocks change. If the change skips midnight, the day begins at the change.
         """
         today = now.astimezone(self.zone).date()
         start, end = (
@@ -155,7 +157,7 @@ class Limits:
         return today.isoformat(), start, end
 
     def keys(self, ask: Ask, day: str) -> tuple[str, str]:
-        """Return the Redis keys of an ask: content holder and the day's set."""
+        """Return the two Redis keys of an ask: the holder of its content, and the set of the day's messages."""
         number = hmac.new(self.secret, ask.address.encode(), hashlib.sha256).hexdigest()[:32]
         return f"{_TAG}:content:{number}:{ask.fingerprint.hex()}", f"{_TAG}:day:{number}:{day}"
 
@@ -165,7 +167,7 @@ class Limits:
 
 
 class RedisLimits:
-    """The limits as one Lua call per batch."""
+    """Counts messages in Redis, with one Lua call per batch."""
 
     def __init__(self, redis: Redis, limits: Limits) -> None:
         self.limits = limits
@@ -176,11 +178,11 @@ class RedisLimits:
         """Count each ask against its number, in order, and say which may go.
 
         Args:
-            conn: where to read what Redis may have forgotten.
-            now: the database's clock.
+            conn: a connection to Postgres, to restore the counters that Redis has lost.
+            now: the time by the database's clock.
 
         Raises:
-            LimitsUnavailable: Redis did not answer. Some asks may have been counted; asking again counts none twice.
+            LimitsUnavailable: Redis did not answer. Some asks may have been counted; a repeated call counts none twice.
         """
         if not asks:
             return []
@@ -205,7 +207,7 @@ class RedisLimits:
         ]
 
     def _give_back(self, conn: Connection, now: datetime) -> bool:
-        """Give back the parts of messages that did not go after all; return whether any were found."""
+        """Give back the parts of messages that were counted and not sent; return whether there were any."""
         if not self._redis.set(f"{_TAG}:budget:given-back", "", nx=True, ex=_GIVE_BACK_EVERY_S):
             return False
         day, start, _ = self.limits.day(now)
@@ -218,13 +220,13 @@ class RedisLimits:
         self._redis.eval(_GIVE_BACK, 1, self.limits.budget_key(day), *ids)
 
     def release(self, asks: Sequence[Ask], now: datetime) -> None:
-        """Give back what was counted for messages that will not go. Losing this only makes the limit stricter."""
+        """Give back the counts of messages that will not go. A failure only makes the limits stricter."""
         day, _, _ = self.limits.day(now)
         pipe = self._redis.pipeline()
         for ask in asks:
             content, today = self.limits.keys(ask, day)
             pipe.srem(today, ask.id)
-            # Deletes the holder only if it is us (Redis 8.4 / Valkey 9 have DELIFEQ, Redis 7 has not).
+            # Delete the key only if this message is its holder (Redis 8.4 and Valkey 9 have DELIFEQ; Redis 7 has not).
             pipe.eval(
                 "return redis.call('GET', KEYS[1]) == ARGV[1] and redis.call('DEL', KEYS[1])",
                 1,
@@ -236,7 +238,7 @@ class RedisLimits:
             self._return(day, [ask.id for ask in asks])
 
     def forget(self, numbers: Sequence[str], now: datetime) -> None:
-        """Drop the counters of numbers whose owner is erased.
+        """Delete the counters of numbers whose owner is erased.
 
         Content locks expire within seconds and need no clean-up.
         """
@@ -251,7 +253,7 @@ class RedisLimits:
         day, _, end = self.limits.day(now)
         hold_ms = int(self.limits.same_content.total_seconds() * 1000)
         keys = [f"{_TAG}:complete", self.limits.budget_key(day)]
-        # Two days: long enough for the longest day, short enough to forget.
+        # The day's keys expire after two days (172,800 s), which is longer than the longest day.
         args: list[str | int | float] = [self.limits.per_day, hold_ms, 172_800, now.timestamp(), end.timestamp()]
         args += ["1" if known is not None else "0", *self.limits.budget.arguments(), spent]
         for i, ask in enumerate(asks):
@@ -261,7 +263,7 @@ class RedisLimits:
         return list(self._script(keys=keys, args=args))
 
 
-# One query for the whole batch: each message finds its number's rows by an index.
+# One query for the whole batch. For each message an index finds the rows of its number.
 _KNOWN = text(f"""
 SELECT
   a.i,
@@ -292,10 +294,10 @@ ORDER BY a.i
 
 
 def _known(conn: Connection, asks: Sequence[Ask], limits: Limits, now: datetime) -> list[tuple[list[str], str]]:
-    """Return, per ask, the ids that Postgres counts for its number today and the holder of its content.
+    """Return, per ask, the ids that Postgres counts for its number today, and the holder of its content.
 
-    Those already sent come first, then reservations by age, cut at the limit: of eleven reservations that a wipe let
-    through, the eleventh is not among them and is refused when its sender asks.
+    Sent messages come first, then reservations by age, and the list is cut at the limit. So if a wipe of Redis let
+    eleven reservations through, the eleventh is not in the list, and is refused when its sender asks.
     """
     _, start, _ = limits.day(now)
     found = conn.execute(
@@ -312,7 +314,7 @@ def _known(conn: Connection, asks: Sequence[Ask], limits: Limits, now: datetime)
     return [(row.ids, row.holder or "") for row in found]
 
 
-# Sorted, so that two transactions with the same numbers wait for each other instead of deadlocking.
+# Advisory locks on the numbers. The sorted order prevents a deadlock between transactions with the same numbers.
 _LOCK_NUMBERS = text("""
 SELECT pg_advisory_xact_lock(hashtextextended(n, 2))
 FROM (SELECT unnest(CAST(:numbers AS text[])) AS n ORDER BY 1) s
@@ -320,9 +322,9 @@ FROM (SELECT unnest(CAST(:numbers AS text[])) AS n ORDER BY 1) s
 
 
 def count_in_postgres(conn: Connection, asks: Sequence[Ask], limits: Limits, now: datetime) -> list[Answer]:
-    """Answer like :meth:`RedisLimits.count`, from Postgres alone, for when Redis is down.
+    """Answer like :meth:`RedisLimits.count`, but from Postgres alone, while Redis is down.
 
-    Locks the numbers until the transaction ends, so the reservations must be written in the same transaction.
+    The numbers stay locked until the transaction ends, so the reservations must be written in the same transaction.
     """
     conn.execute(_LOCK_NUMBERS, {"numbers": sorted({a.address for a in asks})})
     today: dict[str, set[str]] = {}
@@ -333,7 +335,7 @@ def count_in_postgres(conn: Connection, asks: Sequence[Ask], limits: Limits, now
             holders.setdefault((ask.address, ask.fingerprint), holder)
     purse = None
     if limits.budget:
-        # The budget is locked after the numbers, always, so that two transactions never deadlock.
+        # Lock order: the numbers before the budget. Another order could deadlock.
         budget.lock(conn)
         purse = Purse(limits.budget, budget.today(conn, limits.day(now)[1]))
     return [_count_one(a, today[a.address], holders, limits, purse) for a in asks]

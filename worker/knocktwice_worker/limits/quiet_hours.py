@@ -1,4 +1,4 @@
-"""Quiet hours: at what time of the recipient's own day marketing is not texted. Pure; no I/O."""
+"""Quiet hours: the part of the recipient's local day in which no marketing SMS goes out. Pure; no I/O."""
 
 from __future__ import annotations
 
@@ -19,17 +19,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class QuietHours:
-    """A span of the day, by the clock on the wall; it may go over midnight. ``start == end`` is no hour at all."""
+    """A span of the day in local time. It may include midnight. ``start == end`` means no quiet hours.
+
+    Attributes:
+        start: the local time at which the quiet hours begin.
+        end: the local time at which they end.
+    """
 
     start: time
     end: time
 
     @classmethod
     def parse(cls, text: str) -> QuietHours:
-        """Read ``21:00-08:00``; an empty text means never.
+        """Read a text such as ``21:00-08:00``. An empty text means no quiet hours.
 
         Raises:
-            ValueError: it is not that.
+            ValueError: the text has another form.
         """
         if not text.strip():
             return cls(time(), time())
@@ -37,11 +42,11 @@ class QuietHours:
         return cls(time.fromisoformat(start.strip()), time.fromisoformat(end.strip()))
 
     def end_of(self, now: datetime, zones: Iterable[ZoneInfo]) -> datetime | None:
-        """Return when it is quiet in none of the zones any more, or ``None`` if that is now.
+        """Return the moment from which no zone has quiet hours, or ``None`` if no zone has them now.
 
         Args:
-            now: aware.
-            zones: where the recipient may be.
+            now: an aware moment.
+            zones: the time zones in which the recipient may be.
         """
         ends = [end for zone in zones if (end := self._end(now.astimezone(zone)))]
         return max(ends, default=None)
@@ -53,8 +58,8 @@ class QuietHours:
         if not quiet:
             return None
         day = local.date() + timedelta(days=1) if over_midnight and clock >= self.start else local.date()
-        # An end that the clocks skip in spring is over as soon as they have. One that comes twice in autumn ends it
-        # twice.
+        # If the clocks skip the end in spring, the quiet hours end at the change. If the end occurs twice in autumn,
+        # the quiet hours end at each of the two: the next one after now counts.
         ends = (datetime.combine(day, self.end, tzinfo=local.tzinfo).replace(fold=fold) for fold in (0, 1))
         return next(end for end in map(_utc, ends) if end > _utc(local))
 
@@ -65,7 +70,7 @@ def _utc(moment: datetime) -> datetime:
 
 @lru_cache(maxsize=10_000)
 def country(number: str) -> str | None:
-    """Return the ISO code of a number's country, or ``None`` if it belongs to none."""
+    """Return the ISO code of a number's country, or ``None`` if the number belongs to no country."""
     try:
         return phonenumbers.region_code_for_number(phonenumbers.parse(number))
     except phonenumbers.NumberParseException:
@@ -73,12 +78,12 @@ def country(number: str) -> str | None:
 
 
 def zones_of(number: str, stated: str | None, default: str) -> list[ZoneInfo]:
-    """Return where the owner of a number may be.
+    """Return the time zones in which the owner of a number may be.
 
     Args:
-        number: E.164.
-        stated: the zone that a device of theirs has reported; it counts alone.
-        default: the zone of those about whom nothing is known.
+        number: the number in E.164.
+        stated: the zone that one of the owner's devices has reported. If there is one, only it counts.
+        default: the zone to assume if neither a device nor the number tells one.
     """
     for names in ((stated,), _zones_of_number(number)):
         known = [zone for name in names if name and (zone := _zone(name))]
@@ -98,7 +103,7 @@ def _zones_of_number(number: str) -> tuple[str, ...]:
 
 @lru_cache(maxsize=1_000)
 def _zone(name: str) -> ZoneInfo | None:
-    # Other releases stored what devices report as it is.
+    # Earlier releases stored the devices' zones unchecked, so the name may be invalid.
     try:
         return ZoneInfo(time_zones.canonical(name))
     except ValueError:

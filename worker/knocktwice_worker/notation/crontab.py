@@ -1,8 +1,8 @@
 """Crontabs: the five fields that every ``cron`` reads, and the times that they name.
 
-cronsim reads them, strictly, and knows Debian cron's rules: of day of the month and day of the week either may fit where
-both are restricted, and a time that the clocks skip or repeat still comes once. Refused here as well is what cronsim takes
-and other crons read differently, or not at all.
+cronsim reads them, strictly, and knows Debian cron's rules: of day of the month and day of the week either may fit
+where both are restricted, and a time that the clocks skip or repeat still comes once. Refused here as well is what
+cronsim takes and other crons read differently, or not at all.
 """
 
 from __future__ import annotations
@@ -76,8 +76,8 @@ class Crontab:
     def times(self, after: datetime, zone: ZoneInfo) -> Iterator[datetime]:
         """Yield the times after ``after``, an aware moment, by the clock of a zone; they are in UTC.
 
-        A time that the clocks skip comes when they have skipped; one that comes twice, comes the first time. Where minute
-        or hour begin with a star, real time counts: every hour is every hour.
+        A time that the clocks skip comes when they have skipped; one that comes twice, comes the first time. Where
+        minute or hour begin with a star, real time counts: every hour is every hour.
         """
         for moment in CronSim(self.fields, after.astimezone(zone)):
             # Started within an hour that comes twice, cronsim names times of its first turn again.
@@ -139,7 +139,8 @@ def _doubtful(place: int, part: str) -> str | None:
             return " (a step goes with a range)"
         if int(found["step"]) > _FIELDS[place].values:
             return " (the step is longer than the field)"
-        # Elsewhere all crons that take "5/2" count to the field's end. Here some count Sunday as 0, some as 7, some as both.
+        # Elsewhere all crons that take "5/2" count to the field's end. Here some count Sunday as 0, some as 7, some as
+        # both.
         if place == _WEEKDAY and "-" not in found["start"] and found["start"] != "*":
             return f" (write where it ends: {found['start']}-7/{found['step']})"
     return None

@@ -1,4 +1,4 @@
-"""YAML as people expect it: version 1.2's few rules, so that ``no:`` is Norwegian and ``12:30`` a text, and no key twice.
+"""YAML with the few rules of version 1.2: ``no:`` is Norwegian, ``12:30`` a text, and no key may be repeated.
 
 Every mistake has its place, file:line:column, and says what to do about it. It quotes no value: one may be a secret.
 """
@@ -31,7 +31,7 @@ _QUOTED = re.compile(r"\"(?:[^\"\\]|\\.)*\"|'[^']*'")
 _ENCODINGS = ((codecs.BOM_UTF32_LE, "UTF-32"), (codecs.BOM_UTF16_LE, "UTF-16"), (codecs.BOM_UTF16_BE, "UTF-16"))
 
 _NEEDS_QUOTES = "put the text in quotes"
-#: What PyYAML says → what to do about it.
+#: PyYAML's message → the fix.
 _REMEDIES = (
     (r"found character '\\t'", "indent with blanks, not with tabs"),
     (r"found character '[%@`]'", f"if a text begins with it, {_NEEDS_QUOTES}"),
@@ -206,7 +206,7 @@ def _at(path: str, text: str, position: int) -> str:
 
 
 def _said(problem: str, text: str, line: int) -> str:
-    """Return a problem with its remedy. A placeholder without quotes breaks a file in many ways, so it is looked for first."""
+    """Return a problem with its remedy. A placeholder without quotes causes many errors, so it is looked for first."""
     here = (text.splitlines() or [""])[line - 1 : line]
     if any(_TEMPLATE.search(_QUOTED.sub("", each)) for each in here) and "twice" not in problem:
         return "a text with {{ or {% is not in quotes; put it in quotes"

@@ -26,8 +26,8 @@ _MINUTES = {
     "-03:30": "America/St_Johns",
     "-09:30": "Pacific/Marquesas",
 }
-#: Java's and Android's ids of three letters, as https://docs.oracle.com/javase/8/docs/api/java/time/ZoneId.html has them, and
-#: what old releases of either wrote. EST, MST and HST are zones of the tz database.
+#: Java's and Android's ids of three letters, as https://docs.oracle.com/javase/8/docs/api/java/time/ZoneId.html has
+#: them, and what old releases of either wrote. EST, MST and HST are zones of the tz database.
 _OLD = {
     "ACT": "Australia/Darwin",
     "AET": "Australia/Sydney",

@@ -1,9 +1,10 @@
-"""Notifications, from the accepted message to the last report: steps follow each other until the person is reached.
+"""Notifications, from the accepted message to the last report: one step follows another until the person is reached.
 
-- ``inbox``: messages that were accepted and are not written yet.
-- ``store``: the rows and their states; the only writer.
-- ``pipeline``: one file per step of a notification's way; it joins the store, the limits and the channels.
+- ``inbox``: messages that were accepted and are not written to the tables yet.
+- ``store``: the rows and their states; no other code writes them.
+- ``pipeline``: one file per stage of a notification's life; it connects the store, the limits and the channels.
 
-It may import the rooms below (``audience``, ``channels``, ``content``, ``limits``, ``database``, ``lifecycle``). It must
-not know the wiring (``services``), Celery, blasts or the gateway: functions take what they need.
+The room may import the rooms below it (``audience``, ``channels``, ``content``, ``limits``, ``database``,
+``lifecycle``). It must not know the wiring (``services``), Celery, blasts or the gateway: a function takes the values
+that it needs.
 """

@@ -1,8 +1,8 @@
 """Erasing a person: everything by which one could tell who it was goes, what was counted stays.
 
-An erasure is done in small transactions, each of which may be the last: the message that asked for it stays in the inbox
-until nothing is left to do, and a repeat finds what is left. It is repeated once on purpose. For a moment other workers do
-not know of the erasure yet (see ``audience/erased.py``) and may accept what was said before.
+An erasure is done in small transactions, each of which may be the last: the message that asked for it stays in the
+inbox until nothing is left to do, and a repeat finds what is left. It is repeated once on purpose. For a moment other
+workers do not know of the erasure yet (see ``audience/erased.py``) and may accept what was said before.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Unsettled(NotDoneYet):
 
 @dataclass(frozen=True, slots=True)
 class _Traces:
-    """What the tables say of a person before anything is erased.
+    """The facts in the tables about a person before the erasure.
 
     Attributes:
         known: whether there is a row of the user.
@@ -108,11 +108,12 @@ class Erasure:
             until, settled = self.erased.note(conn, user, at, SETTLED)
         with self.engine.begin() as conn:
             found = _traces(conn, user, until)
-        # Of a person who has not come back, what was begun before the erasure and written after it goes, too: a blast's page.
+        # Of a person who has not come back, what was begun before the erasure and written after it goes, too: a blast's
+        # page.
         begun = until if found.known else found.now
         person = Person(user, found.inline, begun)
-        # The texts that are due are cancelled before the number leaves the opt-outs. It stays bound till the end, and they
-        # would go to it.
+        # The texts that are due are cancelled before the number leaves the opt-outs. It stays bound till the end, and
+        # they would go to it.
         notifications.cancel_open(self.engine, person)
         self.limits.forget(found.own, found.now)
         with self.engine.begin() as conn:
@@ -171,7 +172,8 @@ def _traces(conn: Connection, user: str, until: datetime) -> _Traces:
     )
 
 
-# The last look before the provider call is for the number. It leaves the list, so what is reserved for it is skipped here.
+# The last look before the provider call is for the number. It leaves the list, so what is reserved for it is skipped
+# here.
 _RESERVED_FOR = text("""
 SELECT
   notification_id,
@@ -193,7 +195,7 @@ def _forget_opt_outs(conn: Connection, numbers: Sequence[str], secret: bytes) ->
 # The row of the user is locked first, so that the statements after it see a device that is registered at this moment.
 _LOCK_PERSON = text("SELECT FROM users WHERE id = :user FOR UPDATE")
 
-# What was said after ``until`` stays: somebody may have come back under the same id.
+# Messages after ``until`` stay: the person may have come back under the same id.
 _FORGET = (
     text("""
     DELETE FROM devices

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from knocktwice_shared.messages import AudienceChange, Batch
     from knocktwice_worker.audience.erased import Erased
 
-#: Stands for a content that was about nobody but the erased person.
+#: The placeholder for a content that was only about the erased person.
 _NOTHING = Push("", "")
 
 
@@ -61,7 +61,7 @@ class ErasureGuard:
         return left if batch.template is not None else replace(left, push=_NOTHING, sms_text=None)
 
     def still_valid(self, conn: Connection, changes: Sequence[AudienceChange]) -> list[AudienceChange]:
-        """Return the changes that nobody's erasure has made void. The erasures themselves are not among them."""
+        """Return the changes that no erasure has made void. The erasures themselves are left out."""
         facts = [c for c in changes if not isinstance(c, UserErased)]
         until = self.erased.find(conn, {c.user for c in facts if not isinstance(c, DeviceUnregistered)})
         for c in changes:
@@ -70,11 +70,11 @@ class ErasureGuard:
         return [c for c in facts if isinstance(c, DeviceUnregistered) or c.user not in until or c.at > until[c.user]]
 
     def restore_opt_outs(self, conn: Connection, changes: Sequence[AudienceChange]) -> None:
-        """Let the opt-out of an erased person hold for whoever has the number now."""
+        """Keep the opt-out of an erased person for the present owner of the number."""
         numbers = {c.phone for c in changes if isinstance(c, PhoneBound) and c.phone is not None}
         opt_outs.restore(conn, numbers, self.secret)
 
 
 def _was_made(id_: UUID) -> datetime:
-    # Only a UUIDv7 carries its time. Any other id is taken for new, or nobody could ever come back.
+    # Only a UUIDv7 contains its time. Any other id counts as new; otherwise no erased person could ever come back.
     return created_at(id_) if id_.version == 7 else datetime.max.replace(tzinfo=UTC)

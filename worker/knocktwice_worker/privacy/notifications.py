@@ -28,7 +28,7 @@ _FIRST = str(UUID(int=0))
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """Whose notifications are meant.
+    """The person whose notifications are meant.
 
     Attributes:
         user: the application's id of the person.
@@ -134,8 +134,8 @@ def erase(engine: Engine, redis: Redis, person: Person) -> tuple[int, int]:
         erased, busy = erased + len(done), busy + len(found) - len(done)
 
 
-# A notification is locked before what belongs to it: retention takes the locks in the same order. What a worker is sending
-# just now cannot be taken out of its hands, so it is left out.
+# A notification is locked before what belongs to it: retention takes the locks in the same order. What a worker is
+# sending just now cannot be taken out of its hands, so it is left out.
 _DONE = text("""
 SELECT n.id
 FROM notifications n
@@ -148,7 +148,7 @@ FOR UPDATE
 
 
 def _cancel(conn: Connection, found: Sequence[_Found]) -> set[str]:
-    """Cancel what is under way; return the ids of those on which nobody works any more."""
+    """Cancel notifications under way; return the ids of those that no worker works on any more."""
     pending = [one.id for one in found if one.open]
     if pending:
         store.cancel(conn, pending, [], datetime.now(UTC))
@@ -159,7 +159,7 @@ def _cancel(conn: Connection, found: Sequence[_Found]) -> set[str]:
 # An address may hold a name or an order, and the application knows what it leads to.
 _FORGET_LINKS = text("DELETE FROM links WHERE notification_id = ANY(CAST(:ids AS uuid[]))")
 
-# A template's content is nobody's and stays. What was written for these people alone may name them.
+# A template's content names no person and stays. A content that was written for these people may name them.
 BLANK_BATCHES = text("""
 UPDATE batches b SET
   reference = '{}',

@@ -1,8 +1,8 @@
-"""Deleting what is old: finished notifications with everything about them, what blasts kept of them, and parked messages.
+"""Retention: deletes old notifications with all their rows, the old data of blasts, and old parked messages.
 
-Ids are UUIDv7, so old rows lie together at the beginning of each table's primary key. They are read from there and deleted
-in small transactions. These lock nothing that a sender works on: what is open stays, however old. Several workers that delete
-at once share the rows between them.
+Ids are UUIDv7, so old rows lie together at the beginning of each table's primary key. They are read from there and
+deleted in small transactions. These lock nothing that a sender works on: what is open stays, however old. Several
+workers that delete at once share the rows between them.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ log = structlog.get_logger(__name__)
 
 #: Notifications deleted in one transaction.
 CHUNK = 1_000
-#: How long one run may take; a task must be done long before the broker believes that its worker died.
+#: The longest time of one run; a task must end long before the broker believes that its worker died.
 RUN = timedelta(seconds=60)
 
 _FIRST, _LAST = UUID(int=0), UUID(int=2**128 - 1)
 
 
 class Removed(NamedTuple):
-    """What one run deleted. ``more``: there was no time for the rest."""
+    """The rows that one run deleted. ``more``: its time was over before the rest."""
 
     notifications: int = 0
     batches: int = 0
@@ -99,7 +99,7 @@ def _steps(engine: Engine, until: datetime) -> Iterator[tuple[str, int]]:
         yield "blast_pages", removed
 
 
-# What is still under way stays, however old. Rows that another worker is deleting are left to it.
+# Notifications under way stay, however old. Rows that another worker is deleting are left to that worker.
 _OLD = text("""
 SELECT id
 FROM notifications
@@ -164,7 +164,7 @@ def _batches(engine: Engine, first: UUID, last: UUID, until: datetime) -> Iterat
 
 
 def _ranges(until: datetime) -> tuple[tuple[UUID, UUID], ...]:
-    """Return where old ids are: UUIDv7 from before then, and those of other kinds, most of which come after all of these."""
+    """Return the ranges of old ids: UUIDv7 from before then, and ids of other kinds, most of which come after them."""
     old = UUID(int=int(until.timestamp() * 1000) << 80)
     beyond = UUID(int=int((until + timedelta(days=36_525)).timestamp() * 1000) << 80)
     return (_FIRST, old), (beyond, _LAST)

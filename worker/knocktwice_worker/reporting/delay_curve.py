@@ -1,8 +1,8 @@
-"""How long should the SMS wait? The delay curve of a template, from its own history.
+"""The delay curve of a template: finds from its own history how long its SMS should wait.
 
-For each delay that one might choose: how many SMS it would have sent, and how many of those people confirmed the push
-later, so that waiting longer would have spared them. Only what was observed is used: a push that its provider dropped
-after five minutes says nothing about an hour.
+For each possible delay it shows how many SMS would have gone out, and how many of their recipients confirmed the push
+later, so that a longer delay would have saved the SMS. Only observed times count: if a push's provider dropped it after
+five minutes, the push tells nothing about a delay of an hour.
 """
 
 from __future__ import annotations
@@ -70,8 +70,8 @@ class Advice:
         pushes: how many were looked at, the latest ones.
         confirmed: how many of them were ever confirmed.
         curve: by delay, ascending.
-        horizon: how long these pushes could be confirmed: until their provider dropped them, or until now. Longer delays
-            cannot be judged.
+        horizon: how long these pushes could be confirmed: until their provider dropped them, or until now. Longer
+            delays cannot be judged.
         suggested: the shortest delay by which most of those who ever confirm have done so; ``None`` if none of the
             curve's waits long enough.
     """

@@ -25,7 +25,7 @@ OTHERS = "*"
 
 
 class Dimension(StrEnum):
-    """What figures can be told apart by."""
+    """The dimensions by which figures can be split."""
 
     TEMPLATE = "template"
     COUNTRY = "country"
@@ -41,7 +41,7 @@ def others() -> list[str]:
 
 @dataclass(slots=True)
 class ChannelFigures:
-    """What became of the messages of a channel that is not SMS.
+    """The outcomes of the messages of a channel other than SMS.
 
     Attributes:
         sent: taken by a provider.
@@ -73,10 +73,10 @@ class ChannelFigures:
 
 @dataclass(slots=True)
 class Figures:
-    """What became of the notifications that were accepted in some days.
+    """The outcomes of the notifications that were accepted on some days.
 
-    Rates are shares from 0 to 1, and ``None`` where there is nothing to divide by. Money is in the currency of the price
-    table; ``None`` where a price is missing.
+    Rates are shares from 0 to 1, and ``None`` where there is nothing to divide by. Money is in the currency of the
+    price table; ``None`` where a price is missing.
     """
 
     accepted: int = 0
@@ -117,12 +117,12 @@ class Figures:
 
     @property
     def wasted_rate(self) -> float | None:
-        """Of the SMS sent, the share that a receipt showed to be needless afterwards."""
+        """The share of the SMS sent that a later receipt showed to be unnecessary."""
         return _share(self.sms_wasted, self.sms_sent)
 
     @property
     def cost(self) -> Decimal | None:
-        """What all of it has cost; pushes are free."""
+        """The cost of all messages; pushes are free."""
         total = self.sms_cost
         for channel in self.channels.values():
             total = _plus(total, channel.cost)
@@ -130,12 +130,12 @@ class Figures:
 
     @property
     def cost_per_delivered(self) -> Decimal | None:
-        """What each person reached has cost."""
+        """The cost of each person reached."""
         return self.cost / self.reached if self.cost is not None and self.reached else None
 
     @property
     def saved(self) -> Decimal | None:
-        """What was not spent because not everybody was texted; an estimate."""
+        """The money saved because not everybody got an SMS; an estimate."""
         return None if self.cost is None or self.sms_only_cost is None else self.sms_only_cost - self.cost
 
     def as_json(self) -> dict[str, object]:
@@ -205,8 +205,8 @@ def report(
     Args:
         since, until: first and last day, in the zone whose calendar day counts.
         template: only notifications with this template.
-        prices: channel → price of one message (of an SMS: of one part) by country code, ``*`` for all others; counts where
-            the provider's price is not known.
+        prices: channel → price of one message (of an SMS: of one part) by country code, ``*`` for all others; counts
+            where the provider's price is not known.
     """
     lines: dict[str, Figures] = {}
     total = Figures()
@@ -239,7 +239,8 @@ def _as_text(money: Decimal | None) -> str | None:
 def _sms_costs(row: Row[Any], price: Decimal | None) -> tuple[Decimal | None, Decimal | None]:
     """Return what was spent on the SMS of a line, and what it would have cost to text everybody at once.
 
-    The texts of those who were not texted were never made. They are taken to be as long as those that were, or one part.
+    The texts of those who were not texted were never made. They are taken to be as long as those that were, or one
+    part.
     """
     if row.unpriced_parts and price is None:
         return None, None

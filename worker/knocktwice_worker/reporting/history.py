@@ -1,8 +1,8 @@
 """The history of notifications, newest first, page by page.
 
-Pages follow the ids, which are of the time when a notification was asked for, so each page costs about the same however far
-back it lies. Filters that no index serves look at a bounded number of rows for each page: a page may then be short, or
-empty, and still name a next one.
+Pages follow the ids, which are of the time when a notification was asked for, so each page costs about the same however
+far back it lies. Filters that no index serves look at a bounded number of rows for each page: a page may then be short,
+or empty, and still name a next one.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """Where one step of a notification stands.
+    """The state of one step of a notification.
 
     Attributes:
         provider: who took the message; ``None`` for a push, and while nobody has.

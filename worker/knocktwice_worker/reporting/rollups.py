@@ -1,9 +1,10 @@
-"""The roll-ups that ``knocktwice stats`` reads: what became of notifications, counted set-based and apart from the work.
+"""The roll-ups for ``knocktwice stats``: outcomes of notifications, counted set-based and apart from the work.
 
-Acceptance is cut into slices of five minutes. A change of a notification, however late, makes its slice *dirty* (found by
-``notifications/store/change_feed.py``). A dirty slice is counted anew as a whole (``slice_counts.py``), and the counts replace
-those from before in one transaction. So nothing is ever added twice or forgotten, wherever a worker is killed. The older a
-slice, the less often it is counted. When nothing can happen to it any more its counts join those of their day for good.
+Acceptance is cut into slices of five minutes. A change of a notification, however late, makes its slice *dirty* (found
+by ``notifications/store/change_feed.py``). A dirty slice is counted anew as a whole (``slice_counts.py``), and the
+counts replace those from before in one transaction. So nothing is ever added twice or forgotten, wherever a worker is
+killed. The older a slice, the less often it is counted. When nothing can happen to it any more its counts join those of
+their day for good.
 """
 
 from __future__ import annotations
@@ -29,11 +30,11 @@ FOLLOWER = "rollups"
 SLICE = timedelta(minutes=5)
 #: When a slice is closed for ever: the longest delay is 30 days, and receipts may be late.
 CLOSED_AFTER = timedelta(days=40)
-#: Where the counts of closed slices are kept.
+#: The slice that stands for all closed slices together.
 CLOSED = datetime(1970, 1, 1, tzinfo=UTC)
 #: A dirty slice is counted again when half its age has passed since it was counted last, within these bounds.
 SOONEST, LATEST = timedelta(seconds=20), timedelta(hours=1)
-#: How much of an old backlog is looked at in one transaction.
+#: The longest span of an old backlog that is read in one transaction.
 _STRIDE = timedelta(hours=6)
 
 
@@ -69,8 +70,8 @@ _KEY = """
   category
 """
 
-# Counts of other channels and reasons are objects by name, so they are added name by name: those of the slices that go with
-# each other, and then those with what the day has already.
+# Counts of other channels and reasons are objects by name, so they are added name by name: those of the slices that go
+# with each other, and then those with what the day has already.
 _ADD_CHANNELS = """
 SELECT coalesce(jsonb_object_agg(channel, counts), '{}')
 FROM (

@@ -1,4 +1,4 @@
-"""What became of the notifications of a slice of time, counted from their rows in one query."""
+"""The counts of a slice: the outcomes of its notifications, counted from their rows in one query."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class Key(NamedTuple):
-    """What a line of the roll-ups is about."""
+    """The key of a line of the roll-ups."""
 
     day: date
     template: str
@@ -45,15 +45,17 @@ class Line:
     suppressed: Counter[str] = field(default_factory=Counter)
 
 
-# A text of so few UTF-16 units is one part in either encoding; so are 160 plain characters. Others are counted in Python.
+# A text of so few UTF-16 units is one part in either encoding; so are 160 plain characters. Others are counted in
+# Python.
 _ONE_PART = r"""
 (length(d.text) <= 35 OR length(d.text) <= 160 AND d.text ~ '^[A-Za-z0-9 .,:;!?()/@$%&*+=<>#"''_\r\n-]*$')
 """
 
 _NOT_DUE = ", ".join(f"'{v}'" for v in OUTCOMES if v != "invalid_content")
 
-# Each notification by its keys, so that the cost of a slice does not depend on what else the tables hold. One row for all
-# notifications that are alike in what the roll-ups tell apart; the country follows from the first digits of the number.
+# Each notification by its keys, so that the cost of a slice does not depend on what else the tables hold. One row for
+# all notifications that are alike in what the roll-ups tell apart; the country follows from the first digits of the
+# number.
 _COUNT = f"""
 SELECT
   CAST(n.created_at AT TIME ZONE :zone AS date) AS day,
@@ -173,7 +175,7 @@ def _query(channels: tuple[str, ...]) -> TextClause:
 
 @dataclass(frozen=True, slots=True)
 class SliceCounts:
-    """What was counted of a slice.
+    """The counts of a slice.
 
     Attributes:
         rows: notifications that are there.

@@ -1,9 +1,10 @@
-"""What happened to a notification, read from its rows: for ``knocktwice status`` and ``knocktwice explain``."""
+"""The story of a notification, read from its rows, for ``knocktwice status`` and ``knocktwice explain``."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from datetime import datetime
 
-#: What each verdict of the ledger means to a person; "SMS" stands for whatever the step would have sent.
+#: The meaning of each verdict for people; "SMS" stands for the message of any later step.
 VERDICTS = {
     "not_delivered": "No device had reported the push as delivered, so the SMS was due.",
     "not_clicked": "Nobody had clicked the push, so the SMS was due.",
@@ -66,7 +67,7 @@ class Moment:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """Where one step stands.
+    """The state of one step.
 
     Attributes:
         provider: who took the message; ``None`` for a push, and while nobody has.
@@ -173,7 +174,7 @@ def _error(row: Row[Any]) -> int | str | None:
 
 
 def taken_by(step: int, provider: str | None, provider_id: str | None) -> str | None:
-    """Return the provider that took a delivery's message; ``None`` for a push, and while nobody has."""
+    """Return the provider that accepted a delivery's message; ``None`` for a push, or if none has accepted it."""
     return None if step == 0 or provider_id is None else provider
 
 
@@ -207,7 +208,7 @@ def _moments(conn: Connection, found: Row[Any], steps: Sequence[Row[Any]]) -> It
         if step.channel == "push":
             yield from _push_moments(step, attempts)
         else:
-            yield from _sms_moments(step)
+            yield from _sms_moments(step, _due(step, steps))
     for event in _rows(conn, "events", found.id, "received_at"):
         if event.kind != "cancelled":
             yield Moment(event.received_at, event.kind, _received(event, steps))
@@ -237,7 +238,17 @@ def _push_moments(step: Row[Any], attempts: Sequence[Row[Any]]) -> Iterator[Mome
         yield Moment(at, "push", f"Push to device {n} of {len(attempts)} {outcome}{reason}.")
 
 
-def _sms_moments(step: Row[Any]) -> Iterator[Moment]:
+def _due(step: Row[Any], steps: Sequence[Row[Any]]) -> datetime | None:
+    """Return when a step is due: the countdown behind a push counts from its hand-over (``store/due.py``)."""
+    due: datetime | None = step.due_at
+    push = next((s for s in steps if s.step == 0 and s.state == "sent" and s.claimed_at and s.finished_at), None)
+    if step.step != 1 or push is None or due is None:
+        return due
+    late: timedelta = max(push.finished_at - push.claimed_at, timedelta())
+    return due + late
+
+
+def _sms_moments(step: Row[Any], due: datetime | None) -> Iterator[Moment]:
     name = _noun(step.channel)
     if step.claimed_at:
         tries = "" if step.tries == 1 else f" (try {step.tries})"
@@ -248,7 +259,7 @@ def _sms_moments(step: Row[Any]) -> Iterator[Moment]:
     elif step.state == "failed":
         yield Moment(step.finished_at, step.channel, f"The {name} failed: {step.reason}.")
     elif step.state == "scheduled":
-        yield Moment(step.due_at, "countdown", f"Here the {'fallback' if step.step == 1 else name} is due.")
+        yield Moment(due or step.due_at, "countdown", f"Here the {'fallback' if step.step == 1 else name} is due.")
     if step.provider_status:
         error = f" (error {code})" if (code := _error(step)) else ""
         yield Moment(

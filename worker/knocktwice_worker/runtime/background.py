@@ -1,7 +1,7 @@
-"""The background threads of a worker: the roll-ups, the webhooks, and fresh statistics for PostgreSQL's planner.
+"""The background threads of a worker: roll-ups, webhooks, and fresh statistics for PostgreSQL's planner.
 
-Any number of workers may run them at once, and none is indispensable. They are apart from the dispatcher, so that slow work
-here cannot hold up a countdown.
+Any number of workers may run them at once, and the system works without any single one. They are separate from the
+dispatcher, so that slow work here cannot delay a countdown.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from knocktwice_worker.webhooks import endpoints, events
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-#: Seconds between two counts of what has changed.
+#: Seconds between two runs of the roll-ups.
 _COUNT_EVERY_S = 10.0
-#: Seconds between two rounds that close old roll-ups for ever and delete old events.
+#: Seconds between two rounds that close old roll-ups for good and delete old events.
 _CLEAN_EVERY_S = 3600.0
 #: Seconds between two rounds of webhooks.
 _WEBHOOKS_EVERY_S = 1.0
-#: Seconds between two looks for tables that have grown.
+#: Seconds between two checks for tables that have grown.
 _ANALYZE_EVERY_S = 3.0
 #: How many times longer a thread rests than it works.
 _REST = 10
@@ -117,5 +117,5 @@ class Background(bootsteps.StartStopStep):
                 outage.worked()
             except Exception as error:
                 outage.failed(error, str(error) if isinstance(error, InvalidMessage) else None)
-            # Slow work is done less often, so that it takes no more than a tenth of a busy machine.
+            # After slow work the thread rests longer, so that it takes no more than a tenth of a busy machine's time.
             stop.wait(max(pause, _REST * (time.monotonic() - began)))

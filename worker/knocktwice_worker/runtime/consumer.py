@@ -1,8 +1,8 @@
-"""The consumer: parks messages that it cannot read, and outlives its broker.
+"""The consumer: parks messages that it cannot read, and survives the loss of its broker.
 
-Celery's own consumer drops unknown tasks, and one message without an ``id`` header blocks its queue for ever. Here each such
-message goes to the dead-letter table with its reason and is acknowledged. If the table cannot be reached the message stays
-unacknowledged, and the broker delivers it again later.
+Celery's own consumer drops unknown tasks, and one message without an ``id`` header blocks its queue for ever. Our
+consumer writes each such message to the dead-letter table with its reason and acknowledges it. If the table cannot be
+reached, the message stays unacknowledged and the broker delivers it again later.
 """
 
 from __future__ import annotations
@@ -22,19 +22,20 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-#: kombu raises these from an entry of a queue that is no message of kombu's (the entry is lost), and an AttributeError from a
-#: channel whose connection is gone, for example when a task ends that was read from it. Celery does not take them for connection
-#: errors, and the worker would end. Here the consumer starts again; that is safe, because the rows are due again.
+#: Errors that kombu raises for a queue entry that is not a message of kombu's (the entry is lost), and an
+#: AttributeError from a channel whose connection is gone, for example when a task ends that was read from it. Celery
+#: does not treat them as connection errors, so the worker would end. Our consumer restarts instead; that is safe,
+#: because the rows will be due again.
 _UNEXPECTED = redis_channel.UNREADABLE
 
-#: Seconds that Flower's events wait for others.
+#: Seconds for which Flower's events are collected before they are sent.
 _EVENTS_EVERY_S = 0.2
-#: Most of Flower's events that wait.
+#: The most events for Flower that are collected.
 _MOST_EVENTS = 1_000
 
 
 class _ForgivingBase64(virtual.base.Base64):
-    """Leaves a body that is not Base64 as it is, so that it can be parked. kombu's own raises, which ends the worker."""
+    """Keeps a body that is not Base64 as it is, so that it can be parked. kombu's own codec ends the worker."""
 
     def decode(self, s: Any) -> bytes:
         try:
@@ -54,14 +55,14 @@ class Consumer(CeleryConsumer):
         virtual.Channel.codecs = {"base64": _ForgivingBase64()}
 
     def on_connection_error_after_connected(self, exc: Exception) -> None:
-        """Give a broken connection up, so that the consumer starts again on a new one."""
+        """Give up a broken connection, so that the consumer restarts on a new one."""
         try:
             super().on_connection_error_after_connected(exc)
         except _UNEXPECTED as error:
             log.info("connection given up", error=type(error).__name__)
 
     def on_send_event_buffered(self) -> None:
-        """Send Flower's events in groups, a few times a second. Celery would send them with each turn of its event loop."""
+        """Send Flower's events in groups, a few times a second, and not in each turn of the event loop."""
         if self.hub and not self._events_planned:
             self._events_planned = True
             self.hub.call_later(_EVENTS_EVERY_S, self._send_events)
@@ -72,7 +73,7 @@ class Consumer(CeleryConsumer):
             self.event_dispatcher.flush()
 
     def _forget_done_messages(self, channel: Any) -> None:
-        """Have the channel acknowledge finished messages together, once with each turn of the event loop."""
+        """Let the channel acknowledge finished messages together, once in each turn of the event loop."""
         if not self.hub or not isinstance(channel, redis_channel.Channel):
             return
         if self._forget:
@@ -82,9 +83,9 @@ class Consumer(CeleryConsumer):
         self.hub.on_tick.add(self._forget)
 
     def create_task_handler(self, *args: Any, **kwargs: Any) -> Callable[[Any], None]:
-        """Wrap Celery's handler: a message that it raises for is parked."""
+        """Wrap Celery's handler: if it raises for a message, the message is parked."""
         handle = super().create_task_handler(*args, **kwargs)
-        # The plan to send Flower's events belonged to the connection before this one.
+        # The planned sending of Flower's events belonged to the previous connection.
         self._events_planned = False
         if self.event_dispatcher:
             self.event_dispatcher.buffer_limit = _MOST_EVENTS
@@ -106,15 +107,15 @@ class Consumer(CeleryConsumer):
         self._park(message, "is not a Celery task message")
 
     def on_unknown_task(self, body: Any, message: Any, exc: Exception) -> None:
-        """Park a task this worker does not know; a newer producer may have sent it."""
+        """Park a task that this worker does not know; a newer producer may have sent it."""
         self._park(message, f"names a task this worker does not know: {message.headers.get('task')!r:.100}")
 
     def on_invalid_task(self, body: Any, message: Any, exc: Exception) -> None:
-        """Park a task whose arguments are not a task's."""
+        """Park a task with invalid arguments."""
         self._park(message, f"is not a valid task: {type(exc).__name__}")
 
     def on_decode_error(self, message: Any, exc: Exception) -> None:
-        """Park a body that is not what its headers say."""
+        """Park a message whose body does not match its headers."""
         self._park(message, f"cannot be decoded: {type(exc).__name__}")
 
     def _park(self, message: Any, reason: str) -> None:
@@ -130,7 +131,7 @@ class Consumer(CeleryConsumer):
                     payload=body,
                 )
             if headers.get("id"):
-                # The sweep would publish it again for ever.
+                # Without this the sweep would publish the message again and again.
                 services().inbox.remove(str(headers["id"]))
         except Exception as error:
             log.error("message not parked", reason=reason, error=type(error).__name__)

@@ -1,8 +1,9 @@
-"""The dispatcher: publishes the tasks of rows that are due. One thread in every worker; none is a single point of failure.
+"""The dispatcher: publishes the tasks of rows that are due. Each worker runs one thread of it, so any worker may fail.
 
-A row's ``wake_at`` says when a worker must look at the row again: at the end of a fallback's countdown, for a retry, or when
-the lease of a worker that may have died is over. The dispatcher claims such rows, whatever the reason, and publishes the task
-that fits their state. It also sweeps the inbox. Any number of dispatchers may run at once: a row is claimed by one of them.
+A row's ``wake_at`` says when a worker must look at the row again: at the end of a countdown, for a retry, or when the
+lease of a worker that may have died is over. The dispatcher claims such rows, whatever the reason, and publishes the
+task that fits their state. It also sweeps the inbox. Any number of dispatchers may run at once, because each row is
+claimed by only one of them.
 """
 
 from __future__ import annotations
@@ -26,15 +27,15 @@ if TYPE_CHECKING:
 
     from celery import Celery
 
-#: Ticks between two looks into the inbox.
+#: Ticks between two sweeps of the inbox.
 _SWEEP_EVERY = 10
 
-#: With so many messages in the queues no more later steps are claimed. A message that waits in a queue for longer than its
-#: lease is published a second time, so a million rows that are due at once would fill the queues with repeats. They wait in
-#: Postgres instead.
+#: With this many messages in the queues, no more later steps are claimed. A million rows that are due at once would
+#: fill the queues, and each message that waits there for longer than its lease would be published again. So the rows
+#: wait in Postgres.
 _MOST_WAITING = 40
 
-#: How long to wait after a tick that failed, in seconds.
+#: Seconds to wait after a tick that failed.
 _STUMBLED_S = 1.0
 
 _SMS_TASKS = {
@@ -48,12 +49,14 @@ def dispatch(here: Services, publish: Callable[[Task, Sequence[str]], None]) -> 
     """Claim one batch of due rows and publish their tasks.
 
     Args:
-        publish: called with a task and the notification ids it is for.
+        publish: called with a task and its notification ids.
 
     Returns:
+        The number of rows that were due; after a full batch there may be more.
         How many rows were due; a full batch means that there may be more.
     """
-    # The broker is asked before anything is claimed. Without a broker the rows stay unclaimed, and are due as soon as it is back.
+    # Redis is asked before any row is claimed. If it is down, the rows stay unclaimed and are due as soon as it is
+    # back.
     room = sum(here.redis.llen(queue) for queue in (Queue.FALLBACK, Queue.SMS)) < _MOST_WAITING
     with here.engine.begin() as conn:
         rows = store.ring(conn, limit=BATCH_LIMIT, lease=here.settings.lease, later_steps=room)
@@ -83,12 +86,12 @@ class Dispatcher(bootsteps.StartStopStep):
         self._thread.start()
 
     def stop(self, parent: Any) -> None:
-        """Stop the thread. A row that was claimed and not published is due again after its lease."""
+        """Stop the thread. A row that was claimed but not published is due again after its lease."""
         self._stop.set()
         if self._thread:
             self._thread.join(timeout=10)
 
-    # When the broker is lost the consumer stops its steps, and starts them again afterwards.
+    # When the broker is lost, the consumer stops its steps; it starts them again when the broker is back.
     close = stop
     terminate = stop
 

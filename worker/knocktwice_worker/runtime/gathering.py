@@ -1,12 +1,12 @@
-"""Gathering: many small messages are worked on as one batch.
+"""Gathering: many small messages are processed as one batch.
 
-A batch of one costs nearly as much as a batch of a hundred: the same queries, the same commits, the same wait for the
-provider. So messages of a *gathered* task are not handed to Celery's pool one by one. They are piled up, and one of a few
-threads takes the pile as it is. While a thread is free, a single message goes at once. A thread that has just worked on a
-group lets the next group grow for a moment, so the busier the worker, the larger its batches. Each message is acknowledged
-when its own work is done, and Flower shows each as a task.
+A batch of one message costs nearly as much as a batch of a hundred: the same queries, the same commits, the same wait
+for the provider. So messages of a *gathered* task do not go to Celery's pool one by one. They wait in a pile, and one
+of a few threads takes the whole pile. While a thread is free, a single message goes at once. After a group a thread
+rests for a moment and lets the next group grow, so the batches grow with the load. Each message is acknowledged when
+its own work is done, and Flower shows each as a task.
 
-A group that fails is taken apart: each of its messages then goes Celery's usual way, alone, with its own error.
+If a group fails, each of its messages goes Celery's usual way, alone and with its own error.
 """
 
 from __future__ import annotations
@@ -35,23 +35,23 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-#: Groups that one worker works on at once: one is prepared while the other waits for the provider. With more, the groups would
+#: Groups that one worker processes at once: one is prepared while the other waits for the provider. More groups would
 #: only be smaller.
 _THREADS = 2
-#: Seconds that a thread waits after a group. Under load a group that followed at once would be small, and cost nearly as much as
-#: a large one. A provider takes longer than this anyway.
+#: Seconds that a thread rests after a group. Without the rest, the next group under load would be small and cost nearly
+#: as much as a large one. The rest is shorter than a provider's answer.
 _REST_S = 0.1
 
-#: Headers of messages that only Celery's own way can handle: a task for later, one that expires, one of a workflow.
+#: Headers of messages that only Celery's own code can handle: a task for later, one that expires, one of a workflow.
 _OF_CELERY = ("eta", "expires", "group")
 
 
 class GatheredTask(DiscreetTask):
-    """A task whose messages are worked on together. Both attributes are set where the task is made.
+    """A task whose messages are processed together. Both attributes are set where the task is made.
 
     Attributes:
-        together: works on many messages, given as ``(id, message)``; safe to repeat, also in parts.
-        weight: returns how large a message is, in notifications or receipts; never raises, whatever the message is.
+        together: processes many messages, given as ``(id, message)``; a repeat is safe, also of a part of them.
+        weight: returns the size of a message, in notifications or receipts; never raises, whatever the message is.
     """
 
     abstract = True
@@ -65,12 +65,13 @@ class Pile:
     """Items that wait for a thread.
 
     Args:
-        work: works on a group.
-        weigh: returns how large an item is.
+        work: processes a group.
+        weigh: returns the size of an item.
         start: runs a function in a thread of the pool.
-        threads: groups worked on at once.
-        most: greatest total weight of a group; a single heavier item goes alone.
-        rest_s: seconds that a thread waits after a group, unless no item waits, or enough for a whole group do.
+        threads: the most groups processed at once.
+        most: the greatest total weight of a group; a single heavier item goes alone.
+        rest_s: seconds that a thread rests after a group. It does not rest if no item waits, or enough for a whole
+            group.
     """
 
     def __init__(
@@ -94,7 +95,7 @@ class Pile:
         self._piled = 0
 
     def add(self, item: Any) -> None:
-        """Have an item worked on, together with the others that wait by then."""
+        """Have an item processed, together with the others that wait by then."""
         weight = self._weigh(item)
         with self._lock:
             self._waiting.append((item, weight))
@@ -116,8 +117,8 @@ class Pile:
             try:
                 self._work(group)
             except Exception as error:  # noqa: BLE001 - a boundary
-                # An error must not leave this loop, or the thread would count as busy for ever. The group's messages are not
-                # acknowledged, and come again.
+                # An error must not leave this loop, or the thread would count as busy for ever. The group's messages
+                # are not acknowledged, so they come again.
                 log.error("a group was left behind", messages=len(group), error=type(error).__name__)
             self._rest()
 
@@ -127,7 +128,7 @@ class Pile:
                 self._lock.wait_for(lambda: self._piled >= self._most, self._rest_s)
 
     def _take(self) -> list[Any]:
-        """Return the next group. An empty one means that this thread is free from now on."""
+        """Return the next group. If it is empty, this thread counts as free from now on."""
         taken: list[Any] = []
         size = 0
         with self._lock:
@@ -142,10 +143,10 @@ class Pile:
 
 
 def strategy(task: GatheredTask, app: Celery, consumer: Any) -> Callable[..., Any]:
-    """Return what Celery's consumer calls with each message of a gathered task."""
+    """Return the function that Celery's consumer calls with each message of a gathered task."""
     alone = default(task, app, consumer)
     if not isinstance(consumer.pool, TaskPool):
-        # Tasks of another pool may run in other processes, which do not see the pile.
+        # Tasks of other pools may run in other processes, which do not see the pile.
         return alone  # type: ignore[no-any-return]
     eventer = consumer.event_dispatcher
     make = create_request_cls(symbol_by_name(task.Request), task, consumer.pool, consumer.hostname, eventer, app=app)

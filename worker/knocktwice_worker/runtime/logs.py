@@ -17,7 +17,7 @@ def configure(*, as_json: bool) -> None:
     renderer: structlog.typing.Processor = (
         structlog.processors.JSONRenderer()
         if as_json
-        # Pretty tracebacks show local variables, and with them numbers and texts, so plain ones are used.
+        # Pretty tracebacks show local variables, which may contain numbers and texts, so plain ones are used.
         else structlog.dev.ConsoleRenderer(
             colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
         )

@@ -1,4 +1,4 @@
-"""The log of an outage: its beginning and its end, not every attempt in between."""
+"""The log of an outage: its beginning and its end, without the attempts in between."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ log = structlog.get_logger(__name__)
 
 
 class Outage:
-    """Whether the work of one thread fails at present.
+    """Logs whether the work of one thread fails at present.
 
     Args:
         work: the log's name for the work.
@@ -19,10 +19,10 @@ class Outage:
         self._logged: tuple[str, str | None] | None = None
 
     def failed(self, error: Exception, reason: str | None = None) -> None:
-        """Log an error, unless it is the one that was logged last.
+        """Log an error, unless it is the same as the last one.
 
         Args:
-            reason: the error's text, if it has no personal data. Without one only the kind of the error is logged.
+            reason: the error's text, if it contains no personal data. Without it only the error's type is logged.
         """
         kind = type(error).__name__, reason
         if kind != self._logged:
@@ -30,7 +30,7 @@ class Outage:
             self._logged = kind
 
     def worked(self) -> None:
-        """Log that an outage is over, if there was one."""
+        """Log the end of an outage, if there was one."""
         if self._logged:
             log.info("work goes on", work=self._work)
             self._logged = None

@@ -1,4 +1,4 @@
-"""Publishing our tasks, so that Flower and the logs show counts and ids, and never the arguments."""
+"""Publishes our tasks in a way that Flower and the logs show counts and ids, and never the arguments."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from celery import Celery
 
-#: What the ids of a task are of, where they are not of notifications.
+#: The kind of a task's ids, for tasks whose ids are not those of notifications.
 _SHOWN = {Task.EXPAND_BLAST: "blasts", Task.SEND_PAGE: "pages"}
 
 

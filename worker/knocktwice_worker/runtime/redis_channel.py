@@ -1,6 +1,7 @@
-"""kombu's Redis channel, made cheaper per message: messages are read, noted and acknowledged together, over one client.
+"""kombu's Redis channel with less cost per message: it reads, notes and acknowledges messages together.
 
-kombu notes each message that it has read in Redis (*unacked*), so that a message whose worker died is delivered again.
+kombu writes a note of each message that it has read to Redis (*unacked*), so that the message is delivered again if its
+worker dies.
 """
 
 from __future__ import annotations
@@ -19,15 +20,15 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-#: kombu raises these from an entry of a queue that is no message of kombu's.
+#: Errors that kombu raises for a queue entry that is not a message of kombu's.
 UNREADABLE = (AttributeError, ValueError, KeyError, TypeError)
 
 
 class _Notes(kombu_redis.QoS):
     """Notes of messages under way: written together for messages that were read together, and removed together.
 
-    A message that was read and not noted when the process died is lost to the broker, as with kombu itself; the dispatcher
-    finds it in the inbox or by its row. A message whose acknowledgement did not get through comes again.
+    If the process dies between reading a message and noting it, the broker loses the message, as with kombu itself; the
+    dispatcher finds it in the inbox or by its row. If an acknowledgement fails, the message comes again.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -38,7 +39,8 @@ class _Notes(kombu_redis.QoS):
     def append(self, message: Any, delivery_tag: str) -> None:
         """Remember a message; :meth:`write` writes its note."""
         where = message.delivery_info
-        # The note is kombu's own, made of the text that was read: encoding the message again would cost as much as all the rest.
+        # The note has kombu's own format, but is made from the text that was read: encoding the message again would
+        # cost as much as all the other work.
         raw = self.channel.read or dumps(message._raw)
         self._new[delivery_tag] = f"[{raw}, {dumps(where['exchange'])}, {dumps(where['routing_key'])}]"
         virtual.QoS.append(self, message, delivery_tag)
@@ -49,14 +51,15 @@ class _Notes(kombu_redis.QoS):
         """Write the notes of remembered messages.
 
         Args:
-            more: a queue from which to read on in the same round trip.
-            most: most messages to read from it.
+            more: a queue from which to read more messages in the same round trip.
+            most: the most messages to read from it.
 
         Returns:
             The messages that were read.
         """
         new, self._new = self._new, {}
-        # The index before the message: if the process dies in between, an entry of the index without a message does no harm.
+        # The index is written before the messages. If the process dies in between, an entry of the index without a
+        # message is harmless.
         with self._pipeline() as pipe:
             if new:
                 now = kombu_redis.time()
@@ -69,9 +72,9 @@ class _Notes(kombu_redis.QoS):
         return ()
 
     def ack(self, delivery_tag: str) -> None:
-        """Acknowledge a message: together with others, before the event loop waits again."""
+        """Acknowledge a message, together with others, before the event loop waits again."""
         virtual.QoS.ack(self, delivery_tag)
-        # A message that is done before its note was written needs none.
+        # If a message is finished before its note was written, there is no note to remove.
         if self._new.pop(delivery_tag, None) is None:
             self._done.append(delivery_tag)
         if not self.channel.looped:
@@ -79,7 +82,7 @@ class _Notes(kombu_redis.QoS):
 
     def reject(self, delivery_tag: str, requeue: bool = False) -> None:
         """Give a message back, or drop it."""
-        # kombu gives a message back from its note, so the note must be there.
+        # kombu gives a message back from its note, so the note must be written first.
         self.write()
         super().reject(delivery_tag, requeue)
 
@@ -98,22 +101,23 @@ class _Notes(kombu_redis.QoS):
             log.warning("messages not acknowledged; they come again", messages=len(done), error=type(error).__name__)
 
     def restore_unacked_once(self, stderr: Any = None) -> None:
-        """Give messages back that were not worked on. The done ones are forgotten first, so that they do not come again."""
+        """Give back messages that were not processed; forget finished ones first, so that they do not come again."""
         self.forget()
         super().restore_unacked_once(stderr)
 
 
 class Channel(kombu_redis.Channel):
-    """A channel that reads on while its queue has more, and keeps its Redis client.
+    """A channel that reads more messages while its queue has them, and keeps its Redis client.
 
-    redis-py 8 takes longer to make a client than for a command.
+    redis-py 8 takes longer to make a client than to run a command.
     """
 
     QoS = _Notes
 
     #: Whether an event loop calls :meth:`forget` before it waits.
     looped = False
-    #: The text of the message that :meth:`_brpop_read` is delivering; ``None`` outside of it, where notes are written at once.
+    #: The text of the message that :meth:`_brpop_read` is delivering; ``None`` at other times, when notes are written
+    #: at once.
     read: str | None = None
 
     _kept: Any = None
@@ -121,7 +125,7 @@ class Channel(kombu_redis.Channel):
     def _create_client(self, asynchronous: bool = False) -> Any:
         if asynchronous:
             return super()._create_client(asynchronous=True)
-        # A lost connection brings a new pool.
+        # After a lost connection there is a new pool, so a new client is made.
         if self._kept is None or self._kept.connection_pool is not self.pool:
             self._kept = super()._create_client()
         return self._kept
@@ -133,7 +137,7 @@ class Channel(kombu_redis.Channel):
     def _brpop_read(self, **options: Any) -> bool:
         """Deliver the message that was waited for, and more from its queue while the worker has room.
 
-        Otherwise the same as kombu's own, which delivers one.
+        Otherwise the same as kombu's own method, which delivers one message.
         """
         try:
             try:
@@ -162,7 +166,7 @@ class Channel(kombu_redis.Channel):
         return True
 
     def _hand_over(self, items: Sequence[bytes], queue: str) -> Exception | None:
-        """Deliver messages. An entry that is no message does not stop the others; the last such error is returned."""
+        """Deliver messages. An entry that is not a message stops no other; the last such error is returned."""
         stumbled = None
         for item in items:
             try:

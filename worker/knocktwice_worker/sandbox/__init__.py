@@ -4,8 +4,8 @@ It speaks FCM's HTTP v1 API (with Google's token endpoint) and Twilio's Messages
 keeps its own books of what it took, reports receipts as an app does and posts signed callbacks. :class:`Rule` makes it
 misbehave.
 
-It may use what channels and content say about messages. It must not know the database, the wiring or the tasks: it stands
-outside, as the real providers do.
+It may use what channels and content say about messages. It must not know the database, the wiring or the tasks: it
+stands outside, as the real providers do.
 """
 
 from __future__ import annotations

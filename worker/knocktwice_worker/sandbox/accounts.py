@@ -69,7 +69,7 @@ class Accounts:
             "auth_uri": f"{url}/auth",
             "token_uri": f"{url}/token",
         }
-        # Replaced in one step, so that nobody reads half of it; the mode is right from the first byte on.
+        # The file is replaced in one step, so that no reader sees half of it. Its mode is right from the first byte on.
         draft = path.with_name(f".{_FILE_NAME}.{secrets.token_hex(4)}")
         with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
             json.dump(account, file, indent=2)

@@ -10,7 +10,7 @@ from aiohttp import web
 if TYPE_CHECKING:
     from knocktwice_worker.sandbox.rules import Answer
 
-#: Set when the server stops, so that nobody hangs longer than it lives.
+#: Set when the server stops, so that no request hangs longer than the server lives.
 STOPPING = web.AppKey("stopping", asyncio.Event)
 
 
@@ -19,7 +19,7 @@ async def play(answer: Answer, request: web.Request, response: web.Response) -> 
     if answer.latency or answer.hang:
         await _pause(request, None if answer.hang else answer.latency)
     if (answer.drop or answer.hang) and request.transport is not None:
-        # aiohttp then finds nobody to answer and lets it be.
+        # aiohttp then finds no connection to answer, and stops.
         request.transport.close()
     if answer.retry_after is not None and answer.refuses:
         response.headers["Retry-After"] = str(answer.retry_after)

@@ -1,7 +1,8 @@
-"""What the app on a virtual phone reports, and how: to the address that the push carries, else through its backend.
+"""The receipts of the app on a virtual phone, sent to the address in the push or else through the app's backend.
 
-The first is what an app without any library does (``docs/receipts.md``), over real HTTP; the second is a call of the producer
-library. A gateway that is away is tried again for a while; what comes of it is in the books, and on the page.
+An app without any library sends its receipts to the address in the push over real HTTP (``docs/receipts.md``); a
+backend calls the producer library. If the gateway does not answer, the receipt is tried again for a while. The result
+is in the sandbox's books and on its page.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-#: How long (seconds) an app waits for an answer, and before each further try.
+#: Seconds for which an app waits for an answer, and before each further try.
 _TIMEOUT_S, _PAUSES_S = 5, (0.2, 0.5, 1, 2, 4, 8, 15, 30)
 #: It waits no longer than this (seconds) because a gateway asks for it.
 _PATIENCE_S = 30
@@ -77,7 +78,7 @@ class AppReports:
     def tell(self, push: ReceivedPush, kind: Receipt, at: datetime) -> None:
         """Report what happened to a push. Any thread may call; a stopped sandbox reports nothing."""
         address = push.data.get(RECEIPT_FIELD, "")
-        # Whoever stops the sandbox meanwhile ends both ways.
+        # If the sandbox is stopped meanwhile, both ways end.
         with suppress(RuntimeError):
             if self._loop is not None and receipt_address(address, self._gateway):
                 self._loop.call_soon_threadsafe(self._start, push.name, address, kind)

@@ -1,4 +1,4 @@
-"""What the sandbox knows: messages it took, phones, rules and counts. Threads may share it."""
+"""The memory of the sandbox: the messages it accepted, phones, rules and counts. Threads may share it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _LOOK_AGAIN_S = 0.02
 
 @dataclass(frozen=True, slots=True)
 class AppReport:
-    """What came of reporting a receipt to the address that its push carries.
+    """The result of a receipt that was sent to the address in its push.
 
     Attributes:
         kind: ``delivered`` or ``clicked``.

@@ -1,4 +1,4 @@
-"""What happens after an answer: phones get their pushes, texts go from status to status and Twilio calls back."""
+"""The events after the sandbox's answers: phones get pushes, texts change their status, and Twilio calls back."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Departures:
             loop.call_later(phone.clicked_after, self.click, push.name)
 
     def click(self, name: str) -> bool:
-        """Tap a push. Returns whether the screen still showed it. Any thread may call; a stopped sandbox reports nothing."""
+        """Tap a push; return whether it was on the screen. Any thread may call; a stopped sandbox reports nothing."""
         push = self._books.mark_clicked(name)
         if push is None or push.clicked_at is None:
             return False

@@ -29,6 +29,13 @@ _FIELDS = frozenset(
 )
 _DURATION = re.compile(r"\d+(\.\d{1,9})?s")
 _ERROR_TYPE = "type.googleapis.com/google.firebase.fcm.v1.FcmError"
+_INFO_TYPE = "type.googleapis.com/google.rpc.ErrorInfo"
+#: How Google names the limit of a project.
+_PROJECT_LIMIT = {
+    "reason": "RATE_LIMIT_EXCEEDED",
+    "domain": "googleapis.com",
+    "metadata": {"service": "fcm.googleapis.com", "quota_limit": "MessagesPerMinutePerProject"},
+}
 _GRANT = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 _MESSAGES = {
     "UNREGISTERED": "Requested entity was not found.",
@@ -197,11 +204,19 @@ def _message_id() -> str:
 def _refused(answer: Answer) -> web.Response:
     code = str(answer.error_code) if answer.error_code else _CODES.get(answer.status or 500)
     status = answer.status or FCM_ERRORS[str(code)][0]
-    return _refusal(status, _STATUSES.get(status, "UNKNOWN"), _MESSAGES.get(str(code), "Refused."), code)
+    if answer.foreign:
+        return web.Response(text="<h1>Not found</h1>", content_type="text/html", status=status)
+    info = _PROJECT_LIMIT if answer.of_project else None
+    return _refusal(status, _STATUSES.get(status, "UNKNOWN"), _MESSAGES.get(str(code), "Refused."), code, info)
 
 
-def _refusal(status: int, google: str, message: str, code: str | None) -> web.Response:
+def _refusal(
+    status: int, google: str, message: str, code: str | None, info: Mapping[str, Any] | None = None
+) -> web.Response:
     error: dict[str, Any] = {"code": status, "message": message, "status": google}
-    if code:
-        error["details"] = [{"@type": _ERROR_TYPE, "errorCode": code}]
+    details: list[dict[str, Any]] = [{"@type": _ERROR_TYPE, "errorCode": code}] if code else []
+    if info:
+        details.append({"@type": _INFO_TYPE, **info})
+    if details:
+        error["details"] = details
     return json_response({"error": error}, status)

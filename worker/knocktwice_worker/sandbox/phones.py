@@ -10,7 +10,7 @@ from pydantic.dataclasses import dataclass
 
 from knocktwice_worker.sandbox.rules import Seconds  # noqa: TC001 - pydantic reads the annotation
 
-#: A phone that nobody described reports this soon (seconds), if its registration says that it reports at all.
+#: Seconds until a phone without a description reports, if its registration says that it reports at all.
 _SOON_DELIVERED, _SOON_CLICKED = 0.1, 0.3
 
 

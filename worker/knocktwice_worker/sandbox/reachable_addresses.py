@@ -1,6 +1,7 @@
-"""Where the sandbox may send a request: to this machine, and to the gateway that it was told of.
+"""The addresses that the sandbox may call: this machine's, and the gateway that it was configured with.
 
-Addresses come to it from outside, in a push's data and in a text's parameters. Nobody shall make it knock at other doors.
+The sandbox gets addresses from outside, in a push's data and in a text's parameters. It must not call any other server
+for them.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from knocktwice_worker.content.links.receipt_urls import PATH
 
 #: Names of this machine.
 LOCAL = frozenset({"127.0.0.1", "localhost", "::1"})
-#: What stands behind ``/r/``.
+#: The form of the path after ``/r/``.
 _TOKEN = re.compile(r"[A-Za-z0-9_=-]{1,200}")
 #: A public URL on this machine, written in the one way in which everybody reads it.
 _LOCAL_BASE = re.compile(r"https?://(?:127\.0\.0\.1|localhost|\[::1\])(?::(\d{1,5}))?(?:/[A-Za-z0-9._~-]+)*")

@@ -1,4 +1,4 @@
-"""How the sandbox is told to misbehave."""
+"""The rules that make the sandbox misbehave."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Annotated, Literal, Self
 from pydantic import ConfigDict, Field, TypeAdapter, model_validator
 from pydantic.dataclasses import dataclass
 
-#: Kinds of requests: a push, an SMS, a look at Twilio's list (or at one message), a request for an access token, a question
-#: about the account at Twilio or its senders.
+#: Kinds of requests: a push, an SMS, a look at Twilio's list (or at one message), a request for an access token, a
+#: question about the account at Twilio or its senders.
 Kind = Literal["push", "sms", "list", "token", "account"]
-#: What becomes of a text after Twilio took it.
+#: The states of a text after Twilio accepted it.
 TextStatus = Literal["sending", "sent", "delivered", "read", "undelivered", "failed"]
 
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -43,6 +43,8 @@ class Answer:
             ``error_code`` then goes into ``undelivered`` and ``failed`` callbacks, not into the answer.
         status_every: seconds before each of them.
         empty: for a look at the list: as if Twilio's index did not have the messages yet.
+        of_project: for a push that is refused with 429: it is the limit of the whole project, not of this device.
+        foreign: for a push that is refused: it is no answer of FCM's, but a page of a proxy or of a wrong address.
     """
 
     latency: Seconds = 0
@@ -55,6 +57,8 @@ class Answer:
     statuses: tuple[TextStatus, ...] | None = None
     status_every: Seconds = 0.05
     empty: bool = False
+    of_project: bool = False
+    foreign: bool = False
 
     @property
     def refuses(self) -> bool:
@@ -72,7 +76,7 @@ class Answer:
         return self.accept or self.ordinary
 
 
-#: What every request gets that no rule is for.
+#: The answer to every request without a rule.
 ORDINARY = Answer()
 
 

@@ -39,10 +39,11 @@ class Sandbox:
 
     Args:
         port: where to listen on 127.0.0.1; ``0`` takes a free port, and keeps it when started again.
-        report: called with each receipt of a virtual phone whose push carries no receipt address, off the server's loop and one
-            at a time, as an app's backend would call the producer library. Left out, those receipts are only noted.
-        gateway: the gateway's public URL. Phones report to the receipt addresses of pushes there, and on this machine, and
-            nowhere else.
+        report: called with each receipt of a virtual phone whose push carries no receipt address, off the server's loop
+            and one at a time, as an app's backend would call the producer library. Left out, those receipts are only
+            noted.
+        gateway: the gateway's public URL. Phones report to the receipt addresses of pushes there, and on this machine,
+            and nowhere else.
     """
 
     def __init__(self, *, port: int = 0, report: Report | None = None, gateway: str | None = None) -> None:
@@ -103,7 +104,7 @@ class Sandbox:
         }
 
     def add_phone(self, phone: Phone) -> None:
-        """Describe a phone; one that nobody describes is silent, or as its registration's beginning says."""
+        """Describe a phone. Without a description it is silent, or as its registration's beginning says."""
         self._books.add_phone(phone)
 
     def tap(self, registration: str) -> bool:

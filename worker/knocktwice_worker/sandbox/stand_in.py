@@ -1,4 +1,4 @@
-"""Which providers the sandbox stands in for: those that have no credentials."""
+"""Chooses the providers that the sandbox replaces: those without credentials."""
 
 from __future__ import annotations
 

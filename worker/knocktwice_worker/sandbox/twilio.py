@@ -198,7 +198,7 @@ def _parse(form: Mapping[str, str]) -> dict[str, str | None]:
 
 
 def _filled_in(sid: str, variables: str | None) -> str:
-    """Return what stands in for a content template's text, which only Twilio knows: its id and its variables' values."""
+    """Return the stand-in for a content template's text, which only Twilio knows: its id and its variables' values."""
     if not _CONTENT.fullmatch(sid):
         raise Refused(21655, "The ContentSid parameter is invalid.")
     try:

@@ -1,7 +1,8 @@
 """Twilio's resources about an account and its senders, as ``knocktwice doctor`` asks for them.
 
-https://www.twilio.com/docs/iam/api/account, /docs/phone-numbers/api/incomingphonenumber-resource, /docs/messaging/api/service-resource,
-/docs/whatsapp/api/senders. Every sender is the account's, apart from those that are not in a message either.
+https://www.twilio.com/docs/iam/api/account, /docs/phone-numbers/api/incomingphonenumber-resource,
+/docs/messaging/api/service-resource, /docs/whatsapp/api/senders. Every sender is the account's, apart from those that
+are not in a message either.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
 
 #: A Messaging Service that no account has. All others are this account's.
 _NO_SERVICE = "MG" + "0" * 32
-#: What a sender of a magic number can be refused for without being somebody else's: its queue is full.
+#: Twilio's error for a full queue. Unlike the other errors of magic senders, it does not mean that the account lacks
+#: the number.
 _FULL = 21611
 
 

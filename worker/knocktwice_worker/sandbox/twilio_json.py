@@ -1,4 +1,4 @@
-"""How Twilio writes a message down."""
+"""Messages in the JSON of Twilio's API."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Which addresses webhooks may go to: an endpoint is an invitation to make our servers call whatever somebody names."""
+"""The addresses that webhooks may use.
+
+An endpoint makes our servers call the address that its creator chose, so private addresses must be refused.
+"""
 
 from __future__ import annotations
 
@@ -61,7 +64,7 @@ def is_private(address: str) -> bool:
         found = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:
         return True
-    # What is mapped into IPv6 goes to the IPv4 address in the end.
+    # An IPv4 address that is mapped into IPv6 is checked as the IPv4 address.
     if isinstance(found, ipaddress.IPv6Address):
         found = found.ipv4_mapped or found.sixtofour or found
     return not found.is_global or found.is_multicast

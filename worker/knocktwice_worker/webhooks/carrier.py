@@ -1,4 +1,4 @@
-"""How webhooks go out: through the HTTP engine, but not through the one that the providers' traffic needs."""
+"""Sends webhook requests through an HTTP engine of their own, so that they cannot slow down providers' requests."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class Hooks:
     """Sends webhooks.
 
     Args:
-        private: whether names may resolve to private addresses. An endpoint that says itself that it is on this machine may
-            be reached either way; a name that merely resolves to it may not.
+        private: whether names may resolve to private addresses. An endpoint that says itself that it is on this machine
+            may be reached either way; a name that merely resolves to it may not.
     """
 
     def __init__(self, *, private: bool) -> None:

@@ -1,4 +1,4 @@
-"""Who is told: endpoints, as the setting or ``knocktwice webhooks`` declares them."""
+"""The endpoints that get webhooks, as the setting or ``knocktwice webhooks`` declares them."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class NoSuchEndpoint(KnocktwiceError):
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Somebody who is told what happens.
+    """An address that gets the events.
 
     Attributes:
         events: types of events; none: all.
@@ -183,7 +183,7 @@ WHERE name = :name AND seen_until < :now
 
 
 def _start_following(conn: Connection) -> None:
-    """Start to follow from now on. While there was no endpoint nobody looked, and that time need not be read."""
+    """Start to follow from now on. Changes from the time without an endpoint need not be read."""
     now: datetime = conn.execute(_NOW).scalar_one()
     change_feed.join(conn, FOLLOWER, now)
     if not conn.execute(_IS_ANYBODY_TOLD).first():

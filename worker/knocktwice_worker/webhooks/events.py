@@ -1,4 +1,4 @@
-"""What happened, as facts that are written once, in the order in which they happened to a notification."""
+"""The events of notifications, each written once and in the order in which a notification had them."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection, Engine
 
-#: How much of a backlog is looked at in one transaction.
+#: The longest span of a backlog that is read in one transaction.
 _STRIDE = timedelta(minutes=5)
 
-# One SELECT per kind of fact, in the order in which they happen (rank). A receipt may be older than the notification's rows,
-# and what ended it may have begun before these were written; both count from when the rows are there.
+# One SELECT per kind of fact, in the order in which they happen (rank). A receipt may be older than the notification's
+# rows, and what ended it may have begun before these were written; both count from when the rows are there.
 _FACTS = f"""
 SELECT
   c.id,
@@ -229,7 +229,8 @@ def replay(
 ) -> int:
     """Tell again what happened since a time, or to a notification; return how many events are to be sent.
 
-    Events keep their ids, so whoever took one before knows it. What happened when there was no endpoint is written down now.
+    Events keep their ids, so whoever took one before knows it. What happened when there was no endpoint is written down
+    now.
 
     Args:
         endpoint: only to this one.

@@ -28,7 +28,7 @@ log = structlog.get_logger(__name__)
 
 #: Most events sent to one endpoint at once.
 _AT_ONCE = 50
-#: How long a sender has; then another one sends the event again.
+#: The time that a sender has; after it another sender sends the event again.
 _LEASE = timedelta(minutes=1)
 #: Wait after the first failure; four times as long after each further one, up to the longest.
 _FIRST_WAIT, _LONGEST_WAIT = timedelta(seconds=5), timedelta(hours=6)
@@ -44,8 +44,8 @@ class _Failure(NamedTuple):
     gone: bool = False
 
 
-# Of each notification the first event that was not taken. Two senders cannot both claim one: the second finds the lease of the
-# first.
+# Of each notification the first event that was not taken. Two senders cannot both claim one: the second finds the lease
+# of the first.
 _CLAIM = text("""
 UPDATE webhook_deliveries d SET
   next_at = knocktwice_now() + :lease,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from knocktwice_shared.messages import When
 from knocktwice_worker.notifications import store
 from support.store_book import Book, batch, ids
 
@@ -36,11 +37,13 @@ def test_who_has_no_device_falls_back_at_once(book: Book) -> None:
     assert len(book(store.due, ids(one))) == 1
 
 
-def test_who_has_notifications_off_waits_for_the_delay(book: Book) -> None:
-    one = batch("bob")
+@pytest.mark.parametrize("when", list(When))
+def test_who_has_notifications_off_falls_back_at_once_unless_the_step_asks_for_that(book: Book, when: When) -> None:
+    one = batch("bob", when=when)
     assert book.accept(one) == []
     assert book.states(ids(one)[0])["push"] == ("skipped", "notifications_disabled")
-    assert book(store.due, ids(one)) == []
+    # What nobody can answer has nothing to wait for; the delay of trigger 0 is the caller's.
+    assert len(book(store.due, ids(one))) == (0 if when is When.NOTIFICATIONS_DISABLED else 1)
 
 
 @pytest.mark.parametrize(("user", "end"), [("nobody", "failed"), ("bob", "suppressed")])

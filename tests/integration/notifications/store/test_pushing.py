@@ -12,9 +12,8 @@ from knocktwice_shared.messages import (
     Receipt,
 )
 from knocktwice_worker.audience import people
-from knocktwice_worker.lifecycle import AttemptState, DeliveryState
+from knocktwice_worker.lifecycle import AttemptState
 from knocktwice_worker.notifications import store
-from support.sent_messages import placed
 from support.store_book import AT, HOUR, LEASE, Book, batch, ids
 
 if TYPE_CHECKING:
@@ -74,23 +73,6 @@ def test_a_push_whose_worker_died_rings_when_the_lease_is_over(book: Book, clock
     assert book(store.ring, limit=10, lease=LEASE) == []
     clock.advance(LEASE)
     assert [(r.step, r.state) for r in book(store.ring, limit=10, lease=LEASE)] == [(0, "scheduled")]
-
-
-def test_a_push_whose_worker_died_is_dropped_once_its_notification_has_ended(book: Book, clock: Clock) -> None:
-    one = batch("ada", after=10)
-    (id_,) = ids(one)
-    book.accept(one)
-    clock.advance(timedelta(seconds=10))
-    book.reserve(id_)
-    claimed, at = book(store.claim_steps, placed([id_]), LEASE)
-    book(store.hold, claimed, at)
-    book(store.record_steps, [store.StepResult(id_, DeliveryState.SENT, provider_id="SM1")])
-    clock.advance(LEASE)
-    assert [(str(row.notification_id), row.step) for row in book(store.ring, limit=10, lease=LEASE)] == [(id_, 0)]
-    assert book(store.claim_push, [id_], LEASE) == []
-    assert book.states(id_)["push"] == ("skipped", "superseded")
-    clock.advance(LEASE)
-    assert not book(store.ring, limit=10, lease=LEASE)
 
 
 @pytest.mark.parametrize("complete", [True, False], ids=["of all devices", "of some"])

@@ -1,4 +1,4 @@
-"""What the file of SMS providers says of a provider's callbacks: how they are verified, and where what stands in them."""
+"""The part of the SMS providers' file about callbacks: their verification, and the paths of the values in them."""
 
 from __future__ import annotations
 
@@ -15,44 +15,58 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
-#: A code as a file writes it. Nothing, by which a message without a code would be known, is none.
+#: An error code as the file writes it. The empty text is not allowed: it would match a message without a code.
 Code = StrictInt | Annotated[StrictStr, Field(min_length=1)]
 
 
 class Reported(StrEnum):
-    """What became of a message, in our words."""
+    """The state of a message in a callback, in the file's words."""
 
+    #: The message is on its way to the mobile operator.
     SENT = "sent"
+    #: The message is on the phone.
     DELIVERED = "delivered"
+    #: The mobile operator did not deliver the message.
     UNDELIVERED = "undelivered"
+    #: The provider could not send the message.
     FAILED = "failed"
+    #: A person opened the message.
     READ = "read"
-    #: It failed, because the recipient wants no more texts.
+    #: The provider could not send the message, because the recipient has opted out.
     OPTED_OUT = "opted_out"
 
     @property
     def state(self) -> ProviderState:
-        """The state that it brings a message into."""
+        """The state that a message gets by it."""
         return ProviderState.FAILED if self is Reported.OPTED_OUT else ProviderState(self)
 
 
 class Hmac(Strict):
-    """A header with the HMAC of the body as it came."""
+    """A header with the HMAC of the unchanged body.
+
+    Attributes:
+        header: the header's name.
+        secret: the key of the HMAC.
+        algorithm: the hash function.
+        encoding: the encoding of the HMAC in the header.
+    """
 
     header: HeaderName
     secret: Secret
     algorithm: Literal["sha256", "sha512", "sha1"] = "sha256"
     encoding: Literal["hex", "base64"] = "hex"
-    #: What stands before it in the header, such as ``sha256=``.
+    #: A fixed text before the HMAC in the header, such as ``sha256=``.
     prefix: str = Field("", max_length=40)
 
 
 class Verification(Strict):
-    """By what a callback is believed. Of several, all must hold."""
+    """The proofs by which a callback is verified. All that are set must be right."""
 
+    #: An HMAC of the body, in a header.
     hmac: Hmac | None = None
-    #: Stands in the address, as ``?token=``.
+    #: A secret in the callback address, as ``?token=``.
     token: Secret | None = None
+    #: User and password of HTTP basic authentication.
     basic_auth: BasicAuth | None = None
 
     @model_validator(mode="after")
@@ -65,19 +79,29 @@ class Verification(Strict):
 class CallbackRules(Strict):
     """A provider's callbacks."""
 
+    #: The proofs that a callback comes from the provider.
     verify: Verification
+    #: The part of the request that contains the values: a JSON body, a form, or the query.
     source: Literal["json", "form", "query"] = Field(alias="from", default="json")
+    #: The path of the list, if one callback is about several messages.
     items: Path | None = None
+    #: The path of the provider's id of the message.
     id: Path
+    #: The path of our own id, if the provider returns it.
     reference: Path | None = None
+    #: The path of the message's status.
     status: Path
+    #: The provider's word for a status → our state. Other statuses are ignored.
     statuses: dict[Scalar, Reported] = Field(min_length=1)
+    #: The path of the error code.
     error: Path | None = None
-    #: Codes there by which the recipient wants no more texts.
+    #: Error codes that mean "the recipient has opted out".
     opt_out_errors: tuple[Code, ...] = ()
+    #: The path of the price.
     price: Path | None = None
+    #: The path of the price's currency, an ISO 4217 code.
     price_unit: Path | None = None
-    #: What the provider wants to read as our answer.
+    #: Our answer, as the provider expects it.
     reply: str | None = Field(None, min_length=1, max_length=200)
 
     @field_validator("statuses")
@@ -101,5 +125,5 @@ class CallbackRules(Strict):
 
 
 def words(statuses: Mapping[Scalar, Reported]) -> dict[str, Reported]:
-    """Return the provider's words as they are compared: ``2`` in a body is ``2`` in the file, text or number."""
+    """Return the provider's words in the form for comparison: a text ``2`` and a number 2 are equal."""
     return {json_paths.word(name): reported for name, reported in statuses.items()}

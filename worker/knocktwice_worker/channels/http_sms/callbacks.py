@@ -1,4 +1,4 @@
-"""What an SMS provider of the file calls back about messages: whether it is believed, and what it says."""
+"""Callbacks from the SMS providers of the file: verified, and read as reports about messages."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-#: Where callbacks arrive, below the public URL; the provider's name follows.
+#: The path of callback addresses below the public URL; the provider's name follows.
 PATH = "/callbacks/sms/"
 ROUTE_PATH = PATH + "{provider}"
-#: Messages in one callback.
+#: The most messages in one callback.
 MOST_ITEMS = 5_000
-#: A shorter token could be guessed.
+#: The least characters of a token; a shorter token could be guessed.
 _SHORTEST_TOKEN = 20
-#: What may be shown of a word for a status: never a number that somebody can be called by.
+#: Words for a status that may be logged: they cannot be a phone number.
 _HARMLESS = re.compile(r"[A-Za-z_. -]{1,40}|[0-9]{1,4}")
 
 
@@ -53,11 +53,11 @@ class HttpCallbacks:
     """The callbacks of one provider of the file.
 
     Args:
-        provider: its name.
-        rules: what the file says of them.
-        public_url: where the world reaches the gateway.
-        secret: signs the addresses that requests carry.
-        environment: where the secrets of the file are.
+        provider: the provider's name.
+        rules: the file's rules for its callbacks.
+        public_url: the address at which the internet reaches the gateway.
+        secret: the key that signs callback addresses.
+        environment: the variables that the file's secrets come from.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class HttpCallbacks:
         environment: Mapping[str, str] = os.environ,
     ) -> None:
         self.provider = provider
-        #: What the provider wants to read as our answer.
+        #: Our answer, as the provider expects it.
         self.reply = rules.reply
         self._rules = rules
         self._words = words(rules.statuses)
@@ -85,10 +85,11 @@ class HttpCallbacks:
         self._pair = None if verify.basic_auth is None else self._pair_of(verify.basic_auth)
 
     def authorize(self) -> None:
-        """Make sure that the secrets are there by which callbacks are believed.
+        """Make sure that the secrets for the verification of callbacks exist.
 
         Raises:
-            CredentialsUnavailable: one is not, or is so short that it could be guessed; until then none is believed.
+            CredentialsUnavailable: a secret is missing, or is so short that it could be guessed. Until it is set, no
+                callback is accepted.
         """
         if self._secrets.missing:
             raise CredentialsUnavailable(f"{', '.join(self._secrets.missing)} not set (callbacks of {self.provider})")
@@ -98,19 +99,19 @@ class HttpCallbacks:
             )
 
     def url(self, intent: str) -> str:
-        """Return where the provider is to report about a message; the address says whose it is, signed."""
+        """Return the address for reports about one message. It contains the message's intent, signed."""
         query = {"intent": intent, "sig": self._signature(intent)}
         if self._token is not None:
             query["token"] = self._token
         return f"{str(self._public_url).rstrip('/')}{PATH}{self.provider}?{urlencode(query)}"
 
     def is_genuine(self, headers: Mapping[str, str], query: Mapping[str, str], body: bytes) -> bool:
-        """Return whether the provider sent this: all that the file asks for is there and right.
+        """Return whether the provider sent a callback: all proofs that the file asks for are present and right.
 
         Args:
-            headers: by names in lower case.
-            query: the address's.
-            body: as it came.
+            headers: the headers, by names in lower case.
+            query: the parameters of the address.
+            body: the body, unchanged.
         """
         try:
             self.authorize()
@@ -125,19 +126,19 @@ class HttpCallbacks:
         )
 
     def read(self, query: Mapping[str, str], body: bytes, at: datetime) -> list[StatusReport]:
-        """Return what is said of messages; a status that the file does not name says nothing.
+        """Return the reports in a callback. A status that the file does not name is left out.
 
         Args:
-            query: the address's.
-            body: as it came.
-            at: when.
+            query: the parameters of the address.
+            body: the body, unchanged.
+            at: the time of its arrival.
 
         Raises:
-            Unreadable: it is not what the file says.
+            Unreadable: the callback has another form than the file says.
         """
         intent = self._intent(query)
         items = self._items(query, body)
-        # One address is about one message.
+        # The signed intent in an address is about one message, so it is not used for several.
         return [r for item in items if (r := self._report(item, at, intent if len(items) == 1 else None))]
 
     def _intent(self, query: Mapping[str, str]) -> tuple[str, int] | None:
@@ -176,7 +177,7 @@ class HttpCallbacks:
         return StatusReport(self.provider, id_, reported.state, at, error, intent, price, unit, error_text)
 
     def _error(self, item: object, reported: Reported) -> tuple[int | None, str | None]:
-        """Return what is known as a number, and what is not. Some say "no error" of a message that arrived, in a word."""
+        """Return the error as a number and as a text; none for a message that arrived (some send "no error")."""
         if reported.state not in LOST:
             return None, None
         said = json_paths.at(item, self._rules.error) if self._rules.error else None
@@ -185,7 +186,7 @@ class HttpCallbacks:
             self._wonder("a code that can be kept", "…")
         if reported is Reported.OPTED_OUT or json_paths.word(said) in self._opt_outs:
             return OPTED_OUT, str(Reported.OPTED_OUT if code is None else code)
-        # This provider's own 21610 means something else than what rows mean by it.
+        # For rows 21610 means "opted out". Another provider's 21610 means something else, so it is kept as a text.
         if isinstance(code, int) and code != OPTED_OUT:
             return code, None
         return None, None if code is None else str(code)
@@ -200,7 +201,7 @@ class HttpCallbacks:
         return price.removeprefix("-"), unit if re.fullmatch("[A-Z]{3}", unit) else None
 
     def _wonder(self, lacking: str, word: str) -> None:
-        """Tell the operator, once for each word, what the file may lack."""
+        """Log for the operator, once for each word, a value that the file may have to name."""
         shown = word if _HARMLESS.fullmatch(word) else "…"
         if (lacking + shown) not in self._unknown and len(self._unknown) < 100:
             self._unknown.add(lacking + shown)
@@ -222,17 +223,17 @@ class HttpCallbacks:
 
 
 class FileReceiver:
-    """Takes what the providers of the file send to us.
+    """Receives the callbacks of the file's providers.
 
     Args:
-        callbacks: by the providers' names.
+        callbacks: provider's name → its callbacks.
     """
 
     def __init__(self, callbacks: Mapping[str, HttpCallbacks]) -> None:
         self.callbacks = callbacks
 
     def receive(self, arrived: Arrived) -> Heard:
-        """Return what a provider reports of messages."""
+        """Return the reports in a provider's callback."""
         rules = self.callbacks.get(arrived.provider)
         query = dict(parse_qsl(arrived.query, keep_blank_values=True))
         if rules is None or not rules.is_genuine(arrived.headers, query, arrived.body):

@@ -1,7 +1,7 @@
-"""The file that describes SMS providers, ``KNOCKTWICE_SMS_PROVIDERS_FILE``: what it may say, checked before anything starts.
+"""The operators' file of SMS providers, ``KNOCKTWICE_SMS_PROVIDERS_FILE``, checked before any process starts.
 
-``docs/providers.md`` explains it field by field. Secrets are never written into it: ``${NAME}`` stands for an environment
-variable, ``${file:/path}`` for a file.
+``docs/providers.md`` explains each field. Secrets are never written into the file: ``${NAME}`` stands for an
+environment variable, ``${file:/path}`` for the content of a file.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from knocktwice_worker.channels.http_sms.terms import (
 from knocktwice_worker.notation import declared_yaml
 from knocktwice_worker.notation.declared_yaml import Unreadable
 
-#: Where the provider is to report what became of this message.
+#: The slot for the callback address of the message.
 CALLBACK_SLOT = "callback_url"
-#: What a message has to say, in a request's body.
+#: The slots in the body of a request that sends a message.
 SLOTS = ("to", "to_digits", "text", "sender", "id", CALLBACK_SLOT)
-#: What asks for the messages to a number.
+#: The slots in a request that lists the messages to a number.
 LIST_SLOTS = ("to", "to_digits", "since")
 _SECRET_HEADER = re.compile(r"authorization|cookie|key|token|secret|password", re.IGNORECASE)
 _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
@@ -42,32 +42,43 @@ _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*|file:/.+")
 
 
 class ProviderFileError(ValueError):
-    """The file is missing or says something that cannot be; the message names the field and the fix."""
+    """The file is missing or has a wrong value. The message names the field and the fix."""
 
 
 class Means(StrEnum):
-    """What an answer says of the message."""
+    """The meaning of a provider's answer for the message."""
 
+    #: The provider accepted the message.
     SENT = "sent"
+    #: The provider will never accept this message.
     REJECTED = "rejected"
+    #: The provider refused the message, because the recipient has opted out.
     OPTED_OUT = "opted_out"
+    #: The provider did not accept the message for a reason of its own, so another provider is tried at once.
     RETRY = "retry"
+    #: The provider did not accept the message, because it gets too many; it gets the message later, at a slower pace.
     TOO_FAST = "too_fast"
+    #: The provider may or may not have accepted the message.
     UNKNOWN = "unknown"
 
 
 class AnswerRule(Strict):
-    """Which answers it fits, and what they mean; the first that fits counts."""
+    """A rule about answers: the answers that it matches, and their meaning. The first rule that matches counts."""
 
+    #: The HTTP statuses that it matches, such as 429 or ``5xx``; ``None``: all.
     status: int | str | tuple[int | str, ...] | None = None
+    #: Path in the answer → the value, or the values, of which one must stand there.
     where: dict[Path, Scalar | tuple[Scalar, ...]] = Field({})
+    #: The meaning of the answers that it matches.
     means: Means
+    #: The ledger's word for a rejection.
     reason: str | None = Field(None, pattern=r"^[a-z][a-z0-9_]{0,39}$")
+    #: Seconds before the message is sent again, if the answer names no time.
     after_s: float | None = Field(None, ge=0, le=86_400)
 
     @property
     def statuses(self) -> tuple[str, ...]:
-        """Status codes and classes such as ``5xx``, as text."""
+        """The status codes and classes such as ``5xx``, as text."""
         given = self.status if isinstance(self.status, tuple) else (self.status,)
         return tuple(str(s) for s in given if s is not None)
 
@@ -93,15 +104,23 @@ class Idempotency(Strict):
 
 
 class ListEndpoint(Strict):
-    """Where the provider lists the messages to a number."""
+    """The request that lists the messages to a number, and the paths of the values in its answer."""
 
+    #: The address, with the slots ``{to}`` or ``{to_digits}``, and ``{since}``.
     url: str
+    #: The path of the list in the answer; ``None``: the answer is the list.
     items: Path | None = None
+    #: The path of the provider's id in a message.
     id: Path
+    #: The path of the recipient's number in a message.
     to: Path
+    #: The path of the time of creation in a message.
     created: Path
+    #: The path of the text in a message.
     text: Path | None = None
+    #: The path of our own id in a message.
     reference: Path | None = None
+    #: The most messages that the provider lists; a list of this length may be incomplete and is not used.
     most: int = Field(100, ge=1)
 
     @model_validator(mode="after")
@@ -116,30 +135,48 @@ class ListEndpoint(Strict):
 
 
 class ProviderSpec(Strict):
-    """One provider."""
+    """One provider of the file."""
 
+    #: The provider's name in rows, the ledger and callback addresses.
     name: str = Field(pattern=r"^[a-z][a-z0-9_-]{0,29}$")
+    #: The provider's share of the messages, relative to the other weights.
     weight: Number = Field(ge=0, le=1_000_000)
+    #: The address of the request that sends a message.
     url: str
+    #: The method of the request.
     method: Literal["POST"] = "POST"
+    #: The headers of all requests.
     headers: dict[str, str] = Field({})
+    #: User and password of HTTP basic authentication.
     basic_auth: BasicAuth | None = None
+    #: The JSON body of the request, with slots.
     body: dict[str, Any] = Field(alias="json", default={})
+    #: The form of the request, with slots; in place of a JSON body.
     form: dict[str, str] = Field({})
+    #: The path of the message's id in the answer.
     id: Path
+    #: The path of the error code in the answer.
     error: Path | None = None
+    #: Rules about answers; without a match the HTTP status decides.
     answers: tuple[AnswerRule, ...] = ()
+    #: The provider's recognition of repeats; ``None``: it recognises none.
     idempotency: Idempotency | None = None
+    #: The request that lists the messages to a number; ``None``: there is none.
     list: ListEndpoint | None = None
+    #: The provider's callbacks; ``None``: it sends none.
     callbacks: CallbackRules | None = None
+    #: The provider's usual sender.
     sender: str | None = Field(None, min_length=1, max_length=64)
+    #: A sender as messages name it → the sender at this provider.
     senders: dict[str, str] = Field({})
+    #: SMS parts per second for each sender; 0: no limit.
     parts_per_s: Number = Field(0, ge=0)
+    #: Permits addresses without TLS.
     allow_http: bool = False
 
     @property
     def names_callback(self) -> bool:
-        """Whether each request tells the provider where to report."""
+        """Whether each request contains the callback address."""
         return CALLBACK_SLOT in slots_of(self.body or self.form)
 
     @field_validator("body", "form")
@@ -196,18 +233,21 @@ class ProviderSpec(Strict):
 class BuiltInShare(Strict):
     """The share of the provider that needs no file."""
 
+    #: The provider's share of the messages, relative to the other weights.
     weight: Number = Field(100, ge=0, le=1_000_000)
 
 
 class ProviderFile(Strict):
-    """The whole file; the provider that needs no file stands in it under its own name."""
+    """The whole file. The built-in provider stands in it under its own name."""
 
+    #: The share of the built-in provider.
     built_in: BuiltInShare = BuiltInShare()
+    #: The other providers.
     providers: tuple[ProviderSpec, ...] = Field(min_length=1, max_length=20)
 
     @property
     def built_in_weight(self) -> float:
-        """The weight of the provider that needs no file."""
+        """The weight of the built-in provider."""
         return self.built_in.weight
 
     @model_validator(mode="after")
@@ -222,11 +262,12 @@ def read(path: str, *, built_in: str) -> ProviderFile:
     """Read the file, YAML or JSON.
 
     Args:
-        path: where it is.
-        built_in: the name of the provider that needs no file.
+        path: the path of the file.
+        built_in: the name of the built-in provider.
 
     Raises:
-        ProviderFileError: it cannot be read, or a field is wrong; values are not quoted, one may be a secret.
+        ProviderFileError: the file cannot be read, or a field is wrong. Its text quotes no value, because a value may
+            be a secret.
     """
     try:
         document = declared_yaml.read(path)
@@ -246,7 +287,7 @@ def read(path: str, *, built_in: str) -> ProviderFile:
 
 
 def _with_built_in(said: object, name: str) -> object:
-    """Put the share of the built-in provider where it is looked for, and let none of the others have its name."""
+    """Move the share of the built-in provider to its field, and refuse any other provider with its name."""
     if not isinstance(said, dict):
         return said
     providers = said.get("providers")

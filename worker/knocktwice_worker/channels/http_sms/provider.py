@@ -1,4 +1,4 @@
-"""SMS through any provider with an HTTP interface, as a file describes it (``file.py``)."""
+"""SMS through any provider with an HTTP interface, as the operators' file describes it (``file.py``)."""
 
 from __future__ import annotations
 
@@ -26,13 +26,14 @@ if TYPE_CHECKING:
     from knocktwice_worker.channels.http_sms.file import AnswerRule, ListEndpoint, ProviderSpec
     from knocktwice_worker.channels.reports import Books
 
-#: A person has to mend the account, so there is no hurry.
+#: The wait after a refusal of our account. A person has to correct the account, so there is no hurry.
 _ACCOUNT_PAUSE = timedelta(minutes=1)
-#: Of the time for which a provider knows a repeat, this much is used: the last repeat may have to wait for the morning.
+#: The used share of the time for which a provider recognises a repeat. The rest is a reserve, because the last repeat
+#: may have to wait until quiet hours are over.
 _REPEAT_SHARE = 0.5
-#: The built-in provider's services mean nothing to anybody else.
+#: Ids of the built-in provider's messaging services, which other providers do not know.
 _SERVICE = re.compile("MG[0-9a-zA-Z]{32}")
-#: Seconds of the year 5138; a larger number counts milliseconds.
+#: A time in seconds beyond the year 5138; a larger number is in milliseconds.
 _MILLISECONDS = 10**11
 
 
@@ -40,14 +41,14 @@ class HttpSmsChannel:
     """One provider of the file.
 
     Args:
-        spec: what the file says of it.
-        usual_sender: the default sender of the installation, in whose place this provider has its own.
-        callbacks: where it is to report, if its file says so.
-        environment: where secrets are.
+        spec: the file's description of the provider.
+        usual_sender: the installation's usual sender; this provider replaces it by its own.
+        callbacks: the provider's callbacks, if the file describes any.
+        environment: the variables that secrets come from.
     """
 
     name = "sms"
-    #: What it reports it reports by itself.
+    #: The provider has no list of reports; it only calls back.
     books: Books | None = None
 
     def __init__(
@@ -61,7 +62,7 @@ class HttpSmsChannel:
         self.provider = spec.name
         self.listable = spec.list is not None
         self.repeats_within = timedelta(seconds=spec.idempotency.valid_s * _REPEAT_SHARE) if spec.idempotency else None
-        #: SMS parts per second for each of its senders; 0: as fast as it takes them.
+        #: SMS parts per second for each of its senders; 0: no limit.
         self.parts_per_s = spec.parts_per_s
         self._spec = spec
         self._usual_sender = usual_sender
@@ -72,29 +73,29 @@ class HttpSmsChannel:
         self._headers = {"accept": "application/json", "content-type": _content_type(spec)}
         self._headers |= {name: self._fill(text, {}) for name, text in spec.headers.items()}
         for name, text in spec.headers.items():
-            # A file of secrets may hold anything.
+            # A secret from a file may contain any character, but a header must be ASCII.
             if not self._headers[name].isascii():
                 self._secrets.missing += [f"{secret}, in ASCII," for secret in secrets_of(text)]
         if basic := spec.basic_auth:
             pair = f"{self._fill(basic.user, {})}:{self._fill(basic.password, {})}"
             self._headers["authorization"] = f"Basic {base64.b64encode(pair.encode()).decode()}"
-        # Once without a message, so that every secret that is not there is known.
+        # Fill the body once without a message, so that all missing secrets are known.
         self._body(dict.fromkeys(SLOTS, ""))
         if spec.list is not None:
             self._fill(spec.list.url, dict.fromkeys(LIST_SLOTS, ""))
 
     def authorize(self) -> None:
-        """Make sure that all secrets are there; the provider itself is not asked."""
+        """Make sure that all secrets exist; the provider itself is not asked."""
         if self._secrets.missing:
             raise CredentialsUnavailable(f"{', '.join(self._secrets.missing)} not set (SMS provider {self.provider})")
 
     def authorize_callbacks(self) -> None:
-        """Make sure that the secrets are there by which its callbacks are believed."""
+        """Make sure that the secrets for the verification of its callbacks exist."""
         if self._heard is not None:
             self._heard.authorize()
 
     def examine(self) -> Examination:
-        """Look at the settings; nothing is known of what else it could be asked."""
+        """Check the settings only, because the file describes no request that examines an account."""
         self.authorize()
         return Examination(works=True, finding="account and sender are set")
 
@@ -117,7 +118,7 @@ class HttpSmsChannel:
         return Request(self._url, headers, body, repeatable=True)
 
     def outcome(self, answer: Response | NoResponse) -> Outcome:
-        """Read the answer. Providers quote numbers and texts, so nothing of it but the status and the error code is kept."""
+        """Read the answer. Only its status and error code are kept, because providers quote numbers and texts in it."""
         if isinstance(answer, NoResponse):
             return Unknown(answer.reason) if answer.sent else Retry(answer.reason)
         content = json_paths.parse(answer.body)
@@ -127,7 +128,7 @@ class HttpSmsChannel:
         return self._usual(answer, content)
 
     def list_messages(self, transport: Carrier, since: Mapping[str, datetime]) -> dict[str, list[ListedMessage]]:
-        """Ask the provider for the messages to some numbers; one it did not answer for in full is left out."""
+        """Ask the provider for the messages to some numbers. Numbers without a complete answer are left out."""
         spec = self._spec.list
         if spec is None or self._secrets.missing:
             return {}
@@ -145,7 +146,7 @@ class HttpSmsChannel:
         return found
 
     def is_message(self, listed: ListedMessage, message: StepMessage) -> bool:
-        """Whether a listed message is the one that we sent: by our own name of it, or else by its text."""
+        """Whether a listed message is the one that we sent, by our own reference or else by its text."""
         spec = self._spec.list
         if spec is not None and spec.reference is not None:
             return listed.reference == message.intent
@@ -156,7 +157,7 @@ class HttpSmsChannel:
         return Rate(f"{self.name}:{self.provider}:{self.sender_of(sender) or ''}", self.parts_per_s)
 
     def sender_of(self, sender: str | None) -> str | None:
-        """Return by whom this provider sends what is to go by ``sender``."""
+        """Return the sender that this provider uses in place of ``sender``."""
         return self._sender(sender) or None
 
     def _sender(self, sender: str | None) -> str:
@@ -183,7 +184,7 @@ class HttpSmsChannel:
                 return Unknown(said)
 
     def _usual(self, answer: Response, content: object) -> Outcome:
-        """Read an answer for which there is no rule, as HTTP has it."""
+        """Read an answer that no rule matches, by the usual meaning of its HTTP status."""
         said = self._said(answer, content)
         match answer.status:
             case status if 200 <= status < 300:
@@ -198,7 +199,7 @@ class HttpSmsChannel:
                 return Unknown(said)
 
     def _said(self, answer: Response, content: object) -> str:
-        """Return what a person may read of an answer: who gave it, its status and its error code."""
+        """Return the description of an answer for people: the provider, the status and the error code."""
         code = json_paths.code(json_paths.at(content, self._spec.error)) if self._spec.error else None
         return f"{self.provider} {answer.status}" + ("" if code is None else f" {code}")
 
@@ -212,7 +213,7 @@ class HttpSmsChannel:
         content = json_paths.parse(answer.body)
         items = content if spec.items is None else json_paths.at(content, spec.items)
         if not isinstance(items, list) or len(items) >= spec.most:
-            # Half a list would look like a message that is not there.
+            # In an incomplete list a sent message would seem missing, so the list is not used.
             return None
         messages = [self._listed(spec, item) for item in items]
         return None if None in messages else [m for m in messages if m is not None]
@@ -245,34 +246,34 @@ class HttpSmsChannel:
         return value
 
     def _fill(self, text: str, slots: Mapping[str, str], encode: Callable[[str], str] = str) -> str:
-        # In one go, so that a text that looks like a slot stays what it is.
+        # All slots are filled in one pass, so that a text which looks like a slot is not replaced.
         return MARK.sub(lambda m: encode(self._secrets.get(m[1]) if m[1] else slots[m[2]]), text)
 
 
 class RemovedProvider(HttpSmsChannel):
-    """Stands for a provider that messages still name and the file no longer does."""
+    """A stand-in for a provider that messages still name and the file no longer contains."""
 
     def __init__(self, name: str) -> None:
         self.provider, self.listable, self.repeats_within, self.parts_per_s = name, False, None, 0
 
     def authorize(self) -> None:
-        """There is nothing left to send with."""
+        """Refuse to send, because the provider was removed."""
         raise CredentialsUnavailable(f"SMS provider {self.provider} is no longer in KNOCKTWICE_SMS_PROVIDERS_FILE")
 
     def authorize_callbacks(self) -> None:
-        """Nothing is heard of it any more."""
+        """Accept, because no callback address of the provider exists any more."""
 
     def examine(self) -> Examination:
-        """There is nobody to ask."""
+        """Report that the provider was removed."""
         self.authorize()
         return Examination(works=False, finding="removed")
 
     def sender_of(self, sender: str | None) -> str | None:
-        """Return it as it is."""
+        """Return the sender unchanged."""
         return sender
 
     def list_messages(self, *_: object) -> dict[str, list[ListedMessage]]:
-        """There is nobody to ask."""
+        """Return no messages, because there is no provider to ask."""
         return {}
 
 
@@ -304,7 +305,7 @@ def _digits(number: str) -> str:
 
 
 def _time(value: object) -> datetime | None:
-    """Read ISO 8601, RFC 2822, or seconds or milliseconds since 1970; without a zone it is UTC."""
+    """Read a time: ISO 8601, RFC 2822, or seconds or milliseconds since 1970. Without a zone it is UTC."""
     try:
         if isinstance(value, int | float) and not isinstance(value, bool):
             return datetime.fromtimestamp(value if value < _MILLISECONDS else value / 1000, UTC)

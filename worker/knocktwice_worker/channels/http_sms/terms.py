@@ -1,4 +1,4 @@
-"""What the parts of the file of SMS providers have in common: paths, slots, secrets."""
+"""Types that all parts of the SMS providers' file use: paths, slots and secrets."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-#: A secret, or a slot that each message fills.
+#: The mark of a secret (``${…}``) or of a slot that each message fills (``{…}``).
 MARK = re.compile(r"\$\{([^{}]+)\}|\{(\w+)\}")
 
 
@@ -22,44 +22,46 @@ def _no_truth(value: object) -> object:
     return value
 
 
-#: A number; ``true`` is none.
+#: A number; ``true`` and ``false`` are not allowed.
 Number = Annotated[float, BeforeValidator(_no_truth)]
-#: Where something stands in what a provider says, such as ``data.0.id``.
+#: The path of a value in a provider's JSON, such as ``data.0.id``.
 Path = Annotated[str, Field(pattern=r"^[^.\s]+(\.[^.\s]+)*$", max_length=200)]
 Scalar = str | int | float | bool | None
-#: A value that comes from outside and stands alone.
+#: A field that consists of one secret's mark.
 Secret = Annotated[str, Field(pattern=r"^\$\{[^{}]+\}$")]
 HeaderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9-]{1,60}$")]
 
 
 class Strict(BaseModel):
-    """A part of the file: what it does not know it refuses."""
+    """A part of the file. It refuses unknown fields."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class BasicAuth(Strict):
-    """HTTP basic authentication; the password comes from outside."""
+    """HTTP basic authentication. The password is a secret's mark."""
 
+    #: The user's name.
     user: str
+    #: The mark of the password.
     password: Secret
 
 
 class Secrets:
-    """Looks up what the file leaves out: ``${NAME}`` and ``${file:/path}``.
+    """Looks up the secrets whose marks the file contains: ``${NAME}`` and ``${file:/path}``.
 
     Args:
-        environment: where the variables are.
+        environment: the variables.
     """
 
     def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
         self._environment = environment
         self._found: dict[str, str] = {}
-        #: Names that are not set, or whose value is more than one line of text.
+        #: Secrets that are not set, or whose value is not one line of text.
         self.missing: list[str] = []
 
     def get(self, name: str) -> str:
-        """Return a secret; one that is not there is empty, and joins :attr:`missing`."""
+        """Return a secret. A missing one is returned as an empty text and added to :attr:`missing`."""
         if name not in self._found:
             value = self._look_up(name)
             if not value or not value.isprintable():
@@ -68,7 +70,7 @@ class Secrets:
         return self._found[name]
 
     def fill(self, text: str) -> str:
-        """Return a text with its secrets."""
+        """Return a text with its secrets filled in."""
         return MARK.sub(lambda m: self.get(m[1]) if m[1] else m[0], text)
 
     def _look_up(self, name: str) -> str:
@@ -81,7 +83,7 @@ class Secrets:
 
 
 def texts(value: object) -> Iterator[str]:
-    """Return all texts in a value, whatever it is made of; keys are none."""
+    """Return all texts in a nested value; keys are not included."""
     match value:
         case str():
             yield value
@@ -104,10 +106,10 @@ def secrets_of(value: object) -> Iterator[str]:
 
 
 def only(slots: Iterator[str] | list[str], known: tuple[str, ...]) -> None:
-    """Refuse slots that are not known.
+    """Refuse unknown slots.
 
     Raises:
-        ValueError: the slot is named, and those that there are.
+        ValueError: its text names the unknown slot and the known slots.
     """
     for slot in slots:
         if slot not in known:

@@ -1,4 +1,4 @@
-"""How requests leave: the HTTP engine that carries them, the pace that all workers share, and the choice among providers.
+"""Sending: the HTTP engine, the pace that all workers share, and the choice among providers.
 
-It may import what channels may. It must not know any channel or provider by name.
+The folder may import what channels may import. It must not know any channel or provider by name.
 """

@@ -1,11 +1,12 @@
--- A token bucket that all workers share, by the clock of Redis, and the lines of those that wait for it. See pacing.py.
--- KEYS[1]: hash of next (epoch seconds at which the next unit may go), pause (until then nothing may), cut, cut_at, and for each
--- lane the end of its line (the moment at which one who joins it now would have its turn); skew moves the clock in tests.
+-- A token bucket that all workers share, by the clock of Redis, and the queues (lanes) of messages. See pacing.py.
+-- KEYS[1]: hash of next (epoch seconds at which the next unit may go), pause (epoch seconds until which none may go),
+--   cut, cut_at, and for each lane the end of its queue (the moment at which a message that joins now gets its turn);
+--   skew moves the clock in tests.
 -- ARGV[1]: units per second. ARGV[2]: burst, seconds of units that may go at once. ARGV[3]: mode.
--- mode "take", ARGV[4]: lane. ARGV[5]: how many of the first messages are entitled to go before those that join the line now.
---   ARGV[6…]: cost of each message. Returns how many of the first may go now, and for each of the others seconds until it should
---   ask again.
--- mode "slow", ARGV[4]: seconds nothing may go. Halves the rate; it doubles again every RECOVERY seconds.
+-- mode "take", ARGV[4]: lane. ARGV[5]: the number of first messages that go before those that join the queue now.
+--   ARGV[6…]: cost of each message. Returns the number of first messages that may go now, and for each other one the
+--   seconds until it should ask again.
+-- mode "slow", ARGV[4]: seconds of the pause. Halves the rate, which doubles again every RECOVERY seconds.
 local RECOVERY, LEAST, KEPT = 10, 1 / 64, 3600
 local LANES = {'singles', 'blasts'}
 local time = redis.call('TIME')
@@ -18,13 +19,13 @@ if bucket[3] then
   factor = math.min(1, bucket[3] * 2 ^ ((now - bucket[4]) / RECOVERY))
 end
 
--- What is remembered must outlive the longest wait that was promised.
+-- The key must not expire before the longest wait that was returned is over.
 local function keep(until_)
   redis.call('EXPIRE', KEYS[1], math.ceil(math.max(KEPT, until_ - now + KEPT)))
 end
 
 if ARGV[3] == 'slow' then
-  -- The answers to one batch arrive together; they are one sign, not five hundred.
+  -- The answers to one batch arrive together, so they halve the rate only once.
   if not bucket[4] or now - bucket[4] > 1 then
     redis.call('HSET', KEYS[1], 'cut', tostring(math.max(LEAST, factor / 2)), 'cut_at', tostring(now))
   end
@@ -42,19 +43,19 @@ for name, line in pairs(lines) do
     if name == lane then queued = true else share = 0.5 end
   end
 end
--- Nobody has used the bucket for as long as it can save up: those in line have given up their turns.
+-- The bucket was not used for as long as it can save units, so the messages in the queue have missed their turns.
 local idle = next_at <= now - ARGV[2]
 local open = pause <= now
 local granted, soon, out = 0, math.max(start, now, pause), {0}
 for i = 6, #ARGV do
   local cost, first = ARGV[i] / rate, lane == 'none' or i - 5 <= entitled
-  -- A message may go once the bucket holds anything: one that costs more than a burst would never go otherwise.
+  -- A message may go if the bucket is not empty. Otherwise a message that costs more than a burst could never go.
   if open and start <= now and (first or idle or not queued) then
     start = start + cost
     granted = granted + 1
     soon = math.max(soon, start)
   else
-    -- The first that may not go closes the door to those behind it.
+    -- After the first message that may not go, no later one may go, so that the order is kept.
     open = false
     if first then
       out[#out + 1] = tostring(soon - now)

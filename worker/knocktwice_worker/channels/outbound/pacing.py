@@ -1,16 +1,16 @@
-"""Not faster than a provider wants it: token buckets in Redis, shared by all workers.
+"""Pacing: token buckets in Redis, shared by all workers, keep messages below the speed that a provider accepts.
 
-FCM counts messages per project, carriers count SMS parts per sender. A message for which a bucket has no room stays a row that
-rings again, so a click can still cancel it and no thread is blocked. It joins a line, and is told when its turn will come: so
-the pace is used, however many wait. Blasts and single messages have a line each and share the pace; critical messages wait in
-none. A provider's 429 halves the rate, which recovers by itself. Without Redis there is no pacing; the providers' own limits
-hold.
+FCM counts messages per project, mobile operators count SMS parts per sender. If a bucket is empty, the message stays a
+row that will be due again, so a click can still end it and no thread is blocked. The message joins a queue and learns
+when its turn comes, so the full pace is used, whatever the length of the queue. Blasts and single messages have one
+queue each and share the pace; critical messages never queue. A provider's 429 halves the rate, which then recovers by
+itself. Without Redis there is no pacing; the providers' own limits apply.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from importlib import resources
 from typing import TYPE_CHECKING
@@ -25,31 +25,31 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-#: This many seconds' worth may go at once after a pause.
+#: After a pause, the units of this many seconds may go at once.
 _BURST_S = 1.0
-#: How long nothing goes after a 429 that names no time.
+#: The pause after a 429 that names no time.
 _PAUSE = timedelta(seconds=1)
 _SCRIPT = resources.files(__package__).joinpath("pacing.lua").read_text()
 
 
 class Lane(StrEnum):
-    """Who waits with whom."""
+    """The queue that a message waits in."""
 
-    #: With nobody: what there is no room for does not wait in a line, and critical messages overtake those that do.
+    #: No queue: if there is no room, the message does not wait here. Critical messages use it to overtake the queues.
     NONE = "none"
-    #: Messages that somebody waits for.
+    #: The queue of single messages, for which a person waits.
     SINGLES = "singles"
-    #: Messages to many.
+    #: The queue of messages to many people.
     BLASTS = "blasts"
 
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """What may go now.
+    """The answer of a bucket.
 
     Attributes:
-        granted: how many of the first messages.
-        waits: for each of the others, how long until its turn; it asks again then.
+        granted: the number of messages that may go now, counted from the first.
+        waits: the wait of each other message until its turn; it asks again then.
     """
 
     granted: int
@@ -57,26 +57,27 @@ class Turn:
 
 
 class Pace:
-    """One provider's bucket.
+    """One token bucket.
 
     Args:
-        redis: where the bucket is.
-        name: whose bucket, for example ``fcm:my-project``.
+        redis: keeps the bucket.
+        name: the name of the bucket, for example ``fcm:my-project``.
         per_s: units per second; 0 switches pacing off.
     """
 
     def __init__(self, redis: Redis, *, name: str, per_s: float) -> None:
         self._key = f"knocktwice:pace:{name}"
         self._per_s = per_s
+        self._redis = redis
         self._script = redis.register_script(_SCRIPT)
 
     def take(self, costs: Sequence[int], lane: Lane = Lane.SINGLES, *, entitled: int = 0) -> Turn:
-        """Ask for a turn for messages, or anything else, that cost so many units each, in their order.
+        """Ask the bucket whether messages may go now, in their order.
 
         Args:
-            costs: units of each message.
-            lane: with whom they wait.
-            entitled: how many of the first have waited already, and go before those that join the line now.
+            costs: the units that each message costs.
+            lane: the queue that they wait in.
+            entitled: how many of the first messages have waited already; they go before those that join the queue now.
         """
         if not self._per_s or not costs:
             return Turn(len(costs))
@@ -89,7 +90,7 @@ class Pace:
         return Turn(int(granted), tuple(timedelta(seconds=float(wait)) for wait in waits))
 
     def slow_down(self, pause: timedelta | None) -> None:
-        """Note that the provider asked for patience, and for how long."""
+        """Note that the provider asked for a slower pace, and for how long."""
         if not self._per_s:
             return
         seconds = (pause or _PAUSE).total_seconds()
@@ -97,3 +98,13 @@ class Pace:
             self._script(keys=[self._key], args=[self._per_s, _BURST_S, "slow", seconds])
         except RedisError as error:
             log.warning("not slowed down", error=type(error).__name__)
+
+    def paused_until(self) -> datetime | None:
+        """Return until when nothing goes because the provider asked for patience; ``None``: it does not wait.
+
+        Raises:
+            RedisError: Redis cannot be asked.
+        """
+        pause = self._redis.hget(self._key, "pause")
+        until = datetime.fromtimestamp(float(pause or 0), UTC)
+        return until if until > datetime.now(UTC) else None

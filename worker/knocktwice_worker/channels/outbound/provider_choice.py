@@ -1,8 +1,8 @@
-"""Which provider sends an SMS, where there are several: by weight, without those that fail at the moment.
+"""The choice among several SMS providers: by weight, without those that fail at the moment.
 
-Each message has an order of providers of its own, made from its id, so that every worker makes the same choice. A provider
-whose share of errors is too high is demoted for all workers; after a pause one message is sent by it as a probe, and if that
-goes well it is back. Without Redis all count as fine.
+Each message has its own order of providers, calculated from its id, so that every worker makes the same choice. A
+provider with too many errors is demoted for all workers. After a pause it gets one message as a probe; if the probe
+succeeds, the provider is no longer demoted. Without Redis all providers count as fine.
 """
 
 from __future__ import annotations
@@ -31,27 +31,41 @@ _SCRIPT = resources.files(__package__).joinpath("provider_health.lua").read_text
 
 
 class Why(StrEnum):
-    """Why a provider was chosen."""
+    """The reason for the choice of a provider."""
 
+    #: It is the first in the message's own order, which follows the weights.
     WEIGHT = "weight"
+    #: The providers before it in the message's order are demoted.
     OTHERS_DEMOTED = "others_demoted"
+    #: It is demoted and gets this message as a probe.
     PROBE = "probe"
+    #: All providers are demoted, so the first in the message's order gets it.
     ALL_DEMOTED = "all_demoted"
 
 
 class _Standing(IntEnum):
+    """The standing of a provider, in the numbers of the Lua script."""
+
+    #: It gets messages by its weight.
     FINE = 0
+    #: It gets no messages, because too many of them failed.
     DEMOTED = 1
+    #: It is demoted, and its next message is a probe.
     PROBE = 2
 
 
-#: Choices whose outcome decides whether a demoted provider is back.
+#: Reasons of choices whose outcome decides whether a demoted provider gets messages again.
 _DECIDING = {Why.PROBE, Why.ALL_DEMOTED}
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A message's provider; ``why`` is ``None`` where it was chosen before."""
+    """The choice for one message.
+
+    Attributes:
+        provider: the name of the provider.
+        why: the reason for the choice; ``None``: the provider was chosen at an earlier try.
+    """
 
     provider: str
     why: Why | None = None
@@ -59,7 +73,15 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """How a provider fares: messages of the last minute, and why it is demoted, if it is."""
+    """The state of a provider.
+
+    Attributes:
+        provider: the name of the provider.
+        weight: its configured weight.
+        ok: its messages of the last minute that did not fail.
+        bad: its messages of the last minute that failed.
+        reason: the last failure before it was demoted; ``None``: it is not demoted.
+    """
 
     provider: str
     weight: float
@@ -72,12 +94,12 @@ class Providers:
     """The providers of one installation.
 
     Args:
-        redis: where the workers share what they see.
-        weights: provider → weight; one with 0 gets only what no other can take.
-        share: share of errors in a minute from which a provider is demoted, 0 to 1.
-        sample: messages in a minute from which that can be told.
-        pause: how long nothing goes by a demoted one; doubled with every probe that fails, up to ten minutes.
-        patience: how long a probe may take.
+        redis: shares the workers' counts.
+        weights: provider → weight. A provider with weight 0 gets a message only if no other can send it.
+        share: the share of errors in a minute, 0 to 1, from which a provider is demoted.
+        sample: the least messages in a minute from which the share is calculated.
+        pause: the time without messages for a demoted provider. Each failed probe doubles it, up to ten minutes.
+        patience: the longest time that a probe may take.
     """
 
     def __init__(
@@ -103,11 +125,11 @@ class Providers:
         return provider in self._weights
 
     def choose(self, messages: Sequence[tuple[str, str | None, int]]) -> dict[str, Choice]:
-        """Choose for a batch.
+        """Choose the providers of a batch.
 
         Args:
-            messages: of each its id, its provider if it has one, and how often it was tried. What was tried stays with its
-                provider, whatever that one's standing: nobody else knows what became of it.
+            messages: id, provider (if one was chosen) and number of tries of each message. A message that was tried
+                stays with its provider, even a demoted one, because only this provider knows what became of it.
         """
         standings = self._standings(probe=any(not tries for _, _, tries in messages))
         probes = {name for name, standing in standings.items() if standing is _Standing.PROBE}
@@ -127,7 +149,7 @@ class Providers:
         return chosen
 
     def another(self, ids: Sequence[str], current: Mapping[str, str | None]) -> dict[str, str]:
-        """Return another provider that is fine for each message that its current one did not take, where there is one."""
+        """Return another provider that is fine for each message that its provider refused, if there is one."""
         standings = self._standings(probe=False)
         found: dict[str, str] = {}
         for id_ in ids:
@@ -137,17 +159,18 @@ class Providers:
         return found
 
     def note(self, outcomes: Sequence[tuple[str, Why | None, Outcome]]) -> None:
-        """Count what became of messages: their provider, why it was chosen, and the outcome."""
+        """Count the outcomes of messages, given as provider, reason of the choice, and outcome."""
         for provider, deciding in sorted({(p, why in _DECIDING) for p, why, _ in outcomes}):
             own = [o for p, why, o in outcomes if (p, why in _DECIDING) == (provider, deciding)]
-            # Being asked for patience says nothing about whether it works.
+            # A request for a slower pace, or our own lateness, does not show that a provider fails; such outcomes are
+            # not counted.
             counted = [o for o in own if not (isinstance(o, Retry) and (o.too_fast or o.ours))]
             bad = [o.reason for o in counted if isinstance(o, Retry | Unknown)]
             if counted and provider in self._weights:
                 self._count(provider, len(counted) - len(bad), bad, deciding=deciding)
 
     def health(self) -> list[Health]:
-        """Return how each provider fares, for ``knocktwice doctor``."""
+        """Return the state of each provider, for ``knocktwice doctor``."""
         found = []
         for name, weight in self._weights.items():
             row = {_said(k): _said(v) for k, v in self._redis.hgetall(_key(name)).items()}
@@ -172,18 +195,19 @@ class Providers:
         names = list(self._weights)
         try:
             keys = [_key(name) for name in names]
-            told = self._script(keys=keys, args=["look", self._patience if probe else 0])
+            answer = self._script(keys=keys, args=["look", self._patience if probe else 0])
         except RedisError as error:
             log.warning("sms providers not looked at", error=type(error).__name__)
             return dict.fromkeys(names, _Standing.FINE)
-        return {name: _Standing(standing) for name, standing in zip(names, told, strict=True)}
+        return {name: _Standing(standing) for name, standing in zip(names, answer, strict=True)}
 
     def _order(self, id_: str) -> list[str]:
-        """Return all providers in this message's own order: each comes first as often as its weight says."""
+        """Return all providers in this message's own order. Each comes first with a frequency that its weight gives."""
         return sorted(self._weights, key=lambda name: self._rank(id_, name))
 
     def _rank(self, id_: str, name: str) -> tuple[bool, float]:
-        # Of independent exponential times with these rates, each is the first with a chance in proportion to its rate.
+        # Random times with exponential distributions of these rates: each is the smallest with a chance in proportion
+        # to its rate.
         digest = hashlib.blake2b(f"{id_}|{name}".encode(), digest_size=8).digest()
         time = -math.log((int.from_bytes(digest) + 1) / (2**64 + 1))
         weight = self._weights[name]

@@ -1,9 +1,11 @@
--- How SMS providers fare, for all workers, by the clock of Redis. See providers.py.
--- Each key: a hash of ok:<n> and bad:<n> (messages in the n-th slice of ten seconds); while the provider is demoted also
--- down (epoch seconds since when), until, pause (seconds), probing (until when a probe is under way), reason.
--- ARGV[1] "look", ARGV[2]: seconds a probe may take, 0 to grant none. Returns per key 0 (fine), 1 (demoted), 2 (probe it).
--- ARGV[1] "note": KEYS[1]; ARGV[2] ok, [3] bad, [4] reason, [5] 1 if these were probes, [6] share, [7] sample, [8] pause.
--- Returns 1 if this demoted it, 2 if this brought it back, else 0.
+-- The health of SMS providers, for all workers, by the clock of Redis. See provider_choice.py.
+-- Each key: a hash of ok:<n> and bad:<n> (messages in the n-th slice of ten seconds); while the provider is demoted
+-- also down (epoch seconds of the demotion), until, pause (seconds), probing (epoch seconds at which the probe's
+-- time ends), and reason.
+-- ARGV[1] "look", ARGV[2]: seconds a probe may take, 0 to grant none.
+-- Returns per key 0 (fine), 1 (demoted), 2 (probe it).
+-- ARGV[1] "note": KEYS[1]; ARGV[2] ok, [3] bad, [4] reason, [5] 1 if these were probes, [6] share, [7] sample,
+-- [8] pause. Returns 1 if the call demoted the provider, 2 if it ended the demotion, else 0.
 local SLICE, SLICES, LONGEST, KEEP = 10, 6, 600, 86400
 local time = redis.call('TIME')
 local now = time[1] + time[2] / 1000000
@@ -27,7 +29,7 @@ end
 local key, ok, bad = KEYS[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local row = redis.call('HMGET', key, 'down', 'pause')
 if row[1] then
-  -- What was under way before the demotion says nothing new.
+  -- Outcomes of messages that were under way before the demotion are ignored.
   if ARGV[5] ~= '1' then return 0 end
   if bad == 0 then
     redis.call('DEL', key)

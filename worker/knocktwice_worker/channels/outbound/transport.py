@@ -1,7 +1,7 @@
-"""The HTTP engine: one libcurl loop per worker process carries the requests of all tasks in flight together.
+"""The HTTP engine: one libcurl loop per worker process sends the requests of all tasks side by side.
 
-A thread of its own owns libcurl's multi handle; task threads hand it whole batches and wait. HTTP/2 is used where the
-provider speaks it.
+One thread owns libcurl's multi handle. Task threads give it whole batches and wait. HTTP/2 is used if the provider
+supports it.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ if TYPE_CHECKING:
 
     from knocktwice_worker.channels.deadline import Deadline
 
-#: Requests that share one HTTP/2 connection, as most servers allow.
+#: The most requests at once on one HTTP/2 connection, as most servers allow.
 _STREAMS = 100
-#: An idle connection older than this (seconds) is not used again: the provider may be about to close it.
+#: A connection that was idle for longer (seconds) is not used again, because the provider may be closing it.
 _IDLE_LIMIT_S = 50
-#: How long to sleep (milliseconds) while libcurl works without a socket to watch.
+#: The sleep (milliseconds) while libcurl works without a socket to watch.
 _BLIND_WAIT_MS = 20
-#: Before these errors nothing was sent: there was no connection yet.
+#: Errors before a connection existed, so nothing was sent.
 _NEVER_CONNECTED = frozenset(
     {
         pycurl.E_COULDNT_RESOLVE_HOST,
@@ -53,7 +53,7 @@ _REASONS = {
     pycurl.E_GOT_NOTHING: "the provider closed the connection without an answer",
     pycurl.E_RECV_ERROR: "the connection broke before the answer",
     pycurl.E_SEND_ERROR: "the connection broke while sending",
-    # We do not let libcurl send twice what is not repeatable, and this is how it says so.
+    # libcurl's error when it would have to repeat a request that is not repeatable, which we forbid.
     pycurl.E_SEND_FAIL_REWIND: "the provider closed the connection without an answer",
 }
 
@@ -63,7 +63,14 @@ _LATE = NoResponse("it was too late to send it", sent=False, late=True)
 
 @dataclass(eq=False, slots=True)
 class _Batch:
-    """The requests of one call and their answers, in the same order."""
+    """The requests of one call and their answers.
+
+    Attributes:
+        requests: the requests.
+        answers: their answers in the same order; ``None``: not answered yet.
+        left: the number of requests without an answer.
+        done: set when all requests are answered.
+    """
 
     requests: Sequence[Request]
     answers: list[Response | NoResponse | None]
@@ -79,7 +86,17 @@ class _Batch:
 
 @dataclass(eq=False, slots=True)
 class _Transfer:
-    """One request under way, and what came of its answer so far."""
+    """One request under way, with the parts of its answer so far.
+
+    Attributes:
+        batch: the batch that the request belongs to.
+        place: the place of the request in its batch.
+        expires_at: the moment (of the monotonic clock) after which it is not started any more.
+        not_after: the deadline for sending its body; ``None``: there is none.
+        late: the deadline had passed when libcurl asked for the body.
+        body: the parts of the answer's body.
+        head: the lines of the answer's head.
+    """
 
     batch: _Batch
     place: int
@@ -98,7 +115,7 @@ class _Transfer:
 
 
 class _Body:
-    """A body that libcurl reads when the connection is there, last of all before it is sent."""
+    """A body that libcurl reads at the last moment before it is sent, when the connection exists."""
 
     def __init__(self, transfer: _Transfer) -> None:
         self._transfer = transfer
@@ -113,7 +130,7 @@ class _Body:
 
 
 class _Headers(Mapping[str, str]):
-    """The headers of an answer, read when somebody asks for one: of a million answers nearly none is."""
+    """The headers of an answer, parsed on first use, because hardly any answer's headers are used."""
 
     def __init__(self, lines: list[bytes]) -> None:
         self._lines = lines
@@ -134,18 +151,18 @@ class _Headers(Mapping[str, str]):
 
 
 class Transport:
-    """Sends batches of requests. Threads may share it; a forked child needs one of its own.
+    """Sends batches of requests. Threads may share it; a forked child needs its own.
 
-    Nothing is started before the first call. Proxy settings of the environment (``https_proxy``, ``no_proxy``) hold;
-    certificates are verified with certifi's list.
+    Nothing is started before the first call. Proxy settings of the environment (``https_proxy``, ``no_proxy``) are
+    respected; certificates are verified with certifi's list.
 
     Args:
-        timeout: seconds one request may take, and seconds it may wait for its turn before that.
-        in_flight: most requests under way at once; the others wait their turn.
+        timeout: the seconds that one request may take, and the seconds that it may wait for its turn before that.
+        in_flight: the most requests under way at once; other requests wait.
         ca_file: certificates to trust instead of certifi's.
-        refuse: says of an address (as text, after the name was resolved) that nobody may connect to it. No proxy is used
-            then, since it would connect to any.
-        most_bytes: longest answer that is read.
+        refuse: returns whether an IP address (as text, after the name was resolved) must not be connected to. With it
+            no proxy is used, because a proxy would connect to any address.
+        most_bytes: the longest answer that is read.
     """
 
     def __init__(
@@ -170,11 +187,12 @@ class Transport:
     def send(self, requests: Sequence[Request], not_after: Deadline | None = None, /) -> list[Response | NoResponse]:
         """Send the requests side by side and return their answers in the same order.
 
-        Never raises for what happens on the wire: that is a :class:`NoResponse`.
+        Never raises for network errors: the answer is then a :class:`NoResponse`.
 
         Args:
-            not_after: a request whose body has not left by then is not sent. It is asked last of all before the bytes go, because
-                a process can be stopped for a minute between any two lines.
+            not_after: a request whose body has not left before this deadline is not sent. The deadline is checked at
+                the last moment before the bytes go, because a process can be suspended for a minute between any two
+                lines.
         """
         if not requests:
             return []
@@ -191,7 +209,7 @@ class Transport:
         return [answer for answer in batch.answers if answer is not None]
 
     def close(self) -> None:
-        """End the engine. Requests under way are answered as lost."""
+        """End the engine. Requests under way get a :class:`NoResponse`."""
         with self._lock:
             self._closed = True
             loop, self._loop = self._loop, None
@@ -201,15 +219,16 @@ class Transport:
     def _handle(self) -> pycurl.Curl:
         handle = pycurl.Curl()
         handle.setopt(pycurl.NOSIGNAL, 1)
-        # As bytes: of text pycurl takes ASCII only, and the virtual environment may lie in any folder.
+        # As bytes, because pycurl accepts only ASCII as text, and the path of the virtual environment may have other
+        # letters.
         handle.setopt(pycurl.CAINFO, os.fsencode(self._ca_file))
         handle.setopt(pycurl.HTTP_VERSION, pycurl.CURL_HTTP_VERSION_2TLS)
-        # Rather wait for a connection that can be shared than open one for each request.
+        # Wait for a connection that can be shared, rather than open a new one for each request.
         handle.setopt(pycurl.PIPEWAIT, 1)
         handle.setopt(pycurl.MAXAGE_CONN, _IDLE_LIMIT_S)
         handle.setopt(pycurl.TIMEOUT_MS, self._timeout_ms)
         handle.setopt(pycurl.CONNECTTIMEOUT_MS, self._timeout_ms)
-        # A redirect would carry credentials and numbers to wherever it points.
+        # No redirects: a redirect could send credentials and numbers to any address.
         handle.setopt(pycurl.FOLLOWLOCATION, 0)
         handle.setopt(pycurl.NOPROXY, ",".join(filter(None, ("localhost,127.0.0.1,::1", os.environ.get("no_proxy")))))
         if self._most_bytes is not None:
@@ -220,7 +239,7 @@ class Transport:
         return handle
 
     def _open(self, _purpose: int, address: tuple[int, int, int, tuple[Any, ...]]) -> socket.socket | int:
-        """Open a socket unless its address is refused. Here the name is resolved for good: it cannot change any more."""
+        """Open a socket, unless its address is refused. The name is resolved already, so it cannot change."""
         family, kind, protocol, (host, *_) = address
         text = host.decode() if isinstance(host, bytes) else str(host)
         if self._refuse is not None and self._refuse(text):
@@ -231,8 +250,8 @@ class Transport:
 class _Loop:
     """The thread that owns libcurl.
 
-    All transfers are moved on together (``curl_multi_perform``). Being told which socket is ready would be no help: a
-    connection's socket belongs to its hundred streams, and libcurl looks at all of them again for each event.
+    All transfers advance together (``curl_multi_perform``). An interface that names the ready socket would not be
+    faster: a connection's socket belongs to its hundred streams, and libcurl checks all of them for each event.
     """
 
     def __init__(self, waiting: deque[_Transfer], in_flight: int, new_handle: Callable[[], pycurl.Curl]) -> None:
@@ -241,8 +260,8 @@ class _Loop:
         self._new_handle = new_handle
         self._free: dict[bool, list[pycurl.Curl]] = {True: [], False: []}
         self._running: dict[pycurl.Curl, _Transfer] = {}
-        #: What a handle was last told; most requests go to one address with the same headers.
-        self._told: dict[pycurl.Curl, tuple[str, Mapping[str, str]]] = {}
+        #: The address and headers that a handle was last prepared with; most requests use the same ones.
+        self._prepared: dict[pycurl.Curl, tuple[str, Mapping[str, str]]] = {}
         self._stopping = False
         self._bell, self._ringer = socket.socketpair()
         self._bell.setblocking(False)
@@ -251,7 +270,7 @@ class _Loop:
         self._thread.start()
 
     def wake(self) -> None:
-        # A full pipe has been rung enough.
+        # If the pipe is full, the loop is about to wake anyway.
         with contextlib.suppress(BlockingIOError):
             self._ringer.send(b"\0")
 
@@ -286,7 +305,7 @@ class _Loop:
             self._ringer.close()
 
     def _wait(self, multi: pycurl.CurlMulti) -> None:
-        """Sleep until a socket moves, libcurl wants to be called, or there is something new to send."""
+        """Sleep until a socket is ready, libcurl wants to be called, or a new request waits."""
         readable, writable, _ = multi.fdset()
         after_ms = multi.timeout()
         poll = select.poll()
@@ -294,7 +313,7 @@ class _Loop:
         for fd in {*readable, *writable}:
             poll.register(fd, (select.POLLIN if fd in readable else 0) | (select.POLLOUT if fd in writable else 0))
         if self._running and not (readable or writable):
-            # A name is being resolved, or the socket is one of those above 1023, which libcurl does not name here.
+            # A name is being resolved, or the socket's number is above 1023, which libcurl does not report here.
             after_ms = _BLIND_WAIT_MS if after_ms < 0 else min(after_ms, _BLIND_WAIT_MS)
         for fd, _ in poll.poll(None if after_ms < 0 else after_ms):
             if fd == self._bell.fileno():
@@ -306,16 +325,18 @@ class _Loop:
             transfer.batch.answer(transfer.place, _LATE)
             return
         if time.monotonic() > transfer.expires_at:
-            # The provider is slower than we are; whoever waits longer than a lease would be sent twice.
+            # The request has waited too long. Answer it now: after the end of its lease the message would be sent
+            # twice.
             transfer.batch.answer(transfer.place, NoResponse("the provider is too slow for its queue", sent=False))
             return
-        # Kept apart, because a handle that once had its body as a whole cannot be told to read it piece by piece.
+        # Two pools of handles, because a handle that once had its body as a whole cannot switch to reading it in
+        # pieces.
         free = self._free[request.repeatable]
         try:
             handle = free.pop() if free else self._new_handle()
             self._prepare(handle, request, transfer)
         except (pycurl.error, ValueError, TypeError) as error:
-            # One request that cannot be made must not end the engine.
+            # One invalid request must not stop the engine.
             answer = NoResponse(f"the request cannot be made ({type(error).__name__})", sent=False)
             transfer.batch.answer(transfer.place, answer)
             return
@@ -323,21 +344,21 @@ class _Loop:
         multi.add_handle(handle)
 
     def _prepare(self, handle: pycurl.Curl, request: Request, transfer: _Transfer) -> None:
-        url, headers = self._told.get(handle, (None, None))
+        url, headers = self._prepared.get(handle, (None, None))
         if url != request.url or headers is not request.headers:
             handle.setopt(pycurl.URL, request.url)
-            # "Expect: 100-continue" would cost a round trip.
+            # The header "Expect: 100-continue" would cost a round trip, so it is removed.
             lines = ["expect:", *(f"{name}: {value}" for name, value in request.headers.items())]
             handle.setopt(pycurl.HTTPHEADER, lines)
-            self._told[handle] = request.url, request.headers
+            self._prepared[handle] = request.url, request.headers
         if request.method == "GET":
             handle.setopt(pycurl.HTTPGET, 1)
         elif request.repeatable:
             handle.setopt(pycurl.POST, 1)
             handle.setopt(pycurl.POSTFIELDS, request.body)
         else:
-            # libcurl sends again by itself when a kept connection breaks before the answer, although the provider may
-            # have received the first one. It cannot do so with a body it cannot rewind.
+            # If a reused connection breaks before the answer, libcurl sends the request again, although the provider
+            # may have received the first one. libcurl cannot do that with a body that it cannot rewind.
             handle.setopt(pycurl.POST, 1)
             handle.setopt(pycurl.POSTFIELDSIZE, len(request.body))
             handle.setopt(pycurl.READFUNCTION, _Body(transfer).read)
@@ -353,7 +374,7 @@ class _Loop:
                 transfer.batch.answer(transfer.place, transfer.response(handle.getinfo(pycurl.RESPONSE_CODE)))
             for handle, code, _ in failed:
                 transfer = self._finish(multi, handle)
-                # The request size is what went out on this transfer, retries included.
+                # The size of the request as sent on this transfer, including libcurl's repeats.
                 if transfer.late:
                     transfer.batch.answer(transfer.place, _LATE)
                     continue

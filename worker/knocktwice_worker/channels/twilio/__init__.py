@@ -1,7 +1,7 @@
-"""Twilio: SMS and WhatsApp messages through one account, its signed callbacks, and its books.
+"""Twilio: SMS and WhatsApp messages through one account, with its signed callbacks and its list of sent messages.
 
-Nothing outside this folder knows Twilio. What the registry takes from here: who sends SMS (:func:`open_sms`) and the entry of
-WhatsApp (:data:`WHATSAPP`).
+No module outside this folder knows Twilio. The registry imports two names: :func:`open_sms`, which opens the provider
+of SMS, and :data:`WHATSAPP`, the entry of WhatsApp.
 """
 
 from __future__ import annotations
@@ -30,27 +30,27 @@ class Settings(Protocol):
 
     @property
     def twilio_url(self) -> str:
-        """Twilio's address."""
+        """The address of Twilio's API."""
 
     @property
     def twilio_account_sid(self) -> str | None:
-        """The account."""
+        """The SID of the account."""
 
     @property
     def twilio_auth_token(self) -> SecretStr | None:
-        """Its token, which also signs callbacks."""
+        """The account's auth token, which also signs callbacks."""
 
     @property
     def twilio_from(self) -> str | None:
-        """Who sends SMS."""
+        """The sender of SMS."""
 
     @property
     def whatsapp_from(self) -> str | None:
-        """Who sends WhatsApp messages."""
+        """The sender of WhatsApp messages."""
 
     @property
     def public_url(self) -> str | None:
-        """Where the world reaches the gateway."""
+        """The address at which the internet reaches the gateway."""
 
     @property
     def sms_parts_per_s(self) -> float:
@@ -62,11 +62,11 @@ class Settings(Protocol):
 
     @property
     def whatsapp_prices(self) -> Mapping[str, float]:
-        """Price of one WhatsApp message by country."""
+        """The price of one WhatsApp message, by country."""
 
 
 def open_sms(wiring: Wiring) -> BuiltIn:
-    """Return who sends SMS through the account."""
+    """Return the account's provider of SMS."""
     settings = cast("Settings", wiring.settings)
     provider = TwilioSmsChannel(
         url=settings.twilio_url,
@@ -108,7 +108,7 @@ def _open_whatsapp(wiring: Wiring) -> OpenChannel:
     )
 
 
-#: WhatsApp.
+#: The registry's entry of WhatsApp.
 WHATSAPP = StepChannel(
     contract.CONTENT,
     noun="WhatsApp message",
@@ -118,7 +118,7 @@ WHATSAPP = StepChannel(
     prices_setting="KNOCKTWICE_WHATSAPP_PRICES",
     previews_as="whatsapp/",
 )
-#: Where Twilio reports what became of messages of both channels, and hands on what people write.
+#: The addresses to which Twilio sends reports about messages of both channels, and texts that people write.
 ROUTES = (callbacks.STATUS, callbacks.INBOUND)
 
 

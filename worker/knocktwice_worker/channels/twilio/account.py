@@ -1,7 +1,7 @@
-"""Is the account at Twilio ready to send, and is the sender its own? Asked through Twilio's SDK, for ``knocktwice doctor``.
+"""Examines whether the account at Twilio can send and owns the sender, with Twilio's SDK, for ``knocktwice doctor``.
 
-Sending has an engine of its own, which is fast. These questions are asked by a person and seldom, and the SDK knows the
-resources they are about. It takes a second to load, so it is loaded at the first question.
+Sending has its own fast HTTP engine. An examination is rare and made for a person, and the SDK knows the resources that
+it needs. The SDK takes a second to load, so it is loaded at the first examination.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from knocktwice_worker.channels.provider import Examination
 if TYPE_CHECKING:
     from twilio.rest import Client
 
-#: Longest wait for one of Twilio's answers (seconds). There are two questions at most, so a person waits twice this long.
+#: The longest wait for one of Twilio's answers (seconds). An examination makes two requests at most, so it takes twice
+#: this time.
 _TIMEOUT_S = 5
 _SERVICE = re.compile("MG[0-9a-zA-Z]{32}")
 _NUMBER = re.compile(r"\+[0-9]{6,15}")
@@ -24,12 +25,13 @@ _NOT_FOUND = 404
 
 
 def examine(*, url: str, account_sid: str, auth_token: str, sender: str) -> Examination:
-    """Ask Twilio for the account and for the sender. Returns what is wrong instead of raising it.
+    """Ask Twilio for the account and for the sender. Problems are returned, not raised.
 
     Args:
         url: Twilio's address; another region's or the sandbox's.
         account_sid, auth_token: the account.
-        sender: a number in E.164, also behind ``whatsapp:``, a short code, a name, or a Messaging Service (``MG…``).
+        sender: a number in E.164, also with the prefix ``whatsapp:``, a short code, a name, or a Messaging Service
+            (``MG…``).
     """
     from requests.exceptions import RequestException
     from twilio.base.exceptions import TwilioException, TwilioRestException
@@ -45,7 +47,7 @@ def examine(*, url: str, account_sid: str, auth_token: str, sender: str) -> Exam
     except RequestException as error:
         return Examination(False, f"Twilio could not be asked: {type(error).__name__}")
     except (TwilioException, ValueError, TypeError, KeyError) as error:
-        # What answers at this address is not Twilio.
+        # The server at this address is not Twilio's.
         return Examination(False, f"Twilio's answer could not be read: {type(error).__name__}")
     finally:
         if http.session is not None:
@@ -55,7 +57,7 @@ def examine(*, url: str, account_sid: str, auth_token: str, sender: str) -> Exam
 def _client(url: str, account_sid: str, auth_token: str, http: object) -> Client:
     from twilio.rest import Client
 
-    # The address says where to ask, so TWILIO_EDGE and TWILIO_REGION in this process's environment must not change it.
+    # The configured address decides, so TWILIO_EDGE and TWILIO_REGION in the environment must not change it.
     client = Client(account_sid, auth_token, http_client=http, environment={"TWILIO_EDGE": ""})
     client.api.base_url = url.rstrip("/")
     client.messaging.base_url = client.api.base_url.replace("://api.", "://messaging.", 1)
@@ -63,7 +65,7 @@ def _client(url: str, account_sid: str, auth_token: str, http: object) -> Client
 
 
 def _account(client: Client, account_sid: str) -> Examination | None:
-    """Return what keeps the account from sending, ``None`` if nothing does."""
+    """Return the problem that keeps the account from sending, or ``None``."""
     account = client.api.accounts(account_sid).fetch()
     if account.status != "active":
         return Examination(False, f"the account is {account.status}; see https://console.twilio.com")

@@ -1,7 +1,7 @@
-"""What Twilio sends to us: status callbacks, and the texts that people write to our senders.
+"""Twilio's requests to us: status callbacks, and the texts that people write to our senders.
 
-Twilio signs each request with the account's auth token for the public URL as it was given, so proxies in between make no
-difference.
+Twilio signs each request with the account's auth token for the public URL that we gave it, so proxies in between make
+no difference.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
 _FORM = "application/x-www-form-urlencoded"
 _SID = re.compile(r"[A-Z]{2}[0-9a-fA-F]{32}")
-#: WhatsApp and others put the channel before the number.
+#: A number, on WhatsApp and other channels with the channel's name before it.
 _NUMBER = re.compile(r"(?:[a-z]+:)?(\+[1-9]\d{6,14})")
-#: No answer to the person: Twilio itself confirms STOP and START and answers HELP.
+#: An empty answer to the person, because Twilio itself confirms STOP and START and answers HELP.
 _NO_REPLY = '<?xml version="1.0" encoding="UTF-8"?><Response/>'
 _SIGNATURE = ("X-Twilio-Signature", "Twilio's signature for the public URL and these fields.")
 
@@ -56,8 +56,8 @@ class _Signed:
     """An address whose requests Twilio signs.
 
     Args:
-        path: of the address.
-        public_url: where the world reaches us.
+        path: the path of the address.
+        public_url: the address at which the internet reaches the gateway.
         token: the account's auth token.
     """
 
@@ -67,10 +67,10 @@ class _Signed:
         self._token = token
 
     def fields(self, arrived: Arrived) -> dict[str, str]:
-        """Return the fields of a request that Twilio has signed for the address that we gave it.
+        """Return the fields of a request that Twilio has signed for this address.
 
         Raises:
-            NotBelieved: it is not signed, or nobody can tell.
+            NotBelieved: the signature is missing or wrong, or a setting for its verification is missing.
         """
         if self._public_url is None or self._token is None:
             raise NotBelieved(_REFUSED, unset="KNOCKTWICE_PUBLIC_URL or TWILIO_AUTH_TOKEN")
@@ -83,14 +83,14 @@ class _Signed:
 
 
 class StatusReceiver(_Signed):
-    """Takes reports. Arguments as for the others, and ``reports``, which reads the names that we signed."""
+    """Receives status callbacks. ``reports`` verifies our signed intents in the addresses."""
 
     def __init__(self, reports: TwilioReports, *, public_url: str | None, token: str | None) -> None:
         super().__init__(STATUS.path, public_url=public_url, token=token)
         self._reports = reports
 
     def receive(self, arrived: Arrived) -> Heard:
-        """Return what it says of a message."""
+        """Return the report in a callback."""
         form = self.fields(arrived)
         query = dict(parse_qsl(arrived.query, keep_blank_values=True))
         intent = self._reports.intent_of(query.get("intent", ""), query.get("sig", ""))
@@ -99,13 +99,13 @@ class StatusReceiver(_Signed):
 
 
 class InboundReceiver(_Signed):
-    """Takes texts that people write."""
+    """Receives the texts that people write."""
 
     def __init__(self, *, public_url: str | None, token: str | None) -> None:
         super().__init__(INBOUND.path, public_url=public_url, token=token)
 
     def receive(self, arrived: Arrived) -> Heard:
-        """Return what somebody wrote."""
+        """Return the text in a request."""
         form = self.fields(arrived)
         number = _NUMBER.fullmatch(form.get("From", ""))
         sid = form.get("MessageSid") or form.get("SmsSid") or ""
@@ -119,13 +119,13 @@ _REFUSED = "X-Twilio-Signature does not fit this request and the public URL"
 
 
 def _fields(arrived: Arrived) -> tuple[list[tuple[str, str]], bytes | None]:
-    """Return the fields, and the body if its hash is what is signed."""
+    """Return the fields, and the body if the signature covers its hash."""
     try:
         if arrived.headers.get("content-type", "").partition(";")[0].strip().lower() == _FORM:
             return parse_qsl(arrived.body.decode(), keep_blank_values=True, max_num_fields=200), None
-        told = json.loads(arrived.body)
+        content = json.loads(arrived.body)
     except (ValueError, RecursionError):
         raise NotBelieved(_REFUSED) from None
-    if not isinstance(told, dict):
+    if not isinstance(content, dict):
         raise NotBelieved(_REFUSED)
-    return [(name, str(value)) for name, value in told.items() if isinstance(value, str | int)], arrived.body
+    return [(name, str(value)) for name, value in content.items() if isinstance(value, str | int)], arrived.body

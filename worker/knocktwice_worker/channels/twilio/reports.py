@@ -1,7 +1,7 @@
-"""What Twilio says became of messages: read from its callbacks, from its list and from single messages.
+"""Twilio's reports about messages: read from its callbacks, from its list and from single messages.
 
-https://www.twilio.com/docs/messaging/guides/outbound-message-status-in-status-callbacks — callbacks carry no price; Twilio
-knows it some time after the message went out, and only its list tells.
+https://www.twilio.com/docs/messaging/guides/outbound-message-status-in-status-callbacks — callbacks contain no price.
+Twilio calculates it some time after the message went out, and only its list contains it.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ if TYPE_CHECKING:
 
     from knocktwice_worker.channels.http import Carrier
 
-#: Statuses that say what became of a message; ``queued``, ``sending`` and their like say that it is on its way.
+#: Statuses that become a report. Others such as ``queued`` and ``sending`` only say that the message is on its way.
 REPORTED = frozenset({"sent", "delivered", "undelivered", "failed", "read"})
-#: Twilio's largest page.
+#: The size of Twilio's largest page.
 _PAGE_SIZE = 1000
 _SID = re.compile(r"[A-Z]{2}[0-9a-fA-F]{32}")
 
 
 class TwilioReports:
-    """Twilio's books about what it has sent, and the addresses by which it calls back.
+    """Twilio's list of sent messages, and the signed intents in its callback addresses.
 
     Args:
         url: Twilio's address.
-        account_sid, auth_token: the account; without them nothing is asked.
-        secret: signs the callbacks' intent.
+        account_sid, auth_token: the account; without it no request is made.
+        secret: the key that signs intents.
     """
 
     def __init__(self, *, url: str, account_sid: str | None, auth_token: str | None, secret: str) -> None:
@@ -49,19 +49,19 @@ class TwilioReports:
         self._secret = secret.encode()
 
     def intent_of(self, intent: str, signature: str) -> tuple[str, int] | None:
-        """Return notification id and step that a callback's address names; ``None`` if we did not sign it."""
+        """Return the notification id and the step in a callback's address; ``None`` if we did not sign it."""
         expected = intent_signature(self._secret, intent)
         if not hmac.compare_digest(expected.encode(), signature.encode(errors="replace")):
             return None
         return read_intent(intent)
 
     def sent_between(self, transport: Carrier, start: datetime, end: datetime) -> Iterator[list[StatusReport]]:
-        """Read what Twilio's list says of all messages sent in a span of time, page by page.
+        """Read the reports in Twilio's list about all messages sent in a span of time, page by page.
 
-        It ends early when Twilio does not answer; what is missing then is read the next time.
+        Stops early if Twilio does not answer; the missing pages are read the next time.
 
         Args:
-            start, end: aware; Twilio compares to the second.
+            start, end: aware; Twilio compares them to the second.
         """
         span = {"DateSent>": _moment(start), "DateSent<": _moment(end), "PageSize": _PAGE_SIZE}
         url: str | None = f"{self._messages}.json?{urlencode(span)}" if self._usable else None
@@ -75,7 +75,7 @@ class TwilioReports:
             url = next_page(self._origin, content.get("next_page_uri"))
 
     def fetch(self, transport: Carrier, ids: Sequence[str], now: datetime) -> list[StatusReport]:
-        """Ask Twilio what became of single messages; those that it does not answer for are missing from the result."""
+        """Fetch the reports of single messages. Messages that Twilio does not answer for are left out."""
         if not self._usable:
             return []
         answers = transport.send([self._get(f"{self._messages}/{sid}.json") for sid in ids])
@@ -86,12 +86,12 @@ class TwilioReports:
 
 
 def read_callback(form: Mapping[str, str], at: datetime, intent: tuple[str, int] | None = None) -> StatusReport | None:
-    """Read a status callback; ``None`` for one that says nothing new, such as ``queued``.
+    """Read a status callback; ``None`` for a status without news, such as ``queued``.
 
     Args:
         form: its fields.
-        at: when it came.
-        intent: notification id and step that its address names, signed.
+        at: the time of its arrival.
+        intent: notification id and step from its signed address.
     """
     code = form.get("ErrorCode", "")
     return _report(
@@ -128,7 +128,7 @@ def _report(
     state = ProviderState(status)
     if not isinstance(price, str) or not PRICE.fullmatch(price):
         return StatusReport(NAME, sid, state, at, error, intent)
-    # Twilio writes what it takes as a negative number.
+    # Twilio writes a price that we pay as a negative number.
     unit = unit.upper() if isinstance(unit, str) and len(unit) == 3 and unit.isascii() else None
     return StatusReport(NAME, sid, state, at, error, intent, price.removeprefix("-"), unit)
 

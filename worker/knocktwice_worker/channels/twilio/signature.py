@@ -1,11 +1,12 @@
-"""Is this request really Twilio's? https://www.twilio.com/docs/usage/security#validating-requests
+"""Verification of Twilio's signatures. https://www.twilio.com/docs/usage/security#validating-requests
 
-Twilio's own library computes the signature. Two things are decided here, because the library's ``validate`` decides them
-for fewer requests: which spellings of the address count (it cuts IPv6 addresses in two and drops an empty query), and
-whether a body fits its hash (it decodes the body as UTF-8 first, and fails for one without a hash).
+Twilio's own library computes the signature. This module decides two things itself, because the library's ``validate``
+gets them wrong for some requests: which spellings of the address count (``validate`` cuts IPv6 addresses in two and
+drops an empty query), and whether a body matches its hash (``validate`` decodes the body as UTF-8 first, and fails for
+a body without a hash).
 
-Twilio signs the address that it was given, so the configured public URL counts, never what proxies have made of host,
-scheme and port on the way.
+Twilio signs the address that it was given. So the configured public URL counts, and not the host, scheme and port of
+the request, which proxies may have changed.
 """
 
 from __future__ import annotations
@@ -24,16 +25,16 @@ _DEFAULT_PORTS = {"https": 443, "http": 80}
 def is_genuine(
     *, token: str, url: str, signature: str, form: Iterable[tuple[str, str]] = (), body: bytes | None = None
 ) -> bool:
-    """Return whether Twilio signed this request.
+    """Return whether Twilio signed a request.
 
     Args:
         token: the account's auth token.
-        url: the address as Twilio was given it, with the query as it came.
+        url: the address that Twilio was given, with the query unchanged.
         signature: the ``X-Twilio-Signature`` header.
         form: the fields of a form body, in any order.
-        body: instead of a form: any other body, whose hash is in the query as ``bodySHA256``.
+        body: any other body, in place of a form; its hash is in the query as ``bodySHA256``.
     """
-    # Imported at the first callback: the command line and the workers start without it.
+    # Imported at the first callback, so that the command line and the workers start without it.
     from twilio.request_validator import RequestValidator
 
     if body is not None:
@@ -42,13 +43,13 @@ def is_genuine(
             return False
         form = ()
     validator, fields = RequestValidator(token), _Fields(form)
-    # Twilio leaves a default port out in most products and writes it in some.
+    # Most of Twilio's products leave a default port out and some write it, so all spellings are tried.
     expected = [validator.compute_signature(spelling, fields) for spelling in _spellings(url)]
     return any(hmac.compare_digest(one.encode(), signature.encode(errors="replace")) for one in expected)
 
 
 class _Fields(dict[str, list[str]]):
-    """The fields of a form as Twilio's library reads them, when one name may stand for several values."""
+    """The fields of a form in the shape that Twilio's library reads; one name may have several values."""
 
     def __init__(self, form: Iterable[tuple[str, str]]) -> None:
         super().__init__()

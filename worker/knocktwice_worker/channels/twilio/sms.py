@@ -1,8 +1,8 @@
 """SMS through Twilio's Messages API.
 
-https://www.twilio.com/docs/messaging/api/message-resource — a contract test holds our requests against Twilio's published
-OpenAPI document. Twilio has no idempotency key, so an unclear answer is :class:`Unknown` and never sent again blindly;
-:meth:`TwilioSmsChannel.list_messages` tells what became of it.
+https://www.twilio.com/docs/messaging/api/message-resource — a contract test compares our requests with Twilio's
+published OpenAPI document. Twilio has no idempotency key, so after an unclear answer (:class:`Unknown`) a message is
+not simply sent again: :meth:`TwilioSmsChannel.list_messages` shows whether Twilio accepted it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 #: The provider's name in rows and ledgers.
 NAME = "twilio"
-#: https://www.twilio.com/docs/api/errors — the number itself is at fault.
+#: https://www.twilio.com/docs/api/errors — errors of the number itself.
 _INVALID_NUMBER = {21211, 21214, 21217, 21401, 21421, 21614}
 _REASONS = {
     21408: "country_blocked",
@@ -42,19 +42,19 @@ _REASONS = {
     21617: "too_long",
     **dict.fromkeys(_INVALID_NUMBER, "invalid_number"),
 }
-#: The sender's queue at Twilio is full; nothing was taken.
+#: The sender's queue at Twilio is full; the message was not accepted.
 _QUEUE_FULL = 21611
 _QUEUE_PAUSE = timedelta(seconds=30)
-#: A person has to mend the account, so there is no hurry.
+#: The wait after a refusal of our account. A person has to correct the account, so there is no hurry.
 _ACCOUNT_PAUSE = timedelta(minutes=1)
 _PAGE_SIZE = 100
-#: The id of a Messaging Service; "MGM" is a name.
+#: The form of a Messaging Service's id. ("MGM" alone is a sender's name.)
 _SERVICE = re.compile("MG[0-9a-zA-Z]{32}")
 #: Seconds for which Twilio holds a message at most, and if nothing is said.
 _LONGEST_VALIDITY = 36_000
 #: Where callbacks arrive, below the public URL.
 CALLBACK_PATH = "/callbacks/twilio"
-#: Most pages read of one number's list.
+#: The most pages read of one number's list.
 _MOST_PAGES = 10
 
 
@@ -65,18 +65,18 @@ class TwilioSmsChannel:
         url: Twilio's address.
         account_sid, auth_token: the account.
         sender: a number in E.164, or a Messaging Service (``MG…``).
-        public_url: where Twilio's callbacks reach us; ``None`` asks for none.
-        secret: signs the callbacks' intent.
-        per_s: parts (of another channel: messages) per second; 0 leaves the pace to Twilio's queue.
-        books: its list of what it has sent.
+        public_url: the address at which Twilio's callbacks reach us; ``None``: no callbacks are asked for.
+        secret: the key that signs the callbacks' intents.
+        per_s: parts (on other channels: messages) per second; 0 leaves the pace to Twilio's queue.
+        books: Twilio's list of sent messages.
     """
 
     name = "sms"
     provider = NAME
     listable = True
-    #: It has no idempotency key.
+    #: Twilio has no idempotency key, so it recognises no repeat.
     repeats_within: timedelta | None = None
-    #: The setting of the sender.
+    #: The name of the setting that names the sender.
     sender_setting = "KNOCKTWICE_TWILIO_FROM"
 
     def __init__(
@@ -115,15 +115,15 @@ class TwilioSmsChannel:
         self._secret = secret.encode()
 
     def authorize(self) -> None:
-        """Make sure that account and sender are set; Twilio itself is not asked."""
+        """Make sure that account and sender are set. Twilio itself is not asked."""
         if self._missing:
             raise CredentialsUnavailable(f"{', '.join(self._missing)} not set")
 
     def authorize_callbacks(self) -> None:
-        """Nothing beside the account is needed."""
+        """Accept: the account's settings are enough."""
 
     def examine(self) -> Examination:
-        """Ask Twilio whether the account is active and the sender its own. For people: it takes seconds.
+        """Ask Twilio whether the account is active and owns the sender. For people, because it takes seconds.
 
         Raises:
             CredentialsUnavailable: a setting is missing.
@@ -136,7 +136,8 @@ class TwilioSmsChannel:
     def request(self, message: StepMessage) -> Request:
         """Encode one SMS."""
         sender = message.sender or self._default_sender
-        # There are few senders, and the headers are one object, which the HTTP engine reads once.
+        # Encoded senders are kept, because there are few. All requests share one object of headers, which the HTTP
+        # engine sets once.
         origin = self._from.get(sender) or self._from.setdefault(sender, urlencode(self._sender(sender)))
         form = {"To": self._address(message.to), **self._content(message)}
         if message.useful_for is not None and (seconds := int(message.useful_for.total_seconds())) < _LONGEST_VALIDITY:
@@ -167,13 +168,14 @@ class TwilioSmsChannel:
     def list_messages(self, transport: Carrier, since: Mapping[str, datetime]) -> dict[str, list[ListedMessage]]:
         """Ask Twilio for the messages to some numbers.
 
-        The list is read newest first and not filtered by Twilio's ``DateSent``, which a queued message does not have yet.
+        The list is read newest first. Twilio's filter ``DateSent`` is not used, because a queued message has no such
+        date yet.
 
         Args:
-            since: for each number, how far back to read (aware).
+            since: for each number, the moment from which to read (aware).
 
         Returns:
-            For each number that Twilio answered for, its messages created since then, newest first.
+            For each number that Twilio answered for, the messages created since then, newest first.
         """
         if self._missing:
             return {}
@@ -187,7 +189,7 @@ class TwilioSmsChannel:
             for number, answer in zip(pages, answers, strict=True):
                 page = _page(answer, self._origin)
                 if page is None:
-                    # Half a list would look like a message that is not there.
+                    # In an incomplete list a sent message would seem missing, so the list is not used.
                     found.pop(number, None)
                     continue
                 messages, more = page
@@ -201,11 +203,11 @@ class TwilioSmsChannel:
         return {number: messages for number, messages in found.items() if number not in pages}
 
     def is_message(self, listed: ListedMessage, message: StepMessage) -> bool:
-        """Whether a message in Twilio's list may be the one that we sent: its text, from its sender if it names one."""
+        """Whether a listed message may be the one that we sent: it has its text, and its sender if one was named."""
         return self._says(listed, message.text) and self._is_from(listed, message.sender)
 
     def pace(self, sender: str | None) -> Rate:
-        """Return the pace of a sender: carriers count the parts of each."""
+        """Return the pace of a sender, because mobile operators count the parts of each sender."""
         return Rate(f"{self.name}:{sender or self._usual_sender or ''}", self._per_s)
 
     def _is_from(self, listed: ListedMessage, sender: str | None) -> bool:
@@ -214,11 +216,11 @@ class TwilioSmsChannel:
         return self._origin_of(sender) == (listed.service if _SERVICE.fullmatch(sender) else listed.sender)
 
     def _says(self, listed: ListedMessage, text: str) -> bool:
-        # A trial account puts a sentence in front of the text.
+        # A trial account's messages have a sentence of Twilio's before the text.
         return listed.body.endswith(text)
 
     def _address(self, number: str) -> str:
-        """Return a number as Twilio calls it on this channel."""
+        """Return a number in Twilio's form for this channel."""
         return number
 
     def _sender(self, sender: str) -> dict[str, str]:
@@ -236,13 +238,13 @@ class TwilioSmsChannel:
 
 
 def intent_signature(secret: bytes, intent: str) -> str:
-    """Return what makes the name of a delivery in a callback's address ours."""
+    """Return the signature that proves that an intent in a callback's address is ours."""
     digest = hmac.digest(secret, f"twilio-callback:{intent}".encode(), hashlib.sha256)[:16]
     return base64.urlsafe_b64encode(digest).decode().rstrip("=")
 
 
 def next_page(origin: str, uri: object) -> str | None:
-    """Return where a list goes on; never anywhere else than where it began, because the account goes along."""
+    """Return the address of a list's next page; only on the same server, which may see our credentials."""
     return origin + uri if isinstance(uri, str) and re.match(r"/(?!/)", uri) else None
 
 

@@ -1,7 +1,8 @@
-"""WhatsApp through Twilio: the Messages API again, with ``whatsapp:`` addresses and content templates.
+"""WhatsApp through Twilio: the Messages API with ``whatsapp:`` addresses and content templates.
 
-https://www.twilio.com/docs/whatsapp/tutorial/send-whatsapp-notification-messages-templates — outside the 24 hours after a
-person's own message WhatsApp takes nothing but templates it has approved, so a notification is always one.
+https://www.twilio.com/docs/whatsapp/tutorial/send-whatsapp-notification-messages-templates — WhatsApp accepts free text
+only within 24 hours after a person's own message, otherwise only templates that it has approved. So a notification is
+always a template.
 """
 
 from __future__ import annotations
@@ -19,14 +20,14 @@ if TYPE_CHECKING:
     from knocktwice_worker.channels.messages import ListedMessage, StepMessage
     from knocktwice_worker.content.wording import Filling
 
-#: What Twilio puts before a number on this channel.
+#: Twilio's prefix of a number on this channel.
 PREFIX = "whatsapp:"
 #: Twilio's limit for the variables of a content template, in characters of their JSON.
 VARIABLES_LIMIT = 1_600
 
 
 class ContentTemplates:
-    """The wording of WhatsApp: the name of a content template, and its variables filled in."""
+    """The wording of WhatsApp: the id of a content template and its filled-in variables."""
 
     def write(self, step: Mapping[str, Any], filling: Filling) -> str:
         """Return template and variables as JSON, which :func:`template_of` reads."""
@@ -46,27 +47,27 @@ class ContentTemplates:
 
 
 def template_of(text: str) -> tuple[str, dict[str, str]]:
-    """Return content template and variables from what :class:`ContentTemplates` wrote."""
+    """Return the content template and the variables from a text that :class:`ContentTemplates` wrote."""
     sid, variables = json.loads(text)
     return sid, variables
 
 
 class TwilioWhatsappChannel(TwilioSmsChannel):
-    """Twilio's WhatsApp Business sender. Arguments as for SMS; the sender is one that WhatsApp has approved."""
+    """Twilio's WhatsApp Business sender. Arguments as for SMS; WhatsApp must have approved the sender."""
 
     name = "whatsapp"
     sender_setting = "KNOCKTWICE_WHATSAPP_FROM"
 
     def _says(self, listed: ListedMessage, text: str) -> bool:
-        """Whether a message in Twilio's list may be the one that we sent.
+        """Whether a listed message may be the one that we sent.
 
-        The list shows a template filled in and does not name it, so the variables are what it can be known by.
+        Twilio's list shows the filled-in template without its id, so the message is recognised by its variables.
         """
         _, variables = template_of(text)
         return all(value in listed.body for value in variables.values())
 
     def pace(self, sender: str | None) -> Rate:
-        """Return the pace of all messages: Twilio limits the one sender that WhatsApp has approved."""
+        """Return the pace of all messages, because Twilio limits the one sender that WhatsApp has approved."""
         del sender
         return Rate(f"{self.name}:{self._usual_sender or ''}", self._per_s)
 

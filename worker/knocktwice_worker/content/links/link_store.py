@@ -1,4 +1,4 @@
-"""Where short links lead: written with the reservation of the message that holds them, read at each click."""
+"""The targets of short links: written with the reservation of their message, read at each click."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-#: How an event's registration begins when what was opened is a link: it is not known on which device.
+#: The beginning of an event's registration if a link was opened, because the device is not known.
 LINK = "link:"
 
 

@@ -1,10 +1,12 @@
 """The address that a push carries so that its app can report with one request: signed, short-lived, safe to repeat.
 
-A token names a notification, a device and the moment until which it may be used. It fits one device's push: changing any of
-these breaks the signature. Delivered and clicked share one token, and the app says which by the end of the path: both would
-travel in the same push to the same device, so two would protect nothing more and take a hundred bytes of FCM's 4 KB.
+A token names a notification, a device and the moment until which it may be used. It fits one device's push: changing
+any of these breaks the signature. Delivered and clicked share one token, and the app says which by the end of the path:
+both would travel in the same push to the same device, so two would protect nothing more and take a hundred bytes of
+FCM's 4 KB.
 
-Layout (39 bytes, 52 characters in base64url): version, notification id (16), device (6), end in Unix seconds (4), MAC (12).
+Layout (39 bytes, 52 characters in base64url): version, notification id (16), device (6), end in Unix seconds (4), MAC
+(12).
 """
 
 from __future__ import annotations
@@ -22,9 +24,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import timedelta
 
-#: Where receipts are reported, below the public URL.
+#: The path of receipts, below the public URL.
 PATH = "/r/"
-#: What :func:`device_mark` puts before the hash, so that it cannot be taken for a registration.
+#: The prefix of :func:`device_mark`, by which a hash differs from a registration.
 MARK = "~"
 
 _VERSION = 1
@@ -43,7 +45,7 @@ class RefusedToken(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class ReceiptToken:
-    """What a valid token stands for.
+    """The push and the device that a valid token stands for.
 
     Attributes:
         device: the hash of the registration that the push went to, see :func:`device_hash`.
@@ -121,7 +123,7 @@ class ReceiptUrls:
         self._tokens = tokens
 
     def url(self, notification: str, registration: str, *, now: float, ttl_s: float) -> str:
-        """Return where this push's app reports, followed by ``/delivered`` or ``/clicked``. Arguments as for ``sign``."""
+        """Return the address of this push's receipts, without the kind at its end. Arguments as for ``sign``."""
         return self._start + self._tokens.sign(notification, registration, now=now, ttl_s=ttl_s)
 
 
@@ -131,15 +133,15 @@ def device_hash(registration: str) -> bytes:
 
 
 def device_mark(device: bytes) -> str:
-    """Return how a receipt names a device of which only the hash is known, until :mod:`receipts` finds its registration."""
+    """Return a receipt's name for a device with a known hash, until :mod:`receipts` finds the registration."""
     return MARK + device.hex()
 
 
 def _mac(known: hmac.HMAC, body: bytes) -> bytes:
     """Return a body's MAC, cut to what a token has room for.
 
-    Copied from one that has its key already: ``hmac.digest`` lets go of the interpreter's lock, which under load takes long
-    to get back.
+    Copied from one that has its key already: ``hmac.digest`` lets go of the interpreter's lock, which under load takes
+    long to get back.
     """
     mac = known.copy()
     mac.update(body)

@@ -1,12 +1,12 @@
 """Short links: what ``{{ url | track }}`` makes of an address, so that a click on it in an SMS counts as an answer.
 
-A token stands for an address; where it leads is in Postgres (``link_store.py``), never in the link, so nobody can make one
-that leads elsewhere. Tokens are an HMAC of notification, step and target: whoever fills in the same text again, before
-anything is sent, after a crash or at the decision, writes the same link without having to remember it.
+A token stands for an address; where it leads is in Postgres (``link_store.py``), never in the link, so nobody can make
+one that leads elsewhere. Tokens are an HMAC of notification, step and target: whoever fills in the same text again,
+before anything is sent, after a crash or at the decision, writes the same link without having to remember it.
 
-A token has 12 characters of base62, 71 bits. Who has none has to guess: among a billion links in use one guess in 10¹² hits,
-so at a thousand guesses a second one hit in decades. Two of a billion being the same has a chance of 1 in 6,000, and then
-neither leads anywhere.
+A token has 12 characters of base62, 71 bits. Who has none has to guess: among a billion links in use one guess in 10¹²
+hits, so at a thousand guesses a second one hit in decades. Two of a billion being the same has a chance of 1 in 6,000,
+and then neither leads anywhere.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import re
 from urllib.parse import quote, urlsplit
 from uuid import UUID
 
-#: Where links are, below their host.
+#: The path of links, below their host.
 PATH = "/l/"
 TOKEN_LENGTH = 12
 #: Links in one message. Each is a row, so a loop in a template must not make thousands.
@@ -33,7 +33,7 @@ _PURPOSE = b"knocktwice link "
 _FORBIDDEN = re.compile(r"[\x00-\x20\x7f-\xa0\\\u1680\u2000-\u200f\u2028-\u202f\u205f-\u206f\u3000\ufeff\ud800-\udfff]")
 _SCHEME = re.compile(r"https?://(?=[^/?#])", re.IGNORECASE)
 _HOST = re.compile(r"[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]")
-#: What an address may hold and is not to be escaped; escapes that are there stay.
+#: The characters of an address that are not escaped; existing escapes stay.
 _SAFE = "%/:=&?~#+!$,;'@()*[]"
 _NOBODY = str(UUID(int=0))
 
@@ -101,7 +101,7 @@ class Tracker:
         return self._base + token
 
     def content(self, text: str) -> str:
-        """Return a text with targets in the place of their tokens: what makes it the same as another person's or message's."""
+        """Return a text with targets in place of tokens, so that equal texts of two messages are equal."""
         for token, target in self.targets.items():
             text = text.replace(token, target)
         return text

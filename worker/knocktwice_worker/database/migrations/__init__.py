@@ -82,7 +82,7 @@ def upgrade(engine: Engine, *, lock_timeout: timedelta = LOCK_TIMEOUT) -> None:
 
 @contextmanager
 def one_at_a_time(conn: Connection, lock_timeout: timedelta) -> Iterator[None]:
-    """Hold the advisory lock of migrations: whoever else wants it, in any process, waits until this is over.
+    """Hold the advisory lock of migrations. Another thread or process that needs it waits until the end of the block.
 
     The lock belongs to the session, because each migration has a transaction of its own. ``lock_timeout`` is for what is
     done inside; the wait for the advisory lock has none.

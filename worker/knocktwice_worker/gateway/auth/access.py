@@ -1,4 +1,4 @@
-"""Who asks, and whether they may: what a route names as its dependencies."""
+"""Access to the gateway: the dependencies by which a route checks the caller and the caller's rights."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def here(request: Request) -> Services:
     return services
 
 
-#: What a route asks for to reach servers.
+#: The dependency by which a route gets the servers.
 Here = Annotated[Services, Depends(here)]
 
 
@@ -39,7 +39,7 @@ def outbox(request: Request) -> Outbox:
     return found
 
 
-#: What a route asks for to send messages.
+#: The dependency by which a route gets the outbox for messages.
 Out = Annotated[Outbox, Depends(outbox)]
 
 

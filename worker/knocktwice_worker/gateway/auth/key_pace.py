@@ -36,7 +36,7 @@ class _Purse:
 
 
 class KeyPace:
-    """How fast each key may be used.
+    """Limits the pace at which each key may be used.
 
     Args:
         services: where the buckets are, and the setting.

@@ -31,13 +31,13 @@ log = structlog.get_logger(__name__)
 
 #: A revoked key is refused after this long at the latest.
 FRESH = timedelta(seconds=2)
-#: How long keys go on working that cannot be read anew.
+#: How long known keys keep working while the database cannot be read.
 STALE = timedelta(minutes=5)
 #: Seconds between two looks at the least.
 _PAUSE_S = 0.05
 #: Digests that are remembered; forged keys with an id that works take places, too.
 _REMEMBERED = 1_000
-#: How often the use of keys is noted.
+#: The time between two notes of the keys' use.
 NOTED = timedelta(seconds=30)
 
 

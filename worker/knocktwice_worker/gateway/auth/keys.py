@@ -1,7 +1,7 @@
 """Keys for the gateway: who may do what over HTTP.
 
-A key is ``kt_ID_SECRET``. The secret has 190 random bits, so a fast hash is enough: there is nothing to guess by trying.
-What is stored is an HMAC of the whole, made with the installation's secret; a stolen table opens nothing.
+A key is ``kt_ID_SECRET``. The secret has 190 random bits, so a fast hash is enough: there is nothing to guess by
+trying. What is stored is an HMAC of the whole, made with the installation's secret; a stolen table opens nothing.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ KEYS_LIMIT = 10_000
 
 
 class Scope(StrEnum):
-    """What a key may be used for."""
+    """The permissions that a key can have."""
 
     NOTIFY = "notify"
     AUDIENCE = "audience"
@@ -43,7 +43,7 @@ class Scope(StrEnum):
     ADMIN = "admin"
 
 
-#: What each scope allows, for people.
+#: The meaning of each scope, for people.
 MEANINGS = {
     Scope.NOTIFY: "send and cancel notifications",
     Scope.AUDIENCE: "register devices, set numbers, tags and consent",

@@ -1,1 +1,1 @@
-"""What bounds a request before anybody looks at what it says: its head, its body, and how many come from one address."""
+"""Limits on a request before its content is read: for its head, its body, and the requests of one address."""

@@ -1,7 +1,7 @@
 """ASGI middleware: who asks without a key is counted by address, before anything is done for them.
 
-What one request counts for follows from what it costs: a single receipt is one turn, a body one more for each 4 KB, a click on a
-link, which has to be looked up, several. A provider's callback that proves to be genuine counts for nothing.
+What one request counts for follows from what it costs: a single receipt is one turn, a body one more for each 4 KB, a
+click on a link, which has to be looked up, several. A provider's callback that proves to be genuine counts for nothing.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class AddressLimit:
         for name, value in scope["headers"]:
             if name == b"content-length" and value.isdigit():
                 length = int(value[:20])
-                # What is larger is refused unread.
+                # A larger body is refused unread.
                 turns += length // _BYTES if length <= self._body_limit else 0
             elif name == b"transfer-encoding":
                 in_pieces = True
@@ -106,7 +106,7 @@ class AddressLimit:
         return refunding
 
     def _hint(self, scope: Scope) -> None:
-        """Say in the log that somebody is refused, and what may be wrong. Whether it is so is for the operator to know."""
+        """Log that an address is refused, and the possible causes. The operator has to find out which one it is."""
         forwarded = any(name == FORWARDED for name, _ in scope["headers"])
         if not self._lines.due(str(forwarded)):
             return

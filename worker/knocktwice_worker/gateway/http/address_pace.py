@@ -1,8 +1,8 @@
 """Requests per client address, for what needs no key: counted in this process alone, in microseconds.
 
-A request of a stranger must not cost a round trip to Redis, or refusing it would cost what it is refused for. So each process
-counts for itself, and several allow as many times more. What is kept of an address is one number, the moment at which it will
-have paid for everything (the generic cell rate algorithm), and only until then.
+A request of a stranger must not cost a round trip to Redis, or refusing it would cost what it is refused for. So each
+process counts for itself, and several allow as many times more. What is kept of an address is one number, the moment at
+which it will have paid for everything (the generic cell rate algorithm), and only until then.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ MOST = 50_000
 
 
 class AddressPace:
-    """How fast each address may ask.
+    """Limits the pace of each address.
 
     Args:
         per_s: requests per second.
@@ -71,7 +71,7 @@ class AddressPace:
 
     @property
     def remembered(self) -> int:
-        """How many addresses are kept."""
+        """The number of addresses that are kept."""
         return len(self._paid_at)
 
     def _charge(self, address: str, turns: float, now: float) -> None:

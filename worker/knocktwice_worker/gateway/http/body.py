@@ -13,9 +13,9 @@ from knocktwice_worker.gateway.problems import Problem
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-#: How deep objects and lists may stand in each other.
+#: The deepest nesting of objects and lists.
 DEPTH_LIMIT = 32
-#: How long a body may take to arrive.
+#: The longest time in which a body must arrive.
 ARRIVAL_S = 10.0
 
 
@@ -100,7 +100,7 @@ async def read_json(request: Request) -> dict[str, Any]:
     return value
 
 
-#: What a route in a thread asks for to get its body, a JSON object.
+#: The dependency by which a route in a thread gets its body, a JSON object.
 JsonBody = Annotated[dict[str, Any], Depends(read_json)]
 
 

@@ -1,6 +1,6 @@
-"""Whose request it is, by address: that of the connection, or what proxies that are trusted say of it.
+"""The address of a request's client: the connection's address, or the one that trusted proxies report.
 
-Anybody may write ``X-Forwarded-For``, so it counts only as far back as known proxies have added to it.
+Any client may send ``X-Forwarded-For``, so only the entries that known proxies have added to it count.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _HOPS = 10
 _LONGEST = 60
 #: Addresses that need not be read again.
 _REMEMBERED = 10_000
-#: What one customer of an IPv6 provider gets at the least.
+#: The prefix length of the smallest network that an IPv6 provider gives to one customer.
 _CUSTOMER_BITS = 64
 
 
@@ -55,7 +55,7 @@ class ClientAddresses:
             for told in _forwarded(scope):
                 before = self._hop(told) if len(told) <= _LONGEST else None
                 if before is None:
-                    # What the proxy has written is no address, so that of the proxy is the last one known.
+                    # The proxy's entry is not an address, so the proxy's own address is the last one known.
                     break
                 hop = before
                 if not hop.trusted:

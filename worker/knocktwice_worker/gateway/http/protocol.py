@@ -1,9 +1,9 @@
 """uvicorn's HTTP protocol with bounds that it lacks: how long a request's head may take to arrive, how large it may be, and how
 long an answer may wait for somebody to read it.
 
-Without them a client that sends a letter a minute holds a connection for ever, and a few thousand of those hold all. When nearly
-all places are taken, those who have no request under way give up theirs, whoever waited longest first: uvicorn would send away
-all who come then, and anybody can open two thousand connections.
+Without them a client that sends a letter a minute holds a connection for ever, and a few thousand of those hold all.
+When nearly all places are taken, those who have no request under way give up theirs, whoever waited longest first:
+uvicorn would send away all who come then, and anybody can open two thousand connections.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop waiting."""
         self._stop_waiting()
-        # uvicorn tells the request that came last. With several on their way that is not the one that is being answered, whose
-        # answer would be written to a closed connection.
+        # uvicorn tells the request that came last. With several on their way that is not the one that is being
+        # answered, whose answer would be written to a closed connection.
         self.pipeline.clear()
         if self._answered is not None and not self._answered.response_complete:
             self._answered.disconnected = True
@@ -75,7 +75,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         """Take what has come."""
         if self._timer is None and (self.cycle is None or self.cycle.response_complete):
             self._wait_for_head()
-        # What came before, so that a body that comes along with its head does not count.
+        # Only earlier data count. The new data may contain a body together with the end of the head.
         if self._timer is not None and self._head_bytes > HEAD_BYTES:
             self._give_up()
             return

@@ -1,1 +1,1 @@
-"""From the event loop to durable: messages to the broker, receipts and callbacks to PostgreSQL, many requests' together."""
+"""Intake: messages for the broker, receipts and callbacks for PostgreSQL; many requests are written together."""

@@ -25,7 +25,8 @@ class GroupCommit(Generic[_T]):
     Args:
         write: writes a group durably, or raises what its requests are told; it runs in a thread of its own.
         at_once: items per write.
-        most_waiting: items that may wait for their turn; more than that, and what is behind is too slow for what comes in.
+        most_waiting: items that may wait for their turn; more than that, and what is behind is too slow for what comes
+            in.
         apart_s: least time between the beginnings of two writes. Each costs something here, and more where it is read.
     """
 

@@ -1,7 +1,8 @@
 """``Idempotency-Key``: a request that is sent again is the same request, and gets the same answer.
 
-What a key was first used for is claimed in Redis before anything is published: a digest of the body, and the batch's id,
-from which all ids of the answer follow. So a gateway that dies half-way leaves nothing that a repeat could not complete.
+What a key was first used for is claimed in Redis before anything is published: a digest of the body, and the batch's
+id, from which all ids of the answer follow. So a gateway that dies half-way leaves nothing that a repeat could not
+complete.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     from redis import Redis
 
-#: How long a key is remembered.
+#: The time for which a key is remembered.
 LIFETIME = timedelta(days=1)
 #: Longest key, in characters.
 KEY_LIMIT = 200
@@ -28,12 +29,12 @@ _RANDOM_BITS = (0xFFF << 64) | 0x3FFF_FFFF_FFFF_FFFF
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What a request wants a key to stand for.
+    """A request's claim to a key.
 
     Attributes:
-        name: of the key in Redis.
-        body: digest of the request's body.
-        batch: the batch's id, if this is the key's first use.
+        name: the name of the key in Redis.
+        body: the digest of the request's body.
+        batch: the id of the batch, if this is the key's first use.
     """
 
     name: str
@@ -43,7 +44,13 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """What a key stands for. ``done``: the broker has it all."""
+    """The request that a key was first used for.
+
+    Attributes:
+        body: the digest of the request's body.
+        batch: the id of its batch.
+        done: the broker has accepted the whole batch.
+    """
 
     body: str
     batch: UUID

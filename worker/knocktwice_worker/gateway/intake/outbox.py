@@ -1,7 +1,8 @@
 """From the event loop to the broker: what comes while others are sent waits a moment, and goes together.
 
-A call of the producer library costs about the same for one message as for fifty, and it blocks. So one thread sends, and
-takes along whatever has arrived meanwhile: a single request goes at once, and thousands a second share a few round trips.
+A call of the producer library costs about the same for one message as for fifty, and it blocks. So one thread sends,
+and takes along whatever has arrived meanwhile: a single request goes at once, and thousands a second share a few round
+trips.
 """
 
 from __future__ import annotations
@@ -93,7 +94,8 @@ class Outbox:
             try:
                 await loop.run_in_executor(self._thread, self._send, together)
             except BrokerUnavailable as error:
-                # Who waits behind them would wait as long, for the same answer.
+                # The requests that wait behind this one would wait as long for the same answer, so they are refused,
+                # too.
                 together += self._waiting
                 self._waiting.clear()
                 _fail(together, error)

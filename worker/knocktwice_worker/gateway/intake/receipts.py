@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
 #: Receipts written together, and how many may wait.
 _AT_ONCE, _MOST_WAITING = 5_000, 50_000
-#: Seconds between two writes, so that single receipts come to a worker many at once: one at a time they cost it several times as much.
+#: Seconds between two writes, so that single receipts come to a worker many at once: one at a time they cost it several
+#: times as much.
 _APART_S = 0.01
 
 
@@ -82,6 +83,6 @@ class ReceiptIntake:
 
 
 def _message(events: Sequence[ReceiptEvent]) -> Outgoing:
-    """Return the message about some receipts. Nothing in it is anybody's input any more, so only the worker checks it."""
+    """Return the message about some receipts. It contains no unchecked input, so only the worker checks it."""
     told = wire.receipts([wire.receipt_of(event, place) for place, event in enumerate(events)])
     return Outgoing.encode(uuid7(), Task.RECORD_EVENTS, told, f"{len(events)} receipts")

@@ -21,8 +21,8 @@ from knocktwice_worker.gateway.routes import (
 if TYPE_CHECKING:
     from fastapi import APIRouter
 
-#: Every router there is. Each route names the scope it needs (:func:`knocktwice_worker.gateway.auth.access.requires`), or its path
-#: is in :data:`PUBLIC`.
+#: Every router there is. Each route names the scope it needs (:func:`knocktwice_worker.gateway.auth.access.requires`),
+#: or its path is in :data:`PUBLIC`.
 ROUTERS: tuple[APIRouter, ...] = (
     # The busiest first: they are looked through in this order.
     receipts.router,

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 router = APIRouter(prefix="/v1/blasts", tags=["blasts"])
 
-#: What a request says of money, and the contract does not.
+#: The request's fields about money, which the contract does not have.
 _BUDGET = ("budget_parts", "budget_cost", "expected_fallback_share")
 
 Key = Annotated[

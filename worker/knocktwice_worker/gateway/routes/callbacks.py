@@ -1,6 +1,6 @@
-"""What providers send to us: reports about messages, and texts that people wrote. One route for each entry of the registry.
+"""Callbacks from providers: reports about messages, and texts that people wrote. The registry defines the routes.
 
-No key is asked for: each provider proves in its own way that a request is its own.
+The routes need no key, because each provider proves in its own way that it sent a request.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ async def _take(route: CallbackRoute, request: Request, services: Services, prov
     body = await _body(request)
     query = request.scope["query_string"].decode("latin-1")
     heard = _heard(services, route, Arrived(provider, query, request.headers, body, datetime.now(UTC)))
-    # What else people write is not ours to keep.
+    # Other texts that people write are not kept.
     texts = [
         InboundText(t.provider_id, t.number, meant)
         for t in heard.texts

@@ -76,7 +76,7 @@ class Readiness:
         if self._looking is None or self._looking.done():
             self._looking = asyncio.create_task(self._look())
             self._looking.add_done_callback(_heard)
-        # Whoever goes away does not take the look from the others.
+        # A client that goes away must not cancel the check for the other clients.
         await asyncio.shield(self._looking)
 
     def close(self) -> None:

@@ -29,7 +29,7 @@ router = APIRouter(tags=["links"])
 _BUCKET = "links"
 #: Seconds that a person who clicks waits for the broker; the write goes on afterwards.
 _PATIENCE_S = 2.0
-#: Where browsers and proxies say that nobody has asked for this yet.
+#: Headers with which browsers and proxies mark a request that no person made.
 _PURPOSES = ("sec-purpose", "purpose", "x-purpose", "x-moz")
 _AHEAD = re.compile(r"prefetch|prerender|preview", re.IGNORECASE)
 #: What messengers, mail scanners and search engines fetch a link with, to show or to judge it. "CUBOT" is a phone.

@@ -29,7 +29,7 @@ from knocktwice_worker.reporting import history, story
 
 router = APIRouter(prefix="/v1", tags=["notifications"])
 
-#: Where notifications are sent.
+#: The path at which notifications are sent.
 PATH = "/v1/notifications"
 
 

@@ -1,4 +1,4 @@
-"""What apps report of their pushes. No key: the address that a push carries is signed for this push and this device."""
+"""Receipts from apps. They need no key: the address in a push is signed for this push and this device."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ router = APIRouter(tags=["receipts"])
 LIMIT = 5_000
 #: A web page's service worker may report from anywhere, and a receipt is nobody's to be kept.
 _HEADERS = {"Access-Control-Allow-Origin": "*", "Cache-Control": "no-store"}
-#: How browsers say that nobody has asked for this yet.
+#: Headers with which browsers mark a request that no person made.
 _PREFETCH = frozenset({b"sec-purpose", b"purpose", b"x-purpose", b"x-moz"})
 _RAW_HEADERS = [(name.lower().encode(), value.encode()) for name, value in _HEADERS.items()]
-#: How one receipt is reported.
+#: The forms of a request with one receipt.
 METHODS = ["GET", "POST"]
-#: What can be reported.
+#: The kinds of receipts.
 KINDS = {str(kind): kind for kind in Receipt}
 
 
@@ -43,7 +43,7 @@ class Refused(BaseModel):
 
 
 class Taken(BaseModel):
-    """What became of a batch of receipts."""
+    """The result of a batch of receipts."""
 
     accepted: int = Field(description="How many were taken.")
     refused: list[Refused] = Field(description="The others. Sending them again does not help.")

@@ -1,5 +1,5 @@
-"""What requests and answers look like, for the OpenAPI document: one file per group of routes.
+"""The schemas of requests and answers for the OpenAPI document: one file per group of routes.
 
-Bodies of requests are not checked by these: the contract's validator is the judge, here and in the worker. Tests prove
-that both agree.
+They do not check the bodies of requests. The contract's validator does, in the gateway and in the worker, and tests
+prove that the schemas agree with it.
 """

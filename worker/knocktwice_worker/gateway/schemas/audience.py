@@ -34,7 +34,7 @@ class PhoneBody(Body):
 
 
 class Tags(Body):
-    """What is said about a person; tags that are not named stay, and null removes one."""
+    """Changes to a person. Tags that are not named stay, and null removes one."""
 
     model_config = ConfigDict(
         json_schema_extra={"example": {"tags": {"plan": "gold", "interests": ["tea"]}, "locale": "de-AT"}}

@@ -54,7 +54,7 @@ class BlastStarted(BaseModel):
 
 
 class BlastAnswer(BaseModel):
-    """Where a blast stands."""
+    """The state of a blast."""
 
     id: UUID
     key: str
@@ -74,7 +74,7 @@ class BlastAnswer(BaseModel):
 
 
 class BlastStatus(BlastAnswer):
-    """Where a blast stands, and how many of its notifications are in which state."""
+    """The state of a blast, and the number of its notifications in each state."""
 
     outcomes: dict[str, int]
 
@@ -106,7 +106,7 @@ _PREFLIGHT = of_channels(
 
 
 class PreflightAnswer(BaseModel):
-    """What a blast would do now. Each person is counted once in `push`, `sms_only` and `unreachable`.
+    """The effect of a blast if it started now. Each person counts once in `push`, `sms_only` and `unreachable`.
 
     Beside the SMS parts there are messages over other channels, whose costs are part of the costs.
     """

@@ -21,7 +21,7 @@ _FIGURES = of_channels(
 
 
 class FiguresAnswer(BaseModel):
-    """What became of notifications. Shares are from 0 to 1, money is text; null: nothing to divide by, or no price."""
+    """The outcomes of notifications. Shares are from 0 to 1, money is text; null: nothing to divide by, or no price."""
 
     model_config = ConfigDict(extra="allow", json_schema_extra=_FIGURES)
 

@@ -1,4 +1,4 @@
-"""Where notifications stand: one with its story, and the history page by page."""
+"""The answers about notifications: one with its story, and the history page by page."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from knocktwice_worker.lifecycle import NotificationState
 
 
 class StepAnswer(BaseModel):
-    """Where one step stands."""
+    """The state of one step."""
 
     step: int
     channel: str
@@ -39,7 +39,7 @@ class MomentAnswer(BaseModel):
 
 
 class Summary(BaseModel):
-    """Where a notification stands."""
+    """The state of a notification."""
 
     id: UUID
     state: NotificationState
@@ -59,7 +59,7 @@ class StoryAnswer(Summary):
 
 
 class HistoryStep(BaseModel):
-    """Where one step of a notification stands."""
+    """The state of one step of a notification."""
 
     channel: str
     state: str

@@ -36,7 +36,7 @@ _LOCAL_TIME = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{
 
 
 class PushBody(Body):
-    """What the push shows; placeholders are filled from `params`."""
+    """The content of the push. Placeholders are filled from `params`."""
 
     title: Annotated[str, text_of(PUSH_BYTES_LIMIT)] = Field(examples=["Your order is on its way"])
     body: Annotated[str, text_of(PUSH_BYTES_LIMIT)] = Field(examples=["{{ courier }} arrives at 19:30."])
@@ -115,7 +115,7 @@ class RecipientBody(Body):
 
 
 class SharedBody(Body):
-    """What all recipients share."""
+    """The fields that all recipients share."""
 
     push: PushBody | None = Field(None, description="What to say; or else `template`.")
     template: Annotated[str, text_of(TEMPLATE_NAME_LIMIT)] | None = Field(

@@ -1,4 +1,4 @@
-"""What became of a request that saved or asked for something: answers that several groups of routes share."""
+"""The answers to requests that save or queue something, which several groups of routes share."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Queued(BaseModel):
 
 
 class Changed(BaseModel):
-    """What became of what was saved."""
+    """The result of a request that saved something."""
 
     name: str
     change: Literal["created", "updated", "unchanged"]

@@ -47,7 +47,7 @@ class SegmentList(BaseModel):
 
 
 class MembersAnswer(BaseModel):
-    """How many people belong now, and the ids of some."""
+    """The number of people in the segment now, and the ids of some of them."""
 
     count: int
     sample: list[str]

@@ -61,7 +61,7 @@ class TemplateAnswer(BaseModel):
 
 
 class PreviewBody(Body):
-    """Who somebody is for whom a template is filled in."""
+    """The person for whom a template is filled in."""
 
     model_config = ConfigDict(json_schema_extra={"example": {"params": {"courier": "Ana"}, "locale": "de-AT"}})
 

@@ -1,4 +1,4 @@
-"""Accepted messages: they wait in Redis until their rows are committed, and are parked if no worker can process them.
+"""Accepted messages: they wait in Redis until their rows are committed. A message that no worker can process is parked.
 
-It may import ``database`` and Redis. It must not know what the messages say: tasks do.
+The room may import ``database`` and Redis. It must not know the content of messages: the tasks do.
 """

@@ -1,8 +1,8 @@
 """Accepted messages, kept in Redis until their rows are in Postgres.
 
-Celery on Redis can lose a message whatever its settings: it is popped before it is noted as unacknowledged. So the
-producer leaves a copy here. Processing removes it; :meth:`Inbox.sweep` publishes the messages that stay. Ids make
-repeats harmless.
+Celery on Redis can lose a message whatever its settings: the message is taken from the queue before it is noted as
+unacknowledged. So the producer leaves a copy in the inbox. Processing removes the copy, and :meth:`Inbox.sweep`
+publishes the messages of remaining copies again. Ids make repeats harmless.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-#: After failing this often for a reason of its own (not an outage) a message is parked.
+#: Failures after which a message is parked. Outages of a server do not count.
 _MOST_FAILURES = 5
-#: Messages published again per sweep.
+#: The most messages published again per sweep.
 _SWEEP_LIMIT = 100
 
-# Takes the oldest overdue messages and counts their grace anew, by the clock of Redis, so that of many sweepers one
-# wins.
+# Takes the oldest overdue messages and restarts their grace by the clock of Redis, so that only one of several sweepers
+# takes a message.
 _TAKE = """
 local now = redis.call('TIME')[1] + 0
 local ids = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now - ARGV[1], 'LIMIT', 0, ARGV[2])
@@ -52,23 +52,23 @@ return out
 """
 
 
-#: Errors of a server that is away. They say nothing about a message, so they do not count against it.
+#: Errors of a server that does not answer. The message did not cause them, so they are not counted as its failures.
 OUTAGES = (OperationalError, InterfaceError, ConnectionError, TimeoutError)
 
 
 class NotDoneYet(Exception):
-    """What a message asks for has begun to hold and is not finished: the message stays in the inbox and comes again."""
+    """A message's effect is visible but not complete. The message stays in the inbox and comes again."""
 
 
 class Work(Protocol):
-    """Does what messages of one task ask for, and commits it."""
+    """Carries out messages of one task, and commits the result."""
 
     def __call__(self, messages: Sequence[object], /) -> None:
-        """Do it. Safe to repeat, also in parts.
+        """Carry out messages. A repeat is safe, also of a part of them.
 
         Raises:
-            InvalidMessage: the contract refuses a message.
-            NotDoneYet: part of it is left for another time.
+            InvalidMessage: a message violates the contract.
+            NotDoneYet: a part of the work is left for another run.
         """
         ...
 
@@ -78,8 +78,8 @@ class Inbox:
     """The accepted messages of one installation.
 
     Attributes:
-        redis: where they wait.
-        engine: where a message is parked that cannot be processed.
+        redis: keeps the messages.
+        engine: opens the transaction that parks a message.
         grace_s: seconds that a message may wait for its worker before :meth:`sweep` publishes it again.
     """
 
@@ -88,15 +88,15 @@ class Inbox:
     grace_s: float
 
     def carry_out(self, task: Task, message_id: str, message: object, work: Work) -> None:
-        """Do what one message asks for, and remove it. One that the contract refuses, or that keeps failing, is parked.
+        """Carry out one message, and remove it. A message that violates the contract or keeps failing is parked.
 
         Raises:
-            Exception: it failed; it stays in the inbox.
+            Exception: the work failed. The message stays in the inbox.
         """
         try:
             work([message])
         except NotDoneYet:
-            # What it says holds already: no decision has to wait for the rest.
+            # The message's effect is visible already, so no decision has to wait for the rest: remove its subjects.
             self._remove([], _members(task, message_id, message))
             log.info("message stays in the inbox until it is done", task=task.value, message_id=message_id)
         except InvalidMessage as error:
@@ -111,17 +111,17 @@ class Inbox:
             self.done(task, [(message_id, message)])
 
     def done(self, task: Task, messages: Sequence[tuple[str, object]]) -> None:
-        """Forget messages whose rows are committed, given as ``(id, message)``."""
+        """Remove messages whose rows are committed, given as ``(id, message)``."""
         members = [member for id_, message in messages for member in _members(task, id_, message)]
         self._remove([id_ for id_, _ in messages], members)
 
     def remove(self, message_id: str) -> None:
-        """Forget a message of which only the id is known."""
+        """Remove a message of which only the id is known."""
         self._remove([message_id], [])
 
     def _remove(self, message_ids: Sequence[str], members: Sequence[str]) -> None:
         pipe = self.redis.pipeline()
-        # First, so that whoever looks for a message by its subject finds it whole or not at all.
+        # The subjects are removed first, so that a search by subject finds a message either complete or not at all.
         if members:
             pipe.zrem(INBOX_SUBJECTS, *members)
         if message_ids:
@@ -131,9 +131,9 @@ class Inbox:
         pipe.execute()
 
     def ids_of(self, keys: Sequence[str]) -> list[str]:
-        """Return the notification ids that producers used these idempotency keys for, as far as Redis remembers.
+        """Return the notification ids for which producers used these idempotency keys, if Redis still has them.
 
-        A notification whose message still waits in its queue is known here and not yet in Postgres.
+        Redis knows a notification whose message still waits in its queue; Postgres does not know it yet.
         """
         found = self.redis.mget([key_name(key) for key in keys]) if keys else []
         return [value.decode() for value in found if isinstance(value, bytes)]
@@ -146,19 +146,19 @@ class Inbox:
         self._remove([message_id], _members(task, message_id, message))
 
     def failed(self, message_id: str, task: str, reason: str, message: object) -> None:
-        """Note that processing failed for a reason of the message's own; park it when that keeps happening."""
+        """Count a failure that is the message's own fault; park the message after too many failures."""
         failures = self.redis.hincrby(INBOX_FAILURES, message_id, 1)
         if int(failures) >= _MOST_FAILURES:
             self.park(message_id, task, f"failed {failures} times: {reason}", message)
 
     def sweep(self, publish: Callable[[Task, object, str], None]) -> int:
-        """Publish accepted messages again that nobody has processed within the grace.
+        """Publish accepted messages again that no worker has processed within the grace.
 
         Args:
             publish: called with task, message and message id.
 
         Returns:
-            How many were published.
+            The number of messages published.
         """
         taken = self.redis.eval(_TAKE, 2, INBOX_ACCEPTED, INBOX_MESSAGES, self.grace_s, _SWEEP_LIMIT)
         pairs = list(zip(taken[::2], taken[1::2], strict=True))
@@ -167,7 +167,7 @@ class Inbox:
                 entry = json.loads(raw)
                 task, message = Task(entry["task"]), entry["message"]
             except (ValueError, KeyError, TypeError) as error:
-                # Written by hand or by a newer producer; it must not hold up the others.
+                # The entry was written by hand or by a newer producer. Park it, so that it does not block the others.
                 reason = f"inbox entry cannot be read: {type(error).__name__}"
                 self.park(id_.decode(), "", reason, raw.decode(errors="replace"))
                 continue
@@ -178,7 +178,10 @@ class Inbox:
 
 
 def _members(task: str, message_id: str, message: object) -> list[str]:
-    """Return a message's entries among the subjects; none of one that cannot be read, whose entries go when they are found."""
+    """Return a message's members in the set of subjects.
+
+    For an unreadable message none are returned; a later search by subject removes its members.
+    """
     try:
         return [f"{subject}\n{message_id}" for subject in subjects.of(Task(task), message)]  # type: ignore[arg-type]
     except (AttributeError, KeyError, TypeError, ValueError):

@@ -1,4 +1,4 @@
-"""Parked messages: those that no worker could process, with the reason, and without the people who were erased."""
+"""Parked messages that no worker could process, with the reasons; and the removal of erased people from them."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection, Engine
 
-#: Parked messages read at once; each may hold 500 people.
+#: The most parked messages read at once; each may contain 500 people.
 _PAGE = 100
 
-#: The application's own objects: what is said in them is about whoever the object around them names.
+#: Fields with the application's own objects. Their content belongs to the person whom the surrounding object names.
 _OWN = {"params", "data", "tags", "reference"}
 
 
 @dataclass(frozen=True, slots=True)
 class _Person:
-    """Who is erased.
+    """The person to erase.
 
     Attributes:
-        user: the application's name of the person.
-        numbers: in E.164.
-        registrations: of the person's devices.
+        user: the application's id of the person.
+        numbers: the person's numbers in E.164.
+        registrations: the registrations of the person's devices.
     """
 
     user: str
@@ -35,12 +35,12 @@ class _Person:
     registrations: frozenset[str]
 
     def patterns(self) -> list[str]:
-        """Return what a payload is like that may name them; people write all kinds of things between digits."""
+        """Return LIKE patterns for payloads that may name the person; digits may have any characters between."""
         texts = [_literal(form) for value in (self.user, *self.registrations) for form in _written(value)]
         return [f"%{text_}%" for text_ in (*texts, *("%".join(number) for number in self.numbers))]
 
     def stands_for(self, value: object) -> bool:
-        """Return whether a value is the person's name, number or registration."""
+        """Return whether a value is the person's id, number or registration."""
         if not isinstance(value, str):
             return False
         digits = "".join(c for c in value if c.isdigit() or c == "+")
@@ -52,34 +52,35 @@ class _Person:
         return any(self.stands_for(v) or (isinstance(v, list) and any(map(self.stands_for, v))) for v in values)
 
 
-# PostgreSQL's text can hold neither NUL nor half a surrogate pair, and a poisonous message may: they are replaced.
+# PostgreSQL's text cannot contain NUL or half a surrogate pair, but a broken message may. Such characters are replaced.
 _PARK = text("""
 INSERT INTO dead_letters (message_id, task, reason, payload) VALUES (:message_id, :task, :reason, :payload)
 """)
 
 
 def park(conn: Connection, *, message_id: str | None, task: str | None, reason: str, payload: str) -> None:
-    """Keep a message that cannot be processed, with the reason, in the dead-letter table."""
+    """Write a message that cannot be processed to the dead-letter table, with the reason."""
     texts = {"message_id": message_id, "task": task, "reason": reason, "payload": payload}
     clean = {k: v and v.replace("\x00", "\ufffd").encode(errors="replace").decode() for k, v in texts.items()}
     conn.execute(_PARK, clean)
 
 
-# Two people of one message may be erased at once. Without the lock one of them would come back with the other's write.
+# FOR UPDATE, because two people of one message may be erased at once. Without the lock the second write would bring the
+# first person back.
 _READ = text("""
 SELECT id, payload FROM dead_letters
 WHERE id > :after AND payload LIKE ANY(:patterns)
 ORDER BY id LIMIT :page FOR UPDATE
 """)
 
-# A reason begins with a word of ours; the text behind the colon may quote the message.
+# The first word of a reason is ours; the text after the colon may quote the message.
 _WRITE = text("UPDATE dead_letters SET payload = :payload, reason = split_part(reason, ':', 1) WHERE id = :id")
 
 
 def erase(engine: Engine, user: str, numbers: Iterable[str], registrations: Iterable[str]) -> int:
-    """Take a person out of parked messages; return out of how many.
+    """Remove a person from parked messages; return how many messages were changed.
 
-    Of a message that can be read, what is about the person goes and the rest stays. One that cannot be read is emptied.
+    In a readable message only the parts about the person are removed. An unreadable message is emptied.
     """
     person = _Person(user, frozenset(numbers), frozenset(registrations))
     after, changed = 0, 0
@@ -117,7 +118,7 @@ def _pruned(value: Any, person: _Person) -> Any:
 
 
 def _written(value: str) -> set[str]:
-    """Return a text as JSON writes it, with and without escapes."""
+    """Return the forms of a text in JSON, with and without escapes."""
     return {json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1]}
 
 

@@ -1,9 +1,9 @@
-"""The way of a notification, one file per step of it.
+"""The pipeline: one file per stage of a notification's life.
 
-``push`` accepts and pushes, ``fallback`` decides, ``later_steps`` sends what follows, ``reconcile`` settles unclear
-outcomes, ``receipts``, ``cancellation`` and ``delivery_reports`` take in news, ``withdraw`` clears screens. Each class
-names what it needs; ``services.py`` builds it.
+``push`` accepts messages and sends pushes, ``fallback`` decides about steps that are due, ``later_steps`` sends them,
+and ``reconcile`` settles unknown outcomes. ``receipts``, ``cancellation`` and ``delivery_reports`` take in events, and
+``withdraw`` takes pushes off screens. Each class names the values that it needs; ``services.py`` builds it.
 
-It decides nothing by itself that ``lifecycle`` can decide, and writes nothing: ``store`` does. It may import the store,
-``limits``, ``content``, ``audience`` and the seams of ``channels``; it must not know Celery or the container.
+The room leaves decisions to ``lifecycle`` and all writing to ``store``. It may import the store, ``limits``,
+``content``, ``audience`` and the interfaces of ``channels``; it must not know Celery or the container.
 """

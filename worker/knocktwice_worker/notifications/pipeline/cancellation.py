@@ -1,4 +1,4 @@
-"""Cancellations on their way to the rows of their notifications."""
+"""Cancellations, carried out on the rows of their notifications."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ def cancel(
 ) -> None:
     """Stop notifications that have not reached the provider yet.
 
-    A cancellation and the writer of the same rows may not see each other. So the cancellation is committed before it
-    stops anything, and the writer looks for cancellations after its commit
-    (:meth:`knocktwice_worker.notifications.pipeline.push.Pushes.send_all`): one of the two sees what the other did.
+    A cancellation and a writer of the same rows may not see each other's transaction. So the cancellation is committed
+    before it stops any row, and the writer looks for cancellations after its commit
+    (:meth:`knocktwice_worker.notifications.pipeline.push.Pushes.send_all`). One of the two then sees the other's rows.
 
     Args:
         ids: notification ids, known or not.
         keys: idempotency keys of notifications.
-        also: what else is cancelled in the same transaction, for example blasts.
+        also: cancels more in the same transaction, for example blasts.
     """
     with engine.begin() as conn:
         noted = store.note_cancelled(conn, ids, keys, datetime.now(UTC))

@@ -1,12 +1,13 @@
-"""Said before, counts before: carry out what was accepted about somebody before a decision about them is taken.
+"""Catching up: accepted messages about a person are carried out before a decision about this person.
 
-Receipts, cancellations and changes of a person have a queue of their own. Behind a backlog, an import or a stopped worker they
-would come after a decision that they should have changed: somebody is texted whose click was accepted a minute ago. So whoever
-decides asks the inbox which accepted messages are about the same notification, person or device, and carries them out at once,
-whatever waits before them. The queue brings them again later, which changes nothing.
+Receipts, cancellations and changes of a person have a queue of their own. Behind a backlog, an import or a stopped
+worker, such a message could be processed after a decision that it should have changed: a person would get an SMS
+although a click was accepted a minute ago. So before a decision the inbox is asked for the accepted messages about the
+same notification, person or device, and these messages are carried out at once, ahead of their queue. The queue
+delivers them again later, which changes nothing.
 
-What cannot be carried out now (another worker holds the rows, or processing fails) stays pending: the decision waits as a row
-and asks again, until ``patience`` is over.
+A message may have to stay pending, because another worker has locked its rows or because its processing fails. Then the
+decision waits as a row and asks again, until ``patience`` is over.
 """
 
 from __future__ import annotations
@@ -32,14 +33,14 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-#: When to look again at a decision that waits for a message.
+#: The wait before another look at a decision that waits for a message.
 PENDING = timedelta(seconds=1)
-#: Rounds of looking and carrying out; what is still there after them came while we worked, or cannot be carried out.
+#: Rounds of search and processing. Messages that remain after them have just come, or cannot be carried out.
 _ROUNDS = 2
 
-# Finds the messages about some subjects: the kinds of subjects about which anything is pending at all, and then a flat list of
-# subject, message id and inbox entry. A subject whose message is gone from the inbox is left over from one that was parked by its
-# id alone, and is removed.
+# Finds the messages about some subjects. Returns the kinds of subjects that have any pending message, and then a flat
+# list of subject, message id and inbox entry. If the inbox no longer has a subject's message, the message was parked by
+# its id alone; its subject is removed.
 _PENDING = """
 local out = {''}
 for _, kind in ipairs({'b', 'd', 'k', 'n', 'u'}) do
@@ -68,11 +69,11 @@ return out
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """What the inbox holds.
+    """The answer of the inbox.
 
     Attributes:
-        kinds: the first letters of the subjects about which anything is pending.
-        messages: subject, message id and inbox entry of those that were asked for.
+        kinds: the first letters of the kinds of subjects that have any pending message.
+        messages: subject, message id and inbox entry of the pending messages about the subjects asked for.
     """
 
     kinds: str
@@ -81,11 +82,11 @@ class _Found:
 
 @dataclass(frozen=True, kw_only=True)
 class CatchUp:
-    """Looks into the inbox before a decision.
+    """Carries out accepted messages from the inbox before a decision.
 
     Attributes:
-        inbox: where accepted messages are.
-        work: what messages of each task make happen; messages of other tasks are left to their queue.
+        inbox: the accepted messages.
+        work: task → the function that carries out its messages. Messages of other tasks are left to their queue.
         patience: how long a decision waits for a message that cannot be carried out.
     """
 
@@ -94,26 +95,26 @@ class CatchUp:
     patience: timedelta
 
     def about(self, subjects: Iterable[str]) -> set[str]:
-        """Carry out all that was accepted about these subjects.
+        """Carry out all accepted messages about these subjects.
 
         Returns:
-            The subjects about which something is still pending.
+            The subjects that still have a pending message.
 
         Raises:
-            RedisError: the broker does not answer, so nobody knows.
+            RedisError: Redis does not answer, so the pending messages are unknown.
         """
         return self._about(list(dict.fromkeys(subjects)))[1]
 
     def notifications(self, engine: Engine, ids: Sequence[str]) -> set[str]:
-        """Carry out all that was accepted about these notifications, the people they are for, and the blasts they belong to.
+        """Carry out all accepted messages about these notifications, their people and their blasts.
 
-        Whom they are for is asked only while something is pending about anybody, so a quiet inbox costs one request.
+        The people are looked up only while any message about a person is pending, so an empty inbox costs one request.
 
         Returns:
-            The ids of those about which something is still pending.
+            The ids of the notifications with a message that is still pending.
 
         Raises:
-            RedisError: the broker does not answer, so nobody knows.
+            RedisError: Redis does not answer, so the pending messages are unknown.
         """
         kinds, found = self._about(list(map(notification, ids)))
         pending = {subject[2:] for subject in found}
@@ -125,13 +126,13 @@ class CatchUp:
         return pending | {id_ for id_, own in related.items() if still.intersection(own)}
 
     def people(self, engine: Engine, users: Sequence[str]) -> set[str]:
-        """Carry out all that was accepted about these people and the devices that they have.
+        """Carry out all accepted messages about these people and their devices.
 
         Returns:
-            The users about whom something is still pending.
+            The users with a message that is still pending.
 
         Raises:
-            RedisError: the broker does not answer, so nobody knows.
+            RedisError: Redis does not answer, so the pending messages are unknown.
         """
         kinds, found = self._about(list(map(user, users)))
         pending = {subject[2:] for subject in found}
@@ -142,7 +143,7 @@ class CatchUp:
         return pending | {owners[subject[2:]] for subject in self.about(map(device, owners))}
 
     def _about(self, subjects: Sequence[str]) -> tuple[str, set[str]]:
-        """Carry out what is pending; return which kinds were pending at first, and what of ``subjects`` still is."""
+        """Carry out pending messages; return the kinds that were pending at first, and the subjects that still are."""
         if not subjects:
             return "", set()
         found = first = self._find(subjects)
@@ -187,6 +188,6 @@ def _by_task(entries: Mapping[str, bytes]) -> dict[Task, list[tuple[str, object]
             entry = json.loads(raw)
             messages[Task(entry["task"])].append((id_, entry["message"]))
         except (ValueError, KeyError, TypeError):
-            # The sweep parks what cannot be read.
+            # The sweep parks entries that cannot be read.
             log.warning("an inbox entry cannot be read", message_id=id_)
     return messages

@@ -1,4 +1,4 @@
-"""Keeps the threads of a worker from doing too much of one thing at once."""
+"""Limits how many threads of a worker run the same function at once."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _R = TypeVar("_R")
 
 
 def at_most(threads: int) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
-    """Let only so many threads into a function at once; the others wait outside, without a database connection."""
+    """Let at most ``threads`` threads into a function at once; the others wait without a database connection."""
     gate = threading.BoundedSemaphore(threads)
 
     def decorate(function: Callable[_P, _R]) -> Callable[_P, _R]:

@@ -1,8 +1,8 @@
-"""Reports that never came: asked for in the providers' own books, and given up after a while.
+"""Missing delivery reports: fetched from the providers' lists, and given up after a while.
 
-A provider calls back once, or twice within some seconds, and then not again; some operators never report at all. So once a
-day the lists of the providers that have one are read, which also have the prices. Before the delivery of a message counts as
-unknown, its provider is asked for it by its id.
+A provider sends each report once, or twice within some seconds; some mobile operators never report. So once a day the
+lists of sent messages are read from the providers that have one; the lists also contain prices. Before the delivery of
+a message counts as unknown, its provider is asked for this message by its id.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-#: How far back the daily look goes: a day, and one more in case that one was missed.
+#: The span that the daily reading covers: one day, and another in case that a reading was missed.
 _SPAN = timedelta(days=2)
-#: Messages asked for by id at once, and in one run.
+#: The most messages asked for by id in one request, and in one run.
 _AT_ONCE, _MOST = 100, 2_000
 
 
 @dataclass(frozen=True, kw_only=True)
 class DeliveryReports:
-    """Asks providers what became of messages.
+    """Fetches missing reports from providers.
 
     Attributes:
-        engine: for short transactions.
-        books: provider → its list of what it has sent.
-        transport: carries the requests.
+        engine: opens short transactions.
+        books: provider → its list of sent messages.
+        transport: sends the requests.
         wait: how long a message waits for its report before its arrival counts as unknown.
     """
 
@@ -50,12 +50,12 @@ class DeliveryReports:
     wait: timedelta
 
     def bring_waiting(self) -> int:
-        """Bring reports to their deliveries that could not be brought when they came; return how many still wait."""
+        """Write reports that could not be written when they came; return how many still wait."""
         with self.engine.begin() as conn:
             return provider_reports.bring(conn)
 
     def read_lists(self) -> int:
-        """Take over what providers' lists say of the last two days' messages; return how many of them are ours."""
+        """Record the reports in the providers' lists of the last two days; return how many are about our messages."""
         now = self._now()
         taken = 0
         for books in self.books.values():
@@ -64,7 +64,7 @@ class DeliveryReports:
         return taken
 
     def ask_and_close(self) -> None:
-        """Ask once more about messages whose delivery report is overdue, and then wait no longer."""
+        """Fetch overdue reports once more by id, and then stop waiting for them."""
         now = self._now()
         with self.engine.connect() as conn:
             silent = provider_reports.unreported(conn, age=self.wait, limit=_MOST)
@@ -85,7 +85,7 @@ class DeliveryReports:
         return now
 
     def _take_over(self, reports: Sequence[StatusReport]) -> int:
-        """Write what a provider says of messages that are ours; return how many those are."""
+        """Record reports about our own messages; return how many those are."""
         if not reports:
             return 0
         with self.engine.begin() as conn:

@@ -1,4 +1,4 @@
-"""The decision about a step whose countdown is over: is it needed, and may it go?"""
+"""The decision about a step that is due: is it needed, and is it allowed?"""
 
 from __future__ import annotations
 
@@ -42,22 +42,22 @@ log = structlog.get_logger(__name__)
 
 _UNDECIDED = {Verdict.WAIT, Delay.LIMITS_UNAVAILABLE, Delay.QUIET_HOURS}
 
-#: When to look again at a decision that could not be taken yet.
+#: The wait before another look at a step that could not be decided yet.
 _WAIT = timedelta(seconds=30)
 
 
 @dataclass(slots=True)
 class _Case:
-    """One step under decision.
+    """One step during its decision.
 
     Attributes:
-        row: the facts.
-        category: what kind of message it is.
-        verdict: changes when a rule or a limit says no, or not yet.
-        reservation: the message, if it may go as far as the rules know.
-        limits: what the limits said, for the ledger.
+        row: the facts about the step.
+        category: the category of the message.
+        verdict: the verdict so far; a rule or a limit may replace it with a refusal or a delay.
+        reservation: the message, if the rules allow it.
+        limits: the figures of the limits, for the ledger.
         links: the short links in the message.
-        unconfirmed: how a policy about devices that never confirm decided, for the ledger.
+        unconfirmed: the result of the policy about devices that never send receipts, for the ledger.
     """
 
     row: store.DueStep
@@ -67,7 +67,7 @@ class _Case:
     limits: dict[str, Any] = field(default_factory=dict)
     links: list[link_store.Link] = field(default_factory=list)
     unconfirmed: Mapping[str, Any] | None = None
-    #: Something that was accepted about it is still not carried out; it was not waited for any longer.
+    #: An accepted message about the step is still pending, but the wait for it is over.
     hurried: bool = False
 
     @property
@@ -87,8 +87,8 @@ class _Case:
             "unconfirmed": self.unconfirmed,
             "not_awaited": True if self.hurried else None,
         }
-        told = {k: v for k, v in inputs.items() if v is not None}
-        return store.Decision(self.id, self.verdict, told, row.step, answered=row.clicked is not None)
+        known = {k: v for k, v in inputs.items() if v is not None}
+        return store.Decision(self.id, self.verdict, known, row.step, answered=row.clicked is not None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,13 +96,13 @@ class Fallback:
     """Decides about steps that are due.
 
     Attributes:
-        engine: for short transactions.
-        catch_up: carries out what was said about a notification before the decision.
+        engine: opens short transactions.
+        catch_up: carries out accepted messages about a notification before the decision.
         limits: counts messages against their numbers.
-        quiet: holds marketing while it is night.
-        silent_kinds: the kinds of devices that never report deliveries.
-        unconfirmed_policy: what becomes of a step whose push went to such devices only.
-        countries: ISO codes of the countries that may be texted; empty: all.
+        quiet: postpones marketing during quiet hours.
+        silent_kinds: the kinds of devices that never report a delivery.
+        unconfirmed_policy: decides about a step whose push went only to such devices.
+        countries: ISO codes of the countries whose numbers may get messages; empty: all.
         channels: the channels of later steps.
         links: returns what makes the links in a step's message, if anything does.
         lease: how long a reserved message waits for its sender before it rings again.
@@ -123,12 +123,12 @@ class Fallback:
 
     @at_most(2)
     def check(self, ids: Sequence[str]) -> list[str]:
-        """Decide for those of ``ids`` that are due by the database's clock.
+        """Decide about those of ``ids`` that are due by the database's clock.
 
         Returns:
-            The ids whose message is now reserved and wants to be sent.
+            The ids whose message is now reserved and must be sent.
         """
-        # Before the transaction: carrying out a message locks the same rows.
+        # Outside the transaction, because carrying out a message locks the same rows.
         pending = self._pending(ids)
         with self.engine.begin() as conn:
             rows = self._settled(conn, store.due(conn, ids), pending)
@@ -151,7 +151,8 @@ class Fallback:
             won = store.reserve(conn, sorted(reservations, key=lambda r: r.notification_id), self.lease)
             link_store.insert(conn, [link for c in cases if c.id in won for link in c.links])
             waiting = [c.id for c in cases if c.verdict in _UNDECIDED]
-            store.postpone(conn, [c.id for c in cases if c.verdict in _UNDECIDED - {Delay.QUIET_HOURS}], _WAIT)
+            store.postpone(conn, [c.id for c in cases if c.verdict is Delay.LIMITS_UNAVAILABLE], _WAIT)
+            store.look_at(conn, {c.id: c.row.again or c.row.now + _WAIT for c in cases if c.verdict is Verdict.WAIT})
             store.write_ledger(conn, [c.decision() for c in cases if c.id in won])
             store.skip(conn, [c.decision() for c in cases if c.verdict not in FALL_BACK and c.id not in waiting])
         lost = [_ask(c, r) for c in asking if (r := c.reservation) and c.verdict in FALL_BACK and c.id not in won]
@@ -163,12 +164,13 @@ class Fallback:
         try:
             return self.catch_up.notifications(self.engine, ids)
         except RedisError as error:
-            # What the inbox holds is unknown. It takes nothing new meanwhile, so the wait ends with its patience.
+            # Without Redis the pending messages are unknown. Redis accepts no new message meanwhile, so the wait is
+            # limited.
             log.warning("decisions wait for the inbox", error=type(error).__name__)
             return frozenset(ids)
 
     def _settled(self, conn: Connection, rows: Sequence[store.DueStep], pending: Set[str]) -> Sequence[store.DueStep]:
-        """Let those wait about whom something accepted is still pending, unless they have waited long enough."""
+        """Postpone steps with a pending message, unless their patience is over; return the other steps."""
         waiting = [
             row.notification_id
             for row in rows
@@ -182,7 +184,7 @@ class Fallback:
     def _keep_suppressed(self, conn: Connection, cases: Sequence[_Case]) -> None:
         """Refuse numbers whose erased owners had opted out.
 
-        The numbers of users were checked when they were bound; the numbers of these messages came with them.
+        A user's number was checked when it was bound to the user. These numbers came inline, so they are checked here.
         """
         gone = suppressed(conn, {case.row.number or "" for case in cases}, self.limits.secret)
         for case in cases:
@@ -196,7 +198,7 @@ class Fallback:
                 case.verdict, case.reservation = Delay.QUIET_HOURS, None
 
     def _unconfirmed(self, conn: Connection, rows: Sequence[store.DueStep]) -> dict[str, list[str]]:
-        """Return the notifications that were pushed only to kinds of devices that never confirm, with these kinds."""
+        """Return the notifications pushed only to kinds of devices that never send receipts, with these kinds."""
         if self.unconfirmed_policy is UnconfirmedPolicy.TEXT:
             return {}
         open_ = [
@@ -215,7 +217,7 @@ class Fallback:
     def _addresses(
         self, conn: Connection, rows: Sequence[store.DueStep], batches: Mapping[str, store.BatchContents]
     ) -> dict[str, str]:
-        """Return where each step's message would go; steps of people without an address of the channel's kind are missing."""
+        """Return each step's address; steps of people without an address of the channel's kind are left out."""
         found = {row.notification_id: row.number for row in rows if row.number is not None}
         for channel in {row.channel for row in rows}:
             address = self.channels.entry(channel).address
@@ -254,7 +256,7 @@ class Fallback:
         return case
 
     def _refusal(self, case: _Case, address: str | None) -> Refusal | None:
-        """Return why nothing may go to this person over the step's channel; ``None``: it may."""
+        """Return why no message may go to this person over the step's channel; ``None``: it may."""
         row, entry = case.row, self.channels.entry(case.row.channel)
         if row.now - row.due_at > self.useless_after[case.category]:
             return Refusal.TOO_LATE
@@ -278,20 +280,21 @@ class Fallback:
             step = _step(case.row, batch)
             said = plans.words(step, *own, case.row.locale, case.row.params, links=links, wording=entry.wording)
         except InvalidMessage:
-            # It could be filled in when it was accepted, by another version of this program. It must not stop the
-            # others.
+            # The content was valid for the version of this program that accepted it. Refuse it alone, so that it does
+            # not stop the others.
             case.verdict = Refusal.INVALID_CONTENT
             return None
         sender = said.sender or self._usual_sender(case, batch)
         same = said.text
         if links is not None and links.targets:
             case.links = [link_store.Link(t, case.id, case.row.step, target) for t, target in links.targets.items()]
-            # Each message has links of its own; what they lead to tells whether it says the same.
+            # Each message has its own short links. The fingerprint uses the links' targets, so that equal messages are
+            # found.
             same = links.content(said.text)
         return store.Reservation(case.id, address, said.text, fingerprint(same), entry.size(said.text), sender)
 
     def _usual_sender(self, case: _Case, batch: store.BatchContents) -> str | None:
-        # A template's sender is that of its SMS.
+        # The sender of a template is a sender of SMS.
         named = batch.content.get("sender") if case.row.channel == SMS else None
         return named or self.channels[case.row.channel].sender
 
@@ -305,7 +308,7 @@ class Fallback:
 
 
 def _ask(case: _Case, reservation: store.Reservation) -> Ask:
-    """Return how a reservation counts against the limits of its number."""
+    """Return the question to the limits about a reservation."""
     return Ask(
         case.id,
         reservation.number,
@@ -318,7 +321,7 @@ def _ask(case: _Case, reservation: store.Reservation) -> Ask:
 
 
 def _step(row: store.DueStep, batch: store.BatchContents) -> Mapping[str, Any]:
-    """Return a step as its plan has it; empty for the usual SMS."""
+    """Return a step as stored in its plan; empty for the usual SMS."""
     return batch.plan[row.step - 1] if batch.plan else plans.USUAL
 
 

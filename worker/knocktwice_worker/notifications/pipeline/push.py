@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -14,6 +15,7 @@ from redis.exceptions import RedisError
 from knocktwice_shared import subjects
 from knocktwice_shared.errors import InvalidMessage
 from knocktwice_shared.messages import TTL_LIMIT, Batch, Category, Push, Recipient
+from knocktwice_worker.channels.deadline import Deadline
 from knocktwice_worker.channels.messages import PushMessage
 from knocktwice_worker.channels.outcomes import Outcome, Rejected, Retry, Sent, Unknown, patience
 from knocktwice_worker.channels.provider import deliver
@@ -39,6 +41,9 @@ if TYPE_CHECKING:
     from knocktwice_worker.notifications.pipeline.catch_up import CatchUp
 
 log = structlog.get_logger(__name__)
+
+#: A push leaves within this part of its lease; the rest is for the answer and its record.
+_OF_LEASE = 0.8
 
 #: First wait before a push is tried again when the provider names none.
 _BACKOFF = timedelta(seconds=10)
@@ -121,6 +126,8 @@ class Pushes:
             wanted: asked in the transaction that writes the rows; unless it agrees nothing is written.
         """
         held = self._held(batches)
+        # From before the rows are written: past the lease another worker makes the pushes.
+        lease = Deadline.within(self.lease * _OF_LEASE)
         resolved = resolution.resolve(self.engine, batches)
         ready = [self._prepare(one, held) for one in resolved]
         with self.engine.begin() as conn:
@@ -145,7 +152,8 @@ class Pushes:
             pushes=len(work),
         )
         shown = ((w, people[w.notification_id]) for w in work)
-        self._deliver([self._message(w, *r.contents[w.notification_id], r.ttl) for w, r in shown], complete=True)
+        messages = [self._message(w, *r.contents[w.notification_id], r.ttl) for w, r in shown]
+        self._deliver(messages, lease, complete=True)
 
     def resume(self, ids: Sequence[str]) -> None:
         """Take up pushes that a provider asked to repeat or whose worker died. A repeated push replaces itself."""
@@ -154,6 +162,7 @@ class Pushes:
         except RedisError as error:
             log.warning("the inbox is not asked", error=type(error).__name__)
             pending = set()
+        lease = Deadline.within(self.lease * _OF_LEASE)
         store.end_useless(self.engine, ids, self.useless_after)
         with self.engine.begin() as conn:
             waiting = pending - store.overdue(conn, sorted(pending), self.catch_up.patience) if pending else set()
@@ -180,7 +189,15 @@ class Pushes:
         if broken:
             with self.engine.begin() as conn:
                 store.record_push(conn, broken, retry_for=self.retry_for)
-        self._deliver(messages)
+        self._deliver(self._wanted(messages), lease)
+
+    def _wanted(self, messages: Sequence[PushMessage]) -> Sequence[PushMessage]:
+        """Look once more, right before the call, for what was cancelled or ended since the claim."""
+        if not messages:
+            return messages
+        with self.engine.begin() as conn:
+            stopped = store.stop_claimed(conn, {m.notification_id for m in messages})
+        return [m for m in messages if m.notification_id not in stopped]
 
     def _held(self, batches: Sequence[Batch]) -> Mapping[str, datetime]:
         """Return the notifications that wait, and since when, because something about them could not be carried out yet.
@@ -279,12 +296,12 @@ class Pushes:
             else None,
         )
 
-    def _deliver(self, messages: Sequence[PushMessage], *, complete: bool = False) -> None:
+    def _deliver(self, messages: Sequence[PushMessage], lease: Deadline, *, complete: bool = False) -> None:
         if not messages:
             return
         # Pushes that are taken up again have waited.
         turn = self.pace.take([1] * len(messages), entitled=0 if complete else len(messages))
-        outcomes = deliver(self.transport, self.channel, messages[: turn.granted])
+        outcomes = deliver(self.transport, self.channel, messages[: turn.granted], lease)
         results = [_result(m, o) for m, o in zip(messages, outcomes, strict=False)]
         for m, wait in zip(messages[turn.granted :], turn.waits, strict=True):
             waits = store.PushResult(
@@ -309,7 +326,14 @@ def _result(message: PushMessage, outcome: Outcome) -> store.PushResult:
             text = f"{reason}: {detail}" if detail else reason
             return store.PushResult(*ids, AttemptState.REJECTED, text, address_dead=address_dead)
         case Retry(reason, after) | Unknown(reason, after):
-            return store.PushResult(*ids, AttemptState.OPEN, reason, retry_after=after or _BACKOFF)
+            return store.PushResult(*ids, AttemptState.OPEN, reason, retry_after=_wait(after))
+
+
+def _wait(asked: timedelta | None) -> timedelta:
+    """Return when to try again: spread, so that a batch that failed together does not come back together, and never early."""
+    if asked is None:
+        return _BACKOFF * random.uniform(0.5, 1.5)  # noqa: S311 - no secret
+    return asked * random.uniform(1, 1.2)  # noqa: S311 - no secret
 
 
 def _subjects(recipient: Recipient) -> list[str]:

@@ -1,4 +1,4 @@
-"""Holds marketing messages while it is night at their recipients'."""
+"""Postpones marketing messages during their recipients' quiet hours."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class QuietGate:
-    """Lets marketing messages pass outside quiet hours.
+    """Postpones marketing messages during quiet hours, and lets them pass otherwise.
 
     Attributes:
-        hours: the quiet hours, by the recipient's clock.
-        default_zone: IANA name of the zone of recipients about whom nothing is known.
+        hours: the quiet hours, in the recipient's local time.
+        default_zone: IANA name of the zone to assume if neither a device nor the number tells one.
     """
 
     hours: QuietHours
     default_zone: str
 
     def postpone(self, conn: Connection, steps: Sequence[store.DueStep] | Sequence[store.ReservedStep]) -> set[str]:
-        """Postpone messages to the end of their recipients' quiet hours; receipts may still end them.
+        """Postpone messages to the end of their recipients' quiet hours. Receipts may still end them.
 
         Args:
-            steps: all of them have a number.
+            steps: steps with a number.
 
         Returns:
-            The notification ids that wait now.
+            The notification ids that are postponed now.
         """
         if not steps or self.hours.start == self.hours.end:
             return set()

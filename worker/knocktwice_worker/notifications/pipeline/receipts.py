@@ -1,4 +1,4 @@
-"""Receipts on their way to their rows."""
+"""Receipts, recorded and applied to the open steps of their notifications."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ if TYPE_CHECKING:
 
 
 def record(engine: Engine, receipts: Sequence[ReceiptEvent]) -> None:
-    """Write receipts, and end the fallbacks they make needless.
+    """Write receipts, and end the steps that they make unnecessary.
 
-    Two transactions: a receipt counts for every decision from its commit on, also while its own fallback is locked.
+    Two transactions: once the receipts are committed, they count for every decision, even if their own step is still
+    locked by another transaction.
     """
     with engine.begin() as conn:
         named = _named(conn, receipts)
@@ -35,7 +36,7 @@ def record(engine: Engine, receipts: Sequence[ReceiptEvent]) -> None:
 
 
 def _named(conn: Connection, receipts: Sequence[ReceiptEvent]) -> Sequence[ReceiptEvent]:
-    """Replace the hashes that receipts by URL carry by registrations, as far as the pushes are there already."""
+    """Replace the hashes in receipts by URL with the registrations, if the pushes exist already."""
     marked = sorted({str(r.notification) for r in receipts if (r.registration or "").startswith(MARK)})
     if not marked:
         return receipts

@@ -1,7 +1,8 @@
-"""When a send goes out that was asked for a later time. Costs nothing for those that go at once.
+"""The send time of a scheduled notification. A notification that goes at once needs no query.
 
-The rows of a scheduled send are written when it is accepted: so its key is taken, its texts are known to be complete,
-and it can be cancelled. Its devices are looked up when its time comes: by then a phone may belong to another user.
+The rows of a scheduled notification are written when it is accepted. So its key is taken, its texts are known to be
+complete, and it can be cancelled. Its devices are looked up only when it is due, because by then a phone may belong to
+another user.
 """
 
 from __future__ import annotations
@@ -28,11 +29,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class SendTimes:
-    """When the notifications of a batch go out.
+    """The send times of a batch's notifications.
 
     Attributes:
-        later: notification id → its time, if that is not over yet; all others go now.
-        problems: notification id → why there is no such time.
+        later: notification id → its send time, if this time is in the future; all others go now.
+        problems: notification id → why its send time is not possible.
     """
 
     later: Mapping[str, datetime] = field(default_factory=dict)
@@ -70,12 +71,13 @@ def send_times(
 
 
 def moment_in(zones: Iterable[ZoneInfo], wall: datetime) -> datetime:
-    """Return when the clocks of all these zones have come to ``wall``, in UTC.
+    """Return the moment at which the clocks of all these zones have reached ``wall``, in UTC.
 
     Args:
-        zones: where a recipient may be; at least one. The latest counts, so that no recipient is woken.
-        wall: naive. In the hour that is skipped in spring, as long after the change as it would have been; in the hour
-            that comes twice in autumn, the first time.
+        zones: the zones in which a recipient may be; at least one. The latest counts, so that no recipient gets it too
+            early.
+        wall: a naive local time. A time that the clocks skip in spring is moved by the length of the change; of a time
+            that occurs twice in autumn the first one counts.
     """
     return max(wall.replace(tzinfo=zone, fold=0).astimezone(UTC) for zone in zones)
 
@@ -91,7 +93,7 @@ def _local(conn: Connection, batch: Batch, wall: datetime, default: str) -> dict
     return times
 
 
-# A number tells the zone of a person whose devices do not.
+# The number tells the zone of a person whose devices have not reported one.
 _NUMBERS = text("SELECT user_id, number FROM phones WHERE user_id = ANY(:users) AND number IS NOT NULL")
 
 

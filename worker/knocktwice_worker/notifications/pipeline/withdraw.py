@@ -1,7 +1,7 @@
-"""The push that a later step has overtaken is taken off the screen: a silent push tells the app to remove it.
+"""Withdrawals: a silent push tells the app to remove a push that a later step has overtaken.
 
-It is best effort. The silent push goes out after the later step has been recorded, in a task of its own, and is tried
-once; nothing waits for it.
+This is best effort. The silent push goes out in a task of its own after the later step has been recorded. It is tried
+once, and no other work waits for it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-#: How long the provider may hold it for a device that is away with the push on its screen.
+#: How long the provider may keep the silent push for a device that is offline with the push on its screen.
 _TTL = timedelta(days=1)
 
 
@@ -39,10 +39,10 @@ class Withdrawals:
     """Takes pushes off screens.
 
     Attributes:
-        engine: for short transactions.
+        engine: opens short transactions.
         channel: the push channel.
-        transport: carries its requests.
-        pace: how fast the push provider may be spoken to.
+        transport: sends the channel's requests.
+        pace: the greatest speed that the push provider accepts.
     """
 
     engine: Engine
@@ -51,7 +51,7 @@ class Withdrawals:
     pace: Pace
 
     def withdraw(self, ids: Sequence[str]) -> None:
-        """Tell the devices that got these notifications' pushes to remove them; once each, and so the ledger says."""
+        """Tell the devices that got these notifications' pushes to remove them, once, and write that to the ledger."""
         with self.engine.begin() as conn:
             shown = store.shown(conn, ids)
         if not shown:

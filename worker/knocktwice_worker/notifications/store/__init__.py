@@ -1,11 +1,11 @@
 """The only writer of ``notifications``, ``deliveries``, ``attempts``, ``events`` and of the ledger, ``decisions``.
 
-Every transition is a guarded, set-based UPDATE and leaves its line in the ledger. A function takes an open transaction
-and whole batches; it returns who won. No function reads first and writes later: a receipt and a decision that come at
-the same moment would both believe that they won.
+Every transition is a guarded, set-based UPDATE that leaves its line in the ledger. A function takes an open transaction
+and a whole batch, and returns the rows that it has changed. No function reads a state first and writes it later: a
+receipt and a decision at the same moment would both believe that they came first.
 
-It hands out frozen dataclasses, whose states and reasons are the enums of ``lifecycle``. It may import ``lifecycle``,
-``database``, ``content`` and ``audience``; it must not know the pipeline, Redis, Celery or any provider.
+The store hands out frozen dataclasses, whose states and reasons are the enums of ``lifecycle``. It may import
+``lifecycle``, ``database``, ``content`` and ``audience``; it must not know the pipeline, Redis, Celery or any provider.
 """
 
 from knocktwice_worker.notifications.store.cancellations import cancel, note_cancelled, settle_cancelled
@@ -16,6 +16,7 @@ from knocktwice_worker.notifications.store.due import (
     Rung,
     contents,
     due,
+    look_at,
     postpone,
     postpone_each,
     postpone_pushes,
@@ -52,6 +53,7 @@ from knocktwice_worker.notifications.store.pushes import (
     push_contents,
     record_push,
     shown,
+    stop_claimed,
 )
 from knocktwice_worker.notifications.store.receipts import note_wasted, record_receipts, settle_receipts
 from knocktwice_worker.notifications.store.related import now, overdue, owners, related
@@ -85,6 +87,7 @@ __all__ = [
     "known_provider_ids",
     "lock_open",
     "look_again",
+    "look_at",
     "may_move",
     "note_cancelled",
     "note_searches",
@@ -111,6 +114,7 @@ __all__ = [
     "settle_soon",
     "shown",
     "skip",
+    "stop_claimed",
     "take_back",
     "time_zones",
     "unresolved",

@@ -1,4 +1,4 @@
-"""Cancellations: remembered for notifications that are not there yet, and carried out on those that are."""
+"""Cancellations: carried out on notifications that exist, and remembered for notifications that do not exist yet."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
 
 
 def cancel(conn: Connection, ids: Sequence[str], keys: Sequence[str], now: datetime) -> None:
-    """Stop notifications at whatever point before the provider call they are. Unknown ids are remembered.
+    """Stop notifications at any point before the provider call. Unknown ids are remembered.
 
-    A message that a sender has claimed is no longer stopped; a push that is on its way is not called back. Nor are rows
-    stopped that another transaction is just writing: for those, commit what :func:`note_cancelled` wrote, and then call
-    :func:`settle_cancelled`.
+    A message that a sender has claimed is not stopped, and a push that was sent is not called back. Rows that another
+    transaction is writing at this moment are not stopped, either: to stop them, commit the events of
+    :func:`note_cancelled` and then call :func:`settle_cancelled`.
     """
     _stop(conn, note_cancelled(conn, ids, keys, now))
 
 
-# A key of another installation, or of a notification that is not there yet, finds nothing.
+# A key of another installation, or of a notification that does not exist yet, matches no row.
 _WITH_KEYS = text("SELECT id FROM notifications WHERE key = ANY(:keys)")
 
 
@@ -38,21 +38,21 @@ def note_cancelled(conn: Connection, ids: Sequence[str], keys: Sequence[str], no
     return wanted
 
 
-# Most of the ids that writers of rows ask about are not cancelled.
+# Finds the few cancelled notifications among the many ids that a caller has just written.
 _CANCELLED_AMONG = text(f"""
 SELECT notification_id FROM events WHERE notification_id = ANY(CAST(:ids AS uuid[])) AND kind = '{CANCELLED}'
 """)
 
 
 def settle_cancelled(conn: Connection, ids: Sequence[str]) -> None:
-    """Stop those among ``ids`` that are cancelled. A canceller and a writer of rows both call it after their commit."""
+    """Stop the cancelled ones among ``ids``. A canceller and a writer of rows both call it after their commit."""
     found = conn.execute(_CANCELLED_AMONG, {"ids": list(ids)})
     if wanted := sorted({str(row.notification_id) for row in found}):
         _stop(conn, wanted)
 
 
-# A push with later steps ends with those. It is stopped here if it has none, or if it was on its way while they ended
-# and came back to be tried again.
+# Usually a push is stopped together with its later steps. This statement stops a push without later steps, and a push
+# that was being sent while its later steps ended and is now to be tried again.
 _CANCEL_PUSH = text("""
 UPDATE deliveries d SET
   state = 'cancelled',

@@ -1,12 +1,11 @@
-"""What has happened to notifications since a follower looked last, without a message from those that make it happen.
+"""The change feed: a follower reads all notifications that have changed since its last look, without any queue.
 
 Every change that counts leaves a time in its row: accepted, finished, received, heard. A follower reads these times
-from where it stopped (indexes that cost their tables next to nothing find them) and keeps its place in a row of its
-own. What it does and its new place are committed together: a kill at any line neither loses a change nor counts one
-twice.
+from its last position on; the indexes for this are nearly free for their tables. It keeps its position in a row of its
+own and commits it together with its work, so a crash neither loses a change nor counts one twice.
 
-A row carries the time at which its transaction *began* and is seen when it *ends*. So a follower never reads past
-the beginning of the oldest transaction that is under way.
+The time in a row is the *beginning* of its transaction, but the row becomes visible at the *end* of the transaction. So
+a follower never reads past the beginning of the oldest transaction that is still open.
 """
 
 from __future__ import annotations
@@ -20,11 +19,11 @@ from sqlalchemy import text
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-#: A transaction is listed as under way a moment after it took its time.
+#: A transaction appears in ``pg_stat_activity`` a moment after its beginning; this margin covers the moment.
 _MARGIN = timedelta(seconds=1)
 
-#: Ids and acceptance of notifications to which something happened after ``:after`` and until ``:until``, some of them
-#: several times.
+#: Ids and acceptance of the notifications that changed after ``:after`` and until ``:until``. Some appear several
+#: times.
 CHANGED = """
 SELECT id, created_at FROM notifications
 WHERE created_at > :after AND created_at <= :until OR finished_at > :after AND finished_at <= :until
@@ -42,18 +41,18 @@ WHERE e.received_at > :after AND e.received_at <= :until
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A span of time in which everything that happened is committed.
+    """A span of time whose changes are all committed.
 
     Attributes:
-        after: where it begins; this moment itself was seen before.
-        until: where it ends.
+        after: its beginning; the follower has seen changes of this very moment.
+        until: its end.
     """
 
     after: datetime
     until: datetime
 
 
-# From the first notification on, if the follower does not say from when.
+# Without ``:since`` the follower starts with the first notification.
 _JOIN = text("""
 INSERT INTO followers (
   name,
@@ -68,15 +67,16 @@ ON CONFLICT DO NOTHING
 
 
 def join(conn: Connection, name: str, since: datetime | None = None) -> None:
-    """Start to follow, unless that was done before.
+    """Register a follower, unless it is registered already.
 
     Args:
-        since: from when on; ``None`` from the first notification that is there.
+        since: the time from which to follow; ``None``: from the first notification on.
     """
     conn.execute(_JOIN, {"name": name, "since": since})
 
 
-# Only our own connections write; a backup or a person at a prompt that keeps a transaction open holds nobody up.
+# Only our own connections count, because only they write. So a backup or a person's open transaction delays no
+# follower.
 _WINDOW = text("""
 SELECT
   f.seen_until AS after,
@@ -89,26 +89,26 @@ FROM followers f WHERE f.name = :name FOR UPDATE SKIP LOCKED
 
 
 def window(conn: Connection, name: str, *, most: timedelta) -> Window | None:
-    """Return what a follower has not seen yet, and lock its place until the end of the transaction.
+    """Return the span that a follower has not seen yet, and lock its position until the end of the transaction.
 
     Args:
-        most: the longest span to look at in one go.
+        most: the longest span to return.
 
     Returns:
-        ``None`` while somebody else looks, and when there is nothing new.
+        The span; ``None`` if another process has locked the position, or if there is nothing new.
     """
     found = conn.execute(_WINDOW, {"name": name, "most": most, "margin": _MARGIN}).first()
     if found is None or found.until <= found.after:
         return None
-    # The planner's statistics lag behind: it would read whole tables, because it cannot believe that so little is new.
+    # The planner's statistics lag behind, so it expects many new rows and would scan whole tables. Forbid that.
     conn.execute(text("SET LOCAL enable_seqscan = off"))
     return Window(found.after, found.until)
 
 
-# Never backwards.
+# The position never moves backwards.
 _SEEN = text("UPDATE followers SET seen_until = greatest(seen_until, :until) WHERE name = :name")
 
 
 def seen(conn: Connection, name: str, until: datetime) -> None:
-    """Keep the follower's place."""
+    """Store the follower's position."""
     conn.execute(_SEEN, {"name": name, "until": until})

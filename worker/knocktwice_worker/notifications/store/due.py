@@ -1,4 +1,4 @@
-"""Steps whose time has come: rung, decided about, reserved or put off."""
+"""Steps that are due: claimed for a task, read for the decision, reserved or postponed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from datetime import datetime, timedelta
 
-#: Words of the database → members; a dict is several times as fast as calling the enum, and a batch has thousands.
+#: Words of the database → enum members. A dict is several times as fast as a call of the enum, and a batch has
+#: thousands.
 _STATES: Mapping[str, DeliveryState] = {s.value: s for s in DeliveryState}
 _MAYBE_STATES: Mapping[str | None, DeliveryState | None] = {None: None, **{s.value: s for s in DeliveryState}}
 _TRIGGERS: Mapping[str | None, When | None] = {None: None, **{w.value: w for w in When}}
@@ -30,9 +31,9 @@ class Rung:
     """A delivery that a worker must look at now.
 
     Attributes:
-        notification_id: whose.
-        step: which step.
-        state: tells which task is for it.
+        notification_id: the notification that it belongs to.
+        step: the number of the step.
+        state: the state of the delivery, which decides what task is published.
     """
 
     notification_id: str
@@ -40,7 +41,7 @@ class Rung:
     state: DeliveryState
 
 
-# A push whose sender's lease ran out goes back to "scheduled", so that exactly one worker claims it again.
+# A push whose sender's lease has ended becomes ``scheduled`` again, so that exactly one worker claims it.
 _RING = text("""
 UPDATE deliveries d SET
   wake_at = knocktwice_now() + :lease,
@@ -61,10 +62,12 @@ RETURNING
 def ring(conn: Connection, *, limit: int, lease: timedelta, later_steps: bool = True) -> list[Rung]:
     """Claim up to ``limit`` deliveries whose time has come.
 
-    Each is claimed for ``lease``: if the task that is published for it gets lost, it rings again.
+    Each is claimed for ``lease``: if its task gets lost, the delivery is claimed again after the lease.
 
     Args:
-        later_steps: whether later steps may ring, too, or only pushes.
+        limit: the most deliveries to claim.
+        lease: the time until a claimed delivery may be claimed again.
+        later_steps: claim later steps, too; otherwise only pushes.
     """
     found = conn.execute(_RING, {"limit": limit, "lease": lease, "later_steps": later_steps}).all()
     return [Rung(str(id_), step, _STATES[state]) for id_, step, state in found]
@@ -79,22 +82,24 @@ class DueStep:
         step: which step.
         channel: by which channel it goes.
         trigger: what it waits for; ``None``: nothing, it is the first.
-        due_at: when its countdown ended.
+        due_at: when its countdown ended, which begins when the push is handed over.
+        again: when to look again if the push was not handed over yet; ``None`` with any other step before it.
         after_step: the step that it follows.
-        before: that step's state; ``None``: there is none.
+        before: that step's state; ``None``: there is none. A push that some device has counts as sent, though another
+            device may still get it.
         before_channel: that step's channel.
         provider_status: the provider's report about that step's message.
         params: the recipient's values for the texts.
-        locale: which of the batch's contents is the recipient's.
-        batch_id: where the content is.
-        user_id: the application's name of the recipient; ``None``: only a number was given.
-        number: in E.164; ``None``: unknown.
-        opted_out: the number asked not to be texted.
+        locale: the locale that chooses the recipient's texts among the batch's contents.
+        batch_id: the batch that has the content.
+        user_id: the application's id of the recipient; ``None``: only a number was given.
+        number: the number in E.164; ``None``: there is none.
+        opted_out: the owner of the number opted out.
         consented: the person agreed to marketing, or the application gave the number with the message.
-        delivered: when the step that it follows, or a later one, was reported as delivered.
-        clicked: when a person clicked, whichever step.
-        cancelled: when the application stopped it.
-        now: the database's clock.
+        delivered: the time of the receipt that the step before it, or a later one, was delivered.
+        clicked: the time of the first click on any step.
+        cancelled: the time at which the application cancelled the notification.
+        now: the time by the database's clock.
     """
 
     notification_id: str
@@ -102,6 +107,7 @@ class DueStep:
     channel: str
     trigger: When | None
     due_at: datetime
+    again: datetime | None
     after_step: int
     before: DeliveryState | None
     before_channel: str | None
@@ -119,8 +125,11 @@ class DueStep:
     now: datetime
 
 
-# Locked in the order in which receipts lock, so that the two wait for each other and never deadlock. A push that is
-# late itself starts the countdown anew when it goes out, so the step behind it is not due yet. Columns as in DueStep.
+# Locked in the order in which receipts lock, so that the two wait for each other and never deadlock. A push that waits for its
+# own time starts the countdown anew when it goes out, so the step behind it is not due yet.
+#
+# ``due_at`` of the step behind the push counts from the push's last claim, and the countdown from the hand-over: what lies
+# between is added here, so that an ordinary hand-over changes no row. Columns as in DueStep.
 _DUE = text("""
 WITH d AS (
   SELECT * FROM deliveries
@@ -132,9 +141,20 @@ SELECT
   d.step,
   d.channel,
   d.trigger,
-  d.due_at,
+  CASE
+    WHEN d.step = 1 AND p.step = 0 AND p.state = 'sent'
+      THEN d.due_at + greatest(p.finished_at - p.claimed_at, interval '0')
+    ELSE d.due_at
+  END,
+  CASE
+    WHEN p.step > 0 OR p.state NOT IN ('scheduled', 'sending') THEN NULL
+    WHEN d.step > 1 OR h.over THEN knocktwice_now() + interval '1 second'
+    ELSE
+      CASE WHEN p.state = 'scheduled' THEN greatest(p.wake_at, knocktwice_now()) ELSE knocktwice_now() END
+      + greatest(d.due_at - p.claimed_at, interval '0.5 seconds')
+  END,
   d.after_step,
-  p.state,
+  CASE WHEN h.over AND p.state = 'scheduled' THEN 'sent' ELSE p.state END,
   p.channel,
   p.provider_status,
   n.params,
@@ -160,14 +180,25 @@ LEFT JOIN LATERAL (
     min(received_at) FILTER (WHERE kind = 'cancelled') AS cancelled
   FROM events WHERE notification_id = d.notification_id
 ) e ON true
+LEFT JOIN LATERAL (
+  SELECT true AS over FROM attempts a
+  WHERE p.step = 0
+    AND p.state IN ('scheduled', 'sending')
+    AND a.notification_id = p.notification_id
+    AND a.state = 'sent'
+  LIMIT 1
+) h ON true
 WHERE p.state IS NULL OR p.step > 0 OR p.claimed_at IS NOT NULL
 ORDER BY d.due_at, d.notification_id
 """)
 
 
 def due(conn: Connection, ids: Sequence[str]) -> list[DueStep]:
-    """Lock later steps that are due by the database's clock, and return them, oldest first; the others are left out."""
-    return [
+    """Lock later steps that are due by the database's clock, and return them, oldest first; the others are left out.
+
+    Those whose push was handed over later than they thought ring again when their own time comes.
+    """
+    found = [
         DueStep(
             str(row[0]),
             row[1],
@@ -175,27 +206,30 @@ def due(conn: Connection, ids: Sequence[str]) -> list[DueStep]:
             _TRIGGERS[row[3]],
             row[4],
             row[5],
-            _MAYBE_STATES[row[6]],
-            row[7],
-            _REPORTS[row[8]],
-            row[9],
+            row[6],
+            _MAYBE_STATES[row[7]],
+            row[8],
+            _REPORTS[row[9]],
             row[10],
-            str(row[11]),
-            *row[12:],
+            row[11],
+            str(row[12]),
+            *row[13:],
         )
         for row in conn.execute(_DUE, {"ids": list(ids)}).all()
     ]
+    look_at(conn, {row.notification_id: row.due_at for row in found if row.due_at > row.now})
+    return [row for row in found if row.due_at <= row.now]
 
 
 @dataclass(frozen=True, slots=True)
 class BatchContents:
-    """What the messages of a batch say.
+    """The contents that the messages of a batch share.
 
     Attributes:
         content: the stored texts, see ``content/rendering.py``.
         plan: the stored later steps, see ``content/plans.py``.
-        category: what kind of message it is.
-        ttl: how long the provider may hold the push.
+        category: the category of the messages.
+        ttl: how long the provider may keep the push for a device that is offline.
     """
 
     content: dict[str, Any]
@@ -204,7 +238,7 @@ class BatchContents:
     ttl: timedelta
 
 
-# Once per batch: five hundred notifications share one content.
+# One row per batch, because up to five hundred notifications share one content.
 _CONTENTS = text("SELECT id, content, plan, category, ttl FROM batches WHERE id = ANY(CAST(:ids AS uuid[]))")
 
 
@@ -218,13 +252,13 @@ def contents(conn: Connection, ids: Iterable[str]) -> dict[str, BatchContents]:
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
-    """A message that passed its limits.
+    """A message that the limits allow.
 
     Attributes:
-        notification_id: whose.
-        number, text, sender: as they will be sent.
-        fingerprint: hash of the text, by which repeats to one number are known.
-        parts: of an SMS; other messages have 0.
+        notification_id: the notification that it belongs to.
+        number, text, sender: the values with which it will be sent.
+        fingerprint: the hash of the text, by which a repeat to the same number is recognised.
+        parts: the SMS parts. Messages of other channels have 0.
     """
 
     notification_id: str
@@ -235,7 +269,8 @@ class Reservation:
     sender: str | None = None
 
 
-# A receipt may have come since the step was decided about: it wins.
+# A receipt may have come since the step was decided about: it wins. So does a push that is being handed over to another
+# device: no push may be under way while the message is.
 _RESERVE = text(f"""
 UPDATE deliveries d SET
   state = 'reserved',
@@ -249,12 +284,15 @@ UPDATE deliveries d SET
 FROM {rows("r", id="uuid", number="text", text="text", fingerprint="bytea", parts="smallint", sender="text")}
 WHERE d.notification_id = r.id AND d.step > 0 AND {is_in("d.state", "scheduled")}
   AND NOT EXISTS (SELECT FROM events e WHERE e.notification_id = d.notification_id AND {ANSWERS})
+  AND NOT EXISTS (
+    SELECT FROM deliveries p
+    WHERE p.notification_id = d.notification_id AND p.step = 0 AND {is_in("p.state", "sending")})
 RETURNING d.notification_id
 """)
 
 
 def reserve(conn: Connection, reservations: Sequence[Reservation], lease: timedelta) -> set[str]:
-    """Reserve messages that passed their limits; return the ids that won against a receipt arriving just now."""
+    """Reserve messages that the limits allow; return the ids that no receipt has overtaken."""
     if not reservations:
         return set()
     found = conn.execute(
@@ -272,7 +310,7 @@ def reserve(conn: Connection, reservations: Sequence[Reservation], lease: timede
     return {str(row.notification_id) for row in found}
 
 
-# Reserved ones, too: quiet hours may begin while a message waits for its sender.
+# Reserved messages are postponed, too: quiet hours may begin while a message waits for its sender.
 _POSTPONE_UNTIL = text(f"""
 UPDATE deliveries d SET wake_at = r.at
 FROM {rows("r", id="uuid", at="timestamptz")}
@@ -282,12 +320,18 @@ RETURNING d.notification_id, d.step
 
 
 def postpone_until(conn: Connection, until: Mapping[str, datetime]) -> None:
-    """Look at these again when their recipients' quiet hours are over, and say so in the ledger."""
+    """Postpone these steps to the end of their recipients' quiet hours, and write that to the ledger."""
     if not until:
         return
     found = conn.execute(_POSTPONE_UNTIL, {"id": list(until), "at": list(until.values())}).all()
-    waiting = ((str(row.notification_id), row.step) for row in found)
+    waiting = [(str(row.notification_id), row.step) for row in found]
     write_ledger(conn, [Decision(i, Delay.QUIET_HOURS, {"until": until[i]}, step) for i, step in waiting])
+
+
+def look_at(conn: Connection, when: Mapping[str, datetime]) -> None:
+    """Look at each of these again at its own time; nothing else about them changes."""
+    if when:
+        conn.execute(_POSTPONE_UNTIL, {"id": list(when), "at": list(when.values())})
 
 
 # Whatever is open: a step's state says what is done with it when it rings.
@@ -298,13 +342,13 @@ WHERE notification_id = ANY(CAST(:ids AS uuid[])) AND step > 0 AND state = ANY(:
 
 
 def postpone(conn: Connection, ids: Sequence[str], delay: timedelta) -> None:
-    """Look at these again after ``delay``; nothing else about them changes."""
+    """Postpone these steps by ``delay``; nothing else about them changes."""
     if ids:
         states = [DeliveryState.SCHEDULED, DeliveryState.RESERVED, DeliveryState.SENDING]
         conn.execute(_POSTPONE, {"ids": list(ids), "delay": delay, "states": [str(s) for s in states]})
 
 
-# Each at its own time: a message in a line for its sender's pace knows when its turn comes.
+# Each message gets its own wait, because each has its own place in the queue for its sender's pace.
 _POSTPONE_EACH = text(f"""
 UPDATE deliveries d SET wake_at = knocktwice_now() + r.wait
 FROM {rows("r", id="uuid", wait="interval")}
@@ -313,12 +357,12 @@ WHERE d.notification_id = r.id AND d.step > 0 AND d.state = 'reserved'
 
 
 def postpone_each(conn: Connection, waits: Mapping[str, timedelta]) -> None:
-    """Look at each of these reserved messages again after its own wait; nothing else about them changes."""
+    """Postpone each of these reserved messages by its own wait; nothing else about them changes."""
     if waits:
         conn.execute(_POSTPONE_EACH, {"id": list(waits), "wait": list(waits.values())})
 
 
-# A device reports its own zone, and so knows better than the application.
+# The device's zone has priority over the application's: the device knows where it is.
 _TIME_ZONES = text("""
 SELECT
   u.id,
@@ -330,7 +374,7 @@ FROM users u WHERE u.id = ANY(:users)
 
 
 def time_zones(conn: Connection, users: Sequence[str]) -> dict[str, str]:
-    """Return user → the time zone that the device they used last has reported, or else what the application says."""
+    """Return user → the time zone that their last used device has reported, or else the application's value."""
     return {row.id: row.time_zone for row in conn.execute(_TIME_ZONES, {"users": list(users)}) if row.time_zone}
 
 
@@ -344,6 +388,6 @@ WHERE notification_id = ANY(CAST(:ids AS uuid[]))
 
 
 def postpone_pushes(conn: Connection, ids: Sequence[str], delay: timedelta) -> None:
-    """Take these pushes up after ``delay``; nothing about them changes."""
+    """Postpone these pushes by ``delay``; nothing else about them changes."""
     if ids:
         conn.execute(_POSTPONE_PUSHES, {"ids": list(ids), "delay": delay})

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, text
 
+from knocktwice_shared.messages import When
 from knocktwice_worker.content.plans import stored_plan
 from knocktwice_worker.content.rendering import stored
 from knocktwice_worker.database.bulk import rows
@@ -84,6 +85,10 @@ class _Stuck:
 
     state: DeliveryState
     reason: str
+
+    def nothing_to_wait_for(self, step: Step) -> bool:
+        """Whether the step behind it is due at once; one that asks for disabled notifications keeps its delay."""
+        return self.state is DeliveryState.FAILED or step.when is not When.NOTIFICATIONS_DISABLED
 
 
 # Sorted, so that two transactions with the same batches wait for each other instead of deadlocking.
@@ -240,6 +245,10 @@ def _content(batch: Batch) -> Mapping[str, Any] | None:
     return stored(batch.push, batch.sms_text) if batch.template is None else None
 
 
+#: The dispatcher rings this much after a countdown that began when the rows were written. The push is handed over a moment
+#: later, and the countdown counts from then (``due.due``); so the first look at the step is nearly always the only one.
+RING_LATER = "least(interval '1 second', {after} / 10)"
+
 # The countdown of a scheduled send starts at its time.
 _INSERT_FIRST_STEP = text(f"""
 INSERT INTO deliveries (
@@ -259,7 +268,7 @@ SELECT
   'scheduled',
   r.trigger,
   due.at,
-  due.at,
+  CASE WHEN r.pushed THEN due.at + {RING_LATER.format(after="r.after")} ELSE due.at END,
   r.steps_left
 FROM {
     rows(
@@ -270,6 +279,7 @@ FROM {
         after="interval",
         steps_left="smallint",
         send_at="timestamptz",
+        pushed="boolean",
     )
 }
 CROSS JOIN LATERAL (SELECT coalesce(r.send_at, knocktwice_now()) + r.after) AS due(at)
@@ -281,7 +291,7 @@ def _open_steps(conn: Connection, opened: Mapping[str, _Opened], lease: timedelt
     planned = [i for i in sorted(opened) if opened[i].plan]
     if planned:
         steps = [opened[i].plan[0] for i in planned]
-        at_once = {i for i, push in stuck.items() if push.state is DeliveryState.FAILED}
+        at_once = {i for i, push in stuck.items() if push.nothing_to_wait_for(opened[i].plan[0])}
         conn.execute(
             _INSERT_FIRST_STEP,
             {
@@ -291,6 +301,7 @@ def _open_steps(conn: Connection, opened: Mapping[str, _Opened], lease: timedelt
                 "after": [timedelta() if i in at_once else step.after for i, step in zip(planned, steps, strict=True)],
                 "steps_left": [len(opened[i].plan) - 1 for i in planned],
                 "send_at": [opened[i].send_at for i in planned],
+                "pushed": [opened[i].pushed and i not in stuck for i in planned],
             },
         )
     finish(

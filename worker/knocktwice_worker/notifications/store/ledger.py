@@ -1,4 +1,4 @@
-"""The ledger: one line for every decision and for what happened afterwards. ``knocktwice explain`` reads it."""
+"""The ledger: one line for every decision and for each event after it. ``knocktwice explain`` reads it."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class Decision:
     """A line of the ledger.
 
     Attributes:
-        notification_id: whose.
-        verdict: what was decided, or what happened.
+        notification_id: the notification that it belongs to.
+        verdict: the decision or the event.
         inputs: the facts behind it, without personal data.
-        step: the step it is about.
-        answered: a person has clicked, so no later step is needed either.
+        step: the step that it is about.
+        answered: a person has clicked, so no later step is needed, either.
     """
 
     notification_id: str
@@ -35,10 +35,10 @@ class Decision:
     answered: bool = False
 
 
-#: Made once: ``json.dumps`` makes an encoder for each call that has options.
+#: One encoder for all calls, because ``json.dumps`` makes a new one for each call that has options.
 _encode = json.JSONEncoder(default=str).encode
 
-# Lines are only ever added.
+# Lines are only added, never changed.
 _WRITE = text(f"""
 INSERT INTO decisions (
   notification_id,

@@ -1,8 +1,9 @@
-"""Providers' reports about messages that they took, kept until they can be written to their deliveries.
+"""Providers' reports about messages that they accepted, kept until they can be written to their deliveries.
 
-Reports come late, twice and out of order, and while a sender still locks its delivery. So each is first written down as
-it is (``provider_reports``; a repeat is the same row), which is when the provider gets its answer, and then brought to
-its delivery as soon as that is not locked (``provider_statuses.py``, which makes any order end in the same rows).
+Reports come late, twice, out of order, and while a sender still locks its delivery. So a report is first stored
+unchanged in ``provider_reports``, where a repeat is the same row, and the provider gets its answer. The report is
+written to its delivery as soon as the delivery is not locked. ``provider_statuses.py`` makes every order of reports end
+in the same rows.
 """
 
 from __future__ import annotations
@@ -21,13 +22,13 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
     from datetime import timedelta
 
-#: Reports brought to their deliveries in one transaction.
+#: The most reports that are written to their deliveries in one transaction.
 LIMIT = 1000
 _FINAL = [str(state) for state in ProviderState if state is not ProviderState.SENT]
 
 
-# A report that says more than the one that waits already, such as the price, replaces it. Sorted, so that two
-# transactions with the same reports wait for each other instead of deadlocking.
+# A report with more facts than the stored one, such as the price, completes it. The sorted order prevents a deadlock
+# between transactions with the same reports.
 _KEEP = text(f"""
 INSERT INTO provider_reports AS p (
   provider,
@@ -68,14 +69,14 @@ ON CONFLICT (provider_id, status) DO UPDATE SET
 
 
 def accept(conn: Connection, reports: Sequence[StatusReport]) -> None:
-    """Keep reports until they are written to their deliveries. Repeats change nothing.
+    """Store reports until they are written to their deliveries. Repeats change nothing.
 
-    The number of queries does not depend on how many there are.
+    The number of queries does not depend on the number of reports.
     """
     kept: dict[tuple[str, str], StatusReport] = {}
     for report in reports:
         key = (report.provider_id, str(report.status))
-        # Of two in one transaction the one with a price says more.
+        # Of two equal reports in one transaction, keep the one with a price.
         if key not in kept or kept[key].price is None:
             kept[key] = report
     if kept:
@@ -96,18 +97,18 @@ def accept(conn: Connection, reports: Sequence[StatusReport]) -> None:
         )
 
 
-# Two transactions may bring the same reports: the second one finds nothing to do.
+# Two transactions may take the same reports; the second one skips the locked rows.
 _TAKE = text("""
 SELECT * FROM provider_reports WHERE provider_id = ANY(:ids) ORDER BY provider_id, status FOR UPDATE SKIP LOCKED
 """)
 
-# In random order, so that reports that cannot be brought now (their delivery is locked, or not ours) do not stand
-# before those that can.
+# Some reports cannot be written now: their delivery is locked, or is not ours. The random order keeps them from
+# blocking the others.
 _TAKE_WAITING = text("""
 SELECT * FROM provider_reports ORDER BY random() LIMIT :limit FOR UPDATE SKIP LOCKED
 """)
 
-# Reports that came while these were written stay.
+# Delete only the written reports, so that reports which came in the meantime stay.
 _TAKEN = text(f"""
 DELETE FROM provider_reports p USING {rows("r", id="text", status="text")}
 WHERE p.provider_id = r.id AND p.status = r.status
@@ -115,14 +116,14 @@ WHERE p.provider_id = r.id AND p.status = r.status
 
 
 def bring(conn: Connection, provider_ids: Collection[str] | None = None) -> int:
-    """Write kept reports to their deliveries, as far as nobody holds these.
+    """Write stored reports to their deliveries, except those whose delivery is locked.
 
     Args:
-        provider_ids: only those about these messages; ``None``: about any, up to :data:`LIMIT`.
+        provider_ids: only reports about these messages; ``None``: about any message, up to :data:`LIMIT` reports.
 
     Returns:
-        How many were kept and could not be written. They wait for the next call, those about messages that are not ours
-        for two days.
+        The number of reports that could not be written. They wait for the next call; reports about messages that are
+        not ours are deleted after two days.
     """
     if provider_ids is None:
         waiting = conn.execute(_TAKE_WAITING, {"limit": LIMIT}).all()
@@ -139,7 +140,7 @@ def bring(conn: Connection, provider_ids: Collection[str] | None = None) -> int:
     return len(waiting) - len(ours)
 
 
-# The oldest first: a run asks for a limited number of them.
+# The oldest first, because a run asks only for a limited number of them.
 _UNREPORTED = text("""
 SELECT provider_id, provider FROM deliveries
 WHERE step > 0 AND state = 'sent' AND reported_at IS NULL AND provider_id IS NOT NULL
@@ -149,11 +150,11 @@ ORDER BY finished_at LIMIT :limit
 
 
 def unreported(conn: Connection, *, age: timedelta, limit: int) -> dict[str, str | None]:
-    """Return the ids of messages sent at least ``age`` ago that have no final report, with their providers."""
+    """Return the ids of messages sent at least ``age`` ago without a final report, with their providers."""
     return {row.provider_id: row.provider for row in conn.execute(_UNREPORTED, {"age": age, "limit": limit})}
 
 
-# A report may have come since these were looked up.
+# A report may have come after the list was read; such a message is left out.
 _CLOSE = text("""
 UPDATE deliveries SET reported_at = knocktwice_now()
 WHERE step > 0 AND state = 'sent' AND reported_at IS NULL AND finished_at <= knocktwice_now() - :wait
@@ -163,9 +164,9 @@ RETURNING notification_id, step
 
 
 def close(conn: Connection, wait: timedelta, provider_ids: Collection[str]) -> int:
-    """Wait no longer for reports about those of these messages sent more than ``wait`` ago: their arrival is unknown.
+    """Stop waiting for reports about messages that were sent more than ``wait`` ago: their arrival is unknown.
 
-    A report that comes all the same is still written.
+    A report that comes later is still written.
     """
     closed = conn.execute(_CLOSE, {"wait": wait, "ids": list(provider_ids)}).all()
     write_ledger(conn, [_line(row, Note.DELIVERY_UNKNOWN, {"waited": str(wait)}) for row in closed])
@@ -194,7 +195,7 @@ def _report(row: Row[Any]) -> StatusReport:
     )
 
 
-# The status is there already (``provider_statuses.py``); a final one that is news leaves a line in the ledger.
+# The status is already written by ``provider_statuses.py``. A new final status gets a line in the ledger.
 _ANNOTATE = text(f"""
 UPDATE deliveries d SET
   price = coalesce(r.price, d.price),
@@ -217,7 +218,7 @@ RETURNING
   d.reported_at IS DISTINCT FROM o.reported_at AS news
 """)
 
-# A person who has asked for texts again since this one was sent stays on.
+# A person who has asked for texts again (START) after this message was sent does not become an opt-out.
 _OPT_OUT_LATER = text(f"""
 INSERT INTO opt_outs (number, source)
 SELECT DISTINCT r.number, 'provider' FROM {rows("r", number="text", at="timestamptz")}

@@ -1,8 +1,8 @@
-"""Providers' reports, written to the deliveries they are about: once each, in whatever order and how often they come.
+"""Writes providers' reports to their deliveries. Repeats and the order of the reports do not matter.
 
-Of the reports about one message the strongest stays (:class:`~knocktwice_worker.lifecycle.ProviderState`), so any order
-ends in the same rows. ``delivered`` and ``read`` become receipts of their step, which end the later ones as a device's
-would; a message that will not arrive makes the step behind it due at once.
+The strongest report about a message is kept (:class:`~knocktwice_worker.lifecycle.ProviderState`), so every order ends
+in the same rows. ``delivered`` and ``read`` become receipts of their step and end later steps like a receipt of the
+app. If a message will not arrive, the step after it becomes due at once.
 """
 
 from __future__ import annotations
@@ -28,18 +28,21 @@ _RECEIPTS = {ProviderState.DELIVERED: Receipt.DELIVERED, ProviderState.READ: Rec
 
 
 class _Place(NamedTuple):
+    """The key of a delivery: its notification and its step."""
+
     notification_id: str
     step: int
 
 
 def record(conn: Connection, reports: Sequence[StatusReport]) -> set[str]:
-    """Write reports, end the steps they make needless and ring those they make due.
+    """Write reports, end the steps that they make unnecessary, and make steps due whose wait is over.
 
-    Repeats, old reports and any order are harmless. The number of queries does not depend on how many there are.
+    Repeats, old reports and any order are harmless. The number of queries does not depend on the number of reports.
 
     Returns:
-        The provider ids about which nothing could be written: unknown here, or held by a sender at this moment. Bring
-        their reports again some seconds later, for a while; messages that are not ours stay unknown for ever.
+        The provider ids whose reports could not be written: the message is unknown here, or a sender has locked its
+        delivery. Call again with them some seconds later, for a while; messages that are not ours stay unknown for
+        ever.
     """
     if not reports:
         return set()
@@ -58,19 +61,19 @@ def record(conn: Connection, reports: Sequence[StatusReport]) -> set[str]:
     return {r.provider_id for r in reports} - set(known)
 
 
-# A message's id is written down when its provider's answer is recorded.
+# The provider's id of a message is written when the provider's answer is recorded.
 _FIND = text("SELECT notification_id, step, provider_id FROM deliveries WHERE provider_id = ANY(:ids) AND step > 0")
 
 
 def _places(conn: Connection, reports: Iterable[StatusReport]) -> dict[str, _Place]:
     places = {r.provider_id: _Place(*r.intent) for r in reports if r.intent is not None}
     found = conn.execute(_FIND, {"ids": sorted({r.provider_id for r in reports})})
-    # What we have written down goes before what an address says.
+    # Our own record of a message has priority over the intent in a report.
     return places | {row.provider_id: _Place(str(row.notification_id), row.step) for row in found}
 
 
-# A message that a sender holds for the time of its provider call is skipped: waiting for one would hold up all the
-# others. A message without an id belongs to the provider that was chosen for it.
+# Skip the deliveries that a sender has locked for its provider call; waiting for one would delay all others. A delivery
+# without a provider's id matches only the provider that was chosen for it.
 _LOCK = text(f"""
 SELECT
   d.notification_id,
@@ -93,12 +96,12 @@ def _lock(conn: Connection, places: Mapping[str, _Place], providers: Mapping[str
         "provider": [providers[provider_id] for provider_id in places],
     }
     found = conn.execute(_LOCK, wanted).all()
-    # Of two messages that claim one delivery, as after a send that was repeated, the first is the one.
+    # After a repeated send, two messages may claim one delivery. The first one gets it.
     return list({(row.notification_id, row.step): row for row in reversed(found)}.values())
 
 
 def _adopt(conn: Connection, locked: Sequence[Row[Any]]) -> None:
-    """Record as sent what the provider evidently took and nobody could record."""
+    """Record messages as sent that the provider reports about, although no sender could record its answer."""
     lost = [row for row in locked if row.state in (DeliveryState.SENDING, DeliveryState.RESERVED)]
     if not lost:
         return
@@ -117,7 +120,7 @@ def _adopt(conn: Connection, locked: Sequence[Row[Any]]) -> None:
     )
 
 
-# Only a stronger report replaces the one that is there.
+# Only a stronger report replaces the existing one.
 _RECORD = text(f"""
 UPDATE deliveries d SET
   provider_status = r.status,
@@ -147,7 +150,7 @@ RETURNING
   d.provider_status
 """)
 
-# There is nothing to wait for any more.
+# The next step becomes due at once, because no receipt of a lost message can come.
 _NEXT_NOW = text(f"""
 UPDATE deliveries d SET
   due_at = knocktwice_now(),
@@ -159,7 +162,7 @@ WHERE d.notification_id = r.id AND d.step > r.step AND d.after_step = r.step AND
 
 
 def _write(conn: Connection, strongest: Mapping[str, StatusReport], known: Mapping[str, _Place]) -> None:
-    # Sorted like the locks.
+    # Sorted in the order of the locks, to prevent deadlocks.
     reports = sorted(strongest.values(), key=lambda r: known[r.provider_id])
     places = [known[r.provider_id] for r in reports]
     found = conn.execute(
@@ -177,8 +180,8 @@ def _write(conn: Connection, strongest: Mapping[str, StatusReport], known: Mappi
     ).all()
     lost = [row for row in found if row.provider_status in LOST]
     if lost:
-        # Locked are all notifications that this transaction may come to change, because receipts lock in this order,
-        # too.
+        # Lock order: receipts lock the open steps of notifications by id, so this transaction first locks all that it
+        # may change in the same order.
         lock_open(conn, sorted({place.notification_id for place in known.values()}))
         conn.execute(_NEXT_NOW, {"id": [r.notification_id for r in lost], "step": [r.step for r in lost]})
 

@@ -8,15 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, Row, text
 
+from knocktwice_shared.messages import When
 from knocktwice_worker.database.bulk import rows
 from knocktwice_worker.lifecycle import AttemptState, DeliveryState, Note
 from knocktwice_worker.notifications.store.cancellations import settle_cancelled
-from knocktwice_worker.notifications.store.intake import PushWork, open_attempts
-from knocktwice_worker.notifications.store.transitions import End, finish, is_in, outcome_of_push
+from knocktwice_worker.notifications.store.intake import RING_LATER, PushWork, open_attempts
+from knocktwice_worker.notifications.store.transitions import End, finish, is_in, lock_open, outcome_of_push
 from knocktwice_worker.notifications.store.trigger_sql import CANCELLED
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +30,7 @@ class PushResult:
         state: ``open``: to be tried again.
         reason: why it did not go, for people.
         provider_id: the provider's id of the message.
-        retry_after: how long to wait before the next try.
+        retry_after: how long to wait before the next try. A push waits for the device that asks for most.
         address_dead: the registration is gone for good and is deleted.
     """
 
@@ -65,8 +66,13 @@ WHERE notification_id = ANY(CAST(:ids AS uuid[])) AND (state = 'scheduled' OR st
 ORDER BY notification_id, step DESC FOR UPDATE
 """)
 
+#: Later steps in these states have gone out, or may have.
+_WENT_OUT = "('sent', 'unknown')"
+#: And in these may go out at any moment.
+_GOES_OUT = "('reserved', 'sending', 'sent', 'unknown')"
+
 # A later step may have gone out while the push waited to be taken up.
-_DROP_ENDED_PUSH = text("""
+_DROP_ENDED_PUSH = text(f"""
 UPDATE deliveries d SET
   state = 'skipped',
   reason = 'superseded',
@@ -76,37 +82,53 @@ FROM notifications n
 WHERE d.notification_id = ANY(CAST(:ids AS uuid[])) AND d.step = 0 AND d.state = 'scheduled'
   AND n.id = d.notification_id AND (n.state <> 'active' OR EXISTS (
     SELECT FROM deliveries s
-    WHERE s.notification_id = d.notification_id AND s.step > 0 AND s.state IN ('sent', 'unknown')))
+    WHERE s.notification_id = d.notification_id AND s.step > 0 AND s.state IN {_WENT_OUT}))
 """)
 
-# The first claim of a push that waited for its time looks up its devices and starts the countdown.
-_CLAIM_PUSH = text("""
+# The first claim of a push that waited for its time looks up its devices. While a later step goes out the push waits: if that
+# step fails, it is taken up then.
+_CLAIM_PUSH = text(f"""
 UPDATE deliveries d SET
   state = 'sending',
   tries = d.tries + 1,
   claimed_at = knocktwice_now(),
   wake_at = knocktwice_now() + :lease
 FROM (
-  SELECT p.notification_id, p.claimed_at IS NULL AS first FROM deliveries p
+  SELECT p.notification_id, p.claimed_at, coalesce(p.claimed_at, p.due_at) AS counted_from FROM deliveries p
   JOIN notifications n ON n.id = p.notification_id AND n.state = 'active'
   WHERE p.notification_id = ANY(CAST(:ids AS uuid[])) AND p.step = 0 AND p.state = 'scheduled'
     AND coalesce(p.due_at <= knocktwice_now(), true) AND NOT EXISTS (
       SELECT FROM deliveries s
-      WHERE s.notification_id = p.notification_id AND s.step > 0 AND s.state IN ('sent', 'unknown'))
+      WHERE s.notification_id = p.notification_id AND s.step > 0 AND s.state IN {_GOES_OUT})
   ORDER BY p.notification_id FOR UPDATE OF p
 ) due
 WHERE d.notification_id = due.notification_id AND d.step = 0
-RETURNING d.notification_id, due.first
+RETURNING d.notification_id, due.claimed_at IS NULL AS first, due.counted_from
 """)
 
-# The step behind a push that goes out late, after an outage, waits its whole time all the same.
-_START_COUNTDOWNS = text("""
+# The step behind a push that is tried again, or goes out late, waits its whole time all the same, unless some device has the
+# push already. The step's due_at always counts from the push's last claim.
+_START_COUNTDOWNS = text(f"""
 UPDATE deliveries s SET
-  due_at = s.due_at + (p.claimed_at - p.due_at),
-  wake_at = s.due_at + (p.claimed_at - p.due_at)
-FROM deliveries p
-WHERE s.notification_id = ANY(CAST(:ids AS uuid[])) AND s.step > 0 AND s.state = 'scheduled'
-  AND p.notification_id = s.notification_id AND p.step = 0
+  due_at = knocktwice_now() + (s.due_at - r.counted_from),
+  wake_at = knocktwice_now() + (s.due_at - r.counted_from) + {RING_LATER.format(after="(s.due_at - r.counted_from)")}
+FROM {rows("r", id="uuid", counted_from="timestamptz")}
+WHERE s.notification_id = r.id AND s.step = 1 AND s.state = 'scheduled'
+  AND NOT EXISTS (SELECT FROM attempts a WHERE a.notification_id = s.notification_id AND a.state = 'sent')
+""")
+
+# A device has the push and another one will get it later: the countdown begins with the first.
+_COUNT_FROM_HERE = text("""
+UPDATE deliveries s SET
+  due_at = s.due_at + (knocktwice_now() - p.claimed_at),
+  wake_at = s.due_at + (knocktwice_now() - p.claimed_at)
+FROM (
+  SELECT notification_id FROM deliveries
+  WHERE notification_id = ANY(CAST(:ids AS uuid[])) AND step = 1 AND state = 'scheduled'
+  ORDER BY notification_id FOR UPDATE
+) waiting
+JOIN deliveries p ON p.notification_id = waiting.notification_id AND p.step = 0
+WHERE s.notification_id = waiting.notification_id AND s.step = 1
 """)
 
 # The phone may belong to another user by now. A registration that an application gave inline is the application's to
@@ -139,9 +161,10 @@ def claim_push(conn: Connection, ids: Sequence[str], lease: timedelta) -> list[P
     claimed = conn.execute(_CLAIM_PUSH, {"ids": list(ids), "lease": lease}).all()
     if not claimed:
         return []
+    counted = {str(row.notification_id): row.counted_from for row in claimed}
+    conn.execute(_START_COUNTDOWNS, {"id": list(counted), "counted_from": list(counted.values())})
     first = sorted(str(row.notification_id) for row in claimed if row.first)
     if first:
-        conn.execute(_START_COUNTDOWNS, {"ids": first})
         open_attempts(conn, first)
     taken = [str(row.notification_id) for row in claimed]
     conn.execute(_REJECT_MOVED, {"ids": taken})
@@ -152,6 +175,33 @@ def claim_push(conn: Connection, ids: Sequence[str], lease: timedelta) -> list[P
     if rest := sorted(over - set(first)):
         record_push(conn, [PushResult(i, "", AttemptState.REJECTED) for i in rest], retry_for=timedelta())
     return work
+
+
+_STOPPED = text(f"""
+SELECT d.notification_id FROM deliveries d
+JOIN notifications n ON n.id = d.notification_id
+WHERE d.notification_id = ANY(CAST(:ids AS uuid[])) AND d.step = 0 AND d.state = 'sending' AND (
+  n.state <> 'active'
+  OR (SELECT true FROM events e WHERE e.notification_id = d.notification_id AND e.kind = '{CANCELLED}' LIMIT 1))
+""")
+
+_GIVE_BACK = text(f"""
+UPDATE deliveries d SET
+  state = 'scheduled',
+  wake_at = knocktwice_now()
+WHERE d.notification_id = ANY(CAST(:ids AS uuid[])) AND d.step = 0 AND {is_in("d.state", "sending")}
+""")
+
+
+def stop_claimed(conn: Connection, ids: Collection[str]) -> set[str]:
+    """End claimed pushes that were cancelled, or whose notification ended, since their claim; return their ids."""
+    stopped = sorted(str(row.notification_id) for row in conn.execute(_STOPPED, {"ids": list(ids)}))
+    if stopped:
+        lock_open(conn, stopped)
+        conn.execute(_GIVE_BACK, {"ids": stopped})
+        settle_cancelled(conn, stopped)
+        conn.execute(_DROP_ENDED_PUSH, {"ids": stopped})
+    return set(stopped)
 
 
 #: Whether no step is behind the push ``d``.
@@ -205,8 +255,8 @@ _RECORD_PUSH = text(f"""
 UPDATE deliveries d SET (state, reason, wake_at, finished_at) = (
   SELECT
     f.state,
-    CASE f.state WHEN 'failed' THEN s.reason END,
-    CASE f.state WHEN 'scheduled' THEN knocktwice_now() + s.retry_after * (0.5 + random()) END,
+    CASE f.state WHEN 'failed' THEN coalesce(s.reason, 'no answer') WHEN 'skipped' THEN 'superseded' END,
+    CASE f.state WHEN 'scheduled' THEN knocktwice_now() + s.retry_after END,
     CASE WHEN f.state <> 'scheduled' THEN knocktwice_now() END
   FROM (SELECT CASE
       WHEN s.open AND s.ended THEN 'skipped'
@@ -300,6 +350,9 @@ def record_push(
         given = {"id": list(rest), "retry_after": list(rest.values()), "retry_for": retry_for}
         done += conn.execute(_RECORD_PUSH, given)
     _settle_pushes(conn, done)
+    shown = {r.notification_id for r in results if r.state is AttemptState.SENT}
+    if shown := shown.intersection(str(row.notification_id) for row in done if row.state == DeliveryState.SCHEDULED):
+        conn.execute(_COUNT_FROM_HERE, {"ids": sorted(shown)})
     return [str(row.notification_id) for row in done if row.cancelled or row.state == DeliveryState.SCHEDULED]
 
 
@@ -310,17 +363,18 @@ def _answer(results: Sequence[PushResult]) -> tuple[DeliveryState, str | None] |
         return None
     if AttemptState.SENT in states:
         return DeliveryState.SENT, None
-    return DeliveryState.FAILED, max((r.reason for r in results if r.reason), default=None)
+    return DeliveryState.FAILED, max((r.reason for r in results if r.reason), default="no answer")
 
 
-# Locked in the order in which receipts lock.
+# Locked in the order in which receipts lock. A step may also wait for the push past its own time.
 _FALL_BACK_NOW = text("""
 UPDATE deliveries d SET
-  due_at = knocktwice_now(),
+  due_at = least(d.due_at, knocktwice_now()),
   wake_at = knocktwice_now()
 FROM (
   SELECT notification_id FROM deliveries
-  WHERE notification_id = ANY(CAST(:ids AS uuid[])) AND step = 1 AND state = 'scheduled' AND due_at > knocktwice_now()
+  WHERE notification_id = ANY(CAST(:ids AS uuid[])) AND step = 1 AND state = 'scheduled' AND wake_at > knocktwice_now()
+    AND (trigger IS DISTINCT FROM :unless)
   ORDER BY notification_id FOR UPDATE
 ) waiting
 WHERE d.notification_id = waiting.notification_id AND d.step = 1
@@ -333,9 +387,11 @@ def _settle_pushes(conn: Connection, done: Sequence[Row[Any]]) -> None:
     Args:
         done: rows of ``notification_id, state, reason, last``; the last step has none behind it.
     """
-    failed = [str(row.notification_id) for row in done if row.state == DeliveryState.FAILED]
-    if failed:
-        conn.execute(_FALL_BACK_NOW, {"ids": failed})
+    if failed := [str(row.notification_id) for row in done if row.state == DeliveryState.FAILED]:
+        conn.execute(_FALL_BACK_NOW, {"ids": failed, "unless": ""})
+    if hidden := [str(row.notification_id) for row in done if row.state == DeliveryState.SKIPPED]:
+        # The delay of a step that asks for disabled notifications is the caller's.
+        conn.execute(_FALL_BACK_NOW, {"ids": hidden, "unless": When.NOTIFICATIONS_DISABLED})
     finish(
         conn,
         [

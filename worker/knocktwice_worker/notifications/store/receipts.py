@@ -1,4 +1,4 @@
-"""Receipts, the steps that they make needless, and the messages that they show to have been needless."""
+"""Receipts: recorded, and compared with open steps (to end them) and with sent messages (to find wasted ones)."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ class Event:
     """A row of ``events``.
 
     Attributes:
-        notification_id: whose; the notification need not be there yet.
+        notification_id: the notification that it is about, which need not exist yet.
         kind: ``delivered``, ``clicked`` or ``cancelled``.
-        source: the registration of the device, or the provider's id of the message; empty: nobody in particular.
-        at: when it happened, by the clock of its source.
+        source: the registration of the device, or the provider's id of the message; empty: unknown.
+        at: the time of the event, by the clock of its source.
         step: the step that it is about.
     """
 
@@ -38,7 +38,7 @@ class Event:
     step: int
 
 
-# Sorted, so that two transactions with the same events wait for each other instead of deadlocking.
+# The sorted order prevents a deadlock between transactions with the same events.
 _INSERT_EVENTS = text(f"""
 INSERT INTO events (
   notification_id,
@@ -55,7 +55,7 @@ RETURNING notification_id
 
 
 def insert_events(conn: Connection, events: Sequence[Event]) -> list[str]:
-    """Write events once each; return the notification ids of those that were new, sorted."""
+    """Write each event once; return the notification ids of the new events, sorted."""
     found = conn.execute(
         _INSERT_EVENTS,
         {
@@ -70,10 +70,10 @@ def insert_events(conn: Connection, events: Sequence[Event]) -> list[str]:
 
 
 def record_receipts(conn: Connection, receipts: Sequence[ReceiptEvent]) -> list[str]:
-    """Write receipts, once each, and return the ids of their notifications, sorted.
+    """Write each receipt once, and return the ids of their notifications, sorted.
 
-    A receipt for a notification that is not there yet is kept. Commit them before :func:`settle_receipts`: a row that somebody
-    keeps locked must not keep a receipt from counting.
+    A receipt for a notification that does not exist yet is kept. Commit the receipts before :func:`settle_receipts`: if
+    another transaction keeps a delivery locked, its receipt must count all the same.
     """
     insert_events(
         conn, [Event(str(r.notification), r.kind.value, r.registration or "", r.at, r.step) for r in receipts]
@@ -82,20 +82,20 @@ def record_receipts(conn: Connection, receipts: Sequence[ReceiptEvent]) -> list[
 
 
 def settle_receipts(conn: Connection, ids: Sequence[str]) -> list[str]:
-    """End the open steps of notifications that their receipts make needless, also those that are reserved.
+    """End the open steps that receipts make unnecessary, reserved ones included.
 
-    A receipt that would have made a message needless but comes after it is noted as a wasted SMS.
+    If a receipt comes after a message that it would have prevented, the message is noted as a wasted SMS.
 
     Returns:
-        The ids of those whose step somebody has locked. They may be left alone: a decision and a sender look at the receipts
-        once more before they act, and what they leave open is decided when it is due.
+        The ids of notifications whose step another transaction has locked. They need no further call: a decision and a
+        sender read the receipts once more before they act, and a step that stays open is decided when it is due.
     """
     locked = settle_free(conn, ids)
     note_wasted(conn, ids)
     return locked
 
 
-# One line per notification, however many of its messages were wasted.
+# One line per notification, whatever the number of its wasted messages.
 _WASTED = text(f"""
 SELECT
   d.notification_id,
@@ -116,7 +116,7 @@ SELECT pg_advisory_xact_lock(hashtextextended(id, 3)) FROM (SELECT unnest(CAST(:
 
 
 def note_wasted(conn: Connection, ids: Sequence[str]) -> None:
-    """Note in the ledger which of these notifications had a message that a receipt shows to be needless, once each.
+    """Note in the ledger, once each, the notifications with a message that a receipt shows to be unnecessary.
 
     A receipt recorder calls it in its transaction, a sender after the commit of its record.
     """

@@ -1,4 +1,4 @@
-"""Whom a notification concerns, for whoever looks for what was said about them."""
+"""Look-ups about notifications: their people, keys and blasts, their overdue steps, and the database's clock."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime, timedelta
 
-# A page of a blast has the id of the batch that was made of it.
+# A page of a blast has the same id as the batch that was made from it.
 _RELATED = text("""
 SELECT n.id,
        n.user_id,
@@ -57,6 +57,6 @@ def overdue(conn: Connection, ids: Sequence[str], patience: timedelta) -> set[st
 
 
 def now(conn: Connection) -> datetime:
-    """Return the time by the clock that every row is compared with."""
+    """Return the time by the database's clock, with which all times in rows are compared."""
     moment: datetime = conn.execute(text("SELECT knocktwice_now()")).scalar_one()
     return moment

@@ -1,7 +1,6 @@
-"""Rows emptied of personal data, and rows deleted: for the privacy of people and for what is old.
+"""Removes personal data from rows, and deletes rows: for erased people and for old notifications.
 
-No state changes here, and nobody works on these notifications any more: the caller has locked them, and they have
-ended.
+No state changes here. The notifications have ended and the caller has locked them, so no worker touches them.
 """
 
 from __future__ import annotations
@@ -13,18 +12,18 @@ from sqlalchemy import Connection, text
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-# The reason of a cancellation is for people; this one says who asked for it.
+# People read the reason of a cancellation; this reason names the erasure as the cause.
 _SAY_ERASED = text("""
 UPDATE notifications SET reason = 'erased' WHERE id = ANY(CAST(:ids AS uuid[])) AND state = 'cancelled'
 """)
 
 
 def say_erased(conn: Connection, ids: Sequence[str]) -> None:
-    """Let cancelled notifications say that they were cancelled because their person was erased."""
+    """Set the reason of cancelled notifications to the erasure of their person."""
     conn.execute(_SAY_ERASED, {"ids": list(ids)})
 
 
-# A reason begins with a word of ours. What follows the colon may be a provider's, and quote a number or a token.
+# The first word of a reason is ours. The text after the colon may quote a provider, and with it a number or a token.
 _BLANK = (
     text("""
     UPDATE deliveries SET
@@ -60,12 +59,12 @@ _BLANK = (
 
 
 def blank(conn: Connection, ids: Sequence[str]) -> None:
-    """Empty notifications of everything by which one could tell whom they were for."""
+    """Remove everything from notifications by which their person could be identified."""
     for statement in _BLANK:
         conn.execute(statement, {"ids": list(ids)})
 
 
-# The children first: the database would look for them one notification at a time.
+# Children are deleted first: otherwise the database's foreign keys would search them one notification at a time.
 _DELETE = (
     text("DELETE FROM deliveries WHERE notification_id = ANY(CAST(:ids AS uuid[]))"),
     text("DELETE FROM attempts WHERE notification_id = ANY(CAST(:ids AS uuid[]))"),
@@ -76,12 +75,12 @@ _DELETE = (
 
 
 def delete(conn: Connection, ids: Sequence[str]) -> None:
-    """Delete notifications with everything about them that is the store's."""
+    """Delete notifications, with all rows of the store about them."""
     for statement in _DELETE:
         conn.execute(statement, {"ids": list(ids)})
 
 
-# A receipt may overtake its notification, but not by more than the longest delay.
+# A receipt may come before its notification, but by no more than the longest delay.
 _FORGET_ORPHANS = text("""
 DELETE FROM events e
 WHERE received_at < knocktwice_now() - interval '31 days'

@@ -1,4 +1,4 @@
-"""How a notification goes on and how it ends: all other transitions come down to these."""
+"""The transitions that all others use: end a step, go on to the next step, end a notification."""
 
 from __future__ import annotations
 
@@ -19,17 +19,18 @@ if TYPE_CHECKING:
 
 
 def is_in(column: str, *states: str) -> str:
-    """Return SQL that is true in one of these states, written so that the planner cannot guess how rare they are.
+    """Return SQL that is true in one of these states, in a form whose frequency the planner cannot estimate.
 
-    States come and go within seconds, the planner's statistics lag behind by minutes. With them it takes ``sending``
-    for a rarity, walks the whole table for it, and joins the batch to each row found: seconds instead of milliseconds.
+    States change within seconds, but the planner's statistics lag behind by minutes. With a plain condition the planner
+    expects hardly any ``sending`` rows, scans the whole table for them, and joins the batch to each row that it finds.
+    That takes seconds instead of milliseconds.
     """
     wanted = ", ".join(f"'{state}'" for state in states)
     return f"CASE WHEN {column} IN ({wanted}) THEN true END"
 
 
 def outcome_of_push(push: DeliveryState) -> NotificationState:
-    """Return the end of a notification that consists of a push in this state."""
+    """Return the final state of a notification that consists only of a push in this state."""
     match push:
         case DeliveryState.SENT:
             return NotificationState.PUSHED
@@ -39,7 +40,7 @@ def outcome_of_push(push: DeliveryState) -> NotificationState:
             return NotificationState.FAILED
 
 
-# A sender or a receipt may have been faster: only open steps are skipped, and the caller learns which.
+# A sender or a receipt may have changed a step first. So only open steps are skipped, and RETURNING names them.
 _SKIP = text(f"""
 UPDATE deliveries d SET
   state = r.state,
@@ -57,7 +58,7 @@ RETURNING
 
 
 def skip(conn: Connection, decisions: Sequence[Decision]) -> None:
-    """End open steps, with the verdicts as reasons, and go on to the next ones or end the notifications."""
+    """End open steps with their verdicts as reasons, then go on to the next steps or end the notifications."""
     if not decisions:
         return
     by_id = {d.notification_id: d for d in decisions}
@@ -96,8 +97,8 @@ def skip(conn: Connection, decisions: Sequence[Decision]) -> None:
     )
 
 
-# A step that a sender has claimed is not locked: the sender holds its lock for as long as the provider takes, and
-# nothing can end the step any more.
+# A step that a sender has claimed is not locked: the sender keeps its lock during the provider call, and no receipt can
+# end the step any more.
 _LOCK_OPEN = text("""
 SELECT FROM deliveries
 WHERE notification_id = ANY(CAST(:ids AS uuid[])) AND step > 0 AND state IN ('scheduled', 'reserved')
@@ -113,7 +114,7 @@ def lock_open(conn: Connection, ids: Sequence[str]) -> None:
     conn.execute(_LOCK_OPEN, {"ids": list(ids)})
 
 
-# All events that answer a step go into its ledger line.
+# All events that answer a step are listed in its ledger line.
 _ANSWERED = text(f"""
 SELECT
   d.notification_id,
@@ -126,7 +127,8 @@ GROUP BY d.notification_id, d.step
 """)
 
 
-# A row that a stopped worker keeps locked must not hold up the receipts of others.
+# SKIP LOCKED, because a worker that was suspended may keep a row locked, and that must not delay the receipts of
+# others.
 _LOCK_FREE = text("""
 SELECT notification_id FROM deliveries
 WHERE notification_id = ANY(CAST(:ids AS uuid[])) AND step > 0 AND state IN ('scheduled', 'reserved')
@@ -134,12 +136,12 @@ ORDER BY notification_id FOR UPDATE SKIP LOCKED
 """)
 
 
-# A step is locked for milliseconds, unless its worker has been stopped.
+# A step is normally locked for milliseconds only; a longer lock means that its worker was suspended.
 _PATIENCE = text("SET LOCAL lock_timeout = '1s'")
 
 
 def settle_soon(conn: Connection, ids: Sequence[str]) -> bool:
-    """Do as :func:`settle_answered`, and return whether it was done: nobody kept a step locked for longer than a second."""
+    """Call :func:`settle_answered`, and return whether it got each lock within a second."""
     conn.execute(_PATIENCE)
     try:
         settle_answered(conn, ids)
@@ -151,10 +153,10 @@ def settle_soon(conn: Connection, ids: Sequence[str]) -> bool:
 
 
 def settle_free(conn: Connection, ids: Sequence[str]) -> list[str]:
-    """Do as :func:`settle_answered` for the steps that nobody has locked.
+    """Do the same as :func:`settle_answered`, but leave out locked steps.
 
     Returns:
-        The ids of those that somebody has locked and that should end, too.
+        The ids of notifications that should end, too, but whose step another transaction has locked.
     """
     free = {str(row.notification_id) for row in conn.execute(_LOCK_FREE, {"ids": list(ids)})}
     _settle(conn, sorted(free))
@@ -163,10 +165,10 @@ def settle_free(conn: Connection, ids: Sequence[str]) -> list[str]:
 
 
 def settle_answered(conn: Connection, ids: Sequence[str]) -> None:
-    """End every open step of these notifications that a receipt or a cancellation has made needless.
+    """End every open step of these notifications that a receipt or a cancellation has made unnecessary.
 
-    The steps are locked first. So the look at the events sees all that were committed until then, and no sender
-    reserves or claims a step between the look and the update.
+    The steps are locked first. So the query sees all events committed until then, and no sender reserves or claims a
+    step between the query and the update.
     """
     lock_open(conn, ids)
     _settle(conn, ids)
@@ -191,12 +193,12 @@ def _settle(conn: Connection, ids: Sequence[str]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Onward:
-    """A step that ended and has another one behind it.
+    """A step that has ended, to be followed by the next one.
 
     Attributes:
-        notification_id: whose.
-        step: the step that ended.
-        after_step: the step whose outcome and receipts the next one looks at.
+        notification_id: the notification that it belongs to.
+        step: the step that has ended.
+        after_step: the step whose outcome and receipts decide about the next step.
         at_once: the next step is due now; otherwise its countdown starts now.
     """
 
@@ -206,8 +208,8 @@ class Onward:
     at_once: bool
 
 
-# The plan is read where it is stored: no caller has it at hand. Sorted, so that two transactions with the same
-# notifications wait for each other instead of deadlocking.
+# The plan is read from the batch, because no caller has it. The sorted order prevents a deadlock between transactions
+# with the same notifications.
 _NEXT_STEP = text(f"""
 INSERT INTO deliveries (
   notification_id,
@@ -245,7 +247,7 @@ ORDER BY r.id ON CONFLICT DO NOTHING
 
 
 def go_on(conn: Connection, moves: Sequence[Onward]) -> None:
-    """Write the steps that follow, each with its countdown; those already answered end here."""
+    """Write the next steps, each with its countdown; steps that receipts have already answered end at once."""
     if not moves:
         return
     ids = [m.notification_id for m in moves]
@@ -263,12 +265,12 @@ def go_on(conn: Connection, moves: Sequence[Onward]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """How a notification ends.
+    """The end of a notification.
 
     Attributes:
-        notification_id: which one.
+        notification_id: the notification.
         state: a terminal state.
-        reason: why, for people.
+        reason: the reason, for people.
     """
 
     notification_id: str
@@ -276,7 +278,7 @@ class End:
     reason: str
 
 
-# An ended notification never changes again.
+# A notification that has ended never changes again.
 _FINISH = text(f"""
 UPDATE notifications n SET
   state = r.state,
@@ -286,7 +288,7 @@ FROM {rows("r", id="uuid", state="text", reason="text")}
 WHERE n.id = r.id AND n.state = 'active'
 """)
 
-# Locked in the order in which claim_push locks pushes.
+# Lock order: by notification id, like claim_push.
 _DROP_PUSH = text("""
 UPDATE deliveries d SET
   wake_at = NULL,
@@ -303,7 +305,7 @@ WHERE d.notification_id = waiting.notification_id AND d.step = 0
 
 
 def finish(conn: Connection, ends: Sequence[End]) -> None:
-    """End notifications, and their pushes that still wait to be tried again."""
+    """End notifications, and cancel or skip their pushes that still wait for another try."""
     if not ends:
         return
     ids = [end.notification_id for end in ends]

@@ -1,4 +1,4 @@
-"""The rule about triggers (``lifecycle.TRIGGERS``) as SQL, for all statements about receipts that answer a step."""
+"""The rules of the triggers (``lifecycle.TRIGGERS``) as SQL, for all statements that compare receipts with steps."""
 
 from __future__ import annotations
 
@@ -15,19 +15,20 @@ CANCELLED = "cancelled"
 
 
 def words(values: Iterable[str]) -> str:
-    """Return words as an SQL list, ``('a', 'b')``; without any it matches nothing."""
+    """Return words as an SQL list, ``('a', 'b')``. An empty list matches nothing."""
     return "(" + (", ".join(f"'{value}'" for value in values) or "NULL") + ")"
 
 
 _BY_DELIVERY, _BY_CLICK = (triggers_answered_by(receipt) for receipt in (Receipt.DELIVERED, Receipt.CLICKED))
 
-#: The triggers that a delivery answers (and so does a click), those that a click answers, and those that only a click
-#: answers, as SQL lists.
+#: SQL lists of triggers: those that a delivery answers (a click answers them, too), those that a click answers, and
+#: those that only a click answers.
 ANSWERED_BY_DELIVERY = words(_BY_DELIVERY)
 ANSWERED_BY_CLICK = words(_BY_CLICK)
 ANSWERED_BY_CLICK_ONLY = words([when for when in _BY_CLICK if when not in _BY_DELIVERY])
 
-#: Whether a receipt or cancellation ``e`` makes the delivery ``d`` needless; the SQL of :func:`lifecycle.answers`.
+#: True if a receipt or cancellation ``e`` makes the delivery ``d`` unnecessary; the same rule as
+#: :func:`lifecycle.answers`.
 ANSWERS = f"""
   (e.kind = '{CANCELLED}'
    OR e.kind = '{Receipt.CLICKED}' AND d.trigger IN {ANSWERED_BY_CLICK}
