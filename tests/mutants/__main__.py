@@ -24,9 +24,8 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=20, help="how many of its own choice")
     parser.add_argument("--limit", type=float, default=300, help="seconds that the tests of one may take")
     options = parser.parse_args()
-    listed = lists.read(_KEPT)
+    listed = [one for one in lists.read(_KEPT) if options.only in " ".join((one.file, one.promise, *one.tests))]
     wanted = listed if options.seed is None else own_choice.choose(_ROOT, listed, options.seed, options.count)
-    wanted = [one for one in wanted if options.only in " ".join((one.file, one.promise, *one.tests))]
     with tempfile.TemporaryDirectory(prefix="knocktwice-mutants-") as folder:
         return _try_all(wanted, Scratch(_ROOT, Path(folder) / "tree"), options.limit)
 
