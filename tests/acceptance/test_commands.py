@@ -25,7 +25,7 @@ class Commands:
         self._environment = {**system.environment, "NO_COLOR": "1"}
 
     def __call__(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "knocktwice_worker", *arguments]
+        command = [sys.executable, "-m", "knocktwice_worker.cli", *arguments]
         return subprocess.run(
             command,
             env={**self._environment, **environment},
@@ -120,7 +120,7 @@ def test_the_doctor_finds_nothing_wrong_and_then_what_is(run: Commands) -> None:
 
 
 def test_migrating_is_safe_at_any_time_and_twice_at_once(run: Commands, system: System) -> None:
-    command = [sys.executable, "-m", "knocktwice_worker", "migrate"]
+    command = [sys.executable, "-m", "knocktwice_worker.cli", "migrate"]
     both = [subprocess.Popen(command, env=system.environment, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     assert [p.wait(60) for p in both] == [0, 0]
     for process in both:

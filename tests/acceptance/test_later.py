@@ -30,7 +30,7 @@ def _written(system: System, *ids: UUID) -> None:
 
 
 def _run(system: System, *words: str) -> str:
-    command = [sys.executable, "-m", "knocktwice_worker", *words]
+    command = [sys.executable, "-m", "knocktwice_worker.cli", *words]
     done = subprocess.run(command, env=system.environment, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 README = Path(__file__).parents[2] / "README.md"
-KNOCKTWICE = [sys.executable, "-m", "knocktwice_worker"]
+KNOCKTWICE = [sys.executable, "-m", "knocktwice_worker.cli"]
 
 
 class Stack:

@@ -28,11 +28,18 @@ LEASE, TTL, HOUR = timedelta(minutes=1), timedelta(hours=1), timedelta(hours=1)
 AT = datetime(2026, 11, 1, 12, tzinfo=UTC)
 
 
-def batch(*users: str, when: str | None = "not_delivered", after: float = 3600, keys: Sequence[str] = ()) -> Batch:
+def batch(
+    *users: str,
+    when: str | None = "not_delivered",
+    after: float = 3600,
+    keys: Sequence[str] = (),
+    category: str = "transactional",
+) -> Batch:
     return parse_batch(
         {
             "v": 1,
             "id": str(uuid7()),
+            "category": category,
             "content": {"push": {"title": "t", "body": "b"}},
             "plan": [{"channel": "sms", "when": when, "after_s": after}] if when else [],
             "recipients": [

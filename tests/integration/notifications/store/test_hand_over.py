@@ -204,3 +204,13 @@ def test_a_push_that_comes_back_after_its_notification_ended_says_why_it_was_ski
     book(store.cancel, [id_], [], AT)
     record(book, id_, ada=SECOND)
     assert book.states(id_)["push"] == ("skipped", "superseded")
+
+
+@pytest.mark.parametrize(("category", "state"), [("critical", "failed"), ("transactional", "scheduled")])
+def test_a_one_time_password_does_not_wait_for_an_outage_to_end(book: Book, category: str, state: str) -> None:
+    one = batch("ada", after=60, category=category)
+    (id_,) = ids(one)
+    book.accept(one)
+    record(book, id_, ada=timedelta(minutes=2))
+    assert book.states(id_)["push"][0] == state
+    assert (waits(book) <= timedelta()) is (category == "critical")

@@ -250,6 +250,9 @@ _CANCELLED = f"""
 (SELECT true FROM events e WHERE e.notification_id = d.notification_id AND e.kind = '{CANCELLED}' LIMIT 1)
 """
 
+#: How long a critical push is tried before the step behind it follows: a one-time password cannot wait for an outage to end.
+_URGENT = timedelta(minutes=1)
+
 # One device that answered is enough; one that asks for patience is tried again until the time for retries is over.
 _RECORD_PUSH = text(f"""
 UPDATE deliveries d SET (state, reason, wake_at, finished_at) = (
@@ -260,13 +263,19 @@ UPDATE deliveries d SET (state, reason, wake_at, finished_at) = (
     CASE WHEN f.state <> 'scheduled' THEN knocktwice_now() END
   FROM (SELECT CASE
       WHEN s.open AND s.ended THEN 'skipped'
-      WHEN s.open AND coalesce(d.due_at, s.created_at) + :retry_for > knocktwice_now() THEN 'scheduled'
+      WHEN s.open AND s.urgent AND NOT {_LAST} AND s.created_at + :urgent < knocktwice_now() + s.retry_after
+        THEN CASE WHEN s.sent THEN 'sent' ELSE 'failed' END
+      WHEN s.open AND s.created_at + :retry_for > knocktwice_now() THEN 'scheduled'
       WHEN s.sent THEN 'sent'
       ELSE 'failed'
     END AS state) f
 )
 FROM (
-  SELECT o.*, n.state <> 'active' AS ended, n.created_at
+  SELECT
+    o.*,
+    n.state <> 'active' AS ended,
+    coalesce(p.due_at, n.created_at) AS created_at,
+    b.category = 'critical' AS urgent
   FROM (
     SELECT
       a.notification_id AS id,
@@ -277,7 +286,10 @@ FROM (
     FROM {rows("r", id="uuid", retry_after="interval")}
     JOIN attempts a ON a.notification_id = r.id
     GROUP BY a.notification_id, r.retry_after
-  ) o JOIN notifications n ON n.id = o.id
+  ) o
+  JOIN notifications n ON n.id = o.id
+  JOIN batches b ON b.id = n.batch_id
+  JOIN deliveries p ON p.notification_id = o.id AND p.step = 0
 ) s
 WHERE d.notification_id = s.id AND d.step = 0 AND {is_in("d.state", "sending")}
 RETURNING
@@ -347,7 +359,7 @@ def record_push(
         done += conn.execute(_RECORD_ANSWERED, {"id": list(known), "state": states, "reason": reasons})
     rest = {i: max(r.retry_after or timedelta() for r in own) for i, own in by_push.items() if i not in known}
     if rest:
-        given = {"id": list(rest), "retry_after": list(rest.values()), "retry_for": retry_for}
+        given = {"id": list(rest), "retry_after": list(rest.values()), "retry_for": retry_for, "urgent": _URGENT}
         done += conn.execute(_RECORD_PUSH, given)
     _settle_pushes(conn, done)
     shown = {r.notification_id for r in results if r.state is AttemptState.SENT}
