@@ -180,7 +180,9 @@ def _check(answers: load.Answers, expected: int) -> None:
 @contextmanager
 def _gateway(port: int, env: dict[str, str]) -> Iterator[Child]:
     log = Path(env["KNOCKTWICE_HOME"]) / "gateway.log"
-    child = Child("gateway", [sys.executable, "-m", "knocktwice_worker.cli", "gateway", "--port", str(port)], log, env=env)
+    child = Child(
+        "gateway", [sys.executable, "-m", "knocktwice_worker.cli", "gateway", "--port", str(port)], log, env=env
+    )
     child.start()
     try:
         for _ in range(600):

@@ -83,7 +83,7 @@ POINTS: dict[str, Callable[[], None]] = {
     "send_push between its rows and the push": lambda: _before(Pushes, "_deliver"),
     "send_push after the provider took the push": _after_the_provider_took("messages:send"),
     "send_push before the push's record is committed": lambda: _after(store, "record_push"),
-    "send_push before the message leaves the inbox": lambda: _before(Inbox, "remove"),
+    "send_push before the message leaves the inbox": lambda: _before(Inbox, "_remove"),
     "check_fallback before it counts": lambda: _before(Fallback, "_apply_limits"),
     "check_fallback between counting and its commit": lambda: _after(RedisLimits, "count"),
     "check_fallback before the reservation is committed": lambda: _after(store, "reserve"),

@@ -265,9 +265,10 @@ def _check(here: services.Services, case: OneNotification) -> None:
 
 
 def _blind(scenario: Scenario) -> services.Services:
-    """The same worker without its Redis."""
+    """The same worker, whose limits do not reach Redis. It has looked into the inbox before."""
     blind = services.Services(scenario.here.settings.model_copy(update={"broker_url": "redis://127.0.0.1:1/0"}))
     blind.__dict__["engine"] = scenario.here.engine
+    blind.__dict__["catch_up"] = scenario.here.catch_up
     return blind
 
 

@@ -93,7 +93,8 @@ def test_a_file_with_a_mistake_changes_nothing(run: Callable[..., CommandOutput]
     file.write_text(ORDER + WELCOME.replace("never", "sometimes"))
     said = run("apply", str(file))
     problem = (
-        f"error: {file}: templates.welcome.fallback: must be never, or have when and after, or be a list of steps\n"
+        f"error: {file}:15:5: templates.welcome.fallback: "
+        "must be never, or have when and after, or be a list of steps\n"
     )
     assert said == (1, "", problem)
     assert run("template", "list", "--json").json == []

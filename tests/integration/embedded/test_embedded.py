@@ -335,13 +335,13 @@ def test_a_containers_root_who_may_not_look_into_processes_finds_them_all_the_sa
     program = """
 import sys
 from pathlib import Path
-from knocktwice_worker import launch, leftovers
+from knocktwice_worker.embedded import launch, orphans
 status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
 CAP_SYS_PTRACE = 19
 launch.set_capabilities(int(status["CapEff"], 16) & 0xFFFFFFFF & ~(1 << CAP_SYS_PTRACE))
 home = Path(sys.argv[1])
-print(*leftovers.find_in_proc("postgres", home / "postgres"))
-print(*leftovers.find_in_proc("valkey-server", home / "valkey"))
+print(*orphans.find_in_proc("postgres", home / "postgres"))
+print(*orphans.find_in_proc("valkey-server", home / "valkey"))
 """
     servers = EmbeddedServers(home)
     with servers:
