@@ -55,9 +55,9 @@ def of(task: Task, message: Mapping[str, Any]) -> list[str]:
             found: Iterable[str] = (notification(receipt["notification"]) for receipt in message["receipts"])
         case Task.CANCEL:
             found = (
-                *map(notification, message.get("ids", ())),
-                *map(key, message.get("keys", ())),
-                *map(blast, message.get("blasts", ())),
+                *map(notification, message.get("ids") or ()),
+                *map(key, message.get("keys") or ()),
+                *map(blast, message.get("blasts") or ()),
             )
         case Task.UPDATE_AUDIENCE:
             found = (subject for change in message["changes"] for subject in _of_change(change))
@@ -69,7 +69,7 @@ def of(task: Task, message: Mapping[str, Any]) -> list[str]:
 def _of_change(change: Mapping[str, Any]) -> Iterable[str]:
     if change["change"] == "set_tags" and change.get("locale") is None and change.get("time_zone") is None:
         return
-    if "user" in change:
+    if change.get("user") is not None:
         yield user(change["user"])
-    if "registration" in change:
+    if change.get("registration") is not None:
         yield device(change["registration"])

@@ -69,7 +69,7 @@ REQUIRED = {
     for extra, lines in {"": PROJECT["dependencies"], **PROJECT["optional-dependencies"]}.items()
 }
 INSTALLED = packages_distributions()
-OURS = {"knocktwice", "knocktwice_shared", "knocktwice_worker", "benchmarks", "oracle", "support"}
+OURS = {"knocktwice", "knocktwice_shared", "knocktwice_worker", "benchmarks", "mutants", "oracle", "support"}
 
 
 def test_no_extra_installs_what_nobody_needs() -> None:

@@ -147,7 +147,7 @@ def test_a_later_change_of_the_template_changes_nothing_that_is_under_way(
     english, german = _send(working, {}, {"locale": "de"})
     other = {"push": {"title": "New", "body": "{{ something_else }}"}}
     apply(contents={"en": other}, signature="New:", fallback="never")
-    clock.advance(timedelta(hours=1))
+    clock.advance(timedelta(minutes=11))
     working.later_steps.send(working.fallback.check([english, german]))
     # The German one has no text of its own, so it says what the push says.
     assert {t.body for t in sandbox.texts()} == {"Shop: Ana is here now", "Shop: Ana ist da"}

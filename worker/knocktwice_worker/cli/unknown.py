@@ -53,7 +53,7 @@ def list_all(
 ) -> None:
     """List messages of unknown outcome, one a line: id, step, when it was given up, number, by whom.
 
-    Example: knocktwice unknown list --since 2d --provider twilio
+    Example: knocktwice unknown list --since 2d --provider acme
     """
     wanted, here = _wanted(since, until, provider, channel, number, category, key), _connected()
     count = 0
