@@ -70,7 +70,8 @@ def _special(value: object) -> str:
     return f"{value[0]}L" if value[1] == CronSim.LAST else f"{value[0]}#{value[1]}"
 
 
-@pytest.mark.parametrize("text", TAKEN)
+# A star with a step restricts nothing to cron, which a set cannot say.
+@pytest.mark.parametrize("text", [text for text in TAKEN if text != "0 9 */2 * mon"])
 def test_what_is_taken_means_the_same_when_it_is_written_back_from_its_sets(text: str) -> None:
     made = crontab.parse(text)
     sets = CronSim(made.fields, YEAR[0])
@@ -78,8 +79,6 @@ def test_what_is_taken_means_the_same_when_it_is_written_back_from_its_sets(text
     back = " ".join(
         [_written(set(sets.minutes), 60), _written(set(sets.hours), 24), days, _written(set(sets.months), 12), weekdays]
     )
-    if sets.day_and and "*" not in (days, weekdays):
-        pytest.skip("a star with a step restricts nothing to cron, which a set cannot say")
     times = islice(crontab.parse(back).times(YEAR[0], ZoneInfo("UTC")), 200)
     assert list(times) == list(islice(made.times(YEAR[0], ZoneInfo("UTC")), 200))
 
