@@ -1,4 +1,4 @@
-"""Said before, counts before, with real workers: in whatever order queues are served, and however long nobody serves them."""
+"""Said before, counts before, with real workers: whatever order queues are served in, and however long none is."""
 
 from __future__ import annotations
 

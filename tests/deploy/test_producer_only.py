@@ -1,4 +1,4 @@
-"""``pip install .`` alone: applications can send, and the command says what it lacks instead of ending in a traceback."""
+"""``pip install .`` alone: applications can send, and the command says what it lacks instead of failing."""
 
 from __future__ import annotations
 
