@@ -10,6 +10,7 @@ from sqlalchemy import Connection, text
 from knocktwice_shared.messages import Category, When
 from knocktwice_worker.database.bulk import rows
 from knocktwice_worker.lifecycle import Delay, DeliveryState, ProviderState
+from knocktwice_worker.notifications.store.braked import BRAKE, UNSEEN_UNTIL
 from knocktwice_worker.notifications.store.ledger import Decision, write_ledger
 from knocktwice_worker.notifications.store.transitions import is_in
 from knocktwice_worker.notifications.store.trigger_sql import ANSWERS
@@ -100,6 +101,9 @@ class DueStep:
         clicked: the time of the first click on any step.
         cancelled: the time at which the application cancelled the notification.
         now: the time by the database's clock.
+        brake: the brake that covers the step; ``None``: none is on.
+        braked: the brake that has held it before.
+        unseen_until: when the brake will have counted its push; ``None``: it has, or the push tells nothing of others.
     """
 
     notification_id: str
@@ -123,6 +127,9 @@ class DueStep:
     clicked: datetime | None
     cancelled: datetime | None
     now: datetime
+    brake: int | None
+    braked: int | None
+    unseen_until: datetime | None
 
 
 # Locked in the order in which receipts lock, so that the two wait for each other and never deadlock. A push that waits for its
@@ -130,7 +137,7 @@ class DueStep:
 #
 # ``due_at`` of the step behind the push counts from the push's last claim, and the countdown from the hand-over: what lies
 # between is added here, so that an ordinary hand-over changes no row. Columns as in DueStep.
-_DUE = text("""
+_DUE = text(f"""
 WITH d AS (
   SELECT * FROM deliveries
   WHERE notification_id = ANY(CAST(:ids AS uuid[])) AND step > 0 AND state = 'scheduled' AND due_at <= knocktwice_now()
@@ -167,7 +174,10 @@ SELECT
   e.delivered,
   e.clicked,
   e.cancelled,
-  knocktwice_now()
+  knocktwice_now(),
+  {BRAKE},
+  d.brake,
+  {UNSEEN_UNTIL}
 FROM d
 JOIN notifications n ON n.id = d.notification_id AND n.state = 'active'
 LEFT JOIN deliveries p ON p.notification_id = d.notification_id AND p.step = d.after_step
@@ -230,23 +240,36 @@ class BatchContents:
         plan: the stored later steps, see ``content/plans.py``.
         category: the category of the messages.
         ttl: how long the provider may keep the push for a device that is offline.
+        blast: whether they are a blast's.
     """
 
     content: dict[str, Any]
     plan: list[dict[str, Any]] | None
     category: Category
     ttl: timedelta
+    blast: bool
 
 
 # One row per batch, because up to five hundred notifications share one content.
-_CONTENTS = text("SELECT id, content, plan, category, ttl FROM batches WHERE id = ANY(CAST(:ids AS uuid[]))")
+_CONTENTS = text("""
+SELECT
+  id,
+  content,
+  plan,
+  category,
+  ttl,
+  EXISTS (SELECT FROM blast_pages p WHERE p.id = batches.id)
+FROM batches
+WHERE id = ANY(CAST(:ids AS uuid[]))
+""")
 
 
 def contents(conn: Connection, ids: Iterable[str]) -> dict[str, BatchContents]:
     """Return batch id → contents."""
     found = conn.execute(_CONTENTS, {"ids": sorted(set(ids))}).all()
     return {
-        str(id_): BatchContents(content, plan, Category(category), ttl) for id_, content, plan, category, ttl in found
+        str(id_): BatchContents(content, plan, Category(category), *rest)
+        for id_, content, plan, category, *rest in found
     }
 
 
