@@ -221,7 +221,14 @@ class Services:
     @cached_property
     def inbox(self) -> Inbox:
         """The accepted messages that are not in Postgres yet."""
-        return Inbox(redis=self.redis, engine=self.engine, grace_s=self.settings.inbox_grace_s)
+        settings = self.settings
+        return Inbox(
+            redis=self.redis,
+            engine=self.engine,
+            grace_s=settings.inbox_grace_s,
+            most_messages=settings.backlog_messages,
+            most_bytes=settings.backlog_bytes,
+        )
 
     @cached_property
     def accepted(self) -> dict[Task, Work]:
