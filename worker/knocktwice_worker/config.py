@@ -26,8 +26,10 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
+from knocktwice_shared.durability import Durability
 from knocktwice_shared.errors import KnocktwiceError
 from knocktwice_shared.messages import AFTER_LIMIT, Category
+from knocktwice_shared.names import BACKLOG_BYTES, BACKLOG_MESSAGES
 from knocktwice_worker.channels.http_sms import file
 from knocktwice_worker.limits.budget import Budget
 from knocktwice_worker.limits.quiet_hours import QuietHours
@@ -43,6 +45,7 @@ FROM_FILES = (
     "KNOCKTWICE_BROKER_URL",
     "KNOCKTWICE_SECRET",
     "KNOCKTWICE_RECEIPT_SECRET",
+    "KNOCKTWICE_WEBHOOK_SECRET",
     "TWILIO_AUTH_TOKEN",
 )
 
@@ -53,6 +56,7 @@ OPTIONAL = (
     "secret",
     "default_region",
     "receipt_secret",
+    "webhook_secret",
     "fcm_project",
     "google_application_credentials",
     "twilio_account_sid",
@@ -117,6 +121,20 @@ class Settings(BaseSettings):
     inbox_grace_s: float = Field(
         30, gt=0, description="An accepted message not in Postgres by then is published again."
     )
+    backlog_messages: int = Field(
+        BACKLOG_MESSAGES,
+        ge=1,
+        description="Accepted messages not in Postgres yet; beyond that notifications are refused, and receipts, "
+        "cancellations and changes of people half as many later.",
+    )
+    backlog_bytes: int = Field(
+        BACKLOG_BYTES, ge=1, description="The same in bytes; Redis needs two to five times that."
+    )
+    durability: Durability = Field(
+        Durability.MEMORY,
+        description="What accepted means of a message, for the gateway and the command line: memory, disk or replica.",
+    )
+    durability_replicas: int = Field(1, ge=1, description="How many replicas must have it, with replica.")
     await_accepted_s: Seconds = Field(
         180,
         description="How long a decision waits for a receipt, cancellation or change that was accepted before it and cannot be carried out.",
@@ -279,6 +297,10 @@ class Settings(BaseSettings):
     # Webhooks to the application
     webhook_urls: frozenset[str] = Field(
         frozenset(), description='Where every event is told, like ["https://shop.example/hooks"]; see docs/webhooks.md.'
+    )
+    webhook_secret: SecretStr | None = Field(
+        None,
+        description="Keys of webhook signatures, separated by commas, all sign and the first is shown; empty: from KNOCKTWICE_SECRET.",
     )
     webhook_private: bool = Field(False, description="Webhooks may go to private addresses, and over http.")
     webhook_give_up_s: Seconds = Field(259_200, description="An endpoint that fails for so long is disabled.")
