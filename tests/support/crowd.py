@@ -105,7 +105,7 @@ class Crowd:
 
     def report(self, ids: Sequence[str], share: float = 1, kind: Receipt = Receipt.DELIVERED) -> list[str]:
         """Let a share of the apps report; return whose."""
-        reporting = ids[: round(len(ids) * share)]
+        reporting = list(ids[: round(len(ids) * share)])
         at = datetime.now(UTC)
         receipts.record(self.here.engine, [ReceiptEvent(UUID(id_), kind, at, "") for id_ in reporting])
         return reporting

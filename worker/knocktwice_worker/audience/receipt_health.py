@@ -126,11 +126,25 @@ def examine(conn: Connection, settings: Settings) -> list[KindHealth]:
     ]
 
 
-# Later hours may be counted in part only.
-_LAST_HOUR = text("""
+# The current hour may be counted in part, so the table itself does not say which hours are done.
+_DONE = text("""
 SELECT
   knocktwice_now() AS now,
-  (SELECT max(hour) FROM receipt_health WHERE hour < knocktwice_now() - interval '3 hours') AS last
+  coalesce(
+    (SELECT seen_until FROM followers WHERE name = 'receipts'),
+    (SELECT max(hour) + interval '1 hour' FROM receipt_health WHERE hour < knocktwice_now() - interval '2 hours')
+  ) AS done
+""")
+_NOTE_DONE = text("""
+INSERT INTO followers (
+  name,
+  seen_until
+)
+VALUES (
+  'receipts',
+  :until
+)
+ON CONFLICT (name) DO UPDATE SET seen_until = greatest(followers.seen_until, excluded.seen_until)
 """)
 _NOW = text("SELECT knocktwice_now()")
 
@@ -182,13 +196,14 @@ ON CONFLICT (hour, platform, app_version) DO UPDATE SET
 def roll_up(engine: Engine) -> int:
     """Count the hours that are due, each in its own transaction; return how many. A repeat is harmless."""
     with engine.connect() as conn:
-        now, last = conn.execute(_LAST_HOUR).one()
+        now, done = conn.execute(_DONE).one()
         conn.execute(_FORGET, {"span": SPAN})
         conn.commit()
-    hours = _due(now, last)
+    hours = _due(now, done)
     for hour in hours:
         with engine.begin() as conn:
             conn.execute(_ROLL_UP, _bounds(hour, hour + _HOUR))
+            conn.execute(_NOTE_DONE, {"until": hour + _HOUR})
     return len(hours)
 
 
@@ -199,9 +214,9 @@ def count_current(engine: Engine) -> None:
         conn.execute(_ROLL_UP, _bounds(_full_hour(until), until))
 
 
-def _due(now: datetime, last: datetime | None) -> list[datetime]:
+def _due(now: datetime, done: datetime | None) -> list[datetime]:
     end = _full_hour(now - _SETTLE)
-    start = _full_hour(now - SPAN) if last is None else max(last + _HOUR, _full_hour(now - SPAN))
+    start = _full_hour(now - SPAN) if done is None else max(done, _full_hour(now - SPAN))
     fresh = [start + n * _HOUR for n in range(max(0, (end - start) // _HOUR))]
     again = _full_hour(now - _AGAIN) - _HOUR
     return fresh if again in fresh else [again, *fresh]

@@ -11,7 +11,7 @@ from sqlalchemy import text
 from knocktwice_shared.errors import KnocktwiceError
 from knocktwice_worker.brake.judgement import Scope
 from knocktwice_worker.lifecycle import BrakeState, PushTrouble
-from knocktwice_worker.limits.quiet_hours import country
+from knocktwice_worker.notation.phone_numbers import country
 from knocktwice_worker.notifications.store import alarms, braked
 
 if TYPE_CHECKING:
