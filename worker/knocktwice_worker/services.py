@@ -326,6 +326,7 @@ class Services:
             quiet=self.quiet,
             silent_kinds=self.silent_kinds,
             unconfirmed_policy=settings.unconfirmed_policy,
+            numbers=settings.phone_rules,
             countries=settings.sms_countries,
             channels=self.channels,
             links=self.links,

@@ -69,7 +69,7 @@ class ProblemDetails(BaseModel):
                 "type": "urn:knocktwice:problem:invalid-field",
                 "title": "A field is wrong",
                 "status": 422,
-                "detail": "recipients[3].phone: must be a phone number in E.164, like +16505550100",
+                "detail": "recipients[3].phone: is too short for a number of +49",
                 "field": "recipients[3].phone",
             }
         }

@@ -77,7 +77,7 @@ async def _notify(request: Request) -> Response:
     if repeated is not None and not 1 <= len(repeated) <= idempotency.KEY_LIMIT:
         raise InvalidMessage("idempotency-key", f"must have 1 to {idempotency.KEY_LIMIT} characters")
     body = await read_json(request)
-    draft = wording.batch(body, uuid7())
+    draft = wording.batch(body, uuid7(), request.app.state.services.settings.phone_rules)
     claim = None if repeated is None else idempotency.claim(key.id, repeated, body, draft.id)
     ids = await outbox(request).send(draft, claim)
     text = '{"ids":["' + '","'.join([str(id_) for id_ in ids]) + '"]}'
