@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-import random
+import hashlib
 import re
 import tomllib
 from typing import TYPE_CHECKING
@@ -67,6 +67,8 @@ _MOST_BEFORE = 8
 def choose(root: Path, storeys: Path, kept: Iterable[Mutant], seed: int, count: int) -> list[Mutant]:
     """Return mutants by a seed. What the kept list calls equivalent is listed as such here, too.
 
+    Each is drawn for itself, so that a change of one file leaves the choice in the others as it was.
+
     Args:
         root: the tree.
         storeys: which tests go with which files, see :func:`tests_of`.
@@ -79,7 +81,11 @@ def choose(root: Path, storeys: Path, kept: Iterable[Mutant], seed: int, count: 
             shown = f"{_short(old)} → {_short(new)}"
             why = equivalent.get((file, old.strip(), new.strip()))
             found.append(Mutant(file, old, new, shown, () if why else tests, why))
-    return random.Random(seed).sample(found, min(count, len(found)))
+    return sorted(found, key=lambda one: _drawn(one, seed))[:count]
+
+
+def _drawn(one: Mutant, seed: int) -> bytes:
+    return hashlib.sha256(f"{seed}|{one.file}|{one.old}|{one.new}".encode()).digest()
 
 
 def tests_of(root: Path, storeys: Path) -> dict[str, tuple[str, ...]]:

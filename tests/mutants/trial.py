@@ -161,7 +161,7 @@ def _run(folder: str, tests: list[str], servers: Path | None) -> None:
     nowhere = os.open(os.devnull, os.O_RDWR)
     for stream in range(3):
         os.dup2(nowhere, stream)
-    # What is rewritten of the tests is the same each time.
+    # What pytest makes of a test file is the same each time.
     sys.dont_write_bytecode = False
     os.chdir(folder)
     packages = [str(Path(folder, package)) for package in _PACKAGES]
