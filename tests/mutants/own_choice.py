@@ -51,7 +51,10 @@ _SWAPS = (
 #: A condition of SQL among others: it is left out.
 _CONJUNCTS = (
     (r"^(\s+)AND (?!NOT EXISTS \($)(?!\($)[^()]*(\([^()]*\)[^()]*)*$", r"\1"),
-    (r" AND (?:[\w.]+ (?:=|<|>|<=|>=|<>) [\w.:']+|[\w.]+ IN \([^()]*\)|[\w.]+ IS (?:NOT )?NULL|\{is_in\([^()]*\)\})", ""),
+    (
+        r" AND (?:[\w.]+ (?:=|<|>|<=|>=|<>) [\w.:']+|[\w.]+ IN \([^()]*\)|[\w.]+ IS (?:NOT )?NULL|\{is_in\([^()]*\)\})",
+        "",
+    ),
     (r"\bWHERE (?:[\w.]+ (?:=|<|>|<=|>=|<>) [\w.:']+|[\w.]+ IS (?:NOT )?NULL) AND ", "WHERE "),
 )
 #: A text in triple quotes that begins a line is prose; one that is given a name or handed on is a program, too: SQL.

@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import sys
+from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
 from py_compile import PycInvalidationMode
@@ -15,6 +16,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from multiprocessing.connection import Connection
+
+    import pytest
 
     from mutants.mutant import Mutant
 
@@ -78,8 +82,8 @@ class Verdict(StrEnum):
 
     #: A test went red.
     KILLED = "killed"
-    #: Its tests ran into the time limit, which is as good as red.
-    TIMEOUT = "killed by the time limit"
+    #: One of its tests ran into the time limit, which is as good as red.
+    TIMEOUT = "hung"
     #: All its tests stayed green: a promise that no test holds.
     SURVIVED = "SURVIVED"
     #: Its tests do not run, or are not green without it, or it does not fit the program any more.
@@ -116,47 +120,68 @@ class Scratch:
             compileall.compile_dir(folder / package, quiet=2, invalidation_mode=PycInvalidationMode.CHECKED_HASH)
 
     def judge(self, mutant: Mutant, limit_s: float) -> Verdict:
-        """Break the copy, run the mutant's tests, and mend it. Tests that are not green before say nothing, and are named.
+        """Break the copy, run the mutant's tests, and mend it. A test that is red without it says nothing, and is named.
 
         Args:
-            limit_s: seconds that the tests may take.
+            limit_s: seconds that one test may take.
 
         Raises:
             ValueError: the mutant does not fit the program any more.
         """
         mutant.apply(self.folder)
         try:
-            verdict = self.run(mutant.tests, limit_s)
+            verdict, red = self.run(mutant.tests, limit_s)
         finally:
             shutil.copy2(self._root / mutant.file, self.folder / mutant.file)
-        noticed = verdict in (Verdict.KILLED, Verdict.TIMEOUT)
-        return Verdict.BROKEN if noticed and not self._are_green(mutant.tests, limit_s) else verdict
+        if verdict is Verdict.KILLED:
+            return verdict if self._is_green(red or "", limit_s) else Verdict.BROKEN
+        if verdict is Verdict.BROKEN:
+            # It may be the mutant that cannot even be loaded.
+            whole = self.run(("--collect-only", *mutant.tests), limit_s)[0] is Verdict.SURVIVED
+            return Verdict.KILLED if whole else Verdict.BROKEN
+        return verdict
 
-    def _are_green(self, tests: Sequence[str], limit_s: float) -> bool:
-        unknown = [test for test in tests if test not in self._green]
-        if unknown:
-            self._green |= dict.fromkeys(unknown, self.run(unknown, limit_s) is Verdict.SURVIVED)
-        return all(self._green[test] for test in tests)
+    def _is_green(self, test: str, limit_s: float) -> bool:
+        if test not in self._green:
+            self._green[test] = self.run((test,), limit_s)[0] is Verdict.SURVIVED
+        return self._green[test]
 
-    def run(self, tests: Sequence[str], limit_s: float) -> Verdict:
-        """Run tests on the copy as it stands, to the first that fails."""
-        trial = self._context.Process(target=_run, args=(str(self.folder), list(tests), self._servers))
+    def run(self, tests: Sequence[str], limit_s: float) -> tuple[Verdict, str | None]:
+        """Run tests on the copy as it stands, to the first that fails, which is returned with the verdict."""
+        red, told = self._context.Pipe(duplex=False)
+        trial = self._context.Process(target=_run, args=(str(self.folder), list(tests), self._servers, limit_s, told))
         trial.start()
+        told.close()
         try:
-            trial.join(limit_s)
-            if trial.exitcode is None:
-                return Verdict.TIMEOUT
+            trial.join()
         finally:
             if trial.exitcode is None and trial.pid is not None:
                 # With its servers and workers it is a group of its own, so that all of it can be ended.
                 os.killpg(trial.pid, signal.SIGKILL)
-                trial.join()
+        first = None
+        # Without a word its end comes.
+        with red, suppress(EOFError):
+            first = red.recv()
         if trial.exitcode == 0:
-            return Verdict.SURVIVED
-        return Verdict.KILLED if trial.exitcode == _FAILED else Verdict.BROKEN
+            return Verdict.SURVIVED, None
+        if trial.exitcode != _FAILED:
+            return Verdict.BROKEN, None
+        return (Verdict.KILLED, first) if first else (Verdict.TIMEOUT, None)
 
 
-def _run(folder: str, tests: list[str], servers: Path | None) -> None:
+class _FirstRed:
+    """A plugin of pytest that tells which test failed."""
+
+    def __init__(self, told: Connection) -> None:
+        self._told: Connection | None = told
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.failed and self._told is not None:
+            self._told.send(report.nodeid)
+            self._told = None
+
+
+def _run(folder: str, tests: list[str], servers: Path | None, limit_s: float, told: Connection) -> None:
     os.setsid()
     nowhere = os.open(os.devnull, os.O_RDWR)
     for stream in range(3):
@@ -171,8 +196,10 @@ def _run(folder: str, tests: list[str], servers: Path | None) -> None:
         os.environ[SHARED_SERVERS] = str(servers)
     import pytest
 
+    options = ["-q", "-x", "-p", "no:cacheprovider"]
+    options += ["-o", f"faulthandler_timeout={limit_s}", "-o", "faulthandler_exit_on_timeout=true"]
     # Libraries that are loaded already are no test's fault.
-    loaded_before = ["-W", "ignore::pytest.PytestAssertRewriteWarning"]
-    code = pytest.main(["-q", "-x", "-p", "no:cacheprovider", *loaded_before, *tests])
+    options += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]
+    code = pytest.main([*options, *tests], plugins=[_FirstRed(told)])
     sys.stdout.flush()
     os._exit(int(code))
