@@ -44,8 +44,9 @@ class RedisClock:
             for beginning, fields in _TIMES.items():
                 if name.startswith(beginning):
                     self._put_back(name, fields, seconds)
-        for id_, at in self._redis.zrange(INBOX_ACCEPTED, 0, -1, withscores=True):
-            self._redis.zadd(INBOX_ACCEPTED, {id_: at - seconds})
+        accepted: list[bytes] = self._redis.zrange(INBOX_ACCEPTED, 0, -1)  # type: ignore[assignment]
+        for id_ in accepted:
+            self._redis.zincrby(INBOX_ACCEPTED, -seconds, id_)  # type: ignore[arg-type]
 
     def _put_back(self, name: str, fields: tuple[str, ...], seconds: float) -> None:
         row: dict[bytes, bytes] = self._redis.hgetall(name)  # type: ignore[assignment]

@@ -141,4 +141,4 @@ def test_a_server_that_started_anew_asks_postgres_again(valkey: redis.Redis, eng
     count(ask(b"more"))
     assert [query for query in queries if "array_agg" in query]
     marker = valkey.hgetall("{knocktwice:sms}:complete")
-    assert float(marker[b"complete"]) == (NOON + 12 * HOUR + 30 * SECOND).timestamp()  # type: ignore[index]
+    assert float(marker[b"complete"]) == (NOON + 12 * HOUR + 30 * SECOND).timestamp()
