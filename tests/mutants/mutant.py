@@ -63,7 +63,7 @@ class Mutant:
 
 
 def read(folder: Path) -> list[Mutant]:
-    """Read the kept lists: in each file of a folder, tables ``[[mutant]]`` with the names of :class:`Mutant`'s attributes.
+    """Read the kept lists: in each file below a folder, tables ``[[mutant]]`` with the names of :class:`Mutant`'s attributes.
 
     A file may name ``file`` and ``tests`` once, above its tables, for all of them that do not name their own. A text that
     begins with a line break begins with the next line; so a piece of code can be written as it stands.
@@ -71,7 +71,7 @@ def read(folder: Path) -> list[Mutant]:
     Raises:
         TypeError: a name is unknown or missing.
     """
-    return [one for path in sorted(folder.glob("*.toml")) for one in _of(tomllib.loads(path.read_text("utf-8")))]
+    return [one for path in sorted(folder.rglob("*.toml")) for one in _of(tomllib.loads(path.read_text("utf-8")))]
 
 
 def _of(listed: dict[str, Any]) -> list[Mutant]:
