@@ -6,7 +6,7 @@ nothing of ours knows of this.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from knocktwice_shared.names import INBOX_ACCEPTED
 
@@ -32,31 +32,35 @@ class RedisClock:
 
     def advance(self, by: timedelta) -> None:
         """Let time go by: keys whose time is over are gone, and the others have as much less left."""
-        seconds = by.total_seconds()
-        for key in self._redis.keys("*"):
-            left = int(self._redis.pttl(key))  # type: ignore[arg-type]
+        redis, seconds = self._redis, by.total_seconds()
+        for key in redis.keys("*"):
+            left: Any = redis.pttl(key)
             if 0 < left <= seconds * 1000:
-                self._redis.delete(key)
+                redis.delete(key)
                 continue
             if left > 0:
-                self._redis.pexpire(key, left - int(seconds * 1000))
-            name = key.decode()
+                redis.pexpire(key, left - int(seconds * 1000))
             for beginning, fields in _TIMES.items():
-                if name.startswith(beginning):
-                    self._put_back(name, fields, seconds)
-        accepted: list[bytes] = self._redis.zrange(INBOX_ACCEPTED, 0, -1)  # type: ignore[assignment]
+                if _text(key).startswith(beginning):
+                    self._put_back(_text(key), fields, seconds)
+        accepted: Any = redis.zrange(INBOX_ACCEPTED, 0, -1)
         for id_ in accepted:
-            self._redis.zincrby(INBOX_ACCEPTED, -seconds, id_)  # type: ignore[arg-type]
+            redis.zincrby(INBOX_ACCEPTED, -seconds, id_)
 
     def _put_back(self, name: str, fields: tuple[str, ...], seconds: float) -> None:
-        row: dict[bytes, bytes] = self._redis.hgetall(name)  # type: ignore[assignment]
+        found: Any = self._redis.hgetall(name)
+        row = {_text(field): _text(value) for field, value in found.items()}
         for field in fields:
-            if (at := row.get(field.encode())) is not None:
-                self._redis.hset(name, field, repr(float(at) - seconds))
-        slices = [field.decode() for field in row if b":" in field]
+            if field in row:
+                self._redis.hset(name, field, repr(float(row[field]) - seconds))
+        slices = [field for field in row if ":" in field]
         if slices:
             assert seconds % _SLICE_S == 0
             self._redis.hdel(name, *slices)
             for field in slices:
                 kind, _, number = field.partition(":")
-                self._redis.hset(name, f"{kind}:{int(number) - int(seconds) // _SLICE_S}", row[field.encode()])
+                self._redis.hset(name, f"{kind}:{int(number) - int(seconds) // _SLICE_S}", row[field])
+
+
+def _text(value: bytes | str) -> str:
+    return value.decode() if isinstance(value, bytes) else value

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from knocktwice_shared.names import INBOX_ACCEPTED, INBOX_FAILURES, INBOX_MESSAGES, INBOX_SUBJECTS, Queue
 
@@ -17,12 +17,9 @@ _OURS = ("knocktwice", "{knocktwice")
 
 def ours(redis: Redis) -> dict[str, int]:
     """Return name → seconds that are left, of each key of ours that may not be kept for ever; -1: it has no end."""
-    names = {key.decode() for key in redis.keys("*")}
-    return {
-        name: int(redis.ttl(name))  # type: ignore[arg-type]
-        for name in sorted(names - KEPT)
-        if name.startswith(_OURS)
-    }
+    found: Any = redis.keys("*")
+    left: dict[str, Any] = {name: redis.ttl(name) for name in sorted({key.decode() for key in found} - KEPT)}
+    return {name: int(seconds) for name, seconds in left.items() if name.startswith(_OURS)}
 
 
 def without_end(redis: Redis) -> list[str]:
