@@ -4,13 +4,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from knocktwice_shared.names import INBOX_ACCEPTED, INBOX_FAILURES, INBOX_MESSAGES, INBOX_SUBJECTS, Queue
+from knocktwice_shared.names import INBOX_ACCEPTED, INBOX_BACKLOG, INBOX_FAILURES, INBOX_MESSAGES, INBOX_SUBJECTS, Queue
 
 if TYPE_CHECKING:
     from redis import Redis
 
-#: What was accepted, until it is done; the queues; and which server counts, one row for all time.
-KEPT = {INBOX_ACCEPTED, INBOX_FAILURES, INBOX_MESSAGES, INBOX_SUBJECTS, *Queue, "{knocktwice:sms}:complete"}
+#: What was accepted, until it is done, and how much that is; the queues; and which server counts, one row for all time.
+KEPT = {
+    INBOX_ACCEPTED,
+    INBOX_BACKLOG,
+    INBOX_FAILURES,
+    INBOX_MESSAGES,
+    INBOX_SUBJECTS,
+    *Queue,
+    "{knocktwice:sms}:complete",
+}
 #: Celery's and kombu's own begin like this, or are theirs by name.
 _OURS = ("knocktwice", "{knocktwice")
 
