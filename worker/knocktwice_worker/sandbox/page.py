@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from html import escape
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from aiohttp import web
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from datetime import datetime
 
     from knocktwice_worker.sandbox.books import AppReport, Books, ReceivedPush, SentText
@@ -81,7 +82,39 @@ def _push(push: ReceivedPush) -> str:
         told.append(f"withdrawn {_time(push.withdrawn_at)}")
     told += [_report(report) for report in push.reports]
     words = f"<b>{escape(push.title or '')}</b> {escape(push.body or '')}"
-    return f"<p>{words}<br><small>{' · '.join(told)}</small></p>"
+    looks = " · ".join(f"{name} {escape(value)}" for name, value in _looks(push.message).items())
+    return f"<p>{words}<br><small>{' · '.join(told)}{looks and '<br>' + looks}</small></p>"
+
+
+#: What a push may say beside its texts, and where a phone or a browser finds it; the first place that has it counts.
+_LOOKS = {
+    "subtitle": ("apns.payload.aps.alert.subtitle",),
+    "opens": ("webpush.fcm_options.link", "data.link"),
+    "image": ("notification.image",),
+    "sound": ("apns.payload.aps.sound", "android.notification.sound"),
+    "badge": ("apns.payload.aps.badge",),
+    "channel": ("android.notification.channel_id",),
+    "icon": ("android.notification.icon",),
+    "color": ("android.notification.color",),
+    "priority": ("android.priority",),
+}
+
+
+def _looks(message: Mapping[str, Any]) -> dict[str, str]:
+    """Return what a push looks and sounds like, by name."""
+    found = {name: [_at(message, place) for place in places] for name, places in _LOOKS.items()}
+    return {
+        name: str(next(v for v in values if v is not None))
+        for name, values in found.items()
+        if values != [None] * len(values)
+    }
+
+
+def _at(message: Mapping[str, Any], place: str) -> object:
+    inside: Any = message
+    for name in place.split("."):
+        inside = inside.get(name) if isinstance(inside, dict) else None
+    return inside
 
 
 def _report(report: AppReport) -> str:
