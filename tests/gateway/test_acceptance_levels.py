@@ -92,7 +92,7 @@ def test_a_full_backlog_refuses_notifications_and_still_takes_cancellations(
     assert http.post("/v1/cancellations", json={"keys": ["order-4711"]}).status_code == 202
     assert http.put("/v1/users/u-17/consent", json={"granted": False, "source": "x"}).status_code == 202
     assert_full(http.post("/v1/cancellations", json={"keys": ["order-4712"]}))
-    waiting = [id_.decode() for id_ in valkey.hkeys(INBOX_MESSAGES)]
+    waiting = [bytes(id_).decode() for id_ in valkey.hkeys(INBOX_MESSAGES)]  # type: ignore[arg-type]
     assert len(waiting) == 6
     gateway.services.inbox.done("", [(id_, {}) for id_ in waiting])  # type: ignore[arg-type]
     answer = http.post("/v1/notifications", json=HELLO, headers=repeat)

@@ -43,6 +43,7 @@ _NAMES_OF_OTHERS = {"GOOGLE_APPLICATION_CREDENTIALS", "TWILIO_ACCOUNT_SID", "TWI
 FROM_FILES = (
     "KNOCKTWICE_DATABASE_URL",
     "KNOCKTWICE_BROKER_URL",
+    "KNOCKTWICE_OUTBOX_DATABASE_URL",
     "KNOCKTWICE_SECRET",
     "KNOCKTWICE_RECEIPT_SECRET",
     "KNOCKTWICE_WEBHOOK_SECRET",
@@ -53,6 +54,7 @@ FROM_FILES = (
 OPTIONAL = (
     "database_url",
     "broker_url",
+    "outbox_database_url",
     "secret",
     "default_region",
     "receipt_secret",
@@ -135,6 +137,9 @@ class Settings(BaseSettings):
         description="What accepted means of a message, for the gateway and the command line: memory, disk or replica.",
     )
     durability_replicas: int = Field(1, ge=1, description="How many replicas must have it, with replica.")
+    outbox_database_url: str | None = Field(
+        None, description="An application's PostgreSQL, whose outbox `knocktwice outbox relay` publishes."
+    )
     await_accepted_s: Seconds = Field(
         180,
         description="How long a decision waits for a receipt, cancellation or change that was accepted before it and cannot be carried out.",

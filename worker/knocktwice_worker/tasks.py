@@ -59,7 +59,9 @@ def _message_task(name: Task, **options: Any) -> Any:
     def run(self: Any, message: object) -> None:
         here, id_ = services(), str(self.request.id)
         try:
-            here.inbox.carry_out(name, id_, message, here.accepted[name])
+            where = self.request.delivery_info or {}
+            again = bool(self.request.get(publishing.AGAIN) or where.get(publishing.REDELIVERED))
+            here.inbox.carry_out(name, id_, message, here.accepted[name], came_again=again)
         except Exception as error:
             raise _reported(name, error, message_id=id_) from None
 

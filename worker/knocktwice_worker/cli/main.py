@@ -19,6 +19,7 @@ from knocktwice_worker.cli import (
     erase,
     gateway,
     opt_out,
+    outbox,
     push_options,
     receipts,
     segment,
@@ -286,6 +287,7 @@ app.add_typer(gateway.app)
 app.add_typer(blast.app)
 app.add_typer(receipts.app)
 app.add_typer(unknown.app)
+app.add_typer(outbox.app)
 
 
 def _story(notification: str) -> story.Story:
