@@ -76,6 +76,8 @@ class _Case:
     unconfirmed: Mapping[str, Any] | None = None
     blast: bool = False
     passed: int | None = None
+    #: What is wrong with the content, if that is the verdict.
+    problem: str | None = None
     #: An accepted message about the step is still pending, but the wait for it is over.
     hurried: bool = False
 
@@ -96,9 +98,11 @@ class _Case:
             "unconfirmed": self.unconfirmed,
             "not_awaited": True if self.hurried else None,
             "would_be_held_by_brake": self.passed,
+            "problem": self.problem,
         }
         known = {k: v for k, v in inputs.items() if v is not None}
-        return store.Decision(self.id, self.verdict, known, row.step, answered=row.clicked is not None)
+        answered = row.clicked is not None
+        return store.Decision(self.id, self.verdict, known, row.step, answered=answered, problem=self.problem)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -338,10 +342,9 @@ class Fallback:
             own = rendering.of(batch.content, case.row.locale)
             step = _step(case.row, batch)
             said = plans.words(step, *own, case.row.locale, case.row.params, links=links, wording=entry.wording)
-        except InvalidMessage:
-            # The content was valid for the version of this program that accepted it. Refuse it alone, so that it does
-            # not stop the others.
-            case.verdict = Refusal.INVALID_CONTENT
+        except InvalidMessage as error:
+            # The push, or another step, could be written, so the notification was accepted. Only this step fails.
+            case.verdict, case.problem = Refusal.INVALID_CONTENT, str(error)
             return None
         sender = said.sender or self._usual_sender(case, batch)
         same = said.text
