@@ -130,10 +130,7 @@ def examine(conn: Connection, settings: Settings) -> list[KindHealth]:
 _DONE = text("""
 SELECT
   knocktwice_now() AS now,
-  coalesce(
-    (SELECT seen_until FROM followers WHERE name = 'receipts'),
-    (SELECT max(hour) + interval '1 hour' FROM receipt_health WHERE hour < knocktwice_now() - interval '2 hours')
-  ) AS done
+  (SELECT seen_until FROM followers WHERE name = 'receipts') AS done
 """)
 _NOTE_DONE = text("""
 INSERT INTO followers (
