@@ -171,6 +171,25 @@ def test_who_falls_back_for_a_reason_of_their_own_is_not_held(crowd: Crowd) -> N
     assert crowd.check(gone) == set(gone)
 
 
+def test_who_has_seen_the_push_and_not_clicked_is_not_held(crowd: Crowd) -> None:
+    ids = crowd.push(150, when="not_clicked", blast="sale")
+    seen = crowd.report(ids, 0.04)
+    crowd.watch()
+    assert [b.kind for b in on(crowd.here)] == [PushTrouble.UNDELIVERED]
+    crowd.clock.advance(2 * MINUTE)
+    assert crowd.check(ids) == set(seen)
+
+
+def test_a_released_trouble_hides_no_other(crowd: Crowd) -> None:
+    lapse(crowd)
+    release(crowd)
+    ids = crowd.push(150, "ios", "4.1", blast="other")
+    crowd.watch()
+    assert [(b.kind, b.scope) for b in on(crowd.here)] == [(PushTrouble.UNDELIVERED, Scope(None, "ios"))]
+    crowd.clock.advance(2 * MINUTE)
+    assert crowd.check(ids) == set()
+
+
 def test_a_second_device_that_works_still_counts(crowd: Crowd) -> None:
     lapse(crowd)
     (id_,) = crowd.push(1, "ios", "4.1", refused=None, blast="other")

@@ -109,6 +109,12 @@ def test_a_platform_that_seldom_reports_is_compared_by_how_many_times_fewer_repo
     assert found({leaf("order", ANDROID): well(200, 0.09)}, usual) == [(PushTrouble.UNDELIVERED, "android")]
 
 
+def test_two_troubles_of_the_same_people_are_two() -> None:
+    now = {leaf("order", IOS): Counts(refused=200, sent=150)}
+    assert found(now) == [(PushTrouble.REFUSED, "ios"), (PushTrouble.UNDELIVERED, "ios")]
+    assert found({leaf("order", IOS): well(4_000, 0, 0)}) == [(PushTrouble.UNDELIVERED, "ios")]
+
+
 def test_a_finding_says_the_shares() -> None:
     (finding,) = judge(Look({leaf("order", IOS): Counts(100, 100, 100, 100)}, USUAL, 60), DEFAULT)
     assert finding == Finding(PushTrouble.REFUSED, Scope(None, "ios"), 200, 0.5, 0, 60)

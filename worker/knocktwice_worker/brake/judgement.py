@@ -187,11 +187,17 @@ def judge(look: Look, thresholds: Thresholds) -> list[Finding]:
         for level in _LEVELS:
             for scope in judged.scopes(level):
                 finding = judged.finding(scope)
-                if finding is None or not judged.trips(finding) or any(f.scope.covers(scope) for f in found):
+                if finding is None or not judged.trips(finding):
                     continue
-                if judged.whole(scope, level):
+                if not any(explains(f.kind, f.scope, finding) for f in found) and judged.whole(scope, level):
                     found.append(finding)
     return found
+
+
+def explains(kind: PushTrouble, scope: Scope, finding: Finding) -> bool:
+    """Return whether a known trouble is the whole of what was found. Who reports no delivery reports no click, either."""
+    same = kind is finding.kind or (kind is PushTrouble.UNDELIVERED and finding.kind is PushTrouble.UNCLICKED)
+    return same and scope.covers(finding.scope)
 
 
 def measure(look: Look, kind: PushTrouble, scope: Scope, thresholds: Thresholds) -> Finding | None:

@@ -10,7 +10,7 @@ import structlog
 from sqlalchemy import text
 
 from knocktwice_worker.brake import brakes, push_counts
-from knocktwice_worker.brake.judgement import Scope, Thresholds, eased, judge, measure
+from knocktwice_worker.brake.judgement import Scope, Thresholds, eased, explains, judge, measure
 from knocktwice_worker.config import BrakeMode
 from knocktwice_worker.lifecycle import PushTrouble
 from knocktwice_worker.notifications.store import alarms
@@ -92,15 +92,14 @@ def _judge(conn: Connection, rules: Rules) -> None:
     push_counts.mark(conn)
     looks = push_counts.looks(conn, rules.window)
     known = conn.execute(_KNOWN).all()
-    covered = [Scope(row.template, row.platform, row.app_version) for row in known]
-    on = [(row, scope) for row, scope in zip(known, covered, strict=True) if row.state == "on"]
-    for row, scope in on:
-        if _is_over(looks, PushTrouble(row.kind), scope, float(row.usual), rules.thresholds):
+    covered = [(PushTrouble(row.kind), Scope(row.template, row.platform, row.app_version)) for row in known]
+    for row, (kind, scope) in zip(known, list(covered), strict=True):
+        if row.state == "on" and _is_over(looks, kind, scope, float(row.usual), rules.thresholds):
             _end(conn, row.id, scope)
     for look in looks:
         for finding in judge(look, rules.thresholds):
-            if not any(scope.covers(finding.scope) for scope in covered):
-                covered.append(finding.scope)
+            if not any(explains(kind, scope, finding) for kind, scope in covered):
+                covered.append((finding.kind, finding.scope))
                 _trip(conn, finding, rules)
 
 

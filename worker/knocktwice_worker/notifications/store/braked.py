@@ -70,6 +70,8 @@ CASE WHEN d.after_step = 0 AND NOT d.brake_waived AND {_ANY_ON} THEN (
   JOIN deliveries q ON q.notification_id = d.notification_id AND q.step = 0 AND {_of_many("q")}
   WHERE k.state = 'on'
     AND (k.kind = '{PushTrouble.REFUSED}') = (q.state = 'failed')
+    AND (k.kind <> '{PushTrouble.UNDELIVERED}' OR NOT EXISTS (
+      SELECT FROM events e WHERE e.notification_id = d.notification_id AND e.kind = 'delivered' AND e.step = 0))
     AND (k.kind <> '{PushTrouble.UNCLICKED}' OR d.trigger IN {ANSWERED_BY_CLICK_ONLY})
     AND (k.template IS NULL OR k.template = (
       SELECT coalesce(t.content ->> 'template', '') FROM batches t WHERE t.id = n.batch_id))

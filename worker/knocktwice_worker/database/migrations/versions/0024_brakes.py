@@ -11,12 +11,14 @@ down_revision = "0023"
 branch_labels = None
 depends_on = None
 
-# Neither column rewrites the table: one has no default, the other a constant one.
-SCHEMA = """
+# Neither column rewrites the table: one has no default, the other a constant one. They may be there if the index failed.
+COLUMNS = """
 ALTER TABLE deliveries
-  ADD COLUMN brake BIGINT,
-  ADD COLUMN brake_waived BOOLEAN NOT NULL DEFAULT false;
+  ADD COLUMN IF NOT EXISTS brake BIGINT,
+  ADD COLUMN IF NOT EXISTS brake_waived BOOLEAN NOT NULL DEFAULT false;
+"""
 
+TABLES = """
 CREATE TABLE push_counts (
   slot TIMESTAMP WITH TIME ZONE NOT NULL,
   template TEXT NOT NULL,
@@ -92,14 +94,25 @@ COMMENT ON COLUMN alarms.subject IS 'About what; an alarm about the same is rais
 COMMENT ON COLUMN alarms.at IS 'When it happened first.';
 COMMENT ON COLUMN alarms.data IS 'What the webhook says.';
 COMMENT ON COLUMN alarms.count IS 'How often it happened.';
-CREATE INDEX deliveries_brake_idx ON deliveries (brake, notification_id) WHERE brake IS NOT NULL AND wake_at IS NOT NULL AND NOT brake_waived;
 COMMENT ON COLUMN deliveries.brake IS 'The brake that held it last. NULL: none has.';
 COMMENT ON COLUMN deliveries.brake_waived IS 'Whether it was released from a brake, so that no brake holds it again.';
 """
 
+# The table is large, and workers write to it meanwhile.
+INDEX = """
+CREATE INDEX CONCURRENTLY deliveries_brake_idx
+ON deliveries (brake, notification_id)
+WHERE brake IS NOT NULL AND wake_at IS NOT NULL AND NOT brake_waived
+"""
+
 
 def upgrade() -> None:
-    op.execute(SCHEMA)
+    op.execute(COLUMNS)
+    with op.get_context().autocommit_block():
+        # What an index that failed has left behind is not usable.
+        op.execute("DROP INDEX CONCURRENTLY IF EXISTS deliveries_brake_idx")
+        op.execute(INDEX)
+    op.execute(TABLES)
 
 
 def downgrade() -> None:
