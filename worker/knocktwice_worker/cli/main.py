@@ -22,6 +22,7 @@ from knocktwice_worker.cli import (
     outbox,
     receipts,
     segment,
+    send_options,
     stats,
     step_options,
     template,
@@ -98,6 +99,7 @@ def notify(
         str | None,
         typer.Option(help="transactional, marketing or critical.", show_default="the template's, or transactional"),
     ] = None,
+    valid_for: send_options.ValidFor = None,
     as_json: AsJson = False,
 ) -> None:
     """Notify one person and print the notification's id.
@@ -110,7 +112,7 @@ def notify(
         --step 'sms after=5m' --step 'sms when=not_clicked after=2h text="Your order is ready, Ada."'
     """
     from knocktwice import Client
-    from knocktwice_worker.cli import phone_options, send_options
+    from knocktwice_worker.cli import phone_options
 
     plan = step_options.plan(step or (), steps)
     if plan is not None:
@@ -136,6 +138,7 @@ def notify(
             key=key,
             category=category,
             send_at=at,
+            valid_for=send_options.valid_for(valid_for),
         )
     print(json.dumps({"id": str(id_)}) if as_json else id_)
 

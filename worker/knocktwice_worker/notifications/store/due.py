@@ -230,23 +230,28 @@ class BatchContents:
         plan: the stored later steps, see ``content/plans.py``.
         category: the category of the messages.
         ttl: how long the provider may keep the push for a device that is offline.
+        valid_for: how long after it was due a message is of use; ``None`` is the category's setting.
     """
 
     content: dict[str, Any]
     plan: list[dict[str, Any]] | None
     category: Category
     ttl: timedelta
+    valid_for: timedelta | None = None
 
 
 # One row per batch, because up to five hundred notifications share one content.
-_CONTENTS = text("SELECT id, content, plan, category, ttl FROM batches WHERE id = ANY(CAST(:ids AS uuid[]))")
+_CONTENTS = text("""
+SELECT id, content, plan, category, ttl, valid_for FROM batches WHERE id = ANY(CAST(:ids AS uuid[]))
+""")
 
 
 def contents(conn: Connection, ids: Iterable[str]) -> dict[str, BatchContents]:
     """Return batch id → contents."""
     found = conn.execute(_CONTENTS, {"ids": sorted(set(ids))}).all()
     return {
-        str(id_): BatchContents(content, plan, Category(category), ttl) for id_, content, plan, category, ttl in found
+        str(id_): BatchContents(content, plan, Category(category), *rest)
+        for id_, content, plan, category, *rest in found
     }
 
 

@@ -100,9 +100,10 @@ INSERT INTO batches (
   plan,
   category,
   ttl,
+  valid_for,
   reference
 )
-SELECT * FROM {rows("r", id="uuid", content="jsonb", plan="jsonb", category="text", ttl="interval", reference="jsonb")}
+SELECT * FROM {rows("r", id="uuid", content="jsonb", plan="jsonb", category="text", ttl="interval", valid_for="interval", reference="jsonb")}
 ORDER BY 1 ON CONFLICT DO NOTHING
 """)
 
@@ -204,6 +205,7 @@ def accept(conn: Connection, intakes: Sequence[Intake], *, lease: timedelta) -> 
             "plan": [stored_plan(i.batch.plan or ()) for i in intakes],
             "category": [i.batch.category for i in intakes],
             "ttl": [i.ttl for i in intakes],
+            "valid_for": [i.batch.valid_for for i in intakes],
             "reference": [json.dumps(i.batch.reference) for i in intakes],
         },
     )

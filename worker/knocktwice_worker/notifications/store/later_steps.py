@@ -42,6 +42,7 @@ class ReservedStep:
         age: how long ago it was due.
         waited: how long ago it was reserved.
         now: the database's clock.
+        valid_for: how long after it was due it is of use; ``None`` is the category's setting.
     """
 
     notification_id: str
@@ -62,6 +63,7 @@ class ReservedStep:
     age: timedelta
     waited: timedelta
     now: datetime
+    valid_for: timedelta | None
 
 
 # Locked all at once and in the order in which receipts lock, so that the two wait for each other and never deadlock;
@@ -89,7 +91,8 @@ SELECT
   n.user_id IS NULL OR coalesce(ph.number = d.number, false),
   knocktwice_now() - d.due_at,
   knocktwice_now() - coalesce(d.counted_at, knocktwice_now()),
-  knocktwice_now()
+  knocktwice_now(),
+  b.valid_for
 FROM d
 JOIN notifications n ON n.id = d.notification_id
 JOIN batches b ON b.id = n.batch_id
