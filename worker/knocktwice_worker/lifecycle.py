@@ -53,7 +53,7 @@ class DeliveryState(StrEnum):
     SENDING = "sending"
     #: The provider accepted the message.
     SENT = "sent"
-    #: The provider refused the message for good, or the person has no device.
+    #: The provider refused the message for good, it cannot be written for the person, or there is no device.
     FAILED = "failed"
     #: The provider may or may not have accepted the message.
     UNKNOWN = "unknown"
@@ -84,6 +84,7 @@ EDGES: frozenset[tuple[DeliveryState, DeliveryState]] = frozenset(
         (DeliveryState.SCHEDULED, DeliveryState.SENDING),
         (DeliveryState.SCHEDULED, DeliveryState.RESERVED),
         (DeliveryState.SCHEDULED, DeliveryState.SKIPPED),
+        (DeliveryState.SCHEDULED, DeliveryState.FAILED),
         (DeliveryState.SCHEDULED, DeliveryState.CANCELLED),
         # counted against the limits → claimed by a sender, or no longer wanted
         (DeliveryState.RESERVED, DeliveryState.SENDING),
@@ -122,6 +123,21 @@ class ProviderState(StrEnum):
     DELIVERED = "delivered"
     #: A person opened the message.
     READ = "read"
+
+
+class Untextable(StrEnum):
+    """The reason why messages do not reach a number, as a provider tells it."""
+
+    #: The number is a landline, or its operator takes no messages.
+    LANDLINE = "landline"
+    #: The number is out of service.
+    UNKNOWN_NUMBER = "unknown_number"
+    #: The provider takes it for no number at all, or for none that can be texted.
+    INVALID_NUMBER = "invalid_number"
+    #: Its owner or operator blocks our messages.
+    BLOCKED = "blocked"
+    #: The phone is switched off or out of reach. It counts only after some failures over some days.
+    UNREACHABLE = "unreachable"
 
 
 #: The reports of a message that will not arrive.
@@ -177,6 +193,10 @@ class Refusal(StrEnum):
     NO_PHONE = "no_phone"
     #: The number cannot exist, is not assigned to anybody, or is of a kind that is not texted.
     INVALID_NUMBER = "invalid_number"
+    #: Providers have told that messages of this kind do not reach the number.
+    UNTEXTABLE = "untextable"
+    #: Somebody else with this number gets the blast's message.
+    SHARED_NUMBER = "shared_number"
     #: The number that the message was reserved for does not belong to the person any more.
     NUMBER_CHANGED = "number_changed"
     #: The person has no address of the kind that the step's channel needs.
@@ -187,7 +207,7 @@ class Refusal(StrEnum):
     NO_CONSENT = "no_consent"
     #: No provider is configured for the step's channel.
     NO_SENDER = "no_sender"
-    #: The text cannot be rendered any more.
+    #: The text cannot be written for this person.
     INVALID_CONTENT = "invalid_content"
     #: So long after it was due the message is of no use any more.
     TOO_LATE = "too_late"

@@ -23,12 +23,16 @@ from knocktwice_shared.messages.blasts import SEGMENT_NAME_LIMIT, THROTTLE_LIMIT
 from knocktwice_shared.messages.cancellations import Cancellation, parse_cancellation
 from knocktwice_shared.messages.checks import JSON_BYTES_LIMIT, normalise_phone, parse_moment
 from knocktwice_shared.messages.notifications import Batch, Recipient, parse_batch, parse_content
+from knocktwice_shared.messages.pushes import address_problem, push_size, whole_badge
 from knocktwice_shared.messages.receipts import Receipt, ReceiptEvent, parse_receipts
 from knocktwice_shared.messages.steps import parse_step
 from knocktwice_shared.messages.values import (
     AFTER_LIMIT,
     AT_ONCE,
+    DEFAULT_SOUND,
     PUSH_BYTES_LIMIT,
+    PUSH_FIELDS,
+    SILENT,
     SMS_CHARS_LIMIT,
     STEPS_LIMIT,
     TEMPLATE_NAME_LIMIT,
@@ -37,6 +41,7 @@ from knocktwice_shared.messages.values import (
     VALID_FOR_LIMIT,
     Category,
     LocalTime,
+    Priority,
     Push,
     Step,
     When,
@@ -45,9 +50,12 @@ from knocktwice_shared.messages.values import (
 __all__ = [
     "AFTER_LIMIT",
     "AT_ONCE",
+    "DEFAULT_SOUND",
     "JSON_BYTES_LIMIT",
     "PUSH_BYTES_LIMIT",
+    "PUSH_FIELDS",
     "SEGMENT_NAME_LIMIT",
+    "SILENT",
     "SMS_CHARS_LIMIT",
     "STEPS_LIMIT",
     "TAG_NAME_LIMIT",
@@ -67,6 +75,7 @@ __all__ = [
     "LocalTime",
     "PhoneBound",
     "Platform",
+    "Priority",
     "Push",
     "Receipt",
     "ReceiptEvent",
@@ -77,6 +86,7 @@ __all__ = [
     "TagsSet",
     "UserErased",
     "When",
+    "address_problem",
     "blast_batch",
     "normalise_phone",
     "parse_audience",
@@ -87,4 +97,6 @@ __all__ = [
     "parse_moment",
     "parse_receipts",
     "parse_step",
+    "push_size",
+    "whole_badge",
 ]

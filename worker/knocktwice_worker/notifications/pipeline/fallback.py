@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -67,6 +69,8 @@ class _Case:
     limits: dict[str, Any] = field(default_factory=dict)
     links: list[link_store.Link] = field(default_factory=list)
     unconfirmed: Mapping[str, Any] | None = None
+    #: What is wrong with the content, if that is the verdict.
+    problem: str | None = None
     #: An accepted message about the step is still pending, but the wait for it is over.
     hurried: bool = False
 
@@ -86,9 +90,11 @@ class _Case:
             **self.limits,
             "unconfirmed": self.unconfirmed,
             "not_awaited": True if self.hurried else None,
+            "problem": self.problem,
         }
         known = {k: v for k, v in inputs.items() if v is not None}
-        return store.Decision(self.id, self.verdict, known, row.step, answered=row.clicked is not None)
+        answered = row.clicked is not None
+        return store.Decision(self.id, self.verdict, known, row.step, answered=answered, problem=self.problem)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,6 +109,7 @@ class Fallback:
         silent_kinds: the kinds of devices that never report a delivery.
         unconfirmed_policy: decides about a step whose push went only to such devices.
         numbers: which numbers may be texted.
+        untextable_for: how long a number is passed over that messages did not reach.
         countries: ISO codes of the countries whose numbers may get messages; empty: all.
         channels: the channels of later steps.
         links: returns what makes the links in a step's message, if anything does.
@@ -117,6 +124,7 @@ class Fallback:
     silent_kinds: SilentKinds
     unconfirmed_policy: UnconfirmedPolicy
     numbers: phone_numbers.Rules
+    untextable_for: timedelta
     countries: Collection[str]
     channels: Channels
     links: Callable[[str, int], Tracker | None]
@@ -133,7 +141,7 @@ class Fallback:
         # Outside the transaction, because carrying out a message locks the same rows.
         pending = self._pending(ids)
         with self.engine.begin() as conn:
-            rows = self._settled(conn, store.due(conn, ids), pending)
+            rows = self._settled(conn, store.due(conn, ids, again=self.untextable_for), pending)
             if not rows:
                 return []
             batches = store.contents(conn, (row.batch_id for row in rows))
@@ -147,6 +155,7 @@ class Fallback:
                 case.hurried = case.id in pending
             self._keep_suppressed(conn, [c for c in cases if c.reservation and c.row.user_id is None])
             self._postpone_quiet(conn, [c for c in cases if c.reservation and c.category is Category.MARKETING])
+            self._share_numbers(conn, [c for c in cases if c.reservation], batches)
             asking = [case for case in cases if case.reservation]
             self._apply_limits(conn, asking, rows[0].now)
             reservations = [c.reservation for c in asking if c.reservation and c.verdict in FALL_BACK]
@@ -192,6 +201,23 @@ class Fallback:
         for case in cases:
             if case.row.number in gone:
                 case.verdict, case.reservation = Refusal.OPTED_OUT, None
+
+    def _share_numbers(
+        self, conn: Connection, cases: Sequence[_Case], batches: Mapping[str, store.BatchContents]
+    ) -> None:
+        """Refuse messages of a blast to numbers that another of its notifications has."""
+        wanted: dict[tuple[str, bytes], str] = {}
+        of_blasts = [(c, blast) for c in cases if (blast := batches[c.row.batch_id].blast_id) is not None]
+        for case, blast in of_blasts:
+            if case.reservation is not None:
+                wanted.setdefault((blast, self._hash(case.row.channel, case.reservation.number)), case.id)
+        having = store.take_numbers(conn, wanted)
+        for case, _ in of_blasts:
+            if case.id not in having:
+                case.verdict, case.reservation = Refusal.SHARED_NUMBER, None
+
+    def _hash(self, channel: str, number: str) -> bytes:
+        return hmac.digest(self.limits.secret, f"blast:{channel}:{number}".encode(), hashlib.sha256)[:16]
 
     def _postpone_quiet(self, conn: Connection, cases: Sequence[_Case]) -> None:
         asleep = self.quiet.postpone(conn, [case.row for case in cases])
@@ -275,6 +301,9 @@ class Fallback:
         if (unusable := phone_numbers.refusal(address, self.numbers)) is not None:
             case.limits["number"] = unusable[0]
             return Refusal.INVALID_NUMBER
+        if row.untextable is not None:
+            case.limits["untextable"] = row.untextable
+            return Refusal.UNTEXTABLE
         if self.countries and phone_numbers.country(address) not in self.countries:
             return Refusal.COUNTRY_BLOCKED
         return None
@@ -286,10 +315,9 @@ class Fallback:
             own = rendering.of(batch.content, case.row.locale)
             step = _step(case.row, batch)
             said = plans.words(step, *own, case.row.locale, case.row.params, links=links, wording=entry.wording)
-        except InvalidMessage:
-            # The content was valid for the version of this program that accepted it. Refuse it alone, so that it does
-            # not stop the others.
-            case.verdict = Refusal.INVALID_CONTENT
+        except InvalidMessage as error:
+            # The push, or another step, could be written, so the notification was accepted. Only this step fails.
+            case.verdict, case.problem = Refusal.INVALID_CONTENT, str(error)
             return None
         sender = said.sender or self._usual_sender(case, batch)
         same = said.text
