@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from knocktwice_shared.names import INBOX_ACCEPTED, INBOX_BACKLOG, INBOX_FAILURES, INBOX_MESSAGES, INBOX_SUBJECTS, Queue
+from knocktwice_shared.names import (
+    INBOX_ACCEPTED,
+    INBOX_BACKLOG,
+    INBOX_BEGUN,
+    INBOX_FAILURES,
+    INBOX_MESSAGES,
+    INBOX_SUBJECTS,
+    Queue,
+)
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -13,6 +21,7 @@ if TYPE_CHECKING:
 KEPT = {
     INBOX_ACCEPTED,
     INBOX_BACKLOG,
+    INBOX_BEGUN,
     INBOX_FAILURES,
     INBOX_MESSAGES,
     INBOX_SUBJECTS,
