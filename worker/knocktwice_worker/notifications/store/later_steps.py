@@ -12,6 +12,7 @@ from knocktwice_shared.messages import Category
 from knocktwice_worker.audience import untextable
 from knocktwice_worker.database.bulk import rows
 from knocktwice_worker.lifecycle import DeliveryState, Note, NotificationState, Untextable
+from knocktwice_worker.notifications.store.braked import BRAKE, SINGLE
 from knocktwice_worker.notifications.store.receipts import note_wasted
 from knocktwice_worker.notifications.store.transitions import End, Onward, finish, go_on, is_in, settle_answered
 from knocktwice_worker.notifications.store.trigger_sql import ANSWERS
@@ -44,6 +45,9 @@ class ReservedStep:
         waited: how long ago it was reserved.
         now: the database's clock.
         valid_for: how long after it was due it is of use; ``None`` is the category's setting.
+        brake: the brake that covers it; ``None``: none is on.
+        braked: the brake that has held it before.
+        single: whether it is neither a blast's nor marketing; looked up while a brake is on.
     """
 
     notification_id: str
@@ -65,11 +69,14 @@ class ReservedStep:
     waited: timedelta
     now: datetime
     valid_for: timedelta | None
+    brake: int | None
+    braked: int | None
+    single: bool
 
 
 # Locked all at once and in the order in which receipts lock, so that the two wait for each other and never deadlock;
 # and before anything else, so that the claim sees every receipt committed until then. Columns as in ReservedStep.
-_RESERVED = text("""
+_RESERVED = text(f"""
 WITH d AS (
   SELECT * FROM deliveries WHERE notification_id = ANY(CAST(:ids AS uuid[])) AND step > 0 AND state = 'reserved'
   ORDER BY notification_id FOR UPDATE
@@ -93,7 +100,10 @@ SELECT
   knocktwice_now() - d.due_at,
   knocktwice_now() - coalesce(d.counted_at, knocktwice_now()),
   knocktwice_now(),
-  b.valid_for
+  b.valid_for,
+  {BRAKE},
+  d.brake,
+  {SINGLE}
 FROM d
 JOIN notifications n ON n.id = d.notification_id
 JOIN batches b ON b.id = n.batch_id
@@ -260,6 +270,9 @@ class UnresolvedStep:
         due_at: when it was due.
         claimed_at: when it was claimed.
         now: the database's clock.
+        brake: the brake that covers it; ``None``: none is on.
+        braked: the brake that has held it before.
+        single: whether it is neither a blast's nor marketing; looked up while a brake is on.
     """
 
     notification_id: str
