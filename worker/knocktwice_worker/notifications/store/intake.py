@@ -97,6 +97,16 @@ class _Stuck:
 
 
 # Sorted, so that two transactions with the same batches wait for each other instead of deadlocking.
+_BATCH_ROWS = rows(
+    "r",
+    id="uuid",
+    content="jsonb",
+    plan="jsonb",
+    category="text",
+    ttl="interval",
+    valid_for="interval",
+    reference="jsonb",
+)
 _INSERT_BATCHES = text(f"""
 INSERT INTO batches (
   id,
@@ -107,7 +117,7 @@ INSERT INTO batches (
   valid_for,
   reference
 )
-SELECT * FROM {rows("r", id="uuid", content="jsonb", plan="jsonb", category="text", ttl="interval", valid_for="interval", reference="jsonb")}
+SELECT * FROM {_BATCH_ROWS}
 ORDER BY 1 ON CONFLICT DO NOTHING
 """)
 

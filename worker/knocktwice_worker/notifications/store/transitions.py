@@ -297,7 +297,9 @@ _FINISH = text(f"""
 UPDATE notifications n SET
   state = CASE
     WHEN r.state IN ('cancelled', 'suppressed', 'failed') AND EXISTS (
-      SELECT FROM deliveries d WHERE d.notification_id = n.id AND d.step > 0 AND d.state = 'sent' AND d.channel <> 'push')
+      SELECT FROM deliveries d
+      WHERE d.notification_id = n.id AND d.step > 0 AND d.state = 'sent' AND d.channel <> 'push'
+    )
     THEN 'texted'
     ELSE r.state
   END,
