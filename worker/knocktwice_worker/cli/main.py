@@ -18,6 +18,7 @@ from knocktwice_worker.cli import (
     blast,
     erase,
     gateway,
+    inbound,
     opt_out,
     receipts,
     segment,
@@ -261,6 +262,7 @@ app.command()(stats.advise)
 app.command()(template.apply)
 app.add_typer(template.app)
 app.add_typer(opt_out.app)
+app.add_typer(inbound.app)
 app.add_typer(tpns.app)
 app.command("erase-user")(erase.erase_user)
 app.add_typer(webhooks.app)

@@ -18,6 +18,7 @@ from knocktwice_shared.ids import uuid7
 from knocktwice_shared.messages import (
     DeviceRegistered,
     TagsSet,
+    normalise_phone,
     parse_audience,
     parse_blast,
     parse_cancellation,
@@ -119,6 +120,15 @@ def change(
     message = {"v": VERSION, "changes": [{"at": now, **body, "change": kind, **fields}]}
     with in_requests_words(alone=True, names=renamed):
         return _audience(message)
+
+
+def number(value: object, path: str) -> str:
+    """Return a number to look up or to put on a list, in its one spelling.
+
+    Raises:
+        InvalidMessage: it is none.
+    """
+    return normalise_phone(value, path)
 
 
 def refuse_unknown(body: Mapping[str, Any], known: Iterable[str], why: Mapping[str, str] | None = None) -> None:

@@ -119,6 +119,7 @@ class Erasure:
         with self.engine.begin() as conn:
             _forget_opt_outs(conn, found.own, self.secret)
             inbound_texts.forget_numbers(conn, found.own)
+            opt_outs.forget_log(conn, found.own)
         with self.engine.begin() as conn:
             forgetting.forget_user(conn, user, notifications.first_id_after(begun))
         erased, busy = notifications.erase(self.engine, self.redis, person)

@@ -6,6 +6,7 @@ The routes need no key, because each provider proves in its own way that it sent
 from __future__ import annotations
 
 import asyncio
+import re
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -23,11 +24,13 @@ from knocktwice_worker.gateway.problems import Problem, documented
 
 if TYPE_CHECKING:
     from knocktwice_worker.channels.channel import CallbackRoute
-    from knocktwice_worker.channels.reports import Heard
+    from knocktwice_worker.channels.reports import Heard, WrittenText
     from knocktwice_worker.gateway.intake.callbacks import CallbackIntake
     from knocktwice_worker.services import Services
 
 log = structlog.get_logger(__name__)
+
+_E164 = re.compile(r"\+[1-9][0-9]{6,14}")
 
 router = APIRouter(tags=["callbacks"])
 
@@ -96,15 +99,24 @@ async def _take(route: CallbackRoute, request: Request, services: Services, prov
     body = await _body(request)
     query = request.scope["query_string"].decode("latin-1")
     heard = _heard(services, route, Arrived(provider, query, request.headers, body, datetime.now(UTC)))
-    # Other texts that people write are not kept.
-    texts = [
-        InboundText(t.provider_id, t.number, meant)
-        for t in heard.texts
-        if (meant := wish(t.text, t.opt_out, country(t.number)))
-    ]
+    texts = [_text(written, kept=bool(services.settings.inbound_days)) for written in heard.texts]
     if heard.reports or texts:
         await _intake(request).take(*heard.reports, *texts)
     return Response(heard.reply, media_type=heard.media_type) if heard.reply else Response(status_code=204)
+
+
+def _text(written: WrittenText, *, kept: bool) -> InboundText:
+    # A short code or a name sends no wish: there is no number to be left alone.
+    meant = wish(written.text, written.opt_out, country(written.number)) if _E164.fullmatch(written.number) else None
+    return InboundText(
+        written.provider_id,
+        written.number,
+        meant,
+        written.text if kept else None,
+        written.provider,
+        written.channel,
+        written.sender,
+    )
 
 
 def _heard(services: Services, route: CallbackRoute, arrived: Arrived) -> Heard:
