@@ -308,6 +308,8 @@ def test_who_may_read_sees_texts_masked_and_who_may_know_people_in_full(public: 
         assert [(text["number"], text["text"]) for text in whole["texts"]] == [
             (NUMBER, f"Question {n}") for n in (2, 1, 0)
         ]
+        for since in ("2480-02-18T06:53:04-20:52", "0001-01-01T00:00:00%2B14:00", "9999-12-31T23:59:59-14:00"):
+            assert reader.get(f"/v1/inbound?since={since}").status_code == 200
         for wrong in ("keyword=MAYBE", "number=x", "limit=0", "since=noon", "before=x", "reveal=perhaps", "user=%00"):
             assert reader.get(f"/v1/inbound?{wrong}").status_code == 422
 

@@ -18,7 +18,7 @@ from knocktwice_shared.messages import (
 )
 from knocktwice_shared.names import Task
 from knocktwice_worker import config
-from knocktwice_worker.audience import opt_outs, people
+from knocktwice_worker.audience import opt_out_log, people
 from knocktwice_worker.audience.erased import Erased
 from knocktwice_worker.audience.receipt_health import SilentKinds
 from knocktwice_worker.blasts import request, states
@@ -227,7 +227,14 @@ class Services:
     @cached_property
     def inbox(self) -> Inbox:
         """The accepted messages that are not in Postgres yet."""
-        return Inbox(redis=self.redis, engine=self.engine, grace_s=self.settings.inbox_grace_s)
+        settings = self.settings
+        return Inbox(
+            redis=self.redis,
+            engine=self.engine,
+            grace_s=settings.inbox_grace_s,
+            most_messages=settings.backlog_messages,
+            most_bytes=settings.backlog_bytes,
+        )
 
     @cached_property
     def accepted(self) -> dict[Task, Work]:
@@ -272,7 +279,7 @@ class Services:
             people.apply(conn, valid)
             self.guard.restore_opt_outs(conn, valid)
             said = [change for change in valid if isinstance(change, OptOutSet)]
-            opt_outs.say(conn, said, secret(self.settings).encode())
+            opt_out_log.say(conn, said, secret(self.settings).encode())
         self.erasure.erase_all(changes)
 
     def _start_blasts(self, messages: Sequence[object]) -> None:
@@ -322,6 +329,7 @@ class Services:
             quiet=self.quiet,
             silent_kinds=self.silent_kinds,
             unconfirmed_policy=settings.unconfirmed_policy,
+            numbers=settings.phone_rules,
             countries=settings.sms_countries,
             channels=self.channels,
             links=self.links,

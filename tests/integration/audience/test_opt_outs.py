@@ -9,7 +9,7 @@ import pytest
 import sqlalchemy as sa
 
 from knocktwice_shared.messages import OptOutSet
-from knocktwice_worker.audience import inbound_texts, opt_outs
+from knocktwice_worker.audience import inbound_texts, opt_out_log, opt_outs
 from knocktwice_worker.audience.inbound_texts import InboundText
 from knocktwice_worker.audience.opt_out_words import Wish
 
@@ -30,7 +30,7 @@ def _said(number: str, opted_out: bool, seconds_ago: float, source: str = "appli
 
 def _say(here: Services, *said: OptOutSet) -> None:
     with here.engine.begin() as conn:
-        opt_outs.say(conn, said, SECRET)
+        opt_out_log.say(conn, said, SECRET)
 
 
 def _listed(here: Services) -> dict[str, str]:
@@ -132,11 +132,11 @@ def test_start_after_an_erasure_lets_the_number_be_texted_when_it_is_bound_again
 def test_the_log_forgets_numbers_of_erased_people_and_what_is_old(here: Services, clock: Clock) -> None:
     with here.engine.begin() as conn:
         opt_outs.add(conn, [ADA, BEN], "letter")
-        opt_outs.forget_log(conn, [ADA])
+        opt_out_log.forget_numbers(conn, [ADA])
     assert sorted(number for number, *_ in _log(here)) == ["", BEN]
     clock.advance(timedelta(days=91))
     with here.engine.begin() as conn:
-        assert opt_outs.forget_old(conn) == 2
+        assert opt_out_log.forget_old(conn) == 2
 
 
 def test_a_page_begins_where_the_one_before_ended(here: Services) -> None:

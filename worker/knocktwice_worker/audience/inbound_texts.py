@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import phonenumbers
@@ -16,7 +16,6 @@ from knocktwice_worker.notation.masking import mask
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
-    from datetime import datetime
     from uuid import UUID
 
 #: A text is known for so long at least, so that a repeat is known as one, and a late "has opted out" does not undo a
@@ -234,10 +233,20 @@ _CONDITIONS = {
 def page(conn: Connection, wanted: Wanted) -> list[KeptText]:
     """Return texts, newest first; one more than ``limit`` if there is another page."""
     given: dict[str, Any] = {name: getattr(wanted, name) for name in _CONDITIONS if getattr(wanted, name) is not None}
+    if wanted.since is not None:
+        given["since"] = _in_utc(wanted.since)
     query = text(_PAGE.format(conditions=" ".join(_CONDITIONS[name] for name in given)))
     before = None if wanted.before is None else str(wanted.before)
     found = conn.execute(query, {**given, "before": before, "limit": wanted.limit + 1})
     return [KeptText(**{**row._mapping, "id": str(row.id)}) for row in found]
+
+
+def _in_utc(moment: datetime) -> datetime:
+    """Return the same moment in a zone that PostgreSQL takes; some offsets it does not."""
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        return (datetime.min if moment.year == 1 else datetime.max).replace(tzinfo=UTC)
 
 
 _FORGET_WORDS = text("""

@@ -1,7 +1,7 @@
 """Numbers that asked not to be texted.
 
-The list is kept by number, and beside it a log of who said what about a number, and when. By the log a message that
-arrives late does not undo what was said after it, and webhooks tell the application about changes.
+The list is kept by number, and beside it a log of who said what about a number, and when (``opt_out_log.py``). By the
+log a message that arrives late does not undo what was said after it, and webhooks tell the application about changes.
 
 When a person is erased, a number that only they had leaves the list, and a keyed hash of it stays: texting somebody
 because they asked to be forgotten would be absurd. The hash cannot be read back; it speaks up when the number is bound
@@ -13,23 +13,19 @@ from __future__ import annotations
 import hashlib
 import hmac
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, text
 
 from knocktwice_worker.database.bulk import rows
+from knocktwice_worker.notation.phone_numbers import spellings
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
     from datetime import datetime
 
-    from knocktwice_shared.messages import OptOutSet
-
 #: What erased people's opt-outs are called when they come back on the list.
 _BEFORE_ERASURE = "before erasure"
-#: How long the log is kept: no late message can contradict it any more.
-_LOGGED = timedelta(days=90)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,92 +134,6 @@ def _log_removal(
     conn.execute(_LOG_REMOVAL, said)
 
 
-# What was said before another change of the same number is void. A repeat of a change has the same time.
-_SAID = f"""
-said AS (
-  SELECT
-    r.number,
-    r.source,
-    least(r.at, knocktwice_now()) AS at
-  FROM {rows("r", number="text", source="text", at="timestamptz")}
-  WHERE NOT EXISTS (
-    SELECT
-    FROM opt_out_changes c
-    WHERE c.number = r.number AND c.at >= least(r.at, knocktwice_now())
-  )
-)
-"""
-_SAY_OUT = text(f"""
-WITH {_SAID},
-added AS (
-  INSERT INTO opt_outs (number, source, created_at)
-  SELECT
-    number,
-    source,
-    at
-  FROM said
-  ORDER BY number
-  ON CONFLICT DO NOTHING
-  RETURNING number
-)
-INSERT INTO opt_out_changes (number, opted_out, source, at, changed)
-SELECT
-  s.number,
-  true,
-  s.source,
-  s.at,
-  a.number IS NOT NULL
-FROM said s
-LEFT JOIN added a ON a.number = s.number
-""")
-_SAY_IN = text(f"""
-WITH {_SAID},
-removed AS (
-  DELETE FROM opt_outs o USING said s
-  WHERE o.number = s.number
-  RETURNING o.number
-)
-INSERT INTO opt_out_changes (number, opted_out, source, at, changed)
-SELECT
-  s.number,
-  false,
-  s.source,
-  s.at,
-  r.number IS NOT NULL OR s.number = ANY(:lifted)
-FROM said s
-LEFT JOIN removed r ON r.number = s.number
-RETURNING number
-""")
-_STILL_VALID = text(f"WITH {_SAID} SELECT number FROM said")
-
-
-def say(conn: Connection, changes: Sequence[OptOutSet], secret: bytes) -> None:
-    """Apply what the application said about numbers, each only if nothing newer was said about its number.
-
-    Args:
-        secret: the installation's, with which numbers of erased people were hashed.
-    """
-    latest: dict[str, OptOutSet] = {}
-    for change in changes:
-        if change.phone not in latest or latest[change.phone].at <= change.at:
-            latest[change.phone] = change
-    ordered = [latest[number] for number in sorted(latest)]
-    out, back = ([c for c in ordered if c.opted_out is wanted] for wanted in (True, False))
-    if out:
-        conn.execute(_SAY_OUT, _columns(out))
-    if back:
-        valid = [row.number for row in conn.execute(_STILL_VALID, _columns(back))]
-        conn.execute(_SAY_IN, {**_columns(back), "lifted": sorted(lift(conn, valid, secret))})
-
-
-def _columns(changes: Sequence[OptOutSet]) -> dict[str, list[object]]:
-    return {
-        "number": [c.phone for c in changes],
-        "source": [c.source for c in changes],
-        "at": [c.at for c in changes],
-    }
-
-
 # Nobody is told about what the application or an operator brings along from elsewhere, so it is not logged.
 _IMPORT = text(f"""
 INSERT INTO opt_outs (number, source, created_at)
@@ -297,7 +207,7 @@ def suppressed(conn: Connection, numbers: Collection[str], secret: bytes) -> set
     """Return those numbers whose erased owner had opted out. Costs a query and a hash for each number."""
     if not numbers:
         return set()
-    by_hash = {_hash(number, secret): number for number in numbers}
+    by_hash = {_hash(one, secret): number for number in numbers for one in spellings(number)}
     found = conn.execute(_SUPPRESSED, {"hashes": list(by_hash)})
     return {by_hash[bytes(row.number)] for row in found}
 
@@ -327,29 +237,15 @@ _LIFT = text("DELETE FROM suppressions WHERE number = ANY(CAST(:hashes AS bytea[
 
 
 def lift(conn: Connection, numbers: Collection[str], secret: bytes) -> set[str]:
-    """Forget the opt-outs of these numbers' erased owners; return those that had one."""
+    """Forget the opt-outs of these numbers' erased owners; return those that had one.
+
+    A hash cannot be respelled, so all spellings of a number are looked for.
+    """
     if not numbers:
         return set()
-    by_hash = {_hash(number, secret): number for number in numbers}
+    by_hash = {_hash(one, secret): number for number in numbers for one in spellings(number)}
     found = conn.execute(_LIFT, {"hashes": list(by_hash)})
     return {by_hash[bytes(row.number)] for row in found}
-
-
-_FORGET_NUMBERS = text("UPDATE opt_out_changes SET number = '' WHERE number = ANY(:numbers)")
-
-
-def forget_log(conn: Connection, numbers: Collection[str]) -> None:
-    """Delete numbers from the log. What was said, and when, stays."""
-    if numbers:
-        conn.execute(_FORGET_NUMBERS, {"numbers": sorted(numbers)})
-
-
-_FORGET_OLD = text("DELETE FROM opt_out_changes WHERE noted_at < knocktwice_now() - :keep")
-
-
-def forget_old(conn: Connection) -> int:
-    """Delete entries of the log that nothing can contradict any more, and return how many."""
-    return conn.execute(_FORGET_OLD, {"keep": _LOGGED}).rowcount
 
 
 def _hash(number: str, secret: bytes) -> bytes:

@@ -10,8 +10,8 @@ from uuid import UUID
 import typer
 
 from knocktwice_shared.errors import InvalidMessage
-from knocktwice_shared.messages import normalise_phone
 from knocktwice_worker.audience import inbound_texts
+from knocktwice_worker.cli import phone_options
 from knocktwice_worker.cli.output import AsJson, clock, out, print_json, reading
 from knocktwice_worker.notation import durations
 from knocktwice_worker.notation.masking import mask
@@ -56,15 +56,17 @@ def list_all(
 
     Example: knocktwice inbound list --keyword none --since 2d --reveal
     """
+    here = services()
+    rules = here.settings.phone_rules.of_anyone
     wanted = inbound_texts.Wanted(
-        None if number is None else normalise_phone(number, "number"),
+        None if number is None else phone_options.textable(number, "number", rules),
         user,
         keyword,
         None if since is None else _moment(since),
         None if before is None else _id(before),
         limit,
     )
-    with reading(services()) as conn:
+    with reading(here) as conn:
         found = inbound_texts.page(conn, wanted)
     texts, more = found[:limit], len(found) > limit
     if as_json:

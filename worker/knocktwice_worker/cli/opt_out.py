@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from sqlalchemy.exc import OperationalError
 
-from knocktwice_shared.messages import normalise_phone
 from knocktwice_worker.audience import opt_outs
-from knocktwice_worker.cli import opt_out_file
+from knocktwice_worker.cli import opt_out_file, phone_options
 from knocktwice_worker.cli.output import AsJson, clock, fail, out, print_json
 from knocktwice_worker.embedded.installation import secret
 from knocktwice_worker.services import Services, services
@@ -29,7 +28,9 @@ app = typer.Typer(name="opt-out", help="Numbers that asked not to be texted.", n
 #: Most refused rows that the screen shows; the JSON has all.
 _SHOWN = 20
 
-Numbers = Annotated[list[str], typer.Argument(help="In E.164; quote one that holds spaces.")]
+Numbers = Annotated[
+    list[str], typer.Argument(help="With country code, like +16505550100; quote one that holds spaces.")
+]
 
 
 @app.command()
@@ -41,8 +42,9 @@ def add(
 
     Example: knocktwice opt-out add "+1 650 555 0100" --source "letter of 3 May"
     """
-    wanted = _checked(numbers)
-    with _transaction(services()) as conn:
+    here = services()
+    wanted = phone_options.any_of(numbers, "numbers", here.settings.phone_rules)
+    with _transaction(here) as conn:
         added = len(opt_outs.add(conn, wanted, source))
     out.print(f"{added} added, {len(wanted) - added} on the list before")
 
@@ -53,7 +55,8 @@ def remove(
     source: Annotated[str, typer.Option(help="Who says so, told by webhooks.")] = "operator",
 ) -> None:
     """Let these numbers be texted again, because they asked for it. Exits 1 if none was on the list."""
-    wanted, here = _checked(numbers), services()
+    here = services()
+    wanted = phone_options.any_of(numbers, "numbers", here.settings.phone_rules)
     with _transaction(here) as conn:
         removed = len(opt_outs.remove(conn, wanted, secret(here.settings).encode(), source))
     out.print(f"{removed} removed, {len(wanted) - removed} not on the list")
@@ -92,7 +95,7 @@ def import_(
     here = services()
     report = opt_out_file.Report(dry_run=dry_run)
     with opt_out_file.rows(file, column) as read:
-        for page in opt_out_file.pages(read, source, report):
+        for page in opt_out_file.pages(read, source, report, here.settings.phone_rules.of_anyone):
             with _transaction(here) as conn:
                 report.took(page, _bring(conn, page, here, dry_run=dry_run))
     if as_json:
@@ -151,10 +154,6 @@ def _print(report: opt_out_file.Report) -> None:
         out.print(f"line {refused.line}: {refused.problem}", markup=False, soft_wrap=True)
     if len(report.refused) > _SHOWN:
         out.print(f"and {len(report.refused) - _SHOWN} more; --json names them all")
-
-
-def _checked(numbers: list[str]) -> list[str]:
-    return sorted({normalise_phone(number, f"numbers[{place}]") for place, number in enumerate(numbers)})
 
 
 @contextmanager

@@ -10,12 +10,14 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from knocktwice_shared.errors import InvalidMessage
-from knocktwice_shared.messages import normalise_phone
 from knocktwice_worker.audience.opt_outs import OptOut
+from knocktwice_worker.cli import phone_options
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
+
+    from knocktwice_worker.notation.phone_numbers import Rules
 
 #: Rows that are written in one transaction.
 _PAGE = 5_000
@@ -152,11 +154,12 @@ def _cell(row: Sequence[str], place: int | None) -> str:
     return row[place].strip() if place is not None and place < len(row) else ""
 
 
-def pages(read: Iterable[Row], source: str, report: Report) -> Iterator[list[OptOut]]:
+def pages(read: Iterable[Row], source: str, report: Report, rules: Rules) -> Iterator[list[OptOut]]:
     """Yield the numbers of a file in pages, each number once, and count what is not among them.
 
     Args:
         source: who says so where a row does not tell.
+        rules: how numbers are read.
     """
     seen: set[str] = set()
     page: list[OptOut] = []
@@ -166,7 +169,7 @@ def pages(read: Iterable[Row], source: str, report: Report) -> Iterator[list[Opt
             report.empty += 1
             continue
         try:
-            one = _opt_out(row, source)
+            one = _opt_out(row, source, rules)
         except InvalidMessage as error:
             report.refused.append(Refused(row.line, f"{error.field}: {error.problem}"))
             continue
@@ -182,8 +185,8 @@ def pages(read: Iterable[Row], source: str, report: Report) -> Iterator[list[Opt
         yield page
 
 
-def _opt_out(row: Row, source: str) -> OptOut:
-    number = normalise_phone(row.number, "number")
+def _opt_out(row: Row, source: str, rules: Rules) -> OptOut:
+    number = phone_options.textable(row.number, "number", rules)
     said = row.source or source
     if len(said) > _SOURCE_LIMIT or not said.isprintable():
         raise InvalidMessage("source", f"must be at most {_SOURCE_LIMIT} printable characters")

@@ -6,13 +6,13 @@ The routes need no key, because each provider proves in its own way that it sent
 from __future__ import annotations
 
 import asyncio
-import re
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import structlog
 from fastapi import APIRouter, Path, Request, Response
 
+from knocktwice_shared.messages.phone_text import E164
 from knocktwice_worker.audience.inbound_texts import InboundText, country
 from knocktwice_worker.audience.opt_out_words import wish
 from knocktwice_worker.channels import registry
@@ -21,6 +21,7 @@ from knocktwice_worker.gateway.auth.access import Here
 from knocktwice_worker.gateway.http.body import ARRIVAL_S
 from knocktwice_worker.gateway.log_limit import OncePerMinute
 from knocktwice_worker.gateway.problems import Problem, documented
+from knocktwice_worker.notation.phone_numbers import spelled
 
 if TYPE_CHECKING:
     from knocktwice_worker.channels.channel import CallbackRoute
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
     from knocktwice_worker.services import Services
 
 log = structlog.get_logger(__name__)
-
-_E164 = re.compile(r"\+[1-9][0-9]{6,14}")
 
 router = APIRouter(tags=["callbacks"])
 
@@ -106,11 +105,13 @@ async def _take(route: CallbackRoute, request: Request, services: Services, prov
 
 
 def _text(written: WrittenText, *, kept: bool) -> InboundText:
+    number, meant = written.number, None
     # A short code or a name sends no wish: there is no number to be left alone.
-    meant = wish(written.text, written.opt_out, country(written.number)) if _E164.fullmatch(written.number) else None
+    if E164.fullmatch(number):
+        number, meant = spelled(number), wish(written.text, written.opt_out, country(number))
     return InboundText(
         written.provider_id,
-        written.number,
+        number,
         meant,
         written.text if kept else None,
         written.provider,

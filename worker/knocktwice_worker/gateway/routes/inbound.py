@@ -46,9 +46,9 @@ def list_all(
     """Return the texts that people wrote, newest first. Numbers are masked, and texts left out, without `reveal`."""
     if reveal and not key.allows(Scope.AUDIENCE):
         raise Problem("forbidden", f"reveal needs a key with the scope {Scope.AUDIENCE}; leave it out, or make one")
-    wanted = inbound_texts.Wanted(
-        None if number is None else wording.number(number, "number"), user, keyword, since, before, limit
-    )
+    if number is not None:
+        number = wording.phone(number, "number", services.settings.phone_rules.of_anyone)
+    wanted = inbound_texts.Wanted(number, user, keyword, since, before, limit)
     with reading(services) as conn:
         found = inbound_texts.page(conn, wanted)
     texts = [text.shown(reveal=reveal) for text in found[:limit]]

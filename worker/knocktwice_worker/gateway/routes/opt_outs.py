@@ -35,6 +35,8 @@ from knocktwice_worker.services import Services
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from knocktwice_worker.notation.phone_numbers import Rules
+
 router = APIRouter(prefix="/v1", tags=["opt-outs"], dependencies=[requires(Scope.AUDIENCE)])
 
 #: Most numbers of a page.
@@ -63,7 +65,8 @@ def add_many(services: Here, body: JsonBody) -> Any:
     given = body.get("opt_outs")
     if not isinstance(given, list) or not 1 <= len(given) <= ENTRIES_LIMIT:
         raise InvalidMessage("opt_outs", f"must be a list of 1 to {ENTRIES_LIMIT} entries")
-    read = [_entry(place, entry) for place, entry in enumerate(given)]
+    rules = services.settings.phone_rules.of_anyone
+    read = [_entry(place, entry, rules) for place, entry in enumerate(given)]
     # Of two entries with one number the first counts.
     sources = dict(reversed([one for one in read if not isinstance(one, InvalidMessage)]))
     numbers: dict[str, list[str]] = {}
@@ -88,7 +91,7 @@ def add_many(services: Here, body: JsonBody) -> Any:
 @router.get("/opt-outs/{number}", response_model=OptOutAnswer, responses=documented("not-found"))
 def show(number: str, services: Here) -> Any:
     """Tell who said that a number must not be texted, and since when; 404 if nobody did."""
-    wanted = wording.number(number, "number")
+    wanted = wording.phone(number, "number", services.settings.phone_rules.of_anyone)
     with reading(services) as conn:
         found = opt_outs.find(conn, [wanted], secret(services.settings).encode()).get(wanted)
     if found is None:
@@ -102,7 +105,7 @@ async def put(number: str, request: Request, services: Here) -> Any:
     has_body = request.headers.get("content-length", "0") != "0" or "transfer-encoding" in request.headers
     body = await read_json(request) if has_body else {}
     wording.refuse_unknown(body, ("source",))
-    wanted, source = wording.number(number, "number"), _source(body, "source")
+    wanted, source = wording.phone(number, "number", services.settings.phone_rules.of_anyone), _source(body, "source")
     return await run_in_threadpool(_add, services, wanted, source)
 
 
@@ -120,20 +123,20 @@ def remove(
     source: Annotated[str, Visible(_SOURCE_LIMIT, "Who says so; told by webhooks.")] = APPLICATION,
 ) -> None:
     """Let a number be texted again, because its owner asked for it; 404 if it was not on the list."""
-    wanted = wording.number(number, "number")
+    wanted = wording.phone(number, "number", services.settings.phone_rules.of_anyone)
     with writing(services) as conn:
         if not opt_outs.remove(conn, [wanted], secret(services.settings).encode(), source):
             raise Problem("not-found", "this number has not opted out", field="number")
 
 
-def _entry(place: int, entry: object) -> tuple[str, str] | InvalidMessage:
+def _entry(place: int, entry: object, rules: Rules) -> tuple[str, str] | InvalidMessage:
     """Return number and source of an entry, or what is wrong with it."""
     path = f"opt_outs[{place}]"
     try:
         if not isinstance(entry, dict):
             raise InvalidMessage(path, 'must be an object like {"number": "+16505550100"}')
         wording.refuse_unknown(entry, ("number", "source"))
-        return wording.number(entry.get("number"), f"{path}.number"), _source(entry, f"{path}.source")
+        return wording.phone(entry.get("number"), f"{path}.number", rules), _source(entry, f"{path}.source")
     except InvalidMessage as error:
         inside = error.field if error.field.startswith("opt_outs[") else f"{path}.{error.field}"
         return InvalidMessage(inside, error.problem)
