@@ -241,12 +241,15 @@ def page(conn: Connection, wanted: Wanted) -> list[KeptText]:
     return [KeptText(**{**row._mapping, "id": str(row.id)}) for row in found]
 
 
+_FIRST, _LAST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
+
+
 def _in_utc(moment: datetime) -> datetime:
     """Return the same moment in a zone that PostgreSQL takes; some offsets it does not."""
     try:
         return moment.astimezone(UTC)
     except OverflowError:
-        return (datetime.min if moment.year == 1 else datetime.max).replace(tzinfo=UTC)
+        return _FIRST if moment.year == _FIRST.year else _LAST
 
 
 _FORGET_WORDS = text("""
