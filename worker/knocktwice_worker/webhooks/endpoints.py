@@ -12,6 +12,7 @@ from knocktwice_shared.errors import InvalidMessage, KnocktwiceError
 from knocktwice_worker.channels.registry import CHANNELS
 from knocktwice_worker.lifecycle import OPEN, DeliveryState
 from knocktwice_worker.notifications.store import change_feed
+from knocktwice_worker.notifications.store.alarms import NOT_AWAITED
 from knocktwice_worker.webhooks import addresses
 
 if TYPE_CHECKING:
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 
 FOLLOWER = "webhooks"
 
+#: What is told of the system as a whole.
+ALARMS = ("brake.on", "brake.over", "brake.released", NOT_AWAITED)
+
 #: The one final report of a notification.
 FINISHED = "notification.finished"
 
@@ -30,7 +34,7 @@ INBOUND, OPTED_OUT, OPTED_IN = HEARD = ("inbound.text", "number.opted_out", "num
 
 
 def types() -> tuple[str, ...]:
-    """Return everything that is told: of the notification, the push, the messages of each channel, and of numbers."""
+    """Return everything that is told: of the notification, the push, the channels' messages, of numbers, and alarms."""
     ends = [state for state in DeliveryState if state not in OPEN]
     return (
         "notification.accepted",
@@ -40,6 +44,7 @@ def types() -> tuple[str, ...]:
         *(f"{channel}.{end}" for channel in CHANNELS for end in (*ends, "delivered", "read", "undelivered")),
         FINISHED,
         *HEARD,
+        *ALARMS,
     )
 
 
