@@ -15,7 +15,7 @@ from knocktwice import address, drafts, wire
 from knocktwice.broker import KombuBroker
 from knocktwice.durability import asked
 from knocktwice_shared.errors import InvalidMessage
-from knocktwice_shared.messages import Receipt, ReceiptEvent, Recipient
+from knocktwice_shared.messages import APPLICATION, Receipt, ReceiptEvent, Recipient
 from knocktwice_shared.names import BATCH_LIMIT
 
 if TYPE_CHECKING:
@@ -347,6 +347,27 @@ class Client:
         with wire.in_callers_words(wire.one("change", marketing="granted")):
             draft = drafts.audience("set_consent", user=user, marketing=granted, source=source)
         self._send([draft])
+
+    def opt_out(self, phone: str, *, source: str = APPLICATION) -> None:
+        """Say that a number must not be texted any more, in no category, also where an SMS is due already.
+
+        A text such as STOP to one of your senders does the same. Of what is said about a number the latest counts.
+
+        Args:
+            phone: the number in E.164.
+            source: who says so, at most 200 characters, like ``"letter of 3 May"``. It is kept with the number.
+
+        Raises:
+            InvalidMessage: an argument is wrong; it is named.
+            BrokerUnavailable: call again; repeats change nothing.
+        """
+        self._change("opt_out", phone=phone, source=source)
+
+    def opt_in(self, phone: str, *, source: str = APPLICATION) -> None:
+        """Say that a number may be texted again, because its owner asked for it. Arguments and errors as for
+        :meth:`opt_out`.
+        """
+        self._change("opt_in", phone=phone, source=source)
 
     def erase_user(self, user: str) -> None:
         """Erase a person: who they are, devices, number, tags, consent, and whom, what and where in all their notifications.

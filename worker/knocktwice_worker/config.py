@@ -238,6 +238,13 @@ class Settings(BaseSettings):
         description="What ended longer ago is deleted, with its texts, receipts and decisions; 0: never.",
     )
 
+    inbound_days: int = Field(
+        90,
+        ge=0,
+        le=3650,
+        description="How many days it is kept what people write to a sender; 0: only for a week that they wrote, without the words.",
+    )
+
     # Later steps
     withdraw: bool = Field(
         True, description="A message of a later step takes the push off the screen, by a silent push to the app."
@@ -479,6 +486,11 @@ class Settings(BaseSettings):
     def retention(self) -> timedelta:
         """The time after which finished notifications are deleted; zero: never."""
         return timedelta(days=self.retention_days)
+
+    @property
+    def inbound_kept(self) -> timedelta:
+        """The time for which the words of texts that people write are kept."""
+        return timedelta(days=self.inbound_days)
 
     @property
     def receipt_valid(self) -> timedelta:

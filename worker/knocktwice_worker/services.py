@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from knocktwice_shared.messages import (
+    OptOutSet,
     parse_audience,
     parse_batch,
     parse_blast,
@@ -17,7 +18,7 @@ from knocktwice_shared.messages import (
 )
 from knocktwice_shared.names import Task
 from knocktwice_worker import config
-from knocktwice_worker.audience import people
+from knocktwice_worker.audience import opt_out_log, people
 from knocktwice_worker.audience.erased import Erased
 from knocktwice_worker.audience.receipt_health import SilentKinds
 from knocktwice_worker.blasts import request, states
@@ -279,6 +280,8 @@ class Services:
             valid = self.guard.still_valid(conn, changes)
             people.apply(conn, valid)
             self.guard.restore_opt_outs(conn, valid)
+            said = [change for change in valid if isinstance(change, OptOutSet)]
+            opt_out_log.say(conn, said, secret(self.settings).encode())
         self.erasure.erase_all(changes)
 
     def _start_blasts(self, messages: Sequence[object]) -> None:

@@ -6,11 +6,13 @@ refused: a misspelt ``catgeory`` that is silently ignored sends the wrong messag
 """
 
 from knocktwice_shared.messages.audience import (
+    APPLICATION,
     TAG_NAME_LIMIT,
     AudienceChange,
     ConsentSet,
     DeviceRegistered,
     DeviceUnregistered,
+    OptOutSet,
     PhoneBound,
     Platform,
     TagItem,
@@ -49,6 +51,7 @@ from knocktwice_shared.messages.values import (
 
 __all__ = [
     "AFTER_LIMIT",
+    "APPLICATION",
     "AT_ONCE",
     "DEFAULT_SOUND",
     "JSON_BYTES_LIMIT",
@@ -73,6 +76,7 @@ __all__ = [
     "DeviceRegistered",
     "DeviceUnregistered",
     "LocalTime",
+    "OptOutSet",
     "PhoneBound",
     "Platform",
     "Priority",

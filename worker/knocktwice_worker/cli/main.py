@@ -19,6 +19,7 @@ from knocktwice_worker.cli import (
     brake,
     erase,
     gateway,
+    inbound,
     opt_out,
     outbox,
     push_options,
@@ -283,6 +284,7 @@ app.command()(stats.advise)
 app.command()(template.apply)
 app.add_typer(template.app)
 app.add_typer(opt_out.app)
+app.add_typer(inbound.app)
 app.add_typer(tpns.app)
 app.command("erase-user")(erase.erase_user)
 app.add_typer(webhooks.app)

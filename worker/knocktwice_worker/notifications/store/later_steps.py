@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Connection, Engine, Row, text
 
 from knocktwice_shared.messages import Category
-from knocktwice_worker.audience import untextable
+from knocktwice_worker.audience import opt_outs, untextable
 from knocktwice_worker.database.bulk import rows
 from knocktwice_worker.lifecycle import DeliveryState, Note, NotificationState, Untextable
 from knocktwice_worker.notifications.store.braked import BRAKE, SINGLE
@@ -418,13 +418,6 @@ FROM {rows("r", id="uuid", provider="text")}
 WHERE d.notification_id = r.id AND d.step > 0 AND d.state = 'reserved'
 """)
 
-# The provider knows of a STOP that never came to us.
-_OPT_OUT = text("""
-INSERT INTO opt_outs (number, source)
-SELECT unnest(CAST(:numbers AS text[])), 'provider'
-ON CONFLICT DO NOTHING
-""")
-
 #: What a finished message makes of its notification.
 _OUTCOMES = {
     DeliveryState.SENT: NotificationState.TEXTED,
@@ -456,7 +449,8 @@ def record_steps(conn: Connection, results: Sequence[StepResult]) -> list[str]:
     opted_out = {r.notification_id for r in results if r.opted_out}
     if opted_out:
         numbers = {row.number for row in found if str(row.notification_id) in opted_out}
-        conn.execute(_OPT_OUT, {"numbers": sorted(numbers)})
+        # The provider knows of a STOP that never came to us.
+        opt_outs.add(conn, numbers, "provider")
     if learned := {r.notification_id: r.untextable for r in results if r.untextable is not None}:
         failed = [(row, learned[str(row.notification_id)]) for row in found if str(row.notification_id) in learned]
         untextable.learn(conn, [(row.number, row.channel, why) for row, why in failed if row.number is not None])
