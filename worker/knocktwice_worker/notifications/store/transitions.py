@@ -293,11 +293,16 @@ class End:
     reason: str
 
 
-# A notification that has ended never changes again.
+# A notification that has ended never changes again. A message that went out is never hidden behind what stopped the steps
+# after it.
 _FINISH = text(f"""
 UPDATE notifications n SET
-  state = CASE WHEN e.clicked THEN '{NotificationState.REACHED}' ELSE r.state END,
-  reason = CASE WHEN e.clicked THEN '{Receipt.CLICKED}' ELSE r.reason END,
+  state = CASE
+    WHEN m.out THEN '{NotificationState.TEXTED}'
+    WHEN e.clicked THEN '{NotificationState.REACHED}'
+    ELSE r.state
+  END,
+  reason = CASE WHEN e.clicked AND m.out IS NULL THEN '{Receipt.CLICKED}' ELSE r.reason END,
   finished_at = knocktwice_now()
 FROM {rows("r", id="uuid", state="text", reason="text")}
 LEFT JOIN LATERAL (
@@ -305,6 +310,12 @@ LEFT JOIN LATERAL (
   WHERE e.notification_id = r.id AND e.kind = '{Receipt.CLICKED}' AND r.state IN {words(sorted(ANSWERED_LATER))}
   LIMIT 1
 ) e ON true
+LEFT JOIN LATERAL (
+  SELECT true AS out FROM deliveries d
+  WHERE r.state IN ('cancelled', 'suppressed', 'failed')
+    AND d.notification_id = r.id AND d.step > 0 AND d.state = 'sent' AND d.channel <> 'push'
+  LIMIT 1
+) m ON true
 WHERE n.id = r.id AND n.state = 'active'
 """)
 
