@@ -92,14 +92,21 @@ COMMENT ON COLUMN alarms.subject IS 'About what; an alarm about the same is rais
 COMMENT ON COLUMN alarms.at IS 'When it happened first.';
 COMMENT ON COLUMN alarms.data IS 'What the webhook says.';
 COMMENT ON COLUMN alarms.count IS 'How often it happened.';
-CREATE INDEX deliveries_brake_idx ON deliveries (brake, notification_id) WHERE brake IS NOT NULL AND wake_at IS NOT NULL AND NOT brake_waived;
 COMMENT ON COLUMN deliveries.brake IS 'The brake that held it last. NULL: none has.';
 COMMENT ON COLUMN deliveries.brake_waived IS 'Whether it was released from a brake, so that no brake holds it again.';
 """
 
 
+INDEX = """
+CREATE INDEX CONCURRENTLY IF NOT EXISTS deliveries_brake_idx ON deliveries (brake, notification_id)
+WHERE brake IS NOT NULL AND wake_at IS NOT NULL AND NOT brake_waived
+"""
+
+
 def upgrade() -> None:
     op.execute(SCHEMA)
+    with op.get_context().autocommit_block():
+        op.execute(INDEX)
 
 
 def downgrade() -> None:
