@@ -134,6 +134,9 @@ class Settings(BaseSettings):
     inbox_grace_s: float = Field(
         30, gt=0, description="An accepted message not in Postgres by then is published again."
     )
+    stop_grace_s: float = Field(
+        25, gt=0, description="After SIGTERM a worker finishes its tasks for so long; then it leaves them to others."
+    )
     backlog_messages: int = Field(
         BACKLOG_MESSAGES,
         ge=1,

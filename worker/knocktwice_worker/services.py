@@ -39,6 +39,7 @@ from knocktwice_worker.notifications.inbox.accepted import Inbox, Work
 from knocktwice_worker.notifications.pipeline import cancellation, receipts
 from knocktwice_worker.notifications.pipeline.brake import BrakeGate
 from knocktwice_worker.notifications.pipeline.catch_up import CatchUp
+from knocktwice_worker.notifications.pipeline.clock_watch import ClockWatch
 from knocktwice_worker.notifications.pipeline.delivery_reports import DeliveryReports
 from knocktwice_worker.notifications.pipeline.fallback import Fallback
 from knocktwice_worker.notifications.pipeline.later_steps import LaterSteps
@@ -293,6 +294,11 @@ class Services:
     def counting(self) -> Counting:
         """The limits, in Redis or in Postgres."""
         return Counting(redis=self.limits)
+
+    @cached_property
+    def clock_watch(self) -> ClockWatch:
+        """Notices that the database's clock went back."""
+        return ClockWatch(engine=self.engine, redis=self.redis)
 
     @cached_property
     def quiet(self) -> QuietGate:

@@ -276,6 +276,11 @@ batches = Table(
     Column("category", Text, nullable=False, comment="transactional, critical or marketing."),
     Column("ttl", Interval, nullable=False, comment="How long the provider may hold the push."),
     Column(
+        "valid_for",
+        Interval,
+        comment="How long after it was due a push or a message is of use. NULL: the category's setting.",
+    ),
+    Column(
         "reference",
         JSONB,
         nullable=False,

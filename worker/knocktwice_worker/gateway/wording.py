@@ -39,7 +39,7 @@ Json = dict[str, Any]
 #: The fields that name a recipient.
 RECIPIENT = ("user", "registrations", "phone", "params", "key", "locale", "tags")
 #: Fields that all recipients of a request share, with the same name in the contract.
-SHARED = ("category", "ttl_s", "reference", "send_at", "only", "plan")
+SHARED = ("category", "ttl_s", "valid_for_s", "reference", "send_at", "only", "plan")
 #: Fields that all recipients of a request share, with another place in the contract.
 CONTENT = ("push", "template", "sms")
 #: The fields that only a blast has.

@@ -44,6 +44,7 @@ class ReservedStep:
         age: how long ago it was due.
         waited: how long ago it was reserved.
         now: the database's clock.
+        valid_for: how long after it was due it is of use; ``None`` is the category's setting.
         brake: the brake that covers it; ``None``: none is on.
         braked: the brake that has held it before.
         single: whether it is neither a blast's nor marketing; looked up while a brake is on.
@@ -67,6 +68,7 @@ class ReservedStep:
     age: timedelta
     waited: timedelta
     now: datetime
+    valid_for: timedelta | None
     brake: int | None
     braked: int | None
     single: bool
@@ -98,6 +100,7 @@ SELECT
   knocktwice_now() - d.due_at,
   knocktwice_now() - coalesce(d.counted_at, knocktwice_now()),
   knocktwice_now(),
+  b.valid_for,
   {BRAKE},
   d.brake,
   {SINGLE}
