@@ -10,7 +10,7 @@ SIDE_BY_SIDE = -n 3 --dist loadfile
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up test check lint types contracts chaos storm mutants bench docs clean
+.PHONY: help install demo up test check lint types contracts chaos storm simulate mutants bench docs clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-18s %s\n", $$1, $$2 }'
@@ -50,6 +50,10 @@ endif
 
 storm: ## the storm that CI runs: a minute, 36 faults
 	@$(MAKE) --no-print-directory chaos SECONDS=60 FAULTS=36 SEED=$(or $(SEED),11)
+
+simulate: $(VENV)/.dev ## runs in which a seed decides who steps, stops and dies, before the same judge; RUNS=2000 SEED=1 JOBS=1
+	@PYTHONPATH=tests $(BIN)/python -m simulation --runs $(or $(RUNS),2000) --seed $(or $(SEED),1) --jobs $(or $(JOBS),1) \
+	  $(if $(ONLY),--only $(ONLY)) $(if $(PLAY),--play $(PLAY))
 
 mutants: $(VENV)/.dev ## does a test notice? breaks the program in small ways, one by one; ONLY=limits, or of its own choice SEED=7 COUNT=20
 	@PYTHONPATH=tests $(BIN)/python -m mutants $(if $(ONLY),--only "$(ONLY)") $(if $(SEED),--seed $(SEED)) $(if $(COUNT),--count $(COUNT))
