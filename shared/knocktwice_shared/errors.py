@@ -32,3 +32,27 @@ class BrokerUnavailable(KnocktwiceError, ConnectionError):
 
     The outcome is unknown when the connection broke half-way, so a repeat without a ``key`` may notify twice.
     """
+
+
+class NotConfirmed(BrokerUnavailable):
+    """The broker has the message, but has not confirmed in time that it keeps it as safely as the caller asked.
+
+    The outcome is unknown: it is safe to call again with the same ``key`` (or ids). Without them, a repeat may notify
+    twice.
+    """
+
+
+class QueueFull(BrokerUnavailable):
+    """As many accepted messages wait in the broker as may wait there: call again later with the same ``key`` (or ids).
+
+    Attributes:
+        refused: ids of the messages that were not accepted; empty if none was. Receipts, cancellations and changes of
+            people are accepted beyond the limit at which notifications are refused.
+        retry_after_s: seconds after which another call is worth its while.
+    """
+
+    retry_after_s = 5
+
+    def __init__(self, problem: str, refused: frozenset[str] = frozenset()) -> None:
+        super().__init__(problem)
+        self.refused = refused

@@ -15,7 +15,7 @@ from knocktwice_shared.messages import Receipt, ReceiptEvent
 from knocktwice_worker.audience import opt_outs, people
 from knocktwice_worker.lifecycle import AttemptState
 from knocktwice_worker.notifications import store
-from knocktwice_worker.notifications.store import removal
+from knocktwice_worker.notifications.store import change_feed, removal
 from knocktwice_worker.privacy import erasure, notifications, retention
 from knocktwice_worker.reporting.story import tell
 from support.databases import new_database
@@ -34,6 +34,7 @@ GENERATE = (
     "INSERT INTO users (id) SELECT 'u-' || g FROM generate_series(1, :people) g",
     "INSERT INTO devices (registration, user_id) SELECT 'r-' || g, 'u-' || g FROM generate_series(1, :people) g",
     "INSERT INTO phones (user_id, number) SELECT 'u-' || g, '+43660' || 1000000 + g FROM generate_series(1, :people) g",
+    "INSERT INTO untextable (number, channel, reason) SELECT '+43660' || 1000000 + g, 'sms', 'landline' FROM generate_series(1, :people) g",
     """
     INSERT INTO batches (id, content, category, ttl, reference, created_at)
     SELECT DISTINCT ON (batch) batch, CAST('{}' AS jsonb), 'transactional', interval '1 hour', CAST('{}' AS jsonb), now() - interval '1 year'
@@ -128,7 +129,7 @@ HOT: dict[str, tuple[Callable[[sa.Connection, Archive], object], list[str]]] = {
     "the record of pushes": (lambda c, a: _push(c, a.open[:50]), ["attempts_pkey", "notifications_pkey"]),
     "the decision": (
         lambda c, a: store.due(c, a.open[:50]),
-        ["deliveries_pkey", "notifications_pkey", "phones_pkey", "opt_outs_pkey", "events_pkey"],
+        ["deliveries_pkey", "notifications_pkey", "phones_pkey", "opt_outs_pkey", "untextable_pkey", "events_pkey"],
     ),
     "the reservation": (
         lambda c, a: store.reserve(c, [store.Reservation(i, "+436601234567", "t", b"f") for i in a.open[:50]], MINUTE),
@@ -186,3 +187,15 @@ def test_old_rows_are_found_by_index(archive: Archive) -> None:
     told += archive.plans(lambda conn: conn.execute(retention._LINKS, {"ids": archive.ids[:100]}))
     told += archive.plans(lambda conn: removal.delete(conn, archive.ids[:100]))
     assert set(re.findall(r"Seq Scan on (\w+)", told)) <= {"batches"}, told
+
+
+def test_a_registered_follower_reads_no_notification_when_it_looks_again(archive: Archive) -> None:
+    read = sa.text("SELECT seq_tup_read FROM pg_stat_xact_user_tables WHERE relname = 'notifications'")
+    with archive.engine.connect() as conn:
+        before = conn.execute(read).scalar_one()
+        change_feed.join(conn, "a follower")
+        first = conn.execute(read).scalar_one()
+        change_feed.join(conn, "a follower")
+        again = conn.execute(read).scalar_one()
+        conn.rollback()
+    assert (first - before, again - first) == (len(archive.ids), 0)

@@ -25,12 +25,14 @@ from knocktwice_shared.messages import (
 from knocktwice_shared.names import BATCH_LIMIT, VERSION, Task
 from knocktwice_worker.gateway.intake.idempotency import notification_id
 from knocktwice_worker.notation import time_zones
+from knocktwice_worker.notation.phone_numbers import UnusableNumber, canonical
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
     from uuid import UUID
 
     from knocktwice_shared.messages import Blast
+    from knocktwice_worker.notation.phone_numbers import Rules
 
 Json = dict[str, Any]
 
@@ -50,11 +52,12 @@ _STEP = re.compile(r"\bplan\[0\]\.?")
 _ALONE = re.compile(r"\b(?:recipients|changes)\[0\]\.?")
 
 
-def batch(body: Mapping[str, Any], id_: UUID) -> Draft:
+def batch(body: Mapping[str, Any], id_: UUID, numbers: Rules) -> Draft:
     """Return the message of a request to notify one person, or those in its ``recipients``.
 
     Args:
         id_: the message's id; the notifications' follow from it.
+        numbers: which phone numbers are taken.
 
     Raises:
         InvalidMessage: a field is wrong; it is named as the request has it.
@@ -69,6 +72,7 @@ def batch(body: Mapping[str, Any], id_: UUID) -> Draft:
         raise InvalidMessage("recipients", f"has {len(people)} items; 1 to {BATCH_LIMIT} are allowed")
     message: Json = {"v": VERSION, "id": str(id_), **_shared(body), "recipients": _identified(people, id_)}
     with in_requests_words(alone=not many, planned=body.get("plan") is not None):
+        _respell(message["recipients"], "recipients", numbers)
         return drafts.batch(message)
 
 
@@ -88,13 +92,14 @@ def cancellation(body: Mapping[str, Any]) -> Draft:
     return _draft(Task.CANCEL, message, f"{len(cancelled.ids) + len(cancelled.keys)} cancellations")
 
 
-def changes(body: Mapping[str, Any]) -> Draft:
+def changes(body: Mapping[str, Any], numbers: Rules) -> Draft:
     """Return the message about ``changes`` of an audience; without a time they are of now. Raises like :func:`batch`."""
     refuse_unknown(body, {"changes"})
     now = datetime.now(UTC).isoformat()
     given = body.get("changes")
     if isinstance(given, list):
         given = [{"at": now, **change} if isinstance(change, dict) else change for change in given]
+        _respell(given, "changes", numbers)
     return _audience({"v": VERSION, "changes": given})
 
 
@@ -119,6 +124,24 @@ def change(
     message = {"v": VERSION, "changes": [{"at": now, **body, "change": kind, **fields}]}
     with in_requests_words(alone=True, names=renamed):
         return _audience(message)
+
+
+def phone(value: object, path: str, numbers: Rules) -> str:
+    """Return a number in its one spelling.
+
+    Raises:
+        InvalidMessage: it is none that is taken.
+    """
+    try:
+        return canonical(value, numbers)
+    except UnusableNumber as error:
+        raise InvalidMessage(path, str(error)) from None
+
+
+def _respell(items: list[Any], path: str, numbers: Rules) -> None:
+    for place, item in enumerate(items):
+        if isinstance(item, dict) and item.get("phone") is not None:
+            item["phone"] = phone(item["phone"], f"{path}[{place}].phone", numbers)
 
 
 def refuse_unknown(body: Mapping[str, Any], known: Iterable[str], why: Mapping[str, str] | None = None) -> None:

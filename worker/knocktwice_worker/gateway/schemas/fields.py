@@ -47,8 +47,9 @@ Registration = Annotated[str, text_of(4_096), Field(description="FCM registratio
 Phone = Annotated[
     str,
     Field(
-        pattern=r"^\+[ .()-]*[1-9]([ .()-]*[0-9]){6,14}[ .()-]*$",
-        description="Number in E.164; blanks, dots, dashes and parentheses in it do no harm.",
+        min_length=4,
+        description="Number with its country code, best in E.164; other usual ways of writing it are understood. "
+        "It must be assigned in its country's number plan.",
         examples=["+16505550100"],
     ),
 ]

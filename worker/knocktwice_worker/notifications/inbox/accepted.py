@@ -8,15 +8,32 @@ publishes the messages of remaining copies again. Ids make repeats harmless.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+import math
+import threading
+from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 import structlog
+from redis.exceptions import RedisError
 from sqlalchemy.exc import InterfaceError, OperationalError
 
 from knocktwice_shared import subjects
 from knocktwice_shared.errors import InvalidMessage
-from knocktwice_shared.names import INBOX_ACCEPTED, INBOX_FAILURES, INBOX_MESSAGES, INBOX_SUBJECTS, Task, key_name
+from knocktwice_shared.names import (
+    BACKLOG_BYTES,
+    BACKLOG_MESSAGES,
+    INBOX_ACCEPTED,
+    INBOX_BACKLOG,
+    INBOX_BEGUN,
+    INBOX_FAILURES,
+    INBOX_MESSAGES,
+    INBOX_SUBJECTS,
+    ROUTES,
+    Queue,
+    Task,
+    key_name,
+)
 from knocktwice_worker.notifications.inbox import dead_letters
 
 if TYPE_CHECKING:
@@ -29,12 +46,22 @@ log = structlog.get_logger(__name__)
 
 #: Failures after which a message is parked. Outages of a server do not count.
 _MOST_FAILURES = 5
+#: Workers that may end while they work on a message that came again; then the message is parked.
+_MOST_ENDS = 4
 #: The most messages published again per sweep.
 _SWEEP_LIMIT = 100
+#: Messages in a queue behind which nothing is published again: most of it still waits there, and the rest would only
+#: make the queue longer.
+_LONG = 1_000
 
 # Takes the oldest overdue messages and restarts their grace by the clock of Redis, so that only one of several sweepers
 # takes a message.
+# It also writes the limits of the backlog to where the accepting script reads them.
 _TAKE = """
+local limits = redis.call('HMGET', KEYS[3], 'messages', 'bytes')
+if limits[1] ~= ARGV[3] or limits[2] ~= ARGV[4] then
+  redis.pcall('HSET', KEYS[3], 'messages', ARGV[3], 'bytes', ARGV[4])
+end
 local now = redis.call('TIME')[1] + 0
 local ids = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now - ARGV[1], 'LIMIT', 0, ARGV[2])
 local out = {}
@@ -49,6 +76,37 @@ for _, id in ipairs(ids) do
   end
 end
 return out
+"""
+
+# Removes messages and counts their bytes down. A broker whose memory is full refuses HINCRBY; then the count is too
+# high until the inbox is empty, and no removal is lost.
+_FORGET = """
+local freed = 0
+for _, id in ipairs(ARGV) do
+  freed = freed + redis.call('HSTRLEN', KEYS[1], id)
+  redis.call('HDEL', KEYS[1], id)
+end
+if redis.call('HLEN', KEYS[1]) == 0 then
+  redis.call('HDEL', KEYS[2], 'used')
+elseif freed > 0 then
+  local left = redis.pcall('HINCRBY', KEYS[2], 'used', -freed)
+  if type(left) == 'number' and left < 0 then redis.call('HDEL', KEYS[2], 'used') end
+end
+return freed
+"""
+
+
+# Notes that work on a message begins, and returns how often it was begun and never ended. Beginnings within one grace
+# count once, because several workers may try a message at the same time.
+_BEGIN = """
+local now = redis.call('TIME')[1] + 0
+local count, at = string.match(redis.call('HGET', KEYS[1], ARGV[1]) or '', '^(%d+) (%d+)$')
+count = tonumber(count or 0)
+if count == 0 or now - at >= tonumber(ARGV[2]) then
+  count = count + 1
+  redis.call('HSET', KEYS[1], ARGV[1], count .. ' ' .. now)
+end
+return count
 """
 
 
@@ -81,21 +139,50 @@ class Inbox:
         redis: keeps the messages.
         engine: opens the transaction that parks a message.
         grace_s: seconds that a message may wait for its worker before :meth:`sweep` publishes it again.
+        most_messages: the most messages that may wait; the accepting script refuses more.
+        most_bytes: the most bytes of messages that may wait.
     """
 
     redis: Redis
     engine: Engine
     grace_s: float
+    most_messages: int = BACKLOG_MESSAGES
+    most_bytes: int = BACKLOG_BYTES
+    _one_suspect: threading.Lock = field(default_factory=threading.Lock, compare=False, repr=False)
 
-    def carry_out(self, task: Task, message_id: str, message: object, work: Work) -> None:
+    def carry_out(self, task: Task, message_id: str, message: object, work: Work, *, came_again: bool = False) -> None:
         """Carry out one message, and remove it. A message that violates the contract or keeps failing is parked.
+
+        A message that came again may be the one that ended its worker. Such messages are carried out one at a time, and
+        each try is noted before it begins; a message is parked after too many tries that never ended.
+
+        Args:
+            came_again: the message was delivered or published before.
 
         Raises:
             Exception: the work failed. The message stays in the inbox.
         """
+        if not came_again:
+            self._carry_out(task, message_id, message, work)
+            return
+        with self._one_suspect:
+            begun = int(self.redis.eval(_BEGIN, 1, INBOX_BEGUN, message_id, math.ceil(self.grace_s)))
+            if begun > _MOST_ENDS:
+                log.error("message parked", task=task.value, message_id=message_id, reason="its workers ended")
+                self.park(message_id, task.value, f"ended its worker each time it was tried: {begun} times", message)
+                return
+            self._carry_out(task, message_id, message, work)
+
+    def has_ended(self, message_ids: Sequence[str]) -> None:
+        """Note that work on these messages has ended, so that no worker died of them."""
+        with suppress(RedisError):
+            self.redis.hdel(INBOX_BEGUN, *message_ids)
+
+    def _carry_out(self, task: Task, message_id: str, message: object, work: Work) -> None:
         try:
             work([message])
         except NotDoneYet:
+            self.has_ended([message_id])
             # The message's effect is visible already, so no decision has to wait for the rest: remove its subjects.
             self._remove([], _members(task, message_id, message))
             log.info("message stays in the inbox until it is done", task=task.value, message_id=message_id)
@@ -103,8 +190,10 @@ class Inbox:
             log.warning("message parked", task=task.value, message_id=message_id, field=error.field)
             self.park(message_id, task.value, str(error), message)
         except OUTAGES:
+            self.has_ended([message_id])
             raise
         except Exception as error:
+            self.has_ended([message_id])
             self.failed(message_id, task.value, type(error).__name__, message)
             raise
         else:
@@ -125,9 +214,10 @@ class Inbox:
         if members:
             pipe.zrem(INBOX_SUBJECTS, *members)
         if message_ids:
-            pipe.hdel(INBOX_MESSAGES, *message_ids)
+            pipe.eval(_FORGET, 2, INBOX_MESSAGES, INBOX_BACKLOG, *message_ids)
             pipe.zrem(INBOX_ACCEPTED, *message_ids)
             pipe.hdel(INBOX_FAILURES, *message_ids)
+            pipe.hdel(INBOX_BEGUN, *message_ids)
         pipe.execute()
 
     def ids_of(self, keys: Sequence[str]) -> list[str]:
@@ -160,8 +250,12 @@ class Inbox:
         Returns:
             The number of messages published.
         """
-        taken = self.redis.eval(_TAKE, 2, INBOX_ACCEPTED, INBOX_MESSAGES, self.grace_s, _SWEEP_LIMIT)
+        keys = [INBOX_ACCEPTED, INBOX_MESSAGES, INBOX_BACKLOG]
+        limits = [self.most_messages, self.most_bytes]
+        taken = self.redis.eval(_TAKE, len(keys), *keys, self.grace_s, _SWEEP_LIMIT, *limits)
         pairs = list(zip(taken[::2], taken[1::2], strict=True))
+        long = self._long_queues() if pairs else set()
+        published = 0
         for id_, raw in pairs:
             try:
                 entry = json.loads(raw)
@@ -171,10 +265,19 @@ class Inbox:
                 reason = f"inbox entry cannot be read: {type(error).__name__}"
                 self.park(id_.decode(), "", reason, raw.decode(errors="replace"))
                 continue
-            publish(task, message, id_.decode())
-        if pairs:
-            log.warning("messages swept from the inbox", messages=len(pairs))
-        return len(pairs)
+            if ROUTES[task] not in long:
+                publish(task, message, id_.decode())
+                published += 1
+        if published:
+            log.warning("messages swept from the inbox", messages=published)
+        return published
+
+    def _long_queues(self) -> set[Queue]:
+        """Return the queues behind which nothing is published again."""
+        pipe = self.redis.pipeline(transaction=False)
+        for queue in Queue:
+            pipe.llen(queue.value)
+        return {queue for queue, length in zip(Queue, pipe.execute(), strict=True) if length > _LONG}
 
 
 def _members(task: str, message_id: str, message: object) -> list[str]:
