@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import structlog
 
+from knocktwice import address
 from knocktwice.broker import KombuBroker
 from knocktwice.client import Client
 from knocktwice_worker import services, tasks
 from knocktwice_worker.celery import app
 from knocktwice_worker.config import Settings
+from knocktwice_worker.runtime import publishing
 from simulation.clock import Clock
 from simulation.keyspace import Keyspace
 from simulation.provider import Wire
@@ -25,7 +27,7 @@ from simulation.turns import current
 from support.databases import new_database
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from knocktwice_worker.embedded.servers import Servers
@@ -52,18 +54,18 @@ _IDLE = timedelta(seconds=20)
 class Application(Client):
     """The library, on the simulation's connection to Redis."""
 
-    def __init__(self, redis: Keyspace) -> None:
-        self._broker = _Broker(redis)
+    def __init__(self, broker_url: str, redis: Keyspace) -> None:
+        self._broker = _Broker(broker_url, redis)
 
 
 class _Broker(KombuBroker):
-    def __init__(self, redis: Keyspace) -> None:
-        self._address = SimpleNamespace(speaks_redis=True)  # type: ignore[assignment]
-        self._connection_of_ours = _Connection(redis)
+    def __init__(self, broker_url: str, redis: Keyspace) -> None:
+        super().__init__(address.find(broker_url), 5.0)
+        self._ours: Any = _Connection(redis)
 
     @contextmanager
     def _turn(self) -> Iterator[Any]:
-        yield self._connection_of_ours
+        yield self._ours
 
 
 class _Connection:
@@ -92,7 +94,7 @@ class Installation:
         self.sessions = Sessions(database_url, self.clock)
         self.redis = Keyspace(broker_url, self.clock)
         self.redis.flushdb()
-        self.application = Application(self.redis)
+        self.application = Application(broker_url, self.redis)
         self.settings = Settings(
             database_url=database_url,
             broker_url=broker_url,
@@ -131,13 +133,15 @@ class Installation:
         n = next(self.numbers)
         return f"+1650{230 + n // 10_000}{n % 10_000:04}"
 
-    def publish(self, name: str, args: list[Any], task_id: str, **_: Any) -> None:
+    def publish(
+        self, name: str, args: list[Any], task_id: str, headers: Mapping[str, Any] | None = None, **_: Any
+    ) -> None:
         """Put what a task publishes on the simulated queue."""
         if (job := current()) is not None:
             job.point(f"publish {name.removeprefix('knocktwice.')}")
         if self.queues is None:
             raise AssertionError("nothing runs")
-        self.queues.publish(name, args[0], task_id)
+        self.queues.publish(name, args[0], task_id, again=bool((headers or {}).get(publishing.AGAIN)))
 
     def close(self) -> None:
         """Close all connections."""

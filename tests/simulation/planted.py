@@ -56,7 +56,7 @@ class Mistake:
 
     changes: tuple[Change, ...]
     shows: frozenset[Violation]
-    within: int = 300
+    within: int = 200
 
 
 _AFTER = frozenset({Violation.AFTER_CLICK, Violation.AFTER_CANCEL, Violation.AFTER_STOP})
@@ -77,7 +77,7 @@ _CLAIM_IS_MINE = "d.state = 'sending'\n  AND d.claimed_at = :claimed_at"
 
 MISTAKES: dict[str, Mistake] = {
     "what was accepted is not carried out before a decision": Mistake((_NOTHING_CAUGHT_UP,), _AFTER),
-    "receipts are settled in the transaction that inserts them": Mistake(
+    "receipts are settled in the transaction that inserts them, and nothing is caught up": Mistake(
         (_NOTHING_CAUGHT_UP, _RECEIPTS_IN_ONE), _AFTER
     ),
     "nobody looks again when a message is held": Mistake(

@@ -37,6 +37,7 @@ class Message:
         argument: its only argument.
         ready_at: it is not delivered before.
         taken_at: when it was delivered last; ``None``: not since it was given back.
+        again: it was delivered or published before.
     """
 
     id: str
@@ -44,6 +45,7 @@ class Message:
     argument: Any
     ready_at: float
     taken_at: float | None = None
+    again: bool = False
 
 
 @dataclass
@@ -63,8 +65,8 @@ class Queues:
     messages: list[Message] = field(default_factory=list)
     _published: dict[Task, int] = field(default_factory=lambda: defaultdict(int))
 
-    def publish(self, name: str, argument: Any, id_: str) -> None:
-        """Put a message on its queue."""
+    def publish(self, name: str, argument: Any, id_: str, *, again: bool = False) -> None:
+        """Put a message on its queue; ``again``: it was published before."""
         task = Task(name)
         n = self._published[task]
         self._published[task] = n + 1
@@ -79,7 +81,7 @@ class Queues:
             return
         if late:
             self.tell(f"message {n + 1} of {short(task)} waits {late:g} s in its queue")
-        self.messages.append(Message(id_, task, argument, self.clock.now + late))
+        self.messages.append(Message(id_, task, argument, self.clock.now + late, again=again))
 
     def collect(self, redis: Keyspace) -> None:
         """Take over what producers have put on the lists of Redis."""
@@ -94,7 +96,7 @@ class Queues:
         now = self.clock.now
         for message in self.messages:
             if message.taken_at is not None and now >= message.taken_at + VISIBILITY_S:
-                message.taken_at, message.ready_at = None, now
+                message.taken_at, message.ready_at, message.again = None, now, True
         return [message for message in self.messages if message.taken_at is None and message.ready_at <= now]
 
     def next_at(self) -> float | None:

@@ -162,8 +162,12 @@ class Run:
     def _start_message(self, actor: str, message: Message) -> None:
         task: Any = app.tasks[message.task.value]
         group = [message]
-        if isinstance(task, GatheredTask) and (not self._script.order or self._dice.random() < 0.5):
-            group = [other for other in self._queues.ready() if other.task is message.task]
+        if (
+            isinstance(task, GatheredTask)
+            and not message.again
+            and (not self._script.order or self._dice.random() < 0.5)
+        ):
+            group = [other for other in self._queues.ready() if other.task is message.task and not other.again]
         for one in group:
             one.taken_at = self._clock.now
         self._start(actor, short(message.task), lambda: self._perform(task, group))
@@ -180,7 +184,7 @@ class Run:
                     self._queues.done(one)
                 return
         for one in group:
-            task.push_request(id=one.id)
+            task.push_request(id=one.id, delivery_info={publishing.REDELIVERED: one.again})
             try:
                 task.run(one.argument)
             except Exception as error:  # noqa: BLE001 - Celery acknowledges what has failed
