@@ -56,7 +56,8 @@ simulate: $(VENV)/.dev ## runs in which a seed decides who steps, stops and dies
 	  $(if $(ONLY),--only $(ONLY)) $(if $(PLAY),--play $(PLAY))
 
 mutants: $(VENV)/.dev ## does a test notice? breaks the program in small ways, one by one; ONLY=limits, or of its own choice SEED=7 COUNT=20
-	@PYTHONPATH=tests $(BIN)/python -m mutants $(if $(ONLY),--only "$(ONLY)") $(if $(SEED),--seed $(SEED)) $(if $(COUNT),--count $(COUNT))
+	@PYTHONPATH=tests $(BIN)/python -m mutants $(if $(ONLY),--only "$(ONLY)") $(if $(SEED),--seed $(SEED)) $(if $(COUNT),--count $(COUNT)) \
+	  $(if $(RESULTS),--results "$(RESULTS)") $(if $(WITHIN),--within $(WITHIN))
 
 bench: $(VENV)/.dev ## what it can do, measured here against the textbook; ONLY=pipeline,push JSON=file MARKDOWN=file
 	@PYTHONPATH=tests $(BIN)/python -m benchmarks $(if $(ONLY),--only $(ONLY)) $(if $(JSON),--json $(JSON)) $(if $(MARKDOWN),--markdown $(MARKDOWN))
