@@ -68,7 +68,8 @@ _NOTHING_CAUGHT_UP = Change(
 _RECEIPTS_IN_ONE = Change(
     receipts,
     "record",
-    "    with engine.begin() as conn:\n        locked = store.settle_receipts(conn, ids)\n",
+    "    clicked = sorted({str(r.notification) for r in receipts if r.kind is Receipt.CLICKED})\n"
+    "    with engine.begin() as conn:\n        locked = store.settle_receipts(conn, ids, clicked)\n",
     "        store.settle_answered(conn, ids)\n    locked: list[str] = []\n",
 )
 #: The package has a function of this module's name.
