@@ -562,7 +562,7 @@ inbound_texts = Table(
     Column("words", Text, comment="The text. NULL: not kept, or no longer."),
     Column("characters", Integer, comment="The length of the text. NULL: not known."),
     Column("provider", Text, comment="The provider that brought it. NULL: not known."),
-    Column("channel", Text, comment="How it came: sms or whatsapp. NULL: not known."),
+    Column("channel", Text, comment="The channel by which it came, like sms. NULL: not known."),
     Column("sender", Text, comment="Our sender to which it was written. NULL: not told."),
     # serves: whether somebody has asked for texts again since; a number's texts
     Index("inbound_texts_of_number_idx", "number", "received_at"),
