@@ -52,7 +52,8 @@ storm: ## the storm that CI runs: a minute, 36 faults
 	@$(MAKE) --no-print-directory chaos SECONDS=60 FAULTS=36 SEED=$(or $(SEED),11)
 
 mutants: $(VENV)/.dev ## does a test notice? breaks the program in small ways, one by one; ONLY=limits, or of its own choice SEED=7 COUNT=20
-	@PYTHONPATH=tests $(BIN)/python -m mutants $(if $(ONLY),--only "$(ONLY)") $(if $(SEED),--seed $(SEED)) $(if $(COUNT),--count $(COUNT))
+	@PYTHONPATH=tests $(BIN)/python -m mutants $(if $(ONLY),--only "$(ONLY)") $(if $(SEED),--seed $(SEED)) $(if $(COUNT),--count $(COUNT)) \
+	  $(if $(RESULTS),--results "$(RESULTS)") $(if $(WITHIN),--within $(WITHIN))
 
 bench: $(VENV)/.dev ## what it can do, measured here against the textbook; ONLY=pipeline,push JSON=file MARKDOWN=file
 	@PYTHONPATH=tests $(BIN)/python -m benchmarks $(if $(ONLY),--only $(ONLY)) $(if $(JSON),--json $(JSON)) $(if $(MARKDOWN),--markdown $(MARKDOWN))

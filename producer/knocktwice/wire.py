@@ -16,7 +16,7 @@ from knocktwice.channels import STEPS
 from knocktwice.content import LaterStep, Sms
 from knocktwice_shared.errors import InvalidMessage
 from knocktwice_shared.ids import uuid7_texts
-from knocktwice_shared.messages import LocalTime, Push, ReceiptEvent, Recipient
+from knocktwice_shared.messages import PUSH_FIELDS, LocalTime, Push, ReceiptEvent, Recipient
 from knocktwice_shared.names import VERSION
 
 if TYPE_CHECKING:
@@ -205,14 +205,8 @@ def _common(text: str) -> str:
 
 
 def _push(push: Push) -> Wire:
-    fields: Wire = {"title": push.title, "body": push.body}
-    if push.data:
-        fields["data"] = _plain(push.data)
-    if push.link is not None:
-        fields["link"] = push.link
-    if push.image is not None:
-        fields["image"] = push.image
-    return fields
+    fields = {name: getattr(push, name) for name in PUSH_FIELDS}
+    return {name: _plain(value) for name, value in fields.items() if value is not None and value != {}}
 
 
 def _steps(steps: object, *, alone: bool) -> list[Wire]:

@@ -53,7 +53,7 @@ class DeliveryState(StrEnum):
     SENDING = "sending"
     #: The provider accepted the message.
     SENT = "sent"
-    #: The provider refused the message for good, or the person has no device.
+    #: The provider refused the message for good, it cannot be written for the person, or there is no device.
     FAILED = "failed"
     #: The provider may or may not have accepted the message.
     UNKNOWN = "unknown"
@@ -84,6 +84,7 @@ EDGES: frozenset[tuple[DeliveryState, DeliveryState]] = frozenset(
         (DeliveryState.SCHEDULED, DeliveryState.SENDING),
         (DeliveryState.SCHEDULED, DeliveryState.RESERVED),
         (DeliveryState.SCHEDULED, DeliveryState.SKIPPED),
+        (DeliveryState.SCHEDULED, DeliveryState.FAILED),
         (DeliveryState.SCHEDULED, DeliveryState.CANCELLED),
         # counted against the limits → claimed by a sender, or no longer wanted
         (DeliveryState.RESERVED, DeliveryState.SENDING),
@@ -206,7 +207,7 @@ class Refusal(StrEnum):
     NO_CONSENT = "no_consent"
     #: No provider is configured for the step's channel.
     NO_SENDER = "no_sender"
-    #: The text cannot be rendered any more.
+    #: The text cannot be written for this person.
     INVALID_CONTENT = "invalid_content"
     #: So long after it was due the message is of no use any more.
     TOO_LATE = "too_late"

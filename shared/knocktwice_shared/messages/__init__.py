@@ -23,12 +23,16 @@ from knocktwice_shared.messages.blasts import SEGMENT_NAME_LIMIT, THROTTLE_LIMIT
 from knocktwice_shared.messages.cancellations import Cancellation, parse_cancellation
 from knocktwice_shared.messages.checks import JSON_BYTES_LIMIT, normalise_phone, parse_moment
 from knocktwice_shared.messages.notifications import Batch, Recipient, parse_batch, parse_content
+from knocktwice_shared.messages.pushes import address_problem, push_size, whole_badge
 from knocktwice_shared.messages.receipts import Receipt, ReceiptEvent, parse_receipts
 from knocktwice_shared.messages.steps import parse_step
 from knocktwice_shared.messages.values import (
     AFTER_LIMIT,
     AT_ONCE,
+    DEFAULT_SOUND,
     PUSH_BYTES_LIMIT,
+    PUSH_FIELDS,
+    SILENT,
     SMS_CHARS_LIMIT,
     STEPS_LIMIT,
     TEMPLATE_NAME_LIMIT,
@@ -36,6 +40,7 @@ from knocktwice_shared.messages.values import (
     TTL_LIMIT,
     Category,
     LocalTime,
+    Priority,
     Push,
     Step,
     When,
@@ -44,9 +49,12 @@ from knocktwice_shared.messages.values import (
 __all__ = [
     "AFTER_LIMIT",
     "AT_ONCE",
+    "DEFAULT_SOUND",
     "JSON_BYTES_LIMIT",
     "PUSH_BYTES_LIMIT",
+    "PUSH_FIELDS",
     "SEGMENT_NAME_LIMIT",
+    "SILENT",
     "SMS_CHARS_LIMIT",
     "STEPS_LIMIT",
     "TAG_NAME_LIMIT",
@@ -65,6 +73,7 @@ __all__ = [
     "LocalTime",
     "PhoneBound",
     "Platform",
+    "Priority",
     "Push",
     "Receipt",
     "ReceiptEvent",
@@ -75,6 +84,7 @@ __all__ = [
     "TagsSet",
     "UserErased",
     "When",
+    "address_problem",
     "blast_batch",
     "normalise_phone",
     "parse_audience",
@@ -85,4 +95,6 @@ __all__ = [
     "parse_moment",
     "parse_receipts",
     "parse_step",
+    "push_size",
+    "whole_badge",
 ]

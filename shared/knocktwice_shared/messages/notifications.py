@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 from knocktwice_shared.errors import InvalidMessage
 from knocktwice_shared.messages import checks
 from knocktwice_shared.messages.checks import normalise_phone
+from knocktwice_shared.messages.pushes import filled_problem, parse_push
 from knocktwice_shared.messages.steps import NOTHING_SAID, parse_step
 from knocktwice_shared.messages.values import (
     AT_ONCE,
     EARLIEST,
     LATEST,
-    PUSH_BYTES_LIMIT,
     SMS_CHARS_LIMIT,
     STEPS_LIMIT,
     TEMPLATE_NAME_LIMIT,
@@ -142,6 +141,7 @@ def parse_batch(wire: object) -> Batch:
     if template is None:
         _require_words(batch)
         _require_params(batch)
+        _require_addresses(batch)
     return batch
 
 
@@ -156,7 +156,7 @@ def parse_content(value: object, path: str = "content") -> tuple[Push, str | Non
         InvalidMessage: a field is wrong; the first one is named.
     """
     raw = checks.object_of(value, path, {"push", "sms"})
-    return _push(raw.get("push"), f"{path}.push"), _sms(raw.get("sms"), f"{path}.sms")
+    return parse_push(raw.get("push"), f"{path}.push"), _sms(raw.get("sms"), f"{path}.sms")
 
 
 def _content(value: object, *, sms_only: bool) -> tuple[Push | None, str | None, str | None]:
@@ -219,42 +219,6 @@ def _plan(value: object, *, alone: bool) -> tuple[Step, ...]:
     return tuple(parse_step(s, f"plan[{i}]", first=i == 0, alone=alone) for i, s in enumerate(steps))
 
 
-def _push(value: object, path: str) -> Push:
-    raw = checks.object_of(value, path, {"title", "body", "data", "link", "image"})
-    push = Push(
-        title=checks.text(raw.get("title"), f"{path}.title", PUSH_BYTES_LIMIT),
-        body=checks.text(raw.get("body"), f"{path}.body", PUSH_BYTES_LIMIT),
-        data=_data(raw.get("data", {}), f"{path}.data"),
-        link=checks.url(raw.get("link"), f"{path}.link"),
-        image=checks.url(raw.get("image"), f"{path}.image"),
-    )
-    # Last, because only now is everything inside known to be text.
-    size = len(json.dumps(raw, ensure_ascii=False, separators=(",", ":")).encode())
-    if size > PUSH_BYTES_LIMIT:
-        raise InvalidMessage(path, f"is {size} bytes; a push carries {PUSH_BYTES_LIMIT} at most (FCM's limit is 4 KB)")
-    return push
-
-
-def _data(value: object, path: str) -> dict[str, str]:
-    data = checks.object_of(value, path, None)
-    for key, item in data.items():
-        checks.text(key, f"{path}.{key}", PUSH_BYTES_LIMIT)
-        checks.text(item, f"{path}.{key}", PUSH_BYTES_LIMIT, empty=True)
-        reserved = {
-            "from",
-            "message_type",
-            "knocktwice_id",
-            "knocktwice_receipt",
-            "knocktwice_withdraw",
-            checks.KOMBU_MARKER,
-        }
-        if key in reserved or key.startswith(("google.", "gcm.")):
-            raise InvalidMessage(
-                f"{path}.{key}", "is a name FCM, Celery or knocktwice keeps for itself; choose another"
-            )
-    return data
-
-
 def _sms(value: object, path: str) -> str | None:
     if value is None:
         return None
@@ -301,7 +265,7 @@ def _require_words(batch: Batch) -> None:
 
 def _require_params(batch: Batch) -> None:
     """Refuse a missing placeholder value here, where it can be known: plain ``{{ name }}`` without logic or default."""
-    texts = {} if batch.push is None else {"content.push.title": batch.push.title, "content.push.body": batch.push.body}
+    texts = {} if batch.push is None else {f"content.push.{place}": text for place, text in batch.push.texts()}
     if batch.sms_text is not None:
         texts["content.sms.text"] = batch.sms_text
     for i, step in enumerate(batch.plan or ()):
@@ -325,3 +289,15 @@ def _require_params(batch: Batch) -> None:
         for name, path in needed.items():
             if name not in values:
                 raise InvalidMessage(f"recipients[{i}].params.{name}", f"is missing; {path} uses {{{{ {name} }}}}")
+
+
+def _require_addresses(batch: Batch) -> None:
+    """Refuse values here that make no address of the push's ``link`` or ``image``, where that can be known."""
+    for name in ("link", "image"):
+        text = None if batch.push is None else getattr(batch.push, name)
+        if text is None or "{{" not in text:
+            continue
+        for i, recipient in enumerate(batch.recipients):
+            if problem := filled_problem(name, text, recipient.values):
+                path = f"recipients[{i}].params"
+                raise InvalidMessage(path, f"fill in content.push.{name} to what {problem}")

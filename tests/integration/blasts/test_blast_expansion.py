@@ -148,6 +148,29 @@ def test_pages_that_are_sent_twice_notify_once(working: Services, broker: Broker
     assert everybody_once(working)
 
 
+def test_a_page_that_somebody_took_is_nobodys_any_more(working: Services, broker: Broker) -> None:
+    start(working)
+    working.expansion.step(str(blast_id("k")), broker)
+    page, *_ = broker.take(Task.SEND_PAGE)
+    taken = []
+    for _ in range(2):
+        with working.engine.begin() as conn:
+            taken.append(pages.take(conn, page))
+    assert taken == [True, False]
+
+
+def test_a_page_that_a_worker_has_is_handed_to_no_other(working: Services, broker: Broker) -> None:
+    start(working)
+    working.expansion.step(str(blast_id("k")), broker)
+    first = broker.take(Task.SEND_PAGE)
+    for page in first[:3]:
+        working.expansion.send_page(page, broker)
+    following = broker.take(Task.SEND_PAGE)
+    assert following
+    assert not set(following) & set(first)
+    assert len(following) == len(set(following))
+
+
 def test_what_was_lost_on_the_way_rings_again(working: Services, broker: Broker, clock: Clock) -> None:
     start(working)
     working.expansion.ring(broker)

@@ -20,6 +20,7 @@ from knocktwice_worker.cli import (
     gateway,
     opt_out,
     outbox,
+    push_options,
     receipts,
     segment,
     stats,
@@ -98,6 +99,19 @@ def notify(
         str | None,
         typer.Option(help="transactional, marketing or critical.", show_default="the template's, or transactional"),
     ] = None,
+    link: push_options.Link = None,
+    image: push_options.Image = None,
+    data: push_options.Data = None,
+    subtitle: push_options.Subtitle = None,
+    sound: push_options.Sound = None,
+    badge: push_options.Badge = None,
+    channel_id: push_options.ChannelId = None,
+    priority: push_options.PushPriority = None,
+    icon: push_options.Icon = None,
+    color: push_options.Color = None,
+    android: push_options.Android = None,
+    apns: push_options.Apns = None,
+    webpush: push_options.Webpush = None,
     as_json: AsJson = False,
 ) -> None:
     """Notify one person and print the notification's id.
@@ -117,7 +131,10 @@ def notify(
         send_options.only_steps(sms, when, after)
     if title is None and body is None and template is None and sms is None and plan is None:
         raise typer.BadParameter("nothing to say; give it, a --template, an --sms or a --step", param_hint="--title")
-    push = send_options.push(title, body, wanted=not no_push)
+    texts = {"link": link, "image": image, "subtitle": subtitle, "sound": sound, "badge": badge}
+    texts |= {"channel_id": channel_id, "priority": priority, "icon": icon, "color": color}
+    looks = push_options.fields(data or (), {"android": android, "apns": apns, "webpush": webpush}, **texts)
+    push = send_options.push(title, body, looks, wanted=not no_push)
     values = given_values(params, param or [])
     at = send_options.send_at(send_at, local=local)
     with Client(broker_url(services().settings)) as client:

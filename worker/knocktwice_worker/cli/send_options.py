@@ -3,24 +3,37 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import typer
 
 from knocktwice import LocalTime, Push, Sms
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from knocktwice import When
 
 
-def push(title: str | None, body: str | None, *, wanted: bool) -> Push | Literal[False] | None:
-    """Return the push; ``False`` where none is wanted although a template has one."""
+def push(
+    title: str | None, body: str | None, looks: Mapping[str, Any], *, wanted: bool
+) -> Push | Literal[False] | None:
+    """Return the push; ``False`` where none is wanted although a template has one.
+
+    Args:
+        title, body: its texts.
+        looks: its other fields, as far as they were given.
+        wanted: whether there is to be one.
+    """
     if (title is None) != (body is None):
         raise typer.BadParameter("go together", param_hint="--title and --body")
     if title is not None and body is not None:
         if not wanted:
             raise typer.BadParameter("leaves nothing to do for --title and --body", param_hint="--no-push")
-        return Push(title, body)
+        return Push(title, body, **looks)
+    for name in looks:
+        option = f"--{name.replace('_', '-')}"
+        raise typer.BadParameter("says something of a push; give --title and --body, too", param_hint=option)
     return None if wanted else False
 
 

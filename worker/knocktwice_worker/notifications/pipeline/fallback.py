@@ -69,6 +69,8 @@ class _Case:
     limits: dict[str, Any] = field(default_factory=dict)
     links: list[link_store.Link] = field(default_factory=list)
     unconfirmed: Mapping[str, Any] | None = None
+    #: What is wrong with the content, if that is the verdict.
+    problem: str | None = None
     #: An accepted message about the step is still pending, but the wait for it is over.
     hurried: bool = False
 
@@ -88,9 +90,11 @@ class _Case:
             **self.limits,
             "unconfirmed": self.unconfirmed,
             "not_awaited": True if self.hurried else None,
+            "problem": self.problem,
         }
         known = {k: v for k, v in inputs.items() if v is not None}
-        return store.Decision(self.id, self.verdict, known, row.step, answered=row.clicked is not None)
+        answered = row.clicked is not None
+        return store.Decision(self.id, self.verdict, known, row.step, answered=answered, problem=self.problem)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -311,10 +315,9 @@ class Fallback:
             own = rendering.of(batch.content, case.row.locale)
             step = _step(case.row, batch)
             said = plans.words(step, *own, case.row.locale, case.row.params, links=links, wording=entry.wording)
-        except InvalidMessage:
-            # The content was valid for the version of this program that accepted it. Refuse it alone, so that it does
-            # not stop the others.
-            case.verdict = Refusal.INVALID_CONTENT
+        except InvalidMessage as error:
+            # The push, or another step, could be written, so the notification was accepted. Only this step fails.
+            case.verdict, case.problem = Refusal.INVALID_CONTENT, str(error)
             return None
         sender = said.sender or self._usual_sender(case, batch)
         same = said.text
