@@ -48,7 +48,7 @@ def test_right_values_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     found = config.load()
     assert (found.twilio_from, found.whatsapp_from) == ("+15005550006", "+16505550199")
     rules = found.phone_rules
-    assert (rules.region, rules.plan, rules.kinds) == ("DE", Plan.POSSIBLE, {Kind.MOBILE})
+    assert (rules.region, rules.plan, rules.kinds) == ("DE", Plan.POSSIBLE, frozenset({Kind.MOBILE}))
 
 
 def test_without_settings_numbers_are_judged_strictly(monkeypatch: pytest.MonkeyPatch) -> None:

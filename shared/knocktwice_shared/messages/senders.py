@@ -6,7 +6,7 @@ import re
 
 from knocktwice_shared.messages import phone_text
 
-#: A Messaging Service of Twilio's.
+#: The id of a Messaging Service.
 _SERVICE = re.compile(r"MG[0-9a-zA-Z]{32}")
 _SHORT_CODE = re.compile(r"[0-9]{3,8}")
 _NUMBER_LIKE = re.compile(r"[\s+()./0-9\-\u2010-\u2015]+")

@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 from knocktwice_shared.ids import uuid7
 from knocktwice_shared.messages import parse_batch
 from knocktwice_worker.channels.outbound.troubles import Troubles
-from knocktwice_worker.channels.outcomes import Rejected, Retry, Sent, Unknown
+from knocktwice_worker.channels.outcomes import Outcome, Rejected, Retry, Sent, Unknown
 from knocktwice_worker.cli import doctor
 from knocktwice_worker.reporting.story import Story, tell
 from knocktwice_worker.runtime.dispatcher import dispatch
@@ -153,6 +153,11 @@ def test_a_provider_that_fails_half_of_a_minute_is_shown_and_one_failure_is_not(
 
 def test_patience_and_refusals_of_recipients_are_no_trouble(working: Services) -> None:
     troubles = Troubles(working.redis)
-    harmless = [Retry("429", too_fast=True), Retry("late", ours=True), Rejected("invalid_number"), Sent("1")]
+    harmless: list[Outcome] = [
+        Retry("429", too_fast=True),
+        Retry("late", ours=True),
+        Rejected("invalid_number"),
+        Sent("1"),
+    ]
     troubles.note("acme", harmless * 10)
     assert troubles.current() == []

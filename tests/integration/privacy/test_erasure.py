@@ -438,6 +438,16 @@ def test_an_sms_that_waits_for_its_sender_respects_an_opt_out_that_is_only_a_has
     assert town.rows("SELECT state, reason FROM notifications") == [("suppressed", "opted_out")]
 
 
+def test_what_was_sent_to_an_older_spelling_of_the_number_goes_too(town: Town) -> None:
+    mexican, older = "+525512345678", "+5215512345678"
+    town.say(PhoneBound(ADA, mexican, datetime.now(UTC)))
+    (id_,) = town.send({"phone": mexican})
+    with town.here.engine.begin() as conn:
+        conn.execute(sa.text("UPDATE notifications SET phone = :older WHERE id = :id"), {"older": older, "id": id_})
+    town.settle(datetime.now(UTC))
+    assert town.rows("SELECT phone FROM notifications") == [(None,)]
+
+
 def test_a_start_lifts_an_opt_out_whatever_was_erased_in_between(town: Town) -> None:
     def write(wish: Wish) -> None:
         with town.here.engine.begin() as conn:
