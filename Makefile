@@ -43,7 +43,7 @@ contracts: $(VENV)/.dev ## which module may import which
 chaos: $(VENV)/.dev ## only the tests that kill workers and servers; with SECONDS=60 SEED=7 (FAULTS KINDS PER_S ONLY DEFAULTS=1) a storm before a judge
 ifdef SECONDS
 	@PYTHONPATH=tests $(BIN)/python -m oracle --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) $(if $(FAULTS),--faults $(FAULTS)) \
-	  $(if $(PER_S),--per-s $(PER_S)) $(if $(ONLY),--only "$(ONLY)") $(if $(KINDS),--kinds "$(KINDS)") $(if $(DEFAULTS),--defaults)
+	  $(if $(PER_S),--per-s $(PER_S)) $(if $(CROWD),--crowd $(CROWD)) $(if $(ONLY),--only "$(ONLY)") $(if $(KINDS),--kinds "$(KINDS)") $(if $(DEFAULTS),--defaults)
 else
 	$(BIN)/pytest tests/chaos $(PYTEST_ARGS)
 endif

@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from knocktwice_worker.services import Services
 
 
+pytest_plugins = ["pytester"]
+
+
 @pytest.fixture(autouse=True)
 def logging_as_before() -> Iterator[None]:
     """A command line logs to its own standard error, which is closed when its test is over."""

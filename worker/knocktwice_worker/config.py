@@ -97,6 +97,17 @@ class UnconfirmedPolicy(StrEnum):
     NOT_CLICKED = "not_clicked"
 
 
+class BrakeMode(StrEnum):
+    """What a brake does with messages of one kind."""
+
+    #: It holds them.
+    ON = "on"
+    #: They go; doctor, log and webhooks say what would have been held.
+    WATCH = "watch"
+    #: It does not concern them.
+    OFF = "off"
+
+
 class ConfigurationError(KnocktwiceError):
     """A setting is missing or absurd: mend the named variable and start again."""
 
@@ -246,6 +257,27 @@ class Settings(BaseSettings):
     )
     unconfirmed_share: float = Field(
         0.01, ge=0, le=1, description="A kind of device that reports less than this share of them never reports."
+    )
+
+    # The brake
+    brake: BrakeMode = Field(
+        BrakeMode.ON,
+        description="When the share that falls back jumps: on holds the SMS of blasts and of marketing, "
+        "watch only says so, off does neither.",
+    )
+    brake_singles: BrakeMode = Field(
+        BrakeMode.WATCH, description="The same for transactional and critical messages that are no blast's."
+    )
+    brake_sample: int = Field(100, ge=20, description="Pushes in the window from which a jump can be told.")
+    brake_jump: float = Field(
+        0.5, gt=0, lt=1, description="A share so much above the usual one is a jump, like 0.58 where 0.08 is usual."
+    )
+    brake_factor: float = Field(4, gt=1, le=1000, description="So many times fewer reports than usual are a jump, too.")
+    brake_window_s: float = Field(
+        600, ge=60, le=7_200, description="The span that is compared; a jump within its last minute is seen at once."
+    )
+    brake_grace_s: Seconds = Field(
+        3_600, description="How long after its release by an operator a brake for the same people stays off."
     )
 
     # FCM

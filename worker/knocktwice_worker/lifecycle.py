@@ -144,6 +144,28 @@ class Untextable(StrEnum):
 LOST = frozenset({ProviderState.FAILED, ProviderState.UNDELIVERED})
 
 
+class PushTrouble(StrEnum):
+    """What is wrong with the pushes of many people at once, so that a brake holds the messages that would follow."""
+
+    #: The provider refuses them for a reason that is not the device's, such as a lapsed APNs key.
+    REFUSED = "refused"
+    #: Hardly any is reported as delivered, although such apps usually report it.
+    UNDELIVERED = "undelivered"
+    #: Not one is clicked, although the template's usually are.
+    UNCLICKED = "unclicked"
+
+
+class BrakeState(StrEnum):
+    """Where a brake stands."""
+
+    #: It holds messages.
+    ON = "on"
+    #: The share is usual again; it holds nothing new.
+    OVER = "over"
+    #: An operator released it; it holds nothing any more.
+    RELEASED = "released"
+
+
 class Verdict(StrEnum):
     """The answer of :func:`decide` about a step that is due. The ledger and ``knocktwice explain`` use these words."""
 
@@ -211,6 +233,8 @@ class Refusal(StrEnum):
     INVALID_CONTENT = "invalid_content"
     #: So long after it was due the message is of no use any more.
     TOO_LATE = "too_late"
+    #: An operator dropped it while a brake held it.
+    DROPPED = "dropped"
 
 
 class Delay(StrEnum):
@@ -220,6 +244,8 @@ class Delay(StrEnum):
     QUIET_HOURS = "quiet_hours"
     #: Redis is down, and marketing must not go out without being counted there.
     LIMITS_UNAVAILABLE = "limits_unavailable"
+    #: The share that falls back has jumped among people like the recipient, so a brake holds the message.
+    BRAKE = "brake"
 
 
 class Note(StrEnum):
@@ -235,6 +261,8 @@ class Note(StrEnum):
     REOPENED = "reopened"
     #: An operator takes an unknown outcome as settled.
     CLOSED = "closed"
+    #: A message that a brake held may go.
+    BRAKE_RELEASED = "brake_released"
     #: Which of several providers sends it, and why.
     PROVIDER_CHOSEN = "provider_chosen"
     #: A provider did not accept the message, and another provider gets it.
@@ -268,7 +296,7 @@ FALL_BACK = frozenset(
 NOT_NEEDED = frozenset({Verdict.REACHED_IN_TIME, Verdict.NOTIFICATIONS_ENABLED, Verdict.ACCEPTED_UNCONFIRMED})
 
 #: Words after which no later step is tried either.
-ENDS_ALL: frozenset[Entry] = frozenset({Verdict.CANCELLED, Refusal.TOO_LATE})
+ENDS_ALL: frozenset[Entry] = frozenset({Verdict.CANCELLED, Refusal.TOO_LATE, Refusal.DROPPED})
 
 #: What becomes of the notification when its last step ends with this word; any other suppresses it.
 OUTCOMES: dict[Entry, NotificationState] = {

@@ -37,6 +37,7 @@ from knocktwice_worker.limits.counting import Counting
 from knocktwice_worker.limits.per_number import Limits, RedisLimits
 from knocktwice_worker.notifications.inbox.accepted import Inbox, Work
 from knocktwice_worker.notifications.pipeline import cancellation, receipts
+from knocktwice_worker.notifications.pipeline.brake import BrakeGate
 from knocktwice_worker.notifications.pipeline.catch_up import CatchUp
 from knocktwice_worker.notifications.pipeline.delivery_reports import DeliveryReports
 from knocktwice_worker.notifications.pipeline.fallback import Fallback
@@ -340,7 +341,14 @@ class Services:
             links=self.links,
             lease=settings.lease,
             useless_after=settings.useless_after,
+            brake=self.brake,
         )
+
+    @cached_property
+    def brake(self) -> BrakeGate:
+        """Holds messages while too many would fall back at once."""
+        settings = self.settings
+        return BrakeGate(blasts=settings.brake, singles=settings.brake_singles, sample=settings.brake_sample)
 
     @cached_property
     def later_steps(self) -> LaterSteps:
@@ -357,6 +365,7 @@ class Services:
             lease=self.settings.lease,
             retry_for=timedelta(seconds=self.settings.sms_retry_s),
             useless_after=self.settings.useless_after,
+            brake=self.brake,
         )
 
     @cached_property

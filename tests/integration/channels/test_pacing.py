@@ -152,6 +152,17 @@ def test_the_last_of_a_batch_that_asks_too_early_is_told_when_to_come_back(valke
     assert before <= first.waits[0]
 
 
+def test_two_queues_get_half_of_a_pace_each(valkey: Redis) -> None:
+    pace = Pace(valkey, name="p", per_s=0.01)
+    blast = pace.take([1] * 10, Lane.BLASTS)
+    assert blast.granted == 1
+    singles = pace.take([1] * 4).waits
+    assert all(199 * SECOND < later - sooner < 201 * SECOND for sooner, later in itertools.pairwise(singles))
+    # The blast has half a pace, too, as long as somebody waits beside it.
+    more = pace.take([1] * 3, Lane.BLASTS).waits
+    assert all(199 * SECOND < later - sooner < 201 * SECOND for sooner, later in itertools.pairwise(more))
+
+
 def test_a_whole_batch_of_refusals_slows_down_once(valkey: Redis) -> None:
     pace = Pace(valkey, name="p", per_s=1_000)
     for _ in range(20):

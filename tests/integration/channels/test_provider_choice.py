@@ -63,9 +63,13 @@ def _chosen(providers: Providers) -> list[Why | None]:
     return [providers.choose([(str(n), None, 0)])[str(n)].why for n in range(3)]
 
 
-def _demoted(providers: Providers) -> bool:
+def _reason(providers: Providers) -> str | None:
     (health,) = providers.health()
-    return health.reason is not None
+    return health.reason
+
+
+def _demoted(providers: Providers) -> bool:
+    return _reason(providers) is not None
 
 
 @pytest.mark.parametrize(
@@ -74,7 +78,7 @@ def _demoted(providers: Providers) -> bool:
 def test_half_of_ten_is_enough_to_be_demoted(valkey: redis.Redis, ok: int, bad: int, demoted: bool) -> None:
     providers = _providers(valkey, acme=1)
     _note(providers, *[Sent("1")] * ok, *[Unknown("timeout")] * bad)
-    assert _demoted(providers) is demoted
+    assert _reason(providers) == ("timeout" if demoted else None)
 
 
 def test_who_is_asked_to_be_patient_or_refuses_a_number_does_not_fail(valkey: redis.Redis) -> None:
@@ -135,6 +139,16 @@ def test_each_failed_probe_doubles_the_pause_up_to_ten_minutes(valkey: redis.Red
         _note(providers, Unknown("still broken"), why=Why.PROBE)
         (health,) = providers.health()
         assert health.reason == "still broken"
+
+
+def test_after_a_probe_that_failed_the_next_one_waits_for_the_pause_alone(valkey: redis.Redis) -> None:
+    providers = Providers(valkey, {"acme": 1}, share=0.5, sample=10, pause=MINUTE, patience=30 * MINUTE)
+    clock = RedisClock(valkey)
+    _note(providers, *[Retry("broken")] * 10)
+    for minutes in (1, 2):
+        clock.advance(minutes * MINUTE)
+        assert _chosen(providers)[0] is Why.PROBE
+        _note(providers, Retry("broken"), why=Why.PROBE)
 
 
 def test_a_provider_that_nobody_used_for_a_day_counts_as_fine_again(valkey: redis.Redis) -> None:

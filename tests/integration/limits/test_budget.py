@@ -216,6 +216,15 @@ def test_after_a_wipe_what_is_being_sent_is_spent_and_reservations_get_what_is_l
         assert refusals(count_in_postgres(conn, waiting, limits(2), NOON)) == expected
 
 
+def test_after_a_wipe_what_is_being_sent_counts_even_beyond_the_budget(valkey: redis.Redis, engine: sa.Engine) -> None:
+    for _ in range(3):
+        remember(engine, ask(), "sending")
+    with engine.begin() as conn:
+        expected = [Answer(Refusal.BUDGET_EXHAUSTED, 0, Spent(3, 3))]
+        assert RedisLimits(valkey, limits(1)).count(conn, [ask()], NOON) == expected
+        assert count_in_postgres(conn, [ask()], limits(1), NOON) == expected
+
+
 def test_what_a_provider_took_is_paid_for_whatever_became_of_it(engine: sa.Engine) -> None:
     refused, taken = ask(), ask()
     remember(engine, refused, "failed")

@@ -14,6 +14,9 @@ import sqlalchemy as sa
 
 from knocktwice import Client, Push, Sms
 from knocktwice_shared.names import INBOX_MESSAGES, INBOX_SUBJECTS, Task
+from knocktwice_worker.cli.doctor import Level, examine
+from knocktwice_worker.notifications.store import alarms
+from knocktwice_worker.webhooks import endpoints, events
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -152,6 +155,36 @@ def test_a_message_that_cannot_be_carried_out_is_waited_for_and_not_for_ever(
     assert working.fallback.check([str(due)]) == [str(due)]
     row = one(working, "SELECT inputs FROM decisions WHERE notification_id = :id", due)
     assert row.inputs["not_awaited"] is True
+    # It is an alarm, too: once an hour, with how many there were.
+    count, _ = alarms_of(working)
+    assert count == 1
+    level, finding = next((c.level, c.finding) for c in examine(working) if c.name == "awaited")
+    assert level is Level.WARNING
+    assert "1 decisions of the last day did not wait for an accepted message" in finding
+
+
+def test_decisions_that_did_not_wait_are_told_to_webhooks_once_an_hour(
+    client: Client, working: Services, clock: Clock, due: UUID
+) -> None:
+    with working.engine.begin() as conn:
+        endpoints.add(conn, "http://localhost:1/hooks", [alarms.NOT_AWAITED], private=False)
+    client.record_clicked(due)
+    spoil(working)
+    clock.advance(working.catch_up.patience)
+    working.fallback.check([str(due)])
+    with working.engine.begin() as conn:
+        alarms.not_awaited(conn, 4, 180)
+    clock.advance(timedelta(minutes=1))
+    events.follow(working.engine)
+    with working.engine.connect() as conn:
+        (told,) = conn.execute(sa.text("SELECT type, data FROM webhook_events")).all()
+    assert (told.type, told.data) == ("decisions.not_awaited", {"waited_s": 180})
+    assert alarms_of(working)[0] == 5
+
+
+def alarms_of(here: Services) -> tuple[int, datetime | None]:
+    with here.engine.connect() as conn:
+        return alarms.lately_not_awaited(conn, timedelta(hours=1))
 
 
 def test_a_push_waits_for_what_was_said_of_its_person_and_not_for_ever(

@@ -16,6 +16,7 @@ from rich.table import Table
 from knocktwice_shared.errors import KnocktwiceError
 from knocktwice_worker.cli import (
     blast,
+    brake,
     erase,
     gateway,
     opt_out,
@@ -285,6 +286,7 @@ app.add_typer(webhooks.app)
 app.command()(gateway.gateway)
 app.add_typer(gateway.app)
 app.add_typer(blast.app)
+app.add_typer(brake.app)
 app.add_typer(receipts.app)
 app.add_typer(unknown.app)
 app.add_typer(outbox.app)

@@ -31,7 +31,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
-from knocktwice_worker.lifecycle import OPEN, DeliveryState, NotificationState, ProviderState
+from knocktwice_worker.lifecycle import OPEN, BrakeState, DeliveryState, NotificationState, ProviderState, PushTrouble
 
 #: The database's clock, as a function of our own so that tests can move it. Every time the system compares with is from
 #: here, never from a worker's clock.
@@ -423,6 +423,14 @@ deliveries = Table(
         "When the provider's last report came, or when we stopped waiting for it. NULL: it may still come.",
     ),
     _time("heard_at", "When a report or a price was written here last."),
+    Column("brake", BigInteger, comment="The brake that held it last. NULL: none has."),
+    Column(
+        "brake_waived",
+        Boolean,
+        nullable=False,
+        server_default=text("false"),
+        comment="Whether it was released from a brake, so that no brake holds it again.",
+    ),
     CheckConstraint(_one_of("state", DeliveryState), name="state"),
     CheckConstraint(_one_of("provider_status", ProviderState), name="provider_status"),
     CheckConstraint(f"({_one_of('state', sorted(OPEN))}) = (wake_at IS NOT NULL)", name="wake_at"),
@@ -450,6 +458,13 @@ deliveries = Table(
         "deliveries_unreported_idx",
         "finished_at",
         postgresql_where=text("step > 0 AND state = 'sent' AND reported_at IS NULL"),
+    ),
+    # serves: what a brake holds; empty while none is on
+    Index(
+        "deliveries_brake_idx",
+        "brake",
+        "notification_id",
+        postgresql_where=text("brake IS NOT NULL AND wake_at IS NOT NULL AND NOT brake_waived"),
     ),
     comment="One step of a notification, written when the step before it ends: "
     "0 is the push, 1, 2 and so on follow it.",
@@ -547,6 +562,93 @@ receipt_health = Table(
     Column("delivered", Integer, nullable=False, comment="Of these, how many were reported as delivered."),
     Column("confirmed", Integer, nullable=False, comment="Of these, how many were reported as delivered or clicked."),
     comment="How many pushes the apps reported as delivered, by the hour and the kind of device.",
+)
+
+push_counts = Table(
+    "push_counts",
+    metadata,
+    Column(
+        "slot",
+        DateTime(timezone=True),
+        primary_key=True,
+        comment="When the slot begins in which the pushes were handed over: 15 seconds, later an hour, later a day.",
+    ),
+    Column("template", Text, primary_key=True, comment="The template. Empty: none."),
+    Column("platform", Text, primary_key=True, comment="android, ios, web or unknown."),
+    Column("app_version", Text, primary_key=True, comment="The version of the app. Empty: not known."),
+    Column(
+        "refused",
+        BigInteger,
+        nullable=False,
+        comment="Pushes that the provider refused for a reason that is not the device's.",
+    ),
+    Column("sent", BigInteger, nullable=False, comment="Pushes that the provider took."),
+    Column("delivered", BigInteger, nullable=False, comment="Of these, reported as delivered within half a minute."),
+    Column("clicked", BigInteger, nullable=False, comment="Of these, clicked within half a minute."),
+    Column(
+        "troubled",
+        Boolean,
+        nullable=False,
+        server_default=text("false"),
+        comment="Whether a brake was on, so that this says nothing of what is usual.",
+    ),
+    comment="What became of pushes within half a minute, for the brake, by template and kind of device.",
+)
+
+brakes = Table(
+    "brakes",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True, comment="In the order in which they tripped."),
+    Column("kind", Text, nullable=False, comment="What is wrong with the pushes: refused, undelivered or unclicked."),
+    Column("template", Text, comment="The template whose SMS it holds. NULL: any; empty: none."),
+    Column("platform", Text, comment="The platform. NULL: any."),
+    Column("app_version", Text, comment="The version of the app. NULL: any; empty: not known."),
+    Column(
+        "state",
+        Text,
+        nullable=False,
+        server_default=text("'on'"),
+        comment="on; over: the share is usual again; released: by an operator.",
+    ),
+    _time("since", "When it tripped.", required=True),
+    Column(
+        "counted_from",
+        DateTime(timezone=True),
+        nullable=False,
+        comment="From when on the pushes that it covers say nothing of what is usual.",
+    ),
+    _time("ended_at", "Since when it holds nothing new. NULL: it is on."),
+    _time("grace_until", "Until when nothing that it covered is held again. NULL: no operator released it."),
+    Column("pushes", BigInteger, nullable=False, comment="The pushes by which it tripped."),
+    Column("share", Numeric, nullable=False, comment="The share of these that nobody answers or nobody can."),
+    Column("usual", Numeric, nullable=False, comment="The usual share."),
+    Column("why", Text, nullable=False, comment="The same in words."),
+    Column(
+        "passed",
+        BigInteger,
+        nullable=False,
+        server_default=text("0"),
+        comment="SMS that went although it was on, because the settings only watch their kind.",
+    ),
+    CheckConstraint(_one_of("kind", PushTrouble), name="kind"),
+    CheckConstraint(_one_of("state", BrakeState), name="state"),
+    CheckConstraint("(state = 'on') = (ended_at IS NULL)", name="ended"),
+    # serves: the decision about a step; empty while no brake is on
+    Index("brakes_on_idx", "id", postgresql_where=text("state = 'on'")),
+    comment="Brakes: each holds the SMS of one kind of people whose share that falls back has jumped.",
+)
+
+alarms = Table(
+    "alarms",
+    metadata,
+    Column("type", Text, primary_key=True, comment="What happened, like brake.on."),
+    Column("subject", Uuid, primary_key=True, comment="About what; an alarm about the same is raised once."),
+    _time("at", "When it happened first.", required=True),
+    Column("data", JSONB, nullable=False, comment="What the webhook says."),
+    Column("count", BigInteger, nullable=False, server_default=text("1"), comment="How often it happened."),
+    # serves: webhooks and doctor, which look for new ones
+    Index("alarms_at_idx", "at"),
+    comment="What an operator must know and no notification tells, for webhooks and doctor.",
 )
 
 decisions = Table(

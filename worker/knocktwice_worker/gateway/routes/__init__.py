@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from knocktwice_worker.gateway.routes import (
     audience,
     blasts,
+    brakes,
     callbacks,
     document,
     figures,
@@ -32,6 +33,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     segments.router,
     links.router,
     blasts.router,
+    brakes.router,
     figures.router,
     callbacks.router,
     document.router,

@@ -27,6 +27,7 @@ from knocktwice_worker.channels.provider import deliver
 from knocktwice_worker.lifecycle import Delay, DeliveryState, Note, Refusal, Untextable
 from knocktwice_worker.limits.per_number import Ask
 from knocktwice_worker.notifications import store
+from knocktwice_worker.notifications.pipeline.brake import Candidate
 from knocktwice_worker.notifications.pipeline.catch_up import PENDING
 from knocktwice_worker.notifications.pipeline.concurrency import at_most
 
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from knocktwice_worker.channels.outbound.provider_choice import Why
     from knocktwice_worker.channels.outbound.troubles import Troubles
     from knocktwice_worker.limits.counting import Counting
+    from knocktwice_worker.notifications.pipeline.brake import BrakeGate
     from knocktwice_worker.notifications.pipeline.catch_up import CatchUp
     from knocktwice_worker.notifications.pipeline.quiet import QuietGate
 
@@ -103,6 +105,7 @@ class LaterSteps:
         lease: how long a claim lasts without an answer.
         retry_for: how long after it was due a message is sent again that its provider did not take.
         useless_after: how long after it was due a message may still go, by category.
+        brake: holds messages while too many would fall back at once.
     """
 
     engine: Engine
@@ -116,6 +119,7 @@ class LaterSteps:
     lease: timedelta
     retry_for: timedelta
     useless_after: Mapping[Category, timedelta]
+    brake: BrakeGate
 
     @at_most(4)
     def send(self, ids: Sequence[str]) -> list[str]:
@@ -176,7 +180,7 @@ class LaterSteps:
             store.skip(
                 conn, [store.Decision(r.notification_id, refusals[r.notification_id], {}, r.step) for r in refused]
             )
-            wanted = [row for row in rows if row.notification_id not in refusals]
+            wanted = self._unbraked(conn, [row for row in rows if row.notification_id not in refusals])
             marketing = [row for row in wanted if row.category is Category.MARKETING]
             asleep = self.quiet.postpone(conn, marketing)
             awake = [row for row in wanted if row.notification_id not in asleep]
@@ -200,6 +204,25 @@ class LaterSteps:
             categories = {row.notification_id: row.category for row in its_turn}
             useful_for = {i: self.useless_after[categories[i]] for i in claimed}
             return _Claim(claimed_at, {i: chosen[i] for i in claimed}, useful_for)
+
+    def _unbraked(self, conn: Connection, rows: Sequence[store.ReservedStep]) -> Sequence[store.ReservedStep]:
+        """Let a brake hold messages that wait for their turn; return the others."""
+        stopped = self.brake.stop(
+            Candidate(
+                row.notification_id,
+                row.step,
+                row.single,
+                row.brake,
+                row.braked,
+                None,
+                row.now + self.useless_after[row.category] - row.age,
+                row.parts,
+            )
+            for row in rows
+            if row.brake is not None
+        )
+        stopped.write(conn)
+        return [row for row in rows if row.notification_id not in stopped.ids]
 
     def _refusal(self, row: store.ReservedStep) -> Refusal | None:
         """Return why a message may not go any more, although it might when its step was due; ``None``: it may."""

@@ -191,6 +191,7 @@ class Pushes:
         with self.engine.begin() as conn:
             waiting = pending - store.overdue(conn, sorted(pending), self.catch_up.patience) if pending else set()
             store.postpone_pushes(conn, sorted(waiting), PENDING)
+            store.not_awaited(conn, len(pending) - len(waiting), self.catch_up.patience.total_seconds())
             work = store.claim_push(conn, [id_ for id_ in ids if id_ not in waiting], self.lease)
             people = store.push_contents(conn, [w.notification_id for w in work])
             batches = store.contents(conn, (person.batch_id for person in people.values()))

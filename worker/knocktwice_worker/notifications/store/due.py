@@ -12,6 +12,7 @@ from knocktwice_shared.messages import Category, When
 from knocktwice_worker.audience.untextable import FORBIDS
 from knocktwice_worker.database.bulk import rows
 from knocktwice_worker.lifecycle import Delay, DeliveryState, ProviderState, Untextable
+from knocktwice_worker.notifications.store.braked import BRAKE, UNSEEN_UNTIL
 from knocktwice_worker.notifications.store.ledger import Decision, write_ledger
 from knocktwice_worker.notifications.store.transitions import is_in
 from knocktwice_worker.notifications.store.trigger_sql import ANSWERS
@@ -103,6 +104,9 @@ class DueStep:
         clicked: the time of the first click on any step.
         cancelled: the time at which the application cancelled the notification.
         now: the time by the database's clock.
+        brake: the brake that covers the step; ``None``: none is on.
+        braked: the brake that has held it before.
+        unseen_until: when the brake will have counted its push; ``None``: it has, or the push tells nothing of others.
     """
 
     notification_id: str
@@ -127,6 +131,9 @@ class DueStep:
     clicked: datetime | None
     cancelled: datetime | None
     now: datetime
+    brake: int | None
+    braked: int | None
+    unseen_until: datetime | None
 
 
 # Locked in the order in which receipts lock, so that the two wait for each other and never deadlock. A push that waits for its
@@ -172,7 +179,10 @@ SELECT
   e.delivered,
   e.clicked,
   e.cancelled,
-  knocktwice_now()
+  knocktwice_now(),
+  {BRAKE},
+  d.brake,
+  {UNSEEN_UNTIL}
 FROM d
 JOIN notifications n ON n.id = d.notification_id AND n.state = 'active'
 LEFT JOIN deliveries p ON p.notification_id = d.notification_id AND p.step = d.after_step

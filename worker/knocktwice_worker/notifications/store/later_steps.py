@@ -12,6 +12,7 @@ from knocktwice_shared.messages import Category
 from knocktwice_worker.audience import untextable
 from knocktwice_worker.database.bulk import rows
 from knocktwice_worker.lifecycle import DeliveryState, Note, NotificationState, Untextable
+from knocktwice_worker.notifications.store.braked import BRAKE, SINGLE
 from knocktwice_worker.notifications.store.receipts import note_wasted
 from knocktwice_worker.notifications.store.transitions import End, Onward, finish, go_on, is_in, settle_answered
 from knocktwice_worker.notifications.store.trigger_sql import ANSWERS
@@ -43,6 +44,9 @@ class ReservedStep:
         age: how long ago it was due.
         waited: how long ago it was reserved.
         now: the database's clock.
+        brake: the brake that covers it; ``None``: none is on.
+        braked: the brake that has held it before.
+        single: whether it is neither a blast's nor marketing; looked up while a brake is on.
     """
 
     notification_id: str
@@ -63,11 +67,14 @@ class ReservedStep:
     age: timedelta
     waited: timedelta
     now: datetime
+    brake: int | None
+    braked: int | None
+    single: bool
 
 
 # Locked all at once and in the order in which receipts lock, so that the two wait for each other and never deadlock;
 # and before anything else, so that the claim sees every receipt committed until then. Columns as in ReservedStep.
-_RESERVED = text("""
+_RESERVED = text(f"""
 WITH d AS (
   SELECT * FROM deliveries WHERE notification_id = ANY(CAST(:ids AS uuid[])) AND step > 0 AND state = 'reserved'
   ORDER BY notification_id FOR UPDATE
@@ -90,7 +97,10 @@ SELECT
   n.user_id IS NULL OR coalesce(ph.number = d.number, false),
   knocktwice_now() - d.due_at,
   knocktwice_now() - coalesce(d.counted_at, knocktwice_now()),
-  knocktwice_now()
+  knocktwice_now(),
+  {BRAKE},
+  d.brake,
+  {SINGLE}
 FROM d
 JOIN notifications n ON n.id = d.notification_id
 JOIN batches b ON b.id = n.batch_id
@@ -257,6 +267,9 @@ class UnresolvedStep:
         due_at: when it was due.
         claimed_at: when it was claimed.
         now: the database's clock.
+        brake: the brake that covers it; ``None``: none is on.
+        braked: the brake that has held it before.
+        single: whether it is neither a blast's nor marketing; looked up while a brake is on.
     """
 
     notification_id: str
