@@ -42,6 +42,7 @@ _WORDS = (
     ("plan[0].sender", "sms.sender"),
     ("plan[0].text", "sms.text"),
     ("ttl_s", "ttl"),
+    ("valid_for_s", "valid_for"),
     ("keys[0]", "key"),
     ("blasts[0]", "blast"),
 )
@@ -59,6 +60,7 @@ class Shared:
     template: str | None = None
     send_at: datetime | LocalTime | None = None
     steps: Sequence[LaterStep] | None = None
+    valid_for: timedelta | None = None
 
     @property
     def alone(self) -> bool:
@@ -104,6 +106,8 @@ def batch(recipients: Sequence[Recipient | str], shared: Shared) -> Wire:
         message["send_at"] = send_at(shared.send_at)
     if shared.ttl is not None:
         message["ttl_s"] = _of_type(timedelta, shared.ttl, "ttl").total_seconds()
+    if shared.valid_for is not None:
+        message["valid_for_s"] = _of_type(timedelta, shared.valid_for, "valid_for").total_seconds()
     if shared.reference is not None:
         message["reference"] = _plain(shared.reference)
     return message

@@ -134,6 +134,9 @@ class Settings(BaseSettings):
     inbox_grace_s: float = Field(
         30, gt=0, description="An accepted message not in Postgres by then is published again."
     )
+    stop_grace_s: float = Field(
+        25, gt=0, description="After SIGTERM a worker finishes its tasks for so long; then it leaves them to others."
+    )
     backlog_messages: int = Field(
         BACKLOG_MESSAGES,
         ge=1,
@@ -233,6 +236,13 @@ class Settings(BaseSettings):
         ge=0,
         le=36_500,
         description="What ended longer ago is deleted, with its texts, receipts and decisions; 0: never.",
+    )
+
+    inbound_days: int = Field(
+        90,
+        ge=0,
+        le=3650,
+        description="How many days it is kept what people write to a sender; 0: only for a week that they wrote, without the words.",
     )
 
     # Later steps
@@ -494,6 +504,11 @@ class Settings(BaseSettings):
     def retention(self) -> timedelta:
         """The time after which finished notifications are deleted; zero: never."""
         return timedelta(days=self.retention_days)
+
+    @property
+    def inbound_kept(self) -> timedelta:
+        """The time for which the words of texts that people write are kept."""
+        return timedelta(days=self.inbound_days)
 
     @property
     def receipt_valid(self) -> timedelta:

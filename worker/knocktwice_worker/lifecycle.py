@@ -273,6 +273,8 @@ class Note(StrEnum):
     DELIVERY_REPORT = "delivery_report"
     #: The provider sent no last report in time.
     DELIVERY_UNKNOWN = "delivery_unknown"
+    #: The database's clock was ahead and came back, and the step slept until a time that was never meant.
+    CLOCK_JUMPED = "clock_jumped"
 
 
 #: All words that the ledger may contain.

@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from knocktwice_shared.messages import (
+    OptOutSet,
     parse_audience,
     parse_batch,
     parse_blast,
@@ -17,7 +18,7 @@ from knocktwice_shared.messages import (
 )
 from knocktwice_shared.names import Task
 from knocktwice_worker import config
-from knocktwice_worker.audience import people
+from knocktwice_worker.audience import opt_out_log, people
 from knocktwice_worker.audience.erased import Erased
 from knocktwice_worker.audience.receipt_health import SilentKinds
 from knocktwice_worker.blasts import request, states
@@ -39,6 +40,7 @@ from knocktwice_worker.notifications.inbox.accepted import Inbox, Work
 from knocktwice_worker.notifications.pipeline import cancellation, receipts
 from knocktwice_worker.notifications.pipeline.brake import BrakeGate
 from knocktwice_worker.notifications.pipeline.catch_up import CatchUp
+from knocktwice_worker.notifications.pipeline.clock_watch import ClockWatch
 from knocktwice_worker.notifications.pipeline.delivery_reports import DeliveryReports
 from knocktwice_worker.notifications.pipeline.fallback import Fallback
 from knocktwice_worker.notifications.pipeline.later_steps import LaterSteps
@@ -279,6 +281,8 @@ class Services:
             valid = self.guard.still_valid(conn, changes)
             people.apply(conn, valid)
             self.guard.restore_opt_outs(conn, valid)
+            said = [change for change in valid if isinstance(change, OptOutSet)]
+            opt_out_log.say(conn, said, secret(self.settings).encode())
         self.erasure.erase_all(changes)
 
     def _start_blasts(self, messages: Sequence[object]) -> None:
@@ -296,6 +300,11 @@ class Services:
     def counting(self) -> Counting:
         """The limits, in Redis or in Postgres."""
         return Counting(redis=self.limits)
+
+    @cached_property
+    def clock_watch(self) -> ClockWatch:
+        """Notices that the database's clock went back."""
+        return ClockWatch(engine=self.engine, redis=self.redis)
 
     @cached_property
     def quiet(self) -> QuietGate:

@@ -6,11 +6,13 @@ refused: a misspelt ``catgeory`` that is silently ignored sends the wrong messag
 """
 
 from knocktwice_shared.messages.audience import (
+    APPLICATION,
     TAG_NAME_LIMIT,
     AudienceChange,
     ConsentSet,
     DeviceRegistered,
     DeviceUnregistered,
+    OptOutSet,
     PhoneBound,
     Platform,
     TagItem,
@@ -38,6 +40,7 @@ from knocktwice_shared.messages.values import (
     TEMPLATE_NAME_LIMIT,
     TENCENT_CONDITIONS,
     TTL_LIMIT,
+    VALID_FOR_LIMIT,
     Category,
     LocalTime,
     Priority,
@@ -48,6 +51,7 @@ from knocktwice_shared.messages.values import (
 
 __all__ = [
     "AFTER_LIMIT",
+    "APPLICATION",
     "AT_ONCE",
     "DEFAULT_SOUND",
     "JSON_BYTES_LIMIT",
@@ -62,6 +66,7 @@ __all__ = [
     "TENCENT_CONDITIONS",
     "THROTTLE_LIMIT",
     "TTL_LIMIT",
+    "VALID_FOR_LIMIT",
     "AudienceChange",
     "Batch",
     "Blast",
@@ -71,6 +76,7 @@ __all__ = [
     "DeviceRegistered",
     "DeviceUnregistered",
     "LocalTime",
+    "OptOutSet",
     "PhoneBound",
     "Platform",
     "Priority",

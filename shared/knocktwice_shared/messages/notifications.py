@@ -22,6 +22,7 @@ from knocktwice_shared.messages.values import (
     STEPS_LIMIT,
     TEMPLATE_NAME_LIMIT,
     TTL_LIMIT,
+    VALID_FOR_LIMIT,
     Category,
     LocalTime,
     Push,
@@ -90,6 +91,8 @@ class Batch:
         template: the name of a template that workers know.
         send_at: when it goes out; ``None`` and times past: now.
         sms_only: nothing of the template is pushed, and its SMS goes at once.
+        valid_for: how long after it was due a push or a message is still of use; ``None`` is the template's, or the
+            category's setting.
     """
 
     id: UUID
@@ -103,6 +106,11 @@ class Batch:
     template: str | None = None
     send_at: datetime | LocalTime | None = None
     sms_only: bool = False
+    valid_for: timedelta | None = None
+
+
+#: What the recipients of a message have in common, beside ``v`` and ``id``; a blast's notifications have it, too.
+SHARED_FIELDS = frozenset({"content", "plan", "category", "ttl_s", "valid_for_s", "reference", "send_at", "only"})
 
 
 def parse_batch(wire: object) -> Batch:
@@ -115,7 +123,7 @@ def parse_batch(wire: object) -> Batch:
         UnsupportedVersion: the message's ``v`` is not ours.
         InvalidMessage: a field is wrong; the first one is named.
     """
-    known = {"v", "id", "content", "plan", "category", "ttl_s", "reference", "recipients", "send_at", "only"}
+    known = {"v", "id", "recipients", *SHARED_FIELDS}
     message = checks.versioned(wire, known)
     sms_only = _sms_only(message)
     push, sms_text, template = _content(message.get("content"), sms_only=sms_only)
@@ -137,6 +145,7 @@ def parse_batch(wire: object) -> Batch:
         template=template,
         send_at=_send_at(message["send_at"]) if "send_at" in message else None,
         sms_only=sms_only and template is not None,
+        valid_for=_valid_for(message["valid_for_s"]) if "valid_for_s" in message else None,
     )
     if template is None:
         _require_words(batch)
@@ -171,6 +180,13 @@ def _content(value: object, *, sms_only: bool) -> tuple[Push | None, str | None,
         if name in raw:
             raise InvalidMessage("content.template", f"stands beside content.{name}; give one or the other")
     return None, None, checks.text(raw["template"], "content.template", TEMPLATE_NAME_LIMIT)
+
+
+def _valid_for(value: object) -> timedelta:
+    span = checks.seconds(value, "valid_for_s", VALID_FOR_LIMIT)
+    if span < timedelta(seconds=1):
+        raise InvalidMessage("valid_for_s", "must be at least 1 second; leave it out for the category's setting")
+    return span
 
 
 def _sms_only(message: Mapping[str, Any]) -> bool:

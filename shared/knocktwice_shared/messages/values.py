@@ -26,6 +26,8 @@ SMS_CHARS_LIMIT = sms.CHARS_LIMIT
 
 #: FCM keeps an undelivered push for four weeks at most.
 TTL_LIMIT = timedelta(days=28)
+#: The longest time for which a message may be of use after it was due.
+VALID_FOR_LIMIT = timedelta(days=30)
 
 
 #: Longest fallback delay.

@@ -101,12 +101,20 @@ def test_a_device_that_was_logged_out_before_gets_nothing(client: Client, workin
     assert [push.registration for push in sandbox.pushes()] == ["silent-new"]
 
 
+def _moved(client: Client) -> None:
+    client.bind_phone("ada", "+16505550199")
+    client.opt_out("+16505550199")
+    client.set_marketing_consent("ada", True, source="web")
+
+
 ANSWERS: dict[str, Callable[[Client, UUID], None]] = {
     "clicked": lambda client, id_: client.record_clicked(id_),
     "cancelled": lambda client, id_: client.cancel(id_),
     "cancelled by its key": lambda client, _: client.cancel(key="order-4711"),
     "erased": lambda client, _: client.erase_user("ada"),
     "no number any more": lambda client, _: client.bind_phone("ada", None),
+    "opted out": lambda client, _: client.opt_out("+1 (650) 555-0100"),
+    "another number, which opted out": lambda client, _: _moved(client),
     "consent withdrawn": lambda client, _: client.set_marketing_consent("ada", False, source="web"),
 }
 
@@ -201,3 +209,14 @@ def test_a_push_waits_for_what_was_said_of_its_person_and_not_for_ever(
     clock.advance(working.catch_up.patience)
     working.pushes.resume([str(id_)])
     assert [push.registration for push in sandbox.pushes()] == ["silent-ada"]
+
+
+def test_who_opted_in_again_before_the_decision_is_texted(
+    client: Client, working: Services, sandbox: Sandbox, due: UUID
+) -> None:
+    client.opt_out(NUMBER)
+    take(working, Task.UPDATE_AUDIENCE)
+    client.opt_in(NUMBER)
+    assert working.fallback.check([str(due)]) == [str(due)]
+    working.later_steps.send([str(due)])
+    assert len(sandbox.texts(NUMBER)) == 1

@@ -19,6 +19,7 @@ from knocktwice_shared.messages import (
     ConsentSet,
     DeviceRegistered,
     DeviceUnregistered,
+    OptOutSet,
     PhoneBound,
     Platform,
     Push,
@@ -58,6 +59,8 @@ AUDIENCE: dict[str, Any] = {
         {"change": "bind_phone", "user": "u", "phone": "+16505550100", "at": AT},
         {"change": "set_tags", "user": "u", "tags": {"plan": "gold", "likes": ["tea", 7], "old": None}, "at": AT},
         {"change": "set_consent", "user": "u", "marketing": True, "source": "form 7", "at": AT},
+        {"change": "opt_out", "phone": "+16505550100", "source": "letter", "at": AT},
+        {"change": "opt_in", "phone": "+16505550100", "at": AT},
     ],
 }
 MISSING = object()
@@ -464,6 +467,8 @@ def test_each_change_of_the_audience_has_its_type() -> None:
         PhoneBound("u", "+16505550100", moment),
         TagsSet("u", {"plan": "gold", "likes": ("tea", 7), "old": None}, moment),
         ConsentSet("u", True, "form 7", moment),
+        OptOutSet("+16505550100", True, "letter", moment),
+        OptOutSet("+16505550100", False, "application", moment),
     )
 
 

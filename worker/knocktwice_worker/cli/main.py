@@ -19,11 +19,13 @@ from knocktwice_worker.cli import (
     brake,
     erase,
     gateway,
+    inbound,
     opt_out,
     outbox,
     push_options,
     receipts,
     segment,
+    send_options,
     stats,
     step_options,
     template,
@@ -100,6 +102,7 @@ def notify(
         str | None,
         typer.Option(help="transactional, marketing or critical.", show_default="the template's, or transactional"),
     ] = None,
+    valid_for: send_options.ValidFor = None,
     link: push_options.Link = None,
     image: push_options.Image = None,
     data: push_options.Data = None,
@@ -125,7 +128,7 @@ def notify(
         --step 'sms after=5m' --step 'sms when=not_clicked after=2h text="Your order is ready, Ada."'
     """
     from knocktwice import Client
-    from knocktwice_worker.cli import phone_options, send_options
+    from knocktwice_worker.cli import phone_options
 
     plan = step_options.plan(step or (), steps)
     if plan is not None:
@@ -154,6 +157,7 @@ def notify(
             key=key,
             category=category,
             send_at=at,
+            valid_for=send_options.valid_for(valid_for),
         )
     print(json.dumps({"id": str(id_)}) if as_json else id_)
 
@@ -280,6 +284,7 @@ app.command()(stats.advise)
 app.command()(template.apply)
 app.add_typer(template.app)
 app.add_typer(opt_out.app)
+app.add_typer(inbound.app)
 app.add_typer(tpns.app)
 app.command("erase-user")(erase.erase_user)
 app.add_typer(webhooks.app)

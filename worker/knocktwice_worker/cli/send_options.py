@@ -3,16 +3,36 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from knocktwice import LocalTime, Push, Sms
+from knocktwice_shared.messages import VALID_FOR_LIMIT
+from knocktwice_worker.notation import durations
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from knocktwice import When
+
+
+ValidFor = Annotated[
+    str | None,
+    typer.Option(
+        help="How long after it was due it is of use, like 10m; later it is not sent.", show_default="the category's"
+    ),
+]
+
+
+def valid_for(given: str | None) -> timedelta | None:
+    """Return how long it is of use."""
+    if given is None:
+        return None
+    try:
+        return durations.parse(given, VALID_FOR_LIMIT)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--valid-for") from None
 
 
 def push(

@@ -6,15 +6,18 @@ A definition is checked as a whole when it is stored, so that nothing but a reci
 from __future__ import annotations
 
 import re
+from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Discriminator,
     Field,
+    PlainSerializer,
     Tag,
     ValidationError,
     field_validator,
@@ -27,6 +30,7 @@ from knocktwice_shared.messages import (
     SMS_CHARS_LIMIT,
     STEPS_LIMIT,
     TEMPLATE_NAME_LIMIT,
+    VALID_FOR_LIMIT,
     Category,
     Priority,
     Push,
@@ -38,6 +42,7 @@ from knocktwice_shared.messages import (
 from knocktwice_worker.content import locales
 from knocktwice_worker.content.liquid import BrokenTemplate, variables
 from knocktwice_worker.content.template_fallback import Fallback
+from knocktwice_worker.notation import durations
 
 if TYPE_CHECKING:
     from typing import Self
@@ -56,6 +61,13 @@ class InvalidDefinition(InvalidMessage):
 
 def _locale(value: str) -> str:
     return locales.canonical(value)
+
+
+def _valid_for(value: object) -> timedelta:
+    span = durations.parse(value, VALID_FOR_LIMIT)
+    if span < timedelta(seconds=1):
+        raise ValueError("must be at least 1s")
+    return span
 
 
 class _Part(BaseModel):
@@ -136,6 +148,8 @@ class Definition(_Part):
     Attributes:
         default_locale: whose contents people of another or an unknown language get; ``None`` refuses them.
         category: unless the sender names another.
+        valid_for: how long after it was due a push or a message is of use, unless the sender says otherwise; ``None``
+            is the category's setting.
         fallback: what follows the push, one SMS or a list of steps, unless the sender names another; ``never`` forbids
             all.
         signature: who sends the SMS, put before its text.
@@ -145,6 +159,7 @@ class Definition(_Part):
 
     default_locale: Annotated[str, AfterValidator(_locale)] | None
     category: Category = Category.TRANSACTIONAL
+    valid_for: Annotated[timedelta, BeforeValidator(_valid_for), PlainSerializer(durations.written)] | None = None
     fallback: (
         Annotated[
             Annotated[Fallback, Tag("fallback")]

@@ -276,6 +276,11 @@ batches = Table(
     Column("category", Text, nullable=False, comment="transactional, critical or marketing."),
     Column("ttl", Interval, nullable=False, comment="How long the provider may hold the push."),
     Column(
+        "valid_for",
+        Interval,
+        comment="How long after it was due a push or a message is of use. NULL: the category's setting.",
+    ),
+    Column(
         "reference",
         JSONB,
         nullable=False,
@@ -544,12 +549,54 @@ inbound_texts = Table(
     "inbound_texts",
     metadata,
     Column("provider_id", Text, primary_key=True, comment="The provider's id of the text, by which a repeat is known."),
-    Column("number", Text, nullable=False, comment="Who wrote, in E.164. Empty: the person was erased."),
+    Column(
+        "number", Text, nullable=False, comment="Who wrote: in E.164, a short code or a name. Empty: they were erased."
+    ),
     Column("wish", Text, comment="STOP, START or HELP. NULL: something else."),
     _time("received_at", "When it was written down.", required=True),
-    # serves: whether somebody has asked for texts again since
-    Index("inbound_texts_number_idx", "number", "received_at", postgresql_where=text("wish IS NOT NULL")),
-    comment="What people wrote to one of our senders: that they did, and not the words.",
+    Column(
+        "id",
+        Uuid,
+        comment="A UUIDv7 by which lists and webhooks name it. NULL: it came before texts were kept.",
+    ),
+    Column("words", Text, comment="The text. NULL: not kept, or no longer."),
+    Column("characters", Integer, comment="The length of the text. NULL: not known."),
+    Column("provider", Text, comment="The provider that brought it. NULL: not known."),
+    Column("channel", Text, comment="The channel by which it came, like sms. NULL: not known."),
+    Column("sender", Text, comment="Our sender to which it was written. NULL: not told."),
+    # serves: whether somebody has asked for texts again since; a number's texts
+    Index("inbound_texts_of_number_idx", "number", "received_at"),
+    # serves: the list, newest first; who an event is about
+    Index("inbound_texts_id_idx", "id", unique=True),
+    # serves: what is new since a follower looked last
+    _when("inbound_texts_received_at_idx", "received_at"),
+    comment="What people wrote to one of our senders.",
+)
+
+opt_out_changes = Table(
+    "opt_out_changes",
+    metadata,
+    Column(
+        "id",
+        Uuid,
+        primary_key=True,
+        server_default=text("gen_random_uuid()"),
+        comment="By which webhooks name it.",
+    ),
+    Column("number", Text, nullable=False, comment="The number in E.164. Empty: the person was erased."),
+    Column(
+        "opted_out", Boolean, nullable=False, comment="Whether it must not be texted from then on, or may be again."
+    ),
+    Column("source", Text, nullable=False, comment="Who said so: sms, provider, or what was told."),
+    Column("inbound_id", Uuid, comment="The text that says so. NULL: none."),
+    Column("changed", Boolean, nullable=False, comment="Whether the list changed by it; only then it is told."),
+    _time("at", "When it was said; what was said before is ignored.", required=True),
+    _time("noted_at", "When it was written down.", required=True),
+    # serves: whether something newer was said about a number
+    Index("opt_out_changes_number_idx", "number", "at"),
+    # serves: what is new since a follower looked last
+    _when("opt_out_changes_noted_at_idx", "noted_at"),
+    comment="Who said what about a number, opting out or in.",
 )
 
 receipt_health = Table(

@@ -37,6 +37,8 @@ _BRAKE_EVERY_S = 5.0
 _RECEIPTS_EVERY_S = 60.0
 #: Seconds between two checks for tables that have grown.
 _ANALYZE_EVERY_S = 3.0
+#: Seconds that all threads together have to stop.
+_JOIN_S = 10.0
 #: How many times longer a thread rests than it works.
 _REST = 10
 
@@ -126,8 +128,9 @@ class Background(bootsteps.StartStopStep):
     def stop(self, parent: Any) -> None:
         """Stop the threads. Work that was not committed is done again by the next worker."""
         self._stop.set()
+        until = time.monotonic() + _JOIN_S
         for thread in self._threads:
-            thread.join(timeout=10)
+            thread.join(timeout=max(0.0, until - time.monotonic()))
 
     # When the broker is lost the consumer stops its steps, and starts them again afterwards.
     close = stop

@@ -29,9 +29,12 @@ ALARMS = ("brake.on", "brake.over", "brake.released", NOT_AWAITED)
 #: The one final report of a notification.
 FINISHED = "notification.finished"
 
+#: What is told of numbers: a text that a person wrote, and changes of the opt-outs.
+INBOUND, OPTED_OUT, OPTED_IN = HEARD = ("inbound.text", "number.opted_out", "number.opted_in")
+
 
 def types() -> tuple[str, ...]:
-    """Return everything that is told: of the notification, the push, the messages of each channel, and alarms."""
+    """Return everything that is told: of the notification, the push, the channels' messages, of numbers, and alarms."""
     ends = [state for state in DeliveryState if state not in OPEN]
     return (
         "notification.accepted",
@@ -40,6 +43,7 @@ def types() -> tuple[str, ...]:
         "push.clicked",
         *(f"{channel}.{end}" for channel in CHANNELS for end in (*ends, "delivered", "read", "undelivered")),
         FINISHED,
+        *HEARD,
         *ALARMS,
     )
 

@@ -1,4 +1,4 @@
-"""The events of notifications, each written once and in the order in which a notification had them."""
+"""The events of notifications and numbers, each written once and in the order in which a notification had them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import text
 
 from knocktwice_worker.notifications.store import change_feed
+from knocktwice_worker.webhooks import heard
 from knocktwice_worker.webhooks.endpoints import FINISHED, FOLLOWER
 
 if TYPE_CHECKING:
@@ -192,6 +193,7 @@ WITH recorded AS (
 
 def _record(conn: Connection, after: datetime, until: datetime) -> None:
     conn.execute(_RECORD, {"after": after, "until": until})
+    heard.record(conn, after, until)
     conn.execute(_RECORD_ALARMS, {"after": after, "until": until})
 
 

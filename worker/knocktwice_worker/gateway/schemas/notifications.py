@@ -17,6 +17,7 @@ from knocktwice_shared.messages import (
     STEPS_LIMIT,
     TEMPLATE_NAME_LIMIT,
     TTL_LIMIT,
+    VALID_FOR_LIMIT,
     Category,
     Priority,
     When,
@@ -205,6 +206,13 @@ class SharedBody(Body):
     )
     category: Category | None = Field(None, description="Left out: `transactional`, or the template's.")
     ttl_s: float | None = Field(None, ge=0, le=TTL_LIMIT.total_seconds(), description="How long the push may wait.")
+    valid_for_s: float | None = Field(
+        None,
+        ge=1,
+        le=VALID_FOR_LIMIT.total_seconds(),
+        description="How long after it was due a push or a message is still of use; left out, the template's, or the "
+        "category's setting. What is held up for longer is not sent any more.",
+    )
     reference: dict[str, Any] | None = Field(None, description="Your own ids; at most 4 KB.")
 
 

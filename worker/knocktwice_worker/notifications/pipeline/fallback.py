@@ -305,15 +305,15 @@ class Fallback:
         case = _Case(row, batch.category, verdict, blast=batch.blast_id is not None)
         case.verdict = self._unconfirmed_verdict(case, unconfirmed.get(case.id))
         if case.verdict in FALL_BACK:
-            case.verdict = self._refusal(case, address) or case.verdict
+            case.verdict = self._refusal(case, address, batch) or case.verdict
             if case.verdict in FALL_BACK and address is not None:
                 case.reservation = self._reservation(case, address, batch)
         return case
 
-    def _refusal(self, case: _Case, address: str | None) -> Refusal | None:
+    def _refusal(self, case: _Case, address: str | None, batch: store.BatchContents) -> Refusal | None:
         """Return why no message may go to this person over the step's channel; ``None``: it may."""
         row, entry = case.row, self.channels.entry(case.row.channel)
-        if row.now - row.due_at > self.useless_after[case.category]:
+        if row.now - row.due_at > (batch.valid_for or self.useless_after[case.category]):
             return Refusal.TOO_LATE
         if self.channels[entry.name].silent:
             return Refusal.NO_SENDER

@@ -201,8 +201,8 @@ class LaterSteps:
             )
             if claimed_at is None:
                 return None
-            categories = {row.notification_id: row.category for row in its_turn}
-            useful_for = {i: self.useless_after[categories[i]] for i in claimed}
+            useful = {row.notification_id: self._useful_for(row) for row in its_turn}
+            useful_for = {i: useful[i] for i in claimed}
             return _Claim(claimed_at, {i: chosen[i] for i in claimed}, useful_for)
 
     def _unbraked(self, conn: Connection, rows: Sequence[store.ReservedStep]) -> Sequence[store.ReservedStep]:
@@ -226,7 +226,7 @@ class LaterSteps:
 
     def _refusal(self, row: store.ReservedStep) -> Refusal | None:
         """Return why a message may not go any more, although it might when its step was due; ``None``: it may."""
-        if row.age > self.useless_after[row.category]:
+        if row.age > self._useful_for(row):
             return Refusal.TOO_LATE
         entry = self.channels.entry(row.channel)
         if entry.address.is_number and row.opted_out:
@@ -236,6 +236,9 @@ class LaterSteps:
         if entry.consent is Consent.PHONE and row.category is Category.MARKETING and not row.consented:
             return Refusal.NO_CONSENT
         return None
+
+    def _useful_for(self, row: store.ReservedStep) -> timedelta:
+        return row.valid_for or self.useless_after[row.category]
 
     def _choose(self, rows: Sequence[store.ReservedStep]) -> dict[str, Choice]:
         """Choose a provider for each message: where a channel has several, by weight and health; else its usual one.

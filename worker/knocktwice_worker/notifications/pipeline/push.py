@@ -254,7 +254,7 @@ class Pushes:
             resolved.batch,
             default_zone=self.default_zone,
             max_ahead_days=self.allowed.max_ahead_days,
-            useful_for=self.useless_after[resolved.batch.category or Category.TRANSACTIONAL],
+            useful_for=self._useful_for(resolved.batch),
         )
         if held:
             own = {str(r.id) for r in resolved.batch.recipients}
@@ -308,12 +308,19 @@ class Pushes:
         return None
 
     def _ttl(self, batch: Batch) -> timedelta:
-        """A push lives as long as the fallback waits, so that a phone that reconnects late does not get both."""
+        """A push lives as long as the fallback waits, so that a phone that reconnects late does not get both.
+
+        It lives no longer than it is of use, if the message says how long that is, or if nothing follows it.
+        """
+        longest = min(batch.valid_for or TTL_LIMIT, TTL_LIMIT)
         if batch.ttl is not None:
-            return batch.ttl
+            return min(batch.ttl, longest)
         if batch.plan:
-            return min(batch.plan[0].after + self.ttl_grace, TTL_LIMIT)
-        return TTL_LIMIT
+            return min(batch.plan[0].after + self.ttl_grace, longest)
+        return min(self._useful_for(batch), TTL_LIMIT)
+
+    def _useful_for(self, batch: Batch) -> timedelta:
+        return batch.valid_for or self.useless_after[batch.category or Category.TRANSACTIONAL]
 
     def _message(self, work: store.PushWork, filled: FilledPush, ttl: timedelta) -> PushMessage:
         urls = self.receipt_urls

@@ -250,6 +250,7 @@ class BatchContents:
         category: the category of the messages.
         ttl: how long the provider may keep the push for a device that is offline.
         blast_id: the blast that the batch is a page of; ``None``: it is of none.
+        valid_for: how long after it was due a message is of use; ``None`` is the category's setting.
     """
 
     content: dict[str, Any]
@@ -257,6 +258,7 @@ class BatchContents:
     category: Category
     ttl: timedelta
     blast_id: str | None = None
+    valid_for: timedelta | None = None
 
 
 # One row per batch, because up to five hundred notifications share one content.
@@ -267,7 +269,8 @@ SELECT
   b.plan,
   b.category,
   b.ttl,
-  p.blast_id
+  p.blast_id,
+  b.valid_for
 FROM batches b
 LEFT JOIN blast_pages p ON p.id = b.id
 WHERE b.id = ANY(CAST(:ids AS uuid[]))
@@ -278,8 +281,8 @@ def contents(conn: Connection, ids: Iterable[str]) -> dict[str, BatchContents]:
     """Return batch id → contents."""
     found = conn.execute(_CONTENTS, {"ids": sorted(set(ids))}).all()
     return {
-        str(id_): BatchContents(content, plan, Category(category), ttl, blast and str(blast))
-        for id_, content, plan, category, ttl, blast in found
+        str(id_): BatchContents(content, plan, Category(category), ttl, blast and str(blast), valid_for)
+        for id_, content, plan, category, ttl, blast, valid_for in found
     }
 
 

@@ -97,6 +97,16 @@ class _Stuck:
 
 
 # Sorted, so that two transactions with the same batches wait for each other instead of deadlocking.
+_BATCH_ROWS = rows(
+    "r",
+    id="uuid",
+    content="jsonb",
+    plan="jsonb",
+    category="text",
+    ttl="interval",
+    valid_for="interval",
+    reference="jsonb",
+)
 _INSERT_BATCHES = text(f"""
 INSERT INTO batches (
   id,
@@ -104,9 +114,10 @@ INSERT INTO batches (
   plan,
   category,
   ttl,
+  valid_for,
   reference
 )
-SELECT * FROM {rows("r", id="uuid", content="jsonb", plan="jsonb", category="text", ttl="interval", reference="jsonb")}
+SELECT * FROM {_BATCH_ROWS}
 ORDER BY 1 ON CONFLICT DO NOTHING
 """)
 
@@ -208,6 +219,7 @@ def accept(conn: Connection, intakes: Sequence[Intake], *, lease: timedelta) -> 
             "plan": [stored_plan(i.batch.plan or ()) for i in intakes],
             "category": [i.batch.category for i in intakes],
             "ttl": [i.ttl for i in intakes],
+            "valid_for": [i.batch.valid_for for i in intakes],
             "reference": [json.dumps(i.batch.reference) for i in intakes],
         },
     )

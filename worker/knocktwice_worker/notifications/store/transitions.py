@@ -291,10 +291,18 @@ class End:
     reason: str
 
 
-# A notification that has ended never changes again.
+# A notification that has ended never changes again. A message that went out is never hidden behind what stopped the steps
+# after it.
 _FINISH = text(f"""
 UPDATE notifications n SET
-  state = r.state,
+  state = CASE
+    WHEN r.state IN ('cancelled', 'suppressed', 'failed') AND EXISTS (
+      SELECT FROM deliveries d
+      WHERE d.notification_id = n.id AND d.step > 0 AND d.state = 'sent' AND d.channel <> 'push'
+    )
+    THEN 'texted'
+    ELSE r.state
+  END,
   reason = r.reason,
   finished_at = knocktwice_now()
 FROM {rows("r", id="uuid", state="text", reason="text")}
