@@ -22,7 +22,7 @@ from knocktwice_worker.channels.provider import deliver
 from knocktwice_worker.channels.registry import wording_of
 from knocktwice_worker.content import plans, rendering, resolution
 from knocktwice_worker.content.pushes import FilledPush, PushForm
-from knocktwice_worker.lifecycle import AttemptState
+from knocktwice_worker.lifecycle import WAITS_TURN, AttemptState
 from knocktwice_worker.notifications import store
 from knocktwice_worker.notifications.pipeline.catch_up import PENDING
 from knocktwice_worker.notifications.pipeline.send_time import SendTimes, send_times
@@ -345,9 +345,7 @@ class Pushes:
         self.troubles.note("fcm", outcomes)
         results = [_result(m, o) for m, o in zip(messages, outcomes, strict=False)]
         for m, wait in zip(messages[turn.granted :], turn.waits, strict=True):
-            waits = store.PushResult(
-                m.notification_id, m.registration, AttemptState.OPEN, "waits its turn", retry_after=wait
-            )
+            waits = store.PushResult(m.notification_id, m.registration, AttemptState.OPEN, WAITS_TURN, retry_after=wait)
             results.append(waits)
         if asked := patience(outcomes):
             self.pace.slow_down(asked.after)
