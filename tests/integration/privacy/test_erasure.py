@@ -342,6 +342,15 @@ def test_what_was_said_in_the_moment_of_the_erasure_is_void(town: Town) -> None:
     assert town.rows("SELECT id FROM users ORDER BY id") == [(ADA,), (BOB,)]
 
 
+def test_what_was_said_in_the_very_moment_and_taken_up_before_goes_as_well(town: Town) -> None:
+    at = datetime.now(UTC)
+    town.say(DeviceRegistered(ADA, "reg-ADA", at), PhoneBound(ADA, ADAS, at))
+    town.say(TagsSet(ADA, {"is": "here"}, at), ConsentSet(ADA, True, "web", at))
+    town.settle(at)
+    assert town.rows("SELECT id FROM users") == [(BOB,)]
+    assert town.rows("SELECT user_id FROM devices UNION SELECT user_id FROM phones") == [(BOB,)]
+
+
 @pytest.mark.parametrize(
     "back",
     [DeviceRegistered(ADA, "silent-new", LATER), PhoneBound(ADA, "+16505550183", LATER)],
