@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from knocktwice_worker.channels.http import Carrier
     from knocktwice_worker.channels.outbound.pacing import Pace
+    from knocktwice_worker.channels.outbound.troubles import Troubles
     from knocktwice_worker.channels.provider import Provider
     from knocktwice_worker.content.links.receipt_urls import ReceiptUrls
     from knocktwice_worker.content.links.short_links import Tracker
@@ -111,6 +112,7 @@ class Pushes:
         channel: the push channel.
         transport: carries its requests.
         pace: how fast the push provider may be spoken to.
+        troubles: takes notice of a provider that refuses us or fails.
         links: returns what makes the links in a step's message, if anything does.
         receipt_urls: makes the addresses at which apps report; ``None``: apps could not reach them.
         allowed: what batches may ask for.
@@ -126,6 +128,7 @@ class Pushes:
     channel: Provider[PushMessage]
     transport: Carrier
     pace: Pace
+    troubles: Troubles
     links: Callable[[str, int], Tracker | None]
     receipt_urls: ReceiptUrls | None
     allowed: Allowed
@@ -365,6 +368,7 @@ class Pushes:
         # Pushes that are taken up again have waited.
         turn = self.pace.take([1] * len(messages), entitled=0 if complete else len(messages))
         outcomes = deliver(self.transport, self.channel, messages[: turn.granted], lease)
+        self.troubles.note("fcm", outcomes)
         results = [_result(m, o) for m, o in zip(messages, outcomes, strict=False)]
         for m, wait in zip(messages[turn.granted :], turn.waits, strict=True):
             waits = store.PushResult(m.notification_id, m.registration, AttemptState.OPEN, WAITS_TURN, retry_after=wait)
