@@ -88,7 +88,7 @@ def test_secrets_come_from_the_environment_or_from_files(acme: SmsProvider, tmp_
         ("busy", Retry("acme 503")),
         ("too fast", Retry("acme 429", timedelta(seconds=7), too_fast=True)),
         ("broken", Unknown("acme 500")),
-        ("account", Retry("acme refuses our account (401)", timedelta(minutes=1))),
+        ("account", Retry("acme refuses our account (401)", timedelta(minutes=1), operators=True)),
         ("number", Rejected("invalid_number", "acme 400")),
         ("stop", Rejected("opted_out", "acme 400", opted_out=True)),
     ],

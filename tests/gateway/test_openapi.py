@@ -67,6 +67,7 @@ def test_every_operation_is_tagged_told_and_behind_a_key_unless_it_is_public(sha
         "/l/{token}",
         "/v1/receipts",
         "/callbacks/sms/{provider}",
+        "/callbacks/sms/{provider}/inbound",
         "/callbacks/twilio",
         "/callbacks/twilio/inbound",
     }

@@ -28,7 +28,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from knocktwice_shared.durability import Durability
 from knocktwice_shared.errors import KnocktwiceError
-from knocktwice_shared.messages import AFTER_LIMIT, Category
+from knocktwice_shared.messages import AFTER_LIMIT, Category, senders
 from knocktwice_shared.names import BACKLOG_BYTES, BACKLOG_MESSAGES
 from knocktwice_worker.channels.http_sms import file
 from knocktwice_worker.limits.budget import Budget
@@ -308,7 +308,10 @@ class Settings(BaseSettings):
     twilio_auth_token: SecretStr | None = Field(
         None, validation_alias=AliasChoices("TWILIO_AUTH_TOKEN", "twilio_auth_token"), description="Twilio auth token."
     )
-    twilio_from: str | None = Field(None, description="Sending number in E.164, or a Messaging Service (MG…).")
+    twilio_from: str | None = Field(
+        None,
+        description="Sender: a number in E.164, a short code, a name of at most 11 characters, or a Messaging Service (MG…).",
+    )
     whatsapp_from: str | None = Field(
         None, description="WhatsApp sender in E.164, or a Messaging Service (MG…); empty: no WhatsApp."
     )
@@ -390,6 +393,21 @@ class Settings(BaseSettings):
     @classmethod
     def _empty_means_unset(cls, value: object) -> object:
         return None if value == "" else value
+
+    @field_validator("twilio_from")
+    @classmethod
+    def _can_send(cls, value: str | None) -> str | None:
+        return None if value is None else senders.sender(value)
+
+    @field_validator("whatsapp_from")
+    @classmethod
+    def _can_send_whatsapp(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        sender = senders.sender(value.removeprefix("whatsapp:"))
+        if not sender.startswith(("+", "MG")):
+            raise ValueError("must be a number in E.164, like +16505550100, or a Messaging Service (MG…)")
+        return sender
 
     @field_validator("quiet_hours")
     @classmethod

@@ -29,6 +29,7 @@ from knocktwice_worker.channels.opened import Channels
 from knocktwice_worker.channels.outbound.pacing import Pace
 from knocktwice_worker.channels.outbound.provider_choice import Providers
 from knocktwice_worker.channels.outbound.transport import Transport
+from knocktwice_worker.channels.outbound.troubles import Troubles
 from knocktwice_worker.content.links.receipt_urls import ReceiptTokens, ReceiptUrls
 from knocktwice_worker.content.links.short_links import ShortLinks
 from knocktwice_worker.database import engine
@@ -291,6 +292,11 @@ class Services:
                 request.start(conn, one, settings=self.settings)
 
     @cached_property
+    def troubles(self) -> Troubles:
+        """The providers that refuse us or fail."""
+        return Troubles(self.redis)
+
+    @cached_property
     def counting(self) -> Counting:
         """The limits, in Redis or in Postgres."""
         return Counting(redis=self.limits)
@@ -315,6 +321,7 @@ class Services:
             channel=self.push,
             transport=self.transport,
             pace=self.push_pace,
+            troubles=self.troubles,
             links=self.links,
             receipt_urls=self.receipt_urls,
             allowed=Allowed(settings.min_after_s, settings.max_after_s, settings.max_ahead_days),
@@ -363,6 +370,7 @@ class Services:
             channels=self.channels,
             limits=self.counting,
             quiet=self.quiet,
+            troubles=self.troubles,
             lease=self.settings.lease,
             retry_for=timedelta(seconds=self.settings.sms_retry_s),
             useless_after=self.settings.useless_after,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from knocktwice_shared.channels import CONTENTS, Kind
 from knocktwice_shared.channels.step_content import TEXT
 from knocktwice_shared.errors import InvalidMessage
-from knocktwice_shared.messages import checks
+from knocktwice_shared.messages import checks, senders
 from knocktwice_shared.messages.values import AFTER_LIMIT, TENCENT_CONDITIONS, Step, When
 
 if TYPE_CHECKING:
@@ -57,9 +57,18 @@ def parse_step(value: object, path: str, *, first: bool, alone: bool) -> Step:
     return _saying(content, when, after, raw, path)
 
 
+def _sender(value: object, path: str) -> str:
+    try:
+        return senders.sender(checks.text(value, path, 64))
+    except InvalidMessage:
+        raise
+    except ValueError as error:
+        raise InvalidMessage(path, str(error)) from None
+
+
 def _saying(content: StepContent, when: When | None, after: timedelta, raw: Mapping[str, Any], path: str) -> Step:
     """Check what a step says and who says it."""
-    sender = None if raw.get("sender") is None else checks.text(raw["sender"], f"{path}.sender", 64)
+    sender = None if raw.get("sender") is None else _sender(raw["sender"], f"{path}.sender")
     for name in raw:
         if name not in ("channel", "when", "after_s", "sender") and name not in content.fields:
             owner = next(c for c in CONTENTS.values() if name in c.fields)

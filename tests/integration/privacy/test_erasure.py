@@ -342,6 +342,15 @@ def test_what_was_said_in_the_moment_of_the_erasure_is_void(town: Town) -> None:
     assert town.rows("SELECT id FROM users ORDER BY id") == [(ADA,), (BOB,)]
 
 
+def test_what_was_said_in_the_very_moment_and_taken_up_before_goes_as_well(town: Town) -> None:
+    at = datetime.now(UTC)
+    town.say(DeviceRegistered(ADA, "reg-ADA", at), PhoneBound(ADA, ADAS, at))
+    town.say(TagsSet(ADA, {"is": "here"}, at), ConsentSet(ADA, True, "web", at))
+    town.settle(at)
+    assert town.rows("SELECT id FROM users") == [(BOB,)]
+    assert town.rows("SELECT user_id FROM devices UNION SELECT user_id FROM phones") == [(BOB,)]
+
+
 @pytest.mark.parametrize(
     "back",
     [DeviceRegistered(ADA, "silent-new", LATER), PhoneBound(ADA, "+16505550183", LATER)],
@@ -436,6 +445,16 @@ def test_an_sms_that_waits_for_its_sender_respects_an_opt_out_that_is_only_a_has
     town.settle(datetime.now(UTC))
     assert town.here.later_steps.send([id_]) == []
     assert town.rows("SELECT state, reason FROM notifications") == [("suppressed", "opted_out")]
+
+
+def test_what_was_sent_to_an_older_spelling_of_the_number_goes_too(town: Town) -> None:
+    mexican, older = "+525512345678", "+5215512345678"
+    town.say(PhoneBound(ADA, mexican, datetime.now(UTC)))
+    (id_,) = town.send({"phone": mexican})
+    with town.here.engine.begin() as conn:
+        conn.execute(sa.text("UPDATE notifications SET phone = :older WHERE id = :id"), {"older": older, "id": id_})
+    town.settle(datetime.now(UTC))
+    assert town.rows("SELECT phone FROM notifications") == [(None,)]
 
 
 def test_a_start_lifts_an_opt_out_whatever_was_erased_in_between(town: Town) -> None:

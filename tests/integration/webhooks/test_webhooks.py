@@ -193,6 +193,36 @@ def test_nothing_is_told_twice_and_nothing_from_before(
     assert application.types() == LIFE
 
 
+def test_a_second_endpoint_is_told_nothing_from_before_it_was_there(
+    here: Services, application: WebhookReceiver, clock: Clock
+) -> None:
+    with WebhookReceiver() as second:
+        add(here, application.url)
+        clicked(here)
+        clock.advance(MINUTE)
+        add(here, second.url)
+        tell(here, clock)
+        assert application.types() == LIFE
+        assert second.types() == []
+
+
+def test_an_endpoint_that_takes_nothing_is_left_alone_for_a_while(
+    here: Services, application: WebhookReceiver, clock: Clock
+) -> None:
+    add(here, application.url)
+    application.answer = lambda _: 500
+    clicked(here)
+    for _ in range(4):
+        tell(here, clock, after=HOUR)
+    tries = len(application.seen)
+    # Not even with what happens to another notification.
+    clicked(here)
+    tell(here, clock)
+    assert len(application.seen) == tries
+    tell(here, clock, after=HOUR)
+    assert len(application.seen) > tries
+
+
 def test_an_endpoint_chooses_events_and_may_be_told_who(
     here: Services, application: WebhookReceiver, clock: Clock
 ) -> None:
@@ -438,7 +468,7 @@ def test_old_events_are_forgotten(here: Services, application: WebhookReceiver, 
     add(here, application.url)
     clicked(here)
     tell(here, clock)
-    clock.advance(timedelta(days=2))
+    clock.advance(timedelta(days=1))
     clicked(here)
     tell(here, clock)
     with here.engine.begin() as conn:

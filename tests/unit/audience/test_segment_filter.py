@@ -115,7 +115,8 @@ def test_to_exist_needs_no_value() -> None:
         (is_("has_phone", "=", "yes"), "filter.value", "must be true or false"),
         ({"field": "has_phone", "op": "="}, "filter.value", "must be true or false"),
         (is_("platform", "=", "symbian"), "filter.value", "must be one of android, ios, web"),
-        (is_("country", "in", ["AT", "Austria"]), "filter.value", "must be a country like AT"),
+        (is_("country", "=", "UK"), "filter.value", "did you mean GB?"),
+        (is_("country", "in", ["AT", "Austria"]), "filter.value", "did you mean AT?"),
         (is_("language", "=", "de-AT"), "filter.value", "must be a language like de"),
         (is_("locale", "=", "de AT"), "filter.value", "must be a locale like de-AT"),
         *(

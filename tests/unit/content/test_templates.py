@@ -114,17 +114,16 @@ def test_tencents_numbers_name_the_conditions(number: int, when: When) -> None:
         ("signature", "x" * 51, "signature", "at most 50"),
         ("sendr", "+16505550100", "sendr", "is not a field of a template"),
         *(
-            ("sender", wrong, "sender", "must be a number like +16505550100 or 12345, a name of at most 11")
-            for wrong in (
-                "",
-                " ",
-                "1234567",
-                "+1 650 555 0100",
-                "Twelve Chars",
-                "MG" + "a" * 31,
-                "Café",
-                "a\nb",
-                "{{ x }}",
+            ("sender", wrong, "sender", problem)
+            for wrong, problem in (
+                ("", "is no sender: write a number in E.164"),
+                (" ", "is no sender: write a number in E.164"),
+                ("123456789", "is a number without its country code"),
+                ("Twelve Chars", "is a name of 12 characters, and networks take 11"),
+                ("MG" + "a" * 31, "networks take 11"),
+                ("Café", "is a name with the character 'é'"),
+                ("a\nb", "is a name with the character"),
+                ("{{ x }}", "is a name with the character '{'"),
             )
         ),
         ("sender", 12345, "sender", "must be text; put it in quotes"),

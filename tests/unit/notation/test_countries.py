@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from knocktwice_worker.notation.countries import country_code
+from knocktwice_worker.notation.countries import country_code, known_country
 
 
 @pytest.mark.parametrize("code", ["GB", "US", "AT", "XK"])
@@ -42,3 +42,11 @@ def test_another_code_gets_a_hint(code: str, meant: str) -> None:
 def test_what_is_nobodys_code_is_refused(code: str) -> None:
     with pytest.raises(ValueError, match="is no country code"):
         country_code(code)
+
+
+def test_a_territory_without_numbers_is_a_country_of_locales() -> None:
+    assert known_country("aq") == "AQ"
+    assert known_country("at") == "AT"
+    for code in ("uk", "ZZ"):
+        with pytest.raises(ValueError, match="is no country code"):
+            known_country(code)

@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import get_args
 
 from knocktwice_shared.messages import TAG_NAME_LIMIT, Platform, TagItem
+from knocktwice_worker.notation.countries import known_country
 
 #: Most values that one ``in`` may list.
 VALUES_LIMIT = 1_000
@@ -74,7 +75,6 @@ OPS = {
 _WORDS = {
     Kind.LOCALE: re.compile(r"[A-Za-z0-9_-]{1,64}"),
     Kind.LANGUAGE: re.compile(r"[A-Za-z]{2,8}"),
-    Kind.COUNTRY: re.compile(r"[A-Za-z]{2}"),
     Kind.PLATFORM: re.compile("|".join(Platform)),
 }
 
@@ -164,6 +164,9 @@ def _item(value: object, holds: Kind) -> TagItem:
         raise ValueError("is missing" if value is None else f"must be {holds}")
     if holds is Kind.TIME:
         moment(value)
+    elif holds is Kind.COUNTRY:
+        # A code that no country has would match nobody, or with != everybody.
+        known_country(value)
     elif not _WORDS[holds].fullmatch(value):
         raise ValueError(f"must be {holds}")
     return value

@@ -50,6 +50,11 @@ _TOKEN_TIMEOUT_S = 10
 _MARK = f"{secrets.token_hex(16)}-{{}}"
 _SLOT = re.compile(f'"{_MARK.format("([0-9])")}"')
 _quoted = json.encoder.encode_basestring
+#: A device that was registered with another project. So many in a row, without one that is ours, are devices; more are a sign
+#: that the credentials are of the wrong project.
+_MISMATCH, _FEW_MISMATCHES = "SENDER_ID_MISMATCH", 2
+#: The wait before another try of what the operator must mend first.
+_OPERATORS_PAUSE = timedelta(minutes=1)
 #: https://firebase.google.com/docs/reference/fcm/rest/v1/ErrorCode
 _REJECTIONS = {
     "UNREGISTERED": Rejected("unregistered", "FCM UNREGISTERED", address_dead=True),
@@ -79,6 +84,8 @@ class FcmChannel:
         self._project = project
         self._refreshing = threading.Lock()
         self._refused = False
+        #: Devices of another project since the last push that was taken.
+        self._mismatches = 0
         self._kept_headers: tuple[str, Mapping[str, str]] | None = None
         self._kept_form: _Form | None = None
 
@@ -123,8 +130,15 @@ class FcmChannel:
         if isinstance(answer, NoResponse):
             return Unknown(answer.reason) if answer.sent else Retry(answer.reason)
         if answer.status == 200:
+            self._mismatches = 0
             return _sent(answer.body)
         error = _read_error(answer.body)
+        if error.code == _MISMATCH:
+            self._mismatches += 1
+            if self._mismatches > _FEW_MISMATCHES:
+                # Of all devices one after the other none is of another project: our credentials are.
+                why = "FCM SENDER_ID_MISMATCH for every device: the credentials are of another Firebase project"
+                return Retry(why, _OPERATORS_PAUSE, operators=True)
         if error.code in _REJECTIONS:
             return _REJECTIONS[error.code]
         name = error.code or error.status or answer.status
@@ -134,7 +148,7 @@ class FcmChannel:
         if answer.status in (401, 403):
             # The token was revoked, or the service account may not send: a person has to mend that.
             self._refused = True
-            return Retry(f"FCM refuses our credentials ({name})", wait)
+            return Retry(f"FCM refuses our credentials ({name})", wait, operators=True)
         if answer.status >= 500:
             return Unknown(f"FCM {name}", wait)
         if answer.status == 400:
@@ -143,7 +157,9 @@ class FcmChannel:
             # FCM names an error of its own whenever it speaks of a device. This is a wrong project, a wrong address or a
             # proxy's page, and a person has to mend it.
             return Retry(
-                f"FCM {name} says nothing of the device: check KNOCKTWICE_FCM_PROJECT and KNOCKTWICE_FCM_URL", wait
+                f"FCM {name} says nothing of the device: check KNOCKTWICE_FCM_PROJECT and KNOCKTWICE_FCM_URL",
+                wait,
+                operators=True,
             )
         return Rejected("refused", f"FCM {name}")
 

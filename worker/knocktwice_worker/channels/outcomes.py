@@ -36,12 +36,14 @@ class Retry:
         after: the wait before the next try; ``None``: our own wait applies.
         too_fast: the provider gets more messages than it wants.
         ours: we were too late to send the message, so the provider is not to blame.
+        operators: the operator must mend it: the account, the sender, a region. It is nobody's fault who gets messages.
     """
 
     reason: str
     after: timedelta | None = None
     too_fast: bool = False
     ours: bool = False
+    operators: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -167,6 +167,18 @@ def _providers(here: Services) -> tuple[Level, str]:
     return level, ". ".join(found)
 
 
+def _refusals(here: Services) -> tuple[Level, str]:
+    found = here.troubles.current()
+    if not found:
+        return Level.OK, "no provider refuses us"
+    told = [
+        f"{t.provider} {'refuses us' if t.operators else 'fails'} ({t.count} messages, last at {t.at:%H:%M} UTC): {t.reason}"
+        for t in found
+    ]
+    level = Level.ERROR if any(t.operators for t in found) else Level.WARNING
+    return level, ". ".join(told) + ". Messages wait, and are tried again"
+
+
 def _number_plans(_: Services) -> tuple[Level, str]:
     release = number_plans.installed()
     day = number_plans.released(release)
@@ -270,6 +282,7 @@ _CHECKS: dict[str, Callable[[Services], tuple[Level, str]]] = {
     "push": _push,
     "sms": _sms,
     "sms providers": _providers,
+    "refusals": _refusals,
     "number plans": _number_plans,
     "backlog": _backlog,
     "sms budget": _budget,

@@ -37,6 +37,7 @@ from knocktwice_shared.messages import (
     Step,
     When,
     parse_content,
+    senders,
 )
 from knocktwice_worker.content import locales
 from knocktwice_worker.content.liquid import BrokenTemplate, variables
@@ -52,10 +53,6 @@ _NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9_.-]{{0,{TEMPLATE_NAME_LIMIT - 1}}}")
 _POSITIONAL = re.compile(
     r"(?s:\{%-?\s*raw\s*-?%\}.*?\{%-?\s*endraw\s*-?%\}|\{\{.*?\}\}|\{%.*?%\})|\{([1-9][0-9]?)\}",
 )
-
-
-#: A number, a short code, a Messaging Service, or a name as alphanumeric sender ids may be.
-_SENDER = re.compile(r"\+[1-9][0-9]{6,14}|[0-9]{3,6}|MG[0-9a-fA-F]{32}|(?=[^A-Za-z]*[A-Za-z])[A-Za-z0-9 +&_-]{1,11}")
 
 
 class InvalidDefinition(InvalidMessage):
@@ -186,12 +183,7 @@ class Definition(_Part):
     @field_validator("sender")
     @classmethod
     def _can_send(cls, value: str | None) -> str | None:
-        if value is not None and not _SENDER.fullmatch(value):
-            raise ValueError(
-                "must be a number like +16505550100 or 12345, a name of at most 11 letters, digits and spaces with "
-                "a letter in it, or a Messaging Service (MG and 32 hex digits); put it in quotes"
-            )
-        return value
+        return None if value is None else senders.sender(value)
 
     @field_validator("contents", mode="before")
     @classmethod

@@ -44,7 +44,19 @@ def country_code(value: str) -> str:
         return value
     meant = _nearest(value.strip())
     hint = f"; did you mean {meant}?" if meant else ""
-    raise ValueError(f"{value[:40]!r} is no country code (ISO 3166-1: two capitals, like DE){hint}")
+    # Only what looks like a code is quoted: anything else may be personal.
+    shown = f"{value!r} " if len(value) <= 3 and value.isalpha() else ""
+    raise ValueError(f"{shown}is no country code (ISO 3166-1: two capitals, like DE){hint}")
+
+
+def known_country(value: str) -> str:
+    """Return the code of a country or territory, also one without phone numbers, as two capitals.
+
+    Raises:
+        ValueError: as :func:`country_code`.
+    """
+    code = value.upper()
+    return code if len(code) == 2 and code in Locale("en").territories and code != "ZZ" else country_code(value)
 
 
 def _nearest(said: str) -> str | None:

@@ -18,6 +18,7 @@ from knocktwice_worker.audience import inbound_texts, opt_out_log, opt_outs, unt
 from knocktwice_worker.audience.erased import REFRESH
 from knocktwice_worker.blasts import forgetting
 from knocktwice_worker.lifecycle import Refusal
+from knocktwice_worker.notation.phone_numbers import spellings
 from knocktwice_worker.notifications import store
 from knocktwice_worker.notifications.inbox import dead_letters
 from knocktwice_worker.notifications.inbox.accepted import NotDoneYet
@@ -167,11 +168,16 @@ def _traces(conn: Connection, user: str, until: datetime) -> _Traces:
     shared = {row.number for row in conn.execute(SHARED, {"numbers": sorted(numbers), "user": user})}
     return _Traces(
         known=found.known,
-        own=tuple(sorted(numbers - shared)),
-        inline=tuple(sorted(bound - shared)),
+        own=_under_every_spelling(numbers - shared),
+        inline=_under_every_spelling(bound - shared),
         registrations=tuple(found.registrations or ()),
         now=found.now,
     )
+
+
+def _under_every_spelling(numbers: set[str]) -> tuple[str, ...]:
+    # What ended before numbers had one spelling is kept under the spelling of then.
+    return tuple(sorted({one for number in numbers for one in spellings(number)}))
 
 
 # The last look before the provider call is for the number. It leaves the list, so what is reserved for it is skipped

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from knocktwice_shared.messages import senders
 from knocktwice_worker.channels.http_sms.callback_rules import CallbackRules, InboundRules
 from knocktwice_worker.channels.http_sms.terms import (
     MARK,
@@ -56,6 +57,9 @@ class Means(StrEnum):
     OPTED_OUT = "opted_out"
     #: The provider did not accept the message for a reason of its own, so another provider is tried at once.
     RETRY = "retry"
+    #: The provider refuses us until the operator mends something: the account, the sender, a region. The message waits,
+    #: or another provider takes it.
+    OPERATOR = "operator"
     #: The provider did not accept the message, because it gets too many; it gets the message later, at a slower pace.
     TOO_FAST = "too_fast"
     #: The provider may or may not have accepted the message.
@@ -91,8 +95,8 @@ class AnswerRule(Strict):
             raise ValueError("fits every answer; name a status, or where the answer says what")
         if (self.means is Means.REJECTED) != (self.reason is not None):
             raise ValueError("a reason, such as invalid_number, belongs to 'means: rejected', and that needs one")
-        if self.after_s is not None and self.means not in (Means.RETRY, Means.TOO_FAST):
-            raise ValueError("after_s belongs to 'means: retry' or 'means: too_fast'")
+        if self.after_s is not None and self.means not in (Means.RETRY, Means.TOO_FAST, Means.OPERATOR):
+            raise ValueError("after_s belongs to 'means: retry', 'means: too_fast' or 'means: operator'")
         return self
 
 
@@ -180,6 +184,16 @@ class ProviderSpec(Strict):
     def names_callback(self) -> bool:
         """Whether each request contains the callback address."""
         return CALLBACK_SLOT in slots_of(self.body or self.form)
+
+    @field_validator("sender")
+    @classmethod
+    def _can_send(cls, value: str | None) -> str | None:
+        return None if value is None else senders.sender(value, ids=True)
+
+    @field_validator("senders")
+    @classmethod
+    def _can_all_send(cls, value: dict[str, str]) -> dict[str, str]:
+        return {senders.sender(name, ids=True): senders.sender(own, ids=True) for name, own in value.items()}
 
     @field_validator("body", "form")
     @classmethod

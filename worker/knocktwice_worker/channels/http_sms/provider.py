@@ -18,6 +18,7 @@ from knocktwice_worker.channels.http_sms.terms import MARK, Secrets, secrets_of
 from knocktwice_worker.channels.messages import ListedMessage, StepMessage
 from knocktwice_worker.channels.outcomes import CredentialsUnavailable, Outcome, Rejected, Retry, Sent, Unknown
 from knocktwice_worker.channels.provider import Examination, Rate
+from knocktwice_worker.notation.phone_numbers import spelled
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -142,7 +143,7 @@ class HttpSmsChannel:
         for (number, at), answer in zip(since.items(), transport.send(requests), strict=True):
             messages = self._page(spec, answer)
             if messages is not None:
-                found[number] = [m for m in messages if _digits(m.to) == _digits(number) and m.date_created >= at]
+                found[number] = [m for m in messages if _same(m.to, number) and m.date_created >= at]
         return found
 
     def is_message(self, listed: ListedMessage, message: StepMessage) -> bool:
@@ -178,6 +179,8 @@ class HttpSmsChannel:
                 return Rejected("opted_out", said, opted_out=True)
             case Means.RETRY:
                 return Retry(said, after)
+            case Means.OPERATOR:
+                return Retry(said, after or _ACCOUNT_PAUSE, operators=True)
             case Means.TOO_FAST:
                 return Retry(said, after, too_fast=True)
             case Means.UNKNOWN:
@@ -192,7 +195,7 @@ class HttpSmsChannel:
             case 429:
                 return Retry(said, retry_after(answer), too_fast=True)
             case 401 | 403 | 404:
-                return Retry(f"{self.provider} refuses our account ({answer.status})", _ACCOUNT_PAUSE)
+                return Retry(f"{self.provider} refuses our account ({answer.status})", _ACCOUNT_PAUSE, operators=True)
             case status if 400 <= status < 500 and status != 408:
                 return Rejected("refused", said)
             case _:
@@ -300,8 +303,9 @@ def _fits(rule: AnswerRule, status: int, content: object) -> bool:
     )
 
 
-def _digits(number: str) -> str:
-    return re.sub(r"\D", "", number)
+def _same(listed: str, number: str) -> bool:
+    """Whether a provider's list means our number, with or without its plus and in whichever spelling."""
+    return spelled("+" + re.sub(r"\D", "", listed)) == spelled(number)
 
 
 def _time(value: object) -> datetime | None:

@@ -36,12 +36,30 @@ NAME = "twilio"
 #: https://www.twilio.com/docs/api/errors — errors of the number itself.
 _INVALID_NUMBER = {21211, 21214, 21217, 21401, 21421, 21614}
 _REASONS = {
-    21408: "country_blocked",
     21602: "empty_text",
     OPTED_OUT: "opted_out",
     21612: "unreachable_from_sender",
     21617: "too_long",
     **dict.fromkeys(_INVALID_NUMBER, "invalid_number"),
+}
+#: Errors that the operator must mend, and what is wrong. None of them says anything of the recipient.
+_OPERATORS = {
+    20003: "the account or its token is wrong: TWILIO_ACCOUNT_SID, TWILIO_AUTH_TOKEN",
+    20005: "the account is not active",
+    20006: "the account may not do that",
+    21408: "the account may not text this region: allow it in Twilio's console, or leave it out of KNOCKTWICE_SMS_COUNTRIES",
+    21603: "no sender is set",
+    21606: "the sender is not the account's, or cannot send this",
+    21607: "the sender cannot send this",
+    21608: "a trial account texts verified numbers only",
+    21212: "the sender is no number, short code or name that Twilio takes",
+    21618: "the sender may not text this region",
+    21659: "the sender is not Twilio's",
+    21660: "the sender is not the account's",
+    21703: "the Messaging Service has no senders",
+    21704: "the Messaging Service has no senders for this region",
+    21705: "the Messaging Service does not exist",
+    30002: "the account is suspended",
 }
 #: The sender's queue at Twilio is full; the message was not accepted.
 _QUEUE_FULL = 21611
@@ -161,8 +179,10 @@ class TwilioSmsChannel:
             return Unknown(f"Twilio {answer.status}")
         if code == _QUEUE_FULL:
             return Retry(f"Twilio {code}", retry_after(answer) or _QUEUE_PAUSE, too_fast=True)
+        if isinstance(code, int) and code in _OPERATORS:
+            return Retry(f"Twilio {code}: {_OPERATORS[code]}", _ACCOUNT_PAUSE, operators=True)
         if answer.status in (401, 403, 404):
-            return Retry(f"Twilio refuses our account ({code or answer.status})", _ACCOUNT_PAUSE)
+            return Retry(f"Twilio refuses our account ({code or answer.status})", _ACCOUNT_PAUSE, operators=True)
         reason = _REASONS.get(code, "refused") if isinstance(code, int) else "refused"
         return Rejected(reason, f"Twilio {code or answer.status}", opted_out=code == OPTED_OUT)
 

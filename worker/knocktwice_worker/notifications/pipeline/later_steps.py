@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from knocktwice_worker.channels.http import Carrier
     from knocktwice_worker.channels.opened import Channels
     from knocktwice_worker.channels.outbound.provider_choice import Why
+    from knocktwice_worker.channels.outbound.troubles import Troubles
     from knocktwice_worker.limits.counting import Counting
     from knocktwice_worker.notifications.pipeline.brake import BrakeGate
     from knocktwice_worker.notifications.pipeline.catch_up import CatchUp
@@ -67,6 +68,8 @@ _OF_LEASE = 0.8
 _STOPPED = Retry("stopped after its claim", timedelta(), ours=True)
 #: Refusals that speak of the number, in the words of rejections.
 _UNTEXTABLE = frozenset(map(str, Untextable))
+#: How long a message waits at most before it is tried again that the operator must help first.
+_LONGEST_HOLD = timedelta(minutes=10)
 #: When to look again while the limits cannot be counted.
 _WAIT = timedelta(seconds=30)
 
@@ -98,6 +101,7 @@ class LaterSteps:
         channels: the channels of later steps.
         limits: counts messages against their numbers.
         quiet: holds marketing while it is night.
+        troubles: takes notice of providers that refuse us or fail.
         lease: how long a claim lasts without an answer.
         retry_for: how long after it was due a message is sent again that its provider did not take.
         useless_after: how long after it was due a message may still go, by category.
@@ -111,6 +115,7 @@ class LaterSteps:
     channels: Channels
     limits: Counting
     quiet: QuietGate
+    troubles: Troubles
     lease: timedelta
     retry_for: timedelta
     useless_after: Mapping[Category, timedelta]
@@ -145,6 +150,8 @@ class LaterSteps:
         store.look_again(self.engine, unfinished, sent)
         self._slow_down(held, outcomes)
         self._note(held, claim.chosen, outcomes)
+        for provider, own in _by_provider(held, outcomes).items():
+            self.troubles.note(provider, own)
         log.info("sms handed over", claimed=len(claim.chosen), sent=len(sent))
         return sent
 
@@ -408,6 +415,13 @@ def _by_lane(rows: Sequence[store.ReservedStep]) -> Iterator[tuple[Lane, list[st
             yield lane, sorted(own, key=lambda row: row.waited, reverse=True)
 
 
+def _by_provider(held: Sequence[store.ClaimedStep], outcomes: Sequence[Outcome]) -> dict[str, list[Outcome]]:
+    own: dict[str, list[Outcome]] = defaultdict(list)
+    for row, outcome in zip(held, outcomes, strict=True):
+        own[row.provider].append(outcome)
+    return own
+
+
 def _by_channel(rows: Sequence[_StepT]) -> dict[str, list[_StepT]]:
     own: dict[str, list[_StepT]] = defaultdict(list)
     for row in rows:
@@ -428,6 +442,10 @@ def _result(row: store.ClaimedStep, outcome: Outcome, give_up: timedelta) -> sto
             return store.StepResult(id_, DeliveryState.FAILED, reason=said, untextable=why)
         case Retry(reason, after, _, ours) if ours:
             return store.StepResult(id_, DeliveryState.RESERVED, reason=reason, wake_after=after)
+        case Retry(reason, after, operators=True):
+            # Held until it is mended. Once it is of no use any more the last look before the call ends it.
+            wait = max(after or timedelta(), min(backoff(row.tries), _LONGEST_HOLD))
+            return store.StepResult(id_, DeliveryState.RESERVED, reason=reason, wake_after=wait)
         case Retry(reason, after):
             if row.age > give_up:
                 return store.StepResult(id_, DeliveryState.FAILED, reason=f"gave up: {reason}")

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from knocktwice_worker.channels.http import Carrier
     from knocktwice_worker.channels.outbound.pacing import Pace
+    from knocktwice_worker.channels.outbound.troubles import Troubles
     from knocktwice_worker.channels.provider import Provider
     from knocktwice_worker.content.links.receipt_urls import ReceiptUrls
     from knocktwice_worker.content.links.short_links import Tracker
@@ -44,6 +45,10 @@ log = structlog.get_logger(__name__)
 
 #: A push leaves within this part of its lease; the rest is for the answer and its record.
 _OF_LEASE = 0.8
+
+#: How old the last look at cancellations may be when a push leaves. A worker that stood still for longer looks again, and
+#: its requests leave within the same time after that look.
+_FRESH = timedelta(seconds=1)
 
 #: First wait before a push is tried again when the provider names none.
 _BACKOFF = timedelta(seconds=10)
@@ -107,6 +112,7 @@ class Pushes:
         channel: the push channel.
         transport: carries its requests.
         pace: how fast the push provider may be spoken to.
+        troubles: takes notice of a provider that refuses us or fails.
         links: returns what makes the links in a step's message, if anything does.
         receipt_urls: makes the addresses at which apps report; ``None``: apps could not reach them.
         allowed: what batches may ask for.
@@ -122,6 +128,7 @@ class Pushes:
     channel: Provider[PushMessage]
     transport: Carrier
     pace: Pace
+    troubles: Troubles
     links: Callable[[str, int], Tracker | None]
     receipt_urls: ReceiptUrls | None
     allowed: Allowed
@@ -141,6 +148,8 @@ class Pushes:
         Args:
             wanted: asked in the transaction that writes the rows; unless it agrees nothing is written.
         """
+        # From before the first look: what is accepted after it is not seen any more.
+        look = Deadline.within(_FRESH)
         held = self._held(batches)
         # From before the rows are written: past the lease another worker makes the pushes.
         lease = Deadline.within(self.lease * _OF_LEASE)
@@ -173,16 +182,16 @@ class Pushes:
             pushes=len(work),
         )
         shown = ((w, people[w.notification_id]) for w in work)
-        messages = [self._message(w, r.written.pushes[w.notification_id], r.ttl) for w, r in shown]
-        self._deliver(messages, lease, complete=True)
+        messages: Sequence[PushMessage] = [
+            self._message(w, r.written.pushes[w.notification_id], r.ttl) for w, r in shown
+        ]
+        messages, look = self._looked_again(messages, look)
+        self._deliver(messages, min(lease, look.later(_FRESH)), complete=True)
 
     def resume(self, ids: Sequence[str]) -> None:
         """Take up pushes that a provider asked to repeat or whose worker died. A repeated push replaces itself."""
-        try:
-            pending = self.catch_up.notifications(self.engine, ids)
-        except RedisError as error:
-            log.warning("the inbox is not asked", error=type(error).__name__)
-            pending = set()
+        look = Deadline.within(_FRESH)
+        pending = self._pending(ids)
         lease = Deadline.within(self.lease * _OF_LEASE)
         store.end_useless(self.engine, ids, self.useless_after)
         with self.engine.begin() as conn:
@@ -192,7 +201,7 @@ class Pushes:
             work = store.claim_push(conn, [id_ for id_ in ids if id_ not in waiting], self.lease)
             people = store.push_contents(conn, [w.notification_id for w in work])
             batches = store.contents(conn, (person.batch_id for person in people.values()))
-        messages: list[PushMessage] = []
+        made: list[PushMessage] = []
         broken: list[store.PushResult] = []
         forms: dict[tuple[str, str | None], PushForm] = {}
         for w in work:
@@ -209,11 +218,31 @@ class Pushes:
                 # others.
                 broken.append(store.PushResult(w.notification_id, w.registration, AttemptState.REJECTED, str(error)))
                 continue
-            messages.append(self._message(w, filled, batch.ttl))
+            made.append(self._message(w, filled, batch.ttl))
         if broken:
             with self.engine.begin() as conn:
                 store.record_push(conn, broken, retry_for=self.retry_for)
-        self._deliver(self._wanted(messages), lease)
+        messages, look = self._looked_again(self._wanted(made), look)
+        self._deliver(messages, min(lease, look.later(_FRESH)))
+
+    def _pending(self, ids: Sequence[str]) -> set[str]:
+        """Carry out what was accepted about these notifications; return those about which something is still pending."""
+        try:
+            return self.catch_up.notifications(self.engine, ids)
+        except RedisError as error:
+            log.warning("the inbox is not asked", error=type(error).__name__)
+            return set()
+
+    def _looked_again(self, messages: Sequence[PushMessage], look: Deadline) -> tuple[Sequence[PushMessage], Deadline]:
+        """Look for cancellations again if the last look is too old, and return until when the present look counts.
+
+        Pushes about which something is still pending are left to the end of their lease.
+        """
+        if not messages or not look.over:
+            return messages, look
+        look = Deadline.within(_FRESH)
+        pending = self._pending(list({m.notification_id for m in messages}))
+        return self._wanted([m for m in messages if m.notification_id not in pending]), look
 
     def _wanted(self, messages: Sequence[PushMessage]) -> Sequence[PushMessage]:
         """Look once more, right before the call, for what was cancelled or ended since the claim."""
@@ -339,6 +368,7 @@ class Pushes:
         # Pushes that are taken up again have waited.
         turn = self.pace.take([1] * len(messages), entitled=0 if complete else len(messages))
         outcomes = deliver(self.transport, self.channel, messages[: turn.granted], lease)
+        self.troubles.note("fcm", outcomes)
         results = [_result(m, o) for m, o in zip(messages, outcomes, strict=False)]
         for m, wait in zip(messages[turn.granted :], turn.waits, strict=True):
             waits = store.PushResult(m.notification_id, m.registration, AttemptState.OPEN, WAITS_TURN, retry_after=wait)

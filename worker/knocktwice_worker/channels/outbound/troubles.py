@@ -1,0 +1,146 @@
+"""Refusals that the operator must mend, and providers that fail: logged within a minute, and shown by ``knocktwice doctor``.
+
+While all goes well this costs no request: only failures are written to Redis, and the end of the trouble by the process that
+had seen it.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import structlog
+from redis.exceptions import RedisError
+
+from knocktwice_worker.channels.outcomes import Outcome, Retry, Unknown
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from redis import Redis
+
+log = structlog.get_logger(__name__)
+
+#: A hash: provider → its trouble, as JSON.
+_KEY = "knocktwice:troubles"
+#: Seconds: how often one trouble is logged, over how long failures are counted, and when a trouble is over unless it is
+#: seen again.
+_LOG_EVERY_S, _WINDOW_S, _OVER_S = 60, 60, 900
+#: From so many messages in a minute, half of them failed, a provider fails.
+_SAMPLE = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """What is wrong with a provider.
+
+    Attributes:
+        provider: its name; of a push: ``fcm``.
+        reason: its latest refusal or failure, without personal data.
+        operators: the operator must mend it: account, sender, region.
+        count: messages that met it, as far as one process has seen.
+        at: when it was seen last.
+    """
+
+    provider: str
+    reason: str
+    operators: bool
+    count: int
+    at: datetime
+
+
+@dataclass(slots=True)
+class _Seen:
+    """What this process has seen of a provider.
+
+    Attributes:
+        counted: time, good and bad messages of the last minute.
+        told: how many messages met the present trouble; 0: there is none.
+        logged_at: when it was logged last.
+        partial: other messages went meanwhile, so one that goes does not show that the trouble is over.
+    """
+
+    counted: deque[tuple[float, int, int]] = field(default_factory=deque)
+    told: int = 0
+    logged_at: float = 0.0
+    partial: bool = False
+
+
+class Troubles:
+    """The troubles of an installation. Threads may share it."""
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
+        self._lock = threading.Lock()
+        self._seen: dict[str, _Seen] = {}
+
+    def note(self, provider: str, outcomes: Sequence[Outcome]) -> None:
+        """Take notice of what became of messages."""
+        bad = [o for o in outcomes if _failed(o)]
+        if not bad and provider not in self._seen:
+            return
+        ours = sum(isinstance(o, Retry) and (o.too_fast or o.ours) for o in outcomes)
+        refused = [o for o in bad if isinstance(o, Retry) and o.operators]
+        with self._lock:
+            change = self._change(provider, len(outcomes) - len(bad) - ours, bad, refused)
+        if change is None:
+            return
+        try:
+            if change.count:
+                self._redis.hset(_KEY, provider, _written(change))
+            else:
+                self._redis.hdel(_KEY, provider)
+        except RedisError as error:
+            log.warning("provider trouble not noted", provider=provider, error=type(error).__name__)
+
+    def current(self) -> list[Trouble]:
+        """Return the troubles that were seen lately, by provider."""
+        now = datetime.now(UTC)
+        found = [_read(name, text) for name, text in self._redis.hgetall(_KEY).items()]
+        return sorted((t for t in found if (now - t.at).total_seconds() < _OVER_S), key=lambda t: t.provider)
+
+    def _change(self, provider: str, good: int, bad: Sequence[Outcome], refused: Sequence[Outcome]) -> Trouble | None:
+        """Return what is to be written: a trouble, one without messages if it is over, or ``None`` for no news."""
+        seen, now = self._seen.setdefault(provider, _Seen()), time.monotonic()
+        seen.counted.append((now, good, len(bad)))
+        while seen.counted[0][0] < now - _WINDOW_S:
+            seen.counted.popleft()
+        goods, bads = (sum(entry[i] for entry in seen.counted) for i in (1, 2))
+        failing = goods + bads >= _SAMPLE and bads * 2 >= goods + bads
+        if refused or (bad and failing):
+            seen.told += len(refused or bad)
+            seen.partial = seen.partial or goods > 0
+            reason = str(getattr((refused or bad)[-1], "reason", ""))
+            if now - seen.logged_at >= _LOG_EVERY_S or not seen.logged_at:
+                seen.logged_at = now
+                event = "provider refuses us, the operator must mend it" if refused else "provider fails"
+                log.warning(event, provider=provider, reason=reason, messages=seen.told)
+            return Trouble(provider, reason, bool(refused), seen.told, datetime.now(UTC))
+        if bads or not good:
+            return None
+        # A minute without failures. A partial trouble, like one region's, is forgotten here and ends by its age.
+        del self._seen[provider]
+        if not seen.told or seen.partial:
+            return None
+        log.info("provider works again", provider=provider, after_failed=seen.told)
+        return Trouble(provider, "", False, 0, datetime.now(UTC))
+
+
+def _failed(outcome: Outcome) -> bool:
+    return isinstance(outcome, Unknown) or (isinstance(outcome, Retry) and not (outcome.too_fast or outcome.ours))
+
+
+def _written(trouble: Trouble) -> str:
+    return json.dumps([trouble.reason, trouble.operators, trouble.count, trouble.at.isoformat()])
+
+
+def _read(name: bytes | str, text: bytes | str) -> Trouble:
+    reason, operators, count, at = json.loads(text)
+    return Trouble(
+        name.decode() if isinstance(name, bytes) else name, reason, operators, count, datetime.fromisoformat(at)
+    )
