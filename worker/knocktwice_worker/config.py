@@ -245,6 +245,13 @@ class Settings(BaseSettings):
         description="How many days it is kept what people write to a sender; 0: only for a week that they wrote, without the words.",
     )
 
+    inbound_replies_per_h: int = Field(
+        0,
+        ge=0,
+        le=100,
+        description="SMS to one number per hour that answer what it wrote, as webhook endpoints say; 0: their answers are not read.",
+    )
+
     # Later steps
     withdraw: bool = Field(
         True, description="A message of a later step takes the push off the screen, by a silent push to the app."

@@ -50,6 +50,7 @@ from knocktwice_worker.notifications.pipeline.reconcile import Reconcile
 from knocktwice_worker.notifications.pipeline.withdraw import Withdrawals
 from knocktwice_worker.privacy.erasure import Erasure
 from knocktwice_worker.privacy.guard import ErasureGuard
+from knocktwice_worker.webhooks import replies
 from knocktwice_worker.webhooks.carrier import Hooks
 from knocktwice_worker.webhooks.sending import Sender
 
@@ -135,7 +136,19 @@ class Services:
     def webhooks(self) -> Sender:
         """Sends events to webhook endpoints."""
         give_up = timedelta(seconds=self.settings.webhook_give_up_s)
-        return Sender(engine=self.engine, hooks=self.hooks, secrets=self.webhook_secrets, give_up=give_up)
+        return Sender(
+            engine=self.engine,
+            hooks=self.hooks,
+            secrets=self.webhook_secrets,
+            give_up=give_up,
+            reply=self._reply if self.settings.inbound_replies_per_h else None,
+        )
+
+    def _reply(self, inbound: str, reply: str) -> None:
+        with self.engine.begin() as conn:
+            batch = replies.batch(conn, inbound, reply, most=self.settings.inbound_replies_per_h)
+        if batch is not None:
+            self.send([batch])
 
     @cached_property
     def webhook_secrets(self) -> list[str]:

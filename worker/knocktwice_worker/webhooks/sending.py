@@ -14,11 +14,11 @@ from sqlalchemy import text
 
 from knocktwice_worker.channels.http import NoResponse, Request
 from knocktwice_worker.database.bulk import rows
-from knocktwice_worker.webhooks import heard, signing
-from knocktwice_worker.webhooks.endpoints import HEARD
+from knocktwice_worker.webhooks import heard, replies, signing
+from knocktwice_worker.webhooks.endpoints import HEARD, INBOUND
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from sqlalchemy import Connection, Engine, Row
 
@@ -144,12 +144,14 @@ class Sender:
         hooks: carries the requests.
         secrets: the secrets from which the endpoints' keys are derived, the newest first; all of them sign.
         give_up: an endpoint that has taken nothing for so long is disabled; zero: never.
+        reply: sends an application's reply to a text, given by its id; ``None``: answers are not read.
     """
 
     engine: Engine
     hooks: Hooks
     secrets: Sequence[str]
     give_up: timedelta
+    reply: Callable[[str, str], None] | None = None
 
     def send(self) -> int:
         """Send one round of what is due, to all endpoints side by side; return how many events that were."""
@@ -161,6 +163,7 @@ class Sender:
         now = time.time()
         answers = self.hooks.send([_request(row, self.secrets, now, about) for row in due])
         failures = [_failure(answer) for answer in answers]
+        self._reply(due, answers)
         with self.engine.begin() as conn:
             conn.execute(
                 _RECORD,
@@ -177,6 +180,16 @@ class Sender:
             for id_, failure in _failed(due, failures, well).items():
                 self._note(conn, id_, failure)
         return len(due)
+
+    def _reply(self, due: Sequence[Row[Any]], answers: Sequence[Response | NoResponse]) -> None:
+        """Send what the application answers to people. A webhook that comes again because of an error repeats nothing."""
+        if self.reply is None:
+            return
+        for row, answer in zip(due, answers, strict=True):
+            if row.type == INBOUND and not isinstance(answer, NoResponse) and 200 <= answer.status < 300:
+                text_ = replies.wanted(answer.body)
+                if text_ is not None:
+                    self.reply(str(row.notification_id), text_)
 
     def _note(self, conn: Connection, endpoint: str, failure: _Failure) -> None:
         waits = {"first": _FIRST_WAIT, "longest": _LONGEST_WAIT, "give_up": self.give_up or _NEVER}
