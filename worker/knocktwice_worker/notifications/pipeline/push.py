@@ -398,7 +398,9 @@ def _result(message: PushMessage, outcome: Outcome) -> store.PushResult:
         case Rejected(reason, detail, address_dead):
             text = f"{reason}: {detail}" if detail else reason
             return store.PushResult(*ids, AttemptState.REJECTED, text, address_dead=address_dead)
-        case Retry(reason, after) | Unknown(reason, after):
+        case Retry(reason, after, ours=ours):
+            return store.PushResult(*ids, AttemptState.OPEN, reason, retry_after=_wait(after), untried=ours)
+        case Unknown(reason, after):
             return store.PushResult(*ids, AttemptState.OPEN, reason, retry_after=_wait(after))
 
 

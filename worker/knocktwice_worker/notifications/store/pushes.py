@@ -32,6 +32,7 @@ class PushResult:
         provider_id: the provider's id of the message.
         retry_after: how long to wait before the next try. A push waits for the device that asks for most.
         address_dead: the registration is gone for good and is deleted.
+        untried: we were too late to ask the provider, so this was no try.
     """
 
     notification_id: str
@@ -41,6 +42,7 @@ class PushResult:
     provider_id: str | None = None
     retry_after: timedelta | None = None
     address_dead: bool = False
+    untried: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,7 +252,8 @@ _CANCELLED = f"""
 (SELECT true FROM events e WHERE e.notification_id = d.notification_id AND e.kind = '{CANCELLED}' LIMIT 1)
 """
 
-#: How long a critical push is tried before the step behind it follows: a one-time password cannot wait for an outage to end.
+#: How long a critical push is tried before the step behind it follows: a one-time password cannot wait for an outage to
+#: end. A worker that stood still has not tried: its delay alone must not bring an SMS.
 _URGENT = timedelta(minutes=1)
 
 # One device that answered is enough; one that asks for patience is tried again until the time for retries is over.
@@ -263,7 +266,7 @@ UPDATE deliveries d SET (state, reason, wake_at, finished_at) = (
     CASE WHEN f.state <> 'scheduled' THEN knocktwice_now() END
   FROM (SELECT CASE
       WHEN s.open AND s.ended THEN 'skipped'
-      WHEN s.open AND s.urgent AND NOT {_LAST} AND s.created_at + :urgent < knocktwice_now() + s.retry_after
+      WHEN s.open AND s.urgent AND NOT s.untried AND NOT {_LAST} AND s.created_at + :urgent < knocktwice_now() + s.retry_after
         THEN CASE WHEN s.sent THEN 'sent' ELSE 'failed' END
       WHEN s.open AND s.created_at + :retry_for > knocktwice_now() THEN 'scheduled'
       WHEN s.sent THEN 'sent'
@@ -282,10 +285,11 @@ FROM (
       bool_or(a.state = 'open') AS open,
       bool_or(a.state = 'sent') AS sent,
       max(a.reason) FILTER (WHERE a.state <> 'sent') AS reason,
-      r.retry_after
-    FROM {rows("r", id="uuid", retry_after="interval")}
+      r.retry_after,
+      r.untried
+    FROM {rows("r", id="uuid", retry_after="interval", untried="boolean")}
     JOIN attempts a ON a.notification_id = r.id
-    GROUP BY a.notification_id, r.retry_after
+    GROUP BY a.notification_id, r.retry_after, r.untried
   ) o
   JOIN notifications n ON n.id = o.id
   JOIN batches b ON b.id = n.batch_id
@@ -359,7 +363,13 @@ def record_push(
         done += conn.execute(_RECORD_ANSWERED, {"id": list(known), "state": states, "reason": reasons})
     rest = {i: max(r.retry_after or timedelta() for r in own) for i, own in by_push.items() if i not in known}
     if rest:
-        given = {"id": list(rest), "retry_after": list(rest.values()), "retry_for": retry_for, "urgent": _URGENT}
+        given = {
+            "id": list(rest),
+            "retry_after": list(rest.values()),
+            "untried": [all(r.untried for r in by_push[i] if r.state is AttemptState.OPEN) for i in rest],
+            "retry_for": retry_for,
+            "urgent": _URGENT,
+        }
         done += conn.execute(_RECORD_PUSH, given)
     _settle_pushes(conn, done)
     shown = {r.notification_id for r in results if r.state is AttemptState.SENT}
