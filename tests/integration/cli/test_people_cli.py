@@ -80,7 +80,7 @@ def test_erasing_is_accepted_for_the_workers_to_do(run: Run, valkey: redis.Redis
 
 def test_the_documents_example_of_an_erasure_is_recorded() -> None:
     client = RecordingClient()
-    client.register_device("u-17", "r")
+    client.register_device("u-17", "reg")
     client.bind_phone("u-17", "+16505550100")
     client.tag_user("u-17", {"a": 1})
     client.set_marketing_consent("u-17", True, source="s")
@@ -93,7 +93,7 @@ def test_the_check_says_what_is_left(run: Run, here: Services) -> None:
     said = run("erase-user", "u-17", "--check")
     assert (said.code, said.out) == (0, "nothing is left\n")
     with here.engine.begin() as conn:
-        people.apply(conn, [DeviceRegistered("u-17", "r", datetime.now(UTC))])
+        people.apply(conn, [DeviceRegistered("u-17", "reg", datetime.now(UTC))])
     said = run("erase-user", "u-17", "--check", "--json")
     assert (said.code, said.json) == (1, {"users": 1, "devices": 1, "phones": 0, "notifications": 0, "blast_pages": 0})
 

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from knocktwice_shared.ids import created_at
-from knocktwice_shared.messages import DeviceUnregistered, PhoneBound, Push, Recipient, UserErased
+from knocktwice_shared.messages import PhoneBound, Push, Recipient, UserErased
 from knocktwice_worker.audience import opt_outs
 from knocktwice_worker.notifications import store
 
@@ -63,11 +63,11 @@ class ErasureGuard:
     def still_valid(self, conn: Connection, changes: Sequence[AudienceChange]) -> list[AudienceChange]:
         """Return the changes that no erasure has made void. The erasures themselves are left out."""
         facts = [c for c in changes if not isinstance(c, UserErased)]
-        until = self.erased.find(conn, {c.user for c in facts if not isinstance(c, DeviceUnregistered)})
+        until = self.erased.find(conn, {c.user for c in facts if c.user is not None})
         for c in changes:
             if isinstance(c, UserErased):
                 until[c.user] = max(c.at, until.get(c.user, c.at))
-        return [c for c in facts if isinstance(c, DeviceUnregistered) or c.user not in until or c.at > until[c.user]]
+        return [c for c in facts if c.user is None or c.user not in until or c.at > until[c.user]]
 
     def restore_opt_outs(self, conn: Connection, changes: Sequence[AudienceChange]) -> None:
         """Keep the opt-out of an erased person for the present owner of the number."""

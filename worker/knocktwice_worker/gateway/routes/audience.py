@@ -28,9 +28,9 @@ async def register_device(user: str, registration: str, request: Request, outbox
 
 
 @router.delete("/users/{user}/devices/{registration}", status_code=202)
-async def unregister_device(user: str, registration: str, outbox: Out) -> Queued:  # noqa: ARG001 - in the path
-    """Say that a device is nobody's any more. Call it at logout."""
-    await outbox.send(wording.change("unregister_device", {}, (), registration=registration))
+async def unregister_device(user: str, registration: str, outbox: Out) -> Queued:
+    """Say that a device is not this user's any more. Call it at logout. Whoever logged in on it since keeps it."""
+    await outbox.send(wording.change("unregister_device", {}, (), user=user, registration=registration))
     return Queued()
 
 
