@@ -27,6 +27,7 @@ PARTS = (
     "application",
     "limits",
     "blast",
+    "critical",
     "growth",
 )
 

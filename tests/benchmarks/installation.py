@@ -35,7 +35,7 @@ _AUDIENCE = (
     """,
     """
     INSERT INTO phones (user_id, number)
-    SELECT 'user-' || i, '+1' || (5000000000 + i) FROM generate_series(0, :people - 1) i
+    SELECT 'user-' || i, '+1' || (6502000000 + i) FROM generate_series(0, :people - 1) i
     """,
 )
 

@@ -32,7 +32,7 @@ def measure(here: Installation, figures: Figures) -> None:
     with sa.create_engine(here.database(), poolclass=sa.NullPool).connect() as conn:
         for _ in range(ROUNDS):
             batches = [
-                [Ask(str(uuid7()), f"+1{5_000_000_000 + n}", uuid7().bytes) for n in range(i, i + BATCH_LIMIT)]
+                [Ask(str(uuid7()), f"+1{6_502_000_000 + n}", uuid7().bytes) for n in range(i, i + BATCH_LIMIT)]
                 for i in range(0, count, BATCH_LIMIT)
             ]
             with meter.measure(here.roles([])) as spent:

@@ -30,7 +30,7 @@ _FILL = (
     """,  # noqa: S608
     f"""
     INSERT INTO phones (user_id, number, region, consented_at)
-    SELECT 'user-' || to_char(h % 1000, 'FM000') || '-' || i, '+1650' || (1000000 + i), 'US',
+    SELECT 'user-' || to_char(h % 1000, 'FM000') || '-' || i, '+1650' || (2000000 + i), 'US',
            CASE WHEN h / 300 % 3 = 0 THEN knocktwice_now() END
     FROM {_PEOPLE} WHERE h / 20 % 4 > 0
     """,  # noqa: S608

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import hmac
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
@@ -206,3 +207,34 @@ def test_a_key_that_is_used_too_fast_is_refused_over_http_and_no_other(here: Ser
         assert all(int(answer.headers["Retry-After"]) >= 1 for answer in refused)
         assert other.get("/v1/stats").status_code != 429
     slow.close()
+
+
+def test_a_known_and_an_unknown_id_cost_the_same_work(here: Services, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = _made(here)
+    counted: list[str] = []
+
+    def count(owner: object, name: str) -> None:
+        work = getattr(owner, name)
+
+        def counting(*args: Any, **more: Any) -> Any:
+            counted.append(name)
+            return work(*args, **more)
+
+        monkeypatch.setattr(owner, name, counting)
+
+    count(keys, "digest")
+    count(keys, "working")
+    count(hmac, "compare_digest")
+
+    async def work(given: str) -> list[str]:
+        ring = KeyRing(here)
+        assert await ring.find(made) is not None
+        counted.clear()
+        assert await ring.find(given) is None
+        await ring.close()
+        return list(counted)
+
+    known = asyncio.run(work(made[:-32] + "x" * 32))
+    unknown = asyncio.run(work(f"kt_{'a' * 12}_{'x' * 32}"))
+    assert known == unknown
+    assert {"digest", "compare_digest", "working"} <= set(known)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import pytest
 import sqlalchemy as sa
 
 from knocktwice_worker.gateway.application import THREADS
-from knocktwice_worker.gateway.http.protocol import HEAD_BYTES, BoundedHttpProtocol
+from knocktwice_worker.gateway.http.protocol import HEAD_BYTES, TARGET_BYTES, BoundedHttpProtocol
 from knocktwice_worker.gateway.server import CONNECTIONS_LIMIT, OPTIONS
 from support.http_gateway import HttpGateway
 from support.system import eventually
@@ -155,6 +156,46 @@ def test_a_head_without_end_is_not_kept(gateway: HttpGateway) -> None:
         try:
             for n in range(HEAD_BYTES * 100 // 1_000):
                 client.sendall(b"X-%d: " % n + b"a" * 1_000 + b"\r\n")
-            assert client.recv(1_000) == b""
+            assert client.recv(1_000).startswith(b"HTTP/1.1 431 ")
         except ConnectionError:
             return
+
+
+def _answered(gateway: HttpGateway, head: bytes) -> bytes:
+    address = ("127.0.0.1", int(gateway.url.rpartition(":")[2]))
+    with socket.create_connection(address, timeout=20) as client:
+        client.sendall(head)
+        answered = b""
+        while more := client.recv(10_000):
+            answered += more
+    return answered
+
+
+@pytest.mark.parametrize(
+    ("head", "status", "kind"),
+    [
+        (b"GET /healthz HTTP/1.1\r\nhost: x\r\ncookie: " + b"a" * HEAD_BYTES + b"\r\n\r\n", 431, "head-too-large"),
+        (b"GET /healthz HTTP/1.1\r\nhost: x\r\n" + b"a: b\r\n" * (HEAD_BYTES // 6) + b"\r\n", 431, "head-too-large"),
+        # Neither the header nor the line ever ends.
+        (b"GET /healthz HTTP/1.1\r\nhost: x\r\ncookie: " + b"a" * HEAD_BYTES * 2, 431, "head-too-large"),
+        (b"GET /healthz?" + b"a" * TARGET_BYTES + b" HTTP/1.1\r\nhost: x\r\n\r\n", 414, "target-too-long"),
+        (b"POST /v1/notifications?" + b"a" * TARGET_BYTES * 2, 414, "target-too-long"),
+    ],
+    ids=["one header", "many headers", "without end", "target", "target without end"],
+)
+def test_a_head_over_the_limit_is_told_so(gateway: HttpGateway, head: bytes, status: int, kind: str) -> None:
+    lines, _, body = _answered(gateway, head).partition(b"\r\n\r\n")
+    assert lines.startswith(b"HTTP/1.1 %d " % status)
+    assert b"\r\nconnection: close" in lines
+    assert b"application/problem+json" in lines
+    assert json.loads(body)["type"] == f"urn:knocktwice:problem:{kind}"
+    assert gateway.stranger().get("/healthz").status_code == 200
+
+
+def test_a_head_within_the_limit_and_the_body_behind_it_are_taken(gateway: HttpGateway) -> None:
+    client = gateway.client()
+    answer = client.get("/v1/messages", headers={"x-large": "a" * (HEAD_BYTES - 1_000)})
+    assert answer.status_code == 200
+    body = {"user": "u", "push": {"title": "a", "body": "b" * 500}, "reference": {"r": "c" * 3_000}}
+    for _ in range(3):
+        assert client.post("/v1/notifications", json=body, headers={"x-large": "a" * 20_000}).status_code == 202

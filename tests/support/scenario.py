@@ -103,7 +103,7 @@ class Scenario:
     ) -> OneNotification:
         """Make a notification to a person of its own; nothing has heard of it yet."""
         n = next(_numbers)
-        number, registration, name = number or f"+1650{n:07}", f"silent-{n}", f"user-{n}" if user else None
+        number, registration, name = number or f"+1650{2_000_000 + n}", f"silent-{n}", f"user-{n}" if user else None
         who: dict[str, Any] = {"registrations": [registration], "phone": number}
         if name:
             self.know(DeviceRegistered(name, registration, SAID), PhoneBound(name, number, SAID))

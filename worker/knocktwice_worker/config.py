@@ -31,6 +31,7 @@ FROM_FILES = (
     "KNOCKTWICE_BROKER_URL",
     "KNOCKTWICE_SECRET",
     "KNOCKTWICE_RECEIPT_SECRET",
+    "KNOCKTWICE_WEBHOOK_SECRET",
     "TWILIO_AUTH_TOKEN",
 )
 
@@ -40,6 +41,7 @@ OPTIONAL = (
     "broker_url",
     "secret",
     "receipt_secret",
+    "webhook_secret",
     "fcm_project",
     "google_application_credentials",
     "twilio_account_sid",
@@ -251,6 +253,10 @@ class Settings(BaseSettings):
     # Webhooks to the application
     webhook_urls: frozenset[str] = Field(
         frozenset(), description='Where every event is told, like ["https://shop.example/hooks"]; see docs/webhooks.md.'
+    )
+    webhook_secret: SecretStr | None = Field(
+        None,
+        description="Keys of webhook signatures, separated by commas, all sign and the first is shown; empty: from KNOCKTWICE_SECRET.",
     )
     webhook_private: bool = Field(False, description="Webhooks may go to private addresses, and over http.")
     webhook_give_up_s: Seconds = Field(259_200, description="An endpoint that fails for so long is disabled.")

@@ -52,6 +52,7 @@ from knocktwice_worker.webhooks.sending import Sender
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from pydantic import SecretStr
     from redis import Redis
     from sqlalchemy import Connection, Engine
 
@@ -130,7 +131,12 @@ class Services:
     def webhooks(self) -> Sender:
         """Sends events to webhook endpoints."""
         give_up = timedelta(seconds=self.settings.webhook_give_up_s)
-        return Sender(engine=self.engine, hooks=self.hooks, secret=secret(self.settings), give_up=give_up)
+        return Sender(engine=self.engine, hooks=self.hooks, secrets=self.webhook_secrets, give_up=give_up)
+
+    @cached_property
+    def webhook_secrets(self) -> list[str]:
+        """The secrets of webhook signatures, the newest first."""
+        return _listed(self.settings.webhook_secret) or [secret(self.settings)]
 
     @cached_property
     def guard(self) -> ErasureGuard:
@@ -188,9 +194,8 @@ class Services:
     @cached_property
     def receipt_tokens(self) -> ReceiptTokens:
         """Signs and reads the receipt tokens in pushes."""
-        own = self.settings.receipt_secret
-        secrets = own.get_secret_value().split(",") if own else [secret(self.settings)]
-        return ReceiptTokens([s.strip().encode() for s in secrets], self.settings.receipt_valid)
+        secrets = _listed(self.settings.receipt_secret) or [secret(self.settings)]
+        return ReceiptTokens([s.encode() for s in secrets], self.settings.receipt_valid)
 
     @cached_property
     def receipt_urls(self) -> ReceiptUrls | None:
@@ -375,6 +380,11 @@ class Services:
         ):
             if name in self.__dict__:
                 getattr(self.__dict__.pop(name), close)()
+
+
+def _listed(secrets: SecretStr | None) -> list[str]:
+    """Return the secrets of a setting that may have several, separated by commas."""
+    return [] if secrets is None else [s.strip() for s in secrets.get_secret_value().split(",") if s.strip()]
 
 
 _services: dict[int, Services] = {}

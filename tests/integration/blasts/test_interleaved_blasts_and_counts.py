@@ -157,7 +157,7 @@ def _planned(scenario: Scenario) -> Campaign:
     campaign = Campaign(scenario, f"tea-{next(_numbers)}")
     for who in ("ada", "bob"):
         user = f"{who}-{campaign.key}"
-        number = f"+1651{next(_numbers):07}"
+        number = f"+1651{2_530_000 + next(_numbers)}"
         likes = TagsSet(user, {"likes": campaign.key}, SAID)
         scenario.know(DeviceRegistered(user, f"silent-{user}", SAID), PhoneBound(user, number, SAID), likes)
     return campaign

@@ -44,7 +44,7 @@ def limits(total: int = 0, reserve: int = 0, *, zone: str = "UTC", **categories:
 
 def ask(category: Category = TRANSACTIONAL, parts: int = 1) -> Ask:
     """Ask for a text of its own to a number of its own."""
-    return Ask(str(uuid4()), f"+1650{next(_numbers):07}", b"hello", parts, category)
+    return Ask(str(uuid4()), f"+1650{2_530_000 + next(_numbers)}", b"hello", parts, category)
 
 
 def refusals(answers: Sequence[Answer]) -> list[str | None]:

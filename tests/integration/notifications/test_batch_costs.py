@@ -59,7 +59,7 @@ class Bill:
 
 
 def _batch(people: int) -> Batch:
-    first = uuid7().int % 10**9
+    first = 2_000_000 + uuid7().int % 6_000_000
     return parse_batch(
         {
             "v": 1,
@@ -70,7 +70,7 @@ def _batch(people: int) -> Batch:
                 {
                     "id": str(uuid7()),
                     "registrations": [f"silent-{n}"],
-                    "phone": f"+1{first + n:010}",
+                    "phone": f"+1650{first + n}",
                     "params": {"n": n},
                 }
                 for n in range(people)

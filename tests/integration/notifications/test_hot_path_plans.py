@@ -15,7 +15,7 @@ from knocktwice_shared.messages import Receipt, ReceiptEvent
 from knocktwice_worker.audience import opt_outs, people
 from knocktwice_worker.lifecycle import AttemptState
 from knocktwice_worker.notifications import store
-from knocktwice_worker.notifications.store import removal
+from knocktwice_worker.notifications.store import change_feed, removal
 from knocktwice_worker.privacy import erasure, notifications, retention
 from knocktwice_worker.reporting.story import tell
 from support.databases import new_database
@@ -186,3 +186,15 @@ def test_old_rows_are_found_by_index(archive: Archive) -> None:
     told += archive.plans(lambda conn: conn.execute(retention._LINKS, {"ids": archive.ids[:100]}))
     told += archive.plans(lambda conn: removal.delete(conn, archive.ids[:100]))
     assert set(re.findall(r"Seq Scan on (\w+)", told)) <= {"batches"}, told
+
+
+def test_a_registered_follower_reads_no_notification_when_it_looks_again(archive: Archive) -> None:
+    read = sa.text("SELECT seq_tup_read FROM pg_stat_xact_user_tables WHERE relname = 'notifications'")
+    with archive.engine.connect() as conn:
+        before = conn.execute(read).scalar_one()
+        change_feed.join(conn, "a follower")
+        first = conn.execute(read).scalar_one()
+        change_feed.join(conn, "a follower")
+        again = conn.execute(read).scalar_one()
+        conn.rollback()
+    assert (first - before, again - first) == (len(archive.ids), 0)

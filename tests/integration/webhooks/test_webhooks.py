@@ -10,6 +10,7 @@ from uuid import UUID
 
 import pytest
 import sqlalchemy as sa
+from pydantic import SecretStr
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from knocktwice_shared.errors import InvalidMessage
@@ -405,6 +406,32 @@ def test_a_redirect_is_not_followed(here: Services, application: WebhookReceiver
     assert here.webhooks.test(endpoint, application.url) is None
     application.answer = lambda _: 302
     assert here.webhooks.test(endpoint, application.url) == "HTTP 302"
+
+
+def test_while_a_secret_is_exchanged_the_old_and_the_new_one_verify(
+    here: Services, application: WebhookReceiver, clock: Clock
+) -> None:
+    endpoint = add(here, application.url)
+    for setting, valid, void in (
+        (None, ["test"], ["new"]),
+        # From the usual one to one of its own, then to the next.
+        ("new, test", ["new", "test"], ["other"]),
+        ("new", ["new"], ["test"]),
+        ("newer,new", ["newer", "new"], ["test"]),
+    ):
+        changed = here.settings.model_copy(update={"webhook_secret": setting and SecretStr(setting)})
+        there = Services(changed)
+        clicked(here)
+        application.seen.clear()
+        tell(there, clock)
+        there.close()
+        assert len(application.seen) == len(LIFE)
+        for headers, body in application.seen:
+            for secret in valid:
+                Webhook(signing.key_of(secret, endpoint)).verify(body, headers)
+            for secret in void:
+                with pytest.raises(WebhookVerificationError):
+                    Webhook(signing.key_of(secret, endpoint)).verify(body, headers)
 
 
 def test_old_events_are_forgotten(here: Services, application: WebhookReceiver, clock: Clock) -> None:

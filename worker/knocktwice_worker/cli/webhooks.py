@@ -13,7 +13,6 @@ from rich.table import Table
 
 from knocktwice_shared.errors import InvalidMessage
 from knocktwice_worker.cli.output import AsJson, clock, fail, out, print_json, reading
-from knocktwice_worker.embedded.installation import secret
 from knocktwice_worker.notation import durations
 from knocktwice_worker.services import services
 from knocktwice_worker.webhooks import endpoints, events, signing
@@ -46,7 +45,7 @@ def add(
     wanted = [event.strip() for event in types.split(",") if event.strip()]
     with _database() as conn:
         id_ = endpoints.add(conn, url, wanted, personal=personal, private=here.settings.webhook_private)
-    key = signing.key_of(secret(here.settings), id_)
+    key = signing.key_of(here.webhook_secrets[0], id_)
     if as_json:
         print_json({"id": id_, "secret": key})
         return
@@ -61,7 +60,7 @@ def list_all(
     """List the endpoints, how they do, and why one is disabled."""
     with _database() as conn:
         found = endpoints.list_all(conn)
-    key = secret(services().settings) if secrets else ""
+    key = services().webhook_secrets[0] if secrets else ""
     if as_json:
         print_json(
             [dataclasses.asdict(each) | ({"secret": signing.key_of(key, each.id)} if secrets else {}) for each in found]

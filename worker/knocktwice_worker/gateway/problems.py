@@ -47,10 +47,12 @@ KINDS: dict[str, tuple[int, str]] = {
     "too-little-history": (409, "There is too little history"),
     "too-slow": (408, "The request took too long to arrive"),
     "too-large": (413, "The body is too large"),
+    "target-too-long": (414, "The address is too long"),
     "unsupported-media-type": (415, "The body has the wrong content type"),
     "invalid-field": (422, "A field is wrong"),
     "idempotency-key-reused": (422, "The idempotency key was used for something else"),
     "too-many-requests": (429, "Too many requests"),
+    "head-too-large": (431, "The head of the request is too large"),
     "internal": (500, "Something went wrong here"),
     "unavailable": (503, "A server behind the gateway does not answer"),
 }

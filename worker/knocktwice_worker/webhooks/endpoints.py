@@ -72,7 +72,7 @@ def add(conn: Connection, url: str, events: Collection[str] = (), *, personal: b
     Raises:
         InvalidMessage: the URL is not allowed or known already, or there is no such event.
     """
-    addresses.check(url, private=private)
+    url = addresses.check(url, private=private)
     if unknown := sorted(set(events) - set(types())):
         raise InvalidMessage("events", f"there is no {unknown[0]}; there are {', '.join(types())}")
     id_ = _insert(conn, url, events, personal)
@@ -84,8 +84,7 @@ def add(conn: Connection, url: str, events: Collection[str] = (), *, personal: b
 def declare(conn: Connection, urls: Collection[str], *, private: bool) -> None:
     """Make endpoints of the setting's URLs, unless they are some already."""
     for url in sorted(urls):
-        addresses.check(url, private=private)
-        _insert(conn, url, (), personal=False)
+        _insert(conn, addresses.check(url, private=private), (), personal=False)
 
 
 _LIST = text("""

@@ -141,13 +141,13 @@ class Sender:
     Attributes:
         engine: for short transactions.
         hooks: carries the requests.
-        secret: the installation's, from which the endpoints' keys are derived.
+        secrets: the secrets from which the endpoints' keys are derived, the newest first; all of them sign.
         give_up: an endpoint that has taken nothing for so long is disabled; zero: never.
     """
 
     engine: Engine
     hooks: Hooks
-    secret: str
+    secrets: Sequence[str]
     give_up: timedelta
 
     def send(self) -> int:
@@ -157,7 +157,7 @@ class Sender:
         if not due:
             return 0
         now = time.time()
-        answers = self.hooks.send([_request(row, self.secret, now) for row in due])
+        answers = self.hooks.send([_request(row, self.secrets, now) for row in due])
         failures = [_failure(answer) for answer in answers]
         with self.engine.begin() as conn:
             conn.execute(
@@ -185,20 +185,20 @@ class Sender:
     def test(self, endpoint: str, url: str) -> str | None:
         """Send one event of type ``knocktwice.test`` and return what went wrong, or ``None``."""
         body = _body("knocktwice.test", time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime()), {})
-        headers = signing.headers(self.secret, endpoint, f"test.{time.time_ns()}", time.time(), body)
+        headers = signing.headers(self.secrets, endpoint, f"test.{time.time_ns()}", time.time(), body)
         (answer,) = self.hooks.send([Request(url, headers, body)])
         failure = _failure(answer)
         return failure and failure.problem
 
 
-def _request(row: Row[Any], secret: str, now: float) -> Request:
+def _request(row: Row[Any], secrets: Sequence[str], now: float) -> Request:
     data = dict(row.data)
     if row.personal:
         who = {"user": row.user_id, "phone": row.phone, "key": row.key}
         data |= {name: value for name, value in who.items() if value is not None}
     body = _body(row.type, row.at.isoformat(), data)
     message_id = f"{row.notification_id}.{row.step}.{row.type}"
-    return Request(row.url, signing.headers(secret, row.endpoint_id, message_id, now, body), body)
+    return Request(row.url, signing.headers(secrets, row.endpoint_id, message_id, now, body), body)
 
 
 def _body(type_: str, at: str, data: Mapping[str, Any]) -> bytes:

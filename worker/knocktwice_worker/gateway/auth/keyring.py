@@ -37,6 +37,8 @@ STALE = timedelta(minutes=5)
 _PAUSE_S = 0.05
 #: Digests that are remembered; forged keys with an id that works take places, too.
 _REMEMBERED = 1_000
+#: The digest that is compared for an id without a key; no key has it.
+_NOBODYS = bytes(32)
 #: The time between two notes of the keys' use.
 NOTED = timedelta(seconds=30)
 
@@ -71,13 +73,13 @@ class KeyRing:
         if id_ is None:
             return None
         await self._refresh(older_than=FRESH)
-        if id_ not in self._working:
+        key = self._match(id_, given)
+        if key is None:
             # It may have been made a moment ago.
             await self._refresh(older_than=timedelta())
-        key = self._working.get(id_)
-        if key is None or not hmac.compare_digest(key.digest, self._digest(given)):
-            return None
-        self._used.add(key.id)
+            key = self._match(id_, given)
+        if key is not None:
+            self._used.add(key.id)
         return key
 
     async def close(self) -> None:
@@ -89,6 +91,15 @@ class KeyRing:
             except SQLAlchemyError as error:
                 log.warning("the use of keys was not noted", error=type(error).__name__)
         self._thread.shutdown()
+
+    def _match(self, id_: str, given: str) -> Key | None:
+        """Return the key with this id if it is the one that was given.
+
+        An unknown id is hashed and compared like a known one, so the time of a refusal does not tell which ids exist.
+        """
+        key = self._working.get(id_)
+        is_it = hmac.compare_digest(_NOBODYS if key is None else key.digest, self._digest(given))
+        return key if is_it else None
 
     def _digest(self, given: str) -> bytes:
         """Return a key's digest. Those of the keys in use are remembered: an HMAC lets go of the interpreter's lock, and

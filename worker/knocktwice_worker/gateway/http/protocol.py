@@ -11,7 +11,9 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from knocktwice_worker.gateway.problems import Problem
 
 if TYPE_CHECKING:
     import asyncio
@@ -21,10 +23,14 @@ if TYPE_CHECKING:
 
 #: Seconds from a connection's start, or from a request's first byte, to the end of its head.
 HEAD_S = 10.0
-#: Largest head, in bytes, give or take one read from the socket.
+#: Largest head, in bytes.
 HEAD_BYTES = 32_768
+#: Longest target of a request (path and query), in bytes.
+TARGET_BYTES = 16_384
 #: Seconds for which somebody may read nothing while more is to be written than fits into the buffers on the way.
 UNREAD_S = 20.0
+#: The bytes of a header line beside name and value: colon, blank and line end.
+_AROUND_HEADER = 4
 #: The share of all places that is kept free if possible.
 _ROOM = 0.05
 
@@ -37,6 +43,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     _unread: asyncio.TimerHandle | None = None
     _timer: asyncio.TimerHandle | None = None
     _head_bytes = 0
+    _parsed_bytes = 0
+    _refusal: Problem | None = None
     _answered: RequestResponseCycle | None = None
     #: Since when no request is under way, by the loop's clock.
     _idle_since: float | None = None
@@ -75,12 +83,38 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         """Take what has come."""
         if self._timer is None and (self.cycle is None or self.cycle.response_complete):
             self._wait_for_head()
-        # Only earlier data count. The new data may contain a body together with the end of the head.
-        if self._timer is not None and self._head_bytes > HEAD_BYTES:
-            self._give_up()
-            return
         self._head_bytes += len(data)
         super().data_received(data)
+        # The parser says nothing of a line without end. While the head has not ended, all these bytes belong to it.
+        if self._timer is not None and self._head_bytes > HEAD_BYTES:
+            self._refuse(_head_too_large())
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what the parser did not take: what is no HTTP, or a head of which a callback has refused a part."""
+        if self._refusal is None:
+            super().send_400_response(msg)
+        else:
+            self._refuse(self._refusal)
+
+    def on_message_begin(self) -> None:
+        """Begin a head."""
+        super().on_message_begin()
+        self._parsed_bytes = 0
+
+    def on_url(self, url: bytes) -> None:
+        """Take a part of the target."""
+        super().on_url(url)
+        if len(self.url) > TARGET_BYTES:
+            self._refusal = Problem("target-too-long", f"path and query may have {TARGET_BYTES} bytes")
+            raise _Refused
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a header."""
+        super().on_header(name, value)
+        self._parsed_bytes += len(name) + len(value) + _AROUND_HEADER
+        if self._parsed_bytes + len(self.url) > HEAD_BYTES:
+            self._refusal = _head_too_large()
+            raise _Refused
 
     def on_headers_complete(self) -> None:
         """Have the head."""
@@ -127,6 +161,24 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self.connections.discard(one)
             one._give_up()
 
+    def _refuse(self, problem: Problem) -> None:
+        """Answer before there is a request that the application could answer, and close the connection."""
+        self._stop_waiting()
+        if self._answered is None or self._answered.response_complete:
+            response = problem.response()
+            headers = [*response.raw_headers, (b"connection", b"close")]
+            lines = [STATUS_LINE[problem.status], *(b"%b: %b\r\n" % header for header in headers), b"\r\n"]
+            self.transport.write(b"".join(lines) + bytes(response.body))
+        self.transport.close()
+
     def _give_up(self) -> None:
         self._stop_waiting()
         self.transport.close()
+
+
+class _Refused(Exception):
+    """Ends the parser's work on a head."""
+
+
+def _head_too_large() -> Problem:
+    return Problem("head-too-large", f"the request line and all headers together may have {HEAD_BYTES} bytes")

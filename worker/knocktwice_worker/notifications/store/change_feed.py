@@ -52,16 +52,17 @@ class Window:
     until: datetime
 
 
-# Without ``:since`` the follower starts with the first notification.
+# Without ``:since`` the follower starts with the first notification. Finding that one reads the whole table, and
+# ON CONFLICT alone would read it at each call: so ask first whether the follower is registered.
 _JOIN = text("""
 INSERT INTO followers (
   name,
   seen_until
 )
-VALUES (
+SELECT
   :name,
   coalesce(:since, (SELECT min(created_at) FROM notifications), knocktwice_now()) - interval '1 minute'
-)
+WHERE NOT EXISTS (SELECT FROM followers WHERE name = :name)
 ON CONFLICT DO NOTHING
 """)
 
