@@ -6,6 +6,7 @@ import json
 import re
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 from uuid import UUID
 
@@ -100,14 +101,17 @@ def each(parse: Callable[[object], _T], items: Sequence[object], path: str) -> t
         try:
             parsed.append(parse(item))
         except InvalidMessage as error:
-            place = f"{path}[{i}]"
-            raise error.renamed(lambda field, place=place: f"{place}.{field}" if field else place) from None
+            raise error.renamed(partial(_within, f"{path}[{i}]")) from None
     return tuple(parsed)
 
 
 def _note_problems(parse: Callable[[object], object], item: object, place: str) -> None:
     for problem in collected(parse, item)[1]:
-        fail(f"{place}.{problem.field}" if problem.field else place, problem.problem, None)
+        fail(_within(place, problem.field), problem.problem, None)
+
+
+def _within(place: str, field: str) -> str:
+    return f"{place}.{field}" if field else place
 
 
 def json_object(value: object, path: str) -> dict[str, Any]:
@@ -171,7 +175,11 @@ def object_of(value: object, path: str, known: set[str] | None) -> dict[str, Any
         if known is not None and name not in known:
             inside = name if path in ("message", "") else f"{path}.{name}"
             fail(inside, f"is not a field of the contract; known here: {', '.join(sorted(known))}", None)
-    return value if known is None else {name: item for name, item in value.items() if item is not None}
+    if known is None:
+        return value
+    given = {name: item for name, item in value.items() if item is not None}
+    # Only while problems are collected there are others left.
+    return given if given.keys() <= known else {name: item for name, item in given.items() if name in known}
 
 
 def list_of(value: object, path: str, least: int, most: int) -> list[Any]:

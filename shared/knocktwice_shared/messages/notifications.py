@@ -230,9 +230,7 @@ def _steps_of(message: Mapping[str, Any], *, alone: bool, sms_only: bool) -> tup
 
 def _plan(value: object, *, alone: bool) -> tuple[Step, ...]:
     steps = checks.list_of(value, "plan", 0, STEPS_LIMIT)
-    return tuple(
-        attempt(parse_step, AT_ONCE, s, f"plan[{i}]", first=i == 0, alone=alone) for i, s in enumerate(steps)
-    )
+    return tuple(attempt(parse_step, AT_ONCE, s, f"plan[{i}]", first=i == 0, alone=alone) for i, s in enumerate(steps))
 
 
 def _push(value: object, path: str) -> Push:

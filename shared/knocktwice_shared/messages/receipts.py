@@ -57,6 +57,8 @@ def _receipt(value: object) -> ReceiptEvent:
         notification=checks.uuid(raw.get("notification"), "notification"),
         kind=checks.choice(Receipt, raw.get("kind"), "kind"),
         at=checks.time(raw.get("at"), "at"),
-        registration=None if registration is None else checks.text(registration, "registration", checks.REGISTRATION_LIMIT),
+        registration=None
+        if registration is None
+        else checks.text(registration, "registration", checks.REGISTRATION_LIMIT),
         step=step,
     )

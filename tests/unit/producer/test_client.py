@@ -86,7 +86,8 @@ def test_a_repeated_key_returns_the_first_id_and_notifies_nobody(client: Recordi
 def test_a_key_used_twice_in_one_call_is_refused_by_name_and_nobody_is_dropped(
     client: RecordingClient, between: int
 ) -> None:
-    people = [Recipient("a", key="k"), *(f"u-{n}" for n in range(between)), Recipient("c", key="k")]
+    others = [Recipient(f"u-{n}") for n in range(between)]
+    people = [Recipient("a", key="k"), *others, Recipient("c", key="k")]
     with pytest.raises(InvalidMessage, match=rf"^recipients\[{between + 1}\]\.key: is that of recipients\[0\], too"):
         client.notify_many(people, push=PUSH)
     client.assert_nobody_notified()

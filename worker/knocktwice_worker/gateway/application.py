@@ -17,6 +17,7 @@ from knocktwice_worker.gateway.http.address_limit import AddressLimit
 from knocktwice_worker.gateway.http.address_pace import AddressPace
 from knocktwice_worker.gateway.http.body import SizeLimit
 from knocktwice_worker.gateway.http.client_address import ClientAddresses
+from knocktwice_worker.gateway.http.request_line import RequestLine
 from knocktwice_worker.gateway.intake.callbacks import CallbackIntake
 from knocktwice_worker.gateway.intake.outbox import Outbox
 from knocktwice_worker.gateway.intake.receipts import ReceiptIntake
@@ -45,7 +46,8 @@ def create_app(services: Services) -> ASGIApp:
         services: what it works with; closing them is the caller's.
     """
     settings = services.settings
-    bounded = SizeLimit(FastPath(describe_app(services)), limit=settings.gateway_body_bytes)
+    served = RequestLine(FastPath(describe_app(services)), ROUTERS)
+    bounded = SizeLimit(served, limit=settings.gateway_body_bytes)
     if not settings.gateway_address_per_s:
         return bounded
     addresses, pace = ClientAddresses(settings.gateway_proxies), AddressPace(settings.gateway_address_per_s)

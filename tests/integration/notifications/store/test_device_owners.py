@@ -55,7 +55,9 @@ HANDED_BACK = (
 )
 
 
-@pytest.mark.parametrize("order", list(permutations(TABLET)), ids=lambda order: "-".join(type(c).__name__ for c in order))
+@pytest.mark.parametrize(
+    "order", list(permutations(TABLET)), ids=lambda order: "-".join(type(c).__name__ for c in order)
+)
 def test_a_logout_removes_a_device_only_from_who_logs_out_in_whatever_order_the_news_comes(
     book: Book, order: Sequence[AudienceChange]
 ) -> None:

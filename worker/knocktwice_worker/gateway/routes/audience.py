@@ -10,11 +10,12 @@ from knocktwice_worker.gateway import wording
 from knocktwice_worker.gateway.auth.access import Out, requires
 from knocktwice_worker.gateway.auth.keys import Scope
 from knocktwice_worker.gateway.http.body import read_json
+from knocktwice_worker.gateway.http.request_line import WholeParts
 from knocktwice_worker.gateway.openapi import Takes
 from knocktwice_worker.gateway.schemas.audience import Changes, Consent, Device, PhoneBody, Tags
 from knocktwice_worker.gateway.schemas.saved import Queued
 
-router = APIRouter(prefix="/v1", tags=["audience"], dependencies=[requires(Scope.AUDIENCE)])
+router = APIRouter(prefix="/v1", tags=["audience"], dependencies=[requires(Scope.AUDIENCE)], route_class=WholeParts)
 
 _DEVICE = ("platform", "notifications_enabled", "locale", "time_zone", "app_version")
 

@@ -72,6 +72,8 @@ async def _notify(request: Request) -> Response:
     key = await admit(request, bearer(request), Scope.NOTIFY)
     refuse_parameters(request)
     repeated = request.headers.get("idempotency-key")
+    if repeated is not None and len(request.headers.getlist("idempotency-key")) > 1:
+        raise InvalidMessage("idempotency-key", "is given twice; send one")
     if repeated is not None and not 1 <= len(repeated) <= idempotency.KEY_LIMIT:
         raise InvalidMessage("idempotency-key", f"must have 1 to {idempotency.KEY_LIMIT} characters")
     body = await read_json(request)

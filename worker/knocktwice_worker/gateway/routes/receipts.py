@@ -12,6 +12,7 @@ from knocktwice_shared.errors import InvalidMessage
 from knocktwice_shared.messages import Receipt, parse_moment
 from knocktwice_worker.content.links.receipt_urls import PATH, RefusedToken
 from knocktwice_worker.gateway.http import body
+from knocktwice_worker.gateway.http.request_line import HEAD_ONLY
 from knocktwice_worker.gateway.problems import Problem, documented
 
 if TYPE_CHECKING:
@@ -153,7 +154,8 @@ async def _report(scope: Scope, token: str, kind: Receipt) -> None:
         event = intake.read(token, kind)
     except RefusedToken as error:
         raise Problem("invalid-signature", f"this receipt {error}", field="token") from None
-    await intake.take([event])
+    if HEAD_ONLY not in scope:
+        await intake.take([event])
 
 
 def _intake(request: Request) -> ReceiptIntake:
