@@ -17,7 +17,8 @@ from __future__ import annotations
 from knocktwice.channels import WhatsApp
 from knocktwice.client import Client
 from knocktwice.content import ChannelStep, Sms
-from knocktwice_shared.errors import BrokerUnavailable, InvalidMessage, KnocktwiceError
+from knocktwice_shared.durability import Durability
+from knocktwice_shared.errors import BrokerUnavailable, InvalidMessage, KnocktwiceError, NotConfirmed, QueueFull
 from knocktwice_shared.messages import Category, LocalTime, Platform, Push, Receipt, ReceiptEvent, Recipient, When
 
 __all__ = [
@@ -25,11 +26,14 @@ __all__ = [
     "Category",
     "ChannelStep",
     "Client",
+    "Durability",
     "InvalidMessage",
     "KnocktwiceError",
     "LocalTime",
+    "NotConfirmed",
     "Platform",
     "Push",
+    "QueueFull",
     "Receipt",
     "ReceiptEvent",
     "Recipient",

@@ -1,9 +1,11 @@
-"""The way to the broker: one connection per process, bounded waits, and an inbox that makes "accepted" mean durable.
+"""The way to the broker: one connection per process, bounded waits, and an inbox that keeps what was accepted.
 
 On Redis a message is written to the inbox and put on Celery's queue in one step. The worker takes it out of the inbox
 when its rows are committed, and ``sweep`` puts it on the queue again if it stays. So a message is accepted once the
-inbox has it, and a queue that refuses it is a matter of delay, not of loss: it is logged, not raised. RabbitMQ needs no
-inbox; it confirms each message.
+inbox has it, as safely as ``durability`` asks, and a queue that refuses it is a matter of delay, not of loss: it is
+logged, not raised. RabbitMQ needs no inbox; it confirms each message when its disk has it.
+
+The inbox is bounded: a script that finds it full refuses notifications first, and what a decision waits for later.
 
 kombu and redis are imported on first use, so that ``import knocktwice`` costs an application's start nothing.
 """
@@ -20,8 +22,19 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol
 from uuid import UUID
 
-from knocktwice_shared.errors import BrokerUnavailable
-from knocktwice_shared.names import INBOX_ACCEPTED, INBOX_MESSAGES, INBOX_SUBJECTS, key_name
+from knocktwice.durability import Asked
+from knocktwice_shared.durability import Durability
+from knocktwice_shared.errors import BrokerUnavailable, KnocktwiceError, NotConfirmed, QueueFull
+from knocktwice_shared.names import (
+    BACKLOG_BYTES,
+    BACKLOG_HEADROOM,
+    BACKLOG_MESSAGES,
+    INBOX_ACCEPTED,
+    INBOX_BACKLOG,
+    INBOX_MESSAGES,
+    INBOX_SUBJECTS,
+    key_name,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -38,24 +51,38 @@ KEY_LIFETIME = timedelta(days=7)
 #: Messages per round trip: 20 full batches are 10,000 notifications and, inbox and queue together, about 4 MB.
 _AT_ONCE = 20
 #: Atomic, and scored by the server's clock, so that a producer with a wrong clock cannot hide a message from ``sweep``.
-#: KEYS are the inbox's three and each message's queue; ARGV of each message its id, inbox entry, queued form, the
-#: number of its subjects, and these. Returns how many a queue refused.
-_ACCEPT = """
+#: KEYS are the inbox's four and each message's queue; ARGV of each message its id, inbox entry, queued form, the
+#: number of its subjects, and these. Returns how many a queue refused, and the ids of the messages without room.
+_ACCEPT = f"""
 local time = redis.call('TIME')
 local now = time[1] .. '.' .. string.format('%06d', time[2])
-local refused, at = 0, 1
-for i = 4, #KEYS do
+local known = redis.call('HMGET', KEYS[4], 'messages', 'bytes', 'used')
+local most = tonumber(known[1] or {BACKLOG_MESSAGES})
+local most_bytes = tonumber(known[2] or {BACKLOG_BYTES})
+local used = tonumber(known[3] or 0)
+local waiting = redis.call('HLEN', KEYS[1])
+local out, at, grown = {{0}}, 1, 0
+for i = 5, #KEYS do
   local id, entry, message, subjects = unpack(ARGV, at, at + 3)
-  redis.call('HSET', KEYS[1], id, entry)
-  redis.call('ZADD', KEYS[2], now, id)
-  for s = at + 4, at + 3 + subjects do
-    redis.call('ZADD', KEYS[3], 0, ARGV[s] .. '\\n' .. id)
+  local before = redis.call('HSTRLEN', KEYS[1], id)
+  local room = subjects == '0' and 1 or {BACKLOG_HEADROOM}
+  if before == 0 and (waiting >= most * room or used + grown >= most_bytes * room) then
+    out[#out + 1] = id
+  else
+    redis.call('HSET', KEYS[1], id, entry)
+    redis.call('ZADD', KEYS[2], now, id)
+    for s = at + 4, at + 3 + subjects do
+      redis.call('ZADD', KEYS[3], 0, ARGV[s] .. '\\n' .. id)
+    end
+    if before == 0 then waiting = waiting + 1 end
+    grown = grown + #entry - before
+    local answer = redis.pcall('LPUSH', KEYS[i], message)
+    if type(answer) == 'table' and answer.err then out[1] = out[1] + 1 end
   end
   at = at + 4 + subjects
-  local answer = redis.pcall('LPUSH', KEYS[i], message)
-  if type(answer) == 'table' and answer.err then refused = refused + 1 end
 end
-return refused
+if grown ~= 0 then redis.call('HINCRBY', KEYS[4], 'used', grown) end
+return out
 """
 
 
@@ -78,9 +105,12 @@ class KombuBroker:
     Threads take turns on the connection. A forked child starts afresh; a call that finds a connection dead replaces it.
     """
 
-    def __init__(self, address: Address, timeout: float) -> None:
+    def __init__(self, address: Address, timeout: float, asked: Asked = Asked(Durability.MEMORY)) -> None:  # noqa: B008
+        if asked.level is Durability.REPLICA and not address.speaks_redis:
+            raise KnocktwiceError("durability replica needs Redis or Valkey; RabbitMQ confirms what its disk has")
         self._address = address
         self._timeout = timeout
+        self._asked = asked
         self._lock = threading.Lock()
         self._connection: Connection | None = None
         # A pid check in each call would race: a child's first two threads might both find the parent's lock.
@@ -107,30 +137,61 @@ class KombuBroker:
 
         Raises:
             BrokerUnavailable: not within the timeout. Of many messages, some may have been accepted.
+            NotConfirmed: not as safely as asked, within the timeout.
+            QueueFull: there is no room for some; the others are accepted.
         """
         rest = iter(messages)
-        while some := list(islice(rest, _AT_ONCE)):
+        some = list(islice(rest, _AT_ONCE))
+        refused: list[str] = []
+        while some:
+            following = list(islice(rest, _AT_ONCE))
             if self._address.speaks_redis:
-                self._accept(some)
+                refused += self._accept(some, confirm=not following)
             else:
                 self._publish(some)
+            some = following
+        if refused:
+            raise self._full(f"{len(refused)} messages were not accepted", frozenset(refused))
 
     def close(self) -> None:
         """Close the connection. The next call opens another."""
         with self._lock:
             self._drop()
 
-    def _accept(self, messages: Sequence[Outgoing]) -> None:
-        keys = [INBOX_MESSAGES, INBOX_ACCEPTED, INBOX_SUBJECTS, *(str(m.queue) for m in messages)]
+    def _accept(self, messages: Sequence[Outgoing], *, confirm: bool) -> list[str]:
+        """Accept messages, and return the ids of those without room.
+
+        Args:
+            confirm: wait until these and all before them are as safe as asked.
+        """
+        keys = [INBOX_MESSAGES, INBOX_ACCEPTED, INBOX_SUBJECTS, INBOX_BACKLOG, *(str(m.queue) for m in messages)]
         parts = [
             part
             for m in messages
             for part in (str(m.id), m.inbox_entry(), m.queued(), str(len(m.subjects)), *m.subjects)
         ]
+        wait = self._asked.command(self._timeout) if confirm else None
         with self._turn() as connection, connection.default_channel.conn_or_acquire() as redis:
-            refused = redis.eval(_ACCEPT, len(keys), *keys, *parts)
-        if refused:
-            log.warning("accepted but not queued; a worker's sweep will: %d of %d messages", refused, len(messages))
+            if wait is None:
+                answers = [redis.eval(_ACCEPT, len(keys), *keys, *parts)]
+            else:
+                # One request, on one connection: the broker waits for what this connection has written.
+                pipe = redis.pipeline(transaction=False)
+                pipe.eval(_ACCEPT, len(keys), *keys, *parts)
+                pipe.execute_command(*wait)
+                answers = pipe.execute(raise_on_error=False)
+                if isinstance(answers[0], Exception):
+                    raise answers[0]
+        unqueued, *refused = answers[0]
+        if unqueued:
+            log.warning("accepted but not queued; a worker's sweep will: %d of %d messages", unqueued, len(messages))
+        if wait is not None and (problem := self._asked.problem(answers[1])) is not None:
+            raise NotConfirmed(
+                f"the broker at {self._address.place} has the message, but does not confirm durability "
+                f"{self._asked.level} ({problem}); the outcome is unknown, and it is safe to call again with the same "
+                "key (or ids)"
+            )
+        return [id_.decode() if isinstance(id_, bytes) else str(id_) for id_ in refused]
 
     def _publish(self, messages: Sequence[Outgoing]) -> None:
         with self._turn() as connection:
@@ -159,6 +220,9 @@ class KombuBroker:
         try:
             yield self._connected()
         except _broker_errors() as error:
+            if str(error).startswith("OOM ") or type(error).__name__ == "OutOfMemoryError":
+                # The server answered, so the connection is fine.
+                raise self._full("its memory is full (maxmemory), so nothing was accepted") from error
             self._drop()
             # Cut, because some errors recite the whole connection pool.
             raise self._unavailable(f"{type(error).__name__}: {error!s:.200}") from error
@@ -197,6 +261,14 @@ class KombuBroker:
         return BrokerUnavailable(
             f"the broker at {self._address.place} did not accept the message within {self._timeout:g} s ({reason}); "
             "check that it runs and is reachable from here, then call again with the same key"
+        )
+
+    def _full(self, finding: str, refused: frozenset[str] = frozenset()) -> QueueFull:
+        return QueueFull(
+            f"the broker at {self._address.place} has no room: {finding}; the limits are KNOCKTWICE_BACKLOG_MESSAGES and "
+            "KNOCKTWICE_BACKLOG_BYTES of the workers; 'knocktwice doctor' shows what waits; start workers, or wait, and "
+            "call again with the same key (or ids)",
+            refused,
         )
 
 

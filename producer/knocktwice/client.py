@@ -1,7 +1,7 @@
 """The client: what an application calls.
 
 Every call checks its input with the contract's own validator before anything leaves the process, and returns once the
-broker has accepted the message. Sending happens in the workers.
+broker has accepted the message, as safely as the client's ``durability`` says. Sending happens in the workers.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from knocktwice import address, drafts, wire
 from knocktwice.broker import KombuBroker
+from knocktwice.durability import asked
 from knocktwice_shared.errors import InvalidMessage
 from knocktwice_shared.messages import Receipt, ReceiptEvent, Recipient
 from knocktwice_shared.names import BATCH_LIMIT
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from knocktwice.broker import Broker
     from knocktwice.content import LaterStep, Sms
     from knocktwice.drafts import Draft
+    from knocktwice_shared.durability import Durability
     from knocktwice_shared.messages import Category, LocalTime, Platform, Push
 
     Rewording = Callable[[Callable[[str], str]], Callable[[str], str]]
@@ -44,15 +46,27 @@ class Client:
             or, in development, the broker of a ``knocktwice up`` that was started in the working folder or one above
             it.
         timeout: seconds the broker gets for each exchange. A call takes about twice that at most.
+        durability: what "accepted" means when a call returns, as :class:`Durability` or its text: ``memory`` (a power
+            cut of the broker may lose the last second), ``disk`` (it is in the broker's append-only file on disk), or
+            ``replica`` (``replicas`` of the broker's replicas have it). Left out, ``KNOCKTWICE_DURABILITY``, or
+            ``memory``. For "committed with my own transaction" see :mod:`knocktwice.outbox`.
+        replicas: how many replicas, at the level ``replica``; left out, ``KNOCKTWICE_DURABILITY_REPLICAS``, or 1.
 
     Raises:
-        KnocktwiceError: no broker is named and no local stack runs, or the URL is not one.
+        KnocktwiceError: no broker is named and no local stack runs, the URL is not one, or there is no such level.
     """
 
     _broker: Broker
 
-    def __init__(self, broker_url: str | None = None, *, timeout: float = 5.0) -> None:
-        self._broker = KombuBroker(address.find(broker_url), timeout)
+    def __init__(
+        self,
+        broker_url: str | None = None,
+        *,
+        timeout: float = 5.0,
+        durability: Durability | str | None = None,
+        replicas: int | None = None,
+    ) -> None:
+        self._broker = KombuBroker(address.find(broker_url), timeout, asked(durability, replicas))
 
     def notify(
         self,
@@ -112,7 +126,8 @@ class Client:
 
         Raises:
             InvalidMessage: an argument is wrong; it is named. Nothing was sent.
-            BrokerUnavailable: call again with the same ``key``.
+            BrokerUnavailable: call again with the same ``key``. Two kinds of it say more: ``NotConfirmed``, the broker
+                has the message but not as safely as ``durability`` asks, and ``QueueFull``, it has no room.
         """
         values = {} if params is None else params
         person = Recipient(user, registrations, phone, values, key, locale=locale, tags=tags)

@@ -38,8 +38,12 @@ class InvalidMessage(KnocktwiceError, ValueError):
 
     @classmethod
     def of(cls, problems: Sequence[InvalidMessage]) -> InvalidMessage:
-        """Return one error for all these problems, of which there is at least one."""
-        first, *others = {(one.field, one.problem): one for one in problems[:PROBLEMS_LIMIT]}.values()
+        """Return one error for these problems, of which there is at least one: the first of each field."""
+        by_field: dict[str, InvalidMessage] = {}
+        for one in problems:
+            if len(by_field) < PROBLEMS_LIMIT:
+                by_field.setdefault(one.field, one)
+        first, *others = by_field.values()
         return InvalidMessage(first.field, first.problem, others=others)
 
     @property
@@ -68,3 +72,27 @@ class BrokerUnavailable(KnocktwiceError, ConnectionError):
 
     The outcome is unknown when the connection broke half-way, so a repeat without a ``key`` may notify twice.
     """
+
+
+class NotConfirmed(BrokerUnavailable):
+    """The broker has the message, but has not confirmed in time that it keeps it as safely as the caller asked.
+
+    The outcome is unknown: it is safe to call again with the same ``key`` (or ids). Without them, a repeat may notify
+    twice.
+    """
+
+
+class QueueFull(BrokerUnavailable):
+    """As many accepted messages wait in the broker as may wait there: call again later with the same ``key`` (or ids).
+
+    Attributes:
+        refused: ids of the messages that were not accepted; empty if none was. Receipts, cancellations and changes of
+            people are accepted beyond the limit at which notifications are refused.
+        retry_after_s: seconds after which another call is worth its while.
+    """
+
+    retry_after_s = 5
+
+    def __init__(self, problem: str, refused: frozenset[str] = frozenset()) -> None:
+        super().__init__(problem)
+        self.refused = refused

@@ -76,6 +76,16 @@ INBOX_FAILURES = "knocktwice:inbox:failures"
 #: Redis sorted set, all scores 0: ``SUBJECT\nMESSAGE-ID`` of each accepted message that a decision has to wait for, so
 #: that the messages about somebody are found by their subject (``subjects.py``).
 INBOX_SUBJECTS = "knocktwice:inbox:subjects"
+#: Redis hash of how much may wait in the inbox (``messages``, ``bytes``; a worker writes its settings there) and of the
+#: bytes that wait now (``used``).
+INBOX_BACKLOG = "knocktwice:inbox:backlog"
+#: The most messages that wait, unless a worker's setting says otherwise.
+BACKLOG_MESSAGES = 1_000_000
+#: The most bytes of messages that wait, unless a worker's setting says otherwise. With their copies in the queues and
+#: its own tables the broker needs two to five times that.
+BACKLOG_BYTES = 512 << 20
+#: How much further receipts, cancellations and changes of people are accepted, for which a decision waits.
+BACKLOG_HEADROOM = 1.5
 #: Redis key prefix for idempotency keys; the value is the notification id the key was first used for.
 KEY_PREFIX = "knocktwice:key:"
 

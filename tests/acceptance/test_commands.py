@@ -68,7 +68,7 @@ def test_a_notification_from_sending_it_to_its_story(run: Commands, system: Syst
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["notify", *SAY, "--phone", "12345"], "phone: must be a phone number in E.164"),
+        (["notify", *SAY, "--phone", "12345"], "phone: has no country code; write + and the country code before it"),
         (["notify", *SAY, "--phone", NUMBER, "--when", "sometimes"], "sms.when: must be one of"),
         (
             ["notify", *SAY, "--phone", NUMBER, "--after", "99999999"],

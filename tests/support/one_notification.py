@@ -73,7 +73,7 @@ class OneNotification:
 
     def stop(self) -> None:
         with self.scenario.here.engine.begin() as conn:
-            inbound_texts.receive(conn, [InboundText(f"SM-stop-{self.id}", self.number, Wish.STOP)])
+            inbound_texts.receive(conn, [InboundText(f"SM-stop-{self.id}", self.number, Wish.STOP)], b"test")
 
     def report(self, *statuses: ProviderState, step: int = 1) -> None:
         """The provider calls back about a step, as the address it was given names it."""

@@ -18,7 +18,7 @@ from knocktwice_worker.channels.reports import StatusReport
 from knocktwice_worker.content import sms_parts
 from knocktwice_worker.content.rendering import fingerprint
 from knocktwice_worker.lifecycle import AttemptState, DeliveryState, Entry, ProviderState, Refusal, Verdict
-from knocktwice_worker.limits.quiet_hours import country
+from knocktwice_worker.notation.phone_numbers import country
 from knocktwice_worker.notifications import store
 from knocktwice_worker.notifications.store import provider_reports
 

@@ -14,14 +14,28 @@ from pathlib import Path
 from typing import Annotated, Self
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import AliasChoices, BeforeValidator, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    BeforeValidator,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
+from knocktwice_shared.durability import Durability
 from knocktwice_shared.errors import KnocktwiceError
 from knocktwice_shared.messages import AFTER_LIMIT, Category
+from knocktwice_shared.names import BACKLOG_BYTES, BACKLOG_MESSAGES
 from knocktwice_worker.channels.http_sms import file
 from knocktwice_worker.limits.budget import Budget
 from knocktwice_worker.limits.quiet_hours import QuietHours
+from knocktwice_worker.notation import phone_numbers
+from knocktwice_worker.notation.countries import country_code
+from knocktwice_worker.notation.phone_numbers import Kind, Plan, Rules
 
 #: Variables that the ecosystem named before us.
 _NAMES_OF_OTHERS = {"GOOGLE_APPLICATION_CREDENTIALS", "TWILIO_ACCOUNT_SID", "TWILIO_AUTH_TOKEN"}
@@ -29,6 +43,7 @@ _NAMES_OF_OTHERS = {"GOOGLE_APPLICATION_CREDENTIALS", "TWILIO_ACCOUNT_SID", "TWI
 FROM_FILES = (
     "KNOCKTWICE_DATABASE_URL",
     "KNOCKTWICE_BROKER_URL",
+    "KNOCKTWICE_OUTBOX_DATABASE_URL",
     "KNOCKTWICE_SECRET",
     "KNOCKTWICE_RECEIPT_SECRET",
     "KNOCKTWICE_WEBHOOK_SECRET",
@@ -39,7 +54,9 @@ FROM_FILES = (
 OPTIONAL = (
     "database_url",
     "broker_url",
+    "outbox_database_url",
     "secret",
+    "default_region",
     "receipt_secret",
     "webhook_secret",
     "fcm_project",
@@ -53,8 +70,8 @@ OPTIONAL = (
     "link_url",
 )
 
-CountryCode = Annotated[str, Field(pattern="^[A-Z]{2}$")]
-PricedCountry = Annotated[str, Field(pattern=r"^([A-Z]{2}|\*)$")]
+CountryCode = Annotated[str, AfterValidator(country_code)]
+PricedCountry = Annotated[str, AfterValidator(lambda code: code if code == "*" else country_code(code))]
 Price = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Seconds = Annotated[float, Field(ge=0)]
 
@@ -106,6 +123,23 @@ class Settings(BaseSettings):
     inbox_grace_s: float = Field(
         30, gt=0, description="An accepted message not in Postgres by then is published again."
     )
+    backlog_messages: int = Field(
+        BACKLOG_MESSAGES,
+        ge=1,
+        description="Accepted messages not in Postgres yet; beyond that notifications are refused, and receipts, "
+        "cancellations and changes of people half as many later.",
+    )
+    backlog_bytes: int = Field(
+        BACKLOG_BYTES, ge=1, description="The same in bytes; Redis needs two to five times that."
+    )
+    durability: Durability = Field(
+        Durability.MEMORY,
+        description="What accepted means of a message, for the gateway and the command line: memory, disk or replica.",
+    )
+    durability_replicas: int = Field(1, ge=1, description="How many replicas must have it, with replica.")
+    outbox_database_url: str | None = Field(
+        None, description="An application's PostgreSQL, whose outbox `knocktwice outbox relay` publishes."
+    )
     await_accepted_s: Seconds = Field(
         180,
         description="How long a decision waits for a receipt, cancellation or change that was accepted before it and cannot be carried out.",
@@ -136,6 +170,21 @@ class Settings(BaseSettings):
     sms_budget_transactional: int = Field(0, ge=0, description="SMS parts per day of transactional messages.")
     sms_budget_marketing: int = Field(0, ge=0, description="SMS parts per day of marketing.")
     sms_budget_critical: int = Field(0, ge=0, description="SMS parts per day of critical messages.")
+
+    # Phone numbers
+    default_region: CountryCode | None = Field(
+        None,
+        description="Country of numbers that are written without a country code, like DE; empty: they are refused.",
+    )
+    numbers: Plan = Field(
+        Plan.VALID,
+        description="valid: numbers that the number plan of the installed phonenumbers has assigned; "
+        "possible: all of a right length.",
+    )
+    number_kinds: frozenset[Kind] = Field(
+        phone_numbers.USUAL,
+        description='Kinds of numbers that may be texted, like ["mobile", "pager"]; see docs/phone-numbers.md.',
+    )
 
     # Recipients and times of messages
     sms_countries: frozenset[CountryCode] = Field(
@@ -357,6 +406,11 @@ class Settings(BaseSettings):
             Category.TRANSACTIONAL: timedelta(seconds=self.useless_after_transactional_s),
             Category.MARKETING: timedelta(seconds=self.useless_after_marketing_s),
         }
+
+    @property
+    def phone_rules(self) -> Rules:
+        """Which phone numbers are taken, and may be texted."""
+        return Rules(self.default_region, self.numbers, self.number_kinds)
 
     @property
     def day_zone(self) -> ZoneInfo:

@@ -175,6 +175,8 @@ class Refusal(StrEnum):
     OPTED_OUT = "opted_out"
     #: The person has no phone number.
     NO_PHONE = "no_phone"
+    #: The number cannot exist, is not assigned to anybody, or is of a kind that is not texted.
+    INVALID_NUMBER = "invalid_number"
     #: The number that the message was reserved for does not belong to the person any more.
     NUMBER_CHANGED = "number_changed"
     #: The person has no address of the kind that the step's channel needs.

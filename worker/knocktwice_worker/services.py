@@ -226,7 +226,14 @@ class Services:
     @cached_property
     def inbox(self) -> Inbox:
         """The accepted messages that are not in Postgres yet."""
-        return Inbox(redis=self.redis, engine=self.engine, grace_s=self.settings.inbox_grace_s)
+        settings = self.settings
+        return Inbox(
+            redis=self.redis,
+            engine=self.engine,
+            grace_s=settings.inbox_grace_s,
+            most_messages=settings.backlog_messages,
+            most_bytes=settings.backlog_bytes,
+        )
 
     @cached_property
     def accepted(self) -> dict[Task, Work]:
@@ -319,6 +326,7 @@ class Services:
             quiet=self.quiet,
             silent_kinds=self.silent_kinds,
             unconfirmed_policy=settings.unconfirmed_policy,
+            numbers=settings.phone_rules,
             countries=settings.sms_countries,
             channels=self.channels,
             links=self.links,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from uuid import UUID
 
 from knocktwice_shared.errors import InvalidMessage, UnsupportedVersion
+from knocktwice_shared.messages import phone_text
 from knocktwice_shared.messages.problems import collected, collecting, fail
 from knocktwice_shared.names import VERSION
 
@@ -20,14 +21,6 @@ if TYPE_CHECKING:
 
 #: One recipient's ``params``, a batch's ``reference``, and the tags of one change, as JSON.
 JSON_BYTES_LIMIT = 4_096
-
-
-#: ASCII digits only: ``\d`` would let other scripts' digits through to the provider.
-_E164 = re.compile(r"\+[1-9][0-9]{6,14}")
-
-
-#: Characters around digits in phone numbers, among them the invisible direction marks of right-to-left text.
-_PHONE_DECORATION = re.compile(r"[\s().\-\u2010-\u2015\u200e\u200f\u202a-\u202e\u2066-\u2069]+")
 
 
 #: The limits of :func:`_plainly_storable`: types, number of values, and size of a number.
@@ -49,6 +42,9 @@ KOMBU_MARKER = "__type__"
 #: A language tag (RFC 5646), roughly; phones also write it with underscores.
 #: Also as Java writes it, "zh_CN_#Hans", and iOS and POSIX: "en_US@calendar=buddhist", "de_AT.UTF-8".
 _LOCALE = re.compile(r"[A-Za-z]{2,8}(?:[-_]{1,2}#?[A-Za-z0-9]{1,8})*(?:[.@][A-Za-z0-9=;.-]+)?")
+
+
+_IN_E164 = f"E.164, like {phone_text.EXAMPLE}"
 
 
 #: A registration, in characters. Real ones have 22 (FIDs) or about 150.
@@ -77,14 +73,19 @@ _E = TypeVar("_E", bound=StrEnum)
 def normalise_phone(value: object, path: str = "phone") -> str:
     """Return a number in E.164 without decoration: ``"+1 (650) 555-0100"`` becomes ``"+16505550100"``.
 
+    Only its form is checked; the worker and the gateway also know the number plans of all countries.
+
     Raises:
-        InvalidMessage: it is not a plausible E.164 number. The value is not quoted, so that it stays out of logs.
+        InvalidMessage: it is not one number with its country code. It says what is wrong and does not quote the value,
+            so that it stays out of logs.
     """
-    if isinstance(value, str):
-        number = _PHONE_DECORATION.sub("", value)
-        if _E164.fullmatch(number):
-            return number
-    return fail(path, "must be a phone number in E.164, like +16505550100 (a plus, country code, 7 to 15 digits)", "")
+    try:
+        number = phone_text.read(value).international
+    except ValueError as error:
+        return fail(path, f"{error} ({_IN_E164})", "")
+    if number is not None and phone_text.E164.fullmatch(number):
+        return number
+    return fail(path, f"has no country code: write + and the country code before it ({_IN_E164})", "")
 
 
 def each(parse: Callable[[object], _T], items: Sequence[object], path: str) -> tuple[_T, ...]:

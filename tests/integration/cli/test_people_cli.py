@@ -64,7 +64,7 @@ def test_the_list_says_who_said_so(run: Run) -> None:
 def test_a_wrong_number_is_named_without_being_repeated(run: Run) -> None:
     said = run("opt-out", "add", "+16505550100", "0650 555 0100")
     assert (said.code, said.out) == (1, "")
-    assert said.err.startswith("error: numbers[1]: must be a phone number in E.164")
+    assert said.err.startswith("error: numbers[1]: ")
     assert "0650" not in said.err
     assert run("opt-out", "remove", "+16505550100").code == 1
 

@@ -388,7 +388,7 @@ def test_texts_of_the_same_people_wait_for_each_other(scenario: Scenario, betwee
 
         def receive(numbers: Sequence[str], name: str) -> None:
             with scenario.here.engine.begin() as conn:
-                inbound_texts.receive(conn, [InboundText(f"SM-{name}-{n}", n, Wish.STOP) for n in numbers])
+                inbound_texts.receive(conn, [InboundText(f"SM-{name}-{n}", n, Wish.STOP) for n in numbers], b"test")
 
         return lambda: receive(numbers, "a"), lambda: receive(numbers[::-1], "b")
 

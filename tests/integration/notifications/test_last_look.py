@@ -100,7 +100,7 @@ def test_marketing_that_was_decided_by_day_is_not_sent_at_night(
 
 def _stops(conn: sa.Connection, user: str) -> None:
     del user
-    inbound_texts.receive(conn, [InboundText("SM-stop", NUMBER, Wish.STOP)])
+    inbound_texts.receive(conn, [InboundText("SM-stop", NUMBER, Wish.STOP)], b"test")
 
 
 def _moves(conn: sa.Connection, user: str) -> None:

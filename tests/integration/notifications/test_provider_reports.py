@@ -171,7 +171,7 @@ def test_what_people_wrote_is_kept_as_long_as_a_repeat_may_come(
     post: SentMessages, clock: Clock, keep: int, kept: int
 ) -> None:
     with post.here.engine.begin() as conn:
-        inbound_texts.receive(conn, [InboundText("SMin", NUMBER, Wish.START)])
+        inbound_texts.receive(conn, [InboundText("SMin", NUMBER, Wish.START)], b"test")
     hour = timedelta(hours=1)
     clock.advance(timedelta(days=kept) - hour)
     with post.here.engine.begin() as conn:
@@ -218,7 +218,7 @@ def test_a_message_that_failed_for_another_reason_opts_nobody_out(
 def test_who_has_come_back_since_is_not_opted_out_by_an_old_report(post: SentMessages) -> None:
     post.handed_over(SMS)
     with post.here.engine.begin() as conn:
-        inbound_texts.receive(conn, [InboundText("SMin", NUMBER, Wish.START)])
+        inbound_texts.receive(conn, [InboundText("SMin", NUMBER, Wish.START)], b"test")
     _take(post, [_heard(0, "failed", error=21610)])
     assert post.rows("SELECT number FROM opt_outs") == []
 
@@ -226,7 +226,7 @@ def test_who_has_come_back_since_is_not_opted_out_by_an_old_report(post: SentMes
 def test_stop_start_and_a_stop_that_comes_again(post: SentMessages) -> None:
     def write(sid: str, wish: Wish) -> list[tuple[Any, ...]]:
         with post.here.engine.begin() as conn:
-            inbound_texts.receive(conn, [InboundText(sid, NUMBER, wish)])
+            inbound_texts.receive(conn, [InboundText(sid, NUMBER, wish)], b"test")
         return post.rows("SELECT number, source FROM opt_outs")
 
     assert write("SM1", Wish.STOP) == [(NUMBER, "sms")]

@@ -53,7 +53,7 @@ def click(here: Services, *ids: str) -> None:
 def stop(here: Services, id_: str) -> None:
     with here.engine.begin() as conn:
         to = conn.execute(sa.text("SELECT phone FROM notifications WHERE id = :id"), {"id": id_}).scalar_one()
-        inbound_texts.receive(conn, [InboundText("SM-stop", to, Wish.STOP)])
+        inbound_texts.receive(conn, [InboundText("SM-stop", to, Wish.STOP)], b"test")
 
 
 def state(here: Services, id_: str) -> tuple[str, str | None]:

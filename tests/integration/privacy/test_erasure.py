@@ -217,7 +217,7 @@ def test_nothing_is_left_in_blasts_webhooks_plans_and_what_people_wrote(
     (sent,) = town.send({"user": ADA})
     town.text([sent])
     with town.here.engine.begin() as conn:
-        inbound_texts.receive(conn, [InboundText("SM-in", ADAS, None)])
+        inbound_texts.receive(conn, [InboundText("SM-in", ADAS, None)], b"test")
         provider_id = conn.execute(
             sa.text("SELECT provider_id FROM deliveries WHERE step = 1 AND state = 'sent'")
         ).scalar_one()
@@ -365,7 +365,7 @@ def test_whoever_comes_back_before_all_is_settled_keeps_what_is_new(town: Town) 
     later = at + timedelta(seconds=30)
     town.say(PhoneBound(ADA, number, later), DeviceRegistered(ADA, "silent-new", later))
     with town.here.engine.begin() as conn:
-        inbound_texts.receive(conn, [InboundText("SM-stop", number, Wish.STOP)])
+        inbound_texts.receive(conn, [InboundText("SM-stop", number, Wish.STOP)], b"test")
     town.clock.advance(erasure.SETTLED)
     town.say(UserErased(ADA, at))
     assert town.rows(f"SELECT number FROM phones WHERE user_id = '{ADA}'") == [(number,)]  # noqa: S608

@@ -7,7 +7,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from knocktwice_worker.limits.quiet_hours import QuietHours, country, zones_of
+from knocktwice_worker.limits.quiet_hours import QuietHours, home_of, zones_of
 
 BERLIN, NEW_YORK = ZoneInfo("Europe/Berlin"), ZoneInfo("America/New_York")
 NIGHT = QuietHours.parse("21:00-08:00")
@@ -74,8 +74,14 @@ def test_the_device_knows_best_then_the_number_then_the_default(
 
 
 @pytest.mark.parametrize(
-    ("number", "code"),
-    [("+4915112345678", "DE"), ("+16505550100", "US"), ("+14165550100", "CA"), ("+9991234567", None)],
+    ("number", "stated", "zone"),
+    [
+        ("+61412345678", None, "Australia/Sydney"),
+        ("+61412345678", "Australia/Perth", "Australia/Perth"),
+        ("+18765551234", "Mars/Olympus", "America/Jamaica"),
+        ("", None, "Europe/Vienna"),
+        ("+9991234567", None, "Europe/Vienna"),
+    ],
 )
-def test_numbers_have_countries(number: str, code: str | None) -> None:
-    assert country(number) == code
+def test_a_local_time_is_by_one_clock(number: str, stated: str | None, zone: str) -> None:
+    assert home_of(number, stated, "Europe/Vienna").key == zone

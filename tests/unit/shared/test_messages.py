@@ -290,16 +290,17 @@ def test_a_cancellation_of_nothing_is_refused(empty: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     "number",
     [
-        *("", "+", "6505550100", "+06505550100", "+123456", "+1234567890123456", "+1650555O100", "00491701234567"),
-        *("+1650555010\N{ARABIC-INDIC DIGIT ZERO}", "tel:+16505550100", "+16505550100 ext. 7", "++16505550100"),
+        *("", "+", "6505550100", "+06505550100", "+123456", "+1234567890123456", "+1650555O100"),
+        *("+16505550100 ext. 7", "++16505550100"),
         *("+1650\x005550100", 16505550100, None, [], {}),
     ],
 )
 def test_what_is_no_number_in_e164_is_refused_and_not_quoted(number: object) -> None:
     with pytest.raises(InvalidMessage) as caught:
         normalise_phone(number, "recipients[0].phone")
-    problem = "must be a phone number in E.164, like +16505550100 (a plus, country code, 7 to 15 digits)"
-    assert str(caught.value) == f"recipients[0].phone: {problem}"
+    assert str(caught.value).startswith("recipients[0].phone: ")
+    assert str(caught.value).endswith(" (E.164, like +16505550100)")
+    assert "555O" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import phonenumbers
 from sqlalchemy import Connection, text
 
+from knocktwice_worker.audience import opt_outs
 from knocktwice_worker.audience.opt_out_words import Wish
 
 if TYPE_CHECKING:
@@ -53,8 +54,11 @@ _OPT_IN = text("DELETE FROM opt_outs WHERE number = :number")
 _YES = text("DELETE FROM opt_outs WHERE number = :number AND source IN ('sms', 'provider')")
 
 
-def receive(conn: Connection, texts: Sequence[InboundText]) -> int:
+def receive(conn: Connection, texts: Sequence[InboundText], secret: bytes) -> int:
     """Note who wants to be left alone and who no longer does. A text that was seen before changes nothing.
+
+    Args:
+        secret: the installation's key, with which numbers of erased people were hashed.
 
     Returns:
         How many of the texts were new.
@@ -71,6 +75,8 @@ def receive(conn: Connection, texts: Sequence[InboundText]) -> int:
             conn.execute(_OPT_OUT, {"number": one.number})
         elif one.wish is Wish.START:
             conn.execute(_OPT_IN, {"number": one.number})
+            # Its owner may have been erased since the STOP, and the opt-out is kept as a hash then.
+            opt_outs.lift(conn, [one.number], secret)
         elif one.wish is Wish.YES:
             conn.execute(_YES, {"number": one.number})
     return fresh

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import Connection, text
 
 from knocktwice_worker.database.bulk import rows
+from knocktwice_worker.notation.phone_numbers import spellings
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
@@ -41,7 +42,7 @@ _REMOVE = text("DELETE FROM opt_outs WHERE number = ANY(:numbers) RETURNING numb
 def remove(conn: Connection, numbers: Collection[str], secret: bytes) -> int:
     """Take numbers off the list, also those of erased people; return how many were on it."""
     removed = {row.number for row in conn.execute(_REMOVE, {"numbers": sorted(numbers)})}
-    return len(removed | _lift(conn, numbers, secret))
+    return len(removed | lift(conn, numbers, secret))
 
 
 # By the primary key, so that each page costs the same however long the list is.
@@ -72,7 +73,7 @@ def suppressed(conn: Connection, numbers: Collection[str], secret: bytes) -> set
     """Return those numbers whose erased owner had opted out. Costs a query and a hash for each number."""
     if not numbers:
         return set()
-    by_hash = {_hash(number, secret): number for number in numbers}
+    by_hash = {_hash(one, secret): number for number in numbers for one in spellings(number)}
     found = conn.execute(_SUPPRESSED, {"hashes": list(by_hash)})
     return {by_hash[bytes(row.number)] for row in found}
 
@@ -95,16 +96,20 @@ def forget(conn: Connection, numbers: Sequence[str], secret: bytes) -> list[str]
 
 def restore(conn: Connection, numbers: Collection[str], secret: bytes) -> None:
     """Put numbers that are bound again back on the list if their erased owner had opted out."""
-    add(conn, _lift(conn, numbers, secret), "before erasure")
+    add(conn, lift(conn, numbers, secret), "before erasure")
 
 
 _LIFT = text("DELETE FROM suppressions WHERE number = ANY(CAST(:hashes AS bytea[])) RETURNING number")
 
 
-def _lift(conn: Connection, numbers: Collection[str], secret: bytes) -> set[str]:
+def lift(conn: Connection, numbers: Collection[str], secret: bytes) -> set[str]:
+    """Forget the opt-outs of these numbers' erased owners; return those that had one.
+
+    A hash cannot be respelled, so all spellings of a number are looked for.
+    """
     if not numbers:
         return set()
-    by_hash = {_hash(number, secret): number for number in numbers}
+    by_hash = {_hash(one, secret): number for number in numbers for one in spellings(number)}
     found = conn.execute(_LIFT, {"hashes": list(by_hash)})
     return {by_hash[bytes(row.number)] for row in found}
 

@@ -26,8 +26,7 @@ from knocktwice_shared.messages import (
 )
 from knocktwice_worker.content import locales
 from knocktwice_worker.database.bulk import rows
-from knocktwice_worker.limits.quiet_hours import country
-from knocktwice_worker.notation import time_zones
+from knocktwice_worker.notation import phone_numbers, time_zones
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -102,13 +101,6 @@ def see(conn: Connection, receipts: Sequence[ReceiptEvent]) -> None:
     named = [(r.registration, r.at) for r in receipts if r.registration is not None]
     if named:
         conn.execute(_SEEN, {"registration": [n for n, _ in named], "at": [at for _, at in named]})
-
-
-def region(number: str) -> str | None:
-    """Return the country of a number in E.164 as ISO 3166 names it; ``None`` for one that belongs to none."""
-    found = country(number)
-    # "001" stands for numbers of the whole world.
-    return found if found and found.isalpha() else None
 
 
 # The row of a user who is there already is locked, though nothing about it changes: an erasure locks the person first,
@@ -414,8 +406,9 @@ def _zone(said: str | None) -> str | None:
 
 
 def _bound(change: PhoneBound) -> dict[str, object]:
-    where = None if change.phone is None else region(change.phone)
-    return {"user": change.user, "number": change.phone, "region": where, "at": change.at}
+    number = None if change.phone is None else phone_numbers.spelled(change.phone)
+    region = None if number is None else phone_numbers.country(number)
+    return {"user": change.user, "number": number, "region": region, "at": change.at}
 
 
 def _described(change: TagsSet) -> dict[str, object]:

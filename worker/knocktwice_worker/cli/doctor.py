@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from sqlalchemy import text
 
 from knocktwice_shared.channels import SMS
-from knocktwice_shared.names import INBOX_ACCEPTED, Queue
+from knocktwice_shared.durability import Durability
+from knocktwice_shared.names import INBOX_ACCEPTED, INBOX_BACKLOG, Queue
 from knocktwice_worker.audience import receipt_health
 from knocktwice_worker.channels.outcomes import CredentialsUnavailable
 from knocktwice_worker.channels.registry import CHANNELS
@@ -48,6 +49,10 @@ class Check:
     finding: str
 
 
+#: The share of the backlog's limits from which somebody should look.
+_NEARLY_FULL = 0.7
+
+
 def examine(here: Services) -> list[Check]:
     """Run all checks; none of them changes anything, and one that cannot run reports itself as an error."""
     others = {name: partial(_other_channel, name=name) for name in CHANNELS if name != SMS}
@@ -80,13 +85,27 @@ def _broker(here: Services) -> tuple[Level, str]:
     name = "Valkey" if "valkey_version" in info else "Redis"
     version = info.get("valkey_version", info["redis_version"])
     if not info.get("aof_enabled"):
+        disk = here.settings.durability is Durability.DISK
+        asked = ", and KNOCKTWICE_DURABILITY is disk, so no call is confirmed" if disk else ""
         return (
-            Level.WARNING,
-            f"{name} {version} without append-only file: a crash forgets accepted messages; set appendonly yes",
+            Level.ERROR if disk else Level.WARNING,
+            f"{name} {version} without append-only file: a crash forgets accepted messages{asked}; set appendonly yes",
         )
     if info.get("maxmemory_policy") not in (None, "noeviction"):
         return Level.ERROR, f"{name} {version} evicts keys when full; set maxmemory-policy noeviction"
-    return Level.OK, f"{name} {version}, append-only file on"
+    return _durable(here, info, f"{name} {version}, append-only file on")
+
+
+def _durable(here: Services, info: dict[str, Any], found: str) -> tuple[Level, str]:
+    """Say what accepted means, and whether the broker can hold it."""
+    asked, replicas = here.settings.durability, here.settings.durability_replicas
+    if asked is Durability.REPLICA and int(info.get("connected_slaves", 0)) < replicas:
+        there = info.get("connected_slaves", 0)
+        return Level.ERROR, (
+            f"{found}; KNOCKTWICE_DURABILITY is replica, but {there} of {replicas} replicas are connected, so no call "
+            "is confirmed: connect them, or set disk or memory"
+        )
+    return Level.OK, f"{found}; accepted means: {asked.promise}"
 
 
 def _workers(here: Services) -> tuple[Level, str]:
@@ -146,12 +165,20 @@ def _providers(here: Services) -> tuple[Level, str]:
 def _backlog(here: Services) -> tuple[Level, str]:
     waiting = {q.value: here.redis.llen(q.value) for q in Queue}
     inbox = here.redis.zcard(INBOX_ACCEPTED)
+    used = int(cast("bytes | None", here.redis.hget(INBOX_BACKLOG, "used")) or 0)
+    most, most_bytes = here.settings.backlog_messages, here.settings.backlog_bytes
+    share = max(inbox / most, used / most_bytes)
     with here.engine.connect() as conn:
         overdue = conn.execute(
             text("SELECT count(*) FROM deliveries WHERE wake_at < knocktwice_now() - interval '1 minute'")
         )
         late = overdue.scalar_one()
+    full = f"{share:.0%} full by KNOCKTWICE_BACKLOG_MESSAGES and KNOCKTWICE_BACKLOG_BYTES"
     finding = ", ".join(f"{name} {n}" for name, n in waiting.items()) + f"; inbox {inbox}; overdue rows {late}"
+    if share >= 1:
+        return Level.ERROR, f"notifications are refused, {full}; start workers, or raise the limits; {finding}"
+    if share >= _NEARLY_FULL:
+        return Level.WARNING, f"{full}; beyond that notifications are refused; {finding}"
     return (Level.WARNING if late else Level.OK), finding
 
 

@@ -19,6 +19,7 @@ from knocktwice_worker.cli import (
     erase,
     gateway,
     opt_out,
+    outbox,
     receipts,
     segment,
     stats,
@@ -70,7 +71,7 @@ def notify(
     locale: Annotated[str | None, typer.Option(help="Language of the template's texts, like de-AT.")] = None,
     user: Annotated[str | None, typer.Option(help="A user whose devices and phone are registered.")] = None,
     registration: Annotated[list[str] | None, typer.Option(help="FCM registration; repeat for more devices.")] = None,
-    phone: Annotated[str | None, typer.Option(help="Number for the SMS, in E.164.")] = None,
+    phone: Annotated[str | None, typer.Option(help="Number for the SMS, like +16505550100.")] = None,
     sms: Annotated[
         str | None, typer.Option(help="Text of the SMS; without --title and --body all that is sent, at once.")
     ] = None,
@@ -109,7 +110,7 @@ def notify(
         --step 'sms after=5m' --step 'sms when=not_clicked after=2h text="Your order is ready, Ada."'
     """
     from knocktwice import Client
-    from knocktwice_worker.cli import send_options
+    from knocktwice_worker.cli import phone_options, send_options
 
     plan = step_options.plan(step or (), steps)
     if plan is not None:
@@ -123,7 +124,7 @@ def notify(
         id_ = client.notify(
             user=user,
             registrations=registration or (),
-            phone=phone,
+            phone=None if phone is None else phone_options.textable(phone, "phone", services().settings.phone_rules),
             push=push,
             template=template,
             sms=None
@@ -269,6 +270,7 @@ app.add_typer(gateway.app)
 app.add_typer(blast.app)
 app.add_typer(receipts.app)
 app.add_typer(unknown.app)
+app.add_typer(outbox.app)
 
 
 def _story(notification: str) -> story.Story:

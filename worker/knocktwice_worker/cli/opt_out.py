@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from sqlalchemy.exc import OperationalError
 
-from knocktwice_shared.messages import normalise_phone
 from knocktwice_worker.audience import opt_outs
+from knocktwice_worker.cli import phone_options
 from knocktwice_worker.cli.output import AsJson, clock, fail, out, print_json
 from knocktwice_worker.embedded.installation import secret
 from knocktwice_worker.services import Services, services
@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
 app = typer.Typer(name="opt-out", help="Numbers that asked not to be texted.", no_args_is_help=True)
 
-Numbers = Annotated[list[str], typer.Argument(help="In E.164; quote one that holds spaces.")]
+Numbers = Annotated[
+    list[str], typer.Argument(help="With country code, like +16505550100; quote one that holds spaces.")
+]
 
 
 @app.command()
@@ -33,8 +35,9 @@ def add(
 
     Example: knocktwice opt-out add "+1 650 555 0100" --source "letter of 3 May"
     """
-    wanted = _checked(numbers)
-    with _transaction(services()) as conn:
+    here = services()
+    wanted = phone_options.any_of(numbers, "numbers", here.settings.phone_rules)
+    with _transaction(here) as conn:
         added = opt_outs.add(conn, wanted, source)
     out.print(f"{added} added, {len(wanted) - added} on the list before")
 
@@ -42,7 +45,8 @@ def add(
 @app.command()
 def remove(numbers: Numbers) -> None:
     """Let these numbers be texted again, because they asked for it. Exits 1 if none was on the list."""
-    wanted, here = _checked(numbers), services()
+    here = services()
+    wanted = phone_options.any_of(numbers, "numbers", here.settings.phone_rules)
     with _transaction(here) as conn:
         removed = opt_outs.remove(conn, wanted, secret(here.settings).encode())
     out.print(f"{removed} removed, {len(wanted) - removed} not on the list")
@@ -59,10 +63,6 @@ def list_all(as_json: AsJson = False) -> None:
             return
         for number, source, at in opt_outs.every(conn):
             out.print(f"{number:16} {clock(at)}  {source}", markup=False, soft_wrap=True)
-
-
-def _checked(numbers: list[str]) -> list[str]:
-    return sorted({normalise_phone(number, f"numbers[{place}]") for place, number in enumerate(numbers)})
 
 
 @contextmanager

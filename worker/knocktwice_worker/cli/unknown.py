@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from knocktwice_shared.errors import InvalidMessage
-from knocktwice_shared.messages import Category, normalise_phone
+from knocktwice_shared.messages import Category
+from knocktwice_worker.cli import phone_options
 from knocktwice_worker.cli.output import AsJson, clock, out, print_json, reading
 from knocktwice_worker.notation import durations
 from knocktwice_worker.notifications.store import unknown
@@ -188,7 +189,7 @@ def _wanted(
         until=_moment(until, "until"),
         provider=provider,
         channel=channel,
-        number=None if number is None else normalise_phone(number, "number"),
+        number=None if number is None else phone_options.any_of([number], "NUMBER", services().settings.phone_rules)[0],
         category=category,
         key=key,
     )

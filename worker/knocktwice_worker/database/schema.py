@@ -459,6 +459,12 @@ attempts = Table(
     ),
     Column("reason", Text, comment="Why it was rejected, or is tried again."),
     Column("provider_id", Text, comment="The provider's id of the push."),
+    Column(
+        "place",
+        SmallInteger,
+        comment="Its place among the registrations that the application gave, from 0. "
+        "NULL: it is one of the person's devices.",
+    ),
     CheckConstraint("state IN ('open', 'sent', 'rejected')", name="state"),
     postgresql_with=_ROOM,
     comment="A push to one device.",

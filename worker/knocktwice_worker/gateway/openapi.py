@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
+from knocktwice_shared.durability import Durability
+from knocktwice_worker.gateway.intake.outbox import COMMITTED, DURABILITY
 from knocktwice_worker.gateway.problems import KINDS, ProblemDetails, documented
 
 if TYPE_CHECKING:
@@ -18,8 +20,17 @@ if TYPE_CHECKING:
 _SCHEMAS = "#/components/schemas/"
 #: The errors that every operation behind a key may answer with.
 _ANYWHERE = ("unauthorized", "forbidden", "invalid-field", "too-many-requests", "internal", "unavailable")
+#: The further errors of every operation that hands a message to the broker.
+_WITH_BROKER = ("backlog-full", "not-confirmed", "unavailable")
 #: The further errors that every operation with a body may answer with.
 _WITH_BODY = ("malformed-json", "too-slow", "too-large", "unsupported-media-type")
+
+_DURABILITY = {
+    "description": "What accepted means of this request. "
+    + ". ".join(f"`{level}`: {level.promise}" for level in Durability)
+    + f". `{COMMITTED}`: committed in PostgreSQL.",
+    "schema": {"type": "string", "enum": [*Durability, COMMITTED]},
+}
 
 
 class Takes(dict[str, Any]):
@@ -70,12 +81,14 @@ def _document(app: FastAPI, bodies: Iterable[type[BaseModel]]) -> dict[str, Any]
 
 def _add_problems(operation: dict[str, Any]) -> None:
     answers: dict[str, Any] = operation["responses"]
+    if "202" in answers:
+        answers["202"].setdefault("headers", {})[DURABILITY] = _DURABILITY
     # FastAPI's own idea of a wrong field.
     if "HTTPValidationError" in str(answers.get("422")):
         del answers["422"]
     if "security" not in operation:
         return
-    kinds = _ANYWHERE + (_WITH_BODY if "requestBody" in operation else ())
+    kinds = _ANYWHERE + (_WITH_BODY if "requestBody" in operation else ()) + (_WITH_BROKER if "202" in answers else ())
     own = {str(KINDS[kind][0]) for kind in KINDS} & answers.keys()
     for status, described in documented(*kinds).items():
         if str(status) not in own:

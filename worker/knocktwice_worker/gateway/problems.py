@@ -16,7 +16,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 from starlette.routing import Route
 
-from knocktwice_shared.errors import BrokerUnavailable, InvalidMessage, KnocktwiceError
+from knocktwice_shared.errors import BrokerUnavailable, InvalidMessage, KnocktwiceError, NotConfirmed, QueueFull
 from knocktwice_worker.gateway.log_limit import OncePerMinute
 
 if TYPE_CHECKING:
@@ -54,6 +54,8 @@ KINDS: dict[str, tuple[int, str]] = {
     "too-many-requests": (429, "Too many requests"),
     "head-too-large": (431, "The head of the request is too large"),
     "internal": (500, "Something went wrong here"),
+    "backlog-full": (503, "As much waits already as may wait"),
+    "not-confirmed": (503, "The broker has it, but not yet as safely as it must be"),
     "unavailable": (503, "A server behind the gateway does not answer"),
 }
 
@@ -74,7 +76,7 @@ class ProblemDetails(BaseModel):
                 "type": "urn:knocktwice:problem:invalid-field",
                 "title": "A field is wrong",
                 "status": 422,
-                "detail": "recipients[3].phone: must be a phone number in E.164, like +16505550100",
+                "detail": "recipients[3].phone: is too short for a number of +49",
                 "field": "recipients[3].phone",
                 "errors": [
                     {
@@ -152,6 +154,16 @@ def unavailable(detail: str, *, after_s: float = RETRY_AFTER_S) -> Problem:
     return Problem("unavailable", detail, headers={"Retry-After": str(math.ceil(after_s))})
 
 
+def full(error: QueueFull) -> Problem:
+    """Return the problem that no more messages may wait."""
+    detail = (
+        "too many accepted messages wait for the workers, and this one was not accepted; the limits are "
+        "KNOCKTWICE_BACKLOG_MESSAGES, KNOCKTWICE_BACKLOG_BYTES and the broker's memory; send the request again later "
+        "with the same Idempotency-Key"
+    )
+    return Problem("backlog-full", detail, headers={"Retry-After": str(math.ceil(error.retry_after_s))})
+
+
 def of(error: Exception) -> Problem:
     """Return what a client is told about an error; nothing of an unexpected one."""
     match error:
@@ -159,6 +171,14 @@ def of(error: Exception) -> Problem:
             return error
         case InvalidMessage():
             return invalid(error)
+        case QueueFull():
+            return full(error)
+        case NotConfirmed():
+            detail = (
+                "the broker has it, but does not confirm it at the level of KNOCKTWICE_DURABILITY; the outcome is "
+                "unknown, and it is safe to send the request again with the same Idempotency-Key"
+            )
+            return Problem("not-confirmed", detail, headers={"Retry-After": str(RETRY_AFTER_S)})
         case BrokerUnavailable() | RedisError():
             return unavailable("the broker does not answer; send the request again with the same Idempotency-Key")
         case DBAPIError() if getattr(error.orig, "pgcode", None) == _CANCELED:

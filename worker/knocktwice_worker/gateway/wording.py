@@ -27,12 +27,14 @@ from knocktwice_worker.gateway import short_forms
 from knocktwice_worker.gateway.intake.idempotency import notification_id
 from knocktwice_worker.gateway.short_forms import SHARED, Json
 from knocktwice_worker.notation import time_zones
+from knocktwice_worker.notation.phone_numbers import UnusableNumber, canonical
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
     from uuid import UUID
 
     from knocktwice_shared.messages import Blast
+    from knocktwice_worker.notation.phone_numbers import Rules
 
 #: The fields that name a recipient.
 RECIPIENT = ("user", "registrations", "phone", "params", "key", "locale", "tags")
@@ -44,11 +46,12 @@ _ALONE = re.compile(r"\b(?:recipients|changes)\[0\]\.?")
 
 
 @all_at_once
-def batch(body: Mapping[str, Any], id_: UUID) -> Draft:
+def batch(body: Mapping[str, Any], id_: UUID, numbers: Rules) -> Draft:
     """Return the message of a request to notify one person, or those in its ``recipients``.
 
     Args:
         id_: the message's id; the notifications' follow from it.
+        numbers: which phone numbers are taken.
 
     Raises:
         InvalidMessage: fields are wrong; all are named as the request has them.
@@ -63,12 +66,14 @@ def batch(body: Mapping[str, Any], id_: UUID) -> Draft:
         raise InvalidMessage("recipients", f"has {len(people)} items; 1 to {BATCH_LIMIT} are allowed")
     spelled = short_forms.shared(body)
     with in_requests_words(alone=not many, words=spelled.words):
-        return _batch(spelled.message, people, id_)
+        return _batch(spelled.message, people, id_, numbers)
 
 
 @all_at_once
-def _batch(shared: Json, people: list[Any], id_: UUID) -> Draft:
-    return drafts.batch({"v": VERSION, "id": str(id_), **shared, "recipients": _identified(people, id_)})
+def _batch(shared: Json, people: list[Any], id_: UUID, numbers: Rules) -> Draft:
+    recipients = _identified(people, id_)
+    _respell(recipients, "recipients", numbers)
+    return drafts.batch({"v": VERSION, "id": str(id_), **shared, "recipients": recipients})
 
 
 @all_at_once
@@ -107,7 +112,7 @@ def cancellation(body: Mapping[str, Any]) -> Draft:
 
 
 @all_at_once
-def changes(body: Mapping[str, Any]) -> Draft:
+def changes(body: Mapping[str, Any], numbers: Rules) -> Draft:
     """Return the message about ``changes`` of an audience; without a time they are of now. Raises like :func:`batch`."""
     refuse_unknown(body, {"changes"})
     now, given = datetime.now(UTC), body.get("changes")
@@ -115,6 +120,7 @@ def changes(body: Mapping[str, Any]) -> Draft:
         # Each is a little later than the one before it: of two about the same device the last one counts.
         times = ((now + timedelta(microseconds=place)).isoformat() for place in range(len(given)))
         given = [{"at": at, **one} if isinstance(one, dict) else one for at, one in zip(times, given, strict=True)]
+        _respell(given, "changes", numbers)
     return _audience({"v": VERSION, "changes": given})
 
 
@@ -140,6 +146,24 @@ def change(
     message = {"v": VERSION, "changes": [{"at": now, **body, "change": kind, **fields}]}
     with in_requests_words(alone=True, words=renamed):
         return _audience(message)
+
+
+def phone(value: object, path: str, numbers: Rules) -> str:
+    """Return a number in its one spelling.
+
+    Raises:
+        InvalidMessage: it is none that is taken.
+    """
+    try:
+        return canonical(value, numbers)
+    except UnusableNumber as error:
+        return fail(path, str(error), "")
+
+
+def _respell(items: list[Any], path: str, numbers: Rules) -> None:
+    for place, item in enumerate(items):
+        if isinstance(item, dict) and item.get("phone") is not None:
+            item["phone"] = phone(item["phone"], f"{path}[{place}].phone", numbers)
 
 
 def refuse_unknown(body: Mapping[str, Any], known: Iterable[str], why: Mapping[str, str] | None = None) -> None:

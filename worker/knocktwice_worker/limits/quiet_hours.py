@@ -8,10 +8,8 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
-import phonenumbers
-from phonenumbers import timezone
-
 from knocktwice_worker.notation import time_zones
+from knocktwice_worker.notation.number_zones import home_zone, possible_zones
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -68,15 +66,6 @@ def _utc(moment: datetime) -> datetime:
     return moment.astimezone(UTC)
 
 
-@lru_cache(maxsize=10_000)
-def country(number: str) -> str | None:
-    """Return the ISO code of a number's country, or ``None`` if the number belongs to no country."""
-    try:
-        return phonenumbers.region_code_for_number(phonenumbers.parse(number))
-    except phonenumbers.NumberParseException:
-        return None
-
-
 def zones_of(number: str, stated: str | None, default: str) -> list[ZoneInfo]:
     """Return the time zones in which the owner of a number may be.
 
@@ -85,20 +74,23 @@ def zones_of(number: str, stated: str | None, default: str) -> list[ZoneInfo]:
         stated: the zone that one of the owner's devices has reported. If there is one, only it counts.
         default: the zone to assume if neither a device nor the number tells one.
     """
-    for names in ((stated,), _zones_of_number(number)):
+    for names in ((stated,), possible_zones(number)):
         known = [zone for name in names if name and (zone := _zone(name))]
         if known:
             return known
     return [ZoneInfo(default)]
 
 
-@lru_cache(maxsize=10_000)
-def _zones_of_number(number: str) -> tuple[str, ...]:
-    try:
-        names = timezone.time_zones_for_number(phonenumbers.parse(number))
-    except phonenumbers.NumberParseException:
-        return ()
-    return tuple(name for name in names if name != timezone.UNKNOWN_TIMEZONE)
+def home_of(number: str, stated: str | None, default: str) -> ZoneInfo:
+    """Return the one time zone by whose clock something is sent to the owner of a number.
+
+    Args:
+        number: the number in E.164; empty: there is none.
+        stated: the zone that one of the owner's devices has reported.
+        default: the zone to assume if neither a device nor the number tells one.
+    """
+    known = (zone for name in (stated, home_zone(number) if number else None) if name and (zone := _zone(name)))
+    return next(known, None) or ZoneInfo(default)
 
 
 @lru_cache(maxsize=1_000)

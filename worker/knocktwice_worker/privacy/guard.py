@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from knocktwice_shared.ids import created_at
 from knocktwice_shared.messages import PhoneBound, Push, Recipient, UserErased
 from knocktwice_worker.audience import opt_outs
+from knocktwice_worker.notation.phone_numbers import spelled
 from knocktwice_worker.notifications import store
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ class ErasureGuard:
 
     def restore_opt_outs(self, conn: Connection, changes: Sequence[AudienceChange]) -> None:
         """Keep the opt-out of an erased person for the present owner of the number."""
-        numbers = {c.phone for c in changes if isinstance(c, PhoneBound) and c.phone is not None}
+        numbers = {spelled(c.phone) for c in changes if isinstance(c, PhoneBound) and c.phone is not None}
         opt_outs.restore(conn, numbers, self.secret)
 
 

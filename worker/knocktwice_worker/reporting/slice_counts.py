@@ -15,7 +15,7 @@ from knocktwice_worker.channels.registry import CHANNELS
 from knocktwice_worker.content import sms_parts
 from knocktwice_worker.database.schema import COUNTS
 from knocktwice_worker.lifecycle import OUTCOMES
-from knocktwice_worker.limits.quiet_hours import country
+from knocktwice_worker.notation.phone_numbers import country
 from knocktwice_worker.notifications.store.trigger_sql import ANSWERED_BY_CLICK_ONLY, ANSWERED_BY_DELIVERY
 
 if TYPE_CHECKING:

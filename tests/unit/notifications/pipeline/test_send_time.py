@@ -16,26 +16,24 @@ PUSH = Push("Hello", "World")
 
 
 @pytest.mark.parametrize(
-    ("zones", "wall", "moment"),
+    ("zone", "wall", "moment"),
     [
-        (["Europe/Berlin"], "2027-01-15T09:00", "2027-01-15T09:00+01:00"),
+        ("Europe/Berlin", "2027-01-15T09:00", "2027-01-15T09:00+01:00"),
         # 02:00 to 03:00 does not exist
-        (["Europe/Berlin"], "2027-03-28T01:59:59", "2027-03-28T01:59:59+01:00"),
-        (["Europe/Berlin"], "2027-03-28T02:00", "2027-03-28T03:00+02:00"),
-        (["Europe/Berlin"], "2027-03-28T02:30", "2027-03-28T03:30+02:00"),
-        (["Europe/Berlin"], "2027-03-28T03:00", "2027-03-28T03:00+02:00"),
+        ("Europe/Berlin", "2027-03-28T01:59:59", "2027-03-28T01:59:59+01:00"),
+        ("Europe/Berlin", "2027-03-28T02:00", "2027-03-28T03:00+02:00"),
+        ("Europe/Berlin", "2027-03-28T02:30", "2027-03-28T03:30+02:00"),
+        ("Europe/Berlin", "2027-03-28T03:00", "2027-03-28T03:00+02:00"),
         # 02:00 to 03:00 comes twice
-        (["Europe/Berlin"], "2027-10-31T02:30", "2027-10-31T02:30+02:00"),
-        (["Europe/Berlin"], "2027-10-31T03:00", "2027-10-31T03:00+01:00"),
+        ("Europe/Berlin", "2027-10-31T02:30", "2027-10-31T02:30+02:00"),
+        ("Europe/Berlin", "2027-10-31T03:00", "2027-10-31T03:00+01:00"),
         # a change by half an hour, and a whole day that was skipped
-        (["Australia/Lord_Howe"], "2027-10-03T02:15", "2027-10-03T02:45+11:00"),
-        (["Pacific/Apia"], "2011-12-30T09:00", "2011-12-31T09:00+14:00"),
-        # where a number may be in several zones nobody is woken too early
-        (["America/New_York", "America/Los_Angeles"], "2027-01-15T09:00", "2027-01-15T09:00-08:00"),
+        ("Australia/Lord_Howe", "2027-10-03T02:15", "2027-10-03T02:45+11:00"),
+        ("Pacific/Apia", "2011-12-30T09:00", "2011-12-31T09:00+14:00"),
     ],
 )
-def test_a_time_on_the_wall_is_one_moment(zones: list[str], wall: str, moment: str) -> None:
-    found = moment_in([ZoneInfo(zone) for zone in zones], datetime.fromisoformat(wall))
+def test_a_time_on_the_wall_is_one_moment(zone: str, wall: str, moment: str) -> None:
+    found = moment_in(ZoneInfo(zone), datetime.fromisoformat(wall))
     assert found == datetime.fromisoformat(moment)
 
 

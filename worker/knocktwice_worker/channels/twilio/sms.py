@@ -23,6 +23,7 @@ from knocktwice_worker.channels.outcomes import CredentialsUnavailable, Outcome,
 from knocktwice_worker.channels.provider import Examination, Rate
 from knocktwice_worker.channels.reports import OPTED_OUT
 from knocktwice_worker.channels.twilio import account
+from knocktwice_worker.notation.phone_numbers import spelled
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -194,7 +195,7 @@ class TwilioSmsChannel:
                     continue
                 messages, more = page
                 to = self._address(number)
-                found[number] += [m for m in messages if m.to == to and m.date_created >= since[number]]
+                found[number] += [m for m in messages if spelled(m.to) == to and m.date_created >= since[number]]
                 if more and messages and messages[-1].date_created >= since[number]:
                     rest[number] = more
             pages = rest

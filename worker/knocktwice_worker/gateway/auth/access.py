@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import unquote_to_bytes
 
-from fastapi import Depends, Request, Security
+from fastapi import Depends, Request, Response, Security
 from fastapi.security import HTTPBearer
 
 from knocktwice_shared.errors import InvalidMessage
-from knocktwice_worker.gateway.intake.outbox import Outbox
+from knocktwice_worker.gateway.intake.outbox import DURABILITY, Outbox
 from knocktwice_worker.gateway.problems import Problem
 from knocktwice_worker.services import Services
 
@@ -40,8 +40,15 @@ def outbox(request: Request) -> Outbox:
     return found
 
 
+def _outbox_of_answer(request: Request, response: Response) -> Outbox:
+    """Return the way to the broker, and say in the answer how safely the broker keeps a message."""
+    found = outbox(request)
+    response.headers[DURABILITY] = found.durability
+    return found
+
+
 #: The dependency by which a route gets the outbox for messages.
-Out = Annotated[Outbox, Depends(outbox)]
+Out = Annotated[Outbox, Depends(_outbox_of_answer)]
 
 
 def requires(scope: Scope) -> Any:

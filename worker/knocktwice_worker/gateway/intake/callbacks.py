@@ -10,6 +10,7 @@ from sqlalchemy.exc import DBAPIError
 from knocktwice_worker.audience import inbound_texts
 from knocktwice_worker.audience.inbound_texts import InboundText
 from knocktwice_worker.channels.reports import StatusReport
+from knocktwice_worker.embedded.installation import secret
 from knocktwice_worker.gateway.intake.group_commit import GroupCommit
 from knocktwice_worker.notifications.store import provider_reports
 
@@ -33,6 +34,7 @@ class CallbackIntake:
 
     def __init__(self, services: Services) -> None:
         self._engine = services.engine
+        self._secret = secret(services.settings).encode()
         self._group: GroupCommit[StatusReport | InboundText] = GroupCommit(
             self._write, at_once=_AT_ONCE, most_waiting=_MOST_WAITING
         )
@@ -48,7 +50,7 @@ class CallbackIntake:
     def _write(self, items: Sequence[StatusReport | InboundText]) -> None:
         reports = [item for item in items if isinstance(item, StatusReport)]
         with self._engine.begin() as conn:
-            inbound_texts.receive(conn, [item for item in items if isinstance(item, InboundText)])
+            inbound_texts.receive(conn, [item for item in items if isinstance(item, InboundText)], self._secret)
             provider_reports.accept(conn, reports)
         try:
             # They are kept. What cannot be brought to its delivery now is brought by the clock.

@@ -19,10 +19,11 @@ from redis.exceptions import RedisError
 
 from knocktwice import address
 from knocktwice.broker import KombuBroker
-from knocktwice_shared.errors import BrokerUnavailable
+from knocktwice.durability import asked
+from knocktwice_shared.errors import BrokerUnavailable, QueueFull
 from knocktwice_worker.embedded.installation import broker_url
 from knocktwice_worker.gateway.intake import idempotency
-from knocktwice_worker.gateway.problems import Problem, unavailable
+from knocktwice_worker.gateway.problems import Problem, full, unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,6 +34,10 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
+#: The header of an answer of 202 that says how safely the request is kept by now.
+DURABILITY = "Knocktwice-Durability"
+#: Its value where PostgreSQL has committed the request.
+COMMITTED = "database"
 #: Messages sent together.
 _AT_ONCE = 200
 #: Messages that may wait for their turn; more than that, and the broker is too slow for what comes in.
@@ -56,8 +61,12 @@ class Outbox:
     """
 
     def __init__(self, services: Services) -> None:
+        settings = services.settings
+        #: What "accepted" means of the messages that go this way.
+        self.durability = settings.durability
         self._services = services
-        self._broker = KombuBroker(address.find(broker_url(services.settings)), 5.0)
+        level = asked(settings.durability, settings.durability_replicas)
+        self._broker = KombuBroker(address.find(broker_url(settings)), 5.0, level)
         self._thread = ThreadPoolExecutor(1, "outbox")
         self._waiting: deque[_Waiting] = deque()
         self._sender: asyncio.Task[None] | None = None
@@ -70,7 +79,7 @@ class Outbox:
 
         Raises:
             Problem: the key was used for something else, or too much is waiting.
-            BrokerUnavailable: the outcome is unknown; a repeat with the same key is safe.
+            BrokerUnavailable: the outcome is unknown, or the broker is full; a repeat with the same key is safe.
         """
         if len(self._waiting) >= _MOST_WAITING:
             raise unavailable("more comes in than the broker takes; slow down")
@@ -111,16 +120,28 @@ class Outbox:
                 self._hold(claimed)
             fine = [w for w in together if w.refusal is None]
             self._adopt_keys([w.draft for w in fine])
-            self._broker.accept(m for w in fine if not w.sent_before for m in w.draft.outgoing())
+            self._accept([w for w in fine if not w.sent_before])
         except RedisError as error:
             raise BrokerUnavailable(f"the broker does not answer: {type(error).__name__}") from error
-        done = [(w.claim, w.draft.id) for w in fine if w.claim is not None and not w.sent_before]
+        done = [(w.claim, w.draft.id) for w in fine if w.claim is not None and not w.sent_before and w.refusal is None]
         try:
             if done:
                 idempotency.finish(self._services.redis, done)
         except RedisError as error:
             # A repeat then publishes the same ids again, which is harmless.
             log.warning("idempotency keys not finished", error=type(error).__name__)
+
+    def _accept(self, waiting: Sequence[_Waiting]) -> None:
+        """Have the broker accept messages; a request of which it has no room for a part is refused, alone."""
+        outgoing = [(w, message) for w in waiting for message in w.draft.outgoing()]
+        try:
+            self._broker.accept(message for _, message in outgoing)
+        except QueueFull as error:
+            if not error.refused:
+                raise
+            for one, message in outgoing:
+                if str(message.id) in error.refused:
+                    one.refusal = full(error)
 
     def _hold(self, claimed: Sequence[_Waiting]) -> None:
         held = idempotency.hold(self._services.redis, [w.claim for w in claimed if w.claim is not None])

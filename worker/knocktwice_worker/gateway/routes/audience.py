@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request
 
 from knocktwice_worker.gateway import wording
-from knocktwice_worker.gateway.auth.access import Out, requires
+from knocktwice_worker.gateway.auth.access import Here, Out, requires
 from knocktwice_worker.gateway.auth.keys import Scope
 from knocktwice_worker.gateway.http.body import read_json
 from knocktwice_worker.gateway.http.request_line import WholeParts
@@ -36,10 +36,11 @@ async def unregister_device(user: str, registration: str, outbox: Out) -> Queued
 
 
 @router.put("/users/{user}/phone", status_code=202, openapi_extra=Takes(PhoneBody))
-async def bind_phone(user: str, request: Request, outbox: Out) -> Queued:
+async def bind_phone(user: str, request: Request, outbox: Out, services: Here) -> Queued:
     """Give a user's number for SMS. Another number than before ends the consent to marketing."""
     body = await read_json(request)
     wording.require(body, ("phone",))
+    body = {**body, "phone": wording.phone(body["phone"], "phone", services.settings.phone_rules)}
     await outbox.send(wording.change("bind_phone", body, ("phone",), user=user))
     return Queued()
 
@@ -89,7 +90,7 @@ async def withdraw_consent(
 
 
 @router.post("/audience", status_code=202, openapi_extra=Takes(Changes))
-async def change_many(request: Request, outbox: Out) -> Any:
+async def change_many(request: Request, outbox: Out, services: Here) -> Any:
     """Take up to 500 changes at once, all or none; for imports, and for ids that do not fit into a path."""
-    await outbox.send(wording.changes(await read_json(request)))
+    await outbox.send(wording.changes(await read_json(request), services.settings.phone_rules))
     return Queued()

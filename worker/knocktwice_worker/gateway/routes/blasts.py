@@ -15,6 +15,7 @@ from knocktwice_worker.gateway.auth.access import Here, requires
 from knocktwice_worker.gateway.auth.keys import Scope
 from knocktwice_worker.gateway.http.body import JsonBody
 from knocktwice_worker.gateway.http.request_line import WholeParts
+from knocktwice_worker.gateway.intake.outbox import COMMITTED, DURABILITY
 from knocktwice_worker.gateway.openapi import Takes
 from knocktwice_worker.gateway.problems import Problem, documented
 from knocktwice_worker.gateway.schemas.blasts import (
@@ -75,6 +76,7 @@ def start(services: Here, body: JsonBody, response: Response) -> Any:
         with writing(services) as conn:
             started = request.start(conn, blast, settings=services.settings)
     response.headers["Location"] = f"/v1/blasts/{started.id}"
+    response.headers[DURABILITY] = COMMITTED
     return {"id": started.id, "key": blast.key}
 
 

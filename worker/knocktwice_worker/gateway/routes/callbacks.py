@@ -20,6 +20,7 @@ from knocktwice_worker.gateway.auth.access import Here
 from knocktwice_worker.gateway.http.body import ARRIVAL_S
 from knocktwice_worker.gateway.log_limit import OncePerMinute
 from knocktwice_worker.gateway.problems import Problem, documented
+from knocktwice_worker.notation.phone_numbers import spelled
 
 if TYPE_CHECKING:
     from knocktwice_worker.channels.channel import CallbackRoute
@@ -98,7 +99,7 @@ async def _take(route: CallbackRoute, request: Request, services: Services, prov
     heard = _heard(services, route, Arrived(provider, query, request.headers, body, datetime.now(UTC)))
     # Other texts that people write are not kept.
     texts = [
-        InboundText(t.provider_id, t.number, meant)
+        InboundText(t.provider_id, spelled(t.number), meant)
         for t in heard.texts
         if (meant := wish(t.text, t.opt_out, country(t.number)))
     ]

@@ -17,6 +17,7 @@ from knocktwice_worker.gateway.auth.access import Here, Out, admit, bearer, outb
 from knocktwice_worker.gateway.auth.keys import Scope
 from knocktwice_worker.gateway.http.body import read_json
 from knocktwice_worker.gateway.intake import idempotency
+from knocktwice_worker.gateway.intake.outbox import DURABILITY
 from knocktwice_worker.gateway.openapi import Takes
 from knocktwice_worker.gateway.problems import Problem, documented
 from knocktwice_worker.gateway.schemas.fields import Time, Visible
@@ -57,7 +58,8 @@ def _repeated(
 async def notify(request: Request) -> Response:
     """Knock for one person, or for all in `recipients`: push now, and an SMS later if its condition holds.
 
-    An answer of 202 means that nothing is lost any more, not that anything was sent.
+    An answer of 202 means that it is kept, as safely as the header `Knocktwice-Durability` says, not that anything was
+    sent. After 503 send it again with the same `Idempotency-Key`.
     """
     return await _notify(request)
 
@@ -77,11 +79,13 @@ async def _notify(request: Request) -> Response:
     if repeated is not None and not 1 <= len(repeated) <= idempotency.KEY_LIMIT:
         raise InvalidMessage("idempotency-key", f"must have 1 to {idempotency.KEY_LIMIT} characters")
     body = await read_json(request)
-    draft = wording.batch(body, uuid7())
+    draft = wording.batch(body, uuid7(), request.app.state.services.settings.phone_rules)
     claim = None if repeated is None else idempotency.claim(key.id, repeated, body, draft.id)
     ids = await outbox(request).send(draft, claim)
     text = '{"ids":["' + '","'.join([str(id_) for id_ in ids]) + '"]}'
-    headers = {"Location": f"{PATH}/{ids[0]}"} if len(ids) == 1 else None
+    headers = {DURABILITY: str(outbox(request).durability)}
+    if len(ids) == 1:
+        headers["Location"] = f"{PATH}/{ids[0]}"
     return Response(text, 202, headers, "application/json")
 
 

@@ -13,6 +13,7 @@ from knocktwice_shared.messages import Receipt, parse_moment
 from knocktwice_worker.content.links.receipt_urls import PATH, RefusedToken
 from knocktwice_worker.gateway.http import body
 from knocktwice_worker.gateway.http.request_line import HEAD_ONLY
+from knocktwice_worker.gateway.intake.outbox import COMMITTED, DURABILITY
 from knocktwice_worker.gateway.problems import Problem, documented
 
 if TYPE_CHECKING:
@@ -138,9 +139,10 @@ async def serve(scope: Scope, receive: Receive, send: Send) -> None:  # noqa: AR
         "unavailable",
     ),
 )
-async def report_many(request: Request) -> Taken:
+async def report_many(request: Request, response: Response) -> Taken:
     """Report up to 5,000 receipts at once, each by the address of its own push. Those that are not valid are named."""
     events, refused = _read_batch(_intake(request), await body.read_json(request))
+    response.headers[DURABILITY] = COMMITTED
     if events:
         await _intake(request).take(events)
     return Taken(accepted=len(events), refused=refused)

@@ -49,8 +49,9 @@ Registration = Annotated[
 Phone = Annotated[
     str,
     Field(
-        pattern=r"^\+[ .()-]*[1-9]([ .()-]*[0-9]){6,14}[ .()-]*$",
-        description="Number in E.164; blanks, dots, dashes and parentheses in it do no harm.",
+        min_length=4,
+        description="Number with its country code, best in E.164; other usual ways of writing it are understood. "
+        "It must be assigned in its country's number plan.",
         examples=["+16505550100"],
     ),
 ]

@@ -16,7 +16,17 @@ from sqlalchemy.exc import InterfaceError, OperationalError
 
 from knocktwice_shared import subjects
 from knocktwice_shared.errors import InvalidMessage
-from knocktwice_shared.names import INBOX_ACCEPTED, INBOX_FAILURES, INBOX_MESSAGES, INBOX_SUBJECTS, Task, key_name
+from knocktwice_shared.names import (
+    BACKLOG_BYTES,
+    BACKLOG_MESSAGES,
+    INBOX_ACCEPTED,
+    INBOX_BACKLOG,
+    INBOX_FAILURES,
+    INBOX_MESSAGES,
+    INBOX_SUBJECTS,
+    Task,
+    key_name,
+)
 from knocktwice_worker.notifications.inbox import dead_letters
 
 if TYPE_CHECKING:
@@ -34,7 +44,12 @@ _SWEEP_LIMIT = 100
 
 # Takes the oldest overdue messages and restarts their grace by the clock of Redis, so that only one of several sweepers
 # takes a message.
+# It also writes the limits of the backlog to where the accepting script reads them.
 _TAKE = """
+local limits = redis.call('HMGET', KEYS[3], 'messages', 'bytes')
+if limits[1] ~= ARGV[3] or limits[2] ~= ARGV[4] then
+  redis.pcall('HSET', KEYS[3], 'messages', ARGV[3], 'bytes', ARGV[4])
+end
 local now = redis.call('TIME')[1] + 0
 local ids = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now - ARGV[1], 'LIMIT', 0, ARGV[2])
 local out = {}
@@ -49,6 +64,23 @@ for _, id in ipairs(ids) do
   end
 end
 return out
+"""
+
+# Removes messages and counts their bytes down. A broker whose memory is full refuses HINCRBY; then the count is too
+# high until the inbox is empty, and no removal is lost.
+_FORGET = """
+local freed = 0
+for _, id in ipairs(ARGV) do
+  freed = freed + redis.call('HSTRLEN', KEYS[1], id)
+  redis.call('HDEL', KEYS[1], id)
+end
+if redis.call('HLEN', KEYS[1]) == 0 then
+  redis.call('HDEL', KEYS[2], 'used')
+elseif freed > 0 then
+  local left = redis.pcall('HINCRBY', KEYS[2], 'used', -freed)
+  if type(left) == 'number' and left < 0 then redis.call('HDEL', KEYS[2], 'used') end
+end
+return freed
 """
 
 
@@ -81,11 +113,15 @@ class Inbox:
         redis: keeps the messages.
         engine: opens the transaction that parks a message.
         grace_s: seconds that a message may wait for its worker before :meth:`sweep` publishes it again.
+        most_messages: the most messages that may wait; the accepting script refuses more.
+        most_bytes: the most bytes of messages that may wait.
     """
 
     redis: Redis
     engine: Engine
     grace_s: float
+    most_messages: int = BACKLOG_MESSAGES
+    most_bytes: int = BACKLOG_BYTES
 
     def carry_out(self, task: Task, message_id: str, message: object, work: Work) -> None:
         """Carry out one message, and remove it. A message that violates the contract or keeps failing is parked.
@@ -125,7 +161,7 @@ class Inbox:
         if members:
             pipe.zrem(INBOX_SUBJECTS, *members)
         if message_ids:
-            pipe.hdel(INBOX_MESSAGES, *message_ids)
+            pipe.eval(_FORGET, 2, INBOX_MESSAGES, INBOX_BACKLOG, *message_ids)
             pipe.zrem(INBOX_ACCEPTED, *message_ids)
             pipe.hdel(INBOX_FAILURES, *message_ids)
         pipe.execute()
@@ -160,7 +196,9 @@ class Inbox:
         Returns:
             The number of messages published.
         """
-        taken = self.redis.eval(_TAKE, 2, INBOX_ACCEPTED, INBOX_MESSAGES, self.grace_s, _SWEEP_LIMIT)
+        keys = [INBOX_ACCEPTED, INBOX_MESSAGES, INBOX_BACKLOG]
+        limits = [self.most_messages, self.most_bytes]
+        taken = self.redis.eval(_TAKE, len(keys), *keys, self.grace_s, _SWEEP_LIMIT, *limits)
         pairs = list(zip(taken[::2], taken[1::2], strict=True))
         for id_, raw in pairs:
             try:

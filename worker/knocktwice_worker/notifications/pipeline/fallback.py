@@ -21,7 +21,7 @@ from knocktwice_worker.content.links import link_store
 from knocktwice_worker.content.rendering import fingerprint
 from knocktwice_worker.lifecycle import FALL_BACK, LOST, Delay, DeliveryState, Facts, Refusal, Verdict, decide
 from knocktwice_worker.limits.per_number import Ask
-from knocktwice_worker.limits.quiet_hours import country
+from knocktwice_worker.notation import phone_numbers
 from knocktwice_worker.notifications import store
 from knocktwice_worker.notifications.pipeline.catch_up import PENDING
 from knocktwice_worker.notifications.pipeline.concurrency import at_most
@@ -102,6 +102,7 @@ class Fallback:
         quiet: postpones marketing during quiet hours.
         silent_kinds: the kinds of devices that never report a delivery.
         unconfirmed_policy: decides about a step whose push went only to such devices.
+        numbers: which numbers may be texted.
         countries: ISO codes of the countries whose numbers may get messages; empty: all.
         channels: the channels of later steps.
         links: returns what makes the links in a step's message, if anything does.
@@ -115,6 +116,7 @@ class Fallback:
     quiet: QuietGate
     silent_kinds: SilentKinds
     unconfirmed_policy: UnconfirmedPolicy
+    numbers: phone_numbers.Rules
     countries: Collection[str]
     channels: Channels
     links: Callable[[str, int], Tracker | None]
@@ -268,7 +270,12 @@ class Fallback:
             return Refusal.OPTED_OUT
         if entry.consent is Consent.PHONE and case.category is Category.MARKETING and not row.consented:
             return Refusal.NO_CONSENT
-        if entry.address.is_number and self.countries and country(address) not in self.countries:
+        if not entry.address.is_number:
+            return None
+        if (unusable := phone_numbers.refusal(address, self.numbers)) is not None:
+            case.limits["number"] = unusable[0]
+            return Refusal.INVALID_NUMBER
+        if self.countries and phone_numbers.country(address) not in self.countries:
             return Refusal.COUNTRY_BLOCKED
         return None
 

@@ -15,11 +15,11 @@ from sqlalchemy import Connection, text
 
 from knocktwice_shared.messages import LocalTime
 from knocktwice_worker.lifecycle import Refusal
-from knocktwice_worker.limits.quiet_hours import zones_of
+from knocktwice_worker.limits.quiet_hours import home_of
 from knocktwice_worker.notifications import store
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
     from zoneinfo import ZoneInfo
 
     from sqlalchemy import Engine
@@ -70,16 +70,14 @@ def send_times(
     )
 
 
-def moment_in(zones: Iterable[ZoneInfo], wall: datetime) -> datetime:
-    """Return the moment at which the clocks of all these zones have reached ``wall``, in UTC.
+def moment_in(zone: ZoneInfo, wall: datetime) -> datetime:
+    """Return the moment at which the clocks of a zone show ``wall``, in UTC.
 
     Args:
-        zones: the zones in which a recipient may be; at least one. The latest counts, so that no recipient gets it too
-            early.
         wall: a naive local time. A time that the clocks skip in spring is moved by the length of the change; of a time
             that occurs twice in autumn the first one counts.
     """
-    return max(wall.replace(tzinfo=zone, fold=0).astimezone(UTC) for zone in zones)
+    return wall.replace(tzinfo=zone, fold=0).astimezone(UTC)
 
 
 def _local(conn: Connection, batch: Batch, wall: datetime, default: str) -> dict[str, datetime]:
@@ -89,7 +87,7 @@ def _local(conn: Connection, batch: Batch, wall: datetime, default: str) -> dict
     times: dict[str, datetime] = {}
     for r in batch.recipients:
         number = r.phone or numbers.get(r.user or "", "")
-        times[str(r.id)] = moment_in(zones_of(number, stated.get(r.user or ""), default), wall)
+        times[str(r.id)] = moment_in(home_of(number, stated.get(r.user or ""), default), wall)
     return times
 
 

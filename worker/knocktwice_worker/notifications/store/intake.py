@@ -14,6 +14,7 @@ from knocktwice_worker.content.plans import stored_plan
 from knocktwice_worker.content.rendering import stored
 from knocktwice_worker.database.bulk import rows
 from knocktwice_worker.lifecycle import DeliveryState, NotificationState
+from knocktwice_worker.notation.phone_numbers import spelled
 from knocktwice_worker.notifications.store.transitions import End, finish, outcome_of_push
 from knocktwice_worker.notifications.store.trigger_sql import CANCELLED
 
@@ -216,7 +217,7 @@ def accept(conn: Connection, intakes: Sequence[Intake], *, lease: timedelta) -> 
             "id": ids,
             "batch": batches,
             "user_id": [r.user for _, r in people],
-            "phone": [r.phone for _, r in people],
+            "phone": [r.phone and spelled(r.phone) for _, r in people],
             "params": [json.dumps(r.values) for _, r in people],
             "key": keys,
             "locale": [i.locales.get(id_) for id_, (i, _) in zip(ids, people, strict=True)],

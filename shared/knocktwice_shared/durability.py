@@ -1,0 +1,29 @@
+"""How safely the broker keeps a message when it is called *accepted*."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Durability(StrEnum):
+    """What must have happened to a message before a call that accepts it returns."""
+
+    #: The broker has it in memory, and writes it to its append-only file by its own rule. With ``appendfsync everysec``
+    #: the end of the broker's process loses nothing, and a power cut loses about the last second.
+    MEMORY = "memory"
+    #: It is in the append-only file on the broker's disk (``WAITAOF``): a power cut loses nothing, a lost disk does.
+    DISK = "disk"
+    #: Replicas have it in memory (``WAIT``): the loss of the primary loses nothing if one of them takes over.
+    REPLICA = "replica"
+
+    @property
+    def promise(self) -> str:
+        """The level in words, to stand behind "accepted: "."""
+        return _PROMISES[self]
+
+
+_PROMISES = {
+    Durability.MEMORY: "in the broker's memory; a power cut within about a second may lose it",
+    Durability.DISK: "on the broker's disk",
+    Durability.REPLICA: "in the memory of the broker and of its replicas",
+}
