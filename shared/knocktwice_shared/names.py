@@ -73,6 +73,8 @@ INBOX_MESSAGES = "knocktwice:inbox:messages"
 INBOX_ACCEPTED = "knocktwice:inbox:accepted"
 #: Redis hash: message id → how often processing it failed for a reason of its own.
 INBOX_FAILURES = "knocktwice:inbox:failures"
+#: Redis hash: message id → how often work on it was begun and never ended, and when it was last begun (epoch seconds).
+INBOX_BEGUN = "knocktwice:inbox:begun"
 #: Redis sorted set, all scores 0: ``SUBJECT\nMESSAGE-ID`` of each accepted message that a decision has to wait for, so
 #: that the messages about somebody are found by their subject (``subjects.py``).
 INBOX_SUBJECTS = "knocktwice:inbox:subjects"

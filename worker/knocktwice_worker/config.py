@@ -186,6 +186,14 @@ class Settings(BaseSettings):
         description='Kinds of numbers that may be texted, like ["mobile", "pager"]; see docs/phone-numbers.md.',
     )
 
+    untextable_days: int = Field(
+        30,
+        ge=0,
+        le=365,
+        description="A number that texts do not reach (a landline, out of service) is tried again after so many days; "
+        "0: every time.",
+    )
+
     # Recipients and times of messages
     sms_countries: frozenset[CountryCode] = Field(
         frozenset(), description='Countries whose numbers may be texted, like ["DE", "AT"]; none: all.'

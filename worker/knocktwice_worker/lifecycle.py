@@ -124,6 +124,21 @@ class ProviderState(StrEnum):
     READ = "read"
 
 
+class Untextable(StrEnum):
+    """The reason why messages do not reach a number, as a provider tells it."""
+
+    #: The number is a landline, or its operator takes no messages.
+    LANDLINE = "landline"
+    #: The number is out of service.
+    UNKNOWN_NUMBER = "unknown_number"
+    #: The provider takes it for no number at all, or for none that can be texted.
+    INVALID_NUMBER = "invalid_number"
+    #: Its owner or operator blocks our messages.
+    BLOCKED = "blocked"
+    #: The phone is switched off or out of reach. It counts only after some failures over some days.
+    UNREACHABLE = "unreachable"
+
+
 #: The reports of a message that will not arrive.
 LOST = frozenset({ProviderState.FAILED, ProviderState.UNDELIVERED})
 
@@ -177,6 +192,10 @@ class Refusal(StrEnum):
     NO_PHONE = "no_phone"
     #: The number cannot exist, is not assigned to anybody, or is of a kind that is not texted.
     INVALID_NUMBER = "invalid_number"
+    #: Providers have told that messages of this kind do not reach the number.
+    UNTEXTABLE = "untextable"
+    #: Somebody else with this number gets the blast's message.
+    SHARED_NUMBER = "shared_number"
     #: The number that the message was reserved for does not belong to the person any more.
     NUMBER_CHANGED = "number_changed"
     #: The person has no address of the kind that the step's channel needs.

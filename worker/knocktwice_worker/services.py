@@ -327,6 +327,7 @@ class Services:
             silent_kinds=self.silent_kinds,
             unconfirmed_policy=settings.unconfirmed_policy,
             numbers=settings.phone_rules,
+            untextable_for=timedelta(days=settings.untextable_days),
             countries=settings.sms_countries,
             channels=self.channels,
             links=self.links,

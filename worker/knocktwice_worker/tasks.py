@@ -14,7 +14,7 @@ import structlog
 
 from knocktwice_shared.errors import KnocktwiceError
 from knocktwice_shared.names import Task
-from knocktwice_worker.audience import inbound_texts, people, receipt_health
+from knocktwice_worker.audience import inbound_texts, people, receipt_health, untextable
 from knocktwice_worker.blasts import schedules
 from knocktwice_worker.celery import app
 from knocktwice_worker.notifications.store import provider_reports, removal
@@ -59,7 +59,9 @@ def _message_task(name: Task, **options: Any) -> Any:
     def run(self: Any, message: object) -> None:
         here, id_ = services(), str(self.request.id)
         try:
-            here.inbox.carry_out(name, id_, message, here.accepted[name])
+            where = self.request.delivery_info or {}
+            again = bool(self.request.get(publishing.AGAIN) or where.get(publishing.REDELIVERED))
+            here.inbox.carry_out(name, id_, message, here.accepted[name], came_again=again)
         except Exception as error:
             raise _reported(name, error, message_id=id_) from None
 
@@ -216,6 +218,7 @@ def housekeeping() -> None:
             removed += removal.forget_orphans(conn)
             removed += provider_reports.forget(conn)
             removed += inbound_texts.forget(conn, here.settings.retention)
+            removed += untextable.expire(conn)
         receipt_health.roll_up(here.engine)
         here.delivery_reports.ask_and_close()
         purged = retention.purge(here.engine, here.settings.retention)

@@ -19,7 +19,8 @@ _LEAST, _MOST = 7, 15
 #: Straight and typographic quotation marks; a spreadsheet writes an apostrophe before text.
 _QUOTES = "'\"`\u00b4\u2018\u2019\u201a\u201c\u201d\u201e\u00ab\u00bb"
 _PLACEHOLDERS = {"-", "--", "?", "n/a", "na", "nan", "nil", "none", "null", "undefined", "unknown", "tbd", "x", "+"}
-_URI = re.compile(r"(?:tel|sms|smsto|callto|whatsapp|phone):(?://)?", re.IGNORECASE)
+#: The scheme of a link (``tel:``), or the name of a field (``Mobile:``). A fax gets no texts.
+_URI = re.compile(r"(?!fax)[a-z][a-z0-9+.-]{1,15}:(?://)?", re.IGNORECASE)
 _SCIENTIFIC = re.compile(r"\+?[0-9](?:[.,][0-9]+)?[eE][+ ]?[0-9]{1,3}")
 _FRACTION = re.compile(r"\+?[0-9]{7,}[.,]0{1,2}")
 _TRUNK_ZERO = re.compile(r"[(\[]\s*0\s*[)\]]")

@@ -34,6 +34,7 @@ GENERATE = (
     "INSERT INTO users (id) SELECT 'u-' || g FROM generate_series(1, :people) g",
     "INSERT INTO devices (registration, user_id) SELECT 'r-' || g, 'u-' || g FROM generate_series(1, :people) g",
     "INSERT INTO phones (user_id, number) SELECT 'u-' || g, '+43660' || 1000000 + g FROM generate_series(1, :people) g",
+    "INSERT INTO untextable (number, channel, reason) SELECT '+43660' || 1000000 + g, 'sms', 'landline' FROM generate_series(1, :people) g",
     """
     INSERT INTO batches (id, content, category, ttl, reference, created_at)
     SELECT DISTINCT ON (batch) batch, CAST('{}' AS jsonb), 'transactional', interval '1 hour', CAST('{}' AS jsonb), now() - interval '1 year'
@@ -128,7 +129,7 @@ HOT: dict[str, tuple[Callable[[sa.Connection, Archive], object], list[str]]] = {
     "the record of pushes": (lambda c, a: _push(c, a.open[:50]), ["attempts_pkey", "notifications_pkey"]),
     "the decision": (
         lambda c, a: store.due(c, a.open[:50]),
-        ["deliveries_pkey", "notifications_pkey", "phones_pkey", "opt_outs_pkey", "events_pkey"],
+        ["deliveries_pkey", "notifications_pkey", "phones_pkey", "opt_outs_pkey", "untextable_pkey", "events_pkey"],
     ),
     "the reservation": (
         lambda c, a: store.reserve(c, [store.Reservation(i, "+436601234567", "t", b"f") for i in a.open[:50]], MINUTE),

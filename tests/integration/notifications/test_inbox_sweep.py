@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from knocktwice_shared.names import INBOX_ACCEPTED, INBOX_MESSAGES, Task
+from knocktwice_shared.names import INBOX_ACCEPTED, INBOX_BEGUN, INBOX_MESSAGES, Task
 
 if TYPE_CHECKING:
+    import redis
+
     from knocktwice_worker.notifications.inbox.accepted import Inbox
     from knocktwice_worker.services import Services
 
@@ -56,3 +58,58 @@ def test_what_is_swept_and_lost_again_comes_after_another_grace(inbox: Inbox) ->
     ids = accepted_long_ago(inbox, 3)
     assert sweep(inbox) == ids
     assert sweep(replace(inbox, grace_s=-1)) == ids
+
+
+def test_behind_a_long_queue_nothing_is_published_again(inbox: Inbox) -> None:
+    ids = accepted_long_ago(inbox, 3)
+    inbox.redis.lpush("knocktwice.push", *("x" for _ in range(2_000)))
+    assert sweep(inbox) == ids
+    inbox.redis.lpush("knocktwice.events", *("x" for _ in range(2_000)))
+    impatient = replace(inbox, grace_s=-1)
+    assert sweep(impatient) == []
+    inbox.redis.delete("knocktwice.events")
+    assert sweep(impatient) == ids
+
+
+def test_a_message_is_parked_when_it_was_begun_again_and_again_and_never_ended(
+    here: Services, valkey: redis.Redis
+) -> None:
+    inbox = replace(here.inbox, grace_s=0.001)
+
+    class _Killed(BaseException):
+        pass
+
+    def die(_messages: object) -> None:
+        raise _Killed
+
+    def fail(_messages: object) -> None:
+        raise ConnectionError
+
+    def again(work: object) -> None:
+        inbox.carry_out(Task.CANCEL, "m1", {"v": 1}, work, came_again=True)  # type: ignore[arg-type]
+
+    def a_second_later() -> None:
+        count, at = bytes(valkey.hget(INBOX_BEGUN, "m1")).split()  # type: ignore[arg-type]
+        valkey.hset(INBOX_BEGUN, "m1", f"{int(count)} {int(at) - 1}")
+
+    accepted_long_ago(inbox, 2)
+    valkey.hset(INBOX_MESSAGES, "m1", "{}")
+    for _ in range(10):
+        with pytest.raises(ConnectionError):
+            again(fail)
+    for _ in range(4):
+        with pytest.raises(_Killed):
+            again(die)
+        a_second_later()
+    again(die)
+    assert not valkey.hexists(INBOX_MESSAGES, "m1")
+    assert not valkey.hexists(INBOX_BEGUN, "m1")
+    with here.engine.connect() as conn:
+        reason = conn.exec_driver_sql("SELECT reason FROM dead_letters WHERE message_id = 'm1'").scalar_one()
+    assert reason == "ended its worker each time it was tried: 5 times"
+    # Tries of several workers at one time are no deaths.
+    valkey.hset(INBOX_MESSAGES, "m1", "{}")
+    patient = replace(inbox, grace_s=3600)
+    for _ in range(10):
+        with pytest.raises(_Killed):
+            patient.carry_out(Task.CANCEL, "m1", {"v": 1}, die, came_again=True)

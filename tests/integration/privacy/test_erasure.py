@@ -438,6 +438,41 @@ def test_an_sms_that_waits_for_its_sender_respects_an_opt_out_that_is_only_a_has
     assert town.rows("SELECT state, reason FROM notifications") == [("suppressed", "opted_out")]
 
 
+def test_a_start_lifts_an_opt_out_whatever_was_erased_in_between(town: Town) -> None:
+    def write(wish: Wish) -> None:
+        with town.here.engine.begin() as conn:
+            inbound_texts.receive(conn, [InboundText(f"SM-{wish}", ADAS, wish)], town.here.guard.secret)
+
+    write(Wish.STOP)
+    town.settle(datetime.now(UTC))
+    write(Wish.START)
+    town.say(PhoneBound("new", ADAS, datetime.now(UTC)))
+    assert town.rows("SELECT number FROM opt_outs") == []
+    assert town.rows("SELECT count(*) FROM suppressions") == [(0,)]
+    (id_,) = town.send({"user": "new"})
+    assert town.here.fallback.check([id_]) == [id_]
+
+
+def test_a_stop_after_the_erasure_holds_for_the_next_owner(town: Town) -> None:
+    town.settle(datetime.now(UTC))
+    with town.here.engine.begin() as conn:
+        inbound_texts.receive(conn, [InboundText("SM-stop", ADAS, Wish.STOP)], town.here.guard.secret)
+    town.say(PhoneBound("new", ADAS, datetime.now(UTC)))
+    (id_,) = town.send({"user": "new"})
+    assert town.here.fallback.check([id_]) == []
+
+
+def test_an_opt_out_that_is_only_a_hash_is_found_under_another_spelling(town: Town) -> None:
+    """Hashes of earlier releases are of the spelling that was bound then."""
+    key, older, one = town.here.guard.secret, "+5215512345678", "+525512345678"
+    with town.here.engine.begin() as conn:
+        opt_outs.add(conn, [older], "STOP")
+        assert opt_outs.forget(conn, [older], key) == [older]
+        assert opt_outs.suppressed(conn, {one}, key) == {one}
+    town.say(PhoneBound("new", older, datetime.now(UTC)))
+    assert town.rows("SELECT number FROM opt_outs") == [(one,)]
+
+
 def test_an_operator_can_lift_an_opt_out_that_outlived_its_number(town: Town) -> None:
     key = town.here.limits.limits.secret
     with town.here.engine.begin() as conn:

@@ -228,7 +228,13 @@ _LEAVE_ALL = (
 
 # Consent was given for the number that was there: another number, or none, ends what was given before. That counts as a
 # change of the consent, so that one given before and arriving late does not come back for the new number.
+#
+# Who binds a number says that it is right: what was learned of it before is forgotten.
 _BIND = text("""
+WITH forgotten AS (
+  DELETE FROM untextable
+  WHERE number = :number AND last_at <= :at
+)
 INSERT INTO phones AS p (
   user_id,
   number,

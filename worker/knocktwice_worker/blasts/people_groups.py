@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import String, bindparam, case, cast, exists, func, literal_column, or_, select
+from sqlalchemy import String, and_, bindparam, case, cast, exists, func, literal_column, not_, or_, select, text
 
+from knocktwice_shared.channels import SMS
 from knocktwice_shared.messages import Category
 from knocktwice_worker.audience.segment_sql import where
-from knocktwice_worker.database.schema import deliveries, devices, opt_outs, phones, users
+from knocktwice_worker.audience.untextable import FORBIDS
+from knocktwice_worker.database.schema import deliveries, devices, opt_outs, phones, untextable, users
 
 if TYPE_CHECKING:
     from sqlalchemy import Select
@@ -43,12 +45,15 @@ def alike(wanted: Filter, settings: Settings, category: Category, texting: bool)
         .subquery()
     )
     number = phones.c.number
+    u = untextable.alias("u")
+    remembered = select(u.c.number).where(u.c.channel == SMS, text(FORBIDS)).subquery()
     blocked = phones.c.region.not_in(sorted(settings.sms_countries)) if settings.sms_countries else None
     obstacles = [
         ("no_phone", number.is_(None)),
         ("opted_out", opt_outs.c.number.is_not(None)),
         ("no_consent", phones.c.consented_at.is_(None) if category is Category.MARKETING else None),
         ("country_blocked", or_(phones.c.region.is_(None), blocked) if blocked is not None else None),
+        ("untextable", remembered.c.number.is_not(None)),
         ("capped", full.c.number.is_not(None)),
     ]
     obstacle = case(*((holds, name) for name, holds in obstacles if holds is not None), else_="")
@@ -66,11 +71,13 @@ def alike(wanted: Filter, settings: Settings, category: Category, texting: bool)
         )
         stated = func.coalesce(zone_of_device, users.c.time_zone)
         prefix = case((stated.is_(None), func.left(number, _PREFIX)), else_=None)
+    # Of those who share a number and can be texted, one gets the message.
+    first = func.row_number().over(partition_by=(number, obstacle), order_by=users.c.id) == 1
     people = (
         select(
             func.coalesce(users.c.locale, latest).label("locale"),
             pushable.label("pushable"),
-            obstacle.label("obstacle"),
+            case((and_(obstacle == "", not_(first)), "shared_number"), else_=obstacle).label("obstacle"),
             phones.c.region.label("region"),
             cast(stated, String).label("zone"),
             cast(prefix, String).label("prefix"),
@@ -80,6 +87,7 @@ def alike(wanted: Filter, settings: Settings, category: Category, texting: bool)
             users.outerjoin(phones, phones.c.user_id == users.c.id)
             .outerjoin(opt_outs, opt_outs.c.number == number)
             .outerjoin(full, full.c.number == number)
+            .outerjoin(remembered, remembered.c.number == number)
         )
         .where(where(wanted, joins=False))
         .subquery()

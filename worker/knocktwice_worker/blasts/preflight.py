@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, field
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, text
@@ -66,7 +67,9 @@ class Preflight:
         push: who have a device with notifications switched on.
         sms_only: who have none, and can be texted.
         unreachable: who can be sent neither, or nothing in their language.
-        no_phone, opted_out, no_consent, country_blocked, capped: who cannot be texted, by the first reason that holds.
+        no_phone, opted_out, no_consent, country_blocked, untextable, capped: who cannot be texted, by the first reason
+            that holds.
+        shared_number: who could be, and has the same number as somebody who is: it is texted once.
         quiet: who can be texted, but not at this hour.
         fallback_share: part of those with a push who are expected to be texted, 0 to 1.
         share_from: where that is from.
@@ -84,7 +87,9 @@ class Preflight:
     opted_out: int = 0
     no_consent: int = 0
     country_blocked: int = 0
+    untextable: int = 0
     capped: int = 0
+    shared_number: int = 0
     quiet: int = 0
     fallback_share: float = 1.0
     share_from: str = ""
@@ -171,7 +176,7 @@ def examine(
     now: datetime = conn.execute(text("SELECT knocktwice_now()")).scalar_one()
     _, day, _ = limits.day(now)
     groups = people_groups.alike(wanted, settings, said.category, bool(said.plan))
-    values = {"since": day, "cap": limits.per_day or 1 << 30}
+    values = {"since": day, "cap": limits.per_day or 1 << 30, "again": timedelta(days=settings.untextable_days)}
     rows = conn.execute(groups, values, execution_options={"stream_results": True, "yield_per": 1_000})
     expected = 0.0
     for row in rows:

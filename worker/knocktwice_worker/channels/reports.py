@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from knocktwice_worker.channels.http import Carrier
-    from knocktwice_worker.lifecycle import ProviderState
+    from knocktwice_worker.lifecycle import ProviderState, Untextable
 
 #: The error code for "the recipient has opted out" in rows, whatever code the provider uses.
 OPTED_OUT = 21610
@@ -37,6 +37,7 @@ class StatusReport:
         price, price_unit: the cost, as a decimal number and an ISO 4217 code.
         error_text: the provider's code if ``error`` cannot express it: a word, or a number that rows use for something
             else.
+        untextable: why the number cannot be texted, if the code says so.
     """
 
     provider: str
@@ -48,6 +49,7 @@ class StatusReport:
     price: str | None = None
     price_unit: str | None = None
     error_text: str | None = None
+    untextable: Untextable | None = None
 
 
 @dataclass(frozen=True, slots=True)

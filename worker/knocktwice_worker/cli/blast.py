@@ -227,7 +227,9 @@ def _print_preflight(found: preflight.Preflight) -> None:
         ("  opted out", found.opted_out),
         ("  no consent", found.no_consent),
         ("  country", found.country_blocked),
+        ("  not reachable", found.untextable),
         ("  daily limit", found.capped),
+        ("  shares a number", found.shared_number),
         ("quiet hours now", found.quiet),
     ]
     for name, value in lines:

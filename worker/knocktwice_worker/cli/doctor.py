@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from enum import StrEnum
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
@@ -16,6 +17,7 @@ from knocktwice_worker.audience import receipt_health
 from knocktwice_worker.channels.outcomes import CredentialsUnavailable
 from knocktwice_worker.channels.registry import CHANNELS
 from knocktwice_worker.limits import budget
+from knocktwice_worker.notation import number_plans
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -162,6 +164,17 @@ def _providers(here: Services) -> tuple[Level, str]:
     return level, ". ".join(found)
 
 
+def _number_plans(_: Services) -> tuple[Level, str]:
+    release = number_plans.installed()
+    day = number_plans.released(release)
+    if day is not None and datetime.now(UTC).date() - day > number_plans.OLD:
+        finding = (
+            f"phonenumbers {release} is of about {day:%B %Y}, and ranges assigned since are refused as not assigned"
+        )
+        return Level.WARNING, f"{finding}; upgrade it, or set KNOCKTWICE_NUMBERS=possible"
+    return Level.OK, f"phonenumbers {release}"
+
+
 def _backlog(here: Services) -> tuple[Level, str]:
     waiting = {q.value: here.redis.llen(q.value) for q in Queue}
     inbox = here.redis.zcard(INBOX_ACCEPTED)
@@ -222,6 +235,7 @@ _CHECKS: dict[str, Callable[[Services], tuple[Level, str]]] = {
     "push": _push,
     "sms": _sms,
     "sms providers": _providers,
+    "number plans": _number_plans,
     "backlog": _backlog,
     "sms budget": _budget,
     "receipts": _receipts,

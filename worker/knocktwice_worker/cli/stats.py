@@ -10,6 +10,7 @@ from rich.table import Table
 
 from knocktwice_shared.errors import InvalidMessage
 from knocktwice_worker.cli.output import AsJson, clock, out, print_json, reading
+from knocktwice_worker.lifecycle import Refusal
 from knocktwice_worker.notation import durations
 from knocktwice_worker.reporting import delay_curve, figures, rollups
 from knocktwice_worker.reporting.figures import Dimension
@@ -101,7 +102,8 @@ def stats(
         if channel.sent or channel.unknown:
             out.print(_table(told, name, _of_channel(name)))
     for reason, count in told.total.suppressed.most_common():
-        out.print(f"suppressed: {reason} {count}", soft_wrap=True)
+        spared = f", which saved about {_money(told.total.untextable_saved)}" if reason == Refusal.UNTEXTABLE else ""
+        out.print(f"suppressed: {reason} {count}{spared}", soft_wrap=True)
     out.print(f"accepted since {first} ({zone}); counted until {clock(told.as_of) or 'never'}", soft_wrap=True)
 
 

@@ -7,6 +7,7 @@ Made for trying it out, for development and for small installations. Elsewhere r
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shlex
 import signal
@@ -27,6 +28,8 @@ from knocktwice_worker.embedded.children import Child, supervise
 from knocktwice_worker.embedded.installation import broker_url, database_url
 from knocktwice_worker.embedded.servers import EmbeddedServers
 from knocktwice_worker.sandbox import Sandbox, stand_in
+from knocktwice_worker.sandbox.wall.application import Application
+from knocktwice_worker.sandbox.wall.clock import Clock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -126,11 +129,25 @@ def _sandbox(stack: ExitStack, settings: Settings, port: int, gateway_port: int)
         # The sandbox is on this machine, too, so the address works. For a real provider it would lead nowhere.
         public_url = f"http://127.0.0.1:{gateway_port}"
     report = stack.enter_context(_reporter(settings))
-    running = stack.enter_context(Sandbox(port=port, report=report, gateway=public_url))
+    # Somebody else's people are neither notified nor moved in time from a page.
+    own = stand_in.all_missing(settings) and settings.database_url is None and settings.broker_url is None
+    application = _application(stack, settings, public_url) if own else None
+    running = stack.enter_context(Sandbox(port=port, report=report, gateway=public_url, application=application))
     chosen = stand_in.chosen(running.environment(_private(settings.home)), settings)
     if public_url is not None:
         chosen["KNOCKTWICE_PUBLIC_URL"] = public_url
+    if own and not settings.webhook_urls:
+        chosen["KNOCKTWICE_WEBHOOK_URLS"] = json.dumps([f"{running.url}/sandbox/webhooks"])
+    running.introduce()
     return chosen, f"{running.url} stands in for {' and '.join(wanted)}"
+
+
+def _application(stack: ExitStack, settings: Settings, gateway_url: str | None) -> Application:
+    """Return the application behind the sandbox's phones."""
+    engine = sa.create_engine(database_url(settings), hide_parameters=True)
+    stack.callback(engine.dispose)
+    client = stack.enter_context(Client(broker_url(settings)))
+    return Application(client, engine, Clock(engine), gateway_url)
 
 
 def _child(name: str, settings: Settings, environment: Mapping[str, str], *arguments: str) -> Child:

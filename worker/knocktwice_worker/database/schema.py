@@ -189,6 +189,24 @@ opt_outs = Table(
     comment="Numbers that must not be texted.",
 )
 
+untextable = Table(
+    "untextable",
+    metadata,
+    Column("number", Text, primary_key=True, comment="The number in E.164."),
+    Column("channel", Text, primary_key=True, comment="The channel, like sms."),
+    Column("reason", Text, nullable=False, comment="Why; lifecycle.Untextable."),
+    Column(
+        "failures",
+        Integer,
+        nullable=False,
+        server_default=text("1"),
+        comment="How many messages failed since the first.",
+    ),
+    _time("first_at", "When a message failed first.", required=True),
+    _time("last_at", "When a message failed last.", required=True),
+    comment="Numbers that messages of a channel do not reach, as providers tell it.",
+)
+
 suppressions = Table(
     "suppressions",
     metadata,
@@ -507,6 +525,11 @@ provider_reports = Table(
     ),
     Column("price", Numeric, comment="What the provider asks for the message. NULL: not told."),
     Column("price_unit", Text, comment="The currency of the price, as ISO 4217 has it."),
+    Column(
+        "untextable",
+        Text,
+        comment="Why the number cannot be texted, where the report says so; lifecycle.Untextable.",
+    ),
     Column("at", DateTime(timezone=True), nullable=False, comment="When the report was made."),
     _time("received_at", "When it was written down.", required=True),
     comment="Reports of providers that are not written to their deliveries yet; a repeat is the same row.",
@@ -850,6 +873,15 @@ blast_pages = Table(
     # serves: counting and cancelling a blast's notifications
     Index("blast_pages_sent_idx", "blast_id", "id", postgresql_where=text("sent_at IS NOT NULL")),
     comment="Up to 500 people of a blast, who become one batch.",
+)
+
+blast_numbers = Table(
+    "blast_numbers",
+    metadata,
+    Column("blast_id", Uuid, ForeignKey("blasts.id", ondelete="CASCADE"), primary_key=True, comment="The blast."),
+    Column("number", LargeBinary, primary_key=True, comment="A keyed hash of channel and number."),
+    Column("notification_id", Uuid, nullable=False, comment="Which notification has it."),
+    comment="The numbers that a blast texts: each of them once, whoever shares it.",
 )
 
 blast_schedules = Table(

@@ -13,6 +13,7 @@ from sqlalchemy import text
 from knocktwice_shared.channels import SMS
 from knocktwice_worker.channels.registry import CHANNELS
 from knocktwice_worker.database.schema import COUNTS
+from knocktwice_worker.lifecycle import Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -99,6 +100,7 @@ class Figures:
     sms_cost: Decimal | None = Decimal()
     channels: dict[str, ChannelFigures] = field(default_factory=lambda: {name: ChannelFigures() for name in others()})
     sms_only_cost: Decimal | None = Decimal()
+    untextable_saved: Decimal | None = Decimal()
 
     @property
     def fell_back_rate(self) -> float | None:
@@ -144,7 +146,7 @@ class Figures:
         plain["suppressed"] = dict(sorted(self.suppressed.items()))
         for name in ("fell_back_rate", "delivery_rate", "response_rate", "wasted_rate"):
             plain[name] = getattr(self, name)
-        for name in ("sms_cost", "cost", "cost_per_delivered", "sms_only_cost", "saved"):
+        for name in ("sms_cost", "cost", "cost_per_delivered", "sms_only_cost", "saved", "untextable_saved"):
             plain[name] = _as_text(getattr(self, name))
         for name, channel in self.channels.items():
             plain |= {f"{name}_{count}": getattr(channel, count) for count in ("sent", "delivered", "read", "unknown")}
@@ -213,6 +215,7 @@ def report(
     for row in conn.execute(_READ, {"since": since, "until": until, "template": template}):
         line = lines.setdefault(str(getattr(row, by)), Figures())
         cost, instead = _sms_costs(row, _price(prices, SMS, row.country))
+        spared = _spared(row, _price(prices, SMS, row.country))
         for figures in (line, total):
             for name in (*COUNTS, "reached"):
                 setattr(figures, name, getattr(figures, name) + int(getattr(row, name)))
@@ -223,6 +226,7 @@ def report(
                 for name, own in counts.items():
                     figures.channels.setdefault(name, ChannelFigures()).add(own, _price(prices, name, row.country))
             figures.sms_only_cost = _plus(figures.sms_only_cost, instead)
+            figures.untextable_saved = _plus(figures.untextable_saved, spared)
     return Report(by, _ordered(lines, by), total, conn.execute(_AS_OF).scalar())
 
 
@@ -248,6 +252,14 @@ def _sms_costs(row: Row[Any], price: Decimal | None) -> tuple[Decimal | None, De
     if row.sms_sent:
         return cost, cost / int(row.sms_sent) * int(row.accepted)
     return cost, None if price is None else price * int(row.accepted)
+
+
+def _spared(row: Row[Any], price: Decimal | None) -> Decimal | None:
+    """Return what the SMS of a line would have cost that nobody could have got. They count as one part each."""
+    passed_over = sum(int(reasons.get(Refusal.UNTEXTABLE, 0)) for reasons in row.suppressed or ())
+    if not passed_over:
+        return Decimal()
+    return None if price is None else price * passed_over
 
 
 def _plus(sum_: Decimal | None, more: Decimal | None) -> Decimal | None:

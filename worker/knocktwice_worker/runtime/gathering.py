@@ -26,6 +26,7 @@ from celery.worker.strategy import default
 
 from knocktwice_shared.names import BATCH_LIMIT
 from knocktwice_worker.runtime.private_task import DiscreetTask
+from knocktwice_worker.runtime.publishing import AGAIN, REDELIVERED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -172,7 +173,9 @@ def strategy(task: GatheredTask, app: Celery, consumer: Any) -> Callable[..., An
 
     def receive(message: Any, body: Any, ack: Any, reject: Any, callbacks: Any) -> Any:
         headers = message.headers
-        if body is not None or any(headers.get(name) for name in _OF_CELERY) or headers["id"] in state.revoked:
+        # A message that comes again may be the one that ended its worker, so it takes nobody with it.
+        again = headers.get(AGAIN) or (message.delivery_info or {}).get(REDELIVERED)
+        if again or body is not None or any(headers.get(name) for name in _OF_CELERY) or headers["id"] in state.revoked:
             return alone(message, body, ack, reject, callbacks)
         request = make(
             message,

@@ -12,6 +12,11 @@ if TYPE_CHECKING:
 
     from celery import Celery
 
+#: The header of a message that was published before.
+AGAIN = "knocktwice_again"
+#: kombu's mark on a message that was delivered before, in the message's delivery information.
+REDELIVERED = "redelivered"
+
 #: The kind of a task's ids, for tasks whose ids are not those of notifications.
 _SHOWN = {Task.EXPAND_BLAST: "blasts", Task.SEND_PAGE: "pages"}
 
@@ -24,4 +29,11 @@ def publish(app: Celery, task: Task, ids: Sequence[str]) -> None:
 
 def publish_message(app: Celery, task: Task, message: object, message_id: str) -> None:
     """Publish a producer's message again under its own id."""
-    app.send_task(task.value, args=[message], task_id=message_id, argsrepr=f"({message_id} again,)", kwargsrepr="{}")
+    app.send_task(
+        task.value,
+        args=[message],
+        task_id=message_id,
+        argsrepr=f"({message_id} again,)",
+        kwargsrepr="{}",
+        headers={AGAIN: True},
+    )

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import threading
 import time
 import uuid
-from collections import Counter
+from collections import Counter, deque
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 _FINAL = frozenset({"delivered", "read", "undelivered", "failed"})
 #: For conditions on more than the books.
 _LOOK_AGAIN_S = 0.02
+_MOST_WEBHOOKS = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +55,10 @@ class ReceivedPush:
         notification_id: ``knocktwice_id`` of its data, if there is one.
         message: the whole message, as it came.
         tag: what it replaces on the phone's screen.
+        shown_at: when the phone got it and put it on its screen; ``None``: the phone is offline or shows no pushes.
         delivered_at, clicked_at: when that happened on the phone.
         withdrawn_at: when a silent push took it off the screen.
+        dismissed_at: when the owner swiped it away.
         reports: what its app has reported to the push's receipt address, if it has one; the latest of each kind.
     """
 
@@ -67,9 +71,11 @@ class ReceivedPush:
     message: Mapping[str, Any]
     tag: str
     at: datetime
+    shown_at: datetime | None = None
     delivered_at: datetime | None = None
     clicked_at: datetime | None = None
     withdrawn_at: datetime | None = None
+    dismissed_at: datetime | None = None
     reports: tuple[AppReport, ...] = ()
 
 
@@ -117,31 +123,78 @@ class PostedCallback:
     sent: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A text that a phone's owner wrote back.
+
+    Attributes:
+        number: the owner's number.
+        to: the sender that it answers; ``whatsapp:`` before it says which channel.
+        answered: the gateway's HTTP status; ``None``: no answer.
+    """
+
+    number: str
+    to: str
+    body: str
+    at: datetime
+    answered: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Webhook:
+    """A webhook that the sandbox got in the application's place.
+
+    Attributes:
+        id: ``webhook-id``, by which a repeat is known.
+        event: what it tells of, such as ``notification.finished``.
+        body: the JSON, as it came.
+    """
+
+    id: str
+    event: str
+    body: str
+    at: datetime
+
+
 class Books:
-    """Everything the sandbox remembers."""
+    """Everything the sandbox remembers.
+
+    Attributes:
+        version: grows with every change, so that a reader knows when to look again.
+    """
 
     #: How far the clock by which texts are dated is ahead of the real one.
     ahead = timedelta()
 
     def __init__(self) -> None:
         self._changed = threading.Condition(threading.RLock())
+        self.version = 0
         self._reset()
 
     def _reset(self) -> None:
         self._pushes: dict[str, ReceivedPush] = {}
         self._texts: dict[str, SentText] = {}
         self._callbacks: list[PostedCallback] = []
+        self._replies: list[Reply] = []
+        self._webhooks: deque[Webhook] = deque(maxlen=_MOST_WEBHOOKS)
         self._phones: dict[str, Phone] = {}
         # Registration and tag → name of the push that the screen shows.
         self._shown: dict[tuple[str, str], str] = {}
-        self._rules: list[tuple[Rule, int | None]] = []
+        # Each with the requests left, and the end of its time on the monotonic clock.
+        self._rules: list[tuple[Rule, int | None, float]] = []
         self._requests: Counter[str] = Counter()
 
-    def clear(self) -> None:
-        """Forget everything."""
+    def clear(self, *, phones: bool = True) -> None:
+        """Forget everything; ``phones=False``: except the phones."""
         with self._changed:
+            kept = {} if phones else self._phones
             self._reset()
-            self._changed.notify_all()
+            self._phones = kept
+            self._tell()
+
+    def _tell(self) -> None:
+        self.version += 1
+        self._changed.notify_all()
 
     def wait_until(self, condition: Callable[[], object], timeout: float) -> bool:
         """Wait until the condition holds; it is looked at whenever something happens here, and now and then."""
@@ -153,11 +206,17 @@ class Books:
                 self._changed.wait(_LOOK_AGAIN_S)
         return True
 
+    def set_ahead(self, by: timedelta) -> None:
+        """Date texts as if it were so much later."""
+        with self._changed:
+            self.ahead = by
+            self._tell()
+
     def count(self, kind: Kind) -> None:
         """Note that a request came in."""
         with self._changed:
             self._requests[kind] += 1
-            self._changed.notify_all()
+            self._tell()
 
     def requests(self, kind: Kind) -> int:
         """Return how many came in."""
@@ -167,29 +226,42 @@ class Books:
     def add_rule(self, rule: Rule) -> None:
         """Add a rule behind those there are."""
         with self._changed:
-            self._rules.append((rule, rule.times))
+            self._rules.append((rule, rule.times, time.monotonic() + (math.inf if rule.for_s is None else rule.for_s)))
+            self._tell()
 
     def clear_rules(self) -> None:
         """Be ordinary again."""
         with self._changed:
             self._rules.clear()
+            self._tell()
 
     def take_answer(self, kind: Kind, address: str | None) -> Answer | None:
         """Return what the first rule that matches says, and use it up by one."""
         with self._changed:
-            for place, (rule, left) in enumerate(self._rules):
-                if rule.kind == kind and rule.match in (None, address):
+            for place, (rule, left, end) in enumerate(self._rules):
+                if rule.kind == kind and rule.match in (None, address) and time.monotonic() < end:
                     if left == 1:
                         del self._rules[place]
                     elif left is not None:
-                        self._rules[place] = (rule, left - 1)
+                        self._rules[place] = (rule, left - 1, end)
                     return rule.answer
         return None
+
+    def faults(self) -> list[str]:
+        """Say which rules count at the moment."""
+        with self._changed:
+            now = time.monotonic()
+            return [
+                f"{rule.kind} {rule.match or 'of everybody'}: {rule.answer.error_code or rule.answer.status or 'odd'}"
+                for rule, _, end in self._rules
+                if now < end
+            ]
 
     def add_phone(self, phone: Phone) -> None:
         """Describe a phone, or describe it anew."""
         with self._changed:
             self._phones[phone.registration] = phone
+            self._tell()
 
     def phone(self, registration: str) -> Phone:
         """Return the phone with this registration, described or not."""
@@ -202,12 +274,39 @@ class Books:
             seen = dict.fromkeys([*self._phones, *(push.registration for push in self._pushes.values())])
             return [self.phone(registration) for registration in seen]
 
+    def phone_of(self, number: str) -> Phone | None:
+        """Return the phone with this number, if one was described."""
+        with self._changed:
+            return next((p for p in self._phones.values() if p.number == number), None)
+
     def add_push(self, push: ReceivedPush) -> None:
-        """Take a push; the phone's screen shows it instead of one with the same tag."""
+        """Take a push that is on its way to a phone."""
         with self._changed:
             self._pushes[push.name] = push
-            self._shown[push.registration, push.tag] = push.name
-            self._changed.notify_all()
+            self._tell()
+
+    def show(self, name: str) -> None:
+        """Put a push on its phone's screen, in the place of one with the same tag."""
+        with self._changed:
+            push = self._pushes.get(name)
+            if push is not None and push.withdrawn_at is None:
+                self._shown[push.registration, push.tag] = name
+                self._note(dataclasses.replace(push, shown_at=datetime.now(UTC)))
+
+    def on_screen(self, registration: str) -> list[str]:
+        """Return the names of the pushes that a phone's screen shows."""
+        with self._changed:
+            return [name for (owner, _), name in self._shown.items() if owner == registration]
+
+    def dismiss(self, name: str) -> bool:
+        """Note that the owner swiped a push away. Returns ``False`` if the screen does not show it."""
+        with self._changed:
+            push = self._pushes.get(name)
+            if push is None or self._shown.get((push.registration, push.tag)) != name:
+                return False
+            del self._shown[push.registration, push.tag]
+            self._note(dataclasses.replace(push, dismissed_at=datetime.now(UTC)))
+            return True
 
     def pushes(self, registration: str | None = None) -> list[ReceivedPush]:
         """Return the pushes that were taken, oldest first."""
@@ -239,8 +338,9 @@ class Books:
         """Take a push off a phone's screen, as its app does when a silent push says so."""
         with self._changed:
             name = self._shown.pop((registration, tag), None)
-            if name is not None:
-                self._note(dataclasses.replace(self._pushes[name], withdrawn_at=datetime.now(UTC)))
+            waiting = (p.name for p in self._pushes.values() if p.registration == registration and p.tag == tag)
+            for found in [name] if name else [n for n in waiting if self._pushes[n].shown_at is None]:
+                self._note(dataclasses.replace(self._pushes[found], withdrawn_at=datetime.now(UTC)))
 
     def note_report(self, name: str, report: AppReport) -> None:
         """Note what came of a receipt, in the place of what came of it before."""
@@ -252,7 +352,7 @@ class Books:
 
     def _note(self, push: ReceivedPush) -> ReceivedPush:
         self._pushes[push.name] = push
-        self._changed.notify_all()
+        self._tell()
         return push
 
     def add_text(
@@ -279,7 +379,7 @@ class Books:
         )
         with self._changed:
             self._texts[text.sid] = text
-            self._changed.notify_all()
+            self._tell()
         return text
 
     def text(self, sid: str) -> SentText | None:
@@ -308,16 +408,38 @@ class Books:
                 updated_at=now,
                 statuses=(*text.statuses, status),
             )
-            self._changed.notify_all()
+            self._tell()
             return advanced
 
     def add_callback(self, callback: PostedCallback) -> None:
         """Note a callback."""
         with self._changed:
             self._callbacks.append(callback)
-            self._changed.notify_all()
+            self._tell()
 
     def callbacks(self) -> list[PostedCallback]:
         """Return the callbacks, in the order in which they ended."""
         with self._changed:
             return list(self._callbacks)
+
+    def add_reply(self, reply: Reply) -> None:
+        """Note what a phone's owner wrote."""
+        with self._changed:
+            self._replies.append(reply)
+            self._tell()
+
+    def replies(self) -> list[Reply]:
+        """Return what was written, oldest first."""
+        with self._changed:
+            return list(self._replies)
+
+    def add_webhook(self, webhook: Webhook) -> None:
+        """Note a webhook that came in."""
+        with self._changed:
+            self._webhooks.append(webhook)
+            self._tell()
+
+    def webhooks(self) -> list[Webhook]:
+        """Return the newest webhooks, oldest first."""
+        with self._changed:
+            return list(self._webhooks)

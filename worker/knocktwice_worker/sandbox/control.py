@@ -22,9 +22,9 @@ Handler = Callable[[web.Request], Awaitable[web.Response]]
 
 
 class Control:
-    """The endpoints. ``tap`` clicks a phone's newest push and returns whether there was one."""
+    """The endpoints. ``tap`` clicks a phone's push, the newest if none is named, and returns whether it was shown."""
 
-    def __init__(self, books: Books, tap: Callable[[str], bool]) -> None:
+    def __init__(self, books: Books, tap: Callable[[str, str | None], bool]) -> None:
         self._books = books
         self._tap_phone = tap
 
@@ -32,15 +32,15 @@ class Control:
         """Return what is served."""
         phone = "/sandbox/phones/{registration}"
         return [
-            web.get("/sandbox/pushes", _checked(self._pushes)),
-            web.get("/sandbox/texts", _checked(self._texts)),
-            web.get("/sandbox/callbacks", _checked(self._callbacks)),
-            web.get("/sandbox/phones", _checked(self._phones)),
-            web.put(phone, _checked(self._put_phone)),
-            web.post(f"{phone}/tap", _checked(self._tap)),
-            web.post("/sandbox/rules", _checked(self._add_rule)),
-            web.delete("/sandbox/rules", _checked(self._clear_rules)),
-            web.delete("/sandbox", _checked(self._clear)),
+            web.get("/sandbox/pushes", checked(self._pushes)),
+            web.get("/sandbox/texts", checked(self._texts)),
+            web.get("/sandbox/callbacks", checked(self._callbacks)),
+            web.get("/sandbox/phones", checked(self._phones)),
+            web.put(phone, checked(self._put_phone)),
+            web.post(f"{phone}/tap", checked(self._tap)),
+            web.post("/sandbox/rules", checked(self._add_rule)),
+            web.delete("/sandbox/rules", checked(self._clear_rules)),
+            web.delete("/sandbox", checked(self._clear)),
         ]
 
     async def _pushes(self, request: web.Request) -> web.Response:
@@ -67,11 +67,9 @@ class Control:
         return json_response(PHONE.dump_python(phone, mode="json"))
 
     async def _tap(self, request: web.Request) -> web.Response:
-        if not self._tap_phone(request.match_info["registration"]):
+        fields = await read_json(request) if request.can_read_body else {}
+        if not self._tap_phone(request.match_info["registration"], fields.get("push")):
             return json_response({"error": "registration: this phone shows no push"}, 404)
-        if request.content_type == "application/x-www-form-urlencoded":
-            # Someone pressed the page's button.
-            raise web.HTTPSeeOther("/")
         return web.Response(status=204)
 
     async def _add_rule(self, request: web.Request) -> web.Response:
@@ -86,12 +84,14 @@ class Control:
         return web.Response(status=204)
 
     async def _clear(self, request: web.Request) -> web.Response:
-        _only(request)
-        self._books.clear()
+        keep = _only(request, "keep")
+        if keep not in (None, "phones"):
+            raise ValueError("keep: must be phones")
+        self._books.clear(phones=keep is None)
         return web.Response(status=204)
 
 
-def _checked(handler: Handler) -> Handler:
+def checked(handler: Handler) -> Handler:
     """Answer 400, naming the field, to what is wrong."""
 
     async def checked(request: web.Request) -> web.Response:

@@ -24,6 +24,10 @@ class Phone:
         clicked_after: seconds from the push to the tap, if the push is still shown by then; ``None``: nobody taps.
         registered: ``False``: the app was removed, FCM answers ``UNREGISTERED``.
         number: the phone's number, so that the page shows its texts beside its pushes.
+        name: the owner's name on the page.
+        user: the application's id of the owner; ``None``: the phone belongs to nobody that the application knows.
+        notifications_enabled: ``False``: the phone shows no push.
+        offline: airplane mode; pushes and texts wait for the phone.
     """
 
     registration: Annotated[str, Field(min_length=1)]
@@ -31,6 +35,10 @@ class Phone:
     clicked_after: Seconds | None = None
     registered: bool = True
     number: str | None = None
+    name: str | None = None
+    user: str | None = None
+    notifications_enabled: bool = True
+    offline: bool = False
 
 
 #: Reads a phone from JSON.

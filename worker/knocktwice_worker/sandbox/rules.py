@@ -89,12 +89,14 @@ class Rule:
         match: the registration or number; ``None`` for all.
         times: how many requests it answers; ``None`` for ever.
         answer: what they get.
+        for_s: for how many seconds it counts; ``None`` for ever.
     """
 
     kind: Kind
     match: str | None = None
     times: Annotated[int, Field(ge=1)] | None = None
     answer: Answer = ORDINARY
+    for_s: Seconds | None = None
 
     @model_validator(mode="after")
     def _answer_fits_kind(self) -> Self:

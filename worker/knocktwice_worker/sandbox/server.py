@@ -17,10 +17,11 @@ from knocktwice_worker.sandbox.books import Books, PostedCallback, ReceivedPush,
 from knocktwice_worker.sandbox.control import Control
 from knocktwice_worker.sandbox.departures import Departures
 from knocktwice_worker.sandbox.fcm import Fcm
-from knocktwice_worker.sandbox.page import Page
 from knocktwice_worker.sandbox.reachable_addresses import LOCAL
 from knocktwice_worker.sandbox.twilio import Twilio
 from knocktwice_worker.sandbox.twilio_account import TwilioAccount
+from knocktwice_worker.sandbox.wall import people
+from knocktwice_worker.sandbox.wall.routes import Wall
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
     from knocktwice_worker.sandbox.phones import Phone
     from knocktwice_worker.sandbox.rules import Kind, Rule
+    from knocktwice_worker.sandbox.wall.application import Application
 
 _HOST = "127.0.0.1"
 
@@ -43,11 +45,21 @@ class Sandbox:
             and one at a time, as an app's backend would call the producer library. Left out, those receipts are only
             noted.
         gateway: the gateway's public URL. Phones report to the receipt addresses of pushes there, and on this machine,
-            and nowhere else.
+            and nowhere else; people write back there.
+        application: what the page's buttons notify with; ``None``: the page only shows phones.
     """
 
-    def __init__(self, *, port: int = 0, report: Report | None = None, gateway: str | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        port: int = 0,
+        report: Report | None = None,
+        gateway: str | None = None,
+        application: Application | None = None,
+    ) -> None:
         self._port = port
+        self._gateway = gateway
+        self._application = application
         self._books = Books()
         self._accounts = Accounts()
         self._apps = AppReports(self._books, report, gateway)
@@ -103,14 +115,23 @@ class Sandbox:
             "KNOCKTWICE_TWILIO_URL": self.url,
         }
 
+    def introduce(self) -> None:
+        """Put the people of the page's story on the wall, and let the application know them.
+
+        Raises:
+            KnocktwiceError: the broker does not answer.
+        """
+        if self._application is not None:
+            people.introduce(self._books, self._application)
+
     def add_phone(self, phone: Phone) -> None:
         """Describe a phone. Without a description it is silent, or as its registration's beginning says."""
         self._books.add_phone(phone)
 
-    def tap(self, registration: str) -> bool:
-        """Click a phone's newest push. Returns ``False`` if the phone shows none."""
-        push = self._books.last_push(registration)
-        return push is not None and self._departures.click(push.name)
+    def tap(self, registration: str, push: str | None = None) -> bool:
+        """Click a phone's push, by FCM's name; left out, the newest. Returns ``False`` if the phone does not show it."""
+        newest = self._books.last_push(registration)
+        return newest is not None and self._departures.click(push or newest.name)
 
     def rule(self, rule: Rule) -> None:
         """Answer some requests out of the ordinary."""
@@ -122,7 +143,7 @@ class Sandbox:
 
     def set_ahead(self, by: timedelta) -> None:
         """Date texts as if it were so much later, for tests that have moved the database's clock."""
-        self._books.ahead = by
+        self._books.set_ahead(by)
 
     def revoke_tokens(self) -> None:
         """Let FCM take no access token that was issued so far."""
@@ -189,7 +210,7 @@ class Sandbox:
             Twilio(self._books, self._departures.depart),
             TwilioAccount(self._books),
             Control(self._books, self.tap),
-            Page(self._books),
+            Wall(self._books, self._departures, self._application, self._gateway),
         ):
             app.add_routes(part.routes())
         return app

@@ -9,7 +9,7 @@ from pydantic import Field, StrictInt, StrictStr, field_validator, model_validat
 
 from knocktwice_worker.channels.http_sms import json_paths
 from knocktwice_worker.channels.http_sms.terms import BasicAuth, HeaderName, Path, Scalar, Secret, Strict
-from knocktwice_worker.lifecycle import ProviderState
+from knocktwice_worker.lifecycle import ProviderState, Untextable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -97,6 +97,8 @@ class CallbackRules(Strict):
     error: Path | None = None
     #: Error codes that mean "the recipient has opted out".
     opt_out_errors: tuple[Code, ...] = ()
+    #: Error codes that speak of the number → why it cannot be texted. Such numbers are passed over for a while.
+    number_errors: dict[Scalar, Untextable] = Field({})
     #: The path of the price.
     price: Path | None = None
     #: The path of the price's currency, an ISO 4217 code.
@@ -119,6 +121,8 @@ class CallbackRules(Strict):
             raise ValueError("items is a list in a JSON body; leave it out, or say 'from: json'")
         if self.opt_out_errors and not self.error:
             raise ValueError("opt_out_errors are codes: say with 'error' where a code is")
+        if self.number_errors and not self.error:
+            raise ValueError("number_errors are codes: say with 'error' where a code is")
         if self.price_unit and not self.price:
             raise ValueError("price_unit belongs to price; name both, or none")
         return self

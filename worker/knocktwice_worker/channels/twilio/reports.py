@@ -17,7 +17,7 @@ from knocktwice_worker.channels.http import NoResponse, Request, Response
 from knocktwice_worker.channels.http_sms import json_paths
 from knocktwice_worker.channels.reports import PRICE, StatusReport, read_intent
 from knocktwice_worker.channels.twilio.sms import NAME, intent_signature, next_page
-from knocktwice_worker.lifecycle import ProviderState
+from knocktwice_worker.lifecycle import LOST, ProviderState, Untextable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -26,6 +26,15 @@ if TYPE_CHECKING:
 
 #: Statuses that become a report. Others such as ``queued`` and ``sending`` only say that the message is on its way.
 REPORTED = frozenset({"sent", "delivered", "undelivered", "failed", "read"})
+#: https://www.twilio.com/docs/api/errors — codes that speak of the number. 30007 (filtered) speaks of the text.
+_UNTEXTABLE = {
+    30003: Untextable.UNREACHABLE,
+    30004: Untextable.BLOCKED,
+    30005: Untextable.UNKNOWN_NUMBER,
+    30006: Untextable.LANDLINE,
+    21211: Untextable.INVALID_NUMBER,
+    21614: Untextable.INVALID_NUMBER,
+}
 #: The size of Twilio's largest page.
 _PAGE_SIZE = 1000
 _SID = re.compile(r"[A-Z]{2}[0-9a-fA-F]{32}")
@@ -126,11 +135,12 @@ def _report(
     if not isinstance(sid, str) or not _SID.fullmatch(sid) or not isinstance(status, str) or status not in REPORTED:
         return None
     state = ProviderState(status)
+    untextable = _UNTEXTABLE.get(error or 0) if state in LOST else None
     if not isinstance(price, str) or not PRICE.fullmatch(price):
-        return StatusReport(NAME, sid, state, at, error, intent)
+        return StatusReport(NAME, sid, state, at, error, intent, untextable=untextable)
     # Twilio writes a price that we pay as a negative number.
     unit = unit.upper() if isinstance(unit, str) and len(unit) == 3 and unit.isascii() else None
-    return StatusReport(NAME, sid, state, at, error, intent, price.removeprefix("-"), unit)
+    return StatusReport(NAME, sid, state, at, error, intent, price.removeprefix("-"), unit, untextable=untextable)
 
 
 def _json(answer: Response | NoResponse) -> dict[str, Any]:

@@ -121,7 +121,9 @@ class PreflightAnswer(BaseModel):
     opted_out: int
     no_consent: int
     country_blocked: int
+    untextable: int = Field(description="Messages did not reach their numbers lately.")
     capped: int
+    shared_number: int = Field(description="Somebody else has the same number, which is texted once.")
     quiet: int = Field(description="Who can be texted, but not at this hour.")
     fallback_share: float
     share_from: str = Field(description="Where that share is from.")

@@ -51,6 +51,7 @@ class FiguresAnswer(BaseModel):
     cost_per_delivered: str | None
     sms_only_cost: str | None
     saved: str | None
+    untextable_saved: str | None
 
 
 class StatsLine(FiguresAnswer):

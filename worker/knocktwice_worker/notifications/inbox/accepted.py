@@ -8,10 +8,14 @@ publishes the messages of remaining copies again. Ids make repeats harmless.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+import math
+import threading
+from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 import structlog
+from redis.exceptions import RedisError
 from sqlalchemy.exc import InterfaceError, OperationalError
 
 from knocktwice_shared import subjects
@@ -21,9 +25,12 @@ from knocktwice_shared.names import (
     BACKLOG_MESSAGES,
     INBOX_ACCEPTED,
     INBOX_BACKLOG,
+    INBOX_BEGUN,
     INBOX_FAILURES,
     INBOX_MESSAGES,
     INBOX_SUBJECTS,
+    ROUTES,
+    Queue,
     Task,
     key_name,
 )
@@ -39,8 +46,13 @@ log = structlog.get_logger(__name__)
 
 #: Failures after which a message is parked. Outages of a server do not count.
 _MOST_FAILURES = 5
+#: Workers that may end while they work on a message that came again; then the message is parked.
+_MOST_ENDS = 4
 #: The most messages published again per sweep.
 _SWEEP_LIMIT = 100
+#: Messages in a queue behind which nothing is published again: most of it still waits there, and the rest would only
+#: make the queue longer.
+_LONG = 1_000
 
 # Takes the oldest overdue messages and restarts their grace by the clock of Redis, so that only one of several sweepers
 # takes a message.
@@ -84,6 +96,20 @@ return freed
 """
 
 
+# Notes that work on a message begins, and returns how often it was begun and never ended. Beginnings within one grace
+# count once, because several workers may try a message at the same time.
+_BEGIN = """
+local now = redis.call('TIME')[1] + 0
+local count, at = string.match(redis.call('HGET', KEYS[1], ARGV[1]) or '', '^(%d+) (%d+)$')
+count = tonumber(count or 0)
+if count == 0 or now - at >= tonumber(ARGV[2]) then
+  count = count + 1
+  redis.call('HSET', KEYS[1], ARGV[1], count .. ' ' .. now)
+end
+return count
+"""
+
+
 #: Errors of a server that does not answer. The message did not cause them, so they are not counted as its failures.
 OUTAGES = (OperationalError, InterfaceError, ConnectionError, TimeoutError)
 
@@ -122,16 +148,41 @@ class Inbox:
     grace_s: float
     most_messages: int = BACKLOG_MESSAGES
     most_bytes: int = BACKLOG_BYTES
+    _one_suspect: threading.Lock = field(default_factory=threading.Lock, compare=False, repr=False)
 
-    def carry_out(self, task: Task, message_id: str, message: object, work: Work) -> None:
+    def carry_out(self, task: Task, message_id: str, message: object, work: Work, *, came_again: bool = False) -> None:
         """Carry out one message, and remove it. A message that violates the contract or keeps failing is parked.
+
+        A message that came again may be the one that ended its worker. Such messages are carried out one at a time, and
+        each try is noted before it begins; a message is parked after too many tries that never ended.
+
+        Args:
+            came_again: the message was delivered or published before.
 
         Raises:
             Exception: the work failed. The message stays in the inbox.
         """
+        if not came_again:
+            self._carry_out(task, message_id, message, work)
+            return
+        with self._one_suspect:
+            begun = int(self.redis.eval(_BEGIN, 1, INBOX_BEGUN, message_id, math.ceil(self.grace_s)))
+            if begun > _MOST_ENDS:
+                log.error("message parked", task=task.value, message_id=message_id, reason="its workers ended")
+                self.park(message_id, task.value, f"ended its worker each time it was tried: {begun} times", message)
+                return
+            self._carry_out(task, message_id, message, work)
+
+    def has_ended(self, message_ids: Sequence[str]) -> None:
+        """Note that work on these messages has ended, so that no worker died of them."""
+        with suppress(RedisError):
+            self.redis.hdel(INBOX_BEGUN, *message_ids)
+
+    def _carry_out(self, task: Task, message_id: str, message: object, work: Work) -> None:
         try:
             work([message])
         except NotDoneYet:
+            self.has_ended([message_id])
             # The message's effect is visible already, so no decision has to wait for the rest: remove its subjects.
             self._remove([], _members(task, message_id, message))
             log.info("message stays in the inbox until it is done", task=task.value, message_id=message_id)
@@ -139,8 +190,10 @@ class Inbox:
             log.warning("message parked", task=task.value, message_id=message_id, field=error.field)
             self.park(message_id, task.value, str(error), message)
         except OUTAGES:
+            self.has_ended([message_id])
             raise
         except Exception as error:
+            self.has_ended([message_id])
             self.failed(message_id, task.value, type(error).__name__, message)
             raise
         else:
@@ -164,6 +217,7 @@ class Inbox:
             pipe.eval(_FORGET, 2, INBOX_MESSAGES, INBOX_BACKLOG, *message_ids)
             pipe.zrem(INBOX_ACCEPTED, *message_ids)
             pipe.hdel(INBOX_FAILURES, *message_ids)
+            pipe.hdel(INBOX_BEGUN, *message_ids)
         pipe.execute()
 
     def ids_of(self, keys: Sequence[str]) -> list[str]:
@@ -200,6 +254,8 @@ class Inbox:
         limits = [self.most_messages, self.most_bytes]
         taken = self.redis.eval(_TAKE, len(keys), *keys, self.grace_s, _SWEEP_LIMIT, *limits)
         pairs = list(zip(taken[::2], taken[1::2], strict=True))
+        long = self._long_queues() if pairs else set()
+        published = 0
         for id_, raw in pairs:
             try:
                 entry = json.loads(raw)
@@ -209,10 +265,19 @@ class Inbox:
                 reason = f"inbox entry cannot be read: {type(error).__name__}"
                 self.park(id_.decode(), "", reason, raw.decode(errors="replace"))
                 continue
-            publish(task, message, id_.decode())
-        if pairs:
-            log.warning("messages swept from the inbox", messages=len(pairs))
-        return len(pairs)
+            if ROUTES[task] not in long:
+                publish(task, message, id_.decode())
+                published += 1
+        if published:
+            log.warning("messages swept from the inbox", messages=published)
+        return published
+
+    def _long_queues(self) -> set[Queue]:
+        """Return the queues behind which nothing is published again."""
+        pipe = self.redis.pipeline(transaction=False)
+        for queue in Queue:
+            pipe.llen(queue.value)
+        return {queue for queue, length in zip(Queue, pipe.execute(), strict=True) if length > _LONG}
 
 
 def _members(task: str, message_id: str, message: object) -> list[str]:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, cast
 
 import structlog
 
-from knocktwice_shared.names import INBOX_MESSAGES, INBOX_SUBJECTS, Task
+from knocktwice_shared.names import INBOX_BEGUN, INBOX_MESSAGES, INBOX_SUBJECTS, Task
 from knocktwice_shared.subjects import device, notification, user
 from knocktwice_worker.notifications import store
 
@@ -35,13 +35,26 @@ log = structlog.get_logger(__name__)
 
 #: The wait before another look at a decision that waits for a message.
 PENDING = timedelta(seconds=1)
+#: Seconds after which a message that was begun and never ended is not carried out here. Another worker that is alive has
+#: ended by then.
+_SUSPECT_S = 10
 #: Rounds of search and processing. Messages that remain after them have just come, or cannot be carried out.
 _ROUNDS = 2
 
-# Finds the messages about some subjects. Returns the kinds of subjects that have any pending message, and then a flat
+# Finds the messages about some subjects. With 'begin' as the first argument, work on them is noted as begun, so that a
+# message that ends its worker is known by it; one that was begun some time ago and never ended is left to its queue,
+# which parks it in the end. Returns the kinds of subjects that have any pending message, and then a flat
 # list of subject, message id and inbox entry. If the inbox no longer has a subject's message, the message was parked by
 # its id alone; its subject is removed.
 _PENDING = """
+local now = redis.call('TIME')[1] + 0
+local function fit(id)
+  if ARGV[1] ~= 'begin' then return true end
+  local at = string.match(redis.call('HGET', KEYS[3], id) or '', '^%d+ (%d+)$')
+  if at then return now - at < tonumber(ARGV[2]) end
+  redis.call('HSET', KEYS[3], id, '1 ' .. now)
+  return true
+end
 local out = {''}
 for _, kind in ipairs({'b', 'd', 'k', 'n', 'u'}) do
   if #redis.call('ZRANGEBYLEX', KEYS[2], '[' .. kind .. ':', '(' .. kind .. ';', 'LIMIT', 0, 1) > 0 then
@@ -49,7 +62,8 @@ for _, kind in ipairs({'b', 'd', 'k', 'n', 'u'}) do
   end
 end
 if out[1] == '' then return out end
-for _, subject in ipairs(ARGV) do
+for a = 3, #ARGV do
+  local subject = ARGV[a]
   local members = redis.call('ZRANGEBYLEX', KEYS[2], '[' .. subject .. '\\n', '(' .. subject .. '\\v')
   for _, member in ipairs(members) do
     local id = string.sub(member, #subject + 2)
@@ -57,7 +71,7 @@ for _, subject in ipairs(ARGV) do
     if entry then
       out[#out + 1] = subject
       out[#out + 1] = id
-      out[#out + 1] = entry
+      out[#out + 1] = fit(id) and entry or ''
     else
       redis.call('ZREM', KEYS[2], member)
     end
@@ -73,7 +87,8 @@ class _Found:
 
     Attributes:
         kinds: the first letters of the kinds of subjects that have any pending message.
-        messages: subject, message id and inbox entry of the pending messages about the subjects asked for.
+        messages: subject, message id and inbox entry of the pending messages about the subjects asked for; the entry is
+            empty if the message is not to be carried out here.
     """
 
     kinds: str
@@ -147,16 +162,17 @@ class CatchUp:
         if not subjects:
             return "", set()
         found = first = self._find(subjects)
-        for _ in range(_ROUNDS):
+        for rest in reversed(range(_ROUNDS)):
             if not found.messages:
                 break
-            self._carry_out({id_: entry for _, id_, entry in found.messages})
-            found = self._find(subjects)
+            self._carry_out({id_: entry for _, id_, entry in found.messages if entry})
+            found = self._find(subjects, begin=rest > 0)
         return first.kinds, {subject for subject, _, _ in found.messages}
 
-    def _find(self, subjects: Sequence[str]) -> _Found:
-        keys = [INBOX_MESSAGES, INBOX_SUBJECTS]
-        kinds, *flat = cast("list[bytes]", self.inbox.redis.eval(_PENDING, len(keys), *keys, *subjects))
+    def _find(self, subjects: Sequence[str], *, begin: bool = True) -> _Found:
+        keys = [INBOX_MESSAGES, INBOX_SUBJECTS, INBOX_BEGUN]
+        arguments = ["begin" if begin else "", _SUSPECT_S, *subjects]
+        kinds, *flat = cast("list[bytes]", self.inbox.redis.eval(_PENDING, len(keys), *keys, *arguments))
         triples = zip(flat[::3], flat[1::3], flat[2::3], strict=True)
         return _Found(kinds.decode(), [(subject.decode(), id_.decode(), entry) for subject, id_, entry in triples])
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -103,6 +105,7 @@ class Fallback:
         silent_kinds: the kinds of devices that never report a delivery.
         unconfirmed_policy: decides about a step whose push went only to such devices.
         numbers: which numbers may be texted.
+        untextable_for: how long a number is passed over that messages did not reach.
         countries: ISO codes of the countries whose numbers may get messages; empty: all.
         channels: the channels of later steps.
         links: returns what makes the links in a step's message, if anything does.
@@ -117,6 +120,7 @@ class Fallback:
     silent_kinds: SilentKinds
     unconfirmed_policy: UnconfirmedPolicy
     numbers: phone_numbers.Rules
+    untextable_for: timedelta
     countries: Collection[str]
     channels: Channels
     links: Callable[[str, int], Tracker | None]
@@ -133,7 +137,7 @@ class Fallback:
         # Outside the transaction, because carrying out a message locks the same rows.
         pending = self._pending(ids)
         with self.engine.begin() as conn:
-            rows = self._settled(conn, store.due(conn, ids), pending)
+            rows = self._settled(conn, store.due(conn, ids, again=self.untextable_for), pending)
             if not rows:
                 return []
             batches = store.contents(conn, (row.batch_id for row in rows))
@@ -147,6 +151,7 @@ class Fallback:
                 case.hurried = case.id in pending
             self._keep_suppressed(conn, [c for c in cases if c.reservation and c.row.user_id is None])
             self._postpone_quiet(conn, [c for c in cases if c.reservation and c.category is Category.MARKETING])
+            self._share_numbers(conn, [c for c in cases if c.reservation], batches)
             asking = [case for case in cases if case.reservation]
             self._apply_limits(conn, asking, rows[0].now)
             reservations = [c.reservation for c in asking if c.reservation and c.verdict in FALL_BACK]
@@ -192,6 +197,23 @@ class Fallback:
         for case in cases:
             if case.row.number in gone:
                 case.verdict, case.reservation = Refusal.OPTED_OUT, None
+
+    def _share_numbers(
+        self, conn: Connection, cases: Sequence[_Case], batches: Mapping[str, store.BatchContents]
+    ) -> None:
+        """Refuse messages of a blast to numbers that another of its notifications has."""
+        wanted: dict[tuple[str, bytes], str] = {}
+        of_blasts = [(c, blast) for c in cases if (blast := batches[c.row.batch_id].blast_id) is not None]
+        for case, blast in of_blasts:
+            if case.reservation is not None:
+                wanted.setdefault((blast, self._hash(case.row.channel, case.reservation.number)), case.id)
+        having = store.take_numbers(conn, wanted)
+        for case, _ in of_blasts:
+            if case.id not in having:
+                case.verdict, case.reservation = Refusal.SHARED_NUMBER, None
+
+    def _hash(self, channel: str, number: str) -> bytes:
+        return hmac.digest(self.limits.secret, f"blast:{channel}:{number}".encode(), hashlib.sha256)[:16]
 
     def _postpone_quiet(self, conn: Connection, cases: Sequence[_Case]) -> None:
         asleep = self.quiet.postpone(conn, [case.row for case in cases])
@@ -275,6 +297,9 @@ class Fallback:
         if (unusable := phone_numbers.refusal(address, self.numbers)) is not None:
             case.limits["number"] = unusable[0]
             return Refusal.INVALID_NUMBER
+        if row.untextable is not None:
+            case.limits["untextable"] = row.untextable
+            return Refusal.UNTEXTABLE
         if self.countries and phone_numbers.country(address) not in self.countries:
             return Refusal.COUNTRY_BLOCKED
         return None

@@ -24,7 +24,7 @@ from knocktwice_worker.channels.outbound.pacing import Lane
 from knocktwice_worker.channels.outbound.provider_choice import Choice
 from knocktwice_worker.channels.outcomes import Outcome, Rejected, Retry, Sent, Unknown, patience
 from knocktwice_worker.channels.provider import deliver
-from knocktwice_worker.lifecycle import Delay, DeliveryState, Note, Refusal
+from knocktwice_worker.lifecycle import Delay, DeliveryState, Note, Refusal, Untextable
 from knocktwice_worker.limits.per_number import Ask
 from knocktwice_worker.notifications import store
 from knocktwice_worker.notifications.pipeline.catch_up import PENDING
@@ -63,6 +63,8 @@ _FRESH = timedelta(seconds=2)
 _OF_LEASE = 0.8
 #: What becomes of a message that was stopped between its claim and its lock: it goes back, and ends there with the true reason.
 _STOPPED = Retry("stopped after its claim", timedelta(), ours=True)
+#: Refusals that speak of the number, in the words of rejections.
+_UNTEXTABLE = frozenset(map(str, Untextable))
 #: When to look again while the limits cannot be counted.
 _WAIT = timedelta(seconds=30)
 
@@ -395,7 +397,9 @@ def _result(row: store.ClaimedStep, outcome: Outcome, give_up: timedelta) -> sto
         case Rejected(opted_out=True):
             return store.StepResult(id_, DeliveryState.FAILED, reason=Refusal.OPTED_OUT, opted_out=True)
         case Rejected(reason, detail):
-            return store.StepResult(id_, DeliveryState.FAILED, reason=f"{reason}: {detail}" if detail else reason)
+            why = Untextable(reason) if reason in _UNTEXTABLE else None
+            said = f"{reason}: {detail}" if detail else reason
+            return store.StepResult(id_, DeliveryState.FAILED, reason=said, untextable=why)
         case Retry(reason, after, _, ours) if ours:
             return store.StepResult(id_, DeliveryState.RESERVED, reason=reason, wake_after=after)
         case Retry(reason, after):

@@ -23,6 +23,7 @@ from knocktwice_worker.notifications.store.due import (
     postpone_until,
     reserve,
     ring,
+    take_numbers,
     time_zones,
 )
 from knocktwice_worker.notifications.store.intake import Intake, PushWork, accept
@@ -116,6 +117,7 @@ __all__ = [
     "skip",
     "stop_claimed",
     "take_back",
+    "take_numbers",
     "time_zones",
     "unresolved",
     "with_ids_of_their_own",

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, text
 
 from knocktwice_shared.messages import Category, When
+from knocktwice_worker.audience.untextable import FORBIDS
 from knocktwice_worker.database.bulk import rows
-from knocktwice_worker.lifecycle import Delay, DeliveryState, ProviderState
+from knocktwice_worker.lifecycle import Delay, DeliveryState, ProviderState, Untextable
 from knocktwice_worker.notifications.store.ledger import Decision, write_ledger
 from knocktwice_worker.notifications.store.transitions import is_in
 from knocktwice_worker.notifications.store.trigger_sql import ANSWERS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
-    from datetime import datetime, timedelta
+    from datetime import datetime
 
 #: Words of the database → enum members. A dict is several times as fast as a call of the enum, and a batch has
 #: thousands.
@@ -95,6 +97,7 @@ class DueStep:
         user_id: the application's id of the recipient; ``None``: only a number was given.
         number: the number in E.164; ``None``: there is none.
         opted_out: the owner of the number opted out.
+        untextable: why messages of this channel do not reach the number; ``None``: they do, or it is tried again.
         consented: the person agreed to marketing, or the application gave the number with the message.
         delivered: the time of the receipt that the step before it, or a later one, was delivered.
         clicked: the time of the first click on any step.
@@ -118,6 +121,7 @@ class DueStep:
     user_id: str | None
     number: str | None
     opted_out: bool
+    untextable: Untextable | None
     consented: bool
     delivered: datetime | None
     clicked: datetime | None
@@ -130,7 +134,7 @@ class DueStep:
 #
 # ``due_at`` of the step behind the push counts from the push's last claim, and the countdown from the hand-over: what lies
 # between is added here, so that an ordinary hand-over changes no row. Columns as in DueStep.
-_DUE = text("""
+_DUE = text(f"""
 WITH d AS (
   SELECT * FROM deliveries
   WHERE notification_id = ANY(CAST(:ids AS uuid[])) AND step > 0 AND state = 'scheduled' AND due_at <= knocktwice_now()
@@ -163,6 +167,7 @@ SELECT
   n.user_id,
   coalesce(n.phone, ph.number),
   o.number IS NOT NULL,
+  u.reason,
   n.phone IS NOT NULL OR ph.consented_at IS NOT NULL,
   e.delivered,
   e.clicked,
@@ -173,6 +178,7 @@ JOIN notifications n ON n.id = d.notification_id AND n.state = 'active'
 LEFT JOIN deliveries p ON p.notification_id = d.notification_id AND p.step = d.after_step
 LEFT JOIN phones ph ON ph.user_id = n.user_id
 LEFT JOIN opt_outs o ON o.number = coalesce(n.phone, ph.number)
+LEFT JOIN untextable u ON u.number = coalesce(n.phone, ph.number) AND u.channel = d.channel AND {FORBIDS}
 LEFT JOIN LATERAL (
   SELECT
     min(received_at) FILTER (WHERE kind = 'delivered' AND step >= d.after_step) AS delivered,
@@ -193,10 +199,13 @@ ORDER BY d.due_at, d.notification_id
 """)
 
 
-def due(conn: Connection, ids: Sequence[str]) -> list[DueStep]:
+def due(conn: Connection, ids: Sequence[str], *, again: timedelta = timedelta()) -> list[DueStep]:
     """Lock later steps that are due by the database's clock, and return them, oldest first; the others are left out.
 
     Those whose push was handed over later than they thought ring again when their own time comes.
+
+    Args:
+        again: after this long a number that messages did not reach is tried once more; zero: nothing is remembered.
     """
     found = [
         DueStep(
@@ -215,7 +224,7 @@ def due(conn: Connection, ids: Sequence[str]) -> list[DueStep]:
             str(row[12]),
             *row[13:],
         )
-        for row in conn.execute(_DUE, {"ids": list(ids)}).all()
+        for row in conn.execute(_DUE, {"ids": list(ids), "again": again}).all()
     ]
     look_at(conn, {row.notification_id: row.due_at for row in found if row.due_at > row.now})
     return [row for row in found if row.due_at <= row.now]
@@ -230,24 +239,67 @@ class BatchContents:
         plan: the stored later steps, see ``content/plans.py``.
         category: the category of the messages.
         ttl: how long the provider may keep the push for a device that is offline.
+        blast_id: the blast that the batch is a page of; ``None``: it is of none.
     """
 
     content: dict[str, Any]
     plan: list[dict[str, Any]] | None
     category: Category
     ttl: timedelta
+    blast_id: str | None = None
 
 
 # One row per batch, because up to five hundred notifications share one content.
-_CONTENTS = text("SELECT id, content, plan, category, ttl FROM batches WHERE id = ANY(CAST(:ids AS uuid[]))")
+_CONTENTS = text("""
+SELECT
+  b.id,
+  b.content,
+  b.plan,
+  b.category,
+  b.ttl,
+  p.blast_id
+FROM batches b
+LEFT JOIN blast_pages p ON p.id = b.id
+WHERE b.id = ANY(CAST(:ids AS uuid[]))
+""")
 
 
 def contents(conn: Connection, ids: Iterable[str]) -> dict[str, BatchContents]:
     """Return batch id → contents."""
     found = conn.execute(_CONTENTS, {"ids": sorted(set(ids))}).all()
     return {
-        str(id_): BatchContents(content, plan, Category(category), ttl) for id_, content, plan, category, ttl in found
+        str(id_): BatchContents(content, plan, Category(category), ttl, blast and str(blast))
+        for id_, content, plan, category, ttl, blast in found
     }
+
+
+# Who has the number already keeps it. Two decisions at once wait for each other at the key; sorted, they never deadlock.
+_TAKE_NUMBERS = text(f"""
+INSERT INTO blast_numbers AS b (blast_id, number, notification_id)
+SELECT blast_id, number, notification_id
+FROM {rows("r", blast_id="uuid", number="bytea", notification_id="uuid")}
+ORDER BY blast_id, number
+ON CONFLICT (blast_id, number) DO UPDATE SET
+  notification_id = excluded.notification_id
+WHERE b.notification_id = excluded.notification_id
+RETURNING notification_id
+""")
+
+
+def take_numbers(conn: Connection, wanted: Mapping[tuple[str, bytes], str]) -> set[str]:
+    """Give each number of a blast to one notification, so that who shares a number gets its message once.
+
+    Args:
+        wanted: blast id and the hash of the number → notification id.
+
+    Returns:
+        The notifications that have their number; all others are to be skipped.
+    """
+    if not wanted:
+        return set()
+    blasts, numbers = zip(*wanted, strict=True)
+    values = {"blast_id": list(blasts), "number": list(numbers), "notification_id": list(wanted.values())}
+    return {str(row.notification_id) for row in conn.execute(_TAKE_NUMBERS, values)}
 
 
 @dataclass(frozen=True, slots=True)

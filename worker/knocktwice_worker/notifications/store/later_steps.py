@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Connection, Engine, Row, text
 
 from knocktwice_shared.messages import Category
+from knocktwice_worker.audience import untextable
 from knocktwice_worker.database.bulk import rows
-from knocktwice_worker.lifecycle import DeliveryState, Note, NotificationState
+from knocktwice_worker.lifecycle import DeliveryState, Note, NotificationState, Untextable
 from knocktwice_worker.notifications.store.receipts import note_wasted
 from knocktwice_worker.notifications.store.transitions import End, Onward, finish, go_on, is_in, settle_answered
 from knocktwice_worker.notifications.store.trigger_sql import ANSWERS
@@ -333,6 +334,7 @@ class StepResult:
         wake_after: how long to wait before the next look.
         provider: who sends it next, if that changes; see :func:`may_move`.
         opted_out: the provider refused it because the recipient asked not to be texted.
+        untextable: the provider refused it because of the number, and why.
         missed: the provider's list answered without it for the first time since it was claimed.
         limited: it is sent again, and such repeats are counted.
     """
@@ -344,6 +346,7 @@ class StepResult:
     wake_after: timedelta | None = None
     provider: str | None = None
     opted_out: bool = False
+    untextable: Untextable | None = None
     missed: bool = False
     limited: bool = False
 
@@ -438,6 +441,9 @@ def record_steps(conn: Connection, results: Sequence[StepResult]) -> list[str]:
     if opted_out:
         numbers = {row.number for row in found if str(row.notification_id) in opted_out}
         conn.execute(_OPT_OUT, {"numbers": sorted(numbers)})
+    if learned := {r.notification_id: r.untextable for r in results if r.untextable is not None}:
+        failed = [(row, learned[str(row.notification_id)]) for row in found if str(row.notification_id) in learned]
+        untextable.learn(conn, [(row.number, row.channel, why) for row, why in failed if row.number is not None])
     settled = [row for row in found if row.state in _OUTCOMES]
     finish(conn, [_end(row, opted_out) for row in settled if not row.steps_left])
     go_on(

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, Row, text
 
+from knocktwice_worker.audience.untextable import LEARN
 from knocktwice_worker.channels.reports import OPTED_OUT, StatusReport
 from knocktwice_worker.database.bulk import rows
-from knocktwice_worker.lifecycle import Note, ProviderState
+from knocktwice_worker.lifecycle import LOST, Note, ProviderState
 from knocktwice_worker.notifications.store import provider_statuses
 from knocktwice_worker.notifications.store.ledger import Decision, write_ledger
 
@@ -38,6 +39,7 @@ INSERT INTO provider_reports AS p (
   step,
   error,
   error_text,
+  untextable,
   price,
   price_unit,
   at
@@ -52,6 +54,7 @@ SELECT * FROM {
         step="smallint",
         error="int",
         error_text="text",
+        untextable="text",
         price="numeric",
         price_unit="text",
         at="timestamptz",
@@ -63,6 +66,7 @@ ON CONFLICT (provider_id, status) DO UPDATE SET
   step = coalesce(p.step, excluded.step),
   error = coalesce(p.error, excluded.error),
   error_text = coalesce(p.error_text, excluded.error_text),
+  untextable = coalesce(p.untextable, excluded.untextable),
   price = coalesce(p.price, excluded.price),
   price_unit = coalesce(p.price_unit, excluded.price_unit)
 """)
@@ -90,6 +94,7 @@ def accept(conn: Connection, reports: Sequence[StatusReport]) -> None:
                 "step": [r.intent[1] if r.intent else None for r in kept.values()],
                 "error": [r.error for r in kept.values()],
                 "error_text": [r.error_text for r in kept.values()],
+                "untextable": [r.untextable and str(r.untextable) for r in kept.values()],
                 "price": [r.price for r in kept.values()],
                 "price_unit": [r.price_unit for r in kept.values()],
                 "at": [r.at for r in kept.values()],
@@ -196,26 +201,43 @@ def _report(row: Row[Any]) -> StatusReport:
 
 
 # The status is already written by ``provider_statuses.py``. A new final status gets a line in the ledger.
+# What it says of the number is learned in the same statement: a number that messages do not reach is remembered, one that a
+# message has reached is forgotten.
 _ANNOTATE = text(f"""
+WITH annotated AS (
 UPDATE deliveries d SET
   price = coalesce(r.price, d.price),
   price_unit = coalesce(r.unit, d.price_unit),
   heard_at = knocktwice_now(),
   reported_at = CASE WHEN d.provider_status = ANY(:final) THEN d.provider_status_at ELSE d.reported_at END
 FROM deliveries o
-JOIN {rows("r", id="text", price="numeric", unit="text")} ON r.id = o.provider_id
+JOIN {rows("r", id="text", price="numeric", unit="text", untextable="text")} ON r.id = o.provider_id
 WHERE o.step > 0 AND d.notification_id = o.notification_id AND d.step = o.step
 RETURNING
   d.notification_id,
   d.step,
   d.number,
+  d.channel,
   d.claimed_at,
   d.provider_status,
   d.provider_error,
   d.provider_error_text,
   d.price,
   d.price_unit,
-  d.reported_at IS DISTINCT FROM o.reported_at AS news
+  d.reported_at IS DISTINCT FROM o.reported_at AS news,
+  r.untextable
+), failed AS (
+  SELECT number, channel, untextable AS reason
+  FROM annotated
+  WHERE news AND provider_status = ANY(:lost)
+), learned AS (
+  {LEARN.format(source="failed")}
+), forgotten AS (
+  DELETE FROM untextable u
+  USING annotated a
+  WHERE u.number = a.number AND u.channel = a.channel AND a.provider_status = ANY(:arrived)
+)
+SELECT * FROM annotated
 """)
 
 # A person who has asked for texts again (START) after this message was sent does not become an opt-out.
@@ -231,13 +253,17 @@ ORDER BY 1 ON CONFLICT DO NOTHING
 def _annotate(conn: Connection, reports: Sequence[Row[Any]]) -> None:
     prices = {r.provider_id: (None, None) for r in reports}
     prices |= {r.provider_id: (r.price, r.price_unit) for r in reports if r.price is not None}
+    reasons = {r.provider_id: r.untextable for r in reports if r.untextable is not None}
     found = conn.execute(
         _ANNOTATE,
         {
             "id": list(prices),
             "price": [price for price, _ in prices.values()],
             "unit": [unit for _, unit in prices.values()],
+            "untextable": [reasons.get(id_) for id_ in prices],
             "final": _FINAL,
+            "lost": [str(state) for state in LOST],
+            "arrived": [str(ProviderState.DELIVERED), str(ProviderState.READ)],
         },
     ).all()
     news = [row for row in found if row.news]

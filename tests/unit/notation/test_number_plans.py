@@ -1,0 +1,20 @@
+"""The age of the number plans."""
+
+from __future__ import annotations
+
+from datetime import date
+
+import pytest
+
+from knocktwice_worker.notation.number_plans import installed, released
+
+
+@pytest.mark.parametrize(
+    ("release", "day"), [("9.0.0", date(2025, 3, 6)), ("9.0.26", date(2026, 3, 5)), ("9.1.0", None), ("10.0.1", None)]
+)
+def test_the_number_of_a_release_tells_about_when_it_came_out(release: str, day: date | None) -> None:
+    assert released(release) == day
+
+
+def test_a_release_is_installed() -> None:
+    assert installed()
