@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from uuid import UUID
 
-    from knocktwice_shared.messages import Receipt, ReceiptEvent, Recipient
+    from knocktwice_shared.messages import Batch, Receipt, ReceiptEvent, Recipient
 
 
 @dataclass(slots=True)
@@ -34,6 +34,8 @@ class Draft:
         keys: idempotency keys, by the recipient's place.
         before: messages that go ahead of it, in the same step.
         encoded: what goes out, once it is sealed; then ``wire`` is empty.
+        parsed: a batch as the validator read it, until it is sealed.
+        repeated: places of the recipients whose key was used before, once that is known.
     """
 
     id: UUID
@@ -44,9 +46,12 @@ class Draft:
     keys: dict[int, str]
     before: list[Outgoing] = field(default_factory=list)
     encoded: Outgoing | None = None
+    parsed: Batch | None = None
+    repeated: list[int] = field(default_factory=list)
 
     def seal(self) -> None:
         """Encode it once nothing can change it any more: as text it needs a fraction of the memory."""
+        self.parsed = None
         if not self.keys:
             self.encoded = Outgoing.encode(self.id, self.task, self.wire, self.summary)
             self.wire = {}
@@ -62,6 +67,8 @@ class Draft:
     def adopt(self, first: Mapping[str, UUID]) -> None:
         """Take over the ids that the keys were first used for."""
         for place, key in self.keys.items():
+            if self.ids[place] != first[key]:
+                self.repeated.append(place)
             self.ids[place] = first[key]
             self.wire["recipients"][place]["id"] = str(first[key])
 
@@ -86,7 +93,7 @@ def batch(message: wire.Wire) -> Draft:
     ids = [r.id for r in parsed.recipients if r.id is not None]
     keys = {place: r.key for place, r in enumerate(parsed.recipients) if r.key is not None}
     refuse_repeated(keys)
-    return Draft(parsed.id, Task.SEND_PUSH, message, f"{len(ids)} notifications", ids, keys, before)
+    return Draft(parsed.id, Task.SEND_PUSH, message, f"{len(ids)} notifications", ids, keys, before, parsed=parsed)
 
 
 def refuse_repeated(keys: Mapping[int, str]) -> None:

@@ -171,3 +171,23 @@ def test_tags_are_printed_as_a_segments_filter(run: Run, here: Services) -> None
     assert run("segment", "put", "vips", "--filter", said.out).code == 0
     with here.engine.connect() as conn:
         assert conn.execute(sa.text("SELECT filter FROM segments")).scalar_one() == json.loads(answer)
+
+
+# -- user
+
+
+def test_a_person_is_shown_found_and_logged_out(run: Run, here: Services, valkey: redis.Redis) -> None:
+    with here.engine.begin() as conn:
+        moment = datetime.now(UTC)
+        changes = [DeviceRegistered("u-17", "token-of-a-phone", moment), PhoneBound("u-17", "+16505550100", moment)]
+        people.apply(conn, changes)
+    said = run("user", "show", "u-17")
+    assert (said.code, "+1650•••00" in said.out, "…-phone" in said.out) == (0, True, True)
+    assert "+16505550100" not in said.out
+    assert run("user", "show", "u-17", "--unmasked", "--json").json["phone"] == "+16505550100"
+    assert [one["registration"] for one in run("user", "devices", "u-17", "--json").json] == ["…-phone"]
+    assert run("user", "find", "+1 650 555 0100", "--json").json == ["u-17"]
+    assert run("user", "find", "+14155552671").code == run("user", "show", "nobody").code == 1
+    assert run("user", "logout", "u-17", "--json").json == {"accepted": True}
+    ((change,),) = [parse_audience(message) for message in accepted(valkey)]
+    assert (type(change).__name__, change.user) == ("LoggedOutEverywhere", "u-17")

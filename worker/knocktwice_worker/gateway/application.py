@@ -10,6 +10,7 @@ from anyio.to_thread import current_default_thread_limiter
 from fastapi import FastAPI
 
 from knocktwice_worker.gateway import problems
+from knocktwice_worker.gateway.admission import Admission
 from knocktwice_worker.gateway.auth.key_pace import KeyPace
 from knocktwice_worker.gateway.auth.keyring import KeyRing
 from knocktwice_worker.gateway.fast_path import FastPath
@@ -65,6 +66,7 @@ def describe_app(services: Services) -> FastAPI:
         app.state.pace = KeyPace(services)
         app.state.outbox = Outbox(services)
         app.state.readiness = Readiness(services)
+        app.state.admission = Admission(services)
         current_default_thread_limiter().total_tokens = THREADS
         app.state.receipts = ReceiptIntake(services)
         app.state.callbacks = CallbackIntake(services)

@@ -88,9 +88,15 @@ def blast(body: Mapping[str, Any]) -> Blast:
         return parse_blast({"v": VERSION, **spelled.message, **own})
 
 
-def words_of(body: Mapping[str, Any]) -> Mapping[str, str]:
-    """Return what a valid request calls the contract's fields."""
-    return short_forms.shared(body).words
+@contextmanager
+def words_of(body: Mapping[str, Any]) -> Iterator[None]:
+    """Rename the contract's fields in an error about a valid request to what the request calls them."""
+    try:
+        yield
+    except InvalidMessage as error:
+        words = short_forms.shared(body).words
+        with in_requests_words(alone=body.get("recipients") is None, words=words):
+            raise error from None
 
 
 @all_at_once

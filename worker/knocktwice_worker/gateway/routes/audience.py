@@ -39,8 +39,11 @@ async def unregister_device(user: str, registration: str, outbox: Out) -> Queued
 async def bind_phone(user: str, request: Request, outbox: Out, services: Here) -> Queued:
     """Give a user's number for SMS. Another number than before ends the consent to marketing."""
     body = await read_json(request)
-    wording.require(body, ("phone",))
-    body = {**body, "phone": wording.phone(body["phone"], "phone", services.settings.phone_rules)}
+    if "phone" not in body:
+        wording.require(body, ("phone",))
+    # null forgets it, as in the library.
+    if body["phone"] is not None:
+        body = {**body, "phone": wording.phone(body["phone"], "phone", services.settings.phone_rules)}
     await outbox.send(wording.change("bind_phone", body, ("phone",), user=user))
     return Queued()
 

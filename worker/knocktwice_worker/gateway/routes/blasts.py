@@ -68,7 +68,7 @@ def start(services: Here, body: JsonBody, response: Response) -> Any:
     blast, budget = _read(body)
     with reading(services) as conn:
         known = standing.find(conn, blast.key) is not None
-    with wording.in_requests_words(alone=True, words=wording.words_of(body)):
+    with wording.words_of(body):
         if not known and (budget["budget_parts"] is not None or budget["budget_cost"] is not None):
             found = _examine(services, blast, budget)
             if (problem := _over(found, budget)) is not None:
@@ -77,7 +77,7 @@ def start(services: Here, body: JsonBody, response: Response) -> Any:
             started = request.start(conn, blast, settings=services.settings)
     response.headers["Location"] = f"/v1/blasts/{started.id}"
     response.headers[DURABILITY] = COMMITTED
-    return {"id": started.id, "key": blast.key}
+    return {"id": started.id, "key": blast.key, "duplicate": not started.new}
 
 
 @router.post(
@@ -89,7 +89,7 @@ def start(services: Here, body: JsonBody, response: Response) -> Any:
 def dry_run(services: Here, body: JsonBody) -> Any:
     """Tell whom a blast would reach now, and what the SMS may cost. Nobody is notified, and the key stays free."""
     blast, budget = _read(body)
-    with wording.in_requests_words(alone=True, words=wording.words_of(body)):
+    with wording.words_of(body):
         found = _examine(services, blast, budget)
     return found.as_json() | {"over_budget": _over(found, budget)}
 

@@ -51,6 +51,7 @@ class BlastStarted(BaseModel):
 
     id: UUID
     key: str
+    duplicate: bool = Field(description="Whether its key was used before: then this request changes nothing.")
 
 
 class BlastAnswer(BaseModel):

@@ -200,10 +200,21 @@ class Notify(RootModel[NotifyOne | NotifyMany]):
     model_config = ConfigDict(json_schema_extra={"examples": [ONE_EXAMPLE, MANY_EXAMPLE, PLANNED_EXAMPLE]})
 
 
+class Repeated(BaseModel):
+    """A recipient whose key was used before."""
+
+    index: int = Field(description="Its place among the recipients, from 0.")
+    id: UUID = Field(description="The notification that the key was first used for.")
+
+
 class Accepted(BaseModel):
     """The broker has it."""
 
-    ids: list[UUID] = Field(description="The notifications' ids, in the order of the recipients.")
+    ids: list[UUID] = Field(
+        description="The notifications' ids, in the order of the recipients; of a key that was used before, the first id."
+    )
+    duplicate: bool = Field(description="Whether any `key` was used before, so that nobody is notified by it again.")
+    duplicates: list[Repeated] = Field(description="Which these are.")
 
 
 class Cancel(Body):
