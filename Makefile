@@ -10,7 +10,7 @@ SIDE_BY_SIDE = -n 3 --dist loadfile
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up test check lint types contracts chaos storm mutants bench docs clean
+.PHONY: help install demo up test check lint types contracts chaos storm soak overload mutants bench docs clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-18s %s\n", $$1, $$2 }'
@@ -43,7 +43,7 @@ contracts: $(VENV)/.dev ## which module may import which
 chaos: $(VENV)/.dev ## only the tests that kill workers and servers; with SECONDS=60 SEED=7 (FAULTS KINDS PER_S ONLY DEFAULTS=1) a storm before a judge
 ifdef SECONDS
 	@PYTHONPATH=tests $(BIN)/python -m oracle --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) $(if $(FAULTS),--faults $(FAULTS)) \
-	  $(if $(PER_S),--per-s $(PER_S)) $(if $(ONLY),--only "$(ONLY)") $(if $(KINDS),--kinds "$(KINDS)") $(if $(DEFAULTS),--defaults)
+	  $(if $(PER_S),--per-s $(PER_S)) $(if $(CROWD),--crowd $(CROWD)) $(if $(ONLY),--only "$(ONLY)") $(if $(KINDS),--kinds "$(KINDS)") $(if $(DEFAULTS),--defaults)
 else
 	$(BIN)/pytest tests/chaos $(PYTEST_ARGS)
 endif
@@ -51,8 +51,15 @@ endif
 storm: ## the storm that CI runs: a minute, 36 faults
 	@$(MAKE) --no-print-directory chaos SECONDS=60 FAULTS=36 SEED=$(or $(SEED),11)
 
+overload: $(VENV)/.dev ## a backlog that nobody works on, and workers that come to it late; MESSAGES=1000000 LIMIT=900000
+	@PYTHONPATH=tests $(BIN)/python -m oracle.overload --messages $(or $(MESSAGES),1000000) $(if $(LIMIT),--limit $(LIMIT))
+
+soak: $(VENV)/.dev ## an hour of ordinary traffic, measured every minute: does anything leak? SECONDS=3600 SEED=1 PER_S=8
+	@PYTHONPATH=tests $(BIN)/python -m oracle.soak --seconds $(or $(SECONDS),3600) $(if $(SEED),--seed $(SEED)) $(if $(PER_S),--per-s $(PER_S))
+
 mutants: $(VENV)/.dev ## does a test notice? breaks the program in small ways, one by one; ONLY=limits, or of its own choice SEED=7 COUNT=20
-	@PYTHONPATH=tests $(BIN)/python -m mutants $(if $(ONLY),--only "$(ONLY)") $(if $(SEED),--seed $(SEED)) $(if $(COUNT),--count $(COUNT))
+	@PYTHONPATH=tests $(BIN)/python -m mutants $(if $(ONLY),--only "$(ONLY)") $(if $(SEED),--seed $(SEED)) $(if $(COUNT),--count $(COUNT)) \
+	  $(if $(RESULTS),--results "$(RESULTS)") $(if $(WITHIN),--within $(WITHIN))
 
 bench: $(VENV)/.dev ## what it can do, measured here against the textbook; ONLY=pipeline,push JSON=file MARKDOWN=file
 	@PYTHONPATH=tests $(BIN)/python -m benchmarks $(if $(ONLY),--only $(ONLY)) $(if $(JSON),--json $(JSON)) $(if $(MARKDOWN),--markdown $(MARKDOWN))

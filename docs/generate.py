@@ -34,7 +34,7 @@ WORKER = ROOT / "worker" / "knocktwice_worker"
 ENDS = {
     NotificationState.REACHED: "it was answered in time",
     NotificationState.PUSHED: "the push went out and no SMS was due or planned",
-    NotificationState.TEXTED: "the last step went out",
+    NotificationState.TEXTED: "a message went out, and nobody answered it",
     NotificationState.SUPPRESSED: "an SMS was due, but a limit, the budget or an opt-out forbade it, or there was no number",
     NotificationState.FAILED: "nothing could be sent",
     NotificationState.UNKNOWN: "nobody can tell whether the SMS went out",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,8 +16,9 @@ from knocktwice_worker.cli import main, output
 from knocktwice_worker.config import Settings
 from knocktwice_worker.database import migrations
 from knocktwice_worker.embedded import installation
-from knocktwice_worker.embedded.servers import EmbeddedServers, Servers
+from knocktwice_worker.embedded.servers import EmbeddedServers, Servers, addresses
 from knocktwice_worker.sandbox import Sandbox
+from mutants.trial import SHARED_SERVERS
 from support.clock import Clock
 from support.commands import CommandOutput
 from support.databases import new_database
@@ -24,11 +27,13 @@ from support.sms_provider import SmsProvider
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     import redis
 
     from knocktwice_worker.services import Services
+
+
+pytest_plugins = ["pytester"]
 
 
 @pytest.fixture(autouse=True)
@@ -41,7 +46,10 @@ def logging_as_before() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
-    """PostgreSQL and Valkey, started once."""
+    """PostgreSQL and Valkey, started once; or by another process, for many of ours one after the other."""
+    if home := os.environ.get(SHARED_SERVERS):
+        yield addresses(Path(home))
+        return
     with EmbeddedServers(tmp_path_factory.mktemp("servers")) as running:
         engine = sa.create_engine(running.database_url)
         migrations.upgrade(engine)

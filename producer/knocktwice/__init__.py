@@ -14,6 +14,7 @@ client.notify(
 
 from __future__ import annotations
 
+from knocktwice.aio import AsyncClient
 from knocktwice.channels import WhatsApp
 from knocktwice.client import Client
 from knocktwice.content import ChannelStep, Sms
@@ -22,6 +23,7 @@ from knocktwice_shared.errors import BrokerUnavailable, InvalidMessage, Knocktwi
 from knocktwice_shared.messages import Category, LocalTime, Platform, Push, Receipt, ReceiptEvent, Recipient, When
 
 __all__ = [
+    "AsyncClient",
     "BrokerUnavailable",
     "Category",
     "ChannelStep",

@@ -15,7 +15,7 @@ from knocktwice import address, drafts, wire
 from knocktwice.broker import KombuBroker
 from knocktwice.durability import asked
 from knocktwice_shared.errors import InvalidMessage
-from knocktwice_shared.messages import Receipt, ReceiptEvent, Recipient
+from knocktwice_shared.messages import APPLICATION, Receipt, ReceiptEvent, Recipient
 from knocktwice_shared.names import BATCH_LIMIT
 
 if TYPE_CHECKING:
@@ -86,6 +86,7 @@ class Client:
         ttl: timedelta | None = None,
         reference: Mapping[str, Any] | None = None,
         send_at: datetime | LocalTime | None = None,
+        valid_for: timedelta | None = None,
     ) -> UUID:
         """Knock for one person: push now, and an SMS later if ``sms`` asks for one and its condition holds.
 
@@ -116,6 +117,9 @@ class Client:
                 duplicate.
             category: decides consent and quiet hours; left out, ``transactional``, or the template's.
             ttl: how long the push may wait for its device, up to 28 days.
+            valid_for: how long after it was due the push, and each message behind it, is still of use, 1 second to 30
+                days. What is held up for longer is not sent any more, and providers are told. Left out, the template's,
+                or the category's setting: half an hour for ``critical``, a day for others.
             reference: your own ids, up to 4 KB of JSON, handed back in reports.
             send_at: when it goes out: a ``datetime`` with a zone, or ``LocalTime(...)``, the clock on the wall of
                 whoever it is for (the zone of their device, else the user's, else that of their number). Left out, or
@@ -131,7 +135,7 @@ class Client:
         """
         values = {} if params is None else params
         person = Recipient(user, registrations, phone, values, key, locale=locale, tags=tags)
-        shared = wire.Shared(push, sms, category, ttl, reference, template, send_at, steps)
+        shared = wire.Shared(push, sms, category, ttl, reference, template, send_at, steps, valid_for)
         with wire.in_callers_words(wire.with_steps(wire.one("recipient"), shared)):
             draft = drafts.notifications([person], shared)
         return self._send([draft])[0]
@@ -148,6 +152,7 @@ class Client:
         ttl: timedelta | None = None,
         reference: Mapping[str, Any] | None = None,
         send_at: datetime | LocalTime | None = None,
+        valid_for: timedelta | None = None,
     ) -> list[UUID]:
         """Knock for any number of people with the same content, each with their own ``params``, ``locale`` and ``key``.
 
@@ -164,7 +169,7 @@ class Client:
             InvalidMessage: an argument is wrong; a recipient is named by its place, like ``recipients[3].phone``.
             BrokerUnavailable: some may have been accepted. Who has a ``key`` or an ``id`` can be sent again safely.
         """
-        shared = wire.Shared(push, sms, category, ttl, reference, template, send_at, steps)
+        shared = wire.Shared(push, sms, category, ttl, reference, template, send_at, steps, valid_for)
         words = partial(wire.with_steps, shared=shared)
         return self._send_many("recipients", recipients, lambda some: drafts.notifications(some, shared), words)
 
@@ -182,6 +187,7 @@ class Client:
         ttl: timedelta | None = None,
         reference: Mapping[str, Any] | None = None,
         send_at: datetime | LocalTime | None = None,
+        valid_for: timedelta | None = None,
         throttle_per_min: int | None = None,
     ) -> UUID:
         """Knock for everybody in a segment, once.
@@ -192,7 +198,7 @@ class Client:
         Args:
             segment: the name of a saved segment, or a filter as a mapping.
             key: at most 200 characters. The same key never fires twice, however often and whenever it is called.
-            template, push, sms, steps, category, ttl, reference, send_at: as of :meth:`notify`.
+            template, push, sms, steps, category, ttl, reference, send_at, valid_for: as of :meth:`notify`.
             params: values for the texts, the same for all.
             throttle_per_min: most people in any minute; left out, as fast as it goes.
 
@@ -203,7 +209,7 @@ class Client:
             InvalidMessage: an argument is wrong; it is named. Nothing was sent.
             BrokerUnavailable: call again with the same ``key``.
         """
-        shared = wire.Shared(push, sms, category, ttl, reference, template, send_at, steps)
+        shared = wire.Shared(push, sms, category, ttl, reference, template, send_at, steps, valid_for)
         with wire.in_callers_words(wire.with_steps(wire.one("blast"), shared)):
             draft = drafts.blast(wire.blast(segment, shared, key=key, params=params, throttle_per_min=throttle_per_min))
         return self._send([draft])[0]
@@ -362,6 +368,27 @@ class Client:
         with wire.in_callers_words(wire.one("change", marketing="granted")):
             draft = drafts.audience("set_consent", user=user, marketing=granted, source=source)
         self._send([draft])
+
+    def opt_out(self, phone: str, *, source: str = APPLICATION) -> None:
+        """Say that a number must not be texted any more, in no category, also where an SMS is due already.
+
+        A text such as STOP to one of your senders does the same. Of what is said about a number the latest counts.
+
+        Args:
+            phone: the number in E.164.
+            source: who says so, at most 200 characters, like ``"letter of 3 May"``. It is kept with the number.
+
+        Raises:
+            InvalidMessage: an argument is wrong; it is named.
+            BrokerUnavailable: call again; repeats change nothing.
+        """
+        self._change("opt_out", phone=phone, source=source)
+
+    def opt_in(self, phone: str, *, source: str = APPLICATION) -> None:
+        """Say that a number may be texted again, because its owner asked for it. Arguments and errors as for
+        :meth:`opt_out`.
+        """
+        self._change("opt_in", phone=phone, source=source)
 
     def erase_user(self, user: str) -> None:
         """Erase a person: who they are, devices, number, tags, consent, and whom, what and where in all their notifications.

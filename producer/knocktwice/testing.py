@@ -19,6 +19,7 @@ from knocktwice_shared.messages import (
     DeviceRegistered,
     DeviceUnregistered,
     LoggedOutEverywhere,
+    OptOutSet,
     PhoneBound,
     TagsSet,
     UserErased,
@@ -154,6 +155,17 @@ class RecordingClient(Client):
                 now[change.user] = change.source
             elif isinstance(change, ConsentSet | UserErased):
                 now.pop(change.user, None)
+        return now
+
+    @property
+    def opt_outs(self) -> dict[str, str]:
+        """Number → who says so, for all numbers that must not be texted now."""
+        now: dict[str, str] = {}
+        for change in self.changes:
+            if isinstance(change, OptOutSet) and change.opted_out:
+                now.setdefault(change.phone, change.source)
+            elif isinstance(change, OptOutSet):
+                now.pop(change.phone, None)
         return now
 
     def assert_notified(self, user: str) -> Notification:

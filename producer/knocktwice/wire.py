@@ -16,7 +16,7 @@ from knocktwice.channels import STEPS
 from knocktwice.content import LaterStep, Sms
 from knocktwice_shared.errors import InvalidMessage
 from knocktwice_shared.ids import uuid7_texts
-from knocktwice_shared.messages import LocalTime, Push, ReceiptEvent, Recipient
+from knocktwice_shared.messages import PUSH_FIELDS, LocalTime, Push, ReceiptEvent, Recipient
 from knocktwice_shared.names import VERSION
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ _WORDS = (
     ("plan[0].sender", "sms.sender"),
     ("plan[0].text", "sms.text"),
     ("ttl_s", "ttl"),
+    ("valid_for_s", "valid_for"),
     ("keys[0]", "key"),
     ("blasts[0]", "blast"),
 )
@@ -59,6 +60,7 @@ class Shared:
     template: str | None = None
     send_at: datetime | LocalTime | None = None
     steps: Sequence[LaterStep] | None = None
+    valid_for: timedelta | None = None
 
     @property
     def alone(self) -> bool:
@@ -104,6 +106,8 @@ def batch(recipients: Sequence[Recipient | str], shared: Shared) -> Wire:
         message["send_at"] = send_at(shared.send_at)
     if shared.ttl is not None:
         message["ttl_s"] = _of_type(timedelta, shared.ttl, "ttl").total_seconds()
+    if shared.valid_for is not None:
+        message["valid_for_s"] = _of_type(timedelta, shared.valid_for, "valid_for").total_seconds()
     if shared.reference is not None:
         message["reference"] = _plain(shared.reference)
     return message
@@ -205,14 +209,8 @@ def _common(text: str) -> str:
 
 
 def _push(push: Push) -> Wire:
-    fields: Wire = {"title": push.title, "body": push.body}
-    if push.data:
-        fields["data"] = _plain(push.data)
-    if push.link is not None:
-        fields["link"] = push.link
-    if push.image is not None:
-        fields["image"] = push.image
-    return fields
+    fields = {name: getattr(push, name) for name in PUSH_FIELDS}
+    return {name: _plain(value) for name, value in fields.items() if value is not None and value != {}}
 
 
 def _steps(steps: object, *, alone: bool) -> list[Wire]:

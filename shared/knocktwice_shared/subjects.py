@@ -8,6 +8,7 @@ its notification, and carries out the messages that it finds.
 from __future__ import annotations
 
 import re
+import unicodedata
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -16,6 +17,7 @@ from knocktwice_shared.names import Task
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+_SHARED_DIGITS = 8
 _CANONICAL = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
@@ -50,6 +52,15 @@ def _line(name: str) -> str:
     return name.replace("\n", "\\n") if "\n" in name else name
 
 
+def phone(number: object) -> str:
+    """Return the subject of a number: its last digits, which all spellings of a number share.
+
+    Two numbers may share them, too; then a decision waits for a message about the other one.
+    """
+    digits = [str(unicodedata.decimal(char)) for char in str(number) if char.isdecimal()]
+    return f"p:{''.join(digits[-_SHARED_DIGITS:])}"
+
+
 def of(task: Task, message: Mapping[str, Any]) -> list[str]:
     """Return the subjects of a message that the contract's validator accepts; none for one that no decision waits for.
 
@@ -78,3 +89,5 @@ def _of_change(change: Mapping[str, Any]) -> Iterable[str]:
         yield user(change["user"])
     if change.get("registration") is not None:
         yield device(change["registration"])
+    if change["change"] in ("opt_out", "opt_in"):
+        yield phone(change["phone"])

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from knocktwice_worker.embedded.children import Child
 from support.clock import Clock
 from support.ports import free_port
+from support.redis_keys import without_end
 from support.system import PATIENT, System, eventually
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ def installation(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> 
     with System(database_url, broker_url, tmp_path_factory.mktemp(name), {**PATIENT}) as system:
         system.redis.flushdb()
         yield system
+        assert without_end(system.redis) == []
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,16 @@ from firebase_admin._messaging_encoder import MessageEncoder
 from hypothesis import given
 from hypothesis import strategies as st
 
-from knocktwice_worker.channels.fcm import ID_FIELD, WITHDRAW_FIELD, FcmChannel, encode, encode_withdrawal
+from knocktwice_shared.messages import SILENT, Priority, Push
+from knocktwice_shared.messages.platforms import PLATFORMS, Is
+from knocktwice_worker.channels.fcm import (
+    ID_FIELD,
+    RECEIPT_FIELD,
+    WITHDRAW_FIELD,
+    FcmChannel,
+    encode,
+    encode_withdrawal,
+)
 from knocktwice_worker.channels.messages import PushMessage, Withdrawal
 from knocktwice_worker.channels.outbound.transport import Transport
 from knocktwice_worker.channels.outcomes import Sent
@@ -36,6 +45,7 @@ DISCOVERY: dict[str, Any] = json.loads(
 SEND: dict[str, Any] = DISCOVERY["resources"]["projects"]["resources"]["messages"]["methods"]["send"]
 DURATION = re.compile(r"\d+(\.\d{1,9})?s")
 
+_names = st.none() | st.text(min_size=1, max_size=8)
 links = st.none() | st.sampled_from(["https://example.com/a?b=c", "http://example.com/", "myapp://orders/7"])
 pushes = st.builds(
     PushMessage,
@@ -45,9 +55,21 @@ pushes = st.builds(
     title=st.text(),
     body=st.text(),
     ttl=st.timedeltas(timedelta(), timedelta(days=28)),
-    data=st.dictionaries(st.text(min_size=1).filter(lambda key: key != ID_FIELD), st.text(), max_size=4),
-    link=links,
-    image=st.none() | st.just("https://example.com/a.png"),
+    push=st.builds(
+        Push,
+        title=st.just(""),
+        body=st.just(""),
+        data=st.dictionaries(st.text(min_size=1).filter(lambda key: key != ID_FIELD), st.text(), max_size=4),
+        link=links,
+        image=st.none() | st.just("https://example.com/a.png"),
+        subtitle=_names,
+        sound=st.none() | st.sampled_from([SILENT, "default", "chime.caf"]),
+        badge=st.none() | st.integers(0, 99),
+        channel_id=_names,
+        priority=st.none() | st.sampled_from(Priority),
+        icon=_names,
+        color=st.none() | st.just("#00aa55"),
+    ),
 )
 
 
@@ -91,21 +113,31 @@ def _camel(name: str) -> str:
 
 def equivalent(push: PushMessage) -> messaging.Message:
     """Say the same with firebase-admin's classes."""
-    id_, seconds = push.notification_id, int(push.ttl.total_seconds())
-    link = {"link": push.link} if push.link else {}
-    headers = {"apns-collapse-id": id_, "apns-expiration": str(int(NOW) + seconds), "apns-priority": "10"}
+    id_, seconds, said = push.notification_id, int(push.ttl.total_seconds()), push.push
+    link = {"link": said.link} if said.link else {}
+    sound = None if said.sound == SILENT else said.sound or "default"
+    urgent = said.priority is not Priority.NORMAL
+    headers = {"apns-collapse-id": id_, "apns-expiration": str(int(NOW) + seconds)}
+    alert = messaging.ApsAlert(push.title, said.subtitle, push.body) if said.subtitle else None
     message = messaging.Message(
-        data={**link, **push.data, ID_FIELD: id_},
-        notification=messaging.Notification(push.title, push.body, push.image),
+        data={**link, **said.data, ID_FIELD: id_},
+        notification=messaging.Notification(push.title, push.body, said.image),
         android=messaging.AndroidConfig(
-            priority="high", ttl=timedelta(seconds=seconds), notification=messaging.AndroidNotification(tag=id_)
+            priority="high" if urgent else "normal",
+            ttl=timedelta(seconds=seconds),
+            notification=messaging.AndroidNotification(
+                tag=id_, sound=sound, channel_id=said.channel_id, icon=said.icon, color=said.color
+            ),
         ),
-        apns=messaging.APNSConfig(headers, messaging.APNSPayload(messaging.Aps(mutable_content=True))),
+        apns=messaging.APNSConfig(
+            {**headers, "apns-priority": "10" if urgent else "5"},
+            messaging.APNSPayload(messaging.Aps(alert, said.badge, sound, mutable_content=True)),
+        ),
         webpush=messaging.WebpushConfig(
-            headers={"TTL": str(seconds)},
+            headers={"TTL": str(seconds), **({"Urgency": str(said.priority)} if said.priority else {})},
             notification=messaging.WebpushNotification(tag=id_),
-            fcm_options=messaging.WebpushFCMOptions(push.link)
-            if push.link and push.link.startswith("https://")
+            fcm_options=messaging.WebpushFCMOptions(said.link)
+            if said.link and said.link.startswith("https://")
             else None,
         ),
     )
@@ -123,6 +155,97 @@ def test_our_json_is_what_firebase_admin_would_send(push: PushMessage) -> None:
 def test_every_field_we_send_exists_in_googles_schema_with_its_type(push: PushMessage) -> None:
     body = json.loads(json.dumps({"message": encode(push, now=NOW)}))
     assert list(complaints(body, SEND["request"])) == []
+
+
+OVERRIDES: dict[str, Any] = {
+    "android": {
+        "notification": {"sound": "own", "notification_count": 3, "click_action": "OPEN"},
+        "data": {"page": "of android"},
+        "direct_boot_ok": True,
+    },
+    "apns": {
+        "headers": {"APNS-Priority": "5"},
+        "payload": {"aps": {"thread-id": "orders", "badge": 9, "alert": {"subtitle": "own"}}, "extra": 1},
+    },
+    "webpush": {"headers": {"Urgency": "low"}, "notification": {"icon": "https://shop.example/i.png"}},
+}
+
+
+def test_fields_of_one_platform_win_over_ours_and_leave_the_rest() -> None:
+    push = Push("", "", {"page": "7", "x": "y"}, badge=1, priority="high", **OVERRIDES)
+    message = encode(
+        PushMessage("id", "r" * 30, "t", "b", timedelta(seconds=60), push, "https://push.example/r"), now=NOW
+    )
+    assert list(complaints({"message": message}, SEND["request"])) == []
+    assert message["android"] == {
+        "priority": "high",
+        "ttl": "60s",
+        "notification": {"tag": "id", "sound": "own", "notification_count": 3, "click_action": "OPEN"},
+        # They replace the common ones, so what we and the app need is in them, too.
+        "data": {"page": "of android", "x": "y", ID_FIELD: "id", RECEIPT_FIELD: "https://push.example/r"},
+        "direct_boot_ok": True,
+    }
+    assert message["apns"]["headers"] == {
+        "apns-collapse-id": "id",
+        "apns-expiration": str(int(NOW) + 60),
+        "APNS-Priority": "5",
+    }
+    assert message["apns"]["payload"] == {
+        "aps": {
+            "mutable-content": 1,
+            "sound": "default",
+            "badge": 9,
+            "thread-id": "orders",
+            "alert": {"title": "t", "subtitle": "own", "body": "b"},
+        },
+        "extra": 1,
+    }
+    assert message["webpush"] == {
+        "headers": {"TTL": "60", "Urgency": "low"},
+        "notification": {"tag": "id", "icon": "https://shop.example/i.png"},
+    }
+
+
+#: What Google's document calls what we take for a field.
+_KINDS = {
+    Is.TEXT: ("string", None),
+    Is.FLAG: ("boolean", None),
+    Is.WHOLE: ("integer", "int32"),
+    Is.NUMBER: ("number", "float"),
+    Is.DURATION: ("string", "google-duration"),
+    Is.MOMENT: ("string", "google-datetime"),
+    Is.LIST: ("array", None),
+    Is.DURATIONS: ("array", "google-duration"),
+    Is.DATA: ("object", "string"),
+    Is.HEADERS: ("object", "string"),
+    Is.ANY: ("object", "any"),
+}
+
+
+def differences(fields: dict[str, Any], schema: dict[str, Any], path: str) -> Iterator[str]:
+    """Say in what a table of fields differs from the discovery document."""
+    properties = schema["properties"]
+    if missing := properties.keys() ^ {_camel(name) for name in fields}:
+        yield f"{path}: {sorted(missing)}"
+    for name, takes in fields.items():
+        own = properties[_camel(name)]
+        if isinstance(takes, dict):
+            yield from differences(takes, DISCOVERY["schemas"][own["$ref"]], f"{path}.{name}")
+        elif isinstance(takes, tuple):
+            if list(takes) != own["enum"]:
+                yield f"{path}.{name}: {own['enum']}"
+        else:
+            inside = own.get("items", own.get("additionalProperties", {}))
+            detail = inside.get("format") if own["type"] == "array" else own.get("format") or inside.get("type")
+            if (own["type"], detail) != _KINDS[takes]:
+                yield f"{path}.{name}: {own['type']} {detail}"
+
+
+@pytest.mark.parametrize(
+    ("platform", "schema"), [("android", "AndroidConfig"), ("apns", "ApnsConfig"), ("webpush", "WebpushConfig")]
+)
+def test_the_fields_that_we_take_for_a_platform_are_those_of_googles_document(platform: str, schema: str) -> None:
+    assert list(differences(PLATFORMS[platform], DISCOVERY["schemas"][schema], platform)) == []
 
 
 def test_a_withdrawal_is_a_silent_push_on_every_platform() -> None:
@@ -189,7 +312,12 @@ def test_the_request_goes_where_the_discovery_document_says(channel: tuple[FcmCh
 def test_the_sandbox_takes_what_we_send_letter_by_letter(channel: tuple[FcmChannel, Sandbox]) -> None:
     fcm, sandbox = channel
     push = PushMessage(
-        "id", "r" * 30, 'Grüße "€" 🎉', "a\nb\\", timedelta(seconds=90), {"page": "7"}, "https://example.com/"
+        "id",
+        "r" * 30,
+        'Grüße "€" 🎉',
+        "a\nb\\",
+        timedelta(seconds=90),
+        Push("", "", {"page": "7"}, "https://example.com/", subtitle="from us", sound="chime.caf"),
     )
     transport = Transport(timeout=10, in_flight=10)
     (outcome,) = deliver(transport, fcm, [push])
@@ -211,14 +339,19 @@ def test_a_push_that_shares_its_form_with_others_is_what_it_would_be_alone(
 ) -> None:
     fcm, _ = channel
     fcm.authorize()
-    first = PushMessage("id-1", "r" * 40, 'Say "hi"\n', "{0} \\u0041 €🎉", timedelta(minutes=5), {"page": "7"})
+    first = PushMessage(
+        "id-1", "r" * 40, 'Say "hi"\n', "{0} \\u0041 €🎉", timedelta(minutes=5), Push("", "", {"page": "7"})
+    )
     pushes = [
         first,
         replace(first, notification_id="id-2", registration="s" * 50, title="", body="\u2028\x01"),
         replace(first, registration="f" * 22),
-        replace(first, data={"page": "8"}),
-        replace(first, link="https://example.com/a"),
-        replace(first, image="https://example.com/a.png"),
+        replace(first, push=replace(first.push)),
+        replace(first, push=Push("", "", {"page": "8"})),
+        replace(first, push=Push("", "", link="https://example.com/a")),
+        replace(first, push=Push("", "", image="https://example.com/a.png", subtitle="between", badge=0)),
+        replace(first, push=Push("", "", sound=SILENT, priority="normal", channel_id="orders")),
+        replace(first, push=Push("", "", apns={"payload": {"aps": {"alert": {"subtitle": "own"}}}})),
         replace(first, ttl=timedelta(minutes=6)),
         replace(first, receipt_url="https://push.example/r/1"),
         replace(first, receipt_url='https://push.example/r/"2"'),

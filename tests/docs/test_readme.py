@@ -143,7 +143,8 @@ def test_the_examples_for_other_languages_send_what_they_say(gateway: HttpGatewa
     assert '"messages":[]' in done.stdout
 
 
-def test_the_examples_of_a_test_and_of_later_times_pass() -> None:
+@pytest.mark.usefixtures("knocktwice_broker")
+def test_the_examples_of_a_test_of_asyncio_and_of_later_times_pass() -> None:
     for block in _blocks("python")[2:]:
         exec(block, {"client": RecordingClient()})  # noqa: S102 - our own README
 

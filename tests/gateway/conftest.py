@@ -10,6 +10,7 @@ from knocktwice_worker import services
 from knocktwice_worker.config import Settings
 from support.databases import new_database
 from support.http_gateway import HttpGateway
+from support.redis_keys import without_end
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,4 +33,5 @@ def shared_gateway(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -
         built.redis.flushdb()
         with HttpGateway(built) as running:
             yield running
+        assert without_end(built.redis) == []
         built.close()

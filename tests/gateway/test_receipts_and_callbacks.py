@@ -18,6 +18,7 @@ from knocktwice_worker.audience import opt_outs
 from knocktwice_worker.channels.messages import StepMessage
 from knocktwice_worker.config import Settings
 from knocktwice_worker.content.links.receipt_urls import device_hash, device_mark
+from knocktwice_worker.gateway.auth.keys import Scope
 from knocktwice_worker.services import Services
 from support.http_gateway import HttpGateway
 
@@ -274,14 +275,67 @@ def test_stop_and_start_reach_the_list_and_a_replayed_stop_does_not(public: Serv
     assert write(SID, Body=stop["Body"]) == []
     assert write("SM" + "3" * 32, Body="STOP", From=f"whatsapp:{NUMBER}") == [(NUMBER, "sms")]
     assert write("SM" + "4" * 32, Body="Yes") == []
-    # Other texts are not kept, and "yes" lifts nothing but a STOP.
-    assert _rows(public, "SELECT count(*) FROM inbound_texts") == [(4,)]
+    # All of them are kept, each once, and "yes" lifts nothing but a STOP.
+    assert _rows(public, "SELECT count(*) FROM inbound_texts") == [(5,)]
     with public.engine.begin() as conn:
         opt_outs.add(conn, [NUMBER], "letter of 3 May")
     assert write("SM" + "5" * 32, Body="yes!") == [(NUMBER, "letter of 3 May")]
     assert write("SM" + "6" * 32, Body="Start") == []
     # Turkish, which nobody is expected to write from there.
     assert write("SM" + "7" * 32, Body="Dur") == []
+
+
+def _write(phone: httpx.Client, sid: str, **form: str) -> int:
+    fields = {"MessageSid": sid, "From": NUMBER, "To": "+15005550006", "SmsStatus": "received"} | form
+    return _call_back(phone, f"{PUBLIC}/callbacks/twilio/inbound", fields).status_code
+
+
+def test_what_people_write_is_kept_once_before_twilio_is_told_so(public: Services, phone: httpx.Client) -> None:
+    for _ in range(3):
+        assert _write(phone, SID, Body="What time is it?") == 200
+    assert _write(phone, "SM" + "1" * 32, Body="nul \0", From=f"whatsapp:{NUMBER}") == 200
+    assert _write(phone, "SM" + "2" * 32, Body="STOP", From="12345") == 200
+    kept = "SELECT number, words, characters, provider, channel, sender, wish FROM inbound_texts ORDER BY id"
+    assert _rows(public, kept) == [
+        (NUMBER, "What time is it?", 16, "twilio", "sms", "+15005550006", None),
+        (NUMBER, "nul \ufffd", 5, "twilio", "whatsapp", "+15005550006", None),
+        # A short code is nobody who could be texted.
+        ("12345", "STOP", 4, "twilio", "sms", "+15005550006", None),
+    ]
+    assert _rows(public, "SELECT * FROM opt_outs") == []
+
+
+def test_words_are_not_kept_where_the_setting_says_so(public: Services) -> None:
+    private = Services(public.settings.model_copy(update={"inbound_days": 0}))
+    with HttpGateway(private) as running:
+        assert _write(running.stranger(), SID, Body="Stop. Thank you") == 200
+    private.close()
+    assert _rows(public, "SELECT number, words, wish FROM inbound_texts") == [(NUMBER, None, "STOP")]
+    assert _rows(public, "SELECT number FROM opt_outs") == [(NUMBER,)]
+
+
+def test_who_may_read_sees_texts_masked_and_who_may_know_people_in_full(public: Services) -> None:
+    with HttpGateway(public) as running:
+        phone = running.stranger()
+        for n in range(3):
+            assert _write(phone, f"SM{n:032}", Body=f"Question {n}") == 200
+        assert _write(phone, f"SM{3:032}", Body="stop") == 200
+        reader, knower = running.client(Scope.READ), running.client(Scope.READ, Scope.AUDIENCE)
+        page = reader.get("/v1/inbound?limit=2").json()
+        assert [text["keyword"] for text in page["texts"]] == ["STOP", None]
+        assert {text["number"] for text in page["texts"]} == {"+1650\u2022\u2022\u202200"}
+        assert {text["text"] for text in page["texts"]} == {None}
+        rest = reader.get("/v1/inbound", params={"before": page["next"]}).json()
+        assert (len(rest["texts"]), rest["next"]) == (2, None)
+        assert reader.get("/v1/inbound?reveal=true").status_code == 403
+        whole = knower.get("/v1/inbound", params={"reveal": True, "keyword": "none", "number": NUMBER}).json()
+        assert [(text["number"], text["text"]) for text in whole["texts"]] == [
+            (NUMBER, f"Question {n}") for n in (2, 1, 0)
+        ]
+        for since in ("2480-02-18T06:53:04-20:52", "0001-01-01T00:00:00%2B14:00", "9999-12-31T23:59:59-14:00"):
+            assert reader.get(f"/v1/inbound?since={since}").status_code == 200
+        for wrong in ("keyword=MAYBE", "number=x", "limit=0", "since=noon", "before=x", "reveal=perhaps", "user=%00"):
+            assert reader.get(f"/v1/inbound?{wrong}").status_code == 422
 
 
 def test_without_an_auth_token_nothing_is_believed(here: Services) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import tomllib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+#: The part of a file's path that says nothing about its room.
+_WORKER = "worker/knocktwice_worker/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +34,21 @@ class Mutant:
     tests: tuple[str, ...]
     equivalent: str | None = None
 
+    @property
+    def id(self) -> str:
+        """Names it, with its tests, from one run to the next."""
+        return hashlib.sha256(repr((self.file, self.old, self.new, self.tests)).encode()).hexdigest()[:16]
+
+    @property
+    def place(self) -> str:
+        """The file, without what all have in common."""
+        return self.file.removeprefix(_WORKER)
+
+    @property
+    def room(self) -> str:
+        """The folder of the file, or the file itself where it lies in none."""
+        return self.place.rpartition("/")[0] or self.place
+
     def apply(self, root: Path) -> None:
         """Change the file below ``root``.
 
@@ -43,16 +62,23 @@ class Mutant:
         path.write_text(text.replace(self.old, self.new), "utf-8")
 
 
-def read(path: Path) -> list[Mutant]:
-    """Read a kept list (TOML): tables ``[[mutant]]`` with the names of :class:`Mutant`'s attributes.
+def read(folder: Path) -> list[Mutant]:
+    """Read the kept lists: in each file below a folder, tables ``[[mutant]]`` with the names of :class:`Mutant`'s attributes.
 
-    A text that begins with a line break begins with the next line; so a piece of code can be written as it stands.
+    A file may name ``file`` and ``tests`` once, above its tables, for all of them that do not name their own. A text that
+    begins with a line break begins with the next line; so a piece of code can be written as it stands.
 
     Raises:
         TypeError: a name is unknown or missing.
     """
-    return [_mutant(entry) for entry in tomllib.loads(path.read_text("utf-8"))["mutant"]]
+    return [one for path in sorted(folder.rglob("*.toml")) for one in _of(tomllib.loads(path.read_text("utf-8")))]
+
+
+def _of(listed: dict[str, Any]) -> list[Mutant]:
+    entries: list[dict[str, Any]] = listed.pop("mutant")
+    return [_mutant({**listed, **entry}) for entry in entries]
 
 
 def _mutant(entry: dict[str, Any]) -> Mutant:
-    return Mutant(**{**entry, "tests": tuple(entry.get("tests", ()))})
+    tests = () if "equivalent" in entry else tuple(entry["tests"])
+    return Mutant(**{**entry, "tests": tests})

@@ -8,6 +8,7 @@ import pytest
 
 from mutants import own_choice
 from mutants.mutant import Mutant
+from mutants.report import Report
 from mutants.trial import Scratch, Verdict
 
 if TYPE_CHECKING:
@@ -68,12 +69,22 @@ def toy(test: str, old: str = "return age >= 18") -> Mutant:
     ],
 )
 def test_only_a_test_that_goes_red_kills(root: Path, scratch: Scratch, test: str, verdict: Verdict) -> None:
-    assert scratch.judge(toy(test), PATIENCE_S) is verdict
+    report = Report()
+    report.note(toy(test), *scratch.judge(toy(test), PATIENCE_S))
+    report.confirm(scratch, PATIENCE_S)
+    assert report[toy(test)] is verdict
     assert (scratch.folder / TOY).read_text() == (root / TOY).read_text() == PROGRAM
 
 
-def test_tests_that_never_end_are_ended(scratch: Scratch) -> None:
-    assert scratch.run(("tests/test_toy.py",), 0) is Verdict.TIMEOUT
+def test_a_test_that_never_ends_is_ended(root: Path, scratch: Scratch) -> None:
+    endless = Mutant(TOY, "return age >= 18", "while True: pass", "it ends", ("tests/test_toy.py::test_a_birthday",))
+    assert scratch.judge(endless, 1) == (Verdict.TIMEOUT, None)
+    assert (scratch.folder / TOY).read_text() == (root / TOY).read_text()
+
+
+def test_a_mutant_that_cannot_even_be_loaded_is_noticed(scratch: Scratch) -> None:
+    unloadable = Mutant(TOY, "def adult(age: int)", "def adult(age: Int)", "it loads", ("tests/test_toy.py",))
+    assert scratch.judge(unloadable, PATIENCE_S) == (Verdict.KILLED, None)
 
 
 @pytest.mark.parametrize("old", ["age >= 18", "age == 18"], ids=["there three times", "not there"])
@@ -83,15 +94,71 @@ def test_a_mutant_that_does_not_fit_is_refused(scratch: Scratch, old: str) -> No
     assert (scratch.folder / TOY).read_text() == PROGRAM
 
 
-def test_its_own_choice_changes_what_machines_read() -> None:
-    sql = 'FIND = text("""\nSELECT id FROM t ORDER BY at DESC\n""")\n'
-    assert own_choice.changes(PROGRAM) == [("    return age >= 18\n", "    return age > 18\n")]
-    assert own_choice.changes(sql) == [("SELECT id FROM t ORDER BY at DESC\n", "SELECT id FROM t ORDER BY at\n")]
+@pytest.mark.parametrize(
+    ("program", "becomes"),
+    [
+        ('FIND = text("""\nSELECT id FROM t ORDER BY at DESC\n""")\n', "SELECT id FROM t ORDER BY at\n"),
+        ('FIND = text("""\nSELECT id FROM t\nWHERE a = 1\n  AND b = 2\n""")\n', "  \n"),
+        ('FIND = text("""\nSELECT id FROM t\nWHERE a = 1 AND b = :b\n""")\n', "WHERE b = :b\n"),
+        ("def f(x):\n    if x.y:\n        return 3\n", "    if False:\n"),
+        ("def f(x):\n    g(\n        x,\n    )\n", "    pass\n"),
+        ("a = [one for one in b if one and two]\n", "a = [one for one in b if one or two]\n"),
+    ],
+)
+def test_its_own_choice_changes_what_machines_read(program: str, becomes: str) -> None:
+    assert becomes in [new for _, new in own_choice.changes(program)]
 
 
-def test_a_seed_chooses_the_same_again(root: Path) -> None:
+def test_its_own_choice_leaves_prose_alone() -> None:
+    assert {new for _, new in own_choice.changes(PROGRAM)} == {"    return age > 18\n"}
+
+
+def test_lines_that_are_there_twice_are_told_apart_by_what_stands_before() -> None:
+    program = "a = b + c\nd = 7\na = b + c\n"
+    assert ("d = 7\na = b + c\n", "d = 7\na = b - c\n") in own_choice.changes(program)
+    assert all(program.count(old) == 1 for old, _ in own_choice.changes(program))
+
+
+@pytest.fixture
+def storeys(root: Path) -> Path:
+    path = root / "storeys.toml"
+    path.write_text('[[storey]]\nfiles = ["worker/*.py"]\ntests = ["tests/test_toy.py"]\n')
+    return path
+
+
+def test_a_seed_chooses_the_same_again_whatever_else_changes(root: Path, storeys: Path) -> None:
     (root / TOY).write_text("".join(f"a{n} = b{n} + c{n}\n" for n in range(50)))
-    listed = [toy("test_a_birthday")]
-    assert own_choice.choose(root, listed, 7, 5) == own_choice.choose(root, listed, 7, 5)
-    assert own_choice.choose(root, listed, 7, 5) != own_choice.choose(root, listed, 8, 5)
-    assert len(own_choice.choose(root, listed, 7, 100)) == 50
+    seven = own_choice.choose(root, storeys, [], 7, 5)
+    assert seven == own_choice.choose(root, storeys, [], 7, 5)
+    assert seven != own_choice.choose(root, storeys, [], 8, 5)
+    assert len(own_choice.choose(root, storeys, [], 7, 100)) == 50
+    (root / "worker/another.py").write_text("x = y + z\n")
+    assert len(set(seven) & set(own_choice.choose(root, storeys, [], 7, 6))) >= 5
+
+
+def test_what_nothing_can_notice_is_listed_with_the_reason(root: Path, storeys: Path) -> None:
+    (root / TOY).write_text("a = b + c\n")
+    known = Mutant(TOY, "a = b + c", "a = b - c", "the sum", (), "c is always 0")
+    (one,) = own_choice.choose(root, storeys, [known], 7, 5)
+    assert one.equivalent == "c is always 0"
+
+
+def test_of_many_tests_that_went_red_those_that_are_green_without_a_mutant_count(scratch: Scratch) -> None:
+    report, mutants = Report(), [toy(name) for name in ("test_a_birthday", "test_that_is_red_anyway")]
+    for one in mutants:
+        report.note(one, *scratch.judge(one, PATIENCE_S))
+    report.confirm(scratch, PATIENCE_S)
+    assert [report[one] for one in mutants] == [Verdict.KILLED, Verdict.BROKEN]
+
+
+def test_a_report_goes_on_where_the_last_one_ended(tmp_path: Path) -> None:
+    killed, survived, left = (toy(name) for name in ("test_a_birthday", "test_a_man_of_forty", "test_another"))
+    first = Report(tmp_path / "results")
+    first.note(killed, Verdict.KILLED)
+    first.note(survived, Verdict.SURVIVED)
+    again = Report(tmp_path / "results")
+    assert [one in again for one in (killed, survived, left)] == [True, True, False]
+    assert again.bad([killed, survived, left]) == [survived]
+    told = again.table([killed, survived, left])
+    assert "50.0% of 2 that are not equivalent are killed" in told
+    assert "SURVIVED  worker/toy.py: who is eighteen is an adult" in told

@@ -36,9 +36,12 @@ def main() -> int:
         return _report(found, judge(found), given.only)
     seed = random.randrange(10**6) if given.seed is None else given.seed
     faults = given.faults if given.faults is not None else max(1, round(given.seconds * 0.6))
-    weather = Weather(seed, given.seconds, faults, given.per_s, impatient=not given.defaults, kinds=given.kinds)
+    weather = Weather(
+        seed, given.seconds, faults, given.per_s, given.crowd, impatient=not given.defaults, kinds=given.kinds
+    )
     home = Path(tempfile.mkdtemp(prefix="knocktwice-storm-"))
     again = f"make chaos SECONDS={given.seconds:g} SEED={seed} FAULTS={faults} PER_S={given.per_s:g}"
+    again += f" CROWD={given.crowd}" if given.crowd != 20 else ""
     again += f' KINDS="{",".join(given.kinds)}"' if given.kinds else ""
     print(again + (" DEFAULTS=1" if given.defaults else ""), flush=True)
     outcome = rage(weather, home)
@@ -52,6 +55,7 @@ def _options() -> argparse.Namespace:
     options.add_argument("--seed", type=int)
     options.add_argument("--faults", type=int, help="left out: 36 a minute")
     options.add_argument("--per-s", type=float, default=8, help="scenes each second")
+    options.add_argument("--crowd", type=int, default=20, help="people in one call for many, on average")
     options.add_argument(
         "--kinds", type=_kinds, default=(), help=f"only these faults, between commas: {', '.join(KINDS)}"
     )

@@ -80,11 +80,21 @@ class Callers:
     Args:
         key: of the gateway.
         clients: how many connections the library has.
+        crowd: how many people one call for many notifies, on average.
     """
 
     def __init__(
-        self, broker_url: str, gateway_url: str, key: str, log: Book, *, run: str = "0", clients: int = 4
+        self,
+        broker_url: str,
+        gateway_url: str,
+        key: str,
+        log: Book,
+        *,
+        run: str = "0",
+        clients: int = 4,
+        crowd: int = 20,
     ) -> None:
+        self.crowd = crowd
         self._clients = [Client(broker_url, timeout=_PATIENCE_S / 2) for _ in range(clients)]
         self._url = gateway_url
         limits = httpx.Limits(max_connections=32, max_keepalive_connections=8)

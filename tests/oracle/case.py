@@ -82,7 +82,7 @@ class Case:
         """Numbers that may be the person's while it is under way."""
         if self.plan.user is None:
             return {self.plan.phone} - {None}  # type: ignore[return-value]
-        return {phone.number for phone in self.world.evidence.phones if phone.user == self.plan.user}
+        return self.world.numbers_of[self.plan.user]
 
     @cached_property
     def sure_devices(self) -> set[str]:
@@ -91,8 +91,9 @@ class Case:
             return set(self.plan.registrations)
         return {
             registration
-            for registration, calls in self.world.devices.items()
-            if (last := [c for c in calls if c.told is Told.ACCEPTED and c.told_at <= self.plan.asked_at][-1:])
+            for registration in self.world.devices_of[self.plan.user]
+            if (calls := self.world.devices[registration])
+            and (last := [c for c in calls if c.told is Told.ACCEPTED and c.told_at <= self.plan.asked_at][-1:])
             and last[0].user == self.plan.user
             and last[0].enabled
             and not any(c.told_at > last[0].told_at and c.told is not Told.REFUSED for c in calls)
@@ -137,6 +138,16 @@ class World:
         self.devices: dict[str, list[Device]] = defaultdict(list)
         for device in sorted(evidence.devices, key=lambda call: call.asked_at):
             self.devices[device.registration].append(device)
+        self.devices_of: dict[str | None, set[str]] = defaultdict(set)
+        for device in evidence.devices:
+            self.devices_of[device.user].add(device.registration)
+        self.numbers_of: dict[str | None, set[str]] = defaultdict(set)
+        for phone in evidence.phones:
+            self.numbers_of[phone.user].add(phone.number)
+        self.cases_of: dict[str, list[Case]] = defaultdict(list)
+        for case in self.cases.values():
+            for number in case.numbers:
+                self.cases_of[number].append(case)
         self.wishes: dict[str, list[Wish]] = defaultdict(list)
         for wish in sorted(evidence.wishes, key=lambda call: call.asked_at):
             self.wishes[wish.number].append(wish)
@@ -175,4 +186,4 @@ class World:
 
     def asked_of(self, number: str) -> int:
         """Return how many SMS to a number callers have asked for at most."""
-        return sum(len(case.plan.steps) * len(case.calls) for case in self.cases.values() if number in case.numbers)
+        return sum(len(case.plan.steps) * len(case.calls) for case in self.cases_of[number])

@@ -40,13 +40,12 @@ SELECT notification_id::text AS id, kind, extract(epoch FROM pg_xact_commit_time
 """
 
 
-def is_settled(here: Installation) -> bool:
-    """Whether nothing is left to do."""
+def unsettled(here: Installation) -> int:
+    """Return how much is left to do: open notifications, and messages that wait."""
     with here.engine.connect() as conn:
-        if conn.execute(sa.text("SELECT FROM notifications WHERE state = 'active' LIMIT 1")).first() is not None:
-            return False
-    waiting = [here.redis.llen(queue.value) for queue in Queue]
-    return not any([*waiting, here.redis.hlen(INBOX_MESSAGES)])
+        active: int = conn.execute(sa.text("SELECT count(*) FROM notifications WHERE state = 'active'")).scalar_one()
+    waiting = [int(here.redis.llen(queue.value)) for queue in Queue]
+    return active + sum(waiting) + int(here.redis.hlen(INBOX_MESSAGES))
 
 
 def gather(here: Installation, rules: Rules, *, settled: bool) -> Evidence:

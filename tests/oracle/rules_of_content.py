@@ -80,9 +80,7 @@ def _perhaps_counted(world: World, number: str) -> int:
     tried = {text.token for text in world.texts_to[number]}
     stopped = world.wishes.get(number)
     others = {
-        case.token
-        for case in world.cases.values()
-        if number in case.numbers and (stopped or case.cancels or case.receipts or not case.ends)
+        case.token for case in world.cases_of[number] if stopped or case.cancels or case.receipts or not case.ends
     }
     return sum(len(world.cases[t].calls) * len(world.cases[t].plan.steps) for t in tried | others if t in world.cases)
 

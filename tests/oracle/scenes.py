@@ -77,7 +77,9 @@ def many_at_once(here: Callers, dice: random.Random) -> None:
     """Many people in one call; all of them answer, or nobody."""
     after_s = _after(dice)
     does = act(clicked=dice.choice([None, 0.5, after_s]), by_http=_http(dice))
-    here.notify_together(Wanted(act=does, steps=(("not_clicked", after_s),)), dice.randrange(10, 30))
+    here.notify_together(
+        Wanted(act=does, steps=(("not_clicked", after_s),)), dice.randrange(here.crowd // 2, here.crowd * 3 // 2)
+    )
 
 
 def several_steps(here: Callers, dice: random.Random) -> None:

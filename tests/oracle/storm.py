@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from redis import RedisError
 from oracle import scenes
 from oracle.callers import Callers
 from oracle.faults import Faults, plan
-from oracle.gathering import gather, is_settled, measure
+from oracle.gathering import gather, measure, unsettled
 from oracle.installation import Installation
 from oracle.judge import judge
 from oracle.records import Book, Evidence, Rules
@@ -50,6 +51,7 @@ class Weather:
         seconds: how long traffic and faults last.
         faults: how many there are.
         per_s: scenes each second; most have one or two notifications.
+        crowd: people in one call for many, on average.
         kinds: of faults, by name; none: all.
         impatient: recovery within seconds; otherwise the settings are those of operators who set nothing.
     """
@@ -58,6 +60,7 @@ class Weather:
     seconds: float
     faults: int
     per_s: float = 8
+    crowd: int = 20
     workers: int = 2
     impatient: bool = True
     kinds: tuple[str, ...] = ()
@@ -86,7 +89,7 @@ def rage(weather: Weather, home: Path) -> Outcome:
     settings, lease_s = (IMPATIENT, _LEASE_S) if weather.impatient else (DEFAULTS, _DEFAULT_LEASE_S)
     with Installation(home, settings, workers=weather.workers, seed=weather.seed) as here:
         log = Book(here.log)
-        callers = Callers(here.broker_url, here.gateway_url, here.key, log)
+        callers = Callers(here.broker_url, here.gateway_url, here.key, log, crowd=weather.crowd)
         over = threading.Event()
         failed: list[BaseException] = []
 
@@ -142,17 +145,23 @@ def _look_after(
 
 
 def _settle(here: Installation, faults: Faults, *, within: float) -> bool:
-    """Wait until nothing has been left to do for a while; return whether that came about."""
-    end, quiet_since = time.monotonic() + within, None
-    while time.monotonic() < end:
+    """Wait until nothing has been left to do for a while; return whether that came about.
+
+    Args:
+        within: seconds in which something must have been done, or it is given up.
+    """
+    left, since, quiet_since = math.inf, time.monotonic(), None
+    while time.monotonic() - since < within:
         here.look()
         faults.look()
         try:
-            settled = is_settled(here)
+            found = unsettled(here)
         except (sa.exc.DBAPIError, RedisError, httpx.HTTPError):
-            settled = False
+            found = None
         now = time.monotonic()
-        quiet_since = (quiet_since or now) if settled else None
+        if found is not None and found < left:
+            left, since = found, now
+        quiet_since = (quiet_since or now) if found == 0 else None
         if quiet_since is not None and now - quiet_since > _QUIET_S:
             return True
         time.sleep(0.2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,8 @@ _numbers = itertools.count()
 @contextmanager
 def new_database(servers: Servers) -> Iterator[str]:
     """Make a migrated database, and drop it in the end."""
-    name = f"test_{next(_numbers)}"
+    # Processes may use the same servers one after the other, and one that was killed leaves its last one behind.
+    name = f"test_{os.getpid()}_{next(_numbers)}"
     url = sa.make_url(servers.database_url)
     admin = sa.create_engine(url.set(database="postgres"), isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
     with admin.connect() as conn:

@@ -99,7 +99,13 @@ class Scenario:
         watch.dispose()
 
     def notification(
-        self, *, user: bool = False, number: str | None = None, key: str | None = None, **fields: Any
+        self,
+        *,
+        user: bool = False,
+        number: str | None = None,
+        key: str | None = None,
+        params: dict[str, Any] | None = None,
+        **fields: Any,
     ) -> OneNotification:
         """Make a notification to a person of its own; nothing has heard of it yet."""
         n = next(_numbers)
@@ -108,7 +114,7 @@ class Scenario:
         if name:
             self.know(DeviceRegistered(name, registration, SAID), PhoneBound(name, number, SAID))
             who = {"user": name}
-        who |= {"key": key} if key else {}
+        who |= {name: value for name, value in (("key", key), ("params", params)) if value}
         wire = {"v": 1, "id": str(uuid7()), "content": CONTENT, "recipients": [{"id": str(uuid7()), **who}], **fields}
         case = OneNotification(self, parse_batch(wire), number, registration, name)
         self.notifications.append(case)

@@ -68,6 +68,8 @@ def test_no_edge_leaves_a_finished_state() -> None:
         (DeliveryState.SENT, {"delivered": True}, Verdict.NOT_CLICKED),
         (DeliveryState.SENT, {"undelivered": True}, Verdict.UNDELIVERED),
         (DeliveryState.SENT, {"undelivered": True, "clicked": True}, Verdict.REACHED_IN_TIME),
+        # The device has it, whatever the provider was told before.
+        (DeliveryState.SENT, {"undelivered": True, "delivered": True}, Verdict.NOT_CLICKED),
         (DeliveryState.UNKNOWN, {}, Verdict.NOT_CLICKED),
         (DeliveryState.FAILED, {}, Verdict.STEP_FAILED),
         (DeliveryState.SKIPPED, {}, Verdict.STEP_FAILED),

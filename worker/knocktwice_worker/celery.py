@@ -8,14 +8,14 @@ from typing import Any
 
 from celery import Celery
 from celery.schedules import crontab
-from celery.signals import setup_logging, worker_ready
+from celery.signals import setup_logging, worker_ready, worker_shutting_down
 from kombu import Queue as KombuQueue
 from kombu.transport import redis as kombu_redis
 
 from knocktwice_shared.names import ROUTES, Queue, Task
 from knocktwice_worker import config
 from knocktwice_worker.embedded import installation
-from knocktwice_worker.runtime import logs, redis_channel
+from knocktwice_worker.runtime import logs, redis_channel, shutdown
 from knocktwice_worker.runtime.background import Background
 from knocktwice_worker.runtime.dispatcher import Dispatcher
 
@@ -85,6 +85,11 @@ def _collect_garbage_rarely(**_: Any) -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(100_000, 20, 20)
+
+
+@worker_shutting_down.connect
+def _end_within_grace(**_: Any) -> None:
+    shutdown.end_within(settings.stop_grace_s)
 
 
 @setup_logging.connect

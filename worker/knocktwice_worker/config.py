@@ -97,6 +97,17 @@ class UnconfirmedPolicy(StrEnum):
     NOT_CLICKED = "not_clicked"
 
 
+class BrakeMode(StrEnum):
+    """What a brake does with messages of one kind."""
+
+    #: It holds them.
+    ON = "on"
+    #: They go; doctor, log and webhooks say what would have been held.
+    WATCH = "watch"
+    #: It does not concern them.
+    OFF = "off"
+
+
 class ConfigurationError(KnocktwiceError):
     """A setting is missing or absurd: mend the named variable and start again."""
 
@@ -122,6 +133,9 @@ class Settings(BaseSettings):
     lease_s: float = Field(60, gt=0, description="After this long without an answer a step is taken up again.")
     inbox_grace_s: float = Field(
         30, gt=0, description="An accepted message not in Postgres by then is published again."
+    )
+    stop_grace_s: float = Field(
+        25, gt=0, description="After SIGTERM a worker finishes its tasks for so long; then it leaves them to others."
     )
     backlog_messages: int = Field(
         BACKLOG_MESSAGES,
@@ -224,6 +238,13 @@ class Settings(BaseSettings):
         description="What ended longer ago is deleted, with its texts, receipts and decisions; 0: never.",
     )
 
+    inbound_days: int = Field(
+        90,
+        ge=0,
+        le=3650,
+        description="How many days it is kept what people write to a sender; 0: only for a week that they wrote, without the words.",
+    )
+
     # Later steps
     withdraw: bool = Field(
         True, description="A message of a later step takes the push off the screen, by a silent push to the app."
@@ -246,6 +267,27 @@ class Settings(BaseSettings):
     )
     unconfirmed_share: float = Field(
         0.01, ge=0, le=1, description="A kind of device that reports less than this share of them never reports."
+    )
+
+    # The brake
+    brake: BrakeMode = Field(
+        BrakeMode.ON,
+        description="When the share that falls back jumps: on holds the SMS of blasts and of marketing, "
+        "watch only says so, off does neither.",
+    )
+    brake_singles: BrakeMode = Field(
+        BrakeMode.WATCH, description="The same for transactional and critical messages that are no blast's."
+    )
+    brake_sample: int = Field(100, ge=20, description="Pushes in the window from which a jump can be told.")
+    brake_jump: float = Field(
+        0.5, gt=0, lt=1, description="A share so much above the usual one is a jump, like 0.58 where 0.08 is usual."
+    )
+    brake_factor: float = Field(4, gt=1, le=1000, description="So many times fewer reports than usual are a jump, too.")
+    brake_window_s: float = Field(
+        600, ge=60, le=7_200, description="The span that is compared; a jump within its last minute is seen at once."
+    )
+    brake_grace_s: Seconds = Field(
+        3_600, description="How long after its release by an operator a brake for the same people stays off."
     )
 
     # FCM
@@ -444,6 +486,11 @@ class Settings(BaseSettings):
     def retention(self) -> timedelta:
         """The time after which finished notifications are deleted; zero: never."""
         return timedelta(days=self.retention_days)
+
+    @property
+    def inbound_kept(self) -> timedelta:
+        """The time for which the words of texts that people write are kept."""
+        return timedelta(days=self.inbound_days)
 
     @property
     def receipt_valid(self) -> timedelta:

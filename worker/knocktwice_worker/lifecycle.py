@@ -53,7 +53,7 @@ class DeliveryState(StrEnum):
     SENDING = "sending"
     #: The provider accepted the message.
     SENT = "sent"
-    #: The provider refused the message for good, or the person has no device.
+    #: The provider refused the message for good, it cannot be written for the person, or there is no device.
     FAILED = "failed"
     #: The provider may or may not have accepted the message.
     UNKNOWN = "unknown"
@@ -84,6 +84,7 @@ EDGES: frozenset[tuple[DeliveryState, DeliveryState]] = frozenset(
         (DeliveryState.SCHEDULED, DeliveryState.SENDING),
         (DeliveryState.SCHEDULED, DeliveryState.RESERVED),
         (DeliveryState.SCHEDULED, DeliveryState.SKIPPED),
+        (DeliveryState.SCHEDULED, DeliveryState.FAILED),
         (DeliveryState.SCHEDULED, DeliveryState.CANCELLED),
         # counted against the limits → claimed by a sender, or no longer wanted
         (DeliveryState.RESERVED, DeliveryState.SENDING),
@@ -141,6 +142,28 @@ class Untextable(StrEnum):
 
 #: The reports of a message that will not arrive.
 LOST = frozenset({ProviderState.FAILED, ProviderState.UNDELIVERED})
+
+
+class PushTrouble(StrEnum):
+    """What is wrong with the pushes of many people at once, so that a brake holds the messages that would follow."""
+
+    #: The provider refuses them for a reason that is not the device's, such as a lapsed APNs key.
+    REFUSED = "refused"
+    #: Hardly any is reported as delivered, although such apps usually report it.
+    UNDELIVERED = "undelivered"
+    #: Not one is clicked, although the template's usually are.
+    UNCLICKED = "unclicked"
+
+
+class BrakeState(StrEnum):
+    """Where a brake stands."""
+
+    #: It holds messages.
+    ON = "on"
+    #: The share is usual again; it holds nothing new.
+    OVER = "over"
+    #: An operator released it; it holds nothing any more.
+    RELEASED = "released"
 
 
 class Verdict(StrEnum):
@@ -206,10 +229,12 @@ class Refusal(StrEnum):
     NO_CONSENT = "no_consent"
     #: No provider is configured for the step's channel.
     NO_SENDER = "no_sender"
-    #: The text cannot be rendered any more.
+    #: The text cannot be written for this person.
     INVALID_CONTENT = "invalid_content"
     #: So long after it was due the message is of no use any more.
     TOO_LATE = "too_late"
+    #: An operator dropped it while a brake held it.
+    DROPPED = "dropped"
 
 
 class Delay(StrEnum):
@@ -219,6 +244,8 @@ class Delay(StrEnum):
     QUIET_HOURS = "quiet_hours"
     #: Redis is down, and marketing must not go out without being counted there.
     LIMITS_UNAVAILABLE = "limits_unavailable"
+    #: The share that falls back has jumped among people like the recipient, so a brake holds the message.
+    BRAKE = "brake"
 
 
 class Note(StrEnum):
@@ -234,6 +261,8 @@ class Note(StrEnum):
     REOPENED = "reopened"
     #: An operator takes an unknown outcome as settled.
     CLOSED = "closed"
+    #: A message that a brake held may go.
+    BRAKE_RELEASED = "brake_released"
     #: Which of several providers sends it, and why.
     PROVIDER_CHOSEN = "provider_chosen"
     #: A provider did not accept the message, and another provider gets it.
@@ -244,6 +273,8 @@ class Note(StrEnum):
     DELIVERY_REPORT = "delivery_report"
     #: The provider sent no last report in time.
     DELIVERY_UNKNOWN = "delivery_unknown"
+    #: The database's clock was ahead and came back, and the step slept until a time that was never meant.
+    CLOCK_JUMPED = "clock_jumped"
 
 
 #: All words that the ledger may contain.
@@ -267,7 +298,7 @@ FALL_BACK = frozenset(
 NOT_NEEDED = frozenset({Verdict.REACHED_IN_TIME, Verdict.NOTIFICATIONS_ENABLED, Verdict.ACCEPTED_UNCONFIRMED})
 
 #: Words after which no later step is tried either.
-ENDS_ALL: frozenset[Entry] = frozenset({Verdict.CANCELLED, Refusal.TOO_LATE})
+ENDS_ALL: frozenset[Entry] = frozenset({Verdict.CANCELLED, Refusal.TOO_LATE, Refusal.DROPPED})
 
 #: What becomes of the notification when its last step ends with this word; any other suppresses it.
 OUTCOMES: dict[Entry, NotificationState] = {

@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from knocktwice_shared.messages import (
+    OptOutSet,
     parse_audience,
     parse_batch,
     parse_blast,
@@ -17,7 +18,7 @@ from knocktwice_shared.messages import (
 )
 from knocktwice_shared.names import Task
 from knocktwice_worker import config
-from knocktwice_worker.audience import people
+from knocktwice_worker.audience import opt_out_log, people
 from knocktwice_worker.audience.erased import Erased
 from knocktwice_worker.audience.receipt_health import SilentKinds
 from knocktwice_worker.blasts import request, states
@@ -36,7 +37,9 @@ from knocktwice_worker.limits.counting import Counting
 from knocktwice_worker.limits.per_number import Limits, RedisLimits
 from knocktwice_worker.notifications.inbox.accepted import Inbox, Work
 from knocktwice_worker.notifications.pipeline import cancellation, receipts
+from knocktwice_worker.notifications.pipeline.brake import BrakeGate
 from knocktwice_worker.notifications.pipeline.catch_up import CatchUp
+from knocktwice_worker.notifications.pipeline.clock_watch import ClockWatch
 from knocktwice_worker.notifications.pipeline.delivery_reports import DeliveryReports
 from knocktwice_worker.notifications.pipeline.fallback import Fallback
 from knocktwice_worker.notifications.pipeline.later_steps import LaterSteps
@@ -277,6 +280,8 @@ class Services:
             valid = self.guard.still_valid(conn, changes)
             people.apply(conn, valid)
             self.guard.restore_opt_outs(conn, valid)
+            said = [change for change in valid if isinstance(change, OptOutSet)]
+            opt_out_log.say(conn, said, secret(self.settings).encode())
         self.erasure.erase_all(changes)
 
     def _start_blasts(self, messages: Sequence[object]) -> None:
@@ -289,6 +294,11 @@ class Services:
     def counting(self) -> Counting:
         """The limits, in Redis or in Postgres."""
         return Counting(redis=self.limits)
+
+    @cached_property
+    def clock_watch(self) -> ClockWatch:
+        """Notices that the database's clock went back."""
+        return ClockWatch(engine=self.engine, redis=self.redis)
 
     @cached_property
     def quiet(self) -> QuietGate:
@@ -333,7 +343,14 @@ class Services:
             links=self.links,
             lease=settings.lease,
             useless_after=settings.useless_after,
+            brake=self.brake,
         )
+
+    @cached_property
+    def brake(self) -> BrakeGate:
+        """Holds messages while too many would fall back at once."""
+        settings = self.settings
+        return BrakeGate(blasts=settings.brake, singles=settings.brake_singles, sample=settings.brake_sample)
 
     @cached_property
     def later_steps(self) -> LaterSteps:
@@ -349,6 +366,7 @@ class Services:
             lease=self.settings.lease,
             retry_for=timedelta(seconds=self.settings.sms_retry_s),
             useless_after=self.settings.useless_after,
+            brake=self.brake,
         )
 
     @cached_property

@@ -14,7 +14,7 @@ import structlog
 
 from knocktwice_shared.errors import KnocktwiceError
 from knocktwice_shared.names import Task
-from knocktwice_worker.audience import inbound_texts, people, receipt_health, untextable
+from knocktwice_worker.audience import inbound_texts, opt_out_log, people, receipt_health, untextable
 from knocktwice_worker.blasts import schedules
 from knocktwice_worker.celery import app
 from knocktwice_worker.notifications.store import provider_reports, removal
@@ -217,7 +217,8 @@ def housekeeping() -> None:
             removed = people.forget(conn, here.settings.device_stale)
             removed += removal.forget_orphans(conn)
             removed += provider_reports.forget(conn)
-            removed += inbound_texts.forget(conn, here.settings.retention)
+            removed += inbound_texts.forget(conn, here.settings.inbound_kept)
+            removed += opt_out_log.forget_old(conn)
             removed += untextable.expire(conn)
         receipt_health.roll_up(here.engine)
         here.delivery_reports.ask_and_close()

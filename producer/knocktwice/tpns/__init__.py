@@ -66,7 +66,12 @@ _WORDS = {
     "push.title": "message.title",
     "push.body": "message.content",
     "push.data": "message.android.custom_content",
-    "push.link": "message.android.action.browser.url",
+    "push.link": "message.android.action",
+    "push.subtitle": "message.ios.aps.alert.subtitle",
+    "push.channel_id": "message.android.n_ch_id",
+    "push.icon": "message.android.small_icon",
+    "push.sound": "message.android.ring_raw",
+    "push.apns.payload.aps": "message.ios.aps",
     "push.image": "message.xg_media_resources",
     "push": "message",
     "ttl": "expire_time",
@@ -188,8 +193,7 @@ class _Literal:
 
     def __init__(self, push: Push, sms_: Sms | None) -> None:
         self.params: dict[str, str] = {}
-        title, body = self._as_it_is("title", push.title), self._as_it_is("content", push.body)
-        self.push = Push(title, body, push.data, push.link, push.image)
+        self.push = push.with_texts(lambda place, text: self._as_it_is({"body": "content"}.get(place, place), text))
         self.sms = None
         if sms_ is not None and sms_.text is not None:
             self.sms = type(sms_)(self._as_it_is("sms", sms_.text), when=sms_.when, after=sms_.after)
@@ -197,6 +201,8 @@ class _Literal:
     def _as_it_is(self, name: str, text: str) -> str:
         if "{{" not in text and "{%" not in text:
             return text
+        if not name.isidentifier():
+            name = f"text{len(self.params) + 1}"
         self.params[name] = text
         return f"{{{{ {name} }}}}"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from knocktwice_shared.messages import Push
+from knocktwice_shared.messages import SILENT, Push
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -17,6 +17,13 @@ _ADVICE = {
     "show_type": "is not supported; the app decides what it does with a push while it is open",
 }
 _KNOWN = {"title", "content", "xg_media_resources", "android", "ios"}
+#: ``badge_type`` of an iPhone: one more than before.
+_COUNT_UP = -2
+_ANDROID = {"custom_content", "action", "n_ch_id", "ring", "ring_raw", "small_icon", "icon_color"}
+_IOS = {"custom_content", "aps", "badge_type"}
+#: Fields of ``aps`` that go to iPhones as they are.
+_OWN = ("sound", "category", "thread-id", "interruption-level")
+_APS = {*_OWN, "alert", "badge_type", "mutable-content"}
 
 
 def push(payload: Mapping[str, Any], problems: Problems) -> Push | None:
@@ -33,18 +40,57 @@ def push(payload: Mapping[str, Any], problems: Problems) -> Push | None:
     content = problems.text(message, "content", "message.content", required=True)
     image = problems.text(message, "xg_media_resources", "message.xg_media_resources")
     data: dict[str, str] = {}
+    looks: dict[str, Any] = {}
     link = None
     for name in ("android", "ios"):
         path = f"message.{name}"
         part = problems.object(message, name, path) or {}
-        problems.unknown(
-            part, {"custom_content", "action"} if name == "android" else {"custom_content"}, f"{path}.", {}
-        )
+        problems.unknown(part, _ANDROID if name == "android" else _IOS, f"{path}.", {})
+        looks |= _android(part, path, problems) if name == "android" else _ios(part, path, problems)
         data |= _custom_content(part.get("custom_content"), f"{path}.custom_content", data, problems)
         link = link or _link(part, f"{path}.action", problems)
     if len(problems) > before or title is None or content is None:
         return None
-    return Push(title, content, data, link, image)
+    return Push(title, content, data, link, image, **looks)
+
+
+def _android(part: Mapping[str, Any], path: str, problems: Problems) -> dict[str, Any]:
+    """Read how it looks and sounds on Android. Without a ring of Android's own it has none on iPhones, unless ``aps`` says."""
+    looks = {
+        "channel_id": _name(part, "n_ch_id", path, problems),
+        "icon": _name(part, "small_icon", path, problems),
+        "sound": _name(part, "ring_raw", path, problems),
+    }
+    color = problems.number(part, "icon_color", f"{path}.icon_color", 0, 0xFFFFFF)
+    if color:
+        looks["color"] = f"#{color:06x}"
+    if problems.number(part, "ring", f"{path}.ring", 0, 1) == 0:
+        looks["sound"] = SILENT
+    return {name: value for name, value in looks.items() if value is not None}
+
+
+def _ios(part: Mapping[str, Any], path: str, problems: Problems) -> dict[str, Any]:
+    """Read how it looks and sounds on iPhones. What is of iPhones alone stays theirs."""
+    aps = problems.object(part, "aps", f"{path}.aps") or {}
+    problems.unknown(aps, _APS, f"{path}.aps.", {})
+    alert = problems.object(aps, "alert", f"{path}.aps.alert") or {}
+    problems.unknown(alert, {"subtitle"}, f"{path}.aps.alert.", {})
+    looks: dict[str, Any] = {}
+    if subtitle := _name(alert, "subtitle", f"{path}.aps.alert", problems):
+        looks["subtitle"] = subtitle
+    for holder, place in ((part, path), (aps, f"{path}.aps")):
+        badge = problems.number(holder, "badge_type", f"{place}.badge_type", _COUNT_UP, 2**31 - 1)
+        if badge == _COUNT_UP:
+            problems.add(f"{place}.badge_type", "-2 (one more) is not supported; give the number, or -1 to leave it")
+        elif badge is not None and badge >= 0:
+            looks["badge"] = badge
+    own = {name: text for name in _OWN if (text := _name(aps, name, f"{path}.aps", problems))}
+    return looks | {"apns": {"payload": {"aps": own}}} if own else looks
+
+
+def _name(holder: Mapping[str, Any], name: str, path: str, problems: Problems) -> str | None:
+    """Read a text that says nothing where it is empty."""
+    return problems.text(holder, name, f"{path}.{name}") if holder.get(name) else None
 
 
 def _custom_content(value: object, path: str, before: Mapping[str, str], problems: Problems) -> dict[str, str]:
@@ -72,8 +118,9 @@ def _link(part: Mapping[str, Any], path: str, problems: Problems) -> str | None:
         browser = problems.object(action, "browser", f"{path}.browser", required=True) or {}
         problems.unknown(browser, {"url", "confirm"}, f"{path}.browser.", {})
         return problems.text(browser, "url", f"{path}.browser.url", required=True)
-    if kind in (3, 4):
-        problems.add(
-            f"{path}.action_type", "must be 1 (open the app) or 2 (open browser.url); give others in custom_content"
-        )
+    if kind == 3:
+        return problems.text(action, "intent", f"{path}.intent", required=True)
+    if kind == 4:
+        told = "must be 1 (open the app), 2 (open browser.url) or 3 (open intent); give others in custom_content"
+        problems.add(f"{path}.action_type", told)
     return None

@@ -6,12 +6,14 @@ refused: a misspelt ``catgeory`` that is silently ignored sends the wrong messag
 """
 
 from knocktwice_shared.messages.audience import (
+    APPLICATION,
     TAG_NAME_LIMIT,
     AudienceChange,
     ConsentSet,
     DeviceRegistered,
     DeviceUnregistered,
     LoggedOutEverywhere,
+    OptOutSet,
     PhoneBound,
     Platform,
     TagItem,
@@ -24,19 +26,25 @@ from knocktwice_shared.messages.blasts import SEGMENT_NAME_LIMIT, THROTTLE_LIMIT
 from knocktwice_shared.messages.cancellations import Cancellation, parse_cancellation
 from knocktwice_shared.messages.checks import JSON_BYTES_LIMIT, normalise_phone, parse_moment
 from knocktwice_shared.messages.notifications import Batch, Recipient, parse_batch, parse_content
+from knocktwice_shared.messages.pushes import address_problem, push_size, whole_badge
 from knocktwice_shared.messages.receipts import Receipt, ReceiptEvent, parse_receipts
 from knocktwice_shared.messages.steps import parse_step
 from knocktwice_shared.messages.values import (
     AFTER_LIMIT,
     AT_ONCE,
+    DEFAULT_SOUND,
     PUSH_BYTES_LIMIT,
+    PUSH_FIELDS,
+    SILENT,
     SMS_CHARS_LIMIT,
     STEPS_LIMIT,
     TEMPLATE_NAME_LIMIT,
     TENCENT_CONDITIONS,
     TTL_LIMIT,
+    VALID_FOR_LIMIT,
     Category,
     LocalTime,
+    Priority,
     Push,
     Step,
     When,
@@ -44,10 +52,14 @@ from knocktwice_shared.messages.values import (
 
 __all__ = [
     "AFTER_LIMIT",
+    "APPLICATION",
     "AT_ONCE",
+    "DEFAULT_SOUND",
     "JSON_BYTES_LIMIT",
     "PUSH_BYTES_LIMIT",
+    "PUSH_FIELDS",
     "SEGMENT_NAME_LIMIT",
+    "SILENT",
     "SMS_CHARS_LIMIT",
     "STEPS_LIMIT",
     "TAG_NAME_LIMIT",
@@ -55,6 +67,7 @@ __all__ = [
     "TENCENT_CONDITIONS",
     "THROTTLE_LIMIT",
     "TTL_LIMIT",
+    "VALID_FOR_LIMIT",
     "AudienceChange",
     "Batch",
     "Blast",
@@ -65,8 +78,10 @@ __all__ = [
     "DeviceUnregistered",
     "LocalTime",
     "LoggedOutEverywhere",
+    "OptOutSet",
     "PhoneBound",
     "Platform",
+    "Priority",
     "Push",
     "Receipt",
     "ReceiptEvent",
@@ -77,6 +92,7 @@ __all__ = [
     "TagsSet",
     "UserErased",
     "When",
+    "address_problem",
     "blast_batch",
     "normalise_phone",
     "parse_audience",
@@ -87,4 +103,6 @@ __all__ = [
     "parse_moment",
     "parse_receipts",
     "parse_step",
+    "push_size",
+    "whole_badge",
 ]

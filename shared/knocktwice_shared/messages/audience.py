@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 #: A tag's name, in characters.
 TAG_NAME_LIMIT = 64
+#: Who says that a number has opted out or in, if nothing else is said.
+APPLICATION = "application"
 
 
 class Platform(StrEnum):
@@ -102,6 +104,16 @@ class ConsentSet:
 
 
 @dataclass(frozen=True, slots=True)
+class OptOutSet:
+    """Whether a number must not be texted from ``at`` on, and who says so."""
+
+    phone: str
+    opted_out: bool
+    source: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class UserErased:
     """All that was said about a user until ``at`` is void, and what is kept of it goes."""
 
@@ -110,7 +122,7 @@ class UserErased:
 
 
 AudienceChange = (
-    DeviceRegistered | DeviceUnregistered | LoggedOutEverywhere | PhoneBound | TagsSet | ConsentSet | UserErased
+    DeviceRegistered | DeviceUnregistered | LoggedOutEverywhere | PhoneBound | TagsSet | ConsentSet | OptOutSet | UserErased
 )
 
 
@@ -131,6 +143,8 @@ KINDS = (
     "bind_phone",
     "set_tags",
     "set_consent",
+    "opt_out",
+    "opt_in",
     "erase_user",
 )
 
@@ -166,6 +180,15 @@ def _change(value: object, path: str) -> AudienceChange:
             user=checks.text(raw.get("user"), f"{path}.user", 200),
             marketing=checks.boolean(raw.get("marketing"), f"{path}.marketing"),
             source=checks.text(raw.get("source"), f"{path}.source", 200),
+            at=checks.time(raw.get("at"), f"{path}.at"),
+        )
+    if kind in ("opt_out", "opt_in"):
+        raw = checks.object_of(value, path, {"change", "phone", "source", "at"})
+        source = raw.get("source")
+        return OptOutSet(
+            phone=normalise_phone(raw.get("phone"), f"{path}.phone"),
+            opted_out=kind == "opt_out",
+            source=APPLICATION if source is None else checks.text(source, f"{path}.source", 200),
             at=checks.time(raw.get("at"), f"{path}.at"),
         )
     if kind == "erase_user":

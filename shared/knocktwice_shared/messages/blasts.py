@@ -8,7 +8,7 @@ from uuid import UUID
 
 from knocktwice_shared.errors import InvalidMessage
 from knocktwice_shared.messages import checks
-from knocktwice_shared.messages.notifications import parse_batch
+from knocktwice_shared.messages.notifications import SHARED_FIELDS, parse_batch
 from knocktwice_shared.messages.problems import all_at_once, attempt, fail
 from knocktwice_shared.names import VERSION
 
@@ -54,7 +54,7 @@ def parse_blast(wire: object) -> Blast:
     Whether there is such a segment or template, and whether the filter is one, only a worker knows.
     """
     own = {"v", "key", "segment", "filter", "params", "throttle_per_min"}
-    message = checks.versioned(wire, own | {"content", "plan", "category", "ttl_s", "reference", "send_at", "only"})
+    message = checks.versioned(wire, own | SHARED_FIELDS)
     if ("segment" in message) == ("filter" in message):
         fail("segment", "or filter must be there, and not both: who is it for?", None)
     shared = {name: value for name, value in message.items() if name not in own}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,16 +13,17 @@ from knocktwice_shared.errors import InvalidMessage
 from knocktwice_shared.messages import checks
 from knocktwice_shared.messages.checks import normalise_phone
 from knocktwice_shared.messages.problems import all_at_once, attempt, fail, settle
+from knocktwice_shared.messages.pushes import filled_problem, parse_push
 from knocktwice_shared.messages.steps import NOTHING_SAID, parse_step
 from knocktwice_shared.messages.values import (
     AT_ONCE,
     EARLIEST,
     LATEST,
-    PUSH_BYTES_LIMIT,
     SMS_CHARS_LIMIT,
     STEPS_LIMIT,
     TEMPLATE_NAME_LIMIT,
     TTL_LIMIT,
+    VALID_FOR_LIMIT,
     Category,
     LocalTime,
     Push,
@@ -92,6 +92,8 @@ class Batch:
         template: the name of a template that workers know.
         send_at: when it goes out; ``None`` and times past: now.
         sms_only: nothing of the template is pushed, and its SMS goes at once.
+        valid_for: how long after it was due a push or a message is still of use; ``None`` is the template's, or the
+            category's setting.
     """
 
     id: UUID
@@ -105,6 +107,11 @@ class Batch:
     template: str | None = None
     send_at: datetime | LocalTime | None = None
     sms_only: bool = False
+    valid_for: timedelta | None = None
+
+
+#: What the recipients of a message have in common, beside ``v`` and ``id``; a blast's notifications have it, too.
+SHARED_FIELDS = frozenset({"content", "plan", "category", "ttl_s", "valid_for_s", "reference", "send_at", "only"})
 
 
 @all_at_once
@@ -118,7 +125,7 @@ def parse_batch(wire: object) -> Batch:
         UnsupportedVersion: the message's ``v`` is not ours.
         InvalidMessage: fields are wrong; all of them are named.
     """
-    known = {"v", "id", "content", "plan", "category", "ttl_s", "reference", "recipients", "send_at", "only"}
+    known = {"v", "id", "recipients", *SHARED_FIELDS}
     message = checks.versioned(wire, known)
     sms_only = attempt(_sms_only, message.get("only") == "sms", message)
     content = message.get("content")
@@ -141,11 +148,13 @@ def parse_batch(wire: object) -> Batch:
         template=template,
         send_at=attempt(_send_at, None, message["send_at"]) if "send_at" in message else None,
         sms_only=sms_only and template is not None,
+        valid_for=attempt(_valid_for, None, message["valid_for_s"]) if "valid_for_s" in message else None,
     )
     settle()
     if template is None:
         _require_words(batch)
         _require_params(batch)
+        _require_addresses(batch)
     return batch
 
 
@@ -170,7 +179,7 @@ def parse_content(value: object, path: str = "content") -> tuple[Push, str | Non
         InvalidMessage: a field is wrong; the first one is named.
     """
     raw = checks.object_of(value, path, {"push", "sms"})
-    return _push(raw.get("push"), f"{path}.push"), _sms(raw.get("sms"), f"{path}.sms")
+    return parse_push(raw.get("push"), f"{path}.push"), _sms(raw.get("sms"), f"{path}.sms")
 
 
 def _content(value: object, *, sms_only: bool) -> tuple[Push | None, str | None, str | None]:
@@ -185,6 +194,13 @@ def _content(value: object, *, sms_only: bool) -> tuple[Push | None, str | None,
         if name in raw:
             raise InvalidMessage("content.template", f"stands beside content.{name}; give one or the other")
     return None, None, checks.text(raw["template"], "content.template", TEMPLATE_NAME_LIMIT)
+
+
+def _valid_for(value: object) -> timedelta:
+    span = checks.seconds(value, "valid_for_s", VALID_FOR_LIMIT)
+    if span < timedelta(seconds=1):
+        raise InvalidMessage("valid_for_s", "must be at least 1 second; leave it out for the category's setting")
+    return span
 
 
 def _sms_only(message: Mapping[str, Any]) -> bool:
@@ -233,41 +249,6 @@ def _plan(value: object, *, alone: bool) -> tuple[Step, ...]:
     return tuple(attempt(parse_step, AT_ONCE, s, f"plan[{i}]", first=i == 0, alone=alone) for i, s in enumerate(steps))
 
 
-def _push(value: object, path: str) -> Push:
-    raw = checks.object_of(value, path, {"title", "body", "data", "link", "image"})
-    push = Push(
-        title=checks.text(raw.get("title"), f"{path}.title", PUSH_BYTES_LIMIT),
-        body=checks.text(raw.get("body"), f"{path}.body", PUSH_BYTES_LIMIT),
-        data=_data(raw.get("data", {}), f"{path}.data"),
-        link=checks.url(raw.get("link"), f"{path}.link"),
-        image=checks.url(raw.get("image"), f"{path}.image"),
-    )
-    settle()
-    # Last, because only now is everything inside known to be text.
-    size = len(json.dumps(raw, ensure_ascii=False, separators=(",", ":")).encode())
-    if size > PUSH_BYTES_LIMIT:
-        raise InvalidMessage(path, f"is {size} bytes; a push carries {PUSH_BYTES_LIMIT} at most (FCM's limit is 4 KB)")
-    return push
-
-
-def _data(value: object, path: str) -> dict[str, str]:
-    data = checks.object_of(value, path, None)
-    for key, item in data.items():
-        checks.text(key, f"{path}.{key}", PUSH_BYTES_LIMIT)
-        checks.text(item, f"{path}.{key}", PUSH_BYTES_LIMIT, empty=True)
-        reserved = {
-            "from",
-            "message_type",
-            "knocktwice_id",
-            "knocktwice_receipt",
-            "knocktwice_withdraw",
-            checks.KOMBU_MARKER,
-        }
-        if key in reserved or key.startswith(("google.", "gcm.")):
-            fail(f"{path}.{key}", "is a name FCM, Celery or knocktwice keeps for itself; choose another", None)
-    return data
-
-
 def _sms(value: object, path: str) -> str | None:
     if value is None:
         return None
@@ -314,7 +295,7 @@ def _require_words(batch: Batch) -> None:
 
 def _require_params(batch: Batch) -> None:
     """Refuse a missing placeholder value here, where it can be known: plain ``{{ name }}`` without logic or default."""
-    texts = {} if batch.push is None else {"content.push.title": batch.push.title, "content.push.body": batch.push.body}
+    texts = {} if batch.push is None else {f"content.push.{place}": text for place, text in batch.push.texts()}
     if batch.sms_text is not None:
         texts["content.sms.text"] = batch.sms_text
     for i, step in enumerate(batch.plan or ()):
@@ -338,3 +319,15 @@ def _require_params(batch: Batch) -> None:
         for name, path in needed.items():
             if name not in values:
                 fail(f"recipients[{i}].params.{name}", f"is missing; {path} uses {{{{ {name} }}}}", None)
+
+
+def _require_addresses(batch: Batch) -> None:
+    """Refuse values here that make no address of the push's ``link`` or ``image``, where that can be known."""
+    for name in ("link", "image"):
+        text = None if batch.push is None else getattr(batch.push, name)
+        if text is None or "{{" not in text:
+            continue
+        for i, recipient in enumerate(batch.recipients):
+            if problem := filled_problem(name, text, recipient.values):
+                path = f"recipients[{i}].params"
+                fail(path, f"fill in content.push.{name} to what {problem}", None)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ from knocktwice_shared.channels.step_content import TEXT
 from knocktwice_shared.errors import InvalidMessage
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator
 
 
 #: FCM refuses a payload above 4,096 bytes; our own ids and tags take the rest.
@@ -25,6 +26,8 @@ SMS_CHARS_LIMIT = sms.CHARS_LIMIT
 
 #: FCM keeps an undelivered push for four weeks at most.
 TTL_LIMIT = timedelta(days=28)
+#: The longest time for which a message may be of use after it was due.
+VALID_FOR_LIMIT = timedelta(days=30)
 
 
 #: Longest fallback delay.
@@ -63,16 +66,41 @@ class Category(StrEnum):
     CRITICAL = "critical"
 
 
+class Priority(StrEnum):
+    """How urgently a push is handed to its device."""
+
+    #: At once; a sleeping phone wakes up.
+    HIGH = "high"
+    #: When the phone is awake anyway.
+    NORMAL = "normal"
+
+
+#: The sound of a push that makes none.
+SILENT = "none"
+
+#: The sound of a push that names none: the phone's own.
+DEFAULT_SOUND = "default"
+
+
 @dataclass(frozen=True, slots=True)
 class Push:
-    """The content of a push. ``title`` and ``body`` may have ``{{ name }}`` placeholders, filled from ``params``.
+    """The content of a push. Every text in it may have ``{{ name }}`` placeholders, filled from ``params``.
 
     Args:
         title: first line.
         body: the text.
         data: handed to the app, invisible to the person.
-        link: address that a click opens.
+        link: address that a click opens, ``https://…`` or the app's own (``myapp://orders/7``).
         image: address of a picture.
+        subtitle: line between title and body, on iPhones.
+        sound: name of a sound file in the app; left out, the phone's own sound; ``"none"``: no sound.
+        badge: number on the app's icon on iPhones, 0 removes it; a text with a placeholder may stand for it.
+        channel_id: notification channel on Android.
+        priority: left out, ``high``.
+        icon: name of a drawable in the app, on Android.
+        color: the icon's, like ``#00aa55``, on Android.
+        android, apns, webpush: fields of FCM's ``AndroidConfig``, ``ApnsConfig`` and ``WebpushConfig`` as they are; they
+            win over the ones above.
     """
 
     title: str
@@ -80,6 +108,75 @@ class Push:
     data: Mapping[str, str] = field(default_factory=dict)
     link: str | None = None
     image: str | None = None
+    subtitle: str | None = None
+    sound: str | None = None
+    badge: int | str | None = None
+    channel_id: str | None = None
+    priority: Priority | str | None = None
+    icon: str | None = None
+    color: str | None = None
+    android: Mapping[str, Any] = field(default_factory=dict)
+    apns: Mapping[str, Any] = field(default_factory=dict)
+    webpush: Mapping[str, Any] = field(default_factory=dict)
+
+    def fields(self) -> dict[str, Any]:
+        """Return what it says, by name; fields that say nothing are left out."""
+        said = {name: getattr(self, name) for name in PUSH_FIELDS}
+        return {name: dict(v) if name in _OBJECTS else v for name, v in said.items() if v is not None and v != {}}
+
+    def texts(self) -> Iterator[tuple[str, str]]:
+        """Yield where its texts stand that may have placeholders, and the texts."""
+        yield "title", self.title
+        yield "body", self.body
+        for name in _TEXTS:
+            if isinstance(text := getattr(self, name), str):
+                yield name, text
+        for name in _OBJECTS:
+            if own := getattr(self, name):
+                yield from _texts_in(own, name)
+
+    def with_texts(self, change: Callable[[str, str], str]) -> Push:
+        """Return the same push with other texts.
+
+        Args:
+            change: takes where a text stands and the text, and returns the new one.
+        """
+        said: dict[str, Any] = {"title": change("title", self.title), "body": change("body", self.body)}
+        for name in _TEXTS:
+            if isinstance(text := getattr(self, name), str):
+                said[name] = change(name, text)
+        for name in _OBJECTS:
+            if own := getattr(self, name):
+                said[name] = _changed(own, name, change)
+        return replace(self, **said)
+
+
+#: The fields of a push, in the order in which they are shown.
+PUSH_FIELDS = tuple(Push.__dataclass_fields__)
+_OBJECTS = ("data", "android", "apns", "webpush")
+#: Beside title and body; ``badge`` is one of them where it is a text.
+_TEXTS = ("link", "image", "subtitle", "sound", "badge", "channel_id", "icon", "color")
+
+
+def _texts_in(value: object, path: str) -> Iterator[tuple[str, str]]:
+    if isinstance(value, str):
+        yield path, value
+    elif isinstance(value, Mapping):
+        for name, item in value.items():
+            yield from _texts_in(item, f"{path}.{name}")
+    elif isinstance(value, list | tuple):
+        for place, item in enumerate(value):
+            yield from _texts_in(item, f"{path}[{place}]")
+
+
+def _changed(value: object, path: str, change: Callable[[str, str], str]) -> object:
+    if isinstance(value, str):
+        return change(path, value)
+    if isinstance(value, Mapping):
+        return {name: _changed(item, f"{path}.{name}", change) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_changed(item, f"{path}[{place}]", change) for place, item in enumerate(value)]
+    return value
 
 
 @dataclass(frozen=True, slots=True)

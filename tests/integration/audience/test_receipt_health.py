@@ -178,3 +178,36 @@ def test_the_command_shows_it(run: Callable[..., CommandOutput], monkeypatch: py
     shown = {(k["platform"], k["app_version"]): (k["share"], k["silent"]) for k in json.loads(said.out)}
     assert shown == {("android", "2.0"): (0.5, False), ("ios", "3.1"): (0.1667, True)}
     assert "never reports deliveries: text" in run("receipts", "health").out
+
+
+def test_a_release_of_this_hour_is_known_within_minutes(policy: Callable[[str], Services], clock: Clock) -> None:
+    here = policy("accept")
+    clock.set(AT + timedelta(days=30, minutes=5))
+    for n in range(5):
+        _register(here, f"n{n}", "ios", "5.0")
+        _push_at(here, f"n{n}")
+    clock.advance(timedelta(minutes=11))
+    receipt_health.count_current(here.engine)
+    receipt_health.count_current(here.engine)
+    with here.engine.connect() as conn:
+        (kind,) = receipt_health.examine(conn, here.settings)
+    assert (kind.app_version, kind.pushes, kind.silent) == ("5.0", 5, True)
+    # Its last pushes are counted with their hour.
+    _push_at(here, "n0")
+    clock.advance(timedelta(hours=3))
+    receipt_health.roll_up(here.engine)
+    with here.engine.connect() as conn:
+        (kind,) = receipt_health.examine(conn, here.settings)
+    assert kind.pushes == 6
+
+
+def _push_at(here: Services, user: str) -> None:
+    """Push with an id of the test's time, which the hour is taken from."""
+    real = _push(here, user)
+    with here.engine.begin() as conn:
+        now = conn.execute(sa.text("SELECT knocktwice_now()")).scalar_one()
+        id_ = UUID(int=(int(now.timestamp() * 1000) << 80) | (UUID(real).int & ((1 << 80) - 1)))
+        conn.execute(
+            sa.text("UPDATE attempts SET notification_id = :id WHERE notification_id = :real"),
+            {"id": id_, "real": real},
+        )

@@ -148,6 +148,47 @@ def test_pages_that_are_sent_twice_notify_once(working: Services, broker: Broker
     assert everybody_once(working)
 
 
+@pytest.mark.parametrize("end", ["aborted", "finished"])
+def test_a_blast_that_is_over_is_not_begun_or_resumed(working: Services, broker: Broker, end: str) -> None:
+    start(working)
+    with working.engine.begin() as conn:
+        if end == "aborted":
+            assert states.abort(conn, "k", "enough")
+        else:
+            states.finish(conn, str(blast_id("k")))
+        assert not states.start(conn, ask(), {"everyone": True})
+        assert not states.resume(conn, str(blast_id("k")))
+        assert not states.pause(conn, str(blast_id("k")), "late")
+        # Nor is its end another one.
+        assert not states.abort(conn, "k", "again") or end == "finished"
+    assert row(working).state == "aborted"
+    assert row(working).reason == ("enough" if end == "aborted" else "again")
+    assert not broker.waiting
+
+
+def test_a_page_that_somebody_took_is_nobodys_any_more(working: Services, broker: Broker) -> None:
+    start(working)
+    working.expansion.step(str(blast_id("k")), broker)
+    page, *_ = broker.take(Task.SEND_PAGE)
+    taken = []
+    for _ in range(2):
+        with working.engine.begin() as conn:
+            taken.append(pages.take(conn, page))
+    assert taken == [True, False]
+
+
+def test_a_page_that_a_worker_has_is_handed_to_no_other(working: Services, broker: Broker) -> None:
+    start(working)
+    working.expansion.step(str(blast_id("k")), broker)
+    first = broker.take(Task.SEND_PAGE)
+    for page in first[:3]:
+        working.expansion.send_page(page, broker)
+    following = broker.take(Task.SEND_PAGE)
+    assert following
+    assert not set(following) & set(first)
+    assert len(following) == len(set(following))
+
+
 def test_what_was_lost_on_the_way_rings_again(working: Services, broker: Broker, clock: Clock) -> None:
     start(working)
     working.expansion.ring(broker)

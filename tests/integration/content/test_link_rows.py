@@ -131,16 +131,22 @@ def test_where_nobody_could_open_a_link_the_address_is_sent(working: Services, s
     assert _links(working) == []
 
 
-def test_what_is_no_address_is_refused_before_anything_is_sent(public: Services, sandbox: Sandbox) -> None:
+def test_what_is_no_address_is_refused_with_its_message_and_the_push_goes(
+    public: Services, sandbox: Sandbox, clock: Clock
+) -> None:
     id_ = _send(public, params={"url": "javascript:alert(1)"})
+    clock.advance(DELAY)
+    assert public.fallback.check([id_]) == []
     with public.engine.connect() as conn:
         told = tell(conn, id_)
     assert told
     assert told.state == "failed"
     assert told.reason
-    assert told.reason.startswith("content.sms.text: what {{ … | track }} is given must be an http or https address")
+    problem = "content.sms.text: what {{ … | track }} is given must be an http or https address"
+    assert told.reason.startswith(f"invalid_content: {problem}")
     assert "javascript" not in told.reason
-    assert sandbox.pushes(f"silent-{id_}") == []
+    assert len(sandbox.pushes(f"silent-{id_}")) == 1
+    assert sandbox.texts(NUMBER) == []
 
 
 def test_links_go_with_their_notifications(public: Services, clock: Clock) -> None:

@@ -146,7 +146,7 @@ def test_a_preview_shows_what_somebody_would_get_and_what_it_costs(
     lines = {line[:11].strip(): line[12:] for line in said.out.splitlines()}
     assert lines["language"] == "de"
     assert lines["push title"] == "Ihre Bestellung"
-    assert lines["push size"].startswith("90 of 3900 bytes")
+    assert lines["push size"].startswith("50 of 3900 bytes")
     assert lines["sms"] == "Zoë hat sie."
     assert lines["sms size"] == "UCS-2, 1 part"
     told = run("template", "preview", "order_ready", "--params", '{"courier": "' + "A" * 160 + '"}', "--json").json

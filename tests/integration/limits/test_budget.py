@@ -194,8 +194,9 @@ def test_of_reservations_that_a_wipe_let_through_the_youngest_is_refused(
     valkey: redis.Redis, engine: sa.Engine
 ) -> None:
     counter, reserved = RedisLimits(valkey, limits(10)), [ask() for _ in range(11)]
-    for i, one in enumerate(reserved):
-        remember(engine, one, "reserved", NOON - timedelta(minutes=11 - i))
+    # Neither their rows nor their ids lie in the order in which they were reserved.
+    for i in (7, 2, 10, 0, 5, 9, 1, 8, 3, 6, 4):
+        remember(engine, reserved[i], "reserved", NOON - timedelta(minutes=11 - i))
     with engine.connect() as conn:
         answers = [counter.count(conn, [one], NOON)[0].refusal for one in reversed(reserved)]
     assert answers == [Refusal.BUDGET_EXHAUSTED, *[None] * 10]
@@ -213,6 +214,15 @@ def test_after_a_wipe_what_is_being_sent_is_spent_and_reservations_get_what_is_l
         expected = [Refusal.BUDGET_EXHAUSTED, None]
         assert refusals(RedisLimits(valkey, limits(2)).count(conn, waiting, NOON)) == expected
         assert refusals(count_in_postgres(conn, waiting, limits(2), NOON)) == expected
+
+
+def test_after_a_wipe_what_is_being_sent_counts_even_beyond_the_budget(valkey: redis.Redis, engine: sa.Engine) -> None:
+    for _ in range(3):
+        remember(engine, ask(), "sending")
+    with engine.begin() as conn:
+        expected = [Answer(Refusal.BUDGET_EXHAUSTED, 0, Spent(3, 3))]
+        assert RedisLimits(valkey, limits(1)).count(conn, [ask()], NOON) == expected
+        assert count_in_postgres(conn, [ask()], limits(1), NOON) == expected
 
 
 def test_what_a_provider_took_is_paid_for_whatever_became_of_it(engine: sa.Engine) -> None:

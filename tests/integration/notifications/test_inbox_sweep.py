@@ -5,11 +5,20 @@ from __future__ import annotations
 import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from knocktwice_shared.names import INBOX_ACCEPTED, INBOX_BEGUN, INBOX_MESSAGES, Task
+from knocktwice import Client
+from knocktwice_shared.ids import uuid7
+from knocktwice_shared.names import (
+    INBOX_ACCEPTED,
+    INBOX_BACKLOG,
+    INBOX_BEGUN,
+    INBOX_MESSAGES,
+    INBOX_SUBJECTS,
+    Task,
+)
 
 if TYPE_CHECKING:
     import redis
@@ -45,6 +54,20 @@ def test_the_oldest_come_first_and_the_next_sweep_goes_on_behind_them(inbox: Inb
     assert sweep(inbox) == ids[:LIMIT]
     assert sweep(inbox) == ids[LIMIT:]
     assert sweep(inbox) == []
+
+
+def test_of_what_is_done_nothing_stays(here: Services, valkey: redis.Redis, valkey_url: str) -> None:
+    """Nobody may ever ask again about those whom it was about."""
+    with Client(valkey_url) as client:
+        client.cancel(uuid7())
+        client.record_clicked(uuid7())
+    entries: Any = valkey.hgetall(INBOX_MESSAGES)
+    assert len(entries) == valkey.zcard(INBOX_SUBJECTS) == 2
+    for id_, raw in entries.items():
+        entry = json.loads(raw)
+        here.inbox.carry_out(Task(entry["task"]), id_.decode(), entry["message"], lambda _: None)
+    left: Any = valkey.keys("knocktwice:inbox:*")
+    assert set(left) <= {INBOX_BACKLOG.encode()}
 
 
 def test_of_many_sweepers_each_message_has_one(inbox: Inbox) -> None:

@@ -10,20 +10,20 @@ import pytest
 
 from knocktwice import Client, Push, Sms
 from knocktwice_shared.ids import uuid7
-from knocktwice_shared.names import INBOX_ACCEPTED, INBOX_FAILURES, INBOX_MESSAGES, INBOX_SUBJECTS, Queue, Task
+from knocktwice_shared.names import INBOX_MESSAGES, Task
 from knocktwice_worker.channels.outbound.provider_choice import Providers, Why
 from knocktwice_worker.channels.outcomes import Retry, Sent
 from knocktwice_worker.gateway.intake import idempotency
 from knocktwice_worker.sandbox import Answer, Rule
 from knocktwice_worker.services import Services
+from support.redis_clock import RedisClock
+from support.redis_keys import ours
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from knocktwice_worker.sandbox import Sandbox
 
-#: What was accepted, until it is done; the queues, with kombu's notes; and which server counts, one row for all time.
-KEPT = {INBOX_ACCEPTED, INBOX_FAILURES, INBOX_MESSAGES, INBOX_SUBJECTS, *Queue, "{knocktwice:sms}:complete"}
 #: The longest that any of the others needs: a producer's idempotency key.
 LONGEST = timedelta(days=7)
 
@@ -69,11 +69,12 @@ def test_every_key_has_an_end(limited: Services, sandbox: Sandbox, valkey_url: s
         redis.hset("{knocktwice:sms}:complete", mapping={"run": server, "complete": 0})
     with Client(valkey_url) as client:
         live(limited, sandbox, client)
-    names = {key if isinstance(key, str) else key.decode() for key in redis.keys("*")} - KEPT
+    left = ours(redis)
     kinds = {
         "knocktwice:key:", "knocktwice:pace:", "knocktwice:idempotency:", "knocktwice:{providers}:",
         "{knocktwice:sms}:content:", "{knocktwice:sms}:day:", "{knocktwice:sms}:budget:",
     }  # fmt: skip
-    assert {kind for kind in kinds for name in names if name.startswith(kind)} == kinds
-    ours = {name: redis.ttl(name) for name in names if not name.startswith("_kombu.binding.")}
-    assert {name: s for name, s in ours.items() if not 0 < int(s) <= LONGEST.total_seconds()} == {}
+    assert {kind for kind in kinds for name in left if name.startswith(kind)} == kinds
+    assert {name: s for name, s in left.items() if not 0 < s <= LONGEST.total_seconds()} == {}
+    RedisClock(redis).advance(LONGEST)
+    assert ours(redis) == {}

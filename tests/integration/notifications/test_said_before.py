@@ -14,6 +14,9 @@ import sqlalchemy as sa
 
 from knocktwice import Client, Push, Sms
 from knocktwice_shared.names import INBOX_MESSAGES, INBOX_SUBJECTS, Task
+from knocktwice_worker.cli.doctor import Level, examine
+from knocktwice_worker.notifications.store import alarms
+from knocktwice_worker.webhooks import endpoints, events
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -98,12 +101,20 @@ def test_a_device_that_was_logged_out_before_gets_nothing(client: Client, workin
     assert [push.registration for push in sandbox.pushes()] == ["silent-new"]
 
 
+def _moved(client: Client) -> None:
+    client.bind_phone("ada", "+16505550199")
+    client.opt_out("+16505550199")
+    client.set_marketing_consent("ada", True, source="web")
+
+
 ANSWERS: dict[str, Callable[[Client, UUID], None]] = {
     "clicked": lambda client, id_: client.record_clicked(id_),
     "cancelled": lambda client, id_: client.cancel(id_),
     "cancelled by its key": lambda client, _: client.cancel(key="order-4711"),
     "erased": lambda client, _: client.erase_user("ada"),
     "no number any more": lambda client, _: client.bind_phone("ada", None),
+    "opted out": lambda client, _: client.opt_out("+1 (650) 555-0100"),
+    "another number, which opted out": lambda client, _: _moved(client),
     "consent withdrawn": lambda client, _: client.set_marketing_consent("ada", False, source="web"),
 }
 
@@ -152,6 +163,36 @@ def test_a_message_that_cannot_be_carried_out_is_waited_for_and_not_for_ever(
     assert working.fallback.check([str(due)]) == [str(due)]
     row = one(working, "SELECT inputs FROM decisions WHERE notification_id = :id", due)
     assert row.inputs["not_awaited"] is True
+    # It is an alarm, too: once an hour, with how many there were.
+    count, _ = alarms_of(working)
+    assert count == 1
+    level, finding = next((c.level, c.finding) for c in examine(working) if c.name == "awaited")
+    assert level is Level.WARNING
+    assert "1 decisions of the last day did not wait for an accepted message" in finding
+
+
+def test_decisions_that_did_not_wait_are_told_to_webhooks_once_an_hour(
+    client: Client, working: Services, clock: Clock, due: UUID
+) -> None:
+    with working.engine.begin() as conn:
+        endpoints.add(conn, "http://localhost:1/hooks", [alarms.NOT_AWAITED], private=False)
+    client.record_clicked(due)
+    spoil(working)
+    clock.advance(working.catch_up.patience)
+    working.fallback.check([str(due)])
+    with working.engine.begin() as conn:
+        alarms.not_awaited(conn, 4, 180)
+    clock.advance(timedelta(minutes=1))
+    events.follow(working.engine)
+    with working.engine.connect() as conn:
+        (told,) = conn.execute(sa.text("SELECT type, data FROM webhook_events")).all()
+    assert (told.type, told.data) == ("decisions.not_awaited", {"waited_s": 180})
+    assert alarms_of(working)[0] == 5
+
+
+def alarms_of(here: Services) -> tuple[int, datetime | None]:
+    with here.engine.connect() as conn:
+        return alarms.lately_not_awaited(conn, timedelta(hours=1))
 
 
 def test_a_push_waits_for_what_was_said_of_its_person_and_not_for_ever(
@@ -168,3 +209,14 @@ def test_a_push_waits_for_what_was_said_of_its_person_and_not_for_ever(
     clock.advance(working.catch_up.patience)
     working.pushes.resume([str(id_)])
     assert [push.registration for push in sandbox.pushes()] == ["silent-ada"]
+
+
+def test_who_opted_in_again_before_the_decision_is_texted(
+    client: Client, working: Services, sandbox: Sandbox, due: UUID
+) -> None:
+    client.opt_out(NUMBER)
+    take(working, Task.UPDATE_AUDIENCE)
+    client.opt_in(NUMBER)
+    assert working.fallback.check([str(due)]) == [str(due)]
+    working.later_steps.send([str(due)])
+    assert len(sandbox.texts(NUMBER)) == 1

@@ -18,6 +18,7 @@ from knocktwice_worker.audience.inbound_texts import InboundText
 from knocktwice_worker.audience.opt_out_words import Wish
 from knocktwice_worker.database import engine as engines
 from knocktwice_worker.notifications.pipeline import cancellation, receipts
+from knocktwice_worker.reporting.story import tell
 from support.system import eventually
 
 if TYPE_CHECKING:
@@ -68,6 +69,13 @@ def ledger(here: Services, id_: str) -> list[str]:
         return list(conn.execute(sa.text(query), {"id": id_}).scalars())
 
 
+def sentences(here: Services, id_: str) -> list[str]:
+    with here.engine.connect() as conn:
+        told = tell(conn, id_)
+    assert told
+    return [moment.sentence for moment in told.moments]
+
+
 MEANWHILE: dict[str, tuple[Callable[[Services, str], None], tuple[str, str]]] = {
     "a click": (click, ("reached", "reached_in_time")),
     "a cancellation": (lambda here, id_: cancellation.cancel(here.engine, [id_], []), ("cancelled", "cancelled")),
@@ -99,6 +107,37 @@ def test_what_is_committed_between_claim_and_lock_stops_the_message(
     assert state(working, stopped) == end
     assert {text.to for text in sandbox.texts()} == {number(1), number(2)}
     assert "wasted_sms" not in ledger(working, stopped)
+    said = sentences(working, stopped)
+    assert [s for s in said if "took up the SMS" in s] == [
+        f"A sender took up the SMS to {number(0)[:5]}•••{number(0)[-2:]}; the provider has not taken it."
+    ]
+    assert not any(" took the SMS" in s or "after the last look" in s for s in said)
+
+
+def test_a_click_while_an_sms_is_lost_is_told_with_the_sms_that_went_before_it(
+    working: Services, sandbox: Sandbox, clock: Clock, due: list[str]
+) -> None:
+    """The provider took it, the sender died, the person clicked, and another worker finds the message in the list."""
+    reserved = working.fallback.check(due[:1])
+    # The provider's list goes by its own clock.
+    clock.advance(-timedelta(seconds=61))
+
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    sa.event.listen(working.senders, "commit", die)
+    with pytest.raises(KeyboardInterrupt):
+        working.later_steps.send(reserved)
+    sa.event.remove(working.senders, "commit", die)
+    click(working, *due[:1])
+    for _ in range(3):
+        clock.advance(timedelta(minutes=3))
+        working.reconcile.resolve(due[:1])
+    assert len(sandbox.texts()) == 1
+    said = sentences(working, due[0])
+    (taken,) = [s for s in said if " took the SMS" in s]
+    assert taken.endswith(", at an earlier time than this, at which it was found.")
+    assert "Its outcome had been lost; the provider's list shows that it went out." in said
 
 
 def test_a_message_whose_lease_is_nearly_over_does_not_leave_and_is_sent_by_the_next(

@@ -480,7 +480,7 @@ def test_an_operator_can_lift_an_opt_out_that_outlived_its_number(town: Town) ->
     town.settle(datetime.now(UTC))
     with town.here.engine.begin() as conn:
         assert opt_outs.suppressed(conn, {ADAS, BOBS}, key) == {ADAS}
-        assert opt_outs.remove(conn, [ADAS], key) == 1
+        assert opt_outs.remove(conn, [ADAS], key) == [ADAS]
         assert opt_outs.suppressed(conn, {ADAS}, key) == set()
 
 

@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import sqlalchemy as sa
 from redis.exceptions import RedisError
 
 from knocktwice_shared.ids import uuid7
@@ -15,6 +16,7 @@ from knocktwice_worker import services
 from knocktwice_worker.lifecycle import AttemptState
 from knocktwice_worker.notifications import store
 from knocktwice_worker.runtime.dispatcher import dispatch
+from support.sent_messages import placed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -73,6 +75,31 @@ def test_what_is_due_is_published_once_with_the_task_that_fits(here: Services, c
     assert dispatch(here, published) == 3
     assert dispatch(here, published) == 0
     assert [(task, sorted(found)) for task, found in published.tasks] == [(Task.CHECK_FALLBACK, ids)]
+
+
+def test_each_state_of_a_row_has_its_task(here: Services, clock: Clock) -> None:
+    ids, published = _pending(here, 4), Published()
+    scheduled, reserved, claimed, pushed = ids
+    with here.engine.begin() as conn:
+        store.reserve(conn, [store.Reservation(i, "+16505550100", "b", b"f") for i in (reserved, claimed)], DELAY)
+        store.claim_steps(conn, placed([claimed]), DELAY)
+        # A push that its provider asked to repeat.
+        wait = (
+            "UPDATE deliveries SET state = 'scheduled', finished_at = NULL, wake_at = knocktwice_now() WHERE step = 0"
+        )
+        conn.execute(sa.text(f"{wait} AND notification_id = :id"), {"id": pushed})
+        conn.execute(
+            sa.text("UPDATE deliveries SET wake_at = wake_at + '1 day' WHERE step = 1 AND notification_id = :id"),
+            {"id": pushed},
+        )
+    clock.advance(DUE)
+    assert dispatch(here, published) == 4
+    assert dict(published.tasks) == {
+        Task.CHECK_FALLBACK: [scheduled],
+        Task.SEND_SMS: [reserved],
+        Task.RECONCILE: [claimed],
+        Task.RESUME_PUSH: [pushed],
+    }
 
 
 def test_what_gets_lost_rings_again_after_its_lease(here: Services, clock: Clock) -> None:

@@ -13,7 +13,7 @@ import pytest
 from knocktwice_shared.errors import InvalidMessage
 from knocktwice_shared.messages import Push
 from knocktwice_worker.content.liquid import FILTERS
-from knocktwice_worker.content.rendering import render
+from support.rendered import render
 
 #: What a process may have to compile a template and fill it in. Python and Liquid themselves take the most of it.
 MEMORY_MB, SECONDS = 512, 0.5
@@ -95,14 +95,14 @@ import json, resource, sys, time
 resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
 from knocktwice_shared.errors import InvalidMessage
 from knocktwice_shared.messages import Push
-from knocktwice_worker.content.rendering import render
-render(Push("t", "{{ x }}"), "t", {"x": "y"})
+from knocktwice_worker.content.pushes import PushForm
+PushForm(Push("t", "{{ x }}")).fill({"x": "y"})
 templates, params = json.load(sys.stdin)
 results = {}
 for name, template in templates.items():
     begun = time.process_time()
     try:
-        render(Push("t", template), "t", params)
+        PushForm(Push("t", template)).fill(params)
         problem = None
     except InvalidMessage as error:
         problem = str(error)

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from knocktwice_shared.errors import InvalidMessage
 from knocktwice_shared.messages import Push
 from knocktwice_worker.content import liquid, rendering
+from support.rendered import render
 
 DOC = (Path(__file__).parents[3] / "docs" / "liquid.md").read_text()
 
@@ -116,18 +117,18 @@ def test_no_value_is_written_as_python_writes_it(template: str, params: dict[str
 @pytest.mark.parametrize("missing", ["first-name", "firstname", "First_Name"])
 def test_a_name_that_is_nearly_right_gets_a_hint(missing: str) -> None:
     with pytest.raises(InvalidMessage, match=f"'{missing}' is undefined; did you mean first_name"):
-        rendering.render(Push("t", f"{{{{ {missing} }}}}"), None, {"first_name": "Ana", "x": 1})
+        render(Push("t", f"{{{{ {missing} }}}}"), None, {"first_name": "Ana", "x": 1})
 
 
 def test_nothing_empty_is_sent() -> None:
     empty = "{% if vip %}Thank you{% endif %} "
     with pytest.raises(InvalidMessage, match=r"content\.push: says nothing when filled in"):
-        rendering.render(Push(empty, empty), "text", {"vip": False})
+        render(Push(empty, empty), "text", {"vip": False})
     with pytest.raises(InvalidMessage, match=r"content\.sms\.text: says nothing when filled in"):
-        rendering.render(Push("t", "b"), empty, {"vip": False})
+        render(Push("t", "b"), empty, {"vip": False})
     with pytest.raises(InvalidMessage, match=r"content\.sms\.text: says nothing when filled in"):
         rendering.render_sms(Push("t", empty), None, {"vip": False})
-    assert rendering.render(Push("t", empty), None, {"vip": False}).title == "t"
+    assert render(Push("t", empty), None, {"vip": False}).title == "t"
 
 
 VALUES = st.recursive(

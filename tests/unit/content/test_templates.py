@@ -141,7 +141,7 @@ def test_tencents_numbers_name_the_conditions(number: int, when: When) -> None:
         ("contents.en.push.body", "{{ name | shout }}", "contents.en.push.body", "unknown filter 'shout'"),
         ("contents.en.push.body", "{% if %}", "contents.en.push.body", "missing expression"),
         ("contents.en.push.data", {"from": "x"}, "contents.en.push.data.from", "choose another"),
-        ("contents.en.push.link", "ftp://x", "contents.en.push.link", "http or https"),
+        ("contents.en.push.link", "shop.example", "contents.en.push.link", "must be an address"),
         ("contents.en.sms", "x" * 1_601, "contents.en.sms", "1600 at most"),
         ("contents.en.sms", "x" * 1_600, "contents.en.sms", "1606 characters with its signature"),
         ("contents.en.sms", "{% bogus %}", "contents.en.sms", "unexpected tag 'bogus'"),

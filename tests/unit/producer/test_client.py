@@ -146,7 +146,7 @@ MISTAKES: list[tuple[str, str, dict[str, Any]]] = [
     ("push.body", "must be text, not int", {"push": Push("Hello", cast("str", 7))}),
     ("push", "4 KB", {"push": Push("Hello", "x" * 3_900)}),
     ("push.data.content.id", "must be text, not int", {"push": Push("a", "b", {"content.id": cast("str", 5)})}),
-    ("push.link", "http or https", {"push": Push("a", "b", link="ftp://x")}),
+    ("push.link", "must be an address", {"push": Push("a", "b", link="shop.example")}),
     ("sms", "must be a Sms, not str", {"sms": "Hi"}),
     ("sms.text", "1600 at most", {"sms": Sms("x" * 5_000)}),
     ("sms.when", "must be one of", {"sms": Sms(when="never")}),

@@ -143,16 +143,44 @@ def test_what_the_push_carries_beside_its_text() -> None:
     assert notification.batch.reference == {"group_id": "g-1"}
 
 
+@pytest.mark.parametrize(
+    ("message", "looks"),
+    [
+        ({"android": {"n_ch_id": "orders", "small_icon": "van"}}, {"channel_id": "orders", "icon": "van"}),
+        ({"android": {"icon_color": 0x00AA55, "ring": 1}}, {"color": "#00aa55"}),
+        ({"android": {"ring": 0}}, {"sound": "none"}),
+        ({"android": {"ring_raw": "van"}}, {"sound": "van"}),
+        ({"android": {"action": {"action_type": 3, "intent": "app://a/7"}}}, {"link": "app://a/7"}),
+        ({"ios": {"aps": {"alert": {"subtitle": "s"}, "badge_type": 5}}}, {"subtitle": "s", "badge": 5}),
+        ({"ios": {"badge_type": 0}}, {"badge": 0}),
+        ({"ios": {"aps": {"badge_type": -1, "mutable-content": 1, "alert": {}}}}, {}),
+        (
+            {"ios": {"aps": {"sound": "van.caf", "category": "INVITE"}}},
+            {"apns": {"payload": {"aps": {"sound": "van.caf", "category": "INVITE"}}}},
+        ),
+    ],
+)
+def test_how_a_push_looks_and_sounds(message: dict[str, Any], looks: dict[str, Any]) -> None:
+    client, _ = send(sample(message=message))
+    fields = client.notifications[0].push.fields()
+    assert {name: v for name, v in fields.items() if name not in ("title", "body")} == looks
+
+
 def test_braces_are_text_and_no_placeholders() -> None:
     client, done = send(
-        sample(message={"title": "{{ a }}", "content": "{% if %}"}, sms={"sms_template_params": ["{{b}}", "{1}"]})
+        sample(
+            message={"title": "{{ a }}", "content": "{% if %}", "ios": {"custom_content": {"a": "{{ c }}"}}},
+            sms={"sms_template_params": ["{{b}}", "{1}"]},
+        )
     )
     assert done.sms_problems == ()
     notification = client.notifications[0]
-    assert notification.push.title == "{{ title }}"
+    assert (notification.push.title, notification.push.body) == ("{{ title }}", "{{ content }}")
+    assert notification.push.data == {"a": "{{ text3 }}"}
     assert notification.recipient.params == {
         "title": "{{ a }}",
         "content": "{% if %}",
+        "text3": "{{ c }}",
         "sms": "[signe_name] {{b}} and {1}",
     }
 
@@ -171,7 +199,7 @@ def test_everything_that_is_wrong_is_named_at_once() -> None:
         "message_type": "message",
         "message": {
             "content": 7,
-            "android": {"n_ch_id": "c", "custom_content": "{", "action": {"action_type": 3}},
+            "android": {"n_ch": "c", "custom_content": "{", "action": {"action_type": 4}},
             "accept_time": [{"start": {}}],
         },
         "expire_time": -1,
@@ -190,7 +218,7 @@ def test_everything_that_is_wrong_is_named_at_once() -> None:
         "message.accept_time",
         "message.title",
         "message.content",
-        "message.android.n_ch_id",
+        "message.android.n_ch",
         "message.android.custom_content",
         "message.android.action.action_type",
         "token_list",
@@ -212,7 +240,10 @@ def test_everything_that_is_wrong_is_named_at_once() -> None:
         ({"message": None}, "message"),
         ({"message": {"title": "x" * 4000}}, "message.title"),
         ({"message": {"xg_media_resources": "file:///x"}}, "message.xg_media_resources"),
-        ({"message": {"ios": {"aps": {"alert": {}}, "badge_type": -1}}}, "message.ios.aps"),
+        ({"message": {"ios": {"aps": {"badge_type": -2}}}}, "message.ios.aps.badge_type"),
+        ({"message": {"ios": {"aps": {"alert": {"title": "t"}}}}}, "message.ios.aps.alert.title"),
+        ({"message": {"android": {"action": {"action_type": 3}}}}, "message.android.action.intent"),
+        ({"message": {"android": {"action": {"action_type": 3, "intent": "x"}}}}, "message.android.action"),
         ({"message": {"ios": {"custom_content": {"from": "x"}}}}, "message.android.custom_content.from"),
         ({"expire_time": 10**9}, "expire_time"),
         ({"expire_time": True}, "expire_time"),

@@ -1,14 +1,18 @@
 """Numbers that asked not to be texted.
 
-The list is kept by number. When a person is erased, a number that only they had leaves the list, and a keyed hash of it
-stays: texting somebody because they asked to be forgotten would be absurd. The hash cannot be read back; it speaks up
-when the number is bound or given again.
+The list is kept by number, and beside it a log of who said what about a number, and when (``opt_out_log.py``). By the
+log a message that arrives late does not undo what was said after it, and webhooks tell the application about changes.
+
+When a person is erased, a number that only they had leaves the list, and a keyed hash of it stays: texting somebody
+because they asked to be forgotten would be absurd. The hash cannot be read back; it speaks up when the number is bound
+or given again.
 """
 
 from __future__ import annotations
 
 import hashlib
 import hmac
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, text
@@ -20,29 +24,153 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
     from datetime import datetime
 
+#: What erased people's opt-outs are called when they come back on the list.
+_BEFORE_ERASURE = "before erasure"
 
+
+@dataclass(frozen=True, slots=True)
+class OptOut:
+    """A number on the list.
+
+    Attributes:
+        number: in E.164.
+        source: who said so: ``sms`` (the person, by a text), ``provider``, or what the application or an operator said.
+        since: when it joined the list; ``None``: only a hash is left, because its owner was erased.
+    """
+
+    number: str
+    source: str
+    since: datetime | None
+
+
+# Who said what is logged even where it changes nothing, because it may contradict an older message that is still to come.
 _ADD = text(f"""
-INSERT INTO opt_outs (number, source)
+WITH added AS (
+  INSERT INTO opt_outs (number, source)
+  SELECT
+    number,
+    :source
+  FROM {rows("r", number="text")}
+  ORDER BY number
+  ON CONFLICT DO NOTHING
+  RETURNING number
+)
+INSERT INTO opt_out_changes (number, opted_out, source, inbound_id, changed)
 SELECT
-  number,
-  :source
+  r.number,
+  true,
+  :source,
+  CAST(:inbound AS uuid),
+  a.number IS NOT NULL
 FROM {rows("r", number="text")}
-ON CONFLICT DO NOTHING
+LEFT JOIN added a ON a.number = r.number
+RETURNING number, changed
 """)
 
 
-def add(conn: Connection, numbers: Collection[str], source: str) -> int:
-    """Put numbers on the list; return how many were not on it."""
-    return conn.execute(_ADD, {"number": sorted(numbers), "source": source}).rowcount if numbers else 0
+def add(conn: Connection, numbers: Collection[str], source: str, *, inbound: str | None = None) -> list[str]:
+    """Put numbers on the list; return those that were not on it.
+
+    Args:
+        source: who says so.
+        inbound: the id of the text that says so.
+    """
+    if not numbers:
+        return []
+    said = conn.execute(_ADD, {"number": sorted(set(numbers)), "source": source, "inbound": inbound})
+    return [row.number for row in said if row.changed]
 
 
 _REMOVE = text("DELETE FROM opt_outs WHERE number = ANY(:numbers) RETURNING number")
+_REMOVE_OF_SOURCES = text("""
+DELETE FROM opt_outs WHERE number = ANY(:numbers) AND source = ANY(:sources) RETURNING number
+""")
+
+_LOG_REMOVAL = text(f"""
+INSERT INTO opt_out_changes (number, opted_out, source, inbound_id, changed)
+SELECT
+  number,
+  false,
+  :source,
+  CAST(:inbound AS uuid),
+  number = ANY(:removed)
+FROM {rows("r", number="text")}
+""")
 
 
-def remove(conn: Connection, numbers: Collection[str], secret: bytes) -> int:
-    """Take numbers off the list, also those of erased people; return how many were on it."""
-    removed = {row.number for row in conn.execute(_REMOVE, {"numbers": sorted(numbers)})}
-    return len(removed | lift(conn, numbers, secret))
+def remove(
+    conn: Connection, numbers: Collection[str], secret: bytes, source: str = "operator", *, inbound: str | None = None
+) -> list[str]:
+    """Take numbers off the list, also those of erased people; return those that were on it.
+
+    Args:
+        secret: the installation's, with which numbers of erased people were hashed.
+        source: who says so.
+        inbound: the id of the text that says so.
+    """
+    if not numbers:
+        return []
+    removed = {row.number for row in conn.execute(_REMOVE, {"numbers": sorted(numbers)})} | lift(conn, numbers, secret)
+    _log_removal(conn, numbers, removed, source, inbound)
+    return sorted(removed)
+
+
+def lift_stop(conn: Connection, number: str, inbound: str) -> bool:
+    """Take a number off the list if its person, or a provider for them, had put it there; return whether it did.
+
+    An opt-out that an operator or the application recorded stays, and so does one whose owner was erased.
+    """
+    of = {"numbers": [number], "sources": ["sms", "provider"]}
+    removed = {row.number for row in conn.execute(_REMOVE_OF_SOURCES, of)}
+    if removed:
+        _log_removal(conn, removed, removed, "sms", inbound)
+    return bool(removed)
+
+
+def _log_removal(
+    conn: Connection, numbers: Collection[str], removed: Collection[str], source: str, inbound: str | None
+) -> None:
+    said = {"number": sorted(set(numbers)), "removed": sorted(removed), "source": source, "inbound": inbound}
+    conn.execute(_LOG_REMOVAL, said)
+
+
+# Nobody is told about what the application or an operator brings along from elsewhere, so it is not logged.
+_IMPORT = text(f"""
+INSERT INTO opt_outs (number, source, created_at)
+SELECT
+  number,
+  source,
+  coalesce(least(since, knocktwice_now()), knocktwice_now())
+FROM {rows("r", number="text", source="text", since="timestamptz")}
+ORDER BY number
+ON CONFLICT DO NOTHING
+RETURNING number
+""")
+
+
+def bring(conn: Connection, listed: Sequence[OptOut]) -> set[str]:
+    """Put numbers from another list on this one, with their source and time; return those that were not on it."""
+    if not listed:
+        return set()
+    found = conn.execute(
+        _IMPORT,
+        {
+            "number": [one.number for one in listed],
+            "source": [one.source for one in listed],
+            "since": [one.since for one in listed],
+        },
+    )
+    return {row.number for row in found}
+
+
+_ON_LIST = text("SELECT number, source, created_at FROM opt_outs WHERE number = ANY(:numbers)")
+
+
+def find(conn: Connection, numbers: Collection[str], secret: bytes) -> dict[str, OptOut]:
+    """Return those of the numbers that must not be texted, also those of erased people."""
+    found = {n: OptOut(n, _BEFORE_ERASURE, None) for n in suppressed(conn, numbers, secret)}
+    listed = conn.execute(_ON_LIST, {"numbers": sorted(numbers)})
+    return found | {row.number: OptOut(row.number, row.source, row.created_at) for row in listed}
 
 
 # By the primary key, so that each page costs the same however long the list is.
@@ -58,12 +186,18 @@ LIMIT :limit
 """)
 
 
-def every(conn: Connection, page: int = 10_000) -> Iterator[tuple[str, str, datetime]]:
-    """Yield number, source and time of each on the list, sorted, without holding them all."""
+def page(conn: Connection, after: str, limit: int) -> list[OptOut]:
+    """Return the numbers on the list that follow another one, sorted."""
+    listed = conn.execute(_PAGE, {"after": after, "limit": limit})
+    return [OptOut(row.number, row.source, row.created_at) for row in listed]
+
+
+def every(conn: Connection, at_once: int = 10_000) -> Iterator[OptOut]:
+    """Yield each number on the list, sorted, without holding them all."""
     after = ""
-    while listed := conn.execute(_PAGE, {"after": after, "limit": page}).all():
+    while listed := page(conn, after, at_once):
         after = listed[-1].number
-        yield from ((row.number, row.source, row.created_at) for row in listed)
+        yield from listed
 
 
 _SUPPRESSED = text("SELECT number FROM suppressions WHERE number = ANY(CAST(:hashes AS bytea[]))")
@@ -96,7 +230,7 @@ def forget(conn: Connection, numbers: Sequence[str], secret: bytes) -> list[str]
 
 def restore(conn: Connection, numbers: Collection[str], secret: bytes) -> None:
     """Put numbers that are bound again back on the list if their erased owner had opted out."""
-    add(conn, lift(conn, numbers, secret), "before erasure")
+    bring(conn, [OptOut(number, _BEFORE_ERASURE, None) for number in sorted(lift(conn, numbers, secret))])
 
 
 _LIFT = text("DELETE FROM suppressions WHERE number = ANY(CAST(:hashes AS bytea[])) RETURNING number")

@@ -20,6 +20,7 @@ from knocktwice_shared.messages import (
     DeviceRegistered,
     DeviceUnregistered,
     LoggedOutEverywhere,
+    OptOutSet,
     PhoneBound,
     TagsSet,
     UserErased,
@@ -322,7 +323,7 @@ def apply(conn: Connection, changes: Sequence[AudienceChange]) -> None:
 
     A registration has one owner: registering it for another user moves it there.
     """
-    people = sorted({c.user for c in changes if not isinstance(c, DeviceUnregistered | UserErased)})
+    people = sorted({c.user for c in changes if not isinstance(c, DeviceUnregistered | OptOutSet | UserErased)})
     if people:
         conn.execute(_USERS, {"id": people})
     registered = [_registered(c) for c in changes if isinstance(c, DeviceRegistered)]

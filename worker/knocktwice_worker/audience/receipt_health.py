@@ -1,8 +1,8 @@
 """Receipt health: finds the kinds of devices (platform and version of the app) that never confirm their pushes.
 
 An app that was built without receipts, or a browser that cannot send any, never confirms a push. With ``not_delivered``
-every person with such a device would get an SMS. So the share of confirmed pushes is counted hour by hour, afterwards
-and set-based. When a step is decided, the kinds of devices that never report deliveries are known
+every person with such a device would get an SMS. So the share of confirmed pushes is counted by the hour, set-based, the
+current hour again and again. When a step is decided, the kinds of devices that never report deliveries are known
 (``KNOCKTWICE_UNCONFIRMED_POLICY``).
 """
 
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 SPAN = timedelta(days=7)
 #: An hour is counted when its pushes have had this long to be confirmed, and once more after a day for the late ones.
 _SETTLE, _AGAIN = timedelta(hours=1), timedelta(hours=24)
+#: Of the current hour the pushes count that have had this long.
+_SETTLE_NOW = timedelta(minutes=10)
 _HOUR = timedelta(hours=1)
 #: Seconds for which a worker uses the result that it has read.
 _FRESH_S = 60.0
@@ -124,7 +126,24 @@ def examine(conn: Connection, settings: Settings) -> list[KindHealth]:
     ]
 
 
-_LAST_HOUR = text("SELECT knocktwice_now() AS now, (SELECT max(hour) FROM receipt_health) AS last")
+# The current hour may be counted in part, so the table itself does not say which hours are done.
+_DONE = text("""
+SELECT
+  knocktwice_now() AS now,
+  (SELECT seen_until FROM followers WHERE name = 'receipts') AS done
+""")
+_NOTE_DONE = text("""
+INSERT INTO followers (
+  name,
+  seen_until
+)
+VALUES (
+  'receipts',
+  :until
+)
+ON CONFLICT (name) DO UPDATE SET seen_until = greatest(followers.seen_until, excluded.seen_until)
+""")
+_NOW = text("SELECT knocktwice_now()")
 
 _FORGET = text("DELETE FROM receipt_health WHERE hour < knocktwice_now() - 5 * CAST(:span AS interval)")
 
@@ -174,19 +193,27 @@ ON CONFLICT (hour, platform, app_version) DO UPDATE SET
 def roll_up(engine: Engine) -> int:
     """Count the hours that are due, each in its own transaction; return how many. A repeat is harmless."""
     with engine.connect() as conn:
-        now, last = conn.execute(_LAST_HOUR).one()
+        now, done = conn.execute(_DONE).one()
         conn.execute(_FORGET, {"span": SPAN})
         conn.commit()
-    hours = _due(now, last)
+    hours = _due(now, done)
     for hour in hours:
         with engine.begin() as conn:
-            conn.execute(_ROLL_UP, _bounds(hour))
+            conn.execute(_ROLL_UP, _bounds(hour, hour + _HOUR))
+            conn.execute(_NOTE_DONE, {"until": hour + _HOUR})
     return len(hours)
 
 
-def _due(now: datetime, last: datetime | None) -> list[datetime]:
+def count_current(engine: Engine) -> None:
+    """Count the current hour as far as its pushes have had some minutes, so that a new release is known the same morning."""
+    with engine.begin() as conn:
+        until: datetime = conn.execute(_NOW).scalar_one() - _SETTLE_NOW
+        conn.execute(_ROLL_UP, _bounds(_full_hour(until), until))
+
+
+def _due(now: datetime, done: datetime | None) -> list[datetime]:
     end = _full_hour(now - _SETTLE)
-    start = _full_hour(now - SPAN) if last is None else max(last + _HOUR, _full_hour(now - SPAN))
+    start = _full_hour(now - SPAN) if done is None else max(done, _full_hour(now - SPAN))
     fresh = [start + n * _HOUR for n in range(max(0, (end - start) // _HOUR))]
     again = _full_hour(now - _AGAIN) - _HOUR
     return fresh if again in fresh else [again, *fresh]
@@ -196,6 +223,6 @@ def _full_hour(at: datetime) -> datetime:
     return at.replace(minute=0, second=0, microsecond=0)
 
 
-def _bounds(hour: datetime) -> Mapping[str, object]:
-    low, high = (UUID(int=int(at.timestamp() * 1000) << 80) for at in (hour, hour + _HOUR))
+def _bounds(hour: datetime, until: datetime) -> Mapping[str, object]:
+    low, high = (UUID(int=int(at.timestamp() * 1000) << 80) for at in (hour, until))
     return {"hour": hour, "low": low, "high": high}

@@ -9,7 +9,8 @@ from uuid import UUID
 from knocktwice_shared.errors import InvalidMessage
 from knocktwice_shared.messages import Category, blast_batch, parse_batch
 from knocktwice_worker.channels.registry import CHANNELS, wording_of
-from knocktwice_worker.content import plans, rendering, resolution, template_store
+from knocktwice_worker.content import plans, resolution, template_store
+from knocktwice_worker.content.pushes import PushForm
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -63,10 +64,12 @@ class BlastContent:
         for locale, (push, sms_text) in self.contents.items():
             try:
                 if push is not None:
-                    rendering.render(push, sms_text, self.params, links)
-                plans.check(
+                    PushForm(push).fill(self.params)
+                broken = plans.problems(
                     self.plan, push, sms_text, locale or None, self.params, lambda _: links, wording_of=wording_of
                 )
+                if broken:
+                    raise broken[min(broken)]
             except InvalidMessage as error:
                 if not locale:
                     raise

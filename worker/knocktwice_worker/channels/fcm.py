@@ -16,6 +16,7 @@ from datetime import timedelta
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
+from knocktwice_shared.messages import DEFAULT_SOUND, SILENT, Priority
 from knocktwice_worker.channels.http import NoResponse, Request, Response, retry_after
 from knocktwice_worker.channels.messages import PushMessage, Withdrawal
 from knocktwice_worker.channels.outcomes import CredentialsUnavailable, Outcome, Rejected, Retry, Sent, Unknown
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from firebase_admin.credentials import Base
+
+    from knocktwice_shared.messages import Push
 
 #: The name under which an app finds the notification's id in the push, for its receipts.
 ID_FIELD = "knocktwice_id"
@@ -195,6 +198,7 @@ class _Form:
     """
 
     def __init__(self, example: PushMessage, now: int) -> None:
+        self._push = example.push
         self._common = self._what_is_common(example, now)
         registration, title, body, id_, url = (_MARK.format(slot) for slot in range(5))
         receipt_url = example.receipt_url and url
@@ -207,12 +211,13 @@ class _Form:
 
     @staticmethod
     def _what_is_common(message: PushMessage, now: int) -> tuple[object, ...]:
-        reported = message.receipt_url is not None
-        return (message.ttl, message.data, message.link, message.image, reported, _address(message), now)
+        return (message.ttl, message.receipt_url is not None, _address(message), now)
 
     def fits(self, message: PushMessage, now: int) -> bool:
         """Whether this is the form of that push at that time (Unix seconds)."""
-        return self._what_is_common(message, now) == self._common
+        # The people of a batch share one push, unless it has placeholders outside title and body.
+        same = message.push is self._push or message.push == self._push
+        return same and self._what_is_common(message, now) == self._common
 
     def fill(self, message: PushMessage) -> bytes:
         """Return the JSON of a push that fits."""
@@ -230,31 +235,92 @@ def encode(message: PushMessage, *, now: float) -> dict[str, Any]:
     Args:
         now: Unix time, for APNs, which wants the end of the push's life as a moment.
     """
-    id_, seconds = message.notification_id, int(message.ttl.total_seconds())
-    data = {**message.data, ID_FIELD: id_}
+    push = message.push
+    data = {**push.data, ID_FIELD: message.notification_id}
     if message.receipt_url:
         data[RECEIPT_FIELD] = message.receipt_url
     notification = {"title": message.title, "body": message.body}
-    webpush: dict[str, Any] = {"headers": {"TTL": str(seconds)}, "notification": {"tag": id_}}
-    if message.image:
-        notification["image"] = message.image
-    if message.link:
-        data.setdefault("link", message.link)
-        # FCM takes nothing else for the web.
-        if message.link.startswith("https://"):
-            webpush["fcm_options"] = {"link": message.link}
+    if push.image:
+        notification["image"] = push.image
+    if push.link:
+        data.setdefault("link", push.link)
     return {
         _address(message): message.registration,
         "notification": notification,
         "data": data,
-        "android": {"priority": "high", "ttl": f"{seconds}s", "notification": {"tag": id_}},
-        "apns": {
-            "headers": {"apns-collapse-id": id_, "apns-expiration": str(int(now) + seconds), "apns-priority": "10"},
-            # Lets the app's service extension run, which reports the delivery.
-            "payload": {"aps": {"mutable-content": 1}},
-        },
-        "webpush": webpush,
+        "android": _merged(_android(message), _with_data(push.android, data)),
+        "apns": _apns(message, now),
+        "webpush": _merged(_webpush(message), _with_data(push.webpush, data)),
     }
+
+
+def _android(message: PushMessage) -> dict[str, Any]:
+    push = message.push
+    shown = {"tag": message.notification_id, "sound": _sound(push), "channel_id": push.channel_id}
+    shown |= {"icon": push.icon, "color": push.color}
+    return {
+        "priority": str(push.priority or Priority.HIGH),
+        "ttl": f"{int(message.ttl.total_seconds())}s",
+        "notification": {name: value for name, value in shown.items() if value is not None},
+    }
+
+
+def _apns(message: PushMessage, now: float) -> dict[str, Any]:
+    push = message.push
+    # Lets the app's service extension run, which reports the delivery.
+    aps: dict[str, Any] = {"mutable-content": 1}
+    if (sound := _sound(push)) is not None:
+        aps["sound"] = sound
+    if push.badge is not None:
+        aps["badge"] = push.badge
+    own_alert = push.apns.get("payload", {}).get("aps", {}).get("alert")
+    if push.subtitle or isinstance(own_alert, dict):
+        # An alert replaces title and body of the notification as a whole, so they are repeated in it.
+        alert = {"title": message.title, "subtitle": push.subtitle, "body": message.body}
+        aps["alert"] = {name: text for name, text in alert.items() if text is not None}
+    headers = {
+        "apns-collapse-id": message.notification_id,
+        "apns-expiration": str(int(now) + int(message.ttl.total_seconds())),
+        # https://developer.apple.com/documentation/usernotifications/sending-notification-requests-to-apns
+        "apns-priority": "5" if push.priority == Priority.NORMAL else "10",
+    }
+    return _merged({"headers": headers, "payload": {"aps": aps}}, push.apns)
+
+
+def _webpush(message: PushMessage) -> dict[str, Any]:
+    push = message.push
+    headers = {"TTL": str(int(message.ttl.total_seconds()))}
+    if push.priority:
+        headers["Urgency"] = str(push.priority)
+    webpush: dict[str, Any] = {"headers": headers, "notification": {"tag": message.notification_id}}
+    # FCM takes nothing else for the web.
+    if push.link and push.link.startswith("https://"):
+        webpush["fcm_options"] = {"link": push.link}
+    return webpush
+
+
+def _sound(push: Push) -> str | None:
+    return None if push.sound == SILENT else push.sound or DEFAULT_SOUND
+
+
+def _with_data(own: Mapping[str, Any], data: Mapping[str, str]) -> Mapping[str, Any]:
+    """Add what all platforms get: the data of one platform replace it as a whole."""
+    return {**own, "data": {**data, **own["data"], ID_FIELD: data[ID_FIELD]}} if "data" in own else own
+
+
+def _merged(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an object with the fields of both; where both have one, theirs counts. Names of headers may differ in case."""
+    merged = dict(ours)
+    for name, value in theirs.items():
+        mine = merged.get(name)
+        if name == "headers" and isinstance(mine, dict):
+            given = {header.lower() for header in value}
+            merged[name] = {h: v for h, v in mine.items() if h.lower() not in given} | dict(value)
+        elif isinstance(mine, dict) and isinstance(value, dict):
+            merged[name] = _merged(mine, value)
+        else:
+            merged[name] = value
+    return merged
 
 
 def _address(message: PushMessage | Withdrawal) -> str:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from knocktwice_shared.messages import Push
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from datetime import datetime, timedelta
+
+
+#: A push that has nothing but its texts.
+_PLAIN = Push("", "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,10 +23,8 @@ class PushMessage:
         notification_id: a UUID as text. It is used as tag and collapse id, so that a repeat replaces the first push.
         registration: the FCM registration token or FID of the device.
         title, body: the rendered texts.
-        data: extra key-value pairs for the application.
         ttl: how long the provider may keep the push for a device that is offline.
-        link: the address that a click opens.
-        image: the address of the picture.
+        push: everything else about it. Its own title and body are not filled in, so that many people may share it.
         receipt_url: the address to which the app reports, see ``content/links/receipt_urls.py``.
     """
 
@@ -30,9 +33,7 @@ class PushMessage:
     title: str
     body: str
     ttl: timedelta
-    data: Mapping[str, str] = field(default_factory=dict)
-    link: str | None = None
-    image: str | None = None
+    push: Push = _PLAIN
     receipt_url: str | None = None
 
 

@@ -58,15 +58,21 @@ class WrittenText:
 
     Attributes:
         provider_id: the provider's id, by which a repeat is recognised.
-        number: the writer's number in E.164.
+        number: the writer's number in E.164, or what else the provider tells: a short code, a name.
         text: the text.
         opt_out: the provider's own reading of the text (``STOP``, ``START``, ``HELP``), if it has one.
+        provider: the provider's name.
+        channel: the channel by which it came.
+        sender: our sender to which it was written.
     """
 
     provider_id: str
     number: str
     text: str
     opt_out: str | None = None
+    provider: str | None = None
+    channel: str | None = None
+    sender: str | None = None
 
 
 class Books(Protocol):

@@ -47,6 +47,7 @@ def start(
     step: Annotated[list[str] | None, step_options.each("the template's")] = None,
     steps: step_options.StepsFile = None,
     category: Annotated[str | None, typer.Option(help="Instead of the template's.")] = None,
+    valid_for: send_options.ValidFor = None,
     per_minute: Annotated[int | None, typer.Option(help="Most people in any minute.", min=1)] = None,
     budget_parts: Annotated[int | None, typer.Option(help="Most SMS parts it may come to.", min=0)] = None,
     budget_cost: Annotated[
@@ -81,7 +82,7 @@ def start(
     if template is None and plan is None:
         raise typer.BadParameter("nothing to say; name a template, or say it with --step", param_hint="--template")
     at = send_options.send_at(send_at, local=local)
-    shared = wire.Shared(None, None, category, None, None, template, at, plan)
+    shared = wire.Shared(None, None, category, None, None, template, at, plan, send_options.valid_for(valid_for))
     values = given_values(params, param or [])
     told: dict[str, Any] = {}
     with wire.in_callers_words(wire.with_steps(str, shared)):

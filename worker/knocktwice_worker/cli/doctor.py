@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
@@ -14,10 +14,13 @@ from knocktwice_shared.channels import SMS
 from knocktwice_shared.durability import Durability
 from knocktwice_shared.names import INBOX_ACCEPTED, INBOX_BACKLOG, Queue
 from knocktwice_worker.audience import receipt_health
+from knocktwice_worker.brake import brakes, watch
 from knocktwice_worker.channels.outcomes import CredentialsUnavailable
 from knocktwice_worker.channels.registry import CHANNELS
+from knocktwice_worker.lifecycle import BrakeState
 from knocktwice_worker.limits import budget
 from knocktwice_worker.notation import number_plans
+from knocktwice_worker.notifications.store import alarms
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -215,6 +218,38 @@ def _dead_letters(here: Services) -> tuple[Level, str]:
     return (Level.WARNING, f"{count} parked, for example: {last}") if count else (Level.OK, "none")
 
 
+def _brake(here: Services) -> tuple[Level, str]:
+    with here.engine.connect() as conn:
+        found = brakes.list_all(conn)
+    if not found:
+        rules = watch.Rules.of(here.settings)
+        return Level.OK, f"none is on; one would hold {rules.holds}" if rules.watched else "off (KNOCKTWICE_BRAKE)"
+    told = []
+    for one in found[:5]:
+        state = "holds" if one.state is BrakeState.ON else "is off, and still holds"
+        passed = f", would have held {one.passed} more" if one.passed else ""
+        told.append(
+            f"brake {one.id} {state} {one.held} messages{passed} since {one.since:%Y-%m-%d %H:%M} UTC: {one.why}"
+        )
+    return Level.WARNING, f"{'. '.join(told)}; see 'knocktwice brake list'"
+
+
+#: For how long a decision that did not wait is a warning.
+_LATELY = timedelta(hours=24)
+
+
+def _awaited(here: Services) -> tuple[Level, str]:
+    with here.engine.connect() as conn:
+        count, last = alarms.lately_not_awaited(conn, _LATELY)
+    if not count:
+        return Level.OK, "every decision of the last day waited for what had been accepted before it"
+    finding = f"{count} decisions of the last day did not wait for an accepted message, the last after {last:%H:%M} UTC"
+    return (
+        Level.WARNING,
+        f"{finding}; receipts and cancellations are processed too late: look at backlog and dead letters",
+    )
+
+
 def _receipts(here: Services) -> tuple[Level, str]:
     with here.engine.connect() as conn:
         kinds = receipt_health.examine(conn, here.settings)
@@ -239,5 +274,7 @@ _CHECKS: dict[str, Callable[[Services], tuple[Level, str]]] = {
     "backlog": _backlog,
     "sms budget": _budget,
     "receipts": _receipts,
+    "brake": _brake,
+    "awaited": _awaited,
     "dead letters": _dead_letters,
 }

@@ -16,12 +16,16 @@ from rich.table import Table
 from knocktwice_shared.errors import KnocktwiceError
 from knocktwice_worker.cli import (
     blast,
+    brake,
     erase,
     gateway,
+    inbound,
     opt_out,
     outbox,
+    push_options,
     receipts,
     segment,
+    send_options,
     stats,
     step_options,
     template,
@@ -99,6 +103,20 @@ def notify(
         str | None,
         typer.Option(help="transactional, marketing or critical.", show_default="the template's, or transactional"),
     ] = None,
+    valid_for: send_options.ValidFor = None,
+    link: push_options.Link = None,
+    image: push_options.Image = None,
+    data: push_options.Data = None,
+    subtitle: push_options.Subtitle = None,
+    sound: push_options.Sound = None,
+    badge: push_options.Badge = None,
+    channel_id: push_options.ChannelId = None,
+    priority: push_options.PushPriority = None,
+    icon: push_options.Icon = None,
+    color: push_options.Color = None,
+    android: push_options.Android = None,
+    apns: push_options.Apns = None,
+    webpush: push_options.Webpush = None,
     as_json: AsJson = False,
 ) -> None:
     """Notify one person and print the notification's id.
@@ -111,14 +129,17 @@ def notify(
         --step 'sms after=5m' --step 'sms when=not_clicked after=2h text="Your order is ready, Ada."'
     """
     from knocktwice import Client
-    from knocktwice_worker.cli import phone_options, send_options
+    from knocktwice_worker.cli import phone_options
 
     plan = step_options.plan(step or (), steps)
     if plan is not None:
         send_options.only_steps(sms, when, after)
     if title is None and body is None and template is None and sms is None and plan is None:
         raise typer.BadParameter("nothing to say; give it, a --template, an --sms or a --step", param_hint="--title")
-    push = send_options.push(title, body, wanted=not no_push)
+    texts = {"link": link, "image": image, "subtitle": subtitle, "sound": sound, "badge": badge}
+    texts |= {"channel_id": channel_id, "priority": priority, "icon": icon, "color": color}
+    looks = push_options.fields(data or (), {"android": android, "apns": apns, "webpush": webpush}, **texts)
+    push = send_options.push(title, body, looks, wanted=not no_push)
     values = given_values(params, param or [])
     at = send_options.send_at(send_at, local=local)
     with Client(broker_url(services().settings)) as client:
@@ -137,6 +158,7 @@ def notify(
             key=key,
             category=category,
             send_at=at,
+            valid_for=send_options.valid_for(valid_for),
         )
     print(json.dumps({"id": str(id_)}) if as_json else id_)
 
@@ -263,6 +285,7 @@ app.command()(stats.advise)
 app.command()(template.apply)
 app.add_typer(template.app)
 app.add_typer(opt_out.app)
+app.add_typer(inbound.app)
 app.add_typer(tpns.app)
 app.command("erase-user")(erase.erase_user)
 app.add_typer(user.app)
@@ -270,6 +293,7 @@ app.add_typer(webhooks.app)
 app.command()(gateway.gateway)
 app.add_typer(gateway.app)
 app.add_typer(blast.app)
+app.add_typer(brake.app)
 app.add_typer(receipts.app)
 app.add_typer(unknown.app)
 app.add_typer(outbox.app)

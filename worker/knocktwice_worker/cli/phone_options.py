@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from knocktwice_shared.errors import InvalidMessage
-from knocktwice_worker.notation.phone_numbers import Kind, Plan, UnusableNumber, canonical
+from knocktwice_worker.notation.phone_numbers import UnusableNumber, canonical
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,12 +34,11 @@ def any_of(given: Sequence[str], name: str, rules: Rules) -> list[str]:
     Raises:
         InvalidMessage: some are none; all of them are named by their place.
     """
-    anyone = replace(rules, plan=Plan.POSSIBLE, kinds=frozenset(Kind))
     numbers, problems = set(), []
     for place, number in enumerate(given):
         path = f"{name}[{place}]" if name.islower() else name.lower()
         try:
-            numbers.add(canonical(number, anyone))
+            numbers.add(canonical(number, rules.of_anyone))
         except UnusableNumber as error:
             problems.append(InvalidMessage(path, str(error)))
     if problems:

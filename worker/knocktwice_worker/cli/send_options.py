@@ -3,24 +3,57 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from knocktwice import LocalTime, Push, Sms
+from knocktwice_shared.messages import VALID_FOR_LIMIT
+from knocktwice_worker.notation import durations
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from knocktwice import When
 
 
-def push(title: str | None, body: str | None, *, wanted: bool) -> Push | Literal[False] | None:
-    """Return the push; ``False`` where none is wanted although a template has one."""
+ValidFor = Annotated[
+    str | None,
+    typer.Option(
+        help="How long after it was due it is of use, like 10m; later it is not sent.", show_default="the category's"
+    ),
+]
+
+
+def valid_for(given: str | None) -> timedelta | None:
+    """Return how long it is of use."""
+    if given is None:
+        return None
+    try:
+        return durations.parse(given, VALID_FOR_LIMIT)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--valid-for") from None
+
+
+def push(
+    title: str | None, body: str | None, looks: Mapping[str, Any], *, wanted: bool
+) -> Push | Literal[False] | None:
+    """Return the push; ``False`` where none is wanted although a template has one.
+
+    Args:
+        title, body: its texts.
+        looks: its other fields, as far as they were given.
+        wanted: whether there is to be one.
+    """
     if (title is None) != (body is None):
         raise typer.BadParameter("go together", param_hint="--title and --body")
     if title is not None and body is not None:
         if not wanted:
             raise typer.BadParameter("leaves nothing to do for --title and --body", param_hint="--no-push")
-        return Push(title, body)
+        return Push(title, body, **looks)
+    for name in looks:
+        option = f"--{name.replace('_', '-')}"
+        raise typer.BadParameter("says something of a push; give --title and --body, too", param_hint=option)
     return None if wanted else False
 
 

@@ -176,13 +176,17 @@ def _print_preview(shown: Preview) -> None:
         ("language", shown.locale),
         ("push title", push.title),
         ("push body", push.body),
-        *((f"push {name}", value) for name, value in (("link", push.link), ("image", push.image)) if value),
+        *((f"push {name}", _shown(v)) for name, v in push.fields().items() if name not in ("title", "body", "data")),
         *((f"data {name}", value) for name, value in push.data.items()),
         ("push size", f"{shown.push_bytes} of {PUSH_BYTES_LIMIT} bytes (FCM takes 4096, the rest is knocktwice's own)"),
         *_steps(shown),
     ]
     for name, value in lines:
         out.print(f"{name:11} {value}", markup=False, soft_wrap=True)
+
+
+def _shown(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, dict) else str(value)
 
 
 def _steps(shown: Preview) -> Iterator[tuple[str, str]]:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from knocktwice_shared.channels.step_content import TEXT
 from knocktwice_shared.errors import InvalidMessage
+from knocktwice_worker.content import rendering
+from knocktwice_worker.content.liquid import tracks
 from knocktwice_worker.content.wording import PLAIN_TEXT, Filling
 
 if TYPE_CHECKING:
@@ -69,7 +71,7 @@ def words(
     return Words(wording.write(said, filling), said.get("sender"))
 
 
-def check(
+def problems(
     plan: Sequence[Step],
     push: Push | None,
     sms_text: str | None,
@@ -77,18 +79,28 @@ def check(
     params: Mapping[str, Any],
     links: Callable[[int], Tracker | None] = lambda _: None,
     *,
+    body: str | None = None,
     wording_of: Callable[[str], Wording],
-) -> None:
-    """Raise like :func:`words` if a step cannot be filled in for a person; the usual SMS is checked with the push.
+) -> dict[int, InvalidMessage]:
+    """Return the steps of a plan that cannot be written for a person, by their place, and why.
 
     Args:
+        plan, push, sms_text, locale, params: as for :func:`words`.
         links: returns what makes the links of a step, by its number.
+        body: the push's body, if it is filled in already; the usual SMS says the same, unless it has links of its own.
         wording_of: returns the wording of a channel.
     """
+    found: dict[int, InvalidMessage] = {}
     for place, step in enumerate(plan):
-        if not step.plain or push is None:
+        try:
+            if body is not None and sms_text is None and step.plain and not (push and tracks(push.body)):
+                rendering.check_sms(body)
+                continue
             path, link = f"plan[{place}]", links(place + 1)
             words(written(step), push, sms_text, locale, params, path, link, wording=wording_of(step.channel))
+        except InvalidMessage as error:
+            found[place] = error
+    return found
 
 
 def check_delays(plan: Sequence[Step], *, least_s: float, most_s: float) -> None:

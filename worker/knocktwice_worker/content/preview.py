@@ -9,7 +9,8 @@ from knocktwice_shared.errors import InvalidMessage
 from knocktwice_shared.messages import PUSH_BYTES_LIMIT
 from knocktwice_worker.content import plans
 from knocktwice_worker.content import sms_parts as parts
-from knocktwice_worker.content.rendering import push_bytes, render
+from knocktwice_worker.content.pushes import PushForm
+from knocktwice_worker.content.rendering import render_sms
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -71,7 +72,7 @@ class Preview:
 
     def as_json(self) -> dict[str, Any]:
         """Return it as plain data."""
-        told = asdict(self) | {"push_bytes_limit": PUSH_BYTES_LIMIT}
+        told = asdict(self) | {"push": self.push.fields(), "push_bytes_limit": PUSH_BYTES_LIMIT}
         told["steps"] = [step.as_json() for step in self.steps]
         return told
 
@@ -100,8 +101,7 @@ def preview(
         wanted = f"there is nothing for {locale}" if locale else "is missing, as there is no default_locale"
         raise InvalidMessage("locale", f"{wanted}; there are contents for {', '.join(definition.contents)}")
     push, sms_text = definition.content(chosen)
-    texts = render(push, sms_text, params, links)
-    filled = type(push)(texts.title, texts.body, push.data, push.link, push.image)
+    filled = PushForm(push).fill(params)
 
     def said(place: int, step: Step) -> StepPreview:
         path = f"fallback.{place}" if isinstance(definition.fallback, list) else "fallback"
@@ -116,13 +116,24 @@ def preview(
             content=wording.shown(words.text),
         )
 
+    steps = tuple(said(place, step) for place, step in enumerate(definition.plan))
+    # Where no step says it, whoever sends the template may still add one that does; or nobody, and then it may be too long.
+    sms = "" if definition.fallback == "never" else _usual_sms(push, sms_text, params, links)
     return Preview(
         locale=chosen,
-        push=filled,
-        push_bytes=push_bytes(push, texts),
-        sms=texts.sms,
-        encoding=parts.encoding(texts.sms),
-        sms_parts=parts.count(texts.sms),
-        steps=tuple(said(place, step) for place, step in enumerate(definition.plan)),
+        push=filled.whole(),
+        push_bytes=filled.size,
+        sms=sms,
+        encoding=parts.encoding(sms),
+        sms_parts=parts.count(sms),
+        steps=steps,
         fallback=definition.fallback != "never",
     )
+
+
+def _usual_sms(push: Push, sms_text: str | None, params: Mapping[str, Any], links: Tracker | None) -> str:
+    """Return the text of the usual SMS; nothing where it cannot be written, which its step would have said."""
+    try:
+        return render_sms(push, sms_text, params, links=links)
+    except InvalidMessage:
+        return ""

@@ -102,6 +102,7 @@ def _resolved(batch: Batch, definition: Definition, version: int, known: Mapping
         batch,
         plan=plan(batch, definition),
         category=batch.category or definition.category,
+        valid_for=batch.valid_for or definition.valid_for,
     )
     chosen = {"template": batch.template, "version": version, "locales": contents}
     if definition.sender is not None:

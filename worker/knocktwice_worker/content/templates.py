@@ -6,26 +6,33 @@ A definition is checked as a whole when it is stored, so that nothing but a reci
 from __future__ import annotations
 
 import re
+from datetime import timedelta
+from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Discriminator,
     Field,
+    PlainSerializer,
     Tag,
     ValidationError,
     field_validator,
     model_validator,
 )
 
+from knocktwice_shared.channels import SMS
 from knocktwice_shared.errors import InvalidMessage
 from knocktwice_shared.messages import (
     SMS_CHARS_LIMIT,
     STEPS_LIMIT,
     TEMPLATE_NAME_LIMIT,
+    VALID_FOR_LIMIT,
     Category,
+    Priority,
     Push,
     Step,
     When,
@@ -34,6 +41,7 @@ from knocktwice_shared.messages import (
 from knocktwice_worker.content import locales
 from knocktwice_worker.content.liquid import BrokenTemplate, variables
 from knocktwice_worker.content.template_fallback import Fallback
+from knocktwice_worker.notation import durations
 
 if TYPE_CHECKING:
     from typing import Self
@@ -58,18 +66,35 @@ def _locale(value: str) -> str:
     return locales.canonical(value)
 
 
+def _valid_for(value: object) -> timedelta:
+    span = durations.parse(value, VALID_FOR_LIMIT)
+    if span < timedelta(seconds=1):
+        raise ValueError("must be at least 1s")
+    return span
+
+
 class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class PushContent(_Part):
-    """The push's texts in one language."""
+    """The push's texts in one language, and how it looks and sounds; the fields are the contract's."""
 
     title: str
     body: str
     data: dict[str, str] = Field(default_factory=dict)
     link: str | None = None
     image: str | None = None
+    subtitle: str | None = None
+    sound: str | None = None
+    badge: int | str | None = None
+    channel_id: str | None = None
+    priority: Priority | None = None
+    icon: str | None = None
+    color: str | None = None
+    android: dict[str, Any] = Field(default_factory=dict)
+    apns: dict[str, Any] = Field(default_factory=dict)
+    webpush: dict[str, Any] = Field(default_factory=dict)
 
 
 class Content(_Part):
@@ -82,19 +107,28 @@ class Content(_Part):
     def _sendable(self) -> Self:
         sms = None if self.sms is None else {"text": self.sms}
         try:
-            parse_content({"push": self.push.model_dump(), "sms": sms}, "content")
+            parse_content({"push": self.push.model_dump(mode="json"), "sms": sms}, "content")
             self.variables()
         except InvalidMessage as error:
             field = error.field.removeprefix("content.").replace("sms.text", "sms")
             raise InvalidMessage(field, error.problem) from None
         return self
 
+    @cached_property
+    def said(self) -> tuple[Push, str | None]:
+        """Push and SMS text, as Liquid that takes all parameters by name.
+
+        Raises:
+            InvalidMessage: a field is wrong.
+        """
+        push, _ = parse_content({"push": self.push.model_dump(mode="json")}, "content")
+        return push.with_texts(lambda _, text: _to_liquid(text)), self.sms and _to_liquid(self.sms)
+
     def texts(self) -> dict[str, str]:
         """Return what may hold placeholders, by field, as Liquid."""
-        texts = {"push.title": self.push.title, "push.body": self.push.body}
-        if self.sms is not None:
-            texts["sms"] = self.sms
-        return {field: _to_liquid(text) for field, text in texts.items()}
+        push, sms = self.said
+        texts = {f"push.{place}": text for place, text in push.texts()}
+        return texts if sms is None else texts | {"sms": sms}
 
     def variables(self) -> frozenset[str]:
         """Return the names of the parameters; ``1`` is that of ``{1}``."""
@@ -117,6 +151,8 @@ class Definition(_Part):
     Attributes:
         default_locale: whose contents people of another or an unknown language get; ``None`` refuses them.
         category: unless the sender names another.
+        valid_for: how long after it was due a push or a message is of use, unless the sender says otherwise; ``None``
+            is the category's setting.
         fallback: what follows the push, one SMS or a list of steps, unless the sender names another; ``never`` forbids
             all.
         signature: who sends the SMS, put before its text.
@@ -126,6 +162,7 @@ class Definition(_Part):
 
     default_locale: Annotated[str, AfterValidator(_locale)] | None
     category: Category = Category.TRANSACTIONAL
+    valid_for: Annotated[timedelta, BeforeValidator(_valid_for), PlainSerializer(durations.written)] | None = None
     fallback: (
         Annotated[
             Annotated[Fallback, Tag("fallback")]
@@ -180,7 +217,7 @@ class Definition(_Part):
             )
         for locale in self.contents:
             _, sms = self.content(locale)
-            if sms is not None and len(sms) > SMS_CHARS_LIMIT:
+            if sms is not None and len(sms) > SMS_CHARS_LIMIT and self._says_content(locale):
                 raise InvalidMessage(
                     f"contents.{locale}.sms",
                     f"is {len(sms)} characters with its signature; {SMS_CHARS_LIMIT} at most",
@@ -208,6 +245,14 @@ class Definition(_Part):
             return [self.fallback]
         return self.fallback if isinstance(self.fallback, list) else []
 
+    def _says_content(self, locale: str) -> bool:
+        """Whether an SMS in a language says what the content says: a text of its own, or else one that a step asks for."""
+        if self.fallback == "never":
+            return False
+        return self.contents[locale].sms is not None or any(
+            step.channel == SMS and step.text is None for step in self._steps
+        )
+
     @property
     def parameters(self) -> list[str]:
         """The names that its texts take values for; ``1`` is that of ``{1}``."""
@@ -225,16 +270,7 @@ class Definition(_Part):
 
     def content(self, locale: str) -> tuple[Push, str | None]:
         """Return push and SMS text of one locale, as Liquid that takes all parameters by name."""
-        content = self.contents[locale]
-        texts = content.texts()
-        push = Push(
-            title=texts["push.title"],
-            body=texts["push.body"],
-            data=content.push.data,
-            link=content.push.link,
-            image=content.push.image,
-        )
-        sms = texts.get("sms")
+        push, sms = self.contents[locale].said
         return push, f"{self.signature} {sms or push.body}" if self.signature else sms
 
     def as_json(self) -> dict[str, Any]:

@@ -31,7 +31,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
-from knocktwice_worker.lifecycle import OPEN, DeliveryState, NotificationState, ProviderState
+from knocktwice_worker.lifecycle import OPEN, BrakeState, DeliveryState, NotificationState, ProviderState, PushTrouble
 
 #: The database's clock, as a function of our own so that tests can move it. Every time the system compares with is from
 #: here, never from a worker's clock.
@@ -280,6 +280,11 @@ batches = Table(
     Column("category", Text, nullable=False, comment="transactional, critical or marketing."),
     Column("ttl", Interval, nullable=False, comment="How long the provider may hold the push."),
     Column(
+        "valid_for",
+        Interval,
+        comment="How long after it was due a push or a message is of use. NULL: the category's setting.",
+    ),
+    Column(
         "reference",
         JSONB,
         nullable=False,
@@ -427,6 +432,14 @@ deliveries = Table(
         "When the provider's last report came, or when we stopped waiting for it. NULL: it may still come.",
     ),
     _time("heard_at", "When a report or a price was written here last."),
+    Column("brake", BigInteger, comment="The brake that held it last. NULL: none has."),
+    Column(
+        "brake_waived",
+        Boolean,
+        nullable=False,
+        server_default=text("false"),
+        comment="Whether it was released from a brake, so that no brake holds it again.",
+    ),
     CheckConstraint(_one_of("state", DeliveryState), name="state"),
     CheckConstraint(_one_of("provider_status", ProviderState), name="provider_status"),
     CheckConstraint(f"({_one_of('state', sorted(OPEN))}) = (wake_at IS NOT NULL)", name="wake_at"),
@@ -454,6 +467,13 @@ deliveries = Table(
         "deliveries_unreported_idx",
         "finished_at",
         postgresql_where=text("step > 0 AND state = 'sent' AND reported_at IS NULL"),
+    ),
+    # serves: what a brake holds; empty while none is on
+    Index(
+        "deliveries_brake_idx",
+        "brake",
+        "notification_id",
+        postgresql_where=text("brake IS NOT NULL AND wake_at IS NOT NULL AND NOT brake_waived"),
     ),
     comment="One step of a notification, written when the step before it ends: "
     "0 is the push, 1, 2 and so on follow it.",
@@ -539,12 +559,54 @@ inbound_texts = Table(
     "inbound_texts",
     metadata,
     Column("provider_id", Text, primary_key=True, comment="The provider's id of the text, by which a repeat is known."),
-    Column("number", Text, nullable=False, comment="Who wrote, in E.164. Empty: the person was erased."),
+    Column(
+        "number", Text, nullable=False, comment="Who wrote: in E.164, a short code or a name. Empty: they were erased."
+    ),
     Column("wish", Text, comment="STOP, START or HELP. NULL: something else."),
     _time("received_at", "When it was written down.", required=True),
-    # serves: whether somebody has asked for texts again since
-    Index("inbound_texts_number_idx", "number", "received_at", postgresql_where=text("wish IS NOT NULL")),
-    comment="What people wrote to one of our senders: that they did, and not the words.",
+    Column(
+        "id",
+        Uuid,
+        comment="A UUIDv7 by which lists and webhooks name it. NULL: it came before texts were kept.",
+    ),
+    Column("words", Text, comment="The text. NULL: not kept, or no longer."),
+    Column("characters", Integer, comment="The length of the text. NULL: not known."),
+    Column("provider", Text, comment="The provider that brought it. NULL: not known."),
+    Column("channel", Text, comment="How it came: sms or whatsapp. NULL: not known."),
+    Column("sender", Text, comment="Our sender to which it was written. NULL: not told."),
+    # serves: whether somebody has asked for texts again since; a number's texts
+    Index("inbound_texts_of_number_idx", "number", "received_at"),
+    # serves: the list, newest first; who an event is about
+    Index("inbound_texts_id_idx", "id", unique=True),
+    # serves: what is new since a follower looked last
+    _when("inbound_texts_received_at_idx", "received_at"),
+    comment="What people wrote to one of our senders.",
+)
+
+opt_out_changes = Table(
+    "opt_out_changes",
+    metadata,
+    Column(
+        "id",
+        Uuid,
+        primary_key=True,
+        server_default=text("gen_random_uuid()"),
+        comment="By which webhooks name it.",
+    ),
+    Column("number", Text, nullable=False, comment="The number in E.164. Empty: the person was erased."),
+    Column(
+        "opted_out", Boolean, nullable=False, comment="Whether it must not be texted from then on, or may be again."
+    ),
+    Column("source", Text, nullable=False, comment="Who said so: sms, provider, or what was told."),
+    Column("inbound_id", Uuid, comment="The text that says so. NULL: none."),
+    Column("changed", Boolean, nullable=False, comment="Whether the list changed by it; only then it is told."),
+    _time("at", "When it was said; what was said before is ignored.", required=True),
+    _time("noted_at", "When it was written down.", required=True),
+    # serves: whether something newer was said about a number
+    Index("opt_out_changes_number_idx", "number", "at"),
+    # serves: what is new since a follower looked last
+    _when("opt_out_changes_noted_at_idx", "noted_at"),
+    comment="Who said what about a number, opting out or in.",
 )
 
 receipt_health = Table(
@@ -557,6 +619,93 @@ receipt_health = Table(
     Column("delivered", Integer, nullable=False, comment="Of these, how many were reported as delivered."),
     Column("confirmed", Integer, nullable=False, comment="Of these, how many were reported as delivered or clicked."),
     comment="How many pushes the apps reported as delivered, by the hour and the kind of device.",
+)
+
+push_counts = Table(
+    "push_counts",
+    metadata,
+    Column(
+        "slot",
+        DateTime(timezone=True),
+        primary_key=True,
+        comment="When the slot begins in which the pushes were handed over: 15 seconds, later an hour, later a day.",
+    ),
+    Column("template", Text, primary_key=True, comment="The template. Empty: none."),
+    Column("platform", Text, primary_key=True, comment="android, ios, web or unknown."),
+    Column("app_version", Text, primary_key=True, comment="The version of the app. Empty: not known."),
+    Column(
+        "refused",
+        BigInteger,
+        nullable=False,
+        comment="Pushes that the provider refused for a reason that is not the device's.",
+    ),
+    Column("sent", BigInteger, nullable=False, comment="Pushes that the provider took."),
+    Column("delivered", BigInteger, nullable=False, comment="Of these, reported as delivered within half a minute."),
+    Column("clicked", BigInteger, nullable=False, comment="Of these, clicked within half a minute."),
+    Column(
+        "troubled",
+        Boolean,
+        nullable=False,
+        server_default=text("false"),
+        comment="Whether a brake was on, so that this says nothing of what is usual.",
+    ),
+    comment="What became of pushes within half a minute, for the brake, by template and kind of device.",
+)
+
+brakes = Table(
+    "brakes",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True, comment="In the order in which they tripped."),
+    Column("kind", Text, nullable=False, comment="What is wrong with the pushes: refused, undelivered or unclicked."),
+    Column("template", Text, comment="The template whose SMS it holds. NULL: any; empty: none."),
+    Column("platform", Text, comment="The platform. NULL: any."),
+    Column("app_version", Text, comment="The version of the app. NULL: any; empty: not known."),
+    Column(
+        "state",
+        Text,
+        nullable=False,
+        server_default=text("'on'"),
+        comment="on; over: the share is usual again; released: by an operator.",
+    ),
+    _time("since", "When it tripped.", required=True),
+    Column(
+        "counted_from",
+        DateTime(timezone=True),
+        nullable=False,
+        comment="From when on the pushes that it covers say nothing of what is usual.",
+    ),
+    _time("ended_at", "Since when it holds nothing new. NULL: it is on."),
+    _time("grace_until", "Until when nothing that it covered is held again. NULL: no operator released it."),
+    Column("pushes", BigInteger, nullable=False, comment="The pushes by which it tripped."),
+    Column("share", Numeric, nullable=False, comment="The share of these that nobody answers or nobody can."),
+    Column("usual", Numeric, nullable=False, comment="The usual share."),
+    Column("why", Text, nullable=False, comment="The same in words."),
+    Column(
+        "passed",
+        BigInteger,
+        nullable=False,
+        server_default=text("0"),
+        comment="SMS that went although it was on, because the settings only watch their kind.",
+    ),
+    CheckConstraint(_one_of("kind", PushTrouble), name="kind"),
+    CheckConstraint(_one_of("state", BrakeState), name="state"),
+    CheckConstraint("(state = 'on') = (ended_at IS NULL)", name="ended"),
+    # serves: the decision about a step; empty while no brake is on
+    Index("brakes_on_idx", "id", postgresql_where=text("state = 'on'")),
+    comment="Brakes: each holds the SMS of one kind of people whose share that falls back has jumped.",
+)
+
+alarms = Table(
+    "alarms",
+    metadata,
+    Column("type", Text, primary_key=True, comment="What happened, like brake.on."),
+    Column("subject", Uuid, primary_key=True, comment="About what; an alarm about the same is raised once."),
+    _time("at", "When it happened first.", required=True),
+    Column("data", JSONB, nullable=False, comment="What the webhook says."),
+    Column("count", BigInteger, nullable=False, server_default=text("1"), comment="How often it happened."),
+    # serves: webhooks and doctor, which look for new ones
+    Index("alarms_at_idx", "at"),
+    comment="What an operator must know and no notification tells, for webhooks and doctor.",
 )
 
 decisions = Table(

@@ -38,11 +38,12 @@ class Takes(dict[str, Any]):
 
     Args:
         model: describes the body. It does not check it: the contract's validator does.
+        required: whether there must be one.
     """
 
-    def __init__(self, model: type[BaseModel]) -> None:
+    def __init__(self, model: type[BaseModel], *, required: bool = True) -> None:
         schema = {"$ref": _SCHEMAS + model.__name__}
-        super().__init__(requestBody={"required": True, "content": {"application/json": {"schema": schema}}})
+        super().__init__(requestBody={"required": required, "content": {"application/json": {"schema": schema}}})
         self.model = model
 
 

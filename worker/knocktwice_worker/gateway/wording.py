@@ -169,7 +169,9 @@ def phone(value: object, path: str, numbers: Rules) -> str:
 def _respell(items: list[Any], path: str, numbers: Rules) -> None:
     for place, item in enumerate(items):
         if isinstance(item, dict) and item.get("phone") is not None:
-            item["phone"] = phone(item["phone"], f"{path}[{place}].phone", numbers)
+            # Any number may opt out, also one that would not be texted anyway.
+            taken = numbers.of_anyone if item.get("change") in ("opt_out", "opt_in") else numbers
+            item["phone"] = phone(item["phone"], f"{path}[{place}].phone", taken)
 
 
 def refuse_unknown(body: Mapping[str, Any], known: Iterable[str], why: Mapping[str, str] | None = None) -> None:

@@ -9,7 +9,7 @@ that the number plan calls a valid mobile number is kept; :func:`spellings` retu
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING
@@ -123,6 +123,11 @@ class Rules:
     region: str | None = None
     plan: Plan = Plan.VALID
     kinds: frozenset[Kind] = USUAL
+
+    @property
+    def of_anyone(self) -> Rules:
+        """The rules for numbers that are looked up or put on a list: also those that would never be texted."""
+        return replace(self, plan=Plan.POSSIBLE, kinds=frozenset(Kind))
 
 
 def canonical(value: object, rules: Rules) -> str:

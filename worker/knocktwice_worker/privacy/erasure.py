@@ -14,7 +14,7 @@ import structlog
 from sqlalchemy import Connection, text
 
 from knocktwice_shared.messages import UserErased
-from knocktwice_worker.audience import inbound_texts, opt_outs, untextable
+from knocktwice_worker.audience import inbound_texts, opt_out_log, opt_outs, untextable
 from knocktwice_worker.audience.erased import REFRESH
 from knocktwice_worker.blasts import forgetting
 from knocktwice_worker.lifecycle import Refusal
@@ -119,6 +119,7 @@ class Erasure:
         with self.engine.begin() as conn:
             _forget_opt_outs(conn, found.own, self.secret)
             inbound_texts.forget_numbers(conn, found.own)
+            opt_out_log.forget_numbers(conn, found.own)
             untextable.forget(conn, found.own)
         with self.engine.begin() as conn:
             forgetting.forget_user(conn, user, notifications.first_id_after(begun))

@@ -12,6 +12,7 @@ from sqlalchemy import Connection, Row, text
 
 from knocktwice_worker.channels.registry import CHANNELS
 from knocktwice_worker.content.links.link_store import LINK
+from knocktwice_worker.lifecycle import Note
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -46,7 +47,10 @@ VERDICTS = {
     "invalid_content": "The text could not be filled in for this person: no SMS.",
     "too_late": "It had been due for so long that it was of no use any more (KNOCKTWICE_USELESS_AFTER…): no SMS.",
     "quiet_hours": "It is night where this person lives: the SMS waits for the morning.",
-    "wasted_sms": "A receipt came after the SMS: it was not needed.",
+    "brake": "The SMS is held by brake {brake} since {since}, because {why}.",
+    "brake_released": "The SMS was released from brake {brake}: {reason}.",
+    "dropped": "An operator dropped the SMS that brake {brake} held: {reason}.",
+    "wasted_sms": "A receipt came after the last look before the SMS: it was not needed.",
     "adopted": "Its outcome had been lost; the provider's list shows that it went out.",
     "delivery_report": "The provider reported what became of the SMS.",
     "delivery_unknown": "The provider never said whether the SMS arrived, and nobody waits for it any longer.",
@@ -55,8 +59,13 @@ VERDICTS = {
     "closed": "An operator took the unknown outcome of the SMS as settled: {reason}.",
     "provider_chosen": "{provider} is to send the SMS ({why}).",
     "provider_changed": "{from} did not take the SMS ({reason}), so {to} is to send it.",
+    "clock_jumped": "The database's clock had been ahead and came back: this slept until {slept_until}, and was woken.",
     "withdrawn": "The apps were told to take the push off the screen.",
 }
+
+
+#: States in which the provider has a message, or may have it.
+_HANDED_OVER = frozenset({"sending", "sent", "failed", "unknown"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,15 +216,17 @@ def _moments(conn: Connection, found: Row[Any], steps: Sequence[Row[Any]]) -> It
     source = "" if found.blast is None else f" as one of the blast {found.blast}"
     yield Moment(found.created_at, "accepted", f"Accepted{source}; {waits}.")
     attempts = _rows(conn, "attempts", found.id, "registration")
+    decisions = _rows(conn, "decisions", found.id, "id")
+    adopted = {decision.step for decision in decisions if decision.verdict == Note.ADOPTED}
     for step in steps:
         if step.channel == "push":
             yield from _push_moments(step, attempts)
         else:
-            yield from _sms_moments(step, _due(step, steps))
+            yield from _sms_moments(step, _due(step, steps), adopted=step.step in adopted)
     for event in _rows(conn, "events", found.id, "received_at"):
         if event.kind != "cancelled":
             yield Moment(event.received_at, event.kind, _received(event, steps))
-    for decision in _rows(conn, "decisions", found.id, "id"):
+    for decision in decisions:
         sentence = VERDICTS.get(decision.verdict, decision.verdict).replace("SMS", _name(decision.step, steps))
         if "{" in sentence:
             settings = {"setting": _sender_setting(decision.step, steps)}
@@ -251,14 +262,21 @@ def _due(step: Row[Any], steps: Sequence[Row[Any]]) -> datetime | None:
     return due + late
 
 
-def _sms_moments(step: Row[Any], due: datetime | None) -> Iterator[Moment]:
+def _sms_moments(step: Row[Any], due: datetime | None, *, adopted: bool) -> Iterator[Moment]:
+    """Yield what became of a message.
+
+    A claim is no hand-over: behind its claim a sender looks once more, and may leave the message. What the provider's list
+    shows was taken some time before it was found there.
+    """
     name = _noun(step.channel)
     if step.claimed_at:
         tries = "" if step.tries == 1 else f" (try {step.tries})"
-        yield Moment(step.claimed_at, step.channel, f"{name} to {mask(step.number)} handed to the provider{tries}.")
+        left = "" if step.state in _HANDED_OVER else "; the provider has not taken it"
+        yield Moment(step.claimed_at, step.channel, f"A sender took up the {name} to {mask(step.number)}{tries}{left}.")
     if step.state == "sent":
         provider = taken_by(step.step, step.provider, step.provider_id) or "The provider"
-        yield Moment(step.finished_at, step.channel, f"{provider} took the {name} as {step.provider_id}.")
+        when = ", at an earlier time than this, at which it was found" if adopted else ""
+        yield Moment(step.finished_at, step.channel, f"{provider} took the {name} as {step.provider_id}{when}.")
     elif step.state == "failed":
         yield Moment(step.finished_at, step.channel, f"The {name} failed: {step.reason}.")
     elif step.state == "scheduled":

@@ -1,4 +1,4 @@
-"""The background threads of a worker: roll-ups, webhooks, and fresh statistics for PostgreSQL's planner.
+"""The background threads of a worker: roll-ups, webhooks, the brake, and fresh statistics for PostgreSQL's planner.
 
 Any number of workers may run them at once, and the system works without any single one. They are separate from the
 dispatcher, so that slow work here cannot delay a countdown.
@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 from celery import bootsteps
 
 from knocktwice_shared.errors import InvalidMessage
+from knocktwice_worker.audience import receipt_health
+from knocktwice_worker.brake import watch
 from knocktwice_worker.database import table_statistics
 from knocktwice_worker.reporting import rollups
 from knocktwice_worker.runtime.outage_log import Outage
@@ -29,8 +31,14 @@ _COUNT_EVERY_S = 10.0
 _CLEAN_EVERY_S = 3600.0
 #: Seconds between two rounds of webhooks.
 _WEBHOOKS_EVERY_S = 1.0
+#: Seconds between two looks of the brake at the latest pushes.
+_BRAKE_EVERY_S = 5.0
+#: Seconds between two counts of the receipts of the current hour.
+_RECEIPTS_EVERY_S = 60.0
 #: Seconds between two checks for tables that have grown.
 _ANALYZE_EVERY_S = 3.0
+#: Seconds that all threads together have to stop.
+_JOIN_S = 10.0
 #: How many times longer a thread rests than it works.
 _REST = 10
 
@@ -68,6 +76,23 @@ def _webhooks() -> Callable[[Services], None]:
     return turn
 
 
+def _brake() -> Callable[[Services], None]:
+    cleaned_at = time.monotonic()
+
+    def turn(here: Services) -> None:
+        nonlocal cleaned_at
+        watch.refresh(here.engine, watch.Rules.of(here.settings))
+        if time.monotonic() - cleaned_at > _CLEAN_EVERY_S:
+            cleaned_at = time.monotonic()
+            watch.clean(here.engine)
+
+    return turn
+
+
+def _receipts(here: Services) -> None:
+    receipt_health.count_current(here.engine)
+
+
 def _analyze(here: Services) -> None:
     table_statistics.refresh(here.engine)
 
@@ -92,6 +117,8 @@ class Background(bootsteps.StartStopStep):
             for name, turn, pause in (
                 ("roll-ups", _roll_ups(), _COUNT_EVERY_S),
                 ("webhooks", _webhooks(), _WEBHOOKS_EVERY_S),
+                ("brake", _brake(), _BRAKE_EVERY_S),
+                ("receipts", _receipts, _RECEIPTS_EVERY_S),
                 ("statistics", _analyze, _ANALYZE_EVERY_S),
             )
         ]
@@ -101,8 +128,9 @@ class Background(bootsteps.StartStopStep):
     def stop(self, parent: Any) -> None:
         """Stop the threads. Work that was not committed is done again by the next worker."""
         self._stop.set()
+        until = time.monotonic() + _JOIN_S
         for thread in self._threads:
-            thread.join(timeout=10)
+            thread.join(timeout=max(0.0, until - time.monotonic()))
 
     # When the broker is lost the consumer stops its steps, and starts them again afterwards.
     close = stop

@@ -105,6 +105,7 @@ class Dispatcher(bootsteps.StartStopStep):
                 here = services()
                 if ticks % _SWEEP_EVERY == 0:
                     here.inbox.sweep(publish_message)
+                    here.clock_watch.look()
                 here.expansion.ring(publish)
                 while not self._stop.is_set() and dispatch(here, publish) == BATCH_LIMIT:
                     pass

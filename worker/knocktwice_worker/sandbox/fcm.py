@@ -5,7 +5,6 @@ https://firebase.google.com/docs/reference/fcm/rest/v1/projects.messages/send
 
 from __future__ import annotations
 
-import re
 import secrets
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -13,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
+from knocktwice_shared.errors import InvalidMessage
+from knocktwice_shared.messages.platforms import PLATFORMS, typed
 from knocktwice_worker.channels.fcm import ID_FIELD, WITHDRAW_FIELD
 from knocktwice_worker.sandbox.accounts import Accounts, InvalidGrantError
 from knocktwice_worker.sandbox.answers import json_response, play, read_json
@@ -27,7 +28,6 @@ _PAYLOAD_LIMIT = 4096
 _FIELDS = frozenset(
     {"name", "data", "notification", "android", "webpush", "apns", "fcm_options", "fcmOptions", "token", "fid"}
 )
-_DURATION = re.compile(r"\d+(\.\d{1,9})?s")
 _ERROR_TYPE = "type.googleapis.com/google.firebase.fcm.v1.FcmError"
 _INFO_TYPE = "type.googleapis.com/google.rpc.ErrorInfo"
 #: How Google names the limit of a project.
@@ -139,18 +139,26 @@ def _parse(body: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
         if key in {"from", "message_type"} or key.startswith(("google.", "gcm.")):
             raise Invalid(f"Invalid data payload key: {key}")
     notification = _strings(message.get("notification", {}), "message.notification")
-    android = _object(message.get("android", {}), "message.android")
-    if not _DURATION.fullmatch(str(android.get("ttl", "0s"))):
-        raise Invalid("Invalid value at 'message.android.ttl' (type.googleapis.com/google.protobuf.Duration)")
-    if str(android.get("priority", "normal")).lower() not in {"normal", "high"}:
-        raise Invalid("Invalid value at 'message.android.priority'")
-    for platform in ("apns", "webpush"):
-        settings = _object(message.get(platform, {}), f"message.{platform}")
-        _strings(settings.get("headers", {}), f"message.{platform}.headers")
-    payload = [*data.items(), *notification.items()]
-    if sum(len(key.encode()) + len(value.encode()) for key, value in payload) > _PAYLOAD_LIMIT:
-        raise Invalid("Android message is too big")
+    for platform, fields in PLATFORMS.items():
+        try:
+            typed(fields, message.get(platform, {}), f"message.{platform}", _strings)
+        except InvalidMessage as error:
+            raise Invalid(f"Invalid value at '{error.field}': {error.problem}") from None
+    _require_sizes(message, data, notification)
     return registration, message
+
+
+def _require_sizes(message: Mapping[str, Any], data: Mapping[str, str], notification: Mapping[str, str]) -> None:
+    """Refuse what is too big for a platform: its data and what it shows, its own in place of the common ones."""
+    for platform in ("android", "webpush"):
+        own = message.get(platform, {})
+        shown = {**notification, **own.get("notification", {})}
+        if _weight(own.get("data", data)) + _weight(shown) > _PAYLOAD_LIMIT:
+            raise Invalid(f"{platform.capitalize()} message is too big")
+
+
+def _weight(texts: Mapping[str, object]) -> int:
+    return sum(len(name.encode()) + len(str(value).encode()) for name, value in texts.items())
 
 
 def _object(value: object, path: str) -> dict[str, Any]:

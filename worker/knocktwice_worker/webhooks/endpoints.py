@@ -12,6 +12,7 @@ from knocktwice_shared.errors import InvalidMessage, KnocktwiceError
 from knocktwice_worker.channels.registry import CHANNELS
 from knocktwice_worker.lifecycle import OPEN, DeliveryState
 from knocktwice_worker.notifications.store import change_feed
+from knocktwice_worker.notifications.store.alarms import NOT_AWAITED
 from knocktwice_worker.webhooks import addresses
 
 if TYPE_CHECKING:
@@ -22,12 +23,18 @@ if TYPE_CHECKING:
 
 FOLLOWER = "webhooks"
 
+#: What is told of the system as a whole.
+ALARMS = ("brake.on", "brake.over", "brake.released", NOT_AWAITED)
+
 #: The one final report of a notification.
 FINISHED = "notification.finished"
 
+#: What is told of numbers: a text that a person wrote, and changes of the opt-outs.
+INBOUND, OPTED_OUT, OPTED_IN = HEARD = ("inbound.text", "number.opted_out", "number.opted_in")
+
 
 def types() -> tuple[str, ...]:
-    """Return everything that is told: of the notification, the push, and the messages of each channel."""
+    """Return everything that is told: of the notification, the push, the channels' messages, of numbers, and alarms."""
     ends = [state for state in DeliveryState if state not in OPEN]
     return (
         "notification.accepted",
@@ -36,6 +43,8 @@ def types() -> tuple[str, ...]:
         "push.clicked",
         *(f"{channel}.{end}" for channel in CHANNELS for end in (*ends, "delivered", "read", "undelivered")),
         FINISHED,
+        *HEARD,
+        *ALARMS,
     )
 
 

@@ -1,4 +1,4 @@
-"""The events of notifications, each written once and in the order in which a notification had them."""
+"""The events of notifications and numbers, each written once and in the order in which a notification had them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import text
 
 from knocktwice_worker.notifications.store import change_feed
+from knocktwice_worker.webhooks import heard
 from knocktwice_worker.webhooks.endpoints import FINISHED, FOLLOWER
 
 if TYPE_CHECKING:
@@ -109,7 +110,27 @@ JOIN notifications n ON n.id = c.id
 WHERE n.finished_at IS NOT NULL
 """
 
-# A fact that was written before meets its own row. Only what is new is queued for the endpoints.
+# Only what is new is queued for the endpoints.
+_QUEUE = """
+INSERT INTO webhook_deliveries (
+  endpoint_id,
+  event_id,
+  notification_id,
+  next_at
+)
+SELECT
+  e.id,
+  r.id,
+  r.notification_id,
+  knocktwice_now()
+FROM recorded r
+JOIN webhook_endpoints e
+  ON e.disabled_at IS NULL
+  AND r.at >= e.since
+  AND (e.events = '{}' OR r.type = ANY(e.events))
+"""
+
+# A fact that was written before meets its own row.
 _RECORD = text(f"""
 WITH changed AS (
   SELECT DISTINCT
@@ -147,27 +168,33 @@ recorded AS (
   ON CONFLICT DO NOTHING
   RETURNING id, notification_id, type, at
 )
-INSERT INTO webhook_deliveries (
-  endpoint_id,
-  event_id,
-  notification_id,
-  next_at
+{_QUEUE}""")
+
+# An alarm has an id of its own in place of a notification's.
+_RECORD_ALARMS = text(f"""
+WITH recorded AS (
+  INSERT INTO webhook_events (
+    notification_id,
+    step,
+    type,
+    at,
+    data
+  )
+  SELECT subject, 0, type, at, data
+  FROM alarms
+  WHERE at > :after AND at <= :until
+  ORDER BY at
+  ON CONFLICT DO NOTHING
+  RETURNING id, notification_id, type, at
 )
-SELECT
-  e.id,
-  r.id,
-  r.notification_id,
-  knocktwice_now()
-FROM recorded r
-JOIN webhook_endpoints e
-  ON e.disabled_at IS NULL
-  AND r.at >= e.since
-  AND (e.events = '{{}}' OR r.type = ANY(e.events))
+{_QUEUE}
 """)
 
 
 def _record(conn: Connection, after: datetime, until: datetime) -> None:
     conn.execute(_RECORD, {"after": after, "until": until})
+    heard.record(conn, after, until)
+    conn.execute(_RECORD_ALARMS, {"after": after, "until": until})
 
 
 _IS_ANYBODY_TOLD = text("SELECT 1 FROM webhook_endpoints WHERE disabled_at IS NULL LIMIT 1")

@@ -14,7 +14,8 @@ from sqlalchemy import text
 
 from knocktwice_worker.channels.http import NoResponse, Request
 from knocktwice_worker.database.bulk import rows
-from knocktwice_worker.webhooks import signing
+from knocktwice_worker.webhooks import heard, signing
+from knocktwice_worker.webhooks.endpoints import HEARD
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -154,10 +155,11 @@ class Sender:
         """Send one round of what is due, to all endpoints side by side; return how many events that were."""
         with self.engine.begin() as conn:
             due = conn.execute(_CLAIM, {"lease": _LEASE, "most": _AT_ONCE}).all()
+            about = heard.about(conn, {str(row.notification_id) for row in due if row.type in HEARD})
         if not due:
             return 0
         now = time.time()
-        answers = self.hooks.send([_request(row, self.secrets, now) for row in due])
+        answers = self.hooks.send([_request(row, self.secrets, now, about) for row in due])
         failures = [_failure(answer) for answer in answers]
         with self.engine.begin() as conn:
             conn.execute(
@@ -191,9 +193,17 @@ class Sender:
         return failure and failure.problem
 
 
-def _request(row: Row[Any], secrets: Sequence[str], now: float) -> Request:
+def _request(
+    row: Row[Any],
+    secrets: Sequence[str],
+    now: float,
+    about: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]],
+) -> Request:
     data = dict(row.data)
-    if row.personal:
+    if row.type in HEARD:
+        masked, whole = about.get(str(row.notification_id), ({}, {}))
+        data |= {**masked, **(whole if row.personal else {})}
+    elif row.personal:
         who = {"user": row.user_id, "phone": row.phone, "key": row.key}
         data |= {name: value for name, value in who.items() if value is not None}
     body = _body(row.type, row.at.isoformat(), data)

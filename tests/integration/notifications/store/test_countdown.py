@@ -23,6 +23,16 @@ def test_a_row_rings_once_per_lease(book: Book, clock: Clock) -> None:
     assert len(book(store.ring, limit=10, lease=LEASE)) == 1
 
 
+def test_what_has_waited_longest_rings_first(book: Book, clock: Clock) -> None:
+    longest, long, short = (batch("ada", after=after) for after in (60, 120, 180))
+    # Their ids do not lie in this order.
+    for one in (long, short, longest):
+        book.pushed(one)
+    clock.advance(timedelta(seconds=200))
+    rung = [book(store.ring, limit=1, lease=LEASE)[0].notification_id for _ in range(3)]
+    assert rung == [*ids(longest), *ids(long), *ids(short)]
+
+
 def test_a_check_that_comes_early_finds_nothing_due(book: Book, clock: Clock) -> None:
     one = batch("ada", after=7200)
     book.pushed(one)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from knocktwice_shared.messages import DeviceRegistered
+from knocktwice_shared.messages import DeviceRegistered, Receipt
 from knocktwice_worker.audience import people
 from knocktwice_worker.lifecycle import AttemptState, DeliveryState
 from knocktwice_worker.notifications import store
@@ -195,6 +195,19 @@ def test_a_claimed_push_that_was_cancelled_meanwhile_ends_before_the_call(book: 
     assert book.states(stopped)["push"][1]
     assert book.states(stopped)["notification"][0] == "cancelled"
     assert book.states(other)["push"] == ("sending", None)
+
+
+def test_a_claimed_push_whose_notification_was_answered_meanwhile_ends_before_the_call(book: Book) -> None:
+    one = batch("ada", when="not_clicked")
+    (id_,) = ids(one)
+    book.accept(one)
+    record(book, id_, ada=SECOND)
+    assert len(book(store.claim_push, [id_], LEASE)) == 1
+    # Another device had it, or the person opened the app by other means.
+    book.receipt(id_, Receipt.CLICKED)
+    assert book(store.stop_claimed, [id_]) == {id_}
+    assert book.states(id_)["push"] == ("skipped", "superseded")
+    assert book.states(id_)["notification"][0] == "reached"
 
 
 def test_a_push_that_comes_back_after_its_notification_ended_says_why_it_was_skipped(book: Book) -> None:

@@ -14,8 +14,9 @@ from knocktwice_shared.messages import (
     Receipt,
     ReceiptEvent,
 )
-from knocktwice_worker.lifecycle import DeliveryState, Refusal
+from knocktwice_worker.lifecycle import DeliveryState, NotificationState, Refusal
 from knocktwice_worker.notifications import store
+from knocktwice_worker.notifications.store import transitions
 from support.sent_messages import placed
 from support.store_book import AT, LEASE, Book, batch, ids
 
@@ -35,7 +36,9 @@ def claimed(book: Book, one: Batch) -> datetime:
 def test_only_one_sender_claims(book: Book) -> None:
     one = batch("ada", after=0)
     claimed(book, one)
-    assert book(store.claim_steps, placed(ids(one)), LEASE) == ([], None)
+    # Neither one that has seen the message before the first, nor one that has seen it since.
+    for tries in (0, 1):
+        assert book(store.claim_steps, placed(ids(one), tries), LEASE) == ([], None)
 
 
 def places(of: Batch, placement: store.Placement) -> dict[str, store.Placement]:
@@ -149,6 +152,17 @@ def test_the_providers_answer_ends_the_notification(
     book(store.record_steps, [store.StepResult(ids(one)[0], state, reason=reason, opted_out=reason == "opted_out")])
     assert book.states(ids(one)[0])["notification"] == end
     assert book.rows("SELECT number FROM opt_outs") == ([("+16505550100",)] if reason == "opted_out" else [])
+
+
+@pytest.mark.parametrize("state", [s for s in NotificationState if s is not NotificationState.ACTIVE])
+def test_of_two_ends_the_first_stays(book: Book, state: NotificationState) -> None:
+    one = batch("ada", after=0)
+    (id_,) = ids(one)
+    book.pushed(one)
+    book(transitions.finish, [transitions.End(id_, state, "first")])
+    ended = book.rows("SELECT state, reason, finished_at FROM notifications")
+    book(transitions.finish, [transitions.End(id_, NotificationState.TEXTED, "second")])
+    assert book.rows("SELECT state, reason, finished_at FROM notifications") == ended
 
 
 def test_an_end_is_never_changed(book: Book) -> None:

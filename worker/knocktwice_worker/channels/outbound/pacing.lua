@@ -1,7 +1,6 @@
 -- A token bucket that all workers share, by the clock of Redis, and the queues (lanes) of messages. See pacing.py.
 -- KEYS[1]: hash of next (epoch seconds at which the next unit may go), pause (epoch seconds until which none may go),
---   cut, cut_at, and for each lane the end of its queue (the moment at which a message that joins now gets its turn);
---   skew moves the clock in tests.
+--   cut, cut_at, and for each lane the end of its queue (the moment at which a message that joins now gets its turn).
 -- ARGV[1]: units per second. ARGV[2]: burst, seconds of units that may go at once. ARGV[3]: mode.
 -- mode "take", ARGV[4]: lane. ARGV[5]: the number of first messages that go before those that join the queue now.
 --   ARGV[6…]: cost of each message. Returns the number of first messages that may go now, and for each other one the
@@ -10,10 +9,10 @@
 local RECOVERY, LEAST, KEPT = 10, 1 / 64, 3600
 local LANES = {'singles', 'blasts'}
 local time = redis.call('TIME')
-local bucket = redis.call('HMGET', KEYS[1], 'next', 'pause', 'cut', 'cut_at', 'skew', LANES[1], LANES[2])
-local now = time[1] + time[2] / 1000000 + (tonumber(bucket[5]) or 0)
+local bucket = redis.call('HMGET', KEYS[1], 'next', 'pause', 'cut', 'cut_at', LANES[1], LANES[2])
+local now = time[1] + time[2] / 1000000
 local next_at, pause = tonumber(bucket[1]) or 0, tonumber(bucket[2]) or 0
-local lines = {[LANES[1]] = tonumber(bucket[6]) or 0, [LANES[2]] = tonumber(bucket[7]) or 0}
+local lines = {[LANES[1]] = tonumber(bucket[5]) or 0, [LANES[2]] = tonumber(bucket[6]) or 0}
 local factor = 1
 if bucket[3] then
   factor = math.min(1, bucket[3] * 2 ^ ((now - bucket[4]) / RECOVERY))

@@ -15,7 +15,7 @@ from knocktwice_worker.channels.channel import CallbackRoute
 from knocktwice_worker.channels.reports import Heard, NotBelieved, WrittenText
 from knocktwice_worker.channels.twilio.reports import read_callback
 from knocktwice_worker.channels.twilio.signature import is_genuine
-from knocktwice_worker.channels.twilio.sms import CALLBACK_PATH
+from knocktwice_worker.channels.twilio.sms import CALLBACK_PATH, NAME
 
 if TYPE_CHECKING:
     from knocktwice_worker.channels.reports import Arrived
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 _FORM = "application/x-www-form-urlencoded"
 _SID = re.compile(r"[A-Z]{2}[0-9a-fA-F]{32}")
-#: A number, on WhatsApp and other channels with the channel's name before it.
-_NUMBER = re.compile(r"(?:[a-z]+:)?(\+[1-9]\d{6,14})")
+#: An address, on WhatsApp and other channels with the channel's name before it: a number, a short code or a name.
+_ADDRESS = re.compile(r"(?:([a-z]+):)?([^\x00-\x1f:]{1,40})")
 #: An empty answer to the person, because Twilio itself confirms STOP and START and answers HELP.
 _NO_REPLY = '<?xml version="1.0" encoding="UTF-8"?><Response/>'
 _SIGNATURE = ("X-Twilio-Signature", "Twilio's signature for the public URL and these fields.")
@@ -107,15 +107,22 @@ class InboundReceiver(_Signed):
     def receive(self, arrived: Arrived) -> Heard:
         """Return the text in a request."""
         form = self.fields(arrived)
-        number = _NUMBER.fullmatch(form.get("From", ""))
+        (channel, writer), (_, sender) = _address(form.get("From", "")), _address(form.get("To", ""))
         sid = form.get("MessageSid") or form.get("SmsSid") or ""
         texts = []
-        if number and _SID.fullmatch(sid):
-            texts.append(WrittenText(sid, number[1], form.get("Body", ""), form.get("OptOutType")))
+        if writer and _SID.fullmatch(sid):
+            words, opt_out = form.get("Body", ""), form.get("OptOutType")
+            texts.append(WrittenText(sid, writer, words, opt_out, NAME, channel, sender or None))
         return Heard(texts=texts, reply=_NO_REPLY, media_type="text/xml")
 
 
 _REFUSED = "X-Twilio-Signature does not fit this request and the public URL"
+
+
+def _address(value: str) -> tuple[str, str]:
+    """Return the channel and the number in an address; empty texts if it is none."""
+    found = _ADDRESS.fullmatch(value.strip())
+    return (found[1] or "sms", found[2].strip()) if found else ("", "")
 
 
 def _fields(arrived: Arrived) -> tuple[list[tuple[str, str]], bytes | None]:

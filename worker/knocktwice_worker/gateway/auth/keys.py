@@ -48,7 +48,7 @@ MEANINGS = {
     Scope.NOTIFY: "send and cancel notifications",
     Scope.AUDIENCE: "register devices, set numbers, tags and consent",
     Scope.TEMPLATES: "change templates and segments",
-    Scope.BLASTS: "start, pause, resume and abort blasts",
+    Scope.BLASTS: "start, pause, resume and abort blasts; release and drop what a brake holds",
     Scope.READ: "read notifications, templates, segments, blasts and numbers",
     Scope.ADMIN: "everything",
 }

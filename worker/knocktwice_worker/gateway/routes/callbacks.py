@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import structlog
 from fastapi import APIRouter, Path, Request, Response
 
+from knocktwice_shared.messages.phone_text import E164
 from knocktwice_worker.audience.inbound_texts import InboundText, country
 from knocktwice_worker.audience.opt_out_words import wish
 from knocktwice_worker.channels import registry
@@ -24,7 +25,7 @@ from knocktwice_worker.notation.phone_numbers import spelled
 
 if TYPE_CHECKING:
     from knocktwice_worker.channels.channel import CallbackRoute
-    from knocktwice_worker.channels.reports import Heard
+    from knocktwice_worker.channels.reports import Heard, WrittenText
     from knocktwice_worker.gateway.intake.callbacks import CallbackIntake
     from knocktwice_worker.services import Services
 
@@ -97,15 +98,26 @@ async def _take(route: CallbackRoute, request: Request, services: Services, prov
     body = await _body(request)
     query = request.scope["query_string"].decode("latin-1")
     heard = _heard(services, route, Arrived(provider, query, request.headers, body, datetime.now(UTC)))
-    # Other texts that people write are not kept.
-    texts = [
-        InboundText(t.provider_id, spelled(t.number), meant)
-        for t in heard.texts
-        if (meant := wish(t.text, t.opt_out, country(t.number)))
-    ]
+    texts = [_text(written, kept=bool(services.settings.inbound_days)) for written in heard.texts]
     if heard.reports or texts:
         await _intake(request).take(*heard.reports, *texts)
     return Response(heard.reply, media_type=heard.media_type) if heard.reply else Response(status_code=204)
+
+
+def _text(written: WrittenText, *, kept: bool) -> InboundText:
+    number, meant = written.number, None
+    # A short code or a name sends no wish: there is no number to be left alone.
+    if E164.fullmatch(number):
+        number, meant = spelled(number), wish(written.text, written.opt_out, country(number))
+    return InboundText(
+        written.provider_id,
+        number,
+        meant,
+        written.text if kept else None,
+        written.provider,
+        written.channel,
+        written.sender,
+    )
 
 
 def _heard(services: Services, route: CallbackRoute, arrived: Arrived) -> Heard:

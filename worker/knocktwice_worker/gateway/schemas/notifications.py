@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, cast
 from uuid import UUID
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, RootModel
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, RootModel, WithJsonSchema
 from pydantic.config import JsonDict
 
 from knocktwice_shared.channels import CONTENTS, Kind
@@ -16,9 +17,12 @@ from knocktwice_shared.messages import (
     STEPS_LIMIT,
     TEMPLATE_NAME_LIMIT,
     TTL_LIMIT,
+    VALID_FOR_LIMIT,
     Category,
+    Priority,
     When,
 )
+from knocktwice_shared.messages.platforms import PLATFORMS, Is
 from knocktwice_shared.names import BATCH_LIMIT
 from knocktwice_worker.gateway.schemas.fields import (
     Body,
@@ -35,14 +39,83 @@ from knocktwice_worker.gateway.schemas.fields import (
 _LOCAL_TIME = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,6})?)?$"
 
 
+_ADDRESS = Field(min_length=1, max_length=2_000, pattern=r"^\S+$|\{\{|\{%")
+_Name = Annotated[str, text_of(200)]
+
+
+def _platform(name: str, schema: str) -> Any:
+    """FCM's fields for one platform, with their types, for the document."""
+    says = f"Fields of FCM's `{schema}`; they win over the others here. Tags, collapse ids and times to live are ours."
+    return Annotated[dict[str, Any], WithJsonSchema({**_fields(PLATFORMS[name]), "description": says})]
+
+
+def _fields(table: Mapping[str, Any]) -> JsonDict:
+    ours = ("tag", "ttl", "collapse_key")
+    properties: JsonDict = {name: _field(takes) for name, takes in table.items() if name not in ours}
+    return {"type": "object", "properties": properties, "additionalProperties": False}
+
+
+def _field(takes: Any) -> JsonDict:
+    if isinstance(takes, dict):
+        return _fields(takes)
+    if isinstance(takes, tuple):
+        return {"type": "string", "enum": [*takes, *(word.lower() for word in takes)]}
+    return _TAKES[takes]
+
+
+_TEXT: JsonDict = {"type": "string"}
+_DURATION: JsonDict = {"type": "string", "pattern": r"^[0-9]+(\.[0-9]{1,9})?s$"}
+_TAKES: Mapping[Is, JsonDict] = {
+    Is.TEXT: _TEXT,
+    Is.FLAG: {"type": "boolean"},
+    Is.WHOLE: {"type": "integer", "minimum": 0, "maximum": 2**31 - 1},
+    Is.NUMBER: {"type": "number", "minimum": 0, "maximum": 1},
+    Is.DURATION: _DURATION,
+    Is.MOMENT: {"type": "string", "format": "date-time"},
+    Is.LIST: {"type": "array", "items": _TEXT},
+    Is.DURATIONS: {"type": "array", "items": _DURATION},
+    Is.DATA: {"type": "object", "additionalProperties": _TEXT},
+    Is.HEADERS: {"type": "object", "additionalProperties": _TEXT},
+    Is.ANY: {"type": "object"},
+}
+
+
 class PushBody(Body):
     """The content of the push. Placeholders are filled from `params`."""
 
     title: Annotated[str, text_of(PUSH_BYTES_LIMIT)] = Field(examples=["Your order is on its way"])
     body: Annotated[str, text_of(PUSH_BYTES_LIMIT)] = Field(examples=["{{ courier }} arrives at 19:30."])
     data: dict[str, str] | None = Field(None, description="Handed to the app, invisible to the person.")
-    link: str | None = Field(None, max_length=2_000, pattern="^https?://", description="What a click opens.")
-    image: str | None = Field(None, max_length=2_000, pattern="^https?://", description="Address of a picture.")
+    link: Annotated[str, _ADDRESS] | None = Field(
+        None,
+        description="What a click opens: an address of the web or of the app.",
+        examples=["https://shop.example/orders/{{ id }}", "myapp://orders/7"],
+    )
+    image: Annotated[str, _ADDRESS] | None = Field(None, description="`http` or `https` address of a picture.")
+    subtitle: Annotated[str, text_of(PUSH_BYTES_LIMIT)] | None = Field(
+        None, description="Line between title and body, on iPhones."
+    )
+    sound: _Name | None = Field(
+        None,
+        description="A sound file in the app; left out, the phone's own; `none`: no sound.",
+        examples=["chime.caf"],
+    )
+    badge: (
+        Annotated[int, Field(ge=0, lt=2**31)] | Annotated[str, Field(pattern=r"\{\{.*\}\}", max_length=200)] | None
+    ) = Field(None, description="Number on the app's icon, on iPhones; 0 removes it.")
+    channel_id: _Name | None = Field(None, description="Notification channel, on Android.")
+    priority: Priority | None = Field(None, description="Left out, `high`.")
+    icon: _Name | None = Field(None, description="A drawable in the app, on Android.")
+    color: str | None = Field(
+        None,
+        max_length=200,
+        pattern=r"^#[0-9A-Fa-f]{6}$|\{\{.*\}\}",
+        description="The icon's, on Android.",
+        examples=["#00aa55"],
+    )
+    android: _platform("android", "AndroidConfig") | None = None  # type: ignore[valid-type]
+    apns: _platform("apns", "ApnsConfig") | None = None  # type: ignore[valid-type]
+    webpush: _platform("webpush", "WebpushConfig") | None = None  # type: ignore[valid-type]
 
 
 Condition = When | Annotated[int, Field(ge=0, le=2)]
@@ -149,6 +222,13 @@ class SharedBody(Body):
     category: Category | None = Field(None, description="Left out: `transactional`, or the template's.")
     ttl_s: TtlS | None = Field(None, description="How long the push may wait, in seconds.")
     ttl: TtlS | None = Field(None, description='The same, also like `"2h"`; give one of the two.')
+    valid_for_s: float | None = Field(
+        None,
+        ge=1,
+        le=VALID_FOR_LIMIT.total_seconds(),
+        description="How long after it was due a push or a message is still of use; left out, the template's, or the "
+        "category's setting. What is held up for longer is not sent any more.",
+    )
     reference: dict[str, Any] | None = Field(None, description="Your own ids; at most 4 KB.")
 
 

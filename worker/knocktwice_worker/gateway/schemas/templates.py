@@ -30,6 +30,7 @@ class TemplateBody(Body):
 
     default_locale: str | None = Field(description="For people of any other language; null refuses them.")
     category: Category = Category.TRANSACTIONAL
+    valid_for: str | float | None = Field(None, description="How long it is of use after it was due, like `10m`.")
     fallback: Literal["never"] | dict[str, Any] | None = None
     signature: Annotated[str, Field(min_length=1, max_length=50)] | None = None
     contents: dict[str, Any] = Field(min_length=1, description="What it says, by language.")

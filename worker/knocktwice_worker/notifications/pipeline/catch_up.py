@@ -56,7 +56,7 @@ local function fit(id)
   return true
 end
 local out = {''}
-for _, kind in ipairs({'b', 'd', 'k', 'n', 'u'}) do
+for _, kind in ipairs({'b', 'd', 'k', 'n', 'p', 'u'}) do
   if #redis.call('ZRANGEBYLEX', KEYS[2], '[' .. kind .. ':', '(' .. kind .. ';', 'LIMIT', 0, 1) > 0 then
     out[1] = out[1] .. kind
   end
@@ -133,12 +133,18 @@ class CatchUp:
         """
         kinds, found = self._about(list(map(notification, ids)))
         pending = {subject[2:] for subject in found}
-        if not set(kinds).intersection("bku"):
+        if not set(kinds).intersection("bkpu"):
             return pending
+        related, still = self._related(engine, ids)
+        if "p" in kinds:
+            # What was carried out may have given a person the number that another message is about.
+            related, still = self._related(engine, ids)
+        return pending | {id_ for id_, own in related.items() if still.intersection(own)}
+
+    def _related(self, engine: Engine, ids: Sequence[str]) -> tuple[dict[str, list[str]], set[str]]:
         with engine.begin() as conn:
             related = store.related(conn, ids)
-        still = self.about(subject for own in related.values() for subject in own)
-        return pending | {id_ for id_, own in related.items() if still.intersection(own)}
+        return related, self.about(subject for own in related.values() for subject in own)
 
     def people(self, engine: Engine, users: Sequence[str]) -> set[str]:
         """Carry out all accepted messages about these people and their devices.

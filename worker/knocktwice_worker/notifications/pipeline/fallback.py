@@ -25,8 +25,10 @@ from knocktwice_worker.lifecycle import FALL_BACK, LOST, Delay, DeliveryState, F
 from knocktwice_worker.limits.per_number import Ask
 from knocktwice_worker.notation import phone_numbers
 from knocktwice_worker.notifications import store
+from knocktwice_worker.notifications.pipeline.brake import Candidate
 from knocktwice_worker.notifications.pipeline.catch_up import PENDING
 from knocktwice_worker.notifications.pipeline.concurrency import at_most
+from knocktwice_worker.notifications.store.braked import OF_MANY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence, Set
@@ -37,12 +39,13 @@ if TYPE_CHECKING:
     from knocktwice_worker.channels.opened import Channels
     from knocktwice_worker.content.links.short_links import Tracker
     from knocktwice_worker.limits.counting import Counting
+    from knocktwice_worker.notifications.pipeline.brake import BrakeGate, Stopped
     from knocktwice_worker.notifications.pipeline.catch_up import CatchUp
     from knocktwice_worker.notifications.pipeline.quiet import QuietGate
 
 log = structlog.get_logger(__name__)
 
-_UNDECIDED = {Verdict.WAIT, Delay.LIMITS_UNAVAILABLE, Delay.QUIET_HOURS}
+_UNDECIDED = {Verdict.WAIT, Delay.LIMITS_UNAVAILABLE, Delay.QUIET_HOURS, Delay.BRAKE}
 
 #: The wait before another look at a step that could not be decided yet.
 _WAIT = timedelta(seconds=30)
@@ -60,6 +63,8 @@ class _Case:
         limits: the figures of the limits, for the ledger.
         links: the short links in the message.
         unconfirmed: the result of the policy about devices that never send receipts, for the ledger.
+        blast: whether the message is a blast's.
+        passed: the brake that would have held it, for the ledger.
     """
 
     row: store.DueStep
@@ -69,6 +74,10 @@ class _Case:
     limits: dict[str, Any] = field(default_factory=dict)
     links: list[link_store.Link] = field(default_factory=list)
     unconfirmed: Mapping[str, Any] | None = None
+    blast: bool = False
+    passed: int | None = None
+    #: What is wrong with the content, if that is the verdict.
+    problem: str | None = None
     #: An accepted message about the step is still pending, but the wait for it is over.
     hurried: bool = False
 
@@ -88,9 +97,12 @@ class _Case:
             **self.limits,
             "unconfirmed": self.unconfirmed,
             "not_awaited": True if self.hurried else None,
+            "would_be_held_by_brake": self.passed,
+            "problem": self.problem,
         }
         known = {k: v for k, v in inputs.items() if v is not None}
-        return store.Decision(self.id, self.verdict, known, row.step, answered=row.clicked is not None)
+        answered = row.clicked is not None
+        return store.Decision(self.id, self.verdict, known, row.step, answered=answered, problem=self.problem)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,6 +123,7 @@ class Fallback:
         links: returns what makes the links in a step's message, if anything does.
         lease: how long a reserved message waits for its sender before it rings again.
         useless_after: how long after it was due a message may still go, by category.
+        brake: holds messages while too many would fall back at once.
     """
 
     engine: Engine
@@ -126,6 +139,7 @@ class Fallback:
     links: Callable[[str, int], Tracker | None]
     lease: timedelta
     useless_after: Mapping[Category, timedelta]
+    brake: BrakeGate
 
     @at_most(2)
     def check(self, ids: Sequence[str]) -> list[str]:
@@ -149,6 +163,7 @@ class Fallback:
             ]
             for case in cases:
                 case.hurried = case.id in pending
+            stopped = self._brake(conn, [c for c in cases if c.reservation and c.verdict in OF_MANY])
             self._keep_suppressed(conn, [c for c in cases if c.reservation and c.row.user_id is None])
             self._postpone_quiet(conn, [c for c in cases if c.reservation and c.category is Category.MARKETING])
             self._share_numbers(conn, [c for c in cases if c.reservation], batches)
@@ -159,9 +174,15 @@ class Fallback:
             link_store.insert(conn, [link for c in cases if c.id in won for link in c.links])
             waiting = [c.id for c in cases if c.verdict in _UNDECIDED]
             store.postpone(conn, [c.id for c in cases if c.verdict is Delay.LIMITS_UNAVAILABLE], _WAIT)
-            store.look_at(conn, {c.id: c.row.again or c.row.now + _WAIT for c in cases if c.verdict is Verdict.WAIT})
+            again = {c.id: c.row.again or c.row.now + _WAIT for c in cases if c.verdict is Verdict.WAIT}
+            store.look_at(conn, again | stopped.unseen)
             store.write_ledger(conn, [c.decision() for c in cases if c.id in won])
             store.skip(conn, [c.decision() for c in cases if c.verdict not in FALL_BACK and c.id not in waiting])
+            hurried = sum(c.hurried and c.verdict not in _UNDECIDED for c in cases)
+            store.not_awaited(conn, hurried, self.catch_up.patience.total_seconds())
+            stopped.note_passed(conn)
+        if hurried:
+            log.warning("accepted messages were not awaited", decisions=hurried)
         lost = [_ask(c, r) for c in asking if (r := c.reservation) and c.verdict in FALL_BACK and c.id not in won]
         self.limits.release(lost, rows[0].now)
         log.info("fallbacks decided", due=len(rows), reserved=len(won), waiting=len(waiting))
@@ -187,6 +208,16 @@ class Fallback:
             return rows
         store.postpone(conn, waiting, PENDING)
         return [row for row in rows if row.notification_id not in waiting]
+
+    def _brake(self, conn: Connection, cases: Sequence[_Case]) -> Stopped:
+        """Take out the messages that a brake holds, or may hold as soon as their pushes were counted."""
+        stopped = self.brake.stop(_candidate(case, self.useless_after[case.category]) for case in cases)
+        stopped.write(conn)
+        for case in cases:
+            case.passed = stopped.passed.get(case.id)
+            if case.id in stopped.ids:
+                case.verdict, case.reservation = Delay.BRAKE, None
+        return stopped
 
     def _keep_suppressed(self, conn: Connection, cases: Sequence[_Case]) -> None:
         """Refuse numbers whose erased owners had opted out.
@@ -271,18 +302,18 @@ class Fallback:
                 undelivered=row.provider_status in LOST,
             )
         )
-        case = _Case(row, batch.category, verdict)
+        case = _Case(row, batch.category, verdict, blast=batch.blast_id is not None)
         case.verdict = self._unconfirmed_verdict(case, unconfirmed.get(case.id))
         if case.verdict in FALL_BACK:
-            case.verdict = self._refusal(case, address) or case.verdict
+            case.verdict = self._refusal(case, address, batch) or case.verdict
             if case.verdict in FALL_BACK and address is not None:
                 case.reservation = self._reservation(case, address, batch)
         return case
 
-    def _refusal(self, case: _Case, address: str | None) -> Refusal | None:
+    def _refusal(self, case: _Case, address: str | None, batch: store.BatchContents) -> Refusal | None:
         """Return why no message may go to this person over the step's channel; ``None``: it may."""
         row, entry = case.row, self.channels.entry(case.row.channel)
-        if row.now - row.due_at > self.useless_after[case.category]:
+        if row.now - row.due_at > (batch.valid_for or self.useless_after[case.category]):
             return Refusal.TOO_LATE
         if self.channels[entry.name].silent:
             return Refusal.NO_SENDER
@@ -311,10 +342,9 @@ class Fallback:
             own = rendering.of(batch.content, case.row.locale)
             step = _step(case.row, batch)
             said = plans.words(step, *own, case.row.locale, case.row.params, links=links, wording=entry.wording)
-        except InvalidMessage:
-            # The content was valid for the version of this program that accepted it. Refuse it alone, so that it does
-            # not stop the others.
-            case.verdict = Refusal.INVALID_CONTENT
+        except InvalidMessage as error:
+            # The push, or another step, could be written, so the notification was accepted. Only this step fails.
+            case.verdict, case.problem = Refusal.INVALID_CONTENT, str(error)
             return None
         sender = said.sender or self._usual_sender(case, batch)
         same = said.text
@@ -337,6 +367,20 @@ class Fallback:
             case.limits = answer.inputs(ask, self.limits.budget)
             if answer.refusal:
                 case.verdict = answer.refusal
+
+
+def _candidate(case: _Case, useful_for: timedelta) -> Candidate:
+    row = case.row
+    return Candidate(
+        case.id,
+        row.step,
+        not case.blast and case.category is not Category.MARKETING,
+        row.brake,
+        row.braked,
+        row.unseen_until,
+        row.due_at + useful_for,
+        case.reservation.parts if case.reservation else None,
+    )
 
 
 def _ask(case: _Case, reservation: store.Reservation) -> Ask:

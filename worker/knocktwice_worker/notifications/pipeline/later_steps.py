@@ -27,6 +27,7 @@ from knocktwice_worker.channels.provider import deliver
 from knocktwice_worker.lifecycle import Delay, DeliveryState, Note, Refusal, Untextable
 from knocktwice_worker.limits.per_number import Ask
 from knocktwice_worker.notifications import store
+from knocktwice_worker.notifications.pipeline.brake import Candidate
 from knocktwice_worker.notifications.pipeline.catch_up import PENDING
 from knocktwice_worker.notifications.pipeline.concurrency import at_most
 
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from knocktwice_worker.channels.opened import Channels
     from knocktwice_worker.channels.outbound.provider_choice import Why
     from knocktwice_worker.limits.counting import Counting
+    from knocktwice_worker.notifications.pipeline.brake import BrakeGate
     from knocktwice_worker.notifications.pipeline.catch_up import CatchUp
     from knocktwice_worker.notifications.pipeline.quiet import QuietGate
 
@@ -99,6 +101,7 @@ class LaterSteps:
         lease: how long a claim lasts without an answer.
         retry_for: how long after it was due a message is sent again that its provider did not take.
         useless_after: how long after it was due a message may still go, by category.
+        brake: holds messages while too many would fall back at once.
     """
 
     engine: Engine
@@ -111,6 +114,7 @@ class LaterSteps:
     lease: timedelta
     retry_for: timedelta
     useless_after: Mapping[Category, timedelta]
+    brake: BrakeGate
 
     @at_most(4)
     def send(self, ids: Sequence[str]) -> list[str]:
@@ -169,7 +173,7 @@ class LaterSteps:
             store.skip(
                 conn, [store.Decision(r.notification_id, refusals[r.notification_id], {}, r.step) for r in refused]
             )
-            wanted = [row for row in rows if row.notification_id not in refusals]
+            wanted = self._unbraked(conn, [row for row in rows if row.notification_id not in refusals])
             marketing = [row for row in wanted if row.category is Category.MARKETING]
             asleep = self.quiet.postpone(conn, marketing)
             awake = [row for row in wanted if row.notification_id not in asleep]
@@ -190,13 +194,32 @@ class LaterSteps:
             )
             if claimed_at is None:
                 return None
-            categories = {row.notification_id: row.category for row in its_turn}
-            useful_for = {i: self.useless_after[categories[i]] for i in claimed}
+            useful = {row.notification_id: self._useful_for(row) for row in its_turn}
+            useful_for = {i: useful[i] for i in claimed}
             return _Claim(claimed_at, {i: chosen[i] for i in claimed}, useful_for)
+
+    def _unbraked(self, conn: Connection, rows: Sequence[store.ReservedStep]) -> Sequence[store.ReservedStep]:
+        """Let a brake hold messages that wait for their turn; return the others."""
+        stopped = self.brake.stop(
+            Candidate(
+                row.notification_id,
+                row.step,
+                row.single,
+                row.brake,
+                row.braked,
+                None,
+                row.now + self.useless_after[row.category] - row.age,
+                row.parts,
+            )
+            for row in rows
+            if row.brake is not None
+        )
+        stopped.write(conn)
+        return [row for row in rows if row.notification_id not in stopped.ids]
 
     def _refusal(self, row: store.ReservedStep) -> Refusal | None:
         """Return why a message may not go any more, although it might when its step was due; ``None``: it may."""
-        if row.age > self.useless_after[row.category]:
+        if row.age > self._useful_for(row):
             return Refusal.TOO_LATE
         entry = self.channels.entry(row.channel)
         if entry.address.is_number and row.opted_out:
@@ -206,6 +229,9 @@ class LaterSteps:
         if entry.consent is Consent.PHONE and row.category is Category.MARKETING and not row.consented:
             return Refusal.NO_CONSENT
         return None
+
+    def _useful_for(self, row: store.ReservedStep) -> timedelta:
+        return row.valid_for or self.useless_after[row.category]
 
     def _choose(self, rows: Sequence[store.ReservedStep]) -> dict[str, Choice]:
         """Choose a provider for each message: where a channel has several, by weight and health; else its usual one.

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import random
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import structlog
 from redis.exceptions import RedisError
@@ -21,7 +21,7 @@ from knocktwice_worker.channels.outcomes import Outcome, Rejected, Retry, Sent, 
 from knocktwice_worker.channels.provider import deliver
 from knocktwice_worker.channels.registry import wording_of
 from knocktwice_worker.content import plans, rendering, resolution
-from knocktwice_worker.content.rendering import Texts, render
+from knocktwice_worker.content.pushes import FilledPush, PushForm
 from knocktwice_worker.lifecycle import AttemptState
 from knocktwice_worker.notifications import store
 from knocktwice_worker.notifications.pipeline.catch_up import PENDING
@@ -49,21 +49,37 @@ _OF_LEASE = 0.8
 _BACKOFF = timedelta(seconds=10)
 
 
+@dataclass(slots=True)
+class _Written:
+    """What the notifications of a batch say.
+
+    Attributes:
+        pushes: notification id → its push.
+        unwritable: notification id → why its push cannot be written, though a step behind it can.
+        problems: notification id → why nothing of it can go out.
+    """
+
+    pushes: dict[str, FilledPush] = field(default_factory=dict)
+    unwritable: dict[str, str] = field(default_factory=dict)
+    problems: dict[str, str] = field(default_factory=dict)
+
+
 @dataclass(frozen=True, slots=True)
 class _Ready:
     """A batch whose texts are filled in."""
 
     resolved: resolution.Resolution
-    contents: dict[str, tuple[Push, Texts]]
-    problems: dict[str, str]
+    written: _Written
     ttl: timedelta
     times: SendTimes
 
     @property
     def intake(self) -> store.Intake:
         resolved = self.resolved
+        problems = {**self.written.problems, **self.times.problems}
+        unwritable = self.written.unwritable
         return store.Intake(
-            resolved.batch, self.problems, self.ttl, resolved.content, resolved.locales, self.times.later
+            resolved.batch, problems, self.ttl, resolved.content, resolved.locales, self.times.later, unwritable
         )
 
 
@@ -138,12 +154,17 @@ class Pushes:
         # record_push checks the pushes that go out now, check_fallback the steps that are due; only waiting ones are
         # checked here.
         waiting = {
-            id_ for r in ready for id_ in (*r.times.later, *(r.contents if r.resolved.batch.plan else ()))
+            id_
+            for r in ready
+            for id_ in (
+                *r.times.later,
+                *((*r.written.pushes, *r.written.unwritable) if r.resolved.batch.plan else ()),
+            )
         } - pushed
         if waiting:
             with self.engine.begin() as conn:
                 store.settle_cancelled(conn, sorted(waiting))
-        people = {id_: r for r in ready for id_ in r.contents}
+        people = {id_: r for r in ready for id_ in r.written.pushes}
         log.info(
             "batches accepted",
             first=str(ready[0].resolved.batch.id),
@@ -152,7 +173,7 @@ class Pushes:
             pushes=len(work),
         )
         shown = ((w, people[w.notification_id]) for w in work)
-        messages = [self._message(w, *r.contents[w.notification_id], r.ttl) for w, r in shown]
+        messages = [self._message(w, r.written.pushes[w.notification_id], r.ttl) for w, r in shown]
         self._deliver(messages, lease, complete=True)
 
     def resume(self, ids: Sequence[str]) -> None:
@@ -167,25 +188,28 @@ class Pushes:
         with self.engine.begin() as conn:
             waiting = pending - store.overdue(conn, sorted(pending), self.catch_up.patience) if pending else set()
             store.postpone_pushes(conn, sorted(waiting), PENDING)
+            store.not_awaited(conn, len(pending) - len(waiting), self.catch_up.patience.total_seconds())
             work = store.claim_push(conn, [id_ for id_ in ids if id_ not in waiting], self.lease)
             people = store.push_contents(conn, [w.notification_id for w in work])
             batches = store.contents(conn, (person.batch_id for person in people.values()))
         messages: list[PushMessage] = []
         broken: list[store.PushResult] = []
+        forms: dict[tuple[str, str | None], PushForm] = {}
         for w in work:
             person = people[w.notification_id]
             batch = batches[person.batch_id]
-            push, sms_text = rendering.of(batch.content, person.locale)
+            push, _ = rendering.of(batch.content, person.locale)
             if push is None:
                 continue
+            form = forms.setdefault((person.batch_id, person.locale), PushForm(push))
             try:
-                texts = render(push, sms_text, person.params, self.links(w.notification_id, 1))
+                filled = form.fill(person.params)
             except InvalidMessage as error:
                 # It could be filled in when it was accepted, by another version of this program. It must not stop the
                 # others.
                 broken.append(store.PushResult(w.notification_id, w.registration, AttemptState.REJECTED, str(error)))
                 continue
-            messages.append(self._message(w, push, texts, batch.ttl))
+            messages.append(self._message(w, filled, batch.ttl))
         if broken:
             with self.engine.begin() as conn:
                 store.record_push(conn, broken, retry_for=self.retry_for)
@@ -221,49 +245,57 @@ class Pushes:
         return dict.fromkeys(held, now)
 
     def _prepare(self, resolved: resolution.Resolution, held: Mapping[str, datetime]) -> _Ready:
-        contents, problems = self._render_all(resolved)
+        written = self._write(resolved)
         times = send_times(
             self.engine,
             resolved.batch,
             default_zone=self.default_zone,
             max_ahead_days=self.allowed.max_ahead_days,
-            useful_for=self.useless_after[resolved.batch.category or Category.TRANSACTIONAL],
+            useful_for=self._useful_for(resolved.batch),
         )
         if held:
             own = {str(r.id) for r in resolved.batch.recipients}
             waiting = {id_: since for id_, since in held.items() if id_ in own and id_ not in times.later}
             times = replace(times, later={**times.later, **waiting})
-        return _Ready(resolved, contents, {**problems, **times.problems}, self._ttl(resolved.batch), times)
+        return _Ready(resolved, written, self._ttl(resolved.batch), times)
 
-    def _render_all(self, resolved: resolution.Resolution) -> tuple[dict[str, tuple[Push, Texts]], dict[str, str]]:
-        """Fill in every text before anything is sent; who cannot be served is named with the reason."""
-        contents: dict[str, tuple[Push, Texts]] = {}
-        problems = dict(resolved.problems)
+    def _write(self, resolved: resolution.Resolution) -> _Written:
+        """Fill in every text before anything is sent. A step that cannot be written stops none of the others."""
+        written = _Written(problems=dict(resolved.problems))
         refused = self._delay_problem(resolved.batch)
         steps = resolved.batch.plan or ()
+        forms: dict[str | None, tuple[PushForm | None, Push | None, str | None]] = {}
         for recipient in resolved.batch.recipients:
-            id_ = str(recipient.id)
+            id_, values = str(recipient.id), recipient.values
             if refused:
-                problems[id_] = refused
-            elif id_ not in problems:
-                try:
-                    push, sms_text = resolved.own(id_)
-                    links = partial(self.links, id_)
-                    if push is not None:
-                        contents[id_] = push, render(push, sms_text, recipient.values, links(1))
-                    if steps:
-                        plans.check(
-                            steps,
-                            push,
-                            sms_text,
-                            resolved.locales.get(id_),
-                            recipient.values,
-                            links,
-                            wording_of=wording_of,
-                        )
-                except InvalidMessage as error:
-                    problems[id_] = f"{resolved.name(id_)}{error}"
-        return contents, problems
+                written.problems[id_] = refused
+            if id_ in written.problems:
+                continue
+            locale = resolved.locales.get(id_)
+            if locale not in forms:
+                push, sms_text = resolved.own(id_)
+                forms[locale] = None if push is None else PushForm(push), push, sms_text
+            form, push, sms_text = forms[locale]
+            filled, problem = _filled(form, values)
+            broken = plans.problems(
+                steps,
+                push,
+                sms_text,
+                locale,
+                values,
+                partial(self.links, id_),
+                body=None if filled is None else filled.body,
+                wording_of=wording_of,
+            )
+            if filled is not None:
+                written.pushes[id_] = filled
+                continue
+            first = problem or (broken[min(broken)] if len(broken) == len(steps) and broken else None)
+            if first is None:
+                continue
+            told = f"{resolved.name(id_)}{first}"
+            (written.problems if len(broken) == len(steps) else written.unwritable)[id_] = told
+        return written
 
     def _delay_problem(self, batch: Batch) -> str | None:
         try:
@@ -273,24 +305,29 @@ class Pushes:
         return None
 
     def _ttl(self, batch: Batch) -> timedelta:
-        """A push lives as long as the fallback waits, so that a phone that reconnects late does not get both."""
-        if batch.ttl is not None:
-            return batch.ttl
-        if batch.plan:
-            return min(batch.plan[0].after + self.ttl_grace, TTL_LIMIT)
-        return TTL_LIMIT
+        """A push lives as long as the fallback waits, so that a phone that reconnects late does not get both.
 
-    def _message(self, work: store.PushWork, push: Push, texts: Texts, ttl: timedelta) -> PushMessage:
+        It lives no longer than it is of use, if the message says how long that is, or if nothing follows it.
+        """
+        longest = min(batch.valid_for or TTL_LIMIT, TTL_LIMIT)
+        if batch.ttl is not None:
+            return min(batch.ttl, longest)
+        if batch.plan:
+            return min(batch.plan[0].after + self.ttl_grace, longest)
+        return min(self._useful_for(batch), TTL_LIMIT)
+
+    def _useful_for(self, batch: Batch) -> timedelta:
+        return batch.valid_for or self.useless_after[batch.category or Category.TRANSACTIONAL]
+
+    def _message(self, work: store.PushWork, filled: FilledPush, ttl: timedelta) -> PushMessage:
         urls = self.receipt_urls
         return PushMessage(
             notification_id=work.notification_id,
             registration=work.registration,
-            title=texts.title,
-            body=texts.body,
+            title=filled.title,
+            body=filled.body,
             ttl=ttl,
-            data=push.data,
-            link=push.link,
-            image=push.image,
+            push=filled.push,
             receipt_url=urls.url(work.notification_id, work.registration, now=time.time(), ttl_s=ttl.total_seconds())
             if urls
             else None,
@@ -315,6 +352,14 @@ class Pushes:
         if again:
             with self.engine.begin() as conn:
                 store.settle_cancelled(conn, again)
+
+
+def _filled(form: PushForm | None, params: Mapping[str, Any]) -> tuple[FilledPush | None, InvalidMessage | None]:
+    """Return the push for a person, or why it cannot be written; nothing where there is none."""
+    try:
+        return None if form is None else form.fill(params), None
+    except InvalidMessage as error:
+        return None, error
 
 
 def _result(message: PushMessage, outcome: Outcome) -> store.PushResult:

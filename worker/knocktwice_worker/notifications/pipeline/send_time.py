@@ -63,7 +63,7 @@ def send_times(
     )
     last = now + timedelta(days=max_ahead_days)
     first = now - useful_for
-    too_late = f"{Refusal.TOO_LATE}: send_at is over for longer than a {batch.category} message is of use"
+    too_late = f"{Refusal.TOO_LATE}: send_at is over for longer than the message is of use"
     return SendTimes(
         {id_: moment for id_, moment in at.items() if now < moment <= last},
         {id_: too_far if moment > last else too_late for id_, moment in at.items() if not first <= moment <= last},

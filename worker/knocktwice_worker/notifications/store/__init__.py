@@ -8,6 +8,7 @@ The store hands out frozen dataclasses, whose states and reasons are the enums o
 ``lifecycle``, ``database``, ``content`` and ``audience``; it must not know the pipeline, Redis, Celery or any provider.
 """
 
+from knocktwice_worker.notifications.store.alarms import not_awaited
 from knocktwice_worker.notifications.store.cancellations import cancel, note_cancelled, settle_cancelled
 from knocktwice_worker.notifications.store.due import (
     BatchContents,
@@ -90,6 +91,7 @@ __all__ = [
     "look_again",
     "look_at",
     "may_move",
+    "not_awaited",
     "note_cancelled",
     "note_searches",
     "note_wasted",

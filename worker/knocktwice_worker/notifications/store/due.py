@@ -12,6 +12,7 @@ from knocktwice_shared.messages import Category, When
 from knocktwice_worker.audience.untextable import FORBIDS
 from knocktwice_worker.database.bulk import rows
 from knocktwice_worker.lifecycle import Delay, DeliveryState, ProviderState, Untextable
+from knocktwice_worker.notifications.store.braked import BRAKE, UNSEEN_UNTIL
 from knocktwice_worker.notifications.store.ledger import Decision, write_ledger
 from knocktwice_worker.notifications.store.transitions import is_in
 from knocktwice_worker.notifications.store.trigger_sql import ANSWERS
@@ -103,6 +104,9 @@ class DueStep:
         clicked: the time of the first click on any step.
         cancelled: the time at which the application cancelled the notification.
         now: the time by the database's clock.
+        brake: the brake that covers the step; ``None``: none is on.
+        braked: the brake that has held it before.
+        unseen_until: when the brake will have counted its push; ``None``: it has, or the push tells nothing of others.
     """
 
     notification_id: str
@@ -127,6 +131,9 @@ class DueStep:
     clicked: datetime | None
     cancelled: datetime | None
     now: datetime
+    brake: int | None
+    braked: int | None
+    unseen_until: datetime | None
 
 
 # Locked in the order in which receipts lock, so that the two wait for each other and never deadlock. A push that waits for its
@@ -172,7 +179,10 @@ SELECT
   e.delivered,
   e.clicked,
   e.cancelled,
-  knocktwice_now()
+  knocktwice_now(),
+  {BRAKE},
+  d.brake,
+  {UNSEEN_UNTIL}
 FROM d
 JOIN notifications n ON n.id = d.notification_id AND n.state = 'active'
 LEFT JOIN deliveries p ON p.notification_id = d.notification_id AND p.step = d.after_step
@@ -240,6 +250,7 @@ class BatchContents:
         category: the category of the messages.
         ttl: how long the provider may keep the push for a device that is offline.
         blast_id: the blast that the batch is a page of; ``None``: it is of none.
+        valid_for: how long after it was due a message is of use; ``None`` is the category's setting.
     """
 
     content: dict[str, Any]
@@ -247,6 +258,7 @@ class BatchContents:
     category: Category
     ttl: timedelta
     blast_id: str | None = None
+    valid_for: timedelta | None = None
 
 
 # One row per batch, because up to five hundred notifications share one content.
@@ -257,7 +269,8 @@ SELECT
   b.plan,
   b.category,
   b.ttl,
-  p.blast_id
+  p.blast_id,
+  b.valid_for
 FROM batches b
 LEFT JOIN blast_pages p ON p.id = b.id
 WHERE b.id = ANY(CAST(:ids AS uuid[]))
@@ -268,8 +281,8 @@ def contents(conn: Connection, ids: Iterable[str]) -> dict[str, BatchContents]:
     """Return batch id → contents."""
     found = conn.execute(_CONTENTS, {"ids": sorted(set(ids))}).all()
     return {
-        str(id_): BatchContents(content, plan, Category(category), ttl, blast and str(blast))
-        for id_, content, plan, category, ttl, blast in found
+        str(id_): BatchContents(content, plan, Category(category), ttl, blast and str(blast), valid_for)
+        for id_, content, plan, category, ttl, blast, valid_for in found
     }
 
 

@@ -48,6 +48,7 @@ class Intake:
         content: what a template made of the batch's content; ``None`` takes the batch's own.
         locales: notification id → which part of that content is its own.
         later: notification id → when it goes out, unless at once.
+        unwritable: notification id → why its push cannot be written; what follows the push goes all the same.
     """
 
     batch: Batch
@@ -56,6 +57,7 @@ class Intake:
     content: Mapping[str, Any] | None = None
     locales: Mapping[str, str] = field(default_factory=dict)
     later: Mapping[str, datetime] = field(default_factory=dict)
+    unwritable: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +69,14 @@ class _Opened:
         plan: its later steps.
         send_at: when it goes out; ``None``: at once.
         pushed: whether it begins with a push.
+        unwritable: why that push cannot be written, if so.
     """
 
     recipient: Recipient
     plan: Sequence[Step]
     send_at: datetime | None
     pushed: bool
+    unwritable: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +84,7 @@ class _Stuck:
     """A push that cannot be made.
 
     Attributes:
-        state: ``skipped``, no device shows it; ``failed``, there is no device.
+        state: ``skipped``, no device shows it; ``failed``, there is no device, or it cannot be written.
         reason: the same for people.
     """
 
@@ -93,6 +97,16 @@ class _Stuck:
 
 
 # Sorted, so that two transactions with the same batches wait for each other instead of deadlocking.
+_BATCH_ROWS = rows(
+    "r",
+    id="uuid",
+    content="jsonb",
+    plan="jsonb",
+    category="text",
+    ttl="interval",
+    valid_for="interval",
+    reference="jsonb",
+)
 _INSERT_BATCHES = text(f"""
 INSERT INTO batches (
   id,
@@ -100,9 +114,10 @@ INSERT INTO batches (
   plan,
   category,
   ttl,
+  valid_for,
   reference
 )
-SELECT * FROM {rows("r", id="uuid", content="jsonb", plan="jsonb", category="text", ttl="interval", reference="jsonb")}
+SELECT * FROM {_BATCH_ROWS}
 ORDER BY 1 ON CONFLICT DO NOTHING
 """)
 
@@ -204,6 +219,7 @@ def accept(conn: Connection, intakes: Sequence[Intake], *, lease: timedelta) -> 
             "plan": [stored_plan(i.batch.plan or ()) for i in intakes],
             "category": [i.batch.category for i in intakes],
             "ttl": [i.ttl for i in intakes],
+            "valid_for": [i.batch.valid_for for i in intakes],
             "reference": [json.dumps(i.batch.reference) for i in intakes],
         },
     )
@@ -231,7 +247,7 @@ def accept(conn: Connection, intakes: Sequence[Intake], *, lease: timedelta) -> 
         return []
     # The first of two with one id is the one that was inserted.
     opened = {
-        id_: _Opened(r, i.batch.plan or (), i.later.get(id_), _pushes(i.batch))
+        id_: _Opened(r, i.batch.plan or (), i.later.get(id_), _pushes(i.batch), i.unwritable.get(id_))
         for id_, (i, r) in zip(reversed(ids), reversed(people), strict=True)
         if id_ in fresh
     }
@@ -360,14 +376,15 @@ SELECT
   0,
   'push',
   s.state,
-  CASE s.state WHEN 'skipped' THEN 'notifications_disabled' WHEN 'failed' THEN 'no_device' END,
+  CASE s.state WHEN 'skipped' THEN 'notifications_disabled' WHEN 'failed' THEN coalesce(r.problem, 'no_device') END,
   r.send_at,
   CASE s.state WHEN 'scheduled' THEN r.send_at WHEN 'sending' THEN knocktwice_now() + :lease END,
   CASE WHEN s.state <> 'scheduled' THEN knocktwice_now() END,
   CASE WHEN s.state NOT IN ('scheduled', 'sending') THEN knocktwice_now() END
-FROM {rows("r", id="uuid", pushable="boolean", send_at="timestamptz")}
+FROM {rows("r", id="uuid", pushable="boolean", send_at="timestamptz", problem="text")}
 CROSS JOIN LATERAL (
   SELECT CASE
+    WHEN r.problem IS NOT NULL THEN 'failed'
     WHEN r.send_at IS NOT NULL THEN 'scheduled'
     WHEN r.pushable THEN 'sending'
     WHEN EXISTS (SELECT FROM notifications n JOIN devices d ON d.user_id = n.user_id WHERE n.id = r.id) THEN 'skipped'
@@ -388,11 +405,12 @@ def _open_pushes(
     if not opened:
         return [], {}
     ids = sorted(opened)
+    written = [i for i in ids if opened[i].unwritable is None]
     work = open_attempts(
         conn,
         # The devices of a scheduled push are looked up when it goes out: by then they may belong to other people.
-        [i for i in ids if opened[i].send_at is None],
-        [(i, registration) for i in ids for registration in opened[i].recipient.registrations],
+        [i for i in written if opened[i].send_at is None],
+        [(i, registration) for i in written for registration in opened[i].recipient.registrations],
     )
     pushable = {w.notification_id for w in work}
     pushes = conn.execute(
@@ -401,6 +419,7 @@ def _open_pushes(
             "id": ids,
             "pushable": [i in pushable for i in ids],
             "send_at": [opened[i].send_at for i in ids],
+            "problem": [opened[i].unwritable for i in ids],
             "lease": lease,
         },
     ).all()

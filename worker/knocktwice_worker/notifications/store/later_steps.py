@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Connection, Engine, Row, text
 
 from knocktwice_shared.messages import Category
-from knocktwice_worker.audience import untextable
+from knocktwice_worker.audience import opt_outs, untextable
 from knocktwice_worker.database.bulk import rows
 from knocktwice_worker.lifecycle import DeliveryState, Note, NotificationState, Untextable
+from knocktwice_worker.notifications.store.braked import BRAKE, SINGLE
 from knocktwice_worker.notifications.store.receipts import note_wasted
 from knocktwice_worker.notifications.store.transitions import End, Onward, finish, go_on, is_in, settle_answered
 from knocktwice_worker.notifications.store.trigger_sql import ANSWERS
@@ -43,6 +44,10 @@ class ReservedStep:
         age: how long ago it was due.
         waited: how long ago it was reserved.
         now: the database's clock.
+        valid_for: how long after it was due it is of use; ``None`` is the category's setting.
+        brake: the brake that covers it; ``None``: none is on.
+        braked: the brake that has held it before.
+        single: whether it is neither a blast's nor marketing; looked up while a brake is on.
     """
 
     notification_id: str
@@ -63,11 +68,15 @@ class ReservedStep:
     age: timedelta
     waited: timedelta
     now: datetime
+    valid_for: timedelta | None
+    brake: int | None
+    braked: int | None
+    single: bool
 
 
 # Locked all at once and in the order in which receipts lock, so that the two wait for each other and never deadlock;
 # and before anything else, so that the claim sees every receipt committed until then. Columns as in ReservedStep.
-_RESERVED = text("""
+_RESERVED = text(f"""
 WITH d AS (
   SELECT * FROM deliveries WHERE notification_id = ANY(CAST(:ids AS uuid[])) AND step > 0 AND state = 'reserved'
   ORDER BY notification_id FOR UPDATE
@@ -90,7 +99,11 @@ SELECT
   n.user_id IS NULL OR coalesce(ph.number = d.number, false),
   knocktwice_now() - d.due_at,
   knocktwice_now() - coalesce(d.counted_at, knocktwice_now()),
-  knocktwice_now()
+  knocktwice_now(),
+  b.valid_for,
+  {BRAKE},
+  d.brake,
+  {SINGLE}
 FROM d
 JOIN notifications n ON n.id = d.notification_id
 JOIN batches b ON b.id = n.batch_id
@@ -257,6 +270,9 @@ class UnresolvedStep:
         due_at: when it was due.
         claimed_at: when it was claimed.
         now: the database's clock.
+        brake: the brake that covers it; ``None``: none is on.
+        braked: the brake that has held it before.
+        single: whether it is neither a blast's nor marketing; looked up while a brake is on.
     """
 
     notification_id: str
@@ -402,13 +418,6 @@ FROM {rows("r", id="uuid", provider="text")}
 WHERE d.notification_id = r.id AND d.step > 0 AND d.state = 'reserved'
 """)
 
-# The provider knows of a STOP that never came to us.
-_OPT_OUT = text("""
-INSERT INTO opt_outs (number, source)
-SELECT unnest(CAST(:numbers AS text[])), 'provider'
-ON CONFLICT DO NOTHING
-""")
-
 #: What a finished message makes of its notification.
 _OUTCOMES = {
     DeliveryState.SENT: NotificationState.TEXTED,
@@ -440,7 +449,8 @@ def record_steps(conn: Connection, results: Sequence[StepResult]) -> list[str]:
     opted_out = {r.notification_id for r in results if r.opted_out}
     if opted_out:
         numbers = {row.number for row in found if str(row.notification_id) in opted_out}
-        conn.execute(_OPT_OUT, {"numbers": sorted(numbers)})
+        # The provider knows of a STOP that never came to us.
+        opt_outs.add(conn, numbers, "provider")
     if learned := {r.notification_id: r.untextable for r in results if r.untextable is not None}:
         failed = [(row, learned[str(row.notification_id)]) for row in found if str(row.notification_id) in learned]
         untextable.learn(conn, [(row.number, row.channel, why) for row, why in failed if row.number is not None])

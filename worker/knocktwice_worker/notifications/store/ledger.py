@@ -26,6 +26,7 @@ class Decision:
         inputs: the facts behind it, without personal data.
         step: the step that it is about.
         answered: a person has clicked, so no later step is needed, either.
+        problem: what is wrong, for people, where the verdict alone does not say it.
     """
 
     notification_id: str
@@ -33,6 +34,12 @@ class Decision:
     inputs: Mapping[str, Any]
     step: int = 1
     answered: bool = False
+    problem: str | None = None
+
+    @property
+    def reason(self) -> str:
+        """The verdict with what is wrong, as the step and its notification name it."""
+        return f"{self.verdict}: {self.problem}" if self.problem else str(self.verdict)
 
 
 #: One encoder for all calls, because ``json.dumps`` makes a new one for each call that has options.

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, Row, text
 
+from knocktwice_worker.audience import opt_outs
 from knocktwice_worker.audience.untextable import LEARN
 from knocktwice_worker.channels.reports import OPTED_OUT, StatusReport
 from knocktwice_worker.database.bulk import rows
@@ -241,12 +242,10 @@ SELECT * FROM annotated
 """)
 
 # A person who has asked for texts again (START) after this message was sent does not become an opt-out.
-_OPT_OUT_LATER = text(f"""
-INSERT INTO opt_outs (number, source)
-SELECT DISTINCT r.number, 'provider' FROM {rows("r", number="text", at="timestamptz")}
+_STAY_OUT = text(f"""
+SELECT DISTINCT r.number FROM {rows("r", number="text", at="timestamptz")}
 WHERE NOT EXISTS (
   SELECT FROM inbound_texts i WHERE i.number = r.number AND i.wish = 'START' AND i.received_at > r.at)
-ORDER BY 1 ON CONFLICT DO NOTHING
 """)
 
 
@@ -270,10 +269,8 @@ def _annotate(conn: Connection, reports: Sequence[Row[Any]]) -> None:
     write_ledger(conn, [_line(row, Note.DELIVERY_REPORT, _inputs(row)) for row in news])
     opted_out = [row for row in news if row.provider_error == OPTED_OUT and row.number is not None]
     if opted_out:
-        conn.execute(
-            _OPT_OUT_LATER,
-            {"number": [row.number for row in opted_out], "at": [row.claimed_at for row in opted_out]},
-        )
+        sent = {"number": [row.number for row in opted_out], "at": [row.claimed_at for row in opted_out]}
+        opt_outs.add(conn, [row.number for row in conn.execute(_STAY_OUT, sent)], "provider")
 
 
 def _inputs(row: Row[Any]) -> dict[str, object]:

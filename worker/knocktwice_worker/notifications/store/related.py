@@ -17,8 +17,10 @@ _RELATED = text("""
 SELECT n.id,
        n.user_id,
        n.key,
-       b.key AS blast
+       b.key AS blast,
+       coalesce(n.phone, ph.number) AS phone
 FROM notifications n
+LEFT JOIN phones ph ON ph.user_id = n.user_id
 LEFT JOIN blast_pages p ON p.id = n.batch_id
 LEFT JOIN blasts b ON b.id = p.blast_id
 WHERE n.id = ANY(CAST(:ids AS uuid[]))
@@ -26,8 +28,8 @@ WHERE n.id = ANY(CAST(:ids AS uuid[]))
 
 
 def related(conn: Connection, ids: Sequence[str]) -> dict[str, list[str]]:
-    """Return notification id → the subjects of its person, its idempotency key and its blast, as far as it has them."""
-    kinds = (("user_id", subjects.user), ("key", subjects.key), ("blast", subjects.blast))
+    """Return notification id → the subjects of its person, number, idempotency key and blast, as far as it has them."""
+    kinds = (("user_id", subjects.user), ("key", subjects.key), ("blast", subjects.blast), ("phone", subjects.phone))
     return {
         str(row.id): [make(value) for name, make in kinds if (value := getattr(row, name)) is not None]
         for row in conn.execute(_RELATED, {"ids": list(ids)})

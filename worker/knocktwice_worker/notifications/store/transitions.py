@@ -10,12 +10,22 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import OperationalError
 
 from knocktwice_worker.database.bulk import rows
-from knocktwice_worker.lifecycle import ENDS_ALL, NOT_NEEDED, OUTCOMES, DeliveryState, NotificationState, Verdict
+from knocktwice_worker.lifecycle import (
+    ENDS_ALL,
+    NOT_NEEDED,
+    OUTCOMES,
+    DeliveryState,
+    NotificationState,
+    Refusal,
+    Verdict,
+)
 from knocktwice_worker.notifications.store.ledger import Decision, write_ledger
 from knocktwice_worker.notifications.store.trigger_sql import ANSWERS, CANCELLED
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
+
+    from knocktwice_worker.lifecycle import Entry
 
 
 def is_in(column: str, *states: str) -> str:
@@ -40,14 +50,20 @@ def outcome_of_push(push: DeliveryState) -> NotificationState:
             return NotificationState.FAILED
 
 
+#: How a step ends by a verdict; by any other it is skipped.
+_ENDS: Mapping[Entry, DeliveryState] = {
+    Verdict.CANCELLED: DeliveryState.CANCELLED,
+    Refusal.INVALID_CONTENT: DeliveryState.FAILED,
+}
+
 # A sender or a receipt may have changed a step first. So only open steps are skipped, and RETURNING names them.
 _SKIP = text(f"""
 UPDATE deliveries d SET
   state = r.state,
-  reason = r.verdict,
+  reason = r.reason,
   wake_at = NULL,
   finished_at = knocktwice_now()
-FROM {rows("r", id="uuid", step="smallint", state="text", verdict="text")}
+FROM {rows("r", id="uuid", step="smallint", state="text", reason="text")}
 WHERE d.notification_id = r.id AND d.step = r.step AND d.step > 0 AND {is_in("d.state", "scheduled", "reserved")}
 RETURNING
   d.notification_id,
@@ -67,11 +83,8 @@ def skip(conn: Connection, decisions: Sequence[Decision]) -> None:
         {
             "id": list(by_id),
             "step": [d.step for d in by_id.values()],
-            "state": [
-                DeliveryState.CANCELLED if d.verdict is Verdict.CANCELLED else DeliveryState.SKIPPED
-                for d in by_id.values()
-            ],
-            "verdict": [d.verdict for d in by_id.values()],
+            "state": [_ENDS.get(d.verdict, DeliveryState.SKIPPED) for d in by_id.values()],
+            "reason": [d.reason for d in by_id.values()],
         },
     ).all()
     won = [(by_id[str(row.notification_id)], row) for row in found]
@@ -81,7 +94,7 @@ def skip(conn: Connection, decisions: Sequence[Decision]) -> None:
     finish(
         conn,
         [
-            End(d.notification_id, OUTCOMES.get(d.verdict, NotificationState.SUPPRESSED), str(d.verdict))
+            End(d.notification_id, OUTCOMES.get(d.verdict, NotificationState.SUPPRESSED), d.reason)
             for d, _ in won
             if d.notification_id in over
         ],
@@ -278,10 +291,18 @@ class End:
     reason: str
 
 
-# A notification that has ended never changes again.
+# A notification that has ended never changes again. A message that went out is never hidden behind what stopped the steps
+# after it.
 _FINISH = text(f"""
 UPDATE notifications n SET
-  state = r.state,
+  state = CASE
+    WHEN r.state IN ('cancelled', 'suppressed', 'failed') AND EXISTS (
+      SELECT FROM deliveries d
+      WHERE d.notification_id = n.id AND d.step > 0 AND d.state = 'sent' AND d.channel <> 'push'
+    )
+    THEN 'texted'
+    ELSE r.state
+  END,
   reason = r.reason,
   finished_at = knocktwice_now()
 FROM {rows("r", id="uuid", state="text", reason="text")}

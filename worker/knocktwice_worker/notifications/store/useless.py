@@ -26,7 +26,7 @@ JOIN notifications n ON n.id = p.notification_id AND n.state = 'active'
 JOIN batches b ON b.id = n.batch_id
 JOIN {rows("r", category="text", useful="interval")} ON r.category = b.category
 WHERE p.notification_id = ANY(CAST(:ids AS uuid[])) AND p.step = 0 AND p.state = 'scheduled'
-  AND coalesce(p.due_at, n.created_at) + r.useful < knocktwice_now()
+  AND coalesce(p.due_at, n.created_at) + coalesce(b.valid_for, r.useful) < knocktwice_now()
 ORDER BY p.notification_id
 """)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from knocktwice_worker.sandbox.wall import looks
+
 if TYPE_CHECKING:
     from datetime import datetime
 
@@ -76,7 +78,7 @@ def _in_order(messages: list[tuple[datetime, dict[str, Any]]]) -> list[dict[str,
 
 
 def _push(push: ReceivedPush, on_screen: bool, phone: Phone) -> tuple[datetime, dict[str, Any]]:
-    notes = [
+    reported = [
         f"{report.kind}: reported" if report.taken else f"{report.kind}: not taken ({report.answered or 'no answer'})"
         for report in push.reports
     ]
@@ -90,7 +92,7 @@ def _push(push: ReceivedPush, on_screen: bool, phone: Phone) -> tuple[datetime, 
         "image": push.message.get("notification", {}).get("image"),
         "state": _push_state(push, on_screen, phone),
         "on_screen": on_screen,
-        "notes": notes,
+        "notes": [*looks.notes(push.message), *reported],
     }
 
 

@@ -1,0 +1,87 @@
+"""How a push looks, sounds and opens, on the command line: one option for each field of the contract."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_PANEL = "How the push looks and sounds"
+
+Link = Annotated[
+    str | None,
+    typer.Option(help="What a click opens: https://… or the app's own, myapp://….", rich_help_panel=_PANEL),
+]
+Image = Annotated[str | None, typer.Option(help="Address of a picture.", rich_help_panel=_PANEL)]
+Data = Annotated[
+    list[str] | None, typer.Option(help="A text for the app as NAME=VALUE. Repeat.", rich_help_panel=_PANEL)
+]
+Subtitle = Annotated[str | None, typer.Option(help="Line between title and body, on iPhones.", rich_help_panel=_PANEL)]
+Sound = Annotated[
+    str | None,
+    typer.Option(
+        help="A sound file in the app; 'none' for no sound.", show_default="the phone's own", rich_help_panel=_PANEL
+    ),
+]
+Badge = Annotated[
+    int | None, typer.Option(help="Number on the app's icon, on iPhones; 0 removes it.", min=0, rich_help_panel=_PANEL)
+]
+ChannelId = Annotated[str | None, typer.Option(help="Notification channel, on Android.", rich_help_panel=_PANEL)]
+PushPriority = Annotated[
+    str | None,
+    typer.Option("--priority", help="high, or normal: may wait until the phone is awake.", rich_help_panel=_PANEL),
+]
+Icon = Annotated[str | None, typer.Option(help="A drawable in the app, on Android.", rich_help_panel=_PANEL)]
+Color = Annotated[str | None, typer.Option(help="The icon's, like #00aa55, on Android.", rich_help_panel=_PANEL)]
+_JSON = "Fields of FCM's {} as JSON, like '{}'."
+Android = Annotated[
+    str | None,
+    typer.Option(
+        help=_JSON.format("AndroidConfig", '{"notification": {"visibility": "PRIVATE"}}'), rich_help_panel=_PANEL
+    ),
+]
+Apns = Annotated[
+    str | None,
+    typer.Option(
+        help=_JSON.format("ApnsConfig", '{"payload": {"aps": {"thread-id": "orders"}}}'), rich_help_panel=_PANEL
+    ),
+]
+Webpush = Annotated[
+    str | None,
+    typer.Option(help=_JSON.format("WebpushConfig", '{"headers": {"Urgency": "low"}}'), rich_help_panel=_PANEL),
+]
+
+
+def fields(data: Sequence[str], objects: dict[str, str | None], **texts: object) -> dict[str, Any]:
+    """Return the fields of a push that were given.
+
+    Args:
+        data: each ``--data``.
+        objects: ``--android``, ``--apns`` and ``--webpush``, by their names.
+        texts: the others as they are.
+    """
+    given = {name: value for name, value in texts.items() if value is not None}
+    if data:
+        given["data"] = dict(_pair(each) for each in data)
+    for name, text in objects.items():
+        if text is not None:
+            given[name] = _object(f"--{name}", text)
+    return given
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, separator, value = text.partition("=")
+    if not separator or not name:
+        raise typer.BadParameter(f"{text!r} must be NAME=VALUE", param_hint="--data")
+    return name, value
+
+
+def _object(option: str, text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise typer.BadParameter(f"must be a JSON object: {error}", param_hint=option) from None

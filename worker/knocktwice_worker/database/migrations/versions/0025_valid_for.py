@@ -1,0 +1,27 @@
+"""How long a batch's push and messages are of use, where the application says so.
+
+Revision ID: 0025
+Revises: 0024
+"""
+
+from alembic import op
+
+revision = "0025"
+down_revision = "0024"
+branch_labels = None
+depends_on = None
+
+# A column without a default does not rewrite the table.
+COLUMN = """
+ALTER TABLE batches ADD COLUMN valid_for INTERVAL;
+COMMENT ON COLUMN batches.valid_for IS
+  'How long after it was due a push or a message is of use. NULL: the category''s setting.';
+"""
+
+
+def upgrade() -> None:
+    op.execute(COLUMN)
+
+
+def downgrade() -> None:
+    op.execute("ALTER TABLE batches DROP COLUMN valid_for")

@@ -1,0 +1,107 @@
+"""What the brake does with messages that are about to go: it holds them, or only counts them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from knocktwice_worker.config import BrakeMode
+from knocktwice_worker.notifications.store import braked
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from datetime import datetime
+
+    from sqlalchemy import Connection
+
+#: A held message rings this long after it is of no use any more, so that it then ends.
+_THEN = timedelta(seconds=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A message that would go now.
+
+    Attributes:
+        notification_id: the notification that it belongs to.
+        step: the number of the step.
+        single: whether it is neither a blast's nor marketing.
+        brake: the brake that covers it; ``None``: none is on.
+        braked: the brake that holds it already.
+        unseen_until: when its push will be counted; ``None``: it is, or nobody counts.
+        until: when it is of no use any more.
+        parts: its SMS parts; ``None``: not known.
+    """
+
+    notification_id: str
+    step: int
+    single: bool
+    brake: int | None
+    braked: int | None
+    unseen_until: datetime | None
+    until: datetime
+    parts: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """What the brake does with some messages.
+
+    Attributes:
+        held: to be held.
+        unseen: notification id → when to look again, because the pushes of a whole wave were not counted yet.
+        passed: notification id → the brake that would have held it.
+    """
+
+    held: list[braked.Held] = field(default_factory=list)
+    unseen: dict[str, datetime] = field(default_factory=dict)
+    passed: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def ids(self) -> set[str]:
+        """The notifications whose message does not go now."""
+        return {one.notification_id for one in self.held} | set(self.unseen)
+
+    def write(self, conn: Connection) -> None:
+        """Write what is held to the rows."""
+        braked.keep(conn, self.held)
+
+    def note_passed(self, conn: Connection) -> None:
+        """Note what would have been held."""
+        braked.note_passed(conn, Counter(self.passed.values()))
+
+
+@dataclass(frozen=True, kw_only=True)
+class BrakeGate:
+    """The settings of the brake, for those who decide and send.
+
+    Attributes:
+        blasts: what happens to messages of blasts and to marketing.
+        singles: what happens to all others.
+        sample: so many messages that want to go at once are a wave, and wait until their pushes were counted.
+    """
+
+    blasts: BrakeMode
+    singles: BrakeMode
+    sample: int
+
+    def stop(self, candidates: Iterable[Candidate]) -> Stopped:
+        """Return which messages do not go now."""
+        stopped, unseen = Stopped(), dict[str, "datetime"]()
+        for one in candidates:
+            mode = self.singles if one.single else self.blasts
+            if mode is BrakeMode.OFF:
+                continue
+            if one.brake is not None and mode is BrakeMode.WATCH:
+                stopped.passed[one.notification_id] = one.brake
+            elif one.brake is not None:
+                known = one.braked == one.brake
+                held = braked.Held(one.notification_id, one.step, one.brake, one.until + _THEN, one.parts, known)
+                stopped.held.append(held)
+            elif one.unseen_until is not None and mode is BrakeMode.ON and not one.single:
+                unseen[one.notification_id] = one.unseen_until
+        if len(unseen) >= self.sample:
+            stopped.unseen.update(unseen)
+        return stopped
