@@ -32,6 +32,7 @@ def _in(**span: float) -> str:
         ({"push": {"title": "Hello", "body": "{{ a "}}, ["push.body"]),
         ({"push": {"title": "{{ a | shout }}", "body": "World"}, "params": {"a": "b"}}, ["push.title"]),
         ({"push": PUSH, "sms": {"text": "{% if %}"}}, ["sms.text"]),
+        ({"push": {"title": "{{ a", "body": "{{ b"}}, ["push.body", "push.title"]),
         ({"push": PUSH, "send_at": _in(days=91)}, ["send_at"]),
         ({"push": PUSH, "send_at": "1999-01-01T00:00:00Z"}, ["send_at"]),
         ({"push": PUSH, "send_at": {"local": "2999-01-01T00:00:00"}}, ["send_at"]),

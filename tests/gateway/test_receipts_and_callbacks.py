@@ -138,7 +138,7 @@ def test_a_receipt_with_a_wrong_field_costs_the_others_nothing_unless_the_batch_
     public: Services, phone: httpx.Client
 ) -> None:
     good, bad = str(uuid7()), str(uuid7())
-    told: list[dict[str, Any]] = [
+    told: list[Any] = [
         {"receipt": PUBLIC + _address(public, good), "kind": "clicked"},
         {"receipt": PUBLIC + _address(public, bad), "kind": "clicked", "at": "2026-01-01T00:00:00"},
         {"receipt": PUBLIC + _address(public, bad), "kind": "opened"},

@@ -122,7 +122,14 @@ class UserErased:
 
 
 AudienceChange = (
-    DeviceRegistered | DeviceUnregistered | LoggedOutEverywhere | PhoneBound | TagsSet | ConsentSet | OptOutSet | UserErased
+    DeviceRegistered
+    | DeviceUnregistered
+    | LoggedOutEverywhere
+    | PhoneBound
+    | TagsSet
+    | ConsentSet
+    | OptOutSet
+    | UserErased
 )
 
 

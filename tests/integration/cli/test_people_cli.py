@@ -14,7 +14,14 @@ import sqlalchemy as sa
 
 from knocktwice import tpns
 from knocktwice.testing import RecordingClient
-from knocktwice_shared.messages import DeviceRegistered, PhoneBound, UserErased, parse_audience, parse_batch
+from knocktwice_shared.messages import (
+    DeviceRegistered,
+    LoggedOutEverywhere,
+    PhoneBound,
+    UserErased,
+    parse_audience,
+    parse_batch,
+)
 from knocktwice_shared.names import INBOX_MESSAGES
 from knocktwice_worker.audience import people
 
@@ -179,8 +186,8 @@ def test_tags_are_printed_as_a_segments_filter(run: Run, here: Services) -> None
 def test_a_person_is_shown_found_and_logged_out(run: Run, here: Services, valkey: redis.Redis) -> None:
     with here.engine.begin() as conn:
         moment = datetime.now(UTC)
-        changes = [DeviceRegistered("u-17", "token-of-a-phone", moment), PhoneBound("u-17", "+16505550100", moment)]
-        people.apply(conn, changes)
+        people.apply(conn, [DeviceRegistered("u-17", "token-of-a-phone", moment)])
+        people.apply(conn, [PhoneBound("u-17", "+16505550100", moment)])
     said = run("user", "show", "u-17")
     assert (said.code, "+1650•••00" in said.out, "…-phone" in said.out) == (0, True, True)
     assert "+16505550100" not in said.out
@@ -190,4 +197,5 @@ def test_a_person_is_shown_found_and_logged_out(run: Run, here: Services, valkey
     assert run("user", "find", "+14155552671").code == run("user", "show", "nobody").code == 1
     assert run("user", "logout", "u-17", "--json").json == {"accepted": True}
     ((change,),) = [parse_audience(message) for message in accepted(valkey)]
-    assert (type(change).__name__, change.user) == ("LoggedOutEverywhere", "u-17")
+    assert isinstance(change, LoggedOutEverywhere)
+    assert change.user == "u-17"

@@ -17,11 +17,11 @@ from starlette.concurrency import run_in_threadpool
 
 from knocktwice_shared.errors import InvalidMessage
 from knocktwice_shared.messages import Category, LocalTime
-from knocktwice_shared.messages.problems import all_at_once, attempt, fail
+from knocktwice_shared.messages.problems import all_at_once, attempt, fail, settle
 from knocktwice_worker.channels.registry import wording_of
 from knocktwice_worker.content import plans, resolution, template_store
-from knocktwice_worker.content.liquid import is_template
-from knocktwice_worker.content.rendering import render
+from knocktwice_worker.content.liquid import BrokenTemplate, is_template, variables
+from knocktwice_worker.content.pushes import PushForm
 from knocktwice_worker.gateway.transactions import reading
 
 if TYPE_CHECKING:
@@ -111,7 +111,11 @@ def _check(batch: Batch, definition: Definition | None, settings: Settings) -> N
     if definition is not None and batch.sms_only and definition.fallback == "never":
         fail("content.template", f"the fallback of {batch.template} is never, which forbids an SMS", None)
         return
-    if definition is None and not _varies(batch):
+    texts = _texts(batch)
+    for field, text in texts:
+        attempt(_check_text, None, field, text)
+    settle()
+    if definition is None and not texts:
         return
     for place, recipient in enumerate(batch.recipients):
         try:
@@ -127,10 +131,20 @@ def _check(batch: Batch, definition: Definition | None, settings: Settings) -> N
                 fail(f"{path}.params", f"do not fill in the template {batch.template}: {error}", None)
 
 
-def _varies(batch: Batch) -> bool:
-    texts = [batch.sms_text, *((batch.push.title, batch.push.body) if batch.push else ())]
-    texts += [text for step in batch.plan or () for _, text in step.filled()]
-    return any(text is not None and is_template(text) for text in texts)
+def _texts(batch: Batch) -> list[tuple[str, str]]:
+    """Return the texts with placeholders that the batch brings itself, with their fields."""
+    found = [(f"content.push.{place}", text) for place, text in (batch.push.texts() if batch.push else ())]
+    if batch.sms_text is not None:
+        found.append(("content.sms.text", batch.sms_text))
+    found += [(f"plan[{n}].{place}", text) for n, step in enumerate(batch.plan or ()) for place, text in step.filled()]
+    return [(field, text) for field, text in found if is_template(text)]
+
+
+def _check_text(field: str, text: str) -> None:
+    try:
+        variables(text)
+    except BrokenTemplate as error:
+        raise InvalidMessage(field, str(error)) from None
 
 
 def _fill(batch: Batch, definition: Definition | None, recipient: Recipient) -> None:
@@ -159,14 +173,18 @@ def _fill_one(batch: Batch, definition: Definition | None, locale: str | None, r
     else:
         push, sms_text = resolution.said(definition, locale, sms_only=batch.sms_only)
         plan = resolution.plan(batch, definition)
+    first: InvalidMessage | None = None
     if push is not None:
-        render(push, sms_text, recipient.values)
-    if plan:
-        plans.check(plan, push, sms_text, locale, recipient.values, _no_links, wording_of=wording_of)
-
-
-def _no_links(step: int) -> None:
-    """Leave addresses as they are: how long a link is, only a worker decides."""
+        try:
+            PushForm(push).fill(recipient.values)
+        except InvalidMessage as error:
+            first = error
+        else:
+            return
+    broken = plans.problems(plan, push, sms_text, locale, recipient.values, wording_of=wording_of)
+    # A step that can be written goes, whatever is wrong with the others.
+    if len(broken) == len(plan) and (problem := first or (broken[min(broken)] if broken else None)):
+        raise problem
 
 
 def _check_time(batch: Batch, definition: Definition | None, settings: Settings) -> None:
