@@ -10,7 +10,7 @@ SIDE_BY_SIDE = -n 3 --dist loadfile
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up test check lint types contracts chaos storm soak overload mutants bench docs clean
+.PHONY: help install demo up test check lint types contracts chaos storm soak overload simulate mutants bench docs clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-18s %s\n", $$1, $$2 }'
@@ -50,6 +50,10 @@ endif
 
 storm: ## the storm that CI runs: a minute, 36 faults
 	@$(MAKE) --no-print-directory chaos SECONDS=60 FAULTS=36 SEED=$(or $(SEED),11)
+
+simulate: $(VENV)/.dev ## runs in which a seed decides who steps, stops and dies, before the same judge; RUNS=2000 SEED=1 JOBS=1
+	@PYTHONPATH=tests $(BIN)/python -m simulation --runs $(or $(RUNS),2000) --seed $(or $(SEED),1) --jobs $(or $(JOBS),1) \
+	  $(if $(ONLY),--only $(ONLY)) $(if $(PLAY),--play $(PLAY))
 
 overload: $(VENV)/.dev ## a backlog that nobody works on, and workers that come to it late; MESSAGES=1000000 LIMIT=900000
 	@PYTHONPATH=tests $(BIN)/python -m oracle.overload --messages $(or $(MESSAGES),1000000) $(if $(LIMIT),--limit $(LIMIT))

@@ -20,7 +20,7 @@ from pydantic import AliasChoices
 from knocktwice_worker.cli import main as cli
 from knocktwice_worker.config import FROM_FILES, Settings
 from knocktwice_worker.database.schema import metadata
-from knocktwice_worker.lifecycle import EDGES, DeliveryState, NotificationState
+from knocktwice_worker.lifecycle import ANSWERED_LATER, EDGES, DeliveryState, NotificationState
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -126,6 +126,7 @@ def notification_diagram() -> str:
             lines.append(f"    [*] --> {state}: {ENDS[state]}")
         elif state is not NotificationState.ACTIVE:
             lines.append(f"    {NotificationState.ACTIVE} --> {state}: {ENDS[state]}")
+    lines += [f"    {state} --> {NotificationState.REACHED}: clicked after the end" for state in sorted(ANSWERED_LATER)]
     return "\n".join([*lines, "```"])
 
 

@@ -15,8 +15,9 @@ import pytest
 
 from knocktwice_shared.ids import uuid7
 from knocktwice_worker.channels.http_sms.callback_rules import CallbackRules
-from knocktwice_worker.channels.http_sms.callbacks import MOST_ITEMS, HttpCallbacks
+from knocktwice_worker.channels.http_sms.callbacks import HttpCallbacks
 from knocktwice_worker.channels.http_sms.file import ProviderSpec, read
+from knocktwice_worker.channels.http_sms.proofs import MOST_ITEMS
 from knocktwice_worker.channels.http_sms.provider import HttpSmsChannel
 from knocktwice_worker.channels.messages import StepMessage
 from knocktwice_worker.channels.outcomes import CredentialsUnavailable

@@ -267,3 +267,67 @@ def test_a_storm_of_shuffled_and_tripled_callbacks_ends_as_the_ordered_ones_do(
         assert provider_reports.bring(conn) == 0
         rows = conn.execute(sa.text("SELECT provider_id, provider_status FROM deliveries WHERE step = 1")).all()
     assert {row.provider_id: row.provider_status for row in rows} == {f"acme:SM{n}": last[n % 5] for n in range(people)}
+
+
+INBOUND: dict[str, dict[str, Any]] = {
+    "json": {
+        "verify": {"hmac": {"header": "X-Acme-Signature", "secret": "${ACME_KEY}"}},
+        "items": "messages", "id": "id", "number": "sender.phone", "to": "to", "text": "content.text",
+    },
+    "form": {
+        "verify": {"token": "${ACME_CALLBACK_TOKEN}"},
+        "from": "form", "id": "messageId", "number": "msisdn", "to": "to", "text": "text", "reply": "OK",
+    },
+}  # fmt: skip
+
+
+def _write_as_json(phone: httpx.Client, id_: str, number: str, words: str, key: str = KEY) -> httpx.Response:
+    message = {"id": id_, "sender": {"phone": number}, "to": "Acme", "content": {"text": words}}
+    body = json.dumps({"messages": [message]}).encode()
+    headers = {"X-Acme-Signature": hmac.digest(key.encode(), body, "sha256").hex()}
+    return phone.post("/callbacks/sms/acme/inbound", content=body, headers=headers)
+
+
+def _write_in_a_form(phone: httpx.Client, id_: str, number: str, words: str, key: str = KEY) -> httpx.Response:
+    form = {"messageId": id_, "msisdn": number, "to": "Acme", "text": words}
+    token = "t" * 30 if key == KEY else "x" * 30
+    return phone.post(f"/callbacks/sms/acme/inbound?token={token}", data=form)
+
+
+@pytest.mark.parametrize(
+    ("kind", "write", "answer"),
+    [("json", _write_as_json, (204, "")), ("form", _write_in_a_form, (200, "OK"))],
+    ids=["a provider that signs JSON", "a provider that posts forms"],
+)
+def test_what_people_write_to_another_provider_is_understood_and_kept_as_twilios_is(
+    install: Callable[..., Services], kind: str, write: Callable[..., httpx.Response], answer: tuple[int, str]
+) -> None:
+    here = install(inbound=INBOUND[kind])
+    with HttpGateway(here) as running:
+        phone = running.stranger()
+        assert write(phone, "1", NUMBER, "STOP", "another").status_code == 403
+        for _ in range(2):
+            told = write(phone, "1", NUMBER.removeprefix("+"), "Stop. Thank you")
+            assert (told.status_code, told.text) == answer
+        assert _count(here, "SELECT count(*) FROM opt_outs WHERE number = '+16505550100' AND source = 'sms'") == 1
+        assert write(phone, "2", NUMBER, "Is it open?").status_code == answer[0]
+        assert write(phone, "3", f"00{NUMBER[1:]}", "START").status_code == answer[0]
+        assert write(phone, "", NUMBER, "STOP").status_code == answer[0]
+        assert write(phone, "4", "AcmeBank", "STOP").status_code == answer[0]
+        texts = running.client(Scope.READ, Scope.AUDIENCE).get("/v1/inbound?reveal=true").json()["texts"]
+    assert [(t["number"], t["keyword"], t["text"]) for t in reversed(texts)] == [
+        (NUMBER, "STOP", "Stop. Thank you"),
+        (NUMBER, None, "Is it open?"),
+        (NUMBER, "START", "START"),
+        ("AcmeBank", None, "STOP"),
+    ]
+    assert {(t["provider"], t["channel"], t["to"]) for t in texts} == {("acme", "sms", "Acme")}
+    assert _count(here, "SELECT count(*) FROM opt_outs") == 0
+
+
+def test_a_provider_that_passes_no_texts_on_is_not_believed(install: Callable[..., Services]) -> None:
+    here = install()
+    with HttpGateway(here) as running:
+        assert _write_as_json(running.stranger(), "1", NUMBER, "STOP").status_code == 403
+        assert running.stranger().get("/callbacks/sms/nobody/inbound").status_code == 403
+    assert _count(here, "SELECT count(*) FROM inbound_texts") == 0

@@ -243,7 +243,9 @@ def _restart(at: float, dice: random.Random, _: float, __: int) -> Planned:
     def begin(here: Installation) -> None:
         server = here.servers.postgres if name == "postgres" else here.servers.valkey
         # PostgreSQL is never killed child by child: its supervisor would not be one.
-        here.signal(server.pid, signal.SIGQUIT if name == "postgres" and how is signal.SIGKILL else how)
+        # PostgreSQL ends for SIGTERM only when all sessions have left by themselves; service managers send SIGINT.
+        postgres = {signal.SIGKILL: signal.SIGQUIT, signal.SIGTERM: signal.SIGINT}
+        here.signal(server.pid, postgres.get(how, how) if name == "postgres" else how)
 
     return Planned(at, 1, f"{how.name} of {name}", begin)
 

@@ -215,7 +215,8 @@ def recount(conn: Connection, zone: str = "UTC") -> dict[Key, Counter[str]]:
         line["delivered"] += delivered
         line["clicked"] += clicked
         line["pushed"] += any(s.channel == "push" and s.state == "sent" for s in steps)
-        line["fell_back"] += any(s.step > 0 and _fell_back(s) for s in steps)
+        line["fell_back"] += any(s.step > 0 and s.trigger is not None and _fell_back(s) for s in steps)
+        line["alone"] += len(steps) == 1 and steps[0].step == 1 and steps[0].steps_left == 0
         sent = [s for s in steps if s.channel == "sms" and s.state == "sent"]
         lost = [s for s in sent if s.provider_status in ("undelivered", "failed")]
         line["sms_undelivered"] += len(lost)

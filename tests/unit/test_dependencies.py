@@ -14,9 +14,10 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).parents[2]
 WORKER = Path("worker/knocktwice_worker")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-#: Which extra is for whose code; the innermost folder counts.
+#: Which extra is for whose code; the innermost folder or file counts.
 CODE = {
     Path("producer"): "",
+    Path("producer/knocktwice/pytest_plugin.py"): "testing",
     Path("shared"): "",
     WORKER: "worker",
     WORKER / "sandbox": "sandbox",

@@ -20,11 +20,14 @@ if TYPE_CHECKING:
 
 
 class NotificationState(StrEnum):
-    """Where a notification stands. All but ``active`` are terminal and never change again, except by :data:`REOPENED`."""
+    """Where a notification stands.
+
+    All but ``active`` are terminal and never change again, except by :data:`REOPENED` and :data:`ANSWERED_LATER`.
+    """
 
     #: A step may still go out.
     ACTIVE = "active"
-    #: A receipt made the remaining steps unnecessary.
+    #: A receipt made the remaining steps unnecessary, or somebody clicked after the end.
     REACHED = "reached"
     #: The push went out, and no later step was needed or planned.
     PUSHED = "pushed"
@@ -40,6 +43,11 @@ class NotificationState(StrEnum):
     CANCELLED = "cancelled"
     #: Its idempotency key was used before; nothing was sent.
     DUPLICATE = "duplicate"
+
+
+#: Ends without an answer: a click that comes later makes them ``reached``. After a message went out (``texted``) the end
+#: stays, and the click is noted as a wasted SMS.
+ANSWERED_LATER = frozenset({NotificationState.PUSHED, NotificationState.SUPPRESSED, NotificationState.FAILED})
 
 
 class DeliveryState(StrEnum):
@@ -246,6 +254,10 @@ class Delay(StrEnum):
     LIMITS_UNAVAILABLE = "limits_unavailable"
     #: The share that falls back has jumped among people like the recipient, so a brake holds the message.
     BRAKE = "brake"
+
+
+#: Why an open push or message waits that has no turn in the pace yet, as its row says it.
+WAITS_TURN = "waits its turn"
 
 
 class Note(StrEnum):

@@ -29,6 +29,17 @@ DOC = (Path(__file__).parents[3] / "docs" / "opt-out-words.md").read_text()
             "Stop, please!",
         ),
         *("Hi, please stop. Thanks!", "Bitte stopp, danke", "baja por favor", "STOP now", "Unsubscribe me", "opt out"),
+        *("Stop, thank you very much", "Don\u2019t text me!", "Please take me off your list", "stop it", "Arrêtez SVP"),
+        *(
+            "\u0131ptal",
+            "\u0130PTAL",
+            "IPTAL",
+            "退订\uff0c谢谢",
+            "请停止",
+            "S.T.O.P.",
+            "STOP\u200b \U0001f6d1",
+            "\u200eSTOP\u200f",
+        ),
     ],
 )
 def test_people_stop_in_their_own_words(text: str) -> None:

@@ -28,9 +28,11 @@ _SPANISH = "AR BO CL CO CR CU DO EC ES GQ GT HN MX NI PA PE PR PY SV US UY VE"
 STOP = {
     "English": "stop stopall unsubscribe unsubscribe_me cancel end quit revoke optout opt_me_out remove_me "
     "stop_texting stop_texting_me stop_messaging_me stop_sending_texts stop_sending_me_texts stop_sending_messages "
-    "stop_sending_me_messages stop_texts stop_messages stop_sms no_more_texts no_more_messages",
+    "stop_sending_me_messages stop_texts stop_messages stop_sms no_more_texts no_more_messages stop_it stop_this "
+    "stop_contacting_me dont_text_me do_not_text_me dont_message_me do_not_message_me take_me_off_your_list "
+    "remove_me_from_your_list",
     "German": "stopp abmelden abbestellen beenden austragen",
-    "French": "arret arreter desabonner desinscrire desinscription",
+    "French": "arret arreter arretez desabonner desinscrire desinscription",
     "Spanish": "parar baja darme_de_baja dame_de_baja dar_de_baja cancelar detener",
     "Portuguese": "pare parar sair fim remover descadastrar",
     "Italian": "annulla disiscrivi disiscrivimi cancella",
@@ -47,7 +49,7 @@ STOP = {
     "Indonesian, Malay": "berhenti henti",
     "Vietnamese": "huy_dang_ky tu_choi",
     "Thai": "ยกเลิก หยุด",
-    "Chinese": "停止 退订 退訂 取消订阅 取消訂閱",
+    "Chinese": "停止 请停止 請停止 退订 退訂 取消订阅 取消訂閱",
     "Japanese": "停止 配信停止",
     "Korean": "거부 수신거부 중지",
 }
@@ -68,10 +70,10 @@ HELP = "help info hilfe aide ayuda ajuda aiuto hulp hjalp apua pomoc помощ�
 
 #: What people put before and behind the word, and what says nothing of it.
 _COURTESIES = """
-please pls plz thanks thank_you thx ty many_thanks hi hello hey dear_sir now kindly sir
+please pls plz thanks thank_you thank_you_very_much thanks_a_lot thx ty many_thanks hi hello hey dear_sir now kindly sir
 bitte danke vielen_dank hallo jetzt merci svp sil_vous_plait bonjour por_favor gracias hola ya
 obrigado obrigada per_favore grazie ciao alstublieft aub bedankt dank_je tack takk tak prosze dziekuje
-пожалуйста спасибо lutfen tesekkurler ευχαριστω παρακαλω תודה בבקשה شكرا من_فضلك कृपया धन्यवाद tolong terima_kasih
+пожалуйста спасибо lutfen tesekkurler ευχαριστω παρακαλω תודה בבקשה شكرا من_فضلك कृपया धन्यवाद tolong terima_kasih 谢谢 謝謝 请 請 ありがとう お願いします 감사합니다
 """
 
 
@@ -94,7 +96,8 @@ def wish(text: str, opt_out_type: str | None = None, country: str | None = None)
 
 def _words(text: str) -> list[str]:
     """Return the words of a text without case and accents; vowel signs of other scripts are letters."""
-    decomposed = unicodedata.normalize("NFKD", text.casefold())
+    # Turkish has an i without a dot, which the other case does not tell apart.
+    decomposed = unicodedata.normalize("NFKD", text.casefold()).replace("\u0131", "i")
     plain = "".join(c for c in decomposed if not _ACCENT.match(c))
     return "".join(c if c.isalnum() or unicodedata.category(c)[0] == "M" else " " for c in plain).split()
 

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Protocol, cast
 
 from knocktwice_shared.channels import sms as contract
 from knocktwice_worker.channels.channel import CallbackRoute, OpenChannel, StepChannel
-from knocktwice_worker.channels.http_sms import callbacks, file
+from knocktwice_worker.channels.http_sms import callbacks, file, inbound
 from knocktwice_worker.channels.http_sms.callbacks import FileReceiver, HttpCallbacks
+from knocktwice_worker.channels.http_sms.inbound import FileInboundReceiver, HttpInbound
 from knocktwice_worker.channels.http_sms.provider import HttpSmsChannel, RemovedProvider
 from knocktwice_worker.content import sms_parts
 
@@ -32,6 +33,17 @@ _FILE_ROUTES = (
         callbacks.ROUTE_PATH,
         "sms_status_in_query",
         "Take what an SMS provider reports of a message in the address.",
+        methods=("GET",),
+    ),
+    CallbackRoute(
+        inbound.INBOUND_PATH,
+        "sms_inbound",
+        "Take texts that somebody wrote: STOP ends texts to this number, START allows them again. Repeats are harmless.",
+    ),
+    CallbackRoute(
+        inbound.INBOUND_PATH,
+        "sms_inbound_in_query",
+        "Take a text that somebody wrote, in the address.",
         methods=("GET",),
     ),
 )
@@ -102,11 +114,14 @@ def _open(wiring: Wiring, own: BuiltIn) -> OpenChannel:
     providers: dict[str, StepProvider] = {usual: own.provider}
     weights: dict[str, float] | None = None
     heard: dict[str, HttpCallbacks] = {}
+    written: dict[str, HttpInbound] = {}
     if settings.sms_providers_file is not None:
         described = file.read(str(settings.sms_providers_file), built_in=usual)
         weights = {usual: described.built_in_weight} if own.has_account else {}
         for spec in described.providers:
             weights[spec.name] = spec.weight
+            if spec.inbound is not None:
+                written[spec.name] = HttpInbound(spec.name, spec.inbound)
             if spec.callbacks is not None:
                 heard[spec.name] = HttpCallbacks(
                     spec.name, spec.callbacks, public_url=settings.public_url, secret=wiring.secret
@@ -119,5 +134,9 @@ def _open(wiring: Wiring, own: BuiltIn) -> OpenChannel:
         weights=weights,
         sender=own.sender,
         prices=settings.sms_prices,
-        receivers={**own.receivers, callbacks.ROUTE_PATH: FileReceiver(heard)},
+        receivers={
+            **own.receivers,
+            callbacks.ROUTE_PATH: FileReceiver(heard),
+            inbound.INBOUND_PATH: FileInboundReceiver(written),
+        },
     )

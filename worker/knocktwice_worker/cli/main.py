@@ -185,13 +185,16 @@ def status(
     if as_json:
         print_json({k: v for k, v in dataclasses.asdict(found).items() if k != "moments"})
         return
-    out.print(f"[bold]{found.id}[/] {found.state}" + (f" — {found.reason}" if found.reason else ""))
-    table = Table("step", "channel", "state", "provider", "reason", "due")
+    out.print(f"[bold]{found.id}[/] {_state(found)}" + (f" — {escape(found.reason)}" if found.reason else ""))
+    table = Table("step", "channel", "state", "provider", "reported", "reason", "due")
     for step in found.steps:
-        table.add_row(
-            str(step.step), step.channel, step.state, step.provider or "", step.reason or "", clock(step.due_at)
-        )
+        error = f" ({step.provider_error})" if step.provider_error else ""
+        reported = f"{step.provider_status}{error}" if step.provider_status else ""
+        due, reason = clock(step.due_at), escape(step.reason or "")
+        table.add_row(str(step.step), step.channel, step.state, step.provider or "", reported, reason, due)
     out.print(table)
+    for wait in found.waits:
+        out.print(escape(wait.sentence), soft_wrap=True)
 
 
 @app.command()
@@ -203,9 +206,12 @@ def explain(
     if as_json:
         print_json(dataclasses.asdict(found))
         return
-    out.print(f"[bold]{found.id}[/], {found.category}: {found.state}" + (f" — {found.reason}" if found.reason else ""))
+    reason = f" — {escape(found.reason)}" if found.reason else ""
+    out.print(f"[bold]{found.id}[/], {found.category}: {_state(found)}{reason}")
     for moment in found.moments:
         out.print(f"  {clock(moment.at)}  {escape(moment.sentence)}", soft_wrap=True)
+    for wait in found.waits:
+        out.print(f"  {'now':19}  {escape(wait.sentence)}", soft_wrap=True)
 
 
 @app.command()
@@ -297,6 +303,11 @@ app.add_typer(brake.app)
 app.add_typer(receipts.app)
 app.add_typer(unknown.app)
 app.add_typer(outbox.app)
+
+
+def _state(told: story.Story) -> str:
+    """Return the state, and what became of the last message: an SMS that was not delivered is not just texted."""
+    return told.state + (f", {told.provider_status}" if told.provider_status else "")
 
 
 def _story(notification: str) -> story.Story:

@@ -572,7 +572,7 @@ inbound_texts = Table(
     Column("words", Text, comment="The text. NULL: not kept, or no longer."),
     Column("characters", Integer, comment="The length of the text. NULL: not known."),
     Column("provider", Text, comment="The provider that brought it. NULL: not known."),
-    Column("channel", Text, comment="How it came: sms or whatsapp. NULL: not known."),
+    Column("channel", Text, comment="The channel by which it came, like sms. NULL: not known."),
     Column("sender", Text, comment="Our sender to which it was written. NULL: not told."),
     # serves: whether somebody has asked for texts again since; a number's texts
     Index("inbound_texts_of_number_idx", "number", "received_at"),
@@ -793,7 +793,8 @@ COUNTS = {
     "pushed": "The provider took the push for at least one device.",
     "delivered": "A device reported the push as delivered or clicked.",
     "clicked": "A device reported a click.",
-    "fell_back": "The push was not enough, whatever then became of the next step.",
+    "fell_back": "A step was due because the one before it was not enough, whatever then became of it.",
+    "alone": "Notifications of a single message that follows nothing, such as an SMS without a push.",
     "sms_sent": "SMS that a provider took.",
     "sms_delivered": "SMS that were reported as delivered.",
     "sms_undelivered": "SMS that were reported as lost.",

@@ -88,6 +88,7 @@ class Figures:
     delivered: int = 0
     clicked: int = 0
     fell_back: int = 0
+    alone: int = 0
     sms_sent: int = 0
     sms_delivered: int = 0
     sms_undelivered: int = 0
@@ -104,8 +105,8 @@ class Figures:
 
     @property
     def fell_back_rate(self) -> float | None:
-        """Of those accepted, the share for whom the SMS was due."""
-        return _share(self.fell_back, self.accepted)
+        """Of those that begin with a step which another one may follow, the share for whom that was due."""
+        return _share(self.fell_back, self.accepted - self.alone)
 
     @property
     def delivery_rate(self) -> float | None:

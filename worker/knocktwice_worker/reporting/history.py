@@ -14,7 +14,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
-from knocktwice_worker.reporting.story import taken_by
+from knocktwice_worker.reporting.story import last_report, status, taken_by
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,6 +37,7 @@ class Wanted:
         since, until: times of asking; the later one is not included.
         before: the last id of the page before.
         limit: entries of a page.
+        provider_status: what a provider reported of one of its messages; ``unknown``: nobody waits for a report any longer.
     """
 
     user: str | None = None
@@ -47,6 +48,7 @@ class Wanted:
     until: datetime | None = None
     before: UUID | None = None
     limit: int = 100
+    provider_status: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +57,15 @@ class Step:
 
     Attributes:
         provider: who took the message; ``None`` for a push, and while nobody has.
+        provider_status, provider_error: what it reported afterwards.
     """
 
     channel: str
     state: str
     reason: str | None
     provider: str | None
+    provider_status: str | None
+    provider_error: int | str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +75,7 @@ class Entry:
     Attributes:
         user: the application's id of the person.
         key: the idempotency key it was sent with.
+        provider_status: what became of the last message that a provider took, as the provider reported it.
     """
 
     id: str
@@ -82,6 +88,7 @@ class Entry:
     created_at: datetime
     finished_at: datetime | None
     steps: Sequence[Step]
+    provider_status: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +129,12 @@ matching AS (
   JOIN batches b ON b.id = seen.batch_id
   WHERE coalesce(seen.state = :state, true)
     AND coalesce(b.content ->> 'template' = :template, :template IS NULL)
+    AND (CAST(:reported AS text) IS NULL OR EXISTS (
+      SELECT FROM deliveries d
+      WHERE d.notification_id = seen.id AND d.step > 0 AND d.state = 'sent' AND :reported = CASE
+        WHEN d.reported_at IS NOT NULL AND coalesce(d.provider_status, 'sent') = 'sent' THEN 'unknown'
+        ELSE d.provider_status
+      END))
   ORDER BY seen.id DESC
   LIMIT :most
 )
@@ -140,7 +153,7 @@ _BY_KEY = "AND n.key = :key AND n.state <> 'duplicate'"
 
 def page(conn: Connection, wanted: Wanted) -> Page:
     """Return a page of the history."""
-    filtered = wanted.state is not None or wanted.template is not None
+    filtered = any(value is not None for value in (wanted.state, wanted.template, wanted.provider_status))
     scan = max(SCAN_LIMIT, wanted.limit + 1) if filtered else wanted.limit + 1
     indexed = [c for c, value in ((_BY_USER, wanted.user), (_BY_KEY, wanted.key)) if value is not None]
     bounds = {
@@ -149,7 +162,7 @@ def page(conn: Connection, wanted: Wanted) -> Page:
     }
     query = text(_PAGE.format(indexed=" ".join(indexed)))
     # As text, or PostgreSQL cannot tell the type of what is left out.
-    filters = {"state": wanted.state or None, "template": wanted.template}
+    filters = {"state": wanted.state or None, "template": wanted.template, "reported": wanted.provider_status or None}
     rows = conn.execute(
         query,
         {**bounds, **filters, "user": wanted.user, "key": wanted.key, "scan": scan, "most": wanted.limit + 1},
@@ -174,22 +187,28 @@ SELECT
   state,
   reason,
   provider,
-  provider_id
+  provider_id,
+  provider_status,
+  reported_at,
+  coalesce(to_jsonb(provider_error_text), to_jsonb(provider_error)) AS error
 FROM deliveries
 WHERE notification_id = ANY(CAST(:ids AS uuid[]))
 ORDER BY notification_id, step
 """)
 
 
-def _steps(conn: Connection, ids: Sequence[str]) -> dict[str, list[Step]]:
-    steps: dict[str, list[Step]] = {id_: [] for id_ in ids}
+def _steps(conn: Connection, ids: Sequence[str]) -> dict[str, list[tuple[int, Step]]]:
+    """Return notification id → its steps with their numbers."""
+    steps: dict[str, list[tuple[int, Step]]] = {id_: [] for id_ in ids}
     for row in conn.execute(_STEPS, {"ids": list(ids)}) if ids else ():
         provider = taken_by(row.step, row.provider, row.provider_id)
-        steps[str(row.notification_id)].append(Step(row.channel, row.state, row.reason, provider))
+        reported = status(row.provider_status, given_up=row.reported_at is not None)
+        step = Step(row.channel, row.state, row.reason, provider, reported, row.error)
+        steps[str(row.notification_id)].append((row.step, step))
     return steps
 
 
-def _entry(row: Row[Any], steps: Sequence[Step]) -> Entry:
+def _entry(row: Row[Any], steps: Sequence[tuple[int, Step]]) -> Entry:
     return Entry(
         id=str(row.id),
         state=row.state,
@@ -200,7 +219,8 @@ def _entry(row: Row[Any], steps: Sequence[Step]) -> Entry:
         template=row.template,
         created_at=row.created_at,
         finished_at=row.finished_at,
-        steps=steps,
+        steps=[step for _, step in steps],
+        provider_status=last_report((place, step.state, step.provider_status) for place, step in steps),
     )
 
 

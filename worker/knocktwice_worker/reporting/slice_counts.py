@@ -74,6 +74,7 @@ SELECT
   count(*) FILTER (WHERE e.delivered) AS delivered,
   count(*) FILTER (WHERE e.clicked) AS clicked,
   count(*) FILTER (WHERE d.fell_back) AS fell_back,
+  count(*) FILTER (WHERE d.alone) AS alone,
   count(*) FILTER (WHERE e.delivered OR d.arrived) AS reached,
   coalesce(sum(d.sent), 0) AS sms_sent,
   coalesce(sum(d.sms_delivered), 0) AS sms_delivered,
@@ -96,7 +97,8 @@ LEFT JOIN phones ph ON ph.user_id = n.user_id
 CROSS JOIN LATERAL (
   SELECT
     bool_or(s.channel = 'push' AND s.state = 'sent') AS pushed,
-    bool_or(s.step > 0 AND (
+    bool_or(s.step = 1 AND s.trigger IS NULL AND s.steps_left = 0) AS alone,
+    bool_or(s.step > 0 AND s.trigger IS NOT NULL AND (
       s.state IN ('reserved', 'sending', 'sent', 'failed', 'unknown')
       OR s.state = 'skipped' AND s.reason NOT IN ({_NOT_DUE})
     )) AS fell_back,

@@ -13,9 +13,10 @@ from sqlalchemy import Connection, Row, text
 from knocktwice_worker.channels.registry import CHANNELS
 from knocktwice_worker.content.links.link_store import LINK
 from knocktwice_worker.lifecycle import Note
+from knocktwice_worker.reporting.waiting import Waiting, waits
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from datetime import datetime
 
 #: The meaning of each verdict for people; "SMS" stands for the message of any later step.
@@ -44,7 +45,7 @@ VERDICTS = {
     "country_blocked": "SMS to this country are not allowed here (KNOCKTWICE_SMS_COUNTRIES): no SMS.",
     "no_sender": "Nobody is set to send it here ({setting}): no SMS.",
     "no_consent": "It is marketing, and this person has not agreed to be texted: no SMS.",
-    "invalid_content": "The text could not be filled in for this person: no SMS.",
+    "invalid_content": "The SMS could not be written for this person. {problem}",
     "too_late": "It had been due for so long that it was of no use any more (KNOCKTWICE_USELESS_AFTER…): no SMS.",
     "quiet_hours": "It is night where this person lives: the SMS waits for the morning.",
     "brake": "The SMS is held by brake {brake} since {since}, because {why}.",
@@ -103,7 +104,10 @@ class Step:
 class Story:
     """A notification with its steps and what happened, oldest first. Numbers are masked, texts left out.
 
-    ``blast`` is the key of the blast that it is one of.
+    Attributes:
+        blast: the key of the blast that it is one of.
+        provider_status: what became of the last message that a provider took, as the provider reported it.
+        waits: what its open steps wait for now.
     """
 
     id: str
@@ -116,11 +120,14 @@ class Story:
     steps: Sequence[Step]
     moments: Sequence[Moment]
     blast: str | None = None
+    provider_status: str | None = None
+    waits: Sequence[Waiting] = ()
 
 
 _OF = """
 SELECT
   n.*,
+  knocktwice_now() AS now,
   b.category,
   bl.key AS blast
 FROM notifications n
@@ -146,7 +153,9 @@ def tell(conn: Connection, id_or_key: str) -> Story | None:
     found = _by_id(conn, id_or_key) or conn.execute(_BY_KEY, {"wanted": id_or_key}).first()
     if found is None:
         return None
-    steps = _rows(conn, "deliveries", found.id, "step")
+    rows = {table: _rows(conn, table, found.id, order) for table, order in _TABLES.items()}
+    steps = rows["deliveries"]
+    due = {step.step: _due(step, steps) for step in steps}
     return Story(
         id=str(found.id),
         state=found.state,
@@ -156,16 +165,28 @@ def tell(conn: Connection, id_or_key: str) -> Story | None:
         created_at=found.created_at,
         finished_at=found.finished_at,
         steps=[_step(s) for s in steps],
-        moments=sorted(_moments(conn, found, steps), key=lambda m: m.at),
+        moments=sorted(_moments(found, rows), key=lambda m: m.at),
         blast=found.blast,
+        provider_status=last_report([(s.step, s.state, _status(s)) for s in steps]),
+        waits=tuple(waits(found.now, steps, rows["attempts"], rows["decisions"], due)),
     )
 
 
+#: Tables of what belongs to a notification, and the order in which it is read.
+_TABLES = {"deliveries": "step", "attempts": "registration", "events": "received_at", "decisions": "id"}
+
+
+def last_report(steps: Iterable[tuple[int, str, str | None]]) -> str | None:
+    """Return what a provider reported of the last message that it took.
+
+    Args:
+        steps: number, state and provider's status of each, in order.
+    """
+    return next((status for step, state, status in reversed(list(steps)) if step > 0 and state == "sent"), None)
+
+
 def _step(row: Row[Any]) -> Step:
-    # A message of which the provider never said more than that it was sent.
-    silent = row.reported_at is not None and row.provider_status in (None, "sent")
     price = None if row.price is None else f"{row.price} {row.price_unit or ''}".strip()
-    status = "unknown" if silent else row.provider_status
     return Step(
         row.step,
         row.channel,
@@ -174,10 +195,19 @@ def _step(row: Row[Any]) -> Step:
         row.due_at,
         taken_by(row.step, row.provider, row.provider_id),
         row.provider_id,
-        status,
+        _status(row),
         _error(row),
         price,
     )
+
+
+def _status(row: Row[Any]) -> str | None:
+    return status(row.provider_status, given_up=row.reported_at is not None)
+
+
+def status(provider_status: str | None, *, given_up: bool) -> str | None:
+    """Return what the provider reported; ``unknown`` if nobody waits any longer for more than that it was sent."""
+    return "unknown" if given_up and provider_status in (None, "sent") else provider_status
 
 
 def _error(row: Row[Any]) -> int | str | None:
@@ -190,9 +220,12 @@ def taken_by(step: int, provider: str | None, provider_id: str | None) -> str | 
     return None if step == 0 or provider_id is None else provider
 
 
-def mask(number: str) -> str:
-    """Return a phone number that still can be told from others but not dialled: ``+1650•••0100``."""
-    return f"{number[:5]}•••{number[-2:]}"
+def mask(number: str | None) -> str:
+    """Return a phone number that still can be told from others but not dialled: ``+1650•••0100``.
+
+    The number of somebody who was erased is not there any more.
+    """
+    return f"{number[:5]}•••{number[-2:]}" if number else "an erased number"
 
 
 def _by_id(conn: Connection, id_: str) -> Row[Any] | None:
@@ -210,27 +243,28 @@ def _rows(conn: Connection, table: str, id_: object, order: str) -> Sequence[Row
     ).all()
 
 
-def _moments(conn: Connection, found: Row[Any], steps: Sequence[Row[Any]]) -> Iterator[Moment]:
+def _moments(found: Row[Any], rows: Mapping[str, Sequence[Row[Any]]]) -> Iterator[Moment]:
+    steps = rows["deliveries"]
     later = any(s.due_at > found.created_at for s in steps if s.due_at and s.trigger is None)
     waits = "it waits for the time it was asked for" if later else "its countdown started"
     source = "" if found.blast is None else f" as one of the blast {found.blast}"
     yield Moment(found.created_at, "accepted", f"Accepted{source}; {waits}.")
-    attempts = _rows(conn, "attempts", found.id, "registration")
-    decisions = _rows(conn, "decisions", found.id, "id")
+    attempts, decisions = rows["attempts"], rows["decisions"]
     adopted = {decision.step for decision in decisions if decision.verdict == Note.ADOPTED}
     for step in steps:
         if step.channel == "push":
             yield from _push_moments(step, attempts)
         else:
             yield from _sms_moments(step, _due(step, steps), adopted=step.step in adopted)
-    for event in _rows(conn, "events", found.id, "received_at"):
+    for event in rows["events"]:
         if event.kind != "cancelled":
             yield Moment(event.received_at, event.kind, _received(event, steps))
     for decision in decisions:
         sentence = VERDICTS.get(decision.verdict, decision.verdict).replace("SMS", _name(decision.step, steps))
         if "{" in sentence:
             settings = {"setting": _sender_setting(decision.step, steps)}
-            sentence = sentence.format_map(defaultdict(str, settings | decision.inputs))
+            # Of somebody who was erased the facts are gone.
+            sentence = sentence.format_map(defaultdict(str, settings | (decision.inputs or {}))).rstrip()
         yield Moment(decision.at, decision.verdict, sentence)
     if found.finished_at:
         yield Moment(found.finished_at, found.state, f"Ended as {found.state}: {found.reason}.")

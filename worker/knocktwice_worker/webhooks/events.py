@@ -100,7 +100,13 @@ SELECT
   5,
   jsonb_build_object('state', n.state, 'reason', n.reason, 'steps', (
     SELECT jsonb_agg(
-      jsonb_build_object('step', d.step, 'channel', d.channel, 'state', d.state, 'reason', d.reason) ORDER BY d.step
+      jsonb_build_object(
+        'step', d.step,
+        'channel', d.channel,
+        'state', d.state,
+        'reason', d.reason,
+        'provider_status', d.provider_status
+      ) ORDER BY d.step
     )
     FROM deliveries d
     WHERE d.notification_id = c.id

@@ -76,17 +76,43 @@ class Verification(Strict):
         return self
 
 
-class CallbackRules(Strict):
-    """A provider's callbacks."""
+class Arrivals(Strict):
+    """What a provider's requests have in common: their proofs, and the place of the messages in them."""
 
-    #: The proofs that a callback comes from the provider.
+    #: The proofs that a request comes from the provider.
     verify: Verification
     #: The part of the request that contains the values: a JSON body, a form, or the query.
     source: Literal["json", "form", "query"] = Field(alias="from", default="json")
-    #: The path of the list, if one callback is about several messages.
+    #: The path of the list, if one request is about several messages.
     items: Path | None = None
     #: The path of the provider's id of the message.
     id: Path
+    #: Our answer, as the provider expects it.
+    reply: str | None = Field(None, min_length=1, max_length=200)
+
+    @model_validator(mode="after")
+    def _can_be_read(self) -> Self:
+        if self.source == "query" and self.verify.hmac:
+            raise ValueError("an hmac is of a body, and 'from: query' has none; verify by token or basic_auth")
+        if self.source != "json" and self.items:
+            raise ValueError("items is a list in a JSON body; leave it out, or say 'from: json'")
+        return self
+
+
+class InboundRules(Arrivals):
+    """The texts that people write to a provider's senders, as the provider passes them on."""
+
+    #: The path of the writer's number.
+    number: Path
+    #: The path of the text.
+    text: Path
+    #: The path of our sender to which it was written.
+    to: Path | None = None
+
+
+class CallbackRules(Arrivals):
+    """A provider's callbacks."""
+
     #: The path of our own id, if the provider returns it.
     reference: Path | None = None
     #: The path of the message's status.
@@ -103,8 +129,6 @@ class CallbackRules(Strict):
     price: Path | None = None
     #: The path of the price's currency, an ISO 4217 code.
     price_unit: Path | None = None
-    #: Our answer, as the provider expects it.
-    reply: str | None = Field(None, min_length=1, max_length=200)
 
     @field_validator("statuses")
     @classmethod
@@ -115,10 +139,6 @@ class CallbackRules(Strict):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        if self.source == "query" and self.verify.hmac:
-            raise ValueError("an hmac is of a body, and 'from: query' has none; verify by token or basic_auth")
-        if self.source != "json" and self.items:
-            raise ValueError("items is a list in a JSON body; leave it out, or say 'from: json'")
         if self.opt_out_errors and not self.error:
             raise ValueError("opt_out_errors are codes: say with 'error' where a code is")
         if self.number_errors and not self.error:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import hmac
 import os
@@ -15,15 +14,13 @@ import structlog
 
 from knocktwice_worker.channels.http_sms import json_paths
 from knocktwice_worker.channels.http_sms.callback_rules import Reported, words
-from knocktwice_worker.channels.http_sms.terms import Secrets
-from knocktwice_worker.channels.outcomes import CredentialsUnavailable
+from knocktwice_worker.channels.http_sms.proofs import Proofs, items_of, same
 from knocktwice_worker.channels.reports import (
     OPTED_OUT,
     PRICE,
     Heard,
     NotBelieved,
     StatusReport,
-    Unreadable,
     read_intent,
 )
 from knocktwice_worker.lifecycle import LOST
@@ -32,8 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
-    from knocktwice_worker.channels.http_sms.callback_rules import CallbackRules, Hmac
-    from knocktwice_worker.channels.http_sms.terms import BasicAuth
+    from knocktwice_worker.channels.http_sms.callback_rules import CallbackRules
     from knocktwice_worker.channels.reports import Arrived
 
 log = structlog.get_logger(__name__)
@@ -41,10 +37,6 @@ log = structlog.get_logger(__name__)
 #: The path of callback addresses below the public URL; the provider's name follows.
 PATH = "/callbacks/sms/"
 ROUTE_PATH = PATH + "{provider}"
-#: The most messages in one callback.
-MOST_ITEMS = 5_000
-#: The least characters of a token; a shorter token could be guessed.
-_SHORTEST_TOKEN = 20
 #: Words for a status that may be logged: they cannot be a phone number.
 _HARMLESS = re.compile(r"[A-Za-z_. -]{1,40}|[0-9]{1,4}")
 
@@ -78,53 +70,23 @@ class HttpCallbacks:
         self._opt_outs = {json_paths.word(code) for code in rules.opt_out_errors}
         self._public_url = public_url
         self._secret = secret.encode()
-        self._secrets = Secrets(environment)
         self._unknown: set[str] = set()
-        verify = rules.verify
-        self._token = None if verify.token is None else self._secrets.fill(verify.token)
-        self._key = b"" if verify.hmac is None else self._secrets.fill(verify.hmac.secret).encode()
-        self._pair = None if verify.basic_auth is None else self._pair_of(verify.basic_auth)
+        self._proofs = Proofs(provider, rules.verify, environment)
 
     def authorize(self) -> None:
-        """Make sure that the secrets for the verification of callbacks exist.
-
-        Raises:
-            CredentialsUnavailable: a secret is missing, or is so short that it could be guessed. Until it is set, no
-                callback is accepted.
-        """
-        if self._secrets.missing:
-            raise CredentialsUnavailable(f"{', '.join(self._secrets.missing)} not set (callbacks of {self.provider})")
-        if self._token is not None and len(self._token) < _SHORTEST_TOKEN:
-            raise CredentialsUnavailable(
-                f"the token of {self.provider}'s callbacks has under {_SHORTEST_TOKEN} characters"
-            )
+        """Make sure that the secrets for the verification of callbacks exist. Raises like :meth:`Proofs.authorize`."""
+        self._proofs.authorize()
 
     def url(self, intent: str) -> str:
         """Return the address for reports about one message. It contains the message's intent, signed."""
         query = {"intent": intent, "sig": self._signature(intent)}
-        if self._token is not None:
-            query["token"] = self._token
+        if self._proofs.token is not None:
+            query["token"] = self._proofs.token
         return f"{str(self._public_url).rstrip('/')}{PATH}{self.provider}?{urlencode(query)}"
 
     def is_genuine(self, headers: Mapping[str, str], query: Mapping[str, str], body: bytes) -> bool:
-        """Return whether the provider sent a callback: all proofs that the file asks for are present and right.
-
-        Args:
-            headers: the headers, by names in lower case.
-            query: the parameters of the address.
-            body: the body, unchanged.
-        """
-        try:
-            self.authorize()
-        except CredentialsUnavailable as error:
-            log.warning("callback refused", provider=self.provider, reason=str(error))
-            return False
-        verify = self._rules.verify
-        return (
-            (verify.hmac is None or self._is_signed(verify.hmac, headers, body))
-            and (self._token is None or _same(self._token, query.get("token", "")))
-            and (self._pair is None or _same(self._pair, _basic(headers.get("authorization", ""))))
-        )
+        """Return whether the provider sent a callback. Arguments as for :meth:`Proofs.are_right`."""
+        return self._proofs.are_right(headers, query, body)
 
     def read(self, query: Mapping[str, str], body: bytes, at: datetime) -> list[StatusReport]:
         """Return the reports in a callback. A status that the file does not name is left out.
@@ -138,30 +100,13 @@ class HttpCallbacks:
             Unreadable: the callback has another form than the file says.
         """
         intent = self._intent(query)
-        items = self._items(query, body)
+        items = items_of(self._rules, query, body)
         # The signed intent in an address is about one message, so it is not used for several.
         return [r for item in items if (r := self._report(item, at, intent if len(items) == 1 else None))]
 
     def _intent(self, query: Mapping[str, str]) -> tuple[str, int] | None:
         intent = query.get("intent", "")
-        return read_intent(intent) if _same(self._signature(intent), query.get("sig", "")) else None
-
-    def _items(self, query: Mapping[str, str], body: bytes) -> list[object]:
-        rules = self._rules
-        if rules.source == "query":
-            return [dict(query)]
-        if rules.source == "form":
-            try:
-                return [dict(parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=200))]
-            except ValueError:
-                raise Unreadable("the body must be a form in UTF-8") from None
-        said = json_paths.parse(body)
-        items = json_paths.at(said, rules.items) if rules.items else said if isinstance(said, list) else [said]
-        if not isinstance(said, dict | list) or not isinstance(items, list):
-            raise Unreadable(f"the body must be JSON{f' with a list at {rules.items}' if rules.items else ''}")
-        if len(items) > MOST_ITEMS:
-            raise Unreadable(f"at most {MOST_ITEMS} messages may be in one callback")
-        return items
+        return read_intent(intent) if same(self._signature(intent), query.get("sig", "")) else None
 
     def _report(self, item: object, at: datetime, signed: tuple[str, int] | None) -> StatusReport | None:
         rules = self._rules
@@ -210,16 +155,6 @@ class HttpCallbacks:
             self._unknown.add(lacking + shown)
             log.warning("callback without what the file names", provider=self.provider, lacking=lacking, status=shown)
 
-    def _is_signed(self, rule: Hmac, headers: Mapping[str, str], body: bytes) -> bool:
-        given = headers.get(rule.header.lower(), "").strip()
-        digest = hmac.digest(self._key, body, rule.algorithm)
-        if rule.encoding == "hex":
-            return _same(rule.prefix + digest.hex(), rule.prefix + given.removeprefix(rule.prefix).lower())
-        return _same(rule.prefix + base64.b64encode(digest).decode(), given)
-
-    def _pair_of(self, basic: BasicAuth) -> str:
-        return f"{self._secrets.fill(basic.user)}:{self._secrets.fill(basic.password)}"
-
     def _signature(self, intent: str) -> str:
         digest = hmac.digest(self._secret, f"sms-callback:{self.provider}:{intent}".encode(), hashlib.sha256)[:16]
         return base64.urlsafe_b64encode(digest).decode().rstrip("=")
@@ -242,15 +177,3 @@ class FileReceiver:
         if rules is None or not rules.is_genuine(arrived.headers, query, arrived.body):
             raise NotBelieved("this is not what KNOCKTWICE_SMS_PROVIDERS_FILE asks of a callback")
         return Heard(rules.read(query, arrived.body, arrived.at), reply=rules.reply or "")
-
-
-def _same(expected: str, given: str) -> bool:
-    return hmac.compare_digest(expected.encode(), given.encode(errors="replace"))
-
-
-def _basic(header: str) -> str:
-    scheme, _, pair = header.partition(" ")
-    try:
-        return base64.b64decode(pair, validate=True).decode() if scheme.lower() == "basic" else ""
-    except (binascii.Error, ValueError):
-        return ""

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from knocktwice_worker.channels.http_sms.callback_rules import CallbackRules
+from knocktwice_worker.channels.http_sms.callback_rules import CallbackRules, InboundRules
 from knocktwice_worker.channels.http_sms.terms import (
     MARK,
     BasicAuth,
@@ -165,6 +165,8 @@ class ProviderSpec(Strict):
     list: ListEndpoint | None = None
     #: The provider's callbacks; ``None``: it sends none.
     callbacks: CallbackRules | None = None
+    #: The texts that people write to its senders; ``None``: it passes none on.
+    inbound: InboundRules | None = None
     #: The provider's usual sender.
     sender: str | None = Field(None, min_length=1, max_length=64)
     #: A sender as messages name it → the sender at this provider.
@@ -223,7 +225,7 @@ class ProviderSpec(Strict):
         only(slots_of(self.url), ())
         for url in (self.url, self.list.url if self.list else self.url):
             _address(url, self.allow_http)
-        holding = {"url", "headers", "basic_auth", "body", "form", "list", "callbacks"}
+        holding = {"url", "headers", "basic_auth", "body", "form", "list", "callbacks", "inbound"}
         for name in secrets_of(self.model_dump(include=holding)):
             if not _VARIABLE.fullmatch(name):
                 raise ValueError(f"${{{name}}} is neither ${{VARIABLE}} nor ${{file:/path}}")

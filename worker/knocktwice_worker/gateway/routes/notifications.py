@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
@@ -29,6 +29,9 @@ from knocktwice_worker.lifecycle import NotificationState
 from knocktwice_worker.reporting import history, story
 
 router = APIRouter(prefix="/v1", tags=["notifications"])
+
+#: What the history can be asked for of a message.
+Reported = Literal["sent", "delivered", "read", "undelivered", "failed", "unknown"]
 
 #: The path at which notifications are sent.
 PATH = "/v1/notifications"
@@ -142,12 +145,15 @@ def messages(
     key: Annotated[str | None, Visible(200, "The key that it was sent with.")] = None,
     state: NotificationState | None = None,
     template: Annotated[str | None, Visible(100)] = None,
+    provider_status: Annotated[
+        Reported | None, Query(description="What a provider reported of one of its messages, like `undelivered`.")
+    ] = None,
     since: Annotated[Time | None, Query(description="With an offset, like 2026-11-21T09:30:00Z.")] = None,
     until: Annotated[Time | None, Query(description="Not included.")] = None,
     before: Annotated[UUID | None, Query(description="The `next` of the page before.")] = None,
     limit: Annotated[int, Query(ge=1, le=history.PAGE_LIMIT)] = 100,
 ) -> Any:
     """Return the history, newest first. A page may be short or empty and still have a next one."""
-    wanted = history.Wanted(user, key, state, template, since, until, before, limit)
+    wanted = history.Wanted(user, key, state, template, since, until, before, limit, provider_status)
     with reading(services) as conn:
         return dataclasses.asdict(history.page(conn, wanted))

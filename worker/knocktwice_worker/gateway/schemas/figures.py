@@ -33,6 +33,7 @@ class FiguresAnswer(BaseModel):
     delivered: int
     clicked: int
     fell_back: int
+    alone: int = Field(description="Of `accepted`, single messages that follow nothing, such as an SMS without a push.")
     sms_sent: int
     sms_delivered: int
     sms_undelivered: int

@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field
 
 from knocktwice_worker.gateway.schemas.fields import TakenBy
 from knocktwice_worker.lifecycle import NotificationState
+from knocktwice_worker.reporting.waiting import Why
 
 
 class StepAnswer(BaseModel):
@@ -47,6 +48,19 @@ class Summary(BaseModel):
     user: str | None
     created_at: datetime
     finished_at: datetime | None
+    provider_status: str | None = Field(
+        description="What became of the last message that a provider took: `undelivered`, though the state is `texted`."
+    )
+
+
+class WaitAnswer(BaseModel):
+    """What an open step waits for now."""
+
+    step: int
+    channel: str
+    why: Why = Field(description="What it waits for.")
+    until: datetime | None = Field(description="Until when, or when it is looked at next; null: any moment.")
+    sentence: str = Field(description="The same for people.")
 
 
 class StoryAnswer(Summary):
@@ -56,6 +70,7 @@ class StoryAnswer(Summary):
     category: str
     steps: list[StepAnswer]
     moments: list[MomentAnswer]
+    waits: list[WaitAnswer] = Field(description="What its open steps wait for now; empty once it has ended.")
 
 
 class HistoryStep(BaseModel):
@@ -65,6 +80,8 @@ class HistoryStep(BaseModel):
     state: str
     reason: str | None
     provider: TakenBy
+    provider_status: str | None = Field(description="What the provider reported last.")
+    provider_error: int | str | None = Field(description="The provider's error code, a whole number or a word.")
 
 
 class HistoryEntry(Summary):

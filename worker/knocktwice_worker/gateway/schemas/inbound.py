@@ -22,7 +22,7 @@ class Text(BaseModel):
     characters: int | None
     to: str | None = Field(description="Your sender to which it was written.")
     channel: str | None = Field(examples=["sms"])
-    provider: str | None = Field(examples=["twilio"])
+    provider: str | None = Field(examples=["acme"])
     provider_id: str = Field(description="What the provider calls it.")
 
 

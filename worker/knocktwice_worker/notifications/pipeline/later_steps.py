@@ -24,7 +24,7 @@ from knocktwice_worker.channels.outbound.pacing import Lane
 from knocktwice_worker.channels.outbound.provider_choice import Choice
 from knocktwice_worker.channels.outcomes import Outcome, Rejected, Retry, Sent, Unknown, patience
 from knocktwice_worker.channels.provider import deliver
-from knocktwice_worker.lifecycle import Delay, DeliveryState, Note, Refusal, Untextable
+from knocktwice_worker.lifecycle import WAITS_TURN, Delay, DeliveryState, Note, Refusal, Untextable
 from knocktwice_worker.limits.per_number import Ask
 from knocktwice_worker.notifications import store
 from knocktwice_worker.notifications.pipeline.brake import Candidate
@@ -278,7 +278,7 @@ class LaterSteps:
                 costs = [self._parts(row) or 1 for row in own]
                 turn = pace.take(costs, lane, entitled=sum(row.waited > _AT_ONCE for row in own))
                 late = [row.notification_id for row in own[turn.granted :]]
-                store.postpone_each(conn, dict(zip(late, turn.waits, strict=True)))
+                store.postpone_each(conn, dict(zip(late, turn.waits, strict=True)), WAITS_TURN)
                 granted += own[: turn.granted]
         return granted
 

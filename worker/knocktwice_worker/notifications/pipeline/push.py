@@ -22,7 +22,7 @@ from knocktwice_worker.channels.provider import deliver
 from knocktwice_worker.channels.registry import wording_of
 from knocktwice_worker.content import plans, rendering, resolution
 from knocktwice_worker.content.pushes import FilledPush, PushForm
-from knocktwice_worker.lifecycle import AttemptState
+from knocktwice_worker.lifecycle import WAITS_TURN, AttemptState
 from knocktwice_worker.notifications import store
 from knocktwice_worker.notifications.pipeline.catch_up import PENDING
 from knocktwice_worker.notifications.pipeline.send_time import SendTimes, send_times
@@ -44,6 +44,10 @@ log = structlog.get_logger(__name__)
 
 #: A push leaves within this part of its lease; the rest is for the answer and its record.
 _OF_LEASE = 0.8
+
+#: How old the last look at cancellations may be when a push leaves. A worker that stood still for longer looks again, and
+#: its requests leave within the same time after that look.
+_FRESH = timedelta(seconds=1)
 
 #: First wait before a push is tried again when the provider names none.
 _BACKOFF = timedelta(seconds=10)
@@ -141,6 +145,8 @@ class Pushes:
         Args:
             wanted: asked in the transaction that writes the rows; unless it agrees nothing is written.
         """
+        # From before the first look: what is accepted after it is not seen any more.
+        look = Deadline.within(_FRESH)
         held = self._held(batches)
         # From before the rows are written: past the lease another worker makes the pushes.
         lease = Deadline.within(self.lease * _OF_LEASE)
@@ -173,16 +179,16 @@ class Pushes:
             pushes=len(work),
         )
         shown = ((w, people[w.notification_id]) for w in work)
-        messages = [self._message(w, r.written.pushes[w.notification_id], r.ttl) for w, r in shown]
-        self._deliver(messages, lease, complete=True)
+        messages: Sequence[PushMessage] = [
+            self._message(w, r.written.pushes[w.notification_id], r.ttl) for w, r in shown
+        ]
+        messages, look = self._looked_again(messages, look)
+        self._deliver(messages, min(lease, look.later(_FRESH)), complete=True)
 
     def resume(self, ids: Sequence[str]) -> None:
         """Take up pushes that a provider asked to repeat or whose worker died. A repeated push replaces itself."""
-        try:
-            pending = self.catch_up.notifications(self.engine, ids)
-        except RedisError as error:
-            log.warning("the inbox is not asked", error=type(error).__name__)
-            pending = set()
+        look = Deadline.within(_FRESH)
+        pending = self._pending(ids)
         lease = Deadline.within(self.lease * _OF_LEASE)
         store.end_useless(self.engine, ids, self.useless_after)
         with self.engine.begin() as conn:
@@ -192,7 +198,7 @@ class Pushes:
             work = store.claim_push(conn, [id_ for id_ in ids if id_ not in waiting], self.lease)
             people = store.push_contents(conn, [w.notification_id for w in work])
             batches = store.contents(conn, (person.batch_id for person in people.values()))
-        messages: list[PushMessage] = []
+        made: list[PushMessage] = []
         broken: list[store.PushResult] = []
         forms: dict[tuple[str, str | None], PushForm] = {}
         for w in work:
@@ -209,11 +215,31 @@ class Pushes:
                 # others.
                 broken.append(store.PushResult(w.notification_id, w.registration, AttemptState.REJECTED, str(error)))
                 continue
-            messages.append(self._message(w, filled, batch.ttl))
+            made.append(self._message(w, filled, batch.ttl))
         if broken:
             with self.engine.begin() as conn:
                 store.record_push(conn, broken, retry_for=self.retry_for)
-        self._deliver(self._wanted(messages), lease)
+        messages, look = self._looked_again(self._wanted(made), look)
+        self._deliver(messages, min(lease, look.later(_FRESH)))
+
+    def _pending(self, ids: Sequence[str]) -> set[str]:
+        """Carry out what was accepted about these notifications; return those about which something is still pending."""
+        try:
+            return self.catch_up.notifications(self.engine, ids)
+        except RedisError as error:
+            log.warning("the inbox is not asked", error=type(error).__name__)
+            return set()
+
+    def _looked_again(self, messages: Sequence[PushMessage], look: Deadline) -> tuple[Sequence[PushMessage], Deadline]:
+        """Look for cancellations again if the last look is too old, and return until when the present look counts.
+
+        Pushes about which something is still pending are left to the end of their lease.
+        """
+        if not messages or not look.over:
+            return messages, look
+        look = Deadline.within(_FRESH)
+        pending = self._pending(list({m.notification_id for m in messages}))
+        return self._wanted([m for m in messages if m.notification_id not in pending]), look
 
     def _wanted(self, messages: Sequence[PushMessage]) -> Sequence[PushMessage]:
         """Look once more, right before the call, for what was cancelled or ended since the claim."""
@@ -341,9 +367,7 @@ class Pushes:
         outcomes = deliver(self.transport, self.channel, messages[: turn.granted], lease)
         results = [_result(m, o) for m, o in zip(messages, outcomes, strict=False)]
         for m, wait in zip(messages[turn.granted :], turn.waits, strict=True):
-            waits = store.PushResult(
-                m.notification_id, m.registration, AttemptState.OPEN, "waits its turn", retry_after=wait
-            )
+            waits = store.PushResult(m.notification_id, m.registration, AttemptState.OPEN, WAITS_TURN, retry_after=wait)
             results.append(waits)
         if asked := patience(outcomes):
             self.pace.slow_down(asked.after)

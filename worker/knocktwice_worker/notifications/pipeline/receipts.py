@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from knocktwice_shared.messages import Receipt
 from knocktwice_worker.audience import people
 from knocktwice_worker.content.links.receipt_urls import MARK, device_hash, device_mark
 from knocktwice_worker.notifications import store
@@ -27,8 +28,9 @@ def record(engine: Engine, receipts: Sequence[ReceiptEvent]) -> None:
         named = _named(conn, receipts)
         ids = store.record_receipts(conn, named)
         people.see(conn, named)
+    clicked = sorted({str(r.notification) for r in receipts if r.kind is Receipt.CLICKED})
     with engine.begin() as conn:
-        locked = store.settle_receipts(conn, ids)
+        locked = store.settle_receipts(conn, ids, clicked)
     if locked:
         with engine.connect() as conn:
             if store.settle_soon(conn, sorted(set(locked))):

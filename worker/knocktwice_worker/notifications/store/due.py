@@ -415,16 +415,18 @@ def postpone(conn: Connection, ids: Sequence[str], delay: timedelta) -> None:
 
 # Each message gets its own wait, because each has its own place in the queue for its sender's pace.
 _POSTPONE_EACH = text(f"""
-UPDATE deliveries d SET wake_at = knocktwice_now() + r.wait
+UPDATE deliveries d SET
+  wake_at = knocktwice_now() + r.wait,
+  reason = :reason
 FROM {rows("r", id="uuid", wait="interval")}
 WHERE d.notification_id = r.id AND d.step > 0 AND d.state = 'reserved'
 """)
 
 
-def postpone_each(conn: Connection, waits: Mapping[str, timedelta]) -> None:
-    """Postpone each of these reserved messages by its own wait; nothing else about them changes."""
+def postpone_each(conn: Connection, waits: Mapping[str, timedelta], reason: str) -> None:
+    """Postpone each of these reserved messages by its own wait, and say why; nothing else about them changes."""
     if waits:
-        conn.execute(_POSTPONE_EACH, {"id": list(waits), "wait": list(waits.values())})
+        conn.execute(_POSTPONE_EACH, {"id": list(waits), "wait": list(waits.values()), "reason": reason})
 
 
 # The device's zone has priority over the application's: the device knows where it is.

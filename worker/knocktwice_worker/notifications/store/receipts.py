@@ -11,7 +11,7 @@ from knocktwice_shared.messages import Receipt, ReceiptEvent
 from knocktwice_worker.database.bulk import rows
 from knocktwice_worker.lifecycle import Note
 from knocktwice_worker.notifications.store.ledger import Decision, write_ledger
-from knocktwice_worker.notifications.store.transitions import settle_free
+from knocktwice_worker.notifications.store.transitions import reach, settle_free
 from knocktwice_worker.notifications.store.trigger_sql import ANSWERS, CANCELLED
 
 if TYPE_CHECKING:
@@ -81,10 +81,15 @@ def record_receipts(conn: Connection, receipts: Sequence[ReceiptEvent]) -> list[
     return sorted({str(r.notification) for r in receipts})
 
 
-def settle_receipts(conn: Connection, ids: Sequence[str]) -> list[str]:
+def settle_receipts(conn: Connection, ids: Sequence[str], clicked: Sequence[str] | None = None) -> list[str]:
     """End the open steps that receipts make unnecessary, reserved ones included.
 
-    If a receipt comes after a message that it would have prevented, the message is noted as a wasted SMS.
+    If a receipt comes after a message that it would have prevented, the message is noted as a wasted SMS. A click on a
+    notification that has ended without an answer makes it ``reached``.
+
+    Args:
+        ids: the notifications.
+        clicked: those of them that somebody has clicked; ``None``: it is looked which.
 
     Returns:
         The ids of notifications whose step another transaction has locked. They need no further call: a decision and a
@@ -92,7 +97,18 @@ def settle_receipts(conn: Connection, ids: Sequence[str]) -> list[str]:
     """
     locked = settle_free(conn, ids)
     note_wasted(conn, ids)
+    reach(conn, _clicked(conn, ids) if clicked is None else clicked)
     return locked
+
+
+_CLICKED = text(f"""
+SELECT DISTINCT notification_id FROM events
+WHERE notification_id = ANY(CAST(:ids AS uuid[])) AND kind = '{Receipt.CLICKED}'
+""")
+
+
+def _clicked(conn: Connection, ids: Sequence[str]) -> list[str]:
+    return [str(row.notification_id) for row in conn.execute(_CLICKED, {"ids": list(ids)})]
 
 
 # One line per notification, whatever the number of its wasted messages.

@@ -9,8 +9,10 @@ from psycopg2.errors import LockNotAvailable
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import OperationalError
 
+from knocktwice_shared.messages import Receipt
 from knocktwice_worker.database.bulk import rows
 from knocktwice_worker.lifecycle import (
+    ANSWERED_LATER,
     ENDS_ALL,
     NOT_NEEDED,
     OUTCOMES,
@@ -20,7 +22,7 @@ from knocktwice_worker.lifecycle import (
     Verdict,
 )
 from knocktwice_worker.notifications.store.ledger import Decision, write_ledger
-from knocktwice_worker.notifications.store.trigger_sql import ANSWERS, CANCELLED
+from knocktwice_worker.notifications.store.trigger_sql import ANSWERS, CANCELLED, words
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -296,18 +298,56 @@ class End:
 _FINISH = text(f"""
 UPDATE notifications n SET
   state = CASE
-    WHEN r.state IN ('cancelled', 'suppressed', 'failed') AND EXISTS (
-      SELECT FROM deliveries d
-      WHERE d.notification_id = n.id AND d.step > 0 AND d.state = 'sent' AND d.channel <> 'push'
-    )
-    THEN 'texted'
+    WHEN m.out THEN '{NotificationState.TEXTED}'
+    WHEN e.clicked THEN '{NotificationState.REACHED}'
     ELSE r.state
   END,
-  reason = r.reason,
+  reason = CASE WHEN e.clicked AND m.out IS NULL THEN '{Receipt.CLICKED}' ELSE r.reason END,
   finished_at = knocktwice_now()
 FROM {rows("r", id="uuid", state="text", reason="text")}
+LEFT JOIN LATERAL (
+  SELECT true AS clicked FROM events e
+  WHERE e.notification_id = r.id AND e.kind = '{Receipt.CLICKED}' AND r.state IN {words(sorted(ANSWERED_LATER))}
+  LIMIT 1
+) e ON true
+LEFT JOIN LATERAL (
+  SELECT true AS out FROM deliveries d
+  WHERE r.state IN ('cancelled', 'suppressed', 'failed')
+    AND d.notification_id = r.id AND d.step > 0 AND d.state = 'sent' AND d.channel <> 'push'
+  LIMIT 1
+) m ON true
 WHERE n.id = r.id AND n.state = 'active'
 """)
+
+# Ended ones become reached at once. Those that end at this moment are named: whoever ends them may not see the click.
+_REACH = text(f"""
+WITH reached AS (
+  UPDATE notifications n SET state = '{NotificationState.REACHED}', reason = '{Receipt.CLICKED}'
+  FROM (
+    SELECT id FROM notifications
+    WHERE id = ANY(CAST(:ids AS uuid[])) AND state IN {words(sorted(ANSWERED_LATER))}
+    ORDER BY id FOR UPDATE
+  ) ended
+  WHERE n.id = ended.id
+)
+SELECT n.id FROM notifications n
+WHERE n.id = ANY(CAST(:ids AS uuid[])) AND n.state = 'active' AND NOT EXISTS (
+  SELECT FROM deliveries d WHERE d.notification_id = n.id AND d.step > 0 AND d.wake_at IS NOT NULL)
+""")
+
+# Whoever ends a notification keeps its row until the commit, and the next look sees the end.
+_AWAIT_END = text("SELECT FROM notifications WHERE id = ANY(CAST(:ids AS uuid[])) ORDER BY id FOR UPDATE")
+
+
+def reach(conn: Connection, ids: Sequence[str]) -> None:
+    """Make notifications ``reached`` that had ended without an answer, and that somebody has clicked since."""
+    if not ids:
+        return
+    ending = [str(row.id) for row in conn.execute(_REACH, {"ids": list(ids)})]
+    if ending:
+        conn.execute(_AWAIT_END, {"ids": ending})
+        conn.execute(_REACH, {"ids": ending})
+
 
 # Lock order: by notification id, like claim_push.
 _DROP_PUSH = text("""
@@ -329,6 +369,8 @@ def finish(conn: Connection, ends: Sequence[End]) -> None:
     """End notifications, and cancel or skip their pushes that still wait for another try."""
     if not ends:
         return
+    # In the order in which clicks lock them.
+    ends = sorted(ends, key=lambda end: end.notification_id)
     ids = [end.notification_id for end in ends]
     conn.execute(
         _FINISH, {"id": ids, "state": [str(end.state) for end in ends], "reason": [end.reason for end in ends]}

@@ -14,10 +14,10 @@ depends_on = None
 # Neither column rewrites the table: one has no default, the other a constant one.
 SCHEMA = """
 ALTER TABLE deliveries
-  ADD COLUMN brake BIGINT,
-  ADD COLUMN brake_waived BOOLEAN NOT NULL DEFAULT false;
+  ADD COLUMN IF NOT EXISTS brake BIGINT,
+  ADD COLUMN IF NOT EXISTS brake_waived BOOLEAN NOT NULL DEFAULT false;
 
-CREATE TABLE push_counts (
+CREATE TABLE IF NOT EXISTS push_counts (
   slot TIMESTAMP WITH TIME ZONE NOT NULL,
   template TEXT NOT NULL,
   platform TEXT NOT NULL,
@@ -39,7 +39,7 @@ COMMENT ON COLUMN push_counts.sent IS 'Pushes that the provider took.';
 COMMENT ON COLUMN push_counts.delivered IS 'Of these, reported as delivered within half a minute.';
 COMMENT ON COLUMN push_counts.clicked IS 'Of these, clicked within half a minute.';
 COMMENT ON COLUMN push_counts.troubled IS 'Whether a brake was on, so that this says nothing of what is usual.';
-CREATE TABLE brakes (
+CREATE TABLE IF NOT EXISTS brakes (
   id BIGINT GENERATED ALWAYS AS IDENTITY,
   kind TEXT NOT NULL,
   template TEXT,
@@ -60,7 +60,7 @@ CREATE TABLE brakes (
   CONSTRAINT brakes_state_check CHECK (state IN ('on', 'over', 'released')),
   CONSTRAINT brakes_ended_check CHECK ((state = 'on') = (ended_at IS NULL))
 );
-CREATE INDEX brakes_on_idx ON brakes (id) WHERE state = 'on';
+CREATE INDEX IF NOT EXISTS brakes_on_idx ON brakes (id) WHERE state = 'on';
 COMMENT ON TABLE brakes IS 'Brakes: each holds the SMS of one kind of people whose share that falls back has jumped.';
 COMMENT ON COLUMN brakes.id IS 'In the order in which they tripped.';
 COMMENT ON COLUMN brakes.kind IS 'What is wrong with the pushes: refused, undelivered or unclicked.';
@@ -77,7 +77,7 @@ COMMENT ON COLUMN brakes.share IS 'The share of these that nobody answers or nob
 COMMENT ON COLUMN brakes.usual IS 'The usual share.';
 COMMENT ON COLUMN brakes.why IS 'The same in words.';
 COMMENT ON COLUMN brakes.passed IS 'SMS that went although it was on, because the settings only watch their kind.';
-CREATE TABLE alarms (
+CREATE TABLE IF NOT EXISTS alarms (
   type TEXT NOT NULL,
   subject UUID NOT NULL,
   at TIMESTAMP WITH TIME ZONE DEFAULT knocktwice_now() NOT NULL,
@@ -85,21 +85,28 @@ CREATE TABLE alarms (
   count BIGINT DEFAULT 1 NOT NULL,
   CONSTRAINT alarms_pkey PRIMARY KEY (type, subject)
 );
-CREATE INDEX alarms_at_idx ON alarms (at);
+CREATE INDEX IF NOT EXISTS alarms_at_idx ON alarms (at);
 COMMENT ON TABLE alarms IS 'What an operator must know and no notification tells, for webhooks and doctor.';
 COMMENT ON COLUMN alarms.type IS 'What happened, like brake.on.';
 COMMENT ON COLUMN alarms.subject IS 'About what; an alarm about the same is raised once.';
 COMMENT ON COLUMN alarms.at IS 'When it happened first.';
 COMMENT ON COLUMN alarms.data IS 'What the webhook says.';
 COMMENT ON COLUMN alarms.count IS 'How often it happened.';
-CREATE INDEX deliveries_brake_idx ON deliveries (brake, notification_id) WHERE brake IS NOT NULL AND wake_at IS NOT NULL AND NOT brake_waived;
 COMMENT ON COLUMN deliveries.brake IS 'The brake that held it last. NULL: none has.';
 COMMENT ON COLUMN deliveries.brake_waived IS 'Whether it was released from a brake, so that no brake holds it again.';
 """
 
 
+INDEX = """
+CREATE INDEX CONCURRENTLY IF NOT EXISTS deliveries_brake_idx ON deliveries (brake, notification_id)
+WHERE brake IS NOT NULL AND wake_at IS NOT NULL AND NOT brake_waived
+"""
+
+
 def upgrade() -> None:
     op.execute(SCHEMA)
+    with op.get_context().autocommit_block():
+        op.execute(INDEX)
 
 
 def downgrade() -> None:

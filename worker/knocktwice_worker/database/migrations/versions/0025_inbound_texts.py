@@ -28,7 +28,7 @@ COMMENT ON COLUMN inbound_texts.id IS
 COMMENT ON COLUMN inbound_texts.words IS 'The text. NULL: not kept, or no longer.';
 COMMENT ON COLUMN inbound_texts.characters IS 'The length of the text. NULL: not known.';
 COMMENT ON COLUMN inbound_texts.provider IS 'The provider that brought it. NULL: not known.';
-COMMENT ON COLUMN inbound_texts.channel IS 'How it came: sms or whatsapp. NULL: not known.';
+COMMENT ON COLUMN inbound_texts.channel IS 'The channel by which it came, like sms. NULL: not known.';
 COMMENT ON COLUMN inbound_texts.sender IS 'Our sender to which it was written. NULL: not told.';
 
 CREATE TABLE IF NOT EXISTS opt_out_changes (

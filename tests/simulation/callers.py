@@ -1,0 +1,166 @@
+"""The application, phones and people of a run: what they say to the product's own doors, and what they are told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from knocktwice import Push, Sms
+from knocktwice_shared.names import Task
+from knocktwice_worker.audience.inbound_texts import InboundText
+from knocktwice_worker.audience.opt_out_words import Wish as Wanted
+from knocktwice_worker.gateway.intake.callbacks import CallbackIntake
+from oracle.case import IN_BOOKS
+from oracle.records import Cancel, Device, Evidence, Notify, Phone, Receipt, Step, Told, Wish
+from simulation.installation import GATEWAY
+from simulation.provider import GONE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from uuid import UUID
+
+    from simulation.installation import Installation
+    from simulation.queues import Message, Queues
+    from simulation.script import Notice, Said
+
+_TITLE, _BODY, _TEXT = "Your table is ready", "We keep it. [{}]", "Your table is ready. [{{{{ token }}}}.{}]"
+_TASKS = {"delivered": Task.RECORD_EVENTS, "clicked": Task.RECORD_EVENTS, "cancel": Task.CANCEL}
+
+
+@dataclass
+class Callers:
+    """All who speak to the system.
+
+    Attributes:
+        tell: notes what they say, for the story.
+        ids: of the notifications, by their place in the script.
+    """
+
+    here: Installation
+    queues: Queues
+    evidence: Evidence
+    tell: Callable[[str], None]
+    ids: dict[int, UUID] = field(default_factory=dict)
+    _plans: dict[int, Notify] = field(default_factory=dict)
+    _phones: dict[int, str] = field(default_factory=dict)
+
+    def may_say(self, said: Said) -> bool:
+        """Whether anybody can say this: the notification was asked for, and its push is there if a phone reports it."""
+        if said.about not in self.ids:
+            return False
+        token = self._plans[said.about].token
+        there = any(push.token == token and push.answer in IN_BOOKS for push in self.evidence.pushes)
+        return there or said.what not in ("delivered", "clicked")
+
+    def notify(self, place: int, notice: Notice) -> None:
+        """Ask for a notification; whoever is known signs up in the moments before."""
+        clock, client = self.here.clock, self.here.application
+        token = f"n{place}x{clock.began:.0f}"
+        phone = self._phones.setdefault(notice.number, "") or self.here.phone()
+        self._phones[notice.number] = phone
+        user = f"u{notice.number}x{clock.began:.0f}" if notice.known else None
+        registration = f"{GONE if notice.device == 'gone' else 'device-'}{token}-{'x' * 30}"
+        registrations = () if notice.device == "none" else (registration,)
+        if user is not None:
+            self._sign_up(user, phone, registrations)
+        steps = [
+            Sms(_TEXT.format(n), when=when, after=timedelta(seconds=after))
+            for n, (when, after) in enumerate(notice.steps, 1)
+        ]
+        given: dict[str, Any] = {"user": user} if user else {"phone": phone}
+        if registrations and not user:
+            given["registrations"] = registrations
+        pushed = bool(registrations or user)
+        if pushed:
+            given["push"] = Push(_TITLE, _BODY.format(token))
+        if notice.in_s is not None:
+            given["send_at"] = clock.moment + timedelta(seconds=notice.in_s)
+        key = token if notice.keyed else None
+        category = "critical" if notice.critical else None
+        for _ in range(2 if notice.keyed else 1):
+            asked_at = clock.now
+            id_ = client.notify(params={"token": token}, key=key, category=category, steps=steps, **given)
+            self._take()
+            self.ids.setdefault(place, id_)
+            said = Notify(
+                asked_at,
+                clock.now,
+                Told.ACCEPTED,
+                token,
+                str(id_),
+                "library",
+                user,
+                registrations if not user else (),
+                phone if not user else None,
+                f"{_TITLE}|{_BODY.format(token)}" if pushed else None,
+                tuple(
+                    Step(when if pushed or n > 1 else None, after, _TEXT.format(n).replace("{{ token }}", token))
+                    for n, (when, after) in enumerate(notice.steps, 1)
+                ),
+                key,
+                None if notice.in_s is None else asked_at + notice.in_s,
+                notice.critical,
+            )
+            self.evidence.add(said)
+            self._plans[place] = said
+            self.tell(f"the application notifies {token}{f' (user {user})' if user else ''}: accepted")
+
+    def _sign_up(self, user: str, phone: str, registrations: tuple[str, ...]) -> None:
+        clock, client = self.here.clock, self.here.application
+        now = clock.now
+        for registration in registrations:
+            client.register_device(user, registration, platform="android")
+            self.evidence.add(Device(now, now, Told.ACCEPTED, registration, user))
+        client.bind_phone(user, phone)
+        self.evidence.add(Phone(now, now, Told.ACCEPTED, user, phone))
+        self._take()
+        self.tell(f"the application registers {user}, a device and a number: accepted")
+
+    def _take(self) -> None:
+        self.queues.collect(self.here.redis)
+
+    def say(self, said: Said) -> Message | None:
+        """Report a receipt or cancel; return the message, unless the broker lost it."""
+        clock, client, plan = self.here.clock, self.here.application, self._plans[said.about]
+        id_ = self.ids[said.about]
+        before = len(self.queues.messages)
+        if said.what == "cancel":
+            client.cancel(id_)
+            self.evidence.add(Cancel(clock.now, clock.now, Told.ACCEPTED, plan.token))
+        else:
+            registration = next(iter(plan.registrations), f"device-{plan.token}-{'x' * 30}")
+            report = client.record_clicked if said.what == "clicked" else client.record_delivered
+            report(id_, registration=registration)
+            self.evidence.add(
+                Receipt(clock.now, clock.now, Told.ACCEPTED, str(id_), plan.token, said.what, registration)
+            )
+        self._take()
+        self.tell(f"{said.what} of {plan.token}: accepted")
+        return self.queues.messages[-1] if len(self.queues.messages) > before else None
+
+    def writing(self, said: Said) -> Callable[[], None]:
+        """Return what the gateway does when somebody writes STOP or START."""
+        clock, plan = self.here.clock, self._plans[said.about]
+        number = next(iter(self._numbers(plan)))
+        asked_at = clock.now
+        one = InboundText(f"SM-{said.what}-{asked_at}-{number}", number, Wanted[said.what])
+
+        def write() -> None:
+            try:
+                CallbackIntake(self.here.actors[GATEWAY])._write([one])
+            except BaseException as error:
+                # The caller gets no good answer, or none.
+                self.evidence.add(Wish(asked_at, clock.now, Told.UNKNOWN, number, said.what))
+                if not isinstance(error, Exception):
+                    raise
+                return
+            self.evidence.add(Wish(asked_at, clock.now, Told.ACCEPTED, number, said.what))
+            self.tell(f"{said.what} of {plan.token}'s number: recorded")
+
+        return write
+
+    def _numbers(self, plan: Notify) -> list[str]:
+        if plan.phone is not None:
+            return [plan.phone]
+        return [phone.number for phone in self.evidence.phones if phone.user == plan.user]

@@ -1,0 +1,88 @@
+"""Redis for the simulation: every command is a step, and the scripts read the simulation's clock."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import redis
+
+from knocktwice_worker.embedded.installation import connect_redis
+from simulation.turns import current
+
+if TYPE_CHECKING:
+    from simulation.clock import Clock
+
+_NOW = "simulation:now"
+# In place of TIME: its two parts, from a key.
+_TIME = (
+    "(function() local t = redis.call('GET', 'simulation:now'); "
+    "return {string.match(t, '^%d+'), string.match(t, '%d+$')} end)()"
+)
+# What expires by Redis' own clock expires by ours.
+_AGE = """
+for _, key in ipairs(redis.call('KEYS', '*')) do
+  local left = redis.call('PTTL', key)
+  if left >= 0 then
+    if left <= tonumber(ARGV[1]) then redis.call('DEL', key) else redis.call('PEXPIRE', key, left - ARGV[1]) end
+  end
+end
+"""
+# The counts of the limits are of numbers that no other run has.
+_FORGET = """
+for _, key in ipairs(redis.call('KEYS', '*')) do
+  if string.sub(key, 1, 1) ~= '{' then redis.call('DEL', key) end
+end
+"""
+
+
+class Keyspace(redis.Redis):
+    """A client whose commands are steps, if a job gives them.
+
+    Args:
+        url: kombu's.
+        clock: the simulation's.
+    """
+
+    def __init__(self, url: str, clock: Clock) -> None:
+        super().__init__(connection_pool=connect_redis(url).connection_pool)
+        self._clock = clock
+
+    def execute_command(self, *args: Any, **options: Any) -> Any:
+        """Run a command."""
+        name = str(args[0]).upper()
+        if (job := current()) is not None and name != "SCRIPT LOAD":
+            job.point(f"Redis: {name}")
+        if name in {"EVAL", "EVALSHA", "SCRIPT LOAD"}:
+            self._tell_time()
+            if name != "EVALSHA":
+                args = (args[0], str(args[1]).replace("redis.call('TIME')", _TIME), *args[2:])
+        return self._run(*args, **options)
+
+    def _run(self, *args: Any, **options: Any) -> Any:
+        return super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
+
+    def pipeline(self, *args: Any, **options: Any) -> Any:
+        """Return a pipeline that is sent in one step."""
+        made = super().pipeline(*args, **options)
+        send = made.execute
+
+        def execute(*given: Any, **more: Any) -> Any:
+            if (job := current()) is not None:
+                job.point("Redis: several commands")
+            return send(*given, **more)
+
+        made.execute = execute  # type: ignore[method-assign]
+        return made
+
+    def _tell_time(self) -> None:
+        now = self._clock.now
+        self._run("SET", _NOW, f"{int(now)} {int(now % 1 * 1e6):06}")
+
+    def age(self, seconds: float) -> None:
+        """Let keys expire that would have in this time."""
+        self._run("EVAL", _AGE, 0, int(seconds * 1000))
+
+    def forget(self) -> None:
+        """Forget what an earlier run has left."""
+        self._run("EVAL", _FORGET, 0)
+        self._tell_time()

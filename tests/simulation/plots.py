@@ -1,0 +1,136 @@
+"""Plots: a seed makes a script. Most faults are placed where something is under way, and most words are said meanwhile."""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING
+
+from oracle.trouble import Door, Mood
+from simulation.script import Delayed, Fault, Notice, Said, Script, Treated
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+#: About how many steps a job of each kind has, so that most faults come about.
+STEPS = {
+    "send_push": 18,
+    "resume_push": 20,
+    "check_fallback": 13,
+    "send_sms": 18,
+    "reconcile": 12,
+    "record_events": 13,
+    "cancel": 13,
+    "update_audience": 9,
+    "tick": 6,
+    "withdraw": 8,
+    "STOP": 6,
+}
+#: How often each kind is struck.
+_WEIGHTS = {"send_sms": 8, "check_fallback": 5, "send_push": 4, "record_events": 3, "reconcile": 3, "resume_push": 2,
+            "cancel": 2, "update_audience": 2, "tick": 1, "withdraw": 1, "STOP": 1}  # fmt: skip
+_MOODS = {
+    Door.PUSH: [Mood.BUSY, Mood.BROKEN, Mood.BROKEN_TAKEN, Mood.RESET, Mood.LOST],
+    Door.SMS: [Mood.BUSY, Mood.BROKEN, Mood.BROKEN_TAKEN, Mood.RESET, Mood.LOST, Mood.LOST],
+    Door.LIST: [Mood.BROKEN, Mood.BEHIND, Mood.BEHIND],
+}
+_OF_A_PUSH = ("cancel", "cancel", "cancel", "clicked")
+_OF_AN_SMS = ("clicked", "clicked", "clicked", "delivered", "cancel", "cancel", "STOP", "STOP")
+_LATE = ("record_events", "cancel", "update_audience", "send_sms", "check_fallback", "send_push")
+
+
+def plot(seed: int) -> Script:
+    """Return the script of a seed."""
+    dice = random.Random(f"plot {seed}")
+    if seed % 2:
+        return _close(dice, seed)
+    notices = tuple(_notice(dice, place) for place in range(dice.choice((1, 1, 2, 2, 3, 4))))
+    faults = tuple(_fault(dice) for _ in range(dice.choice((0, 1, 1, 1, 2, 3))))
+    return Script(
+        order=seed + 1,
+        workers=dice.choice((2, 2, 3)),
+        notices=notices,
+        said=tuple(_said(dice, notices, faults) for _ in range(dice.choice((0, 1, 1, 2, 3)))),
+        faults=faults,
+        treated=tuple(_treated(dice) for _ in range(dice.choice((0, 0, 0, 1, 2)))),
+        delayed=tuple(_delayed(dice) for _ in range(dice.choice((0, 0, 1, 1)))),
+    )
+
+
+def _close(dice: random.Random, seed: int) -> Script:
+    """One person, and everything at the same moment: somebody stands still, and meanwhile something is said of this person."""
+    when = dice.choice(("not_clicked", "not_delivered"))
+    notice = Notice(0.0, ((when, dice.choice((0.0, 3.0, 10.0))),), known=dice.random() < 0.2)
+    (op,) = dice.choices(("send_sms", "check_fallback", "send_push", "reconcile"), (10, 4, 4, 2))
+    seconds = dice.choice((3.0, 6.0, 15.0, 25.0, 60.0, 60.0, 200.0))
+    stop = Fault(op, 0, dice.randrange(STEPS[op]), "stop", seconds, dice.random() < 0.5, _before(dice))
+    faults: tuple[Fault, ...] = (stop,)
+    if dice.random() < 0.25:
+        faults += (_fault(dice),)
+    words = _OF_A_PUSH if op == "send_push" else _OF_AN_SMS
+    said = tuple(
+        Said(
+            dice.choice(words), 0, round(dice.uniform(0, min(seconds, 8.0)) * dice.random(), 1), 0, dice.random() < 0.6
+        )
+        for _ in range(dice.choice((0, 0, 1, 1, 1)))
+    )
+    treated: tuple[Treated, ...] = ()
+    if dice.random() < 0.2:
+        treated = (Treated(Door.SMS, 0, Mood.LOST), Treated(Door.LIST, 0, Mood.BEHIND))
+    elif dice.random() < 0.2:
+        treated = (_treated(dice),)
+    return Script(seed + 1, 2, (notice,), said, faults, treated)
+
+
+def _before(dice: random.Random) -> str:
+    """Return a step at which processes stand longest; mostly none, so that each step has its turn."""
+    return dice.choices(("", "call of the provider", "answer of the provider", "COMMIT"), (6, 3, 1, 2))[0]
+
+
+def _notice(dice: random.Random, place: int) -> Notice:
+    after = dice.choice((0.0, 2.0, 5.0, 10.0))
+    when = dice.choice(("not_clicked", "not_clicked", "not_delivered", "not_delivered", "notifications_disabled"))
+    steps: tuple[tuple[str, float], ...] = ((when, after),)
+    if dice.random() < 0.15:
+        steps += ((dice.choice(("not_clicked", "not_delivered")), dice.choice((3.0, 8.0))),)
+    device = dice.choices(("ok", "gone", "none"), (16, 2, 2))[0]
+    return Notice(
+        at=0.0 if place == 0 else dice.choice((0.0, 0.0, round(dice.uniform(0, 15), 1))),
+        steps=steps if dice.random() < 0.95 or device == "none" else (),
+        known=dice.random() < 0.25,
+        device=device,
+        critical=dice.random() < 0.15,
+        keyed=dice.random() < 0.1,
+        in_s=round(dice.uniform(1, 20), 1) if dice.random() < 0.1 else None,
+        number=place if dice.random() < 0.85 else 0,
+    )
+
+
+def _fault(dice: random.Random) -> Fault:
+    (op,) = dice.choices(list(_WEIGHTS), list(_WEIGHTS.values()))
+    kind = dice.choices(("stop", "die", "cut"), (7, 2, 1))[0]
+    seconds = dice.choice((3.0, 6.0, 15.0, 25.0, 60.0, 60.0, 200.0)) if kind == "stop" else 0.0
+    nth = dice.choices((0, 1, 2), (6, 2, 1))[0]
+    cut = kind == "stop" and dice.random() < 0.4
+    return Fault(op, nth, dice.randrange(STEPS[op]), kind, seconds, cut, _before(dice))
+
+
+def _said(dice: random.Random, notices: Sequence[Notice], faults: Sequence[Fault]) -> Said:
+    what = dice.choices(("clicked", "delivered", "cancel", "STOP", "START"), (8, 4, 4, 3, 1))[0]
+    about = dice.randrange(len(notices))
+    stops = [place for place, fault in enumerate(faults) if fault.kind == "stop"]
+    if stops and dice.random() < 0.6:
+        during = dice.choice(stops)
+        at = round(dice.uniform(0, min(faults[during].seconds, 25)), 1)
+        return Said(what, about, at, during, dice.random() < 0.5)
+    due = notices[about].at + sum(after for _, after in notices[about].steps)
+    return Said(what, about, round(max(0.1, due + dice.uniform(-4, 3)), 1), None, dice.random() < 0.5)
+
+
+def _treated(dice: random.Random) -> Treated:
+    door = dice.choices((Door.PUSH, Door.SMS, Door.LIST), (2, 4, 2))[0]
+    return Treated(door, dice.choices((0, 1, 2), (5, 2, 1))[0], dice.choice(_MOODS[door]))
+
+
+def _delayed(dice: random.Random) -> Delayed:
+    seconds = -1.0 if dice.random() < 0.25 else dice.choice((2.0, 8.0, 30.0, 90.0))
+    return Delayed(dice.choice(_LATE), dice.choices((0, 1), (4, 1))[0], seconds)
