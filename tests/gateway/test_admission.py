@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 PUSH = {"title": "Hello", "body": "World"}
 GREETING = {
+    "default_locale": "de",
     "contents": {
         "en": {"push": {"title": "Hello {{ name }}", "body": "{{ where | default: 'here' }}"}},
         "de": {"push": {"title": "Hallo", "body": "Welt"}},
@@ -28,7 +29,6 @@ def _in(**span: float) -> str:
     [
         ({"template": "absent"}, ["template"]),
         ({"template": "greeting", "locale": "en"}, ["params"]),
-        ({"template": "greeting", "locale": "fr"}, ["locale"]),
         ({"push": {"title": "Hello", "body": "{{ a "}}, ["push.body"]),
         ({"push": {"title": "{{ a | shout }}", "body": "World"}, "params": {"a": "b"}}, ["push.title"]),
         ({"push": PUSH, "sms": {"text": "{% if %}"}}, ["sms.text"]),
