@@ -301,9 +301,30 @@ class Client:
             app_version=app_version,
         )
 
-    def unregister_device(self, registration: str) -> None:
-        """Say that a device is nobody's any more. Call it at logout. Errors as for :meth:`register_device`."""
-        self._change("unregister_device", registration=registration)
+    def unregister_device(self, registration: str, *, user: str | None = None) -> None:
+        """Say that a device is not this user's any more. Call it at logout.
+
+        Args:
+            registration: the FCM registration token or FID.
+            user: who logs out. If somebody else has logged in on the device meanwhile, it stays theirs. Left out: the
+                device is nobody's any more, whosever it is.
+
+        Raises:
+            InvalidMessage: an argument is wrong; it is named.
+            BrokerUnavailable: call again; repeats change nothing.
+        """
+        whose = {} if user is None else {"user": user}
+        self._change("unregister_device", registration=registration, **whose)
+
+    def log_out_everywhere(self, user: str) -> None:
+        """Say that no device is this user's any more: after a stolen phone or a new password.
+
+        A device on which the user logs in again is theirs again. Errors as for :meth:`register_device`.
+
+        Args:
+            user: your own id of the person.
+        """
+        self._change("log_out_everywhere", user=user)
 
     def bind_phone(self, user: str, phone: str | None) -> None:
         """Give a user's number for SMS, in E.164; ``None`` forgets it. Errors as for :meth:`register_device`."""
@@ -411,7 +432,9 @@ class Client:
             raise InvalidMessage(name, "must be several, in a list; for one there is a method of its own")
         made = _drafts(items, draft, words)
         if isinstance(items, Collection):
-            return self._send(list(made))
+            ready = list(made)
+            drafts.refuse_repeated({place: key for n, one in enumerate(ready) for place, key in one.keys_from(n)})
+            return self._send(ready)
         return [id_ for one in made for id_ in self._send([one])]
 
     def _send(self, ready: Sequence[Draft]) -> list[UUID]:

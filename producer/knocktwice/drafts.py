@@ -10,14 +10,15 @@ from knocktwice.envelope import Outgoing
 from knocktwice.identity import introductions
 from knocktwice_shared.ids import blast_id, uuid7
 from knocktwice_shared.messages import parse_audience, parse_batch, parse_blast, parse_cancellation, parse_receipts
-from knocktwice_shared.names import Task
+from knocktwice_shared.messages.problems import all_at_once, attempt, fail
+from knocktwice_shared.names import BATCH_LIMIT, Task
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from datetime import datetime
     from uuid import UUID
 
-    from knocktwice_shared.messages import Receipt, ReceiptEvent, Recipient
+    from knocktwice_shared.messages import Batch, Receipt, ReceiptEvent, Recipient
 
 
 @dataclass(slots=True)
@@ -33,6 +34,8 @@ class Draft:
         keys: idempotency keys, by the recipient's place.
         before: messages that go ahead of it, in the same step.
         encoded: what goes out, once it is sealed; then ``wire`` is empty.
+        parsed: a batch as the validator read it, until it is sealed.
+        repeated: places of the recipients whose key was used before, once that is known.
     """
 
     id: UUID
@@ -43,12 +46,19 @@ class Draft:
     keys: dict[int, str]
     before: list[Outgoing] = field(default_factory=list)
     encoded: Outgoing | None = None
+    parsed: Batch | None = None
+    repeated: list[int] = field(default_factory=list)
 
     def seal(self) -> None:
         """Encode it once nothing can change it any more: as text it needs a fraction of the memory."""
+        self.parsed = None
         if not self.keys:
             self.encoded = Outgoing.encode(self.id, self.task, self.wire, self.summary)
             self.wire = {}
+
+    def keys_from(self, number: int) -> Iterator[tuple[int, str]]:
+        """Yield the keys by their recipient's place in the call, of which this is the ``number``-th message."""
+        return ((number * BATCH_LIMIT + place, key) for place, key in self.keys.items())
 
     def proposals(self) -> dict[str, UUID]:
         """Return the id that each key gets if this is its first use. Two uses in one message share an id."""
@@ -57,6 +67,8 @@ class Draft:
     def adopt(self, first: Mapping[str, UUID]) -> None:
         """Take over the ids that the keys were first used for."""
         for place, key in self.keys.items():
+            if self.ids[place] != first[key]:
+                self.repeated.append(place)
             self.ids[place] = first[key]
             self.wire["recipients"][place]["id"] = str(first[key])
 
@@ -65,6 +77,7 @@ class Draft:
         return [*self.before, self.encoded or Outgoing.encode(self.id, self.task, self.wire, self.summary)]
 
 
+@all_at_once
 def notifications(recipients: Sequence[Recipient | str], shared: wire.Shared) -> Draft:
     """Draft and check a ``send_push`` batch."""
     return batch(wire.batch(recipients, shared))
@@ -74,12 +87,27 @@ def batch(message: wire.Wire) -> Draft:
     """Check a ``send_push`` message. What its recipients say of users beside their ids goes ahead of it."""
     before = [
         Outgoing.encode(uuid7(), Task.UPDATE_AUDIENCE, said, f"{len(said['changes'])} changes")
-        for said in introductions(message["recipients"])
+        for said in attempt(introductions, [], message["recipients"])
     ]
     parsed = parse_batch(message)
     ids = [r.id for r in parsed.recipients if r.id is not None]
     keys = {place: r.key for place, r in enumerate(parsed.recipients) if r.key is not None}
-    return Draft(parsed.id, Task.SEND_PUSH, message, f"{len(ids)} notifications", ids, keys, before)
+    refuse_repeated(keys)
+    return Draft(parsed.id, Task.SEND_PUSH, message, f"{len(ids)} notifications", ids, keys, before, parsed=parsed)
+
+
+def refuse_repeated(keys: Mapping[int, str]) -> None:
+    """Refuse two recipients with one key: of two people with one key only the first would be notified.
+
+    Raises:
+        InvalidMessage: there are some; all are named by their places.
+    """
+    if len(set(keys.values())) == len(keys):
+        return
+    first: dict[str, int] = {}
+    for place, key in keys.items():
+        if (before := first.setdefault(key, place)) != place:
+            fail(f"recipients[{place}].key", f"is that of recipients[{before}], too; one key notifies one person", None)
 
 
 def receipts(events: Sequence[ReceiptEvent]) -> Draft:

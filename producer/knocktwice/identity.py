@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from knocktwice_shared.errors import InvalidMessage
 from knocktwice_shared.messages import parse_audience
+from knocktwice_shared.messages.problems import attempt, fail
 from knocktwice_shared.names import BATCH_LIMIT, VERSION
 
 if TYPE_CHECKING:
@@ -39,12 +40,12 @@ def introductions(recipients: Sequence[object]) -> list[Wire]:
             continue
         if recipient.get("user") is None:
             if recipient.get("tags") is not None:
-                raise InvalidMessage(f"recipients[{place}].tags", "are kept for a user; give user, too")
+                fail(f"recipients[{place}].tags", "are kept for a user; give user, too", None)
             continue
         said = {name: value for name in FIELDS if (value := recipient.pop(name, None)) not in (None, (), [])}
         for field, change in _changes(said, recipient, place):
             whole = {"at": now, **change}
-            _check(whole, f"recipients[{place}]", field)
+            attempt(_check, None, whole, f"recipients[{place}]", field)
             changes.append(whole)
     return [
         {"v": VERSION, "changes": changes[start : start + BATCH_LIMIT]} for start in range(0, len(changes), BATCH_LIMIT)
@@ -57,7 +58,7 @@ def _changes(said: Mapping[str, Any], recipient: Mapping[str, Any], place: int) 
     if "registrations" in said:
         registrations = said["registrations"]
         if not isinstance(registrations, list | tuple):
-            raise InvalidMessage(f"recipients[{place}].registrations", "must be a list")
+            registrations = fail(f"recipients[{place}].registrations", "must be a list", [])
         locale = {} if recipient.get("locale") is None else {"locale": recipient["locale"]}
         for number, registration in enumerate(registrations):
             change = {"change": "register_device", "user": user, "registration": registration, **locale}
@@ -73,7 +74,10 @@ def _check(change: Wire, recipient: str, field: str) -> None:
     try:
         parse_audience({"v": VERSION, "changes": [change]})
     except InvalidMessage as error:
-        name = error.field.removeprefix("changes[0].")
-        stem, _, rest = name.partition(".")
-        own = field if stem == field.partition("[")[0].removesuffix("s") or stem == field else stem
-        raise InvalidMessage(f"{recipient}.{own}{'.' if rest else ''}{rest}", error.problem) from None
+        raise error.renamed(lambda name: _in_recipients_words(name, recipient, field)) from None
+
+
+def _in_recipients_words(name: str, recipient: str, field: str) -> str:
+    stem, _, rest = name.removeprefix("changes[0].").partition(".")
+    own = field if stem == field.partition("[")[0].removesuffix("s") or stem == field else stem
+    return f"{recipient}.{own}{'.' if rest else ''}{rest}"

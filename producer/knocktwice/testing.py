@@ -18,6 +18,7 @@ from knocktwice_shared.messages import (
     ConsentSet,
     DeviceRegistered,
     DeviceUnregistered,
+    LoggedOutEverywhere,
     OptOutSet,
     PhoneBound,
     TagsSet,
@@ -115,8 +116,10 @@ class RecordingClient(Client):
             if isinstance(change, DeviceRegistered):
                 now[change.registration] = change
             elif isinstance(change, DeviceUnregistered):
-                now.pop(change.registration, None)
-            elif isinstance(change, UserErased):
+                device = now.get(change.registration)
+                if device is not None and change.user in (None, device.user):
+                    del now[change.registration]
+            elif isinstance(change, UserErased | LoggedOutEverywhere):
                 now = {name: device for name, device in now.items() if device.user != change.user}
         return now
 

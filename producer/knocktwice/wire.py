@@ -171,7 +171,7 @@ def in_callers_words(words: Callable[[str], str]) -> Iterator[None]:
     try:
         yield
     except InvalidMessage as error:
-        raise InvalidMessage(words(error.field), words(error.problem)) from None
+        raise error.renamed(words, words) from None
 
 
 def one(item: str, **names: str) -> Callable[[str], str]:

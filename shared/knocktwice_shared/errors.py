@@ -2,6 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+#: Most problems that one error names.
+PROBLEMS_LIMIT = 100
+#: Most problems in the text of one error.
+_IN_TEXT = 20
+
 
 class KnocktwiceError(Exception):
     """Root of every error this project raises."""
@@ -13,14 +23,44 @@ class InvalidMessage(KnocktwiceError, ValueError):
     Attributes:
         field: path of the offending field, for example ``recipients[3].phone``.
         problem: what is wrong with it and what would be right, in one sentence.
+        others: the further problems of the same input. The text of the error names them, too.
     """
 
-    def __init__(self, field: str, problem: str) -> None:
+    def __init__(self, field: str, problem: str, *, others: Sequence[InvalidMessage] = ()) -> None:
         # A field name can come from outside; a NUL, a line break or half a surrogate pair in it would break whoever
         # stores or logs the error.
         self.field = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in field[:200])
-        super().__init__(f"{self.field}: {problem}")
         self.problem = problem
+        self.others = tuple(others)
+        named = "".join(f"; {one.field}: {one.problem}" for one in self.others[: _IN_TEXT - 1])
+        more = len(self.others) - _IN_TEXT + 1
+        super().__init__(f"{self.field}: {problem}{named}{f'; and {more} more' if more > 0 else ''}")
+
+    @classmethod
+    def of(cls, problems: Sequence[InvalidMessage]) -> InvalidMessage:
+        """Return one error for these problems, of which there is at least one: the first of each field."""
+        by_field: dict[str, InvalidMessage] = {}
+        for one in problems:
+            if len(by_field) < PROBLEMS_LIMIT:
+                by_field.setdefault(one.field, one)
+        first, *others = by_field.values()
+        return InvalidMessage(first.field, first.problem, others=others)
+
+    @property
+    def problems(self) -> tuple[InvalidMessage, ...]:
+        """All problems of the input, each with its ``field`` and ``problem``."""
+        return (self, *self.others)
+
+    def renamed(self, field: Callable[[str], str], problem: Callable[[str], str] | None = None) -> InvalidMessage:
+        """Return the same problems in other words.
+
+        Args:
+            field: returns what to call a field.
+            problem: returns how to say a problem; left out, as it is said.
+        """
+        say = problem or (lambda said: said)
+        first, *others = (InvalidMessage(field(one.field), say(one.problem)) for one in self.problems)
+        return InvalidMessage(first.field, first.problem, others=others)
 
 
 class UnsupportedVersion(InvalidMessage):

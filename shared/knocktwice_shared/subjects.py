@@ -29,22 +29,27 @@ def notification(id_: object) -> str:
 
 def user(id_: str) -> str:
     """Return the subject of a person."""
-    return f"u:{id_}"
+    return f"u:{_line(id_)}"
 
 
 def device(registration: str) -> str:
     """Return the subject of a device."""
-    return f"d:{registration}"
+    return f"d:{_line(registration)}"
 
 
 def key(key_: str) -> str:
     """Return the subject of an idempotency key."""
-    return f"k:{key_}"
+    return f"k:{_line(key_)}"
 
 
 def blast(key_: str) -> str:
     """Return the subject of a blast."""
-    return f"b:{key_}"
+    return f"b:{_line(key_)}"
+
+
+def _line(name: str) -> str:
+    """Return a name without line breaks: in the broker a line break ends the subject."""
+    return name.replace("\n", "\\n") if "\n" in name else name
 
 
 def phone(number: object) -> str:

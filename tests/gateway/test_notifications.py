@@ -132,7 +132,16 @@ def test_a_repeat_of_a_request_that_was_cut_off_uses_the_ids_claimed_then(
 def test_a_persons_key_returns_the_id_of_its_first_use(gateway: HttpGateway) -> None:
     client = gateway.client()
     first = _post(client, {**ONE, "key": "order-1"}).json()
-    assert _post(client, {**ONE, "key": "order-1"}).json() == first
+    assert (first["duplicate"], first["duplicates"]) == (False, [])
+    (id_,) = first["ids"]
+    again = _post(client, {**ONE, "key": "order-1"}).json()
+    assert again == {"ids": [id_], "duplicate": True, "duplicates": [{"index": 0, "id": id_}]}
+    people = [{"user": "a", "key": "order-2"}, {"user": "b", "key": "order-1"}]
+    several = _post(client, {"recipients": people, "push": {"title": "a", "body": "b"}}).json()
+    assert several["duplicates"] == [{"index": 1, "id": id_}]
+    twice = [{"user": "a", "key": "order-3"}, {"user": "b", "key": "order-3"}]
+    refused = _post(client, {"recipients": twice, "push": {"title": "a", "body": "b"}})
+    assert (refused.status_code, refused.json()["field"]) == (422, "recipients[1].key")
 
 
 def test_a_notification_is_shown_with_its_steps_and_listed_in_the_history(

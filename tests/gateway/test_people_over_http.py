@@ -67,8 +67,8 @@ def test_a_person_is_described_and_found_by_a_segment(gateway: HttpGateway, here
 @pytest.mark.parametrize(
     ("path", "body", "field"),
     [
-        ("/v1/users/u/devices/t", {"platform": "windows"}, "platform"),
-        ("/v1/users/u/devices/t", {"user": "v"}, "user"),
+        ("/v1/users/u/devices/tok", {"platform": "windows"}, "platform"),
+        ("/v1/users/u/devices/tok", {"user": "v"}, "user"),
         ("/v1/users/u/phone", {"phone": "0650"}, "phone"),
         ("/v1/users/u/phone", {}, "phone"),
         ("/v1/users/u/tags", {"tags": {"a": {}}}, "tags.a"),
@@ -89,7 +89,7 @@ def test_an_error_names_the_field(gateway: HttpGateway, path: str, body: dict[st
 def test_a_zone_is_understood_as_phones_write_it_or_refused_by_name(gateway: HttpGateway) -> None:
     client = gateway.client(Scope.AUDIENCE)
     for zone in ("GMT+03:00", "Asia/Calcutta", "Pacific Standard Time"):
-        assert client.put("/v1/users/u-17/devices/t", json={"time_zone": zone}).status_code == 202
+        assert client.put("/v1/users/u-17/devices/tok", json={"time_zone": zone}).status_code == 202
     refused = client.put("/v1/users/u-17/tags", json={"tags": {}, "time_zone": "Mars/Olympus"})
     assert refused.status_code == 422
     assert (refused.json()["field"], refused.json()["detail"]) == (

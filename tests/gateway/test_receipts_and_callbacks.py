@@ -103,7 +103,7 @@ def test_what_a_browser_fetches_in_advance_reports_nothing(public: Services, pho
     address = _address(public, str(uuid7())) + "/clicked"
     for headers in ({"Sec-Purpose": "prefetch;prerender"}, {"Purpose": "prefetch"}, {"X-Moz": "prefetch"}):
         assert phone.get(address, headers=headers).status_code == 204
-    assert phone.head(address).status_code == 405
+    assert phone.head(address).status_code == 204
     assert _queued(public) == []
 
 
@@ -115,7 +115,8 @@ def test_a_batch_takes_what_is_valid_and_names_the_rest(public: Services, phone:
     told[9]["at"] = "2999-01-01T00:00:00Z"
     answer = phone.post("/v1/receipts", json={"receipts": told})
     assert answer.status_code == 202
-    assert answer.json() == {"accepted": 1_199, "refused": [{"index": 7, "detail": "is not a receipt token"}]}
+    refused = {"index": 7, "field": "receipts[7].receipt", "detail": "is not a receipt token"}
+    assert answer.json() == {"accepted": 1_199, "refused": [refused]}
     events = {str(e.notification): e for e in _queued(public)}
     assert events.keys() == set(ids) - {ids[7]}
     assert events[ids[8]].at.year == 2026
@@ -131,6 +132,29 @@ def test_a_receipt_that_is_said_thousands_of_times_at_once_is_passed_on_once(
     answer = phone.post("/v1/receipts", json={"receipts": told})
     assert answer.json() == {"accepted": 5_000, "refused": []}
     assert sorted(event.kind for event in _queued(public)) == ["clicked", "delivered", "delivered"]
+
+
+def test_a_receipt_with_a_wrong_field_costs_the_others_nothing_unless_the_batch_is_strict(
+    public: Services, phone: httpx.Client
+) -> None:
+    good, bad = str(uuid7()), str(uuid7())
+    told: list[Any] = [
+        {"receipt": PUBLIC + _address(public, good), "kind": "clicked"},
+        {"receipt": PUBLIC + _address(public, bad), "kind": "clicked", "at": "2026-01-01T00:00:00"},
+        {"receipt": PUBLIC + _address(public, bad), "kind": "opened"},
+        7,
+    ]
+    strict = phone.post("/v1/receipts", json={"receipts": told, "strict": True})
+    assert strict.status_code == 422
+    fields = ["receipts[1].at", "receipts[2].kind", "receipts[3]"]
+    assert [error["field"] for error in strict.json()["errors"]] == fields
+    assert _queued(public) == []
+    answer = phone.post("/v1/receipts", json={"receipts": told})
+    assert (answer.status_code, answer.json()["accepted"]) == (202, 1)
+    assert [(one["index"], one["field"]) for one in answer.json()["refused"]] == list(
+        zip((1, 2, 3), fields, strict=True)
+    )
+    assert [str(event.notification) for event in _queued(public)] == [good]
 
 
 @pytest.mark.parametrize(

@@ -153,7 +153,7 @@ def notify(
                 recipients = list(_recipients(targets, literal, phones or {}, key, sms_problems))
                 ids = sender.notify_many(recipients, **shared)
         except InvalidMessage as error:
-            raise InvalidPayload([_in_payloads_words(error, targets)]) from None
+            raise InvalidPayload([_in_payloads_words(one, targets) for one in error.problems]) from None
     for problem in sms_problems:
         log.warning("pushed without an SMS: %s", problem)
     return Notified(tuple(ids), tuple(sms_problems), blast)

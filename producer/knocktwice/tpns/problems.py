@@ -11,14 +11,12 @@ from knocktwice_shared.errors import InvalidMessage
 class InvalidPayload(InvalidMessage):
     """The payload is wrong or not supported: correct the named fields. Nothing was sent.
 
-    Attributes:
-        problems: each with its ``field`` and ``problem``, in the order of the payload.
+    Its ``problems`` come in the order of the payload.
     """
 
     def __init__(self, problems: list[InvalidMessage]) -> None:
         first, *others = problems
-        super().__init__(first.field, "; ".join([first.problem, *map(str, others)]))
-        self.problems = tuple(problems)
+        super().__init__(first.field, first.problem, others=others)
 
 
 class Problems(list[InvalidMessage]):

@@ -1,7 +1,7 @@
 """The messages that producers send, and the one validator both sides run on them.
 
 ``shared/CONTRACT.md`` documents every field. A message is plain JSON on the wire; ``parse_*`` turns it into the frozen
-types of these modules or raises :class:`InvalidMessage` with the path of the first wrong field. Unknown fields are
+types of these modules or raises :class:`InvalidMessage` with the paths of all wrong fields. Unknown fields are
 refused: a misspelt ``catgeory`` that is silently ignored sends the wrong message.
 """
 
@@ -12,6 +12,7 @@ from knocktwice_shared.messages.audience import (
     ConsentSet,
     DeviceRegistered,
     DeviceUnregistered,
+    LoggedOutEverywhere,
     OptOutSet,
     PhoneBound,
     Platform,
@@ -76,6 +77,7 @@ __all__ = [
     "DeviceRegistered",
     "DeviceUnregistered",
     "LocalTime",
+    "LoggedOutEverywhere",
     "OptOutSet",
     "PhoneBound",
     "Platform",

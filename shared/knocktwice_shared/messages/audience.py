@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from knocktwice_shared.errors import InvalidMessage
 from knocktwice_shared.messages import checks
 from knocktwice_shared.messages.checks import normalise_phone
+from knocktwice_shared.messages.problems import all_at_once, attempt, fail
 from knocktwice_shared.names import BATCH_LIMIT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from datetime import datetime
 
 #: A tag's name, in characters.
 TAG_NAME_LIMIT = 64
@@ -49,9 +50,18 @@ class DeviceRegistered:
 
 @dataclass(frozen=True, slots=True)
 class DeviceUnregistered:
-    """A registration belongs to nobody from ``at`` on (logout)."""
+    """A registration does not belong to ``user`` any more from ``at`` on (logout); without ``user``, to nobody."""
 
     registration: str
+    at: datetime
+    user: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LoggedOutEverywhere:
+    """None of the devices that a user has at ``at`` belongs to the user any more."""
+
+    user: str
     at: datetime
 
 
@@ -111,14 +121,39 @@ class UserErased:
     at: datetime
 
 
-AudienceChange = DeviceRegistered | DeviceUnregistered | PhoneBound | TagsSet | ConsentSet | OptOutSet | UserErased
+AudienceChange = (
+    DeviceRegistered
+    | DeviceUnregistered
+    | LoggedOutEverywhere
+    | PhoneBound
+    | TagsSet
+    | ConsentSet
+    | OptOutSet
+    | UserErased
+)
 
 
+@all_at_once
 def parse_audience(wire: object) -> tuple[AudienceChange, ...]:
     """Validate an ``update_audience`` message: 1 to 500 changes. Raises like :func:`parse_batch`."""
     message = checks.versioned(wire, {"v", "changes"})
     changes = checks.list_of(message.get("changes"), "changes", 1, BATCH_LIMIT)
-    return tuple(_change(c, f"changes[{i}]") for i, c in enumerate(changes))
+    nothing = UserErased("", datetime.fromtimestamp(0, UTC))
+    return tuple(attempt(_change, nothing, c, f"changes[{i}]") for i, c in enumerate(changes))
+
+
+#: The words for the kinds of changes.
+KINDS = (
+    "register_device",
+    "unregister_device",
+    "log_out_everywhere",
+    "bind_phone",
+    "set_tags",
+    "set_consent",
+    "opt_out",
+    "opt_in",
+    "erase_user",
+)
 
 
 def _change(value: object, path: str) -> AudienceChange:
@@ -126,11 +161,16 @@ def _change(value: object, path: str) -> AudienceChange:
     if kind == "register_device":
         return _registered(value, path)
     if kind == "unregister_device":
-        raw = checks.object_of(value, path, {"change", "registration", "at"})
+        raw = checks.object_of(value, path, {"change", "user", "registration", "at"})
         return DeviceUnregistered(
-            checks.text(raw.get("registration"), f"{path}.registration", 4_096),
-            checks.time(raw.get("at"), f"{path}.at"),
+            registration=checks.registration(raw.get("registration"), f"{path}.registration"),
+            at=checks.time(raw.get("at"), f"{path}.at"),
+            user=None if raw.get("user") is None else checks.text(raw["user"], f"{path}.user", 200),
         )
+    if kind == "log_out_everywhere":
+        raw = checks.object_of(value, path, {"change", "user", "at"})
+        user, at = checks.text(raw.get("user"), f"{path}.user", 200), checks.time(raw.get("at"), f"{path}.at")
+        return LoggedOutEverywhere(user, at)
     if kind == "bind_phone":
         raw = checks.object_of(value, path, {"change", "user", "phone", "at"})
         phone = raw.get("phone")
@@ -161,8 +201,7 @@ def _change(value: object, path: str) -> AudienceChange:
     if kind == "erase_user":
         raw = checks.object_of(value, path, {"change", "user", "at"})
         return UserErased(checks.text(raw.get("user"), f"{path}.user", 200), checks.time(raw.get("at"), f"{path}.at"))
-    known = "register_device, unregister_device, bind_phone, set_tags, set_consent, opt_out, opt_in, erase_user"
-    raise InvalidMessage(f"{path}.change", f"must be one of {known}")
+    raise InvalidMessage(f"{path}.change", f"must be one of {', '.join(KINDS)}")
 
 
 def _tags_set(value: object, path: str) -> TagsSet:
@@ -182,7 +221,7 @@ def _tag(value: object, path: str) -> TagValue:
         return tuple(value)
     if value is None or isinstance(value, str | int | float):
         return value
-    raise InvalidMessage(path, "must be text, a number, true, false, a list of these, or null to remove the tag")
+    return fail(path, "must be text, a number, true, false, a list of these, or null to remove the tag", None)
 
 
 def _registered(value: object, path: str) -> DeviceRegistered:
@@ -193,7 +232,7 @@ def _registered(value: object, path: str) -> DeviceRegistered:
     texts = {k: None if raw.get(k) is None else checks.text(raw[k], f"{path}.{k}", 64) for k in optional}
     return DeviceRegistered(
         user=checks.text(raw.get("user"), f"{path}.user", 200),
-        registration=checks.text(raw.get("registration"), f"{path}.registration", 4_096),
+        registration=checks.registration(raw.get("registration"), f"{path}.registration"),
         at=checks.time(raw.get("at"), f"{path}.at"),
         platform=None if platform is None else checks.choice(Platform, platform, f"{path}.platform"),
         notifications_enabled=None if enabled is None else checks.boolean(enabled, f"{path}.notifications_enabled"),

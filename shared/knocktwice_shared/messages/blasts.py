@@ -9,11 +9,13 @@ from uuid import UUID
 from knocktwice_shared.errors import InvalidMessage
 from knocktwice_shared.messages import checks
 from knocktwice_shared.messages.notifications import SHARED_FIELDS, parse_batch
+from knocktwice_shared.messages.problems import all_at_once, attempt, fail
 from knocktwice_shared.names import VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from knocktwice_shared.messages.notifications import Batch
 
 #: A segment's name.
 SEGMENT_NAME_LIMIT = 100
@@ -45,6 +47,7 @@ class Blast:
     template: str | None
 
 
+@all_at_once
 def parse_blast(wire: object) -> Blast:
     """Validate a ``blast`` message. Raises like :func:`parse_batch`.
 
@@ -53,17 +56,13 @@ def parse_blast(wire: object) -> Blast:
     own = {"v", "key", "segment", "filter", "params", "throttle_per_min"}
     message = checks.versioned(wire, own | SHARED_FIELDS)
     if ("segment" in message) == ("filter" in message):
-        raise InvalidMessage("segment", "or filter must be there, and not both: who is it for?")
+        fail("segment", "or filter must be there, and not both: who is it for?", None)
     shared = {name: value for name, value in message.items() if name not in own}
     params = message.get("params", {})
-    # What all have in common is checked as for one of them.
-    try:
-        batch = parse_batch(blast_batch(shared, params, str(UUID(int=0)), {str(UUID(int=0)): "somebody"}))
-    except InvalidMessage as error:
-        raise InvalidMessage(error.field.removeprefix("recipients[0]."), error.problem) from None
+    batch = attempt(_as_for_one, None, shared, params)
     per_min = message.get("throttle_per_min")
     if per_min is not None and (type(per_min) is not int or not 1 <= per_min <= THROTTLE_LIMIT):
-        raise InvalidMessage("throttle_per_min", f"must be a whole number of people, 1 to {THROTTLE_LIMIT}")
+        per_min = fail("throttle_per_min", f"must be a whole number of people, 1 to {THROTTLE_LIMIT}", None)
     return Blast(
         key=checks.text(message.get("key"), "key", 200),
         segment=checks.text(message["segment"], "segment", SEGMENT_NAME_LIMIT) if "segment" in message else None,
@@ -71,8 +70,17 @@ def parse_blast(wire: object) -> Blast:
         message=shared,
         params=params,
         throttle_per_min=per_min,
-        template=batch.template,
+        template=None if batch is None else batch.template,
     )
+
+
+def _as_for_one(shared: Mapping[str, Any], params: object) -> Batch | None:
+    """Check what all have in common as for one of them."""
+    nobody = str(UUID(int=0))
+    try:
+        return parse_batch(blast_batch(shared, params, nobody, {nobody: "somebody"}))
+    except InvalidMessage as error:
+        raise error.renamed(lambda field: field.removeprefix("recipients[0].")) from None
 
 
 def blast_batch(shared: Mapping[str, Any], params: object, id_: str, people: Mapping[str, str]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from knocktwice_shared.errors import InvalidMessage
 from knocktwice_shared.messages import checks
+from knocktwice_shared.messages.problems import all_at_once
 from knocktwice_shared.names import BATCH_LIMIT
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ class Cancellation:
     blasts: tuple[str, ...] = ()
 
 
+@all_at_once
 def parse_cancellation(wire: object) -> Cancellation:
     """Validate a ``cancel`` message. Raises like :func:`parse_batch`."""
     message = checks.versioned(wire, {"v", "ids", "keys", "blasts"})

@@ -6,11 +6,13 @@ import json
 import re
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 from uuid import UUID
 
 from knocktwice_shared.errors import InvalidMessage, UnsupportedVersion
 from knocktwice_shared.messages import phone_text
+from knocktwice_shared.messages.problems import collected, collecting, fail
 from knocktwice_shared.names import VERSION
 
 if TYPE_CHECKING:
@@ -45,6 +47,20 @@ _LOCALE = re.compile(r"[A-Za-z]{2,8}(?:[-_]{1,2}#?[A-Za-z0-9]{1,8})*(?:[.@][A-Za
 _IN_E164 = f"E.164, like {phone_text.EXAMPLE}"
 
 
+#: A registration, in characters. Real ones have 22 (FIDs) or about 150.
+REGISTRATION_LIMIT, _REGISTRATION_LEAST = 4_096, 2
+
+
+#: What programs write where a token is missing, in lower case and without brackets and quotes.
+_NOTHING = frozenset(
+    {
+        "", "undefined", "null", "nil", "none", "nan", "infinity", "-infinity", "true", "false", "void", "empty",
+        "object object", "object promise", "promise", "unknown", "n/a", "na", "blacklisted", "token", "fcm_token",
+        "your_token", "your-token", "registration", "registration_token", "device_token", "0", "-1",
+    }
+)  # fmt: skip
+
+
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
@@ -66,10 +82,10 @@ def normalise_phone(value: object, path: str = "phone") -> str:
     try:
         number = phone_text.read(value).international
     except ValueError as error:
-        raise InvalidMessage(path, f"{error} ({_IN_E164})") from None
+        return fail(path, f"{error} ({_IN_E164})", "")
     if number is not None and phone_text.E164.fullmatch(number):
         return number
-    raise InvalidMessage(path, f"has no country code: write + and the country code before it ({_IN_E164})")
+    return fail(path, f"has no country code: write + and the country code before it ({_IN_E164})", "")
 
 
 def each(parse: Callable[[object], _T], items: Sequence[object], path: str) -> tuple[_T, ...]:
@@ -77,14 +93,26 @@ def each(parse: Callable[[object], _T], items: Sequence[object], path: str) -> t
 
     There are many, and most are right: making a path for each field of each took half of the time.
     """
+    if collecting():
+        for i, item in enumerate(items):
+            _note_problems(parse, item, f"{path}[{i}]")
+        return ()
     parsed: list[_T] = []
     for i, item in enumerate(items):
         try:
             parsed.append(parse(item))
         except InvalidMessage as error:
-            place = f"{path}[{i}]"
-            raise InvalidMessage(f"{place}.{error.field}" if error.field else place, error.problem) from None
+            raise error.renamed(partial(_within, f"{path}[{i}]")) from None
     return tuple(parsed)
+
+
+def _note_problems(parse: Callable[[object], object], item: object, place: str) -> None:
+    for problem in collected(parse, item)[1]:
+        fail(_within(place, problem.field), problem.problem, None)
+
+
+def _within(place: str, field: str) -> str:
+    return f"{place}.{field}" if field else place
 
 
 def json_object(value: object, path: str) -> dict[str, Any]:
@@ -109,20 +137,21 @@ def _plainly_storable(raw: object) -> bool:
 
 def require_storable(raw: object, path: str) -> None:
     if not raw or _plainly_storable(raw):
-        return
+        return None
     try:
         encoded = json.dumps(raw, ensure_ascii=False, allow_nan=False).encode()
     except UnicodeEncodeError:
-        raise InvalidMessage(path, "holds half a surrogate pair, which UTF-8 cannot carry") from None
+        return fail(path, "holds half a surrogate pair, which UTF-8 cannot carry", None)
     except (TypeError, ValueError, RecursionError):
-        raise InvalidMessage(path, "holds something JSON cannot carry; use text, numbers, lists and objects") from None
+        return fail(path, "holds something JSON cannot carry; use text, numbers, lists and objects", None)
     if len(encoded) > JSON_BYTES_LIMIT:
         problem = f"is {len(encoded)} bytes; {JSON_BYTES_LIMIT} at most. Keep an id here, the rest in your own database"
-        raise InvalidMessage(path, problem)
+        fail(path, problem, None)
     if _ENCODED_NUL.search(encoded):
-        raise InvalidMessage(path, "holds a NUL, which PostgreSQL cannot store")
+        fail(path, "holds a NUL, which PostgreSQL cannot store", None)
     if f'"{KOMBU_MARKER}"'.encode() in encoded:
-        raise InvalidMessage(path, f"uses the name {KOMBU_MARKER}, which Celery keeps for itself; choose another")
+        fail(path, f"uses the name {KOMBU_MARKER}, which Celery keeps for itself; choose another", None)
+    return None
 
 
 def versioned(wire: object, known: set[str]) -> dict[str, Any]:
@@ -140,39 +169,76 @@ def versioned(wire: object, known: set[str]) -> dict[str, Any]:
 def object_of(value: object, path: str, known: set[str] | None) -> dict[str, Any]:
     """Check an object's names. In an object of ours ``null`` is the same as leaving the field out."""
     if not isinstance(value, dict):
-        raise InvalidMessage(path, "is missing" if value is None else f"must be an object, not {type(value).__name__}")
+        return fail(path, "is missing" if value is None else f"must be an object, not {type(value).__name__}", {})
     for name in value:
         if not isinstance(name, str):
-            raise InvalidMessage(path, "must have text as names")
+            return fail(path, "must have text as names", {})
         if known is not None and name not in known:
             inside = name if path in ("message", "") else f"{path}.{name}"
-            raise InvalidMessage(inside, f"is not a field of the contract; known here: {', '.join(sorted(known))}")
-    return value if known is None else {name: item for name, item in value.items() if item is not None}
+            fail(inside, f"is not a field of the contract; known here: {', '.join(sorted(known))}", None)
+    if known is None:
+        return value
+    given = {name: item for name, item in value.items() if item is not None}
+    # Only while problems are collected there are others left.
+    return given if given.keys() <= known else {name: item for name, item in given.items() if name in known}
 
 
 def list_of(value: object, path: str, least: int, most: int) -> list[Any]:
     if not isinstance(value, list):
-        raise InvalidMessage(path, "is missing" if value is None else f"must be a list, not {type(value).__name__}")
+        return fail(path, "is missing" if value is None else f"must be a list, not {type(value).__name__}", [])
     if not least <= len(value) <= most:
-        raise InvalidMessage(path, f"has {len(value)} items; {least} to {most} are allowed")
+        return fail(path, f"has {len(value)} items; {least} to {most} are allowed", [])
     return value
 
 
 def text(value: object, path: str, limit: int, *, empty: bool = False) -> str:
     if not isinstance(value, str):
-        raise InvalidMessage(path, "is missing" if value is None else f"must be text, not {type(value).__name__}")
+        return fail(path, "is missing" if value is None else f"must be text, not {type(value).__name__}", "")
     if not value.strip() and not empty:
-        raise InvalidMessage(path, "is empty")
+        return fail(path, "is empty", "")
     if len(value) > limit:
-        raise InvalidMessage(path, f"is {len(value)} characters; {limit} at most")
+        return fail(path, f"is {len(value)} characters; {limit} at most", "")
     if _UNCARRIABLE.search(value):
-        raise InvalidMessage(path, "holds a NUL or half a surrogate pair, which no provider can carry")
+        return fail(path, "holds a NUL or half a surrogate pair, which no provider can carry", "")
     return value
+
+
+def registration(value: object, path: str) -> str:
+    """Check a registration token or FID: what an app writes that has none is refused by name.
+
+    Raises:
+        InvalidMessage: it cannot be one.
+    """
+    token = text(value, path, REGISTRATION_LIMIT)
+    if token and (problem := _no_registration(token)):
+        return fail(path, f"{problem}; give the FCM registration token or FID that the app got from its SDK", "")
+    return token
+
+
+def _no_registration(token: str) -> str | None:
+    """Return why a text cannot be a registration; ``None``: it can."""
+    if token.strip("()<>[]{}\"'` ").lower() in _NOTHING:
+        return f"is {token.strip()[:20]!r}, what an app without a token writes"
+    if any(not c.isprintable() or c.isspace() for c in token):
+        return "holds blanks or control characters"
+    if len(token) < _REGISTRATION_LEAST:
+        return f"is {len(token)} character; too short"
+    if token[0] in "{[<\"'" or token.startswith("[object"):
+        return "looks like JSON, a placeholder or a quoted text, not like a token"
+    if "://" in token:
+        return "is an address, not a token"
+    return None
+
+
+def _called(value: object) -> str:
+    """Return what people call the type of a value."""
+    names = {bool: "true or false", int: "a number", float: "a number", str: "text", list: "a list", dict: "an object"}
+    return names.get(type(value), type(value).__name__)
 
 
 def boolean(value: object, path: str) -> bool:
     if not isinstance(value, bool):
-        raise InvalidMessage(path, "is missing" if value is None else "must be true or false")
+        return fail(path, "is missing" if value is None else "must be true or false", False)
     return value
 
 
@@ -181,14 +247,14 @@ def url(value: object, path: str) -> str | None:
         return None
     address = text(value, path, 2_000)
     if not address.startswith(("https://", "http://")) or _CONTROL.search(address):
-        raise InvalidMessage(path, "must be an http or https address")
+        return fail(path, "must be an http or https address", None)
     return address
 
 
 def locale(value: object, path: str) -> str:
     tag = text(value, path, 64)
     if not _LOCALE.fullmatch(tag):
-        raise InvalidMessage(path, "must be a language tag, like de-AT")
+        return fail(path, "must be a language tag, like de-AT", "")
     return tag
 
 
@@ -196,14 +262,15 @@ def choice(enum: type[_E], value: object, path: str) -> _E:
     try:
         return enum(cast("str", value))
     except ValueError:
-        raise InvalidMessage(path, f"must be one of {', '.join(enum)}") from None
+        return fail(path, f"must be one of {', '.join(enum)}", next(iter(enum)))
 
 
 def seconds(value: object, path: str, limit: timedelta) -> timedelta:
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise InvalidMessage(path, "is missing" if value is None else "must be a number of seconds")
+        return fail(path, "is missing" if value is None else "must be a number of seconds", timedelta())
     if not 0 <= value <= limit.total_seconds():
-        raise InvalidMessage(path, f"must be between 0 and {limit.total_seconds():.0f} seconds ({limit.days} days)")
+        problem = f"must be between 0 and {limit.total_seconds():.0f} seconds ({limit.days} days)"
+        return fail(path, problem, timedelta())
     return timedelta(seconds=value)
 
 
@@ -213,7 +280,7 @@ def uuid(value: object, path: str) -> UUID:
             return UUID(value)
         except ValueError:
             pass
-    raise InvalidMessage(path, "is missing" if value is None else "must be a UUID as text")
+    return fail(path, "is missing" if value is None else "must be a UUID as text", UUID(int=0))
 
 
 def parse_moment(value: object, path: str) -> datetime:
@@ -232,4 +299,5 @@ def time(value: object, path: str) -> datetime:
             return moment.astimezone(UTC)
     except (ValueError, OverflowError):  # overflow: the year 1 with an offset lies before the calendar begins
         pass
-    raise InvalidMessage(path, "must be an ISO 8601 time with an offset, like 2026-11-21T09:30:00+00:00")
+    problem = "must be an ISO 8601 time with an offset, like 2026-11-21T09:30:00+00:00"
+    return fail(path, problem, datetime.fromtimestamp(0, UTC))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from knocktwice_shared.errors import InvalidMessage
 from knocktwice_shared.messages import checks
 from knocktwice_shared.messages.checks import normalise_phone
+from knocktwice_shared.messages.problems import all_at_once, attempt, fail, settle
 from knocktwice_shared.messages.pushes import filled_problem, parse_push
 from knocktwice_shared.messages.steps import NOTHING_SAID, parse_step
 from knocktwice_shared.messages.values import (
@@ -113,6 +114,7 @@ class Batch:
 SHARED_FIELDS = frozenset({"content", "plan", "category", "ttl_s", "valid_for_s", "reference", "send_at", "only"})
 
 
+@all_at_once
 def parse_batch(wire: object) -> Batch:
     """Validate a ``send_push`` message.
 
@@ -121,17 +123,18 @@ def parse_batch(wire: object) -> Batch:
 
     Raises:
         UnsupportedVersion: the message's ``v`` is not ours.
-        InvalidMessage: a field is wrong; the first one is named.
+        InvalidMessage: fields are wrong; all of them are named.
     """
     known = {"v", "id", "recipients", *SHARED_FIELDS}
     message = checks.versioned(wire, known)
-    sms_only = _sms_only(message)
-    push, sms_text, template = _content(message.get("content"), sms_only=sms_only)
+    sms_only = attempt(_sms_only, message.get("only") == "sms", message)
+    content = message.get("content")
+    push, sms_text, template = attempt(_content, _unread(content), content, sms_only=sms_only)
     batch = Batch(
         id=checks.uuid(message.get("id"), "id"),
         push=push,
         sms_text=sms_text,
-        plan=_steps_of(message, alone=push is None and template is None, sms_only=sms_only),
+        plan=attempt(_steps_of, (), message, alone=push is None and template is None, sms_only=sms_only),
         category=None
         if template and "category" not in message
         else checks.choice(Category, message.get("category", Category.TRANSACTIONAL), "category"),
@@ -143,15 +146,26 @@ def parse_batch(wire: object) -> Batch:
             "recipients",
         ),
         template=template,
-        send_at=_send_at(message["send_at"]) if "send_at" in message else None,
+        send_at=attempt(_send_at, None, message["send_at"]) if "send_at" in message else None,
         sms_only=sms_only and template is not None,
-        valid_for=_valid_for(message["valid_for_s"]) if "valid_for_s" in message else None,
+        valid_for=attempt(_valid_for, None, message["valid_for_s"]) if "valid_for_s" in message else None,
     )
+    settle()
     if template is None:
         _require_words(batch)
         _require_params(batch)
         _require_addresses(batch)
     return batch
+
+
+#: Stands for a push that is there, but wrong, while problems are collected.
+_SOME_PUSH = Push("", "")
+
+
+def _unread(content: object) -> tuple[Push | None, str | None, str | None]:
+    """Return what stands for a wrong content while problems are collected: as much of it as there is."""
+    raw = content if isinstance(content, dict) else {}
+    return _SOME_PUSH if "push" in raw or not raw else None, None, "template" if "template" in raw else None
 
 
 def parse_content(value: object, path: str = "content") -> tuple[Push, str | None]:
@@ -232,7 +246,7 @@ def _steps_of(message: Mapping[str, Any], *, alone: bool, sms_only: bool) -> tup
 
 def _plan(value: object, *, alone: bool) -> tuple[Step, ...]:
     steps = checks.list_of(value, "plan", 0, STEPS_LIMIT)
-    return tuple(parse_step(s, f"plan[{i}]", first=i == 0, alone=alone) for i, s in enumerate(steps))
+    return tuple(attempt(parse_step, AT_ONCE, s, f"plan[{i}]", first=i == 0, alone=alone) for i, s in enumerate(steps))
 
 
 def _sms(value: object, path: str) -> str | None:
@@ -246,14 +260,14 @@ def _recipient(value: object, *, positional: bool) -> Recipient:
     raw = checks.object_of(value, "", _RECIPIENT)
     user, phone, key, locale = raw.get("user"), raw.get("phone"), raw.get("key"), raw.get("locale")
     registrations = checks.list_of(raw["registrations"], "registrations", 0, 100) if "registrations" in raw else ()
-    if user is None and phone is None and not registrations:
-        raise InvalidMessage("", "names nobody; give user, or registrations and/or phone")
+    if user is None and phone is None and not registrations and "registrations" not in raw:
+        fail("", "names nobody; give user, or registrations and/or phone", None)
     if user is not None and (phone is not None or registrations):
-        raise InvalidMessage("", "gives both user and registrations or phone; give one or the other")
+        fail("", "gives both user and registrations or phone; give one or the other", None)
     return Recipient(
         id=checks.uuid(raw.get("id"), "id"),
         user=None if user is None else checks.text(user, "user", 200),
-        registrations=tuple([checks.text(r, f"registrations[{i}]", 4_096) for i, r in enumerate(registrations)]),
+        registrations=tuple([checks.registration(r, f"registrations[{i}]") for i, r in enumerate(registrations)]),
         phone=None if phone is None else normalise_phone(phone, "phone"),
         params=_params(raw["params"], "params", positional=positional) if "params" in raw else {},
         key=None if key is None else checks.text(key, "key", 200),
@@ -276,7 +290,7 @@ def _require_words(batch: Batch) -> None:
         raise InvalidMessage("content.push", NOTHING_SAID)
     for i, step in enumerate(batch.plan):
         if step.speaks and step.text is None and batch.sms_text is None:
-            raise InvalidMessage(f"plan[{i}].text", "is missing; there is no push whose body it could say")
+            fail(f"plan[{i}].text", "is missing; there is no push whose body it could say", None)
 
 
 def _require_params(batch: Batch) -> None:
@@ -297,14 +311,14 @@ def _require_params(batch: Batch) -> None:
     for name, path in needed.items():
         if name[0].isdigit():
             # A template would print the number itself, and people would read "Hello 1".
-            raise InvalidMessage(path, f"uses {{{{ {name} }}}}, a number; placeholders have names, like {{{{ name }}}}")
+            fail(path, f"uses {{{{ {name} }}}}, a number; placeholders have names, like {{{{ name }}}}", None)
     for i, recipient in enumerate(batch.recipients):
         values = recipient.values
         if needed.keys() <= values.keys():
             continue
         for name, path in needed.items():
             if name not in values:
-                raise InvalidMessage(f"recipients[{i}].params.{name}", f"is missing; {path} uses {{{{ {name} }}}}")
+                fail(f"recipients[{i}].params.{name}", f"is missing; {path} uses {{{{ {name} }}}}", None)
 
 
 def _require_addresses(batch: Batch) -> None:
@@ -316,4 +330,4 @@ def _require_addresses(batch: Batch) -> None:
         for i, recipient in enumerate(batch.recipients):
             if problem := filled_problem(name, text, recipient.values):
                 path = f"recipients[{i}].params"
-                raise InvalidMessage(path, f"fill in content.push.{name} to what {problem}")
+                fail(path, f"fill in content.push.{name} to what {problem}", None)

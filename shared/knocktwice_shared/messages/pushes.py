@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 from knocktwice_shared.errors import InvalidMessage
 from knocktwice_shared.messages import checks, platforms
+from knocktwice_shared.messages.problems import settle
 from knocktwice_shared.messages.values import PUSH_BYTES_LIMIT, PUSH_FIELDS, Priority, Push
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ def parse_push(value: object, path: str) -> Push:
     )
     if len(raw) > 2 + ("data" in raw):
         push = _complete(push, raw, path)
+    settle()
     # Last, because only now is everything inside known to be text.
     size = push_size(raw)
     if size > PUSH_BYTES_LIMIT:

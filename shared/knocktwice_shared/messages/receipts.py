@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from knocktwice_shared.errors import InvalidMessage
 from knocktwice_shared.messages import checks
+from knocktwice_shared.messages.problems import all_at_once, fail
 from knocktwice_shared.messages.values import STEPS_LIMIT
 from knocktwice_shared.names import BATCH_LIMIT
 
@@ -41,6 +41,7 @@ class ReceiptEvent:
     step: int = 0
 
 
+@all_at_once
 def parse_receipts(wire: object) -> tuple[ReceiptEvent, ...]:
     """Validate a ``record_events`` message: 1 to 500 receipts. Raises like :func:`parse_batch`."""
     message = checks.versioned(wire, {"v", "receipts"})
@@ -51,11 +52,13 @@ def _receipt(value: object) -> ReceiptEvent:
     raw = checks.object_of(value, "", _RECEIPT)
     registration, step = raw.get("registration"), raw.get("step", 0)
     if type(step) is not int or not 0 <= step <= STEPS_LIMIT:
-        raise InvalidMessage("step", f"must be the number of a step, 0 to {STEPS_LIMIT}; the push is 0")
+        step = fail("step", f"must be the number of a step, 0 to {STEPS_LIMIT}; the push is 0", 0)
     return ReceiptEvent(
         notification=checks.uuid(raw.get("notification"), "notification"),
         kind=checks.choice(Receipt, raw.get("kind"), "kind"),
         at=checks.time(raw.get("at"), "at"),
-        registration=None if registration is None else checks.text(registration, "registration", 4_096),
+        registration=None
+        if registration is None
+        else checks.text(registration, "registration", checks.REGISTRATION_LIMIT),
         step=step,
     )

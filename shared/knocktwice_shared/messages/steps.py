@@ -10,6 +10,7 @@ from knocktwice_shared.channels import CONTENTS, Kind
 from knocktwice_shared.channels.step_content import TEXT
 from knocktwice_shared.errors import InvalidMessage
 from knocktwice_shared.messages import checks, senders
+from knocktwice_shared.messages.problems import fail
 from knocktwice_shared.messages.values import AFTER_LIMIT, TENCENT_CONDITIONS, Step, When
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def parse_step(value: object, path: str, *, first: bool, alone: bool) -> Step:
         problem = (
             "is about the push, so only the step right after it can wait for it; give not_delivered or not_clicked"
         )
-        raise InvalidMessage(f"{path}.when", problem)
+        fail(f"{path}.when", problem, None)
     after = checks.seconds(raw.get("after_s"), f"{path}.after_s", AFTER_LIMIT)
     return _saying(content, when, after, raw, path)
 
@@ -72,7 +73,7 @@ def _saying(content: StepContent, when: When | None, after: timedelta, raw: Mapp
     for name in raw:
         if name not in ("channel", "when", "after_s", "sender") and name not in content.fields:
             owner = next(c for c in CONTENTS.values() if name in c.fields)
-            raise InvalidMessage(f"{path}.{name}", f"is for {owner.called}; {content.hint}")
+            fail(f"{path}.{name}", f"is for {owner.called}; {content.hint}", None)
     said = {
         name: _said(field_, raw.get(name), f"{path}.{name}")
         for name, field_ in content.fields.items()
@@ -91,7 +92,7 @@ def _said(field_: Field, value: object, path: str) -> str | dict[str, str]:
         return texts
     text = checks.text(value, path, field_.limit)
     if field_.pattern is not None and not re.fullmatch(field_.pattern, text):
-        raise InvalidMessage(path, field_.problem)
+        return fail(path, field_.problem, "")
     return text
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from support.commands import CommandOutput
 
 HX = "HX0123456789abcdef0123456789abcdef"
-SAY = ("notify", "--registration", "r", "--phone", "+16505550100", "--title", "t", "--body", "b")
+SAY = ("notify", "--registration", "reg", "--phone", "+16505550100", "--title", "t", "--body", "b")
 
 
 def _plan(valkey: redis.Redis) -> list[dict[str, Any]]:

@@ -14,7 +14,14 @@ import sqlalchemy as sa
 
 from knocktwice import tpns
 from knocktwice.testing import RecordingClient
-from knocktwice_shared.messages import DeviceRegistered, PhoneBound, UserErased, parse_audience, parse_batch
+from knocktwice_shared.messages import (
+    DeviceRegistered,
+    LoggedOutEverywhere,
+    PhoneBound,
+    UserErased,
+    parse_audience,
+    parse_batch,
+)
 from knocktwice_shared.names import INBOX_MESSAGES
 from knocktwice_worker.audience import people
 
@@ -80,7 +87,7 @@ def test_erasing_is_accepted_for_the_workers_to_do(run: Run, valkey: redis.Redis
 
 def test_the_documents_example_of_an_erasure_is_recorded() -> None:
     client = RecordingClient()
-    client.register_device("u-17", "r")
+    client.register_device("u-17", "reg")
     client.bind_phone("u-17", "+16505550100")
     client.tag_user("u-17", {"a": 1})
     client.set_marketing_consent("u-17", True, source="s")
@@ -93,7 +100,7 @@ def test_the_check_says_what_is_left(run: Run, here: Services) -> None:
     said = run("erase-user", "u-17", "--check")
     assert (said.code, said.out) == (0, "nothing is left\n")
     with here.engine.begin() as conn:
-        people.apply(conn, [DeviceRegistered("u-17", "r", datetime.now(UTC))])
+        people.apply(conn, [DeviceRegistered("u-17", "reg", datetime.now(UTC))])
     said = run("erase-user", "u-17", "--check", "--json")
     assert (said.code, said.json) == (1, {"users": 1, "devices": 1, "phones": 0, "notifications": 0, "blast_pages": 0})
 
@@ -171,3 +178,24 @@ def test_tags_are_printed_as_a_segments_filter(run: Run, here: Services) -> None
     assert run("segment", "put", "vips", "--filter", said.out).code == 0
     with here.engine.connect() as conn:
         assert conn.execute(sa.text("SELECT filter FROM segments")).scalar_one() == json.loads(answer)
+
+
+# -- user
+
+
+def test_a_person_is_shown_found_and_logged_out(run: Run, here: Services, valkey: redis.Redis) -> None:
+    with here.engine.begin() as conn:
+        moment = datetime.now(UTC)
+        people.apply(conn, [DeviceRegistered("u-17", "token-of-a-phone", moment)])
+        people.apply(conn, [PhoneBound("u-17", "+16505550100", moment)])
+    said = run("user", "show", "u-17")
+    assert (said.code, "+1650•••00" in said.out, "…-phone" in said.out) == (0, True, True)
+    assert "+16505550100" not in said.out
+    assert run("user", "show", "u-17", "--unmasked", "--json").json["phone"] == "+16505550100"
+    assert [one["registration"] for one in run("user", "devices", "u-17", "--json").json] == ["…-phone"]
+    assert run("user", "find", "+1 650 555 0100", "--json").json == ["u-17"]
+    assert run("user", "find", "+14155552671").code == run("user", "show", "nobody").code == 1
+    assert run("user", "logout", "u-17", "--json").json == {"accepted": True}
+    ((change,),) = [parse_audience(message) for message in accepted(valkey)]
+    assert isinstance(change, LoggedOutEverywhere)
+    assert change.user == "u-17"

@@ -242,7 +242,7 @@ def test_a_local_time_is_the_devices_then_the_users_then_the_numbers(working: Se
 def test_an_sms_alone_goes_at_once_and_to_users_and_numbers(working: Services, sandbox: Sandbox) -> None:
     _know(working, DeviceRegistered("ada", "silent-ada", AT), PhoneBound("ada", "+16505550100", AT))
     content = {"sms": {"text": "Only this"}}
-    ids = _send(working, "ada", {"phone": "+16505550101"}, {"registrations": ["r"]}, content=content, only="sms")
+    ids = _send(working, "ada", {"phone": "+16505550101"}, {"registrations": ["reg"]}, content=content, only="sms")
     _work(working)
     ends = [(told.state, told.reason) for told in (_told(working, i) for i in ids)]
     assert ends == [*[("texted", "sms accepted by the provider")] * 2, ("suppressed", "no_phone")]

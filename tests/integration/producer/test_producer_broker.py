@@ -432,11 +432,11 @@ def test_who_somebody_is_goes_ahead_of_the_notification_in_the_same_call(client:
     ("person", "field"),
     [
         ({"user": "u-1", "phone": "0650"}, "recipients[1].phone"),
-        ({"user": "u-1", "registrations": ["t", ""]}, "recipients[1].registrations[1]"),
+        ({"user": "u-1", "registrations": ["tok", ""]}, "recipients[1].registrations[1]"),
         ({"user": "u-1", "tags": {"plan": {}}}, "recipients[1].tags.plan"),
         ({"user": "", "phone": "+16505550100"}, "recipients[1].user"),
-        ({"user": "u-1", "registrations": ["t"], "locale": 7}, "recipients[1].locale"),
-        ({"registrations": ["t"], "tags": {}}, "recipients[1].tags"),
+        ({"user": "u-1", "registrations": ["tok"], "locale": 7}, "recipients[1].locale"),
+        ({"registrations": ["tok"], "tags": {}}, "recipients[1].tags"),
     ],
 )
 def test_what_is_wrong_about_a_person_is_named_as_the_caller_gave_it_and_nothing_is_sent(

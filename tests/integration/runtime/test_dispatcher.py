@@ -44,7 +44,7 @@ class Published:
 def _pending(here: Services, people: int) -> list[str]:
     """Write notifications whose push is under way and whose fallback is due after the delay."""
     recipients: list[dict[str, Any]] = [
-        {"id": str(uuid7()), "registrations": ["r"], "phone": "+16505550100"} for _ in range(people)
+        {"id": str(uuid7()), "registrations": ["reg"], "phone": "+16505550100"} for _ in range(people)
     ]
     batch = parse_batch(
         {

@@ -54,12 +54,12 @@ def test_notify_returns_the_id_of_what_is_sent(client: RecordingClient) -> None:
 
 def test_an_sms_follows_in_the_words_of_the_call(client: RecordingClient) -> None:
     sms = Sms("Hi", when="not_clicked", after=timedelta(minutes=2))
-    client.notify(registrations=["r"], phone="+1 (650) 555-0100", push=PUSH, sms=sms, category="critical")
+    client.notify(registrations=["reg"], phone="+1 (650) 555-0100", push=PUSH, sms=sms, category="critical")
     sent = client.notifications[0]
     assert sent.sms is not None
     assert (sent.sms.channel, sent.sms.when, sent.sms.after) == ("sms", When.NOT_CLICKED, timedelta(minutes=2))
     assert (sent.batch.sms_text, sent.batch.category) == ("Hi", "critical")
-    assert (sent.recipient.phone, sent.recipient.registrations) == ("+16505550100", ("r",))
+    assert (sent.recipient.phone, sent.recipient.registrations) == ("+16505550100", ("reg",))
 
 
 def test_a_template_is_named_and_decides_what_the_call_leaves_open(client: RecordingClient) -> None:
@@ -82,10 +82,15 @@ def test_a_repeated_key_returns_the_first_id_and_notifies_nobody(client: Recordi
     assert len(client.notifications) == 2
 
 
-def test_a_key_used_twice_in_one_call_is_one_notification(client: RecordingClient) -> None:
-    ids = client.notify_many([Recipient("a", key="k"), Recipient("b"), Recipient("c", key="k")], push=PUSH)
-    assert ids[0] == ids[2] != ids[1]
-    assert [n.recipient.user for n in client.notifications] == ["a", "b"]
+@pytest.mark.parametrize("between", [1, 700])
+def test_a_key_used_twice_in_one_call_is_refused_by_name_and_nobody_is_dropped(
+    client: RecordingClient, between: int
+) -> None:
+    others = [Recipient(f"u-{n}") for n in range(between)]
+    people = [Recipient("a", key="k"), *others, Recipient("c", key="k")]
+    with pytest.raises(InvalidMessage, match=rf"^recipients\[{between + 1}\]\.key: is that of recipients\[0\], too"):
+        client.notify_many(people, push=PUSH)
+    client.assert_nobody_notified()
 
 
 def test_many_travel_in_batches_of_500_and_their_ids_come_back_in_order(client: RecordingClient) -> None:
@@ -97,7 +102,7 @@ def test_many_travel_in_batches_of_500_and_their_ids_come_back_in_order(client: 
 
 
 def test_a_list_with_a_mistake_sends_nothing_and_a_generator_what_came_before(client: RecordingClient) -> None:
-    people = [Recipient(f"u-{i}") for i in range(700)] + [Recipient(registrations=["r"], phone="0650")]
+    people = [Recipient(f"u-{i}") for i in range(700)] + [Recipient(registrations=["reg"], phone="0650")]
     with pytest.raises(InvalidMessage, match=r"^recipients\[700\]\.phone: has no country code"):
         client.notify_many(people, push=PUSH)
     client.assert_nobody_notified()
@@ -131,11 +136,11 @@ def test_a_recipients_own_id_is_kept(client: RecordingClient) -> None:
 MISTAKES: list[tuple[str, str, dict[str, Any]]] = [
     ("phone", "has no country code", {"user": None, "phone": "0650"}),
     ("recipient", "names nobody", {"user": None}),
-    ("tags", "are kept for a user", {"user": None, "registrations": ["t"], "tags": {"a": 1}}),
+    ("tags", "are kept for a user", {"user": None, "registrations": ["tok"], "tags": {"a": 1}}),
     ("user", "must be text, not int", {"user": 17}),
     ("user", "200 at most", {"user": "x" * 201}),
     ("registrations", "must be a list, not str", {"user": None, "registrations": "token"}),
-    ("registrations[1]", "is empty", {"user": None, "registrations": ["a", ""]}),
+    ("registrations[1]", "is empty", {"user": None, "registrations": ["aa", ""]}),
     ("push", "must be a Push, not str", {"push": "Hello"}),
     ("push.title", "is empty", {"push": Push("", "World")}),
     ("push.body", "must be text, not int", {"push": Push("Hello", cast("str", 7))}),
@@ -200,9 +205,9 @@ def test_a_delay_that_is_no_timedelta_is_refused_where_it_is_written() -> None:
         (lambda c: c.cancel("x"), r"ids\[0\]: must be a UUID"),
         (lambda c: c.cancel(*[UNKNOWN] * 600, "x"), r"ids\[600\]: must be a UUID"),
         (lambda c: c.cancel(key=""), "key: is empty"),
-        (lambda c: c.register_device("", "r"), "user: is empty"),
-        (lambda c: c.register_device("u", "r", platform="symbian"), "platform: must be one of android, ios, web"),
-        (lambda c: c.register_device("u", "r", notifications_enabled="yes"), "notifications_enabled: must be true"),
+        (lambda c: c.register_device("", "reg"), "user: is empty"),
+        (lambda c: c.register_device("u", "reg", platform="symbian"), "platform: must be one of android, ios, web"),
+        (lambda c: c.register_device("u", "reg", notifications_enabled="yes"), "notifications_enabled: must be true"),
         (lambda c: c.register_device("u", None), "registration: is missing"),
         (lambda c: c.unregister_device(7), "registration: must be text, not int"),
         (lambda c: c.bind_phone("u", "0650"), "phone: has no country code"),
@@ -225,13 +230,13 @@ def test_every_call_names_its_own_arguments(
 def test_receipts_cancellations_and_changes_are_recorded(client: RecordingClient) -> None:
     id_ = client.notify(user="u", push=PUSH)
     moment = datetime(2026, 11, 21, 9, 30, tzinfo=UTC)
-    client.record_delivered(id_, registration="r", at=moment)
+    client.record_delivered(id_, registration="reg", at=moment)
     client.record_clicked(str(id_))
     client.record_receipts(iter([ReceiptEvent(id_, Receipt.CLICKED, moment)]))
     client.cancel(id_, key="k")
-    client.register_device("u", "r", platform="web", locale="de-AT")
-    client.register_device("u", "s")
-    client.unregister_device("s")
+    client.register_device("u", "reg", platform="web", locale="de-AT")
+    client.register_device("u", "sol")
+    client.unregister_device("sol")
     client.bind_phone("u", "+16505550100")
     client.bind_phone("w", "+16505550101")
     client.bind_phone("w", None)
@@ -240,9 +245,9 @@ def test_receipts_cancellations_and_changes_are_recorded(client: RecordingClient
         (id_, "clicked"),
         (id_, "clicked"),
     ]
-    assert (client.receipts[0].registration, client.receipts[0].at) == ("r", moment)
+    assert (client.receipts[0].registration, client.receipts[0].at) == ("reg", moment)
     assert (client.cancelled[0].ids, client.cancelled[0].keys) == ((id_,), ("k",))
-    assert list(client.devices) == ["r"]
+    assert list(client.devices) == ["reg"]
     assert client.phones == {"u": "+16505550100"}
     client.clear()
     assert (client.notifications, client.receipts, client.cancelled, client.changes) == ([], [], [], [])

@@ -54,8 +54,8 @@ CANCEL: dict[str, Any] = {"v": 1, "ids": [ID], "keys": ["k"]}
 AUDIENCE: dict[str, Any] = {
     "v": 1,
     "changes": [
-        {"change": "register_device", "user": "u", "registration": "r", "at": AT},
-        {"change": "unregister_device", "registration": "r", "at": AT},
+        {"change": "register_device", "user": "u", "registration": "reg", "at": AT},
+        {"change": "unregister_device", "registration": "reg", "at": AT},
         {"change": "bind_phone", "user": "u", "phone": "+16505550100", "at": AT},
         {"change": "set_tags", "user": "u", "tags": {"plan": "gold", "likes": ["tea", 7], "old": None}, "at": AT},
         {"change": "set_consent", "user": "u", "marketing": True, "source": "form 7", "at": AT},
@@ -229,8 +229,8 @@ BAD_BATCHES: list[tuple[str, object, str, str]] = [
     ("recipients[0].user", "x" * 201, f"{PERSON}.user", "200 at most"),
     ("recipients[0].user", "", f"{PERSON}.user", "is empty"),
     ("recipients[0].phone", "+16505550100", PERSON, "gives both"),
-    ("recipients[0].registrations", ["r"], PERSON, "gives both"),
-    ("recipients[0].registrations", "r", f"{PERSON}.registrations", "must be a list, not str"),
+    ("recipients[0].registrations", ["reg"], PERSON, "gives both"),
+    ("recipients[0].registrations", "reg", f"{PERSON}.registrations", "must be a list, not str"),
     ("recipients[0].email", "a@b", f"{PERSON}.email", "not a field of the contract"),
     ("recipients[0].params", MISSING, f"{PERSON}.params.name", "is missing"),
     ("recipients[0].params", "Ana", f"{PERSON}.params", "must be an object, not str"),
@@ -267,7 +267,7 @@ BAD_OTHERS: list[tuple[Any, dict[str, Any], str, object, str, str]] = [
     (parse_audience, AUDIENCE, "changes[0].platform", "symbian", "changes[0].platform", "android, ios, web"),
     (parse_audience, AUDIENCE, "changes[0].notifications_enabled", 1, "changes[0].notifications_enabled", "true or"),
     (parse_audience, AUDIENCE, "changes[0].time_zone", "x" * 65, "changes[0].time_zone", "64 at most"),
-    (parse_audience, AUDIENCE, "changes[1].user", "u", "changes[1].user", "not a field of the contract"),
+    (parse_audience, AUDIENCE, "changes[1].locale", "de", "changes[1].locale", "not a field of the contract"),
     (parse_audience, AUDIENCE, "changes[2].phone", "0650555", "changes[2].phone", "E.164"),
     (parse_audience, AUDIENCE, "changes[2].at", MISSING, "changes[2].at", "ISO 8601"),
     (parse_audience, AUDIENCE, "changes[3].user", "", "changes[3].user", "is empty"),
@@ -462,8 +462,8 @@ def test_each_change_of_the_audience_has_its_type() -> None:
     moment = datetime(2026, 11, 21, 9, 30, tzinfo=UTC)
     message = broken(AUDIENCE, "changes[0].platform", "ios")
     assert parse_audience(message) == (
-        DeviceRegistered("u", "r", moment, platform=Platform.IOS),
-        DeviceUnregistered("r", moment),
+        DeviceRegistered("u", "reg", moment, platform=Platform.IOS),
+        DeviceUnregistered("reg", moment),
         PhoneBound("u", "+16505550100", moment),
         TagsSet("u", {"plan": "gold", "likes": ("tea", 7), "old": None}, moment),
         ConsentSet("u", True, "form 7", moment),

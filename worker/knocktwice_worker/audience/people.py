@@ -19,6 +19,7 @@ from knocktwice_shared.messages import (
     ConsentSet,
     DeviceRegistered,
     DeviceUnregistered,
+    LoggedOutEverywhere,
     OptOutSet,
     PhoneBound,
     TagsSet,
@@ -45,7 +46,10 @@ TRACE = timedelta(days=90)
 
 # Traces of logouts that no late "register" can still contradict.
 _FORGET = (
-    text("DELETE FROM devices WHERE user_id IS NULL AND changed_at < knocktwice_now() - interval '90 days'"),
+    text("""
+    DELETE FROM devices
+    WHERE user_id IS NULL AND greatest(changed_at, left_at) < knocktwice_now() - interval '90 days'
+    """),
     text("""
     DELETE FROM phones
     WHERE number IS NULL
@@ -113,6 +117,8 @@ WHERE false
 """)
 
 # A change from the future comes from a wrong clock; taken at its word it would shut out all others until then.
+# A registration that is older than a logout of the same person, from this device or from all, arrives late: the device
+# is nobody's then, because the registration did end the ownership of anybody before.
 _REGISTER = text("""
 INSERT INTO devices AS d (
   registration,
@@ -127,7 +133,7 @@ INSERT INTO devices AS d (
 )
 SELECT
   :registration,
-  :user,
+  CASE WHEN coalesce(CAST(u.field_times ->> 'devices' AS timestamptz) <= at, true) THEN u.id END,
   :platform,
   coalesce(CAST(:enabled AS boolean), true),
   :locale,
@@ -136,8 +142,9 @@ SELECT
   at,
   at
 FROM (SELECT least(CAST(:at AS timestamptz), knocktwice_now()) AS at) clock
+JOIN users u ON u.id = :user
 ON CONFLICT (registration) DO UPDATE SET
-  user_id = excluded.user_id,
+  user_id = CASE WHEN d.left_user = :user AND d.left_at > excluded.changed_at THEN NULL ELSE excluded.user_id END,
   platform = coalesce(excluded.platform, d.platform),
   notifications_enabled = coalesce(CAST(:enabled AS boolean), d.notifications_enabled),
   locale = coalesce(excluded.locale, d.locale),
@@ -167,6 +174,58 @@ ON CONFLICT (registration) DO UPDATE SET
   changed_at = excluded.changed_at
 WHERE d.changed_at <= excluded.changed_at
 """)
+
+# A logout of one person says nothing about the next owner of the device, so changed_at stays that of the registration:
+# a registration of the next owner from before this logout may still be on its way.
+_LEAVE = text("""
+INSERT INTO devices AS d (
+  registration,
+  user_id,
+  changed_at,
+  last_seen_at,
+  left_user,
+  left_at
+)
+SELECT
+  :registration,
+  NULL,
+  to_timestamp(0),
+  at,
+  :user,
+  at
+FROM (SELECT least(CAST(:at AS timestamptz), knocktwice_now()) AS at) clock
+ON CONFLICT (registration) DO UPDATE SET
+  user_id = CASE WHEN d.user_id = excluded.left_user AND d.changed_at <= excluded.left_at THEN NULL ELSE d.user_id END,
+  left_user = CASE WHEN coalesce(d.left_at <= excluded.left_at, true) THEN excluded.left_user ELSE d.left_user END,
+  left_at = greatest(d.left_at, excluded.left_at)
+""")
+
+# The time is kept with the person, so that a registration from before it and arriving after it changes nothing.
+_LEAVE_ALL = (
+    text("""
+    UPDATE users SET
+      field_times = field_times || jsonb_build_object(
+        'devices',
+        greatest(CAST(field_times ->> 'devices' AS timestamptz), least(CAST(:at AS timestamptz), knocktwice_now()))
+      )
+    WHERE id = :user
+    """),
+    text("""
+    WITH theirs AS (
+      SELECT registration
+      FROM devices
+      WHERE user_id = :user AND changed_at <= CAST(:at AS timestamptz)
+      ORDER BY registration
+      FOR UPDATE
+    )
+    UPDATE devices d SET
+      user_id = NULL,
+      left_user = :user,
+      left_at = greatest(d.left_at, least(CAST(:at AS timestamptz), knocktwice_now()))
+    FROM theirs
+    WHERE d.registration = theirs.registration AND d.user_id = :user
+    """),
+)
 
 # Consent was given for the number that was there: another number, or none, ends what was given before. That counts as a
 # change of the consent, so that one given before and arriving late does not come back for the new number.
@@ -268,7 +327,10 @@ def apply(conn: Connection, changes: Sequence[AudienceChange]) -> None:
     if people:
         conn.execute(_USERS, {"id": people})
     registered = [_registered(c) for c in changes if isinstance(c, DeviceRegistered)]
-    unregistered = [{"registration": c.registration, "at": c.at} for c in changes if isinstance(c, DeviceUnregistered)]
+    unregistered = [c for c in changes if isinstance(c, DeviceUnregistered)]
+    left = [{"registration": c.registration, "user": c.user, "at": c.at} for c in unregistered if c.user is not None]
+    nobodys = [{"registration": c.registration, "at": c.at} for c in unregistered if c.user is None]
+    left_all = [{"user": c.user, "at": c.at} for c in changes if isinstance(c, LoggedOutEverywhere)]
     bound = [_bound(c) for c in changes if isinstance(c, PhoneBound)]
     described = [_described(c) for c in changes if isinstance(c, TagsSet)]
     consents = [
@@ -279,13 +341,17 @@ def apply(conn: Connection, changes: Sequence[AudienceChange]) -> None:
     # In one order everywhere, so that two batches about the same devices wait for each other instead of deadlocking.
     for statement, wanted, key in (
         (_REGISTER, registered, "registration"),
-        (_UNREGISTER, unregistered, "registration"),
+        (_UNREGISTER, nobodys, "registration"),
+        (_LEAVE, left, "registration"),
         (_BIND, bound, "user"),
         (_DESCRIBE, described, "user"),
         (_CONSENT, consents, "user"),
     ):
         if wanted:
             conn.execute(statement, sorted(wanted, key=lambda row: (row[key], row["at"])))
+    for one in sorted(left_all, key=lambda row: (row["user"], row["at"])):
+        for statement in _LEAVE_ALL:
+            conn.execute(statement, one)
     if described:
         _require_bounded_tags(conn, sorted({c.user for c in changes if isinstance(c, TagsSet)}))
 

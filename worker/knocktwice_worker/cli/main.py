@@ -31,6 +31,7 @@ from knocktwice_worker.cli import (
     template,
     tpns,
     unknown,
+    user,
     webhooks,
 )
 from knocktwice_worker.cli.doctor import Level, examine
@@ -293,6 +294,7 @@ app.add_typer(opt_out.app)
 app.add_typer(inbound.app)
 app.add_typer(tpns.app)
 app.command("erase-user")(erase.erase_user)
+app.add_typer(user.app)
 app.add_typer(webhooks.app)
 app.command()(gateway.gateway)
 app.add_typer(gateway.app)

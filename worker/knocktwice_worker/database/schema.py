@@ -136,12 +136,16 @@ devices = Table(
         "When it was registered or reported something last, to the day. A device not seen for long is deleted.",
         required=True,
     ),
+    Column("left_user", Text, comment="Who logged out of it last. NULL: nobody by name."),
+    _time("left_at", "When that was, so that an older registration of the same person, arriving late, has no effect."),
     # serves: the devices of a batch's users; segments by has_device and platform
     Index("devices_user_id_idx", "user_id"),
     # serves: segments by notifications_enabled, from the index alone
     Index("devices_enabled_idx", "user_id", postgresql_where=text("notifications_enabled")),
     # serves: segments of people seen lately; forgetting devices that have not been seen for long
     Index("devices_last_seen_at_idx", "last_seen_at", "user_id", postgresql_where=text("user_id IS NOT NULL")),
+    # serves: erasing a person
+    Index("devices_left_user_idx", "left_user", postgresql_where=text("left_user IS NOT NULL")),
     comment="An installation of the app that can be pushed to.",
 )
 
@@ -493,6 +497,12 @@ attempts = Table(
     ),
     Column("reason", Text, comment="Why it was rejected, or is tried again."),
     Column("provider_id", Text, comment="The provider's id of the push."),
+    Column(
+        "place",
+        SmallInteger,
+        comment="Its place among the registrations that the application gave, from 0. "
+        "NULL: it is one of the person's devices.",
+    ),
     CheckConstraint("state IN ('open', 'sent', 'rejected')", name="state"),
     postgresql_with=_ROOM,
     comment="A push to one device.",

@@ -10,6 +10,7 @@ from anyio.to_thread import current_default_thread_limiter
 from fastapi import FastAPI
 
 from knocktwice_worker.gateway import problems
+from knocktwice_worker.gateway.admission import Admission
 from knocktwice_worker.gateway.auth.key_pace import KeyPace
 from knocktwice_worker.gateway.auth.keyring import KeyRing
 from knocktwice_worker.gateway.fast_path import FastPath
@@ -17,6 +18,7 @@ from knocktwice_worker.gateway.http.address_limit import AddressLimit
 from knocktwice_worker.gateway.http.address_pace import AddressPace
 from knocktwice_worker.gateway.http.body import SizeLimit
 from knocktwice_worker.gateway.http.client_address import ClientAddresses
+from knocktwice_worker.gateway.http.request_line import RequestLine
 from knocktwice_worker.gateway.intake.callbacks import CallbackIntake
 from knocktwice_worker.gateway.intake.outbox import Outbox
 from knocktwice_worker.gateway.intake.receipts import ReceiptIntake
@@ -45,7 +47,8 @@ def create_app(services: Services) -> ASGIApp:
         services: what it works with; closing them is the caller's.
     """
     settings = services.settings
-    bounded = SizeLimit(FastPath(describe_app(services)), limit=settings.gateway_body_bytes)
+    served = RequestLine(FastPath(describe_app(services)), ROUTERS)
+    bounded = SizeLimit(served, limit=settings.gateway_body_bytes)
     if not settings.gateway_address_per_s:
         return bounded
     addresses, pace = ClientAddresses(settings.gateway_proxies), AddressPace(settings.gateway_address_per_s)
@@ -63,6 +66,7 @@ def describe_app(services: Services) -> FastAPI:
         app.state.pace = KeyPace(services)
         app.state.outbox = Outbox(services)
         app.state.readiness = Readiness(services)
+        app.state.admission = Admission(services)
         current_default_thread_limiter().total_tokens = THREADS
         app.state.receipts = ReceiptIntake(services)
         app.state.callbacks = CallbackIntake(services)

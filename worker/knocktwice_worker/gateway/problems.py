@@ -60,6 +60,13 @@ KINDS: dict[str, tuple[int, str]] = {
 }
 
 
+class FieldProblem(BaseModel):
+    """One wrong field."""
+
+    field: str = Field(description="By its path.")
+    detail: str = Field(description="What is wrong with it, and what would be right.")
+
+
 class ProblemDetails(BaseModel):
     """An error (RFC 9457)."""
 
@@ -71,6 +78,12 @@ class ProblemDetails(BaseModel):
                 "status": 422,
                 "detail": "recipients[3].phone: is too short for a number of +49",
                 "field": "recipients[3].phone",
+                "errors": [
+                    {
+                        "field": "recipients[3].phone",
+                        "detail": "must be a phone number in E.164, like +16505550100",
+                    }
+                ],
             }
         }
     )
@@ -79,7 +92,8 @@ class ProblemDetails(BaseModel):
     title: str = Field(description="The kind of problem, for people.")
     status: int = Field(description="The HTTP status.")
     detail: str = Field(description="What is wrong, and what would be right.")
-    field: str | None = Field(None, description="The field that is wrong, by its path.")
+    field: str | None = Field(None, description="The first field that is wrong, by its path.")
+    errors: list[FieldProblem] | None = Field(None, description="All fields that are wrong.")
 
 
 class Problem(KnocktwiceError):
@@ -90,12 +104,20 @@ class Problem(KnocktwiceError):
         detail: what is wrong and what would be right; never a secret, a number or a text.
         field: the field that is wrong.
         headers: of the answer.
+        errors: all wrong fields.
     """
 
     def __init__(
-        self, kind: str, detail: str, *, field: str | None = None, headers: Mapping[str, str] | None = None
+        self,
+        kind: str,
+        detail: str,
+        *,
+        field: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        errors: Sequence[InvalidMessage] = (),
     ) -> None:
         super().__init__(detail)
+        self.errors = errors
         self.kind = kind
         self.detail = detail
         self.field = field
@@ -117,12 +139,14 @@ class Problem(KnocktwiceError):
         }
         if self.field is not None:
             told["field"] = self.field
+        if self.errors:
+            told["errors"] = [{"field": one.field, "detail": one.problem} for one in self.errors]
         return Response(json.dumps(told), status, self.headers, MEDIA_TYPE)
 
 
 def invalid(error: InvalidMessage) -> Problem:
     """Return the problem that an input is wrong."""
-    return Problem("invalid-field", f"{error.field}: {error.problem}", field=error.field)
+    return Problem("invalid-field", str(error), field=error.field, errors=error.problems)
 
 
 def unavailable(detail: str, *, after_s: float = RETRY_AFTER_S) -> Problem:
@@ -184,7 +208,7 @@ def handle(app: FastAPI, routers: Sequence[APIRouter]) -> None:
     async def handler(request: Request, error: Exception) -> Response:
         problem = of(error)
         if problem.status == 405:
-            problem.headers["Allow"] = ", ".join(_methods(routes, request.url.path))
+            problem.headers["Allow"] = ", ".join(methods(routes, request.scope["path"]))
         return answer(problem, error)
 
     for kind in (*EXPECTED, Exception):
@@ -202,11 +226,15 @@ def answer(problem: Problem | Exception, error: Exception | None = None) -> Resp
     return told.response()
 
 
-def _methods(routes: Sequence[Route], path: str) -> list[str]:
-    """Return the methods of a path. Each route knows only its own; the most concrete path that matches counts."""
+def methods(routes: Sequence[Route], path: str) -> list[str]:
+    """Return the methods of a path. Each route knows only its own; the most concrete path that matches counts.
+
+    What can be fetched can be asked for its head, and whatever exists says which methods it has.
+    """
     fitting = [route for route in routes if route.path_regex.match(path)]
     fewest = min((len(route.param_convertors) for route in fitting), default=0)
-    return sorted({method for r in fitting if len(r.param_convertors) == fewest for method in r.methods or ()})
+    found = {method for r in fitting if len(r.param_convertors) == fewest for method in r.methods or ()}
+    return sorted(found | {"OPTIONS"} | ({"HEAD"} & {"HEAD" if "GET" in found else ""})) if found else []
 
 
 def documented(*kinds: str) -> dict[int | str, dict[str, Any]]:
@@ -229,9 +257,14 @@ def without_content(described: Mapping[int | str, dict[str, Any]]) -> dict[int |
 
 def _of_parameters(error: RequestValidationError) -> Problem:
     """Parameters of path, query and header are checked by FastAPI; bodies are not."""
-    first = error.errors()[0]
-    field = ".".join(str(step) for step in first["loc"][1:]) or str(first["loc"][0])
-    return Problem("invalid-field", f"{field}: {first['msg']}", field=field)
+    return invalid(
+        InvalidMessage.of(
+            [
+                InvalidMessage(".".join(str(step) for step in one["loc"][1:]) or str(one["loc"][0]), one["msg"])
+                for one in error.errors()
+            ]
+        )
+    )
 
 
 def _of_routing(error: HTTPException) -> Problem:

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import re
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from knocktwice import drafts
-from knocktwice.content import Sms
 from knocktwice.drafts import Draft
 from knocktwice_shared.errors import InvalidMessage
 from knocktwice_shared.ids import uuid7
@@ -22,8 +21,11 @@ from knocktwice_shared.messages import (
     parse_blast,
     parse_cancellation,
 )
+from knocktwice_shared.messages.problems import all_at_once, fail
 from knocktwice_shared.names import BATCH_LIMIT, VERSION, Task
+from knocktwice_worker.gateway import short_forms
 from knocktwice_worker.gateway.intake.idempotency import notification_id
+from knocktwice_worker.gateway.short_forms import SHARED, Json
 from knocktwice_worker.notation import time_zones
 from knocktwice_worker.notation.phone_numbers import UnusableNumber, canonical
 
@@ -34,24 +36,16 @@ if TYPE_CHECKING:
     from knocktwice_shared.messages import Blast
     from knocktwice_worker.notation.phone_numbers import Rules
 
-Json = dict[str, Any]
-
 #: The fields that name a recipient.
 RECIPIENT = ("user", "registrations", "phone", "params", "key", "locale", "tags")
-#: Fields that all recipients of a request share, with the same name in the contract.
-SHARED = ("category", "ttl_s", "valid_for_s", "reference", "send_at", "only", "plan")
-#: Fields that all recipients of a request share, with another place in the contract.
-CONTENT = ("push", "template", "sms")
 #: The fields that only a blast has.
 BLAST = ("key", "segment", "filter", "params", "throttle_per_min")
 
-#: When an SMS is due if a request that asks for one does not say; the same as in the producer library.
-_WHEN, _AFTER_S = Sms().when, Sms().after.total_seconds()
 _CONTRACTS = re.compile(r"\bcontent\.(?=push|sms|template)")
-_STEP = re.compile(r"\bplan\[0\]\.?")
 _ALONE = re.compile(r"\b(?:recipients|changes)\[0\]\.?")
 
 
+@all_at_once
 def batch(body: Mapping[str, Any], id_: UUID, numbers: Rules) -> Draft:
     """Return the message of a request to notify one person, or those in its ``recipients``.
 
@@ -60,49 +54,83 @@ def batch(body: Mapping[str, Any], id_: UUID, numbers: Rules) -> Draft:
         numbers: which phone numbers are taken.
 
     Raises:
-        InvalidMessage: a field is wrong; it is named as the request has it.
+        InvalidMessage: fields are wrong; all are named as the request has them.
     """
     many = body.get("recipients") is not None
-    known = {*SHARED, *CONTENT, "recipients", *(() if many else RECIPIENT)}
+    known = {*SHARED, "recipients", *(() if many else RECIPIENT)}
     refuse_unknown(body, known, dict.fromkeys(RECIPIENT, "stands beside recipients; put it into each of them"))
     people = body["recipients"] if many else [{name: body[name] for name in RECIPIENT if name in body}]
     if not isinstance(people, list):
         raise InvalidMessage("recipients", "must be a list")
     if not 1 <= len(people) <= BATCH_LIMIT:
         raise InvalidMessage("recipients", f"has {len(people)} items; 1 to {BATCH_LIMIT} are allowed")
-    message: Json = {"v": VERSION, "id": str(id_), **_shared(body), "recipients": _identified(people, id_)}
-    with in_requests_words(alone=not many, planned=body.get("plan") is not None):
-        _respell(message["recipients"], "recipients", numbers)
-        return drafts.batch(message)
+    spelled = short_forms.shared(body)
+    with in_requests_words(alone=not many, words=spelled.words):
+        return _batch(spelled.message, people, id_, numbers)
 
 
+@all_at_once
+def _batch(shared: Json, people: list[Any], id_: UUID, numbers: Rules) -> Draft:
+    recipients = _identified(people, id_)
+    _respell(recipients, "recipients", numbers)
+    return drafts.batch({"v": VERSION, "id": str(id_), **shared, "recipients": recipients})
+
+
+@all_at_once
 def blast(body: Mapping[str, Any]) -> Blast:
     """Return the blast that a request asks for. Raises like :func:`batch`."""
-    refuse_unknown(body, {*SHARED, *CONTENT, *BLAST})
+    refuse_unknown(body, {*SHARED, *BLAST})
     own = {name: body[name] for name in BLAST if body.get(name) is not None}
-    with in_requests_words(alone=True, planned=body.get("plan") is not None):
-        return parse_blast({"v": VERSION, **_shared(body), **own})
+    if isinstance(own.get("segment"), dict) and "filter" not in own:
+        own["filter"] = own.pop("segment")
+    spelled = short_forms.shared(body)
+    with in_requests_words(alone=True, words=spelled.words):
+        return parse_blast({"v": VERSION, **spelled.message, **own})
 
 
+@contextmanager
+def words_of(body: Mapping[str, Any]) -> Iterator[None]:
+    """Rename the contract's fields in an error about a valid request to what the request calls them."""
+    try:
+        yield
+    except InvalidMessage as error:
+        words = short_forms.shared(body).words
+        with in_requests_words(alone=body.get("recipients") is None, words=words):
+            raise error from None
+
+
+@all_at_once
 def cancellation(body: Mapping[str, Any]) -> Draft:
     """Return the message that stops notifications, by ``ids`` and ``keys``. Raises like :func:`batch`."""
-    refuse_unknown(body, {"ids", "keys"})
-    message = {"v": VERSION, **body}
-    cancelled = parse_cancellation(message)
+    refuse_unknown(body, {"ids", "keys", "id", "key"})
+    message: Json = {"v": VERSION, **{name: body[name] for name in ("ids", "keys") if body.get(name) is not None}}
+    words = {}
+    for one in ("id", "key"):
+        if body.get(one) is None:
+            continue
+        if f"{one}s" in message:
+            fail(one, f"stands beside {one}s; put it into the list", None)
+        message[f"{one}s"] = [body[one]]
+        words[f"{one}s[0]"] = one
+    with in_requests_words(alone=True, words=words):
+        cancelled = parse_cancellation(message)
     return _draft(Task.CANCEL, message, f"{len(cancelled.ids) + len(cancelled.keys)} cancellations")
 
 
+@all_at_once
 def changes(body: Mapping[str, Any], numbers: Rules) -> Draft:
     """Return the message about ``changes`` of an audience; without a time they are of now. Raises like :func:`batch`."""
     refuse_unknown(body, {"changes"})
-    now = datetime.now(UTC).isoformat()
-    given = body.get("changes")
+    now, given = datetime.now(UTC), body.get("changes")
     if isinstance(given, list):
-        given = [{"at": now, **change} if isinstance(change, dict) else change for change in given]
+        # Each is a little later than the one before it: of two about the same device the last one counts.
+        times = ((now + timedelta(microseconds=place)).isoformat() for place in range(len(given)))
+        given = [{"at": at, **one} if isinstance(one, dict) else one for at, one in zip(times, given, strict=True)]
         _respell(given, "changes", numbers)
     return _audience({"v": VERSION, "changes": given})
 
 
+@all_at_once
 def change(
     kind: str,
     body: Mapping[str, Any],
@@ -122,7 +150,7 @@ def change(
     refuse_unknown(body, known)
     now = datetime.now(UTC).isoformat()
     message = {"v": VERSION, "changes": [{"at": now, **body, "change": kind, **fields}]}
-    with in_requests_words(alone=True, names=renamed):
+    with in_requests_words(alone=True, words=renamed):
         return _audience(message)
 
 
@@ -135,7 +163,7 @@ def phone(value: object, path: str, numbers: Rules) -> str:
     try:
         return canonical(value, numbers)
     except UnusableNumber as error:
-        raise InvalidMessage(path, str(error)) from None
+        return fail(path, str(error), "")
 
 
 def _respell(items: list[Any], path: str, numbers: Rules) -> None:
@@ -156,7 +184,7 @@ def refuse_unknown(body: Mapping[str, Any], known: Iterable[str], why: Mapping[s
     for name in body:
         if name not in names:
             told = f"is not a field of this request; known here: {', '.join(names)}"
-            raise InvalidMessage(name, (why or {}).get(name, told))
+            fail(name, (why or {}).get(name, told), None)
 
 
 def require(body: Mapping[str, Any], names: Iterable[str]) -> None:
@@ -167,66 +195,44 @@ def require(body: Mapping[str, Any], names: Iterable[str]) -> None:
     """
     for name in names:
         if body.get(name) is None:
-            raise InvalidMessage(name, "is missing")
+            fail(name, "is missing", None)
 
 
 @contextmanager
-def in_requests_words(*, alone: bool, planned: bool = False, names: Mapping[str, str] | None = None) -> Iterator[None]:
+def in_requests_words(*, alone: bool, words: Mapping[str, str] | None = None) -> Iterator[None]:
     """Rename the contract's fields in an error to what the request calls them.
 
     Args:
         alone: the request is about one item and does not put it into a list.
-        planned: the request has a plan; without one its only step is called ``sms``.
-        names: fields that the request calls otherwise.
+        words: what the contract calls a field → what the request calls it.
     """
     try:
         yield
     except InvalidMessage as error:
-        field = _renamed(error.field, alone, planned) or "body"
-        raise InvalidMessage((names or {}).get(field, field), _renamed(error.problem, alone, planned)) from None
+        # A path before its beginning.
+        known = sorted((words or {}).items(), key=lambda pair: -len(pair[0]))
 
+        def renamed(told: str) -> str:
+            told = _ALONE.sub("", told) if alone else told
+            for contracts, own in known:
+                told = re.sub(rf"\b{re.escape(contracts)}(?!\w)", own, told)
+            return _CONTRACTS.sub("", told)
 
-def _renamed(told: str, alone: bool, planned: bool) -> str:
-    told = _CONTRACTS.sub("", told)
-    told = told if planned else _STEP.sub("sms.", told)
-    return _ALONE.sub("", told) if alone else told
+        raise error.renamed(lambda field: renamed(field) or "body", renamed) from None
 
 
 def _identified(people: list[Any], batch_id: UUID) -> list[Any]:
     for place, person in enumerate(people):
         if isinstance(person, dict) and "id" in person:
-            raise InvalidMessage(f"recipients[{place}].id", "is made here; for repeats there is key")
+            fail(f"recipients[{place}].id", "is made here; for repeats there is key", None)
+    named = map(short_forms.recipient, people)
     return [
         {**person, "id": str(notification_id(batch_id, place))} if isinstance(person, dict) else person
-        for place, person in enumerate(people)
+        for place, person in enumerate(named)
     ]
 
 
-def _shared(body: Mapping[str, Any]) -> Json:
-    """Return what all recipients share, as the contract has it."""
-    message: Json = {name: body[name] for name in SHARED if body.get(name) is not None}
-    message["content"] = {name: body[name] for name in ("push", "template") if body.get(name) is not None}
-    if body.get("sms") is not None:
-        _sms(body["sms"], message)
-    return message
-
-
-def _sms(sms: object, message: Json) -> None:
-    """Put a request's ``sms`` where the contract has it: its text into the content, the rest into the plan."""
-    if not isinstance(sms, dict):
-        raise InvalidMessage("sms", f"must be an object, not {type(sms).__name__}")
-    refuse_unknown({f"sms.{name}": None for name in sms}, ("sms.text", "sms.when", "sms.after_s"))
-    said = {name: value for name, value in sms.items() if name != "text" and value is not None}
-    if "plan" in message or "only" in message:
-        for name in said:
-            why = "the steps of plan say that" if "plan" in message else 'with only "sms" it goes at once'
-            raise InvalidMessage(f"sms.{name}", f"must be left out: {why}")
-    else:
-        message["plan"] = [{"channel": "sms", "when": _WHEN, "after_s": _AFTER_S, **said}]
-    if sms.get("text") is not None:
-        message["content"]["sms"] = {"text": sms["text"]}
-
-
+@all_at_once
 def _audience(message: Json) -> Draft:
     parsed = parse_audience(message)
     for place, change_ in enumerate(parsed):
@@ -234,7 +240,7 @@ def _audience(message: Json) -> Draft:
             try:
                 time_zones.canonical(change_.time_zone)
             except ValueError as error:
-                raise InvalidMessage(f"changes[{place}].time_zone", str(error)) from None
+                fail(f"changes[{place}].time_zone", str(error), None)
     return _draft(Task.UPDATE_AUDIENCE, message, f"{len(parsed)} changes")
 
 

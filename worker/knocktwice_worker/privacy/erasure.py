@@ -210,6 +210,12 @@ _FORGET = (
     WHERE user_id = :user AND changed_at <= :until
     """),
     text("""
+    UPDATE devices SET
+      left_user = NULL,
+      left_at = NULL
+    WHERE left_user = :user AND left_at <= :until
+    """),
+    text("""
     UPDATE phones SET
       consented_at = NULL,
       consent_source = NULL,
@@ -262,7 +268,7 @@ def _forget_person(conn: Connection, user: str, until: datetime) -> None:
 _LEFT = text("""
 SELECT
   (SELECT count(*) FROM users WHERE id = :user) AS users,
-  (SELECT count(*) FROM devices WHERE user_id = :user) AS devices,
+  (SELECT count(*) FROM devices WHERE user_id = :user OR left_user = :user) AS devices,
   (SELECT count(*) FROM phones WHERE user_id = :user) AS phones,
   (
     SELECT count(*) FROM notifications WHERE coalesce(user_id, phone) = :user AND user_id = :user

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from knocktwice_shared.ids import created_at
-from knocktwice_shared.messages import DeviceUnregistered, OptOutSet, PhoneBound, Push, Recipient, UserErased
+from knocktwice_shared.messages import OptOutSet, PhoneBound, Push, Recipient, UserErased
 from knocktwice_worker.audience import opt_outs
 from knocktwice_worker.notation.phone_numbers import spelled
 from knocktwice_worker.notifications import store
@@ -64,20 +64,21 @@ class ErasureGuard:
     def still_valid(self, conn: Connection, changes: Sequence[AudienceChange]) -> list[AudienceChange]:
         """Return the changes that no erasure has made void. The erasures themselves are left out."""
         facts = [c for c in changes if not isinstance(c, UserErased)]
-        until = self.erased.find(conn, {c.user for c in facts if not isinstance(c, DeviceUnregistered | OptOutSet)})
+        until = self.erased.find(conn, {user for c in facts if (user := _about(c)) is not None})
         for c in changes:
             if isinstance(c, UserErased):
                 until[c.user] = max(c.at, until.get(c.user, c.at))
-        return [
-            c
-            for c in facts
-            if isinstance(c, DeviceUnregistered | OptOutSet) or c.user not in until or c.at > until[c.user]
-        ]
+        return [c for c in facts if (user := _about(c)) is None or user not in until or c.at > until[user]]
 
     def restore_opt_outs(self, conn: Connection, changes: Sequence[AudienceChange]) -> None:
         """Keep the opt-out of an erased person for the present owner of the number."""
         numbers = {spelled(c.phone) for c in changes if isinstance(c, PhoneBound) and c.phone is not None}
         opt_outs.restore(conn, numbers, self.secret)
+
+
+def _about(change: AudienceChange) -> str | None:
+    """Return whom a change is about, if it names a person."""
+    return None if isinstance(change, OptOutSet) else change.user
 
 
 def _was_made(id_: UUID) -> datetime:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from itertools import permutations
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,6 +12,7 @@ from knocktwice_shared.ids import uuid7
 from knocktwice_shared.messages import (
     DeviceRegistered,
     DeviceUnregistered,
+    LoggedOutEverywhere,
     parse_batch,
 )
 from knocktwice_worker.audience import people
@@ -19,6 +21,8 @@ from knocktwice_worker.notifications import store
 from support.store_book import AT, HOUR, LEASE, Book, batch, ids
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from knocktwice_shared.messages import AudienceChange
 
 
@@ -33,6 +37,75 @@ def test_logging_in_again_after_a_logout_registers_within_one_message(book: Book
     out, in_again = AT + timedelta(minutes=1), AT + timedelta(minutes=2)
     book(people.apply, [DeviceUnregistered("reg-ada", out), DeviceRegistered("ada", "reg-ada", in_again)])
     assert book.rows("SELECT user_id FROM devices WHERE registration = 'reg-ada'") == [("ada",)]
+
+
+MINUTE = timedelta(minutes=1)
+#: Mum logs in, the kid logs in on the same tablet, mum logs out, each a minute after the other.
+TABLET = (
+    DeviceRegistered("mum", "tablet", AT),
+    DeviceRegistered("kid", "tablet", AT + MINUTE),
+    DeviceUnregistered("tablet", AT + 2 * MINUTE, "mum"),
+)
+#: The same, but mum logs out before the kid logs in, and logs in once more at the end.
+HANDED_BACK = (
+    DeviceUnregistered("tablet", AT + MINUTE, "mum"),
+    DeviceRegistered("kid", "tablet", AT + 2 * MINUTE),
+    DeviceUnregistered("tablet", AT + 3 * MINUTE, "kid"),
+    DeviceRegistered("mum", "tablet", AT + 4 * MINUTE),
+)
+
+
+@pytest.mark.parametrize(
+    "order", list(permutations(TABLET)), ids=lambda order: "-".join(type(c).__name__ for c in order)
+)
+def test_a_logout_removes_a_device_only_from_who_logs_out_in_whatever_order_the_news_comes(
+    book: Book, order: Sequence[AudienceChange]
+) -> None:
+    for change in order:
+        book(people.apply, [change])
+    assert book.rows("SELECT user_id FROM devices WHERE registration = 'tablet'") == [("kid",)]
+
+
+@pytest.mark.parametrize("order", list(permutations(HANDED_BACK)))
+def test_the_last_to_log_in_has_the_device_in_whatever_order_the_news_comes(
+    book: Book, order: Sequence[AudienceChange]
+) -> None:
+    for change in order:
+        book(people.apply, [change])
+    assert book.rows("SELECT user_id FROM devices WHERE registration = 'tablet'") == [("mum",)]
+
+
+def test_a_registration_that_arrives_after_a_later_logout_of_the_same_person_changes_nothing(book: Book) -> None:
+    book(people.apply, [DeviceUnregistered("tablet", AT + MINUTE, "mum")])
+    book(people.apply, [DeviceRegistered("mum", "tablet", AT)])
+    assert book.rows("SELECT user_id FROM devices WHERE registration = 'tablet'") == [(None,)]
+
+
+EVERYWHERE = (
+    DeviceRegistered("ada", "reg-old", AT + MINUTE),
+    LoggedOutEverywhere("ada", AT + 2 * MINUTE),
+    DeviceRegistered("ada", "reg-new", AT + 3 * MINUTE),
+)
+
+
+@pytest.mark.parametrize("order", list(permutations(EVERYWHERE)))
+def test_logging_out_everywhere_takes_all_devices_from_before_in_whatever_order_the_news_comes(
+    book: Book, order: Sequence[AudienceChange]
+) -> None:
+    for change in order:
+        book(people.apply, [change])
+    assert book.rows("SELECT registration FROM devices WHERE user_id = 'ada'") == [("reg-new",)]
+    assert book.rows("SELECT user_id FROM devices WHERE registration = 'reg-bob'") == [("bob",)]
+
+
+def test_a_trace_of_a_logout_is_forgotten_with_the_person_and_with_time(book: Book) -> None:
+    book(people.apply, [DeviceUnregistered("tablet", AT - timedelta(days=91), "mum")])
+    book(people.apply, [DeviceUnregistered("reg-ada", AT + MINUTE, "ada")])
+    book(people.forget, timedelta())
+    assert book.rows("SELECT registration, left_user FROM devices ORDER BY 1") == [
+        ("reg-ada", "ada"),
+        ("reg-bob", None),
+    ]
 
 
 def test_nobody_is_pushed_to_on_a_device_that_logged_out(book: Book) -> None:

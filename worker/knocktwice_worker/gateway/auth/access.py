@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import unquote_to_bytes
 
 from fastapi import Depends, Request, Response, Security
 from fastapi.security import HTTPBearer
@@ -13,7 +14,7 @@ from knocktwice_worker.gateway.problems import Problem
 from knocktwice_worker.services import Services
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Collection, Coroutine
 
     from knocktwice_worker.gateway.auth.keyring import KeyRing
     from knocktwice_worker.gateway.auth.keys import Key, Scope
@@ -97,19 +98,37 @@ def refuse_parameters(request: Request) -> None:
     """Refuse all parameters, for a request that has none.
 
     Raises:
-        InvalidMessage: the first one is named.
+        InvalidMessage: all of them are named.
     """
     if request.scope["query_string"]:
-        for name in request.query_params:
-            raise InvalidMessage(name, "is not a parameter of this request; known here: none")
+        _refuse_parameters(request, ())
 
 
 def _refuse_unknown_parameters(request: Request) -> None:
-    """A misspelt filter that is silently ignored shows the wrong rows."""
-    if not request.query_params:
-        return
-    known = sorted(str(parameter.alias) for parameter in request.scope["route"].dependant.query_params)
-    for name in request.query_params:
+    """A misspelt filter that is silently ignored shows the wrong rows; so does one of two that contradict each other."""
+    if request.scope["query_string"]:
+        _refuse_parameters(request, [str(one.alias) for one in request.scope["route"].dependant.query_params])
+
+
+def _refuse_parameters(request: Request, known: Collection[str]) -> None:
+    problems = []
+    seen: set[str] = set()
+    for name, value in request.query_params.multi_items():
         if name not in known:
-            told = f"is not a parameter of this request; known here: {', '.join(known) or 'none'}"
-            raise InvalidMessage(name, told)
+            told = f"is not a parameter of this request; known here: {', '.join(sorted(known)) or 'none'}"
+            problems.append(InvalidMessage(name, told))
+        elif name in seen:
+            problems.append(InvalidMessage(name, "is given twice; leave one out"))
+        elif "\ufffd" in value and not _is_utf_8(request.scope["query_string"]):
+            problems.append(InvalidMessage(name, "is not UTF-8, percent-encoded"))
+        seen.add(name)
+    if problems:
+        raise InvalidMessage.of(problems)
+
+
+def _is_utf_8(query: bytes) -> bool:
+    try:
+        unquote_to_bytes(query).decode()
+    except UnicodeDecodeError:
+        return False
+    return True

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import json
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+import re
+from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import Depends, Request
 
+from knocktwice_worker.gateway.http import json_body
+from knocktwice_worker.gateway.http.json_body import DEPTH_LIMIT
 from knocktwice_worker.gateway.problems import Problem
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-#: The deepest nesting of objects and lists.
-DEPTH_LIMIT = 32
+_CHARSET = re.compile(r"charset\s*=\s*\"?([^\s\";]+)", re.IGNORECASE)
+_UTF_8 = ("utf-8", "utf8", "us-ascii")
 #: The longest time in which a body must arrive.
 ARRIVAL_S = 10.0
 
@@ -69,9 +71,13 @@ async def read(request: Request, content_type: str) -> bytes:
     Raises:
         Problem: it is something else, too large, or takes too long to arrive.
     """
-    given = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if given != content_type:
-        raise Problem("unsupported-media-type", f"send Content-Type: {content_type}")
+    given, _, parameters = request.headers.get("content-type", "").partition(";")
+    if given.strip().lower() != content_type:
+        raise Problem("unsupported-media-type", f"send Content-Type: {content_type}", headers={"Accept": content_type})
+    if (charset := _CHARSET.search(parameters)) and charset[1].lower() not in _UTF_8:
+        raise Problem("unsupported-media-type", "send UTF-8, and no other charset", headers={"Accept": content_type})
+    if request.headers.get("content-encoding", "identity").lower() != "identity":
+        raise Problem("unsupported-media-type", "send the body as it is, without Content-Encoding")
     try:
         async with asyncio.timeout(ARRIVAL_S):
             return await request.body()
@@ -86,12 +92,7 @@ async def read_json(request: Request) -> dict[str, Any]:
         Problem: as :func:`read`, or it is no JSON object.
     """
     raw = await read(request, "application/json")
-    try:
-        value = json.loads(raw.decode(), parse_constant=_no_constant)
-    except RecursionError:
-        raise _too_deep() from None
-    except ValueError:
-        raise Problem("malformed-json", "the body must be one JSON object in UTF-8") from None
+    value = json_body.parse(raw)
     if not isinstance(value, dict):
         raise Problem("invalid-field", "body: must be a JSON object", field="body")
     # Nearly no body has so many brackets; the others are looked through.
@@ -109,14 +110,6 @@ def _measure(value: object) -> None:
     while left:
         part, depth = left.pop()
         if depth > DEPTH_LIMIT:
-            raise _too_deep()
+            raise json_body.too_deep()
         inner = part.values() if isinstance(part, dict) else part if isinstance(part, list) else ()
         left += ((item, depth + 1) for item in inner if isinstance(item, dict | list))
-
-
-def _too_deep() -> Problem:
-    return Problem("invalid-field", f"body: is nested deeper than {DEPTH_LIMIT} levels", field="body")
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")

@@ -10,11 +10,12 @@ from knocktwice_worker.gateway import wording
 from knocktwice_worker.gateway.auth.access import Here, Out, requires
 from knocktwice_worker.gateway.auth.keys import Scope
 from knocktwice_worker.gateway.http.body import read_json
+from knocktwice_worker.gateway.http.request_line import WholeParts
 from knocktwice_worker.gateway.openapi import Takes
 from knocktwice_worker.gateway.schemas.audience import Changes, Consent, Device, PhoneBody, Tags
 from knocktwice_worker.gateway.schemas.saved import Queued
 
-router = APIRouter(prefix="/v1", tags=["audience"], dependencies=[requires(Scope.AUDIENCE)])
+router = APIRouter(prefix="/v1", tags=["audience"], dependencies=[requires(Scope.AUDIENCE)], route_class=WholeParts)
 
 _DEVICE = ("platform", "notifications_enabled", "locale", "time_zone", "app_version")
 
@@ -28,9 +29,9 @@ async def register_device(user: str, registration: str, request: Request, outbox
 
 
 @router.delete("/users/{user}/devices/{registration}", status_code=202)
-async def unregister_device(user: str, registration: str, outbox: Out) -> Queued:  # noqa: ARG001 - in the path
-    """Say that a device is nobody's any more. Call it at logout."""
-    await outbox.send(wording.change("unregister_device", {}, (), registration=registration))
+async def unregister_device(user: str, registration: str, outbox: Out) -> Queued:
+    """Say that a device is not this user's any more. Call it at logout. Whoever logged in on it since keeps it."""
+    await outbox.send(wording.change("unregister_device", {}, (), user=user, registration=registration))
     return Queued()
 
 
@@ -38,8 +39,11 @@ async def unregister_device(user: str, registration: str, outbox: Out) -> Queued
 async def bind_phone(user: str, request: Request, outbox: Out, services: Here) -> Queued:
     """Give a user's number for SMS. Another number than before ends the consent to marketing."""
     body = await read_json(request)
-    wording.require(body, ("phone",))
-    body = {**body, "phone": wording.phone(body["phone"], "phone", services.settings.phone_rules)}
+    if "phone" not in body:
+        wording.require(body, ("phone",))
+    # null forgets it, as in the library.
+    if body["phone"] is not None:
+        body = {**body, "phone": wording.phone(body["phone"], "phone", services.settings.phone_rules)}
     await outbox.send(wording.change("bind_phone", body, ("phone",), user=user))
     return Queued()
 

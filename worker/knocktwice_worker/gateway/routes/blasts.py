@@ -14,6 +14,7 @@ from knocktwice_worker.gateway import wording
 from knocktwice_worker.gateway.auth.access import Here, requires
 from knocktwice_worker.gateway.auth.keys import Scope
 from knocktwice_worker.gateway.http.body import JsonBody
+from knocktwice_worker.gateway.http.request_line import WholeParts
 from knocktwice_worker.gateway.intake.outbox import COMMITTED, DURABILITY
 from knocktwice_worker.gateway.openapi import Takes
 from knocktwice_worker.gateway.problems import Problem, documented
@@ -37,14 +38,16 @@ if TYPE_CHECKING:
     from knocktwice_shared.messages import Blast
     from knocktwice_worker.blasts.standing import Standing
 
-router = APIRouter(prefix="/v1/blasts", tags=["blasts"])
+router = APIRouter(prefix="/v1/blasts", tags=["blasts"], route_class=WholeParts)
 
 #: The request's fields about money, which the contract does not have.
 _BUDGET = ("budget_parts", "budget_cost", "expected_fallback_share")
 
 Key = Annotated[
     str,
-    Path(min_length=1, max_length=200, pattern=VISIBLE, description="Its key, or its id where the key has a slash."),
+    Path(
+        min_length=1, max_length=200, pattern=VISIBLE, description="Its key, or its id. A slash in it is written %2F."
+    ),
 ]
 Reason = Annotated[str, Visible(200, "Shown with the blast.")]
 
@@ -65,7 +68,7 @@ def start(services: Here, body: JsonBody, response: Response) -> Any:
     blast, budget = _read(body)
     with reading(services) as conn:
         known = standing.find(conn, blast.key) is not None
-    with wording.in_requests_words(alone=True, planned="plan" in body):
+    with wording.words_of(body):
         if not known and (budget["budget_parts"] is not None or budget["budget_cost"] is not None):
             found = _examine(services, blast, budget)
             if (problem := _over(found, budget)) is not None:
@@ -74,7 +77,7 @@ def start(services: Here, body: JsonBody, response: Response) -> Any:
             started = request.start(conn, blast, settings=services.settings)
     response.headers["Location"] = f"/v1/blasts/{started.id}"
     response.headers[DURABILITY] = COMMITTED
-    return {"id": started.id, "key": blast.key}
+    return {"id": started.id, "key": blast.key, "duplicate": not started.new}
 
 
 @router.post(
@@ -86,7 +89,7 @@ def start(services: Here, body: JsonBody, response: Response) -> Any:
 def dry_run(services: Here, body: JsonBody) -> Any:
     """Tell whom a blast would reach now, and what the SMS may cost. Nobody is notified, and the key stays free."""
     blast, budget = _read(body)
-    with wording.in_requests_words(alone=True, planned="plan" in body):
+    with wording.words_of(body):
         found = _examine(services, blast, budget)
     return found.as_json() | {"over_budget": _over(found, budget)}
 

@@ -11,6 +11,7 @@ from pydantic import BeforeValidator
 from knocktwice_shared.errors import InvalidMessage
 from knocktwice_worker.gateway.auth.access import Here, requires
 from knocktwice_worker.gateway.auth.keys import Scope
+from knocktwice_worker.gateway.http.request_line import WholeParts
 from knocktwice_worker.gateway.problems import Problem, documented
 from knocktwice_worker.gateway.schemas.fields import Visible, no_number
 from knocktwice_worker.gateway.schemas.figures import AdviceAnswer, StatsAnswer
@@ -18,7 +19,7 @@ from knocktwice_worker.gateway.transactions import reading
 from knocktwice_worker.reporting import delay_curve, figures
 from knocktwice_worker.reporting.figures import Dimension
 
-router = APIRouter(prefix="/v1", tags=["numbers"], dependencies=[requires(Scope.READ)])
+router = APIRouter(prefix="/v1", tags=["numbers"], dependencies=[requires(Scope.READ)], route_class=WholeParts)
 
 #: Days that are told if nothing is said.
 _DAYS = timedelta(days=30)

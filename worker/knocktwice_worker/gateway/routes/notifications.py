@@ -77,13 +77,24 @@ async def _notify(request: Request) -> Response:
     key = await admit(request, bearer(request), Scope.NOTIFY)
     refuse_parameters(request)
     repeated = request.headers.get("idempotency-key")
+    if repeated is not None and len(request.headers.getlist("idempotency-key")) > 1:
+        raise InvalidMessage("idempotency-key", "is given twice; send one")
     if repeated is not None and not 1 <= len(repeated) <= idempotency.KEY_LIMIT:
         raise InvalidMessage("idempotency-key", f"must have 1 to {idempotency.KEY_LIMIT} characters")
     body = await read_json(request)
     draft = wording.batch(body, uuid7(), request.app.state.services.settings.phone_rules)
+    if draft.parsed is not None:
+        with wording.words_of(body):
+            await request.app.state.admission.check(draft.parsed)
     claim = None if repeated is None else idempotency.claim(key.id, repeated, body, draft.id)
     ids = await outbox(request).send(draft, claim)
-    text = '{"ids":["' + '","'.join([str(id_) for id_ in ids]) + '"]}'
+    text = '{"ids":["' + '","'.join([str(id_) for id_ in ids]) + '"],"duplicate":'
+    if draft.repeated:
+        # Of many, these are the ones that nobody is notified of now.
+        repeated = ",".join(f'{{"index":{place},"id":"{ids[place]}"}}' for place in draft.repeated)
+        text += 'true,"duplicates":[' + repeated + "]}"
+    else:
+        text += 'false,"duplicates":[]}'
     headers = {DURABILITY: str(outbox(request).durability)}
     if len(ids) == 1:
         headers["Location"] = f"{PATH}/{ids[0]}"

@@ -12,6 +12,7 @@ from knocktwice_shared.errors import InvalidMessage
 from knocktwice_shared.messages import Receipt, parse_moment
 from knocktwice_worker.content.links.receipt_urls import PATH, RefusedToken
 from knocktwice_worker.gateway.http import body
+from knocktwice_worker.gateway.http.request_line import HEAD_ONLY
 from knocktwice_worker.gateway.intake.outbox import COMMITTED, DURABILITY
 from knocktwice_worker.gateway.problems import Problem, documented
 
@@ -40,6 +41,7 @@ class Refused(BaseModel):
     """A receipt that was not taken."""
 
     index: int = Field(description="Its place in the request, from 0.")
+    field: str = Field(description="What is wrong, by its path.")
     detail: str = Field(description="Why.")
 
 
@@ -60,6 +62,10 @@ _BATCH_BODY = {
                     "required": ["receipts"],
                     "additionalProperties": False,
                     "properties": {
+                        "strict": {
+                            "type": "boolean",
+                            "description": "Take all or none. Left out: the good ones are taken, the others named.",
+                        },
                         "receipts": {
                             "type": "array",
                             "minItems": 1,
@@ -82,7 +88,7 @@ _BATCH_BODY = {
                                     },
                                 },
                             },
-                        }
+                        },
                     },
                 },
                 "example": {
@@ -155,7 +161,8 @@ async def _report(scope: Scope, token: str, kind: Receipt) -> None:
         event = intake.read(token, kind)
     except RefusedToken as error:
         raise Problem("invalid-signature", f"this receipt {error}", field="token") from None
-    await intake.take([event])
+    if HEAD_ONLY not in scope:
+        await intake.take([event])
 
 
 def _intake(request: Request) -> ReceiptIntake:
@@ -164,19 +171,25 @@ def _intake(request: Request) -> ReceiptIntake:
 
 
 def _read_batch(intake: ReceiptIntake, told: dict[str, Any]) -> tuple[list[ReceiptEvent], list[Refused]]:
-    for name in told.keys() - {"receipts"}:
+    for name in told.keys() - {"receipts", "strict"}:
         raise InvalidMessage(name, "is not known here; send receipts")
     receipts = told.get("receipts")
     if not isinstance(receipts, list) or not 1 <= len(receipts) <= LIMIT:
         raise InvalidMessage("receipts", f"must be a list of 1 to {LIMIT} receipts")
-    # All fields first: a wrong one refuses the request as a whole.
-    fields = [_fields(one, f"receipts[{place}]") for place, one in enumerate(receipts)]
-    events, refused = [], []
-    for place, (token, kind, at) in enumerate(fields):
+    strict = told.get("strict", False)
+    if not isinstance(strict, bool):
+        raise InvalidMessage("strict", "must be true or false")
+    events, refused, malformed = [], [], False
+    for place, one in enumerate(receipts):
         try:
-            events.append(intake.read(token, kind, at))
+            events.append(intake.read(*_fields(one, f"receipts[{place}]")))
         except RefusedToken as error:
-            refused.append(Refused(index=place, detail=str(error)))
+            refused.append(Refused(index=place, field=f"receipts[{place}].receipt", detail=str(error)))
+        except InvalidMessage as error:
+            refused.append(Refused(index=place, field=error.field, detail=error.problem))
+            malformed = True
+    if refused and (strict or (malformed and not events)):
+        raise InvalidMessage.of([InvalidMessage(one.field, one.detail) for one in refused])
     return events, refused
 
 

@@ -31,8 +31,8 @@ class BlastBody(SharedBody):
     model_config = ConfigDict(json_schema_extra={"example": _EXAMPLE})
 
     key: IdempotencyKey = Field(description="The same key never fires twice.")
-    segment: Annotated[str, text_of(SEGMENT_NAME_LIMIT)] | None = Field(
-        None, description="A saved segment; or `filter`."
+    segment: Annotated[str, text_of(SEGMENT_NAME_LIMIT)] | dict[str, Any] | None = Field(
+        None, description="A saved segment, or a filter as a segment has one; or `filter`."
     )
     filter: dict[str, Any] | None = Field(None, description="Who it is for, as in a segment.")
     params: Params | list[Any] | None = Field(None, description="Everybody's.")
@@ -51,6 +51,7 @@ class BlastStarted(BaseModel):
 
     id: UUID
     key: str
+    duplicate: bool = Field(description="Whether its key was used before: then this request changes nothing.")
 
 
 class BlastAnswer(BaseModel):

@@ -41,7 +41,9 @@ TakenBy = Annotated[
 ]
 
 
-Registration = Annotated[str, text_of(4_096), Field(description="FCM registration token or FID.")]
+Registration = Annotated[
+    str, Field(min_length=2, max_length=4_096, pattern=r"^[^\s\x00]+$", description="FCM registration token or FID.")
+]
 
 
 Phone = Annotated[

@@ -120,17 +120,22 @@ class PushBody(Body):
 
 Condition = When | Annotated[int, Field(ge=0, le=2)]
 
+#: A span of time as people write it.
+Written = Annotated[str, Field(pattern=r"^\s*[0-9]+(\.[0-9]+)?\s*[smhd]\s*$", examples=["10m"])]
+AfterS = Annotated[float, Field(ge=0, le=AFTER_LIMIT.total_seconds())] | Written
+TtlS = Annotated[float, Field(ge=0, le=TTL_LIMIT.total_seconds())] | Written
+
 
 class SmsBody(Body):
-    """The SMS that follows if the condition still holds."""
+    """The SMS that follows if the condition still holds; without a push and a template it goes at once."""
 
     text: Annotated[str, text_of(SMS_CHARS_LIMIT)] | None = Field(None, description="Left out: the push's body.")
     when: Condition | None = Field(
         None, description="The condition, or Tencent's number of it; left out, `not_delivered`."
     )
-    after_s: float | None = Field(
-        None, ge=0, le=AFTER_LIMIT.total_seconds(), description="Seconds from the push to the SMS; left out, 300."
-    )
+    after_s: AfterS | None = Field(None, description="Seconds from the push to the SMS; left out, 300.")
+    after: AfterS | None = Field(None, description='The same, also like `"10m"`; give one of the two.')
+    sender: Annotated[str, text_of(64)] | None = Field(None, description="Another sender than the setting's.")
 
 
 def _step_fields(schema: JsonDict) -> None:
@@ -157,10 +162,11 @@ class StepBody(Body):
     model_config = ConfigDict(extra="allow", json_schema_extra=_step_fields)
 
     channel: str
-    when: Condition | None = Field(None, description="The condition, or Tencent's number of it.")
-    after_s: float | None = Field(
-        None, ge=0, le=AFTER_LIMIT.total_seconds(), description="Seconds from the step before."
+    when: Condition | None = Field(
+        None, description="The condition, or Tencent's number of it; left out, `not_delivered`."
     )
+    after_s: AfterS | None = Field(None, description="Seconds from the step before; left out, 300.")
+    after: AfterS | None = Field(None, description='The same, also like `"10m"`; give one of the two.')
     text: Annotated[str, text_of(SMS_CHARS_LIMIT)] | None = Field(
         None, description="For `sms`; left out, what `sms` or the template says, or the push's body."
     )
@@ -190,22 +196,32 @@ class RecipientBody(Body):
 class SharedBody(Body):
     """The fields that all recipients share."""
 
-    push: PushBody | None = Field(None, description="What to say; or else `template`.")
+    push: PushBody | Literal[False] | None = Field(
+        None, description="What to say; or else `template`. `false` beside a template: only its SMS goes, at once."
+    )
     template: Annotated[str, text_of(TEMPLATE_NAME_LIMIT)] | None = Field(
         None, description="The name of a template that says it."
     )
-    sms: SmsBody | None = Field(None, description="Left out: none follows, or what the template says.")
+    sms: SmsBody | Annotated[str, text_of(SMS_CHARS_LIMIT)] | Literal[False] | None = Field(
+        None,
+        description="A text alone is its `text`. Left out: none follows, or what the template says; `false`: none, "
+        "whatever the template says.",
+    )
     plan: list[StepBody] | None = Field(
         None,
         max_length=STEPS_LIMIT,
         description="Steps in place of `sms`, which may then only give the `text` that they share; none: no SMS follows.",
+    )
+    steps: list[StepBody] | None = Field(
+        None, max_length=STEPS_LIMIT, description="Another name of `plan`; give one of the two."
     )
     only: Literal["sms"] | None = Field(None, description="Only the SMS, at once; nothing is pushed.")
     send_at: AwareDatetime | LocalTimeBody | None = Field(
         None, description='When, with an offset, or `{"local": …}` by the recipient\'s own clock; left out, now.'
     )
     category: Category | None = Field(None, description="Left out: `transactional`, or the template's.")
-    ttl_s: float | None = Field(None, ge=0, le=TTL_LIMIT.total_seconds(), description="How long the push may wait.")
+    ttl_s: TtlS | None = Field(None, description="How long the push may wait, in seconds.")
+    ttl: TtlS | None = Field(None, description='The same, also like `"2h"`; give one of the two.')
     valid_for_s: float | None = Field(
         None,
         ge=1,
@@ -223,7 +239,9 @@ class NotifyOne(SharedBody, RecipientBody):
 class NotifyMany(SharedBody):
     """Notify up to 500 people with the same content. All are accepted, or none."""
 
-    recipients: list[RecipientBody] = Field(min_length=1, max_length=BATCH_LIMIT)
+    recipients: list[RecipientBody | UserId] = Field(
+        min_length=1, max_length=BATCH_LIMIT, description="A text alone is a `user`."
+    )
 
 
 ONE_EXAMPLE: JsonDict = {
@@ -262,16 +280,29 @@ class Notify(RootModel[NotifyOne | NotifyMany]):
     model_config = ConfigDict(json_schema_extra={"examples": [ONE_EXAMPLE, MANY_EXAMPLE, PLANNED_EXAMPLE]})
 
 
+class Repeated(BaseModel):
+    """A recipient whose key was used before."""
+
+    index: int = Field(description="Its place among the recipients, from 0.")
+    id: UUID = Field(description="The notification that the key was first used for.")
+
+
 class Accepted(BaseModel):
     """The broker has it."""
 
-    ids: list[UUID] = Field(description="The notifications' ids, in the order of the recipients.")
+    ids: list[UUID] = Field(
+        description="The notifications' ids, in the order of the recipients; of a key that was used before, the first id."
+    )
+    duplicate: bool = Field(description="Whether any `key` was used before, so that nobody is notified by it again.")
+    duplicates: list[Repeated] = Field(description="Which these are.")
 
 
 class Cancel(Body):
-    """Stop notifications, by their ids or by the keys they were sent with."""
+    """Stop notifications, by their ids or by the keys they were sent with; a single one also by `id` or `key`."""
 
     model_config = ConfigDict(json_schema_extra={"example": {"keys": ["order-4711-on-its-way"]}})
 
     ids: list[UUID] | None = Field(None, max_length=BATCH_LIMIT)
     keys: list[IdempotencyKey] | None = Field(None, max_length=BATCH_LIMIT)
+    id: UUID | None = None
+    key: IdempotencyKey | None = None
