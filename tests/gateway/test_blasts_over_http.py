@@ -40,7 +40,7 @@ def test_a_key_starts_one_blast_and_gets_the_same_answer_again(client: httpx.Cli
     first = client.post("/v1/blasts", json=BLAST)
     again = client.post("/v1/blasts", json=BLAST)
     assert (first.status_code, again.status_code) == (202, 202)
-    assert first.json() == again.json()
+    assert (first.json()["duplicate"], again.json()) == (False, {**first.json(), "duplicate": True})
     assert first.headers["Location"] == again.headers["Location"] == f"/v1/blasts/{first.json()['id']}"
     (listed,) = client.get("/v1/blasts").json()["blasts"]
     assert (listed["key"], listed["state"], listed["segment"]) == ("tea/47", "running", "tea")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -179,14 +180,18 @@ def test_a_plan_a_time_and_an_sms_alone_become_what_the_contract_has(gateway: Ht
         {"channel": "sms", "when": "not_delivered", "after_s": 60, "text": "Hello", "sender": "SHOP"},
     ]
     planned = {"user": "u", "push": ONE["push"], "params": {"name": "Ada"}, "plan": steps, "sms": {"text": "b"}}
-    at = {"local": "2026-11-22T09:00:00"}
+    soon = datetime.now(UTC).replace(microsecond=0) + timedelta(days=2)
+    at = {"local": soon.replace(tzinfo=None).isoformat()}
     bodies = [{**planned, "send_at": at}, {"user": "u", "only": "sms", "sms": {"text": "Hello"}}]
-    bodies.append({"user": "u", "template": "t", "plan": [], "send_at": "2026-11-22T09:00:00+01:00"})
-    assert [_post(client, body).status_code for body in bodies] == [202] * 3
+    bodies.append(
+        {"user": "u", "push": ONE["push"], "params": {"name": "Ada"}, "plan": [], "send_at": soon.isoformat()}
+    )
+    answers = [_post(client, body) for body in bodies]
+    assert [answer.status_code for answer in answers] == [202] * 3, [answer.text for answer in answers]
     taken = sorted((message for message in _accepted(valkey)), key=lambda message: str(message["id"]))
     assert (taken[0]["plan"], taken[0]["send_at"], taken[0]["content"]["sms"]) == (steps, at, {"text": "b"})
     assert (taken[1]["only"], taken[1]["content"]) == ("sms", {"sms": {"text": "Hello"}})
-    assert (taken[2]["plan"], taken[2]["send_at"]) == ([], "2026-11-22T09:00:00+01:00")
+    assert (taken[2]["plan"], taken[2]["send_at"]) == ([], soon.isoformat())
     for message in taken:
         parse_batch(message)
 

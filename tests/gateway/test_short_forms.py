@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 HELLO = Push("Hello", "World")
 SAID = {"title": "Hello", "body": "World"}
 SID = "HX" + "0" * 32
-AHEAD = datetime(2099, 1, 1, 9, tzinfo=UTC)
+AHEAD = datetime.now(UTC).replace(microsecond=0) + timedelta(days=7)
 #: What the library is given, and what a request says likewise.
 FORMS: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"user": "u", "push": HELLO}, {"user": "u", "push": SAID}),
@@ -68,8 +68,8 @@ FORMS: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"user": "u", "push": HELLO, "category": "marketing"}, {"user": "u", "push": SAID, "category": "marketing"}),
     ({"user": "u", "push": HELLO, "send_at": AHEAD}, {"user": "u", "push": SAID, "send_at": AHEAD.isoformat()}),
     (
-        {"user": "u", "push": HELLO, "send_at": LocalTime(datetime(2099, 1, 1, 9))},  # noqa: DTZ001 - local
-        {"user": "u", "push": SAID, "send_at": {"local": "2099-01-01T09:00:00"}},
+        {"user": "u", "push": HELLO, "send_at": LocalTime(AHEAD.replace(tzinfo=None))},
+        {"user": "u", "push": SAID, "send_at": {"local": AHEAD.replace(tzinfo=None).isoformat()}},
     ),
     (
         {"user": "u", "registrations": ["token:1"], "phone": "+14155552671", "tags": {"a": 1}, "locale": "de-AT", "push": HELLO},

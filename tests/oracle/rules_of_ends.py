@@ -144,10 +144,21 @@ def _was_due(case: Case) -> bool:
     if not plan.steps or len(case.numbers) != 1:
         return False
     (number,) = case.numbers
+    if plan.user is not None and not _knew(case, number):
+        return False
     if world.wishes.get(number) or world.asked_of(number) > world.rules.per_day:
         return False
     said = [receipt for receipt in case.receipts if receipt.told is not Told.REFUSED]
     return any(_must_go(case, step) and not any(case.answers_push(r, step) for r in said) for step in plan.steps[:1])
+
+
+def _knew(case: Case, number: str) -> bool:
+    """Whether a caller was told, before the call, that the person's number counts."""
+    phones = case.world.evidence.phones
+    return any(
+        p.number == number and p.user == case.plan.user and p.told is Told.ACCEPTED and p.told_at <= case.plan.asked_at
+        for p in phones
+    )
 
 
 def _must_go(case: Case, step: Step) -> bool:

@@ -70,7 +70,16 @@ REQUIRED = {
     for extra, lines in {"": PROJECT["dependencies"], **PROJECT["optional-dependencies"]}.items()
 }
 INSTALLED = packages_distributions()
-OURS = {"knocktwice", "knocktwice_shared", "knocktwice_worker", "benchmarks", "mutants", "oracle", "support"}
+OURS = {
+    "knocktwice",
+    "knocktwice_shared",
+    "knocktwice_worker",
+    "benchmarks",
+    "mutants",
+    "oracle",
+    "simulation",
+    "support",
+}
 
 
 def test_no_extra_installs_what_nobody_needs() -> None:

@@ -75,7 +75,7 @@ def test_one_that_will_not_arrive_makes_the_next_step_due_at_once(post: SentMess
 
 @pytest.mark.parametrize(
     ("cancelled", "ends", "step"),
-    [(False, "reached", ("skipped", "reached_in_time", None)), (True, "cancelled", ("cancelled", "cancelled", None))],
+    [(False, "reached", ("skipped", "reached_in_time", None)), (True, "texted", ("cancelled", "cancelled", None))],
     ids=["a click", "a cancellation"],
 )
 def test_what_comes_while_a_step_is_sent_ends_the_next_one_at_once(

@@ -225,7 +225,7 @@ def test_a_list_that_cannot_be_read_is_asked_for_a_day(here: Services, sandbox: 
 
 
 def test_what_twilio_puts_off_for_too_long_is_given_up(here: Services, sandbox: Sandbox, clock: Clock) -> None:
-    sandbox.rule(Rule("sms", answer=Answer(status=401)))
+    sandbox.rule(Rule("sms", answer=Answer(status=429)))
     id_ = _reserved(here)
     clock.advance(timedelta(seconds=here.settings.sms_retry_s) - MINUTE)
     assert here.later_steps.send([id_]) == []

@@ -26,11 +26,11 @@ class Device(Body):
 
 
 class PhoneBody(Body):
-    """A person's number."""
+    """A person's number; null forgets it."""
 
     model_config = ConfigDict(json_schema_extra={"example": {"phone": "+1 650 555 0100"}})
 
-    phone: Phone
+    phone: Phone | None
 
 
 class Tags(Body):

@@ -277,7 +277,9 @@ class Inbox:
         pipe = self.redis.pipeline(transaction=False)
         for queue in Queue:
             pipe.llen(queue.value)
-        return {queue for queue, length in zip(Queue, pipe.execute(), strict=True) if length > _LONG}
+        # A key that is no queue has an error in place of a length; publishing to it shows the error.
+        lengths = pipe.execute(raise_on_error=False)
+        return {q for q, length in zip(Queue, lengths, strict=True) if isinstance(length, int) and length > _LONG}
 
 
 def _members(task: str, message_id: str, message: object) -> list[str]:

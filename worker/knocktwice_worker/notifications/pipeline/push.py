@@ -371,7 +371,9 @@ class Pushes:
         self.troubles.note("fcm", outcomes)
         results = [_result(m, o) for m, o in zip(messages, outcomes, strict=False)]
         for m, wait in zip(messages[turn.granted :], turn.waits, strict=True):
-            waits = store.PushResult(m.notification_id, m.registration, AttemptState.OPEN, WAITS_TURN, retry_after=wait)
+            waits = store.PushResult(
+                m.notification_id, m.registration, AttemptState.OPEN, WAITS_TURN, retry_after=wait, untried=True
+            )
             results.append(waits)
         if asked := patience(outcomes):
             self.pace.slow_down(asked.after)

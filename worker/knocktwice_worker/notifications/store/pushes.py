@@ -266,7 +266,8 @@ UPDATE deliveries d SET (state, reason, wake_at, finished_at) = (
     CASE WHEN f.state <> 'scheduled' THEN knocktwice_now() END
   FROM (SELECT CASE
       WHEN s.open AND s.ended THEN 'skipped'
-      WHEN s.open AND s.urgent AND NOT s.untried AND NOT {_LAST} AND s.created_at + :urgent < knocktwice_now() + s.retry_after
+      WHEN s.open AND s.urgent AND NOT s.untried AND NOT {_LAST}
+        AND s.created_at + :urgent < knocktwice_now() + s.retry_after
         THEN CASE WHEN s.sent THEN 'sent' ELSE 'failed' END
       WHEN s.open AND s.created_at + :retry_for > knocktwice_now() THEN 'scheduled'
       WHEN s.sent THEN 'sent'
