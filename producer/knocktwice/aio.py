@@ -228,6 +228,9 @@ class AsyncClient:
     bind_phone = _asynchronous(Client.bind_phone)
     tag_user = _asynchronous(Client.tag_user)
     set_marketing_consent = _asynchronous(Client.set_marketing_consent)
+    log_out_everywhere = _asynchronous(Client.log_out_everywhere)
+    opt_out = _asynchronous(Client.opt_out)
+    opt_in = _asynchronous(Client.opt_in)
     erase_user = _asynchronous(Client.erase_user)
 
     async def close(self) -> None:

@@ -155,7 +155,7 @@ def test_a_cancellation_by_key_that_overtakes_its_notification(system: System, q
     number = next(_numbers)
     message, id_ = _message(number)
     # What the producer does first of all; its message is still on the way.
-    system.redis.set(key_name("order-1"), str(id_))
+    system.redis.set(key_name("order-1"), str(id_), ex=60)
     system.client.cancel(key="order-1")
     eventually(lambda: system.count("SELECT count(*) FROM events WHERE notification_id = :id", id=str(id_)))
     queues.put(Task.SEND_PUSH, message)
