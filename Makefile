@@ -48,7 +48,7 @@ else
 	$(BIN)/pytest tests/chaos $(PYTEST_ARGS)
 endif
 
-storm: ## the storm that CI runs: a minute, 36 faults
+storm: ## a storm of a minute with 36 faults
 	@$(MAKE) --no-print-directory chaos SECONDS=60 FAULTS=36 SEED=$(or $(SEED),11)
 
 simulate: $(VENV)/.dev ## runs in which a seed decides who steps, stops and dies, before the same judge; RUNS=2000 SEED=1 JOBS=1
