@@ -27,9 +27,9 @@ SMS: dict[str, Any] = {"channel": "sms", "when": "not_delivered", "after_s": DAY
     [
         ({"ttl_s": 2 * DAY.total_seconds()}, 2 * DAY),
         ({"plan": [SMS]}, DAY),
-        ({}, 28 * DAY),
+        ({}, DAY),
     ],
-    ids=["by its own word", "as long as its countdown", "as long as FCM keeps it"],
+    ids=["by its own word", "as long as its countdown", "as long as it is of use"],
 )
 def test_an_address_holds_until_the_last_phone_can_have_reported(
     working: Services, sandbox: Sandbox, wire: dict[str, Any], alive: timedelta
