@@ -34,14 +34,17 @@ if TYPE_CHECKING:
 
 
 pytest_plugins = ["pytester"]
+_CACHE = "cache_logger_on_first_use"
 
 
 @pytest.fixture(autouse=True)
-def logging_as_before() -> Iterator[None]:
+def logging_as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A command line logs to its own standard error, which is closed when its test is over."""
-    before = structlog.get_config()
+    before, configure = structlog.get_config(), structlog.configure
+    # A logger that was cached in one test would keep that test's configuration in the next, which then sees no line.
+    monkeypatch.setattr(structlog, "configure", lambda **given: configure(**{**given, _CACHE: False}))
     yield
-    structlog.configure(**before)
+    configure(**{**before, _CACHE: False})
 
 
 @pytest.fixture(scope="session")

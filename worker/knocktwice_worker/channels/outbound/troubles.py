@@ -92,7 +92,10 @@ class Troubles:
             return
         try:
             if change.count:
-                self._redis.hset(_KEY, provider, _written(change))
+                pipe = self._redis.pipeline(transaction=False)
+                pipe.hset(_KEY, provider, _written(change))
+                pipe.expire(_KEY, 2 * _OVER_S)
+                pipe.execute()
             else:
                 self._redis.hdel(_KEY, provider)
         except RedisError as error:
