@@ -187,11 +187,11 @@ def test_what_is_cancelled_in_time_is_not_sent(
 
 def test_a_key_is_taken_and_a_text_is_checked_at_once(working: Services, noon: datetime) -> None:
     later = {"send_at": (noon + HOUR).isoformat()}
-    _send(working, {"registrations": ["a"], "key": "k"}, **later)
-    (again,) = _send(working, {"registrations": ["a"], "key": "k"})
+    _send(working, {"registrations": ["reg-a"], "key": "k"}, **later)
+    (again,) = _send(working, {"registrations": ["reg-a"], "key": "k"})
     assert _told(working, again).state == "duplicate"
     hard = {"push": {"title": "t", "body": "{{ a | upcase }}{% if b %}{{ c }}{% endif %}"}}
-    (broken,) = _send(working, {"registrations": ["a"]}, content=hard, **later)
+    (broken,) = _send(working, {"registrations": ["reg-a"]}, content=hard, **later)
     assert _told(working, broken).state == "failed"
 
 
@@ -206,9 +206,9 @@ def test_a_time_that_is_past_means_now(working: Services, at: object) -> None:
 
 def test_a_time_too_far_ahead_is_refused_and_the_setting_named(working: Services, noon: datetime) -> None:
     fine, far = noon + timedelta(days=90), noon + timedelta(days=90, seconds=1)
-    (id_,) = _send(working, {"registrations": ["a"]}, send_at=fine.isoformat())
+    (id_,) = _send(working, {"registrations": ["reg-a"]}, send_at=fine.isoformat())
     assert _told(working, id_).state == "active"
-    (id_,) = _send(working, {"registrations": ["a"]}, send_at=far.isoformat())
+    (id_,) = _send(working, {"registrations": ["reg-a"]}, send_at=far.isoformat())
     assert _told(working, id_).reason == (
         "send_at: is more than KNOCKTWICE_MAX_AHEAD_DAYS (90) days ahead; send it when it is nearer"
     )
