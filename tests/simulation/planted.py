@@ -79,7 +79,10 @@ _CLAIM_IS_MINE = "d.state = 'sending'\n  AND d.claimed_at = :claimed_at"
 MISTAKES: dict[str, Mistake] = {
     "what was accepted is not carried out before a decision": Mistake((_NOTHING_CAUGHT_UP,), _AFTER),
     "receipts are settled in the transaction that inserts them, and nothing is caught up": Mistake(
-        (_NOTHING_CAUGHT_UP, _RECEIPTS_IN_ONE), _AFTER
+        # Two layers are planted out, and the lock that shows it is waited for in real time: on a busy machine seeds differ.
+        (_NOTHING_CAUGHT_UP, _RECEIPTS_IN_ONE),
+        _AFTER,
+        within=800,
     ),
     "nobody looks again when a message is held": Mistake(
         (Change(later_steps, "_HOLD", f"NOT ({later_steps._NOT_STOPPED})", "false"),), _AFTER
