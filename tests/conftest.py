@@ -34,17 +34,20 @@ if TYPE_CHECKING:
 
 
 pytest_plugins = ["pytester"]
-_CACHE = "cache_logger_on_first_use"
+
+
+def pytest_configure() -> None:
+    """Let no logger be cached: it would keep one test's configuration in the next, which then sees no line."""
+    configure = structlog.configure
+    structlog.configure = lambda **given: configure(**{**given, "cache_logger_on_first_use": False})
 
 
 @pytest.fixture(autouse=True)
-def logging_as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def logging_as_before() -> Iterator[None]:
     """A command line logs to its own standard error, which is closed when its test is over."""
-    before, configure = structlog.get_config(), structlog.configure
-    # A logger that was cached in one test would keep that test's configuration in the next, which then sees no line.
-    monkeypatch.setattr(structlog, "configure", lambda **given: configure(**{**given, _CACHE: False}))
+    before = structlog.get_config()
     yield
-    configure(**{**before, _CACHE: False})
+    structlog.configure(**before)
 
 
 @pytest.fixture(scope="session")

@@ -162,7 +162,12 @@ def installed(servers: Servers, home: Path, given: dict[str, Any] | None = None)
         url = stack.enter_context(new_database(servers))
         broker = f"{servers.broker_url}?virtual_host=3"
         # It reports each session that ends.
-        logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
+        pool = logging.getLogger("sqlalchemy.pool")
+        stack.callback(pool.setLevel, pool.level)
+        pool.setLevel(logging.CRITICAL)
+        # Other tests of this process look at what is logged.
+        before = structlog.get_config()
+        stack.callback(lambda: structlog.configure(**before))
         structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
         patch = stack.enter_context(pytest.MonkeyPatch.context())
         here = Installation(url, broker, home, SETTINGS if given is None else given)
