@@ -20,7 +20,7 @@ _SHARE = 0.8
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What a client asks of the broker.
+    """The safety that a client asks of the broker.
 
     Args:
         level: how safely.

@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class Durability(StrEnum):
-    """What must have happened to a message before a call that accepts it returns."""
+    """A level of safety: how a message is kept before the call that accepts it returns."""
 
     #: The broker has it in memory, and writes it to its append-only file by its own rule. With ``appendfsync everysec``
     #: the end of the broker's process loses nothing, and a power cut loses about the last second.

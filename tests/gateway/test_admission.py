@@ -1,4 +1,4 @@
-"""What a worker could not serve is refused at the door; what it might, is not."""
+"""The gateway refuses requests that no worker could serve, and no others."""
 
 from __future__ import annotations
 

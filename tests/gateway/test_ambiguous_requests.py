@@ -1,4 +1,4 @@
-"""What two programs would read differently is refused by name; and every path tells its methods."""
+"""The gateway refuses ambiguous JSON by name, and every path tells its methods."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ JSON = {"Content-Type": "application/json"}
 
 @pytest.fixture
 def client(shared_gateway: HttpGateway) -> httpx.Client:
-    """Somebody with every right."""
+    """A client whose key has every scope."""
     return shared_gateway.client()
 
 

@@ -23,7 +23,7 @@ PUSH = {"title": "a", "body": "b"}
 
 @pytest.fixture
 def client(shared_gateway: HttpGateway) -> httpx.Client:
-    """Somebody with every right."""
+    """A client whose key has every scope."""
     return shared_gateway.client()
 
 

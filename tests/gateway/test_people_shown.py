@@ -1,4 +1,4 @@
-"""Who a person is, over HTTP and on the command line: all of it, and no more than the key may see."""
+"""A person is shown over HTTP and on the command line, and no more of them than the key may see."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Is(Enum):
-    """What FCM takes for a field."""
+    """The kinds of values that FCM takes for its fields."""
 
     TEXT = "text"
     FLAG = "true or false"

@@ -1,4 +1,4 @@
-"""What people write is kept as it was written, found again, and forgotten in time."""
+"""Inbound texts are kept as they were written, found again, and forgotten in time."""
 
 from __future__ import annotations
 
