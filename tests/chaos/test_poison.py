@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from knocktwice import Push, ReceiptEvent, Recipient, Sms
 from knocktwice_shared.messages import Receipt
 from knocktwice_shared.names import INBOX_BEGUN, INBOX_MESSAGES, INBOX_SUBJECTS
-from support.poisoned_worker import POISON
+from support.poison import POISON
 from support.system import PUSH, eventually
 
 if TYPE_CHECKING:
@@ -68,6 +68,9 @@ def test_a_receipt_that_kills_its_worker_also_in_a_decision_is_parked_and_the_de
     system.client.record_receipts([quiet])
     system.client.record_receipts([bad])
     work_until(system, parked=1)
+    assert system.count("SELECT count(*) FROM dead_letters WHERE payload LIKE :bad", bad=f"%{POISON}%") == 1, (
+        system.logs()
+    )
     assert system.ended(id_).state == "texted", system.logs()
     assert system.count("SELECT count(*) FROM events WHERE notification_id = :id", id=id_) == 1
     eventually(lambda: not any(map(system.redis.exists, (INBOX_MESSAGES, INBOX_SUBJECTS, INBOX_BEGUN))))

@@ -1,7 +1,7 @@
-"""A worker that certain messages end as ``kill -9`` would. Only tests start it: ``celery -A support.poisoned_worker worker``.
+"""A worker that certain messages end as ``kill -9`` would: ``celery -A support.poisoned_worker worker``.
 
-It dies of a batch whose push has the title :data:`POISON`, and of a receipt of a device of that name. Work on messages can
-also be halted, so that a test sees which of them were begun together.
+It dies of a batch whose push has the title :data:`~support.poison.POISON`, and of a receipt of a device of that name. A
+test that imported this module would break its own process.
 """
 
 from __future__ import annotations
@@ -13,13 +13,12 @@ from typing import TYPE_CHECKING
 from knocktwice_worker.celery import app
 from knocktwice_worker.notifications.pipeline import receipts
 from knocktwice_worker.services import Services
+from support.poison import POISON
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["POISON", "app"]
-
-POISON = "poison"
+__all__ = ["app"]
 
 _push_batches = Services._push_batches
 _record = receipts.record

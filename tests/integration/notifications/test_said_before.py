@@ -13,7 +13,7 @@ import pytest
 import sqlalchemy as sa
 
 from knocktwice import Client, Push, Sms
-from knocktwice_shared.names import INBOX_MESSAGES, INBOX_SUBJECTS, Task
+from knocktwice_shared.names import INBOX_BEGUN, INBOX_MESSAGES, INBOX_SUBJECTS, Task
 from knocktwice_worker.cli.doctor import Level, examine
 from knocktwice_worker.notifications.store import alarms
 from knocktwice_worker.webhooks import endpoints, events
@@ -169,6 +169,22 @@ def test_a_message_that_cannot_be_carried_out_is_waited_for_and_not_for_ever(
     level, finding = next((c.level, c.finding) for c in examine(working) if c.name == "awaited")
     assert level is Level.WARNING
     assert "1 decisions of the last day did not wait for an accepted message" in finding
+
+
+def test_a_message_that_was_begun_and_has_not_ended_is_left_to_its_queue(
+    client: Client, working: Services, due: UUID
+) -> None:
+    # It may have ended its worker; whatever is carried out beside it would be lost with it, and blamed in the end.
+    client.record_clicked(due)
+    (begun,) = working.redis.hkeys(INBOX_MESSAGES)  # type: ignore[misc]
+    (now, _) = working.redis.time()  # type: ignore[misc]
+    working.redis.hset(INBOX_BEGUN, begun, f"1 {now}")
+    client.record_delivered(due)
+    assert working.fallback.check([str(due)]) == []
+    assert working.redis.hkeys(INBOX_MESSAGES) == [begun]
+    assert state(working, due)[0] == "active"
+    take(working, Task.RECORD_EVENTS)
+    assert state(working, due)[0] == "reached"
 
 
 def test_decisions_that_did_not_wait_are_told_to_webhooks_once_an_hour(

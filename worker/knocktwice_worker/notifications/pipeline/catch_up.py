@@ -35,25 +35,20 @@ log = structlog.get_logger(__name__)
 
 #: The wait before another look at a decision that waits for a message.
 PENDING = timedelta(seconds=1)
-#: Seconds after which a message that was begun and never ended is not carried out here. Another worker that is alive has
-#: ended by then.
-_SUSPECT_S = 10
 #: Rounds of search and processing. Messages that remain after them have just come, or cannot be carried out.
 _ROUNDS = 2
 
-# Finds the messages about some subjects. With 'begin' as the first argument, work on them is noted as begun, so that a
-# message that ends its worker is known by it; one that was begun some time ago and never ended is left to its queue,
-# which parks it in the end. Returns the kinds of subjects that have any pending message, and then a flat
-# list of subject, message id and inbox entry. If the inbox no longer has a subject's message, the message was parked by
-# its id alone; its subject is removed.
+# Finds the messages about some subjects. With 'begin' as the first argument, work on them is noted as begun. A message
+# that was begun before and has not ended is left alone: either another worker is at it, or it ended its worker. Carried
+# out here, such a message would take an innocent one with it, again and again, until the innocent one is parked; its
+# queue tries it by itself. Returns the kinds of subjects that have any pending message, and then a flat list of subject,
+# message id and inbox entry. If the inbox no longer has a subject's message, the message was parked by its id alone; its
+# subject is removed.
 _PENDING = """
 local now = redis.call('TIME')[1] + 0
 local function fit(id)
   if ARGV[1] ~= 'begin' then return true end
-  local at = string.match(redis.call('HGET', KEYS[3], id) or '', '^%d+ (%d+)$')
-  if at then return now - at < tonumber(ARGV[2]) end
-  redis.call('HSET', KEYS[3], id, '1 ' .. now)
-  return true
+  return redis.call('HSETNX', KEYS[3], id, '1 ' .. now) == 1
 end
 local out = {''}
 for _, kind in ipairs({'b', 'd', 'k', 'n', 'p', 'u'}) do
@@ -62,7 +57,7 @@ for _, kind in ipairs({'b', 'd', 'k', 'n', 'p', 'u'}) do
   end
 end
 if out[1] == '' then return out end
-for a = 3, #ARGV do
+for a = 2, #ARGV do
   local subject = ARGV[a]
   local members = redis.call('ZRANGEBYLEX', KEYS[2], '[' .. subject .. '\\n', '(' .. subject .. '\\v')
   for _, member in ipairs(members) do
@@ -177,7 +172,7 @@ class CatchUp:
 
     def _find(self, subjects: Sequence[str], *, begin: bool = True) -> _Found:
         keys = [INBOX_MESSAGES, INBOX_SUBJECTS, INBOX_BEGUN]
-        arguments = ["begin" if begin else "", _SUSPECT_S, *subjects]
+        arguments = ["begin" if begin else "", *subjects]
         kinds, *flat = cast("list[bytes]", self.inbox.redis.eval(_PENDING, len(keys), *keys, *arguments))
         triples = zip(flat[::3], flat[1::3], flat[2::3], strict=True)
         return _Found(kinds.decode(), [(subject.decode(), id_.decode(), entry) for subject, id_, entry in triples])
