@@ -176,8 +176,8 @@ def test_a_message_that_was_begun_and_has_not_ended_is_left_to_its_queue(
 ) -> None:
     # It may have ended its worker; whatever is carried out beside it would be lost with it, and blamed in the end.
     client.record_clicked(due)
-    (begun,) = working.redis.hkeys(INBOX_MESSAGES)  # type: ignore[misc]
-    (now, _) = working.redis.time()  # type: ignore[misc]
+    (begun,) = working.redis.hkeys(INBOX_MESSAGES)
+    (now, _) = working.redis.time()
     working.redis.hset(INBOX_BEGUN, begun, f"1 {now}")
     client.record_delivered(due)
     assert working.fallback.check([str(due)]) == []
