@@ -12,6 +12,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from benchmarks import quick
 from benchmarks.figures import Figures
 from benchmarks.installation import Installation
 from benchmarks.provider import Unavailable
@@ -32,6 +33,10 @@ PARTS = (
 )
 
 
+#: What a quick run measures unless it is told otherwise.
+QUICK_PARTS = ("pipeline", "single", "growth")
+
+
 def main() -> None:
     """Measure and show."""
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
@@ -41,7 +46,7 @@ def main() -> None:
         "--markdown", type=Path, help="also write the table to this file, as docs/performance.md has it"
     )
     arguments = parser.parse_args()
-    wanted = arguments.only.split(",") if arguments.only else list(PARTS)
+    wanted = arguments.only.split(",") if arguments.only else list(QUICK_PARTS if quick.on else PARTS)
     if unknown := set(wanted) - set(PARTS):
         parser.error(f"no such part: {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
     console = Console(width=None if os.isatty(1) else 150)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import statistics
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -12,6 +13,8 @@ from rich.table import Table
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
+
+    from benchmarks.meter import Spent
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +39,15 @@ class Figures:
         """Add a row; ``named`` values go into the JSON as ``<part>.<name>``."""
         self.rows.append(Row(self.part, measure, value, remark))
         self.values.update({f"{self.part}.{name}": value for name, value in named.items()})
+
+    def add_rate(self, measure: str, rate: float, spent: Spent, count: int, remark: str = "", **named: float) -> None:
+        """Add a rate, beside the one that the cores allow at what it cost in all. A rate above that is refused."""
+        most = spent.most_per_s(count)
+        allowed = f"{_cores()} cores allow {most:,.0f}"
+        if rate > most:
+            self.add(measure, "refused", f"counted {rate:,.0f}/s; {allowed}/s at {spent.all_us(count):,.0f} µs")
+        else:
+            self.add(measure, f"{rate:,.0f}/s", f"{allowed}; {remark}" if remark else allowed, **named)
 
     def add_as(self, key: str, value: float) -> None:
         """Put a value into the JSON under a name of its own."""
@@ -65,6 +77,10 @@ class Figures:
     def write(self, path: Path) -> None:
         """Write the JSON, rounded to what was measured."""
         path.write_text(json.dumps({k: float(f"{v:.4g}") for k, v in sorted(self.values.items())}, indent=2) + "\n")
+
+
+def _cores() -> int:
+    return os.cpu_count() or 1
 
 
 def median(values: Iterable[float]) -> float:

@@ -125,7 +125,7 @@ def measure(here: Installation, figures: Figures) -> None:
 
 def _add(figures: Figures, measure: str, name: str, rates: Sequence[float], spent: Sequence[Spent], count: int) -> None:
     rate, cpu = median(rates), median(one.cpu_us("gateway", count) for one in spent)
-    figures.add(measure, f"{rate:,.0f}/s", spread(rates), **{f"{name}_per_s": rate})
+    figures.add_rate(measure, rate, spent[-1], count, spread(rates), **{f"{name}_per_s": rate})
     remark = f"{1e6 / cpu:,.0f}/s a core; {spent[-1].shares(count)}"
     figures.add("gateway CPU each", f"{cpu:,.0f} µs", remark, **{f"{name}_cpu_us": cpu})
 

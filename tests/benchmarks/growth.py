@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
+from benchmarks import quick
 from benchmarks.figures import median
 from benchmarks.history import past
 from benchmarks.runs import ours
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
     from benchmarks.installation import Installation
     from benchmarks.runs import Result
 
-ROUNDS, COUNT = 3, 20_000
-OLD, AT_ONCE = 5_000_000, 1_000_000
+ROUNDS, COUNT = quick.of(1, 3), quick.of(10_000, 20_000)
+OLD, AT_ONCE = quick.of(200_000, 5_000_000), quick.of(200_000, 1_000_000)
 
 
 def measure(here: Installation, figures: Figures) -> None:

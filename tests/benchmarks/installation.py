@@ -18,7 +18,7 @@ from knocktwice_worker.embedded.children import Child
 from knocktwice_worker.embedded.servers import EmbeddedServers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
     from typing import Self
 
@@ -100,6 +100,19 @@ class Installation:
             "PYTHONPATH": os.pathsep.join(p for p in sys.path if p),
         }
 
+    def plainly(self, database_url: str) -> dict[str, str]:
+        """Return where the servers are, in words that programs of others understand."""
+        url = sa.make_url(database_url)
+        redis = self.redis.connection_pool.connection_kwargs
+        return {
+            "PGHOST": str(url.host or url.query["host"]),
+            "PGPORT": str(url.port or url.query.get("port", 5432)),
+            "PGUSER": str(url.username or url.query.get("user", "postgres")),
+            "PGDATABASE": str(url.database),
+            "PEER_SOCKET": str(redis["path"]),
+            "PEER_DB": str(redis.get("db", 0)),
+        }
+
     def empty_the_broker(self) -> None:
         """Forget all messages and limits; the limits are as on any day but the very first, when Postgres is asked too."""
         self.redis.flushdb()
@@ -108,15 +121,26 @@ class Installation:
 
     @contextmanager
     def workers(self, application: str, *options: str, env: Mapping[str, str], count: int = 1) -> Iterator[list[Child]]:
-        """Run workers until the block ends; they take tasks when it begins."""
+        """Run Celery workers until the block ends; they take tasks when it begins."""
+        argv = [sys.executable, "-m", "celery", "-A", application, "worker", "--loglevel", "INFO", *options]
+        with self.processes(argv, "-n", "{name}@bench", env=env, count=count) as started:
+            yield started
+
+    @contextmanager
+    def processes(
+        self, argv: Sequence[str], *options: str, env: Mapping[str, str], count: int = 1
+    ) -> Iterator[list[Child]]:
+        """Run worker processes until the block ends; each has said `` ready.`` when it begins.
+
+        Args:
+            options: more arguments, in which ``{name}`` becomes the process's own name.
+        """
         started = []
         try:
             for _ in range(count):
                 name = f"worker{next(self._numbers)}"
-                argv = [sys.executable, "-m", "celery", "-A", application, "worker", "-n", f"{name}@bench"]
-                child = Child(
-                    name, [*argv, "--loglevel", "INFO", *options], self.home / f"{name}.log", env={**os.environ, **env}
-                )
+                own = [option.format(name=name) for option in options]
+                child = Child(name, [*argv, *own], self.home / f"{name}.log", env={**os.environ, **env})
                 child.start()
                 started.append(child)
             self.wait(lambda: all(" ready." in c.log_path.read_text() for c in started if c.alive), started)

@@ -1,7 +1,8 @@
-"""Wall time, and CPU time by role: who does the work is as telling as how long it takes."""
+"""Wall time, CPU time by role, and what the servers wrote: who does the work is as telling as how long it takes."""
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -23,6 +24,14 @@ class Spent:
     def cpu_us(self, role: str, count: int) -> float:
         """CPU per piece of work, in microseconds."""
         return self.cpu_s[role] / count * 1e6
+
+    def all_us(self, count: int) -> float:
+        """CPU of all processes per piece of work, in microseconds."""
+        return sum(self.cpu_us(role, count) for role in self.cpu_s)
+
+    def most_per_s(self, count: int) -> float:
+        """The rate that this machine's cores allow at this cost. A higher rate was counted wrongly."""
+        return (os.cpu_count() or 1) * 1e6 / self.all_us(count)
 
     def shares(self, count: int) -> str:
         """Say who spent how much per piece."""

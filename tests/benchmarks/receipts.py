@@ -29,7 +29,7 @@ def measure(here: Installation, figures: Figures) -> None:
     database_url = here.database()
     engine = sa.create_engine(database_url, poolclass=sa.NullPool)
     here.empty_the_broker()
-    rates, cpus, shares = [], [], ""
+    rates, cpus, shares, spent = [], [], "", meter.Spent()
     env = here.environment(database_url, here.provider.url)
     with here.workers("benchmarks.trusting", env=env, count=WORKERS) as workers, Client(here.broker_url) as client:
         for done in range(ROUNDS):
@@ -46,7 +46,7 @@ def measure(here: Installation, figures: Figures) -> None:
             cpus.append(spent.cpu_us("workers", COUNT))
             shares = spent.shares(COUNT)
     rate = median(rates)
-    figures.add("receipts that end a fallback", f"{rate:,.0f}/s", spread(rates), per_s=rate)
+    figures.add_rate("receipts that end a fallback", rate, spent, COUNT, spread(rates), per_s=rate)
     figures.add("worker CPU each", f"{median(cpus):,.0f} µs", shares, cpu_us=median(cpus))
 
 
