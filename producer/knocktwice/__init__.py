@@ -18,6 +18,7 @@ from knocktwice.aio import AsyncClient
 from knocktwice.channels import WhatsApp
 from knocktwice.client import Client
 from knocktwice.content import ChannelStep, Sms
+from knocktwice.keys import NotificationId
 from knocktwice_shared.durability import Durability
 from knocktwice_shared.errors import BrokerUnavailable, InvalidMessage, KnocktwiceError, NotConfirmed, QueueFull
 from knocktwice_shared.messages import Category, LocalTime, Platform, Push, Receipt, ReceiptEvent, Recipient, When
@@ -33,6 +34,7 @@ __all__ = [
     "KnocktwiceError",
     "LocalTime",
     "NotConfirmed",
+    "NotificationId",
     "Platform",
     "Push",
     "QueueFull",

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from knocktwice.drafts import Draft
+    from knocktwice.keys import NotificationId
     from knocktwice_shared.durability import Durability
 
 _P = ParamSpec("_P")
@@ -72,9 +73,9 @@ class _Drafting(Client):
     def __init__(self) -> None:
         self.drafts: list[Draft] = []
 
-    def _send(self, ready: Sequence[Draft]) -> list[UUID]:
+    def _send(self, ready: Sequence[Draft]) -> list[NotificationId]:
         self.drafts += ready
-        return [id_ for draft in ready for id_ in draft.ids]
+        return [id_ for draft in ready for id_ in draft.results()]
 
 
 class _Sender:
@@ -181,7 +182,7 @@ def _asynchronous(
         if drafting.drafts:
             await self._sender.send(drafting.drafts)
         # A used idempotency key has changed the ids.
-        ids = [id_ for draft in drafting.drafts for id_ in draft.ids]
+        ids = [id_ for draft in drafting.drafts for id_ in draft.results()]
         if isinstance(returned, UUID):
             return cast("_R", ids[0])
         return cast("_R", ids) if isinstance(returned, list) else returned

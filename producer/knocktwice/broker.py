@@ -20,9 +20,9 @@ from contextlib import contextmanager
 from datetime import timedelta
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol
-from uuid import UUID
 
 from knocktwice.durability import Asked
+from knocktwice.keys import Use
 from knocktwice_shared.durability import Durability
 from knocktwice_shared.errors import BrokerUnavailable, KnocktwiceError, NotConfirmed, QueueFull
 from knocktwice_shared.names import (
@@ -89,8 +89,8 @@ return out
 class Broker(Protocol):
     """The methods of a broker that a client needs. ``knocktwice.testing`` has another implementation."""
 
-    def claim_keys(self, proposals: Mapping[str, UUID]) -> dict[str, UUID]:
-        """Return for each idempotency key the notification id it was first used for, now or before."""
+    def claim_keys(self, proposals: Mapping[str, Use]) -> dict[str, Use]:
+        """Return for each idempotency key its first use, now or before."""
 
     def accept(self, messages: Iterable[Outgoing]) -> None:
         """Take responsibility for the messages, in order, or raise BrokerUnavailable."""
@@ -117,20 +117,20 @@ class KombuBroker:
         this = weakref.ref(self)
         os.register_at_fork(after_in_child=lambda: _forget(this()))
 
-    def claim_keys(self, proposals: Mapping[str, UUID]) -> dict[str, UUID]:
-        """Return for each key the id it was first used for. RabbitMQ has no memory: there PostgreSQL alone decides."""
+    def claim_keys(self, proposals: Mapping[str, Use]) -> dict[str, Use]:
+        """Return for each key its first use. RabbitMQ has no memory: there PostgreSQL alone decides."""
         if not self._address.speaks_redis:
             return dict(proposals)
         with self._turn() as connection, connection.default_channel.conn_or_acquire() as redis:
             pipe = redis.pipeline(transaction=False)
-            for key, id_ in proposals.items():
+            for key, use in proposals.items():
                 name = key_name(key)
                 # Two commands, because SET with both NX and GET needs Redis 7.
-                pipe.set(name, str(id_), nx=True, ex=KEY_LIFETIME)
+                pipe.set(name, str(use), nx=True, ex=KEY_LIFETIME)
                 pipe.get(name)
             found = pipe.execute()[1::2]
         first = zip(proposals.items(), found, strict=True)
-        return {key: UUID(value.decode()) if value else id_ for (key, id_), value in first}
+        return {key: Use.read(value.decode()) if value else use for (key, use), value in first}
 
     def accept(self, messages: Iterable[Outgoing]) -> None:
         """Take responsibility for the messages.

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from knocktwice.broker import Broker
     from knocktwice.content import LaterStep, Sms
     from knocktwice.drafts import Draft
+    from knocktwice.keys import NotificationId
     from knocktwice_shared.durability import Durability
     from knocktwice_shared.messages import Category, LocalTime, Platform, Push
 
@@ -87,7 +88,7 @@ class Client:
         reference: Mapping[str, Any] | None = None,
         send_at: datetime | LocalTime | None = None,
         valid_for: timedelta | None = None,
-    ) -> UUID:
+    ) -> NotificationId:
         """Knock for one person: push now, and an SMS later if ``sms`` asks for one and its condition holds.
 
         What to say is either ``push`` (and the text of ``sms``) or a ``template``, which operators keep in the system
@@ -126,7 +127,8 @@ class Client:
                 past: now. What is late in coming can be cancelled. Delays count from then.
 
         Returns:
-            The notification's id.
+            The notification's id: a UUID whose ``duplicate`` says whether the ``key`` was used before, and whose
+            ``differs`` whether for something else.
 
         Raises:
             InvalidMessage: an argument is wrong; it is named. Nothing was sent.
@@ -153,7 +155,7 @@ class Client:
         reference: Mapping[str, Any] | None = None,
         send_at: datetime | LocalTime | None = None,
         valid_for: timedelta | None = None,
-    ) -> list[UUID]:
+    ) -> list[NotificationId]:
         """Knock for any number of people with the same content, each with their own ``params``, ``locale`` and ``key``.
 
         A list (or any sized collection) is checked as a whole before anything is sent. A generator is sent as it goes,
@@ -163,7 +165,7 @@ class Client:
             recipients: recipients, or user ids as text.
 
         Returns:
-            The notifications' ids, in order.
+            The notifications' ids, in order, each as that of :meth:`notify`.
 
         Raises:
             InvalidMessage: an argument is wrong; a recipient is named by its place, like ``recipients[3].phone``.
@@ -203,7 +205,8 @@ class Client:
             throttle_per_min: most people in any minute; left out, as fast as it goes.
 
         Returns:
-            The blast's id, the same for the same key.
+            The blast's id, the same for the same key. Whether the key was used before only a worker knows: over HTTP,
+            ``POST /v1/blasts`` says so at once.
 
         Raises:
             InvalidMessage: an argument is wrong; it is named. Nothing was sent.
@@ -427,7 +430,7 @@ class Client:
 
     def _send_many(
         self, name: str, items: Iterable[_T], draft: Callable[[Sequence[_T]], Draft], words: Rewording = lambda w: w
-    ) -> list[UUID]:
+    ) -> list[NotificationId]:
         if isinstance(items, str | bytes) or not isinstance(items, Iterable):
             raise InvalidMessage(name, "must be several, in a list; for one there is a method of its own")
         made = _drafts(items, draft, words)
@@ -437,14 +440,14 @@ class Client:
             return self._send(ready)
         return [id_ for one in made for id_ in self._send([one])]
 
-    def _send(self, ready: Sequence[Draft]) -> list[UUID]:
-        proposals = {key: id_ for draft in ready for key, id_ in draft.proposals().items()}
+    def _send(self, ready: Sequence[Draft]) -> list[NotificationId]:
+        proposals = {key: use for draft in ready for key, use in draft.proposals().items()}
         if proposals:
             first = self._broker.claim_keys(proposals)
             for draft in ready:
                 draft.adopt(first)
         self._broker.accept(message for draft in ready for message in draft.outgoing())
-        return [id_ for draft in ready for id_ in draft.ids]
+        return [id_ for draft in ready for id_ in draft.results()]
 
 
 def _drafts(items: Iterable[_T], draft: Callable[[Sequence[_T]], Draft], words: Rewording) -> Iterator[Draft]:

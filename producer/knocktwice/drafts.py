@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+from uuid import UUID
 
 from knocktwice import wire
 from knocktwice.envelope import Outgoing
 from knocktwice.identity import introductions
+from knocktwice.keys import NotificationId, Use, digests
 from knocktwice_shared.ids import blast_id, uuid7
 from knocktwice_shared.messages import parse_audience, parse_batch, parse_blast, parse_cancellation, parse_receipts
+from knocktwice_shared.messages.blasts import blast_batch
+from knocktwice_shared.messages.braces import templates, unclosed
 from knocktwice_shared.messages.problems import all_at_once, attempt, fail
 from knocktwice_shared.names import BATCH_LIMIT, Task
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from datetime import datetime
-    from uuid import UUID
 
     from knocktwice_shared.messages import Batch, Receipt, ReceiptEvent, Recipient
 
@@ -35,7 +38,10 @@ class Draft:
         before: messages that go ahead of it, in the same step.
         encoded: what goes out, once it is sealed; then ``wire`` is empty.
         parsed: a batch as the validator read it, until it is sealed.
-        repeated: places of the recipients whose key was used before, once that is known.
+        places: which recipients of a request these are, where others are left out; the ids follow from them.
+        uses: what each of the keys is used for, by the recipient's place.
+        repeated: places of the recipients whose key was used before, once that is known, and whether that notification
+            says something else.
     """
 
     id: UUID
@@ -47,7 +53,9 @@ class Draft:
     before: list[Outgoing] = field(default_factory=list)
     encoded: Outgoing | None = None
     parsed: Batch | None = None
-    repeated: list[int] = field(default_factory=list)
+    places: Sequence[int] | None = None
+    uses: dict[int, Use] = field(default_factory=dict)
+    repeated: dict[int, bool] = field(default_factory=dict)
 
     def seal(self) -> None:
         """Encode it once nothing can change it any more: as text it needs a fraction of the memory."""
@@ -60,17 +68,30 @@ class Draft:
         """Yield the keys by their recipient's place in the call, of which this is the ``number``-th message."""
         return ((number * BATCH_LIMIT + place, key) for place, key in self.keys.items())
 
-    def proposals(self) -> dict[str, UUID]:
-        """Return the id that each key gets if this is its first use. Two uses in one message share an id."""
-        return {key: self.ids[place] for place, key in self.keys.items()}
+    def proposals(self) -> dict[str, Use]:
+        """Return what each key is used for if this is its first use."""
+        if not self.keys:
+            return {}
+        said = digests(self.wire)
+        self.uses = {place: Use(self.ids[place], said[place]) for place in self.keys}
+        return {key: self.uses[place] for place, key in self.keys.items()}
 
-    def adopt(self, first: Mapping[str, UUID]) -> None:
+    def adopt(self, first: Mapping[str, Use]) -> None:
         """Take over the ids that the keys were first used for."""
-        for place, key in self.keys.items():
-            if self.ids[place] != first[key]:
-                self.repeated.append(place)
-            self.ids[place] = first[key]
-            self.wire["recipients"][place]["id"] = str(first[key])
+        for place, use in self.uses.items():
+            known = first[self.keys[place]]
+            if self.ids[place] != known.id:
+                self.repeated[place] = use.differs(known)
+            self.ids[place] = known.id
+            self.wire["recipients"][place]["id"] = str(known.id)
+
+    def results(self) -> list[NotificationId]:
+        """Return the ids, and of each whether its key was used before."""
+        repeated = self.repeated
+        return [
+            NotificationId(id_, duplicate=place in repeated, differs=repeated.get(place, False))
+            for place, id_ in enumerate(self.ids)
+        ]
 
     def outgoing(self) -> list[Outgoing]:
         """Return it, encoded, behind what goes ahead of it."""
@@ -79,8 +100,11 @@ class Draft:
 
 @all_at_once
 def notifications(recipients: Sequence[Recipient | str], shared: wire.Shared) -> Draft:
-    """Draft and check a ``send_push`` batch."""
-    return batch(wire.batch(recipients, shared))
+    """Draft and check a ``send_push`` batch, as far as an application can without the workers' templates and settings."""
+    draft = batch(wire.batch(recipients, shared))
+    if draft.parsed is not None:
+        _require_closed(draft.parsed)
+    return draft
 
 
 def batch(message: wire.Wire) -> Draft:
@@ -120,10 +144,21 @@ def receipt(kind: Receipt, notification: UUID | str, *, registration: str | None
     return _receipts([wire.receipt(kind, notification, registration, wire.moment(at))])
 
 
+@all_at_once
 def blast(message: wire.Wire) -> Draft:
     """Check a ``blast`` message."""
-    key = parse_blast(message).key
+    parsed = parse_blast(message)
+    key = parsed.key
+    nobody = str(UUID(int=0))
+    _require_closed(parse_batch(blast_batch(parsed.message, parsed.params, nobody, {nobody: "somebody"})))
     return Draft(blast_id(key), Task.BLAST, message, "a blast", [blast_id(key)], {})
+
+
+def _require_closed(batch: Batch) -> None:
+    """Refuse braces that are never closed; workers would only find out after the call."""
+    for path, text in templates(batch):
+        if (problem := unclosed(text)) is not None:
+            fail(path, problem, None)
 
 
 def cancellation(ids: Sequence[UUID | str], keys: Sequence[str], blasts: Sequence[str] = ()) -> Draft:

@@ -22,11 +22,12 @@ from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from knocktwice import address
+from knocktwice import address, keys
 from knocktwice.broker import KombuBroker
 from knocktwice.client import Client
 from knocktwice.durability import asked
 from knocktwice.envelope import Outgoing
+from knocktwice.keys import Use
 from knocktwice_shared.names import Task
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ class _Table:
         session = callable(getattr(connection, "connection", None))
         self._connection = connection.connection() if session else connection
 
-    def claim_keys(self, proposals: Mapping[str, UUID]) -> dict[str, UUID]:
+    def claim_keys(self, proposals: Mapping[str, Use]) -> dict[str, Use]:
         """Return the proposals; the relay claims the keys."""
         return dict(proposals)
 
@@ -206,14 +207,16 @@ class Relay:
     def _with_first_ids(self, messages: Sequence[Outgoing]) -> list[Outgoing]:
         """Claim the idempotency keys, as a client does before it sends."""
         wires = {m.id: json.loads(m.message) for m in messages if m.task is Task.SEND_PUSH and '"key"' in m.message}
-        keyed = [r for wire in wires.values() for r in wire["recipients"] if r.get("key") is not None]
+        keyed = [
+            (wire["recipients"][place], said) for wire in wires.values() for place, said in keys.digests(wire).items()
+        ]
         # Of two uses of a key in one round the first counts.
-        proposals = {r["key"]: UUID(r["id"]) for r in reversed(keyed)}
+        proposals = {r["key"]: Use(UUID(r["id"]), said) for r, said in reversed(keyed)}
         if not proposals:
             return list(messages)
         first = self._broker.claim_keys(proposals)
-        for recipient in keyed:
-            recipient["id"] = str(first[recipient["key"]])
+        for recipient, _ in keyed:
+            recipient["id"] = str(first[recipient["key"]].id)
         return [Outgoing.encode(m.id, m.task, wires[m.id], m.summary) if m.id in wires else m for m in messages]
 
 

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from knocktwice.envelope import Outgoing
+    from knocktwice.keys import Use
     from knocktwice_shared.messages import (
         AudienceChange,
         Batch,
@@ -106,7 +107,7 @@ class RecordingClient(Client):
         self.cancelled: list[Cancellation] = []
         self.changes: list[AudienceChange] = []
         self.blasts: list[Blast] = []
-        self._keys: dict[str, UUID] = {}
+        self._keys: dict[str, Use] = {}
 
     @property
     def devices(self) -> dict[str, DeviceRegistered]:
@@ -188,8 +189,8 @@ class _Recorder:
     def __init__(self, client: RecordingClient) -> None:
         self._client = client
 
-    def claim_keys(self, proposals: Mapping[str, UUID]) -> dict[str, UUID]:
-        return {key: self._client._keys.setdefault(key, id_) for key, id_ in proposals.items()}
+    def claim_keys(self, proposals: Mapping[str, Use]) -> dict[str, Use]:
+        return {key: self._client._keys.setdefault(key, use) for key, use in proposals.items()}
 
     def accept(self, messages: Iterable[Outgoing]) -> None:
         for message in messages:

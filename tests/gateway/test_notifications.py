@@ -81,7 +81,7 @@ def test_many_people_are_one_message(gateway: HttpGateway, valkey: redis.Redis) 
         ({"recipients": [], "push": ONE["push"]}, "recipients"),
         ({"recipients": "all", "push": ONE["push"]}, "recipients"),
         ({"recipients": [{"user": "u"}] * 501, "template": "t"}, "recipients"),
-        ({"recipients": [{"user": "u"}, {"phone": "0650"}], "template": "t"}, "recipients[1].phone"),
+        ({"recipients": [{"user": "u"}, {"phone": "0650"}], "template": "t", "strict": True}, "recipients[1].phone"),
         ({"recipients": [{"user": "u", "id": "1"}], "template": "t"}, "recipients[0].id"),
     ],
 )
@@ -133,13 +133,14 @@ def test_a_repeat_of_a_request_that_was_cut_off_uses_the_ids_claimed_then(
 def test_a_persons_key_returns_the_id_of_its_first_use(gateway: HttpGateway) -> None:
     client = gateway.client()
     first = _post(client, {**ONE, "key": "order-1"}).json()
-    assert (first["duplicate"], first["duplicates"]) == (False, [])
+    assert (first["duplicate"], first["differs"], first["duplicates"]) == (False, False, [])
     (id_,) = first["ids"]
     again = _post(client, {**ONE, "key": "order-1"}).json()
-    assert again == {"ids": [id_], "duplicate": True, "duplicates": [{"index": 0, "id": id_}]}
+    repeated = {"index": 0, "id": id_, "differs": False}
+    assert again == {"ids": [id_], "duplicate": True, "differs": False, "duplicates": [repeated], "refused": []}
     people = [{"user": "a", "key": "order-2"}, {"user": "b", "key": "order-1"}]
     several = _post(client, {"recipients": people, "push": {"title": "a", "body": "b"}}).json()
-    assert several["duplicates"] == [{"index": 1, "id": id_}]
+    assert (several["differs"], several["duplicates"]) == (True, [{"index": 1, "id": id_, "differs": True}])
     twice = [{"user": "a", "key": "order-3"}, {"user": "b", "key": "order-3"}]
     refused = _post(client, {"recipients": twice, "push": {"title": "a", "body": "b"}})
     assert (refused.status_code, refused.json()["field"]) == (422, "recipients[1].key")

@@ -24,7 +24,7 @@ from knocktwice_shared.errors import InvalidMessage
 from knocktwice_shared.messages import TTL_LIMIT, Push, Recipient, normalise_phone
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
     from datetime import tzinfo
     from uuid import UUID
 
@@ -147,7 +147,7 @@ def notify(
         try:
             if targets.filter is not None and key is not None:
                 blast = sender.blast(targets.filter, key=key, params=literal.params, **shared)
-                ids: list[UUID] = []
+                ids: Sequence[UUID] = ()
             else:
                 blast = None
                 recipients = list(_recipients(targets, literal, phones or {}, key, sms_problems))

@@ -11,7 +11,16 @@ from uuid import UUID
 
 import pytest
 
-from knocktwice import AsyncClient, BrokerUnavailable, Client, InvalidMessage, Push, QueueFull, Recipient
+from knocktwice import (
+    AsyncClient,
+    BrokerUnavailable,
+    Client,
+    InvalidMessage,
+    NotificationId,
+    Push,
+    QueueFull,
+    Recipient,
+)
 from knocktwice_shared.names import INBOX_BACKLOG, INBOX_MESSAGES
 from support.own_valkey import OwnValkey
 
@@ -52,7 +61,7 @@ def test_it_has_every_method_of_the_client_with_the_same_arguments() -> None:
 
 
 def test_a_thousand_concurrent_calls_are_accepted_in_few_exchanges_and_by_one_thread(valkey: OwnValkey) -> None:
-    async def call() -> tuple[list[UUID], set[str]]:
+    async def call() -> tuple[list[NotificationId], set[str]]:
         async with AsyncClient(valkey.url) as client:
             ids = await asyncio.gather(*(client.notify(user=f"u-{i}", push=PUSH) for i in range(1000)))
             return ids, {thread.name for thread in threading.enumerate()} - before
@@ -69,9 +78,10 @@ def test_each_kind_of_call_returns_what_the_client_returns(valkey: OwnValkey) ->
         async with AsyncClient(valkey.url) as client:
             await client.register_device("u-1", "a-registration-token-of-a-phone", platform="android")
             many = await client.notify_many([Recipient(user="u-1"), "u-2"], push=PUSH)
-            assert [type(id_) for id_ in many] == [UUID, UUID]
+            assert [isinstance(id_, UUID) for id_ in many] == [True, True]
             first = await client.notify(user="u-1", push=PUSH, key="order-1")
-            assert await client.notify(user="u-1", push=PUSH, key="order-1") == first
+            again = await client.notify(user="u-1", push=PUSH, key="order-1")
+            assert (again, first.duplicate, again.duplicate, again.differs) == (first, False, True, False)
             await client.cancel(first)
             with pytest.raises(InvalidMessage, match="push"):
                 await client.notify(user="u-1")

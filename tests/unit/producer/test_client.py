@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
@@ -50,6 +51,41 @@ def test_notify_returns_the_id_of_what_is_sent(client: RecordingClient) -> None:
     assert before <= created_at(id_)
     assert (sent.push, sent.sms, sent.recipient.params) == (PUSH, None, {"a": 1})
     assert (sent.batch.reference, sent.batch.ttl) == ({"order": 4711}, timedelta(minutes=1))
+
+
+def test_an_id_says_whether_its_key_was_used_before_and_for_something_else(client: RecordingClient) -> None:
+    first = client.notify(user="u", push=PUSH, key="k")
+    assert (first.duplicate, first.differs) == (False, False)
+    again = client.notify(user="u", push=PUSH, key="k", reference={"try": 2})
+    assert (again, again.duplicate, again.differs) == (first, True, False)
+    people: list[Recipient | str] = [Recipient("u", key="k"), Recipient("v", key="k2"), "w"]
+    several = client.notify_many(people, push=Push("Hello", "Mars"))
+    assert [(one.duplicate, one.differs) for one in several] == [(True, True), (False, False), (False, False)]
+    assert several[0] == first
+    kept = pickle.loads(pickle.dumps(several[0]))  # noqa: S301 - our own
+    assert (kept, kept.duplicate, kept.differs, {first: 1}[kept]) == (first, True, True, 1)
+    assert len(client.notifications) == 3
+
+
+@pytest.mark.parametrize(
+    ("said", "field"),
+    [
+        ({"push": Push("{{ a ", "World")}, "push.title"),
+        ({"push": Push("Hello", "World", data={"a": "{% if a"})}, "push.data.a"),
+        ({"push": PUSH, "sms": Sms("{{ a }")}, "sms.text"),
+        ({"steps": [Sms("Hi"), Sms("{% if a %}{{ a")]}, "steps[1].text"),
+    ],
+)
+def test_braces_that_are_never_closed_are_refused_at_once(
+    client: RecordingClient, said: dict[str, Any], field: str
+) -> None:
+    with pytest.raises(InvalidMessage, match="never closed") as refused:
+        client.notify(user="u", params={"a": 1}, **said)
+    assert refused.value.field == field
+    with pytest.raises(InvalidMessage, match="never closed") as refused:
+        client.blast("everybody", key="k", params={"a": 1}, **said)
+    assert refused.value.field == field
+    assert (client.notifications, client.blasts) == ([], [])
 
 
 def test_an_sms_follows_in_the_words_of_the_call(client: RecordingClient) -> None:

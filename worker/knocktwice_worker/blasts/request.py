@@ -23,10 +23,16 @@ if TYPE_CHECKING:
 
 
 class Started(NamedTuple):
-    """A blast's id, and whether it is new: a key that was used before starts nothing."""
+    """A blast's id, and what became of the request.
+
+    Attributes:
+        new: whether it is started; a key that was used before starts nothing.
+        differs: whether the key was used for another audience or other words.
+    """
 
     id: UUID
     new: bool
+    differs: bool = False
 
 
 def start(conn: Connection, blast: Blast, schedule: str | None = None, *, settings: Settings | None = None) -> Started:
@@ -45,7 +51,8 @@ def start(conn: Connection, blast: Blast, schedule: str | None = None, *, settin
         check_content(conn, blast, settings)
         if states.start(conn, blast, segment_filter.dump(wanted), schedule):
             return Started(blast_id(blast.key), True)
-    return Started(blast_id(blast.key), False)
+    own = None if blast.filter is None else segment_filter.dump(segment_filter.parse(blast.filter, "filter"))
+    return Started(blast_id(blast.key), False, standing.differs(conn, blast, own))
 
 
 def audience(conn: Connection, blast: Blast) -> Filter:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,10 +11,12 @@ from sqlalchemy import Connection, text
 from knocktwice_worker.blasts.states import BlastState
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
 
     from sqlalchemy import Row
+
+    from knocktwice_shared.messages import Blast
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +91,36 @@ def find(conn: Connection, key_or_id: str) -> Standing | None:
     """Return a blast by its key or its id."""
     row = conn.execute(_ONE, {"value": key_or_id.replace("\0", "")}).first()
     return None if row is None else _standing(row)
+
+
+# Of a blast whose words were deleted since, only the audience can be compared.
+_DIFFERS = text("""
+SELECT
+  segment IS DISTINCT FROM :segment
+  OR (:segment IS NULL AND filter <> CAST(:filter AS jsonb))
+  OR (message <> '{}' AND message - CAST(:not_said AS text[]) <> CAST(:message AS jsonb)) AS differs
+FROM blasts
+WHERE key = :key
+""")
+#: Fields of a blast's message that are not about who gets which words.
+_NOT_SAID = ("send_at", "ttl_s", "valid_for_s", "reference")
+
+
+def differs(conn: Connection, blast: Blast, filter: Mapping[str, Any] | None) -> bool:  # noqa: A002
+    """Return whether the blast that has this key already is for others, or says something else.
+
+    Args:
+        filter: the blast's own, as stored ones are written.
+    """
+    said = {name: value for name, value in blast.message.items() if name not in _NOT_SAID}
+    wanted = {
+        "key": blast.key,
+        "segment": blast.segment,
+        "filter": json.dumps(filter),
+        "message": json.dumps({**said, "params": blast.params}),
+        "not_said": list(_NOT_SAID),
+    }
+    return bool(conn.execute(_DIFFERS, wanted).scalar_one_or_none())
 
 
 def latest(conn: Connection, limit: int) -> Sequence[Standing]:

@@ -97,11 +97,14 @@ def start(
             with reading(services()) as conn:
                 started = request.start(conn, blast, settings=services().settings)
                 conn.commit()
-            told |= {"id": started.id, "key": key, "new": started.new}
+            told |= {"id": started.id, "key": key, "new": started.new, "differs": started.differs}
     if as_json:
         print_json(told)
     elif not dry_run:
-        out.print(f"blast {key}: {'started' if told['new'] else 'was started before; nothing was done'}", markup=False)
+        before = (
+            "was started before" + (", with other people or words" if told["differs"] else "") + "; nothing was done"
+        )
+        out.print(f"blast {key}: {'started' if told['new'] else before}", markup=False)
     if wait and not dry_run:
         _watch(key)
 

@@ -30,6 +30,7 @@ from liquid.exceptions import (
 from liquid.output import LimitedStringIO
 from liquid.stringify import to_liquid_string
 
+from knocktwice_shared.messages.braces import unclosed
 from knocktwice_worker.content import addresses
 from knocktwice_worker.content import liquid_values as values
 from knocktwice_worker.content.links import short_links
@@ -92,7 +93,6 @@ _LONG_BLANK = re.compile(r"\s{100}")
 _LISTS = (list, type(values.wrapped([])))
 #: Compiled texts; a template has some in each of its languages.
 _REMEMBERED = 4_000
-_CLOSING = {"{{": "}}", "{%": "%}"}
 _OPENING = re.compile(r"\{\{|\{%")
 _PLACEHOLDER = re.compile(r"\{\{[ \t]*([A-Za-z_][A-Za-z0-9_]*)[ \t]*\}\}")
 #: Not names, in Liquid.
@@ -409,12 +409,8 @@ def variables(text: str) -> frozenset[str]:
 def _compiled(text: str) -> BoundTemplate | str:
     if _LONG_BLANK.search(text):
         return "holds 100 blanks in a row"
-    place = 0
-    while opening := _OPENING.search(text, place):
-        end = text.find(_CLOSING[opening[0]], opening.end())
-        if end < 0:
-            return f"'{opening[0]}' is never closed by '{_CLOSING[opening[0]]}'"
-        place = end + 2
+    if (problem := unclosed(text)) is not None:
+        return problem
     try:
         return _environment.from_string(text)
     except LiquidError as error:

@@ -17,10 +17,11 @@ from starlette.concurrency import run_in_threadpool
 
 from knocktwice_shared.errors import InvalidMessage
 from knocktwice_shared.messages import Category, LocalTime
+from knocktwice_shared.messages.braces import templates
 from knocktwice_shared.messages.problems import all_at_once, attempt, fail, settle
 from knocktwice_worker.channels.registry import wording_of
 from knocktwice_worker.content import plans, resolution, template_store
-from knocktwice_worker.content.liquid import BrokenTemplate, is_template, variables
+from knocktwice_worker.content.liquid import BrokenTemplate, variables
 from knocktwice_worker.content.pushes import PushForm
 from knocktwice_worker.gateway.transactions import reading
 
@@ -111,33 +112,27 @@ def _check(batch: Batch, definition: Definition | None, settings: Settings) -> N
     if definition is not None and batch.sms_only and definition.fallback == "never":
         fail("content.template", f"the fallback of {batch.template} is never, which forbids an SMS", None)
         return
-    texts = _texts(batch)
+    texts = templates(batch)
     for field, text in texts:
         attempt(_check_text, None, field, text)
     settle()
     if definition is None and not texts:
         return
+    unfilled: dict[int, InvalidMessage] = {}
     for place, recipient in enumerate(batch.recipients):
         try:
             _fill(batch, definition, recipient)
         except InvalidMessage as error:
-            if definition is None:
-                # The text itself is broken, or one value is missing: nothing else would be said of the others.
-                raise
-            path = f"recipients[{place}]"
-            if error.field == "locale":
-                fail(f"{path}.locale", error.problem, None)
-            else:
-                fail(f"{path}.params", f"do not fill in the template {batch.template}: {error}", None)
-
-
-def _texts(batch: Batch) -> list[tuple[str, str]]:
-    """Return the texts with placeholders that the batch brings itself, with their fields."""
-    found = [(f"content.push.{place}", text) for place, text in (batch.push.texts() if batch.push else ())]
-    if batch.sms_text is not None:
-        found.append(("content.sms.text", batch.sms_text))
-    found += [(f"plan[{n}].{place}", text) for n, step in enumerate(batch.plan or ()) for place, text in step.filled()]
-    return [(field, text) for field, text in found if is_template(text)]
+            unfilled[place] = error
+    if definition is None and len(unfilled) == len(batch.recipients):
+        # Whatever the values are, the text cannot be filled in, so it is the text that is named.
+        raise unfilled[0]
+    for place, problem in unfilled.items():
+        path, text = f"recipients[{place}]", "text" if definition is None else f"template {batch.template}"
+        if problem.field == "locale":
+            fail(f"{path}.locale", problem.problem, None)
+        else:
+            fail(f"{path}.params", f"do not fill in the {text}: {problem}", None)
 
 
 def _check_text(field: str, text: str) -> None:

@@ -15,13 +15,11 @@ from knocktwice.drafts import Draft
 from knocktwice_shared.errors import InvalidMessage
 from knocktwice_shared.ids import uuid7
 from knocktwice_shared.messages import (
-    DeviceRegistered,
-    TagsSet,
     parse_audience,
     parse_blast,
     parse_cancellation,
 )
-from knocktwice_shared.messages.problems import all_at_once, fail
+from knocktwice_shared.messages.problems import all_at_once, attempt, collected, fail
 from knocktwice_shared.names import BATCH_LIMIT, VERSION, Task
 from knocktwice_worker.gateway import short_forms
 from knocktwice_worker.gateway.intake.idempotency import notification_id
@@ -30,7 +28,7 @@ from knocktwice_worker.notation import time_zones
 from knocktwice_worker.notation.phone_numbers import UnusableNumber, canonical
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from uuid import UUID
 
     from knocktwice_shared.messages import Blast
@@ -46,12 +44,13 @@ _ALONE = re.compile(r"\b(?:recipients|changes)\[0\]\.?")
 
 
 @all_at_once
-def batch(body: Mapping[str, Any], id_: UUID, numbers: Rules) -> Draft:
+def batch(body: Mapping[str, Any], id_: UUID, numbers: Rules, places: Sequence[int] | None = None) -> Draft:
     """Return the message of a request to notify one person, or those in its ``recipients``.
 
     Args:
         id_: the message's id; the notifications' follow from it.
         numbers: which phone numbers are taken.
+        places: which recipients of a request these are, where others are left out.
 
     Raises:
         InvalidMessage: fields are wrong; all are named as the request has them.
@@ -66,14 +65,29 @@ def batch(body: Mapping[str, Any], id_: UUID, numbers: Rules) -> Draft:
         raise InvalidMessage("recipients", f"has {len(people)} items; 1 to {BATCH_LIMIT} are allowed")
     spelled = short_forms.shared(body)
     with in_requests_words(alone=not many, words=spelled.words):
-        return _batch(spelled.message, people, id_, numbers)
+        draft = _batch(spelled.message, people, id_, numbers, places or range(len(people)))
+    draft.places = places
+    return draft
 
 
 @all_at_once
-def _batch(shared: Json, people: list[Any], id_: UUID, numbers: Rules) -> Draft:
-    recipients = _identified(people, id_)
+def _batch(shared: Json, people: list[Any], id_: UUID, numbers: Rules, places: Sequence[int]) -> Draft:
+    recipients = _identified(people, id_, places)
     _respell(recipients, "recipients", numbers)
     return drafts.batch({"v": VERSION, "id": str(id_), **shared, "recipients": recipients})
+
+
+def repeated_keys(people: Sequence[Any]) -> list[InvalidMessage]:
+    """Return the problem of each recipient whose key another recipient of the request has, too.
+
+    Nobody knows which of them is meant, so neither may be taken while the other is refused for something else.
+    """
+    keys = {
+        place: person["key"]
+        for place, person in enumerate(people)
+        if isinstance(person, dict) and isinstance(person.get("key"), str)
+    }
+    return collected(drafts.refuse_repeated, keys)[1]
 
 
 @all_at_once
@@ -118,13 +132,17 @@ def cancellation(body: Mapping[str, Any]) -> Draft:
 
 
 @all_at_once
-def changes(body: Mapping[str, Any], numbers: Rules) -> Draft:
-    """Return the message about ``changes`` of an audience; without a time they are of now. Raises like :func:`batch`."""
+def changes(body: Mapping[str, Any], numbers: Rules, now: datetime, places: Sequence[int] | None = None) -> Draft:
+    """Return the message about ``changes`` of an audience; without a time they are of now. Raises like :func:`batch`.
+
+    Args:
+        places: which changes of a request these are, where others are left out.
+    """
     refuse_unknown(body, {"changes"})
-    now, given = datetime.now(UTC), body.get("changes")
+    given = body.get("changes")
     if isinstance(given, list):
         # Each is a little later than the one before it: of two about the same device the last one counts.
-        times = ((now + timedelta(microseconds=place)).isoformat() for place in range(len(given)))
+        times = ((now + timedelta(microseconds=place)).isoformat() for place in places or range(len(given)))
         given = [{"at": at, **one} if isinstance(one, dict) else one for at, one in zip(times, given, strict=True)]
         _respell(given, "changes", numbers)
     return _audience({"v": VERSION, "changes": given})
@@ -221,24 +239,26 @@ def in_requests_words(*, alone: bool, words: Mapping[str, str] | None = None) ->
         raise error.renamed(lambda field: renamed(field) or "body", renamed) from None
 
 
-def _identified(people: list[Any], batch_id: UUID) -> list[Any]:
+def _identified(people: list[Any], batch_id: UUID, places: Sequence[int]) -> list[Any]:
     for place, person in enumerate(people):
         if isinstance(person, dict) and "id" in person:
             fail(f"recipients[{place}].id", "is made here; for repeats there is key", None)
     named = map(short_forms.recipient, people)
     return [
         {**person, "id": str(notification_id(batch_id, place))} if isinstance(person, dict) else person
-        for place, person in enumerate(named)
+        for place, person in zip(places, named, strict=True)
     ]
 
 
 @all_at_once
 def _audience(message: Json) -> Draft:
-    parsed = parse_audience(message)
-    for place, change_ in enumerate(parsed):
-        if isinstance(change_, DeviceRegistered | TagsSet) and change_.time_zone is not None:
+    parsed = attempt(parse_audience, (), message)
+    listed = message["changes"]
+    for place, change_ in enumerate(listed if isinstance(listed, list) else ()):
+        zone = change_.get("time_zone") if isinstance(change_, dict) else None
+        if isinstance(zone, str):
             try:
-                time_zones.canonical(change_.time_zone)
+                time_zones.canonical(zone)
             except ValueError as error:
                 fail(f"changes[{place}].time_zone", str(error), None)
     return _draft(Task.UPDATE_AUDIENCE, message, f"{len(parsed)} changes")

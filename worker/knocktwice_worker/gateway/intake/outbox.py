@@ -158,7 +158,7 @@ class Outbox:
                 identify(waiting.draft, first.batch)
 
     def _adopt_keys(self, drafts: Sequence[Draft]) -> None:
-        proposals = {key: id_ for draft in drafts for key, id_ in draft.proposals().items()}
+        proposals = {key: use for draft in drafts for key, use in draft.proposals().items()}
         if proposals:
             first = self._broker.claim_keys(proposals)
             for draft in drafts:
@@ -169,7 +169,8 @@ def identify(draft: Draft, batch: UUID) -> None:
     """Give a batch and all of its notifications the ids that follow from ``batch``."""
     draft.id = batch
     draft.wire["id"] = str(batch)
-    draft.ids = [idempotency.notification_id(batch, place) for place in range(len(draft.ids))]
+    places = range(len(draft.ids)) if draft.places is None else draft.places
+    draft.ids = [idempotency.notification_id(batch, place) for place in places]
     for recipient, id_ in zip(draft.wire["recipients"], draft.ids, strict=True):
         recipient["id"] = str(id_)
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 
-from knocktwice_worker.gateway import wording
+from knocktwice.drafts import Draft
+from knocktwice_worker.gateway import fit_entries, wording
 from knocktwice_worker.gateway.auth.access import Here, Out, requires
 from knocktwice_worker.gateway.auth.keys import Scope
 from knocktwice_worker.gateway.http.body import read_json
 from knocktwice_worker.gateway.http.request_line import WholeParts
 from knocktwice_worker.gateway.openapi import Takes
-from knocktwice_worker.gateway.schemas.audience import Changes, Consent, Device, PhoneBody, Tags
-from knocktwice_worker.gateway.schemas.saved import Queued
+from knocktwice_worker.gateway.schemas.audience import Changes, ChangesTaken, Consent, Device, PhoneBody, Tags
+from knocktwice_worker.gateway.schemas.saved import Queued, Unfit
 
 router = APIRouter(prefix="/v1", tags=["audience"], dependencies=[requires(Scope.AUDIENCE)], route_class=WholeParts)
 
@@ -93,7 +96,13 @@ async def withdraw_consent(
 
 
 @router.post("/audience", status_code=202, openapi_extra=Takes(Changes))
-async def change_many(request: Request, outbox: Out, services: Here) -> Any:
-    """Take up to 500 changes at once, all or none; for imports, and for ids that do not fit into a path."""
-    await outbox.send(wording.changes(await read_json(request), services.settings.phone_rules))
-    return Queued()
+async def change_many(request: Request, outbox: Out, services: Here) -> ChangesTaken:
+    """Take up to 500 changes at once, and name those that cannot be made; for imports, and for ids of any length."""
+    now, numbers = datetime.now(UTC), services.settings.phone_rules
+
+    async def draft_of(asked: Mapping[str, Any], places: Sequence[int]) -> Draft:
+        return wording.changes(asked, numbers, now, places)
+
+    kept = await fit_entries.keep(await read_json(request), "changes", draft_of)
+    await outbox.send(kept.draft)
+    return ChangesTaken(accepted=len(kept.places), refused=[Unfit(**one) for one in kept.refused])

@@ -77,7 +77,7 @@ def start(services: Here, body: JsonBody, response: Response) -> Any:
             started = request.start(conn, blast, settings=services.settings)
     response.headers["Location"] = f"/v1/blasts/{started.id}"
     response.headers[DURABILITY] = COMMITTED
-    return {"id": started.id, "key": blast.key, "duplicate": not started.new}
+    return {"id": started.id, "key": blast.key, "duplicate": not started.new, "differs": started.differs}
 
 
 @router.post(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
@@ -10,11 +12,13 @@ from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from starlette.types import Receive, Send
 from starlette.types import Scope as AsgiScope
 
+from knocktwice.drafts import Draft
 from knocktwice_shared.errors import InvalidMessage
 from knocktwice_shared.ids import uuid7
-from knocktwice_worker.gateway import wording
+from knocktwice_worker.gateway import fit_entries, wording
 from knocktwice_worker.gateway.auth.access import Here, Out, admit, bearer, outbox, refuse_parameters, requires
 from knocktwice_worker.gateway.auth.keys import Scope
+from knocktwice_worker.gateway.fit_entries import Kept
 from knocktwice_worker.gateway.http.body import read_json
 from knocktwice_worker.gateway.intake import idempotency
 from knocktwice_worker.gateway.intake.outbox import DURABILITY
@@ -33,6 +37,8 @@ router = APIRouter(prefix="/v1", tags=["notifications"])
 #: What the history can be asked for of a message.
 Reported = Literal["sent", "delivered", "read", "undelivered", "failed", "unknown"]
 
+#: The end of an answer without anything to say about single recipients.
+_ALL_WELL = '"duplicate":false,"differs":false,"duplicates":[],"refused":[]}'
 #: The path at which notifications are sent.
 PATH = "/v1/notifications"
 
@@ -82,23 +88,46 @@ async def _notify(request: Request) -> Response:
     if repeated is not None and not 1 <= len(repeated) <= idempotency.KEY_LIMIT:
         raise InvalidMessage("idempotency-key", f"must have 1 to {idempotency.KEY_LIMIT} characters")
     body = await read_json(request)
-    draft = wording.batch(body, uuid7(), request.app.state.services.settings.phone_rules)
-    if draft.parsed is not None:
-        with wording.words_of(body):
-            await request.app.state.admission.check(draft.parsed)
-    claim = None if repeated is None else idempotency.claim(key.id, repeated, body, draft.id)
-    ids = await outbox(request).send(draft, claim)
-    text = '{"ids":["' + '","'.join([str(id_) for id_ in ids]) + '"],"duplicate":'
-    if draft.repeated:
-        # Of many, these are the ones that nobody is notified of now.
-        repeated = ",".join(f'{{"index":{place},"id":"{ids[place]}"}}' for place in draft.repeated)
-        text += 'true,"duplicates":[' + repeated + "]}"
+    id_, numbers = uuid7(), request.app.state.services.settings.phone_rules
+
+    async def draft_of(asked: Mapping[str, Any], places: Sequence[int] | None) -> Draft:
+        draft = wording.batch(asked, id_, numbers, places)
+        if draft.parsed is not None:
+            with wording.words_of(asked):
+                await request.app.state.admission.check(draft.parsed)
+        return draft
+
+    if body.get("recipients") is None:
+        kept = fit_entries.Kept(await draft_of(body, None), (0,))
     else:
-        text += 'false,"duplicates":[]}'
+        kept = await fit_entries.keep(body, "recipients", draft_of, wording.repeated_keys)
+    claim = None if repeated is None else idempotency.claim(key.id, repeated, body, id_)
+    ids = await outbox(request).send(kept.draft, claim)
     headers = {DURABILITY: str(outbox(request).durability)}
-    if len(ids) == 1:
+    if len(ids) == 1 and not kept.refused:
         headers["Location"] = f"{PATH}/{ids[0]}"
-    return Response(text, 202, headers, "application/json")
+    return Response(_accepted(kept, ids), 202, headers, "application/json")
+
+
+def _accepted(kept: Kept, ids: Sequence[UUID]) -> str:
+    """Return the answer as JSON. Nearly always all is well, and then it is put together from texts, which takes less time."""
+    repeated = kept.draft.repeated
+    if not repeated and not kept.refused:
+        return '{"ids":["' + '","'.join([str(id_) for id_ in ids]) + '"],' + _ALL_WELL
+    last = max([*kept.places, *(one["index"] for one in kept.refused)])
+    by_place = dict(zip(kept.places, map(str, ids), strict=True))
+    duplicates = [
+        {"index": kept.places[number], "id": str(ids[number]), "differs": differs}
+        for number, differs in repeated.items()
+    ]
+    answer = {
+        "ids": [by_place.get(place) for place in range(last + 1)],
+        "duplicate": bool(repeated),
+        "differs": any(repeated.values()),
+        "duplicates": duplicates,
+        "refused": kept.refused,
+    }
+    return json.dumps(answer, ensure_ascii=False, separators=(",", ":"))
 
 
 @router.get(

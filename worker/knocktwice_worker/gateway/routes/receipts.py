@@ -15,6 +15,7 @@ from knocktwice_worker.gateway.http import body
 from knocktwice_worker.gateway.http.request_line import HEAD_ONLY
 from knocktwice_worker.gateway.intake.outbox import COMMITTED, DURABILITY
 from knocktwice_worker.gateway.problems import Problem, documented
+from knocktwice_worker.gateway.schemas.saved import Unfit
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -37,19 +38,11 @@ METHODS = ["GET", "POST"]
 KINDS = {str(kind): kind for kind in Receipt}
 
 
-class Refused(BaseModel):
-    """A receipt that was not taken."""
-
-    index: int = Field(description="Its place in the request, from 0.")
-    field: str = Field(description="What is wrong, by its path.")
-    detail: str = Field(description="Why.")
-
-
 class Taken(BaseModel):
     """The result of a batch of receipts."""
 
     accepted: int = Field(description="How many were taken.")
-    refused: list[Refused] = Field(description="The others. Sending them again does not help.")
+    refused: list[Unfit] = Field(description="The others. Sending them again does not help.")
 
 
 _BATCH_BODY = {
@@ -170,7 +163,7 @@ def _intake(request: Request) -> ReceiptIntake:
     return intake
 
 
-def _read_batch(intake: ReceiptIntake, told: dict[str, Any]) -> tuple[list[ReceiptEvent], list[Refused]]:
+def _read_batch(intake: ReceiptIntake, told: dict[str, Any]) -> tuple[list[ReceiptEvent], list[Unfit]]:
     for name in told.keys() - {"receipts", "strict"}:
         raise InvalidMessage(name, "is not known here; send receipts")
     receipts = told.get("receipts")
@@ -184,9 +177,9 @@ def _read_batch(intake: ReceiptIntake, told: dict[str, Any]) -> tuple[list[Recei
         try:
             events.append(intake.read(*_fields(one, f"receipts[{place}]")))
         except RefusedToken as error:
-            refused.append(Refused(index=place, field=f"receipts[{place}].receipt", detail=str(error)))
+            refused.append(Unfit(index=place, field=f"receipts[{place}].receipt", detail=str(error)))
         except InvalidMessage as error:
-            refused.append(Refused(index=place, field=error.field, detail=error.problem))
+            refused.append(Unfit(index=place, field=error.field, detail=error.problem))
             malformed = True
     if refused and (strict or (malformed and not events)):
         raise InvalidMessage.of([InvalidMessage(one.field, one.detail) for one in refused])

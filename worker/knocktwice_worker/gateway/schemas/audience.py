@@ -11,6 +11,7 @@ from knocktwice_shared.messages import (
 )
 from knocktwice_shared.names import BATCH_LIMIT
 from knocktwice_worker.gateway.schemas.fields import Body, Phone, TagValue, text_of
+from knocktwice_worker.gateway.schemas.saved import Queued, Unfit
 
 
 class Device(Body):
@@ -55,7 +56,10 @@ class Consent(Body):
 
 
 class Changes(Body):
-    """Up to 500 changes of people, devices, numbers, tags and consent, as the contract has them."""
+    """Up to 500 changes of people, devices, numbers, tags and consent, as the contract has them.
+
+    Those that cannot be made are named, the others are made.
+    """
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -69,3 +73,11 @@ class Changes(Body):
     )
 
     changes: list[dict[str, Any]] = Field(min_length=1, max_length=BATCH_LIMIT)
+    strict: bool = Field(False, description="Make all or none. Left out: the fit ones are made, the others named.")
+
+
+class ChangesTaken(Queued):
+    """The broker has the fit ones; a worker will make them in a moment."""
+
+    accepted: int = Field(description="How many were taken.")
+    refused: list[Unfit] = Field(description="The problems of the others. Sending them again does not help.")

@@ -52,6 +52,7 @@ class BlastStarted(BaseModel):
     id: UUID
     key: str
     duplicate: bool = Field(description="Whether its key was used before: then this request changes nothing.")
+    differs: bool = Field(description="Whether that was for other people or other words: probably a mistake.")
 
 
 class BlastAnswer(BaseModel):

@@ -35,6 +35,7 @@ from knocktwice_worker.gateway.schemas.fields import (
     UserId,
     text_of,
 )
+from knocktwice_worker.gateway.schemas.saved import Unfit
 
 _LOCAL_TIME = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,6})?)?$"
 
@@ -237,7 +238,9 @@ class NotifyOne(SharedBody, RecipientBody):
 
 
 class NotifyMany(SharedBody):
-    """Notify up to 500 people with the same content. All are accepted, or none."""
+    """Notify up to 500 people with the same content. Those that cannot be notified are named, the others are."""
+
+    strict: bool = Field(False, description="Notify all or none. Left out: the fit ones are, the others named.")
 
     recipients: list[RecipientBody | UserId] = Field(
         min_length=1, max_length=BATCH_LIMIT, description="A text alone is a `user`."
@@ -285,16 +288,23 @@ class Repeated(BaseModel):
 
     index: int = Field(description="Its place among the recipients, from 0.")
     id: UUID = Field(description="The notification that the key was first used for.")
+    differs: bool = Field(
+        description="Whether that one says something else, or is for somebody else: then the key was probably reused by "
+        "mistake."
+    )
 
 
 class Accepted(BaseModel):
     """The broker has it."""
 
-    ids: list[UUID] = Field(
-        description="The notifications' ids, in the order of the recipients; of a key that was used before, the first id."
+    ids: list[UUID | None] = Field(
+        description="The notifications' ids, in the order of the recipients; of a key that was used before, the first id; "
+        "null: refused."
     )
     duplicate: bool = Field(description="Whether any `key` was used before, so that nobody is notified by it again.")
+    differs: bool = Field(description="Whether any of these was used for something else.")
     duplicates: list[Repeated] = Field(description="Which these are.")
+    refused: list[Unfit] = Field(description="Which recipients were not taken. Sending them again does not help.")
 
 
 class Cancel(Body):

@@ -226,7 +226,8 @@ class Inbox:
         Redis knows a notification whose message still waits in its queue; Postgres does not know it yet.
         """
         found = self.redis.mget([key_name(key) for key in keys]) if keys else []
-        return [value.decode() for value in found if isinstance(value, bytes)]
+        # Behind the id stands a digest of what the notification says.
+        return [value.decode().partition(" ")[0] for value in found if isinstance(value, bytes)]
 
     def park(self, message_id: str, task: str, reason: str, message: object) -> None:
         """Move a message that cannot be processed to the dead-letter table."""
