@@ -155,7 +155,7 @@ class Client:
         reference: Mapping[str, Any] | None = None,
         send_at: datetime | LocalTime | None = None,
         valid_for: timedelta | None = None,
-    ) -> list[NotificationId]:
+    ) -> list[UUID]:
         """Knock for any number of people with the same content, each with their own ``params``, ``locale`` and ``key``.
 
         A list (or any sized collection) is checked as a whole before anything is sent. A generator is sent as it goes,
@@ -165,7 +165,7 @@ class Client:
             recipients: recipients, or user ids as text.
 
         Returns:
-            The notifications' ids, in order, each as that of :meth:`notify`.
+            The notifications' ids, in order. Each is a :class:`NotificationId`, as that of :meth:`notify`.
 
         Raises:
             InvalidMessage: an argument is wrong; a recipient is named by its place, like ``recipients[3].phone``.
@@ -430,14 +430,14 @@ class Client:
 
     def _send_many(
         self, name: str, items: Iterable[_T], draft: Callable[[Sequence[_T]], Draft], words: Rewording = lambda w: w
-    ) -> list[NotificationId]:
+    ) -> list[UUID]:
         if isinstance(items, str | bytes) or not isinstance(items, Iterable):
             raise InvalidMessage(name, "must be several, in a list; for one there is a method of its own")
         made = _drafts(items, draft, words)
         if isinstance(items, Collection):
             ready = list(made)
             drafts.refuse_repeated({place: key for n, one in enumerate(ready) for place, key in one.keys_from(n)})
-            return self._send(ready)
+            return [*self._send(ready)]
         return [id_ for one in made for id_ in self._send([one])]
 
     def _send(self, ready: Sequence[Draft]) -> list[NotificationId]:

@@ -41,7 +41,11 @@ def test_a_key_starts_one_blast_and_gets_the_same_answer_again(client: httpx.Cli
     again = client.post("/v1/blasts", json=BLAST)
     assert (first.status_code, again.status_code) == (202, 202)
     assert (first.json()["duplicate"], again.json()) == (False, {**first.json(), "duplicate": True})
-    others = [{"params": {"what": "Darjeeling"}}, {"segment": {"everyone": True}}, {"reference": {"try": 2}}]
+    others: list[dict[str, Any]] = [
+        {"params": {"what": "Darjeeling"}},
+        {"segment": {"everyone": True}},
+        {"reference": {"try": 2}},
+    ]
     told = [client.post("/v1/blasts", json={**BLAST, **other}).json() for other in others]
     assert [(one["duplicate"], one["differs"]) for one in told] == [(True, True), (True, True), (True, False)]
     assert first.headers["Location"] == again.headers["Location"] == f"/v1/blasts/{first.json()['id']}"

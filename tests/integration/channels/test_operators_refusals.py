@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+import asyncio
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from google.auth.exceptions import RefreshError, TransportError
+from sqlalchemy import text
 from structlog.testing import capture_logs
 
 from knocktwice_shared.ids import uuid7
 from knocktwice_shared.messages import parse_batch
+from knocktwice_worker.channels.fcm import FcmChannel
+from knocktwice_worker.channels.messages import PushMessage
+from knocktwice_worker.channels.outbound.transport import Transport
 from knocktwice_worker.channels.outbound.troubles import Troubles
 from knocktwice_worker.channels.outcomes import Outcome, Rejected, Retry, Sent, Unknown
+from knocktwice_worker.channels.provider import deliver
+from knocktwice_worker.channels.twilio.reports import read_callback
 from knocktwice_worker.cli import doctor
+from knocktwice_worker.gateway.intake.callbacks import CallbackIntake
 from knocktwice_worker.reporting.story import Story, tell
 from knocktwice_worker.runtime.dispatcher import dispatch
 from knocktwice_worker.sandbox import Answer, Rule
@@ -54,6 +63,8 @@ def _work(here: Services) -> None:
     for task, ids in rung:
         if task == "knocktwice.send_sms":
             here.later_steps.send(ids)
+        elif task == "knocktwice.resume_push":
+            here.pushes.resume(ids)
         elif task == "knocktwice.check_fallback":
             here.later_steps.send(here.fallback.check(ids))
 
@@ -118,17 +129,90 @@ def test_a_refusal_of_the_number_stays_the_recipients(working: Services, sandbox
     assert _doctor(working) == ("ok", "no provider refuses us")
 
 
-def test_one_device_of_another_project_fails_and_all_of_them_wait(working: Services, sandbox: Sandbox) -> None:
-    sandbox.rule(Rule("push", match="silent-1", answer=Answer(error_code="SENDER_ID_MISMATCH")))
-    assert _told(working, _send(working)).state == "failed"
-    assert _told(working, _send(working, "silent-2")).state == "pushed"
-    sandbox.clear_rules()
+def test_devices_of_another_project_wait_until_one_of_ours_is_pushed(
+    working: Services, sandbox: Sandbox, clock: Clock
+) -> None:
+    with working.engine.begin() as conn:
+        conn.execute(text("INSERT INTO users (id) VALUES ('u')"))
+        conn.execute(text("INSERT INTO devices (registration, user_id, platform) VALUES ('silent-10', 'u', 'ios')"))
     sandbox.rule(Rule("push", answer=Answer(error_code="SENDER_ID_MISMATCH")))
-    states = [_told(working, _send(working, f"silent-{n}", plan=SMS)).steps[0].state for n in range(10, 16)]
-    assert states == ["failed", "failed", "scheduled", "scheduled", "scheduled", "scheduled"]
+    ids = [_send(working, f"silent-{n}", plan=SMS) for n in range(10, 14)]
+    # A worker that has just started knows nothing of its credentials: not even the first device is to blame.
+    assert [_told(working, id_).steps[0].state for id_ in ids] == ["scheduled"] * 4
     level, finding = _doctor(working)
     assert level == "error"
     assert "the credentials are of another Firebase project" in finding
+    sandbox.clear_rules()
+    sandbox.rule(Rule("push", match="silent-10", answer=Answer(error_code="SENDER_ID_MISMATCH")))
+    assert _told(working, _send(working, "silent-2")).state == "pushed"
+    clock.advance(timedelta(minutes=2))
+    _work(working)
+    assert [_told(working, id_).steps[0].state for id_ in ids] == ["failed", "sent", "sent", "sent"]
+    with working.engine.connect() as conn:
+        assert conn.execute(text("SELECT count(*) FROM devices")).scalar_one() == 1
+    # More devices in a row than have ever been strangers: the credentials again.
+    sandbox.rule(Rule("push", answer=Answer(error_code="SENDER_ID_MISMATCH")))
+    states = [_told(working, _send(working, f"silent-{n}", plan=SMS)).steps[0].state for n in range(20, 25)]
+    assert states[2:] == ["scheduled"] * 3
+
+
+def test_a_lapsed_apns_key_is_shown_at_once(working: Services, sandbox: Sandbox) -> None:
+    sandbox.rule(Rule("push", answer=Answer(error_code="THIRD_PARTY_AUTH_ERROR")))
+    with capture_logs() as logs:
+        _send(working)
+    assert [entry["provider"] for entry in logs if entry["event"].startswith("provider refuses us")] == ["fcm"]
+    assert _doctor(working) == ("error", _doctor(working)[1])
+    assert "check the APNs key" in _doctor(working)[1]
+
+
+@pytest.mark.parametrize(
+    ("kind", "said", "operators", "told"),
+    [
+        (RefreshError, ["invalid_grant: Invalid JWT: iat and exp", {"error": "invalid_grant"}], True, "clock"),
+        (RefreshError, ["invalid_client: no such client"], True, "RefreshError"),
+        (TransportError, ["connection refused"], False, "TransportError"),
+    ],
+)
+def test_credentials_that_google_refuses_are_the_operators_and_a_network_is_not(
+    kind: type[Exception], said: list[Any], operators: bool, told: str
+) -> None:
+    class Credential:
+        valid, expired, token = False, True, None
+
+        def refresh(self, _: object) -> None:
+            raise kind(*said)
+
+    channel = FcmChannel(url="http://127.0.0.1:1", credentials_file=None, project="p")
+    channel.__dict__["_credential"] = Credential()
+    transport = Transport(timeout=1, in_flight=1)
+    push = PushMessage("01939e2b-6b43-7e5a-9f6e-000000000001", "silent-1", "t", "b", timedelta(hours=1))
+    (outcome,) = deliver(transport, channel, [push])
+    transport.close()
+    assert isinstance(outcome, Retry)
+    assert (outcome.operators, told in outcome.reason) == (operators, True)
+
+
+@pytest.mark.parametrize("code", [30002, 30034, 30018])
+def test_a_message_that_twilio_fails_later_for_the_account_is_shown_and_says_nothing_of_the_number(
+    working: Services, sandbox: Sandbox, code: int
+) -> None:
+    told = _text(working)
+    (sent,) = sandbox.texts()
+    form = {"MessageSid": sent.sid, "MessageStatus": "undelivered", "ErrorCode": str(code)}
+    report = read_callback(form, datetime.now(UTC))
+    assert report is not None
+
+    async def taken() -> None:
+        intake = CallbackIntake(working)
+        await intake.take(report)
+        await intake.close()
+
+    asyncio.run(taken())
+    level, finding = _doctor(working)
+    assert (level, f"Twilio {code}: " in finding) == ("error", True)
+    with working.engine.connect() as conn:
+        assert conn.execute(text("SELECT count(*) FROM untextable")).scalar_one() == 0
+    assert _told(working, told).steps[1].provider_status == "undelivered"
 
 
 def test_fcms_refusal_of_our_credentials_is_shown(working: Services, sandbox: Sandbox) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import date
+from datetime import date, timedelta
 
 import pytest
 
+from knocktwice_worker.cli import doctor
+from knocktwice_worker.cli.doctor import Level
 from knocktwice_worker.notation.number_plans import installed, released
 
 
@@ -18,3 +20,11 @@ def test_the_number_of_a_release_tells_about_when_it_came_out(release: str, day:
 
 def test_a_release_is_installed() -> None:
     assert installed()
+
+
+@pytest.mark.parametrize(("days", "level"), [(0, Level.OK), (180, Level.OK), (190, Level.WARNING)])
+def test_doctor_warns_of_number_plans_that_are_older_than_half_a_year(days: int, level: Level) -> None:
+    day = released(installed())
+    assert day is not None
+    found, told = doctor.number_plans_on(day + timedelta(days=days))
+    assert (found, "upgrade it, or set KNOCKTWICE_NUMBERS=possible" in told) == (level, level is Level.WARNING)

@@ -23,16 +23,10 @@ if TYPE_CHECKING:
 
 
 class Started(NamedTuple):
-    """A blast's id, and what became of the request.
-
-    Attributes:
-        new: whether it is started; a key that was used before starts nothing.
-        differs: whether the key was used for another audience or other words.
-    """
+    """A blast's id, and whether it is new: a key that was used before starts nothing."""
 
     id: UUID
     new: bool
-    differs: bool = False
 
 
 def start(conn: Connection, blast: Blast, schedule: str | None = None, *, settings: Settings | None = None) -> Started:
@@ -51,8 +45,17 @@ def start(conn: Connection, blast: Blast, schedule: str | None = None, *, settin
         check_content(conn, blast, settings)
         if states.start(conn, blast, segment_filter.dump(wanted), schedule):
             return Started(blast_id(blast.key), True)
+    return Started(blast_id(blast.key), False)
+
+
+def differs(conn: Connection, blast: Blast) -> bool:
+    """Return whether the blast that has this key is for other people, or says something else.
+
+    Raises:
+        InvalidMessage: the filter is none.
+    """
     own = None if blast.filter is None else segment_filter.dump(segment_filter.parse(blast.filter, "filter"))
-    return Started(blast_id(blast.key), False, standing.differs(conn, blast, own))
+    return standing.differs(conn, blast, own)
 
 
 def audience(conn: Connection, blast: Blast) -> Filter:

@@ -50,8 +50,8 @@ _TOKEN_TIMEOUT_S = 10
 _MARK = f"{secrets.token_hex(16)}-{{}}"
 _SLOT = re.compile(f'"{_MARK.format("([0-9])")}"')
 _quoted = json.encoder.encode_basestring
-#: A device that was registered with another project. So many in a row, without one that is ours, are devices; more are a sign
-#: that the credentials are of the wrong project.
+#: A device of another project, or credentials of another project: the answer is the same. It is the device's once a push of
+#: this process was taken, and of no more devices in a row than so many; else the credentials', which the operator mends.
 _MISMATCH, _FEW_MISMATCHES = "SENDER_ID_MISMATCH", 2
 #: The wait before another try of what the operator must mend first.
 _OPERATORS_PAUSE = timedelta(minutes=1)
@@ -61,8 +61,9 @@ _REJECTIONS = {
     # Not dead: with the wrong project's credentials every address would look like this.
     "SENDER_ID_MISMATCH": Rejected("sender_mismatch", "FCM SENDER_ID_MISMATCH"),
     "INVALID_ARGUMENT": Rejected("invalid_argument", "FCM INVALID_ARGUMENT"),
+    # Told to the operator at once. The push fails, because what follows it may be urgent; the brake holds the rest.
     "THIRD_PARTY_AUTH_ERROR": Rejected(
-        "third_party_auth", "FCM THIRD_PARTY_AUTH_ERROR: check the APNs key or web push certificate"
+        "third_party_auth", "FCM THIRD_PARTY_AUTH_ERROR: check the APNs key or web push certificate", operators=True
     ),
 }
 
@@ -84,8 +85,8 @@ class FcmChannel:
         self._project = project
         self._refreshing = threading.Lock()
         self._refused = False
-        #: Devices of another project since the last push that was taken.
-        self._mismatches = 0
+        #: Devices of another project since the last push that was taken; before the first one, nobody's fault is known.
+        self._mismatches = _FEW_MISMATCHES
         self._kept_headers: tuple[str, Mapping[str, str]] | None = None
         self._kept_form: _Form | None = None
 
@@ -136,7 +137,7 @@ class FcmChannel:
         if error.code == _MISMATCH:
             self._mismatches += 1
             if self._mismatches > _FEW_MISMATCHES:
-                # Of all devices one after the other none is of another project: our credentials are.
+                # Not one device of the project is known to work with these credentials.
                 why = "FCM SENDER_ID_MISMATCH for every device: the credentials are of another Firebase project"
                 return Retry(why, _OPERATORS_PAUSE, operators=True)
         if error.code in _REJECTIONS:
@@ -194,14 +195,19 @@ class FcmChannel:
         return f"{self._url}/v1/projects/{project}/messages:send"
 
     def _refresh(self) -> None:
-        from google.auth.exceptions import GoogleAuthError
+        from google.auth.exceptions import GoogleAuthError, RefreshError, TransportError
         from google.auth.transport.requests import Request as TokenRequest
 
         try:
             self._credential.refresh(partial(TokenRequest(), timeout=_TOKEN_TIMEOUT_S))
         except (GoogleAuthError, ValueError) as error:
+            # Google refuses a key that was deleted and a clock that is wrong in the same words.
+            refused = "invalid_grant" in str(error)
+            hint = "; is this machine's clock right, and does the service account's key still exist?" if refused else ""
+            passing = isinstance(error, TransportError) or (isinstance(error, RefreshError) and error.retryable)
+            why = "invalid_grant" if refused else type(error).__name__
             raise CredentialsUnavailable(
-                f"GOOGLE_APPLICATION_CREDENTIALS: Google gives no access token ({type(error).__name__})"
+                f"GOOGLE_APPLICATION_CREDENTIALS: Google gives no access token ({why}){hint}", operators=not passing
             ) from error
         self._refused = False
         _ = self._endpoint

@@ -13,7 +13,15 @@ if TYPE_CHECKING:
 
 
 class CredentialsUnavailable(KnocktwiceError):
-    """A provider's credentials are missing or refused: correct the named setting. Nothing was sent; we try again."""
+    """A provider's credentials are missing or refused: correct the named setting. Nothing was sent; we try again.
+
+    Attributes:
+        operators: the operator must mend it; ``False``: whoever gives the credentials could not be reached.
+    """
+
+    def __init__(self, problem: str, *, operators: bool = True) -> None:
+        super().__init__(problem)
+        self.operators = operators
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +63,14 @@ class Rejected:
         detail: the provider's code and text, without personal data.
         address_dead: the address is gone for good and should be forgotten.
         opted_out: the recipient has opted out at the provider; the address joins the opt-outs.
+        operators: the operator must mend it. The message cannot wait for that, and says nothing of its recipient.
     """
 
     reason: str
     detail: str = ""
     address_dead: bool = False
     opted_out: bool = False
+    operators: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,7 +63,7 @@ def deliver(
     try:
         channel.authorize()
     except CredentialsUnavailable as error:
-        return [Retry(str(error), _NO_CREDENTIALS_PAUSE, operators=True)] * len(messages)
+        return [Retry(str(error), _NO_CREDENTIALS_PAUSE, operators=error.operators)] * len(messages)
     answers = transport.send([channel.request(m) for m in messages], not_after)
     return [_TOO_LATE if isinstance(a, NoResponse) and a.late else channel.outcome(a) for a in answers]
 

@@ -38,6 +38,7 @@ class StatusReport:
         error_text: the provider's code if ``error`` cannot express it: a word, or a number that rows use for something
             else.
         untextable: why the number cannot be texted, if the code says so.
+        operators: what the operator must mend, if the code says so; it says nothing of the recipient.
     """
 
     provider: str
@@ -50,6 +51,7 @@ class StatusReport:
     price_unit: str | None = None
     error_text: str | None = None
     untextable: Untextable | None = None
+    operators: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -96,8 +96,9 @@ def start(
         if not dry_run:
             with reading(services()) as conn:
                 started = request.start(conn, blast, settings=services().settings)
+                differs = not started.new and request.differs(conn, blast)
                 conn.commit()
-            told |= {"id": started.id, "key": key, "new": started.new, "differs": started.differs}
+            told |= {"id": started.id, "key": key, "new": started.new, "differs": differs}
     if as_json:
         print_json(told)
     elif not dry_run:

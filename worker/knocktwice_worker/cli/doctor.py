@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from enum import StrEnum
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
@@ -176,13 +176,18 @@ def _refusals(here: Services) -> tuple[Level, str]:
         for t in found
     ]
     level = Level.ERROR if any(t.operators for t in found) else Level.WARNING
-    return level, ". ".join(told) + ". Messages wait, and are tried again"
+    return level, ". ".join(told) + ". Messages that can wait are tried again"
 
 
 def _number_plans(_: Services) -> tuple[Level, str]:
+    return number_plans_on(datetime.now(UTC).date())
+
+
+def number_plans_on(today: date) -> tuple[Level, str]:
+    """Return whether the installed number plans are young enough on a day, in words for a person."""
     release = number_plans.installed()
     day = number_plans.released(release)
-    if day is not None and datetime.now(UTC).date() - day > number_plans.OLD:
+    if day is not None and today - day > number_plans.OLD:
         finding = (
             f"phonenumbers {release} is of about {day:%B %Y}, and ranges assigned since are refused as not assigned"
         )

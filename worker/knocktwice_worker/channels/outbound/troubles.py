@@ -17,12 +17,14 @@ from typing import TYPE_CHECKING
 import structlog
 from redis.exceptions import RedisError
 
-from knocktwice_worker.channels.outcomes import Outcome, Retry, Unknown
+from knocktwice_worker.channels.outcomes import Outcome, Rejected, Retry, Unknown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from redis import Redis
+
+    from knocktwice_worker.channels.reports import StatusReport
 
 log = structlog.get_logger(__name__)
 
@@ -85,7 +87,7 @@ class Troubles:
         if not bad and provider not in self._seen:
             return
         ours = sum(isinstance(o, Retry) and (o.too_fast or o.ours) for o in outcomes)
-        refused = [o for o in bad if isinstance(o, Retry) and o.operators]
+        refused = [o for o in bad if isinstance(o, Retry | Rejected) and o.operators]
         with self._lock:
             change = self._change(provider, len(outcomes) - len(bad) - ours, bad, refused)
         if change is None:
@@ -100,6 +102,15 @@ class Troubles:
                 self._redis.hdel(_KEY, provider)
         except RedisError as error:
             log.warning("provider trouble not noted", provider=provider, error=type(error).__name__)
+
+    def reported(self, reports: Sequence[StatusReport]) -> None:
+        """Take notice of messages that a provider had accepted, and that failed for what the operator must mend."""
+        refused: dict[str, list[Outcome]] = {}
+        for report in reports:
+            if report.operators is not None:
+                refused.setdefault(report.provider, []).append(Rejected("", report.operators, operators=True))
+        for provider, outcomes in refused.items():
+            self.note(provider, outcomes)
 
     def current(self) -> list[Trouble]:
         """Return the troubles that were seen lately, by provider."""
@@ -118,7 +129,8 @@ class Troubles:
         if refused or (bad and failing):
             seen.told += len(refused or bad)
             seen.partial = seen.partial or goods > 0
-            reason = str(getattr((refused or bad)[-1], "reason", ""))
+            last = (refused or bad)[-1]
+            reason = last.detail if isinstance(last, Rejected) else str(getattr(last, "reason", ""))
             if now - seen.logged_at >= _LOG_EVERY_S or not seen.logged_at:
                 seen.logged_at = now
                 event = "provider refuses us, the operator must mend it" if refused else "provider fails"
@@ -135,6 +147,8 @@ class Troubles:
 
 
 def _failed(outcome: Outcome) -> bool:
+    if isinstance(outcome, Rejected):
+        return outcome.operators
     return isinstance(outcome, Unknown) or (isinstance(outcome, Retry) and not (outcome.too_fast or outcome.ours))
 
 

@@ -35,6 +35,20 @@ _UNTEXTABLE = {
     21211: Untextable.INVALID_NUMBER,
     21614: Untextable.INVALID_NUMBER,
 }
+#: Codes of messages that Twilio had accepted, and that failed for what the operator must mend.
+_OPERATORS = {
+    30002: "the account is suspended",
+    30018: "the recipient's operator wants the sender registered beforehand",
+    30023: "the sender's daily limit of messages to the United States is reached",
+    30024: "the sender is not provisioned with the recipient's operator",
+    30027: "the sender's daily limit with T-Mobile is reached",
+    30032: "the toll-free sender is not verified",
+    30033: "the campaign of the sender (A2P 10DLC) is suspended",
+    30034: "the sender is not registered to text numbers in the United States (A2P 10DLC)",
+    30035: "the sender's registration (A2P 10DLC) is not complete",
+    30037: "the account may not send messages",
+    30040: "the recipient's operator wants the sender registered beforehand",
+}
 #: The size of Twilio's largest page.
 _PAGE_SIZE = 1000
 _SID = re.compile(r"[A-Z]{2}[0-9a-fA-F]{32}")
@@ -136,11 +150,14 @@ def _report(
         return None
     state = ProviderState(status)
     untextable = _UNTEXTABLE.get(error or 0) if state in LOST else None
+    mend = _OPERATORS.get(error or 0) if state in LOST else None
+    operators = mend and f"Twilio {error}: {mend}"
     if not isinstance(price, str) or not PRICE.fullmatch(price):
-        return StatusReport(NAME, sid, state, at, error, intent, untextable=untextable)
+        return StatusReport(NAME, sid, state, at, error, intent, untextable=untextable, operators=operators)
     # Twilio writes a price that we pay as a negative number.
     unit = unit.upper() if isinstance(unit, str) and len(unit) == 3 and unit.isascii() else None
-    return StatusReport(NAME, sid, state, at, error, intent, price.removeprefix("-"), unit, untextable=untextable)
+    said = (price.removeprefix("-"), unit)
+    return StatusReport(NAME, sid, state, at, error, intent, *said, untextable=untextable, operators=operators)
 
 
 def _json(answer: Response | NoResponse) -> dict[str, Any]:

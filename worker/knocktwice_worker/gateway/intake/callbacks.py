@@ -34,6 +34,7 @@ class CallbackIntake:
 
     def __init__(self, services: Services) -> None:
         self._engine = services.engine
+        self._troubles = services.troubles
         self._secret = secret(services.settings).encode()
         self._group: GroupCommit[StatusReport | InboundText] = GroupCommit(
             self._write, at_once=_AT_ONCE, most_waiting=_MOST_WAITING
@@ -52,6 +53,7 @@ class CallbackIntake:
         with self._engine.begin() as conn:
             inbound_texts.receive(conn, [item for item in items if isinstance(item, InboundText)], self._secret)
             provider_reports.accept(conn, reports)
+        self._troubles.reported(reports)
         try:
             # They are kept. What cannot be brought to its delivery now is brought by the clock.
             with self._engine.begin() as conn:

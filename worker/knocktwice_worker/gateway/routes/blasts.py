@@ -75,9 +75,10 @@ def start(services: Here, body: JsonBody, response: Response) -> Any:
                 raise Problem("over-budget", problem)
         with writing(services) as conn:
             started = request.start(conn, blast, settings=services.settings)
+            differs = not started.new and request.differs(conn, blast)
     response.headers["Location"] = f"/v1/blasts/{started.id}"
     response.headers[DURABILITY] = COMMITTED
-    return {"id": started.id, "key": blast.key, "duplicate": not started.new, "differs": started.differs}
+    return {"id": started.id, "key": blast.key, "duplicate": not started.new, "differs": differs}
 
 
 @router.post(
