@@ -21,7 +21,7 @@ from knocktwice_worker.sandbox import Sandbox
 from mutants.trial import SHARED_SERVERS
 from support.clock import Clock
 from support.commands import CommandOutput
-from support.databases import new_database
+from support.databases import lent_database
 from support.http_gateway import HttpGateway
 from support.sms_provider import SmsProvider
 
@@ -66,7 +66,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
 @pytest.fixture
 def database_url(servers: Servers) -> Iterator[str]:
     """A migrated database of the test's own."""
-    with new_database(servers) as url:
+    with lent_database(servers) as url:
         yield url
 
 

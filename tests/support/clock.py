@@ -10,12 +10,16 @@ if TYPE_CHECKING:
     from datetime import datetime, timedelta
 
 
+#: The table in which a test's clock keeps how far it is ahead.
+CLOCK_TABLE = "test_clock"
+
+
 class Clock:
     """The database's clock, as far ahead of the real one as the test says. Every connection and process sees it."""
 
     def __init__(self, database_url: str) -> None:
         self._engine = sa.create_engine(database_url, poolclass=sa.NullPool)
-        self._run("CREATE TABLE test_clock (ahead interval NOT NULL)")
+        self._run(f"CREATE TABLE {CLOCK_TABLE} (ahead interval NOT NULL)")
         self._run("INSERT INTO test_clock VALUES ('0')")
         self._run(
             "CREATE OR REPLACE FUNCTION knocktwice_now() RETURNS timestamptz LANGUAGE sql STABLE PARALLEL SAFE "

@@ -25,7 +25,7 @@ from knocktwice_worker.privacy import erasure
 from knocktwice_worker.runtime.dispatcher import dispatch
 from knocktwice_worker.sandbox import Sandbox
 from support.clock import Clock
-from support.databases import new_database
+from support.databases import lent_database
 from support.interleaving import Interleaver
 from support.one_notification import OneNotification
 
@@ -54,7 +54,7 @@ _numbers = itertools.count(1)
 def installed(servers: Servers, home: Path) -> Iterator[Scenario]:
     """Set up an installation in a database and a keyspace of its own, whose deadlocks are noticed soon."""
     broker = f"{servers.broker_url}?virtual_host=2"
-    with pytest.MonkeyPatch.context() as patch, new_database(servers) as url, Sandbox() as sandbox:
+    with pytest.MonkeyPatch.context() as patch, lent_database(servers) as url, Sandbox() as sandbox:
         for name, value in sandbox.environment(home).items():
             patch.setenv(name, value)
         client = installation.connect_redis(broker)
