@@ -18,10 +18,12 @@ import threading
 import weakref
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol
 
 from knocktwice.durability import Asked
+from knocktwice.joining import Joining, StillWaiting
 from knocktwice.keys import Use
 from knocktwice_shared.durability import Durability
 from knocktwice_shared.errors import BrokerUnavailable, KnocktwiceError, NotConfirmed, QueueFull
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from kombu import Connection
+    from redis import Redis
 
     from knocktwice.address import Address
     from knocktwice.envelope import Outgoing
@@ -50,6 +53,7 @@ log = logging.getLogger("knocktwice")
 KEY_LIFETIME = timedelta(days=7)
 #: Messages per round trip: 20 full batches are 10,000 notifications and, inbox and queue together, about 4 MB.
 _AT_ONCE = 20
+_BUSY = "other threads of this process kept the connection busy"
 #: Atomic, and scored by the server's clock, so that a producer with a wrong clock cannot hide a message from ``sweep``.
 #: KEYS are the inbox's four and each message's queue; ARGV of each message its id, inbox entry, queued form, the
 #: number of its subjects, and these. Returns how many a queue refused, and the ids of the messages without room.
@@ -112,7 +116,10 @@ class KombuBroker:
         self._timeout = timeout
         self._asked = asked
         self._lock = threading.Lock()
+        self._joining = Joining()
         self._connection: Connection | None = None
+        #: The hash of the accepting script, as the broker said it.
+        self._script: str | None = None
         # A pid check in each call would race: a child's first two threads might both find the parent's lock.
         this = weakref.ref(self)
         os.register_at_fork(after_in_child=lambda: _forget(this()))
@@ -143,9 +150,14 @@ class KombuBroker:
         rest = iter(messages)
         some = list(islice(rest, _AT_ONCE))
         refused: list[str] = []
+        alone = True
         while some:
             following = list(islice(rest, _AT_ONCE))
             if self._address.speaks_redis:
+                if alone and not following:
+                    refused += self._accept_together(some)
+                    break
+                alone = False
                 refused += self._accept(some, confirm=not following)
             else:
                 self._publish(some)
@@ -157,6 +169,13 @@ class KombuBroker:
         """Close the connection. The next call opens another."""
         with self._lock:
             self._drop()
+
+    def _accept_together(self, messages: Sequence[Outgoing]) -> Sequence[str]:
+        """Accept messages in one round trip, with those of other threads; return the ids of those without room."""
+        try:
+            return self._joining.accept(messages, partial(self._accept, confirm=True), self._timeout)
+        except StillWaiting:
+            raise self._unavailable(_BUSY) from None
 
     def _accept(self, messages: Sequence[Outgoing], *, confirm: bool) -> list[str]:
         """Accept messages, and return the ids of those without room.
@@ -172,16 +191,7 @@ class KombuBroker:
         ]
         wait = self._asked.command(self._timeout) if confirm else None
         with self._turn() as connection, connection.default_channel.conn_or_acquire() as redis:
-            if wait is None:
-                answers = [redis.eval(_ACCEPT, len(keys), *keys, *parts)]
-            else:
-                # One request, on one connection: the broker waits for what this connection has written.
-                pipe = redis.pipeline(transaction=False)
-                pipe.eval(_ACCEPT, len(keys), *keys, *parts)
-                pipe.execute_command(*wait)
-                answers = pipe.execute(raise_on_error=False)
-                if isinstance(answers[0], Exception):
-                    raise answers[0]
+            answers = self._run_script(redis, (len(keys), *keys, *parts), wait)
         unqueued, *refused = answers[0]
         if unqueued:
             log.warning("accepted but not queued; a worker's sweep will: %d of %d messages", unqueued, len(messages))
@@ -192,6 +202,35 @@ class KombuBroker:
                 "key (or ids)"
             )
         return [id_.decode() if isinstance(id_, bytes) else str(id_) for id_ in refused]
+
+    def _run_script(self, redis: Redis, arguments: Sequence[Any], wait: Sequence[Any] | None) -> list[Any]:
+        """Run the accepting script by its hash, because its text is longer than most messages.
+
+        A broker that has restarted, or another one behind the same address, does not know the hash: it has done
+        nothing then, and gets the text.
+        """
+        from redis.exceptions import NoScriptError
+
+        if self._script is not None:
+            try:
+                return self._run_known(redis, self._script, arguments, wait)
+            except NoScriptError:
+                log.debug("the broker does not know the script any more")
+        hash_ = redis.script_load(_ACCEPT)
+        self._script = hash_.decode() if isinstance(hash_, bytes) else str(hash_)
+        return self._run_known(redis, self._script, arguments, wait)
+
+    def _run_known(self, redis: Redis, script: str, arguments: Sequence[Any], wait: Sequence[Any] | None) -> list[Any]:
+        if wait is None:
+            return [redis.evalsha(script, *arguments)]
+        # One request, on one connection: the broker waits for what this connection has written.
+        pipe: Any = redis.pipeline(transaction=False)
+        pipe.evalsha(script, *arguments)
+        pipe.execute_command(*wait)
+        answers: list[Any] = pipe.execute(raise_on_error=False)
+        if isinstance(answers[0], Exception):
+            raise answers[0]
+        return answers
 
     def _publish(self, messages: Sequence[Outgoing]) -> None:
         with self._turn() as connection:
@@ -216,7 +255,7 @@ class KombuBroker:
     def _turn(self) -> Iterator[Connection]:
         """Lend the connection to one thread; drop it when anything goes wrong on it."""
         if not self._lock.acquire(timeout=self._timeout):
-            raise self._unavailable("other threads of this process kept the connection busy")
+            raise self._unavailable(_BUSY)
         try:
             yield self._connected()
         except _broker_errors() as error:
@@ -283,6 +322,7 @@ def _forget(broker: KombuBroker | None) -> None:
     if broker is not None:
         # Nothing is closed: after a fork the sockets are the parent's.
         broker._lock = threading.Lock()
+        broker._joining = Joining()
         broker._connection = None
 
 

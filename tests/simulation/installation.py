@@ -27,9 +27,10 @@ from simulation.turns import current
 from support.databases import new_database
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from knocktwice.envelope import Outgoing
     from knocktwice_worker.embedded.servers import Servers
     from knocktwice_worker.services import Services
     from simulation.queues import Queues
@@ -62,6 +63,10 @@ class _Broker(KombuBroker):
     def __init__(self, broker_url: str, redis: Keyspace) -> None:
         super().__init__(address.find(broker_url), 5.0)
         self._ours: Any = _Connection(redis)
+
+    def _accept_together(self, messages: Sequence[Outgoing]) -> Sequence[str]:
+        # Each caller is an application of its own, whose calls have nobody to join.
+        return self._accept(messages, confirm=True)
 
     @contextmanager
     def _turn(self) -> Iterator[Any]:

@@ -68,15 +68,24 @@ def _message_task(name: Task, **options: Any) -> Any:
     return run
 
 
-def _gathered_task(name: Task, weight: Callable[[object], int]) -> Any:
-    """Make a task that carries out many messages together, and a single message like :func:`_message_task`."""
+def _gathered_task(name: Task, weight: Callable[[object], int], *, patient: bool = False) -> Any:
+    """Make a task that carries out many messages together, and a single message like :func:`_message_task`.
+
+    Args:
+        patient: a message waits a moment for others.
+    """
 
     def together(messages: Sequence[tuple[str, object]]) -> None:
         here = services()
         here.accepted[name]([message for _, message in messages])
         here.inbox.done(name, messages)
 
-    gathered = {"base": GatheredTask, "together": staticmethod(together), "weight": staticmethod(weight)}
+    gathered = {
+        "base": GatheredTask,
+        "together": staticmethod(together),
+        "weight": staticmethod(weight),
+        "patient": patient,
+    }
     return _message_task(name, **gathered)
 
 
@@ -142,8 +151,9 @@ def _withdraw(here: Services, ids: list[str]) -> None:
         log.warning("pushes not withdrawn", error=type(error).__name__, count=len(ids))
 
 
-#: Write receipts, and end the steps that they make unnecessary.
-record_events = _gathered_task(Task.RECORD_EVENTS, _count_in("receipts"))
+#: Write receipts, and end the steps that they make unnecessary. They wait for company: a decision that is due meanwhile
+#: finds them in the inbox.
+record_events = _gathered_task(Task.RECORD_EVENTS, _count_in("receipts"), patient=True)
 
 #: Stop notifications that have not reached the provider yet.
 cancel = _message_task(Task.CANCEL)

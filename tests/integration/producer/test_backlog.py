@@ -158,7 +158,7 @@ def test_the_limit_costs_no_round_trip(client: Client, inbox: Inbox, valkey: red
     client.notify(user="u-1", push=PUSH)
     valkey.config_resetstat()
     client.notify(user="u-1", push=PUSH)
-    assert valkey.info("commandstats")["cmdstat_eval"]["calls"] == 1
+    assert valkey.info("commandstats")["cmdstat_evalsha"]["calls"] == 1
     assert valkey.info("stats")["total_commands_processed"] < 20
 
 

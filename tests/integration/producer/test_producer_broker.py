@@ -446,3 +446,10 @@ def test_what_is_wrong_about_a_person_is_named_as_the_caller_gave_it_and_nothing
         client.notify_many([Recipient(user="u-0"), Recipient(**person)], push=PUSH)
     assert refused.value.field == field
     assert not accepted(valkey)
+
+
+def test_a_broker_that_has_forgotten_the_script_gets_it_again(client: Client, valkey: redis.Redis) -> None:
+    client.notify(user="u-1", push=PUSH)
+    valkey.script_flush()
+    client.notify(user="u-1", push=PUSH)
+    assert len(accepted_ids(valkey)) == 2

@@ -14,11 +14,11 @@ from support.system import eventually
 class Desk:
     """Work that waits for a sign, so that others pile up behind it. A number weighs what it says."""
 
-    def __init__(self, *, threads: int = 1, most: int = 500, rest_s: float = 0.01) -> None:
+    def __init__(self, *, threads: int = 1, most: int = 500, rest_s: float = 0.01, patient: bool = False) -> None:
         self.pool = ThreadPoolExecutor(40)
         self.groups: list[list[int]] = []
         self.go_on = threading.Event()
-        self.pile = Pile(self._work, abs, self.pool.submit, threads=threads, most=most, rest_s=rest_s)
+        self.pile = Pile(self._work, abs, self.pool.submit, threads=threads, most=most, rest_s=rest_s, patient=patient)
 
     def _work(self, numbers: list[int]) -> None:
         self.groups.append(numbers)
@@ -71,6 +71,27 @@ def test_a_turn_gives_the_next_group_a_moment_to_become_a_whole_one() -> None:
 
 def test_the_moment_passes_though_the_group_is_still_small() -> None:
     assert Desk(most=3, rest_s=0.01).bring(1, 1) == [[1], [1]]
+
+
+def test_what_is_patient_waits_for_company_with_one_turn() -> None:
+    desk = Desk(threads=2, most=3, rest_s=60, patient=True)
+    desk.go_on.set()
+    desk.pile.add(1)
+    eventually(lambda: desk.pile._lock._waiters)  # type: ignore[attr-defined]
+    desk.pile.add(1)
+    assert desk.groups == []
+    assert desk.pile._free == 1
+    desk.pile.add(1)
+    eventually(lambda: desk.groups == [[1, 1, 1]], within=30)
+
+
+def test_what_is_patient_goes_alone_when_nothing_else_comes() -> None:
+    desk = Desk(patient=True)
+    desk.go_on.set()
+    for so_far in range(1, 3):
+        desk.pile.add(so_far)
+        eventually(lambda n=so_far: desk.groups == [[i] for i in range(1, n + 1)])  # type: ignore[misc]
+        eventually(lambda: desk.pile._free == 1)
 
 
 def test_turns_are_given_back() -> None:

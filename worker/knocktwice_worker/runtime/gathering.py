@@ -2,8 +2,8 @@
 
 A batch of one message costs nearly as much as a batch of a hundred: the same queries, the same commits, the same wait
 for the provider. So messages of a *gathered* task do not go to Celery's pool one by one. They wait in a pile, and one
-of a few threads takes the whole pile. While a thread is free, a single message goes at once. After a group a thread
-rests for a moment and lets the next group grow, so the batches grow with the load. Each message is acknowledged when
+of a few threads takes the whole pile. While a thread is free, a single message goes at once, unless the task is
+*patient*. After a group a thread rests for a moment and lets the next group grow, so the batches grow with the load. Each message is acknowledged when
 its own work is done, and Flower shows each as a task.
 
 If a group fails, each of its messages goes Celery's usual way, alone and with its own error.
@@ -48,11 +48,12 @@ _OF_CELERY = ("eta", "expires", "group")
 
 
 class GatheredTask(DiscreetTask):
-    """A task whose messages are processed together. Both attributes are set where the task is made.
+    """A task whose messages are processed together. The attributes are set where the task is made.
 
     Attributes:
         together: processes many messages, given as ``(id, message)``; a repeat is safe, also of a part of them.
         weight: returns the size of a message, in notifications or receipts; never raises, whatever the message is.
+        patient: a single message waits a moment for others, even while a thread is free.
     """
 
     abstract = True
@@ -60,6 +61,7 @@ class GatheredTask(DiscreetTask):
 
     together: Callable[[Sequence[tuple[str, object]]], None]
     weight: Callable[[object], int]
+    patient: bool = False
 
 
 class Pile:
@@ -73,6 +75,7 @@ class Pile:
         most: the greatest total weight of a group; a single heavier item goes alone.
         rest_s: seconds that a thread rests after a group. It does not rest if no item waits, or enough for a whole
             group.
+        patient: whether a thread also rests before its first group, because nobody waits for the result.
     """
 
     def __init__(
@@ -84,6 +87,7 @@ class Pile:
         threads: int = _THREADS,
         most: int = BATCH_LIMIT,
         rest_s: float = _REST_S,
+        patient: bool = False,
     ) -> None:
         self._work = work
         self._weigh = weigh
@@ -91,6 +95,9 @@ class Pile:
         self._most = most
         self._free = threads
         self._rest_s = rest_s
+        self._patient = patient
+        #: Whether a thread rests before its first group. It takes what comes meanwhile, so no other thread is started.
+        self._collecting = False
         self._lock = threading.Condition()
         self._waiting: deque[tuple[Any, int]] = deque()
         self._piled = 0
@@ -101,19 +108,25 @@ class Pile:
         with self._lock:
             self._waiting.append((item, weight))
             self._piled += weight
-            if not self._free:
+            if not self._free or self._collecting:
                 if self._piled >= self._most:
                     self._lock.notify()
                 return
             self._free -= 1
+            self._collecting = self._patient
         try:
             self._start(self._run)
         except BaseException:
             with self._lock:
                 self._free += 1
+                self._collecting = False
             raise
 
     def _run(self) -> None:
+        if self._patient:
+            self._rest()
+            with self._lock:
+                self._collecting = False
         while group := self._take():
             try:
                 self._work(group)
@@ -169,7 +182,7 @@ def strategy(task: GatheredTask, app: Celery, consumer: Any) -> Callable[..., An
         for request in requests:
             request.on_success(result)
 
-    pile = Pile(work, lambda request: task.weight(request.args[0]), consumer.pool.apply_async)
+    pile = Pile(work, lambda request: task.weight(request.args[0]), consumer.pool.apply_async, patient=task.patient)
 
     def receive(message: Any, body: Any, ack: Any, reject: Any, callbacks: Any) -> Any:
         headers = message.headers
