@@ -52,6 +52,8 @@ def test_an_opt_out_between_reservation_and_claim_stops_the_sms(book: Book) -> N
     with book.engine.begin() as conn:
         conn.execute(sa.text("INSERT INTO opt_outs (number, source) VALUES ('+16505550100', 'stop')"))
     assert book(store.claim_steps, placed(ids(one)), LEASE) == ([], None)
+    # Its end is written at the next look, which does not wait for the lease.
+    assert book.rows("SELECT wake_at <= knocktwice_now() FROM deliveries WHERE step = 1") == [(True,)]
 
 
 def test_a_click_that_is_committed_before_the_claim_stops_the_sms(book: Book) -> None:

@@ -141,6 +141,12 @@ _NOT_STOPPED = f"""
   AND NOT EXISTS (SELECT FROM opt_outs o WHERE o.number = d.number)
 """
 
+# Otherwise the message would wait for the end of a lease that nobody holds, and go late if its number is in again by then.
+_LOOK_NOW = text("""
+UPDATE deliveries SET wake_at = knocktwice_now()
+WHERE notification_id = ANY(CAST(:ids AS uuid[])) AND step > 0 AND state = 'reserved'
+""")
+
 # The claim is committed before the provider is called, so that a sender that dies leaves a trace. A message that another
 # sender has tried since the choice was made is left to the next look at it: its outcome there may be unknown.
 _CLAIM = text(f"""
@@ -165,7 +171,7 @@ def claim_steps(
 ) -> tuple[list[str], datetime | None]:
     """Claim reserved messages for sending unless a receipt, a cancellation or an opt-out came first.
 
-    Those that a receipt or a cancellation answered end here. Call :func:`reserved` for the same ids before, in the same
+    Those that a receipt or a cancellation answered end here; at the others somebody looks again at once. Call :func:`reserved` for the same ids before, in the same
     transaction: it locks them.
 
     Args:
@@ -181,6 +187,7 @@ def claim_steps(
     claimed = [str(row.notification_id) for row in found]
     if missed := set(ids).difference(claimed):
         settle_answered(conn, sorted(missed))
+        conn.execute(_LOOK_NOW, {"ids": sorted(missed)})
     return claimed, found[0].claimed_at if found else None
 
 
