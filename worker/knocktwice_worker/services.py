@@ -21,6 +21,7 @@ from knocktwice_worker import config
 from knocktwice_worker.audience import opt_out_log, people
 from knocktwice_worker.audience.erased import Erased
 from knocktwice_worker.audience.receipt_health import SilentKinds
+from knocktwice_worker.blasts import clock_jumps as blast_clock_jumps
 from knocktwice_worker.blasts import request, states
 from knocktwice_worker.blasts.expansion import Expansion
 from knocktwice_worker.channels.channel import Wiring
@@ -317,7 +318,7 @@ class Services:
     @cached_property
     def clock_watch(self) -> ClockWatch:
         """Notices that the database's clock went back."""
-        return ClockWatch(engine=self.engine, redis=self.redis)
+        return ClockWatch(engine=self.engine, redis=self.redis, others=[blast_clock_jumps.wake])
 
     @cached_property
     def quiet(self) -> QuietGate:

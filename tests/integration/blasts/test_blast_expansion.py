@@ -320,6 +320,30 @@ def test_in_no_minute_are_more_people_notified_than_the_throttle_says(
     assert sent >= min(MEMBERS, per_min * 1.7)
 
 
+@pytest.mark.parametrize("per_min", [None, 600])
+def test_a_blast_that_ran_while_the_clock_was_ahead_goes_on_when_it_is_back(
+    working: Services, broker: Broker, clock: Clock, per_min: int | None
+) -> None:
+    clock.set(datetime(2026, 11, 21, 12, tzinfo=UTC))
+    working.clock_watch.look()
+    start(working, ask(throttle_per_min=per_min))
+    clock.advance(timedelta(hours=26))
+    working.clock_watch.look()
+    working.expansion.step(str(blast_id("k")), broker)
+    # Its pages are handed out, and the workers that have them die.
+    handed_out = broker.take(Task.SEND_PAGE)
+    broker.waiting.clear()
+    assert handed_out
+    clock.advance(timedelta(hours=-26))
+    working.clock_watch.look()
+    for _ in range(100):
+        working.expansion.ring(broker)
+        broker.run()
+        clock.advance(timedelta(seconds=2))
+    assert everybody_once(working)
+    assert row(working).state == "finished"
+
+
 @pytest.mark.usefixtures("broker")
 @pytest.mark.parametrize(
     ("wrong", "said"),

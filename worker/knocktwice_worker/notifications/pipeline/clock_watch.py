@@ -16,8 +16,10 @@ from knocktwice_worker.notifications import store
 from knocktwice_worker.notifications.store import clock_jumps
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from redis import Redis
-    from sqlalchemy import Engine
+    from sqlalchemy import Connection, Engine
 
 log = structlog.get_logger(__name__)
 
@@ -43,10 +45,12 @@ class ClockWatch:
     Attributes:
         engine: for short transactions.
         redis: keeps the latest time.
+        others: wake the rows of other rooms; each gets the span by which a row may sleep too long, and says how many it woke.
     """
 
     engine: Engine
     redis: Redis
+    others: Sequence[Callable[[Connection, timedelta], int]] = ()
 
     def look(self) -> int:
         """Wake what sleeps for too long, if the clock went back since the last look; return how many rows."""
@@ -57,6 +61,9 @@ class ClockWatch:
         if latest is None or float(latest) - now <= clock_jumps.TOLERANCE.total_seconds():
             return 0
         woken = clock_jumps.wake(self.engine)
+        for other in self.others:
+            with self.engine.begin() as conn:
+                woken += other(conn, clock_jumps.TOLERANCE)
         # Only now: if this worker dies before, another one finds the jump.
         self.redis.set(LATEST, f"{now:.3f}", ex=kept)
         log.warning("the database's clock went back", by_s=round(float(latest) - now), woken=woken)
