@@ -10,7 +10,7 @@ SIDE_BY_SIDE = -n 3 --dist loadfile
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up test check lint types contracts chaos storm soak overload simulate mutants bench docs clean
+.PHONY: help install demo up test check lint types contracts chaos storm soak overload simulate mutants bench docs site example clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-18s %s\n", $$1, $$2 }'
@@ -22,6 +22,9 @@ demo: $(VENV)/.runtime ## three notifications to simulated people, start to end
 
 up: $(VENV)/.runtime ## the whole stack until Ctrl-C
 	@$(BIN)/knocktwice up
+
+example: $(VENV)/.runtime ## a coffee shop that notifies its customers, beside make up
+	@$(BIN)/python docs/example/shop.py
 
 test: $(VENV)/.dev ## all tests, against real servers that start by themselves
 	$(BIN)/pytest $(SIDE_BY_SIDE) $(PYTEST_ARGS)
@@ -70,6 +73,10 @@ bench: $(VENV)/.dev ## what it can do, measured here against the textbook; ONLY=
 
 docs: $(VENV)/.dev ## write the parts of the documents that repeat the code
 	$(BIN)/python docs/generate.py
+
+site: $(VENV)/.dev ## the documents as a site with search, in build/site; it needs no network
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	@echo "open build/site/index.html"
 
 clean: ## remove .venv, caches and builds; the embedded servers' data in .knocktwice stays
 	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
