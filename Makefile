@@ -10,7 +10,7 @@ SIDE_BY_SIDE = -n 3 --dist loadfile
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up test check lint types contracts chaos storm soak overload simulate mutants bench docs site example clean
+.PHONY: help install demo up test check lint types contracts chaos storm soak overload simulate mutants bench docs site example generators clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-18s %s\n", $$1, $$2 }'
@@ -74,6 +74,8 @@ bench: $(VENV)/.dev ## what it can do, measured here against the textbook; ONLY=
 docs: $(VENV)/.dev ## write the parts of the documents that repeat the code
 	$(BIN)/python docs/generate.py
 
+generators: $(VENV)/.generators ## what makes clients of the OpenAPI document (npm, pip), for their tests
+
 site: $(VENV)/.dev ## the documents as a site with search, in build/site; it needs no network
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 	@echo "open build/site/index.html"
@@ -92,6 +94,16 @@ $(VENV)/.dev: pyproject.toml | $(BIN)/python
 	@echo "Installing everything for work on the code into $(VENV) ..."
 	@$(call install,dev)
 	@touch $@ $(VENV)/.runtime
+
+# Apart from everything else: the generator for Python wants another version of a library that we use.
+GENERATORS := $(VENV)/generators
+$(VENV)/.generators: Makefile | $(BIN)/python
+	@mkdir -p $(GENERATORS) && echo '{"private": true, "type": "module"}' > $(GENERATORS)/package.json
+	@cd $(GENERATORS) && npm install --silent --no-audit --no-fund --no-package-lock \
+	  openapi-typescript@7.13.0 openapi-fetch@0.17.0 typescript@5.9.3 @types/node@20
+	@$(BIN)/python -m venv $(GENERATORS)/python
+	@$(GENERATORS)/python/bin/python -m pip install --quiet --disable-pip-version-check openapi-python-client==0.29.1
+	@touch $@
 
 # uv installs in seconds what takes pip a minute. It is the one on PATH or one that pip brings; where uv is not to be had,
 # or does not reach the packages (it does not read pip.conf), pip does the whole work.

@@ -15,6 +15,7 @@ from knocktwice_shared.messages import (
 from knocktwice_worker.gateway.schemas.channel_fields import of_channels
 from knocktwice_worker.gateway.schemas.fields import IdempotencyKey, Params, text_of
 from knocktwice_worker.gateway.schemas.notifications import SharedBody
+from knocktwice_worker.gateway.schemas.segments import Filter
 
 _EXAMPLE: dict[str, Any] = {
     "key": "tea-week-47",
@@ -31,10 +32,10 @@ class BlastBody(SharedBody):
     model_config = ConfigDict(json_schema_extra={"example": _EXAMPLE})
 
     key: IdempotencyKey = Field(description="The same key never fires twice.")
-    segment: Annotated[str, text_of(SEGMENT_NAME_LIMIT)] | dict[str, Any] | None = Field(
+    segment: Annotated[str, text_of(SEGMENT_NAME_LIMIT)] | Filter | None = Field(
         None, description="A saved segment, or a filter as a segment has one; or `filter`."
     )
-    filter: dict[str, Any] | None = Field(None, description="Who it is for, as in a segment.")
+    filter: Filter | None = Field(None, description="Who it is for, as in a segment.")
     params: Params | list[Any] | None = Field(None, description="Everybody's.")
     throttle_per_min: int | None = Field(None, ge=1, le=THROTTLE_LIMIT, description="Most people in any minute.")
     budget_parts: int | None = Field(None, ge=0, description="Most SMS parts it may come to.")
