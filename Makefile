@@ -10,7 +10,7 @@ SIDE_BY_SIDE = -n 3 --dist loadfile
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up test check lint types contracts chaos storm soak overload simulate mutants bench docs site example generators clean
+.PHONY: help install demo up test check lint types contracts chaos storm soak overload simulate mutants bench docs site example generators wheel sbom clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-18s %s\n", $$1, $$2 }'
@@ -80,6 +80,17 @@ site: $(VENV)/.dev ## the documents as a site with search, in build/site; it nee
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 	@echo "open build/site/index.html"
 
+wheel: $(VENV)/.dev ## the wheel of a release, in dist
+	@$(PIP_WHEEL) --wheel-dir dist .
+
+# Of what runs, not of what it is tested with.
+sbom: $(VENV)/.dev ## the list of everything that an installation consists of (CycloneDX), in dist
+	@$(BIN)/python -m venv --clear build/installation
+	@build/installation/bin/python -m pip install --quiet --disable-pip-version-check '.[all]'
+	@mkdir -p dist
+	@$(BIN)/cyclonedx-py environment --output-reproducible --pyproject pyproject.toml --output-file dist/knocktwice.cdx.json \
+	  build/installation/bin/python
+
 clean: ## remove .venv, caches and builds; the embedded servers' data in .knocktwice stays
 	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 	find producer shared worker tests deploy docs -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -115,6 +126,7 @@ if [ -z "$$uv" ] || ! "$$uv" pip install --quiet --python $(BIN)/python -e '.[$(
 fi
 endef
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
+PIP_WHEEL = $(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation
 
 $(BIN)/python:
 	@for python in $(PYTHONS); do \
