@@ -10,7 +10,7 @@ SIDE_BY_SIDE = -n 3 --dist loadfile
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up test check lint types contracts chaos storm soak overload simulate mutants bench docs clean
+.PHONY: help install demo up test check lint types contracts chaos storm soak overload simulate mutants bench docs site example generators wheel sbom clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-18s %s\n", $$1, $$2 }'
@@ -22,6 +22,9 @@ demo: $(VENV)/.runtime ## three notifications to simulated people, start to end
 
 up: $(VENV)/.runtime ## the whole stack until Ctrl-C
 	@$(BIN)/knocktwice up
+
+example: $(VENV)/.runtime ## a coffee shop that notifies its customers, beside make up
+	@$(BIN)/python docs/example/shop.py
 
 test: $(VENV)/.dev ## all tests, against real servers that start by themselves
 	$(BIN)/pytest $(SIDE_BY_SIDE) $(PYTEST_ARGS)
@@ -71,6 +74,23 @@ bench: $(VENV)/.dev ## what it can do, measured here against the textbook; ONLY=
 docs: $(VENV)/.dev ## write the parts of the documents that repeat the code
 	$(BIN)/python docs/generate.py
 
+generators: $(VENV)/.generators ## what makes clients of the OpenAPI document (npm, pip), for their tests
+
+site: $(VENV)/.dev ## the documents as a site with search, in build/site; it needs no network
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	@echo "open build/site/index.html"
+
+wheel: $(VENV)/.dev ## the wheel of a release, in dist
+	@$(PIP_WHEEL) --wheel-dir dist .
+
+# Of what runs, not of what it is tested with.
+sbom: $(VENV)/.dev ## the list of everything that an installation consists of (CycloneDX), in dist
+	@$(BIN)/python -m venv --clear build/installation
+	@build/installation/bin/python -m pip install --quiet --disable-pip-version-check '.[all]'
+	@mkdir -p dist
+	@$(BIN)/cyclonedx-py environment --output-reproducible --pyproject pyproject.toml --output-file dist/knocktwice.cdx.json \
+	  build/installation/bin/python
+
 clean: ## remove .venv, caches and builds; the embedded servers' data in .knocktwice stays
 	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 	find producer shared worker tests deploy docs -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -86,6 +106,16 @@ $(VENV)/.dev: pyproject.toml | $(BIN)/python
 	@$(call install,dev)
 	@touch $@ $(VENV)/.runtime
 
+# Apart from everything else: the generator for Python wants another version of a library that we use.
+GENERATORS := $(VENV)/generators
+$(VENV)/.generators: Makefile | $(BIN)/python
+	@mkdir -p $(GENERATORS) && echo '{"private": true, "type": "module"}' > $(GENERATORS)/package.json
+	@cd $(GENERATORS) && npm install --silent --no-audit --no-fund --no-package-lock \
+	  openapi-typescript@7.13.0 openapi-fetch@0.17.0 typescript@5.9.3 @types/node@20
+	@$(BIN)/python -m venv $(GENERATORS)/python
+	@$(GENERATORS)/python/bin/python -m pip install --quiet --disable-pip-version-check openapi-python-client==0.29.1
+	@touch $@
+
 # uv installs in seconds what takes pip a minute. It is the one on PATH or one that pip brings; where uv is not to be had,
 # or does not reach the packages (it does not read pip.conf), pip does the whole work.
 define install
@@ -96,6 +126,7 @@ if [ -z "$$uv" ] || ! "$$uv" pip install --quiet --python $(BIN)/python -e '.[$(
 fi
 endef
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
+PIP_WHEEL = $(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation
 
 $(BIN)/python:
 	@for python in $(PYTHONS); do \

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import AliasChoices
 
+import reference
 from knocktwice_worker.cli import main as cli
 from knocktwice_worker.config import FROM_FILES, Settings
 from knocktwice_worker.database.schema import metadata
@@ -195,7 +196,11 @@ def table_of_tables() -> str:
 
 #: File → name of the part between its two markers → what belongs there.
 PARTS: dict[str, dict[str, Callable[[], str]]] = {
-    "README.md": {"settings": settings_table, "commands": command_table},
+    "docs/settings.md": {"settings": settings_table},
+    "docs/commands.md": {"commands": command_table},
+    "docs/events.md": {"events": reference.events_table},
+    "docs/errors.md": {"errors": reference.errors_table, "problems": reference.problems_table},
+    "docs/api.md": {"operations": reference.operations_table},
     "docs/architecture.md": {
         "rooms": room_table,
         "floors": floors,
@@ -206,6 +211,10 @@ PARTS: dict[str, dict[str, Callable[[], str]]] = {
     "deploy/env.example": {"settings": settings_lines},
     "docs/reliability.md": {"violations": violations_table},
 }
+
+
+#: File → all that is in it.
+FILES: dict[str, Callable[[], str]] = {"docs/openapi.json": reference.openapi_json}
 
 
 def renew(text: str, name: str, part: str) -> str:
@@ -230,6 +239,12 @@ def main() -> None:
             text = renewed
         if "--check" not in sys.argv[1:]:
             path.write_text(text)
+    for file, make in FILES.items():
+        path = ROOT / file
+        if not path.exists() or path.read_text() != make():
+            stale.append(file)
+        if "--check" not in sys.argv[1:]:
+            path.write_text(make())
     if stale and "--check" in sys.argv[1:]:
         sys.exit("out of date, run `make docs`: " + ", ".join(stale))
 

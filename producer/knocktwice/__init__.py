@@ -14,6 +14,8 @@ client.notify(
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from knocktwice.aio import AsyncClient
 from knocktwice.channels import WhatsApp
 from knocktwice.client import Client
@@ -45,3 +47,15 @@ __all__ = [
     "WhatsApp",
     "When",
 ]
+
+if TYPE_CHECKING:
+    __version__: str
+
+
+def __getattr__(name: str) -> str:
+    """Return the installed version as ``__version__``; it is looked up when it is asked for, which takes a while."""
+    if name != "__version__":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib.metadata import version
+
+    return version("knocktwice")

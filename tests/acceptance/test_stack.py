@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import json
-import re
 import shlex
 import signal
 import subprocess
 import sys
 import urllib.request
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
 import pytest
 
+from support.documents import README, blocks, commands
 from support.stack import KNOCKTWICE, Stack
 from support.system import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-README = Path(__file__).parents[2] / "README.md"
+    from pathlib import Path
 
 
 @pytest.fixture
@@ -68,18 +66,36 @@ def test_everything_runs_and_nothing_is_left(stack: Stack) -> None:
     assert not psutil.wait_procs(family, timeout=30)[1]
 
 
-def test_the_readmes_example_shows_something_as_it_stands(stack: Stack) -> None:
-    snippet = next(iter(re.findall(r"^```python\n(.*?)^```", README.read_text(), re.DOTALL | re.MULTILINE)))
+def test_the_readmes_blocks_run_from_top_to_bottom(stack: Stack) -> None:
+    (snippet,) = blocks(README, "python")
+    (script,) = blocks(README, "sh")
+    sessions = [typed for block in blocks(README, "console") for typed in commands(block)]
+    # CI runs the demo by itself; the stack is what "make up" runs.
+    assert [" ".join(words) for words, _ in sessions if words[0] == "make"] == ["make demo", "make up", "make check"]
+    (hello, shown), (explain, _) = (typed for typed in sessions if typed[0][0] != "make")
+    assert hello == [".venv/bin/python", "hello.py"]
+    assert explain == [".venv/bin/knocktwice", "explain", shown]
+
     folder = stack.home.parent / "sub" / "folder"
     folder.mkdir(parents=True)
+    (folder / "hello.py").write_text(snippet)
     environment = {k: v for k, v in stack.environment.items() if not k.startswith("KNOCKTWICE_")}
     done = subprocess.run(
-        [sys.executable, "-c", snippet], cwd=folder, env=environment, capture_output=True, text=True, check=False
+        [sys.executable, "hello.py"], cwd=folder, env=environment, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
     assert str(stack.home) in done.stderr
+    id_ = done.stdout.strip()
     eventually(lambda: _texts(stack) == ["Your order arrives at 19:30."], why=stack.said)
-    eventually(lambda: "texted" in stack.run("status", done.stdout.strip()).stdout, why=stack.said)
+    eventually(lambda: "texted" in stack.run("explain", id_).stdout, why=stack.said)
+
+    eventually(lambda: _answers(f"http://127.0.0.1:{stack.gateway}/readyz"), why=stack.said)
+    script = script.replace(".venv/bin/knocktwice", shlex.join(KNOCKTWICE))
+    asked = subprocess.run(
+        ["/bin/sh", "-ec", script], env=stack.environment, capture_output=True, text=True, check=False
+    )
+    (accepted,) = json.loads(asked.stdout)["ids"]
+    eventually(lambda: stack.run("status", accepted).returncode == 0, why=stack.said)
 
 
 def test_another_terminal_is_given_what_it_needs(stack: Stack) -> None:

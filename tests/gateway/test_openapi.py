@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from jsonschema import Draft202012Validator
 
+from knocktwice_worker import services
+from knocktwice_worker.gateway.application import describe_app
 from knocktwice_worker.gateway.routes import PUBLIC, ROUTERS
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
+    from knocktwice_worker.config import Settings
     from support.http_gateway import HttpGateway
 
 #: A rule that JSON Schema cannot express ("user, or else registrations") is 422, not a mistake of the document; a template
@@ -20,6 +26,12 @@ if TYPE_CHECKING:
 CONFIGURATION = """
 [checks.positive_data_acceptance]
 expected-statuses = ["2xx", 403, 404, 409, 422]
+
+# Their bodies are those of other operations, and filters in filters make thousands of cases.
+[[operations]]
+include-path = ["/v1/blasts/preflight", "/v1/audience/preview"]
+[operations.phases.coverage]
+enabled = false
 """
 
 
@@ -100,3 +112,66 @@ def test_examples_are_what_their_schemas_say(shared_gateway: HttpGateway) -> Non
 
     look(document)
     assert found > 20
+
+
+def test_operations_have_names_that_are_fit_for_programs(shared_gateway: HttpGateway) -> None:
+    paths = _document(shared_gateway)["paths"]
+    ids = [operation["operationId"] for operations in paths.values() for operation in operations.values()]
+    assert [id_ for id_ in ids if not re.fullmatch("[a-z][A-Za-z]+", id_)] == []
+    assert {"notify", "cancelNotification", "listTemplates", "registerDevice", "pauseBlast"} <= set(ids)
+
+
+@pytest.mark.parametrize(("public", "told"), [(None, "/"), ("https://push.example.com", "https://push.example.com")])
+def test_clients_are_told_where_the_gateway_is(settings: Settings, public: str | None, told: str) -> None:
+    built = services.Services(settings.model_copy(update={"public_url": public}))
+    assert describe_app(built).openapi()["servers"] == [{"url": told}]
+    built.close()
+
+
+def test_no_field_says_null_where_it_was_left_out(shared_gateway: HttpGateway) -> None:
+    document = _document(shared_gateway)
+    assert [place for place, part in _parts(document) if "default" in part and part["default"] is None] == []
+
+
+#: Objects that hold what an application, Apple or a browser decides; a push that is filled in; and a filter's other name.
+FREE = ("params", "reference", "tags", "payload", "notification", "push", "segment")
+
+
+def test_every_object_has_its_fields(shared_gateway: HttpGateway) -> None:
+    schemas = _document(shared_gateway)["components"]["schemas"]
+    untyped = {
+        place
+        for place, part in _parts(schemas)
+        if part.get("type") == "object"
+        and not part.get("properties")
+        and part.get("additionalProperties", True) is True
+    }
+    assert {place for place in untyped if not re.search(rf"/({'|'.join(FREE)})(/anyOf)?$", place)} == set()
+
+
+def test_an_unknown_change_and_a_wrong_filter_are_no_valid_requests(shared_gateway: HttpGateway) -> None:
+    document = _document(shared_gateway)
+
+    def fits(name: str, value: object) -> bool:
+        schema = {"$ref": f"#/components/schemas/{name}", "components": document["components"]}
+        return Draft202012Validator(schema).is_valid(value)
+
+    assert fits("Changes", {"changes": [{"change": "opt_out", "phone": "+16505550100"}]})
+    assert not fits("Changes", {"changes": [{"change": "marry", "user": "u-17"}]})
+    assert fits("SegmentBody", {"filter": {"not": {"field": "locale", "op": "=", "value": "de"}}})
+    assert not fits("SegmentBody", {"filter": {"nor": []}})
+    content = {"push": {"title": "Hello", "body": "Tea?"}}
+    assert fits("TemplateBody", {"default_locale": "en", "contents": {"en": content}, "fallback": "never"})
+    assert not fits("TemplateBody", {"default_locale": "en", "contents": {"en": {"push": {"title": "Hello"}}}})
+
+
+def _parts(part: object, place: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield every object in a document with its place, of whatever depth; examples are left out."""
+    if isinstance(part, dict):
+        yield place, part
+        for name, inner in part.items():
+            if name not in ("example", "examples"):
+                yield from _parts(inner, f"{place}/{name}")
+    elif isinstance(part, list):
+        for inner in part:
+            yield from _parts(inner, place)

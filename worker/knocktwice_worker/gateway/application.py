@@ -22,7 +22,7 @@ from knocktwice_worker.gateway.http.request_line import RequestLine
 from knocktwice_worker.gateway.intake.callbacks import CallbackIntake
 from knocktwice_worker.gateway.intake.outbox import Outbox
 from knocktwice_worker.gateway.intake.receipts import ReceiptIntake
-from knocktwice_worker.gateway.openapi import describe
+from knocktwice_worker.gateway.openapi import describe, operation_id
 from knocktwice_worker.gateway.routes import ROUTERS
 from knocktwice_worker.gateway.routes.health import Readiness
 from knocktwice_worker.services import CONNECTIONS
@@ -83,6 +83,9 @@ def describe_app(services: Services) -> FastAPI:
         summary="Push first; if nobody answers in time, an SMS.",
         version=metadata.version("knocktwice"),
         lifespan=lifespan,
+        # Without a public address: wherever the document was served from.
+        servers=[{"url": settings.public_url or "/"}],
+        generate_unique_id_function=operation_id,
         docs_url="/docs" if settings.gateway_docs else None,
         redoc_url=None,
         # The document itself is behind a key, unless everybody may see it.

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from fastapi import APIRouter, FastAPI
+    from fastapi.routing import APIRoute
     from pydantic import BaseModel
 
 _SCHEMAS = "#/components/schemas/"
@@ -31,6 +32,41 @@ _DURABILITY = {
     + f". `{COMMITTED}`: committed in PostgreSQL.",
     "schema": {"type": "string", "enum": [*Durability, COMMITTED]},
 }
+
+
+#: Tag → what its operations are about, where their functions' names say only what is done.
+_NOUNS = {
+    "audience": "user",
+    "blasts": "blast",
+    "brakes": "brake",
+    "callbacks": "callback",
+    "inbound": "inbound_text",
+    "links": "link",
+    "notifications": "notification",
+    "opt-outs": "opt_out",
+    "receipts": "receipt",
+    "segments": "segment",
+    "templates": "template",
+}
+
+
+def operation_id(route: APIRoute) -> str:
+    """Return the name of an operation: ``listTemplates`` for ``list_all`` with the tag ``templates``.
+
+    A word alone gets what it is about; of a function with two methods the second is named.
+    """
+    noun = _NOUNS.get(str(route.tags[0]), "") if route.tags else ""
+    said, many, _ = route.name.partition("_many")
+    if route.name in ("list_all", "list_latest"):
+        said = f"list_{noun}s"
+    elif many:
+        said = f"{said}_{noun}s"
+    elif noun and "_" not in said and said not in ("notify", "messages"):
+        said = f"{said}_{noun}"
+    if route.methods == {"HEAD"} or (route.name == "report" and route.methods == {"GET"}):
+        said = f"{said}_by_{min(route.methods).lower()}"
+    first, *others = said.split("_")
+    return first + "".join(word.capitalize() for word in others)
 
 
 class Takes(dict[str, Any]):
@@ -66,7 +102,9 @@ def describe(app: FastAPI, routers: Sequence[APIRouter]) -> None:
 
 
 def _document(app: FastAPI, bodies: Iterable[type[BaseModel]]) -> dict[str, Any]:
-    document = get_openapi(title=app.title, version=app.version, summary=app.summary, routes=app.routes)
+    document = get_openapi(
+        title=app.title, version=app.version, summary=app.summary, servers=app.servers, routes=app.routes
+    )
     models: list[type[BaseModel]] = [ProblemDetails, *sorted(bodies, key=lambda model: model.__name__)]
     wanted: list[Any] = [(model, "validation") for model in models]
     _, described = models_json_schema(wanted, ref_template=_SCHEMAS + "{model}")
@@ -77,7 +115,20 @@ def _document(app: FastAPI, bodies: Iterable[type[BaseModel]]) -> dict[str, Any]
     for operations in document["paths"].values():
         for operation in operations.values():
             _add_problems(operation)
+    _drop_null_defaults(document)
     return document
+
+
+def _drop_null_defaults(part: object) -> None:
+    """Remove ``"default": null``: null means "not said", and generators would make every client say it."""
+    if isinstance(part, dict):
+        if "default" in part and part["default"] is None:
+            del part["default"]
+        for inner in part.values():
+            _drop_null_defaults(inner)
+    elif isinstance(part, list):
+        for inner in part:
+            _drop_null_defaults(inner)
 
 
 def _add_problems(operation: dict[str, Any]) -> None:

@@ -47,6 +47,7 @@ def _repeated(
     idempotency_key: Annotated[
         str | None,
         Header(
+            alias="Idempotency-Key",
             min_length=1,
             max_length=idempotency.KEY_LIMIT,
             description="Send the request again with the same key, and it gets the same answer (for a day).",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import ConfigDict, Field
 
@@ -10,6 +10,7 @@ from knocktwice_shared.messages import (
     Platform,
 )
 from knocktwice_shared.names import BATCH_LIMIT
+from knocktwice_worker.gateway.schemas.changes import Change
 from knocktwice_worker.gateway.schemas.fields import Body, Phone, TagValue, text_of
 from knocktwice_worker.gateway.schemas.saved import Queued, Unfit
 
@@ -72,7 +73,7 @@ class Changes(Body):
         }
     )
 
-    changes: list[dict[str, Any]] = Field(min_length=1, max_length=BATCH_LIMIT)
+    changes: list[Change] = Field(min_length=1, max_length=BATCH_LIMIT)
     strict: bool = Field(False, description="Make all or none. Left out: the fit ones are made, the others named.")
 
 

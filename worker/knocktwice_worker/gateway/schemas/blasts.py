@@ -11,10 +11,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from knocktwice_shared.messages import (
     SEGMENT_NAME_LIMIT,
     THROTTLE_LIMIT,
+    Category,
 )
 from knocktwice_worker.gateway.schemas.channel_fields import of_channels
-from knocktwice_worker.gateway.schemas.fields import IdempotencyKey, Params, text_of
+from knocktwice_worker.gateway.schemas.fields import Described, IdempotencyKey, Params, text_of
 from knocktwice_worker.gateway.schemas.notifications import SharedBody
+from knocktwice_worker.gateway.schemas.segments import Filter
 
 _EXAMPLE: dict[str, Any] = {
     "key": "tea-week-47",
@@ -32,9 +34,9 @@ class BlastBody(SharedBody):
 
     key: IdempotencyKey = Field(description="The same key never fires twice.")
     segment: Annotated[str, text_of(SEGMENT_NAME_LIMIT)] | dict[str, Any] | None = Field(
-        None, description="A saved segment, or a filter as a segment has one; or `filter`."
+        None, description="A saved segment; or what `filter` takes, in its place."
     )
-    filter: dict[str, Any] | None = Field(None, description="Who it is for, as in a segment.")
+    filter: Filter | None = Field(None, description="Who it is for, as in a segment.")
     params: Params | list[Any] | None = Field(None, description="Everybody's.")
     throttle_per_min: int | None = Field(None, ge=1, le=THROTTLE_LIMIT, description="Most people in any minute.")
     budget_parts: int | None = Field(None, ge=0, description="Most SMS parts it may come to.")
@@ -81,11 +83,25 @@ class BlastStatus(BlastAnswer):
     outcomes: dict[str, int]
 
 
+class RecurringDefinition(BaseModel):
+    """A recurring blast as a file declares it."""
+
+    segment: str
+    template: str
+    schedule: str = Field(description="As in a crontab.", examples=["0 18 * * fri"])
+    time_zone: str = Field("UTC", description="Whose clock that is, as an IANA name.")
+    params: Params | list[Any] | None = Field(None, description="Everybody's.")
+    category: Category | None = None
+    throttle_per_min: int | None = Field(None, description="Most people in any minute.")
+    grace: str = Field("1h", description="How late it may start.")
+    enabled: bool = True
+
+
 class RecurringBlast(BaseModel):
     """A blast that is declared to come again."""
 
     name: str
-    definition: dict[str, Any]
+    definition: Annotated[dict[str, Any], Described(RecurringDefinition)]
     next_at: datetime | None
     last_at: datetime | None
     outcome: str | None = Field(description="What became of the last one.")

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from fastapi import Query
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, GetJsonSchemaHandler, WithJsonSchema
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 #: Something else than white space, without NUL.
 VISIBLE = r"^[^\x00]*[^\s\x00][^\x00]*$"
@@ -76,6 +78,16 @@ Params = Annotated[
     dict[str, Any],
     Field(description="Values for `{{ name }}`; at most 4 KB.", examples=[{"courier": "Ana"}]),
 ]
+
+
+class Described:
+    """For an annotation: the document describes the value as this model does, and nothing checks it."""
+
+    def __init__(self, model: type[BaseModel]) -> None:
+        self._model = model
+
+    def __get_pydantic_json_schema__(self, _: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return handler(self._model.__pydantic_core_schema__)
 
 
 class Body(BaseModel):

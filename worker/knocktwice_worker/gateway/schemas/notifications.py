@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal, cast
 from uuid import UUID
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, RootModel, WithJsonSchema
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, RootModel, WithJsonSchema
 from pydantic.config import JsonDict
 
 from knocktwice_shared.channels import CONTENTS, Kind
@@ -60,7 +60,9 @@ def _field(takes: Any) -> JsonDict:
     if isinstance(takes, dict):
         return _fields(takes)
     if isinstance(takes, tuple):
-        return {"type": "string", "enum": [*takes, *(word.lower() for word in takes)]}
+        # Generators name the members of an enum after its words, in capitals.
+        spellings: list[JsonValue] = [[*takes], [word.lower() for word in takes]]
+        return {"anyOf": [{"type": "string", "enum": words} for words in spellings]}
     return _TAKES[takes]
 
 

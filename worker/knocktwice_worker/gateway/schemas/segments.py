@@ -5,12 +5,19 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, RootModel
 from pydantic.config import JsonDict
 
-from knocktwice_worker.gateway.schemas.fields import Body
+from knocktwice_worker.audience import segment_filter
+from knocktwice_worker.gateway.schemas.fields import Body, Described
 
 _FILTER: JsonDict = {"field": "tags.interests", "op": "contains", "value": "tea"}
+
+
+class Filter(RootModel[segment_filter.Filter]):
+    """The people whom a segment is about: one condition, or filters joined by `and`, `or` and `not`."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [_FILTER, {"not": _FILTER}]})
 
 
 class SegmentBody(Body):
@@ -18,7 +25,7 @@ class SegmentBody(Body):
 
     model_config = ConfigDict(json_schema_extra={"example": {"filter": _FILTER, "description": "Who likes tea."}})
 
-    filter: dict[str, Any]
+    filter: Filter
     description: Annotated[str, Field(max_length=1_000)] = ""
 
 
@@ -27,7 +34,7 @@ class SegmentPreviewBody(Body):
 
     model_config = ConfigDict(json_schema_extra={"example": {"filter": _FILTER, "sample": 5}})
 
-    filter: dict[str, Any]
+    filter: Filter
     sample: int = Field(0, ge=0, le=100, description="Ids of so many of them, drawn at random.")
 
 
@@ -36,7 +43,7 @@ class SegmentAnswer(BaseModel):
 
     name: str
     description: str
-    filter: dict[str, Any]
+    filter: Annotated[dict[str, Any], Described(Filter)]
     updated_at: datetime
 
 

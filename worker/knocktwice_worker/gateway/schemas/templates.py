@@ -5,14 +5,52 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any, Literal, cast
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from pydantic.config import JsonDict
 
 from knocktwice_shared.channels import CONTENTS, Kind
 from knocktwice_shared.messages import (
+    SMS_CHARS_LIMIT,
     Category,
 )
-from knocktwice_worker.gateway.schemas.fields import Body, Locale
+from knocktwice_worker.gateway.schemas.fields import Body, Described, Locale, text_of
+from knocktwice_worker.gateway.schemas.notifications import AfterS, Condition, PushBody
+
+
+class ContentBody(Body):
+    """The texts in one language."""
+
+    push: PushBody
+    sms: Annotated[str, text_of(SMS_CHARS_LIMIT)] | None = Field(None, description="Left out: the push's body.")
+
+
+def _channel_fields(schema: JsonDict) -> None:
+    """Name the channels, and what each asks for, once for everybody or by language."""
+    properties = cast("dict[str, JsonDict]", schema["properties"])
+    properties["channel"]["enum"] = [*CONTENTS]
+    for content in CONTENTS.values():
+        for name, field in content.fields.items():
+            text: JsonDict = {"type": "string"}
+            texts: JsonDict = {"type": "object", "additionalProperties": text}
+            kinds: list[JsonValue] = [{"type": "null"}, texts if field.kind is Kind.TEXTS else text]
+            if field.localised:
+                kinds.append({"type": "object", "additionalProperties": kinds[1]})
+            properties.setdefault(name, {"anyOf": kinds, "description": field.help})
+    schema["additionalProperties"] = False
+
+
+class FollowUp(Body):
+    """A step behind the push. Beside these fields it has those that its channel asks for."""
+
+    model_config = ConfigDict(extra="allow", json_schema_extra=_channel_fields)
+
+    channel: str = "sms"
+    when: Condition = Field(description="The condition, or Tencent's number of it.")
+    after: AfterS = Field(description="How long the step before it gets: seconds, or a time like `10m`.")
+    text: str | dict[str, str] | None = Field(
+        None, description="Its own, for everybody or by language; left out, the content's."
+    )
+    sender: Annotated[str, text_of(64)] | None = Field(None, description="Another sender than the setting's.")
 
 
 class TemplateBody(Body):
@@ -31,9 +69,12 @@ class TemplateBody(Body):
     default_locale: str | None = Field(description="For people of any other language; null refuses them.")
     category: Category = Category.TRANSACTIONAL
     valid_for: str | float | None = Field(None, description="How long it is of use after it was due, like `10m`.")
-    fallback: Literal["never"] | dict[str, Any] | None = None
+    fallback: Literal["never"] | FollowUp | Annotated[list[FollowUp], Field(min_length=1)] | None = Field(
+        None, description="What follows the push: one step or several; `never` forbids all, also to the sender."
+    )
     signature: Annotated[str, Field(min_length=1, max_length=50)] | None = None
-    contents: dict[str, Any] = Field(min_length=1, description="What it says, by language.")
+    sender: Annotated[str, text_of(64)] | None = Field(None, description="Another sender than the setting's.")
+    contents: dict[str, ContentBody] = Field(min_length=1, description="What it says, by language.")
 
 
 class TemplateLine(BaseModel):
@@ -58,7 +99,7 @@ class TemplateAnswer(BaseModel):
     version: int
     updated_at: datetime
     parameters: list[str]
-    definition: dict[str, Any]
+    definition: Annotated[dict[str, Any], Described(TemplateBody)]
 
 
 class PreviewBody(Body):
