@@ -141,7 +141,12 @@ WHERE s.notification_id = waiting.notification_id AND s.step = 1
 # whether they show it, and whose they are, is looked up like the devices of a person when it goes out.
 _SETTLE_GIVEN = text(f"""
 WITH given AS (
-  SELECT a.notification_id, a.registration, a.place, d.user_id, d.notifications_enabled
+  SELECT
+    a.notification_id,
+    a.registration,
+    a.place,
+    d.user_id,
+    d.notifications_enabled
   FROM attempts a
   JOIN devices d ON d.registration = a.registration AND d.user_id IS NOT NULL
   WHERE a.notification_id = ANY(CAST(:ids AS uuid[])) AND a.place IS NOT NULL AND a.state = 'open'
@@ -154,7 +159,13 @@ off AS (
   WHERE a.notification_id = g.notification_id AND a.registration = g.registration AND NOT g.notifications_enabled
 )
 UPDATE notifications n SET user_id = o.user_id
-FROM (SELECT DISTINCT ON (notification_id) notification_id, user_id FROM given ORDER BY notification_id, place) o
+FROM (
+  SELECT DISTINCT ON (notification_id)
+    notification_id,
+    user_id
+  FROM given
+  ORDER BY notification_id, place
+) o
 WHERE n.id = o.notification_id AND n.phone IS NULL AND n.user_id IS DISTINCT FROM o.user_id
 """)
 
@@ -245,9 +256,13 @@ UPDATE deliveries d SET
   wake_at = NULL,
   finished_at = knocktwice_now()
 FROM unnest(CAST(:ids AS uuid[])) AS r(id)
-CROSS JOIN LATERAL (SELECT CASE WHEN EXISTS (
-    SELECT FROM notifications n JOIN devices v ON v.user_id = n.user_id WHERE n.id = r.id
-  ) OR EXISTS (SELECT FROM attempts a WHERE a.notification_id = r.id AND a.place IS NOT NULL) THEN 'skipped' ELSE 'failed' END AS state) s
+CROSS JOIN LATERAL (
+  SELECT CASE
+    WHEN EXISTS (SELECT FROM notifications n JOIN devices v ON v.user_id = n.user_id WHERE n.id = r.id) THEN 'skipped'
+    WHEN EXISTS (SELECT FROM attempts a WHERE a.notification_id = r.id AND a.place IS NOT NULL) THEN 'skipped'
+    ELSE 'failed'
+  END AS state
+) s
 WHERE d.notification_id = r.id AND d.step = 0 AND d.state = 'sending'
 RETURNING
   d.notification_id,
