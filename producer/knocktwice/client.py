@@ -100,7 +100,9 @@ class Client:
                 not stored,
             registrations: FCM registration tokens or FIDs, and
             phone: the number for the SMS in E.164. Beside ``user`` both are remembered of that person before anything
-                is sent, as :meth:`register_device` and :meth:`bind_phone` do.
+                is sent, as :meth:`register_device` and :meth:`bind_phone` do. Without ``user``, a registration that belongs
+                to a registered device is that device: if it shows no notifications it is not pushed to, and without
+                ``phone`` its owner is notified.
             push: what the push shows; left out, the first of the steps goes at once; or else
             template: the name of a template. ``push=False`` with a template pushes nothing: its SMS goes at once.
             sms: what follows it, when and why; ``None``: nothing does, or what the template says; ``False``: nothing

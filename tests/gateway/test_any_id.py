@@ -40,7 +40,9 @@ IDS = [
 NONSENSE = [
     "undefined", "UNDEFINED", "null", "(null)", "<null>", "nil", "None", "NaN", "Infinity", "true", "[object Object]",
     "[object Promise]", "{}", '{"token":"abc"}', "[]", '"abc"', "<token>", "YOUR_TOKEN", " ", "a", "two words", "tab\there",
-    "line\nbreak", "https://fcm.googleapis.com/fcm/send/abc", "a\u200bb",
+    "line\nbreak", "https://fcm.googleapis.com/fcm/send/abc", "a\u200bb", "SERVICE_NOT_AVAILABLE", "FIS_AUTH_ERROR",
+    "ExponentPushToken[abcdefghijklmnopqrstuv]", 'Optional("abc:APA91b")', "undefined:APA91b", "${token}", "a-{{token}}", "%@",
+    "00000000-0000-0000-0000-000000000000", "string", "null,null",
 ]  # fmt: skip
 
 

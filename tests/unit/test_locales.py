@@ -124,6 +124,18 @@ def test_the_nearest_is_that_of_cldr(available: list[str], wanted: str, best: st
         ("de_AT.UTF-8", ["de", "de-AT"], "de-AT"),
         ("de-DE-u-co-phonebk", ["de", "en"], "de"),
         ("uk", ["ru", "en"], "-"),
+        ("no_NO_NY", ["en", "nb"], "nb"),
+        ("pt_BR_", ["en", "pt-BR"], "pt-BR"),
+        ("en-US-variantunheardof", ["de", "en"], "en"),
+        ("zh-CHT", ["zh-Hans", "zh-Hant"], "zh-Hant"),
+        ("zh-CHS", ["zh-Hans", "zh-Hant"], "zh-Hans"),
+        ("sr_RS@latin", ["sr", "sr-Latn"], "sr-Latn"),
+        ("uz_UZ@cyrillic", ["uz-Latn", "uz-Cyrl"], "uz-Cyrl"),
+        ("fr-CH, fr;q=0.9, en;q=0.8", ["en", "fr"], "fr"),
+        ("de;q=1", ["en", "de"], "de"),
+        ("undefined", ["en"], "-"),
+        ("*", ["en"], "-"),
+        ("", ["en"], "-"),
     ],
 )
 def test_a_locale_is_read_as_phones_write_it(wanted: str, available: list[str], best: str) -> None:
@@ -148,7 +160,7 @@ def test_a_country_or_a_name_is_refused_with_the_language_that_is_meant(tag: str
         canonical(tag)
 
 
-@pytest.mark.parametrize("tag", ["und", "root", "x-piglatin", "C"])
+@pytest.mark.parametrize("tag", ["und", "root", "x-piglatin", "C", "de,en", "de;q=1", "en_EN", "undefined"])
 def test_no_language_is_no_locale(tag: str) -> None:
     with pytest.raises(ValueError, match="is not a locale"):
         canonical(tag)

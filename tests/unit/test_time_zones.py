@@ -53,6 +53,13 @@ def test_an_offset_counts_eastwards(name: str, hours: float) -> None:
         ("SystemV/PST8PDT", "America/Los_Angeles"),
         ("asia/calcutta", "Asia/Calcutta"),
         (" Europe/Kyiv ", "Europe/Kyiv"),
+        ("America/New York", "America/New_York"),
+        ("GMT\N{MINUS SIGN}5", "Etc/GMT+5"),
+        ("CEST", "Europe/Paris"),
+        ("EDT", "America/New_York"),
+        ("MSK", "Europe/Moscow"),
+        ("KST", "Asia/Seoul"),
+        ("NZDT", "Pacific/Auckland"),
     ],
 )
 def test_other_names(name: str, zone: str) -> None:

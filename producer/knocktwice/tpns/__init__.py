@@ -110,7 +110,8 @@ def notify(
         payload: as decoded from JSON.
         client: yours; left out, one is made for this call.
         sms_templates: ``sms_template_id`` → text, with ``{1}``, ``{2}`` for ``sms_template_params``.
-        phones: token → number, for the SMS. An account's number is the one bound to the user.
+        phones: token → number, for the SMS. A token that is left out has the number of the user whose registered
+            device it is, and an account the number that is bound to the user.
         key: the payload's idempotency key: the same key notifies each token or account once. Tags and all need one:
             they become a blast, and a blast is known by its key.
         category: decides consent and quiet hours; left out, ``transactional``.
@@ -216,8 +217,8 @@ def _recipients(
             yield Recipient(user=name, params=literal.params, key=own)
             continue
         phone = None
-        if literal.sms is not None:
-            phone = _phone(phones.get(name), f"token_list[{place}]", problems)
+        if literal.sms is not None and name in phones:
+            phone = _phone(phones[name], f"token_list[{place}]", problems)
         yield Recipient(registrations=(name,), phone=phone, params=literal.params, key=own)
 
 
@@ -235,10 +236,7 @@ def _send_time(payload: Mapping[str, Any], zone: tzinfo, problems: Problems) -> 
         return None
 
 
-def _phone(number: str | None, path: str, problems: Problems) -> str | None:
-    if number is None:
-        problems.add(path, "has no number among phones, so no SMS can follow")
-        return None
+def _phone(number: str, path: str, problems: Problems) -> str | None:
     try:
         return normalise_phone(number, f"phones of {path}")
     except InvalidMessage as error:

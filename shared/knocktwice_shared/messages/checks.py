@@ -56,9 +56,21 @@ _NOTHING = frozenset(
     {
         "", "undefined", "null", "nil", "none", "nan", "infinity", "-infinity", "true", "false", "void", "empty",
         "object object", "object promise", "promise", "unknown", "n/a", "na", "blacklisted", "token", "fcm_token",
-        "your_token", "your-token", "registration", "registration_token", "device_token", "0", "-1",
+        "your_token", "your-token", "registration", "registration_token", "device_token", "0", "-1", "string", "object",
+        "todo", "simulator", "undefinedundefined", "nullnull", "timeout",
     }
 )  # fmt: skip
+#: What an SDK answers in place of a token (``SERVICE_NOT_AVAILABLE``); no token has only capitals.
+_ERROR = re.compile(r"[A-Z]+(?:_[A-Z]+)+")
+#: What the tokens of other systems, and texts that nobody filled in, look like → what they are.
+_FOREIGN = (
+    (re.compile(r"Expo(?:nent)?PushToken\["), "is a token of Expo's push service"),
+    (re.compile(r"Optional\("), "is a Swift optional that nobody unwrapped"),
+    (re.compile(r"(?:undefined|null|nil)[:.,;]"), "begins with what an app without a token writes"),
+    (re.compile(r".*(?:\$\{|\{\{|<%)"), "holds a placeholder that nobody filled in"),
+    (re.compile(r"%[s@d]$"), "is a placeholder that nobody filled in"),
+    (re.compile(r"[0-]+$"), "is all zeros"),
+)
 
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
@@ -227,7 +239,9 @@ def _no_registration(token: str) -> str | None:
         return "looks like JSON, a placeholder or a quoted text, not like a token"
     if "://" in token:
         return "is an address, not a token"
-    return None
+    if _ERROR.fullmatch(token):
+        return f"is {token[:40]!r}, an error of an SDK"
+    return next((what for form, what in _FOREIGN if form.match(token)), None)
 
 
 def _called(value: object) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -267,7 +268,7 @@ def test_a_file_of_steps_needs_no_template(run: Run, here: Services, tmp_path: P
             "steps[0].after: must be between KNOCKTWICE_MIN_AFTER_S (60)",
         ),
         (("--template", "tea", *("--step", "sms text=x") * 11), 1, "steps: has 11 items; 0 to 10 are allowed"),
-        ((), 2, "name a template, or say it with --step"),
+        ((), 2, "nothing to say; name one"),
     ],
 )
 def test_a_wrong_step_of_a_blast_is_told_its_field_and_starts_nothing(
@@ -405,3 +406,54 @@ def test_a_blast_is_paused_resumed_and_aborted(run: Run) -> None:
     assert (said.code, "blast k was aborted: aborted by hand" in said.err) == (1, True)
     (told,) = run("blast", "list", "--json").json["blasts"]
     assert (told["state"], told["template"], told["segment"]) == ("aborted", "tea", "all")
+
+
+@pytest.mark.usefixtures("people")
+def test_a_blast_without_a_template_takes_every_option_of_a_push(run: Run, here: Services) -> None:
+    looks = {
+        "link": "shop://tea",
+        "image": "https://shop.example/tea.png",
+        "subtitle": "Only today",
+        "sound": "none",
+        "badge": 3,
+        "channel_id": "offers",
+        "priority": "normal",
+        "icon": "tea",
+        "color": "#00aa55",
+    }
+    objects = {
+        "android": {"notification": {"visibility": "PRIVATE"}},
+        "apns": {"payload": {"aps": {"thread-id": "tea"}}},
+        "webpush": {"headers": {"Urgency": "low"}},
+    }
+    options = [word for name, value in looks.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+    options += [word for name, value in objects.items() for word in (f"--{name}", json.dumps(value))]
+    words = ("blast", "start", "all", "--key", "k", "--title", "{{ tea }}", "--body", "New.", "--param", "tea=Assam")
+    assert run(*words, *options, "--data", "id=7", "--sms", "Tea!", "--when", "not_clicked", "--after", "60").code == 0
+    kept = _kept(here)
+    assert kept["content"] == {
+        "push": {"title": "{{ tea }}", "body": "New.", "data": {"id": "7"}} | looks | objects,
+        "sms": {"text": "Tea!"},
+    }
+    assert [(step["when"], step["after_s"]) for step in kept["plan"]] == [("not_clicked", 60.0)]
+
+
+@pytest.mark.usefixtures("people")
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (("--template", "tea", "--sound", "bell"), 2, "give --title and --body, too"),
+        (("--title", "t"), 2, "go together"),
+        (("--title", "t", "--body", "b", "--priority", "urgent"), 1, "push.priority: must be"),
+        (("--title", "t", "--body", "b", "--apns", "{"), 2, "must be a JSON object"),
+        (("--title", "t", "--body", "b", "--sms", "x", "--step", "sms"), 2, "belongs into a step"),
+        (("--title", "t", "--body", "b", "--template", "tea"), 1, "template"),
+    ],
+)
+def test_a_wrong_push_of_a_blast_is_told_its_option_and_starts_nothing(
+    run: Run, here: Services, words: tuple[str, ...], code: int, said: str
+) -> None:
+    done = run("blast", "start", "all", "--key", "k", *words)
+    assert (done.code, said in done.err) == (code, True), done.err
+    with here.engine.connect() as conn:
+        assert not standing.latest(conn, 1)

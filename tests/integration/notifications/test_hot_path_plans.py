@@ -11,11 +11,12 @@ import pytest
 import sqlalchemy as sa
 
 from knocktwice_shared.ids import uuid7
-from knocktwice_shared.messages import Receipt, ReceiptEvent
+from knocktwice_shared.messages import Batch, Receipt, ReceiptEvent, parse_batch
 from knocktwice_worker.audience import opt_outs, people
+from knocktwice_worker.content import resolution
 from knocktwice_worker.lifecycle import AttemptState
 from knocktwice_worker.notifications import store
-from knocktwice_worker.notifications.store import change_feed, removal
+from knocktwice_worker.notifications.store import change_feed, pushes, removal
 from knocktwice_worker.privacy import erasure, notifications, retention
 from knocktwice_worker.reporting.story import tell
 from support.databases import new_database
@@ -126,6 +127,12 @@ def _push(conn: sa.Connection, ids: Sequence[str]) -> None:
     store.record_push(conn, results, retry_for=MINUTE)
 
 
+def _given() -> Batch:
+    recipients = [{"id": str(uuid7()), "registrations": [f"r-{n}", f"unheard-of-{n}"]} for n in range(1, 51)]
+    content = {"push": {"title": "t", "body": "b"}}
+    return parse_batch({"v": 1, "id": str(uuid7()), "content": content, "recipients": recipients})
+
+
 HOT: dict[str, tuple[Callable[[sa.Connection, Archive], object], list[str]]] = {
     "the dispatcher": (lambda c, _: store.ring(c, limit=500, lease=MINUTE), ["deliveries_wake_at_idx"]),
     "the record of pushes": (lambda c, a: _push(c, a.open[:50]), ["attempts_pkey", "notifications_pkey"]),
@@ -147,6 +154,18 @@ HOT: dict[str, tuple[Callable[[sa.Connection, Archive], object], list[str]]] = {
     "a cancellation by key": (
         lambda c, _: store.cancel(c, [], ["k-10"], datetime.now(UTC)),
         ["notifications_key_idx", "deliveries_pkey"],
+    ),
+    "the acceptance of given registrations": (
+        lambda c, _: store.accept(c, [store.Intake(_given(), {}, MINUTE)], lease=MINUTE),
+        ["devices_pkey"],
+    ),
+    "the languages of given registrations": (
+        lambda c, _: resolution._known_locales(c, [_given()]),
+        ["devices_pkey", "users_pkey"],
+    ),
+    "the claim of given registrations": (
+        lambda c, a: c.execute(pushes._SETTLE_GIVEN, {"ids": a.open[:50]}),
+        ["attempts_pkey", "devices_pkey", "notifications_pkey"],
     ),
     "a story by id": (lambda c, a: tell(c, a.ids[7]), ["notifications_pkey", "deliveries_pkey", "decisions_pkey"]),
     "a story by key": (lambda c, _: tell(c, "k-7"), ["notifications_key_idx", "attempts_pkey", "events_pkey"]),

@@ -116,10 +116,32 @@ ON CONFLICT (id) DO UPDATE SET
 WHERE false
 """)
 
+#: What a registration may say of its device: parameter → column. What it does not say stays.
+_SAID = {
+    "platform": "platform",
+    "enabled": "notifications_enabled",
+    "locale": "locale",
+    "time_zone": "time_zone",
+    "app_version": "app_version",
+}
+#: Whether nothing newer was said of a field of the device ``d``.
+_NEWEST = "coalesce(CAST(d.field_times ->> {} AS timestamptz) <= excluded.changed_at, true)"
+_SAYS = ",\n    ".join(
+    f"'{column}', CASE WHEN CAST(:{name} AS text) IS NOT NULL THEN at END" for name, column in _SAID.items()
+)
+_TAKE = ",\n  ".join(
+    f"{column} = CASE\n"
+    f"    WHEN excluded.field_times ? '{column}' AND {_NEWEST.format(repr(column))} THEN excluded.{column}\n"
+    f"    ELSE d.{column}\n"
+    "  END"
+    for column in _SAID.values()
+)
+
 # A change from the future comes from a wrong clock; taken at its word it would shut out all others until then.
 # A registration that is older than a logout of the same person, from this device or from all, arrives late: the device
 # is nobody's then, because the registration did end the ownership of anybody before.
-_REGISTER = text("""
+# Changes that overtake each other may say different things, so each field has the time at which it was said.
+_REGISTER = text(f"""
 INSERT INTO devices AS d (
   registration,
   user_id,
@@ -129,7 +151,8 @@ INSERT INTO devices AS d (
   time_zone,
   app_version,
   changed_at,
-  last_seen_at
+  last_seen_at,
+  field_times
 )
 SELECT
   :registration,
@@ -140,19 +163,26 @@ SELECT
   :time_zone,
   :app_version,
   at,
-  at
+  at,
+  jsonb_strip_nulls(jsonb_build_object(
+    {_SAYS}
+  ))
 FROM (SELECT least(CAST(:at AS timestamptz), knocktwice_now()) AS at) clock
 JOIN users u ON u.id = :user
 ON CONFLICT (registration) DO UPDATE SET
-  user_id = CASE WHEN d.left_user = :user AND d.left_at > excluded.changed_at THEN NULL ELSE excluded.user_id END,
-  platform = coalesce(excluded.platform, d.platform),
-  notifications_enabled = coalesce(CAST(:enabled AS boolean), d.notifications_enabled),
-  locale = coalesce(excluded.locale, d.locale),
-  time_zone = coalesce(excluded.time_zone, d.time_zone),
-  app_version = coalesce(excluded.app_version, d.app_version),
-  changed_at = excluded.changed_at,
-  last_seen_at = excluded.last_seen_at
-WHERE d.changed_at <= excluded.changed_at
+  user_id = CASE
+    WHEN d.changed_at > excluded.changed_at THEN d.user_id
+    WHEN d.left_user = :user AND d.left_at > excluded.changed_at THEN NULL
+    ELSE excluded.user_id
+  END,
+  {_TAKE},
+  changed_at = greatest(d.changed_at, excluded.changed_at),
+  last_seen_at = greatest(d.last_seen_at, excluded.last_seen_at),
+  field_times = coalesce(d.field_times, '{{}}') || (
+    SELECT coalesce(jsonb_object_agg(f.name, f.at), '{{}}')
+    FROM jsonb_each(excluded.field_times) AS f(name, at)
+    WHERE {_NEWEST.format("f.name")}
+  )
 """)
 
 # The row stays as a trace, so that a "register" from before the logout and arriving after it changes nothing.

@@ -18,7 +18,7 @@ from knocktwice_shared.messages import parse_blast
 from knocktwice_worker.blasts import preflight, request, schedules, standing, states
 from knocktwice_worker.blasts.states import BlastState
 from knocktwice_worker.channels.registry import CHANNELS
-from knocktwice_worker.cli import send_options, step_options
+from knocktwice_worker.cli import push_options, send_options, step_options
 from knocktwice_worker.cli.output import AsJson, clock, complain, err, fail, out, print_json, reading
 from knocktwice_worker.cli.template import given_values
 from knocktwice_worker.services import services
@@ -41,11 +41,31 @@ _LOOK_EVERY_S = 0.5
 def start(
     segment: Annotated[str, typer.Argument(help="A saved segment.")],
     key: Annotated[str, typer.Option(help="The same key never fires twice.")],
-    template: Annotated[str | None, typer.Option(help="What is said; without one, --step says all of it.")] = None,
+    template: Annotated[str | None, typer.Option(help="What is said; instead of --title, --body and --sms.")] = None,
+    title: Annotated[str | None, typer.Option(help="Push title; may hold placeholders.")] = None,
+    body: Annotated[str | None, typer.Option(help="Push body; may hold placeholders.")] = None,
+    sms: Annotated[
+        str | None,
+        typer.Option(help="Text of the SMS; left out, the push's body. Without --title and --body it goes at once."),
+    ] = None,
+    when: Annotated[
+        str | None,
+        typer.Option(
+            help="notifications_disabled, not_delivered or not_clicked; never for no SMS.",
+            show_default="the template's, or not_delivered",
+        ),
+    ] = None,
+    after: Annotated[
+        float | None,
+        typer.Option(help="Seconds from the push to the SMS.", min=0, show_default="the template's, or 300"),
+    ] = None,
     param: Annotated[list[str] | None, typer.Option(help="A value as NAME=VALUE; 1=VALUE is for {1}. Repeat.")] = None,
     params: Annotated[str | None, typer.Option(help="All values as JSON, an object or a list.")] = None,
-    step: Annotated[list[str] | None, step_options.each("the template's")] = None,
+    step: Annotated[
+        list[str] | None, step_options.each("--sms, --when and --after, and of what the template says")
+    ] = None,
     steps: step_options.StepsFile = None,
+    no_push: Annotated[bool, typer.Option("--no-push", help="Send a template's SMS alone, at once.")] = False,
     category: Annotated[str | None, typer.Option(help="Instead of the template's.")] = None,
     valid_for: send_options.ValidFor = None,
     per_minute: Annotated[int | None, typer.Option(help="Most people in any minute.", min=1)] = None,
@@ -67,6 +87,19 @@ def start(
     wait: Annotated[
         bool, typer.Option("--wait", help="Until everybody has been notified. Exits 1 if it is aborted.")
     ] = False,
+    link: push_options.Link = None,
+    image: push_options.Image = None,
+    data: push_options.Data = None,
+    subtitle: push_options.Subtitle = None,
+    sound: push_options.Sound = None,
+    badge: push_options.Badge = None,
+    channel_id: push_options.ChannelId = None,
+    priority: push_options.PushPriority = None,
+    icon: push_options.Icon = None,
+    color: push_options.Color = None,
+    android: push_options.Android = None,
+    apns: push_options.Apns = None,
+    webpush: push_options.Webpush = None,
     as_json: AsJson = False,
 ) -> None:
     """Notify everybody in a segment. With the same key again it does nothing, and exits 0.
@@ -77,12 +110,25 @@ def start(
     Its push, and a day later an SMS of this blast's own to those who have not clicked:
       knocktwice blast start tea --template tea_week --key tea-week-48 \\
         --step 'sms when=not_clicked after=1d text="Tea is cheaper until Sunday."'
+    A push of this blast's own, and no SMS:
+      knocktwice blast start tea --key tea-week-49 --title "New teas" --body "First flush." --sound none --when never
     """
     plan = step_options.plan(step or (), steps)
-    if template is None and plan is None:
-        raise typer.BadParameter("nothing to say; name a template, or say it with --step", param_hint="--template")
+    if plan is not None:
+        send_options.only_steps(sms, when, after)
+    if title is None and body is None and template is None and sms is None and plan is None:
+        raise typer.BadParameter(
+            "nothing to say; name one, or give a --title, an --sms or a --step", param_hint="--template"
+        )
+    texts = {"link": link, "image": image, "subtitle": subtitle, "sound": sound, "badge": badge}
+    texts |= {"channel_id": channel_id, "priority": priority, "icon": icon, "color": color}
+    looks = push_options.fields(data or (), {"android": android, "apns": apns, "webpush": webpush}, **texts)
+    push = send_options.push(title, body, looks, wanted=not no_push)
+    follows = (
+        None if plan else send_options.sms(sms, when, after, template=template is not None, pushed=push is not None)
+    )
     at = send_options.send_at(send_at, local=local)
-    shared = wire.Shared(None, None, category, None, None, template, at, plan, send_options.valid_for(valid_for))
+    shared = wire.Shared(push, follows, category, None, None, template, at, plan, send_options.valid_for(valid_for))
     values = given_values(params, param or [])
     told: dict[str, Any] = {}
     with wire.in_callers_words(wire.with_steps(str, shared)):

@@ -57,6 +57,11 @@ def main() -> None:
         wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
+    for word in sys.argv[1:]:
+        # Python hands over bytes that are no UTF-8 as halves of surrogate pairs, which no server takes.
+        if not word.isascii() and any("\ud800" <= character <= "\udfff" for character in word):
+            complain(f"{word!a} is not UTF-8; type it in a UTF-8 terminal")
+            sys.exit(2)
     try:
         app()
     except KnocktwiceError as error:

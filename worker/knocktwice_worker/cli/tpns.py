@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import typer
-from sqlalchemy import text
 
 from knocktwice_shared.errors import InvalidMessage
-from knocktwice_worker.cli.output import AsJson, complain, err, out, print_json, reading
+from knocktwice_worker.cli.output import AsJson, complain, err, out, print_json
 from knocktwice_worker.embedded.installation import broker_url
 from knocktwice_worker.services import services
 
@@ -23,11 +22,6 @@ if TYPE_CHECKING:
 app = typer.Typer(name="tpns", help="Push payloads of Tencent Push Notification Service.", no_args_is_help=True)
 
 File = Annotated[str, typer.Argument(help="File that holds the payload as JSON; - for the standard input.")]
-
-_NUMBERS = text("""
-SELECT d.registration, p.number FROM devices d JOIN phones p ON p.user_id = d.user_id
-WHERE d.registration = ANY(:registrations) AND p.number IS NOT NULL
-""")
 
 
 @app.command()
@@ -45,7 +39,7 @@ def notify(
 ) -> None:
     """Send a payload and print the notifications' ids, or for tags and all the blast's id, which "blast status" takes.
 
-    Numbers of tokens are those of the users they are registered for.
+    A token of a registered device is texted to the number of the user whose device it is.
 
     What is wrong is named, a line each, and nothing is sent. Wrong SMS settings are only warned about: the push goes
     out.
@@ -61,7 +55,6 @@ def notify(
             payload,
             client=client,
             sms_templates=texts,
-            phones=_phones(payload),
             key=key,
             category=category,
             zone=tpns.BEIJING if time_zone is None else _zone(time_zone),
@@ -99,15 +92,6 @@ def _each_problem_in_its_line() -> Iterator[None]:
         for problem in error.problems:
             complain(str(problem))
         raise typer.Exit(1) from None
-
-
-def _phones(payload: dict[str, Any]) -> dict[str, str]:
-    tokens = payload.get("token_list")
-    if not payload.get("resend_by_sms") or not isinstance(tokens, list):
-        return {}
-    with reading(services()) as conn:
-        rows = conn.execute(_NUMBERS, {"registrations": [token for token in tokens if isinstance(token, str)]})
-        return {row.registration: row.number for row in rows}
 
 
 def _zone(name: str) -> ZoneInfo:

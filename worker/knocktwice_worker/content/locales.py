@@ -22,6 +22,8 @@ _CHINESE_SCRIPTS = 35
 _APART = frozenset(
     {*((a, b) for a in ("bs", "hr", "sr") for b in ("bs", "hr", "sr") if a != b), ("ca", "es"), ("uk", "ru")}
 )
+#: Scripts by other names than ISO 15924's: .NET's, and modifiers of POSIX.
+_SCRIPTS = {"chs": "Hans", "cht": "Hant", "latin": "Latn", "cyrillic": "Cyrl", "devanagari": "Deva"}
 _ALONE = re.compile(r"[A-Za-z]{2}")
 
 
@@ -52,8 +54,11 @@ def negotiate(wanted: str, available: frozenset[str]) -> str | None:
         wanted: a language tag as a phone tells it.
         available: canonical locales.
     """
+    # A browser's header has several, the best one first.
+    tag = _known(plain(re.split(r"[,;]", wanted, maxsplit=1)[0]))
+    if tag is None:
+        return None
     try:
-        tag = standardize_tag(plain(wanted))
         distances = [(_distance(tag, locale), locale != tag, len(locale), locale) for locale in available]
     except (ValueError, TypeError):
         return None
@@ -61,6 +66,16 @@ def negotiate(wanted: str, available: frozenset[str]) -> str | None:
         return None
     distance, *_, best = min(distances)
     return best if distance <= _NEAR else None
+
+
+def _known(tag: str) -> str | None:
+    """Return a tag as the registry has it, without endings that nobody registered: ``no-NO-NY`` is ``no-NO``."""
+    while tag:
+        try:
+            return standardize_tag(tag)
+        except (ValueError, TypeError):
+            tag = tag.rpartition("-")[0]
+    return None
 
 
 def _distance(wanted: str, there: str) -> int:
@@ -76,18 +91,25 @@ def _distance(wanted: str, there: str) -> int:
 def plain(text: str) -> str:
     """Return the language tag of a locale of Java, iOS, POSIX or a browser, without the parts that name no language.
 
-    ``zh_CN_#Hans`` (Java puts the script last), ``en_US@calendar=buddhist``, ``de_AT.UTF-8``, ``de-DE-u-co-phonebk``.
+    ``zh_CN_#Hans`` (Java puts the script last), ``en_US@calendar=buddhist``, ``de_AT.UTF-8``, ``de-DE-u-co-phonebk``,
+    ``sr_RS@latin``, ``zh-CHT``.
     """
-    words, java, extra = re.split(r"[.@]", text, maxsplit=1)[0].partition("#")
-    parts = re.split(r"[-_]", words)
+    text, _, modifier = text.strip().partition("@")
+    words, java, extra = text.partition(".")[0].partition("#")
+    parts = [part for part in re.split(r"[-_]", words) if part]
     if java:
-        # "th_TH_TH_#u-nu-thai" says the country again where others have a variant, "sr__#Latn" has none.
-        parts = list(dict.fromkeys(part for part in parts if part))
+        # "th_TH_TH_#u-nu-thai" says the country again where others have a variant.
+        parts = list(dict.fromkeys(parts))
+    if len(parts) > 1 and (script := _SCRIPTS.get(parts[1].casefold())):
+        # .NET's names of the two ways to write Chinese.
+        parts[1] = script
     # From a single letter on, it is an extension.
     parts = parts[: next((n for n, part in enumerate(parts) if n and len(part) == 1), len(parts))]
     script = re.split(r"[-_]", extra)[0]
     if len(script) == 4 and script.isalpha():
         parts.insert(1, script)
+    elif modifier.casefold() in _SCRIPTS:
+        parts.insert(1, _SCRIPTS[modifier.casefold()])
     return "-".join(parts)
 
 

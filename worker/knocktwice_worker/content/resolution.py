@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, Engine, text
 
-from knocktwice_shared.messages import AT_ONCE, Batch, Category, Push, Step
+from knocktwice_shared import subjects
+from knocktwice_shared.messages import AT_ONCE, Batch, Category, Push, Recipient, Step
 from knocktwice_worker.content import rendering as content
 from knocktwice_worker.content import template_store
 from knocktwice_worker.content.templates import Definition, InvalidDefinition
@@ -18,13 +19,22 @@ from knocktwice_worker.content.templates import Definition, InvalidDefinition
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-# The locale that the application has set for the person has priority over the locale of the person's last used device.
+# The locale that the application has set for the person has priority over the locale of the person's last used device. A
+# device that the application named itself comes before the last used one.
 _LOCALES = text("""
-SELECT u.id AS user_id, coalesce(u.locale, d.locale) AS locale
-FROM users u LEFT JOIN LATERAL (
+SELECT
+  asked.user_id,
+  asked.registration,
+  coalesce(u.locale, asked.locale, d.locale) AS locale
+FROM (
+  SELECT unnest(CAST(:users AS text[])) AS user_id, NULL AS registration, NULL AS locale
+  UNION ALL
+  SELECT user_id, registration, locale FROM devices WHERE registration = ANY(:registrations)
+) asked
+JOIN users u ON u.id = asked.user_id
+LEFT JOIN LATERAL (
   SELECT locale FROM devices WHERE user_id = u.id AND locale IS NOT NULL ORDER BY last_seen_at DESC LIMIT 1
 ) d ON true
-WHERE u.id = ANY(:users)
 """)
 
 
@@ -63,7 +73,7 @@ def resolve(engine: Engine, batches: Sequence[Batch]) -> list[Resolution]:
     if names:
         with engine.begin() as conn:
             found = template_store.find(conn, names)
-            known = _user_locales(conn, [batch for batch in batches if batch.template in found])
+            known = _known_locales(conn, [batch for batch in batches if batch.template in found])
     return [_resolve(batch, found, known) for batch in batches]
 
 
@@ -88,7 +98,7 @@ def _resolved(batch: Batch, definition: Definition, version: int, known: Mapping
     locales: dict[str, str] = {}
     problems: dict[str, str] = {}
     for recipient in batch.recipients:
-        wanted = recipient.locale or known.get(recipient.user or "")
+        wanted = recipient.locale or next((known[s] for s in _subjects(recipient) if known.get(s)), None)
         if locale := definition.choose(wanted):
             locales[str(recipient.id)] = locale
         else:
@@ -130,6 +140,22 @@ def _unusable(batch: Batch, problem: str) -> Resolution:
     )
 
 
-def _user_locales(conn: Connection, batches: Sequence[Batch]) -> dict[str, str]:
-    users = sorted({r.user for batch in batches for r in batch.recipients if r.user and not r.locale})
-    return {row.user_id: row.locale for row in conn.execute(_LOCALES, {"users": users})} if users else {}
+def _subjects(recipient: Recipient) -> list[str]:
+    """Return who a recipient may be, so that the first one whose language is known decides."""
+    if recipient.user is not None:
+        return [subjects.user(recipient.user)]
+    return list(map(subjects.device, recipient.registrations))
+
+
+def _known_locales(conn: Connection, batches: Sequence[Batch]) -> dict[str, str]:
+    """Return the locales of people and of registered devices, by their subjects."""
+    asked = [r for batch in batches for r in batch.recipients if not r.locale]
+    users = sorted({r.user for r in asked if r.user})
+    registrations = sorted({registration for r in asked for registration in r.registrations})
+    if not users and not registrations:
+        return {}
+    found = conn.execute(_LOCALES, {"users": users, "registrations": registrations}).all()
+    return {
+        subjects.device(row.registration) if row.registration else subjects.user(row.user_id): row.locale
+        for row in found
+    }

@@ -138,6 +138,11 @@ devices = Table(
     ),
     Column("left_user", Text, comment="Who logged out of it last. NULL: nobody by name."),
     _time("left_at", "When that was, so that an older registration of the same person, arriving late, has no effect."),
+    Column(
+        "field_times",
+        JSONB,
+        comment="Field by field, when it was said: a message that arrives late changes only older fields. NULL: not known.",
+    ),
     # serves: the devices of a batch's users; segments by has_device and platform
     Index("devices_user_id_idx", "user_id"),
     # serves: segments by notifications_enabled, from the index alone

@@ -73,6 +73,45 @@ _OLD = {
     "Z": "UTC",
     "UT": "UTC",
 }
+#: What ``TimeZone.abbreviation()`` of iOS and macOS says; Java's come first where both have one.
+_APPLE = {
+    "ADT": "America/Halifax",
+    "AEDT": "Australia/Sydney",
+    "AEST": "Australia/Sydney",
+    "AKDT": "America/Juneau",
+    "AKST": "America/Juneau",
+    "BDT": "Asia/Dhaka",
+    "BRST": "America/Sao_Paulo",
+    "BRT": "America/Sao_Paulo",
+    "CDT": "America/Chicago",
+    "CEST": "Europe/Paris",
+    "CLST": "America/Santiago",
+    "CLT": "America/Santiago",
+    "COT": "America/Bogota",
+    "EDT": "America/New_York",
+    "EEST": "Europe/Athens",
+    "GST": "Asia/Dubai",
+    "HKT": "Asia/Hong_Kong",
+    "ICT": "Asia/Bangkok",
+    "IRST": "Asia/Tehran",
+    "KST": "Asia/Seoul",
+    "MDT": "America/Denver",
+    "MSD": "Europe/Moscow",
+    "MSK": "Europe/Moscow",
+    "NDT": "America/St_Johns",
+    "NZDT": "Pacific/Auckland",
+    "NZST": "Pacific/Auckland",
+    "PDT": "America/Los_Angeles",
+    "PET": "America/Lima",
+    "PHT": "Asia/Manila",
+    "PKT": "Asia/Karachi",
+    "SGT": "Asia/Singapore",
+    "TRT": "Europe/Istanbul",
+    "WAST": "Africa/Lagos",
+    "WAT": "Africa/Lagos",
+    "WEST": "Europe/Lisbon",
+    "WIB": "Asia/Jakarta",
+}
 #: Files of the tz database that are no places.
 _NO_ZONES = frozenset({"Factory", "localtime", "posixrules"})
 
@@ -91,14 +130,15 @@ def canonical(name: str) -> str:
 
 @lru_cache(maxsize=10_000)
 def _found(name: str) -> str | None:
-    plain = re.sub(r"^(?:posix|right)/", "", name)
-    return _names().get(plain.casefold()) or _fixed(plain)
+    # A true minus sign, as JavaScript's Intl writes it.
+    plain = re.sub(r"^(?:posix|right)/", "", name).replace("\N{MINUS SIGN}", "-")
+    return _names().get(plain.casefold()) or _names().get(plain.casefold().replace(" ", "_")) or _fixed(plain)
 
 
 @lru_cache(maxsize=1)
 def _names() -> dict[str, str]:
     there = available_timezones() - _NO_ZONES
-    others = {**get_global("windows_zone_mapping"), **get_global("zone_aliases"), **_OLD}
+    others = {**get_global("windows_zone_mapping"), **get_global("zone_aliases"), **_APPLE, **_OLD}
     known = {name: zone for name, zone in others.items() if zone in there}
     return {name.casefold(): zone for name, zone in (known | {name: name for name in there}).items()}
 

@@ -10,6 +10,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Row, text
 
+from knocktwice_worker.audience.profile import ending
 from knocktwice_worker.channels.registry import CHANNELS
 from knocktwice_worker.content.links.link_store import LINK
 from knocktwice_worker.lifecycle import Note
@@ -101,10 +102,28 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
+class Device:
+    """A device that the push was for.
+
+    Attributes:
+        place: its place among the registrations that the application gave, from 0; ``None``: it is one of the person's.
+        registration: the ending of it.
+        state: ``open``, ``sent`` or ``rejected``.
+        reason: why it was rejected, or is tried again.
+    """
+
+    place: int | None
+    registration: str
+    state: str
+    reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Story:
     """A notification with its steps and what happened, oldest first. Numbers are masked, texts left out.
 
     Attributes:
+        devices: for which the push was, in the order in which the application gave them.
         blast: the key of the blast that it is one of.
         provider_status: what became of the last message that a provider took, as the provider reported it.
         waits: what its open steps wait for now.
@@ -122,6 +141,7 @@ class Story:
     blast: str | None = None
     provider_status: str | None = None
     waits: Sequence[Waiting] = ()
+    devices: Sequence[Device] = ()
 
 
 _OF = """
@@ -169,11 +189,12 @@ def tell(conn: Connection, id_or_key: str) -> Story | None:
         blast=found.blast,
         provider_status=last_report([(s.step, s.state, _status(s)) for s in steps]),
         waits=tuple(waits(found.now, steps, rows["attempts"], rows["decisions"], due)),
+        devices=[Device(a.place, _ending(a.registration), a.state, a.reason) for a in rows["attempts"]],
     )
 
 
 #: Tables of what belongs to a notification, and the order in which it is read.
-_TABLES = {"deliveries": "step", "attempts": "registration", "events": "received_at", "decisions": "id"}
+_TABLES = {"deliveries": "step", "attempts": "place, registration", "events": "received_at", "decisions": "id"}
 
 
 def last_report(steps: Iterable[tuple[int, str, str | None]]) -> str | None:
@@ -278,12 +299,22 @@ def _push_moments(step: Row[Any], attempts: Sequence[Row[Any]]) -> Iterator[Mome
     if step.claimed_at is None or not attempts:
         yield Moment(at, "push", f"No push was made: {step.reason}.")
         return
+    given = max((attempt.place for attempt in attempts if attempt.place is not None), default=-1) + 1
     for n, attempt in enumerate(attempts, 1):
         outcome = {"sent": "was taken by the provider", "rejected": "was refused", "open": "has no answer yet"}[
             attempt.state
         ]
+        if attempt.state == "rejected" and attempt.reason == "notifications_disabled":
+            outcome = "was not made"
         reason = f" ({attempt.reason})" if attempt.reason else ""
-        yield Moment(at, "push", f"Push to device {n} of {len(attempts)} {outcome}{reason}.")
+        place = n if attempt.place is None else attempt.place + 1
+        device = f"device {place} of {given or len(attempts)}, {_ending(attempt.registration)},"
+        yield Moment(at, "push", f"Push to {device} {outcome}{reason}.")
+
+
+def _ending(registration: str) -> str:
+    """Return the ending of a registration; nothing is left of it once its person was erased."""
+    return "an erased one" if registration.startswith("erased-") else ending(registration)
 
 
 def _due(step: Row[Any], steps: Sequence[Row[Any]]) -> datetime | None:

@@ -41,7 +41,18 @@ SELECT
   d.channel || '.' || d.state,
   greatest(d.finished_at, c.created_at),
   CASE d.step WHEN 0 THEN 1 ELSE 3 END,
-  jsonb_build_object('step', d.step, 'channel', d.channel, 'state', d.state, 'reason', d.reason)
+  jsonb_build_object('step', d.step, 'channel', d.channel, 'state', d.state, 'reason', d.reason, 'devices', (
+    SELECT jsonb_agg(
+      jsonb_build_object(
+        'place', a.place,
+        'registration', '…' || right(a.registration, 6),
+        'state', a.state,
+        'reason', a.reason
+      ) ORDER BY a.place
+    )
+    FROM attempts a
+    WHERE d.step = 0 AND a.notification_id = c.id AND a.place IS NOT NULL
+  ))
 FROM changed c
 JOIN deliveries d ON d.notification_id = c.id
 WHERE d.finished_at IS NOT NULL
@@ -287,7 +298,7 @@ def forget(conn: Connection, older_than: timedelta) -> None:
 # A reason begins with a word of ours. What follows the colon may be a provider's, and quote a number.
 _BLANK = text("""
 UPDATE webhook_events v SET
-  data = v.data
+  data = (v.data - 'devices')
     || jsonb_build_object('reference', CAST('{}' AS jsonb))
     || CASE
       WHEN v.data ? 'reason' THEN jsonb_build_object('reason', split_part(v.data->>'reason', ':', 1))

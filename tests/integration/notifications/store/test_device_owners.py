@@ -13,6 +13,7 @@ from knocktwice_shared.messages import (
     DeviceRegistered,
     DeviceUnregistered,
     LoggedOutEverywhere,
+    Platform,
     parse_batch,
 )
 from knocktwice_worker.audience import people
@@ -170,3 +171,22 @@ def test_a_phone_that_changes_hands_is_asked_for_the_new_owner_only(book: Book) 
     # A registration of the old owner's that arrives late changes nothing.
     book(people.apply, [DeviceRegistered("ada", "reg-ada", AT + HOUR / 2)])
     assert [w.registration for w in book.accept(batch("bob"))] == ["reg-ada"]
+
+
+SAID = (
+    DeviceRegistered("ada", "tablet", AT, locale="de", notifications_enabled=False, platform=Platform.ANDROID),
+    DeviceRegistered("ada", "tablet", AT + MINUTE, locale="fr", time_zone="Europe/Paris"),
+    DeviceRegistered("ada", "tablet", AT + 2 * MINUTE, app_version="2"),
+)
+
+
+@pytest.mark.parametrize("order", list(permutations(SAID)))
+def test_a_change_says_only_what_it_says_in_whatever_order_the_news_comes(
+    book: Book, order: Sequence[AudienceChange]
+) -> None:
+    for change in order:
+        book(people.apply, [change])
+    said = "user_id, platform, notifications_enabled, locale, time_zone, app_version, changed_at"
+    assert book.rows(f"SELECT {said} FROM devices WHERE registration = 'tablet'") == [  # noqa: S608 - no input
+        ("ada", "android", False, "fr", "Europe/Paris", "2", AT + 2 * MINUTE)
+    ]

@@ -63,6 +63,17 @@ class WaitAnswer(BaseModel):
     sentence: str = Field(description="The same for people.")
 
 
+class DeviceAnswer(BaseModel):
+    """A device that the push was for."""
+
+    place: int | None = Field(
+        description="Its place among the `registrations` of the request, from 0; null: it is one of the person's."
+    )
+    registration: str = Field(description="The ending of the registration.", examples=["…a1b2c3"])
+    state: str = Field(description="`open`, `sent` or `rejected`.")
+    reason: str | None = Field(description="Why it was rejected, or is tried again.")
+
+
 class StoryAnswer(Summary):
     """A notification with its steps and what happened, oldest first. Numbers are masked, texts left out."""
 
@@ -71,6 +82,7 @@ class StoryAnswer(Summary):
     steps: list[StepAnswer]
     moments: list[MomentAnswer]
     waits: list[WaitAnswer] = Field(description="What its open steps wait for now; empty once it has ended.")
+    devices: list[DeviceAnswer] = Field(description="For which the push was, in the order of the request.")
 
 
 class HistoryStep(BaseModel):

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Engine
 
-    from knocktwice_shared.messages import Batch
+    from knocktwice_shared.messages import Batch, Recipient
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,14 +81,33 @@ def moment_in(zone: ZoneInfo, wall: datetime) -> datetime:
 
 
 def _local(conn: Connection, batch: Batch, wall: datetime, default: str) -> dict[str, datetime]:
-    users = sorted({r.user for r in batch.recipients if r.user})
+    devices = _devices(conn, sorted({registration for r in batch.recipients for registration in r.registrations}))
+    owners = {str(r.id): r.user or _first(devices, r, 0) or "" for r in batch.recipients}
+    users = sorted({user for user in owners.values() if user})
     stated = store.time_zones(conn, users)
     numbers = _numbers(conn, [user for user in users if user not in stated])
     times: dict[str, datetime] = {}
     for r in batch.recipients:
-        number = r.phone or numbers.get(r.user or "", "")
-        times[str(r.id)] = moment_in(home_of(number, stated.get(r.user or ""), default), wall)
+        user = owners[str(r.id)]
+        zone = _first(devices, r, 1) or stated.get(user)
+        times[str(r.id)] = moment_in(home_of(r.phone or numbers.get(user, ""), zone, default), wall)
     return times
+
+
+# Registered devices that the application named itself: their owners, and the zones that they have reported.
+_DEVICES = text("SELECT registration, user_id, time_zone FROM devices WHERE registration = ANY(:registrations)")
+
+
+def _devices(conn: Connection, registrations: list[str]) -> dict[str, tuple[str | None, str | None]]:
+    if not registrations:
+        return {}
+    found = conn.execute(_DEVICES, {"registrations": registrations})
+    return {row.registration: (row.user_id, row.time_zone) for row in found if row.user_id is not None}
+
+
+def _first(devices: Mapping[str, tuple[str | None, str | None]], recipient: Recipient, column: int) -> str | None:
+    """Return what the first of a recipient's registered devices that says anything says there."""
+    return next((said for r in recipient.registrations if r in devices and (said := devices[r][column])), None)
 
 
 # The number tells the zone of a person whose devices have not reported one.

@@ -29,7 +29,7 @@ WATCHED_AFTER = timedelta(seconds=60)
 WATCHED_WITHIN = timedelta(minutes=2)
 
 #: The reasons of a refused push that are about the device, and say nothing of others.
-_OF_DEVICE = words(("unregistered", "device_moved", "no_device"))
+_OF_DEVICE = words(("unregistered", "device_moved", "no_device", "notifications_disabled"))
 
 
 def not_of_device(reason: str) -> str:

@@ -13,7 +13,7 @@ from knocktwice_shared.messages import When
 from knocktwice_worker.content.plans import stored_plan
 from knocktwice_worker.content.rendering import stored
 from knocktwice_worker.database.bulk import rows
-from knocktwice_worker.lifecycle import DeliveryState, NotificationState
+from knocktwice_worker.lifecycle import AttemptState, DeliveryState, NotificationState
 from knocktwice_worker.notation.phone_numbers import spelled
 from knocktwice_worker.notifications.store.transitions import End, finish, outcome_of_push
 from knocktwice_worker.notifications.store.trigger_sql import CANCELLED
@@ -121,7 +121,8 @@ SELECT * FROM {_BATCH_ROWS}
 ORDER BY 1 ON CONFLICT DO NOTHING
 """)
 
-# Sorted by key, so that two batches with the same keys wait for each other instead of deadlocking.
+# Sorted by key, so that two batches with the same keys wait for each other instead of deadlocking. Registrations that the
+# application gave without a person or a number are their owner's: the first of them that has one.
 _INSERT_NOTIFICATIONS = text(f"""
 INSERT INTO notifications (
   id,
@@ -138,7 +139,12 @@ INSERT INTO notifications (
 SELECT
   r.id,
   r.batch,
-  r.user_id,
+  CASE WHEN r.registrations IS NULL THEN r.user_id ELSE (
+    SELECT d.user_id
+    FROM jsonb_array_elements_text(r.registrations) WITH ORDINALITY AS given(registration, place)
+    JOIN devices d ON d.registration = given.registration AND d.user_id IS NOT NULL
+    ORDER BY given.place LIMIT 1
+  ) END,
   r.phone,
   r.params,
   r.key,
@@ -152,6 +158,7 @@ FROM {
         id="uuid",
         batch="uuid",
         user_id="text",
+        registrations="jsonb",
         phone="text",
         params="jsonb",
         key="text",
@@ -233,6 +240,9 @@ def accept(conn: Connection, intakes: Sequence[Intake], *, lease: timedelta) -> 
             "id": ids,
             "batch": batches,
             "user_id": [r.user for _, r in people],
+            "registrations": [
+                json.dumps(r.registrations) if r.registrations and r.phone is None else None for _, r in people
+            ],
             "phone": [r.phone and spelled(r.phone) for _, r in people],
             "params": [json.dumps(r.values) for _, r in people],
             "key": keys,
@@ -328,34 +338,83 @@ def _open_steps(conn: Connection, opened: Mapping[str, _Opened], lease: timedelt
     return work
 
 
-# A person's devices, as far as they show notifications, and the registrations that an application gave itself.
+#: Why a device that the application named gets no push.
+OFF = str(When.NOTIFICATIONS_DISABLED)
+
+# A person's devices, as far as they show notifications, and the registrations that an application gave itself. Of these a
+# registered device that shows nothing is written down, too: the application is told at which place it stands.
 _INSERT_ATTEMPTS = text(f"""
 INSERT INTO attempts (
   notification_id,
   registration,
-  state
+  state,
+  reason,
+  place
 )
-SELECT n.id, d.registration, 'open'
+SELECT n.id, d.registration, 'open', NULL, NULL
 FROM notifications n JOIN devices d ON d.user_id = n.user_id AND d.notifications_enabled
 WHERE n.id = ANY(CAST(:ids AS uuid[]))
-UNION
-SELECT i.inline_id, i.registration, 'open' FROM {rows("i", inline_id="uuid", registration="text")}
-RETURNING notification_id, registration
+UNION ALL
+SELECT
+  g.given_id,
+  g.registration,
+  CASE WHEN off.registration IS NULL THEN 'open' ELSE 'rejected' END,
+  CASE WHEN off.registration IS NOT NULL THEN '{OFF}' END,
+  g.place
+FROM {rows("g", given_id="uuid", registration="text", place="smallint", at_once="boolean")}
+LEFT JOIN devices off
+  ON g.at_once
+  AND off.registration = g.registration
+  AND off.user_id IS NOT NULL
+  AND NOT off.notifications_enabled
+RETURNING
+  notification_id,
+  registration,
+  state
 """)
 
 
-def open_attempts(conn: Connection, ids: Sequence[str], inline: Sequence[tuple[str, str]] = ()) -> list[PushWork]:
-    """Write one attempt per device of these notifications, and return them.
+@dataclass(frozen=True, slots=True)
+class Given:
+    """A registration that the application gave instead of a person.
+
+    Attributes:
+        notification_id: for which notification.
+        registration: as it was given.
+        place: its place among those that were given, from 0.
+        at_once: whether the push goes now; otherwise whether the device shows it is looked up when it goes.
+    """
+
+    notification_id: str
+    registration: str
+    place: int
+    at_once: bool
+
+
+def open_attempts(conn: Connection, ids: Sequence[str], given: Sequence[Given] = ()) -> tuple[list[PushWork], set[str]]:
+    """Write one attempt per device of these notifications.
 
     Args:
         ids: notifications whose users' devices are looked up.
-        inline: notification id and registration, as the application gave it.
+        given: what the application gave itself.
+
+    Returns:
+        The pushes to make, and the notifications with a given device that shows no notifications.
     """
     found = conn.execute(
         _INSERT_ATTEMPTS,
-        {"ids": list(ids), "inline_id": [i for i, _ in inline], "registration": [r for _, r in inline]},
+        {
+            "ids": list(ids),
+            "given_id": [g.notification_id for g in given],
+            "registration": [g.registration for g in given],
+            "place": [g.place for g in given],
+            "at_once": [g.at_once for g in given],
+        },
+    ).all()
+    return (
+        [PushWork(str(id_), registration) for id_, registration, state in found if state == AttemptState.OPEN],
+        {str(id_) for id_, _, state in found if state != AttemptState.OPEN},
     )
-    return [PushWork(str(id_), registration) for id_, registration in found.all()]
 
 
 # A person without a device that shows the push is told apart from one without any device: a step may wait for that.
@@ -381,12 +440,13 @@ SELECT
   CASE s.state WHEN 'scheduled' THEN r.send_at WHEN 'sending' THEN knocktwice_now() + :lease END,
   CASE WHEN s.state <> 'scheduled' THEN knocktwice_now() END,
   CASE WHEN s.state NOT IN ('scheduled', 'sending') THEN knocktwice_now() END
-FROM {rows("r", id="uuid", pushable="boolean", send_at="timestamptz", problem="text")}
+FROM {rows("r", id="uuid", pushable="boolean", off="boolean", send_at="timestamptz", problem="text")}
 CROSS JOIN LATERAL (
   SELECT CASE
     WHEN r.problem IS NOT NULL THEN 'failed'
     WHEN r.send_at IS NOT NULL THEN 'scheduled'
     WHEN r.pushable THEN 'sending'
+    WHEN r.off THEN 'skipped'
     WHEN EXISTS (SELECT FROM notifications n JOIN devices d ON d.user_id = n.user_id WHERE n.id = r.id) THEN 'skipped'
     ELSE 'failed'
   END
@@ -406,11 +466,11 @@ def _open_pushes(
         return [], {}
     ids = sorted(opened)
     written = [i for i in ids if opened[i].unwritable is None]
-    work = open_attempts(
+    work, off = open_attempts(
         conn,
         # The devices of a scheduled push are looked up when it goes out: by then they may belong to other people.
-        [i for i in written if opened[i].send_at is None],
-        [(i, registration) for i in written for registration in opened[i].recipient.registrations],
+        [i for i in written if opened[i].send_at is None and opened[i].recipient.user is not None],
+        [given for i in written for given in _given(i, opened[i])],
     )
     pushable = {w.notification_id for w in work}
     pushes = conn.execute(
@@ -418,6 +478,7 @@ def _open_pushes(
         {
             "id": ids,
             "pushable": [i in pushable for i in ids],
+            "off": [i in off for i in ids],
             "send_at": [opened[i].send_at for i in ids],
             "problem": [opened[i].unwritable for i in ids],
             "lease": lease,
@@ -431,3 +492,10 @@ def _open_pushes(
             if row.state in (DeliveryState.SKIPPED, DeliveryState.FAILED)
         },
     )
+
+
+def _given(id_: str, opened: _Opened) -> list[Given]:
+    """Return what the application gave itself, each once, at the first of its places."""
+    given = opened.recipient.registrations
+    places = {registration: place for place, registration in reversed(list(enumerate(given)))}
+    return [Given(id_, registration, place, opened.send_at is None) for registration, place in places.items()]

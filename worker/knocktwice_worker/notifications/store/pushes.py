@@ -12,7 +12,7 @@ from knocktwice_shared.messages import When
 from knocktwice_worker.database.bulk import rows
 from knocktwice_worker.lifecycle import AttemptState, DeliveryState, Note
 from knocktwice_worker.notifications.store.cancellations import settle_cancelled
-from knocktwice_worker.notifications.store.intake import RING_LATER, PushWork, open_attempts
+from knocktwice_worker.notifications.store.intake import OFF, RING_LATER, PushWork, open_attempts
 from knocktwice_worker.notifications.store.transitions import End, finish, is_in, lock_open, outcome_of_push
 from knocktwice_worker.notifications.store.trigger_sql import CANCELLED
 
@@ -105,7 +105,11 @@ FROM (
   ORDER BY p.notification_id FOR UPDATE OF p
 ) due
 WHERE d.notification_id = due.notification_id AND d.step = 0
-RETURNING d.notification_id, due.claimed_at IS NULL AS first, due.counted_from
+RETURNING
+  d.notification_id,
+  due.claimed_at IS NULL AS first,
+  due.counted_from,
+  EXISTS (SELECT FROM attempts a WHERE a.notification_id = d.notification_id AND a.place IS NOT NULL) AS given
 """)
 
 # The step behind a push that is tried again, or goes out late, waits its whole time all the same, unless some device has the
@@ -133,6 +137,38 @@ JOIN deliveries p ON p.notification_id = waiting.notification_id AND p.step = 0
 WHERE s.notification_id = waiting.notification_id AND s.step = 1
 """)
 
+# The devices that an application gave itself may have been registered, or changed hands, since the push was accepted:
+# whether they show it, and whose they are, is looked up like the devices of a person when it goes out.
+_SETTLE_GIVEN = text(f"""
+WITH given AS (
+  SELECT
+    a.notification_id,
+    a.registration,
+    a.place,
+    d.user_id,
+    d.notifications_enabled
+  FROM attempts a
+  JOIN devices d ON d.registration = a.registration AND d.user_id IS NOT NULL
+  WHERE a.notification_id = ANY(CAST(:ids AS uuid[])) AND a.place IS NOT NULL AND a.state = 'open'
+),
+off AS (
+  UPDATE attempts a SET
+    state = 'rejected',
+    reason = '{OFF}'
+  FROM given g
+  WHERE a.notification_id = g.notification_id AND a.registration = g.registration AND NOT g.notifications_enabled
+)
+UPDATE notifications n SET user_id = o.user_id
+FROM (
+  SELECT DISTINCT ON (notification_id)
+    notification_id,
+    user_id
+  FROM given
+  ORDER BY notification_id, place
+) o
+WHERE n.id = o.notification_id AND n.phone IS NULL AND n.user_id IS DISTINCT FROM o.user_id
+""")
+
 # The phone may belong to another user by now. A registration that an application gave inline is the application's to
 # know.
 _REJECT_MOVED = text("""
@@ -140,7 +176,7 @@ UPDATE attempts a SET
   state = 'rejected',
   reason = 'device_moved'
 FROM notifications n
-WHERE a.notification_id = ANY(CAST(:ids AS uuid[])) AND a.state = 'open'
+WHERE a.notification_id = ANY(CAST(:ids AS uuid[])) AND a.state = 'open' AND a.place IS NULL
   AND n.id = a.notification_id AND n.user_id IS NOT NULL
   AND NOT EXISTS (SELECT FROM devices d WHERE d.registration = a.registration AND d.user_id = n.user_id)
 """)
@@ -166,8 +202,10 @@ def claim_push(conn: Connection, ids: Sequence[str], lease: timedelta) -> list[P
     counted = {str(row.notification_id): row.counted_from for row in claimed}
     conn.execute(_START_COUNTDOWNS, {"id": list(counted), "counted_from": list(counted.values())})
     first = sorted(str(row.notification_id) for row in claimed if row.first)
-    if first:
-        open_attempts(conn, first)
+    if given := {str(row.notification_id) for row in claimed if row.first and row.given}:
+        conn.execute(_SETTLE_GIVEN, {"ids": sorted(given)})
+    if own := [i for i in first if i not in given]:
+        open_attempts(conn, own)
     taken = [str(row.notification_id) for row in claimed]
     conn.execute(_REJECT_MOVED, {"ids": taken})
     found = conn.execute(_OPEN_ATTEMPTS, {"ids": taken}).all()
@@ -209,7 +247,8 @@ def stop_claimed(conn: Connection, ids: Collection[str]) -> set[str]:
 #: Whether no step is behind the push ``d``.
 _LAST = "NOT EXISTS (SELECT FROM deliveries s WHERE s.notification_id = d.notification_id AND s.step = 1)"
 
-# The same two ends as in ``intake._INSERT_PUSH``, for a push that waited for its time.
+# The same two ends as in ``intake._INSERT_PUSH``, for a push that waited for its time. Of devices that the application gave
+# itself only those that show nothing are not tried.
 _END_UNPUSHABLE = text(f"""
 UPDATE deliveries d SET
   state = s.state,
@@ -217,9 +256,13 @@ UPDATE deliveries d SET
   wake_at = NULL,
   finished_at = knocktwice_now()
 FROM unnest(CAST(:ids AS uuid[])) AS r(id)
-CROSS JOIN LATERAL (SELECT CASE WHEN EXISTS (
-    SELECT FROM notifications n JOIN devices v ON v.user_id = n.user_id WHERE n.id = r.id
-  ) THEN 'skipped' ELSE 'failed' END AS state) s
+CROSS JOIN LATERAL (
+  SELECT CASE
+    WHEN EXISTS (SELECT FROM notifications n JOIN devices v ON v.user_id = n.user_id WHERE n.id = r.id) THEN 'skipped'
+    WHEN EXISTS (SELECT FROM attempts a WHERE a.notification_id = r.id AND a.place IS NOT NULL) THEN 'skipped'
+    ELSE 'failed'
+  END AS state
+) s
 WHERE d.notification_id = r.id AND d.step = 0 AND d.state = 'sending'
 RETURNING
   d.notification_id,
