@@ -28,6 +28,7 @@ from knocktwice_worker.cli import (
     send_options,
     stats,
     step_options,
+    switches,
     template,
     tpns,
     unknown,
@@ -300,6 +301,12 @@ app.command()(gateway.gateway)
 app.add_typer(gateway.app)
 app.add_typer(blast.app)
 app.add_typer(brake.app)
+app.command()(switches.pause)
+app.command()(switches.resume)
+app.command("switches")(switches.list_all)
+app.command("set")(switches.change)
+app.command("unset")(switches.restore)
+app.command("audit")(switches.audit_lines)
 app.add_typer(receipts.app)
 app.add_typer(unknown.app)
 app.add_typer(outbox.app)

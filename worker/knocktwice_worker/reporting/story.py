@@ -50,6 +50,7 @@ VERDICTS = {
     "quiet_hours": "It is night where this person lives: the SMS waits for the morning.",
     "brake": "The SMS is held by brake {brake} since {since}, because {why}.",
     "brake_released": "The SMS was released from brake {brake}: {reason}.",
+    "paused": "It waits, because an operator has paused {what} since {since}: {reason}.",
     "dropped": "An operator dropped the SMS that brake {brake} held: {reason}.",
     "wasted_sms": "A receipt came after the last look before the SMS: it was not needed.",
     "adopted": "Its outcome had been lost; the provider's list shows that it went out.",
