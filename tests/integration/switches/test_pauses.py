@@ -236,6 +236,8 @@ def test_a_pause_ends_by_itself_after_its_time(at: Installation) -> None:
     id_ = at.pause(SMS, span=HOUR)
     one = at.sms()
     at.run()
+    with at.here.engine.connect() as conn:
+        assert at.told(one).waits[0].until == pauses.list_all(conn)[0].until
     at.clock.advance(HOUR - 2 * SECOND)
     at.run()
     assert at.state(one) == "active"

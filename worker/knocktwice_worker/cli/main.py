@@ -17,8 +17,10 @@ from knocktwice_shared.errors import KnocktwiceError
 from knocktwice_worker.cli import (
     blast,
     brake,
+    dead,
     erase,
     gateway,
+    history,
     inbound,
     opt_out,
     outbox,
@@ -301,6 +303,8 @@ app.command()(gateway.gateway)
 app.add_typer(gateway.app)
 app.add_typer(blast.app)
 app.add_typer(brake.app)
+app.add_typer(dead.app)
+app.command("history")(history.history)
 app.command()(switches.pause)
 app.command()(switches.resume)
 app.command("switches")(switches.list_all)

@@ -229,6 +229,17 @@ def mask(number: str | None) -> str:
     return f"{number[:5]}•••{number[-2:]}" if number else "an erased number"
 
 
+_BY_PROVIDER_ID = text("""
+SELECT notification_id FROM deliveries WHERE step > 0 AND provider_id IS NOT NULL AND provider_id = :wanted
+""")
+
+
+def by_provider_id(conn: Connection, provider_id: str) -> UUID | None:
+    """Return the notification with a message that a provider calls so; ``None``: there is none."""
+    id_ = conn.execute(_BY_PROVIDER_ID, {"wanted": provider_id}).scalar()
+    return None if id_ is None else UUID(str(id_))
+
+
 def _by_id(conn: Connection, id_: str) -> Row[Any] | None:
     try:
         return conn.execute(_BY_ID, {"wanted": str(UUID(id_))}).first()
