@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,6 +14,7 @@ from knocktwice_shared.names import INBOX_MESSAGES, Task
 from knocktwice_worker.audience import people
 from knocktwice_worker.notifications.inbox import dead_letters
 from knocktwice_worker.switches import audit
+from support.crowd import Crowd
 from support.store_book import AT
 
 if TYPE_CHECKING:
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from redis import Redis
 
     from knocktwice_worker.services import Services
+    from support.clock import Clock
     from support.commands import CommandOutput
 
 WHY = ("--reason", "the template exists now")
@@ -143,3 +146,21 @@ def test_a_parked_message_is_not_lost_by_a_replay_without_a_broker(
     with pytest.raises(ConnectionError):
         working.inbox.replay(one)
     assert len(json.loads(run("dead", "list", "--json").out)) == 1
+
+
+def test_a_blast_has_a_history_and_a_cost_so_far(
+    working: Services, clock: Clock, run: Callable[..., CommandOutput], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KNOCKTWICE_SMS_PRICES", '{"*": 0.02}')
+    crowd = Crowd(working, clock)
+    ids = crowd.push(3, blast="sale", after=timedelta(minutes=2))
+    crowd.push(1)
+    clock.advance(timedelta(minutes=5))
+    assert len(working.later_steps.send(working.fallback.check(sorted(ids)[:2]))) == 2
+    assert sorted(_ids(run("history", "--blast", "sale", "--json"))) == sorted(ids)
+    clock.advance(timedelta(minutes=5))
+    told = json.loads(run("blast", "cost", "sale", "--json").out)
+    assert (told["sms_sent"], told["cost"], told["state"]) == (2, "0.0400", "finished")
+    assert "cost so far             0.0400" in run("blast", "cost", "sale").out
+    assert run("pause", "sms", *WHY).code == 0
+    assert "paused: sms: 0 wait since" in run("stats").out

@@ -209,7 +209,7 @@ def cost(blast: Which, as_json: AsJson = False) -> None:
         row = _found(standing.find(conn, blast), blast)
         zone = here.settings.day_zone
         first, last = row.created_at.astimezone(zone).date(), datetime.now(zone).date() + timedelta(days=1)
-        rollups.refresh(here.engine, here.settings.sms_day_zone)
+        rollups.refresh(here.engine, here.settings.sms_day_zone, everything=True)
         told = figures.report(
             conn, by=figures.Dimension.BLAST, since=first, until=last, prices=here.channels.prices
         ).lines.get(row.key, figures.Figures())

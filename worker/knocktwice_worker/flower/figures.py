@@ -11,7 +11,6 @@ from sqlalchemy import text
 from knocktwice_shared.names import Queue
 from knocktwice_worker.blasts import standing as blast_standing
 from knocktwice_worker.brake import brakes
-from knocktwice_worker.limits import budget
 from knocktwice_worker.reporting import figures, history
 from knocktwice_worker.switches import audit, overrides, pauses
 from knocktwice_worker.webhooks import endpoints
@@ -85,7 +84,7 @@ def now(conn: Connection, here: Services) -> dict[str, Any]:
     at: datetime = conn.execute(text("SELECT knocktwice_now()")).scalar_one()
     zone = here.settings.day_zone
     today = at.astimezone(zone).date()
-    told = figures.report(conn, by=figures.Dimension.DAY, since=today, until=today, prices=here.channels.prices)
+    told = figures.report(conn, by=figures.Dimension.CATEGORY, since=today, until=today, prices=here.channels.prices)
     bars, most = _chart(conn)
     latest = history.page(conn, history.Wanted(limit=20))
     return {
@@ -101,7 +100,7 @@ def now(conn: Connection, here: Services) -> dict[str, Any]:
         "pauses": [one for one in pauses.list_all(conn) if one.ended_at is None],
         "brakes": brakes.list_all(conn),
         "queues": _queues(here),
-        "budget": _budget(conn, here, at),
+        "budget": _budget(conn, here, told),
     }
 
 
@@ -128,15 +127,14 @@ def _queues(here: Services) -> dict[str, int] | None:
         return None
 
 
-def _budget(conn: Connection, here: Services, at: datetime) -> list[tuple[str, int, int]]:
-    """Return name, parts used and parts allowed of each budget that is set."""
+def _budget(conn: Connection, here: Services, told: figures.Report) -> list[tuple[str, int, int]]:
+    """Return name, parts sent today and parts allowed of each budget that is set."""
     changed = {one.name: one.value for one in overrides.list_all(conn)}
     limits = overrides.applied(here.settings, changed).budget
-    if not limits:
-        return []
-    spent = budget.today(conn, here.limits.limits.day(at)[1]).spent
-    all_ = [("in all", sum(spent.values()), limits.total), *((str(c), spent[c], limits.categories[c]) for c in spent)]
-    return [one for one in all_ if one[2]]
+    own = [
+        (str(c), told.lines[str(c)].sms_parts if str(c) in told.lines else 0, n) for c, n in limits.categories.items()
+    ]
+    return [one for one in [("in all", told.total.sms_parts, limits.total), *own] if one[2]]
 
 
 def blasts(conn: Connection) -> list[blast_standing.Standing]:

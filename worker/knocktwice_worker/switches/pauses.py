@@ -151,7 +151,7 @@ def resume(conn: Connection, scope: Scope, by: By, *, id_: int | None = None, ev
 
 
 _LIST = text("""
-SELECT id, channel, provider, sender, country, template, category, drains, reason, since, until, ended_at
+SELECT id, channel, provider, sender, country, template, category, drains, reason, since, until, ended_at, settled
 FROM pauses
 WHERE :everything OR NOT settled
 ORDER BY settled, id DESC
@@ -170,7 +170,7 @@ def list_all(conn: Connection, *, everything: bool = False) -> list[Standing]:
             row.since,
             row.until,
             row.ended_at,
-            paused.count(conn, row.id),
+            0 if row.settled else paused.count(conn, row.id),
         )
         for row in conn.execute(_LIST, {"everything": everything}).all()
     ]
