@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64decode
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -65,7 +66,16 @@ class Page(BaseHandler):  # type: ignore[misc] # Flower has no types
         """
         if not services().settings.flower_actions:
             raise web.HTTPError(403, "actions are off here; KNOCKTWICE_FLOWER_ACTIONS=true allows them")
-        return By(f"Flower: {self.current_user or 'not logged in'}", self.get_argument("reason", ""))
+        return By(f"Flower: {self._name()}", self.get_argument("reason", ""))
+
+    def _name(self) -> str:
+        """Return who has logged in. With a password alone Flower knows only that somebody has."""
+        if isinstance(self.current_user, str):
+            return self.current_user
+        if not self.application.options.basic_auth:
+            return "not logged in"
+        _, _, credentials = self.request.headers["Authorization"].partition(" ")
+        return b64decode(credentials).decode().partition(":")[0]
 
     def check_xsrf_cookie(self) -> None:
         """Refuse forms of other sites. Flower itself asks for its token only with OAuth; our actions always do."""
