@@ -55,7 +55,11 @@ class Page(BaseHandler):  # type: ignore[misc] # Flower has no types
         """Answer with a page. Nothing of it may be kept by a browser or a proxy."""
         self.set_header("Cache-Control", "no-store")
         self.set_header("Content-Security-Policy", "frame-ancestors 'none'; form-action 'self'")
-        self.render(template, acts=services().settings.flower_actions, q=self.get_argument("q", ""), **values)
+        self.render(template, acts=services().settings.flower_actions, q=self.given("q"), **values)
+
+    def given(self, name: str) -> str:
+        """Return what was typed; empty: nothing. The templates escape it, so it is not escaped here, as Flower would."""
+        return str(self.get_argument(name, "", escape=False))
 
     def by(self) -> By:
         """Return who asks for an action, and why.
@@ -66,7 +70,7 @@ class Page(BaseHandler):  # type: ignore[misc] # Flower has no types
         """
         if not services().settings.flower_actions:
             raise web.HTTPError(403, "actions are off here; KNOCKTWICE_FLOWER_ACTIONS=true allows them")
-        return By(f"Flower: {self._name()}", self.get_argument("reason", ""))
+        return By(f"Flower: {self._name()}", self.given("reason"))
 
     def _name(self) -> str:
         """Return who has logged in. With a password alone Flower knows only that somebody has."""
@@ -98,7 +102,7 @@ class Find(Page):
     @web.authenticated
     async def get(self) -> None:
         """Show what a word may stand for: a notification at once, else a page of the history."""
-        word, before = self.get_argument("q", "").strip(), self.get_argument("before", "")
+        word, before = self.given("q").strip(), self.given("before")
         found = await self.asked(lambda conn: finding.find(conn, word, before, services().settings.phone_rules))
         if found.one is not None and not before:
             self.redirect(self.reverse_url("notifications-one", found.one))
@@ -142,7 +146,7 @@ class Blasts(Page):
     @web.authenticated
     async def post(self) -> None:
         """Pause, resume or abort a blast."""
-        key, verb = self.get_argument("key"), self.get_argument("verb")
+        key, verb = self.given("key"), self.given("verb")
         try:
             by = self.by()
             problem = await self.asked(lambda conn: steering.blast(conn, key, verb, by), writes=True)
@@ -165,7 +169,7 @@ class Switches(Page):
     @web.authenticated
     async def post(self) -> None:
         """Set or end a pause."""
-        given = {name: self.get_argument(name, "") for name in steering.FIELDS}
+        given = {name: self.given(name) for name in steering.FIELDS}
         try:
             by = self.by()
             await self.asked(lambda conn: steering.switch(conn, given, by, services().channels), writes=True)
