@@ -97,7 +97,7 @@ def test_one_number_is_found_in_two_clicks_and_told_in_lanes_and_words(
         expect(page.get_by_role("heading", name="The number +1650•••00")).to_be_visible()
         page.get_by_role("link", name=texted[-12:]).click()
         expect(page.get_by_role("heading", name="A number: texted")).to_be_visible()
-        for dot in ("due", "first step", "taken up", "sent"):
+        for dot in ("accepted", "due", "first step", "taken up", "sent"):
             expect(page.locator(".kt-lane .kt-dot", has_text=dot).first).to_be_visible()
         expect(page.get_by_text("Nothing comes before it, so it was due at once.").first).to_be_visible()
         # Nobody may unmask without the setting, and numbers are nowhere in the page.

@@ -71,7 +71,12 @@ class Drawing:
 
 
 _DOTS = text("""
-SELECT 0 AS step, created_at AS at, 'accepted' AS label, 'row' AS kind, '{}'::jsonb AS inputs
+SELECT
+  (SELECT min(step) FROM deliveries WHERE notification_id = :id) AS step,
+  created_at AS at,
+  'accepted' AS label,
+  'row' AS kind,
+  '{}'::jsonb AS inputs
 FROM notifications WHERE id = :id
 
 UNION ALL
