@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
 from typing import Any
 
 from celery import Celery
@@ -76,6 +77,14 @@ app.conf.update(
 )
 app.steps["consumer"].add(Dispatcher)
 app.steps["consumer"].add(Background)
+
+
+# Celery's command line has read its plugins by now, and "flower" among its words says which one runs. Flower is built later,
+# from the lists to which the tab is added here.
+if "flower" in sys.argv[1:] and "flower.urls" in sys.modules:
+    from knocktwice_worker.flower import tab
+
+    tab.install()
 
 
 @worker_ready.connect

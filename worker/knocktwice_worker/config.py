@@ -384,6 +384,11 @@ class Settings(BaseSettings):
     )
     provider_in_flight: int = Field(400, ge=1, description="Requests in flight per worker process.")
 
+    # Flower
+    flower_actions: bool = Field(
+        False, description="Whoever may open Flower may also pause, resume and unmask in its tab Notifications."
+    )
+
     # Gateway
     gateway_docs: bool = Field(False, description="The gateway shows its interface to everybody, at /docs.")
     gateway_body_bytes: int = Field(1_048_576, ge=1_024, description="Largest body that the gateway takes.")

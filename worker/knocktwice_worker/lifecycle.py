@@ -254,6 +254,8 @@ class Delay(StrEnum):
     LIMITS_UNAVAILABLE = "limits_unavailable"
     #: The share that falls back has jumped among people like the recipient, so a brake holds the message.
     BRAKE = "brake"
+    #: An operator has paused messages of its kind.
+    PAUSED = "paused"
 
 
 #: Why an open push or message waits that has no turn in the pace yet, as its row says it.

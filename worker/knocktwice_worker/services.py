@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+import threading
+import time
+from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+import structlog
+from sqlalchemy.exc import SQLAlchemyError
+
+from knocktwice_shared.errors import KnocktwiceError
 from knocktwice_shared.messages import (
     OptOutSet,
     parse_audience,
@@ -45,12 +51,14 @@ from knocktwice_worker.notifications.pipeline.clock_watch import ClockWatch
 from knocktwice_worker.notifications.pipeline.delivery_reports import DeliveryReports
 from knocktwice_worker.notifications.pipeline.fallback import Fallback
 from knocktwice_worker.notifications.pipeline.later_steps import LaterSteps
+from knocktwice_worker.notifications.pipeline.pauses import PauseGate
 from knocktwice_worker.notifications.pipeline.push import Allowed, Pushes
 from knocktwice_worker.notifications.pipeline.quiet import QuietGate
 from knocktwice_worker.notifications.pipeline.reconcile import Reconcile
 from knocktwice_worker.notifications.pipeline.withdraw import Withdrawals
 from knocktwice_worker.privacy.erasure import Erasure
 from knocktwice_worker.privacy.guard import ErasureGuard
+from knocktwice_worker.switches import overrides
 from knocktwice_worker.webhooks import replies
 from knocktwice_worker.webhooks.carrier import Hooks
 from knocktwice_worker.webhooks.sending import Sender
@@ -66,6 +74,8 @@ if TYPE_CHECKING:
     from knocktwice_worker.config import Settings
     from knocktwice_worker.content.links.short_links import Tracker
 
+
+log = structlog.get_logger(__name__)
 
 #: Connections for short transactions. If more threads need one at once, some of them wait.
 CONNECTIONS = 10
@@ -344,7 +354,13 @@ class Services:
             retry_for=timedelta(seconds=settings.push_retry_s),
             ttl_grace=timedelta(seconds=settings.ttl_grace_s),
             useless_after=settings.useless_after,
+            pauses=self.pauses,
         )
+
+    @cached_property
+    def pauses(self) -> PauseGate:
+        """Stops messages that operators have paused."""
+        return PauseGate()
 
     @cached_property
     def fallback(self) -> Fallback:
@@ -365,6 +381,7 @@ class Services:
             lease=settings.lease,
             useless_after=settings.useless_after,
             brake=self.brake,
+            pauses=self.pauses,
         )
 
     @cached_property
@@ -389,6 +406,7 @@ class Services:
             retry_for=timedelta(seconds=self.settings.sms_retry_s),
             useless_after=self.settings.useless_after,
             brake=self.brake,
+            pauses=self.pauses,
         )
 
     @cached_property
@@ -418,6 +436,12 @@ class Services:
             engine=self.engine, books=self.channels.books, transport=self.transport, wait=self.settings.sms_report_wait
         )
 
+    def with_settings(self, settings: Settings) -> Services:
+        """Return the same parts with other settings; the connections stay open and are shared."""
+        other = Services(settings)
+        other.__dict__.update({name: self.__dict__[name] for name in _KEPT if name in self.__dict__})
+        return other
+
     def close(self) -> None:
         """Close all parts that were built."""
         for name, close in (
@@ -436,6 +460,11 @@ def _listed(secrets: SecretStr | None) -> list[str]:
     return [] if secrets is None else [s.strip() for s in secrets.get_secret_value().split(",") if s.strip()]
 
 
+#: How long the settings that operators have changed are taken as known, in seconds.
+_FRESH_S = 1.0
+#: What survives a change of the settings: connections, and what has credentials.
+_KEPT = ("engine", "senders", "redis", "transport", "hooks", "push")
+
 _services: dict[int, Services] = {}
 
 
@@ -446,3 +475,47 @@ def services() -> Services:
         _services.clear()
         _services[pid] = Services(config.load())
     return _services[pid]
+
+
+@dataclass(slots=True)
+class _Steered:
+    """What operators have changed in this process's settings.
+
+    Attributes:
+        changed: environment variable → its value instead.
+        looked_at: when that was asked, on the monotonic clock.
+        lock: lets one thread ask at a time.
+    """
+
+    changed: dict[str, str] = field(default_factory=dict)
+    looked_at: float = float("-inf")
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+_steered: dict[int, _Steered] = {}
+
+
+def steered() -> Services:
+    """Return this process's services with the settings that operators have changed, as they were a second ago at most.
+
+    While the database does not answer, the settings stay as they were known last.
+    """
+    here, known = services(), _steered.setdefault(os.getpid(), _Steered())
+    if time.monotonic() - known.looked_at <= _FRESH_S:
+        return here
+    with known.lock:
+        if time.monotonic() - known.looked_at <= _FRESH_S:
+            return services()
+        # The time before the query counts: a worker that stands still during the query asks again.
+        at = time.monotonic()
+        try:
+            with here.engine.connect() as conn:
+                changed = {one.name: one.value for one in overrides.list_all(conn)}
+            if changed != known.changed:
+                _services[os.getpid()] = here.with_settings(overrides.applied(config.load(), changed))
+                known.changed = changed
+                log.warning("settings changed by an operator", names=sorted(changed))
+        except (SQLAlchemyError, KnocktwiceError) as error:
+            log.warning("changed settings are not known", error=type(error).__name__)
+        known.looked_at = at
+    return services()

@@ -21,7 +21,7 @@ from knocktwice_worker.notifications.store import provider_reports, removal
 from knocktwice_worker.privacy import retention
 from knocktwice_worker.runtime import publishing
 from knocktwice_worker.runtime.gathering import GatheredTask
-from knocktwice_worker.services import Services, services
+from knocktwice_worker.services import Services, steered
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -43,7 +43,7 @@ def _task(name: Task) -> Callable[[Callable[[Services, list[str]], None]], Any]:
         @wraps(work)
         def run(ids: list[str]) -> None:
             try:
-                work(services(), ids)
+                work(steered(), ids)
             except Exception as error:
                 raise _reported(name, error, count=len(ids)) from None
 
@@ -57,7 +57,7 @@ def _message_task(name: Task, **options: Any) -> Any:
 
     @app.task(name=name.value, bind=True, shared=False, **options)
     def run(self: Any, message: object) -> None:
-        here, id_ = services(), str(self.request.id)
+        here, id_ = steered(), str(self.request.id)
         try:
             where = self.request.delivery_info or {}
             again = bool(self.request.get(publishing.AGAIN) or where.get(publishing.REDELIVERED))
@@ -76,7 +76,7 @@ def _gathered_task(name: Task, weight: Callable[[object], int], *, patient: bool
     """
 
     def together(messages: Sequence[tuple[str, object]]) -> None:
-        here = services()
+        here = steered()
         here.accepted[name]([message for _, message in messages])
         here.inbox.done(name, messages)
 
@@ -183,7 +183,7 @@ def send_page(here: Services, ids: list[str]) -> None:
 def start_blasts() -> None:
     """Start the recurring blasts that are due."""
     try:
-        schedules.start_due(services().engine, services().settings)
+        schedules.start_due(steered().engine, steered().settings)
     except Exception as error:
         raise _reported(Task.START_BLASTS, error) from None
 
@@ -196,7 +196,7 @@ def _timed_task(name: Task) -> Callable[[Callable[[Services], dict[str, int]]], 
         @wraps(work)
         def run() -> None:
             try:
-                done = work(services())
+                done = work(steered())
             except Exception as error:
                 raise _reported(name, error) from None
             log.info("done by the clock", task=name.value, **done)
@@ -222,7 +222,7 @@ def collect_reports(here: Services) -> dict[str, int]:
 def housekeeping() -> None:
     """Delete rows that are not needed any more."""
     try:
-        here = services()
+        here = steered()
         with here.engine.begin() as conn:
             removed = people.forget(conn, here.settings.device_stale)
             removed += removal.forget_orphans(conn)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from knocktwice_worker.channels.registry import CHANNELS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from knocktwice_worker.channels.channel import OpenChannel, StepChannel, Wiring
     from knocktwice_worker.channels.outbound.pacing import Pace
@@ -59,6 +59,11 @@ class Channels:
         """Return the provider of a channel that sends if there is no choice."""
         opened = self[channel]
         return opened.providers[opened.usual]
+
+    def carriers(self, channel: str) -> Sequence[str]:
+        """Return the names of the providers that a message of a channel may go by."""
+        opened = self[channel]
+        return [opened.usual] if opened.weights is None else list(opened.weights)
 
     def pace(self, channel: str, provider: str, sender: str | None) -> Pace:
         """Return the pace of one sender of a provider; without a sender, the provider's own pace."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -21,9 +22,12 @@ from knocktwice_worker.channels.registry import CHANNELS
 from knocktwice_worker.cli import push_options, send_options, step_options
 from knocktwice_worker.cli.output import AsJson, clock, complain, err, fail, out, print_json, reading
 from knocktwice_worker.cli.template import given_values
+from knocktwice_worker.reporting import figures, rollups
 from knocktwice_worker.services import services
 
 if TYPE_CHECKING:
+    from decimal import Decimal
+
     from knocktwice_shared.messages import Blast
     from knocktwice_worker.blasts.standing import Standing
 
@@ -238,6 +242,41 @@ def abort(blast: Which, reason: Annotated[str, typer.Option(help="Shown by statu
         done = states.abort(conn, row.key, reason)
         conn.commit()
     out.print(f"blast {row.key}: {'aborted' if done else 'was aborted before'}", markup=False)
+
+
+@app.command()
+def cost(blast: Which, as_json: AsJson = False) -> None:
+    """Show what a blast has cost so far, and what texting everybody would have cost.
+
+    Example: knocktwice blast cost summer-sale
+    """
+    here = services()
+    with reading(here) as conn:
+        row = _found(standing.find(conn, blast), blast)
+        zone = here.settings.day_zone
+        first, last = row.created_at.astimezone(zone).date(), datetime.now(zone).date() + timedelta(days=1)
+        rollups.refresh(here.engine, here.settings.sms_day_zone, everything=True)
+        told = figures.report(
+            conn, by=figures.Dimension.BLAST, since=first, until=last, prices=here.channels.prices
+        ).lines.get(row.key, figures.Figures())
+    waiting = row.total - row.sent
+    if as_json:
+        print_json({"blast": row.key, "state": row.state, "not_notified_yet": waiting, **told.as_json()})
+        return
+    out.print(f"blast {row.key}: {row.state}, {row.sent} of {row.total} people notified", markup=False)
+    for name, value in (
+        ("SMS sent", str(told.sms_sent)),
+        ("SMS parts", str(told.sms_parts)),
+        ("cost so far", _money(told.cost)),
+        ("texting everybody", _money(told.sms_only_cost)),
+    ):
+        out.print(f"{name:18}{value:>12}")
+    if told.cost is None:
+        out.print("some SMS have no price; see KNOCKTWICE_SMS_PRICES", soft_wrap=True)
+
+
+def _money(amount: Decimal | None) -> str:
+    return "-" if amount is None else f"{amount:.4f}"
 
 
 @app.command()

@@ -21,6 +21,7 @@ from knocktwice_worker.lifecycle import BrakeState
 from knocktwice_worker.limits import budget
 from knocktwice_worker.notation import number_plans
 from knocktwice_worker.notifications.store import alarms
+from knocktwice_worker.switches import overrides, pauses
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -251,6 +252,24 @@ def _brake(here: Services) -> tuple[Level, str]:
     return Level.WARNING, f"{'. '.join(told)}; see 'knocktwice brake list'"
 
 
+def _pauses(here: Services) -> tuple[Level, str]:
+    with here.engine.connect() as conn:
+        found = [one for one in pauses.list_all(conn) if one.ended_at is None]
+    if not found:
+        return Level.OK, "nothing is paused"
+    told = ". ".join(f"pause {one.id}: {one}" for one in found[:5])
+    return Level.WARNING, f"{told}; 'knocktwice resume' ends one, 'knocktwice switches' lists them"
+
+
+def _overrides(here: Services) -> tuple[Level, str]:
+    with here.engine.connect() as conn:
+        found = overrides.list_all(conn)
+    if not found:
+        return Level.OK, "none; 'knocktwice set' changes budgets, countries, quiet hours and paces"
+    told = ", ".join(f"{one.name}={one.value} since {one.since:%Y-%m-%d %H:%M} UTC" for one in found)
+    return Level.OK, f"{told}; 'knocktwice unset' restores one"
+
+
 #: For how long a decision that did not wait is a warning.
 _LATELY = timedelta(hours=24)
 
@@ -293,6 +312,8 @@ _CHECKS: dict[str, Callable[[Services], tuple[Level, str]]] = {
     "sms budget": _budget,
     "receipts": _receipts,
     "brake": _brake,
+    "pauses": _pauses,
+    "changed": _overrides,
     "awaited": _awaited,
     "dead letters": _dead_letters,
 }

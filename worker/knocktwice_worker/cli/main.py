@@ -17,8 +17,10 @@ from knocktwice_shared.errors import KnocktwiceError
 from knocktwice_worker.cli import (
     blast,
     brake,
+    dead,
     erase,
     gateway,
+    history,
     inbound,
     opt_out,
     outbox,
@@ -28,6 +30,7 @@ from knocktwice_worker.cli import (
     send_options,
     stats,
     step_options,
+    switches,
     template,
     tpns,
     unknown,
@@ -305,6 +308,14 @@ app.command()(gateway.gateway)
 app.add_typer(gateway.app)
 app.add_typer(blast.app)
 app.add_typer(brake.app)
+app.add_typer(dead.app)
+app.command("history")(history.history)
+app.command()(switches.pause)
+app.command()(switches.resume)
+app.command("switches")(switches.list_all)
+app.command("set")(switches.change)
+app.command("unset")(switches.restore)
+app.command("audit")(switches.audit_lines)
 app.add_typer(receipts.app)
 app.add_typer(unknown.app)
 app.add_typer(outbox.app)

@@ -6,6 +6,7 @@ from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from knocktwice_shared.errors import InvalidMessage
@@ -15,6 +16,7 @@ from knocktwice_worker.notation import durations
 from knocktwice_worker.reporting import delay_curve, figures, rollups
 from knocktwice_worker.reporting.figures import Dimension
 from knocktwice_worker.services import services
+from knocktwice_worker.switches import pauses
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -85,6 +87,7 @@ def stats(
             template=template,
             prices=here.channels.prices,
         )
+        stopped = [one for one in pauses.list_all(conn) if one.ended_at is None]
     if as_json:
         print_json(
             {
@@ -105,6 +108,8 @@ def stats(
         spared = f", which saved about {_money(told.total.untextable_saved)}" if reason == Refusal.UNTEXTABLE else ""
         out.print(f"suppressed: {reason} {count}{spared}", soft_wrap=True)
     out.print(f"accepted since {first} ({zone}); counted until {clock(told.as_of) or 'never'}", soft_wrap=True)
+    for one in stopped:
+        out.print(f"paused: {escape(str(one))}", soft_wrap=True)
 
 
 def _table(told: Report, title: str, columns: Mapping[str, Callable[[Figures], str]]) -> Table:

@@ -445,6 +445,7 @@ deliveries = Table(
         server_default=text("false"),
         comment="Whether it was released from a brake, so that no brake holds it again.",
     ),
+    Column("paused", BigInteger, comment="The pause for which it waits. NULL: none."),
     CheckConstraint(_one_of("state", DeliveryState), name="state"),
     CheckConstraint(_one_of("provider_status", ProviderState), name="provider_status"),
     CheckConstraint(f"({_one_of('state', sorted(OPEN))}) = (wake_at IS NOT NULL)", name="wake_at"),
@@ -479,6 +480,13 @@ deliveries = Table(
         "brake",
         "notification_id",
         postgresql_where=text("brake IS NOT NULL AND wake_at IS NOT NULL AND NOT brake_waived"),
+    ),
+    # serves: what waits for a pause; empty while none is on
+    Index(
+        "deliveries_paused_idx",
+        "paused",
+        "notification_id",
+        postgresql_where=text("paused IS NOT NULL AND wake_at IS NOT NULL"),
     ),
     comment="One step of a notification, written when the step before it ends: "
     "0 is the push, 1, 2 and so on follow it.",
@@ -698,6 +706,66 @@ brakes = Table(
     # serves: the decision about a step; empty while no brake is on
     Index("brakes_on_idx", "id", postgresql_where=text("state = 'on'")),
     comment="Brakes: each holds the SMS of one kind of people whose share that falls back has jumped.",
+)
+
+pauses = Table(
+    "pauses",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True, comment="In the order in which they were set."),
+    Column("channel", Text, comment="The channel that waits: push, sms and so on. NULL: any."),
+    Column("provider", Text, comment="Whose messages wait. NULL: any provider's."),
+    Column("sender", Text, comment="The sender whose messages wait. NULL: any."),
+    Column("country", Text, comment="The country whose numbers wait, as ISO 3166 has it. NULL: any."),
+    Column("template", Text, comment="The template whose messages wait. NULL: any."),
+    Column("category", Text, comment="The category whose messages wait. NULL: any."),
+    Column(
+        "drains",
+        Boolean,
+        nullable=False,
+        server_default=text("false"),
+        comment="Whether messages that are already decided still go.",
+    ),
+    Column("reason", Text, nullable=False, comment="Why, in the operator's words."),
+    _time("since", "When it was set.", required=True),
+    _time("until", "When it ends by itself. NULL: it does not."),
+    _time("ended_at", "When it ended. NULL: it is on."),
+    Column(
+        "settled",
+        Boolean,
+        nullable=False,
+        server_default=text("false"),
+        comment="Whether everything that waited for it was woken after its end.",
+    ),
+    CheckConstraint("NOT settled OR ended_at IS NOT NULL", name="settled"),
+    # serves: what each worker asks every half second
+    Index("pauses_open_idx", "id", postgresql_where=text("NOT settled")),
+    comment="Pauses: what an operator lets wait, until it is resumed or its time is over.",
+)
+
+overrides = Table(
+    "overrides",
+    metadata,
+    Column("name", Text, primary_key=True, comment="The setting's environment variable."),
+    Column("value", Text, nullable=False, comment="Its value, as the variable would have it."),
+    _time("since", "When it was set.", required=True),
+    comment="Settings that operators have changed without a restart; each counts instead of its variable.",
+)
+
+audit = Table(
+    "audit",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True, comment="In the order in which it was done."),
+    _time("at", "When.", required=True),
+    Column(
+        "actor",
+        Text,
+        nullable=False,
+        comment="Who: an account on a machine, a key of the gateway, or who had logged in to Flower.",
+    ),
+    Column("action", Text, nullable=False, comment="What was done, like pause or set."),
+    Column("subject", JSONB, nullable=False, comment="To what it was done."),
+    Column("reason", Text, nullable=False, comment="Why, in the operator's words."),
+    comment="What operators did: who, when, what and why.",
 )
 
 alarms = Table(

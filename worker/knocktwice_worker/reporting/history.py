@@ -49,6 +49,12 @@ class Wanted:
     before: UUID | None = None
     limit: int = 100
     provider_status: str | None = None
+    #: A number in E.164: what was given it inline, and what its present owners got.
+    phone: str | None = None
+    #: The key of a blast.
+    blast: str | None = None
+    #: The id of the notification itself.
+    id: UUID | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,13 +155,25 @@ ORDER BY m.id DESC
 # By the index over users and numbers; ids of users are looked at, too, as a number may look like one.
 _BY_USER = "AND coalesce(n.user_id, n.phone) = :user AND n.user_id = :user"
 _BY_KEY = "AND n.key = :key AND n.state <> 'duplicate'"
+_BY_ID = "AND n.id = CAST(:own AS uuid)"
+_BY_PEOPLE = "AND coalesce(n.user_id, n.phone) = ANY(:people)"
+_BY_BLAST = "AND n.batch_id IN (SELECT p.id FROM blast_pages p JOIN blasts b ON b.id = p.blast_id WHERE b.key = :blast)"
+_OWNERS = text("SELECT user_id FROM phones WHERE number = :number")
 
 
 def page(conn: Connection, wanted: Wanted) -> Page:
     """Return a page of the history."""
     filtered = any(value is not None for value in (wanted.state, wanted.template, wanted.provider_status))
     scan = max(SCAN_LIMIT, wanted.limit + 1) if filtered else wanted.limit + 1
-    indexed = [c for c, value in ((_BY_USER, wanted.user), (_BY_KEY, wanted.key)) if value is not None]
+    conditions = (
+        (_BY_USER, wanted.user),
+        (_BY_KEY, wanted.key),
+        (_BY_PEOPLE, wanted.phone),
+        (_BY_BLAST, wanted.blast),
+        (_BY_ID, wanted.id),
+    )
+    indexed = [condition for condition, value in conditions if value is not None]
+    people = [wanted.phone, *_owners(conn, wanted.phone)] if wanted.phone is not None else []
     bounds = {
         "since": str(_FIRST if wanted.since is None else _id_at(wanted.since)),
         "before": str(min(wanted.before or _LAST, _LAST if wanted.until is None else _id_at(wanted.until))),
@@ -165,7 +183,17 @@ def page(conn: Connection, wanted: Wanted) -> Page:
     filters = {"state": wanted.state or None, "template": wanted.template, "reported": wanted.provider_status or None}
     rows = conn.execute(
         query,
-        {**bounds, **filters, "user": wanted.user, "key": wanted.key, "scan": scan, "most": wanted.limit + 1},
+        {
+            **bounds,
+            **filters,
+            "user": wanted.user,
+            "key": wanted.key,
+            "people": people,
+            "blast": wanted.blast,
+            "own": wanted.id and str(wanted.id),
+            "scan": scan,
+            "most": wanted.limit + 1,
+        },
     ).all()
     scanned, reached = rows[0].scanned, rows[0].reached
     found = [row for row in rows if row.id is not None]
@@ -177,6 +205,10 @@ def page(conn: Connection, wanted: Wanted) -> Page:
         following = UUID(str(reached))
     steps = _steps(conn, [str(row.id) for row in found])
     return Page([_entry(row, steps[str(row.id)]) for row in found], following)
+
+
+def _owners(conn: Connection, number: str) -> list[str]:
+    return [row.user_id for row in conn.execute(_OWNERS, {"number": number})]
 
 
 _STEPS = text("""

@@ -51,6 +51,7 @@ VERDICTS = {
     "quiet_hours": "It is night where this person lives: the SMS waits for the morning.",
     "brake": "The SMS is held by brake {brake} since {since}, because {why}.",
     "brake_released": "The SMS was released from brake {brake}: {reason}.",
+    "paused": "It waits, because an operator has paused {what} since {since}: {reason}.",
     "dropped": "An operator dropped the SMS that brake {brake} held: {reason}.",
     "wasted_sms": "A receipt came after the last look before the SMS: it was not needed.",
     "adopted": "Its outcome had been lost; the provider's list shows that it went out.",
@@ -247,6 +248,17 @@ def mask(number: str | None) -> str:
     The number of somebody who was erased is not there any more.
     """
     return f"{number[:5]}•••{number[-2:]}" if number else "an erased number"
+
+
+_BY_PROVIDER_ID = text("""
+SELECT notification_id FROM deliveries WHERE step > 0 AND provider_id IS NOT NULL AND provider_id = :wanted
+""")
+
+
+def by_provider_id(conn: Connection, provider_id: str) -> UUID | None:
+    """Return the notification with a message that a provider calls so; ``None``: there is none."""
+    id_ = conn.execute(_BY_PROVIDER_ID, {"wanted": provider_id}).scalar()
+    return None if id_ is None else UUID(str(id_))
 
 
 def _by_id(conn: Connection, id_: str) -> Row[Any] | None:

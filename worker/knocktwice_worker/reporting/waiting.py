@@ -33,6 +33,8 @@ class Why(StrEnum):
     COUNTDOWN = "countdown"
     #: The push before it, which no device has yet.
     PUSH = "push"
+    #: An operator, who has paused messages of its kind.
+    PAUSE = "pause"
     #: The end of the recipient's quiet hours.
     QUIET_HOURS = "quiet_hours"
     #: A worker that takes it up.
@@ -82,6 +84,9 @@ def waits(
     push = next((s for s in steps if s.step == 0), None)
     for step in steps:
         if step.wake_at is None:
+            continue
+        if told := _paused(now, step, decisions):
+            yield told
             continue
         if step.step == 0:
             yield _push(now, step, attempts)
@@ -177,6 +182,18 @@ def _message(now: datetime, step: Row[Any], quiet: datetime | None) -> Waiting:
 def _is_later(push: Row[Any], now: datetime) -> bool:
     """Whether the push waits for the time that it was asked for; the step behind it has its own time then."""
     return push.claimed_at is None and push.due_at is not None and push.due_at > now
+
+
+def _paused(now: datetime, step: Row[Any], decisions: Sequence[Row[Any]]) -> Waiting | None:
+    """Return for what a step waits that an operator has paused; ``None``: nobody has."""
+    if step.paused is None or step.state not in (DeliveryState.SCHEDULED, DeliveryState.RESERVED):
+        return None
+    own = [d.inputs for d in decisions if d.step == step.step and d.verdict == Delay.PAUSED]
+    if not own or step.wake_at <= now:
+        return None
+    told = f"The {_noun(step.channel)} waits, because an operator has paused {own[-1]['what']} ({own[-1]['reason']})"
+    told += f"; without a resume it is looked at again at {_at(step.wake_at)}, {_in(now, step.wake_at)}."
+    return Waiting(step.step, step.channel, Why.PAUSE, step.wake_at, told)
 
 
 def _quiet_until(now: datetime, step: Row[Any], decisions: Sequence[Row[Any]]) -> datetime | None:

@@ -1,4 +1,4 @@
-"""The background threads of a worker: roll-ups, webhooks, the brake, and fresh statistics for PostgreSQL's planner.
+"""The background threads of a worker: roll-ups, webhooks, the brake, pauses that end, and statistics for the planner.
 
 Any number of workers may run them at once, and the system works without any single one. They are separate from the
 dispatcher, so that slow work here cannot delay a countdown.
@@ -17,6 +17,7 @@ from knocktwice_shared.errors import InvalidMessage
 from knocktwice_worker.audience import receipt_health
 from knocktwice_worker.brake import watch
 from knocktwice_worker.database import table_statistics
+from knocktwice_worker.notifications.store import paused
 from knocktwice_worker.reporting import rollups
 from knocktwice_worker.runtime.outage_log import Outage
 from knocktwice_worker.services import Services, services
@@ -35,6 +36,8 @@ _WEBHOOKS_EVERY_S = 1.0
 _BRAKE_EVERY_S = 5.0
 #: Seconds between two counts of the receipts of the current hour.
 _RECEIPTS_EVERY_S = 60.0
+#: Seconds between two looks for messages whose pause is over.
+_WAKE_EVERY_S = 1.0
 #: Seconds between two checks for tables that have grown.
 _ANALYZE_EVERY_S = 3.0
 #: Seconds that all threads together have to stop.
@@ -93,6 +96,10 @@ def _receipts(here: Services) -> None:
     receipt_health.count_current(here.engine)
 
 
+def _wake(here: Services) -> None:
+    paused.wake(here.engine)
+
+
 def _analyze(here: Services) -> None:
     table_statistics.refresh(here.engine)
 
@@ -119,6 +126,7 @@ class Background(bootsteps.StartStopStep):
                 ("webhooks", _webhooks(), _WEBHOOKS_EVERY_S),
                 ("brake", _brake(), _BRAKE_EVERY_S),
                 ("receipts", _receipts, _RECEIPTS_EVERY_S),
+                ("pauses", _wake, _WAKE_EVERY_S),
                 ("statistics", _analyze, _ANALYZE_EVERY_S),
             )
         ]

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 FOLLOWER = "webhooks"
 
 #: What is told of the system as a whole.
-ALARMS = ("brake.on", "brake.over", "brake.released", NOT_AWAITED)
+ALARMS = ("brake.on", "brake.over", "brake.released", "pause.on", "pause.over", NOT_AWAITED)
 
 #: The one final report of a notification.
 FINISHED = "notification.finished"

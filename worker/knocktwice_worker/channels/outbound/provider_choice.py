@@ -20,7 +20,7 @@ from redis.exceptions import RedisError
 from knocktwice_worker.channels.outcomes import Outcome, Retry, Unknown
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from datetime import timedelta
 
     from redis import Redis
@@ -124,12 +124,17 @@ class Providers:
     def __contains__(self, provider: object) -> bool:
         return provider in self._weights
 
-    def choose(self, messages: Sequence[tuple[str, str | None, int]]) -> dict[str, Choice]:
+    def choose(
+        self,
+        messages: Sequence[tuple[str, str | None, int]],
+        avoided: Callable[[str, str], bool] | None = None,
+    ) -> dict[str, Choice]:
         """Choose the providers of a batch.
 
         Args:
             messages: id, provider (if one was chosen) and number of tries of each message. A message that was tried
                 stays with its provider, even a demoted one, because only this provider knows what became of it.
+            avoided: says of a message's id and a provider whether it must not go by that one, as long as another is left.
         """
         standings = self._standings(probe=any(not tries for _, _, tries in messages))
         probes = {name for name, standing in standings.items() if standing is _Standing.PROBE}
@@ -138,22 +143,29 @@ class Providers:
             if tries and provider is not None:
                 chosen[id_] = Choice(provider)
                 continue
-            order = self._order(id_)
+            order = _left(id_, self._order(id_), avoided)
             fine = [name for name in order if standings[name] is _Standing.FINE]
-            if probes:
-                chosen[id_] = Choice(probes.pop(), Why.PROBE)
+            if probe := next((name for name in order if name in probes), None):
+                probes.remove(probe)
+                chosen[id_] = Choice(probe, Why.PROBE)
             elif not fine:
                 chosen[id_] = Choice(order[0], Why.ALL_DEMOTED)
             else:
                 chosen[id_] = Choice(fine[0], Why.WEIGHT if fine[0] == order[0] else Why.OTHERS_DEMOTED)
         return chosen
 
-    def another(self, ids: Sequence[str], current: Mapping[str, str | None]) -> dict[str, str]:
+    def another(
+        self,
+        ids: Sequence[str],
+        current: Mapping[str, str | None],
+        avoided: Callable[[str, str], bool] | None = None,
+    ) -> dict[str, str]:
         """Return another provider that is fine for each message that its provider refused, if there is one."""
         standings = self._standings(probe=False)
         found: dict[str, str] = {}
         for id_ in ids:
-            rest = [n for n in self._order(id_) if n != current[id_] and standings[n] is _Standing.FINE]
+            order = _left(id_, self._order(id_), avoided)
+            rest = [n for n in order if n != current[id_] and standings[n] is _Standing.FINE]
             if rest:
                 found[id_] = rest[0]
         return found
@@ -212,6 +224,11 @@ class Providers:
         time = -math.log((int.from_bytes(digest) + 1) / (2**64 + 1))
         weight = self._weights[name]
         return weight == 0, time / (weight or 1)
+
+
+def _left(id_: str, order: list[str], avoided: Callable[[str, str], bool] | None) -> list[str]:
+    """Return a message's providers without those that it must not go by; all of them, if none is left."""
+    return order if avoided is None else [name for name in order if not avoided(id_, name)] or order
 
 
 def _key(name: str) -> str:

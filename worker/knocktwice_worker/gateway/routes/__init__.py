@@ -19,6 +19,7 @@ from knocktwice_worker.gateway.routes import (
     people,
     receipts,
     segments,
+    switches,
     templates,
 )
 
@@ -40,6 +41,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     links.router,
     blasts.router,
     brakes.router,
+    switches.router,
     figures.router,
     callbacks.router,
     document.router,

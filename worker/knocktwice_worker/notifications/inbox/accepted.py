@@ -20,6 +20,7 @@ from sqlalchemy.exc import InterfaceError, OperationalError
 
 from knocktwice_shared import subjects
 from knocktwice_shared.errors import InvalidMessage
+from knocktwice_shared.ids import uuid7
 from knocktwice_shared.names import (
     BACKLOG_BYTES,
     BACKLOG_MESSAGES,
@@ -48,6 +49,8 @@ log = structlog.get_logger(__name__)
 _MOST_FAILURES = 5
 #: Workers that may end while they work on a message that came again; then the message is parked.
 _MOST_ENDS = 4
+#: Tasks of producers' messages. All others are about rows, which ring again by themselves.
+_REPLAYED = frozenset({Task.SEND_PUSH, Task.RECORD_EVENTS, Task.CANCEL, Task.UPDATE_AUDIENCE, Task.BLAST})
 #: The most messages published again per sweep.
 _SWEEP_LIMIT = 100
 #: Messages in a queue behind which nothing is published again: most of it still waits there, and the rest would only
@@ -235,6 +238,31 @@ class Inbox:
         with self.engine.begin() as conn:
             dead_letters.park(conn, message_id=message_id, task=task, reason=reason, payload=payload)
         self._remove([message_id], _members(task, message_id, message))
+
+    def replay(self, parked: dead_letters.Parked) -> Task:
+        """Hand a parked message to the workers once more, and return its task. A repeat is harmless, as of any message.
+
+        Raises:
+            InvalidMessage: nobody could process it: it is not JSON, or no message of a producer.
+        """
+        try:
+            task, message = Task(parked.task or ""), parked.message()
+        except ValueError:
+            raise InvalidMessage("message", f"{parked.id} is no readable message of a known task; drop it") from None
+        if task not in _REPLAYED:
+            raise InvalidMessage("message", f"{parked.id} is work of our own, which comes again by itself; drop it")
+        id_, entry = parked.message_id or str(uuid7()), json.dumps({"task": task, "message": message})
+        now = self.redis.time()[0]
+        pipe = self.redis.pipeline()
+        pipe.hset(INBOX_MESSAGES, id_, entry)
+        pipe.hincrby(INBOX_BACKLOG, "used", len(entry.encode()))
+        # Older than the grace, so the next sweep of a worker publishes it.
+        pipe.zadd(INBOX_ACCEPTED, {id_: now - math.ceil(self.grace_s) - 1})
+        pipe.execute()
+        # The row goes last: a process that dies in between has handed it over, and leaves a row that may go again.
+        with self.engine.begin() as conn:
+            dead_letters.drop(conn, parked.id)
+        return task
 
     def failed(self, message_id: str, task: str, reason: str, message: object) -> None:
         """Count a failure that is the message's own fault; park the message after too many failures."""

@@ -10,6 +10,7 @@ from sqlalchemy import text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from datetime import datetime
 
     from sqlalchemy import Connection, Engine
 
@@ -63,6 +64,77 @@ def park(conn: Connection, *, message_id: str | None, task: str | None, reason: 
     texts = {"message_id": message_id, "task": task, "reason": reason, "payload": payload}
     clean = {k: v and v.replace("\x00", "\ufffd").encode(errors="replace").decode() for k, v in texts.items()}
     conn.execute(_PARK, clean)
+
+
+@dataclass(frozen=True, slots=True)
+class Parked:
+    """A parked message.
+
+    Attributes:
+        id: its number.
+        at: when it was parked.
+        message_id: its id in the queue; ``None``: it had none.
+        task: the task that it was for; ``None``: it named none.
+        reason: why it could not be processed; behind the colon it may quote the message.
+        payload: the message as it came, without people who were erased since.
+    """
+
+    id: int
+    at: datetime
+    message_id: str | None
+    task: str | None
+    reason: str
+    payload: str
+
+    @property
+    def kind(self) -> str:
+        """The reason without what it may quote."""
+        return self.reason.partition(":")[0]
+
+    def message(self) -> object:
+        """Return the message, which may stand in the body of a Celery message.
+
+        Raises:
+            ValueError: it is not JSON.
+        """
+        decoded = json.loads(self.payload)
+        match decoded:
+            case [[message], dict(), _]:
+                return message
+            case _:
+                return decoded
+
+
+_LIST = text("""
+SELECT id, at, message_id, task, reason, payload
+FROM dead_letters
+WHERE id > :after AND (CAST(:task AS text) IS NULL OR task = :task)
+ORDER BY id
+LIMIT :limit
+""")
+_GET = text("SELECT id, at, message_id, task, reason, payload FROM dead_letters WHERE id = :id")
+_DROP = text("DELETE FROM dead_letters WHERE id = :id")
+
+
+def page(conn: Connection, *, after: int = 0, limit: int = 50, task: str | None = None) -> list[Parked]:
+    """Return parked messages, the oldest first.
+
+    Args:
+        after: only those with a larger number, for the next page.
+        task: only those of this task.
+    """
+    return [Parked(*row) for row in conn.execute(_LIST, {"after": after, "limit": limit, "task": task})]
+
+
+def get(conn: Connection, id_: int) -> Parked | None:
+    """Return a parked message; ``None``: there is none of that number."""
+    row = conn.execute(_GET, {"id": id_}).first()
+    return None if row is None else Parked(*row)
+
+
+def drop(conn: Connection, id_: int) -> bool:
+    """Forget a parked message, and return whether it was there."""
+    return conn.execute(_DROP, {"id": id_}).rowcount > 0
 
 
 # FOR UPDATE, because two people of one message may be erased at once. Without the lock the second write would bring the

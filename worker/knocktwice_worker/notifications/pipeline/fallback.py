@@ -28,6 +28,7 @@ from knocktwice_worker.notifications import store
 from knocktwice_worker.notifications.pipeline.brake import Candidate
 from knocktwice_worker.notifications.pipeline.catch_up import PENDING
 from knocktwice_worker.notifications.pipeline.concurrency import at_most
+from knocktwice_worker.notifications.pipeline.pauses import Candidate as Pausable
 from knocktwice_worker.notifications.store.braked import OF_MANY
 
 if TYPE_CHECKING:
@@ -41,11 +42,12 @@ if TYPE_CHECKING:
     from knocktwice_worker.limits.counting import Counting
     from knocktwice_worker.notifications.pipeline.brake import BrakeGate, Stopped
     from knocktwice_worker.notifications.pipeline.catch_up import CatchUp
+    from knocktwice_worker.notifications.pipeline.pauses import PauseGate
     from knocktwice_worker.notifications.pipeline.quiet import QuietGate
 
 log = structlog.get_logger(__name__)
 
-_UNDECIDED = {Verdict.WAIT, Delay.LIMITS_UNAVAILABLE, Delay.QUIET_HOURS, Delay.BRAKE}
+_UNDECIDED = {Verdict.WAIT, Delay.LIMITS_UNAVAILABLE, Delay.QUIET_HOURS, Delay.BRAKE, Delay.PAUSED}
 
 #: The wait before another look at a step that could not be decided yet.
 _WAIT = timedelta(seconds=30)
@@ -124,6 +126,7 @@ class Fallback:
         lease: how long a reserved message waits for its sender before it rings again.
         useless_after: how long after it was due a message may still go, by category.
         brake: holds messages while too many would fall back at once.
+        pauses: stops messages that operators have paused.
     """
 
     engine: Engine
@@ -140,6 +143,7 @@ class Fallback:
     lease: timedelta
     useless_after: Mapping[Category, timedelta]
     brake: BrakeGate
+    pauses: PauseGate
 
     @at_most(2)
     def check(self, ids: Sequence[str]) -> list[str]:
@@ -163,6 +167,7 @@ class Fallback:
             ]
             for case in cases:
                 case.hurried = case.id in pending
+            self._pause(conn, [c for c in cases if c.reservation])
             stopped = self._brake(conn, [c for c in cases if c.reservation and c.verdict in OF_MANY])
             self._keep_suppressed(conn, [c for c in cases if c.reservation and c.row.user_id is None])
             self._postpone_quiet(conn, [c for c in cases if c.reservation and c.category is Category.MARKETING])
@@ -208,6 +213,18 @@ class Fallback:
             return rows
         store.postpone(conn, waiting, PENDING)
         return [row for row in rows if row.notification_id not in waiting]
+
+    def _pause(self, conn: Connection, cases: Sequence[_Case]) -> None:
+        """Take out the messages that an operator has paused. They count against no limit."""
+        candidates = (
+            Pausable(c.id, c.row.channel, self.channels.carriers(c.row.channel), r.sender, r.number)
+            for c in cases
+            if (r := c.reservation)
+        )
+        paused = self.pauses.stop(conn, candidates, self.useless_after)
+        for case in cases:
+            if case.id in paused:
+                case.verdict, case.reservation = Delay.PAUSED, None
 
     def _brake(self, conn: Connection, cases: Sequence[_Case]) -> Stopped:
         """Take out the messages that a brake holds, or may hold as soon as their pushes were counted."""

@@ -30,9 +30,10 @@ from knocktwice_worker.notifications import store
 from knocktwice_worker.notifications.pipeline.brake import Candidate
 from knocktwice_worker.notifications.pipeline.catch_up import PENDING
 from knocktwice_worker.notifications.pipeline.concurrency import at_most
+from knocktwice_worker.notifications.pipeline.pauses import Candidate as Pausable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
     from datetime import datetime
 
     from sqlalchemy import Connection, Engine
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from knocktwice_worker.limits.counting import Counting
     from knocktwice_worker.notifications.pipeline.brake import BrakeGate
     from knocktwice_worker.notifications.pipeline.catch_up import CatchUp
+    from knocktwice_worker.notifications.pipeline.pauses import PauseGate
     from knocktwice_worker.notifications.pipeline.quiet import QuietGate
 
 log = structlog.get_logger(__name__)
@@ -106,6 +108,7 @@ class LaterSteps:
         retry_for: how long after it was due a message is sent again that its provider did not take.
         useless_after: how long after it was due a message may still go, by category.
         brake: holds messages while too many would fall back at once.
+        pauses: stops messages that operators have paused.
     """
 
     engine: Engine
@@ -120,6 +123,7 @@ class LaterSteps:
     retry_for: timedelta
     useless_after: Mapping[Category, timedelta]
     brake: BrakeGate
+    pauses: PauseGate
 
     @at_most(4)
     def send(self, ids: Sequence[str]) -> list[str]:
@@ -137,10 +141,11 @@ class LaterSteps:
             # From before the last look: what is said after it is not seen any more.
             look = Deadline.within(_FRESH)
             held = store.hold(conn, list(claim.chosen), claim.at)
+            paused = self.pauses.stopped_since(conn, (_pausable(row, row.provider) for row in held))
             # A provider to which a connection takes longer than that gets the time it needs, try by try.
             tries = max((row.tries for row in held), default=1)
             outcomes = self._deliver(
-                held, claim.useful_for, min(lease, look.later(_FRESH * (2 ** min(tries - 1, 4) - 1)))
+                held, claim.useful_for, paused, min(lease, look.later(_FRESH * (2 ** min(tries - 1, 4) - 1)))
             )
             results = [_result(row, outcome, self.retry_for) for row, outcome in zip(held, outcomes, strict=True)]
             if self._choosing(held):
@@ -184,7 +189,14 @@ class LaterSteps:
             marketing = [row for row in wanted if row.category is Category.MARKETING]
             asleep = self.quiet.postpone(conn, marketing)
             awake = [row for row in wanted if row.notification_id not in asleep]
-            chosen = self._choose(awake)
+            chosen = self._choose(conn, awake)
+            paused = self.pauses.stop(
+                conn,
+                (_pausable(row, chosen[row.notification_id].provider) for row in awake),
+                self.useless_after,
+                decided=True,
+            )
+            awake = [row for row in awake if row.notification_id not in paused]
             its_turn = self._pace(conn, awake, chosen)
             allowed = self._recount(conn, its_turn)
             tries = {row.notification_id: row.tries for row in its_turn}
@@ -240,11 +252,12 @@ class LaterSteps:
     def _useful_for(self, row: store.ReservedStep) -> timedelta:
         return row.valid_for or self.useless_after[row.category]
 
-    def _choose(self, rows: Sequence[store.ReservedStep]) -> dict[str, Choice]:
+    def _choose(self, conn: Connection, rows: Sequence[store.ReservedStep]) -> dict[str, Choice]:
         """Choose a provider for each message: where a channel has several, by weight and health; else its usual one.
 
-        What was tried stays with its provider.
+        What was tried stays with its provider. A paused provider is chosen only if all are paused.
         """
+        avoided = self.pauses.avoided(conn, (_pausable(row, "") for row in rows))
         chosen: dict[str, Choice] = {}
         for channel, own in _by_channel(rows).items():
             choice = self.channels.choice(channel)
@@ -252,7 +265,7 @@ class LaterSteps:
                 usual = self.channels[channel].usual
                 chosen |= {row.notification_id: Choice(row.provider or usual) for row in own}
             else:
-                chosen |= choice.choose([(row.notification_id, row.provider, row.tries) for row in own])
+                chosen |= choice.choose([(row.notification_id, row.provider, row.tries) for row in own], avoided)
         return chosen
 
     def _choosing(self, rows: Sequence[store.ClaimedStep]) -> bool:
@@ -327,13 +340,17 @@ class LaterSteps:
         return [a.notification_id for a, answer in paired if answer.refusal is None]
 
     def _deliver(
-        self, held: Sequence[store.ClaimedStep], useful_for: Mapping[str, timedelta], not_after: Deadline
+        self,
+        held: Sequence[store.ClaimedStep],
+        useful_for: Mapping[str, timedelta],
+        paused: Collection[str],
+        not_after: Deadline,
     ) -> list[Outcome]:
         """Send through each message's own channel and provider; outcomes in the same order."""
         outcomes: dict[str, Outcome] = {}
         by_way: dict[tuple[str, str], list[store.ClaimedStep]] = defaultdict(list)
         for row in held:
-            if row.stopped or row.age > useful_for[row.notification_id]:
+            if row.stopped or row.notification_id in paused or row.age > useful_for[row.notification_id]:
                 outcomes[row.notification_id] = _STOPPED
                 continue
             by_way[row.channel, row.provider].append(row)
@@ -375,10 +392,11 @@ class LaterSteps:
         if not refused:
             return list(results)
         current = {i: rows[i].provider for i in refused}
+        avoided = self.pauses.avoided(conn, (_pausable(rows[i], "") for i in refused))
         nexts: dict[str, str] = {}
         for channel, own in _by_channel([rows[i] for i in store.may_move(conn, list(refused))]).items():
             if choice := self.channels.choice(channel):
-                nexts |= choice.another([row.notification_id for row in own], current)
+                nexts |= choice.another([row.notification_id for row in own], current, avoided)
         store.write_ledger(
             conn,
             [
@@ -406,6 +424,10 @@ class LaterSteps:
         for (channel, provider, sender), own in by_sender.items():
             if asked := patience(own):
                 self.channels.pace(channel, provider, sender).slow_down(asked.after)
+
+
+def _pausable(row: store.ReservedStep | store.ClaimedStep, provider: str) -> Pausable:
+    return Pausable(row.notification_id, row.channel, (provider,), row.sender, row.number)
 
 
 def _by_lane(rows: Sequence[store.ReservedStep]) -> Iterator[tuple[Lane, list[store.ReservedStep]]]:

@@ -25,6 +25,7 @@ from knocktwice_worker.content.pushes import FilledPush, PushForm
 from knocktwice_worker.lifecycle import WAITS_TURN, AttemptState
 from knocktwice_worker.notifications import store
 from knocktwice_worker.notifications.pipeline.catch_up import PENDING
+from knocktwice_worker.notifications.pipeline.pauses import PUSH_PROVIDER, a_push
 from knocktwice_worker.notifications.pipeline.send_time import SendTimes, send_times
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from knocktwice_worker.content.links.receipt_urls import ReceiptUrls
     from knocktwice_worker.content.links.short_links import Tracker
     from knocktwice_worker.notifications.pipeline.catch_up import CatchUp
+    from knocktwice_worker.notifications.pipeline.pauses import PauseGate
 
 log = structlog.get_logger(__name__)
 
@@ -121,6 +123,7 @@ class Pushes:
         retry_for: how long after the time it was to go out a push is still retried.
         ttl_grace: how long a push outlives the countdown of its first step.
         useless_after: how long after it was due a push may still go, by category.
+        pauses: stops pushes that operators have paused.
     """
 
     engine: Engine
@@ -137,6 +140,7 @@ class Pushes:
     retry_for: timedelta
     ttl_grace: timedelta
     useless_after: Mapping[Category, timedelta]
+    pauses: PauseGate
 
     def send(self, batch: Batch) -> None:
         """Accept a batch and push it, as :func:`send_all` does."""
@@ -154,6 +158,7 @@ class Pushes:
         # From before the rows are written: past the lease another worker makes the pushes.
         lease = Deadline.within(self.lease * _OF_LEASE)
         resolved = resolution.resolve(self.engine, batches)
+        held = self._paused(resolved, held)
         ready = [self._prepare(one, held) for one in resolved]
         with self.engine.begin() as conn:
             if not wanted(conn):
@@ -198,7 +203,9 @@ class Pushes:
             waiting = pending - store.overdue(conn, sorted(pending), self.catch_up.patience) if pending else set()
             store.postpone_pushes(conn, sorted(waiting), PENDING)
             store.not_awaited(conn, len(pending) - len(waiting), self.catch_up.patience.total_seconds())
-            work = store.claim_push(conn, [id_ for id_ in ids if id_ not in waiting], self.lease)
+            free = [id_ for id_ in ids if id_ not in waiting]
+            paused = self.pauses.stop(conn, map(a_push, free), self.useless_after, pushes=True)
+            work = store.claim_push(conn, [id_ for id_ in free if id_ not in paused], self.lease)
             people = store.push_contents(conn, [w.notification_id for w in work])
             batches = store.contents(conn, (person.batch_id for person in people.values()))
         made: list[PushMessage] = []
@@ -272,6 +279,26 @@ class Pushes:
         with self.engine.begin() as conn:
             now = store.now(conn)
         return dict.fromkeys(held, now)
+
+    def _paused(
+        self, resolved: Sequence[resolution.Resolution], held: Mapping[str, datetime]
+    ) -> Mapping[str, datetime]:
+        """Return what waits, with the pushes that an operator has paused. :meth:`resume` lets them wait for their pause."""
+        pauses = self.pauses.look_with(self.engine)
+        if not pauses:
+            return held
+        batches = [one.batch for one in resolved]
+        stopped = [
+            str(r.id)
+            for batch in batches
+            for r in batch.recipients
+            if pauses.stopping(a_push(str(r.id)), batch.category or Category.TRANSACTIONAL, batch.template)
+        ]
+        if not stopped:
+            return held
+        with self.engine.begin() as conn:
+            now = store.now(conn)
+        return {**dict.fromkeys(stopped, now), **held}
 
     def _prepare(self, resolved: resolution.Resolution, held: Mapping[str, datetime]) -> _Ready:
         written = self._write(resolved)
@@ -368,7 +395,7 @@ class Pushes:
         # Pushes that are taken up again have waited.
         turn = self.pace.take([1] * len(messages), entitled=0 if complete else len(messages))
         outcomes = deliver(self.transport, self.channel, messages[: turn.granted], lease)
-        self.troubles.note("fcm", outcomes)
+        self.troubles.note(PUSH_PROVIDER, outcomes)
         results = [_result(m, o) for m, o in zip(messages, outcomes, strict=False)]
         for m, wait in zip(messages[turn.granted :], turn.waits, strict=True):
             waits = store.PushResult(

@@ -1,0 +1,374 @@
+"""What an operator has paused waits as a row, and goes exactly once when it is resumed; anything else goes as always."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+import pytest
+import sqlalchemy as sa
+
+from knocktwice_shared.errors import InvalidMessage
+from knocktwice_shared.ids import uuid7
+from knocktwice_shared.messages import Category, Receipt, ReceiptEvent, parse_batch
+from knocktwice_shared.names import Task
+from knocktwice_worker.audience import opt_outs
+from knocktwice_worker.content import template_store, templates
+from knocktwice_worker.notifications import store
+from knocktwice_worker.notifications.pipeline import receipts
+from knocktwice_worker.notifications.store import paused
+from knocktwice_worker.notifications.store.paused import Scope
+from knocktwice_worker.reporting.story import tell
+from knocktwice_worker.runtime.dispatcher import dispatch
+from knocktwice_worker.services import Services
+from knocktwice_worker.switches import audit, pauses
+from knocktwice_worker.switches.audit import By
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from knocktwice_worker.reporting.story import Story
+    from knocktwice_worker.sandbox import Sandbox
+    from support.clock import Clock
+
+SECOND, HOUR, DAY = timedelta(seconds=1), timedelta(hours=1), timedelta(days=1)
+ADA = By("ada@desk", "the wrong text went out")
+SMS = Scope("sms")
+ORDER = {"default_locale": "en", "contents": {"en": {"push": {"title": "Order", "body": "It is ready"}}}}
+
+
+class Installation:
+    """Workers at one sandbox, whose known pauses are as old as nothing."""
+
+    def __init__(self, here: Services, sandbox: Sandbox, clock: Clock) -> None:
+        self.here, self.sandbox, self.clock = here, sandbox, clock
+        self._number = 0
+
+    def worker(self) -> Services:
+        """Return a worker that has just started."""
+        return self.here.with_settings(self.here.settings)
+
+    def pause(self, scope: Scope, **more: Any) -> int:
+        with self.here.engine.begin() as conn:
+            return pauses.pause(conn, scope, ADA, **more)
+
+    def resume(self, scope: Scope) -> None:
+        with self.here.engine.begin() as conn:
+            pauses.resume(conn, scope, ADA)
+
+    def sms(self, **fields: Any) -> str:
+        """Accept an SMS alone to a number of its own; return its id."""
+        self._number += 1
+        recipient = {"id": str(uuid7()), "phone": f"+16505551{self._number:03}", **fields.pop("recipient", {})}
+        wire: dict[str, Any] = {"v": 1, "id": str(uuid7()), "content": {"sms": {"text": "Hello"}}, "only": "sms"}
+        self.worker().pushes.send(parse_batch({**wire, "recipients": [recipient], **fields}))
+        return str(recipient["id"])
+
+    def push(self, **fields: Any) -> str:
+        """Accept a push to a phone that never answers, with an SMS ten minutes later; return its id."""
+        self._number += 1
+        number, registration = f"+16505551{self._number:03}", f"silent-{self._number}"
+        recipient = {"id": str(uuid7()), "registrations": [registration], "phone": number}
+        plan = [{"channel": "sms", "when": "not_delivered", "after_s": 600}]
+        wire: dict[str, Any] = {
+            "v": 1,
+            "id": str(uuid7()),
+            "content": {"push": {"title": "t", "body": "b"}},
+            "plan": plan,
+        }
+        self.worker().pushes.send(parse_batch({**wire, "recipients": [recipient], **fields}))
+        return str(recipient["id"])
+
+    def run(self) -> None:
+        """Let a worker do everything that is due, until nothing is."""
+        here = self.worker()
+        paused.wake(here.engine)
+
+        def publish(task: Task, ids: Sequence[str]) -> None:
+            if task is Task.RESUME_PUSH:
+                here.pushes.resume(ids)
+            elif task is Task.CHECK_FALLBACK:
+                here.later_steps.send(here.fallback.check(ids))
+            elif task is Task.SEND_SMS:
+                here.later_steps.send(ids)
+
+        while dispatch(here, publish):
+            pass
+
+    def told(self, id_: str) -> Story:
+        with self.here.engine.connect() as conn:
+            told = tell(conn, id_)
+        assert told
+        return told
+
+    def state(self, id_: str) -> str:
+        return self.told(id_).state
+
+    @property
+    def texts(self) -> int:
+        return self.sandbox.requests("sms")
+
+
+@pytest.fixture
+def at(working: Services, sandbox: Sandbox, clock: Clock) -> Iterator[Installation]:
+    here = Services(working.settings.model_copy(update={"quiet_hours": "", "sms_per_day": 1}))
+    # All workers of a test share them.
+    for part in ("engine", "senders", "redis", "transport", "push"):
+        getattr(here, part)
+    yield Installation(here, sandbox, clock)
+    here.close()
+
+
+@pytest.mark.parametrize(
+    ("scope", "fields"),
+    [
+        (Scope(), {}),
+        (Scope("sms"), {}),
+        (Scope(provider="twilio"), {}),
+        (Scope("sms", country="DE"), {"recipient": {"phone": "+4915123456789"}}),
+        (Scope(category="critical"), {"category": "critical"}),
+    ],
+    ids=str,
+)
+def test_only_what_a_pause_covers_waits_and_goes_once_when_it_is_resumed(
+    at: Installation, scope: Scope, fields: dict[str, Any]
+) -> None:
+    at.pause(scope)
+    covered, other = at.sms(**fields), at.sms()
+    at.run()
+    assert at.state(covered) == "active"
+    assert at.state(other) == ("active" if scope in (Scope(), Scope("sms"), Scope(provider="twilio")) else "texted")
+    assert [w.why for w in at.told(covered).waits] == ["pause"]
+    assert "the wrong text went out" in at.told(covered).waits[0].sentence
+    at.run()
+    before = at.texts
+    at.resume(scope)
+    at.run()
+    at.run()
+    assert (at.state(covered), at.state(other)) == ("texted", "texted")
+    assert at.texts == (before + 2 if before == 0 else before + 1)
+
+
+def test_a_paused_sender_and_a_paused_template_hold_their_own(at: Installation) -> None:
+    with at.here.engine.begin() as conn:
+        template_store.put(conn, "order", templates.check("order", ORDER))
+    at.pause(Scope(sender="+16505559999"))
+    at.pause(Scope(template="order"))
+    usual, other = at.sms(), at.sms(content={"template": "order"})
+    at.run()
+    assert (at.state(usual), at.state(other)) == ("texted", "active")
+    at.resume(Scope(template="order"))
+    at.pause(Scope("sms", sender=at.here.channels["sms"].sender))
+    usual = at.sms()
+    at.run()
+    assert (at.state(usual), at.state(other)) == ("active", "active")
+    at.resume(Scope("sms", sender=at.here.channels["sms"].sender))
+    at.run()
+    assert (at.state(usual), at.state(other)) == ("texted", "texted")
+
+
+def test_a_paused_push_starts_its_countdown_when_it_goes(at: Installation) -> None:
+    at.pause(Scope("push"))
+    id_ = at.push()
+    at.run()
+    assert at.sandbox.requests("push") == 0
+    (push, sms) = at.told(id_).waits
+    assert (push.step, push.why, sms.step) == (0, "pause", 1)
+    # The pause is nobody's fault: the SMS does not become due by it.
+    at.clock.advance(2 * HOUR)
+    at.run()
+    assert (at.texts, at.sandbox.requests("push")) == (0, 0)
+    at.resume(Scope("push"))
+    at.run()
+    assert (at.texts, at.sandbox.requests("push")) == (0, 1)
+    at.clock.advance(timedelta(seconds=590))
+    at.run()
+    assert at.texts == 0
+    at.clock.advance(20 * SECOND)
+    at.run()
+    assert (at.texts, at.sandbox.requests("push")) == (1, 1)
+
+
+def test_a_click_ends_what_waits_and_an_opt_out_does(at: Installation) -> None:
+    at.pause(SMS)
+    clicked, opted_out = at.push(), at.push()
+    at.clock.advance(timedelta(seconds=602))
+    at.run()
+    now = at.told(clicked).created_at
+    receipts.record(at.here.engine, [ReceiptEvent(UUID(clicked), Receipt.CLICKED, now, "")])
+    assert at.state(clicked) == "reached"
+    with at.here.engine.begin() as conn:
+        opt_outs.add(conn, [f"+16505551{at._number:03}"], "test")
+    at.resume(SMS)
+    at.run()
+    assert (at.told(opted_out).state, at.told(opted_out).reason) == ("suppressed", "opted_out")
+    assert at.texts == 0
+
+
+def test_what_waits_uses_no_limit_and_ends_when_it_is_of_no_use_any_more(at: Installation) -> None:
+    number = {"phone": "+16505550777"}
+    at.pause(Scope("sms", category="critical"))
+    late = at.sms(category="critical", recipient=number)
+    at.run()
+    # The number may have one SMS a day, and the one that waits has not taken it.
+    other = at.sms(recipient=number, content={"sms": {"text": "Another"}})
+    at.run()
+    assert at.state(other) == "texted"
+    at.clock.advance(at.here.settings.useless_after[Category.CRITICAL] + 2 * SECOND)
+    at.run()
+    assert (at.told(late).state, at.told(late).reason) == ("suppressed", "too_late")
+    push = at.push(category="critical")
+    assert at.state(push) == "active"
+
+
+def test_a_paused_push_that_is_of_no_use_any_more_ends(at: Installation) -> None:
+    at.pause(Scope("push"))
+    id_ = at.push(category="critical")
+    at.run()
+    at.clock.advance(HOUR)
+    at.run()
+    assert (at.told(id_).state, at.told(id_).reason) == ("suppressed", "too_late")
+    assert (at.texts, at.sandbox.requests("push")) == (0, 0)
+
+
+def test_a_pause_ends_by_itself_after_its_time(at: Installation) -> None:
+    id_ = at.pause(SMS, span=HOUR)
+    one = at.sms()
+    at.run()
+    with at.here.engine.connect() as conn:
+        assert at.told(one).waits[0].until == pauses.list_all(conn)[0].until
+    at.clock.advance(HOUR - 2 * SECOND)
+    at.run()
+    assert at.state(one) == "active"
+    at.clock.advance(4 * SECOND)
+    at.run()
+    assert at.state(one) == "texted"
+    with at.here.engine.connect() as conn:
+        (over,) = pauses.list_all(conn, everything=True)
+    assert (over.id, over.waiting, over.ended_at == over.until) == (id_, 0, True)
+
+
+def test_what_is_reserved_waits_too_unless_the_pause_drains(at: Installation) -> None:
+    first, second = at.sms(), at.sms()
+    here = at.worker()
+    assert here.fallback.check([first, second]) == sorted([first, second])
+    at.pause(SMS, drains=True)
+    assert at.worker().later_steps.send([first]) == [first]
+    third = at.sms()
+    assert at.worker().fallback.check([third]) == []
+    at.pause(SMS)
+    assert at.worker().later_steps.send([second]) == []
+    assert [w.why for w in at.told(second).waits] == ["pause"]
+    with at.here.engine.begin() as conn:
+        pauses.resume(conn, Scope(), ADA, everything=True)
+    at.run()
+    assert {at.state(id_) for id_ in (first, second, third)} == {"texted"}
+    assert at.texts == 3
+
+
+def test_a_message_that_was_claimed_before_the_pause_does_not_leave_after_it(at: Installation) -> None:
+    id_ = at.sms()
+    at.worker().fallback.check([id_])
+    sender = at.worker()
+
+    def pause(_: object) -> None:
+        at.pause(SMS)
+        # The sender stands still for longer than what it knows is fresh.
+        sender.pauses._looked_at = float("-inf")
+
+    sa.event.listen(at.here.senders, "begin", pause, once=True)
+    assert sender.later_steps.send([id_]) == []
+    at.run()
+    assert (at.texts, at.state(id_)) == (0, "active")
+    at.resume(SMS)
+    at.run()
+    assert (at.texts, at.state(id_)) == (1, "texted")
+
+
+def test_nothing_sleeps_on_that_a_worker_lets_wait_for_a_pause_that_just_ended(at: Installation) -> None:
+    at.pause(SMS)
+    stale = at.worker()
+    with at.here.engine.connect() as conn:
+        assert stale.pauses.look(conn)
+    id_ = at.sms()
+    at.resume(SMS)
+    paused.wake(at.here.engine)
+    assert stale.fallback.check([id_]) == []
+    at.run()
+    assert (at.texts, at.state(id_)) == (1, "texted")
+
+
+def test_a_resume_waits_for_a_worker_that_is_letting_messages_wait(at: Installation) -> None:
+    at.pause(SMS)
+    id_ = at.sms()
+    with at.here.engine.begin() as conn:
+        (one,) = paused.active(conn)
+        until = at.told(id_).created_at + DAY
+        paused.wait(conn, [paused.Stopped(id_, 1, one, until, known=False)])
+        with at.here.engine.connect() as other:
+            other.execute(sa.text("SET LOCAL lock_timeout = '50ms'"))
+            with pytest.raises(sa.exc.OperationalError, match="lock timeout"):
+                pauses.resume(other, SMS, ADA)
+    at.resume(SMS)
+    at.run()
+    assert at.state(id_) == "texted"
+
+
+def test_a_worker_that_dies_while_it_wakes_leaves_the_rest_to_the_next(at: Installation) -> None:
+    at.pause(SMS)
+    ids = [at.sms() for _ in range(3)]
+    at.run()
+    at.resume(SMS)
+    with at.here.engine.connect() as holder:
+        # Somebody holds one of the rows, so that it is passed over.
+        store.lock_open(holder, ids[:1])
+        assert paused.wake(at.here.engine) == 2
+    with at.here.engine.connect() as conn:
+        assert [one.waiting for one in pauses.list_all(conn)] == [1]
+    at.run()
+    assert [at.state(id_) for id_ in ids] == ["texted"] * 3
+    with at.here.engine.connect() as conn:
+        assert pauses.list_all(conn) == []
+
+
+def test_pauses_are_read_twice_a_second_and_not_for_each_message(at: Installation) -> None:
+    asked: list[str] = []
+    here = at.worker()
+
+    def note(_conn: object, _cursor: object, statement: str, *_: object) -> None:
+        if "FROM pauses" in statement:
+            asked.append(statement)
+
+    sa.event.listen(at.here.engine, "before_cursor_execute", note)
+    with at.here.engine.connect() as conn:
+        for _ in range(100):
+            assert not here.pauses.look(conn)
+    sa.event.remove(at.here.engine, "before_cursor_execute", note)
+    assert len(asked) == 1
+
+
+def test_a_scope_that_covers_nothing_is_refused_with_all_its_problems(at: Installation) -> None:
+    with at.here.engine.connect() as conn, pytest.raises(InvalidMessage) as error:
+        pauses.checked(conn, Scope("smoke", "acme", "MyVeryLongCompanyName", "XX", "orders", "vital"), at.here.channels)
+    said = str(error.value)
+    for field in ("channel", "provider", "sender", "country", "template", "category"):
+        assert f"{field}: " in said
+    with at.here.engine.connect() as conn:
+        assert pauses.checked(conn, Scope("sms", country="de"), at.here.channels) == Scope("sms", country="DE")
+        with pytest.raises(InvalidMessage, match="a push has no sender and no country"):
+            pauses.checked(conn, Scope("push", country="DE"), at.here.channels)
+
+
+def test_each_change_leaves_a_line_and_an_alarm_for_webhooks(at: Installation) -> None:
+    at.pause(Scope("sms", country="DE"))
+    at.resume(Scope("sms", country="DE"))
+    with pytest.raises(pauses.NotPaused, match="sms is not paused; paused now: nothing"):
+        at.resume(SMS)
+    with at.here.engine.connect() as conn:
+        found = [(line.actor, line.action, line.subject["country"], line.reason) for line in audit.lines(conn)]
+        alarms = conn.execute(sa.text("SELECT type, data ->> 'what' FROM alarms ORDER BY type")).all()
+    assert found == [("ada@desk", "resume", "DE", ADA.reason), ("ada@desk", "pause", "DE", ADA.reason)]
+    assert [tuple(row) for row in alarms] == [("pause.on", "sms, country DE"), ("pause.over", "sms, country DE")]
+    with pytest.raises(InvalidMessage, match="reason: say why"):
+        By("ada@desk", " ")

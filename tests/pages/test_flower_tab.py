@@ -1,0 +1,188 @@
+"""The tab in Flower, in a real browser before the stock command: what it shows, what it refuses, and what it writes down."""
+
+from __future__ import annotations
+
+import base64
+import os
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from playwright.sync_api import expect
+
+from knocktwice_shared.ids import uuid7
+from knocktwice_shared.messages import parse_batch
+from knocktwice_worker.notifications.store.paused import Scope
+from knocktwice_worker.services import Services
+from knocktwice_worker.switches import audit, pauses
+from knocktwice_worker.switches.audit import By
+from support.ports import free_port
+from support.system import eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from playwright.sync_api import Browser, Page
+
+    from knocktwice_worker.config import Settings
+
+NUMBER, KEY = "+16505550100", "order 4711 <b>"
+
+
+@contextmanager
+def flower(settings: Settings, home: Path, prefix: str = "", **environment: str) -> Iterator[str]:
+    """Run Flower as operators start it; yield its address."""
+    port = free_port()
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("FLOWER_", "KNOCKTWICE_"))}
+    ours = {
+        "KNOCKTWICE_DATABASE_URL": str(settings.database_url),
+        "KNOCKTWICE_BROKER_URL": str(settings.broker_url),
+        "KNOCKTWICE_HOME": str(home),
+    }
+    options = [f"--port={port}", *([f"--url-prefix={prefix}"] if prefix else [])]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "celery", "-A", "knocktwice_worker", "flower", *options],
+        cwd=home,
+        env={**kept, **ours, **environment},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    url = f"http://127.0.0.1:{port}{'/' + prefix if prefix else ''}"
+    try:
+        eventually(lambda: _status(f"{url}/healthcheck") == 200)
+        yield url
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def _status(url: str, data: bytes | None = None, **headers: str) -> int:
+    request = urllib.request.Request(url, data, headers)  # noqa: S310 - our own server
+    try:
+        with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310 - our own server
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        return error.code
+    except (urllib.error.URLError, ConnectionError):
+        return 0
+
+
+@pytest.fixture
+def texted(working: Services) -> str:
+    """A number that was texted, with a key that must be escaped; return its notification."""
+    here = Services(working.settings.model_copy(update={"quiet_hours": ""}))
+    id_ = str(uuid7())
+    wire: dict[str, Any] = {"v": 1, "id": str(uuid7()), "content": {"sms": {"text": "Hello"}}, "only": "sms"}
+    here.pushes.send(parse_batch({**wire, "recipients": [{"id": id_, "phone": NUMBER, "key": KEY}]}))
+    assert here.later_steps.send(here.fallback.check([id_])) == [id_]
+    here.close()
+    return id_
+
+
+def test_one_number_is_found_in_two_clicks_and_told_in_lanes_and_words(
+    page: Page, settings: Settings, tmp_path: Path, texted: str
+) -> None:
+    with flower(settings, tmp_path) as url:
+        page.goto(url)
+        page.get_by_role("navigation", name="Primary").get_by_role("link", name="Notifications").click()
+        expect(page.get_by_role("link", name=texted[-12:])).to_be_visible()
+        expect(page.locator(".kt-chart rect")).to_have_count(1)
+        page.get_by_role("textbox", name="Search").fill("+1 650 555 0100")
+        page.get_by_role("button", name="Search").click()
+        expect(page.get_by_role("heading", name="The number +1650•••00")).to_be_visible()
+        page.get_by_role("link", name=texted[-12:]).click()
+        expect(page.get_by_role("heading", name="A number: texted")).to_be_visible()
+        for dot in ("accepted", "due", "first step", "taken up", "sent"):
+            expect(page.locator(".kt-lane .kt-dot", has_text=dot).first).to_be_visible()
+        expect(page.get_by_text("Nothing comes before it, so it was due at once.").first).to_be_visible()
+        # Nobody may unmask without the setting, and numbers are nowhere in the page.
+        expect(page.get_by_role("button", name="Show its numbers")).to_have_count(0)
+        assert NUMBER not in page.content()
+        # By its key it is found at once, whatever stands in it.
+        page.get_by_role("textbox", name="Search").fill(KEY)
+        page.get_by_role("button", name="Search").click()
+        expect(page.get_by_role("heading", name="A number: texted")).to_be_visible()
+        page.set_viewport_size({"width": 390, "height": 800})
+        page.emulate_media(color_scheme="dark")
+        for path in ("", "/find", "/blasts", "/switches", f"/one/{texted}"):
+            page.goto(f"{url}/notifications{path}")
+            expect(page.locator("html")).to_have_attribute("data-bs-theme", "dark")
+            assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), path
+
+
+def test_without_data_behind_a_prefix_and_a_password_it_shows_that_nothing_is_there_and_takes_no_action(
+    browser: Browser, settings: Settings, tmp_path: Path
+) -> None:
+    with flower(settings, tmp_path, "ops", FLOWER_BASIC_AUTH="ada:lovelace") as url:
+        assert _status(f"{url}/notifications") == 401
+        context = browser.new_context(http_credentials={"username": "ada", "password": "lovelace"})
+        page = context.new_page()
+        page.goto(f"{url}/notifications")
+        expect(page.get_by_text("Nothing yet.")).to_be_visible()
+        page.get_by_role("link", name="Switches").click()
+        expect(page.get_by_text("Nothing is paused.")).to_be_visible()
+        assert page.url == f"{url}/notifications/switches"
+        assert page.locator("main form[method=post]").count() == 0
+        cookie = next(one["value"] for one in context.cookies() if one["name"] == "_xsrf")
+        context.close()
+        login = "Basic " + base64.b64encode(b"ada:lovelace").decode()
+        asked = f"_xsrf={cookie}&verb=pause&channel=sms&reason=why".encode()
+        assert _status(f"{url}/notifications/switches", asked, Authorization=login, Cookie=f"_xsrf={cookie}") == 403
+    here = Services(settings)
+    with here.engine.connect() as conn:
+        assert pauses.list_all(conn) == []
+    here.close()
+
+
+def test_an_operator_pauses_resumes_and_unmasks_with_a_reason_and_forms_of_other_sites_do_not(
+    page: Page, settings: Settings, tmp_path: Path, texted: str
+) -> None:
+    here = Services(settings)
+    with flower(settings, tmp_path, KNOCKTWICE_FLOWER_ACTIONS="true") as url:
+        page.goto(f"{url}/notifications/switches")
+        page.get_by_label("Channel").select_option("sms")
+        page.get_by_label("Country").fill("DE")
+        page.get_by_label("Reason").last.fill("pumping")
+        page.get_by_role("button", name="Pause").click()
+        expect(page.get_by_text("Pause 1: sms, country DE: 0 wait")).to_be_visible()
+        page.get_by_label("Country").fill("XX")
+        page.get_by_label("Reason").last.fill("again")
+        page.get_by_role("button", name="Pause").click()
+        expect(page.get_by_role("alert")).to_contain_text("country: ")
+        page.get_by_label("Reason to resume pause 1").fill("it is over")
+        page.get_by_role("button", name="Resume: 0 go").click()
+        expect(page.get_by_text("over, what waited is being woken")).to_be_visible()
+        page.goto(f"{url}/notifications/one/{texted}")
+        page.get_by_label("Reason").fill("she has called")
+        page.get_by_role("button", name="Show its numbers").click()
+        expect(page.get_by_text(NUMBER)).to_be_visible()
+        forged = b"verb=pause&channel=sms&reason=why"
+        assert _status(f"{url}/notifications/switches", forged) == 403
+    with here.engine.connect() as conn:
+        lines = [(line.actor, line.action, line.reason) for line in audit.lines(conn)]
+        assert pauses.list_all(conn)[0].ended_at is not None
+    here.close()
+    who = "Flower: not logged in"
+    assert lines == [
+        (who, "unmask", "she has called"),
+        (who, "resume", "it is over"),
+        (who, "pause", "pumping"),
+    ]
+
+
+def test_a_pause_of_somebody_else_is_the_first_thing_that_one_sees(
+    page: Page, settings: Settings, tmp_path: Path
+) -> None:
+    here = Services(settings)
+    with here.engine.begin() as conn:
+        pauses.pause(conn, Scope("sms"), By("ada", "the wrong text went out"))
+    here.close()
+    with flower(settings, tmp_path) as url:
+        page.goto(f"{url}/notifications")
+        expect(page.get_by_role("status").first).to_contain_text("sms: 0 wait since")
+        expect(page.get_by_role("status").first).to_contain_text("the wrong text went out")

@@ -1,0 +1,160 @@
+"""What the pages show of the whole installation. Every query looks at a bounded number of rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from redis.exceptions import RedisError
+from sqlalchemy import text
+
+from knocktwice_shared.names import Queue
+from knocktwice_worker.blasts import standing as blast_standing
+from knocktwice_worker.brake import brakes
+from knocktwice_worker.reporting import figures, history
+from knocktwice_worker.switches import audit, overrides, pauses
+from knocktwice_worker.webhooks import endpoints
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from sqlalchemy import Connection
+
+    from knocktwice_worker.services import Services
+
+#: So many open rows are counted; beyond that the page says that there are more.
+_MOST = 100_000
+#: Minutes of the chart.
+_MINUTES = 60
+#: So many notifications are counted for the chart.
+_CHARTED = 50_000
+
+_WAITING = text("""
+SELECT
+  count(*) AS open,
+  count(*) FILTER (WHERE step = 0) AS pushes,
+  count(*) FILTER (WHERE wake_at <= knocktwice_now() + interval '5 minutes') AS soon,
+  count(*) FILTER (WHERE wake_at <= knocktwice_now() + interval '1 hour') AS later,
+  count(*) FILTER (WHERE paused IS NOT NULL AND state IN ('scheduled', 'reserved')) AS paused,
+  count(*) FILTER (WHERE brake IS NOT NULL AND NOT brake_waived AND state IN ('scheduled', 'reserved')) AS braked,
+  count(*) FILTER (WHERE state = 'reserved' AND reason = 'waits its turn') AS turn,
+  greatest(extract(epoch FROM knocktwice_now() - min(wake_at)), 0) AS overdue_s
+FROM (
+  SELECT step, state, reason, wake_at, paused, brake, brake_waived
+  FROM deliveries WHERE wake_at IS NOT NULL ORDER BY wake_at LIMIT :most
+) d
+""")
+
+# A chart of the ids' own times: the latest notifications lie together.
+_CHART = text("""
+SELECT
+  CAST(extract(epoch FROM knocktwice_now() - created_at) AS integer) / 60 AS minute,
+  CASE
+    WHEN state IN ('reached', 'texted', 'suppressed', 'active') THEN state
+    WHEN state = 'pushed' THEN 'reached'
+    ELSE 'failed'
+  END AS state,
+  count(*) AS n
+FROM (SELECT state, created_at FROM notifications ORDER BY id DESC LIMIT :charted) n
+WHERE created_at > knocktwice_now() - make_interval(mins => :minutes) AND state <> 'duplicate'
+GROUP BY 1, 2
+""")
+
+#: What the chart tells apart, from the bottom up.
+SERIES = ("reached", "texted", "suppressed", "failed", "active")
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """A part of a minute in the chart, in its units: 10 wide, 100 high.
+
+    Attributes:
+        x, y, height: where it stands.
+        series: one of :data:`SERIES`.
+    """
+
+    x: int
+    y: float
+    height: float
+    series: str
+
+
+def now(conn: Connection, here: Services) -> dict[str, Any]:
+    """Return what the first page shows."""
+    at: datetime = conn.execute(text("SELECT knocktwice_now()")).scalar_one()
+    zone = here.settings.day_zone
+    today = at.astimezone(zone).date()
+    told = figures.report(conn, by=figures.Dimension.CATEGORY, since=today, until=today, prices=here.channels.prices)
+    bars, most = _chart(conn)
+    latest = history.page(conn, history.Wanted(limit=20))
+    return {
+        "at": at,
+        "total": told.total,
+        "waiting": conn.execute(_WAITING, {"most": _MOST}).one(),
+        "most": _MOST,
+        "bars": bars,
+        "highest": most,
+        "minutes": _MINUTES,
+        "series": SERIES,
+        "latest": latest.messages,
+        "pauses": [one for one in pauses.list_all(conn) if one.ended_at is None],
+        "brakes": brakes.list_all(conn),
+        "queues": _queues(here),
+        "budget": _budget(conn, here, told),
+    }
+
+
+def _chart(conn: Connection) -> tuple[list[Bar], int]:
+    counts: dict[int, dict[str, int]] = {}
+    for minute, state, n in conn.execute(_CHART, {"charted": _CHARTED, "minutes": _MINUTES}):
+        counts.setdefault(max(minute, 0), {})[state] = n
+    most = max((sum(own.values()) for own in counts.values()), default=0)
+    bars: list[Bar] = []
+    for minute, own in counts.items():
+        top = 100.0
+        for series in SERIES:
+            height = 100 * own.get(series, 0) / most
+            top -= height
+            if height:
+                bars.append(Bar(10 * (_MINUTES - 1 - minute), round(top, 2), round(height, 2), series))
+    return bars, most
+
+
+def _queues(here: Services) -> dict[str, int] | None:
+    try:
+        return {queue.value.removeprefix("knocktwice."): here.redis.llen(queue) for queue in Queue}
+    except RedisError:
+        return None
+
+
+def _budget(conn: Connection, here: Services, told: figures.Report) -> list[tuple[str, int, int]]:
+    """Return name, parts sent today and parts allowed of each budget that is set."""
+    changed = {one.name: one.value for one in overrides.list_all(conn)}
+    limits = overrides.applied(here.settings, changed).budget
+    own = [
+        (str(c), told.lines[str(c)].sms_parts if str(c) in told.lines else 0, n) for c, n in limits.categories.items()
+    ]
+    return [one for one in [("in all", told.total.sms_parts, limits.total), *own] if one[2]]
+
+
+def blasts(conn: Connection) -> list[blast_standing.Standing]:
+    """Return the latest blasts."""
+    return list(blast_standing.latest(conn, 30))
+
+
+_PARKED = text("""
+SELECT id, task, split_part(reason, ':', 1) AS reason, at FROM dead_letters ORDER BY id DESC LIMIT 20
+""")
+
+
+def standing(conn: Connection, here: Services) -> dict[str, Any]:
+    """Return what the page of the switches shows."""
+    return {
+        "pauses": pauses.list_all(conn),
+        "changed": overrides.list_all(conn),
+        "brakes": brakes.list_all(conn),
+        "parked": conn.execute(_PARKED).all(),
+        "webhooks": endpoints.list_all(conn),
+        "lines": audit.lines(conn, limit=20),
+        "channels": ["push", *(entry.name for entry, _ in here.channels.all())],
+    }

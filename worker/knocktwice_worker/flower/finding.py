@@ -1,0 +1,91 @@
+"""What a word that an operator types may stand for: an id, a key, a provider's id, a number, a blast or a person."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from sqlalchemy import text
+
+from knocktwice_shared.errors import InvalidMessage
+from knocktwice_worker.notation import phone_numbers
+from knocktwice_worker.reporting import history, story
+from knocktwice_worker.reporting.story import mask
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sqlalchemy import Connection
+
+#: Entries of a page.
+_LIMIT = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What was found.
+
+    Attributes:
+        one: the id of the one notification that the word stands for; ``None``: it stands for several, or none.
+        what: what the word was taken for, in words; numbers are masked.
+        messages: the newest notifications of it.
+        next: the id before which the next page begins; ``None``: this is the last.
+    """
+
+    one: str | None
+    what: str
+    messages: Sequence[history.Entry] = ()
+    next: UUID | None = None
+
+
+_ONE = text("""
+SELECT id FROM notifications WHERE id = CAST(:id AS uuid)
+UNION ALL
+SELECT id FROM notifications WHERE key = :word AND key IS NOT NULL
+LIMIT 1
+""")
+_BLAST = text("SELECT true FROM blasts WHERE key = :word")
+
+
+def find(conn: Connection, word: str, before: str, rules: phone_numbers.Rules) -> Found:
+    """Return what a word stands for.
+
+    Args:
+        before: the last id of the page before; empty: the first page.
+        rules: how numbers without a country code are read.
+    """
+    word = word.replace("\0", "")
+    last = _uuid(before)
+    if not word:
+        return _page(conn, "everybody", history.Wanted(before=last, limit=_LIMIT))
+    one = conn.execute(_ONE, {"id": str(id_) if (id_ := _uuid(word)) else None, "word": word}).scalar()
+    one = one or story.by_provider_id(conn, word)
+    if one is not None:
+        return Found(str(one), f"notification {one}")
+    if conn.execute(_BLAST, {"word": word}).first():
+        return _page(conn, f"blast {word}", history.Wanted(blast=word, before=last, limit=_LIMIT))
+    if number := _number(word, rules):
+        return _page(conn, f"the number {mask(number)}", history.Wanted(phone=number, before=last, limit=_LIMIT))
+    return _page(conn, f"user {word}", history.Wanted(user=word, before=last, limit=_LIMIT))
+
+
+def _page(conn: Connection, what: str, wanted: history.Wanted) -> Found:
+    page = history.page(conn, wanted)
+    return Found(None, what, page.messages, page.next)
+
+
+def _uuid(value: str) -> UUID | None:
+    try:
+        return UUID(value)
+    except ValueError:
+        return None
+
+
+def _number(word: str, rules: phone_numbers.Rules) -> str | None:
+    if not any(c.isdigit() for c in word) or any(c.isalpha() for c in word):
+        return None
+    try:
+        return phone_numbers.canonical(word, rules.of_anyone)
+    except InvalidMessage:
+        return None

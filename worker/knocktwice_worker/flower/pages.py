@@ -1,0 +1,192 @@
+"""The pages of the tab: Flower's handlers, whose queries run in threads with a short time-out."""
+
+from __future__ import annotations
+
+from base64 import b64decode
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import structlog
+from flower.views import BaseHandler
+from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
+from tornado import web
+
+from knocktwice_shared.errors import InvalidMessage, KnocktwiceError
+from knocktwice_worker.flower import figures, finding, lanes, steering
+from knocktwice_worker.services import services
+from knocktwice_worker.switches.audit import By
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sqlalchemy import Connection
+
+log = structlog.get_logger(__name__)
+
+#: The longest query of a page, in milliseconds.
+_PATIENCE_MS = 2_000
+
+
+class Page(BaseHandler):  # type: ignore[misc] # Flower has no types
+    """A page of the tab."""
+
+    async def asked(self, question: Callable[[Connection], Any], *, writes: bool = False) -> Any:
+        """Ask the database in a thread, and return the answer.
+
+        Raises:
+            HTTPError: it does not answer in time.
+        """
+
+        def ask() -> Any:
+            with services().engine.begin() as conn:
+                conn.execute(text(f"SET LOCAL statement_timeout = {_PATIENCE_MS}"))
+                if not writes:
+                    conn.execute(text("SET TRANSACTION READ ONLY"))
+                return question(conn)
+
+        try:
+            return await self.application.io_loop.run_in_executor(None, ask)
+        except SQLAlchemyError as error:
+            log.warning("a page of the tab has no answer", error=type(error).__name__)
+            raise web.HTTPError(503, "the database does not answer in time; 'knocktwice doctor' says more") from None
+
+    def show(self, template: str, **values: Any) -> None:
+        """Answer with a page. Nothing of it may be kept by a browser or a proxy."""
+        self.set_header("Cache-Control", "no-store")
+        self.set_header("Content-Security-Policy", "frame-ancestors 'none'; form-action 'self'")
+        self.render(template, acts=services().settings.flower_actions, q=self.given("q"), **values)
+
+    def given(self, name: str) -> str:
+        """Return what was typed; empty: nothing. The templates escape it, so it is not escaped here, as Flower would."""
+        return str(self.get_argument(name, "", escape=False))
+
+    def by(self) -> By:
+        """Return who asks for an action, and why.
+
+        Raises:
+            HTTPError: actions are not allowed here.
+            InvalidMessage: no reason is given.
+        """
+        if not services().settings.flower_actions:
+            raise web.HTTPError(403, "actions are off here; KNOCKTWICE_FLOWER_ACTIONS=true allows them")
+        return By(f"Flower: {self._name()}", self.given("reason"))
+
+    def _name(self) -> str:
+        """Return who has logged in. With a password alone Flower knows only that somebody has."""
+        if isinstance(self.current_user, str):
+            return self.current_user
+        if not self.application.options.basic_auth:
+            return "not logged in"
+        _, _, credentials = self.request.headers["Authorization"].partition(" ")
+        return b64decode(credentials).decode().partition(":")[0]
+
+    def check_xsrf_cookie(self) -> None:
+        """Refuse forms of other sites. Flower itself asks for its token only with OAuth; our actions always do."""
+        super().check_xsrf_cookie()
+        web.RequestHandler.check_xsrf_cookie(self)
+
+
+class Now(Page):
+    """What is going on now."""
+
+    @web.authenticated
+    async def get(self) -> None:
+        """Show the page."""
+        self.show("now.html", **await self.asked(lambda conn: figures.now(conn, services())))
+
+
+class Find(Page):
+    """One person, number, key, blast or message."""
+
+    @web.authenticated
+    async def get(self) -> None:
+        """Show what a word may stand for: a notification at once, else a page of the history."""
+        word, before = self.given("q").strip(), self.given("before")
+        found = await self.asked(lambda conn: finding.find(conn, word, before, services().settings.phone_rules))
+        if found.one is not None and not before:
+            self.redirect(self.reverse_url("notifications-one", found.one))
+            return
+        self.show("find.html", found=found, before=before)
+
+
+class One(Page):
+    """One notification: its steps on one time axis, and what was decided."""
+
+    @web.authenticated
+    async def get(self, id_: str) -> None:
+        """Show the page, with masked numbers."""
+        drawn = await self.asked(lambda conn: lanes.draw(conn, id_))
+        if drawn is None:
+            raise web.HTTPError(404, "no such notification; one that was accepted a moment ago may not be written yet")
+        self.show("one.html", drawn=drawn, numbers=None, problem=None)
+
+    @web.authenticated
+    async def post(self, id_: str) -> None:
+        """Show the numbers; who looked, and why, is written down."""
+        try:
+            by, problem = self.by(), None
+        except InvalidMessage as error:
+            by, problem = None, str(error)
+        numbers = None if by is None else await self.asked(lambda conn: steering.unmask(conn, id_, by), writes=True)
+        drawn = await self.asked(lambda conn: lanes.draw(conn, id_))
+        if drawn is None:
+            raise web.HTTPError(404, "no such notification")
+        self.show("one.html", drawn=drawn, numbers=numbers, problem=problem)
+
+
+class Blasts(Page):
+    """The latest blasts."""
+
+    @web.authenticated
+    async def get(self) -> None:
+        """Show the page."""
+        await self._show(None)
+
+    @web.authenticated
+    async def post(self) -> None:
+        """Pause, resume or abort a blast."""
+        key, verb = self.given("key"), self.given("verb")
+        try:
+            by = self.by()
+            problem = await self.asked(lambda conn: steering.blast(conn, key, verb, by), writes=True)
+        except KnocktwiceError as error:
+            problem = str(error)
+        await self._show(problem)
+
+    async def _show(self, problem: str | None) -> None:
+        self.show("blasts.html", blasts=await self.asked(figures.blasts), problem=problem)
+
+
+class Switches(Page):
+    """What is paused and changed, who did it, and what needs somebody."""
+
+    @web.authenticated
+    async def get(self) -> None:
+        """Show the page."""
+        await self._show(None)
+
+    @web.authenticated
+    async def post(self) -> None:
+        """Set or end a pause."""
+        given = {name: self.given(name) for name in steering.FIELDS}
+        try:
+            by = self.by()
+            await self.asked(lambda conn: steering.switch(conn, given, by, services().channels), writes=True)
+        except KnocktwiceError as error:
+            await self._show(str(error))
+            return
+        self.redirect(self.reverse_url("notifications-switches"))
+
+    async def _show(self, problem: str | None) -> None:
+        standing = await self.asked(lambda conn: figures.standing(conn, services()))
+        self.show("switches.html", problem=problem, **standing)
+
+
+class Style(Page):
+    """The few rules that Flower's own styles lack."""
+
+    def get(self) -> None:
+        """Send them."""
+        self.set_header("Content-Type", "text/css")
+        self.finish((Path(__file__).parent / "templates" / "style.css").read_text())

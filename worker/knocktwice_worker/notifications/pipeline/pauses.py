@@ -1,0 +1,190 @@
+"""What operators have paused waits: looked up in memory for each message, and in the database twice a second."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from knocktwice_worker.notation.phone_numbers import country
+from knocktwice_worker.notifications.store import paused
+from knocktwice_worker.notifications.store.paused import PUSH
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+
+    from sqlalchemy import Connection, Engine
+
+    from knocktwice_shared.messages import Category
+    from knocktwice_worker.notifications.store.paused import Pause
+
+#: Who carries pushes, as a pause names it.
+PUSH_PROVIDER = "fcm"
+#: How old the known pauses may be, in seconds. A pause must hold within two seconds, and a message that was looked at may
+#: leave a second later.
+_FRESH_S = 0.5
+#: A paused message rings this long after it is of no use any more, so that it then ends.
+_THEN = timedelta(seconds=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A message that would go now.
+
+    Attributes:
+        notification_id: the notification that it belongs to.
+        channel: its channel.
+        providers: those that could carry it.
+        sender: its sender; ``None``: it has none.
+        number: the number that it goes to; ``None``: it goes to none.
+    """
+
+    notification_id: str
+    channel: str
+    providers: Collection[str]
+    sender: str | None = None
+    number: str | None = None
+
+
+class Pauses:
+    """The pauses that are on at one moment.
+
+    Args:
+        pauses: all of them.
+    """
+
+    def __init__(self, pauses: Sequence[Pause] = ()) -> None:
+        self._pauses = pauses
+
+    def __bool__(self) -> bool:
+        return bool(self._pauses)
+
+    def stopping(
+        self, one: Candidate, category: Category, template: str | None, *, decided: bool = False
+    ) -> Pause | None:
+        """Return a pause that stops a message; ``None``: it may go.
+
+        A paused provider stops only messages that no other provider can carry.
+
+        Args:
+            decided: the message was decided about before, so that a pause that drains lets it go.
+        """
+        covering = [p for p in self._pauses if not (decided and p.drains) and _covers(p.scope, one, category, template)]
+        whole = next((p for p in covering if p.scope.provider is None), None)
+        if whole or not covering:
+            return whole
+        left = set(one.providers) - {p.scope.provider for p in covering}
+        return None if left else covering[0]
+
+
+class PauseGate:
+    """Stops messages that operators have paused."""
+
+    def __init__(self) -> None:
+        self._known = Pauses()
+        self._looked_at = float("-inf")
+
+    def look(self, conn: Connection) -> Pauses:
+        """Return the pauses that are on. They are read twice a second, not for each message."""
+        if not self._fresh:
+            # The time before the query counts: a worker that stands still during the query looks again.
+            at = time.monotonic()
+            self._known, self._looked_at = Pauses(paused.active(conn)), at
+        return self._known
+
+    def look_with(self, engine: Engine) -> Pauses:
+        """Return the same, with a connection of its own if one is needed."""
+        if self._fresh:
+            return self._known
+        with engine.begin() as conn:
+            return self.look(conn)
+
+    @property
+    def _fresh(self) -> bool:
+        return time.monotonic() - self._looked_at <= _FRESH_S
+
+    def stop(
+        self,
+        conn: Connection,
+        candidates: Iterable[Candidate],
+        useful: Mapping[Category, timedelta],
+        *,
+        pushes: bool = False,
+        decided: bool = False,
+    ) -> set[str]:
+        """Let messages wait that are paused, and return their notifications.
+
+        Args:
+            candidates: not looked at while nothing is paused.
+            useful: how long after it was due a message may still go, by category.
+            pushes: they are pushes, not messages of later steps.
+            decided: they were decided about before, so that a pause that drains lets them go.
+        """
+        stopped = [
+            paused.Stopped(
+                one.notification_id,
+                known.step,
+                pause,
+                known.useful_from + (known.valid_for or useful[known.category]) + _THEN,
+                known.paused == pause.id,
+            )
+            for one, known, pause in self._stopping(conn, candidates, pushes=pushes, decided=decided)
+        ]
+        paused.wait(conn, stopped)
+        return {s.notification_id for s in stopped}
+
+    def stopped_since(self, conn: Connection, candidates: Iterable[Candidate]) -> set[str]:
+        """Return which claimed messages were paused since their claim."""
+        return {one.notification_id for one, _, _ in self._stopping(conn, candidates, pushes=False, decided=True)}
+
+    def _stopping(
+        self, conn: Connection, candidates: Iterable[Candidate], *, pushes: bool, decided: bool
+    ) -> list[tuple[Candidate, paused.Facts, Pause]]:
+        pauses = self.look(conn)
+        if not pauses:
+            return []
+        listed = list(candidates)
+        known = paused.facts(conn, [one.notification_id for one in listed], pushes=pushes)
+        found = [(one, known[one.notification_id]) for one in listed if one.notification_id in known]
+        return [
+            (one, facts, pause)
+            for one, facts in found
+            if (pause := pauses.stopping(one, facts.category, facts.template, decided=decided))
+        ]
+
+    def avoided(self, conn: Connection, candidates: Iterable[Candidate]) -> Callable[[str, str], bool] | None:
+        """Return what says whether a message must not go by a provider; ``None``: nothing is paused.
+
+        Args:
+            candidates: their providers do not matter.
+        """
+        pauses = self.look(conn)
+        if not pauses:
+            return None
+        by_id = {one.notification_id: one for one in candidates}
+        known = paused.facts(conn, list(by_id), pushes=False)
+
+        def avoided(id_: str, provider: str) -> bool:
+            one, facts = by_id[id_], known[id_]
+            by_it = Candidate(id_, one.channel, (provider,), one.sender, one.number)
+            return pauses.stopping(by_it, facts.category, facts.template, decided=True) is not None
+
+        return avoided
+
+
+def a_push(notification_id: str) -> Candidate:
+    """Return what a pause may cover of a push."""
+    return Candidate(notification_id, PUSH, (PUSH_PROVIDER,))
+
+
+def _covers(scope: paused.Scope, one: Candidate, category: Category, template: str | None) -> bool:
+    """Return whether a message is of a pause's kind; with a provider, whether that could carry it."""
+    return (
+        scope.channel in (None, one.channel)
+        and scope.category in (None, category)
+        and scope.template in (None, template)
+        and scope.sender in (None, one.sender)
+        and (scope.provider is None or scope.provider in one.providers)
+        and (scope.country is None or (one.number is not None and country(one.number) == scope.country))
+    )

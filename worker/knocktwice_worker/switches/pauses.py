@@ -1,0 +1,214 @@
+"""Pauses: set, ended and listed by operators. Workers see a change within half a second."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Connection, text
+
+from knocktwice_shared.errors import InvalidMessage, KnocktwiceError
+from knocktwice_shared.messages import Category, senders
+from knocktwice_worker.notation.countries import country_code
+from knocktwice_worker.notifications.pipeline.pauses import PUSH_PROVIDER
+from knocktwice_worker.notifications.store import alarms, paused
+from knocktwice_worker.notifications.store.paused import PUSH, Scope
+from knocktwice_worker.switches import audit
+
+if TYPE_CHECKING:
+    from datetime import datetime, timedelta
+
+    from knocktwice_worker.channels.opened import Channels
+    from knocktwice_worker.switches.audit import By
+
+
+class NotPaused(KnocktwiceError):
+    """No pause covers exactly this: ``knocktwice switches`` lists those that are on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A pause with what waits for it.
+
+    Attributes:
+        id: its number.
+        scope: what it covers.
+        drains: whether messages that are already decided still go.
+        reason: why.
+        since: when it was set.
+        until: when it ends by itself; ``None``: it does not.
+        ended_at: when it ended; ``None``: it is on.
+        waiting: the messages that wait for it.
+    """
+
+    id: int
+    scope: Scope
+    drains: bool
+    reason: str
+    since: datetime
+    until: datetime | None
+    ended_at: datetime | None
+    waiting: int
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it as plain data."""
+        times = {name: at and at.isoformat() for name, at in (("until", self.until), ("ended_at", self.ended_at))}
+        return {
+            "id": self.id,
+            **asdict(self.scope),
+            "drains": self.drains,
+            "reason": self.reason,
+            "since": self.since.isoformat(),
+            **times,
+            "waiting": self.waiting,
+        }
+
+    def __str__(self) -> str:
+        until = f" until {self.until:%Y-%m-%d %H:%M} UTC" if self.until else ""
+        drains = ", draining" if self.drains else ""
+        return f"{self.scope}{drains}: {self.waiting} wait since {self.since:%Y-%m-%d %H:%M} UTC{until} ({self.reason})"
+
+
+_SET = text("""
+INSERT INTO pauses (
+  channel,
+  provider,
+  sender,
+  country,
+  template,
+  category,
+  drains,
+  reason,
+  until
+)
+VALUES (
+  :channel,
+  :provider,
+  :sender,
+  :country,
+  :template,
+  :category,
+  :drains,
+  :reason,
+  knocktwice_now() + :span
+)
+RETURNING id
+""")
+
+
+def pause(conn: Connection, scope: Scope, by: By, *, span: timedelta | None = None, drains: bool = False) -> int:
+    """Let messages wait, and return the pause's number.
+
+    Args:
+        scope: checked before by :func:`checked`.
+        span: it ends by itself after so long; ``None``: it does not.
+        drains: messages that are already decided still go.
+    """
+    given = {**asdict(scope), "drains": drains, "reason": by.reason, "span": span}
+    id_ = int(conn.execute(_SET, given).scalar_one())
+    said = {"pause": id_, **asdict(scope), "drains": drains, "for_s": span and span.total_seconds()}
+    audit.note(conn, by, "pause", said)
+    alarms.sound(conn, "pause.on", str(id_), {"pause": id_, "what": str(scope), "reason": by.reason})
+    return id_
+
+
+# Waits for the workers that are just letting messages wait for it, so that all of these are woken.
+_END = text("""
+UPDATE pauses SET ended_at = knocktwice_now()
+WHERE NOT settled AND ended_at IS NULL AND (until IS NULL OR until > knocktwice_now())
+  AND (:everything OR id = :id OR (CAST(:id AS bigint) IS NULL
+    AND (channel, provider, sender, country, template, category) IS NOT DISTINCT FROM (
+      CAST(:channel AS text),
+      CAST(:provider AS text),
+      CAST(:sender AS text),
+      CAST(:country AS text),
+      CAST(:template AS text),
+      CAST(:category AS text))))
+RETURNING id, channel, provider, sender, country, template, category
+""")
+
+
+def resume(conn: Connection, scope: Scope, by: By, *, id_: int | None = None, everything: bool = False) -> list[int]:
+    """End the pauses with exactly this scope, and return their numbers. Workers then wake what waits.
+
+    Args:
+        id_: end the pause with this number instead.
+        everything: end all pauses.
+
+    Raises:
+        NotPaused: there is none.
+    """
+    found = conn.execute(_END, {**asdict(scope), "id": id_, "everything": everything}).all()
+    if not found:
+        on = "; ".join(f"{one.id}: {one.scope}" for one in paused.active(conn)) or "nothing"
+        what = f"pause {id_} is not on" if id_ is not None else f"{scope} is not paused"
+        raise NotPaused(f"{what}; paused now: {on}")
+    for row in found:
+        ended = Scope(*row[1:])
+        audit.note(conn, by, "resume", {"pause": row.id, **asdict(ended)})
+        alarms.sound(conn, "pause.over", str(row.id), {"pause": row.id, "what": str(ended), "reason": by.reason})
+    return [row.id for row in found]
+
+
+_LIST = text("""
+SELECT id, channel, provider, sender, country, template, category, drains, reason, since, until, ended_at, settled
+FROM pauses
+WHERE :everything OR NOT settled
+ORDER BY settled, id DESC
+LIMIT 200
+""")
+
+
+def list_all(conn: Connection, *, everything: bool = False) -> list[Standing]:
+    """Return the pauses that are on, or whose messages are still being woken; or all of them."""
+    return [
+        Standing(
+            row.id,
+            Scope(*row[1:7]),
+            row.drains,
+            row.reason,
+            row.since,
+            row.until,
+            row.ended_at,
+            0 if row.settled else paused.count(conn, row.id),
+        )
+        for row in conn.execute(_LIST, {"everything": everything}).all()
+    ]
+
+
+_TEMPLATES = text("SELECT name FROM templates ORDER BY name")
+
+
+def checked(conn: Connection, scope: Scope, channels: Channels) -> Scope:
+    """Return a scope as messages spell it.
+
+    Raises:
+        InvalidMessage: something in it does not exist, so that nothing would wait; all problems are named.
+    """
+    names = [PUSH, *(entry.name for entry, _ in channels.all())]
+    carriers = {PUSH_PROVIDER, *(name for _, opened in channels.all() for name in opened.providers)}
+    problems: list[InvalidMessage] = []
+
+    def known(field: str, value: str | None, among: list[str]) -> None:
+        if value is not None and value not in among:
+            problems.append(InvalidMessage(field, f"there is no {value}; there are: {', '.join(among) or 'none'}"))
+
+    known("channel", scope.channel, names)
+    known("provider", scope.provider, sorted(carriers))
+    known("category", scope.category, [str(c) for c in Category])
+    if scope.template is not None:
+        known("template", scope.template, [row.name for row in conn.execute(_TEMPLATES)])
+    country, sender = scope.country, scope.sender
+    try:
+        country = country and country_code(country.upper())
+    except ValueError as error:
+        problems.append(InvalidMessage("country", str(error)))
+    try:
+        sender = sender and senders.sender(sender)
+    except ValueError as error:
+        problems.append(InvalidMessage("sender", str(error)))
+    if scope.channel == PUSH and (country or sender):
+        problems.append(InvalidMessage("channel", "a push has no sender and no country; pause sms instead"))
+    if problems:
+        raise InvalidMessage.of(problems)
+    return Scope(scope.channel, scope.provider, sender, country, scope.template, scope.category)
