@@ -70,7 +70,7 @@ SPANS = [name for name in config.Settings.model_fields if name.endswith("_s") an
 @pytest.mark.parametrize("name", SPANS)
 def test_a_span_may_be_written_with_its_unit(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     usual = config.Settings.model_fields[name].default
-    monkeypatch.setenv(f"KNOCKTWICE_{name.upper()}", f"{usual:g}s")
+    monkeypatch.setenv(f"KNOCKTWICE_{name.upper()}", f"{usual:f}s")
     assert getattr(config.load(), name) == usual
 
 

@@ -26,6 +26,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
+from knocktwice_shared import sentinels
 from knocktwice_shared.durability import Durability
 from knocktwice_shared.errors import KnocktwiceError
 from knocktwice_shared.messages import AFTER_LIMIT, Category, senders
@@ -153,7 +154,9 @@ class Settings(BaseSettings):
 
     home: Path = Field(Path(".knocktwice"), description="Folder of the embedded servers' data.")
     database_url: str | None = Field(None, description="PostgreSQL, as postgresql://…; empty: the embedded server.")
-    broker_url: str | None = Field(None, description="Redis or Valkey, as redis://…; empty: the embedded server.")
+    broker_url: str | None = Field(
+        None, description="Redis or Valkey, as redis://…, rediss://… or sentinel://…; empty: the embedded server."
+    )
     secret: SecretStr | None = Field(
         None, description="Key for hashing numbers and signing URLs; empty: one is made and kept in the home folder."
     )
@@ -432,6 +435,21 @@ class Settings(BaseSettings):
     @classmethod
     def _empty_means_unset(cls, value: object) -> object:
         return None if value == "" else value
+
+    @field_validator("broker_url")
+    @classmethod
+    def _broker_is_redis(cls, value: str | None) -> str | None:
+        scheme = "" if value is None else value.partition("://")[0]
+        if scheme == "sentinel":
+            try:
+                sentinels.parse(str(value))
+            except ValueError:
+                raise ValueError(
+                    "is no URL of Sentinels, like sentinel://one:26379;sentinel://two:26379/0?master_name=mymaster"
+                ) from None
+        elif value is not None and scheme not in ("redis", "rediss", "redis+socket"):
+            raise ValueError("must be Redis or Valkey: redis://, rediss://, redis+socket:///path or sentinel://")
+        return value
 
     @field_validator("twilio_from")
     @classmethod

@@ -49,6 +49,12 @@ PANELS = {
         Entry("brake", "Messages that are held because far more people than usual would be texted.", "brake"),
         Entry("unknown", "Messages that may or may not have gone out.", "unknown"),
         Entry("webhooks", "Tell an application what happens to notifications.", "webhooks"),
+        Entry(
+            "listen",
+            "Show webhooks as they arrive, and hand them on to your own server, until Ctrl-C.",
+            "listen",
+            "listen",
+        ),
         Entry("key", "Keys of the HTTP gateway.", "gateway"),
     ),
     "Run": (
