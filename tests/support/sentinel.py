@@ -23,7 +23,7 @@ NAME = "knocks"
 
 @dataclass
 class Guarded:
-    """Three servers and a Sentinel that takes a primary for dead after half a second.
+    """Three servers and a Sentinel that takes a primary for dead after two seconds.
 
     Attributes:
         folder: for their data.
@@ -45,7 +45,7 @@ class Guarded:
         file.write_text(
             f"port {self.port}\nbind 127.0.0.1\ndir {self.folder}\n"
             f"sentinel monitor {NAME} 127.0.0.1 {first.port} 1\n"
-            f"sentinel down-after-milliseconds {NAME} 500\nsentinel failover-timeout {NAME} 3000\n"
+            f"sentinel down-after-milliseconds {NAME} 2000\nsentinel failover-timeout {NAME} 20000\n"
         )
         self._log = self._stack.enter_context((self.folder / "sentinel.log").open("wb"))
         self._sentinel = subprocess.Popen(

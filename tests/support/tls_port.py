@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-import threading
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
@@ -14,12 +13,13 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from support.relay import Relay
+
 if TYPE_CHECKING:
     from pathlib import Path
-    from typing import Self
 
 
-class TlsPort:
+class TlsPort(Relay):
     """A port of 127.0.0.1 that takes TLS and hands the bytes to a plain port.
 
     Args:
@@ -31,40 +31,10 @@ class TlsPort:
         folder.mkdir()
         self.authority = folder / "authority.pem"
         self._identity = folder / "server.pem"
-        self._behind = behind
         self._certify()
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(self._identity)
-        serving = asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=context)
-        self._server = asyncio.run_coroutine_threadsafe(serving, self._loop).result()
-        self.port: int = self._server.sockets[0].getsockname()[1]
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        asyncio.run_coroutine_threadsafe(self._end(), self._loop).result()
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
-
-    async def _end(self) -> None:
-        self._server.close()
-        rest = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in rest:
-            task.cancel()
-        await asyncio.gather(*rest, return_exceptions=True)
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        theirs, ours = await asyncio.open_connection("127.0.0.1", self._behind)
-        try:
-            await asyncio.gather(_pipe(reader, ours), _pipe(theirs, writer))
-        finally:
-            ours.close()
-            writer.close()
+        super().__init__(lambda: asyncio.open_connection("127.0.0.1", behind), context)
 
     def _certify(self) -> None:
         """Make the authority and the server's certificate."""
@@ -89,14 +59,3 @@ class TlsPort:
         self.authority.write_bytes(authority.public_bytes(pem))
         private = keys[1].private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
         self._identity.write_bytes(private + server.public_bytes(pem))
-
-
-async def _pipe(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-    try:
-        while data := await source.read(65_536):
-            sink.write(data)
-            await sink.drain()
-    except OSError:
-        pass
-    finally:
-        sink.close()

@@ -154,6 +154,9 @@ class Settings(BaseSettings):
 
     home: Path = Field(Path(".knocktwice"), description="Folder of the embedded servers' data.")
     database_url: str | None = Field(None, description="PostgreSQL, as postgresql://…; empty: the embedded server.")
+    database_pooled: bool = Field(
+        False, description="The database's address is that of PgBouncer in transaction mode; see docs/pgbouncer.md."
+    )
     broker_url: str | None = Field(
         None, description="Redis or Valkey, as redis://…, rediss://… or sentinel://…; empty: the embedded server."
     )

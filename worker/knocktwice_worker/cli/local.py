@@ -19,6 +19,11 @@ def migrate() -> None:
     from knocktwice_worker.database import migrations
 
     here = services()
+    if here.settings.database_pooled:
+        fail(
+            "migrations need a session of their own: run this with KNOCKTWICE_DATABASE_URL naming PostgreSQL itself and "
+            "KNOCKTWICE_DATABASE_POOLED=false"
+        )
     with reading(here) as conn:
         waiting = migrations.pending(conn)
     with progress("migrating", len(waiting)) as bar:
