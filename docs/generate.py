@@ -7,7 +7,6 @@ exits 1.
 from __future__ import annotations
 
 import ast
-import inspect
 import re
 import sys
 import tomllib
@@ -108,14 +107,8 @@ def settings_lines() -> str:
 def command_table() -> str:
     """Return the table of the command line's commands."""
     rows = ["| command | what it does |", "|---|---|"]
-    groups = [
-        (f"{g.typer_instance.info.name} ", g.typer_instance) for g in cli.app.registered_groups if g.typer_instance
-    ]
-    for prefix, app in [("", cli.app), *groups]:
-        for command in app.registered_commands:
-            if command.callback is not None:
-                sentence = (inspect.getdoc(command.callback) or "").splitlines()[0]
-                rows.append(f"| `knocktwice {prefix}{command.name or command.callback.__name__}` | {sentence} |")
+    for name, command in cli.commands():
+        rows.append(f"| `knocktwice {name}` | {(command.help or '').splitlines()[0]} |")
     return "\n".join(rows)
 
 

@@ -6,13 +6,16 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import urlsplit
 
 from knocktwice import local_stack
+from knocktwice_shared import sentinels
 from knocktwice_shared.errors import KnocktwiceError
 
 if TYPE_CHECKING:
     from urllib.parse import SplitResult
+
+    from knocktwice_shared.sentinels import Sentinels
 
 _VARIABLE = "KNOCKTWICE_BROKER_URL"
 _PORTS = {"redis": 6379, "rediss": 6379, "sentinel": 26379, "amqp": 5672, "amqps": 5671, "pyamqp": 5672}
@@ -27,13 +30,13 @@ class Address:
         url: as kombu takes it; holds the password and is never shown.
         place: the same for people: ``host:port``, or the socket's path.
         scheme: the URL's.
-        master: the name Sentinel knows the primary by.
+        sentinels: the Sentinels that know where the broker is.
     """
 
     url: str = field(repr=False)
     place: str
     scheme: str
-    master: str | None = None
+    sentinels: Sentinels | None = None
 
     @property
     def speaks_redis(self) -> bool:
@@ -45,13 +48,13 @@ class Address:
         if not self.speaks_redis:
             return {"confirm_publish": True, "read_timeout": timeout, "write_timeout": timeout}
         options: dict[str, Any] = {"socket_timeout": timeout, "socket_connect_timeout": timeout}
-        if self.master is not None:
+        if self.sentinels is not None:
             from redis.backoff import NoBackoff
             from redis.retry import Retry
 
             # Left to itself a Sentinel's client asks again and again, far beyond the timeout.
-            sentinel = options | {"retry": Retry(NoBackoff(), 0)}
-            options |= {"master_name": self.master, "sentinel_kwargs": sentinel}
+            sentinel = options | self.sentinels.login | {"retry": Retry(NoBackoff(), 0)}
+            options |= {"master_name": self.sentinels.master, "sentinel_kwargs": sentinel}
         return options
 
 
@@ -96,9 +99,11 @@ def _parse(url: str) -> Address:
         raise _not_a_url()
     if scheme != "sentinel":
         return Address(url, ", ".join(places), scheme)
-    master = parse_qs(parts.query).get("master_name", ["mymaster"])[0]
-    # kombu takes the name as an option and stumbles over it in the URL.
-    return Address(url.partition("?")[0], ", ".join(places), scheme, master)
+    try:
+        found = sentinels.parse(url)
+    except ValueError:
+        raise _not_a_url() from None
+    return Address(found.url, ", ".join(places), scheme, found)
 
 
 def _not_a_url() -> KnocktwiceError:

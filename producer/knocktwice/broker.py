@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from knocktwice.durability import Asked
 from knocktwice.joining import Joining, StillWaiting
 from knocktwice.keys import Use
+from knocktwice_shared.counted import many
 from knocktwice_shared.durability import Durability
 from knocktwice_shared.errors import BrokerUnavailable, KnocktwiceError, NotConfirmed, QueueFull
 from knocktwice_shared.names import (
@@ -163,7 +164,7 @@ class KombuBroker:
                 self._publish(some)
             some = following
         if refused:
-            raise self._full(f"{len(refused)} messages were not accepted", frozenset(refused))
+            raise self._full(f"{many(len(refused), 'message was', 'messages were')} not accepted", frozenset(refused))
 
     def close(self) -> None:
         """Close the connection. The next call opens another."""

@@ -10,6 +10,7 @@ from knocktwice import wire
 from knocktwice.envelope import Outgoing
 from knocktwice.identity import introductions
 from knocktwice.keys import NotificationId, Use, digests
+from knocktwice_shared.counted import many
 from knocktwice_shared.ids import blast_id, uuid7
 from knocktwice_shared.messages import parse_audience, parse_batch, parse_blast, parse_cancellation, parse_receipts
 from knocktwice_shared.messages.blasts import blast_batch
@@ -110,7 +111,7 @@ def notifications(recipients: Sequence[Recipient | str], shared: wire.Shared) ->
 def batch(message: wire.Wire) -> Draft:
     """Check a ``send_push`` message. What its recipients say of users beside their ids goes ahead of it."""
     before = [
-        Outgoing.encode(uuid7(), Task.UPDATE_AUDIENCE, said, f"{len(said['changes'])} changes")
+        Outgoing.encode(uuid7(), Task.UPDATE_AUDIENCE, said, many(len(said["changes"]), "change"))
         for said in attempt(introductions, [], message["recipients"])
     ]
     parsed = parse_batch(message)
@@ -165,7 +166,7 @@ def cancellation(ids: Sequence[UUID | str], keys: Sequence[str], blasts: Sequenc
     """Draft and check a ``cancel`` message."""
     message = wire.cancellation(ids, keys, blasts)
     parse_cancellation(message)
-    return _draft(Task.CANCEL, message, f"{len(ids) + len(keys) + len(blasts)} cancellations")
+    return _draft(Task.CANCEL, message, many(len(ids) + len(keys) + len(blasts), "cancellation"))
 
 
 def audience(change: str, **fields: object) -> Draft:
@@ -178,7 +179,7 @@ def audience(change: str, **fields: object) -> Draft:
 def _receipts(parts: list[wire.Wire]) -> Draft:
     message = wire.receipts(parts)
     parse_receipts(message)
-    return _draft(Task.RECORD_EVENTS, message, f"{len(parts)} receipts")
+    return _draft(Task.RECORD_EVENTS, message, many(len(parts), "receipt"))
 
 
 def _draft(task: Task, message: wire.Wire, summary: str) -> Draft:

@@ -72,7 +72,7 @@ def test_a_notification_from_sending_it_to_its_story(run: Commands, system: Syst
         (["notify", *SAY, "--phone", NUMBER, "--when", "sometimes"], "sms.when: must be one of"),
         (
             ["notify", *SAY, "--phone", NUMBER, "--after", "99999999"],
-            "sms.after: must be between 0 and 2592000 seconds",
+            "sms.after: must be between 0 and 30 days",
         ),
         (["notify", *SAY], "recipient: names nobody"),
         (["notify", *SAY, "--phone", NUMBER, "--category", "spam"], "category: must be one of"),

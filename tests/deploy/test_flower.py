@@ -9,27 +9,28 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import psutil
 import pytest
 from celery import Celery
+from flower import command
 from flower.events import EventsState
 from flower.inspector import Inspector
 
 from knocktwice import Client, Push, Recipient
 from knocktwice_shared.names import Queue
+from knocktwice_worker.runtime import flower_guard
 from support.ports import free_port
 from support.system import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     import redis
 
-CONFIG = Path(__file__).parent.parent.parent / "deploy" / "flowerconfig.py"
 PHONE = "+16505550199"
 EVERYWHERE = "0.0.0.0"  # noqa: S104 - what must be refused
 OURS = f"('{uuid4()} 1 notifications',)"
@@ -39,7 +40,7 @@ def _start(broker_url: str, home: Path, *options: str, **environment: str) -> su
     environment = {"KNOCKTWICE_HOME": str(home), "KNOCKTWICE_BROKER_URL": broker_url, **environment}
     kept = {name: value for name, value in os.environ.items() if not name.startswith("FLOWER_")}
     return subprocess.Popen(
-        [sys.executable, "-m", "celery", "-A", "knocktwice_worker", "flower", f"--conf={CONFIG}", *options],
+        [sys.executable, "-m", "celery", "-A", "knocktwice_worker", "flower", *options],
         cwd=home,
         env={**kept, **environment},
         stdout=subprocess.DEVNULL,
@@ -108,16 +109,15 @@ def test_flower_shows_our_summaries_and_hides_what_others_tell_of_a_task(flower:
 
 
 @pytest.fixture
-def configuration(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """The names that the configuration defines, loaded as Flower does it, for this test only."""
-    for class_, name in ((EventsState, "event"), (Inspector, "_on_update")):
-        monkeypatch.setattr(class_, name, getattr(class_, name))
-    names: dict[str, Any] = {"__name__": "flowerconfig"}
-    exec(CONFIG.read_text(), names)  # noqa: S102 - as Flower does it
-    return names
+def guarded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Flower as our application changes it, for this test only."""
+    for place, name in ((EventsState, "event"), (Inspector, "_on_update"), (command, "extract_settings")):
+        monkeypatch.setattr(place, name, getattr(place, name))
+    monkeypatch.setattr(command, "_guarded", False, raising=False)
+    flower_guard.install()
 
 
-@pytest.mark.usefixtures("configuration")
+@pytest.mark.usefixtures("guarded")
 def test_flower_hides_the_arguments_that_a_worker_tells_of_its_tasks() -> None:
     inspector = Inspector(io_loop=None, capp=None, timeout=1)
     task = {"id": "1", "name": "knocktwice.send_push", "args": [{"phone": PHONE}], "kwargs": {}}
@@ -130,9 +130,7 @@ def test_flower_hides_the_arguments_that_a_worker_tells_of_its_tasks() -> None:
     assert PHONE not in str(told)
 
 
-def test_flower_shows_what_we_say_of_every_kind_of_message(
-    configuration: dict[str, Any], valkey_url: str, valkey: redis.Redis
-) -> None:
+def test_flower_shows_what_we_say_of_every_kind_of_message(valkey_url: str, valkey: redis.Redis) -> None:
     id_ = uuid4()
     with Client(valkey_url) as client:
         client.notify_many([Recipient(user="u-1"), Recipient(user="u-2")], push=Push("Hello", "Knock knock"))
@@ -143,13 +141,13 @@ def test_flower_shows_what_we_say_of_every_kind_of_message(
     assert len(published) == 4
     for message in published:
         summary = message["headers"]["argsrepr"]
-        assert configuration["visible"](summary) == summary
+        assert flower_guard.visible(summary) == summary
     for summary in (f"(2 notifications: {id_}, …,)", f"(1 notifications: {id_},)", f"({id_} again,)"):
-        assert configuration["visible"](summary) == summary
+        assert flower_guard.visible(summary) == summary
     # Not imported: knocktwice_worker.tasks would add its tasks to every Celery application of the test run.
     failure = """TaskFailed("OperationalError; see the worker's log")"""
-    assert configuration["visible"](failure) == failure
-    assert configuration["visible"](f"({{'user': 'u-1', 'id': '{id_}'}},)") == "(hidden)"
+    assert flower_guard.visible(failure) == failure
+    assert flower_guard.visible(f"({{'user': 'u-1', 'id': '{id_}'}},)") == "(hidden)"
 
 
 def test_flower_asks_who_is_there_and_lets_nobody_act(flower: str) -> None:

@@ -19,7 +19,7 @@ from knocktwice_worker.reporting.story import Story, tell
 from knocktwice_worker.sandbox import Sandbox
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
     from typing import Self
     from uuid import UUID
@@ -102,8 +102,10 @@ class System:
         }
         return {**inherited, **IMPATIENT, **self.sandbox.environment(self.home), **here, **self.settings}
 
-    def start_worker(self, application: str = "knocktwice_worker", **environment: str) -> Child:
-        """Start one worker process; it need not be ready yet."""
+    def start_worker(
+        self, application: str = "knocktwice_worker", options: Sequence[str] = (), **environment: str
+    ) -> Child:
+        """Start one worker process, with these options of Celery's; it need not be ready yet."""
         number = len(self.workers) + 1
         argv = [
             sys.executable,
@@ -115,6 +117,7 @@ class System:
             "-n",
             f"w{number}@test",
             "--without-gossip",
+            *options,
         ]
         path = os.pathsep.join(p for p in sys.path if p)
         log = self.home / f"worker{number}.log"

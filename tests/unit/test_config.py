@@ -62,3 +62,43 @@ def test_a_secret_file_that_cannot_be_read_is_named(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("KNOCKTWICE_SECRET_FILE", str(tmp_path / "missing"))
     with pytest.raises(config.ConfigurationError, match=r"^KNOCKTWICE_SECRET_FILE: cannot read .*missing"):
         config.load()
+
+
+SPANS = [name for name in config.Settings.model_fields if name.endswith("_s") and not name.endswith("per_s")]
+
+
+@pytest.mark.parametrize("name", SPANS)
+def test_a_span_may_be_written_with_its_unit(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    usual = config.Settings.model_fields[name].default
+    monkeypatch.setenv(f"KNOCKTWICE_{name.upper()}", f"{usual:f}s")
+    assert getattr(config.load(), name) == usual
+
+
+@pytest.mark.parametrize(
+    ("name", "written", "meant"),
+    [
+        ("push_retry_s", "10m", 600),
+        ("lease_s", "1.5m", 90),
+        ("webhook_give_up_s", "2d", 172_800),
+        ("retention_days", "30d", 30),
+    ],
+)
+def test_a_span_in_another_unit(monkeypatch: pytest.MonkeyPatch, name: str, written: str, meant: float) -> None:
+    monkeypatch.setenv(f"KNOCKTWICE_{name.upper()}", written)
+    assert getattr(config.load(), name) == meant
+
+
+@pytest.mark.parametrize(
+    ("name", "written", "problem"),
+    [
+        ("push_retry_s", "10 minutes", 'must be seconds or a time like "90s"'),
+        ("push_retry_s", "", "must be seconds"),
+        ("retention_days", "12h", 'must be whole days, like 90 or "90d"'),
+        ("retention_days", "soon", 'must be whole days, like 90 or "90d"'),
+        ("push_per_s", "10m", "valid number"),
+    ],
+)
+def test_what_is_no_span_is_refused(monkeypatch: pytest.MonkeyPatch, name: str, written: str, problem: str) -> None:
+    monkeypatch.setenv(f"KNOCKTWICE_{name.upper()}", written)
+    with pytest.raises(config.ConfigurationError, match=problem):
+        config.load()

@@ -3,35 +3,42 @@
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import sys
 from typing import Any
 
+import click
 from celery import Celery
 from celery.schedules import crontab
-from celery.signals import setup_logging, worker_ready, worker_shutting_down
+from celery.signals import celeryd_init, setup_logging, worker_ready, worker_shutting_down
+from click.core import ParameterSource
+from kombu import Exchange
 from kombu import Queue as KombuQueue
-from kombu.transport import redis as kombu_redis
 
 from knocktwice_shared.names import ROUTES, Queue, Task
 from knocktwice_worker import config
 from knocktwice_worker.embedded import installation
-from knocktwice_worker.runtime import logs, redis_channel, shutdown
+from knocktwice_worker.runtime import flower_guard, logs, pools, redis_channel, shutdown
 from knocktwice_worker.runtime.background import Background
 from knocktwice_worker.runtime.dispatcher import Dispatcher
 
 settings = config.load()
+broker = installation.celery_broker(settings)
 
+redis_channel.install()
 
-kombu_redis.Transport.Channel = redis_channel.Channel
-
-# By default Flower listens on every interface, and its pages have no password. Flower reads this variable after it has
-# loaded this module, so the stock command is safe, too.
+# By default Flower listens on every interface, its pages have no password, and whoever reads them can stop workers.
+# Flower reads these variables after it has loaded this module, so the stock command is safe, too.
 os.environ.setdefault("FLOWER_ADDRESS", "127.0.0.1")
+os.environ.setdefault("FLOWER_READ_ONLY", "true")
+# Celery loads the commands of installed packages before the application.
+if "flower.command" in sys.modules:
+    flower_guard.install(broker.sentinels)
 
 app = Celery(
     "knocktwice",
-    broker=installation.broker_url(settings),
+    broker=broker.url,
     include=["knocktwice_worker.tasks"],
     task_cls="knocktwice_worker.runtime.private_task:DiscreetTask",
 )
@@ -42,7 +49,8 @@ app.conf.update(
     # Every task is safe to run twice, so a message is acknowledged only when its work is done.
     task_acks_late=True,
     task_reject_on_worker_lost=True,
-    task_queues=[KombuQueue(queue.value) for queue in Queue],
+    # Each queue has its own exchange and key: what is published to one queue reaches no other.
+    task_queues=[KombuQueue(queue.value, Exchange(queue.value), routing_key=queue.value) for queue in Queue],
     task_routes={task.value: {"queue": queue.value} for task, queue in ROUTES.items()},
     task_default_queue=Queue.EVENTS.value,
     task_serializer="json",
@@ -59,7 +67,10 @@ app.conf.update(
     broker_connection_max_retries=None,
     # Tasks are short, so if a message is not acknowledged within 180 s, its worker has died. Its rows are due long
     # before that.
+    # Flower reads TLS options only here, not in the URL.
+    broker_use_ssl=broker.tls or False,
     broker_transport_options={
+        **broker.options,
         "visibility_timeout": 180,
         "socket_timeout": 5,
         "socket_connect_timeout": 5,
@@ -101,6 +112,14 @@ def _end_within_grace(**_: Any) -> None:
     shutdown.end_within(settings.stop_grace_s)
 
 
+@celeryd_init.connect
+def _refuse_unfit_pools(instance: Any, **_: Any) -> None:
+    pools.refuse_unfit(instance.pool_cls)
+
+
 @setup_logging.connect
-def _configure_logging(**_: Any) -> None:
-    logs.configure(as_json=settings.log_json)
+def _configure_logging(loglevel: int = logging.INFO, logfile: str | None = None, **_: Any) -> None:
+    context = click.get_current_context(silent=True)
+    # Celery's own default is WARNING; ours is to tell what is done.
+    typed = context is not None and context.get_parameter_source("loglevel") is not ParameterSource.DEFAULT
+    logs.configure(as_json=settings.log_json, level=loglevel if typed else logging.INFO, file=logfile)

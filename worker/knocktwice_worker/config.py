@@ -26,6 +26,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
+from knocktwice_shared import sentinels
 from knocktwice_shared.durability import Durability
 from knocktwice_shared.errors import KnocktwiceError
 from knocktwice_shared.messages import AFTER_LIMIT, Category, senders
@@ -33,7 +34,7 @@ from knocktwice_shared.names import BACKLOG_BYTES, BACKLOG_MESSAGES
 from knocktwice_worker.channels.http_sms import file
 from knocktwice_worker.limits.budget import Budget
 from knocktwice_worker.limits.quiet_hours import QuietHours
-from knocktwice_worker.notation import phone_numbers
+from knocktwice_worker.notation import durations, phone_numbers
 from knocktwice_worker.notation.countries import country_code
 from knocktwice_worker.notation.phone_numbers import Kind, Plan, Rules
 
@@ -73,7 +74,41 @@ OPTIONAL = (
 CountryCode = Annotated[str, AfterValidator(country_code)]
 PricedCountry = Annotated[str, AfterValidator(lambda code: code if code == "*" else country_code(code))]
 Price = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Seconds = Annotated[float, Field(ge=0)]
+
+
+def _seconds(value: object) -> object:
+    if not isinstance(value, str) or _is_number(value):
+        return value
+    return durations.parse(value, timedelta.max).total_seconds()
+
+
+def _days(value: object) -> object:
+    if not isinstance(value, str) or _is_number(value):
+        return value
+    try:
+        days, rest = divmod(durations.parse(value, timedelta.max), timedelta(days=1))
+    except ValueError:
+        days, rest = 0, timedelta.max
+    if rest:
+        raise ValueError('must be whole days, like 90 or "90d"')
+    return days
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+#: A span of time in seconds; as a text also with its unit, like ``10m``.
+Span = Annotated[float, BeforeValidator(_seconds)]
+Seconds = Annotated[Span, Field(ge=0)]
+#: A number of whole days; as a text also ``90d``.
+Days = Annotated[int, BeforeValidator(_days)]
+#: How often in a second; 0 is no limit.
+PerSecond = Annotated[float, Field(ge=0)]
 
 
 def _network(value: object) -> IPv4Network | IPv6Network:
@@ -113,13 +148,18 @@ class ConfigurationError(KnocktwiceError):
 
 
 class Settings(BaseSettings):
-    """The settings of an installation. Times are in seconds; ``0`` switches a limit off."""
+    """The settings of an installation. Times are seconds, or a text like ``10m``; ``0`` switches a limit off."""
 
     model_config = SettingsConfigDict(env_prefix="KNOCKTWICE_", extra="ignore", frozen=True, populate_by_name=True)
 
     home: Path = Field(Path(".knocktwice"), description="Folder of the embedded servers' data.")
     database_url: str | None = Field(None, description="PostgreSQL, as postgresql://…; empty: the embedded server.")
-    broker_url: str | None = Field(None, description="Redis or Valkey, as redis://…; empty: the embedded server.")
+    database_pooled: bool = Field(
+        False, description="The database's address is that of PgBouncer in transaction mode; see docs/pgbouncer.md."
+    )
+    broker_url: str | None = Field(
+        None, description="Redis or Valkey, as redis://…, rediss://… or sentinel://…; empty: the embedded server."
+    )
     secret: SecretStr | None = Field(
         None, description="Key for hashing numbers and signing URLs; empty: one is made and kept in the home folder."
     )
@@ -128,13 +168,11 @@ class Settings(BaseSettings):
     # Countdown and recovery
     min_after_s: Seconds = Field(0, description="Shortest fallback delay accepted.")
     max_after_s: Seconds = Field(AFTER_LIMIT.total_seconds(), description="Longest fallback delay accepted.")
-    max_ahead_days: int = Field(90, ge=0, le=3650, description="How far ahead send_at may lie.")
-    tick_s: float = Field(0.5, gt=0, le=60, description="How often each worker looks for rows that are due.")
-    lease_s: float = Field(60, gt=0, description="After this long without an answer a step is taken up again.")
-    inbox_grace_s: float = Field(
-        30, gt=0, description="An accepted message not in Postgres by then is published again."
-    )
-    stop_grace_s: float = Field(
+    max_ahead_days: Days = Field(90, ge=0, le=3650, description="How far ahead send_at may lie.")
+    tick_s: Span = Field(0.5, gt=0, le=60, description="How often each worker looks for rows that are due.")
+    lease_s: Span = Field(60, gt=0, description="After this long without an answer a step is taken up again.")
+    inbox_grace_s: Span = Field(30, gt=0, description="An accepted message not in Postgres by then is published again.")
+    stop_grace_s: Span = Field(
         25, gt=0, description="After SIGTERM a worker finishes its tasks for so long; then it leaves them to others."
     )
     backlog_messages: int = Field(
@@ -165,11 +203,11 @@ class Settings(BaseSettings):
     sms_retry_s: Seconds = Field(14_400, description="How long an SMS is retried while its provider asks for patience.")
 
     # When it is too late
-    useless_after_critical_s: float = Field(
+    useless_after_critical_s: Span = Field(
         1_800, gt=0, description="So long after it was due a critical push or message is not sent any more."
     )
-    useless_after_transactional_s: float = Field(86_400, gt=0, description="The same of transactional ones.")
-    useless_after_marketing_s: float = Field(86_400, gt=0, description="The same of marketing, nights included.")
+    useless_after_transactional_s: Span = Field(86_400, gt=0, description="The same of transactional ones.")
+    useless_after_marketing_s: Span = Field(86_400, gt=0, description="The same of marketing, nights included.")
 
     # Per-number limits
     sms_per_day: int = Field(10, ge=0, description="SMS to one number per calendar day.")
@@ -200,7 +238,7 @@ class Settings(BaseSettings):
         description='Kinds of numbers that may be texted, like ["mobile", "pager"]; see docs/phone-numbers.md.',
     )
 
-    untextable_days: int = Field(
+    untextable_days: Days = Field(
         30,
         ge=0,
         le=365,
@@ -226,19 +264,19 @@ class Settings(BaseSettings):
     )
 
     # People
-    device_stale_days: int = Field(
+    device_stale_days: Days = Field(
         270, ge=0, le=3650, description="A device not seen for so many days is forgotten; FCM calls it stale by then."
     )
 
     # Retention
-    retention_days: int = Field(
+    retention_days: Days = Field(
         90,
         ge=0,
         le=36_500,
         description="What ended longer ago is deleted, with its texts, receipts and decisions; 0: never.",
     )
 
-    inbound_days: int = Field(
+    inbound_days: Days = Field(
         90,
         ge=0,
         le=3650,
@@ -261,7 +299,7 @@ class Settings(BaseSettings):
     receipt_secret: SecretStr | None = Field(
         None, description="Keys of receipt URLs, separated by commas, the first signs; empty: from KNOCKTWICE_SECRET."
     )
-    receipt_days: int = Field(
+    receipt_days: Days = Field(
         7, ge=1, le=365, description="How many days after a push has expired its app may still report."
     )
     unconfirmed_policy: UnconfirmedPolicy = Field(
@@ -290,7 +328,7 @@ class Settings(BaseSettings):
         0.5, gt=0, lt=1, description="A share so much above the usual one is a jump, like 0.58 where 0.08 is usual."
     )
     brake_factor: float = Field(4, gt=1, le=1000, description="So many times fewer reports than usual are a jump, too.")
-    brake_window_s: float = Field(
+    brake_window_s: Span = Field(
         600, ge=60, le=7_200, description="The span that is compared; a jump within its last minute is seen at once."
     )
     brake_grace_s: Seconds = Field(
@@ -355,7 +393,7 @@ class Settings(BaseSettings):
         description="Share of errors in a minute from which a provider is demoted, if there are others.",
     )
     sms_provider_sample: int = Field(10, ge=1, description="SMS in a minute from which that share can be told.")
-    sms_provider_probe_s: float = Field(
+    sms_provider_probe_s: Span = Field(
         30, gt=0, le=600, description="After so long one SMS tries whether a demoted provider works again."
     )
 
@@ -369,17 +407,17 @@ class Settings(BaseSettings):
     )
     webhook_private: bool = Field(False, description="Webhooks may go to private addresses, and over http.")
     webhook_give_up_s: Seconds = Field(259_200, description="An endpoint that fails for so long is disabled.")
-    webhook_keep_days: int = Field(30, ge=1, le=3650, description="How long events are kept for a replay.")
+    webhook_keep_days: Days = Field(30, ge=1, le=3650, description="How long events are kept for a replay.")
 
     # Workers and providers
     concurrency: int = Field(64, ge=1, le=200, description="Tasks that one worker process works on at once (threads).")
-    provider_timeout_s: float = Field(20, gt=0, le=300, description="Longest wait for a provider's answer.")
-    push_per_s: Seconds = Field(10_000, description="Pushes per second of all workers together; FCM's default quota.")
-    sms_parts_per_s: Seconds = Field(
+    provider_timeout_s: Span = Field(20, gt=0, le=300, description="Longest wait for a provider's answer.")
+    push_per_s: PerSecond = Field(10_000, description="Pushes per second of all workers together; FCM's default quota.")
+    sms_parts_per_s: PerSecond = Field(
         0,
         description="SMS parts per second for each sender, of all workers together; 0 leaves the pace to Twilio's queue.",
     )
-    whatsapp_per_s: float = Field(
+    whatsapp_per_s: PerSecond = Field(
         80, ge=0, description="WhatsApp messages per second of all workers together; Twilio's usual limit of a sender."
     )
     provider_in_flight: int = Field(400, ge=1, description="Requests in flight per worker process.")
@@ -392,8 +430,8 @@ class Settings(BaseSettings):
     # Gateway
     gateway_docs: bool = Field(False, description="The gateway shows its interface to everybody, at /docs.")
     gateway_body_bytes: int = Field(1_048_576, ge=1_024, description="Largest body that the gateway takes.")
-    gateway_per_s: Seconds = Field(1_000, description="Requests per second that one key may make.")
-    gateway_address_per_s: Seconds = Field(
+    gateway_per_s: PerSecond = Field(1_000, description="Requests per second that one key may make.")
+    gateway_address_per_s: PerSecond = Field(
         1_000, description="Requests per second without a key (receipts, links) from one address, to each process."
     )
     gateway_proxies: frozenset[Network] = Field(
@@ -405,6 +443,21 @@ class Settings(BaseSettings):
     @classmethod
     def _empty_means_unset(cls, value: object) -> object:
         return None if value == "" else value
+
+    @field_validator("broker_url")
+    @classmethod
+    def _broker_is_redis(cls, value: str | None) -> str | None:
+        scheme = "" if value is None else value.partition("://")[0]
+        if scheme == "sentinel":
+            try:
+                sentinels.parse(str(value))
+            except ValueError:
+                raise ValueError(
+                    "is no URL of Sentinels, like sentinel://one:26379;sentinel://two:26379/0?master_name=mymaster"
+                ) from None
+        elif value is not None and scheme not in ("redis", "rediss", "redis+socket"):
+            raise ValueError("must be Redis or Valkey: redis://, rediss://, redis+socket:///path or sentinel://")
+        return value
 
     @field_validator("twilio_from")
     @classmethod

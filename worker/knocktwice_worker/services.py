@@ -98,12 +98,16 @@ class Services:
     @cached_property
     def engine(self) -> Engine:
         """The engine for short transactions: claims, decisions, records."""
-        return engine.create(database_url(self.settings), pool_size=CONNECTIONS, idle=_IDLE)
+        settings = self.settings
+        return engine.create(database_url(settings), pool_size=CONNECTIONS, idle=_IDLE, pooled=settings.database_pooled)
 
     @cached_property
     def senders(self) -> Engine:
         """The engine for transactions that last as long as a provider call; separate, to keep short ones free."""
-        return engine.create(database_url(self.settings), pool_size=20, idle=2 * self.settings.lease)
+        settings = self.settings
+        return engine.create(
+            database_url(settings), pool_size=20, idle=2 * settings.lease, pooled=settings.database_pooled
+        )
 
     @cached_property
     def redis(self) -> Redis:

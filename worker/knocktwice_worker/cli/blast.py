@@ -11,16 +11,17 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from knocktwice import wire
+from knocktwice_shared.counted import many
 from knocktwice_shared.messages import parse_blast
 from knocktwice_worker.blasts import preflight, request, schedules, standing, states
 from knocktwice_worker.blasts.states import BlastState
 from knocktwice_worker.channels.registry import CHANNELS
 from knocktwice_worker.cli import push_options, send_options, step_options
-from knocktwice_worker.cli.output import AsJson, clock, complain, err, fail, out, print_json, reading
+from knocktwice_worker.cli.output import AsJson, clock, complain, fail, out, print_json, reading
+from knocktwice_worker.cli.progress import progress
 from knocktwice_worker.cli.template import given_values
 from knocktwice_worker.reporting import figures, rollups
 from knocktwice_worker.services import services
@@ -166,7 +167,10 @@ def status(
     watch: Annotated[bool, typer.Option("--watch", help="Until it has ended. Exits 1 if it is aborted.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show where a blast stands, and what became of its notifications. Exits 1 if it is not known."""
+    """Show where a blast stands, and what became of its notifications. Exits 1 if it is not known.
+
+    Example: knocktwice blast status tea-week-47 --watch
+    """
     if watch:
         _watch(blast)
     with reading(services()) as conn:
@@ -191,7 +195,10 @@ def status(
 def list_(
     limit: Annotated[int, typer.Option(help="How many of the latest.", min=1)] = 20, as_json: AsJson = False
 ) -> None:
-    """List the latest blasts, and the recurring ones with their next times."""
+    """List the latest blasts, and the recurring ones with their next times.
+
+    Example: knocktwice blast list --limit 5
+    """
     with reading(services()) as conn:
         rows = [row.as_json() for row in standing.latest(conn, limit)]
         recurring = [asdict(one) for one in schedules.listed(conn)]
@@ -216,7 +223,10 @@ def list_(
 
 @app.command()
 def pause(blast: Which, reason: Annotated[str, typer.Option(help="Shown by status.")] = "paused by hand") -> None:
-    """Notify nobody else for now. Who was pushed goes on, and may be texted. Exits 1 if it is not running."""
+    """Notify nobody else for now. Who was pushed goes on, and may be texted. Exits 1 if it is not running.
+
+    Example: knocktwice blast pause tea-week-47 --reason "wrong price in the text"
+    """
     with reading(services()) as conn:
         row = _found(standing.find(conn, blast), blast)
         done = states.pause(conn, row.id, reason)
@@ -226,7 +236,10 @@ def pause(blast: Which, reason: Annotated[str, typer.Option(help="Shown by statu
 
 @app.command()
 def resume(blast: Which) -> None:
-    """Go on with a paused blast. Exits 1 if it is not paused."""
+    """Go on with a paused blast. Exits 1 if it is not paused.
+
+    Example: knocktwice blast resume tea-week-47
+    """
     with reading(services()) as conn:
         row = _found(standing.find(conn, blast), blast)
         done = states.resume(conn, row.id)
@@ -236,7 +249,10 @@ def resume(blast: Which) -> None:
 
 @app.command()
 def abort(blast: Which, reason: Annotated[str, typer.Option(help="Shown by status.")] = "aborted by hand") -> None:
-    """End a blast and cancel what it has not sent yet, the SMS of those who were pushed too. Also when it has finished."""
+    """End a blast and cancel what it has not sent yet, the SMS of those who were pushed too. Also when it has finished.
+
+    Example: knocktwice blast abort tea-week-47 --reason "wrong price in the text"
+    """
     with reading(services()) as conn:
         row = _found(standing.find(conn, blast), blast)
         done = states.abort(conn, row.key, reason)
@@ -281,7 +297,10 @@ def _money(amount: Decimal | None) -> str:
 
 @app.command()
 def unschedule(name: Annotated[str, typer.Argument(help="The recurring blast's name.")]) -> None:
-    """Forget a recurring blast. What it has started goes on. Exits 1 if there is none of that name."""
+    """Forget a recurring blast. What it has started goes on. Exits 1 if there is none of that name.
+
+    Example: knocktwice blast unschedule weekly-tea
+    """
     with reading(services()) as conn:
         found = schedules.delete(conn, name)
         conn.commit()
@@ -294,7 +313,7 @@ def _preflight(
     blast: Blast, share: float | None, parts: int | None, cost: float | None, *, show: bool
 ) -> dict[str, Any]:
     here = services()
-    with reading(here) as conn:
+    with reading(here) as conn, progress("counting people"):
         found = preflight.examine(conn, blast, here.settings, here.limits.limits, here.channels, share=share)
     if show:
         _print_preflight(found)
@@ -348,19 +367,17 @@ def _say_cost(name: str, count: float, cost: float, known: bool) -> None:
 
 
 def _watch(blast: str) -> None:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=err, transient=True) as bar:
-        task = bar.add_task("starting", total=None)
+    with progress("starting") as bar:
         while True:
             with reading(services()) as conn:
                 row = _found(standing.find(conn, blast), blast)
-            bar.update(task, description=row.state, completed=row.sent, total=row.total if row.expanded_at else None)
+            bar.update(done=row.sent, total=row.total if row.expanded_at else None, doing=row.state)
             if row.finished_at:
                 break
             time.sleep(_LOOK_EVERY_S)
     if row.state is BlastState.ABORTED:
         fail(f"blast {row.key} was aborted: {row.reason}")
-    out.print(f"blast {row.key}: {row.sent} people were notified", markup=False)
+    out.print(f"blast {row.key}: {many(row.sent, 'person was', 'people were')} notified", markup=False)
 
 
 def _found(row: Standing | None, blast: str) -> Standing:

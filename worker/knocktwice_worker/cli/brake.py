@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
-from knocktwice_shared.errors import InvalidMessage
 from knocktwice_shared.messages import Category
 from knocktwice_worker.brake import brakes, watch
+from knocktwice_worker.cli import times
 from knocktwice_worker.cli.output import AsJson, clock, out, print_json, reading
-from knocktwice_worker.notation import durations
 from knocktwice_worker.notifications.store.braked import HeldFilter
 from knocktwice_worker.services import services
 
@@ -45,7 +44,10 @@ def list_all(
     everything: Annotated[bool, typer.Option("--all", help="Those that are over and hold nothing, too.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """List the brakes that are on or still hold messages: since when, why, how many, and what these would cost."""
+    """List the brakes that are on or still hold messages: since when, why, how many, and what these would cost.
+
+    Example: knocktwice brake list --all
+    """
     here = _connected()
     with here.engine.connect() as conn:
         found = brakes.list_all(conn, everything=everything)
@@ -92,7 +94,7 @@ def release(
     Example: knocktwice brake release 3 --for 1d --reason "that release of the app reports nothing"
     """
     wanted, here = _wanted(brake, template, blast, category, platform, app_version, everything=everything), _connected()
-    grace = timedelta(seconds=here.settings.brake_grace_s) if off_for is None else _span(off_for)
+    grace = timedelta(seconds=here.settings.brake_grace_s) if off_for is None else times.span(off_for, "for", _LONGEST)
     due = _bill(here, wanted)
     if not dry_run:
         due.messages = brakes.release(here.engine, wanted, grace=grace, reason=_said(reason))
@@ -158,13 +160,6 @@ def _said(reason: str) -> str:
     if not reason.strip():
         raise typer.BadParameter("say why", param_hint="--reason")
     return reason.strip()
-
-
-def _span(value: str) -> timedelta:
-    try:
-        return durations.parse(value, _LONGEST)
-    except ValueError as error:
-        raise InvalidMessage("for", str(error)) from None
 
 
 def _connected() -> Services:

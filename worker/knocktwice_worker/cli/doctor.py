@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 from sqlalchemy import text
 
 from knocktwice_shared.channels import SMS
+from knocktwice_shared.counted import many
 from knocktwice_shared.durability import Durability
 from knocktwice_shared.names import INBOX_ACCEPTED, INBOX_BACKLOG, Queue
 from knocktwice_worker.audience import receipt_health
@@ -108,7 +109,7 @@ def _durable(here: Services, info: dict[str, Any], found: str) -> tuple[Level, s
     if asked is Durability.REPLICA and int(info.get("connected_slaves", 0)) < replicas:
         there = info.get("connected_slaves", 0)
         return Level.ERROR, (
-            f"{found}; KNOCKTWICE_DURABILITY is replica, but {there} of {replicas} replicas are connected, so no call "
+            f"{found}; KNOCKTWICE_DURABILITY is replica, but {there} of {many(replicas, 'replica')} {'is' if replicas == 1 else 'are'} connected, so no call "
             "is confirmed: connect them, or set disk or memory"
         )
     return Level.OK, f"{found}; accepted means: {asked.promise}"
@@ -120,7 +121,7 @@ def _workers(here: Services) -> tuple[Level, str]:
     answers = app.control.ping(timeout=1.5) or []
     if not answers:
         return Level.ERROR, "no worker answers; start one: celery -A knocktwice_worker worker"
-    return Level.OK, f"{len(answers)} worker{'s' if len(answers) > 1 else ''}"
+    return Level.OK, many(len(answers), "worker")
 
 
 def _push(here: Services) -> tuple[Level, str]:
@@ -173,7 +174,7 @@ def _refusals(here: Services) -> tuple[Level, str]:
     if not found:
         return Level.OK, "no provider refuses us"
     told = [
-        f"{t.provider} {'refuses us' if t.operators else 'fails'} ({t.count} messages, last at {t.at:%H:%M} UTC): {t.reason}"
+        f"{t.provider} {'refuses us' if t.operators else 'fails'} ({many(t.count, 'message')}, last at {t.at:%H:%M} UTC): {t.reason}"
         for t in found
     ]
     level = Level.ERROR if any(t.operators for t in found) else Level.WARNING
@@ -247,7 +248,7 @@ def _brake(here: Services) -> tuple[Level, str]:
         state = "holds" if one.state is BrakeState.ON else "is off, and still holds"
         passed = f", would have held {one.passed} more" if one.passed else ""
         told.append(
-            f"brake {one.id} {state} {one.held} messages{passed} since {one.since:%Y-%m-%d %H:%M} UTC: {one.why}"
+            f"brake {one.id} {state} {many(one.held, 'message')}{passed} since {one.since:%Y-%m-%d %H:%M} UTC: {one.why}"
         )
     return Level.WARNING, f"{'. '.join(told)}; see 'knocktwice brake list'"
 
@@ -279,7 +280,7 @@ def _awaited(here: Services) -> tuple[Level, str]:
         count, last = alarms.lately_not_awaited(conn, _LATELY)
     if not count:
         return Level.OK, "every decision of the last day waited for what had been accepted before it"
-    finding = f"{count} decisions of the last day did not wait for an accepted message, the last after {last:%H:%M} UTC"
+    finding = f"{many(count, 'decision')} of the last day did not wait for an accepted message, the last after {last:%H:%M} UTC"
     return (
         Level.WARNING,
         f"{finding}; receipts and cancellations are processed too late: look at backlog and dead letters",
@@ -292,7 +293,10 @@ def _receipts(here: Services) -> tuple[Level, str]:
     silent = [k for k in kinds if k.silent]
     if not silent:
         pushes, confirmed = sum(k.pushes for k in kinds), sum(k.confirmed for k in kinds)
-        return Level.OK, f"{confirmed} of {pushes} pushes of the last seven days were confirmed"
+        return (
+            Level.OK,
+            f"{confirmed} of {many(pushes, 'push', 'pushes')} of the last seven days {'was' if confirmed == 1 else 'were'} confirmed",
+        )
     names = ", ".join(f"{k.platform} {k.app_version}".strip() for k in silent[:5])
     policy = here.settings.unconfirmed_policy
     finding = f"never reported as delivered: pushes to {names}; not_delivered then does: {policy}"

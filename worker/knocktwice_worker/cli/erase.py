@@ -21,7 +21,7 @@ def erase_user(
 ) -> None:
     """Erase a person everywhere; what was counted stays. Workers do it, and once more when all of them know.
 
-    Example: knocktwice erase-user u-17, and a minute later knocktwice erase-user u-17 --check
+    Example: knocktwice erase-user u-17 --check
     """
     if check:
         with reading(services()) as conn:

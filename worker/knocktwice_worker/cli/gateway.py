@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 
+from knocktwice_worker.cli import times
 from knocktwice_worker.cli.output import AsJson, clock, out, print_json, reading
 from knocktwice_worker.embedded.installation import secret
 from knocktwice_worker.services import services
@@ -23,7 +23,10 @@ def gateway(
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 8080,
     processes: Annotated[int, typer.Option(help="Processes that share the port.", min=1)] = 1,
 ) -> None:
-    """Run the HTTP gateway until Ctrl-C. Keys for it are made by `knocktwice key create`."""
+    """Run the HTTP gateway until Ctrl-C. Keys for it are made by `knocktwice key create`.
+
+    Example: knocktwice gateway --port 8080 --processes 2
+    """
     from knocktwice_worker.gateway import server
 
     server.run(host, port, processes)
@@ -35,18 +38,20 @@ def create(
     scope: Annotated[
         list[str], typer.Option(help="notify, audience, templates, blasts, read or admin; repeat for more.")
     ],
-    days: Annotated[float | None, typer.Option(help="It works for so many days; left out, until revoked.")] = None,
+    lasts: Annotated[
+        str | None, typer.Option("--for", metavar="TIME", help="How long it works, like 90d; left out, until revoked.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Make a key and print it. It is shown this once.
 
-    Example: knocktwice key create shop --scope notify --scope read
+    Example: knocktwice key create shop --scope notify --scope read --for 90d
     """
     from knocktwice_worker.gateway.auth import keys
 
     here = services()
     wanted = frozenset(_scope(word) for word in scope)
-    lifetime = None if days is None else timedelta(days=days)
+    lifetime = None if lasts is None else times.span(lasts, "for")
     with reading(here) as conn:
         key = keys.create(conn, name, wanted, secret=secret(here.settings), lifetime=lifetime)
         conn.commit()
@@ -58,7 +63,10 @@ def create(
 
 @app.command("list")
 def list_(as_json: AsJson = False) -> None:
-    """List the keys, without what makes them work."""
+    """List the keys, without what makes them work.
+
+    Example: knocktwice key list --json
+    """
     from knocktwice_worker.gateway.auth import keys
 
     with reading(services()) as conn:
@@ -75,7 +83,10 @@ def list_(as_json: AsJson = False) -> None:
 
 @app.command()
 def revoke(id_: Annotated[str, typer.Argument(metavar="ID", help="The key's id, or the whole key.")]) -> None:
-    """End a key for good, within seconds on every gateway. Exits 1 if there is none of that id."""
+    """End a key for good, within seconds on every gateway. Exits 1 if there is none of that id.
+
+    Example: knocktwice key revoke 3f9c2a71
+    """
     from knocktwice_worker.gateway.auth import keys
 
     with reading(services()) as conn:

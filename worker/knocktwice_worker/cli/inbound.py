@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Annotated
 from uuid import UUID
@@ -11,16 +10,12 @@ import typer
 
 from knocktwice_shared.errors import InvalidMessage
 from knocktwice_worker.audience import inbound_texts
-from knocktwice_worker.cli import phone_options
+from knocktwice_worker.cli import phone_options, times
 from knocktwice_worker.cli.output import AsJson, clock, out, print_json, reading
-from knocktwice_worker.notation import durations
 from knocktwice_worker.notation.masking import mask
 from knocktwice_worker.services import services
 
 app = typer.Typer(name="inbound", help="What people wrote to our senders.", no_args_is_help=True)
-
-#: The longest time ago that can be asked for.
-_LONGEST = timedelta(days=3_650)
 
 
 class Keyword(StrEnum):
@@ -62,7 +57,7 @@ def list_all(
         None if number is None else phone_options.textable(number, "number", rules),
         user,
         keyword,
-        None if since is None else _moment(since),
+        None if since is None else times.moment(since, "since"),
         None if before is None else _id(before),
         limit,
     )
@@ -82,17 +77,6 @@ def list_all(
         out.print(f"there are older ones: --before {texts[-1].id}")
     elif not texts:
         out.print("nobody wrote anything")
-
-
-def _moment(since: str) -> datetime:
-    try:
-        return datetime.now(UTC) - durations.parse(since, _LONGEST)
-    except ValueError:
-        pass
-    try:
-        return datetime.fromisoformat(since).astimezone()
-    except (ValueError, OverflowError):
-        raise InvalidMessage("since", "must be a time like 2h, 7d or 2026-11-21T09:30+01:00") from None
 
 
 def _id(before: str) -> UUID:

@@ -13,10 +13,12 @@ import typer
 from sqlalchemy.exc import OperationalError
 
 from knocktwice_shared.channels import CONTENTS
+from knocktwice_shared.counted import many
 from knocktwice_shared.errors import InvalidMessage
 from knocktwice_worker.audience import channel_opt_outs, opt_outs
 from knocktwice_worker.cli import opt_out_file, phone_options
 from knocktwice_worker.cli.output import AsJson, clock, fail, out, print_json
+from knocktwice_worker.cli.progress import progress
 from knocktwice_worker.embedded.installation import secret
 from knocktwice_worker.services import Services, services
 
@@ -66,6 +68,8 @@ def remove(
     """Let these numbers be texted again, because they asked for it. Exits 1 if none was on the list.
 
     With --channel an opt-out of all texts stays.
+
+    Example: knocktwice opt-out remove "+1 650 555 0100" --source "called on 4 May"
     """
     here = services()
     wanted, only = phone_options.any_of(numbers, "numbers", here.settings.phone_rules), _known(channel)
@@ -81,7 +85,10 @@ def remove(
 
 @app.command("list")
 def list_all(as_json: AsJson = False) -> None:
-    """List the numbers with who said so and when, as far as they are known: of erased people only a hash is kept."""
+    """List the numbers with who said so and when, as far as they are known: of erased people only a hash is kept.
+
+    Example: knocktwice opt-out list --json
+    """
     with _transaction(services()) as conn:
         if as_json:
             print_json([dataclasses.asdict(each) for each in opt_outs.every(conn)])
@@ -111,10 +118,12 @@ def import_(
     """
     here = services()
     report = opt_out_file.Report(dry_run=dry_run)
-    with opt_out_file.rows(file, column) as read:
+    lines = opt_out_file.lines(file)
+    with opt_out_file.rows(file, column) as read, progress("reading", lines) as bar:
         for page in opt_out_file.pages(read, source, report, here.settings.phone_rules.of_anyone):
             with _transaction(here) as conn:
                 report.took(page, _bring(conn, page, here, dry_run=dry_run))
+            bar.update(done=report.rows, total=lines, doing="reading")
     if as_json:
         print_json(dataclasses.asdict(report))
     else:
@@ -163,24 +172,25 @@ def export(
         return
     with output.open("w", newline="", encoding="utf-8") as file:
         count = _write(csv.writer(file))
-    out.print(f"{count} numbers written")
+    out.print(f"{many(count, 'number')} written")
 
 
 def _write(writer: opt_out_file.Writer) -> int:
     count = 0
     writer.writerow(["number", "source", "since", "channels"])
-    with _transaction(services()) as conn:
+    with _transaction(services()) as conn, progress("writing") as bar:
         for each in opt_outs.every(conn):
             since = each.since.isoformat() if each.since else ""
             writer.writerow([each.number, each.source, since, " ".join(each.channels or ())])
             count += 1
+            bar.advance()
     return count
 
 
 def _print(report: opt_out_file.Report) -> None:
     would = "would be added" if report.dry_run else "added"
     out.print(
-        f"{report.rows} rows: {report.added} {would}, {report.present} on the list before, "
+        f"{many(report.rows, 'row')}: {report.added} {would}, {report.present} on the list before, "
         f"{report.repeated} repeated in the file, {report.empty} empty, {len(report.refused)} refused",
         soft_wrap=True,
     )

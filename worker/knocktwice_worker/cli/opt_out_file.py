@@ -85,6 +85,17 @@ class Row(NamedTuple):
     channels: str = ""
 
 
+def lines(path: Path) -> int | None:
+    """Return about how many rows a file has; ``None`` for what can be read only once, or not at all."""
+    if not path.is_file():
+        return None
+    try:
+        with path.open("rb") as file:
+            return sum(1 for _ in file)
+    except OSError:
+        return None
+
+
 @contextmanager
 def rows(path: Path, column: str | None) -> Iterator[Iterator[Row]]:
     """Yield the rows of a file below its heading, if it has one.

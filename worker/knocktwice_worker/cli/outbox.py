@@ -30,6 +30,8 @@ def relay(database: Database = None) -> None:
     """Publish the rows of an application's outbox, in their order and at least once each, until Ctrl-C or SIGTERM.
 
     Several may run: one works, the others stand by. See docs/acceptance.md.
+
+    Example: knocktwice outbox relay --database postgresql://shop@db.internal/shop
     """
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -42,7 +44,10 @@ def relay(database: Database = None) -> None:
 
 @app.command()
 def status(database: Database = None, as_json: AsJson = False) -> None:
-    """Show how many messages wait in the outbox, and since when. Exits 1 if the oldest has waited for over a minute."""
+    """Show how many messages wait in the outbox, and since when. Exits 1 if the oldest has waited for over a minute.
+
+    Example: knocktwice outbox status --json
+    """
     import psycopg2
 
     looking = _relay(database)
@@ -67,7 +72,10 @@ def create(
         bool, typer.Option("--show", help="Print the statement for your own migrations; run nothing.")
     ] = False,
 ) -> None:
-    """Make the outbox's table in the application's database, if it is not there."""
+    """Make the outbox's table in the application's database, if it is not there.
+
+    Example: knocktwice outbox create --show
+    """
     from knocktwice.outbox import DDL
 
     if show:

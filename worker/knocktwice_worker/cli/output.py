@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+import sys
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -18,6 +20,16 @@ if TYPE_CHECKING:
 out, err = Console(highlight=False), Console(stderr=True, highlight=False)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
+
+
+def log_warnings() -> None:
+    """Let the rooms' log lines that matter to whoever called the command go to standard error."""
+    import structlog
+
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
 
 
 def reading(here: Services) -> Connection:

@@ -21,7 +21,10 @@ def receipts() -> None:
 
 @app.command()
 def health(as_json: AsJson = False) -> None:
-    """Show for each platform and app version the share of the last seven days' pushes that were ever confirmed."""
+    """Show for each platform and app version the share of the last seven days' pushes that were ever confirmed.
+
+    Example: knocktwice receipts health --json
+    """
     here = services()
     with reading(here) as conn:
         kinds = receipt_health.examine(conn, here.settings)

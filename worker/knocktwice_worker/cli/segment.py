@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from knocktwice_shared.counted import many
 from knocktwice_shared.errors import InvalidMessage, KnocktwiceError
 from knocktwice_worker.services import services
 
@@ -60,14 +61,17 @@ def show(
         out.print(segment.description)
     out.print(json.dumps(told["filter"], indent=2, ensure_ascii=False))
     if count:
-        out.print(f"{told['count']} people")
+        out.print(many(int(str(told["count"])), "person", "people"))
     for user in told.get("sample", ()):  # type: ignore[attr-defined]
         out.print(f"  {user}")
 
 
 @app.command("list")
 def list_all(as_json: AsJson = False) -> None:
-    """List the segments."""
+    """List the segments.
+
+    Example: knocktwice segment list --json
+    """
     from knocktwice_worker.audience import segments
 
     with _database() as conn:
@@ -98,12 +102,15 @@ def put(
     with _database() as conn:
         changed = segments.put(conn, name, checked, description)
         people = segments.count(conn, checked)
-    _out().print(f"{'saved' if changed else 'unchanged'}; {people} people belong now")
+    _out().print(f"{'saved' if changed else 'unchanged'}; {many(people, 'person belongs', 'people belong')} now")
 
 
 @app.command()
 def delete(name: Name) -> None:
-    """Delete a segment. Its people stay. Exits 1 if there is none of that name."""
+    """Delete a segment. Its people stay. Exits 1 if there is none of that name.
+
+    Example: knocktwice segment delete vienna
+    """
     from knocktwice_worker.audience import segments
 
     with _database() as conn:

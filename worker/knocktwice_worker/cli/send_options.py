@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from knocktwice import LocalTime, Push, Sms
-from knocktwice_shared.messages import VALID_FOR_LIMIT
+from knocktwice_shared.messages import AFTER_LIMIT, VALID_FOR_LIMIT
+from knocktwice_worker.cli import times
 from knocktwice_worker.notation import durations
 
 if TYPE_CHECKING:
@@ -20,7 +21,19 @@ if TYPE_CHECKING:
 ValidFor = Annotated[
     str | None,
     typer.Option(
-        help="How long after it was due it is of use, like 10m; later it is not sent.", show_default="the category's"
+        metavar="TIME",
+        help="How long after it was due it is of use, like 10m; later it is not sent.",
+        show_default="the category's",
+    ),
+]
+
+
+After = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TIME",
+        help="How long after the push the SMS follows, like 10m; a bare number is seconds.",
+        show_default="the template's, or 5m",
     ),
 ]
 
@@ -30,7 +43,7 @@ def valid_for(given: str | None) -> timedelta | None:
     if given is None:
         return None
     try:
-        return durations.parse(given, VALID_FOR_LIMIT)
+        return durations.typed(given, VALID_FOR_LIMIT)
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--valid-for") from None
 
@@ -58,14 +71,14 @@ def push(
 
 
 def sms(
-    text: str | None, when: str | None, after: float | None, *, template: bool, pushed: bool
+    text: str | None, when: str | None, after: str | None, *, template: bool, pushed: bool
 ) -> Sms | Literal[False] | None:
     """Return the SMS; ``None`` is what the template says, and nothing without a template.
 
     Args:
         text: its own.
         when: a condition, or ``never``.
-        after: seconds.
+        after: a span of time, as it is typed.
         template: whether one may say what follows the push.
         pushed: whether there is a push that it follows.
     """
@@ -75,10 +88,10 @@ def sms(
         return None
     default = Sms()
     given: When | str | int = default.when if when is None else when
-    return Sms(text, when=given, after=default.after if after is None else timedelta(seconds=after))
+    return Sms(text, when=given, after=default.after if after is None else times.span(after, "sms.after", AFTER_LIMIT))
 
 
-def only_steps(sms: str | None, when: str | None, after: float | None) -> None:
+def only_steps(sms: str | None, when: str | None, after: str | None) -> None:
     """Refuse what belongs into the steps, where those are given."""
     for name, given in (("--sms", sms), ("--when", when), ("--after", after)):
         if given is not None:

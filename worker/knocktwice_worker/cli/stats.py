@@ -9,6 +9,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from knocktwice_shared.counted import many
 from knocktwice_shared.errors import InvalidMessage
 from knocktwice_worker.cli.output import AsJson, clock, out, print_json, reading
 from knocktwice_worker.lifecycle import Refusal
@@ -148,7 +149,9 @@ def advise(template: Annotated[str, typer.Argument(help="The template's name.")]
         )
     out.print(table)
     what = "delivered" if told.when == "not_delivered" else "clicked"
-    out.print(f"from the latest {told.pushes} pushes, {told.confirmed} of them ever {what}", soft_wrap=True)
+    out.print(
+        f"from the latest {many(told.pushes, 'push', 'pushes')}, {told.confirmed} of them ever {what}", soft_wrap=True
+    )
     if told.suggested:
         share = f"{delay_curve.PATIENCE:.0%}"
         out.print(

@@ -128,8 +128,7 @@ def _step(place: str, fields: Mapping[str, Any]) -> LaterStep:
 
 
 def _after(place: str, value: object) -> timedelta:
-    seconds = float(value) if isinstance(value, str) and value.isascii() and value.isdigit() else value
     try:
-        return durations.parse(seconds, AFTER_LIMIT)
+        return durations.typed(value, AFTER_LIMIT)
     except ValueError as error:
         raise InvalidMessage(place, str(error)) from None

@@ -39,7 +39,10 @@ def apply(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would change and change nothing.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Create and update what a YAML file declares: all of it or, if anything is wrong, nothing."""
+    """Create and update what a YAML file declares: all of it or, if anything is wrong, nothing.
+
+    Example: knocktwice apply templates.yaml --dry-run
+    """
     declared = files.read(file)
     with reading(services()) as conn:
         changes = files.apply(conn, declared)
@@ -58,7 +61,10 @@ def apply(
 
 @app.command("list")
 def list_(as_json: AsJson = False) -> None:
-    """List the templates."""
+    """List the templates.
+
+    Example: knocktwice template list
+    """
     with reading(services()) as conn:
         listed = template_store.names(conn)
     if as_json:
@@ -72,7 +78,10 @@ def list_(as_json: AsJson = False) -> None:
 
 @app.command()
 def show(name: Name, as_json: AsJson = False) -> None:
-    """Show a template as a file would declare it."""
+    """Show a template as a file would declare it.
+
+    Example: knocktwice template show order_ready
+    """
     found = _stored(name)
     if as_json:
         told = found._asdict() | {
@@ -115,7 +124,10 @@ def preview_(
 
 @app.command()
 def delete(name: Name) -> None:
-    """Delete a template. What was accepted with it is not affected; whoever names it from now on is not notified."""
+    """Delete a template. What was accepted with it is not affected; whoever names it from now on is not notified.
+
+    Example: knocktwice template delete order_ready
+    """
     with reading(services()) as conn:
         found = template_store.delete(conn, name)
         conn.commit()

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from knocktwice_shared.errors import InvalidMessage
 from knocktwice_shared.messages import Category
-from knocktwice_worker.cli import phone_options
+from knocktwice_worker.cli import phone_options, times
 from knocktwice_worker.cli.output import AsJson, clock, out, print_json, reading
-from knocktwice_worker.notation import durations
+from knocktwice_worker.cli.progress import progress
 from knocktwice_worker.notifications.store import unknown
 from knocktwice_worker.reporting.story import mask
 from knocktwice_worker.services import services
@@ -25,9 +23,6 @@ if TYPE_CHECKING:
     from knocktwice_worker.services import Services
 
 app = typer.Typer(name="unknown", help="Messages that may or may not have gone out.", no_args_is_help=True)
-
-#: The longest time ago that can be asked for.
-_LONGEST = timedelta(days=36_500)
 
 Since = Annotated[str | None, typer.Option(help="Given up since then: a time like 2026-11-22T09:00+01:00, or 3h ago.")]
 Until = Annotated[str | None, typer.Option(help="Given up before then.")]
@@ -143,13 +138,15 @@ def _change(
 ) -> None:
     """Change the messages page by page, each page in a transaction, and say how many."""
     matched = changed = 0
-    for page in unknown.pages(here.engine, wanted):
-        matched += len(page)
-        if dry_run:
-            changed += sum(map(can, page))
-            continue
-        with here.engine.begin() as conn:
-            changed += change(conn, page)
+    with progress("looking through them") as bar:
+        for page in unknown.pages(here.engine, wanted):
+            matched += len(page)
+            bar.advance(len(page))
+            if dry_run:
+                changed += sum(map(can, page))
+                continue
+            with here.engine.begin() as conn:
+                changed += change(conn, page)
     if as_json:
         print_json({"matched": matched, "changed": changed, "dry_run": dry_run})
         return
@@ -185,14 +182,20 @@ def _wanted(
     key: str | None,
 ) -> unknown.Wanted:
     return unknown.Wanted(
-        since=_moment(since, "since"),
-        until=_moment(until, "until"),
+        since=None if since is None else times.moment(since, "since"),
+        until=None if until is None else times.moment(until, "until"),
         provider=provider,
         channel=channel,
         number=None if number is None else phone_options.any_of([number], "NUMBER", services().settings.phone_rules)[0],
         category=category,
         key=key,
     )
+
+
+def _connected() -> Services:
+    here = services()
+    reading(here).close()
+    return here
 
 
 def _some(wanted: unknown.Wanted, *, everything: bool) -> unknown.Wanted:
@@ -205,23 +208,3 @@ def _said(reason: str) -> str:
     if not reason.strip():
         raise typer.BadParameter("say why", param_hint="--reason")
     return reason.strip()
-
-
-def _moment(text: str | None, field: str) -> datetime | None:
-    """Read a moment, or how long ago it was; without an offset it is by this machine's clock."""
-    if text is None:
-        return None
-    try:
-        return datetime.fromisoformat(text).astimezone()
-    except ValueError:
-        pass
-    try:
-        return datetime.now(UTC) - durations.parse(text.removesuffix(" ago"), _LONGEST)
-    except ValueError:
-        raise InvalidMessage(field, "must be a time like 2026-11-22T09:00+01:00, or how long ago, like 3h") from None
-
-
-def _connected() -> Services:
-    here = services()
-    reading(here).close()
-    return here

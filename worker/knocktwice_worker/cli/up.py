@@ -56,7 +56,12 @@ def run_stack(settings: Settings, *, flower_port: int, sandbox_port: int, gatewa
             celery("worker", settings, environment),
             celery("beat", settings, environment, f"--schedule={settings.home.resolve() / 'beat'}"),
             celery("flower", settings, environment, f"--port={flower_port}"),
-            gateway(settings, environment, f"--port={gateway_port}"),
+            # Whoever tries it out wants to see the interface; nobody else reaches this port.
+            gateway(
+                settings,
+                {"KNOCKTWICE_GATEWAY_DOCS": os.environ.get("KNOCKTWICE_GATEWAY_DOCS", "true"), **environment},
+                f"--port={gateway_port}",
+            ),
         ]
         _announce(settings, stand_ins, flower_port, gateway_port, _exports(settings, gateway_port) if servers else "")
         supervise([*servers, *children], threading.Event(), restarted=_tell_restart)
@@ -168,7 +173,7 @@ def _exports(settings: Settings, gateway_port: int) -> str:
 def _announce(settings: Settings, stand_ins: str, flower_port: int, gateway_port: int, exports: str) -> None:
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_row("Flower", f"http://127.0.0.1:{flower_port}")
-    table.add_row("Gateway", f"http://127.0.0.1:{gateway_port}")
+    table.add_row("Gateway", f"http://127.0.0.1:{gateway_port}, its interface at /docs")
     if stand_ins:
         table.add_row("Sandbox", stand_ins)
     table.add_row("Logs", str((settings.home / "log").resolve()))

@@ -56,7 +56,10 @@ def _only(channels: Sequence[str]) -> str:
 
 @app.command()
 def devices(user: User, unmasked: Unmasked = False, as_json: AsJson = False) -> None:
-    """List a person's devices, the last used first. Exits 1 if there is nobody of this id."""
+    """List a person's devices, the last used first. Exits 1 if there is nobody of this id.
+
+    Example: knocktwice user devices u-17
+    """
     found = _found(user, unmasked=unmasked)
     if as_json:
         print_json([dataclasses.asdict(one) for one in found.devices])
@@ -90,7 +93,10 @@ def find(
 
 @app.command()
 def logout(user: User, as_json: AsJson = False) -> None:
-    """Log a person out everywhere: no device is theirs any more until they log in on it again."""
+    """Log a person out everywhere: no device is theirs any more until they log in on it again.
+
+    Example: knocktwice user logout u-17
+    """
     from knocktwice import Client
 
     with Client(broker_url(services().settings)) as client:
@@ -101,7 +107,7 @@ def logout(user: User, as_json: AsJson = False) -> None:
         out.print("accepted; no device is pushed to for this person any more")
 
 
-app.command("erase")(erase_user)
+app.command("erase", help=(erase_user.__doc__ or "").replace("erase-user", "user erase"))(erase_user)
 
 
 def _found(user: str, *, unmasked: bool) -> profile.Profile:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated
 from uuid import UUID
 
 import typer
 from rich.table import Table
 
+from knocktwice_shared.counted import many
 from knocktwice_shared.errors import InvalidMessage
+from knocktwice_worker.cli import times
 from knocktwice_worker.cli.output import AsJson, clock, fail, out, print_json, reading
-from knocktwice_worker.notation import durations
 from knocktwice_worker.services import services
 from knocktwice_worker.webhooks import endpoints, events, signing
 
@@ -23,9 +23,6 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 app = typer.Typer(name="webhooks", help="Tell an application what happens to notifications.", no_args_is_help=True)
-
-#: The longest span of a replay.
-_LONGEST = timedelta(days=3650)
 
 Id = Annotated[str, typer.Argument(help="The endpoint's id.")]
 
@@ -57,7 +54,10 @@ def list_all(
     secrets: Annotated[bool, typer.Option("--secrets", help="Also what each verifies signatures with.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """List the endpoints, how they do, and why one is disabled."""
+    """List the endpoints, how they do, and why one is disabled.
+
+    Example: knocktwice webhooks list --json
+    """
     with _database() as conn:
         found = endpoints.list_all(conn)
     key = services().webhook_secrets[0] if secrets else ""
@@ -75,7 +75,10 @@ def list_all(
 
 @app.command()
 def remove(endpoint: Id) -> None:
-    """Forget an endpoint and what it was not told yet. Exits 1 if there is none of that id."""
+    """Forget an endpoint and what it was not told yet. Exits 1 if there is none of that id.
+
+    Example: knocktwice webhooks remove 019a7c2e-0000-7000-8000-000000000001
+    """
     with _database() as conn:
         endpoints.remove(conn, endpoint)
     out.print("removed")
@@ -83,7 +86,10 @@ def remove(endpoint: Id) -> None:
 
 @app.command()
 def enable(endpoint: Id) -> None:
-    """Send to an endpoint that was disabled again; first what waits for it."""
+    """Send to an endpoint that was disabled again; first what waits for it.
+
+    Example: knocktwice webhooks enable 019a7c2e-0000-7000-8000-000000000001
+    """
     with _database() as conn:
         endpoints.enable(conn, endpoint)
     out.print("enabled; what happened meanwhile: knocktwice webhooks replay")
@@ -91,7 +97,10 @@ def enable(endpoint: Id) -> None:
 
 @app.command()
 def test(endpoint: Id) -> None:
-    """Send an endpoint one event of type knocktwice.test. Exits 1 if it is not taken."""
+    """Send an endpoint one event of type knocktwice.test. Exits 1 if it is not taken.
+
+    Example: knocktwice webhooks test 019a7c2e-0000-7000-8000-000000000001
+    """
     here = services()
     with _database() as conn:
         found = endpoints.get(conn, endpoint)
@@ -117,13 +126,13 @@ def replay(
         if endpoint is not None:
             endpoints.get(conn, endpoint)
         if since is not None:
-            count = events.replay(conn, since=_moment(since), endpoint=endpoint)
+            count = events.replay(conn, since=times.moment(since, "since"), endpoint=endpoint)
         else:
             count = events.replay(conn, notification=_id(notification), endpoint=endpoint)
     if as_json:
         print_json({"events": count})
         return
-    out.print(f"{count} events are sent again")
+    out.print(f"{many(count, 'event is', 'events are')} sent again")
 
 
 @contextmanager
@@ -138,17 +147,6 @@ def _state(endpoint: endpoints.Endpoint) -> str:
     if endpoint.failing_since:
         return f"failing since {clock(endpoint.failing_since)}: {endpoint.last_error}"
     return "well"
-
-
-def _moment(since: str) -> datetime:
-    try:
-        return datetime.now(UTC) - durations.parse(since, _LONGEST)
-    except ValueError:
-        pass
-    try:
-        return datetime.fromisoformat(since).astimezone()
-    except ValueError:
-        raise InvalidMessage("since", "must be a time like 2h, 7d or 2026-11-21T09:30+01:00") from None
 
 
 def _id(notification: str | None) -> str:

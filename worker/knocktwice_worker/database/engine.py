@@ -26,7 +26,7 @@ _DEAD_PEERS = {"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count
 _LOCK_WAIT = timedelta(seconds=10)
 
 
-def create(url: str, *, pool_size: int, idle: timedelta) -> sa.Engine:
+def create(url: str, *, pool_size: int, idle: timedelta, pooled: bool = False) -> sa.Engine:
     """Return an engine, which connects when it is first used.
 
     Args:
@@ -34,6 +34,9 @@ def create(url: str, *, pool_size: int, idle: timedelta) -> sa.Engine:
         pool_size: the most connections; a thread that needs another one waits.
         idle: how long a transaction may be idle. A worker that is suspended for longer loses its locks and its
             uncommitted changes.
+        pooled: whether there is a pooler in between that lends a server's session for one transaction, as PgBouncer does.
+            What is set for a session would then reach somebody else's next transaction, so it is set in each
+            transaction, which costs a round trip.
     """
     arrays.register()
     engine = sa.create_engine(
@@ -45,11 +48,15 @@ def create(url: str, *, pool_size: int, idle: timedelta) -> sa.Engine:
         pool_pre_ping=True,
         connect_args={"connect_timeout": 10, "application_name": "knocktwice", **_DEAD_PEERS},
     )
+    set_ = "SET LOCAL" if pooled else "SET"
     bounds = (
-        f"SET lock_timeout = {_LOCK_WAIT // _MILLISECOND}; "
-        f"SET idle_in_transaction_session_timeout = {idle // _MILLISECOND}"
+        f"{set_} lock_timeout = {_LOCK_WAIT // _MILLISECOND}; "
+        f"{set_} idle_in_transaction_session_timeout = {idle // _MILLISECOND}"
     )
-    sa.event.listen(engine, "connect", partial(_bounded, bounds))
+    if pooled:
+        sa.event.listen(engine, "begin", lambda conn: conn.exec_driver_sql(bounds))
+    else:
+        sa.event.listen(engine, "connect", partial(_bounded, bounds))
     sa.event.listen(engine, "connect", _ids_as_text)
     return engine
 

@@ -2,14 +2,40 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import ssl
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs, urlsplit
 
+from knocktwice_shared import sentinels
+from knocktwice_worker.config import ConfigurationError
 from knocktwice_worker.embedded import home as embedded
 
 if TYPE_CHECKING:
     from redis import Redis
 
+    from knocktwice_shared.sentinels import Sentinels
     from knocktwice_worker.config import Settings
+
+
+_CERTIFICATES = {"required": ssl.CERT_REQUIRED, "optional": ssl.CERT_OPTIONAL, "none": ssl.CERT_NONE}
+
+
+@dataclass(frozen=True, slots=True)
+class CeleryBroker:
+    """Celery's settings of the broker.
+
+    Attributes:
+        url: ``broker_url``.
+        options: a part of ``broker_transport_options``.
+        tls: ``broker_use_ssl``.
+        sentinels: who knows where the broker is, if it is behind Sentinel.
+    """
+
+    url: str
+    options: dict[str, Any]
+    tls: dict[str, Any] | None = None
+    sentinels: Sentinels | None = None
 
 
 def database_url(settings: Settings) -> str:
@@ -43,14 +69,59 @@ def connect_redis(url: str) -> Redis:
     from redis.backoff import ExponentialBackoff
     from redis.retry import Retry
 
+    # One repeat: everything we ask of Redis is idempotent, and a longer outage is the caller's to handle.
+    patience: dict[str, Any] = {
+        "socket_timeout": 5,
+        "socket_connect_timeout": 5,
+        "health_check_interval": 30,
+        "retry": Retry(ExponentialBackoff(cap=1), 1),
+    }
+    if url.startswith("sentinel://"):
+        return _primary(sentinels.parse(url), patience)
     plain = url
     if url.startswith("redis+socket://"):
         plain = "unix://" + url.removeprefix("redis+socket://").replace("virtual_host=", "db=")
-    # One repeat: everything we ask of Redis is idempotent, and a longer outage is the caller's to handle.
-    return redis.Redis.from_url(
-        plain,
-        socket_timeout=5,
-        socket_connect_timeout=5,
-        health_check_interval=30,
-        retry=Retry(ExponentialBackoff(cap=1), 1),
-    )
+    return redis.Redis.from_url(plain, **patience)
+
+
+def _primary(found: Sentinels, patience: dict[str, Any]) -> Redis:
+    """Return a client of the primary that the Sentinels name; it asks them anew for each connection."""
+    from redis.backoff import NoBackoff
+    from redis.retry import Retry
+    from redis.sentinel import Sentinel
+
+    asking = {"socket_timeout": 5, "socket_connect_timeout": 5, "retry": Retry(NoBackoff(), 0), **found.login}
+    sentinel = Sentinel(found.hosts, sentinel_kwargs=asking, **patience, **found.server_login)  # type: ignore[no-untyped-call]
+    client: Redis = sentinel.master_for(found.master, db=found.db)  # type: ignore[no-untyped-call]
+    return client
+
+
+def celery_broker(settings: Settings) -> CeleryBroker:
+    """Return what Celery, and so Flower, is told of the broker: options of the URL that they take only elsewhere."""
+    url = broker_url(settings)
+    if url.startswith("sentinel://"):
+        found = sentinels.parse(url)
+        options: dict[str, Any] = {"master_name": found.master}
+        if found.login:
+            options["sentinel_kwargs"] = found.login
+        return CeleryBroker(found.url, options, sentinels=found)
+    if url.startswith("rediss://"):
+        parts = urlsplit(url)
+        others = [pair for pair in parts.query.split("&") if pair and not pair.startswith("ssl_")]
+        return CeleryBroker(parts._replace(query="&".join(others)).geturl(), {}, _tls(url))
+    return CeleryBroker(url, {})
+
+
+def _tls(url: str) -> dict[str, Any]:
+    """Return the TLS options of a URL. Without any, the server's certificate must be one that this machine trusts."""
+    asked = {name: values[0] for name, values in parse_qs(urlsplit(url).query).items() if name.startswith("ssl_")}
+    needed = asked.pop("ssl_cert_reqs", "required").lower().removeprefix("cert_")
+    if needed not in _CERTIFICATES:
+        raise ConfigurationError(f"KNOCKTWICE_BROKER_URL: ssl_cert_reqs must be one of {', '.join(_CERTIFICATES)}")
+    options: dict[str, Any] = {**asked, "ssl_cert_reqs": _CERTIFICATES[needed]}
+    if "ssl_check_hostname" in options:
+        options["ssl_check_hostname"] = options["ssl_check_hostname"].lower() not in ("false", "0", "no")
+    elif needed == "none":
+        # Python refuses to check a name without a certificate to check it by.
+        options["ssl_check_hostname"] = False
+    return options

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from contextlib import asynccontextmanager
 from importlib import metadata
+from importlib.resources import files
 from typing import TYPE_CHECKING
 
 from anyio.to_thread import current_default_thread_limiter
 from fastapi import FastAPI
+from fastapi.responses import HTMLResponse, RedirectResponse
 
+from knocktwice_worker import gateway
 from knocktwice_worker.gateway import problems
 from knocktwice_worker.gateway.admission import Admission
 from knocktwice_worker.gateway.auth.key_pace import KeyPace
@@ -30,6 +33,7 @@ from knocktwice_worker.services import CONNECTIONS
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from fastapi import Request, Response
     from starlette.types import ASGIApp
 
     from knocktwice_worker.services import Services
@@ -86,7 +90,8 @@ def describe_app(services: Services) -> FastAPI:
         # Without a public address: wherever the document was served from.
         servers=[{"url": settings.public_url or "/"}],
         generate_unique_id_function=operation_id,
-        docs_url="/docs" if settings.gateway_docs else None,
+        # FastAPI's own page loads its scripts from another server.
+        docs_url=None,
         redoc_url=None,
         # The document itself is behind a key, unless everybody may see it.
         openapi_url="/openapi.json" if settings.gateway_docs else None,
@@ -97,4 +102,16 @@ def describe_app(services: Services) -> FastAPI:
     for router in ROUTERS:
         app.include_router(router)
     describe(app, ROUTERS)
+    if settings.gateway_docs:
+        app.add_route("/", _to_docs, include_in_schema=False)
+        app.add_route("/docs", _docs, include_in_schema=False)
     return app
+
+
+async def _to_docs(_: Request) -> Response:
+    return RedirectResponse("docs")
+
+
+async def _docs(_: Request) -> Response:
+    """Serve the page that shows ``/openapi.json``. All of it comes from this package, so it works offline."""
+    return HTMLResponse(files(gateway).joinpath("docs.html").read_text(encoding="utf-8"))

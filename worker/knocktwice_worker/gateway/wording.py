@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from knocktwice import drafts
 from knocktwice.drafts import Draft
+from knocktwice_shared.counted import many
 from knocktwice_shared.errors import InvalidMessage
 from knocktwice_shared.ids import uuid7
 from knocktwice_shared.messages import (
@@ -128,7 +129,7 @@ def cancellation(body: Mapping[str, Any]) -> Draft:
         words[f"{one}s[0]"] = one
     with in_requests_words(alone=True, words=words):
         cancelled = parse_cancellation(message)
-    return _draft(Task.CANCEL, message, f"{len(cancelled.ids) + len(cancelled.keys)} cancellations")
+    return _draft(Task.CANCEL, message, many(len(cancelled.ids) + len(cancelled.keys), "cancellation"))
 
 
 @all_at_once
@@ -261,7 +262,7 @@ def _audience(message: Json) -> Draft:
                 time_zones.canonical(zone)
             except ValueError as error:
                 fail(f"changes[{place}].time_zone", str(error), None)
-    return _draft(Task.UPDATE_AUDIENCE, message, f"{len(parsed)} changes")
+    return _draft(Task.UPDATE_AUDIENCE, message, many(len(parsed), "change"))
 
 
 def _draft(task: Task, message: Json, summary: str) -> Draft:

@@ -6,6 +6,7 @@ import re
 from datetime import timedelta
 
 _WRITTEN = re.compile(r"(\d+(?:\.\d+)?)\s*([smhd])", re.ASCII)
+_BARE = re.compile(r"\d+(?:\.\d+)?(?:[eE]\d)?", re.ASCII)
 _UNITS = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
 
 
@@ -26,6 +27,20 @@ def parse(value: object, most: timedelta) -> timedelta:
     if not 0 <= value <= most.total_seconds():
         raise ValueError(f"must be between 0 and {most.days} days")
     return timedelta(seconds=value)
+
+
+def typed(value: object, most: timedelta) -> timedelta:
+    """Return a span of time from a text that was typed at a prompt, where a bare number is seconds.
+
+    Args:
+        most: the longest allowed.
+
+    Raises:
+        ValueError: it is neither a number nor a span, or too long.
+    """
+    if isinstance(value, str) and _BARE.fullmatch(value.strip()):
+        value = float(value)
+    return parse(value, most)
 
 
 def written(span: timedelta) -> str:

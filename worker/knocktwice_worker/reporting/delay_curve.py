@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import text
 
+from knocktwice_shared.counted import many
 from knocktwice_shared.errors import KnocktwiceError
 from knocktwice_shared.messages import Receipt, When
 from knocktwice_worker.database.bulk import rows
@@ -160,7 +161,7 @@ def _advise(template: str, when: When, pushes: Sequence[tuple[float, float | Non
     answered = [at for _, at in pushes if at is not None]
     if len(pushes) < FEWEST_PUSHES or len(answered) < FEWEST_CONFIRMED:
         raise TooLittleHistory(
-            f"template {template}: {len(pushes)} pushes older than an hour, {len(answered)} of them confirmed; "
+            f"template {template}: {many(len(pushes), 'push', 'pushes')} older than an hour, {len(answered)} of them confirmed; "
             f"at least {FEWEST_PUSHES} and {FEWEST_CONFIRMED} are needed to advise"
         )
     # Nine in ten were watched at least that long.

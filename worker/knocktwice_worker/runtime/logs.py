@@ -4,12 +4,25 @@ from __future__ import annotations
 
 import logging
 import sys
+from logging.handlers import WatchedFileHandler
 
 import structlog
 
+#: The loggers that may say more than INFO: debug lines of libraries below them have no bodies or numbers.
+_TALKATIVE = ("knocktwice", "knocktwice_worker", "celery", "kombu")
+#: Celery's debug lines of each task quote its arguments, which are numbers and texts.
+_INDISCREET = ("celery.worker.strategy", "celery.pool", "celery.concurrency")
 
-def configure(*, as_json: bool) -> None:
-    """Send structlog and the standard library's logging to stderr, for people or (``as_json``) for machines."""
+
+def configure(*, as_json: bool, level: int = logging.INFO, file: str | None = None) -> None:
+    """Send structlog and the standard library's logging to one place.
+
+    Args:
+        as_json: for machines; else for people.
+        level: the least important lines that are written. Below ``INFO`` only our own modules, Celery and kombu say
+            more: other libraries would tell of numbers and texts.
+        file: where lines go, appended; ``None`` is standard error. A file that was moved away is opened again.
+    """
     shared: list[structlog.typing.Processor] = [
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
@@ -19,21 +32,29 @@ def configure(*, as_json: bool) -> None:
         if as_json
         # Pretty tracebacks show local variables, which may contain numbers and texts, so plain ones are used.
         else structlog.dev.ConsoleRenderer(
-            colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+            colors=file is None and sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
         )
     )
     structlog.configure(
-        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *shared,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
     )
     as_text = [structlog.processors.format_exc_info] if as_json else []
-    handler = logging.StreamHandler()
+    handler = logging.StreamHandler() if file is None else WatchedFileHandler(file, encoding="utf-8")
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *as_text, renderer],
         )
     )
-    logging.basicConfig(handlers=[handler], level=logging.INFO, force=True)
+    logging.basicConfig(handlers=[handler], level=max(level, logging.INFO), force=True)
+    for name in _TALKATIVE:
+        logging.getLogger(name).setLevel(level)
+    for name in _INDISCREET:
+        logging.getLogger(name).setLevel(max(level, logging.INFO))

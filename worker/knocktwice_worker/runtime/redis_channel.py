@@ -122,6 +122,20 @@ class Channel(kombu_redis.Channel):
 
     _kept: Any = None
 
+    def _queue_bind(self, exchange: str, routing_key: str, pattern: str, queue: str) -> None:
+        """Bind a queue, and make sure that an exchange of one of our queues leads to no other queue.
+
+        Earlier versions bound all queues to one exchange, and Redis remembers that.
+        """
+        super()._queue_bind(exchange, routing_key, pattern, queue)
+        if exchange != queue:
+            return
+        with self.conn_or_acquire() as client:
+            name = self.keyprefix_queue % exchange
+            bound = [bytes_to_str(binding) for binding in client.smembers(name)]
+            if strange := [binding for binding in bound if binding.rpartition(self.sep)[2] != queue]:
+                client.srem(name, *strange)
+
     def _create_client(self, asynchronous: bool = False) -> Any:
         if asynchronous:
             return super()._create_client(asynchronous=True)
@@ -175,3 +189,13 @@ class Channel(kombu_redis.Channel):
             except UNREADABLE as error:
                 stumbled = error
         return stumbled
+
+
+class SentinelChannel(Channel, kombu_redis.SentinelChannel):
+    """The same for a broker behind Sentinel: each new connection asks the Sentinels where the primary is."""
+
+
+def install() -> None:
+    """Let kombu's transports use these channels."""
+    kombu_redis.Transport.Channel = Channel
+    kombu_redis.SentinelTransport.Channel = SentinelChannel

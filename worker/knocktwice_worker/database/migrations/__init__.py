@@ -22,7 +22,7 @@ from sqlalchemy.exc import OperationalError
 from knocktwice_shared.errors import KnocktwiceError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 #: Any number that is ours: two processes that migrate at once wait for each other.
 _LOCK = 2_100_226
@@ -53,11 +53,14 @@ def pending(conn: Connection) -> list[str]:
     return known[known.index(reached) + 1 :] if reached in known else []
 
 
-def upgrade(engine: Engine, *, lock_timeout: timedelta = LOCK_TIMEOUT) -> None:
+def upgrade(
+    engine: Engine, *, lock_timeout: timedelta = LOCK_TIMEOUT, applied: Callable[[], None] = lambda: None
+) -> None:
     """Bring the schema up to date. Safe to call at any time and from several processes at once.
 
     Args:
         lock_timeout: how long one try waits for a table that is in use.
+        applied: called after each migration.
 
     Raises:
         TableInUse: none of several tries got its table.
@@ -66,6 +69,7 @@ def upgrade(engine: Engine, *, lock_timeout: timedelta = LOCK_TIMEOUT) -> None:
     # To configparser, which keeps it, a percent sign begins something.
     config.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))
     config.attributes["lock_timeout"] = lock_timeout
+    config.attributes["applied"] = applied
     for left in reversed(range(_TRIES)):
         with engine.connect() as conn:
             config.attributes["connection"] = conn

@@ -38,6 +38,7 @@ def _run(connection: Connection) -> None:
             transaction_per_migration=True,
             # "alembic check" looks at defaults, too.
             compare_server_default=True,
+            on_version_apply=lambda **_: context.config.attributes.get("applied", lambda: None)(),
         )
         with context.begin_transaction():
             context.run_migrations()

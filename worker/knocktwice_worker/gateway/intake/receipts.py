@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from knocktwice import address, wire
 from knocktwice.broker import KombuBroker
 from knocktwice.envelope import Outgoing
+from knocktwice_shared.counted import many
 from knocktwice_shared.ids import uuid7
 from knocktwice_shared.messages import Receipt, ReceiptEvent
 from knocktwice_shared.names import BATCH_LIMIT, Task
@@ -85,4 +86,4 @@ class ReceiptIntake:
 def _message(events: Sequence[ReceiptEvent]) -> Outgoing:
     """Return the message about some receipts. It contains no unchecked input, so only the worker checks it."""
     told = wire.receipts([wire.receipt_of(event, place) for place, event in enumerate(events)])
-    return Outgoing.encode(uuid7(), Task.RECORD_EVENTS, told, f"{len(events)} receipts")
+    return Outgoing.encode(uuid7(), Task.RECORD_EVENTS, told, many(len(events), "receipt"))

@@ -19,6 +19,7 @@ from redis.exceptions import RedisError
 from sqlalchemy.exc import InterfaceError, OperationalError
 
 from knocktwice_shared import subjects
+from knocktwice_shared.counted import many
 from knocktwice_shared.errors import InvalidMessage
 from knocktwice_shared.ids import uuid7
 from knocktwice_shared.names import (
@@ -172,7 +173,9 @@ class Inbox:
             begun = int(self.redis.eval(_BEGIN, 1, INBOX_BEGUN, message_id, math.ceil(self.grace_s)))
             if begun > _MOST_ENDS:
                 log.error("message parked", task=task.value, message_id=message_id, reason="its workers ended")
-                self.park(message_id, task.value, f"ended its worker each time it was tried: {begun} times", message)
+                self.park(
+                    message_id, task.value, f"ended its worker each time it was tried: {many(begun, 'time')}", message
+                )
                 return
             self._carry_out(task, message_id, message, work)
 
@@ -268,7 +271,7 @@ class Inbox:
         """Count a failure that is the message's own fault; park the message after too many failures."""
         failures = self.redis.hincrby(INBOX_FAILURES, message_id, 1)
         if int(failures) >= _MOST_FAILURES:
-            self.park(message_id, task, f"failed {failures} times: {reason}", message)
+            self.park(message_id, task, f"failed {many(failures, 'time')}: {reason}", message)
 
     def sweep(self, publish: Callable[[Task, object, str], None]) -> int:
         """Publish accepted messages again that no worker has processed within the grace.

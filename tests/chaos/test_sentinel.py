@@ -1,0 +1,72 @@
+"""A broker behind Sentinel: its primary dies under load, another takes over, and nothing that was confirmed is lost."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+
+from knocktwice import BrokerUnavailable, Client, Push, Recipient
+from knocktwice_worker.cli import doctor
+from knocktwice_worker.config import Settings
+from knocktwice_worker.services import Services
+from support.sentinel import Guarded
+from support.system import System, eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+    from uuid import UUID
+
+
+@pytest.fixture
+def guarded(tmp_path: Path) -> Iterator[Guarded]:
+    with Guarded(tmp_path / "servers") as running:
+        yield running
+
+
+class Knocking:
+    """An application that knocks without a pause, and again with the same key until it is confirmed."""
+
+    def __init__(self, url: str) -> None:
+        self.confirmed: list[UUID] = []
+        self._stop = threading.Event()
+        self._client = Client(url, timeout=1, durability="replica")
+        self._thread = threading.Thread(target=self._run)
+
+    def __enter__(self) -> Knocking:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+        self._client.close()
+
+    def _run(self) -> None:
+        number = 0
+        while not self._stop.is_set():
+            person = Recipient(registrations=[f"silent-{number}"], key=f"knock-{number}")
+            try:
+                self.confirmed += self._client.notify_many([person], push=Push("Hello", "Knock knock"))
+            except BrokerUnavailable:
+                continue
+            number += 1
+
+
+def test_a_failover_under_load_loses_nothing_that_was_confirmed(
+    guarded: Guarded, database_url: str, tmp_path: Path
+) -> None:
+    with System(database_url, guarded.url, tmp_path) as system:
+        system.start_worker()
+        with Knocking(guarded.url) as knocking:
+            eventually(lambda: len(knocking.confirmed) > 20 and system.story(knocking.confirmed[0]))
+            guarded.lose_primary()
+            before = len(knocking.confirmed)
+            eventually(lambda: len(knocking.confirmed) > before + 20, why=system.logs)
+        for id_ in knocking.confirmed:
+            eventually(lambda id_=id_: system.story(id_), why=system.logs)  # type: ignore[misc]
+        settings = Settings(database_url=database_url, broker_url=guarded.url, home=tmp_path)
+        found = {check.name: check for check in doctor.examine(Services(settings)) if check.name == "broker"}
+        assert found["broker"].level == "ok", found
