@@ -52,6 +52,8 @@ EVENTS = {
     ),
     "brake.over": "the share is usual again",
     "brake.released": "an operator released it",
+    "pause.on": "an operator [paused](switches.md) messages: `pause` (its number), `what`, `reason`",
+    "pause.over": "an operator resumed them, or their time was over",
     "decisions.not_awaited": "decisions did not wait any longer for an accepted message; once an hour at most",
 }
 

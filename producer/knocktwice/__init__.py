@@ -25,9 +25,6 @@ from knocktwice_shared.durability import Durability
 from knocktwice_shared.errors import BrokerUnavailable, InvalidMessage, KnocktwiceError, NotConfirmed, QueueFull
 from knocktwice_shared.messages import Category, LocalTime, Platform, Push, Receipt, ReceiptEvent, Recipient, When
 
-#: The version of this distribution, of producer, worker and command alike.
-__version__ = "0.1.0"
-
 __all__ = [
     "AsyncClient",
     "BrokerUnavailable",

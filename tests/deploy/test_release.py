@@ -67,7 +67,7 @@ def test_an_installed_wheel_works_without_the_repository(wheel: Path, tmp_path: 
 def test_the_version_is_said() -> None:
     assert knocktwice.__version__ == PROJECT["version"]
     with pytest.raises(AttributeError, match="version_info"):
-        knocktwice.version_info  # type: ignore[attr-defined]  # noqa: B018 - what a wrong name says
+        knocktwice.version_info  # noqa: B018 - what a wrong name says
 
 
 def test_the_changelog_knows_the_version() -> None:

@@ -60,10 +60,7 @@ def start(
             show_default="the template's, or not_delivered",
         ),
     ] = None,
-    after: Annotated[
-        float | None,
-        typer.Option(help="Seconds from the push to the SMS.", min=0, show_default="the template's, or 300"),
-    ] = None,
+    after: send_options.After = None,
     param: Annotated[list[str] | None, typer.Option(help="A value as NAME=VALUE; 1=VALUE is for {1}. Repeat.")] = None,
     params: Annotated[str | None, typer.Option(help="All values as JSON, an object or a list.")] = None,
     step: Annotated[

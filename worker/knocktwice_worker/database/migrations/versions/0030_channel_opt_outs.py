@@ -1,7 +1,7 @@
 """Opt-outs from one channel only; those of the table opt_outs concern all texts.
 
-Revision ID: 0029
-Revises: 0028
+Revision ID: 0030
+Revises: 0029
 """
 
 from alembic import op

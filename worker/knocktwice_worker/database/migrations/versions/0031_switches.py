@@ -1,7 +1,7 @@
 """Pauses that operators set, the settings that they change without a restart, and the record of both.
 
-Revision ID: 0029
-Revises: 0028
+Revision ID: 0031
+Revises: 0030
 """
 
 from alembic import op
