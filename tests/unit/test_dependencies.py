@@ -23,6 +23,7 @@ CODE = {
     WORKER / "sandbox": "sandbox",
     WORKER / "gateway": "gateway",
     WORKER / "embedded": "embedded",
+    WORKER / "flower": "flower",
     Path("deploy"): "flower",
     Path("docs"): "dev",
     Path("tests"): "dev",

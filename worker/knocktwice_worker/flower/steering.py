@@ -73,7 +73,10 @@ def blast(conn: Connection, key: str, verb: str, by: By) -> str | None:
 _NUMBERS = text("""
 SELECT phone AS number FROM notifications WHERE id = :id AND phone IS NOT NULL
 UNION
-SELECT ph.number FROM notifications n JOIN phones ph ON ph.user_id = n.user_id WHERE n.id = :id AND ph.number IS NOT NULL
+SELECT ph.number
+FROM notifications n
+JOIN phones ph ON ph.user_id = n.user_id
+WHERE n.id = :id AND ph.number IS NOT NULL
 UNION
 SELECT number FROM deliveries WHERE notification_id = :id AND number IS NOT NULL
 """)
