@@ -19,19 +19,13 @@ if TYPE_CHECKING:
 
     from knocktwice_worker.switches.audit import By
 
-#: The settings that can be changed so: budgets, countries, quiet hours and paces.
-CHANGEABLE = (
-    "sms_budget",
-    "sms_budget_reserve",
-    "sms_budget_transactional",
-    "sms_budget_marketing",
-    "sms_budget_critical",
-    "sms_per_day",
-    "sms_countries",
-    "quiet_hours",
-    "push_per_s",
-    "sms_parts_per_s",
-    "whatsapp_per_s",
+#: The settings that can be changed so: budgets, limits, countries, quiet hours, and the paces of all channels.
+CHANGEABLE = tuple(
+    name
+    for name in Settings.model_fields
+    if name.startswith("sms_budget")
+    or name in ("sms_per_day", "sms_countries", "quiet_hours")
+    or (name.endswith("_per_s") and not name.startswith("gateway"))
 )
 _PREFIX = "KNOCKTWICE_"
 
