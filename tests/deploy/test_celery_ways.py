@@ -125,7 +125,7 @@ def test_tls_with_a_private_authority_works_for_producer_worker_and_flower(priva
     url = f"rediss://127.0.0.1:{private.port}/0?ssl_ca_certs={private.authority}"
     settings = Settings(broker_url=url, home=tmp_path)
     with Client(url) as client:
-        client.notify(registrations=["r"], push=Push("Hello", "Knock knock"))
+        client.notify(registrations=["a-registration"], push=Push("Hello", "Knock knock"))
     with installation.connect_redis(url) as plain:
         assert plain.llen(Queue.PUSH.value) == 1
     assert _lengths(settings) == [{"name": Queue.PUSH.value, "messages": 1}]
@@ -135,7 +135,7 @@ def test_tls_with_a_private_authority_works_for_producer_worker_and_flower(priva
     # Without the authority nobody trusts the server.
     strange = Client(f"rediss://127.0.0.1:{private.port}/0")
     with pytest.raises(KnocktwiceError, match="certificate verify failed"):
-        strange.notify(registrations=["r"], push=Push("Hello", "Knock knock"))
+        strange.notify(registrations=["a-registration"], push=Push("Hello", "Knock knock"))
 
 
 def test_flower_asks_every_sentinel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,14 +145,14 @@ def test_flower_asks_every_sentinel(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         assert found is not None
         monkeypatch.setattr(RedisSentinel, "_get_redis_client", flower_guard.asking_all(found))
         with Client(guarded.url) as client:
-            client.notify(registrations=["r"], push=Push("Hello", "Knock knock"))
+            client.notify(registrations=["a-registration"], push=Push("Hello", "Knock knock"))
         assert _lengths(settings) == [{"name": Queue.PUSH.value, "messages": 1}]
 
 
 @pytest.mark.parametrize(
     "url",
     [
-        "sentinel://a:1/0;sentinel://:pw@b/2?master_name=knocks&sentinel_password=s%2Fs",
+        "sentinel://a:1;sentinel://:pw@b/2?master_name=knocks&sentinel_password=s%2Fs",
         "sentinel://:pw@a:1/2?master_name=knocks;sentinel://b/0?sentinel_password=s%2Fs",
     ],
 )

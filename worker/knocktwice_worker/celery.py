@@ -6,7 +6,7 @@ import gc
 import logging
 import os
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from celery import Celery
@@ -22,6 +22,9 @@ from knocktwice_worker.embedded import installation
 from knocktwice_worker.runtime import flower_guard, logs, pools, redis_channel, shutdown
 from knocktwice_worker.runtime.background import Background
 from knocktwice_worker.runtime.dispatcher import Dispatcher
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 settings = config.load()
 broker = installation.celery_broker(settings)
@@ -113,8 +116,8 @@ def _end_within_grace(**_: Any) -> None:
 
 
 @celeryd_init.connect
-def _refuse_unfit_pools(instance: Any, **_: Any) -> None:
-    pools.refuse_unfit(instance.pool_cls)
+def _refuse_unfit_pools(options: Mapping[str, Any], **_: Any) -> None:
+    pools.refuse_unfit(options.get("pool_cls") or app.conf.worker_pool)
 
 
 @setup_logging.connect

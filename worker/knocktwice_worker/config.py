@@ -621,7 +621,8 @@ def load() -> Settings:
         first = error.errors(include_input=False, include_url=False)[0]
         if not first["loc"]:
             raise ConfigurationError(first["msg"].removeprefix("Value error, ")) from error
-        raise ConfigurationError(f"{_variable(str(first['loc'][0]))}: {first['msg']}") from error
+        problem = first["msg"].removeprefix("Value error, ")
+        raise ConfigurationError(f"{_variable(str(first['loc'][0]))}: {problem}") from error
 
 
 def _variable(field: str) -> str:

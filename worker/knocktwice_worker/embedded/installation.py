@@ -86,14 +86,20 @@ def connect_redis(url: str) -> Redis:
 
 def _primary(found: Sentinels, patience: dict[str, Any]) -> Redis:
     """Return a client of the primary that the Sentinels name; it asks them anew for each connection."""
-    from redis.backoff import NoBackoff
-    from redis.retry import Retry
     from redis.sentinel import Sentinel
 
-    asking = {"socket_timeout": 5, "socket_connect_timeout": 5, "retry": Retry(NoBackoff(), 0), **found.login}
+    asking = _asking(found)
     sentinel = Sentinel(found.hosts, sentinel_kwargs=asking, **patience, **found.server_login)  # type: ignore[no-untyped-call]
     client: Redis = sentinel.master_for(found.master, db=found.db)  # type: ignore[no-untyped-call]
     return client
+
+
+def _asking(found: Sentinels) -> dict[str, Any]:
+    """Return how a Sentinel is asked: once. By itself redis-py asks one that is gone for seconds before the next."""
+    from redis.backoff import NoBackoff
+    from redis.retry import Retry
+
+    return {"socket_timeout": 5, "socket_connect_timeout": 5, "retry": Retry(NoBackoff(), 0), **found.login}
 
 
 def celery_broker(settings: Settings) -> CeleryBroker:
@@ -101,9 +107,7 @@ def celery_broker(settings: Settings) -> CeleryBroker:
     url = broker_url(settings)
     if url.startswith("sentinel://"):
         found = sentinels.parse(url)
-        options: dict[str, Any] = {"master_name": found.master}
-        if found.login:
-            options["sentinel_kwargs"] = found.login
+        options = {"master_name": found.master, "sentinel_kwargs": _asking(found)}
         return CeleryBroker(found.url, options, sentinels=found)
     if url.startswith("rediss://"):
         parts = urlsplit(url)

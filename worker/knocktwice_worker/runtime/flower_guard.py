@@ -87,9 +87,15 @@ def _hiding_answers(update: Callable[..., None]) -> Callable[..., None]:
 
 def asking_all(sentinels: Sentinels) -> Callable[..., Any]:
     def client(self: Any, *_: Any) -> Any:
+        from redis.asyncio.retry import Retry
         from redis.asyncio.sentinel import Sentinel
+        from redis.backoff import NoBackoff
 
-        patience = {"socket_timeout": self.socket_timeout, "socket_connect_timeout": self.socket_connect_timeout}
+        patience = {
+            "socket_timeout": self.socket_timeout,
+            "socket_connect_timeout": self.socket_connect_timeout,
+            "retry": Retry(NoBackoff(), 0),
+        }
         asked = Sentinel(  # type: ignore[no-untyped-call]
             sentinels.hosts, sentinel_kwargs={**patience, **sentinels.login}, **patience, **sentinels.server_login
         )
