@@ -117,7 +117,10 @@ def private(tmp_path: Path) -> Iterator[TlsPort]:
 def _lengths(settings: Settings) -> list[dict[str, Any]]:
     """The queues as Flower's page of the broker shows them."""
     broker = installation.celery_broker(settings)
-    asked = Broker(broker.url, broker_options=broker.options, broker_use_ssl=broker.tls or False)
+    with Connection(broker.url) as connection:
+        # So Flower learns of it: of several parts it sees the first.
+        url = connection.as_uri(include_password=True)
+    asked = Broker(url, broker_options=broker.options, broker_use_ssl=broker.tls or False)
     return asyncio.run(asked.queues([Queue.PUSH.value]))
 
 
