@@ -40,6 +40,32 @@ DOC = (Path(__file__).parents[3] / "docs" / "opt-out-words.md").read_text()
             "STOP\u200b \U0001f6d1",
             "\u200eSTOP\u200f",
         ),
+        *(
+            "pls stop!!",
+            "Stop 🛑",
+            "Não quero mais",
+            "arrêtez svp",
+            "S\u200bT\u200bO\u200bP",
+            "\u201eStopp\u201c",
+            "\ufeffSTOP",
+        ),
+        *("no more", "Remove my number", "UNSUBCRIBE", "stop spamming me", "I want to opt out", "OK, stop", "STOPPPP"),
+        *(
+            "Don't contact me",
+            "leave me alone",
+            "STOP SMS",
+            "SMS STOP",
+            "stop immediately",
+            "ARRETEZ DE M'ENVOYER DES SMS",
+        ),
+        *("Désinscrivez-moi svp", "quero sair", "no quiero más mensajes", "keine SMS mehr", "geen sms meer", "хватит!"),
+        *(
+            "停止してください",
+            "配信停止お願いします",
+            "退订谢谢",
+            "\U0001d5e6\U0001d5e7\U0001d5e2\U0001d5e3",
+            "\uff53\uff54\uff4f\uff50\uff01",
+        ),
     ],
 )
 def test_people_stop_in_their_own_words(text: str) -> None:
@@ -60,6 +86,26 @@ def test_people_stop_in_their_own_words(text: str) -> None:
         ),
         *("stopped", "Thanks", "thank you!", "please", "no thanks", "Cancel my order please", "the end", "bus stop"),
         *("I quit smoking", "stop and start", "yes we can", "end of May", "non-stop", "stop?no"),
+        *(
+            "When does it stop raining?",
+            "The bus stop is closed",
+            "I can't stop laughing",
+            "Can I cancel?",
+            "never stop",
+        ),
+        *("cancel order 4711", "please do not unsubscribe me", "How do I unsubscribe?", "If I text stop will it end?"),
+        *("baja el precio", "annulla ordine", "Bitte nicht abmelden", "ne pas arrêter", "Fim de semana", "não parar"),
+        *(
+            "no puedo parar",
+            "remove milk from my order",
+            "Ok",
+            "just",
+            "sorry",
+            "谢谢",
+            "请",
+            "お願いします",
+            "取消订单4711",
+        ),
     ],
 )
 def test_other_texts_change_nothing(text: str) -> None:
@@ -91,6 +137,9 @@ def test_people_come_back_and_ask_for_help() -> None:
     assert wish("Yes!") is Wish.YES
     assert wish("HILFE") is Wish.HELP
     assert wish("Help, please") is Wish.HELP
+    assert wish("ok start") is Wish.START
+    assert wish("Basta", None, "IT") is Wish.STOP
+    assert wish("Basta", None, "DE") is None
 
 
 def test_twilios_own_reading_goes_before_ours() -> None:

@@ -30,27 +30,43 @@ STOP = {
     "stop_texting stop_texting_me stop_messaging_me stop_sending_texts stop_sending_me_texts stop_sending_messages "
     "stop_sending_me_messages stop_texts stop_messages stop_sms no_more_texts no_more_messages stop_it stop_this "
     "stop_contacting_me dont_text_me do_not_text_me dont_message_me do_not_message_me take_me_off_your_list "
-    "remove_me_from_your_list",
-    "German": "stopp abmelden abbestellen beenden austragen",
-    "French": "arret arreter arretez desabonner desinscrire desinscription",
-    "Spanish": "parar baja darme_de_baja dame_de_baja dar_de_baja cancelar detener",
-    "Portuguese": "pare parar sair fim remover descadastrar",
-    "Italian": "annulla disiscrivi disiscrivimi cancella",
-    "Dutch": "stoppen afmelden",
-    "Nordic": "avsluta avregistrera stopp lopeta afmeld avmeld",
-    "Polish": "koniec rezygnuje wypisz",
-    "Czech, Hungarian, Romanian": "zrusit leiratkozas dezabonare",
-    "Russian, Ukrainian": "стоп отписаться отписка відписатися",
+    "remove_me_from_your_list take_me_off_this_list remove_me_from_this_list remove remove_my_number delete_my_number "
+    "no_more no_more_sms no_more_texting stop_msgs stop_msg sms_stop stop_texting_this_number stop_messaging_this_number "
+    "stop_these_texts stop_these_messages stop_all_texts stop_all_messages stop_spamming_me stop_spam stop_spamming "
+    "leave_me_alone dont_contact_me do_not_contact_me dont_text_me_again do_not_text_me_again dont_text_me_anymore "
+    "do_not_text_me_anymore do_not_contact_me_again dont_contact_me_again stop_texting_me_anymore i_want_to_opt_out "
+    "i_want_to_unsubscribe i_wish_to_unsubscribe i_want_out unsubcribe unsuscribe unsubscibe",
+    "German": "stopp abmelden abbestellen beenden austragen abbestellung bitte_nicht_mehr_schreiben nicht_mehr_schreiben "
+    "keine_sms_mehr keine_nachrichten_mehr keine_weiteren_sms keine_weiteren_nachrichten hor_auf aufhoren hort_auf "
+    "ich_mochte_mich_abmelden ich_will_mich_abmelden melden_sie_mich_ab",
+    "French": "arret arreter arretez desabonner desinscrire desinscription desabonnement desabonnez_moi desinscrivez_moi "
+    "me_desabonner me_desinscrire je_veux_me_desabonner je_veux_me_desinscrire plus_de_sms plus_de_messages "
+    "arretez_de_menvoyer_des_sms arretez_de_menvoyer_des_messages ne_plus_recevoir retirez_moi_de_la_liste",
+    "Spanish": "parar baja darme_de_baja dame_de_baja dar_de_baja cancelar detener quiero_darme_de_baja quiero_la_baja "
+    "no_mas no_mas_mensajes no_mas_sms no_quiero_mas no_quiero_mas_mensajes no_quiero_recibir_mas_mensajes "
+    "dejar_de_recibir dejen_de_enviarme_mensajes dejen_de_enviar_mensajes basta_de_mensajes",
+    "Portuguese": "pare parar sair fim remover descadastrar descadastre quero_sair nao_quero_mais nao_quero_mais_receber "
+    "nao_quero_mais_mensagens nao_quero_receber_mais me_remova remova_me remova_meu_numero cancelar_inscricao "
+    "parem_de_enviar_mensagens pare_de_enviar_mensagens pare_de_me_mandar_mensagens",
+    "Italian": "annulla disiscrivi disiscrivimi cancella cancellami cancellatemi basta_sms basta_messaggi "
+    "non_voglio_piu_messaggi non_voglio_piu_sms non_scrivetemi_piu toglietemi_dalla_lista",
+    "Dutch": "stoppen afmelden uitschrijven geen_sms_meer geen_berichten_meer meld_me_af",
+    "Nordic": "avsluta avregistrera stopp lopeta afmeld avmeld sluta sluta_skicka sluta_skicka_sms inga_fler_sms "
+    "meld_meg_av ikke_flere_sms afmeld_mig peruuta_tilaus",
+    "Polish": "koniec rezygnuje wypisz wypisz_mnie o_wypisanie wypisanie nie_chce_wiecej_sms",
+    "Czech, Hungarian, Romanian": "zrusit odhlasit leiratkozas leiratkozom dezabonare dezaboneaza_ma",
+    "Russian, Ukrainian": "стоп отписаться отписка отпишите_меня хватит не_пишите_мне не_пишите_мне_больше больше_не_пишите "
+    "відписатися відписатись відпишіть_мене",
     "Greek": "στοπ διακοπη διαγραφη",
-    "Turkish": "iptal durdur",
+    "Turkish": "iptal durdur durdurun aboneligi_iptal_et abonelikten_cik mesaj_istemiyorum sms_istemiyorum istemiyorum",
     "Hebrew": "הסר הסירו להסרה",
     "Arabic": "توقف ايقاف الغاء",
     "Hindi": "रोकें रोको बंद_करें",
     "Indonesian, Malay": "berhenti henti",
     "Vietnamese": "huy_dang_ky tu_choi",
     "Thai": "ยกเลิก หยุด",
-    "Chinese": "停止 请停止 請停止 退订 退訂 取消订阅 取消訂閱",
-    "Japanese": "停止 配信停止",
+    "Chinese": "停止 请停止 請停止 退订 退訂 取消订阅 取消訂閱 取消 不要再发了 不要再發了 别再发了",
+    "Japanese": "停止 配信停止 解除 登録解除 もう送らないで",
     "Korean": "거부 수신거부 중지",
 }
 #: Words that are ordinary in another language: they count from numbers of these countries, and where none is known.
@@ -59,6 +75,7 @@ SCOPED = {
     "dur": "TR CY",
     "ret": "TR CY",
     "ferma": "IT SM CH",
+    "basta": "IT SM CH " + _SPANISH,
     "huy": "VN",
     "td": "CN TW HK MO",
 }
@@ -71,10 +88,26 @@ HELP = "help info hilfe aide ayuda ajuda aiuto hulp hjalp apua pomoc помощ�
 #: What people put before and behind the word, and what says nothing of it.
 _COURTESIES = """
 please pls plz thanks thank_you thank_you_very_much thanks_a_lot thx ty many_thanks hi hello hey dear_sir now kindly sir
+ok okay just sorry already immediately asap right_now fucking
 bitte danke vielen_dank hallo jetzt merci svp sil_vous_plait bonjour por_favor gracias hola ya
-obrigado obrigada per_favore grazie ciao alstublieft aub bedankt dank_je tack takk tak prosze dziekuje
+obrigado obrigada per_favore grazie ciao alstublieft aub graag bedankt dank_je tack takk tak prosze dziekuje
 пожалуйста спасибо lutfen tesekkurler ευχαριστω παρακαλω תודה בבקשה شكرا من_فضلك कृपया धन्यवाद tolong terima_kasih 谢谢 謝謝 请 請 ありがとう お願いします 감사합니다
 """
+#: Courtesies of scripts that put no blanks between words.
+_UNSPACED = (
+    "谢谢",
+    "謝謝",
+    "请",
+    "請",
+    "してください",
+    "して下さい",
+    "お願いします",
+    "ありがとう",
+    "ครับ",
+    "ค่ะ",
+    "해주세요",
+    "부탁드립니다",
+)
 
 
 def wish(text: str, opt_out_type: str | None = None, country: str | None = None) -> Wish | None:
@@ -87,7 +120,11 @@ def wish(text: str, opt_out_type: str | None = None, country: str | None = None)
     """
     if opt_out_type in set(Wish):
         return Wish(opt_out_type)
-    said = "".join(_without_courtesies(_words(text)))
+    words = _without_courtesies(_words(text))
+    said = _without_endings("".join(words))
+    if said not in _SCOPES and said not in _MEANINGS:
+        # "STOPPPP": nobody writes a letter three times, except to be heard.
+        said = "".join(_without_courtesies([_DRAWN_OUT.sub(r"\1", word) for word in words]))
     scope = _SCOPES.get(said)
     if scope is not None:
         return Wish.STOP if country is None or country in scope else None
@@ -97,9 +134,19 @@ def wish(text: str, opt_out_type: str | None = None, country: str | None = None)
 def _words(text: str) -> list[str]:
     """Return the words of a text without case and accents; vowel signs of other scripts are letters."""
     # Turkish has an i without a dot, which the other case does not tell apart.
-    decomposed = unicodedata.normalize("NFKD", text.casefold()).replace("\u0131", "i")
+    # Bold, squared and full-width letters have no other case before they are decomposed.
+    decomposed = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", text).casefold()).replace("\u0131", "i")
     plain = "".join(c for c in decomposed if not _ACCENT.match(c))
-    return "".join(c if c.isalnum() or unicodedata.category(c)[0] == "M" else " " for c in plain).split()
+    # A zero-width character parts nothing.
+    shown = (c for c in plain if unicodedata.category(c) != "Cf")
+    return "".join(c if c.isalnum() or unicodedata.category(c)[0] == "M" else " " for c in shown).split()
+
+
+def _without_endings(said: str) -> str:
+    for courtesy in _UNSPACED_PLAIN:
+        said = said.removeprefix(courtesy) or said
+        said = said.removesuffix(courtesy) or said
+    return said
 
 
 def _without_courtesies(words: list[str]) -> list[str]:
@@ -119,6 +166,8 @@ def _without_courtesies(words: list[str]) -> list[str]:
 
 #: Accents of Latin, Greek and Cyrillic, points of Hebrew and Arabic, and apostrophes: people leave them out.
 _ACCENT = re.compile("[\u0300-\u036f\u0591-\u05c7\u064b-\u065f'\u2019`]")
+_DRAWN_OUT = re.compile(r"(.)\1{2,}")
+_UNSPACED_PLAIN = ["".join(_words(each)) for each in _UNSPACED]
 _COURTESY_WORDS = sorted((tuple(_words(each.replace("_", " "))) for each in _COURTESIES.split()), key=len, reverse=True)
 _SCOPES = {word: frozenset(countries.split()) for word, countries in SCOPED.items()}
 _MEANINGS = {
