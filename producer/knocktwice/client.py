@@ -372,7 +372,7 @@ class Client:
             draft = drafts.audience("set_consent", user=user, marketing=granted, source=source)
         self._send([draft])
 
-    def opt_out(self, phone: str, *, source: str = APPLICATION) -> None:
+    def opt_out(self, phone: str, *, source: str = APPLICATION, channel: str | None = None) -> None:
         """Say that a number must not be texted any more, in no category, also where an SMS is due already.
 
         A text such as STOP to one of your senders does the same. Of what is said about a number the latest counts.
@@ -380,18 +380,19 @@ class Client:
         Args:
             phone: the number in E.164.
             source: who says so, at most 200 characters, like ``"letter of 3 May"``. It is kept with the number.
+            channel: the only channel that it concerns, ``"sms"`` or ``"whatsapp"``; left out, all texts. Pushes go on.
 
         Raises:
             InvalidMessage: an argument is wrong; it is named.
             BrokerUnavailable: call again; repeats change nothing.
         """
-        self._change("opt_out", phone=phone, source=source)
+        self._change("opt_out", phone=phone, source=source, **_only(channel))
 
-    def opt_in(self, phone: str, *, source: str = APPLICATION) -> None:
+    def opt_in(self, phone: str, *, source: str = APPLICATION, channel: str | None = None) -> None:
         """Say that a number may be texted again, because its owner asked for it. Arguments and errors as for
-        :meth:`opt_out`.
+        :meth:`opt_out`. With a ``channel`` an opt-out that concerns all texts stays; without one, none does.
         """
-        self._change("opt_in", phone=phone, source=source)
+        self._change("opt_in", phone=phone, source=source, **_only(channel))
 
     def erase_user(self, user: str) -> None:
         """Erase a person: who they are, devices, number, tags, consent, and whom, what and where in all their notifications.
@@ -448,6 +449,10 @@ class Client:
                 draft.adopt(first)
         self._broker.accept(message for draft in ready for message in draft.outgoing())
         return [id_ for draft in ready for id_ in draft.results()]
+
+
+def _only(channel: str | None) -> dict[str, str]:
+    return {} if channel is None else {"channel": channel}
 
 
 def _drafts(items: Iterable[_T], draft: Callable[[Sequence[_T]], Draft], words: Rewording) -> Iterator[Draft]:

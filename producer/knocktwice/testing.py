@@ -160,12 +160,14 @@ class RecordingClient(Client):
 
     @property
     def opt_outs(self) -> dict[str, str]:
-        """Number → who says so, for all numbers that must not be texted now."""
+        """Number → who says so, for all numbers that must not be texted now over any channel."""
         now: dict[str, str] = {}
         for change in self.changes:
-            if isinstance(change, OptOutSet) and change.opted_out:
+            if not isinstance(change, OptOutSet) or change.channel is not None:
+                continue
+            if change.opted_out:
                 now.setdefault(change.phone, change.source)
-            elif isinstance(change, OptOutSet):
+            else:
                 now.pop(change.phone, None)
         return now
 

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from knocktwice_shared.channels import CONTENTS
 from knocktwice_shared.errors import InvalidMessage
 from knocktwice_shared.messages import checks
 from knocktwice_shared.messages.checks import normalise_phone
@@ -105,12 +106,17 @@ class ConsentSet:
 
 @dataclass(frozen=True, slots=True)
 class OptOutSet:
-    """Whether a number must not be texted from ``at`` on, and who says so."""
+    """Whether a number must not be texted from ``at`` on, and who says so.
+
+    Attributes:
+        channel: the only channel that it concerns; ``None``: all texts.
+    """
 
     phone: str
     opted_out: bool
     source: str
     at: datetime
+    channel: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,13 +196,16 @@ def _change(value: object, path: str) -> AudienceChange:
             at=checks.time(raw.get("at"), f"{path}.at"),
         )
     if kind in ("opt_out", "opt_in"):
-        raw = checks.object_of(value, path, {"change", "phone", "source", "at"})
-        source = raw.get("source")
+        raw = checks.object_of(value, path, {"change", "phone", "source", "channel", "at"})
+        source, channel = raw.get("source"), raw.get("channel")
+        if channel is not None and channel not in CONTENTS:
+            fail(f"{path}.channel", f"must be one of {', '.join(CONTENTS)}, or left out for all texts", None)
         return OptOutSet(
             phone=normalise_phone(raw.get("phone"), f"{path}.phone"),
             opted_out=kind == "opt_out",
             source=APPLICATION if source is None else checks.text(source, f"{path}.source", 200),
             at=checks.time(raw.get("at"), f"{path}.at"),
+            channel=channel,
         )
     if kind == "erase_user":
         raw = checks.object_of(value, path, {"change", "user", "at"})

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import phonenumbers
 from sqlalchemy import Connection, text
 
+from knocktwice_shared.channels import SMS
 from knocktwice_shared.ids import uuid7
 from knocktwice_worker.audience import opt_outs
 from knocktwice_worker.audience.opt_out_words import Wish
@@ -108,7 +109,7 @@ def receive(conn: Connection, texts: Sequence[InboundText], secret: bytes) -> in
         if one.wish is Wish.STOP:
             opt_outs.add(conn, [one.number], "sms", inbound=id_)
         elif one.wish is Wish.START:
-            opt_outs.remove(conn, [one.number], secret, "sms", inbound=id_)
+            opt_outs.remove(conn, [one.number], secret, "sms", inbound=id_, channel=one.channel or SMS)
         elif one.wish is Wish.YES and opt_outs.lift_stop(conn, one.number, id_):
             conn.execute(_LIFTED, {"provider_id": one.provider_id})
     return fresh

@@ -31,7 +31,7 @@ said AS (
   WHERE NOT EXISTS (
     SELECT
     FROM opt_out_changes c
-    WHERE c.number = r.number AND c.at >= least(r.at, knocktwice_now())
+    WHERE c.number = r.number AND c.channel IS NULL AND c.at >= least(r.at, knocktwice_now())
   )
 )
 """
@@ -60,6 +60,11 @@ LEFT JOIN added a ON a.number = s.number
 """)
 _SAY_IN = text(f"""
 WITH {_SAID},
+removed_of_channels AS (
+  DELETE FROM channel_opt_outs o USING said s
+  WHERE o.number = s.number AND o.created_at <= s.at
+  RETURNING o.number
+),
 removed AS (
   DELETE FROM opt_outs o USING said s
   WHERE o.number = s.number
@@ -71,10 +76,71 @@ SELECT
   false,
   s.source,
   s.at,
-  r.number IS NOT NULL OR s.number = ANY(:lifted)
+  r.number IS NOT NULL OR s.number = ANY(:lifted) OR s.number IN (SELECT number FROM removed_of_channels)
 FROM said s
 LEFT JOIN removed r ON r.number = s.number
 RETURNING number
+""")
+# What was said later of all texts, or of this channel, makes it void.
+_SAID_OF_CHANNEL = f"""
+said AS (
+  SELECT
+    r.number,
+    r.channel,
+    r.source,
+    least(r.at, knocktwice_now()) AS at
+  FROM {rows("r", number="text", channel="text", source="text", at="timestamptz")}
+  WHERE NOT EXISTS (
+    SELECT
+    FROM opt_out_changes c
+    WHERE c.number = r.number
+      AND (c.channel = r.channel OR (c.channel IS NULL AND NOT c.opted_out))
+      AND c.at >= least(r.at, knocktwice_now())
+  )
+)
+"""
+_SAY_OUT_OF_CHANNEL = text(f"""
+WITH {_SAID_OF_CHANNEL},
+moved AS (
+  INSERT INTO channel_opt_outs (number, channel, source, created_at)
+  SELECT
+    number,
+    channel,
+    source,
+    at
+  FROM said
+  ORDER BY number, channel
+  ON CONFLICT DO NOTHING
+  RETURNING number, channel
+)
+INSERT INTO opt_out_changes (number, channel, opted_out, source, at, changed)
+SELECT
+  s.number,
+  s.channel,
+  true,
+  s.source,
+  s.at,
+  m.number IS NOT NULL
+FROM said s
+LEFT JOIN moved m ON m.number = s.number AND m.channel = s.channel
+""")
+_SAY_INTO_CHANNEL = text(f"""
+WITH {_SAID_OF_CHANNEL},
+moved AS (
+  DELETE FROM channel_opt_outs o USING said s
+  WHERE o.number = s.number AND o.channel = s.channel
+  RETURNING o.number, o.channel
+)
+INSERT INTO opt_out_changes (number, channel, opted_out, source, at, changed)
+SELECT
+  s.number,
+  s.channel,
+  false,
+  s.source,
+  s.at,
+  m.number IS NOT NULL
+FROM said s
+LEFT JOIN moved m ON m.number = s.number AND m.channel = s.channel
 """)
 _STILL_VALID = text(f"WITH {_SAID} SELECT number FROM said")
 
@@ -85,18 +151,22 @@ def say(conn: Connection, changes: Sequence[OptOutSet], secret: bytes) -> None:
     Args:
         secret: the installation's, with which numbers of erased people were hashed.
     """
-    latest: dict[str, OptOutSet] = {}
+    latest: dict[tuple[str, str], OptOutSet] = {}
     for said in changes:
         change = replace(said, phone=spelled(said.phone))
-        if change.phone not in latest or latest[change.phone].at <= change.at:
-            latest[change.phone] = change
-    ordered = [latest[number] for number in sorted(latest)]
-    out, back = ([c for c in ordered if c.opted_out is wanted] for wanted in (True, False))
+        about = (change.phone, change.channel or "")
+        if about not in latest or latest[about].at <= change.at:
+            latest[about] = change
+    ordered = [latest[about] for about in sorted(latest)]
+    out, back = ([c for c in ordered if c.opted_out is wanted and c.channel is None] for wanted in (True, False))
     if out:
         conn.execute(_SAY_OUT, _columns(out))
     if back:
         valid = [row.number for row in conn.execute(_STILL_VALID, _columns(back))]
         conn.execute(_SAY_IN, {**_columns(back), "lifted": sorted(opt_outs.lift(conn, valid, secret))})
+    for wanted, statement in ((True, _SAY_OUT_OF_CHANNEL), (False, _SAY_INTO_CHANNEL)):
+        if own := [c for c in ordered if c.opted_out is wanted and c.channel is not None]:
+            conn.execute(statement, {**_columns(own), "channel": [c.channel for c in own]})
 
 
 def _columns(changes: Sequence[OptOutSet]) -> dict[str, list[object]]:

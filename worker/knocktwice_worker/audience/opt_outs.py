@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, text
 
@@ -23,6 +23,8 @@ from knocktwice_worker.notation.phone_numbers import spellings
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
     from datetime import datetime
+
+    from sqlalchemy import Row
 
 #: What erased people's opt-outs are called when they come back on the list.
 _BEFORE_ERASURE = "before erasure"
@@ -36,11 +38,13 @@ class OptOut:
         number: in E.164.
         source: who said so: ``sms`` (the person, by a text), ``provider``, or what the application or an operator said.
         since: when it joined the list; ``None``: only a hash is left, because its owner was erased.
+        channels: the only channels over which it must not be texted; ``None``: it must not be texted at all.
     """
 
     number: str
     source: str
     since: datetime | None
+    channels: tuple[str, ...] | None = None
 
 
 # Who said what is logged even where it changes nothing, because it may contradict an older message that is still to come.
@@ -81,7 +85,20 @@ def add(conn: Connection, numbers: Collection[str], source: str, *, inbound: str
     return [row.number for row in said if row.changed]
 
 
-_REMOVE = text("DELETE FROM opt_outs WHERE number = ANY(:numbers) RETURNING number")
+# Who may be texted again may be texted over all channels.
+_REMOVE = text("""
+WITH removed AS (
+  DELETE FROM opt_outs WHERE number = ANY(:numbers) RETURNING number
+),
+removed_of_channels AS (
+  DELETE FROM channel_opt_outs
+  WHERE number = ANY(:numbers) AND channel = ANY(coalesce(CAST(:channels AS text[]), ARRAY[channel]))
+  RETURNING number
+)
+SELECT number FROM removed
+UNION
+SELECT number FROM removed_of_channels
+""")
 _REMOVE_OF_SOURCES = text("""
 DELETE FROM opt_outs WHERE number = ANY(:numbers) AND source = ANY(:sources) RETURNING number
 """)
@@ -99,7 +116,13 @@ FROM {rows("r", number="text")}
 
 
 def remove(
-    conn: Connection, numbers: Collection[str], secret: bytes, source: str = "operator", *, inbound: str | None = None
+    conn: Connection,
+    numbers: Collection[str],
+    secret: bytes,
+    source: str = "operator",
+    *,
+    inbound: str | None = None,
+    channel: str | None = None,
 ) -> list[str]:
     """Take numbers off the list, also those of erased people; return those that were on it.
 
@@ -107,12 +130,18 @@ def remove(
         secret: the installation's, with which numbers of erased people were hashed.
         source: who says so.
         inbound: the id of the text that says so.
+        channel: of opt-outs of one channel only those of this one are lifted; ``None``: all.
     """
     if not numbers:
         return []
-    removed = {row.number for row in conn.execute(_REMOVE, {"numbers": sorted(numbers)})} | lift(conn, numbers, secret)
+    removed = _taken_off(conn, numbers, channel) | lift(conn, numbers, secret)
     _log_removal(conn, numbers, removed, source, inbound)
     return sorted(removed)
+
+
+def _taken_off(conn: Connection, numbers: Collection[str], channel: str | None = None) -> set[str]:
+    of = {"numbers": sorted(numbers), "channels": None if channel is None else [channel]}
+    return {row.number for row in conn.execute(_REMOVE, of)}
 
 
 def lift_stop(conn: Connection, number: str, inbound: str) -> bool:
@@ -163,33 +192,58 @@ def bring(conn: Connection, listed: Sequence[OptOut]) -> set[str]:
     return {row.number for row in found}
 
 
-_ON_LIST = text("SELECT number, source, created_at FROM opt_outs WHERE number = ANY(:numbers)")
+# Of a number that has opted out of all texts its channels say nothing more.
+_LISTED = """
+SELECT
+  w.number,
+  coalesce(o.source, c.source) AS source,
+  coalesce(o.created_at, c.created_at) AS created_at,
+  CASE WHEN o.number IS NULL THEN c.channels END AS channels
+FROM ({wanted}) w
+LEFT JOIN opt_outs o ON o.number = w.number
+LEFT JOIN LATERAL (
+  SELECT
+    (array_agg(source ORDER BY created_at, channel))[1] AS source,
+    min(created_at) AS created_at,
+    array_agg(channel ORDER BY channel) AS channels
+  FROM channel_opt_outs
+  WHERE number = w.number
+) c ON true
+WHERE o.number IS NOT NULL OR c.channels IS NOT NULL
+ORDER BY w.number
+"""
+_ON_LIST = text(_LISTED.format(wanted="SELECT unnest(CAST(:numbers AS text[])) AS number"))
 
 
 def find(conn: Connection, numbers: Collection[str], secret: bytes) -> dict[str, OptOut]:
-    """Return those of the numbers that must not be texted, also those of erased people."""
-    found = {n: OptOut(n, _BEFORE_ERASURE, None) for n in suppressed(conn, numbers, secret)}
-    listed = conn.execute(_ON_LIST, {"numbers": sorted(numbers)})
-    return found | {row.number: OptOut(row.number, row.source, row.created_at) for row in listed}
+    """Return those of the numbers that must not be texted over some channel or any, also those of erased people."""
+    listed = conn.execute(_ON_LIST, {"numbers": sorted(set(numbers))})
+    found = {row.number: _listed(row) for row in listed}
+    erased = {n: OptOut(n, _BEFORE_ERASURE, None) for n in suppressed(conn, numbers, secret)}
+    return found | {n: one for n, one in erased.items() if n not in found or found[n].channels is not None}
 
 
-# By the primary key, so that each page costs the same however long the list is.
-_PAGE = text("""
-SELECT
-  number,
-  source,
-  created_at
-FROM opt_outs
-WHERE number > :after
-ORDER BY number
-LIMIT :limit
-""")
+# By the primary keys, so that each page costs the same however long the list is.
+_PAGE = text(
+    _LISTED.format(
+        wanted="""
+  (SELECT number FROM opt_outs WHERE number > :after ORDER BY number LIMIT :limit)
+  UNION
+  (SELECT DISTINCT number FROM channel_opt_outs WHERE number > :after ORDER BY number LIMIT :limit)
+  ORDER BY number
+  LIMIT :limit
+"""
+    )
+)
 
 
 def page(conn: Connection, after: str, limit: int) -> list[OptOut]:
     """Return the numbers on the list that follow another one, sorted."""
-    listed = conn.execute(_PAGE, {"after": after, "limit": limit})
-    return [OptOut(row.number, row.source, row.created_at) for row in listed]
+    return [_listed(row) for row in conn.execute(_PAGE, {"after": after, "limit": limit})]
+
+
+def _listed(row: Row[Any]) -> OptOut:
+    return OptOut(row.number, row.source, row.created_at, None if row.channels is None else tuple(row.channels))
 
 
 def every(conn: Connection, at_once: int = 10_000) -> Iterator[OptOut]:
@@ -222,7 +276,7 @@ ON CONFLICT DO NOTHING
 
 def forget(conn: Connection, numbers: Sequence[str], secret: bytes) -> list[str]:
     """Replace numbers on the list by their hashes; return those that were on it."""
-    gone = [row.number for row in conn.execute(_REMOVE, {"numbers": sorted(numbers)})] if numbers else []
+    gone = sorted(_taken_off(conn, numbers)) if numbers else []
     if gone:
         conn.execute(_SUPPRESS, {"number": [_hash(number, secret) for number in gone]})
     return gone

@@ -55,6 +55,7 @@ class Profile:
         phone: the number in E.164; ``None``: there is none.
         country: of the number, as ISO 3166 has it.
         opted_out: whether the number asked not to be texted.
+        opted_out_of: the channels over which it asked not to be texted.
         locale, time_zone: what the application said of the person, not of a device.
     """
 
@@ -63,6 +64,7 @@ class Profile:
     phone: str | None
     country: str | None
     opted_out: bool
+    opted_out_of: tuple[str, ...]
     consent: Consent
     tags: Mapping[str, Any]
     locale: str | None
@@ -97,7 +99,8 @@ SELECT
   p.consented_at,
   p.consent_source,
   p.consent_changed_at,
-  o.number IS NOT NULL AS opted_out
+  o.number IS NOT NULL AS opted_out,
+  ARRAY(SELECT c.channel FROM channel_opt_outs c WHERE c.number = p.number ORDER BY c.channel) AS opted_out_of
 FROM users u
 LEFT JOIN phones p ON p.user_id = u.id
 LEFT JOIN opt_outs o ON o.number = p.number
@@ -116,6 +119,7 @@ def find(conn: Connection, user: str) -> Profile | None:
         phone=row.number,
         country=row.region,
         opted_out=row.opted_out,
+        opted_out_of=tuple(row.opted_out_of),
         consent=Consent(row.consented_at is not None, row.consent_source, row.consent_changed_at),
         tags=row.tags,
         locale=row.locale,

@@ -26,9 +26,10 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
+from knocktwice_shared.channels import SMS
 from knocktwice_worker.audience.segment_fields import Ago, Kind, Op, moment
 from knocktwice_worker.audience.segment_filter import And, Condition, Everyone, Not, Or
-from knocktwice_worker.database.schema import devices, opt_outs, phones, users
+from knocktwice_worker.database.schema import channel_opt_outs, devices, opt_outs, phones, users
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -175,7 +176,8 @@ def _there(joins: bool, rows: Select[Any]) -> ColumnElement[bool]:
 
 def _can_receive_sms(joins: bool) -> ColumnElement[bool]:
     opted_out = exists().where(opt_outs.c.number == phones.c.number).correlate(phones)
-    return _phone(joins, phones.c.number.is_not(None), not_(opted_out))
+    out_of_sms = exists().where(channel_opt_outs.c.number == phones.c.number, channel_opt_outs.c.channel == SMS)
+    return _phone(joins, phones.c.number.is_not(None), not_(opted_out), not_(out_of_sms.correlate(phones)))
 
 
 _FLAGS: dict[str, Callable[[bool], ColumnElement[bool]]] = {

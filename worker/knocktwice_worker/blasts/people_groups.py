@@ -10,7 +10,7 @@ from knocktwice_shared.channels import SMS
 from knocktwice_shared.messages import Category
 from knocktwice_worker.audience.segment_sql import where
 from knocktwice_worker.audience.untextable import FORBIDS
-from knocktwice_worker.database.schema import deliveries, devices, opt_outs, phones, untextable, users
+from knocktwice_worker.database.schema import channel_opt_outs, deliveries, devices, opt_outs, phones, untextable, users
 
 if TYPE_CHECKING:
     from sqlalchemy import Select
@@ -45,12 +45,15 @@ def alike(wanted: Filter, settings: Settings, category: Category, texting: bool)
         .subquery()
     )
     number = phones.c.number
+    out_of_sms = (
+        exists().where(channel_opt_outs.c.number == number, channel_opt_outs.c.channel == SMS).correlate(phones)
+    )
     u = untextable.alias("u")
     remembered = select(u.c.number).where(u.c.channel == SMS, text(FORBIDS)).subquery()
     blocked = phones.c.region.not_in(sorted(settings.sms_countries)) if settings.sms_countries else None
     obstacles = [
         ("no_phone", number.is_(None)),
-        ("opted_out", opt_outs.c.number.is_not(None)),
+        ("opted_out", or_(opt_outs.c.number.is_not(None), out_of_sms)),
         ("no_consent", phones.c.consented_at.is_(None) if category is Category.MARKETING else None),
         ("country_blocked", or_(phones.c.region.is_(None), blocked) if blocked is not None else None),
         ("untextable", remembered.c.number.is_not(None)),

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from sqlalchemy.exc import OperationalError
 
-from knocktwice_worker.audience import opt_outs
+from knocktwice_shared.channels import CONTENTS
+from knocktwice_shared.errors import InvalidMessage
+from knocktwice_worker.audience import channel_opt_outs, opt_outs
 from knocktwice_worker.cli import opt_out_file, phone_options
 from knocktwice_worker.cli.output import AsJson, clock, fail, out, print_json
 from knocktwice_worker.embedded.installation import secret
@@ -32,20 +34,26 @@ Numbers = Annotated[
     list[str], typer.Argument(help="With country code, like +16505550100; quote one that holds spaces.")
 ]
 
+Channel = Annotated[
+    str | None, typer.Option(help="The only channel that it concerns: sms or whatsapp.", show_default="all texts")
+]
+
 
 @app.command()
 def add(
     numbers: Numbers,
     source: Annotated[str, typer.Option(help="Who says so, kept with it.")] = "operator",
+    channel: Channel = None,
 ) -> None:
     """Text these numbers no more, from now on and also where an SMS is already due.
 
     Example: knocktwice opt-out add "+1 650 555 0100" --source "letter of 3 May"
     """
     here = services()
-    wanted = phone_options.any_of(numbers, "numbers", here.settings.phone_rules)
+    wanted, only = phone_options.any_of(numbers, "numbers", here.settings.phone_rules), _known(channel)
     with _transaction(here) as conn:
-        added = len(opt_outs.add(conn, wanted, source))
+        new = channel_opt_outs.add(conn, wanted, only, source) if only else opt_outs.add(conn, wanted, source)
+        added = len(new)
     out.print(f"{added} added, {len(wanted) - added} on the list before")
 
 
@@ -53,12 +61,19 @@ def add(
 def remove(
     numbers: Numbers,
     source: Annotated[str, typer.Option(help="Who says so, told by webhooks.")] = "operator",
+    channel: Channel = None,
 ) -> None:
-    """Let these numbers be texted again, because they asked for it. Exits 1 if none was on the list."""
+    """Let these numbers be texted again, because they asked for it. Exits 1 if none was on the list.
+
+    With --channel an opt-out of all texts stays.
+    """
     here = services()
-    wanted = phone_options.any_of(numbers, "numbers", here.settings.phone_rules)
+    wanted, only = phone_options.any_of(numbers, "numbers", here.settings.phone_rules), _known(channel)
     with _transaction(here) as conn:
-        removed = len(opt_outs.remove(conn, wanted, secret(here.settings).encode(), source))
+        if only:
+            removed = len(channel_opt_outs.remove(conn, wanted, only, source))
+        else:
+            removed = len(opt_outs.remove(conn, wanted, secret(here.settings).encode(), source))
     out.print(f"{removed} removed, {len(wanted) - removed} not on the list")
     if not removed:
         raise typer.Exit(1)
@@ -72,7 +87,8 @@ def list_all(as_json: AsJson = False) -> None:
             print_json([dataclasses.asdict(each) for each in opt_outs.every(conn)])
             return
         for each in opt_outs.every(conn):
-            out.print(f"{each.number:16} {clock(each.since)}  {each.source}", markup=False, soft_wrap=True)
+            only = f"  only {', '.join(each.channels)}" if each.channels is not None else ""
+            out.print(f"{each.number:16} {clock(each.since)}  {each.source}{only}", markup=False, soft_wrap=True)
 
 
 @app.command("import")
@@ -87,7 +103,8 @@ def import_(
 ) -> None:
     """Put the numbers of a file on the list. A number that is on it stays as it is, so a repeat changes nothing.
 
-    The columns source and since are kept, if there are any; export writes them. Every row is accounted for. Rows whose
+    The columns source, since and channels are kept, if there are any; export writes them. Without channels a row
+    concerns all texts. Every row is accounted for. Rows whose
     number cannot be read are named and left out, and the exit code is 1 then. Webhooks are not told.
 
     Example: knocktwice opt-out import old-provider.csv --source "list of our old provider" --dry-run
@@ -111,17 +128,33 @@ def _bring(conn: Connection, page: list[opt_outs.OptOut], here: Services, *, dry
     numbers = [one.number for one in page]
     own = secret(here.settings).encode()
     if dry_run:
-        return set(numbers) - opt_outs.find(conn, numbers, own).keys()
+        listed = opt_outs.find(conn, numbers, own)
+        return {one.number for one in page if not _says(listed.get(one.number), one)}
     # Numbers of erased people are on it as hashes; with their number known again they come back by themselves.
     opt_outs.restore(conn, numbers, own)
-    return opt_outs.bring(conn, page)
+    added = opt_outs.bring(conn, [one for one in page if one.channels is None])
+    of_channels = [(o.number, channel, o.source, o.since) for o in page for channel in o.channels or ()]
+    return added | channel_opt_outs.bring(conn, of_channels)
+
+
+def _says(listed: opt_outs.OptOut | None, one: opt_outs.OptOut) -> bool:
+    """Whether the list says the same already, or more."""
+    if listed is None or listed.channels is None:
+        return listed is not None
+    return one.channels is not None and set(one.channels) <= set(listed.channels)
+
+
+def _known(channel: str | None) -> str | None:
+    if channel is not None and channel not in CONTENTS:
+        raise InvalidMessage("channel", f"must be one of {', '.join(CONTENTS)}, or left out for all texts")
+    return channel
 
 
 @app.command()
 def export(
     output: Annotated[Path | None, typer.Option(help="The file to write.", show_default="standard output")] = None,
 ) -> None:
-    """Write the list as CSV: number, source, since. Numbers of erased people are not in it: only hashes are kept.
+    """Write the list as CSV: number, source, since, channels (none: all texts). Numbers of erased people are not in it: only hashes are kept.
 
     Example: knocktwice opt-out export --output opt-outs.csv
     """
@@ -135,10 +168,11 @@ def export(
 
 def _write(writer: opt_out_file.Writer) -> int:
     count = 0
-    writer.writerow(["number", "source", "since"])
+    writer.writerow(["number", "source", "since", "channels"])
     with _transaction(services()) as conn:
         for each in opt_outs.every(conn):
-            writer.writerow([each.number, each.source, each.since.isoformat() if each.since else ""])
+            since = each.since.isoformat() if each.since else ""
+            writer.writerow([each.number, each.source, since, " ".join(each.channels or ())])
             count += 1
     return count
 

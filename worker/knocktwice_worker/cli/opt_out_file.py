@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+from knocktwice_shared.channels import CONTENTS
 from knocktwice_shared.errors import InvalidMessage
 from knocktwice_worker.audience.opt_outs import OptOut
 from knocktwice_worker.cli import phone_options
@@ -25,6 +26,7 @@ _PAGE = 5_000
 _NUMBER = ("number", "phone", "phone number", "phone_number", "phonenumber", "mobile", "msisdn", "tel", "to", "from")
 _SOURCE = ("source",)
 _SINCE = ("since", "created_at", "date", "opted_out_at")
+_CHANNELS = ("channels", "channel")
 _SOURCE_LIMIT = 200
 
 
@@ -80,6 +82,7 @@ class Row(NamedTuple):
     number: str
     source: str = ""
     since: str = ""
+    channels: str = ""
 
 
 @contextmanager
@@ -119,11 +122,11 @@ def _rows(file: Iterable[str], column: str | None) -> Iterator[Row]:
     if place is None:
         # There is no heading, so the first line is a number like all others.
         yield Row(1, heading[0] if heading else "")
-        place, source, since = 0, None, None
+        place, source, since, channels = 0, None, None, None
     else:
-        source, since = _first(names, _SOURCE), _first(names, _SINCE)
+        source, since, channels = (_first(names, known) for known in (_SOURCE, _SINCE, _CHANNELS))
     for row in reader:
-        yield Row(reader.line_num, _cell(row, place), _cell(row, source), _cell(row, since))
+        yield Row(reader.line_num, *(_cell(row, column) for column in (place, source, since, channels)))
 
 
 def _chained(first: str, rest: Iterator[str]) -> Iterator[str]:
@@ -161,7 +164,7 @@ def pages(read: Iterable[Row], source: str, report: Report, rules: Rules) -> Ite
         source: who says so where a row does not tell.
         rules: how numbers are read.
     """
-    seen: set[str] = set()
+    seen: set[tuple[str, tuple[str, ...] | None]] = set()
     page: list[OptOut] = []
     for row in read:
         report.rows += 1
@@ -173,10 +176,10 @@ def pages(read: Iterable[Row], source: str, report: Report, rules: Rules) -> Ite
         except InvalidMessage as error:
             report.refused.append(Refused(row.line, f"{error.field}: {error.problem}"))
             continue
-        if one.number in seen:
+        if (one.number, one.channels) in seen:
             report.repeated += 1
             continue
-        seen.add(one.number)
+        seen.add((one.number, one.channels))
         page.append(one)
         if len(page) == _PAGE:
             yield page
@@ -190,9 +193,12 @@ def _opt_out(row: Row, source: str, rules: Rules) -> OptOut:
     said = row.source or source
     if len(said) > _SOURCE_LIMIT or not said.isprintable():
         raise InvalidMessage("source", f"must be at most {_SOURCE_LIMIT} printable characters")
+    channels = tuple(sorted(set(row.channels.casefold().replace(",", " ").split()))) or None
+    if channels is not None and not CONTENTS.keys() >= set(channels):
+        raise InvalidMessage("channels", f"may be {', '.join(CONTENTS)}, or empty for all texts")
     if not row.since:
-        return OptOut(number, said, None)
+        return OptOut(number, said, None, channels)
     try:
-        return OptOut(number, said, datetime.fromisoformat(row.since).astimezone())
+        return OptOut(number, said, datetime.fromisoformat(row.since).astimezone(), channels)
     except (ValueError, OverflowError):
         raise InvalidMessage("since", "must be a time like 2026-11-21T09:30:00+01:00") from None

@@ -38,7 +38,7 @@ def show(user: User, unmasked: Unmasked = False, as_json: AsJson = False) -> Non
     source = f" ({found.consent.source})" if found.consent.source else ""
     facts = {
         "number": f"{found.phone or 'none'}{f' ({found.country})' if found.country else ''}",
-        "opted out": "yes: not texted" if found.opted_out else "no",
+        "opted out": "yes: not texted" if found.opted_out else _only(found.opted_out_of),
         "marketing": f"consent {consent}{source} {clock(found.consent.at)}".rstrip(),
         "locale": found.locale or "that of the devices",
         "time zone": found.time_zone or "that of the devices, or of the number",
@@ -48,6 +48,10 @@ def show(user: User, unmasked: Unmasked = False, as_json: AsJson = False) -> Non
     for name, fact in facts.items():
         out.print(f"{name:12} {fact}", markup=False, soft_wrap=True)
     _print_devices(found.devices)
+
+
+def _only(channels: Sequence[str]) -> str:
+    return f"of {', '.join(channels)} only" if channels else "no"
 
 
 @app.command()

@@ -189,6 +189,16 @@ opt_outs = Table(
     comment="Numbers that must not be texted.",
 )
 
+channel_opt_outs = Table(
+    "channel_opt_outs",
+    metadata,
+    Column("number", Text, primary_key=True, comment="The number in E.164."),
+    Column("channel", Text, primary_key=True, comment="The channel, like sms."),
+    Column("source", Text, nullable=False, comment="Who says so."),
+    _time("created_at", "Since when it must not be texted.", required=True),
+    comment="Numbers that must not be texted over one channel.",
+)
+
 untextable = Table(
     "untextable",
     metadata,
@@ -602,6 +612,7 @@ opt_out_changes = Table(
     Column("changed", Boolean, nullable=False, comment="Whether the list changed by it; only then it is told."),
     _time("at", "When it was said; what was said before is ignored.", required=True),
     _time("noted_at", "When it was written down.", required=True),
+    Column("channel", Text, comment="The only channel that it concerns. NULL: all texts."),
     # serves: whether something newer was said about a number
     Index("opt_out_changes_number_idx", "number", "at"),
     # serves: what is new since a follower looked last

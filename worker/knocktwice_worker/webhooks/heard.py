@@ -45,7 +45,7 @@ WITH heard AS (
     c.noted_at,
     c.number,
     1,
-    jsonb_build_object('source', c.source, 'inbound', c.inbound_id, 'since', c.at)
+    jsonb_build_object('source', c.source, 'inbound', c.inbound_id, 'since', c.at, 'only', c.channel)
       || CASE
         WHEN i.id IS NULL THEN '{{}}'
         ELSE jsonb_build_object('provider', i.provider, 'channel', i.channel, 'keyword', i.wish)

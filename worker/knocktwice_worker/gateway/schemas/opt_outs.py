@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
+from knocktwice_shared.channels import CONTENTS
 from knocktwice_worker.gateway.schemas.fields import Body, text_of
 
 #: Most entries of one request.
@@ -15,12 +16,17 @@ ENTRIES_LIMIT = 1_000
 Source = Annotated[str, text_of(200), Field(description="Who says so; kept with the number.")]
 
 
+#: A channel over which people are texted.
+Channel = Annotated[str, WithJsonSchema({"type": "string", "enum": [*CONTENTS]})]
+
+
 class OptOutBody(Body):
     """Who says that a number must not be texted."""
 
     model_config = ConfigDict(json_schema_extra={"example": {"source": "letter of 3 May"}})
 
     source: Source = "application"
+    channel: Channel | None = Field(None, description="The only channel that it concerns; left out: all texts.")
 
 
 #: An entry is judged by itself: whatever is wrong with it, the others are kept.
@@ -28,7 +34,8 @@ OptOutEntry = Annotated[
     Any,
     WithJsonSchema(
         {
-            "description": "An object with `number` (in E.164) and, if you like, `source` (at most 200 characters).",
+            "description": "An object with `number` (in E.164) and, if you like, `source` (at most 200 characters) and `channel` "
+            "(the only one that it concerns; left out: all texts).",
             "examples": [{"number": "+16505550100", "source": "letter of 3 May"}],
         }
     ),
@@ -51,6 +58,7 @@ class OptOutAnswer(BaseModel):
     number: str = Field(examples=["+16505550100"])
     source: str = Field(description="`sms`: the person, by a text; `provider`; or what was told.")
     since: datetime | None = Field(description="Null: its owner was erased, and only a hash was kept.")
+    channels: list[str] | None = Field(description="The only channels that it concerns; null: all texts.")
 
 
 class OptOutResult(BaseModel):

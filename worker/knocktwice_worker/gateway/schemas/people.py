@@ -49,6 +49,7 @@ class Person(BaseModel):
     )
     country: str | None = Field(description="Of the number, as ISO 3166 has it.")
     opted_out: bool = Field(description="Whether the number asked not to be texted.")
+    opted_out_of: list[str] = Field(description="The channels over which it asked not to be texted.")
     consent: KnownConsent
     tags: dict[str, Any]
     locale: str | None = Field(description="What was said of the person, not of a device.")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Connection, text
 
 from knocktwice_shared.messages import Category, When
+from knocktwice_worker.audience import channel_opt_outs
 from knocktwice_worker.audience.untextable import FORBIDS
 from knocktwice_worker.database.bulk import rows
 from knocktwice_worker.lifecycle import Delay, DeliveryState, ProviderState, Untextable
@@ -136,6 +137,8 @@ class DueStep:
     unseen_until: datetime | None
 
 
+_OPTED_OUT_OF_CHANNEL = channel_opt_outs.FORBIDS.format(number="coalesce(n.phone, ph.number)", channel="d.channel")
+
 # Locked in the order in which receipts lock, so that the two wait for each other and never deadlock. A push that waits for its
 # own time starts the countdown anew when it goes out, so the step behind it is not due yet.
 #
@@ -173,7 +176,7 @@ SELECT
   n.batch_id,
   n.user_id,
   coalesce(n.phone, ph.number),
-  o.number IS NOT NULL,
+  o.number IS NOT NULL OR {_OPTED_OUT_OF_CHANNEL},
   u.reason,
   n.phone IS NOT NULL OR ph.consented_at IS NOT NULL,
   e.delivered,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Connection, Engine, Row, text
 
 from knocktwice_shared.messages import Category
-from knocktwice_worker.audience import opt_outs, untextable
+from knocktwice_worker.audience import channel_opt_outs, opt_outs, untextable
 from knocktwice_worker.database.bulk import rows
 from knocktwice_worker.lifecycle import DeliveryState, Note, NotificationState, Untextable
 from knocktwice_worker.notifications.store.braked import BRAKE, SINGLE
@@ -74,6 +74,8 @@ class ReservedStep:
     single: bool
 
 
+_OPTED_OUT_OF_CHANNEL = channel_opt_outs.FORBIDS.format(number="d.number", channel="d.channel")
+
 # Locked all at once and in the order in which receipts lock, so that the two wait for each other and never deadlock;
 # and before anything else, so that the claim sees every receipt committed until then. Columns as in ReservedStep.
 _RESERVED = text(f"""
@@ -94,7 +96,7 @@ SELECT
   d.sender,
   d.provider,
   d.tries,
-  o.number IS NOT NULL,
+  o.number IS NOT NULL OR {_OPTED_OUT_OF_CHANNEL},
   n.phone IS NOT NULL OR ph.consented_at IS NOT NULL,
   n.user_id IS NULL OR coalesce(ph.number = d.number, false),
   knocktwice_now() - d.due_at,
@@ -139,6 +141,7 @@ class Placement:
 _NOT_STOPPED = f"""
   NOT EXISTS (SELECT FROM events e WHERE e.notification_id = d.notification_id AND {ANSWERS})
   AND NOT EXISTS (SELECT FROM opt_outs o WHERE o.number = d.number)
+  AND NOT {_OPTED_OUT_OF_CHANNEL}
 """
 
 # Otherwise the message would wait for the end of a lease that nobody holds, and go late if its number is in again by then.
