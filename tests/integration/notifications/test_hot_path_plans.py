@@ -64,6 +64,7 @@ GENERATE = (
     "INSERT INTO blast_pages (id, last_id, blast_id, count) SELECT gen_random_uuid(), id, id, 1 FROM blasts",
     "INSERT INTO links (token, notification_id, step, target) SELECT md5(CAST(id AS text)), id, 1, 'https://x' FROM notifications",
     "INSERT INTO opt_outs (number, source) SELECT number, 'STOP' FROM phones",
+    "INSERT INTO channel_opt_outs (number, channel, source) SELECT number, 'whatsapp', 'letter' FROM phones",
     "INSERT INTO suppressions (number) SELECT sha256(CAST(number AS bytea)) FROM phones",
     "INSERT INTO erasures (person, erased_at) SELECT sha256(CAST(id AS bytea)), now() FROM users",
 )
@@ -131,7 +132,15 @@ HOT: dict[str, tuple[Callable[[sa.Connection, Archive], object], list[str]]] = {
     "the record of pushes": (lambda c, a: _push(c, a.open[:50]), ["attempts_pkey", "notifications_pkey"]),
     "the decision": (
         lambda c, a: store.due(c, a.open[:50]),
-        ["deliveries_pkey", "notifications_pkey", "phones_pkey", "opt_outs_pkey", "untextable_pkey", "events_pkey"],
+        [
+            "deliveries_pkey",
+            "notifications_pkey",
+            "phones_pkey",
+            "opt_outs_pkey",
+            "channel_opt_outs_pkey",
+            "untextable_pkey",
+            "events_pkey",
+        ],
     ),
     "the reservation": (
         lambda c, a: store.reserve(c, [store.Reservation(i, "+436601234567", "t", b"f") for i in a.open[:50]], MINUTE),

@@ -49,10 +49,10 @@ def add(
 
     Example: knocktwice opt-out add "+1 650 555 0100" --source "letter of 3 May"
     """
-    here = services()
+    here, said = services(), _said(source)
     wanted, only = phone_options.any_of(numbers, "numbers", here.settings.phone_rules), _known(channel)
     with _transaction(here) as conn:
-        new = channel_opt_outs.add(conn, wanted, only, source) if only else opt_outs.add(conn, wanted, source)
+        new = channel_opt_outs.add(conn, wanted, only, said) if only else opt_outs.add(conn, wanted, said)
         added = len(new)
     out.print(f"{added} added, {len(wanted) - added} on the list before")
 
@@ -67,13 +67,13 @@ def remove(
 
     With --channel an opt-out of all texts stays.
     """
-    here = services()
+    here, said = services(), _said(source)
     wanted, only = phone_options.any_of(numbers, "numbers", here.settings.phone_rules), _known(channel)
     with _transaction(here) as conn:
         if only:
-            removed = len(channel_opt_outs.remove(conn, wanted, only, source))
+            removed = len(channel_opt_outs.remove(conn, wanted, only, said))
         else:
-            removed = len(opt_outs.remove(conn, wanted, secret(here.settings).encode(), source))
+            removed = len(opt_outs.remove(conn, wanted, secret(here.settings).encode(), said))
     out.print(f"{removed} removed, {len(wanted) - removed} not on the list")
     if not removed:
         raise typer.Exit(1)
@@ -109,7 +109,7 @@ def import_(
 
     Example: knocktwice opt-out import old-provider.csv --source "list of our old provider" --dry-run
     """
-    here = services()
+    here, source = services(), _said(source)
     report = opt_out_file.Report(dry_run=dry_run)
     with opt_out_file.rows(file, column) as read:
         for page in opt_out_file.pages(read, source, report, here.settings.phone_rules.of_anyone):
@@ -142,6 +142,12 @@ def _says(listed: opt_outs.OptOut | None, one: opt_outs.OptOut) -> bool:
     if listed is None or listed.channels is None:
         return listed is not None
     return one.channels is not None and set(one.channels) <= set(listed.channels)
+
+
+def _said(source: str) -> str:
+    if not source.strip() or len(source) > opt_out_file.SOURCE_LIMIT or not source.isprintable():
+        raise InvalidMessage("source", f"must be text of 1 to {opt_out_file.SOURCE_LIMIT} printable characters")
+    return source
 
 
 def _known(channel: str | None) -> str | None:

@@ -27,7 +27,8 @@ _NUMBER = ("number", "phone", "phone number", "phone_number", "phonenumber", "mo
 _SOURCE = ("source",)
 _SINCE = ("since", "created_at", "date", "opted_out_at")
 _CHANNELS = ("channels", "channel")
-_SOURCE_LIMIT = 200
+#: Most characters of who says so.
+SOURCE_LIMIT = 200
 
 
 class Writer(Protocol):
@@ -191,8 +192,8 @@ def pages(read: Iterable[Row], source: str, report: Report, rules: Rules) -> Ite
 def _opt_out(row: Row, source: str, rules: Rules) -> OptOut:
     number = phone_options.textable(row.number, "number", rules)
     said = row.source or source
-    if len(said) > _SOURCE_LIMIT or not said.isprintable():
-        raise InvalidMessage("source", f"must be at most {_SOURCE_LIMIT} printable characters")
+    if len(said) > SOURCE_LIMIT or not said.isprintable():
+        raise InvalidMessage("source", f"must be at most {SOURCE_LIMIT} printable characters")
     channels = tuple(sorted(set(row.channels.casefold().replace(",", " ").split()))) or None
     if channels is not None and not CONTENTS.keys() >= set(channels):
         raise InvalidMessage("channels", f"may be {', '.join(CONTENTS)}, or empty for all texts")
