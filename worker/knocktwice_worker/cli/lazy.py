@@ -47,9 +47,6 @@ class _Listed(TyperCommand):
 
     def real(self) -> Any:
         """Return the command itself."""
-        from knocktwice_worker.cli import output
-
-        output.log_warnings()
         found: Callable[..., Any] | typer.Typer = self._entry.load()
         if isinstance(found, typer.Typer):
             return _plain(typer.main.get_group(found))
@@ -84,7 +81,13 @@ def group(panels: Mapping[str, Sequence[Entry]]) -> type[TyperGroup]:
 
         def resolve_command(self, ctx: Any, args: list[str]) -> tuple[Any, Any, list[str]]:
             name, command, rest = super().resolve_command(ctx, args)
-            return name, command.real() if isinstance(command, _Listed) else command, rest
+            if not isinstance(command, _Listed):
+                return name, command, rest
+            from knocktwice_worker.cli import output
+
+            # Only what runs sets up the log of its process; what is only listed or documented does not.
+            output.log_warnings()
+            return name, command.real(), rest
 
         def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002 - the base class's signature
             width = max(len(name) for name in self.commands)

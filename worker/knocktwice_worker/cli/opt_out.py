@@ -37,7 +37,8 @@ Numbers = Annotated[
 ]
 
 Channel = Annotated[
-    str | None, typer.Option(help="The only channel that it concerns: sms or whatsapp.", show_default="all texts")
+    str | None,
+    typer.Option(help=f"The only channel that it concerns: {' or '.join(CONTENTS)}.", show_default="all texts"),
 ]
 
 

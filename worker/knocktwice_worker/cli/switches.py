@@ -103,7 +103,10 @@ def list_all(
     everything: Annotated[bool, typer.Option("--all", help="Pauses that are over, too.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """List what is paused, with how many messages wait for it, and which settings are changed."""
+    """List what is paused, with how many messages wait for it, and which settings are changed.
+
+    Example: knocktwice switches
+    """
     with reading(_connected()) as conn:
         found, changed = pauses.list_all(conn, everything=everything), overrides.list_all(conn)
     if as_json:
@@ -154,7 +157,10 @@ def audit_lines(
     before: Annotated[int | None, typer.Option(help="Only older lines than this number.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show what operators did: who, when, what and why."""
+    """Show what operators did: who, when, what and why.
+
+    Example: knocktwice audit
+    """
     with reading(_connected()) as conn:
         found = audit.lines(conn, limit=limit, before=before)
     if as_json:

@@ -35,7 +35,7 @@ def canonical(tag: str) -> str:
     """
     try:
         standard = standardize_tag(plain(tag))
-        if standard.partition("-")[0] == "und":
+        if standard.partition("-")[0] == "und" or tag.endswith(("-", "_")):
             raise ValueError
         return str(Locale.parse(standard.replace("-", "_"))).replace("_", "-")
     except (ValueError, UnknownLocaleError, TypeError):
