@@ -49,7 +49,10 @@ def test_a_pause_is_set_listed_seen_by_doctor_and_ended_by_the_same_words(run: C
         (("pause", "sms", "--for", "0s", *WHY), "for: must be longer than nothing"),
         (("pause", "sms", "--channel", "push", *WHY), "it is sms or push, not both"),
         (("resume", "--id", "7", *WHY), "pause 7 is not on; paused now: nothing"),
-        (("set", "secret", "x", *WHY), "secret: cannot be changed without a restart; these can: KNOCKTWICE_SMS_PER_DAY"),
+        (
+            ("set", "secret", "x", *WHY),
+            "secret: cannot be changed without a restart; these can: KNOCKTWICE_SMS_PER_DAY",
+        ),
         (("set", "sms_budget", "many", *WHY), "KNOCKTWICE_SMS_BUDGET: "),
         (("set", "quiet_hours", "late", *WHY), "KNOCKTWICE_QUIET_HOURS: is not a span of hours such as 21:00-08:00"),
         (("set", "sms_countries", '["XX"]', *WHY), "KNOCKTWICE_SMS_COUNTRIES: "),
