@@ -34,7 +34,7 @@ async function feed(count) {
       await queues.push.add("push", { id, person, title: `Order ${order} is ready`, body: `Hi Ana, your order ${order} is ready.` }, kept);
       if (order % 2) pushed.push(id);
       if (pushed.length > 64) await queues.receipt.add("receipt", { id: pushed.shift() }, kept);
-      if (order % 256 === 0) await room(512);
+      if (order % 32 === 0) await room(64);
     }
   };
   await Promise.all(Array.from({ length: 32 }, caller));

@@ -39,7 +39,7 @@ def test_the_interface_is_shown_offline_and_can_be_tried(page: Page, shown: Http
     one = one.filter(has=page.locator("summary .method", has_text="POST")).first
     one.locator("summary").click()
     one.locator("textarea").fill(
-        '{"to": {"registrations": ["r-1"]}, "push": {"title": "Hello", "body": "Knock knock"}}'
+        '{"registrations": ["a-registration"], "push": {"title": "Hello", "body": "Knock knock"}}'
     )
     page.fill("#key", shown.key())
     one.get_by_role("button", name="Send").click()

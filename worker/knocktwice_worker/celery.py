@@ -117,7 +117,7 @@ def _end_within_grace(**_: Any) -> None:
 
 @celeryd_init.connect
 def _refuse_unfit_pools(options: Mapping[str, Any], **_: Any) -> None:
-    pools.refuse_unfit(options.get("pool_cls") or app.conf.worker_pool)
+    pools.refuse_unfit(options.get("pool") or options.get("pool_cls") or app.conf.worker_pool)
 
 
 @setup_logging.connect

@@ -32,7 +32,13 @@ NUMBER = "+16505550100"
 
 def _batch(**recipient: Any) -> dict[str, Any]:
     recipients = [{"id": str(uuid7()), **recipient}]
-    return {"v": 1, "id": str(uuid7()), "content": {"sms": {"text": "Hi"}}, "only": "sms", "recipients": recipients}
+    return {
+        "v": 1,
+        "id": str(uuid7()),
+        "content": {"sms": {"text": f"Hi {uuid7()}"}},
+        "only": "sms",
+        "recipients": recipients,
+    }
 
 
 def _sent(here: Services, **recipient: Any) -> str:
@@ -58,7 +64,7 @@ def test_the_history_is_asked_by_person_number_key_and_provider_id_page_by_page(
     assert _ids(run("history", "--phone", "+1 650 555-0100", "--json")) == [second, first]
     assert _ids(run("history", "--user", "ada", "--json")) == [first]
     assert _ids(run("history", "--key", "order 1", "--json")) == [second]
-    assert _ids(run("history", "--state", "texted", "--since", "1h", "--json")) == [other, second]
+    assert _ids(run("history", "--state", "texted", "--since", "1h", "--json")) == [other, second, first]
     page = json.loads(run("history", "--limit", "1", "--json").out)
     assert _ids(run("history", "--limit", "1", "--before", page["next"], "--json")) == [second]
     with working.engine.connect() as conn:
@@ -77,7 +83,7 @@ def test_the_history_is_asked_by_person_number_key_and_provider_id_page_by_page(
         (("--reported", "lost"), "reported: must be one of "),
         (("--since", "soon"), "since: must be a day"),
         (("--before", "x"), "before: must be the id"),
-        (("--phone", "12"), "phone"),
+        (("--phone", "12"), "phone: "),
     ],
 )
 def test_a_filter_that_means_nothing_is_refused(
@@ -85,7 +91,7 @@ def test_a_filter_that_means_nothing_is_refused(
 ) -> None:
     refused = run("history", *words)
     assert refused.code == 1
-    assert said in refused.err or "error:" in refused.err
+    assert said in refused.err
 
 
 def test_a_parked_message_is_shown_masked_replayed_once_and_dropped(

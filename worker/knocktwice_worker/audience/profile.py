@@ -82,6 +82,11 @@ class Profile:
         )
 
 
+def is_storable(id_: str) -> bool:
+    """Whether PostgreSQL can hold an id: it takes neither NUL nor half a surrogate pair, so nobody has such an id."""
+    return "\0" not in id_ and id_.encode(errors="replace").decode() == id_
+
+
 def ending(registration: str) -> str:
     """Return the ending of a registration, by which a person's devices can be told apart and not reached."""
     return f"…{registration[-_ENDING:]}"
@@ -110,6 +115,8 @@ WHERE u.id = :user
 
 def find(conn: Connection, user: str) -> Profile | None:
     """Return a person; ``None``: there is nobody of this id. What was accepted a moment ago may not be written yet."""
+    if not is_storable(user):
+        return None
     row = conn.execute(_PERSON, {"user": user}).first()
     if row is None:
         return None

@@ -11,9 +11,10 @@ import typer
 from rich.markup import escape
 
 from knocktwice_shared.errors import InvalidMessage
+from knocktwice_worker.cli import phone_options
 from knocktwice_worker.cli.output import AsJson, clock, out, print_json, reading
 from knocktwice_worker.lifecycle import NotificationState, ProviderState
-from knocktwice_worker.notation import durations, phone_numbers
+from knocktwice_worker.notation import durations
 from knocktwice_worker.reporting import story
 from knocktwice_worker.reporting.history import PAGE_LIMIT, Entry, Wanted, page
 from knocktwice_worker.services import services
@@ -57,7 +58,7 @@ def history(
         before=None if before is None else _id(before),
         limit=limit,
         provider_status=None if reported is None else _reported(reported),
-        phone=None if phone is None else phone_numbers.canonical(phone, rules),
+        phone=None if phone is None else phone_options.textable(phone, "phone", rules),
         blast=blast,
     )
     with reading(here) as conn:

@@ -8,7 +8,6 @@ from uuid import UUID
 
 from sqlalchemy import text
 
-from knocktwice_shared.errors import InvalidMessage
 from knocktwice_worker.notation import phone_numbers
 from knocktwice_worker.reporting import history, story
 from knocktwice_worker.reporting.story import mask
@@ -87,5 +86,5 @@ def _number(word: str, rules: phone_numbers.Rules) -> str | None:
         return None
     try:
         return phone_numbers.canonical(word, rules.of_anyone)
-    except InvalidMessage:
+    except phone_numbers.UnusableNumber:
         return None

@@ -99,7 +99,17 @@ def asking_all(sentinels: Sentinels) -> Callable[..., Any]:
         asked = Sentinel(  # type: ignore[no-untyped-call]
             sentinels.hosts, sentinel_kwargs={**patience, **sentinels.login}, **patience, **sentinels.server_login
         )
-        return asked.master_for(sentinels.master, db=sentinels.db)
+        primary = asked.master_for(sentinels.master, db=sentinels.db)
+        close = primary.aclose
+
+        async def close_all() -> None:
+            # Flower closes the client after each look, and nobody else would close those of the Sentinels.
+            await close()
+            for one in asked.sentinels:
+                await one.aclose()
+
+        primary.aclose = close_all
+        return primary
 
     return client
 
