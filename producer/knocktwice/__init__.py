@@ -14,8 +14,6 @@ client.notify(
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from knocktwice.aio import AsyncClient
 from knocktwice.channels import WhatsApp
 from knocktwice.client import Client
@@ -24,6 +22,9 @@ from knocktwice.keys import NotificationId
 from knocktwice_shared.durability import Durability
 from knocktwice_shared.errors import BrokerUnavailable, InvalidMessage, KnocktwiceError, NotConfirmed, QueueFull
 from knocktwice_shared.messages import Category, LocalTime, Platform, Push, Receipt, ReceiptEvent, Recipient, When
+
+#: The version of this distribution, of producer, worker and command alike.
+__version__ = "0.1.0"
 
 __all__ = [
     "AsyncClient",
@@ -48,15 +49,3 @@ __all__ = [
     "When",
     "__version__",
 ]
-
-if TYPE_CHECKING:
-    __version__: str
-
-
-def __getattr__(name: str) -> str:
-    """Return the installed version as ``__version__``; it is looked up when it is asked for, which takes a while."""
-    if name != "__version__":
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib.metadata import version
-
-    return version("knocktwice")
