@@ -331,7 +331,7 @@ def test_the_same_key_again_says_so_and_exits_with_0(run: Run) -> None:
     assert run(*START).out == "blast k: started\n"
     said = run(*START, "--budget-parts", "0")
     assert (said.code, said.out) == (0, "blast k: was started before; nothing was done\n")
-    assert run(*START, "--json").json == {"id": str(blast_id("k")), "key": "k", "new": False}
+    assert run(*START, "--json").json == {"id": str(blast_id("k")), "key": "k", "new": False, "differs": False}
 
 
 @pytest.mark.usefixtures("people")
