@@ -21,6 +21,7 @@ from knocktwice_worker.cli import main as cli
 from knocktwice_worker.config import FROM_FILES, Settings
 from knocktwice_worker.database.schema import metadata
 from knocktwice_worker.lifecycle import ANSWERED_LATER, EDGES, DeliveryState, NotificationState
+from knocktwice_worker.metrics.series import SERIES, Kind
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -187,6 +188,16 @@ def table_of_tables() -> str:
     return "\n".join([*rows, *(f"| `{name}` | {table.comment} |" for name, table in sorted(metadata.tables.items()))])
 
 
+def series_table() -> str:
+    """Return the table of the series for Prometheus."""
+    endings = {Kind.COUNTER: "_total", Kind.GAUGE: "", Kind.HISTOGRAM: "_bucket"}
+    rows = ["| series | labels | what it says |", "|---|---|---|"]
+    for one in SERIES.values():
+        labels = ", ".join(f"`{label}`" for label in one.labels)
+        rows.append(f"| `{one.name}{endings[one.kind]}` | {labels} | {one.meaning} |")
+    return "\n".join(rows)
+
+
 #: File → name of the part between its two markers → what belongs there.
 PARTS: dict[str, dict[str, Callable[[], str]]] = {
     "docs/settings.md": {"settings": settings_table},
@@ -202,6 +213,7 @@ PARTS: dict[str, dict[str, Callable[[], str]]] = {
         "tables": table_of_tables,
     },
     "deploy/env.example": {"settings": settings_lines},
+    "docs/metrics.md": {"series": series_table},
     "docs/reliability.md": {"violations": violations_table},
 }
 

@@ -29,6 +29,7 @@ PARTS = (
     "limits",
     "blast",
     "critical",
+    "metrics",
     "growth",
 )
 

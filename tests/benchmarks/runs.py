@@ -22,7 +22,7 @@ from benchmarks.meter import Spent, measure
 from knocktwice import Client
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from benchmarks.peers import Program
     from benchmarks.written import Written
@@ -118,14 +118,17 @@ def ours(
     database_url: str,
     withdraw: bool = False,
     tally: Tally | None = None,
+    settings: Mapping[str, str] | None = None,
 ) -> Iterator[Result]:
     """Run knocktwice several times.
 
     Args:
         withdraw: whether an SMS takes its push off the screen, by one more push; the textbook does not.
         tally: is filled in when all rounds are over.
+        settings: variables for the workers, beyond those that every run has.
     """
     env = here.environment(database_url, url) | {"KNOCKTWICE_WITHDRAW": str(withdraw)} | written.counting(here.home)
+    env |= settings or {}
     here.empty_the_broker()
     engine = sa.create_engine(database_url, poolclass=sa.NullPool)
     before = written.row_versions(engine) if tally else 0

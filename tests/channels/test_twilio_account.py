@@ -11,7 +11,7 @@ from knocktwice_worker.channels.provider import Examination
 from knocktwice_worker.channels.twilio import account
 from knocktwice_worker.channels.twilio.sms import TwilioSmsChannel
 from knocktwice_worker.channels.twilio.whatsapp import TwilioWhatsappChannel
-from knocktwice_worker.cli import doctor
+from knocktwice_worker.diagnosis import doctor
 from knocktwice_worker.sandbox import Answer, Rule, Sandbox
 from knocktwice_worker.sandbox.accounts import ACCOUNT_SID, AUTH_TOKEN, SENDER
 from support.ports import free_port

@@ -9,8 +9,8 @@ import pytest
 import sqlalchemy as sa
 
 from knocktwice import BrokerUnavailable, Client, Push, Recipient
-from knocktwice_worker.cli import doctor
 from knocktwice_worker.config import Settings
+from knocktwice_worker.diagnosis import doctor
 from knocktwice_worker.services import Services
 from support.sentinel import Guarded
 from support.system import System, eventually

@@ -113,6 +113,7 @@ def guarded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Flower as our application changes it, for this test only."""
     for place, name in ((EventsState, "event"), (Inspector, "_on_update"), (command, "extract_settings")):
         monkeypatch.setattr(place, name, getattr(place, name))
+    monkeypatch.setattr(EventsState, "__init__", EventsState.__init__)
     monkeypatch.setattr(command, "_guarded", False, raising=False)
     flower_guard.install()
 
@@ -148,6 +149,35 @@ def test_flower_shows_what_we_say_of_every_kind_of_message(valkey_url: str, valk
     failure = """TaskFailed("OperationalError; see the worker's log")"""
     assert flower_guard.visible(failure) == failure
     assert flower_guard.visible(f"({{'user': 'u-1', 'id': '{id_}'}},)") == "(hidden)"
+
+
+def test_tasks_of_a_killed_worker_are_lost_and_not_active_for_ever(flower: str, valkey_url: str) -> None:
+    killed, alive, done = (str(uuid4()) for _ in range(3))
+
+    def tell(hostname: str, **tasks: str) -> None:
+        with Celery(broker=valkey_url) as app, app.events.default_dispatcher(hostname=hostname) as events:
+            events.send("worker-heartbeat", freq=2, active=1, processed=1)
+            for id_, state in tasks.items():
+                events.send("task-received", uuid=id_, name="knocktwice.send_push", args=OURS, kwargs="{}")
+                events.send(f"task-{state}", uuid=id_)
+
+    def shown(*ids: str) -> list[str | None]:
+        tasks = json.loads(_get(f"{flower}/api/tasks"))
+        return [tasks.get(id_, {}).get("state") for id_ in ids]
+
+    def both_work() -> bool:
+        # Events that are sent before Flower listens are lost, so they are told until they are seen.
+        tell("killed@test", **{killed: "started", done: "succeeded"})
+        tell("alive@test", **{alive: "started"})
+        return shown(killed, alive, done) == ["STARTED", "STARTED", "SUCCESS"]
+
+    def one_fell_silent() -> bool:
+        tell("alive@test")
+        return shown(killed)[0] == "LOST"
+
+    eventually(both_work)
+    eventually(one_fell_silent)
+    assert shown(alive, done) == ["STARTED", "SUCCESS"]
 
 
 def test_flower_asks_who_is_there_and_lets_nobody_act(flower: str) -> None:

@@ -41,7 +41,6 @@ def test_however_many_ask_whether_it_is_ready_they_share_one_look(here: Services
         looks.clear()
         readiness = Readiness(here)
         await asyncio.gather(*(readiness.check() for _ in range(strangers)))
-        readiness.close()
         return len(looks)
 
     assert asyncio.run(ask(40)) == asyncio.run(ask(1)) > 0
@@ -61,7 +60,6 @@ def test_what_was_well_counts_as_well_for_a_second_and_what_was_not_is_looked_at
                 await readiness.check()
         _set_version(here, "9999_later")
         await readiness.check()
-        readiness.close()
 
     asyncio.run(ask())
 

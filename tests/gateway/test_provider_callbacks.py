@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 from knocktwice_shared.ids import uuid7
 from knocktwice_shared.messages import Step, When, parse_batch
-from knocktwice_worker.cli import doctor
+from knocktwice_worker.diagnosis import doctor
 from knocktwice_worker.gateway.auth.keys import Scope
 from knocktwice_worker.notifications.store import provider_reports
 from knocktwice_worker.services import Services

@@ -20,8 +20,10 @@ from knocktwice_shared.names import ROUTES, Queue, Task
 from knocktwice_worker import config
 from knocktwice_worker.embedded import installation
 from knocktwice_worker.runtime import flower_guard, logs, pools, redis_channel, shutdown
+from knocktwice_worker.runtime.announcing import Announce
 from knocktwice_worker.runtime.background import Background
 from knocktwice_worker.runtime.dispatcher import Dispatcher
+from knocktwice_worker.runtime.heartbeat import Heartbeat
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -81,6 +83,7 @@ app.conf.update(
         "health_check_interval": 5,
     },
     timezone="UTC",
+    beat_scheduler="knocktwice_worker.runtime.beat:BeatScheduler",
     beat_schedule={
         "housekeeping": {"task": Task.HOUSEKEEPING.value, "schedule": crontab(minute=17)},
         # Ticks older than a minute are dropped; the next one covers them.
@@ -91,6 +94,8 @@ app.conf.update(
 )
 app.steps["consumer"].add(Dispatcher)
 app.steps["consumer"].add(Background)
+app.steps["consumer"].add(Announce)
+app.steps["consumer"].add(Heartbeat)
 
 
 # Celery's command line has read its plugins by now, and "flower" among its words says which one runs. Flower is built later,

@@ -69,6 +69,7 @@ OPTIONAL = (
     "sms_providers_file",
     "public_url",
     "link_url",
+    "heartbeat_file",
 )
 
 CountryCode = Annotated[str, AfterValidator(country_code)]
@@ -164,6 +165,11 @@ class Settings(BaseSettings):
         None, description="Key for hashing numbers and signing URLs; empty: one is made and kept in the home folder."
     )
     log_json: bool = Field(False, description="Log lines as JSON.")
+    metrics: bool = Field(True, description="Processes count what they do, for Prometheus and doctor.")
+    heartbeat_file: Path | None = Field(
+        None,
+        description="A file that worker and beat touch every few seconds while they work, for probes of containers.",
+    )
 
     # Countdown and recovery
     min_after_s: Seconds = Field(0, description="Shortest fallback delay accepted.")
@@ -434,6 +440,10 @@ class Settings(BaseSettings):
     gateway_address_per_s: PerSecond = Field(
         1_000, description="Requests per second without a key (receipts, links) from one address, to each process."
     )
+    gateway_metrics_from: frozenset[Network] = Field(
+        frozenset(),
+        description='Who may read /metrics without a key, like ["10.1.0.0/16"]; everybody else needs a key for admin.',
+    )
     gateway_proxies: frozenset[Network] = Field(
         frozenset(),
         description='Proxies whose X-Forwarded-For is believed, like ["10.0.0.0/8"]; any other proxy is one address.',
@@ -616,16 +626,16 @@ def load() -> Settings:
         field = next((name for name in Settings.model_fields if f'"{name}"' in str(error)), "a setting")
         like = '{"US": 0.0083}' if field == "sms_prices" else '["critical"]'
         kind = "object" if field == "sms_prices" else "list"
-        raise ConfigurationError(f"{_variable(field)}: must be a JSON {kind}, like {like}") from None
+        raise ConfigurationError(f"{variable(field)}: must be a JSON {kind}, like {like}") from None
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
         if not first["loc"]:
             raise ConfigurationError(first["msg"].removeprefix("Value error, ")) from error
         problem = first["msg"].removeprefix("Value error, ")
-        raise ConfigurationError(f"{_variable(str(first['loc'][0]))}: {problem}") from error
+        raise ConfigurationError(f"{variable(str(first['loc'][0]))}: {problem}") from error
 
 
-def _variable(field: str) -> str:
+def variable(field: str) -> str:
     """Return the environment variable that fills a field."""
     name = field.upper()
     return name if name in _NAMES_OF_OTHERS else f"KNOCKTWICE_{name}"

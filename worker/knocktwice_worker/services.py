@@ -39,6 +39,7 @@ from knocktwice_worker.channels.outbound.transport import Transport
 from knocktwice_worker.channels.outbound.troubles import Troubles
 from knocktwice_worker.content.links.receipt_urls import ReceiptTokens, ReceiptUrls
 from knocktwice_worker.content.links.short_links import ShortLinks
+from knocktwice_worker.counters.counters import Count, Counters, Span
 from knocktwice_worker.database import engine
 from knocktwice_worker.embedded.installation import broker_url, connect_redis, database_url, secret
 from knocktwice_worker.limits.counting import Counting
@@ -286,10 +287,16 @@ class Services:
         return CatchUp(inbox=self.inbox, work=work, patience=timedelta(seconds=self.settings.await_accepted_s))
 
     def _push_batches(self, messages: Sequence[object]) -> None:
-        self.send([parse_batch(message) for message in messages])
+        batches = [parse_batch(message) for message in messages]
+        self.send(batches)
+        if (called := _called_at(batches)) is not None:
+            self.counters.took(Span.ENQUEUE_TO_PROVIDER, time.time() - called, sum(len(b.recipients) for b in batches))
 
     def _record_receipts(self, messages: Sequence[object]) -> None:
-        receipts.record(self.engine, [receipt for message in messages for receipt in parse_receipts(message)])
+        parsed = [receipt for message in messages for receipt in parse_receipts(message)]
+        receipts.record(self.engine, parsed)
+        self.counters.add_each(Count.RECEIPTS, (r.kind.value for r in parsed))
+        self.counters.took(Span.RECEIPT_DELAY, time.time() - min(r.at for r in parsed).timestamp(), len(parsed))
 
     def _cancel(self, messages: Sequence[object]) -> None:
         wanted = [parse_cancellation(message) for message in messages]
@@ -320,9 +327,14 @@ class Services:
                 request.start(conn, one, settings=self.settings)
 
     @cached_property
+    def counters(self) -> Counters:
+        """What this process counts."""
+        return Counters(on=self.settings.metrics)
+
+    @cached_property
     def troubles(self) -> Troubles:
         """The providers that refuse us or fail."""
-        return Troubles(self.redis)
+        return Troubles(self.redis, self.counters)
 
     @cached_property
     def counting(self) -> Counting:
@@ -385,6 +397,7 @@ class Services:
             lease=settings.lease,
             useless_after=settings.useless_after,
             brake=self.brake,
+            counters=self.counters,
             pauses=self.pauses,
         )
 
@@ -462,6 +475,11 @@ class Services:
 def _listed(secrets: SecretStr | None) -> list[str]:
     """Return the secrets of a setting that may have several, separated by commas."""
     return [] if secrets is None else [s.strip() for s in secrets.get_secret_value().split(",") if s.strip()]
+
+
+def _called_at(batches: Sequence[Batch]) -> float | None:
+    """Return when the oldest of some batches was made, as Unix time, which its id (UUIDv7) begins with."""
+    return min(((b.id.int >> 80) / 1000 for b in batches if b.id.version == 7), default=None)
 
 
 #: How long the settings that operators have changed are taken as known, in seconds.

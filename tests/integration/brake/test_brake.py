@@ -465,7 +465,8 @@ def test_without_a_brake_a_decision_costs_no_more_round_trips(crowd: Crowd) -> N
 
 
 def test_doctor_warns_while_a_brake_is_on(crowd: Crowd) -> None:
-    from knocktwice_worker.cli.doctor import Level, examine
+    from knocktwice_worker.diagnosis.check import Level
+    from knocktwice_worker.diagnosis.doctor import examine
 
     def check() -> tuple[Level, str]:
         return next((c.level, c.finding) for c in examine(crowd.here) if c.name == "brake")

@@ -20,7 +20,7 @@ from knocktwice_worker.channels.outbound.troubles import Troubles
 from knocktwice_worker.channels.outcomes import Outcome, Rejected, Retry, Sent, Unknown
 from knocktwice_worker.channels.provider import deliver
 from knocktwice_worker.channels.twilio.reports import read_callback
-from knocktwice_worker.cli import doctor
+from knocktwice_worker.diagnosis import doctor
 from knocktwice_worker.gateway.intake.callbacks import CallbackIntake
 from knocktwice_worker.reporting.story import Story, tell
 from knocktwice_worker.runtime.dispatcher import dispatch
@@ -245,3 +245,31 @@ def test_patience_and_refusals_of_recipients_are_no_trouble(working: Services) -
     ]
     troubles.note("acme", harmless * 10)
     assert troubles.current() == []
+
+
+@pytest.mark.parametrize(
+    ("outcome", "enough"),
+    [
+        (Unknown("acme 500"), 3),
+        (Rejected("refused", "acme 4711"), 3),
+        (Rejected("sender_mismatch", "FCM SENDER_ID_MISMATCH"), 3),
+        # Numbers and devices may be to blame for some.
+        (Rejected("unregistered", "FCM UNREGISTERED", address_dead=True), 20),
+        (Rejected("invalid_number", "Twilio 21211"), 20),
+    ],
+)
+def test_a_provider_that_takes_nothing_is_a_trouble_however_few_messages_there_are(
+    working: Services, outcome: Outcome, enough: int
+) -> None:
+    troubles = Troubles(working.redis)
+    for _ in range(enough - 1):
+        troubles.note("acme", [outcome])
+    # What goes begins the count anew.
+    troubles.note("acme", [Sent("1")] * 10)
+    with capture_logs() as logs:
+        for _ in range(enough - 1):
+            troubles.note("acme", [outcome])
+        assert troubles.current() == []
+        troubles.note("acme", [outcome])
+    assert [entry["event"] for entry in logs] == ["provider fails"]
+    assert _doctor(working)[0] == "warning"

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from knocktwice_shared.ids import uuid7
 from knocktwice_shared.messages import parse_batch
-from knocktwice_worker.cli import doctor
+from knocktwice_worker.diagnosis import doctor
 from knocktwice_worker.lifecycle import DeliveryState, Note
 from knocktwice_worker.notifications import store
 from knocktwice_worker.reporting.story import tell

@@ -15,7 +15,8 @@ from knocktwice_shared.messages import DeviceRegistered, PhoneBound, Receipt, Re
 from knocktwice_shared.names import Task
 from knocktwice_worker.audience import people
 from knocktwice_worker.channels.fcm import LONGEST_PAUSE
-from knocktwice_worker.cli import doctor
+from knocktwice_worker.diagnosis import providers
+from knocktwice_worker.diagnosis.check import Level
 from knocktwice_worker.notifications.pipeline import cancellation, receipts
 from knocktwice_worker.runtime.dispatcher import dispatch
 from knocktwice_worker.sandbox.rules import Answer, Rule
@@ -141,7 +142,7 @@ def test_the_limit_of_one_device_delays_no_other(working: Services, sandbox: San
     send(working, 2, after=60)
     send(working, 3, after=60)
     assert sorted(p.registration for p in sandbox.pushes()) == ["silent-1-0", "silent-1-0", "silent-2-0"]
-    assert doctor._push(working)[0] is doctor.Level.OK
+    assert providers.push(working)[0] is Level.OK
 
 
 def test_a_device_that_waits_delays_the_fallback_of_nobody_whose_other_device_has_the_push(
@@ -169,8 +170,8 @@ def test_the_projects_limit_pauses_all_pushes_for_a_minute_at_most_and_the_docto
     send(working, after=600)
     send(working, after=600)
     assert sandbox.pushes() == []
-    level, finding = doctor._push(working)
-    assert level is doctor.Level.WARNING
+    level, finding = providers.push(working)
+    assert level is Level.WARNING
     assert "paused until" in finding
     until = working.push_pace.paused_until()
     assert until

@@ -14,7 +14,8 @@ import sqlalchemy as sa
 
 from knocktwice import Client, Push, Sms
 from knocktwice_shared.names import INBOX_BEGUN, INBOX_MESSAGES, INBOX_SUBJECTS, Task
-from knocktwice_worker.cli.doctor import Level, examine
+from knocktwice_worker.diagnosis.check import Level
+from knocktwice_worker.diagnosis.doctor import examine
 from knocktwice_worker.notifications.store import alarms
 from knocktwice_worker.webhooks import endpoints, events
 

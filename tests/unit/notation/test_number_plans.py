@@ -6,8 +6,8 @@ from datetime import date, timedelta
 
 import pytest
 
-from knocktwice_worker.cli import doctor
-from knocktwice_worker.cli.doctor import Level
+from knocktwice_worker.diagnosis import business
+from knocktwice_worker.diagnosis.check import Level
 from knocktwice_worker.notation.number_plans import installed, released
 
 
@@ -26,5 +26,5 @@ def test_a_release_is_installed() -> None:
 def test_doctor_warns_of_number_plans_that_are_older_than_half_a_year(days: int, level: Level) -> None:
     day = released(installed())
     assert day is not None
-    found, told = doctor.number_plans_on(day + timedelta(days=days))
+    found, told = business.number_plans_on(day + timedelta(days=days))
     assert (found, "upgrade it, or set KNOCKTWICE_NUMBERS=possible" in told) == (level, level is Level.WARNING)

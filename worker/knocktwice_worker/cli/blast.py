@@ -22,6 +22,7 @@ from knocktwice_worker.channels.registry import CHANNELS
 from knocktwice_worker.cli import push_options, send_options, step_options
 from knocktwice_worker.cli.output import AsJson, clock, complain, fail, out, print_json, reading
 from knocktwice_worker.cli.progress import progress
+from knocktwice_worker.cli.tables import AsCsv, print_table
 from knocktwice_worker.cli.template import given_values
 from knocktwice_worker.reporting import figures, rollups
 from knocktwice_worker.services import services
@@ -190,7 +191,9 @@ def status(
 
 @app.command("list")
 def list_(
-    limit: Annotated[int, typer.Option(help="How many of the latest.", min=1)] = 20, as_json: AsJson = False
+    limit: Annotated[int, typer.Option(help="How many of the latest.", min=1)] = 20,
+    as_json: AsJson = False,
+    as_csv: AsCsv = False,
 ) -> None:
     """List the latest blasts, and the recurring ones with their next times.
 
@@ -207,15 +210,15 @@ def list_(
         notified = f"{told['sent']} of {told['total']}"
         state = told["state"] + (f" ({told['reason']})" if told["reason"] else "")
         table.add_row(told["key"], told["segment"], told["template"], state, notified, clock(told["created_at"]))
-    out.print(table)
-    if recurring:
+    print_table(table, as_csv=as_csv)
+    if recurring and not as_csv:
         table = Table("recurring", "schedule", "next", "last", "what became of it")
         for schedule in recurring:
             when = f"{schedule['definition']['schedule']} {schedule['definition']['time_zone']}"
             table.add_row(
                 schedule["name"], when, clock(schedule["next_at"]), clock(schedule["last_at"]), schedule["outcome"]
             )
-        out.print(table)
+        print_table(table)
 
 
 @app.command()

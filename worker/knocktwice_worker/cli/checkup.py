@@ -1,4 +1,4 @@
-"""``knocktwice doctor``: the checks of ``doctor.py``, shown."""
+"""``knocktwice doctor``: what works and what does not, told as it is found out."""
 
 from __future__ import annotations
 
@@ -7,23 +7,33 @@ import dataclasses
 import typer
 from rich.markup import escape
 
-from knocktwice_worker.cli.doctor import Level, examine
 from knocktwice_worker.cli.output import AsJson, out, print_json
+from knocktwice_worker.cli.tables import Watch, watching
 from knocktwice_worker.services import services
 
+_COLOURS = {"ok": "green", "warning": "yellow", "error": "red"}
 
-def doctor(as_json: AsJson = False) -> None:
+
+def doctor(as_json: AsJson = False, watch: Watch = False) -> None:
     """Check servers, workers, credentials and backlog. Exits 1 if something does not work.
+
+    Every line comes within its deadline, also while a server hangs.
 
     Example: knocktwice doctor --json
     """
-    checks = examine(services())
-    if as_json:
-        print_json([dataclasses.asdict(c) for c in checks])
-    else:
-        colours = {Level.OK: "green", Level.WARNING: "yellow", Level.ERROR: "red"}
-        for check in checks:
-            line = f"[{colours[check.level]}]{check.level:8}[/] {check.name:13} {escape(check.finding)}"
-            out.print(line, soft_wrap=True)
-    if any(c.level is Level.ERROR for c in checks):
+    if not watching(lambda: _show(as_json=as_json), on=watch):
         raise typer.Exit(1)
+
+
+def _show(*, as_json: bool) -> bool:
+    from knocktwice_worker.diagnosis.doctor import stream
+
+    found = []
+    for check in stream(services()):
+        found.append(check)
+        if not as_json:
+            line = f"[{_COLOURS[check.level]}]{check.level:8}[/] {check.name:13} {escape(check.finding)}"
+            out.print(line, soft_wrap=True)
+    if as_json:
+        print_json([dataclasses.asdict(c) for c in found])
+    return not any(check.level == "error" for check in found)

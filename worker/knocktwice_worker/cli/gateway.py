@@ -9,6 +9,7 @@ from rich.table import Table
 
 from knocktwice_worker.cli import times
 from knocktwice_worker.cli.output import AsJson, clock, out, print_json, reading
+from knocktwice_worker.cli.tables import AsCsv, print_table
 from knocktwice_worker.embedded.installation import secret
 from knocktwice_worker.services import services
 
@@ -62,7 +63,7 @@ def create(
 
 
 @app.command("list")
-def list_(as_json: AsJson = False) -> None:
+def list_(as_json: AsJson = False, as_csv: AsCsv = False) -> None:
     """List the keys, without what makes them work.
 
     Example: knocktwice key list --json
@@ -78,7 +79,7 @@ def list_(as_json: AsJson = False) -> None:
     for key in found:
         times = (key.created_at, key.last_used_at, key.expires_at, key.revoked_at)
         table.add_row(key.id, key.name, ", ".join(sorted(key.scopes)), *(clock(at) for at in times))
-    out.print(table)
+    print_table(table, as_csv=as_csv)
 
 
 @app.command()

@@ -8,7 +8,8 @@ import typer
 from rich.table import Table
 
 from knocktwice_worker.audience import receipt_health
-from knocktwice_worker.cli.output import AsJson, out, print_json, reading
+from knocktwice_worker.cli.output import AsJson, print_json, reading
+from knocktwice_worker.cli.tables import AsCsv, print_table
 from knocktwice_worker.services import services
 
 app = typer.Typer(name="receipts", help="What apps report of their pushes.", no_args_is_help=True)
@@ -20,7 +21,7 @@ def receipts() -> None:
 
 
 @app.command()
-def health(as_json: AsJson = False) -> None:
+def health(as_json: AsJson = False, as_csv: AsCsv = False) -> None:
     """Show for each platform and app version the share of the last seven days' pushes that were ever confirmed.
 
     Example: knocktwice receipts health --json
@@ -36,4 +37,4 @@ def health(as_json: AsJson = False) -> None:
         numbers = (str(n) for n in (kind.pushes, kind.delivered, kind.confirmed))
         note = f"never reports deliveries: {here.settings.unconfirmed_policy}" if kind.silent else ""
         table.add_row(kind.platform, kind.app_version or "-", *numbers, f"{kind.share:.1%}", note)
-    out.print(table)
+    print_table(table, as_csv=as_csv)

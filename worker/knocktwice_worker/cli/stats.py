@@ -12,6 +12,7 @@ from rich.table import Table
 from knocktwice_shared.counted import many
 from knocktwice_shared.errors import InvalidMessage
 from knocktwice_worker.cli.output import AsJson, clock, out, print_json, reading
+from knocktwice_worker.cli.tables import AsCsv, Watch, print_table, watching
 from knocktwice_worker.lifecycle import Refusal
 from knocktwice_worker.notation import durations
 from knocktwice_worker.reporting import delay_curve, figures, rollups
@@ -66,11 +67,17 @@ def stats(
     template: Annotated[str | None, typer.Option(help="Only notifications with this template.")] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Count first what has changed in this minute.")] = False,
     as_json: AsJson = False,
+    as_csv: AsCsv = False,
+    watch: Watch = False,
 ) -> None:
     """Show what became of notifications, and what it cost, by template, country, day, blast or category.
 
     Example: knocktwice stats --by country --since 7d
     """
+    watching(lambda: _show_stats(by, since, template, fresh=fresh, as_json=as_json, as_csv=as_csv), on=watch)
+
+
+def _show_stats(by: Dimension, since: str, template: str | None, *, fresh: bool, as_json: bool, as_csv: bool) -> None:
     here = services()
     zone = here.settings.sms_day_zone
     with reading(here) as conn:
@@ -101,10 +108,12 @@ def stats(
             }
         )
         return
-    out.print(_table(told, by.value, _COLUMNS))
+    print_table(_table(told, by.value, _COLUMNS), as_csv=as_csv)
+    if as_csv:
+        return
     for name, channel in told.total.channels.items():
         if channel.sent or channel.unknown:
-            out.print(_table(told, name, _of_channel(name)))
+            print_table(_table(told, name, _of_channel(name)))
     for reason, count in told.total.suppressed.most_common():
         spared = f", which saved about {_money(told.total.untextable_saved)}" if reason == Refusal.UNTEXTABLE else ""
         out.print(f"suppressed: {reason} {count}{spared}", soft_wrap=True)
@@ -125,7 +134,11 @@ def _table(told: Report, title: str, columns: Mapping[str, Callable[[Figures], s
     return table
 
 
-def advise(template: Annotated[str, typer.Argument(help="The template's name.")], as_json: AsJson = False) -> None:
+def advise(
+    template: Annotated[str, typer.Argument(help="The template's name.")],
+    as_json: AsJson = False,
+    as_csv: AsCsv = False,
+) -> None:
     """Show how many SMS each delay would have sent, and suggest one. Exits 1 with too little history.
 
     Example: knocktwice advise order_ready
@@ -147,7 +160,9 @@ def advise(template: Annotated[str, typer.Argument(help="The template's name.")]
             _percent(point.confirmed_later / point.sms if point.sms else None),
             style="bold green" if point.after == told.suggested else None,
         )
-    out.print(table)
+    print_table(table, as_csv=as_csv)
+    if as_csv:
+        return
     what = "delivered" if told.when == "not_delivered" else "clicked"
     out.print(
         f"from the latest {many(told.pushes, 'push', 'pushes')}, {told.confirmed} of them ever {what}", soft_wrap=True

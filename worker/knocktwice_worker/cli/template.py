@@ -15,6 +15,7 @@ from knocktwice_shared.channels import CONTENTS
 from knocktwice_shared.messages import PUSH_BYTES_LIMIT
 from knocktwice_worker.channels.registry import wording_of
 from knocktwice_worker.cli.output import AsJson, clock, fail, out, print_json, reading
+from knocktwice_worker.cli.tables import AsCsv, print_table
 from knocktwice_worker.content import template_store, templates
 from knocktwice_worker.content.links.short_links import example
 from knocktwice_worker.content.preview import Preview, preview
@@ -60,7 +61,7 @@ def apply(
 
 
 @app.command("list")
-def list_(as_json: AsJson = False) -> None:
+def list_(as_json: AsJson = False, as_csv: AsCsv = False) -> None:
     """List the templates.
 
     Example: knocktwice template list
@@ -73,7 +74,7 @@ def list_(as_json: AsJson = False) -> None:
     table = Table("name", "version", "languages", "changed")
     for template in listed:
         table.add_row(template.name, str(template.version), ", ".join(template.locales), clock(template.updated_at))
-    out.print(table)
+    print_table(table, as_csv=as_csv)
 
 
 @app.command()

@@ -11,6 +11,7 @@ from rich.table import Table
 from knocktwice_worker.audience import profile
 from knocktwice_worker.cli.erase import erase_user
 from knocktwice_worker.cli.output import AsJson, clock, fail, out, print_json, reading
+from knocktwice_worker.cli.tables import print_table
 from knocktwice_worker.embedded.installation import broker_url
 from knocktwice_worker.notation.phone_numbers import UnusableNumber, canonical
 from knocktwice_worker.services import services
@@ -129,4 +130,4 @@ def _print_devices(listed: Sequence[profile.Device]) -> None:
         shows = "yes" if one.notifications_enabled else "off"
         seen = one.last_seen_at.astimezone().strftime("%Y-%m-%d")
         table.add_row(one.registration, one.platform or "", shows, one.locale or "", one.time_zone or "", seen)
-    out.print(table)
+    print_table(table)

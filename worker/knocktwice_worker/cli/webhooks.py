@@ -14,6 +14,7 @@ from knocktwice_shared.counted import many
 from knocktwice_shared.errors import InvalidMessage
 from knocktwice_worker.cli import times
 from knocktwice_worker.cli.output import AsJson, clock, fail, out, print_json, reading
+from knocktwice_worker.cli.tables import AsCsv, print_table
 from knocktwice_worker.services import services
 from knocktwice_worker.webhooks import endpoints, events, signing
 
@@ -53,6 +54,7 @@ def add(
 def list_all(
     secrets: Annotated[bool, typer.Option("--secrets", help="Also what each verifies signatures with.")] = False,
     as_json: AsJson = False,
+    as_csv: AsCsv = False,
 ) -> None:
     """List the endpoints, how they do, and why one is disabled.
 
@@ -70,7 +72,7 @@ def list_all(
     for each in found:
         cells = [each.id, each.url, ", ".join(each.events) or "all", str(each.waiting), _state(each)]
         table.add_row(*cells, *([signing.key_of(key, each.id)] if secrets else []))
-    out.print(table, soft_wrap=True)
+    print_table(table, as_csv=as_csv)
 
 
 @app.command()

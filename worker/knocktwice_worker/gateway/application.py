@@ -7,6 +7,7 @@ from importlib import metadata
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
+from anyio import CapacityLimiter
 from anyio.to_thread import current_default_thread_limiter
 from fastapi import FastAPI
 from fastapi.responses import HTMLResponse, RedirectResponse
@@ -21,6 +22,8 @@ from knocktwice_worker.gateway.http.address_limit import AddressLimit
 from knocktwice_worker.gateway.http.address_pace import AddressPace
 from knocktwice_worker.gateway.http.body import SizeLimit
 from knocktwice_worker.gateway.http.client_address import ClientAddresses
+from knocktwice_worker.gateway.http.counted_answers import CountedAnswers, Flushes
+from knocktwice_worker.gateway.http.read_deadline import ReadDeadline
 from knocktwice_worker.gateway.http.request_line import RequestLine
 from knocktwice_worker.gateway.intake.callbacks import CallbackIntake
 from knocktwice_worker.gateway.intake.outbox import Outbox
@@ -28,6 +31,7 @@ from knocktwice_worker.gateway.intake.receipts import ReceiptIntake
 from knocktwice_worker.gateway.openapi import describe, operation_id
 from knocktwice_worker.gateway.routes import ROUTERS
 from knocktwice_worker.gateway.routes.health import Readiness
+from knocktwice_worker.metrics.scrape import Scrapes
 from knocktwice_worker.services import CONNECTIONS
 
 if TYPE_CHECKING:
@@ -51,12 +55,18 @@ def create_app(services: Services) -> ASGIApp:
         services: what it works with; closing them is the caller's.
     """
     settings = services.settings
-    served = RequestLine(FastPath(describe_app(services)), ROUTERS)
-    bounded = SizeLimit(served, limit=settings.gateway_body_bytes)
-    if not settings.gateway_address_per_s:
-        return bounded
-    addresses, pace = ClientAddresses(settings.gateway_proxies), AddressPace(settings.gateway_address_per_s)
-    return AddressLimit(bounded, addresses, pace, settings.gateway_body_bytes)
+    app = describe_app(services)
+
+    async def problems_of_servers() -> list[str]:
+        readiness: Readiness = app.state.readiness
+        return await readiness.problems(fresh=True)
+
+    served = ReadDeadline(RequestLine(FastPath(app), ROUTERS), problems_of_servers)
+    bounded: ASGIApp = SizeLimit(served, limit=settings.gateway_body_bytes)
+    if settings.gateway_address_per_s:
+        addresses, pace = ClientAddresses(settings.gateway_proxies), AddressPace(settings.gateway_address_per_s)
+        bounded = AddressLimit(bounded, addresses, pace, settings.gateway_body_bytes)
+    return CountedAnswers(bounded, services.counters) if settings.metrics else bounded
 
 
 def describe_app(services: Services) -> FastAPI:
@@ -71,6 +81,8 @@ def describe_app(services: Services) -> FastAPI:
         app.state.outbox = Outbox(services)
         app.state.readiness = Readiness(services)
         app.state.admission = Admission(services)
+        app.state.counting = Flushes(services)
+        app.state.metrics, app.state.metrics_limit = Scrapes(services), CapacityLimiter(2)
         current_default_thread_limiter().total_tokens = THREADS
         app.state.receipts = ReceiptIntake(services)
         app.state.callbacks = CallbackIntake(services)
@@ -80,7 +92,7 @@ def describe_app(services: Services) -> FastAPI:
         await app.state.outbox.close()
         await app.state.keys.close()
         app.state.pace.close()
-        app.state.readiness.close()
+        app.state.counting.close()
 
     app = FastAPI(
         title="knocktwice",

@@ -1,4 +1,4 @@
-"""The background threads of a worker: roll-ups, webhooks, the brake, pauses that end, and statistics for the planner.
+"""The background threads of a worker: roll-ups, webhooks, the brake, pauses that end, counters, and statistics for the planner.
 
 Any number of workers may run them at once, and the system works without any single one. They are separate from the
 dispatcher, so that slow work here cannot delay a countdown.
@@ -16,6 +16,7 @@ from celery import bootsteps
 from knocktwice_shared.errors import InvalidMessage
 from knocktwice_worker.audience import receipt_health
 from knocktwice_worker.brake import watch
+from knocktwice_worker.counters import totals
 from knocktwice_worker.database import table_statistics
 from knocktwice_worker.notifications.store import paused
 from knocktwice_worker.reporting import rollups
@@ -36,6 +37,8 @@ _WEBHOOKS_EVERY_S = 1.0
 _BRAKE_EVERY_S = 5.0
 #: Seconds between two counts of the receipts of the current hour.
 _RECEIPTS_EVERY_S = 60.0
+#: Seconds between two flushes of what was counted.
+_FLUSH_EVERY_S = 5.0
 #: Seconds between two looks for messages whose pause is over.
 _WAKE_EVERY_S = 1.0
 #: Seconds between two checks for tables that have grown.
@@ -96,6 +99,10 @@ def _receipts(here: Services) -> None:
     receipt_health.count_current(here.engine)
 
 
+def _flush(here: Services) -> None:
+    totals.flush(here.redis, here.counters)
+
+
 def _wake(here: Services) -> None:
     paused.wake(here.engine)
 
@@ -128,6 +135,7 @@ class Background(bootsteps.StartStopStep):
                 ("receipts", _receipts, _RECEIPTS_EVERY_S),
                 ("pauses", _wake, _WAKE_EVERY_S),
                 ("statistics", _analyze, _ANALYZE_EVERY_S),
+                ("counters", _flush, _FLUSH_EVERY_S),
             )
         ]
         for thread in self._threads:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from celery import bootsteps
 
 from knocktwice_shared.names import BATCH_LIMIT, Queue, Task
+from knocktwice_worker.counters.counters import Span
 from knocktwice_worker.lifecycle import DeliveryState
 from knocktwice_worker.notifications import store
 from knocktwice_worker.runtime import publishing
@@ -53,13 +54,13 @@ def dispatch(here: Services, publish: Callable[[Task, Sequence[str]], None]) -> 
 
     Returns:
         The number of rows that were due; after a full batch there may be more.
-        How many rows were due; a full batch means that there may be more.
     """
     # Redis is asked before any row is claimed. If it is down, the rows stay unclaimed and are due as soon as it is
     # back.
     room = sum(here.redis.llen(queue) for queue in (Queue.FALLBACK, Queue.SMS)) < _MOST_WAITING
     with here.engine.begin() as conn:
         rows = store.ring(conn, limit=BATCH_LIMIT, lease=here.settings.lease, later_steps=room)
+    here.counters.took(Span.TIMER_LATENESS, max((row.late_s for row in rows), default=0.0), len(rows))
     work: dict[Task, list[str]] = defaultdict(list)
     for row in rows:
         task = Task.RESUME_PUSH if row.step == 0 else _SMS_TASKS[DeliveryState(row.state)]

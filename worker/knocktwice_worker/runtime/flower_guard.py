@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from knocktwice_shared.sentinels import Sentinels
 
 HIDDEN = "(hidden)"
+#: The state of a task whose worker was killed.
+LOST = "LOST"
+#: Milliseconds between two looks for workers that have gone.
+_LOOK_EVERY_MS = 5_000
 #: What our producer and workers say of a task: an id, a count with the first id, or the kind of an error.
 _SHOWN = re.compile(
     r"""\('?(\d+\ \w+:\ )? [0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12} (\ \d+\ \w+|\ again|,\ …)? '?,\)
@@ -62,11 +66,38 @@ def install(sentinels: Sentinels | None = None) -> None:
         return
     command._guarded = True
     EventsState.event = _hiding_events(EventsState.event)
+    EventsState.__init__ = _watching_workers(EventsState.__init__)
     Inspector._on_update = _hiding_answers(Inspector._on_update)
     if sentinels is not None:
         RedisSentinel._get_redis_client = asking_all(sentinels)
     # Flower calls it when it has read the environment, its configuration file and the command line.
     command.extract_settings = _closed(command.extract_settings)
+
+
+def mark_lost(state: Any) -> None:
+    """Show tasks whose worker has ended without a word as lost, and the worker as idle.
+
+    Celery sends no event for them, so Flower would call them active for ever. Nothing is lost but the attempt: another
+    worker takes the work up, as a task of its own.
+    """
+    gone = {name: worker for name, worker in state.workers.items() if not worker.alive}
+    for worker in gone.values():
+        worker.active = 0
+    for task in state.tasks.values():
+        if task.state in ("RECEIVED", "STARTED") and task.worker is not None and task.worker.hostname in gone:
+            task.state = LOST
+            state.search_engine.upsert(task)
+
+
+def _watching_workers(begin: Callable[..., None]) -> Callable[..., None]:
+    @wraps(begin)
+    def begin_watching(self: Any, *args: Any, **kwargs: Any) -> None:
+        from tornado.ioloop import PeriodicCallback
+
+        begin(self, *args, **kwargs)
+        PeriodicCallback(lambda: mark_lost(self), _LOOK_EVERY_MS).start()
+
+    return begin_watching
 
 
 def _hiding_events(remember: Callable[..., None]) -> Callable[..., None]:

@@ -19,9 +19,8 @@ if TYPE_CHECKING:
     from knocktwice_worker.gateway.auth.keyring import KeyRing
     from knocktwice_worker.gateway.auth.keys import Key, Scope
 
-_BEARER = HTTPBearer(
-    bearerFormat="kt_ID_SECRET", description="A key made by `knocktwice key create`.", auto_error=False
-)
+#: Reads the key of a request, if it has one.
+BEARER = HTTPBearer(bearerFormat="kt_ID_SECRET", description="A key made by `knocktwice key create`.", auto_error=False)
 
 
 def here(request: Request) -> Services:
@@ -57,7 +56,7 @@ def requires(scope: Scope) -> Any:
 
 
 def _gate(scope: Scope) -> Callable[[Request, Any], Coroutine[Any, Any, Key]]:
-    async def gate(request: Request, credentials: Annotated[Any, Depends(_BEARER)]) -> Key:
+    async def gate(request: Request, credentials: Annotated[Any, Depends(BEARER)]) -> Key:
         key = await admit(request, None if credentials is None else credentials.credentials, scope)
         _refuse_unknown_parameters(request)
         return key

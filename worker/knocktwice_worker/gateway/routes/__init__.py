@@ -14,6 +14,7 @@ from knocktwice_worker.gateway.routes import (
     health,
     inbound,
     links,
+    metrics,
     notifications,
     opt_outs,
     people,
@@ -46,6 +47,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     callbacks.router,
     document.router,
     health.router,
+    metrics.router,
 )
 
 #: Beginnings of the paths that answer without a key.

@@ -21,6 +21,7 @@ from knocktwice_worker.config import UnconfirmedPolicy
 from knocktwice_worker.content import plans, rendering
 from knocktwice_worker.content.links import link_store
 from knocktwice_worker.content.rendering import fingerprint
+from knocktwice_worker.counters.counters import Count
 from knocktwice_worker.lifecycle import FALL_BACK, LOST, Delay, DeliveryState, Facts, Refusal, Verdict, decide
 from knocktwice_worker.limits.per_number import Ask
 from knocktwice_worker.notation import phone_numbers
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from knocktwice_worker.audience.receipt_health import SilentKinds
     from knocktwice_worker.channels.opened import Channels
     from knocktwice_worker.content.links.short_links import Tracker
+    from knocktwice_worker.counters.counters import Counters
     from knocktwice_worker.limits.counting import Counting
     from knocktwice_worker.notifications.pipeline.brake import BrakeGate, Stopped
     from knocktwice_worker.notifications.pipeline.catch_up import CatchUp
@@ -126,6 +128,7 @@ class Fallback:
         lease: how long a reserved message waits for its sender before it rings again.
         useless_after: how long after it was due a message may still go, by category.
         brake: holds messages while too many would fall back at once.
+        counters: counts the verdicts.
         pauses: stops messages that operators have paused.
     """
 
@@ -143,6 +146,7 @@ class Fallback:
     lease: timedelta
     useless_after: Mapping[Category, timedelta]
     brake: BrakeGate
+    counters: Counters
     pauses: PauseGate
 
     @at_most(2)
@@ -190,6 +194,7 @@ class Fallback:
             log.warning("accepted messages were not awaited", decisions=hurried)
         lost = [_ask(c, r) for c in asking if (r := c.reservation) and c.verdict in FALL_BACK and c.id not in won]
         self.limits.release(lost, rows[0].now)
+        self.counters.add_each(Count.DECISIONS, (case.verdict for case in cases))
         log.info("fallbacks decided", due=len(rows), reserved=len(won), waiting=len(waiting))
         return sorted(won)
 

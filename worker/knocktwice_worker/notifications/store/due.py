@@ -38,11 +38,13 @@ class Rung:
         notification_id: the notification that it belongs to.
         step: the number of the step.
         state: the state of the delivery, which decides what task is published.
+        late_s: how long ago it was to be looked at, in seconds.
     """
 
     notification_id: str
     step: int
     state: DeliveryState
+    late_s: float
 
 
 # A push whose sender's lease has ended becomes ``scheduled`` again, so that exactly one worker claims it.
@@ -51,7 +53,7 @@ UPDATE deliveries d SET
   wake_at = knocktwice_now() + :lease,
   state = CASE WHEN d.step = 0 AND d.state = 'sending' THEN 'scheduled' ELSE d.state END
 FROM (
-  SELECT notification_id, step FROM deliveries
+  SELECT notification_id, step, wake_at FROM deliveries
   WHERE wake_at <= knocktwice_now() AND (step = 0 OR :later_steps)
   ORDER BY wake_at LIMIT :limit FOR UPDATE SKIP LOCKED
 ) due
@@ -59,7 +61,8 @@ WHERE d.notification_id = due.notification_id AND d.step = due.step
 RETURNING
   d.notification_id,
   d.step,
-  d.state
+  d.state,
+  CAST(extract(epoch FROM knocktwice_now() - due.wake_at) AS double precision) AS late_s
 """)
 
 
@@ -74,7 +77,7 @@ def ring(conn: Connection, *, limit: int, lease: timedelta, later_steps: bool = 
         later_steps: claim later steps, too; otherwise only pushes.
     """
     found = conn.execute(_RING, {"limit": limit, "lease": lease, "later_steps": later_steps}).all()
-    return [Rung(str(id_), step, _STATES[state]) for id_, step, state in found]
+    return [Rung(str(id_), step, _STATES[state], late_s) for id_, step, state, late_s in found]
 
 
 @dataclass(frozen=True, slots=True)

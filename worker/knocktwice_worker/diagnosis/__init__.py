@@ -1,0 +1,1 @@
+"""Diagnosis: whether an installation works, told in time even while its servers hang. The checks of ``knocktwice doctor``."""
