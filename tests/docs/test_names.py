@@ -28,7 +28,7 @@ def command_line() -> click.Command:
 
 def _command(words: list[str], found: click.Command) -> tuple[click.Command, list[str]]:
     """Return the command of these words, and the words behind its name."""
-    while words and not words[0].startswith("-") and hasattr(found, "get_command"):
+    while words and words[0][0] not in "->|" and hasattr(found, "get_command"):
         inner = found.get_command(click.Context(found), words[0])
         assert inner is not None, f"there is no command {' '.join(words)}"
         # A command stands for itself until it is needed.
