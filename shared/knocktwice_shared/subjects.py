@@ -47,9 +47,13 @@ def blast(key_: str) -> str:
     return f"b:{_line(key_)}"
 
 
-def _line(name: str) -> str:
-    """Return a name without line breaks: in the broker a line break ends the subject."""
-    return name.replace("\n", "\\n") if "\n" in name else name
+def _line(name: object) -> str:
+    """Return a name without line breaks: in the broker a line break ends the subject.
+
+    While all problems of a request are collected, a name may be of a wrong type; the request is refused afterwards.
+    """
+    text = str(name)
+    return text.replace("\n", "\\n") if "\n" in text else text
 
 
 def phone(number: object) -> str:

@@ -198,7 +198,7 @@ def _change(value: object, path: str) -> AudienceChange:
     if kind in ("opt_out", "opt_in"):
         raw = checks.object_of(value, path, {"change", "phone", "source", "channel", "at"})
         source, channel = raw.get("source"), raw.get("channel")
-        if channel is not None and channel not in CONTENTS:
+        if channel is not None and (not isinstance(channel, str) or channel not in CONTENTS):
             fail(f"{path}.channel", f"must be one of {', '.join(CONTENTS)}, or left out for all texts", None)
         return OptOutSet(
             phone=normalise_phone(raw.get("phone"), f"{path}.phone"),

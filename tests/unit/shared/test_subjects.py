@@ -26,3 +26,8 @@ def test_a_field_that_is_null_is_left_out() -> None:
 
 def test_what_no_decision_waits_for_has_no_subject() -> None:
     assert subjects.of(Task.SEND_PUSH, {"v": 1, "recipients": [{"user": "ada"}]}) == []
+
+
+def test_a_name_of_a_wrong_type_ends_no_look_for_all_problems() -> None:
+    change = {"change": "register_device", "user": "u-17", "registration": 0}
+    assert subjects.of(Task.UPDATE_AUDIENCE, {"changes": [change]})

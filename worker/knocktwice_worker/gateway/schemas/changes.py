@@ -9,6 +9,7 @@ from pydantic import Field
 
 from knocktwice_shared.messages import Platform
 from knocktwice_worker.gateway.schemas.fields import Body, Phone, Registration, TagValue, Time, UserId, text_of
+from knocktwice_worker.gateway.schemas.opt_outs import Channel
 
 _Text = Annotated[str, text_of(64)]
 _Source = Annotated[str, text_of(200), Field(description="Who says so, or where it was said.")]
@@ -82,6 +83,7 @@ class OptOut(_Change):
     change: Literal["opt_out"]
     phone: Phone
     source: _Source | None = None
+    channel: Channel | None = Field(None, description="The only channel that it concerns; left out: all texts.")
 
 
 class OptIn(_Change):
@@ -90,6 +92,7 @@ class OptIn(_Change):
     change: Literal["opt_in"]
     phone: Phone
     source: _Source | None = None
+    channel: Channel | None = Field(None, description="The only channel that it concerns; left out: all texts.")
 
 
 class EraseUser(_Change):
