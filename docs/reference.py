@@ -54,6 +54,10 @@ EVENTS = {
     "brake.released": "an operator released it",
     "pause.on": "an operator [paused](switches.md) messages: `pause` (its number), `what`, `reason`",
     "pause.over": "an operator resumed them, or their time was over",
+    "message.parked": (
+        "an accepted message that no worker can process was put aside: `number` (for `knocktwice dead show`), `message`, "
+        "`task`, `reason`, `notifications` (the ids that it asked for)"
+    ),
     "decisions.not_awaited": "decisions did not wait any longer for an accepted message; once an hour at most",
 }
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import sqlalchemy as sa
 
 from knocktwice import Client
 from knocktwice_shared.ids import uuid7
@@ -19,12 +21,14 @@ from knocktwice_shared.names import (
     INBOX_SUBJECTS,
     Task,
 )
+from knocktwice_worker.webhooks import endpoints, events
 
 if TYPE_CHECKING:
     import redis
 
     from knocktwice_worker.notifications.inbox.accepted import Inbox
     from knocktwice_worker.services import Services
+    from support.clock import Clock
 
 LIMIT = 100
 
@@ -68,6 +72,27 @@ def test_of_what_is_done_nothing_stays(here: Services, valkey: redis.Redis, valk
         here.inbox.carry_out(Task(entry["task"]), id_.decode(), entry["message"], lambda _: None)
     left: Any = valkey.keys("knocktwice:inbox:*")
     assert set(left) <= {INBOX_BACKLOG.encode()}
+
+
+def test_a_message_that_was_accepted_and_cannot_be_processed_is_told_to_webhooks(here: Services, clock: Clock) -> None:
+    ids = [str(uuid7()), str(uuid7())]
+    message = {"v": 1, "id": str(uuid7()), "recipients": [{"id": id_, "phone": "+16505550100"} for id_ in ids]}
+    with here.engine.begin() as conn:
+        endpoints.add(conn, "http://localhost:1/hooks", ["message.parked"], private=False)
+    here.inbox.carry_out(Task.SEND_PUSH, "m1", message, here.accepted[Task.SEND_PUSH])
+    clock.advance(timedelta(minutes=1))
+    events.follow(here.engine)
+    with here.engine.connect() as conn:
+        (told,) = conn.execute(sa.text("SELECT type, data FROM webhook_events")).all()
+        (number,) = conn.execute(sa.text("SELECT id FROM dead_letters")).scalars()
+    assert told.type == "message.parked"
+    assert told.data == {
+        "number": number,
+        "message": "m1",
+        "task": "knocktwice.send_push",
+        "reason": "content",
+        "notifications": ids,
+    }
 
 
 def test_of_many_sweepers_each_message_has_one(inbox: Inbox) -> None:

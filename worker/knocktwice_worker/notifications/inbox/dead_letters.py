@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 from sqlalchemy import text
 
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection, Engine
 
+#: The alarm that an accepted message was parked.
+PARKED = "message.parked"
 #: The most parked messages read at once; each may contain 500 people.
 _PAGE = 100
 
@@ -54,16 +57,43 @@ class _Person:
 
 
 # PostgreSQL's text cannot contain NUL or half a surrogate pair, but a broken message may. Such characters are replaced.
+# The caller was told that the message is accepted, so the end of it is an alarm, which webhooks tell. What follows the
+# reason's first colon may quote the message, and stays here.
 _PARK = text("""
-INSERT INTO dead_letters (message_id, task, reason, payload) VALUES (:message_id, :task, :reason, :payload)
+WITH parked AS (
+  INSERT INTO dead_letters (message_id, task, reason, payload) VALUES (:message_id, :task, :reason, :payload)
+  RETURNING id
+)
+INSERT INTO alarms (type, subject, data)
+SELECT
+  :type,
+  CAST(md5(:type || ' ' || id) AS uuid),
+  jsonb_build_object(
+    'number', id,
+    'message', CAST(:message_id AS text),
+    'task', CAST(:task AS text),
+    'reason', split_part(CAST(:reason AS text), ':', 1),
+    'notifications', CAST(:notifications AS jsonb)
+  )
+FROM parked
 """)
 
 
 def park(conn: Connection, *, message_id: str | None, task: str | None, reason: str, payload: str) -> None:
-    """Write a message that cannot be processed to the dead-letter table, with the reason."""
+    """Write a message that cannot be processed to the dead-letter table, with the reason, and raise an alarm."""
     texts = {"message_id": message_id, "task": task, "reason": reason, "payload": payload}
     clean = {k: v and v.replace("\x00", "\ufffd").encode(errors="replace").decode() for k, v in texts.items()}
-    conn.execute(_PARK, clean)
+    conn.execute(_PARK, {**clean, "type": PARKED, "notifications": json.dumps(_notifications(payload))})
+
+
+def _notifications(payload: str) -> list[str]:
+    """Return the ids of the notifications that a message asks for, as far as it can be read."""
+    try:
+        decoded = json.loads(payload)
+        recipients = decoded["recipients"] if isinstance(decoded, dict) else ()
+        return [str(UUID(one["id"])) for one in recipients]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return []
 
 
 @dataclass(frozen=True, slots=True)
