@@ -133,8 +133,9 @@ def test_no_field_says_null_where_it_was_left_out(shared_gateway: HttpGateway) -
     assert [place for place, part in _parts(document) if "default" in part and part["default"] is None] == []
 
 
-#: Objects that hold what an application, Apple or a browser decides; a push that is filled in; and a filter's other name.
-FREE = ("params", "reference", "tags", "payload", "notification", "push", "segment")
+#: Objects that hold what an application, Apple or a browser decides; a push that is filled in; a filter's other name; and what
+#: an operator's act was about, which differs from act to act.
+FREE = ("params", "reference", "tags", "payload", "notification", "push", "segment", "subject")
 
 
 def test_every_object_has_its_fields(shared_gateway: HttpGateway) -> None:

@@ -29,6 +29,9 @@ from knocktwice_worker.gateway.schemas.templates import (
 from knocktwice_worker.gateway.transactions import reading, writing
 from knocktwice_worker.services import Services
 
+#: As long as the locale of a device or a recipient may be.
+LOCALE_LIMIT = 64
+
 router = APIRouter(prefix="/v1/templates", tags=["templates"])
 
 Name = Annotated[str, Path(max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
@@ -119,6 +122,8 @@ def _unknown(name: str) -> Problem:
 
 
 def _locale(value: object) -> str:
+    if isinstance(value, str) and len(value) > LOCALE_LIMIT:
+        raise InvalidMessage("locale", f"must have at most {LOCALE_LIMIT} characters")
     try:
         return locales.canonical(value if isinstance(value, str) else "")
     except ValueError as error:
