@@ -178,7 +178,7 @@ def installed(servers: Servers, home: Path, given: dict[str, Any] | None = None)
         here = Installation(url, broker, home, SETTINGS if given is None else given)
         stack.callback(here.close)
         stack.enter_context(here.clock.installed())
-        patch.setattr(tasks, "services", _of_this_job)
+        patch.setattr(tasks, "steered", _of_this_job)
         patch.setattr(app, "send_task", here.publish)
         yield here
 

@@ -14,7 +14,10 @@ def exporter(
     host: Annotated[str, typer.Option(help="Address to listen on; the series need no key.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.")] = 9464,
 ) -> None:
-    """Serve the series for Prometheus at /metrics until Ctrl-C. One exporter shows the whole installation."""
+    """Serve the series for Prometheus at /metrics until Ctrl-C. One exporter shows the whole installation.
+
+    Example: knocktwice exporter --port 9464
+    """
     from knocktwice_worker.metrics import exporter as serving
 
     with serving.server(services(), host, port) as running:
