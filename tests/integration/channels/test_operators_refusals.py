@@ -95,7 +95,7 @@ def test_a_message_waits_until_the_operator_has_mended_it(
     assert f"Twilio {code}" in line["reason"]
     level, finding = _doctor(working)
     assert level == "error"
-    assert finding.startswith("twilio refuses us (1 messages")
+    assert finding.startswith("twilio refuses us (1 message,")
     assert f"Twilio {code}: " in finding
     # Longer than a provider gets that only asks for patience.
     clock.advance(timedelta(hours=6))
@@ -218,7 +218,7 @@ def test_a_message_that_twilio_fails_later_for_the_account_is_shown_and_says_not
 def test_fcms_refusal_of_our_credentials_is_shown(working: Services, sandbox: Sandbox) -> None:
     sandbox.rule(Rule("push", answer=Answer(status=403)))
     assert _told(working, _send(working)).state == "active"
-    assert _doctor(working)[1].startswith("fcm refuses us (1 messages")
+    assert _doctor(working)[1].startswith("fcm refuses us (1 message,")
 
 
 def test_a_provider_that_fails_half_of_a_minute_is_shown_and_one_failure_is_not(working: Services) -> None:
