@@ -169,7 +169,7 @@ def test_a_message_that_cannot_be_carried_out_is_waited_for_and_not_for_ever(
     assert count == 1
     level, finding = next((c.level, c.finding) for c in examine(working) if c.name == "awaited")
     assert level is Level.WARNING
-    assert "1 decisions of the last day did not wait for an accepted message" in finding
+    assert "1 decision of the last day did not wait for an accepted message" in finding
 
 
 def test_a_message_that_was_begun_and_has_not_ended_is_left_to_its_queue(

@@ -270,7 +270,8 @@ def test_a_later_time_costs_those_who_go_at_once_no_query(working: Services, noo
     def cost(people: int, **fields: object) -> int:
         statements.clear()
         _send(working, *({"registrations": [f"silent-{n}"]} for n in range(people)), plan=PLAN, **fields)
-        return len(statements)
+        # Pauses are read twice a second, whatever happens meanwhile.
+        return sum("FROM pauses" not in statement for statement in statements)
 
     cost(1)
     now, later = cost(1), {"send_at": (noon + HOUR).isoformat()}
