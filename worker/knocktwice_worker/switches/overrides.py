@@ -53,6 +53,15 @@ def list_all(conn: Connection) -> list[Override]:
     return [Override(*row) for row in conn.execute(_LIST)]
 
 
+def in_force(conn: Connection, settings: Settings) -> Settings:
+    """Return settings of the environment with the changed ones in place, as workers have them.
+
+    Raises:
+        InvalidMessage: a changed value does not fit the environment.
+    """
+    return applied(settings, {one.name: one.value for one in list_all(conn)})
+
+
 def applied(settings: Settings, changed: Mapping[str, str]) -> Settings:
     """Return settings with the changed ones in place.
 
