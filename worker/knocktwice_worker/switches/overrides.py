@@ -106,6 +106,8 @@ def change(conn: Connection, settings: Settings, name: str, value: str, by: By) 
         InvalidMessage: it is not one of :data:`CHANGEABLE`, or its value is wrong.
     """
     variable = _variable(name)
+    if not value.isprintable():
+        raise InvalidMessage(variable, "must be one line without control characters")
     known = {one.name: one.value for one in list_all(conn)}
     applied(settings, {**known, variable: value})
     conn.execute(_SET, {"name": variable, "value": value})
@@ -145,5 +147,5 @@ def _parsed(variable: str, value: str) -> object:
         return value
     try:
         return json.loads(value)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise InvalidMessage(variable, 'must be a JSON list, like ["DE", "AT"]') from None
