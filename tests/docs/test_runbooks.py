@@ -17,6 +17,9 @@ from knocktwice_shared.messages import parse_batch, parse_blast
 from knocktwice_worker.blasts import states
 from knocktwice_worker.fleet import members
 from knocktwice_worker.fleet.members import Member
+from knocktwice_worker.notifications.store.paused import Scope
+from knocktwice_worker.switches import pauses
+from knocktwice_worker.switches.audit import By
 from knocktwice_worker.webhooks import endpoints
 
 if TYPE_CHECKING:
@@ -43,6 +46,7 @@ def ids(here: Services) -> dict[str, str]:
         states.start(conn, blast, {"everyone": True})
         endpoint = endpoints.add(conn, "https://shop.example/hooks", private=True)
         conn.execute(sa.text("UPDATE webhook_endpoints SET disabled_at = now(), disabled_reason = 'x'"))
+        pauses.pause(conn, Scope(channel="sms"), By("ada", "x"))
         brake = conn.execute(sa.text(_BRAKE)).scalar_one()
     # doctor fails while something does not work; here nothing is to fail but the commands themselves.
     members.announce(here.redis, Member("w", "worker", "1", ("knocktwice.push",)))

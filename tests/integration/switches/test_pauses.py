@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -14,20 +15,27 @@ from knocktwice_shared.ids import uuid7
 from knocktwice_shared.messages import Category, Receipt, ReceiptEvent, parse_batch
 from knocktwice_shared.names import Task
 from knocktwice_worker.audience import opt_outs
+from knocktwice_worker.channels.deadline import Deadline
+from knocktwice_worker.channels.http import NoResponse
 from knocktwice_worker.content import template_store, templates
+from knocktwice_worker.flower import steering
 from knocktwice_worker.notifications import store
-from knocktwice_worker.notifications.pipeline import receipts
+from knocktwice_worker.notifications.pipeline import cancellation, receipts
+from knocktwice_worker.notifications.pipeline.pauses import PauseGate
 from knocktwice_worker.notifications.store import paused
 from knocktwice_worker.notifications.store.paused import Scope
 from knocktwice_worker.reporting.story import tell
 from knocktwice_worker.runtime.dispatcher import dispatch
+from knocktwice_worker.sandbox.rules import Answer, Rule
 from knocktwice_worker.services import Services
 from knocktwice_worker.switches import audit, pauses
 from knocktwice_worker.switches.audit import By
+from support.system import eventually
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
+    from knocktwice_worker.channels.http import Request, Response
     from knocktwice_worker.reporting.story import Story
     from knocktwice_worker.sandbox import Sandbox
     from support.clock import Clock
@@ -104,6 +112,11 @@ class Installation:
 
     def state(self, id_: str) -> str:
         return self.told(id_).state
+
+    @property
+    def paused(self) -> bool:
+        with self.here.senders.connect() as conn:
+            return bool(paused.active(conn))
 
     @property
     def texts(self) -> int:
@@ -275,7 +288,7 @@ def test_a_message_that_was_claimed_before_the_pause_does_not_leave_after_it(at:
     def pause(_: object) -> None:
         at.pause(SMS)
         # The sender stands still for longer than what it knows is fresh.
-        sender.pauses._looked_at = float("-inf")
+        sender.pauses._last = PauseGate()._last
 
     sa.event.listen(at.here.senders, "begin", pause, once=True)
     assert sender.later_steps.send([id_]) == []
@@ -290,7 +303,7 @@ def test_nothing_sleeps_on_that_a_worker_lets_wait_for_a_pause_that_just_ended(a
     at.pause(SMS)
     stale = at.worker()
     with at.here.engine.connect() as conn:
-        assert stale.pauses.look(conn)
+        assert stale.pauses.look(conn).pauses
     id_ = at.sms()
     at.resume(SMS)
     paused.wake(at.here.engine)
@@ -343,7 +356,7 @@ def test_pauses_are_read_twice_a_second_and_not_for_each_message(at: Installatio
     sa.event.listen(at.here.engine, "before_cursor_execute", note)
     with at.here.engine.connect() as conn:
         for _ in range(100):
-            assert not here.pauses.look(conn)
+            assert not here.pauses.look(conn).pauses
     sa.event.remove(at.here.engine, "before_cursor_execute", note)
     assert len(asked) == 1
 
@@ -352,8 +365,8 @@ def test_a_scope_that_covers_nothing_is_refused_with_all_its_problems(at: Instal
     with at.here.engine.connect() as conn, pytest.raises(InvalidMessage) as error:
         pauses.checked(conn, Scope("smoke", "acme", "MyVeryLongCompanyName", "XX", "orders", "vital"), at.here.channels)
     said = str(error.value)
-    for field in ("channel", "provider", "sender", "country", "template", "category"):
-        assert f"{field}: " in said
+    for name in ("channel", "provider", "sender", "country", "template", "category"):
+        assert f"{name}: " in said
     with at.here.engine.connect() as conn:
         assert pauses.checked(conn, Scope("sms", country="de"), at.here.channels) == Scope("sms", country="DE")
         with pytest.raises(InvalidMessage, match="a push has no sender and no country"):
@@ -372,3 +385,229 @@ def test_each_change_leaves_a_line_and_an_alarm_for_webhooks(at: Installation) -
     assert [tuple(row) for row in alarms] == [("pause.on", "sms, country DE"), ("pause.over", "sms, country DE")]
     with pytest.raises(InvalidMessage, match="reason: say why"):
         By("ada@desk", " ")
+
+
+def test_a_push_that_was_accepted_before_the_pause_does_not_leave_after_it(at: Installation) -> None:
+    sender = at.worker()
+    recipient = {"id": str(uuid7()), "registrations": ["silent-1"], "phone": "+16505550100"}
+    plan = [{"channel": "sms", "when": "not_delivered", "after_s": 600}]
+    wire = {"v": 1, "id": str(uuid7()), "content": {"push": {"title": "t", "body": "b"}}, "plan": plan}
+
+    def pause_meanwhile(_: object) -> bool:
+        at.pause(Scope("push"))
+        sender.pauses._last = PauseGate()._last
+        return True
+
+    sender.pushes.send_all([parse_batch({**wire, "recipients": [recipient]})], pause_meanwhile)
+    at.run()
+    assert at.sandbox.requests("push") == 0
+    assert at.told(str(recipient["id"])).waits[0].why == "pause"
+    at.clock.advance(2 * HOUR)
+    at.run()
+    at.resume(Scope("push"))
+    at.run()
+    at.clock.advance(timedelta(seconds=590))
+    at.run()
+    assert (at.texts, at.sandbox.requests("push")) == (0, 1)
+    at.clock.advance(20 * SECOND)
+    at.run()
+    assert (at.texts, at.sandbox.requests("push")) == (1, 1)
+
+
+def test_a_push_that_was_taken_up_again_before_the_pause_does_not_leave_after_it(at: Installation) -> None:
+    at.sandbox.rule(Rule("push", times=1, answer=Answer(status=503, retry_after=1)))
+    id_ = at.push()
+    sender = at.worker()
+
+    def pause_meanwhile(_conn: object, _cursor: object, statement: str, *_: object) -> None:
+        if "FROM pauses" not in statement and "d.state = 'sending' AND (" in statement and not at.paused:
+            at.pause(Scope("push"))
+            sender.pauses._last = PauseGate()._last
+
+    sa.event.listen(at.here.engine, "before_cursor_execute", pause_meanwhile)
+    at.clock.advance(5 * SECOND)
+    sender.pushes.resume([id_])
+    sa.event.remove(at.here.engine, "before_cursor_execute", pause_meanwhile)
+    assert at.paused
+    assert at.sandbox.requests("push") == 1
+    at.run()
+    assert at.told(id_).waits[0].why == "pause"
+    at.resume(Scope("push"))
+    at.run()
+    assert at.sandbox.requests("push") == 2
+
+
+@dataclass
+class Seeing:
+    """A carrier that notes until when its requests may leave, and sends none of them."""
+
+    until: list[Deadline] = field(default_factory=list)
+    meanwhile: Callable[[Deadline], None] = lambda _: None
+
+    def send(self, requests: Sequence[Request], not_after: Deadline | None = None, /) -> list[Response | NoResponse]:
+        assert not_after is not None
+        self.until.append(not_after)
+        self.meanwhile(not_after)
+        return [NoResponse("late", sent=False, late=True)] * len(requests)
+
+
+def test_a_message_leaves_only_while_the_last_look_at_the_pauses_holds(at: Installation) -> None:
+    id_ = at.sms()
+    sender = at.worker()
+    with at.here.engine.connect() as conn:
+        look = replace(sender.pauses.look(conn), fresh=Deadline(float("inf")))
+    sender.pauses._last = look
+    seen = Seeing()
+    reserved = sender.fallback.check([id_])
+    assert replace(sender.later_steps, transport=seen).send(reserved) == []
+    replace(sender.pushes, transport=seen).send(
+        parse_batch(
+            {
+                "v": 1,
+                "id": str(uuid7()),
+                "content": {"push": {"title": "t", "body": "b"}},
+                "recipients": [{"id": str(uuid7()), "registrations": ["silent-1"]}],
+            }
+        )
+    )
+    assert [until <= look.holds for until in seen.until] == [True, True]
+    assert look.holds < Deadline.within(timedelta(seconds=2))
+
+
+def test_a_pause_reaches_a_message_that_waits_for_a_slow_connection(at: Installation) -> None:
+    id_ = at.sms()
+    sender = at.worker()
+    reserved = sender.fallback.check([id_])
+    with at.here.engine.begin() as conn:
+        conn.execute(sa.text("UPDATE deliveries SET tries = 5"))
+
+    def pause(not_after: Deadline) -> None:
+        assert not not_after.over
+        at.pause(SMS)
+        eventually(lambda: not_after.over)
+        # By itself it would last for half a minute.
+        assert not Deadline(not_after.at).over
+
+    assert replace(sender.later_steps, transport=Seeing(meanwhile=pause)).send(reserved) == []
+    at.run()
+    assert (at.texts, at.told(id_).waits[0].why) == (0, "pause")
+    at.resume(SMS)
+    at.run()
+    assert (at.texts, at.state(id_)) == (1, "texted")
+
+
+def test_a_push_that_stumbles_after_a_long_pause_is_tried_again_and_texts_nobody(at: Installation) -> None:
+    at.pause(Scope("push"))
+    id_ = at.push()
+    at.run()
+    at.clock.advance(timedelta(seconds=at.here.settings.push_retry_s) + HOUR)
+    at.resume(Scope("push"))
+    at.sandbox.rule(Rule("push", times=1, answer=Answer(status=503, retry_after=5)))
+    at.run()
+    assert (at.texts, at.sandbox.requests("push")) == (0, 1)
+    at.clock.advance(10 * SECOND)
+    at.run()
+    assert (at.state(id_), at.texts, at.sandbox.requests("push")) == ("active", 0, 2)
+
+
+@pytest.mark.parametrize("reserved", [False, True])
+def test_an_sms_that_stumbles_after_a_long_pause_is_tried_again(at: Installation, reserved: bool) -> None:
+    id_ = at.sms()
+    if reserved:
+        at.worker().fallback.check([id_])
+    at.pause(SMS)
+    at.run()
+    at.clock.advance(timedelta(seconds=at.here.settings.sms_retry_s) + HOUR)
+    if reserved:
+        at.worker().later_steps.send([id_])
+    at.resume(SMS)
+    at.sandbox.rule(Rule("sms", times=1, answer=Answer(status=429)))
+    at.run()
+    assert at.state(id_) == "active"
+    at.clock.advance(timedelta(minutes=15))
+    at.run()
+    assert (at.state(id_), at.sandbox.requests("sms")) == ("texted", 2)
+
+
+def test_what_two_pauses_cover_waits_for_both(at: Installation) -> None:
+    german = Scope("sms", country="DE")
+    for first, second in ((SMS, german), (german, SMS)):
+        at.pause(SMS)
+        at.pause(german)
+        id_ = at.sms(recipient={"phone": f"+49151234567{at._number:02}"})
+        at.run()
+        at.resume(first)
+        at.run()
+        assert (at.state(id_), [w.why for w in at.told(id_).waits]) == ("active", ["pause"])
+        at.resume(second)
+        at.run()
+        assert at.state(id_) == "texted"
+    assert at.texts == 2
+
+
+def test_a_pause_of_pushes_holds_no_sms_that_stands_alone(at: Installation) -> None:
+    at.pause(Scope("push"))
+    id_ = at.sms()
+    at.run()
+    assert at.state(id_) == "texted"
+
+
+def test_a_cancelled_message_ends_while_it_is_paused(at: Installation) -> None:
+    at.pause(SMS)
+    id_ = at.sms()
+    at.run()
+    cancellation.cancel(at.here.engine, [id_], [])
+    assert at.state(id_) == "cancelled"
+    at.resume(SMS)
+    at.run()
+    assert at.texts == 0
+
+
+@pytest.mark.parametrize(
+    ("scope", "said"),
+    [
+        (Scope("sms", country=""), "country: "),
+        (Scope("sms", sender=""), "sender: "),
+        (Scope("sms", template=""), "template: "),
+        (Scope("sms", provider="fcm"), "provider: there is no fcm; there are: twilio"),
+        (Scope("push", provider="twilio"), "provider: there is no twilio; there are: fcm"),
+        (Scope(provider="fcm", country="DE"), "provider: a push has no sender and no country"),
+    ],
+    ids=str,
+)
+def test_a_pause_that_could_stop_nothing_is_refused(at: Installation, scope: Scope, said: str) -> None:
+    with at.here.engine.connect() as conn, pytest.raises(InvalidMessage, match=said):
+        pauses.checked(conn, scope, at.here.channels)
+
+
+def test_a_pause_is_ended_by_the_words_that_set_it(at: Installation) -> None:
+    words = Scope("sms", sender=" +1 650 555 0199 ", country="us")
+    with at.here.engine.begin() as conn:
+        pauses.pause(conn, pauses.checked(conn, words, at.here.channels), ADA)
+    at.resume(words)
+    with at.here.engine.begin() as conn, pytest.raises(pauses.NotPaused, match="is not on"):
+        pauses.resume(conn, Scope(), ADA, id_=10**30)
+
+
+@pytest.mark.parametrize("reason", ["", "  ", "x" * 501, "two\nlines", "\x1b[2Ja clean sheet", "\udcff"])
+def test_a_reason_is_one_line_that_a_terminal_shows_as_it_is(reason: str) -> None:
+    with pytest.raises(InvalidMessage, match="reason: "):
+        By("ada", reason)
+
+
+def test_a_form_that_says_too_little_or_nonsense_pauses_nothing(at: Installation) -> None:
+    empty = dict.fromkeys(steering.FIELDS, "")
+    for given, said in (
+        ({"verb": "pause"}, "channel: say what"),
+        ({"verb": "pause", "channel": "sms", "for": "0"}, "for: must be longer than nothing"),
+        ({"verb": "pause", "channel": "sms", "for": "-1h"}, "for: must be"),
+        ({"verb": "resume", "id": "\u00b2"}, "id: must be"),
+        ({"verb": "stop"}, "verb: "),
+    ):
+        with at.here.engine.begin() as conn, pytest.raises(InvalidMessage, match=said):
+            steering.switch(conn, {**empty, **given}, ADA, at.here.channels)
+    with at.here.engine.begin() as conn:
+        steering.switch(conn, {**empty, "verb": "pause", "channel": "all"}, ADA, at.here.channels)
+        with pytest.raises(pauses.NotPaused):
+            steering.switch(conn, {**empty, "verb": "resume", "id": "9" * 40}, ADA, at.here.channels)
+        assert [(one.scope, one.until) for one in pauses.list_all(conn)] == [(Scope(), None)]

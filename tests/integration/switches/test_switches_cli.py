@@ -9,8 +9,11 @@ import pytest
 import sqlalchemy as sa
 
 from knocktwice_worker import services
+from knocktwice_worker.fleet import members
+from knocktwice_worker.runtime.announcing import Announcer
 from knocktwice_worker.switches import overrides
 from knocktwice_worker.switches.audit import By
+from support.system import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,6 +32,7 @@ def test_a_pause_is_set_listed_seen_by_doctor_and_ended_by_the_same_words(run: C
     checks = {check["name"]: check for check in json.loads(run("doctor", "--json").out)}
     assert (checks["pauses"]["level"], "country DE" in checks["pauses"]["finding"]) == ("warning", True)
     assert "KNOCKTWICE_SMS_BUDGET=5000 since" in checks["changed"]["finding"]
+    assert "0 of 5000 in all" in checks["sms budget"]["finding"]
     # Without the country it is another pause, which is not on.
     refused = run("resume", "sms", *WHY)
     assert refused.code == 1
@@ -73,6 +77,7 @@ def test_a_changed_setting_reaches_a_worker_that_runs_and_one_that_starts(
     monkeypatch.setattr(services, "_steered", {})
     monkeypatch.setattr(services, "_FRESH_S", 0.0)
     before = services.steered()
+    counted, noticed = before.counters, before.troubles
     assert (before.settings.sms_budget, before.fallback.countries, before.quiet.hours.start.hour) == (
         0,
         frozenset(),
@@ -84,6 +89,8 @@ def test_a_changed_setting_reaches_a_worker_that_runs_and_one_that_starts(
     assert run("set", "sms_parts_per_s", "5", *WHY).code == 0
     after = services.steered()
     assert after.engine is before.engine
+    # What was counted, and what is known of providers, goes on.
+    assert (after.counters, after.troubles) == (counted, noticed)
     assert (after.limits.limits.budget.total, after.fallback.countries) == (5000, {"DE", "AT"})
     assert (after.quiet.hours.start.hour, after.settings.sms_parts_per_s) == (20, 5)
     assert services.steered() is after
@@ -95,6 +102,24 @@ def test_a_changed_setting_reaches_a_worker_that_runs_and_one_that_starts(
     assert run("unset", "sms_budget", *WHY).code == 0
     assert services.steered().limits.limits.budget.total == 0
     assert "set name KNOCKTWICE_SMS_BUDGET, value 5000" in run("audit").out
+
+
+def test_a_worker_that_has_a_changed_setting_differs_from_no_other(
+    run: Callable[..., CommandOutput], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(services, "_steered", {})
+    assert run("set", "sms_budget", "5000", *WHY).code == 0
+    here = services.steered()
+    assert here.settings.sms_budget == 5000
+    announcer = Announcer("worker", tries=False)
+    announcer.start()
+    eventually(lambda: members.list_all(here.redis))
+    # As a shell, or a worker that had no task yet, has it.
+    services._services.clear()
+    checks = {check["name"]: check for check in json.loads(run("doctor", "--json").out)}
+    assert checks["settings"]["finding"] == "all workers agree, and this shell with them"
+    announcer.stop()
+    here.close()
 
 
 def test_a_setting_must_fit_together_with_the_others(run: Callable[..., CommandOutput]) -> None:

@@ -88,11 +88,40 @@ def test_marketing_says_how_to_opt_out_in_each_text_and_language() -> None:
     assert _found(_template("Tea is ready", category="transactional")) == []
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("Tea is cheap. Reply stop to opt out", True),
+        ("R\u00e9pondez ARR\u00caT au 36111", True),
+        ("Antworte STOPP, und wir h\u00f6ren auf", True),
+        ("Para darte de baja", True),
+        ("\u0130PTAL yaz 3111e g\u00f6nder", True),
+        ("\u8336\u5f88\u4fbf\u5b9c\uff0c\u9000\u8ba2\u56deT", True),
+        ("\u8336\u5f88\u4fbf\u5b9c\uff0c\u56de\u590dTD", True),
+        ("\ubb34\ub8cc\uc218\uc2e0\uac70\ubd80 0801234567", True),
+        ("Tea is cheap. Text END to 12345", True),
+        ("Tea is cheap until the end of May", False),
+        ("Cancel your plans, tea is cheap", False),
+        ("Unstoppable prices", False),
+        ("\u8336\u5f88\u4fbf\u5b9c", False),
+    ],
+)
+def test_a_way_out_is_known_in_any_script_and_ordinary_words_are_none(text: str, said: bool) -> None:
+    assert (Rule.NO_OPT_OUT not in [f.rule for f in _found(_template(text, category="marketing"))]) is said
+
+
 def test_a_recurring_blast_makes_a_marketing_message_of_its_template() -> None:
     blast = {"segment": "all", "template": "tea", "schedule": "0 9 * * 5", "category": "marketing"}
     declared = {"templates": {"tea": _template("Tea is cheap")}, "blasts": {"friday": blast}}
     assert [f.where for f in of_declarations(declared, Settings())] == ["blasts.friday.template.contents.en.sms"]
+    # It may be of use for a shorter time than the night lasts, which for its template's own category is no matter.
+    declared["templates"]["tea"] = _template("Tea is cheap. STOP ends it", valid_for="3h")
+    assert [f.where for f in of_declarations(declared, Settings())] == ["blasts.friday.template"]
+    # What is found at the template is not found again.
+    declared["templates"]["tea"] = _template("Tea is cheap", category="marketing")
+    assert [f.where for f in of_declarations(declared, Settings())] == ["templates.tea.contents.en.sms"]
     declared["blasts"]["friday"]["template"] = "elsewhere"
+    declared["templates"]["tea"] = _template("Tea is cheap")
     assert list(of_declarations(declared, Settings())) == []
 
 

@@ -131,6 +131,22 @@ def wish(text: str, opt_out_type: str | None = None, country: str | None = None)
     return _MEANINGS.get(said)
 
 
+def names_stop(text: str) -> bool:
+    """Return whether a text to people names one of the words of STOP, so that they know how to opt out.
+
+    Words that any sentence may have, such as "end", count in capitals only.
+    """
+    parted = _UNSPACED_RUN.sub(r" \g<0> ", text)
+    words = _words(parted)
+    said, unspaced = f" {' '.join(words)} ", "".join(words)
+    capitals = {"".join(_words(word)) for word in _LETTERS.findall(parted) if word.isupper()}
+    return (
+        any(f" {word} " in said for word in _NAMED)
+        or any(word in unspaced for word in _NAMED_UNSPACED)
+        or not capitals.isdisjoint(_ORDINARY)
+    )
+
+
 def _words(text: str) -> list[str]:
     """Return the words of a text without case and accents; vowel signs of other scripts are letters."""
     # Turkish has an i without a dot, which the other case does not tell apart.
@@ -166,6 +182,9 @@ def _without_courtesies(words: list[str]) -> list[str]:
 
 #: Accents of Latin, Greek and Cyrillic, points of Hebrew and Arabic, and apostrophes: people leave them out.
 _ACCENT = re.compile("[\u0300-\u036f\u0591-\u05c7\u064b-\u065f'\u2019`]")
+#: Letters of scripts that put no blanks between words: Thai, kana, Chinese, and Korean, which puts endings behind words.
+_UNSPACED_RUN = re.compile("[\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff\uac00-\ud7a3]+")
+_LETTERS = re.compile(r"[^\W\d_]+")
 _DRAWN_OUT = re.compile(r"(.)\1{2,}")
 _UNSPACED_PLAIN = ["".join(_words(each)) for each in _UNSPACED]
 _COURTESY_WORDS = sorted((tuple(_words(each.replace("_", " "))) for each in _COURTESIES.split()), key=len, reverse=True)
@@ -180,3 +199,8 @@ _MEANINGS = {
     )
     for word in words.split()
 }
+_STOP_WORDS = [word.replace("_", " ") for words in STOP.values() for word in words.split()]
+#: Words of STOP that an advertisement has in other meanings, too.
+_ORDINARY = {"end", "cancel", "quit", "remove", "revoke", "fim", "koniec", "cancelar", *SCOPED}
+_NAMED_UNSPACED = {"".join(_words(word)) for word in _STOP_WORDS if _UNSPACED_RUN.search(word)}
+_NAMED = {" ".join(_words(word)) for word in _STOP_WORDS if not _UNSPACED_RUN.search(word)} - _ORDINARY

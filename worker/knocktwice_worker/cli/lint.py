@@ -25,12 +25,17 @@ def lint(
 
     Example: knocktwice lint templates.yaml
     """
+    from knocktwice_worker.blasts import schedules
     from knocktwice_worker.content import template_store, templates
     from knocktwice_worker.declarations import files as declared_files
     from knocktwice_worker.evidence import lint as rules
     from knocktwice_worker.evidence import lint_history
+    from knocktwice_worker.switches import overrides
 
     settings = services().settings
+    if history:
+        with reading(services()) as conn:
+            settings = overrides.in_force(conn, settings)
     found: list[tuple[str | None, rules.Flaw]] = [(None, flaw) for flaw in rules.of_settings(settings)]
     made: dict[str, templates.Definition] = {}
     for file in files or ():
@@ -41,7 +46,8 @@ def lint(
         with reading(services()) as conn:
             if not files:
                 stored = template_store.definitions(conn)
-                found += [(None, flaw) for flaw in rules.of_declarations({"templates": stored}, settings)]
+                kept = {"templates": stored, "blasts": schedules.stored(conn)}
+                found += [(None, flaw) for flaw in rules.of_declarations(kept, settings)]
                 made = {name: templates.check(name, value) for name, value in stored.items()}
             found += [(None, flaw) for flaw in lint_history.of_history(conn, made, settings)]
     if as_json:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
 
-from knocktwice_shared.errors import InvalidMessage
 from knocktwice_shared.messages import Category
 from knocktwice_worker.cli.output import AsJson, clock, out, print_json, reading
-from knocktwice_worker.notation import durations
 from knocktwice_worker.notifications.store.paused import Scope
 from knocktwice_worker.services import services
 from knocktwice_worker.switches import audit, overrides, pauses
@@ -20,10 +17,6 @@ from knocktwice_worker.switches import audit, overrides, pauses
 if TYPE_CHECKING:
     from knocktwice_worker.services import Services
 
-#: The longest time after which a pause ends by itself.
-_LONGEST = timedelta(days=365)
-#: What stands for all channels.
-_ALL = "all"
 
 What = Annotated[str | None, typer.Argument(help="push, sms, another channel, or all.", metavar="[CHANNEL]")]
 Channel = Annotated[str | None, typer.Option(help="The same as the argument.")]
@@ -63,7 +56,7 @@ def pause(
     scope = _scope(what, channel, provider, sender, country, template, category)
     with here.engine.begin() as conn:
         scope = pauses.checked(conn, scope, here.channels)
-        id_ = pauses.pause(conn, scope, by, span=_span(span), drains=drain)
+        id_ = pauses.pause(conn, scope, by, span=pauses.span(span), drains=drain)
     if as_json:
         print_json({"id": id_, **asdict(scope)})
     else:
@@ -89,8 +82,12 @@ def resume(
     """
     here, by = _connected(), audit.of_this_account(reason)
     given = (what, channel, provider, sender, country, template, category)
-    named = number is not None or everything
-    scope = Scope() if named and not any(given) else _scope(*given)
+    ways = [number is not None, everything, any(one is not None for one in given)]
+    if sum(ways) > 1:
+        raise typer.BadParameter(
+            "name the pause by its number, or by its options, or take --everything", param_hint="--id"
+        )
+    scope = Scope() if number is not None or everything else _scope(*given)
     with here.engine.begin() as conn:
         ended = pauses.resume(conn, scope, by, id_=number, everything=everything)
     if as_json:
@@ -185,30 +182,14 @@ def _scope(
 ) -> Scope:
     if what is not None and channel is not None and what != channel:
         raise typer.BadParameter(f"it is {what} or {channel}, not both", param_hint="--channel")
-    named = what or channel
-    scope = Scope(
-        None if named == _ALL else named,
-        provider,
-        sender,
-        country and country.upper(),
-        template,
-        category and str(category),
+    return pauses.named(
+        channel if what is None else what,
+        provider=provider,
+        sender=sender,
+        country=country,
+        template=template,
+        category=category and str(category),
     )
-    if scope == Scope() and named is None:
-        raise typer.BadParameter("say what: push, sms, another channel, all, or an option", param_hint="[CHANNEL]")
-    return scope
-
-
-def _span(value: str | None) -> timedelta | None:
-    if value is None:
-        return None
-    try:
-        span = durations.parse(value, _LONGEST)
-    except ValueError as error:
-        raise InvalidMessage("for", str(error)) from None
-    if not span:
-        raise InvalidMessage("for", "must be longer than nothing")
-    return span
 
 
 def _connected() -> Services:

@@ -16,6 +16,12 @@ if TYPE_CHECKING:
 _MOST_KEYS = 2_000
 
 
+#: The most different values of one label that a process counts apart; further ones are :data:`OTHER` together.
+_MOST_VALUES = 100
+#: What stands for values beyond the most.
+OTHER = "other"
+
+
 class Count(StrEnum):
     """Things that are counted, with their labels."""
 
@@ -61,6 +67,7 @@ class Counters:
         self._on = on
         self._lock = threading.Lock()
         self._counts: dict[Key, float] = {}
+        self._met: dict[str, set[str]] = {}
 
     def add(self, what: Count, labels: Iterable[str], count: int = 1) -> None:
         """Count something.
@@ -88,6 +95,18 @@ class Counters:
         self._add(
             {(what.value, _LABELS[bisect_left(BOUNDS, seconds)]): count, (what.value, SUM): seconds * count},
         )
+
+    def bounded(self, of: str, value: str) -> str:
+        """Return a label's value, or ``other`` if this process has met too many: each makes a series that stays.
+
+        Args:
+            of: whose values are counted, such as a provider.
+        """
+        with self._lock:
+            met = self._met.setdefault(of, set())
+            if len(met) < _MOST_VALUES:
+                met.add(value)
+            return value if value in met else OTHER
 
     def take(self) -> dict[Key, float]:
         """Return what was counted, and begin anew."""

@@ -40,10 +40,10 @@ def number_plans_on(today: date) -> Finding:
 
 def budget(here: Services) -> Finding:
     """How much of the day's budget is used."""
-    limits = here.settings.budget
-    if not limits:
-        return Level.OK, "none; KNOCKTWICE_SMS_BUDGET sets one"
     with here.engine.connect() as conn:
+        limits = overrides.in_force(conn, here.settings).budget
+        if not limits:
+            return Level.OK, "none; KNOCKTWICE_SMS_BUDGET sets one"
         now = conn.execute(text("SELECT knocktwice_now()")).scalar_one()
         spent = limits_of_budget.today(conn, here.limits.limits.day(now)[1]).spent
     uses = [(limits.total, sum(spent.values()), "in all"), *((limits.categories[c], spent[c], c) for c in spent)]

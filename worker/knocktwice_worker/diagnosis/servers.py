@@ -12,6 +12,7 @@ from knocktwice_shared.names import INBOX_ACCEPTED, INBOX_BACKLOG, Queue
 from knocktwice_worker.database import migrations
 from knocktwice_worker.diagnosis.check import Finding, Level
 from knocktwice_worker.diagnosis.inbox_age import oldest_s
+from knocktwice_worker.notifications.inbox import dead_letters as dead_letters_store
 
 if TYPE_CHECKING:
     from knocktwice_worker.services import Services
@@ -98,8 +99,15 @@ def backlog(here: Services) -> Finding:
     return (Level.WARNING if late or oldest > _OLD_S else Level.OK), finding
 
 
+_PARKED = text("SELECT count(*) FROM (SELECT 1 FROM dead_letters LIMIT 10000) parked")
+
+
 def dead_letters(here: Services) -> Finding:
     """Messages that nobody could process."""
     with here.engine.connect() as conn:
-        count, last = conn.execute(text("SELECT count(*), max(reason) FROM dead_letters")).one()
-    return (Level.WARNING, f"{count} parked, for example: {last}") if count else (Level.OK, "none")
+        count = conn.execute(_PARKED).scalar_one()
+        first = dead_letters_store.page(conn, limit=1)
+    if not first:
+        return Level.OK, "none"
+    # A whole reason may quote a person's data.
+    return Level.WARNING, f"{count} parked, for example: {first[0].kind}; see 'knocktwice dead list'"

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from knocktwice_shared.channels import SMS
 from knocktwice_shared.messages import Category
-from knocktwice_worker.audience.opt_out_words import STOP
+from knocktwice_worker.audience.opt_out_words import names_stop
 from knocktwice_worker.content import sms_parts, templates
 from knocktwice_worker.content.sms_parts import Encoding
 from knocktwice_worker.content.template_fallback import Fallback
@@ -86,7 +86,6 @@ _VALUE = "value12345"
 _TAGS = re.compile(r"\{%.*?%\}", re.DOTALL)
 #: From so many different characters on a text is in another script, and no twin would help.
 _SCRIPT = 4
-_WORDS = {word.replace("_", " ") for words in STOP.values() for word in words.split()}
 
 
 def of_declarations(declared: Mapping[str, Mapping[str, Any]], settings: Settings) -> Iterator[Flaw]:
@@ -95,9 +94,13 @@ def of_declarations(declared: Mapping[str, Mapping[str, Any]], settings: Setting
         yield from of_template(f"templates.{name}", templates.check(name, value), settings)
     for name, value in declared.get("blasts", {}).items():
         template = declared.get("templates", {}).get(value["template"])
-        if template is not None and value.get("category") == Category.MARKETING:
-            made = templates.check(value["template"], {**template, "category": value["category"]})
-            yield from _opt_outs(f"blasts.{name}.template", made)
+        if template is None or value.get("category") != Category.MARKETING:
+            continue
+        if templates.check(value["template"], template).category is Category.MARKETING:
+            # Found at the template itself.
+            continue
+        made = templates.check(value["template"], {**template, "category": value["category"]})
+        yield from _of_marketing(f"blasts.{name}.template", made, settings)
 
 
 def of_template(where: str, made: Definition, settings: Settings) -> Iterator[Flaw]:
@@ -108,10 +111,8 @@ def of_template(where: str, made: Definition, settings: Settings) -> Iterator[Fl
     """
     for field, text in texts(made):
         yield from _characters(f"{where}.{field}", text)
-    yield from _opt_outs(where, made)
-    useful = made.valid_for or settings.useless_after[made.category]
-    if made.category is Category.MARKETING and any(texts(made)):
-        yield from _nights(where, useful, settings.quiet)
+    if made.category is Category.MARKETING:
+        yield from _of_marketing(where, made, settings)
 
 
 def of_settings(settings: Settings) -> Iterator[Flaw]:
@@ -190,13 +191,15 @@ def _shown(character: str) -> str:
     return f"{character!r} (U+{ord(character):04X}{' ' + name if name else ''})"
 
 
+def _of_marketing(where: str, made: Definition, settings: Settings) -> Iterator[Flaw]:
+    yield from _opt_outs(where, made)
+    if any(texts(made)):
+        yield from _nights(where, made.valid_for or settings.useless_after[made.category], settings.quiet)
+
+
 def _opt_outs(where: str, made: Definition) -> Iterator[Flaw]:
-    if made.category is not Category.MARKETING:
-        return
     for field, text in texts(made):
-        words = "".join(c if c.isalnum() else " " for c in _literal(text).casefold())
-        said = f" {' '.join(words.split())} "
-        if not any(f" {word.casefold()} " in said for word in _WORDS):
+        if not names_stop(_literal(text)):
             yield Flaw(
                 Rule.NO_OPT_OUT,
                 f"{where}.{field}",

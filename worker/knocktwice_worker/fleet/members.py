@@ -6,7 +6,7 @@ Times are those of Redis, so a member with a wrong clock is neither forgotten ea
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
@@ -86,8 +86,11 @@ def leave(redis: Redis, name: str) -> None:
 def list_all(redis: Redis) -> list[Member]:
     """Return the members of the last hour, by name; those that have gone are marked so."""
     flat = cast("list[bytes | int]", redis.eval(_LIST, 1, _KEY, FORGOTTEN_S))
-    found = [
-        Member(**{**json.loads(cast("bytes", said)), "age_s": int(age)})
-        for age, said in zip(flat[::2], flat[1::2], strict=True)
-    ]
+    found = [_read(cast("bytes", said), int(age)) for age, said in zip(flat[::2], flat[1::2], strict=True)]
     return sorted(found, key=lambda m: (m.role, m.name))
+
+
+def _read(said: bytes, age_s: int) -> Member:
+    """Read what a member said. During an upgrade one of another version may say more than this version knows."""
+    told, known = json.loads(said), {f.name for f in fields(Member)}
+    return Member(**{**{name: value for name, value in told.items() if name in known}, "age_s": age_s})

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from sqlalchemy import text
 
 from knocktwice_shared.errors import InvalidMessage
 from knocktwice_worker.blasts import standing, states
-from knocktwice_worker.notation import durations
 from knocktwice_worker.notifications.store.paused import Scope
 from knocktwice_worker.switches import audit, pauses
 
@@ -23,8 +21,6 @@ if TYPE_CHECKING:
 
 #: The fields of the form that sets a pause, and of the button that ends one.
 FIELDS = ("verb", "id", "channel", "provider", "sender", "country", "template", "category", "for")
-#: The longest time after which a pause ends by itself.
-_LONGEST = timedelta(days=365)
 
 
 def switch(conn: Connection, given: Mapping[str, str], by: By, channels: Channels) -> None:
@@ -35,19 +31,16 @@ def switch(conn: Connection, given: Mapping[str, str], by: By, channels: Channel
         NotPaused: the pause is over already.
     """
     if given["verb"] == "resume":
-        if not given["id"].isdigit():
+        if not (given["id"].isascii() and given["id"].isdecimal()):
             raise InvalidMessage("id", "must be the pause's number")
         pauses.resume(conn, Scope(), by, id_=int(given["id"]))
         return
     if given["verb"] != "pause":
         raise InvalidMessage("verb", "must be pause or resume")
-    names = ("channel", "provider", "sender", "country", "template", "category")
-    scope = pauses.checked(conn, Scope(*(given[name].strip() or None for name in names)), channels)
-    try:
-        span = durations.parse(given["for"], _LONGEST) if given["for"].strip() else None
-    except ValueError as error:
-        raise InvalidMessage("for", str(error)) from None
-    pauses.pause(conn, scope, by, span=span or None)
+    typed = {name: given[name].strip() or None for name in FIELDS}
+    narrower = {name: typed[name] for name in ("provider", "sender", "country", "template", "category")}
+    scope = pauses.checked(conn, pauses.named(typed["channel"], **narrower), channels)
+    pauses.pause(conn, scope, by, span=pauses.span(typed["for"]))
 
 
 def blast(conn: Connection, key: str, verb: str, by: By) -> str | None:

@@ -13,6 +13,7 @@ from knocktwice_worker.counters.counters import BOUNDS, SUM, Count, Span
 from knocktwice_worker.diagnosis.inbox_age import oldest_s
 from knocktwice_worker.fleet import fingerprints, members
 from knocktwice_worker.metrics.series import Sample
+from knocktwice_worker.switches import overrides
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -95,10 +96,10 @@ def _bounded(answers: Mapping[tuple[str, ...], float]) -> dict[tuple[str, ...], 
 
 def budget(here: Services) -> Iterator[Sample]:
     """Yield the samples of the day's budget, which Redis counts while there is one."""
-    limits = here.settings.budget
-    if not limits:
-        return
     with here.engine.connect() as conn:
+        limits = overrides.in_force(conn, here.settings).budget
+        if not limits:
+            return
         now = conn.execute(text("SELECT knocktwice_now()")).scalar_one()
     day = here.limits.limits.day(now)[0]
     allowed = {"all": limits.total, **{c.value: n for c, n in limits.categories.items()}}

@@ -5,13 +5,16 @@ Each statement reads the ends of an index, or counts no further than some thousa
 
 from __future__ import annotations
 
+from collections import Counter
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from sqlalchemy import text
 
+from knocktwice_worker.channels.registry import CHANNELS
 from knocktwice_worker.database import migrations
 from knocktwice_worker.metrics.series import MOST_COUNTED, Sample
+from knocktwice_worker.notifications.store import paused
 from knocktwice_worker.reporting import figures
 from knocktwice_worker.reporting.figures import Dimension
 
@@ -56,6 +59,7 @@ _REST = text(f"""
 SELECT
   (SELECT count(*) FROM brakes WHERE state = 'on') AS brakes,
   {_counted(_HELD)} AS held,
+  {_counted("deliveries WHERE paused IS NOT NULL AND wake_at IS NOT NULL")} AS paused,
   {_counted("dead_letters")} AS dead_letters,
   {_counted("provider_reports")} AS reports,
   {_counted("webhook_deliveries WHERE next_at IS NOT NULL")} AS webhooks,
@@ -84,6 +88,8 @@ _ALARMS = text("""
 SELECT type, sum(count) AS times FROM alarms WHERE at > knocktwice_now() - interval '1 hour' GROUP BY type ORDER BY type
 """)
 
+#: The label of pauses that are not of one channel.
+_ALL = "all"
 #: What is counted of a day's notifications, and of their SMS, without the beginning of its name.
 _STATES = (
     "accepted",
@@ -121,6 +127,10 @@ def read(here: Services) -> Iterator[Sample]:
         rest = conn.execute(_REST).one()
         yield Sample("knocktwice_brakes_on", rest.brakes)
         yield Sample("knocktwice_brake_held", rest.held)
+        on = Counter(one.scope.channel or _ALL for one in paused.active(conn))
+        for channel in (_ALL, paused.PUSH, *CHANNELS):
+            yield Sample("knocktwice_pauses", on[channel], (channel,))
+        yield Sample("knocktwice_paused_messages", rest.paused)
         yield Sample("knocktwice_dead_letters", rest.dead_letters)
         yield Sample("knocktwice_provider_reports_waiting", rest.reports)
         yield Sample("knocktwice_webhooks_waiting", rest.webhooks)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from celery import bootsteps
 from sqlalchemy import text
 
+from knocktwice_worker import config
 from knocktwice_worker.channels.outcomes import CredentialsUnavailable
 from knocktwice_worker.channels.registry import CHANNELS
 from knocktwice_worker.embedded.installation import secret
@@ -31,7 +32,9 @@ _JOIN_S = 5.0
 
 
 class Announcer:
-    """Two threads: one announces the process every few seconds, the other tries the credentials every few minutes.
+    """Three threads: one announces the process and one reads the database's clock every few seconds, one tries credentials.
+
+    Each has a thread of its own: a process whose database or provider hangs must not look as if it had gone.
 
     Args:
         role: ``worker`` or ``beat``.
@@ -43,8 +46,14 @@ class Announcer:
         self.name = f"{role}@{socket.gethostname()}:{os.getpid()}"
         self._role, self._queues = role, tuple(queues)
         self._credentials: dict[str, str] = {}
+        self._ahead_s: float | None = None
+        # Those of the environment. What operators change reaches a process with its next task, so it tells nothing.
+        self._settings = config.load()
         self._stop = threading.Event()
-        rounds: list[tuple[Callable[[Services], None], float]] = [(self._announce, members.EVERY_S)]
+        rounds: list[tuple[Callable[[Services], None], float]] = [
+            (self._look_at_clock, members.EVERY_S),
+            (self._announce, members.EVERY_S),
+        ]
         if tries:
             rounds.insert(0, (self._try, _TRY_EVERY_S))
         self._threads = [
@@ -85,11 +94,14 @@ class Announcer:
             self._role,
             metadata.version("knocktwice"),
             self._queues,
-            fingerprints(here.settings, secret(here.settings)),
-            _ahead(here),
+            fingerprints(self._settings, secret(self._settings)),
+            self._ahead_s,
             dict(self._credentials),
         )
         members.announce(here.redis, member)
+
+    def _look_at_clock(self, here: Services) -> None:
+        self._ahead_s = _ahead(here)
 
     def _try(self, here: Services) -> None:
         self._credentials = tried(here)

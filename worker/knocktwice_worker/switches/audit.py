@@ -35,6 +35,9 @@ class By:
     def __post_init__(self) -> None:
         if not self.reason.strip() or len(self.reason) > REASON_LIMIT:
             raise InvalidMessage("reason", f"say why, in 1 to {REASON_LIMIT} characters")
+        if not self.reason.isprintable():
+            # In a terminal a control character could hide or forge lines of the audit.
+            raise InvalidMessage("reason", "must be one line without control characters")
 
 
 def of_this_account(reason: str) -> By:

@@ -53,6 +53,15 @@ def list_all(conn: Connection) -> list[Override]:
     return [Override(*row) for row in conn.execute(_LIST)]
 
 
+def in_force(conn: Connection, settings: Settings) -> Settings:
+    """Return settings of the environment with the changed ones in place, as workers have them.
+
+    Raises:
+        InvalidMessage: a changed value does not fit the environment.
+    """
+    return applied(settings, {one.name: one.value for one in list_all(conn)})
+
+
 def applied(settings: Settings, changed: Mapping[str, str]) -> Settings:
     """Return settings with the changed ones in place.
 
@@ -97,6 +106,8 @@ def change(conn: Connection, settings: Settings, name: str, value: str, by: By) 
         InvalidMessage: it is not one of :data:`CHANGEABLE`, or its value is wrong.
     """
     variable = _variable(name)
+    if not value.isprintable():
+        raise InvalidMessage(variable, "must be one line without control characters")
     known = {one.name: one.value for one in list_all(conn)}
     applied(settings, {**known, variable: value})
     conn.execute(_SET, {"name": variable, "value": value})
@@ -136,5 +147,5 @@ def _parsed(variable: str, value: str) -> object:
         return value
     try:
         return json.loads(value)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise InvalidMessage(variable, 'must be a JSON list, like ["DE", "AT"]') from None

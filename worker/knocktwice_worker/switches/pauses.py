@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, text
 
 from knocktwice_shared.errors import InvalidMessage, KnocktwiceError
 from knocktwice_shared.messages import Category, senders
+from knocktwice_worker.notation import durations
 from knocktwice_worker.notation.countries import country_code
 from knocktwice_worker.notifications.pipeline.pauses import PUSH_PROVIDER
 from knocktwice_worker.notifications.store import alarms, paused
@@ -16,10 +19,19 @@ from knocktwice_worker.notifications.store.paused import PUSH, Scope
 from knocktwice_worker.switches import audit
 
 if TYPE_CHECKING:
-    from datetime import datetime, timedelta
+    from collections.abc import Iterable
+    from datetime import datetime
 
     from knocktwice_worker.channels.opened import Channels
     from knocktwice_worker.switches.audit import By
+
+
+#: What stands for all channels.
+ALL = "all"
+#: The longest time after which a pause ends by itself.
+LONGEST = timedelta(days=365)
+#: The largest number that a pause may have.
+_LARGEST_ID = 2**63 - 1
 
 
 class NotPaused(KnocktwiceError):
@@ -67,6 +79,42 @@ class Standing:
         until = f" until {self.until:%Y-%m-%d %H:%M} UTC" if self.until else ""
         drains = ", draining" if self.drains else ""
         return f"{self.scope}{drains}: {self.waiting} wait since {self.since:%Y-%m-%d %H:%M} UTC{until} ({self.reason})"
+
+
+def named(channel: str | None, **narrower: str | None) -> Scope:
+    """Return the scope that an operator has named.
+
+    Args:
+        channel: a channel, or :data:`ALL`.
+        narrower: the other fields of the scope.
+
+    Raises:
+        InvalidMessage: nothing is named. Everything is paused only by its name.
+    """
+    scope = Scope(None if channel == ALL else channel, **narrower)
+    if scope == Scope() and channel is None:
+        raise InvalidMessage("channel", "say what: push, sms, another channel, all, or a narrower field")
+    return scope
+
+
+def span(value: str | None) -> timedelta | None:
+    """Return after how long a pause ends by itself; ``None``: it does not.
+
+    Args:
+        value: as typed, like ``1h``.
+
+    Raises:
+        InvalidMessage: it is no time, none at all, or too long.
+    """
+    if value is None:
+        return None
+    try:
+        found = durations.typed(value, LONGEST)
+    except ValueError as error:
+        raise InvalidMessage("for", str(error)) from None
+    if not found:
+        raise InvalidMessage("for", "must be longer than nothing")
+    return found
 
 
 _SET = text("""
@@ -138,7 +186,10 @@ def resume(conn: Connection, scope: Scope, by: By, *, id_: int | None = None, ev
     Raises:
         NotPaused: there is none.
     """
-    found = conn.execute(_END, {**asdict(scope), "id": id_, "everything": everything}).all()
+    scope = _spelled(scope)
+    # A number beyond those of the database is on as little as any other that is not.
+    known = None if id_ is None else id_ if 0 < id_ <= _LARGEST_ID else 0
+    found = conn.execute(_END, {**asdict(scope), "id": known, "everything": everything}).all()
     if not found:
         on = "; ".join(f"{one.id}: {one.scope}" for one in paused.active(conn)) or "nothing"
         what = f"pause {id_} is not on" if id_ is not None else f"{scope} is not paused"
@@ -185,30 +236,41 @@ def checked(conn: Connection, scope: Scope, channels: Channels) -> Scope:
     Raises:
         InvalidMessage: something in it does not exist, so that nothing would wait; all problems are named.
     """
-    names = [PUSH, *(entry.name for entry, _ in channels.all())]
-    carriers = {PUSH_PROVIDER, *(name for _, opened in channels.all() for name in opened.providers)}
+    carriers = {PUSH: [PUSH_PROVIDER], **{entry.name: sorted(opened.providers) for entry, opened in channels.all()}}
     problems: list[InvalidMessage] = []
 
-    def known(field: str, value: str | None, among: list[str]) -> None:
-        if value is not None and value not in among:
-            problems.append(InvalidMessage(field, f"there is no {value}; there are: {', '.join(among) or 'none'}"))
+    def known(field: str, value: str | None, among: Iterable[str]) -> None:
+        names = list(among)
+        if value is not None and value not in names:
+            problems.append(InvalidMessage(field, f"there is no {value}; there are: {', '.join(names) or 'none'}"))
 
-    known("channel", scope.channel, names)
-    known("provider", scope.provider, sorted(carriers))
+    known("channel", scope.channel, carriers)
+    own = carriers.get(scope.channel) if scope.channel is not None else None
+    known("provider", scope.provider, own or sorted({name for names in carriers.values() for name in names}))
     known("category", scope.category, [str(c) for c in Category])
     if scope.template is not None:
         known("template", scope.template, [row.name for row in conn.execute(_TEMPLATES)])
     country, sender = scope.country, scope.sender
     try:
-        country = country and country_code(country.upper())
+        country = country if country is None else country_code(country.upper())
     except ValueError as error:
         problems.append(InvalidMessage("country", str(error)))
     try:
-        sender = sender and senders.sender(sender)
+        sender = sender if sender is None else senders.sender(sender)
     except ValueError as error:
         problems.append(InvalidMessage("sender", str(error)))
-    if scope.channel == PUSH and (country or sender):
-        problems.append(InvalidMessage("channel", "a push has no sender and no country; pause sms instead"))
+    of_pushes = PUSH if scope.channel == PUSH else PUSH_PROVIDER if scope.provider == PUSH_PROVIDER else None
+    if of_pushes and not (country is None and sender is None):
+        field = "channel" if of_pushes == PUSH else "provider"
+        problems.append(InvalidMessage(field, "a push has no sender and no country; pause sms instead"))
     if problems:
         raise InvalidMessage.of(problems)
     return Scope(scope.channel, scope.provider, sender, country, scope.template, scope.category)
+
+
+def _spelled(scope: Scope) -> Scope:
+    """Return a scope as :func:`checked` spelled it when it was paused; what does not exist stays as it is."""
+    sender = scope.sender
+    with suppress(ValueError):
+        sender = sender and senders.sender(sender)
+    return replace(scope, sender=sender, country=scope.country and scope.country.upper())

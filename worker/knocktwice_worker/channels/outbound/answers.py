@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 #: The codes of providers: a number, or a word in capitals, such as ``UNREGISTERED``.
 _CODE = re.compile(r"(?<![\w.])(\d{3,6}|[A-Z][A-Z_]{3,40})(?![\w.])")
+#: What is known of an answer over HTTP: provider, status and the provider's own code, which says more than the status.
+_OWN_CODE = re.compile(r"\S+ \d{3} (\S{1,64})")
 #: The code of an answer that has none, such as one that never came.
 NO_CODE = "none"
 
@@ -30,7 +32,7 @@ def count(counters: Counters, provider: str, outcomes: Sequence[Outcome]) -> Non
     if kinds:
         others = Counter((outcome_of(o), code_of(o)) for o in outcomes if type(o) is not Sent)
         for (outcome, code), number in others.items():
-            counters.add(Count.PROVIDER_ANSWERS, (provider, outcome, code), number)
+            counters.add(Count.PROVIDER_ANSWERS, (provider, outcome, counters.bounded(provider, code)), number)
 
 
 def outcome_of(outcome: Outcome) -> str:
@@ -58,8 +60,11 @@ def code_of(outcome: Outcome) -> str:
         case Sent():
             return NO_CODE
         case Rejected(reason, detail):
-            found = _CODE.search(detail)
-            return found[1] if found else reason[:40]
+            return _code(detail) or reason[:40]
         case Retry(reason) | Unknown(reason):
-            found = _CODE.search(reason.replace("FCM", "").replace("GOOGLE_APPLICATION_CREDENTIALS", ""))
-            return found[1] if found else NO_CODE
+            return _code(reason.replace("FCM", "").replace("GOOGLE_APPLICATION_CREDENTIALS", "")) or NO_CODE
+
+
+def _code(said: str) -> str | None:
+    found = _OWN_CODE.fullmatch(said) or _CODE.search(said)
+    return found[1] if found else None

@@ -8,7 +8,6 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query
 
-from knocktwice_shared.errors import InvalidMessage
 from knocktwice_worker.gateway.auth.access import Here, requires
 from knocktwice_worker.gateway.auth.keys import Key, Scope
 from knocktwice_worker.gateway.problems import Problem, documented
@@ -57,9 +56,8 @@ def pause(
     drain: Annotated[bool, Query(description="Messages that are already decided still go.")] = False,
 ) -> Any:
     """Let messages wait, on every worker within two seconds. Receipts, cancellations and opt-outs still end what waits."""
-    scope = paused.Scope(None if channel == "all" else channel, provider, sender, country, template, category)
-    if scope == paused.Scope() and channel is None:
-        raise InvalidMessage("channel", "say what: push, sms, another channel, all, or a narrower field")
+    narrower = {"provider": provider, "sender": sender, "country": country, "template": template, "category": category}
+    scope = pauses.named(channel, **narrower)
     span = None if for_s is None else timedelta(seconds=for_s)
     with writing(services) as conn:
         scope = pauses.checked(conn, scope, services.channels)

@@ -8,6 +8,7 @@ one. A message that no answer settles is looked up in the provider's own list (`
 from __future__ import annotations
 
 from collections import defaultdict
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, TypeVar
@@ -141,13 +142,23 @@ class LaterSteps:
             # From before the last look: what is said after it is not seen any more.
             look = Deadline.within(_FRESH)
             held = store.hold(conn, list(claim.chosen), claim.at)
-            paused = self.pauses.stopped_since(conn, (_pausable(row, row.provider) for row in held))
+            pausable = [_pausable(row, (row.provider,)) for row in held]
+            paused, unpaused_until = self.pauses.stopped_since(conn, pausable)
             # A provider to which a connection takes longer than that gets the time it needs, try by try.
             tries = max((row.tries for row in held), default=1)
-            outcomes = self._deliver(
-                held, claim.useful_for, paused, min(lease, look.later(_FRESH * (2 ** min(tries - 1, 4) - 1)))
-            )
-            results = [_result(row, outcome, self.retry_for) for row, outcome in zip(held, outcomes, strict=True)]
+            not_after = min(lease, look.later(_FRESH * (2 ** min(tries - 1, 4) - 1)))
+            patient = tries > 1 and not_after > unpaused_until
+            with (
+                self.pauses.watching(self.engine, pausable, not_after)
+                if patient
+                else nullcontext(min(not_after, unpaused_until))
+            ) as until:
+                outcomes = self._deliver(held, claim.useful_for, paused, until)
+            tried_for = self._tried_for(conn, held, outcomes)
+            results = [
+                _result(row, outcome, self.retry_for, tried_for.get(row.notification_id, row.age))
+                for row, outcome in zip(held, outcomes, strict=True)
+            ]
             if self._choosing(held):
                 results = store.with_ids_of_their_own(conn, self._moved(conn, held, outcomes, results))
             unfinished = store.record_steps(conn, results)
@@ -189,14 +200,12 @@ class LaterSteps:
             marketing = [row for row in wanted if row.category is Category.MARKETING]
             asleep = self.quiet.postpone(conn, marketing)
             awake = [row for row in wanted if row.notification_id not in asleep]
-            chosen = self._choose(conn, awake)
+            # Before the choice: the choice of a demoted provider uses up its probe.
             paused = self.pauses.stop(
-                conn,
-                (_pausable(row, chosen[row.notification_id].provider) for row in awake),
-                self.useless_after,
-                decided=True,
+                conn, (_pausable(row, self._carriers(row)) for row in awake), self.useless_after, decided=True
             )
             awake = [row for row in awake if row.notification_id not in paused]
+            chosen = self._choose(conn, awake)
             its_turn = self._pace(conn, awake, chosen)
             allowed = self._recount(conn, its_turn)
             tries = {row.notification_id: row.tries for row in its_turn}
@@ -252,12 +261,17 @@ class LaterSteps:
     def _useful_for(self, row: store.ReservedStep) -> timedelta:
         return row.valid_for or self.useless_after[row.category]
 
+    def _carriers(self, row: store.ReservedStep) -> Sequence[str]:
+        """Return the providers that :meth:`_choose` may choose for a message."""
+        stays = row.provider and (row.tries or self.channels.choice(row.channel) is None)
+        return [row.provider] if row.provider and stays else self.channels.carriers(row.channel)
+
     def _choose(self, conn: Connection, rows: Sequence[store.ReservedStep]) -> dict[str, Choice]:
         """Choose a provider for each message: where a channel has several, by weight and health; else its usual one.
 
-        What was tried stays with its provider. A paused provider is chosen only if all are paused.
+        What was tried stays with its provider. A paused provider is not chosen while another is left.
         """
-        avoided = self.pauses.avoided(conn, (_pausable(row, "") for row in rows))
+        avoided = self.pauses.avoided(conn, (_pausable(row, ()) for row in rows))
         chosen: dict[str, Choice] = {}
         for channel, own in _by_channel(rows).items():
             choice = self.channels.choice(channel)
@@ -369,6 +383,17 @@ class LaterSteps:
             outcomes |= {row.notification_id: answer for row, answer in zip(rows, answers, strict=True)}
         return [outcomes[row.notification_id] for row in held]
 
+    def _tried_for(
+        self, conn: Connection, held: Sequence[store.ClaimedStep], outcomes: Sequence[Outcome]
+    ) -> Mapping[str, timedelta]:
+        """Return for how long messages might go by now that otherwise would be given up: neither a pause nor a night is a try."""
+        old = [
+            row.notification_id
+            for row, outcome in zip(held, outcomes, strict=True)
+            if isinstance(outcome, Retry) and row.age > self.retry_for
+        ]
+        return store.free_for(conn, old) if old else {}
+
     def _moved(
         self,
         conn: Connection,
@@ -392,7 +417,7 @@ class LaterSteps:
         if not refused:
             return list(results)
         current = {i: rows[i].provider for i in refused}
-        avoided = self.pauses.avoided(conn, (_pausable(rows[i], "") for i in refused))
+        avoided = self.pauses.avoided(conn, (_pausable(rows[i], ()) for i in refused))
         nexts: dict[str, str] = {}
         for channel, own in _by_channel([rows[i] for i in store.may_move(conn, list(refused))]).items():
             if choice := self.channels.choice(channel):
@@ -426,8 +451,8 @@ class LaterSteps:
                 self.channels.pace(channel, provider, sender).slow_down(asked.after)
 
 
-def _pausable(row: store.ReservedStep | store.ClaimedStep, provider: str) -> Pausable:
-    return Pausable(row.notification_id, row.channel, (provider,), row.sender, row.number)
+def _pausable(row: store.ReservedStep | store.ClaimedStep, providers: Sequence[str]) -> Pausable:
+    return Pausable(row.notification_id, row.channel, providers, row.sender, row.number)
 
 
 def _by_lane(rows: Sequence[store.ReservedStep]) -> Iterator[tuple[Lane, list[store.ReservedStep]]]:
@@ -451,7 +476,7 @@ def _by_channel(rows: Sequence[_StepT]) -> dict[str, list[_StepT]]:
     return own
 
 
-def _result(row: store.ClaimedStep, outcome: Outcome, give_up: timedelta) -> store.StepResult:
+def _result(row: store.ClaimedStep, outcome: Outcome, give_up: timedelta, tried_for: timedelta) -> store.StepResult:
     id_ = row.notification_id
     match outcome:
         case Sent(provider_id):
@@ -469,7 +494,7 @@ def _result(row: store.ClaimedStep, outcome: Outcome, give_up: timedelta) -> sto
             wait = max(after or timedelta(), min(backoff(row.tries), _LONGEST_HOLD))
             return store.StepResult(id_, DeliveryState.RESERVED, reason=reason, wake_after=wait)
         case Retry(reason, after):
-            if row.age > give_up:
+            if tried_for > give_up:
                 return store.StepResult(id_, DeliveryState.FAILED, reason=f"gave up: {reason}")
             return store.StepResult(id_, DeliveryState.RESERVED, reason=reason, wake_after=after or backoff(row.tries))
         case Unknown(reason, _):

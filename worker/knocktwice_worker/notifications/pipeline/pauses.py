@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-import time
-from dataclasses import dataclass
+import threading
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from sqlalchemy.exc import SQLAlchemyError
+
+from knocktwice_worker.channels.deadline import Deadline
 from knocktwice_worker.notation.phone_numbers import country
 from knocktwice_worker.notifications.store import paused
 from knocktwice_worker.notifications.store.paused import PUSH
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
     from sqlalchemy import Connection, Engine
 
@@ -21,9 +25,10 @@ if TYPE_CHECKING:
 
 #: Who carries pushes, as a pause names it.
 PUSH_PROVIDER = "fcm"
-#: How old the known pauses may be, in seconds. A pause must hold within two seconds, and a message that was looked at may
-#: leave a second later.
-_FRESH_S = 0.5
+#: How old the known pauses may be when they are asked.
+_FRESH = timedelta(seconds=0.5)
+#: How old they may be when a message leaves: a pause holds within two seconds.
+_HOLDS = timedelta(seconds=1.9)
 #: A paused message rings this long after it is of no use any more, so that it then ends.
 _THEN = timedelta(seconds=1)
 
@@ -78,31 +83,59 @@ class Pauses:
         return None if left else covering[0]
 
 
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What was seen at one look at the pauses.
+
+    Attributes:
+        pauses: the pauses that were on.
+        fresh: until when that need not be asked again.
+        holds: until when a message may leave that none of them stops.
+    """
+
+    pauses: Pauses
+    fresh: Deadline
+    holds: Deadline
+
+
+@dataclass(frozen=True, slots=True)
+class _Revocable(Deadline):
+    """A deadline that is over at once when a pause has come.
+
+    Attributes:
+        revoked: set then.
+    """
+
+    revoked: threading.Event = field(compare=False)
+
+    @property
+    def over(self) -> bool:
+        return self.revoked.is_set() or Deadline(self.at).over
+
+
 class PauseGate:
     """Stops messages that operators have paused."""
 
     def __init__(self) -> None:
-        self._known = Pauses()
-        self._looked_at = float("-inf")
+        # One object, so that a thread never takes one look's pauses for as fresh as another's.
+        self._last = Look(Pauses(), Deadline(float("-inf")), Deadline(float("-inf")))
 
-    def look(self, conn: Connection) -> Pauses:
+    def look(self, conn: Connection) -> Look:
         """Return the pauses that are on. They are read twice a second, not for each message."""
-        if not self._fresh:
+        last = self._last
+        if last.fresh.over:
             # The time before the query counts: a worker that stands still during the query looks again.
-            at = time.monotonic()
-            self._known, self._looked_at = Pauses(paused.active(conn)), at
-        return self._known
+            fresh, holds = Deadline.within(_FRESH), Deadline.within(_HOLDS)
+            last = self._last = Look(Pauses(paused.active(conn)), fresh, holds)
+        return last
 
-    def look_with(self, engine: Engine) -> Pauses:
+    def look_with(self, engine: Engine) -> Look:
         """Return the same, with a connection of its own if one is needed."""
-        if self._fresh:
-            return self._known
+        last = self._last
+        if not last.fresh.over:
+            return last
         with engine.begin() as conn:
             return self.look(conn)
-
-    @property
-    def _fresh(self) -> bool:
-        return time.monotonic() - self._looked_at <= _FRESH_S
 
     def stop(
         self,
@@ -129,29 +162,46 @@ class PauseGate:
                 known.useful_from + (known.valid_for or useful[known.category]) + _THEN,
                 known.paused == pause.id,
             )
-            for one, known, pause in self._stopping(conn, candidates, pushes=pushes, decided=decided)
+            for one, known, pause in _stopping(conn, self.look(conn), candidates, pushes=pushes, decided=decided)
         ]
         paused.wait(conn, stopped)
         return {s.notification_id for s in stopped}
 
-    def stopped_since(self, conn: Connection, candidates: Iterable[Candidate]) -> set[str]:
-        """Return which claimed messages were paused since their claim."""
-        return {one.notification_id for one, _, _ in self._stopping(conn, candidates, pushes=False, decided=True)}
+    def stopped_since(
+        self, conn: Connection, candidates: Iterable[Candidate], *, pushes: bool = False
+    ) -> tuple[set[str], Deadline]:
+        """Return which claimed messages were paused since their claim, and until when the others may leave."""
+        look = self.look(conn)
+        found = _stopping(conn, look, candidates, pushes=pushes, decided=True)
+        return {one.notification_id for one, _, _ in found}, look.holds
 
-    def _stopping(
-        self, conn: Connection, candidates: Iterable[Candidate], *, pushes: bool, decided: bool
-    ) -> list[tuple[Candidate, paused.Facts, Pause]]:
-        pauses = self.look(conn)
-        if not pauses:
-            return []
-        listed = list(candidates)
-        known = paused.facts(conn, [one.notification_id for one in listed], pushes=pushes)
-        found = [(one, known[one.notification_id]) for one in listed if one.notification_id in known]
-        return [
-            (one, facts, pause)
-            for one, facts in found
-            if (pause := pauses.stopping(one, facts.category, facts.template, decided=decided))
-        ]
+    @contextmanager
+    def watching(self, engine: Engine, candidates: Sequence[Candidate], not_after: Deadline) -> Iterator[Deadline]:
+        """Yield a deadline that lies late, but ends as soon as one of these claimed messages is paused.
+
+        A provider to which a connection takes long gets more time than a pause may take to hold. Meanwhile a thread looks.
+        """
+        revoked, done = threading.Event(), threading.Event()
+
+        def watch() -> None:
+            while not done.wait(_FRESH.total_seconds()):
+                try:
+                    if not self.look_with(engine).pauses:
+                        continue
+                    with engine.begin() as conn:
+                        stopped, _ = self.stopped_since(conn, candidates)
+                except SQLAlchemyError:
+                    # Without the database nobody knows whether they are paused, so none of them may leave.
+                    stopped = {one.notification_id for one in candidates}
+                if stopped:
+                    revoked.set()
+                    return
+
+        threading.Thread(target=watch, name="knocktwice-pause-watch", daemon=True).start()
+        try:
+            yield _Revocable(not_after.at, revoked)
+        finally:
+            done.set()
 
     def avoided(self, conn: Connection, candidates: Iterable[Candidate]) -> Callable[[str, str], bool] | None:
         """Return what says whether a message must not go by a provider; ``None``: nothing is paused.
@@ -159,18 +209,33 @@ class PauseGate:
         Args:
             candidates: their providers do not matter.
         """
-        pauses = self.look(conn)
+        pauses = self.look(conn).pauses
         if not pauses:
             return None
         by_id = {one.notification_id: one for one in candidates}
         known = paused.facts(conn, list(by_id), pushes=False)
 
         def avoided(id_: str, provider: str) -> bool:
-            one, facts = by_id[id_], known[id_]
+            one, facts = by_id[id_], known.get(id_)
             by_it = Candidate(id_, one.channel, (provider,), one.sender, one.number)
-            return pauses.stopping(by_it, facts.category, facts.template, decided=True) is not None
+            return facts is not None and bool(pauses.stopping(by_it, facts.category, facts.template, decided=True))
 
         return avoided
+
+
+def _stopping(
+    conn: Connection, look: Look, candidates: Iterable[Candidate], *, pushes: bool, decided: bool
+) -> list[tuple[Candidate, paused.Facts, Pause]]:
+    if not look.pauses:
+        return []
+    listed = list(candidates)
+    known = paused.facts(conn, [one.notification_id for one in listed], pushes=pushes)
+    found = [(one, known[one.notification_id]) for one in listed if one.notification_id in known]
+    return [
+        (one, facts, pause)
+        for one, facts in found
+        if (pause := look.pauses.stopping(one, facts.category, facts.template, decided=decided))
+    ]
 
 
 def a_push(notification_id: str) -> Candidate:

@@ -284,7 +284,7 @@ class Pushes:
         self, resolved: Sequence[resolution.Resolution], held: Mapping[str, datetime]
     ) -> Mapping[str, datetime]:
         """Return what waits, with the pushes that an operator has paused. :meth:`resume` lets them wait for their pause."""
-        pauses = self.pauses.look_with(self.engine)
+        pauses = self.pauses.look_with(self.engine).pauses
         if not pauses:
             return held
         batches = [one.batch for one in resolved]
@@ -299,6 +299,17 @@ class Pushes:
         with self.engine.begin() as conn:
             now = store.now(conn)
         return {**dict.fromkeys(stopped, now), **held}
+
+    def _paused_since(self, messages: Sequence[PushMessage]) -> tuple[set[str], Deadline]:
+        """Return the pushes that were paused since their claim, and until when the others may leave.
+
+        Those that were paused are given back at once; :meth:`resume` lets them wait for their pause.
+        """
+        look = self.pauses.look_with(self.engine)
+        if not look.pauses:
+            return set(), look.holds
+        with self.engine.begin() as conn:
+            return self.pauses.stopped_since(conn, map(a_push, {m.notification_id for m in messages}), pushes=True)
 
     def _prepare(self, resolved: resolution.Resolution, held: Mapping[str, datetime]) -> _Ready:
         written = self._write(resolved)
@@ -392,11 +403,25 @@ class Pushes:
     def _deliver(self, messages: Sequence[PushMessage], lease: Deadline, *, complete: bool = False) -> None:
         if not messages:
             return
+        paused, unpaused_until = self._paused_since(messages)
+        results = [
+            store.PushResult(
+                m.notification_id,
+                m.registration,
+                AttemptState.OPEN,
+                "paused",
+                retry_after=timedelta(),
+                untried=True,
+            )
+            for m in messages
+            if m.notification_id in paused
+        ]
+        messages = [m for m in messages if m.notification_id not in paused]
         # Pushes that are taken up again have waited.
         turn = self.pace.take([1] * len(messages), entitled=0 if complete else len(messages))
-        outcomes = deliver(self.transport, self.channel, messages[: turn.granted], lease)
+        outcomes = deliver(self.transport, self.channel, messages[: turn.granted], min(lease, unpaused_until))
         self.troubles.note(PUSH_PROVIDER, outcomes)
-        results = [_result(m, o) for m, o in zip(messages, outcomes, strict=False)]
+        results += [_result(m, o) for m, o in zip(messages, outcomes, strict=False)]
         for m, wait in zip(messages[turn.granted :], turn.waits, strict=True):
             waits = store.PushResult(
                 m.notification_id, m.registration, AttemptState.OPEN, WAITS_TURN, retry_after=wait, untried=True

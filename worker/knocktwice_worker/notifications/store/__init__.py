@@ -47,6 +47,7 @@ from knocktwice_worker.notifications.store.later_steps import (
     with_ids_of_their_own,
 )
 from knocktwice_worker.notifications.store.ledger import Decision, write_ledger
+from knocktwice_worker.notifications.store.paused import free_for
 from knocktwice_worker.notifications.store.pushes import (
     PushContents,
     PushResult,
@@ -85,6 +86,7 @@ __all__ = [
     "contents",
     "due",
     "end_useless",
+    "free_for",
     "hold",
     "known_provider_ids",
     "lock_open",

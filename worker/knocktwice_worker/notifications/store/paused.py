@@ -213,6 +213,32 @@ def _told(pause: Pause) -> Mapping[str, object]:
     }
 
 
+#: When the last pause or quiet hours of a row were over; NULL: it never waited for them.
+RESUMED = f"""
+(
+  SELECT max(least(coalesce(was.ended_at, was.until, CAST(l.inputs ->> 'until' AS timestamptz), l.at), knocktwice_now()))
+  FROM decisions l
+  LEFT JOIN pauses was ON l.verdict = '{Delay.PAUSED}' AND was.id = CAST(l.inputs ->> 'pause' AS bigint)
+  WHERE l.notification_id = {{row}}.notification_id
+    AND l.step = {{row}}.step
+    AND l.verdict IN ('{Delay.PAUSED}', '{Delay.QUIET_HOURS}')
+)
+"""
+
+_FREE_FOR = text(f"""
+SELECT
+  d.notification_id,
+  knocktwice_now() - greatest(d.due_at, {RESUMED.format(row="d")}) AS free_for
+FROM deliveries d
+WHERE d.notification_id = ANY(CAST(:ids AS uuid[])) AND d.step > 0 AND d.state = 'sending'
+""")
+
+
+def free_for(conn: Connection, ids: Sequence[str]) -> dict[str, timedelta]:
+    """Return notification id → how long ago its claimed message was due, or its last pause or quiet hours were over."""
+    return {str(row.notification_id): row.free_for for row in conn.execute(_FREE_FOR, {"ids": list(ids)})}
+
+
 #: How many messages are woken in one transaction.
 _PAGE = 500
 

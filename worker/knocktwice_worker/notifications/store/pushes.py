@@ -13,6 +13,7 @@ from knocktwice_worker.database.bulk import rows
 from knocktwice_worker.lifecycle import AttemptState, DeliveryState, Note
 from knocktwice_worker.notifications.store.cancellations import settle_cancelled
 from knocktwice_worker.notifications.store.intake import OFF, RING_LATER, PushWork, open_attempts
+from knocktwice_worker.notifications.store.paused import RESUMED
 from knocktwice_worker.notifications.store.transitions import End, finish, is_in, lock_open, outcome_of_push
 from knocktwice_worker.notifications.store.trigger_sql import CANCELLED
 
@@ -299,7 +300,8 @@ _CANCELLED = f"""
 #: end. A worker that stood still has not tried: its delay alone must not bring an SMS.
 _URGENT = timedelta(minutes=1)
 
-# One device that answered is enough; one that asks for patience is tried again until the time for retries is over.
+# One device that answered is enough; one that asks for patience is tried again until the time for retries is over. A push
+# that was paused has all of this time after its pause: else the first hiccup then would bring an SMS to everybody.
 _RECORD_PUSH = text(f"""
 UPDATE deliveries d SET (state, reason, wake_at, finished_at) = (
   SELECT
@@ -321,7 +323,7 @@ FROM (
   SELECT
     o.*,
     n.state <> 'active' AS ended,
-    coalesce(p.due_at, n.created_at) AS created_at,
+    greatest(coalesce(p.due_at, n.created_at), {RESUMED.format(row="p")}) AS created_at,
     b.category = 'critical' AS urgent
   FROM (
     SELECT
