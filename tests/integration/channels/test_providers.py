@@ -14,9 +14,13 @@ from knocktwice_shared.messages import parse_batch
 from knocktwice_worker.diagnosis import doctor
 from knocktwice_worker.lifecycle import DeliveryState, Note
 from knocktwice_worker.notifications import store
+from knocktwice_worker.notifications.pipeline.pauses import PauseGate
+from knocktwice_worker.notifications.store.paused import Scope
 from knocktwice_worker.reporting.story import tell
 from knocktwice_worker.sandbox.rules import Answer, Rule
 from knocktwice_worker.services import Services
+from knocktwice_worker.switches import pauses
+from knocktwice_worker.switches.audit import By
 from support.sms_provider import TOKEN, SmsProvider
 from support.system import eventually
 
@@ -408,3 +412,24 @@ def test_only_who_asked_for_patience_is_spoken_to_more_slowly(
         assert list(by) == ["acme", "twilio"]
     slowed = [key for key in here.redis.keys("knocktwice:pace:*") if here.redis.hexists(key, "pause")]
     assert slowed == [b"knocktwice:pace:sms:acme:Acme"]
+
+
+def test_a_paused_message_uses_up_no_probe_of_a_demoted_provider(
+    install: Callable[..., Services], acme: SmsProvider
+) -> None:
+    here = install(twilio=1, weight=1_000_000)
+    acme.says = "busy"
+    _send(here, 12)
+    here.redis.hset("knocktwice:{providers}:acme", "until", "0")
+    (id_,) = _accept(here)
+    with here.engine.begin() as conn:
+        pauses.pause(conn, Scope("sms"), By("ada", "why"))
+    here.pauses._last = PauseGate()._last
+    here.later_steps.send([id_])
+    assert _row(here, id_).state == "reserved"
+    with here.engine.begin() as conn:
+        pauses.resume(conn, Scope("sms"), By("ada", "why"))
+    here.pauses._last = PauseGate()._last
+    acme.says = "ok"
+    here.later_steps.send([id_])
+    assert (_row(here, id_).state, _row(here, id_).provider) == ("sent", "acme")
