@@ -46,7 +46,7 @@ def install() -> None:
     flower.urls.handlers[:0] = [
         url(r"/notifications", pages.Now, name="notifications"),
         url(r"/notifications/find", pages.Find, name="notifications-find"),
-        url(r"/notifications/one/([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})", pages.One, name="notifications-one"),
+        url(r"/notifications/one/([0-9a-f-]{36})", pages.One, name="notifications-one"),
         url(r"/notifications/blasts", pages.Blasts, name="notifications-blasts"),
         url(r"/notifications/switches", pages.Switches, name="notifications-switches"),
         url(r"/notifications/style.css", pages.Style, name="notifications-style"),
