@@ -10,6 +10,7 @@ import urllib.error
 import urllib.request
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import pytest
 from playwright.sync_api import expect
@@ -70,6 +71,24 @@ def _status(url: str, data: bytes | None = None, **headers: str) -> int:
         return error.code
     except (urllib.error.URLError, ConnectionError):
         return 0
+
+
+HOSTILE = "<script>document.title='hacked'</script>\"'>"
+
+
+def test_what_others_have_written_is_shown_and_not_run(
+    page: Page, settings: Settings, tmp_path: Path, working: Services
+) -> None:
+    id_ = str(uuid7())
+    wire: dict[str, Any] = {"v": 1, "id": str(uuid7()), "content": {"sms": {"text": "Hello"}}, "only": "sms"}
+    working.pushes.send(parse_batch({**wire, "recipients": [{"id": id_, "user": HOSTILE}]}))
+    with working.engine.begin() as conn:
+        pauses.pause(conn, Scope("sms", template=HOSTILE), By(HOSTILE, HOSTILE))
+    with flower(settings, tmp_path) as url:
+        for path in ("", f"/find?q={quote(HOSTILE)}", "/switches", f"/one/{id_}"):
+            page.goto(f"{url}/notifications{path}")
+            expect(page.get_by_text("<script>").first).to_be_visible()
+            assert page.title() == "Notifications · Flower", path
 
 
 @pytest.fixture
