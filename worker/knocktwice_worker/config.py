@@ -109,7 +109,7 @@ Seconds = Annotated[Span, Field(ge=0)]
 #: A number of whole days; as a text also ``90d``.
 Days = Annotated[int, BeforeValidator(_days)]
 #: How often in a second; 0 is no limit.
-PerSecond = Annotated[float, Field(ge=0)]
+PerSecond = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 def _network(value: object) -> IPv4Network | IPv6Network:
