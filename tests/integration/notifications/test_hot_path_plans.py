@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 BATCHES, PEOPLE = 5_000, 4
 MINUTE = timedelta(minutes=1)
 #: Tables of a few rows, which an index would only make larger.
-SMALL = {"brakes", "followers"}
+SMALL = {"brakes", "followers", "pauses"}
 
 GENERATE = (
     "INSERT INTO users (id) SELECT 'u-' || g FROM generate_series(1, :people) g",
