@@ -24,7 +24,8 @@ expect.set_options(timeout=PATIENCE_MS)
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
-@pytest.fixture(scope="session")
+# Per module: while Playwright runs, no other test of this process can have an event loop of its own.
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """Chromium. In CI a missing browser is a failure."""
     if CHROMIUM is None:

@@ -77,7 +77,8 @@ def _escaped(text: str) -> str:
 def _written(item: Any) -> str:
     if item is None:
         return "NULL"
-    write = _WRITERS.get(type(item))
+    # An id that a producer returned says more than a UUID, and is one.
+    write = _WRITERS.get(UUID if isinstance(item, UUID) else type(item))
     if write is None:
         if not isinstance(item, str):
             raise TypeError(f"a list with {type(item).__name__} in it cannot be an array")
