@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from hypothesis import given
 from hypothesis import strategies as st
 
+from knocktwice import NotificationId
 from knocktwice_worker.database import arrays
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ def test_text_with_gaps(conn: sa.Connection, items: list[str | None]) -> None:
         ("numeric", [Decimal("0.0075"), Decimal("-1E+3"), None]),
         ("boolean", [True, False, None]),
         ("uuid", [UUID(int=7), None]),
+        ("uuid", [NotificationId(UUID(int=7), duplicate=True), UUID(int=8)]),
         ("date", [date(2026, 11, 21)]),
         ("text", [Colour.RED]),
         ("text", [Colour.RED, None]),

@@ -77,12 +77,10 @@ def _escaped(text: str) -> str:
 def _written(item: Any) -> str:
     if item is None:
         return "NULL"
-    # An id that a producer returned says more than a UUID, and is one.
-    write = _WRITERS.get(UUID if isinstance(item, UUID) else type(item))
+    # A value of a subclass, such as an id that a producer returned, is written like one of its class.
+    write = next((_WRITERS[kind] for kind in type(item).__mro__ if kind in _WRITERS), None)
     if write is None:
-        if not isinstance(item, str):
-            raise TypeError(f"a list with {type(item).__name__} in it cannot be an array")
-        write = str
+        raise TypeError(f"a list with {type(item).__name__} in it cannot be an array")
     return f'"{_escaped(write(item))}"'
 
 

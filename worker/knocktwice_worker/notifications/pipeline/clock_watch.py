@@ -45,7 +45,8 @@ class ClockWatch:
     Attributes:
         engine: for short transactions.
         redis: keeps the latest time.
-        others: wake the rows of other rooms; each gets the span by which a row may sleep too long, and says how many it woke.
+        others: functions that wake the rows of other rooms. Each gets the span by which a row may sleep too long, and
+            returns how many it woke.
     """
 
     engine: Engine

@@ -174,8 +174,8 @@ def claim_steps(
 ) -> tuple[list[str], datetime | None]:
     """Claim reserved messages for sending unless a receipt, a cancellation or an opt-out came first.
 
-    Those that a receipt or a cancellation answered end here; at the others somebody looks again at once. Call :func:`reserved` for the same ids before, in the same
-    transaction: it locks them.
+    Those that a receipt or a cancellation answered end here; at the others somebody looks again at once. Call
+    :func:`reserved` for the same ids before, in the same transaction: it locks them.
 
     Args:
         placements: notification id → by which provider its message goes.
