@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -42,7 +43,9 @@ def test_each_alert_has_a_section_and_each_section_an_alert() -> None:
         assert rule["labels"]["severity"] in ("warning", "critical")
 
 
-@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool (apt install prometheus) is not here")
+@pytest.mark.skipif(
+    shutil.which("promtool") is None and "CI" not in os.environ, reason="promtool (apt install prometheus) is not here"
+)
 def test_promtool_takes_the_rules() -> None:
     done = subprocess.run(["promtool", "check", "rules", ALERTS], capture_output=True, text=True, check=False)  # noqa: S607
     assert done.returncode == 0, done.stderr
