@@ -3,8 +3,8 @@
 A batch of one message costs nearly as much as a batch of a hundred: the same queries, the same commits, the same wait
 for the provider. So messages of a *gathered* task do not go to Celery's pool one by one. They wait in a pile, and one
 of a few threads takes the whole pile. While a thread is free, a single message goes at once, unless the task is
-*patient*. After a group a thread rests for a moment and lets the next group grow, so the batches grow with the load. Each message is acknowledged when
-its own work is done, and Flower shows each as a task.
+*patient*. After a group a thread rests for a moment and lets the next group grow, so the batches grow with the load.
+Each message is acknowledged when its own work is done, and Flower shows each as a task.
 
 If a group fails, each of its messages goes Celery's usual way, alone and with its own error.
 """
