@@ -17,6 +17,7 @@ from knocktwice_worker.gateway import problems
 from knocktwice_worker.gateway.admission import Admission
 from knocktwice_worker.gateway.auth.key_pace import KeyPace
 from knocktwice_worker.gateway.auth.keyring import KeyRing
+from knocktwice_worker.gateway.faces import FACES
 from knocktwice_worker.gateway.fast_path import FastPath
 from knocktwice_worker.gateway.http.address_limit import AddressLimit
 from knocktwice_worker.gateway.http.address_pace import AddressPace
@@ -114,6 +115,8 @@ def describe_app(services: Services) -> FastAPI:
     for router in ROUTERS:
         app.include_router(router)
     describe(app, ROUTERS)
+    for face in FACES:
+        face.mount(app)
     if settings.gateway_docs:
         app.add_route("/", _to_docs, include_in_schema=False)
         app.add_route("/docs", _docs, include_in_schema=False)

@@ -218,12 +218,16 @@ def handle(app: FastAPI, routers: Sequence[APIRouter]) -> None:
 def answer(problem: Problem | Exception, error: Exception | None = None) -> Response:
     """Return the answer to an error, and log what is not the client's fault."""
     told = problem if isinstance(problem, Problem) else of(problem)
-    if told.status == 503:
-        cause = error or problem
-        name = type(cause.__cause__ or cause).__name__
+    log_if_ours(told, error or problem)
+    return told.response()
+
+
+def log_if_ours(problem: Problem, error: Exception) -> None:
+    """Log an error that is not the client's fault, once a minute for each kind."""
+    if problem.status == 503:
+        name = type(error.__cause__ or error).__name__
         if _lines.due(name):
             log.warning("not available", error=name)
-    return told.response()
 
 
 def methods(routes: Sequence[Route], path: str) -> list[str]:

@@ -11,15 +11,16 @@ from urllib.parse import unquote, unquote_to_bytes
 
 from fastapi.responses import Response
 from fastapi.routing import APIRoute
-from starlette.routing import Match, Route
+from starlette.routing import Route
 
 from knocktwice_worker.gateway import problems
 from knocktwice_worker.gateway.problems import Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Container, Sequence
 
     from fastapi import APIRouter
+    from starlette.routing import Match
     from starlette.types import ASGIApp, Receive, Scope, Send
 
 #: In the scope of a request: parts of its path are still escaped.
@@ -70,13 +71,25 @@ class WholeParts(APIRoute):
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         """Return whether the route serves a request, with the parameters of its path."""
         match, child = super().matches(scope)
-        if match is not Match.NONE and scope.get(_ESCAPED):
-            given: dict[str, Any] = child["path_params"]
-            child["path_params"] = {
-                name: unquote(value) if isinstance(value, str) and name in self.param_convertors else value
-                for name, value in given.items()
-            }
-        return match, child
+        return match, unescaped(scope, child, self.param_convertors)
+
+
+def unescaped(scope: Scope, child: Scope, parameters: Container[str]) -> Scope:
+    """Return what a route has matched, with its own parameters decoded.
+
+    Args:
+        scope: of the request.
+        child: what the route has matched; empty if nothing.
+        parameters: the names of its parameters.
+    """
+    if not scope.get(_ESCAPED) or "path_params" not in child:
+        return child
+    given: dict[str, Any] = child["path_params"]
+    decoded = {
+        name: unquote(value) if isinstance(value, str) and name in parameters else value
+        for name, value in given.items()
+    }
+    return {**child, "path_params": decoded}
 
 
 def _plain(scope: Scope, raw: bytes) -> Scope:
