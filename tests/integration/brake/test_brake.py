@@ -402,6 +402,21 @@ def test_a_small_wave_waits_for_nobody(crowd: Crowd) -> None:
     assert crowd.check(ids) == set(ids)
 
 
+@pytest.mark.parametrize("pushes", [{"refused": APNS}, {}], ids=["refused", "not reported"])
+def test_a_wave_in_small_slices_waits_as_a_whole(crowd: Crowd, pushes: dict[str, str]) -> None:
+    ids = crowd.push(150, "ios", "4.1", blast="sale", after=MINUTE / 2, **pushes)
+    if not pushes:
+        crowd.clock.advance(MINUTE / 2 + ONE_SECOND)
+    for first in range(0, 150, 30):
+        assert crowd.check(ids[first : first + 30]) == set()
+
+
+def test_many_answered_pushes_are_no_wave(crowd: Crowd) -> None:
+    crowd.report(crowd.push(150, "ios", "4.1", blast="sale"), 1.0)
+    few = crowd.push(30, "ios", "4.1", refused=APNS, blast="small")
+    assert crowd.check(few) == set(few)
+
+
 def test_a_wave_waits_two_minutes_at_most_for_those_who_count(crowd: Crowd) -> None:
     ids = crowd.push(150, "ios", "4.1", refused=APNS, blast="sale")
     assert crowd.check(ids) == set()

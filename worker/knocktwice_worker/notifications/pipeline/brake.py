@@ -80,14 +80,14 @@ class BrakeGate:
     Attributes:
         blasts: what happens to messages of blasts and to marketing.
         singles: what happens to all others.
-        sample: so many messages that want to go at once are a wave, and wait until their pushes were counted.
+        sample: so many messages that follow pushes of one time are a wave, and wait until their pushes were counted.
     """
 
     blasts: BrakeMode
     singles: BrakeMode
     sample: int
 
-    def stop(self, candidates: Iterable[Candidate]) -> Stopped:
+    def stop(self, conn: Connection, candidates: Iterable[Candidate]) -> Stopped:
         """Return which messages do not go now."""
         stopped, unseen = Stopped(), dict[str, "datetime"]()
         for one in candidates:
@@ -102,6 +102,6 @@ class BrakeGate:
                 stopped.held.append(held)
             elif one.unseen_until is not None and mode is BrakeMode.ON and not one.single:
                 unseen[one.notification_id] = one.unseen_until
-        if len(unseen) >= self.sample:
+        if unseen and (len(unseen) >= self.sample or braked.is_wave(conn, self.sample)):
             stopped.unseen.update(unseen)
         return stopped

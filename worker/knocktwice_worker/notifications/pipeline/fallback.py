@@ -233,7 +233,7 @@ class Fallback:
 
     def _brake(self, conn: Connection, cases: Sequence[_Case]) -> Stopped:
         """Take out the messages that a brake holds, or may hold as soon as their pushes were counted."""
-        stopped = self.brake.stop(_candidate(case, self.useless_after[case.category]) for case in cases)
+        stopped = self.brake.stop(conn, [_candidate(case, self.useless_after[case.category]) for case in cases])
         stopped.write(conn)
         for case in cases:
             case.passed = stopped.passed.get(case.id)

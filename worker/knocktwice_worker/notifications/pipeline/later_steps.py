@@ -229,18 +229,21 @@ class LaterSteps:
     def _unbraked(self, conn: Connection, rows: Sequence[store.ReservedStep]) -> Sequence[store.ReservedStep]:
         """Let a brake hold messages that wait for their turn; return the others."""
         stopped = self.brake.stop(
-            Candidate(
-                row.notification_id,
-                row.step,
-                row.single,
-                row.brake,
-                row.braked,
-                None,
-                row.now + self.useless_after[row.category] - row.age,
-                row.parts,
-            )
-            for row in rows
-            if row.brake is not None
+            conn,
+            [
+                Candidate(
+                    row.notification_id,
+                    row.step,
+                    row.single,
+                    row.brake,
+                    row.braked,
+                    None,
+                    row.now + self.useless_after[row.category] - row.age,
+                    row.parts,
+                )
+                for row in rows
+                if row.brake is not None
+            ],
         )
         stopped.write(conn)
         return [row for row in rows if row.notification_id not in stopped.ids]

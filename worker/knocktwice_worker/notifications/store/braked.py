@@ -28,6 +28,9 @@ WATCHED_AFTER = timedelta(seconds=60)
 #: A message waits no longer than this for the count of its push.
 WATCHED_WITHIN = timedelta(minutes=2)
 
+#: So many of the pushes that are not counted yet are looked at to tell a wave.
+_GLANCE = 10_000
+
 #: The reasons of a refused push that are about the device, and say nothing of others.
 _OF_DEVICE = words(("unregistered", "device_moved", "no_device", "notifications_disabled"))
 
@@ -58,6 +61,28 @@ CASE
   )
 END
 """
+
+# A wave comes in slices, as its rows ring and as the workers share them; each may be small. So its pushes are asked.
+_WAVE = text(f"""
+SELECT count(*) >= :sample FROM (
+  SELECT FROM (
+    SELECT notification_id, state, reason FROM deliveries
+    WHERE finished_at >= (SELECT seen_until FROM followers WHERE name = '{WATCHER}')
+      AND step = 0 AND state IN ('sent', 'failed')
+    LIMIT {_GLANCE}
+  ) q
+  WHERE CASE q.state
+    WHEN 'failed' THEN {not_of_device("q.reason")}
+    ELSE NOT EXISTS (SELECT FROM events e WHERE e.notification_id = q.notification_id AND e.step = 0) END
+  LIMIT :sample
+) silent
+""")
+
+
+def is_wave(conn: Connection, sample: int) -> bool:
+    """Return whether ``sample`` of the pushes that nobody counted yet were refused, or are not answered so far."""
+    return bool(conn.execute(_WAVE, {"sample": sample}).scalar_one())
+
 
 _ANY_ON = "(SELECT true FROM brakes WHERE state = 'on' LIMIT 1)"
 
