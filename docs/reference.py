@@ -58,6 +58,10 @@ EVENTS = {
         "an accepted message that no worker can process was put aside: `number` (for `knocktwice dead show`), `message`, "
         "`task`, `reason`, `notifications` (the ids that it asked for)"
     ),
+    "budget.used": (
+        "half of the day's SMS budget is used, 80 % or all of it: `day`, `budget` (a category, or `all`), `percent`, `used`, "
+        "`limit`, `reserve` in SMS parts; each once a day"
+    ),
     "decisions.not_awaited": "decisions did not wait any longer for an accepted message; once an hour at most",
 }
 

@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Any, cast
 
-from sqlalchemy import text
-
 from knocktwice_shared.names import INBOX_ACCEPTED, INBOX_BACKLOG, Queue
 from knocktwice_worker.counters import totals
 from knocktwice_worker.counters.counters import BOUNDS, SUM, Count, Span
 from knocktwice_worker.diagnosis.inbox_age import oldest_s
 from knocktwice_worker.fleet import fingerprints, members
 from knocktwice_worker.metrics.series import Sample
-from knocktwice_worker.switches import overrides
+from knocktwice_worker.runtime import budget_alarms
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -96,16 +94,7 @@ def _bounded(answers: Mapping[tuple[str, ...], float]) -> dict[tuple[str, ...], 
 
 def budget(here: Services) -> Iterator[Sample]:
     """Yield the samples of the day's budget, which Redis counts while there is one."""
-    with here.engine.connect() as conn:
-        limits = overrides.in_force(conn, here.settings).budget
-        if not limits:
-            return
-        now = conn.execute(text("SELECT knocktwice_now()")).scalar_one()
-    day = here.limits.limits.day(now)[0]
-    allowed = {"all": limits.total, **{c.value: n for c, n in limits.categories.items()}}
-    names = ["total", *(name for name in allowed if name != "all")]
-    spent = here.redis.hmget(here.limits.limits.budget_key(day), names)
-    for name, limit, used in zip(allowed, allowed.values(), cast("list[bytes | None]", spent), strict=True):
-        yield Sample("knocktwice_budget_spent_parts", int(used or 0), (name,))
-        if limit:
-            yield Sample("knocktwice_budget_limit_parts", limit, (name,))
+    for use in budget_alarms.uses(here)[1]:
+        yield Sample("knocktwice_budget_spent_parts", use.used, (use.name,))
+        if use.limit:
+            yield Sample("knocktwice_budget_limit_parts", use.limit, (use.name,))

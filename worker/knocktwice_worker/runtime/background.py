@@ -20,6 +20,7 @@ from knocktwice_worker.counters import totals
 from knocktwice_worker.database import table_statistics
 from knocktwice_worker.notifications.store import paused
 from knocktwice_worker.reporting import rollups
+from knocktwice_worker.runtime import budget_alarms
 from knocktwice_worker.runtime.outage_log import Outage
 from knocktwice_worker.services import Services, services
 from knocktwice_worker.webhooks import endpoints, events
@@ -37,6 +38,8 @@ _WEBHOOKS_EVERY_S = 1.0
 _BRAKE_EVERY_S = 5.0
 #: Seconds between two counts of the receipts of the current hour.
 _RECEIPTS_EVERY_S = 60.0
+#: Seconds between two looks at the day's budget.
+_BUDGET_EVERY_S = 10.0
 #: Seconds between two flushes of what was counted.
 _FLUSH_EVERY_S = 5.0
 #: Seconds between two looks for messages whose pause is over.
@@ -132,6 +135,7 @@ class Background(bootsteps.StartStopStep):
                 ("roll-ups", _roll_ups(), _COUNT_EVERY_S),
                 ("webhooks", _webhooks(), _WEBHOOKS_EVERY_S),
                 ("brake", _brake(), _BRAKE_EVERY_S),
+                ("budget", budget_alarms.look, _BUDGET_EVERY_S),
                 ("receipts", _receipts, _RECEIPTS_EVERY_S),
                 ("pauses", _wake, _WAKE_EVERY_S),
                 ("statistics", _analyze, _ANALYZE_EVERY_S),

@@ -13,7 +13,7 @@ from knocktwice_worker.channels.registry import CHANNELS
 from knocktwice_worker.lifecycle import OPEN, DeliveryState
 from knocktwice_worker.notifications.inbox.dead_letters import PARKED
 from knocktwice_worker.notifications.store import change_feed
-from knocktwice_worker.notifications.store.alarms import NOT_AWAITED
+from knocktwice_worker.notifications.store.alarms import BUDGET, NOT_AWAITED
 from knocktwice_worker.webhooks import addresses
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 FOLLOWER = "webhooks"
 
 #: What is told of the system as a whole.
-ALARMS = ("brake.on", "brake.over", "brake.released", "pause.on", "pause.over", NOT_AWAITED, PARKED)
+ALARMS = ("brake.on", "brake.over", "brake.released", "pause.on", "pause.over", NOT_AWAITED, BUDGET, PARKED)
 
 #: The one final report of a notification.
 FINISHED = "notification.finished"

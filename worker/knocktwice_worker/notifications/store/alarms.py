@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 #: Decisions were taken although an accepted message about the same person was still pending.
 NOT_AWAITED = "decisions.not_awaited"
+#: A share of the day's budget is used.
+BUDGET = "budget.used"
 
 _RAISE = text("""
 INSERT INTO alarms (
@@ -26,18 +28,20 @@ VALUES (
   CAST(:data AS jsonb)
 )
 ON CONFLICT DO NOTHING
+RETURNING true
 """)
 
 
-def sound(conn: Connection, type_: str, about: str, data: Mapping[str, Any]) -> None:
-    """Raise an alarm. A second one of the same type about the same changes nothing.
+def sound(conn: Connection, type_: str, about: str, data: Mapping[str, Any]) -> bool:
+    """Raise an alarm; return whether it is new. A second one of the same type about the same changes nothing.
 
     Args:
         type_: what happened, as webhooks call it.
         about: about what.
         data: the facts, as webhooks tell them; no personal data.
     """
-    conn.execute(_RAISE, {"type": type_, "about": about, "data": json.dumps(data, default=str)})
+    raised = conn.execute(_RAISE, {"type": type_, "about": about, "data": json.dumps(data, default=str)})
+    return raised.first() is not None
 
 
 # One alarm an hour, which counts. The row is locked only until the end of the decision.
