@@ -1,26 +1,107 @@
-exec(open('/tmp/subs.py').read())
-sub(S+'notifications.py',('''    IdempotencyKey,
-    Locale,''','''    IdempotencyKey,
-    Locale,'''))
-RP=G+'reporting/'
-sub(RP+'slice_counts.py',('''    country: str
-    category: str
+"""Alarms of the day's budget: half of it is used, four fifths, all. Webhooks and the log tell each once a day."""
 
-''','''    country: str
-    category: str
-    project: str
+from __future__ import annotations
 
-'''),('''  b.category,
-  number.prefix,''','''  b.category,
-  coalesce(n.project, '') AS project,
-  number.prefix,'''),('GROUP BY 1, 2, 3, 4, 5, 7\n','GROUP BY 1, 2, 3, 4, 5, 6, 8\n'),('_country(row.sample), row.category)','_country(row.sample), row.category, row.project)'))
-s=open(RP+'rollups.py').read()
-s=s.replace('''  country,
-  category
-"""''','''  country,
-  category,
-  project
-"""''')
-s=s.replace('ON CONFLICT (day, slice, template, blast, country, category) DO','ON CONFLICT (day, slice, template, blast, country, category, project) DO')
-s=s.replace('(r.day, r.template, r.blast, r.country, r.category) = (g.day, g.template, g.blast, g.country, g.category)','({_KEY_OF_R}) = ({_KEY_OF_G})')
-open(RP+'rollups.py','w').write(s)
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
+
+import structlog
+from sqlalchemy import text
+
+from knocktwice_worker.lifecycle import Refusal
+from knocktwice_worker.notifications.store import alarms
+from knocktwice_worker.switches import overrides
+
+if TYPE_CHECKING:
+    from knocktwice_worker.services import Services
+
+log = structlog.get_logger(__name__)
+
+#: Percent of the budget at which an alarm is raised.
+SHARES = (50, 80, 100)
+#: A message may have so many parts. While fewer are left, it may be refused though something is left.
+_LONGEST = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """How much of one limit is used today.
+
+    Attributes:
+        name: a category, or ``all``.
+        limit: the allowed SMS parts; ``0``: there is no limit.
+        reserve: the last of them, which only critical messages may use.
+        used: the parts that Redis has counted.
+    """
+
+    name: str
+    limit: int
+    reserve: int
+    used: int
+
+    def share(self, *, refused: bool) -> int | None:
+        """Return the highest of :data:`SHARES` that is reached; ``None``: none, or there is no limit.
+
+        Args:
+            refused: a message was just refused for some limit. If this one has no room for a long message, it was this one.
+        """
+        open_ = self.limit - self.reserve
+        if not self.limit:
+            return None
+        if refused and self.used + _LONGEST > open_:
+            return 100
+        return max((share for share in SHARES if 100 * self.used >= share * open_), default=None)
+
+
+def uses(here: Services) -> tuple[str, list[Use]]:
+    """Return the day, and what is used of each limit that holds now; empty while nothing is limited.
+
+    Raises:
+        RedisError: Redis does not answer.
+    """
+    with here.engine.connect() as conn:
+        budget = overrides.in_force(conn, here.settings).budget
+        if not budget:
+            return "", []
+        now = conn.execute(text("SELECT knocktwice_now()")).scalar_one()
+    day = here.limits.limits.day(now)[0]
+    fields = ["total", *budget.categories]
+    used = dict(zip(fields, _counted(here, day, fields), strict=True))
+    total = Use("all", budget.total, budget.reserve, used["total"])
+    return day, [total, *(Use(c.value, limit, 0, used[c]) for c, limit in budget.categories.items())]
+
+
+def _counted(here: Services, day: str, fields: list[str]) -> list[int]:
+    found = here.redis.hmget(here.limits.limits.budget_key(day), fields)
+    return [int(used or 0) for used in cast("list[bytes | None]", found)]
+
+
+_REFUSED = text("""
+SELECT EXISTS (
+  SELECT FROM deliveries
+  WHERE finished_at > knocktwice_now() - interval '1 minute' AND step > 0 AND reason = :reason
+)
+""")
+
+
+def look(here: Services) -> None:
+    """Raise an alarm for each limit that has reached another share. Any number of workers may look at once."""
+    day, found = uses(here)
+    if not found:
+        return
+    with here.engine.begin() as conn:
+        refused = conn.execute(_REFUSED, {"reason": Refusal.BUDGET_EXHAUSTED.value}).scalar_one()
+        for use in found:
+            if (share := use.share(refused=refused)) is None:
+                continue
+            facts = {
+                "day": day,
+                "budget": use.name,
+                "percent": share,
+                "used": use.used,
+                "limit": use.limit,
+                "reserve": use.reserve,
+            }
+            # With the limit in it, a budget that an operator raised is told anew.
+            if alarms.sound(conn, alarms.BUDGET, f"{day} {use.name} {use.limit} {share}", facts):
+                log.warning("the budget is used up" if share == max(SHARES) else "much of the budget is used", **facts)
