@@ -88,6 +88,7 @@ class Client:
         reference: Mapping[str, Any] | None = None,
         send_at: datetime | LocalTime | None = None,
         valid_for: timedelta | None = None,
+        default_locale: str | None = None,
     ) -> NotificationId:
         """Knock for one person: push now, and an SMS later if ``sms`` asks for one and its condition holds.
 
@@ -112,7 +113,8 @@ class Client:
                 ``[Sms("Your table is ready."), Sms("Last call.", when="not_clicked")]``; other channels have steps,
                 too.
             params: values for ``{{ name }}`` in the texts; for ``{1}``, ``{2}`` of a template, a list.
-            locale: like ``de-AT``: the language of the template's texts; left out, that of the user's devices.
+            locale: like ``de-AT``: the language of a template's texts, and of texts by language; left out, that of the
+                user's devices.
             tags: remembered of ``user``, as :meth:`tag_user` does.
             key: idempotency key, at most 200 characters. A repeat with the same key notifies nobody again and returns
                 the first call's id, for 7 days. After that, and always on RabbitMQ, a repeat still notifies nobody
@@ -127,6 +129,9 @@ class Client:
             send_at: when it goes out: a ``datetime`` with a zone, or ``LocalTime(...)``, the clock on the wall of
                 whoever it is for (the zone of their device, else the user's, else that of their number). Left out, or
                 past: now. What is late in coming can be cancelled. Delays count from then.
+            default_locale: the language of people of any other or an unknown one, where ``push``, ``sms`` or ``steps`` are
+                by language, like ``Push({"en": "Your order", "de": "Ihre Bestellung"}, …)``; left out, ``en`` if it is
+                one of them. With a template it is the template's own.
 
         Returns:
             The notification's id: a UUID whose ``duplicate`` says whether the ``key`` was used before, and whose
@@ -139,7 +144,7 @@ class Client:
         """
         values = {} if params is None else params
         person = Recipient(user, registrations, phone, values, key, locale=locale, tags=tags)
-        shared = wire.Shared(push, sms, category, ttl, reference, template, send_at, steps, valid_for)
+        shared = wire.Shared(push, sms, category, ttl, reference, template, send_at, steps, valid_for, default_locale)
         with wire.in_callers_words(wire.with_steps(wire.one("recipient"), shared)):
             draft = drafts.notifications([person], shared)
         return self._send([draft])[0]
@@ -157,6 +162,7 @@ class Client:
         reference: Mapping[str, Any] | None = None,
         send_at: datetime | LocalTime | None = None,
         valid_for: timedelta | None = None,
+        default_locale: str | None = None,
     ) -> list[UUID]:
         """Knock for any number of people with the same content, each with their own ``params``, ``locale`` and ``key``.
 
@@ -173,7 +179,7 @@ class Client:
             InvalidMessage: an argument is wrong; a recipient is named by its place, like ``recipients[3].phone``.
             BrokerUnavailable: some may have been accepted. Who has a ``key`` or an ``id`` can be sent again safely.
         """
-        shared = wire.Shared(push, sms, category, ttl, reference, template, send_at, steps, valid_for)
+        shared = wire.Shared(push, sms, category, ttl, reference, template, send_at, steps, valid_for, default_locale)
         words = partial(wire.with_steps, shared=shared)
         return self._send_many("recipients", recipients, lambda some: drafts.notifications(some, shared), words)
 
@@ -192,6 +198,7 @@ class Client:
         reference: Mapping[str, Any] | None = None,
         send_at: datetime | LocalTime | None = None,
         valid_for: timedelta | None = None,
+        default_locale: str | None = None,
         throttle_per_min: int | None = None,
     ) -> UUID:
         """Knock for everybody in a segment, once.
@@ -202,7 +209,8 @@ class Client:
         Args:
             segment: the name of a saved segment, or a filter as a mapping.
             key: at most 200 characters. The same key never fires twice, however often and whenever it is called.
-            template, push, sms, steps, category, ttl, reference, send_at, valid_for: as of :meth:`notify`.
+            template, push, sms, steps, category, ttl, reference, send_at, valid_for, default_locale: as of
+                :meth:`notify`.
             params: values for the texts, the same for all.
             throttle_per_min: most people in any minute; left out, as fast as it goes.
 
@@ -214,7 +222,7 @@ class Client:
             InvalidMessage: an argument is wrong; it is named. Nothing was sent.
             BrokerUnavailable: call again with the same ``key``.
         """
-        shared = wire.Shared(push, sms, category, ttl, reference, template, send_at, steps, valid_for)
+        shared = wire.Shared(push, sms, category, ttl, reference, template, send_at, steps, valid_for, default_locale)
         with wire.in_callers_words(wire.with_steps(wire.one("blast"), shared)):
             draft = drafts.blast(wire.blast(segment, shared, key=key, params=params, throttle_per_min=throttle_per_min))
         return self._send([draft])[0]

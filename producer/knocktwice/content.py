@@ -13,6 +13,8 @@ from knocktwice_shared.messages import When
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from knocktwice_shared.messages import Text
+
 
 class LaterStep:
     """A step that follows the one before it: an :class:`Sms`, or a message over another channel.
@@ -45,7 +47,8 @@ class Sms(LaterStep):
     """A text message that follows the step before it, usually the push, if ``when`` still holds ``after`` it.
 
     Args:
-        text: what to text, at most 1,600 characters, with ``{{ name }}`` placeholders; ``None`` texts the push's body.
+        text: what to text, at most 1,600 characters, with ``{{ name }}`` placeholders, or texts by language, like
+            ``{"en": "It is here.", "de": "Es ist da."}``; ``None`` texts the push's body.
         when: the condition, as :class:`When`, its text, or Tencent's ``trigger_condition`` number 0, 1 or 2.
         after: how long the step before it gets, 0 to 30 days.
         sender: a number, name or service of your provider's account; ``None`` is the workers' setting.
@@ -56,7 +59,7 @@ class Sms(LaterStep):
         InvalidMessage: ``after`` is not a timedelta. Everything else is checked when the message is sent.
     """
 
-    text: str | None = None
+    text: Text | None = None
     _: KW_ONLY
     when: When | str | int = When.NOT_DELIVERED
     after: timedelta = timedelta(minutes=5)

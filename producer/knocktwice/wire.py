@@ -37,6 +37,7 @@ _WORDS = (
     ("content.template", "template"),
     ("content.push", "push"),
     ("content.sms", "sms"),
+    ("content.default_locale", "default_locale"),
     ("plan[0].after_s", "sms.after"),
     ("plan[0].when", "sms.when"),
     ("plan[0].sender", "sms.sender"),
@@ -61,6 +62,7 @@ class Shared:
     send_at: datetime | LocalTime | None = None
     steps: Sequence[LaterStep] | None = None
     valid_for: timedelta | None = None
+    default_locale: str | None = None
 
     @property
     def alone(self) -> bool:
@@ -99,7 +101,9 @@ def batch(recipients: Sequence[Recipient | str], shared: Shared) -> Wire:
         if "only" not in message:
             message["plan"] = [_step(replace(sms, text=None), alone=shared.alone)]
         if sms.text is not None:
-            message["content"]["sms"] = {"text": sms.text}
+            message["content"]["sms"] = {"text": _plain(sms.text)}
+    if shared.default_locale is not None:
+        message["content"]["default_locale"] = shared.default_locale
     if shared.steps is not None:
         message["plan"] = _steps(shared.steps, alone=shared.alone)
     if shared.send_at is not None:

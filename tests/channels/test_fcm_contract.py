@@ -137,7 +137,7 @@ def equivalent(push: PushMessage) -> messaging.Message:
             headers={"TTL": str(seconds), **({"Urgency": str(said.priority)} if said.priority else {})},
             notification=messaging.WebpushNotification(tag=id_),
             fcm_options=messaging.WebpushFCMOptions(said.link)
-            if said.link and said.link.startswith("https://")
+            if isinstance(said.link, str) and said.link.startswith("https://")
             else None,
         ),
     )

@@ -77,7 +77,7 @@ def known_fields(title: str, message: Any, where: Where) -> set[str]:
     try:
         PARSERS[title](changed(message, (*where, "no_such_field"), "x"))
     except InvalidMessage as error:
-        return set(error.problem.partition("known here: ")[2].split(", "))
+        return set(error.problem.partition("known here: ")[2].split(", ")) - {""}
     return set()
 
 

@@ -64,6 +64,20 @@ FORMS: list[tuple[dict[str, Any], dict[str, Any]]] = [
         {"user": "u", "steps": [Sms("First."), ChannelStep("sms", {"text": "Last."}, after=timedelta(days=1))]},
         {"user": "u", "plan": [{"channel": "sms", "text": "First."}, {"channel": "sms", "text": "Last.", "after": "1d"}]},
     ),
+    (
+        {
+            "user": "u",
+            "push": Push({"en": "a", "de": "b"}, "World"),
+            "sms": Sms({"en": "a", "de": "b"}),
+            "default_locale": "de",
+        },
+        {
+            "user": "u",
+            "push": {"title": {"en": "a", "de": "b"}, "body": "World"},
+            "sms": {"text": {"en": "a", "de": "b"}},
+            "default_locale": "de",
+        },
+    ),
     ({"user": "u", "push": HELLO, "ttl": timedelta(hours=2)}, {"user": "u", "push": SAID, "ttl": "2h"}),
     ({"user": "u", "push": HELLO, "category": "marketing"}, {"user": "u", "push": SAID, "category": "marketing"}),
     ({"user": "u", "push": HELLO, "send_at": AHEAD}, {"user": "u", "push": SAID, "send_at": AHEAD.isoformat()}),

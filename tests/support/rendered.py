@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from knocktwice_shared.messages import one_text
 from knocktwice_worker.content.liquid import tracks
 from knocktwice_worker.content.pushes import PushForm
 from knocktwice_worker.content.rendering import render_sms
@@ -28,5 +29,5 @@ class Texts:
 def render(push: Push, sms_text: str | None, params: Mapping[str, Any], links: Tracker | None = None) -> Texts:
     """Fill in a push and the SMS behind it."""
     filled = PushForm(push).fill(params)
-    same = sms_text is None and not tracks(push.body)
+    same = sms_text is None and not tracks(one_text(push.body))
     return Texts(filled.title, filled.body, filled.body if same else render_sms(push, sms_text, params, links=links))

@@ -13,13 +13,15 @@ from knocktwice_shared.messages import When
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from knocktwice_shared.messages import Text
+
 
 @dataclass(frozen=True, slots=True)
 class WhatsApp(LaterStep):
     """A WhatsApp message: a content template of Twilio's that WhatsApp has approved. In ``steps`` of a notification.
 
     Args:
-        content_sid: the template, ``HX…``.
+        content_sid: the template, ``HX…``; or one for each language, as texts.
         variables: its variables, by name or number; their texts may have ``{{ name }}`` placeholders.
         when, after, sender: as for :class:`~knocktwice.content.Sms`; ``not_clicked`` of the step behind it means that
         nobody read it.
@@ -28,7 +30,7 @@ class WhatsApp(LaterStep):
         InvalidMessage: ``after`` is not a timedelta. Everything else is checked when the message is sent.
     """
 
-    content_sid: str
+    content_sid: Text
     variables: Mapping[str, str] = field(default_factory=dict)
     _: KW_ONLY
     when: When | str | int = When.NOT_DELIVERED
@@ -46,5 +48,5 @@ class WhatsApp(LaterStep):
     @property
     def said(self) -> Mapping[str, Any]:
         """The template and its variables."""
-        given = {"content_sid": self.content_sid}
+        given: dict[str, Any] = {"content_sid": self.content_sid}
         return given | {"variables": self.variables} if self.variables else given

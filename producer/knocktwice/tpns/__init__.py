@@ -21,7 +21,7 @@ from knocktwice.client import Client
 from knocktwice.tpns import audience, message, sms
 from knocktwice.tpns.problems import InvalidPayload, Problems
 from knocktwice_shared.errors import InvalidMessage
-from knocktwice_shared.messages import TTL_LIMIT, Push, Recipient, normalise_phone
+from knocktwice_shared.messages import TTL_LIMIT, Push, Recipient, normalise_phone, one_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -197,7 +197,7 @@ class _Literal:
         self.push = push.with_texts(lambda place, text: self._as_it_is({"body": "content"}.get(place, place), text))
         self.sms = None
         if sms_ is not None and sms_.text is not None:
-            self.sms = type(sms_)(self._as_it_is("sms", sms_.text), when=sms_.when, after=sms_.after)
+            self.sms = type(sms_)(self._as_it_is("sms", one_text(sms_.text)), when=sms_.when, after=sms_.after)
 
     def _as_it_is(self, name: str, text: str) -> str:
         if "{{" not in text and "{%" not in text:

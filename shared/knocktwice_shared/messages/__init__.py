@@ -47,7 +47,10 @@ from knocktwice_shared.messages.values import (
     Priority,
     Push,
     Step,
+    Text,
     When,
+    one_text,
+    spoken,
 )
 
 __all__ = [
@@ -90,11 +93,13 @@ __all__ = [
     "TagItem",
     "TagValue",
     "TagsSet",
+    "Text",
     "UserErased",
     "When",
     "address_problem",
     "blast_batch",
     "normalise_phone",
+    "one_text",
     "parse_audience",
     "parse_batch",
     "parse_blast",
@@ -104,5 +109,6 @@ __all__ = [
     "parse_receipts",
     "parse_step",
     "push_size",
+    "spoken",
     "whole_badge",
 ]

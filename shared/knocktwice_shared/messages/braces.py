@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from knocktwice_shared.messages.notifications import sms_texts
+
 if TYPE_CHECKING:
     from knocktwice_shared.messages.notifications import Batch
 
@@ -26,7 +28,6 @@ def unclosed(text: str) -> str | None:
 def templates(batch: Batch) -> list[tuple[str, str]]:
     """Return the texts with placeholders that a batch brings itself, with their fields."""
     found = [(f"content.push.{place}", text) for place, text in (batch.push.texts() if batch.push else ())]
-    if batch.sms_text is not None:
-        found.append(("content.sms.text", batch.sms_text))
+    found += sms_texts(batch.sms_text).items()
     found += [(f"plan[{n}].{place}", text) for n, step in enumerate(batch.plan or ()) for place, text in step.filled()]
     return [(field, text) for field, text in found if "{{" in text or "{%" in text]

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from knocktwice_shared.errors import InvalidMessage
-from knocktwice_shared.messages import checks
+from knocktwice_shared.messages import checks, languages
 from knocktwice_shared.messages.checks import normalise_phone
 from knocktwice_shared.messages.problems import all_at_once, attempt, fail, settle
 from knocktwice_shared.messages.pushes import filled_problem, parse_push
@@ -28,11 +28,13 @@ from knocktwice_shared.messages.values import (
     LocalTime,
     Push,
     Step,
+    Text,
+    spoken,
 )
 from knocktwice_shared.names import BATCH_LIMIT
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from uuid import UUID
 
 
@@ -60,8 +62,8 @@ class Recipient:
             ``{1}``.
         key: idempotency key; the same key never notifies twice.
         id: the notification's id; made by the producer when left out.
-        locale: like ``de-AT``, for a template; left out, what is known of the user's devices. It is remembered of the
-            ``registrations`` beside it.
+        locale: like ``de-AT``, for a template and for texts by language; left out, what is known of the user's
+            devices. It is remembered of the ``registrations`` beside it.
         tags: what segments can ask for; only beside ``user``.
     """
 
@@ -94,11 +96,13 @@ class Batch:
         sms_only: nothing of the template is pushed, and its SMS goes at once.
         valid_for: how long after it was due a push or a message is still of use; ``None`` is the template's, or the
             category's setting.
+        locales: the languages of its texts; none where they are the same for everybody, or a template has them.
+        default_locale: that of people of any other or an unknown language; ``None`` without languages.
     """
 
     id: UUID
     push: Push | None
-    sms_text: str | None
+    sms_text: Text | None
     plan: tuple[Step, ...] | None
     category: Category | None
     ttl: timedelta | None
@@ -108,6 +112,13 @@ class Batch:
     send_at: datetime | LocalTime | None = None
     sms_only: bool = False
     valid_for: timedelta | None = None
+    locales: tuple[str, ...] = ()
+    default_locale: str | None = None
+
+    def spoken(self, locale: str) -> tuple[Push | None, str | None]:
+        """Return push and SMS text in one of its languages."""
+        push = self.push and self.push.spoken(locale)
+        return push, None if self.sms_text is None else spoken(self.sms_text, locale)
 
 
 #: What the recipients of a message have in common, beside ``v`` and ``id``; a blast's notifications have it, too.
@@ -129,7 +140,7 @@ def parse_batch(wire: object) -> Batch:
     message = checks.versioned(wire, known)
     sms_only = attempt(_sms_only, message.get("only") == "sms", message)
     content = message.get("content")
-    push, sms_text, template = attempt(_content, _unread(content), content, sms_only=sms_only)
+    push, sms_text, template, default_locale = attempt(_content, _unread(content), content, sms_only=sms_only)
     batch = Batch(
         id=checks.uuid(message.get("id"), "id"),
         push=push,
@@ -151,6 +162,13 @@ def parse_batch(wire: object) -> Batch:
         valid_for=attempt(_valid_for, None, message["valid_for_s"]) if "valid_for_s" in message else None,
     )
     settle()
+    if locales := languages.of(batch):
+        settle()
+        if template is not None:
+            raise InvalidMessage("plan", f"has texts by language beside a template; put them into {template} itself")
+        batch = replace(batch, locales=locales, default_locale=languages.default(locales, default_locale))
+    elif default_locale is not None:
+        raise InvalidMessage("content.default_locale", "is about texts by language, and there are none")
     if template is None:
         _require_words(batch)
         _require_params(batch)
@@ -162,13 +180,13 @@ def parse_batch(wire: object) -> Batch:
 _SOME_PUSH = Push("", "")
 
 
-def _unread(content: object) -> tuple[Push | None, str | None, str | None]:
+def _unread(content: object) -> tuple[Push | None, Text | None, str | None, str | None]:
     """Return what stands for a wrong content while problems are collected: as much of it as there is."""
     raw = content if isinstance(content, dict) else {}
-    return _SOME_PUSH if "push" in raw or not raw else None, None, "template" if "template" in raw else None
+    return _SOME_PUSH if "push" in raw or not raw else None, None, "template" if "template" in raw else None, None
 
 
-def parse_content(value: object, path: str = "content") -> tuple[Push, str | None]:
+def parse_content(value: object, path: str = "content") -> tuple[Push, Text | None]:
     """Validate a push and the text of its SMS, as they stand in a message and in a template.
 
     Args:
@@ -182,18 +200,23 @@ def parse_content(value: object, path: str = "content") -> tuple[Push, str | Non
     return parse_push(raw.get("push"), f"{path}.push"), _sms(raw.get("sms"), f"{path}.sms")
 
 
-def _content(value: object, *, sms_only: bool) -> tuple[Push | None, str | None, str | None]:
-    raw = checks.object_of(value, "content", {"push", "sms", "template"})
+def _content(value: object, *, sms_only: bool) -> tuple[Push | None, Text | None, str | None, str | None]:
+    raw = checks.object_of(value, "content", {"push", "sms", "template", "default_locale"})
+    given = raw.pop("default_locale", None) if "default_locale" in raw else None
+    default_locale = None if given is None else checks.locale(given, "content.default_locale")
     if not raw and sms_only:
         raise InvalidMessage("content.sms", "is missing; give what to say, or the name of a template")
     if "template" not in raw and "push" not in raw and not sms_only:
-        return None, _sms(raw.get("sms"), "content.sms"), None
+        return None, _sms(raw.get("sms"), "content.sms"), None, default_locale
     if "template" not in raw:
-        return (None, _only_sms(raw), None) if sms_only else (*parse_content(raw), None)
+        push, sms_text = (None, _only_sms(raw)) if sms_only else parse_content(raw)
+        return push, sms_text, None, default_locale
     for name in ("push", "sms"):
         if name in raw:
             raise InvalidMessage("content.template", f"stands beside content.{name}; give one or the other")
-    return None, None, checks.text(raw["template"], "content.template", TEMPLATE_NAME_LIMIT)
+    if default_locale is not None:
+        raise InvalidMessage("content.default_locale", "is the template's own; leave it out")
+    return None, None, checks.text(raw["template"], "content.template", TEMPLATE_NAME_LIMIT), None
 
 
 def _valid_for(value: object) -> timedelta:
@@ -214,7 +237,7 @@ def _sms_only(message: Mapping[str, Any]) -> bool:
     return True
 
 
-def _only_sms(content: Mapping[str, Any]) -> str:
+def _only_sms(content: Mapping[str, Any]) -> Text:
     if "push" in content:
         raise InvalidMessage("content.push", 'is not sent with only "sms"; leave one of the two out')
     text = _sms(content.get("sms"), "content.sms")
@@ -249,11 +272,11 @@ def _plan(value: object, *, alone: bool) -> tuple[Step, ...]:
     return tuple(attempt(parse_step, AT_ONCE, s, f"plan[{i}]", first=i == 0, alone=alone) for i, s in enumerate(steps))
 
 
-def _sms(value: object, path: str) -> str | None:
+def _sms(value: object, path: str) -> Text | None:
     if value is None:
         return None
     text = checks.object_of(value, path, {"text"}).get("text")
-    return None if text is None else checks.text(text, f"{path}.text", SMS_CHARS_LIMIT)
+    return None if text is None else languages.text(text, f"{path}.text", SMS_CHARS_LIMIT)
 
 
 def _recipient(value: object, *, positional: bool) -> Recipient:
@@ -282,6 +305,13 @@ def _params(value: object, path: str, *, positional: bool) -> dict[str, Any] | l
     return value
 
 
+def sms_texts(sms_text: Text | None) -> dict[str, str]:
+    """Return the texts of ``content.sms``, by field."""
+    if sms_text is None or isinstance(sms_text, str):
+        return {} if sms_text is None else {"content.sms.text": sms_text}
+    return {f"content.sms.text.{tag}": text for tag, text in sms_text.items()}
+
+
 def _require_words(batch: Batch) -> None:
     """Refuse a message that says nothing, or a step that has nothing to say."""
     if batch.push is not None:
@@ -296,8 +326,7 @@ def _require_words(batch: Batch) -> None:
 def _require_params(batch: Batch) -> None:
     """Refuse a missing placeholder value here, where it can be known: plain ``{{ name }}`` without logic or default."""
     texts = {} if batch.push is None else {f"content.push.{place}": text for place, text in batch.push.texts()}
-    if batch.sms_text is not None:
-        texts["content.sms.text"] = batch.sms_text
+    texts |= sms_texts(batch.sms_text)
     for i, step in enumerate(batch.plan or ()):
         texts |= {f"plan[{i}].{place}": text for place, text in step.filled()}
     if any("{%" in text for text in texts.values()):
@@ -308,6 +337,8 @@ def _require_params(batch: Batch) -> None:
         for name, filters in _PLACEHOLDER.findall(text)
         if "default" not in filters and name not in _LITERALS
     }
+    if batch.locales:
+        needed = _needed_in_all(batch, needed)
     for name, path in needed.items():
         if name[0].isdigit():
             # A template would print the number itself, and people would read "Hello 1".
@@ -321,11 +352,33 @@ def _require_params(batch: Batch) -> None:
                 fail(f"recipients[{i}].params.{name}", f"is missing; {path} uses {{{{ {name} }}}}", None)
 
 
+def _needed_in_all(batch: Batch, needed: Mapping[str, str]) -> dict[str, str]:
+    """Return the names that every language needs: which one a recipient gets only a worker knows."""
+    return {
+        name: path
+        for name, path in needed.items()
+        if all(
+            any(name == found for text in _texts_in(batch, locale) for found, _ in _PLACEHOLDER.findall(text))
+            for locale in batch.locales
+        )
+    }
+
+
+def _texts_in(batch: Batch, locale: str) -> Iterator[str]:
+    push, sms_text = batch.spoken(locale)
+    if push is not None:
+        yield from (text for _, text in push.texts())
+    if sms_text is not None:
+        yield sms_text
+    for step in batch.plan or ():
+        yield from (text for _, text in step.spoken(locale).filled())
+
+
 def _require_addresses(batch: Batch) -> None:
     """Refuse values here that make no address of the push's ``link`` or ``image``, where that can be known."""
     for name in ("link", "image"):
         text = None if batch.push is None else getattr(batch.push, name)
-        if text is None or "{{" not in text:
+        if not isinstance(text, str) or "{{" not in text:
             continue
         for i, recipient in enumerate(batch.recipients):
             if problem := filled_problem(name, text, recipient.values):

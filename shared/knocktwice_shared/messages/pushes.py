@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from knocktwice_shared.errors import InvalidMessage
-from knocktwice_shared.messages import checks, platforms
+from knocktwice_shared.messages import checks, languages, platforms
 from knocktwice_shared.messages.problems import settle
-from knocktwice_shared.messages.values import PUSH_BYTES_LIMIT, PUSH_FIELDS, Priority, Push
+from knocktwice_shared.messages.values import PUSH_BYTES_LIMIT, PUSH_FIELDS, Priority, Push, Text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -54,15 +54,17 @@ def parse_push(value: object, path: str) -> Push:
     """
     raw = checks.object_of(value, path, set(PUSH_FIELDS))
     push = Push(
-        title=checks.text(raw.get("title"), f"{path}.title", PUSH_BYTES_LIMIT),
-        body=checks.text(raw.get("body"), f"{path}.body", PUSH_BYTES_LIMIT),
+        title=languages.text(raw.get("title"), f"{path}.title", PUSH_BYTES_LIMIT),
+        body=languages.text(raw.get("body"), f"{path}.body", PUSH_BYTES_LIMIT),
         data=checked_data(raw.get("data", {}), f"{path}.data"),
     )
     if len(raw) > 2 + ("data" in raw):
         push = _complete(push, raw, path)
     settle()
     # Last, because only now is everything inside known to be text.
-    size = push_size(raw)
+    locales = languages.of_push(push, path)
+    settle()
+    size = max((push_size(push.spoken(tag).fields()) for tag in locales), default=0) or push_size(raw)
     if size > PUSH_BYTES_LIMIT:
         raise InvalidMessage(path, f"is {size} bytes; a push carries {PUSH_BYTES_LIMIT} at most (FCM's limit is 4 KB)")
     return push
@@ -140,7 +142,7 @@ def _complete(push: Push, raw: Mapping[str, Any], path: str) -> Push:
         push.data,
         link=_address(raw, "link", path),
         image=_address(raw, "image", path),
-        subtitle=text("subtitle", PUSH_BYTES_LIMIT),
+        subtitle=languages.text(raw["subtitle"], f"{path}.subtitle", PUSH_BYTES_LIMIT) if "subtitle" in raw else None,
         sound=text("sound"),
         badge=_badge(raw["badge"], f"{path}.badge") if "badge" in raw else None,
         channel_id=text("channel_id"),
@@ -155,13 +157,19 @@ def _complete(push: Push, raw: Mapping[str, Any], path: str) -> Push:
     )
 
 
-def _address(raw: Mapping[str, Any], name: str, path: str) -> str | None:
+def _address(raw: Mapping[str, Any], name: str, path: str) -> Text | None:
     if name not in raw:
         return None
-    address = checks.text(raw[name], f"{path}.{name}", ADDRESS_LIMIT)
+    if isinstance(raw[name], dict):
+        return languages.texts(raw[name], f"{path}.{name}", lambda value, place: _one_address(value, name, place))
+    return _one_address(raw[name], name, f"{path}.{name}")
+
+
+def _one_address(value: object, name: str, path: str) -> str:
+    address = checks.text(value, path, ADDRESS_LIMIT)
     problem = _unfilled_problem(name, address) if _is_template(address) else address_problem(name, address)
     if problem:
-        raise InvalidMessage(f"{path}.{name}", problem)
+        raise InvalidMessage(path, problem)
     return address
 
 

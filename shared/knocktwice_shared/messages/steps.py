@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from knocktwice_shared.channels import CONTENTS, Kind
 from knocktwice_shared.channels.step_content import TEXT
 from knocktwice_shared.errors import InvalidMessage
-from knocktwice_shared.messages import checks, senders
+from knocktwice_shared.messages import checks, languages, senders
 from knocktwice_shared.messages.problems import fail
 from knocktwice_shared.messages.values import AFTER_LIMIT, TENCENT_CONDITIONS, Step, When
 
@@ -90,6 +90,12 @@ def _said(field_: Field, value: object, path: str) -> str | dict[str, str]:
             checks.text(name, f"{path}.{name}", 64)
             checks.text(text, f"{path}.{name}", field_.limit, empty=True)
         return texts
+    if field_.localised and isinstance(value, dict):
+        return languages.texts(value, path, lambda text, place: _one(field_, text, place))
+    return _one(field_, value, path)
+
+
+def _one(field_: Field, value: object, path: str) -> str:
     text = checks.text(value, path, field_.limit)
     if field_.pattern is not None and not re.fullmatch(field_.pattern, text):
         return fail(path, field_.problem, "")

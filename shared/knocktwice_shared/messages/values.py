@@ -82,9 +82,32 @@ SILENT = "none"
 DEFAULT_SOUND = "default"
 
 
+#: One text for everybody, or one for each language: ``{"en": "Your order", "de": "Ihre Bestellung"}``.
+Text = str | Mapping[str, str]
+
+
+def one_text(text: Text) -> str:
+    """Return a text that is for everybody.
+
+    Raises:
+        TypeError: it is by language; choose one first, with :meth:`Push.spoken`.
+    """
+    if isinstance(text, str):
+        return text
+    raise TypeError("a text by language has no single text")
+
+
+def spoken(text: Text, locale: str) -> str:
+    """Return what a text is in a language that the message has."""
+    return text if isinstance(text, str) else text[locale]
+
+
 @dataclass(frozen=True, slots=True)
 class Push:
     """The content of a push. Every text in it may have ``{{ name }}`` placeholders, filled from ``params``.
+
+    ``title``, ``body``, ``subtitle``, ``link`` and ``image`` are one text for everybody, or one for each language, like
+    ``{"en": "Your order", "de": "Ihre Bestellung"}``.
 
     Args:
         title: first line.
@@ -103,12 +126,12 @@ class Push:
             win over the ones above.
     """
 
-    title: str
-    body: str
+    title: Text
+    body: Text
     data: Mapping[str, str] = field(default_factory=dict)
-    link: str | None = None
-    image: str | None = None
-    subtitle: str | None = None
+    link: Text | None = None
+    image: Text | None = None
+    subtitle: Text | None = None
     sound: str | None = None
     badge: int | str | None = None
     channel_id: str | None = None
@@ -122,15 +145,26 @@ class Push:
     def fields(self) -> dict[str, Any]:
         """Return what it says, by name; fields that say nothing are left out."""
         said = {name: getattr(self, name) for name in PUSH_FIELDS}
-        return {name: dict(v) if name in _OBJECTS else v for name, v in said.items() if v is not None and v != {}}
+        return {name: dict(v) if isinstance(v, Mapping) else v for name, v in said.items() if v is not None and v != {}}
+
+    def by_language(self) -> Iterator[tuple[str, Mapping[str, str]]]:
+        """Yield the fields that are by language, and their texts."""
+        for name in LOCALISED:
+            if not isinstance(text := getattr(self, name), str) and text is not None:
+                yield name, text
+
+    def spoken(self, locale: str) -> Push:
+        """Return the push in one of its languages."""
+        said: dict[str, Any] = {name: texts[locale] for name, texts in self.by_language()}
+        return replace(self, **said) if said else self
 
     def texts(self) -> Iterator[tuple[str, str]]:
         """Yield where its texts stand that may have placeholders, and the texts."""
-        yield "title", self.title
-        yield "body", self.body
+        yield from _texts_in(self.title, "title")
+        yield from _texts_in(self.body, "body")
         for name in _TEXTS:
-            if isinstance(text := getattr(self, name), str):
-                yield name, text
+            if (text := getattr(self, name)) is not None:
+                yield from _texts_in(text, name)
         for name in _OBJECTS:
             if own := getattr(self, name):
                 yield from _texts_in(own, name)
@@ -141,10 +175,10 @@ class Push:
         Args:
             change: takes where a text stands and the text, and returns the new one.
         """
-        said: dict[str, Any] = {"title": change("title", self.title), "body": change("body", self.body)}
+        said: dict[str, Any] = {name: _changed(getattr(self, name), name, change) for name in ("title", "body")}
         for name in _TEXTS:
-            if isinstance(text := getattr(self, name), str):
-                said[name] = change(name, text)
+            if (text := getattr(self, name)) is not None:
+                said[name] = _changed(text, name, change)
         for name in _OBJECTS:
             if own := getattr(self, name):
                 said[name] = _changed(own, name, change)
@@ -153,6 +187,8 @@ class Push:
 
 #: The fields of a push, in the order in which they are shown.
 PUSH_FIELDS = tuple(Push.__dataclass_fields__)
+#: The fields that may be by language.
+LOCALISED = ("title", "body", "subtitle", "link", "image")
 _OBJECTS = ("data", "android", "apns", "webpush")
 #: Beside title and body; ``badge`` is one of them where it is a text.
 _TEXTS = ("link", "image", "subtitle", "sound", "badge", "channel_id", "icon", "color")
@@ -186,8 +222,7 @@ class Step:
     Attributes:
         channel: a word of :data:`~knocktwice_shared.channels.CONTENTS`.
         when: ``None`` for a first step, which has nothing to wait for.
-        text: its own, where its channel has texts; ``None`` says what the content says. In a template's step by locale,
-            or one for all.
+        text: its own, where its channel has texts, by language or one for all; ``None`` says what the content says.
         sender: another than the setting's.
         content: what its channel asks for beside a text, field by field.
     """
@@ -195,7 +230,7 @@ class Step:
     channel: str
     when: When | None
     after: timedelta
-    text: str | Mapping[str, str] | None = None
+    text: Text | None = None
     sender: str | None = None
     content: Mapping[str, Any] = field(default_factory=dict)
 
@@ -210,16 +245,32 @@ class Step:
         return CONTENTS[self.channel].speaks
 
     def filled(self) -> Iterator[tuple[str, str]]:
-        """Yield where its texts with placeholders stand, and the texts; those by locale are left out."""
-        if isinstance(self.text, str):
+        """Yield where its texts with placeholders stand, and the texts."""
+        if self.text is not None:
+            yield from _texts_in(self.text, TEXT)
+        for name, value in self.content.items():
+            if CONTENTS[self.channel].fields[name].filled:
+                yield from _texts_in(value, name)
+
+    def by_language(self) -> Iterator[tuple[str, Mapping[str, str]]]:
+        """Yield the fields that are by language, and what they say."""
+        if isinstance(self.text, Mapping):
             yield TEXT, self.text
         for name, value in self.content.items():
-            if not CONTENTS[self.channel].fields[name].filled:
-                continue
-            if isinstance(value, str):
+            if isinstance(value, Mapping) and CONTENTS[self.channel].fields[name].kind is not Kind.TEXTS:
                 yield name, value
-            elif CONTENTS[self.channel].fields[name].kind is Kind.TEXTS:
-                yield from ((f"{name}.{key}", text) for key, text in value.items())
+
+    def spoken(self, locale: str) -> Step:
+        """Return the step in one of its languages."""
+        said: dict[str, Any] = {name: texts[locale] for name, texts in self.by_language()}
+        return replace(self, text=said.pop(TEXT, self.text), content={**self.content, **said}) if said else self
+
+    def respelled(self, tags: Mapping[str, str]) -> Step:
+        """Return the step with other names of its languages."""
+        said: dict[str, Any] = {
+            name: {tags[tag]: text for tag, text in texts.items()} for name, texts in self.by_language()
+        }
+        return replace(self, text=said.pop(TEXT, self.text), content={**self.content, **said}) if said else self
 
 
 #: The SMS that goes at once, because there is no push.

@@ -100,7 +100,7 @@ def test_a_wrong_step_is_told_its_field(
         ("- {1: x}", "steps[0]: must be fields with values"),
         ("- {after: 5m}\n- {channel: [sms]}", "steps[1].channel: must be sms or whatsapp"),
         ("- {after: true}", "steps[0].after: must be seconds or a time"),
-        ("- {text: {en: x}}", "steps[0].text: must be"),
+        ("- {text: [x]}", "steps[0].text: must be"),
         ("- {channel: whatsapp, content_sid: 7}", "steps[0].content_sid: must be"),
         (f"- {{channel: whatsapp, content_sid: {HX}, variables: [1]}}", "steps[0].variables: must be"),
         ("- {sender: 7}", "steps[0].sender: must be"),
@@ -138,3 +138,22 @@ def test_the_example_of_the_document_is_accepted(run: Callable[..., CommandOutpu
     (example,) = re.findall(r"^```console\n\$ knocktwice (.*?)\n```", document, re.DOTALL | re.MULTILINE)
     assert run(*shlex.split(example.replace("\\\n", ""))).code == 0
     assert [step["channel"] for step in _plan(valkey)] == ["whatsapp", "sms"]
+
+
+def test_a_file_says_it_by_language(run: Callable[..., CommandOutput], valkey: redis.Redis, tmp_path: Path) -> None:
+    file = tmp_path / "contents.yaml"
+    file.write_text("en: {push: {title: Hello, body: b}, sms: Hi}\nde: {push: {title: Hallo, body: c}, sms: Na}\n")
+    whom = ("notify", "--registration", "reg", "--phone", "+16505550100")
+    step = "sms text.en=First text.de=Erste"
+    assert run(*whom, "--contents", str(file), "--default-locale", "de", "--sound", "none").code == 0
+    assert run(*whom, "--contents", str(file), "--step", step).code == 0
+    said = [json.loads(kept)["message"] for kept in valkey.hvals(INBOX_MESSAGES)]
+    first, second = sorted(said, key=lambda message: "text" in message["plan"][0] if message["plan"] else False)
+    assert first["content"] == {
+        "push": {"title": {"en": "Hello", "de": "Hallo"}, "body": {"en": "b", "de": "c"}, "sound": "none"},
+        "sms": {"text": {"en": "Hi", "de": "Na"}},
+        "default_locale": "de",
+    }
+    assert second["plan"][0]["text"] == {"en": "First", "de": "Erste"}
+    refused = run(*whom, "--contents", str(file), "--title", "Hello")
+    assert (refused.code, "--contents" in refused.err) == (2, True)

@@ -249,3 +249,60 @@ def test_changes_of_a_template_are_counted(working: Services, apply: Any) -> Non
         assert (found.version, found.definition.signature) == (2, None)
         assert template_store.get(conn, "nothing") is None
         assert [(t.name, t.version) for t in template_store.names(conn)] == [("order", 2)]
+
+
+def test_texts_by_language_in_the_message_are_chosen_as_a_templates_are(
+    working: Services, sandbox: Sandbox, clock: Clock
+) -> None:
+    with working.engine.begin() as conn:
+        now = conn.execute(sa.text("SELECT knocktwice_now()")).scalar_one()
+        devices = [
+            DeviceRegistered("u-1", "silent-at", now, locale="de_AT"),
+            DeviceRegistered("u-2", "silent-fi", now, locale="fi"),
+        ]
+        audience.apply(conn, [*devices, PhoneBound("u-1", "+16505550101", now), PhoneBound("u-2", "+16505550102", now)])
+    people: list[dict[str, Any]] = [
+        {"user": "u-1"},
+        {"user": "u-2"},
+        {"registrations": ["silent-0"], "locale": "zh-TW", "phone": "+16505550103"},
+    ]
+    recipients = [{"id": str(uuid7()), "params": {"courier": "Ana"}} | person for person in people]
+    # The languages are spelt as phones spell them; a template's would be corrected when it is stored.
+    content = {
+        "default_locale": "EN",
+        "push": {
+            "title": {"en": "Hello", "de": "Hallo", "zh_TW": "你好"},
+            "body": "{{ courier }}",
+            "link": {"en": "https://a.example/en", "de": "https://a.example/de", "zh_TW": "https://a.example/zh"},
+        },
+    }
+    text = {"en": "{{ courier }} is here", "de": "{{ courier }} ist da", "zh_TW": "{{ courier }} 到了"}
+    step = {"channel": "sms", "when": "not_clicked", "after_s": 60, "text": text}
+    wire = {"v": 1, "id": str(uuid7()), "content": content, "plan": [step], "recipients": recipients}
+    working.pushes.send(parse_batch(wire))
+    assert {p.registration: (p.title, p.data["link"]) for p in sandbox.pushes()} == {
+        "silent-at": ("Hallo", "https://a.example/de"),
+        "silent-fi": ("Hello", "https://a.example/en"),
+        "silent-0": ("你好", "https://a.example/zh"),
+    }
+    clock.advance(timedelta(minutes=2))
+    working.later_steps.send(working.fallback.check([r["id"] for r in recipients]))
+    assert {t.to: t.body for t in sandbox.texts()} == {
+        "+16505550101": "Ana ist da",
+        "+16505550102": "Ana is here",
+        "+16505550103": "Ana 到了",
+    }
+    kept = [_row(working, r["id"]) for r in recipients]
+    assert [row.locale for row in kept] == ["de", "en", "zh-Hant-TW"]
+    assert {row.batch_id for row in kept} == {kept[0].batch_id}, "the texts are kept once"
+    assert kept[0].params == {"courier": "Ana"}
+
+
+def test_a_language_that_there_is_not_is_the_reason_why_nothing_is_sent(working: Services, sandbox: Sandbox) -> None:
+    id_ = str(uuid7())
+    content = {"push": {"title": {"en": "Hello", "cn": "你好"}, "body": "b"}}
+    recipients = [{"id": id_, "registrations": ["silent-0"], "locale": "en"}]
+    working.pushes.send(parse_batch({"v": 1, "id": str(uuid7()), "content": content, "recipients": recipients}))
+    state, reason = _ended(working, id_)
+    assert (state, reason) == ("failed", "content.push.title.cn: is not a locale such as de or de-AT; did you mean zh?")
+    assert not sandbox.pushes()

@@ -107,7 +107,12 @@ BAD_BATCHES: list[tuple[str, object, str, str]] = [
     ("content", "Hello", "content", "must be an object, not str"),
     ("content.push", MISSING, PUSH, "is missing"),
     ("content.sms", "Hi", "content.sms", "must be an object, not str"),
-    ("content.pusch", {}, "content.pusch", "not a field of the contract; known here: push, sms, template"),
+    (
+        "content.pusch",
+        {},
+        "content.pusch",
+        "not a field of the contract; known here: default_locale, push, sms, template",
+    ),
     ("content", {}, PUSH, "is missing; give what to say, or the name of a template"),
     ("content.template", "order_ready", "content.template", "stands beside content.push; give one or the other"),
     ("content", {"template": "x", "sms": {}}, "content.template", "stands beside content.sms"),
@@ -536,3 +541,64 @@ def test_any_json_as_a_message_is_refused_by_name(value: object) -> None:
             parse(value)
         with pytest.raises(InvalidMessage):
             parse({"v": 1, "x": value})
+
+
+SPOKEN: dict[str, Any] = {
+    **BATCH,
+    "content": {
+        "push": {"title": {"en": "Hello", "de": "Hallo"}, "body": "{{ name }}", "link": {"en": "a://b", "de": "a://c"}},
+        "sms": {"text": {"en": "Hi", "de": "Na"}},
+    },
+    "plan": [{"channel": "sms", "when": "not_clicked", "after_s": 60, "text": {"de": "Na", "en": "Hi {{ name }}"}}],
+}
+
+
+def _spoken(**content: Any) -> dict[str, Any]:
+    return {**SPOKEN, "content": {**SPOKEN["content"], **content}}
+
+
+def test_texts_may_be_by_language() -> None:
+    batch = parse_batch(SPOKEN)
+    assert (batch.locales, batch.default_locale) == (("en", "de"), "en")
+    push, sms = batch.spoken("de")
+    assert push is not None
+    assert (push.title, push.body, push.link, sms) == ("Hallo", "{{ name }}", "a://c", "Na")
+    assert [step.spoken("de").text for step in batch.plan or ()] == ["Na"]
+
+
+def test_the_language_of_all_others_is_the_one_that_is_named_or_the_only_one() -> None:
+    assert parse_batch(_spoken(default_locale="DE")).default_locale == "de"
+    alone = {"push": {"title": {"fr": "Bonjour"}, "body": "b"}}
+    assert parse_batch({**BATCH, "content": alone}).default_locale == "fr"
+
+
+@pytest.mark.parametrize(
+    ("message", "field", "problem"),
+    [
+        (_spoken(default_locale="fr"), "content.default_locale", "has no texts"),
+        (_spoken(push={"title": {"fr": "a", "de": "b"}, "body": "b"}, sms=None) | {"plan": []}, "content.default_locale", "say which of fr, de"),
+        (_spoken(sms={"text": {"en": "Hi"}}), "content.sms.text", "has nothing for de"),
+        (_spoken(sms={"text": {}}), "content.sms.text", "no language"),
+        (_spoken(sms={"text": {"en": "Hi", "de": ""}}), "content.sms.text.de", "is empty"),
+        (_spoken(sms={"text": {"en": "Hi", "de": "x" * 1_601}}), "content.sms.text.de", "1600 at most"),
+        (_spoken(sms={"text": {"en": "Hi", "de": "Na", "DE": "Na"}}), "content.sms.text.DE", "the same language as de"),
+        (_spoken(sms={"text": {"en": "Hi", "9": "Na"}}), "content.sms.text.9", "language tag"),
+        (_spoken(push={"title": {"en": "a", "de": "b"}, "body": {"en": "a", "de": "x" * 3_900}}), "content.push", "bytes"),
+        (_spoken(push={"title": {"en": "a", "de": "b"}, "body": "b", "link": {"en": "a://b", "de": "no"}}), "content.push.link.de", "must be an address"),
+        ({**SPOKEN, "content": {"template": "t"}}, "plan", "beside a template"),
+        ({**BATCH, "content": {"template": "t", "default_locale": "de"}}, "content.default_locale", "the template's own"),
+        ({**BATCH, "content": {**BATCH["content"], "default_locale": "de"}}, "content.default_locale", "there are none"),
+    ],
+)  # fmt: skip
+def test_wrong_languages_are_named(message: dict[str, Any], field: str, problem: str) -> None:
+    with pytest.raises(InvalidMessage, match=problem) as raised:
+        parse_batch(message)
+    assert field in [one.field for one in raised.value.problems]
+
+
+def test_a_value_is_missing_only_if_every_language_needs_it() -> None:
+    nobody = [{"id": ID, "user": "u"}]
+    push = {"title": {"en": "Hello {{ a }}", "de": "Hallo"}, "body": {"en": "{{ b }}", "de": "{{ b }}!"}}
+    with pytest.raises(InvalidMessage) as raised:
+        parse_batch({**BATCH, "content": {"push": push}, "recipients": nobody})
+    assert [one.field for one in raised.value.problems] == ["recipients[0].params.b"]

@@ -9,7 +9,7 @@ from uuid import UUID
 from knocktwice_shared.errors import InvalidMessage
 from knocktwice_shared.messages import Category, blast_batch, parse_batch
 from knocktwice_worker.channels.registry import CHANNELS, wording_of
-from knocktwice_worker.content import plans, resolution, template_store
+from knocktwice_worker.content import locales, plans, resolution, template_store
 from knocktwice_worker.content.pushes import PushForm
 
 if TYPE_CHECKING:
@@ -32,16 +32,16 @@ class BlastContent:
     Attributes:
         plan: what follows the push, or what there is without one.
         category: of the notifications.
-        contents: language → push and SMS, as Liquid; without a template there is one, for ``""``.
+        contents: language → push and SMS, as Liquid; what is the same for everybody is there once, for ``""``.
         params: values by name.
-        definition: the template; ``None`` if there is none.
+        default: the language of people of any other or an unknown one; ``None``: there is nothing for them.
     """
 
     plan: tuple[Step, ...]
     category: Category
     contents: Mapping[str, tuple[Push | None, str | None]]
     params: Mapping[str, Any]
-    definition: Definition | None = None
+    default: str | None = None
 
     @property
     def pushes(self) -> bool:
@@ -50,7 +50,7 @@ class BlastContent:
 
     def choose(self, wanted: str | None) -> str | None:
         """Return the language whose content a person gets; ``None`` if no language has content for the person."""
-        return self.definition.choose(wanted) if self.definition else ""
+        return "" if "" in self.contents else locales.choose(wanted, frozenset(self.contents), self.default)
 
     def check(self, links: Tracker | None) -> None:
         """Fill in everything once: what is missing is missing for all.
@@ -102,8 +102,7 @@ def of(conn: Connection, blast: Blast) -> BlastContent:
     """
     batch = parse_batch(blast_batch(blast.message, blast.params, _NOBODY, {_NOBODY: "somebody"}))
     if blast.template is None:
-        category = batch.category or Category.TRANSACTIONAL
-        return BlastContent(tuple(batch.plan or ()), category, {"": (batch.push, batch.sms_text)}, values(blast.params))
+        return _of(resolution.spoken(batch, None), batch.category or Category.TRANSACTIONAL, blast)
     found = template_store.get(conn, blast.template)
     if found is None:
         problem = f"there is none called {blast.template}; 'knocktwice template list' lists them"
@@ -121,6 +120,9 @@ def values(params: Mapping[str, Any] | Sequence[Any]) -> dict[str, Any]:
 def _of_template(batch: Batch, blast: Blast, definition: Definition) -> BlastContent:
     if batch.sms_only and definition.fallback == "never":
         raise InvalidMessage("template", f"the fallback of {blast.template} is never, which forbids an SMS")
-    contents = {locale: resolution.said(definition, locale, sms_only=batch.sms_only) for locale in definition.contents}
-    category = batch.category or definition.category
-    return BlastContent(resolution.plan(batch, definition), category, contents, values(blast.params), definition)
+    return _of(resolution.spoken(batch, definition), batch.category or definition.category, blast)
+
+
+def _of(said: resolution.Spoken, category: Category, blast: Blast) -> BlastContent:
+    contents = {locale or "": one for locale, one in said.contents.items()}
+    return BlastContent(said.plan, category, contents, values(blast.params), said.default)

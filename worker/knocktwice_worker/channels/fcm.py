@@ -16,7 +16,7 @@ from datetime import timedelta
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
-from knocktwice_shared.messages import DEFAULT_SOUND, SILENT, Priority
+from knocktwice_shared.messages import DEFAULT_SOUND, SILENT, Priority, one_text
 from knocktwice_worker.channels.http import NoResponse, Request, Response, retry_after
 from knocktwice_worker.channels.messages import PushMessage, Withdrawal
 from knocktwice_worker.channels.outcomes import CredentialsUnavailable, Outcome, Rejected, Retry, Sent, Unknown
@@ -263,9 +263,9 @@ def encode(message: PushMessage, *, now: float) -> dict[str, Any]:
         data[RECEIPT_FIELD] = message.receipt_url
     notification = {"title": message.title, "body": message.body}
     if push.image:
-        notification["image"] = push.image
+        notification["image"] = one_text(push.image)
     if push.link:
-        data.setdefault("link", push.link)
+        data.setdefault("link", one_text(push.link))
     return {
         _address(message): message.registration,
         "notification": notification,
@@ -316,8 +316,8 @@ def _webpush(message: PushMessage) -> dict[str, Any]:
         headers["Urgency"] = str(push.priority)
     webpush: dict[str, Any] = {"headers": headers, "notification": {"tag": message.notification_id}}
     # FCM takes nothing else for the web.
-    if push.link and push.link.startswith("https://"):
-        webpush["fcm_options"] = {"link": push.link}
+    if push.link and (link := one_text(push.link)).startswith("https://"):
+        webpush["fcm_options"] = {"link": link}
     return webpush
 
 

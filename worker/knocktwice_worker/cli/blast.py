@@ -19,7 +19,7 @@ from knocktwice_shared.messages import parse_blast
 from knocktwice_worker.blasts import preflight, request, schedules, standing, states
 from knocktwice_worker.blasts.states import BlastState
 from knocktwice_worker.channels.registry import CHANNELS
-from knocktwice_worker.cli import push_options, send_options, step_options
+from knocktwice_worker.cli import contents_options, push_options, send_options, step_options
 from knocktwice_worker.cli.output import AsJson, clock, complain, fail, out, print_json, reading
 from knocktwice_worker.cli.progress import progress
 from knocktwice_worker.cli.tables import AsCsv, print_table
@@ -68,6 +68,8 @@ def start(
         list[str] | None, step_options.each("--sms, --when and --after, and of what the template says")
     ] = None,
     steps: step_options.StepsFile = None,
+    contents: contents_options.Contents = None,
+    default_locale: contents_options.DefaultLocale = None,
     no_push: Annotated[bool, typer.Option("--no-push", help="Send a template's SMS alone, at once.")] = False,
     category: Annotated[str | None, typer.Option(help="Instead of the template's.")] = None,
     valid_for: send_options.ValidFor = None,
@@ -119,19 +121,23 @@ def start(
     plan = step_options.plan(step or (), steps)
     if plan is not None:
         send_options.only_steps(sms, when, after)
-    if title is None and body is None and template is None and sms is None and plan is None:
+    if title is None and body is None and template is None and sms is None and plan is None and contents is None:
         raise typer.BadParameter(
             "nothing to say; name one, or give a --title, an --sms or a --step", param_hint="--template"
         )
     texts = {"link": link, "image": image, "subtitle": subtitle, "sound": sound, "badge": badge}
     texts |= {"channel_id": channel_id, "priority": priority, "icon": icon, "color": color}
     looks = push_options.fields(data or (), {"android": android, "apns": apns, "webpush": webpush}, **texts)
-    push = send_options.push(title, body, looks, wanted=not no_push)
+    said = contents_options.said(contents, title, body, sms)
+    push = send_options.push(said.title, said.body, {**looks, **said.looks}, wanted=not no_push)
     follows = (
-        None if plan else send_options.sms(sms, when, after, template=template is not None, pushed=push is not None)
+        None
+        if plan
+        else send_options.sms(said.sms, when, after, template=template is not None, pushed=push is not None)
     )
     at = send_options.send_at(send_at, local=local)
-    shared = wire.Shared(push, follows, category, None, None, template, at, plan, send_options.valid_for(valid_for))
+    useful = send_options.valid_for(valid_for)
+    shared = wire.Shared(push, follows, category, None, None, template, at, plan, useful, default_locale)
     values = given_values(params, param or [])
     told: dict[str, Any] = {}
     with wire.in_callers_words(wire.with_steps(str, shared)):

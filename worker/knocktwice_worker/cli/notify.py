@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from knocktwice_worker.cli import push_options, send_options, step_options
+from knocktwice_worker.cli import contents_options, push_options, send_options, step_options
 from knocktwice_worker.cli.output import AsJson, out
 from knocktwice_worker.cli.template import given_values
 from knocktwice_worker.embedded.installation import broker_url
@@ -22,7 +22,7 @@ def notify(
     ] = None,
     param: Annotated[list[str] | None, typer.Option(help="A value as NAME=VALUE; 1=VALUE is for {1}. Repeat.")] = None,
     params: Annotated[str | None, typer.Option(help="All values as JSON, an object or a list.")] = None,
-    locale: Annotated[str | None, typer.Option(help="Language of the template's texts, like de-AT.")] = None,
+    locale: Annotated[str | None, typer.Option(help="Language of the texts, like de-AT.")] = None,
     user: Annotated[str | None, typer.Option(help="A user whose devices and phone are registered.")] = None,
     registration: Annotated[list[str] | None, typer.Option(help="FCM registration; repeat for more devices.")] = None,
     phone: Annotated[str | None, typer.Option(help="Number for the SMS, like +16505550100.")] = None,
@@ -39,6 +39,8 @@ def notify(
     after: send_options.After = None,
     step: Annotated[list[str] | None, step_options.each("--sms, --when and --after")] = None,
     steps: step_options.StepsFile = None,
+    contents: contents_options.Contents = None,
+    default_locale: contents_options.DefaultLocale = None,
     no_push: Annotated[bool, typer.Option("--no-push", help="Send a template's SMS alone, at once.")] = False,
     send_at: Annotated[
         str | None, typer.Option(help="When it goes out, like 2026-11-22T09:00+01:00.", show_default="now")
@@ -80,12 +82,13 @@ def notify(
     plan = step_options.plan(step or (), steps)
     if plan is not None:
         send_options.only_steps(sms, when, after)
-    if title is None and body is None and template is None and sms is None and plan is None:
+    if title is None and body is None and template is None and sms is None and plan is None and contents is None:
         raise typer.BadParameter("nothing to say; give it, a --template, an --sms or a --step", param_hint="--title")
     texts = {"link": link, "image": image, "subtitle": subtitle, "sound": sound, "badge": badge}
     texts |= {"channel_id": channel_id, "priority": priority, "icon": icon, "color": color}
     looks = push_options.fields(data or (), {"android": android, "apns": apns, "webpush": webpush}, **texts)
-    push = send_options.push(title, body, looks, wanted=not no_push)
+    said = contents_options.said(contents, title, body, sms)
+    push = send_options.push(said.title, said.body, {**looks, **said.looks}, wanted=not no_push)
     values = given_values(params, param or [])
     at = send_options.send_at(send_at, local=local)
     with Client(broker_url(services().settings)) as client:
@@ -97,7 +100,7 @@ def notify(
             template=template,
             sms=None
             if plan
-            else send_options.sms(sms, when, after, template=template is not None, pushed=push is not None),
+            else send_options.sms(said.sms, when, after, template=template is not None, pushed=push is not None),
             steps=plan,
             params=values or None,
             locale=locale,
@@ -105,6 +108,7 @@ def notify(
             category=category,
             send_at=at,
             valid_for=send_options.valid_for(valid_for),
+            default_locale=default_locale,
         )
     print(json.dumps({"id": str(id_)}) if as_json else id_)
 

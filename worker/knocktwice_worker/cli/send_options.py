@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from knocktwice import When
+    from knocktwice_shared.messages import Text
 
 
 ValidFor = Annotated[
@@ -49,7 +50,7 @@ def valid_for(given: str | None) -> timedelta | None:
 
 
 def push(
-    title: str | None, body: str | None, looks: Mapping[str, Any], *, wanted: bool
+    title: Text | None, body: Text | None, looks: Mapping[str, Any], *, wanted: bool
 ) -> Push | Literal[False] | None:
     """Return the push; ``False`` where none is wanted although a template has one.
 
@@ -71,7 +72,7 @@ def push(
 
 
 def sms(
-    text: str | None, when: str | None, after: str | None, *, template: bool, pushed: bool
+    text: Text | None, when: str | None, after: str | None, *, template: bool, pushed: bool
 ) -> Sms | Literal[False] | None:
     """Return the SMS; ``None`` is what the template says, and nothing without a template.
 

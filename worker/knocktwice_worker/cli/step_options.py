@@ -76,7 +76,7 @@ def _read(file: str) -> list[LaterStep]:
 
 
 def _fields(place: str, text: str) -> dict[str, Any]:
-    """Read ``CHANNEL[:VALUE] NAME=VALUE …``, quoted as for a shell; ``NAME.KEY=VALUE`` is one of several texts of a field."""
+    """Read ``CHANNEL[:VALUE] NAME=VALUE …``, quoted as for a shell; ``NAME.KEY=VALUE`` is one of a field's texts."""
     try:
         first, *rest = shlex.split(text)
     except ValueError as error:
@@ -91,12 +91,18 @@ def _fields(place: str, text: str) -> dict[str, Any]:
         if not separator or not name:
             raise InvalidMessage(place, f"{pair!r} must be NAME=VALUE; write it like {EXAMPLE}, texts in quotes")
         field, dot, key = name.partition(".")
-        texts = bool(dot) and any(c.fields[field].kind is Kind.TEXTS for c in CONTENTS.values() if field in c.fields)
+        texts = bool(dot) and _several(field)
         known, key = (fields.setdefault(field, {}), key) if texts else (fields, name)
         if key in known:
             raise InvalidMessage(f"{place}.{name}", "is there twice")
         known[key] = value
     return fields
+
+
+def _several(name: str) -> bool:
+    """Return whether a field may have several texts, by name or by language."""
+    fields = [content.fields[name] for content in CONTENTS.values() if name in content.fields]
+    return any(field.kind is Kind.TEXTS or field.localised for field in fields)
 
 
 def _first_field(channel: str) -> str:

@@ -68,6 +68,17 @@ def negotiate(wanted: str, available: frozenset[str]) -> str | None:
     return best if distance <= _NEAR else None
 
 
+def choose(wanted: str | None, available: frozenset[str], default: str | None) -> str | None:
+    """Return whose contents a person gets, or ``None`` if there are none for the person.
+
+    Args:
+        wanted: the person's language tag; ``None``: it is not known.
+        available: canonical locales.
+        default: the locale for everybody else; ``None``: there are no contents for them.
+    """
+    return (wanted and negotiate(wanted, available)) or default
+
+
 def _known(tag: str) -> str | None:
     """Return a tag as the registry has it, without endings that nobody registered: ``no-NO-NY`` is ``no-NO``."""
     while tag:

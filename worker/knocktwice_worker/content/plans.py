@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from knocktwice_shared.channels.step_content import TEXT
 from knocktwice_shared.errors import InvalidMessage
+from knocktwice_shared.messages import one_text
 from knocktwice_worker.content import rendering
 from knocktwice_worker.content.liquid import tracks
 from knocktwice_worker.content.wording import PLAIN_TEXT, Filling
@@ -93,7 +94,7 @@ def problems(
     found: dict[int, InvalidMessage] = {}
     for place, step in enumerate(plan):
         try:
-            if body is not None and sms_text is None and step.plain and not (push and tracks(push.body)):
+            if body is not None and sms_text is None and step.plain and not (push and tracks(one_text(push.body))):
                 rendering.check_sms(body)
                 continue
             path, link = f"plan[{place}]", links(place + 1)

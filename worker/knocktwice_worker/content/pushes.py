@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from knocktwice_shared.errors import InvalidMessage
-from knocktwice_shared.messages import PUSH_BYTES_LIMIT, Push, address_problem, push_size, whole_badge
+from knocktwice_shared.messages import PUSH_BYTES_LIMIT, Push, address_problem, one_text, push_size, whole_badge
 from knocktwice_worker.content import addresses, rendering
 from knocktwice_worker.content.liquid import is_template
 
@@ -46,7 +46,7 @@ class PushForm:
     """
 
     def __init__(self, push: Push) -> None:
-        self._push = push
+        self._push, self._title, self._body = push, one_text(push.title), one_text(push.body)
         self._varies = any(is_template(text) for place, text in push.texts() if place not in ("title", "body"))
         self._common_size = 0 if self._varies else _size_but_for_texts(push)
 
@@ -57,8 +57,8 @@ class PushForm:
             InvalidMessage: a parameter is missing, a template is broken, an address is none when it is filled in, there is
                 nothing to show, or it is too big; the field is named.
         """
-        title = rendering.fill_in(f"{_PATH}.title", self._push.title, params)
-        body = rendering.fill_in(f"{_PATH}.body", self._push.body, params)
+        title = rendering.fill_in(f"{_PATH}.title", self._title, params)
+        body = rendering.fill_in(f"{_PATH}.body", self._body, params)
         push = _filled(self._push, params) if self._varies else self._push
         if not (title.strip() or body.strip()):
             raise InvalidMessage(_PATH, rendering.SAYS_NOTHING)

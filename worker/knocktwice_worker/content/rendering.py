@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from liquid.exceptions import LiquidError
 
 from knocktwice_shared.errors import InvalidMessage
-from knocktwice_shared.messages import SMS_CHARS_LIMIT, Push
+from knocktwice_shared.messages import SMS_CHARS_LIMIT, Push, one_text
 from knocktwice_worker.content.liquid import SLIPS, BrokenTemplate, fill
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def render_sms(
         InvalidMessage: a parameter is missing, a template is broken, or the result is too long; the field is named.
     """
     if sms_text is None:
-        return check_sms(fill_in("content.push.body", push.body if push else "", params, links))
+        return check_sms(fill_in("content.push.body", one_text(push.body) if push else "", params, links))
     return check_sms(fill_in(field, sms_text, params, links), field)
 
 
@@ -62,7 +62,7 @@ def check_sms(text: str, field: str = _SMS) -> str:
 
 
 def stored(push: Push | None, sms_text: str | None) -> dict[str, Any]:
-    """Return a content as ``batches.content`` keeps it. A template's are ``{"locales": {locale: such a content}}``."""
+    """Return a content as ``batches.content`` keeps it. By language it is ``{"locales": {locale: such a content}}``."""
     return {"push": push and push.fields(), "sms": sms_text}
 
 

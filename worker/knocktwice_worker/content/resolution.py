@@ -1,4 +1,4 @@
-"""From a template's name to contents: decided once, when a batch is accepted, and stored with it.
+"""From a template's name, or from texts by language, to contents: decided once, when a batch is accepted, and stored.
 
 A later change of the template or of a person's language changes nothing that is under way.
 """
@@ -11,7 +11,10 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Connection, Engine, text
 
 from knocktwice_shared import subjects
-from knocktwice_shared.messages import AT_ONCE, Batch, Category, Push, Recipient, Step
+from knocktwice_shared.errors import InvalidMessage
+from knocktwice_shared.messages import AT_ONCE, Batch, Category, Push, Recipient, Step, one_text
+from knocktwice_shared.messages.languages import place_of
+from knocktwice_worker.content import locales as languages
 from knocktwice_worker.content import rendering as content
 from knocktwice_worker.content import template_store
 from knocktwice_worker.content.templates import Definition, InvalidDefinition
@@ -56,24 +59,89 @@ class Resolution:
 
     def own(self, id_: str) -> tuple[Push | None, str | None]:
         """Return push and SMS text of a notification."""
-        if self.batch.template is None:
-            return self.batch.push, self.batch.sms_text
         return content.of(self.content, self.locales.get(id_))
 
     def name(self, id_: str) -> str:
         """Return how an error about a notification's content begins: with the template's name, if there is one."""
-        return f"template {self.batch.template} ({self.locales[id_]}): " if self.batch.template else ""
+        of_template = f"template {self.batch.template} " if self.batch.template else ""
+        return f"{of_template}({self.locales[id_]}): " if id_ in self.locales else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Spoken:
+    """What a batch says in each language.
+
+    Attributes:
+        contents: canonical locale → push and SMS text; ``None`` → those that are for everybody.
+        plan: what follows, its texts by canonical locale.
+        default: the locale of people of any other or an unknown language; ``None`` refuses them.
+    """
+
+    contents: Mapping[str | None, tuple[Push | None, str | None]]
+    plan: tuple[Step, ...]
+    default: str | None = None
+
+    @property
+    def locales(self) -> frozenset[str]:
+        """The languages; none where one content is for everybody."""
+        return frozenset(locale for locale in self.contents if locale is not None)
+
+    def choose(self, wanted: str | None) -> str | None:
+        """Return the locale whose content a person gets, or ``None`` if no locale has content for the person."""
+        return languages.choose(wanted, self.locales, self.default)
+
+
+def spoken(batch: Batch, definition: Definition | None) -> Spoken:
+    """Return what a batch says in each language.
+
+    Args:
+        definition: the batch's template; ``None`` if it has its texts itself.
+
+    Raises:
+        InvalidMessage: one of its languages is none.
+    """
+    if definition is not None:
+        contents: dict[str | None, tuple[Push | None, str | None]] = {
+            locale: said(definition, locale, sms_only=batch.sms_only) for locale in definition.contents
+        }
+        return Spoken(contents, plan(batch, definition), definition.default_locale)
+    if not batch.locales:
+        text = None if batch.sms_text is None else one_text(batch.sms_text)
+        return Spoken({None: (batch.push, text)}, tuple(batch.plan or ()))
+    tags = _canonical(batch)
+    return Spoken(
+        {tags[tag]: batch.spoken(tag) for tag in batch.locales},
+        tuple(step.respelled(tags) for step in batch.plan or ()),
+        batch.default_locale and tags[batch.default_locale],
+    )
+
+
+def _canonical(batch: Batch) -> dict[str, str]:
+    """Return the locales of a batch in their one spelling, by the batch's own."""
+    tags: dict[str, str] = {}
+    for tag in batch.locales:
+        try:
+            locale = languages.canonical(tag)
+        except ValueError as error:
+            raise InvalidMessage(place_of(batch, tag), str(error)) from None
+        if locale in tags.values():
+            raise InvalidMessage(place_of(batch, tag), f"is the same language as another; it is {locale}")
+        tags[tag] = locale
+    return tags
 
 
 def resolve(engine: Engine, batches: Sequence[Batch]) -> list[Resolution]:
-    """Look up templates, and choose each recipient's language. Costs two queries, or none without a template."""
+    """Look up templates, and choose each recipient's language.
+
+    Costs two queries, or none where no batch has a template or texts by language.
+    """
     names = sorted({batch.template for batch in batches if batch.template is not None})
     found: dict[str, template_store.Stored | InvalidDefinition] = {}
     known: dict[str, str] = {}
-    if names:
+    if names or any(batch.locales for batch in batches):
         with engine.begin() as conn:
-            found = template_store.find(conn, names)
-            known = _known_locales(conn, [batch for batch in batches if batch.template in found])
+            found = template_store.find(conn, names) if names else {}
+            known = _known_locales(conn, [batch for batch in batches if batch.template in found or batch.locales])
     return [_resolve(batch, found, known) for batch in batches]
 
 
@@ -81,7 +149,7 @@ def _resolve(
     batch: Batch, found: Mapping[str, template_store.Stored | InvalidDefinition], known: Mapping[str, str]
 ) -> Resolution:
     if batch.template is None:
-        return Resolution(batch, content.stored(batch.push, batch.sms_text))
+        return _inline(batch, known)
     match found.get(batch.template):
         case None:
             return _unusable(batch, f"template: there is none called {batch.template}")
@@ -94,36 +162,56 @@ def _resolve(
             return _resolved(batch, template.definition, template.version, known)
 
 
+def _inline(batch: Batch, known: Mapping[str, str]) -> Resolution:
+    """Return the content of a batch that has its texts itself."""
+    try:
+        all_said = spoken(batch, None)
+    except InvalidMessage as error:
+        return _unusable(batch, str(error))
+    if not batch.locales:
+        return Resolution(batch, content.stored(*all_said.contents[None]))
+    locales, problems = _chosen(batch, all_said, known)
+    return Resolution(replace(batch, plan=all_said.plan), _by_locale(all_said, locales), locales, problems)
+
+
 def _resolved(batch: Batch, definition: Definition, version: int, known: Mapping[str, str]) -> Resolution:
-    locales: dict[str, str] = {}
-    problems: dict[str, str] = {}
-    for recipient in batch.recipients:
-        wanted = recipient.locale or next((known[s] for s in _subjects(recipient) if known.get(s)), None)
-        if locale := definition.choose(wanted):
-            locales[str(recipient.id)] = locale
-        else:
-            there = f"template {batch.template} has {', '.join(definition.contents)} and no default_locale"
-            problems[str(recipient.id)] = f"locale: {f'nothing for {wanted}' if wanted else 'is not known'}; {there}"
-    contents = {
-        locale: content.stored(*said(definition, locale, sms_only=batch.sms_only))
-        for locale in sorted(set(locales.values()))
-    }
+    all_said = spoken(batch, definition)
+    locales, problems = _chosen(batch, all_said, known)
     decided = replace(
         batch,
-        plan=plan(batch, definition),
+        plan=all_said.plan,
         category=batch.category or definition.category,
         valid_for=batch.valid_for or definition.valid_for,
     )
-    chosen = {"template": batch.template, "version": version, "locales": contents}
+    chosen: dict[str, Any] = {"template": batch.template, "version": version, **_by_locale(all_said, locales)}
     if definition.sender is not None:
         chosen["sender"] = definition.sender
     return Resolution(decided, chosen, locales, problems)
 
 
+def _by_locale(all_said: Spoken, locales: Mapping[str, str]) -> dict[str, Any]:
+    """Return the contents that somebody gets, as ``batches.content`` keeps them."""
+    return {"locales": {locale: content.stored(*all_said.contents[locale]) for locale in sorted(set(locales.values()))}}
+
+
+def _chosen(batch: Batch, all_said: Spoken, known: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
+    """Return each recipient's locale, and why there is none for the others."""
+    locales: dict[str, str] = {}
+    problems: dict[str, str] = {}
+    for recipient in batch.recipients:
+        wanted = recipient.locale or next((known[s] for s in _subjects(recipient) if known.get(s)), None)
+        if locale := all_said.choose(wanted):
+            locales[str(recipient.id)] = locale
+        else:
+            there = f"template {batch.template} has {', '.join(sorted(all_said.locales))} and no default_locale"
+            problems[str(recipient.id)] = f"locale: {f'nothing for {wanted}' if wanted else 'is not known'}; {there}"
+    return locales, problems
+
+
 def said(definition: Definition, locale: str, *, sms_only: bool) -> tuple[Push | None, str | None]:
     """Return push and SMS text that a template has in a language; without the push if only the SMS is wanted."""
     push, sms_text = definition.content(locale)
-    return (None, push.body if sms_text is None else sms_text) if sms_only else (push, sms_text)
+    return (None, one_text(push.body) if sms_text is None else sms_text) if sms_only else (push, sms_text)
 
 
 def plan(batch: Batch, definition: Definition) -> tuple[Step, ...]:
@@ -135,9 +223,8 @@ def plan(batch: Batch, definition: Definition) -> tuple[Step, ...]:
 
 def _unusable(batch: Batch, problem: str) -> Resolution:
     decided = replace(batch, plan=batch.plan or (), category=batch.category or Category.TRANSACTIONAL)
-    return Resolution(
-        decided, {"template": batch.template, "locales": {}}, problems={str(r.id): problem for r in batch.recipients}
-    )
+    kept = {"template": batch.template} if batch.template is not None else {}
+    return Resolution(decided, {**kept, "locales": {}}, problems={str(r.id): problem for r in batch.recipients})
 
 
 def _subjects(recipient: Recipient) -> list[str]:

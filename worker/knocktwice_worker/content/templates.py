@@ -36,6 +36,7 @@ from knocktwice_shared.messages import (
     Push,
     Step,
     When,
+    one_text,
     parse_content,
     senders,
 )
@@ -258,12 +259,12 @@ class Definition(_Part):
 
     def choose(self, wanted: str | None) -> str | None:
         """Return the locale whose contents a person gets, or ``None`` if no locale has contents for the person."""
-        return (wanted and locales.negotiate(wanted, frozenset(self.contents))) or self.default_locale
+        return locales.choose(wanted, frozenset(self.contents), self.default_locale)
 
     def content(self, locale: str) -> tuple[Push, str | None]:
         """Return push and SMS text of one locale, as Liquid that takes all parameters by name."""
         push, sms = self.contents[locale].said
-        return push, f"{self.signature} {sms or push.body}" if self.signature else sms
+        return push, f"{self.signature} {sms or one_text(push.body)}" if self.signature else sms
 
     def as_json(self) -> dict[str, Any]:
         """Return what is stored and shown: everything that was said, in one spelling."""

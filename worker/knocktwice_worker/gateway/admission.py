@@ -116,12 +116,13 @@ def _check(batch: Batch, definition: Definition | None, settings: Settings) -> N
     for field, text in texts:
         attempt(_check_text, None, field, text)
     settle()
-    if definition is None and not texts:
+    if definition is None and not texts and not batch.locales:
         return
+    all_said = resolution.spoken(batch, definition)
     unfilled: dict[int, InvalidMessage] = {}
     for place, recipient in enumerate(batch.recipients):
         try:
-            _fill(batch, definition, recipient)
+            _fill(all_said, recipient)
         except InvalidMessage as error:
             unfilled[place] = error
     if definition is None and len(unfilled) == len(batch.recipients):
@@ -142,19 +143,16 @@ def _check_text(field: str, text: str) -> None:
         raise InvalidMessage(field, str(error)) from None
 
 
-def _fill(batch: Batch, definition: Definition | None, recipient: Recipient) -> None:
+def _fill(all_said: resolution.Spoken, recipient: Recipient) -> None:
     """Fill in what a recipient would get; of the languages that it may be in, one that works is enough."""
-    if definition is None:
-        _fill_one(batch, None, None, recipient)
-        return
-    known = definition.choose(recipient.locale) if recipient.locale else None
-    if recipient.locale and known is None:
-        there = ", ".join(definition.contents)
+    known = all_said.choose(recipient.locale) if recipient.locale and all_said.locales else None
+    if recipient.locale and all_said.locales and known is None:
+        there = ", ".join(locale for locale in all_said.contents if locale)
         raise InvalidMessage("locale", f"nothing for {recipient.locale}; there are {there} and no default_locale")
     problems = []
-    for locale in [known] if known else list(definition.contents):
+    for locale in [known] if known else all_said.contents:
         try:
-            _fill_one(batch, definition, locale, recipient)
+            _fill_one(all_said, locale, recipient)
         except InvalidMessage as error:
             problems.append(error)
         else:
@@ -162,12 +160,9 @@ def _fill(batch: Batch, definition: Definition | None, recipient: Recipient) -> 
     raise problems[0]
 
 
-def _fill_one(batch: Batch, definition: Definition | None, locale: str | None, recipient: Recipient) -> None:
-    if definition is None or locale is None:
-        push, sms_text, plan = batch.push, batch.sms_text, batch.plan or ()
-    else:
-        push, sms_text = resolution.said(definition, locale, sms_only=batch.sms_only)
-        plan = resolution.plan(batch, definition)
+def _fill_one(all_said: resolution.Spoken, locale: str | None, recipient: Recipient) -> None:
+    push, sms_text = all_said.contents[locale]
+    plan = all_said.plan
     first: InvalidMessage | None = None
     if push is not None:
         try:

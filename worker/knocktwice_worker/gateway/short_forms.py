@@ -22,7 +22,7 @@ Json = dict[str, Any]
 #: Fields that all recipients of a request share, with the same name in the contract.
 SAME = ("category", "valid_for_s", "reference", "send_at", "only")
 #: Fields that all recipients of a request share.
-SHARED = (*SAME, "push", "template", "sms", "plan", "steps", "ttl_s", "ttl")
+SHARED = (*SAME, "push", "template", "default_locale", "sms", "plan", "steps", "ttl_s", "ttl")
 
 #: When a step is due if a request does not say; the same as in the producer library.
 _WHEN, _AFTER_S = Sms().when, Sms().after.total_seconds()
@@ -62,6 +62,8 @@ def shared(body: Mapping[str, Any]) -> Spelled:
         told.message["plan"] = steps
     if body.get("sms") is not None:
         _sms(body["sms"], told, alone=alone)
+    if body.get("default_locale") is not None:
+        told.message["content"]["default_locale"] = body["default_locale"]
     return told
 
 

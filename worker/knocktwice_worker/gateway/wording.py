@@ -40,7 +40,7 @@ RECIPIENT = ("user", "registrations", "phone", "params", "key", "locale", "tags"
 #: The fields that only a blast has.
 BLAST = ("key", "segment", "filter", "params", "throttle_per_min")
 
-_CONTRACTS = re.compile(r"\bcontent\.(?=push|sms|template)")
+_CONTRACTS = re.compile(r"\bcontent\.(?=push|sms|template|default_locale)")
 _ALONE = re.compile(r"\b(?:recipients|changes)\[0\]\.?")
 
 

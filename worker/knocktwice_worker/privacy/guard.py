@@ -59,7 +59,7 @@ class ErasureGuard:
         if len(void) < len(batch.recipients):
             return left
         left = replace(left, plan=(), reference={})
-        return left if batch.template is not None else replace(left, push=_NOTHING, sms_text=None)
+        return left if batch.template is not None else _empty(left)
 
     def still_valid(self, conn: Connection, changes: Sequence[AudienceChange]) -> list[AudienceChange]:
         """Return the changes that no erasure has made void. The erasures themselves are left out."""
@@ -74,6 +74,11 @@ class ErasureGuard:
         """Keep the opt-out of an erased person for the present owner of the number."""
         numbers = {spelled(c.phone) for c in changes if isinstance(c, PhoneBound) and c.phone is not None}
         opt_outs.restore(conn, numbers, self.secret)
+
+
+def _empty(batch: Batch) -> Batch:
+    """Return a batch that says nothing, in any language."""
+    return replace(batch, push=_NOTHING, sms_text=None, locales=(), default_locale=None)
 
 
 def _about(change: AudienceChange) -> str | None:

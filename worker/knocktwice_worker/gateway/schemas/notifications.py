@@ -40,8 +40,11 @@ from knocktwice_worker.gateway.schemas.saved import Unfit
 _LOCAL_TIME = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,6})?)?$"
 
 
+#: A text for everybody, or one for each language.
+_Said = Annotated[str, text_of(PUSH_BYTES_LIMIT)]
 _ADDRESS = Field(min_length=1, max_length=2_000, pattern=r"^\S+$|\{\{|\{%")
 _Name = Annotated[str, text_of(200)]
+_SmsText = Annotated[str, text_of(SMS_CHARS_LIMIT)]
 
 
 def _platform(name: str, schema: str) -> Any:
@@ -86,17 +89,24 @@ _TAKES: Mapping[Is, JsonDict] = {
 class PushBody(Body):
     """The content of the push. Placeholders are filled from `params`."""
 
-    title: Annotated[str, text_of(PUSH_BYTES_LIMIT)] = Field(examples=["Your order is on its way"])
-    body: Annotated[str, text_of(PUSH_BYTES_LIMIT)] = Field(examples=["{{ courier }} arrives at 19:30."])
+    title: _Said | dict[str, _Said] = Field(
+        description="One text, or one for each language.",
+        examples=["Your order is on its way", {"en": "Your order is on its way", "de": "Ihre Bestellung kommt"}],
+    )
+    body: _Said | dict[str, _Said] = Field(
+        description="One text, or one for each language.", examples=["{{ courier }} arrives at 19:30."]
+    )
     data: dict[str, str] | None = Field(None, description="Handed to the app, invisible to the person.")
-    link: Annotated[str, _ADDRESS] | None = Field(
+    link: Annotated[str, _ADDRESS] | dict[str, Annotated[str, _ADDRESS]] | None = Field(
         None,
-        description="What a click opens: an address of the web or of the app.",
+        description="What a click opens: an address of the web or of the app; or one for each language.",
         examples=["https://shop.example/orders/{{ id }}", "myapp://orders/7"],
     )
-    image: Annotated[str, _ADDRESS] | None = Field(None, description="`http` or `https` address of a picture.")
-    subtitle: Annotated[str, text_of(PUSH_BYTES_LIMIT)] | None = Field(
-        None, description="Line between title and body, on iPhones."
+    image: Annotated[str, _ADDRESS] | dict[str, Annotated[str, _ADDRESS]] | None = Field(
+        None, description="`http` or `https` address of a picture; or one for each language."
+    )
+    subtitle: _Said | dict[str, _Said] | None = Field(
+        None, description="Line between title and body, on iPhones; or one for each language."
     )
     sound: _Name | None = Field(
         None,
@@ -132,7 +142,9 @@ TtlS = Annotated[float, Field(ge=0, le=TTL_LIMIT.total_seconds())] | Written
 class SmsBody(Body):
     """The SMS that follows if the condition still holds; without a push and a template it goes at once."""
 
-    text: Annotated[str, text_of(SMS_CHARS_LIMIT)] | None = Field(None, description="Left out: the push's body.")
+    text: _SmsText | dict[str, _SmsText] | None = Field(
+        None, description="One text, or one for each language. Left out: the push's body."
+    )
     when: Condition | None = Field(
         None, description="The condition, or Tencent's number of it; left out, `not_delivered`."
     )
@@ -151,8 +163,11 @@ def _step_fields(schema: JsonDict) -> None:
             if field.pattern is not None:
                 text["pattern"] = f"^{field.pattern}$"
             texts: JsonDict = {"type": "object", "additionalProperties": text}
-            kind: JsonDict = texts if field.kind is Kind.TEXTS else text
-            properties.setdefault(name, {"anyOf": [kind, {"type": "null"}], "default": None, "description": field.help})
+            kinds: list[JsonValue] = [texts] if field.kind is Kind.TEXTS else [text]
+            kinds += [texts] if field.localised else []
+            properties.setdefault(
+                name, {"anyOf": [*kinds, {"type": "null"}], "default": None, "description": field.help}
+            )
     schema["additionalProperties"] = False
 
 
@@ -170,8 +185,10 @@ class StepBody(Body):
     )
     after_s: AfterS | None = Field(None, description="Seconds from the step before; left out, 300.")
     after: AfterS | None = Field(None, description='The same, also like `"10m"`; give one of the two.')
-    text: Annotated[str, text_of(SMS_CHARS_LIMIT)] | None = Field(
-        None, description="For `sms`; left out, what `sms` or the template says, or the push's body."
+    text: _SmsText | dict[str, _SmsText] | None = Field(
+        None,
+        description="For `sms`: one text, or one for each language; left out, what `sms` or the template says, or the "
+        "push's body.",
     )
     sender: Annotated[str, text_of(64)] | None = Field(None, description="Another sender than the setting's.")
 
@@ -217,6 +234,11 @@ class SharedBody(Body):
     )
     steps: list[StepBody] | None = Field(
         None, max_length=STEPS_LIMIT, description="Another name of `plan`; give one of the two."
+    )
+    default_locale: Locale | None = Field(
+        None,
+        description="The language of people of any other or an unknown one, where texts are by language; left out, `en` "
+        "if it is one of them. All texts by language have the same languages.",
     )
     only: Literal["sms"] | None = Field(None, description="Only the SMS, at once; nothing is pushed.")
     send_at: AwareDatetime | LocalTimeBody | None = Field(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, text
 
-from knocktwice_shared.messages import When
+from knocktwice_shared.messages import When, one_text
 from knocktwice_worker.content.plans import stored_plan
 from knocktwice_worker.content.rendering import stored
 from knocktwice_worker.database.bulk import rows
@@ -269,7 +269,9 @@ def _pushes(batch: Batch) -> bool:
 
 
 def _content(batch: Batch) -> Mapping[str, Any] | None:
-    return stored(batch.push, batch.sms_text) if batch.template is None else None
+    if batch.template is not None:
+        return None
+    return stored(batch.push, None if batch.sms_text is None else one_text(batch.sms_text))
 
 
 #: The dispatcher rings this much after a countdown that began when the rows were written. The push is handed over a moment
