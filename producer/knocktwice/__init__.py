@@ -19,9 +19,11 @@ from knocktwice.channels import WhatsApp
 from knocktwice.client import Client
 from knocktwice.content import ChannelStep, Sms
 from knocktwice.keys import NotificationId
+from knocktwice.user_tokens import user_token
 from knocktwice_shared.durability import Durability
 from knocktwice_shared.errors import BrokerUnavailable, InvalidMessage, KnocktwiceError, NotConfirmed, QueueFull
 from knocktwice_shared.messages import Category, LocalTime, Platform, Push, Receipt, ReceiptEvent, Recipient, When
+from knocktwice_shared.user_tokens import UserScope
 
 #: The version of this distribution, of producer, worker and command alike.
 __version__ = "0.1.0"
@@ -45,7 +47,9 @@ __all__ = [
     "ReceiptEvent",
     "Recipient",
     "Sms",
+    "UserScope",
     "WhatsApp",
     "When",
     "__version__",
+    "user_token",
 ]

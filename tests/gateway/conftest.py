@@ -28,6 +28,7 @@ def shared_gateway(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -
             secret="test",
             home=tmp_path_factory.mktemp("home"),
             gateway_per_s=0,
+            user_token_per_s=0,
         )
         built = services.Services(settings)
         built.redis.flushdb()

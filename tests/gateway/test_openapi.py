@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from jsonschema import Draft202012Validator
 
+from knocktwice import user_token
 from knocktwice_worker import services
 from knocktwice_worker.gateway.application import describe_app
 from knocktwice_worker.gateway.routes import PUBLIC, ROUTERS
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 #: A rule that JSON Schema cannot express ("user, or else registrations") is 422, not a mistake of the document; a template
 #: or segment that is not there is 404; what is not signed (a receipt, a callback) is 403; a blast that is in no state to be paused is 409.
 CONFIGURATION = """
+headers = {{ Authorization = "Bearer {key}" }}
+
 [checks.positive_data_acceptance]
 expected-statuses = ["2xx", 403, 404, 409, 422]
 
@@ -32,15 +35,19 @@ expected-statuses = ["2xx", 403, 404, 409, 422]
 include-path = ["/v1/blasts/preflight", "/v1/audience/preview"]
 [operations.phases.coverage]
 enabled = false
+
+[[operations]]
+include-path-regex = "^/v1/me/"
+headers = {{ Authorization = "Bearer {token}" }}
 """
 
 
 def test_the_gateway_does_what_its_document_says(shared_gateway: HttpGateway, tmp_path: Path) -> None:
     configuration = tmp_path / "schemathesis.toml"
-    configuration.write_text(CONFIGURATION)
-    key = shared_gateway.key()
+    token = user_token("u-17", secret="test")
+    configuration.write_text(CONFIGURATION.format(key=shared_gateway.key(), token=token))
     command = [sys.executable, "-m", "schemathesis.cli", "--config-file", str(configuration), "run"]
-    command += [f"{shared_gateway.url}/openapi.json", "--header", f"Authorization: Bearer {key}", "--seed", "1"]
+    command += [f"{shared_gateway.url}/openapi.json", "--seed", "1"]
     command += ["--phases", "examples,coverage,fuzzing", "--max-examples", "3", "--generation-deterministic"]
     command += ["--no-color", "--no-shrink", "--continue-on-failure"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)

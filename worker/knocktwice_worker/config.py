@@ -7,6 +7,7 @@ name in :data:`FROM_FILES`. The names the ecosystem already uses (``TWILIO_ACCOU
 from __future__ import annotations
 
 import os
+import re
 from datetime import timedelta
 from enum import StrEnum
 from ipaddress import IPv4Network, IPv6Network, ip_network
@@ -47,6 +48,7 @@ FROM_FILES = (
     "KNOCKTWICE_OUTBOX_DATABASE_URL",
     "KNOCKTWICE_SECRET",
     "KNOCKTWICE_RECEIPT_SECRET",
+    "KNOCKTWICE_USER_TOKEN_SECRET",
     "KNOCKTWICE_WEBHOOK_SECRET",
     "TWILIO_AUTH_TOKEN",
 )
@@ -59,6 +61,7 @@ OPTIONAL = (
     "secret",
     "default_region",
     "receipt_secret",
+    "user_token_secret",
     "webhook_secret",
     "fcm_project",
     "google_application_credentials",
@@ -120,6 +123,17 @@ def _network(value: object) -> IPv4Network | IPv6Network:
 
 
 Network = Annotated[IPv4Network | IPv6Network, BeforeValidator(_network)]
+
+
+def _origin(value: str) -> str:
+    # "*" and "null" are no origins: every page, and every file and sandboxed frame, would be let in.
+    if not re.fullmatch(r"https?://[a-z0-9.-]+(:[0-9]{1,5})?", value):
+        raise ValueError("must be origins in lower case, without a path, like https://shop.example")
+    return value
+
+
+#: Where a page comes from, as browsers write it in the header ``Origin``.
+Origin = Annotated[str, AfterValidator(_origin)]
 
 
 class UnconfirmedPolicy(StrEnum):
@@ -320,6 +334,21 @@ class Settings(BaseSettings):
         0.01, ge=0, le=1, description="A kind of device that reports less than this share of them never reports."
     )
 
+    # Apps and pages
+    user_token_secret: SecretStr | None = Field(
+        None,
+        description="Keys of user tokens, separated by commas, the first signs; empty: KNOCKTWICE_SECRET. "
+        "See docs/phones-and-pages.md.",
+    )
+    user_token_per_s: PerSecond = Field(
+        5, description="Requests per second that one person's apps and pages may make, to each process."
+    )
+    user_tags: frozenset[str] = Field(
+        frozenset(),
+        description='Tags that apps and pages may set for their own person, like ["plan", "interests"]; '
+        "subscribed_to_push always.",
+    )
+
     # The brake
     brake: BrakeMode = Field(
         BrakeMode.ON,
@@ -439,6 +468,10 @@ class Settings(BaseSettings):
     gateway_per_s: PerSecond = Field(1_000, description="Requests per second that one key may make.")
     gateway_address_per_s: PerSecond = Field(
         1_000, description="Requests per second without a key (receipts, links) from one address, to each process."
+    )
+    gateway_origins: frozenset[Origin] = Field(
+        frozenset(),
+        description='Pages that may call the gateway with a user token, like ["https://shop.example"]; none: no page.',
     )
     gateway_metrics_from: frozenset[Network] = Field(
         frozenset(),

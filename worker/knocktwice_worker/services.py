@@ -231,6 +231,11 @@ class Services:
         return ReceiptTokens([s.encode() for s in secrets], self.settings.receipt_valid)
 
     @cached_property
+    def user_token_secrets(self) -> list[str]:
+        """The secrets of user tokens; the first signs."""
+        return _listed(self.settings.user_token_secret) or [secret(self.settings)]
+
+    @cached_property
     def receipt_urls(self) -> ReceiptUrls | None:
         """Makes the addresses to which apps report; ``None`` without a public URL."""
         url = self.settings.public_url

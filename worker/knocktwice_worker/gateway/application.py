@@ -24,6 +24,7 @@ from knocktwice_worker.gateway.http.address_pace import AddressPace
 from knocktwice_worker.gateway.http.body import SizeLimit
 from knocktwice_worker.gateway.http.client_address import ClientAddresses
 from knocktwice_worker.gateway.http.counted_answers import CountedAnswers, Flushes
+from knocktwice_worker.gateway.http.origins import Origins
 from knocktwice_worker.gateway.http.read_deadline import ReadDeadline
 from knocktwice_worker.gateway.http.request_line import RequestLine
 from knocktwice_worker.gateway.intake.callbacks import CallbackIntake
@@ -67,6 +68,7 @@ def create_app(services: Services) -> ASGIApp:
     if settings.gateway_address_per_s:
         addresses, pace = ClientAddresses(settings.gateway_proxies), AddressPace(settings.gateway_address_per_s)
         bounded = AddressLimit(bounded, addresses, pace, settings.gateway_body_bytes)
+    bounded = Origins(bounded, settings.gateway_origins)
     return CountedAnswers(bounded, services.counters) if settings.metrics else bounded
 
 
@@ -79,6 +81,8 @@ def describe_app(services: Services) -> FastAPI:
         app.state.services = services
         app.state.keys = KeyRing(services)
         app.state.pace = KeyPace(services)
+        per_s = settings.user_token_per_s
+        app.state.person_pace = AddressPace(per_s, whose="one person's apps") if per_s else None
         app.state.outbox = Outbox(services)
         app.state.readiness = Readiness(services)
         app.state.admission = Admission(services)

@@ -58,7 +58,7 @@ def requires(scope: Scope) -> Any:
 def _gate(scope: Scope) -> Callable[[Request, Any], Coroutine[Any, Any, Key]]:
     async def gate(request: Request, credentials: Annotated[Any, Depends(BEARER)]) -> Key:
         key = await admit(request, None if credentials is None else credentials.credentials, scope)
-        _refuse_unknown_parameters(request)
+        refuse_unknown_parameters(request)
         return key
 
     return gate
@@ -103,7 +103,7 @@ def refuse_parameters(request: Request) -> None:
         _refuse_parameters(request, ())
 
 
-def _refuse_unknown_parameters(request: Request) -> None:
+def refuse_unknown_parameters(request: Request) -> None:
     """A misspelt filter that is silently ignored shows the wrong rows; so does one of two that contradict each other."""
     if request.scope["query_string"]:
         _refuse_parameters(request, [str(one.alias) for one in request.scope["route"].dependant.query_params])

@@ -1,4 +1,4 @@
-"""ASGI middleware: who asks without a key is counted by address, before anything is done for them.
+"""ASGI middleware: who asks without a key of an application is counted by address, before anything is done for them.
 
 What one request counts for follows from what it costs: a single receipt is one turn, a body one more for each 4 KB, a
 click on a link, which has to be looked up, several. A provider's callback that proves to be genuine counts for nothing.
@@ -26,7 +26,7 @@ log = structlog.get_logger(__name__)
 
 _LINK, _CALLBACK = short_links.PATH, "/callbacks/"
 #: Beginnings of the paths that are counted. Probes are not: a load balancer that is refused takes the gateway for dead.
-COUNTED = (RECEIPT, "/v1/receipts", _LINK, _CALLBACK)
+COUNTED = (RECEIPT, "/v1/receipts", _LINK, _CALLBACK, "/v1/me/")
 #: Bytes of a body that cost about as much as a request.
 _BYTES = 4_096
 #: A link is looked up in PostgreSQL.

@@ -30,9 +30,13 @@ class AddressPace:
     Args:
         per_s: requests per second.
         clock: seconds that never go backwards.
+        whose: what is counted, for people.
     """
 
-    def __init__(self, per_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, per_s: float, clock: Callable[[], float] = time.monotonic, *, whose: str = "one address"
+    ) -> None:
+        self._whose = whose
         self._per_s = per_s
         self._clock = clock
         self._paid_at: dict[str, float] = {}
@@ -50,10 +54,12 @@ class AddressPace:
         now = self._clock()
         owed = self._paid_at.get(address, now) - now
         if owed > BURST_S:
-            raise _too_many(f"send fewer requests; {self._per_s:g} a second are taken from one address", owed - BURST_S)
+            raise _too_many(
+                f"send fewer requests; {self._per_s:g} a second are taken from {self._whose}", owed - BURST_S
+            )
         served = self._served.get(address, 0)
         if served >= AT_ONCE:
-            raise _too_many(f"wait for answers; {AT_ONCE} requests at once are taken from one address", 1)
+            raise _too_many(f"wait for answers; {AT_ONCE} requests at once are taken from {self._whose}", 1)
         self._served[address] = served + 1
         self._charge(address, turns, now)
 

@@ -1,0 +1,58 @@
+"""``/v1/me`` and ``/v1/users/{user}/tokens``: what apps and pages say of their own person."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated
+
+from pydantic import ConfigDict, Field
+
+from knocktwice_shared.messages import Platform
+from knocktwice_shared.user_tokens import LIFETIME, LIFETIME_LIMIT, UserScope
+from knocktwice_worker.gateway.schemas.fields import Body, Registration, TagValue, text_of
+
+#: The tag that says whether a person's notifications are on, as it was reported last.
+SUBSCRIBED = "subscribed_to_push"
+
+
+class TokenWanted(Body):
+    """What a token shall allow, and for how long."""
+
+    model_config = ConfigDict(json_schema_extra={"example": {"lifetime_s": 3_600, "scopes": ["devices", "tags"]}})
+
+    lifetime_s: int = Field(
+        int(LIFETIME.total_seconds()),
+        ge=1,
+        le=int(LIFETIME_LIMIT.total_seconds()),
+        description="Seconds; a token cannot be called back.",
+    )
+    scopes: list[UserScope] = Field(list(UserScope), min_length=1)
+
+
+class TokenMade(Body):
+    """A token for one person. Give it to their app or page, and to nobody else."""
+
+    token: str
+    expires_at: datetime
+    scopes: list[UserScope]
+
+
+class Permission(Body):
+    """Whether notifications are on, and of which device. What is said of a device needs its registration."""
+
+    model_config = ConfigDict(json_schema_extra={"example": {"notifications_enabled": False}})
+
+    notifications_enabled: bool = Field(description=f"Becomes the tag `{SUBSCRIBED}`, and the device's flag.")
+    registration: Registration | None = Field(None, description="The device, if it has one: it is registered, too.")
+    platform: Platform | None = None
+    locale: Annotated[str, text_of(64)] | None = None
+    time_zone: Annotated[str, text_of(64)] | None = Field(None, description="IANA name.")
+    app_version: Annotated[str, text_of(64)] | None = None
+
+
+class OwnTags(Body):
+    """Tags of the person. Those that are not named stay, and null removes one."""
+
+    model_config = ConfigDict(json_schema_extra={"example": {"tags": {SUBSCRIBED: True}}})
+
+    tags: dict[Annotated[str, text_of(64)], TagValue]
