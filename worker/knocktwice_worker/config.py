@@ -12,7 +12,7 @@ from datetime import timedelta
 from enum import StrEnum
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import (
@@ -472,6 +472,12 @@ class Settings(BaseSettings):
     gateway_origins: frozenset[Origin] = Field(
         frozenset(),
         description='Pages that may call the gateway with a user token, like ["https://shop.example"]; none: no page.',
+    )
+    tpns_strict: bool = Field(
+        False, description="A push of Tencent's is refused unless all of it can be met, its SMS and its looks included."
+    )
+    tpns_signature: Literal["[]", "【】", ""] = Field(
+        "[]", description="How sms_sign_name stands before an SMS of Tencent's: [], 【】 or, empty, not at all."
     )
     gateway_metrics_from: frozenset[Network] = Field(
         frozenset(),

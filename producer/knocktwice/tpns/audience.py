@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 _LISTS = {"token": "token_list", "token_list": "token_list", "account": "account_list", "account_list": "account_list"}
 _GROUPS = ("tag", "all")
+_PLATFORMS = ("android", "ios")
 _PACKAGES = ("package_account_push", "package_token_push")
 _ITEM = {"tags", "tags_operator", "items_operator", "is_not", "tag_type"}
 
@@ -38,13 +39,24 @@ class Targets:
         return self.field == "account_list"
 
 
-def targets(payload: Mapping[str, Any], problems: Problems) -> Targets | None:
-    """Read ``audience_type`` and what belongs to it; ``None`` if something is wrong."""
+def targets(payload: Mapping[str, Any], problems: Problems, lost: Problems) -> Targets | None:
+    """Read ``audience_type`` and what belongs to it; ``None`` if something is wrong.
+
+    Args:
+        problems: gets what is wrong.
+        lost: gets the wishes that cannot be met, though the push can go.
+    """
+    platform = problems.text(payload, "platform", "platform") if payload.get("platform") else None
+    if platform not in (None, *_PLATFORMS, "all"):
+        problems.add("platform", "must be android, ios or all")
+        platform = None
     kind = problems.text(payload, "audience_type", "audience_type", required=True)
     if kind is None:
         return None
     if kind in _GROUPS:
         found = segment_filter(payload, problems)
+        if found is not None and platform in _PLATFORMS:
+            found = _narrowed(found, {"field": "platform", "op": "=", "value": platform})
         return None if found is None else Targets("tag_rules" if payload.get("tag_rules") else "tag_list", filter=found)
     if kind not in _LISTS:
         advice = "read the file and give token_list or account_list" if kind in _PACKAGES else "misspelt?"
@@ -54,8 +66,24 @@ def targets(payload: Mapping[str, Any], problems: Problems) -> Targets | None:
     names = problems.texts(payload, field, field, required=True)
     if names is None:
         return None
+    if field == "account_list":
+        _note_accounts(payload, platform, problems, lost)
     # "Messages are pushed to the device with the first token only", says Tencent, and likewise of accounts.
     return Targets(field, tuple(names[:1] if kind in ("token", "account") else names))
+
+
+def _note_accounts(payload: Mapping[str, Any], platform: str | None, problems: Problems, lost: Problems) -> None:
+    """Name the wishes for some of an account's devices: a push goes to all of them."""
+    if problems.number(payload, "account_push_type", "account_push_type", 0, 1) == 0:
+        lost.add("account_push_type", "is ignored; a push goes to all devices of an account, not to the latest alone")
+    if platform in _PLATFORMS:
+        lost.add("platform", "is ignored; a push goes to all devices of an account")
+
+
+def _narrowed(found: Filter, more: Filter) -> Filter:
+    if "everyone" in found:
+        return more
+    return {"and": [*found["and"], more]} if "and" in found else {"and": [found, more]}
 
 
 def segment_filter(payload: Mapping[str, Any], problems: Problems) -> Filter | None:

@@ -18,6 +18,11 @@ class InvalidPayload(InvalidMessage):
         first, *others = problems
         super().__init__(first.field, first.problem, others=others)
 
+    @classmethod
+    def of_one(cls, field: str, problem: str) -> InvalidPayload:
+        """Return the error about one field."""
+        return cls([InvalidMessage(field, problem)])
+
 
 class Problems(list[InvalidMessage]):
     """Collects what is wrong. What reads a field returns ``None`` when it is wrong, or missing and not required."""

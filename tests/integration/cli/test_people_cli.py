@@ -23,7 +23,13 @@ from knocktwice_shared.messages import (
     parse_batch,
 )
 from knocktwice_shared.names import INBOX_MESSAGES
+from knocktwice_worker import services
 from knocktwice_worker.audience import people
+from knocktwice_worker.content import template_store
+from knocktwice_worker.content.templates import check
+from knocktwice_worker.embedded.installation import secret
+from knocktwice_worker.gateway.auth import keys
+from knocktwice_worker.gateway.auth.signing import signing_secret
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -109,9 +115,9 @@ def test_the_check_says_what_is_left(run: Run, here: Services) -> None:
 
 
 def test_the_documents_example_of_a_payload_is_what_it_says(capsys: pytest.CaptureFixture[str]) -> None:
-    payload, tags = (json.loads(block) for block in blocks("tencent.md", "json"))
-    theirs, ours, tagging = blocks("tencent.md", "python")
-    printed, text = blocks("tencent.md", "text")
+    payload, tags = (json.loads(block) for block in blocks("moving/tencent.md", "json"))
+    theirs, ours, tagging = blocks("moving/tencent.md", "python")
+    printed, text = blocks("moving/tencent.md", "text")
     clients = [RecordingClient(), RecordingClient(), RecordingClient()]
     for client, code in zip(clients, (theirs, ours, tagging), strict=True):
         exec(code, {"client": client, "payload": payload})  # noqa: S102 - our own document
@@ -129,7 +135,7 @@ def test_the_documents_example_of_a_payload_is_what_it_says(capsys: pytest.Captu
 
 
 def test_the_document_names_every_field() -> None:
-    told = (DOCS / "tencent.md").read_text()
+    told = (DOCS / "moving/tencent.md").read_text()
     for field in (*tpns.IGNORED, *tpns.REFERENCE):
         assert f"`{field}`" in told
 
@@ -137,7 +143,7 @@ def test_the_document_names_every_field() -> None:
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    (payload, tags) = blocks("tencent.md", "json")
+    (payload, tags) = blocks("moving/tencent.md", "json")
     (tmp_path / "payload.json").write_text(payload)
     (tmp_path / "tags.json").write_text(tags)
     (tmp_path / "templates.json").write_text(json.dumps({"123": "{1} and {2}"}))
@@ -146,12 +152,39 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.usefixtures("folder")
 def test_a_payload_leaves_it_to_the_workers_whose_its_tokens_are(run: Run, valkey: redis.Redis) -> None:
-    (command, _) = (shlex.split(block.splitlines()[0]) for block in blocks("tencent.md", "console"))
+    (command, _) = (shlex.split(block.splitlines()[0]) for block in blocks("moving/tencent.md", "console"))
     said = run(*command[2:])
     (batch,) = (parse_batch(message) for message in accepted(valkey))
     assert (said.code, said.err) == (0, "")
     assert said.out.split() == [str(r.id) for r in batch.recipients]
     assert [(r.registrations, r.phone) for r in batch.recipients] == [((token,), None) for token in TOKENS]
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_saved_template_is_the_sms_and_strictly_it_must_be_there(
+    run: Run, here: Services, valkey: redis.Redis
+) -> None:
+    refused = run("tpns", "notify", "payload.json", "--strict")
+    assert (refused.code, "sms_info.sms_template_id" in refused.err) == (1, True)
+    content = {"push": {"title": "t", "body": "{1} or {2}"}}
+    with here.engine.begin() as conn:
+        template_store.put(conn, "123", check("123", {"default_locale": "en", "contents": {"en": content}}))
+    assert run("tpns", "notify", "payload.json", "--strict").code == 0
+    ((batch,),) = [[parse_batch(message)] for message in accepted(valkey)]
+    assert batch.sms_text == "[signe_name] param1 or param2"
+
+
+def test_the_secret_that_signs_requests_is_shown_for_a_key_that_works(run: Run, here: Services) -> None:
+    key = run("key", "create", "shop", "--scope", "notify").out.strip()
+    root = secret(services.services().settings)
+    with here.engine.connect() as conn:
+        assert keys.working(conn)[keys.id_of(key) or ""].digest == keys.digest(key, root)
+    shown = {"AccessId": keys.id_of(key), "SecretKey": signing_secret(keys.digest(key, root), root)}
+    assert run("key", "sign", key, "--json").json == run("key", "sign", shown["AccessId"], "--json").json == shown
+    assert (
+        run("key", "sign", shown["AccessId"]).out == f"AccessId: {shown['AccessId']}\nSecretKey: {shown['SecretKey']}\n"
+    )
+    assert run("key", "sign", "nobodys").code == 1
 
 
 def test_a_wrong_payload_is_a_line_for_each_problem(run: Run, folder: Path, valkey: redis.Redis) -> None:
@@ -167,7 +200,7 @@ def test_a_wrong_payload_is_a_line_for_each_problem(run: Run, folder: Path, valk
 
 @pytest.mark.usefixtures("folder")
 def test_tags_are_printed_as_a_segments_filter(run: Run, here: Services) -> None:
-    (_, session) = blocks("tencent.md", "console")
+    (_, session) = blocks("moving/tencent.md", "console")
     command, answer = session.split("\n", 1)
     said = run(*shlex.split(command)[2:])
     assert said.out == answer

@@ -19,33 +19,8 @@ from knocktwice.testing import RecordingClient
 from knocktwice_shared.ids import blast_id
 from knocktwice_shared.messages import TENCENT_CONDITIONS, Push, When, blast_batch, parse_batch
 from knocktwice_worker.audience.segment_filter import dump, parse
+from support.tencent_sample import FIRST, SAMPLE, SECOND
 
-#: "Below is a sample push", in Tencent's documentation of supplementary SMS, letter by letter.
-SAMPLE = """
-    {
-    "resend_by_sms": true,
-    "sms_info": {
-    "delay_trigger_time": 3600,
-    "trigger_condition": 1,
-    "sms_sign_name": "signe_name",
-    "sms_template_id": "123",
-    "sms_template_params": [
-    "param1",
-    "param2"
-    ],
-    "sms_app_id": "appId"
-    },
-    "audience_type": "token_list",
-    "message": {
-    "title": " test loop",
-    "content": "test loop"
-    },
-    "token_list": ["025ae31e59b3**********a5866354b3","06dee08efed***********31ef23bba"],
-    "message_type": "notify",
-    "multi_pkg": true
-    }
-"""
-FIRST, SECOND = "025ae31e59b3**********a5866354b3", "06dee08efed***********31ef23bba"
 TEMPLATES = {"123": "{1} and {2}"}
 PHONES = {FIRST: "+1 650 555 0100", SECOND: "+16505550101"}
 
@@ -206,7 +181,7 @@ def test_everything_that_is_wrong_is_named_at_once() -> None:
         "send_time": "tomorrow",
         "loop_times": 3,
         "upload_id": 1,
-        "account_push_type": 0,
+        "account_push_type": 7,
         "recieve_by_sms": True,
     }
     found = problems(wrong)
@@ -223,7 +198,6 @@ def test_everything_that_is_wrong_is_named_at_once() -> None:
         "message.android.action.action_type",
         "token_list",
         "expire_time",
-        "account_push_type",
         "send_time",
     ]
     assert "cron" in found["loop_times"]
@@ -240,7 +214,10 @@ def test_everything_that_is_wrong_is_named_at_once() -> None:
         ({"message": None}, "message"),
         ({"message": {"title": "x" * 4000}}, "message.title"),
         ({"message": {"xg_media_resources": "file:///x"}}, "message.xg_media_resources"),
-        ({"message": {"ios": {"aps": {"badge_type": -2}}}}, "message.ios.aps.badge_type"),
+        ({"platform": "symbian"}, "platform"),
+        ({"audience_type": "account", "account_list": ["u"], "account_push_type": 7}, "account_push_type"),
+        ({"knocktwice": {"strict": "yes"}}, "knocktwice.strict"),
+        ({"knocktwice": {"strikt": True}}, "knocktwice.strikt"),
         ({"message": {"ios": {"aps": {"alert": {"title": "t"}}}}}, "message.ios.aps.alert.title"),
         ({"message": {"android": {"action": {"action_type": 3}}}}, "message.android.action.intent"),
         ({"message": {"android": {"action": {"action_type": 3, "intent": "x"}}}}, "message.android.action"),
@@ -288,6 +265,77 @@ def test_a_token_without_a_number_is_its_owners_and_the_others_have_theirs() -> 
     assert not done.sms_problems
     assert [n.recipient.phone for n in client.notifications] == [None, "+16505550101"]
     assert sms_problems(json.loads(SAMPLE), phones={**PHONES, FIRST: "0650"}).keys() == {"phones of token_list[0]"}
+
+
+#: What Tencent's own examples and libraries send beside the texts, and what this says to an app that comes from them.
+WHATEVER = {
+    "title": "t",
+    "content": "c",
+    "custom_content": {"all": 1},
+    "android": {"n_id": 0, "builder_id": 0, "vibrate": 1, "lights": 1, "clearable": 1, "icon_type": 0, "style_id": 1},
+    "ios": {"aps": {"alert": {}}, "custom1": "bar", "custom2": ["bang", "whiz"], "custom": {"key1": "v"}},
+}
+
+
+def test_what_tencents_own_examples_send_beside_the_texts_is_taken() -> None:
+    usual = sample(message=WHATEVER, seq=7, push_id="0", account_type=0, loop_times=0, badge_type=-1, platform="ios")
+    client, done = send(usual, strict=True)
+    assert (done.ignored, done.sms_problems) == ((), ())
+    assert client.notifications[0].push.data == {
+        "all": "1",
+        "custom1": "bar",
+        "custom2": '["bang", "whiz"]',
+        "key1": "v",
+    }
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"message": {"ios": {"aps": {"badge_type": -2}}}}, "message.ios.aps.badge_type"),
+        ({"badge_type": -2}, "badge_type"),
+        ({"message": {"android": {"vibrate": 0}}}, "message.android.vibrate"),
+        ({"message": {"android": {"n_id": 4}}}, "message.android.n_id"),
+        ({"message": {"android": {"icon_res": "van"}}}, "message.android.icon_res"),
+        ({"message": {"android": {"xm_ch_id": "orders"}}}, "message.android.xm_ch_id"),
+        (
+            {"message": {"android": {"action": {"action_type": 1, "activity": "a.B"}}}},
+            "message.android.action.activity",
+        ),
+        ({"message": {"show_type": 1}}, "message.show_type"),
+        ({"message": {"ios": {"xg": "oops"}}}, "message.ios.xg"),
+        ({"collapse_id": 5}, "collapse_id"),
+        ({"channel_rules": [{"channel": "hw", "disable": True}]}, "channel_rules"),
+        ({"audience_type": "account", "account_list": ["u"], "platform": "ios"}, "platform"),
+        ({"audience_type": "account", "account_list": ["u"], "account_push_type": 0}, "account_push_type"),
+    ],
+)
+def test_a_wish_that_cannot_be_met_is_named_and_strictly_refuses_the_push(changes: dict[str, Any], field: str) -> None:
+    client, done = send(sample(**changes))
+    assert client.notifications
+    assert [one.field for one in done.ignored] == [field]
+    for strict in ({"strict": True}, {}):
+        payload = sample(**changes) | ({} if strict else {"knocktwice": {"strict": True}})
+        with pytest.raises(tpns.InvalidPayload) as refused:
+            send(payload, **strict)
+        assert [one.field for one in refused.value.problems] == [field]
+
+
+def test_strictly_wrong_sms_settings_refuse_the_push() -> None:
+    with pytest.raises(tpns.InvalidPayload) as refused:
+        send(sample(sms={"sms_template_id": "124"}), strict=True)
+    assert [one.field for one in refused.value.problems] == ["sms_info.sms_template_id"]
+
+
+@pytest.mark.parametrize(
+    ("signature", "text"),
+    [("[]", "[signe_name] param1"), ("【】", "【signe_name】param1"), ("", "param1")],
+)
+def test_the_signature_stands_before_the_text_as_it_is_set(signature: str, text: str) -> None:
+    client, _ = send(json.loads(SAMPLE), signature=signature)
+    assert client.notifications[0].batch.sms_text == f"{text} and param2"
+    with pytest.raises(tpns.InvalidPayload):
+        send(json.loads(SAMPLE), signature="<>")
 
 
 VIP, TEA = ({"field": f"tags.{tag}", "op": "=", "value": True} for tag in ("vip", "tea"))
@@ -375,6 +423,17 @@ def test_tags_and_all_become_a_blast_with_all_that_a_list_would_get() -> None:
     assert [(step.when, step.after) for step in batch.plan or ()] == [(When.NOT_DELIVERED, timedelta(hours=1))]
     everyone, _ = send(sample(audience_type="all", token_list=None, resend_by_sms=False), key="all-1")
     assert everyone.blasts[0].filter == {"everyone": True}
+
+
+def test_a_group_may_be_narrowed_to_a_platform_and_pushed_to_at_a_pace() -> None:
+    group = {"audience_type": "all", "token_list": None, "platform": "ios", "push_speed": 1000}
+    client, done = send(sample(**group, knocktwice={"key": "k", "category": "marketing"}))
+    ios = {"field": "platform", "op": "=", "value": "ios"}
+    assert (client.blasts[0].filter, client.blasts[0].throttle_per_min, done.ignored) == (ios, 60_000, ())
+    assert client.blasts[0].message["category"] == "marketing"
+    tags = {**group, "audience_type": "tag", "tag_list": {"tags": ["vip"], "op": "OR"}}
+    client, _ = send(sample(**tags), key="k")
+    assert client.blasts[0].filter == {"and": [VIP, ios]}
 
 
 def test_tags_without_a_key_are_refused_because_a_repeat_would_notify_again() -> None:

@@ -83,6 +83,32 @@ def list_(as_json: AsJson = False, as_csv: AsCsv = False) -> None:
 
 
 @app.command()
+def sign(
+    id_: Annotated[str, typer.Argument(metavar="ID", help="The key's id, or the whole key.")], as_json: AsJson = False
+) -> None:
+    """Show the secret with which requests of a key are signed: Tencent's AccessId and SecretKey.
+
+    It follows from the key and the installation's secret, and ends with the key.
+
+    Example: knocktwice key sign 3f9c2a71
+    """
+    from knocktwice_worker.gateway.auth import keys
+    from knocktwice_worker.gateway.auth.signing import signing_secret
+
+    here = services()
+    wanted = keys.id_of(id_) or id_
+    with reading(here) as conn:
+        key = keys.working(conn).get(wanted)
+    if key is None:
+        raise keys.UnknownKey(f"no key {wanted!r} that works; 'knocktwice key list' shows those there are")
+    hidden = signing_secret(key.digest, secret(here.settings))
+    if as_json:
+        print_json({"AccessId": key.id, "SecretKey": hidden})
+        return
+    print(f"AccessId: {key.id}\nSecretKey: {hidden}")
+
+
+@app.command()
 def revoke(id_: Annotated[str, typer.Argument(metavar="ID", help="The key's id, or the whole key.")]) -> None:
     """End a key for good, within seconds on every gateway. Exits 1 if there is none of that id.
 

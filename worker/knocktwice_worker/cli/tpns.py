@@ -12,12 +12,14 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import typer
 
 from knocktwice_shared.errors import InvalidMessage
-from knocktwice_worker.cli.output import AsJson, complain, err, out, print_json
+from knocktwice_worker.cli.output import AsJson, complain, err, out, print_json, reading
 from knocktwice_worker.embedded.installation import broker_url
 from knocktwice_worker.services import services
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from knocktwice import tpns
 
 app = typer.Typer(name="tpns", help="Push payloads of Tencent Push Notification Service.", no_args_is_help=True)
 
@@ -31,13 +33,23 @@ def notify(
         Path | None, typer.Option(help='JSON file of SMS texts: {"TEMPLATE ID": "text with {1}"}.')
     ] = None,
     key: Annotated[str | None, typer.Option(help="Idempotency key: the same key notifies nobody twice.")] = None,
-    category: Annotated[str, typer.Option(help="transactional, marketing or critical.")] = "transactional",
+    category: Annotated[
+        str | None, typer.Option(help="transactional, marketing or critical; left out, the saved SMS template's.")
+    ] = None,
     time_zone: Annotated[
         str | None, typer.Option(help="IANA zone of send_time; left out, Beijing's, as Tencent has it.")
+    ] = None,
+    strict: Annotated[
+        bool | None,
+        typer.Option(
+            "--strict/--no-strict", help="Refuse what cannot be met in full; left out, KNOCKTWICE_TPNS_STRICT."
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Send a payload and print the notifications' ids, or for tags and all the blast's id, which "blast status" takes.
+
+    An SMS template that is not in --sms-templates is the saved template of that name.
 
     A token of a registered device is texted to the number of the user whose device it is.
 
@@ -50,21 +62,28 @@ def notify(
 
     payload = _object(_read(file), "payload")
     texts = {} if sms_templates is None else _object(_read(str(sms_templates)), "sms_templates")
-    with _each_problem_in_its_line(), Client(broker_url(services().settings)) as client:
+    here = services()
+    saved = _saved(payload, texts)
+    with _each_problem_in_its_line(), Client(broker_url(here.settings)) as client:
         done = tpns.notify(
             payload,
             client=client,
-            sms_templates=texts,
+            sms_templates=texts | saved,
             key=key,
             category=category,
             zone=tpns.BEIJING if time_zone is None else _zone(time_zone),
+            strict=here.settings.tpns_strict if strict is None else strict,
+            signature=here.settings.tpns_signature,
         )
+    for one in done.ignored:
+        err.print("[yellow]ignored:[/]", str(one), markup=True, soft_wrap=True)
     for problem in done.sms_problems:
         err.print("[yellow]no SMS:[/]", str(problem), markup=True, soft_wrap=True)
     if as_json:
         problems = [str(p) for p in done.sms_problems]
+        ignored = [str(p) for p in done.ignored]
         blast = None if done.blast is None else str(done.blast)
-        print_json({"ids": [str(i) for i in done.ids], "blast": blast, "sms_problems": problems})
+        print_json({"ids": [str(i) for i in done.ids], "blast": blast, "ignored": ignored, "sms_problems": problems})
     else:
         for id_ in done.ids if done.blast is None else (done.blast,):
             out.print(str(id_))
@@ -80,6 +99,23 @@ def segment(file: File) -> None:
 
     with _each_problem_in_its_line():
         print(json.dumps(tpns.segment_filter(_object(_read(file), "payload")), ensure_ascii=False))
+
+
+def _saved(payload: dict[str, Any], given: dict[str, Any]) -> dict[str, tpns.SmsTemplate]:
+    """Return the saved template that the payload names, if its text is not given."""
+    from knocktwice import tpns
+    from knocktwice_worker.content import numbered_texts
+
+    id_ = tpns.wanted_sms_template(payload)
+    if id_ is None or id_ in given:
+        return {}
+    signed = not payload["sms_info"].get("sms_sign_name")
+    with reading(services()) as conn:
+        try:
+            found = numbered_texts.find(conn, id_, signed=signed)
+        except InvalidMessage as error:
+            return {id_: tpns.SmsTemplate(problem=error.problem)}
+    return {} if found is None else {id_: tpns.SmsTemplate(found.text, found.sender, found.category)}
 
 
 @contextmanager

@@ -81,10 +81,19 @@ async def admit(request: Request, given: str | None, scope: Scope) -> Key:
             "send Authorization: Bearer and a key that works; 'knocktwice key create' makes one",
             headers={"WWW-Authenticate": "Bearer"},
         )
+    await let_in(request, key, scope)
+    return key
+
+
+async def let_in(request: Request, key: Key, scope: Scope) -> None:
+    """Count the request of a key that is known to be the caller's.
+
+    Raises:
+        Problem: it lacks the scope, or it is used too fast.
+    """
     if not key.allows(scope):
         raise Problem("forbidden", f"this key lacks the scope {scope}; 'knocktwice key create' makes one with it")
     await request.app.state.pace.take(key.id)
-    return key
 
 
 def bearer(request: Request) -> str | None:

@@ -72,12 +72,24 @@ class KeyRing:
         id_ = keys.id_of(given)
         if id_ is None:
             return None
+        return await self.find_proved(id_, lambda digest: hmac.compare_digest(digest, self._digest(given)))
+
+    async def find_proved(self, id_: str, proved: Callable[[bytes], bool]) -> Key | None:
+        """Return the stored key of this id, or ``None`` if none works or the caller does not have it.
+
+        Args:
+            proved: whether a caller has the key of this digest. An id that nobody has is asked about like one that
+                works, so the time of a refusal does not tell which ids exist.
+
+        Raises:
+            Problem: the keys cannot be read.
+        """
         await self._refresh(older_than=FRESH)
-        key = self._match(id_, given)
+        key = self._match(id_, proved)
         if key is None:
             # It may have been made a moment ago.
             await self._refresh(older_than=timedelta())
-            key = self._match(id_, given)
+            key = self._match(id_, proved)
         if key is not None:
             self._used.add(key.id)
         return key
@@ -92,13 +104,9 @@ class KeyRing:
                 log.warning("the use of keys was not noted", error=type(error).__name__)
         self._thread.shutdown()
 
-    def _match(self, id_: str, given: str) -> Key | None:
-        """Return the key with this id if it is the one that was given.
-
-        An unknown id is hashed and compared like a known one, so the time of a refusal does not tell which ids exist.
-        """
+    def _match(self, id_: str, proved: Callable[[bytes], bool]) -> Key | None:
         key = self._working.get(id_)
-        is_it = hmac.compare_digest(_NOBODYS if key is None else key.digest, self._digest(given))
+        is_it = proved(_NOBODYS if key is None else key.digest)
         return key if is_it else None
 
     def _digest(self, given: str) -> bytes:

@@ -76,6 +76,15 @@ async def read(request: Request, content_type: str) -> bytes:
         raise Problem("unsupported-media-type", f"send Content-Type: {content_type}", headers={"Accept": content_type})
     if (charset := _CHARSET.search(parameters)) and charset[1].lower() not in _UTF_8:
         raise Problem("unsupported-media-type", "send UTF-8, and no other charset", headers={"Accept": content_type})
+    return await read_any(request)
+
+
+async def read_any(request: Request) -> bytes:
+    """Return the body, whatever type it says it has: other products' clients send JSON under any.
+
+    Raises:
+        Problem: it is compressed, too large, or takes too long to arrive.
+    """
     if request.headers.get("content-encoding", "identity").lower() != "identity":
         raise Problem("unsupported-media-type", "send the body as it is, without Content-Encoding")
     try:
@@ -91,7 +100,15 @@ async def read_json(request: Request) -> dict[str, Any]:
     Raises:
         Problem: as :func:`read`, or it is no JSON object.
     """
-    raw = await read(request, "application/json")
+    return json_object(await read(request, "application/json"))
+
+
+def json_object(raw: bytes) -> dict[str, Any]:
+    """Return the JSON object that a body is.
+
+    Raises:
+        Problem: it is none, it is ambiguous, or it is nested too deep.
+    """
     value = json_body.parse(raw)
     if not isinstance(value, dict):
         raise Problem("invalid-field", "body: must be a JSON object", field="body")
