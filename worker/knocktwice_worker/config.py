@@ -370,6 +370,19 @@ class Settings(BaseSettings):
         3_600, description="How long after its release by an operator a brake for the same people stays off."
     )
 
+    # The experiment
+    holdout_share: float = Field(
+        0,
+        ge=0,
+        lt=0.5,
+        description="Share of the due fallbacks that is not texted, so that `knocktwice holdout` can say what SMS are worth; "
+        "never critical messages.",
+    )
+    probe_share: float = Field(
+        0, ge=0, lt=0.5, description="Share of them that waits longer, to see who would have answered by then."
+    )
+    probe_wait_s: Span = Field(600, ge=30, le=86_400, description="How much longer it waits.")
+
     # FCM
     fcm_project: str | None = Field(None, description="Firebase project; empty: the credentials' own.")
     fcm_url: str = Field("https://fcm.googleapis.com", description="FCM's address; the sandbox's in tests.")
@@ -603,6 +616,11 @@ class Settings(BaseSettings):
     def quiet(self) -> QuietHours:
         """When marketing is not texted."""
         return QuietHours.parse(self.quiet_hours)
+
+    @property
+    def probe_wait(self) -> timedelta:
+        """How much longer the share waits that shows who answers late."""
+        return timedelta(seconds=self.probe_wait_s)
 
     @property
     def same_content(self) -> timedelta:

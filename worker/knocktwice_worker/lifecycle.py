@@ -243,6 +243,8 @@ class Refusal(StrEnum):
     TOO_LATE = "too_late"
     #: An operator dropped it while a brake held it.
     DROPPED = "dropped"
+    #: It belongs to the share that is not texted, so that one sees what the messages are worth.
+    HELD_OUT = "held_out"
 
 
 class Delay(StrEnum):
@@ -256,6 +258,8 @@ class Delay(StrEnum):
     BRAKE = "brake"
     #: An operator has paused messages of its kind.
     PAUSED = "paused"
+    #: It belongs to the share that waits longer, so that one sees who would have answered by then.
+    PROBE = "probe"
 
 
 #: Why an open push or message waits that has no turn in the pace yet, as its row says it.

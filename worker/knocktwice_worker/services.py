@@ -50,6 +50,7 @@ from knocktwice_worker.notifications.pipeline.brake import BrakeGate
 from knocktwice_worker.notifications.pipeline.catch_up import CatchUp
 from knocktwice_worker.notifications.pipeline.clock_watch import ClockWatch
 from knocktwice_worker.notifications.pipeline.delivery_reports import DeliveryReports
+from knocktwice_worker.notifications.pipeline.experiment import Experiment
 from knocktwice_worker.notifications.pipeline.fallback import Fallback
 from knocktwice_worker.notifications.pipeline.later_steps import LaterSteps
 from knocktwice_worker.notifications.pipeline.pauses import PauseGate
@@ -404,6 +405,9 @@ class Services:
             brake=self.brake,
             counters=self.counters,
             pauses=self.pauses,
+            experiment=Experiment(
+                settings.holdout_share, settings.probe_share, settings.probe_wait, secret(settings).encode()
+            ),
         )
 
     @cached_property

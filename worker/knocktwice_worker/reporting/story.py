@@ -53,6 +53,8 @@ VERDICTS = {
     "brake_released": "The SMS was released from brake {brake}: {reason}.",
     "paused": "It waits, because an operator has paused {what} since {since}: {reason}.",
     "dropped": "An operator dropped the SMS that brake {brake} held: {reason}.",
+    "held_out": "It was drawn for the share that is not texted (KNOCKTWICE_HOLDOUT_SHARE): no SMS.",
+    "probe": "It was drawn for the share that waits longer (KNOCKTWICE_PROBE_SHARE), until {until}.",
     "wasted_sms": "A receipt came after the last look before the SMS: it was not needed.",
     "adopted": "Its outcome had been lost; the provider's list shows that it went out.",
     "delivery_report": "The provider reported what became of the SMS.",

@@ -37,6 +37,8 @@ class Why(StrEnum):
     PAUSE = "pause"
     #: The end of the recipient's quiet hours.
     QUIET_HOURS = "quiet_hours"
+    #: The longer wait of the share that shows who answers late.
+    PROBE = "probe"
     #: A worker that takes it up.
     WORKER = "worker"
 
@@ -85,19 +87,22 @@ def waits(
     for step in steps:
         if step.wake_at is None:
             continue
+        quiet = _told_until(now, step, decisions, Delay.QUIET_HOURS)
         if told := _paused(now, step, decisions):
             yield told
+            continue
+        if (until := _told_until(now, step, decisions, Delay.PROBE)) and step.state == DeliveryState.SCHEDULED:
+            drawn = f"The {_noun(step.channel)} was drawn to wait longer, until {_at(until)}, {_in(now, until)}, "
+            yield Waiting(step.step, step.channel, Why.PROBE, until, drawn + "unless somebody answers.")
             continue
         if step.step == 0:
             yield _push(now, step, attempts)
         elif step.state == DeliveryState.SCHEDULED:
             handed_over = any(a.state == "sent" for a in attempts)
             open_push = push if push is not None and push.wake_at is not None and not handed_over else None
-            yield _scheduled(
-                now, step, open_push, due[step.step] or step.due_at, _quiet_until(now, step, decisions), steps
-            )
+            yield _scheduled(now, step, open_push, due[step.step] or step.due_at, quiet, steps)
         else:
-            yield _message(now, step, _quiet_until(now, step, decisions))
+            yield _message(now, step, quiet)
 
 
 def _push(now: datetime, push: Row[Any], attempts: Sequence[Row[Any]]) -> Waiting:
@@ -196,9 +201,9 @@ def _paused(now: datetime, step: Row[Any], decisions: Sequence[Row[Any]]) -> Wai
     return Waiting(step.step, step.channel, Why.PAUSE, step.wake_at, told)
 
 
-def _quiet_until(now: datetime, step: Row[Any], decisions: Sequence[Row[Any]]) -> datetime | None:
-    """Return the end of the quiet hours for which a step waits."""
-    own = [d for d in decisions if d.step == step.step and d.verdict == Delay.QUIET_HOURS and d.inputs.get("until")]
+def _told_until(now: datetime, step: Row[Any], decisions: Sequence[Row[Any]], why: Delay) -> datetime | None:
+    """Return the end of a wait that the ledger tells, while the step is in it."""
+    own = [d for d in decisions if d.step == step.step and d.verdict == why and d.inputs.get("until")]
     until = datetime.fromisoformat(own[-1].inputs["until"]) if own else None
     return until if until is not None and until > now and step.wake_at > now else None
 

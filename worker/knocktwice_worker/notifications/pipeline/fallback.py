@@ -29,6 +29,7 @@ from knocktwice_worker.notifications import store
 from knocktwice_worker.notifications.pipeline.brake import Candidate
 from knocktwice_worker.notifications.pipeline.catch_up import PENDING
 from knocktwice_worker.notifications.pipeline.concurrency import at_most
+from knocktwice_worker.notifications.pipeline.experiment import Arm
 from knocktwice_worker.notifications.pipeline.pauses import Candidate as Pausable
 from knocktwice_worker.notifications.store.braked import OF_MANY
 
@@ -44,12 +45,13 @@ if TYPE_CHECKING:
     from knocktwice_worker.limits.counting import Counting
     from knocktwice_worker.notifications.pipeline.brake import BrakeGate, Stopped
     from knocktwice_worker.notifications.pipeline.catch_up import CatchUp
+    from knocktwice_worker.notifications.pipeline.experiment import Experiment
     from knocktwice_worker.notifications.pipeline.pauses import PauseGate
     from knocktwice_worker.notifications.pipeline.quiet import QuietGate
 
 log = structlog.get_logger(__name__)
 
-_UNDECIDED = {Verdict.WAIT, Delay.LIMITS_UNAVAILABLE, Delay.QUIET_HOURS, Delay.BRAKE, Delay.PAUSED}
+_UNDECIDED = {Verdict.WAIT, Delay.LIMITS_UNAVAILABLE, Delay.QUIET_HOURS, Delay.BRAKE, Delay.PAUSED, Delay.PROBE}
 
 #: The wait before another look at a step that could not be decided yet.
 _WAIT = timedelta(seconds=30)
@@ -80,6 +82,10 @@ class _Case:
     unconfirmed: Mapping[str, Any] | None = None
     blast: bool = False
     passed: int | None = None
+    #: What the experiment does with the message, for the ledger.
+    arm: Arm | None = None
+    #: When a message that waits longer for the experiment is looked at again.
+    probed_until: datetime | None = None
     #: What is wrong with the content, if that is the verdict.
     problem: str | None = None
     #: An accepted message about the step is still pending, but the wait for it is over.
@@ -102,6 +108,8 @@ class _Case:
             "unconfirmed": self.unconfirmed,
             "not_awaited": True if self.hurried else None,
             "would_be_held_by_brake": self.passed,
+            "experiment": self.arm,
+            "until": self.probed_until,
             "problem": self.problem,
         }
         known = {k: v for k, v in inputs.items() if v is not None}
@@ -130,6 +138,7 @@ class Fallback:
         brake: holds messages while too many would fall back at once.
         counters: counts the verdicts.
         pauses: stops messages that operators have paused.
+        experiment: holds a share back, if an operator wants to know what the messages are worth.
     """
 
     engine: Engine
@@ -148,6 +157,7 @@ class Fallback:
     brake: BrakeGate
     counters: Counters
     pauses: PauseGate
+    experiment: Experiment
 
     @at_most(2)
     def check(self, ids: Sequence[str]) -> list[str]:
@@ -176,6 +186,7 @@ class Fallback:
             self._keep_suppressed(conn, [c for c in cases if c.reservation and c.row.user_id is None])
             self._postpone_quiet(conn, [c for c in cases if c.reservation and c.category is Category.MARKETING])
             self._share_numbers(conn, [c for c in cases if c.reservation], batches)
+            self._experiment([c for c in cases if c.reservation], batches)
             asking = [case for case in cases if case.reservation]
             self._apply_limits(conn, asking, rows[0].now)
             reservations = [c.reservation for c in asking if c.reservation and c.verdict in FALL_BACK]
@@ -184,8 +195,9 @@ class Fallback:
             waiting = [c.id for c in cases if c.verdict in _UNDECIDED]
             store.postpone(conn, [c.id for c in cases if c.verdict is Delay.LIMITS_UNAVAILABLE], _WAIT)
             again = {c.id: c.row.again or c.row.now + _WAIT for c in cases if c.verdict is Verdict.WAIT}
-            store.look_at(conn, again | stopped.unseen)
-            store.write_ledger(conn, [c.decision() for c in cases if c.id in won])
+            probed = {c.id: c.probed_until for c in cases if c.probed_until is not None}
+            store.look_at(conn, again | stopped.unseen | probed)
+            store.write_ledger(conn, [c.decision() for c in cases if c.id in won or c.id in probed])
             store.skip(conn, [c.decision() for c in cases if c.verdict not in FALL_BACK and c.id not in waiting])
             hurried = sum(c.hurried and c.verdict not in _UNDECIDED for c in cases)
             store.not_awaited(conn, hurried, self.catch_up.patience.total_seconds())
@@ -273,6 +285,24 @@ class Fallback:
         for case in cases:
             if case.id in asleep:
                 case.verdict, case.reservation = Delay.QUIET_HOURS, None
+
+    def _experiment(self, cases: Sequence[_Case], batches: Mapping[str, store.BatchContents]) -> None:
+        """Hold a share back, or let it wait longer. It is drawn among those that limits are asked about next."""
+        if not self.experiment:
+            return
+        for case in cases:
+            # What nobody may miss, and what is no fallback, is never part of it.
+            if case.category is Category.CRITICAL or case.verdict is Verdict.FIRST_STEP:
+                continue
+            case.arm = self.experiment.arm(case.id)
+            if case.arm is Arm.HELD_OUT:
+                case.verdict, case.reservation = Refusal.HELD_OUT, None
+            elif case.arm is Arm.PROBE:
+                row = case.row
+                useful_for = batches[row.batch_id].valid_for or self.useless_after[case.category]
+                case.probed_until = self.experiment.waits_until(row.due_at, row.now, useful_for)
+                if case.probed_until is not None:
+                    case.verdict, case.reservation = Delay.PROBE, None
 
     def _unconfirmed(self, conn: Connection, rows: Sequence[store.DueStep]) -> dict[str, list[str]]:
         """Return the notifications pushed only to kinds of devices that never send receipts, with these kinds."""
