@@ -190,6 +190,19 @@ def test_after_flushall_the_budget_comes_back_from_postgres(valkey: redis.Redis,
         ]
 
 
+def test_a_server_that_started_anew_with_its_keys_counts_what_is_under_way_once(
+    valkey: redis.Redis, engine: sa.Engine
+) -> None:
+    of, waiting = limits(10), [ask(parts=2), ask(parts=3)]
+    with engine.connect() as conn:
+        RedisLimits(valkey, of).count(conn, waiting, NOON)
+    for one in waiting:
+        remember(engine, one, "reserved")
+    valkey.hset(of.budget_key("2026-11-21"), "run", "of the server before")
+    with engine.connect() as conn:
+        assert RedisLimits(valkey, of).count(conn, [ask()], NOON) == [Answer(None, 1, Spent(6, 6))]
+
+
 def test_of_reservations_that_a_wipe_let_through_the_youngest_is_refused(
     valkey: redis.Redis, engine: sa.Engine
 ) -> None:
