@@ -72,6 +72,8 @@ OPTIONAL = (
     "sms_providers_file",
     "public_url",
     "link_url",
+    "onesignal_title",
+    "onesignal_sms_fallback",
     "heartbeat_file",
 )
 
@@ -473,6 +475,19 @@ class Settings(BaseSettings):
     # Flower
     flower_actions: bool = Field(
         False, description="Whoever may open Flower may also pause, resume and unmask in its tab Notifications."
+    )
+
+    # OneSignal's clients
+    onesignal_title: str | None = Field(
+        None,
+        max_length=200,
+        description="Title of pushes that OneSignal's clients send without headings: the app's name, which OneSignal shows; "
+        "empty: such pushes are refused.",
+    )
+    onesignal_sms_fallback: str | None = Field(
+        None,
+        pattern=r"^(notifications_disabled|not_delivered|not_clicked)( after [0-9]+[smhd])?$",
+        description='SMS behind pushes of OneSignal\'s clients that say nothing of it, like "not_clicked after 10m"; empty: none.',
     )
 
     # Gateway

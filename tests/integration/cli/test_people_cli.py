@@ -108,7 +108,10 @@ def test_the_check_says_what_is_left(run: Run, here: Services) -> None:
     with here.engine.begin() as conn:
         people.apply(conn, [DeviceRegistered("u-17", "reg", datetime.now(UTC))])
     said = run("erase-user", "u-17", "--check", "--json")
-    assert (said.code, said.json) == (1, {"users": 1, "devices": 1, "phones": 0, "notifications": 0, "blast_pages": 0})
+    assert (said.code, said.json) == (
+        1,
+        {"users": 1, "devices": 1, "phones": 0, "aliases": 0, "notifications": 0, "blast_pages": 0},
+    )
 
 
 # -- tpns

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 _ENDING = 6
 #: Most people of one number that are listed.
 SAME_NUMBER_LIMIT = 100
+#: Devices up to which all are counted.
+_COUNTED = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,3 +164,32 @@ _WITH_NUMBER = text("SELECT user_id FROM phones WHERE number = :number ORDER BY 
 def with_number(conn: Connection, number: str) -> list[str]:
     """Return who has a number in E.164, at most :data:`SAME_NUMBER_LIMIT`, by id."""
     return [row.user_id for row in conn.execute(_WITH_NUMBER, {"number": number, "limit": SAME_NUMBER_LIMIT})]
+
+
+_OWNER = text("SELECT user_id FROM devices WHERE registration = :registration")
+
+
+def owner(conn: Connection, registration: str) -> str | None:
+    """Return whose a device is now; ``None``: nobody's, or it is not known."""
+    found: str | None = conn.execute(_OWNER, {"registration": registration}).scalar_one_or_none()
+    return found
+
+
+_PAGE = text("""
+SELECT
+  user_id,
+  registration
+FROM devices
+WHERE user_id IS NOT NULL
+ORDER BY registration
+LIMIT :limit
+OFFSET :offset
+""")
+_DEVICES_COUNT = text("SELECT count(*) FROM (SELECT FROM devices WHERE user_id IS NOT NULL LIMIT :most) bounded")
+
+
+def page_of_devices(conn: Connection, limit: int, offset: int) -> tuple[list[tuple[str, str]], int]:
+    """Return a page of all devices, as user and registration, and how many there are (up to 100,000)."""
+    rows = conn.execute(_PAGE, {"limit": limit, "offset": offset})
+    count = int(conn.execute(_DEVICES_COUNT, {"most": _COUNTED}).scalar_one())
+    return [(row.user_id, row.registration) for row in rows], count

@@ -128,6 +128,15 @@ def latest(conn: Connection, limit: int) -> Sequence[Standing]:
     return [_standing(row) for row in conn.execute(_LATEST, {"limit": limit})]
 
 
+_MESSAGE = text("SELECT message FROM blasts WHERE id = CAST(:id AS uuid)")
+
+
+def message(conn: Connection, id_: str) -> dict[str, Any]:
+    """Return what a blast says, as the contract has it; empty once its words were deleted."""
+    found: dict[str, Any] | None = conn.execute(_MESSAGE, {"id": id_}).scalar_one_or_none()
+    return found or {}
+
+
 # A page's notifications are found by the primary key: their ids lie between the page's own and its last.
 _OUTCOMES = text("""
 SELECT

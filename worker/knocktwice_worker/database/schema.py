@@ -180,6 +180,21 @@ phones = Table(
     comment="A person's phone number, and whether marketing may be texted to it.",
 )
 
+aliases = Table(
+    "aliases",
+    metadata,
+    Column("label", Text, primary_key=True, comment="The kind of name, like onesignal_id."),
+    Column("value", Text, primary_key=True, comment="The name."),
+    Column("user_id", Text, nullable=False, comment="The person. No foreign key: the person's own row may come later."),
+    Column("registration", Text, comment="The device that is meant. NULL: the person, or their number."),
+    _time("since", "Since when it leads there.", required=True),
+    # serves: what other systems call a person, and erasing the person
+    Index("aliases_user_id_idx", "user_id"),
+    # serves: erasing the owner of a device
+    Index("aliases_registration_idx", "registration", postgresql_where=text("registration IS NOT NULL")),
+    comment="Names that other systems have for people and devices.",
+)
+
 opt_outs = Table(
     "opt_outs",
     metadata,
