@@ -101,7 +101,13 @@ LEFT JOIN LATERAL (
 _OF_BATCHES = text(_OUTCOMES + "WHERE n.batch_id = ANY(CAST(:ids AS uuid[])) AND n.state <> 'duplicate'")
 _OF_BLAST = text(
     _OUTCOMES
-    + "WHERE n.batch_id IN (SELECT p.id FROM blast_pages p WHERE p.blast_id = CAST(:id AS uuid) AND p.sent_at IS NOT NULL)"
+    + """
+WHERE n.batch_id IN (
+  SELECT p.id
+  FROM blast_pages p
+  WHERE p.blast_id = CAST(:id AS uuid) AND p.sent_at IS NOT NULL
+)
+"""
 )
 
 
