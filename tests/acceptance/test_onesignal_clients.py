@@ -96,15 +96,20 @@ def test_a_push_to_a_user_is_followed_by_our_sms(installation: System, client: D
         headings={"en": "Ready"},
         contents={"en": "Your coffee is ready"},
         data={"order": 4711},
-        sms_fallback={"when": "not_clicked", "after": "1s", "text": {"en": "Your coffee waits"}},
+        sms_fallback={
+            "when": "not_clicked",
+            "after": "1s",
+            "text": {"en": "Your coffee waits", "de": "Ihr Kaffee wartet"},
+        },
     )
     sent = client.create_notification(message)
     assert (sent.id != "", "errors" in sent) == (True, False)
-    eventually(lambda: _texts(installation, number) == ["Your coffee waits"], why=installation.logs)
+    # She reads German: the SMS has some, the push is in English then.
+    eventually(lambda: _texts(installation, number) == ["Ihr Kaffee wartet"], why=installation.logs)
     (push,) = installation.sandbox.pushes(token)
     assert (push.title, push.body) == ("Ready", "Your coffee is ready")
     told = client.get_notification(APP, sent.id)
-    assert (told.successful, told.remaining, told.contents["en"]) == (2, 0, "Your coffee is ready")
+    assert (told.successful, told.remaining, told.contents) == (2, 0, {"de": "Your coffee is ready"})
     shown = client.get_user(APP, "external_id", "ana")
     assert shown.properties.tags == {"plan": "gold", "cups": "3"}
     assert {one.type: one.token for one in shown.subscriptions} == {"AndroidPush": token, "SMS": number}
@@ -119,14 +124,15 @@ def test_a_push_to_a_user_is_followed_by_our_sms(installation: System, client: D
 def test_five_steps_from_a_refused_permission_to_a_text(installation: System, address: str, key: str) -> None:
     """The walk-through of OneSignal's page on SMS as a fallback, each step a request."""
     web = httpx.Client(base_url=address, headers={"Authorization": f"Key {key}"}, timeout=30)
-    bea, cem = "+16505550121", "+16505550122"
+    bea, cem, lin = "+16505550121", "+16505550122", "+16505550127"
     # 1. The page finds that notifications are off; the number is known from the login.
-    for user, number in (("bea", bea), ("cem", cem)):
-        subscription = {"type": "SMS", "token": number}
-        made = web.post(f"/apps/{APP}/users", json={"identity": {"external_id": user}, "subscriptions": [subscription]})
+    for user, number, language in (("bea", bea, "en"), ("cem", cem, "en"), ("lin", lin, "cn")):
+        subscriptions = [{"type": "SMS", "token": number}]
+        said = {"identity": {"external_id": user}, "properties": {"language": language}, "subscriptions": subscriptions}
+        made = web.post(f"/apps/{APP}/users", json=said)
         assert made.status_code == 201, made.text
     # 2. It tags the user.
-    for user, granted in (("bea", "false"), ("cem", "true")):
+    for user, granted in (("bea", "false"), ("cem", "true"), ("lin", "false")):
         tagged = {"properties": {"tags": {"subscribed_to_push": granted}}}
         assert web.patch(f"/apps/{APP}/users/by/external_id/{user}", json=tagged).status_code == 202
     # 3. and 4. The application's route texts one number.
@@ -144,16 +150,17 @@ def test_five_steps_from_a_refused_permission_to_a_text(installation: System, ad
     ]
     segment = {"name": "Opted-out of push notifications", "filters": filters}
     assert web.post(f"/apps/{APP}/segments", json=segment).json()["success"] is True
-    tags = "SELECT count(*) FROM users WHERE id = 'bea' AND tags @> '{\"subscribed_to_push\": false}'"
-    eventually(lambda: installation.count(tags) == 1, why=installation.logs)
+    tags = "SELECT count(*) FROM users WHERE id IN ('bea', 'lin') AND tags @> '{\"subscribed_to_push\": false}'"
+    eventually(lambda: installation.count(tags) == 2, why=installation.logs)
     to_all = {"app_id": APP, "included_segments": [segment["name"]], "target_channel": "sms"}
-    blast = web.post("/notifications", json={**to_all, "contents": {"en": "Happy hour"}})
+    blast = web.post("/notifications", json={**to_all, "contents": {"en": "Happy hour", "cn": "欢乐时光"}})
     assert blast.status_code == 200, blast.text
     eventually(lambda: _texts(installation, bea) == ["English message", "Happy hour"], why=installation.logs)
     told = eventually(
-        lambda: found if (found := web.get(f"/notifications/{blast.json()['id']}").json())["successful"] else None
+        lambda: found if (found := web.get(f"/notifications/{blast.json()['id']}").json())["successful"] == 2 else None
     )
-    assert (told["successful"], told["remaining"]) == (1, 0)
+    assert (told["contents"], told["remaining"]) == ({"en": "Happy hour", "zh-Hans": "欢乐时光"}, 0)
+    assert _texts(installation, lin) == ["欢乐时光"]
     assert _texts(installation, cem) == []
 
 
@@ -210,7 +217,7 @@ def test_errors_are_the_clients_own(address: str, client: DefaultApi, older: Old
     assert caught.value.status == 400
     assert caught.value.error_messages == [
         "buttons: buttons are not shown here; put the address into url",
-        "contents: is missing; a push without words is not sent here",
+        "contents: is missing; a message without words is not sent here",
     ]
     with pytest.raises(onesignal.ApiException) as caught:
         client.create_user(APP, _user("gus", {"type": "Email", "token": "gus@example.com"}))
@@ -294,7 +301,9 @@ def test_segments_are_saved_listed_changed_and_deleted(client: DefaultApi, older
     assert "Gold & more" in [one.name for one in client.get_segments(APP).segments]
     assert client.get_segment(APP, made.id).payload.name == "Gold & more"
     lately = models.Filter(field="last_session", relation="<", hours_ago="36")
-    assert client.update_segment(APP, made.id, models.UpdateSegmentRequest(made.id, filters=[plan, lately])).success
+    assert client.update_segment(
+        APP, made.id, update_segment_request=models.UpdateSegmentRequest(made.id, filters=[plan, lately])
+    ).success
     assert older.delete_segments(made.id).body == {"success": True}
     with pytest.raises(onesignal.ApiException) as caught:
         client.create_segment(APP, segment=models.Segment(name="Old", filters=[models.Filter(field="location")]))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from knocktwice_shared.errors import InvalidMessage
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping
 
 #: What OneSignal shows where it has nothing in a person's language.
 DEFAULT = "en"
@@ -52,9 +52,15 @@ def read(value: object, field: str) -> dict[str, str]:
     return {DEFAULT: texts.pop(DEFAULT), **texts}
 
 
-def together(texts: Sequence[dict[str, str] | None]) -> list[Any]:
-    """Return several texts of one message as the contract takes them; each in all languages that any of them has.
+def together(texts: Mapping[str, dict[str, str]]) -> dict[str, Any]:
+    """Return the texts of one message as the contract takes them: each in all languages that any of them has.
 
     One that lacks a language says it in English, as OneSignal does.
+
+    Args:
+        texts: name → language → text.
     """
-    return [None if one is None else one[DEFAULT] for one in texts]
+    languages = list(dict.fromkeys(language for one in texts.values() for language in one))
+    if languages == [DEFAULT]:
+        return {name: one[DEFAULT] for name, one in texts.items()}
+    return {name: {language: one.get(language, one[DEFAULT]) for language in languages} for name, one in texts.items()}

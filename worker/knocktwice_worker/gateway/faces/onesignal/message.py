@@ -21,6 +21,9 @@ Json = dict[str, Any]
 #: Our extra field: what follows the push by SMS.
 FALLBACK = "sms_fallback"
 _FALLBACK_FIELDS = ("when", "after", "after_s", "text", "sender")
+_FALLBACK_TEXT = f"{FALLBACK}.text"
+#: When it follows if nothing else is said.
+_WHEN = "not_delivered"
 #: Names of a reference in which OneSignal's fields are kept.
 NAME, APP = "name", "app_id"
 _PLATFORMS = {"isIos": "ios", "isAndroid": "android", "isAnyWeb": "web"}
@@ -64,14 +67,17 @@ def read(given: Mapping[str, Any], settings: Settings) -> Asked:
     message: Json = {"reference": attempt(_reference, {}, body)}
     if "category" in body:
         message["category"] = body["category"]
+    step = None if is_sms else attempt(_fallback, None, body, settings)
+    said = attempt(_texts, {}, body, step, settings.onesignal_title, is_sms=is_sms)
     if "template_id" in body:
         message |= attempt(_template, {}, body, is_sms=is_sms)
     elif is_sms:
-        message["sms"] = attempt(_sms, {}, body)
+        message["sms"] = {"text": said.get("contents"), **({"sender": body["sms_from"]} if "sms_from" in body else {})}
     else:
-        message["push"] = push.read(body, push.texts(body, settings.onesignal_title))
+        message["push"] = push.read(body, said)
     if not is_sms:
-        message |= attempt(_fallback, {}, body, settings)
+        if step is not None:
+            message["sms"] = {**step, "text": said[_FALLBACK_TEXT]} if step and "text" in step else step
         if "ttl" in body:
             message["ttl_s"] = body["ttl"]
     send_at = attempt(_send_at, None, body)
@@ -129,31 +135,36 @@ def _template(body: Mapping[str, Any], *, is_sms: bool) -> Json:
     return {"template": body["template_id"], **({"push": False} if is_sms else {})}
 
 
-def _sms(body: Mapping[str, Any]) -> Json:
-    if "contents" not in body:
-        return fail("contents", "is missing", {})
-    (text,) = languages.together([languages.read(body["contents"], "contents")])
-    return {"text": text, **({"sender": body["sms_from"]} if "sms_from" in body else {})}
+def _texts(body: Mapping[str, Any], step: object, title: str | None, *, is_sms: bool) -> Json:
+    """Return the texts of a message, as the contract takes them, by the names that a request has for them."""
+    if "template_id" not in body and "contents" not in body:
+        fail("contents", "is missing; a message without words is not sent here", None)
+    given = {name: body[name] for name in ("headings", "contents", "subtitle") if name in body}
+    if not is_sms and "template_id" not in body and "headings" not in body:
+        if title is None:
+            fail("headings", "is missing; KNOCKTWICE_ONESIGNAL_TITLE can say the app's name for pushes without", None)
+        given["headings"] = title or "-"
+    if isinstance(step, dict) and "text" in step:
+        given[_FALLBACK_TEXT] = step["text"]
+    read = {name: attempt(languages.read, None, value, name) for name, value in given.items()}
+    return languages.together({name: texts for name, texts in read.items() if texts is not None})
 
 
-def _fallback(body: Mapping[str, Any], settings: Settings) -> Json:
-    """Return the SMS that follows a push: as the request says, else as the setting does."""
+def _fallback(body: Mapping[str, Any], settings: Settings) -> Any:
+    """Return the SMS that follows a push, as the request says or else as the setting does; ``None``: as a template says."""
     given = body.get(FALLBACK, _usual(settings))
-    if given is False:
-        return {"sms": False}
     if given is None:
-        return {} if "template_id" in body else {"sms": False}
+        return None if "template_id" in body else False
+    if given is False:
+        return False
     if given is True:
-        return {"sms": {"when": "not_delivered"}}
+        return {"when": _WHEN}
     if not isinstance(given, dict):
-        return fail(FALLBACK, "must be an object, true, or false for none", {})
+        return fail(FALLBACK, "must be an object, true, or false for none", None)
     for name in given:
         if name not in _FALLBACK_FIELDS:
             fail(f"{FALLBACK}.{name}", f"is not a field of this; known here: {', '.join(_FALLBACK_FIELDS)}", None)
-    step = {"when": "not_delivered"} | {name: given[name] for name in _FALLBACK_FIELDS if given.get(name) is not None}
-    if "text" in step:
-        (step["text"],) = languages.together([languages.read(step["text"], f"{FALLBACK}.text")])
-    return {"sms": step}
+    return {"when": _WHEN} | {name: given[name] for name in _FALLBACK_FIELDS if given.get(name) is not None}
 
 
 def _usual(settings: Settings) -> Json | None:

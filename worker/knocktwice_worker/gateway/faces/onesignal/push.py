@@ -7,10 +7,9 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from knocktwice_shared.messages.problems import attempt, fail
-from knocktwice_worker.gateway.faces.onesignal import languages
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
 Json = dict[str, Any]
 
@@ -27,17 +26,16 @@ _APS = {
 }
 
 
-def read(body: Mapping[str, Any], texts: Sequence[Any]) -> Json:
+def read(body: Mapping[str, Any], texts: Mapping[str, Any]) -> Json:
     """Return the push.
 
     Args:
         body: the request, without its empty fields.
-        texts: title, text and subtitle, as the contract takes them.
+        texts: ``headings``, ``contents`` and ``subtitle``, as the contract takes them.
     """
-    title, text, subtitle = texts
-    push: Json = {"title": title, "body": text}
+    push: Json = {"title": texts.get("headings"), "body": texts.get("contents")}
     more = {
-        "subtitle": subtitle,
+        "subtitle": texts.get("subtitle"),
         "data": attempt(_data, None, body.get("data")),
         "link": attempt(_link, None, body),
         "image": body.get("global_image"),
@@ -137,21 +135,3 @@ def _webpush(body: Mapping[str, Any]) -> Json:
     names = {"chrome_web_image": "image", "chrome_web_icon": "icon", "chrome_web_badge": "badge"}
     notification = {ours: body[theirs] for theirs, ours in names.items() if theirs in body}
     return {"notification": notification} if notification else {}
-
-
-def texts(body: Mapping[str, Any], title: str | None) -> list[Any]:
-    """Return title, text and subtitle by language.
-
-    Args:
-        title: of a push without headings.
-    """
-    contents = attempt(languages.read, None, body["contents"], "contents") if "contents" in body else None
-    headings = attempt(languages.read, None, body["headings"], "headings") if "headings" in body else None
-    subtitle = attempt(languages.read, None, body["subtitle"], "subtitle") if "subtitle" in body else None
-    if contents is None and "contents" not in body:
-        fail("contents", "is missing; a push without words is not sent here", None)
-    if "headings" not in body:
-        if title is None:
-            fail("headings", "is missing; KNOCKTWICE_ONESIGNAL_TITLE can say the app's name for pushes without", None)
-        headings = {languages.DEFAULT: title or "-"}
-    return languages.together([headings, contents, subtitle])
