@@ -121,9 +121,14 @@ def test_a_push_to_a_user_is_followed_by_our_sms(installation: System, client: D
     assert installation.sandbox.pushes(token)[1].title == "Beans"
 
 
-def test_five_steps_from_a_refused_permission_to_a_text(installation: System, address: str, key: str) -> None:
+@pytest.fixture
+def web(address: str, key: str) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=address, headers={"Authorization": f"Key {key}"}, timeout=30) as client:
+        yield client
+
+
+def test_five_steps_from_a_refused_permission_to_a_text(installation: System, web: httpx.Client) -> None:
     """The walk-through of OneSignal's page on SMS as a fallback, each step a request."""
-    web = httpx.Client(base_url=address, headers={"Authorization": f"Key {key}"}, timeout=30)
     bea, cem, lin = "+16505550121", "+16505550122", "+16505550127"
     # 1. The page finds that notifications are off; the number is known from the login.
     for user, number, language in (("bea", bea, "en"), ("cem", cem, "en"), ("lin", lin, "cn")):
@@ -304,7 +309,7 @@ def test_segments_are_saved_listed_changed_and_deleted(client: DefaultApi, older
     assert client.update_segment(
         APP, made.id, update_segment_request=models.UpdateSegmentRequest(made.id, filters=[plan, lately])
     ).success
-    assert older.delete_segments(made.id).body == {"success": True}
+    assert older.delete_segment(made.id).body == {"success": True}
     with pytest.raises(onesignal.ApiException) as caught:
         client.create_segment(APP, segment=models.Segment(name="Old", filters=[models.Filter(field="location")]))
     assert "filters[0].field: must be one of tag" in caught.value.error_messages[0]
