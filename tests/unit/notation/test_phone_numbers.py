@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from phonenumbers import PhoneNumber, PhoneNumberFormat, PhoneNumberType
 
 from knocktwice_shared.messages import phone_text
+from knocktwice_worker.notation import phone_numbers
 from knocktwice_worker.notation.phone_numbers import (
     Kind,
     Plan,
@@ -191,3 +192,19 @@ def test_a_number_in_its_one_spelling_keeps_it(number: str) -> None:
     assert one in spellings(number)
     if refusal(one, RULES) is None:
         assert canonical(number, RULES) == one == canonical(one, RULES)
+
+
+_CODES = sorted(map(str, phonenumbers.COUNTRY_CODE_TO_REGION_CODE))
+_DIGITS = st.text("0123456789", min_size=1, max_size=14)
+
+
+@given(code=st.sampled_from(_CODES) | st.from_regex(r"[0-9]{1,3}", fullmatch=True), rest=_DIGITS)
+def test_digits_are_read_as_the_library_reads_them(code: str, rest: str) -> None:
+    number = f"+{code}{rest}"
+    try:
+        expected = phonenumbers.parse(number)
+    except phonenumbers.NumberParseException:
+        expected = None
+    # As text, too: equal numbers may differ in their leading zeros.
+    assert repr(phone_numbers._parsed(number)) == repr(expected)
+    assert phone_numbers._parsed(number) == expected

@@ -7,6 +7,8 @@ from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Protocol
 
+from knocktwice_shared.records import record
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
 _BACKOFF, _BACKOFF_CAP = timedelta(seconds=2), timedelta(minutes=5)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Request:
     """One HTTP request, ready to send.
 
@@ -34,7 +36,7 @@ class Request:
     repeatable: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Response:
     """The provider's answer.
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from knocktwice_shared.messages import Push
+from knocktwice_shared.records import record
 
 if TYPE_CHECKING:
     from datetime import datetime, timedelta
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 _PLAIN = Push("", "")
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class PushMessage:
     """One push to one device.
 
@@ -51,7 +52,7 @@ class Withdrawal:
     ttl: timedelta
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class StepMessage:
     """One message of a later step.
 

@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from knocktwice_shared.errors import KnocktwiceError
+from knocktwice_shared.records import record
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,7 +25,7 @@ class CredentialsUnavailable(KnocktwiceError):
         self.operators = operators
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Sent:
     """The provider accepted the message.
 

@@ -80,6 +80,7 @@ def problems(
     params: Mapping[str, Any],
     links: Callable[[int], Tracker | None] = lambda _: None,
     *,
+    kept: Sequence[Mapping[str, Any]] | None = None,
     body: str | None = None,
     wording_of: Callable[[str], Wording],
 ) -> dict[int, InvalidMessage]:
@@ -88,6 +89,7 @@ def problems(
     Args:
         plan, push, sms_text, locale, params: as for :func:`words`.
         links: returns what makes the links of a step, by its number.
+        kept: what :func:`written` makes of each step, for a caller that asks about many people.
         body: the push's body, if it is filled in already; the usual SMS says the same, unless it has links of its own.
         wording_of: returns the wording of a channel.
     """
@@ -98,7 +100,8 @@ def problems(
                 rendering.check_sms(body)
                 continue
             path, link = f"plan[{place}]", links(place + 1)
-            words(written(step), push, sms_text, locale, params, path, link, wording=wording_of(step.channel))
+            said = written(step) if kept is None else kept[place]
+            words(said, push, sms_text, locale, params, path, link, wording=wording_of(step.channel))
         except InvalidMessage as error:
             found[place] = error
     return found

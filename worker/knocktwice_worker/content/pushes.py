@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from knocktwice_shared.errors import InvalidMessage
 from knocktwice_shared.messages import PUSH_BYTES_LIMIT, Push, address_problem, one_text, push_size, whole_badge
+from knocktwice_shared.records import record
 from knocktwice_worker.content import addresses, rendering
 from knocktwice_worker.content.liquid import is_template
 
@@ -19,7 +20,7 @@ _PATH = "content.push"
 _ADDRESSES = ("link", "image")
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class FilledPush:
     """A push as one person gets it.
 

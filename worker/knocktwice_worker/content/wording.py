@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from knocktwice_shared.records import record
 from knocktwice_worker.content import rendering, sms_parts
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from knocktwice_worker.content.links.short_links import Tracker
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Filling:
     """The values that fill a step for one person.
 

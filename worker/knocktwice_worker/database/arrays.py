@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 #: No text that PostgreSQL can hold has one.
 _SEPARATOR = "\0"
+#: Types of which a list has few different values, and whose equal values are written alike.
+_FEW_VALUES = frozenset({timedelta, bool})
 
 
 def register() -> None:
@@ -62,12 +64,39 @@ def literal(items: Sequence[Any]) -> str:
         return "{" + ",".join(["NULL"] * len(items)) + "}"
     try:
         # All text, as most are: quoted as a whole.
-        text = _SEPARATOR.join(items)
+        return '{"' + _joined(items).replace(_SEPARATOR, '","') + '"}'
     except TypeError:
-        return "{" + ",".join([_written(item) for item in items]) + "}"
-    if text.count(_SEPARATOR) != len(items) - 1:
+        return "{" + ",".join(_each(items)) + "}"
+
+
+def _each(items: Sequence[Any]) -> list[str]:
+    """Return the items one by one, as they are written in an array."""
+    kinds = {*map(type, items)}
+    absent = type(None) in kinds
+    kinds.discard(type(None))
+    if kinds == {str}:
+        texts = iter(_joined([item for item in items if item is not None]).split(_SEPARATOR))
+        return ["NULL" if item is None else f'"{next(texts)}"' for item in items]
+    if len(kinds) == 1 and kinds <= _FEW_VALUES:
+        # Such as the delays of a batch, which are nearly all the same: each value is written once.
+        written = {item: _written(item) for item in {*items}}
+        return [written[item] for item in items]
+    if not absent and kinds == {int}:
+        return [str(item) for item in items]
+    return [_written(item) for item in items]
+
+
+def _joined(texts: Sequence[str]) -> str:
+    """Return texts escaped and with a separator between them.
+
+    Raises:
+        TypeError: one is no text.
+        ValueError: one holds NUL.
+    """
+    text = _SEPARATOR.join(texts)
+    if text.count(_SEPARATOR) != len(texts) - 1:
         raise ValueError("PostgreSQL's text cannot hold NUL")
-    return '{"' + _escaped(text).replace(_SEPARATOR, '","') + '"}'
+    return _escaped(text)
 
 
 def _escaped(text: str) -> str:
@@ -77,8 +106,10 @@ def _escaped(text: str) -> str:
 def _written(item: Any) -> str:
     if item is None:
         return "NULL"
-    # A value of a subclass, such as an id that a producer returned, is written like one of its class.
-    write = next((_WRITERS[kind] for kind in type(item).__mro__ if kind in _WRITERS), None)
+    write = _WRITERS.get(type(item))
+    if write is None:
+        # A value of a subclass, such as an id that a producer returned, is written like one of its class.
+        write = next((_WRITERS[kind] for kind in type(item).__mro__ if kind in _WRITERS), None)
     if write is None:
         raise TypeError(f"a list with {type(item).__name__} in it cannot be an array")
     return f'"{_escaped(write(item))}"'

@@ -27,6 +27,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from sqlalchemy import Connection, text
 
 from knocktwice_shared.messages import Category
+from knocktwice_shared.records import record
 from knocktwice_worker.database.bulk import numbered_rows
 from knocktwice_worker.lifecycle import Delay, Refusal
 from knocktwice_worker.limits import budget
@@ -67,7 +68,7 @@ class LimitsUnavailable(Exception):
     """Redis did not answer. The caller counts in Postgres, or waits."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Ask:
     """A question to the limits: may this message go to this number now?
 
@@ -100,7 +101,7 @@ class Ask:
         return self.number if self.channel == "sms" else f"{self.channel}:{self.number}"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Answer:
     """The answer of the limits about one message.
 

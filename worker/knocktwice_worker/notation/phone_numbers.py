@@ -93,6 +93,8 @@ _OLDER = (
     (re.compile(r"\+55(\d\d)9([6-9]\d{7})"), r"+55\1\2"),
     (re.compile(r"\+22901(\d{8})"), r"+229\1"),
 )
+#: Digits alone, and so many that neither a country code nor a national number is cut off.
+_PLAIN = re.compile(r"\+[1-9][0-9]{6,14}")
 _RESPELLED = re.compile(r"\+(?:521|54(?!9)|55\d\d[6-9]\d{7}$|229\d{8}$)")
 
 
@@ -220,9 +222,8 @@ def spellings(number: str) -> tuple[str, ...]:
 @lru_cache(maxsize=20_000)
 def refusal(number: str, rules: Rules) -> tuple[str, str] | None:
     """Return why a number in E.164 is not texted, as one word and as a sentence; ``None``: it may be."""
-    try:
-        parsed = phonenumbers.parse(number)
-    except phonenumbers.NumberParseException:
+    parsed = _parsed(number)
+    if parsed is None:
         return "impossible", "begins with a country code that no country has"
     length = phonenumbers.is_possible_number_with_reason(parsed)
     if length not in (ValidationResult.IS_POSSIBLE, ValidationResult.IS_POSSIBLE_LOCAL_ONLY):
@@ -264,6 +265,14 @@ def country(number: str) -> str | None:
 
 
 def _parsed(number: str) -> PhoneNumber | None:
+    """Return a number in E.164 as ``phonenumbers.parse`` reads it; ``None``: it is none.
+
+    The parser looks for extensions, foreign digits and prefixes for calls abroad, which takes most of the time of a
+    judgement. Nothing of that can stand in digits behind a country code without a trunk prefix, so there it is not asked.
+    """
+    code = _calling_code(number)
+    if code and _PLAIN.fullmatch(number) and number[1 + len(code)] != "0" and not _has_trunk_prefix(number):
+        return phonenumbers.PhoneNumber(country_code=int(code), national_number=int(number[1 + len(code) :]))
     try:
         return phonenumbers.parse(number)
     except phonenumbers.NumberParseException:
@@ -271,8 +280,14 @@ def _parsed(number: str) -> PhoneNumber | None:
 
 
 def _calling_code(number: str) -> str:
-    codes = phonenumbers.COUNTRY_CODE_TO_REGION_CODE
-    return next((number[1:end] for end in (2, 3, 4) if number[1:end].isdigit() and int(number[1:end]) in codes), "")
+    """Return the country code of a number in E.164; empty: it begins with none. No code is the beginning of another."""
+    codes = _calling_codes()
+    return next((code for code in (number[1:2], number[1:3], number[1:4]) if code in codes), "")
+
+
+@cache
+def _calling_codes() -> frozenset[str]:
+    return frozenset(map(str, phonenumbers.COUNTRY_CODE_TO_REGION_CODE))
 
 
 def _has_trunk_prefix(number: str) -> bool:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import structlog
 from redis.exceptions import RedisError
 
+from knocktwice_shared.records import record
 from knocktwice_worker.channels.outcomes import Outcome, Retry, Unknown
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ class _Standing(IntEnum):
 _DECIDING = {Why.PROBE, Why.ALL_DEMOTED}
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Choice:
     """The choice for one message.
 

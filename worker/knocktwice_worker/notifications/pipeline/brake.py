@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from knocktwice_shared.records import record
 from knocktwice_worker.config import BrakeMode
 from knocktwice_worker.notifications.store import braked
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 _THEN = timedelta(seconds=1)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Candidate:
     """A message that would go now.
 

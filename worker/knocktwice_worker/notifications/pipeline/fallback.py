@@ -13,7 +13,7 @@ from redis.exceptions import RedisError
 
 from knocktwice_shared.channels import SMS
 from knocktwice_shared.errors import InvalidMessage
-from knocktwice_shared.messages import Category, When
+from knocktwice_shared.messages import Category, Push, When
 from knocktwice_worker.audience.opt_outs import suppressed
 from knocktwice_worker.channels.address import Addressee
 from knocktwice_worker.channels.channel import Consent
@@ -50,6 +50,9 @@ if TYPE_CHECKING:
     from knocktwice_worker.notifications.pipeline.quiet import QuietGate
 
 log = structlog.get_logger(__name__)
+
+#: Batch and locale → push and SMS text: read once for all who have the same.
+_Texts = dict[tuple[str, str | None], tuple[Push | None, str | None]]
 
 _UNDECIDED = {Verdict.WAIT, Delay.LIMITS_UNAVAILABLE, Delay.QUIET_HOURS, Delay.BRAKE, Delay.PAUSED, Delay.PROBE}
 
@@ -175,8 +178,9 @@ class Fallback:
             batches = store.contents(conn, (row.batch_id for row in rows))
             unconfirmed = self._unconfirmed(conn, rows)
             addresses = self._addresses(conn, rows, batches)
+            texts: _Texts = {}
             cases = [
-                self._consider(row, batches[row.batch_id], unconfirmed, addresses.get(row.notification_id))
+                self._consider(row, batches[row.batch_id], unconfirmed, addresses.get(row.notification_id), texts)
                 for row in rows
             ]
             for case in cases:
@@ -342,6 +346,7 @@ class Fallback:
         batch: store.BatchContents,
         unconfirmed: Mapping[str, list[str]],
         address: str | None,
+        texts: _Texts,
     ) -> _Case:
         verdict = decide(
             Facts(
@@ -359,7 +364,7 @@ class Fallback:
         if case.verdict in FALL_BACK:
             case.verdict = self._refusal(case, address, batch) or case.verdict
             if case.verdict in FALL_BACK and address is not None:
-                case.reservation = self._reservation(case, address, batch)
+                case.reservation = self._reservation(case, address, batch, texts)
         return case
 
     def _refusal(self, case: _Case, address: str | None, batch: store.BatchContents) -> Refusal | None:
@@ -387,11 +392,16 @@ class Fallback:
             return Refusal.COUNTRY_BLOCKED
         return None
 
-    def _reservation(self, case: _Case, address: str, batch: store.BatchContents) -> store.Reservation | None:
+    def _reservation(
+        self, case: _Case, address: str, batch: store.BatchContents, texts: _Texts
+    ) -> store.Reservation | None:
         entry = self.channels.entry(case.row.channel)
         links = self.links(case.id, case.row.step)
         try:
-            own = rendering.of(batch.content, case.row.locale)
+            own = texts.get((case.row.batch_id, case.row.locale))
+            if own is None:
+                own = rendering.of(batch.content, case.row.locale)
+                texts[case.row.batch_id, case.row.locale] = own
             step = _step(case.row, batch)
             said = plans.words(step, *own, case.row.locale, case.row.params, links=links, wording=entry.wording)
         except InvalidMessage as error:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from knocktwice_shared.records import record
 from knocktwice_worker.channels.deadline import Deadline
 from knocktwice_worker.notation.phone_numbers import country
 from knocktwice_worker.notifications.store import paused
@@ -33,7 +34,7 @@ _HOLDS = timedelta(seconds=1.9)
 _THEN = timedelta(seconds=1)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Candidate:
     """A message that would go now.
 

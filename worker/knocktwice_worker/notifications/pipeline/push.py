@@ -331,6 +331,7 @@ class Pushes:
         written = _Written(problems=dict(resolved.problems))
         refused = self._delay_problem(resolved.batch)
         steps = resolved.batch.plan or ()
+        kept = [plans.written(step) for step in steps]
         forms: dict[str | None, tuple[PushForm | None, Push | None, str | None]] = {}
         for recipient in resolved.batch.recipients:
             id_, values = str(recipient.id), recipient.values
@@ -351,6 +352,7 @@ class Pushes:
                 locale,
                 values,
                 partial(self.links, id_),
+                kept=kept,
                 body=None if filled is None else filled.body,
                 wording_of=wording_of,
             )

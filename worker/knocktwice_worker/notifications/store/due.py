@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Connection, text
 
 from knocktwice_shared.messages import Category, When
+from knocktwice_shared.records import record
 from knocktwice_worker.audience import channel_opt_outs
 from knocktwice_worker.audience.untextable import FORBIDS
 from knocktwice_worker.database.bulk import rows
@@ -30,7 +31,7 @@ _TRIGGERS: Mapping[str | None, When | None] = {None: None, **{w.value: w for w i
 _REPORTS: Mapping[str | None, ProviderState | None] = {None: None, **{s.value: s for s in ProviderState}}
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Rung:
     """A delivery that a worker must look at now.
 
@@ -80,7 +81,7 @@ def ring(conn: Connection, *, limit: int, lease: timedelta, later_steps: bool = 
     return [Rung(str(id_), step, _STATES[state], late_s) for id_, step, state, late_s in found]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class DueStep:
     """The facts about a later step that is due.
 
@@ -321,7 +322,7 @@ def take_numbers(conn: Connection, wanted: Mapping[tuple[str, bytes], str]) -> s
     return {str(row.notification_id) for row in conn.execute(_TAKE_NUMBERS, values)}
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Reservation:
     """A message that the limits allow.
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Connection, text
 
 from knocktwice_shared.messages import When, one_text
+from knocktwice_shared.records import record
 from knocktwice_worker.content.plans import stored_plan
 from knocktwice_worker.content.rendering import stored
 from knocktwice_worker.database.bulk import rows
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from knocktwice_shared.messages import Batch, Recipient, Step
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class PushWork:
     """One push to be made.
 
@@ -60,7 +61,7 @@ class Intake:
     unwritable: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class _Opened:
     """A notification whose steps are to be written.
 
@@ -79,7 +80,7 @@ class _Opened:
     unwritable: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class _Stuck:
     """A push that cannot be made.
 
@@ -376,7 +377,7 @@ RETURNING
 """)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Given:
     """A registration that the application gave instead of a person.
 

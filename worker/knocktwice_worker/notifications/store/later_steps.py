@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Connection, Engine, Row, text
 
 from knocktwice_shared.messages import Category
+from knocktwice_shared.records import record
 from knocktwice_worker.audience import channel_opt_outs, opt_outs, untextable
 from knocktwice_worker.database.bulk import rows
 from knocktwice_worker.lifecycle import DeliveryState, Note, NotificationState, Untextable
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 _CATEGORIES: Mapping[str, Category] = {c.value: c for c in Category}
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ReservedStep:
     """A message that waits for its sender.
 
@@ -124,7 +125,7 @@ def reserved(conn: Connection, ids: Sequence[str]) -> list[ReservedStep]:
     ]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Placement:
     """The provider chosen for a message.
 
@@ -194,7 +195,7 @@ def claim_steps(
     return claimed, found[0].claimed_at if found else None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ClaimedStep:
     """A message that this sender has claimed.
 
@@ -347,7 +348,7 @@ def take_back(conn: Connection, ids: Sequence[str], steps: Sequence[int]) -> Non
     conn.execute(_TAKE_BACK, {"id": list(ids), "step": list(steps)})
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class StepResult:
     """What became of a claimed message.
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, text
 
+from knocktwice_shared.records import record
 from knocktwice_worker.database.bulk import rows
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from knocktwice_worker.lifecycle import Entry
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Decision:
     """A line of the ledger.
 

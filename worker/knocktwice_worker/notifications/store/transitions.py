@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from psycopg2.errors import LockNotAvailable
@@ -10,6 +9,7 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import OperationalError
 
 from knocktwice_shared.messages import Receipt
+from knocktwice_shared.records import record
 from knocktwice_worker.database.bulk import rows
 from knocktwice_worker.lifecycle import (
     ANSWERED_LATER,
@@ -206,7 +206,7 @@ def _settle(conn: Connection, ids: Sequence[str]) -> None:
     )
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Onward:
     """A step that has ended, to be followed by the next one.
 
@@ -278,7 +278,7 @@ def go_on(conn: Connection, moves: Sequence[Onward]) -> None:
     settle_answered(conn, ids)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class End:
     """The end of a notification.
 
