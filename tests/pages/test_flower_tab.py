@@ -3,12 +3,6 @@
 from __future__ import annotations
 
 import base64
-import os
-import subprocess
-import sys
-import urllib.error
-import urllib.request
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -21,11 +15,9 @@ from knocktwice_worker.notifications.store.paused import Scope
 from knocktwice_worker.services import Services
 from knocktwice_worker.switches import audit, pauses
 from knocktwice_worker.switches.audit import By
-from support.ports import free_port
-from support.system import eventually
+from support.flower import flower, status
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from playwright.sync_api import Browser, Page
@@ -33,44 +25,6 @@ if TYPE_CHECKING:
     from knocktwice_worker.config import Settings
 
 NUMBER, KEY = "+16505550100", "order 4711 <b>"
-
-
-@contextmanager
-def flower(settings: Settings, home: Path, prefix: str = "", **environment: str) -> Iterator[str]:
-    """Run Flower as operators start it; yield its address."""
-    port = free_port()
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("FLOWER_", "KNOCKTWICE_"))}
-    ours = {
-        "KNOCKTWICE_DATABASE_URL": str(settings.database_url),
-        "KNOCKTWICE_BROKER_URL": str(settings.broker_url),
-        "KNOCKTWICE_HOME": str(home),
-    }
-    options = [f"--port={port}", *([f"--url-prefix={prefix}"] if prefix else [])]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "celery", "-A", "knocktwice_worker", "flower", *options],
-        cwd=home,
-        env={**kept, **ours, **environment},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    url = f"http://127.0.0.1:{port}{'/' + prefix if prefix else ''}"
-    try:
-        eventually(lambda: _status(f"{url}/healthcheck") == 200)
-        yield url
-    finally:
-        process.terminate()
-        process.wait(30)
-
-
-def _status(url: str, data: bytes | None = None, **headers: str) -> int:
-    request = urllib.request.Request(url, data, headers)  # noqa: S310 - our own server
-    try:
-        with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310 - our own server
-            return int(answer.status)
-    except urllib.error.HTTPError as error:
-        return error.code
-    except (urllib.error.URLError, ConnectionError):
-        return 0
 
 
 HOSTILE = "<script>document.title='hacked'</script>\"'>"
@@ -138,7 +92,7 @@ def test_without_data_behind_a_prefix_and_a_password_it_shows_that_nothing_is_th
     browser: Browser, settings: Settings, tmp_path: Path
 ) -> None:
     with flower(settings, tmp_path, "ops", FLOWER_BASIC_AUTH="ada:lovelace") as url:
-        assert _status(f"{url}/notifications") == 401
+        assert status(f"{url}/notifications") == 401
         context = browser.new_context(http_credentials={"username": "ada", "password": "lovelace"})
         page = context.new_page()
         page.goto(f"{url}/notifications")
@@ -151,7 +105,7 @@ def test_without_data_behind_a_prefix_and_a_password_it_shows_that_nothing_is_th
         context.close()
         login = "Basic " + base64.b64encode(b"ada:lovelace").decode()
         asked = f"_xsrf={cookie}&verb=pause&channel=sms&reason=why".encode()
-        assert _status(f"{url}/notifications/switches", asked, Authorization=login, Cookie=f"_xsrf={cookie}") == 403
+        assert status(f"{url}/notifications/switches", asked, Authorization=login, Cookie=f"_xsrf={cookie}") == 403
     here = Services(settings)
     with here.engine.connect() as conn:
         assert pauses.list_all(conn) == []
@@ -181,7 +135,7 @@ def test_an_operator_pauses_resumes_and_unmasks_with_a_reason_and_forms_of_other
         page.get_by_role("button", name="Show its numbers").click()
         expect(page.get_by_text(NUMBER)).to_be_visible()
         forged = b"verb=pause&channel=sms&reason=why"
-        assert _status(f"{url}/notifications/switches", forged) == 403
+        assert status(f"{url}/notifications/switches", forged) == 403
     with here.engine.connect() as conn:
         lines = [(line.actor, line.action, line.reason) for line in audit.lines(conn)]
         assert pauses.list_all(conn)[0].ended_at is not None

@@ -13,7 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from tornado import web
 
 from knocktwice_shared.errors import InvalidMessage, KnocktwiceError
-from knocktwice_worker.flower import figures, finding, lanes, steering
+from knocktwice_worker.flower import figures, finding, lanes, listings, steering
 from knocktwice_worker.services import services
 from knocktwice_worker.switches.audit import By
 
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
+#: The first pages of the menu; the lists follow.
+_FIRST = (("notifications", "Now"), ("notifications-find", "History"), ("notifications-blasts", "Blasts"))
 #: The longest query of a page, in milliseconds.
 _PATIENCE_MS = 2_000
 
@@ -55,7 +57,16 @@ class Page(BaseHandler):  # type: ignore[misc] # Flower has no types
         """Answer with a page. Nothing of it may be kept by a browser or a proxy."""
         self.set_header("Cache-Control", "no-store")
         self.set_header("Content-Security-Policy", "frame-ancestors 'none'; form-action 'self'")
-        self.render(template, acts=services().settings.flower_actions, q=self.given("q"), **values)
+        acts = services().settings.flower_actions
+        self.render(template, acts=acts, q=self.given("q"), menu=self._menu(), **values)
+
+    def _menu(self) -> list[tuple[str, str]]:
+        """Return the addresses and the words of the menu."""
+        before = [(self.reverse_url(name), title) for name, title in _FIRST]
+        lists = [
+            (self.reverse_url("notifications-listing", name), title) for name, (title, _) in listings.PAGES.items()
+        ]
+        return [*before, *lists, (self.reverse_url("notifications-switches"), "Switches")]
 
     def given(self, name: str) -> str:
         """Return what was typed; empty: nothing. The templates escape it, so it is not escaped here, as Flower would."""
@@ -156,6 +167,41 @@ class Blasts(Page):
 
     async def _show(self, problem: str | None) -> None:
         self.show("blasts.html", blasts=await self.asked(figures.blasts), problem=problem)
+
+
+class Listed(Page):
+    """A page that is a list: see :mod:`listings`."""
+
+    @web.authenticated
+    async def get(self, name: str) -> None:
+        """Show the page, or that of one template."""
+        wanted = self.given("template")
+        if name == "content" and wanted:
+            self.show(
+                "listing.html",
+                listing=await self.asked(lambda conn: listings.template(conn, wanted)),
+                problem=None,
+                done=None,
+            )
+            return
+        await self._show(name, None, None)
+
+    @web.authenticated
+    async def post(self, name: str) -> None:
+        """Do what a button says."""
+        verb, about = self.given("verb"), self.given("id")
+        problem = done = None
+        try:
+            by = self.by()
+            done = await self.asked(lambda conn: steering.mend(conn, services(), name, verb, about, by), writes=True)
+        except KnocktwiceError as error:
+            problem = str(error)
+        await self._show(name, problem, done)
+
+    async def _show(self, name: str, problem: str | None, done: str | None) -> None:
+        _, read = listings.PAGES[name]
+        listing = await self.asked(lambda conn: read(conn, services()))
+        self.show("listing.html", listing=listing, problem=problem, done=done)
 
 
 class Switches(Page):

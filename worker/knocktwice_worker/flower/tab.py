@@ -9,6 +9,7 @@ from tornado.template import Loader, Template
 from tornado.web import url
 
 from knocktwice_worker.flower import pages
+from knocktwice_worker.flower.listings import PAGES
 
 _OURS = Path(__file__).parent / "templates"
 #: Behind this item our own goes into Flower's menu.
@@ -49,5 +50,6 @@ def install() -> None:
         url(r"/notifications/one/([0-9a-f-]{36})", pages.One, name="notifications-one"),
         url(r"/notifications/blasts", pages.Blasts, name="notifications-blasts"),
         url(r"/notifications/switches", pages.Switches, name="notifications-switches"),
+        url(rf"/notifications/({'|'.join(PAGES)})", pages.Listed, name="notifications-listing"),
         url(r"/notifications/style.css", pages.Style, name="notifications-style"),
     ]

@@ -86,13 +86,26 @@ class UnknownStep:
     last: bool
 
 
+#: Where the first page begins.
+START = (str(UUID(int=0)), 0)
 #: How many are read, or changed in one transaction.
 _PAGE = 500
 
 
-def _page(conn: Connection, wanted: Wanted, after: tuple[str, int]) -> list[UnknownStep]:
+def page(
+    conn: Connection, wanted: Wanted, after: tuple[str, int], only: tuple[str, int] | None = None
+) -> list[UnknownStep]:
+    """Return messages of unknown outcome that are meant and not closed, in the order of their ids.
+
+    Args:
+        after: id and step behind which the page begins.
+        only: id and step of the only one that is meant.
+    """
     given = {name: value for name in _CONDITIONS if (value := getattr(wanted, name)) is not None}
     conditions = "".join(f"\n  AND {_CONDITIONS[name]}" for name in given)
+    if only is not None:
+        conditions += "\n  AND d.notification_id = CAST(:only AS uuid) AND d.step = CAST(:only_step AS smallint)"
+        given |= {"only": only[0], "only_step": only[1]}
     # Along the primary key, page by page. Columns as in UnknownStep.
     query = text(f"""
 SELECT
@@ -123,14 +136,20 @@ LIMIT {_PAGE}
 
 def pages(engine: Engine, wanted: Wanted) -> Iterator[list[UnknownStep]]:
     """Return the messages of unknown outcome that are meant and not closed, page by page, in the order of their ids."""
-    after = (str(UUID(int=0)), 0)
+    after = START
     while True:
         with engine.begin() as conn:
-            page = _page(conn, wanted, after)
-        if not page:
+            found = page(conn, wanted, after)
+        if not found:
             return
-        yield page
-        after = (page[-1].notification_id, page[-1].step)
+        yield found
+        after = (found[-1].notification_id, found[-1].step)
+
+
+def get(conn: Connection, id_: str, step: int) -> UnknownStep | None:
+    """Return one message of unknown outcome; ``None``: its outcome is known, or it was closed."""
+    found = page(conn, Wanted(), START, only=(id_, step))
+    return found[0] if found else None
 
 
 # A message that is looked for keeps the time of its claim, from which on the list is read; its reason, so that the look needs no

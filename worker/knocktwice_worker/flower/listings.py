@@ -1,0 +1,295 @@
+"""Pages that are a list, each with the actions that belong to its rows: what is said and to whom, what providers and apps
+answer, and what needs somebody."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from redis.exceptions import RedisError
+
+from knocktwice_worker.audience import receipt_health, segments
+from knocktwice_worker.audience.segment_filter import dump
+from knocktwice_worker.content import template_store
+from knocktwice_worker.counters import totals
+from knocktwice_worker.evidence import holdout as evidence
+from knocktwice_worker.notifications.inbox import dead_letters
+from knocktwice_worker.notifications.store import unknown
+from knocktwice_worker.reporting import delay_curve, figures
+from knocktwice_worker.reporting.story import mask
+from knocktwice_worker.webhooks import endpoints
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from sqlalchemy import Connection
+
+    from knocktwice_worker.services import Services
+
+#: The days whose figures a page shows.
+_DAYS = 7
+#: How far back the comparison of the holdout goes, and how long people had to answer.
+_HOLDOUT, _WITHIN = timedelta(days=30), timedelta(days=1)
+#: How far back messages of unknown outcome are looked for; the command line goes back further.
+_UNKNOWN = timedelta(days=3)
+#: Minutes of the providers' answers.
+_MINUTES = 10
+#: The most rows of a page.
+_MOST = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """A button beside a row.
+
+    Attributes:
+        verb: what it does, as ``steering`` knows it.
+        label: the same for people.
+        ask: what is asked before, if it costs money or cannot be undone.
+    """
+
+    verb: str
+    label: str
+    ask: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A line of a list.
+
+    Attributes:
+        cells: one for each column.
+        id: what an action is about.
+        link: a word to search for, behind the first cell.
+        page: the name of a template whose own page is behind the first cell.
+        actions: what can be done about it.
+    """
+
+    cells: Sequence[str]
+    id: str = ""
+    link: str | None = None
+    page: str | None = None
+    actions: Sequence[Action] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """What a page shows.
+
+    Attributes:
+        title: its heading.
+        columns: the headings of the columns.
+        rows: the lines.
+        empty: what it says without lines.
+        notes: what is said below.
+        bars: columns whose cell is also drawn, from 0 to 1 of the width: column → share of each line.
+    """
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Row]
+    empty: str
+    notes: Sequence[str] = ()
+    bars: Mapping[int, Sequence[float]] = field(default_factory=dict)
+
+    @property
+    def acts(self) -> bool:
+        """Whether any line has an action."""
+        return any(row.actions for row in self.rows)
+
+
+def content(conn: Connection, here: Services) -> Listing:
+    """Return the templates, with what became of what was said with them."""
+    today = datetime.now(UTC).astimezone(here.settings.day_zone).date()
+    since = today - timedelta(days=_DAYS - 1)
+    told = figures.report(conn, by=figures.Dimension.TEMPLATE, since=since, until=today, prices=here.channels.prices)
+    rows = []
+    for one in template_store.names(conn)[:_MOST]:
+        own = told.lines.get(one.name, figures.Figures())
+        cells = [one.name, ", ".join(one.locales), f"{one.version} of {_day(one.updated_at)}", _many(own.accepted)]
+        cells += [_percent(own.fell_back_rate), _percent(own.response_rate), _money(own.cost)]
+        rows.append(Row(cells, page=one.name))
+    columns = ("Template", "Languages", "Version", f"Accepted in {_DAYS} days", "Fell back", "Clicked", "Cost")
+    note = "A template's own page shows its delay curve. Templates are changed by knocktwice apply."
+    return Listing("Content", columns, rows, "No template is stored: knocktwice apply stores them.", [note])
+
+
+def template(conn: Connection, name: str) -> Listing:
+    """Return the delay curve of a template."""
+    title, columns = f"How long {name} should wait", ("Delay", "SMS", "Answered later")
+    try:
+        found = delay_curve.advise(conn, name)
+    except delay_curve.TooLittleHistory as error:
+        return Listing(title, columns, [], str(error))
+    best = found.suggested
+    rows = [
+        Row([_span(p.after) + (" (suggested)" if p.after == best else ""), _many(p.sms), _many(p.confirmed_later)])
+        for p in found.curve
+    ]
+    most = max((p.sms for p in found.curve), default=0) or 1
+    answered = f"Of the latest {_many(found.pushes)} pushes {_many(found.confirmed)} were answered"
+    notes = [
+        f"{answered} ({found.when}). Delays of more than {_span(found.horizon)} cannot be judged.",
+        "SMS: how many would have gone out. Answered later: how many of these nobody would have needed.",
+        "Others would have been decided otherwise: knocktwice whatif counts them.",
+    ]
+    return Listing(title, columns, rows, "", notes, {1: [p.sms / most for p in found.curve]})
+
+
+def saved_segments(conn: Connection, _: Services) -> Listing:
+    """Return the saved groups of people."""
+    rows = [
+        Row([one.name, one.description or "-", json.dumps(dump(one.filter), ensure_ascii=False), _day(one.updated_at)])
+        for one in segments.list_all(conn)[:_MOST]
+    ]
+    note = "knocktwice segment count says how many people are in one."
+    return Listing("Segments", ("Segment", "What it is", "Filter", "Changed"), rows, "No segment is saved.", [note])
+
+
+def receipts(conn: Connection, here: Services) -> Listing:
+    """Return which kinds of devices report their pushes."""
+    kinds = receipt_health.examine(conn, here.settings)[:_MOST]
+    rows = [
+        Row(
+            [
+                f"{one.platform} {one.app_version}".strip(),
+                _many(one.pushes),
+                _many(one.delivered),
+                _percent(one.share),
+                "never reports" if one.silent else "",
+            ]
+        )
+        for one in kinds
+    ]
+    policy = f"Who never reports is treated as KNOCKTWICE_UNCONFIRMED_POLICY={here.settings.unconfirmed_policy} says."
+    columns = ("Device", "Pushes in 7 days", "Reported as delivered", "Ever confirmed", "")
+    return Listing("Receipts", columns, rows, "No push has been counted yet.", [policy], {3: [k.share for k in kinds]})
+
+
+def providers(_: Connection, here: Services) -> Listing:
+    """Return what the providers answered in the last minutes."""
+    title, columns = "Providers", ("Provider", "Answer", "Code", "Messages")
+    try:
+        answers, troubles = totals.answers(here.redis, _MINUTES), here.troubles.current()
+    except RedisError:
+        return Listing(title, columns, [], "Redis, which counts the answers, does not answer.")
+    ordered = sorted(answers.items(), key=lambda one: (one[0][0], -one[1]))
+    rows = [Row([provider, outcome, code, _many(int(n))]) for (provider, outcome, code), n in ordered[:_MOST]]
+    notes = [f"{one.provider} is in trouble: {one.reason}" for one in troubles]
+    return Listing(title, columns, rows, f"No provider was asked in the last {_MINUTES} minutes.", notes)
+
+
+def hooks(conn: Connection, _: Services) -> Listing:
+    """Return who is told by webhooks."""
+    rows = []
+    for one in endpoints.list_all(conn):
+        state = "fine"
+        if one.disabled_at is not None:
+            state = f"disabled: {one.disabled_reason}"
+        elif one.failing_since is not None:
+            state = f"failing since {_moment(one.failing_since)}: {one.last_error}"
+        again = [Action("enable", "Send again")] if one.disabled_at is not None else []
+        rows.append(Row([one.url, ", ".join(one.events) or "all", state, _many(one.waiting)], id=one.id, actions=again))
+    return Listing("Webhooks", ("Address", "Events", "State", "Wait"), rows, "No endpoint is set.")
+
+
+def parked(conn: Connection, _: Services) -> Listing:
+    """Return the messages that nobody could process."""
+    actions = [Action("replay", "Try again"), Action("drop", "Forget", "It is gone for good.")]
+    rows = [
+        Row([str(one.id), _moment(one.at), one.task or "-", one.kind], id=str(one.id), actions=actions)
+        for one in dead_letters.page(conn, limit=_MOST)
+    ]
+    note = "knocktwice dead show says what a message holds. What is done already is not done twice."
+    columns = ("Number", "Parked", "Task", "Why")
+    return Listing("Parked messages", columns, rows, "None: every message could be processed.", [note])
+
+
+def unknown_steps(conn: Connection, here: Services) -> Listing:
+    """Return the messages that may or may not have gone out."""
+    rows = []
+    wanted = unknown.Wanted(since=datetime.now(UTC) - _UNKNOWN)
+    for one in unknown.page(conn, wanted, unknown.START)[:_MOST]:
+        actions = [Action("close", "Take as settled")]
+        if one.last and one.number is not None:
+            listable = here.channels.provider(one.channel, one.provider).listable
+            ask = None if listable else "The provider has no list, so the person may get it twice."
+            actions.insert(0, Action("send", "Look, and send" if listable else "Send again", ask))
+        cells = [one.notification_id, _moment(one.ended_at), f"{one.channel} by {one.provider}", mask(one.number or "")]
+        about = f"{one.notification_id}/{one.step}"
+        rows.append(Row([*cells, one.reason or "-"], id=about, link=one.notification_id, actions=actions))
+    note = f"Of the last {_UNKNOWN.days} days. knocktwice unknown finds older ones, and takes many at once."
+    columns = ("Notification", "Given up", "By", "Number", "Why")
+    return Listing("Unknown outcome", columns, rows, "None: every outcome is known.", [note])
+
+
+def worth(conn: Connection, here: Services) -> Listing:
+    """Return what the SMS are worth, as the holdout says."""
+    found = evidence.compare(conn, _HOLDOUT, _WITHIN)
+    rows = [
+        Row(
+            [
+                arm.replace("_", " "),
+                _many(own.notifications),
+                _many(own.answered),
+                _percent(own.share),
+                _many(own.parts),
+            ]
+        )
+        for arm, own in found.groups.items()
+        if own.notifications
+    ]
+    set_ = here.settings
+    notes = [
+        f"Held out now: {_percent(set_.holdout_share)} of the due fallbacks; waiting longer: {_percent(set_.probe_share)}."
+    ]
+    if found.uplift is not None:
+        points = [f"{100 * n:.1f}" for n in (found.uplift.value, found.uplift.low, found.uplift.high)]
+        notes.insert(0, f"With the SMS {points[0]} more of 100 answer ({points[1]} to {points[2]} with 95 %).")
+    columns = ("Group", "Notifications", "Answered within a day", "Share", "SMS parts")
+    return Listing(
+        "What the SMS are worth", columns, rows, "Nothing is held out: KNOCKTWICE_HOLDOUT_SHARE does it.", notes
+    )
+
+
+#: The pages by the name in their address, with the words of the menu.
+PAGES: Mapping[str, tuple[str, Callable[[Connection, Services], Listing]]] = {
+    "content": ("Content", content),
+    "segments": ("Segments", saved_segments),
+    "receipts": ("Receipts", receipts),
+    "providers": ("Providers", providers),
+    "webhooks": ("Webhooks", hooks),
+    "parked": ("Parked", parked),
+    "unknown": ("Unknown", unknown_steps),
+    "worth": ("Worth", worth),
+}
+
+
+def _many(count: int) -> str:
+    return f"{count:,}"
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.1f} %"
+
+
+def _money(amount: object) -> str:
+    return "-" if amount is None else f"{amount:,.2f}"
+
+
+def _day(at: datetime) -> str:
+    return f"{at:%Y-%m-%d}"
+
+
+def _moment(at: datetime) -> str:
+    return f"{at:%m-%d %H:%M:%S}"
+
+
+def _span(of: timedelta) -> str:
+    seconds = int(of.total_seconds())
+    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds / size:g} {unit}"
+    return f"{seconds} s"
