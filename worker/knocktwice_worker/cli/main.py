@@ -108,7 +108,10 @@ PANELS = {
         Entry("exporter", "Serve the series for Prometheus at /metrics until Ctrl-C.", "exporter", "exporter"),
         Entry("migrate", "Bring the database schema up to date.", "local", "migrate"),
     ),
-    "Move in": (Entry("tpns", "Push payloads of Tencent Push Notification Service.", "tpns"),),
+    "Move in": (
+        Entry("import", "People, devices and numbers from other products' exports.", "importing"),
+        Entry("tpns", "Push payloads of Tencent Push Notification Service.", "tpns"),
+    ),
 }
 
 app = typer.Typer(

@@ -48,8 +48,13 @@ def number(user: str) -> str:
     return str(uuid5(_SPACE, f"number:{user}"))
 
 
-def stranger(seed: str) -> str:
+def stranger_with(token: str, *, sms: bool) -> str:
     """Return the id here of a person without an external id, of whom only a token or a number is known."""
+    return stranger(f"{sms} {token}")
+
+
+def stranger(seed: str) -> str:
+    """Return the id here of a person of whom nothing but this is known."""
     return f"{ANONYMOUS}{uuid5(_SPACE, f'stranger:{seed}')}"
 
 

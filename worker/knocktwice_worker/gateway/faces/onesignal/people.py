@@ -236,13 +236,12 @@ def _owner(services: Services, identity: Mapping[str, str], given: list[Json]) -
             found = aliases.find(conn, names.label(label), [value]).get(value)
             if found is not None:
                 return found.user
-    seeds = [
-        f"{one.get('type') == subscriptions.SMS} {one['token']}" for one in given if isinstance(one.get("token"), str)
-    ]
-    seeds += [f"{label} {value}" for label, value in sorted(identity.items())]
-    if not seeds:
+    for one in given:
+        if isinstance(one.get("token"), str):
+            return names.stranger_with(one["token"], sms=one.get("type") == subscriptions.SMS)
+    if not identity:
         raise InvalidMessage("identity", "or subscriptions must say who it is")
-    return names.stranger(seeds[0])
+    return names.stranger(" ".join(min(identity.items())))
 
 
 def claim(changes: Changes, user: str, identity: Mapping[str, str]) -> None:

@@ -58,7 +58,7 @@ async def create(request: Request) -> Response:
     token, type_ = body.get("identifier"), subscriptions.DEVICE_TYPES[kind]
     if not isinstance(token, str) or not token.strip():
         raise InvalidMessage("identifier", "must be the token of a device, or a phone number")
-    user = _external(body) or names.stranger(f"{type_ == subscriptions.SMS} {token}")
+    user = _external(body) or names.stranger_with(token, sms=type_ == subscriptions.SMS)
     changes = Changes(aliases=[names.of_person(user)])
     changes.warn(body, _COSMETIC, "")
     given = {

@@ -1,0 +1,240 @@
+"""OneSignal's CSV export of users: what each row says of a person here.
+
+The columns are those of https://documentation.onesignal.com/reference/csv-export: a row is a subscription, with the tags
+of its person. What a row says counts from the time at which its person was last active, so whatever the application has
+said since then stays, and a file that is read twice changes nothing the second time.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+import re
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from knocktwice_shared.errors import InvalidMessage
+from knocktwice_worker.audience.aliases import Alias
+from knocktwice_worker.gateway.faces.onesignal import languages, names, subscriptions, tags
+from knocktwice_worker.notation import time_zones
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from pathlib import Path
+    from typing import IO
+
+Json = dict[str, Any]
+
+#: The columns without which a file is no export of OneSignal's.
+_NEEDED = ("id", "identifier", "device_type")
+_EXTERNAL = ("external_user_id", "external_id")
+_E_MAIL = 11
+#: Longest field, in characters.
+_FIELD_LIMIT = 1_048_576
+_TIME = re.compile(r"(\d{4}-\d{2}-\d{2})[ T](\d{2}:\d{2}:\d{2})(?:\.\d+)?(?: ?UTC|Z|\+00:?00)?", re.ASCII)
+_TRUE, _FALSE = ("t", "true", "1"), ("f", "false", "0", "")
+
+
+class Unfit(ValueError):
+    """A row says nothing that can be taken; the text says why and quotes nothing of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A row of a file: the line on which it ends, and its fields by column; ``None``: it cannot be read."""
+
+    line: int
+    fields: Mapping[str, str] | None
+    problem: str = ""
+
+
+@dataclass(slots=True)
+class Said:
+    """What a row says.
+
+    Attributes:
+        user: the person.
+        at: since when it counts.
+        about: the device, or the person whose number it is; two rows about the same are one thing here.
+        number: the number as it is written there; empty for a device.
+        changes: of the audience, as our own routes take them.
+        aliases: OneSignal's ids of it.
+        problem: why nothing but the person is taken; empty: all is.
+    """
+
+    user: str
+    at: datetime
+    about: str
+    number: str = ""
+    changes: list[Json] = field(default_factory=list)
+    aliases: list[Alias] = field(default_factory=list)
+    problem: str = ""
+
+
+@contextmanager
+def rows(path: Path) -> Iterator[Iterator[Row]]:
+    """Yield the rows of a file, which may be packed with gzip as OneSignal packs it. Nothing of it is kept.
+
+    Raises:
+        InvalidMessage: the file cannot be read, or is no such export.
+    """
+    csv.field_size_limit(_FIELD_LIMIT)
+    try:
+        # Bytes that are no UTF-8 spoil their own row only.
+        read: Callable[..., IO[str]] = gzip.open if path.suffix == ".gz" else open
+        with read(path, "rt", encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+            yield _rows(file)
+    except (OSError, EOFError) as error:
+        raise InvalidMessage("file", f"cannot be read: {getattr(error, 'strerror', None) or error}") from None
+
+
+def _rows(file: IO[str]) -> Iterator[Row]:
+    reader = csv.reader(file)
+    columns = [name.strip().lower() for name in next(reader, [])]
+    lacking = [name for name in _NEEDED if name not in columns]
+    if lacking:
+        raise InvalidMessage("file", f"is no export of OneSignal's users: it has no column {lacking[0]}")
+    while True:
+        try:
+            row = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            yield Row(reader.line_num, None, f"cannot be read as CSV: {error}")
+            continue
+        yield _row(reader.line_num, columns, row)
+
+
+def _row(line: int, columns: Sequence[str], row: Sequence[str]) -> Row:
+    if len(row) != len(columns):
+        return Row(line, None, f"has {len(row)} fields, and the first line has {len(columns)}")
+    if any("\0" in one or (not one.isascii() and any("\ud800" <= char <= "\udfff" for char in one)) for one in row):
+        return Row(line, None, "is not UTF-8 text")
+    return Row(line, dict(zip(columns, (one.strip() for one in row), strict=True)))
+
+
+def read(row: Row, now: datetime) -> Said:
+    """Return what a row says.
+
+    Args:
+        now: when it counts from, if it does not say when its person was last active.
+
+    Raises:
+        Unfit: it says nothing that can be taken.
+    """
+    fields = row.fields
+    if fields is None:
+        raise Unfit(row.problem)
+    kind, token = _kind(fields.get("device_type", "")), fields.get("identifier", "")
+    if not token:
+        raise Unfit("identifier: is empty")
+    sms = kind == subscriptions.SMS
+    external = next((fields[name] for name in _EXTERNAL if fields.get(name)), "")
+    if len(external) > 200:
+        raise Unfit("external_user_id: is longer than 200 characters")
+    user = external or names.stranger_with(token, sms=sms)
+    at, on = min(_at(fields, now), now), _enabled(fields)
+    said = Said(user, at, about=f"number of {user}" if sms else f"device {token}", number=token if sms else "")
+    described = _described(fields, user, own=sms)
+    said.aliases.append(names.of_person(user))
+    old = fields.get("id", "")
+    if sms:
+        said.changes.append({"change": "bind_phone", "user": user, "phone": token})
+        if on is False:
+            said.changes.append({"change": "opt_out", "phone": token, "source": "onesignal export"})
+        said.aliases += [names.of_number(user), *([Alias(names.SUBSCRIPTION, old, user)] if old else [])]
+    else:
+        _device(said, fields, user, token, subscriptions.PLATFORMS[kind], on=on)
+        if not said.problem:
+            said.aliases += [
+                names.of_device(user, token),
+                *([Alias(names.SUBSCRIPTION, old, user, token)] if old else []),
+            ]
+    said.changes += described
+    if said.problem and (not external or not described):
+        raise Unfit(said.problem)
+    said.changes = [{**change, "at": at.isoformat()} for change in said.changes]
+    return said
+
+
+def _device(said: Said, fields: Mapping[str, str], user: str, token: str, platform: str, *, on: bool | None) -> None:
+    if fields.get("invalid_identifier", "").lower() in _TRUE:
+        said.problem = "invalid_identifier: the app was removed, or the token has lapsed"
+        return
+    given = {"game_version": fields.get("game_version") or None, "locale": _locale(fields), "time_zone": _zone(fields)}
+    try:
+        said.changes.append(subscriptions.register(user, token, given, "", platform=platform, on=on))
+    except InvalidMessage as error:
+        said.problem = f"identifier: {error.problem}"
+
+
+def _kind(text: str) -> str:
+    number = int(text) if text.isascii() and text.isdigit() and len(text) < 4 else -1
+    if number == _E_MAIL:
+        raise Unfit("device_type: is an e-mail address, which is not served here")
+    if number not in subscriptions.DEVICE_TYPES:
+        raise Unfit("device_type: is a kind of device that is not served here")
+    return subscriptions.DEVICE_TYPES[number]
+
+
+def _enabled(fields: Mapping[str, str]) -> bool | None:
+    text = fields.get("notification_types", "")
+    if not text:
+        return None
+    if not re.fullmatch(r"-?[0-9]{1,6}", text, re.ASCII):
+        raise Unfit("notification_types: is no whole number")
+    return int(text) > 0
+
+
+def _at(fields: Mapping[str, str], now: datetime) -> datetime:
+    for name in ("last_active", "created_at"):
+        text = fields.get(name, "")
+        if not text:
+            continue
+        if re.fullmatch(r"[0-9]{9,10}", text, re.ASCII):
+            return datetime.fromtimestamp(int(text), UTC)
+        found = _TIME.fullmatch(text)
+        try:
+            if found is None:
+                raise ValueError
+            return datetime.fromisoformat(f"{found[1]}T{found[2]}").replace(tzinfo=UTC)
+        except ValueError:
+            raise Unfit(f"{name}: is no time like 2026-11-21 09:30:00 UTC") from None
+    return now
+
+
+def _locale(fields: Mapping[str, str]) -> str | None:
+    text = fields.get("language", "")
+    return languages.ours(text) if text else None
+
+
+def _zone(fields: Mapping[str, str]) -> str | None:
+    """Return the zone; one that nobody knows is left out, because the device matters more."""
+    zone, seconds = fields.get("timezone_id", ""), fields.get("timezone", "")
+    if not zone and re.fullmatch(r"-?[0-9]{1,5}", seconds, re.ASCII):
+        hours, minutes = divmod(abs(int(seconds)) // 60, 60)
+        zone = f"GMT{'-' if seconds.startswith('-') else '+'}{hours:02}:{minutes:02}"
+    try:
+        return time_zones.canonical(zone) if zone else None
+    except ValueError:
+        return None
+
+
+def _described(fields: Mapping[str, str], user: str, *, own: bool) -> list[Json]:
+    """Return the change that describes the person; language and zone only if the row is about no device of its own."""
+    change: Json = {}
+    text = fields.get("tags", "")
+    if text and text not in ("{}", "null"):
+        try:
+            change["tags"] = tags.read(json.loads(text), "tags")
+        except InvalidMessage as error:
+            raise Unfit(f"{error.field}: {error.problem}") from None
+        except (ValueError, RecursionError):
+            raise Unfit("tags: is no JSON") from None
+    if own:
+        about = {"locale": _locale(fields), "time_zone": _zone(fields)}
+        change |= {name: value for name, value in about.items() if value is not None}
+    return [{"change": "set_tags", "user": user, "tags": {}, **change}] if change else []
