@@ -74,15 +74,19 @@ end
 local answer = {}
 for i = 1, (#KEYS - 2) / 2 do
   local content, day, id = KEYS[2 * i + 1], KEYS[2 * i + 2], ARGV[8 + 5 * i]
+  local seeded = false
   for known in string.gmatch(ARGV[9 + 5 * i], '[^,]+') do
     redis.call('SADD', day, known)
-    redis.call('EXPIRE', day, ttl)
+    seeded = true
   end
   local holder = redis.call('GET', content)
   if not holder and ARGV[10 + 5 * i] ~= '' then
     holder = ARGV[10 + 5 * i]
   end
   local count = redis.call('SCARD', day)
+  if seeded then
+    redis.call('EXPIRE', day, ttl)
+  end
   if hold_ms > 0 and holder and holder ~= id then
     answer[#answer + 1] = 'duplicate'
   elseif per_day > 0 and count >= per_day and redis.call('SISMEMBER', day, id) == 0 then
@@ -90,8 +94,12 @@ for i = 1, (#KEYS - 2) / 2 do
   elseif not spend(id, ARGV[12 + 5 * i], tonumber(ARGV[11 + 5 * i]), false) then
     answer[#answer + 1] = 'exhausted'
   else
-    count = count + redis.call('SADD', day, id)
-    redis.call('EXPIRE', day, ttl)
+    local added = redis.call('SADD', day, id)
+    if count == 0 then
+      -- The key is new, and its name has the day: it need not live longer when more is counted.
+      redis.call('EXPIRE', day, ttl)
+    end
+    count = count + added
     if hold_ms > 0 then
       redis.call('SET', content, id, 'PX', hold_ms)
     end

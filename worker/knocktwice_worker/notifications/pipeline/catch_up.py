@@ -59,7 +59,10 @@ end
 if out[1] == '' then return out end
 for a = 2, #ARGV do
   local subject = ARGV[a]
-  local members = redis.call('ZRANGEBYLEX', KEYS[2], '[' .. subject .. '\\n', '(' .. subject .. '\\v')
+  local members = {}
+  if string.find(out[1], string.sub(subject, 1, 1), 1, true) then
+    members = redis.call('ZRANGEBYLEX', KEYS[2], '[' .. subject .. '\\n', '(' .. subject .. '\\v')
+  end
   for _, member in ipairs(members) do
     local id = string.sub(member, #subject + 2)
     local entry = redis.call('HGET', KEYS[1], id)
