@@ -190,6 +190,17 @@ def test_a_price_that_comes_after_the_last_status_is_kept(post: SentMessages) ->
     assert post.rows("SELECT count(*) FROM decisions WHERE verdict = 'delivery_report'") == [(1,)]
 
 
+def test_a_price_completes_a_report_that_still_waits_for_its_message(post: SentMessages) -> None:
+    early = [_heard(0, "delivered"), _heard(0, "delivered", price="0.0075", price_unit="USD"), _heard(0, "delivered")]
+    for one in early:
+        with post.here.engine.begin() as conn:
+            provider_reports.accept(conn, [one])
+    post.handed_over(SMS)
+    with post.here.engine.begin() as conn:
+        provider_reports.bring(conn)
+    assert [str(row[4]) for row in _states(post)] == ["0.0075"]
+
+
 @pytest.mark.parametrize("first", [True, False], ids=["the price first", "the price last"])
 def test_of_two_reports_at_once_the_one_with_the_price_is_kept(post: SentMessages, first: bool) -> None:
     post.handed_over(SMS)
