@@ -37,7 +37,7 @@ include-path = ["/v1/blasts/preflight", "/v1/audience/preview"]
 enabled = false
 
 [[operations]]
-include-path-regex = "^/v1/me/"
+include-path-regex = "^/(v1/me|gonative)/"
 headers = {{ Authorization = "Bearer {token}" }}
 """
 
@@ -82,6 +82,8 @@ def test_every_operation_is_tagged_told_and_behind_a_key_unless_it_is_public(sha
     assert {path for path in paths if path.startswith(PUBLIC)} == {
         "/healthz",
         "/readyz",
+        "/knocktwice.js",
+        "/knocktwice-worker.js",
         "/r/{token}/{kind}",
         "/l/{token}",
         "/v1/receipts",

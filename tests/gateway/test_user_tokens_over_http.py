@@ -26,20 +26,21 @@ if TYPE_CHECKING:
     import httpx
     from sqlalchemy import Row
 
+GONATIVE = "/gonative/"
 #: Every route that a key of an application opens.
 BEHIND_A_KEY = sorted(
     (method, str(getattr(route, "path", "")))
     for router in ROUTERS
     for route in router.routes
     for method in getattr(route, "methods", ())
-    if not str(getattr(route, "path", "")).startswith((*PUBLIC, OPEN))
+    if not str(getattr(route, "path", "")).startswith((*PUBLIC, OPEN, GONATIVE))
 )
 ME = sorted(
     (method, str(getattr(route, "path", "")))
     for router in ROUTERS
     for route in router.routes
     for method in getattr(route, "methods", ())
-    if str(getattr(route, "path", "")).startswith(OPEN)
+    if str(getattr(route, "path", "")).startswith((OPEN, GONATIVE))
 )
 
 

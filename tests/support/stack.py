@@ -20,10 +20,11 @@ KNOCKTWICE = [sys.executable, "-m", "knocktwice_worker.cli"]
 class Stack:
     """One ``knocktwice up`` in a home of its own."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, **environment: str) -> None:
         inherited = {k: v for k, v in os.environ.items() if not k.startswith(("KNOCKTWICE_", "TWILIO_", "GOOGLE_"))}
         self.home = home
         self.environment = {**inherited, "KNOCKTWICE_HOME": str(home), "COLUMNS": "400", "NO_COLOR": "1"}
+        self.environment |= environment
         self.flower, self.sandbox, self.gateway = free_port(), free_port(), free_port()
         self._output = home.with_suffix(".out")
         self.process = self.start()

@@ -19,7 +19,8 @@ from knocktwice_worker.gateway.problems import Problem
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
-_TOKEN = HTTPBearer(
+#: Reads the token of a request, if its header has one.
+TOKEN = HTTPBearer(
     scheme_name="userToken",
     bearerFormat="JWT",
     description="A token for one person, made by the application's backend.",
@@ -33,7 +34,7 @@ def person(scope: UserScope) -> Any:
 
 
 def _gate(scope: UserScope) -> Callable[[Request, Any], Coroutine[Any, Any, UserToken]]:
-    async def gate(request: Request, credentials: Annotated[Any, Depends(_TOKEN)]) -> UserToken:
+    async def gate(request: Request, credentials: Annotated[Any, Depends(TOKEN)]) -> UserToken:
         token = await admit_person(request, None if credentials is None else credentials.credentials, scope)
         refuse_unknown_parameters(request)
         return token

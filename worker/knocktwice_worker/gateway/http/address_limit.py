@@ -26,7 +26,7 @@ log = structlog.get_logger(__name__)
 
 _LINK, _CALLBACK = short_links.PATH, "/callbacks/"
 #: Beginnings of the paths that are counted. Probes are not: a load balancer that is refused takes the gateway for dead.
-COUNTED = (RECEIPT, "/v1/receipts", _LINK, _CALLBACK, "/v1/me/")
+COUNTED = (RECEIPT, "/v1/receipts", _LINK, _CALLBACK, "/v1/me/", "/gonative/", "/knocktwice")
 #: Bytes of a body that cost about as much as a request.
 _BYTES = 4_096
 #: A link is looked up in PostgreSQL.

@@ -11,6 +11,7 @@ from knocktwice_worker.gateway.routes import (
     callbacks,
     document,
     figures,
+    gonative,
     health,
     inbound,
     links,
@@ -20,6 +21,7 @@ from knocktwice_worker.gateway.routes import (
     opt_outs,
     people,
     receipts,
+    scripts,
     segments,
     switches,
     templates,
@@ -36,12 +38,14 @@ ROUTERS: tuple[APIRouter, ...] = (
     notifications.router,
     audience.router,
     me.router,
+    gonative.router,
     people.router,
     opt_outs.router,
     inbound.router,
     templates.router,
     segments.router,
     links.router,
+    scripts.router,
     blasts.router,
     brakes.router,
     switches.router,
@@ -53,4 +57,4 @@ ROUTERS: tuple[APIRouter, ...] = (
 )
 
 #: Beginnings of the paths that answer without a key.
-PUBLIC = ("/healthz", "/readyz", "/r/", "/l/", "/v1/receipts", "/callbacks/")
+PUBLIC = ("/healthz", "/readyz", "/r/", "/l/", "/v1/receipts", "/callbacks/", "/knocktwice")

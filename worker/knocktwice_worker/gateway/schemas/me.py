@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from knocktwice_shared.messages import Platform
 from knocktwice_shared.user_tokens import LIFETIME, LIFETIME_LIMIT, UserScope
 from knocktwice_worker.gateway.schemas.fields import Body, Registration, TagValue, text_of
+from knocktwice_worker.gateway.schemas.saved import Queued
 
 #: The tag that says whether a person's notifications are on, as it was reported last.
 SUBSCRIBED = "subscribed_to_push"
@@ -56,3 +57,44 @@ class OwnTags(Body):
     model_config = ConfigDict(json_schema_extra={"example": {"tags": {SUBSCRIBED: True}}})
 
     tags: dict[Annotated[str, text_of(64)], TagValue]
+
+
+class AppForm(BaseModel):
+    """What an app of GoNative posts. It has more fields, which are not used."""
+
+    model_config = ConfigDict(
+        extra="allow",
+        json_schema_extra={
+            "example": {
+                "oneSignalUserId": "b2f7f966-d8cc-11e4-bed1-df8f05be55ba",
+                "oneSignalPushToken": "registration-of-this-phone",
+                "oneSignalSubscribed": True,
+                "platform": "android",
+                "appVersion": "1.0.0",
+                "language": "en",
+                "timeZone": "America/New_York",
+            }
+        },
+    )
+
+    oneSignalPushToken: Any = Field(None, description="FCM's registration token.")  # noqa: N815
+    oneSignalSubscribed: Any = Field(None, description="Whether notifications are on.")  # noqa: N815
+    platform: Any = Field(None, description="`android` or `ios`.")
+    language: Any = None
+    timeZone: Any = Field(None, description="IANA name.")  # noqa: N815
+    appVersion: Any = None  # noqa: N815
+    customData_knocktwice_token: Any = Field(None, description="The user token, if no header and no cookie has it.")  # noqa: N815
+
+
+class NotUsed(BaseModel):
+    """A field that cannot be used."""
+
+    field: str
+    detail: str = Field(description="Why.")
+
+
+class AppRegistered(Queued):
+    """The broker has what could be used."""
+
+    registered: bool = Field(description="Whether a device was registered.")
+    not_used: list[NotUsed]
