@@ -15,7 +15,7 @@ from support.system import System, eventually
 from support.tencent_sample import FIRST, SAMPLE, SECOND
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from support.clock import Clock
@@ -67,3 +67,67 @@ def test_tencents_four_steps_end_with_an_sms_to_whom_the_push_did_not_reach(
     eventually(lambda: ours.get(f"/v1/notifications/{ana}").json()["state"] == "texted", why=installation.logs)
     (text,) = sandbox.texts()
     assert (text.to, text.body) == ("+16505550140", "[signe_name] Your order param1 arrives at param2.")
+
+
+def test_pushwooshs_six_steps_end_with_an_sms_and_its_statistics(
+    installation: System, gateway: str, ours: httpx.Client, key: str, clock: Clock
+) -> None:
+    sandbox = installation.sandbox
+
+    def call(method: str, **inside: object) -> Any:
+        body = {"request": {"application": "AAAAA-BBBBB", "auth": key, **inside}}
+        told = httpx.post(f"{gateway}/pushwoosh/json/1.3/{method}", json=body, timeout=30).json()
+        assert told["status_message"] == "OK", told
+        return told["response"]
+
+    def send(**message: object) -> tuple[str, str]:
+        response = call("createMessage", notifications=[{"send_date": "now", **message}])
+        ((id_,),) = [one["ids"] for one in response["knocktwice"]]
+        return response["Messages"][0], id_
+
+    def told(id_: str) -> dict[str, Any]:
+        found: dict[str, Any] = ours.get(f"/v1/notifications/{id_}").json()
+        return found
+
+    # 1. Associate the customer's number with a user, and the phone that takes pushes.
+    call("registerDevice", hwid="+16505550150", device_type=18, userId="cleo")
+    call("registerDevice", hwid="phone-of-cleo", push_token="silent-cleo", device_type=3, userId="cleo", language="de")
+    # 2. A preset that is used for pushes and SMS, with dynamic content.
+    contents = {
+        "en": {"push": {"title": "Order", "body": "Hi {{ name }}, your order is on its way."}},
+        "de": {"push": {"title": "Bestellung", "body": "Hallo {{ name }}, deine Bestellung kommt."}},
+    }
+    template = {"default_locale": "en", "contents": contents}
+    assert ours.put("/v1/templates/AAAAA-11111", json=template).status_code == 200
+    # 3. An SMS to her number, whose text is 4. the preset's, filled in.
+    preset = {"preset": "AAAAA-11111", "dynamic_content_placeholders": {"name": "Cleo"}}
+    _, alone = send(content="", devices=["+16505550150"], platforms=[18], **preset)
+    eventually(lambda: told(alone).get("state") == "texted", why=installation.logs)
+    (text,) = sandbox.texts("+16505550150")
+    assert text.body == "Hallo Cleo, deine Bestellung kommt."
+    # 5. Split by whether it is delivered, and the waiting time: a push first, the SMS if nothing is reported in an hour.
+    split = {"sms": {"when": "not_delivered", "after_s": 3600, "text": "Your order is on its way."}}
+    code, id_ = send(content="On its way", devices=["phone-of-cleo"], knocktwice=split)
+    eventually(lambda: sandbox.pushes("silent-cleo"), why=installation.logs)
+    eventually(lambda: len(told(id_).get("steps", ())) == 2, why=installation.logs)
+    assert len(sandbox.texts("+16505550150")) == 1
+    clock.advance(timedelta(hours=1))
+    eventually(lambda: told(id_).get("state") == "texted", why=installation.logs)
+    assert [one.body for one in sandbox.texts("+16505550150")][1:] == ["Your order is on its way."]
+    # 6. Across her devices, by her user id; and the message history.
+    _, everywhere = send(content="Thank you", users=["cleo"])
+    eventually(lambda: told(everywhere).get("state") == "pushed", why=installation.logs)
+    results = eventually(
+        lambda: seen if (seen := _results(call, code))["channels"].get("sms", {}).get("delivery") else {},
+        why=installation.logs,
+    )
+    assert results["channels"] == {"push": {"send": 1}, "sms": {"send": 1, "delivery": 1}}
+    assert {(row["action"], row["count"]) for row in results["rows"]} >= {("delivery", 1)}
+    assert call("getMessageDetails", message=code)["message"]["status"] == "done"
+
+
+def _results(call: Callable[..., Any], code: str) -> dict[str, Any]:
+    request_id = call("getMsgStats", message=code)["request_id"]
+    found = call("getResults", request_id=request_id)
+    assert found["formatter"] == "hourly"
+    return {"rows": found["rows"], **found["knocktwice"]}

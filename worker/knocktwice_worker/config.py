@@ -507,6 +507,11 @@ class Settings(BaseSettings):
     tpns_signature: Literal["[]", "【】", ""] = Field(
         "[]", description="How sms_sign_name stands before an SMS of Tencent's: [], 【】 or, empty, not at all."
     )
+    pushwoosh_title: str = Field(
+        "New message",
+        min_length=1,
+        description="The title of a push of Pushwoosh's that has none; often the app's name.",
+    )
     gateway_metrics_from: frozenset[Network] = Field(
         frozenset(),
         description='Who may read /metrics without a key, like ["10.1.0.0/16"]; everybody else needs a key for admin.',

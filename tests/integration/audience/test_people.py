@@ -18,6 +18,7 @@ from alembic.config import Config
 from knocktwice_shared.errors import InvalidMessage
 from knocktwice_shared.messages import ConsentSet, DeviceRegistered, PhoneBound, Receipt, ReceiptEvent, TagsSet
 from knocktwice_worker import tasks
+from knocktwice_worker.audience import hwids
 from knocktwice_worker.audience import people as audience
 from knocktwice_worker.database import migrations
 from knocktwice_worker.notifications import store
@@ -296,6 +297,19 @@ def test_a_device_not_seen_for_the_set_time_is_forgotten(people: People, clock: 
     clock.advance(timedelta(minutes=2))
     _forget(people)
     assert _registrations(people) == ["young"]
+
+
+def test_the_name_of_a_device_is_forgotten_a_day_after_its_device(people: People, clock: Clock) -> None:
+    people.apply(DeviceRegistered("ada", "there", AT))
+    clock.set(AT)
+    with people.engine.begin() as conn:
+        for name, registration in (("kept", "there"), ("lost", "gone")):
+            hwids.name(conn, name, user="ada", registration=registration)
+    for hours, left in ((23, {"kept", "lost"}), (25, {"kept"})):
+        clock.set(AT + timedelta(hours=hours))
+        _forget(people)
+        with people.engine.begin() as conn:
+            assert set(hwids.find(conn, ["kept", "lost"])) == left
 
 
 def test_zero_keeps_every_device(people: People, clock: Clock) -> None:

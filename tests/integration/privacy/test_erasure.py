@@ -23,7 +23,7 @@ from knocktwice_shared.messages import (
     parse_blast,
 )
 from knocktwice_shared.names import key_name
-from knocktwice_worker.audience import inbound_texts, opt_outs
+from knocktwice_worker.audience import hwids, inbound_texts, opt_outs
 from knocktwice_worker.audience import people as audience
 from knocktwice_worker.audience.inbound_texts import InboundText
 from knocktwice_worker.audience.opt_out_words import Wish
@@ -164,6 +164,9 @@ def _live(town: Town) -> None:
 
 def test_nothing_is_left_by_which_one_could_tell_who_it_was(town: Town) -> None:
     _live(town)
+    with town.here.engine.begin() as conn:
+        hwids.name(conn, "phone-Lovelace", user=ADA, registration="silent-reg-ADA")
+        hwids.name(conn, "phone-Babbage", user=BOB, registration="silent-bob")
     assert len(town.traces()) > 12
     before = town.states()
     assert town.here.redis.exists(key_name("key-Lovelace"))
@@ -171,6 +174,7 @@ def test_nothing_is_left_by_which_one_could_tell_who_it_was(town: Town) -> None:
     assert town.traces() == []
     assert not town.here.redis.exists(key_name("key-Lovelace"))
     assert sum(town.states().values()) == sum(before.values()) == 6
+    assert town.rows("SELECT hwid FROM hwids") == [("phone-Babbage",)]
     assert town.rows("SELECT count(*) FROM attempts") == [(9,)]
     assert town.rows("SELECT count(*) FROM dead_letters") == [(3,)]
     assert town.rows("SELECT count(*) FROM dead_letters WHERE payload LIKE '%user-BOB%'") == [(2,)]

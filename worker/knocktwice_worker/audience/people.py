@@ -25,6 +25,7 @@ from knocktwice_shared.messages import (
     TagsSet,
     UserErased,
 )
+from knocktwice_worker.audience import hwids
 from knocktwice_worker.content import locales
 from knocktwice_worker.database.bulk import rows
 from knocktwice_worker.notation import phone_numbers, time_zones
@@ -71,7 +72,8 @@ def forget(conn: Connection, stale: timedelta) -> int:
     """
     removed = sum(conn.execute(statement).rowcount for statement in _FORGET)
     removed += conn.execute(_FORGET_ERASED, {"trace": TRACE}).rowcount
-    return removed + (conn.execute(_FORGET_STALE, {"stale": stale}).rowcount if stale else 0)
+    removed += conn.execute(_FORGET_STALE, {"stale": stale}).rowcount if stale else 0
+    return removed + hwids.forget_unused(conn)
 
 
 # At most once a day for each device, and never waiting for a transaction that holds its row: another receipt will come.

@@ -219,6 +219,23 @@ channel_opt_outs = Table(
     comment="Numbers that must not be texted over one channel.",
 )
 
+hwids = Table(
+    "hwids",
+    metadata,
+    Column("hwid", Text, primary_key=True, comment="The name, unique among all installations."),
+    Column(
+        "registration",
+        Text,
+        nullable=False,
+        comment="FCM's address of the installation. Its device may be written later, or be gone.",
+    ),
+    Column("user_id", Text, nullable=False, comment="Whose it is. The person may be written later, or be gone."),
+    _time("changed_at", "When the app said so last.", required=True),
+    # serves: erasing a person
+    Index("hwids_user_id_idx", "user_id"),
+    comment="Names that another product's apps give their installations: whose devices they are.",
+)
+
 untextable = Table(
     "untextable",
     metadata,

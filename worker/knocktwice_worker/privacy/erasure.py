@@ -14,7 +14,7 @@ import structlog
 from sqlalchemy import Connection, text
 
 from knocktwice_shared.messages import UserErased
-from knocktwice_worker.audience import aliases, inbound_texts, opt_out_log, opt_outs, untextable
+from knocktwice_worker.audience import aliases, hwids, inbound_texts, opt_out_log, opt_outs, untextable
 from knocktwice_worker.audience.erased import REFRESH
 from knocktwice_worker.blasts import forgetting
 from knocktwice_worker.lifecycle import Refusal
@@ -262,6 +262,7 @@ _FORGET = (
 def _forget_person(conn: Connection, user: str, until: datetime) -> None:
     conn.execute(_LOCK_PERSON, {"user": user})
     aliases.forget_user(conn, user, until)
+    hwids.forget_user(conn, user, until)
     for statement in _FORGET:
         conn.execute(statement, {"user": user, "until": until})
 
@@ -269,7 +270,10 @@ def _forget_person(conn: Connection, user: str, until: datetime) -> None:
 _LEFT = text("""
 SELECT
   (SELECT count(*) FROM users WHERE id = :user) AS users,
-  (SELECT count(*) FROM devices WHERE user_id = :user OR left_user = :user) AS devices,
+  (
+    (SELECT count(*) FROM devices WHERE user_id = :user OR left_user = :user)
+    + (SELECT count(*) FROM hwids WHERE user_id = :user)
+  ) AS devices,
   (SELECT count(*) FROM phones WHERE user_id = :user) AS phones,
   (SELECT count(*) FROM aliases WHERE user_id = :user) AS aliases,
   (

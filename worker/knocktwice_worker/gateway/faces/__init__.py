@@ -10,10 +10,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from knocktwice_worker.gateway.faces.onesignal import FACE as ONESIGNAL
+from knocktwice_worker.gateway.faces.pushwoosh import FACE as PUSHWOOSH
 from knocktwice_worker.gateway.faces.tpns import FACE as TPNS
 
 if TYPE_CHECKING:
     from knocktwice_worker.gateway.faces.face import Face
 
 #: Every face there is; one line adds one.
-FACES: tuple[Face, ...] = (ONESIGNAL, TPNS)
+FACES: tuple[Face, ...] = (ONESIGNAL, TPNS, PUSHWOOSH)

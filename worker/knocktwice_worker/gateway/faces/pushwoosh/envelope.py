@@ -1,0 +1,58 @@
+"""What Pushwoosh puts around every request and every answer, and where it puts the key."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from starlette.responses import JSONResponse
+
+from knocktwice_worker.gateway.auth.access import admit
+from knocktwice_worker.gateway.http.body import json_object, read_any
+from knocktwice_worker.gateway.problems import Problem
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+    from knocktwice_worker.gateway.auth.keys import Key, Scope
+
+#: Pushwoosh's code of every request that cannot be met.
+ARGUMENT = 210
+
+
+async def opened(request: Request, scope: Scope) -> tuple[Key, dict[str, Any]]:
+    """Return the key and the inside of a request.
+
+    The key is ``auth``, or stands behind ``Authorization: Token``, where newer clients put it.
+
+    Raises:
+        Problem: it is no JSON object with ``request`` in it, or there is no key that works.
+    """
+    body = json_object(await read_any(request))
+    inside = body.get("request")
+    if not isinstance(inside, dict):
+        raise Problem("malformed-json", 'the body must be {"request": {…}}')
+    given = inside.pop("auth", None)
+    if given is None:
+        given = request.headers.get("authorization", "").rpartition(" ")[2] or None
+    return await admit(request, given if isinstance(given, str) else None, scope), inside
+
+
+def answer(response: object) -> Response:
+    """Return the answer that a request was met."""
+    return JSONResponse({"status_code": 200, "status_message": "OK", "response": response})
+
+
+def refuse(_: Request, problem: Problem) -> Response:
+    """Return an error as Pushwoosh has it: a ``status_code``, and 200 unless the body is no request or it is our fault."""
+    told = "; ".join(map(str, problem.errors)) or problem.detail
+    if problem.kind == "malformed-json":
+        return JSONResponse({"status_code": 400, "status_message": told, "response": None}, 400)
+    if problem.status in (408, 429) or problem.status >= 500:
+        body = {"status_code": problem.status, "status_message": told, "response": None}
+        return JSONResponse(body, problem.status)
+    if problem.kind == "unauthorized":
+        told = "Account not found: auth must be a key that works; 'knocktwice key create' makes one"
+    errors = [{"field": one.field, "detail": one.problem} for one in problem.errors]
+    body = {"status_code": ARGUMENT, "status_message": told, "response": None}
+    return JSONResponse(body | {"knocktwice": {"errors": errors}} if errors else body)
