@@ -38,21 +38,49 @@ SELECT
   once.action,
   CAST(count(*) AS integer) AS messages
 FROM (
-  SELECT what.notification_id, what.step, what.channel, what.action, min(what.at) AS at
+  SELECT
+    what.notification_id,
+    what.step,
+    what.channel,
+    what.action,
+    min(what.at) AS at
   FROM (
-    SELECT d.notification_id, d.step, d.channel, 'send' AS action, d.finished_at AS at
-    FROM deliveries d JOIN wanted w ON w.id = d.notification_id
+    SELECT
+      d.notification_id,
+      d.step,
+      d.channel,
+      'send' AS action,
+      d.finished_at AS at
+    FROM deliveries d
+    JOIN wanted w ON w.id = d.notification_id
     WHERE d.state = 'sent'
     UNION ALL
-    SELECT d.notification_id, d.step, d.channel, 'error', coalesce(d.provider_status_at, d.finished_at)
-    FROM deliveries d JOIN wanted w ON w.id = d.notification_id
+    SELECT
+      d.notification_id,
+      d.step,
+      d.channel,
+      'error' AS action,
+      coalesce(d.provider_status_at, d.finished_at) AS at
+    FROM deliveries d
+    JOIN wanted w ON w.id = d.notification_id
     WHERE d.state IN ('failed', 'unknown') OR d.provider_status IN ('undelivered', 'failed')
     UNION ALL
-    SELECT d.notification_id, d.step, d.channel, 'delivery', d.provider_status_at
-    FROM deliveries d JOIN wanted w ON w.id = d.notification_id
+    SELECT
+      d.notification_id,
+      d.step,
+      d.channel,
+      'delivery' AS action,
+      d.provider_status_at AS at
+    FROM deliveries d
+    JOIN wanted w ON w.id = d.notification_id
     WHERE d.provider_status IN ('delivered', 'read')
     UNION ALL
-    SELECT d.notification_id, d.step, d.channel, CASE e.kind WHEN 'clicked' THEN 'open' ELSE 'delivery' END, e.received_at
+    SELECT
+      d.notification_id,
+      d.step,
+      d.channel,
+      CASE e.kind WHEN 'clicked' THEN 'open' ELSE 'delivery' END AS action,
+      e.received_at AS at
     FROM events e
     JOIN wanted w ON w.id = e.notification_id
     JOIN deliveries d ON d.notification_id = e.notification_id AND d.step = e.step
