@@ -65,6 +65,8 @@ _LANES = {
 _AT_ONCE = timedelta(seconds=1)
 #: How old the last look at receipts and opt-outs may be when a message leaves. A sender that stood still looks again.
 _FRESH = timedelta(seconds=2)
+#: The part of that time that a claim may take; after a longer one the inbox is looked at again.
+_OF_FRESH = 0.25
 #: The part of its lease within which a message may leave; the rest is for clocks that differ.
 _OF_LEASE = 0.8
 #: What becomes of a message that was stopped between its claim and its lock: it goes back, and ends there with the true reason.
@@ -135,12 +137,16 @@ class LaterSteps:
         """
         # From before the claim: past its lease another worker may take the message for lost, and send it.
         lease = Deadline.within(self.lease * _OF_LEASE)
+        # From before the look at the inbox: what is accepted after it is not seen any more.
+        look = Deadline.within(_FRESH)
         claim = self._claim(self._settled(ids))
         if claim is None:
             return []
-        with self.senders.begin() as conn:
-            # From before the last look: what is said after it is not seen any more.
+        unheard: set[str] = set()
+        if look.later(-_FRESH * (1 - _OF_FRESH)).over:
             look = Deadline.within(_FRESH)
+            unheard = self._pending(list(claim.chosen))
+        with self.senders.begin() as conn:
             held = store.hold(conn, list(claim.chosen), claim.at)
             pausable = [_pausable(row, (row.provider,)) for row in held]
             paused, unpaused_until = self.pauses.stopped_since(conn, pausable)
@@ -153,7 +159,7 @@ class LaterSteps:
                 if patient
                 else nullcontext(min(not_after, unpaused_until))
             ) as until:
-                outcomes = self._deliver(held, claim.useful_for, paused, until)
+                outcomes = self._deliver(held, claim.useful_for, paused | unheard, until)
             tried_for = self._tried_for(conn, held, outcomes)
             results = [
                 _result(row, outcome, self.retry_for, tried_for.get(row.notification_id, row.age))
@@ -173,18 +179,21 @@ class LaterSteps:
 
     def _settled(self, ids: Sequence[str]) -> Sequence[str]:
         """Let those wait about whom something accepted is still pending, unless they have waited long enough."""
-        try:
-            pending = self.catch_up.notifications(self.engine, ids)
-        except RedisError as error:
-            # The decision has looked, and a broker that is away has taken nothing since.
-            log.warning("the inbox is not asked again", error=type(error).__name__)
-            return ids
-        if not pending:
+        if not (pending := self._pending(ids)):
             return ids
         with self.engine.begin() as conn:
             waiting = pending - store.overdue(conn, sorted(pending), self.catch_up.patience)
             store.postpone(conn, sorted(waiting), PENDING)
         return [id_ for id_ in ids if id_ not in waiting]
+
+    def _pending(self, ids: Sequence[str]) -> set[str]:
+        """Carry out what was accepted about these notifications; return those about which something is still pending."""
+        try:
+            return self.catch_up.notifications(self.engine, ids)
+        except RedisError as error:
+            # The decision has looked, and a broker that is away has taken nothing since.
+            log.warning("the inbox is not asked again", error=type(error).__name__)
+            return set()
 
     def _claim(self, ids: Sequence[str]) -> _Claim | None:
         with self.engine.begin() as conn:
