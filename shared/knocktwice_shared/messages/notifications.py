@@ -19,6 +19,8 @@ from knocktwice_shared.messages.values import (
     AT_ONCE,
     EARLIEST,
     LATEST,
+    PERSON,
+    PERSON_FIELDS,
     SMS_CHARS_LIMIT,
     STEPS_LIMIT,
     TEMPLATE_NAME_LIMIT,
@@ -39,6 +41,10 @@ if TYPE_CHECKING:
 
 
 _PLACEHOLDER = re.compile(r"\{\{-?\s*(\w+)([^}]*)\}\}")
+
+
+#: What stands behind ``user`` where a worker fills it in.
+_OF_PERSON = re.compile(rf"\s*\.\s*({'|'.join(PERSON_FIELDS)})\b")
 
 
 #: Words that a template takes for values, not for names.
@@ -335,7 +341,7 @@ def _require_params(batch: Batch) -> None:
         name: path
         for path, text in texts.items()
         for name, filters in _PLACEHOLDER.findall(text)
-        if "default" not in filters and name not in _LITERALS
+        if "default" not in filters and name not in _LITERALS and not (name == PERSON and _OF_PERSON.match(filters))
     }
     if batch.locales:
         needed = _needed_in_all(batch, needed)

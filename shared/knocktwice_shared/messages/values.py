@@ -82,6 +82,9 @@ SILENT = "none"
 DEFAULT_SOUND = "default"
 
 
+#: What a text calls the person it is for, and the fields of it that workers know: ``{{ user.tags.city }}``.
+PERSON, PERSON_FIELDS = "user", ("id", "tags", "locale", "timezone")
+
 #: One text for everybody, or one for each language: ``{"en": "Your order", "de": "Ihre Bestellung"}``.
 Text = str | Mapping[str, str]
 

@@ -80,7 +80,10 @@ class Town:
             "id": str(uuid7()),
             # What is written for one person alone may name them.
             "content": {
-                "push": {"title": "For Lovelace" if len(people) == 1 else "For all", "body": "Dear {{ name }}"},
+                "push": {
+                    "title": "For Lovelace" if len(people) == 1 else "For all",
+                    "body": "Dear {{ user.tags.name | default: name }}",
+                },
                 "sms": {"text": "Lovelace!" if len(people) == 1 else "All!"},
             },
             "plan": [{"channel": "sms", "when": when, "after_s": after}],

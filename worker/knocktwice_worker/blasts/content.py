@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from knocktwice_shared.errors import InvalidMessage
-from knocktwice_shared.messages import Category, blast_batch, parse_batch
+from knocktwice_shared.messages import SMS_CHARS_LIMIT, Category, blast_batch, parse_batch
+from knocktwice_shared.messages.values import PERSON
 from knocktwice_worker.channels.registry import CHANNELS, wording_of
-from knocktwice_worker.content import locales, plans, resolution, template_store
+from knocktwice_worker.content import locales, personal, plans, resolution, template_store
 from knocktwice_worker.content.pushes import PushForm
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from knocktwice_worker.content.links.short_links import Tracker
     from knocktwice_worker.content.templates import Definition
 
+#: A text with as many parts as any can have.
+_LONGEST_TEXT = "\u0436" * SMS_CHARS_LIMIT
 #: A notification that is none.
 _NOBODY = str(UUID(int=0))
 
@@ -44,6 +47,17 @@ class BlastContent:
     default: str | None = None
 
     @property
+    def person(self) -> personal.Used | None:
+        """What the texts use of each person; ``None``: nothing, or the blast says it for all."""
+        return None if PERSON in self.params else self._spoken.person
+
+    @property
+    def _spoken(self) -> resolution.Spoken:
+        return resolution.Spoken(
+            {locale or None: one for locale, one in self.contents.items()}, self.plan, self.default
+        )
+
+    @property
     def pushes(self) -> bool:
         """Whether it begins with a push."""
         return any(push for push, _ in self.contents.values())
@@ -61,8 +75,12 @@ class BlastContent:
         Raises:
             InvalidMessage: a parameter is missing, or a text is too long; the field is named.
         """
+        person = self.person
         for locale, (push, sms_text) in self.contents.items():
             try:
+                if person is not None:
+                    personal.check(self._spoken.fields(locale or None), self.params, person)
+                    continue
                 if push is not None:
                     PushForm(push).fill(self.params)
                 broken = plans.problems(
@@ -75,22 +93,30 @@ class BlastContent:
                     raise
                 raise InvalidMessage(f"({locale}): {error.field}", error.problem) from None
 
-    def sizes(self, channel: str, links: Tracker | None) -> dict[str, int]:
+    def sizes(self, channel: str, links: Tracker | None, person: Mapping[str, Any] | None = None) -> dict[str, int]:
         """Return language → how much one person may get over a channel: parts, or messages where it has no parts.
 
         Args:
             channel: its name.
             links: makes links as long as real ones.
+            person: the longest values of what the texts use of a person.
         """
         own = [step for step in self.plan if step.channel == channel]
-        return {locale: sum(self._size(step, locale, links) for step in own) for locale in self.contents}
+        params = {**(person or {}), **self.params}
+        return {locale: sum(self._size(step, locale, links, params) for step in own) for locale in self.contents}
 
-    def _size(self, step: Step, locale: str, links: Tracker | None) -> int:
+    def _size(self, step: Step, locale: str, links: Tracker | None, params: Mapping[str, Any]) -> int:
         entry = CHANNELS[step.channel]
         if entry.parts is None:
             return 1
-        content, params = self.contents[locale], self.params
-        said = plans.words(plans.written(step), *content, locale or None, params, links=links, wording=entry.wording)
+        content, wording = self.contents[locale], entry.wording
+        try:
+            said = plans.words(plans.written(step), *content, locale or None, params, links=links, wording=wording)
+        except InvalidMessage:
+            if self.person is None:
+                raise
+            # The longest value makes a text that is too long to be sent; somebody may have one that just fits.
+            return entry.size(_LONGEST_TEXT)
         return entry.size(said.text)
 
 

@@ -18,6 +18,7 @@ from knocktwice_shared.errors import KnocktwiceError
 from knocktwice_shared.messages import Category
 from knocktwice_worker.blasts import people_groups, request
 from knocktwice_worker.channels.registry import CHANNELS
+from knocktwice_worker.content import personal
 from knocktwice_worker.content.links.short_links import example
 from knocktwice_worker.limits.quiet_hours import zones_of
 
@@ -170,7 +171,7 @@ def examine(
     """
     wanted = request.audience(conn, blast)
     said = request.check_content(conn, blast, settings)
-    texts = _texts(said, settings, channels)
+    texts = _texts(conn, said, settings, channels)
     found = Preflight()
     found.fallback_share, found.share_from = _share(conn, blast, share)
     now: datetime = conn.execute(text("SELECT knocktwice_now()")).scalar_one()
@@ -237,11 +238,14 @@ def _price(prices: Mapping[str, float], country: str, count: int, unpriced: set[
     return price or 0.0
 
 
-def _texts(said: BlastContent, settings: Settings, channels: Channels) -> _Texts:
+def _texts(conn: Connection, said: BlastContent, settings: Settings, channels: Channels) -> _Texts:
     links = example(settings.link_address)
+    used = said.person
+    person = {} if used is None else used.stand_in(personal.longest(conn, used))
     nothing = dict.fromkeys(said.contents, 0)
     sizes = {
-        entry.name: nothing if opened.silent else said.sizes(entry.name, links) for entry, opened in channels.all()
+        entry.name: nothing if opened.silent else said.sizes(entry.name, links, person)
+        for entry, opened in channels.all()
     }
     return _Texts(said, sizes, channels.prices)
 

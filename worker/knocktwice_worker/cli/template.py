@@ -18,7 +18,7 @@ from knocktwice_worker.cli.output import AsJson, clock, fail, out, print_json, r
 from knocktwice_worker.cli.tables import AsCsv, print_table
 from knocktwice_worker.content import template_store, templates
 from knocktwice_worker.content.links.short_links import example
-from knocktwice_worker.content.preview import Preview, preview
+from knocktwice_worker.content.preview import Preview, for_user, preview
 from knocktwice_worker.declarations import files
 from knocktwice_worker.notation import declared_yaml, durations
 from knocktwice_worker.services import services
@@ -101,7 +101,10 @@ def preview_(
     name: Name,
     param: Annotated[list[str] | None, typer.Option(help="A value as NAME=VALUE; 1=VALUE is for {1}. Repeat.")] = None,
     params: Annotated[str | None, typer.Option(help="All values as JSON, an object or a list.")] = None,
-    locale: Annotated[str | None, typer.Option(help="The recipient's language, like de-AT.")] = None,
+    user: Annotated[str | None, typer.Option(help="The person whose tags, language and zone fill it in.")] = None,
+    locale: Annotated[
+        str | None, typer.Option(help="The recipient's language, like de-AT.", show_default="that of --user")
+    ] = None,
     file: Annotated[str | None, typer.Option(help="Take the template from this file, before it is applied.")] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -110,9 +113,13 @@ def preview_(
     Example: knocktwice template preview order_ready --param courier=Ana --locale de-AT
     """
     definition = _declared(file, name) if file else _stored(name).definition
+    values = given_values(params, param or [])
+    if user is not None:
+        with reading(services()) as conn:
+            values, locale = for_user(conn, definition, user, values, locale)
     shown = preview(
         definition,
-        given_values(params, param or []),
+        values,
         locale,
         example(services().settings.link_address),
         wording_of=wording_of,

@@ -31,6 +31,7 @@ from liquid.output import LimitedStringIO
 from liquid.stringify import to_liquid_string
 
 from knocktwice_shared.messages.braces import unclosed
+from knocktwice_shared.messages.values import PERSON, PERSON_FIELDS
 from knocktwice_worker.content import addresses
 from knocktwice_worker.content import liquid_values as values
 from knocktwice_worker.content.links import short_links
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from liquid.ast import Node
     from liquid.builtin.tags.for_tag import ForNode
     from liquid.builtin.tags.tablerow_tag import TablerowNode
+    from liquid.static_analysis import TemplateAnalysis
 
     from knocktwice_worker.content.links.short_links import Tracker
 
@@ -387,21 +389,40 @@ def is_template(text: str) -> bool:
 
 @lru_cache(maxsize=_REMEMBERED)
 def variables(text: str) -> frozenset[str]:
-    """Return the names that a text takes from its params.
+    """Return the names that a text takes from its params; the fields of the person (``personal.py``) are none.
 
     Raises:
         BrokenTemplate: it cannot be compiled, or uses a filter that does not exist.
     """
     if not is_template(text):
         return frozenset()
-    try:
-        found = compile_template(text).analyze()
-    except SLIPS as error:
-        raise BrokenTemplate(f"cannot be read: {type(error).__name__}") from None
+    found = _analysis(text)
     for name in found.filters:
         if name not in FILTERS:
             raise BrokenTemplate(f"unknown filter '{name}'; there are {', '.join(FILTERS)}")
-    return frozenset(found.globals)
+    names = frozenset(found.globals)
+    own = all(len(taken.segments) > 1 and taken.segments[1] in PERSON_FIELDS for taken in found.globals.get(PERSON, ()))
+    return names - {PERSON} if own else names
+
+
+def paths(text: str, name: str) -> list[list[object]]:
+    """Return what a text takes from one of its params, as the names behind it: ``{{ name.a.b }}`` takes ``a``, ``b``.
+
+    A name that is only known when the text is filled in is no text.
+
+    Raises:
+        BrokenTemplate: it cannot be compiled.
+    """
+    if not is_template(text):
+        return []
+    return [list(found.segments[1:]) for found in _analysis(text).globals.get(name, ())]
+
+
+def _analysis(text: str) -> TemplateAnalysis:
+    try:
+        return compile_template(text).analyze()
+    except SLIPS as error:
+        raise BrokenTemplate(f"cannot be read: {type(error).__name__}") from None
 
 
 # Mistakes are remembered as well: each recipient of a batch would otherwise pay for them again.

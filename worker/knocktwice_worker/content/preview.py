@@ -7,13 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 from knocktwice_shared.errors import InvalidMessage
 from knocktwice_shared.messages import PUSH_BYTES_LIMIT
-from knocktwice_worker.content import plans
+from knocktwice_shared.messages.values import PERSON
+from knocktwice_worker.content import personal, plans
 from knocktwice_worker.content import sms_parts as parts
 from knocktwice_worker.content.pushes import PushForm
 from knocktwice_worker.content.rendering import render_sms
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+
+    from sqlalchemy import Connection
 
     from knocktwice_shared.messages import Push, Step
     from knocktwice_worker.content.links.short_links import Tracker
@@ -129,6 +132,22 @@ def preview(
         steps=steps,
         fallback=definition.fallback != "never",
     )
+
+
+def for_user(
+    conn: Connection, definition: Definition, user: str, params: Mapping[str, Any], locale: str | None
+) -> tuple[dict[str, Any], str | None]:
+    """Return the values and the locale for a preview for a user.
+
+    Args:
+        user: the application's id of a person.
+        params: the other values; a ``user`` among them counts instead.
+        locale: counts instead of the person's own.
+    """
+    contents = [definition.content(each) for each in definition.contents]
+    used = personal.used(personal.texts_of(contents, definition.plan)) or personal.Used(frozenset(), frozenset())
+    person = personal.of_user(conn, user, used)
+    return {PERSON: used.of(person), **params}, locale or person.get("locale")
 
 
 def _usual_sms(push: Push, sms_text: str | None, params: Mapping[str, Any], links: Tracker | None) -> str:

@@ -14,9 +14,10 @@ from knocktwice_shared import subjects
 from knocktwice_shared.errors import InvalidMessage
 from knocktwice_shared.messages import AT_ONCE, Batch, Category, Push, Recipient, Step, one_text
 from knocktwice_shared.messages.languages import place_of
+from knocktwice_shared.messages.values import PERSON
 from knocktwice_worker.content import locales as languages
+from knocktwice_worker.content import personal, template_store
 from knocktwice_worker.content import rendering as content
-from knocktwice_worker.content import template_store
 from knocktwice_worker.content.templates import Definition, InvalidDefinition
 
 if TYPE_CHECKING:
@@ -50,12 +51,14 @@ class Resolution:
         content: as ``batches.content`` keeps it.
         locales: notification id → which part of the content is its own; empty where one content is for all.
         problems: notification id → why there is none for it.
+        person: what the texts use of a person; ``None``: nothing.
     """
 
     batch: Batch
     content: Mapping[str, Any]
     locales: Mapping[str, str] = field(default_factory=dict)
     problems: Mapping[str, str] = field(default_factory=dict)
+    person: personal.Used | None = None
 
     def own(self, id_: str) -> tuple[Push | None, str | None]:
         """Return push and SMS text of a notification."""
@@ -85,6 +88,22 @@ class Spoken:
     def locales(self) -> frozenset[str]:
         """The languages; none where one content is for everybody."""
         return frozenset(locale for locale in self.contents if locale is not None)
+
+    @property
+    def person(self) -> personal.Used | None:
+        """What its texts use of a person; ``None``: nothing."""
+        return personal.used(personal.texts_of(self.contents.values(), self.plan))
+
+    def fields(self, locale: str | None) -> list[tuple[str, str]]:
+        """Return where the texts of a language stand that are filled in, and the texts."""
+        push, sms_text = self.contents[locale]
+        found = [(f"content.push.{place}", text) for place, text in (push.texts() if push else ())]
+        if sms_text is not None:
+            found.append(("content.sms.text", sms_text))
+        for place, step in enumerate(self.plan):
+            own = step if locale is None else step.spoken(locale)
+            found += [(f"plan[{place}].{name}", text) for name, text in own.filled()]
+        return found
 
     def choose(self, wanted: str | None) -> str | None:
         """Return the locale whose content a person gets, or ``None`` if no locale has content for the person."""
@@ -133,7 +152,7 @@ def _canonical(batch: Batch) -> dict[str, str]:
 def resolve(engine: Engine, batches: Sequence[Batch]) -> list[Resolution]:
     """Look up templates, and choose each recipient's language.
 
-    Costs two queries, or none where no batch has a template or texts by language.
+    Costs two queries, or none where no batch has a template or texts by language, and one more where texts use a person.
     """
     names = sorted({batch.template for batch in batches if batch.template is not None})
     found: dict[str, template_store.Stored | InvalidDefinition] = {}
@@ -142,7 +161,25 @@ def resolve(engine: Engine, batches: Sequence[Batch]) -> list[Resolution]:
         with engine.begin() as conn:
             found = template_store.find(conn, names) if names else {}
             known = _known_locales(conn, [batch for batch in batches if batch.template in found or batch.locales])
-    return [_resolve(batch, found, known) for batch in batches]
+    return _with_people(engine, [_resolve(batch, found, known) for batch in batches])
+
+
+def _with_people(engine: Engine, resolved: list[Resolution]) -> list[Resolution]:
+    """Add what the texts use of a person to each recipient's values. One query, or none where no text uses anything."""
+    wanted = {place: one.person for place, one in enumerate(resolved) if one.person is not None}
+    if not wanted:
+        return resolved
+    asked = [r for place in wanted for r in resolved[place].batch.recipients if PERSON not in r.values]
+    with engine.begin() as conn:
+        known = personal.find(conn, asked, personal.union(wanted.values()))
+    for place, used in wanted.items():
+        batch = resolved[place].batch
+        recipients = tuple(
+            replace(r, params={**r.values, PERSON: used.of(known[str(r.id)])}) if str(r.id) in known else r
+            for r in batch.recipients
+        )
+        resolved[place] = replace(resolved[place], batch=replace(batch, recipients=recipients))
+    return resolved
 
 
 def _resolve(
@@ -169,9 +206,10 @@ def _inline(batch: Batch, known: Mapping[str, str]) -> Resolution:
     except InvalidMessage as error:
         return _unusable(batch, str(error))
     if not batch.locales:
-        return Resolution(batch, content.stored(*all_said.contents[None]))
+        return Resolution(batch, content.stored(*all_said.contents[None]), person=all_said.person)
     locales, problems = _chosen(batch, all_said, known)
-    return Resolution(replace(batch, plan=all_said.plan), _by_locale(all_said, locales), locales, problems)
+    decided = replace(batch, plan=all_said.plan)
+    return Resolution(decided, _by_locale(all_said, locales), locales, problems, all_said.person)
 
 
 def _resolved(batch: Batch, definition: Definition, version: int, known: Mapping[str, str]) -> Resolution:
@@ -186,7 +224,7 @@ def _resolved(batch: Batch, definition: Definition, version: int, known: Mapping
     chosen: dict[str, Any] = {"template": batch.template, "version": version, **_by_locale(all_said, locales)}
     if definition.sender is not None:
         chosen["sender"] = definition.sender
-    return Resolution(decided, chosen, locales, problems)
+    return Resolution(decided, chosen, locales, problems, all_said.person)
 
 
 def _by_locale(all_said: Spoken, locales: Mapping[str, str]) -> dict[str, Any]:

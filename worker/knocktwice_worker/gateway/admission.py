@@ -19,8 +19,9 @@ from knocktwice_shared.errors import InvalidMessage
 from knocktwice_shared.messages import Category, LocalTime
 from knocktwice_shared.messages.braces import templates
 from knocktwice_shared.messages.problems import all_at_once, attempt, fail, settle
+from knocktwice_shared.messages.values import PERSON
 from knocktwice_worker.channels.registry import wording_of
-from knocktwice_worker.content import plans, resolution, template_store
+from knocktwice_worker.content import personal, plans, resolution, template_store
 from knocktwice_worker.content.liquid import BrokenTemplate, variables
 from knocktwice_worker.content.pushes import PushForm
 from knocktwice_worker.gateway.transactions import reading
@@ -119,10 +120,11 @@ def _check(batch: Batch, definition: Definition | None, settings: Settings) -> N
     if definition is None and not texts and not batch.locales:
         return
     all_said = resolution.spoken(batch, definition)
+    person = all_said.person
     unfilled: dict[int, InvalidMessage] = {}
     for place, recipient in enumerate(batch.recipients):
         try:
-            _fill(all_said, recipient)
+            _fill(all_said, recipient, person)
         except InvalidMessage as error:
             unfilled[place] = error
     if definition is None and len(unfilled) == len(batch.recipients):
@@ -143,7 +145,7 @@ def _check_text(field: str, text: str) -> None:
         raise InvalidMessage(field, str(error)) from None
 
 
-def _fill(all_said: resolution.Spoken, recipient: Recipient) -> None:
+def _fill(all_said: resolution.Spoken, recipient: Recipient, person: personal.Used | None) -> None:
     """Fill in what a recipient would get; of the languages that it may be in, one that works is enough."""
     known = all_said.choose(recipient.locale) if recipient.locale and all_said.locales else None
     if recipient.locale and all_said.locales and known is None:
@@ -152,7 +154,11 @@ def _fill(all_said: resolution.Spoken, recipient: Recipient) -> None:
     problems = []
     for locale in [known] if known else all_said.contents:
         try:
-            _fill_one(all_said, locale, recipient)
+            if person is None or PERSON in recipient.values:
+                _fill_one(all_said, locale, recipient)
+            else:
+                # What is known of the person only a worker knows.
+                personal.check(all_said.fields(locale), recipient.values, person)
         except InvalidMessage as error:
             problems.append(error)
         else:

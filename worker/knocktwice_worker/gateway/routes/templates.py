@@ -10,7 +10,7 @@ from knocktwice_shared.errors import InvalidMessage
 from knocktwice_worker.channels.registry import wording_of
 from knocktwice_worker.content import locales, template_store
 from knocktwice_worker.content.links.short_links import example
-from knocktwice_worker.content.preview import preview
+from knocktwice_worker.content.preview import for_user, preview
 from knocktwice_worker.declarations import files
 from knocktwice_worker.gateway import wording
 from knocktwice_worker.gateway.auth.access import Here, requires
@@ -79,15 +79,20 @@ def delete(name: Name, services: Here) -> None:
     responses=documented("not-found"),
 )
 def show_preview(name: Name, services: Here, body: JsonBody) -> Any:
-    """Fill a template in, and tell what that costs: bytes of the push, parts of the SMS."""
-    wording.refuse_unknown(body, ("params", "locale"))
-    params, locale = body.get("params") or {}, body.get("locale")
+    """Fill a template in, for a `user` or for nobody in particular, and tell what that costs: bytes and SMS parts."""
+    wording.refuse_unknown(body, ("params", "locale", "user"))
+    params, locale, user = body.get("params") or {}, body.get("locale"), body.get("user")
     if isinstance(params, list):
         params = {str(place): value for place, value in enumerate(params, 1)}
     if not isinstance(params, dict):
         raise InvalidMessage("params", "must be an object or a list")
+    if user is not None and not isinstance(user, str):
+        raise InvalidMessage("user", "must be the id of a user")
     stored = _stored(services, name)
     chosen = None if locale is None else _locale(locale)
+    if user is not None:
+        with reading(services) as conn:
+            params, chosen = for_user(conn, stored.definition, user, params, chosen)
     links = example(services.settings.link_address)
     return preview(stored.definition, params, chosen, links, wording_of=wording_of).as_json()
 

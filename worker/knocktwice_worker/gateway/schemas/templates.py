@@ -13,7 +13,7 @@ from knocktwice_shared.messages import (
     SMS_CHARS_LIMIT,
     Category,
 )
-from knocktwice_worker.gateway.schemas.fields import Body, Described, Locale, text_of
+from knocktwice_worker.gateway.schemas.fields import Body, Described, Locale, UserId, text_of
 from knocktwice_worker.gateway.schemas.notifications import AfterS, Condition, PushBody
 
 
@@ -108,7 +108,8 @@ class PreviewBody(Body):
     model_config = ConfigDict(json_schema_extra={"example": {"params": {"courier": "Ana"}, "locale": "de-AT"}})
 
     params: dict[str, Any] | list[Any] | None = None
-    locale: Locale | None = None
+    locale: Locale | None = Field(None, description="Left out, that of `user`.")
+    user: UserId | None = Field(None, description="Whose tags, language and zone fill it in.")
 
 
 def _preview_fields(schema: JsonDict) -> None:
