@@ -192,18 +192,19 @@ def _unread(content: object) -> tuple[Push | None, Text | None, str | None, str 
     return _SOME_PUSH if "push" in raw or not raw else None, None, "template" if "template" in raw else None, None
 
 
-def parse_content(value: object, path: str = "content") -> tuple[Push, Text | None]:
+def parse_content(value: object, path: str = "content") -> tuple[Push | None, Text | None]:
     """Validate a push and the text of its SMS, as they stand in a message and in a template.
 
     Args:
-        value: an object of ``push`` and ``sms``.
+        value: an object of ``push`` and ``sms``; either may be left out.
         path: what the error calls it.
 
     Raises:
         InvalidMessage: a field is wrong; the first one is named.
     """
     raw = checks.object_of(value, path, {"push", "sms"})
-    return parse_push(raw.get("push"), f"{path}.push"), _sms(raw.get("sms"), f"{path}.sms")
+    push = parse_push(raw["push"], f"{path}.push") if "push" in raw else None
+    return push, _sms(raw.get("sms"), f"{path}.sms")
 
 
 def _content(value: object, *, sms_only: bool) -> tuple[Push | None, Text | None, str | None, str | None]:

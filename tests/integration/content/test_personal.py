@@ -165,4 +165,5 @@ def test_a_preview_is_for_a_named_person(working: Services) -> None:
     with working.engine.connect() as conn:
         params, locale = for_user(conn, definition, "ada", {"x": 1}, None)
     shown = preview(definition, params, locale, wording_of=wording_of)
+    assert shown.push is not None
     assert (shown.locale, shown.push.title, shown.push.body) == ("de", "Hallo", "Ada 1")

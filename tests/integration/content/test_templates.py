@@ -306,3 +306,27 @@ def test_a_language_that_there_is_not_is_the_reason_why_nothing_is_sent(working:
     state, reason = _ended(working, id_)
     assert (state, reason) == ("failed", "content.push.title.cn: is not a locale such as de or de-AT; did you mean zh?")
     assert not sandbox.pushes()
+
+
+def test_a_template_without_a_push_goes_at_once(working: Services, sandbox: Sandbox, clock: Clock, apply: Any) -> None:
+    steps = [
+        {"sender": "+16505550199"},
+        {"when": "not_clicked", "after": "2h", "text": {"en": "Last call", "de": "Letzte"}},
+    ]
+    contents = {"en": {"text": "{{ courier }} is here"}, "de": {"text": "{{ courier }} ist da"}}
+    apply(contents=contents, fallback=steps)
+    ids = _send(working, {"locale": "de"}, {"locale": "fr"})
+    working.later_steps.send(working.fallback.check(ids))
+    assert not sandbox.pushes()
+    assert {t.body for t in sandbox.texts()} == {"Shop: Ana ist da", "Shop: Ana is here"}
+    clock.advance(timedelta(hours=3))
+    working.later_steps.send(working.fallback.check(ids))
+    assert {t.body for t in sandbox.texts()} >= {"Shop: Letzte", "Shop: Last call"}
+    # A plan of the message's own begins at once, too, whatever its first step waits for.
+    apply("alone", contents=contents, fallback=None)
+    own = [{"channel": "sms", "when": "not_clicked", "after_s": 900, "text": "Own"}]
+    ids = _send(working, {"phone": "+16505550177"}, template="alone", plan=own)
+    working.later_steps.send(working.fallback.check(ids))
+    assert sandbox.texts()[-1].body == "Own"
+    (nothing,) = _send(working, {}, template="alone", plan=[])
+    assert _ended(working, nothing) == ("failed", "template: alone has no push, and the message leaves out its steps")

@@ -64,7 +64,9 @@ def test_the_smallest_definition_says_nothing_but_the_push() -> None:
 )
 def test_a_number_in_braces_is_a_parameter_unless_it_stands_in_markup(text: str, liquid: str) -> None:
     definition = check("a", {"default_locale": "en", "contents": {"en": {"push": {"title": "t", "body": text}}}})
-    assert definition.content("en")[0].body == liquid
+    push, _ = definition.content("en")
+    assert push is not None
+    assert push.body == liquid
 
 
 @pytest.mark.parametrize("sender", ["+16505550100", "12345", "Shop", "MGM Grand", "A-1 & co_", "MG" + "0a" * 16])
@@ -203,3 +205,58 @@ def test_what_cldr_does_not_know_is_no_locale(tag: str) -> None:
 )
 def test_the_nearest_language_is_taken_and_never_another(wanted: str, available: set[str], best: str | None) -> None:
     assert negotiate(wanted, frozenset(available)) == best
+
+
+HX = "HX0123456789abcdef0123456789abcdef"
+
+
+def _made(contents: object, fallback: object = None) -> Any:
+    given = {} if fallback is None else {"fallback": fallback}
+    return check("a", {"default_locale": "en", "contents": {"en": contents}, **given})
+
+
+def test_one_text_is_for_all_channels_that_have_none_of_their_own() -> None:
+    push, sms = _made({"text": "Ready", "push": {"title": "t"}}).content("en")
+    assert (push.body, sms) == ("Ready", None)
+    push, sms = _made({"text": "Ready", "push": {"title": "t", "body": "b"}}).content("en")
+    assert (push.body, sms) == ("b", "Ready")
+    push, sms = _made({"text": "Ready", "push": {"title": "t"}, "sms": "s"}).content("en")
+    assert (push.body, sms) == ("Ready", "s")
+    assert _made({"text": "Ready"}).content("en") == (None, "Ready")
+
+
+def test_a_template_may_begin_with_any_channel() -> None:
+    (step,) = _made({"text": "Ready"}).plan
+    assert (step.channel, step.when, step.after) == ("sms", None, timedelta())
+    first, second = _made(
+        {"text": "Ready"}, [{"channel": "whatsapp", "content_sid": HX}, {"when": "not_clicked", "after": "2h"}]
+    ).plan
+    assert (first.channel, first.when, second.channel, second.when) == ("whatsapp", None, "sms", When.NOT_CLICKED)
+    assert _made({}, [{"channel": "whatsapp", "content_sid": HX}]).content("en") == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("contents", "fallback", "problem"),
+    [
+        ({}, None, "a.contents.en.text: is missing; there is nothing else that an SMS could say"),
+        ({"text": "x"}, "never", "a.fallback: is never, and there is no push: nothing would be sent"),
+        ({"text": "x"}, {"when": "not_clicked"}, "a.fallback.when: must be left out"),
+        ({"text": "x"}, [{"after": "5m"}], "a.fallback.0.after: must be left out"),
+        ({"text": "x"}, [{}, {"after": "5m"}], "a.fallback.1.when: is missing"),
+        ({"push": {"title": "t"}}, None, "a.contents.en.text: is missing"),
+        ({"push": {"title": "t"}, "text": " "}, None, "a.contents.en.text: is empty"),
+        ({"text": "{{ a "}, None, "a.contents.en.text: "),
+        ({"push": {"title": "t", "body": "b"}}, {"after": "5m"}, "a.fallback.when: is missing"),
+        ({"push": {"title": "t", "body": "b"}}, {"when": "not_clicked"}, "a.fallback.after: is missing"),
+    ],
+)
+def test_what_nobody_could_be_sent_is_refused(contents: object, fallback: object, problem: str) -> None:
+    with pytest.raises(InvalidDefinition) as raised:
+        _made(contents, fallback)
+    assert str(raised.value).startswith(problem)
+
+
+def test_either_all_languages_have_a_push_or_none() -> None:
+    contents = {"en": {"push": {"title": "t", "body": "b"}}, "de": {"text": "b"}}
+    with pytest.raises(InvalidDefinition, match="other languages have one"):
+        check("a", {"default_locale": "en", "contents": contents})

@@ -146,6 +146,8 @@ def values(params: Mapping[str, Any] | Sequence[Any]) -> dict[str, Any]:
 def _of_template(batch: Batch, blast: Blast, definition: Definition) -> BlastContent:
     if batch.sms_only and definition.fallback == "never":
         raise InvalidMessage("template", f"the fallback of {blast.template} is never, which forbids an SMS")
+    if not definition.pushes and batch.plan == () and not batch.sms_only:
+        raise InvalidMessage("template", resolution.NOTHING.format(blast.template))
     return _of(resolution.spoken(batch, definition), batch.category or definition.category, blast)
 
 

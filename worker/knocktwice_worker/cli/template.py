@@ -191,18 +191,23 @@ def _print_change(change: files.Change) -> None:
 
 
 def _print_preview(shown: Preview) -> None:
-    push = shown.push
-    lines = [
-        ("language", shown.locale),
-        ("push title", push.title),
-        ("push body", push.body),
-        *((f"push {name}", _shown(v)) for name, v in push.fields().items() if name not in ("title", "body", "data")),
-        *((f"data {name}", value) for name, value in push.data.items()),
-        ("push size", f"{shown.push_bytes} of {PUSH_BYTES_LIMIT} bytes (FCM takes 4096, the rest is knocktwice's own)"),
-        *_steps(shown),
-    ]
+    lines = [("language", shown.locale), *_push(shown), *_steps(shown)]
     for name, value in lines:
         out.print(f"{name:11} {value}", markup=False, soft_wrap=True)
+
+
+def _push(shown: Preview) -> Iterator[tuple[str, str]]:
+    push = shown.push
+    if push is None:
+        return
+    yield "push title", str(push.title)
+    yield "push body", str(push.body)
+    yield from (
+        (f"push {name}", _shown(v)) for name, v in push.fields().items() if name not in ("title", "body", "data")
+    )
+    yield from ((f"data {name}", value) for name, value in push.data.items())
+    size = f"{shown.push_bytes} of {PUSH_BYTES_LIMIT} bytes (FCM takes 4096, the rest is knocktwice's own)"
+    yield "push size", size
 
 
 def _shown(value: object) -> str:
@@ -217,7 +222,9 @@ def _steps(shown: Preview) -> Iterator[tuple[str, str]]:
     for step in shown.steps:
         yield (
             f"step {step.step}",
-            f"{step.channel}, {step.when}, after {durations.written(timedelta(seconds=step.after_s))}",
+            f"{step.channel}, {step.when}, after {durations.written(timedelta(seconds=step.after_s))}"
+            if step.when
+            else f"{step.channel}, at once",
         )
         if step.sender:
             yield "from", step.sender

@@ -56,7 +56,7 @@ class Preview:
 
     Attributes:
         locale: whose contents were chosen.
-        push: as the phone gets it.
+        push: as the phone gets it; ``None``: there is none.
         push_bytes: of the :data:`PUSH_BYTES_LIMIT` that a push may have.
         sms: the text of the usual SMS, which a step without words of its own says.
         encoding, sms_parts: what it is written in, and how many parts are paid for.
@@ -65,7 +65,7 @@ class Preview:
     """
 
     locale: str
-    push: Push
+    push: Push | None
     push_bytes: int
     sms: str
     encoding: parts.Encoding
@@ -75,7 +75,7 @@ class Preview:
 
     def as_json(self) -> dict[str, Any]:
         """Return it as plain data."""
-        told = asdict(self) | {"push": self.push.fields(), "push_bytes_limit": PUSH_BYTES_LIMIT}
+        told = asdict(self) | {"push": self.push and self.push.fields(), "push_bytes_limit": PUSH_BYTES_LIMIT}
         told["steps"] = [step.as_json() for step in self.steps]
         return told
 
@@ -104,7 +104,7 @@ def preview(
         wanted = f"there is nothing for {locale}" if locale else "is missing, as there is no default_locale"
         raise InvalidMessage("locale", f"{wanted}; there are contents for {', '.join(definition.contents)}")
     push, sms_text = definition.content(chosen)
-    filled = PushForm(push).fill(params)
+    filled = None if push is None else PushForm(push).fill(params)
 
     def said(place: int, step: Step) -> StepPreview:
         path = f"fallback.{place}" if isinstance(definition.fallback, list) else "fallback"
@@ -124,8 +124,8 @@ def preview(
     sms = "" if definition.fallback == "never" else _usual_sms(push, sms_text, params, links)
     return Preview(
         locale=chosen,
-        push=filled.whole(),
-        push_bytes=filled.size,
+        push=filled.whole() if filled else None,
+        push_bytes=filled.size if filled else 0,
         sms=sms,
         encoding=parts.encoding(sms),
         sms_parts=parts.count(sms),
@@ -150,7 +150,7 @@ def for_user(
     return {PERSON: used.of(person), **params}, locale or person.get("locale")
 
 
-def _usual_sms(push: Push, sms_text: str | None, params: Mapping[str, Any], links: Tracker | None) -> str:
+def _usual_sms(push: Push | None, sms_text: str | None, params: Mapping[str, Any], links: Tracker | None) -> str:
     """Return the text of the usual SMS; nothing where it cannot be written, which its step would have said."""
     try:
         return render_sms(push, sms_text, params, links=links)

@@ -6,6 +6,7 @@ A later change of the template or of a person's language changes nothing that is
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, Engine, text
@@ -22,6 +23,9 @@ from knocktwice_worker.content.templates import Definition, InvalidDefinition
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+#: Why nothing of a template can be sent whose steps are left out.
+NOTHING = "{} has no push, and the message leaves out its steps"
 
 # The locale that the application has set for the person has priority over the locale of the person's last used device. A
 # device that the application named itself comes before the last used one.
@@ -196,6 +200,8 @@ def _resolve(
         case template:
             if batch.sms_only and template.definition.fallback == "never":
                 return _unusable(batch, f"template: the fallback of {batch.template} is never, which forbids an SMS")
+            if not template.definition.pushes and batch.plan == () and not batch.sms_only:
+                return _unusable(batch, f"template: {NOTHING.format(batch.template)}")
             return _resolved(batch, template.definition, template.version, known)
 
 
@@ -218,6 +224,7 @@ def _resolved(batch: Batch, definition: Definition, version: int, known: Mapping
     decided = replace(
         batch,
         plan=all_said.plan,
+        sms_only=batch.sms_only or not definition.pushes,
         category=batch.category or definition.category,
         valid_for=batch.valid_for or definition.valid_for,
     )
@@ -249,14 +256,21 @@ def _chosen(batch: Batch, all_said: Spoken, known: Mapping[str, str]) -> tuple[d
 def said(definition: Definition, locale: str, *, sms_only: bool) -> tuple[Push | None, str | None]:
     """Return push and SMS text that a template has in a language; without the push if only the SMS is wanted."""
     push, sms_text = definition.content(locale)
-    return (None, one_text(push.body) if sms_text is None else sms_text) if sms_only else (push, sms_text)
+    if not sms_only:
+        return push, sms_text
+    # Without any text the SMS says nothing, which is refused when it is filled in.
+    return None, sms_text or (one_text(push.body) if push else "")
 
 
 def plan(batch: Batch, definition: Definition) -> tuple[Step, ...]:
     """Return what follows a template's push, or is there without it."""
     if batch.sms_only:
         return (AT_ONCE,)
-    return tuple(definition.plan) if batch.plan is None or definition.fallback == "never" else tuple(batch.plan)
+    steps = tuple(definition.plan) if batch.plan is None or definition.fallback == "never" else tuple(batch.plan)
+    if definition.pushes or not steps:
+        return steps
+    # Nothing comes before the first one that it could wait for.
+    return (replace(steps[0], when=None, after=timedelta()), *steps[1:])
 
 
 def _unusable(batch: Batch, problem: str) -> Resolution:

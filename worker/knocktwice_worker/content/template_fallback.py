@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta  # noqa: TC003 - pydantic reads the annotations
+from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import (
@@ -27,8 +27,12 @@ if TYPE_CHECKING:
     from typing import Self
 
 
-def _after(value: object) -> timedelta:
-    return durations.parse(value, AFTER_LIMIT)
+def _after(value: object) -> timedelta | None:
+    return None if value is None else durations.parse(value, AFTER_LIMIT)
+
+
+def _written(span: timedelta | None) -> str | None:
+    return None if span is None else durations.written(span)
 
 
 def _when(value: object) -> object:
@@ -52,8 +56,8 @@ class Fallback(BaseModel):
 
     Attributes:
         channel: a word of the contract's.
-        when: the condition, or Tencent's number of it.
-        after: how long the step before it gets.
+        when: the condition, or Tencent's number of it; ``None`` only for a first step without a push before it.
+        after: how long the step before it gets; ``None`` likewise.
         text: its own, where its channel has texts; left out, the content's.
         sender: another than the setting's.
     """
@@ -61,8 +65,8 @@ class Fallback(BaseModel):
     model_config = ConfigDict(extra="allow", frozen=True)
 
     channel: str = SMS
-    when: Annotated[When, BeforeValidator(_when)]
-    after: Annotated[timedelta, BeforeValidator(_after), PlainSerializer(durations.written)]
+    when: Annotated[When | None, BeforeValidator(_when)] = None
+    after: Annotated[timedelta | None, BeforeValidator(_after), PlainSerializer(_written)] = None
     text: Localised = None
     sender: str | None = None
 
@@ -85,8 +89,8 @@ class Fallback(BaseModel):
         for locale in self._locales() or ("",):
             fields: dict[str, Any] = {
                 "channel": self.channel,
-                "when": str(self.when),
-                "after_s": self.after.total_seconds(),
+                "when": str(self.when or When.NOT_DELIVERED),
+                "after_s": (self.after or timedelta()).total_seconds(),
                 "sender": self.sender,
                 **{name: _own(v, locale) if self._by_locale(name, v) else v for name, v in self._said()},
             }
@@ -129,7 +133,7 @@ class Fallback(BaseModel):
             {k: said(v) for k, v in self.text.items()} if isinstance(self.text, dict) else self.text and said(self.text)
         )
         content = {name: self._as_liquid(name, value, to_liquid) for name, value in self.content.items()}
-        return Step(self.channel, self.when, self.after, text, self.sender, content)
+        return Step(self.channel, self.when, self.after or timedelta(), text, self.sender, content)
 
     def too_long(self, signature: str | None) -> bool:
         """Whether a text of its own is too long with the signature before it."""

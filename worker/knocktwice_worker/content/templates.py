@@ -27,6 +27,7 @@ from pydantic import (
 from knocktwice_shared.channels import SMS
 from knocktwice_shared.errors import InvalidMessage
 from knocktwice_shared.messages import (
+    AT_ONCE,
     SMS_CHARS_LIMIT,
     STEPS_LIMIT,
     TEMPLATE_NAME_LIMIT,
@@ -79,7 +80,7 @@ class PushContent(_Part):
     """The push's texts in one language, and how it looks and sounds; the fields are the contract's."""
 
     title: str
-    body: str
+    body: str | None = None
     data: dict[str, str] = Field(default_factory=dict)
     link: str | None = None
     image: str | None = None
@@ -96,36 +97,56 @@ class PushContent(_Part):
 
 
 class Content(_Part):
-    """The texts of a notification in one language. Without a text of its own, the SMS uses the push's body."""
+    """The texts of a notification in one language.
 
-    push: PushContent
+    Attributes:
+        text: what every channel says that has no text of its own here.
+        push: the push; ``None``: there is none, and the first step goes at once. Without a body it says ``text``.
+        sms: the text of each SMS that has none of its own; without it ``text``, or else the push's body.
+    """
+
+    text: str | None = None
+    push: PushContent | None = None
     sms: str | None = None
 
     @model_validator(mode="after")
     def _sendable(self) -> Self:
-        sms = None if self.sms is None else {"text": self.sms}
         try:
-            parse_content({"push": self.push.model_dump(mode="json"), "sms": sms}, "content")
+            self._parsed()
             self.variables()
         except InvalidMessage as error:
             field = error.field.removeprefix("content.").replace("sms.text", "sms")
+            if field in ("push.body", "sms") and getattr(self, "sms" if field == "sms" else "push", None) is None:
+                field = "text"
             raise InvalidMessage(field, error.problem) from None
         return self
 
+    def _parsed(self) -> tuple[Push | None, str | None]:
+        fields: dict[str, Any] = {}
+        if self.push is not None:
+            push = self.push.model_dump(mode="json")
+            fields["push"] = push if self.push.body is not None else {**push, "body": self.text}
+        # Without a push the text is all there is; behind one that says the text, too, it is the push's body.
+        own = self.text if self.sms is None and (self.push is None or self.push.body is not None) else self.sms
+        if own is not None:
+            fields["sms"] = {"text": own}
+        push_, text = parse_content(fields, "content")
+        return push_, None if text is None else one_text(text)
+
     @cached_property
-    def said(self) -> tuple[Push, str | None]:
+    def said(self) -> tuple[Push | None, str | None]:
         """Push and SMS text, as Liquid that takes all parameters by name.
 
         Raises:
             InvalidMessage: a field is wrong.
         """
-        push, _ = parse_content({"push": self.push.model_dump(mode="json")}, "content")
-        return push.with_texts(lambda _, text: _to_liquid(text)), self.sms and _to_liquid(self.sms)
+        push, sms = self._parsed()
+        return push and push.with_texts(lambda _, text: _to_liquid(text)), sms and _to_liquid(sms)
 
     def texts(self) -> dict[str, str]:
         """Return what may hold placeholders, by field, as Liquid."""
         push, sms = self.said
-        texts = {f"push.{place}": text for place, text in push.texts()}
+        texts = {} if push is None else {f"push.{place}": text for place, text in push.texts()}
         return texts if sms is None else texts | {"sms": sms}
 
     def variables(self) -> frozenset[str]:
@@ -215,11 +236,35 @@ class Definition(_Part):
                     f"contents.{locale}.sms",
                     f"is {len(sms)} characters with its signature; {SMS_CHARS_LIMIT} at most",
                 )
+        if len({content.push is None for content in self.contents.values()}) > 1:
+            lacking = next(locale for locale, content in self.contents.items() if content.push is None)
+            raise InvalidMessage(f"contents.{lacking}.push", "is missing; other languages have one")
         for place, step in enumerate(self._steps):
             self._check_step(f"fallback.{place}" if isinstance(self.fallback, list) else "fallback", step, place)
+        if not self.pushes:
+            self._check_alone()
         return self
 
+    @property
+    def pushes(self) -> bool:
+        """Whether it begins with a push. Otherwise its first step goes at once."""
+        return any(content.push is not None for content in self.contents.values())
+
+    def _check_alone(self) -> None:
+        """Check what there is without a push."""
+        if self.fallback == "never":
+            raise InvalidMessage("fallback", "is never, and there is no push: nothing would be sent")
+        silent = next((locale for locale, content in self.contents.items() if content.said[1] is None), None)
+        if silent is not None and any(step.plain or (step.speaks and step.text is None) for step in self.plan):
+            raise InvalidMessage(f"contents.{silent}.text", "is missing; there is nothing else that an SMS could say")
+
     def _check_step(self, path: str, step: Fallback, place: int) -> None:
+        alone = place == 0 and not self.pushes
+        for name, given in (("when", step.when), ("after", step.after)):
+            if alone and given is not None:
+                raise InvalidMessage(f"{path}.{name}", "must be left out: without a push the first step goes at once")
+            if not alone and given is None:
+                raise InvalidMessage(f"{path}.{name}", "is missing")
         if place and step.when is When.NOTIFICATIONS_DISABLED:
             problem = "is about the push, so only the step right after it can wait for it"
             raise InvalidMessage(f"{path}.when", problem)
@@ -254,17 +299,20 @@ class Definition(_Part):
 
     @property
     def plan(self) -> tuple[Step, ...]:
-        """The fallback as a batch carries it."""
+        """What follows the push, or is there without one, as a batch carries it."""
+        if not self.pushes and not self._steps:
+            return (AT_ONCE,)
         return tuple(step.step(_to_liquid, self.signature) for step in self._steps)
 
     def choose(self, wanted: str | None) -> str | None:
         """Return the locale whose contents a person gets, or ``None`` if no locale has contents for the person."""
         return locales.choose(wanted, frozenset(self.contents), self.default_locale)
 
-    def content(self, locale: str) -> tuple[Push, str | None]:
+    def content(self, locale: str) -> tuple[Push | None, str | None]:
         """Return push and SMS text of one locale, as Liquid that takes all parameters by name."""
         push, sms = self.contents[locale].said
-        return push, f"{self.signature} {sms or one_text(push.body)}" if self.signature else sms
+        said = sms or (push and one_text(push.body))
+        return push, f"{self.signature} {said}" if self.signature and said else sms
 
     def as_json(self) -> dict[str, Any]:
         """Return what is stored and shown: everything that was said, in one spelling."""

@@ -137,7 +137,10 @@ def texts(made: Definition) -> Iterator[tuple[str, str]]:
     if not steps(made) or any(step.text is None for step in own):
         for locale, content in made.contents.items():
             field = "sms" if content.sms is not None else "push.body"
-            yield f"contents.{locale}.{field}", signature + (content.sms or content.push.body)
+            yield (
+                f"contents.{locale}.{field}",
+                signature + str(content.said[1] or (content.said[0].body if content.said[0] else "")),
+            )
     for place, step in enumerate(steps(made)):
         if step.channel != SMS or step.text is None:
             continue

@@ -31,7 +31,7 @@ def of_history(conn: Connection, made: Mapping[str, Definition], settings: Setti
     for name, template in made.items():
         place = "fallback.0" if isinstance(template.fallback, list) else "fallback"
         first = next(iter(steps(template)), None)
-        if first is None:
+        if first is None or first.after is None:
             continue
         if first.when is When.NOT_DELIVERED and silent and settings.unconfirmed_policy is UnconfirmedPolicy.TEXT:
             yield Flaw(

@@ -113,6 +113,9 @@ def _check(batch: Batch, definition: Definition | None, settings: Settings) -> N
     if definition is not None and batch.sms_only and definition.fallback == "never":
         fail("content.template", f"the fallback of {batch.template} is never, which forbids an SMS", None)
         return
+    if definition is not None and not definition.pushes and batch.plan == () and not batch.sms_only:
+        fail("content.template", resolution.NOTHING.format(batch.template), None)
+        return
     texts = templates(batch)
     for field, text in texts:
         attempt(_check_text, None, field, text)

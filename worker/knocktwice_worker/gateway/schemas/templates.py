@@ -10,18 +10,37 @@ from pydantic.config import JsonDict
 
 from knocktwice_shared.channels import CONTENTS, Kind
 from knocktwice_shared.messages import (
+    PUSH_BYTES_LIMIT,
     SMS_CHARS_LIMIT,
     Category,
 )
 from knocktwice_worker.gateway.schemas.fields import Body, Described, Locale, UserId, text_of
 from knocktwice_worker.gateway.schemas.notifications import AfterS, Condition, PushBody
 
+_Text = Annotated[str, text_of(PUSH_BYTES_LIMIT)]
+_Address = Annotated[str, Field(min_length=1, max_length=2_000, pattern=r"^\S+$|\{\{|\{%")]
+
+
+class TemplatePush(PushBody):
+    """The content of the push in one language."""
+
+    title: _Text = Field(examples=["Your order is on its way"])
+    body: _Text | None = Field(None, description="Left out: `text`.")  # type: ignore[assignment]
+    link: _Address | None = Field(None, description="What a click opens: an address of the web or of the app.")
+    image: _Address | None = Field(None, description="`http` or `https` address of a picture.")
+    subtitle: _Text | None = Field(None, description="Line between title and body, on iPhones.")
+
 
 class ContentBody(Body):
     """The texts in one language."""
 
-    push: PushBody
-    sms: Annotated[str, text_of(SMS_CHARS_LIMIT)] | None = Field(None, description="Left out: the push's body.")
+    text: Annotated[str, text_of(SMS_CHARS_LIMIT)] | None = Field(
+        None, description="What every channel says that has no text of its own."
+    )
+    push: TemplatePush | None = Field(None, description="Left out in all languages: the first step goes at once.")
+    sms: Annotated[str, text_of(SMS_CHARS_LIMIT)] | None = Field(
+        None, description="Left out: `text`, or else the push's body."
+    )
 
 
 def _channel_fields(schema: JsonDict) -> None:
@@ -45,8 +64,12 @@ class FollowUp(Body):
     model_config = ConfigDict(extra="allow", json_schema_extra=_channel_fields)
 
     channel: str = "sms"
-    when: Condition = Field(description="The condition, or Tencent's number of it.")
-    after: AfterS = Field(description="How long the step before it gets: seconds, or a time like `10m`.")
+    when: Condition | None = Field(
+        None, description="The condition, or Tencent's number of it; left out only in a first step without a push."
+    )
+    after: AfterS | None = Field(
+        None, description="How long the step before it gets: seconds, or a time like `10m`; left out likewise."
+    )
     text: str | dict[str, str] | None = Field(
         None, description="Its own, for everybody or by language; left out, the content's."
     )
@@ -142,7 +165,7 @@ class PreviewAnswer(BaseModel):
     """A template filled in, and what that costs."""
 
     locale: str
-    push: dict[str, Any]
+    push: dict[str, Any] | None
     push_bytes: int
     push_bytes_limit: int
     sms: str
