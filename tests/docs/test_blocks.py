@@ -117,7 +117,7 @@ def test_a_session_can_be_typed(
     page: Path, run: Callable[..., CommandOutput], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    (declared,) = blocks(page, "yaml")
+    declared, *_ = blocks(page, "yaml")
     for session in blocks(page, "console"):
         _type(session, run, declared, monkeypatch)
 

@@ -7,7 +7,17 @@ import itertools
 import pytest
 
 from knocktwice_shared.messages import When
-from knocktwice_worker.lifecycle import EDGES, FALL_BACK, OPEN, TRIGGERS, DeliveryState, Facts, Verdict, decide
+from knocktwice_worker.lifecycle import (
+    EDGES,
+    FALL_BACK,
+    FOLLOW_UPS,
+    OPEN,
+    TRIGGERS,
+    DeliveryState,
+    Facts,
+    Verdict,
+    decide,
+)
 
 PUSHED = DeliveryState.SENT
 
@@ -31,12 +41,15 @@ def test_the_trigger_decides_once_the_push_is_out(when: When, delivered: bool, c
     assert decide(Facts(when=when, before=PUSHED, delivered=delivered, clicked=clicked)) is verdict
 
 
-@pytest.mark.parametrize("when", When)
+FALLING_BACK = [when for when in When if when not in FOLLOW_UPS]
+
+
+@pytest.mark.parametrize("when", FALLING_BACK)
 def test_a_push_that_could_not_go_out_falls_back_whatever_the_trigger(when: When) -> None:
     assert decide(Facts(when=when, before=DeliveryState.FAILED)) is Verdict.PUSH_FAILED
 
 
-@pytest.mark.parametrize("when", When)
+@pytest.mark.parametrize("when", FALLING_BACK)
 def test_a_push_that_no_device_can_show_falls_back(when: When) -> None:
     assert decide(Facts(when=when, before=DeliveryState.SKIPPED)) is Verdict.NOTIFICATIONS_DISABLED
 
@@ -47,7 +60,9 @@ def test_a_cancelled_notification_never_falls_back(when: When, push: DeliverySta
 
 
 def test_a_trigger_that_nothing_has_answered_calls_for_its_step() -> None:
-    assert {trigger.unanswered for trigger in TRIGGERS.values()} - {None} <= FALL_BACK
+    assert {TRIGGERS[when].unanswered for when in FALLING_BACK} <= FALL_BACK
+    assert {TRIGGERS[when].followed for when in FOLLOW_UPS} <= FALL_BACK
+    assert not {TRIGGERS[when].unanswered for when in FOLLOW_UPS} & FALL_BACK
 
 
 @pytest.mark.parametrize("push", [DeliveryState.SENDING, DeliveryState.SCHEDULED])

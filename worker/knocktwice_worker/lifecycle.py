@@ -192,6 +192,10 @@ class Verdict(StrEnum):
     STEP_FAILED = "step_failed"
     #: The provider reports that the message of the step before it will not arrive.
     UNDELIVERED = "undelivered"
+    #: It follows what was delivered, and that has arrived.
+    FOLLOWS_DELIVERY = "follows_delivery"
+    #: It follows a click, and there was one.
+    FOLLOWS_CLICK = "follows_click"
 
     # The step is not needed.
     #: The receipt that its trigger asks for came in time.
@@ -200,6 +204,10 @@ class Verdict(StrEnum):
     NOTIFICATIONS_ENABLED = "notifications_enabled"
     #: The push went only to devices that never send receipts, and the policy accepts this.
     ACCEPTED_UNCONFIRMED = "accepted_unconfirmed"
+    #: The receipt that it follows has not come by its time.
+    NO_RECEIPT = "no_receipt"
+    #: It follows a receipt, and the step before it could not go out or will not arrive, so that none can come.
+    NOTHING_TO_FOLLOW = "nothing_to_follow"
     #: The application cancelled the notification.
     CANCELLED = "cancelled"
 
@@ -308,12 +316,17 @@ FALL_BACK = frozenset(
         Verdict.FIRST_STEP,
         Verdict.STEP_FAILED,
         Verdict.UNDELIVERED,
+        Verdict.FOLLOWS_DELIVERY,
+        Verdict.FOLLOWS_CLICK,
     }
 )
 
-#: Verdicts after which the step is not needed. The steps after it keep their own triggers and countdowns. (After a
-#: refusal, by contrast, the next step is tried at once.)
-NOT_NEEDED = frozenset({Verdict.REACHED_IN_TIME, Verdict.NOTIFICATIONS_ENABLED, Verdict.ACCEPTED_UNCONFIRMED})
+#: Verdicts of a step that follows a receipt which has not come. The notification ends as if the step had not been there.
+NOT_FOLLOWED = frozenset({Verdict.NO_RECEIPT, Verdict.NOTHING_TO_FOLLOW})
+
+#: Verdicts after which the step is not needed. The steps after it keep their own triggers and countdowns, and look at the
+#: step that this one looked at. (After a refusal, by contrast, the next step is tried at once.)
+NOT_NEEDED = NOT_FOLLOWED | {Verdict.REACHED_IN_TIME, Verdict.NOTIFICATIONS_ENABLED, Verdict.ACCEPTED_UNCONFIRMED}
 
 #: Words after which no later step is tried either.
 ENDS_ALL: frozenset[Entry] = frozenset({Verdict.CANCELLED, Refusal.TOO_LATE, Refusal.DROPPED})
@@ -335,12 +348,16 @@ class Trigger:
     Attributes:
         answered_by: the weakest receipt that makes the step unnecessary; a click implies a delivery. A click counts for
             every step. A delivery counts if it is about the step that this one follows, or about a later one.
-            ``None``: receipts decide nothing; the outcome of the push decides.
+            ``None``: no receipt makes it unnecessary.
         unanswered: the verdict if no such receipt came in time.
+        follows: the weakest receipt that the step asks for, where it follows a success; counted like the above.
+        followed: the verdict if that receipt came in time.
     """
 
     answered_by: Receipt | None
     unanswered: Verdict
+    follows: Receipt | None = None
+    followed: Verdict | None = None
 
 
 #: The rules of all triggers. :func:`decide` reads this table, and the SQL in ``notifications/store/trigger_sql.py`` is
@@ -349,7 +366,12 @@ TRIGGERS: Mapping[When, Trigger] = {
     When.NOTIFICATIONS_DISABLED: Trigger(None, Verdict.NOTIFICATIONS_DISABLED),
     When.NOT_DELIVERED: Trigger(Receipt.DELIVERED, Verdict.NOT_DELIVERED),
     When.NOT_CLICKED: Trigger(Receipt.CLICKED, Verdict.NOT_CLICKED),
+    When.DELIVERED: Trigger(None, Verdict.NO_RECEIPT, Receipt.DELIVERED, Verdict.FOLLOWS_DELIVERY),
+    When.CLICKED: Trigger(None, Verdict.NO_RECEIPT, Receipt.CLICKED, Verdict.FOLLOWS_CLICK),
 }
+
+#: The triggers of steps that follow a success. A click ends a plan, but not before them.
+FOLLOW_UPS = [when for when in When if TRIGGERS[when].follows is not None]
 
 
 #: Each kind of receipt, with the kinds that it implies.
@@ -406,6 +428,8 @@ def decide(facts: Facts) -> Verdict:
         return Verdict.CANCELLED
     if facts.before is None:
         return Verdict.FIRST_STEP
+    if facts.when in FOLLOW_UPS:
+        return _follow_up(facts, TRIGGERS[facts.when])
     if facts.follows_push:
         if facts.before is DeliveryState.FAILED:
             return Verdict.PUSH_FAILED
@@ -427,3 +451,14 @@ def decide(facts: Facts) -> Verdict:
         # Nobody can answer a push that was not handed over. It may also fail yet, and then the step is due.
         return Verdict.WAIT
     return Verdict.NOTIFICATIONS_ENABLED if trigger.answered_by is None else trigger.unanswered
+
+
+def _follow_up(facts: Facts, trigger: Trigger) -> Verdict:
+    """Return whether a step that follows a success is due: whether that success has come, or may come yet."""
+    if trigger.followed and (facts.clicked or (facts.delivered and trigger.follows is Receipt.DELIVERED)):
+        return trigger.followed
+    if facts.before in (DeliveryState.FAILED, DeliveryState.SKIPPED) or (facts.undelivered and not facts.delivered):
+        return Verdict.NOTHING_TO_FOLLOW
+    if facts.follows_push and facts.before in OPEN:
+        return Verdict.WAIT
+    return trigger.unanswered

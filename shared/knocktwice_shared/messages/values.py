@@ -49,9 +49,16 @@ EARLIEST, LATEST = datetime(1, 1, 3), datetime(9999, 12, 29)  # noqa: DTZ001 - l
 class When(StrEnum):
     """The condition under which the next knock is due."""
 
+    #: No device of the person shows notifications.
     NOTIFICATIONS_DISABLED = "notifications_disabled"
+    #: Nothing has confirmed that what the step before it sent has arrived.
     NOT_DELIVERED = "not_delivered"
+    #: Nobody has clicked the push or read a message.
     NOT_CLICKED = "not_clicked"
+    #: What the step before it sent has arrived: a step of a journey that goes on after success.
+    DELIVERED = "delivered"
+    #: Somebody has clicked the push or read a message: likewise.
+    CLICKED = "clicked"
 
 
 #: Tencent's ``trigger_condition`` numbers, accepted wherever ``when`` is.

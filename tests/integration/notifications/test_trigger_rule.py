@@ -12,7 +12,17 @@ import sqlalchemy as sa
 
 from knocktwice_shared.ids import uuid7
 from knocktwice_shared.messages import Receipt, ReceiptEvent, When
-from knocktwice_worker.lifecycle import OPEN, DeliveryState, Facts, NotificationState, Verdict, answers, decide
+from knocktwice_worker.lifecycle import (
+    FOLLOW_UPS,
+    OPEN,
+    TRIGGERS,
+    DeliveryState,
+    Facts,
+    NotificationState,
+    Verdict,
+    answers,
+    decide,
+)
 from knocktwice_worker.notifications import store
 from knocktwice_worker.notifications.store import change_feed
 from knocktwice_worker.reporting import delay_curve, rollups
@@ -188,6 +198,10 @@ def test_the_decision_agrees_with_the_table(here: Services, write: Any) -> None:
             follows_push=row.after_step == 0,
         )
         assert (decide(seen) is Verdict.REACHED_IN_TIME) is c.answered
+        if c.trigger in FOLLOW_UPS:
+            trigger = TRIGGERS[c.trigger]
+            asked = c.receipt is Receipt.CLICKED or (c.receipt is trigger.follows and c.of_step >= c.after_step)
+            assert decide(seen) is (trigger.followed if asked else Verdict.NO_RECEIPT), c
 
 
 def test_the_roll_ups_count_as_wasted_what_the_table_names(

@@ -55,7 +55,7 @@ def of(definition: Definition, *, signed: bool) -> NumberedText:
     if definition.default_locale is None and len(definition.contents) > 1:
         raise InvalidMessage("", f"is a template in {', '.join(definition.contents)} without a default_locale")
     content = definition.contents[locale]
-    text = content.push.body if content.sms is None else content.sms
+    text = content.sms_words or ""
     sender = definition.sender
     steps = definition.fallback if isinstance(definition.fallback, list) else [definition.fallback]
     step = next((one for one in steps if one is not None and one.channel == SMS), None)
@@ -63,6 +63,8 @@ def of(definition: Definition, *, signed: bool) -> NumberedText:
         sender = step.sender or sender
         own = step.text.get(locale) if isinstance(step.text, dict) else step.text
         text = own or text
+    if not text:
+        raise InvalidMessage("", "is a template that says nothing by SMS")
     if "{{" in text or "{%" in text:
         raise InvalidMessage("", "is a template that names its values; sms_template_params need {1}, {2}")
     if signed and definition.signature is not None:

@@ -116,7 +116,8 @@ class Content(_Part):
             self.variables()
         except InvalidMessage as error:
             field = error.field.removeprefix("content.").replace("sms.text", "sms")
-            if field in ("push.body", "sms") and getattr(self, "sms" if field == "sms" else "push", None) is None:
+            own = self.sms if field == "sms" else self.push and self.push.body
+            if field in ("sms", "push.body") and own is None and self.text is not None:
                 field = "text"
             raise InvalidMessage(field, error.problem) from None
         return self
@@ -142,6 +143,13 @@ class Content(_Part):
         """
         push, sms = self._parsed()
         return push and push.with_texts(lambda _, text: _to_liquid(text)), sms and _to_liquid(sms)
+
+    @property
+    def sms_words(self) -> str | None:
+        """What an SMS says that has no text of its own, as it was declared; ``None``: nothing says it."""
+        if self.sms is not None or self.text is not None:
+            return self.sms if self.sms is not None else self.text
+        return None if self.push is None else self.push.body
 
     def texts(self) -> dict[str, str]:
         """Return what may hold placeholders, by field, as Liquid."""

@@ -139,7 +139,7 @@ def texts(made: Definition) -> Iterator[tuple[str, str]]:
             field = "sms" if content.sms is not None else "push.body"
             yield (
                 f"contents.{locale}.{field}",
-                signature + str(content.said[1] or (content.said[0].body if content.said[0] else "")),
+                signature + (content.sms_words or ""),
             )
     for place, step in enumerate(steps(made)):
         if step.channel != SMS or step.text is None:

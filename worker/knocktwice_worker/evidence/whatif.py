@@ -17,7 +17,17 @@ from sqlalchemy import text
 from knocktwice_shared.messages import When
 from knocktwice_worker.channels.registry import CHANNELS
 from knocktwice_worker.config import UnconfirmedPolicy
-from knocktwice_worker.lifecycle import FALL_BACK, LOST, NOT_NEEDED, DeliveryState, Facts, Refusal, Verdict, decide
+from knocktwice_worker.lifecycle import (
+    FALL_BACK,
+    FOLLOW_UPS,
+    LOST,
+    NOT_NEEDED,
+    DeliveryState,
+    Facts,
+    Refusal,
+    Verdict,
+    decide,
+)
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Row
@@ -155,7 +165,7 @@ def _again(row: Row[Any]) -> str:
 
 def _otherwise(row: Row[Any], rules: Rules, events: dict[str, datetime]) -> str:
     """Return what would have come out under other rules. They concern the step right behind the push."""
-    if row.step != 1 or row.after_step != 0 or row.trigger is None:
+    if row.step != 1 or row.after_step != 0 or row.trigger is None or row.trigger in FOLLOW_UPS:
         return str(row.verdict)
     policy = (row.inputs.get("unconfirmed") or {}).get("policy")
     when = When(row.trigger) if rules.when is None else rules.when

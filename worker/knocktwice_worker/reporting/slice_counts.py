@@ -16,7 +16,7 @@ from knocktwice_worker.content import sms_parts
 from knocktwice_worker.database.schema import COUNTS
 from knocktwice_worker.lifecycle import OUTCOMES
 from knocktwice_worker.notation.phone_numbers import country
-from knocktwice_worker.notifications.store.trigger_sql import ANSWERED_BY_CLICK_ONLY, ANSWERED_BY_DELIVERY
+from knocktwice_worker.notifications.store.trigger_sql import ANSWERED_BY_CLICK_ONLY, ANSWERED_BY_DELIVERY, FOLLOW_UPS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -98,7 +98,7 @@ CROSS JOIN LATERAL (
   SELECT
     bool_or(s.channel = 'push' AND s.state = 'sent') AS pushed,
     bool_or(s.step = 1 AND s.trigger IS NULL AND s.steps_left = 0) AS alone,
-    bool_or(s.step > 0 AND s.trigger IS NOT NULL AND (
+    bool_or(s.step > 0 AND s.trigger NOT IN {FOLLOW_UPS} AND (
       s.state IN ('reserved', 'sending', 'sent', 'failed', 'unknown')
       OR s.state = 'skipped' AND s.reason NOT IN ({_NOT_DUE})
     )) AS fell_back,

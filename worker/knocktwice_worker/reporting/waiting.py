@@ -66,6 +66,8 @@ _UNLESS = {
     "not_delivered": ", unless {before} is reported as delivered until then",
     "not_clicked": ", unless somebody clicks until then",
     "notifications_disabled": "",
+    "delivered": ", if {before} is reported as delivered until then",
+    "clicked": ", if somebody clicks until then",
 }
 
 

@@ -22,7 +22,17 @@ from knocktwice_worker.content import plans, rendering
 from knocktwice_worker.content.links import link_store
 from knocktwice_worker.content.rendering import fingerprint
 from knocktwice_worker.counters.counters import Count
-from knocktwice_worker.lifecycle import FALL_BACK, LOST, Delay, DeliveryState, Facts, Refusal, Verdict, decide
+from knocktwice_worker.lifecycle import (
+    FALL_BACK,
+    FOLLOW_UPS,
+    LOST,
+    Delay,
+    DeliveryState,
+    Facts,
+    Refusal,
+    Verdict,
+    decide,
+)
 from knocktwice_worker.limits.per_number import Ask
 from knocktwice_worker.notation import phone_numbers
 from knocktwice_worker.notifications import store
@@ -296,7 +306,11 @@ class Fallback:
             return
         for case in cases:
             # What nobody may miss, and what is no fallback, is never part of it.
-            if case.category is Category.CRITICAL or case.verdict is Verdict.FIRST_STEP:
+            if (
+                case.category is Category.CRITICAL
+                or case.verdict is Verdict.FIRST_STEP
+                or case.row.trigger in FOLLOW_UPS
+            ):
                 continue
             case.arm = self.experiment.arm(case.id)
             if case.arm is Arm.HELD_OUT:

@@ -12,7 +12,7 @@ from knocktwice_shared.messages import Category
 from knocktwice_shared.records import record
 from knocktwice_worker.audience import channel_opt_outs, opt_outs, untextable
 from knocktwice_worker.database.bulk import rows
-from knocktwice_worker.lifecycle import DeliveryState, Note, NotificationState, Untextable
+from knocktwice_worker.lifecycle import FOLLOW_UPS, DeliveryState, Note, NotificationState, Untextable
 from knocktwice_worker.notifications.store.braked import BRAKE, SINGLE
 from knocktwice_worker.notifications.store.receipts import note_wasted
 from knocktwice_worker.notifications.store.transitions import End, Onward, finish, go_on, is_in, settle_answered
@@ -419,7 +419,8 @@ RETURNING
   d.steps_left,
   d.state,
   d.reason,
-  d.number
+  d.number,
+  d.trigger
 """)
 
 # The next sender tries it by another provider.
@@ -509,7 +510,8 @@ def note_searches(conn: Connection, results: Sequence[StepResult]) -> None:
 def _end(row: Row[Any], opted_out: Collection[str]) -> End:
     id_ = str(row.notification_id)
     outcome = NotificationState.SUPPRESSED if id_ in opted_out else _OUTCOMES[DeliveryState(row.state)]
-    return End(id_, outcome, row.reason or f"{row.channel} accepted by the provider")
+    follow_up = row.trigger in FOLLOW_UPS and row.state == DeliveryState.SENT
+    return End(id_, outcome, row.reason or f"{row.channel} accepted by the provider", follow_up)
 
 
 def look_again(engine: Engine, unfinished: Sequence[str], sent: Sequence[str]) -> None:

@@ -16,7 +16,7 @@ from knocktwice_worker.notifications.store.cancellations import settle_cancelled
 from knocktwice_worker.notifications.store.intake import OFF, RING_LATER, PushWork, open_attempts
 from knocktwice_worker.notifications.store.paused import RESUMED
 from knocktwice_worker.notifications.store.transitions import End, finish, is_in, lock_open, outcome_of_push
-from knocktwice_worker.notifications.store.trigger_sql import CANCELLED
+from knocktwice_worker.notifications.store.trigger_sql import CANCELLED, FOLLOW_UPS
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -473,11 +473,14 @@ def _settle_pushes(conn: Connection, done: Sequence[Row[Any]]) -> None:
     )
 
 
-# The ledger says whether they were withdrawn before.
+# The ledger says whether they were withdrawn before. A message that only follows the push's success does not stand for it.
 _SHOWN = text(f"""
 SELECT a.notification_id, a.registration FROM attempts a
 WHERE a.notification_id = ANY(CAST(:ids AS uuid[])) AND a.state = 'sent' AND NOT EXISTS (
   SELECT FROM decisions l WHERE l.notification_id = a.notification_id AND l.verdict = '{Note.WITHDRAWN}')
+  AND NOT coalesce((
+    SELECT bool_and(coalesce(d.trigger IN {FOLLOW_UPS}, false)) FROM deliveries d
+    WHERE d.notification_id = a.notification_id AND d.step > 0 AND d.state = 'sent'), false)
 ORDER BY 1, 2
 """)
 

@@ -14,6 +14,7 @@ from knocktwice_worker.database.bulk import rows
 from knocktwice_worker.lifecycle import (
     ANSWERED_LATER,
     ENDS_ALL,
+    NOT_FOLLOWED,
     NOT_NEEDED,
     OUTCOMES,
     DeliveryState,
@@ -22,7 +23,7 @@ from knocktwice_worker.lifecycle import (
     Verdict,
 )
 from knocktwice_worker.notifications.store.ledger import Decision, write_ledger
-from knocktwice_worker.notifications.store.trigger_sql import ANSWERS, CANCELLED, words
+from knocktwice_worker.notifications.store.trigger_sql import ANSWERS, CANCELLED, FOLLOW_UPS, words
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -52,6 +53,16 @@ def outcome_of_push(push: DeliveryState) -> NotificationState:
             return NotificationState.FAILED
 
 
+#: What a later step that has ended makes of a notification behind which nothing comes.
+_OUTCOME_OF_STEP: Mapping[DeliveryState, NotificationState] = {
+    DeliveryState.SENT: NotificationState.TEXTED,
+    DeliveryState.FAILED: NotificationState.FAILED,
+    DeliveryState.UNKNOWN: NotificationState.UNKNOWN,
+    DeliveryState.SKIPPED: NotificationState.SUPPRESSED,
+    DeliveryState.CANCELLED: NotificationState.CANCELLED,
+}
+
+
 #: How a step ends by a verdict; by any other it is skipped.
 _ENDS: Mapping[Entry, DeliveryState] = {
     Verdict.CANCELLED: DeliveryState.CANCELLED,
@@ -71,7 +82,13 @@ RETURNING
   d.notification_id,
   d.step,
   d.after_step,
-  d.steps_left
+  d.steps_left,
+  d.steps_left > 0 AND (
+    SELECT EXISTS (
+      SELECT FROM jsonb_array_elements(b.plan) WITH ORDINALITY AS later(step, place)
+      WHERE later.place > d.step AND later.step ->> 'when' IN {FOLLOW_UPS})
+    FROM notifications n JOIN batches b ON b.id = n.batch_id WHERE n.id = d.notification_id
+  ) AS followed
 """)
 
 
@@ -91,25 +108,61 @@ def skip(conn: Connection, decisions: Sequence[Decision]) -> None:
     ).all()
     won = [(by_id[str(row.notification_id)], row) for row in found]
     write_ledger(conn, [d for d, _ in won])
-    going_on = [(d, row) for d, row in won if row.steps_left and d.verdict not in ENDS_ALL and not d.answered]
+    # A click ends the plan, but for the steps that follow one.
+    going_on = [
+        (d, row) for d, row in won if row.steps_left and d.verdict not in ENDS_ALL and (row.followed or not d.answered)
+    ]
     over = {d.notification_id for d, _ in won} - {d.notification_id for d, _ in going_on}
+    ended = [d for d, _ in won if d.notification_id in over]
+    unfollowed = {d.notification_id: row.after_step for d, row in won if d in ended and d.verdict in NOT_FOLLOWED}
     finish(
         conn,
         [
             End(d.notification_id, OUTCOMES.get(d.verdict, NotificationState.SUPPRESSED), d.reason)
-            for d, _ in won
-            if d.notification_id in over
-        ],
+            for d in ended
+            if d.notification_id not in unfollowed
+        ]
+        + _ends_before(conn, unfollowed),
     )
     go_on(
         conn,
         [
-            Onward(d.notification_id, d.step, row.after_step, at_once=False)
+            Onward(d.notification_id, d.step, row.after_step, at_once=d.verdict is Verdict.NOTHING_TO_FOLLOW)
             if d.verdict in NOT_NEEDED
             else Onward(d.notification_id, d.step, d.step, at_once=True)
             for d, row in going_on
         ],
     )
+
+
+_BEFORE = text(f"""
+SELECT
+  d.notification_id,
+  d.step,
+  d.state,
+  d.reason
+FROM {rows("r", id="uuid", step="smallint")}
+JOIN deliveries d ON d.notification_id = r.id AND d.step = r.step
+""")
+
+
+def _ends_before(conn: Connection, after: Mapping[str, int]) -> list[End]:
+    """Return the ends of notifications whose last step has nothing to follow: what the step before it made of them.
+
+    Args:
+        after: notification id → the step before.
+    """
+    if not after:
+        return []
+    found = conn.execute(_BEFORE, {"id": list(after), "step": list(after.values())})
+    return [
+        End(
+            str(row.notification_id),
+            outcome_of_push(DeliveryState(row.state)) if row.step == 0 else _OUTCOME_OF_STEP[DeliveryState(row.state)],
+            row.reason or Verdict.NO_RECEIPT,
+        )
+        for row in found
+    ]
 
 
 # A step that a sender has claimed is not locked: the sender keeps its lock during the provider call, and no receipt can
@@ -286,35 +339,38 @@ class End:
         notification_id: the notification.
         state: a terminal state.
         reason: the reason, for people.
+        follow_up: what ended is a message that followed a success. A click before it makes the notification ``reached``.
     """
 
     notification_id: str
     state: NotificationState
     reason: str
+    follow_up: bool = False
 
 
 # A notification that has ended never changes again. A message that went out is never hidden behind what stopped the steps
-# after it.
+# after it; one that followed a click hides the click as little.
 _FINISH = text(f"""
 UPDATE notifications n SET
   state = CASE
-    WHEN m.out THEN '{NotificationState.TEXTED}'
+    WHEN m.fell_back THEN '{NotificationState.TEXTED}'
     WHEN e.clicked THEN '{NotificationState.REACHED}'
+    WHEN m.fell_back IS NOT NULL THEN '{NotificationState.TEXTED}'
     ELSE r.state
   END,
-  reason = CASE WHEN e.clicked AND m.out IS NULL THEN '{Receipt.CLICKED}' ELSE r.reason END,
+  reason = CASE WHEN e.clicked AND m.fell_back IS NOT TRUE THEN '{Receipt.CLICKED}' ELSE r.reason END,
   finished_at = knocktwice_now()
-FROM {rows("r", id="uuid", state="text", reason="text")}
+FROM {rows("r", id="uuid", state="text", reason="text", follow_up="boolean")}
 LEFT JOIN LATERAL (
   SELECT true AS clicked FROM events e
-  WHERE e.notification_id = r.id AND e.kind = '{Receipt.CLICKED}' AND r.state IN {words(sorted(ANSWERED_LATER))}
+  WHERE e.notification_id = r.id AND e.kind = '{Receipt.CLICKED}'
+    AND (r.follow_up OR r.state IN {words(sorted(ANSWERED_LATER))})
   LIMIT 1
 ) e ON true
 LEFT JOIN LATERAL (
-  SELECT true AS out FROM deliveries d
+  SELECT bool_or(coalesce(d.trigger NOT IN {FOLLOW_UPS}, true)) AS fell_back FROM deliveries d
   WHERE r.state IN ('cancelled', 'suppressed', 'failed')
     AND d.notification_id = r.id AND d.step > 0 AND d.state = 'sent' AND d.channel <> 'push'
-  LIMIT 1
 ) m ON true
 WHERE n.id = r.id AND n.state = 'active'
 """)
@@ -373,7 +429,13 @@ def finish(conn: Connection, ends: Sequence[End]) -> None:
     ends = sorted(ends, key=lambda end: end.notification_id)
     ids = [end.notification_id for end in ends]
     conn.execute(
-        _FINISH, {"id": ids, "state": [str(end.state) for end in ends], "reason": [end.reason for end in ends]}
+        _FINISH,
+        {
+            "id": ids,
+            "state": [str(end.state) for end in ends],
+            "reason": [end.reason for end in ends],
+            "follow_up": [end.follow_up for end in ends],
+        },
     )
     cancelled = [end.notification_id for end in ends if end.state is NotificationState.CANCELLED]
     conn.execute(_DROP_PUSH, {"ids": ids, "cancelled": cancelled})

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from knocktwice_shared.messages import Receipt
+from knocktwice_worker import lifecycle
 from knocktwice_worker.lifecycle import triggers_answered_by
 
 if TYPE_CHECKING:
@@ -26,6 +27,9 @@ _BY_DELIVERY, _BY_CLICK = (triggers_answered_by(receipt) for receipt in (Receipt
 ANSWERED_BY_DELIVERY = words(_BY_DELIVERY)
 ANSWERED_BY_CLICK = words(_BY_CLICK)
 ANSWERED_BY_CLICK_ONLY = words([when for when in _BY_CLICK if when not in _BY_DELIVERY])
+
+#: SQL list of the triggers of steps that follow a success.
+FOLLOW_UPS = words(lifecycle.FOLLOW_UPS)
 
 #: True if a receipt or cancellation ``e`` makes the delivery ``d`` unnecessary; the same rule as
 #: :func:`lifecycle.answers`.
