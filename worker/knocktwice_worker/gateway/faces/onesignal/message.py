@@ -77,7 +77,7 @@ def read(given: Mapping[str, Any], settings: Settings) -> Asked:
         message["push"] = push.read(body, said)
     if not is_sms:
         if step is not None:
-            message["sms"] = {**step, "text": said[_FALLBACK_TEXT]} if step and "text" in step else step
+            message["sms"] = {**step, "text": said.get(_FALLBACK_TEXT)} if step and "text" in step else step
         if "ttl" in body:
             message["ttl_s"] = body["ttl"]
     send_at = attempt(_send_at, None, body)

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from knocktwice_worker.gateway.faces.onesignal.targets import Targets
     from knocktwice_worker.services import Services
 
+#: What OneSignal says when nobody is left to send to.
+NOBODY = "All included players are not subscribed"
 #: Longest idempotency key that is kept as it is in a blast's; the rest of that is a prefix.
 _KEPT_KEY = 150
 
@@ -55,7 +57,8 @@ async def create(request: Request) -> Response:
         started = await run_in_threadpool(_start, services, key, asked, found.filter, name)
         return _created(started, asked, {})
     if not found.recipients:
-        return said(with_warnings({"id": "", "external_id": asked.key, "errors": found.invalid}, asked.warnings))
+        nobody = {"id": "", "external_id": asked.key, "errors": found.invalid or [NOBODY]}
+        return said(with_warnings(nobody, asked.warnings))
     id_ = await _send(request, key, body, asked, found)
     return _created(str(id_), asked, found.invalid, len(found.recipients))
 
@@ -63,6 +66,8 @@ async def create(request: Request) -> Response:
 async def _targets(services: Services, name: str, body: Mapping[str, Any], asked: Asked) -> Targets:
     rules = services.settings.phone_rules
     if not targets.needs_database(name, body):
+        if targets.many(name, body):
+            return await run_in_threadpool(targets.find, None, name, body, asked, rules)
         return targets.find(None, name, body, asked, rules)
 
     def look() -> Targets:
@@ -96,7 +101,11 @@ async def _send(request: Request, key: Key, body: Mapping[str, Any], asked: Aske
         people = [{**one, "params": asked.params} for one in found.recipients[first : first + BATCH_LIMIT]]
         shared = {**own, "recipients": people}
         with in_their_words(sms=asked.sms):
-            draft = wording.batch(shared, part(id_, place), services.settings.phone_rules)
+            own_id, rules = part(id_, place), services.settings.phone_rules
+            if len(found.recipients) > BATCH_LIMIT:
+                draft = await run_in_threadpool(wording.batch, shared, own_id, rules)
+            else:
+                draft = wording.batch(shared, own_id, rules)
             if draft.parsed is not None:
                 with wording.words_of(shared):
                     await request.app.state.admission.check(draft.parsed)

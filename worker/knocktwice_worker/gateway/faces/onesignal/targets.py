@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from knocktwice_shared.errors import InvalidMessage
+from knocktwice_shared.names import BATCH_LIMIT
 from knocktwice_worker.audience import aliases, segment_filter, segments
 from knocktwice_worker.gateway.faces.onesignal import filters, known_fields, names
 from knocktwice_worker.notation.phone_numbers import UnusableNumber, canonical
@@ -59,6 +60,13 @@ def chosen(body: Mapping[str, Any]) -> str:
     if body.get("excluded_segments") and given[0] != "included_segments":
         raise InvalidMessage("excluded_segments", f"stands beside {given[0]}; it goes with included_segments only")
     return given[0]
+
+
+def many(name: str, body: Mapping[str, Any]) -> bool:
+    """Whether so many entries are given that reading them would hold up other requests."""
+    given = body[name]
+    lists = given.values() if isinstance(given, dict) else [given]
+    return any(isinstance(one, list) and len(one) > BATCH_LIMIT for one in lists)
 
 
 def needs_database(name: str, body: Mapping[str, Any]) -> bool:
@@ -147,15 +155,13 @@ def _in_segments(conn: Connection, body: Mapping[str, Any], asked: Asked) -> Jso
 
 
 def _numbers(given: Sequence[str], rules: Rules) -> Targets:
-    found = Targets()
+    found, numbers = Targets(), dict[str, None]()
     for one in given:
         try:
-            recipient = {"phone": canonical(one, rules)}
+            numbers[canonical(one, rules)] = None
         except UnusableNumber:
             found.invalid.setdefault("invalid_phone_numbers", []).append(one)
-            continue
-        if recipient not in found.recipients:
-            found.recipients.append(recipient)
+    found.recipients = [{"phone": number} for number in numbers]
     return found
 
 
@@ -189,12 +195,12 @@ def _aliases(conn: Connection | None, given: object) -> Targets:
 
 def _subscriptions(conn: Connection, given: Sequence[str], *, sms: bool) -> Targets:
     found, known = Targets(), aliases.find(conn, names.SUBSCRIPTION, given)
+    reached = dict[str, None]()
     for one in given:
         alias = known.get(one)
         if alias is None or (alias.registration is None) != sms:
             found.invalid.setdefault("invalid_player_ids", []).append(one)
-            continue
-        recipient = {"user": alias.user} if sms else {"registrations": [alias.registration]}
-        if recipient not in found.recipients:
-            found.recipients.append(recipient)
+        else:
+            reached[alias.registration or alias.user] = None
+    found.recipients = [{"user": one} if sms else {"registrations": [one]} for one in reached]
     return found
