@@ -115,7 +115,7 @@ def test_no_field_is_dropped_without_a_word(client: httpx.Client) -> None:
         ({"url": "javascript:alert(1)"}, "url"),
         ({"isIos": True}, "isIos"),
         ({"throttle_rate_per_minute": 5}, "throttle_rate_per_minute"),
-        ({"sms_fallback": {"when": "clicked"}}, "sms_fallback.when"),
+        ({"sms_fallback": {"when": "sometime"}}, "sms_fallback.when"),
         ({"sms_fallback": {"text": {"de": "Hallo"}}}, "sms_fallback.text"),
         ({"sms_fallback": {"delay": 5}}, "sms_fallback.delay"),
         ({"idempotency_key": "a", "external_id": "b"}, "external_id"),
