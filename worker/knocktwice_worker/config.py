@@ -134,6 +134,22 @@ def _origin(value: str) -> str:
     return value
 
 
+def _code_text(value: str) -> str:
+    # Only who changes the text waits for the template engine to load.
+    from knocktwice_worker.content.liquid import BrokenTemplate, variables
+
+    try:
+        used = variables(value)
+    except BrokenTemplate as error:
+        raise ValueError(str(error)) from None
+    if used != {"code"}:
+        raise ValueError("must be a text with {{ code }} in it, and no other variable")
+    return value
+
+
+CodeText = Annotated[str, AfterValidator(_code_text)]
+
+
 #: Where a page comes from, as browsers write it in the header ``Origin``.
 Origin = Annotated[str, AfterValidator(_origin)]
 
@@ -349,6 +365,16 @@ class Settings(BaseSettings):
         frozenset(),
         description='Tags that apps and pages may set for their own person, like ["plan", "interests"]; '
         "subscribed_to_push always.",
+    )
+
+    phone_codes_per_h: int = Field(
+        5,
+        ge=0,
+        le=100,
+        description="Codes per hour by which one person proves a number, and to one number; 0: apps cannot bind numbers.",
+    )
+    phone_code_text: CodeText = Field(
+        "{{ code }} is your code. It works for ten minutes.", description="The SMS with the code."
     )
 
     # The brake

@@ -13,10 +13,12 @@ from fastapi import FastAPI
 from fastapi.responses import HTMLResponse, RedirectResponse
 
 from knocktwice_worker import gateway
+from knocktwice_worker.embedded.installation import secret
 from knocktwice_worker.gateway import problems
 from knocktwice_worker.gateway.admission import Admission
 from knocktwice_worker.gateway.auth.key_pace import KeyPace
 from knocktwice_worker.gateway.auth.keyring import KeyRing
+from knocktwice_worker.gateway.auth.phone_codes import PhoneCodes
 from knocktwice_worker.gateway.faces import FACES
 from knocktwice_worker.gateway.fast_path import FastPath
 from knocktwice_worker.gateway.http.address_limit import AddressLimit
@@ -83,6 +85,8 @@ def describe_app(services: Services) -> FastAPI:
         app.state.pace = KeyPace(services)
         per_s = settings.user_token_per_s
         app.state.person_pace = AddressPace(per_s, whose="one person's apps") if per_s else None
+        app.state.phone_codes = PhoneCodes(services.redis, secret(settings), settings.phone_codes_per_h)
+        app.state.client_addresses = ClientAddresses(settings.gateway_proxies)
         app.state.outbox = Outbox(services)
         app.state.readiness = Readiness(services)
         app.state.admission = Admission(services)

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from knocktwice_shared.messages import Platform
 from knocktwice_shared.user_tokens import LIFETIME, LIFETIME_LIMIT, UserScope
-from knocktwice_worker.gateway.schemas.fields import Body, Registration, TagValue, text_of
+from knocktwice_worker.gateway.schemas.fields import Body, Phone, Registration, TagValue, text_of
 from knocktwice_worker.gateway.schemas.saved import Queued
 
 #: The tag that says whether a person's notifications are on, as it was reported last.
@@ -57,6 +57,23 @@ class OwnTags(Body):
     model_config = ConfigDict(json_schema_extra={"example": {"tags": {SUBSCRIBED: True}}})
 
     tags: dict[Annotated[str, text_of(64)], TagValue]
+
+
+class OwnPhone(Body):
+    """A number that shall be the person's."""
+
+    model_config = ConfigDict(json_schema_extra={"example": {"phone": "+1 650 555 0100"}})
+
+    phone: Phone
+
+
+class Code(Body):
+    """The number, and the code that came to it."""
+
+    model_config = ConfigDict(json_schema_extra={"example": {"phone": "+1 650 555 0100", "code": "123456"}})
+
+    phone: Phone
+    code: str = Field(pattern=r"^[0-9]{6}$")
 
 
 class AppForm(BaseModel):

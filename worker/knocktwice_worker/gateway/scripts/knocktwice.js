@@ -74,6 +74,17 @@
       await this._call("PUT", "/v1/me/tags", { tags });
     }
 
+    // Have a code sent to the visitor's number by SMS.
+    async sendCode(phone) {
+      await this._call("POST", "/v1/me/phone", { phone });
+      this._phone = phone;
+    }
+
+    // Bind the number, by the code that came to it.
+    async verify(code, phone = this._phone) {
+      await this._call("POST", "/v1/me/phone/verify", { phone, code });
+    }
+
     // At logout: this browser is not the visitor's any more.
     async signOut() {
       const { registration } = read();
