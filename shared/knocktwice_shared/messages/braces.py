@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from knocktwice_shared.messages.notifications import sms_texts
+from knocktwice_shared.messages.placeholders import sms_texts
 
 if TYPE_CHECKING:
     from knocktwice_shared.messages.notifications import Batch

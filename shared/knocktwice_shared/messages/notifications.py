@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -12,15 +11,14 @@ from typing import TYPE_CHECKING, Any
 from knocktwice_shared.errors import InvalidMessage
 from knocktwice_shared.messages import checks, languages
 from knocktwice_shared.messages.checks import normalise_phone
+from knocktwice_shared.messages.placeholders import require_addresses, require_params
 from knocktwice_shared.messages.problems import all_at_once, attempt, fail, settle
-from knocktwice_shared.messages.pushes import filled_problem, parse_push
+from knocktwice_shared.messages.pushes import parse_push
 from knocktwice_shared.messages.steps import NOTHING_SAID, parse_step
 from knocktwice_shared.messages.values import (
     AT_ONCE,
     EARLIEST,
     LATEST,
-    PERSON,
-    PERSON_FIELDS,
     SMS_CHARS_LIMIT,
     STEPS_LIMIT,
     TEMPLATE_NAME_LIMIT,
@@ -36,19 +34,8 @@ from knocktwice_shared.messages.values import (
 from knocktwice_shared.names import BATCH_LIMIT
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
     from uuid import UUID
-
-
-_PLACEHOLDER = re.compile(r"\{\{-?\s*(\w+)([^}]*)\}\}")
-
-
-#: What stands behind ``user`` where a worker fills it in.
-_OF_PERSON = re.compile(rf"\s*\.\s*({'|'.join(PERSON_FIELDS)})\b")
-
-
-#: Words that a template takes for values, not for names.
-_LITERALS = frozenset({"true", "false", "nil", "null", "empty", "blank"})
 
 
 _RECIPIENT = {"id", "user", "registrations", "phone", "params", "key", "locale"}
@@ -177,8 +164,8 @@ def parse_batch(wire: object) -> Batch:
         raise InvalidMessage("content.default_locale", "is about texts by language, and there are none")
     if template is None:
         _require_words(batch)
-        _require_params(batch)
-        _require_addresses(batch)
+        require_params(batch)
+        require_addresses(batch)
     return batch
 
 
@@ -312,13 +299,6 @@ def _params(value: object, path: str, *, positional: bool) -> dict[str, Any] | l
     return value
 
 
-def sms_texts(sms_text: Text | None) -> dict[str, str]:
-    """Return the texts of ``content.sms``, by field."""
-    if sms_text is None or isinstance(sms_text, str):
-        return {} if sms_text is None else {"content.sms.text": sms_text}
-    return {f"content.sms.text.{tag}": text for tag, text in sms_text.items()}
-
-
 def _require_words(batch: Batch) -> None:
     """Refuse a message that says nothing, or a step that has nothing to say."""
     if batch.push is not None:
@@ -328,66 +308,3 @@ def _require_words(batch: Batch) -> None:
     for i, step in enumerate(batch.plan):
         if step.speaks and step.text is None and batch.sms_text is None:
             fail(f"plan[{i}].text", "is missing; there is no push whose body it could say", None)
-
-
-def _require_params(batch: Batch) -> None:
-    """Refuse a missing placeholder value here, where it can be known: plain ``{{ name }}`` without logic or default."""
-    texts = {} if batch.push is None else {f"content.push.{place}": text for place, text in batch.push.texts()}
-    texts |= sms_texts(batch.sms_text)
-    for i, step in enumerate(batch.plan or ()):
-        texts |= {f"plan[{i}].{place}": text for place, text in step.filled()}
-    if any("{%" in text for text in texts.values()):
-        return
-    needed = {
-        name: path
-        for path, text in texts.items()
-        for name, filters in _PLACEHOLDER.findall(text)
-        if "default" not in filters and name not in _LITERALS and not (name == PERSON and _OF_PERSON.match(filters))
-    }
-    if batch.locales:
-        needed = _needed_in_all(batch, needed)
-    for name, path in needed.items():
-        if name[0].isdigit():
-            # A template would print the number itself, and people would read "Hello 1".
-            fail(path, f"uses {{{{ {name} }}}}, a number; placeholders have names, like {{{{ name }}}}", None)
-    for i, recipient in enumerate(batch.recipients):
-        values = recipient.values
-        if needed.keys() <= values.keys():
-            continue
-        for name, path in needed.items():
-            if name not in values:
-                fail(f"recipients[{i}].params.{name}", f"is missing; {path} uses {{{{ {name} }}}}", None)
-
-
-def _needed_in_all(batch: Batch, needed: Mapping[str, str]) -> dict[str, str]:
-    """Return the names that every language needs: which one a recipient gets only a worker knows."""
-    return {
-        name: path
-        for name, path in needed.items()
-        if all(
-            any(name == found for text in _texts_in(batch, locale) for found, _ in _PLACEHOLDER.findall(text))
-            for locale in batch.locales
-        )
-    }
-
-
-def _texts_in(batch: Batch, locale: str) -> Iterator[str]:
-    push, sms_text = batch.spoken(locale)
-    if push is not None:
-        yield from (text for _, text in push.texts())
-    if sms_text is not None:
-        yield sms_text
-    for step in batch.plan or ():
-        yield from (text for _, text in step.spoken(locale).filled())
-
-
-def _require_addresses(batch: Batch) -> None:
-    """Refuse values here that make no address of the push's ``link`` or ``image``, where that can be known."""
-    for name in ("link", "image"):
-        text = None if batch.push is None else getattr(batch.push, name)
-        if not isinstance(text, str) or "{{" not in text:
-            continue
-        for i, recipient in enumerate(batch.recipients):
-            if problem := filled_problem(name, text, recipient.values):
-                path = f"recipients[{i}].params"
-                fail(path, f"fill in content.push.{name} to what {problem}", None)
