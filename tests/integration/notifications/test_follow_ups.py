@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from datetime import UTC, datetime, timedelta
 from itertools import product
 from typing import TYPE_CHECKING
@@ -162,6 +163,54 @@ def test_a_click_while_the_message_before_is_with_its_sender_is_followed(
     _pass(working, clock, id_, 61)
     assert _texts(sandbox) == ["2"]
     assert _stands(working, id_)[0] == "reached"
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_whatever_happens_in_whatever_order_each_message_has_its_reason(
+    working: Services, sandbox: Sandbox, clock: Clock, seed: int
+) -> None:
+    dice = random.Random(seed)
+    for n in range(8):
+        number = f"+1650555{seed}{n:03}"
+        whens = [
+            dice.choice(("not_clicked", "not_delivered", "clicked", "delivered")) for _ in range(dice.randint(1, 4))
+        ]
+        id_ = _send(working, *((when, dice.choice((0, 60))) for when in whens), phone=number)
+        said: set[str] = set()
+        known: list[set[str]] = []
+        for _ in range(16):
+            match dice.choice(("click", "deliver", "pass", "pass", "pass", "pass", "cancel" if not n % 4 else "pass")):
+                case "click":
+                    _receipt(working, id_, Receipt.CLICKED)
+                    said |= {"clicked", "delivered"}
+                case "deliver":
+                    _receipt(working, id_, Receipt.DELIVERED)
+                    said.add("delivered")
+                case "cancel":
+                    with working.engine.begin() as conn:
+                        store.cancel(conn, [id_], [], datetime.now(UTC))
+                    said.add("cancelled")
+                case _:
+                    _pass(working, clock, id_, 61)
+            texted = [text.body for text in sandbox.texts() if text.to == number]
+            known += [set(said) for _ in texted[len(known) :]]
+        for _ in whens:
+            _pass(working, clock, id_, 61)
+        texted = [text.body for text in sandbox.texts() if text.to == number]
+        known += [set(said) for _ in texted[len(known) :]]
+        state, _, steps = _stands(working, id_)
+        assert [place for place, step, _ in steps if step == "sent"] == list(map(int, texted))
+        assert state != "active"
+        for place, then in zip(map(int, texted), known, strict=True):
+            when = whens[place - 1]
+            assert "cancelled" not in then, whens
+            assert when not in ("clicked", "delivered") or when in then, whens
+            assert not (when.startswith("not_") and "clicked" in then), whens
+        fell_back = any(whens[int(place) - 1].startswith("not_") for place in texted)
+        if "clicked" in said and not fell_back and "cancelled" not in said:
+            assert state == "reached", (whens, steps)
+        if fell_back and "clicked" not in said:
+            assert state == "texted", (whens, steps)
 
 
 def test_a_step_is_taken_for_exactly_the_receipts_that_it_asks_for() -> None:
