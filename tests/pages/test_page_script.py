@@ -178,6 +178,21 @@ def test_who_grants_notifications_gets_a_push_whose_delivery_and_click_are_repor
     context.close()
 
 
+def test_a_visitor_proves_a_number_on_the_page(
+    browser: Browser, shop: str, backend: httpx.Client, sandbox: httpx.Client
+) -> None:
+    context, page = _visit(browser, shop, "fay", "denied")
+    expect(page.locator("#state")).to_have_text("off")
+    made = "window.knocktwice = new Knocktwice({ token: () => fetch('/push-token', { method: 'POST' }).then((a) => a.text()) })"
+    page.evaluate(f"{made}; knocktwice.sendCode('+1 650 555 0178')")
+    (text,) = eventually(lambda: sandbox.get("/sandbox/texts", params={"to": "+16505550178"}).json()["texts"])
+    refused = page.evaluate("knocktwice.verify('nonsense').catch((error) => [error.name, error.status])")
+    assert refused == ["KnocktwiceError", 422]
+    page.evaluate(f"knocktwice.verify('{text['body'][:6]}')")
+    eventually(lambda: backend.get("/v1/users/fay").json().get("phone") == "+16505550178")
+    context.close()
+
+
 def test_a_push_that_an_sms_has_overtaken_is_closed(browser: Browser, shop: str) -> None:
     context, page = _visit(browser, shop, "eve", "granted")
     expect(page.locator("#state")).to_have_text("on")
