@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -79,3 +80,14 @@ def test_a_template_made_a_moment_ago_is_known_and_the_hot_path_asks_nothing(gat
     with gateway.services.engine.begin() as conn:
         conn.exec_driver_sql("ALTER TABLE templates RENAME TO elsewhere")
     assert client.post("/v1/notifications", json=wanted).status_code == 202
+
+
+@pytest.mark.parametrize("user", ["", 7, "\ud83d", "x" * 201])
+def test_a_preview_is_for_a_user_who_can_be_named(gateway: HttpGateway, user: object) -> None:
+    client = gateway.client()
+    client.put("/v1/templates/greeting", json=GREETING)
+    body = json.dumps({"user": user}).encode()
+    answer = client.post("/v1/templates/greeting/preview", content=body, headers={"Content-Type": "application/json"})
+    assert answer.status_code == 422, answer.text
+    assert [error["field"] for error in answer.json()["errors"]] == ["user"]
+    assert client.post("/v1/templates/greeting/preview", json={"user": "nobody"}).status_code == 200

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path
 
 from knocktwice_shared.errors import InvalidMessage
+from knocktwice_shared.messages import checks
 from knocktwice_worker.channels.registry import wording_of
 from knocktwice_worker.content import locales, template_store
 from knocktwice_worker.content.links.short_links import example
@@ -86,8 +87,8 @@ def show_preview(name: Name, services: Here, body: JsonBody) -> Any:
         params = {str(place): value for place, value in enumerate(params, 1)}
     if not isinstance(params, dict):
         raise InvalidMessage("params", "must be an object or a list")
-    if user is not None and not isinstance(user, str):
-        raise InvalidMessage("user", "must be the id of a user")
+    if user is not None:
+        user = checks.text(user, "user", 200)
     stored = _stored(services, name)
     chosen = None if locale is None else _locale(locale)
     if user is not None:
