@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -23,6 +24,7 @@ from knocktwice_shared.names import INBOX_MESSAGES, Task
 from knocktwice_worker.audience import people
 from knocktwice_worker.gateway.auth.keys import Scope
 from knocktwice_worker.gateway.faces import message_codes
+from knocktwice_worker.gateway.faces.pushwoosh import content
 
 if TYPE_CHECKING:
     import redis
@@ -191,8 +193,8 @@ def test_a_number_that_one_person_has_is_theirs(gateway: HttpGateway, valkey: re
 
 
 def test_a_preset_is_a_saved_template_and_to_sms_it_is_one(gateway: HttpGateway, valkey: redis.Redis) -> None:
-    content = {"push": {"title": "t", "body": "Hi {{ name }}"}}
-    template = {"default_locale": "en", "contents": {"en": content}}
+    said = {"push": {"title": "t", "body": "Hi {{ name }}"}}
+    template = {"default_locale": "en", "contents": {"en": said}}
     assert gateway.client().put("/v1/templates/AAAAA-00001", json=template).status_code == 200
     given = {"preset": "AAAAA-00001", "content": "", "dynamic_content_placeholders": {"name": "Ana"}}
     create(gateway, users=["u-1"], **given)
@@ -244,6 +246,32 @@ def test_a_registered_device_is_addressed_by_its_hwid(gateway: HttpGateway, valk
     assert call(gateway, "unregisterDevice", **hwid)["status_code"] == 200
     (left,) = changes(valkey)
     assert (left.user, left.registration) == ("Alex", device.registration)
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [{"push_token": "\0"}, {"push_token": "\ud800"}, {"device_type": []}, {"userId": "\0"}, {"hwid": "\ud800"}],
+)
+def test_a_device_that_cannot_be_stored_is_refused_and_leaves_no_name(
+    gateway: HttpGateway, valkey: redis.Redis, odd: dict[str, Any]
+) -> None:
+    device = {"hwid": "odd", "push_token": "t", "device_type": 3, "userId": "u", **odd}
+    told = call(gateway, "registerDevice", **device)
+    if "device_type" not in odd:
+        assert (told["status_code"], changes(valkey)) == (210, [])
+        with gateway.services.engine.connect() as conn:
+            assert conn.execute(sa.text("SELECT FROM hwids WHERE hwid = 'odd'")).first() is None
+
+
+def test_half_a_character_is_named_and_breaks_no_answer(gateway: HttpGateway) -> None:
+    for odd in ({"content": "\ud800"}, {"transactionId": "\ud800"}, {"devices": ["\0"]}, {"\ud800": 1}):
+        assert create(gateway, **({"users": ["u-1"]} if "devices" not in odd else {}), **odd)["status_code"] == 210
+
+
+def test_the_page_names_every_field() -> None:
+    told = (Path(__file__).parents[2] / "docs/moving/pushwoosh.md").read_text()
+    silent = {"ios_silent", "android_silent", "email_template", "knocktwice"}
+    assert [name for name in sorted({*content._READ, *content._REFUSED} - silent) if f"`{name}`" not in told] == []
 
 
 def test_a_hwid_that_is_a_number_binds_it(gateway: HttpGateway, valkey: redis.Redis) -> None:

@@ -185,6 +185,7 @@ def test_a_key_does_what_it_was_made_for_and_ends_when_it_is_revoked(gateway: Ht
             10103,
             "category",
         ),
+        (PUSH | {"audience_type": "token_list", "token_list": ["\ud800"]}, 10103, "token_list[0]"),
         ({**PUSH, "message_type": "message", "audience_type": "all"}, 10103, "message_type"),
     ],
 )
@@ -237,6 +238,13 @@ def test_a_saved_template_brings_its_sender_its_category_and_its_signature(
     (batch,) = accepted(valkey)
     assert (batch.sms_text, batch.category) == ("Shop: Your order param1 arrives at param2.", "marketing")
     assert [step.sender for step in batch.plan or ()] == ["+16505550199"]
+
+
+def test_a_template_id_that_no_template_can_have_is_not_looked_up(gateway: HttpGateway) -> None:
+    payload = json.loads(SAMPLE)
+    payload["sms_info"]["sms_template_id"] = "\0"
+    told = post(gateway, payload)
+    assert (told["ret_code"], "no SMS template" in told["err_msg"]) == (0, True)
 
 
 def test_a_wish_that_cannot_be_met_is_named_beside_the_push(gateway: HttpGateway, valkey: redis.Redis) -> None:

@@ -60,8 +60,8 @@ def repeated(request: Request, own: str | None = None) -> str | None:
     if len(given) > 1 or (given and own is not None):
         raise InvalidMessage(IDEMPOTENCY_KEY, "is given twice; send one")
     key = own if own is not None else given[0] if given else None
-    if key is not None and not 1 <= len(key) <= idempotency.KEY_LIMIT:
-        raise InvalidMessage(IDEMPOTENCY_KEY, f"must have 1 to {idempotency.KEY_LIMIT} characters")
+    if key is not None and not (1 <= len(key) <= idempotency.KEY_LIMIT and key.isprintable()):
+        raise InvalidMessage(IDEMPOTENCY_KEY, f"must have 1 to {idempotency.KEY_LIMIT} printable characters")
     return key
 
 

@@ -216,4 +216,5 @@ def _any_of(one: Any, operand: object, path: str, *, tag: bool) -> Json:
 
 def wanted(message: Mapping[str, Any], numbers: Mapping[str, str]) -> Sequence[str]:
     """Return the names to look up, numbers in their one spelling."""
-    return [numbers.get(one, one) for one in names(message)]
+    # No device has a name that PostgreSQL cannot hold, such as a NUL.
+    return [numbers.get(one, one) for one in names(message) if one.isprintable()]

@@ -51,13 +51,14 @@ _UNREACHED = {8: "Windows", 9: "Amazon", 17: "Huawei", 19: "Xiaomi"}
 async def register(request: Request) -> Response:
     """Register a device, or bind a number where the hwid is one; a device without a user is its own person."""
     _, body = await opened(request, Scope.AUDIENCE)
-    changes, name = _registration(body, here(request).settings.phone_rules)
+    rules = here(request).settings.phone_rules
+    changes, name = _registration(body, rules)
+    # Everything is checked before anything is written.
+    draft = wording.changes({"changes": changes}, rules, datetime.now(UTC)) if changes else None
     if name is not None:
         await run_in_threadpool(_name, here(request), name)
-    if changes:
-        await outbox(request).send(
-            wording.changes({"changes": changes}, here(request).settings.phone_rules, datetime.now(UTC))
-        )
+    if draft is not None:
+        await outbox(request).send(draft)
     return answer(None)
 
 
@@ -82,7 +83,7 @@ def _registration(body: Mapping[str, Any], rules: Rules) -> tuple[list[Json], tu
         changes.append({"change": "bind_phone", "user": user, "phone": number})
     elif token not in (None, ""):
         kind = body.get("device_type")
-        if kind in _UNREACHED:
+        if type(kind) is int and kind in _UNREACHED:
             fail("device_type", f"is {kind} ({_UNREACHED[kind]}), which FCM does not reach", None)
         platform = audience.PLATFORMS.get(kind) if type(kind) is int else None
         more = {"platform": platform} if platform else {}
@@ -151,8 +152,8 @@ def _drop(services: Services, hwid: str) -> None:
 
 def _hwid(body: Mapping[str, Any]) -> str:
     hwid = body.get("hwid")
-    if not isinstance(hwid, str) or not 1 <= len(hwid.strip()) <= hwids.LIMIT or "\0" in hwid:
-        return fail("hwid", f"must be text of 1 to {hwids.LIMIT} characters", "?")
+    if not isinstance(hwid, str) or not 1 <= len(hwid.strip()) <= hwids.LIMIT or not hwid.isprintable():
+        return fail("hwid", f"must be text of 1 to {hwids.LIMIT} printable characters", "?")
     return hwid.strip()
 
 

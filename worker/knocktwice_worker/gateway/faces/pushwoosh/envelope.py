@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from starlette.responses import JSONResponse
-
 from knocktwice_worker.gateway.auth.access import admit
+from knocktwice_worker.gateway.faces import ascii_json
 from knocktwice_worker.gateway.http.body import json_object, read_any
 from knocktwice_worker.gateway.problems import Problem
 
@@ -40,19 +39,19 @@ async def opened(request: Request, scope: Scope) -> tuple[Key, dict[str, Any]]:
 
 def answer(response: object) -> Response:
     """Return the answer that a request was met."""
-    return JSONResponse({"status_code": 200, "status_message": "OK", "response": response})
+    return ascii_json.answer({"status_code": 200, "status_message": "OK", "response": response})
 
 
 def refuse(_: Request, problem: Problem) -> Response:
     """Return an error as Pushwoosh has it: a ``status_code``, and 200 unless the body is no request or it is our fault."""
     told = "; ".join(map(str, problem.errors)) or problem.detail
     if problem.kind == "malformed-json":
-        return JSONResponse({"status_code": 400, "status_message": told, "response": None}, 400)
+        return ascii_json.answer({"status_code": 400, "status_message": told, "response": None}, 400)
     if problem.status in (408, 429) or problem.status >= 500:
         body = {"status_code": problem.status, "status_message": told, "response": None}
-        return JSONResponse(body, problem.status)
+        return ascii_json.answer(body, problem.status)
     if problem.kind == "unauthorized":
         told = "Account not found: auth must be a key that works; 'knocktwice key create' makes one"
     errors = [{"field": one.field, "detail": one.problem} for one in problem.errors]
     body = {"status_code": ARGUMENT, "status_message": told, "response": None}
-    return JSONResponse(body | {"knocktwice": {"errors": errors}} if errors else body)
+    return ascii_json.answer(body | {"knocktwice": {"errors": errors}} if errors else body)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from starlette.concurrency import run_in_threadpool
-from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from knocktwice import drafts, tpns, wire
@@ -15,7 +14,7 @@ from knocktwice_shared.messages import parse_blast
 from knocktwice_worker.content import numbered_texts
 from knocktwice_worker.gateway.auth.access import here, let_in
 from knocktwice_worker.gateway.auth.keys import Scope
-from knocktwice_worker.gateway.faces import sending
+from knocktwice_worker.gateway.faces import ascii_json, sending
 from knocktwice_worker.gateway.faces.face import Face
 from knocktwice_worker.gateway.faces.tpns.credentials import key_of
 from knocktwice_worker.gateway.http.body import json_object, read_any
@@ -68,7 +67,8 @@ async def _read(services: Services, payload: Mapping[str, Any]) -> tpns.Request:
     """Return what a payload asks for, with the SMS of the saved template that it names."""
     settings = services.settings
     id_ = tpns.wanted_sms_template(payload)
-    saved = None if id_ is None else await run_in_threadpool(_saved, services, id_, payload)
+    # No template has a name that PostgreSQL cannot hold, such as a NUL.
+    saved = None if id_ is None or not id_.isprintable() else await run_in_threadpool(_saved, services, id_, payload)
     asked = tpns.read(
         payload,
         sms_templates={} if id_ is None or saved is None else {id_: saved},
@@ -152,7 +152,7 @@ def _answer(payload: Mapping[str, Any], asked: tpns.Request, sent: Sent) -> Resp
     }
     if sent.ids:
         told["result"] = f"[{','.join('0' for _ in sent.ids)}]"
-    return JSONResponse(told)
+    return ascii_json.answer(told)
 
 
 def refuse(request: Request, problem: Problem) -> Response:
@@ -164,7 +164,7 @@ def refuse(request: Request, problem: Problem) -> Response:
     told = "; ".join(map(str, problem.errors)) or problem.detail
     frame = _frame(getattr(request.state, "payload", {}))
     body = {**frame, "push_id": "0", "ret_code": code, "err_msg": told, "knocktwice": {"errors": _told(problem.errors)}}
-    return JSONResponse(body, problem.status if busy else 200)
+    return ascii_json.answer(body, problem.status if busy else 200)
 
 
 async def unknown(request: Request) -> Response:
