@@ -70,7 +70,8 @@ class _Call:
 class _Drafting(Client):
     """Checks the arguments of one call, and keeps the messages instead of sending them."""
 
-    def __init__(self) -> None:
+    def __init__(self, project: str | None) -> None:
+        self._project = project
         self.drafts: list[Draft] = []
 
     def _send(self, ready: Sequence[Draft]) -> list[NotificationId]:
@@ -177,7 +178,7 @@ def _asynchronous(
     """Return a method of :class:`~knocktwice.Client` as one to be awaited."""
 
     async def call(self: AsyncClient, /, *arguments: _P.args, **named: _P.kwargs) -> _R:
-        drafting = _Drafting()
+        drafting = _Drafting(self._client._project)
         returned = method(drafting, *arguments, **named)
         if drafting.drafts:
             await self._sender.send(drafting.drafts)
@@ -200,9 +201,10 @@ class AsyncClient:
     Args:
         broker_url: as :class:`~knocktwice.Client` takes it.
         timeout: seconds the broker gets for each exchange. A call takes about twice that at most.
-        durability, replicas: as :class:`~knocktwice.Client` takes them.
+        durability, replicas, project: as :class:`~knocktwice.Client` takes them.
 
     Raises:
+        InvalidMessage: the project's name is none.
         KnocktwiceError: no broker is named and no local stack runs, the URL is not one, or there is no such level.
     """
 
@@ -213,8 +215,9 @@ class AsyncClient:
         timeout: float = 5.0,
         durability: Durability | str | None = None,
         replicas: int | None = None,
+        project: str | None = None,
     ) -> None:
-        self._client = Client(broker_url, timeout=timeout, durability=durability, replicas=replicas)
+        self._client = Client(broker_url, timeout=timeout, durability=durability, replicas=replicas, project=project)
         self._sender = _Sender(self._client, timeout)
 
     notify = _asynchronous(Client.notify)

@@ -15,7 +15,7 @@ from knocktwice import address, drafts, wire
 from knocktwice.broker import KombuBroker
 from knocktwice.durability import asked
 from knocktwice_shared.errors import InvalidMessage
-from knocktwice_shared.messages import APPLICATION, Receipt, ReceiptEvent, Recipient
+from knocktwice_shared.messages import APPLICATION, Receipt, ReceiptEvent, Recipient, checks
 from knocktwice_shared.names import BATCH_LIMIT
 
 if TYPE_CHECKING:
@@ -52,12 +52,16 @@ class Client:
             ``replica`` (``replicas`` of the broker's replicas have it). Left out, ``KNOCKTWICE_DURABILITY``, or
             ``memory``. For "committed with my own transaction" see :mod:`knocktwice.outbox`.
         replicas: how many replicas, at the level ``replica``; left out, ``KNOCKTWICE_DURABILITY_REPLICAS``, or 1.
+        project: the application to which all that this client sends belongs; keys are its own, and :meth:`cancel` stops
+            nothing else. Left out: to none.
 
     Raises:
+        InvalidMessage: the project's name is none.
         KnocktwiceError: no broker is named and no local stack runs, the URL is not one, or there is no such level.
     """
 
     _broker: Broker
+    _project: str | None = None
 
     def __init__(
         self,
@@ -66,7 +70,9 @@ class Client:
         timeout: float = 5.0,
         durability: Durability | str | None = None,
         replicas: int | None = None,
+        project: str | None = None,
     ) -> None:
+        self._project = None if project is None else checks.project(project)
         self._broker = KombuBroker(address.find(broker_url), timeout, asked(durability, replicas))
 
     def notify(
@@ -144,7 +150,19 @@ class Client:
         """
         values = {} if params is None else params
         person = Recipient(user, registrations, phone, values, key, locale=locale, tags=tags)
-        shared = wire.Shared(push, sms, category, ttl, reference, template, send_at, steps, valid_for, default_locale)
+        shared = wire.Shared(
+            push,
+            sms,
+            category,
+            ttl,
+            reference,
+            template,
+            send_at,
+            steps,
+            valid_for,
+            default_locale,
+            self._project,
+        )
         with wire.in_callers_words(wire.with_steps(wire.one("recipient"), shared)):
             draft = drafts.notifications([person], shared)
         return self._send([draft])[0]
@@ -179,7 +197,19 @@ class Client:
             InvalidMessage: an argument is wrong; a recipient is named by its place, like ``recipients[3].phone``.
             BrokerUnavailable: some may have been accepted. Who has a ``key`` or an ``id`` can be sent again safely.
         """
-        shared = wire.Shared(push, sms, category, ttl, reference, template, send_at, steps, valid_for, default_locale)
+        shared = wire.Shared(
+            push,
+            sms,
+            category,
+            ttl,
+            reference,
+            template,
+            send_at,
+            steps,
+            valid_for,
+            default_locale,
+            self._project,
+        )
         words = partial(wire.with_steps, shared=shared)
         return self._send_many("recipients", recipients, lambda some: drafts.notifications(some, shared), words)
 
@@ -222,7 +252,19 @@ class Client:
             InvalidMessage: an argument is wrong; it is named. Nothing was sent.
             BrokerUnavailable: call again with the same ``key``.
         """
-        shared = wire.Shared(push, sms, category, ttl, reference, template, send_at, steps, valid_for, default_locale)
+        shared = wire.Shared(
+            push,
+            sms,
+            category,
+            ttl,
+            reference,
+            template,
+            send_at,
+            steps,
+            valid_for,
+            default_locale,
+            self._project,
+        )
         with wire.in_callers_words(wire.with_steps(wire.one("blast"), shared)):
             draft = drafts.blast(wire.blast(segment, shared, key=key, params=params, throttle_per_min=throttle_per_min))
         return self._send([draft])[0]
@@ -270,10 +312,10 @@ class Client:
         # Most calls name a few; without an id there is still one message, for the key or for the complaint.
         if len(ids) <= BATCH_LIMIT:
             with wire.in_callers_words(wire.many(0)):
-                draft = drafts.cancellation(ids, keys, blasts)
+                draft = drafts.cancellation(ids, keys, blasts, self._project)
             self._send([draft])
         else:
-            self._send_many("ids", ids, lambda some: drafts.cancellation(some, keys, blasts))
+            self._send_many("ids", ids, lambda some: drafts.cancellation(some, keys, blasts, self._project))
 
     def register_device(
         self,

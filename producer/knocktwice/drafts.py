@@ -16,7 +16,7 @@ from knocktwice_shared.messages import parse_audience, parse_batch, parse_blast,
 from knocktwice_shared.messages.blasts import blast_batch
 from knocktwice_shared.messages.braces import templates, unclosed
 from knocktwice_shared.messages.problems import all_at_once, attempt, fail
-from knocktwice_shared.names import BATCH_LIMIT, Task
+from knocktwice_shared.names import BATCH_LIMIT, Task, scoped
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -35,7 +35,7 @@ class Draft:
         wire: the message; it changes only when keys were used before.
         summary: what may be shown of it.
         ids: a batch's notification ids, in the recipients' order.
-        keys: idempotency keys, by the recipient's place.
+        keys: idempotency keys, by the recipient's place, as :func:`~knocktwice_shared.names.scoped` returns them.
         before: messages that go ahead of it, in the same step.
         encoded: what goes out, once it is sealed; then ``wire`` is empty.
         parsed: a batch as the validator read it, until it is sealed.
@@ -116,7 +116,8 @@ def batch(message: wire.Wire) -> Draft:
     ]
     parsed = parse_batch(message)
     ids = [r.id for r in parsed.recipients if r.id is not None]
-    keys = {place: r.key for place, r in enumerate(parsed.recipients) if r.key is not None}
+    project = parsed.project
+    keys = {place: scoped(r.key, project) for place, r in enumerate(parsed.recipients) if r.key is not None}
     refuse_repeated(keys)
     return Draft(parsed.id, Task.SEND_PUSH, message, f"{len(ids)} notifications", ids, keys, before, parsed=parsed)
 
@@ -152,7 +153,8 @@ def blast(message: wire.Wire) -> Draft:
     key = parsed.key
     nobody = str(UUID(int=0))
     _require_closed(parse_batch(blast_batch(parsed.message, parsed.params, nobody, {nobody: "somebody"})))
-    return Draft(blast_id(key), Task.BLAST, message, "a blast", [blast_id(key)], {})
+    id_ = blast_id(key, parsed.project)
+    return Draft(id_, Task.BLAST, message, "a blast", [id_], {})
 
 
 def _require_closed(batch: Batch) -> None:
@@ -162,9 +164,11 @@ def _require_closed(batch: Batch) -> None:
             fail(path, problem, None)
 
 
-def cancellation(ids: Sequence[UUID | str], keys: Sequence[str], blasts: Sequence[str] = ()) -> Draft:
+def cancellation(
+    ids: Sequence[UUID | str], keys: Sequence[str], blasts: Sequence[str] = (), project: str | None = None
+) -> Draft:
     """Draft and check a ``cancel`` message."""
-    message = wire.cancellation(ids, keys, blasts)
+    message = wire.cancellation(ids, keys, blasts, project)
     parse_cancellation(message)
     return _draft(Task.CANCEL, message, many(len(ids) + len(keys) + len(blasts), "cancellation"))
 

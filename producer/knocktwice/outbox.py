@@ -28,7 +28,8 @@ from knocktwice.client import Client
 from knocktwice.durability import asked
 from knocktwice.envelope import Outgoing
 from knocktwice.keys import Use
-from knocktwice_shared.names import Task
+from knocktwice_shared.messages import checks
+from knocktwice_shared.names import Task, scoped
 
 if TYPE_CHECKING:
     import threading
@@ -77,9 +78,11 @@ class OutboxClient(Client):
     Args:
         connection: a SQLAlchemy ``Session`` or ``Connection``, Django's ``connection``, or one of psycopg2 or psycopg.
             It is neither committed nor closed here.
+        project: as of :class:`~knocktwice.Client`.
     """
 
-    def __init__(self, connection: Any) -> None:
+    def __init__(self, connection: Any, *, project: str | None = None) -> None:
+        self._project = None if project is None else checks.project(project)
         self._broker = _Table(connection)
 
 
@@ -208,15 +211,17 @@ class Relay:
         """Claim the idempotency keys, as a client does before it sends."""
         wires = {m.id: json.loads(m.message) for m in messages if m.task is Task.SEND_PUSH and '"key"' in m.message}
         keyed = [
-            (wire["recipients"][place], said) for wire in wires.values() for place, said in keys.digests(wire).items()
+            (wire["recipients"][place], scoped(wire["recipients"][place]["key"], wire.get("project")), said)
+            for wire in wires.values()
+            for place, said in keys.digests(wire).items()
         ]
         # Of two uses of a key in one round the first counts.
-        proposals = {r["key"]: Use(UUID(r["id"]), said) for r, said in reversed(keyed)}
+        proposals = {key: Use(UUID(r["id"]), said) for r, key, said in reversed(keyed)}
         if not proposals:
             return list(messages)
         first = self._broker.claim_keys(proposals)
-        for recipient, _ in keyed:
-            recipient["id"] = str(first[recipient["key"]].id)
+        for recipient, key, _ in keyed:
+            recipient["id"] = str(first[key].id)
         return [Outgoing.encode(m.id, m.task, wires[m.id], m.summary) if m.id in wires else m for m in messages]
 
 

@@ -93,9 +93,13 @@ class RecordingClient(Client):
         cancelled: what was cancelled.
         blasts: one for each key, in order.
         changes: devices, numbers, tags and consent as they were set and removed, in order.
+
+    Args:
+        project: as of :class:`knocktwice.Client`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, project: str | None = None) -> None:
+        self._project = project
         # Not super().__init__(): that looks for a broker.
         self._broker = _Recorder(self)
         self.clear()

@@ -63,6 +63,7 @@ class Shared:
     steps: Sequence[LaterStep] | None = None
     valid_for: timedelta | None = None
     default_locale: str | None = None
+    project: str | None = None
 
     @property
     def alone(self) -> bool:
@@ -114,6 +115,8 @@ def batch(recipients: Sequence[Recipient | str], shared: Shared) -> Wire:
         message["valid_for_s"] = _of_type(timedelta, shared.valid_for, "valid_for").total_seconds()
     if shared.reference is not None:
         message["reference"] = _plain(shared.reference)
+    if shared.project is not None:
+        message["project"] = shared.project
     return message
 
 
@@ -145,10 +148,14 @@ def blast(segment: str | Mapping[str, Any], shared: Shared, **own: object) -> Wi
     return message | {name: _listed(_plain(value)) for name, value in own.items() if value is not None}
 
 
-def cancellation(ids: Sequence[UUID | str], keys: Sequence[str], blasts: Sequence[str] = ()) -> Wire:
+def cancellation(
+    ids: Sequence[UUID | str], keys: Sequence[str], blasts: Sequence[str] = (), project: str | None = None
+) -> Wire:
     """Write down a ``cancel`` message."""
     message: Wire = {"v": VERSION, "ids": [str(i) for i in ids], "keys": list(keys)}
-    return message | {"blasts": list(blasts)} if blasts else message
+    if blasts:
+        message["blasts"] = list(blasts)
+    return message if project is None else message | {"project": project}
 
 
 def audience(change: str, **fields: object) -> Wire:

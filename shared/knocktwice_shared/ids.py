@@ -7,6 +7,8 @@ import time
 from datetime import UTC, datetime
 from uuid import UUID, uuid5
 
+from knocktwice_shared.names import scoped
+
 #: Blasts have their ids from their keys; this is the namespace.
 BLASTS = UUID("5b0f6c9e-0d0a-5b1e-8f7c-6b6e6f636b32")
 
@@ -35,6 +37,6 @@ def created_at(id_: UUID) -> datetime:
     return datetime.fromtimestamp((id_.int >> 80) / 1000, tz=UTC)
 
 
-def blast_id(key: str) -> UUID:
-    """Return the id of the blast with this key, the same for ever."""
-    return uuid5(BLASTS, key)
+def blast_id(key: str, project: str | None = None) -> UUID:
+    """Return the id of the blast with this key in a project, the same for ever."""
+    return uuid5(BLASTS, scoped(key, project))

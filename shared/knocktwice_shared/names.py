@@ -92,6 +92,15 @@ BACKLOG_HEADROOM = 1.5
 KEY_PREFIX = "knocktwice:key:"
 
 
+def scoped(key: str, project: str | None) -> str:
+    """Return a key of a project as a text of its own. No key has a NUL in it, so no two of these are the same."""
+    return key if project is None else f"{project}\0{key}"
+
+
 def key_name(key: str) -> str:
-    """Return the Redis key that remembers which notification an idempotency key was first used for."""
+    """Return the Redis key that remembers which notification an idempotency key was first used for.
+
+    Args:
+        key: as :func:`scoped` returns it.
+    """
     return KEY_PREFIX + hashlib.sha256(key.encode()).hexdigest()

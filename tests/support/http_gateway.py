@@ -66,15 +66,15 @@ class HttpGateway:
         """How many clients are connected."""
         return len(self._server.server_state.connections)
 
-    def key(self, *scopes: Scope) -> str:
+    def key(self, *scopes: Scope, project: str | None = None) -> str:
         """Make a key; without scopes for everything."""
         with self.services.engine.begin() as conn:
             wanted = frozenset(scopes or [Scope.ADMIN])
-            return keys.create(conn, "test", wanted, secret=secret(self.services.settings))
+            return keys.create(conn, "test", wanted, secret=secret(self.services.settings), project=project)
 
-    def client(self, *scopes: Scope) -> httpx.Client:
+    def client(self, *scopes: Scope, project: str | None = None) -> httpx.Client:
         """Return a client with a key of its own; see :meth:`key`."""
-        headers = {"Authorization": f"Bearer {self.key(*scopes)}"}
+        headers = {"Authorization": f"Bearer {self.key(*scopes, project=project)}"}
         client = httpx.Client(base_url=self.url, headers=headers, timeout=30)
         self._clients.append(client)
         return client

@@ -262,7 +262,7 @@ def rolled_up(conn: Connection) -> dict[Key, Counter[str]]:
         line = counted.setdefault(
             (row["day"].isoformat(), row["template"], row["blast"], row["country"], row["category"]), Counter()
         )
-        keys = {"day", "slice", "template", "blast", "country", "category", "suppressed", "channels"}
+        keys = {"day", "slice", "template", "blast", "country", "category", "project", "suppressed", "channels"}
         line.update({name: row[name] for name in set(map(str, row)) - keys})
         for channel, counts in row["channels"].items():
             for name, count in counts.items():

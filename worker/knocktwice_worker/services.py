@@ -15,6 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from knocktwice_shared.errors import KnocktwiceError
 from knocktwice_shared.messages import (
+    Cancellation,
     OptOutSet,
     parse_audience,
     parse_batch,
@@ -22,7 +23,7 @@ from knocktwice_shared.messages import (
     parse_cancellation,
     parse_receipts,
 )
-from knocktwice_shared.names import Task
+from knocktwice_shared.names import Task, scoped
 from knocktwice_worker import config
 from knocktwice_worker.audience import opt_out_log, people
 from knocktwice_worker.audience.erased import Erased
@@ -161,9 +162,10 @@ class Services:
             reply=self._reply if self.settings.inbound_replies_per_h else None,
         )
 
-    def _reply(self, inbound: str, reply: str) -> None:
+    def _reply(self, inbound: str, reply: str, project: str | None = None) -> None:
+        most = self.settings.inbound_replies_per_h
         with self.engine.begin() as conn:
-            batch = replies.batch(conn, inbound, reply, most=self.settings.inbound_replies_per_h)
+            batch = replies.batch(conn, inbound, reply, most=most, project=project)
         if batch is not None:
             self.send([batch])
 
@@ -305,16 +307,24 @@ class Services:
         self.counters.took(Span.RECEIPT_DELAY, time.time() - min(r.at for r in parsed).timestamp(), len(parsed))
 
     def _cancel(self, messages: Sequence[object]) -> None:
-        wanted = [parse_cancellation(message) for message in messages]
+        wanted: dict[str | None, list[Cancellation]] = {}
+        for message in messages:
+            one = parse_cancellation(message)
+            wanted.setdefault(one.project, []).append(one)
+        for project, own in wanted.items():
+            self._cancel_in(project, own)
+
+    def _cancel_in(self, project: str | None, wanted: Sequence[Cancellation]) -> None:
         keys = [key for one in wanted for key in one.keys]
-        ids = [str(id_) for one in wanted for id_ in one.ids] + self.inbox.ids_of(keys)
+        ids = [str(id_) for one in wanted for id_ in one.ids]
+        ids += self.inbox.ids_of([scoped(key, project) for key in keys])
 
         def abort_blasts(conn: Connection) -> None:
             for one in wanted:
                 for key in one.blasts:
-                    states.abort(conn, key, "cancelled by the application")
+                    states.abort(conn, key, "cancelled by the application", project)
 
-        cancellation.cancel(self.engine, ids, keys, also=abort_blasts)
+        cancellation.cancel(self.engine, ids, keys, project, also=abort_blasts)
 
     def _update_audience(self, messages: Sequence[object]) -> None:
         changes = [change for message in messages for change in parse_audience(message)]

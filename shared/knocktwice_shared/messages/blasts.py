@@ -36,6 +36,7 @@ class Blast:
         params: everybody's.
         throttle_per_min: most people in a minute; ``None`` is as fast as it goes.
         template: the name of the template that says it, if one does.
+        project: the application to which it belongs; ``None``: to none. It stands in ``message``, too.
     """
 
     key: str
@@ -45,6 +46,7 @@ class Blast:
     params: Mapping[str, Any] | Sequence[Any]
     throttle_per_min: int | None
     template: str | None
+    project: str | None = None
 
 
 @all_at_once
@@ -71,6 +73,7 @@ def parse_blast(wire: object) -> Blast:
         params=params,
         throttle_per_min=per_min,
         template=None if batch is None else batch.template,
+        project=None if batch is None else batch.project,
     )
 
 

@@ -203,6 +203,21 @@ def list_of(value: object, path: str, least: int, most: int) -> list[Any]:
     return value
 
 
+#: The names of projects: they stand in options, addresses and files.
+_PROJECT = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
+
+
+def project(value: object, path: str = "project") -> str:
+    """Return the name of a project.
+
+    Raises:
+        InvalidMessage: it is none.
+    """
+    if isinstance(value, str) and _PROJECT.fullmatch(value):
+        return value
+    raise InvalidMessage(path, "must be 1 to 40 characters of a-z, 0-9, - and _, with a letter or digit first")
+
+
 def text(value: object, path: str, limit: int, *, empty: bool = False) -> str:
     if not isinstance(value, str):
         return fail(path, "is missing" if value is None else f"must be text, not {type(value).__name__}", "")

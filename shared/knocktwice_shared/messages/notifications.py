@@ -91,6 +91,7 @@ class Batch:
             category's setting.
         locales: the languages of its texts; none where they are the same for everybody, or a template has them.
         default_locale: that of people of any other or an unknown language; ``None`` without languages.
+        project: the application to which it belongs; ``None``: to none.
     """
 
     id: UUID
@@ -107,6 +108,7 @@ class Batch:
     valid_for: timedelta | None = None
     locales: tuple[str, ...] = ()
     default_locale: str | None = None
+    project: str | None = None
 
     def spoken(self, locale: str) -> tuple[Push | None, str | None]:
         """Return push and SMS text in one of its languages."""
@@ -115,7 +117,9 @@ class Batch:
 
 
 #: What the recipients of a message have in common, beside ``v`` and ``id``; a blast's notifications have it, too.
-SHARED_FIELDS = frozenset({"content", "plan", "category", "ttl_s", "valid_for_s", "reference", "send_at", "only"})
+SHARED_FIELDS = frozenset(
+    {"content", "plan", "category", "ttl_s", "valid_for_s", "reference", "send_at", "only", "project"}
+)
 
 
 @all_at_once
@@ -153,6 +157,7 @@ def parse_batch(wire: object) -> Batch:
         send_at=attempt(_send_at, None, message["send_at"]) if "send_at" in message else None,
         sms_only=sms_only and template is not None,
         valid_for=attempt(_valid_for, None, message["valid_for_s"]) if "valid_for_s" in message else None,
+        project=attempt(checks.project, None, message["project"]) if "project" in message else None,
     )
     settle()
     if locales := languages.of(batch):

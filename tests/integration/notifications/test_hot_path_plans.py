@@ -162,7 +162,7 @@ HOT: dict[str, tuple[Callable[[sa.Connection, Archive], object], list[str]]] = {
     "receipts that name devices": (lambda c, a: people.see(c, _receipts(a.open[:50])), ["devices_pkey"]),
     "a cancellation by key": (
         lambda c, _: store.cancel(c, [], ["k-10"], datetime.now(UTC)),
-        ["notifications_key_idx", "deliveries_pkey"],
+        ["notifications_project_key_idx", "deliveries_pkey"],
     ),
     "the acceptance of given registrations": (
         lambda c, _: store.accept(c, [store.Intake(_given(), {}, MINUTE)], lease=MINUTE),
@@ -177,7 +177,7 @@ HOT: dict[str, tuple[Callable[[sa.Connection, Archive], object], list[str]]] = {
         ["attempts_pkey", "devices_pkey", "notifications_pkey"],
     ),
     "a story by id": (lambda c, a: tell(c, a.ids[7]), ["notifications_pkey", "deliveries_pkey", "decisions_pkey"]),
-    "a story by key": (lambda c, _: tell(c, "k-7"), ["notifications_key_idx", "attempts_pkey", "events_pkey"]),
+    "a story by key": (lambda c, _: tell(c, "k-7"), ["notifications_project_key_idx", "attempts_pkey", "events_pkey"]),
     "opt-outs of erased people": (lambda c, _: opt_outs.suppressed(c, {"+43660100"}, b"s"), ["suppressions_pkey"]),
 }
 

@@ -88,7 +88,7 @@ class Expansion:
         with self.engine.begin() as conn:
             blast = standing.find(conn, id_)
             if blast is not None:
-                states.abort(conn, blast.key, str(error))
+                states.abort(conn, blast.key, str(error), blast.project)
         log.error("blast given up", blast=id_, field=error.field)
 
     def _step(self, id_: str, publish: Publish) -> None:

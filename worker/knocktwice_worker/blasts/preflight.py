@@ -259,6 +259,7 @@ FROM (
   SELECT id
   FROM blasts
   WHERE message -> 'content' ->> 'template' = :template
+    AND (CAST(:project AS text) IS NULL OR project = :project)
     AND state = 'finished'
     AND coalesce(message -> 'plan', 'null') = CAST(:plan AS jsonb)
   ORDER BY created_at DESC
@@ -276,7 +277,8 @@ def _share(conn: Connection, blast: Blast, share: float | None) -> tuple[float, 
     if blast.template is None:
         return 1.0, "the worst case, as there is no template whose earlier blasts could tell"
     plan = blast.message.get("plan")
-    seen = conn.execute(_FELL_BACK, {"template": blast.template, "plan": json.dumps(plan), "earlier": _EARLIER}).one()
+    wanted = {"template": blast.template, "plan": json.dumps(plan), "project": blast.project, "earlier": _EARLIER}
+    seen = conn.execute(_FELL_BACK, wanted).one()
     if seen.pushed:
         which = blast.template + ("" if plan is None else " and these steps")
         return seen.texted / seen.pushed, f"the latest blasts with {which}: {seen.texted} of {seen.pushed}"

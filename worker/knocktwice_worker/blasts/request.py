@@ -40,12 +40,13 @@ def start(conn: Connection, blast: Blast, schedule: str | None = None, *, settin
         InvalidMessage: there is no such segment or template, the filter is none, a parameter is missing, or a delay is
             not allowed. The key stays free.
     """
-    if standing.find(conn, blast.key) is None:
+    id_ = blast_id(blast.key, blast.project)
+    if standing.of(conn, blast) is None:
         wanted = audience(conn, blast)
         check_content(conn, blast, settings)
         if states.start(conn, blast, segment_filter.dump(wanted), schedule):
-            return Started(blast_id(blast.key), True)
-    return Started(blast_id(blast.key), False)
+            return Started(id_, True)
+    return Started(id_, False)
 
 
 def differs(conn: Connection, blast: Blast) -> bool:

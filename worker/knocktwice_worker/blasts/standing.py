@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, text
 
+from knocktwice_shared.ids import blast_id
 from knocktwice_worker.blasts.states import BlastState
 
 if TYPE_CHECKING:
@@ -24,7 +25,8 @@ class Standing:
     """The state of a blast.
 
     Attributes:
-        key: the application's name for it, which starts once.
+        key: the application's name for it, which starts once in its project.
+        project: the application to which it belongs; ``None``: to none.
         segment: the saved segment it is for; ``None``: a filter of its own.
         schedule: the recurring blast that it is one of.
         reason: why it is paused or aborted.
@@ -38,6 +40,7 @@ class Standing:
 
     id: str
     key: str
+    project: str | None
     segment: str | None
     schedule: str | None
     state: BlastState
@@ -61,6 +64,7 @@ _STANDING = """
 SELECT
   b.id,
   b.key,
+  b.project,
   b.segment,
   b.schedule,
   b.state,
@@ -83,13 +87,29 @@ CROSS JOIN LATERAL (
   WHERE blast_id = b.id AND sent_at IS NOT NULL
 ) p
 """
-_ONE = text(_STANDING + "WHERE b.key = :value OR CAST(b.id AS text) = :value")
-_LATEST = text(_STANDING + "ORDER BY b.created_at DESC, b.id LIMIT :limit")
+_OWN = "(CAST(:project AS text) IS NULL OR b.project = :project)"
+_ONE = text(_STANDING + f"WHERE (b.key = :value OR CAST(b.id AS text) = :value) AND {_OWN}")
+_LATEST = text(_STANDING + f"WHERE {_OWN} ORDER BY b.created_at DESC, b.id LIMIT :limit")
+_BY_ID = text(_STANDING + "WHERE b.id = :id")
 
 
-def find(conn: Connection, key_or_id: str) -> Standing | None:
-    """Return a blast by its key or its id."""
-    row = conn.execute(_ONE, {"value": key_or_id.replace("\0", "")}).first()
+def find(conn: Connection, key_or_id: str, project: str | None = None) -> Standing | None:
+    """Return a blast by its key or its id.
+
+    Args:
+        project: only one of this project. Without it, of several blasts with one key the one without a project is meant;
+            if all have one, only their ids find them.
+    """
+    value = key_or_id.replace("\0", "")
+    rows = conn.execute(_ONE, {"value": value, "project": project}).all()
+    by_id = [row for row in rows if str(row.id) == value]
+    found = by_id or [row for row in rows if row.project == project] or rows
+    return _standing(found[0]) if len(found) == 1 else None
+
+
+def of(conn: Connection, blast: Blast) -> Standing | None:
+    """Return the blast that has a wanted one's key in the same project."""
+    row = conn.execute(_BY_ID, {"id": blast_id(blast.key, blast.project)}).first()
     return None if row is None else _standing(row)
 
 
@@ -100,7 +120,7 @@ SELECT
   OR (:segment IS NULL AND filter <> CAST(:filter AS jsonb))
   OR (message <> '{}' AND message - CAST(:not_said AS text[]) <> CAST(:message AS jsonb)) AS differs
 FROM blasts
-WHERE key = :key
+WHERE id = :id
 """)
 #: Fields of a blast's message that are not about who gets which words.
 _NOT_SAID = ("send_at", "ttl_s", "valid_for_s", "reference")
@@ -114,7 +134,7 @@ def differs(conn: Connection, blast: Blast, filter: Mapping[str, Any] | None) ->
     """
     said = {name: value for name, value in blast.message.items() if name not in _NOT_SAID}
     wanted = {
-        "key": blast.key,
+        "id": blast_id(blast.key, blast.project),
         "segment": blast.segment,
         "filter": json.dumps(filter),
         "message": json.dumps({**said, "params": blast.params}),
@@ -123,9 +143,9 @@ def differs(conn: Connection, blast: Blast, filter: Mapping[str, Any] | None) ->
     return bool(conn.execute(_DIFFERS, wanted).scalar_one_or_none())
 
 
-def latest(conn: Connection, limit: int) -> Sequence[Standing]:
-    """Return the latest blasts, the last one first."""
-    return [_standing(row) for row in conn.execute(_LATEST, {"limit": limit})]
+def latest(conn: Connection, limit: int, project: str | None = None) -> Sequence[Standing]:
+    """Return the latest blasts, of all projects or of one, the last one first."""
+    return [_standing(row) for row in conn.execute(_LATEST, {"limit": limit, "project": project})]
 
 
 _MESSAGE = text("SELECT message FROM blasts WHERE id = CAST(:id AS uuid)")

@@ -58,6 +58,7 @@ _START = text("""
 INSERT INTO blasts (
   id,
   key,
+  project,
   segment,
   filter,
   message,
@@ -68,6 +69,7 @@ INSERT INTO blasts (
 ) VALUES (
   :id,
   :key,
+  :project,
   :segment,
   CAST(:filter AS jsonb),
   CAST(:message AS jsonb),
@@ -94,8 +96,9 @@ def start(conn: Connection, blast: Blast, filter: Mapping[str, Any], schedule: s
         conn.execute(
             _START,
             {
-                "id": blast_id(blast.key),
+                "id": blast_id(blast.key, blast.project),
                 "key": blast.key,
+                "project": blast.project,
                 "segment": blast.segment,
                 "filter": json.dumps(filter),
                 "message": json.dumps({**blast.message, "params": blast.params}),
@@ -188,6 +191,7 @@ _ABORT = text("""
 INSERT INTO blasts AS b (
   id,
   key,
+  project,
   filter,
   message,
   state,
@@ -196,6 +200,7 @@ INSERT INTO blasts AS b (
 ) VALUES (
   :id,
   :key,
+  :project,
   '{"everyone": true}',
   '{}',
   'aborted',
@@ -212,13 +217,17 @@ RETURNING b.id
 """)
 
 
-def abort(conn: Connection, key: str, reason: str) -> bool:
+def abort(conn: Connection, key: str, reason: str, project: str | None = None) -> bool:
     """End a blast by its key; workers cancel its notifications page by page.
+
+    Args:
+        project: the project of the key; ``None``: it has none.
 
     Returns:
         Whether it had not been aborted before.
     """
-    return conn.execute(_ABORT, {"id": blast_id(key), "key": key, "reason": reason}).first() is not None
+    wanted = {"id": blast_id(key, project), "key": key, "project": project, "reason": reason}
+    return conn.execute(_ABORT, wanted).first() is not None
 
 
 _FINISH = text("""

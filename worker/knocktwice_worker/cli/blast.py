@@ -86,6 +86,7 @@ def start(
         str | None, typer.Option(help="When, like 2026-12-01T09:00+01:00; with --local without an offset.")
     ] = None,
     local: Annotated[bool, typer.Option("--local", help="--send-at is by the clock on the recipient's wall.")] = False,
+    project: send_options.Project = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show whom it would reach at what cost; start nothing.")
     ] = False,
@@ -137,13 +138,13 @@ def start(
     )
     at = send_options.send_at(send_at, local=local)
     useful = send_options.valid_for(valid_for)
-    shared = wire.Shared(push, follows, category, None, None, template, at, plan, useful, default_locale)
+    shared = wire.Shared(push, follows, category, None, None, template, at, plan, useful, default_locale, project)
     values = given_values(params, param or [])
     told: dict[str, Any] = {}
     with wire.in_callers_words(wire.with_steps(str, shared)):
         blast = parse_blast(wire.blast(segment, shared, key=key, params=values, throttle_per_min=per_minute))
         with reading(services()) as conn:
-            known = standing.find(conn, key) is not None
+            known = standing.of(conn, blast) is not None
         if dry_run or (not known and (budget_parts is not None or budget_cost is not None)):
             told["preflight"] = _preflight(
                 blast, expected_fallback_share, budget_parts, budget_cost, show=dry_run and not as_json
@@ -162,7 +163,7 @@ def start(
         )
         out.print(f"blast {key}: {'started' if told['new'] else before}", markup=False)
     if wait and not dry_run:
-        _watch(key)
+        _watch(str(told["id"]))
 
 
 @app.command()
@@ -183,7 +184,7 @@ def status(
     if as_json:
         print_json(told)
         return
-    for name in ("key", "id", "segment", "template", "schedule", "state", "reason", "throttle_per_min"):
+    for name in ("key", "id", "project", "segment", "template", "schedule", "state", "reason", "throttle_per_min"):
         if told[name] is not None:
             out.print(f"{name.replace('_', ' '):17}{told[name]}", markup=False, soft_wrap=True)
     for name in ("created_at", "finished_at"):
@@ -261,7 +262,7 @@ def abort(blast: Which, reason: Annotated[str, typer.Option(help="Shown by statu
     """
     with reading(services()) as conn:
         row = _found(standing.find(conn, blast), blast)
-        done = states.abort(conn, row.key, reason)
+        done = states.abort(conn, row.key, reason, row.project)
         conn.commit()
     out.print(f"blast {row.key}: {'aborted' if done else 'was aborted before'}", markup=False)
 
@@ -279,7 +280,12 @@ def cost(blast: Which, as_json: AsJson = False) -> None:
         first, last = row.created_at.astimezone(zone).date(), datetime.now(zone).date() + timedelta(days=1)
         rollups.refresh(here.engine, here.settings.sms_day_zone, everything=True)
         told = figures.report(
-            conn, by=figures.Dimension.BLAST, since=first, until=last, prices=here.channels.prices
+            conn,
+            by=figures.Dimension.BLAST,
+            since=first,
+            until=last,
+            project=row.project or "",
+            prices=here.channels.prices,
         ).lines.get(row.key, figures.Figures())
     waiting = row.total - row.sent
     if as_json:

@@ -42,11 +42,16 @@ def create(
     lasts: Annotated[
         str | None, typer.Option("--for", metavar="TIME", help="How long it works, like 90d; left out, until revoked.")
     ] = None,
+    project: Annotated[
+        str | None, typer.Option(help="The only project that it sees and acts in; left out, it sees all.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Make a key and print it. It is shown this once.
 
-    Example: knocktwice key create shop --scope notify --scope read --for 90d
+    \b
+    knocktwice key create shop --scope notify --scope read --for 90d
+    knocktwice key create "the shop's server" --project shop --scope notify --scope read
     """
     from knocktwice_worker.gateway.auth import keys
 
@@ -54,10 +59,10 @@ def create(
     wanted = frozenset(_scope(word) for word in scope)
     lifetime = None if lasts is None else times.span(lasts, "for")
     with reading(here) as conn:
-        key = keys.create(conn, name, wanted, secret=secret(here.settings), lifetime=lifetime)
+        key = keys.create(conn, name, wanted, secret=secret(here.settings), lifetime=lifetime, project=project)
         conn.commit()
     if as_json:
-        print_json({"id": keys.id_of(key), "key": key, "name": name, "scopes": sorted(wanted)})
+        print_json({"id": keys.id_of(key), "key": key, "name": name, "scopes": sorted(wanted), "project": project})
         return
     print(key)
 
@@ -75,10 +80,10 @@ def list_(as_json: AsJson = False, as_csv: AsCsv = False) -> None:
     if as_json:
         print_json([_told(key) for key in found])
         return
-    table = Table("id", "name", "scopes", "created", "last used", "ends", "revoked")
+    table = Table("id", "name", "scopes", "project", "created", "last used", "ends", "revoked")
     for key in found:
         times = (key.created_at, key.last_used_at, key.expires_at, key.revoked_at)
-        table.add_row(key.id, key.name, ", ".join(sorted(key.scopes)), *(clock(at) for at in times))
+        table.add_row(key.id, key.name, ", ".join(sorted(key.scopes)), key.project, *(clock(at) for at in times))
     print_table(table, as_csv=as_csv)
 
 
@@ -127,6 +132,7 @@ def _told(key: Key) -> dict[str, object]:
         "id": key.id,
         "name": key.name,
         "scopes": sorted(key.scopes),
+        "project": key.project,
         "created_at": key.created_at,
         "last_used_at": key.last_used_at,
         "expires_at": key.expires_at,

@@ -26,6 +26,7 @@ _LONGEST = timedelta(days=36_500)
 def history(
     user: Annotated[str | None, typer.Option(help="Of this user.")] = None,
     phone: Annotated[str | None, typer.Option(help="Of this number and its owners.")] = None,
+    project: Annotated[str | None, typer.Option(help="Of this project.")] = None,
     blast: Annotated[str | None, typer.Option(help="Of the blast with this key.")] = None,
     key: Annotated[str | None, typer.Option(help="With this idempotency key.")] = None,
     provider_id: Annotated[str | None, typer.Option(help="Whose message a provider calls so.")] = None,
@@ -60,6 +61,7 @@ def history(
         provider_status=None if reported is None else _reported(reported),
         phone=None if phone is None else phone_options.textable(phone, "phone", rules),
         blast=blast,
+        project=project,
     )
     with reading(here) as conn:
         if provider_id is not None:

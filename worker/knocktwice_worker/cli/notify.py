@@ -52,6 +52,7 @@ def notify(
         typer.Option(help="transactional, marketing or critical.", show_default="the template's, or transactional"),
     ] = None,
     valid_for: send_options.ValidFor = None,
+    project: send_options.Project = None,
     link: push_options.Link = None,
     image: push_options.Image = None,
     data: push_options.Data = None,
@@ -91,7 +92,7 @@ def notify(
     push = send_options.push(said.title, said.body, {**looks, **said.looks}, wanted=not no_push)
     values = given_values(params, param or [])
     at = send_options.send_at(send_at, local=local)
-    with Client(broker_url(services().settings)) as client:
+    with Client(broker_url(services().settings), project=project) as client:
         id_ = client.notify(
             user=user,
             registrations=registration or (),
@@ -116,6 +117,9 @@ def notify(
 def cancel(
     ids: Annotated[list[str] | None, typer.Argument(help="Notifications' ids.")] = None,
     key: Annotated[str | None, typer.Option(help="An idempotency key, instead of or beside ids.")] = None,
+    project: Annotated[
+        str | None, typer.Option(help="Whose these are; those of others are left alone. A key without it is of none.")
+    ] = None,
 ) -> None:
     """Stop notifications: a push not sent yet is not sent, an SMS not sent yet never is.
 
@@ -123,6 +127,6 @@ def cancel(
     """
     from knocktwice import Client
 
-    with Client(broker_url(services().settings)) as client:
+    with Client(broker_url(services().settings), project=project) as client:
         client.cancel(*ids or (), key=key)
     out.print("accepted; 'knocktwice status' shows what it stopped")

@@ -29,6 +29,9 @@ ValidFor = Annotated[
 ]
 
 
+Project = Annotated[str | None, typer.Option(help="The application to which it belongs.", show_default="to none")]
+
+
 After = Annotated[
     str | None,
     typer.Option(

@@ -65,19 +65,22 @@ def stats(
     by: Annotated[Dimension, typer.Option(help="What to tell apart.")] = Dimension.TEMPLATE,
     since: Annotated[str, typer.Option(help="First day, like 2026-11-01, or how long ago, like 7d.")] = "30d",
     template: Annotated[str | None, typer.Option(help="Only notifications with this template.")] = None,
+    project: Annotated[str | None, typer.Option(help="Only notifications of this project.")] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Count first what has changed in this minute.")] = False,
     as_json: AsJson = False,
     as_csv: AsCsv = False,
     watch: Watch = False,
 ) -> None:
-    """Show what became of notifications, and what it cost, by template, country, day, blast or category.
+    """Show what became of notifications, and what it cost, by template, country, day, blast, category or project.
 
     Example: knocktwice stats --by country --since 7d
     """
-    watching(lambda: _show_stats(by, since, template, fresh=fresh, as_json=as_json, as_csv=as_csv), on=watch)
+    watching(lambda: _show_stats(by, since, template, project, fresh=fresh, as_json=as_json, as_csv=as_csv), on=watch)
 
 
-def _show_stats(by: Dimension, since: str, template: str | None, *, fresh: bool, as_json: bool, as_csv: bool) -> None:
+def _show_stats(
+    by: Dimension, since: str, template: str | None, project: str | None, *, fresh: bool, as_json: bool, as_csv: bool
+) -> None:
     here = services()
     zone = here.settings.sms_day_zone
     with reading(here) as conn:
@@ -93,6 +96,7 @@ def _show_stats(by: Dimension, since: str, template: str | None, *, fresh: bool,
             since=first,
             until=until,
             template=template,
+            project=project,
             prices=here.channels.prices,
         )
         stopped = [one for one in pauses.list_all(conn) if one.ended_at is None]

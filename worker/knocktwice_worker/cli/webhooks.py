@@ -33,6 +33,7 @@ def add(
     url: Annotated[str, typer.Argument(help="Where events are posted to; https.")],
     types: Annotated[str, typer.Option("--events", help="Only these types, with commas between; left out: all.")] = "",
     personal: Annotated[bool, typer.Option("--personal", help="Tell user id, number and key, too.")] = False,
+    project: Annotated[str | None, typer.Option(help="Only of this project; left out, of everything.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Tell an endpoint what happens from now on, and print its id and what it verifies signatures with.
@@ -42,7 +43,8 @@ def add(
     here = services()
     wanted = [event.strip() for event in types.split(",") if event.strip()]
     with _database() as conn:
-        id_ = endpoints.add(conn, url, wanted, personal=personal, private=here.settings.webhook_private)
+        private = here.settings.webhook_private
+        id_ = endpoints.add(conn, url, wanted, personal=personal, private=private, project=project)
     key = signing.key_of(here.webhook_secrets[0], id_)
     if as_json:
         print_json({"id": id_, "secret": key})
@@ -68,9 +70,9 @@ def list_all(
             [dataclasses.asdict(each) | ({"secret": signing.key_of(key, each.id)} if secrets else {}) for each in found]
         )
         return
-    table = Table("id", "url", "events", "waiting", "state", *(["secret"] if secrets else []))
+    table = Table("id", "url", "events", "project", "waiting", "state", *(["secret"] if secrets else []))
     for each in found:
-        cells = [each.id, each.url, ", ".join(each.events) or "all", str(each.waiting), _state(each)]
+        cells = [each.id, each.url, ", ".join(each.events) or "all", each.project, str(each.waiting), _state(each)]
         table.add_row(*cells, *([signing.key_of(key, each.id)] if secrets else []))
     print_table(table, as_csv=as_csv)
 

@@ -364,6 +364,11 @@ notifications = Table(
     Column("phone", Text, comment="The recipient's number in E.164, where the application gave it with the call."),
     Column("params", JSONB, nullable=False, comment="What is filled into the texts."),
     Column("key", Text, comment="The application's key; the same key never notifies twice. NULL: none."),
+    Column(
+        "project",
+        Text,
+        comment="The application to which it belongs, where one installation serves several. NULL: none.",
+    ),
     Column("locale", Text, comment="Which of the template's contents. NULL: the batch has one for all."),
     Column("state", Text, nullable=False, comment="active, or how it ended; lifecycle.NotificationState."),
     Column("reason", Text, comment="Why it ended so. NULL while it is active."),
@@ -372,8 +377,17 @@ notifications = Table(
     CheckConstraint(_one_of("state", NotificationState), name="state"),
     CheckConstraint("(state = 'active') = (finished_at IS NULL)", name="finished"),
     CheckConstraint("state = 'active' OR reason IS NOT NULL", name="reason"),
-    # serves: a key notifies once
-    Index("notifications_key_idx", "key", unique=True, postgresql_where=text("key IS NOT NULL")),
+    # serves: a key notifies once in its project
+    Index(
+        "notifications_project_key_idx",
+        "key",
+        "project",
+        unique=True,
+        postgresql_where=text("key IS NOT NULL"),
+        postgresql_nulls_not_distinct=True,
+    ),
+    # serves: a project's history; empty without projects
+    Index("notifications_project_idx", "project", "id", postgresql_where=text("project IS NOT NULL")),
     # serves: erasing a person, by user or by a number given inline; a notification has one of them at most
     Index(
         "notifications_person_idx",
@@ -934,6 +948,7 @@ rollups = Table(
     Column("blast", Text, primary_key=True, comment="The blast's key. Empty: none."),
     Column("country", Text, primary_key=True, comment="The country of the number, as ISO 3166 has it. Empty: none."),
     Column("category", Text, primary_key=True, comment="transactional, critical or marketing."),
+    Column("project", Text, primary_key=True, server_default=text("''"), comment="The project. Empty: none."),
     *(Column(name, BigInteger, nullable=False, comment=meaning) for name, meaning in COUNTS.items()),
     Column("price", Numeric, nullable=False, comment="What providers asked for the SMS whose price is known."),
     Column(
@@ -973,6 +988,7 @@ webhook_endpoints = Table(
         server_default=text("false"),
         comment="Whether it is told who the person is.",
     ),
+    Column("project", Text, comment="The only project of which it is told. NULL: it is told of all."),
     _time("since", "What happened before is told only when it is replayed.", required=True),
     Column(
         "failures",
@@ -1004,6 +1020,7 @@ webhook_events = Table(
     Column("type", Text, nullable=False, comment="What happened, like push.clicked."),
     Column("at", DateTime(timezone=True), nullable=False, comment="When it happened."),
     Column("data", JSONB, nullable=False, comment="What the webhook says, without the person."),
+    Column("project", Text, comment="The project that it concerns. NULL: none."),
     # Everything happens to a step once: what is found a second time is not told a second time.
     UniqueConstraint("notification_id", "step", "type"),
     # serves: replaying, and forgetting old ones
@@ -1060,6 +1077,7 @@ api_keys = Table(
     Column("name", Text, nullable=False, comment="The owner, as an operator named it."),
     Column("digest", LargeBinary, nullable=False, comment="An HMAC of the whole key; the key itself is kept nowhere."),
     Column("scopes", ARRAY(Text), nullable=False, comment="What it may do."),
+    Column("project", Text, comment="The only project that it sees and acts in. NULL: it sees all."),
     _time("created_at", "When it was made.", required=True),
     _time("expires_at", "Until when it is valid. NULL: for ever."),
     _time("revoked_at", "When it was taken back. NULL: it was not."),
@@ -1070,8 +1088,9 @@ api_keys = Table(
 blasts = Table(
     "blasts",
     metadata,
-    Column("id", Uuid, primary_key=True, comment="Made of the key, so that who knows one knows the other."),
-    Column("key", Text, nullable=False, unique=True, comment="The same key starts once."),
+    Column("id", Uuid, primary_key=True, comment="Made of project and key, so a key starts once."),
+    Column("key", Text, nullable=False, comment="The same key starts once in its project."),
+    Column("project", Text, comment="The project to which it belongs. NULL: none."),
     Column("segment", Text, comment="The segment's name. NULL: the filter was given with the blast."),
     Column("filter", JSONB, nullable=False, comment="The segment's filter as it was when the blast was started."),
     Column(
@@ -1110,6 +1129,8 @@ blasts = Table(
     CheckConstraint("(state IN ('finished', 'aborted')) = (finished_at IS NOT NULL)", name="finished"),
     # serves: the dispatcher
     Index("blasts_wake_at_idx", "wake_at", postgresql_where=text("wake_at IS NOT NULL")),
+    # serves: finding a blast by its key
+    Index("blasts_key_idx", "key"),
     comment="One notification to everybody in a segment.",
 )
 

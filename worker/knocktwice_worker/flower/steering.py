@@ -59,7 +59,7 @@ def blast(conn: Connection, key: str, verb: str, by: By) -> str | None:
         case "resume":
             done = states.resume(conn, found.id)
         case "abort":
-            done = states.abort(conn, found.key, by.reason)
+            done = states.abort(conn, found.key, by.reason, found.project)
         case _:
             raise InvalidMessage("verb", "must be pause, resume or abort")
     if not done:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 Json = dict[str, Any]
 
 #: Fields that all recipients of a request share, with the same name in the contract.
-SAME = ("category", "valid_for_s", "reference", "send_at", "only")
+SAME = ("category", "valid_for_s", "reference", "send_at", "only", "project")
 #: Fields that all recipients of a request share.
 SHARED = (*SAME, "push", "template", "default_locale", "sms", "plan", "steps", "ttl_s", "ttl")
 

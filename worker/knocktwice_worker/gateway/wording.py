@@ -117,8 +117,9 @@ def words_of(body: Mapping[str, Any]) -> Iterator[None]:
 @all_at_once
 def cancellation(body: Mapping[str, Any]) -> Draft:
     """Return the message that stops notifications, by ``ids`` and ``keys``. Raises like :func:`batch`."""
-    refuse_unknown(body, {"ids", "keys", "id", "key"})
-    message: Json = {"v": VERSION, **{name: body[name] for name in ("ids", "keys") if body.get(name) is not None}}
+    refuse_unknown(body, {"ids", "keys", "id", "key", "project"})
+    given = {name: body[name] for name in ("ids", "keys", "project") if body.get(name) is not None}
+    message: Json = {"v": VERSION, **given}
     words = {}
     for one in ("id", "key"):
         if body.get(one) is None:

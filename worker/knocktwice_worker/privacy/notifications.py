@@ -12,7 +12,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
-from knocktwice_shared.names import BATCH_LIMIT, key_name
+from knocktwice_shared.names import BATCH_LIMIT, key_name, scoped
 from knocktwice_worker.notifications import store
 from knocktwice_worker.notifications.store import removal
 from knocktwice_worker.webhooks import events
@@ -47,11 +47,13 @@ class _Found:
 
     Attributes:
         key: the idempotency key, which may quote the person's id.
+        project: the project of the key.
         open: whether it is still under way.
     """
 
     id: str
     key: str | None
+    project: str | None
     batch_id: str
     open: bool
 
@@ -66,6 +68,7 @@ PAGE = text("""
 SELECT
   n.id,
   n.key,
+  n.project,
   n.batch_id,
   n.state = 'active' AS open
 FROM notifications n
@@ -92,7 +95,7 @@ def _page(conn: Connection, person: Person, after: str) -> list[_Found]:
         "after": after,
         "limit": BATCH_LIMIT,
     }
-    return [_Found(str(row.id), row.key, str(row.batch_id), row.open) for row in conn.execute(PAGE, page)]
+    return [_Found(str(row.id), row.key, row.project, str(row.batch_id), row.open) for row in conn.execute(PAGE, page)]
 
 
 def cancel_open(engine: Engine, person: Person) -> None:
@@ -126,7 +129,7 @@ def erase(engine: Engine, redis: Redis, person: Person) -> tuple[int, int]:
                 return erased, busy
             after = found[-1].id
             done = _cancel(conn, found)
-            keys = [key_name(one.key) for one in found if one.key and one.id in done]
+            keys = [key_name(scoped(one.key, one.project)) for one in found if one.key and one.id in done]
             if keys:
                 redis.delete(*keys)
             events.erase(conn, done)

@@ -110,6 +110,7 @@ FROM (
     sum(sum(pushed)) OVER (ORDER BY slice DESC) - sum(pushed) AS later
   FROM rollups
   WHERE template = :template
+    AND (CAST(:project AS text) IS NULL OR project = :project)
     AND slice > 'epoch'
     AND slice < knocktwice_now() - :rest
     AND day > knocktwice_now() - interval '45 days'
@@ -128,7 +129,10 @@ SELECT
     min(e.received_at) FILTER (WHERE e.kind = 'clicked' OR s.trigger IN {ANSWERED_BY_DELIVERY}) - n.created_at
   )) AS answered_s
 FROM {rows("slice", starts_at="timestamptz")}
-JOIN notifications n ON n.created_at >= slice.starts_at AND n.created_at < slice.starts_at + :width
+JOIN notifications n
+  ON n.created_at >= slice.starts_at
+  AND n.created_at < slice.starts_at + :width
+  AND (CAST(:project AS text) IS NULL OR n.project = :project)
 JOIN batches b ON b.id = n.batch_id AND b.content->>'template' = :template
 JOIN deliveries p ON p.notification_id = n.id AND p.step = 0 AND p.channel = 'push' AND p.state = 'sent'
 JOIN deliveries s ON s.notification_id = n.id AND s.step = 1 AND s.trigger IN {ANSWERED_BY_CLICK}
@@ -138,16 +142,20 @@ GROUP BY n.id, n.created_at, b.ttl, s.trigger
 """)
 
 
-def advise(conn: Connection, template: str) -> Advice:
+def advise(conn: Connection, template: str, project: str | None = None) -> Advice:
     """Return the delay curve of a template.
+
+    Args:
+        project: judge by the pushes of this project alone.
 
     Raises:
         TooLittleHistory: there are too few pushes, or too few of them were confirmed.
     """
-    most = {"template": template, "most": _MOST_PUSHES, "rest": _REST}
+    most = {"template": template, "project": project, "most": _MOST_PUSHES, "rest": _REST}
     slices = conn.execute(_SLICES, most).scalars().all()
     conn.execute(text("SET LOCAL enable_seqscan = off"))
-    found = conn.execute(_PUSHES, {"starts_at": list(slices), "width": SLICE, "template": template}).all()
+    wanted = {"starts_at": list(slices), "width": SLICE, "template": template, "project": project}
+    found = conn.execute(_PUSHES, wanted).all()
     used = Counter(row.trigger for row in found)
     when = max(triggers_answered_by(Receipt.CLICKED), key=lambda trigger: used[trigger])
     pushes = [

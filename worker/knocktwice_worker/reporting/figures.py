@@ -33,6 +33,7 @@ class Dimension(StrEnum):
     DAY = "day"
     BLAST = "blast"
     CATEGORY = "category"
+    PROJECT = "project"
 
 
 def others() -> list[str]:
@@ -179,6 +180,7 @@ SELECT
   blast,
   country,
   category,
+  project,
   {", ".join(f"sum({name}) AS {name}" for name in COUNTS)},
   sum(price) AS price,
   sum(reached) AS reached,
@@ -188,7 +190,8 @@ FROM rollups
 WHERE day >= :since
   AND day <= :until
   AND (CAST(:template AS text) IS NULL OR template = :template)
-GROUP BY day, template, blast, country, category
+  AND (CAST(:project AS text) IS NULL OR project = :project)
+GROUP BY day, template, blast, country, category, project
 """)
 
 _AS_OF = text("SELECT seen_until FROM followers WHERE name = 'rollups'")
@@ -201,6 +204,7 @@ def report(
     since: date,
     until: date,
     template: str | None = None,
+    project: str | None = None,
     prices: Mapping[str, Mapping[str, float]] | None = None,
 ) -> Report:
     """Return what became of the notifications that were accepted in some days.
@@ -208,12 +212,14 @@ def report(
     Args:
         since, until: first and last day, in the zone whose calendar day counts.
         template: only notifications with this template.
+        project: only notifications of this project; empty: only those of none.
         prices: channel → price of one message (of an SMS: of one part) by country code, ``*`` for all others; counts
             where the provider's price is not known.
     """
     lines: dict[str, Figures] = {}
     total = Figures()
-    for row in conn.execute(_READ, {"since": since, "until": until, "template": template}):
+    asked = {"since": since, "until": until, "template": template, "project": project}
+    for row in conn.execute(_READ, asked):
         line = lines.setdefault(str(getattr(row, by)), Figures())
         cost, instead = _sms_costs(row, _price(prices, SMS, row.country))
         spared = _spared(row, _price(prices, SMS, row.country))

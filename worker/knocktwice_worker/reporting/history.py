@@ -55,6 +55,8 @@ class Wanted:
     blast: str | None = None
     #: The id of the notification itself.
     id: UUID | None = None
+    #: The project whose notifications they are; ``None``: those of all.
+    project: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +83,7 @@ class Entry:
     Attributes:
         user: the application's id of the person.
         key: the idempotency key it was sent with.
+        project: the application to which it belongs.
         provider_status: what became of the last message that a provider took, as the provider reported it.
     """
 
@@ -89,6 +92,7 @@ class Entry:
     reason: str | None
     user: str | None
     key: str | None
+    project: str | None
     category: str
     template: str | None
     created_at: datetime
@@ -119,6 +123,7 @@ WITH seen AS MATERIALIZED (
     n.reason,
     n.user_id,
     n.key,
+    n.project,
     n.created_at,
     n.finished_at
   FROM notifications n
@@ -158,6 +163,8 @@ _BY_KEY = "AND n.key = :key AND n.state <> 'duplicate'"
 _BY_ID = "AND n.id = CAST(:own AS uuid)"
 _BY_PEOPLE = "AND coalesce(n.user_id, n.phone) = ANY(:people)"
 _BY_BLAST = "AND n.batch_id IN (SELECT p.id FROM blast_pages p JOIN blasts b ON b.id = p.blast_id WHERE b.key = :blast)"
+# By the index over projects and ids, so that a page looks at no other project's rows, and tells nothing of how many.
+_BY_PROJECT = "AND n.project = :project"
 _OWNERS = text("SELECT user_id FROM phones WHERE number = :number")
 
 
@@ -171,6 +178,7 @@ def page(conn: Connection, wanted: Wanted) -> Page:
         (_BY_PEOPLE, wanted.phone),
         (_BY_BLAST, wanted.blast),
         (_BY_ID, wanted.id),
+        (_BY_PROJECT, wanted.project),
     )
     indexed = [condition for condition, value in conditions if value is not None]
     people = [wanted.phone, *_owners(conn, wanted.phone)] if wanted.phone is not None else []
@@ -190,6 +198,7 @@ def page(conn: Connection, wanted: Wanted) -> Page:
             "key": wanted.key,
             "people": people,
             "blast": wanted.blast,
+            "project": wanted.project,
             "own": wanted.id and str(wanted.id),
             "scan": scan,
             "most": wanted.limit + 1,
@@ -247,6 +256,7 @@ def _entry(row: Row[Any], steps: Sequence[tuple[int, Step]]) -> Entry:
         reason=row.reason,
         user=row.user_id,
         key=row.key,
+        project=row.project,
         category=row.category,
         template=row.template,
         created_at=row.created_at,

@@ -67,8 +67,14 @@ _KEY = """
   template,
   blast,
   country,
-  category
+  category,
+  project
 """
+
+
+def _key_of(table: str) -> str:
+    return f"({', '.join(f'{table}.{column.strip()}' for column in _KEY.split(','))})"
+
 
 # Counts of other channels and reasons are objects by name, so they are added name by name: those of the slices that go
 # with each other, and then those with what the day has already.
@@ -162,23 +168,24 @@ SELECT
   g.blast,
   g.country,
   g.category,
+  g.project,
   :closed,
   {", ".join(f"sum(g.{name})" for name in COUNTS)},
   sum(g.price),
   coalesce((
     SELECT o.channels
     FROM others o
-    WHERE (o.day, o.template, o.blast, o.country, o.category) = (g.day, g.template, g.blast, g.country, g.category)
+    WHERE {_key_of("o")} = {_key_of("g")}
   ), '{{}}'),
   sum(g.reached),
   coalesce((
     SELECT r.suppressed
     FROM reasons r
-    WHERE (r.day, r.template, r.blast, r.country, r.category) = (g.day, g.template, g.blast, g.country, g.category)
+    WHERE {_key_of("r")} = {_key_of("g")}
   ), '{{}}')
 FROM gone g
-GROUP BY g.day, g.template, g.blast, g.country, g.category
-ON CONFLICT (day, slice, template, blast, country, category) DO UPDATE SET
+GROUP BY {_key_of("g")}
+ON CONFLICT (day, slice, template, blast, country, category, project) DO UPDATE SET
   {", ".join(f"{name} = old.{name} + excluded.{name}" for name in (*COUNTS, "price", "reached"))},
   channels = ({_ADD_CHANNELS}),
   suppressed = ({_ADD_REASONS})
@@ -298,6 +305,7 @@ INSERT INTO rollups (
   blast,
   country,
   category,
+  project,
   {", ".join(COUNTS)},
   price,
   channels,
@@ -311,6 +319,7 @@ SELECT
   r.blast,
   r.country,
   r.category,
+  r.project,
   {", ".join(f"r.{name}" for name in COUNTS)},
   r.price,
   r.channels,
@@ -322,6 +331,7 @@ FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r(
   blast text,
   country text,
   category text,
+  project text,
   {", ".join(f"{name} bigint" for name in COUNTS)},
   price numeric,
   channels jsonb,

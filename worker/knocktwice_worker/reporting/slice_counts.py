@@ -33,6 +33,7 @@ class Key(NamedTuple):
     blast: str
     country: str
     category: str
+    project: str
 
 
 @dataclass(slots=True)
@@ -62,6 +63,7 @@ SELECT
   coalesce(b.content->>'template', '') AS template,
   coalesce(bl.key, '') AS blast,
   b.category,
+  coalesce(n.project, '') AS project,
   number.prefix,
   min(number.e164) AS sample,
   CASE WHEN n.state = 'suppressed' THEN n.reason END AS why,
@@ -144,7 +146,7 @@ CROSS JOIN LATERAL (
     CASE WHEN f.e164 LIKE '+1%' THEN left(f.e164, 5) ELSE left(f.e164, 8) END AS prefix
 ) number
 WHERE n.created_at >= :starts_at AND n.created_at < :ends_at
-GROUP BY 1, 2, 3, 4, 5, 7
+GROUP BY 1, 2, 3, 4, 5, 6, 8
 """
 
 #: What is counted of each channel but SMS, and how: of its messages ``s.m`` that its providers took.
@@ -204,7 +206,7 @@ def count(conn: Connection, starts_at: datetime, ends_at: datetime, zone: str) -
 def _lines(found: Iterable[Row[Any]]) -> dict[Key, Line]:
     lines: dict[Key, Line] = {}
     for row in found:
-        key = Key(row.day, row.template, row.blast, _country(row.sample), row.category)
+        key = Key(row.day, row.template, row.blast, _country(row.sample), row.category, row.project)
         line = lines.setdefault(key, Line())
         line.counts.update({name: int(getattr(row, name)) for name in (*COUNTS, "reached") if "parts" not in name})
         line.counts.update(sms_parts=int(row.short), unpriced_parts=int(row.short_unpriced))

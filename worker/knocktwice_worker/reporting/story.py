@@ -141,6 +141,7 @@ class Story:
     reason: str | None
     category: str
     user: str | None
+    project: str | None
     created_at: datetime
     finished_at: datetime | None
     steps: Sequence[Step]
@@ -162,22 +163,27 @@ JOIN batches b ON b.id = n.batch_id
 LEFT JOIN blast_pages p ON p.id = n.batch_id
 LEFT JOIN blasts bl ON bl.id = p.blast_id
 """
-_BY_ID = text(_OF + "WHERE n.id = :wanted")
+_IN_PROJECT = " AND (CAST(:project AS text) IS NULL OR n.project = :project)"
+_BY_ID = text(_OF + "WHERE n.id = :wanted" + _IN_PROJECT)
 
 # In the words of the index that makes a key unique, or every notification would be read.
-_BY_KEY = text(_OF + "WHERE n.key = :wanted")
+_BY_KEY = text(_OF + "WHERE n.key = :wanted" + _IN_PROJECT + " ORDER BY n.project NULLS FIRST LIMIT 1")
 
 
-def tell(conn: Connection, id_or_key: str) -> Story | None:
+def tell(conn: Connection, id_or_key: str, *, project: str | None = None) -> Story | None:
     """Return the story of a notification.
 
     Args:
-        id_or_key: its id, or the idempotency key it was sent with.
+        id_or_key: its id, or the idempotency key it was sent with. Of several projects' notifications with one key that
+            without a project is meant, else that of the first project by name.
+        project: only one of this project.
 
     Returns:
         ``None`` when there is none. One that is accepted but not yet in Postgres is not there.
     """
-    found = _by_id(conn, id_or_key) or conn.execute(_BY_KEY, {"wanted": id_or_key}).first()
+    found = _by_id(conn, id_or_key, project)
+    if found is None:
+        found = conn.execute(_BY_KEY, {"wanted": id_or_key, "project": project}).first()
     if found is None:
         return None
     rows = {table: _rows(conn, table, found.id, order) for table, order in _TABLES.items()}
@@ -189,6 +195,7 @@ def tell(conn: Connection, id_or_key: str) -> Story | None:
         reason=found.reason,
         category=found.category,
         user=found.user_id,
+        project=found.project,
         created_at=found.created_at,
         finished_at=found.finished_at,
         steps=[_step(s) for s in steps],
@@ -267,9 +274,9 @@ def by_provider_id(conn: Connection, provider_id: str) -> UUID | None:
     return None if id_ is None else UUID(str(id_))
 
 
-def _by_id(conn: Connection, id_: str) -> Row[Any] | None:
+def _by_id(conn: Connection, id_: str, project: str | None) -> Row[Any] | None:
     try:
-        return conn.execute(_BY_ID, {"wanted": str(UUID(id_))}).first()
+        return conn.execute(_BY_ID, {"wanted": str(UUID(id_)), "project": project}).first()
     except ValueError:  # not an id, so it is a key
         return None
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import text
 
 from knocktwice_shared.errors import InvalidMessage, KnocktwiceError
+from knocktwice_shared.messages import checks
 from knocktwice_worker.channels.registry import CHANNELS
 from knocktwice_worker.lifecycle import OPEN, DeliveryState
 from knocktwice_worker.notifications.inbox.dead_letters import PARKED
@@ -60,6 +61,7 @@ class Endpoint:
     Attributes:
         events: types of events; none: all.
         personal: whether the person's user id, number and key are told, too.
+        project: the only project of which it is told; ``None``: it is told of all.
         failing_since: nothing was taken since then.
         disabled_reason: why nothing is sent any more; ``None`` while it is.
         waiting: events not taken yet.
@@ -69,6 +71,7 @@ class Endpoint:
     url: str
     events: Sequence[str]
     personal: bool
+    project: str | None
     failing_since: datetime | None
     last_error: str | None
     disabled_at: datetime | None
@@ -76,16 +79,29 @@ class Endpoint:
     waiting: int
 
 
-def add(conn: Connection, url: str, events: Collection[str] = (), *, personal: bool = False, private: bool) -> str:
+def add(
+    conn: Connection,
+    url: str,
+    events: Collection[str] = (),
+    *,
+    personal: bool = False,
+    private: bool,
+    project: str | None = None,
+) -> str:
     """Tell an endpoint from now on, and return its id.
 
+    Args:
+        project: tell it only of this project.
+
     Raises:
-        InvalidMessage: the URL is not allowed or known already, or there is no such event.
+        InvalidMessage: the URL is not allowed or known already, there is no such event, or the project's name is none.
     """
+    if project is not None:
+        checks.project(project)
     url = addresses.check(url, private=private)
     if unknown := sorted(set(events) - set(types())):
         raise InvalidMessage("events", f"there is no {unknown[0]}; there are {', '.join(types())}")
-    id_ = _insert(conn, url, events, personal)
+    id_ = _insert(conn, url, events, personal, project)
     if id_ is None:
         raise InvalidMessage("url", "is an endpoint already; remove it first")
     return id_
@@ -103,6 +119,7 @@ SELECT
   url,
   events,
   personal,
+  project,
   failing_since,
   last_error,
   disabled_at,
@@ -164,22 +181,27 @@ INSERT INTO webhook_endpoints (
   id,
   url,
   events,
-  personal
+  personal,
+  project
 ) VALUES (
   :id,
   :url,
   CAST(:events AS text[]),
-  :personal
+  :personal,
+  :project
 )
 ON CONFLICT DO NOTHING
 RETURNING id
 """)
 
 
-def _insert(conn: Connection, url: str, events: Collection[str], personal: bool) -> str | None:
+def _insert(
+    conn: Connection, url: str, events: Collection[str], personal: bool, project: str | None = None
+) -> str | None:
     _start_following(conn)
     id_ = f"ep_{secrets.token_hex(8)}"
-    return conn.execute(_INSERT, {"id": id_, "url": url, "events": sorted(set(events)), "personal": personal}).scalar()
+    row = {"id": id_, "url": url, "events": sorted(set(events)), "personal": personal, "project": project}
+    return conn.execute(_INSERT, row).scalar()
 
 
 _NOW = text("SELECT knocktwice_now()")

@@ -127,7 +127,7 @@ JOIN notifications n ON n.id = c.id
 WHERE n.finished_at IS NOT NULL
 """
 
-# Only what is new is queued for the endpoints.
+# Only what is new is queued for the endpoints. An endpoint of a project hears nothing else, no alarms either.
 _QUEUE = """
 INSERT INTO webhook_deliveries (
   endpoint_id,
@@ -145,6 +145,7 @@ JOIN webhook_endpoints e
   ON e.disabled_at IS NULL
   AND r.at >= e.since
   AND (e.events = '{}' OR r.type = ANY(e.events))
+  AND (e.project IS NULL OR e.project = r.project)
 """
 
 # A fact that was written before meets its own row.
@@ -162,7 +163,8 @@ recorded AS (
     step,
     type,
     at,
-    data
+    data,
+    project
   )
   SELECT
     f.id,
@@ -174,7 +176,10 @@ recorded AS (
       'batch', n.batch_id,
       'category', b.category,
       'reference', b.reference
-    ) || jsonb_strip_nulls(jsonb_build_object('template', b.content->'template', 'blast', bl.key) || f.more)
+    ) || jsonb_strip_nulls(
+      jsonb_build_object('template', b.content->'template', 'blast', bl.key, 'project', n.project) || f.more
+    ),
+    n.project
   FROM facts f
   JOIN notifications n ON n.id = f.id
   JOIN batches b ON b.id = n.batch_id
@@ -183,7 +188,7 @@ recorded AS (
   WHERE f.at > :after AND f.at <= :until
   ORDER BY f.at, f.id, f.rank, f.step
   ON CONFLICT DO NOTHING
-  RETURNING id, notification_id, type, at
+  RETURNING id, notification_id, type, at, project
 )
 {_QUEUE}""")
 
@@ -202,7 +207,7 @@ WITH recorded AS (
   WHERE at > :after AND at <= :until
   ORDER BY at
   ON CONFLICT DO NOTHING
-  RETURNING id, notification_id, type, at
+  RETURNING id, notification_id, type, at, project
 )
 {_QUEUE}
 """)
@@ -257,6 +262,7 @@ JOIN webhook_endpoints e
   ON e.disabled_at IS NULL
   AND (CAST(:endpoint AS text) IS NULL OR e.id = :endpoint)
   AND (e.events = '{}' OR v.type = ANY(e.events))
+  AND (e.project IS NULL OR e.project = v.project)
 WHERE %s
 ON CONFLICT (endpoint_id, event_id) DO UPDATE SET
   next_at = knocktwice_now(),

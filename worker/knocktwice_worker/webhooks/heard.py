@@ -71,7 +71,7 @@ recorded AS (
   FROM heard
   ORDER BY at, rank, id
   ON CONFLICT DO NOTHING
-  RETURNING id, notification_id, type, at
+  RETURNING id, notification_id, type, at, project
 )
 INSERT INTO webhook_deliveries (
   endpoint_id,
@@ -90,6 +90,7 @@ JOIN webhook_endpoints e
   ON e.disabled_at IS NULL
   AND r.at >= e.since
   AND (e.events = '{{}}' OR r.type = ANY(e.events))
+  AND (e.project IS NULL OR e.project = r.project)
 LEFT JOIN LATERAL (
   SELECT f.id
   FROM (

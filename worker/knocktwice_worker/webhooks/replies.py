@@ -58,7 +58,7 @@ def wanted(body: bytes) -> str | None:
     return reply
 
 
-def batch(conn: Connection, inbound: str, reply: str, *, most: int) -> Batch | None:
+def batch(conn: Connection, inbound: str, reply: str, *, most: int, project: str | None = None) -> Batch | None:
     """Return the notification that answers a text; ``None``: this text is not answered.
 
     STOP and START are not, nor are short codes, other channels than SMS, and numbers with ``most`` replies in an hour.
@@ -76,6 +76,8 @@ def batch(conn: Connection, inbound: str, reply: str, *, most: int) -> Batch | N
         "reference": {"inbound": inbound},
         "recipients": [{"id": inbound, "phone": number, "key": f"{_KEY}{inbound}", "params": {"reply": reply}}],
     }
+    if project is not None:
+        message["project"] = project
     try:
         return parse_batch(message)
     except InvalidMessage as error:

@@ -88,6 +88,7 @@ RETURNING
   d.tries,
   e.url,
   e.personal,
+  e.project,
   v.notification_id,
   v.step,
   v.type,
@@ -144,14 +145,15 @@ class Sender:
         hooks: carries the requests.
         secrets: the secrets from which the endpoints' keys are derived, the newest first; all of them sign.
         give_up: an endpoint that has taken nothing for so long is disabled; zero: never.
-        reply: sends an application's reply to a text, given by its id; ``None``: answers are not read.
+        reply: sends an application's reply to a text, given by its id, in the endpoint's project; ``None``: answers are
+            not read.
     """
 
     engine: Engine
     hooks: Hooks
     secrets: Sequence[str]
     give_up: timedelta
-    reply: Callable[[str, str], None] | None = None
+    reply: Callable[[str, str, str | None], None] | None = None
 
     def send(self) -> int:
         """Send one round of what is due, to all endpoints side by side; return how many events that were."""
@@ -189,7 +191,7 @@ class Sender:
             if row.type == INBOUND and not isinstance(answer, NoResponse) and 200 <= answer.status < 300:
                 text_ = replies.wanted(answer.body)
                 if text_ is not None:
-                    self.reply(str(row.notification_id), text_)
+                    self.reply(str(row.notification_id), text_, row.project)
 
     def _note(self, conn: Connection, endpoint: str, failure: _Failure) -> None:
         waits = {"first": _FIRST_WAIT, "longest": _LONGEST_WAIT, "give_up": self.give_up or _NEVER}

@@ -9,6 +9,7 @@ from fastapi import Depends, Request, Response, Security
 from fastapi.security import HTTPBearer
 
 from knocktwice_shared.errors import InvalidMessage
+from knocktwice_shared.messages import checks
 from knocktwice_worker.gateway.intake.outbox import DURABILITY, Outbox
 from knocktwice_worker.gateway.problems import Problem
 from knocktwice_worker.services import Services
@@ -50,28 +51,35 @@ def _outbox_of_answer(request: Request, response: Response) -> Outbox:
 Out = Annotated[Outbox, Depends(_outbox_of_answer)]
 
 
-def requires(scope: Scope) -> Any:
-    """Return the dependency that lets in whoever has a key for ``scope``; its value is the key."""
-    return Security(_gate(scope), scopes=[scope])
+def requires(scope: Scope, *, in_projects: bool = False) -> Any:
+    """Return the dependency that lets in whoever has a key for ``scope``; its value is the key.
+
+    Args:
+        in_projects: let in the keys of projects, too. The route then shows and changes only what belongs to the key's
+            project, or what all projects share. Left out, only keys that see everything are let in.
+    """
+    return Security(_gate(scope, in_projects=in_projects), scopes=[scope])
 
 
-def _gate(scope: Scope) -> Callable[[Request, Any], Coroutine[Any, Any, Key]]:
+def _gate(scope: Scope, *, in_projects: bool) -> Callable[[Request, Any], Coroutine[Any, Any, Key]]:
     async def gate(request: Request, credentials: Annotated[Any, Depends(BEARER)]) -> Key:
-        key = await admit(request, None if credentials is None else credentials.credentials, scope)
+        given = None if credentials is None else credentials.credentials
+        key = await admit(request, given, scope, in_projects=in_projects)
         refuse_unknown_parameters(request)
         return key
 
     return gate
 
 
-async def admit(request: Request, given: str | None, scope: Scope) -> Key:
+async def admit(request: Request, given: str | None, scope: Scope, *, in_projects: bool = False) -> Key:
     """Return the key that a request came with, and count the request.
 
     Args:
         given: what stands behind ``Bearer``.
+        in_projects: let in the keys of projects, too.
 
     Raises:
-        Problem: there is none that works, it lacks the scope, or it is used too fast.
+        Problem: there is none that works, it lacks the scope, it is a project's, or it is used too fast.
     """
     ring: KeyRing = request.app.state.keys
     key = None if given is None else await ring.find(given)
@@ -81,19 +89,54 @@ async def admit(request: Request, given: str | None, scope: Scope) -> Key:
             "send Authorization: Bearer and a key that works; 'knocktwice key create' makes one",
             headers={"WWW-Authenticate": "Bearer"},
         )
-    await let_in(request, key, scope)
+    await let_in(request, key, scope, in_projects=in_projects)
     return key
 
 
-async def let_in(request: Request, key: Key, scope: Scope) -> None:
+async def let_in(request: Request, key: Key, scope: Scope, *, in_projects: bool = False) -> None:
     """Count the request of a key that is known to be the caller's.
 
+    Args:
+        in_projects: let in the keys of projects, too.
+
     Raises:
-        Problem: it lacks the scope, or it is used too fast.
+        Problem: it lacks the scope, it is a project's, or it is used too fast.
     """
     if not key.allows(scope):
         raise Problem("forbidden", f"this key lacks the scope {scope}; 'knocktwice key create' makes one with it")
+    if key.project is not None and not in_projects:
+        # Whatever the request names: the answer tells nothing of what there is.
+        raise Problem("forbidden", "this key is bound to a project, and this request is about the whole installation")
     await request.app.state.pace.take(key.id)
+
+
+def of_project(key: Key, body: dict[str, Any]) -> dict[str, Any]:
+    """Return a request's body as one of the key's project.
+
+    Raises:
+        InvalidMessage: it names another project.
+    """
+    if key.project is None:
+        return body
+    if body.get("project") not in (None, key.project):
+        raise InvalidMessage("project", f"must be {key.project}, to which this key is bound, or left out")
+    return {**body, "project": key.project}
+
+
+def asked_project(key: Key, wanted: str | None) -> str | None:
+    """Return the project whose things a request shows; ``None``: those of all.
+
+    Args:
+        wanted: the project that the request names.
+
+    Raises:
+        InvalidMessage: it is another one than the key's, or none.
+    """
+    if wanted is not None:
+        checks.project(wanted)
+    if key.project is not None and wanted not in (None, key.project):
+        raise InvalidMessage("project", f"must be {key.project}, to which this key is bound, or left out")
+    return key.project or wanted
 
 
 def bearer(request: Request) -> str | None:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Connection, Row, text
 
 from knocktwice_shared.errors import InvalidMessage, KnocktwiceError
+from knocktwice_shared.messages import checks
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -66,6 +67,7 @@ class Key:
         id: the part of it that may be shown.
         name: whose it is, for people.
         digest: HMAC of the whole key.
+        project: the only project that it sees and acts in; ``None``: it sees all.
     """
 
     id: str
@@ -76,6 +78,7 @@ class Key:
     expires_at: datetime | None = None
     revoked_at: datetime | None = None
     last_used_at: datetime | None = None
+    project: str | None = None
 
     def allows(self, scope: Scope) -> bool:
         """Whether it may be used for this."""
@@ -88,12 +91,14 @@ INSERT INTO api_keys (
   name,
   digest,
   scopes,
+  project,
   expires_at
 ) VALUES (
   :id,
   :name,
   :digest,
   :scopes,
+  :project,
   knocktwice_now() + CAST(:lifetime AS interval)
 )
 """)
@@ -106,6 +111,7 @@ def create(
     *,
     secret: str,
     lifetime: timedelta | None = None,
+    project: str | None = None,
 ) -> str:
     """Make a key and return it. It cannot be shown again.
 
@@ -113,17 +119,25 @@ def create(
         name: whose it is.
         secret: the installation's.
         lifetime: how long it works; ``None``: until it is revoked.
+        project: the only project that it sees and acts in; ``None``: it sees all.
 
     Raises:
-        InvalidMessage: the name cannot be one, or there is no scope.
+        InvalidMessage: the name or the project's cannot be one, there is no scope, or a project cannot have it.
     """
     if not name.strip() or len(name) > NAME_LIMIT or not name.isprintable():
         raise InvalidMessage("name", f"must be 1 to {NAME_LIMIT} printable characters")
     if not scopes:
         raise InvalidMessage("scopes", f"must be at least one of {', '.join(Scope)}")
+    if project is not None:
+        checks.project(project)
+        if Scope.TEMPLATES in scopes:
+            raise InvalidMessage(
+                "scopes", f"{Scope.TEMPLATES} is not for a project: all projects share what it changes"
+            )
     id_, hidden = (_random(length) for length in (_ID_LENGTH, _SECRET_LENGTH))
     key = f"kt_{id_}_{hidden}"
-    row = {"id": id_, "name": name, "digest": digest(key, secret), "scopes": sorted(scopes), "lifetime": lifetime}
+    own = {"id": id_, "name": name, "digest": digest(key, secret), "project": project}
+    row = own | {"scopes": sorted(scopes), "lifetime": lifetime}
     conn.execute(_INSERT, row)
     return key
 
@@ -153,7 +167,8 @@ _COLUMNS = """
   created_at,
   expires_at,
   revoked_at,
-  last_used_at
+  last_used_at,
+  project
 """
 _ALL = text(f"SELECT {_COLUMNS} FROM api_keys ORDER BY created_at, id")
 
@@ -224,4 +239,5 @@ def _key(row: Row[Any]) -> Key:
         expires_at=row.expires_at,
         revoked_at=row.revoked_at,
         last_used_at=row.last_used_at,
+        project=row.project,
     )

@@ -9,16 +9,20 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request
 
 from knocktwice.drafts import Draft
+from knocktwice_shared.messages.problems import all_at_once, fail
 from knocktwice_worker.gateway import fit_entries, wording
 from knocktwice_worker.gateway.auth.access import Here, Out, requires
-from knocktwice_worker.gateway.auth.keys import Scope
+from knocktwice_worker.gateway.auth.keys import Key, Scope
 from knocktwice_worker.gateway.http.body import read_json
 from knocktwice_worker.gateway.http.request_line import WholeParts
 from knocktwice_worker.gateway.openapi import Takes
 from knocktwice_worker.gateway.schemas.audience import Changes, ChangesTaken, Consent, Device, PhoneBody, Tags
 from knocktwice_worker.gateway.schemas.saved import Queued, Unfit
 
-router = APIRouter(prefix="/v1", tags=["audience"], dependencies=[requires(Scope.AUDIENCE)], route_class=WholeParts)
+#: People belong to no project: all projects share them.
+_SHARED = requires(Scope.AUDIENCE, in_projects=True)
+
+router = APIRouter(prefix="/v1", tags=["audience"], dependencies=[_SHARED], route_class=WholeParts)
 
 _DEVICE = ("platform", "notifications_enabled", "locale", "time_zone", "app_version")
 
@@ -96,13 +100,26 @@ async def withdraw_consent(
 
 
 @router.post("/audience", status_code=202, openapi_extra=Takes(Changes))
-async def change_many(request: Request, outbox: Out, services: Here) -> ChangesTaken:
-    """Take up to 500 changes at once, and name those that cannot be made; for imports, and for ids of any length."""
+async def change_many(request: Request, outbox: Out, services: Here, key: Annotated[Key, _SHARED]) -> ChangesTaken:
+    """Take up to 500 changes at once, and name those that cannot be made; for imports, and for ids of any length.
+
+    `erase_user` empties the notifications of all projects, so it is not for a key that is bound to one.
+    """
     now, numbers = datetime.now(UTC), services.settings.phone_rules
 
     async def draft_of(asked: Mapping[str, Any], places: Sequence[int]) -> Draft:
-        return wording.changes(asked, numbers, now, places)
+        draft = wording.changes(asked, numbers, now, places)
+        if key.project is not None:
+            _refuse_erasures(draft.wire["changes"])
+        return draft
 
     kept = await fit_entries.keep(await read_json(request), "changes", draft_of)
     await outbox.send(kept.draft)
     return ChangesTaken(accepted=len(kept.places), refused=[Unfit(**one) for one in kept.refused])
+
+
+@all_at_once
+def _refuse_erasures(changes: Sequence[Mapping[str, Any]]) -> None:
+    for place, change in enumerate(changes):
+        if change["change"] == "erase_user":
+            fail(f"changes[{place}].change", "erases a person in all projects; it needs a key without a project", None)

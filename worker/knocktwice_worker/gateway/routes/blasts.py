@@ -11,7 +11,8 @@ from knocktwice_shared.errors import InvalidMessage
 from knocktwice_worker.blasts import preflight, request, schedules, standing, states
 from knocktwice_worker.blasts.states import BlastState
 from knocktwice_worker.gateway import wording
-from knocktwice_worker.gateway.auth.access import Here, requires
+from knocktwice_worker.gateway.auth.access import Here, asked_project, of_project, requires
+from knocktwice_worker.gateway.auth.keys import Key as ApiKey
 from knocktwice_worker.gateway.auth.keys import Scope
 from knocktwice_worker.gateway.http.body import JsonBody
 from knocktwice_worker.gateway.http.request_line import WholeParts
@@ -26,7 +27,7 @@ from knocktwice_worker.gateway.schemas.blasts import (
     BlastStatus,
     PreflightAnswer,
 )
-from knocktwice_worker.gateway.schemas.fields import VISIBLE, Visible
+from knocktwice_worker.gateway.schemas.fields import VISIBLE, Project, Visible
 from knocktwice_worker.gateway.transactions import LONG_PATIENCE_MS, reading, writing
 from knocktwice_worker.services import Services
 
@@ -49,6 +50,9 @@ Key = Annotated[
         min_length=1, max_length=200, pattern=VISIBLE, description="Its key, or its id. A slash in it is written %2F."
     ),
 ]
+#: The key of the request, with the right to read, or to start and stop blasts.
+Reader = Annotated[ApiKey, requires(Scope.READ, in_projects=True)]
+Starter = Annotated[ApiKey, requires(Scope.BLASTS, in_projects=True)]
 Reason = Annotated[str, Visible(200, "Shown with the blast.")]
 
 
@@ -57,17 +61,17 @@ Reason = Annotated[str, Visible(200, "Shown with the blast.")]
     status_code=202,
     response_model=BlastStarted,
     openapi_extra=Takes(BlastBody),
-    dependencies=[requires(Scope.BLASTS)],
     responses=documented("over-budget"),
 )
-def start(services: Here, body: JsonBody, response: Response) -> Any:
+def start(services: Here, by: Starter, body: JsonBody, response: Response) -> Any:
     """Notify everybody in a segment. A key starts once: with the same one again the answer is the same, and nothing happens.
 
     With `budget_parts` or `budget_cost` the worst case is looked at first; what may cost more is not started.
     """
+    body = of_project(by, body)
     blast, budget = _read(body)
     with reading(services) as conn:
-        known = standing.find(conn, blast.key) is not None
+        known = standing.of(conn, blast) is not None
     with wording.words_of(body):
         if not known and (budget["budget_parts"] is not None or budget["budget_cost"] is not None):
             found = _examine(services, blast, budget)
@@ -85,69 +89,69 @@ def start(services: Here, body: JsonBody, response: Response) -> Any:
     "/preflight",
     response_model=PreflightAnswer,
     openapi_extra=Takes(BlastBody),
-    dependencies=[requires(Scope.READ)],
 )
-def dry_run(services: Here, body: JsonBody) -> Any:
+def dry_run(services: Here, by: Reader, body: JsonBody) -> Any:
     """Tell whom a blast would reach now, and what the SMS may cost. Nobody is notified, and the key stays free."""
+    body = of_project(by, body)
     blast, budget = _read(body)
     with wording.words_of(body):
         found = _examine(services, blast, budget)
     return found.as_json() | {"over_budget": _over(found, budget)}
 
 
-@router.get("", response_model=BlastList, dependencies=[requires(Scope.READ)])
-def list_latest(services: Here, limit: Annotated[int, Query(ge=1, le=500)] = 20) -> Any:
-    """List the latest blasts, and the recurring ones with their next times."""
+@router.get("", response_model=BlastList)
+def list_latest(
+    services: Here, by: Reader, limit: Annotated[int, Query(ge=1, le=500)] = 20, project: Project = None
+) -> Any:
+    """List the latest blasts, and the recurring ones with their next times, which belong to no project."""
+    wanted = asked_project(by, project)
     with reading(services) as conn:
-        blasts = [blast.as_json() for blast in standing.latest(conn, limit)]
-        return {"blasts": blasts, "recurring": [asdict(one) for one in schedules.listed(conn)]}
+        blasts = [blast.as_json() for blast in standing.latest(conn, limit, wanted)]
+        recurring = [asdict(one) for one in schedules.listed(conn)] if wanted is None else []
+        return {"blasts": blasts, "recurring": recurring}
 
 
-@router.get(
-    "/{key}", response_model=BlastStatus, dependencies=[requires(Scope.READ)], responses=documented("not-found")
-)
-def show(key: Key, services: Here) -> Any:
+@router.get("/{key}", response_model=BlastStatus, responses=documented("not-found"))
+def show(key: Key, services: Here, by: Reader) -> Any:
     """Tell where a blast stands, and what became of its notifications."""
     with reading(services) as conn:
-        blast = _found(conn, key)
+        blast = _found(conn, key, by)
         return blast.as_json() | {"outcomes": standing.outcomes(conn, blast.id)}
 
 
 @router.post(
     "/{key}/pause",
     response_model=BlastAnswer,
-    dependencies=[requires(Scope.BLASTS)],
     responses=documented("not-found", "wrong-state"),
 )
-def pause(key: Key, services: Here, reason: Reason = "paused over HTTP") -> Any:
+def pause(key: Key, services: Here, by: Starter, reason: Reason = "paused over HTTP") -> Any:
     """Notify nobody else for now. Who was pushed goes on, and may be texted. Repeats do no harm."""
     return _move(
-        services, key, BlastState.PAUSED, BlastState.RUNNING, lambda conn, id_: states.pause(conn, id_, reason)
+        services, key, by, BlastState.PAUSED, BlastState.RUNNING, lambda conn, id_: states.pause(conn, id_, reason)
     )
 
 
 @router.post(
     "/{key}/resume",
     response_model=BlastAnswer,
-    dependencies=[requires(Scope.BLASTS)],
     responses=documented("not-found", "wrong-state"),
 )
-def resume(key: Key, services: Here) -> Any:
+def resume(key: Key, services: Here, by: Starter) -> Any:
     """Go on with a paused blast. Repeats do no harm."""
-    return _move(services, key, BlastState.RUNNING, BlastState.PAUSED, states.resume)
+    return _move(services, key, by, BlastState.RUNNING, BlastState.PAUSED, states.resume)
 
 
 @router.post(
     "/{key}/abort",
     response_model=BlastAnswer,
-    dependencies=[requires(Scope.BLASTS)],
     responses=documented("not-found"),
 )
-def abort(key: Key, services: Here, reason: Reason = "aborted over HTTP") -> Any:
+def abort(key: Key, services: Here, by: Starter, reason: Reason = "aborted over HTTP") -> Any:
     """End a blast and cancel what it has not sent yet, the SMS of those who were pushed too. Also when it has finished."""
     with writing(services) as conn:
-        states.abort(conn, _found(conn, key).key, reason)
-        return _found(conn, key).as_json()
+        blast = _found(conn, key, by)
+        states.abort(conn, blast.key, reason, blast.project)
+        return _found(conn, blast.id, by).as_json()
 
 
 def _read(body: dict[str, Any]) -> tuple[Blast, dict[str, Any]]:
@@ -179,18 +183,24 @@ def _over(found: preflight.Preflight, budget: dict[str, Any]) -> str | None:
 
 
 def _move(
-    services: Services, key: str, wanted: BlastState, needed: BlastState, move: Callable[[Connection, str], bool]
+    services: Services,
+    key: str,
+    by: ApiKey,
+    wanted: BlastState,
+    needed: BlastState,
+    move: Callable[[Connection, str], bool],
 ) -> dict[str, Any]:
     with writing(services) as conn:
-        moved = move(conn, _found(conn, key).id)
-        blast = _found(conn, key)
+        id_ = _found(conn, key, by).id
+        moved = move(conn, id_)
+        blast = _found(conn, id_, by)
         if not moved and blast.state is not wanted:
             raise Problem("wrong-state", f"the blast is not {needed}, it is {blast.state}")
         return blast.as_json()
 
 
-def _found(conn: Connection, key: str) -> Standing:
-    blast = standing.find(conn, key)
+def _found(conn: Connection, key: str, by: ApiKey) -> Standing:
+    blast = standing.find(conn, key, by.project)
     if blast is None:
         raise Problem("not-found", "no such blast; GET /v1/blasts lists the latest", field="key")
     return blast

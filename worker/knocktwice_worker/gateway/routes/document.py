@@ -12,7 +12,7 @@ from knocktwice_worker.gateway.auth.keys import Scope
 router = APIRouter(tags=["openapi"])
 
 
-@router.get("/openapi.json", dependencies=[requires(Scope.READ)])
+@router.get("/openapi.json", dependencies=[requires(Scope.READ, in_projects=True)])
 async def openapi(request: Request) -> dict[str, Any]:
     """Return the OpenAPI document of all operations."""
     document: dict[str, Any] = request.app.openapi()

@@ -42,7 +42,7 @@ _Tags = Annotated[UserToken, person(UserScope.TAGS)]
     status_code=201,
     response_model=TokenMade,
     openapi_extra=Takes(TokenWanted, required=False),
-    dependencies=[requires(Scope.AUDIENCE)],
+    dependencies=[requires(Scope.AUDIENCE, in_projects=True)],
 )
 async def make_token(user: str, request: Request, response: Response, services: Here) -> TokenMade:
     """Make a token with which this user's app or page may speak for this user. The library makes the same by itself."""

@@ -16,15 +16,25 @@ from knocktwice.drafts import Draft
 from knocktwice_shared.errors import InvalidMessage
 from knocktwice_shared.ids import uuid7
 from knocktwice_worker.gateway import fit_entries, wording
-from knocktwice_worker.gateway.auth.access import Here, Out, admit, bearer, outbox, refuse_parameters, requires
-from knocktwice_worker.gateway.auth.keys import Scope
+from knocktwice_worker.gateway.auth.access import (
+    Here,
+    Out,
+    admit,
+    asked_project,
+    bearer,
+    of_project,
+    outbox,
+    refuse_parameters,
+    requires,
+)
+from knocktwice_worker.gateway.auth.keys import Key, Scope
 from knocktwice_worker.gateway.fit_entries import Kept
 from knocktwice_worker.gateway.http.body import read_json
 from knocktwice_worker.gateway.intake import idempotency
 from knocktwice_worker.gateway.intake.outbox import DURABILITY
 from knocktwice_worker.gateway.openapi import Takes
 from knocktwice_worker.gateway.problems import Problem, documented
-from knocktwice_worker.gateway.schemas.fields import Time, Visible
+from knocktwice_worker.gateway.schemas.fields import Project, Time, Visible
 from knocktwice_worker.gateway.schemas.history import History, StoryAnswer
 from knocktwice_worker.gateway.schemas.notifications import Accepted, Cancel, Notify
 from knocktwice_worker.gateway.schemas.saved import Queued
@@ -34,6 +44,9 @@ from knocktwice_worker.reporting import history, story
 
 router = APIRouter(prefix="/v1", tags=["notifications"])
 
+#: The key of a request, with the right to read, or to send and cancel.
+Reader = Annotated[Key, requires(Scope.READ, in_projects=True)]
+Notifier = Annotated[Key, requires(Scope.NOTIFY, in_projects=True)]
 #: What the history can be asked for of a message.
 Reported = Literal["sent", "delivered", "read", "undelivered", "failed", "unknown"]
 
@@ -62,7 +75,7 @@ def _repeated(
     status_code=202,
     response_model=Accepted,
     openapi_extra=Takes(Notify),
-    dependencies=[requires(Scope.NOTIFY), Depends(_repeated)],
+    dependencies=[requires(Scope.NOTIFY, in_projects=True), Depends(_repeated)],
     responses=documented("invalid-field", "idempotency-key-reused"),
 )
 async def notify(request: Request) -> Response:
@@ -81,14 +94,14 @@ async def serve(scope: AsgiScope, receive: Receive, send: Send) -> None:
 
 
 async def _notify(request: Request) -> Response:
-    key = await admit(request, bearer(request), Scope.NOTIFY)
+    key = await admit(request, bearer(request), Scope.NOTIFY, in_projects=True)
     refuse_parameters(request)
     repeated = request.headers.get("idempotency-key")
     if repeated is not None and len(request.headers.getlist("idempotency-key")) > 1:
         raise InvalidMessage("idempotency-key", "is given twice; send one")
     if repeated is not None and not 1 <= len(repeated) <= idempotency.KEY_LIMIT:
         raise InvalidMessage("idempotency-key", f"must have 1 to {idempotency.KEY_LIMIT} characters")
-    body = await read_json(request)
+    body = of_project(key, await read_json(request))
     id_, numbers = uuid7(), request.app.state.services.settings.phone_rules
 
     async def draft_of(asked: Mapping[str, Any], places: Sequence[int] | None) -> Draft:
@@ -131,16 +144,11 @@ def _accepted(kept: Kept, ids: Sequence[UUID]) -> str:
     return json.dumps(answer, ensure_ascii=False, separators=(",", ":"))
 
 
-@router.get(
-    "/notifications/{id}",
-    response_model=StoryAnswer,
-    dependencies=[requires(Scope.READ)],
-    responses=documented("not-found"),
-)
-def show(id: UUID, services: Here) -> Any:  # noqa: A002 - what the path calls it
+@router.get("/notifications/{id}", response_model=StoryAnswer, responses=documented("not-found"))
+def show(id: UUID, services: Here, key: Reader) -> Any:  # noqa: A002 - what the path calls it
     """Tell where a notification and its steps stand, and what happened and was decided."""
     with reading(services) as conn:
-        told = story.tell(conn, str(id))
+        told = story.tell(conn, str(id), project=key.project)
     if told is None:
         raise Problem(
             "not-found", "no such notification; one that was accepted a moment ago may not be written yet", field="id"
@@ -148,10 +156,10 @@ def show(id: UUID, services: Here) -> Any:  # noqa: A002 - what the path calls i
     return dataclasses.asdict(told)
 
 
-@router.delete("/notifications/{id}", status_code=202, response_model=Queued, dependencies=[requires(Scope.NOTIFY)])
-async def cancel(id: UUID, out: Out) -> Any:  # noqa: A002 - what the path calls it
+@router.delete("/notifications/{id}", status_code=202, response_model=Queued)
+async def cancel(id: UUID, out: Out, key: Notifier) -> Any:  # noqa: A002 - what the path calls it
     """Stop a notification: what has not been sent is not sent. Also one that is not written yet; repeats do no harm."""
-    await out.send(wording.cancellation({"ids": [str(id)]}))
+    await out.send(wording.cancellation(of_project(key, {"ids": [str(id)]})))
     return Queued()
 
 
@@ -160,17 +168,17 @@ async def cancel(id: UUID, out: Out) -> Any:  # noqa: A002 - what the path calls
     status_code=202,
     response_model=Queued,
     openapi_extra=Takes(Cancel),
-    dependencies=[requires(Scope.NOTIFY)],
 )
-async def cancel_many(request: Request, out: Out) -> Any:
+async def cancel_many(request: Request, out: Out, key: Notifier) -> Any:
     """Stop up to 500 notifications, by ids or by the keys they were sent with."""
-    await out.send(wording.cancellation(await read_json(request)))
+    await out.send(wording.cancellation(of_project(key, await read_json(request))))
     return Queued()
 
 
-@router.get("/messages", response_model=History, dependencies=[requires(Scope.READ)])
+@router.get("/messages", response_model=History)
 def messages(
     services: Here,
+    reader: Reader,
     user: Annotated[str | None, Visible(200)] = None,
     key: Annotated[str | None, Visible(200, "The key that it was sent with.")] = None,
     state: NotificationState | None = None,
@@ -182,8 +190,20 @@ def messages(
     until: Annotated[Time | None, Query(description="Not included.")] = None,
     before: Annotated[UUID | None, Query(description="The `next` of the page before.")] = None,
     limit: Annotated[int, Query(ge=1, le=history.PAGE_LIMIT)] = 100,
+    project: Project = None,
 ) -> Any:
     """Return the history, newest first. A page may be short or empty and still have a next one."""
-    wanted = history.Wanted(user, key, state, template, since, until, before, limit, provider_status)
+    wanted = history.Wanted(
+        user,
+        key,
+        state,
+        template,
+        since,
+        until,
+        before,
+        limit,
+        provider_status,
+        project=asked_project(reader, project),
+    )
     with reading(services) as conn:
         return dataclasses.asdict(history.page(conn, wanted))

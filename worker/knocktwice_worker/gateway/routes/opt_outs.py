@@ -40,7 +40,10 @@ if TYPE_CHECKING:
 
     from knocktwice_worker.notation.phone_numbers import Rules
 
-router = APIRouter(prefix="/v1", tags=["opt-outs"], dependencies=[requires(Scope.AUDIENCE)])
+#: A number that must not be texted must not be texted in any project.
+_SHARED = requires(Scope.AUDIENCE, in_projects=True)
+
+router = APIRouter(prefix="/v1", tags=["opt-outs"], dependencies=[_SHARED])
 
 #: Most numbers of a page.
 PAGE_LIMIT = 1_000

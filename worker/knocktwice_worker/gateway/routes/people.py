@@ -22,10 +22,13 @@ from knocktwice_worker.gateway.transactions import reading
 
 router = APIRouter(prefix="/v1/users", tags=["audience"], route_class=WholeParts)
 
+#: People belong to no project: all projects share them.
+_SHARED = requires(Scope.AUDIENCE, in_projects=True)
+
 User = Annotated[str, Path(min_length=1, max_length=200, pattern=VISIBLE, description="Your own id of the person.")]
 
 
-@router.post("/find", response_model=Found, openapi_extra=Takes(FindBody), dependencies=[requires(Scope.AUDIENCE)])
+@router.post("/find", response_model=Found, openapi_extra=Takes(FindBody), dependencies=[_SHARED])
 def find(services: Here, body: JsonBody) -> Any:
     """Tell who has a number. It stands in the body, because proxies keep addresses."""
     wording.refuse_unknown(body, ("phone",))
@@ -36,21 +39,21 @@ def find(services: Here, body: JsonBody) -> Any:
 
 
 @router.get("/{user}", response_model=Person, responses=documented("not-found"))
-def show(user: User, services: Here, key: Annotated[Key, requires(Scope.READ)]) -> Any:
+def show(user: User, services: Here, key: Annotated[Key, requires(Scope.READ, in_projects=True)]) -> Any:
     """Tell who a person is. Number, registrations and the source of consent are masked unless the key has `audience`."""
     found = _found(services, user)
     return dataclasses.asdict(found if key.allows(Scope.AUDIENCE) else found.masked)
 
 
 @router.get("/{user}/devices", response_model=Devices, responses=documented("not-found"))
-def list_devices(user: User, services: Here, key: Annotated[Key, requires(Scope.READ)]) -> Any:
+def list_devices(user: User, services: Here, key: Annotated[Key, requires(Scope.READ, in_projects=True)]) -> Any:
     """List a person's devices, the last used first. Registrations are masked unless the key has `audience`."""
     found = _found(services, user)
     shown = found if key.allows(Scope.AUDIENCE) else found.masked
     return {"devices": [dataclasses.asdict(one) for one in shown.devices]}
 
 
-@router.delete("/{user}/devices", status_code=202, dependencies=[requires(Scope.AUDIENCE)])
+@router.delete("/{user}/devices", status_code=202, dependencies=[_SHARED])
 async def log_out_everywhere(user: str, outbox: Out) -> Queued:
     """Say that no device is this person's any more. One on which they log in again is theirs again."""
     await outbox.send(wording.change("log_out_everywhere", {}, (), user=user))
@@ -59,7 +62,10 @@ async def log_out_everywhere(user: str, outbox: Out) -> Queued:
 
 @router.delete("/{user}", status_code=202, dependencies=[requires(Scope.AUDIENCE)])
 async def erase(user: str, outbox: Out) -> Queued:
-    """Erase a person everywhere; what was counted stays. Workers do it within a minute."""
+    """Erase a person everywhere; what was counted stays. Workers do it within a minute.
+
+    It empties the notifications of all projects, so it is not for a key that is bound to one.
+    """
     await outbox.send(wording.change("erase_user", {}, (), user=user))
     return Queued()
 

@@ -35,7 +35,7 @@ Name = Annotated[str, Path(min_length=1, max_length=segments.NAME_LIMIT)]
 Sample = Annotated[int, Query(ge=0, le=SAMPLE_LIMIT, description="Ids of so many of them, drawn at random.")]
 
 
-@router.get("/segments", response_model=SegmentList, dependencies=[requires(Scope.READ)])
+@router.get("/segments", response_model=SegmentList, dependencies=[requires(Scope.READ, in_projects=True)])
 def list_all(services: Here) -> Any:
     """List the segments."""
     with reading(services) as conn:
@@ -46,7 +46,7 @@ def list_all(services: Here) -> Any:
     "/audience/preview",
     response_model=MembersAnswer,
     openapi_extra=Takes(SegmentPreviewBody),
-    dependencies=[requires(Scope.READ)],
+    dependencies=[requires(Scope.READ, in_projects=True)],
 )
 def try_out(services: Here, body: JsonBody) -> Any:
     """Tell how many people a filter describes, and some of them, without saving it."""
@@ -60,7 +60,7 @@ def try_out(services: Here, body: JsonBody) -> Any:
 @router.get(
     "/segments/{name}",
     response_model=SegmentAnswer,
-    dependencies=[requires(Scope.READ)],
+    dependencies=[requires(Scope.READ, in_projects=True)],
     responses=documented("not-found"),
 )
 def show(name: Name, services: Here) -> Any:
@@ -71,7 +71,7 @@ def show(name: Name, services: Here) -> Any:
 @router.get(
     "/segments/{name}/preview",
     response_model=MembersAnswer,
-    dependencies=[requires(Scope.READ)],
+    dependencies=[requires(Scope.READ, in_projects=True)],
     responses=documented("not-found"),
 )
 def show_members(name: Name, services: Here, sample: Sample = 0) -> Any:

@@ -38,7 +38,7 @@ router = APIRouter(prefix="/v1/templates", tags=["templates"])
 Name = Annotated[str, Path(max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 
 
-@router.get("", response_model=TemplateList, dependencies=[requires(Scope.READ)])
+@router.get("", response_model=TemplateList, dependencies=[requires(Scope.READ, in_projects=True)])
 def list_all(services: Here) -> Any:
     """List the templates."""
     with reading(services) as conn:
@@ -46,7 +46,10 @@ def list_all(services: Here) -> Any:
 
 
 @router.get(
-    "/{name}", response_model=TemplateAnswer, dependencies=[requires(Scope.READ)], responses=documented("not-found")
+    "/{name}",
+    response_model=TemplateAnswer,
+    dependencies=[requires(Scope.READ, in_projects=True)],
+    responses=documented("not-found"),
 )
 def show(name: Name, services: Here) -> Any:
     """Return a template as `PUT` takes it, with its version and the parameters that it needs."""
@@ -76,7 +79,7 @@ def delete(name: Name, services: Here) -> None:
     response_model=PreviewAnswer,
     response_model_exclude_unset=True,
     openapi_extra=Takes(PreviewBody),
-    dependencies=[requires(Scope.READ)],
+    dependencies=[requires(Scope.READ, in_projects=True)],
     responses=documented("not-found"),
 )
 def show_preview(name: Name, services: Here, body: JsonBody) -> Any:

@@ -14,7 +14,7 @@ from knocktwice_shared.messages import (
     Category,
 )
 from knocktwice_worker.gateway.schemas.channel_fields import of_channels
-from knocktwice_worker.gateway.schemas.fields import Described, IdempotencyKey, Params, text_of
+from knocktwice_worker.gateway.schemas.fields import Described, IdempotencyKey, Params, ProjectName, text_of
 from knocktwice_worker.gateway.schemas.notifications import SharedBody
 from knocktwice_worker.gateway.schemas.segments import Filter
 
@@ -62,6 +62,7 @@ class BlastAnswer(BaseModel):
 
     id: UUID
     key: str
+    project: ProjectName
     segment: str | None
     template: str | None
     schedule: str | None = Field(description="The recurring blast that it is one of.")

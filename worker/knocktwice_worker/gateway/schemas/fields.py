@@ -80,6 +80,30 @@ Params = Annotated[
 ]
 
 
+_PROJECT = r"^[a-z0-9][a-z0-9_-]{0,39}$"
+
+
+#: A parameter: whose things are shown.
+Project = Annotated[
+    str | None,
+    Query(
+        pattern=_PROJECT,
+        description="Only what belongs to this project; a key that is bound to a project shows nothing else anyway.",
+    ),
+]
+
+
+#: A field: to which project something belongs.
+ProjectName = Annotated[
+    str | None,
+    Field(
+        pattern=_PROJECT,
+        description="The application to which it belongs. A key that is bound to a project says it by itself.",
+        examples=["shop"],
+    ),
+]
+
+
 class Described:
     """For an annotation: the document describes the value as this model does, and nothing checks it."""
 

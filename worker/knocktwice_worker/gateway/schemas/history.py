@@ -7,7 +7,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, Field
 
-from knocktwice_worker.gateway.schemas.fields import TakenBy
+from knocktwice_worker.gateway.schemas.fields import ProjectName, TakenBy
 from knocktwice_worker.lifecycle import NotificationState
 from knocktwice_worker.reporting.waiting import Why
 
@@ -48,6 +48,7 @@ class Summary(BaseModel):
     user: str | None
     created_at: datetime
     finished_at: datetime | None
+    project: ProjectName
     provider_status: str | None = Field(
         description="What became of the last message that a provider took: `undelivered`, though the state is `texted`."
     )

@@ -30,6 +30,7 @@ from knocktwice_worker.gateway.schemas.fields import (
     Locale,
     Params,
     Phone,
+    ProjectName,
     Registration,
     TagValue,
     UserId,
@@ -255,6 +256,7 @@ class SharedBody(Body):
         "category's setting. What is held up for longer is not sent any more.",
     )
     reference: dict[str, Any] | None = Field(None, description="Your own ids; at most 4 KB.")
+    project: ProjectName = None
 
 
 class NotifyOne(SharedBody, RecipientBody):
@@ -340,3 +342,4 @@ class Cancel(Body):
     keys: list[IdempotencyKey] | None = Field(None, max_length=BATCH_LIMIT)
     id: UUID | None = None
     key: IdempotencyKey | None = None
+    project: ProjectName = Field(None, description="Whose these are; those of others are left alone.")

@@ -230,6 +230,9 @@ class Inbox:
         """Return the notification ids for which producers used these idempotency keys, if Redis still has them.
 
         Redis knows a notification whose message still waits in its queue; Postgres does not know it yet.
+
+        Args:
+            keys: as :func:`~knocktwice_shared.names.scoped` returns them.
         """
         found = self.redis.mget([key_name(key) for key in keys]) if keys else []
         # Behind the id stands a digest of what the notification says.

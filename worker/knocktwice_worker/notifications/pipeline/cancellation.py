@@ -14,7 +14,12 @@ if TYPE_CHECKING:
 
 
 def cancel(
-    engine: Engine, ids: Sequence[str], keys: Sequence[str], also: Callable[[Connection], None] = lambda _: None
+    engine: Engine,
+    ids: Sequence[str],
+    keys: Sequence[str],
+    project: str | None = None,
+    *,
+    also: Callable[[Connection], None] = lambda _: None,
 ) -> None:
     """Stop notifications that have not reached the provider yet.
 
@@ -25,10 +30,14 @@ def cancel(
     Args:
         ids: notification ids, known or not.
         keys: idempotency keys of notifications.
+        project: whose these are; those of others are left alone.
         also: cancels more in the same transaction, for example blasts.
     """
     with engine.begin() as conn:
-        noted = store.note_cancelled(conn, ids, keys, datetime.now(UTC))
+        noted = store.note_cancelled(conn, ids, keys, datetime.now(UTC), project)
         also(conn)
     with engine.begin() as conn:
+        if project is not None:
+            # A writer may have committed the rows since, and have looked for this cancellation before it was there.
+            store.adopt_cancelled(conn, dict.fromkeys(noted, project))
         store.settle_cancelled(conn, noted)

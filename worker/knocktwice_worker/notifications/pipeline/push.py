@@ -164,6 +164,7 @@ class Pushes:
             if not wanted(conn):
                 return
             work = store.accept(conn, [r.intake for r in ready], lease=self.lease)
+        self._adopt_cancelled(batches)
         pushed = {w.notification_id for w in work}
         # record_push checks the pushes that go out now, check_fallback the steps that are due; only waiting ones are
         # checked here.
@@ -192,6 +193,13 @@ class Pushes:
         ]
         messages, look = self._looked_again(messages, look)
         self._deliver(messages, min(lease, look.later(_FRESH)), complete=True)
+
+    def _adopt_cancelled(self, batches: Sequence[Batch]) -> None:
+        """Let what projects cancelled while the rows were being written count for them."""
+        projects = {str(r.id): b.project for b in batches if b.project is not None for r in b.recipients}
+        if projects:
+            with self.engine.begin() as conn:
+                store.adopt_cancelled(conn, projects)
 
     def resume(self, ids: Sequence[str]) -> None:
         """Take up pushes that a provider asked to repeat or whose worker died. A repeated push replaces itself."""

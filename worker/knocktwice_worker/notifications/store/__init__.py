@@ -9,7 +9,12 @@ The store hands out frozen dataclasses, whose states and reasons are the enums o
 """
 
 from knocktwice_worker.notifications.store.alarms import not_awaited
-from knocktwice_worker.notifications.store.cancellations import cancel, note_cancelled, settle_cancelled
+from knocktwice_worker.notifications.store.cancellations import (
+    adopt_cancelled,
+    cancel,
+    note_cancelled,
+    settle_cancelled,
+)
 from knocktwice_worker.notifications.store.due import (
     BatchContents,
     DueStep,
@@ -79,6 +84,7 @@ __all__ = [
     "StepResult",
     "UnresolvedStep",
     "accept",
+    "adopt_cancelled",
     "attempts",
     "cancel",
     "claim_push",

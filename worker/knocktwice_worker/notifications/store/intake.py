@@ -16,6 +16,7 @@ from knocktwice_worker.content.rendering import stored
 from knocktwice_worker.database.bulk import rows
 from knocktwice_worker.lifecycle import AttemptState, DeliveryState, NotificationState
 from knocktwice_worker.notation.phone_numbers import spelled
+from knocktwice_worker.notifications.store.cancellations import adopt_cancelled
 from knocktwice_worker.notifications.store.transitions import End, finish, outcome_of_push
 from knocktwice_worker.notifications.store.trigger_sql import CANCELLED
 
@@ -122,7 +123,7 @@ SELECT * FROM {_BATCH_ROWS}
 ORDER BY 1 ON CONFLICT DO NOTHING
 """)
 
-# Sorted by key, so that two batches with the same keys wait for each other instead of deadlocking. Registrations that the
+# Sorted by key and project, so that two batches with the same keys wait for each other instead of deadlocking. Registrations that the
 # application gave without a person or a number are their owner's: the first of them that has one.
 _INSERT_NOTIFICATIONS = text(f"""
 INSERT INTO notifications (
@@ -132,6 +133,7 @@ INSERT INTO notifications (
   phone,
   params,
   key,
+  project,
   locale,
   state,
   reason,
@@ -149,6 +151,7 @@ SELECT
   r.phone,
   r.params,
   r.key,
+  r.project,
   r.locale,
   s.state,
   CASE s.state WHEN 'failed' THEN r.problem WHEN 'cancelled' THEN 'cancelled' END,
@@ -163,6 +166,7 @@ FROM {
         phone="text",
         params="jsonb",
         key="text",
+        project="text",
         locale="text",
         problem="text",
     )
@@ -174,7 +178,7 @@ CROSS JOIN LATERAL (
     ELSE 'active'
   END
 ) AS s(state)
-ORDER BY r.key, r.id
+ORDER BY r.key, r.project, r.id
 ON CONFLICT DO NOTHING
 RETURNING id, state
 """)
@@ -188,6 +192,7 @@ INSERT INTO notifications (
   phone,
   params,
   key,
+  project,
   state,
   reason,
   finished_at
@@ -199,11 +204,15 @@ SELECT
   NULL,
   '{{}}',
   NULL,
+  r.project,
   'duplicate',
   'key already used by ' || coalesce(CAST(first.id AS text), 'one that is gone'),
   knocktwice_now()
-FROM {rows("r", id="uuid", batch="uuid", key="text")}
-LEFT JOIN notifications first ON first.key = r.key AND first.key IS NOT NULL
+FROM {rows("r", id="uuid", batch="uuid", key="text", project="text")}
+LEFT JOIN notifications first
+  ON first.key = r.key
+  AND first.key IS NOT NULL
+  AND first.project IS NOT DISTINCT FROM r.project
 WHERE r.key IS NOT NULL
 ORDER BY r.id ON CONFLICT DO NOTHING
 """)
@@ -235,6 +244,7 @@ def accept(conn: Connection, intakes: Sequence[Intake], *, lease: timedelta) -> 
     ids = [str(r.id) for _, r in people]
     batches = [str(i.batch.id) for i, _ in people]
     keys = [r.key for _, r in people]
+    projects = [i.batch.project for i, _ in people]
     inserted = conn.execute(
         _INSERT_NOTIFICATIONS,
         {
@@ -247,13 +257,15 @@ def accept(conn: Connection, intakes: Sequence[Intake], *, lease: timedelta) -> 
             "phone": [r.phone and spelled(r.phone) for _, r in people],
             "params": [json.dumps(r.values) for _, r in people],
             "key": keys,
+            "project": projects,
             "locale": [i.locales.get(id_) for id_, (i, _) in zip(ids, people, strict=True)],
             "problem": [i.problems.get(id_) for id_, (i, _) in zip(ids, people, strict=True)],
         },
     ).all()
     if len(inserted) < len(ids) and any(keys):
-        conn.execute(_INSERT_DUPLICATES, {"id": ids, "batch": batches, "key": keys})
+        conn.execute(_INSERT_DUPLICATES, {"id": ids, "batch": batches, "key": keys, "project": projects})
     fresh = {str(row.id) for row in inserted if row.state == NotificationState.ACTIVE}
+    fresh -= _end_cancelled(conn, {i: p for i, p in zip(ids, projects, strict=True) if p is not None and i in fresh})
     if not fresh:
         return []
     # The first of two with one id is the one that was inserted.
@@ -263,6 +275,15 @@ def accept(conn: Connection, intakes: Sequence[Intake], *, lease: timedelta) -> 
         if id_ in fresh
     }
     return _open_steps(conn, opened, lease)
+
+
+def _end_cancelled(conn: Connection, projects: Mapping[str, str]) -> set[str]:
+    """End the notifications that their projects cancelled before they were written, and return them."""
+    if not projects:
+        return set()
+    ahead = adopt_cancelled(conn, projects)
+    finish(conn, [End(id_, NotificationState.CANCELLED, "cancelled") for id_ in ahead])
+    return set(ahead)
 
 
 def _pushes(batch: Batch) -> bool:
