@@ -201,6 +201,17 @@ def test_a_price_completes_a_report_that_still_waits_for_its_message(post: SentM
     assert [str(row[4]) for row in _states(post)] == ["0.0075"]
 
 
+def test_a_report_that_somebody_else_is_at_is_left_to_them(post: SentMessages) -> None:
+    post.handed_over(SMS, people=2)
+    with post.here.engine.begin() as conn:
+        provider_reports.accept(conn, [_heard(0, "delivered"), _heard(1, "delivered")])
+    with post.here.engine.begin() as other, post.here.engine.begin() as conn:
+        other.execute(sa.text("SELECT FROM provider_reports WHERE provider_id = 'SM0' FOR UPDATE"))
+        conn.execute(sa.text("SET LOCAL lock_timeout = '5s'"))
+        provider_reports.bring(conn, {"SM0", "SM1"})
+    assert [row[2] for row in _states(post)] == [None, "delivered"]
+
+
 @pytest.mark.parametrize("first", [True, False], ids=["the price first", "the price last"])
 def test_of_two_reports_at_once_the_one_with_the_price_is_kept(post: SentMessages, first: bool) -> None:
     post.handed_over(SMS)

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from knocktwice_shared.messages import DeviceRegistered, Receipt
+from knocktwice_shared.ids import uuid7
+from knocktwice_shared.messages import DeviceRegistered, Receipt, parse_batch
 from knocktwice_worker.audience import people
 from knocktwice_worker.lifecycle import AttemptState, DeliveryState
 from knocktwice_worker.notifications import store
@@ -167,6 +168,23 @@ def test_a_push_to_another_device_does_not_start_while_the_message_goes_out(
     book(store.record_steps, [store.StepResult(two_devices, DeliveryState.SENT, provider_id="SM1")])
     assert book(store.claim_push, [two_devices], LEASE) == []
     assert book.states(two_devices)["push"] == ("skipped", "superseded")
+
+
+def test_no_push_follows_a_message_behind_which_the_plan_goes_on(book: Book, clock: Clock) -> None:
+    wire = {"v": 1, "id": str(uuid7()), "content": {"push": {"title": "t", "body": "b"}}}
+    steps = [{"channel": "sms", "when": "not_delivered", "after_s": 10, "text": text} for text in ("one", "two")]
+    one = parse_batch({**wire, "plan": steps, "recipients": [{"id": str(uuid7()), "user": "ada"}]})
+    (id_,) = ids(one)
+    book.accept(one)
+    record(book, id_, ada=LEASE)
+    clock.advance(LEASE)
+    assert book.reserve(id_)
+    claimed, at = book(store.claim_steps, placed([id_]), LEASE)
+    book(store.hold, claimed, at)
+    book(store.record_steps, [store.StepResult(id_, DeliveryState.SENT, provider_id="SM1")])
+    assert book.states(id_)["notification"][0] == "active"
+    assert book(store.claim_push, [id_], LEASE) == []
+    assert book.states(id_)["push"] == ("skipped", "superseded")
 
 
 def test_a_message_does_not_start_while_the_push_goes_to_another_device(

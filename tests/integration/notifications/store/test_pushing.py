@@ -43,7 +43,8 @@ def test_a_push_that_fails_after_somebody_clicked_brings_nothing_back(book: Book
     ]
 
 
-def test_one_device_that_takes_the_push_is_enough(book: Book) -> None:
+@pytest.mark.parametrize("complete", [True, False], ids=["all at once", "one by one"])
+def test_one_device_that_takes_the_push_is_enough(book: Book, complete: bool) -> None:
     book(people.apply, [DeviceRegistered("ada", "reg-old", AT)])
     one = batch("ada")
     answers = {"reg-ada": AttemptState.SENT, "reg-old": AttemptState.REJECTED}
@@ -52,6 +53,7 @@ def test_one_device_that_takes_the_push_is_enough(book: Book) -> None:
         store.record_push,
         [store.PushResult(w.notification_id, w.registration, state=answers[w.registration]) for w in work],
         retry_for=HOUR,
+        complete=complete,
     )
     assert book.states(ids(one)[0])["push"][0] == "sent"
 
