@@ -201,7 +201,7 @@ def test_a_price_completes_a_report_that_still_waits_for_its_message(post: SentM
     assert [str(row[4]) for row in _states(post)] == ["0.0075"]
 
 
-def test_a_report_that_somebody_else_is_at_is_left_to_them(post: SentMessages) -> None:
+def test_a_report_whose_row_somebody_else_has_locked_is_left_to_them(post: SentMessages) -> None:
     post.handed_over(SMS, people=2)
     with post.here.engine.begin() as conn:
         provider_reports.accept(conn, [_heard(0, "delivered"), _heard(1, "delivered")])
