@@ -315,6 +315,15 @@ def test_an_endpoint_that_is_gone_is_disabled_at_once(
     tell(here, clock)
     with here.engine.connect() as conn:
         assert endpoints.get(conn, endpoint).disabled_reason == "it answered 410 Gone"
+    asked, application.answer = len(application.seen), lambda _: 200
+    # What waits for it is told when it is enabled again, and no moment earlier.
+    for _ in range(3):
+        tell(here, clock, HOUR)
+    assert len(application.seen) == asked
+    with here.engine.begin() as conn:
+        endpoints.enable(conn, endpoint)
+    tell(here, clock)
+    assert len(application.seen) > asked
 
 
 class Killed(Exception):
