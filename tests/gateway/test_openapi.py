@@ -174,7 +174,7 @@ def test_an_unknown_change_and_a_wrong_filter_are_no_valid_requests(shared_gatew
     assert not fits("SegmentBody", {"filter": {"nor": []}})
     content = {"push": {"title": "Hello", "body": "Tea?"}}
     assert fits("TemplateBody", {"default_locale": "en", "contents": {"en": content}, "fallback": "never"})
-    assert not fits("TemplateBody", {"default_locale": "en", "contents": {"en": {"push": {"title": "Hello"}}}})
+    assert not fits("TemplateBody", {"default_locale": "en", "contents": {"en": {"push": {"body": "Tea?"}}}})
 
 
 def _parts(part: object, place: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
