@@ -47,6 +47,9 @@ PANELS = {
             "whatif",
             "whatif",
         ),
+        Entry(
+            "forecast", "Show how many SMS the next hour will bring, and what they will cost.", "forecast", "forecast"
+        ),
         Entry("holdout", "Show what the SMS are worth: who answered with one, and who without.", "holdout", "holdout"),
         Entry("bill", "Compare a provider's list or invoice with what we know of its messages.", "bill", "bill"),
         Entry("doctor", "Check servers, workers, credentials and backlog.", "checkup", "doctor"),
