@@ -32,6 +32,9 @@ ENDINGS = {
     (When.NOTIFICATIONS_DISABLED, "clicked"): "reached",
 }
 
+#: The triggers of steps that stand in for a push that did not arrive.
+FALLBACKS = [When.NOT_DELIVERED, When.NOT_CLICKED, When.NOTIFICATIONS_DISABLED]
+
 
 def _notify(system: System, number: str, when: When, *registrations: str) -> UUID:
     (id_,) = system.client.notify_many(
@@ -107,7 +110,7 @@ def test_a_receipt_after_the_sms_changes_nothing_but_is_noted_where_it_would_hav
     assert len(system.sandbox.texts(number)) == 1
 
 
-@pytest.mark.parametrize("when", list(When))
+@pytest.mark.parametrize("when", FALLBACKS)
 def test_notifications_off_on_every_device_is_followed_by_an_sms_at_once_unless_the_delay_is_for_that(
     system: System, clock: Clock, when: When
 ) -> None:
@@ -127,7 +130,7 @@ def test_notifications_off_on_every_device_is_followed_by_an_sms_at_once_unless_
     assert len(system.sandbox.texts(number)) == 1
 
 
-@pytest.mark.parametrize("when", list(When))
+@pytest.mark.parametrize("when", FALLBACKS)
 def test_a_push_that_cannot_go_out_is_followed_by_an_sms_at_once(system: System, when: When) -> None:
     number = next(_numbers)
     id_ = _notify(system, number, when, f"gone-{number}")
@@ -135,6 +138,38 @@ def test_a_push_that_cannot_go_out_is_followed_by_an_sms_at_once(system: System,
     assert told.state == "texted"
     assert "push_failed" in verdicts(told)
     assert len(system.sandbox.texts(number)) == 1
+
+
+@pytest.mark.parametrize(
+    ("when", "kind", "state", "texts"),
+    [
+        (When.DELIVERED, "delivered", "texted", 1),
+        (When.DELIVERED, "clicked", "reached", 1),
+        (When.CLICKED, "clicked", "reached", 1),
+        (When.CLICKED, "delivered", "pushed", 0),
+    ],
+)
+def test_a_step_follows_the_success_that_it_asks_for(
+    system: System, clock: Clock, when: When, kind: str, state: str, texts: int
+) -> None:
+    number = next(_numbers)
+    device = f"silent-{number}"
+    id_ = _notify(system, number, when, device)
+    system.waiting(id_)
+    _report(system, kind, id_, device)
+    assert not system.sandbox.texts(number)
+    clock.advance(DELAY)
+    assert system.ended(id_).state == state
+    assert len(system.sandbox.texts(number)) == texts
+
+
+@pytest.mark.parametrize("when", [When.DELIVERED, When.CLICKED])
+def test_nothing_follows_a_push_that_cannot_go_out(system: System, when: When) -> None:
+    number = next(_numbers)
+    told = system.ended(_notify(system, number, when, f"gone-{number}"))
+    assert told.state == "failed"
+    assert "nothing_to_follow" in verdicts(told)
+    assert not system.sandbox.texts(number)
 
 
 def test_a_receipt_that_overtakes_its_notification_still_counts(system: System, clock: Clock) -> None:

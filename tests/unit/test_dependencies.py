@@ -25,6 +25,7 @@ CODE = {
     WORKER / "embedded": "embedded",
     WORKER / "flower": "flower",
     WORKER / "runtime" / "flower_guard.py": "flower",
+    WORKER / "runtime" / "error_reports.py": "sentry",
     Path("deploy"): "flower",
     Path("docs"): "dev",
     Path("tests"): "dev",

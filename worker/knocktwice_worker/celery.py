@@ -19,7 +19,7 @@ from kombu import Queue as KombuQueue
 from knocktwice_shared.names import ROUTES, Queue, Task
 from knocktwice_worker import config
 from knocktwice_worker.embedded import installation
-from knocktwice_worker.runtime import flower_guard, logs, pools, redis_channel, shutdown
+from knocktwice_worker.runtime import error_reports, flower_guard, logs, pools, redis_channel, shutdown
 from knocktwice_worker.runtime.announcing import Announce
 from knocktwice_worker.runtime.background import Background
 from knocktwice_worker.runtime.dispatcher import Dispatcher
@@ -123,6 +123,11 @@ def _end_within_grace(**_: Any) -> None:
 @celeryd_init.connect
 def _refuse_unfit_pools(options: Mapping[str, Any], **_: Any) -> None:
     pools.refuse_unfit(options.get("pool") or options.get("pool_cls") or app.conf.worker_pool)
+
+
+@celeryd_init.connect
+def _report_errors(**_: Any) -> None:
+    error_reports.start(settings.error_reports_to, "worker")
 
 
 @setup_logging.connect

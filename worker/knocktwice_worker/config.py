@@ -50,6 +50,7 @@ FROM_FILES = (
     "KNOCKTWICE_RECEIPT_SECRET",
     "KNOCKTWICE_USER_TOKEN_SECRET",
     "KNOCKTWICE_WEBHOOK_SECRET",
+    "KNOCKTWICE_SENTRY_DSN",
     "TWILIO_AUTH_TOKEN",
 )
 
@@ -63,6 +64,7 @@ OPTIONAL = (
     "receipt_secret",
     "user_token_secret",
     "webhook_secret",
+    "sentry_dsn",
     "fcm_project",
     "google_application_credentials",
     "twilio_account_sid",
@@ -197,6 +199,9 @@ class Settings(BaseSettings):
         None, description="Key for hashing numbers and signing URLs; empty: one is made and kept in the home folder."
     )
     log_json: bool = Field(False, description="Log lines as JSON.")
+    sentry_dsn: SecretStr | None = Field(
+        None, description="Where unexpected errors are reported: kinds and places in the code, nothing of a person."
+    )
     metrics: bool = Field(True, description="Processes count what they do, for Prometheus and doctor.")
     heartbeat_file: Path | None = Field(
         None,
@@ -662,6 +667,11 @@ class Settings(BaseSettings):
     def quiet(self) -> QuietHours:
         """When marketing is not texted."""
         return QuietHours.parse(self.quiet_hours)
+
+    @property
+    def error_reports_to(self) -> str | None:
+        """Sentry's address, with its key."""
+        return None if self.sentry_dsn is None else self.sentry_dsn.get_secret_value()
 
     @property
     def probe_wait(self) -> timedelta:

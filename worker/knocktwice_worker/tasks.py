@@ -19,7 +19,7 @@ from knocktwice_worker.blasts import schedules
 from knocktwice_worker.celery import app
 from knocktwice_worker.notifications.store import provider_reports, removal
 from knocktwice_worker.privacy import retention
-from knocktwice_worker.runtime import publishing
+from knocktwice_worker.runtime import error_reports, publishing
 from knocktwice_worker.runtime.gathering import GatheredTask
 from knocktwice_worker.services import Services, steered
 
@@ -102,6 +102,7 @@ def _count_in(field: str) -> Callable[[object], int]:
 def _reported(name: Task, error: Exception, **facts: Any) -> TaskFailed:
     frames = [f"{f.filename}:{f.lineno} {f.name}" for f in traceback.extract_tb(error.__traceback__)]
     log.error("task failed", task=name.value, error=type(error).__name__, frames=frames, **facts)
+    error_reports.report(error, name)
     return TaskFailed(f"{type(error).__name__}; see the worker's log")
 
 

@@ -17,7 +17,7 @@ from knocktwice_worker.embedded import launch
 from knocktwice_worker.gateway.application import create_app
 from knocktwice_worker.gateway.http.protocol import BoundedHttpProtocol
 from knocktwice_worker.gateway.log_limit import WarningsOncePerMinute
-from knocktwice_worker.runtime import logs
+from knocktwice_worker.runtime import error_reports, logs
 from knocktwice_worker.services import services
 
 if TYPE_CHECKING:
@@ -70,6 +70,7 @@ def application() -> ASGIApp:
     _end_with_the_supervisor()
     logs.configure(as_json=config.load().log_json)
     logging.getLogger("uvicorn.error").addFilter(WarningsOncePerMinute())
+    error_reports.start(config.load().error_reports_to, "gateway")
     return create_app(services())
 
 
