@@ -46,6 +46,7 @@ UNIMPORTED = {
         "mkdocs-material": "the look of the site",
     },
     "dev": {
+        "axe-playwright-python": "a test reads the script in it",
         "cyclonedx-bom": "a command",
         "django": "the application of a recipe, which a test makes of the document",
         "flask": "likewise",
