@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import pytest
 from playwright.sync_api import expect
+
+from support import accessibility
 
 if TYPE_CHECKING:
     from playwright.sync_api import Locator, Page
@@ -142,6 +144,14 @@ def test_search_and_links_find_the_same_again(wall: Page, stack: Stack) -> None:
 def test_nothing_is_wider_than_the_window(wall: Page, width: int) -> None:
     wall.set_viewport_size({"width": width, "height": 900})
     assert wall.evaluate("document.documentElement.scrollWidth") <= width
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_everybody_can_read_and_use_it(wall: Page, scheme: Literal["light", "dark"]) -> None:
+    compose(wall, "ben", "Read me", after="1 h")
+    expect(pushes(phone(wall, "Ben"), "Read me")).to_be_visible()
+    wall.emulate_media(color_scheme=scheme, reduced_motion="reduce")
+    assert accessibility.findings(wall) == []
 
 
 def test_clear_forgets_messages_and_keeps_people(wall: Page) -> None:
