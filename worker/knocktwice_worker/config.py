@@ -202,6 +202,12 @@ class Settings(BaseSettings):
     sentry_dsn: SecretStr | None = Field(
         None, description="Where unexpected errors are reported: kinds and places in the code, nothing of a person."
     )
+    traces_share: float = Field(
+        0,
+        ge=0,
+        le=1,
+        description="Share of the notifications whose traces go to OpenTelemetry (OTEL_EXPORTER_OTLP_ENDPOINT).",
+    )
     metrics: bool = Field(True, description="Processes count what they do, for Prometheus and doctor.")
     heartbeat_file: Path | None = Field(
         None,

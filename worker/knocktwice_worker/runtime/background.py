@@ -20,7 +20,7 @@ from knocktwice_worker.counters import totals
 from knocktwice_worker.database import table_statistics
 from knocktwice_worker.notifications.store import paused
 from knocktwice_worker.reporting import rollups
-from knocktwice_worker.runtime import budget_alarms
+from knocktwice_worker.runtime import budget_alarms, trace_export
 from knocktwice_worker.runtime.outage_log import Outage
 from knocktwice_worker.services import Services, services
 from knocktwice_worker.webhooks import endpoints, events
@@ -40,6 +40,8 @@ _BRAKE_EVERY_S = 5.0
 _RECEIPTS_EVERY_S = 60.0
 #: Seconds between two looks at the day's budget.
 _BUDGET_EVERY_S = 10.0
+#: Seconds between two exports of traces.
+_TRACES_EVERY_S = 5.0
 #: Seconds between two flushes of what was counted.
 _FLUSH_EVERY_S = 5.0
 #: Seconds between two looks for messages whose pause is over.
@@ -127,6 +129,7 @@ class Background(bootsteps.StartStopStep):
     def start(self, parent: Any) -> None:
         """Start the threads."""
         self._stop = threading.Event()
+        traces = trace_export.exporting(services().settings.traces_share)
         self._threads = [
             threading.Thread(
                 target=self._run, args=(name, turn, pause, self._stop), name=f"knocktwice-{name}", daemon=True
@@ -140,6 +143,7 @@ class Background(bootsteps.StartStopStep):
                 ("pauses", _wake, _WAKE_EVERY_S),
                 ("statistics", _analyze, _ANALYZE_EVERY_S),
                 ("counters", _flush, _FLUSH_EVERY_S),
+                *([("traces", traces, _TRACES_EVERY_S)] if traces else []),
             )
         ]
         for thread in self._threads:
