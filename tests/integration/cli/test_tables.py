@@ -60,8 +60,8 @@ def test_csv_has_a_line_for_each_row_and_no_markup(
     with here.engine.begin() as conn:
         id_ = endpoints.add(conn, ADDRESS, private=True)
     heading, row = csv.reader(io.StringIO(run("webhooks", "list", "--csv").out))
-    assert heading == ["id", "url", "events", "waiting", "state"]
-    assert row == [id_, ADDRESS, "all", "0", "well"]
+    assert heading == ["id", "url", "events", "project", "waiting", "state"]
+    assert row == [id_, ADDRESS, "all", "", "0", "well"]
     heading, *rows = csv.reader(io.StringIO(run("stats", "--csv").out))
     assert heading[:2] == ["template", "accepted"]
     assert [row[0] for row in rows] == ["all"]

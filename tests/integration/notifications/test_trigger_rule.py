@@ -227,7 +227,12 @@ def test_the_delay_curve_takes_the_receipts_that_the_table_names(here: Services,
         start = conn.execute(
             sa.text("SELECT date_bin('5 minutes', min(created_at), 'epoch') FROM notifications")
         ).scalar_one()
-        given = {"starts_at": [start, start + rollups.SLICE], "width": rollups.SLICE, "template": "tea"}
+        given = {
+            "starts_at": [start, start + rollups.SLICE],
+            "width": rollups.SLICE,
+            "template": "tea",
+            "project": None,
+        }
         rows = conn.execute(delay_curve._PUSHES, given).all()
     found = sorted((row.trigger, row.answered_s is not None) for row in rows)
     # A trigger that no receipt answers has no curve.
