@@ -273,11 +273,15 @@ def test_a_later_time_costs_those_who_go_at_once_no_query(working: Services, noo
         # Pauses are read twice a second, whatever happens meanwhile.
         return sum("FROM pauses" not in statement for statement in statements)
 
+    def least(people: int, **fields: object) -> int:
+        # On a busy machine a second may go by before the pushes leave, and then their cancellations are looked for again.
+        return min(cost(people, **fields) for _ in range(3))
+
     cost(1)
-    now, later = cost(1), {"send_at": (noon + HOUR).isoformat()}
+    now, later = least(1), {"send_at": (noon + HOUR).isoformat()}
     # The clock is asked first, and nothing is pushed and recorded afterwards.
-    assert cost(500) == now
-    assert cost(500, **later) == cost(1, **later) <= now
+    assert least(500) == now
+    assert least(500, **later) == least(1, **later) <= now
 
 
 @pytest.mark.parametrize("first", ["writer", "canceller"])
