@@ -48,16 +48,18 @@ class Rung:
     late_s: float
 
 
-# A push whose sender's lease has ended becomes ``scheduled`` again, so that exactly one worker claims it.
+# A push whose sender's lease has ended becomes ``scheduled`` again, so that exactly one worker claims it. The rows are chosen
+# in a CTE, which is executed once: a subquery that the planner executes for each row locks other rows each time.
 _RING = text("""
-UPDATE deliveries d SET
-  wake_at = knocktwice_now() + :lease,
-  state = CASE WHEN d.step = 0 AND d.state = 'sending' THEN 'scheduled' ELSE d.state END
-FROM (
+WITH due AS MATERIALIZED (
   SELECT notification_id, step, wake_at FROM deliveries
   WHERE wake_at <= knocktwice_now() AND (step = 0 OR :later_steps)
   ORDER BY wake_at LIMIT :limit FOR UPDATE SKIP LOCKED
-) due
+)
+UPDATE deliveries d SET
+  wake_at = knocktwice_now() + :lease,
+  state = CASE WHEN d.step = 0 AND d.state = 'sending' THEN 'scheduled' ELSE d.state END
+FROM due
 WHERE d.notification_id = due.notification_id AND d.step = due.step
 RETURNING
   d.notification_id,
