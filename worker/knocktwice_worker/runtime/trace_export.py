@@ -31,6 +31,10 @@ _STRIDE, _PAGE = timedelta(minutes=1), 200
 _OLDEST = timedelta(hours=1)
 
 
+#: Who exports, and the seconds after which another worker may if that one died.
+_LOCK, _LOCK_S = "knocktwice:traces", 60
+
+
 class NotTaken(KnocktwiceError):
     """The collector did not take the traces; they are sent again later."""
 
@@ -52,18 +56,26 @@ def exporting(share: float) -> Callable[[Services], None] | None:
         raise ConfigurationError(
             "KNOCKTWICE_TRACES_SHARE is set, and OpenTelemetry's library is missing: pip install 'knocktwice[traces]'"
         ) from None
-    # One that waits long for a collector that is away would hold its place, and with it a connection.
     exporter = OTLPSpanExporter(timeout=5)
 
     def turn(here: Services) -> None:
-        while _stride(here, exporter, share):
-            pass
+        # One worker at a time. Two would only send the same spans twice, so a lock that expires is enough.
+        if not here.redis.set(_LOCK, "1", nx=True, ex=_LOCK_S):
+            return
+        try:
+            while _stride(here, exporter, share):
+                here.redis.expire(_LOCK, _LOCK_S)
+        finally:
+            here.redis.delete(_LOCK)
 
     return turn
 
 
 def _stride(here: Services, exporter: Any, share: float) -> bool:
-    """Export one stride; return whether there may be more. What is not taken is exported again."""
+    """Export one stride; return whether there may be more. What is not taken is exported again.
+
+    No transaction is open while the collector answers: all followers wait for the oldest one.
+    """
     with here.engine.begin() as conn:
         now: datetime = conn.execute(text("SELECT knocktwice_now()")).scalar_one()
         change_feed.join(conn, FOLLOWER, now)
@@ -74,10 +86,13 @@ def _stride(here: Services, exporter: Any, share: float) -> bool:
             change_feed.seen(conn, FOLLOWER, now - _OLDEST)
             return True
         ids = traces.ended(conn, window, share)
-        for first in range(0, len(ids), _PAGE):
-            _export(exporter, traces.spans(conn, ids[first : first + _PAGE]))
+    for first in range(0, len(ids), _PAGE):
+        with here.engine.connect() as conn:
+            spans = traces.spans(conn, ids[first : first + _PAGE])
+        _export(exporter, spans)
+    with here.engine.begin() as conn:
         change_feed.seen(conn, FOLLOWER, window.until)
-        return window.until - window.after >= _STRIDE
+    return window.until - window.after >= _STRIDE
 
 
 def _export(exporter: Any, spans: Sequence[Span]) -> None:
