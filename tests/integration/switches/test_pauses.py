@@ -77,7 +77,7 @@ class Installation:
         """Accept a push to a phone that never answers, with an SMS ten minutes later; return its id."""
         self._number += 1
         number, registration = f"+16505551{self._number:03}", f"silent-{self._number}"
-        recipient = {"id": str(uuid7()), "registrations": [registration], "phone": number}
+        recipient = fields.pop("recipient", {"id": str(uuid7()), "registrations": [registration], "phone": number})
         plan = [{"channel": "sms", "when": "not_delivered", "after_s": 600}]
         wire: dict[str, Any] = {
             "v": 1,
@@ -550,6 +550,77 @@ def test_a_pause_of_pushes_holds_no_sms_that_stands_alone(at: Installation) -> N
     id_ = at.sms()
     at.run()
     assert at.state(id_) == "texted"
+
+
+def test_a_pause_that_drains_lets_a_push_be_tried_again_and_stops_new_ones(at: Installation) -> None:
+    at.sandbox.rule(Rule("push", times=1, answer=Answer(status=503, retry_after=1)))
+    tried = at.push()
+    at.pause(Scope("push"), drains=True)
+    new = at.push()
+    at.clock.advance(5 * SECOND)
+    at.run()
+    assert at.sandbox.requests("push") == 2
+    assert [next((w.step, w.why) for w in at.told(id_).waits) for id_ in (tried, new)] == [
+        (1, "countdown"),
+        (0, "pause"),
+    ]
+    at.resume(Scope("push"))
+    at.run()
+    assert at.sandbox.requests("push") == 3
+
+
+@pytest.mark.parametrize("later", [False, True])
+def test_a_pause_of_pushes_holds_no_sms_of_a_person_without_a_device(at: Installation, later: bool) -> None:
+    people = [f"{name}-{later}" for name in ("without", "off", "with-one")]
+    with at.here.engine.begin() as conn:
+        for place, name in enumerate(people):
+            given = {"name": name, "number": f"+165055502{place:02}", "on": place == 2, "device": f"silent-{name}"}
+            conn.execute(sa.text("INSERT INTO users (id) VALUES (:name)"), given)
+            conn.execute(sa.text("INSERT INTO phones (user_id, number) VALUES (:name, :number)"), given)
+            if place:
+                conn.execute(
+                    sa.text(
+                        "INSERT INTO devices (registration, user_id, notifications_enabled) VALUES (:device, :name, :on)"
+                    ),
+                    given,
+                )
+    when = (at.told(at.sms()).created_at + HOUR).isoformat()
+    more = {"send_at": when} if later else {}
+    at.pause(Scope("push"))
+    ids = [at.push(recipient={"id": str(uuid7()), "user": name}, **more) for name in people]
+    given = {"id": str(uuid7()), "registrations": [f"silent-{people[1]}"], "phone": "+16505550210"}
+    ids.append(at.push(recipient=given, **more))
+    at.clock.advance(HOUR + SECOND if later else SECOND)
+    at.run()
+    assert [at.state(id_) for id_ in ids] == ["texted", "texted", "active", "texted"]
+    assert at.told(ids[2]).waits[0].why == "pause"
+    assert at.sandbox.requests("push") == 0
+
+
+def test_nested_and_repeated_pauses_each_hold_until_their_own_end(at: Installation) -> None:
+    with at.here.engine.begin() as conn:
+        template_store.put(conn, "order", templates.check("order", ORDER))
+    german, both = Scope("sms", country="DE"), Scope("sms", country="DE", template="order")
+    at.pause(german, span=HOUR)
+    at.pause(both, span=3 * HOUR)
+    second = at.pause(both)
+    plain = at.sms(recipient={"phone": "+4915123456701"})
+    order = at.sms(content={"template": "order"}, recipient={"phone": "+4915123456702"})
+    at.run()
+    # The first pause ends while no worker runs.
+    at.clock.advance(2 * HOUR)
+    at.run()
+    assert (at.state(plain), at.state(order)) == ("texted", "active")
+    # The same scope once more: the end of one leaves the other on.
+    at.clock.advance(2 * HOUR)
+    at.run()
+    with pytest.raises(pauses.NotPaused, match=r"sms, country DE is not paused; paused now: .*template order"):
+        at.resume(german)
+    with at.here.engine.connect() as conn:
+        assert [(one.id, one.waiting) for one in pauses.list_all(conn)] == [(second, 1)]
+    at.resume(both)
+    at.run()
+    assert (at.state(order), at.texts) == ("texted", 2)
 
 
 def test_a_cancelled_message_ends_while_it_is_paused(at: Installation) -> None:

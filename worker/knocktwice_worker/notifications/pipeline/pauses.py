@@ -235,7 +235,9 @@ def _stopping(
     return [
         (one, facts, pause)
         for one, facts in found
-        if (pause := look.pauses.stopping(one, facts.category, facts.template, decided=decided))
+        # A push that goes nowhere is not stopped: the message behind it must not wait for a pause of pushes.
+        if not facts.goes_nowhere
+        and (pause := look.pauses.stopping(one, facts.category, facts.template, decided=decided or facts.decided))
     ]
 
 

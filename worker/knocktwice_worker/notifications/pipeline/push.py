@@ -27,6 +27,7 @@ from knocktwice_worker.notifications import store
 from knocktwice_worker.notifications.pipeline.catch_up import PENDING
 from knocktwice_worker.notifications.pipeline.pauses import PUSH_PROVIDER, a_push
 from knocktwice_worker.notifications.pipeline.send_time import SendTimes, send_times
+from knocktwice_worker.notifications.store.paused import with_device
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -291,13 +292,16 @@ class Pushes:
     def _paused(
         self, resolved: Sequence[resolution.Resolution], held: Mapping[str, datetime]
     ) -> Mapping[str, datetime]:
-        """Return what waits, with the pushes that an operator has paused. :meth:`resume` lets them wait for their pause."""
+        """Return what waits, with the pushes that an operator has paused. :meth:`resume` lets them wait for their pause.
+
+        A person without a device gets no push that could wait, so the message behind it does not wait either.
+        """
         pauses = self.pauses.look_with(self.engine).pauses
         if not pauses:
             return held
         batches = [one.batch for one in resolved]
         stopped = [
-            str(r.id)
+            r
             for batch in batches
             for r in batch.recipients
             if pauses.stopping(a_push(str(r.id)), batch.category or Category.TRANSACTIONAL, batch.template)
@@ -306,7 +310,8 @@ class Pushes:
             return held
         with self.engine.begin() as conn:
             now = store.now(conn)
-        return {**dict.fromkeys(stopped, now), **held}
+            waiting = with_device(conn, stopped)
+        return {**dict.fromkeys(sorted(waiting), now), **held}
 
     def _paused_since(self, messages: Sequence[PushMessage]) -> tuple[set[str], Deadline]:
         """Return the pushes that were paused since their claim, and until when the others may leave.

@@ -6,6 +6,7 @@ click, a cancellation or an opt-out ends it as always.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,8 @@ from knocktwice_worker.notifications.store.ledger import Decision, write_ledger
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime, timedelta
+
+    from knocktwice_shared.messages import Recipient
 
 
 #: The channel of the first step, as a pause names it.
@@ -106,6 +109,8 @@ class Facts:
         useful_from: since when its use is counted.
         valid_for: for how long it is of use; ``None`` is the category's setting.
         paused: the pause for which it waits already.
+        decided: it is a push that was taken up before, so that a pause that drains lets its next try go.
+        goes_nowhere: it is a push and no device would show it; nothing of it could leave, and the step behind it is due.
     """
 
     step: int
@@ -114,8 +119,12 @@ class Facts:
     useful_from: datetime
     valid_for: timedelta | None
     paused: int | None
+    decided: bool
+    goes_nowhere: bool
 
 
+# A push has a device if an open attempt has one: one that the application gave and that is not known to show nothing, or one
+# that is still the person's. Before its first try, the person's own devices are not written down yet.
 _FACTS = text("""
 SELECT
   d.notification_id,
@@ -124,7 +133,21 @@ SELECT
   b.content ->> 'template',
   coalesce(d.due_at, n.created_at),
   b.valid_for,
-  d.paused
+  d.paused,
+  d.step = 0 AND d.claimed_at IS NOT NULL,
+  d.step = 0 AND NOT EXISTS (
+    SELECT FROM attempts a
+    LEFT JOIN devices v ON v.registration = a.registration AND v.user_id IS NOT NULL
+    WHERE a.notification_id = d.notification_id AND a.state = 'open'
+      AND CASE
+        WHEN a.place IS NULL THEN n.user_id IS NULL OR v.user_id = n.user_id
+        ELSE d.claimed_at IS NOT NULL OR coalesce(v.notifications_enabled, true)
+      END
+  ) AND NOT (d.claimed_at IS NULL AND EXISTS (
+    SELECT FROM devices v WHERE v.user_id = n.user_id AND v.notifications_enabled
+  ) AND NOT EXISTS (
+    SELECT FROM attempts a WHERE a.notification_id = d.notification_id AND a.place IS NOT NULL
+  ))
 FROM deliveries d
 JOIN notifications n ON n.id = d.notification_id
 JOIN batches b ON b.id = n.batch_id
@@ -136,6 +159,27 @@ def facts(conn: Connection, ids: Sequence[str], *, pushes: bool) -> dict[str, Fa
     """Return notification id → the facts about its open push, or else about its open later step."""
     found = conn.execute(_FACTS, {"ids": list(ids), "pushes": pushes}).all()
     return {str(id_): Facts(step, Category(category), *rest) for id_, step, category, *rest in found}
+
+
+_WITH_DEVICE = text(f"""
+SELECT g.id
+FROM {rows("g", id="text", user_id="text", registrations="jsonb")}
+WHERE EXISTS (SELECT FROM devices d WHERE d.user_id = g.user_id AND d.notifications_enabled)
+  OR EXISTS (
+    SELECT FROM jsonb_array_elements_text(g.registrations) AS given(registration)
+    LEFT JOIN devices d ON d.registration = given.registration AND d.user_id IS NOT NULL
+    WHERE coalesce(d.notifications_enabled, true))
+""")
+
+
+def with_device(conn: Connection, recipients: Sequence[Recipient]) -> set[str]:
+    """Return the ids of those recipients, not yet written, who have a device that would show a push."""
+    given = {
+        "id": [str(r.id) for r in recipients],
+        "user_id": [r.user for r in recipients],
+        "registrations": [json.dumps(list(r.registrations)) for r in recipients],
+    }
+    return {row.id for row in conn.execute(_WITH_DEVICE, given)}
 
 
 @dataclass(frozen=True, slots=True)
