@@ -13,6 +13,9 @@ import sqlalchemy as sa
 
 from knocktwice_shared.ids import blast_id, uuid7
 from knocktwice_shared.messages import Receipt, ReceiptEvent, parse_batch, parse_blast
+from knocktwice_worker.audience import inbound_texts
+from knocktwice_worker.audience.inbound_texts import InboundText
+from knocktwice_worker.audience.opt_out_words import Wish
 from knocktwice_worker.blasts import states
 from knocktwice_worker.channels.reports import StatusReport
 from knocktwice_worker.content import sms_parts
@@ -57,6 +60,7 @@ class RandomHistories:
             self._cancel,
             self._report,
             self._report,
+            self._reply,
         ]
 
     def step(self) -> None:
@@ -111,6 +115,17 @@ class RandomHistories:
             )
             provider_reports.accept(conn, [heard])
             provider_reports.bring(conn, {row.provider_id})
+
+    def _reply(self, conn: Connection) -> None:
+        texted = sa.text("SELECT number, channel FROM deliveries WHERE number IS NOT NULL ORDER BY random() LIMIT 2")
+        said = [
+            InboundText(
+                f"IN{uuid7()}", row.number, self._dice.choice([None, None, Wish.HELP]), "Yes", "twilio", channel
+            )
+            for row in conn.execute(texted)
+            for channel in [self._dice.choice([row.channel, "sms"])]
+        ]
+        inbound_texts.receive(conn, said, b"secret")
 
     def _step(self, when: str) -> dict[str, Any]:
         step = {"channel": "sms", "when": when, "after_s": 600}
@@ -185,6 +200,7 @@ def _uuid(text: str) -> Any:
 def recount(conn: Connection, zone: str = "UTC") -> dict[Key, Counter[str]]:
     """Count everything by (day, template, blast, country, category), each notification by itself and as the documents say."""
     deliveries, events = _children(conn, "deliveries"), _children(conn, "events")
+    answered = _answered(conn, [step for steps in deliveries.values() for step in steps])
     counted: dict[Key, Counter[str]] = {}
     batches = {row.id: row for row in conn.execute(sa.text("SELECT * FROM batches"))}
     pages = "SELECT p.id, b.key FROM blast_pages p JOIN blasts b ON b.id = p.blast_id"
@@ -214,6 +230,8 @@ def recount(conn: Connection, zone: str = "UTC") -> dict[Key, Counter[str]]:
         delivered, clicked = bool(kinds & {"delivered", "clicked"}), "clicked" in kinds
         line["delivered"] += delivered
         line["clicked"] += clicked
+        line["replied"] += n.id in answered
+        line["responded"] += clicked or n.id in answered
         line["pushed"] += any(s.channel == "push" and s.state == "sent" for s in steps)
         line["fell_back"] += any(s.step > 0 and s.trigger is not None and _fell_back(s) for s in steps)
         line["alone"] += len(steps) == 1 and steps[0].step == 1 and steps[0].steps_left == 0
@@ -239,6 +257,22 @@ def recount(conn: Connection, zone: str = "UTC") -> dict[Key, Counter[str]]:
         line["sms_wasted"] += sum(needless.get(s.trigger, False) for s in sent)
         line["sms_parts"] += sum(sms_parts.count(s.text) for s in sent)
     return {key: +line for key, line in counted.items()}
+
+
+def _answered(conn: Connection, steps: Sequence[Any]) -> set[Any]:
+    """Return the notifications whose message is the last on its channel before a text of its number that is no command."""
+    found = set()
+    for said in conn.execute(sa.text("SELECT * FROM inbound_texts WHERE wish IS NULL")):
+        before = [
+            step
+            for step in steps
+            if (step.number, step.channel, step.state) == (said.number, said.channel or "sms", "sent")
+            and step.finished_at < said.received_at
+        ]
+        last = max(before, key=lambda step: step.finished_at, default=None)
+        if last is not None and said.received_at <= last.finished_at + timedelta(days=3):
+            found |= {step.notification_id for step in before if step.finished_at == last.finished_at}
+    return found
 
 
 def _fell_back(step: Any) -> bool:

@@ -12,6 +12,9 @@ import sqlalchemy as sa
 from knocktwice_shared.ids import blast_id, uuid7
 from knocktwice_shared.messages import Receipt, ReceiptEvent, Step, When, parse_batch, parse_blast
 from knocktwice_worker import services
+from knocktwice_worker.audience import inbound_texts
+from knocktwice_worker.audience.inbound_texts import InboundText
+from knocktwice_worker.audience.opt_out_words import Wish
 from knocktwice_worker.blasts import states
 from knocktwice_worker.channels.reports import StatusReport
 from knocktwice_worker.content.rendering import fingerprint
@@ -175,6 +178,84 @@ def test_whatsapp_is_counted_and_paid_for(
     assert (line["sms_only_cost"], line["saved"], line["reached"]) == ("0.0500", "0.0060", 2)
     (row,) = [words for words in map(str.split, shown.out.splitlines()) if "0.0440" in words and "4" in words[:4]]
     assert [word for word in row if word != "│"][1:] == ["4", "2", "1", "1", "0.0440", "0.0000"]
+
+
+def heard(here: Services, ids: Sequence[UUID], status: ProviderState) -> None:
+    with here.engine.begin() as conn:
+        now = datetime.now(UTC)
+        provider_reports.accept(conn, [StatusReport("twilio", f"SM{id_}", status, now) for id_ in ids])
+        provider_reports.bring(conn)
+
+
+def write_back(here: Services, *wishes: Wish | None) -> None:
+    said = [InboundText(f"IN{uuid7()}", "+16502530000", wish, "On my way", channel="sms") for wish in wishes]
+    with here.engine.begin() as conn:
+        inbound_texts.receive(conn, said, b"secret")
+
+
+def test_a_reply_is_a_response_to_the_last_message_before_it(
+    here: Services, run: Callable[..., CommandOutput], clock: Clock
+) -> None:
+    first, last = send(here, 1), send(here, 1, template="order")
+    text(here, first, "x")
+    clock.advance(MINUTE)
+    text(here, last, "y")
+    clock.advance(MINUTE)
+    run("stats", "--json", "--fresh")
+    write_back(here, None, None, Wish.STOP)
+    clock.advance(MINUTE)
+    lines = {line["template"]: line for line in run("stats", "--json", "--fresh").json["lines"]}
+    assert [(lines[name]["replied"], lines[name]["responded"]) for name in ("news", "order")] == [(0, 0), (1, 1)]
+    assert (lines["order"]["clicked"], lines["order"]["response_rate"]) == (0, 1.0)
+
+
+def test_a_text_that_comes_days_later_or_is_a_command_is_no_reply(
+    here: Services, run: Callable[..., CommandOutput], clock: Clock
+) -> None:
+    text(here, send(here, 1), "x")
+    clock.advance(MINUTE)
+    write_back(here, Wish.HELP)
+    clock.advance(timedelta(days=3))
+    write_back(here, None)
+    clock.advance(MINUTE)
+    assert run("stats", "--json", "--fresh").json["total"]["replied"] == 0
+
+
+@pytest.mark.usefixtures("priced")
+def test_channels_stand_beside_each_other_and_silent_operators_apart(
+    here: Services, run: Callable[..., CommandOutput], clock: Clock
+) -> None:
+    ids = send(here, 22)
+    text(here, ids[:20], "x")
+    clock.advance(MINUTE)
+    said = run("stats", "--json", "--fresh").json
+    # Nobody has said whether they arrived: no rate is made of that, and the country is named.
+    assert said["silent"] == {"US": 20}
+    assert (said["total"]["sms_unreported"], said["total"]["silent_sms"]) == (20, 20)
+    assert said["total"]["by_channel"]["sms"]["delivery_rate"] is None
+    assert "no operator has reported on any SMS to: US 20" in run("stats").out
+    heard(here, ids[:3], ProviderState.DELIVERED)
+    heard(here, ids[3:4], ProviderState.UNDELIVERED)
+    receive(here, ids[20:21], Receipt.DELIVERED)
+    clock.advance(MINUTE)
+    said = run("stats", "--json", "--fresh").json
+    assert said["silent"] == {}
+    assert said["total"]["by_channel"]["sms"] == {
+        "sent": 20,
+        "share": pytest.approx(20 / 42),
+        "delivered": 3,
+        "delivery_rate": 0.75,
+        "unreported": 16,
+        "cost": "0.2000",
+    }
+    assert said["total"]["by_channel"]["push"]["delivery_rate"] == pytest.approx(1 / 22)
+    # 22 people at a cent each, and one text of twenty gets lost.
+    assert said["total"]["sms_only_cost_per_delivered"] == "0.0105"
+    shown = run("stats", "--channels", "--csv").out.splitlines()
+    assert shown[0] == "template,channel,sent,share,delivered,rate,unreported,cost"
+    assert shown[1:] == ["news,push,22,52.4%,1,4.5%,21,0.0000", "news,sms,20,47.6%,3,75.0%,16,0.2000"]
+    (row,) = [line for line in run("stats", "--channels").out.splitlines() if "news, sms" in line]
+    assert [cell.strip() for cell in row.split("│")[2:5]] == ["20", "47.6%", "3"]
 
 
 def test_where_there_was_no_whatsapp_it_has_no_table(

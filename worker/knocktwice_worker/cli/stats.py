@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated
 
@@ -21,10 +22,10 @@ from knocktwice_worker.services import services
 from knocktwice_worker.switches import pauses
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from decimal import Decimal
 
-    from knocktwice_worker.reporting.figures import Figures, Report
+    from knocktwice_worker.reporting.figures import ChannelLine, Figures, Report
 
 #: The oldest figures that can be asked for.
 _LONGEST = timedelta(days=36_500)
@@ -38,14 +39,26 @@ _COLUMNS: dict[str, Callable[[Figures], str]] = {
     "fell back": lambda f: _percent(f.fell_back_rate),
     "sms sent": lambda f: str(f.sms_sent),
     "sms delivered": lambda f: str(f.sms_delivered),
+    "unreported": lambda f: str(f.sms_unreported),
     "unknown": lambda f: str(f.sms_unknown),
     "wasted": lambda f: str(f.sms_wasted),
     "suppressed": lambda f: str(f.suppressed.total()),
+    "replied": lambda f: str(f.replied),
     "reached": lambda f: _percent(f.delivery_rate),
     "responded": lambda f: _percent(f.response_rate),
     "cost": lambda f: _money(f.cost),
     "per reached": lambda f: _money(f.cost_per_delivered),
     "sms only": lambda f: _money(f.sms_only_cost),
+    "per reached by sms only": lambda f: _money(f.sms_only_cost_per_delivered),
+}
+#: The same of a channel beside the others.
+_OF_EACH: dict[str, Callable[[ChannelLine], str]] = {
+    "sent": lambda c: str(c.sent),
+    "share": lambda c: _percent(c.share),
+    "delivered": lambda c: str(c.delivered),
+    "rate": lambda c: _percent(c.delivery_rate),
+    "unreported": lambda c: str(c.unreported),
+    "cost": lambda c: _money(c.cost),
 }
 
 
@@ -67,20 +80,38 @@ def stats(
     template: Annotated[str | None, typer.Option(help="Only notifications with this template.")] = None,
     project: Annotated[str | None, typer.Option(help="Only notifications of this project.")] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Count first what has changed in this minute.")] = False,
+    channels: Annotated[bool, typer.Option("--channels", help="Push, WhatsApp and SMS beside each other.")] = False,
     as_json: AsJson = False,
     as_csv: AsCsv = False,
     watch: Watch = False,
 ) -> None:
     """Show what became of notifications, and what it cost, by template, country, day, blast, category or project.
 
-    Example: knocktwice stats --by country --since 7d
+    \b
+    knocktwice stats --by country --since 7d
+    knocktwice stats --by day --channels --csv
     """
-    watching(lambda: _show_stats(by, since, template, project, fresh=fresh, as_json=as_json, as_csv=as_csv), on=watch)
+    shown = _as_json if as_json else _print_channels if channels else _print_figures
+    watching(lambda: shown(_asked(by, since, template, project, fresh=fresh), as_csv=as_csv), on=watch)
 
 
-def _show_stats(
-    by: Dimension, since: str, template: str | None, project: str | None, *, fresh: bool, as_json: bool, as_csv: bool
-) -> None:
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """The report that was asked for, with what stands around it.
+
+    Attributes:
+        since: the first day.
+        zone: whose days these are.
+        stopped: the pauses that last.
+    """
+
+    told: Report
+    since: date
+    zone: str
+    stopped: Sequence[object]
+
+
+def _asked(by: Dimension, since: str, template: str | None, project: str | None, *, fresh: bool) -> _Asked:
     here = services()
     zone = here.settings.sms_day_zone
     with reading(here) as conn:
@@ -100,29 +131,64 @@ def _show_stats(
             prices=here.channels.prices,
         )
         stopped = [one for one in pauses.list_all(conn) if one.ended_at is None]
-    if as_json:
-        print_json(
-            {
-                "by": by,
-                "since": first.isoformat(),
-                "zone": zone,
-                "as_of": told.as_of,
-                "lines": [{str(by): name or None, **line.as_json()} for name, line in told.lines.items()],
-                "total": told.total.as_json(),
-            }
-        )
-        return
-    print_table(_table(told, by.value, _COLUMNS), as_csv=as_csv)
+    return _Asked(told, first, zone, stopped)
+
+
+def _as_json(asked: _Asked, *, as_csv: bool) -> None:  # noqa: ARG001 - one form for all three
+    told = asked.told
+    print_json(
+        {
+            "by": told.by,
+            "since": asked.since.isoformat(),
+            "zone": asked.zone,
+            "as_of": told.as_of,
+            "lines": [{str(told.by): name or None, **line.as_json()} for name, line in told.lines.items()],
+            "total": told.total.as_json(),
+            "silent": told.silent,
+        }
+    )
+
+
+def _print_figures(asked: _Asked, *, as_csv: bool) -> None:
+    told = asked.told
+    print_table(_table(told, told.by.value, _COLUMNS), as_csv=as_csv)
     if as_csv:
         return
     for name, channel in told.total.channels.items():
         if channel.sent or channel.unknown:
             print_table(_table(told, name, _of_channel(name)))
+    _print_rest(asked)
+
+
+def _print_channels(asked: _Asked, *, as_csv: bool) -> None:
+    told = asked.told
+    # A wide table goes on below with its first column alone, so on the screen that says both.
+    table = Table(told.by.value, "channel") if as_csv else Table(f"{told.by.value}, channel")
+    for heading in _OF_EACH:
+        table.add_column(heading, justify="right")
+    lines = dict(told.lines)
+    for name, line in [*lines.items(), *([("all", told.total)] if len(lines) != 1 and not as_csv else [])]:
+        for channel, own in line.by_channel.items():
+            if own.sent or channel not in line.channels:
+                about = (name or "—", channel) if as_csv else (f"{name or '—'}, {channel}",)
+                table.add_row(*about, *(shown(own) for shown in _OF_EACH.values()))
+        table.add_section()
+    print_table(table, as_csv=as_csv)
+    if not as_csv:
+        _print_rest(asked)
+
+
+def _print_rest(asked: _Asked) -> None:
+    told = asked.told
+    if told.silent:
+        where = ", ".join(f"{country or 'no country'} {n}" for country, n in told.silent.items())
+        out.print(f"no operator has reported on any SMS to: {where}", soft_wrap=True)
     for reason, count in told.total.suppressed.most_common():
         spared = f", which saved about {_money(told.total.untextable_saved)}" if reason == Refusal.UNTEXTABLE else ""
         out.print(f"suppressed: {reason} {count}{spared}", soft_wrap=True)
-    out.print(f"accepted since {first} ({zone}); counted until {clock(told.as_of) or 'never'}", soft_wrap=True)
-    for one in stopped:
+    until = clock(told.as_of) or "never"
+    out.print(f"accepted since {asked.since} ({asked.zone}); counted until {until}", soft_wrap=True)
+    for one in asked.stopped:
         out.print(f"paused: {escape(str(one))}", soft_wrap=True)
 
 

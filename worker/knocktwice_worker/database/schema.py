@@ -932,7 +932,11 @@ COUNTS = {
     "sms_wasted": "SMS that a later receipt showed to be needless.",
     "sms_parts": "Parts that the SMS are paid by.",
     "unpriced_parts": "Parts whose price no provider told.",
+    "replied": "Somebody wrote back to a message of a later step.",
+    "responded": "A device reported a click, or somebody wrote back.",
 }
+#: Counts that the roll-ups had not from the first on. A worker of the release before writes lines without them.
+_COUNTED_LATER = frozenset({"replied", "responded"})
 
 rollups = Table(
     "rollups",
@@ -949,7 +953,16 @@ rollups = Table(
     Column("country", Text, primary_key=True, comment="The country of the number, as ISO 3166 has it. Empty: none."),
     Column("category", Text, primary_key=True, comment="transactional, critical or marketing."),
     Column("project", Text, primary_key=True, server_default=text("''"), comment="The project. Empty: none."),
-    *(Column(name, BigInteger, nullable=False, comment=meaning) for name, meaning in COUNTS.items()),
+    *(
+        Column(
+            name,
+            BigInteger,
+            nullable=False,
+            server_default=text("0") if name in _COUNTED_LATER else None,
+            comment=meaning,
+        )
+        for name, meaning in COUNTS.items()
+    ),
     Column("price", Numeric, nullable=False, comment="What providers asked for the SMS whose price is known."),
     Column(
         "channels",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from decimal import Decimal
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
@@ -16,13 +16,16 @@ from knocktwice_worker.database.schema import COUNTS
 from knocktwice_worker.lifecycle import Refusal
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from datetime import date, datetime
 
     from sqlalchemy import Connection, Row
 
 #: The country whose price holds where a country has none of its own.
 OTHERS = "*"
+_PUSH = "push"
+#: So many SMS without any report make a country a silent one.
+SILENT_FROM = 20
 
 
 class Dimension(StrEnum):
@@ -39,6 +42,18 @@ class Dimension(StrEnum):
 def others() -> list[str]:
     """Return the channels of later steps beside SMS."""
     return [name for name in CHANNELS if name != SMS]
+
+
+_RATES = ("fell_back_rate", "delivery_rate", "response_rate", "wasted_rate")
+_MONEY = (
+    "sms_cost",
+    "cost",
+    "cost_per_delivered",
+    "sms_only_cost",
+    "sms_only_cost_per_delivered",
+    "saved",
+    "untextable_saved",
+)
 
 
 @dataclass(slots=True)
@@ -73,6 +88,27 @@ class ChannelFigures:
         self.cost = _plus(self.cost, None if unpriced and price is None else known + unpriced * (price or Decimal()))
 
 
+@dataclass(frozen=True, slots=True)
+class ChannelLine:
+    """One channel beside the others.
+
+    Attributes:
+        sent: messages that a provider took; of the push, people to whom one went.
+        share: of the messages of all channels, from 0 to 1.
+        delivered: reported as delivered.
+        delivery_rate: of SMS, the share of those that were reported at all; of others, of those sent.
+        unreported: sent, and reported neither as delivered nor as lost.
+        cost: what they have cost; pushes are free.
+    """
+
+    sent: int
+    share: float | None
+    delivered: int
+    delivery_rate: float | None
+    unreported: int
+    cost: Decimal | None
+
+
 @dataclass(slots=True)
 class Figures:
     """The outcomes of the notifications that were accepted on some days.
@@ -97,7 +133,10 @@ class Figures:
     sms_wasted: int = 0
     sms_parts: int = 0
     unpriced_parts: int = 0
+    replied: int = 0
+    responded: int = 0
     reached: int = 0
+    silent_sms: int = 0
     suppressed: Counter[str] = field(default_factory=Counter)
     sms_cost: Decimal | None = Decimal()
     channels: dict[str, ChannelFigures] = field(default_factory=lambda: {name: ChannelFigures() for name in others()})
@@ -116,8 +155,13 @@ class Figures:
 
     @property
     def response_rate(self) -> float | None:
-        """Of those reached, the share that clicked."""
-        return _share(self.clicked, self.reached)
+        """Of those reached, the share that clicked or wrote back."""
+        return _share(self.responded, self.reached)
+
+    @property
+    def sms_unreported(self) -> int:
+        """The SMS of which no operator has said whether they arrived."""
+        return max(0, self.sms_sent - self.sms_delivered - self.sms_undelivered)
 
     @property
     def wasted_rate(self) -> float | None:
@@ -138,6 +182,31 @@ class Figures:
         return self.cost / self.reached if self.cost is not None and self.reached else None
 
     @property
+    def sms_only_cost_per_delivered(self) -> Decimal | None:
+        """The cost of each person reached, had everybody been texted; as many SMS get lost as did. An estimate."""
+        arrived = 1 - self.sms_undelivered / self.sms_sent if self.sms_sent else 1
+        if self.sms_only_cost is None or not self.accepted or not arrived:
+            return None
+        return self.sms_only_cost / self.accepted / Decimal(str(arrived))
+
+    @property
+    def by_channel(self) -> dict[str, ChannelLine]:
+        """The channels beside each other: the push, the others, and the SMS last."""
+        messages = self.pushed + self.sms_sent + sum(own.sent for own in self.channels.values())
+        lines: dict[str, tuple[int, int, int, int, Decimal | None]] = {}
+        lines[_PUSH] = (self.pushed, self.delivered, self.pushed, self.pushed - self.delivered, Decimal())
+        lines |= {
+            name: (own.sent, own.delivered, own.sent, own.sent - own.delivered, own.cost)
+            for name, own in self.channels.items()
+        }
+        reported = self.sms_delivered + self.sms_undelivered
+        lines[SMS] = (self.sms_sent, self.sms_delivered, reported, self.sms_unreported, self.sms_cost)
+        return {
+            name: ChannelLine(sent, _share(sent, messages), came, _share(came, of), max(0, silent), cost)
+            for name, (sent, came, of, silent, cost) in lines.items()
+        }
+
+    @property
     def saved(self) -> Decimal | None:
         """The money saved because not everybody got an SMS; an estimate."""
         return None if self.cost is None or self.sms_only_cost is None else self.sms_only_cost - self.cost
@@ -146,13 +215,16 @@ class Figures:
         """Return all figures by name, money as text."""
         plain: dict[str, object] = {name: getattr(self, name) for name in (*COUNTS, "reached")}
         plain["suppressed"] = dict(sorted(self.suppressed.items()))
-        for name in ("fell_back_rate", "delivery_rate", "response_rate", "wasted_rate"):
+        for name in ("sms_unreported", "silent_sms", *_RATES):
             plain[name] = getattr(self, name)
-        for name in ("sms_cost", "cost", "cost_per_delivered", "sms_only_cost", "saved", "untextable_saved"):
+        for name in _MONEY:
             plain[name] = _as_text(getattr(self, name))
         for name, channel in self.channels.items():
             plain |= {f"{name}_{count}": getattr(channel, count) for count in ("sent", "delivered", "read", "unknown")}
             plain |= {f"unpriced_{name}": channel.unpriced, f"{name}_cost": _as_text(channel.cost)}
+        plain["by_channel"] = {
+            name: asdict(line) | {"cost": _as_text(line.cost)} for name, line in self.by_channel.items()
+        }
         return plain
 
 
@@ -165,12 +237,14 @@ class Report:
             for notifications without one: no template, or a country that nobody knows.
         total: of all lines.
         as_of: what happened later is not counted yet; ``None`` if nothing was ever counted.
+        silent: country → SMS sent, where many went and no operator has reported on any.
     """
 
     by: Dimension
     lines: Mapping[str, Figures]
     total: Figures
     as_of: datetime | None
+    silent: Mapping[str, int] = field(default_factory=dict)
 
 
 _READ = text(f"""
@@ -219,13 +293,16 @@ def report(
     lines: dict[str, Figures] = {}
     total = Figures()
     asked = {"since": since, "until": until, "template": template, "project": project}
-    for row in conn.execute(_READ, asked):
+    rows = conn.execute(_READ, asked).all()
+    silent = _silent(rows)
+    for row in rows:
         line = lines.setdefault(str(getattr(row, by)), Figures())
         cost, instead = _sms_costs(row, _price(prices, SMS, row.country))
         spared = _spared(row, _price(prices, SMS, row.country))
         for figures in (line, total):
             for name in (*COUNTS, "reached"):
                 setattr(figures, name, getattr(figures, name) + int(getattr(row, name)))
+            figures.silent_sms += int(row.sms_sent) if row.country in silent else 0
             for reasons in row.suppressed or ():
                 figures.suppressed.update(reasons)
             figures.sms_cost = _plus(figures.sms_cost, cost)
@@ -234,7 +311,15 @@ def report(
                     figures.channels.setdefault(name, ChannelFigures()).add(own, _price(prices, name, row.country))
             figures.sms_only_cost = _plus(figures.sms_only_cost, instead)
             figures.untextable_saved = _plus(figures.untextable_saved, spared)
-    return Report(by, _ordered(lines, by), total, conn.execute(_AS_OF).scalar())
+    return Report(by, _ordered(lines, by), total, conn.execute(_AS_OF).scalar(), silent)
+
+
+def _silent(rows: Iterable[Row[Any]]) -> dict[str, int]:
+    sent, heard = Counter[str](), Counter[str]()
+    for row in rows:
+        sent[row.country] += int(row.sms_sent)
+        heard[row.country] += int(row.sms_delivered) + int(row.sms_undelivered)
+    return {country: n for country, n in sorted(sent.items()) if n >= SILENT_FROM and not heard[country]}
 
 
 def _price(prices: Mapping[str, Mapping[str, float]] | None, channel: str, country: str) -> Decimal | None:

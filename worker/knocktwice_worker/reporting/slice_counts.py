@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
+from datetime import timedelta
 from decimal import Decimal
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
     from datetime import date, datetime
 
     from sqlalchemy import Connection, Row, TextClause
+
+
+#: A text counts as a reply to the last message on its channel that went to its number in so long a time before it.
+REPLY_WITHIN = timedelta(days=3)
 
 
 class Key(NamedTuple):
@@ -52,6 +57,25 @@ _ONE_PART = r"""
 (length(d.text) <= 35 OR length(d.text) <= 160 AND d.text ~ '^[A-Za-z0-9 .,:;!?()/@$%&*+=<>#"''_\r\n-]*$')
 """
 
+# A text is a reply to one message: the last one before it. STOP, START and HELP answer nothing.
+_REPLY = """
+  SELECT FROM inbound_texts i
+  WHERE i.number = s.number
+    AND i.received_at > s.finished_at
+    AND i.received_at <= s.finished_at + :reply_within
+    AND i.wish IS NULL
+    AND coalesce(i.channel, 'sms') = s.channel
+    AND NOT EXISTS (
+      SELECT FROM deliveries later
+      WHERE later.number = s.number
+        AND later.counted_at >= s.counted_at
+        AND later.finished_at > s.finished_at
+        AND later.finished_at < i.received_at
+        AND later.channel = s.channel
+        AND later.state = 'sent'
+    )
+"""
+
 _NOT_DUE = ", ".join(f"'{v}'" for v in OUTCOMES if v != "invalid_content")
 
 # Each notification by its keys, so that the cost of a slice does not depend on what else the tables hold. One row for
@@ -75,6 +99,8 @@ SELECT
   count(*) FILTER (WHERE d.pushed) AS pushed,
   count(*) FILTER (WHERE e.delivered) AS delivered,
   count(*) FILTER (WHERE e.clicked) AS clicked,
+  count(*) FILTER (WHERE d.replied) AS replied,
+  count(*) FILTER (WHERE e.clicked OR d.replied) AS responded,
   count(*) FILTER (WHERE d.fell_back) AS fell_back,
   count(*) FILTER (WHERE d.alone) AS alone,
   count(*) FILTER (WHERE e.delivered OR d.arrived) AS reached,
@@ -104,6 +130,7 @@ CROSS JOIN LATERAL (
       s.state IN ('reserved', 'sending', 'sent', 'failed', 'unknown')
       OR s.state = 'skipped' AND s.reason NOT IN ({_NOT_DUE})
     )) AS fell_back,
+    bool_or(s.step > 0 AND s.state = 'sent' AND s.number LIKE '+%' AND EXISTS ({_REPLY})) AS replied,
     bool_or(
       s.took
         AND s.provider_status IS DISTINCT FROM 'undelivered'
@@ -199,7 +226,8 @@ def count(conn: Connection, starts_at: datetime, ends_at: datetime, zone: str) -
     # The planner would rather read whole tables than believe that a slice is so small a part of them.
     conn.execute(text("SET LOCAL enable_seqscan = off"))
     query = _query(tuple(_other_channels()))
-    found = conn.execute(query, {"zone": zone, "starts_at": starts_at, "ends_at": ends_at}).all()
+    asked = {"zone": zone, "starts_at": starts_at, "ends_at": ends_at, "reply_within": REPLY_WITHIN}
+    found = conn.execute(query, asked).all()
     return SliceCounts(sum(row.rows for row in found), _lines(found))
 
 

@@ -66,6 +66,7 @@ def stats(
         "as_of": found.as_of,
         "lines": [{str(by): name or None, **line.as_json()} for name, line in found.lines.items()],
         "total": found.total.as_json(),
+        "silent": found.silent,
     }
 
 

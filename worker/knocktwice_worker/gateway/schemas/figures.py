@@ -20,6 +20,17 @@ _FIGURES = of_channels(
 )
 
 
+class ChannelAnswer(BaseModel):
+    """One channel beside the others."""
+
+    sent: int
+    share: float | None = Field(description="Of the messages of all channels.")
+    delivered: int
+    delivery_rate: float | None = Field(description="Of SMS, the share of those that were reported at all.")
+    unreported: int = Field(description="Reported neither as delivered nor as lost.")
+    cost: str | None
+
+
 class FiguresAnswer(BaseModel):
     """The outcomes of notifications. Shares are from 0 to 1, money is text; null: nothing to divide by, or no price."""
 
@@ -41,7 +52,11 @@ class FiguresAnswer(BaseModel):
     sms_wasted: int
     sms_parts: int
     unpriced_parts: int
+    replied: int = Field(description="Somebody wrote back within three days of a message.")
+    responded: int = Field(description="Clicked or wrote back.")
     reached: int
+    sms_unreported: int = Field(description="SMS of which no operator has said whether they arrived.")
+    silent_sms: int = Field(description="Of these, SMS to countries where no operator has reported on any.")
     suppressed: dict[str, int]
     fell_back_rate: float | None
     delivery_rate: float | None
@@ -51,8 +66,10 @@ class FiguresAnswer(BaseModel):
     cost: str | None
     cost_per_delivered: str | None
     sms_only_cost: str | None
+    sms_only_cost_per_delivered: str | None
     saved: str | None
     untextable_saved: str | None
+    by_channel: dict[str, ChannelAnswer]
 
 
 class StatsLine(FiguresAnswer):
@@ -75,6 +92,7 @@ class StatsAnswer(BaseModel):
     as_of: datetime | None = Field(description="What happened later is not counted yet.")
     lines: list[StatsLine]
     total: FiguresAnswer
+    silent: dict[str, int] = Field(description="Country → SMS sent, where no operator has reported on any of many.")
 
 
 class DelayPoint(BaseModel):
