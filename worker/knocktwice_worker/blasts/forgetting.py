@@ -49,8 +49,7 @@ def forget_cursor(conn: Connection, user: str) -> None:
 
 # A page stays while any of its notifications does: aborting the blast finds them by it.
 _PURGE = text("""
-DELETE FROM blast_pages
-WHERE id IN (
+WITH old AS MATERIALIZED (
   SELECT p.id
   FROM blasts b JOIN blast_pages p ON p.blast_id = b.id
   WHERE b.state IN ('finished', 'aborted')
@@ -62,9 +61,11 @@ WHERE id IN (
   LIMIT :limit
   FOR UPDATE OF b, p SKIP LOCKED
 )
+DELETE FROM blast_pages p USING old
+WHERE p.id = old.id
 RETURNING
-  blast_id,
-  CASE WHEN sent_at IS NOT NULL THEN count ELSE 0 END AS sent
+  p.blast_id,
+  CASE WHEN p.sent_at IS NOT NULL THEN p.count ELSE 0 END AS sent
 """)
 
 # The blast keeps the number of people whom its deleted pages notified.

@@ -127,17 +127,18 @@ CROSS JOIN (
 
 # A page whose lease ran out had a worker that died, and is handed out again.
 _RELEASE = text("""
-UPDATE blast_pages p SET
-  wake_at = knocktwice_now() + :lease,
-  released_at = knocktwice_now()
-FROM (
+WITH next AS MATERIALIZED (
   SELECT id
   FROM blast_pages
   WHERE blast_id = :id AND users IS NOT NULL AND coalesce(wake_at <= knocktwice_now(), true)
   ORDER BY id
   LIMIT :room
   FOR UPDATE SKIP LOCKED
-) next
+)
+UPDATE blast_pages p SET
+  wake_at = knocktwice_now() + :lease,
+  released_at = knocktwice_now()
+FROM next
 WHERE p.id = next.id
 RETURNING p.id
 """)

@@ -111,16 +111,17 @@ def start(conn: Connection, blast: Blast, filter: Mapping[str, Any], schedule: s
 
 # Several dispatchers ask at once; each takes the rows that no other has.
 _RING = text("""
-UPDATE blasts b SET
-  wake_at = knocktwice_now() + :lease
-FROM (
+WITH due AS MATERIALIZED (
   SELECT id
   FROM blasts
   WHERE wake_at <= knocktwice_now()
   ORDER BY wake_at
   LIMIT 20
   FOR UPDATE SKIP LOCKED
-) due
+)
+UPDATE blasts b SET
+  wake_at = knocktwice_now() + :lease
+FROM due
 WHERE b.id = due.id
 RETURNING b.id
 """)

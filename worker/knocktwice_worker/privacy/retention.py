@@ -69,8 +69,7 @@ def purge(engine: Engine, keep: timedelta, *, run: timedelta = RUN) -> Removed:
 
 
 _LETTERS = text("""
-DELETE FROM dead_letters
-WHERE id IN (
+WITH old AS MATERIALIZED (
   SELECT id
   FROM dead_letters
   WHERE at < :until
@@ -78,6 +77,8 @@ WHERE id IN (
   LIMIT :limit
   FOR UPDATE SKIP LOCKED
 )
+DELETE FROM dead_letters d USING old
+WHERE d.id = old.id
 """)
 
 

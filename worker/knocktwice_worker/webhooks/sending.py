@@ -48,10 +48,7 @@ class _Failure(NamedTuple):
 # Of each notification the first event that was not taken. Two senders cannot both claim one: the second finds the lease
 # of the first.
 _CLAIM = text("""
-UPDATE webhook_deliveries d SET
-  next_at = knocktwice_now() + :lease,
-  tries = d.tries + 1
-FROM (
+WITH due AS MATERIALIZED (
   SELECT
     o.endpoint_id,
     o.event_id
@@ -76,7 +73,11 @@ FROM (
     FOR UPDATE SKIP LOCKED
   ) o
   WHERE e.disabled_at IS NULL AND (e.resume_at IS NULL OR e.resume_at <= knocktwice_now())
-) due
+)
+UPDATE webhook_deliveries d SET
+  next_at = knocktwice_now() + :lease,
+  tries = d.tries + 1
+FROM due
 JOIN webhook_endpoints e ON e.id = due.endpoint_id
 JOIN webhook_events v ON v.id = due.event_id
 LEFT JOIN notifications n ON n.id = v.notification_id AND e.personal

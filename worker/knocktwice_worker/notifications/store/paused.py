@@ -288,16 +288,17 @@ _PAGE = 500
 
 # A row that somebody holds is left for the next round.
 _WAKE = text(f"""
-UPDATE deliveries d SET
-  paused = NULL,
-  wake_at = knocktwice_now()
-FROM (
+WITH over AS MATERIALIZED (
   SELECT w.notification_id, w.step
   FROM deliveries w
   JOIN pauses p ON p.id = w.paused AND NOT p.settled AND (p.ended_at IS NOT NULL OR p.until <= knocktwice_now())
   WHERE w.paused IS NOT NULL AND w.wake_at IS NOT NULL AND w.state IN ('scheduled', 'reserved')
   ORDER BY w.notification_id LIMIT {_PAGE} FOR UPDATE OF w SKIP LOCKED
-) over
+)
+UPDATE deliveries d SET
+  paused = NULL,
+  wake_at = knocktwice_now()
+FROM over
 WHERE d.notification_id = over.notification_id AND d.step = over.step
 """)
 
