@@ -19,7 +19,7 @@ from knocktwice_worker.channels.deadline import Deadline
 from knocktwice_worker.channels.http import NoResponse
 from knocktwice_worker.content import template_store, templates
 from knocktwice_worker.flower import steering
-from knocktwice_worker.notifications import store
+from knocktwice_worker.notifications import pipeline, store
 from knocktwice_worker.notifications.pipeline import cancellation, receipts
 from knocktwice_worker.notifications.pipeline.pauses import PauseGate
 from knocktwice_worker.notifications.store import paused
@@ -299,7 +299,12 @@ def test_a_message_that_was_claimed_before_the_pause_does_not_leave_after_it(at:
     assert (at.texts, at.state(id_)) == (1, "texted")
 
 
-def test_nothing_sleeps_on_that_a_worker_lets_wait_for_a_pause_that_just_ended(at: Installation) -> None:
+def test_nothing_sleeps_on_that_a_worker_lets_wait_for_a_pause_that_just_ended(
+    at: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # However slow the machine is, what this worker has read stays fresh.
+    monkeypatch.setattr(pipeline.pauses, "_FRESH", timedelta(minutes=1))
+    monkeypatch.setattr(pipeline.pauses, "_HOLDS", timedelta(minutes=1))
     at.pause(SMS)
     stale = at.worker()
     with at.here.engine.connect() as conn:
