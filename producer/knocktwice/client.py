@@ -47,8 +47,8 @@ class Client:
             or, in development, the broker of a ``knocktwice up`` that was started in the working folder or one above
             it.
         timeout: seconds the broker gets for each exchange. A call takes about twice that at most.
-        durability: what "accepted" means when a call returns, as :class:`Durability` or its text: ``memory`` (a power
-            cut of the broker may lose the last second), ``disk`` (it is in the broker's append-only file on disk), or
+        durability: what "accepted" means when a call returns, as :class:`Durability` or its text: ``memory`` (a crash
+            of the broker may lose the last two seconds), ``disk`` (it is in the broker's append-only file on disk), or
             ``replica`` (``replicas`` of the broker's replicas have it). Left out, ``KNOCKTWICE_DURABILITY``, or
             ``memory``. For "committed with my own transaction" see :mod:`knocktwice.outbox`.
         replicas: how many replicas, at the level ``replica``; left out, ``KNOCKTWICE_DURABILITY_REPLICAS``, or 1.

@@ -95,7 +95,7 @@ class Callers:
         crowd: int = 20,
     ) -> None:
         self.crowd = crowd
-        self._clients = [Client(broker_url, timeout=_PATIENCE_S / 2) for _ in range(clients)]
+        self._clients = [Client(broker_url, timeout=_PATIENCE_S / 2, durability="disk") for _ in range(clients)]
         self._url = gateway_url
         limits = httpx.Limits(max_connections=32, max_keepalive_connections=8)
         headers = {"Authorization": f"Bearer {key}"}

@@ -104,6 +104,8 @@ class Installation:
 
     def _open(self, stack: ExitStack) -> None:
         self.servers = EmbeddedServers(self.home / "servers")
+        # Callers wait until the disk has their messages: only then the end of the broker's process loses none for sure.
+        self.servers.valkey.fsync = "always"
         where = stack.enter_context(self.servers)
         self.engine = sa.create_engine(where.database_url, pool_pre_ping=True)
         stack.callback(self.engine.dispose)
@@ -282,6 +284,7 @@ class Installation:
             "KNOCKTWICE_SECRET": SECRET,
             "ORACLE_POINTS": str(self.points),
             "PYTHONPATH": os.pathsep.join(p for p in sys.path if p),
+            "KNOCKTWICE_DURABILITY": "disk",
             **self._settings,
         }
 

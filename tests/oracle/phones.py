@@ -42,7 +42,7 @@ class Phones:
 
     def __init__(self, log: Book, broker_url: str | None) -> None:
         self._log = log
-        self._client = None if broker_url is None else Client(broker_url, timeout=_PATIENCE_S)
+        self._client = None if broker_url is None else Client(broker_url, timeout=_PATIENCE_S, durability="disk")
         self._shown: set[tuple[str, str]] = set()
         self._busy: set[asyncio.Task[None]] = set()
 
