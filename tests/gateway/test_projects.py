@@ -119,7 +119,9 @@ VALUES = {
         "tag": ("likes", "likes"),
         "number": ("+16502530001", "+16502530001"),
     },
-    # Brakes and pauses have numbers.
+    # Parked messages, brakes and pauses have numbers.
+    "/v1/dead-letters/{number}": {"number": ("1", "2")},
+    "/v1/dead-letters/{number}/replay": {"number": ("1", "2")},
     "/v1/brakes/{number}/release": {"number": ("1", "2")},
     "/v1/brakes/{number}/drop": {"number": ("1", "2")},
     "/v1/pauses/{number}/resume": {"number": ("1", "2")},

@@ -103,6 +103,13 @@ def test_a_parked_message_is_shown_masked_replayed_once_and_dropped(
             dead_letters.park(conn, message_id=None, task=task, reason=f"wrong: {NUMBER}", payload=payload)
     listed = json.loads(run("dead", "list", "--json").out)
     assert [(one["id"], one["reason"]) for one in listed] == [(1, "wrong"), (2, "wrong"), (3, "wrong")]
+    for found, *words in (
+        ([1], "--queue", "knocktwice.push"),
+        ([2], "--task", "knocktwice.check_fallback", "--error", "WRONG", "--since", "1h"),
+        ([], "--user", "u-17"),
+        ([], "--until", "1h"),
+    ):
+        assert [one["id"] for one in json.loads(run("dead", "list", *map(str, words), "--json").out)] == found
     assert NUMBER not in run("dead", "list").out + run("dead", "show", "1").out
     assert NUMBER in run("dead", "show", "1", "--payload").out
     for number in ("2", "3"):

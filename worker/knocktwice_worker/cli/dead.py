@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
+from knocktwice_shared.names import Queue  # noqa: TC001 - typer reads the annotation
+from knocktwice_worker.cli import times
 from knocktwice_worker.cli.output import AsJson, clock, fail, out, print_json, reading
 from knocktwice_worker.notifications.inbox import dead_letters
 from knocktwice_worker.services import services
@@ -26,16 +28,33 @@ Reason = Annotated[str, typer.Option(help="Why; kept in the audit, so name no pe
 @app.command("list")
 def list_all(
     task: Annotated[str | None, typer.Option(help="Only those for this task, like knocktwice.send_push.")] = None,
+    queue: Annotated[Queue | None, typer.Option(help="Only those of the tasks that travel on this queue.")] = None,
+    error: Annotated[str | None, typer.Option(help="Only those whose reason holds this text.")] = None,
+    user: Annotated[str | None, typer.Option(help="Only those that name this user.")] = None,
+    since: Annotated[
+        str | None, typer.Option(help="Parked since: a day like 2026-11-01, or how long ago, like 3h.")
+    ] = None,
+    until: Annotated[str | None, typer.Option(help="Parked before: likewise.")] = None,
     after: Annotated[int, typer.Option(help="Only those with a larger number, for the next page.")] = 0,
     limit: Annotated[int, typer.Option(min=1, max=1000)] = 50,
     as_json: AsJson = False,
 ) -> None:
     """List parked messages, the oldest first: number, when, task and what is wrong.
 
-    Example: knocktwice dead list
+    \b
+    knocktwice dead list
+    knocktwice dead list --queue knocktwice.push --error "no such template" --since 3h
     """
+    wanted = dead_letters.Wanted(
+        task=task,
+        queue=queue,
+        error=error,
+        user=user,
+        since=None if since is None else times.moment(since, "since"),
+        until=None if until is None else times.moment(until, "until"),
+    )
     with reading(services()) as conn:
-        found = dead_letters.page(conn, after=after, limit=limit, task=task)
+        found = dead_letters.page(conn, wanted, after=after, limit=limit)
     if as_json:
         print_json(
             [{"id": o.id, "at": o.at, "message_id": o.message_id, "task": o.task, "reason": o.kind} for o in found]

@@ -42,6 +42,7 @@ _NOUNS = {
     "callbacks": "callback",
     "inbound": "inbound_text",
     "links": "link",
+    "dead letters": "dead_letter",
     "notifications": "notification",
     "opt-outs": "opt_out",
     "receipts": "receipt",

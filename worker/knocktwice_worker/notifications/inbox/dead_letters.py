@@ -9,11 +9,15 @@ from uuid import UUID
 
 from sqlalchemy import text
 
+from knocktwice_shared.names import ROUTES
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from datetime import datetime
 
     from sqlalchemy import Connection, Engine
+
+    from knocktwice_shared.names import Queue
 
 #: The alarm that an accepted message was parked.
 PARKED = "message.parked"
@@ -135,10 +139,40 @@ class Parked:
                 return decoded
 
 
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which parked messages to find; a field that is ``None`` does not matter.
+
+    Attributes:
+        task: those of this task.
+        queue: those of the tasks that travel on this queue.
+        error: those whose reason holds this text, in any case.
+        user: those that name this user.
+        since, until: those that were parked then.
+    """
+
+    task: str | None = None
+    queue: Queue | None = None
+    error: str | None = None
+    user: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+
+
+#: All of them.
+EVERY = Wanted()
+
+# A look at all of them: they are few, because each is an alarm.
 _LIST = text("""
 SELECT id, at, message_id, task, reason, payload
 FROM dead_letters
-WHERE id > :after AND (CAST(:task AS text) IS NULL OR task = :task)
+WHERE id > :after
+  AND (CAST(:task AS text) IS NULL OR task = :task)
+  AND (CAST(:tasks AS text[]) IS NULL OR task = ANY(:tasks))
+  AND (CAST(:error AS text) IS NULL OR reason ILIKE :error)
+  AND (CAST(:user AS text[]) IS NULL OR payload LIKE ANY(:user))
+  AND (CAST(:since AS timestamptz) IS NULL OR at >= :since)
+  AND (CAST(:until AS timestamptz) IS NULL OR at < :until)
 ORDER BY id
 LIMIT :limit
 """)
@@ -146,14 +180,24 @@ _GET = text("SELECT id, at, message_id, task, reason, payload FROM dead_letters 
 _DROP = text("DELETE FROM dead_letters WHERE id = :id")
 
 
-def page(conn: Connection, *, after: int = 0, limit: int = 50, task: str | None = None) -> list[Parked]:
+def page(conn: Connection, wanted: Wanted = EVERY, *, after: int = 0, limit: int = 50) -> list[Parked]:
     """Return parked messages, the oldest first.
 
     Args:
+        wanted: only these.
         after: only those with a larger number, for the next page.
-        task: only those of this task.
     """
-    return [Parked(*row) for row in conn.execute(_LIST, {"after": after, "limit": limit, "task": task})]
+    given = {
+        "after": after,
+        "limit": limit,
+        "task": wanted.task,
+        "tasks": wanted.queue and [task for task, queue in ROUTES.items() if queue is wanted.queue],
+        "error": wanted.error and f"%{_literal(wanted.error)}%",
+        "user": wanted.user and [f'%"{_literal(form)}"%' for form in _written(wanted.user)],
+        "since": wanted.since,
+        "until": wanted.until,
+    }
+    return [Parked(*row) for row in conn.execute(_LIST, given)]
 
 
 def get(conn: Connection, id_: int) -> Parked | None:
