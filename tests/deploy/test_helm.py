@@ -139,7 +139,9 @@ def test_keda_counts_what_is_due_and_how_long_it_has_waited(working: Services, c
     wire: dict[str, Any] = {"v": 1, "id": str(uuid7()), "content": {"push": {"title": "Hello", "body": "Tea"}}}
     wire["content"]["sms"] = {"text": "Hello"}
     wire["plan"] = [{"channel": "sms", "when": "not_clicked", "after_s": 600}]
-    people: list[dict[str, Any]] = [{"id": str(uuid7()), "registrations": [f"silent-{n}"], "phone": f"+1650555100{n}"} for n in range(3)]
+    people: list[dict[str, Any]] = [
+        {"id": str(uuid7()), "registrations": [f"silent-{n}"], "phone": f"+1650555100{n}"} for n in range(3)
+    ]
     working.pushes.send(parse_batch({**wire, "recipients": people}))
     assert (_ask(working, "due-rows"), _ask(working, "due-age")) == ({0}, {0})
     clock.advance(timedelta(seconds=640))
