@@ -47,7 +47,7 @@ EVENTS = {
     endpoints.OPTED_OUT: "a number must not be texted any more",
     endpoints.OPTED_IN: "a number may be texted again",
     "brake.on": (
-        "the [brake](brake.md) holds SMS: `brake` (its number), `kind`, `template`, `platform`, `app_version` (null: any), "
+        "the [brake](brake.md) holds SMS: `brake` (its number), `kind`, `template`, `platform`, `app_version` (null: any), or with `pumping` `prefix`, `template`, `project`, `sign` and `mode`, then "
         "`pushes`, `share`, `usual`, `why`, `holds`"
     ),
     "brake.over": "the share is usual again",

@@ -178,6 +178,19 @@ class BrakeMode(StrEnum):
     OFF = "off"
 
 
+class PumpingMode(StrEnum):
+    """What the pumping guard does with messages to suspicious numbers."""
+
+    #: Nobody looks.
+    OFF = "off"
+    #: They go; doctor, Flower, log, metrics and webhooks say how many would have been stopped.
+    MONITOR = "monitor"
+    #: A few go each minute; the others wait for their turn.
+    SLOW = "slow"
+    #: All wait for an operator.
+    HOLD = "hold"
+
+
 class ConfigurationError(KnocktwiceError):
     """A setting is missing or absurd: mend the named variable and start again."""
 
@@ -407,6 +420,22 @@ class Settings(BaseSettings):
     )
     brake_grace_s: Seconds = Field(
         3_600, description="How long after its release by an operator a brake for the same people stays off."
+    )
+
+    # The pumping guard
+    pumping: PumpingMode = Field(
+        PumpingMode.MONITOR,
+        description="Single SMS to numbers that look like SMS pumping: monitor only counts what would be stopped, slow lets "
+        "a few go, hold lets them wait for an operator, off looks at nothing.",
+    )
+    pumping_sample: int = Field(
+        50,
+        ge=20,
+        description="SMS of one template to one range of numbers in the window from which pumping can be told.",
+    )
+    pumping_window_s: Span = Field(600, ge=60, le=7_200, description="The span in which they are counted.")
+    pumping_slow_per_min: float = Field(
+        6, gt=0, le=6_000, description="How many SMS a minute go to a suspicious range with slow."
     )
 
     # The experiment

@@ -163,6 +163,13 @@ class PushTrouble(StrEnum):
     UNCLICKED = "unclicked"
 
 
+class TextTrouble(StrEnum):
+    """What is wrong with many single messages at once, so that a brake holds or slows what would follow."""
+
+    #: Somebody asks for messages to numbers whose operator pays them for the traffic. Nobody reads those messages.
+    PUMPING = "pumping"
+
+
 class BrakeState(StrEnum):
     """Where a brake stands."""
 

@@ -424,7 +424,13 @@ class Services:
     def brake(self) -> BrakeGate:
         """Holds messages while too many would fall back at once."""
         settings = self.settings
-        return BrakeGate(blasts=settings.brake, singles=settings.brake_singles, sample=settings.brake_sample)
+        return BrakeGate(
+            blasts=settings.brake,
+            singles=settings.brake_singles,
+            sample=settings.brake_sample,
+            pumping=settings.pumping,
+            pause=timedelta(minutes=1) / settings.pumping_slow_per_min,
+        )
 
     @cached_property
     def later_steps(self) -> LaterSteps:

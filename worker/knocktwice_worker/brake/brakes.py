@@ -10,7 +10,8 @@ from sqlalchemy import text
 
 from knocktwice_shared.errors import KnocktwiceError
 from knocktwice_worker.brake.judgement import Scope
-from knocktwice_worker.lifecycle import BrakeState, PushTrouble
+from knocktwice_worker.brake.pumping import Numbers
+from knocktwice_worker.lifecycle import BrakeState, PushTrouble, TextTrouble
 from knocktwice_worker.notation.phone_numbers import country
 from knocktwice_worker.notifications.store import alarms, braked
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from datetime import datetime, timedelta
 
-    from sqlalchemy import Connection, Engine
+    from sqlalchemy import Connection, Engine, Row
 
     from knocktwice_worker.notifications.store.braked import HeldFilter
 
@@ -38,21 +39,21 @@ class Brake:
 
     Attributes:
         id: its number.
-        kind: what is wrong with the pushes.
+        kind: what is wrong with the pushes, or with the messages.
         scope: whose SMS it holds.
         state: whether it holds anything new.
         since: when it tripped.
         ended_at: since when it holds nothing new; ``None``: it does.
         grace_until: until when nothing that it covered is held again.
-        pushes, share, usual: by how many pushes it tripped, what share of them was bad, and what is usual, 0 to 1.
+        pushes, share, usual: by how many pushes (or messages) it tripped, what share was bad, and what is usual, 0 to 1.
         why: the same in words.
         passed: SMS that went meanwhile, because the settings only watch their kind.
         held: SMS that it holds now.
     """
 
     id: int
-    kind: PushTrouble
-    scope: Scope
+    kind: PushTrouble | TextTrouble
+    scope: Scope | Numbers
     state: BrakeState
     since: datetime
     ended_at: datetime | None
@@ -71,8 +72,10 @@ class Brake:
             "state": self.state.value,
             "kind": self.kind.value,
             "template": self.scope.template,
-            "platform": self.scope.platform,
-            "app_version": self.scope.app_version,
+            "platform": getattr(self.scope, "platform", None),
+            "app_version": getattr(self.scope, "app_version", None),
+            "prefix": getattr(self.scope, "prefix", None),
+            "project": getattr(self.scope, "project", None),
             "since": self.since.isoformat(),
             "ended_at": self.ended_at and self.ended_at.isoformat(),
             "grace_until": self.grace_until and self.grace_until.isoformat(),
@@ -101,24 +104,32 @@ LIMIT 200
 
 def list_all(conn: Connection, *, everything: bool = False) -> list[Brake]:
     """Return the brakes that are on or still hold something; or all, with those of the last months."""
-    return [
-        Brake(
-            row.id,
-            PushTrouble(row.kind),
-            Scope(row.template, row.platform, row.app_version),
-            BrakeState(row.state),
-            row.since,
-            row.ended_at,
-            row.grace_until,
-            row.pushes,
-            float(row.share),
-            float(row.usual),
-            row.why,
-            row.passed,
-            row.held,
-        )
-        for row in conn.execute(_LIST, {"everything": everything})
-    ]
+    return [_brake(row) for row in conn.execute(_LIST, {"everything": everything})]
+
+
+def _brake(row: Row[Any]) -> Brake:
+    kind, scope = _about(row)
+    return Brake(
+        row.id,
+        kind,
+        scope,
+        BrakeState(row.state),
+        row.since,
+        row.ended_at,
+        row.grace_until,
+        row.pushes,
+        float(row.share),
+        float(row.usual),
+        row.why,
+        row.passed,
+        row.held,
+    )
+
+
+def _about(row: Row[Any]) -> tuple[PushTrouble, Scope] | tuple[TextTrouble, Numbers]:
+    if row.prefix is not None:
+        return TextTrouble(row.kind), Numbers(row.prefix, row.template, row.project)
+    return PushTrouble(row.kind), Scope(row.template, row.platform, row.app_version)
 
 
 @dataclass(slots=True)

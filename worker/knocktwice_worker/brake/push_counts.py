@@ -6,11 +6,12 @@ like. Old slots are merged to hours, and later to days.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from sqlalchemy import text
 
+from knocktwice_worker.brake import place
 from knocktwice_worker.brake.judgement import Counts, Look, Scope
 from knocktwice_worker.notifications.store.braked import WATCHER, not_of_device
 
@@ -26,35 +27,6 @@ _MARGIN = timedelta(seconds=5)
 RECENT = timedelta(minutes=1)
 #: What is older says nothing of what is usual.
 HISTORY = timedelta(days=14)
-#: Whoever has not counted for longer than this leaves the rest out.
-_LONGEST = timedelta(days=1)
-#: The span that is counted in one statement.
-_STRIDE = timedelta(minutes=10)
-_ORIGIN = datetime(2000, 1, 1, tzinfo=UTC)
-
-_IS_THERE = text("SELECT 1 FROM followers WHERE name = :name")
-
-_JOIN = text("""
-INSERT INTO followers (
-  name,
-  seen_until
-)
-VALUES (
-  :name,
-  date_bin(:slot, knocktwice_now() - :longest, :origin)
-)
-ON CONFLICT DO NOTHING
-""")
-
-# One worker counts at a time; the others have nothing to do.
-_SPAN = text("""
-SELECT
-  greatest(seen_until, date_bin(:slot, knocktwice_now() - :longest, :origin)) AS after,
-  date_bin(:slot, knocktwice_now() - :settle, :origin) AS until
-FROM followers WHERE name = :name FOR UPDATE SKIP LOCKED
-""")
-
-_SEEN = text("UPDATE followers SET seen_until = :until WHERE name = :name")
 
 # Pushes that FCM still refuses for a mistake in our settings count with the slot in which they were to go out.
 _COUNT = text(f"""
@@ -120,21 +92,17 @@ def count(conn: Connection) -> bool | None:
     Returns:
         Whether all is counted; ``None``: another worker counts.
     """
-    given = {"name": WATCHER, "slot": SLOT, "origin": _ORIGIN}
-    # An insert would wait for a worker that counts, even if it changes nothing.
-    if not conn.execute(_IS_THERE, {"name": WATCHER}).first():
-        conn.execute(_JOIN, given | {"longest": timedelta(hours=1)})
-    span = conn.execute(_SPAN, given | {"longest": _LONGEST, "settle": SETTLE + SLOT + _MARGIN}).first()
+    span = place.take(conn, WATCHER, slot=SLOT, settle=SETTLE + _MARGIN)
     if span is None:
         return None
-    until = min(span.until + SLOT, span.after + _STRIDE)
-    if until <= span.after:
+    if span.until <= span.after:
         return True
     # The planner's statistics lag behind, so it expects many new rows and would scan whole tables. Forbid that.
     conn.execute(text("SET LOCAL enable_seqscan = off"))
-    conn.execute(_COUNT, {"after": span.after, "until": until, "settle": SETTLE, "slot": SLOT, "origin": _ORIGIN})
-    conn.execute(_SEEN, {"name": WATCHER, "until": until})
-    return bool(until >= span.until + SLOT)
+    given = {"after": span.after, "until": span.until, "settle": SETTLE, "slot": SLOT, "origin": place.ORIGIN}
+    conn.execute(_COUNT, given)
+    place.move_on(conn, WATCHER, span.until)
+    return span.last
 
 
 # Slots of the last minute, of the window before it, and older ones. Those of known troubles say nothing of what is usual.
@@ -188,6 +156,7 @@ _MARK = text("""
 UPDATE push_counts c SET troubled = true
 FROM brakes k
 WHERE NOT c.troubled
+  AND k.kind <> 'pumping'
   AND c.slot >= k.counted_from
   AND (k.ended_at IS NULL OR k.state = 'released' AND c.slot < k.grace_until)
   AND (k.template IS NULL OR k.template = c.template)

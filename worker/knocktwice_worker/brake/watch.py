@@ -83,7 +83,7 @@ _FORGET_ALARMS = text("DELETE FROM alarms WHERE at < knocktwice_now() - interval
 
 _KNOWN = text("""
 SELECT id, kind, template, platform, app_version, state, usual FROM brakes
-WHERE state = 'on' OR grace_until > knocktwice_now()
+WHERE (state = 'on' OR grace_until > knocktwice_now()) AND kind <> 'pumping'
 ORDER BY id
 """)
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="brake",
-    help="Messages that are held because far more people than usual would be texted.",
+    help="Messages that are held because far more people than usual would be texted, or because of SMS pumping.",
     no_args_is_help=True,
 )
 

@@ -31,7 +31,15 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
-from knocktwice_worker.lifecycle import OPEN, BrakeState, DeliveryState, NotificationState, ProviderState, PushTrouble
+from knocktwice_worker.lifecycle import (
+    OPEN,
+    BrakeState,
+    DeliveryState,
+    NotificationState,
+    ProviderState,
+    PushTrouble,
+    TextTrouble,
+)
 
 #: The database's clock, as a function of our own so that tests can move it. Every time the system compares with is from
 #: here, never from a worker's clock.
@@ -722,11 +730,53 @@ push_counts = Table(
     comment="What became of pushes within half a minute, for the brake, by template and kind of device.",
 )
 
+text_counts = Table(
+    "text_counts",
+    metadata,
+    Column("template", Text, primary_key=True, comment="The template. Empty: none."),
+    Column("project", Text, primary_key=True, comment="The project. Empty: none."),
+    Column(
+        "slot",
+        DateTime(timezone=True),
+        primary_key=True,
+        comment="When the slot begins in which the providers took them: 5 seconds, later an hour.",
+    ),
+    Column("prefix", Text, primary_key=True, comment="The first seven digits of the number, behind a plus."),
+    Column("messages", BigInteger, nullable=False, comment="Messages that providers took."),
+    Column(
+        "settled",
+        BigInteger,
+        nullable=False,
+        server_default=text("0"),
+        comment="Of these, those whose two minutes are over.",
+    ),
+    Column(
+        "answered",
+        BigInteger,
+        nullable=False,
+        server_default=text("0"),
+        comment="Of these, those that somebody answered in time.",
+    ),
+    Column(
+        "delivered",
+        BigInteger,
+        nullable=False,
+        server_default=text("0"),
+        comment="Of these, those that the provider reports as delivered by then.",
+    ),
+    # serves: the latest messages of all kinds
+    Index("text_counts_slot_idx", "slot"),
+    comment="How many single messages went to which numbers, and what became of them within two minutes, "
+    "for the pumping guard.",
+)
+
 brakes = Table(
     "brakes",
     metadata,
     Column("id", BigInteger, Identity(always=True), primary_key=True, comment="In the order in which they tripped."),
-    Column("kind", Text, nullable=False, comment="What is wrong with the pushes: refused, undelivered or unclicked."),
+    Column(
+        "kind", Text, nullable=False, comment="What is wrong: refused, undelivered or unclicked pushes, or pumping."
+    ),
     Column("template", Text, comment="The template whose SMS it holds. NULL: any; empty: none."),
     Column("platform", Text, comment="The platform. NULL: any."),
     Column("app_version", Text, comment="The version of the app. NULL: any; empty: not known."),
@@ -746,7 +796,7 @@ brakes = Table(
     ),
     _time("ended_at", "Since when it holds nothing new. NULL: it is on."),
     _time("grace_until", "Until when nothing that it covered is held again. NULL: no operator released it."),
-    Column("pushes", BigInteger, nullable=False, comment="The pushes by which it tripped."),
+    Column("pushes", BigInteger, nullable=False, comment="The pushes, or messages, by which it tripped."),
     Column("share", Numeric, nullable=False, comment="The share of these that nobody answers or nobody can."),
     Column("usual", Numeric, nullable=False, comment="The usual share."),
     Column("why", Text, nullable=False, comment="The same in words."),
@@ -757,7 +807,10 @@ brakes = Table(
         server_default=text("0"),
         comment="SMS that went although it was on, because the settings only watch their kind.",
     ),
-    CheckConstraint(_one_of("kind", PushTrouble), name="kind"),
+    Column("prefix", Text, comment="The first digits of the numbers whose SMS it holds. NULL: any."),
+    Column("project", Text, comment="The project whose SMS it holds. NULL: any; empty: none."),
+    _time("next_turn_at", "Where it only slows down: when the next message may go. NULL: none has gone so."),
+    CheckConstraint(_one_of("kind", [*PushTrouble, *TextTrouble]), name="kind"),
     CheckConstraint(_one_of("state", BrakeState), name="state"),
     CheckConstraint("(state = 'on') = (ended_at IS NULL)", name="ended"),
     # serves: the decision about a step; empty while no brake is on

@@ -9,7 +9,7 @@ from sqlalchemy import text
 
 from knocktwice_shared.counted import many
 from knocktwice_worker.audience import receipt_health
-from knocktwice_worker.brake import brakes, watch
+from knocktwice_worker.brake import brakes, guard, watch
 from knocktwice_worker.diagnosis.check import Finding, Level
 from knocktwice_worker.lifecycle import BrakeState
 from knocktwice_worker.limits import budget as limits_of_budget
@@ -59,7 +59,8 @@ def brake(here: Services) -> Finding:
         found = brakes.list_all(conn)
     if not found:
         rules = watch.Rules.of(here.settings)
-        return Level.OK, f"none is on; one would hold {rules.holds}" if rules.watched else "off (KNOCKTWICE_BRAKE)"
+        pushes = f"none is on; one would hold {rules.holds}" if rules.watched else "off (KNOCKTWICE_BRAKE)"
+        return Level.OK, f"{pushes}; with SMS pumping it would hold {guard.Rules.of(here.settings).holds}"
     told = []
     for one in found[:5]:
         state = "holds" if one.state is BrakeState.ON else "is off, and still holds"

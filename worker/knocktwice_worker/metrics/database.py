@@ -58,6 +58,7 @@ _HELD = "deliveries WHERE brake IS NOT NULL AND wake_at IS NOT NULL AND NOT brak
 _REST = text(f"""
 SELECT
   (SELECT count(*) FROM brakes WHERE state = 'on') AS brakes,
+  (SELECT coalesce(sum(passed), 0) FROM brakes) AS passed,
   {_counted(_HELD)} AS held,
   {_counted("deliveries WHERE paused IS NOT NULL AND wake_at IS NOT NULL")} AS paused,
   {_counted("dead_letters")} AS dead_letters,
@@ -127,6 +128,7 @@ def read(here: Services) -> Iterator[Sample]:
         rest = conn.execute(_REST).one()
         yield Sample("knocktwice_brakes_on", rest.brakes)
         yield Sample("knocktwice_brake_held", rest.held)
+        yield Sample("knocktwice_brake_passed", int(rest.passed))
         on = Counter(one.scope.channel or _ALL for one in paused.active(conn))
         for channel in (_ALL, paused.PUSH, *CHANNELS):
             yield Sample("knocktwice_pauses", on[channel], (channel,))

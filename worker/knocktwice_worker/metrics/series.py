@@ -107,6 +107,7 @@ SERIES: Mapping[str, Series] = {
             follower_lag_seconds=("The low-water mark of a follower of changes: how far it is behind.", "follower"),
             brakes_on="Brakes that hold new SMS.",
             brake_held="SMS that brakes hold; counted up to 10000.",
+            brake_passed="SMS that brakes of the last 90 days would have held, had the settings not only watched.",
             pauses=("Pauses that operators have set and that are on; channel 'all': not of one channel.", "channel"),
             paused_messages="Messages that wait for pauses; counted up to 10000.",
             dead_letters="Parked messages; counted up to 10000.",

@@ -15,7 +15,7 @@ from celery import bootsteps
 
 from knocktwice_shared.errors import InvalidMessage
 from knocktwice_worker.audience import receipt_health
-from knocktwice_worker.brake import watch
+from knocktwice_worker.brake import guard, watch
 from knocktwice_worker.counters import totals
 from knocktwice_worker.database import table_statistics
 from knocktwice_worker.notifications.store import paused
@@ -93,9 +93,11 @@ def _brake() -> Callable[[Services], None]:
     def turn(here: Services) -> None:
         nonlocal cleaned_at
         watch.refresh(here.engine, watch.Rules.of(here.settings))
+        guard.refresh(here.engine, guard.Rules.of(here.settings))
         if time.monotonic() - cleaned_at > _CLEAN_EVERY_S:
             cleaned_at = time.monotonic()
             watch.clean(here.engine)
+            guard.clean(here.engine)
 
     return turn
 

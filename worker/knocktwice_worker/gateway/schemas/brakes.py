@@ -20,14 +20,18 @@ class BrakeAnswer(BaseModel):
 
     id: int
     state: str = Field(description="`on`; `over`: the share is usual again; `released`: by an operator.")
-    kind: str = Field(description="What is wrong with the pushes: `refused`, `undelivered` or `unclicked`.")
+    kind: str = Field(
+        description="What is wrong: pushes are `refused`, `undelivered` or `unclicked`, or it is `pumping`."
+    )
     template: str | None = Field(description="The template that it covers; empty: none; null: any.")
     platform: str | None = Field(description="The platform that it covers; null: any.")
     app_version: str | None = Field(description="The version of the app that it covers; empty: not known; null: any.")
+    prefix: str | None = Field(description="The first digits of the numbers that it covers; null: any.")
+    project: str | None = Field(description="The project that it covers; empty: none; null: any.")
     since: datetime
     ended_at: datetime | None = Field(description="Since when it holds nothing new.")
     grace_until: datetime | None = Field(description="Until when nothing that it covered is held again.")
-    pushes: int = Field(description="The pushes by which it tripped.")
+    pushes: int = Field(description="The pushes, or messages, by which it tripped.")
     share: float = Field(description="The share of these that falls back.")
     usual: float = Field(description="The share that usually does.")
     why: str = Field(description="The same in words.")

@@ -196,7 +196,7 @@ class Fallback:
             for case in cases:
                 case.hurried = case.id in pending
             self._pause(conn, [c for c in cases if c.reservation])
-            stopped = self._brake(conn, [c for c in cases if c.reservation and c.verdict in OF_MANY])
+            stopped = self._brake(conn, [c for c in cases if c.reservation])
             self._keep_suppressed(conn, [c for c in cases if c.reservation and c.row.user_id is None])
             self._postpone_quiet(conn, [c for c in cases if c.reservation and c.category is Category.MARKETING])
             self._share_numbers(conn, [c for c in cases if c.reservation], batches)
@@ -259,7 +259,8 @@ class Fallback:
 
     def _brake(self, conn: Connection, cases: Sequence[_Case]) -> Stopped:
         """Take out the messages that a brake holds, or may hold as soon as their pushes were counted."""
-        stopped = self.brake.stop(conn, [_candidate(case, self.useless_after[case.category]) for case in cases])
+        concerned = [c for c in cases if c.verdict in OF_MANY or c.row.pumping is not None]
+        stopped = self.brake.stop(conn, [_candidate(case, self.useless_after[case.category]) for case in concerned])
         stopped.write(conn)
         for case in cases:
             case.passed = stopped.passed.get(case.id)
@@ -446,16 +447,17 @@ class Fallback:
 
 
 def _candidate(case: _Case, useful_for: timedelta) -> Candidate:
-    row = case.row
+    row, of_many = case.row, case.verdict in OF_MANY
     return Candidate(
         case.id,
         row.step,
         not case.blast and case.category is not Category.MARKETING,
-        row.brake,
+        row.brake if of_many else None,
         row.braked,
-        row.unseen_until,
+        row.unseen_until if of_many else None,
         row.due_at + useful_for,
         case.reservation.parts if case.reservation else None,
+        row.pumping,
     )
 
 

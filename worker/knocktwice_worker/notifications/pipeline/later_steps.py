@@ -249,9 +249,10 @@ class LaterSteps:
                     None,
                     row.now + self.useless_after[row.category] - row.age,
                     row.parts,
+                    row.pumping,
                 )
                 for row in rows
-                if row.brake is not None
+                if row.brake is not None or row.pumping is not None
             ],
         )
         stopped.write(conn)

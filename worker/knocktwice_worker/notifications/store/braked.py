@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Connection, text
 
 from knocktwice_worker.database.bulk import rows
-from knocktwice_worker.lifecycle import Delay, DeliveryState, Note, PushTrouble, Refusal, Verdict
+from knocktwice_worker.lifecycle import Delay, DeliveryState, Note, PushTrouble, Refusal, TextTrouble, Verdict
 from knocktwice_worker.notifications.store.ledger import Decision, write_ledger
 from knocktwice_worker.notifications.store.transitions import lock_open, skip
 from knocktwice_worker.notifications.store.trigger_sql import ANSWERED_BY_CLICK, ANSWERED_BY_CLICK_ONLY, words
@@ -94,6 +94,7 @@ CASE WHEN d.after_step = 0 AND NOT d.brake_waived AND {_ANY_ON} THEN (
   FROM brakes k
   JOIN deliveries q ON q.notification_id = d.notification_id AND q.step = 0 AND {_of_many("q")}
   WHERE k.state = 'on'
+    AND k.kind <> '{TextTrouble.PUMPING}'
     AND (k.kind = '{PushTrouble.REFUSED}') = (q.state = 'failed')
     AND (k.kind <> '{PushTrouble.UNDELIVERED}' OR NOT EXISTS (
       SELECT FROM events e WHERE e.notification_id = d.notification_id AND e.kind = 'delivered' AND e.step = 0))
@@ -111,6 +112,19 @@ CASE WHEN d.after_step = 0 AND NOT d.brake_waived AND {_ANY_ON} THEN (
         WHEN k.kind = '{PushTrouble.REFUSED}' THEN a.state = 'rejected' AND {not_of_device("a.reason")}
         ELSE a.state = 'sent'
       END))
+) END
+"""
+
+#: The brake of the pumping guard that covers the step ``d`` of the notification ``n``, by the step's number; NULL: none. It
+#: follows whatever came before, or nothing. While no brake is on this is one look at an empty index.
+PUMPING = f"""
+CASE WHEN NOT d.brake_waived AND {_ANY_ON} THEN (
+  SELECT min(k.id) FROM brakes k
+  WHERE k.state = 'on'
+    AND k.kind = '{TextTrouble.PUMPING}'
+    AND starts_with({{number}}, k.prefix)
+    AND k.project = coalesce(n.project, '')
+    AND k.template = (SELECT coalesce(t.content ->> 'template', '') FROM batches t WHERE t.id = n.batch_id)
 ) END
 """
 
@@ -182,6 +196,65 @@ def keep(conn: Connection, held: Sequence[Held]) -> None:
             if h.notification_id in won and not h.known
         ],
     )
+
+
+# What was not used for ten seconds is not saved up.
+_TURNS = text("""
+WITH k AS (
+  SELECT id, greatest(coalesce(next_turn_at, knocktwice_now()), knocktwice_now() - interval '10 seconds') AS at
+  FROM brakes WHERE id = :id FOR UPDATE
+), g AS (
+  SELECT id, at, least(:wanted, greatest(0, floor(
+    extract(epoch FROM knocktwice_now() - at) / extract(epoch FROM CAST(:pause AS interval)) + 1))) AS granted
+  FROM k
+)
+UPDATE brakes b SET next_turn_at = g.at + g.granted * CAST(:pause AS interval)
+FROM g WHERE b.id = g.id
+RETURNING CAST(g.granted AS integer), b.next_turn_at
+""")
+
+
+def take_turns(conn: Connection, brake: int, wanted: int, pause: timedelta) -> tuple[int, datetime]:
+    """Take turns of a brake that only slows down; its row stays locked until the end of the transaction.
+
+    Args:
+        wanted: how many messages want to go.
+        pause: the time from one to the next.
+
+    Returns:
+        How many may go now, and when the next one may.
+    """
+    granted, next_at = conn.execute(_TURNS, {"id": brake, "wanted": wanted, "pause": pause}).one()
+    return granted, next_at
+
+
+_LET_GO = text(f"""
+UPDATE deliveries d SET
+  brake = r.brake,
+  brake_waived = true
+FROM {rows("r", id="uuid", step="smallint", brake="bigint")}
+WHERE d.notification_id = r.id AND d.step = r.step AND d.state IN ('scheduled', 'reserved')
+RETURNING d.notification_id, d.step, d.brake
+""")
+
+
+def let_go(conn: Connection, turns: Sequence[tuple[str, int, int]], reason: str) -> None:
+    """Note that messages have had their turn, so that no brake holds them again, and write that to the ledger.
+
+    Args:
+        turns: notification, step and brake of each.
+    """
+    if turns:
+        ids, steps, of = zip(*turns, strict=True)
+        found = conn.execute(_LET_GO, {"id": list(ids), "step": list(steps), "brake": list(of)}).all()
+        inputs = {"reason": reason}
+        write_ledger(
+            conn,
+            [
+                Decision(str(row.notification_id), Note.BRAKE_RELEASED, {"brake": row.brake, **inputs}, row.step)
+                for row in found
+            ],
+        )
 
 
 _PASSED = text(f"""

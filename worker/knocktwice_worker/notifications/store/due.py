@@ -14,7 +14,7 @@ from knocktwice_worker.audience import channel_opt_outs
 from knocktwice_worker.audience.untextable import FORBIDS
 from knocktwice_worker.database.bulk import rows
 from knocktwice_worker.lifecycle import Delay, DeliveryState, ProviderState, Untextable
-from knocktwice_worker.notifications.store.braked import BRAKE, UNSEEN_UNTIL
+from knocktwice_worker.notifications.store.braked import BRAKE, PUMPING, UNSEEN_UNTIL
 from knocktwice_worker.notifications.store.ledger import Decision, write_ledger
 from knocktwice_worker.notifications.store.transitions import is_in
 from knocktwice_worker.notifications.store.trigger_sql import ANSWERS
@@ -114,6 +114,7 @@ class DueStep:
         brake: the brake that covers the step; ``None``: none is on.
         braked: the brake that has held it before.
         unseen_until: when the brake will have counted its push; ``None``: it has, or the push tells nothing of others.
+        pumping: the brake of the pumping guard that covers its number; ``None``: none is on.
     """
 
     notification_id: str
@@ -141,6 +142,7 @@ class DueStep:
     brake: int | None
     braked: int | None
     unseen_until: datetime | None
+    pumping: int | None
 
 
 _OPTED_OUT_OF_CHANNEL = channel_opt_outs.FORBIDS.format(number="coalesce(n.phone, ph.number)", channel="d.channel")
@@ -191,7 +193,8 @@ SELECT
   knocktwice_now(),
   {BRAKE},
   d.brake,
-  {UNSEEN_UNTIL}
+  {UNSEEN_UNTIL},
+  {PUMPING.format(number="coalesce(n.phone, ph.number)")}
 FROM d
 JOIN notifications n ON n.id = d.notification_id AND n.state = 'active'
 LEFT JOIN deliveries p ON p.notification_id = d.notification_id AND p.step = d.after_step

@@ -13,7 +13,7 @@ from knocktwice_shared.records import record
 from knocktwice_worker.audience import channel_opt_outs, opt_outs, untextable
 from knocktwice_worker.database.bulk import rows
 from knocktwice_worker.lifecycle import FOLLOW_UPS, DeliveryState, Note, NotificationState, Untextable
-from knocktwice_worker.notifications.store.braked import BRAKE, SINGLE
+from knocktwice_worker.notifications.store.braked import BRAKE, PUMPING, SINGLE
 from knocktwice_worker.notifications.store.receipts import note_wasted
 from knocktwice_worker.notifications.store.transitions import End, Onward, finish, go_on, is_in, settle_answered
 from knocktwice_worker.notifications.store.trigger_sql import ANSWERS
@@ -49,6 +49,7 @@ class ReservedStep:
         brake: the brake that covers it; ``None``: none is on.
         braked: the brake that has held it before.
         single: whether it is neither a blast's nor marketing; looked up while a brake is on.
+        pumping: the brake of the pumping guard that covers its number; ``None``: none is on.
     """
 
     notification_id: str
@@ -73,6 +74,7 @@ class ReservedStep:
     brake: int | None
     braked: int | None
     single: bool
+    pumping: int | None
 
 
 _OPTED_OUT_OF_CHANNEL = channel_opt_outs.FORBIDS.format(number="d.number", channel="d.channel")
@@ -106,7 +108,8 @@ SELECT
   b.valid_for,
   {BRAKE},
   d.brake,
-  {SINGLE}
+  {SINGLE},
+  {PUMPING.format(number="d.number")}
 FROM d
 JOIN notifications n ON n.id = d.notification_id
 JOIN batches b ON b.id = n.batch_id
