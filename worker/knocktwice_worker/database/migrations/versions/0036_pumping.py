@@ -1,13 +1,13 @@
 """Pumping: messages by the first digits of their numbers, and brakes that hold what goes to such numbers.
 
-Revision ID: 0035
-Revises: 0034
+Revision ID: 0036
+Revises: 0035
 """
 
 from alembic import op
 
-revision = "0035"
-down_revision = "0034"
+revision = "0036"
+down_revision = "0035"
 branch_labels = None
 depends_on = None
 
