@@ -15,6 +15,7 @@ import sqlalchemy as sa
 
 from knocktwice_shared.names import INBOX_MESSAGES, Queue
 from oracle.records import Book, End, Evidence, Rules, Sample, StepEnd, read
+from oracle.records_of_load import Parked
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,6 +39,7 @@ _STEPS = "SELECT notification_id::text AS id, step, channel, state, reason, prov
 _RECEIPTS = """
 SELECT notification_id::text AS id, kind, extract(epoch FROM pg_xact_commit_timestamp(xmin))::float AS at FROM events
 """
+_PARKED = "SELECT extract(epoch FROM at)::float AS at, task, reason, payload FROM dead_letters ORDER BY id"
 
 
 def unsettled(here: Installation) -> int:
@@ -60,6 +62,8 @@ def gather(here: Installation, rules: Rules, *, settled: bool) -> Evidence:
     for sample in _keys(here.redis):
         book.write(sample)
     with here.engine.connect() as conn:
+        for row in conn.execute(sa.text(_PARKED)):
+            book.write(Parked(row.at, row.task, row.reason, row.payload))
         opted_out = conn.execute(sa.text("SELECT number FROM opt_outs")).scalars().all()
     summary = {
         "ended_at": time.time() + (3_600 if settled else 0),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from oracle import rules_of_content, rules_of_ends, rules_of_order
+from oracle import rules_of_content, rules_of_ends, rules_of_load, rules_of_order
 from oracle.case import World
 from oracle.violations import Finding, Violation
 
@@ -35,6 +35,8 @@ _OF_ALL: tuple[Callable[[World], Iterator[Finding]], ...] = (
     rules_of_content.mismatch,
     rules_of_ends.stuck,
     rules_of_ends.leak,
+    rules_of_load.poison,
+    rules_of_load.overload,
 )
 
 

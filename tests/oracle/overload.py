@@ -11,7 +11,6 @@ import signal
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,64 +20,24 @@ import sqlalchemy as sa
 from knocktwice import Client, Push, QueueFull, Recipient, drafts, wire
 from knocktwice_shared.names import INBOX_BACKLOG, INBOX_MESSAGES
 from oracle.installation import Installation
+from oracle.judge import judge
+from oracle.records import Evidence
+from oracle.records_of_load import Backlog
 from support.system import eventually
 
 if TYPE_CHECKING:
     from uuid import UUID
 
-#: Bytes of the broker's memory for each waiting message of one person, and for everything else.
-_BYTES_EACH, _BYTES_BESIDE = 4_000, 20_000_000
-#: By how much a worker may grow while it works a backlog off.
-_WORKER_GROWS = 150_000_000
+    from oracle.violations import Finding
+
 #: Messages that one call sends.
 _AT_ONCE = 200
 _PUSH = Push("Hello", "Is anybody there?")
 
 
-@dataclass(frozen=True, slots=True)
-class Backlog:
-    """What was told and measured.
-
-    Attributes:
-        limit: the most messages that may wait.
-        accepted: the notifications of which the caller was told that they are accepted.
-        refused: how many were refused.
-        stopped: notifications cancelled while the backlog was full; the cancellation was accepted.
-        broker: bytes that the broker used more, at the most.
-        worker: bytes that a worker used more, at the most.
-        rows: notification → its state in the end.
-        left: messages that remain.
-        seconds: from the workers' return to the last row.
-    """
-
-    limit: int
-    accepted: frozenset[UUID]
-    refused: int
-    stopped: frozenset[UUID]
-    broker: int
-    worker: int
-    rows: dict[UUID, str]
-    left: int
-    seconds: float
-
-    def problems(self) -> list[str]:
-        """Return everything that may not be."""
-        found = []
-        if missing := self.accepted - self.rows.keys():
-            found.append(f"{len(missing)} accepted notifications have no row")
-        if more := self.rows.keys() - self.accepted:
-            found.append(f"{len(more)} notifications have a row though their caller was told that they were refused")
-        if len(self.accepted) > self.limit:
-            found.append(f"{len(self.accepted)} were accepted, and {self.limit} may wait")
-        if sent := [id_ for id_ in self.stopped if self.rows.get(id_) not in (None, "cancelled")]:
-            found.append(f"{len(sent)} were sent though their cancellation was accepted")
-        if self.broker > self.limit * _BYTES_EACH + _BYTES_BESIDE:
-            found.append(f"the broker grew by {self.broker:,} bytes")
-        if self.worker > _WORKER_GROWS:
-            found.append(f"a worker grew by {self.worker:,} bytes")
-        if self.left:
-            found.append(f"{self.left} messages remain in the inbox")
-        return found
+def problems(found: Backlog) -> list[Finding]:
+    """Return what the judge says of a backlog."""
+    return judge(Evidence(time.time(), backlogs=[found]))
 
 
 def pile_up(home: Path, *, messages: int, limit: int) -> Backlog:
@@ -163,9 +122,10 @@ def main() -> int:
         f"{len(found.accepted):,} accepted, {found.refused:,} refused; the broker grew by {found.broker / 1e6:,.0f} MB, a "
         f"worker by {found.worker / 1e6:,.0f} MB; worked off in {found.seconds:,.0f} s"
     )
-    for problem in found.problems():
-        print(problem)
-    return int(bool(found.problems()))
+    wrong = problems(found)
+    for finding in wrong:
+        print(f"{finding.violation}: {finding.story}")
+    return int(bool(wrong))
 
 
 if __name__ == "__main__":

@@ -13,6 +13,8 @@ from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
+from oracle.records_of_load import Backlog, Parked, Poison
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
@@ -298,6 +300,9 @@ class Evidence:
     faults: list[Fault] = field(default_factory=list)
     ends: list[End] = field(default_factory=list)
     samples: list[Sample] = field(default_factory=list)
+    poisons: list[Poison] = field(default_factory=list)
+    parked: list[Parked] = field(default_factory=list)
+    backlogs: list[Backlog] = field(default_factory=list)
     #: Numbers that may not be texted, as the system shows them in the end.
     opted_out: set[str] = field(default_factory=set)
     #: Accepted messages that nobody has worked on.
@@ -329,6 +334,9 @@ _PLACES: dict[type, str] = {
     Fault: "faults",
     End: "ends",
     Sample: "samples",
+    Poison: "poisons",
+    Parked: "parked",
+    Backlog: "backlogs",
 }
 _KINDS = {kind.__name__: kind for kind in _PLACES}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 import pytest
 
@@ -31,6 +32,7 @@ from oracle.records import (
     Wish,
     read,
 )
+from oracle.records_of_load import Backlog, Parked, Poison
 from oracle.violations import MEANINGS, Violation
 
 if TYPE_CHECKING:
@@ -64,6 +66,12 @@ SMS_END = replace(END, steps=(StepEnd(1, "sms", "sent", None, "SM1"),))
 REGISTERED = Device(98, 98.1, Told.ACCEPTED, DEVICE, "u1")
 BOUND = Phone(98, 98.1, Told.ACCEPTED, "u1", NUMBER)
 STOP = Wish(90, 90.1, Told.ACCEPTED, NUMBER, "STOP")
+#: A message that ends its workers, as it was parked; and a backlog of two, from which a third was refused.
+BAD, ASIDE = Poison(200, "poison", 4), Parked(200, "knocktwice.send_push", "ended its worker", '{"push": "poison"}')
+IDS = (UUID(int=1), UUID(int=2))
+FULL = Backlog(
+    2, frozenset(IDS), 1, frozenset(IDS[:1]), 10**6, 10**6, dict(zip(IDS, ("cancelled", "pushed"), strict=True)), 0, 1
+)
 
 
 def world(*records: object, **more: object) -> Evidence:
@@ -123,6 +131,9 @@ FINE = {
     ),
     "as many as are allowed": world(*many(10, 40)),
     "the provider stood still": world(CALL, PUSHED, CLICK, replace(TEXTED, at=104), Stall(104, 3), CLICKED_LATE),
+    "a message that kills its workers": world(CALL, PUSHED, TEXTED, END, BAD, ASIDE),
+    "garbage": world(CALL, PUSHED, TEXTED, END, replace(ASIDE, payload="garbage")),
+    "a full backlog": world(FULL),
     "memory that only breathes": world(*soak("memory", *[1e8, 1.2e8] * 10)),
 }  # fmt: skip
 
@@ -221,6 +232,13 @@ PLANTED: dict[Violation, dict[str, Evidence]] = {
         "threads": world(*soak("threads", *(20 + n for n in range(40)))),
         "keys": world(Sample(200, "broker", "keys", 5_000)),
     },
+    Violation.POISON: {
+        "nobody parks it": world(CALL, PUSHED, TEXTED, END, replace(BAD, deaths=5)),
+        "too many die": world(CALL, PUSHED, TEXTED, END, replace(BAD, deaths=11), ASIDE),
+        "nobody says why": world(CALL, PUSHED, TEXTED, END, BAD, replace(ASIDE, reason="")),
+        "a sound one with it": world(CALL, PUSHED, TEXTED, END, BAD, ASIDE, replace(ASIDE, payload='{"token": "n1"}')),
+    },
+    Violation.OVERLOAD: {"one too many": world(replace(FULL, limit=1)), "the broker fills": world(replace(FULL, broker=10**8))},
 }  # fmt: skip
 PLANTED[Violation.UNDER_LIMIT]["a day"].ends[-1] = replace(
     SMS_END, id="id-1", token="m1", state="suppressed", reason="capped_daily"

@@ -8,7 +8,9 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from oracle.overload import Backlog, pile_up
+from oracle.overload import pile_up, problems
+from oracle.records_of_load import Backlog
+from oracle.violations import Violation
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -38,12 +40,13 @@ WRONG: dict[str, Backlog] = {
 
 @pytest.mark.parametrize(("problem", "backlog"), WRONG.items(), ids=WRONG)
 def test_the_judge_sees_what_may_not_be(problem: str, backlog: Backlog) -> None:
-    assert FINE.problems() == []
-    (found,) = backlog.problems()
-    assert problem in found
+    assert problems(FINE) == []
+    (found,) = problems(backlog)
+    assert found.violation is Violation.OVERLOAD
+    assert problem in found.story
 
 
 def test_a_backlog_beyond_its_limit_is_refused_by_name_and_the_rest_is_worked_off(tmp_path: Path) -> None:
     found = pile_up(tmp_path, messages=3_000, limit=2_000)
-    assert found.problems() == []
+    assert problems(found) == []
     assert (len(found.accepted), found.refused, len(found.stopped)) == (2_000, 1_000, 10)

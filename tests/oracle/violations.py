@@ -25,6 +25,8 @@ class Violation(StrEnum):
     PUSH_AFTER_SMS = "PUSH-AFTER-SMS"
     TEXTED_BY_OUR_DELAY = "TEXTED-BY-OUR-DELAY"
     LEAK = "LEAK"
+    POISON = "POISON"
+    OVERLOAD = "OVERLOAD"
 
 
 #: "Taken" is what stands in the provider's books, whether the answer arrived or not. "Accepted at" is when the answer to a
@@ -65,6 +67,12 @@ MEANINGS: dict[Violation, str] = {
     "person had a device when the call was made.",
     Violation.LEAK: "Over ten minutes or more the memory of a process grows by more than a quarter and 30 MB, or its threads, "
     "files or connections by more than 16; or in the end there are more than 100 keys without expiry.",
+    Violation.POISON: "A message that ends every worker that touches it was not parked with its reason, or only after more than "
+    "ten workers had died of it; or a sound message was parked. Whatever was gathered with it must be worked off: if it is "
+    "not, it is lost or stuck.",
+    Violation.OVERLOAD: "More messages were accepted than may wait; or a caller was told that a notification is refused and it "
+    "has a row, or that it is accepted and it has none; or what was cancelled meanwhile was sent; or a backlog made the broker "
+    "grow by more than 4 kB for each message that may wait and 20 MB, or a worker by more than 150 MB; or messages remained.",
 }
 
 

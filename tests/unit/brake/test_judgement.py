@@ -94,6 +94,10 @@ def test_a_blast_to_people_who_rarely_click_is_none() -> None:
     assert found({leaf("new", ANDROID): well(5_000, clicked=0), leaf("news", IOS): well(1_000, clicked=0.001)}) == []
 
 
+def test_that_few_people_of_whom_few_click_do_not_click_is_none() -> None:
+    assert found({leaf("news", IOS): well(500, clicked=0)}) == []
+
+
 def test_without_any_history_only_refusals_tell_something() -> None:
     assert found({leaf("new", ANDROID): well(5_000, 0, 0)}, {}) == []
 
@@ -121,11 +125,23 @@ def test_a_finding_says_the_shares() -> None:
 
 
 @pytest.mark.parametrize(
-    ("share", "pushes", "over"), [(0.08, 100, True), (0.3, 100, True), (0.08, 99, False), (0.6, 1_000, False)]
+    ("share", "usual", "pushes", "over"),
+    [
+        (0.08, 0.08, 100, True),
+        (0.3, 0.08, 100, True),
+        (0.08, 0.08, 99, False),
+        (0.5, 0.08, 1_000, False),
+        (0.6, 0.08, 1_000, False),
+        # Where only three of ten report, one of ten is not nearly as usual.
+        (0.9, 0.7, 1_000, False),
+        (0.8, 0.7, 1_000, True),
+    ],
 )
-def test_a_trouble_is_over_when_enough_pushes_are_nearly_as_usual(share: float, pushes: int, over: bool) -> None:
+def test_a_trouble_is_over_when_enough_pushes_are_nearly_as_usual(
+    share: float, usual: float, pushes: int, over: bool
+) -> None:
     now = Finding(PushTrouble.UNDELIVERED, Scope(), pushes, share, 0.9, 60)
-    assert eased(now, 0.08, DEFAULT) is over
+    assert eased(now, usual, DEFAULT) is over
 
 
 def test_one_click_ends_a_trouble_of_clicks() -> None:
