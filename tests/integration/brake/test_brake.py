@@ -486,7 +486,10 @@ def test_doctor_warns_while_a_brake_is_on(crowd: Crowd) -> None:
     def check() -> tuple[Level, str]:
         return next((c.level, c.finding) for c in examine(crowd.here) if c.name == "brake")
 
-    assert check() == (Level.OK, "none is on; one would hold blasts and marketing")
+    assert check() == (
+        Level.OK,
+        "none is on; one would hold blasts and marketing; with SMS pumping it would hold nothing",
+    )
     crowd.check(lapse(crowd))
     level, finding = check()
     assert level is Level.WARNING
