@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from knocktwice_worker.audience import segment_filter, segments
 from knocktwice_worker.gateway.auth.keys import Scope
 from knocktwice_worker.services import Services
+from knocktwice_worker.switches import audit
 from support.http_gateway import HttpGateway
 
 if TYPE_CHECKING:
@@ -104,6 +105,21 @@ def test_a_blast_is_paused_resumed_and_aborted_and_repeats_do_no_harm(client: ht
     assert [ask("abort"), ask("abort")] == [(200, "aborted")] * 2
     assert ask("pause") == (409, None)
     assert client.post("/v1/blasts/nobody/abort").status_code == 404
+
+
+def test_the_pace_of_a_blast_is_changed_with_a_reason_and_an_audit_line(client: httpx.Client, here: Services) -> None:
+    path = client.post("/v1/blasts", json=BLAST).headers["Location"]
+    why = {"reason": "the shop cannot answer so many"}
+    slow = client.post(f"{path}/throttle", params={"per_minute": 600, **why})
+    assert (slow.status_code, slow.json()["throttle_per_min"]) == (200, 600)
+    assert client.post(f"{path}/throttle", params={"per_minute": 0, **why}).json()["throttle_per_min"] is None
+    for wrong in ("per_minute=60", "per_minute=-1&reason=x", "reason=x"):
+        assert client.post(f"{path}/throttle?{wrong}").status_code == 422
+    client.post(f"{path}/abort")
+    assert client.post(f"{path}/throttle", params={"per_minute": 60, **why}).status_code == 409
+    with here.engine.connect() as conn:
+        found = [(line.action, line.subject["per_minute"], line.reason) for line in audit.lines(conn)]
+    assert found == [("throttle blast", "all", why["reason"]), ("throttle blast", 600, why["reason"])]
 
 
 def test_blasts_want_a_scope_of_their_own(gateway: HttpGateway) -> None:

@@ -110,6 +110,7 @@ VALUES = {
     "/v1/blasts/{key}": {"key": ("blue-blast", "nothing")},
     "/v1/blasts/{key}/pause": {"key": ("{blast}", NOBODY)},
     "/v1/blasts/{key}/resume": {"key": ("blue-blast", "nothing")},
+    "/v1/blasts/{key}/throttle": {"key": ("blue-blast", "nothing")},
     "/v1/blasts/{key}/abort": {"key": ("{blast}", NOBODY)},
     "*": {
         "name": ("hello", "hello"),
@@ -162,6 +163,7 @@ QUERIES = {
     "reason": ("because", "because"),
     "channel": ("sms", "sms"),
     "value": ("1", "1"),
+    "per_minute": ("60", "60"),
 }
 _IDS_AND_TIMES = re.compile(
     r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}|[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]+|"

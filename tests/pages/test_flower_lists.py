@@ -135,9 +135,14 @@ def test_each_button_does_what_it_says_with_a_reason_and_asks_before_it_costs(
         page.get_by_role("button", name="Try again").first.click()
         expect(page.get_by_role("status")).to_contain_text("1 is handed to the workers again")
         page.get_by_label("Reason for 2").fill("nobody needs it")
-        expect(page.get_by_role("button", name="Forget")).not_to_be_visible()
-        page.get_by_text("Forget…").click()
-        page.get_by_role("button", name="Forget").click()
+        forget = page.locator("#ask-0-1").get_by_role("button", name="Forget")
+        expect(forget).not_to_be_visible()
+        page.get_by_role("button", name="Forget…").press("Enter")
+        expect(forget).to_be_visible()
+        page.keyboard.press("Escape")
+        expect(forget).not_to_be_visible()
+        page.get_by_role("button", name="Forget…").press("Space")
+        forget.press("Enter")
         expect(page.get_by_role("status")).to_contain_text("2 is forgotten")
 
         page.goto(f"{url}/notifications/unknown")
@@ -155,4 +160,65 @@ def test_each_button_does_what_it_says_with_a_reason_and_asks_before_it_costs(
         ("drop", "nobody needs it"),
         ("replay", "a worker was too old"),
         ("enable webhook", "it was moved"),
+    ]
+
+
+def test_a_blast_is_started_slowed_down_paused_and_resumed_by_keyboard_on_a_phone(
+    browser: Browser, settings: Settings, tmp_path: Path, here: Services
+) -> None:
+    with here.engine.begin() as conn:
+        definition = {"default_locale": "en", "contents": {"en": {"push": {"title": "Tea", "body": "It is ready."}}}}
+        template_store.put(conn, "tea", templates.check("tea", definition))
+        segments.put(conn, "all", parse({"everyone": True}))
+        conn.execute(sa.text("INSERT INTO users (id) VALUES ('u-1'), ('u-2')"))
+        conn.execute(sa.text("INSERT INTO devices (registration, user_id) VALUES ('silent-1', 'u-1')"))
+    with flower(settings, tmp_path, KNOCKTWICE_FLOWER_ACTIONS="true") as url:
+        page = browser.new_context(viewport={"width": 390, "height": 800}).new_page()
+        problems: list[str] = []
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.on("console", lambda said: problems.append(said.text) if said.type == "error" else None)
+        page.goto(f"{url}/notifications/blasts")
+        page.keyboard.press("Tab")
+        expect(page.get_by_role("link", name="Skip to main content")).to_be_focused()
+        page.get_by_label("Key", exact=True).focus()
+        page.keyboard.type("tea-1")
+        for name in ("segment", "template", "per_minute"):
+            page.keyboard.press("Tab")
+            expect(page.locator(f".kt-form [name={name}]")).to_be_focused()
+        page.keyboard.type("600")
+        page.keyboard.press("Tab")
+        page.keyboard.type("tea is cheap")
+        page.keyboard.press("Enter")
+        asked = page.get_by_role("region", name="Before it goes")
+        expect(asked).to_contain_text("Start tea-1?")
+        expect(asked.locator("div", has_text="get a push").last).to_contain_text("1")
+        expect(asked).to_contain_text("cost, at most")
+        with here.engine.connect() as conn:
+            assert conn.execute(sa.text("SELECT count(*) FROM blasts")).scalar_one() == 0
+        asked.get_by_role("button", name="Start it").press("Enter")
+        # Enter in a field does nothing: each button is pressed by itself.
+        page.get_by_label("Reason for tea-1").fill("too fast")
+        page.get_by_label("People a minute for tea-1").fill("60")
+        page.get_by_label("People a minute for tea-1").press("Enter")
+        page.get_by_role("button", name="Set pace").press("Space")
+        expect(page.get_by_role("cell", name="60", exact=True)).to_be_visible()
+        page.get_by_label("Reason for tea-1").fill("wait")
+        page.get_by_role("button", name="Pause").press("Enter")
+        page.get_by_label("Reason for tea-1").fill("go on")
+        page.get_by_role("button", name="Resume…").press("Enter")
+        expect(asked).to_contain_text("Resume tea-1?")
+        expect(page.get_by_role("cell", name="paused")).to_be_visible()
+        asked.get_by_role("button", name="Resume it").press("Enter")
+        expect(page.get_by_role("cell", name="running")).to_be_visible()
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        assert accessibility.findings(page) == []
+        page.context.close()
+    assert problems == []
+    with here.engine.connect() as conn:
+        done = [(line.action, line.reason) for line in audit.lines(conn)]
+    assert done == [
+        ("resume blast", "go on"),
+        ("pause blast", "wait"),
+        ("throttle blast", "too fast"),
+        ("start blast", "tea is cheap"),
     ]

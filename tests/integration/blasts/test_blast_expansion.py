@@ -32,6 +32,13 @@ MEMBERS = PEOPLE - PEOPLE // 3
 WELCOME = {"default_locale": "en", "contents": {"en": {"push": {"title": "Hello", "body": "Have {{ tea }}."}}}}
 TEA = {"field": "tags.likes", "op": "=", "value": "tea"}
 
+#: Most people who were handed out in any minute.
+BUSIEST = """
+SELECT max(n) FROM (SELECT sum(count) OVER (
+  ORDER BY released_at RANGE BETWEEN CURRENT ROW AND '59.999 s' FOLLOWING
+) AS n FROM blast_pages WHERE {where}) w
+"""
+
 
 class Broker:
     """Keeps what was published, and works it off when it is told to."""
@@ -308,16 +315,51 @@ def test_in_no_minute_are_more_people_notified_than_the_throttle_says(
         clock.advance(timedelta(seconds=2))
         working.expansion.ring(broker)
     with working.engine.begin() as conn:
-        most = conn.execute(
-            sa.text("""
-            SELECT max(n) FROM (SELECT sum(count) OVER (
-              ORDER BY released_at RANGE BETWEEN CURRENT ROW AND '59.999 s' FOLLOWING
-            ) AS n FROM blast_pages WHERE released_at IS NOT NULL) w
-            """)
-        ).scalar_one()
+        most = conn.execute(sa.text(BUSIEST.format(where="released_at IS NOT NULL"))).scalar_one()
         sent = conn.execute(sa.text("SELECT count(*) FROM notifications")).scalar_one()
     assert most <= per_min
     assert sent >= min(MEMBERS, per_min * 1.7)
+
+
+@pytest.mark.parametrize(("first", "then"), [(100, 600), (600, 100)])
+def test_a_throttle_that_is_changed_meanwhile_holds_from_then_on(
+    working: Services, broker: Broker, clock: Clock, first: int, then: int
+) -> None:
+    clock.set(datetime(2026, 11, 21, 12, tzinfo=UTC))
+    start(working, ask(throttle_per_min=first))
+    working.expansion.step(str(blast_id("k")), broker)
+
+    def minute() -> int:
+        before = count(working, "SELECT count(*) FROM notifications")
+        for _ in range(30):
+            broker.run()
+            clock.advance(timedelta(seconds=2))
+            working.expansion.ring(broker)
+        return count(working, "SELECT count(*) FROM notifications") - before
+
+    minute()
+    left = MEMBERS - count(working, "SELECT count(*) FROM notifications")
+    with working.engine.begin() as conn:
+        changed = conn.execute(sa.text("SELECT knocktwice_now()")).scalar_one()
+        assert states.throttle(conn, str(blast_id("k")), then)
+    # People of the minute before the change count, so a slower blast stands still first.
+    notified = [minute() for _ in range(3)]
+    assert max(notified) >= min(left, 0.7 * then)
+    with working.engine.begin() as conn:
+        most = conn.execute(sa.text(BUSIEST.format(where="released_at >= :since")), {"since": changed}).scalar_one()
+    assert most <= then
+    while row(working).state != "finished":
+        minute()
+    assert everybody_once(working)
+    with working.engine.begin() as conn:
+        assert not states.throttle(conn, str(blast_id("k")), 5)
+
+
+def test_a_throttle_below_the_groups_of_a_blast_is_refused(working: Services, broker: Broker) -> None:
+    start(working)
+    working.expansion.step(str(blast_id("k")), broker)
+    with working.engine.begin() as conn, pytest.raises(states.TooSlow, match="is the slowest; pause it"):
+        states.throttle(conn, str(blast_id("k")), 5)
 
 
 @pytest.mark.parametrize("per_min", [None, 600])
@@ -411,7 +453,15 @@ def test_pages_are_found_by_their_indexes_whatever_else_there_is(working: Servic
         "blast_pages_sent_idx": pages._TO_CANCEL,
         "Index Scan using notifications_": pages._ACTIVE,
     }
-    values = {"id": blast_id("k"), "lease": timedelta(), "room": 1, "first": blast_id("k"), "last": blast_id("k")}
+    values = {
+        "id": blast_id("k"),
+        "lease": timedelta(),
+        "room": 1,
+        "share": 1,
+        "minute": 1,
+        "first": blast_id("k"),
+        "last": blast_id("k"),
+    }
     with working.engine.begin() as conn:
         conn.execute(sa.text("SET enable_seqscan = off; SET enable_bitmapscan = off"))
         for index, query in queries.items():

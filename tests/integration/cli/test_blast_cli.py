@@ -400,7 +400,11 @@ def test_a_blast_is_paused_resumed_and_aborted(run: Run) -> None:
     assert run("blast", "pause", "k").err == "error: blast k is not running, it is paused\n"
     assert "a typo" in run("blast", "status", "k").out
     assert run("blast", "resume", str(blast_id("k"))).out == "blast k: resumed\n"
+    assert run("blast", "throttle", "k", "600", "--reason", "slower").out == "blast k: 600 people a minute\n"
+    assert "throttle per min 600" in run("blast", "status", "k").out
+    assert "reason: say why" in run("blast", "throttle", "k", "0").err
     assert run("blast", "abort", "k").out == "blast k: aborted\n"
+    assert run("blast", "throttle", "k", "60", "--reason", "x").code == 1
     assert run("blast", "abort", "k").out == "blast k: was aborted before\n"
     said = run("blast", "status", "k", "--watch")
     assert (said.code, "blast k was aborted: aborted by hand" in said.err) == (1, True)

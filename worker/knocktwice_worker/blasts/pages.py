@@ -7,6 +7,7 @@ everybody is in exactly one page. It is emptied together with writing its notifi
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -126,21 +127,37 @@ CROSS JOIN (
 """)
 
 # A page whose lease ran out had a worker that died, and is handed out again.
+# Pages keep the size that they were written with, so people are counted: after a change of the throttle a page may be
+# larger than a share of it. The first page goes as soon as the minute has room for it.
 _RELEASE = text("""
-WITH next AS MATERIALIZED (
-  SELECT id
+WITH waiting AS MATERIALIZED (
+  SELECT
+    id,
+    count
   FROM blast_pages
   WHERE blast_id = :id AND users IS NOT NULL AND coalesce(wake_at <= knocktwice_now(), true)
   ORDER BY id
   LIMIT :room
   FOR UPDATE SKIP LOCKED
+),
+next AS (
+  SELECT
+    id,
+    count,
+    sum(count) OVER (ORDER BY id) AS upto
+  FROM waiting
 )
 UPDATE blast_pages p SET
   wake_at = knocktwice_now() + :lease,
   released_at = knocktwice_now()
 FROM next
-WHERE p.id = next.id
-RETURNING p.id
+WHERE p.id = next.id AND (
+  CAST(:share AS integer) IS NULL
+  OR next.upto <= :share
+  OR (next.upto = next.count AND next.count <= :minute))
+RETURNING
+  p.id,
+  p.count AS people
 """)
 
 
@@ -163,28 +180,34 @@ def release(conn: Connection, blast: LockedBlast, lease: timedelta, *, most: int
         states.finish(conn, blast.id)
         return []
     room = max(0, most - counted.busy)
-    next_at = blast.next_at
+    share = minute = None
     if (per_min := blast.throttle_per_min) is not None:
-        allowed, since = _throttled(blast, per_min, counted.lately)
-        room = min(room, allowed)
-        next_at = since + room * _interval(per_min)
-    released = conn.execute(_RELEASE, {"id": blast.id, "room": room, "lease": lease}).all() if room else []
+        minute = max(0, per_min - counted.lately)
+        allowed, since = _throttled(blast, per_min)
+        share = min(allowed * page_size(per_min), minute)
+        room = room if allowed else 0
+    wanted = {"id": blast.id, "room": room, "lease": lease, "share": share, "minute": minute}
+    released = conn.execute(_RELEASE, wanted).all() if room else []
+    next_at = blast.next_at
+    if per_min is not None:
+        # As many shares of the minute as the people are.
+        shares = math.ceil(sum(row.people for row in released) / page_size(per_min))
+        next_at = since + shares * _interval(per_min)
     states.look_again(conn, blast.id, _AGAIN, next_at=next_at)
     return [str(row.id) for row in released]
 
 
-def _throttled(blast: LockedBlast, per_min: int, lately: int) -> tuple[int, datetime]:
-    """Return how many pages the throttle lets go now, and the time from which the next ones count.
+def _throttled(blast: LockedBlast, per_min: int) -> tuple[int, datetime]:
+    """Return how many shares of its minute the throttle lets go now, and the time from which the next ones count.
 
-    Not more than it says in any minute, and these spread over it; some seconds that were missed are made up for.
+    They are spread over the minute; some seconds that were missed are made up for.
     """
     since = max(blast.next_at or blast.now, blast.now - _MADE_UP)
-    allowed = 1 + (blast.now - since) // _interval(per_min) if since <= blast.now else 0
-    return max(0, min(allowed, (per_min - lately) // page_size(per_min))), since
+    return 1 + (blast.now - since) // _interval(per_min) if since <= blast.now else 0, since
 
 
 def _interval(per_min: int) -> timedelta:
-    """Return the time from one page to the next that a throttle asks for."""
+    """Return the time from one share of a throttle's minute to the next."""
     return timedelta(minutes=1) / (per_min // page_size(per_min))
 
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Connection, text
 
 from knocktwice_shared.ids import blast_id
+from knocktwice_shared.messages import parse_blast
+from knocktwice_shared.names import VERSION
 from knocktwice_worker.blasts.states import BlastState
 
 if TYPE_CHECKING:
@@ -155,6 +157,15 @@ def message(conn: Connection, id_: str) -> dict[str, Any]:
     """Return what a blast says, as the contract has it; empty once its words were deleted."""
     found: dict[str, Any] | None = conn.execute(_MESSAGE, {"id": id_}).scalar_one_or_none()
     return found or {}
+
+
+_ASKED = text("SELECT key, filter, message FROM blasts WHERE id = CAST(:id AS uuid) AND message <> '{}'")
+
+
+def asked(conn: Connection, id_: str) -> Blast | None:
+    """Return a blast as it was asked for, to everybody who belongs now; ``None`` once its words were deleted."""
+    row = conn.execute(_ASKED, {"id": id_}).first()
+    return None if row is None else parse_blast({"v": VERSION, "key": row.key, "filter": row.filter, **row.message})
 
 
 # A page's notifications are found by the primary key: their ids lie between the page's own and its last.

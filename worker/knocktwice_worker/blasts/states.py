@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, text
 
+from knocktwice_shared.errors import KnocktwiceError
 from knocktwice_shared.ids import blast_id
 
 if TYPE_CHECKING:
@@ -185,6 +186,44 @@ RETURNING id
 def resume(conn: Connection, id_: str) -> bool:
     """Go on, and return whether it was paused."""
     return conn.execute(_RESUME, {"id": id_}).first() is not None
+
+
+# The lock on the blast keeps its pages from being written and handed out meanwhile. It comes first and alone: a statement
+# that waited for it would not see the pages written until then.
+_STATE = text("SELECT state FROM blasts WHERE id = :id FOR UPDATE")
+_LARGEST = text("SELECT max(count) FROM blast_pages WHERE blast_id = :id AND users IS NOT NULL")
+_THROTTLE = text("""
+UPDATE blasts SET
+  throttle_per_min = :per_min,
+  next_at = NULL,
+  wake_at = CASE WHEN state = 'running' THEN knocktwice_now() END
+WHERE id = :id
+""")
+
+
+class TooSlow(KnocktwiceError):
+    """A blast's people are handed out in groups, and the largest group is more than the throttle allows in a minute."""
+
+
+def throttle(conn: Connection, id_: str, per_min: int | None) -> bool:
+    """Change how many people a running or paused blast notifies in any minute, and return whether it is one.
+
+    Args:
+        per_min: most people; ``None``: no throttle.
+
+    Raises:
+        TooSlow: its people were put into larger groups before; a pause stops them all.
+    """
+    state = conn.execute(_STATE, {"id": id_}).scalar_one()
+    if state not in (BlastState.RUNNING, BlastState.PAUSED):
+        return False
+    largest = conn.execute(_LARGEST, {"id": id_}).scalar_one()
+    if per_min is not None and largest is not None and per_min < largest:
+        raise TooSlow(
+            f"its people are in groups of up to {largest}, so {largest} a minute is the slowest; pause it to stop it"
+        )
+    conn.execute(_THROTTLE, {"id": id_, "per_min": per_min})
+    return True
 
 
 # An abort that comes before its blast is remembered in the blast's place: the key is taken, and never fires.

@@ -26,6 +26,7 @@ from knocktwice_worker.cli.tables import AsCsv, print_table
 from knocktwice_worker.cli.template import given_values
 from knocktwice_worker.reporting import figures, rollups
 from knocktwice_worker.services import services
+from knocktwice_worker.switches import audit
 
 if TYPE_CHECKING:
     from decimal import Decimal
@@ -252,6 +253,26 @@ def resume(blast: Which) -> None:
         done = states.resume(conn, row.id)
         conn.commit()
     _say(row, done, "resumed", "paused")
+
+
+@app.command()
+def throttle(
+    blast: Which,
+    per_minute: Annotated[int, typer.Argument(help="Most people in any minute; 0: no throttle.", min=0)],
+    reason: Annotated[str, typer.Option(help="Why; kept in the audit, so name no person.")] = "",
+) -> None:
+    """Change how many people a running or paused blast notifies in a minute. Exits 1 if it is neither, or cannot be so slow.
+
+    Example: knocktwice blast throttle tea-week-47 600 --reason "the shop cannot answer so many"
+    """
+    by = audit.of_this_account(reason)
+    with reading(services()) as conn:
+        row = _found(standing.find(conn, blast), blast)
+        done = states.throttle(conn, row.id, per_minute or None)
+        if done:
+            audit.note(conn, by, "throttle blast", {"blast": row.key, "per_minute": per_minute or "all"})
+        conn.commit()
+    _say(row, done, f"{per_minute or 'all'} people a minute", "running or paused")
 
 
 @app.command()

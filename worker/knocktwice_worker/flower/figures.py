@@ -9,8 +9,11 @@ from redis.exceptions import RedisError
 from sqlalchemy import text
 
 from knocktwice_shared.names import Queue
+from knocktwice_worker.audience import segments
+from knocktwice_worker.blasts import schedules
 from knocktwice_worker.blasts import standing as blast_standing
 from knocktwice_worker.brake import brakes
+from knocktwice_worker.content import template_store
 from knocktwice_worker.reporting import figures, history
 from knocktwice_worker.switches import audit, overrides, pauses
 from knocktwice_worker.webhooks import endpoints
@@ -137,9 +140,14 @@ def _budget(conn: Connection, here: Services, told: figures.Report) -> list[tupl
     return [one for one in [("in all", told.total.sms_parts, limits.total), *own] if one[2]]
 
 
-def blasts(conn: Connection) -> list[blast_standing.Standing]:
-    """Return the latest blasts."""
-    return list(blast_standing.latest(conn, 30))
+def blasts(conn: Connection) -> dict[str, Any]:
+    """Return the latest blasts, the recurring ones, and what a new one may be made of."""
+    return {
+        "blasts": list(blast_standing.latest(conn, 30)),
+        "recurring": schedules.listed(conn),
+        "segments": [one.name for one in segments.list_all(conn)],
+        "templates": [one.name for one in template_store.names(conn)],
+    }
 
 
 _PARKED = text("""

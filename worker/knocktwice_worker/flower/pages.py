@@ -28,13 +28,21 @@ log = structlog.get_logger(__name__)
 _FIRST = (("notifications", "Now"), ("notifications-find", "History"), ("notifications-blasts", "Blasts"))
 #: The longest query of a page, in milliseconds.
 _PATIENCE_MS = 2_000
+#: The longest look at what a blast would do, which counts everybody whom it is for.
+_LONG_PATIENCE_MS = 20_000
 
 
 class Page(BaseHandler):  # type: ignore[misc] # Flower has no types
     """A page of the tab."""
 
-    async def asked(self, question: Callable[[Connection], Any], *, writes: bool = False) -> Any:
+    async def asked(
+        self, question: Callable[[Connection], Any], *, writes: bool = False, patience_ms: int = _PATIENCE_MS
+    ) -> Any:
         """Ask the database in a thread, and return the answer.
+
+        Args:
+            writes: it changes something.
+            patience_ms: the longest query.
 
         Raises:
             HTTPError: it does not answer in time.
@@ -42,7 +50,7 @@ class Page(BaseHandler):  # type: ignore[misc] # Flower has no types
 
         def ask() -> Any:
             with services().engine.begin() as conn:
-                conn.execute(text(f"SET LOCAL statement_timeout = {_PATIENCE_MS}"))
+                conn.execute(text(f"SET LOCAL statement_timeout = {patience_ms}"))
                 if not writes:
                     conn.execute(text("SET TRANSACTION READ ONLY"))
                 return question(conn)
@@ -156,17 +164,23 @@ class Blasts(Page):
 
     @web.authenticated
     async def post(self) -> None:
-        """Pause, resume or abort a blast."""
-        key, verb = self.given("key"), self.given("verb")
+        """Start, pause, resume, throttle or abort a blast; before it costs money, show what it would do."""
+        given = {name: self.given(name) for name in steering.BLAST_FIELDS}
+        problem = question = None
         try:
             by = self.by()
-            problem = await self.asked(lambda conn: steering.blast(conn, key, verb, by), writes=True)
+            if given["verb"] in steering.LOOKS:
+                question = await self.asked(
+                    lambda conn: steering.look(conn, services(), given), patience_ms=_LONG_PATIENCE_MS
+                )
+            else:
+                problem = await self.asked(lambda conn: steering.blast(conn, services(), given, by), writes=True)
         except KnocktwiceError as error:
             problem = str(error)
-        await self._show(problem)
+        await self._show(problem, question)
 
-    async def _show(self, problem: str | None) -> None:
-        self.show("blasts.html", blasts=await self.asked(figures.blasts), problem=problem)
+    async def _show(self, problem: str | None, question: steering.Question | None = None) -> None:
+        self.show("blasts.html", **await self.asked(figures.blasts), problem=problem, question=question)
 
 
 class Listed(Page):

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from sqlalchemy import text
 
 from knocktwice_shared.errors import InvalidMessage
-from knocktwice_worker.blasts import standing, states
+from knocktwice_shared.messages import THROTTLE_LIMIT, parse_blast
+from knocktwice_shared.names import VERSION
+from knocktwice_worker.blasts import preflight, request, standing, states
 from knocktwice_worker.notifications.inbox import dead_letters
 from knocktwice_worker.notifications.store import unknown
 from knocktwice_worker.notifications.store.paused import Scope
@@ -20,6 +23,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
+    from knocktwice_shared.messages import Blast
+    from knocktwice_worker.blasts.preflight import Preflight
     from knocktwice_worker.channels.opened import Channels
     from knocktwice_worker.services import Services
     from knocktwice_worker.switches.audit import By
@@ -48,8 +53,79 @@ def switch(conn: Connection, given: Mapping[str, str], by: By, channels: Channel
     pauses.pause(conn, scope, by, span=pauses.span(typed["for"]))
 
 
-def blast(conn: Connection, key: str, verb: str, by: By) -> str | None:
-    """Pause, resume or abort a blast; return why that is not possible, if so."""
+#: The fields of the forms that start, slow down and stop blasts.
+BLAST_FIELDS = ("verb", "key", "segment", "template", "per_minute", "reason")
+#: What may cost money is looked at before it is done.
+LOOKS = {"look": "start", "look again": "resume"}
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What a blast would do, shown before it is started or resumed.
+
+    Attributes:
+        verb: what is asked about.
+        given: what the form said.
+        found: whom it would reach now, and what that may cost.
+        left: of a blast that had begun, the share of its people who were not notified; ``None``: it has not begun.
+    """
+
+    verb: str
+    given: Mapping[str, str]
+    found: Preflight
+    left: float | None
+
+
+def look(conn: Connection, here: Services, given: Mapping[str, str]) -> Question:
+    """Return what a blast would do now. Nothing is written.
+
+    Raises:
+        InvalidMessage: it could not be started, or its words were deleted.
+    """
+    verb = LOOKS[given["verb"]]
+    left = None
+    if verb == "start":
+        wanted: Blast | None = _wanted(given)
+    else:
+        found = standing.find(conn, given["key"])
+        wanted = None if found is None else standing.asked(conn, found.id)
+        left = None if found is None or not found.total else 1 - found.sent / found.total
+    if wanted is None:
+        raise InvalidMessage("key", "there is no such blast, or its words were deleted")
+    seen = preflight.examine(conn, wanted, here.settings, here.limits.limits, here.channels)
+    return Question(verb, given, seen, left)
+
+
+def _wanted(given: Mapping[str, str]) -> Blast:
+    wire: dict[str, Any] = {"v": VERSION, "key": given["key"].strip(), "content": {"template": given["template"]}}
+    wire["segment"] = given["segment"]
+    if given["per_minute"].strip():
+        wire["throttle_per_min"] = _pace(given["per_minute"])
+    return parse_blast(wire)
+
+
+def _pace(typed: str) -> int:
+    typed = typed.strip()
+    if not (typed.isascii() and typed.isdecimal() and len(typed) < 10 and int(typed) <= THROTTLE_LIMIT):
+        raise InvalidMessage("per_minute", "must be a whole number of people; 0 takes the throttle off")
+    return int(typed)
+
+
+def blast(conn: Connection, here: Services, given: Mapping[str, str], by: By) -> str | None:
+    """Start, pause, resume, abort or throttle a blast; return why that is not possible, if so.
+
+    Raises:
+        InvalidMessage: it cannot be started so, or something in the form is wrong.
+        TooSlow: it cannot go as slowly as that.
+    """
+    key, verb = given["key"], given["verb"]
+    said: dict[str, object] = {}
+    if verb == "start":
+        wanted = _wanted(given)
+        if not request.start(conn, wanted, settings=here.settings).new:
+            return f"there was a blast {wanted.key} before; a key starts once"
+        audit.note(conn, by, "start blast", {"blast": wanted.key})
+        return None
     found = standing.find(conn, key)
     if found is None:
         return f"there is no blast {key}"
@@ -60,11 +136,15 @@ def blast(conn: Connection, key: str, verb: str, by: By) -> str | None:
             done = states.resume(conn, found.id)
         case "abort":
             done = states.abort(conn, found.key, by.reason, found.project)
+        case "throttle":
+            pace = _pace(given["per_minute"])
+            said["per_minute"] = pace or "all"
+            done = states.throttle(conn, found.id, pace or None)
         case _:
-            raise InvalidMessage("verb", "must be pause, resume or abort")
+            raise InvalidMessage("verb", "must be start, pause, resume, throttle or abort")
     if not done:
         return f"blast {key} is {found.state}, so it cannot {verb}"
-    audit.note(conn, by, f"{verb} blast", {"blast": found.key})
+    audit.note(conn, by, f"{verb} blast", {"blast": found.key, **said})
     return None
 
 

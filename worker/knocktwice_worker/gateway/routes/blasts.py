@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from fastapi import APIRouter, Path, Query, Response
 
 from knocktwice_shared.errors import InvalidMessage
+from knocktwice_shared.messages import THROTTLE_LIMIT
 from knocktwice_worker.blasts import preflight, request, schedules, standing, states
 from knocktwice_worker.blasts.states import BlastState
 from knocktwice_worker.gateway import wording
@@ -30,6 +31,8 @@ from knocktwice_worker.gateway.schemas.blasts import (
 from knocktwice_worker.gateway.schemas.fields import VISIBLE, Project, Visible
 from knocktwice_worker.gateway.transactions import LONG_PATIENCE_MS, reading, writing
 from knocktwice_worker.services import Services
+from knocktwice_worker.switches import audit
+from knocktwice_worker.switches.audit import REASON_LIMIT, By
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -139,6 +142,34 @@ def pause(key: Key, services: Here, by: Starter, reason: Reason = "paused over H
 def resume(key: Key, services: Here, by: Starter) -> Any:
     """Go on with a paused blast. Repeats do no harm."""
     return _move(services, key, by, BlastState.RUNNING, BlastState.PAUSED, states.resume)
+
+
+@router.post(
+    "/{key}/throttle",
+    response_model=BlastAnswer,
+    responses=documented("not-found", "wrong-state"),
+)
+def throttle(
+    key: Key,
+    services: Here,
+    by: Starter,
+    per_minute: Annotated[
+        int, Query(ge=0, le=THROTTLE_LIMIT, description="Most people in any minute; 0: no throttle.")
+    ],
+    reason: Annotated[str, Visible(REASON_LIMIT, "Why; kept in the audit, so name no person.")],
+) -> Any:
+    """Change how many people a running or paused blast notifies in a minute. Its people stay in groups, so it has a slowest pace."""
+    with writing(services) as conn:
+        blast = _found(conn, key, by)
+        try:
+            done = states.throttle(conn, blast.id, per_minute or None)
+        except states.TooSlow as error:
+            raise InvalidMessage("per_minute", str(error)) from None
+        if not done:
+            raise Problem("wrong-state", f"the blast is not running or paused, it is {blast.state}")
+        said = {"blast": blast.key, "per_minute": per_minute or "all"}
+        audit.note(conn, By(f"key {by.name}", reason), "throttle blast", said)
+        return _found(conn, blast.id, by).as_json()
 
 
 @router.post(
