@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING
@@ -9,6 +10,10 @@ from typing import TYPE_CHECKING
 from knocktwice import Push, ReceiptEvent, Recipient, Sms
 from knocktwice_shared.messages import Receipt
 from knocktwice_shared.names import INBOX_BEGUN, INBOX_MESSAGES, INBOX_SUBJECTS
+from oracle.judge import judge
+from oracle.records import Evidence
+from oracle.records_of_load import Parked, Poison
+from oracle.violations import Violation
 from support.poison import POISON
 from support.system import PUSH, eventually
 
@@ -38,6 +43,15 @@ def _settled(system: System, worker: Child, parked: int) -> bool:
     return system.count(PARKED) == parked or not worker.alive
 
 
+def put_aside(system: System) -> list[Parked]:
+    """Return what was parked, as the judge knows it."""
+    with system.engine.connect() as conn:
+        rows = conn.exec_driver_sql(
+            "SELECT extract(epoch FROM at)::float, task, reason, payload FROM dead_letters"
+        ).all()
+    return [Parked(*row) for row in rows]
+
+
 def test_a_batch_that_kills_its_worker_is_parked_and_those_gathered_with_it_are_sent(system: System) -> None:
     def send(name: str, push: Push) -> UUID:
         return system.client.notify_many([Recipient(registrations=(f"{name}-phone",))], push=push)[0]
@@ -49,10 +63,13 @@ def test_a_batch_that_kills_its_worker_is_parked_and_those_gathered_with_it_are_
     assert deaths >= 3
     for id_ in (*before, *after):
         assert system.ended(id_).state == "pushed", system.logs()
-    with system.engine.connect() as conn:
-        (letter,) = conn.exec_driver_sql("SELECT task, reason, payload FROM dead_letters").all()
+    (letter,) = parked = put_aside(system)
     assert letter.task == "knocktwice.send_push"
     assert POISON in letter.payload
+    known = Evidence(letter.at, poisons=[Poison(letter.at, POISON, deaths)], parked=parked)
+    assert judge(known) == []
+    found = judge(replace(known, parked=[]))
+    assert [finding.violation for finding in found] == [Violation.POISON]
     eventually(lambda: not any(map(system.redis.exists, (INBOX_MESSAGES, INBOX_BEGUN))), why=system.logs)
 
 

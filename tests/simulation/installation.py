@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import logging
 from contextlib import ExitStack, contextmanager
@@ -180,6 +181,9 @@ def installed(servers: Servers, home: Path, given: dict[str, Any] | None = None)
         stack.enter_context(here.clock.installed())
         patch.setattr(tasks, "steered", _of_this_job)
         patch.setattr(app, "send_task", here.publish)
+        # What has been loaded stays, so looking through it for garbage again and again is in vain.
+        gc.freeze()
+        stack.callback(gc.unfreeze)
         yield here
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg2
 import sqlalchemy as sa
 from psycopg2.errors import LockNotAvailable, QueryCanceled
+from psycopg2.extensions import TRANSACTION_STATUS_IDLE
 
 from simulation.turns import Session, current
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 #: What ``engine.create`` sets: the longest wait for a lock (seconds).
 _LOCK_S = 10.0
+#: After so many looks a session that was told to end has not.
+_PATIENCE = 20_000
 _SHORTER = re.compile(r"SET LOCAL lock_timeout = '(\d+)s'")
 _WHAT = re.compile(r"\b(UPDATE|INSERT INTO|DELETE FROM|FROM)\s+(\w+)")
 _NOW = (
@@ -41,6 +44,7 @@ class Sessions:
     def __init__(self, url: str, clock: Clock) -> None:
         self._clock = clock
         self._names: dict[str, str] = {}
+        self._ended: set[int] = set()
         self._url = sa.make_url(url)
         self._watch = psycopg2.connect(self._url.set(drivername="postgresql").render_as_string(hide_password=False))
         self._watch.autocommit = True
@@ -72,7 +76,8 @@ class Sessions:
                     session.lock_s = float(shorter[1])
                     said = f"SET LOCAL simulation.lock_timeout = '{shorter[1]}'"
             if conn.info.pop("begins", False):
-                said = f"SET LOCAL simulation.now = '{self._clock.moment.isoformat()}'; {said}"
+                # One round trip; the driver's own BEGIN would be another.
+                said = f"BEGIN; SET LOCAL simulation.now = '{self._clock.moment.isoformat()}'; {said}"
             return said, params
 
         def commits(conn: sa.Connection) -> None:
@@ -87,7 +92,20 @@ class Sessions:
             if job is not None and not conn.invalidated:
                 job.sessions.pop(_pid(conn), None)
 
-        sa.event.listen(engine, "connect", _prepared)
+        def checked_out(connection: Any, *_: object) -> None:
+            if connection.info.backend_pid in self._ended:
+                raise sa.exc.DisconnectionError
+
+        def connected(connection: Any, _: object) -> None:
+            self._ended.discard(connection.info.backend_pid)
+            _prepare(connection)
+
+        # As the pool's own look whether a session is still there, without asking it each time.
+        engine.pool._pre_ping = False
+        dialect: Any = engine.dialect
+        dialect.do_commit, dialect.do_rollback = _commit, _roll_back
+        sa.event.listen(engine, "checkout", checked_out)
+        sa.event.listen(engine, "connect", connected)
         sa.event.listen(engine, "begin", began)
         sa.event.listen(engine, "before_cursor_execute", statement, retval=True)
         sa.event.listen(engine, "commit", commits)
@@ -126,7 +144,14 @@ class Sessions:
 
     def end(self, pid: int) -> None:
         """End a session as a restart of the server does, and wait until its locks are free."""
-        self.ask("SELECT pg_terminate_backend(%(pid)s, 5000)", {"pid": pid})
+        self._ended.add(pid)
+        asked = {"pid": pid}
+        self.ask("SELECT pg_terminate_backend(%(pid)s)", asked)
+        # PostgreSQL's own wait for it looks ten times a second only. Locks are free before a session leaves this list.
+        for _ in range(_PATIENCE):
+            if not self.ask("SELECT FROM pg_stat_get_activity(%(pid)s)", asked):
+                return
+        raise AssertionError(f"the session {pid} does not end")
 
     def lose_patience(self, pid: int) -> None:
         """End a statement that waits for a lock."""
@@ -138,7 +163,7 @@ def _pid(conn: sa.Connection) -> int:
     return int(driver.info.backend_pid) if driver is not None else 0
 
 
-def _prepared(connection: Any, _: object) -> None:
+def _prepare(connection: Any) -> None:
     with connection.cursor() as cursor:
         # Real time says nothing here, but for a deadlock, which PostgreSQL finds.
         cursor.execute(
@@ -146,6 +171,21 @@ def _prepared(connection: Any, _: object) -> None:
             "SET synchronous_commit = off"
         )
     connection.commit()
+    connection.autocommit = True
+
+
+def _commit(connection: Any) -> None:
+    _end(connection, "COMMIT")
+
+
+def _roll_back(connection: Any) -> None:
+    _end(connection, "ROLLBACK")
+
+
+def _end(connection: Any, said: str) -> None:
+    if connection.get_transaction_status() != TRANSACTION_STATUS_IDLE:
+        with connection.cursor() as cursor:
+            cursor.execute(said)
 
 
 def _as_a_lock_timeout(context: sa.engine.ExceptionContext) -> BaseException | None:

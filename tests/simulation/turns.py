@@ -133,12 +133,18 @@ class Job:
         self._parked.release()
 
     def settle(self, blocked: Callable[[int], bool], now: float) -> None:
-        """Wait until it stands before its next step, is over, or waits for a lock."""
+        """Wait until it stands before its next step, is over, or waits for a lock.
+
+        Whoever releases a lock also gives it to the next, so PostgreSQL knows at once whether a job still waits. That a
+        statement was ended it knows a moment later.
+        """
+        if self.blocked_at is not None and not self.lock_timed_out and blocked(self.pid):
+            return
         for _ in range(_PATIENCE):
             if self.stands(_GLANCE_S):
-                self.blocked_at = None
+                self.blocked_at, self.lock_timed_out = None, False
                 return
-            if self.pid and blocked(self.pid):
+            if self.pid and not self.lock_timed_out and blocked(self.pid):
                 self.blocked_at = self.blocked_at or now
                 return
         raise Hung(f"{self.actor}: {self.op} hangs after {self.at}")
