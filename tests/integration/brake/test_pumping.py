@@ -237,3 +237,19 @@ def test_sign_ups_a_new_country_and_a_blast_trip_nothing(build: Callable[..., Te
     assert texts.look() == []
     assert texts.look(3 * MINUTE) == []
     assert len(texts.text(texts.ask(people(300, seed=10, country="+3725", digits=7)))) == 300
+
+
+def test_what_waits_at_its_sender_is_held_too_and_a_sale_of_the_same_template_is_not(
+    build: Callable[..., Texts],
+) -> None:
+    texts = build(PumpingMode.HOLD)
+    texts.look()
+    texts.text(texts.ask(EXPENSIVE[:150]))
+    reserved = texts.here.fallback.check(texts.ask(EXPENSIVE[150:155]))
+    sale = texts.ask(EXPENSIVE[155:160], blast=True)
+    assert len(reserved) == 5
+    assert [one.held for one in texts.look()] == [0]
+    assert texts.here.later_steps.send(reserved) == []
+    with texts.here.engine.connect() as conn:
+        assert [one.held for one in brakes.list_all(conn)] == [5]
+    assert sorted(texts.text(sale)) == sorted(sale)
