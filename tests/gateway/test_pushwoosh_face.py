@@ -22,6 +22,7 @@ from knocktwice_shared.messages import (
 )
 from knocktwice_shared.names import INBOX_MESSAGES, Task
 from knocktwice_worker.audience import people
+from knocktwice_worker.content.liquid import fill
 from knocktwice_worker.gateway.auth.keys import Scope
 from knocktwice_worker.gateway.faces import message_codes
 from knocktwice_worker.gateway.faces.pushwoosh import content
@@ -154,10 +155,33 @@ def test_placeholders_are_filled_in_with_modifiers_and_defaults(gateway: HttpGat
     assert sent.push is not None
     params = sent.recipients[0].params
     assert isinstance(params, dict)
-    filled = str(sent.push.body)
-    for name, value in params.items():
-        filled = filled.replace(f"{{{{ {name} }}}}", value)
-    assert filled == "Hi Ana {{ x }}, : {4711} {4711}"
+    assert fill(str(sent.push.body), params) == "Hi Ana {{ x }}, : {4711} {4711}"
+
+
+@pytest.mark.parametrize(
+    ("modifier", "said"),
+    [
+        ("", "ana LUISA"),
+        ("Regular", "ana LUISA"),
+        ("CapitalizeFirst", "Ana LUISA"),
+        ("CapitalizeAllFirst", "Ana LUISA"),
+        ("UPPERCASE", "ANA LUISA"),
+        ("lowercase", "ana luisa"),
+    ],
+)
+def test_a_placeholder_without_a_value_is_the_persons_tag(
+    gateway: HttpGateway, valkey: redis.Redis, modifier: str, said: str
+) -> None:
+    assert create(gateway, users=["u-1"], content=f"Hi {{First name|{modifier}|friend}}!")["status_code"] == 200
+    sent = batch(valkey)
+    assert sent.push is not None
+    params = sent.recipients[0].params
+    assert isinstance(params, dict)
+    body = str(sent.push.body)
+    assert fill(body, {**params, "user": {"tags": {"First name": "ana LUISA"}}}) == f"Hi {said}!"
+    assert fill(body, {**params, "user": {"tags": {"First name": 7}}}) == "Hi 7!"
+    # Without such a tag, and about a device that nobody has.
+    assert fill(body, {**params, "user": {"tags": {}}}) == fill(body, params) == "Hi friend!"
 
 
 @pytest.mark.parametrize(

@@ -245,3 +245,25 @@ def test_pages_may_call_only_from_allowed_origins_and_only_what_is_for_them(shar
             elsewhere = stranger.options(path, headers=asked)
             assert "Access-Control-Allow-Origin" not in elsewhere.headers
     opened.close()
+
+
+def test_a_token_registers_a_few_devices_and_no_more(shared_gateway: HttpGateway) -> None:
+    few = Services(shared_gateway.services.settings.model_copy(update={"user_devices": 3}))
+    with HttpGateway(few) as gateway:
+        app = _app(gateway)
+
+        def registered(name: str) -> int:
+            return app.put(f"/v1/me/devices/phone-{name}", json={}).status_code
+
+        assert [registered(name) for name in ("a", "b")] == [202, 202]
+        # From here on two of them are known from the table alone.
+        _settle(few)
+        assert [registered(name) for name in ("c", "d", "a", "c")] == [202, 403, 202, 202]
+        refused = app.put("/v1/me/permission", json={"notifications_enabled": True, "registration": "phone-d"})
+        assert (refused.status_code, "has 3 devices already" in refused.json()["detail"]) == (403, True)
+        assert app.post("/gonative/registration", json={"oneSignalPushToken": "phone-d"}).status_code == 403
+        assert _app(gateway, "u-18").put("/v1/me/devices/phone-d", json={}).status_code == 202
+        assert app.delete("/v1/me/devices/phone-c").status_code == 202
+        assert registered("d") == 202
+        assert not any(b"u-17" in key for key in few.redis.keys("*own-devices*"))
+    few.close()

@@ -391,6 +391,13 @@ class Settings(BaseSettings):
         "subscribed_to_push always.",
     )
 
+    user_devices: int = Field(
+        20,
+        ge=0,
+        le=10_000,
+        description="Most devices that one person's apps and pages may register with user tokens; 0: no limit.",
+    )
+
     phone_codes_per_h: int = Field(
         5,
         ge=0,

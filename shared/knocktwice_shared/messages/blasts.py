@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -13,7 +14,7 @@ from knocktwice_shared.messages.problems import all_at_once, attempt, fail
 from knocktwice_shared.names import VERSION
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from knocktwice_shared.messages.notifications import Batch
 
@@ -86,7 +87,13 @@ def _as_for_one(shared: Mapping[str, Any], params: object) -> Batch | None:
         raise error.renamed(lambda field: field.removeprefix("recipients[0].")) from None
 
 
-def blast_batch(shared: Mapping[str, Any], params: object, id_: str, people: Mapping[str, str]) -> dict[str, Any]:
+def blast_batch(
+    shared: Mapping[str, Any],
+    params: object,
+    id_: str,
+    people: Mapping[str, str],
+    own: Mapping[str, Mapping[str, Any]] | None = None,
+) -> dict[str, Any]:
     """Return the ``send_push`` message for some people of a blast.
 
     Args:
@@ -94,6 +101,16 @@ def blast_batch(shared: Mapping[str, Any], params: object, id_: str, people: Map
         params: everybody's.
         id_: the batch's id.
         people: notification id → user.
+        own: user → values beside everybody's; ``None``: nobody has any. Then ``params`` are by name.
     """
-    recipients = [{"id": id_, "user": user, "params": params} for id_, user in people.items()]
+    recipients = [
+        {"id": id_, "user": user, "params": params if own is None else {**_by_name(params), **own[user]}}
+        for id_, user in people.items()
+    ]
     return {**shared, "v": VERSION, "id": id_, "recipients": recipients}
+
+
+def _by_name(params: object) -> dict[str, Any]:
+    if isinstance(params, list | tuple):
+        return {str(place): value for place, value in enumerate(params, 1)}
+    return dict(params) if isinstance(params, Mapping) else {}

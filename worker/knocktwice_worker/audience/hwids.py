@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from sqlalchemy import Connection, text
 
+from knocktwice_worker.database.bulk import rows
+
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
 
 #: Longest name, in characters.
@@ -47,6 +49,27 @@ def name(conn: Connection, hwid: str, *, user: str, registration: str) -> None:
     conn.execute(_NAME, {"hwid": hwid, "user": user, "registration": registration})
 
 
+_NAME_NEW = text(f"""
+INSERT INTO hwids (hwid, registration, user_id)
+SELECT hwid, registration, user_id
+FROM {rows("r", hwid="text", registration="text", user_id="text")}
+ORDER BY hwid
+ON CONFLICT DO NOTHING
+""")
+
+
+def name_new(conn: Connection, named: Mapping[str, tuple[str, str]]) -> None:
+    """Remember whose devices names stand for, of names that are not known yet: what an app has said since counts.
+
+    Args:
+        named: hwid → registration and user.
+    """
+    if named:
+        registrations, users = zip(*named.values(), strict=True)
+        lists = {"hwid": list(named), "registration": list(registrations), "user_id": list(users)}
+        conn.execute(_NAME_NEW, lists)
+
+
 _FIND = text("""
 SELECT
   hwid,
@@ -72,8 +95,8 @@ def find(conn: Connection, names: Sequence[str]) -> dict[str, Named]:
     Args:
         names: hwids, and numbers in E.164.
     """
-    rows = conn.execute(_FIND, {"names": list(names)})
-    return {row.hwid: Named(row.user_id, row.registration) for row in rows}
+    found = conn.execute(_FIND, {"names": list(names)})
+    return {row.hwid: Named(row.user_id, row.registration) for row in found}
 
 
 _DROP = text("DELETE FROM hwids WHERE hwid = :hwid")

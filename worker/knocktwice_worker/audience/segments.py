@@ -99,9 +99,14 @@ def delete(conn: Connection, name: str) -> None:
         raise UnknownSegment(name)
 
 
-def count(conn: Connection, filter: Filter) -> int:  # noqa: A002
-    """Return how many people belong now."""
-    return int(conn.execute(select(func.count()).select_from(users).where(where(filter))).scalar_one())
+def count(conn: Connection, filter: Filter, *, only: Select[Any] | None = None) -> int:  # noqa: A002
+    """Return how many people belong now.
+
+    Args:
+        only: a query for users; others are not counted.
+    """
+    counted = select(func.count()).select_from(users).where(where(filter))
+    return int(conn.execute(counted if only is None else counted.where(users.c.id.in_(only))).scalar_one())
 
 
 def sample(conn: Connection, filter: Filter, n: int) -> list[str]:  # noqa: A002

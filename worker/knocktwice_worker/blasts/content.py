@@ -93,6 +93,29 @@ class BlastContent:
                     raise
                 raise InvalidMessage(f"({locale}): {error.field}", error.problem) from None
 
+    def shown(self, locale: str, values: Mapping[str, Any], links: Tracker | None) -> dict[str, Any]:
+        """Return what one person would get, field by field.
+
+        Args:
+            locale: whose content; one of :attr:`contents`.
+            values: all values, the person's among them.
+
+        Raises:
+            InvalidMessage: a parameter is missing, or a text is too long.
+        """
+        push, sms_text = self.contents[locale]
+        told: dict[str, Any] = {"locale": locale or None, "push": None, "steps": []}
+        if push is not None:
+            told["push"] = PushForm(push).fill(values).whole().fields()
+        for step in self.plan:
+            wording = wording_of(step.channel)
+            said = plans.words(
+                plans.written(step), push, sms_text, locale or None, values, links=links, wording=wording
+            )
+            when = {"when": step.when and str(step.when), "after_s": step.after.total_seconds()}
+            told["steps"].append({"channel": step.channel, **when, **wording.shown(said.text)})
+        return told
+
     def sizes(self, channel: str, links: Tracker | None, person: Mapping[str, Any] | None = None) -> dict[str, int]:
         """Return language → how much one person may get over a channel: parts, or messages where it has no parts.
 

@@ -17,7 +17,7 @@ from knocktwice_shared.errors import InvalidMessage
 from knocktwice_shared.messages import blast_batch, parse_batch
 from knocktwice_shared.names import Queue, Task
 from knocktwice_worker.audience import segment_filter, segments
-from knocktwice_worker.blasts import pages, standing, states
+from knocktwice_worker.blasts import own_params, pages, standing, states
 from knocktwice_worker.blasts.states import BlastState
 from knocktwice_worker.notifications.pipeline.concurrency import at_most
 from knocktwice_worker.notifications.store import note_cancelled, settle_cancelled
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
 
     from knocktwice_shared.messages import Batch
+    from knocktwice_worker.blasts.pages import Page
 
     #: Publishes a task for ids.
     Publish = Callable[[Task, Sequence[str]], None]
@@ -119,7 +120,11 @@ class Expansion:
                 return None
             wanted = segment_filter.parse(blast.filter, "filter")
             users = segments.members(conn, wanted, blast.cursor, _TAKEN)
-            pages.write(conn, blast, users, last=len(users) < _TAKEN, lease=self.lease)
+            last, cursor = len(users) < _TAKEN, users[-1] if users else None
+            if blast.own_params:
+                given = own_params.of(conn, id_, users)
+                users = [user for user in users if user in given]
+            pages.write(conn, blast, users, last=last, lease=self.lease, cursor=cursor)
         return len(users)
 
     def _released(self, id_: str, *, wait: bool) -> list[str]:
@@ -137,14 +142,21 @@ class Expansion:
         # The page is read inside of ``at_most``: another worker may have sent it while this one waited.
         with self.engine.begin() as conn:
             page = pages.find(conn, id_)
+            own = (
+                None
+                if page is None or not page.own_params
+                else own_params.of(conn, page.blast_id, page.people.values())
+            )
         if page is None:
             return None
+        # Who was erased meanwhile has no values any more.
+        people = {id_: user for id_, user in page.people.items() if own is None or user in own}
         message = dict(page.message)
         params = message.pop("params", {})
         try:
-            if page.people:
-                batch = parse_batch(blast_batch(message, params, page.id, page.people))
-                self.send([batch], lambda conn: pages.take(conn, page.id))
+            if people:
+                batch = parse_batch(blast_batch(message, params, page.id, people, own))
+                self.send([batch], lambda conn: self._take(conn, page))
             else:
                 with self.engine.begin() as conn:
                     pages.take(conn, id_)
@@ -152,6 +164,12 @@ class Expansion:
             self._give_up(page.blast_id, error)
             return None
         return page.blast_id
+
+    def _take(self, conn: Connection, page: Page) -> bool:
+        wanted = pages.take(conn, page.id)
+        if wanted and page.own_params:
+            own_params.used(conn, page.blast_id, page.people.values())
+        return wanted
 
     def _cancel(self, id_: str, until: float) -> int:
         with self.engine.begin() as conn:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, text
 
+from knocktwice_worker.blasts import own_params
 from knocktwice_worker.database.bulk import rows
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ def forget_user(conn: Connection, user: str, boundary: UUID) -> None:
         boundary: the first id of the time from which on pages stay as they are.
     """
     conn.execute(_FORGET_USER, {"user": user, "boundary": boundary})
+    own_params.forget_user(conn, user)
 
 
 # The user's row is gone, so the cursor moves to the person before.

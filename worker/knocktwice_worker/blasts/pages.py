@@ -17,7 +17,7 @@ from sqlalchemy import Connection, text
 
 from knocktwice_shared.ids import uuid7
 from knocktwice_shared.names import BATCH_LIMIT
-from knocktwice_worker.blasts import states
+from knocktwice_worker.blasts import own_params, states
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -47,12 +47,14 @@ class Page:
         blast_id: whose page it is.
         people: notification id → user.
         message: the blast's, beside them.
+        own_params: each has values of their own.
     """
 
     id: str
     blast_id: str
     people: Mapping[str, str]
     message: Mapping[str, Any]
+    own_params: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,10 +90,19 @@ WHERE id = :id
 """)
 
 
-def write(conn: Connection, blast: LockedBlast, users: Sequence[str], *, last: bool, lease: timedelta) -> None:
+def write(
+    conn: Connection,
+    blast: LockedBlast,
+    users: Sequence[str],
+    *,
+    last: bool,
+    lease: timedelta,
+    cursor: str | None = None,
+) -> None:
     """Write the next people of a locked blast as pages, together with the cursor behind them.
 
     Args:
+        cursor: the last person that was looked at, if that is not the last of ``users``.
         last: nobody comes after them.
     """
     size = page_size(blast.throttle_per_min)
@@ -101,7 +112,7 @@ def write(conn: Connection, blast: LockedBlast, users: Sequence[str], *, last: b
         id_ = UUID(int=uuid7().int & ~(_IDS - 1))
         end = UUID(int=id_.int + _IDS - 1)
         conn.execute(_WRITE, {"id": id_, "last": end, "blast": blast.id, "count": len(some), "users": some})
-    cursor = users[-1] if users else None
+    cursor = cursor or (users[-1] if users else None)
     conn.execute(_ADVANCE, {"id": blast.id, "cursor": cursor, "taken": len(users), "last": last, "lease": lease})
 
 
@@ -178,6 +189,8 @@ def release(conn: Connection, blast: LockedBlast, lease: timedelta, *, most: int
     counted = conn.execute(_COUNT, {"id": blast.id}).one()
     if not counted.waiting:
         states.finish(conn, blast.id)
+        if blast.own_params:
+            own_params.drop(conn, blast.id)
         return []
     room = max(0, most - counted.busy)
     share = minute = None
@@ -216,6 +229,7 @@ SELECT
   p.id,
   p.users,
   b.id AS blast_id,
+  b.own_params,
   b.message
 FROM blast_pages p JOIN blasts b ON b.id = p.blast_id
 WHERE p.id = :id AND p.users IS NOT NULL
@@ -229,7 +243,7 @@ def find(conn: Connection, id_: str) -> Page | None:
         return None
     first = UUID(str(row.id)).int
     people = {str(UUID(int=first + place)): user for place, user in enumerate(row.users, 1) if user is not None}
-    return Page(str(row.id), str(row.blast_id), people, row.message)
+    return Page(str(row.id), str(row.blast_id), people, row.message, row.own_params)
 
 
 # The row of the page stays locked until its notifications are committed. An abort that comes meanwhile waits for that,
@@ -261,6 +275,7 @@ WHERE blast_id = :id AND users IS NOT NULL
 def discard(conn: Connection, blast: str) -> None:
     """Throw the pages of an aborted blast away that were not sent."""
     conn.execute(_DISCARD, {"id": blast})
+    own_params.drop(conn, blast)
 
 
 _TO_CANCEL = text("""

@@ -22,8 +22,14 @@ if TYPE_CHECKING:
 _PREFIX = 8
 
 
-def alike(wanted: Filter, settings: Settings, category: Category, texting: bool) -> Select[Any]:
-    """One row for people who are alike in all that counts, with how many they are and one of their numbers."""
+def alike(
+    wanted: Filter, settings: Settings, category: Category, texting: bool, only: Select[Any] | None = None
+) -> Select[Any]:
+    """One row for people who are alike in all that counts, with how many they are and one of their numbers.
+
+    Args:
+        only: a query for users; others are not looked at.
+    """
     latest = (
         select(devices.c.locale)
         .where(devices.c.user_id == users.c.id, devices.c.locale.is_not(None))
@@ -92,7 +98,7 @@ def alike(wanted: Filter, settings: Settings, category: Category, texting: bool)
             .outerjoin(full, full.c.number == number)
             .outerjoin(remembered, remembered.c.number == number)
         )
-        .where(where(wanted, joins=False))
+        .where(where(wanted, joins=False), *(() if only is None else (users.c.id.in_(only),)))
         .subquery()
     )
     alike = [people.c[name] for name in ("locale", "pushable", "obstacle", "region", "zone", "prefix")]

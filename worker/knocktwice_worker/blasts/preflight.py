@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from datetime import datetime
 
+    from sqlalchemy import Select
+
     from knocktwice_shared.messages import Blast
     from knocktwice_worker.blasts.content import BlastContent
     from knocktwice_worker.channels.opened import Channels
@@ -157,6 +159,7 @@ def examine(
     channels: Channels,
     *,
     share: float | None = None,
+    only: Select[Any] | None = None,
 ) -> Preflight:
     """Look at what a blast would do.
 
@@ -165,6 +168,7 @@ def examine(
         channels: over which steps go.
         share: part of those with a push who will be texted, 0 to 1; ``None`` asks the latest blasts with this template
             and the same plan of their own, and expects the worst if there were none.
+        only: a query for users; others of the segment are not notified.
 
     Raises:
         InvalidMessage: it could not be started.
@@ -176,7 +180,7 @@ def examine(
     found.fallback_share, found.share_from = _share(conn, blast, share)
     now: datetime = conn.execute(text("SELECT knocktwice_now()")).scalar_one()
     _, day, _ = limits.day(now)
-    groups = people_groups.alike(wanted, settings, said.category, bool(said.plan))
+    groups = people_groups.alike(wanted, settings, said.category, bool(said.plan), only)
     values = {"since": day, "cap": limits.per_day or 1 << 30, "again": timedelta(days=settings.untextable_days)}
     rows = conn.execute(groups, values, execution_options={"stream_results": True, "yield_per": 1_000})
     expected = 0.0

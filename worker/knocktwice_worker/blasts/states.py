@@ -39,6 +39,7 @@ class LockedBlast:
     Attributes:
         filter: who belongs, as a segment's filter.
         cursor: the last user that was taken from the segment; ``None`` before the first.
+        own_params: only people with values of their own are notified.
         throttle_per_min: most people in any minute; ``None``: no throttle.
         next_at: when the throttle lets the next page go; ``None`` before the first.
         expanded_at: when the last people were taken from the segment; ``None``: there may be more.
@@ -48,6 +49,7 @@ class LockedBlast:
     id: str
     filter: Mapping[str, Any]
     cursor: str | None
+    own_params: bool
     throttle_per_min: int | None
     next_at: datetime | None
     expanded_at: datetime | None
@@ -63,6 +65,7 @@ INSERT INTO blasts (
   segment,
   filter,
   message,
+  own_params,
   throttle_per_min,
   schedule,
   state,
@@ -74,6 +77,7 @@ INSERT INTO blasts (
   :segment,
   CAST(:filter AS jsonb),
   CAST(:message AS jsonb),
+  :own_params,
   :per_min,
   :schedule,
   'running',
@@ -83,12 +87,20 @@ ON CONFLICT DO NOTHING
 """)
 
 
-def start(conn: Connection, blast: Blast, filter: Mapping[str, Any], schedule: str | None = None) -> bool:  # noqa: A002
+def start(
+    conn: Connection,
+    blast: Blast,
+    filter: Mapping[str, Any],  # noqa: A002
+    schedule: str | None = None,
+    *,
+    own_params: bool = False,
+) -> bool:
     """Write a blast that begins at once.
 
     Args:
         filter: who belongs, from now on whatever becomes of the segment.
         schedule: the name of the recurring blast that it is one of.
+        own_params: only people with values of their own are notified.
 
     Returns:
         Whether it is new; a key starts once.
@@ -103,6 +115,7 @@ def start(conn: Connection, blast: Blast, filter: Mapping[str, Any], schedule: s
                 "segment": blast.segment,
                 "filter": json.dumps(filter),
                 "message": json.dumps({**blast.message, "params": blast.params}),
+                "own_params": own_params,
                 "per_min": blast.throttle_per_min,
                 "schedule": schedule,
             },
@@ -138,6 +151,7 @@ SELECT
   id,
   filter,
   cursor,
+  own_params,
   throttle_per_min,
   next_at,
   expanded_at,

@@ -6,8 +6,10 @@ Exit codes of ``start``: 0 it is started, or was before with this key; 1 it cann
 from __future__ import annotations
 
 import time
-from dataclasses import asdict
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -16,10 +18,10 @@ from rich.table import Table
 from knocktwice import wire
 from knocktwice_shared.counted import many
 from knocktwice_shared.messages import parse_blast
-from knocktwice_worker.blasts import preflight, request, schedules, standing, states
+from knocktwice_worker.blasts import own_params, preflight, request, schedules, standing, states
 from knocktwice_worker.blasts.states import BlastState
 from knocktwice_worker.channels.registry import CHANNELS
-from knocktwice_worker.cli import contents_options, push_options, send_options, step_options
+from knocktwice_worker.cli import blast_people, contents_options, params_file, push_options, send_options, step_options
 from knocktwice_worker.cli.output import AsJson, clock, complain, fail, out, print_json, reading
 from knocktwice_worker.cli.progress import progress
 from knocktwice_worker.cli.tables import AsCsv, print_table
@@ -29,7 +31,10 @@ from knocktwice_worker.services import services
 from knocktwice_worker.switches import audit
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from decimal import Decimal
+
+    from sqlalchemy import Connection, Select
 
     from knocktwice_shared.messages import Blast
     from knocktwice_worker.blasts.standing import Standing
@@ -64,7 +69,12 @@ def start(
     ] = None,
     after: send_options.After = None,
     param: Annotated[list[str] | None, typer.Option(help="A value as NAME=VALUE; 1=VALUE is for {1}. Repeat.")] = None,
-    params: Annotated[str | None, typer.Option(help="All values as JSON, an object or a list.")] = None,
+    params: Annotated[
+        str | None,
+        typer.Option(
+            help="All values as JSON, an object or a list; or a CSV file with a row for each person, - for the input."
+        ),
+    ] = None,
     step: Annotated[
         list[str] | None, step_options.each("--sms, --when and --after, and of what the template says")
     ] = None,
@@ -91,6 +101,9 @@ def start(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show whom it would reach at what cost; start nothing.")
     ] = False,
+    preview: Annotated[
+        list[str] | None, typer.Option(metavar="USER", help="Show what this person would get; start nothing. Repeat.")
+    ] = None,
     wait: Annotated[
         bool, typer.Option("--wait", help="Until everybody has been notified. Exits 1 if it is aborted.")
     ] = False,
@@ -119,6 +132,8 @@ def start(
         --step 'sms when=not_clicked after=1d text="Tea is cheaper until Sunday."'
     A push of this blast's own, and no SMS:
       knocktwice blast start tea --key tea-week-49 --title "New teas" --body "First flush." --sound none --when never
+    What each person gets of their own (columns: user or phone, and one for each value), looked at before:
+      knocktwice blast start all --key bills-47 --template bill --params people.csv --dry-run --preview u-17
     """
     plan = step_options.plan(step or (), steps)
     if plan is not None:
@@ -140,21 +155,37 @@ def start(
     at = send_options.send_at(send_at, local=local)
     useful = send_options.valid_for(valid_for)
     shared = wire.Shared(push, follows, category, None, None, template, at, plan, useful, default_locale, project)
-    values = given_values(params, param or [])
+    file = None if params is None or params.lstrip()[:1] in ("{", "[") else Path(params)
+    values = given_values(None if file else params, param or [])
     told: dict[str, Any] = {}
-    with wire.in_callers_words(wire.with_steps(str, shared)):
-        blast = parse_blast(wire.blast(segment, shared, key=key, params=values, throttle_per_min=per_minute))
-        with reading(services()) as conn:
-            known = standing.of(conn, blast) is not None
-        if dry_run or (not known and (budget_parts is not None or budget_cost is not None)):
-            told["preflight"] = _preflight(
-                blast, expected_fallback_share, budget_parts, budget_cost, show=dry_run and not as_json
-            )
+    dry_run = dry_run or bool(preview)
+    budget = _Budget(expected_fallback_share, budget_parts, budget_cost)
+
+    def wanted(own: Mapping[str, str]) -> Blast:
+        message = wire.blast(segment, shared, key=key, params={**values, **own}, throttle_per_min=per_minute)
+        return replace(parse_blast(message), params=values)
+
+    with wire.in_callers_words(wire.with_steps(str, shared)), ExitStack() as stack:
+        given = stack.enter_context(params_file.opened(file)) if file else None
+        blast = wanted(given.first if given else {})
+        # One transaction: what the file says is there until it is decided about.
+        conn = stack.enter_context(reading(services()))
+        known = standing.of(conn, blast) is not None
+        sample = None
+        if given is not None and (dry_run or not known):
+            sample, told["people"] = blast_people.gathered(conn, given, blast, quiet=as_json)
+        if dry_run or (not known and budget.limited):
+            each = blast if sample is None else request.filled(blast, sample)
+            only = None if sample is None else own_params.people()
+            told["preflight"] = _preflight(conn, each, budget, only, show=dry_run and not as_json)
+        if preview:
+            told["previews"] = [
+                blast_people.preview(conn, blast, user, own=sample is not None, quiet=as_json) for user in preview
+            ]
         if not dry_run:
-            with reading(services()) as conn:
-                started = request.start(conn, blast, settings=services().settings)
-                differs = not started.new and request.differs(conn, blast)
-                conn.commit()
+            started = request.start(conn, blast, settings=services().settings, sample=sample)
+            differs = not started.new and request.differs(conn, blast)
+            conn.commit()
             told |= {"id": started.id, "key": key, "new": started.new, "differs": differs}
     if as_json:
         print_json(told)
@@ -342,16 +373,36 @@ def unschedule(name: Annotated[str, typer.Argument(help="The recurring blast's n
     out.print(f"recurring blast {name}: deleted", markup=False)
 
 
+@dataclass(frozen=True, slots=True)
+class _Budget:
+    """What a blast may come to.
+
+    Attributes:
+        share: part of those pushed who will be texted.
+        parts, cost: the most it may come to.
+    """
+
+    share: float | None
+    parts: int | None
+    cost: float | None
+
+    @property
+    def limited(self) -> bool:
+        return self.parts is not None or self.cost is not None
+
+
 def _preflight(
-    blast: Blast, share: float | None, parts: int | None, cost: float | None, *, show: bool
+    conn: Connection, blast: Blast, budget: _Budget, only: Select[Any] | None, *, show: bool
 ) -> dict[str, Any]:
     here = services()
-    with reading(here) as conn, progress("counting people"):
-        found = preflight.examine(conn, blast, here.settings, here.limits.limits, here.channels, share=share)
+    with progress("counting people"):
+        found = preflight.examine(
+            conn, blast, here.settings, here.limits.limits, here.channels, share=budget.share, only=only
+        )
     if show:
         _print_preflight(found)
     try:
-        found.require(parts=parts, cost=cost)
+        found.require(parts=budget.parts, cost=budget.cost)
     except preflight.OverBudget as error:
         complain(str(error))
         raise typer.Exit(OVER_BUDGET) from None

@@ -17,9 +17,9 @@ from sqlalchemy.exc import OperationalError
 from knocktwice_shared.counted import many
 from knocktwice_shared.errors import InvalidMessage
 from knocktwice_shared.names import BATCH_LIMIT, VERSION, Task
-from knocktwice_worker.audience import aliases
-from knocktwice_worker.cli import onesignal_export
-from knocktwice_worker.cli.onesignal_export import Said, Unfit
+from knocktwice_worker.audience import aliases, hwids
+from knocktwice_worker.cli import export_rows, onesignal_export, pushwoosh_export
+from knocktwice_worker.cli.export_rows import Export, Row, Said, Unfit
 from knocktwice_worker.cli.output import AsJson, fail, out, print_json
 from knocktwice_worker.cli.progress import progress
 from knocktwice_worker.gateway import wording
@@ -93,26 +93,36 @@ class _Import:
 
     Args:
         here: the installation.
+        export: whose rows they are.
+        since: when rows count from that do not say it.
         refused: writes a line and a reason of each row that is not taken whole.
     """
 
-    def __init__(self, here: Services, report: Report, refused: Callable[[Sequence[Any]], object]) -> None:
-        self._here, self._report, self._write = here, report, refused
-        self._now = datetime.now(UTC)
+    def __init__(
+        self,
+        here: Services,
+        export: Export,
+        since: datetime,
+        report: Report,
+        refused: Callable[[Sequence[Any]], object],
+    ) -> None:
+        self._here, self._export, self._report, self._write = here, export, report, refused
+        self._now, self._since = datetime.now(UTC), since
         self._page: list[tuple[int, Said, bool]] = []
         self._changes = 0
 
-    def take(self, row: onesignal_export.Row, seen: _Seen) -> None:
+    def take(self, row: Row, seen: _Seen) -> None:
         """Take one row."""
         self._report.rows += 1
         try:
-            said = onesignal_export.read(row, self._now)
+            said = self._export.read(row, self._since)
             # In the one spelling of numbers from here on.
             said.changes = self._checked(said.changes)
             said.number = next((one["phone"] for one in said.changes if one["change"] == "bind_phone"), "")
             before = seen.before(said.about, said.number)
             if before is not None and before != said.number:
-                raise Unfit("identifier: is a second number of one person, who has one here; another row has the first")
+                problem = "is a second number of one person, who has one here; another row has the first"
+                raise Unfit(f"{self._export.number}: {problem}")
         except Unfit as error:
             self._refuse(row.line, str(error))
             return
@@ -150,7 +160,7 @@ class _Import:
             erased = self._here.erased.find(conn, {said.user for _, said, _ in self._page})
         for line, said, _ in self._page:
             if said.user in erased and said.at <= erased[said.user]:
-                self._refuse(line, "external_user_id: the person was erased after that")
+                self._refuse(line, f"{self._export.user}: the person was erased after that")
         return [one for one in self._page if one[1].user not in erased or one[1].at > erased[one[1].user]]
 
     def _checked(self, changes: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -164,6 +174,7 @@ class _Import:
         # Aliases first: whoever finds a person by one finds the device a moment later.
         with self._here.engine.begin() as conn:
             aliases.put(conn, (one for said in page for one in said.aliases))
+            hwids.name_new(conn, {said.hwid: (_registration(said), said.user) for said in page if said.hwid})
         changes = [change for said in page for change in said.changes]
         self._here.accepted[Task.UPDATE_AUDIENCE]([{"v": VERSION, "changes": changes}])
 
@@ -187,6 +198,10 @@ class _Import:
         if len(self._report.named) < NAMED:
             self._report.named.append(Refused(line, problem))
         self._write((line, problem))
+
+
+def _registration(said: Said) -> str:
+    return next(str(one["registration"]) for one in said.changes if one["change"] == "register_device")
 
 
 @contextmanager
@@ -237,12 +252,40 @@ def onesignal(
 
     Example: knocktwice import onesignal users.csv.gz --dry-run --json
     """
+    _run(onesignal_export.EXPORT, file, datetime.now(UTC), refused, dry_run=dry_run, as_json=as_json)
+
+
+@app.command()
+def pushwoosh(
+    file: Annotated[Path, typer.Argument(help="CSV export of a segment, unpacked or as .csv.gz.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would happen; change nothing.")] = False,
+    refused: Annotated[
+        Path | None, typer.Option(help="CSV file to write: line and reason of each row that is not taken whole.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Take people, devices, hwids, numbers and tags from Pushwoosh's CSV export of a segment.
+
+    What a row says counts from when its device was opened last, or else from the time of the file: what the application
+    has said since then stays, and the same file again changes nothing. Every row is accounted for; the exit code is 1 if
+    some were refused.
+
+    Example: knocktwice import pushwoosh everybody.csv --dry-run --json
+    """
+    try:
+        since = datetime.fromtimestamp(file.stat().st_mtime, UTC)
+    except OSError as error:
+        raise InvalidMessage("file", f"cannot be read: {error.strerror}") from None
+    _run(pushwoosh_export.EXPORT, file, since, refused, dry_run=dry_run, as_json=as_json)
+
+
+def _run(export: Export, file: Path, since: datetime, refused: Path | None, *, dry_run: bool, as_json: bool) -> None:
     here, report = services(), Report(dry_run=dry_run)
     with ExitStack() as stack:
         write: Callable[[Sequence[Any]], object] = stack.enter_context(_lines(refused))
-        seen, run = stack.enter_context(closing(_Seen())), _Import(here, report, write)
+        seen, run = stack.enter_context(closing(_Seen())), _Import(here, export, since, report, write)
         try:
-            with onesignal_export.rows(file) as read, progress("importing") as bar:
+            with export_rows.rows(file, export) as read, progress("importing") as bar:
                 for row in read:
                     run.take(row, seen)
                     bar.update(done=report.rows, total=None, doing="importing")

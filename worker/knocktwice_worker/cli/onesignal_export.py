@@ -7,113 +7,26 @@ said since then stays, and a file that is read twice changes nothing the second 
 
 from __future__ import annotations
 
-import csv
-import gzip
 import json
 import re
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from knocktwice_shared.errors import InvalidMessage
 from knocktwice_worker.audience.aliases import Alias
+from knocktwice_worker.cli.export_rows import Export, Row, Said, Unfit
 from knocktwice_worker.gateway.faces.onesignal import languages, names, subscriptions, tags
 from knocktwice_worker.notation import time_zones
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
-    from pathlib import Path
-    from typing import IO
+    from collections.abc import Mapping
 
 Json = dict[str, Any]
 
-#: The columns without which a file is no export of OneSignal's.
-_NEEDED = ("id", "identifier", "device_type")
 _EXTERNAL = ("external_user_id", "external_id")
 _E_MAIL = 11
-#: Longest field, in characters.
-_FIELD_LIMIT = 1_048_576
 _TIME = re.compile(r"(\d{4}-\d{2}-\d{2})[ T](\d{2}:\d{2}:\d{2})(?:\.\d+)?(?: ?UTC|Z|\+00:?00)?", re.ASCII)
 _TRUE, _FALSE = ("t", "true", "1"), ("f", "false", "0", "")
-
-
-class Unfit(ValueError):
-    """A row says nothing that can be taken; the text says why and quotes nothing of it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """A row of a file: the line on which it ends, and its fields by column; ``None``: it cannot be read."""
-
-    line: int
-    fields: Mapping[str, str] | None
-    problem: str = ""
-
-
-@dataclass(slots=True)
-class Said:
-    """What a row says.
-
-    Attributes:
-        user: the person.
-        at: since when it counts.
-        about: the device, or the person whose number it is; two rows about the same are one thing here.
-        number: the number as it is written there; empty for a device.
-        changes: of the audience, as our own routes take them.
-        aliases: OneSignal's ids of it.
-        problem: why nothing but the person is taken; empty: all is.
-    """
-
-    user: str
-    at: datetime
-    about: str
-    number: str = ""
-    changes: list[Json] = field(default_factory=list)
-    aliases: list[Alias] = field(default_factory=list)
-    problem: str = ""
-
-
-@contextmanager
-def rows(path: Path) -> Iterator[Iterator[Row]]:
-    """Yield the rows of a file, which may be packed with gzip as OneSignal packs it. Nothing of it is kept.
-
-    Raises:
-        InvalidMessage: the file cannot be read, or is no such export.
-    """
-    csv.field_size_limit(_FIELD_LIMIT)
-    try:
-        # Bytes that are no UTF-8 spoil their own row only.
-        read: Callable[..., IO[str]] = gzip.open if path.suffix == ".gz" else open
-        with read(path, "rt", encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-            yield _rows(file)
-    except (OSError, EOFError) as error:
-        raise InvalidMessage("file", f"cannot be read: {getattr(error, 'strerror', None) or error}") from None
-
-
-def _rows(file: IO[str]) -> Iterator[Row]:
-    reader = csv.reader(file)
-    columns = [name.strip().lower() for name in next(reader, [])]
-    lacking = [name for name in _NEEDED if name not in columns]
-    if lacking:
-        raise InvalidMessage("file", f"is no export of OneSignal's users: it has no column {lacking[0]}")
-    while True:
-        try:
-            row = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            yield Row(reader.line_num, None, f"cannot be read as CSV: {error}")
-            continue
-        yield _row(reader.line_num, columns, row)
-
-
-def _row(line: int, columns: Sequence[str], row: Sequence[str]) -> Row:
-    if len(row) != len(columns):
-        return Row(line, None, f"has {len(row)} fields, and the first line has {len(columns)}")
-    if any("\0" in one or (not one.isascii() and any("\ud800" <= char <= "\udfff" for char in one)) for one in row):
-        return Row(line, None, "is not UTF-8 text")
-    return Row(line, dict(zip(columns, (one.strip() for one in row), strict=True)))
 
 
 def read(row: Row, now: datetime) -> Said:
@@ -238,3 +151,13 @@ def _described(fields: Mapping[str, str], user: str, *, own: bool) -> list[Json]
         about = {"locale": _locale(fields), "time_zone": _zone(fields)}
         change |= {name: value for name, value in about.items() if value is not None}
     return [{"change": "set_tags", "user": user, "tags": {}, **change}] if change else []
+
+
+def _column(text: str) -> str:
+    return text.strip().lower()
+
+
+#: OneSignal's export.
+EXPORT = Export(
+    "OneSignal", ("id", "identifier", "device_type"), _column, read, user="external_user_id", number="identifier"
+)

@@ -59,6 +59,10 @@ class Used:
         return {PERSON: {**person, "tags": {**dict.fromkeys(self.tags or (), _SOME_VALUE), **(tags or {})}}}
 
 
+#: All that texts can use.
+EVERYTHING = Used(frozenset(PERSON_FIELDS), None)
+
+
 def used(texts: Iterable[str]) -> Used | None:
     """Return which fields of a person texts use; ``None``: they use none."""
     found: set[tuple[str, ...]] = set()

@@ -1165,6 +1165,13 @@ blasts = Table(
         nullable=False,
         comment="What a send_push message has beside v, id and recipients, and the params of all recipients.",
     ),
+    Column(
+        "own_params",
+        Boolean,
+        nullable=False,
+        server_default=text("false"),
+        comment="Whether only people who have values in blast_params are notified.",
+    ),
     Column("throttle_per_min", Integer, comment="Most people in a minute. NULL: as fast as it goes."),
     Column("schedule", Text, comment="The recurring blast that it is one of. NULL: none."),
     Column("state", Text, nullable=False, comment="running, paused, finished or aborted."),
@@ -1226,6 +1233,15 @@ blast_pages = Table(
     # serves: counting and cancelling a blast's notifications
     Index("blast_pages_sent_idx", "blast_id", "id", postgresql_where=text("sent_at IS NOT NULL")),
     comment="Up to 500 people of a blast, who become one batch.",
+)
+
+blast_params = Table(
+    "blast_params",
+    metadata,
+    Column("user_id", Text, primary_key=True, comment="The person."),
+    Column("blast_id", Uuid, ForeignKey("blasts.id", ondelete="CASCADE"), primary_key=True, comment="The blast."),
+    Column("params", JSONB, nullable=False, comment="Value by name, beside those that all have."),
+    comment="Values of one person in the texts of a blast, until the person is notified.",
 )
 
 blast_numbers = Table(

@@ -18,6 +18,7 @@ from knocktwice_worker.gateway import problems
 from knocktwice_worker.gateway.admission import Admission
 from knocktwice_worker.gateway.auth.key_pace import KeyPace
 from knocktwice_worker.gateway.auth.keyring import KeyRing
+from knocktwice_worker.gateway.auth.own_devices import OwnDevices
 from knocktwice_worker.gateway.auth.phone_codes import PhoneCodes
 from knocktwice_worker.gateway.faces import FACES
 from knocktwice_worker.gateway.fast_path import FastPath
@@ -85,6 +86,7 @@ def describe_app(services: Services) -> FastAPI:
         app.state.pace = KeyPace(services)
         per_s = settings.user_token_per_s
         app.state.person_pace = AddressPace(per_s, whose="one person's apps") if per_s else None
+        app.state.own_devices = OwnDevices(services, secret(settings))
         app.state.phone_codes = PhoneCodes(services.redis, secret(settings), settings.phone_codes_per_h)
         app.state.client_addresses = ClientAddresses(settings.gateway_proxies)
         app.state.outbox = Outbox(services)

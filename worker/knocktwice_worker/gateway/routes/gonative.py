@@ -19,7 +19,7 @@ from knocktwice_worker.gateway.auth.access import Here, Out, bearer
 from knocktwice_worker.gateway.auth.persons import TOKEN, admit_person
 from knocktwice_worker.gateway.http.body import read_json
 from knocktwice_worker.gateway.openapi import Takes
-from knocktwice_worker.gateway.routes.me import draft, reported
+from knocktwice_worker.gateway.routes.me import admit_device, draft, reported
 from knocktwice_worker.gateway.schemas.me import AppForm, AppRegistered, NotUsed
 from knocktwice_worker.notation import time_zones
 
@@ -47,7 +47,9 @@ async def register_from_app(
     told, unused = _understood(form)
     changes = reported(own.user, told)
     if changes["changes"]:
-        await outbox.send(draft(changes, services.settings.phone_rules))
+        checked = draft(changes, services.settings.phone_rules)
+        await admit_device(request, own.user, told.get("registration"))
+        await outbox.send(checked)
     return AppRegistered(registered="registration" in told, not_used=unused)
 
 

@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Request, Response
+from starlette.concurrency import run_in_threadpool
 
 from knocktwice.drafts import Draft
 from knocktwice_shared.errors import InvalidMessage
@@ -60,7 +61,9 @@ async def report_permission(own: _Devices, request: Request, outbox: Out, servic
     """Report whether notifications are on. It becomes the tag `subscribed_to_push`; a device is registered with it."""
     body = await read_json(request)
     _check_permission(body)
-    await outbox.send(draft(reported(own.user, body), services.settings.phone_rules))
+    told = draft(reported(own.user, body), services.settings.phone_rules)
+    await admit_device(request, own.user, body.get("registration"))
+    await outbox.send(told)
     return Queued()
 
 
@@ -71,15 +74,17 @@ async def register_own_device(
     """Say that a device is the token's person's from now on. Whether notifications are on becomes their tag, too."""
     body = await read_json(request)
     wording.refuse_unknown(body, _DEVICE)
-    told = reported(own.user, {**body, "registration": registration})
-    await outbox.send(draft(told, services.settings.phone_rules))
+    told = draft(reported(own.user, {**body, "registration": registration}), services.settings.phone_rules)
+    await admit_device(request, own.user, registration)
+    await outbox.send(told)
     return Queued()
 
 
 @router.delete("/me/devices/{registration}", status_code=202)
-async def unregister_own_device(registration: str, own: _Devices, outbox: Out) -> Queued:
+async def unregister_own_device(registration: str, own: _Devices, request: Request, outbox: Out) -> Queued:
     """Say that a device is not the token's person's any more, at logout. Somebody else's device stays as it is."""
     await outbox.send(wording.change("unregister_device", {}, (), user=own.user, registration=registration))
+    await run_in_threadpool(request.app.state.own_devices.forget, own.user, registration)
     return Queued()
 
 
@@ -90,6 +95,19 @@ async def tag_oneself(own: _Tags, request: Request, outbox: Out, services: Here)
     _refuse_other_tags(body.get("tags"), services.settings.user_tags)
     await outbox.send(wording.change("set_tags", body, ("tags",), user=own.user))
     return Queued()
+
+
+async def admit_device(request: Request, user: str, registration: object) -> None:
+    """Count a device that a person's app registers.
+
+    Args:
+        registration: the device; ``None``: the app names none.
+
+    Raises:
+        Problem: the person has as many devices as apps may register.
+    """
+    if isinstance(registration, str):
+        await run_in_threadpool(request.app.state.own_devices.admit, user, registration)
 
 
 def draft(changes: dict[str, Any], numbers: Rules) -> Draft:

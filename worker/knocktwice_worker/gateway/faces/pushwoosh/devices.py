@@ -30,7 +30,10 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 
-_WHATSAPP = "whatsapp:"
+#: The beginning of a number that is reached by WhatsApp.
+WHATSAPP = "whatsapp:"
+#: Longest hwid, in characters.
+HWID_LIMIT = hwids.LIMIT
 #: Fields of a device that say nothing here.
 _IGNORED = (
     "application",
@@ -45,7 +48,7 @@ _IGNORED = (
 _IGNORED_TOO = ("fcm_token", "fcm_push_set", "black", "app_build", "v", "gcm_id", "isRegisterable", "pushAlertsEnabled")
 _DEVICE = ("hwid", "push_token", "device_type", "userId", "user_id", "language", "timezone", "tags", "app_version")
 #: Pushwoosh's numbers of devices whose pushes FCM does not carry.
-_UNREACHED = {8: "Windows", 9: "Amazon", 17: "Huawei", 19: "Xiaomi"}
+UNREACHED = {8: "Windows", 9: "Amazon", 17: "Huawei", 19: "Xiaomi"}
 
 
 async def register(request: Request) -> Response:
@@ -70,7 +73,7 @@ def _registration(body: Mapping[str, Any], rules: Rules) -> tuple[list[Json], tu
     wording.refuse_unknown(body, (*_DEVICE, *_IGNORED, *_IGNORED_TOO, "email"))
     hwid = _hwid(body)
     number = _number(hwid, body.get("device_type"), rules)
-    user = _user(body) or _alone(number or hwid)
+    user = _user(body) or alone(number or hwid)
     changes: list[Json] = []
     name = None
     about: Json = {}
@@ -83,8 +86,8 @@ def _registration(body: Mapping[str, Any], rules: Rules) -> tuple[list[Json], tu
         changes.append({"change": "bind_phone", "user": user, "phone": number})
     elif token not in (None, ""):
         kind = body.get("device_type")
-        if type(kind) is int and kind in _UNREACHED:
-            fail("device_type", f"is {kind} ({_UNREACHED[kind]}), which FCM does not reach", None)
+        if type(kind) is int and kind in UNREACHED:
+            fail("device_type", f"is {kind} ({UNREACHED[kind]}), which FCM does not reach", None)
         platform = audience.PLATFORMS.get(kind) if type(kind) is int else None
         more = {"platform": platform} if platform else {}
         if body.get("app_version"):
@@ -132,7 +135,7 @@ async def set_tags(request: Request) -> Response:
         hwid = _hwid(body)
         name = _number(hwid, None, rules) or hwid
         found = await run_in_threadpool(_find, here(request), name)
-        user = _alone(name) if found is None else found.user
+        user = alone(name) if found is None else found.user
     tags, skipped = _tags(body.get("tags"))
     if tags:
         change = {"change": "set_tags", "user": user, "tags": tags}
@@ -166,7 +169,7 @@ def _user(body: Mapping[str, Any]) -> str | None:
     )
 
 
-def _alone(name: str) -> str:
+def alone(name: str) -> str:
     """Return the person of a device without a user: its hwid, as in Pushwoosh, but no number, because ids may be shown."""
     if not name.startswith("+"):
         return name
@@ -175,7 +178,7 @@ def _alone(name: str) -> str:
 
 def _number(hwid: str, kind: object, rules: Rules) -> str | None:
     """Return the number that a hwid is, in its one spelling; ``None``: it is none."""
-    plain = hwid.removeprefix(_WHATSAPP)
+    plain = hwid.removeprefix(WHATSAPP)
     if not audience.is_number(plain) and plain == hwid and kind not in (audience.SMS, audience.WHATSAPP):
         return None
     return wording.phone(plain, "hwid", rules)

@@ -1,4 +1,7 @@
-"""A message's texts: by language, with Pushwoosh's placeholders ``{Name|modifier|default}`` filled in."""
+"""A message's texts: by language, with Pushwoosh's placeholders ``{Name|modifier|default}`` as our personal text.
+
+A placeholder is the value of ``dynamic_content_placeholders``, else the person's tag of that name, else its default.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +23,22 @@ _MODIFIERS: dict[str, Callable[[str], str]] = {
     "capitalizeallfirst": lambda text: " ".join(word[:1].upper() + word[1:] for word in text.split(" ")),
     "uppercase": str.upper,
     "lowercase": str.lower,
+}
+
+
+#: The same of a person's tag, which is known only when the text is filled in: Liquid with the tag and the default.
+_OWN = {
+    "": "{{{{ {tag} | default: {default} }}}}",
+    "regular": "{{{{ {tag} | default: {default} }}}}",
+    "uppercase": '{{{{ {tag} | default: "" | upcase | default: {default} }}}}',
+    "lowercase": '{{{{ {tag} | default: "" | downcase | default: {default} }}}}',
+    "capitalizefirst": '{{% assign own_word = {tag} | default: "" | append: "" %}}'
+    "{{% assign own_first = own_word | slice: 0 | upcase %}}"
+    "{{{{ own_word | slice: 1, 1000 | prepend: own_first | default: {default} }}}}",
+    "capitalizeallfirst": '{{% assign own_words = {tag} | default: "" | append: "" | split: " " %}}'
+    "{{% for own_word in own_words %}}{{% assign own_first = own_word | slice: 0 | upcase %}}"
+    '{{% unless forloop.first %}}{{% assign own_first = own_first | prepend: " " %}}{{% endunless %}}'
+    "{{{{ own_word | slice: 1, 1000 | prepend: own_first }}}}{{% else %}}{{{{ {default} }}}}{{% endfor %}}",
 }
 
 
@@ -59,12 +78,23 @@ class Texts:
         value = self._given.get(name)
         if value is None and default is None:
             return fail(
-                path, f"has {found[0][:60]!r}, which needs a value in dynamic_content_placeholders or a default", ""
+                path,
+                f"has {found[0][:60]!r}, which needs a value in dynamic_content_placeholders, or a default for people "
+                "without such a tag",
+                "",
             )
-        said = str(default) if value is None else change(str(value))
+        if value is not None:
+            return f"{{{{ {self._param(name, change(str(value)))} }}}}"
+        if '"' in name and "'" in name:
+            return fail(path, f"has {found[0][:60]!r}, which no tag can be called", "")
+        quoted = f"'{name}'" if '"' in name else f'"{name}"'
+        return _OWN[modifier.lower()].format(tag=f"user.tags[{quoted}]", default=self._param(name, str(default)))
+
+    def _param(self, name: str, said: str) -> str:
+        """Return the name of a parameter that has this value."""
         place = self._names.setdefault((name, said), f"place_{len(self._names) + 1}")
         self.params[place] = said
-        return f"{{{{ {place} }}}}"
+        return place
 
 
 def default_locale(*texts: object) -> str | None:
