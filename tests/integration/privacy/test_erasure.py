@@ -558,6 +558,27 @@ def test_a_push_that_is_under_way_is_erased_when_its_outcome_is_known(town: Town
     assert town.traces() == []
 
 
+def test_an_answer_that_comes_after_the_erasure_writes_no_device_down(town: Town) -> None:
+    made = parse_batch(town.wire({"user": ADA}, after=3600))
+    lease = timedelta(minutes=1)
+    with town.here.engine.begin() as conn:
+        work = store.accept(conn, [store.Intake(made, {}, timedelta(hours=1))], lease=lease)
+    # Its worker stands still for longer than its lease.
+    town.clock.advance(lease)
+    with town.here.engine.begin() as conn:
+        store.ring(conn, limit=10, lease=lease)
+    at = datetime.now(UTC)
+    with pytest.raises(erasure.Unsettled):
+        town.say(UserErased(ADA, at))
+    town.clock.advance(erasure.SETTLED)
+    town.say(UserErased(ADA, at))
+    with town.here.engine.begin() as conn:
+        results = [store.PushResult(w.notification_id, w.registration, state=AttemptState.SENT) for w in work]
+        store.record_push(conn, results, retry_for=timedelta(hours=1), complete=True)
+    assert town.rows("SELECT FROM attempts") == []
+    assert town.traces() == []
+
+
 def test_an_erasure_that_is_killed_anywhere_is_finished_by_the_next(
     town: Town, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -321,6 +321,11 @@ def _push_moments(step: Row[Any], attempts: Sequence[Row[Any]]) -> Iterator[Mome
     if step.claimed_at is None and step.state == "scheduled":
         yield Moment(step.due_at, "scheduled", "Here the push goes out.")
         return
+    if not attempts and step.claimed_at != step.finished_at:
+        under_way = step.state == "sending"
+        told = "The push is under way; no device has answered yet." if under_way else "The push's worker died."
+        yield Moment(step.claimed_at or at, "push", told)
+        return
     if step.claimed_at is None or not attempts:
         yield Moment(at, "push", f"No push was made: {step.reason}.")
         return

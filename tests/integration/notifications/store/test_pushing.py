@@ -77,6 +77,40 @@ def test_a_push_whose_worker_died_rings_when_the_lease_is_over(book: Book, clock
     assert [(r.step, r.state) for r in book(store.ring, limit=10, lease=LEASE)] == [(0, "scheduled")]
 
 
+def test_a_push_whose_worker_died_goes_to_the_devices_that_its_person_has_now(book: Book, clock: Clock) -> None:
+    book(people.apply, [DeviceRegistered("ada", "reg-old", AT)])
+    one = batch("ada")
+    assert {w.registration for w in book.accept(one)} == {"reg-ada", "reg-old"}
+    book(people.apply, [DeviceRegistered("bob", "reg-old", AT + HOUR)])
+    clock.advance(LEASE)
+    book(store.ring, limit=10, lease=LEASE)
+    assert book(store.claim_push, ids(one), LEASE) == [store.PushWork(ids(one)[0], "reg-ada")]
+    assert book.rows("SELECT registration, state FROM attempts") == [("reg-ada", "open")]
+
+
+def test_a_push_whose_worker_died_fails_when_its_person_has_no_device_any_more(book: Book, clock: Clock) -> None:
+    one = batch("ada")
+    book.accept(one)
+    book(people.apply, [DeviceRegistered("bob", "reg-ada", AT + HOUR)])
+    clock.advance(LEASE)
+    book(store.ring, limit=10, lease=LEASE)
+    assert book(store.claim_push, ids(one), LEASE) == []
+    assert book.states(ids(one)[0])["push"] == ("failed", "no_device")
+    assert [row.before for row in book(store.due, ids(one))] == ["failed"]
+
+
+def test_the_row_of_a_device_is_written_once(book: Book) -> None:
+    one = batch("ada")
+    (work,) = book.accept(one)
+    assert book.rows("SELECT FROM attempts") == []
+    # A receipt may come before the answer of the provider.
+    assert book(store.attempts, ids(one)) == [work]
+    sent = store.PushResult(work.notification_id, work.registration, AttemptState.SENT, provider_id="m1")
+    book(store.record_push, [sent], retry_for=HOUR, complete=True)
+    assert book.rows("SELECT state, provider_id FROM attempts") == [("sent", "m1")]
+    assert book(store.attempts, ids(one)) == [work]
+
+
 @pytest.mark.parametrize("complete", [True, False], ids=["of all devices", "of some"])
 def test_an_answer_that_comes_after_the_end_changes_nothing(book: Book, clock: Clock, complete: bool) -> None:
     one = batch("ada", when=None)

@@ -415,6 +415,22 @@ class Given:
     at_once: bool
 
 
+# The same devices, to be written with the provider's answer: a push that is under way needs no row for each of them. If its
+# worker dies, whoever takes the push up looks for the devices again.
+_DEVICES = text("""
+SELECT n.id, d.registration
+FROM notifications n JOIN devices d ON d.user_id = n.user_id AND d.notifications_enabled
+WHERE n.id = ANY(CAST(:ids AS uuid[]))
+""")
+
+
+def devices(conn: Connection, ids: Sequence[str]) -> list[PushWork]:
+    """Return one push per device of these notifications' users; :func:`pushes.record_push` writes them down."""
+    if not ids:
+        return []
+    return [PushWork(str(id_), registration) for id_, registration in conn.execute(_DEVICES, {"ids": list(ids)})]
+
+
 def open_attempts(conn: Connection, ids: Sequence[str], given: Sequence[Given] = ()) -> tuple[list[PushWork], set[str]]:
     """Write one attempt per device of these notifications.
 
@@ -490,12 +506,10 @@ def _open_pushes(
         return [], {}
     ids = sorted(opened)
     written = [i for i in ids if opened[i].unwritable is None]
-    work, off = open_attempts(
-        conn,
-        # The devices of a scheduled push are looked up when it goes out: by then they may belong to other people.
-        [i for i in written if opened[i].send_at is None and opened[i].recipient.user is not None],
-        [given for i in written for given in _given(i, opened[i])],
-    )
+    given = [one for i in written if opened[i].recipient.registrations for one in _given(i, opened[i])]
+    work, off = open_attempts(conn, [], given) if given else ([], set[str]())
+    # The devices of a scheduled push are looked up when it goes out: by then they may belong to other people.
+    work += devices(conn, [i for i in written if opened[i].send_at is None and opened[i].recipient.user is not None])
     pushable = {w.notification_id for w in work}
     pushes = conn.execute(
         _INSERT_PUSH,

@@ -89,7 +89,8 @@ WHERE d.notification_id = ANY(CAST(:ids AS uuid[])) AND d.step = 0 AND d.state =
     WHERE s.notification_id = d.notification_id AND s.step > 0 AND s.state IN {_WENT_OUT}))
 """)
 
-# The first claim of a push that waited for its time looks up its devices. While a later step goes out the push waits: if that
+# The first claim of a push that waited for its time looks up its devices, and so does the claim of one whose worker died
+# before it had written them down. While a later step goes out the push waits: if that
 # step fails, it is taken up then.
 _CLAIM_PUSH = text(f"""
 UPDATE deliveries d SET
@@ -109,7 +110,8 @@ FROM (
 WHERE d.notification_id = due.notification_id AND d.step = 0
 RETURNING
   d.notification_id,
-  due.claimed_at IS NULL AS first,
+  due.claimed_at IS NULL
+    OR NOT EXISTS (SELECT FROM attempts a WHERE a.notification_id = d.notification_id) AS first,
   due.counted_from,
   EXISTS (SELECT FROM attempts a WHERE a.notification_id = d.notification_id AND a.place IS NOT NULL) AS given
 """)
@@ -279,7 +281,55 @@ def _end_unpushable(conn: Connection, ids: set[str]) -> None:
         _settle_pushes(conn, conn.execute(_END_UNPUSHABLE, {"ids": sorted(ids)}).all())
 
 
-# What was answered before stays: a repeat of this record changes nothing.
+# Who records the answers of pushes keeps them until the commit: nobody takes them up, and nobody erases their people.
+_UNDER_WAY = text(f"""
+SELECT notification_id FROM deliveries
+WHERE notification_id = ANY(CAST(:ids AS uuid[])) AND step = 0 AND {is_in("state", "sending")}
+ORDER BY notification_id FOR UPDATE
+""")
+
+#: What was answered before stays: a repeat of a record changes nothing.
+_WRITE_ATTEMPTS = f"""
+INSERT INTO attempts (
+  notification_id,
+  registration,
+  state,
+  reason,
+  provider_id
+)
+SELECT
+  r.device_of,
+  r.registration,
+  r.device_state,
+  r.device_reason,
+  r.provider_id
+FROM {
+    rows(
+        "r",
+        device_of="uuid",
+        registration="text",
+        device_state="text",
+        device_reason="text",
+        provider_id="text",
+    )
+}
+{{only}}
+ON CONFLICT (notification_id, registration) DO UPDATE SET
+  state = excluded.state,
+  reason = excluded.reason,
+  provider_id = excluded.provider_id
+WHERE attempts.state = 'open'
+"""
+_RECORD_DEVICES = text(_WRITE_ATTEMPTS.format(only=""))
+
+# Pushes that somebody else has ended or taken up. Their notifications are locked, because their people may be erased: then
+# nothing new is written about a device.
+_OF_A_USER = text("""
+SELECT id FROM notifications
+WHERE id = ANY(CAST(:ids AS uuid[])) AND user_id IS NOT NULL
+ORDER BY id FOR SHARE
+""")
+
 _RECORD_ATTEMPTS = text(f"""
 UPDATE attempts a SET
   state = r.state,
@@ -352,21 +402,25 @@ RETURNING
 """)
 
 # For pushes of which every device has answered at the first attempt, as nearly all do: their end is known without a
-# look at the rows of the attempts, which takes most of the time of the general case.
+# look at the rows of the attempts, which takes most of the time of the general case. These rows are written here, once.
 _RECORD_ANSWERED = text(f"""
-UPDATE deliveries d SET
-  state = r.state,
-  reason = r.reason,
-  wake_at = NULL,
-  finished_at = knocktwice_now()
-FROM {rows("r", id="uuid", state="text", reason="text")}
-WHERE d.notification_id = r.id AND d.step = 0 AND {is_in("d.state", "sending")}
-RETURNING
-  d.notification_id,
-  d.state,
-  d.reason,
-  {_LAST} AS last,
-  {_CANCELLED} AS cancelled
+WITH done AS (
+  UPDATE deliveries d SET
+    state = r.state,
+    reason = r.reason,
+    wake_at = NULL,
+    finished_at = knocktwice_now()
+  FROM {rows("r", id="uuid", state="text", reason="text")}
+  WHERE d.notification_id = r.id AND d.step = 0 AND {is_in("d.state", "sending")}
+  RETURNING
+    d.notification_id,
+    d.state,
+    d.reason,
+    {_LAST} AS last,
+    {_CANCELLED} AS cancelled
+),
+written AS ({_WRITE_ATTEMPTS.format(only="JOIN done ON done.notification_id = r.device_of")})
+SELECT * FROM done
 """)
 
 
@@ -386,16 +440,6 @@ def record_push(
     # After a lease that was too short two workers record the same pushes: in one order, so that one waits for the
     # other.
     results = sorted(results, key=lambda r: (r.notification_id, r.registration))
-    conn.execute(
-        _RECORD_ATTEMPTS,
-        {
-            "id": [r.notification_id for r in results],
-            "registration": [r.registration for r in results],
-            "state": [r.state for r in results],
-            "reason": [r.reason for r in results],
-            "provider_id": [r.provider_id for r in results],
-        },
-    )
     dead = [r.registration for r in results if r.address_dead]
     if dead:
         conn.execute(_FORGET_DEVICES, {"dead": dead})
@@ -407,9 +451,14 @@ def record_push(
     done: list[Row[Any]] = []
     if known:
         states, reasons = (list(column) for column in zip(*known.values(), strict=True))
-        done += conn.execute(_RECORD_ANSWERED, {"id": list(known), "state": states, "reason": reasons})
+        own = _devices([r for r in results if r.notification_id in known])
+        done += conn.execute(_RECORD_ANSWERED, {"id": list(known), "state": states, "reason": reasons, **own}).all()
+        _record_lost(conn, results, known.keys() - {str(row.notification_id) for row in done})
     rest = {i: max(r.retry_after or timedelta() for r in own) for i, own in by_push.items() if i not in known}
     if rest:
+        under_way = {str(row.notification_id) for row in conn.execute(_UNDER_WAY, {"ids": list(rest)})}
+        conn.execute(_RECORD_DEVICES, _devices([r for r in results if r.notification_id in under_way]))
+        _record_lost(conn, results, rest.keys() - under_way)
         given = {
             "id": list(rest),
             "retry_after": list(rest.values()),
@@ -423,6 +472,37 @@ def record_push(
     if shown := shown.intersection(str(row.notification_id) for row in done if row.state == DeliveryState.SCHEDULED):
         conn.execute(_COUNT_FROM_HERE, {"ids": sorted(shown)})
     return [str(row.notification_id) for row in done if row.cancelled or row.state == DeliveryState.SCHEDULED]
+
+
+def _devices(results: Sequence[PushResult]) -> dict[str, list[Any]]:
+    """Return the columns of :data:`_WRITE_ATTEMPTS`. A push that has no device left is recorded without one."""
+    results = [r for r in results if r.registration]
+    return {
+        "device_of": [r.notification_id for r in results],
+        "registration": [r.registration for r in results],
+        "device_state": [r.state for r in results],
+        "device_reason": [r.reason for r in results],
+        "provider_id": [r.provider_id for r in results],
+    }
+
+
+def _record_lost(conn: Connection, results: Sequence[PushResult], ids: Collection[str]) -> None:
+    """Write the answers to pushes that are not under way any more: their devices may show them all the same."""
+    if not ids:
+        return
+    known = {str(row.id) for row in conn.execute(_OF_A_USER, {"ids": sorted(ids)})}
+    lost = [r for r in results if r.notification_id in ids and r.notification_id not in known]
+    conn.execute(
+        _RECORD_ATTEMPTS,
+        {
+            "id": [r.notification_id for r in lost],
+            "registration": [r.registration for r in lost],
+            "state": [r.state for r in lost],
+            "reason": [r.reason for r in lost],
+            "provider_id": [r.provider_id for r in lost],
+        },
+    )
+    conn.execute(_RECORD_DEVICES, _devices([r for r in results if r.notification_id in known]))
 
 
 def _answer(results: Sequence[PushResult]) -> tuple[DeliveryState, str | None] | None:
@@ -490,12 +570,18 @@ def shown(conn: Connection, ids: Sequence[str]) -> list[PushWork]:
     return [PushWork(str(id_), registration) for id_, registration in conn.execute(_SHOWN, {"ids": list(ids)}).all()]
 
 
-# In whatever state: a receipt may come before the provider's answer is recorded.
-_ATTEMPTS = text("SELECT notification_id, registration FROM attempts WHERE notification_id = ANY(CAST(:ids AS uuid[]))")
+# A receipt may come before the provider's answer is recorded: until then the push is under way to the user's devices.
+_ATTEMPTS = text("""
+SELECT notification_id, registration FROM attempts WHERE notification_id = ANY(CAST(:ids AS uuid[]))
+UNION
+SELECT n.id, d.registration
+FROM notifications n JOIN devices d ON d.user_id = n.user_id
+WHERE n.id = ANY(CAST(:ids AS uuid[]))
+""")
 
 
 def attempts(conn: Connection, ids: Sequence[str]) -> list[PushWork]:
-    """Return all devices to which these notifications are or were pushed."""
+    """Return all devices to which these notifications are or were pushed, or may be pushed at this moment."""
     found = conn.execute(_ATTEMPTS, {"ids": list(ids)}).all()
     return [PushWork(str(id_), registration) for id_, registration in found]
 
