@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
+import sqlalchemy as sa
 
 from knocktwice_shared.messages import (
     DeviceRegistered,
@@ -97,6 +98,25 @@ def test_a_push_whose_worker_died_fails_when_its_person_has_no_device_any_more(b
     assert book(store.claim_push, ids(one), LEASE) == []
     assert book.states(ids(one)[0])["push"] == ("failed", "no_device")
     assert [row.before for row in book(store.due, ids(one))] == ["failed"]
+
+
+def test_an_answer_that_comes_while_its_push_is_taken_up_again_counts(book: Book, clock: Clock) -> None:
+    one = batch("ada")
+    (work,) = book.accept(one)
+    clock.advance(LEASE)
+    book(store.ring, limit=10, lease=LEASE)
+    sent = store.PushResult(work.notification_id, work.registration, AttemptState.SENT, provider_id="m1")
+
+    def answer(_conn: object, _cursor: object, statement: str, *_: object) -> None:
+        if "INSERT INTO attempts" in statement and conn.info.pop("waits", False):
+            book(store.record_push, [sent], retry_for=HOUR, complete=True)
+
+    with book.engine.begin() as conn:
+        conn.info["waits"] = True
+        sa.event.listen(conn, "before_cursor_execute", answer)
+        assert store.claim_push(conn, ids(one), LEASE) == []
+    assert book.states(ids(one)[0])["push"] == ("sent", None)
+    assert book.rows("SELECT state, provider_id FROM attempts") == [("sent", "m1")]
 
 
 def test_the_row_of_a_device_is_written_once(book: Book) -> None:

@@ -366,7 +366,8 @@ def _open_steps(conn: Connection, opened: Mapping[str, _Opened], lease: timedelt
 OFF = str(When.NOTIFICATIONS_DISABLED)
 
 # A person's devices, as far as they show notifications, and the registrations that an application gave itself. Of these a
-# registered device that shows nothing is written down, too: the application is told at which place it stands.
+# registered device that shows nothing is written down, too: the application is told at which place it stands. A late answer
+# to a push that is taken up again may be written at the same time: sorted, the two wait for each other and do not deadlock.
 _INSERT_ATTEMPTS = text(f"""
 INSERT INTO attempts (
   notification_id,
@@ -391,6 +392,8 @@ LEFT JOIN devices off
   AND off.registration = g.registration
   AND off.user_id IS NOT NULL
   AND NOT off.notifications_enabled
+ORDER BY 1, 2
+ON CONFLICT DO NOTHING
 RETURNING
   notification_id,
   registration,

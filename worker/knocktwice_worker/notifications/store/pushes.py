@@ -90,8 +90,7 @@ WHERE d.notification_id = ANY(CAST(:ids AS uuid[])) AND d.step = 0 AND d.state =
 """)
 
 # The first claim of a push that waited for its time looks up its devices, and so does the claim of one whose worker died
-# before it had written them down. While a later step goes out the push waits: if that
-# step fails, it is taken up then.
+# before it had written them down. While a later step goes out the push waits: if that step fails, it is taken up then.
 _CLAIM_PUSH = text(f"""
 UPDATE deliveries d SET
   state = 'sending',
@@ -191,6 +190,11 @@ SELECT notification_id, registration FROM attempts
 WHERE notification_id = ANY(CAST(:ids AS uuid[])) AND state = 'open'
 """)
 
+# A worker that stood still for longer than its lease may write its answers down at the very moment of the claim.
+_ANSWERED = text("""
+SELECT DISTINCT notification_id FROM attempts WHERE notification_id = ANY(CAST(:ids AS uuid[])) AND place IS NULL
+""")
+
 
 def claim_push(conn: Connection, ids: Sequence[str], lease: timedelta) -> list[PushWork]:
     """Take up pushes that a provider asked to repeat or a dead worker left behind; return what is still to be sent.
@@ -215,8 +219,11 @@ def claim_push(conn: Connection, ids: Sequence[str], lease: timedelta) -> list[P
     found = conn.execute(_OPEN_ATTEMPTS, {"ids": taken}).all()
     work = [PushWork(str(id_), registration) for id_, registration in found]
     over = set(taken) - {w.notification_id for w in work}
-    _end_unpushable(conn, over & set(first))
-    if rest := sorted(over - set(first)):
+    unpushed = over & set(first)
+    if unpushed:
+        unpushed -= {str(row.notification_id) for row in conn.execute(_ANSWERED, {"ids": sorted(unpushed)})}
+    _end_unpushable(conn, unpushed)
+    if rest := sorted(over - unpushed):
         record_push(conn, [PushResult(i, "", AttemptState.REJECTED) for i in rest], retry_for=timedelta())
     return work
 
@@ -323,11 +330,11 @@ WHERE attempts.state = 'open'
 _RECORD_DEVICES = text(_WRITE_ATTEMPTS.format(only=""))
 
 # Pushes that somebody else has ended or taken up. Their notifications are locked, because their people may be erased: then
-# nothing new is written about a device.
+# nothing new is written about a device. This lock stops an erasure, and nobody who ends a notification.
 _OF_A_USER = text("""
 SELECT id FROM notifications
 WHERE id = ANY(CAST(:ids AS uuid[])) AND user_id IS NOT NULL
-ORDER BY id FOR SHARE
+ORDER BY id FOR KEY SHARE
 """)
 
 _RECORD_ATTEMPTS = text(f"""
