@@ -322,8 +322,10 @@ def _push_moments(step: Row[Any], attempts: Sequence[Row[Any]]) -> Iterator[Mome
         yield Moment(step.due_at, "scheduled", "Here the push goes out.")
         return
     if not attempts and step.claimed_at != step.finished_at:
-        under_way = step.state == "sending"
-        told = "The push is under way; no device has answered yet." if under_way else "The push's worker died."
+        # The devices are written down with their answers. Without any, nobody knows whether the push has left.
+        told = "No device's answer to the push was written down."
+        if step.state == "sending":
+            told = "The push is under way; no device has answered yet."
         yield Moment(step.claimed_at or at, "push", told)
         return
     if step.claimed_at is None or not attempts:

@@ -15,6 +15,7 @@ from knocktwice_shared.messages import (
 from knocktwice_worker.audience import people
 from knocktwice_worker.lifecycle import AttemptState
 from knocktwice_worker.notifications import store
+from knocktwice_worker.reporting import story
 from support.store_book import AT, HOUR, LEASE, Book, batch, ids
 
 if TYPE_CHECKING:
@@ -98,6 +99,23 @@ def test_a_push_whose_worker_died_fails_when_its_person_has_no_device_any_more(b
     assert book(store.claim_push, ids(one), LEASE) == []
     assert book.states(ids(one)[0])["push"] == ("failed", "no_device")
     assert [row.before for row in book(store.due, ids(one))] == ["failed"]
+
+
+def test_the_story_of_a_push_without_an_answer_says_no_more_than_is_known(book: Book, clock: Clock) -> None:
+    one = batch("ada")
+    book.accept(one)
+
+    def told() -> list[str]:
+        found = book(story.tell, ids(one)[0])
+        assert found
+        return [moment.sentence for moment in found.moments if moment.kind == "push"]
+
+    assert told() == ["The push is under way; no device has answered yet."]
+    clock.advance(timedelta(seconds=1))
+    book(store.note_cancelled, ids(one), [], AT)
+    assert book(store.stop_claimed, ids(one)) == set(ids(one))
+    # Whether its worker has died, or has never called the provider, nobody knows.
+    assert told() == ["No device's answer to the push was written down."]
 
 
 def test_an_answer_that_comes_while_its_push_is_taken_up_again_counts(book: Book, clock: Clock) -> None:
