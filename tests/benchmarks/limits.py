@@ -13,7 +13,8 @@ from benchmarks import meter
 from benchmarks.figures import median, spread
 from knocktwice_shared.ids import uuid7
 from knocktwice_shared.names import BATCH_LIMIT
-from knocktwice_worker.limits.per_number import Ask, Limits, RedisLimits
+from knocktwice_worker.limits.asks import Ask, Limits
+from knocktwice_worker.limits.per_number import RedisLimits
 
 if TYPE_CHECKING:
     from benchmarks.figures import Figures

@@ -338,6 +338,28 @@ def test_who_may_read_sees_texts_masked_and_who_may_know_people_in_full(public: 
             assert reader.get(f"/v1/inbound?{wrong}").status_code == 422
 
 
+def test_a_project_sees_what_people_write_to_its_own_senders(public: Services, tmp_path: Path) -> None:
+    path = tmp_path / "projects.yaml"
+    path.write_text(
+        'projects:\n  amber: {senders: ["+15005550016", "+15005550006"]}\n  blue: {senders: "+15005550017"}\n'
+    )
+    own = Services(public.settings.model_copy(update={"projects_file": path}))
+    with HttpGateway(own) as running:
+        phone = running.stranger()
+        for n, sender in enumerate(("+15005550016", "+15005550017", "+15005550006", "15005550016")):
+            assert _write(phone, f"SM{n:032}", Body=f"Question {n}", To=sender) == 200
+        amber, blue = (running.client(Scope.READ, Scope.AUDIENCE, project=name) for name in ("amber", "blue"))
+        operator = running.client(Scope.READ)
+        seen = [client.get("/v1/inbound?reveal=true").json()["texts"] for client in (amber, blue)]
+        # The third was written to the installation's own sender, which both have.
+        assert [[text["text"] for text in own] for own in seen] == [["Question 3", "Question 0"], ["Question 1"]]
+        told = operator.get("/v1/inbound").json()["texts"]
+        assert [text["project"] for text in told] == ["amber", None, "blue", "amber"]
+        assert len(operator.get("/v1/inbound?project=amber").json()["texts"]) == 2
+        assert amber.get("/v1/inbound?project=blue").status_code == 422
+    own.close()
+
+
 def test_without_an_auth_token_nothing_is_believed(here: Services) -> None:
     with HttpGateway(here) as running:
         answer = running.stranger().post("/callbacks/twilio", data=_status(), headers={"X-Twilio-Signature": "x"})

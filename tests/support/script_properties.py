@@ -19,8 +19,9 @@ from knocktwice_worker.channels.outbound.pacing import Pace
 from knocktwice_worker.channels.outbound.provider_choice import Providers, Why
 from knocktwice_worker.channels.outcomes import Retry, Sent
 from knocktwice_worker.lifecycle import Refusal
+from knocktwice_worker.limits.asks import Ask, Limits
 from knocktwice_worker.limits.budget import Budget
-from knocktwice_worker.limits.per_number import Ask, Limits, RedisLimits
+from knocktwice_worker.limits.per_number import RedisLimits
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -58,7 +59,7 @@ class Counters(RedisLimits):
 
     def ask(self, asks: Sequence[Ask], *, spent: str = _NOTHING_SPENT) -> list[tuple[Refusal | None, int, int, int]]:
         """Return of each its refusal, its number's count, and the day's parts in total and in its category."""
-        answer = self._call(asks, NOON, [([], "")] * len(asks), spent)
+        answer = self._call(asks, NOON, [([], "")] * len(asks), {None: spent})
         words = {b"duplicate": Refusal.DUPLICATE_CONTENT, b"capped": Refusal.CAPPED_DAILY}
         words[b"exhausted"] = Refusal.BUDGET_EXHAUSTED
         return [

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     import sqlalchemy as sa
 
-    from knocktwice_worker.limits.per_number import Answer, Ask, Limits
+    from knocktwice_worker.limits.asks import Answer, Ask, Limits
 
 CALLERS = 64
 

@@ -38,6 +38,8 @@ from knocktwice_worker.limits.quiet_hours import QuietHours
 from knocktwice_worker.notation import durations, phone_numbers
 from knocktwice_worker.notation.countries import country_code
 from knocktwice_worker.notation.phone_numbers import Kind, Plan, Rules
+from knocktwice_worker.projects import file as project_file
+from knocktwice_worker.projects.file import Projects
 
 #: Variables that the ecosystem named before us.
 _NAMES_OF_OTHERS = {"GOOGLE_APPLICATION_CREDENTIALS", "TWILIO_ACCOUNT_SID", "TWILIO_AUTH_TOKEN"}
@@ -72,6 +74,7 @@ OPTIONAL = (
     "twilio_from",
     "whatsapp_from",
     "sms_providers_file",
+    "projects_file",
     "public_url",
     "link_url",
     "onesignal_title",
@@ -520,6 +523,11 @@ class Settings(BaseSettings):
         30, gt=0, le=600, description="After so long one SMS tries whether a demoted provider works again."
     )
 
+    # Projects
+    projects_file: Path | None = Field(
+        None, description="YAML or JSON file with the senders, limits and budgets of projects; see docs/projects.md."
+    )
+
     # Webhooks to the application
     webhook_urls: frozenset[str] = Field(
         frozenset(), description='Where every event is told, like ["https://shop.example/hooks"]; see docs/webhooks.md.'
@@ -662,6 +670,15 @@ class Settings(BaseSettings):
         return self
 
     @model_validator(mode="after")
+    def _projects_are_described(self) -> Self:
+        if self.projects_file is not None:
+            try:
+                project_file.read(str(self.projects_file))
+            except project_file.ProjectFileError as error:
+                raise ValueError(f"KNOCKTWICE_PROJECTS_FILE: {error}") from None
+        return self
+
+    @model_validator(mode="after")
     def _lease_outlasts_the_provider(self) -> Self:
         # A request waits for its turn and then for its answer; by the end of the lease somebody else would send it too.
         if self.lease_s <= 2 * self.provider_timeout_s:
@@ -685,6 +702,15 @@ class Settings(BaseSettings):
             Category.CRITICAL: self.sms_budget_critical,
         }
         return Budget(self.sms_budget, self.sms_budget_reserve, categories)
+
+    def projects(self) -> Projects:
+        """Read what projects have of their own, and which senders they share with the installation."""
+        if self.projects_file is None:
+            return Projects()
+        shared = {self.twilio_from, self.whatsapp_from}
+        if self.sms_providers_file is not None:
+            shared |= {spec.sender for spec in file.read(str(self.sms_providers_file), built_in="twilio").providers}
+        return Projects(project_file.read(str(self.projects_file)), frozenset(shared))
 
     @property
     def useless_after(self) -> dict[Category, timedelta]:

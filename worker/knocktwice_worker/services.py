@@ -43,8 +43,9 @@ from knocktwice_worker.content.links.short_links import ShortLinks
 from knocktwice_worker.counters.counters import Count, Counters, Span
 from knocktwice_worker.database import engine
 from knocktwice_worker.embedded.installation import broker_url, connect_redis, database_url, secret
+from knocktwice_worker.limits.asks import Limits
 from knocktwice_worker.limits.counting import Counting
-from knocktwice_worker.limits.per_number import Limits, RedisLimits
+from knocktwice_worker.limits.per_number import RedisLimits
 from knocktwice_worker.notifications.inbox.accepted import Inbox, Work
 from knocktwice_worker.notifications.pipeline import cancellation, receipts
 from knocktwice_worker.notifications.pipeline.brake import BrakeGate
@@ -76,6 +77,7 @@ if TYPE_CHECKING:
     from knocktwice_shared.messages import Batch
     from knocktwice_worker.config import Settings
     from knocktwice_worker.content.links.short_links import Tracker
+    from knocktwice_worker.projects.file import Projects
 
 
 log = structlog.get_logger(__name__)
@@ -118,6 +120,11 @@ class Services:
         return connect_redis(broker_url(self.settings))
 
     @cached_property
+    def projects(self) -> Projects:
+        """What projects have of their own."""
+        return self.settings.projects()
+
+    @cached_property
     def limits(self) -> RedisLimits:
         """The limits per number, in Redis."""
         settings = self.settings
@@ -129,6 +136,7 @@ class Services:
                 zone=settings.day_zone,
                 secret=secret(settings).encode(),
                 budget=settings.budget,
+                projects=self.projects.limits,
             ),
         )
 
@@ -409,6 +417,7 @@ class Services:
             untextable_for=timedelta(days=settings.untextable_days),
             countries=settings.sms_countries,
             channels=self.channels,
+            projects=self.projects,
             links=self.links,
             lease=settings.lease,
             useless_after=settings.useless_after,

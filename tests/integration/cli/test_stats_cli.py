@@ -339,6 +339,9 @@ def test_advice_counts_what_each_delay_would_have_sent(
     # The pushes lived for an hour: nobody knows what a longer delay would have brought.
     assert max(curve) == 3600
     assert "suggested: 10m" in run("advise", "news").out
+    assert "0 pushes" in run("advise", "news", "--project", "shop").err
+    for command in (("advise", "news"), ("stats",), ("history",), ("blast", "list"), ("inbound", "list")):
+        assert "must be 1 to 40" in " ".join(run(*command, "--project", "Shop!").err.replace("│", " ").split())
 
 
 def test_advice_is_refused_with_too_little_history(

@@ -20,8 +20,10 @@ from knocktwice_worker import services
 from knocktwice_worker.config import ConfigurationError, load
 from knocktwice_worker.lifecycle import Refusal
 from knocktwice_worker.limits import budget
+from knocktwice_worker.limits.asks import Answer, Ask, Limits
 from knocktwice_worker.limits.budget import Budget, Purse, Spent, Today, UnderWay
-from knocktwice_worker.limits.per_number import Answer, Ask, Limits, RedisLimits, count_in_postgres
+from knocktwice_worker.limits.in_postgres import count_in_postgres
+from knocktwice_worker.limits.per_number import RedisLimits
 from support.simultaneously import count_together
 
 if TYPE_CHECKING:

@@ -11,8 +11,9 @@ import pytest
 import sqlalchemy as sa
 
 from knocktwice_worker.lifecycle import Refusal
+from knocktwice_worker.limits.asks import Ask, Limits
 from knocktwice_worker.limits.budget import Budget
-from knocktwice_worker.limits.per_number import Ask, Limits, RedisLimits
+from knocktwice_worker.limits.per_number import RedisLimits
 from support.redis_clock import RedisClock
 
 if TYPE_CHECKING:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from redis import Redis
 
-    from knocktwice_worker.limits.per_number import Ask
+    from knocktwice_worker.limits.asks import Ask
 
 #: The server is slower than the fake, and the properties are the same. One keyspace serves all examples of a test.
 few = settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

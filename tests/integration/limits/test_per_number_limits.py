@@ -17,7 +17,9 @@ from hypothesis import strategies as st
 
 from knocktwice_shared.messages import Category
 from knocktwice_worker.lifecycle import Delay, Refusal
-from knocktwice_worker.limits.per_number import Answer, Ask, Limits, LimitsUnavailable, RedisLimits, count_in_postgres
+from knocktwice_worker.limits.asks import Answer, Ask, Limits
+from knocktwice_worker.limits.in_postgres import count_in_postgres
+from knocktwice_worker.limits.per_number import LimitsUnavailable, RedisLimits
 from knocktwice_worker.services import Services
 from support.ports import free_port
 from support.simultaneously import count_together

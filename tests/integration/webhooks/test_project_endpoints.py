@@ -1,4 +1,4 @@
-"""An endpoint of a project is told of its own notifications, and of nothing else."""
+"""An endpoint of a project is told of its own notifications, texts and budget, and of nothing else."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def _tell(here: Services, clock: Clock) -> None:
         pass
 
 
-def test_a_projects_endpoint_hears_its_own_notifications_and_no_alarms_nor_numbers(
+def test_a_projects_endpoint_hears_its_own_notifications_texts_and_budget_and_nothing_else(
     here: Services, application: WebhookReceiver, clock: Clock
 ) -> None:
     with WebhookReceiver() as operators:
@@ -66,10 +66,21 @@ def test_a_projects_endpoint_hears_its_own_notifications_and_no_alarms_nor_numbe
         ids = {project: _accept(here, project) for project in ("amber", "blue", None)}
         with here.engine.begin() as conn:
             inbound_texts.receive(conn, [InboundText("SM1", ADA, Wish.STOP, "STOP", "twilio", "sms", OURS)], b"test")
+            own = [
+                InboundText(f"SM-{of}", ADA, Wish.STOP, "STOP", "twilio", "sms", OURS, of) for of in ("amber", "blue")
+            ]
+            inbound_texts.receive(conn, own, b"test")
             alarms.sound(conn, "pause.on", "1", {"reason": "blue"})
+            for of in ("amber", "blue"):
+                alarms.sound(conn, "budget.used", of, {"budget": "all", "project": of})
         _tell(here, clock)
-        told = [(one["data"]["notification"], one["data"]["project"]) for _, one in application.taken]
-        assert told == [(ids["amber"], "amber")]
+        told = [(one["type"], one["data"].get("notification")) for _, one in application.taken]
+        assert sorted(told, key=str) == [
+            ("budget.used", None),
+            ("inbound.text", None),
+            ("notification.accepted", ids["amber"]),
+        ]
+        assert {one["data"]["project"] for _, one in application.taken} == {"amber"}
         everything = [one["data"].get("notification") for _, one in operators.taken]
         assert set(ids.values()) <= set(everything)
         assert {"pause.on", "inbound.text", "number.opted_out"} <= set(operators.types())

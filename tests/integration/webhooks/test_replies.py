@@ -54,6 +54,16 @@ def test_a_reply_is_texted_once_as_it_was_written(answering: Services, sandbox: 
     assert [tuple(row) for row in rows] == [("texted", f"reply:{inbound}")]
 
 
+def test_a_reply_to_a_projects_own_sender_is_the_projects(answering: Services) -> None:
+    text = InboundText("SM1", NUMBER, None, "hello", "twilio", "sms", "+15005550016", "amber")
+    with answering.engine.begin() as conn:
+        inbound_texts.receive(conn, [text], b"test")
+        inbound = str(conn.execute(sa.text("SELECT id FROM inbound_texts")).scalar_one())
+    _answer(answering, inbound, "Yes.")
+    with answering.engine.connect() as conn:
+        assert conn.execute(sa.text("SELECT project FROM notifications")).scalars().all() == ["amber"]
+
+
 def test_keywords_short_codes_other_channels_and_who_opted_out_get_no_reply(
     answering: Services, sandbox: Sandbox
 ) -> None:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import random
     from collections.abc import Sequence
 
-    from knocktwice_worker.limits.per_number import Ask
+    from knocktwice_worker.limits.asks import Ask
 
 #: How long an example takes depends on who else uses the machine.
 patient = settings(deadline=None)

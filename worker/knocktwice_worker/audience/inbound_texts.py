@@ -40,6 +40,7 @@ class InboundText:
         provider: who brought it.
         channel: how it came.
         sender: our sender to which it was written.
+        project: the project that alone has this sender.
     """
 
     provider_id: str
@@ -49,6 +50,7 @@ class InboundText:
     provider: str | None = None
     channel: str | None = None
     sender: str | None = None
+    project: str | None = None
 
 
 def country(number: str) -> str | None:
@@ -72,7 +74,8 @@ INSERT INTO inbound_texts (
   characters,
   provider,
   channel,
-  sender
+  sender,
+  project
 ) VALUES (
   :provider_id,
   :id,
@@ -82,7 +85,8 @@ INSERT INTO inbound_texts (
   :characters,
   :provider,
   :channel,
-  :sender
+  :sender,
+  :project
 )
 ON CONFLICT DO NOTHING
 """)
@@ -129,6 +133,7 @@ def _row(one: InboundText, id_: str) -> dict[str, object]:
         "provider": one.provider,
         "channel": one.channel,
         "sender": one.sender,
+        "project": one.project,
     }
 
 
@@ -143,6 +148,7 @@ class Wanted:
         since: received then or later.
         before: the last id of the page before.
         limit: texts of a page.
+        project: only texts to this project's own senders.
     """
 
     number: str | None = None
@@ -151,6 +157,7 @@ class Wanted:
     since: datetime | None = None
     before: UUID | None = None
     limit: int = 100
+    project: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +172,7 @@ class KeptText:
         keyword: what it asks for, if that concerns us.
         words: the text; ``None``: not kept, or no longer.
         characters: its length.
+        project: the project to whose own sender it was written.
     """
 
     id: str
@@ -178,6 +186,7 @@ class KeptText:
     words: str | None
     characters: int | None
     received_at: datetime
+    project: str | None
 
     def shown(self, *, reveal: bool) -> dict[str, object]:
         """Return the text field by field.
@@ -194,6 +203,7 @@ class KeptText:
             "text": self.words if reveal else None,
             "characters": self.characters,
             "to": self.sender,
+            "project": self.project,
             "channel": self.channel,
             "provider": self.provider,
             "provider_id": self.provider_id,
@@ -217,7 +227,8 @@ SELECT
   i.wish AS keyword,
   i.words,
   i.characters,
-  i.received_at
+  i.received_at,
+  i.project
 FROM inbound_texts i
 WHERE i.id < coalesce(CAST(:before AS uuid), 'ffffffff-ffff-ffff-ffff-ffffffffffff') {conditions}
 ORDER BY i.id DESC
@@ -228,6 +239,7 @@ _CONDITIONS = {
     "user": "AND i.number = (SELECT number FROM phones WHERE user_id = :user)",
     "keyword": "AND i.wish IS NOT DISTINCT FROM nullif(:keyword, 'none')",
     "since": "AND i.received_at >= :since",
+    "project": "AND i.project = :project",
 }
 
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from knocktwice_worker.blasts.content import BlastContent
     from knocktwice_worker.channels.opened import Channels
     from knocktwice_worker.config import Settings
-    from knocktwice_worker.limits.per_number import Limits
+    from knocktwice_worker.limits.asks import Limits
 
 #: Price list entry for countries that have none of their own.
 DEFAULT = "*"

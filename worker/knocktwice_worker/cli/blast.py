@@ -22,7 +22,7 @@ from knocktwice_worker.blasts import own_params, preflight, request, schedules, 
 from knocktwice_worker.blasts.states import BlastState
 from knocktwice_worker.channels.registry import CHANNELS
 from knocktwice_worker.cli import blast_people, contents_options, params_file, push_options, send_options, step_options
-from knocktwice_worker.cli.output import AsJson, clock, complain, fail, out, print_json, reading
+from knocktwice_worker.cli.output import AsJson, OfProject, clock, complain, fail, out, print_json, reading
 from knocktwice_worker.cli.progress import progress
 from knocktwice_worker.cli.tables import AsCsv, print_table
 from knocktwice_worker.cli.template import given_values
@@ -231,6 +231,7 @@ def status(
 @app.command("list")
 def list_(
     limit: Annotated[int, typer.Option(help="How many of the latest.", min=1)] = 20,
+    project: OfProject = None,
     as_json: AsJson = False,
     as_csv: AsCsv = False,
 ) -> None:
@@ -239,8 +240,9 @@ def list_(
     Example: knocktwice blast list --limit 5
     """
     with reading(services()) as conn:
-        rows = [row.as_json() for row in standing.latest(conn, limit)]
-        recurring = [asdict(one) for one in schedules.listed(conn)]
+        rows = [row.as_json() for row in standing.latest(conn, limit, project)]
+        # Recurring blasts belong to no project.
+        recurring = [asdict(one) for one in schedules.listed(conn)] if project is None else []
     if as_json:
         print_json({"blasts": rows, "recurring": recurring})
         return

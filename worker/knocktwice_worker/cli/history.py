@@ -12,7 +12,7 @@ from rich.markup import escape
 
 from knocktwice_shared.errors import InvalidMessage
 from knocktwice_worker.cli import phone_options
-from knocktwice_worker.cli.output import AsJson, clock, out, print_json, reading
+from knocktwice_worker.cli.output import AsJson, OfProject, clock, out, print_json, reading
 from knocktwice_worker.lifecycle import NotificationState, ProviderState
 from knocktwice_worker.notation import durations
 from knocktwice_worker.reporting import story
@@ -26,7 +26,7 @@ _LONGEST = timedelta(days=36_500)
 def history(
     user: Annotated[str | None, typer.Option(help="Of this user.")] = None,
     phone: Annotated[str | None, typer.Option(help="Of this number and its owners.")] = None,
-    project: Annotated[str | None, typer.Option(help="Of this project.")] = None,
+    project: OfProject = None,
     blast: Annotated[str | None, typer.Option(help="Of the blast with this key.")] = None,
     key: Annotated[str | None, typer.Option(help="With this idempotency key.")] = None,
     provider_id: Annotated[str | None, typer.Option(help="Whose message a provider calls so.")] = None,

@@ -11,7 +11,7 @@ import typer
 from knocktwice_shared.errors import InvalidMessage
 from knocktwice_worker.audience import inbound_texts
 from knocktwice_worker.cli import phone_options, times
-from knocktwice_worker.cli.output import AsJson, clock, out, print_json, reading
+from knocktwice_worker.cli.output import AsJson, OfProject, clock, out, print_json, reading
 from knocktwice_worker.notation.masking import mask
 from knocktwice_worker.services import services
 
@@ -43,6 +43,7 @@ def list_all(
         str | None, typer.Option(help="Since then: like 2h, 7d or 2026-11-21T09:30+01:00.", show_default="ever")
     ] = None,
     before: Annotated[str | None, typer.Option(help="Older than this text; the last id of the page before.")] = None,
+    project: OfProject = None,
     limit: Annotated[int, typer.Option(help="So many at most.", min=1, max=inbound_texts.PAGE_LIMIT)] = 100,
     reveal: Annotated[bool, typer.Option("--reveal", help="Show numbers and words in full.")] = False,
     as_json: AsJson = False,
@@ -60,6 +61,7 @@ def list_all(
         None if since is None else times.moment(since, "since"),
         None if before is None else _id(before),
         limit,
+        project,
     )
     with reading(here) as conn:
         found = inbound_texts.page(conn, wanted)

@@ -12,6 +12,9 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from knocktwice_shared.errors import InvalidMessage
+from knocktwice_shared.messages import checks
+
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
@@ -20,6 +23,17 @@ if TYPE_CHECKING:
 out, err = Console(highlight=False), Console(stderr=True, highlight=False)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
+
+
+def _project(name: str | None) -> str | None:
+    try:
+        return None if name is None else checks.project(name)
+    except InvalidMessage as error:
+        raise typer.BadParameter(str(error).partition(": ")[2]) from None
+
+
+#: The project whose things a command shows.
+OfProject = Annotated[str | None, typer.Option("--project", help="Only of this project.", callback=_project)]
 
 
 def log_warnings() -> None:

@@ -28,7 +28,6 @@ ValidFor = Annotated[
     ),
 ]
 
-
 Project = Annotated[str | None, typer.Option(help="The application to which it belongs.", show_default="to none")]
 
 

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from knocktwice_shared.counted import many
 from knocktwice_shared.errors import InvalidMessage
-from knocktwice_worker.cli.output import AsJson, clock, out, print_json, reading
+from knocktwice_worker.cli.output import AsJson, OfProject, clock, out, print_json, reading
 from knocktwice_worker.cli.tables import AsCsv, Watch, print_table, watching
 from knocktwice_worker.lifecycle import Refusal
 from knocktwice_worker.notation import durations
@@ -78,7 +78,7 @@ def stats(
     by: Annotated[Dimension, typer.Option(help="What to tell apart.")] = Dimension.TEMPLATE,
     since: Annotated[str, typer.Option(help="First day, like 2026-11-01, or how long ago, like 7d.")] = "30d",
     template: Annotated[str | None, typer.Option(help="Only notifications with this template.")] = None,
-    project: Annotated[str | None, typer.Option(help="Only notifications of this project.")] = None,
+    project: OfProject = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Count first what has changed in this minute.")] = False,
     channels: Annotated[bool, typer.Option("--channels", help="Push, WhatsApp and SMS beside each other.")] = False,
     as_json: AsJson = False,
@@ -206,6 +206,7 @@ def _table(told: Report, title: str, columns: Mapping[str, Callable[[Figures], s
 
 def advise(
     template: Annotated[str, typer.Argument(help="The template's name.")],
+    project: OfProject = None,
     as_json: AsJson = False,
     as_csv: AsCsv = False,
 ) -> None:
@@ -214,7 +215,7 @@ def advise(
     Example: knocktwice advise order_ready
     """
     with reading(services()) as conn:
-        told = delay_curve.advise(conn, template)
+        told = delay_curve.advise(conn, template, project)
     if as_json:
         print_json(told.as_json())
         return

@@ -651,10 +651,13 @@ inbound_texts = Table(
     Column("provider", Text, comment="The provider that brought it. NULL: not known."),
     Column("channel", Text, comment="The channel by which it came, like sms. NULL: not known."),
     Column("sender", Text, comment="Our sender to which it was written. NULL: not told."),
+    Column("project", Text, comment="The project whose own sender it was written to. NULL: none."),
     # serves: whether somebody has asked for texts again since; a number's texts
     Index("inbound_texts_of_number_idx", "number", "received_at"),
     # serves: the list, newest first; who an event is about
     Index("inbound_texts_id_idx", "id", unique=True),
+    # serves: a project's list; empty without projects that have senders
+    Index("inbound_texts_project_idx", "project", "id", postgresql_where=text("project IS NOT NULL")),
     # serves: what is new since a follower looked last
     _when("inbound_texts_received_at_idx", "received_at"),
     comment="What people wrote to one of our senders.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, date, datetime, timedelta
+from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 from sqlalchemy import text
@@ -15,9 +16,12 @@ from knocktwice_worker.lifecycle import BrakeState
 from knocktwice_worker.limits import budget as limits_of_budget
 from knocktwice_worker.notation import number_plans as plans
 from knocktwice_worker.notifications.store import alarms
+from knocktwice_worker.runtime import budget_alarms
 from knocktwice_worker.switches import overrides, pauses
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from knocktwice_worker.services import Services
 
 
@@ -39,18 +43,57 @@ def number_plans_on(today: date) -> Finding:
 
 
 def budget(here: Services) -> Finding:
-    """How much of the day's budget is used."""
+    """How much of the day's budget is used, and of those that projects have of their own."""
+    own = [_budget_of(name, one) for name, one in _own_budgets(here).items()]
     with here.engine.connect() as conn:
         limits = overrides.in_force(conn, here.settings).budget
-        if not limits:
+        if not limits and not own:
             return Level.OK, "none; KNOCKTWICE_SMS_BUDGET sets one"
         now = conn.execute(text("SELECT knocktwice_now()")).scalar_one()
-        spent = limits_of_budget.today(conn, here.limits.limits.day(now)[1]).spent
-    uses = [(limits.total, sum(spent.values()), "in all"), *((limits.categories[c], spent[c], c) for c in spent)]
-    full = any(limit and used >= limit - (limits.reserve if name == "in all" else 0) for limit, used, name in uses)
-    told = ", ".join(f"{used}{f' of {limit}' if limit else ''} {name}" for limit, used, name in uses)
-    reserve = f"; the last {limits.reserve} in all are for critical" if limits.reserve else ""
-    return (Level.WARNING if full else Level.OK), f"SMS parts today: {told}{reserve}"
+        spent = limits_of_budget.today(conn, here.limits.limits.day(now)[1]).spent if limits else {}
+    if limits:
+        uses = [budget_alarms.Use("all", limits.total, limits.reserve, sum(spent.values()))]
+        uses += [budget_alarms.Use(c.value, limits.categories[c], 0, spent[c]) for c in spent]
+        own.insert(0, _budget_of(None, uses))
+    level = Level.WARNING if any(found is not Level.OK for found, _ in own) else Level.OK
+    return level, ". ".join(said for _, said in own)
+
+
+def _own_budgets(here: Services) -> dict[str, list[budget_alarms.Use]]:
+    """Return project → what is used of its own budget, as Redis counts it."""
+    found: dict[str, list[budget_alarms.Use]] = {}
+    if any(one.budget for one in here.limits.limits.projects.values()):
+        for use in budget_alarms.uses(here)[1]:
+            if use.project is not None:
+                found.setdefault(use.project, []).append(use)
+    return found
+
+
+def _budget_of(project: str | None, uses: Sequence[budget_alarms.Use]) -> Finding:
+    reserve = max(use.reserve for use in uses)
+    full = any(use.limit and use.used >= use.limit - use.reserve for use in uses)
+    told = ", ".join(
+        f"{use.used}{f' of {use.limit}' if use.limit else ''} {'in all' if use.name == 'all' else use.name}"
+        for use in uses
+    )
+    of = "" if project is None else f" of the project {project}"
+    kept = f"; the last {reserve} in all are for critical" if reserve else ""
+    return (Level.WARNING if full else Level.OK), f"SMS parts{of} today: {told}{kept}"
+
+
+def projects(here: Services) -> Finding:
+    """Whether the projects of the operators' file are used, and whether keys name others."""
+    known = here.projects.known
+    if not known:
+        return Level.OK, "none has anything of its own; KNOCKTWICE_PROJECTS_FILE says what"
+    with here.engine.connect() as conn:
+        bound = set(conn.execute(text("SELECT DISTINCT project FROM api_keys WHERE project IS NOT NULL")).scalars())
+    told = f"{many(len(known), 'project')} with senders, limits or budgets of their own: {', '.join(sorted(known))}"
+    if nearly := sorted(
+        f"{one} is near {near[0]}" for one in bound - known.keys() if (near := get_close_matches(one, known, 1, 0.8))
+    ):
+        return Level.WARNING, f"{told}; keys are bound to projects that the file does not name: {', '.join(nearly)}"
+    return Level.OK, told
 
 
 def brake(here: Services) -> Finding:

@@ -41,6 +41,7 @@ _CHECKS: dict[str, Callable[[Services], Finding]] = {
     "number plans": business.number_plans,
     "backlog": servers.backlog,
     "sms budget": business.budget,
+    "projects": business.projects,
     "receipts": business.receipts,
     "brake": business.brake,
     "pauses": business.paused,

@@ -29,6 +29,7 @@ _OWN = {
     "outbox_database_url",
     "google_application_credentials",
     "sms_providers_file",
+    "projects_file",
     "gateway_docs",
     "gateway_body_bytes",
     "gateway_per_s",

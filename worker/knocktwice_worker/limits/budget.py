@@ -1,5 +1,7 @@
 """The day's budget in SMS parts: in total, for each category, and with a reserve that only critical messages may use.
 
+A project may have a budget of its own; its messages count for that and for the one of the installation.
+
 Redis counts the parts, in the same atomic call as the per-number limits. After a wipe of Redis its counters are
 restored from Postgres. A message is counted once, however often a worker asks about it. The sender asks once more when
 the message's row is committed, and so refuses a message that a wipe of Redis let through.
@@ -110,16 +112,20 @@ class Purse:
         for one in today.under_way:
             self.spend(one.notification_id, one.category, one.parts, certain=one.certain)
 
+    def affords(self, id_: str, category: Category, parts: int) -> bool:
+        """Return whether a message may go that is not counted yet, or was counted before. Nothing is counted."""
+        budget, spent = self._budget, self.spent(category)
+        most = budget.total - (0 if category is Category.CRITICAL else budget.reserve)
+        allowed = budget.categories.get(category, 0)
+        return id_ in self._counted or not (
+            (budget.total and spent.total + parts > most) or (allowed and spent.category + parts > allowed)
+        )
+
     def spend(self, id_: str, category: Category, parts: int, *, certain: bool = False) -> bool:
         """Count a message once, and return whether it may go. A ``certain`` one is always counted: it is being sent."""
         if id_ in self._counted:
             return True
-        budget, spent = self._budget, self.spent(category)
-        most = budget.total - (0 if category is Category.CRITICAL else budget.reserve)
-        allowed = budget.categories.get(category, 0)
-        if not certain and (
-            (budget.total and spent.total + parts > most) or (allowed and spent.category + parts > allowed)
-        ):
+        if not certain and not self.affords(id_, category, parts):
             return False
         self._counted.add(id_)
         self._spent[category] += parts
@@ -130,12 +136,13 @@ class Purse:
         return Spent(sum(self._spent.values()), self._spent[category])
 
 
-#: The SMS that were counted since ``:start``, with their batches ``b``.
+#: The SMS that were counted since ``:start``, of one project or of all, with their batches ``b``.
 _TODAY = """
 FROM deliveries d
 JOIN notifications n ON n.id = d.notification_id
 JOIN batches b ON b.id = n.batch_id
 WHERE d.parts IS NOT NULL AND d.counted_at >= :start
+  AND (CAST(:project AS text) IS NULL OR n.project = :project)
 """
 
 # An SMS of unknown outcome is counted, because it may have been paid for.
@@ -159,10 +166,11 @@ ORDER BY d.state = 'reserved', d.counted_at, d.notification_id
 """)
 
 
-def today(conn: Connection, start: datetime) -> Today:
-    """Return the use of the budget on the day that began at ``start``. Reads all SMS of the day."""
-    done = {Category(row.category): int(row.parts) for row in conn.execute(_DONE, {"start": start})}
-    rows = conn.execute(_UNDER_WAY, {"start": start})
+def today(conn: Connection, start: datetime, project: str | None = None) -> Today:
+    """Return the use of the budget on the day that began at ``start``, by a project or by all. Reads all SMS of the day."""
+    wanted = {"start": start, "project": project}
+    done = {Category(row.category): int(row.parts) for row in conn.execute(_DONE, wanted)}
+    rows = conn.execute(_UNDER_WAY, wanted)
     return Today(done, [UnderWay(str(r.notification_id), Category(r.category), r.parts, r.certain) for r in rows])
 
 

@@ -10,7 +10,9 @@ from redis.exceptions import RedisError
 
 from knocktwice_shared.messages import Category
 from knocktwice_worker.lifecycle import Delay
-from knocktwice_worker.limits.per_number import Answer, Ask, LimitsUnavailable, RedisLimits, count_in_postgres
+from knocktwice_worker.limits.asks import Answer, Ask
+from knocktwice_worker.limits.in_postgres import count_in_postgres
+from knocktwice_worker.limits.per_number import LimitsUnavailable, RedisLimits
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from knocktwice_worker.limits.budget import Budget
+    from knocktwice_worker.limits.asks import Limits
 
 log = structlog.get_logger(__name__)
 
@@ -34,9 +36,9 @@ class Counting:
     redis: RedisLimits
 
     @property
-    def budget(self) -> Budget:
-        """The day's budget."""
-        return self.redis.limits.budget
+    def limits(self) -> Limits:
+        """The configured limits."""
+        return self.redis.limits
 
     @property
     def secret(self) -> bytes:

@@ -95,6 +95,7 @@ def _bounded(answers: Mapping[tuple[str, ...], float]) -> dict[tuple[str, ...], 
 def budget(here: Services) -> Iterator[Sample]:
     """Yield the samples of the day's budget, which Redis counts while there is one."""
     for use in budget_alarms.uses(here)[1]:
-        yield Sample("knocktwice_budget_spent_parts", use.used, (use.name,))
+        of, labels = ("budget", (use.name,)) if use.project is None else ("project_budget", (use.project, use.name))
+        yield Sample(f"knocktwice_{of}_spent_parts", use.used, labels)
         if use.limit:
-            yield Sample("knocktwice_budget_limit_parts", use.limit, (use.name,))
+            yield Sample(f"knocktwice_{of}_limit_parts", use.limit, labels)

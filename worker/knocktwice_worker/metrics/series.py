@@ -99,6 +99,16 @@ SERIES: Mapping[str, Series] = {
             push_paused="1: FCM's limit of the project was met, and pushes are paused.",
             budget_spent_parts=("SMS parts used today; category 'all' is the total.", "category"),
             budget_limit_parts=("SMS parts allowed today, where there is a limit.", "category"),
+            project_budget_spent_parts=(
+                "SMS parts that a project used today of its own budget; category 'all' is the total.",
+                "project",
+                "category",
+            ),
+            project_budget_limit_parts=(
+                "SMS parts of its own that a project is allowed today, where there is a limit.",
+                "project",
+                "category",
+            ),
             # Database
             steps_overdue="Steps that should have been looked at a minute ago; counted up to 10000.",
             step_overdue_seconds="The low-water mark of countdowns: how late the step is that has waited longest.",

@@ -311,6 +311,8 @@ def _moments(found: Row[Any], rows: Mapping[str, Sequence[Row[Any]]]) -> Iterato
             settings = {"setting": _sender_setting(decision.step, steps)}
             # Of somebody who was erased the facts are gone.
             sentence = sentence.format_map(defaultdict(str, settings | (decision.inputs or {}))).rstrip()
+        if (own := (decision.inputs or {}).get("project")) and own.get("refused"):
+            sentence += f" It is a limit of the project {own.get('name')}'s own."
         yield Moment(decision.at, decision.verdict, sentence)
     if found.finished_at:
         yield Moment(found.finished_at, found.state, f"Ended as {found.state}: {found.reason}.")

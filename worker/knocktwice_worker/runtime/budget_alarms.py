@@ -13,6 +13,7 @@ from knocktwice_worker.notifications.store import alarms
 from knocktwice_worker.switches import overrides
 
 if TYPE_CHECKING:
+    from knocktwice_worker.limits.budget import Budget
     from knocktwice_worker.services import Services
 
 log = structlog.get_logger(__name__)
@@ -29,6 +30,7 @@ class Use:
 
     Attributes:
         name: a category, or ``all``.
+        project: whose own limit it is; ``None``: the installation's.
         limit: the allowed SMS parts; ``0``: there is no limit.
         reserve: the last of them, which only critical messages may use.
         used: the parts that Redis has counted.
@@ -38,6 +40,7 @@ class Use:
     limit: int
     reserve: int
     used: int
+    project: str | None = None
 
     def share(self, *, refused: bool) -> int | None:
         """Return the highest of :data:`SHARES` that is reached; ``None``: none, or there is no limit.
@@ -60,20 +63,23 @@ def uses(here: Services) -> tuple[str, list[Use]]:
         RedisError: Redis does not answer.
     """
     with here.engine.connect() as conn:
-        budget = overrides.in_force(conn, here.settings).budget
-        if not budget:
+        budgets: dict[str | None, Budget] = {None: overrides.in_force(conn, here.settings).budget}
+        budgets |= {name: own.budget for name, own in here.limits.limits.projects.items()}
+        budgets = {name: budget for name, budget in budgets.items() if budget}
+        if not budgets:
             return "", []
         now = conn.execute(text("SELECT knocktwice_now()")).scalar_one()
     day = here.limits.limits.day(now)[0]
-    fields = ["total", *budget.categories]
-    used = dict(zip(fields, _counted(here, day, fields), strict=True))
-    total = Use("all", budget.total, budget.reserve, used["total"])
-    return day, [total, *(Use(c.value, limit, 0, used[c]) for c, limit in budget.categories.items())]
-
-
-def _counted(here: Services, day: str, fields: list[str]) -> list[int]:
-    found = here.redis.hmget(here.limits.limits.budget_key(day), fields)
-    return [int(used or 0) for used in cast("list[bytes | None]", found)]
+    pipe = here.redis.pipeline(transaction=False)
+    for project, budget in budgets.items():
+        pipe.hmget(here.limits.limits.budget_key(day, project), ["total", *budget.categories])
+    found: list[Use] = []
+    for (project, budget), counted in zip(budgets.items(), pipe.execute(), strict=True):
+        total, *used = (int(one or 0) for one in cast("list[bytes | None]", counted))
+        found.append(Use("all", budget.total, budget.reserve, total, project))
+        limits = zip(budget.categories.items(), used, strict=True)
+        found += [Use(category.value, limit, 0, parts, project) for (category, limit), parts in limits]
+    return day, found
 
 
 _REFUSED = text("""
@@ -94,7 +100,7 @@ def look(here: Services) -> None:
         for use in found:
             if (share := use.share(refused=refused)) is None:
                 continue
-            facts = {
+            facts: dict[str, object] = {
                 "day": day,
                 "budget": use.name,
                 "percent": share,
@@ -102,6 +108,9 @@ def look(here: Services) -> None:
                 "limit": use.limit,
                 "reserve": use.reserve,
             }
+            if use.project is not None:
+                facts["project"] = use.project
             # With the limit in it, a budget that an operator raised is told anew.
-            if alarms.sound(conn, alarms.BUDGET, f"{day} {use.name} {use.limit} {share}", facts):
+            of = "" if use.project is None else f"{use.project} "
+            if alarms.sound(conn, alarms.BUDGET, f"{day} {of}{use.name} {use.limit} {share}", facts):
                 log.warning("the budget is used up" if share == max(SHARES) else "much of the budget is used", **facts)

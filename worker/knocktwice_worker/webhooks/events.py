@@ -192,7 +192,7 @@ recorded AS (
 )
 {_QUEUE}""")
 
-# An alarm has an id of its own in place of a notification's.
+# An alarm has an id of its own in place of a notification's. A project is told of its own budget.
 _RECORD_ALARMS = text(f"""
 WITH recorded AS (
   INSERT INTO webhook_events (
@@ -200,9 +200,10 @@ WITH recorded AS (
     step,
     type,
     at,
-    data
+    data,
+    project
   )
-  SELECT subject, 0, type, at, data
+  SELECT subject, 0, type, at, data, data->>'project'
   FROM alarms
   WHERE at > :after AND at <= :until
   ORDER BY at

@@ -1,5 +1,7 @@
 """The events of numbers: what people write, and who opted out or in.
 
+What somebody writes to a project's own sender, and an opt-out by it, is told to the project, too.
+
 Who it is about stands in the rows of the text or the change, and is looked up when the event is sent. So an erasure of
 these rows holds for events that still wait, too.
 """
@@ -29,11 +31,13 @@ WITH heard AS (
     i.received_at AS at,
     i.number,
     0 AS rank,
+    i.project,
     jsonb_build_object(
       'inbound', i.id,
       'provider', i.provider,
       'channel', i.channel,
-      'keyword', i.wish
+      'keyword', i.wish,
+      'project', i.project
     ) AS data
   FROM inbound_texts i
   WHERE i.received_at > :after AND i.received_at <= :until AND i.id IS NOT NULL
@@ -45,10 +49,16 @@ WITH heard AS (
     c.noted_at,
     c.number,
     1,
+    i.project,
     jsonb_build_object('source', c.source, 'inbound', c.inbound_id, 'since', c.at, 'only', c.channel)
       || CASE
         WHEN i.id IS NULL THEN '{{}}'
-        ELSE jsonb_build_object('provider', i.provider, 'channel', i.channel, 'keyword', i.wish)
+        ELSE jsonb_build_object(
+          'provider', i.provider,
+          'channel', i.channel,
+          'keyword', i.wish,
+          'project', i.project
+        )
       END
   FROM opt_out_changes c
   LEFT JOIN inbound_texts i ON i.id = c.inbound_id
@@ -60,14 +70,16 @@ recorded AS (
     step,
     type,
     at,
-    data
+    data,
+    project
   )
   SELECT
     id,
     0,
     type,
     at,
-    data
+    data,
+    project
   FROM heard
   ORDER BY at, rank, id
   ON CONFLICT DO NOTHING

@@ -28,7 +28,7 @@ _KEY = "reply:"
 
 # Two machines that answer each other would go on for ever.
 _ANSWERABLE = text("""
-SELECT i.number
+SELECT i.number, i.project
 FROM inbound_texts i
 WHERE i.id = CAST(:id AS uuid)
   AND i.number ~ '^[+][1-9][0-9]{6,14}$'
@@ -63,8 +63,8 @@ def batch(conn: Connection, inbound: str, reply: str, *, most: int, project: str
 
     STOP and START are not, nor are short codes, other channels than SMS, and numbers with ``most`` replies in an hour.
     """
-    number = conn.execute(_ANSWERABLE, {"id": inbound, "key": _KEY, "most": most}).scalar()
-    if number is None:
+    found = conn.execute(_ANSWERABLE, {"id": inbound, "key": _KEY, "most": most}).first()
+    if found is None:
         log.warning("reply not sent", inbound=inbound, reason="the text is a keyword, or its number had enough replies")
         return None
     message: dict[str, Any] = {
@@ -74,10 +74,11 @@ def batch(conn: Connection, inbound: str, reply: str, *, most: int, project: str
         "content": {"sms": {"text": "{{ reply }}"}},
         "only": "sms",
         "reference": {"inbound": inbound},
-        "recipients": [{"id": inbound, "phone": number, "key": f"{_KEY}{inbound}", "params": {"reply": reply}}],
+        "recipients": [{"id": inbound, "phone": found.number, "key": f"{_KEY}{inbound}", "params": {"reply": reply}}],
     }
-    if project is not None:
-        message["project"] = project
+    # The answer to what was written to a project's own sender comes from that sender.
+    if (of := project or found.project) is not None:
+        message["project"] = of
     try:
         return parse_batch(message)
     except InvalidMessage as error:

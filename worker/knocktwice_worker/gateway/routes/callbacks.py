@@ -98,13 +98,13 @@ async def _take(route: CallbackRoute, request: Request, services: Services, prov
     body = await _body(request)
     query = request.scope["query_string"].decode("latin-1")
     heard = _heard(services, route, Arrived(provider, query, request.headers, body, datetime.now(UTC)))
-    texts = [_text(written, kept=bool(services.settings.inbound_days)) for written in heard.texts]
+    texts = [_text(services, written) for written in heard.texts]
     if heard.reports or texts:
         await _intake(request).take(*heard.reports, *texts)
     return Response(heard.reply, media_type=heard.media_type) if heard.reply else Response(status_code=204)
 
 
-def _text(written: WrittenText, *, kept: bool) -> InboundText:
+def _text(services: Services, written: WrittenText) -> InboundText:
     number, meant = written.number, None
     # A short code or a name sends no wish: there is no number to be left alone.
     if E164.fullmatch(number):
@@ -113,10 +113,11 @@ def _text(written: WrittenText, *, kept: bool) -> InboundText:
         written.provider_id,
         number,
         meant,
-        written.text if kept else None,
+        written.text if services.settings.inbound_days else None,
         written.provider,
         written.channel,
         written.sender,
+        services.projects.owner(written.sender),
     )
 
 

@@ -21,6 +21,7 @@ class Text(BaseModel):
     text: str | None = Field(description="Null without `reveal`, and once it is not kept any more.")
     characters: int | None
     to: str | None = Field(description="Your sender to which it was written.")
+    project: str | None = Field(description="The project whose own sender it was written to.")
     channel: str | None = Field(examples=["sms"])
     provider: str | None = Field(examples=["acme"])
     provider_id: str = Field(description="What the provider calls it.")

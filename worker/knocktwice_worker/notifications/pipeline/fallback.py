@@ -33,7 +33,7 @@ from knocktwice_worker.lifecycle import (
     Verdict,
     decide,
 )
-from knocktwice_worker.limits.per_number import Ask
+from knocktwice_worker.limits.asks import Ask
 from knocktwice_worker.notation import phone_numbers
 from knocktwice_worker.notifications import store
 from knocktwice_worker.notifications.pipeline.brake import Candidate
@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from knocktwice_worker.notifications.pipeline.experiment import Experiment
     from knocktwice_worker.notifications.pipeline.pauses import PauseGate
     from knocktwice_worker.notifications.pipeline.quiet import QuietGate
+    from knocktwice_worker.projects.file import Projects
 
 log = structlog.get_logger(__name__)
 
@@ -145,6 +146,7 @@ class Fallback:
         untextable_for: how long a number is passed over that messages did not reach.
         countries: ISO codes of the countries whose numbers may get messages; empty: all.
         channels: the channels of later steps.
+        projects: what projects have of their own.
         links: returns what makes the links in a step's message, if anything does.
         lease: how long a reserved message waits for its sender before it rings again.
         useless_after: how long after it was due a message may still go, by category.
@@ -164,6 +166,7 @@ class Fallback:
     untextable_for: timedelta
     countries: Collection[str]
     channels: Channels
+    projects: Projects
     links: Callable[[str, int], Tracker | None]
     lease: timedelta
     useless_after: Mapping[Category, timedelta]
@@ -387,7 +390,7 @@ class Fallback:
         row, entry = case.row, self.channels.entry(case.row.channel)
         if row.now - row.due_at > (batch.valid_for or self.useless_after[case.category]):
             return Refusal.TOO_LATE
-        if self.channels[entry.name].silent:
+        if self.channels[entry.name].silent and self.projects.sender(row.project, entry.name) is None:
             return Refusal.NO_SENDER
         if address is None:
             return entry.address.missing
@@ -424,6 +427,9 @@ class Fallback:
             case.verdict, case.problem = Refusal.INVALID_CONTENT, str(error)
             return None
         sender = said.sender or self._usual_sender(case, batch)
+        if not self.projects.may_use(case.row.project, sender):
+            case.verdict, case.problem = Refusal.INVALID_CONTENT, "the sender belongs to another project"
+            return None
         same = said.text
         if links is not None and links.targets:
             case.links = [link_store.Link(t, case.id, case.row.step, target) for t, target in links.targets.items()]
@@ -435,13 +441,14 @@ class Fallback:
     def _usual_sender(self, case: _Case, batch: store.BatchContents) -> str | None:
         # The sender of a template is a sender of SMS.
         named = batch.content.get("sender") if case.row.channel == SMS else None
-        return named or self.channels[case.row.channel].sender
+        own = self.projects.sender(case.row.project, case.row.channel)
+        return named or own or self.channels[case.row.channel].sender
 
     def _apply_limits(self, conn: Connection, cases: Sequence[_Case], now: datetime) -> None:
         asks = [_ask(c, r) for c in cases if (r := c.reservation)]
         answers = self.limits.count(conn, asks, now)
         for case, ask, answer in zip(cases, asks, answers, strict=True):
-            case.limits = answer.inputs(ask, self.limits.budget)
+            case.limits = answer.inputs(ask, self.limits.limits)
             if answer.refusal:
                 case.verdict = answer.refusal
 
@@ -471,6 +478,7 @@ def _ask(case: _Case, reservation: store.Reservation) -> Ask:
         case.category,
         case.row.channel,
         case.row.step,
+        case.row.project,
     )
 
 

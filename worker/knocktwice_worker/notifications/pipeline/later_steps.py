@@ -26,7 +26,7 @@ from knocktwice_worker.channels.outbound.provider_choice import Choice
 from knocktwice_worker.channels.outcomes import Outcome, Rejected, Retry, Sent, Unknown, patience
 from knocktwice_worker.channels.provider import deliver
 from knocktwice_worker.lifecycle import WAITS_TURN, Delay, DeliveryState, Note, Refusal, Untextable
-from knocktwice_worker.limits.per_number import Ask
+from knocktwice_worker.limits.asks import Ask
 from knocktwice_worker.notifications import store
 from knocktwice_worker.notifications.pipeline.brake import Candidate
 from knocktwice_worker.notifications.pipeline.catch_up import PENDING
@@ -349,6 +349,7 @@ class LaterSteps:
                 row.category,
                 row.channel,
                 row.step,
+                row.project,
             )
             for row in rows
         ]
@@ -359,7 +360,7 @@ class LaterSteps:
         store.skip(
             conn,
             [
-                store.Decision(a.notification_id, answer.refusal, answer.inputs(a, self.limits.budget), a.step)
+                store.Decision(a.notification_id, answer.refusal, answer.inputs(a, self.limits.limits), a.step)
                 for a, answer in paired
                 if answer.refusal and answer.refusal is not Delay.LIMITS_UNAVAILABLE
             ],

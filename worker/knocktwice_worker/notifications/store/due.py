@@ -115,6 +115,7 @@ class DueStep:
         braked: the brake that has held it before.
         unseen_until: when the brake will have counted its push; ``None``: it has, or the push tells nothing of others.
         pumping: the brake of the pumping guard that covers its number; ``None``: none is on.
+        project: the project to which the notification belongs.
     """
 
     notification_id: str
@@ -143,6 +144,7 @@ class DueStep:
     braked: int | None
     unseen_until: datetime | None
     pumping: int | None
+    project: str | None
 
 
 _OPTED_OUT_OF_CHANNEL = channel_opt_outs.FORBIDS.format(number="coalesce(n.phone, ph.number)", channel="d.channel")
@@ -194,7 +196,8 @@ SELECT
   {BRAKE},
   d.brake,
   {UNSEEN_UNTIL},
-  {PUMPING.format(number="coalesce(n.phone, ph.number)")}
+  {PUMPING.format(number="coalesce(n.phone, ph.number)")},
+  n.project
 FROM d
 JOIN notifications n ON n.id = d.notification_id AND n.state = 'active'
 LEFT JOIN deliveries p ON p.notification_id = d.notification_id AND p.step = d.after_step

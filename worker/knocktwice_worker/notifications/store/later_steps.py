@@ -50,6 +50,7 @@ class ReservedStep:
         braked: the brake that has held it before.
         single: whether it is neither a blast's nor marketing; looked up while a brake is on.
         pumping: the brake of the pumping guard that covers its number; ``None``: none is on.
+        project: the project to which the notification belongs.
     """
 
     notification_id: str
@@ -75,6 +76,7 @@ class ReservedStep:
     braked: int | None
     single: bool
     pumping: int | None
+    project: str | None
 
 
 _OPTED_OUT_OF_CHANNEL = channel_opt_outs.FORBIDS.format(number="d.number", channel="d.channel")
@@ -109,7 +111,8 @@ SELECT
   {BRAKE},
   d.brake,
   {SINGLE},
-  {PUMPING.format(number="d.number")}
+  {PUMPING.format(number="d.number")},
+  n.project
 FROM d
 JOIN notifications n ON n.id = d.notification_id
 JOIN batches b ON b.id = n.batch_id
@@ -286,6 +289,7 @@ class UnresolvedStep:
         now: the database's clock.
         brake: the brake that covers it; ``None``: none is on.
         braked: the brake that has held it before.
+        project: the project to which the notification belongs.
         single: whether it is neither a blast's nor marketing; looked up while a brake is on.
     """
 

@@ -1,0 +1,178 @@
+"""The counts of messages according to Postgres: to restore those of Redis, and to do without Redis while it is down."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sqlalchemy import Connection, text
+
+from knocktwice_worker.database.bulk import numbered_rows
+from knocktwice_worker.lifecycle import Refusal
+from knocktwice_worker.limits import budget
+from knocktwice_worker.limits.asks import Answer, Own
+from knocktwice_worker.limits.budget import Purse
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    from knocktwice_worker.limits.asks import Ask, Limits, ProjectLimits
+    from knocktwice_worker.limits.budget import Spent
+
+_ASKED = numbered_rows(
+    "a",
+    "i",
+    number="text",
+    channel="text",
+    fingerprint="bytea",
+    project="text",
+    per_day="integer",
+    hold="interval",
+)
+#: A project's own limits count only its messages.
+_OF_LEVEL = """(
+      a.project IS NULL
+      OR EXISTS (SELECT FROM notifications n WHERE n.id = d.notification_id AND n.project = a.project)
+    )"""
+
+# One query for the whole batch. For each message an index finds the rows of its number.
+_KNOWN = text(f"""
+SELECT
+  a.i,
+  today.ids,
+  holder.id AS holder
+FROM {_ASKED}
+CROSS JOIN LATERAL (
+  SELECT coalesce(array_agg(t.id ORDER BY t.waits, t.counted_at, t.id), '{{}}') AS ids FROM (
+    SELECT
+      CAST(d.notification_id AS text) || CASE WHEN d.step > 1 THEN '.' || d.step ELSE '' END AS id,
+      d.state = 'reserved' AS waits,
+      d.counted_at
+    FROM deliveries d
+    WHERE d.number = a.number AND d.channel = a.channel AND d.counted_at >= :start
+      AND d.state IN ('reserved', 'sending', 'sent', 'unknown') AND {_OF_LEVEL}
+    ORDER BY 2, 3, 1 LIMIT a.per_day
+  ) t
+) today
+LEFT JOIN LATERAL (
+  SELECT CAST(d.notification_id AS text) || CASE WHEN d.step > 1 THEN '.' || d.step ELSE '' END AS id
+  FROM deliveries d
+  WHERE d.number = a.number AND d.channel = a.channel AND d.fingerprint = a.fingerprint AND d.counted_at > CAST(:now AS timestamptz) - a.hold
+    AND d.state IN ('reserved', 'sending', 'sent', 'unknown') AND {_OF_LEVEL}
+  ORDER BY d.state = 'reserved', d.counted_at, d.notification_id LIMIT 1
+) holder ON true
+ORDER BY a.i
+""")
+
+
+def known_in_postgres(
+    conn: Connection, asks: Sequence[Ask], limits: Limits, now: datetime
+) -> list[tuple[list[str], str]]:
+    """Return, per ask and level, the ids that Postgres counts for its number today, and the holder of its content.
+
+    Sent messages come first, then reservations by age, and the list is cut at the limit. So if a wipe of Redis let
+    eleven reservations through, the eleventh is not in the list, and is refused when its sender asks.
+    """
+    _, start, _ = limits.day(now)
+    asked = [(ask, of) for ask in asks for of in limits.levels(ask)]
+    found = conn.execute(
+        _KNOWN,
+        {
+            "number": [ask.number for ask, _ in asked],
+            "channel": [ask.channel for ask, _ in asked],
+            "fingerprint": [ask.fingerprint for ask, _ in asked],
+            "project": [of for _, of in asked],
+            "per_day": [limits.level(of).per_day or 1_000 for _, of in asked],
+            "hold": [limits.level(of).same_content for _, of in asked],
+            "start": start,
+            "now": now,
+        },
+    )
+    return [(row.ids, row.holder or "") for row in found]
+
+
+# Advisory locks on the numbers. The sorted order prevents a deadlock between transactions with the same numbers.
+_LOCK_NUMBERS = text("""
+SELECT pg_advisory_xact_lock(hashtextextended(n, 2))
+FROM (SELECT unnest(CAST(:numbers AS text[])) AS n ORDER BY 1) s
+""")
+
+
+def count_in_postgres(conn: Connection, asks: Sequence[Ask], limits: Limits, now: datetime) -> list[Answer]:
+    """Answer like :meth:`RedisLimits.count`, but from Postgres alone, while Redis is down.
+
+    The numbers stay locked until the transaction ends, so the reservations must be written in the same transaction.
+    """
+    conn.execute(_LOCK_NUMBERS, {"numbers": sorted({a.address for a in asks})})
+    known = iter(known_in_postgres(conn, asks, limits, now))
+    counts: dict[str | None, _Counts] = {}
+    for ask in asks:
+        for of in limits.levels(ask):
+            ids, holder = next(known)
+            counts.setdefault(of, _Counts(limits.level(of))).take_in(ask, ids, holder)
+    if any(limits.level(of).budget for of in counts):
+        # Lock order: the numbers before the budget. Another order could deadlock.
+        budget.lock(conn)
+        for of, level in counts.items():
+            if level.limits.budget:
+                level.purse = Purse(level.limits.budget, budget.today(conn, limits.day(now)[1], of))
+    return [_count_one(ask, [counts[of] for of in limits.levels(ask)]) for ask in asks]
+
+
+class _Counts:
+    """The counts of one level.
+
+    Attributes:
+        limits: the level's limits.
+        today: address → the ids of the day's messages to it.
+        holders: address and fingerprint → the id of the message that holds the content.
+        purse: counts the level's budget; ``None``: it has none.
+    """
+
+    def __init__(self, limits: Limits | ProjectLimits) -> None:
+        self.limits = limits
+        self.today: dict[str, set[str]] = {}
+        self.holders: dict[tuple[str, bytes], str] = {}
+        self.purse: Purse | None = None
+
+    def take_in(self, ask: Ask, ids: Sequence[str], holder: str) -> None:
+        """Take in what Postgres knows about a message's number."""
+        self.today.setdefault(ask.address, set(ids))
+        if holder:
+            self.holders.setdefault((ask.address, ask.fingerprint), holder)
+
+    def refusal(self, ask: Ask) -> Refusal | None:
+        """Return why a message may not go; nothing is counted."""
+        today = self.today[ask.address]
+        if self.limits.same_content and self.holders.get((ask.address, ask.fingerprint), ask.id) != ask.id:
+            return Refusal.DUPLICATE_CONTENT
+        if self.limits.per_day and len(today) >= self.limits.per_day and ask.id not in today:
+            return Refusal.CAPPED_DAILY
+        if self.purse and not self.purse.affords(ask.id, ask.category, ask.parts):
+            return Refusal.BUDGET_EXHAUSTED
+        return None
+
+    def count(self, ask: Ask) -> None:
+        """Count a message that may go."""
+        self.today[ask.address].add(ask.id)
+        self.holders[ask.address, ask.fingerprint] = ask.id
+        if self.purse:
+            self.purse.spend(ask.id, ask.category, ask.parts)
+
+    def spent(self, ask: Ask) -> Spent | None:
+        """Return the used parts of the budget."""
+        return self.purse.spent(ask.category) if self.purse else None
+
+
+def _count_one(ask: Ask, levels: Sequence[_Counts]) -> Answer:
+    refusals = [level.refusal(ask) for level in levels]
+    refusal = next((one for one in refusals if one), None)
+    if refusal is None:
+        for level in levels:
+            level.count(ask)
+    every, *project = levels
+    own = None
+    if project and ask.project is not None:
+        refused = refusals[0] is None and refusals[1] is not None
+        own = Own(ask.project, refused, len(project[0].today[ask.address]), project[0].spent(ask))
+    return Answer(refusal, len(every.today[ask.address]), every.spent(ask), own)
