@@ -312,8 +312,13 @@ def _reads(node: dict[str, Any], *, limited: bool) -> list[dict[str, Any]]:
     return own + [one for each in node.get("Plans", ()) for one in _reads(each, limited=limited)]
 
 
-def test_every_series_that_alerts_and_dashboard_look_at_is_in_a_live_scrape(working: Services, clock: Clock) -> None:
-    settings = working.settings.model_copy(update={"sms_budget": 10, "sms_prices": {"*": 0.01}})
+def test_every_series_that_alerts_and_dashboard_look_at_is_in_a_live_scrape(
+    working: Services, clock: Clock, tmp_path: Path
+) -> None:
+    projects = tmp_path / "projects.yaml"
+    projects.write_text("projects: {shop: {budget: {total: 5}}}")
+    update = {"sms_budget": 10, "sms_prices": {"*": 0.01}, "projects_file": projects}
+    settings = working.settings.model_copy(update=update)
     here = Services(settings)
     _send(here, 1)
     dispatch(here, lambda *_: None)
