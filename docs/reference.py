@@ -30,6 +30,8 @@ EVENTS = {
     ),
     "push.delivered": "a device reported for the first time that the push arrived",
     "push.clicked": "a device reported for the first time that the push was clicked",
+    "notification.seen": "it was reported for the first time that the person has seen elsewhere what the notification says",
+    "*.replied": "the person replied to the message for the first time; `inbound` is the id of the text",
     **{
         f"*.{state}": f"the push, or a message over the channel, ended as `{state}`"
         for state in (

@@ -226,6 +226,7 @@ class AsyncClient:
     cancel = _asynchronous(Client.cancel)
     record_delivered = _asynchronous(Client.record_delivered)
     record_clicked = _asynchronous(Client.record_clicked)
+    record_seen = _asynchronous(Client.record_seen)
     record_receipts = _asynchronous(Client.record_receipts)
     register_device = _asynchronous(Client.register_device)
     unregister_device = _asynchronous(Client.unregister_device)

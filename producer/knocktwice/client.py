@@ -291,6 +291,15 @@ class Client:
         """Report that a person opened a push. Arguments and errors as for :meth:`record_delivered`."""
         self._record(Receipt.CLICKED, notification_id, registration, at)
 
+    def record_seen(
+        self, notification_id: UUID | str, *, registration: str | None = None, at: datetime | None = None
+    ) -> None:
+        """Report that a person has seen elsewhere what a notification says: inside the app, on another device, in an e-mail.
+
+        It stops the SMS as a click does. Arguments and errors as for :meth:`record_delivered`.
+        """
+        self._record(Receipt.SEEN, notification_id, registration, at)
+
     def record_receipts(self, events: Iterable[ReceiptEvent]) -> None:
         """Report any number of receipts, in the way of :meth:`notify_many`."""
         self._send_many("receipts", events, drafts.receipts)

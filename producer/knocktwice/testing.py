@@ -89,7 +89,7 @@ class RecordingClient(Client):
 
     Attributes:
         notifications: one for each person and call, in order; an id is recorded once.
-        receipts: reported deliveries and clicks.
+        receipts: what was reported as delivered, clicked or seen.
         cancelled: what was cancelled.
         blasts: one for each key, in order.
         changes: devices, numbers, tags and consent as they were set and removed, in order.

@@ -42,7 +42,7 @@ _ALGORITHM = "HS256"
 class UserScope(StrEnum):
     """What a token allows its holder to do, for the token's person only."""
 
-    #: Register and unregister devices, and report whether notifications are on.
+    #: Register and unregister devices, and report whether notifications are on and which were seen.
     DEVICES = "devices"
     #: Set the tags that the operator allows.
     TAGS = "tags"

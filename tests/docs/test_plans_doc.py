@@ -28,7 +28,7 @@ def _block(language: str) -> str:
 def test_its_calls_are_accepted(valkey_url: str, valkey: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KNOCKTWICE_BROKER_URL", valkey_url)
     exec(_block("python"), {})  # noqa: S102 - our own document
-    assert valkey.hlen(INBOX_MESSAGES) == 5
+    assert valkey.hlen(INBOX_MESSAGES) == 6
 
 
 def test_its_template_can_be_declared() -> None:

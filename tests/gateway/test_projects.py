@@ -146,6 +146,8 @@ BODIES: dict[tuple[str, str], object] = {
     ("POST", "/v1/me/phone/verify"): {},
     ("POST", "/gonative/registration"): {},
     ("PUT", "/v1/me/tags"): {},
+    ("POST", "/v1/seen"): {"notifications": ["{notification}"]},
+    ("POST", "/v1/me/seen"): {"notifications": ["{notification}"]},
     ("POST", "/v1/users/find"): {"phone": "+16502530001"},
     ("POST", "/v1/opt-outs"): {"opt_outs": [{"number": "+16502530002"}]},
     ("PUT", "/v1/opt-outs/{number}"): {},

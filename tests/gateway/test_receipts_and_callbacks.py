@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
@@ -12,7 +13,7 @@ import sqlalchemy as sa
 from twilio.request_validator import RequestValidator
 
 from knocktwice_shared.ids import uuid7
-from knocktwice_shared.messages import parse_receipts
+from knocktwice_shared.messages import Step, When, parse_receipts
 from knocktwice_shared.names import INBOX_MESSAGES, Queue
 from knocktwice_worker.audience import opt_outs
 from knocktwice_worker.channels.messages import StepMessage
@@ -21,6 +22,7 @@ from knocktwice_worker.content.links.receipt_urls import device_hash, device_mar
 from knocktwice_worker.gateway.auth.keys import Scope
 from knocktwice_worker.services import Services
 from support.http_gateway import HttpGateway
+from support.sent_messages import SentMessages
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -288,6 +290,16 @@ def test_stop_and_start_reach_the_list_and_a_replayed_stop_does_not(public: Serv
 def _write(phone: httpx.Client, sid: str, **form: str) -> int:
     fields = {"MessageSid": sid, "From": NUMBER, "To": "+15005550006", "SmsStatus": "received"} | form
     return _call_back(phone, f"{PUBLIC}/callbacks/twilio/inbound", fields).status_code
+
+
+def test_a_text_that_answers_a_message_ends_its_plan_before_twilio_is_told_so(
+    public: Services, phone: httpx.Client
+) -> None:
+    asked = Step("sms", When.NOT_ANSWERED, timedelta(hours=1))
+    (id_,) = SentMessages(public).handed_over(Step("sms", When.NOT_DELIVERED, timedelta(0)), asked)
+    assert _write(phone, SID, Body="Yes, gladly") == 200
+    assert _rows(public, "SELECT state, reason FROM notifications") == [("reached", "reached_in_time")]
+    assert _rows(public, "SELECT CAST(answers AS text) FROM inbound_texts") == [(id_,)]
 
 
 def test_what_people_write_is_kept_once_before_twilio_is_told_so(public: Services, phone: httpx.Client) -> None:

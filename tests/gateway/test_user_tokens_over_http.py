@@ -10,7 +10,8 @@ import pytest
 from pydantic import SecretStr
 
 from knocktwice import user_token
-from knocktwice_shared.messages import parse_audience
+from knocktwice_shared.ids import uuid7
+from knocktwice_shared.messages import Receipt, parse_audience, parse_batch, parse_receipts
 from knocktwice_shared.names import INBOX_MESSAGES
 from knocktwice_shared.user_tokens import read, sign
 from knocktwice_worker.audience import people
@@ -48,7 +49,7 @@ ME = sorted(
 def _nobody(shared_gateway: HttpGateway) -> Iterator[None]:
     yield
     with shared_gateway.services.engine.begin() as conn:
-        conn.exec_driver_sql("TRUNCATE users, devices, phones, erasures CASCADE")
+        conn.exec_driver_sql("TRUNCATE users, devices, phones, erasures, notifications, deliveries, batches CASCADE")
     shared_gateway.services.redis.flushdb()
 
 
@@ -267,3 +268,29 @@ def test_a_token_registers_a_few_devices_and_no_more(shared_gateway: HttpGateway
         assert registered("d") == 202
         assert not any(b"u-17" in key for key in few.redis.keys("*own-devices*"))
     few.close()
+
+
+def test_one_says_what_one_has_seen_and_nobody_else_does(shared_gateway: HttpGateway) -> None:
+    here, mine, others = shared_gateway.services, str(uuid7()), str(uuid7())
+    for user, id_ in (("u-17", mine), ("u-18", others)):
+        recipients = [{"id": id_, "user": user}]
+        wire = {"v": 1, "id": str(uuid7()), "content": {"push": {"title": "t", "body": "b"}}, "recipients": recipients}
+        here.pushes.send(parse_batch(wire))
+    answer = _app(shared_gateway).post("/v1/me/seen", json={"notifications": [others, mine, str(uuid7())]})
+    assert (answer.status_code, answer.json()["accepted"]) == (202, 1)
+    assert [one["index"] for one in answer.json()["refused"]] == [0, 2]
+    assert _seen(here) == [mine]
+    # The application's backend may say it of anybody, and before the rows are written.
+    new = str(uuid7())
+    told = shared_gateway.client().post("/v1/seen", json={"notifications": [others, new, new]})
+    assert told.json() == {"accepted": 3, "refused": []}
+    assert sorted(_seen(here)) == sorted([others, new])
+    assert _app(shared_gateway).post("/v1/me/seen", json={"notifications": []}).status_code == 422
+
+
+def _seen(here: Services) -> list[str]:
+    """Return the notifications of the receipts that wait, and take these out."""
+    found = [e for raw in here.redis.hvals(INBOX_MESSAGES) for e in parse_receipts(json.loads(raw)["message"])]
+    here.redis.flushdb()
+    assert {event.kind for event in found} == {Receipt.SEEN}
+    return [str(event.notification) for event in found]

@@ -75,6 +75,10 @@ class Loft:
             return Rejected("refused", str(answer.status))
         return Sent(f"loft:{json.loads(answer.body)['message']['id']}")
 
+    def sender_of(self, sender: str | None) -> str | None:
+        """Return the sender as it is."""
+        return sender
+
     def pace(self, sender: str | None) -> Rate:
         """All pigeons of a loft share one hatch."""
         del sender

@@ -80,7 +80,7 @@ _LEDGER = sa.text(
 _NEEDLESS = sa.text("""
 SELECT DISTINCT d.notification_id FROM deliveries d JOIN events e ON e.notification_id = d.notification_id
 WHERE d.notification_id = ANY(CAST(:ids AS uuid[])) AND d.step > 0 AND d.state = 'sent' AND e.step < d.step
-  AND (e.kind = 'clicked' AND d.trigger IN ('not_clicked', 'not_delivered')
+  AND (e.kind IN ('clicked', 'seen') AND d.trigger IN ('not_clicked', 'not_delivered')
        OR e.kind = 'delivered' AND d.trigger = 'not_delivered' AND e.step >= d.after_step)
 """)
 _TOLD = sa.text("""

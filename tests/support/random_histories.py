@@ -81,7 +81,7 @@ class RandomHistories:
             if dice.random() < 0.2:
                 who["key"] = f"key-{dice.randrange(20)}"
             recipients.append(who)
-        when = dice.choice(["not_delivered", "not_clicked", "notifications_disabled"])
+        when = dice.choice(["not_delivered", "not_clicked", "not_answered", "notifications_disabled"])
         wire = {
             "v": 1,
             "id": str(uuid7()),
@@ -143,7 +143,7 @@ class RandomHistories:
         store.record_push(conn, results, retry_for=HOUR)
 
     def _receipt(self, conn: Connection) -> None:
-        kinds = [Receipt.DELIVERED, Receipt.CLICKED]
+        kinds = [Receipt.DELIVERED, Receipt.CLICKED, Receipt.SEEN]
         # One in ten comes before its notification.
         some = [uuid7(), *map(_uuid, self._dice.sample(self._ids, min(3, len(self._ids))))]
         at = datetime.now(UTC)
@@ -228,10 +228,11 @@ def recount(conn: Connection, zone: str = "UTC") -> dict[Key, Counter[str]]:
         if n.state == "suppressed":
             line[f"suppressed {n.reason}"] += 1
         delivered, clicked = bool(kinds & {"delivered", "clicked"}), "clicked" in kinds
+        seen = "seen" in kinds
         line["delivered"] += delivered
         line["clicked"] += clicked
         line["replied"] += n.id in answered
-        line["responded"] += clicked or n.id in answered
+        line["responded"] += clicked or seen or n.id in answered
         line["pushed"] += any(s.channel == "push" and s.state == "sent" for s in steps)
         line["fell_back"] += any(s.step > 0 and s.trigger is not None and _fell_back(s) for s in steps)
         line["alone"] += len(steps) == 1 and steps[0].step == 1 and steps[0].steps_left == 0
@@ -250,10 +251,11 @@ def recount(conn: Connection, zone: str = "UTC") -> dict[Key, Counter[str]]:
         line["whatsapp_price"] += sum(s.price or 0 for s in messages)
         paid = [s for s in messages if s.provider_status not in ("undelivered", "failed")]
         line["unpriced_whatsapp"] += sum(s.price is None for s in paid)
-        line["reached"] += delivered or len(sent) > len(lost) or bool(arrived)
+        line["reached"] += delivered or seen or len(sent) > len(lost) or bool(arrived)
         line["sms_sent"] += len(sent)
         line["sms_unknown"] += sum(s.channel == "sms" and s.state == "unknown" for s in steps)
-        needless = {"not_delivered": delivered, "not_clicked": clicked}
+        opened = clicked or seen
+        needless = {"not_delivered": delivered or seen, "not_clicked": opened, "not_answered": opened}
         line["sms_wasted"] += sum(needless.get(s.trigger, False) for s in sent)
         line["sms_parts"] += sum(sms_parts.count(s.text) for s in sent)
     return {key: +line for key, line in counted.items()}

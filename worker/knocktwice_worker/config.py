@@ -348,6 +348,12 @@ class Settings(BaseSettings):
         description="How many days it is kept what people write to a sender; 0: only for a week that they wrote, without the words.",
     )
 
+    reply_within_s: Seconds = Field(
+        259_200,
+        le=2_592_000,
+        description="What a person writes answers the newest message to them that is younger; 0: it answers nothing.",
+    )
+
     inbound_replies_per_h: int = Field(
         0,
         ge=0,
@@ -765,6 +771,11 @@ class Settings(BaseSettings):
     def inbound_kept(self) -> timedelta:
         """The time for which the words of texts that people write are kept."""
         return timedelta(days=self.inbound_days)
+
+    @property
+    def reply_within(self) -> timedelta:
+        """How old a message may be that a reply answers."""
+        return timedelta(seconds=self.reply_within_s)
 
     @property
     def receipt_valid(self) -> timedelta:

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from knocktwice_shared.messages import Receipt, When
+from knocktwice_shared.messages import When
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 
 class NotificationState(StrEnum):
@@ -189,6 +189,8 @@ class Verdict(StrEnum):
     NOT_DELIVERED = "not_delivered"
     #: The step before it was not clicked in time.
     NOT_CLICKED = "not_clicked"
+    #: Nobody has answered in time: by a reply, a click, or by having seen it elsewhere.
+    NOT_ANSWERED = "not_answered"
     #: The person has devices, but none of them shows notifications.
     NOTIFICATIONS_DISABLED = "notifications_disabled"
     #: The push could not go out.
@@ -318,6 +320,7 @@ FALL_BACK = frozenset(
     {
         Verdict.NOT_DELIVERED,
         Verdict.NOT_CLICKED,
+        Verdict.NOT_ANSWERED,
         Verdict.NOTIFICATIONS_DISABLED,
         Verdict.PUSH_FAILED,
         Verdict.FIRST_STEP,
@@ -348,58 +351,85 @@ OUTCOMES: dict[Entry, NotificationState] = {
 }
 
 
+class Evidence(StrEnum):
+    """What is known of a person's answer: the receipts of apps, the reports of providers, and replies."""
+
+    #: It has arrived: the app or the provider reported it.
+    DELIVERED = "delivered"
+    #: The provider reported that the person opened the message.
+    READ = "read"
+    #: The person opened the push, or a link in a message.
+    CLICKED = "clicked"
+    #: The person has seen what it says elsewhere.
+    SEEN = "seen"
+    #: The person replied to a message.
+    REPLIED = "replied"
+
+
 @dataclass(frozen=True, slots=True)
 class Trigger:
-    """The rule of one trigger: the receipt that it waits for, and the verdict without such a receipt.
+    """The rule of one trigger: the evidence that it waits for, and the verdict without it.
 
     Attributes:
-        answered_by: the weakest receipt that makes the step unnecessary; a click implies a delivery. A click counts for
-            every step. A delivery counts if it is about the step that this one follows, or about a later one.
-            ``None``: no receipt makes it unnecessary.
-        unanswered: the verdict if no such receipt came in time.
-        follows: the weakest receipt that the step asks for, where it follows a success; counted like the above.
-        followed: the verdict if that receipt came in time.
+        answered_by: the evidence that makes the step unnecessary; any of it is enough. A delivery counts if it is about
+            the step that this one follows, or about a later one; all other evidence counts for every step. Empty:
+            nothing makes it unnecessary.
+        unanswered: the verdict if no such evidence came in time.
+        follows: the evidence that the step asks for, where it follows a success; counted like the above.
+        followed: the verdict if that evidence came in time.
     """
 
-    answered_by: Receipt | None
+    answered_by: frozenset[Evidence]
     unanswered: Verdict
-    follows: Receipt | None = None
+    follows: frozenset[Evidence] = frozenset()
     followed: Verdict | None = None
 
+
+_NOTHING: frozenset[Evidence] = frozenset()
+#: Proof that the person has the message. A reply is none: it is only taken to be about the newest message to the number.
+_ARRIVED = frozenset({Evidence.DELIVERED, Evidence.READ, Evidence.CLICKED, Evidence.SEEN})
+_OPENED = frozenset({Evidence.READ, Evidence.CLICKED, Evidence.SEEN})
+#: A message that was read was not answered yet.
+_ANSWERED = frozenset({Evidence.CLICKED, Evidence.SEEN, Evidence.REPLIED})
 
 #: The rules of all triggers. :func:`decide` reads this table, and the SQL in ``notifications/store/trigger_sql.py`` is
 #: made from it; the roll-ups and the delay curve use that SQL. Without a rule for each trigger no process starts.
 TRIGGERS: Mapping[When, Trigger] = {
-    When.NOTIFICATIONS_DISABLED: Trigger(None, Verdict.NOTIFICATIONS_DISABLED),
-    When.NOT_DELIVERED: Trigger(Receipt.DELIVERED, Verdict.NOT_DELIVERED),
-    When.NOT_CLICKED: Trigger(Receipt.CLICKED, Verdict.NOT_CLICKED),
-    When.DELIVERED: Trigger(None, Verdict.NO_RECEIPT, Receipt.DELIVERED, Verdict.FOLLOWS_DELIVERY),
-    When.CLICKED: Trigger(None, Verdict.NO_RECEIPT, Receipt.CLICKED, Verdict.FOLLOWS_CLICK),
+    When.NOTIFICATIONS_DISABLED: Trigger(_NOTHING, Verdict.NOTIFICATIONS_DISABLED),
+    When.NOT_DELIVERED: Trigger(_ARRIVED, Verdict.NOT_DELIVERED),
+    When.NOT_CLICKED: Trigger(_OPENED, Verdict.NOT_CLICKED),
+    When.NOT_ANSWERED: Trigger(_ANSWERED, Verdict.NOT_ANSWERED),
+    When.DELIVERED: Trigger(_NOTHING, Verdict.NO_RECEIPT, _ARRIVED, Verdict.FOLLOWS_DELIVERY),
+    When.CLICKED: Trigger(
+        _NOTHING, Verdict.NO_RECEIPT, frozenset({Evidence.READ, Evidence.CLICKED}), Verdict.FOLLOWS_CLICK
+    ),
 }
 
-#: The triggers of steps that follow a success. A click ends a plan, but not before them.
-FOLLOW_UPS = [when for when in When if TRIGGERS[when].follows is not None]
+#: The triggers of steps that follow a success. An answer ends a plan, but not before them.
+FOLLOW_UPS = [when for when in When if TRIGGERS[when].follows]
 
 
-#: Each kind of receipt, with the kinds that it implies.
-_IMPLIES = {Receipt.DELIVERED: {Receipt.DELIVERED}, Receipt.CLICKED: {Receipt.DELIVERED, Receipt.CLICKED}}
+def triggers_answered_by(evidence: Evidence) -> list[When]:
+    """Return the triggers whose steps become unnecessary with such evidence."""
+    return [when for when in When if evidence in TRIGGERS[when].answered_by]
 
 
-def triggers_answered_by(receipt: Receipt) -> list[When]:
-    """Return the triggers whose steps become unnecessary with such a receipt."""
-    return [when for when in When if TRIGGERS[when].answered_by in _IMPLIES[receipt]]
+#: The triggers that wait for more than that a message was read.
+NOT_BY_READING = [
+    when for when in When if TRIGGERS[when].answered_by and Evidence.READ not in TRIGGERS[when].answered_by
+]
 
 
-def answers(receipt: Receipt, *, of_step: int, trigger: When | None, after_step: int) -> bool:
-    """Return whether a receipt makes an open step unnecessary.
+def answers(evidence: Evidence, *, of_step: int, trigger: When | None, after_step: int) -> bool:
+    """Return whether evidence makes an open step unnecessary.
 
     Args:
-        receipt: the kind of the receipt.
-        of_step: the step that the receipt is about.
-        trigger: the open step's trigger; ``None``: the step waits for no receipt.
+        evidence: what is known.
+        of_step: the step that it is about.
+        trigger: the open step's trigger; ``None``: the step waits for nothing.
         after_step: the step that the open step follows.
     """
-    return trigger in triggers_answered_by(receipt) and (receipt is Receipt.CLICKED or of_step >= after_step)
+    return trigger in triggers_answered_by(evidence) and (evidence is not Evidence.DELIVERED or of_step >= after_step)
 
 
 @dataclass(frozen=True, slots=True)
@@ -411,10 +441,13 @@ class Facts:
         before: state of the step that it follows; for a push ``skipped`` means that no device could show it, and an open
             state that no device has it yet. ``None``: there is none.
         delivered: that step, or a later one, was reported as delivered.
-        clicked: some device reported a click or a person read a message, which implies delivery.
+        clicked: the push was clicked, or a link in a message.
         cancelled: the application asked to stop.
         follows_push: whether that step is the push.
         undelivered: the provider reported that what that step sent will not arrive.
+        read: a provider reported that a message was read.
+        seen: the person has seen elsewhere what it says.
+        replied: the person replied to a message.
     """
 
     when: When | None
@@ -424,12 +457,20 @@ class Facts:
     cancelled: bool = False
     follows_push: bool = True
     undelivered: bool = False
+    read: bool = False
+    seen: bool = False
+    replied: bool = False
+
+    def known(self, wanted: Iterable[Evidence]) -> bool:
+        """Whether any of this evidence is known."""
+        return any(getattr(self, evidence) for evidence in wanted)
 
 
 def decide(facts: Facts) -> Verdict:
     """Return whether a step that is due must be sent, and why.
 
-    If the step before it could not go out at all, the step is needed whatever its trigger is: no receipt can come.
+    If the step before it could not go out at all, an unanswered step is needed whatever its trigger is: no receipt can
+    come.
     """
     if facts.cancelled:
         return Verdict.CANCELLED
@@ -437,32 +478,28 @@ def decide(facts: Facts) -> Verdict:
         return Verdict.FIRST_STEP
     if facts.when in FOLLOW_UPS:
         return _follow_up(facts, TRIGGERS[facts.when])
+    trigger = TRIGGERS[facts.when or When.NOT_DELIVERED]
+    if facts.known(trigger.answered_by):
+        return Verdict.REACHED_IN_TIME
     if facts.follows_push:
         if facts.before is DeliveryState.FAILED:
             return Verdict.PUSH_FAILED
         if facts.before is DeliveryState.SKIPPED:
             return Verdict.NOTIFICATIONS_DISABLED
+        if facts.before in OPEN:
+            # Nobody can answer a push that was not handed over. It may also fail yet, and then the step is due.
+            return Verdict.WAIT
     else:
-        if facts.clicked:
-            return Verdict.REACHED_IN_TIME
         if facts.before in (DeliveryState.FAILED, DeliveryState.SKIPPED):
             return Verdict.STEP_FAILED
         if facts.undelivered and not facts.delivered:
             return Verdict.UNDELIVERED
-    trigger = TRIGGERS[facts.when or When.NOT_DELIVERED]
-    if trigger.answered_by is not None and (
-        facts.clicked or (facts.delivered and trigger.answered_by is Receipt.DELIVERED)
-    ):
-        return Verdict.REACHED_IN_TIME
-    if facts.follows_push and facts.before in OPEN:
-        # Nobody can answer a push that was not handed over. It may also fail yet, and then the step is due.
-        return Verdict.WAIT
-    return Verdict.NOTIFICATIONS_ENABLED if trigger.answered_by is None else trigger.unanswered
+    return trigger.unanswered if trigger.answered_by else Verdict.NOTIFICATIONS_ENABLED
 
 
 def _follow_up(facts: Facts, trigger: Trigger) -> Verdict:
     """Return whether a step that follows a success is due: whether that success has come, or may come yet."""
-    if trigger.followed and (facts.clicked or (facts.delivered and trigger.follows is Receipt.DELIVERED)):
+    if trigger.followed and facts.known(trigger.follows):
         return trigger.followed
     if facts.before in (DeliveryState.FAILED, DeliveryState.SKIPPED) or (facts.undelivered and not facts.delivered):
         return Verdict.NOTHING_TO_FOLLOW

@@ -21,8 +21,12 @@ _RECEIPT = {"notification", "kind", "at", "registration", "step"}
 class Receipt(StrEnum):
     """The kinds of receipts."""
 
+    #: It has arrived on a device.
     DELIVERED = "delivered"
+    #: The person opened it.
     CLICKED = "clicked"
+    #: The person has seen what it says elsewhere: inside the app, on another device, in an e-mail.
+    SEEN = "seen"
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,6 +55,8 @@ class When(StrEnum):
     NOT_DELIVERED = "not_delivered"
     #: Nobody has clicked the push or read a message.
     NOT_CLICKED = "not_clicked"
+    #: Nobody has answered: by a reply to a message, by a click, or by having seen it elsewhere.
+    NOT_ANSWERED = "not_answered"
     #: What the step before it sent has arrived: a step of a journey that goes on after success.
     DELIVERED = "delivered"
     #: Somebody has clicked the push or read a message: likewise.

@@ -26,7 +26,7 @@ def _text(id_: str, words: str | None, number: str = ADA, wish: Wish | None = No
 
 def _receive(here: Services, *texts: InboundText) -> int:
     with here.engine.begin() as conn:
-        return inbound_texts.receive(conn, texts, b"test")
+        return len(inbound_texts.receive(conn, texts, b"test"))
 
 
 def _page(here: Services, wanted: Wanted | None = None) -> list[KeptText]:

@@ -46,7 +46,7 @@ class World:
     def _plan(self, place: int, id_: str, when: str | None, after: timedelta | None) -> None:
         dice = self._dice
         deed, minute = dice.choice(["delivered", "clicked", "cancelled", "nothing", "nothing"]), dice.randrange(MINUTES)
-        triggers = ["not_delivered", "not_clicked", "notifications_disabled"]
+        triggers = ["not_delivered", "not_clicked", "not_answered", "notifications_disabled"]
         trigger, delay = dice.choice(triggers), timedelta(minutes=dice.choice([2, 5, 8]))
         person: dict[str, Any] = {"id": id_, "registrations": [f"{dice.choice(['silent', 'silent', 'gone'])}-{place}"]}
         if dice.random() < 0.8:

@@ -11,12 +11,14 @@ import pytest
 import sqlalchemy as sa
 
 from knocktwice_shared.ids import uuid7
-from knocktwice_shared.messages import Receipt, ReceiptEvent, When
+from knocktwice_shared.messages import Receipt, When
+from knocktwice_worker.content.links.link_store import LINK
 from knocktwice_worker.lifecycle import (
     FOLLOW_UPS,
     OPEN,
     TRIGGERS,
     DeliveryState,
+    Evidence,
     Facts,
     NotificationState,
     Verdict,
@@ -25,6 +27,7 @@ from knocktwice_worker.lifecycle import (
 )
 from knocktwice_worker.notifications import store
 from knocktwice_worker.notifications.store import change_feed
+from knocktwice_worker.notifications.store.receipts import Event, insert_events
 from knocktwice_worker.reporting import delay_curve, rollups
 from support.sent_messages import placed
 
@@ -46,29 +49,32 @@ class Combination:
     state: DeliveryState
     step: int
     after_step: int
-    receipt: Receipt
+    evidence: Evidence
     of_step: int
 
     @property
     def answered(self) -> bool:
         """What the table says."""
-        return answers(self.receipt, of_step=self.of_step, trigger=self.trigger, after_step=self.after_step)
+        return answers(self.evidence, of_step=self.of_step, trigger=self.trigger, after_step=self.after_step)
 
     @property
-    def event(self) -> ReceiptEvent:
-        """The receipt."""
-        return ReceiptEvent(self.id, self.receipt, datetime.now(UTC), f"phone-{self.id}", self.of_step)
+    def event(self) -> Event:
+        """The row that holds the evidence: a message that was read is one with a click that names no link."""
+        kind = Receipt.CLICKED if self.evidence is Evidence.READ else self.evidence
+        link = f"{LINK}{self.of_step}" if self.evidence is Evidence.CLICKED and self.of_step else f"phone-{self.id}"
+        return Event(str(self.id), kind, link, datetime.now(UTC), self.of_step)
 
 
 def _combinations(*states: DeliveryState) -> list[Combination]:
     # A step 2 follows the push if step 1 was not needed, else step 1.
     steps = [(1, 0), (2, 0), (2, 1)]
     return [
-        Combination(uuid7(), trigger, state, step, after_step, receipt, of_step)
-        for trigger, state, (step, after_step), receipt, of_step in product(
-            [None, *When], states or list(DeliveryState), steps, Receipt, range(3)
+        Combination(uuid7(), trigger, state, step, after_step, evidence, of_step)
+        for trigger, state, (step, after_step), evidence, of_step in product(
+            [None, *When], states or list(DeliveryState), steps, Evidence, range(3)
         )
-        if of_step <= step
+        # Nobody reports that a push was read.
+        if of_step <= step and (of_step or evidence is not Evidence.READ)
     ]
 
 
@@ -121,7 +127,7 @@ def write(here: Services) -> Any:
 
 def _receive(here: Services, combinations: Sequence[Combination]) -> None:
     with here.engine.begin() as conn:
-        store.settle_receipts(conn, store.record_receipts(conn, [c.event for c in combinations]))
+        store.settle_receipts(conn, insert_events(conn, [c.event for c in combinations]))
 
 
 def _states(here: Services, combinations: Sequence[Combination]) -> list[str]:
@@ -158,12 +164,7 @@ def test_what_the_table_names_is_neither_reserved_nor_claimed(here: Services, wr
     write(combinations)
     # As after a receipt whose transaction commits at this very moment.
     with here.engine.begin() as conn:
-        conn.execute(
-            sa.text(
-                "INSERT INTO events (notification_id, kind, registration, at, step) VALUES (:i, :k, 'phone', now(), :s)"
-            ),
-            [{"i": c.id, "k": c.receipt.value, "s": c.of_step} for c in combinations],
-        )
+        insert_events(conn, [c.event for c in combinations])
     ids = [str(c.id) for c in combinations]
     with here.engine.begin() as conn:
         if state is DeliveryState.SCHEDULED:
@@ -178,12 +179,7 @@ def test_the_decision_agrees_with_the_table(here: Services, write: Any) -> None:
     combinations = _combinations(DeliveryState.SCHEDULED)
     write(combinations)
     with here.engine.begin() as conn:
-        conn.execute(
-            sa.text(
-                "INSERT INTO events (notification_id, kind, registration, at, step) VALUES (:i, :k, 'phone', now(), :s)"
-            ),
-            [{"i": c.id, "k": c.receipt.value, "s": c.of_step} for c in combinations],
-        )
+        insert_events(conn, [c.event for c in combinations])
         due = {row.notification_id: row for row in store.due(conn, [str(c.id) for c in combinations])}
     for c in combinations:
         # Only the step right after the push waits for disabled notifications; a step without a trigger follows nothing.
@@ -195,12 +191,16 @@ def test_the_decision_agrees_with_the_table(here: Services, write: Any) -> None:
             before=row.before,
             delivered=row.delivered is not None,
             clicked=row.clicked is not None,
+            read=row.read is not None,
+            seen=row.seen is not None,
+            replied=row.replied is not None,
             follows_push=row.after_step == 0,
         )
         assert (decide(seen) is Verdict.REACHED_IN_TIME) is c.answered
         if c.trigger in FOLLOW_UPS:
             trigger = TRIGGERS[c.trigger]
-            asked = c.receipt is Receipt.CLICKED or (c.receipt is trigger.follows and c.of_step >= c.after_step)
+            counts = c.evidence is not Evidence.DELIVERED or c.of_step >= c.after_step
+            asked = c.evidence in trigger.follows and counts
             assert decide(seen) is (trigger.followed if asked else Verdict.NO_RECEIPT), c
 
 

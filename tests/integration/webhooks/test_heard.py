@@ -68,6 +68,7 @@ def test_a_text_is_told_with_the_people_who_have_the_number_and_without_number_a
         "channel": "sms",
         "keyword": None,
         "project": None,
+        "notification": None,
         "number": "+1650\u2022\u2022\u202200",
         "users": ["ada", "anna"],
         "to": OURS,

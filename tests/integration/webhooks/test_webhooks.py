@@ -16,10 +16,12 @@ from standardwebhooks import Webhook, WebhookVerificationError
 from knocktwice_shared.errors import InvalidMessage
 from knocktwice_shared.ids import blast_id, uuid7
 from knocktwice_shared.messages import Receipt, ReceiptEvent, Step, When, parse_batch, parse_blast
+from knocktwice_worker.audience.inbound_texts import InboundText
 from knocktwice_worker.blasts import states
 from knocktwice_worker.channels.reports import StatusReport
 from knocktwice_worker.lifecycle import AttemptState, ProviderState
 from knocktwice_worker.notifications import store
+from knocktwice_worker.notifications.pipeline import replies
 from knocktwice_worker.notifications.store import provider_reports
 from knocktwice_worker.services import Services
 from knocktwice_worker.webhooks import addresses, endpoints, events, signing
@@ -176,6 +178,25 @@ def test_what_the_provider_reports_is_told_under_its_own_channel(
         ("sms.undelivered", "INVALID_NUMBER"),
     }
     assert {t for t in application.types() if t.startswith("push.")} == {"push.sent"}
+    assert set(application.types()) <= set(endpoints.types())
+
+
+def test_what_was_seen_elsewhere_and_what_was_replied_is_told(
+    here: Services, application: WebhookReceiver, clock: Clock
+) -> None:
+    add(here, application.url)
+    post = SentMessages(here)
+    (id_,) = post.handed_over(Step("sms", When.NOT_ANSWERED, HOUR))
+    with here.engine.begin() as conn:
+        written = InboundText("SM-in", "+16505550100", None, "yes", "twilio", "sms", None)
+        assert replies.receive(conn, [written], b"test", here.channels, HOUR) == [id_]
+        store.record_receipts(conn, [ReceiptEvent(UUID(id_), Receipt.SEEN, datetime.now(UTC))])
+    tell(here, clock)
+    told = {t["type"]: t["data"] for _, t in application.taken}
+    assert told["sms.replied"]["notification"] == told["inbound.text"]["notification"] == id_
+    assert told["sms.replied"]["inbound"] == told["inbound.text"]["inbound"]
+    assert (told["sms.replied"]["step"], told["sms.replied"]["state"]) == (1, "replied")
+    assert told["notification.seen"]["notification"] == id_
     assert set(application.types()) <= set(endpoints.types())
 
 

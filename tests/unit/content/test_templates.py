@@ -108,7 +108,7 @@ def test_tencents_numbers_name_the_conditions(number: int, when: When) -> None:
             "fallback.when",
             "not_read",
             "fallback.when",
-            "'notifications_disabled', 'not_delivered', 'not_clicked', 'delivered' or 'clicked'",
+            "'notifications_disabled', 'not_delivered', 'not_clicked', 'not_answered', 'delivered' or 'clicked'",
         ),
         ("fallback.when", 3, "fallback.when", "'not_clicked'"),
         ("fallback.when", None, "fallback.when", "is missing"),

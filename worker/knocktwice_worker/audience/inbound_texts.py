@@ -13,10 +13,11 @@ from knocktwice_shared.channels import SMS
 from knocktwice_shared.ids import uuid7
 from knocktwice_worker.audience import opt_outs
 from knocktwice_worker.audience.opt_out_words import Wish
+from knocktwice_worker.database.bulk import rows
 from knocktwice_worker.notation.masking import mask
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Mapping, Sequence
     from uuid import UUID
 
 #: A text is known for so long at least, so that a repeat is known as one, and a late "has opted out" does not undo a
@@ -89,34 +90,72 @@ INSERT INTO inbound_texts (
   :project
 )
 ON CONFLICT DO NOTHING
+RETURNING received_at
 """)
 _LIFTED = text("UPDATE inbound_texts SET wish = 'START' WHERE provider_id = :provider_id")
 
 
-def receive(conn: Connection, texts: Sequence[InboundText], secret: bytes) -> int:
+@dataclass(frozen=True, slots=True)
+class Fresh:
+    """A text that was kept just now.
+
+    Attributes:
+        id: its id.
+        text: the text.
+        received_at: when it was written down.
+        is_wish: it says something about texts as such, like STOP, so it answers nothing.
+    """
+
+    id: str
+    text: InboundText
+    received_at: datetime
+    is_wish: bool
+
+
+def receive(conn: Connection, texts: Sequence[InboundText], secret: bytes) -> list[Fresh]:
     """Keep texts, and note who wants to be left alone and who no longer does. A repeat changes nothing.
 
     Args:
         secret: the installation's key, with which numbers of erased people were hashed.
 
     Returns:
-        How many of the texts were new.
+        The texts that were new.
     """
-    fresh = 0
+    fresh: list[Fresh] = []
     # Sorted by number: two transactions with the same texts or numbers wait for each other instead of deadlocking. The
     # sort is stable, so what one person wrote stays in the order in which it came.
     for one in sorted(texts, key=lambda t: t.number):
         id_ = str(uuid7())
-        if not conn.execute(_KEEP, _row(one, id_)).rowcount:
+        received_at = conn.execute(_KEEP, _row(one, id_)).scalar()
+        if received_at is None:
             continue
-        fresh += 1
+        lifted = False
         if one.wish is Wish.STOP:
             opt_outs.add(conn, [one.number], "sms", inbound=id_)
         elif one.wish is Wish.START:
             opt_outs.remove(conn, [one.number], secret, "sms", inbound=id_, channel=one.channel or SMS)
         elif one.wish is Wish.YES and opt_outs.lift_stop(conn, one.number, id_):
+            lifted = True
             conn.execute(_LIFTED, {"provider_id": one.provider_id})
+        fresh.append(Fresh(id_, one, received_at, is_wish=lifted or one.wish not in (None, Wish.YES)))
     return fresh
+
+
+_ANSWERS = text(f"""
+UPDATE inbound_texts i SET answers = r.notification_id
+FROM {rows("r", id="uuid", notification_id="uuid")}
+WHERE i.id = r.id
+""")
+
+
+def note_answers(conn: Connection, answers: Mapping[str, str]) -> None:
+    """Note which notifications texts answer.
+
+    Args:
+        answers: id of the text → id of the notification.
+    """
+    if answers:
+        conn.execute(_ANSWERS, {"id": list(answers), "notification_id": list(answers.values())})
 
 
 def _row(one: InboundText, id_: str) -> dict[str, object]:
@@ -173,6 +212,7 @@ class KeptText:
         words: the text; ``None``: not kept, or no longer.
         characters: its length.
         project: the project to whose own sender it was written.
+        answers: the notification that it answers; ``None``: none that is known.
     """
 
     id: str
@@ -187,6 +227,7 @@ class KeptText:
     characters: int | None
     received_at: datetime
     project: str | None
+    answers: str | None
 
     def shown(self, *, reveal: bool) -> dict[str, object]:
         """Return the text field by field.
@@ -207,6 +248,7 @@ class KeptText:
             "channel": self.channel,
             "provider": self.provider,
             "provider_id": self.provider_id,
+            "answers": self.answers,
         }
 
 
@@ -228,7 +270,8 @@ SELECT
   i.words,
   i.characters,
   i.received_at,
-  i.project
+  i.project,
+  i.answers
 FROM inbound_texts i
 WHERE i.id < coalesce(CAST(:before AS uuid), 'ffffffff-ffff-ffff-ffff-ffffffffffff') {conditions}
 ORDER BY i.id DESC
@@ -251,7 +294,9 @@ def page(conn: Connection, wanted: Wanted) -> list[KeptText]:
     query = text(_PAGE.format(conditions=" ".join(_CONDITIONS[name] for name in given)))
     before = None if wanted.before is None else str(wanted.before)
     found = conn.execute(query, {**given, "before": before, "limit": wanted.limit + 1})
-    return [KeptText(**{**row._mapping, "id": str(row.id)}) for row in found]
+    return [
+        KeptText(**{**row._mapping, "id": str(row.id), "answers": row.answers and str(row.answers)}) for row in found
+    ]
 
 
 _FIRST, _LAST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)

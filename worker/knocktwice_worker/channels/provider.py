@@ -117,6 +117,10 @@ class StepProvider(Provider[StepMessage], Protocol):
         """
         ...
 
+    def sender_of(self, sender: str | None) -> str | None:
+        """Return the sender from which a message goes whose row names ``sender``; ``None``: it is not known."""
+        ...
+
     def authorize_callbacks(self) -> None:
         """Make sure that the provider's requests to us can be verified.
 

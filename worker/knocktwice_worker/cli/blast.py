@@ -63,7 +63,7 @@ def start(
     when: Annotated[
         str | None,
         typer.Option(
-            help="notifications_disabled, not_delivered, not_clicked, delivered or clicked; never for no SMS.",
+            help="notifications_disabled, not_delivered, not_clicked, not_answered, delivered or clicked; never for no SMS.",
             show_default="the template's, or not_delivered",
         ),
     ] = None,

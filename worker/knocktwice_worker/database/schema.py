@@ -590,17 +590,18 @@ events = Table(
     metadata,
     # No foreign key: a receipt may arrive before its notification's rows are committed.
     Column("notification_id", Uuid, primary_key=True, comment="The notification; its own row may come later."),
-    Column("kind", Text, primary_key=True, comment="delivered, clicked or cancelled."),
+    Column("kind", Text, primary_key=True, comment="delivered, clicked, seen, replied or cancelled."),
     Column(
         "registration",
         Text,
         primary_key=True,
-        comment="The device that reported it; of a later step, the provider's id of the message. Empty: not told.",
+        comment="The device that reported it; of a later step, the provider's id of the message; of a reply, the text's id. "
+        "Empty: not told.",
     ),
     Column("step", SmallInteger, nullable=False, server_default=text("0"), comment="The step that was answered."),
     Column("at", DateTime(timezone=True), nullable=False, comment="When it happened, by the clock of who reported it."),
     _time("received_at", "When it was written down.", required=True),
-    CheckConstraint("kind IN ('delivered', 'clicked', 'cancelled')", name="kind"),
+    CheckConstraint("kind IN ('delivered', 'clicked', 'seen', 'replied', 'cancelled')", name="kind"),
     # serves: what is new since a follower looked last
     _when("events_received_at_idx", "received_at"),
     comment="Receipts and cancellations, each once.",
@@ -652,6 +653,7 @@ inbound_texts = Table(
     Column("channel", Text, comment="The channel by which it came, like sms. NULL: not known."),
     Column("sender", Text, comment="Our sender to which it was written. NULL: not told."),
     Column("project", Text, comment="The project whose own sender it was written to. NULL: none."),
+    Column("answers", Uuid, comment="The notification that it answers. NULL: none that is known."),
     # serves: whether somebody has asked for texts again since; a number's texts
     Index("inbound_texts_of_number_idx", "number", "received_at"),
     # serves: the list, newest first; who an event is about
@@ -989,7 +991,7 @@ COUNTS = {
     "sms_parts": "Parts that the SMS are paid by.",
     "unpriced_parts": "Parts whose price no provider told.",
     "replied": "Somebody wrote back to a message of a later step.",
-    "responded": "A device reported a click, or somebody wrote back.",
+    "responded": "A device reported a click, somebody wrote back, or saw it elsewhere.",
 }
 #: Counts that the roll-ups had not from the first on. A worker of the release before writes lines without them.
 _COUNTED_LATER = frozenset({"replied", "responded"})

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import text
 
-from knocktwice_shared.messages import Receipt
-from knocktwice_worker.lifecycle import triggers_answered_by
+from knocktwice_worker.lifecycle import Evidence, triggers_answered_by
 from knocktwice_worker.reporting import delay_curve
 
 if TYPE_CHECKING:
@@ -32,7 +31,7 @@ MOST = 100_000
 #: The normal distribution's quantile for intervals of 95 %.
 _Z = 1.959964
 #: The triggers of steps that an answer to the push makes unnecessary.
-_ANSWERABLE = [str(when) for when in triggers_answered_by(Receipt.CLICKED)]
+_ANSWERABLE = [str(when) for when in triggers_answered_by(Evidence.CLICKED)]
 
 # What an operator or a brake holds goes when they say so. Times are put together by tens of seconds.
 _OPEN = text("""

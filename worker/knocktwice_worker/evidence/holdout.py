@@ -29,10 +29,10 @@ class Group:
 
     Attributes:
         notifications: how many were drawn for it.
-        answered: how many of them were clicked within the time.
+        answered: how many of them were answered within the time: clicked, seen elsewhere, or replied to.
         texted: how many of them got a message of a later step.
         parts: the SMS parts of these messages.
-        answered_waiting: how many were clicked while they waited longer; of the probe only.
+        answered_waiting: how many were answered while they waited longer; of the probe only.
     """
 
     notifications: int = 0
@@ -120,7 +120,7 @@ JOIN notifications n ON n.id = w.notification_id
 JOIN batches b ON b.id = n.batch_id
 LEFT JOIN LATERAL (
   SELECT min(received_at) AS at FROM events
-  WHERE notification_id = w.notification_id AND kind = 'clicked' AND received_at >= w.at
+  WHERE notification_id = w.notification_id AND kind IN ('clicked', 'seen', 'replied') AND received_at >= w.at
 ) c ON true
 LEFT JOIN LATERAL (
   SELECT

@@ -93,7 +93,7 @@ LEFT JOIN LATERAL (
 LEFT JOIN LATERAL (
   SELECT
     bool_or(kind = 'delivered' AND step = 0) AS delivered,
-    bool_or(kind = 'clicked') AS clicked
+    bool_or(kind IN ('clicked', 'seen', 'replied')) AS clicked
   FROM events
   WHERE notification_id = n.id
 ) e ON true

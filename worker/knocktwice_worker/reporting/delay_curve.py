@@ -16,16 +16,17 @@ from sqlalchemy import text
 
 from knocktwice_shared.counted import many
 from knocktwice_shared.errors import KnocktwiceError
-from knocktwice_shared.messages import Receipt, When
 from knocktwice_worker.database.bulk import rows
-from knocktwice_worker.lifecycle import triggers_answered_by
-from knocktwice_worker.notifications.store.trigger_sql import ANSWERED_BY_CLICK, ANSWERED_BY_DELIVERY
+from knocktwice_worker.lifecycle import Evidence, triggers_answered_by
+from knocktwice_worker.notifications.store.trigger_sql import ANSWERED_BY_CLICK, answers
 from knocktwice_worker.reporting.rollups import SLICE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from sqlalchemy import Connection
+
+    from knocktwice_shared.messages import When
 
 #: The delays that are compared.
 CANDIDATES = tuple(
@@ -126,7 +127,7 @@ SELECT
   least(extract(epoch FROM b.ttl), extract(epoch FROM knocktwice_now() - n.created_at)) AS watched_s,
   s.trigger,
   extract(epoch FROM (
-    min(e.received_at) FILTER (WHERE e.kind = 'clicked' OR s.trigger IN {ANSWERED_BY_DELIVERY}) - n.created_at
+    min(e.received_at) FILTER (WHERE {answers("s")}) - n.created_at
   )) AS answered_s
 FROM {rows("slice", starts_at="timestamptz")}
 JOIN notifications n
@@ -136,7 +137,7 @@ JOIN notifications n
 JOIN batches b ON b.id = n.batch_id AND b.content->>'template' = :template
 JOIN deliveries p ON p.notification_id = n.id AND p.step = 0 AND p.channel = 'push' AND p.state = 'sent'
 JOIN deliveries s ON s.notification_id = n.id AND s.step = 1 AND s.trigger IN {ANSWERED_BY_CLICK}
-LEFT JOIN events e ON e.notification_id = n.id AND e.step = 0 AND e.kind IN ('delivered', 'clicked')
+LEFT JOIN events e ON e.notification_id = n.id AND e.step = 0
 WHERE n.state <> 'cancelled'
 GROUP BY n.id, n.created_at, b.ttl, s.trigger
 """)
@@ -157,7 +158,7 @@ def advise(conn: Connection, template: str, project: str | None = None) -> Advic
     wanted = {"starts_at": list(slices), "width": SLICE, "template": template, "project": project}
     found = conn.execute(_PUSHES, wanted).all()
     used = Counter(row.trigger for row in found)
-    when = max(triggers_answered_by(Receipt.CLICKED), key=lambda trigger: used[trigger])
+    when = max(triggers_answered_by(Evidence.CLICKED), key=lambda trigger: used[trigger])
     pushes = [
         (float(r.watched_s), None if r.answered_s is None else float(r.answered_s)) for r in found if r.trigger == when
     ]

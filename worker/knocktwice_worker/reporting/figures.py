@@ -155,7 +155,7 @@ class Figures:
 
     @property
     def response_rate(self) -> float | None:
-        """Of those reached, the share that clicked or wrote back."""
+        """Of those reached, the share that clicked, wrote back or saw it elsewhere."""
         return _share(self.responded, self.reached)
 
     @property

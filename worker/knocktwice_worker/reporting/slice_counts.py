@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from sqlalchemy import text
 
 from knocktwice_shared.channels import SMS
+from knocktwice_shared.messages import When
 from knocktwice_worker.channels.registry import CHANNELS
 from knocktwice_worker.content import sms_parts
 from knocktwice_worker.database.schema import COUNTS
-from knocktwice_worker.lifecycle import OUTCOMES
+from knocktwice_worker.lifecycle import OUTCOMES, TRIGGERS, Evidence
 from knocktwice_worker.notation.phone_numbers import country
-from knocktwice_worker.notifications.store.trigger_sql import ANSWERED_BY_CLICK_ONLY, ANSWERED_BY_DELIVERY, FOLLOW_UPS
+from knocktwice_worker.notifications.store.trigger_sql import FOLLOW_UPS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -76,6 +77,18 @@ _REPLY = """
     )
 """
 
+# For each trigger that evidence answers: its SMS that were taken, and whether the evidence about the push has come.
+_ANSWERABLE = [when for when in When if TRIGGERS[when].answered_by]
+_TAKEN = "\n    ".join(
+    f"count(*) FILTER (WHERE s.took AND s.trigger = '{when}') AS took_{when}," for when in _ANSWERABLE
+)
+#: No provider reports of a push that it was read.
+_NEEDLESS = " + ".join(
+    f"CASE WHEN {' OR '.join(f'e.{one}' for one in sorted(TRIGGERS[when].answered_by - {Evidence.READ}))}"
+    f" THEN d.took_{when} ELSE 0 END"
+    for when in _ANSWERABLE
+)
+
 _NOT_DUE = ", ".join(f"'{v}'" for v in OUTCOMES if v != "invalid_content")
 
 # Each notification by its keys, so that the cost of a slice does not depend on what else the tables hold. One row for
@@ -100,18 +113,15 @@ SELECT
   count(*) FILTER (WHERE e.delivered) AS delivered,
   count(*) FILTER (WHERE e.clicked) AS clicked,
   count(*) FILTER (WHERE d.replied) AS replied,
-  count(*) FILTER (WHERE e.clicked OR d.replied) AS responded,
+  count(*) FILTER (WHERE e.clicked OR e.seen OR d.replied) AS responded,
   count(*) FILTER (WHERE d.fell_back) AS fell_back,
   count(*) FILTER (WHERE d.alone) AS alone,
-  count(*) FILTER (WHERE e.delivered OR d.arrived) AS reached,
+  count(*) FILTER (WHERE e.delivered OR e.seen OR d.arrived) AS reached,
   coalesce(sum(d.sent), 0) AS sms_sent,
   coalesce(sum(d.sms_delivered), 0) AS sms_delivered,
   coalesce(sum(d.sms_undelivered), 0) AS sms_undelivered,
   coalesce(sum(d.sms_unknown), 0) AS sms_unknown,
-  coalesce(sum(
-    CASE WHEN e.delivered THEN d.unless_delivered ELSE 0 END
-    + CASE WHEN e.clicked THEN d.unless_clicked ELSE 0 END
-  ), 0) AS sms_wasted,
+  coalesce(sum({_NEEDLESS}), 0) AS sms_wasted,
   coalesce(sum(d.short), 0) AS short,
   coalesce(sum(d.short_unpriced), 0) AS short_unpriced,
   coalesce(sum(d.price), 0) AS price,
@@ -142,8 +152,7 @@ CROSS JOIN LATERAL (
     count(*) FILTER (WHERE s.took AND s.provider_status IN ('undelivered', 'failed')) AS sms_undelivered,
     count(*) FILTER (WHERE s.channel = 'sms' AND s.state = 'unknown') AS sms_unknown,
     {{counts}}
-    count(*) FILTER (WHERE s.took AND s.trigger IN {ANSWERED_BY_DELIVERY}) AS unless_delivered,
-    count(*) FILTER (WHERE s.took AND s.trigger IN {ANSWERED_BY_CLICK_ONLY}) AS unless_clicked,
+    {_TAKEN}
     count(*) FILTER (WHERE s.took AND s.one_part) AS short,
     count(*) FILTER (WHERE s.took AND s.one_part AND s.price IS NULL) AS short_unpriced,
     sum(s.price) FILTER (WHERE s.took) AS price,
@@ -162,7 +171,9 @@ CROSS JOIN LATERAL (
 CROSS JOIN LATERAL (
   SELECT
     bool_or(e.kind IN ('delivered', 'clicked')) AS delivered,
-    bool_or(e.kind = 'clicked') AS clicked
+    bool_or(e.kind = 'clicked') AS clicked,
+    bool_or(e.kind = 'seen') AS seen,
+    bool_or(e.kind = 'replied') AS replied
   FROM events e
   WHERE e.notification_id = n.id AND e.step = 0 AND n.state <> 'duplicate'
 ) e

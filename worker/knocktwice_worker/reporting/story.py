@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Row, text
 from knocktwice_worker.audience.profile import ending
 from knocktwice_worker.channels.registry import CHANNELS
 from knocktwice_worker.content.links.link_store import LINK
-from knocktwice_worker.lifecycle import Note
+from knocktwice_worker.lifecycle import Evidence, Note
 from knocktwice_worker.reporting.waiting import Waiting, waits
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 VERDICTS = {
     "not_delivered": "No device had reported the push as delivered, so the SMS was due.",
     "not_clicked": "Nobody had clicked the push, so the SMS was due.",
+    "not_answered": "Nobody had answered, so the SMS was due.",
     "notifications_disabled": "No device could show the push (notifications are off), so the SMS was due.",
     "push_failed": "The push could not go out at all, so the SMS was due at once.",
     "first_step": "Nothing comes before it, so it was due at once.",
@@ -388,6 +389,10 @@ def _sms_moments(step: Row[Any], due: datetime | None, *, adopted: bool) -> Iter
 
 
 def _received(event: Row[Any], steps: Sequence[Row[Any]]) -> str:
+    if event.kind == Evidence.SEEN:
+        return "The person has seen elsewhere what it says."
+    if event.kind == Evidence.REPLIED:
+        return f"The person replied to the {_name(event.step, steps)}."
     if event.step == 0:
         return f"A device reported the push as {event.kind}."
     if event.registration.startswith(LINK):

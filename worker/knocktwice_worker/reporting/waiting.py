@@ -65,6 +65,7 @@ class Waiting:
 _UNLESS = {
     "not_delivered": ", unless {before} is reported as delivered until then",
     "not_clicked": ", unless somebody clicks until then",
+    "not_answered": ", unless somebody answers until then",
     "notifications_disabled": "",
     "delivered": ", if {before} is reported as delivered until then",
     "clicked": ", if somebody clicks until then",

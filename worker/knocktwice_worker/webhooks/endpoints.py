@@ -31,6 +31,9 @@ ALARMS = ("brake.on", "brake.over", "brake.released", "pause.on", "pause.over", 
 #: The one final report of a notification.
 FINISHED = "notification.finished"
 
+#: Somebody has seen elsewhere what a notification says.
+SEEN = "notification.seen"
+
 #: What is told of numbers: a text that a person wrote, and changes of the opt-outs.
 INBOUND, OPTED_OUT, OPTED_IN = HEARD = ("inbound.text", "number.opted_out", "number.opted_in")
 
@@ -43,7 +46,8 @@ def types() -> tuple[str, ...]:
         *(f"push.{state}" for state in ends),
         "push.delivered",
         "push.clicked",
-        *(f"{channel}.{end}" for channel in CHANNELS for end in (*ends, "delivered", "read", "undelivered")),
+        *(f"{channel}.{end}" for channel in CHANNELS for end in (*ends, "delivered", "read", "replied", "undelivered")),
+        SEEN,
         FINISHED,
         *HEARD,
         *ALARMS,

@@ -9,7 +9,7 @@ from sqlalchemy import text
 
 from knocktwice_worker.notifications.store import change_feed
 from knocktwice_worker.webhooks import heard
-from knocktwice_worker.webhooks.endpoints import FINISHED, FOLLOWER
+from knocktwice_worker.webhooks.endpoints import FINISHED, FOLLOWER, SEEN
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -69,6 +69,32 @@ FROM changed c
 JOIN events e ON e.notification_id = c.id
 WHERE e.step = 0 AND e.kind IN ('delivered', 'clicked')
 GROUP BY c.id, c.created_at, e.kind
+
+UNION ALL
+SELECT
+  c.id,
+  0,
+  '{SEEN}',
+  greatest(min(e.received_at), c.created_at),
+  2,
+  '{{}}'::jsonb
+FROM changed c
+JOIN events e ON e.notification_id = c.id
+WHERE e.kind = 'seen'
+GROUP BY c.id, c.created_at
+
+UNION ALL
+SELECT
+  c.id,
+  d.step,
+  d.channel || '.replied',
+  greatest(min(e.received_at), c.created_at),
+  4,
+  jsonb_build_object('step', d.step, 'channel', d.channel, 'state', 'replied', 'inbound', min(e.registration))
+FROM changed c
+JOIN events e ON e.notification_id = c.id AND e.kind = 'replied'
+JOIN deliveries d ON d.notification_id = c.id AND d.step = e.step
+GROUP BY c.id, c.created_at, d.step, d.channel
 
 UNION ALL
 SELECT

@@ -37,7 +37,8 @@ WITH heard AS (
       'provider', i.provider,
       'channel', i.channel,
       'keyword', i.wish,
-      'project', i.project
+      'project', i.project,
+      'notification', i.answers
     ) AS data
   FROM inbound_texts i
   WHERE i.received_at > :after AND i.received_at <= :until AND i.id IS NOT NULL

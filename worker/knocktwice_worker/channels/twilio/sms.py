@@ -227,6 +227,10 @@ class TwilioSmsChannel:
         """Whether a listed message may be the one that we sent: it has its text, and its sender if one was named."""
         return self._says(listed, message.text) and self._is_from(listed, message.sender)
 
+    def sender_of(self, sender: str | None) -> str | None:
+        """Return the sender from which a message goes; a Messaging Service is its id."""
+        return sender or self._usual_sender
+
     def pace(self, sender: str | None) -> Rate:
         """Return the pace of a sender, because mobile operators count the parts of each sender."""
         return Rate(f"{self.name}:{sender or self._usual_sender or ''}", self._per_s)

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 import structlog
 from sqlalchemy.exc import DBAPIError
 
-from knocktwice_worker.audience import inbound_texts
 from knocktwice_worker.audience.inbound_texts import InboundText
 from knocktwice_worker.channels.reports import StatusReport
 from knocktwice_worker.embedded.installation import secret
 from knocktwice_worker.gateway.intake.group_commit import GroupCommit
+from knocktwice_worker.notifications.pipeline import receipts, replies
 from knocktwice_worker.notifications.store import provider_reports
 
 if TYPE_CHECKING:
@@ -35,6 +35,8 @@ class CallbackIntake:
     def __init__(self, services: Services) -> None:
         self._engine = services.engine
         self._troubles = services.troubles
+        self._channels = services.channels
+        self._replies_within = services.settings.reply_within
         self._secret = secret(services.settings).encode()
         self._group: GroupCommit[StatusReport | InboundText] = GroupCommit(
             self._write, at_once=_AT_ONCE, most_waiting=_MOST_WAITING
@@ -51,7 +53,8 @@ class CallbackIntake:
     def _write(self, items: Sequence[StatusReport | InboundText]) -> None:
         reports = [item for item in items if isinstance(item, StatusReport)]
         with self._engine.begin() as conn:
-            inbound_texts.receive(conn, [item for item in items if isinstance(item, InboundText)], self._secret)
+            texts = [item for item in items if isinstance(item, InboundText)]
+            answered = replies.receive(conn, texts, self._secret, self._channels, self._replies_within)
             provider_reports.accept(conn, reports)
         self._troubles.reported(reports)
         try:
@@ -60,3 +63,8 @@ class CallbackIntake:
                 provider_reports.bring(conn, {report.provider_id for report in reports})
         except DBAPIError as error:
             log.warning("reports kept and not brought yet", reports=len(reports), error=type(error.orig).__name__)
+        try:
+            # The answers are kept, and every decision reads them. What cannot be ended now ends when it is due.
+            receipts.settle(self._engine, answered)
+        except DBAPIError as error:
+            log.warning("replies kept and not settled yet", replies=len(answered), error=type(error.orig).__name__)

@@ -24,6 +24,7 @@ from knocktwice_worker.gateway.routes import (
     people,
     receipts,
     scripts,
+    seen,
     segments,
     switches,
     templates,
@@ -38,6 +39,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     # The busiest first: they are looked through in this order.
     receipts.router,
     notifications.router,
+    seen.router,
     audience.router,
     me.router,
     own_phone.router,

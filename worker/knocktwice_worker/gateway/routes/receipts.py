@@ -108,7 +108,7 @@ _Token = Annotated[
 @router.post(PATH + "{token}/{kind}", status_code=204, responses=_RESPONSES)
 @router.get(PATH + "{token}/{kind}", status_code=204, responses=_RESPONSES)
 async def report(request: Request, token: _Token, kind: Receipt) -> Response:
-    """Report that a push was delivered, or clicked. Repeats and any order are harmless.
+    """Report that a push was delivered, clicked, or seen elsewhere. Repeats and any order are harmless.
 
     A GET is for clients that can only fetch an address; what a browser fetches in advance reports nothing.
     """

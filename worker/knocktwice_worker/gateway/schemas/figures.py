@@ -53,7 +53,7 @@ class FiguresAnswer(BaseModel):
     sms_parts: int
     unpriced_parts: int
     replied: int = Field(description="Somebody wrote back within three days of a message.")
-    responded: int = Field(description="Clicked or wrote back.")
+    responded: int = Field(description="Clicked, wrote back, or saw it elsewhere.")
     reached: int
     sms_unreported: int = Field(description="SMS of which no operator has said whether they arrived.")
     silent_sms: int = Field(description="Of these, SMS to countries where no operator has reported on any.")
@@ -107,7 +107,7 @@ class AdviceAnswer(BaseModel):
     """The delay curve of a template."""
 
     template: str
-    when: Literal["not_delivered", "not_clicked"]
+    when: Literal["not_delivered", "not_clicked", "not_answered"]
     pushes: int
     confirmed: int
     horizon_s: float = Field(description="Longer delays cannot be judged.")

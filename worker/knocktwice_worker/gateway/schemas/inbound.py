@@ -25,6 +25,7 @@ class Text(BaseModel):
     channel: str | None = Field(examples=["sms"])
     provider: str | None = Field(examples=["acme"])
     provider_id: str = Field(description="What the provider calls it.")
+    answers: str | None = Field(None, description="The notification that it answers; null: none that is known.")
 
 
 class InboundPage(BaseModel):

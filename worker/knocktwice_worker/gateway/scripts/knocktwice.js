@@ -74,6 +74,11 @@
       await this._call("PUT", "/v1/me/tags", { tags });
     }
 
+    // Say that the visitor has seen what notifications say, for example in the page's own list of messages. An array of ids.
+    async seen(notifications) {
+      await this._call("POST", "/v1/me/seen", { notifications });
+    }
+
     // Have a code sent to the visitor's number by SMS.
     async sendCode(phone) {
       await this._call("POST", "/v1/me/phone", { phone });

@@ -26,8 +26,10 @@ from knocktwice_worker.lifecycle import (
     FALL_BACK,
     FOLLOW_UPS,
     LOST,
+    TRIGGERS,
     Delay,
     DeliveryState,
+    Evidence,
     Facts,
     Refusal,
     Verdict,
@@ -64,6 +66,9 @@ log = structlog.get_logger(__name__)
 
 #: Batch and locale → push and SMS text: read once for all who have the same.
 _Texts = dict[tuple[str, str | None], tuple[Push | None, str | None]]
+
+#: What shows that somebody has the push.
+_ARRIVED = TRIGGERS[When.NOT_DELIVERED].answered_by
 
 _UNDECIDED = {Verdict.WAIT, Delay.LIMITS_UNAVAILABLE, Delay.QUIET_HOURS, Delay.BRAKE, Delay.PAUSED, Delay.PROBE}
 
@@ -111,7 +116,7 @@ class _Case:
 
     def decision(self) -> store.Decision:
         row = self.row
-        events = {"delivered": row.delivered, "clicked": row.clicked, "cancelled": row.cancelled}
+        events = {kind: getattr(row, kind) for kind in (*Evidence, "cancelled")}
         inputs = {
             "when": row.trigger,
             "due_at": row.due_at,
@@ -127,8 +132,17 @@ class _Case:
             "problem": self.problem,
         }
         known = {k: v for k, v in inputs.items() if v is not None}
-        answered = row.clicked is not None
-        return store.Decision(self.id, self.verdict, known, row.step, answered=answered, problem=self.problem)
+        opened = row.clicked is not None or row.seen is not None
+        by_reply = row.replied is not None and self.verdict is Verdict.REACHED_IN_TIME
+        return store.Decision(
+            self.id,
+            self.verdict,
+            known,
+            row.step,
+            answered=opened or by_reply,
+            read=row.read is not None,
+            problem=self.problem,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -333,7 +347,7 @@ class Fallback:
         open_ = [
             r for r in rows if r.trigger is When.NOT_DELIVERED and r.before is DeliveryState.SENT and r.after_step == 0
         ]
-        ids = [r.notification_id for r in open_ if r.delivered is None and r.clicked is None]
+        ids = [r.notification_id for r in open_ if all(getattr(r, kind) is None for kind in _ARRIVED)]
         return self.silent_kinds.among(conn, ids)
 
     def _unconfirmed_verdict(self, case: _Case, kinds: list[str] | None) -> Verdict | Refusal | Delay:
@@ -372,6 +386,9 @@ class Fallback:
                 before=row.before and DeliveryState(row.before),
                 delivered=row.delivered is not None,
                 clicked=row.clicked is not None,
+                read=row.read is not None,
+                seen=row.seen is not None,
+                replied=row.replied is not None,
                 cancelled=row.cancelled is not None,
                 follows_push=row.after_step == 0,
                 undelivered=row.provider_status in LOST,

@@ -28,9 +28,21 @@ def record(engine: Engine, receipts: Sequence[ReceiptEvent]) -> None:
         named = _named(conn, receipts)
         ids = store.record_receipts(conn, named)
         people.see(conn, named)
-    clicked = sorted({str(r.notification) for r in receipts if r.kind is Receipt.CLICKED})
+    opened = sorted({str(r.notification) for r in receipts if r.kind is not Receipt.DELIVERED})
+    settle(engine, ids, opened)
+
+
+def settle(engine: Engine, ids: Sequence[str], opened: Sequence[str] | None = None) -> None:
+    """End the steps that committed receipts and replies make unnecessary.
+
+    Args:
+        ids: the notifications.
+        opened: those of them that somebody has clicked or seen; ``None``: it is looked which.
+    """
+    if not ids:
+        return
     with engine.begin() as conn:
-        locked = store.settle_receipts(conn, ids, clicked)
+        locked = store.settle_receipts(conn, ids, opened)
     if locked:
         with engine.connect() as conn:
             if store.settle_soon(conn, sorted(set(locked))):

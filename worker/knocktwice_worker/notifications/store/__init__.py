@@ -64,11 +64,13 @@ from knocktwice_worker.notifications.store.pushes import (
     stop_claimed,
 )
 from knocktwice_worker.notifications.store.receipts import note_wasted, record_receipts, settle_receipts
-from knocktwice_worker.notifications.store.related import now, overdue, owners, related
+from knocktwice_worker.notifications.store.related import belonging, now, overdue, owners, related
+from knocktwice_worker.notifications.store.replies import Answerable, Reply, answerable, record_replies
 from knocktwice_worker.notifications.store.transitions import lock_open, settle_answered, settle_soon, skip
 from knocktwice_worker.notifications.store.useless import end_useless
 
 __all__ = [
+    "Answerable",
     "BatchContents",
     "ClaimedStep",
     "Decision",
@@ -78,6 +80,7 @@ __all__ = [
     "PushContents",
     "PushResult",
     "PushWork",
+    "Reply",
     "Reservation",
     "ReservedStep",
     "Rung",
@@ -85,7 +88,9 @@ __all__ = [
     "UnresolvedStep",
     "accept",
     "adopt_cancelled",
+    "answerable",
     "attempts",
+    "belonging",
     "cancel",
     "claim_push",
     "claim_steps",
@@ -113,6 +118,7 @@ __all__ = [
     "push_contents",
     "record_push",
     "record_receipts",
+    "record_replies",
     "record_sms",
     "record_steps",
     "related",

@@ -389,4 +389,4 @@ def drop(conn: Connection, ids: Iterable[str], reason: str) -> int:
 
 
 #: The verdicts about a step that may only be a trouble of many at once.
-OF_MANY = frozenset({Verdict.NOT_DELIVERED, Verdict.NOT_CLICKED, Verdict.PUSH_FAILED})
+OF_MANY = frozenset({Verdict.NOT_DELIVERED, Verdict.NOT_CLICKED, Verdict.NOT_ANSWERED, Verdict.PUSH_FAILED})

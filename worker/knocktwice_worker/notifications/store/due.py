@@ -13,11 +13,11 @@ from knocktwice_shared.records import record
 from knocktwice_worker.audience import channel_opt_outs
 from knocktwice_worker.audience.untextable import FORBIDS
 from knocktwice_worker.database.bulk import rows
-from knocktwice_worker.lifecycle import Delay, DeliveryState, ProviderState, Untextable
+from knocktwice_worker.lifecycle import Delay, DeliveryState, Evidence, ProviderState, Untextable
 from knocktwice_worker.notifications.store.braked import BRAKE, PUMPING, UNSEEN_UNTIL
 from knocktwice_worker.notifications.store.ledger import Decision, write_ledger
 from knocktwice_worker.notifications.store.transitions import is_in
-from knocktwice_worker.notifications.store.trigger_sql import ANSWERS
+from knocktwice_worker.notifications.store.trigger_sql import ANSWERS, IS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -109,6 +109,9 @@ class DueStep:
         consented: the person agreed to marketing, or the application gave the number with the message.
         delivered: the time of the receipt that the step before it, or a later one, was delivered.
         clicked: the time of the first click on any step.
+        read: the time of the first report that a message was read.
+        seen: the time of the first receipt that the person has seen elsewhere what the notification says.
+        replied: the time of the first reply to a message.
         cancelled: the time at which the application cancelled the notification.
         now: the time by the database's clock.
         brake: the brake that covers the step; ``None``: none is on.
@@ -138,6 +141,9 @@ class DueStep:
     consented: bool
     delivered: datetime | None
     clicked: datetime | None
+    read: datetime | None
+    seen: datetime | None
+    replied: datetime | None
     cancelled: datetime | None
     now: datetime
     brake: int | None
@@ -191,6 +197,9 @@ SELECT
   n.phone IS NOT NULL OR ph.consented_at IS NOT NULL,
   e.delivered,
   e.clicked,
+  e.read,
+  e.seen,
+  e.replied,
   e.cancelled,
   knocktwice_now(),
   {BRAKE},
@@ -207,9 +216,12 @@ LEFT JOIN untextable u ON u.number = coalesce(n.phone, ph.number) AND u.channel 
 LEFT JOIN LATERAL (
   SELECT
     min(received_at) FILTER (WHERE kind = 'delivered' AND step >= d.after_step) AS delivered,
-    min(received_at) FILTER (WHERE kind = 'clicked') AS clicked,
+    min(received_at) FILTER (WHERE {IS[Evidence.CLICKED]}) AS clicked,
+    min(received_at) FILTER (WHERE {IS[Evidence.READ]}) AS read,
+    min(received_at) FILTER (WHERE {IS[Evidence.SEEN]}) AS seen,
+    min(received_at) FILTER (WHERE {IS[Evidence.REPLIED]}) AS replied,
     min(received_at) FILTER (WHERE kind = 'cancelled') AS cancelled
-  FROM events WHERE notification_id = d.notification_id
+  FROM events e WHERE notification_id = d.notification_id
 ) e ON true
 LEFT JOIN LATERAL (
   SELECT true AS over FROM attempts a

@@ -25,7 +25,8 @@ class Decision:
         verdict: the decision or the event.
         inputs: the facts behind it, without personal data.
         step: the step that it is about.
-        answered: a person has clicked, so no later step is needed, either.
+        answered: a person has answered, so no later step is needed, either.
+        read: a message was read, so no later step is needed but those that wait for more.
         problem: what is wrong, for people, where the verdict alone does not say it.
     """
 
@@ -34,6 +35,7 @@ class Decision:
     inputs: Mapping[str, Any]
     step: int = 1
     answered: bool = False
+    read: bool = False
     problem: str | None = None
 
     @property

@@ -12,7 +12,7 @@ from knocktwice_worker.database.bulk import rows
 from knocktwice_worker.lifecycle import Note
 from knocktwice_worker.notifications.store.ledger import Decision, write_ledger
 from knocktwice_worker.notifications.store.transitions import reach, settle_free
-from knocktwice_worker.notifications.store.trigger_sql import ANSWERS, CANCELLED
+from knocktwice_worker.notifications.store.trigger_sql import ANSWERS, CANCELLED, OPENED
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,8 +25,8 @@ class Event:
 
     Attributes:
         notification_id: the notification that it is about, which need not exist yet.
-        kind: ``delivered``, ``clicked`` or ``cancelled``.
-        source: the registration of the device, or the provider's id of the message; empty: unknown.
+        kind: ``delivered``, ``clicked``, ``seen``, ``replied`` or ``cancelled``.
+        source: the registration of the device, the provider's id of the message, or the id of the reply; empty: unknown.
         at: the time of the event, by the clock of its source.
         step: the step that it is about.
     """
@@ -81,15 +81,15 @@ def record_receipts(conn: Connection, receipts: Sequence[ReceiptEvent]) -> list[
     return sorted({str(r.notification) for r in receipts})
 
 
-def settle_receipts(conn: Connection, ids: Sequence[str], clicked: Sequence[str] | None = None) -> list[str]:
+def settle_receipts(conn: Connection, ids: Sequence[str], opened: Sequence[str] | None = None) -> list[str]:
     """End the open steps that receipts make unnecessary, reserved ones included.
 
     If a receipt comes after a message that it would have prevented, the message is noted as a wasted SMS. A click on a
-    notification that has ended without an answer makes it ``reached``.
+    notification that has ended without an answer makes it ``reached``, and so does a receipt that it was seen elsewhere.
 
     Args:
         ids: the notifications.
-        clicked: those of them that somebody has clicked; ``None``: it is looked which.
+        opened: those of them that somebody has clicked or seen; ``None``: it is looked which.
 
     Returns:
         The ids of notifications whose step another transaction has locked. They need no further call: a decision and a
@@ -97,18 +97,18 @@ def settle_receipts(conn: Connection, ids: Sequence[str], clicked: Sequence[str]
     """
     locked = settle_free(conn, ids)
     note_wasted(conn, ids)
-    reach(conn, _clicked(conn, ids) if clicked is None else clicked)
+    reach(conn, _opened(conn, ids) if opened is None else opened)
     return locked
 
 
-_CLICKED = text(f"""
+_OPENED = text(f"""
 SELECT DISTINCT notification_id FROM events
-WHERE notification_id = ANY(CAST(:ids AS uuid[])) AND kind = '{Receipt.CLICKED}'
+WHERE notification_id = ANY(CAST(:ids AS uuid[])) AND kind IN {OPENED}
 """)
 
 
-def _clicked(conn: Connection, ids: Sequence[str]) -> list[str]:
-    return [str(row.notification_id) for row in conn.execute(_CLICKED, {"ids": list(ids)})]
+def _opened(conn: Connection, ids: Sequence[str]) -> list[str]:
+    return [str(row.notification_id) for row in conn.execute(_OPENED, {"ids": list(ids)})]
 
 
 # One line per notification, whatever the number of its wasted messages.
@@ -116,7 +116,7 @@ _WASTED = text(f"""
 SELECT
   d.notification_id,
   max(d.step) AS step,
-  max(e.kind) FILTER (WHERE e.kind = '{Receipt.CLICKED}') AS clicked
+  min(e.kind) FILTER (WHERE e.kind <> '{Receipt.DELIVERED}') AS answer
 FROM deliveries d
 JOIN events e ON e.notification_id = d.notification_id AND e.kind <> '{CANCELLED}' AND e.step < d.step AND {ANSWERS}
 WHERE d.notification_id = ANY(CAST(:ids AS uuid[])) AND d.step > 0 AND d.state = 'sent' AND NOT EXISTS (
@@ -144,7 +144,7 @@ def note_wasted(conn: Connection, ids: Sequence[str]) -> None:
     write_ledger(
         conn,
         [
-            Decision(str(row.notification_id), Note.WASTED_SMS, {"receipt": row.clicked or Receipt.DELIVERED}, row.step)
+            Decision(str(row.notification_id), Note.WASTED_SMS, {"receipt": row.answer or Receipt.DELIVERED}, row.step)
             for row in wasted
         ],
     )

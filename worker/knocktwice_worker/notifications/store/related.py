@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+from uuid import UUID
 
 from sqlalchemy import Connection, text
 
@@ -34,6 +35,22 @@ def related(conn: Connection, ids: Sequence[str]) -> dict[str, list[str]]:
         str(row.id): [make(value) for name, make in kinds if (value := getattr(row, name)) is not None]
         for row in conn.execute(_RELATED, {"ids": list(ids)})
     }
+
+
+_BELONGING = text("""
+SELECT id FROM notifications
+WHERE id = ANY(CAST(:ids AS uuid[]))
+  AND (CAST(:user AS text) IS NULL OR user_id = :user)
+  AND (CAST(:project AS text) IS NULL OR project = :project)
+""")
+
+
+def belonging(
+    conn: Connection, ids: Sequence[UUID], *, user: str | None = None, project: str | None = None
+) -> set[UUID]:
+    """Return the notifications among ``ids`` that are to a person, or of a project; ``None``: to anybody, of any."""
+    found = conn.execute(_BELONGING, {"ids": list(map(str, ids)), "user": user, "project": project})
+    return {UUID(str(row.id)) for row in found}
 
 
 _OWNERS = text("SELECT registration, user_id FROM devices WHERE user_id = ANY(:users)")

@@ -8,7 +8,7 @@ from psycopg2.errors import LockNotAvailable
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import OperationalError
 
-from knocktwice_shared.messages import Receipt
+from knocktwice_shared.messages import When
 from knocktwice_shared.records import record
 from knocktwice_worker.database.bulk import rows
 from knocktwice_worker.lifecycle import (
@@ -17,13 +17,23 @@ from knocktwice_worker.lifecycle import (
     NOT_FOLLOWED,
     NOT_NEEDED,
     OUTCOMES,
+    TRIGGERS,
     DeliveryState,
+    Evidence,
     NotificationState,
     Refusal,
     Verdict,
 )
 from knocktwice_worker.notifications.store.ledger import Decision, write_ledger
-from knocktwice_worker.notifications.store.trigger_sql import ANSWERS, CANCELLED, FOLLOW_UPS, words
+from knocktwice_worker.notifications.store.trigger_sql import (
+    ANSWERS,
+    CANCELLED,
+    FOLLOW_UPS,
+    KIND,
+    NOT_BY_READING,
+    OPENED,
+    words,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -83,12 +93,17 @@ RETURNING
   d.step,
   d.after_step,
   d.steps_left,
-  d.steps_left > 0 AND (
-    SELECT EXISTS (
-      SELECT FROM jsonb_array_elements(b.plan) WITH ORDINALITY AS later(step, place)
-      WHERE later.place > d.step AND later.step ->> 'when' IN {FOLLOW_UPS})
-    FROM notifications n JOIN batches b ON b.id = n.batch_id WHERE n.id = d.notification_id
-  ) AS followed
+  CASE WHEN d.steps_left > 0 THEN (
+    SELECT
+      jsonb_build_object(
+        'followed', bool_or(later.step ->> 'when' IN {FOLLOW_UPS}),
+        'unread', bool_or(later.step ->> 'when' IN {NOT_BY_READING})
+      )
+    FROM notifications n
+    JOIN batches b ON b.id = n.batch_id
+    CROSS JOIN jsonb_array_elements(b.plan) WITH ORDINALITY AS later(step, place)
+    WHERE n.id = d.notification_id AND later.place > d.step
+  ) END AS later
 """)
 
 
@@ -108,9 +123,8 @@ def skip(conn: Connection, decisions: Sequence[Decision]) -> None:
     ).all()
     won = [(by_id[str(row.notification_id)], row) for row in found]
     write_ledger(conn, [d for d, _ in won])
-    # A click ends the plan, but for the steps that follow one.
     going_on = [
-        (d, row) for d, row in won if row.steps_left and d.verdict not in ENDS_ALL and (row.followed or not d.answered)
+        (d, row) for d, row in won if row.steps_left and d.verdict not in ENDS_ALL and not _ends_plan(d, row.later)
     ]
     over = {d.notification_id for d, _ in won} - {d.notification_id for d, _ in going_on}
     ended = [d for d, _ in won if d.notification_id in over]
@@ -133,6 +147,13 @@ def skip(conn: Connection, decisions: Sequence[Decision]) -> None:
             for d, row in going_on
         ],
     )
+
+
+def _ends_plan(decision: Decision, later: Mapping[str, bool]) -> bool:
+    """Whether a person's answer ends the plan: no step is left that follows it, or that waits for more."""
+    if later["followed"]:
+        return False
+    return decision.answered or (decision.read and not later["unread"])
 
 
 _BEFORE = text(f"""
@@ -187,12 +208,16 @@ _ANSWERED = text(f"""
 SELECT
   d.notification_id,
   d.step,
-  jsonb_object_agg(e.kind, e.received_at) AS events,
+  jsonb_object_agg({KIND}, e.received_at) AS events,
   bool_or(e.kind = '{CANCELLED}') AS cancelled
 FROM deliveries d JOIN events e ON e.notification_id = d.notification_id AND {ANSWERS}
 WHERE d.notification_id = ANY(CAST(:ids AS uuid[])) AND d.step > 0 AND d.state IN ('scheduled', 'reserved')
 GROUP BY d.notification_id, d.step
 """)
+
+
+#: The kinds of events with which a person answers.
+_ANSWERS_OF_PEOPLE = TRIGGERS[When.NOT_ANSWERED].answered_by
 
 
 # SKIP LOCKED, because a worker that was suspended may keep a row locked, and that must not delay the receipts of
@@ -252,7 +277,8 @@ def _settle(conn: Connection, ids: Sequence[str]) -> None:
                 Verdict.CANCELLED if row.cancelled else Verdict.REACHED_IN_TIME,
                 {"events": row.events},
                 row.step,
-                answered="clicked" in row.events,
+                answered=not _ANSWERS_OF_PEOPLE.isdisjoint(row.events),
+                read=Evidence.READ in row.events,
             )
             for row in found
         ],
@@ -339,7 +365,8 @@ class End:
         notification_id: the notification.
         state: a terminal state.
         reason: the reason, for people.
-        follow_up: what ended is a message that followed a success. A click before it makes the notification ``reached``.
+        follow_up: what ended is a message that followed a success. A click, or a receipt that it was seen elsewhere,
+            makes the notification ``reached`` then.
     """
 
     notification_id: str
@@ -354,19 +381,18 @@ _FINISH = text(f"""
 UPDATE notifications n SET
   state = CASE
     WHEN m.fell_back THEN '{NotificationState.TEXTED}'
-    WHEN e.clicked THEN '{NotificationState.REACHED}'
+    WHEN e.kind IS NOT NULL THEN '{NotificationState.REACHED}'
     WHEN m.fell_back IS NOT NULL THEN '{NotificationState.TEXTED}'
     ELSE r.state
   END,
-  reason = CASE WHEN e.clicked AND m.fell_back IS NOT TRUE THEN '{Receipt.CLICKED}' ELSE r.reason END,
+  reason = CASE WHEN m.fell_back IS NOT TRUE THEN coalesce(e.kind, r.reason) ELSE r.reason END,
   finished_at = knocktwice_now()
 FROM {rows("r", id="uuid", state="text", reason="text", follow_up="boolean")}
-LEFT JOIN LATERAL (
-  SELECT true AS clicked FROM events e
-  WHERE e.notification_id = r.id AND e.kind = '{Receipt.CLICKED}'
+CROSS JOIN LATERAL (
+  SELECT min(e.kind) AS kind FROM events e
+  WHERE e.notification_id = r.id AND e.kind IN {OPENED}
     AND (r.follow_up OR r.state IN {words(sorted(ANSWERED_LATER))})
-  LIMIT 1
-) e ON true
+) e
 LEFT JOIN LATERAL (
   SELECT bool_or(coalesce(d.trigger NOT IN {FOLLOW_UPS}, true)) AS fell_back FROM deliveries d
   WHERE r.state IN ('cancelled', 'suppressed', 'failed')
@@ -378,7 +404,9 @@ WHERE n.id = r.id AND n.state = 'active'
 # Ended ones become reached at once. Those that end at this moment are named: whoever ends them may not see the click.
 _REACH = text(f"""
 WITH reached AS (
-  UPDATE notifications n SET state = '{NotificationState.REACHED}', reason = '{Receipt.CLICKED}'
+  UPDATE notifications n SET
+    state = '{NotificationState.REACHED}',
+    reason = (SELECT min(e.kind) FROM events e WHERE e.notification_id = n.id AND e.kind IN {OPENED})
   FROM (
     SELECT id FROM notifications
     WHERE id = ANY(CAST(:ids AS uuid[])) AND state IN {words(sorted(ANSWERED_LATER))}
@@ -396,7 +424,7 @@ _AWAIT_END = text("SELECT FROM notifications WHERE id = ANY(CAST(:ids AS uuid[])
 
 
 def reach(conn: Connection, ids: Sequence[str]) -> None:
-    """Make notifications ``reached`` that had ended without an answer, and that somebody has clicked since."""
+    """Make notifications ``reached`` that had ended without an answer, and that somebody has clicked or seen since."""
     if not ids:
         return
     ending = [str(row.id) for row in conn.execute(_REACH, {"ids": list(ids)})]
