@@ -80,7 +80,7 @@ def stats(
     template: Annotated[str | None, typer.Option(help="Only notifications with this template.")] = None,
     project: OfProject = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Count first what has changed in this minute.")] = False,
-    channels: Annotated[bool, typer.Option("--channels", help="Push, WhatsApp and SMS beside each other.")] = False,
+    channels: Annotated[bool, typer.Option("--channels", help="All channels beside each other.")] = False,
     as_json: AsJson = False,
     as_csv: AsCsv = False,
     watch: Watch = False,

@@ -595,8 +595,7 @@ events = Table(
         "registration",
         Text,
         primary_key=True,
-        comment="The device that reported it; of a later step, the provider's id of the message; of a reply, the text's id. "
-        "Empty: not told.",
+        comment="The device that reported it; of a later step, the provider's message; of a reply, its id. Empty: not told.",
     ),
     Column("step", SmallInteger, nullable=False, server_default=text("0"), comment="The step that was answered."),
     Column("at", DateTime(timezone=True), nullable=False, comment="When it happened, by the clock of who reported it."),

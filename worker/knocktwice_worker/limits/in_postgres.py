@@ -57,7 +57,8 @@ CROSS JOIN LATERAL (
 LEFT JOIN LATERAL (
   SELECT CAST(d.notification_id AS text) || CASE WHEN d.step > 1 THEN '.' || d.step ELSE '' END AS id
   FROM deliveries d
-  WHERE d.number = a.number AND d.channel = a.channel AND d.fingerprint = a.fingerprint AND d.counted_at > CAST(:now AS timestamptz) - a.hold
+  WHERE d.number = a.number AND d.channel = a.channel AND d.fingerprint = a.fingerprint
+    AND d.counted_at > CAST(:now AS timestamptz) - a.hold
     AND d.state IN ('reserved', 'sending', 'sent', 'unknown') AND {_OF_LEVEL}
   ORDER BY d.state = 'reserved', d.counted_at, d.notification_id LIMIT 1
 ) holder ON true

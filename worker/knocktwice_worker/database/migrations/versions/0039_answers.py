@@ -19,7 +19,7 @@ ALTER TABLE events ADD CONSTRAINT events_kind_check
 ALTER TABLE inbound_texts ADD COLUMN IF NOT EXISTS answers UUID;
 COMMENT ON COLUMN events.kind IS 'delivered, clicked, seen, replied or cancelled.';
 COMMENT ON COLUMN events.registration IS
-  'The device that reported it; of a later step, the provider''s id of the message; of a reply, the text''s id. Empty: not told.';
+  'The device that reported it; of a later step, the provider''s message; of a reply, its id. Empty: not told.';
 COMMENT ON COLUMN rollups.responded IS 'A device reported a click, somebody wrote back, or saw it elsewhere.';
 COMMENT ON COLUMN inbound_texts.answers IS 'The notification that it answers. NULL: none that is known.';
 """
