@@ -16,8 +16,10 @@ if TYPE_CHECKING:
 IN_BOOKS = frozenset({Answer.TAKEN, Answer.TAKEN_UNTOLD})
 #: So long after a request a list knows whether it was taken (seconds).
 LIST_S = 3
-#: A step that waits for an answer to the push.
-WAITING = frozenset({"not_delivered", "not_clicked"})
+#: A step that waits for an answer.
+WAITING = frozenset({"not_delivered", "not_clicked", "not_answered"})
+#: What a step that follows a success asks for.
+SUCCESS = {"delivered": frozenset({"delivered", "clicked", "seen"}), "clicked": frozenset({"clicked"})}
 
 
 @dataclass
@@ -109,10 +111,12 @@ class Case:
         perhaps = [c for c in calls if since <= c.asked_at <= until and c.told is not Told.REFUSED]
         return any(c.user == self.plan.user for c in perhaps)
 
-    def answers_push(self, receipt: Receipt, step: Step) -> bool:
+    def needs_no(self, step: Step, receipt: Receipt) -> bool:
         """Whether a receipt makes a step needless."""
-        if receipt.kind == "clicked":
+        if receipt.kind in ("clicked", "seen"):
             return step.when in WAITING
+        if receipt.kind == "replied":
+            return step.when == "not_answered"
         return step.when == "not_delivered" and step is self.plan.steps[0]
 
 

@@ -107,7 +107,7 @@ class Notify(Call):
 
 @dataclass(frozen=True, slots=True)
 class Receipt(Call):
-    """A report that a phone makes of a push. ``kind`` is ``delivered`` or ``clicked``."""
+    """An answer to a notification. ``kind`` is ``delivered``, ``clicked``, ``seen`` or ``replied``."""
 
     id: str
     token: str

@@ -6,8 +6,8 @@ from collections import defaultdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from oracle.case import IN_BOOKS
-from oracle.records import Answer
+from oracle.case import IN_BOOKS, SUCCESS
+from oracle.records import Answer, Told
 from oracle.violations import Finding, Violation
 
 if TYPE_CHECKING:
@@ -105,6 +105,14 @@ def mismatch(world: World) -> Iterator[Finding]:
             yield Finding(Violation.MISMATCH, text.token, text.at, f"texted {text.text!r}, which no step says")
         elif text.number not in case.numbers:
             yield Finding(Violation.MISMATCH, text.token, text.at, f"texted {text.number}, somebody else")
+        elif (step := case.step(text)) and step.when in SUCCESS and not _succeeded(case, SUCCESS[step.when], text.at):
+            yield Finding(Violation.MISMATCH, text.token, text.at, f"texted for {step.when!r}, which nobody had said")
+
+
+def _succeeded(case: Case, kinds: frozenset[str], at: float) -> bool:
+    """Whether what a step follows may have been known by then."""
+    said = (receipt for receipt in case.receipts if receipt.told is not Told.REFUSED)
+    return any(receipt.kind in kinds and receipt.asked_at <= at for receipt in said)
 
 
 def _perhaps_untold(case: Case, text: SmsAsked) -> bool:

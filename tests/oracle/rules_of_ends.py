@@ -6,6 +6,7 @@ from collections import defaultdict
 from statistics import median
 from typing import TYPE_CHECKING
 
+from oracle.case import SUCCESS
 from oracle.records import Answer, Told
 from oracle.violations import Finding, Violation
 
@@ -42,7 +43,8 @@ def lost(case: Case) -> Iterator[Finding]:
         return  # Nobody can say, and that is what it says.
     state = ", ".join(f"{end.state}: {end.reason}" for end in case.ends)
     seen = f"({state}; {len(case.pushes)} tries of a push, {len(case.texts)} of an SMS; list read {lists} times since)"
-    if case.plan.push is not None and case.sure_devices and not case.pushed:
+    elsewhere = any(receipt.kind == "seen" and receipt.told is not Told.REFUSED for receipt in case.receipts)
+    if case.plan.push is not None and case.sure_devices and not case.pushed and not elsewhere:
         yield _lost(case, f"neither push nor SMS {seen}")
     elif case.alone and _was_due(case):
         yield _lost(case, f"an SMS was due {seen}")
@@ -149,7 +151,7 @@ def _was_due(case: Case) -> bool:
     if world.wishes.get(number) or world.asked_of(number) > world.rules.per_day:
         return False
     said = [receipt for receipt in case.receipts if receipt.told is not Told.REFUSED]
-    return any(_must_go(case, step) and not any(case.answers_push(r, step) for r in said) for step in plan.steps[:1])
+    return any(_must_go(case, step) and not any(case.needs_no(step, r) for r in said) for step in plan.steps[:1])
 
 
 def _knew(case: Case, number: str) -> bool:
@@ -162,6 +164,8 @@ def _knew(case: Case, number: str) -> bool:
 
 
 def _must_go(case: Case, step: Step) -> bool:
+    if step.when in SUCCESS:
+        return False
     if step.when != "notifications_disabled":
         return True
     # Nobody ever said that this person has a device that shows it.
@@ -180,7 +184,7 @@ def _contradictions(case: Case, end: End) -> Iterator[str]:
         shown = [step for step in end.steps if step.number == case.number_of(text)]
         if shown and shown[0].state not in {"sent", "unknown", "sending"}:
             yield f"the provider has the SMS of step {shown[0].number}, which is shown as {shown[0].state}: {shown[0].reason}"
-        elif len(case.plan.steps) == 1 and end.state not in _SHOWS_AN_SMS:
+        elif len(case.plan.steps) == 1 and case.plan.steps[0].when not in SUCCESS and end.state not in _SHOWS_AN_SMS:
             yield f"the provider has its SMS, and it ended as {end.state}: {end.reason}"
     push = [step for step in end.steps if step.channel == "push" and step.state == "sent"]
     if push and not case.pushed and not case.world.broken(case.starts_at, end.finished_at or case.starts_at):

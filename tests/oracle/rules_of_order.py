@@ -27,7 +27,7 @@ def after_click(case: Case) -> Iterator[Finding]:
             for receipt in case.receipts
             if step is not None
             and receipt.told is Told.ACCEPTED
-            and case.answers_push(receipt, step)
+            and case.needs_no(step, receipt)
             and case.world.after(receipt.told_at, text.at)
         ]
         if needless:

@@ -17,9 +17,10 @@ from simulation.installation import GATEWAY
 from simulation.provider import GONE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from uuid import UUID
 
+    from oracle.records import PushAsked, SmsAsked
     from simulation.installation import Installation
     from simulation.queues import Message, Queues
     from simulation.script import Notice, Said
@@ -50,8 +51,10 @@ class Callers:
         if said.about not in self.ids:
             return False
         token = self._plans[said.about].token
-        there = any(push.token == token and push.answer in IN_BOOKS for push in self.evidence.pushes)
-        return there or said.what not in ("delivered", "clicked")
+        asked: Sequence[PushAsked | SmsAsked] = self.evidence.texts if said.what == "reply" else self.evidence.pushes
+        if said.what not in ("delivered", "clicked", "reply"):
+            return True
+        return any(message.token == token and message.answer in IN_BOOKS for message in asked)
 
     def notify(self, place: int, notice: Notice) -> None:
         """Ask for a notification; whoever is known signs up in the moments before."""
@@ -130,8 +133,10 @@ class Callers:
             self.evidence.add(Cancel(clock.now, clock.now, Told.ACCEPTED, plan.token))
         else:
             registration = next(iter(plan.registrations), f"device-{plan.token}-{'x' * 30}")
-            report = client.record_clicked if said.what == "clicked" else client.record_delivered
-            report(id_, registration=registration)
+            reports = {
+                "clicked": client.record_clicked, "delivered": client.record_delivered, "seen": client.record_seen
+            }  # fmt: skip
+            reports[said.what](id_, registration=registration)
             self.evidence.add(
                 Receipt(clock.now, clock.now, Told.ACCEPTED, str(id_), plan.token, said.what, registration)
             )
@@ -140,22 +145,31 @@ class Callers:
         return self.queues.messages[-1] if len(self.queues.messages) > before else None
 
     def writing(self, said: Said) -> Callable[[], None]:
-        """Return what the gateway does when somebody writes STOP or START."""
+        """Return what the gateway does when somebody writes STOP, START or something else."""
         clock, plan = self.here.clock, self._plans[said.about]
         number = next(iter(self._numbers(plan)))
         asked_at = clock.now
-        one = InboundText(f"SM-{said.what}-{asked_at}-{number}", number, Wanted[said.what])
+        wish = None if said.what == "reply" else Wanted[said.what]
+        sender = self.here.settings.twilio_from
+        one = InboundText(f"SM-{said.what}-{asked_at}-{number}", number, wish, "Yes", "twilio", "sms", sender)
+
+        def told(how: Told) -> None:
+            if wish is None:
+                id_ = str(self.ids[said.about])
+                self.evidence.add(Receipt(asked_at, clock.now, how, id_, plan.token, "replied", ""))
+            else:
+                self.evidence.add(Wish(asked_at, clock.now, how, number, said.what))
 
         def write() -> None:
             try:
                 CallbackIntake(self.here.actors[GATEWAY])._write([one])
             except BaseException as error:
                 # The caller gets no good answer, or none.
-                self.evidence.add(Wish(asked_at, clock.now, Told.UNKNOWN, number, said.what))
+                told(Told.UNKNOWN)
                 if not isinstance(error, Exception):
                     raise
                 return
-            self.evidence.add(Wish(asked_at, clock.now, Told.ACCEPTED, number, said.what))
+            told(Told.ACCEPTED)
             self.tell(f"{said.what} of {plan.token}'s number: recorded")
 
         return write

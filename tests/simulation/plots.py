@@ -35,12 +35,26 @@ _MOODS = {
 }
 _OF_A_PUSH = ("cancel", "cancel", "cancel", "clicked")
 _OF_AN_SMS = ("clicked", "clicked", "clicked", "delivered", "cancel", "cancel", "STOP", "STOP")
+#: From here on seeds plot answers of all kinds, and steps that follow a success.
+OF_ANSWERS = 100_000
+_ANSWERED = (
+    ("not_answered",),
+    ("not_clicked", "not_answered"),
+    ("not_delivered", "not_answered"),
+    ("not_answered", "not_answered"),
+    ("not_clicked", "clicked"),
+    ("clicked",),
+    ("delivered", "not_answered"),
+    ("not_delivered", "delivered"),
+)
 _LATE = ("record_events", "cancel", "update_audience", "send_sms", "check_fallback", "send_push")
 
 
 def plot(seed: int) -> Script:
     """Return the script of a seed."""
     dice = random.Random(f"plot {seed}")
+    if seed >= OF_ANSWERS:
+        return _answered(dice, seed)
     if seed % 2:
         return _close(dice, seed)
     notices = tuple(_notice(dice, place) for place in range(dice.choice((1, 1, 2, 2, 3, 4))))
@@ -79,6 +93,48 @@ def _close(dice: random.Random, seed: int) -> Script:
     elif dice.random() < 0.2:
         treated = (_treated(dice),)
     return Script(seed + 1, 2, (notice,), said, faults, treated)
+
+
+def _answered(dice: random.Random, seed: int) -> Script:
+    """One or two people who answer in every way, while somebody stands still or dies."""
+    notices = tuple(
+        Notice(
+            0.0,
+            tuple((when, dice.choice((2.0, 5.0, 10.0))) for when in dice.choice(_ANSWERED)),
+            known=dice.random() < 0.2,
+            device=dice.choices(("ok", "none"), (8, 1))[0],
+            number=place,
+        )
+        for place in range(dice.choice((1, 1, 2)))
+    )
+    faults = tuple(_fault(dice) for _ in range(dice.choice((0, 1, 1, 2))))
+    return Script(
+        seed + 1,
+        dice.choice((2, 2, 3)),
+        notices,
+        tuple(_answer(dice, notices, faults) for _ in range(dice.choice((1, 1, 2, 3)))),
+        faults,
+        tuple(_treated(dice) for _ in range(dice.choice((0, 0, 0, 1)))),
+        tuple(_delayed(dice) for _ in range(dice.choice((0, 0, 1)))),
+    )
+
+
+def _answer(dice: random.Random, notices: Sequence[Notice], faults: Sequence[Fault]) -> Said:
+    """Say something about a notification, mostly at the time of one of its steps."""
+    words = ("seen", "clicked", "delivered", "reply", "cancel", "STOP")
+    what = dice.choices(words, (4, 4, 3, 6, 1, 1))[0]
+    about = dice.randrange(len(notices))
+    stops = [place for place, fault in enumerate(faults) if fault.kind == "stop"]
+    if stops and dice.random() < 0.5:
+        during = dice.choice(stops)
+        at = round(dice.uniform(0, min(faults[during].seconds, 15)), 1)
+        return Said(what, about, at, during, dice.random() < 0.6)
+    steps = notices[about].steps
+    # A text answers an SMS that is there, mostly before the step behind it is due.
+    last = len(steps) if what == "reply" else dice.randint(1, len(steps))
+    due = sum(after for _, after in steps[:last])
+    early = steps[last - 1][1] if what == "reply" else 2.0
+    return Said(what, about, round(max(0.2, due + dice.uniform(-early, 2)), 1), None, dice.random() < 0.6)
 
 
 def _before(dice: random.Random) -> str:

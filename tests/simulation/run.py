@@ -250,7 +250,7 @@ class Run:
             if not self._callers.may_say(said):
                 self._said.remove(said)
                 continue
-            if said.what in ("STOP", "START"):
+            if said.what in ("STOP", "START", "reply"):
                 if GATEWAY in self._processes.jobs:
                     continue
                 self._said.remove(said)

@@ -42,7 +42,7 @@ class Said:
     """What a phone, an application or a person says.
 
     Attributes:
-        what: ``delivered``, ``clicked``, ``cancel``, ``STOP`` or ``START``.
+        what: ``delivered``, ``clicked``, ``seen``, ``cancel``, ``STOP``, ``START`` or, to an SMS, ``reply``.
         about: which notification.
         at: when, in seconds after the beginning; or after the beginning of
         during: the fault of that place, if it is not ``None``.
