@@ -110,7 +110,7 @@ VALUES = {
     "/v1/blasts/{key}": {"key": ("blue-blast", "nothing")},
     "/v1/blasts/{key}/pause": {"key": ("{blast}", NOBODY)},
     "/v1/blasts/{key}/resume": {"key": ("blue-blast", "nothing")},
-    "/v1/blasts/{key}/throttle": {"key": ("blue-blast", "nothing")},
+    "/v1/blasts/{key}/throttle": {"key": ("{blast}", NOBODY)},
     "/v1/blasts/{key}/abort": {"key": ("{blast}", NOBODY)},
     "*": {
         "name": ("hello", "hello"),
