@@ -411,7 +411,8 @@ def _expected(conn: sa.Connection) -> dict[str, list[str]]:
       LEFT JOIN deliveries d ON d.notification_id = n.id AND d.step = e.step AND d.step > 0 WHERE e.kind <> 'cancelled'"""
     for e in conn.execute(sa.text(kinds)):
         kind = "read" if e.kind == "clicked" and e.channel != "push" else e.kind
-        expected[str(e.notification_id)].append(f"{e.channel}.{kind}")
+        of = "notification" if e.kind == "seen" else e.channel
+        expected[str(e.notification_id)].append(f"{of}.{kind}")
     return {id_: sorted(types) for id_, types in expected.items()}
 
 
