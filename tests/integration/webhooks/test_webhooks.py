@@ -393,7 +393,7 @@ def test_no_event_is_lost_and_all_are_in_order_after_fifty_kills(
     assert certain == expected
     order = ["notification.accepted", "push", "sms"]
     for types in told.values():
-        assert types[0] in (order[0], "notification.finished")
+        assert types[0] in (order[0], "notification.finished", "inbound.text")
         if "sms.sent" in types and "notification.finished" in types:
             assert types.index("sms.sent") < types.index("notification.finished")
 
@@ -413,6 +413,8 @@ def _expected(conn: sa.Connection) -> dict[str, list[str]]:
         kind = "read" if e.kind == "clicked" and e.channel != "push" else e.kind
         of = "notification" if e.kind == "seen" else e.channel
         expected[str(e.notification_id)].append(f"{of}.{kind}")
+    for one in conn.execute(sa.text("SELECT id FROM inbound_texts")):
+        expected[str(one.id)].append("inbound.text")
     return {id_: sorted(types) for id_, types in expected.items()}
 
 
