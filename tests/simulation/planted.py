@@ -70,9 +70,9 @@ _NOTHING_CAUGHT_UP = Change(
 _RECEIPTS_IN_ONE = Change(
     receipts,
     "record",
-    "    clicked = sorted({str(r.notification) for r in receipts if r.kind is Receipt.CLICKED})\n"
-    "    with engine.begin() as conn:\n        locked = store.settle_receipts(conn, ids, clicked)\n",
-    "        store.settle_answered(conn, ids)\n    locked: list[str] = []\n",
+    "    opened = sorted({str(r.notification) for r in receipts if r.kind is not Receipt.DELIVERED})\n"
+    "    settle(engine, ids, opened)\n",
+    "        store.settle_answered(conn, ids)\n",
 )
 #: The package has a function of this module's name.
 _DUE_STEPS = sys.modules["knocktwice_worker.notifications.store.due"]
