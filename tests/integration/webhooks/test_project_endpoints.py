@@ -91,4 +91,4 @@ def test_a_projects_endpoint_hears_its_own_notifications_texts_and_budget_and_no
             assert events.replay(conn, notification=ids["amber"], endpoint=found[application.url]) == 1
         _tell(here, clock)
         assert {one["data"]["project"] for _, one in application.taken} == {"amber"}
-        assert len(application.taken) == 2
+        assert len(application.taken) == 4
