@@ -131,6 +131,15 @@ def count(conn: Connection) -> bool | None:
     return went.last and settled.last
 
 
+#: Whether a brake covers the counts ``c``, or its range was released a while ago.
+_BRAKED = """EXISTS (
+    SELECT FROM brakes k
+    WHERE k.kind = 'pumping'
+      AND (k.state = 'on' OR k.grace_until > knocktwice_now())
+      AND starts_with(c.prefix, k.prefix)
+      AND k.template = c.template
+      AND k.project = c.project)"""
+
 # A wide range counts without the narrower ones that are held already, so that these do not stand for their neighbours.
 _MANY = text(f"""
 SELECT
@@ -141,13 +150,7 @@ SELECT
 FROM text_counts c
 CROSS JOIN (VALUES ({_WIDTH}), ({_WIDTH - 2}), ({_WIDTH - 4})) w (width)
 WHERE c.slot >= knocktwice_now() - :window
-  AND NOT EXISTS (
-    SELECT FROM brakes k
-    WHERE k.kind = 'pumping'
-      AND (k.state = 'on' OR k.grace_until > knocktwice_now())
-      AND starts_with(c.prefix, k.prefix)
-      AND k.template = c.template
-      AND k.project = c.project)
+  AND NOT {_BRAKED}
 GROUP BY w.width, 1, 2, 3
 HAVING sum(c.messages) >= :sample
 ORDER BY w.width DESC, messages DESC
@@ -161,7 +164,7 @@ def many(conn: Connection, window: timedelta, sample: int) -> list[Numbers]:
     return [Numbers(row.prefix, row.template, row.project) for row in found]
 
 
-_RECORD = text("""
+_RECORD = text(f"""
 SELECT
   starts_with(c.prefix, :prefix) AS inside,
   c.slot >= knocktwice_now() - :window AS lately,
@@ -173,13 +176,7 @@ FROM text_counts c
 WHERE c.template = :template
   AND c.project = :project
   AND c.slot >= knocktwice_now() - :history
-  AND NOT EXISTS (
-    SELECT FROM brakes k
-    WHERE k.kind = 'pumping'
-      AND (k.state = 'on' OR k.grace_until > knocktwice_now())
-      AND starts_with(c.prefix, k.prefix)
-      AND k.template = c.template
-      AND k.project = c.project)
+  AND NOT {_BRAKED}
 GROUP BY 1, 2
 """)
 
