@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 PYTHONS := $(or $(PYTHON),python3 python3.11 python3.12 python3.13 python3.14)
 # Tests mostly wait. Each process has servers of its own; a file's tests stay together, because some share a stack.
 SIDE_BY_SIDE = -n 3 --dist loadfile
+# Images often set it. Every process would compile all modules anew then, and tests start hundreds: they took twice as long.
+unexport PYTHONDONTWRITEBYTECODE
 # More arguments for pytest: make test PYTEST_ARGS="-k limits -x"
 PYTEST_ARGS ?=
 
