@@ -76,7 +76,7 @@ bench: $(VENV)/.dev ## what it can do, measured here against the textbook; ONLY=
 docs: $(VENV)/.dev ## write the parts of the documents that repeat the code
 	$(BIN)/python docs/generate.py
 
-generators: $(VENV)/.generators ## what makes clients of the OpenAPI document, and OneSignal's for Node (npm, pip), for their tests
+generators: $(VENV)/.generators ## what makes clients of the OpenAPI document, and OneSignal's for Node (npm, pip; Go and a JDK by apt), for their tests
 
 site: $(VENV)/.dev ## the documents as a site with search, in build/site; it needs no network
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
@@ -116,7 +116,8 @@ $(VENV)/.generators: Makefile | $(BIN)/python
 	  openapi-typescript@7.13.0 openapi-fetch@0.17.0 typescript@5.9.3 @types/node@20 \
 	  @onesignal/node-onesignal@5.18.0 onesignal-node@3.4.0
 	@$(BIN)/python -m venv $(GENERATORS)/python
-	@$(GENERATORS)/python/bin/python -m pip install --quiet --disable-pip-version-check openapi-python-client==0.29.1
+	@$(GENERATORS)/python/bin/python -m pip install --quiet --disable-pip-version-check openapi-python-client==0.29.1 \
+	  openapi-generator-cli==7.26.0
 	@touch $@
 
 # uv installs in seconds what takes pip a minute. It is the one on PATH or one that pip brings; where uv is not to be had,

@@ -144,6 +144,23 @@ def test_no_field_says_null_where_it_was_left_out(shared_gateway: HttpGateway) -
     assert [place for place, part in _parts(document) if "default" in part and part["default"] is None] == []
 
 
+def test_descriptions_speak_to_callers(shared_gateway: HttpGateway) -> None:
+    told = {place: part["description"] for place, part in _parts(_document(shared_gateway)) if "description" in part}
+    assert len(told) > 100
+    assert {place: words for place, words in told.items() if re.search("Attributes:|:[a-z]+:`|``", str(words))} == {}
+
+
+def test_numbers_that_may_be_large_say_so_and_types_are_called_after_their_place(shared_gateway: HttpGateway) -> None:
+    parts = dict(_parts(_document(shared_gateway)))
+    whole = {place: part for place, part in parts.items() if part.get("type") == "integer"}
+    assert len(whole) > 50
+    assert {place for place, part in whole.items() if part.get("maximum", 2**31) >= 2**31} == {
+        place for place, part in whole.items() if part.get("format") == "int64"
+    }
+    titled = [place for place, part in parts.items() if re.search("/properties/[^/]+$", place) and "title" in part]
+    assert [place for place in titled if isinstance(parts[place]["title"], str)] == []
+
+
 #: Objects that hold what an application, Apple or a browser decides; a push that is filled in; a filter's other name; and what
 #: an operator's act was about, which differs from act to act.
 FREE = ("params", "reference", "tags", "payload", "notification", "push", "segment", "subject")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import subprocess
 import sys
@@ -78,6 +79,42 @@ def test_what_a_path_takes_is_told_by_its_own_operations(gateway: HttpGateway) -
     ):
         answer = stranger.options(path)
         assert (answer.status_code, answer.headers["Allow"]) == (204, methods)
+
+
+OFFER = "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEAAEAAAAIAAAAB\r\n"
+
+
+@pytest.mark.parametrize("step", [1, 7, 100, 100_000])
+@pytest.mark.parametrize("chunked", [False, True])
+def test_an_offer_of_another_protocol_is_passed_over_and_its_request_served(
+    gateway: HttpGateway, step: int, chunked: bool
+) -> None:
+    authorization = f"authorization: Bearer {gateway.key()}\r\n"
+
+    def request(key: str, *, closes: bool = False) -> bytes:
+        body = json.dumps({"user": "u", "key": key, "push": {"title": "a", "body": "b"}})
+        length = "content-type: application/json\r\n"
+        length += "transfer-encoding: chunked" if chunked else f"content-length: {len(body)}"
+        sent = f"{len(body):x}\r\n{body}\r\n0\r\n\r\n" if chunked else body
+        offer = OFFER.replace("Upgrade,", "Upgrade, close,") if closes else OFFER
+        return f"POST /v1/notifications HTTP/1.1\r\nhost: x\r\n{authorization}{offer}{length}\r\n\r\n{sent}".encode()
+
+    sent = b"".join([request("a"), request("b"), request("a", closes=True)])
+    with socket.create_connection(("127.0.0.1", int(gateway.url.rpartition(":")[2])), timeout=60) as client:
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for at in range(0, len(sent), step):
+            client.sendall(sent[at : at + step])
+        answered = b""
+        while more := client.recv(1_000_000):
+            answered += more
+    assert re.findall(rb"HTTP/1\.1 (\d+)", answered) == [b"202"] * 3
+    assert [word in answered.rpartition(b"HTTP/1.1")[2] for word in (b"duplicate", b"ids")] == [True, True]
+
+
+def test_nobody_is_given_a_tunnel(gateway: HttpGateway) -> None:
+    with socket.create_connection(("127.0.0.1", int(gateway.url.rpartition(":")[2])), timeout=60) as client:
+        client.sendall(b"CONNECT 127.0.0.1:5432 HTTP/1.1\r\nhost: 127.0.0.1:5432\r\n\r\nabc")
+        assert client.recv(1_000).startswith(b"HTTP/1.1 400 ")
 
 
 def test_a_head_that_does_not_end_in_time_ends_the_connection(

@@ -42,7 +42,7 @@ def commands(block: str) -> list[tuple[list[str], str]]:
         for count in range(1, len(lines) + 1):
             command = "\n".join(lines[:count])
             try:
-                words = shlex.split(command, comments=True)
+                words = shlex.split(command.replace("\\\n", " "), comments=True)
             except ValueError:  # a quote that goes on in the next line
                 continue
             if not command.endswith("\\"):

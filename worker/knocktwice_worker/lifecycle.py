@@ -20,10 +20,9 @@ if TYPE_CHECKING:
 
 
 class NotificationState(StrEnum):
-    """Where a notification stands.
+    """Where a notification stands."""
 
-    All but ``active`` are terminal and never change again, except by :data:`REOPENED` and :data:`ANSWERED_LATER`.
-    """
+    # All but the first are terminal and never change again, except by REOPENED and ANSWERED_LATER.
 
     #: A step may still go out.
     ACTIVE = "active"

@@ -62,17 +62,15 @@ class Not(_Node):
 
 
 class Condition(_Node):
-    """One comparison.
+    """One comparison."""
 
-    Attributes:
-        field: ``tags.NAME`` or a name of :data:`~knocktwice_worker.audience.segment_fields.FIELDS`.
-        op: one that :data:`~knocktwice_worker.audience.segment_fields.OPS` allows for the field.
-        value: what to compare with; several for ``in``; for ``exists`` whether it should.
-    """
-
-    field: str
-    op: Op
-    value: TagItem | tuple[TagItem, ...] = Field(default=None, validate_default=True)
+    field: str = Field(description=f"`tags.NAME` or one of {', '.join(segment_fields.FIELDS)}.")
+    op: Op = Field(description="One that is allowed for the field.")
+    value: TagItem | tuple[TagItem, ...] = Field(
+        default=None,
+        validate_default=True,
+        description="What to compare with; several for `in`; for `exists` whether it should.",
+    )
 
     @property
     def kind(self) -> Kind:

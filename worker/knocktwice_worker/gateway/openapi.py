@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
 _SCHEMAS = "#/components/schemas/"
+_LARGEST_INT32 = 2**31 - 1
 #: The errors that every operation behind a key may answer with.
 _ANYWHERE = ("unauthorized", "forbidden", "invalid-field", "too-many-requests", "internal", "unavailable")
 #: The further errors of every operation that hands a message to the broker.
@@ -116,20 +117,32 @@ def _document(app: FastAPI, bodies: Iterable[type[BaseModel]]) -> dict[str, Any]
     for operations in document["paths"].values():
         for operation in operations.values():
             _add_problems(operation)
-    _drop_null_defaults(document)
+    _suit_generators(document)
     return document
 
 
-def _drop_null_defaults(part: object) -> None:
-    """Remove ``"default": null``: null means "not said", and generators would make every client say it."""
-    if isinstance(part, dict):
-        if "default" in part and part["default"] is None:
-            del part["default"]
-        for inner in part.values():
-            _drop_null_defaults(inner)
-    elif isinstance(part, list):
+def _suit_generators(part: object) -> None:
+    """Say what generators of clients need said, and nothing that they take at its word.
+
+    ``"default": null`` goes: null means "not said", and every client would say it. Titles of fields go: they repeat the
+    field's name, and types would be called after them (``Text1``) and not after their place (``SmsBodyText``). Whole
+    numbers that may be large say so: Go and Java would take 32 bits for them.
+    """
+    if isinstance(part, list):
         for inner in part:
-            _drop_null_defaults(inner)
+            _suit_generators(inner)
+    if not isinstance(part, dict):
+        return
+    if "default" in part and part["default"] is None:
+        del part["default"]
+    if part.get("type") == "integer" and part.get("maximum", _LARGEST_INT32 + 1) > _LARGEST_INT32:
+        part["format"] = "int64"
+    fields = part.get("properties")
+    for field in fields.values() if isinstance(fields, dict) else ():
+        if isinstance(field, dict):
+            field.pop("title", None)
+    for inner in part.values():
+        _suit_generators(inner)
 
 
 def _add_problems(operation: dict[str, Any]) -> None:

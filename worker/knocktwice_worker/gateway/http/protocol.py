@@ -4,6 +4,10 @@ long an answer may wait for somebody to read it.
 Without them a client that sends a letter a minute holds a connection for ever, and a few thousand of those hold all.
 When nearly all places are taken, those who have no request under way give up theirs, whoever waited longest first:
 uvicorn would send away all who come then, and anybody can open two thousand connections.
+
+Java's and Kotlin's clients offer to go on with HTTP/2 in each request without TLS. uvicorn takes that for the end of the
+request and loses its body (https://github.com/Kludex/uvicorn/issues/2722). A server may pass over such an offer (RFC 9110,
+7.8), so the head is read again without it.
 """
 
 from __future__ import annotations
@@ -11,6 +15,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from knocktwice_worker.gateway.problems import Problem
@@ -44,6 +49,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     _timer: asyncio.TimerHandle | None = None
     _head_bytes = 0
     _parsed_bytes = 0
+    #: Whether the client of a request with an offer wants to go on after it. The parser knows it while it has the head.
+    _stays_open = True
     _refusal: Problem | None = None
     _answered: RequestResponseCycle | None = None
     #: Since when no request is under way, by the loop's clock.
@@ -84,7 +91,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if self._timer is None and (self.cycle is None or self.cycle.response_complete):
             self._wait_for_head()
         self._head_bytes += len(data)
-        super().data_received(data)
+        self._unset_keepalive_if_required()
+        self._read(data)
         # The parser says nothing of a line without end. While the head has not ended, all these bytes belong to it.
         if self._timer is not None and self._head_bytes > HEAD_BYTES:
             self._refuse(_head_too_large())
@@ -118,9 +126,17 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Have the head."""
+        if self._is_offer():
+            self._stays_open = self.parser.should_keep_alive()
+            return
         self._stop_waiting()
         self._idle_since = None
         super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """Have the whole request."""
+        if not self._is_offer():
+            super().on_message_complete()
 
     def on_response_complete(self) -> None:
         """Go on with the next request, if it is there."""
@@ -131,6 +147,33 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         self._answered = cycle
         super()._start_asgi_task(cycle, app)
+
+    def _read(self, data: bytes) -> None:
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            if not self._is_offer():
+                self.send_400_response("Invalid HTTP request received.")
+                return
+            (end_of_head,) = upgrade.args
+            again = self._head_without_offer() + data[end_of_head:]
+            self.parser = httptools.HttpRequestParser(self)
+            self._read(again)
+        except httptools.HttpParserError:
+            self.logger.warning("Invalid HTTP request received.")
+            self.send_400_response("Invalid HTTP request received.")
+
+    def _is_offer(self) -> bool:
+        # The parser means a tunnel, too, which nobody offers but asks for.
+        return self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT"
+
+    def _head_without_offer(self) -> bytes:
+        offer = (b"upgrade", b"http2-settings", b"connection")
+        kept = [(name, value) for name, value in self.headers if name not in offer]
+        kept.append((b"connection", b"keep-alive" if self._stays_open else b"close"))
+        version = self.parser.get_http_version().encode()
+        lines = [b"%b %b HTTP/%b" % (self.parser.get_method(), self.url, version), *(b"%b: %b" % one for one in kept)]
+        return b"\r\n".join([*lines, b"", b""])
 
     def _wait_for_head(self) -> None:
         self._head_bytes = 0
