@@ -50,7 +50,16 @@ def test_every_command_that_is_typed_has_its_options(document: Path, command_lin
     for block in blocks(document, "console"):
         for words, _ in commands(block):
             ours = next((place for place, word in enumerate(words) if word.endswith("knocktwice")), None)
-            if ours is None or words[0] in ("sudo", "docker", "helm", "kubectl", "pip", "export", "cd", "openapi-generator-cli"):
+            if ours is None or words[0] in (
+                "sudo",
+                "docker",
+                "helm",
+                "kubectl",
+                "pip",
+                "export",
+                "cd",
+                "openapi-generator-cli",
+            ):
                 continue
             command, rest = _command(words[ours + 1 :], command_line)
             known = {option for p in command.params for option in (*p.opts, *p.secondary_opts)} | {"--help"}
