@@ -267,6 +267,18 @@ def test_a_code_may_say_that_the_recipient_has_opted_out(status: str, code: obje
         assert report.error != 21610
 
 
+@pytest.mark.parametrize("code", ["S1", 77, "77"])
+def test_a_code_may_say_what_the_operator_must_mend(code: object) -> None:
+    errors = {"S1": "the sender is not registered", 77: "the account has no money left"}
+    callbacks = _callbacks(error="code", operator_errors=errors)
+    (report,) = _says(callbacks, {"id": "7", "status": "EXPIRED", "code": code})
+    assert report.operators == f"acme {code}: {errors['S1' if code == 'S1' else 77]}"
+    # It arrived, or its recipient wants no more: then it is not sent again.
+    for status in ("DELIVRD", "BLACKLISTED"):
+        (report,) = _says(callbacks, {"id": "7", "status": status, "code": code})
+        assert report.operators is None
+
+
 def test_a_code_that_cannot_be_kept_is_told_once_and_not_shown(capsys: pytest.CaptureFixture[str]) -> None:
     callbacks = _callbacks(error="code")
     _says(callbacks, [{"id": "1", "status": "EXPIRED", "code": f"no {n} 5550100"} for n in range(3)])

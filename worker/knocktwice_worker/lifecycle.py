@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 class NotificationState(StrEnum):
     """Where a notification stands."""
 
-    # All but the first are terminal and never change again, except by REOPENED and ANSWERED_LATER.
+    # All but the first are terminal and never change again, except by REOPENED, FAILED_LATER and ANSWERED_LATER.
 
     #: A step may still go out.
     ACTIVE = "active"
@@ -115,6 +115,9 @@ REOPENED: frozenset[tuple[DeliveryState, DeliveryState]] = frozenset(
         (DeliveryState.UNKNOWN, DeliveryState.SENDING),
     }
 )
+
+#: What a provider's late report may do with a message that went to nobody for a reason that the operator must mend.
+FAILED_LATER: frozenset[tuple[DeliveryState, DeliveryState]] = frozenset({(DeliveryState.SENT, DeliveryState.RESERVED)})
 
 
 class ProviderState(StrEnum):
@@ -293,6 +296,8 @@ class Note(StrEnum):
     SENT_AGAIN = "sent_again"
     #: An operator has a message of unknown outcome sent again, or first looked for.
     REOPENED = "reopened"
+    #: The provider took the message and reported later that it failed for what the operator must mend; it is sent again.
+    FAILED_LATER = "failed_later"
     #: An operator takes an unknown outcome as settled.
     CLOSED = "closed"
     #: A message that a brake held may go.

@@ -484,7 +484,11 @@ class Services:
     def delivery_reports(self) -> DeliveryReports:
         """Fetches missing reports from providers."""
         return DeliveryReports(
-            engine=self.engine, books=self.channels.books, transport=self.transport, wait=self.settings.sms_report_wait
+            engine=self.engine,
+            books=self.channels.books,
+            transport=self.transport,
+            wait=self.settings.sms_report_wait,
+            useless_after=self.settings.useless_after,
         )
 
     def with_settings(self, settings: Settings) -> Services:

@@ -212,7 +212,8 @@ def test_a_message_that_twilio_fails_later_for_the_account_is_shown_and_says_not
     assert (level, f"Twilio {code}: " in finding) == ("error", True)
     with working.engine.connect() as conn:
         assert conn.execute(text("SELECT count(*) FROM untextable")).scalar_one() == 0
-    assert _told(working, told).steps[1].provider_status == "undelivered"
+    # It waits for the operator, as if it had been refused at once.
+    assert _told(working, told).steps[1].state == "reserved"
 
 
 def test_fcms_refusal_of_our_credentials_is_shown(working: Services, sandbox: Sandbox) -> None:

@@ -156,6 +156,15 @@ def _undelivered(case: OneNotification) -> None:
     case.report(ProviderState.UNDELIVERED)
 
 
+def _failed_for_us(case: OneNotification) -> None:
+    """The provider took it, and says later that the sender is not registered."""
+    sid, here = case.sid(1), case.scenario.here
+    state, at, intent = ProviderState.UNDELIVERED, datetime.now(UTC), (case.id, 1)
+    with here.engine.begin() as conn:
+        provider_reports.accept(conn, [StatusReport("twilio", sid, state, at, 30034, intent, operators="unregistered")])
+    provider_reports.bring_and_take_up(here.engine, {sid}, here.settings.useless_after)
+
+
 def _read(case: OneNotification) -> None:
     case.report(ProviderState.READ)
 
@@ -236,6 +245,10 @@ PAIRS: dict[
     "reconcile & reconcile": (_lost, OneNotification.reconcile, OneNotification.reconcile),
     "reconcile, to be sent again & cancel": (_never_taken, OneNotification.reconcile, OneNotification.cancel),
     "undelivered & delivered": (_sent, _undelivered, _delivered),
+    # what was sent to nobody
+    "failed for us & cancel": (_sent, _failed_for_us, OneNotification.cancel),
+    "failed for us & click": (_sent, _failed_for_us, OneNotification.click),
+    "failed for us & delivered": (_sent, _failed_for_us, _delivered),
     # one step behind another
     "WhatsApp refused & cancel": (_whatsapp_refused, OneNotification.send, OneNotification.cancel),
     "WhatsApp refused & click": (_whatsapp_refused, OneNotification.send, OneNotification.click),

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 OPTED_OUT = 21610
 #: The form of a price in providers' answers.
 PRICE = re.compile(r"-?\d{1,6}(\.\d{1,8})?")
-_INTENT = re.compile(r"([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\.(\d{1,4})")
+_INTENT = re.compile(r"([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\.(\d{1,4})(?:\.\d{1,2})?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,8 @@ class StatusReport:
         error_text: the provider's code if ``error`` cannot express it: a word, or a number that rows use for something
             else.
         untextable: why the number cannot be texted, if the code says so.
-        operators: what the operator must mend, if the code says so; it says nothing of the recipient.
+        operators: what the operator must mend, if the code says so; it says nothing of the recipient. The message went to
+            nobody, so it may be sent again.
     """
 
     provider: str
@@ -159,6 +160,15 @@ class Receiver(Protocol):
             Unreadable: the request has another form than agreed.
         """
         ...
+
+
+def write_intent(notification_id: str, step: int, lost: int) -> str:
+    """Return our name of a message, by which its provider also recognises a repeat.
+
+    Args:
+        lost: how many messages of this step the provider had taken and then failed. The next one is no repeat of them.
+    """
+    return f"{notification_id}.{step}.{lost}" if lost else f"{notification_id}.{step}"
 
 
 def read_intent(intent: str) -> tuple[str, int] | None:

@@ -482,6 +482,11 @@ deliveries = Table(
     Column("provider", Text, comment="Which provider has it. NULL: no sender has claimed it yet."),
     Column("provider_id", Text, comment="The provider's id of the message."),
     Column(
+        "lost_ids",
+        ARRAY(Text),
+        comment="The provider's ids of earlier messages of this step, which it had taken and then failed. NULL: none.",
+    ),
+    Column(
         "provider_status",
         Text,
         comment="The strongest report of the provider since it took the message; lifecycle.ProviderState.",
@@ -528,6 +533,13 @@ deliveries = Table(
         "provider_id",
         unique=True,
         postgresql_where=text("step > 0 AND provider_id IS NOT NULL"),
+    ),
+    # serves: knowing a failed message whose step was sent again; nearly empty
+    Index(
+        "deliveries_lost_ids_idx",
+        "lost_ids",
+        postgresql_using="gin",
+        postgresql_where=text("lost_ids IS NOT NULL"),
     ),
     # serves: what is new since a follower looked last
     _when("deliveries_finished_at_idx", "finished_at"),
@@ -627,6 +639,7 @@ provider_reports = Table(
         Text,
         comment="Why the number cannot be texted, where the report says so; lifecycle.Untextable.",
     ),
+    Column("operators", Text, comment="What the operator must mend, where the report says so."),
     Column("at", DateTime(timezone=True), nullable=False, comment="When the report was made."),
     _time("received_at", "When it was written down.", required=True),
     comment="Reports of providers that are not written to their deliveries yet; a repeat is the same row.",

@@ -66,6 +66,7 @@ VERDICTS = {
     "delivery_unknown": "The provider never said whether the SMS arrived, and nobody waits for it any longer.",
     "sent_again": "Its outcome had been lost, and it is sent again: {reason}.",
     "reopened": "An operator had the SMS taken up again, although its outcome is unknown: {reason}.",
+    "failed_later": "{provider} had taken the SMS and sent it to nobody ({reason}): it is tried again, {time} of {most}.",
     "closed": "An operator took the unknown outcome of the SMS as settled: {reason}.",
     "provider_chosen": "{provider} is to send the SMS ({why}).",
     "provider_changed": "{from} did not take the SMS ({reason}), so {to} is to send it.",

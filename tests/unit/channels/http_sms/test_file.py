@@ -97,6 +97,12 @@ def test_a_short_description_is_enough(tmp_path: Path) -> None:
         ({"callbacks": {**CALLBACKS, "from": "query", "verify": HMAC}}, "an hmac is of a body"),
         ({"callbacks": {**CALLBACKS, "price_unit": "unit"}}, "price_unit belongs to price"),
         ({"callbacks": {**CALLBACKS, "opt_out_errors": ["STOP"]}}, "say with 'error' where a code is"),
+        ({"callbacks": {**CALLBACKS, "operator_errors": {"S1": "x"}}}, "say with 'error' where a code is"),
+        ({"callbacks": {**CALLBACKS, "error": "code", "operator_errors": {"S1": ""}}}, "callbacks.operator_errors.S1"),
+        (
+            {"callbacks": {**CALLBACKS, "error": "e", "operator_errors": {"7": "x"}, "number_errors": {7: "landline"}}},
+            "the code 7 cannot speak both of you (operator_errors) and of the number",
+        ),
         ({"callbacks": {**CALLBACKS, "error": "code", "opt_out_errors": [None]}}, "callbacks.opt_out_errors[0]"),
         ({"callbacks": {**CALLBACKS, "error": "code", "opt_out_errors": [""]}}, "callbacks.opt_out_errors[0]"),
         ({"callbacks": {**CALLBACKS, "error": "code", "opt_out_errors": [True]}}, "callbacks.opt_out_errors[0]"),

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 Code = StrictInt | Annotated[StrictStr, Field(min_length=1)]
 
 
+#: What is wrong, in the operator's own words.
+Sentence = Annotated[StrictStr, Field(min_length=1, max_length=200)]
+
+
 class Reported(StrEnum):
     """The state of a message in a callback, in the file's words."""
 
@@ -125,6 +129,9 @@ class CallbackRules(Arrivals):
     opt_out_errors: tuple[Code, ...] = ()
     #: Error codes that speak of the number → why it cannot be texted. Such numbers are passed over for a while.
     number_errors: dict[Scalar, Untextable] = Field({})
+    #: Error codes that speak of the account or the sender → what the operator must mend. Each must mean that the message went
+    #: to nobody, because it is sent again later.
+    operator_errors: dict[Scalar, Sentence] = Field({})
     #: The path of the price.
     price: Path | None = None
     #: The path of the price's currency, an ISO 4217 code.
@@ -143,6 +150,11 @@ class CallbackRules(Arrivals):
             raise ValueError("opt_out_errors are codes: say with 'error' where a code is")
         if self.number_errors and not self.error:
             raise ValueError("number_errors are codes: say with 'error' where a code is")
+        if self.operator_errors and not self.error:
+            raise ValueError("operator_errors are codes: say with 'error' where a code is")
+        others = {json_paths.word(code) for code in (*self.number_errors, *self.opt_out_errors)}
+        if twice := sorted(others.intersection(map(json_paths.word, self.operator_errors))):
+            raise ValueError(f"the code {twice[0]} cannot speak both of you (operator_errors) and of the number")
         if self.price_unit and not self.price:
             raise ValueError("price_unit belongs to price; name both, or none")
         return self

@@ -67,6 +67,7 @@ class HttpCallbacks:
         self._rules = rules
         self._words = words(rules.statuses)
         self._number_errors = {json_paths.word(code): why for code, why in rules.number_errors.items()}
+        self._operator_errors = {json_paths.word(code): what for code, what in rules.operator_errors.items()}
         self._opt_outs = {json_paths.word(code) for code in rules.opt_out_errors}
         self._public_url = public_url
         self._secret = secret.encode()
@@ -122,7 +123,11 @@ class HttpCallbacks:
         intent = signed or named
         code = json_paths.word(json_paths.at(item, rules.error)) if rules.error and reported.state in LOST else ""
         untextable = self._number_errors.get(code)
-        return StatusReport(self.provider, id_, reported.state, at, error, intent, price, unit, error_text, untextable)
+        mend = self._operator_errors.get(code) if error != OPTED_OUT else None
+        operators = mend and f"{self.provider} {code}: {mend}"
+        return StatusReport(
+            self.provider, id_, reported.state, at, error, intent, price, unit, error_text, untextable, operators
+        )
 
     def _error(self, item: object, reported: Reported) -> tuple[int | None, str | None]:
         """Return the error as a number and as a text; none for a message that arrived (some send "no error")."""

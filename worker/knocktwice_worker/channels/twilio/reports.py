@@ -16,7 +16,7 @@ from urllib.parse import urlencode
 from knocktwice_worker.channels.http import NoResponse, Request, Response
 from knocktwice_worker.channels.http_sms import json_paths
 from knocktwice_worker.channels.reports import PRICE, StatusReport, read_intent
-from knocktwice_worker.channels.twilio.sms import NAME, intent_signature, next_page
+from knocktwice_worker.channels.twilio.sms import NAME, OPERATORS, QUEUE_FULL, intent_signature, next_page
 from knocktwice_worker.lifecycle import LOST, ProviderState, Untextable
 
 if TYPE_CHECKING:
@@ -34,11 +34,18 @@ _UNTEXTABLE = {
     30006: Untextable.LANDLINE,
     21211: Untextable.INVALID_NUMBER,
     21614: Untextable.INVALID_NUMBER,
+    21265: Untextable.INVALID_NUMBER,
+    21268: Untextable.INVALID_NUMBER,
+    21635: Untextable.LANDLINE,
 }
-#: Codes of messages that Twilio had accepted, and that failed for what the operator must mend.
-_OPERATORS = {
-    30002: "the account is suspended",
+#: Codes of messages that Twilio had accepted, and that failed for what the operator must mend. Each means that the message
+#: went to nobody: it is sent again. A Messaging Service chooses its sender late, so the codes of refusals come as well.
+_OPERATORS = OPERATORS | {
+    QUEUE_FULL: "the sender's queue was full",
+    30001: "the sender's queue was full, or the message waited in it for too long",
+    30010: "the message costs more than the set maximum price",
     30018: "the recipient's operator wants the sender registered beforehand",
+    30022: "the carriers' rate limit for the campaign of the sender (A2P 10DLC) was exceeded",
     30023: "the sender's daily limit of messages to the United States is reached",
     30024: "the sender is not provisioned with the recipient's operator",
     30027: "the sender's daily limit with T-Mobile is reached",
@@ -48,6 +55,15 @@ _OPERATORS = {
     30035: "the sender's registration (A2P 10DLC) is not complete",
     30037: "the account may not send messages",
     30040: "the recipient's operator wants the sender registered beforehand",
+    30041: "the sender is not registered to text numbers in the United Kingdom",
+    30454: "the account's limit of messages is reached",
+    63001: "the channel refuses the account's authentication",
+    63007: "the account has no such sender on this channel",
+    63008: "the channel is not configured as it must be",
+    63017: "the account sends more messages per second than it may",
+    63018: "the sender's limit of messages on this channel is reached",
+    63020: "the business account on this channel is not in order",
+    63038: "the account's daily limit of messages is reached",
 }
 #: The size of Twilio's largest page.
 _PAGE_SIZE = 1000

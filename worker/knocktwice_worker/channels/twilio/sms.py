@@ -34,16 +34,17 @@ if TYPE_CHECKING:
 #: The provider's name in rows and ledgers.
 NAME = "twilio"
 #: https://www.twilio.com/docs/api/errors — errors of the number itself.
-_INVALID_NUMBER = {21211, 21214, 21217, 21401, 21421, 21614}
+_INVALID_NUMBER = {21211, 21214, 21217, 21265, 21268, 21401, 21421, 21614}
 _REASONS = {
     21602: "empty_text",
     OPTED_OUT: "opted_out",
     21612: "unreachable_from_sender",
     21617: "too_long",
+    21635: "landline",
     **dict.fromkeys(_INVALID_NUMBER, "invalid_number"),
 }
 #: Errors that the operator must mend, and what is wrong. None of them says anything of the recipient.
-_OPERATORS = {
+OPERATORS = {
     20003: "the account or its token is wrong: TWILIO_ACCOUNT_SID, TWILIO_AUTH_TOKEN",
     20005: "the account is not active",
     20006: "the account may not do that",
@@ -54,15 +55,17 @@ _OPERATORS = {
     21608: "a trial account texts verified numbers only",
     21212: "the sender is no number, short code or name that Twilio takes",
     21618: "the sender may not text this region",
+    21267: "a trial account may not use a name as its sender",
     21659: "the sender is not Twilio's",
     21660: "the sender is not the account's",
+    21661: "the sender cannot send SMS",
     21703: "the Messaging Service has no senders",
     21704: "the Messaging Service has no senders for this region",
     21705: "the Messaging Service does not exist",
     30002: "the account is suspended",
 }
 #: The sender's queue at Twilio is full; the message was not accepted.
-_QUEUE_FULL = 21611
+QUEUE_FULL = 21611
 _QUEUE_PAUSE = timedelta(seconds=30)
 #: The wait after a refusal of our account. A person has to correct the account, so there is no hurry.
 _ACCOUNT_PAUSE = timedelta(minutes=1)
@@ -177,10 +180,10 @@ class TwilioSmsChannel:
             return Retry(f"Twilio {code or 429}", retry_after(answer), too_fast=True)
         if answer.status >= 500 or answer.status == 408:
             return Unknown(f"Twilio {answer.status}")
-        if code == _QUEUE_FULL:
+        if code == QUEUE_FULL:
             return Retry(f"Twilio {code}", retry_after(answer) or _QUEUE_PAUSE, too_fast=True)
-        if isinstance(code, int) and code in _OPERATORS:
-            return Retry(f"Twilio {code}: {_OPERATORS[code]}", _ACCOUNT_PAUSE, operators=True)
+        if isinstance(code, int) and code in OPERATORS:
+            return Retry(f"Twilio {code}: {OPERATORS[code]}", _ACCOUNT_PAUSE, operators=True)
         if answer.status in (401, 403, 404):
             return Retry(f"Twilio refuses our account ({code or answer.status})", _ACCOUNT_PAUSE, operators=True)
         reason = _REASONS.get(code, "refused") if isinstance(code, int) else "refused"

@@ -37,6 +37,7 @@ class CallbackIntake:
         self._troubles = services.troubles
         self._channels = services.channels
         self._replies_within = services.settings.reply_within
+        self._useless_after = services.settings.useless_after
         self._secret = secret(services.settings).encode()
         self._group: GroupCommit[StatusReport | InboundText] = GroupCommit(
             self._write, at_once=_AT_ONCE, most_waiting=_MOST_WAITING
@@ -59,8 +60,8 @@ class CallbackIntake:
         self._troubles.reported(reports)
         try:
             # They are kept. What cannot be brought to its delivery now is brought by the clock.
-            with self._engine.begin() as conn:
-                provider_reports.bring(conn, {report.provider_id for report in reports})
+            mine = {report.provider_id for report in reports}
+            provider_reports.bring_and_take_up(self._engine, mine, self._useless_after)
         except DBAPIError as error:
             log.warning("reports kept and not brought yet", reports=len(reports), error=type(error.orig).__name__)
         try:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Engine
 
+    from knocktwice_shared.messages import Category
     from knocktwice_worker.channels.http import Carrier
     from knocktwice_worker.channels.reports import Books, StatusReport
 
@@ -42,17 +43,18 @@ class DeliveryReports:
         books: provider → its list of sent messages.
         transport: sends the requests.
         wait: how long a message waits for its report before its arrival counts as unknown.
+        useless_after: how long after it was due a message may still go, by category.
     """
 
     engine: Engine
     books: Mapping[str, Books]
     transport: Carrier
     wait: timedelta
+    useless_after: Mapping[Category, timedelta]
 
     def bring_waiting(self) -> int:
         """Write reports that could not be written when they came; return how many still wait."""
-        with self.engine.begin() as conn:
-            return provider_reports.bring(conn)
+        return provider_reports.bring_and_take_up(self.engine, None, self.useless_after)
 
     def read_lists(self) -> int:
         """Record the reports in the providers' lists of the last two days; return how many are about our messages."""
@@ -91,5 +93,5 @@ class DeliveryReports:
         with self.engine.begin() as conn:
             mine = store.known_provider_ids(conn, [r.provider_id for r in reports])
             provider_reports.accept(conn, [r for r in reports if r.provider_id in mine])
-            provider_reports.bring(conn, mine)
+        provider_reports.bring_and_take_up(self.engine, mine, self.useless_after)
         return len(mine)

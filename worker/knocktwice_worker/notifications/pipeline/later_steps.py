@@ -25,6 +25,7 @@ from knocktwice_worker.channels.outbound.pacing import Lane
 from knocktwice_worker.channels.outbound.provider_choice import Choice
 from knocktwice_worker.channels.outcomes import Outcome, Rejected, Retry, Sent, Unknown, patience
 from knocktwice_worker.channels.provider import deliver
+from knocktwice_worker.channels.reports import write_intent
 from knocktwice_worker.lifecycle import WAITS_TURN, Delay, DeliveryState, Note, Refusal, Untextable
 from knocktwice_worker.limits.asks import Ask
 from knocktwice_worker.notifications import store
@@ -385,7 +386,7 @@ class LaterSteps:
         for (channel, provider), rows in by_way.items():
             messages = [
                 StepMessage(
-                    f"{row.notification_id}.{row.step}",
+                    write_intent(row.notification_id, row.step, row.lost),
                     to=row.number,
                     text=row.text,
                     sender=row.sender,

@@ -10,6 +10,7 @@ import structlog
 
 from knocktwice_worker.channels.http import backoff
 from knocktwice_worker.channels.messages import StepMessage
+from knocktwice_worker.channels.reports import write_intent
 from knocktwice_worker.lifecycle import DeliveryState, Note
 from knocktwice_worker.notifications import store
 
@@ -162,7 +163,8 @@ def _find(
     row: store.UnresolvedStep, listed: Sequence[ListedMessage], taken: Collection[str], provider: StepProvider
 ) -> str | None:
     """Return the provider's id of a message in its list; ``None``: it is not there."""
-    own = StepMessage(f"{row.notification_id}.{row.step}", to=row.number, text=row.text, sender=row.sender)
+    intent = write_intent(row.notification_id, row.step, row.lost)
+    own = StepMessage(intent, to=row.number, text=row.text, sender=row.sender)
     since = row.claimed_at - _CLOCK_SKEW
     mine = (m for m in listed if m.sid not in taken and provider.is_message(m, own) and m.date_created >= since)
     return next((message.sid for message in mine), None)

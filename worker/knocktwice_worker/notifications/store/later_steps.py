@@ -214,6 +214,7 @@ class ClaimedStep:
         tries: how often it was tried, this time included.
         stopped: it was answered, cancelled or opted out of since it was claimed.
         age: how long ago it was due.
+        lost: how many messages of this step its provider had taken and then failed.
     """
 
     notification_id: str
@@ -226,6 +227,7 @@ class ClaimedStep:
     tries: int
     stopped: bool
     age: timedelta
+    lost: int
 
 
 # A sender whose lease ran out finds nothing: the claim has another time by then. It may have stood still since its claim, so
@@ -241,7 +243,8 @@ SELECT
   d.provider,
   d.tries,
   NOT ({_NOT_STOPPED}),
-  knocktwice_now() - d.due_at
+  knocktwice_now() - d.due_at,
+  coalesce(cardinality(d.lost_ids), 0)
 FROM deliveries d
 WHERE d.notification_id = ANY(CAST(:ids AS uuid[])) AND d.step > 0 AND d.state = 'sending'
   AND d.claimed_at = :claimed_at
@@ -287,10 +290,7 @@ class UnresolvedStep:
         due_at: when it was due.
         claimed_at: when it was claimed.
         now: the database's clock.
-        brake: the brake that covers it; ``None``: none is on.
-        braked: the brake that has held it before.
-        project: the project to which the notification belongs.
-        single: whether it is neither a blast's nor marketing; looked up while a brake is on.
+        lost: how many messages of this step its provider had taken and then failed.
     """
 
     notification_id: str
@@ -308,6 +308,7 @@ class UnresolvedStep:
     due_at: datetime
     claimed_at: datetime
     now: datetime
+    lost: int
 
 
 # A sender that lives holds the lock of its message, so the message is skipped. Columns as in UnresolvedStep.
@@ -327,7 +328,8 @@ SELECT
   d.missed_at,
   d.due_at,
   d.claimed_at,
-  knocktwice_now()
+  knocktwice_now(),
+  coalesce(cardinality(d.lost_ids), 0)
 FROM deliveries d
 JOIN notifications n ON n.id = d.notification_id
 JOIN batches b ON b.id = n.batch_id
@@ -385,8 +387,12 @@ class StepResult:
     limited: bool = False
 
 
-# A provider's id is unique among our messages.
-_KNOWN_IDS = text("SELECT provider_id FROM deliveries WHERE provider_id = ANY(:ids) AND step > 0")
+# A provider's id is unique among our messages, those included that failed and were sent again.
+_KNOWN_IDS = text("""
+SELECT provider_id FROM deliveries WHERE provider_id = ANY(:ids) AND step > 0
+UNION ALL
+SELECT unnest(lost_ids) FROM deliveries WHERE lost_ids && CAST(:ids AS text[])
+""")
 
 
 def known_provider_ids(conn: Connection, provider_ids: Collection[str]) -> set[str]:

@@ -10,19 +10,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, Row, text
+from sqlalchemy import Connection, Engine, Row, text
 
 from knocktwice_worker.audience import opt_outs
 from knocktwice_worker.audience.untextable import LEARN
 from knocktwice_worker.channels.reports import OPTED_OUT, StatusReport
 from knocktwice_worker.database.bulk import rows
 from knocktwice_worker.lifecycle import LOST, Note, ProviderState
-from knocktwice_worker.notifications.store import provider_statuses
+from knocktwice_worker.notifications.store import failed_later, provider_statuses
 from knocktwice_worker.notifications.store.ledger import Decision, write_ledger
+from knocktwice_worker.notifications.store.transitions import settle_answered
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Mapping, Sequence
     from datetime import timedelta
+
+    from knocktwice_shared.messages import Category
 
 #: The most reports that are written to their deliveries in one transaction.
 LIMIT = 1000
@@ -41,6 +44,7 @@ INSERT INTO provider_reports AS p (
   error,
   error_text,
   untextable,
+  operators,
   price,
   price_unit,
   at
@@ -56,6 +60,7 @@ SELECT * FROM {
         error="int",
         error_text="text",
         untextable="text",
+        operators="text",
         price="numeric",
         price_unit="text",
         at="timestamptz",
@@ -68,6 +73,7 @@ ON CONFLICT (provider_id, status) DO UPDATE SET
   error = coalesce(p.error, excluded.error),
   error_text = coalesce(p.error_text, excluded.error_text),
   untextable = coalesce(p.untextable, excluded.untextable),
+  operators = coalesce(p.operators, excluded.operators),
   price = coalesce(p.price, excluded.price),
   price_unit = coalesce(p.price_unit, excluded.price_unit)
 """)
@@ -96,6 +102,7 @@ def accept(conn: Connection, reports: Sequence[StatusReport]) -> None:
                 "error": [r.error for r in kept.values()],
                 "error_text": [r.error_text for r in kept.values()],
                 "untextable": [r.untextable and str(r.untextable) for r in kept.values()],
+                "operators": [r.operators for r in kept.values()],
                 "price": [r.price for r in kept.values()],
                 "price_unit": [r.price_unit for r in kept.values()],
                 "at": [r.at for r in kept.values()],
@@ -131,19 +138,46 @@ def bring(conn: Connection, provider_ids: Collection[str] | None = None) -> int:
         The number of reports that could not be written. They wait for the next call; reports about messages that are
         not ours are deleted after two days.
     """
+    waiting, _ = _bring(conn, provider_ids)
+    return waiting
+
+
+def bring_and_take_up(
+    engine: Engine, provider_ids: Collection[str] | None, useless_after: Mapping[Category, timedelta]
+) -> int:
+    """Do the same as :func:`bring`, and let messages be sent again that failed for what the operator must mend.
+
+    Args:
+        provider_ids: as of :func:`bring`.
+        useless_after: how long after it was due a message may still go, by category.
+    """
+    again: list[str] = []
+    with engine.begin() as conn:
+        waiting, failed = _bring(conn, provider_ids)
+        if failed:
+            again = failed_later.take_up(conn, failed, useless_after)
+    if again:
+        # A cancellation or a click may have been committed meanwhile, and found the message sent.
+        with engine.begin() as conn:
+            settle_answered(conn, again)
+    return waiting
+
+
+def _bring(conn: Connection, provider_ids: Collection[str] | None) -> tuple[int, Sequence[Row[Any]]]:
+    """Write stored reports; return how many could not be written, and which of the others say what must be mended."""
     if provider_ids is None:
         waiting = conn.execute(_TAKE_WAITING, {"limit": LIMIT}).all()
     else:
         waiting = conn.execute(_TAKE, {"ids": sorted(provider_ids)}).all()
     if not waiting:
-        return 0
+        return 0, ()
     unknown = provider_statuses.record(conn, [_report(row) for row in waiting])
     ours = [row for row in waiting if row.provider_id not in unknown]
     if ours:
         _annotate(conn, ours)
         taken = {"id": [r.provider_id for r in ours], "status": [r.status for r in ours]}
         conn.execute(_TAKEN, taken)
-    return len(waiting) - len(ours)
+    return len(waiting) - len(ours), [row for row in ours if row.operators is not None]
 
 
 # The oldest first, because a run asks only for a limited number of them.

@@ -19,7 +19,7 @@ from knocktwice_worker.notifications.store.receipts import Event, insert_events,
 from knocktwice_worker.notifications.store.transitions import lock_open, settle_answered
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from knocktwice_worker.channels.reports import StatusReport
 
@@ -49,10 +49,11 @@ def record(conn: Connection, reports: Sequence[StatusReport]) -> set[str]:
     providers = {report.provider_id: report.provider for report in reports}
     locked = _lock(conn, _places(conn, reports), providers)
     known = {row.provider_id: _Place(str(row.notification_id), row.step) for row in locked}
-    _adopt(conn, locked)
+    past = _past(conn, locked, {r.provider_id for r in reports if r.status in _RECEIPTS})
+    _adopt(conn, [row for row in locked if row.provider_id not in past])
     strongest: dict[str, StatusReport] = {}
     for report in reports:
-        if report.provider_id in known:
+        if report.provider_id in known and report.provider_id not in past:
             so_far = strongest.setdefault(report.provider_id, report)
             if _ORDER.index(report.status) > _ORDER.index(so_far.status):
                 strongest[report.provider_id] = report
@@ -62,7 +63,14 @@ def record(conn: Connection, reports: Sequence[StatusReport]) -> set[str]:
 
 
 # The provider's id of a message is written when the provider's answer is recorded.
-_FIND = text("SELECT notification_id, step, provider_id FROM deliveries WHERE provider_id = ANY(:ids) AND step > 0")
+_FIND = text("""
+SELECT notification_id, step, provider_id FROM deliveries WHERE provider_id = ANY(:ids) AND step > 0
+UNION ALL
+SELECT d.notification_id, d.step, lost.id
+FROM deliveries d
+CROSS JOIN LATERAL unnest(d.lost_ids) AS lost(id)
+WHERE d.lost_ids && CAST(:ids AS text[]) AND lost.id = ANY(:ids)
+""")
 
 
 def _places(conn: Connection, reports: Iterable[StatusReport]) -> dict[str, _Place]:
@@ -79,10 +87,11 @@ SELECT
   d.notification_id,
   d.step,
   d.state,
-  r.provider_id
+  r.provider_id,
+  coalesce(r.provider_id = ANY(d.lost_ids), false) AS lost
 FROM {rows("r", id="uuid", step="smallint", provider_id="text", provider="text")}
 JOIN deliveries d ON d.notification_id = r.id AND d.step = r.step
-WHERE d.step > 0 AND (d.provider_id = r.provider_id
+WHERE d.step > 0 AND (d.provider_id = r.provider_id OR r.provider_id = ANY(d.lost_ids)
   OR (d.provider_id IS NULL AND d.claimed_at IS NOT NULL AND d.provider = r.provider))
 ORDER BY d.notification_id, d.step FOR UPDATE OF d SKIP LOCKED
 """)
@@ -98,6 +107,37 @@ def _lock(conn: Connection, places: Mapping[str, _Place], providers: Mapping[str
     found = conn.execute(_LOCK, wanted).all()
     # After a repeated send, two messages may claim one delivery. The first one gets it.
     return list({(row.notification_id, row.step): row for row in reversed(found)}.values())
+
+
+# The message is found again, so it is not lost any more.
+_FOUND_AGAIN = text(f"""
+UPDATE deliveries d SET lost_ids = array_remove(d.lost_ids, r.provider_id)
+FROM {rows("r", id="uuid", step="smallint", provider_id="text")}
+WHERE d.notification_id = r.id AND d.step = r.step
+""")
+
+
+def _past(conn: Connection, locked: Sequence[Row[Any]], arrived: Collection[str]) -> set[str]:
+    """Return the messages that their provider has failed, so that their steps were taken up again.
+
+    What else is reported about them changes no step, with one exception: a message that has arrived after all, and was
+    not sent again yet, is recorded as sent, so that its recipient gets no second one.
+
+    Args:
+        arrived: the messages of which it is reported that they have arrived.
+    """
+    lost = [row for row in locked if row.lost]
+    found = [row for row in lost if row.provider_id in arrived and row.state == DeliveryState.RESERVED]
+    if found:
+        conn.execute(
+            _FOUND_AGAIN,
+            {
+                "id": [row.notification_id for row in found],
+                "step": [row.step for row in found],
+                "provider_id": [row.provider_id for row in found],
+            },
+        )
+    return {row.provider_id for row in lost} - {row.provider_id for row in found}
 
 
 def _adopt(conn: Connection, locked: Sequence[Row[Any]]) -> None:

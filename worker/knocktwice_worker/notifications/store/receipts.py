@@ -131,6 +131,11 @@ SELECT pg_advisory_xact_lock(hashtextextended(id, 3)) FROM (SELECT unnest(CAST(:
 """)
 
 
+def lock_notes(conn: Connection, ids: Sequence[str]) -> None:
+    """Let nobody else note wasted messages of these notifications until the end of the transaction."""
+    conn.execute(_ONE_AT_A_TIME, {"ids": list(ids)})
+
+
 def note_wasted(conn: Connection, ids: Sequence[str]) -> None:
     """Note in the ledger, once each, the notifications with a message that a receipt shows to be unnecessary.
 
@@ -139,7 +144,7 @@ def note_wasted(conn: Connection, ids: Sequence[str]) -> None:
     wasted = conn.execute(_WASTED, {"ids": list(ids)}).all()
     if not wasted:
         return
-    conn.execute(_ONE_AT_A_TIME, {"ids": [str(row.notification_id) for row in wasted]})
+    lock_notes(conn, [str(row.notification_id) for row in wasted])
     wasted = conn.execute(_WASTED, {"ids": list(ids)}).all()
     write_ledger(
         conn,
