@@ -14,7 +14,7 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic import AliasChoices
+from pydantic import AliasChoices, BaseModel
 
 import reference
 from knocktwice_worker.cli import main as cli
@@ -79,6 +79,8 @@ def shown(value: object) -> str:
             return str(value).lower()
         case float() if value.is_integer():
             return str(int(value))
+        case BaseModel():
+            return value.model_dump_json(exclude_defaults=True)
         case frozenset():
             return (
                 "[" + ", ".join(sorted(f'"{item.value if isinstance(item, Enum) else item}"' for item in value)) + "]"

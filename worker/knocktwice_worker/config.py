@@ -12,13 +12,15 @@ from datetime import timedelta
 from enum import StrEnum
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import (
     AfterValidator,
     AliasChoices,
+    BaseModel,
     BeforeValidator,
+    ConfigDict,
     Field,
     SecretStr,
     ValidationError,
@@ -41,6 +43,9 @@ from knocktwice_worker.notation.phone_numbers import Kind, Plan, Rules
 from knocktwice_worker.projects import file as project_file
 from knocktwice_worker.projects.file import Projects
 
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
 #: Variables that the ecosystem named before us.
 _NAMES_OF_OTHERS = {"GOOGLE_APPLICATION_CREDENTIALS", "TWILIO_ACCOUNT_SID", "TWILIO_AUTH_TOKEN"}
 #: Settings that ``KNOCKTWICE_<NAME>_FILE`` (or ``TWILIO_AUTH_TOKEN_FILE``) may fill from a file.
@@ -55,6 +60,13 @@ FROM_FILES = (
     "KNOCKTWICE_SENTRY_DSN",
     "TWILIO_AUTH_TOKEN",
 )
+
+#: Settings that are objects, with an example of each.
+_OBJECTS = {
+    "sms_prices": '{"US": 0.0083}',
+    "whatsapp_prices": '{"US": 0.0084}',
+    "trial": '{"sms_per_day": 5}',
+}
 
 #: Settings that an empty variable leaves unset, as env files and Compose write them.
 OPTIONAL = (
@@ -194,6 +206,78 @@ class PumpingMode(StrEnum):
     HOLD = "hold"
 
 
+#: What is always enforced, by the words that somebody may look for it with.
+_NEVER_TRIED = ("consent", "opt_out", "opted_out", "click", "cancel", "seen", "receipt", "erasure", "suppress")
+
+
+class TrialRules(BaseModel):
+    """Stricter values of rules, tried beside those in force: what they would stop is counted, and goes all the same.
+
+    Each has the name of the setting that it tries; left out, nothing is tried. A trial lets nothing through that the
+    settings stop.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    sms_per_day: int = Field(0, ge=0)
+    sms_same_content_s: Annotated[Seconds, Field(le=86_400)] = 0
+    sms_budget: int = Field(0, ge=0)
+    sms_budget_reserve: int = Field(0, ge=0)
+    sms_budget_transactional: int = Field(0, ge=0)
+    sms_budget_marketing: int = Field(0, ge=0)
+    sms_budget_critical: int = Field(0, ge=0)
+    sms_countries: frozenset[CountryCode] = frozenset()
+    number_kinds: frozenset[Kind] = frozenset()
+    quiet_hours: str = ""
+    untextable_days: Annotated[Days, Field(ge=0, le=365)] = 0
+    useless_after_critical_s: Seconds = 0
+    useless_after_transactional_s: Seconds = 0
+    useless_after_marketing_s: Seconds = 0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known(cls, given: object) -> object:
+        unknown = sorted(map(str, given.keys() - cls.model_fields.keys())) if isinstance(given, dict) else []
+        if not unknown:
+            return given
+        if any(word in unknown[0].lower().replace("-", "_") for word in _NEVER_TRIED):
+            raise ValueError(
+                f"{unknown[0]}: consent, opt-outs, answers and cancellations are always enforced and cannot be tried"
+            )
+        raise ValueError(f"{unknown[0]}: is no rule that can be tried; these can: {', '.join(cls.model_fields)}")
+
+    @field_validator("quiet_hours")
+    @classmethod
+    def _hours(cls, value: str) -> str:
+        return _hours(value)
+
+    @model_validator(mode="after")
+    def _reserve_is_part_of_the_budget(self) -> Self:
+        if self.sms_budget_reserve > self.sms_budget:
+            raise ValueError("sms_budget_reserve must not be more than sms_budget, of which it is a part")
+        return self
+
+    @property
+    def budget(self) -> Budget:
+        """SMS parts per day."""
+        return _budget(self)
+
+    @property
+    def same_content(self) -> timedelta:
+        """The time for which one text would block its repeats to a number; zero: that is not tried."""
+        return timedelta(seconds=self.sms_same_content_s)
+
+    @property
+    def untextable_for(self) -> timedelta:
+        """How long a number would be passed over that messages did not reach; zero: that is not tried."""
+        return timedelta(days=self.untextable_days)
+
+    @property
+    def useless_after(self) -> dict[Category, timedelta]:
+        """How long after it was due a message may still go, by category; those that are left out have no trial."""
+        return {category: span for category, span in _useless_after(self).items() if span}
+
+
 class ConfigurationError(KnocktwiceError):
     """A setting is missing or absurd: mend the named variable and start again."""
 
@@ -319,6 +403,13 @@ class Settings(BaseSettings):
         "21:00-08:00", description="Marketing SMS wait while it is this late where the recipient lives; empty: never."
     )
     default_zone: str = Field("UTC", description="IANA time zone of recipients about whom nothing is known.")
+
+    # Trials
+    trial: TrialRules = Field(
+        TrialRules(),
+        description='Stricter rules that are only counted, like {"sms_per_day": 5, "sms_countries": ["DE"]}; '
+        "see docs/trials.md.",
+    )
 
     sms_prices: dict[PricedCountry, Price] = Field(
         {}, description='Price of one SMS part by country, like {"US": 0.0083, "*": 0.05}; "*" is every other one.'
@@ -646,11 +737,7 @@ class Settings(BaseSettings):
     @field_validator("quiet_hours")
     @classmethod
     def _hours(cls, value: str) -> str:
-        try:
-            QuietHours.parse(value)
-        except ValueError as error:
-            raise ValueError("is not a span of hours such as 21:00-08:00") from error
-        return value
+        return _hours(value)
 
     @field_validator("sms_day_zone", "default_zone")
     @classmethod
@@ -702,12 +789,7 @@ class Settings(BaseSettings):
     @property
     def budget(self) -> Budget:
         """SMS parts per day."""
-        categories = {
-            Category.TRANSACTIONAL: self.sms_budget_transactional,
-            Category.MARKETING: self.sms_budget_marketing,
-            Category.CRITICAL: self.sms_budget_critical,
-        }
-        return Budget(self.sms_budget, self.sms_budget_reserve, categories)
+        return _budget(self)
 
     def projects(self) -> Projects:
         """Read what projects have of their own, and which senders they share with the installation."""
@@ -721,11 +803,7 @@ class Settings(BaseSettings):
     @property
     def useless_after(self) -> dict[Category, timedelta]:
         """How long after it was due a push or message may still go out, by category."""
-        return {
-            Category.CRITICAL: timedelta(seconds=self.useless_after_critical_s),
-            Category.TRANSACTIONAL: timedelta(seconds=self.useless_after_transactional_s),
-            Category.MARKETING: timedelta(seconds=self.useless_after_marketing_s),
-        }
+        return _useless_after(self)
 
     @property
     def phone_rules(self) -> Rules:
@@ -816,15 +894,46 @@ def load() -> Settings:
     except SettingsError as error:
         # A list that is not one; the cause's text quotes the value.
         field = next((name for name in Settings.model_fields if f'"{name}"' in str(error)), "a setting")
-        like = '{"US": 0.0083}' if field == "sms_prices" else '["critical"]'
-        kind = "object" if field == "sms_prices" else "list"
+        like = _OBJECTS.get(field, '["critical"]')
+        kind = "object" if field in _OBJECTS else "list"
         raise ConfigurationError(f"{variable(field)}: must be a JSON {kind}, like {like}") from None
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
         if not first["loc"]:
             raise ConfigurationError(first["msg"].removeprefix("Value error, ")) from error
-        problem = first["msg"].removeprefix("Value error, ")
-        raise ConfigurationError(f"{variable(str(first['loc'][0]))}: {problem}") from error
+        raise ConfigurationError(f"{variable(str(first['loc'][0]))}: {problem(first)}") from error
+
+
+def problem(error: ErrorDetails) -> str:
+    """Return what is wrong with a setting; of one that has parts, with which part."""
+    said = error["msg"].removeprefix("Value error, ")
+    part = error["loc"][1] if error["loc"][:1] == ("trial",) and len(error["loc"]) > 1 else None
+    return said if part is None else f"{part}: {said}"
+
+
+def _hours(value: str) -> str:
+    try:
+        QuietHours.parse(value)
+    except ValueError as error:
+        raise ValueError("is not a span of hours such as 21:00-08:00") from error
+    return value
+
+
+def _budget(of: Settings | TrialRules) -> Budget:
+    categories = {
+        Category.TRANSACTIONAL: of.sms_budget_transactional,
+        Category.MARKETING: of.sms_budget_marketing,
+        Category.CRITICAL: of.sms_budget_critical,
+    }
+    return Budget(of.sms_budget, of.sms_budget_reserve, categories)
+
+
+def _useless_after(of: Settings | TrialRules) -> dict[Category, timedelta]:
+    return {
+        Category.CRITICAL: timedelta(seconds=of.useless_after_critical_s),
+        Category.TRANSACTIONAL: timedelta(seconds=of.useless_after_transactional_s),
+        Category.MARKETING: timedelta(seconds=of.useless_after_marketing_s),
+    }
 
 
 def variable(field: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -43,9 +43,10 @@ from knocktwice_worker.content.links.short_links import ShortLinks
 from knocktwice_worker.counters.counters import Count, Counters, Span
 from knocktwice_worker.database import engine
 from knocktwice_worker.embedded.installation import broker_url, connect_redis, database_url, secret
-from knocktwice_worker.limits.asks import Limits
+from knocktwice_worker.limits.asks import Limits, ProjectLimits
 from knocktwice_worker.limits.counting import Counting
 from knocktwice_worker.limits.per_number import RedisLimits
+from knocktwice_worker.limits.quiet_hours import QuietHours
 from knocktwice_worker.notifications.inbox.accepted import Inbox, Work
 from knocktwice_worker.notifications.pipeline import cancellation, receipts
 from knocktwice_worker.notifications.pipeline.brake import BrakeGate
@@ -59,6 +60,7 @@ from knocktwice_worker.notifications.pipeline.pauses import PauseGate
 from knocktwice_worker.notifications.pipeline.push import Allowed, Pushes
 from knocktwice_worker.notifications.pipeline.quiet import QuietGate
 from knocktwice_worker.notifications.pipeline.reconcile import Reconcile
+from knocktwice_worker.notifications.pipeline.trial import Trial
 from knocktwice_worker.notifications.pipeline.withdraw import Withdrawals
 from knocktwice_worker.privacy.erasure import Erasure
 from knocktwice_worker.privacy.guard import ErasureGuard
@@ -137,6 +139,7 @@ class Services:
                 secret=secret(settings).encode(),
                 budget=settings.budget,
                 projects=self.projects.limits,
+                trial=ProjectLimits(settings.trial.sms_per_day, settings.trial.same_content, settings.trial.budget),
             ),
         )
 
@@ -372,8 +375,10 @@ class Services:
 
     @cached_property
     def quiet(self) -> QuietGate:
-        """The quiet hours."""
-        return QuietGate(hours=self.settings.quiet, default_zone=self.settings.default_zone)
+        """The quiet hours, and those that are tried."""
+        settings = self.settings
+        tried = QuietHours.parse(settings.trial.quiet_hours)
+        return QuietGate(hours=settings.quiet, default_zone=settings.default_zone, tried=tried)
 
     @cached_property
     def pushes(self) -> Pushes:
@@ -427,6 +432,7 @@ class Services:
             experiment=Experiment(
                 settings.holdout_share, settings.probe_share, settings.probe_wait, secret(settings).encode()
             ),
+            trial=Trial.of(settings),
         )
 
     @cached_property
@@ -451,7 +457,8 @@ class Services:
             transport=self.transport,
             channels=self.channels,
             limits=self.counting,
-            quiet=self.quiet,
+            # What is tried was noted with the decision.
+            quiet=replace(self.quiet, tried=QuietHours.parse("")),
             troubles=self.troubles,
             lease=self.settings.lease,
             retry_for=timedelta(seconds=self.settings.sms_retry_s),

@@ -17,7 +17,7 @@ from knocktwice_shared.names import Task
 from knocktwice_worker.audience import aliases, inbound_texts, opt_out_log, people, receipt_health, untextable
 from knocktwice_worker.blasts import schedules
 from knocktwice_worker.celery import app
-from knocktwice_worker.notifications.store import provider_reports, removal
+from knocktwice_worker.notifications.store import provider_reports, removal, trial_counts
 from knocktwice_worker.privacy import retention
 from knocktwice_worker.runtime import error_reports, publishing
 from knocktwice_worker.runtime.gathering import GatheredTask
@@ -231,6 +231,7 @@ def housekeeping() -> None:
             removed += inbound_texts.forget(conn, here.settings.inbound_kept)
             removed += opt_out_log.forget_old(conn)
             removed += untextable.expire(conn)
+            removed += trial_counts.expire(conn)
         receipt_health.roll_up(here.engine)
         here.delivery_reports.ask_and_close()
         purged = retention.purge(here.engine, here.settings.retention)

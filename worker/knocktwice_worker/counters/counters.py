@@ -29,6 +29,8 @@ class Count(StrEnum):
     PROVIDER_ANSWERS = "provider_answers"
     #: Decisions about steps that were due; verdict.
     DECISIONS = "decisions"
+    #: Messages that rules which are only watched would have stopped; rule.
+    WATCHED = "watched"
     #: Receipts that were written; kind.
     RECEIPTS = "receipts"
     #: Answers of the gateway; status.

@@ -787,6 +787,32 @@ text_counts = Table(
     "for the pumping guard.",
 )
 
+trial_counts = Table(
+    "trial_counts",
+    metadata,
+    Column(
+        "slot",
+        DateTime(timezone=True),
+        primary_key=True,
+        comment="When the ten minutes begin in which it was decided.",
+    ),
+    Column(
+        "rule",
+        Text,
+        primary_key=True,
+        comment="What would have stopped them, in the words of the ledger. any: each message once.",
+    ),
+    Column(
+        "shard",
+        SmallInteger,
+        primary_key=True,
+        autoincrement=False,
+        comment="One of several rows for the same, so that workers do not wait for each other.",
+    ),
+    Column("messages", BigInteger, nullable=False, comment="How many messages."),
+    comment="How many messages went that rules which are only watched would have stopped, for knocktwice trial.",
+)
+
 brakes = Table(
     "brakes",
     metadata,

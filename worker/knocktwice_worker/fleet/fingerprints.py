@@ -6,7 +6,7 @@ import hashlib
 import hmac
 from typing import TYPE_CHECKING
 
-from pydantic import SecretStr
+from pydantic import BaseModel, SecretStr
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -58,6 +58,8 @@ def fingerprints(settings: Settings, secret: str) -> dict[str, str]:
 
 def _plain(value: object) -> str:
     """Return a value as text; sets, whose order differs between processes, sorted."""
+    if isinstance(value, BaseModel):
+        return repr({name: _plain(part) for name, part in value})
     return repr(sorted(map(str, value))) if isinstance(value, (set, frozenset)) else str(value)
 
 

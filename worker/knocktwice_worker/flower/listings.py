@@ -15,6 +15,7 @@ from knocktwice_worker.audience.segment_filter import dump
 from knocktwice_worker.content import template_store
 from knocktwice_worker.counters import totals
 from knocktwice_worker.evidence import holdout as evidence
+from knocktwice_worker.evidence import trials
 from knocktwice_worker.notifications.inbox import dead_letters
 from knocktwice_worker.notifications.store import unknown
 from knocktwice_worker.reporting import delay_curve, figures
@@ -34,6 +35,8 @@ _DAYS = 7
 _HOLDOUT, _WITHIN = timedelta(days=30), timedelta(days=1)
 #: How far back messages of unknown outcome are looked for; the command line goes back further.
 _UNKNOWN = timedelta(days=3)
+#: How far back it is counted what watched rules would have stopped.
+_WATCHED = timedelta(days=1)
 #: Minutes of the providers' answers.
 _MINUTES = 10
 #: The most rows of a page.
@@ -254,6 +257,21 @@ def worth(conn: Connection, here: Services) -> Listing:
     )
 
 
+def limits(conn: Connection, here: Services) -> Listing:
+    """Return the rules that stop messages, and what those that are only watched would have stopped."""
+    found = trials.report(conn, here.settings, _WATCHED)
+    rows = [
+        Row([one.rule, one.setting, one.in_force, one.tried or "-", _many(one.would_have_stopped)])
+        for one in found.lines
+    ]
+    notes = [
+        f"{_many(found.messages)} messages of the last 24 hours went that watched rules would have stopped.",
+        "KNOCKTWICE_TRIAL tries stricter rules beside those in force; consent, opt-outs and answers are always enforced.",
+    ]
+    columns = ("Rule", "Setting", "In force", "Tried", "Would have stopped in 24 h")
+    return Listing("Limits", columns, rows, "There are no rules.", notes)
+
+
 #: The pages by the name in their address, with the words of the menu.
 PAGES: Mapping[str, tuple[str, Callable[[Connection, Services], Listing]]] = {
     "content": ("Content", content),
@@ -264,6 +282,7 @@ PAGES: Mapping[str, tuple[str, Callable[[Connection, Services], Listing]]] = {
     "parked": ("Parked", parked),
     "unknown": ("Unknown", unknown_steps),
     "worth": ("Worth", worth),
+    "limits": ("Limits", limits),
 }
 
 

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from knocktwice_worker.lifecycle import Delay, Refusal
     from knocktwice_worker.limits.budget import Spent
 
+#: The level whose answer is only noted: the limits that are tried. No project can have this name.
+TRIAL = "?trial"
+
 #: One hash tag for all keys: Redis Cluster runs a script on one slot only.
 TAG = "{knocktwice:sms}"
 
@@ -85,12 +88,14 @@ class Answer:
         today: the number of messages to its address today, this one included if it may go.
         spent: the used parts of the day's budget; ``None``: there is no budget.
         own: what the own limits of the message's project say; ``None``: it has none.
+        trial: why the limits that are tried would have stopped a message that goes; ``None``: they would not.
     """
 
     refusal: Refusal | Delay | None
     today: int
     spent: Spent | None = None
     own: Own | None = None
+    trial: Refusal | None = None
 
     def inputs(self, ask: Ask, limits: Limits) -> dict[str, Any]:
         """Return the figures that the ledger keeps with the decision."""
@@ -114,12 +119,12 @@ def _figures(ask: Ask, today: int, spent: Spent | None, of: Budget) -> dict[str,
 
 @dataclass(frozen=True, slots=True)
 class ProjectLimits:
-    """A project's own limits. They count only its messages, and besides those of the installation. ``0``: no own limit.
+    """Limits that count besides those of the installation: a project's own, or those that are tried. ``0``: no such limit.
 
     Attributes:
-        per_day: the most SMS of the project to one number per calendar day.
-        same_content: the time within which one text of the project goes to one number only once.
-        budget: the allowed SMS parts of the project per day.
+        per_day: the most SMS to one number per calendar day.
+        same_content: the time within which one text goes to one number only once.
+        budget: the allowed SMS parts per day.
     """
 
     per_day: int = 0
@@ -141,7 +146,8 @@ class Limits:
         zone: the time zone of the calendar day.
         secret: the key of the HMAC over numbers.
         budget: the allowed SMS parts per day.
-        projects: project → its own limits, of the projects that have some.
+        projects: project → its own limits, of the projects that have some. They count only the project's messages.
+        trial: the limits that are tried. They count all messages that they would let go, and stop none.
     """
 
     per_day: int
@@ -150,6 +156,7 @@ class Limits:
     secret: bytes
     budget: Budget = field(default_factory=Budget)
     projects: Mapping[str, ProjectLimits] = field(default_factory=dict)
+    trial: ProjectLimits = field(default_factory=ProjectLimits)
 
     @property
     def longest_hold(self) -> timedelta:
@@ -157,12 +164,15 @@ class Limits:
         return max(self.same_content, *(own.same_content for own in self.projects.values()), timedelta())
 
     def level(self, project: str | None) -> Limits | ProjectLimits:
-        """Return the limits of one level: of a project, or with ``None`` of the installation."""
+        """Return the limits of one level: of a project, of the trial, or with ``None`` of the installation."""
+        if project == TRIAL:
+            return self.trial
         return self if project is None else self.projects[project]
 
     def levels(self, ask: Ask) -> tuple[str | None, ...]:
-        """Return the levels that count a message: the installation, and its project if that has own limits."""
-        return (None, ask.project) if ask.project in self.projects else (None,)
+        """Return the levels that count a message: the installation, its project if that has own limits, and the trial."""
+        own = (None, ask.project) if ask.project in self.projects else (None,)
+        return (*own, TRIAL) if self.trial else own
 
     def day(self, now: datetime) -> tuple[str, datetime, datetime]:
         """Return the calendar day of ``now``: its name, its first moment and the next day's, in UTC.
@@ -180,12 +190,12 @@ class Limits:
         """Return the two Redis keys of an ask: the holder of its content, and the set of the day's messages.
 
         Args:
-            project: the level; ``None`` is the installation's.
+            project: the level: a project's or the trial's; ``None`` is the installation's.
         """
         number = hmac.new(self.secret, ask.address.encode(), hashlib.sha256).hexdigest()[:32]
         of = "" if project is None else f":{project}"
         return f"{TAG}:content:{number}:{ask.fingerprint.hex()}{of}", f"{TAG}:day:{number}:{day}{of}"
 
     def budget_key(self, day: str, project: str | None = None) -> str:
-        """Return the Redis key of the day's budget of the installation, or of a project."""
+        """Return the Redis key of the day's budget of the installation, of a project or of the trial."""
         return f"{TAG}:budget:{day}" if project is None else f"{TAG}:budget:{day}:{project}"

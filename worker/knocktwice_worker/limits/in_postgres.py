@@ -9,7 +9,7 @@ from sqlalchemy import Connection, text
 from knocktwice_worker.database.bulk import numbered_rows
 from knocktwice_worker.lifecycle import Refusal
 from knocktwice_worker.limits import budget
-from knocktwice_worker.limits.asks import Answer, Own
+from knocktwice_worker.limits.asks import TRIAL, Answer, Own
 from knocktwice_worker.limits.budget import Purse
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def known_in_postgres(
             "number": [ask.number for ask, _ in asked],
             "channel": [ask.channel for ask, _ in asked],
             "fingerprint": [ask.fingerprint for ask, _ in asked],
-            "project": [of for _, of in asked],
+            "project": [None if of == TRIAL else of for _, of in asked],
             "per_day": [limits.level(of).per_day or 1_000 for _, of in asked],
             "hold": [limits.level(of).same_content for _, of in asked],
             "start": start,
@@ -116,8 +116,11 @@ def count_in_postgres(conn: Connection, asks: Sequence[Ask], limits: Limits, now
         budget.lock(conn)
         for of, level in counts.items():
             if level.limits.budget:
-                level.purse = Purse(level.limits.budget, budget.today(conn, limits.day(now)[1], of))
-    return [_count_one(ask, [counts[of] for of in limits.levels(ask)]) for ask in asks]
+                level.purse = Purse(
+                    level.limits.budget, budget.today(conn, limits.day(now)[1], None if of == TRIAL else of)
+                )
+    tried = counts.get(TRIAL)
+    return [_count_one(ask, [counts[of] for of in limits.levels(ask) if of != TRIAL], tried) for ask in asks]
 
 
 class _Counts:
@@ -165,15 +168,24 @@ class _Counts:
         return self.purse.spent(ask.category) if self.purse else None
 
 
-def _count_one(ask: Ask, levels: Sequence[_Counts]) -> Answer:
+def _count_one(ask: Ask, levels: Sequence[_Counts], tried: _Counts | None) -> Answer:
     refusals = [level.refusal(ask) for level in levels]
     refusal = next((one for one in refusals if one), None)
+    trial = None
     if refusal is None:
         for level in levels:
             level.count(ask)
+        trial = _try(ask, tried) if tried else None
     every, *project = levels
     own = None
     if project and ask.project is not None:
         refused = refusals[0] is None and refusals[1] is not None
         own = Own(ask.project, refused, len(project[0].today[ask.address]), project[0].spent(ask))
-    return Answer(refusal, len(every.today[ask.address]), every.spent(ask), own)
+    return Answer(refusal, len(every.today[ask.address]), every.spent(ask), own, trial)
+
+
+def _try(ask: Ask, tried: _Counts) -> Refusal | None:
+    """Return why the trial would have stopped a message that goes; what it would have let go it counts."""
+    if (refusal := tried.refusal(ask)) is None:
+        tried.count(ask)
+    return refusal

@@ -1,7 +1,8 @@
 -- Per-number limits and the day's budget, one atomic call per batch. per_number.py and budget.py explain both.
 --
--- The limits stand in levels: level 1 is the installation's, each other one a project's own. A message passes if each of
--- its levels lets it pass, and is then counted in all of them.
+-- The limits stand in levels: level 1 is the installation's, each other one a project's own or the trial's. A message passes
+-- if each of its levels but the trial lets it pass, and is then counted in all of them. The trial stops nothing: it says what
+-- it would have done, and counts only what it would have let pass, as if it had been in force all along.
 --
 -- KEYS[1]            marker: run id of the server that counted with the names of its projects, and epoch second from
 --                    which its counters are complete
@@ -12,22 +13,23 @@
 -- ARGV[2] now, ARGV[3] end of today (epoch seconds, the caller's database clock)
 -- ARGV[4] "1" if the caller sends the numbers' rows from Postgres
 -- ARGV[5] the longest time between equal contents, in milliseconds    ARGV[6] names of the projects with own limits
--- ARGV[7] number of levels, then for each of them eight values:
+-- ARGV[7] number of levels    ARGV[8] which of them is the trial (0 = none); it counts every message
+-- then for each level eight values:
 --   messages per day (0 = no limit), milliseconds between equal contents to a number (0 = any),
 --   parts a day (0 = no limit), of these only for critical, parts a day of transactional, marketing, critical,
 --   the day's use of the budget from Postgres, as budget.py writes it, or ""
--- then for each message: id, parts, category, the level of its project (0 = none), and for each of its levels
+-- then for each message: id, parts, category, the level of its project (0 = none), and for each of its levels, the trial last,
 --   today's ids for its number, comma-separated, and the holder of its content
 --
 -- Returns {"seed", numbers, budget of each level} if the counters may be incomplete and the caller must send the rows,
 -- else for each message a word ("ok", "duplicate", "capped" or "exhausted"), the number's count, and the day's parts in
 -- total and in its category. A message with a project has four more: "1" if its project's limits refused it, and the same
--- three figures of the project.
+-- three figures of the project. With a trial each message has four more: the trial's word, and its three figures.
 
 local ttl, now = tonumber(ARGV[1]), tonumber(ARGV[2])
 local run = string.match(redis.call('INFO', 'server'), 'run_id:(%w+)')
 
-local levels, at = {}, 7
+local trial, levels, at = tonumber(ARGV[8]), {}, 8
 for l = 1, tonumber(ARGV[7]) do
   local level = {
     budget = KEYS[1 + l],
@@ -145,22 +147,28 @@ local answer, key = {}, 1 + #levels
 while at < #ARGV do
   local id, parts, category, project = ARGV[at + 1], tonumber(ARGV[at + 2]), ARGV[at + 3], tonumber(ARGV[at + 4])
   local own = project > 0 and {levels[1], levels[project]} or {levels[1]}
+  local tried = trial > 0 and #own + 1 or 0
+  if trial > 0 then
+    own[tried] = levels[trial]
+  end
   at = at + 4
   local words, counts, refused = {}, {}, nil
   for l, level in ipairs(own) do
     words[l], counts[l] = look(level, id, category, parts, KEYS[key + 2 * l - 1], KEYS[key + 2 * l],
                                ARGV[at + 2 * l - 1], ARGV[at + 2 * l])
-    if words[l] ~= 'ok' and not refused then
+    if words[l] ~= 'ok' and l ~= tried and not refused then
       refused = l
     end
   end
   if not refused then
     for l, level in ipairs(own) do
-      counts[l] = count_in(level, id, category, parts, KEYS[key + 2 * l - 1], KEYS[key + 2 * l], counts[l])
+      if words[l] == 'ok' then
+        counts[l] = count_in(level, id, category, parts, KEYS[key + 2 * l - 1], KEYS[key + 2 * l], counts[l])
+      end
     end
   end
   for l, level in ipairs(own) do
-    answer[#answer + 1] = l == 1 and words[refused or 1] or (refused == l and 1 or 0)
+    answer[#answer + 1] = l == 1 and words[refused or 1] or l == tried and words[l] or (refused == l and 1 or 0)
     answer[#answer + 1] = counts[l]
     local all, of_category = 0, 0
     if level.limited then

@@ -24,7 +24,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from knocktwice_worker.lifecycle import Refusal
 from knocktwice_worker.limits import budget
-from knocktwice_worker.limits.asks import TAG, Answer, Ask, Limits, Own
+from knocktwice_worker.limits.asks import TAG, TRIAL, Answer, Ask, Limits, Own
 from knocktwice_worker.limits.budget import Spent
 from knocktwice_worker.limits.in_postgres import known_in_postgres
 
@@ -94,22 +94,33 @@ class RedisLimits:
             _, start, _ = self.limits.day(now)
             known = known_in_postgres(conn, asks, self.limits, now) if int(answer[1]) else None
             forgot = [level for level, gone in zip(self._levels(asks), answer[2:], strict=True) if int(gone)]
-            answer = self._call(asks, now, known, {of: budget.today(conn, start, of).written() for of in forgot})
+            spent = {of: budget.today(conn, start, None if of == TRIAL else of).written() for of in forgot}
+            answer = self._call(asks, now, known, spent)
         said = iter(answer)
         return [self._answer(ask, said) for ask in asks]
 
     def _answer(self, ask: Ask, said: Iterator[bytes]) -> Answer:
         word, today, spent = next(said), int(next(said)), Spent(int(next(said)), int(next(said)))
-        own = None
+        own = trial = None
         for project in self.limits.levels(ask)[1:]:
+            if project == TRIAL:
+                trial, _, _, _ = _REFUSALS.get(next(said).decode()), next(said), next(said), next(said)
+                continue
             refused, count, used = bool(int(next(said))), int(next(said)), Spent(int(next(said)), int(next(said)))
             limits = self.limits.projects[str(project)]
             own = Own(str(project), refused, count, used if limits.budget else None)
-        return Answer(_REFUSALS.get(word.decode()), today, spent if self.limits.budget else None, own)
+        refusal = _REFUSALS.get(word.decode())
+        # What does not go is stopped by the limits in force, not by the trial.
+        return Answer(refusal, today, spent if self.limits.budget else None, own, None if refusal else trial)
 
     def _levels(self, asks: Sequence[Ask]) -> list[str | None]:
         """Return the levels that count any of these messages, the installation's first."""
-        return [None, *sorted({str(ask.project) for ask in asks if ask.project in self.limits.projects})]
+        projects = sorted({str(ask.project) for ask in asks if ask.project in self.limits.projects})
+        return [None, *projects, *([TRIAL] if self.limits.trial else [])]
+
+    @property
+    def _every_level(self) -> list[str | None]:
+        return [None, *self.limits.projects, TRIAL]
 
     def _give_back(self, conn: Connection, now: datetime) -> bool:
         """Give back the parts of messages that were counted and not sent; return whether there were any."""
@@ -122,7 +133,7 @@ class RedisLimits:
         return bool(unused)
 
     def _return(self, day: str, ids: Sequence[str]) -> None:
-        for project in (None, *self.limits.projects):
+        for project in self._every_level:
             if self.limits.level(project).budget:
                 self._redis.eval(_GIVE_BACK, 1, self.limits.budget_key(day, project), *ids)
 
@@ -149,10 +160,8 @@ class RedisLimits:
         Content locks expire by themselves and need no clean-up.
         """
         days = [self.limits.day(now + timedelta(days=shift))[0] for shift in (-1, 0, 1)]
-        levels = (None, *self.limits.projects)
-        keys = [
-            self.limits.keys(Ask("", number, b""), day, of)[1] for number in numbers for day in days for of in levels
-        ]
+        asks = [Ask("", number, b"") for number in numbers]
+        keys = [self.limits.keys(ask, day, of)[1] for ask in asks for day in days for of in self._every_level]
         if keys:
             self._redis.delete(*keys)
 
@@ -180,6 +189,7 @@ class RedisLimits:
             _ms(self.limits.longest_hold),
             "".join(f" {name}" for name in sorted(self.limits.projects)),
             len(levels),
+            len(levels) if levels[-1] == TRIAL else 0,
         ]
         for of in levels:
             level = self.limits.level(of)
@@ -187,7 +197,8 @@ class RedisLimits:
         rows = iter(known or ())
         for ask in asks:
             own = self.limits.levels(ask)
-            args += [ask.id, ask.parts, ask.category, levels.index(own[1]) + 1 if own[1:] else 0]
+            project = next((levels.index(of) + 1 for of in own if of not in (None, TRIAL)), 0)
+            args += [ask.id, ask.parts, ask.category, project]
             for of in own:
                 keys += self.limits.keys(ask, day, of)
                 ids, holder = next(rows, ([], ""))

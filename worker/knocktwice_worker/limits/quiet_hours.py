@@ -27,6 +27,10 @@ class QuietHours:
     start: time
     end: time
 
+    def __bool__(self) -> bool:
+        """Whether there are any."""
+        return self.start != self.end
+
     @classmethod
     def parse(cls, text: str) -> QuietHours:
         """Read a text such as ``21:00-08:00``. An empty text means no quiet hours.

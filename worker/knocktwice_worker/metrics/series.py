@@ -68,6 +68,10 @@ SERIES: Mapping[str, Series] = {
             Kind.COUNTER,
             provider_answers=("Answers of providers by their own code.", "provider", "outcome", "code"),
             decisions=("Decisions about steps that were due.", "verdict"),
+            watched=(
+                "Messages that went and that watched rules (trials, brakes that watch) would have stopped; rule 'any': each once.",
+                "rule",
+            ),
             receipts=("Receipts written.", "kind"),
             gateway_answers=("Answers of the gateway.", "status"),
         ),

@@ -315,6 +315,8 @@ def _moments(found: Row[Any], rows: Mapping[str, Sequence[Row[Any]]]) -> Iterato
             sentence = sentence.format_map(defaultdict(str, settings | (decision.inputs or {}))).rstrip()
         if (own := (decision.inputs or {}).get("project")) and own.get("refused"):
             sentence += f" It is a limit of the project {own.get('name')}'s own."
+        if watched := (decision.inputs or {}).get("would_be_stopped_by"):
+            sentence += f" Rules that are only watched would have stopped it: {', '.join(watched)}."
         yield Moment(decision.at, decision.verdict, sentence)
     if found.finished_at:
         yield Moment(found.finished_at, found.state, f"Ended as {found.state}: {found.reason}.")

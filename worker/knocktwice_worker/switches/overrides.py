@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from sqlalchemy import Connection, text
 
 from knocktwice_shared.errors import InvalidMessage
-from knocktwice_worker.config import Settings
+from knocktwice_worker.config import Settings, problem
 from knocktwice_worker.switches import audit
 
 if TYPE_CHECKING:
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
     from knocktwice_worker.switches.audit import By
 
-#: The settings that can be changed so: budgets, limits, countries, quiet hours, and the paces of all channels.
+#: The settings that can be changed so: budgets, limits, countries, quiet hours, trials, and the paces of all channels.
 CHANGEABLE = tuple(
     name
     for name in Settings.model_fields
     if name.startswith("sms_budget")
-    or name in ("sms_per_day", "sms_countries", "quiet_hours")
+    or name in ("sms_per_day", "sms_countries", "quiet_hours", "trial")
     or (name.endswith("_per_s") and not name.startswith("gateway"))
 )
 _PREFIX = "KNOCKTWICE_"
@@ -81,7 +81,7 @@ def applied(settings: Settings, changed: Mapping[str, str]) -> Settings:
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
         field = str(first["loc"][0]) if first["loc"] else _field(next(iter(changed)))
-        raise InvalidMessage(_PREFIX + field.upper(), first["msg"].removeprefix("Value error, ")) from None
+        raise InvalidMessage(_PREFIX + field.upper(), problem(first)) from None
 
 
 _SET = text("""
@@ -148,4 +148,5 @@ def _parsed(variable: str, value: str) -> object:
     try:
         return json.loads(value)
     except (ValueError, RecursionError):
-        raise InvalidMessage(variable, 'must be a JSON list, like ["DE", "AT"]') from None
+        like = 'object, like {"sms_per_day": 5}' if value.lstrip().startswith("{") else 'list, like ["DE", "AT"]'
+        raise InvalidMessage(variable, f"must be a JSON {like}") from None

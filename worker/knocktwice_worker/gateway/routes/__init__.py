@@ -28,6 +28,7 @@ from knocktwice_worker.gateway.routes import (
     segments,
     switches,
     templates,
+    trials,
 )
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     switches.router,
     dead_letters.router,
     figures.router,
+    trials.router,
     callbacks.router,
     document.router,
     health.router,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from collections import Counter
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -32,6 +33,7 @@ from knocktwice_worker.lifecycle import (
     Evidence,
     Facts,
     Refusal,
+    TextTrouble,
     Verdict,
     decide,
 )
@@ -43,6 +45,7 @@ from knocktwice_worker.notifications.pipeline.catch_up import PENDING
 from knocktwice_worker.notifications.pipeline.concurrency import at_most
 from knocktwice_worker.notifications.pipeline.experiment import Arm
 from knocktwice_worker.notifications.pipeline.pauses import Candidate as Pausable
+from knocktwice_worker.notifications.store import trial_counts
 from knocktwice_worker.notifications.store.braked import OF_MANY
 
 if TYPE_CHECKING:
@@ -60,6 +63,7 @@ if TYPE_CHECKING:
     from knocktwice_worker.notifications.pipeline.experiment import Experiment
     from knocktwice_worker.notifications.pipeline.pauses import PauseGate
     from knocktwice_worker.notifications.pipeline.quiet import QuietGate
+    from knocktwice_worker.notifications.pipeline.trial import Trial
     from knocktwice_worker.projects.file import Projects
 
 log = structlog.get_logger(__name__)
@@ -107,12 +111,19 @@ class _Case:
     probed_until: datetime | None = None
     #: What is wrong with the content, if that is the verdict.
     problem: str | None = None
+    #: What would have stopped the message, if the rules that are only watched were in force.
+    watched: list[Refusal | Delay | TextTrouble] = field(default_factory=list)
     #: An accepted message about the step is still pending, but the wait for it is over.
     hurried: bool = False
 
     @property
     def id(self) -> str:
         return self.row.notification_id
+
+    @property
+    def stoppers(self) -> list[str]:
+        """What would have stopped the message, and a word for all of them together."""
+        return [*self.watched, trial_counts.ANY] if self.watched else []
 
     def decision(self) -> store.Decision:
         row = self.row
@@ -127,6 +138,7 @@ class _Case:
             "unconfirmed": self.unconfirmed,
             "not_awaited": True if self.hurried else None,
             "would_be_held_by_brake": self.passed,
+            "would_be_stopped_by": (self.watched or None) if self.verdict in FALL_BACK else None,
             "experiment": self.arm,
             "until": self.probed_until,
             "problem": self.problem,
@@ -168,6 +180,7 @@ class Fallback:
         counters: counts the verdicts.
         pauses: stops messages that operators have paused.
         experiment: holds a share back, if an operator wants to know what the messages are worth.
+        trial: rules that are only tried.
     """
 
     engine: Engine
@@ -188,6 +201,7 @@ class Fallback:
     counters: Counters
     pauses: PauseGate
     experiment: Experiment
+    trial: Trial
 
     @at_most(2)
     def check(self, ids: Sequence[str]) -> list[str]:
@@ -199,7 +213,9 @@ class Fallback:
         # Outside the transaction, because carrying out a message locks the same rows.
         pending = self._pending(ids)
         with self.engine.begin() as conn:
-            rows = self._settled(conn, store.due(conn, ids, again=self.untextable_for), pending)
+            rows = self._settled(
+                conn, store.due(conn, ids, again=self.untextable_for, tried=self.trial.untextable_for), pending
+            )
             if not rows:
                 return []
             batches = store.contents(conn, (row.batch_id for row in rows))
@@ -233,11 +249,14 @@ class Fallback:
             hurried = sum(c.hurried and c.verdict not in _UNDECIDED for c in cases)
             store.not_awaited(conn, hurried, self.catch_up.patience.total_seconds())
             stopped.note_passed(conn)
+            watched = Counter(word for c in cases if c.id in won for word in c.stoppers)
+            trial_counts.note(conn, watched)
         if hurried:
             log.warning("accepted messages were not awaited", decisions=hurried)
         lost = [_ask(c, r) for c in asking if (r := c.reservation) and c.verdict in FALL_BACK and c.id not in won]
         self.limits.release(lost, rows[0].now)
         self.counters.add_each(Count.DECISIONS, (case.verdict for case in cases))
+        self.counters.add_each(Count.WATCHED, watched.elements())
         log.info("fallbacks decided", due=len(rows), reserved=len(won), waiting=len(waiting))
         return sorted(won)
 
@@ -281,6 +300,8 @@ class Fallback:
         stopped.write(conn)
         for case in cases:
             case.passed = stopped.passed.get(case.id)
+            if case.passed is not None:
+                case.watched.append(TextTrouble.PUMPING if case.passed == case.row.pumping else Delay.BRAKE)
             if case.id in stopped.ids:
                 case.verdict, case.reservation = Delay.BRAKE, None
         return stopped
@@ -315,8 +336,10 @@ class Fallback:
     def _postpone_quiet(self, conn: Connection, cases: Sequence[_Case]) -> None:
         asleep = self.quiet.postpone(conn, [case.row for case in cases])
         for case in cases:
-            if case.id in asleep:
+            if case.id in asleep.postponed:
                 case.verdict, case.reservation = Delay.QUIET_HOURS, None
+            elif case.id in asleep.tried:
+                case.watched.append(Delay.QUIET_HOURS)
 
     def _experiment(self, cases: Sequence[_Case], batches: Mapping[str, store.BatchContents]) -> None:
         """Hold a share back, or let it wait longer. It is drawn among those that limits are asked about next."""
@@ -399,6 +422,8 @@ class Fallback:
         if case.verdict in FALL_BACK:
             case.verdict = self._refusal(case, address, batch) or case.verdict
             if case.verdict in FALL_BACK and address is not None:
+                number = address if self.channels.entry(row.channel).address.is_number else None
+                case.watched.extend(self.trial.refusals(row, case.category, batch.valid_for, number))
                 case.reservation = self._reservation(case, address, batch, texts)
         return case
 
@@ -468,6 +493,8 @@ class Fallback:
             case.limits = answer.inputs(ask, self.limits.limits)
             if answer.refusal:
                 case.verdict = answer.refusal
+            elif answer.trial:
+                case.watched.append(answer.trial)
 
 
 def _candidate(case: _Case, useful_for: timedelta) -> Candidate:

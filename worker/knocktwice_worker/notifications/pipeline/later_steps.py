@@ -208,7 +208,7 @@ class LaterSteps:
             )
             wanted = self._unbraked(conn, [row for row in rows if row.notification_id not in refusals])
             marketing = [row for row in wanted if row.category is Category.MARKETING]
-            asleep = self.quiet.postpone(conn, marketing)
+            asleep = self.quiet.postpone(conn, marketing).postponed
             awake = [row for row in wanted if row.notification_id not in asleep]
             # Before the choice: the choice of a demoted provider uses up its probe.
             paused = self.pauses.stop(

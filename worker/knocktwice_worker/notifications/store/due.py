@@ -119,6 +119,7 @@ class DueStep:
         unseen_until: when the brake will have counted its push; ``None``: it has, or the push tells nothing of others.
         pumping: the brake of the pumping guard that covers its number; ``None``: none is on.
         project: the project to which the notification belongs.
+        untextable_tried: like ``untextable``, with the memory that is tried where that is the longer one.
     """
 
     notification_id: str
@@ -151,6 +152,7 @@ class DueStep:
     unseen_until: datetime | None
     pumping: int | None
     project: str | None
+    untextable_tried: Untextable | None
 
 
 _OPTED_OUT_OF_CHANNEL = channel_opt_outs.FORBIDS.format(number="coalesce(n.phone, ph.number)", channel="d.channel")
@@ -193,7 +195,7 @@ SELECT
   n.user_id,
   coalesce(n.phone, ph.number),
   o.number IS NOT NULL OR {_OPTED_OUT_OF_CHANNEL},
-  u.reason,
+  CASE WHEN u.last_at > knocktwice_now() - CAST(:enforced AS interval) THEN u.reason END,
   n.phone IS NOT NULL OR ph.consented_at IS NOT NULL,
   e.delivered,
   e.clicked,
@@ -206,7 +208,8 @@ SELECT
   d.brake,
   {UNSEEN_UNTIL},
   {PUMPING.format(number="coalesce(n.phone, ph.number)")},
-  n.project
+  n.project,
+  u.reason
 FROM d
 JOIN notifications n ON n.id = d.notification_id AND n.state = 'active'
 LEFT JOIN deliveries p ON p.notification_id = d.notification_id AND p.step = d.after_step
@@ -236,14 +239,18 @@ ORDER BY d.due_at, d.notification_id
 """)
 
 
-def due(conn: Connection, ids: Sequence[str], *, again: timedelta = timedelta()) -> list[DueStep]:
+def due(
+    conn: Connection, ids: Sequence[str], *, again: timedelta = timedelta(), tried: timedelta = timedelta()
+) -> list[DueStep]:
     """Lock later steps that are due by the database's clock, and return them, oldest first; the others are left out.
 
     Those whose push was handed over later than they thought ring again when their own time comes.
 
     Args:
         again: after this long a number that messages did not reach is tried once more; zero: nothing is remembered.
+        tried: the same of the rules that are tried.
     """
+    spans = {"enforced": again, "again": max(again, tried)}
     found = [
         DueStep(
             str(row[0]),
@@ -261,7 +268,7 @@ def due(conn: Connection, ids: Sequence[str], *, again: timedelta = timedelta())
             str(row[12]),
             *row[13:],
         )
-        for row in conn.execute(_DUE, {"ids": list(ids), "again": again}).all()
+        for row in conn.execute(_DUE, {"ids": list(ids), **spans}).all()
     ]
     look_at(conn, {row.notification_id: row.due_at for row in found if row.due_at > row.now})
     return [row for row in found if row.due_at <= row.now]

@@ -1,0 +1,143 @@
+"""Trials: what rules that are only watched would have stopped, beside the rules in force."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from knocktwice_worker.config import BrakeMode, PumpingMode, variable
+from knocktwice_worker.lifecycle import Delay, Refusal, TextTrouble
+from knocktwice_worker.notifications.store import trial_counts
+from knocktwice_worker.switches import overrides
+
+if TYPE_CHECKING:
+    from datetime import timedelta
+
+    from sqlalchemy import Connection
+
+    from knocktwice_worker.config import Settings
+
+#: What stops a message, in the words of the ledger → the settings that say when.
+SETTINGS: dict[str, tuple[str, ...]] = {
+    Refusal.CAPPED_DAILY: ("sms_per_day",),
+    Refusal.DUPLICATE_CONTENT: ("sms_same_content_s",),
+    Refusal.BUDGET_EXHAUSTED: (
+        "sms_budget",
+        "sms_budget_reserve",
+        "sms_budget_transactional",
+        "sms_budget_marketing",
+        "sms_budget_critical",
+    ),
+    Delay.QUIET_HOURS: ("quiet_hours",),
+    Refusal.COUNTRY_BLOCKED: ("sms_countries",),
+    Refusal.INVALID_NUMBER: ("number_kinds",),
+    Refusal.UNTEXTABLE: ("untextable_days",),
+    Refusal.TOO_LATE: ("useless_after_critical_s", "useless_after_transactional_s", "useless_after_marketing_s"),
+    Delay.BRAKE: ("brake", "brake_singles"),
+    TextTrouble.PUMPING: ("pumping",),
+}
+#: Settings that say themselves whether they only watch.
+_WATCHING: dict[str, object] = {
+    "brake": BrakeMode.WATCH,
+    "brake_singles": BrakeMode.WATCH,
+    "pumping": PumpingMode.MONITOR,
+}
+#: How far back it is counted.
+LONGEST = trial_counts.KEPT
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A rule.
+
+    Attributes:
+        rule: what it stops messages as, in the words of the ledger.
+        setting: the environment variables that say when.
+        in_force: their values.
+        tried: the values that are only watched; empty: none.
+        would_have_stopped: the messages that went and that the watched values would have stopped.
+    """
+
+    rule: str
+    setting: str
+    in_force: str
+    tried: str
+    would_have_stopped: int
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What rules that are only watched would have stopped.
+
+    Attributes:
+        since: how far back it is counted.
+        lines: each rule.
+        messages: the messages that went and that any of them would have stopped, each once.
+    """
+
+    since: timedelta
+    lines: list[Line]
+    messages: int
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it as plain data."""
+        return {
+            "since_s": self.since.total_seconds(),
+            "rules": [
+                {
+                    "rule": one.rule,
+                    "setting": one.setting,
+                    "in_force": one.in_force,
+                    "tried": one.tried or None,
+                    "would_have_stopped": one.would_have_stopped,
+                }
+                for one in self.lines
+            ],
+            "would_have_stopped": self.messages,
+        }
+
+
+def report(conn: Connection, settings: Settings, since: timedelta) -> Report:
+    """Return what the rules that are only watched would have stopped since a time.
+
+    Args:
+        settings: those of the environment; what operators have changed counts instead.
+        since: how far back; counted from the beginning of ten minutes.
+    """
+    now = overrides.in_force(conn, settings)
+    counts = trial_counts.read(conn, since)
+    lines = []
+    for rule, names in SETTINGS.items():
+        watched = [name for name in names if _tried(now, name)]
+        shown = watched or list(names[:1])
+        lines.append(
+            Line(
+                str(rule),
+                ", ".join(map(variable, shown)),
+                ", ".join(_said(_in_force(now, name)) for name in shown),
+                ", ".join(_said(_tried(now, name)) for name in watched),
+                counts.get(str(rule), 0),
+            )
+        )
+    return Report(since, lines, counts.get(trial_counts.ANY, 0))
+
+
+def _in_force(settings: Settings, name: str) -> object:
+    value: object = getattr(settings, name)
+    return "" if value == _WATCHING.get(name) else value
+
+
+def _tried(settings: Settings, name: str) -> object:
+    if name not in _WATCHING:
+        return getattr(settings.trial, name)
+    value: object = getattr(settings, name)
+    return value if value == _WATCHING[name] else ""
+
+
+def _said(value: object) -> str:
+    """Return a value for people; what is off is a dash."""
+    if isinstance(value, frozenset):
+        return " ".join(sorted(map(str, value))) or "-"
+    if isinstance(value, float):
+        return f"{value:g}"
+    return str(value) or "-"
