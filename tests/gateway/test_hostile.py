@@ -249,3 +249,24 @@ def test_a_batch_of_forged_receipts_names_each_and_keeps_none(shared_gateway: Ht
     )
     assert answer.status_code == 202
     assert [refused["index"] for refused in answer.json()["refused"]] == list(range(len(addresses)))
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "fields"),
+    [
+        ("POST", "/v1/notifications", {}, ["body", "push"]),
+        ("POST", "/v1/notifications", {"registrations": [], "push": PUSH}, ["body"]),
+        ("POST", "/v1/notifications", {"registrations": [], "category": "x"}, ["category", "body", "push"]),
+        ("PUT", "/v1/users/u/phone", {"number": "+16505550100"}, ["number", "phone"]),
+        ("PUT", "/v1/users/u/consent", {"marketing": True}, ["marketing", "granted", "source"]),
+        ("POST", "/v1/users/find", {"number": "+16505550100"}, ["number", "phone"]),
+        ("PUT", "/v1/templates/t", {"name": "t"}, ["default_locale", "contents", "name"]),
+        ("PUT", "/v1/segments/s", {"where": {}}, ["where", "filter"]),
+    ],
+)
+def test_all_that_is_wrong_with_a_request_is_told_at_once(
+    shared_gateway: HttpGateway, method: str, path: str, body: object, fields: list[str]
+) -> None:
+    answer = shared_gateway.client().request(method, path, json=body)
+    assert answer.status_code == 422
+    assert [one["field"] for one in answer.json()["errors"]] == fields

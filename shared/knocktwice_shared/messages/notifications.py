@@ -159,6 +159,9 @@ def parse_batch(wire: object) -> Batch:
         valid_for=attempt(_valid_for, None, message["valid_for_s"]) if "valid_for_s" in message else None,
         project=attempt(checks.project, None, message["project"]) if "project" in message else None,
     )
+    if template is None and not batch.plan:
+        # It needs none of the other fields, so it is told beside their problems.
+        attempt(_require_words, None, batch)
     settle()
     if locales := languages.of(batch):
         settle()
@@ -282,7 +285,8 @@ def _recipient(value: object, *, positional: bool) -> Recipient:
     raw = checks.object_of(value, "", _RECIPIENT)
     user, phone, key, locale = raw.get("user"), raw.get("phone"), raw.get("key"), raw.get("locale")
     registrations = checks.list_of(raw["registrations"], "registrations", 0, 100) if "registrations" in raw else ()
-    if user is None and phone is None and not registrations and "registrations" not in raw:
+    # Registrations that are wrong are told as such.
+    if user is None and phone is None and raw.get("registrations", []) == []:
         fail("", "names nobody; give user, or registrations and/or phone", None)
     if user is not None and (phone is not None or registrations):
         fail("", "gives both user and registrations or phone; give one or the other", None)

@@ -274,7 +274,7 @@ def test_a_file_declares_segments_beside_templates(run: Callable[..., CommandOut
         (
             "description: Lives there",
             "note: Lives there",
-            "segments.vienna: must have a filter, and may have a description",
+            "segments.vienna.note: is not a field of a segment; it has a filter, and may have a description",
         ),
         ("description: Lives there", "description: 7", "segments.vienna.description: must be text"),
     ],

@@ -265,3 +265,39 @@ def test_either_all_languages_have_a_push_or_none() -> None:
     contents = {"en": {"push": {"title": "t", "body": "b"}}, "de": {"text": "b"}}
     with pytest.raises(InvalidDefinition, match="other languages have one"):
         check("a", {"default_locale": "en", "contents": contents})
+
+
+@pytest.mark.parametrize(
+    ("value", "fields"),
+    [
+        ({"defalt_locale": "en"}, ["a.default_locale", "a.contents", "a.defalt_locale"]),
+        (
+            {"default_locale": "xx", "valid_for": "0s", "sender": "?", "contents": {"en": {"sms": 5}}},
+            ["a.default_locale", "a.valid_for", "a.sender", "a.contents.en.sms"],
+        ),
+        (
+            {
+                "default_locale": "en",
+                "contents": {
+                    "en": {"push": {"title": "{{ a", "body": "{% if %}"}, "sms": "{{ x | nope }}"},
+                    "de": {"push": {"title": " ", "body": "b", "link": "javascript:x"}},
+                },
+            },
+            [
+                "a.contents.en.push.title",
+                "a.contents.en.push.body",
+                "a.contents.en.sms",
+                "a.contents.de.push.title",
+                "a.contents.de.push.link",
+            ],
+        ),
+        (
+            {"default_locale": "en", "contents": {"en": EN, "cn": EN, "english": EN}},
+            ["a.contents.cn", "a.contents.english"],
+        ),
+    ],
+)
+def test_all_that_is_wrong_with_a_definition_is_named(value: object, fields: list[str]) -> None:
+    with pytest.raises(InvalidDefinition) as raised:
+        check("a", value)
+    assert [one.field for one in raised.value.problems] == fields

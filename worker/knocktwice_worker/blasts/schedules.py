@@ -122,7 +122,7 @@ def check(name: object, value: object) -> Definition:
     """Return a definition from plain data.
 
     Raises:
-        InvalidMessage: the path of the first wrong field begins with the name.
+        InvalidMessage: fields are wrong; the path of each begins with the name.
     """
     if not isinstance(name, str) or not name.isprintable() or not 0 < len(name.strip()) <= 100:
         raise InvalidMessage(str(name), "a name has 1 to 100 printable characters")
@@ -130,13 +130,18 @@ def check(name: object, value: object) -> Definition:
         made = Definition.model_validate(value)
         made.blast(name, datetime(2026, 1, 1, tzinfo=UTC))
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        problem = {"missing": "is missing", "extra_forbidden": "is not a field of a recurring blast"}
-        path = ".".join([name, *map(str, first["loc"])])
-        raise InvalidMessage(path, problem.get(first["type"], first["msg"].removeprefix("Value error, "))) from None
+        raise InvalidMessage.of([_told(name, each) for each in error.errors(include_url=False)]) from None
     except InvalidMessage as error:
-        raise InvalidMessage(f"{name}.{error.field}", error.problem) from None
+        raise error.renamed(lambda field: f"{name}.{field.removeprefix('content.')}") from None
     return made
+
+
+def _told(name: str, error: Any) -> InvalidMessage:
+    problem = {"missing": "is missing", "extra_forbidden": "is not a field of a recurring blast"}
+    if error["loc"][0] == "params":
+        return InvalidMessage(f"{name}.params", "must be an object or a list")
+    path = ".".join([name, *map(str, error["loc"])])
+    return InvalidMessage(path, problem.get(error["type"], error["msg"].removeprefix("Value error, ")))
 
 
 def stored(conn: Connection) -> dict[str, dict[str, Any]]:

@@ -41,6 +41,7 @@ from knocktwice_shared.messages import (
     parse_content,
     senders,
 )
+from knocktwice_shared.messages.problems import collected, fail, settle
 from knocktwice_worker.content import locales
 from knocktwice_worker.content.liquid import BrokenTemplate, variables
 from knocktwice_worker.content.template_fallback import Fallback
@@ -111,16 +112,21 @@ class Content(_Part):
 
     @model_validator(mode="after")
     def _sendable(self) -> Self:
-        try:
-            self._parsed()
-            self.variables()
-        except InvalidMessage as error:
-            field = error.field.removeprefix("content.").replace("sms.text", "sms")
-            own = self.sms if field == "sms" else self.push and self.push.body
-            if field in ("sms", "push.body") and own is None and self.text is not None:
-                field = "text"
-            raise InvalidMessage(field, error.problem) from None
+        _, found = collected(self._check)
+        if found:
+            raise InvalidMessage.of(found).renamed(self._called)
         return self
+
+    def _check(self) -> None:
+        self._parsed()
+        settle()
+        self.variables()
+
+    def _called(self, field: str) -> str:
+        """Return what the declaration calls a field of the contract."""
+        field = field.removeprefix("content.").replace("sms.text", "sms")
+        own = self.sms if field == "sms" else self.push and self.push.body
+        return "text" if field in ("sms", "push.body") and own is None and self.text is not None else field
 
     def _parsed(self) -> tuple[Push | None, str | None]:
         fields: dict[str, Any] = {}
@@ -164,7 +170,7 @@ class Content(_Part):
             try:
                 names |= variables(text)
             except BrokenTemplate as error:
-                raise InvalidMessage(field, str(error)) from None
+                fail(field, str(error), None)
         return frozenset(names)
 
 
@@ -221,14 +227,18 @@ class Definition(_Part):
         if not isinstance(value, dict):
             return value
         spelt: dict[str, object] = {}
+        wrong: list[InvalidMessage] = []
         for tag, content in value.items():
             try:
                 locale = locales.canonical(str(tag))
             except ValueError as error:
-                raise InvalidMessage(str(tag), str(error)) from None
+                wrong.append(InvalidMessage(str(tag), str(error)))
+                continue
             if locale in spelt:
-                raise InvalidMessage(str(tag), f"is there twice; it is the same as {locale}")
+                wrong.append(InvalidMessage(str(tag), f"is there twice; it is the same as {locale}"))
             spelt[locale] = content
+        if wrong:
+            raise InvalidMessage.of(wrong)
         return spelt
 
     @model_validator(mode="after")
@@ -331,19 +341,20 @@ def check(name: object, value: object) -> Definition:
     """Return a definition from plain data.
 
     Raises:
-        InvalidDefinition: the first wrong field is named.
+        InvalidDefinition: fields are wrong; all are named.
     """
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise InvalidDefinition(str(name), f"a name has letters, digits, _ . and -, {TEMPLATE_NAME_LIMIT} at most")
     try:
         return Definition.model_validate(value)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        raise InvalidDefinition(*_told(name, first)) from None
+        told = [one for each in error.errors(include_url=False) for one in _told(name, each)]
+        first, *others = InvalidMessage.of(told).problems
+        raise InvalidDefinition(first.field, first.problem, others=others) from None
 
 
-def _told(name: str, error: Any) -> tuple[str, str]:
-    """Return the path of a field and what is wrong with it."""
+def _told(name: str, error: Any) -> list[InvalidMessage]:
+    """Return what is wrong, with the paths of the fields."""
     place = [str(step) for step in error["loc"]]
     if place[:2] in (["fallback", "fallback"], ["fallback", "steps"], ["fallback", "never"]):
         del place[1]
@@ -355,9 +366,8 @@ def _told(name: str, error: Any) -> tuple[str, str]:
     }.get(error["type"], error["msg"].removeprefix("Value error, "))
     cause = error.get("ctx", {}).get("error")
     if isinstance(cause, InvalidMessage):
-        place.append(cause.field)
-        problem = cause.problem
-    return ".".join([name, *place]), problem
+        return [InvalidMessage(".".join([name, *place, one.field]), one.problem) for one in cause.problems]
+    return [InvalidMessage(".".join([name, *place]), problem)]
 
 
 def _to_liquid(text: str) -> str:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from sqlalchemy import Connection, text
 
 from knocktwice_shared.errors import InvalidMessage, KnocktwiceError
+from knocktwice_shared.messages.problems import attempt, collected, fail
 from knocktwice_worker.audience import segment_filter, segments
 from knocktwice_worker.blasts import schedules
 from knocktwice_worker.content import template_store, templates
@@ -99,17 +100,33 @@ class _Segments:
     def check(self, name: object, value: object) -> Json:
         if not isinstance(name, str):
             raise InvalidMessage(str(name), "must be text; put quotes around it")
-        if not isinstance(value, dict) or "filter" not in value or value.keys() - {"filter", "description"}:
+        if not isinstance(value, dict):
             raise InvalidMessage(name, "must have a filter, and may have a description")
+        filter_, found = collected(self._filter, name, value)
+        if filter_ is None or found:
+            raise InvalidMessage.of(found)
+        return {"filter": segment_filter.dump(filter_), "description": value.get("description", "")}
+
+    def _filter(self, name: str, value: Mapping[str, Any]) -> segment_filter.Filter:
+        for field in value:
+            if field not in ("filter", "description"):
+                fail(
+                    f"{name}.{field}", "is not a field of a segment; it has a filter, and may have a description", None
+                )
         description = value.get("description", "")
-        if not isinstance(description, str):
-            raise InvalidMessage(f"{name}.description", "must be text")
+        if isinstance(description, str):
+            attempt(self._named, None, name, description)
+        else:
+            fail(f"{name}.description", "must be text", None)
+        if "filter" not in value:
+            raise InvalidMessage(f"{name}.filter", "is missing")
+        return segment_filter.parse(value["filter"], f"{name}.filter")
+
+    def _named(self, name: str, description: str) -> None:
         try:
             segments.check(name, description)
         except InvalidMessage as error:
             raise InvalidMessage(f"{name}.{error.field}", error.problem) from None
-        parsed = segment_filter.parse(value["filter"], f"{name}.filter")
-        return {"filter": segment_filter.dump(parsed), "description": description}
 
     def stored(self, conn: Connection) -> Mapping[str, Json]:
         return {
@@ -172,7 +189,10 @@ def read(path: str) -> dict[str, dict[str, Json]]:
             try:
                 declared[key][name] = known[key].check(name, value)
             except InvalidMessage as error:
-                mistakes.append(f"{document.place_of(f'{key}.{error.field}')}: {key}.{error}")
+                mistakes += [
+                    f"{document.place_of(f'{key}.{one.field}')}: {key}.{one.field}: {one.problem}"
+                    for one in error.problems
+                ]
     if mistakes:
         raise InvalidFile("\n".join(mistakes))
     return declared

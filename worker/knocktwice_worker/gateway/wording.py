@@ -194,6 +194,17 @@ def _respell(items: list[Any], path: str, numbers: Rules) -> None:
             item["phone"] = phone(item["phone"], f"{path}[{place}].phone", taken)
 
 
+@all_at_once
+def refuse_unfit(body: Mapping[str, Any], known: Iterable[str], required: Iterable[str]) -> None:
+    """Refuse names that a body does not have, and a body that lacks one of those that it must have.
+
+    Raises:
+        InvalidMessage: all of them are named.
+    """
+    refuse_unknown(body, known)
+    require(body, required)
+
+
 def refuse_unknown(body: Mapping[str, Any], known: Iterable[str], why: Mapping[str, str] | None = None) -> None:
     """Refuse names that a body does not have.
 

@@ -46,8 +46,7 @@ async def unregister_device(user: str, registration: str, outbox: Out) -> Queued
 async def bind_phone(user: str, request: Request, outbox: Out, services: Here) -> Queued:
     """Give a user's number for SMS. Another number than before ends the consent to marketing."""
     body = await read_json(request)
-    if "phone" not in body:
-        wording.require(body, ("phone",))
+    wording.refuse_unfit(body, ("phone",), () if "phone" in body else ("phone",))
     # null forgets it, as in the library.
     if body["phone"] is not None:
         body = {**body, "phone": wording.phone(body["phone"], "phone", services.settings.phone_rules)}
@@ -81,8 +80,7 @@ async def untag_user(user: str, tag: str, outbox: Out) -> Queued:
 async def set_consent(user: str, request: Request, outbox: Out) -> Queued:
     """Note that a user agrees to marketing by SMS to the number they have, or no longer does."""
     body = await read_json(request)
-    wording.refuse_unknown(body, ("granted", "source"))
-    wording.require(body, ("granted", "source"))
+    wording.refuse_unfit(body, ("granted", "source"), ("granted", "source"))
     said = {"marketing": body["granted"], "source": body["source"]}
     await outbox.send(wording.change("set_consent", said, said, renamed={"marketing": "granted"}, user=user))
     return Queued()

@@ -133,8 +133,7 @@ def reported(user: str, body: dict[str, Any]) -> dict[str, Any]:
 
 @all_at_once
 def _check_permission(body: dict[str, Any]) -> None:
-    wording.refuse_unknown(body, ("registration", *_DEVICE))
-    wording.require(body, ("notifications_enabled",))
+    wording.refuse_unfit(body, ("registration", *_DEVICE), ("notifications_enabled",))
     if body.get("registration") is None:
         for name in _DEVICE:
             if name != "notifications_enabled" and body.get(name) is not None:

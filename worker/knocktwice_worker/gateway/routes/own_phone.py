@@ -59,8 +59,7 @@ async def send_code(own: _Phone, request: Request, outbox: Out, services: Here) 
 async def verify_code(own: _Phone, request: Request, outbox: Out, services: Here) -> Queued:
     """Bind the number, if this is the code that was sent to it. After five wrong ones another has to be sent."""
     body = await read_json(request)
-    wording.refuse_unknown(body, ("phone", "code"))
-    wording.require(body, ("code",))
+    wording.refuse_unfit(body, ("phone", "code"), ("code",))
     number, code = _number(body, services), body["code"]
     if not isinstance(code, str):
         raise InvalidMessage("code", "must be text, with its zeros in front")

@@ -31,8 +31,7 @@ User = Annotated[str, Path(min_length=1, max_length=200, pattern=VISIBLE, descri
 @router.post("/find", response_model=Found, openapi_extra=Takes(FindBody), dependencies=[_SHARED])
 def find(services: Here, body: JsonBody) -> Any:
     """Tell who has a number. It stands in the body, because proxies keep addresses."""
-    wording.refuse_unknown(body, ("phone",))
-    wording.require(body, ("phone",))
+    wording.refuse_unfit(body, ("phone",), ("phone",))
     number = wording.phone(body["phone"], "phone", services.settings.phone_rules)
     with reading(services) as conn:
         return {"users": profile.with_number(conn, number)}

@@ -111,8 +111,7 @@ def save(services: Services, kind: str, name: str, body: dict[str, Any]) -> dict
     try:
         value = known.check(name, body)
     except InvalidMessage as error:
-        field = error.field.removeprefix(name).lstrip(".")
-        raise InvalidMessage(field or "body", error.problem) from None
+        raise error.renamed(lambda field: field.removeprefix(name).lstrip(".") or "body") from None
     with writing(services) as conn:
         (change,) = files.apply(conn, {kind: {name: value}})
     return {"name": name, "change": str(change.verb)}
