@@ -203,7 +203,7 @@ def test_a_blast_is_started_slowed_down_paused_and_resumed_by_keyboard_on_a_phon
         page.get_by_label("People a minute for tea-1").fill("60")
         page.get_by_label("People a minute for tea-1").press("Enter")
         page.get_by_role("button", name="Set pace").press("Space")
-        expect(page.get_by_role("cell", name="60", exact=True)).to_be_visible()
+        expect(page.get_by_role("cell", name="A minute 60", exact=True)).to_be_visible()
         page.get_by_label("Reason for tea-1").fill("wait")
         page.get_by_role("button", name="Pause").press("Enter")
         page.get_by_label("Reason for tea-1").fill("go on")

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 from redis.exceptions import RedisError
 from sqlalchemy import text
 
-from knocktwice_shared.names import Queue
+from knocktwice_shared.names import INBOX_ACCEPTED, Queue
 from knocktwice_worker.audience import segments
 from knocktwice_worker.blasts import schedules
 from knocktwice_worker.blasts import standing as blast_standing
 from knocktwice_worker.brake import brakes
 from knocktwice_worker.content import template_store
+from knocktwice_worker.diagnosis import inbox_age
+from knocktwice_worker.fleet import members
 from knocktwice_worker.reporting import figures, history
 from knocktwice_worker.switches import audit, overrides, pauses
 from knocktwice_worker.webhooks import endpoints
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
+    from knocktwice_worker.config import Settings
     from knocktwice_worker.services import Services
 
 #: So many open rows are counted; beyond that the page says that there are more.
@@ -48,6 +51,21 @@ FROM (
 ) d
 """)
 
+# The verdict is in the ledger only, so fewer rows are asked. What is due next comes first, and nights end soon.
+_IN_THEIR_NIGHT = text("""
+SELECT count(*) FROM (
+  SELECT notification_id, step FROM deliveries
+  WHERE wake_at > knocktwice_now() AND step > 0 AND state IN ('scheduled', 'reserved')
+  ORDER BY wake_at LIMIT :most
+) d
+WHERE EXISTS (
+  SELECT FROM decisions l
+  WHERE l.notification_id = d.notification_id AND l.step = d.step AND l.verdict = 'quiet_hours'
+    AND CAST(l.inputs ->> 'until' AS timestamptz) > knocktwice_now()
+)
+""")
+_MOST_NIGHTS = 10_000
+
 # A chart of the ids' own times: the latest notifications lie together.
 _CHART = text("""
 SELECT
@@ -62,6 +80,13 @@ FROM (SELECT state, created_at FROM notifications ORDER BY id DESC LIMIT :charte
 WHERE created_at > knocktwice_now() - make_interval(mins => :minutes) AND state <> 'duplicate'
 GROUP BY 1, 2
 """)
+
+#: What goes at a pace → the setting that says how many in a second.
+_PACES = (
+    ("pushes", "push_per_s"),
+    ("SMS parts of a sender", "sms_parts_per_s"),
+    ("WhatsApp of a sender", "whatsapp_per_s"),
+)
 
 #: What the chart tells apart, from the bottom up.
 SERIES = ("reached", "texted", "suppressed", "failed", "active")
@@ -90,6 +115,7 @@ def now(conn: Connection, here: Services) -> dict[str, Any]:
     told = figures.report(conn, by=figures.Dimension.CATEGORY, since=today, until=today, prices=here.channels.prices)
     bars, most = _chart(conn)
     latest = history.page(conn, history.Wanted(limit=20))
+    settings = overrides.in_force(conn, here.settings)
     return {
         "at": at,
         "total": told.total,
@@ -102,8 +128,10 @@ def now(conn: Connection, here: Services) -> dict[str, Any]:
         "latest": latest.messages,
         "pauses": [one for one in pauses.list_all(conn) if one.ended_at is None],
         "brakes": brakes.list_all(conn),
-        "queues": _queues(here),
-        "budget": _budget(conn, here, told),
+        "night": conn.execute(_IN_THEIR_NIGHT, {"most": _MOST_NIGHTS}).scalar_one(),
+        "broker": _broker(here),
+        "paces": [(name, getattr(settings, setting)) for name, setting in _PACES],
+        "budget": _budget(settings, told),
     }
 
 
@@ -123,17 +151,42 @@ def _chart(conn: Connection) -> tuple[list[Bar], int]:
     return bars, most
 
 
-def _queues(here: Services) -> dict[str, int] | None:
+@dataclass(frozen=True, slots=True)
+class Broker:
+    """What the broker holds, and who works on it.
+
+    Attributes:
+        queues: name → messages that wait, and workers that take them.
+        accepted: messages that no worker has committed yet.
+        oldest_s: the age of the oldest of these: fallbacks wait until what was said before them is committed.
+        push_paused_until: until when FCM has asked for patience.
+    """
+
+    queues: dict[str, tuple[int, int]]
+    accepted: int
+    oldest_s: float
+    push_paused_until: datetime | None
+
+
+def _broker(here: Services) -> Broker | None:
     try:
-        return {queue.value.removeprefix("knocktwice."): here.redis.llen(queue) for queue in Queue}
+        workers = [one for one in members.list_all(here.redis) if one.role == "worker" and not one.gone]
+        queues = {
+            queue.value.removeprefix("knocktwice."): (
+                here.redis.llen(queue),
+                sum(queue.value in one.queues for one in workers),
+            )
+            for queue in Queue
+        }
+        accepted = here.redis.zcard(INBOX_ACCEPTED)
+        return Broker(queues, accepted, inbox_age.oldest_s(here.redis), here.push_pace.paused_until())
     except RedisError:
         return None
 
 
-def _budget(conn: Connection, here: Services, told: figures.Report) -> list[tuple[str, int, int]]:
+def _budget(settings: Settings, told: figures.Report) -> list[tuple[str, int, int]]:
     """Return name, parts sent today and parts allowed of each budget that is set."""
-    changed = {one.name: one.value for one in overrides.list_all(conn)}
-    limits = overrides.applied(here.settings, changed).budget
+    limits = settings.budget
     own = [
         (str(c), told.lines[str(c)].sms_parts if str(c) in told.lines else 0, n) for c, n in limits.categories.items()
     ]

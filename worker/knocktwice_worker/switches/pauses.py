@@ -78,7 +78,8 @@ class Standing:
     def __str__(self) -> str:
         until = f" until {self.until:%Y-%m-%d %H:%M} UTC" if self.until else ""
         drains = ", draining" if self.drains else ""
-        return f"{self.scope}{drains}: {self.waiting} wait since {self.since:%Y-%m-%d %H:%M} UTC{until} ({self.reason})"
+        waits = {0: "nothing waits", 1: "1 waits"}.get(self.waiting, f"{self.waiting:,} wait")
+        return f"{self.scope}{drains} since {self.since:%Y-%m-%d %H:%M} UTC{until} ({self.reason}): {waits}"
 
 
 def named(channel: str | None, **narrower: str | None) -> Scope:

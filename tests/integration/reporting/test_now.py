@@ -1,0 +1,51 @@
+"""What the first page in Flower says of waiting messages and of who works on them."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+
+from knocktwice import Client, Push
+from knocktwice_shared.names import Queue
+from knocktwice_worker.fleet import members
+from knocktwice_worker.fleet.members import Member
+from knocktwice_worker.flower import figures
+from knocktwice_worker.notifications import store
+from support.scenario import NOW, installed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from knocktwice_worker.embedded.servers import Servers
+    from support.scenario import Scenario
+
+
+@pytest.fixture
+def here(servers: Servers, tmp_path: Path) -> Iterator[Scenario]:
+    with installed(servers, tmp_path) as scenario:
+        yield scenario
+
+
+def test_a_message_at_night_is_counted_until_the_morning(here: Scenario) -> None:
+    sleeper, awake, _ = (here.accepted(plan=NOW) for _ in range(3))
+    with here.here.engine.begin() as conn:
+        store.postpone_until(conn, {awake.id: here.now() - timedelta(seconds=1)})
+        assert figures.now(conn, here.here)["night"] == 0
+        store.postpone_until(conn, {sleeper.id: here.now() + timedelta(hours=7)})
+        assert figures.now(conn, here.here)["night"] == 1
+
+
+def test_queues_have_their_workers_and_accepted_messages_their_age(here: Scenario) -> None:
+    redis = here.here.redis
+    members.announce(redis, Member("w1", "worker", "0", queues=[Queue.PUSH.value, Queue.SMS.value]))
+    members.announce(redis, Member("beat", "beat", "0"))
+    with Client(here.here.settings.broker_url) as client:
+        client.notify(registrations=["silent-1"], push=Push("Hello", "World"))
+    with here.here.engine.begin() as conn:
+        broker = figures.now(conn, here.here)["broker"]
+    assert (broker.queues["push"], broker.queues["sms"], broker.queues["fallback"]) == ((1, 1), (0, 1), (0, 0))
+    assert broker.accepted == 1
+    assert 0 <= broker.oldest_s < 60
