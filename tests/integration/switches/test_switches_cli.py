@@ -27,9 +27,9 @@ def test_a_pause_is_set_listed_seen_by_doctor_and_ended_by_the_same_words(run: C
     assert run("pause", "sms", "--country", "de", "--for", "2h", *WHY).code == 0
     (one,) = json.loads(run("switches", "--json").out)["pauses"]
     assert (one["channel"], one["country"], one["reason"], one["waiting"]) == ("sms", "DE", WHY[1], 0)
-    assert "sms, country DE since" in (told := run("switches").out) and f"({WHY[1]}): nothing waits" in " ".join(
-        told.split()
-    )
+    told = run("switches").out
+    assert "sms, country DE since" in told
+    assert f"({WHY[1]}): nothing waits" in " ".join(told.split())
     assert run("set", "sms_budget", "5000", *WHY).code == 0
     checks = {check["name"]: check for check in json.loads(run("doctor", "--json").out)}
     assert (checks["pauses"]["level"], "country DE" in checks["pauses"]["finding"]) == ("warning", True)
