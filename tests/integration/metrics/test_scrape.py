@@ -28,7 +28,7 @@ from knocktwice_worker.runtime.dispatcher import dispatch
 from knocktwice_worker.services import Services
 from knocktwice_worker.switches import overrides, pauses
 from knocktwice_worker.switches.audit import By
-from support import watched
+from support import plans, watched
 from support.own_valkey import OwnValkey
 
 if TYPE_CHECKING:
@@ -278,38 +278,11 @@ def test_the_budget_that_operators_have_set_is_the_one_that_is_shown(here: Servi
     assert _scrape(here)["knocktwice_budget_limit_parts"]["all",] == 5000
 
 
-#: Tables that grow with the notifications.
-LARGE = ("deliveries", "notifications", "events", "decisions", "attempts", "webhook_deliveries")
-
-
 def test_no_statement_of_a_scrape_reads_a_table_of_notifications(here: Services) -> None:
-    asked: list[tuple[str, Any]] = []
-    sa.event.listen(here.engine, "before_cursor_execute", lambda *told: asked.append((told[2], told[3])))
-    list(database.read(here))
-    reads: list[dict[str, Any]] = []
+    with plans.noted(here.engine) as asked:
+        list(database.read(here))
     with here.engine.connect() as conn:
-        # As large tables do: an index is read where there is one that serves.
-        conn.execute(sa.text("SET enable_seqscan = off; SET enable_bitmapscan = off"))
-        partial = set(
-            conn.execute(sa.text("SELECT indexrelid::regclass::text FROM pg_index WHERE indpred IS NOT NULL")).scalars()
-        )
-        for statement, values in [one for one in asked if one[0].lstrip().startswith("SELECT")]:
-            plan = conn.exec_driver_sql(f"EXPLAIN (FORMAT JSON) {statement}", values).scalar_one()
-            reads += _reads(plan[0]["Plan"], limited=False)
-        conn.rollback()
-    large = [one for one in reads if one.get("Relation Name") in LARGE]
-    assert large
-    for one in large:
-        # A whole index is as long as its table, unless it has only some of the rows; and of these some thousand count.
-        assert one["limited"], one
-        assert "Index Cond" in one or one.get("Index Name") in partial, one
-
-
-def _reads(node: dict[str, Any], *, limited: bool) -> list[dict[str, Any]]:
-    """Return the scans of a plan, with whether a limit stands above each."""
-    limited = limited or node["Node Type"] == "Limit"
-    own = [{**node, "limited": limited}] if "Scan" in node["Node Type"] else []
-    return own + [one for each in node.get("Plans", ()) for one in _reads(each, limited=limited)]
+        assert plans.unbounded(conn, asked) == []
 
 
 def test_every_series_that_alerts_and_dashboard_look_at_is_in_a_live_scrape(

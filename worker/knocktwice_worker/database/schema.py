@@ -550,6 +550,13 @@ deliveries = Table(
         "finished_at",
         postgresql_where=text("step > 0 AND state = 'sent' AND reported_at IS NULL"),
     ),
+    # serves: the messages of unknown outcome; nearly empty
+    Index(
+        "deliveries_unknown_idx",
+        "notification_id",
+        "step",
+        postgresql_where=text("step > 0 AND state = 'unknown'"),
+    ),
     # serves: what a brake holds; empty while none is on
     Index(
         "deliveries_brake_idx",
@@ -943,6 +950,8 @@ decisions = Table(
     Column("verdict", Text, nullable=False, comment="Verdict, Refusal, Delay or Note of lifecycle.py."),
     Column("inputs", JSONB, nullable=False, comment="What the decision was based on: receipts, limits, times."),
     _time("at", "When it was taken.", required=True),
+    # serves: what the SMS are worth; empty without an experiment
+    Index("decisions_experiment_idx", "at", postgresql_where=text("inputs ? 'experiment'")),
     comment="The ledger: every decision with what was known when it was taken, for knocktwice explain.",
 )
 

@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 _DAYS = 7
 #: How far back the comparison of the holdout goes, and how long people had to answer.
 _HOLDOUT, _WITHIN = timedelta(days=30), timedelta(days=1)
-#: How far back messages of unknown outcome are looked for; the command line goes back further.
-_UNKNOWN = timedelta(days=3)
 #: How far back it is counted what watched rules would have stopped.
 _WATCHED = timedelta(days=1)
 #: Minutes of the providers' answers.
@@ -213,8 +211,7 @@ def parked(conn: Connection, _: Services) -> Listing:
 def unknown_steps(conn: Connection, here: Services) -> Listing:
     """Return the messages that may or may not have gone out."""
     rows = []
-    wanted = unknown.Wanted(since=datetime.now(UTC) - _UNKNOWN)
-    for one in unknown.page(conn, wanted, unknown.START)[:_MOST]:
+    for one in unknown.page(conn, unknown.Wanted(), unknown.START)[:_MOST]:
         actions = [Action("close", "Take as settled")]
         if one.last and one.number is not None:
             listable = here.channels.provider(one.channel, one.provider).listable
@@ -223,7 +220,7 @@ def unknown_steps(conn: Connection, here: Services) -> Listing:
         cells = [one.notification_id, _moment(one.ended_at), f"{one.channel} by {one.provider}", mask(one.number or "")]
         about = f"{one.notification_id}/{one.step}"
         rows.append(Row([*cells, one.reason or "-"], id=about, link=one.notification_id, actions=actions))
-    note = f"Of the last {_UNKNOWN.days} days. knocktwice unknown finds older ones, and takes many at once."
+    note = f"The oldest first, {_MOST} at most. knocktwice unknown takes many at once."
     columns = ("Notification", "Given up", "By", "Number", "Why")
     return Listing("Unknown outcome", columns, rows, "None: every outcome is known.", [note])
 

@@ -106,7 +106,7 @@ def page(
     if only is not None:
         conditions += "\n  AND d.notification_id = CAST(:only AS uuid) AND d.step = CAST(:only_step AS smallint)"
         given |= {"only": only[0], "only_step": only[1]}
-    # Along the primary key, page by page. Columns as in UnknownStep.
+    # Along the index of these messages, page by page. Columns as in UnknownStep.
     query = text(f"""
 SELECT
   d.notification_id,
