@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ from knocktwice_shared.errors import InvalidMessage
 from knocktwice_shared.messages import When
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Sequence
 
     from knocktwice_shared.messages import Text
 
@@ -52,6 +53,8 @@ class Sms(LaterStep):
         when: the condition, as :class:`When`, its text, or Tencent's ``trigger_condition`` number 0, 1 or 2.
         after: how long the step before it gets, 0 to 30 days.
         sender: a number, name or service of your provider's account; ``None`` is the workers' setting.
+        media: ``https`` addresses of pictures or other files that go with the text, one or up to ten, or as many for
+            each language; their parts may be ``{{ name }}`` placeholders. The provider fetches them.
 
     A first step that follows nothing goes at once: there ``when`` and ``after`` do not count.
 
@@ -64,6 +67,7 @@ class Sms(LaterStep):
     when: When | str | int = When.NOT_DELIVERED
     after: timedelta = timedelta(minutes=5)
     sender: str | None = None
+    media: str | Sequence[str] | Mapping[str, str | Sequence[str]] = ()
 
     def __post_init__(self) -> None:
         require_timedelta("sms.after", self.after)
@@ -75,8 +79,9 @@ class Sms(LaterStep):
 
     @property
     def said(self) -> Mapping[str, Any]:
-        """Its text, if it has one of its own."""
-        return {} if self.text is None else {"text": self.text}
+        """Its text, if it has one of its own, and its media."""
+        said: dict[str, Any] = {} if self.text is None else {"text": self.text}
+        return {**said, channels.MEDIA: _listed(self.media)} if self.media else said
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +111,13 @@ class ChannelStep(LaterStep):
     def said(self) -> Mapping[str, Any]:
         """Its content as it is."""
         return self.content
+
+
+def _listed(media: object) -> object:
+    """Return addresses as JSON can say them; what they are is checked when the message is sent."""
+    if isinstance(media, Mapping):
+        return {tag: _listed(own) for tag, own in media.items()}
+    return list(media) if isinstance(media, tuple | set | frozenset) else media
 
 
 def require_timedelta(name: str, value: object) -> None:

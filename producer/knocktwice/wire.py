@@ -42,6 +42,7 @@ _WORDS = (
     ("plan[0].when", "sms.when"),
     ("plan[0].sender", "sms.sender"),
     ("plan[0].text", "sms.text"),
+    ("plan[0].media", "sms.media"),
     ("ttl_s", "ttl"),
     ("valid_for_s", "valid_for"),
     ("keys[0]", "key"),
@@ -101,6 +102,8 @@ def batch(recipients: Sequence[Recipient | str], shared: Shared) -> Wire:
         sms = _of_type(Sms, shared.sms, "sms")
         if "only" not in message:
             message["plan"] = [_step(replace(sms, text=None), alone=shared.alone)]
+        elif sms.media:
+            raise InvalidMessage("sms.media", "is the template's own where nothing but its SMS goes; leave it out")
         if sms.text is not None:
             message["content"]["sms"] = {"text": _plain(sms.text)}
     if shared.default_locale is not None:

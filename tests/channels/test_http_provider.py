@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qs, parse_qsl
 
 import pytest
+from pydantic import ValidationError
 
 from knocktwice_worker.channels.http import Response
 from knocktwice_worker.channels.http_sms import provider
@@ -17,6 +18,7 @@ from knocktwice_worker.channels.messages import StepMessage
 from knocktwice_worker.channels.outbound.transport import Transport
 from knocktwice_worker.channels.outcomes import Rejected, Retry, Sent, Unknown
 from knocktwice_worker.channels.provider import deliver
+from knocktwice_worker.content import media
 from support.sms_provider import TOKEN, SmsProvider
 
 if TYPE_CHECKING:
@@ -60,6 +62,33 @@ def test_a_form_is_encoded(acme: SmsProvider) -> None:
     request = _channel(acme, json=None, form=form).request(_message("a&b=c"))
     assert request.headers["content-type"] == "application/x-www-form-urlencoded"
     assert dict(parse_qsl(request.body.decode())) == {"dest": NUMBER[1:], "msg": "a&b=c", "key": TOKEN, "flag": "1"}
+
+
+def test_media_are_a_list_where_the_file_puts_them_and_nothing_without(acme: SmsProvider) -> None:
+    addresses = ["https://shop.example/a.png?x=1&y={to}", "https://shop.example/b.png"]
+    kept, base = media.joined("Look", addresses), {"to": "{to}", "text": "{text}"}
+    form = _channel(acme, json=None, form={**base, "MediaUrl": "{media}"})
+    assert parse_qs(form.request(_message(kept)).body.decode())["MediaUrl"] == addresses
+    assert "MediaUrl" not in parse_qs(form.request(_message()).body.decode())
+    for body, with_media, without in (
+        ({**base, "media": "{media}"}, {"media": addresses}, {}),
+        ({**base, "media": ["{media}"]}, {"media": addresses}, {}),
+        ({**base, "media": ["logo", "{media}"]}, {"media": ["logo", *addresses]}, {"media": ["logo"]}),
+        ({**base, "content": {"media": "{media}"}}, {"content": {"media": addresses}}, {"content": {}}),
+    ):
+        channel = _channel(acme, json=body)
+        assert channel.carries(kept)
+        for text, more in ((kept, with_media), ("Look", without)):
+            sent = json.loads(channel.request(_message(text)).body)
+            assert sent == {"to": NUMBER, "text": "Look", **more}
+    assert not _channel(acme).carries(kept)
+    assert _channel(acme).carries("Look")
+
+
+@pytest.mark.parametrize("value", ["first {media}", "{media}{media}", {"a": "x{media}"}])
+def test_media_stand_alone_in_their_field(acme: SmsProvider, value: object) -> None:
+    with pytest.raises(ValidationError, match="whole value of a field"):
+        _channel(acme, json={"to": "{to}", "text": "{text}", "media": value})
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qs, parse_qsl, urlsplit
 
 import pytest
 from hypothesis import given
@@ -26,6 +26,7 @@ from knocktwice_worker.channels.outcomes import Sent
 from knocktwice_worker.channels.provider import deliver
 from knocktwice_worker.channels.twilio.sms import TwilioSmsChannel
 from knocktwice_worker.config import Settings
+from knocktwice_worker.content import media
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -134,6 +135,26 @@ def test_every_sms_we_send_is_a_request_twilio_documents(text: str, intent: str,
     form = dict(parse_qsl(request.body.decode()))
     assert (form["To"], form["Body"]) == (NUMBER, text)
     assert ("StatusCallback" in form, "MessagingServiceSid" in form, "From" in form) == (public, service, not service)
+
+
+def test_media_are_a_list_of_addresses_as_twilio_documents() -> None:
+    addresses = ["https://shop.example/a.png?x=1&y=2", "https://shop.example/b.png"]
+    request = build().request(StepMessage("i", NUMBER, media.joined("Your parcel", addresses)))
+    fields = parse_qs(request.body.decode("ascii"), strict_parsing=True)
+    assert fields.pop("MediaUrl") == addresses
+    said = {name: value for name, (value,) in fields.items()}
+    assert said["Body"] == "Your parcel"
+    operation = OPENAPI["paths"][MESSAGES]["post"]
+    check({**said, "MediaUrl": addresses}, operation["requestBody"]["content"][FORM]["schema"])
+
+
+def test_a_listed_message_with_media_is_known_also_where_a_link_stands_for_them() -> None:
+    channel, sent = build(), StepMessage("i", NUMBER, media.joined("Your parcel", ["https://shop.example/a.png"]))
+    now = datetime.now(UTC)
+    for body, same in (("Your parcel", True), ("Your parcel https://mms.example/x7", True), ("Another", False)):
+        assert channel.is_message(ListedMessage("MM1", NUMBER, body, "sent", now, "+15005550006"), sent) is same
+    # Of a plain text nothing may stand behind it.
+    assert not channel.is_message(ListedMessage("SM1", NUMBER, "a b", "sent", now), StepMessage("i", NUMBER, "a"))
 
 
 @pytest.mark.parametrize(

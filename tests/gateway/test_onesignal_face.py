@@ -106,6 +106,8 @@ def test_no_field_is_dropped_without_a_word(client: httpx.Client) -> None:
         ({"include_aliases": None}, "include_aliases"),
         ({"target_channel": "email"}, "target_channel"),
         ({"sms_from": "+15005550006", "target_channel": "push"}, "sms_from"),
+        ({"sms_media_urls": ["https://a.example/1.png"]}, "sms_media_urls"),
+        ({"sms_fallback": {"media": ["http://a.example/1.png"]}}, "sms_fallback.media[0]"),
         ({"send_after": "2026-12-24 09:00:00"}, "send_after"),
         ({"send_after": "soon"}, "send_after"),
         ({"delayed_option": "last-active"}, "delayed_option"),
@@ -172,6 +174,15 @@ def test_a_push_is_what_our_own_route_would_send(client: httpx.Client, books: An
     assert message["reference"] == {"app_id": APP, "name": "Christmas"}
     (recipient,) = message["recipients"]
     assert (recipient["user"], recipient["params"]) == ("u-17", {"message": {"custom_data": {"name": "Ada"}}})
+
+
+def test_an_sms_takes_its_media_along(client: httpx.Client, books: Any) -> None:
+    picture = "https://shop.example/a.png"
+    assert client.post("/notifications", json={**TEXT, "sms_media_urls": [picture]}).status_code == 200
+    asked = {**PUSH, "sms_fallback": {"when": "not_clicked", "media": picture}}
+    assert client.post("/notifications", json=asked).status_code == 200
+    first, second = sorted(books(), key=lambda message: "push" in message["content"])
+    assert (first["plan"][0]["media"], second["plan"][0]["media"]) == ([picture], picture)
 
 
 def test_more_than_a_batch_is_one_message_that_is_cancelled_as_one(client: httpx.Client, books: Any) -> None:

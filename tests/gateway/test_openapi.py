@@ -30,6 +30,10 @@ headers = {{ Authorization = "Bearer {key}" }}
 [checks.positive_data_acceptance]
 expected-statuses = ["2xx", 403, 404, 409, 422]
 
+# A body beyond all limits is refused before its content is looked at.
+[checks.negative_data_rejection]
+expected-statuses = [400, 401, 403, 404, 405, 406, 409, 413, 415, 422, 428, 429, "5xx"]
+
 # Their bodies are those of other operations, and filters in filters make thousands of cases.
 [[operations]]
 include-path = ["/v1/blasts/preflight", "/v1/audience/preview"]

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 HELLO = Push("Hello", "World")
 SAID = {"title": "Hello", "body": "World"}
 SID = "HX" + "0" * 32
+PICTURE = "https://shop.example/4711.png"
 AHEAD = datetime.now(UTC).replace(microsecond=0) + timedelta(days=7)
 #: What the library is given, and what a request says likewise.
 FORMS: list[tuple[dict[str, Any], dict[str, Any]]] = [
@@ -44,6 +45,18 @@ FORMS: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"user": "u", "template": "t", "push": False}, {"user": "u", "template": "t", "push": False}),
     ({"user": "u", "template": "t", "params": ["Ana"]}, {"user": "u", "template": "t", "params": ["Ana"]}),
     ({"phone": "+14155552671", "sms": Sms("Hi")}, {"phone": "+14155552671", "sms": {"text": "Hi"}}),
+    (
+        {"phone": "+14155552671", "sms": Sms("Hi", media=(PICTURE,))},
+        {"phone": "+14155552671", "sms": {"text": "Hi", "media": [PICTURE]}},
+    ),
+    (
+        {"user": "u", "push": HELLO, "sms": Sms(media={"en": PICTURE})},
+        {"user": "u", "push": SAID, "sms": {"media": {"en": PICTURE}}},
+    ),
+    (
+        {"user": "u", "push": HELLO, "steps": [Sms(media=PICTURE)]},
+        {"user": "u", "push": SAID, "steps": [{"channel": "sms", "media": PICTURE}]},
+    ),
     ({"phone": "+14155552671", "sms": Sms("Hi")}, {"phone": "+14155552671", "sms": "Hi", "push": False}),
     (
         {"user": "u", "sms": Sms("Hi", sender="Shop", after=timedelta(hours=1))},
@@ -160,7 +173,11 @@ def test_a_short_form_that_is_wrong_is_named_as_the_request_has_it(gateway: Http
     body = {
         "user": "u",
         "push": {"title": "Hello"},
-        "steps": [{"channel": "sms", "after": "31d"}, {"channel": "fax"}, {"channel": "sms", "after": -1}],
+        "steps": [
+            {"channel": "sms", "after": "31d"},
+            {"channel": "fax"},
+            {"channel": "sms", "after": -1, "media": [PICTURE, "http://shop.example/a.png"]},
+        ],
         "ttl": "an hour",
         "category": "spam",
         "catgeory": "spam",
@@ -178,6 +195,7 @@ def test_a_short_form_that_is_wrong_is_named_as_the_request_has_it(gateway: Http
             "push.body",
             "steps[1].channel",
             "steps[2].after",
+            "steps[2].media[1]",
             "category",
         ]
     )

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import base64
 import re
 from typing import TYPE_CHECKING, Literal
 
+import httpx
 import pytest
 from playwright.sync_api import expect
 
+from knocktwice_worker.sandbox.accounts import ACCOUNT_SID, AUTH_TOKEN
 from support import accessibility
 
 if TYPE_CHECKING:
@@ -105,6 +108,25 @@ def test_a_phone_in_airplane_mode_gets_its_push_when_it_lands(wall: Page) -> Non
     push.get_by_role("button", name="Swipe away").click()
     expect(push).to_contain_text("swiped away")
     expect(push.get_by_role("button")).to_have_count(0)
+
+
+def test_a_message_shows_its_picture_and_the_address_of_what_is_none(page: Page, stack: Stack) -> None:
+    dot = base64.b64decode("R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7")
+    page.route("https://shop.example/dot.gif", lambda route: route.fulfill(body=dot, content_type="image/gif"))
+    page.route("https://shop.example/menu.pdf", lambda route: route.fulfill(body="x", content_type="application/pdf"))
+    urls = ["https://shop.example/dot.gif", "https://shop.example/menu.pdf"]
+    number = "+16505550177"
+    httpx.post(
+        f"http://127.0.0.1:{stack.sandbox}/2010-04-01/Accounts/{ACCOUNT_SID}/Messages.json",
+        auth=(ACCOUNT_SID, AUTH_TOKEN),
+        data={"To": number, "From": "+15005550006", "Body": "Today", "MediaUrl": urls},
+    ).raise_for_status()
+    page.goto(f"http://127.0.0.1:{stack.sandbox}/")
+    message = phone(page, number).locator(".message.sms")
+    expect(message.get_by_role("img", name=urls[0])).to_have_js_property("naturalWidth", 1)
+    expect(message.get_by_role("link", name=urls[1])).to_be_visible()
+    # Other tests' pages could not load the picture.
+    httpx.delete(f"http://127.0.0.1:{stack.sandbox}/sandbox?keep=phones").raise_for_status()
 
 
 def test_an_uninstalled_app_and_a_new_number(wall: Page) -> None:

@@ -31,6 +31,13 @@ def test_twilios_sdk_creates_and_fetches_a_message(sandbox: Sandbox, twilio: Cli
     assert (caught.value.status, caught.value.code) == (404, 20404)
 
 
+def test_a_message_with_media_is_one_of_another_kind(sandbox: Sandbox, twilio: Client) -> None:
+    url = "https://shop.example/4711.png"
+    created = twilio.messages.create(to=NUMBER, from_="+15005550006", body="x" * 200, media_url=[url, url])
+    assert (created.num_media, created.num_segments, (created.sid or "")[:2]) == ("2", "1", "MM")
+    assert sandbox.texts()[0].media == (url, url)
+
+
 def test_through_a_messaging_service_a_message_has_no_sender_yet(sandbox: Sandbox, twilio: Client) -> None:
     service = "MG" + "a" * 32
     created = twilio.messages.create(to=NUMBER, messaging_service_sid=service, body="x")
@@ -47,6 +54,8 @@ def test_through_a_messaging_service_a_message_has_no_sender_yet(sandbox: Sandbo
         ({"to": NUMBER, "from_": "+15005550006"}, 21602),
         ({"to": NUMBER, "from_": "+15005550006", "body": "x" * 1601}, 21617),
         ({"to": NUMBER, "from_": "+", "body": "x"}, 21212),
+        ({"to": NUMBER, "from_": "+15005550006", "media_url": ["gopher"]}, 21620),
+        ({"to": NUMBER, "from_": "+15005550006", "media_url": ["https://a.example/b"] * 11}, 21623),
         ({"to": NUMBER, "messaging_service_sid": "MG1", "body": "x"}, 21705),
         ({"to": NUMBER, "from_": "+15005550006", "body": "x", "status_callback": "gopher"}, 21609),
         ({"to": NUMBER, "from_": "+15005550006", "body": "x", "status_callback": "http://localhost/ X: y"}, 21609),

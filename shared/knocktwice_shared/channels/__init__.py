@@ -7,9 +7,9 @@ worker's business; its registry (``knocktwice_worker/channels/registry.py``) has
 from __future__ import annotations
 
 from knocktwice_shared.channels import sms, whatsapp
-from knocktwice_shared.channels.step_content import Field, Kind, StepContent
+from knocktwice_shared.channels.step_content import MEDIA, Field, Kind, StepContent
 
-__all__ = ["CONTENTS", "SMS", "Field", "Kind", "StepContent"]
+__all__ = ["CONTENTS", "MEDIA", "SMS", "Field", "Kind", "StepContent"]
 
 #: The channel of the usual step, which says what the push says.
 SMS = sms.CONTENT.channel

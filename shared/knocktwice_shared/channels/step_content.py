@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
 #: The field of a text of its own. A step without one says what the content says.
 TEXT = "text"
+#: The field of the pictures and other files that go with a text.
+MEDIA = "media"
 
 
 class Kind(StrEnum):
@@ -20,6 +22,8 @@ class Kind(StrEnum):
     TEXT = "text"
     #: Texts by name.
     TEXTS = "texts"
+    #: Addresses of the web, one or more; a text alone is one.
+    ADDRESSES = "addresses"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +33,10 @@ class Field:
     Attributes:
         kind: what it holds.
         limit: most characters of a text in it.
+        most: most addresses in it; only for :attr:`Kind.ADDRESSES`.
         required: whether a step must have it.
         filled: whether its texts may hold placeholders, which are filled for each person.
-        localised: whether a template may give it by locale; only for :attr:`Kind.TEXT`.
+        localised: whether it may be given by locale; not for :attr:`Kind.TEXTS`.
         pattern: what its text must match as a whole; ``None``: any text.
         problem: what the complaint says of one that does not match.
         missing: what the command line says where it is missing, beside "is missing".
@@ -41,6 +46,7 @@ class Field:
 
     kind: Kind = Kind.TEXT
     limit: int = 1_600
+    most: int = 1
     required: bool = False
     filled: bool = True
     localised: bool = False

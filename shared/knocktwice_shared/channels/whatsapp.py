@@ -24,6 +24,6 @@ CONTENT = StepContent(
             label="variable",
         ),
     },
-    hint="WhatsApp takes templates that it has approved: give content_sid and variables",
+    hint="WhatsApp takes templates that it has approved: give content_sid and variables, a picture's path among them",
     first_field="content_sid",
 )

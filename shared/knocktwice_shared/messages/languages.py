@@ -5,7 +5,7 @@ Which language suits a person best is the worker's business (``knocktwice_worker
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from knocktwice_shared.errors import InvalidMessage
 from knocktwice_shared.messages import checks
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from knocktwice_shared.messages.notifications import Batch
     from knocktwice_shared.messages.values import Push, Text
+
+_T = TypeVar("_T")
 
 #: The language of people of any other one, where a message has it and names none.
 USUAL = "en"
@@ -37,8 +39,8 @@ def text(value: object, path: str, limit: int) -> Text:
     return checks.text(value, path, limit)
 
 
-def texts(value: dict[object, object], path: str, check: Callable[[object, str], str]) -> dict[str, str]:
-    """Check texts by language.
+def texts(value: dict[object, object], path: str, check: Callable[[object, str], _T]) -> dict[str, _T]:
+    """Check texts, or what else is said, by language.
 
     Args:
         value: text by locale.
@@ -50,7 +52,7 @@ def texts(value: dict[object, object], path: str, check: Callable[[object, str],
     """
     if not value:
         return fail(path, "has no language; give one text, or texts by language like en and de", {})
-    said: dict[str, str] = {}
+    said: dict[str, _T] = {}
     spelt: dict[str, str] = {}
     for tag, one in value.items():
         locale = checks.locale(tag, f"{path}.{tag}")
@@ -103,7 +105,7 @@ def place_of(batch: Batch, tag: str) -> str:
     return next(f"{path}.{tag}" for path, said in _by_language(batch) if tag in said)
 
 
-def _by_language(batch: Batch) -> Iterator[tuple[str, Mapping[str, str]]]:
+def _by_language(batch: Batch) -> Iterator[tuple[str, Mapping[str, Any]]]:
     if batch.push is not None:
         yield from ((f"content.push.{name}", said) for name, said in batch.push.by_language())
     if batch.sms_text is not None and not isinstance(batch.sms_text, str):
@@ -112,7 +114,7 @@ def _by_language(batch: Batch) -> Iterator[tuple[str, Mapping[str, str]]]:
         yield from ((f"plan[{place}].{name}", said) for name, said in step.by_language())
 
 
-def _same(fields: Iterator[tuple[str, Mapping[str, str]]]) -> tuple[str, ...]:
+def _same(fields: Iterator[tuple[str, Mapping[str, Any]]]) -> tuple[str, ...]:
     given = dict(fields)
     locales = tuple(dict.fromkeys(tag for said in given.values() for tag in said))
     for path, said in given.items():

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from knocktwice_shared.channels.step_content import MEDIA
 from knocktwice_shared.errors import InvalidMessage
 from knocktwice_shared.messages import checks, languages
 from knocktwice_shared.messages.checks import normalise_phone
@@ -277,6 +278,8 @@ def _plan(value: object, *, alone: bool) -> tuple[Step, ...]:
 def _sms(value: object, path: str) -> Text | None:
     if value is None:
         return None
+    if isinstance(value, dict) and MEDIA in value:
+        raise InvalidMessage(f"{path}.{MEDIA}", "stands in a step of the plan, beside its channel; leave it out here")
     text = checks.object_of(value, path, {"text"}).get("text")
     return None if text is None else languages.text(text, f"{path}.text", SMS_CHARS_LIMIT)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from knocktwice_shared.channels.step_content import MEDIA
 from knocktwice_shared.messages.problems import fail
 from knocktwice_shared.messages.pushes import filled_problem
 from knocktwice_shared.messages.values import PERSON, PERSON_FIELDS
@@ -89,16 +90,26 @@ def _texts_in(batch: Batch, locale: str) -> Iterator[str]:
 
 
 def require_addresses(batch: Batch) -> None:
-    """Refuse values here that make no address of the push's ``link`` or ``image``, where that can be known.
+    """Refuse values here that make no address of ``link``, ``image`` or ``media``, where that can be known.
 
     Raises:
         InvalidMessage: a recipient's values make none.
     """
-    for name in ("link", "image"):
-        text = None if batch.push is None else getattr(batch.push, name)
-        if not isinstance(text, str) or "{{" not in text:
+    for path, name, text in _addresses(batch):
+        if "{{" not in text:
             continue
         for i, recipient in enumerate(batch.recipients):
             if problem := filled_problem(name, text, recipient.values):
-                path = f"recipients[{i}].params"
-                fail(path, f"fill in content.push.{name} to what {problem}", None)
+                fail(f"recipients[{i}].params", f"fill in {path} to what {problem}", None)
+
+
+def _addresses(batch: Batch) -> Iterator[tuple[str, str, str]]:
+    """Yield the addresses of a message that are for everybody: where each stands, its field, and the address."""
+    for name in ("link", "image"):
+        text = None if batch.push is None else getattr(batch.push, name)
+        if isinstance(text, str):
+            yield f"content.push.{name}", name, text
+    for i, step in enumerate(batch.plan or ()):
+        media = step.content.get(MEDIA)
+        if isinstance(media, list):
+            yield from ((f"plan[{i}].{MEDIA}[{place}]", MEDIA, text) for place, text in enumerate(media))

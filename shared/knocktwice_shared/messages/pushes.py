@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import re
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
+from knocktwice_shared.channels.step_content import MEDIA
 from knocktwice_shared.errors import InvalidMessage
 from knocktwice_shared.messages import checks, languages, platforms
 from knocktwice_shared.messages.problems import settle
@@ -15,7 +16,7 @@ from knocktwice_shared.messages.values import PUSH_BYTES_LIMIT, PUSH_FIELDS, Pri
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-#: ``link`` and ``image``, in characters, also when filled in.
+#: ``link``, ``image`` and ``media``, in characters, also when filled in.
 ADDRESS_LIMIT = 2_000
 
 #: Sounds, channels and icons: names of things in the app.
@@ -78,11 +79,13 @@ def push_size(fields: Mapping[str, Any]) -> int:
 
 
 def address_problem(name: str, address: str) -> str | None:
-    """Return what is wrong with a ``link`` or an ``image`` that has no placeholders (any more); ``None``: nothing is."""
+    """Return what is wrong with a ``link``, an ``image`` or ``media`` without placeholders; ``None``: nothing is."""
     if len(address) > ADDRESS_LIMIT:
         return f"is {len(address)} characters; {ADDRESS_LIMIT} at most"
     if _BLANK.search(address):
         return "holds white space or a control character; escape it, like %20"
+    if name == MEDIA:
+        return _media_problem(address)
     if name == "image":
         return None if _WEB.match(address) else "must be an http or https address"
     scheme = _SCHEME.match(address)
@@ -94,6 +97,20 @@ def address_problem(name: str, address: str) -> str | None:
     if word in ("http", "https") and not _WEB.match(address):
         return "names no host; write it like https://shop.example/orders"
     return None
+
+
+def _media_problem(address: str) -> str | None:
+    """Return what is wrong with the address of a file that a provider is to fetch."""
+    if not address.lower().startswith("https://"):
+        return "must be an https address, like https://shop.example/parcels/4711.png"
+    if not address.isascii():
+        return "holds characters outside ASCII; escape them, like %C3%A9"
+    try:
+        parts = urlsplit(address)
+        host = parts.hostname if parts.port != 0 else None
+    except ValueError:
+        host = None
+    return None if host and "\\" not in address else "names no host; write it like https://shop.example/4711.png"
 
 
 def filled_problem(name: str, text: str, values: Mapping[str, Any]) -> str | None:
@@ -161,11 +178,21 @@ def _address(raw: Mapping[str, Any], name: str, path: str) -> Text | None:
     if name not in raw:
         return None
     if isinstance(raw[name], dict):
-        return languages.texts(raw[name], f"{path}.{name}", lambda value, place: _one_address(value, name, place))
-    return _one_address(raw[name], name, f"{path}.{name}")
+        return languages.texts(raw[name], f"{path}.{name}", lambda value, place: checked_address(value, name, place))
+    return checked_address(raw[name], name, f"{path}.{name}")
 
 
-def _one_address(value: object, name: str, path: str) -> str:
+def checked_address(value: object, name: str, path: str) -> str:
+    """Check an address, which may have placeholders.
+
+    Args:
+        value: a text.
+        name: ``link``, ``image`` or ``media``.
+        path: what an error calls it.
+
+    Raises:
+        InvalidMessage: it is none.
+    """
     address = checks.text(value, path, ADDRESS_LIMIT)
     problem = _unfilled_problem(name, address) if _is_template(address) else address_problem(name, address)
     if problem:

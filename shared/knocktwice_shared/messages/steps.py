@@ -7,10 +7,11 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from knocktwice_shared.channels import CONTENTS, Kind
-from knocktwice_shared.channels.step_content import TEXT
+from knocktwice_shared.channels.step_content import MEDIA, TEXT
 from knocktwice_shared.errors import InvalidMessage
 from knocktwice_shared.messages import checks, languages, senders
-from knocktwice_shared.messages.problems import fail
+from knocktwice_shared.messages.problems import attempt, fail
+from knocktwice_shared.messages.pushes import checked_address
 from knocktwice_shared.messages.values import AFTER_LIMIT, TENCENT_CONDITIONS, Step, When
 
 if TYPE_CHECKING:
@@ -83,16 +84,28 @@ def _saying(content: StepContent, when: When | None, after: timedelta, raw: Mapp
     return Step(content.channel, when, after, text, sender, {name: v for name, v in said.items() if v})
 
 
-def _said(field_: Field, value: object, path: str) -> str | dict[str, str]:
+def _said(field_: Field, value: object, path: str) -> Any:
     if field_.kind is Kind.TEXTS:
         texts = checks.object_of(value, path, None)
         for name, text in texts.items():
             checks.text(name, f"{path}.{name}", 64)
             checks.text(text, f"{path}.{name}", field_.limit, empty=True)
         return texts
+    check = _addresses if field_.kind is Kind.ADDRESSES else _one
     if field_.localised and isinstance(value, dict):
-        return languages.texts(value, path, lambda text, place: _one(field_, text, place))
-    return _one(field_, value, path)
+        return languages.texts(value, path, lambda one, place: check(field_, one, place))
+    return check(field_, value, path)
+
+
+def _addresses(field_: Field, value: object, path: str) -> list[str]:
+    """Return one address or several as a list; each may have placeholders. All that are wrong are named."""
+    if isinstance(value, str):
+        return [checked_address(value, MEDIA, path)]
+    listed = list(value) if isinstance(value, tuple) else value
+    return [
+        attempt(checked_address, "", one, MEDIA, f"{path}[{place}]")
+        for place, one in enumerate(checks.list_of(listed, path, 1, field_.most))
+    ]
 
 
 def _one(field_: Field, value: object, path: str) -> str:

@@ -248,8 +248,8 @@ class Step:
 
     @property
     def plain(self) -> bool:
-        """Whether it is an SMS that says what the content says, from the usual sender."""
-        return self.channel == SMS and self.text is None and self.sender is None
+        """Whether it is an SMS that says only what the content says, from the usual sender."""
+        return self.channel == SMS and self.text is None and self.sender is None and not self.content
 
     @property
     def speaks(self) -> bool:
@@ -264,7 +264,7 @@ class Step:
             if CONTENTS[self.channel].fields[name].filled:
                 yield from _texts_in(value, name)
 
-    def by_language(self) -> Iterator[tuple[str, Mapping[str, str]]]:
+    def by_language(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
         """Yield the fields that are by language, and what they say."""
         if isinstance(self.text, Mapping):
             yield TEXT, self.text

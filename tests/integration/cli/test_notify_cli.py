@@ -43,6 +43,16 @@ def test_each_step_is_an_option_of_its_own(run: Callable[..., CommandOutput], va
     ]  # fmt: skip
 
 
+def test_media_of_a_step_are_given_one_by_one(run: Callable[..., CommandOutput], valkey: redis.Redis) -> None:
+    one, two = "https://a.example/1.png", "https://a.example/{{ n }}.png"
+    assert run(*SAY, "--step", f"sms media={one} 'media={two}'", "--param", "n=2").code == 0
+    assert _plan(valkey)[0]["media"] == [one, two]
+    refused = run(*SAY, "--step", f"sms media=http://a.example media.en={one}")
+    assert refused.code != 0
+    assert "steps[0].media.en: stands beside media" in refused.err
+    assert "steps[0].media[0]: must be an https address" in run(*SAY, "--step", "sms media=http://a.example").err
+
+
 def test_without_a_push_the_first_step_goes_at_once(run: Callable[..., CommandOutput], valkey: redis.Redis) -> None:
     assert run("notify", "--phone", "+16505550100", "--step", f"whatsapp:{HX}", "--step", "sms text=x").code == 0
     assert [(s["channel"], "after_s" in s) for s in _plan(valkey)] == [("whatsapp", False), ("sms", True)]

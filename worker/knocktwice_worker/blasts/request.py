@@ -9,6 +9,7 @@ from knocktwice_shared.errors import InvalidMessage
 from knocktwice_shared.ids import blast_id
 from knocktwice_worker.audience import segment_filter, segments
 from knocktwice_worker.blasts import content, own_params, standing, states
+from knocktwice_worker.channels.opened import require_carriers, with_settings
 from knocktwice_worker.content import plans
 from knocktwice_worker.content.links.short_links import example
 
@@ -104,13 +105,14 @@ def check_content(conn: Connection, blast: Blast, settings: Settings | None = No
     """Return what a blast says, filled in once: what is missing is missing for all.
 
     Raises:
-        InvalidMessage: a parameter is missing, a text is too long, a delay is not allowed, or there is no such
-            template.
+        InvalidMessage: a parameter is missing, a text is too long, a delay is not allowed, no provider takes its media,
+            or there is no such template.
     """
     said = content_of(conn, blast)
     try:
         if settings is not None:
             plans.check_delays(said.plan, least_s=settings.min_after_s, most_s=settings.max_after_s)
+            require_carriers(said.plan, with_settings(settings))
         said.check(example(settings.link_address) if settings else None)
     except InvalidMessage as error:
         if blast.template is None:

@@ -5,16 +5,53 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from knocktwice_shared.channels import MEDIA
+from knocktwice_shared.errors import InvalidMessage
+from knocktwice_worker.channels.channel import Wiring
 from knocktwice_worker.channels.registry import CHANNELS
+from knocktwice_worker.content import media
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from knocktwice_worker.channels.channel import OpenChannel, StepChannel, Wiring
+    from knocktwice_shared.messages import Step
+    from knocktwice_worker.channels.channel import OpenChannel, StepChannel
     from knocktwice_worker.channels.outbound.pacing import Pace
     from knocktwice_worker.channels.outbound.provider_choice import Providers
     from knocktwice_worker.channels.provider import Rate, StepProvider
     from knocktwice_worker.channels.reports import Books, Receiver
+
+
+#: Why a message is not sent that no provider can carry.
+NO_CARRIER = "none of the providers takes media; docs/providers.md says how one is told to"
+
+
+#: What a provider is asked about, to learn whether it takes media.
+_SOME_MEDIA = media.joined("", ["https://knocktwice.example"])
+
+
+def require_carriers(plan: Sequence[Step], opened: Callable[[str], OpenChannel]) -> None:
+    """Refuse a plan with media that no provider takes.
+
+    Args:
+        opened: returns a channel with the settings of the installation; :func:`with_settings` makes one.
+
+    Raises:
+        InvalidMessage: the step is named.
+    """
+    for place, step in enumerate(plan):
+        if MEDIA in step.content and not _carriers(opened(step.channel), _SOME_MEDIA):
+            raise InvalidMessage(f"plan[{place}].{MEDIA}", f"cannot be sent: {NO_CARRIER}")
+
+
+def with_settings(settings: object) -> Callable[[str], OpenChannel]:
+    """Return what opens a channel with some settings, to look at. It cannot send or verify anything."""
+    return lambda name: CHANNELS[name].open(Wiring(settings, ""))
+
+
+def _carriers(opened: OpenChannel, text: str) -> list[str]:
+    names = [opened.usual] if opened.weights is None else list(opened.weights)
+    return [name for name in names if opened.providers[name].carries(text)]
 
 
 class Channels:
@@ -60,10 +97,13 @@ class Channels:
         opened = self[channel]
         return opened.providers[opened.usual]
 
-    def carriers(self, channel: str) -> Sequence[str]:
-        """Return the names of the providers that a message of a channel may go by."""
-        opened = self[channel]
-        return [opened.usual] if opened.weights is None else list(opened.weights)
+    def carriers(self, channel: str, text: str) -> Sequence[str]:
+        """Return the names of the providers that a message of a channel may go by; none, if none can send it.
+
+        Args:
+            text: as the channel's wording wrote it.
+        """
+        return _carriers(self[channel], text)
 
     def pace(self, channel: str, provider: str, sender: str | None) -> Pace:
         """Return the pace of one sender of a provider; without a sender, the provider's own pace."""

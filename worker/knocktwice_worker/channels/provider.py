@@ -117,6 +117,14 @@ class StepProvider(Provider[StepMessage], Protocol):
         """
         ...
 
+    def carries(self, text: str) -> bool:
+        """Whether the provider can send a message: one with media needs a provider that takes media.
+
+        Args:
+            text: as the channel's wording wrote it.
+        """
+        ...
+
     def sender_of(self, sender: str | None) -> str | None:
         """Return the sender from which a message goes whose row names ``sender``; ``None``: it is not known."""
         ...

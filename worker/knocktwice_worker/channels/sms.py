@@ -11,7 +11,7 @@ from knocktwice_worker.channels.http_sms import callbacks, file, inbound
 from knocktwice_worker.channels.http_sms.callbacks import FileReceiver, HttpCallbacks
 from knocktwice_worker.channels.http_sms.inbound import FileInboundReceiver, HttpInbound
 from knocktwice_worker.channels.http_sms.provider import HttpSmsChannel, RemovedProvider
-from knocktwice_worker.content import sms_parts
+from knocktwice_worker.content import media
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -101,7 +101,7 @@ def channel(
         contract.CONTENT,
         noun="SMS",
         open=open_,
-        parts=sms_parts.count,
+        parts=media.parts,
         sender_setting=sender_setting,
         prices_setting="KNOCKTWICE_SMS_PRICES",
         routes=(*routes, *_FILE_ROUTES),

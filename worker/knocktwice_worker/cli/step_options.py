@@ -93,10 +93,19 @@ def _fields(place: str, text: str) -> dict[str, Any]:
         field, dot, key = name.partition(".")
         texts = bool(dot) and _several(field)
         known, key = (fields.setdefault(field, {}), key) if texts else (fields, name)
-        if key in known:
+        if not isinstance(known, dict):
+            raise InvalidMessage(
+                f"{place}.{name}", f"stands beside {field}; give it by language everywhere, or nowhere"
+            )
+        if key in known and not _is_list(field):
             raise InvalidMessage(f"{place}.{name}", "is there twice")
-        known[key] = value
+        known[key] = [*known.get(key, ()), value] if _is_list(field) else value
     return fields
+
+
+def _is_list(name: str) -> bool:
+    """Return whether a field may stand several times, each time with one more item."""
+    return any(c.fields[name].kind is Kind.ADDRESSES for c in CONTENTS.values() if name in c.fields)
 
 
 def _several(name: str) -> bool:

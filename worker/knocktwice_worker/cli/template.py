@@ -234,8 +234,12 @@ def _steps(shown: Preview) -> Iterator[tuple[str, str]]:
         fields = CONTENTS[step.channel].fields
         for name, value in shown_fields.items():
             label = fields[name].label if name in fields and fields[name].label else name
-            texts = value.items() if isinstance(value, Mapping) else [("", value)]
+            texts = value.items() if isinstance(value, Mapping) else [("", one) for one in _each(value)]
             yield from ((f"{label} {key}".strip(), str(text)) for key, text in texts)
+
+
+def _each(value: object) -> list[object]:
+    return value if isinstance(value, list) else [value]
 
 
 def _sms(text: str, encoding: Encoding, count: int) -> Iterator[tuple[str, str]]:

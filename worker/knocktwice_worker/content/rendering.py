@@ -10,6 +10,7 @@ from liquid.exceptions import LiquidError
 
 from knocktwice_shared.errors import InvalidMessage
 from knocktwice_shared.messages import SMS_CHARS_LIMIT, Push, one_text
+from knocktwice_worker.content import media
 from knocktwice_worker.content.liquid import SLIPS, BrokenTemplate, fill
 
 if TYPE_CHECKING:
@@ -78,8 +79,10 @@ def of(content: Mapping[str, Any], locale: str | None) -> tuple[Push | None, str
 
 
 def fingerprint(text: str) -> bytes:
-    """Return what makes two texts the same content: Unicode form, case and white space do not count."""
-    normal = " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+    """Return what makes two texts the same content, media included: Unicode form, case and white space do not count."""
+    said, addresses = media.parted(text)
+    # Addresses are compared as they are: two pictures may differ in a capital letter.
+    normal = "\0".join([" ".join(unicodedata.normalize("NFKC", said).casefold().split()), *addresses])
     return hashlib.blake2b(normal.encode(), digest_size=16).digest()
 
 

@@ -153,13 +153,19 @@ class Fallback(BaseModel):
                 continue
             if field.kind is Kind.TEXTS:
                 yield from ((f"{name}.{key}", text) for key, text in value.items())
-            else:
-                yield from ((name, text) for text in (value.values() if isinstance(value, dict) else [value]))
+                continue
+            for said in value.values() if isinstance(value, dict) else [value]:
+                yield from ((name, text) for text in ([said] if isinstance(said, str) else said))
 
     def _as_liquid(self, name: str, value: Any, to_liquid: Callable[[str], str]) -> Any:
-        if not CONTENTS[self.channel].fields[name].filled:
+        field = CONTENTS[self.channel].fields[name]
+        if not field.filled:
             return value
-        return {key: to_liquid(text) for key, text in value.items()} if isinstance(value, dict) else to_liquid(value)
+        if isinstance(value, dict):
+            return {key: self._as_liquid(name, said, to_liquid) for key, said in value.items()}
+        if field.kind is Kind.ADDRESSES:
+            return [to_liquid(text) for text in ([value] if isinstance(value, str) else value)]
+        return to_liquid(value)
 
     def _by_locale(self, name: str, value: object) -> bool:
         content = CONTENTS.get(self.channel)
@@ -170,6 +176,6 @@ class Fallback(BaseModel):
         return {tag for name, value in self._said() if self._by_locale(name, value) for tag in value}
 
 
-def _own(value: str | dict[str, str] | None, locale: str) -> str | None:
+def _own(value: Any, locale: str) -> Any:
     """Return what a locale has; another one stands in where it has nothing, which is complained about elsewhere."""
     return value.get(locale) or next(iter(value.values()), None) if isinstance(value, dict) else value

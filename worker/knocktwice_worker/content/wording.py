@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
+from knocktwice_shared.channels.step_content import MEDIA
+from knocktwice_shared.errors import InvalidMessage
+from knocktwice_shared.messages.pushes import address_problem
 from knocktwice_shared.records import record
-from knocktwice_worker.content import rendering, sms_parts
+from knocktwice_worker.content import media, rendering, sms_parts
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Sequence
 
     from knocktwice_shared.messages import Push
     from knocktwice_worker.content.links.short_links import Tracker
@@ -45,6 +49,25 @@ class Filling:
         """
         return rendering.fill_in(f"{self.path}.{field}", text, self.params, self.links)
 
+    def fill_addresses(self, field: str, given: Sequence[str] | Mapping[str, Sequence[str]]) -> list[str]:
+        """Fill in the addresses of media, and judge them.
+
+        Args:
+            field: where they stand in the step.
+            given: for everybody, or by locale.
+
+        Raises:
+            InvalidMessage: one is no address when it is filled in; or as for :meth:`fill`.
+        """
+        own = given[str(self.locale)] if isinstance(given, Mapping) else given
+        filled = []
+        for place, text in enumerate(own):
+            path = f"{self.path}.{field}[{place}]"
+            filled.append(rendering.fill_in(path, text, self.params, address=True))
+            if problem := address_problem(MEDIA, filled[-1]):
+                raise InvalidMessage(path, f"{problem}, when filled in")
+        return filled
+
 
 class Wording(Protocol):
     """Writes and shows the messages of a channel's steps."""
@@ -67,18 +90,24 @@ class Wording(Protocol):
 
 
 class PlainText:
-    """A text of the step's own, or else what the content says."""
+    """A text of the step's own, or else what the content says; with its media, if it has any."""
 
     def write(self, step: Mapping[str, Any], filling: Filling) -> str:
-        """Return the text."""
+        """Return the text, as :func:`~knocktwice_worker.content.media.joined` keeps it with its media."""
+        given = step.get(MEDIA)
+        return media.joined(self._text(step, filling), filling.fill_addresses(MEDIA, given) if given else ())
+
+    def _text(self, step: Mapping[str, Any], filling: Filling) -> str:
         own = filling.own(step.get("text"))
         if own is None:
             return rendering.render_sms(filling.push, filling.sms_text, filling.params, links=filling.links)
         return rendering.render_sms(None, own, filling.params, f"{filling.path}.text", filling.links)
 
     def shown(self, text: str) -> Mapping[str, Any]:
-        """Return the text, and how many parts an SMS of it has."""
-        return {"text": text, "encoding": sms_parts.encoding(text), "sms_parts": sms_parts.count(text)}
+        """Return the text, how many parts an SMS of it has or counts as, and the media."""
+        said, addresses = media.parted(text)
+        shown = {"text": said, "encoding": sms_parts.encoding(said), "sms_parts": media.parts(text)}
+        return {**shown, MEDIA: addresses} if addresses else shown
 
 
 #: The wording of all channels that say texts.

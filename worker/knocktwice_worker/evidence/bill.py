@@ -116,9 +116,10 @@ class _Line:
     parts: int | None
 
 
-# Only the columns that a list may name.
+# Only the columns that a list may name. A message with media (its text begins with the character 30, see
+# content/media.py) is not paid by parts.
 _ROWS = text("""
-SELECT provider_id, state, price, price_unit, parts
+SELECT provider_id, state, price, price_unit, CASE WHEN ascii(text) = 30 THEN 0 ELSE parts END AS parts
 FROM deliveries
 WHERE provider_id = ANY(:ids) AND step > 0
 """)

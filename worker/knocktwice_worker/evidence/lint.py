@@ -12,9 +12,11 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from knocktwice_shared.channels import SMS
+from knocktwice_shared.channels import MEDIA, SMS
+from knocktwice_shared.errors import InvalidMessage
 from knocktwice_shared.messages import Category
 from knocktwice_worker.audience.opt_out_words import names_stop
+from knocktwice_worker.channels.opened import require_carriers, with_settings
 from knocktwice_worker.content import sms_parts, templates
 from knocktwice_worker.content.sms_parts import Encoding
 from knocktwice_worker.content.template_fallback import Fallback
@@ -41,6 +43,8 @@ class Rule(StrEnum):
     DELAY_TOO_SHORT = "delay_too_short"
     #: A step waits for a report that the app never makes.
     NEVER_REPORTED = "never_reported"
+    #: A step has media, and no provider takes them.
+    MEDIA_UNTAKEN = "media_untaken"
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +115,7 @@ def of_template(where: str, made: Definition, settings: Settings) -> Iterator[Fl
     """
     for field, text in texts(made):
         yield from _characters(f"{where}.{field}", text)
+    yield from _media(where, made, settings)
     if made.category is Category.MARKETING:
         yield from _of_marketing(where, made, settings)
 
@@ -174,6 +179,20 @@ def _characters(where: str, text: str) -> Iterator[Flaw]:
         "write "
         + ", ".join(f"{_twin(c)!r} for {_shown(c)}" if _twin(c) else f"nothing for {_shown(c)}" for c in costly),
     )
+
+
+def _media(where: str, made: Definition, settings: Settings) -> Iterator[Flaw]:
+    """Whether there are media that no provider takes."""
+    for place, step in enumerate(made.plan if made.fallback != "never" else ()):
+        try:
+            require_carriers([step], with_settings(settings))
+        except InvalidMessage:
+            yield Flaw(
+                Rule.MEDIA_UNTAKEN,
+                f"{where}.{_step(made, place)}.{MEDIA}",
+                "no SMS provider of this installation takes media: the step fails, and what follows it is taken",
+                "give a provider in KNOCKTWICE_SMS_PROVIDERS_FILE a field for {media}, or leave the media out",
+            )
 
 
 def _literal(text: str) -> str:

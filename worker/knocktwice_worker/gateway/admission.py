@@ -20,6 +20,7 @@ from knocktwice_shared.messages import Category, LocalTime
 from knocktwice_shared.messages.braces import templates
 from knocktwice_shared.messages.problems import all_at_once, attempt, fail, settle
 from knocktwice_shared.messages.values import PERSON
+from knocktwice_worker.channels.opened import require_carriers
 from knocktwice_worker.channels.registry import wording_of
 from knocktwice_worker.content import personal, plans, resolution, template_store
 from knocktwice_worker.content.liquid import BrokenTemplate, variables
@@ -74,9 +75,9 @@ class Admission:
                 return
             definition = found[0]
         if len(batch.recipients) > _FEW:
-            await run_in_threadpool(_check, batch, definition, self._services.settings)
+            await run_in_threadpool(_check, batch, definition, self._services)
         else:
-            _check(batch, definition, self._services.settings)
+            _check(batch, definition, self._services)
 
     def _remembered(self, name: str) -> tuple[Definition | None] | None:
         until, definition = self._known.get(name, (0.0, None))
@@ -106,10 +107,12 @@ class Admission:
 
 
 @all_at_once
-def _check(batch: Batch, definition: Definition | None, settings: Settings) -> None:
+def _check(batch: Batch, definition: Definition | None, services: Services) -> None:
+    settings = services.settings
     attempt(_check_time, None, batch, definition, settings)
     plan = batch.plan or () if definition is None else resolution.plan(batch, definition)
     attempt(plans.check_delays, None, plan, least_s=settings.min_after_s, most_s=settings.max_after_s)
+    attempt(require_carriers, None, plan, services.channels.__getitem__)
     if definition is not None and batch.sms_only and definition.fallback == "never":
         fail("content.template", f"the fallback of {batch.template} is never, which forbids an SMS", None)
         return

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from knocktwice.content import Sms
+from knocktwice_shared.channels import MEDIA
 from knocktwice_shared.messages import AFTER_LIMIT, TTL_LIMIT
 from knocktwice_shared.messages.problems import fail
 from knocktwice_worker.notation import durations
@@ -26,7 +27,9 @@ SHARED = (*SAME, "push", "template", "default_locale", "sms", "plan", "steps", "
 
 #: When a step is due if a request does not say; the same as in the producer library.
 _WHEN, _AFTER_S = Sms().when, Sms().after.total_seconds()
-_SMS = ("text", "when", "after_s", "after", "sender")
+_SMS = ("text", "media", "when", "after_s", "after", "sender")
+#: What stands in the step, beside the times.
+_OF_STEP = ("sender", MEDIA)
 
 
 @dataclass(slots=True)
@@ -111,18 +114,18 @@ def _sms(sms: object, told: Spelled, *, alone: bool) -> None:
         if name not in _SMS:
             fail(f"sms.{name}", f"is not a field of this request; known here: {', '.join(sorted(_SMS))}", None)
     after = _seconds(said, "after", "sms.", AFTER_LIMIT, told, contract="plan[0].after_s")
-    step = {name: said[name] for name in ("when", "sender") if said.get(name) is not None}
+    step = {name: said[name] for name in ("when", *_OF_STEP) if said.get(name) is not None}
     if after is not None:
         step["after_s"] = after
     if "plan" in message or "only" in message:
         for name in step:
             why = "the steps of plan say that" if "plan" in message else 'with only "sms" it goes at once'
-            if name == "sender" and "only" in message:
-                why = "a template names the sender of its SMS"
+            if name in _OF_STEP and "only" in message:
+                why = f"a template names the {name} of its SMS"
             fail(f"sms.{name}", f"must be left out: {why}", None)
     elif alone:
         # It follows nothing, so there is nothing to wait for.
-        message["plan"] = [{"channel": "sms", **{name: step[name] for name in ("sender",) if name in step}}]
+        message["plan"] = [{"channel": "sms", **{name: step[name] for name in _OF_STEP if name in step}}]
         told.words.setdefault("plan[0]", "sms")
     else:
         message["plan"] = [{"channel": "sms", "when": _WHEN, "after_s": _AFTER_S, **step}]

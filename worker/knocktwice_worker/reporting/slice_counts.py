@@ -14,7 +14,7 @@ from sqlalchemy import text
 from knocktwice_shared.channels import SMS
 from knocktwice_shared.messages import When
 from knocktwice_worker.channels.registry import CHANNELS
-from knocktwice_worker.content import sms_parts
+from knocktwice_worker.content import media
 from knocktwice_worker.database.schema import COUNTS
 from knocktwice_worker.lifecycle import OUTCOMES, TRIGGERS, Evidence
 from knocktwice_worker.notation.phone_numbers import country
@@ -53,9 +53,9 @@ class Line:
 
 
 # A text of so few UTF-16 units is one part in either encoding; so are 160 plain characters. Others are counted in
-# Python.
+# Python, and so are messages with media, which begin with the character 30 (content/media.py).
 _ONE_PART = r"""
-(length(d.text) <= 35 OR length(d.text) <= 160 AND d.text ~ '^[A-Za-z0-9 .,:;!?()/@$%&*+=<>#"''_\r\n-]*$')
+(length(d.text) <= 35 AND ascii(d.text) <> 30 OR length(d.text) <= 160 AND d.text ~ '^[A-Za-z0-9 .,:;!?()/@$%&*+=<>#"''_\r\n-]*$')
 """
 
 # A text is a reply to one message: the last one before it. STOP, START and HELP answer nothing.
@@ -255,7 +255,7 @@ def _lines(found: Iterable[Row[Any]]) -> dict[Key, Line]:
             if any(counts.values()):
                 line.channels[channel].update(counts)
         for body, unpriced in (each for several in row.long or () for each in several):
-            count = sms_parts.count(body)
+            count = media.parts(body)
             line.counts.update(sms_parts=count, unpriced_parts=count if unpriced else 0)
         if row.why:
             line.suppressed[row.why] += row.accepted

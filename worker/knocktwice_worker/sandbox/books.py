@@ -88,6 +88,7 @@ class SentText:
         body: of a content template, its id and what fills it in.
         statuses: those it had, in the order of their callbacks.
         validity_s: for how many seconds it may wait at Twilio; ``None``: nothing was said.
+        media: the addresses of its media.
     """
 
     sid: str
@@ -103,6 +104,7 @@ class SentText:
     error_code: int | None = None
     statuses: tuple[str, ...] = ()
     validity_s: int | None = None
+    media: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -364,10 +366,11 @@ class Books:
         messaging_service: str | None,
         status_callback: str | None,
         validity_s: int | None = None,
+        media: tuple[str, ...] = (),
     ) -> SentText:
         """Take an SMS."""
         text = SentText(
-            sid=f"SM{uuid.uuid4().hex}",
+            sid=f"{'MM' if media else 'SM'}{uuid.uuid4().hex}",
             to=to,
             body=body,
             status="accepted" if messaging_service else "queued",
@@ -376,6 +379,7 @@ class Books:
             sender=sender,
             messaging_service=messaging_service,
             validity_s=validity_s,
+            media=media,
         )
         with self._changed:
             self._texts[text.sid] = text

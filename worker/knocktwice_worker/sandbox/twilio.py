@@ -48,6 +48,7 @@ MAGIC_SENDERS = {
 }
 
 _BODY_LIMIT = 1600
+_MEDIA_LIMIT = 10
 _CALLBACK_LIMIT = 4000
 #: Longest ``ValidityPeriod``, in seconds.
 _VALIDITY_LIMIT = 36_000
@@ -93,9 +94,11 @@ class Twilio:
         self._books.count("sms")
         if refusal := unauthorised(request):
             return refusal
-        form = {name: str(value) for name, value in (await request.post()).items()}
+        posted = await request.post()
+        form = {name: str(value) for name, value in posted.items()}
         try:
             message = _parse(form)
+            media = _media([str(url) for url in posted.getall("MediaUrl", [])], form)
         except Refused as wrong:
             return error(wrong.code, str(wrong))
         answer = self._answer(message["to"] or "", message["sender"])
@@ -108,6 +111,7 @@ class Twilio:
                 messaging_service=message["messaging_service"],
                 status_callback=message["status_callback"],
                 validity_s=int(message["validity"]) if message["validity"] else None,
+                media=media,
             )
             self._depart(text, answer)
         if text is not None and not answer.refuses:
@@ -195,6 +199,17 @@ def _parse(form: Mapping[str, str]) -> dict[str, str | None]:
         "to": to, "body": body, "sender": sender or None, "messaging_service": service or None,
         "status_callback": callback or None, "validity": validity,
     }  # fmt: skip
+
+
+def _media(urls: list[str], form: Mapping[str, str]) -> tuple[str, ...]:
+    """Check the addresses of media. They are not fetched, so what is behind them is not judged."""
+    most = 1 if form["To"].startswith(_WHATSAPP) else _MEDIA_LIMIT
+    if len(urls) > most:
+        raise Refused(21623, f"Number of media files exceeds allowed limit of {most}.")
+    for url in urls:
+        if not _is_web_address(url):
+            raise Refused(21620, f"Invalid media URL(s): {url}")
+    return tuple(urls)
 
 
 def _filled_in(sid: str, variables: str | None) -> str:

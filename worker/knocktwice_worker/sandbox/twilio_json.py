@@ -39,11 +39,11 @@ def message(text: SentText) -> dict[str, object]:
         "error_message": None if text.error_code is None else _TEXTS.get(text.error_code, "Unknown error"),
         "from": text.sender,
         "messaging_service_sid": text.messaging_service,
-        "num_media": "0",
+        "num_media": str(len(text.media)),
         # A Messaging Service splits the text later.
-        "num_segments": "0" if text.messaging_service and not text.sent_at else str(sms_parts.count(text.body)),
+        "num_segments": "0" if text.messaging_service and not text.sent_at else str(_segments(text)),
         # Known some time after the text went out.
-        "price": None if text.sent_at is None else "-0.00790",
+        "price": None if text.sent_at is None else "-0.02000" if text.media else "-0.00790",
         "price_unit": "USD",
         "sid": text.sid,
         "status": text.status,
@@ -51,6 +51,11 @@ def message(text: SentText) -> dict[str, object]:
         "to": text.to,
         "uri": f"{path}.json",
     }
+
+
+def _segments(text: SentText) -> int:
+    # An MMS is not split.
+    return 1 if text.media else sms_parts.count(text.body)
 
 
 def _date(moment: datetime | None) -> str | None:

@@ -27,6 +27,7 @@ from knocktwice_worker.channels.http_sms.terms import (
     only,
     secrets_of,
     slots_of,
+    texts,
 )
 from knocktwice_worker.notation import declared_yaml
 from knocktwice_worker.notation.declared_yaml import Unreadable
@@ -35,6 +36,9 @@ from knocktwice_worker.notation.declared_yaml import Unreadable
 CALLBACK_SLOT = "callback_url"
 #: The slots in the body of a request that sends a message.
 SLOTS = ("to", "to_digits", "text", "sender", "id", CALLBACK_SLOT)
+#: The slot for the addresses of a message's media: a field that holds nothing else becomes a list of them, and is left
+#: out of a message that has none.
+MEDIA_SLOT = "media"
 #: The slots in a request that lists the messages to a number.
 LIST_SLOTS = ("to", "to_digits", "since")
 _SECRET_HEADER = re.compile(r"authorization|cookie|key|token|secret|password", re.IGNORECASE)
@@ -181,6 +185,11 @@ class ProviderSpec(Strict):
     allow_http: bool = False
 
     @property
+    def takes_media(self) -> bool:
+        """Whether its requests have a place for media."""
+        return MEDIA_SLOT in slots_of(self.body or self.form)
+
+    @property
     def names_callback(self) -> bool:
         """Whether each request contains the callback address."""
         return CALLBACK_SLOT in slots_of(self.body or self.form)
@@ -225,7 +234,9 @@ class ProviderSpec(Strict):
         if bool(self.body) == bool(self.form):
             raise ValueError("give the body of a request, either as json or as form")
         slots = list(slots_of(self.body or self.form))
-        only(slots, SLOTS)
+        only(slots, (*SLOTS, MEDIA_SLOT))
+        if any(f"{{{MEDIA_SLOT}}}" in text != f"{{{MEDIA_SLOT}}}" for text in texts(self.body or self.form)):
+            raise ValueError("{media} stands for a list: let it be the whole value of a field, or an item of a list")
         if not {"to", "to_digits"} & set(slots) or "text" not in slots:
             raise ValueError("the body must hold {to} (or {to_digits}) and {text}")
         if "sender" in slots and self.sender is None:

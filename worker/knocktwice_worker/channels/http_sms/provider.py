@@ -13,20 +13,23 @@ from urllib.parse import quote, urlencode
 
 from knocktwice_worker.channels.http import Carrier, NoResponse, Request, Response, retry_after
 from knocktwice_worker.channels.http_sms import json_paths
-from knocktwice_worker.channels.http_sms.file import CALLBACK_SLOT, LIST_SLOTS, SLOTS, Means
+from knocktwice_worker.channels.http_sms.file import CALLBACK_SLOT, LIST_SLOTS, MEDIA_SLOT, SLOTS, Means
 from knocktwice_worker.channels.http_sms.terms import MARK, Secrets, secrets_of
 from knocktwice_worker.channels.messages import ListedMessage, StepMessage
 from knocktwice_worker.channels.outcomes import CredentialsUnavailable, Outcome, Rejected, Retry, Sent, Unknown
 from knocktwice_worker.channels.provider import Examination, Rate
+from knocktwice_worker.content import media
 from knocktwice_worker.notation.phone_numbers import spelled
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from knocktwice_worker.channels.http_sms.callbacks import HttpCallbacks
     from knocktwice_worker.channels.http_sms.file import AnswerRule, ListEndpoint, ProviderSpec
     from knocktwice_worker.channels.reports import Books
 
+#: What stands in a body for the media of a message.
+_MEDIA = f"{{{MEDIA_SLOT}}}"
 #: The wait after a refusal of our account. A person has to correct the account, so there is no hurry.
 _ACCOUNT_PAUSE = timedelta(minutes=1)
 #: The used share of the time for which a provider recognises a repeat. The rest is a reserve, because the last repeat
@@ -102,15 +105,17 @@ class HttpSmsChannel:
 
     def request(self, message: StepMessage) -> Request:
         """Encode one SMS."""
+        text, addresses = media.parted(message.text)
         body = self._body(
             {
                 "to": message.to,
                 "to_digits": message.to.removeprefix("+"),
-                "text": message.text,
+                "text": text,
                 "sender": self._sender(message.sender),
                 "id": message.intent,
                 CALLBACK_SLOT: self._callbacks.url(message.intent) if self._callbacks else "",
-            }
+            },
+            addresses,
         )
         if self._spec.idempotency is None:
             return Request(self._url, self._headers, body)
@@ -151,7 +156,13 @@ class HttpSmsChannel:
         spec = self._spec.list
         if spec is not None and spec.reference is not None:
             return listed.reference == message.intent
-        return listed.body == message.text
+        said, addresses = media.parted(message.text)
+        # A provider may write links behind a text whose media an operator does not take.
+        return said in listed.body if addresses else listed.body == said
+
+    def carries(self, text: str) -> bool:
+        """Whether the provider can send a message; one with media needs a place for media in the file's request."""
+        return self._spec.takes_media or not media.parted(text)[1]
 
     def pace(self, sender: str | None) -> Rate:
         """Return the pace of a sender of this provider."""
@@ -233,19 +244,25 @@ class HttpSmsChannel:
         reference = json_paths.text(json_paths.at(item, spec.reference)) if spec.reference else None
         return ListedMessage(id_, to, body, "", created, reference=reference)
 
-    def _body(self, slots: Mapping[str, str]) -> bytes:
+    def _body(self, slots: Mapping[str, str], addresses: Sequence[str] = ()) -> bytes:
         if self._spec.form:
-            return urlencode({name: self._fill(text, slots) for name, text in self._spec.form.items()}).encode()
-        return json.dumps(self._filled(self._spec.body, slots), ensure_ascii=False).encode()
+            form = {
+                name: list(addresses) if text == _MEDIA else self._fill(text, slots)
+                for name, text in self._spec.form.items()
+            }
+            return urlencode(form, doseq=True).encode()
+        return json.dumps(self._filled(self._spec.body, slots, addresses), ensure_ascii=False).encode()
 
-    def _filled(self, value: Any, slots: Mapping[str, str]) -> Any:
+    def _filled(self, value: Any, slots: Mapping[str, str], addresses: Sequence[str]) -> Any:
         match value:
             case str():
-                return self._fill(value, slots)
+                return list(addresses) if value == _MEDIA else self._fill(value, slots)
             case dict():
-                return {name: self._filled(part, slots) for name, part in value.items()}
+                kept = {name: part for name, part in value.items() if addresses or not _only_media(part)}
+                return {name: self._filled(part, slots, addresses) for name, part in kept.items()}
             case list():
-                return [self._filled(part, slots) for part in value]
+                items = [addresses if part == _MEDIA else [self._filled(part, slots, addresses)] for part in value]
+                return [item for several in items for item in several]
         return value
 
     def _fill(self, text: str, slots: Mapping[str, str], encode: Callable[[str], str] = str) -> str:
@@ -271,6 +288,11 @@ class RemovedProvider(HttpSmsChannel):
         self.authorize()
         return Examination(works=False, finding="removed")
 
+    def carries(self, text: str) -> bool:
+        """Return True: it sends nothing at all, which :meth:`authorize` says."""
+        del text
+        return True
+
     def sender_of(self, sender: str | None) -> str | None:
         """Return the sender unchanged."""
         return sender
@@ -278,6 +300,11 @@ class RemovedProvider(HttpSmsChannel):
     def list_messages(self, *_: object) -> dict[str, list[ListedMessage]]:
         """Return no messages, because there is no provider to ask."""
         return {}
+
+
+def _only_media(part: object) -> bool:
+    """Whether a part of a body holds nothing but media, so that a message without media leaves it out."""
+    return part in (_MEDIA, [_MEDIA])
 
 
 def _content_type(spec: ProviderSpec) -> str:

@@ -129,6 +129,7 @@ class Providers:
         self,
         messages: Sequence[tuple[str, str | None, int]],
         avoided: Callable[[str, str], bool] | None = None,
+        unable: Callable[[str, str], bool] | None = None,
     ) -> dict[str, Choice]:
         """Choose the providers of a batch.
 
@@ -136,6 +137,7 @@ class Providers:
             messages: id, provider (if one was chosen) and number of tries of each message. A message that was tried
                 stays with its provider, even a demoted one, because only this provider knows what became of it.
             avoided: says of a message's id and a provider whether it must not go by that one, as long as another is left.
+            unable: says of a message's id and a provider whether that one cannot send it; at least one must be able to.
         """
         standings = self._standings(probe=any(not tries for _, _, tries in messages))
         probes = {name for name, standing in standings.items() if standing is _Standing.PROBE}
@@ -144,7 +146,7 @@ class Providers:
             if tries and provider is not None:
                 chosen[id_] = Choice(provider)
                 continue
-            order = _left(id_, self._order(id_), avoided)
+            order = _left(id_, self._order(id_, unable), avoided)
             fine = [name for name in order if standings[name] is _Standing.FINE]
             if probe := next((name for name in order if name in probes), None):
                 probes.remove(probe)
@@ -160,12 +162,13 @@ class Providers:
         ids: Sequence[str],
         current: Mapping[str, str | None],
         avoided: Callable[[str, str], bool] | None = None,
+        unable: Callable[[str, str], bool] | None = None,
     ) -> dict[str, str]:
         """Return another provider that is fine for each message that its provider refused, if there is one."""
         standings = self._standings(probe=False)
         found: dict[str, str] = {}
         for id_ in ids:
-            order = _left(id_, self._order(id_), avoided)
+            order = _left(id_, self._order(id_, unable), avoided)
             rest = [n for n in order if n != current[id_] and standings[n] is _Standing.FINE]
             if rest:
                 found[id_] = rest[0]
@@ -214,9 +217,10 @@ class Providers:
             return dict.fromkeys(names, _Standing.FINE)
         return {name: _Standing(standing) for name, standing in zip(names, answer, strict=True)}
 
-    def _order(self, id_: str) -> list[str]:
-        """Return all providers in this message's own order. Each comes first with a frequency that its weight gives."""
-        return sorted(self._weights, key=lambda name: self._rank(id_, name))
+    def _order(self, id_: str, unable: Callable[[str, str], bool] | None) -> list[str]:
+        """Return the providers that can send a message, in its own order: each comes first as often as its weight says."""
+        able = self._weights if unable is None else [name for name in self._weights if not unable(id_, name)]
+        return sorted(able, key=lambda name: self._rank(id_, name))
 
     def _rank(self, id_: str, name: str) -> tuple[bool, float]:
         # Random times with exponential distributions of these rates: each is the smallest with a chance in proportion

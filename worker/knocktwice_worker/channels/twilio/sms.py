@@ -23,6 +23,7 @@ from knocktwice_worker.channels.outcomes import CredentialsUnavailable, Outcome,
 from knocktwice_worker.channels.provider import Examination, Rate
 from knocktwice_worker.channels.reports import OPTED_OUT
 from knocktwice_worker.channels.twilio import account
+from knocktwice_worker.content import media
 from knocktwice_worker.notation.phone_numbers import spelled
 
 if TYPE_CHECKING:
@@ -41,6 +42,8 @@ _REASONS = {
     21612: "unreachable_from_sender",
     21617: "too_long",
     21635: "landline",
+    21620: "invalid_media",
+    21623: "invalid_media",
     **dict.fromkeys(_INVALID_NUMBER, "invalid_number"),
 }
 #: Errors that the operator must mend, and what is wrong. None of them says anything of the recipient.
@@ -161,12 +164,12 @@ class TwilioSmsChannel:
         # Encoded senders are kept, because there are few. All requests share one object of headers, which the HTTP
         # engine sets once.
         origin = self._from.get(sender) or self._from.setdefault(sender, urlencode(self._sender(sender)))
-        form = {"To": self._address(message.to), **self._content(message)}
+        form: dict[str, str | list[str]] = {"To": self._address(message.to), **self._content(message)}
         if message.useful_for is not None and (seconds := int(message.useful_for.total_seconds())) < _LONGEST_VALIDITY:
             form["ValidityPeriod"] = str(max(seconds, 1))
         if self._public_url:
             form["StatusCallback"] = self._callback(message.intent)
-        return Request(self._messages, self._form_headers, f"{origin}&{urlencode(form)}".encode())
+        return Request(self._messages, self._form_headers, f"{origin}&{urlencode(form, doseq=True)}".encode())
 
     def outcome(self, answer: Response | NoResponse) -> Outcome:
         """Read Twilio's answer. Its error texts quote the number, so only the code is kept."""
@@ -227,8 +230,16 @@ class TwilioSmsChannel:
         return {number: messages for number, messages in found.items() if number not in pages}
 
     def is_message(self, listed: ListedMessage, message: StepMessage) -> bool:
-        """Whether a listed message may be the one that we sent: it has its text, and its sender if one was named."""
+        """Whether a listed message may be the one that we sent: it has its text, and its sender if one was named.
+
+        Twilio's list does not show the addresses of media.
+        """
         return self._says(listed, message.text) and self._is_from(listed, message.sender)
+
+    def carries(self, text: str) -> bool:
+        """Return True: Twilio takes media from every sender, and sends a link where operators know no MMS."""
+        del text
+        return True
 
     def sender_of(self, sender: str | None) -> str | None:
         """Return the sender from which a message goes; a Messaging Service is its id."""
@@ -244,8 +255,12 @@ class TwilioSmsChannel:
         return self._origin_of(sender) == (listed.service if _SERVICE.fullmatch(sender) else listed.sender)
 
     def _says(self, listed: ListedMessage, text: str) -> bool:
+        said, addresses = media.parted(text)
+        if addresses:
+            # Where operators know no MMS, Twilio writes a link behind the text.
+            return said in listed.body
         # A trial account's messages have a sentence of Twilio's before the text.
-        return listed.body.endswith(text)
+        return listed.body.endswith(said)
 
     def _address(self, number: str) -> str:
         """Return a number in Twilio's form for this channel."""
@@ -257,8 +272,9 @@ class TwilioSmsChannel:
     def _origin_of(self, sender: str) -> str:
         return sender if _SERVICE.fullmatch(sender) else self._address(sender)
 
-    def _content(self, message: StepMessage) -> dict[str, str]:
-        return {"Body": message.text}
+    def _content(self, message: StepMessage) -> dict[str, str | list[str]]:
+        said, addresses = media.parted(message.text)
+        return {"Body": said, "MediaUrl": addresses} if addresses else {"Body": said}
 
     def _callback(self, intent: str) -> str:
         query = urlencode({"intent": intent, "sig": intent_signature(self._secret, intent)})

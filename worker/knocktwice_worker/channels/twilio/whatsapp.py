@@ -74,9 +74,9 @@ class TwilioWhatsappChannel(TwilioSmsChannel):
     def _address(self, number: str) -> str:
         return PREFIX + number.removeprefix(PREFIX)
 
-    def _content(self, message: StepMessage) -> dict[str, str]:
+    def _content(self, message: StepMessage) -> dict[str, str | list[str]]:
         sid, variables = template_of(message.text)
-        form = {"ContentSid": sid}
+        form: dict[str, str | list[str]] = {"ContentSid": sid}
         if variables:
             form["ContentVariables"] = json.dumps(variables, ensure_ascii=False, separators=(",", ":"))
         return form

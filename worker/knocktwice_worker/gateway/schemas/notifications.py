@@ -45,6 +45,8 @@ _LOCAL_TIME = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{
 _Said = Annotated[str, text_of(PUSH_BYTES_LIMIT)]
 _ADDRESS = Field(min_length=1, max_length=2_000, pattern=r"^\S+$|\{\{|\{%")
 _Name = Annotated[str, text_of(200)]
+#: A text, a list, or either by language: generators of clients make nothing that can be compiled of such a choice.
+_Media = Annotated[Any, WithJsonSchema({})]
 _SmsText = Annotated[str, text_of(SMS_CHARS_LIMIT)]
 
 
@@ -146,6 +148,12 @@ class SmsBody(Body):
     text: _SmsText | dict[str, _SmsText] | None = Field(
         None, description="One text, or one for each language. Left out: the push's body."
     )
+    media: _Media = Field(
+        None,
+        description="Pictures or other files that go with the text: one `https` address, a list of up to ten, or either "
+        "for each language. The provider fetches them.",
+        examples=[["https://shop.example/parcels/{{ id }}.png"]],
+    )
     when: Condition | None = Field(
         None, description="The condition, or Tencent's number of it; left out, `not_delivered`."
     )
@@ -160,6 +168,9 @@ def _step_fields(schema: JsonDict) -> None:
     properties["channel"]["enum"] = [*CONTENTS]
     for content in CONTENTS.values():
         for name, field in content.fields.items():
+            if field.kind is Kind.ADDRESSES:
+                properties.setdefault(name, {"default": None, "description": field.help})
+                continue
             text: JsonDict = {"type": "string", "maxLength": field.limit}
             if field.pattern is not None:
                 text["pattern"] = f"^{field.pattern}$"

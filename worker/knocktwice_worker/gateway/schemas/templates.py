@@ -51,6 +51,9 @@ def _channel_fields(schema: JsonDict) -> None:
         for name, field in content.fields.items():
             text: JsonDict = {"type": "string"}
             texts: JsonDict = {"type": "object", "additionalProperties": text}
+            if field.kind is Kind.ADDRESSES:
+                properties.setdefault(name, {"description": field.help})
+                continue
             kinds: list[JsonValue] = [{"type": "null"}, texts if field.kind is Kind.TEXTS else text]
             if field.localised:
                 kinds.append({"type": "object", "additionalProperties": kinds[1]})
@@ -143,6 +146,8 @@ def _preview_fields(schema: JsonDict) -> None:
             kind: JsonDict = {"type": "string"}
             if field.kind is Kind.TEXTS:
                 kind = {"type": "object", "additionalProperties": {"type": "string"}}
+            if field.kind is Kind.ADDRESSES:
+                kind = {"type": "array", "items": {"type": "string"}}
             properties.setdefault(name, {"anyOf": [kind, {"type": "null"}], "default": None})
 
 

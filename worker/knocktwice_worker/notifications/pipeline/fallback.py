@@ -18,6 +18,7 @@ from knocktwice_shared.messages import Category, Push, When
 from knocktwice_worker.audience.opt_outs import suppressed
 from knocktwice_worker.channels.address import Addressee
 from knocktwice_worker.channels.channel import Consent
+from knocktwice_worker.channels.opened import NO_CARRIER
 from knocktwice_worker.config import UnconfirmedPolicy
 from knocktwice_worker.content import plans, rendering
 from knocktwice_worker.content.links import link_store
@@ -284,7 +285,7 @@ class Fallback:
     def _pause(self, conn: Connection, cases: Sequence[_Case]) -> None:
         """Take out the messages that an operator has paused. They count against no limit."""
         candidates = (
-            Pausable(c.id, c.row.channel, self.channels.carriers(c.row.channel), r.sender, r.number)
+            Pausable(c.id, c.row.channel, self.channels.carriers(c.row.channel, r.text), r.sender, r.number)
             for c in cases
             if (r := c.reservation)
         )
@@ -467,6 +468,9 @@ class Fallback:
         except InvalidMessage as error:
             # The push, or another step, could be written, so the notification was accepted. Only this step fails.
             case.verdict, case.problem = Refusal.INVALID_CONTENT, str(error)
+            return None
+        if not self.channels.carriers(entry.name, said.text):
+            case.verdict, case.problem = Refusal.INVALID_CONTENT, NO_CARRIER
             return None
         sender = said.sender or self._usual_sender(case, batch)
         if not self.projects.may_use(case.row.project, sender):

@@ -21,6 +21,7 @@ from knocktwice_worker.channels.channel import Consent
 from knocktwice_worker.channels.deadline import Deadline
 from knocktwice_worker.channels.http import backoff
 from knocktwice_worker.channels.messages import StepMessage
+from knocktwice_worker.channels.opened import NO_CARRIER
 from knocktwice_worker.channels.outbound.pacing import Lane
 from knocktwice_worker.channels.outbound.provider_choice import Choice
 from knocktwice_worker.channels.outcomes import Outcome, Rejected, Retry, Sent, Unknown, patience
@@ -35,7 +36,7 @@ from knocktwice_worker.notifications.pipeline.concurrency import at_most
 from knocktwice_worker.notifications.pipeline.pauses import Candidate as Pausable
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
     from datetime import datetime
 
     from sqlalchemy import Connection, Engine
@@ -203,9 +204,7 @@ class LaterSteps:
                 return None
             refusals = {row.notification_id: refusal for row in rows if (refusal := self._refusal(row))}
             refused = [row for row in rows if row.notification_id in refusals]
-            store.skip(
-                conn, [store.Decision(r.notification_id, refusals[r.notification_id], {}, r.step) for r in refused]
-            )
+            store.skip(conn, [_refused(r, refusals[r.notification_id]) for r in refused])
             wanted = self._unbraked(conn, [row for row in rows if row.notification_id not in refusals])
             marketing = [row for row in wanted if row.category is Category.MARKETING]
             asleep = self.quiet.postpone(conn, marketing).postponed
@@ -264,6 +263,8 @@ class LaterSteps:
         if row.age > self._useful_for(row):
             return Refusal.TOO_LATE
         entry = self.channels.entry(row.channel)
+        if not self._carriers(row):
+            return Refusal.INVALID_CONTENT
         if entry.address.is_number and row.opted_out:
             return Refusal.OPTED_OUT
         if entry.address.is_number and not row.theirs:
@@ -276,9 +277,10 @@ class LaterSteps:
         return row.valid_for or self.useless_after[row.category]
 
     def _carriers(self, row: store.ReservedStep) -> Sequence[str]:
-        """Return the providers that :meth:`_choose` may choose for a message."""
-        stays = row.provider and (row.tries or self.channels.choice(row.channel) is None)
-        return [row.provider] if row.provider and stays else self.channels.carriers(row.channel)
+        """Return the providers that :meth:`_choose` may choose for a message; none, if none can send it."""
+        if row.provider and (row.tries or self.channels.choice(row.channel) is None):
+            return [row.provider] if self.channels.provider(row.channel, row.provider).carries(row.text) else []
+        return self.channels.carriers(row.channel, row.text)
 
     def _choose(self, conn: Connection, rows: Sequence[store.ReservedStep]) -> dict[str, Choice]:
         """Choose a provider for each message: where a channel has several, by weight and health; else its usual one.
@@ -293,8 +295,14 @@ class LaterSteps:
                 usual = self.channels[channel].usual
                 chosen |= {row.notification_id: Choice(row.provider or usual) for row in own}
             else:
-                chosen |= choice.choose([(row.notification_id, row.provider, row.tries) for row in own], avoided)
+                tried = [(row.notification_id, row.provider, row.tries) for row in own]
+                chosen |= choice.choose(tried, avoided, self._unable(own))
         return chosen
+
+    def _unable(self, rows: Sequence[_StepT]) -> Callable[[str, str], bool]:
+        """Return what says of a message and a provider of its channel whether the provider cannot send it."""
+        of = {row.notification_id: row for row in rows}
+        return lambda id_, name: name not in self.channels.carriers(of[id_].channel, of[id_].text)
 
     def _choosing(self, rows: Sequence[store.ClaimedStep]) -> bool:
         return any(self.channels.choice(channel) is not None for channel in {row.channel for row in rows})
@@ -436,7 +444,7 @@ class LaterSteps:
         nexts: dict[str, str] = {}
         for channel, own in _by_channel([rows[i] for i in store.may_move(conn, list(refused))]).items():
             if choice := self.channels.choice(channel):
-                nexts |= choice.another([row.notification_id for row in own], current, avoided)
+                nexts |= choice.another([row.notification_id for row in own], current, avoided, self._unable(own))
         store.write_ledger(
             conn,
             [
@@ -464,6 +472,11 @@ class LaterSteps:
         for (channel, provider, sender), own in by_sender.items():
             if asked := patience(own):
                 self.channels.pace(channel, provider, sender).slow_down(asked.after)
+
+
+def _refused(row: store.ReservedStep, why: Refusal) -> store.Decision:
+    problem = NO_CARRIER if why is Refusal.INVALID_CONTENT else None
+    return store.Decision(row.notification_id, why, {"problem": problem} if problem else {}, row.step, problem=problem)
 
 
 def _pausable(row: store.ReservedStep | store.ClaimedStep, providers: Sequence[str]) -> Pausable:

@@ -118,6 +118,7 @@ def _text(text: SentText) -> tuple[datetime, dict[str, Any]]:
         "state": text.status + (f" ({text.error_code})" if text.error_code else ""),
         "arrived": text.status in {"delivered", "read"},
         "sender": text.sender or text.messaging_service,
+        "media": list(text.media),
     }
 
 

@@ -18,7 +18,16 @@ READ = (
     *("app_id", "excluded_segments", "target_channel", "channel_for_external_user_ids", "name", "contents", "headings"),
     *("subtitle", "data", "url", "web_url", "app_url", "template_id", "custom_data", "send_after", "delayed_option"),
     *("delivery_time_of_day", "ttl", "priority", "throttle_rate_per_minute", "external_id", "idempotency_key"),
-    *("sms_from", "sms_fallback", "category", "ios_sound", "android_sound", "ios_badgeType", "ios_badgeCount"),
+    *(
+        "sms_from",
+        "sms_media_urls",
+        "sms_fallback",
+        "category",
+        "ios_sound",
+        "android_sound",
+        "ios_badgeType",
+        "ios_badgeCount",
+    ),
     *("global_image", "big_picture", "chrome_web_image", "ios_attachments", "small_icon", "chrome_web_icon"),
     *("chrome_web_badge", "android_accent_color", "android_visibility", "android_channel_id"),
     *("existing_android_channel_id", "thread_id", "ios_category", "ios_interruption_level", "ios_relevance_score"),
@@ -57,7 +66,6 @@ REFUSED = {
     "web_buttons": "buttons are not shown here; put the address into url",
     "apns_alert": "texts are localised here; give contents and headings by language",
     "apns_push_type_override": "VoIP pushes are not sent here",
-    "sms_media_urls": "a text with media is not sent here; put a link into contents",
     "include_ios_tokens": "these are Apple's tokens, and pushes go through FCM; give include_aliases",
     **dict.fromkeys(
         (

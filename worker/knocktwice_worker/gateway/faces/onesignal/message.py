@@ -20,7 +20,9 @@ Json = dict[str, Any]
 
 #: Our extra field: what follows the push by SMS.
 FALLBACK = "sms_fallback"
-_FALLBACK_FIELDS = ("when", "after", "after_s", "text", "sender")
+_FALLBACK_FIELDS = ("when", "after", "after_s", "text", "media", "sender")
+#: OneSignal's fields of an SMS → what our own routes call them.
+_OF_SMS = {"sms_from": "sender", "sms_media_urls": "media"}
 _FALLBACK_TEXT = f"{FALLBACK}.text"
 #: When it follows if nothing else is said.
 _WHEN = "not_delivered"
@@ -72,7 +74,10 @@ def read(given: Mapping[str, Any], settings: Settings) -> Asked:
     if "template_id" in body:
         message |= attempt(_template, {}, body, is_sms=is_sms)
     elif is_sms:
-        message["sms"] = {"text": said.get("contents"), **({"sender": body["sms_from"]} if "sms_from" in body else {})}
+        message["sms"] = {
+            "text": said.get("contents"),
+            **{_OF_SMS[name]: body[name] for name in _OF_SMS if name in body},
+        }
     else:
         message["push"] = push.read(body, said)
     if not is_sms:
@@ -113,8 +118,9 @@ def _is_sms(body: Mapping[str, Any]) -> bool:
     if is_sms and channel == "push":
         name = "include_phone_numbers" if "include_phone_numbers" in body else "sms_from"
         fail(name, f'is about an SMS, and target_channel is "push"; with a push give {FALLBACK}', None)
-    if not is_sms and "sms_from" in body:
-        fail("sms_from", f"is about an SMS; with a push give {FALLBACK}.sender", None)
+    for name, ours in _OF_SMS.items():
+        if not is_sms and name in body:
+            fail(name, f"is about an SMS; with a push give {FALLBACK}.{ours}", None)
     for name in ("headings", "subtitle", FALLBACK) if is_sms else ():
         if name in body:
             fail(name, "is about a push, and this is an SMS", None)
@@ -129,7 +135,7 @@ def _reference(body: Mapping[str, Any]) -> Json:
 
 
 def _template(body: Mapping[str, Any], *, is_sms: bool) -> Json:
-    for name in ("contents", "headings", "subtitle"):
+    for name in ("contents", "headings", "subtitle", "sms_media_urls"):
         if name in body:
             fail(name, "stands beside template_id, which says it; give one or the other", None)
     return {"template": body["template_id"], **({"push": False} if is_sms else {})}

@@ -35,7 +35,7 @@ _SHARED = {
     "throttle_per_min": "throttle_rate_per_minute",
     "filter": "filters",
 }
-_OF_SMS = {"sms.text": "contents", "sms.sender": "sms_from"}
+_OF_SMS = {"sms.text": "contents", "sms.sender": "sms_from", "sms.media": "sms_media_urls"}
 _OF_PUSH = {"sms": "sms_fallback"}
 _PARAMS = re.compile(r"(?:recipients\[\d+\]\.)?params\.message\.custom_data")
 _RECIPIENT = re.compile(r"recipients\[\d+\]\.params")

@@ -72,7 +72,13 @@ function message(phone, item) {
   if (item.arrived === false && !/failed|undelivered/.test(item.state)) classes.push("waits");
   const names = { sms: "SMS", whatsapp: "WhatsApp", reply: "reply" };
   const ticks = item.state === "delivered" || item.state === "read" ? "✓✓ " : "";
-  return el("div", { class: classes.join(" ") }, item.body, el("small", {}, `${names[item.kind]} ${time(item.at)} · ${ticks}${item.state}`));
+  return el("div", { class: classes.join(" ") }, item.body, ...(item.media || []).map(attachment), el("small", {}, `${names[item.kind]} ${time(item.at)} · ${ticks}${item.state}`));
+}
+
+// A picture as the phone shows it; what is no picture, or cannot be fetched, as its address. Only this browser fetches it.
+function attachment(url) {
+  const link = el("a", { href: url, target: "_blank", rel: "noreferrer" }, url);
+  return el("img", { src: url, alt: url, onerror: (event) => event.target.replaceWith(link) });
 }
 
 function push(phone, item, classes) {
