@@ -134,6 +134,21 @@ def test_an_error_names_the_field_as_the_request_does(client: httpx.Client, body
     assert any(one.startswith(f"{field}") for one in answer.json()["errors"]), answer.text
 
 
+@pytest.mark.parametrize(
+    ("person", "field"),
+    [
+        ({"subscriptions": [{"type": "iOSPush", "token": "undefined"}]}, "token"),
+        ({"subscriptions": [{"type": "SMS", "token": "0151"}]}, "token"),
+        ({"properties": {"timezone_id": "Mars/Olympus"}}, "timezone_id"),
+        ({"properties": {"tags": {"a\0": "1"}}}, "tags"),
+    ],
+)
+def test_a_person_is_refused_in_onesignals_words(client: httpx.Client, person: dict[str, Any], field: str) -> None:
+    answer = client.post("/apps/app-1/users", json={"identity": {"external_id": "u"}, **person})
+    assert answer.status_code == 400, answer.text
+    assert answer.json()["errors"][0]["title"].startswith(field)
+
+
 def test_a_push_is_what_our_own_route_would_send(client: httpx.Client, books: Any) -> None:
     asked = {
         "contents": {"en": "Hello {{ message.custom_data.name }}", "cn": "你好"},

@@ -287,6 +287,21 @@ def test_a_device_that_cannot_be_stored_is_refused_and_leaves_no_name(
             assert conn.execute(sa.text("SELECT FROM hwids WHERE hwid = 'odd'")).first() is None
 
 
+@pytest.mark.parametrize(
+    ("wrong", "field"),
+    [
+        ({"push_token": "undefined"}, "push_token"),
+        ({"language": 5}, "language"),
+        ({"timezone": "x"}, "timezone"),
+        ({"tags": {"a\0": 1}}, "tags"),
+    ],
+)
+def test_a_device_is_refused_in_pushwooshs_words(gateway: HttpGateway, wrong: dict[str, Any], field: str) -> None:
+    device = {"hwid": "h", "push_token": "a-registration", "device_type": 3, "userId": "u", **wrong}
+    told = call(gateway, "registerDevice", **device)
+    assert (told["status_code"], told["knocktwice"]["errors"][0]["field"].partition(".")[0]) == (210, field)
+
+
 def test_half_a_character_is_named_and_breaks_no_answer(gateway: HttpGateway) -> None:
     for odd in ({"content": "\ud800"}, {"transactionId": "\ud800"}, {"devices": ["\0"]}, {"\ud800": 1}):
         assert create(gateway, **({"users": ["u-1"]} if "devices" not in odd else {}), **odd)["status_code"] == 210

@@ -64,6 +64,29 @@ def test_a_secret_file_that_cannot_be_read_is_named(monkeypatch: pytest.MonkeyPa
         config.load()
 
 
+@pytest.mark.parametrize("held", [b"\xff\xfe", b"a\0b"])
+def test_a_secret_file_that_holds_no_text_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, held: bytes
+) -> None:
+    (tmp_path / "secret").write_bytes(held)
+    monkeypatch.setenv("KNOCKTWICE_SECRET_FILE", str(tmp_path / "secret"))
+    with pytest.raises(config.ConfigurationError, match=r"^KNOCKTWICE_SECRET_FILE: .*secret is not a file of text"):
+        config.load()
+
+
+@pytest.mark.parametrize("url", ["mysql://u@h/d", "sqlite:///x", "h:5432/d", "postgresql+asyncpg://h/d"])
+def test_another_database_is_refused_by_name(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.setenv("KNOCKTWICE_DATABASE_URL", url)
+    with pytest.raises(config.ConfigurationError, match=r"^KNOCKTWICE_DATABASE_URL: must be PostgreSQL"):
+        config.load()
+
+
+def test_a_list_that_is_none_is_refused_with_an_example_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KNOCKTWICE_SMS_COUNTRIES", "DE")
+    with pytest.raises(config.ConfigurationError, match=r'^KNOCKTWICE_SMS_COUNTRIES: .* like \["DE", "AT"\]'):
+        config.load()
+
+
 SPANS = [name for name in config.Settings.model_fields if name.endswith("_s") and not name.endswith("per_s")]
 
 

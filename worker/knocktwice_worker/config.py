@@ -68,6 +68,18 @@ _OBJECTS = {
     "trial": '{"sms_per_day": 5}',
 }
 
+#: Settings that are lists, with an example of each.
+_LISTS = {
+    "sms_countries": '["DE", "AT"]',
+    "number_kinds": '["mobile"]',
+    "user_tags": '["city"]',
+    "sms_retry_unknown": '["critical"]',
+    "webhook_urls": '["https://shop.example/hooks"]',
+    "gateway_origins": '["https://shop.example"]',
+    "gateway_metrics_from": '["10.0.0.0/8"]',
+    "gateway_proxies": '["10.0.0.0/8"]',
+}
+
 #: Settings that an empty variable leaves unset, as env files and Compose write them.
 OPTIONAL = (
     "database_url",
@@ -719,6 +731,13 @@ class Settings(BaseSettings):
             raise ValueError("must be Redis or Valkey: redis://, rediss://, redis+socket:///path or sentinel://")
         return value
 
+    @field_validator("database_url", "outbox_database_url")
+    @classmethod
+    def _database_is_postgres(cls, value: str | None) -> str | None:
+        if value is not None and not re.match(r"(?:postgres|postgresql(?:\+psycopg2)?)://.", value):
+            raise ValueError("must be PostgreSQL, like postgresql://user@host/database")
+        return value
+
     @field_validator("twilio_from")
     @classmethod
     def _can_send(cls, value: str | None) -> str | None:
@@ -889,12 +908,15 @@ def load() -> Settings:
                 os.environ[name] = Path(path).read_text().strip()
             except OSError as error:
                 raise ConfigurationError(f"{name}_FILE: cannot read {path}: {error.strerror}") from error
+            except ValueError:
+                # It is not in UTF-8, or holds a NUL, which no variable can.
+                raise ConfigurationError(f"{name}_FILE: {path} is not a file of text in UTF-8") from None
     try:
         return Settings()
     except SettingsError as error:
         # A list that is not one; the cause's text quotes the value.
         field = next((name for name in Settings.model_fields if f'"{name}"' in str(error)), "a setting")
-        like = _OBJECTS.get(field, '["critical"]')
+        like = _OBJECTS.get(field) or _LISTS.get(field, "[]")
         kind = "object" if field in _OBJECTS else "list"
         raise ConfigurationError(f"{variable(field)}: must be a JSON {kind}, like {like}") from None
     except ValidationError as error:

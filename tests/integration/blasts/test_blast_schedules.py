@@ -141,7 +141,7 @@ def test_a_definition_of_another_release_is_told_and_the_others_start(here: Serv
         ({"schedule": "0 18 * *"}, "x.schedule: must be five fields"),
         ({"schedule": "0 0 30 2 *"}, "x.schedule: names a day that does not come for years"),
         ({"time_zone": "Vienna"}, "x.time_zone: 'Vienna' is not a time zone such as Europe/Vienna"),
-        ({"template": ""}, "x.content.template: is empty"),
+        ({"template": ""}, "x.template: is empty"),
         ({"grace": "8d"}, "x.grace: must be between 0 and 7 days"),
         ({"throttle_per_min": 0}, "x.throttle_per_min: must be a whole number of people"),
         ({"every": "day"}, "x.every: is not a field of a recurring blast"),

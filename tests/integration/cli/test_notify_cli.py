@@ -167,3 +167,26 @@ def test_a_file_says_it_by_language(run: Callable[..., CommandOutput], valkey: r
     assert second["plan"][0]["text"] == {"en": "First", "de": "Erste"}
     refused = run(*whom, "--contents", str(file), "--title", "Hello")
     assert (refused.code, "--contents" in refused.err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--param", "a=1", "--param", "a=2"), "a is given twice"),
+        (("--param", "=1"), "'=1' must be NAME=VALUE"),
+        (("--params", '{"a": 1, "a": 2}'), "a stands twice in one object"),
+        (("--params", '{"a": NaN}'), "NaN is not JSON"),
+        (("--params", "[" * 100_000), "must be a JSON object or list"),
+        (("--data", "k=1", "--data", "k=2"), "k is given twice"),
+        (("--apns", '{"headers": {}, "headers": {}}'), "headers stands twice in one object"),
+        (("--sms", "x", "--when", "never"), "--when never sends none"),
+        (("--after", "5m", "--when", "never"), "--when never sends none"),
+    ],
+)
+def test_what_can_be_meant_in_two_ways_is_refused(
+    run: Callable[..., CommandOutput], valkey: redis.Redis, options: tuple[str, ...], said: str
+) -> None:
+    done = run("notify", "--user", "ada", "--title", "t", "--body", "b", *options)
+    assert done.code == 2
+    assert said in " ".join(done.err.split())
+    assert not valkey.hlen(INBOX_MESSAGES)

@@ -142,3 +142,28 @@ def test_the_command_shows_what_does_not_agree(
     assert finding == {"fault": "price", "line": 3, "id": "SM1", "billed": "9", "ours": "0.0150"}
     assert run("bill", str(file), "--provider", "twilio").code == 1
     assert run("bill", str(tmp_path / "nowhere.csv")).code == 1
+
+
+@pytest.mark.parametrize(
+    ("held", "said"),
+    [
+        ("sid,price\nSM1,1\n".encode("utf-16"), "is not text in UTF-8; save it as CSV in UTF-8"),
+        (b"sid,price\nSM1,1\xa0\n", "is not text in UTF-8"),
+        (b"sid,price\nSM1," + b"1" * 200_000 + b"\n", "cannot be read as CSV: field larger than field limit"),
+    ],
+)
+def test_a_file_that_is_no_list_is_refused_with_its_remedy(
+    run: Callable[..., CommandOutput], tmp_path: Path, held: bytes, said: str
+) -> None:
+    (tmp_path / "bill.csv").write_bytes(held)
+    done = run("bill", str(tmp_path / "bill.csv"))
+    assert (done.code, done.out) == (1, "")
+    assert f"bill.csv: {said}" in done.err
+
+
+def test_a_message_that_failed_and_was_sent_again_is_ours_on_a_list(here: Services) -> None:
+    _fill(here, 1)
+    with here.engine.begin() as conn:
+        conn.exec_driver_sql("UPDATE deliveries SET lost_ids = '{SMlost}' WHERE step = 1")
+        found, _ = bill.check(conn, ["sid,price", "SMlost,"])
+    assert (found.agreeing, found.findings) == (1, [])

@@ -66,6 +66,25 @@ DOC = (Path(__file__).parents[3] / "docs" / "opt-out-words.md").read_text()
             "\U0001d5e6\U0001d5e7\U0001d5e2\U0001d5e3",
             "\uff53\uff54\uff4f\uff50\uff01",
         ),
+        *(
+            "STOP\nSent from my iPhone",
+            "Stop, thanks, bye",
+            "please unsubscribe me from this list",
+            "dont text",
+            "Me désabonner, merci",
+            "se désabonner",
+            "Zrezygnuj",
+            "Zruš",
+            "הסר אותי",
+            "إلغاء الاشتراك",
+            "बंद करो",
+            "band karo please",
+            "berhenti dong",
+            "停止して",
+            "수신거부합니다",
+            "그만 보내세요",
+            "отпишите",
+        ),
     ],
 )
 def test_people_stop_in_their_own_words(text: str) -> None:
@@ -122,6 +141,7 @@ def test_other_texts_change_nothing(text: str) -> None:
         ("Huy", "VN", "RU"),
         ("TD", "CN", "US"),
         ("ferma", "IT", "RO"),
+        ("Ende", "DE", "NO"),
     ],
 )
 def test_a_word_that_is_ordinary_elsewhere_counts_where_it_means_stop(word: str, means_it: str, does_not: str) -> None:

@@ -35,13 +35,15 @@ STOP = {
     "stop_these_texts stop_these_messages stop_all_texts stop_all_messages stop_spamming_me stop_spam stop_spamming "
     "leave_me_alone dont_contact_me do_not_contact_me dont_text_me_again do_not_text_me_again dont_text_me_anymore "
     "do_not_text_me_anymore do_not_contact_me_again dont_contact_me_again stop_texting_me_anymore i_want_to_opt_out "
-    "i_want_to_unsubscribe i_wish_to_unsubscribe i_want_out unsubcribe unsuscribe unsubscibe",
+    "i_want_to_unsubscribe i_wish_to_unsubscribe i_want_out unsubcribe unsuscribe unsubscibe "
+    "dont_text do_not_text unsubscribe_me_from_this_list unsubscribe_me_from_your_list unsubscribe_from_this_list opting_out "
+    "cancel_texts cancel_messages cancel_sms cancel_subscription end_texts end_messages",
     "German": "stopp abmelden abbestellen beenden austragen abbestellung bitte_nicht_mehr_schreiben nicht_mehr_schreiben "
     "keine_sms_mehr keine_nachrichten_mehr keine_weiteren_sms keine_weiteren_nachrichten hor_auf aufhoren hort_auf "
     "ich_mochte_mich_abmelden ich_will_mich_abmelden melden_sie_mich_ab",
     "French": "arret arreter arretez desabonner desinscrire desinscription desabonnement desabonnez_moi desinscrivez_moi "
     "me_desabonner me_desinscrire je_veux_me_desabonner je_veux_me_desinscrire plus_de_sms plus_de_messages "
-    "arretez_de_menvoyer_des_sms arretez_de_menvoyer_des_messages ne_plus_recevoir retirez_moi_de_la_liste",
+    "arretez_de_menvoyer_des_sms arretez_de_menvoyer_des_messages ne_plus_recevoir retirez_moi_de_la_liste se_desabonner se_desinscrire cessez stopper",
     "Spanish": "parar baja darme_de_baja dame_de_baja dar_de_baja cancelar detener quiero_darme_de_baja quiero_la_baja "
     "no_mas no_mas_mensajes no_mas_sms no_quiero_mas no_quiero_mas_mensajes no_quiero_recibir_mas_mensajes "
     "dejar_de_recibir dejen_de_enviarme_mensajes dejen_de_enviar_mensajes basta_de_mensajes",
@@ -52,22 +54,24 @@ STOP = {
     "non_voglio_piu_messaggi non_voglio_piu_sms non_scrivetemi_piu toglietemi_dalla_lista",
     "Dutch": "stoppen afmelden uitschrijven geen_sms_meer geen_berichten_meer meld_me_af",
     "Nordic": "avsluta avregistrera stopp lopeta afmeld avmeld sluta sluta_skicka sluta_skicka_sms inga_fler_sms "
-    "meld_meg_av ikke_flere_sms afmeld_mig peruuta_tilaus",
-    "Polish": "koniec rezygnuje wypisz wypisz_mnie o_wypisanie wypisanie nie_chce_wiecej_sms",
-    "Czech, Hungarian, Romanian": "zrusit odhlasit leiratkozas leiratkozom dezabonare dezaboneaza_ma",
+    "meld_meg_av ikke_flere_sms afmeld_mig peruuta_tilaus "
+    "avslutt avregistrer afslut peruuta lopettakaa",
+    "Polish": "koniec rezygnuje wypisz wypisz_mnie o_wypisanie wypisanie nie_chce_wiecej_sms rezygnacja zrezygnuj zatrzymaj",
+    "Czech, Hungarian, Romanian": "zrusit odhlasit leiratkozas leiratkozom leiratkozni zrus odhlasit_odber dezabonare dezaboneaza_ma",
     "Russian, Ukrainian": "стоп отписаться отписка отпишите_меня хватит не_пишите_мне не_пишите_мне_больше больше_не_пишите "
-    "відписатися відписатись відпишіть_мене",
+    "відписатися відписатись відпишіть_мене "
+    "отпишите отписать_меня отмена_подписки прекратите зупинити",
     "Greek": "στοπ διακοπη διαγραφη",
     "Turkish": "iptal durdur durdurun aboneligi_iptal_et abonelikten_cik mesaj_istemiyorum sms_istemiyorum istemiyorum",
-    "Hebrew": "הסר הסירו להסרה",
-    "Arabic": "توقف ايقاف الغاء",
-    "Hindi": "रोकें रोको बंद_करें",
-    "Indonesian, Malay": "berhenti henti",
+    "Hebrew": "הסר הסירו להסרה הסר_אותי הסירו_אותי תסירו_אותי תפסיקו הפסק",
+    "Arabic": "توقف ايقاف الغاء الغاء_الاشتراك الغي_الاشتراك ايقاف_الرسائل اوقف",
+    "Hindi": "रोकें रोको बंद_करें बंद_करो बंद band_karo",
+    "Indonesian, Malay": "berhenti henti berhenti_berlangganan hentikan",
     "Vietnamese": "huy_dang_ky tu_choi",
     "Thai": "ยกเลิก หยุด",
     "Chinese": "停止 请停止 請停止 退订 退訂 取消订阅 取消訂閱 取消 不要再发了 不要再發了 别再发了",
-    "Japanese": "停止 配信停止 解除 登録解除 もう送らないで",
-    "Korean": "거부 수신거부 중지",
+    "Japanese": "停止 配信停止 解除 登録解除 もう送らないで 配信不要 停止希望",
+    "Korean": "거부 수신거부 중지 그만보내",
 }
 #: Words that are ordinary in another language: they count from numbers of these countries, and where none is known.
 SCOPED = {
@@ -77,6 +81,7 @@ SCOPED = {
     "ferma": "IT SM CH",
     "basta": "IT SM CH " + _SPANISH,
     "huy": "VN",
+    "ende": "DE AT CH LI LU",
     "td": "CN TW HK MO",
 }
 START = (
@@ -90,6 +95,7 @@ _COURTESIES = """
 please pls plz thanks thank_you thank_you_very_much thanks_a_lot thx ty many_thanks hi hello hey dear_sir now kindly sir
 ok okay just sorry already immediately asap right_now fucking
 bitte danke vielen_dank hallo jetzt merci svp sil_vous_plait bonjour por_favor gracias hola ya
+bye goodbye sent_from_my_iphone sent_from_my_ipad sent_from_my_android sent_from_my_phone dong
 obrigado obrigada per_favore grazie ciao alstublieft aub graag bedankt dank_je tack takk tak prosze dziekuje
 пожалуйста спасибо lutfen tesekkurler ευχαριστω παρακαλω תודה בבקשה شكرا من_فضلك कृपया धन्यवाद tolong terima_kasih 谢谢 謝謝 请 請 ありがとう お願いします 감사합니다
 """
@@ -106,6 +112,10 @@ _UNSPACED = (
     "ครับ",
     "ค่ะ",
     "해주세요",
+    "해줘",
+    "합니다",
+    "세요",
+    "して",
     "부탁드립니다",
 )
 
@@ -201,6 +211,9 @@ _MEANINGS = {
 }
 _STOP_WORDS = [word.replace("_", " ") for words in STOP.values() for word in words.split()]
 #: Words of STOP that an advertisement has in other meanings, too.
-_ORDINARY = {"end", "cancel", "quit", "remove", "revoke", "fim", "koniec", "cancelar", *SCOPED}
+_ORDINARY = {
+    *("end", "cancel", "quit", "remove", "revoke", "fim", "koniec", "cancelar", "stopper", "cessez", "zatrzymaj"),
+    *("peruuta", "avslutt", "afslut", "прекратите", "зупинити", *SCOPED),
+}
 _NAMED_UNSPACED = {"".join(_words(word)) for word in _STOP_WORDS if _UNSPACED_RUN.search(word)}
 _NAMED = {" ".join(_words(word)) for word in _STOP_WORDS if not _UNSPACED_RUN.search(word)} - _ORDINARY

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import sys
 from contextlib import nullcontext
 from datetime import UTC, datetime
@@ -44,7 +45,12 @@ def bill(
     except OSError as error:
         fail(f"{file}: {error.strerror}")
     with opened as lines, reading(services()) as conn:
-        found, seen = evidence.check(conn, lines)
+        try:
+            found, seen = evidence.check(conn, lines)
+        except UnicodeDecodeError:
+            fail(f"{file}: is not text in UTF-8; save it as CSV in UTF-8")
+        except csv.Error as error:
+            fail(f"{file}: cannot be read as CSV: {error}")
         if provider is not None:
             found.findings += evidence.missing(conn, provider, _day("since", since), _day("until", until), seen)
     if as_json:

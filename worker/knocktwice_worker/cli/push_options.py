@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from knocktwice_worker.cli import typed_values
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -66,22 +67,8 @@ def fields(data: Sequence[str], objects: dict[str, str | None], **texts: object)
     """
     given = {name: value for name, value in texts.items() if value is not None}
     if data:
-        given["data"] = dict(_pair(each) for each in data)
+        given["data"] = typed_values.pairs(data, "--data")
     for name, text in objects.items():
         if text is not None:
-            given[name] = _object(f"--{name}", text)
+            given[name] = typed_values.json_value(text, f"--{name}")
     return given
-
-
-def _pair(text: str) -> tuple[str, str]:
-    name, separator, value = text.partition("=")
-    if not separator or not name:
-        raise typer.BadParameter(f"{text!r} must be NAME=VALUE", param_hint="--data")
-    return name, value
-
-
-def _object(option: str, text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError as error:
-        raise typer.BadParameter(f"must be a JSON object: {error}", param_hint=option) from None

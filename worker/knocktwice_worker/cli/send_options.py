@@ -86,6 +86,9 @@ def sms(
         pushed: whether there is a push that it follows.
     """
     if when == "never":
+        for name, given_ in (("--sms", text), ("--after", after)):
+            if given_ is not None:
+                raise typer.BadParameter("is about an SMS, and --when never sends none; leave one out", param_hint=name)
         return False
     if (template and text is None and when is None and after is None) or (not template and not pushed and text is None):
         return None

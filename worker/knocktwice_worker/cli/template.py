@@ -14,6 +14,7 @@ from rich.table import Table
 from knocktwice_shared.channels import CONTENTS
 from knocktwice_shared.messages import PUSH_BYTES_LIMIT
 from knocktwice_worker.channels.registry import wording_of
+from knocktwice_worker.cli import typed_values
 from knocktwice_worker.cli.output import AsJson, clock, fail, out, print_json, reading
 from knocktwice_worker.cli.tables import AsCsv, print_table
 from knocktwice_worker.content import template_store, templates
@@ -163,20 +164,12 @@ def _declared(file: str, name: str) -> templates.Definition:
 
 def given_values(params: str | None, param: list[str]) -> dict[str, Any]:
     """Return the values given as JSON and those given one by one, by name."""
-    try:
-        given = json.loads(params) if params else {}
-    except ValueError:
-        given = None
+    given = typed_values.json_value(params, "--params", "a JSON object or list") if params else {}
     if isinstance(given, list):
         given = {str(place): value for place, value in enumerate(given, 1)}
     if not isinstance(given, dict):
         raise typer.BadParameter("must be a JSON object or list", param_hint="--params")
-    for pair in param:
-        name, separator, value = pair.partition("=")
-        if not separator or not name:
-            raise typer.BadParameter("must be NAME=VALUE", param_hint="--param")
-        given[name] = value
-    return given
+    return given | typed_values.pairs(param, "--param")
 
 
 def _print_change(change: files.Change) -> None:

@@ -117,11 +117,16 @@ class _Line:
 
 
 # Only the columns that a list may name. A message with media (its text begins with the character 30, see
-# content/media.py) is not paid by parts.
+# content/media.py) is not paid by parts. A message that the provider failed after taking it may be on the list, too.
 _ROWS = text("""
 SELECT provider_id, state, price, price_unit, CASE WHEN ascii(text) = 30 THEN 0 ELSE parts END AS parts
 FROM deliveries
 WHERE provider_id = ANY(:ids) AND step > 0
+UNION ALL
+SELECT lost.id, 'failed', NULL, NULL, 0
+FROM deliveries d
+CROSS JOIN LATERAL unnest(d.lost_ids) AS lost(id)
+WHERE d.lost_ids && CAST(:ids AS text[]) AND lost.id = ANY(:ids)
 """)
 
 # finished_at: when the provider took it.

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from starlette.concurrency import run_in_threadpool
 
 from knocktwice_shared.errors import InvalidMessage
 from knocktwice_worker.audience import aliases, profile
-from knocktwice_worker.gateway import wording
 from knocktwice_worker.gateway.auth.access import here, outbox
 from knocktwice_worker.gateway.auth.keys import Scope
+from knocktwice_worker.gateway.faces import audience_changes
 from knocktwice_worker.gateway.faces.onesignal import languages, names, subscriptions, tags
 from knocktwice_worker.gateway.faces.onesignal.answers import admitted, missing, query, said, with_warnings
 from knocktwice_worker.gateway.faces.onesignal.subscriptions import Changes
@@ -103,6 +102,16 @@ def subscription(services: Services, id_: str) -> Alias:
     return found
 
 
+#: What a change calls a field → what OneSignal calls it.
+_WORDS = {
+    "registration": "token",
+    "phone": "token",
+    "user": "external_id",
+    "locale": "language",
+    "time_zone": "timezone_id",
+}
+
+
 async def write(request: Request, changes: Changes) -> None:
     """Write the aliases, and hand the changes to the workers: in one message, so all of them are made or none.
 
@@ -112,7 +121,7 @@ async def write(request: Request, changes: Changes) -> None:
     services = here(request)
     draft = None
     if changes.listed:
-        draft = wording.changes({"changes": changes.listed}, services.settings.phone_rules, datetime.now(UTC))
+        draft = audience_changes.draft(changes.listed, services.settings.phone_rules, _WORDS)
 
     def put() -> None:
         with writing(services) as conn:

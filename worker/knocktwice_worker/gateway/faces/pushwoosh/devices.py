@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from starlette.concurrency import run_in_threadpool
@@ -14,6 +13,7 @@ from knocktwice_worker.audience import hwids
 from knocktwice_worker.gateway import wording
 from knocktwice_worker.gateway.auth.access import here, outbox
 from knocktwice_worker.gateway.auth.keys import Scope
+from knocktwice_worker.gateway.faces import audience_changes
 from knocktwice_worker.gateway.faces.pushwoosh import audience
 from knocktwice_worker.gateway.faces.pushwoosh.envelope import answer, opened
 from knocktwice_worker.gateway.transactions import reading, writing
@@ -47,6 +47,14 @@ _IGNORED = (
 )
 _IGNORED_TOO = ("fcm_token", "fcm_push_set", "black", "app_build", "v", "gcm_id", "isRegisterable", "pushAlertsEnabled")
 _DEVICE = ("hwid", "push_token", "device_type", "userId", "user_id", "language", "timezone", "tags", "app_version")
+#: What a change calls a field → what Pushwoosh calls it.
+_WORDS = {
+    "registration": "push_token",
+    "phone": "hwid",
+    "user": "userId",
+    "locale": "language",
+    "time_zone": "timezone",
+}
 #: Pushwoosh's numbers of devices whose pushes FCM does not carry.
 UNREACHED = {8: "Windows", 9: "Amazon", 17: "Huawei", 19: "Xiaomi"}
 
@@ -57,7 +65,7 @@ async def register(request: Request) -> Response:
     rules = here(request).settings.phone_rules
     changes, name = _registration(body, rules)
     # Everything is checked before anything is written.
-    draft = wording.changes({"changes": changes}, rules, datetime.now(UTC)) if changes else None
+    draft = audience_changes.draft(changes, rules, _WORDS) if changes else None
     if name is not None:
         await run_in_threadpool(_name, here(request), name)
     if draft is not None:
@@ -120,7 +128,7 @@ async def unregister(request: Request) -> Response:
     elif found is not None:
         change = {"change": "unregister_device", "user": found.user, "registration": found.registration}
     if change is not None:
-        await outbox(request).send(wording.changes({"changes": [change]}, rules, datetime.now(UTC)))
+        await outbox(request).send(audience_changes.draft([change], rules, _WORDS))
         await run_in_threadpool(_drop, here(request), hwid)
     return answer(None)
 
@@ -139,7 +147,7 @@ async def set_tags(request: Request) -> Response:
     tags, skipped = _tags(body.get("tags"))
     if tags:
         change = {"change": "set_tags", "user": user, "tags": tags}
-        await outbox(request).send(wording.changes({"changes": [change]}, rules, datetime.now(UTC)))
+        await outbox(request).send(audience_changes.draft([change], rules, _WORDS))
     return answer({"skipped": skipped})
 
 
