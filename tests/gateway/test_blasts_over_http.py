@@ -93,11 +93,11 @@ def test_a_blast_over_its_budget_is_not_started_and_one_that_runs_is_not_looked_
     assert client.post("/v1/blasts", json={**BLAST, "budget_parts": 0}).status_code == 202
 
 
-def test_a_blast_is_paused_resumed_and_aborted_and_repeats_do_no_harm(client: httpx.Client) -> None:
+def test_a_blast_is_paused_resumed_and_aborted_and_repeats_do_no_harm(client: httpx.Client, here: Services) -> None:
     path = client.post("/v1/blasts", json=BLAST).headers["Location"]
 
     def ask(word: str) -> tuple[int, str | None]:
-        answer = client.post(f"{path}/{word}")
+        answer = client.post(f"{path}/{word}", params={"reason": f"they asked to {word} it"})
         return answer.status_code, answer.json().get("state")
 
     assert [ask("pause"), ask("pause")] == [(200, "paused")] * 2
@@ -105,6 +105,11 @@ def test_a_blast_is_paused_resumed_and_aborted_and_repeats_do_no_harm(client: ht
     assert [ask("abort"), ask("abort")] == [(200, "aborted")] * 2
     assert ask("pause") == (409, None)
     assert client.post("/v1/blasts/nobody/abort").status_code == 404
+    assert client.post(f"{path}/pause", params={"reason": "two\nlines"}).status_code == 422
+    with here.engine.connect() as conn:
+        found = [(line.action, line.reason) for line in audit.lines(conn)]
+    verbs = ("abort", "resume", "pause")
+    assert found == [(f"{verb} blast", f"they asked to {verb} it") for verb in verbs]
 
 
 def test_the_pace_of_a_blast_is_changed_with_a_reason_and_an_audit_line(client: httpx.Client, here: Services) -> None:
@@ -118,7 +123,8 @@ def test_the_pace_of_a_blast_is_changed_with_a_reason_and_an_audit_line(client: 
     client.post(f"{path}/abort")
     assert client.post(f"{path}/throttle", params={"per_minute": 60, **why}).status_code == 409
     with here.engine.connect() as conn:
-        found = [(line.action, line.subject["per_minute"], line.reason) for line in audit.lines(conn)]
+        lines = [line for line in audit.lines(conn) if line.action == "throttle blast"]
+    found = [(line.action, line.subject["per_minute"], line.reason) for line in lines]
     assert found == [("throttle blast", "all", why["reason"]), ("throttle blast", 600, why["reason"])]
 
 

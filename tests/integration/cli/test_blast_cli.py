@@ -15,6 +15,7 @@ from knocktwice_worker.audience.segment_filter import parse
 from knocktwice_worker.blasts import preflight, request, standing
 from knocktwice_worker.content import template_store, templates
 from knocktwice_worker.content.links import short_links
+from knocktwice_worker.switches import audit
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -394,7 +395,7 @@ def test_what_is_wrong_is_named(run: Run, words: tuple[str, ...], code: int, sai
 
 
 @pytest.mark.usefixtures("people")
-def test_a_blast_is_paused_resumed_and_aborted(run: Run) -> None:
+def test_a_blast_is_paused_resumed_and_aborted(run: Run, here: Services) -> None:
     run(*START)
     assert run("blast", "pause", "k", "--reason", "a typo").out == "blast k: paused\n"
     assert run("blast", "pause", "k").err == "error: blast k is not running, it is paused\n"
@@ -410,6 +411,14 @@ def test_a_blast_is_paused_resumed_and_aborted(run: Run) -> None:
     assert (said.code, "blast k was aborted: aborted by hand" in said.err) == (1, True)
     (told,) = run("blast", "list", "--json").json["blasts"]
     assert (told["state"], told["template"], told["segment"]) == ("aborted", "tea", "all")
+    with here.engine.connect() as conn:
+        done = [(line.action, line.reason) for line in audit.lines(conn)]
+    assert done == [
+        ("abort blast", "aborted by hand"),
+        ("throttle blast", "slower"),
+        ("resume blast", "resumed by hand"),
+        ("pause blast", "a typo"),
+    ]
 
 
 @pytest.mark.usefixtures("people")

@@ -31,7 +31,7 @@ from knocktwice_worker.services import services
 from knocktwice_worker.switches import audit
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from decimal import Decimal
 
     from sqlalchemy import Connection, Select
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 app = typer.Typer(name="blast", help="One notification to everybody in a segment.", no_args_is_help=True)
 
 Which = Annotated[str, typer.Argument(metavar="KEY", help="The blast's key, or its id.")]
+Why = Annotated[str, typer.Option(help="Shown by status and kept in the audit, so name no person.")]
 
 #: Exit code of a blast that may cost more than its budget.
 OVER_BUDGET = 3
@@ -263,28 +264,22 @@ def list_(
 
 
 @app.command()
-def pause(blast: Which, reason: Annotated[str, typer.Option(help="Shown by status.")] = "paused by hand") -> None:
+def pause(blast: Which, reason: Why = "paused by hand") -> None:
     """Notify nobody else for now. Who was pushed goes on, and may be texted. Exits 1 if it is not running.
 
     Example: knocktwice blast pause tea-week-47 --reason "wrong price in the text"
     """
-    with reading(services()) as conn:
-        row = _found(standing.find(conn, blast), blast)
-        done = states.pause(conn, row.id, reason)
-        conn.commit()
+    row, done = _steered(blast, "pause", reason, lambda conn, row: states.pause(conn, row.id, reason))
     _say(row, done, "paused", "running")
 
 
 @app.command()
-def resume(blast: Which) -> None:
+def resume(blast: Which, reason: Why = "resumed by hand") -> None:
     """Go on with a paused blast. Exits 1 if it is not paused.
 
-    Example: knocktwice blast resume tea-week-47
+    Example: knocktwice blast resume tea-week-47 --reason "the price is right now"
     """
-    with reading(services()) as conn:
-        row = _found(standing.find(conn, blast), blast)
-        done = states.resume(conn, row.id)
-        conn.commit()
+    row, done = _steered(blast, "resume", reason, lambda conn, row: states.resume(conn, row.id))
     _say(row, done, "resumed", "paused")
 
 
@@ -298,27 +293,39 @@ def throttle(
 
     Example: knocktwice blast throttle tea-week-47 600 --reason "the shop cannot answer so many"
     """
-    by = audit.of_this_account(reason)
-    with reading(services()) as conn:
-        row = _found(standing.find(conn, blast), blast)
-        done = states.throttle(conn, row.id, per_minute or None)
-        if done:
-            audit.note(conn, by, "throttle blast", {"blast": row.key, "per_minute": per_minute or "all"})
-        conn.commit()
+    pace = {"per_minute": per_minute or "all"}
+    row, done = _steered(
+        blast, "throttle", reason, lambda conn, row: states.throttle(conn, row.id, per_minute or None), pace
+    )
     _say(row, done, f"{per_minute or 'all'} people a minute", "running or paused")
 
 
 @app.command()
-def abort(blast: Which, reason: Annotated[str, typer.Option(help="Shown by status.")] = "aborted by hand") -> None:
+def abort(blast: Which, reason: Why = "aborted by hand") -> None:
     """End a blast and cancel what it has not sent yet, the SMS of those who were pushed too. Also when it has finished.
 
     Example: knocktwice blast abort tea-week-47 --reason "wrong price in the text"
     """
+    row, done = _steered(blast, "abort", reason, lambda conn, row: states.abort(conn, row.key, reason, row.project))
+    out.print(f"blast {row.key}: {'aborted' if done else 'was aborted before'}", markup=False)
+
+
+def _steered(
+    blast: str,
+    verb: str,
+    reason: str,
+    steer: Callable[[Connection, Standing], bool],
+    more: Mapping[str, Any] | None = None,
+) -> tuple[Standing, bool]:
+    """Steer a blast, and write down who did it and why; return it as it was, and whether anything changed."""
+    by = audit.of_this_account(reason)
     with reading(services()) as conn:
         row = _found(standing.find(conn, blast), blast)
-        done = states.abort(conn, row.key, reason, row.project)
+        done = steer(conn, row)
+        if done:
+            audit.note(conn, by, f"{verb} blast", {"blast": row.key, **(more or {})})
         conn.commit()
-    out.print(f"blast {row.key}: {'aborted' if done else 'was aborted before'}", markup=False)
+    return row, done
 
 
 @app.command()

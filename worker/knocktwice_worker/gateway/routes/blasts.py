@@ -35,8 +35,6 @@ from knocktwice_worker.switches import audit
 from knocktwice_worker.switches.audit import REASON_LIMIT, By
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from sqlalchemy import Connection
 
     from knocktwice_shared.messages import Blast
@@ -56,7 +54,7 @@ Key = Annotated[
 #: The key of the request, with the right to read, or to start and stop blasts.
 Reader = Annotated[ApiKey, requires(Scope.READ, in_projects=True)]
 Starter = Annotated[ApiKey, requires(Scope.BLASTS, in_projects=True)]
-Reason = Annotated[str, Visible(200, "Shown with the blast.")]
+Reason = Annotated[str, Visible(200, "Why; shown with the blast and kept in the audit, so name no person.")]
 
 
 @router.post(
@@ -129,9 +127,10 @@ def show(key: Key, services: Here, by: Reader) -> Any:
 )
 def pause(key: Key, services: Here, by: Starter, reason: Reason = "paused over HTTP") -> Any:
     """Notify nobody else for now. Who was pushed goes on, and may be texted. Repeats do no harm."""
-    return _move(
-        services, key, by, BlastState.PAUSED, BlastState.RUNNING, lambda conn, id_: states.pause(conn, id_, reason)
-    )
+    with writing(services) as conn:
+        blast = _found(conn, key, by)
+        done = states.pause(conn, blast.id, reason)
+        return _moved(conn, blast, by, "pause", reason, done, BlastState.PAUSED, BlastState.RUNNING)
 
 
 @router.post(
@@ -139,9 +138,12 @@ def pause(key: Key, services: Here, by: Starter, reason: Reason = "paused over H
     response_model=BlastAnswer,
     responses=documented("not-found", "wrong-state"),
 )
-def resume(key: Key, services: Here, by: Starter) -> Any:
+def resume(key: Key, services: Here, by: Starter, reason: Reason = "resumed over HTTP") -> Any:
     """Go on with a paused blast. Repeats do no harm."""
-    return _move(services, key, by, BlastState.RUNNING, BlastState.PAUSED, states.resume)
+    with writing(services) as conn:
+        blast = _found(conn, key, by)
+        done = states.resume(conn, blast.id)
+        return _moved(conn, blast, by, "resume", reason, done, BlastState.RUNNING, BlastState.PAUSED)
 
 
 @router.post(
@@ -181,7 +183,9 @@ def abort(key: Key, services: Here, by: Starter, reason: Reason = "aborted over 
     """End a blast and cancel what it has not sent yet, the SMS of those who were pushed too. Also when it has finished."""
     with writing(services) as conn:
         blast = _found(conn, key, by)
-        states.abort(conn, blast.key, reason, blast.project)
+        who = By(f"key {by.name}", reason)
+        if states.abort(conn, blast.key, reason, blast.project):
+            audit.note(conn, who, "abort blast", {"blast": blast.key})
         return _found(conn, blast.id, by).as_json()
 
 
@@ -213,21 +217,23 @@ def _over(found: preflight.Preflight, budget: dict[str, Any]) -> str | None:
     return None
 
 
-def _move(
-    services: Services,
-    key: str,
+def _moved(
+    conn: Connection,
+    blast: Standing,
     by: ApiKey,
+    verb: str,
+    reason: str,
+    done: bool,
     wanted: BlastState,
     needed: BlastState,
-    move: Callable[[Connection, str], bool],
 ) -> dict[str, Any]:
-    with writing(services) as conn:
-        id_ = _found(conn, key, by).id
-        moved = move(conn, id_)
-        blast = _found(conn, id_, by)
-        if not moved and blast.state is not wanted:
-            raise Problem("wrong-state", f"the blast is not {needed}, it is {blast.state}")
-        return blast.as_json()
+    """Return the blast after it was steered, and write down who did it; refuse what its state does not allow."""
+    who = By(f"key {by.name}", reason)
+    if done:
+        audit.note(conn, who, f"{verb} blast", {"blast": blast.key})
+    elif blast.state is not wanted:
+        raise Problem("wrong-state", f"the blast is not {needed}, it is {blast.state}")
+    return _found(conn, blast.id, by).as_json()
 
 
 def _found(conn: Connection, key: str, by: ApiKey) -> Standing:
