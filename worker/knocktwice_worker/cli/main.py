@@ -51,6 +51,12 @@ PANELS = {
             "forecast", "Show how many SMS the next hour will bring, and what they will cost.", "forecast", "forecast"
         ),
         Entry("holdout", "Show what the SMS are worth: who answered with one, and who without.", "holdout", "holdout"),
+        Entry(
+            "simulate",
+            "Let an invented day happen under several sets of rules, and compare them.",
+            "simulate",
+            "simulate",
+        ),
         Entry("trial", "Show how many SMS stricter rules would have stopped that went, by rule.", "trial", "trial"),
         Entry("bill", "Compare a provider's list or invoice with what we know of its messages.", "bill", "bill"),
         Entry("doctor", "Check servers, workers, credentials and backlog.", "checkup", "doctor"),

@@ -26,7 +26,7 @@ _DEAD_PEERS = {"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count
 _LOCK_WAIT = timedelta(seconds=10)
 
 
-def create(url: str, *, pool_size: int, idle: timedelta, pooled: bool = False) -> sa.Engine:
+def create(url: str, *, pool_size: int, idle: timedelta, pooled: bool = False, ping: bool = True) -> sa.Engine:
     """Return an engine, which connects when it is first used.
 
     Args:
@@ -37,6 +37,8 @@ def create(url: str, *, pool_size: int, idle: timedelta, pooled: bool = False) -
         pooled: whether there is a pooler in between that lends a server's session for one transaction, as PgBouncer does.
             What is set for a session would then reach somebody else's next transaction, so it is set in each
             transaction, which costs a round trip.
+        ping: whether a connection is tried before each use, which costs a round trip; without it, one that the server has
+            ended fails.
     """
     arrays.register()
     engine = sa.create_engine(
@@ -45,7 +47,7 @@ def create(url: str, *, pool_size: int, idle: timedelta, pooled: bool = False) -
         max_overflow=0,
         # An error's text is logged and shown, so it must not contain the values, which are personal data.
         hide_parameters=True,
-        pool_pre_ping=True,
+        pool_pre_ping=ping,
         connect_args={"connect_timeout": 10, "application_name": "knocktwice", **_DEAD_PEERS},
     )
     set_ = "SET LOCAL" if pooled else "SET"
