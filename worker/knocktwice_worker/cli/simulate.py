@@ -41,9 +41,11 @@ def simulate(
     differs is the rules.
 
     It starts servers of its own in a temporary folder and touches no others. Rules that a set does not name are those of
-    this environment (KNOCKTWICE_…). A day of 100,000 notifications takes about two minutes for each set.
+    this environment (KNOCKTWICE_…). A day of 100,000 notifications takes some minutes for each set.
 
-    Example: knocktwice simulate --example > day.yaml; knocktwice simulate day.yaml --seed 7
+    A file to begin with is printed by --example.
+
+    Example: knocktwice simulate day.yaml --seed 7
     """
     from knocktwice_worker.simulated import file as day_file
 
