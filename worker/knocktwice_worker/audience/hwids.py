@@ -99,12 +99,47 @@ def find(conn: Connection, names: Sequence[str]) -> dict[str, Named]:
     return {row.hwid: Named(row.user_id, row.registration) for row in found}
 
 
+# A worker writes a device later than this interface says whose it is; whichever was said last counts.
+_OWNERS = text(f"""
+SELECT
+  r.registration,
+  CASE
+    WHEN h.changed_at > coalesce(greatest(d.changed_at, d.left_at), '-infinity') THEN h.user_id
+    ELSE d.user_id
+  END AS user_id
+FROM {rows("r", hwid="text", registration="text")}
+LEFT JOIN hwids h ON h.hwid = r.hwid
+LEFT JOIN devices d ON d.registration = r.registration
+""")
+
+
+def owners(conn: Connection, named: Mapping[str, str]) -> dict[str, str]:
+    """Return whose devices registrations are, by what their names stand for or by the devices themselves.
+
+    Args:
+        named: hwid → registration.
+
+    Returns:
+        Registration → user; devices of nobody are left out.
+    """
+    found = conn.execute(_OWNERS, {"hwid": list(named), "registration": list(named.values())})
+    return {row.registration: row.user_id for row in found if row.user_id is not None}
+
+
 _DROP = text("DELETE FROM hwids WHERE hwid = :hwid")
 
 
 def drop(conn: Connection, hwid: str) -> None:
     """Forget a name."""
     conn.execute(_DROP, {"hwid": hwid})
+
+
+_DROP_OF = text("DELETE FROM hwids WHERE user_id = :user AND starts_with(hwid, :prefix)")
+
+
+def drop_of(conn: Connection, user: str, prefix: str) -> None:
+    """Forget the names of a person's devices that begin with ``prefix``."""
+    conn.execute(_DROP_OF, {"user": user, "prefix": prefix})
 
 
 _FORGET_USER = text("DELETE FROM hwids WHERE user_id = :user AND changed_at <= :until")

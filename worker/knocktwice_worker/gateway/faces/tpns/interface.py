@@ -1,4 +1,4 @@
-"""``POST /tpns/v3/push/app``, and Tencent's shape of answers."""
+"""Tencent's paths below ``/tpns``: its push, its devices' accounts and tags, and its shape of answers."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from knocktwice_worker.gateway.auth.access import here, let_in
 from knocktwice_worker.gateway.auth.keys import Scope
 from knocktwice_worker.gateway.faces import ascii_json, sending
 from knocktwice_worker.gateway.faces.face import Face
+from knocktwice_worker.gateway.faces.tpns import people
 from knocktwice_worker.gateway.faces.tpns.credentials import key_of
 from knocktwice_worker.gateway.http.body import json_object, read_any
 from knocktwice_worker.gateway.problems import Problem
@@ -43,7 +44,10 @@ _CODES = {
     "internal": 10108,
 }
 _MISSING, _WRONG, _BUSY = 10102, 10103, 10100
-_UNSUPPORTED = "is not served; here is POST /tpns/v3/push/app, and docs/moving/tencent.md says what stands for the rest"
+_UNSUPPORTED = (
+    "is not served; here are POST /tpns/v3/push/app, /tpns/v3/device/account/batchoperate and /tpns/v3/device/tag, and "
+    "docs/moving/tencent.md says what stands for the rest"
+)
 
 
 async def push_app(request: Request) -> Response:
@@ -155,6 +159,29 @@ def _answer(payload: Mapping[str, Any], asked: tpns.Request, sent: Sent) -> Resp
     return ascii_json.answer(told)
 
 
+async def operate_accounts(request: Request) -> Response:
+    """Bind tokens to accounts, or unbind them."""
+    return _operated(request, await people.accounts(request))
+
+
+async def operate_tags(request: Request) -> Response:
+    """Give tags to the accounts of tokens, or take them away."""
+    return _operated(request, await people.tags(request))
+
+
+def _operated(request: Request, work: people.Work) -> Response:
+    """Answer for each token, account or pair. Without any that was done the whole request is refused."""
+    done = not work.result or people.DONE in work.result
+    told = {
+        **_frame(request.state.payload),
+        "ret_code": 0 if done else _WRONG,
+        "err_msg": "; ".join(map(str, work.told)),
+        "result": work.result,
+        "knocktwice": {"told": _told(work.told)},
+    }
+    return ascii_json.answer(told)
+
+
 def refuse(request: Request, problem: Problem) -> Response:
     """Return an error as Tencent has it: a ``ret_code``, and 200 unless the caller should try again."""
     busy = problem.status in (408, 429) or problem.status >= 500
@@ -186,6 +213,11 @@ def _told(problems: Iterable[InvalidMessage]) -> list[dict[str, str]]:
 
 FACE = Face(
     prefix="/tpns",
-    routes=(Route("/v3/push/app", push_app, methods=["POST"]), Route("/{rest:path}", unknown, methods=["GET", "POST"])),
+    routes=(
+        Route("/v3/push/app", push_app, methods=["POST"]),
+        Route("/v3/device/account/batchoperate", operate_accounts, methods=["POST"]),
+        Route("/v3/device/tag", operate_tags, methods=["POST"]),
+        Route("/{rest:path}", unknown, methods=["GET", "POST"]),
+    ),
     answer=refuse,
 )
