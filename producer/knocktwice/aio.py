@@ -201,7 +201,7 @@ class AsyncClient:
     Args:
         broker_url: as :class:`~knocktwice.Client` takes it.
         timeout: seconds the broker gets for each exchange. A call takes about twice that at most.
-        durability, replicas, project: as :class:`~knocktwice.Client` takes them.
+        durability, replicas, project, test: as :class:`~knocktwice.Client` takes them.
 
     Raises:
         InvalidMessage: the project's name is none.
@@ -216,8 +216,11 @@ class AsyncClient:
         durability: Durability | str | None = None,
         replicas: int | None = None,
         project: str | None = None,
+        test: bool = False,
     ) -> None:
-        self._client = Client(broker_url, timeout=timeout, durability=durability, replicas=replicas, project=project)
+        self._client = Client(
+            broker_url, timeout=timeout, durability=durability, replicas=replicas, project=project, test=test
+        )
         self._sender = _Sender(self._client, timeout)
 
     notify = _asynchronous(Client.notify)

@@ -15,8 +15,9 @@ from knocktwice import address, drafts, wire
 from knocktwice.broker import KombuBroker
 from knocktwice.durability import asked
 from knocktwice_shared.errors import InvalidMessage
-from knocktwice_shared.messages import APPLICATION, Receipt, ReceiptEvent, Recipient, checks
+from knocktwice_shared.messages import APPLICATION, Receipt, ReceiptEvent, Recipient
 from knocktwice_shared.names import BATCH_LIMIT
+from knocktwice_shared.test_side import is_test
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -54,6 +55,9 @@ class Client:
         replicas: how many replicas, at the level ``replica``; left out, ``KNOCKTWICE_DURABILITY_REPLICAS``, or 1.
         project: the application to which all that this client sends belongs; keys are its own, and :meth:`cancel` stops
             nothing else. Left out: to none.
+        test: everything is done but the provider's call, and ``knocktwice explain`` says what would have been sent. What
+            is said of people beside a notification is checked and not remembered, and methods that change people are
+            refused.
 
     Raises:
         InvalidMessage: the project's name is none.
@@ -71,8 +75,9 @@ class Client:
         durability: Durability | str | None = None,
         replicas: int | None = None,
         project: str | None = None,
+        test: bool = False,
     ) -> None:
-        self._project = None if project is None else checks.project(project)
+        self._project = wire.side(project, test=test)
         self._broker = KombuBroker(address.find(broker_url), timeout, asked(durability, replicas))
 
     def notify(
@@ -430,7 +435,7 @@ class Client:
             BrokerUnavailable: call again; repeats change nothing.
         """
         with wire.in_callers_words(wire.one("change", marketing="granted")):
-            draft = drafts.audience("set_consent", user=user, marketing=granted, source=source)
+            draft = self._audience("set_consent", user=user, marketing=granted, source=source)
         self._send([draft])
 
     def opt_out(self, phone: str, *, source: str = APPLICATION, channel: str | None = None) -> None:
@@ -487,8 +492,13 @@ class Client:
 
     def _change(self, change: str, **fields: object) -> None:
         with wire.in_callers_words(wire.one("change")):
-            draft = drafts.audience(change, **fields)
+            draft = self._audience(change, **fields)
         self._send([draft])
+
+    def _audience(self, change: str, **fields: object) -> Draft:
+        if is_test(self._project):
+            raise InvalidMessage("test", "a test client changes no people, who are real; make another client for that")
+        return drafts.audience(change, **fields)
 
     def _send_many(
         self, name: str, items: Iterable[_T], draft: Callable[[Sequence[_T]], Draft], words: Rewording = lambda w: w

@@ -22,13 +22,12 @@ from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from knocktwice import address, keys
+from knocktwice import address, keys, wire
 from knocktwice.broker import KombuBroker
 from knocktwice.client import Client
 from knocktwice.durability import asked
 from knocktwice.envelope import Outgoing
 from knocktwice.keys import Use
-from knocktwice_shared.messages import checks
 from knocktwice_shared.names import Task, scoped
 
 if TYPE_CHECKING:
@@ -78,11 +77,11 @@ class OutboxClient(Client):
     Args:
         connection: a SQLAlchemy ``Session`` or ``Connection``, Django's ``connection``, or one of psycopg2 or psycopg.
             It is neither committed nor closed here.
-        project: as of :class:`~knocktwice.Client`.
+        project, test: as of :class:`~knocktwice.Client`.
     """
 
-    def __init__(self, connection: Any, *, project: str | None = None) -> None:
-        self._project = None if project is None else checks.project(project)
+    def __init__(self, connection: Any, *, project: str | None = None, test: bool = False) -> None:
+        self._project = wire.side(project, test=test)
         self._broker = _Table(connection)
 
 

@@ -13,6 +13,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from knocktwice import wire
 from knocktwice.client import Client
 from knocktwice_shared.messages import (
     ConsentSet,
@@ -95,11 +96,11 @@ class RecordingClient(Client):
         changes: devices, numbers, tags and consent as they were set and removed, in order.
 
     Args:
-        project: as of :class:`knocktwice.Client`.
+        project, test: as of :class:`knocktwice.Client`.
     """
 
-    def __init__(self, *, project: str | None = None) -> None:
-        self._project = project
+    def __init__(self, *, project: str | None = None, test: bool = False) -> None:
+        self._project = wire.side(project, test=test)
         # Not super().__init__(): that looks for a broker.
         self._broker = _Recorder(self)
         self.clear()

@@ -16,8 +16,9 @@ from knocktwice.channels import STEPS
 from knocktwice.content import LaterStep, Sms
 from knocktwice_shared.errors import InvalidMessage
 from knocktwice_shared.ids import uuid7_texts
-from knocktwice_shared.messages import PUSH_FIELDS, LocalTime, Push, ReceiptEvent, Recipient
+from knocktwice_shared.messages import PUSH_FIELDS, LocalTime, Push, ReceiptEvent, Recipient, checks
 from knocktwice_shared.names import VERSION
+from knocktwice_shared.test_side import side_of_tests
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -70,6 +71,16 @@ class Shared:
     def alone(self) -> bool:
         """Whether there is no push, so that the first step goes at once."""
         return not self.push and self.template is None
+
+
+def side(project: str | None, *, test: bool) -> str | None:
+    """Return to whom belongs what a client sends.
+
+    Raises:
+        InvalidMessage: the project's name is none.
+    """
+    named = None if project is None else checks.project(project)
+    return side_of_tests(named) if test else named
 
 
 def batch(recipients: Sequence[Recipient | str], shared: Shared) -> Wire:

@@ -66,15 +66,16 @@ class HttpGateway:
         """How many clients are connected."""
         return len(self._server.server_state.connections)
 
-    def key(self, *scopes: Scope, project: str | None = None) -> str:
-        """Make a key; without scopes for everything."""
+    def key(self, *scopes: Scope, project: str | None = None, test: bool = False) -> str:
+        """Make a key; without scopes for everything that such a key may do."""
+        own = secret(self.services.settings)
         with self.services.engine.begin() as conn:
-            wanted = frozenset(scopes or [Scope.ADMIN])
-            return keys.create(conn, "test", wanted, secret=secret(self.services.settings), project=project)
+            wanted = frozenset(scopes or (keys.TEST_SCOPES if test else [Scope.ADMIN]))
+            return keys.create(conn, "test", wanted, secret=own, project=project, test=test)
 
-    def client(self, *scopes: Scope, project: str | None = None) -> httpx.Client:
+    def client(self, *scopes: Scope, project: str | None = None, test: bool = False) -> httpx.Client:
         """Return a client with a key of its own; see :meth:`key`."""
-        headers = {"Authorization": f"Bearer {self.key(*scopes, project=project)}"}
+        headers = {"Authorization": f"Bearer {self.key(*scopes, project=project, test=test)}"}
         client = httpx.Client(base_url=self.url, headers=headers, timeout=30)
         self._clients.append(client)
         return client

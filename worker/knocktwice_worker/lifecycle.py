@@ -308,6 +308,8 @@ class Note(StrEnum):
     PROVIDER_CHANGED = "provider_changed"
     #: The push was taken off the screens.
     WITHDRAWN = "withdrawn"
+    #: It is a test: a provider would have got it, and did not.
+    WOULD_HAVE_SENT = "would_have_sent"
     #: The provider sent its last report about the message.
     DELIVERY_REPORT = "delivery_report"
     #: The provider sent no last report in time.

@@ -42,5 +42,5 @@ def parse_cancellation(wire: object) -> Cancellation:
         ids=tuple(checks.uuid(v, f"ids[{i}]") for i, v in enumerate(ids)),
         keys=tuple(checks.text(v, f"keys[{i}]", 200) for i, v in enumerate(keys)),
         blasts=tuple(checks.text(v, f"blasts[{i}]", 200) for i, v in enumerate(blasts)),
-        project=checks.project(message["project"]) if "project" in message else None,
+        project=checks.side(message["project"]) if "project" in message else None,
     )

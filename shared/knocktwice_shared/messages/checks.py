@@ -14,6 +14,7 @@ from knocktwice_shared.errors import InvalidMessage, UnsupportedVersion
 from knocktwice_shared.messages import phone_text
 from knocktwice_shared.messages.problems import collected, collecting, fail
 from knocktwice_shared.names import VERSION
+from knocktwice_shared.test_side import is_test, real_side, side_of_tests
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -216,6 +217,18 @@ def project(value: object, path: str = "project") -> str:
     if isinstance(value, str) and _PROJECT.fullmatch(value):
         return value
     raise InvalidMessage(path, "must be 1 to 40 characters of a-z, 0-9, - and _, with a letter or digit first")
+
+
+def side(value: object, path: str = "project") -> str:
+    """Return the name of a project or of its test side, ``shop~test``; ``~test`` is that of what belongs to no project.
+
+    Raises:
+        InvalidMessage: it is none.
+    """
+    if not isinstance(value, str) or not is_test(value):
+        return project(value, path)
+    named = real_side(value)
+    return value if named is None else side_of_tests(project(named, path))
 
 
 def text(value: object, path: str, limit: int, *, empty: bool = False) -> str:

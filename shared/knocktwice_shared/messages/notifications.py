@@ -158,7 +158,7 @@ def parse_batch(wire: object) -> Batch:
         send_at=attempt(_send_at, None, message["send_at"]) if "send_at" in message else None,
         sms_only=sms_only and template is not None,
         valid_for=attempt(_valid_for, None, message["valid_for_s"]) if "valid_for_s" in message else None,
-        project=attempt(checks.project, None, message["project"]) if "project" in message else None,
+        project=attempt(checks.side, None, message["project"]) if "project" in message else None,
     )
     if template is None and not batch.plan:
         # It needs none of the other fields, so it is told beside their problems.

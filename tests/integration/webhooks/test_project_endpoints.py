@@ -54,6 +54,24 @@ def _tell(here: Services, clock: Clock) -> None:
         pass
 
 
+def test_only_an_endpoint_of_tests_is_told_of_tests_and_each_event_has_the_mark(
+    here: Services, application: WebhookReceiver, clock: Clock
+) -> None:
+    with WebhookReceiver() as testers, WebhookReceiver() as shops:
+        with here.engine.begin() as conn:
+            endpoints.add(conn, application.url, private=False)
+            endpoints.add(conn, testers.url, private=False, test=True)
+            endpoints.add(conn, shops.url, private=False, project="shop", test=True)
+        ids = {project: _accept(here, project) for project in (None, "shop", "~test", "shop~test")}
+        _tell(here, clock)
+        heard = [
+            [(one["data"]["notification"], one["data"].get("project"), one["data"].get("test")) for _, one in who.taken]
+            for who in (application, testers, shops)
+        ]
+        assert sorted(heard[0]) == sorted([(ids[None], None, None), (ids["shop"], "shop", None)])
+        assert heard[1:] == [[(ids["~test"], None, True)], [(ids["shop~test"], "shop", True)]]
+
+
 def test_a_projects_endpoint_hears_its_own_notifications_texts_and_budget_and_nothing_else(
     here: Services, application: WebhookReceiver, clock: Clock
 ) -> None:

@@ -16,6 +16,8 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Engine, text
 
+from knocktwice_worker.database.test_rows import STAND_IN
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -148,7 +150,7 @@ _NOW = text("SELECT knocktwice_now()")
 _FORGET = text("DELETE FROM receipt_health WHERE hour < knocktwice_now() - 5 * CAST(:span AS interval)")
 
 # Ids are UUIDv7: an hour is a range of them. A receipt that names no device speaks for all of its notification's.
-_ROLL_UP = text("""
+_ROLL_UP = text(f"""
 WITH e AS (
   SELECT
     notification_id,
@@ -181,6 +183,7 @@ LEFT JOIN devices d ON d.registration = a.registration
 LEFT JOIN e own ON own.notification_id = a.notification_id AND own.registration = a.registration
 LEFT JOIN e anyones ON anyones.notification_id = a.notification_id AND anyones.registration = ''
 WHERE a.notification_id >= :low AND a.notification_id < :high AND a.state = 'sent'
+  AND a.provider_id IS DISTINCT FROM '{STAND_IN}'
 GROUP BY 2, 3
 ORDER BY 2, 3
 ON CONFLICT (hour, platform, app_version) DO UPDATE SET

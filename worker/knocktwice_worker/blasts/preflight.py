@@ -20,6 +20,7 @@ from knocktwice_worker.blasts import people_groups, request
 from knocktwice_worker.channels.registry import CHANNELS
 from knocktwice_worker.content import personal
 from knocktwice_worker.content.links.short_links import example
+from knocktwice_worker.database.test_rows import is_test
 from knocktwice_worker.limits.quiet_hours import zones_of
 
 if TYPE_CHECKING:
@@ -255,7 +256,7 @@ def _texts(conn: Connection, said: BlastContent, settings: Settings, channels: C
 
 
 # Only those whose push went out are counted here; people without a device are counted by themselves.
-_FELL_BACK = text("""
+_FELL_BACK = text(f"""
 SELECT
   count(*) AS pushed,
   count(*) FILTER (WHERE n.state IN ('texted', 'unknown')) AS texted
@@ -264,6 +265,7 @@ FROM (
   FROM blasts
   WHERE message -> 'content' ->> 'template' = :template
     AND (CAST(:project AS text) IS NULL OR project = :project)
+    AND NOT {is_test("project")}
     AND state = 'finished'
     AND coalesce(message -> 'plan', 'null') = CAST(:plan AS jsonb)
   ORDER BY created_at DESC

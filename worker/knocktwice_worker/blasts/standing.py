@@ -11,6 +11,7 @@ from sqlalchemy import Connection, text
 from knocktwice_shared.ids import blast_id
 from knocktwice_shared.messages import parse_blast
 from knocktwice_shared.names import VERSION
+from knocktwice_shared.test_side import is_test, real_side
 from knocktwice_worker.blasts.states import BlastState
 
 if TYPE_CHECKING:
@@ -57,9 +58,14 @@ class Standing:
     finished_at: datetime | None
     template: str | None
 
+    @property
+    def test(self) -> bool:
+        """Whether no provider is called for it."""
+        return is_test(self.project)
+
     def as_json(self) -> dict[str, Any]:
-        """Return it as plain data."""
-        return asdict(self)
+        """Return it as plain data; of a test with its project's own name, and the mark beside it."""
+        return {**asdict(self), "project": real_side(self.project), "test": self.test}
 
 
 _STANDING = """

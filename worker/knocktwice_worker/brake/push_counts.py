@@ -13,6 +13,7 @@ from sqlalchemy import text
 
 from knocktwice_worker.brake import place
 from knocktwice_worker.brake.judgement import Counts, Look, Scope
+from knocktwice_worker.database.test_rows import is_test
 from knocktwice_worker.notifications.store.braked import WATCHER, not_of_device
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ RECENT = timedelta(minutes=1)
 #: What is older says nothing of what is usual.
 HISTORY = timedelta(days=14)
 
-# Pushes that FCM still refuses for a mistake in our settings count with the slot in which they were to go out.
+# A test tells nothing of devices. Pushes that FCM still refuses for a mistake in our settings count with the slot in which they were to go out.
 _COUNT = text(f"""
 WITH p AS (
   SELECT notification_id, finished_at AS at, true AS ended FROM deliveries
@@ -61,7 +62,7 @@ SELECT
   count(*) FILTER (WHERE a.state = 'sent' AND e.delivered),
   count(*) FILTER (WHERE a.state = 'sent' AND e.clicked)
 FROM p
-JOIN notifications n ON n.id = p.notification_id
+JOIN notifications n ON n.id = p.notification_id AND NOT {is_test("n.project")}
 JOIN batches b ON b.id = n.batch_id
 JOIN attempts a ON a.notification_id = p.notification_id
   AND (

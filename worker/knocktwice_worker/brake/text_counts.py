@@ -12,6 +12,7 @@ from sqlalchemy import text
 
 from knocktwice_worker.brake import place
 from knocktwice_worker.brake.pumping import Crowding, Numbers, Outcomes, Record
+from knocktwice_worker.database.test_rows import real_message
 from knocktwice_worker.lifecycle import ProviderState
 
 if TYPE_CHECKING:
@@ -33,13 +34,14 @@ _SENT = "sms messages went"
 _SETTLED = "sms messages settled"
 
 # Single messages to phone numbers that a provider took in a span.
-_TAKEN = """
+_TAKEN = f"""
   FROM deliveries d
   JOIN notifications n ON n.id = d.notification_id
   JOIN batches b ON b.id = n.batch_id
   WHERE d.finished_at >= :after AND d.finished_at < :until
     AND d.step > 0
     AND d.state = 'sent'
+    AND {real_message("d")}
     AND starts_with(d.number, '+')
     AND b.category <> 'marketing'
     AND NOT EXISTS (SELECT FROM blast_pages g WHERE g.id = b.id)
@@ -194,7 +196,10 @@ WITH m AS (
   GROUP BY d.number
 ), fresh AS (
   SELECT number FROM m
-  WHERE NOT EXISTS (SELECT FROM deliveries o WHERE o.number = m.number AND o.counted_at < :after)
+  WHERE NOT EXISTS (
+    SELECT FROM deliveries o
+    WHERE o.number = m.number AND o.counted_at < :after AND {real_message("o")}
+  )
 )
 SELECT
   count(*) AS numbers,

@@ -27,6 +27,7 @@ class PushMessage:
         ttl: how long the provider may keep the push for a device that is offline.
         push: everything else about it. Its own title and body are not filled in, so that many people may share it.
         receipt_url: the address to which the app reports, see ``content/links/receipt_urls.py``.
+        test: no provider gets it; see ``stand_in.py``.
     """
 
     notification_id: str
@@ -36,6 +37,7 @@ class PushMessage:
     ttl: timedelta
     push: Push = _PLAIN
     receipt_url: str | None = None
+    test: bool = False
 
 
 @dataclass(frozen=True, slots=True)

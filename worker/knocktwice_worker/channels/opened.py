@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 from knocktwice_shared.channels import MEDIA
 from knocktwice_shared.errors import InvalidMessage
 from knocktwice_worker.channels.channel import Wiring
+from knocktwice_worker.channels.http_sms.provider import RemovedProvider
 from knocktwice_worker.channels.registry import CHANNELS
 from knocktwice_worker.content import media
+from knocktwice_worker.database.test_rows import STAND_IN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -88,7 +90,12 @@ class Channels:
         return CHANNELS[channel]
 
     def provider(self, channel: str, name: str) -> StepProvider:
-        """Return a provider of a channel. One that the settings no longer contain cannot send."""
+        """Return a provider of a channel. One that the settings no longer contain cannot send.
+
+        Nor can what stands in for one: whoever sends for a test by mistake is refused here.
+        """
+        if name == STAND_IN:
+            return RemovedProvider(name)
         opened = self[channel]
         return opened.providers.get(name) or opened.removed(name)
 

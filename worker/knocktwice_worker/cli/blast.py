@@ -99,6 +99,7 @@ def start(
     ] = None,
     local: Annotated[bool, typer.Option("--local", help="--send-at is by the clock on the recipient's wall.")] = False,
     project: send_options.Project = None,
+    test: send_options.Test = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show whom it would reach at what cost; start nothing.")
     ] = False,
@@ -155,7 +156,8 @@ def start(
     )
     at = send_options.send_at(send_at, local=local)
     useful = send_options.valid_for(valid_for)
-    shared = wire.Shared(push, follows, category, None, None, template, at, plan, useful, default_locale, project)
+    whose = wire.side(project, test=test)
+    shared = wire.Shared(push, follows, category, None, None, template, at, plan, useful, default_locale, whose)
     file = None if params is None or params.lstrip()[:1] in ("{", "[") else Path(params)
     values = given_values(None if file else params, param or [])
     told: dict[str, Any] = {}

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
+from knocktwice_shared.test_side import real_side
 from knocktwice_worker.cli import times
 from knocktwice_worker.cli.output import AsJson, clock, out, print_json, reading
 from knocktwice_worker.cli.tables import AsCsv, print_table
@@ -45,12 +46,16 @@ def create(
     project: Annotated[
         str | None, typer.Option(help="The only project that it sees and acts in; left out, it sees all.")
     ] = None,
+    test: Annotated[
+        bool, typer.Option("--test", help="It does everything but the provider's call, and says what would be sent.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Make a key and print it. It is shown this once.
 
     \b
     knocktwice key create shop --scope notify --scope read --for 90d
+    knocktwice key create "the shop's tests" --test --scope notify --scope read
     knocktwice key create "the shop's server" --project shop --scope notify --scope read
     """
     from knocktwice_worker.gateway.auth import keys
@@ -59,10 +64,13 @@ def create(
     wanted = frozenset(_scope(word) for word in scope)
     lifetime = None if lasts is None else times.span(lasts, "for")
     with reading(here) as conn:
-        key = keys.create(conn, name, wanted, secret=secret(here.settings), lifetime=lifetime, project=project)
+        key = keys.create(
+            conn, name, wanted, secret=secret(here.settings), lifetime=lifetime, project=project, test=test
+        )
         conn.commit()
     if as_json:
-        print_json({"id": keys.id_of(key), "key": key, "name": name, "scopes": sorted(wanted), "project": project})
+        told = {"id": keys.id_of(key), "key": key, "name": name, "scopes": sorted(wanted)}
+        print_json(told | {"project": project, "test": test})
         return
     print(key)
 
@@ -80,10 +88,11 @@ def list_(as_json: AsJson = False, as_csv: AsCsv = False) -> None:
     if as_json:
         print_json([_told(key) for key in found])
         return
-    table = Table("id", "name", "scopes", "project", "created", "last used", "ends", "revoked")
+    table = Table("id", "name", "scopes", "project", "test", "created", "last used", "ends", "revoked")
     for key in found:
         times = (key.created_at, key.last_used_at, key.expires_at, key.revoked_at)
-        table.add_row(key.id, key.name, ", ".join(sorted(key.scopes)), key.project, *(clock(at) for at in times))
+        whose = (real_side(key.project), "yes" if key.test else "")
+        table.add_row(key.id, key.name, ", ".join(sorted(key.scopes)), *whose, *(clock(at) for at in times))
     print_table(table, as_csv=as_csv)
 
 
@@ -132,7 +141,8 @@ def _told(key: Key) -> dict[str, object]:
         "id": key.id,
         "name": key.name,
         "scopes": sorted(key.scopes),
-        "project": key.project,
+        "project": real_side(key.project),
+        "test": key.test,
         "created_at": key.created_at,
         "last_used_at": key.last_used_at,
         "expires_at": key.expires_at,

@@ -84,7 +84,8 @@ def _told(one: Entry) -> str:
     who = one.user or "a number"
     what = f", template {one.template}" if one.template else ""
     reason = f" ({one.reason})" if one.reason else ""
-    return f"{who}{what}: {one.state}{reason}; {', '.join(map(_step, one.steps))}"
+    test = "TEST " if one.test else ""
+    return f"{test}{who}{what}: {one.state}{reason}; {', '.join(map(_step, one.steps))}"
 
 
 def _step(step: Any) -> str:

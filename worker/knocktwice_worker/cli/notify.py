@@ -53,6 +53,7 @@ def notify(
     ] = None,
     valid_for: send_options.ValidFor = None,
     project: send_options.Project = None,
+    test: send_options.Test = False,
     link: push_options.Link = None,
     image: push_options.Image = None,
     data: push_options.Data = None,
@@ -92,7 +93,7 @@ def notify(
     push = send_options.push(said.title, said.body, {**looks, **said.looks}, wanted=not no_push)
     values = given_values(params, param or [])
     at = send_options.send_at(send_at, local=local)
-    with Client(broker_url(services().settings), project=project) as client:
+    with Client(broker_url(services().settings), project=project, test=test) as client:
         id_ = client.notify(
             user=user,
             registrations=registration or (),
@@ -120,6 +121,7 @@ def cancel(
     project: Annotated[
         str | None, typer.Option(help="Whose these are; those of others are left alone. A key without it is of none.")
     ] = None,
+    test: Annotated[bool, typer.Option("--test", help="Stop tests, and nothing else.")] = False,
 ) -> None:
     """Stop notifications: a push not sent yet is not sent, an SMS not sent yet never is.
 
@@ -127,6 +129,6 @@ def cancel(
     """
     from knocktwice import Client
 
-    with Client(broker_url(services().settings), project=project) as client:
+    with Client(broker_url(services().settings), project=project, test=test) as client:
         client.cancel(*ids or (), key=key)
     out.print("accepted; 'knocktwice status' shows what it stopped")

@@ -27,13 +27,16 @@ AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output.")
 
 def _project(name: str | None) -> str | None:
     try:
-        return None if name is None else checks.project(name)
+        return None if name is None else checks.side(name)
     except InvalidMessage as error:
         raise typer.BadParameter(str(error).partition(": ")[2]) from None
 
 
 #: The project whose things a command shows.
-OfProject = Annotated[str | None, typer.Option("--project", help="Only of this project.", callback=_project)]
+OfProject = Annotated[
+    str | None,
+    typer.Option("--project", help="Only of this project; shop~test or ~test: its tests.", callback=_project),
+]
 
 
 def log_warnings() -> None:

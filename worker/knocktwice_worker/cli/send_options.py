@@ -31,6 +31,11 @@ ValidFor = Annotated[
 Project = Annotated[str | None, typer.Option(help="The application to which it belongs.", show_default="to none")]
 
 
+Test = Annotated[
+    bool, typer.Option("--test", help="Do everything but the provider's call; explain says what would have been sent.")
+]
+
+
 After = Annotated[
     str | None,
     typer.Option(

@@ -54,11 +54,15 @@ def explain(
         out.print(f"  {clock(moment.at)}  {escape(moment.sentence)}", soft_wrap=True)
     for wait in found.waits:
         out.print(f"  {'now':19}  {escape(wait.sentence)}", soft_wrap=True)
+    for one in found.would_have_sent:
+        said = " | ".join(f"{name}: {value}" for name, value in one.content.items())
+        out.print(f"  would have been sent by {one.channel} to {one.to}: {escape(said)}", soft_wrap=True)
 
 
 def _state(told: story.Story) -> str:
     """Return the state, and what became of the last message: an SMS that was not delivered is not just texted."""
-    return told.state + (f", {told.provider_status}" if told.provider_status else "")
+    mark = "TEST, " if told.test else ""
+    return mark + told.state + (f", {told.provider_status}" if told.provider_status else "")
 
 
 def _story(notification: str) -> story.Story:

@@ -34,6 +34,9 @@ def add(
     types: Annotated[str, typer.Option("--events", help="Only these types, with commas between; left out: all.")] = "",
     personal: Annotated[bool, typer.Option("--personal", help="Tell user id, number and key, too.")] = False,
     project: Annotated[str | None, typer.Option(help="Only of this project; left out, of everything.")] = None,
+    test: Annotated[
+        bool, typer.Option("--test", help="Only of tests, of which other endpoints are told nothing.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Tell an endpoint what happens from now on, and print its id and what it verifies signatures with.
@@ -44,7 +47,7 @@ def add(
     wanted = [event.strip() for event in types.split(",") if event.strip()]
     with _database() as conn:
         private = here.settings.webhook_private
-        id_ = endpoints.add(conn, url, wanted, personal=personal, private=private, project=project)
+        id_ = endpoints.add(conn, url, wanted, personal=personal, private=private, project=project, test=test)
     key = signing.key_of(here.webhook_secrets[0], id_)
     if as_json:
         print_json({"id": id_, "secret": key})

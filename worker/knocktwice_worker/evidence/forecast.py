@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import text
 
+from knocktwice_worker.database.test_rows import is_test
 from knocktwice_worker.lifecycle import Evidence, triggers_answered_by
 from knocktwice_worker.reporting import delay_curve
 
@@ -34,7 +35,7 @@ _Z = 1.959964
 _ANSWERABLE = [str(when) for when in triggers_answered_by(Evidence.CLICKED)]
 
 # What an operator or a brake holds goes when they say so. Times are put together by tens of seconds.
-_OPEN = text("""
+_OPEN = text(f"""
 SELECT
   coalesce(b.content ->> 'template', '') AS template,
   d.trigger,
@@ -50,7 +51,7 @@ FROM (
     AND paused IS NULL AND (brake IS NULL OR brake_waived)
   LIMIT :most
 ) d
-JOIN notifications n ON n.id = d.notification_id
+JOIN notifications n ON n.id = d.notification_id AND NOT {is_test("n.project")}
 JOIN batches b ON b.id = n.batch_id
 LEFT JOIN deliveries p ON p.notification_id = d.notification_id AND p.step = 0
 GROUP BY 1, 2, 3, 4, 5, 6

@@ -17,6 +17,7 @@ from sqlalchemy import text
 from knocktwice_shared.messages import When
 from knocktwice_worker.channels.registry import CHANNELS
 from knocktwice_worker.config import UnconfirmedPolicy
+from knocktwice_worker.database.test_rows import is_test
 from knocktwice_worker.lifecycle import (
     FALL_BACK,
     FOLLOW_UPS,
@@ -88,7 +89,7 @@ def messages(verdicts: Counter[str]) -> int:
 
 # Of each step the last word that was given when it was due, or that ended it early. The countdown of a step behind the push
 # begins when the push is handed over; due_at counts from its last claim (see notifications/store/due.py).
-_DECISIONS = text("""
+_DECISIONS = text(f"""
 SELECT DISTINCT ON (l.notification_id, l.step)
   l.notification_id,
   l.step,
@@ -102,7 +103,7 @@ SELECT DISTINCT ON (l.notification_id, l.step)
   d.channel = 'push' OR coalesce(n.phone, f.number) IS NOT NULL AS can_get
 FROM decisions l
 JOIN deliveries d ON d.notification_id = l.notification_id AND d.step = l.step
-JOIN notifications n ON n.id = l.notification_id
+JOIN notifications n ON n.id = l.notification_id AND NOT {is_test("n.project")}
 LEFT JOIN phones f ON f.user_id = n.user_id
 LEFT JOIN deliveries p ON p.notification_id = l.notification_id AND p.step = 0
 WHERE l.at > knocktwice_now() - :since

@@ -14,6 +14,7 @@ from knocktwice_worker.blasts import schedules
 from knocktwice_worker.blasts import standing as blast_standing
 from knocktwice_worker.brake import brakes
 from knocktwice_worker.content import template_store
+from knocktwice_worker.database.test_rows import is_test
 from knocktwice_worker.diagnosis import inbox_age
 from knocktwice_worker.fleet import members
 from knocktwice_worker.reporting import figures, history
@@ -67,7 +68,7 @@ WHERE EXISTS (
 _MOST_NIGHTS = 10_000
 
 # A chart of the ids' own times: the latest notifications lie together.
-_CHART = text("""
+_CHART = text(f"""
 SELECT
   CAST(extract(epoch FROM knocktwice_now() - created_at) AS integer) / 60 AS minute,
   CASE
@@ -76,8 +77,9 @@ SELECT
     ELSE 'failed'
   END AS state,
   count(*) AS n
-FROM (SELECT state, created_at FROM notifications ORDER BY id DESC LIMIT :charted) n
+FROM (SELECT state, created_at, project FROM notifications ORDER BY id DESC LIMIT :charted) n
 WHERE created_at > knocktwice_now() - make_interval(mins => :minutes) AND state <> 'duplicate'
+  AND NOT {is_test("project")}
 GROUP BY 1, 2
 """)
 

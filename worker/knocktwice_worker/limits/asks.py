@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from knocktwice_shared.messages import Category
 from knocktwice_shared.records import record
+from knocktwice_shared.test_side import MARK, is_test, real_side
 from knocktwice_worker.limits.budget import Budget
 
 if TYPE_CHECKING:
@@ -39,7 +40,8 @@ class Ask:
         category: the category whose budget the parts count for.
         channel: the message's channel; each channel is counted separately.
         step: the message's step; each step of a notification is counted separately.
-        project: the project that sends it; its own limits count besides those of the installation.
+        project: the project that sends it; its own limits count besides those of the installation. A test has counters of its
+            own, and no budget.
     """
 
     notification_id: str
@@ -58,8 +60,27 @@ class Ask:
 
     @property
     def address(self) -> str:
-        """The address that the message is counted against: the number; for other channels than SMS with their name."""
-        return self.number if self.channel == "sms" else f"{self.channel}:{self.number}"
+        """The address that the message is counted against: the number; for other channels than SMS with their name.
+
+        That of a test is another one, so that no test uses up what a person may get.
+        """
+        address = self.number if self.channel == "sms" else f"{self.channel}:{self.number}"
+        return f"{MARK}:{address}" if self.test else address
+
+    @property
+    def test(self) -> bool:
+        """Whether it is a test, which no provider gets."""
+        return is_test(self.project)
+
+    @property
+    def level(self) -> str | None:
+        """The project whose own limits hold."""
+        return real_side(self.project)
+
+    @property
+    def paid_parts(self) -> int:
+        """The parts that the budget counts: none of a test, which costs nothing."""
+        return 0 if self.test else self.parts
 
 
 @record
@@ -171,7 +192,7 @@ class Limits:
 
     def levels(self, ask: Ask) -> tuple[str | None, ...]:
         """Return the levels that count a message: the installation, its project if that has own limits, and the trial."""
-        own = (None, ask.project) if ask.project in self.projects else (None,)
+        own = (None, ask.level) if ask.level in self.projects else (None,)
         return (*own, TRIAL) if self.trial else own
 
     def day(self, now: datetime) -> tuple[str, datetime, datetime]:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import Connection, text
 
 from knocktwice_shared.messages import Category
+from knocktwice_worker.database.test_rows import real_message
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -136,12 +137,12 @@ class Purse:
         return Spent(sum(self._spent.values()), self._spent[category])
 
 
-#: The SMS that were counted since ``:start``, of one project or of all, with their batches ``b``.
-_TODAY = """
+#: The SMS that were counted since ``:start``, of one project or of all, with their batches ``b``. Tests cost nothing.
+_TODAY = f"""
 FROM deliveries d
 JOIN notifications n ON n.id = d.notification_id
 JOIN batches b ON b.id = n.batch_id
-WHERE d.parts IS NOT NULL AND d.counted_at >= :start
+WHERE d.parts IS NOT NULL AND d.counted_at >= :start AND {real_message("d")}
   AND (CAST(:project AS text) IS NULL OR n.project = :project)
 """
 

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, text
 
+from knocktwice_shared.test_side import MARK
 from knocktwice_worker.database.bulk import numbered_rows
+from knocktwice_worker.database.test_rows import real_message
 from knocktwice_worker.lifecycle import Refusal
 from knocktwice_worker.limits import budget
 from knocktwice_worker.limits.asks import TRIAL, Answer, Own
@@ -26,13 +28,16 @@ _ASKED = numbered_rows(
     channel="text",
     fingerprint="bytea",
     project="text",
+    test="boolean",
     per_day="integer",
     hold="interval",
 )
-#: A project's own limits count only its messages.
-_OF_LEVEL = """(
+#: A project's own limits count only its messages. Tests are counted apart.
+_OF_LEVEL = f"""a.test <> ({real_message("d")}) AND (
       a.project IS NULL
-      OR EXISTS (SELECT FROM notifications n WHERE n.id = d.notification_id AND n.project = a.project)
+      OR EXISTS (
+        SELECT FROM notifications n
+        WHERE n.id = d.notification_id AND n.project = a.project || CASE WHEN a.test THEN '{MARK}' ELSE '' END)
     )"""
 
 # One query for the whole batch. For each message an index finds the rows of its number.
@@ -83,6 +88,7 @@ def known_in_postgres(
             "channel": [ask.channel for ask, _ in asked],
             "fingerprint": [ask.fingerprint for ask, _ in asked],
             "project": [None if of == TRIAL else of for _, of in asked],
+            "test": [ask.test for ask, _ in asked],
             "per_day": [limits.level(of).per_day or 1_000 for _, of in asked],
             "hold": [limits.level(of).same_content for _, of in asked],
             "start": start,
@@ -152,7 +158,7 @@ class _Counts:
             return Refusal.DUPLICATE_CONTENT
         if self.limits.per_day and len(today) >= self.limits.per_day and ask.id not in today:
             return Refusal.CAPPED_DAILY
-        if self.purse and not self.purse.affords(ask.id, ask.category, ask.parts):
+        if self.purse and not self.purse.affords(ask.id, ask.category, ask.paid_parts):
             return Refusal.BUDGET_EXHAUSTED
         return None
 
@@ -161,7 +167,7 @@ class _Counts:
         self.today[ask.address].add(ask.id)
         self.holders[ask.address, ask.fingerprint] = ask.id
         if self.purse:
-            self.purse.spend(ask.id, ask.category, ask.parts)
+            self.purse.spend(ask.id, ask.category, ask.paid_parts)
 
     def spent(self, ask: Ask) -> Spent | None:
         """Return the used parts of the budget."""
@@ -178,9 +184,9 @@ def _count_one(ask: Ask, levels: Sequence[_Counts], tried: _Counts | None) -> An
         trial = _try(ask, tried) if tried else None
     every, *project = levels
     own = None
-    if project and ask.project is not None:
+    if project and ask.level is not None:
         refused = refusals[0] is None and refusals[1] is not None
-        own = Own(ask.project, refused, len(project[0].today[ask.address]), project[0].spent(ask))
+        own = Own(ask.level, refused, len(project[0].today[ask.address]), project[0].spent(ask))
     return Answer(refusal, len(every.today[ask.address]), every.spent(ask), own, trial)
 
 

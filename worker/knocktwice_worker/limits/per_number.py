@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from knocktwice_shared.test_side import MARK
 from knocktwice_worker.lifecycle import Refusal
 from knocktwice_worker.limits import budget
 from knocktwice_worker.limits.asks import TAG, TRIAL, Answer, Ask, Limits, Own
@@ -115,7 +116,7 @@ class RedisLimits:
 
     def _levels(self, asks: Sequence[Ask]) -> list[str | None]:
         """Return the levels that count any of these messages, the installation's first."""
-        projects = sorted({str(ask.project) for ask in asks if ask.project in self.limits.projects})
+        projects = sorted({str(ask.level) for ask in asks if ask.level in self.limits.projects})
         return [None, *projects, *([TRIAL] if self.limits.trial else [])]
 
     @property
@@ -160,7 +161,7 @@ class RedisLimits:
         Content locks expire by themselves and need no clean-up.
         """
         days = [self.limits.day(now + timedelta(days=shift))[0] for shift in (-1, 0, 1)]
-        asks = [Ask("", number, b"") for number in numbers]
+        asks = [Ask("", number, b"", project=side) for number in numbers for side in (None, MARK)]
         keys = [self.limits.keys(ask, day, of)[1] for ask in asks for day in days for of in self._every_level]
         if keys:
             self._redis.delete(*keys)
@@ -198,7 +199,7 @@ class RedisLimits:
         for ask in asks:
             own = self.limits.levels(ask)
             project = next((levels.index(of) + 1 for of in own if of not in (None, TRIAL)), 0)
-            args += [ask.id, ask.parts, ask.category, project]
+            args += [ask.id, ask.paid_parts, ask.category, project]
             for of in own:
                 keys += self.limits.keys(ask, day, of)
                 ids, holder = next(rows, ([], ""))

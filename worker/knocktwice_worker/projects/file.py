@@ -24,6 +24,7 @@ from pydantic import (
 from knocktwice_shared.channels import SMS, whatsapp
 from knocktwice_shared.errors import InvalidMessage
 from knocktwice_shared.messages import Category, checks, senders
+from knocktwice_shared.test_side import real_side
 from knocktwice_worker.limits.asks import ProjectLimits
 from knocktwice_worker.limits.budget import Budget
 from knocktwice_worker.notation import declared_yaml, durations
@@ -165,8 +166,8 @@ class Projects:
         return self._owners | {f"+{own}": name for own, name in self._owners.items() if own.isdecimal()}
 
     def sender(self, project: str | None, channel: str) -> str | None:
-        """Return the project's usual sender of a channel; ``None``: it has none of its own."""
-        one = self.known.get(project or "")
+        """Return the project's usual sender of a channel, also for its tests; ``None``: it has none of its own."""
+        one = self.known.get(real_side(project) or "")
         return None if one is None else one.sender(channel)
 
     def owner(self, sender: str | None) -> str | None:
@@ -175,7 +176,7 @@ class Projects:
 
     def may_use(self, project: str | None, sender: str | None) -> bool:
         """Whether a message may go from a sender that it names: not if that is another project's alone."""
-        owner = self.owner(sender)
+        owner, project = self.owner(sender), real_side(project)
         return project is None or owner is None or owner == project
 
 

@@ -25,6 +25,7 @@ class Message:
         reference: the application's own ids.
         send_at: when the first of it is to go out.
         finished_at: when the last of it ended; ``None``: something is open.
+        project: to whom it belongs; ``None``: to no project.
     """
 
     id: UUID
@@ -34,6 +35,7 @@ class Message:
     created_at: datetime
     send_at: datetime | None
     finished_at: datetime | None
+    project: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,15 +140,26 @@ SELECT
     SELECT CASE WHEN bool_and(n.finished_at IS NOT NULL) THEN max(n.finished_at) END
     FROM notifications n
     WHERE n.batch_id = b.id
-  ) AS finished_at
+  ) AS finished_at,
+  (SELECT n.project FROM notifications n WHERE n.batch_id = b.id LIMIT 1) AS project
 FROM batches b
 """
-_ONE = text(_MESSAGE + "WHERE b.id = CAST(:id AS uuid)")
+#: All notifications of a message are of one project.
+_OWN = """ AND (
+  CAST(:project AS text) IS NULL
+  OR EXISTS (SELECT FROM notifications n WHERE n.batch_id = b.id AND n.project = :project)
+)
+"""
+_ONE = text(_MESSAGE + "WHERE b.id = CAST(:id AS uuid)" + _OWN)
 
 
-def find(conn: Connection, id_: UUID) -> Message | None:
-    """Return a message; ``None``: there is none, or it is not written yet."""
-    row = conn.execute(_ONE, {"id": str(id_)}).first()
+def find(conn: Connection, id_: UUID, project: str | None = None) -> Message | None:
+    """Return a message; ``None``: there is none, or it is not written yet.
+
+    Args:
+        project: only one of this project; ``None``: anybody's.
+    """
+    row = conn.execute(_ONE, {"id": str(id_), "project": project}).first()
     return None if row is None else _message(row._mapping)
 
 
@@ -155,48 +168,61 @@ _LATEST = text(
     _MESSAGE
     + """
 WHERE NOT EXISTS (SELECT FROM blast_pages p WHERE p.id = b.id) AND NOT b.reference ? :part_of
+"""
+    + _OWN
+    + """
 ORDER BY b.id DESC
 LIMIT :limit
 """
 )
 
 
-def latest(conn: Connection, limit: int, *, part_of: str) -> list[Message]:
+def latest(conn: Connection, limit: int, *, part_of: str, project: str | None = None) -> list[Message]:
     """Return the latest messages that are no pages of blasts, the last one first.
 
     Args:
         limit: most of them.
         part_of: a name in the reference of those that are parts of others, which are left out.
+        project: only those of this project; ``None``: anybody's.
     """
-    return [_message(row._mapping) for row in conn.execute(_LATEST, {"limit": limit, "part_of": part_of})]
+    wanted = {"limit": limit, "part_of": part_of, "project": project}
+    return [_message(row._mapping) for row in conn.execute(_LATEST, wanted)]
 
 
-_COUNT = text("""
+_COUNT = text(f"""
 SELECT count(*)
 FROM (
   SELECT FROM batches b
   WHERE NOT EXISTS (SELECT FROM blast_pages p WHERE p.id = b.id) AND NOT b.reference ? :part_of
+  {_OWN}
   LIMIT :most
 ) bounded
 """)
 
 
-def count(conn: Connection, *, part_of: str) -> int:
-    """Return how many messages there are that are no pages of blasts, up to :data:`COUNT_LIMIT`."""
-    return int(conn.execute(_COUNT, {"part_of": part_of, "most": COUNT_LIMIT}).scalar_one())
+def count(conn: Connection, *, part_of: str, project: str | None = None) -> int:
+    """Return how many messages there are that are no pages of blasts, up to :data:`COUNT_LIMIT`.
+
+    Args:
+        project: only those of this project; ``None``: anybody's.
+    """
+    wanted = {"part_of": part_of, "most": COUNT_LIMIT, "project": project}
+    return int(conn.execute(_COUNT, wanted).scalar_one())
 
 
 _OPEN = text("""
 SELECT id
 FROM notifications
 WHERE batch_id = ANY(CAST(:ids AS uuid[])) AND state = 'active'
+  AND (CAST(:project AS text) IS NULL OR project = :project)
 ORDER BY id
 """)
 
 
-def open_of(conn: Connection, ids: Sequence[UUID]) -> list[UUID]:
-    """Return the notifications of these batches that have not ended."""
-    return [UUID(str(row.id)) for row in conn.execute(_OPEN, {"ids": [str(id_) for id_ in ids]})]
+def open_of(conn: Connection, ids: Sequence[UUID], project: str | None = None) -> list[UUID]:
+    """Return the notifications of these batches that have not ended, of one project or of all."""
+    wanted = {"ids": [str(id_) for id_ in ids], "project": project}
+    return [UUID(str(row.id)) for row in conn.execute(_OPEN, wanted)]
 
 
 def _message(row: Mapping[Any, Any]) -> Message:

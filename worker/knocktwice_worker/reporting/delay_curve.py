@@ -17,6 +17,7 @@ from sqlalchemy import text
 from knocktwice_shared.counted import many
 from knocktwice_shared.errors import KnocktwiceError
 from knocktwice_worker.database.bulk import rows
+from knocktwice_worker.database.test_rows import is_test
 from knocktwice_worker.lifecycle import Evidence, triggers_answered_by
 from knocktwice_worker.notifications.store.trigger_sql import ANSWERED_BY_CLICK, answers
 from knocktwice_worker.reporting.rollups import SLICE
@@ -134,6 +135,7 @@ JOIN notifications n
   ON n.created_at >= slice.starts_at
   AND n.created_at < slice.starts_at + :width
   AND (CAST(:project AS text) IS NULL OR n.project = :project)
+  AND NOT {is_test("n.project")}
 JOIN batches b ON b.id = n.batch_id AND b.content->>'template' = :template
 JOIN deliveries p ON p.notification_id = n.id AND p.step = 0 AND p.channel = 'push' AND p.state = 'sent'
 JOIN deliveries s ON s.notification_id = n.id AND s.step = 1 AND s.trigger IN {ANSWERED_BY_CLICK}

@@ -14,7 +14,9 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
-from knocktwice_worker.reporting.story import last_report, status, taken_by
+from knocktwice_shared.test_side import is_test, real_side
+from knocktwice_worker.database.test_rows import real_message
+from knocktwice_worker.reporting.story import given_up, last_report, status, taken_by
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -85,6 +87,7 @@ class Entry:
         key: the idempotency key it was sent with.
         project: the application to which it belongs.
         provider_status: what became of the last message that a provider took, as the provider reported it.
+        test: no provider was called for it.
     """
 
     id: str
@@ -99,6 +102,7 @@ class Entry:
     finished_at: datetime | None
     steps: Sequence[Step]
     provider_status: str | None
+    test: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +147,7 @@ matching AS (
     AND (CAST(:reported AS text) IS NULL OR EXISTS (
       SELECT FROM deliveries d
       WHERE d.notification_id = seen.id AND d.step > 0 AND d.state = 'sent' AND :reported = CASE
-        WHEN d.reported_at IS NOT NULL AND coalesce(d.provider_status, 'sent') = 'sent' THEN 'unknown'
+        WHEN d.reported_at IS NOT NULL AND {real} AND coalesce(d.provider_status, 'sent') = 'sent' THEN 'unknown'
         ELSE d.provider_status
       END))
   ORDER BY seen.id DESC
@@ -186,7 +190,7 @@ def page(conn: Connection, wanted: Wanted) -> Page:
         "since": str(_FIRST if wanted.since is None else _id_at(wanted.since)),
         "before": str(min(wanted.before or _LAST, _LAST if wanted.until is None else _id_at(wanted.until))),
     }
-    query = text(_PAGE.format(indexed=" ".join(indexed)))
+    query = text(_PAGE.format(indexed=" ".join(indexed), real=real_message("d")))
     # As text, or PostgreSQL cannot tell the type of what is left out.
     filters = {"state": wanted.state or None, "template": wanted.template, "reported": wanted.provider_status or None}
     rows = conn.execute(
@@ -243,7 +247,7 @@ def _steps(conn: Connection, ids: Sequence[str]) -> dict[str, list[tuple[int, St
     steps: dict[str, list[tuple[int, Step]]] = {id_: [] for id_ in ids}
     for row in conn.execute(_STEPS, {"ids": list(ids)}) if ids else ():
         provider = taken_by(row.step, row.provider, row.provider_id)
-        reported = status(row.provider_status, given_up=row.reported_at is not None)
+        reported = status(row.provider_status, given_up=given_up(row.provider, row.reported_at))
         step = Step(row.channel, row.state, row.reason, provider, reported, row.error)
         steps[str(row.notification_id)].append((row.step, step))
     return steps
@@ -256,13 +260,14 @@ def _entry(row: Row[Any], steps: Sequence[tuple[int, Step]]) -> Entry:
         reason=row.reason,
         user=row.user_id,
         key=row.key,
-        project=row.project,
+        project=real_side(row.project),
         category=row.category,
         template=row.template,
         created_at=row.created_at,
         finished_at=row.finished_at,
         steps=[step for _, step in steps],
         provider_status=last_report((place, step.state, step.provider_status) for place, step in steps),
+        test=is_test(row.project),
     )
 
 

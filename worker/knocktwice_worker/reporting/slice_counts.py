@@ -16,6 +16,7 @@ from knocktwice_shared.messages import When
 from knocktwice_worker.channels.registry import CHANNELS
 from knocktwice_worker.content import media
 from knocktwice_worker.database.schema import COUNTS
+from knocktwice_worker.database.test_rows import is_test, real_message
 from knocktwice_worker.lifecycle import OUTCOMES, TRIGGERS, Evidence
 from knocktwice_worker.notation.phone_numbers import country
 from knocktwice_worker.notifications.store.trigger_sql import FOLLOW_UPS
@@ -59,7 +60,7 @@ _ONE_PART = r"""
 """
 
 # A text is a reply to one message: the last one before it. STOP, START and HELP answer nothing.
-_REPLY = """
+_REPLY = f"""
   SELECT FROM inbound_texts i
   WHERE i.number = s.number
     AND i.received_at > s.finished_at
@@ -74,6 +75,7 @@ _REPLY = """
         AND later.finished_at < i.received_at
         AND later.channel = s.channel
         AND later.state = 'sent'
+        AND {real_message("later")}
     )
 """
 
@@ -91,7 +93,7 @@ _NEEDLESS = " + ".join(
 
 _NOT_DUE = ", ".join(f"'{v}'" for v in OUTCOMES if v != "invalid_content")
 
-# Each notification by its keys, so that the cost of a slice does not depend on what else the tables hold. One row for
+# Tests are not counted. Each notification by its keys, so that the cost of a slice does not depend on what else the tables hold. One row for
 # all notifications that are alike in what the roll-ups tell apart; the country follows from the first digits of the
 # number.
 _COUNT = f"""
@@ -183,7 +185,7 @@ CROSS JOIN LATERAL (
     f.e164,
     CASE WHEN f.e164 LIKE '+1%' THEN left(f.e164, 5) ELSE left(f.e164, 8) END AS prefix
 ) number
-WHERE n.created_at >= :starts_at AND n.created_at < :ends_at
+WHERE n.created_at >= :starts_at AND n.created_at < :ends_at AND NOT {is_test("n.project")}
 GROUP BY 1, 2, 3, 4, 5, 6, 8
 """
 

@@ -10,10 +10,14 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Row, text
 
+from knocktwice_shared.counted import many
+from knocktwice_shared.test_side import is_test, real_side
 from knocktwice_worker.audience.profile import ending
 from knocktwice_worker.channels.registry import CHANNELS
 from knocktwice_worker.content.links.link_store import LINK
+from knocktwice_worker.database.test_rows import STAND_IN
 from knocktwice_worker.lifecycle import Evidence, Note
+from knocktwice_worker.reporting.unsent import Unsent, unsent
 from knocktwice_worker.reporting.waiting import Waiting, waits
 
 if TYPE_CHECKING:
@@ -72,6 +76,7 @@ VERDICTS = {
     "provider_changed": "{from} did not take the SMS ({reason}), so {to} is to send it.",
     "clock_jumped": "The database's clock had been ahead and came back: this slept until {slept_until}, and was woken.",
     "withdrawn": "The apps were told to take the push off the screen.",
+    "would_have_sent": "Here a provider would have got it.",
 }
 
 
@@ -136,6 +141,8 @@ class Story:
         blast: the key of the blast that it is one of.
         provider_status: what became of the last message that a provider took, as the provider reported it.
         waits: what its open steps wait for now.
+        test: no provider was called for it.
+        would_have_sent: what providers would have got.
     """
 
     id: str
@@ -152,6 +159,8 @@ class Story:
     provider_status: str | None = None
     waits: Sequence[Waiting] = ()
     devices: Sequence[Device] = ()
+    test: bool = False
+    would_have_sent: Sequence[Unsent] = ()
 
 
 _OF = """
@@ -159,6 +168,7 @@ SELECT
   n.*,
   knocktwice_now() AS now,
   b.category,
+  b.content,
   bl.key AS blast
 FROM notifications n
 JOIN batches b ON b.id = n.batch_id
@@ -197,7 +207,7 @@ def tell(conn: Connection, id_or_key: str, *, project: str | None = None) -> Sto
         reason=found.reason,
         category=found.category,
         user=found.user_id,
-        project=found.project,
+        project=real_side(found.project),
         created_at=found.created_at,
         finished_at=found.finished_at,
         steps=[_step(s) for s in steps],
@@ -206,6 +216,8 @@ def tell(conn: Connection, id_or_key: str, *, project: str | None = None) -> Sto
         provider_status=last_report([(s.step, s.state, _status(s)) for s in steps]),
         waits=tuple(waits(found.now, steps, rows["attempts"], rows["decisions"], due)),
         devices=[Device(a.place, _ending(a.registration), a.state, a.reason) for a in rows["attempts"]],
+        test=is_test(found.project),
+        would_have_sent=unsent(found, rows) if is_test(found.project) else (),
     )
 
 
@@ -239,7 +251,12 @@ def _step(row: Row[Any]) -> Step:
 
 
 def _status(row: Row[Any]) -> str | None:
-    return status(row.provider_status, given_up=row.reported_at is not None)
+    return status(row.provider_status, given_up=given_up(row.provider, row.reported_at))
+
+
+def given_up(provider: str | None, reported_at: datetime | None) -> bool:
+    """Return whether a provider has told its last of a message. Of a test nobody has waited for it."""
+    return reported_at is not None and provider != STAND_IN
 
 
 def status(provider_status: str | None, *, given_up: bool) -> str | None:
@@ -253,8 +270,8 @@ def _error(row: Row[Any]) -> int | str | None:
 
 
 def taken_by(step: int, provider: str | None, provider_id: str | None) -> str | None:
-    """Return the provider that accepted a delivery's message; ``None`` for a push, or if none has accepted it."""
-    return None if step == 0 or provider_id is None else provider
+    """Return the provider that accepted a delivery's message; ``None`` for a push or a test, or if none has accepted it."""
+    return None if step == 0 or provider_id is None or provider == STAND_IN else provider
 
 
 def mask(number: str | None) -> str:
@@ -296,7 +313,8 @@ def _moments(found: Row[Any], rows: Mapping[str, Sequence[Row[Any]]]) -> Iterato
     later = any(s.due_at > found.created_at for s in steps if s.due_at and s.trigger is None)
     waits = "it waits for the time it was asked for" if later else "its countdown started"
     source = "" if found.blast is None else f" as one of the blast {found.blast}"
-    yield Moment(found.created_at, "accepted", f"Accepted{source}; {waits}.")
+    test = " as a test, for which no provider is called" if is_test(found.project) else ""
+    yield Moment(found.created_at, "accepted", f"Accepted{test}{source}; {waits}.")
     attempts, decisions = rows["attempts"], rows["decisions"]
     adopted = {decision.step for decision in decisions if decision.verdict == Note.ADOPTED}
     for step in steps:
@@ -309,6 +327,8 @@ def _moments(found: Row[Any], rows: Mapping[str, Sequence[Row[Any]]]) -> Iterato
             yield Moment(event.received_at, event.kind, _received(event, steps))
     for decision in decisions:
         sentence = VERDICTS.get(decision.verdict, decision.verdict).replace("SMS", _name(decision.step, steps))
+        if is_test(found.project):
+            sentence = _of_test(decision, steps) or sentence
         if "{" in sentence:
             settings = {"setting": _sender_setting(decision.step, steps)}
             # Of somebody who was erased the facts are gone.
@@ -339,9 +359,8 @@ def _push_moments(step: Row[Any], attempts: Sequence[Row[Any]]) -> Iterator[Mome
         return
     given = max((attempt.place for attempt in attempts if attempt.place is not None), default=-1) + 1
     for n, attempt in enumerate(attempts, 1):
-        outcome = {"sent": "was taken by the provider", "rejected": "was refused", "open": "has no answer yet"}[
-            attempt.state
-        ]
+        taken = "is a test, and went nowhere" if attempt.provider_id == STAND_IN else "was taken by the provider"
+        outcome = {"sent": taken, "rejected": "was refused", "open": "has no answer yet"}[attempt.state]
         if attempt.state == "rejected" and attempt.reason == "notifications_disabled":
             outcome = "was not made"
         reason = f" ({attempt.reason})" if attempt.reason else ""
@@ -376,7 +395,7 @@ def _sms_moments(step: Row[Any], due: datetime | None, *, adopted: bool) -> Iter
         tries = "" if step.tries == 1 else f" (try {step.tries})"
         left = "" if step.state in _HANDED_OVER else "; the provider has not taken it"
         yield Moment(step.claimed_at, step.channel, f"A sender took up the {name} to {mask(step.number)}{tries}{left}.")
-    if step.state == "sent":
+    if step.state == "sent" and step.provider != STAND_IN:
         provider = taken_by(step.step, step.provider, step.provider_id) or "The provider"
         when = ", at an earlier time than this, at which it was found" if adopted else ""
         yield Moment(step.finished_at, step.channel, f"{provider} took the {name} as {step.provider_id}{when}.")
@@ -389,6 +408,22 @@ def _sms_moments(step: Row[Any], due: datetime | None, *, adopted: bool) -> Iter
         yield Moment(
             step.provider_status_at, "reported", f"The provider reported the {name} as {step.provider_status}{error}."
         )
+
+
+def _of_test(decision: Row[Any], steps: Sequence[Row[Any]]) -> str | None:
+    """Return the sentence about what would have gone out; ``None``: it is the same as without a test."""
+    inputs = defaultdict(str, decision.inputs or {})
+    if decision.verdict == Note.WITHDRAWN:
+        return "The apps would have been told to take the push off the screen."
+    if decision.verdict != Note.WOULD_HAVE_SENT:
+        return None
+    if decision.step == 0:
+        return f"Here the push would have gone to {many(int(inputs['devices'] or 0), 'device')}."
+    sender = f" from {inputs['from']}" if inputs["from"] else ""
+    size = f", {many(inputs['parts'], 'part')}" if inputs["parts"] else ""
+    price = f", for {inputs['price']}" if inputs["price"] else ""
+    to = inputs["to"] or "an erased number"
+    return f"Here the {_name(decision.step, steps)} would have gone to {to}{sender}{size}{price}."
 
 
 def _received(event: Row[Any], steps: Sequence[Row[Any]]) -> str:

@@ -10,6 +10,7 @@ from sqlalchemy import text
 
 from knocktwice_shared.errors import InvalidMessage, KnocktwiceError
 from knocktwice_shared.messages import checks
+from knocktwice_shared.test_side import side_of_tests
 from knocktwice_worker.channels.registry import CHANNELS
 from knocktwice_worker.lifecycle import OPEN, DeliveryState
 from knocktwice_worker.notifications.inbox.dead_letters import PARKED
@@ -65,7 +66,7 @@ class Endpoint:
     Attributes:
         events: types of events; none: all.
         personal: whether the person's user id, number and key are told, too.
-        project: the only project of which it is told; ``None``: it is told of all.
+        project: the only project of which it is told, or the test side of one; ``None``: it is told of all but tests.
         failing_since: nothing was taken since then.
         disabled_reason: why nothing is sent any more; ``None`` while it is.
         waiting: events not taken yet.
@@ -91,17 +92,21 @@ def add(
     personal: bool = False,
     private: bool,
     project: str | None = None,
+    test: bool = False,
 ) -> str:
     """Tell an endpoint from now on, and return its id.
 
     Args:
         project: tell it only of this project.
+        test: tell it only of tests, of the project or of what belongs to none.
 
     Raises:
         InvalidMessage: the URL is not allowed or known already, there is no such event, or the project's name is none.
     """
     if project is not None:
         checks.project(project)
+    if test:
+        project = side_of_tests(project)
     url = addresses.check(url, private=private)
     if unknown := sorted(set(events) - set(types())):
         raise InvalidMessage("events", f"there is no {unknown[0]}; there are {', '.join(types())}")

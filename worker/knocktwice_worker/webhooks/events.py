@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import text
 
+from knocktwice_worker.database.test_rows import is_test, real_side
 from knocktwice_worker.notifications.store import change_feed
 from knocktwice_worker.webhooks import heard
 from knocktwice_worker.webhooks.endpoints import FINISHED, FOLLOWER, SEEN
@@ -153,8 +154,17 @@ JOIN notifications n ON n.id = c.id
 WHERE n.finished_at IS NOT NULL
 """
 
-# Only what is new is queued for the endpoints. An endpoint of a project hears nothing else, no alarms either.
-_QUEUE = """
+#: Whether an endpoint ``e`` is told of what belongs to a project: one of a project of nothing else, no alarms either; one
+#: without a project of everything but tests, which an application might take for real.
+_TOLD = "(e.project = {project} OR e.project IS NULL AND NOT {test})"
+
+
+def _told(event: str) -> str:
+    return _TOLD.format(project=f"{event}.project", test=is_test(f"{event}.project"))
+
+
+# Only what is new is queued for the endpoints.
+_QUEUE = f"""
 INSERT INTO webhook_deliveries (
   endpoint_id,
   event_id,
@@ -170,8 +180,8 @@ FROM recorded r
 JOIN webhook_endpoints e
   ON e.disabled_at IS NULL
   AND r.at >= e.since
-  AND (e.events = '{}' OR r.type = ANY(e.events))
-  AND (e.project IS NULL OR e.project = r.project)
+  AND (e.events = '{{}}' OR r.type = ANY(e.events))
+  AND {_told("r")}
 """
 
 # A fact that was written before meets its own row.
@@ -203,7 +213,12 @@ recorded AS (
       'category', b.category,
       'reference', b.reference
     ) || jsonb_strip_nulls(
-      jsonb_build_object('template', b.content->'template', 'blast', bl.key, 'project', n.project) || f.more
+      jsonb_build_object(
+        'template', b.content->'template',
+        'blast', bl.key,
+        'project', {real_side("n.project")},
+        'test', CASE WHEN {is_test("n.project")} THEN true END
+      ) || f.more
     ),
     n.project
   FROM facts f
@@ -272,7 +287,7 @@ def _step(engine: Engine) -> bool:
 _PLACE = text("SELECT seen_until FROM followers WHERE name = :name FOR UPDATE")
 
 # An event that was taken before is due again, with no failed tries.
-_AGAIN = """
+_AGAIN = f"""
 INSERT INTO webhook_deliveries AS d (
   endpoint_id,
   event_id,
@@ -288,8 +303,8 @@ FROM webhook_events v
 JOIN webhook_endpoints e
   ON e.disabled_at IS NULL
   AND (CAST(:endpoint AS text) IS NULL OR e.id = :endpoint)
-  AND (e.events = '{}' OR v.type = ANY(e.events))
-  AND (e.project IS NULL OR e.project = v.project)
+  AND (e.events = '{{}}' OR v.type = ANY(e.events))
+  AND {_told("v")}
 WHERE %s
 ON CONFLICT (endpoint_id, event_id) DO UPDATE SET
   next_at = knocktwice_now(),

@@ -10,6 +10,8 @@ from fastapi.security import HTTPBearer
 
 from knocktwice_shared.errors import InvalidMessage
 from knocktwice_shared.messages import checks
+from knocktwice_shared.test_side import MARK, is_test, real_side
+from knocktwice_worker.gateway.auth.keys import CHANGES_NOTHING, TEST_SCOPES
 from knocktwice_worker.gateway.intake.outbox import DURABILITY, Outbox
 from knocktwice_worker.gateway.problems import Problem
 from knocktwice_worker.services import Services
@@ -71,12 +73,15 @@ def _gate(scope: Scope, *, in_projects: bool) -> Callable[[Request, Any], Corout
     return gate
 
 
-async def admit(request: Request, given: str | None, scope: Scope, *, in_projects: bool = False) -> Key:
+async def admit(
+    request: Request, given: str | None, scope: Scope, *, in_projects: bool = False, in_tests: bool = False
+) -> Key:
     """Return the key that a request came with, and count the request.
 
     Args:
         given: what stands behind ``Bearer``.
         in_projects: let in the keys of projects, too.
+        in_tests: let in test keys that are bound to no project, too.
 
     Raises:
         Problem: there is none that works, it lacks the scope, it is a project's, or it is used too fast.
@@ -89,22 +94,27 @@ async def admit(request: Request, given: str | None, scope: Scope, *, in_project
             "send Authorization: Bearer and a key that works; 'knocktwice key create' makes one",
             headers={"WWW-Authenticate": "Bearer"},
         )
-    await let_in(request, key, scope, in_projects=in_projects)
+    await let_in(request, key, scope, in_projects=in_projects, in_tests=in_tests)
     return key
 
 
-async def let_in(request: Request, key: Key, scope: Scope, *, in_projects: bool = False) -> None:
+async def let_in(
+    request: Request, key: Key, scope: Scope, *, in_projects: bool = False, in_tests: bool = False
+) -> None:
     """Count the request of a key that is known to be the caller's.
 
     Args:
         in_projects: let in the keys of projects, too.
+        in_tests: let in test keys that are bound to no project, too.
 
     Raises:
         Problem: it lacks the scope, it is a project's, or it is used too fast.
     """
+    if key.test and scope not in TEST_SCOPES:
+        raise Problem("forbidden", f"this is a test key, and {CHANGES_NOTHING}; use a real key for that")
     if not key.allows(scope):
         raise Problem("forbidden", f"this key lacks the scope {scope}; 'knocktwice key create' makes one with it")
-    if key.project is not None and not in_projects:
+    if key.project is not None and not in_projects and not (in_tests and key.project == MARK):
         # Whatever the request names: the answer tells nothing of what there is.
         raise Problem("forbidden", "this key is bound to a project, and this request is about the whole installation")
     await request.app.state.pace.take(key.id)
@@ -117,9 +127,10 @@ def of_project(key: Key, body: dict[str, Any]) -> dict[str, Any]:
         InvalidMessage: it names another project.
     """
     if key.project is None:
+        if is_test(named if isinstance(named := body.get("project"), str) else None):
+            raise InvalidMessage("project", "is of tests, which are made with a test key")
         return body
-    if body.get("project") not in (None, key.project):
-        raise InvalidMessage("project", f"must be {key.project}, to which this key is bound, or left out")
+    _require_own(key, body.get("project"))
     return {**body, "project": key.project}
 
 
@@ -133,10 +144,20 @@ def asked_project(key: Key, wanted: str | None) -> str | None:
         InvalidMessage: it is another one than the key's, or none.
     """
     if wanted is not None:
-        checks.project(wanted)
-    if key.project is not None and wanted not in (None, key.project):
-        raise InvalidMessage("project", f"must be {key.project}, to which this key is bound, or left out")
+        checks.side(wanted) if key.test else checks.project(wanted)
+    if key.project is not None:
+        _require_own(key, wanted)
     return key.project or wanted
+
+
+def _require_own(key: Key, wanted: object) -> None:
+    """Refuse another project than the key's. A test key takes its project by either name, as the real key does."""
+    own = (key.project, real_side(key.project))
+    if wanted is None or wanted in own:
+        return
+    if own[1] is None:
+        raise InvalidMessage("project", "must be left out: this test key is bound to no project")
+    raise InvalidMessage("project", f"must be {own[1]}, to which this key is bound, or left out")
 
 
 def bearer(request: Request) -> str | None:

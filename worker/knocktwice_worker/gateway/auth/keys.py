@@ -19,6 +19,7 @@ from sqlalchemy import Connection, Row, text
 
 from knocktwice_shared.errors import InvalidMessage, KnocktwiceError
 from knocktwice_shared.messages import checks
+from knocktwice_shared.test_side import is_test, side_of_tests
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -55,6 +56,12 @@ MEANINGS = {
 }
 
 
+#: What a test key may have.
+TEST_SCOPES = frozenset({Scope.NOTIFY, Scope.BLASTS, Scope.READ})
+#: Why it may have no more.
+CHANGES_NOTHING = "a test changes no people, devices, numbers, opt-outs, templates and settings, which are real"
+
+
 class UnknownKey(KnocktwiceError):
     """There is no such key: look at ``knocktwice key list``."""
 
@@ -67,7 +74,7 @@ class Key:
         id: the part of it that may be shown.
         name: whose it is, for people.
         digest: HMAC of the whole key.
-        project: the only project that it sees and acts in; ``None``: it sees all.
+        project: the only project that it sees and acts in; ``None``: it sees all. A test key's is the test side of one.
     """
 
     id: str
@@ -79,6 +86,11 @@ class Key:
     revoked_at: datetime | None = None
     last_used_at: datetime | None = None
     project: str | None = None
+
+    @property
+    def test(self) -> bool:
+        """Whether no provider is called for what it sends."""
+        return is_test(self.project)
 
     def allows(self, scope: Scope) -> bool:
         """Whether it may be used for this."""
@@ -112,6 +124,7 @@ def create(
     secret: str,
     lifetime: timedelta | None = None,
     project: str | None = None,
+    test: bool = False,
 ) -> str:
     """Make a key and return it. It cannot be shown again.
 
@@ -120,9 +133,10 @@ def create(
         secret: the installation's.
         lifetime: how long it works; ``None``: until it is revoked.
         project: the only project that it sees and acts in; ``None``: it sees all.
+        test: it sees and makes tests only, of the project or of what belongs to none.
 
     Raises:
-        InvalidMessage: the name or the project's cannot be one, there is no scope, or a project cannot have it.
+        InvalidMessage: the name or the project's cannot be one, there is no scope, or a project or test cannot have it.
     """
     if not name.strip() or len(name) > NAME_LIMIT or not name.isprintable():
         raise InvalidMessage("name", f"must be 1 to {NAME_LIMIT} printable characters")
@@ -134,6 +148,10 @@ def create(
             raise InvalidMessage(
                 "scopes", f"{Scope.TEMPLATES} is not for a project: all projects share what it changes"
             )
+    if test:
+        if forbidden := sorted(set(scopes) - TEST_SCOPES):
+            raise InvalidMessage("scopes", f"{', '.join(forbidden)} is not for a test key: {CHANGES_NOTHING}")
+        project = side_of_tests(project)
     id_, hidden = (_random(length) for length in (_ID_LENGTH, _SECRET_LENGTH))
     key = f"kt_{id_}_{hidden}"
     own = {"id": id_, "name": name, "digest": digest(key, secret), "project": project}

@@ -134,7 +134,5 @@ async def blast(request: Request, wanted: Blast, words: Callable[[InvalidMessage
 def _start(services: Services, wanted: Blast) -> Sent:
     with writing(services) as conn:
         started = blast_request.start(conn, wanted, settings=services.settings)
-        differs = (
-            not started.new and standing.find(conn, wanted.key) is not None and blast_request.differs(conn, wanted)
-        )
+        differs = not started.new and standing.of(conn, wanted) is not None and blast_request.differs(conn, wanted)
     return Sent(str(started.id), duplicate=not started.new, differs=differs)

@@ -83,7 +83,8 @@ def start(services: Here, by: Starter, body: JsonBody, response: Response) -> An
             differs = not started.new and request.differs(conn, blast)
     response.headers["Location"] = f"/v1/blasts/{started.id}"
     response.headers[DURABILITY] = COMMITTED
-    return {"id": started.id, "key": blast.key, "duplicate": not started.new, "differs": differs}
+    told = {"id": started.id, "key": blast.key, "duplicate": not started.new, "differs": differs}
+    return {**told, "test": by.test}
 
 
 @router.post(

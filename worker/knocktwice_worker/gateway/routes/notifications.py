@@ -51,7 +51,7 @@ Notifier = Annotated[Key, requires(Scope.NOTIFY, in_projects=True)]
 Reported = Literal["sent", "delivered", "read", "undelivered", "failed", "unknown"]
 
 #: The end of an answer without anything to say about single recipients.
-_ALL_WELL = '"duplicate":false,"differs":false,"duplicates":[],"refused":[]}'
+_ALL_WELL = '"duplicate":false,"differs":false,"duplicates":[],"refused":[]'
 #: The path at which notifications are sent.
 PATH = "/v1/notifications"
 
@@ -120,14 +120,15 @@ async def _notify(request: Request) -> Response:
     headers = {DURABILITY: str(outbox(request).durability)}
     if len(ids) == 1 and not kept.refused:
         headers["Location"] = f"{PATH}/{ids[0]}"
-    return Response(_accepted(kept, ids), 202, headers, "application/json")
+    return Response(_accepted(kept, ids, test=key.test), 202, headers, "application/json")
 
 
-def _accepted(kept: Kept, ids: Sequence[UUID]) -> str:
+def _accepted(kept: Kept, ids: Sequence[UUID], *, test: bool) -> str:
     """Return the answer as JSON. Nearly always all is well, and then it is put together from texts, which takes less time."""
     repeated = kept.draft.repeated
     if not repeated and not kept.refused:
-        return '{"ids":["' + '","'.join([str(id_) for id_ in ids]) + '"],' + _ALL_WELL
+        end = ',"test":true}' if test else "}"
+        return '{"ids":["' + '","'.join([str(id_) for id_ in ids]) + '"],' + _ALL_WELL + end
     last = max([*kept.places, *(one["index"] for one in kept.refused)])
     by_place = dict(zip(kept.places, map(str, ids), strict=True))
     duplicates = [
@@ -140,6 +141,7 @@ def _accepted(kept: Kept, ids: Sequence[UUID]) -> str:
         "differs": any(repeated.values()),
         "duplicates": duplicates,
         "refused": kept.refused,
+        **({"test": True} if test else {}),
     }
     return json.dumps(answer, ensure_ascii=False, separators=(",", ":"))
 

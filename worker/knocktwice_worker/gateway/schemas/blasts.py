@@ -55,6 +55,7 @@ class BlastStarted(BaseModel):
     key: str
     duplicate: bool = Field(description="Whether its key was used before: then this request changes nothing.")
     differs: bool = Field(description="Whether that was for other people or other words: probably a mistake.")
+    test: bool = Field(description="Whether the key is a test key, so that no provider is called.")
 
 
 class BlastAnswer(BaseModel):
@@ -63,6 +64,7 @@ class BlastAnswer(BaseModel):
     id: UUID
     key: str
     project: ProjectName
+    test: bool = Field(description="Whether it was made with a test key, so that no provider is called.")
     segment: str | None
     template: str | None
     schedule: str | None = Field(description="The recurring blast that it is one of.")

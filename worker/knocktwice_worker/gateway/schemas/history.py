@@ -49,6 +49,7 @@ class Summary(BaseModel):
     created_at: datetime
     finished_at: datetime | None
     project: ProjectName
+    test: bool = Field(description="Whether it was made with a test key, so that no provider was called.")
     provider_status: str | None = Field(
         description="What became of the last message that a provider took: `undelivered`, though the state is `texted`."
     )
@@ -75,8 +76,20 @@ class DeviceAnswer(BaseModel):
     reason: str | None = Field(description="Why it was rejected, or is tried again.")
 
 
+class UnsentAnswer(BaseModel):
+    """A message of a test that a provider would have got."""
+
+    step: int = Field(description="0 is the push.")
+    channel: str
+    to: str = Field(description="The number, masked, or the ending of the registration.", examples=["+1650•••00"])
+    sender: str | None = Field(description="From whom; null: a push, or nobody is set.")
+    content: dict[str, str] = Field(description="What it says; empty once it was deleted.")
+    parts: int | None = Field(description="The SMS parts that it would have been paid by.")
+    price: str | None = Field(description="What these cost by the price table.", examples=["0.0158"])
+
+
 class StoryAnswer(Summary):
-    """A notification with its steps and what happened, oldest first. Numbers are masked, texts left out."""
+    """A notification with its steps and what happened, oldest first. Numbers are masked, texts of real ones left out."""
 
     id: UUID
     category: str
@@ -84,6 +97,7 @@ class StoryAnswer(Summary):
     moments: list[MomentAnswer]
     waits: list[WaitAnswer] = Field(description="What its open steps wait for now; empty once it has ended.")
     devices: list[DeviceAnswer] = Field(description="For which the push was, in the order of the request.")
+    would_have_sent: list[UnsentAnswer] = Field(description="Of a test: what providers would have got.")
 
 
 class HistoryStep(BaseModel):

@@ -342,6 +342,9 @@ class Accepted(BaseModel):
     differs: bool = Field(description="Whether any of these was used for something else.")
     duplicates: list[Repeated] = Field(description="Which these are.")
     refused: list[Unfit] = Field(description="Which recipients were not taken. Sending them again does not help.")
+    test: bool = Field(
+        False, description="The key is a test key, so no provider will be called. Left out with a real key."
+    )
 
 
 class Cancel(Body):

@@ -15,6 +15,7 @@ from redis.exceptions import RedisError
 from knocktwice_shared.channels import SMS
 from knocktwice_shared.errors import InvalidMessage
 from knocktwice_shared.messages import Category, Push, When
+from knocktwice_shared.test_side import is_test
 from knocktwice_worker.audience.opt_outs import suppressed
 from knocktwice_worker.channels.address import Addressee
 from knocktwice_worker.channels.channel import Consent
@@ -24,6 +25,7 @@ from knocktwice_worker.content import plans, rendering
 from knocktwice_worker.content.links import link_store
 from knocktwice_worker.content.rendering import fingerprint
 from knocktwice_worker.counters.counters import Count
+from knocktwice_worker.database.test_rows import STAND_IN
 from knocktwice_worker.lifecycle import (
     FALL_BACK,
     FOLLOW_UPS,
@@ -122,9 +124,13 @@ class _Case:
         return self.row.notification_id
 
     @property
+    def test(self) -> bool:
+        return is_test(self.row.project)
+
+    @property
     def stoppers(self) -> list[str]:
-        """What would have stopped the message, and a word for all of them together."""
-        return [*self.watched, trial_counts.ANY] if self.watched else []
+        """What would have stopped the message, and a word for all of them together; of a test nothing is counted."""
+        return [*self.watched, trial_counts.ANY] if self.watched and not self.test else []
 
     def decision(self) -> store.Decision:
         row = self.row
@@ -256,7 +262,7 @@ class Fallback:
             log.warning("accepted messages were not awaited", decisions=hurried)
         lost = [_ask(c, r) for c in asking if (r := c.reservation) and c.verdict in FALL_BACK and c.id not in won]
         self.limits.release(lost, rows[0].now)
-        self.counters.add_each(Count.DECISIONS, (case.verdict for case in cases))
+        self.counters.add_each(Count.DECISIONS, (case.verdict for case in cases if not case.test))
         self.counters.add_each(Count.WATCHED, watched.elements())
         log.info("fallbacks decided", due=len(rows), reserved=len(won), waiting=len(waiting))
         return sorted(won)
@@ -285,7 +291,13 @@ class Fallback:
     def _pause(self, conn: Connection, cases: Sequence[_Case]) -> None:
         """Take out the messages that an operator has paused. They count against no limit."""
         candidates = (
-            Pausable(c.id, c.row.channel, self.channels.carriers(c.row.channel, r.text), r.sender, r.number)
+            Pausable(
+                c.id,
+                c.row.channel,
+                [STAND_IN] if c.test else self.channels.carriers(c.row.channel, r.text),
+                r.sender,
+                r.number,
+            )
             for c in cases
             if (r := c.reservation)
         )
@@ -295,8 +307,8 @@ class Fallback:
                 case.verdict, case.reservation = Delay.PAUSED, None
 
     def _brake(self, conn: Connection, cases: Sequence[_Case]) -> Stopped:
-        """Take out the messages that a brake holds, or may hold as soon as their pushes were counted."""
-        concerned = [c for c in cases if c.verdict in OF_MANY or c.row.pumping is not None]
+        """Take out the messages that a brake holds, or may hold as soon as their pushes were counted. None holds a test."""
+        concerned = [c for c in cases if (c.verdict in OF_MANY or c.row.pumping is not None) and not c.test]
         stopped = self.brake.stop(conn, [_candidate(case, self.useless_after[case.category]) for case in concerned])
         stopped.write(conn)
         for case in cases:
@@ -347,9 +359,10 @@ class Fallback:
         if not self.experiment:
             return
         for case in cases:
-            # What nobody may miss, and what is no fallback, is never part of it.
+            # What nobody may miss, what is no fallback and what is no more than a test, is never part of it.
             if (
-                case.category is Category.CRITICAL
+                case.test
+                or case.category is Category.CRITICAL
                 or case.verdict is Verdict.FIRST_STEP
                 or case.row.trigger in FOLLOW_UPS
             ):
@@ -482,7 +495,9 @@ class Fallback:
             # Each message has its own short links. The fingerprint uses the links' targets, so that equal messages are
             # found.
             same = links.content(said.text)
-        return store.Reservation(case.id, address, said.text, fingerprint(same), entry.size(said.text), sender)
+        return store.Reservation(
+            case.id, address, said.text, fingerprint(same), entry.size(said.text), sender, case.test
+        )
 
     def _usual_sender(self, case: _Case, batch: store.BatchContents) -> str | None:
         # The sender of a template is a sender of SMS.

@@ -17,6 +17,8 @@ import structlog
 from redis.exceptions import RedisError
 
 from knocktwice_shared.messages import Category
+from knocktwice_shared.test_side import is_test
+from knocktwice_worker.channels import stand_in
 from knocktwice_worker.channels.channel import Consent
 from knocktwice_worker.channels.deadline import Deadline
 from knocktwice_worker.channels.http import backoff
@@ -27,8 +29,11 @@ from knocktwice_worker.channels.outbound.provider_choice import Choice
 from knocktwice_worker.channels.outcomes import Outcome, Rejected, Retry, Sent, Unknown, patience
 from knocktwice_worker.channels.provider import deliver
 from knocktwice_worker.channels.reports import write_intent
+from knocktwice_worker.database.test_rows import STAND_IN
 from knocktwice_worker.lifecycle import WAITS_TURN, Delay, DeliveryState, Note, Refusal, Untextable
 from knocktwice_worker.limits.asks import Ask
+from knocktwice_worker.notation import phone_numbers
+from knocktwice_worker.notation.masking import mask
 from knocktwice_worker.notifications import store
 from knocktwice_worker.notifications.pipeline.brake import Candidate
 from knocktwice_worker.notifications.pipeline.catch_up import PENDING
@@ -170,6 +175,7 @@ class LaterSteps:
             if self._choosing(held):
                 results = store.with_ids_of_their_own(conn, self._moved(conn, held, outcomes, results))
             unfinished = store.record_steps(conn, results)
+            store.write_ledger(conn, self._tested(held, results))
         sent = [r.notification_id for r in results if r.state is DeliveryState.SENT]
         store.look_again(self.engine, unfinished, sent)
         self._slow_down(held, outcomes)
@@ -252,7 +258,7 @@ class LaterSteps:
                     row.pumping,
                 )
                 for row in rows
-                if row.brake is not None or row.pumping is not None
+                if (row.brake is not None or row.pumping is not None) and not is_test(row.project)
             ],
         )
         stopped.write(conn)
@@ -278,6 +284,8 @@ class LaterSteps:
 
     def _carriers(self, row: store.ReservedStep) -> Sequence[str]:
         """Return the providers that :meth:`_choose` may choose for a message; none, if none can send it."""
+        if is_test(row.project):
+            return [STAND_IN]
         if row.provider and (row.tries or self.channels.choice(row.channel) is None):
             return [row.provider] if self.channels.provider(row.channel, row.provider).carries(row.text) else []
         return self.channels.carriers(row.channel, row.text)
@@ -285,11 +293,12 @@ class LaterSteps:
     def _choose(self, conn: Connection, rows: Sequence[store.ReservedStep]) -> dict[str, Choice]:
         """Choose a provider for each message: where a channel has several, by weight and health; else its usual one.
 
-        What was tried stays with its provider. A paused provider is not chosen while another is left.
+        What was tried stays with its provider. A paused provider is not chosen while another is left. No provider is chosen
+        for a test.
         """
         avoided = self.pauses.avoided(conn, (_pausable(row, ()) for row in rows))
-        chosen: dict[str, Choice] = {}
-        for channel, own in _by_channel(rows).items():
+        chosen = {row.notification_id: Choice(STAND_IN) for row in rows if is_test(row.project)}
+        for channel, own in _by_channel([row for row in rows if row.notification_id not in chosen]).items():
             choice = self.channels.choice(channel)
             if choice is None:
                 usual = self.channels[channel].usual
@@ -314,7 +323,8 @@ class LaterSteps:
         noted: dict[str, list[tuple[str, Why | None, Outcome]]] = defaultdict(list)
         for row, outcome in zip(held, outcomes, strict=True):
             made = chosen[row.notification_id]
-            noted[row.channel].append((made.provider, made.why, outcome))
+            if made.provider != STAND_IN:
+                noted[row.channel].append((made.provider, made.why, outcome))
         for channel, own in noted.items():
             if choice := self.channels.choice(channel):
                 choice.note(own)
@@ -324,9 +334,12 @@ class LaterSteps:
     ) -> Sequence[store.ReservedStep]:
         """Return the messages that their senders' paces have room for now; the others stay reserved and ring again."""
         by_sender: dict[tuple[str, str, str | None], list[store.ReservedStep]] = defaultdict(list)
-        for row in rows:
-            by_sender[row.channel, chosen[row.notification_id].provider, row.sender].append(row)
         granted: list[store.ReservedStep] = []
+        for row in rows:
+            if (provider := chosen[row.notification_id].provider) == STAND_IN:
+                granted.append(row)
+            else:
+                by_sender[row.channel, provider, row.sender].append(row)
         for (channel, provider, sender), waiting in by_sender.items():
             pace = self.channels.pace(channel, provider, sender)
             for lane, own in _by_lane(waiting):
@@ -402,9 +415,32 @@ class LaterSteps:
                 )
                 for row in rows
             ]
-            answers = deliver(self.transport, self.channels.provider(channel, provider), messages, not_after)
+            answers = (
+                [stand_in.step(message) for message in messages]
+                if provider == STAND_IN
+                else deliver(self.transport, self.channels.provider(channel, provider), messages, not_after)
+            )
             outcomes |= {row.notification_id: answer for row, answer in zip(rows, answers, strict=True)}
         return [outcomes[row.notification_id] for row in held]
+
+    def _tested(self, held: Sequence[store.ClaimedStep], results: Sequence[store.StepResult]) -> list[store.Decision]:
+        """Return the lines of the ledger that tell of messages which would have gone out, and what they would have cost."""
+        sent = {r.notification_id for r in results if r.state is DeliveryState.SENT}
+        lines = []
+        for row in held:
+            if row.provider != STAND_IN or row.notification_id not in sent:
+                continue
+            parts, prices = self.channels.entry(row.channel).size(row.text), self.channels[row.channel].prices
+            price = prices.get(phone_numbers.country(row.number) or "*", prices.get("*"))
+            facts = {
+                "to": mask(row.number),
+                "from": row.sender or self.channels[row.channel].sender,
+                "parts": parts or None,
+                "price": None if price is None else f"{price * (parts or 1):g}",
+            }
+            known = {name: fact for name, fact in facts.items() if fact is not None}
+            lines.append(store.Decision(row.notification_id, Note.WOULD_HAVE_SENT, known, row.step))
+        return lines
 
     def _tried_for(
         self, conn: Connection, held: Sequence[store.ClaimedStep], outcomes: Sequence[Outcome]
@@ -493,7 +529,8 @@ def _by_lane(rows: Sequence[store.ReservedStep]) -> Iterator[tuple[Lane, list[st
 def _by_provider(held: Sequence[store.ClaimedStep], outcomes: Sequence[Outcome]) -> dict[str, list[Outcome]]:
     own: dict[str, list[Outcome]] = defaultdict(list)
     for row, outcome in zip(held, outcomes, strict=True):
-        own[row.provider].append(outcome)
+        if row.provider != STAND_IN:
+            own[row.provider].append(outcome)
     return own
 
 

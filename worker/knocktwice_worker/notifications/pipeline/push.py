@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import random
 import time
+from collections import Counter
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 import structlog
 from redis.exceptions import RedisError
 
 from knocktwice_shared import subjects
 from knocktwice_shared.errors import InvalidMessage
-from knocktwice_shared.messages import TTL_LIMIT, Batch, Category, Push, Recipient
+from knocktwice_shared.messages import TTL_LIMIT, Batch, Category, Push, ReceiptEvent, Recipient
+from knocktwice_shared.test_side import is_test
+from knocktwice_worker.channels import stand_in
 from knocktwice_worker.channels.deadline import Deadline
 from knocktwice_worker.channels.messages import PushMessage
 from knocktwice_worker.channels.outcomes import Outcome, Rejected, Retry, Sent, Unknown, patience
@@ -22,8 +26,9 @@ from knocktwice_worker.channels.provider import deliver
 from knocktwice_worker.channels.registry import wording_of
 from knocktwice_worker.content import plans, rendering, resolution
 from knocktwice_worker.content.pushes import FilledPush, PushForm
-from knocktwice_worker.lifecycle import WAITS_TURN, AttemptState
+from knocktwice_worker.lifecycle import WAITS_TURN, AttemptState, Note
 from knocktwice_worker.notifications import store
+from knocktwice_worker.notifications.pipeline import receipts
 from knocktwice_worker.notifications.pipeline.catch_up import PENDING
 from knocktwice_worker.notifications.pipeline.pauses import PUSH_PROVIDER, a_push
 from knocktwice_worker.notifications.pipeline.send_time import SendTimes, send_times
@@ -31,7 +36,6 @@ from knocktwice_worker.notifications.store.paused import with_device
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from datetime import datetime
 
     from sqlalchemy import Connection, Engine
 
@@ -190,7 +194,7 @@ class Pushes:
         )
         shown = ((w, people[w.notification_id]) for w in work)
         messages: Sequence[PushMessage] = [
-            self._message(w, r.written.pushes[w.notification_id], r.ttl) for w, r in shown
+            self._message(w, r.written.pushes[w.notification_id], r.ttl, r.resolved.batch.project) for w, r in shown
         ]
         messages, look = self._looked_again(messages, look)
         self._deliver(messages, min(lease, look.later(_FRESH)), complete=True)
@@ -234,7 +238,7 @@ class Pushes:
                 # others.
                 broken.append(store.PushResult(w.notification_id, w.registration, AttemptState.REJECTED, str(error)))
                 continue
-            made.append(self._message(w, filled, batch.ttl))
+            made.append(self._message(w, filled, batch.ttl, person.project))
         if broken:
             with self.engine.begin() as conn:
                 store.record_push(conn, broken, retry_for=self.retry_for)
@@ -401,7 +405,7 @@ class Pushes:
     def _useful_for(self, batch: Batch) -> timedelta:
         return batch.valid_for or self.useless_after[batch.category or Category.TRANSACTIONAL]
 
-    def _message(self, work: store.PushWork, filled: FilledPush, ttl: timedelta) -> PushMessage:
+    def _message(self, work: store.PushWork, filled: FilledPush, ttl: timedelta, project: str | None) -> PushMessage:
         urls = self.receipt_urls
         return PushMessage(
             notification_id=work.notification_id,
@@ -413,6 +417,7 @@ class Pushes:
             receipt_url=urls.url(work.notification_id, work.registration, now=time.time(), ttl_s=ttl.total_seconds())
             if urls
             else None,
+            test=is_test(project),
         )
 
     def _deliver(self, messages: Sequence[PushMessage], lease: Deadline, *, complete: bool = False) -> None:
@@ -432,6 +437,10 @@ class Pushes:
             if m.notification_id in paused
         ]
         messages = [m for m in messages if m.notification_id not in paused]
+        tests = [m for m in messages if m.test]
+        results += [_result(m, stand_in.push(m)) for m in tests]
+        # From here on no test is left, so the provider, its pace and its troubles know of none.
+        messages = [m for m in messages if not m.test]
         # Pushes that are taken up again have waited.
         turn = self.pace.take([1] * len(messages), entitled=0 if complete else len(messages))
         outcomes = deliver(self.transport, self.channel, messages[: turn.granted], min(lease, unpaused_until))
@@ -446,9 +455,29 @@ class Pushes:
             self.pace.slow_down(asked.after)
         with self.engine.begin() as conn:
             again = store.record_push(conn, results, retry_for=self.retry_for, complete=complete)
+            store.write_ledger(conn, _tested(tests))
         if again:
             with self.engine.begin() as conn:
                 store.settle_cancelled(conn, again)
+        if tests:
+            self._report(tests)
+
+    def _report(self, tests: Sequence[PushMessage]) -> None:
+        """Record what the apps of a test would report, by how their registrations begin."""
+        now = datetime.now(UTC)
+        told = [
+            ReceiptEvent(UUID(m.notification_id), kind, now, m.registration)
+            for m in tests
+            for kind in stand_in.receipts(m)
+        ]
+        if told:
+            receipts.record(self.engine, told)
+
+
+def _tested(tests: Sequence[PushMessage]) -> list[store.Decision]:
+    """Return the lines of the ledger that tell of pushes which would have gone out."""
+    devices = Counter(m.notification_id for m in tests)
+    return [store.Decision(id_, Note.WOULD_HAVE_SENT, {"devices": count}, step=0) for id_, count in devices.items()]
 
 
 def _filled(form: PushForm | None, params: Mapping[str, Any]) -> tuple[FilledPush | None, InvalidMessage | None]:

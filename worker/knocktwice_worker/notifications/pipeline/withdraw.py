@@ -56,8 +56,9 @@ class Withdrawals:
             shown = store.shown(conn, ids)
         if not shown:
             return
-        turn = self.pace.take([1] * len(shown), Lane.NONE)
-        withdrawals = [Withdrawal(one.notification_id, one.registration, _TTL) for one in shown[: turn.granted]]
+        real = [one for one in shown if not one.test]
+        turn = self.pace.take([1] * len(real), Lane.NONE)
+        withdrawals = [Withdrawal(one.notification_id, one.registration, _TTL) for one in real[: turn.granted]]
         outcomes = deliver(self.transport, self.channel, withdrawals)
         devices = Counter(one.notification_id for one in shown)
         taken = Counter(w.notification_id for w, o in zip(withdrawals, outcomes, strict=True) if isinstance(o, Sent))

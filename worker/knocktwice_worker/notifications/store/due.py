@@ -13,6 +13,7 @@ from knocktwice_shared.records import record
 from knocktwice_worker.audience import channel_opt_outs
 from knocktwice_worker.audience.untextable import FORBIDS
 from knocktwice_worker.database.bulk import rows
+from knocktwice_worker.database.test_rows import STAND_IN
 from knocktwice_worker.lifecycle import Delay, DeliveryState, Evidence, ProviderState, Untextable
 from knocktwice_worker.notifications.store.braked import BRAKE, PUMPING, UNSEEN_UNTIL
 from knocktwice_worker.notifications.store.ledger import Decision, write_ledger
@@ -358,6 +359,7 @@ class Reservation:
         number, text, sender: the values with which it will be sent.
         fingerprint: the hash of the text, by which a repeat to the same number is recognised.
         parts: the SMS parts. Messages of other channels have 0.
+        test: no provider gets it; from now on the row names what stands in for one.
     """
 
     notification_id: str
@@ -366,6 +368,7 @@ class Reservation:
     fingerprint: bytes
     parts: int = 1
     sender: str | None = None
+    test: bool = False
 
 
 # A receipt may have come since the step was decided about: it wins. So does a push that is being handed over to another
@@ -378,9 +381,21 @@ UPDATE deliveries d SET
   fingerprint = r.fingerprint,
   parts = r.parts,
   sender = r.sender,
+  provider = CASE WHEN r.test THEN '{STAND_IN}' ELSE d.provider END,
   counted_at = knocktwice_now(),
   wake_at = knocktwice_now() + :lease
-FROM {rows("r", id="uuid", number="text", text="text", fingerprint="bytea", parts="smallint", sender="text")}
+FROM {
+    rows(
+        "r",
+        id="uuid",
+        number="text",
+        text="text",
+        fingerprint="bytea",
+        parts="smallint",
+        sender="text",
+        test="boolean",
+    )
+}
 WHERE d.notification_id = r.id AND d.step > 0 AND {is_in("d.state", "scheduled")}
   AND NOT EXISTS (SELECT FROM events e WHERE e.notification_id = d.notification_id AND {ANSWERS})
   AND NOT EXISTS (
@@ -403,6 +418,7 @@ def reserve(conn: Connection, reservations: Sequence[Reservation], lease: timede
             "fingerprint": [r.fingerprint for r in reservations],
             "parts": [r.parts for r in reservations],
             "sender": [r.sender for r in reservations],
+            "test": [r.test for r in reservations],
             "lease": lease,
         },
     )

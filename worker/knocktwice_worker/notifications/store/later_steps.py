@@ -12,6 +12,7 @@ from knocktwice_shared.messages import Category
 from knocktwice_shared.records import record
 from knocktwice_worker.audience import channel_opt_outs, opt_outs, untextable
 from knocktwice_worker.database.bulk import rows
+from knocktwice_worker.database.test_rows import STAND_IN
 from knocktwice_worker.lifecycle import FOLLOW_UPS, DeliveryState, Note, NotificationState, Untextable
 from knocktwice_worker.notifications.store.braked import BRAKE, PUMPING, SINGLE
 from knocktwice_worker.notifications.store.receipts import note_wasted
@@ -415,14 +416,15 @@ def with_ids_of_their_own(conn: Connection, results: Sequence[StepResult]) -> li
     return own
 
 
-# Only a claimed message is recorded: another worker may have settled it meanwhile.
+# Only a claimed message is recorded: another worker may have settled it meanwhile. Nobody will report about a test.
 _RECORD = text(f"""
 UPDATE deliveries d SET
   state = r.state,
   reason = r.reason,
   provider_id = r.provider_id,
   wake_at = CASE WHEN r.state IN ('reserved', 'sending') THEN knocktwice_now() + r.wake_after END,
-  finished_at = CASE WHEN r.state NOT IN ('reserved', 'sending') THEN knocktwice_now() END
+  finished_at = CASE WHEN r.state NOT IN ('reserved', 'sending') THEN knocktwice_now() END,
+  reported_at = CASE WHEN r.state = 'sent' AND d.provider = '{STAND_IN}' THEN knocktwice_now() ELSE d.reported_at END
 FROM {rows("r", id="uuid", state="text", reason="text", provider_id="text", wake_after="interval")}
 WHERE d.notification_id = r.id AND d.step > 0 AND {is_in("d.state", "sending")}
 RETURNING
@@ -433,7 +435,8 @@ RETURNING
   d.state,
   d.reason,
   d.number,
-  d.trigger
+  d.trigger,
+  d.provider
 """)
 
 # The next sender tries it by another provider.
@@ -524,7 +527,8 @@ def _end(row: Row[Any], opted_out: Collection[str]) -> End:
     id_ = str(row.notification_id)
     outcome = NotificationState.SUPPRESSED if id_ in opted_out else _OUTCOMES[DeliveryState(row.state)]
     follow_up = row.trigger in FOLLOW_UPS and row.state == DeliveryState.SENT
-    return End(id_, outcome, row.reason or f"{row.channel} accepted by the provider", follow_up)
+    took = "only tested" if row.provider == STAND_IN else "accepted by the provider"
+    return End(id_, outcome, row.reason or f"{row.channel} {took}", follow_up)
 
 
 def look_again(engine: Engine, unfinished: Sequence[str], sent: Sequence[str]) -> None:

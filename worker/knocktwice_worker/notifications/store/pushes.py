@@ -11,6 +11,7 @@ from sqlalchemy import Connection, Row, text
 from knocktwice_shared.messages import When
 from knocktwice_shared.records import record
 from knocktwice_worker.database.bulk import rows
+from knocktwice_worker.database.test_rows import STAND_IN
 from knocktwice_worker.lifecycle import AttemptState, DeliveryState, Note
 from knocktwice_worker.notifications.store.cancellations import settle_cancelled
 from knocktwice_worker.notifications.store.intake import OFF, RING_LATER, PushWork, open_attempts
@@ -55,11 +56,13 @@ class PushContents:
         params: the recipient's values for the texts.
         locale: which of the batch's contents is the recipient's; ``None``: there is one.
         batch_id: where the content is.
+        project: the project to which the notification belongs.
     """
 
     params: Mapping[str, Any]
     locale: str | None
     batch_id: str
+    project: str | None
 
 
 # Canceller, decider and finisher lock a notification's open step before its push, and notifications by id. So all of it
@@ -562,7 +565,7 @@ def _settle_pushes(conn: Connection, done: Sequence[Row[Any]]) -> None:
 
 # The ledger says whether they were withdrawn before. A message that only follows the push's success does not stand for it.
 _SHOWN = text(f"""
-SELECT a.notification_id, a.registration FROM attempts a
+SELECT a.notification_id, a.registration, coalesce(a.provider_id = '{STAND_IN}', false) FROM attempts a
 WHERE a.notification_id = ANY(CAST(:ids AS uuid[])) AND a.state = 'sent' AND NOT EXISTS (
   SELECT FROM decisions l WHERE l.notification_id = a.notification_id AND l.verdict = '{Note.WITHDRAWN}')
   AND NOT coalesce((
@@ -572,9 +575,24 @@ ORDER BY 1, 2
 """)
 
 
-def shown(conn: Connection, ids: Sequence[str]) -> list[PushWork]:
+@record
+class ShownPush:
+    """A push that a device got.
+
+    Attributes:
+        notification_id: for which notification.
+        registration: the device.
+        test: only the stand-in has it, and no device.
+    """
+
+    notification_id: str
+    registration: str
+    test: bool
+
+
+def shown(conn: Connection, ids: Sequence[str]) -> list[ShownPush]:
     """Return the devices that got these notifications' pushes and were not told to remove them yet."""
-    return [PushWork(str(id_), registration) for id_, registration in conn.execute(_SHOWN, {"ids": list(ids)}).all()]
+    return [ShownPush(str(id_), *rest) for id_, *rest in conn.execute(_SHOWN, {"ids": list(ids)}).all()]
 
 
 # A receipt may come before the provider's answer is recorded: until then the push is under way to the user's devices.
@@ -594,10 +612,13 @@ def attempts(conn: Connection, ids: Sequence[str]) -> list[PushWork]:
 
 
 # The batch's content is shared by many and is read apart (``due.contents``).
-_CONTENTS = text("SELECT id, params, locale, batch_id FROM notifications WHERE id = ANY(CAST(:ids AS uuid[]))")
+_CONTENTS = text("SELECT id, params, locale, batch_id, project FROM notifications WHERE id = ANY(CAST(:ids AS uuid[]))")
 
 
 def push_contents(conn: Connection, ids: Sequence[str]) -> dict[str, PushContents]:
     """Return notification id → contents of pushes that are taken up again."""
     found = conn.execute(_CONTENTS, {"ids": list(ids)}).all()
-    return {str(id_): PushContents(params, locale, str(batch_id)) for id_, params, locale, batch_id in found}
+    return {
+        str(id_): PushContents(params, locale, str(batch_id), project)
+        for id_, params, locale, batch_id, project in found
+    }

@@ -8,6 +8,7 @@ from sqlalchemy import Connection, text
 
 from knocktwice_shared.records import record
 from knocktwice_worker.database.bulk import rows
+from knocktwice_worker.database.test_rows import STAND_IN
 from knocktwice_worker.notifications.store.receipts import Event, insert_events
 from knocktwice_worker.notifications.store.trigger_sql import REPLIED
 
@@ -54,7 +55,7 @@ class Reply:
     at: datetime
 
 
-# A message whose sender still waits for the provider's answer may have arrived already.
+# Nobody can answer a test. A message whose sender still waits for the provider's answer may have arrived already.
 _FIND = text(f"""
 SELECT
   r.id,
@@ -69,7 +70,7 @@ CROSS JOIN LATERAL (
   WHERE d.number = r.number
     AND d.counted_at > knocktwice_now() - CAST(:within AS interval)
     AND d.channel = r.channel
-    AND d.provider IS NOT NULL
+    AND d.provider <> '{STAND_IN}'
     AND d.state IN ('sending', 'sent', 'unknown')
   ORDER BY d.counted_at DESC
   LIMIT :most

@@ -12,7 +12,7 @@ from knocktwice_shared.names import BATCH_LIMIT
 from knocktwice_worker.audience.segment_filter import parse as parse_filter
 from knocktwice_worker.blasts import request as blasts
 from knocktwice_worker.gateway import wording
-from knocktwice_worker.gateway.auth.access import here, outbox
+from knocktwice_worker.gateway.auth.access import here, of_project, outbox
 from knocktwice_worker.gateway.auth.keys import Scope
 from knocktwice_worker.gateway.faces.onesignal import message, targets
 from knocktwice_worker.gateway.faces.onesignal.answers import admitted, query, require, said, with_warnings
@@ -55,12 +55,12 @@ async def create(request: Request) -> Response:
     found = await _targets(services, name, body, asked)
     if found.filter is not None:
         started = await run_in_threadpool(_start, services, key, asked, found.filter, name)
-        return _created(started, asked, {})
+        return _created(started, asked, {}, test=key.test)
     if not found.recipients:
         nobody = {"id": "", "external_id": asked.key, "errors": found.invalid or [NOBODY]}
         return said(with_warnings(nobody, asked.warnings))
     id_ = await _send(request, key, body, asked, found)
-    return _created(str(id_), asked, found.invalid, len(found.recipients))
+    return _created(str(id_), asked, found.invalid, len(found.recipients), test=key.test)
 
 
 async def _targets(services: Services, name: str, body: Mapping[str, Any], asked: Asked) -> Targets:
@@ -77,8 +77,10 @@ async def _targets(services: Services, name: str, body: Mapping[str, Any], asked
     return await run_in_threadpool(look)
 
 
-def _created(id_: str, asked: Asked, invalid: Mapping[str, Any], count: int | None = None) -> Response:
+def _created(id_: str, asked: Asked, invalid: Mapping[str, Any], count: int | None = None, *, test: bool) -> Response:
     body: dict[str, Any] = {"id": id_, "external_id": asked.key}
+    if test:
+        body["test"] = True
     if count is not None:
         body["recipients"] = count
     if invalid:
@@ -95,7 +97,7 @@ async def _send(request: Request, key: Key, body: Mapping[str, Any], asked: Aske
     services, id_ = here(request), uuid7()
     drafts: list[Draft] = []
     for place, first in enumerate(range(0, len(found.recipients), BATCH_LIMIT)):
-        own = dict(asked.message)
+        own = of_project(key, dict(asked.message))
         if place:
             own["reference"] = {**own["reference"], PART_OF: str(id_)}
         people = [{**one, "params": asked.params} for one in found.recipients[first : first + BATCH_LIMIT]]
@@ -122,7 +124,7 @@ def _start(services: Services, key: Key, asked: Asked, filter_: Mapping[str, Any
     own = asked.key if asked.key is not None else f"random {uuid7()}"
     if len(own) > _KEPT_KEY:
         own = hashlib.sha256(own.encode()).hexdigest()
-    body: dict[str, Any] = {**asked.message, "filter": filter_, "params": asked.params}
+    body: dict[str, Any] = {**of_project(key, dict(asked.message)), "filter": filter_, "params": asked.params}
     # Two API keys do not share their idempotency keys, and neither do OneSignal's and those of our own route.
     body["key"] = f"onesignal {key.id} {own}"
     if asked.per_minute is not None:

@@ -10,9 +10,10 @@ from starlette.concurrency import run_in_threadpool
 
 from knocktwice_shared.errors import InvalidMessage
 from knocktwice_shared.names import BATCH_LIMIT
+from knocktwice_shared.test_side import is_test
 from knocktwice_worker.blasts import standing, states
 from knocktwice_worker.gateway import wording
-from knocktwice_worker.gateway.auth.access import here, outbox
+from knocktwice_worker.gateway.auth.access import here, of_project, outbox
 from knocktwice_worker.gateway.auth.keys import Scope
 from knocktwice_worker.gateway.faces.onesignal import languages
 from knocktwice_worker.gateway.faces.onesignal.answers import admitted, missing, query, require, said, whole
@@ -49,7 +50,7 @@ class _Accepted:
 
 async def view(request: Request) -> Response:
     """Tell what became of a message."""
-    await admitted(request, Scope.READ)
+    key = await admitted(request, Scope.READ)
     query(request, ("outcome_names", "outcome_time_range", "outcome_platforms", "outcome_attribution"))
     if "outcome_names" in request.query_params:
         raise InvalidMessage(
@@ -59,9 +60,9 @@ async def view(request: Request) -> Response:
 
     def look() -> dict[str, Any] | None:
         # First what is not written yet: it may be written in between, and is then found in the second place.
-        accepted = _accepted(services, id_)
+        accepted = _accepted(services, id_, key.project)
         with reading(services) as conn:
-            found = _told(conn, id_)
+            found = _told(conn, id_, key.project)
         return found or (None if accepted is None else _pending(id_, accepted))
 
     found = await run_in_threadpool(look)
@@ -72,7 +73,7 @@ async def view(request: Request) -> Response:
 
 async def list_latest(request: Request) -> Response:
     """List the latest messages, blasts among them."""
-    await admitted(request, Scope.READ)
+    key = await admitted(request, Scope.READ)
     given = query(request, ("limit", "offset", "kind"))
     limit = min(whole(given, "limit", PAGE_LIMIT, 2**31), PAGE_LIMIT)
     offset = whole(given, "offset", 0, OFFSET_LIMIT)
@@ -82,8 +83,8 @@ async def list_latest(request: Request) -> Response:
 
     def look() -> dict[str, Any]:
         with reading(here(request)) as conn:
-            found = _page(conn, limit, offset) if wanted else []
-            total = batches.count(conn, part_of=PART_OF) if wanted else 0
+            found = _page(conn, limit, offset, key.project) if wanted else []
+            total = batches.count(conn, part_of=PART_OF, project=key.project) if wanted else 0
         return {"total_count": total, "offset": offset, "limit": limit, "notifications": found}
 
     return said(await run_in_threadpool(look))
@@ -96,16 +97,17 @@ async def cancel(request: Request) -> Response:
     services, id_ = here(request), _id(request)
 
     def look() -> tuple[list[UUID] | None, Standing | None]:
-        accepted = _accepted(services, id_)
+        accepted = _accepted(services, id_, key.project)
         with reading(services) as conn:
-            open_ = batches.open_of(conn, parts(id_))
-            known = accepted is not None or bool(open_) or batches.find(conn, id_) is not None
-            return [*open_, *(accepted.ids if accepted else ())] if known else None, standing.find(conn, str(id_))
+            open_ = batches.open_of(conn, parts(id_), key.project)
+            known = accepted is not None or bool(open_) or batches.find(conn, id_, key.project) is not None
+            blast = standing.find(conn, str(id_), key.project)
+            return [*open_, *(accepted.ids if accepted else ())] if known else None, blast
 
     open_, blast = await run_in_threadpool(look)
     if blast is not None:
         require(key, Scope.BLASTS)
-        await run_in_threadpool(_abort, services, blast.key)
+        await run_in_threadpool(_abort, services, blast)
         return said({"success": True})
     if open_ is None:
         raise missing("notification")
@@ -113,7 +115,7 @@ async def cancel(request: Request) -> Response:
         return said({"success": False, "errors": ["Notification has already been sent to all recipients"]}, 400)
     for first in range(0, len(open_), BATCH_LIMIT):
         page = [str(one) for one in open_[first : first + BATCH_LIMIT]]
-        await outbox(request).send(wording.cancellation({"ids": page}))
+        await outbox(request).send(wording.cancellation(of_project(key, {"ids": page})))
     return said({"success": True})
 
 
@@ -123,9 +125,9 @@ async def history(request: Request) -> Response:
     raise InvalidMessage("events", "no file is made here; GET /v1/messages tells who got what, page by page")
 
 
-def _abort(services: Services, key: str) -> None:
+def _abort(services: Services, blast: Standing) -> None:
     with writing(services) as conn:
-        states.abort(conn, key, "cancelled by a client of OneSignal's")
+        states.abort(conn, blast.key, "cancelled by a client of OneSignal's", blast.project)
 
 
 def _id(request: Request) -> UUID:
@@ -135,24 +137,29 @@ def _id(request: Request) -> UUID:
         raise missing("notification") from None
 
 
-def _accepted(services: Services, id_: UUID) -> _Accepted | None:
-    """Return a message that the broker has and no worker has written yet."""
-    messages = waiting.find(services.redis, [str(one) for one in parts(id_)])
+def _accepted(services: Services, id_: UUID, project: str | None) -> _Accepted | None:
+    """Return a message that the broker has and no worker has written yet.
+
+    Args:
+        project: only one of this project; ``None``: anybody's.
+    """
+    found = waiting.find(services.redis, [str(one) for one in parts(id_)])
+    messages = [one for one in found if project is None or one.get("project") == project]
     ids = [UUID(one["id"]) for message in messages for one in message.get("recipients", ())]
     return _Accepted(ids, messages[0]) if ids else None
 
 
-def _told(conn: Connection, id_: UUID) -> dict[str, Any] | None:
-    found = batches.find(conn, id_)
+def _told(conn: Connection, id_: UUID, project: str | None) -> dict[str, Any] | None:
+    found = batches.find(conn, id_, project)
     if found is not None:
         return _of_message(found, batches.of_batches(conn, parts(id_)))
-    blast = standing.find(conn, str(id_))
+    blast = standing.find(conn, str(id_), project)
     return None if blast is None else _of_blast(conn, blast)
 
 
-def _page(conn: Connection, limit: int, offset: int) -> list[dict[str, Any]]:
-    messages = batches.latest(conn, offset + limit, part_of=PART_OF)
-    blasts = standing.latest(conn, offset + limit)
+def _page(conn: Connection, limit: int, offset: int, project: str | None) -> list[dict[str, Any]]:
+    messages = batches.latest(conn, offset + limit, part_of=PART_OF, project=project)
+    blasts = standing.latest(conn, offset + limit, project)
     both: list[Message | Standing] = [*messages, *blasts]
     both.sort(key=lambda one: one.created_at, reverse=True)
     return [
@@ -175,6 +182,7 @@ def _of_message(found: Message, outcomes: Outcomes) -> dict[str, Any]:
         "send_after": int(send_at.timestamp()),
         "completed_at": None if done is None else int(done.timestamp()),
         "canceled": outcomes.total > 0 and outcomes.cancelled == outcomes.total,
+        **_mark(found.project),
     }
 
 
@@ -192,13 +200,20 @@ def _of_blast(conn: Connection, blast: Standing) -> dict[str, Any]:
         "send_after": int(started.timestamp()),
         "completed_at": None if blast.finished_at is None else int(blast.finished_at.timestamp()),
         "canceled": blast.state is states.BlastState.ABORTED,
+        **_mark(blast.project),
     }
 
 
 def _pending(id_: UUID, accepted: _Accepted) -> dict[str, Any]:
     words = _words(accepted.message.get("content") or {}, accepted.message.get("reference") or {})
     counts = _counts(batches.Outcomes(total=len(accepted.ids), open=len(accepted.ids)))
-    return {"id": str(id_), **words, **counts, "completed_at": None, "canceled": False}
+    mark = _mark(accepted.message.get("project"))
+    return {"id": str(id_), **words, **counts, "completed_at": None, "canceled": False, **mark}
+
+
+def _mark(project: str | None) -> dict[str, Any]:
+    """Return the field by which a test is known."""
+    return {"test": True} if is_test(project) else {}
 
 
 def _words(content: Mapping[str, Any], reference: Mapping[str, Any]) -> dict[str, Any]:

@@ -34,7 +34,7 @@ async def opened(request: Request, scope: Scope) -> tuple[Key, dict[str, Any]]:
     given = inside.pop("auth", None)
     if given is None:
         given = request.headers.get("authorization", "").rpartition(" ")[2] or None
-    return await admit(request, given if isinstance(given, str) else None, scope), inside
+    return await admit(request, given if isinstance(given, str) else None, scope, in_tests=True), inside
 
 
 def answer(response: object) -> Response:

@@ -13,7 +13,7 @@ from knocktwice_shared.names import BATCH_LIMIT
 from knocktwice_worker.audience import hwids
 from knocktwice_worker.blasts import standing, states
 from knocktwice_worker.gateway import wording
-from knocktwice_worker.gateway.auth.access import here, let_in, outbox
+from knocktwice_worker.gateway.auth.access import here, let_in, of_project, outbox
 from knocktwice_worker.gateway.auth.keys import Scope
 from knocktwice_worker.gateway.faces import message_codes, sending
 from knocktwice_worker.gateway.faces.pushwoosh import audience, content
@@ -68,7 +68,12 @@ async def create(request: Request) -> Response:
             sent = await sending.notify(request, key, one.drafts, one.given, repeat)
         codes.append(sent.code)
         told.append(
-            {"ids": [str(id_) for id_ in sent.ids], "ignored": one.message.ignored, "duplicate": sent.duplicate}
+            {
+                "ids": [str(id_) for id_ in sent.ids],
+                "ignored": one.message.ignored,
+                "duplicate": sent.duplicate,
+                **({"test": True} if key.test else {}),
+            }
         )
     return answer({"Messages": codes, "knocktwice": told})
 
@@ -90,9 +95,9 @@ async def _ready(request: Request, key: Key, given: Mapping[str, Any], path: str
     try:
         message = await run_in_threadpool(_read, here(request), given)
         if message.audience.recipients is None:
-            await let_in(request, key, Scope.BLASTS)
-            return _Ready(message, given, blast=_blast(request, message, place))
-        drafts = _drafts(here(request), message)
+            await let_in(request, key, Scope.BLASTS, in_tests=True)
+            return _Ready(message, given, blast=_blast(request, key, message, place))
+        drafts = _drafts(here(request), key, message)
         return _Ready(message, given, await sending.checked(request, drafts, lambda error: error))
     except InvalidMessage as error:
         told = _in_words(error)
@@ -117,12 +122,12 @@ def _read(services: Services, given: Mapping[str, Any]) -> Message:
     return content.read(given, audience.read(given, known, numbers), services.settings.pushwoosh_title)
 
 
-def _drafts(services: Services, message: Message) -> list[Draft]:
+def _drafts(services: Services, key: Key, message: Message) -> list[Draft]:
     people = message.audience.recipients or []
     return [
         wording.batch(
             {
-                **message.body,
+                **of_project(key, dict(message.body)),
                 "recipients": [{**person, "params": message.params} for person in people[first : first + BATCH_LIMIT]],
             },
             uuid7(),
@@ -132,8 +137,8 @@ def _drafts(services: Services, message: Message) -> list[Draft]:
     ]
 
 
-def _blast(request: Request, message: Message, place: int) -> Blast:
-    body = {**message.body, **message.audience.group, "params": message.params}
+def _blast(request: Request, key: Key, message: Message, place: int) -> Blast:
+    body = {**of_project(key, dict(message.body)), **message.audience.group, "params": message.params}
     if message.throttle_per_min is not None:
         body["throttle_per_min"] = message.throttle_per_min
     # Without a key each call is a blast of its own, as it is a message of its own at Pushwoosh.
@@ -169,24 +174,24 @@ async def delete(request: Request) -> Response:
     code = code_in(body)
     blast = message_codes.blast_of(code)
     if blast is not None:
-        await let_in(request, key, Scope.BLASTS)
-        await run_in_threadpool(_abort, here(request), blast)
+        await let_in(request, key, Scope.BLASTS, in_tests=True)
+        await run_in_threadpool(_abort, here(request), blast, key.project)
         return answer(None)
     ids = message_codes.notifications_of(code)
     if not ids:
         raise InvalidMessage("message", "is no code of a message")
     for places in sending.in_batches(len(ids)):
-        stopped = {"ids": [str(id_) for id_ in ids[places.start : places.stop]]}
+        stopped = of_project(key, {"ids": [str(id_) for id_ in ids[places.start : places.stop]]})
         await outbox(request).send(wording.cancellation(stopped))
     return answer(None)
 
 
-def _abort(services: Services, id_: UUID) -> None:
+def _abort(services: Services, id_: UUID, project: str | None) -> None:
     with writing(services) as conn:
-        found = standing.find(conn, str(id_))
+        found = standing.find(conn, str(id_), project)
         if found is None:
             raise Problem("not-found", "message: there is none with this code")
-        states.abort(conn, found.key, "deleted by deleteMessage")
+        states.abort(conn, found.key, "deleted by deleteMessage", found.project)
 
 
 def code_in(body: Mapping[str, Any]) -> str:

@@ -57,14 +57,14 @@ async def push_app(request: Request) -> Response:
     payload = json_object(raw)
     request.state.payload = payload
     is_group = payload.get("audience_type") in ("tag", "all")
-    await let_in(request, key, Scope.BLASTS if is_group else Scope.NOTIFY)
+    await let_in(request, key, Scope.BLASTS if is_group else Scope.NOTIFY, in_tests=True)
     asked = await _read(here(request), payload)
     repeat = sending.repeated(request, asked.key)
     if is_group:
-        sent = await _blast(request, asked, repeat)
+        sent = await _blast(request, key, asked, repeat)
     else:
         asked, sent = await _notify(request, key, asked, payload, repeat)
-    return _answer(payload, asked, sent)
+    return _answer(payload, asked, sent, test=key.test)
 
 
 async def _read(services: Services, payload: Mapping[str, Any]) -> tpns.Request:
@@ -101,17 +101,17 @@ async def _notify(
 ) -> tuple[tpns.Request, Sent]:
     """Send to tokens or accounts. What is wrong with the SMS alone leaves the push as it is, unless it is strict."""
     try:
-        ready = await _checked(request, asked)
+        ready = await _checked(request, key, asked)
     except InvalidMessage as error:
         if asked.strict or not all(one.field.startswith("sms_info") for one in error.problems):
             raise
         asked = asked.without_sms(tuple(error.problems))
-        ready = await _checked(request, asked)
+        ready = await _checked(request, key, asked)
     return asked, await sending.notify(request, key, ready, payload, repeat)
 
 
-async def _checked(request: Request, asked: tpns.Request) -> Sequence[Draft]:
-    shared = wire.Shared(template=None, **asked.shared)
+async def _checked(request: Request, key: Key, asked: tpns.Request) -> Sequence[Draft]:
+    shared = wire.Shared(template=None, project=key.project, **asked.shared)
 
     def made() -> Iterable[Draft]:
         for places in sending.in_batches(len(asked.recipients)):
@@ -122,9 +122,9 @@ async def _checked(request: Request, asked: tpns.Request) -> Sequence[Draft]:
         return await sending.checked(request, made(), lambda error: error.renamed(wire.many(0), wire.many(0)))
 
 
-async def _blast(request: Request, asked: tpns.Request, repeat: str | None) -> Sent:
+async def _blast(request: Request, key: Key, asked: tpns.Request, repeat: str | None) -> Sent:
     """Send to tags or all. Without a key each call is a blast of its own, as it is a push of its own at Tencent's."""
-    shared = wire.Shared(template=None, **asked.shared)
+    shared = wire.Shared(template=None, project=key.project, **asked.shared)
     words = wire.one("blast")
     with asked.in_payloads_words():
         with wire.in_callers_words(words):
@@ -139,7 +139,7 @@ async def _blast(request: Request, asked: tpns.Request, repeat: str | None) -> S
         return await sending.blast(request, wanted, lambda error: error.renamed(words, words))
 
 
-def _answer(payload: Mapping[str, Any], asked: tpns.Request, sent: Sent) -> Response:
+def _answer(payload: Mapping[str, Any], asked: tpns.Request, sent: Sent, *, test: bool) -> Response:
     named = [*asked.ignored, *(InvalidMessage(one.field, f"no SMS: {one.problem}") for one in asked.sms_problems)]
     told: dict[str, Any] = {
         **_frame(payload),
@@ -152,6 +152,7 @@ def _answer(payload: Mapping[str, Any], asked: tpns.Request, sent: Sent) -> Resp
             "sms_problems": _told(asked.sms_problems),
             "duplicate": sent.duplicate,
             "differs": sent.differs,
+            **({"test": True} if test else {}),
         },
     }
     if sent.ids:
