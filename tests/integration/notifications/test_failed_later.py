@@ -244,6 +244,24 @@ def test_a_report_that_comes_before_the_answer_was_recorded_counts_too(
     assert len(texted.sids) == 2
 
 
+def test_a_failure_that_only_the_providers_list_tells_counts_too(
+    working: Services, sandbox: Sandbox, clock: Clock
+) -> None:
+    fails = Answer(statuses=("sent", "undelivered"), error_code=UNREGISTERED)
+    sandbox.rule(Rule("sms", times=1, answer=fails))
+    texted = Texted(working, sandbox, clock, _send(working))
+    sandbox.wait_until(lambda: sandbox.texts(NUMBER)[0].status == "undelivered")
+    clock.advance(timedelta(minutes=1))
+    assert working.delivery_reports.read_lists() == 1
+    assert texted.states() == ("active", "reserved", "")
+    texted.later(minutes=1, seconds=1)
+    assert texted.states() == ("texted", "sent", "")
+    # The failed one is on the list still.
+    working.delivery_reports.read_lists()
+    assert texted.states()[:2] == ("texted", "sent")
+    assert len(texted.sids) == 2
+
+
 def test_the_failed_message_is_not_taken_for_the_next_one_whose_answer_was_lost(texted: Texted) -> None:
     texted.fails()
     texted.sandbox.rule(Rule("sms", times=1, answer=Answer(drop=True)))
