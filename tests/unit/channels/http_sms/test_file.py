@@ -71,7 +71,7 @@ def test_a_short_description_is_enough(tmp_path: Path) -> None:
         ({"list": {"url": "https://a.example/?to={to}", "id": "id", "to": "to", "created": "at"}}, "text or reference"),
         ({"list": {"url": "https://a.example/", "id": "i", "to": "t", "created": "a", "text": "b"}}, "{to_digits}"),
         ({"weight": True}, "providers[0].weight: must be a number"),
-        ({"weight": "a lot"}, "providers[0].weight: Input should be a valid number"),
+        ({"weight": "a lot"}, "providers[0].weight: must be a number, without quotes"),
         ({"url": "https://sms.acme.example:0/"}, "url must be an address"),
         ({"url": "https://sms.acme.example:99999/"}, "url must be an address"),
         ({"url": "https://[::1"}, "url must be an address"),
@@ -108,7 +108,7 @@ def test_a_short_description_is_enough(tmp_path: Path) -> None:
         ({"callbacks": {**CALLBACKS, "error": "code", "opt_out_errors": [True]}}, "callbacks.opt_out_errors[0]"),
         ({"error": "a b"}, "providers[0].error"),
         ({"colour": "red"}, "providers[0].colour: is not a field here"),
-        ({"id": None}, "providers[0].id: Field required"),
+        ({"id": None}, "providers[0].id: is missing"),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path: Path, change: dict[str, Any], said: str) -> None:
@@ -123,7 +123,7 @@ def test_what_is_wrong_is_named(tmp_path: Path, change: dict[str, Any], said: st
 def test_names_are_given_once(tmp_path: Path) -> None:
     assert "two providers have one name" in _refusal(tmp_path, {"providers": [GOOD, GOOD]})
     assert "providers" in _refusal(tmp_path, {"providers": []})
-    assert "Field required" in _refusal(tmp_path, {})
+    assert "providers: is missing" in _refusal(tmp_path, {})
 
 
 def test_one_word_for_a_status_is_there_once(tmp_path: Path) -> None:
@@ -183,3 +183,22 @@ def test_a_mistake_is_told_with_its_line_and_column(tmp_path: Path) -> None:
     path.write_text("providers:\n- name: acme\n  weight: -1\n")
     with pytest.raises(ProviderFileError, match=r"providers\.yaml:3:3: providers\[0\]\.weight"):
         read(str(path), built_in="twilio")
+
+
+@pytest.mark.parametrize("held", ["", "null", "- acme", "acme"])
+def test_a_file_that_is_none_says_how_one_begins(tmp_path: Path, held: str) -> None:
+    (tmp_path / "p.yaml").write_text(held)
+    with pytest.raises(ProviderFileError, match=r"p\.yaml:1:1: must have 'providers:', and below it a list of them"):
+        read(str(tmp_path / "p.yaml"), built_in="twilio")
+
+
+def test_all_mistakes_are_named_each_at_its_place(tmp_path: Path) -> None:
+    (tmp_path / "p.yaml").write_text("providers:\n- name: 5\n  weight: many\n  frm: x\nproviderz: []\n")
+    with pytest.raises(ProviderFileError) as refused:
+        read(str(tmp_path / "p.yaml"), built_in="twilio")
+    told = [line.rpartition("p.yaml:")[2] for line in str(refused.value).splitlines()]
+    assert "2:3: providers[0].name: must be text; put it in quotes" in told
+    assert "3:3: providers[0].weight: must be a number, without quotes" in told
+    assert "4:3: providers[0].frm: is not a field here; docs/providers.md lists them" in told
+    assert "5:1: providerz: is not a field here; docs/providers.md lists them" in told
+    assert not [line for line in told if "at least 1 item" in line]

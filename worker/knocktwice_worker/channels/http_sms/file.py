@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from knocktwice_shared.messages import senders
+from knocktwice_worker.channels.http_sms import mistakes
 from knocktwice_worker.channels.http_sms.callback_rules import CallbackRules, InboundRules
 from knocktwice_worker.channels.http_sms.terms import (
     MARK,
@@ -304,13 +305,7 @@ def read(path: str, *, built_in: str) -> ProviderFile:
     except ProviderFileError as error:
         raise ProviderFileError(f"{path}: {error}") from None
     except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False)[0]
-        names = [built_in if part == "built_in" else part for part in first["loc"]]
-        place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in names).lstrip(".")
-        said = first["msg"].removeprefix("Value error, ")
-        if first["type"] == "extra_forbidden":
-            said = "is not a field here; docs/providers.md lists them"
-        raise ProviderFileError(f"{document.place(*first['loc'])}: {place + ': ' if place else ''}{said}") from None
+        raise ProviderFileError(mistakes.told(document, error, built_in)) from None
 
 
 def _with_built_in(said: object, name: str) -> object:
