@@ -16,6 +16,9 @@ ALLOWED = (
     "worker/knocktwice_worker/projects/file.py",
     "worker/knocktwice_worker/database/migrations/",
     "worker/knocktwice_worker/sandbox/",
+    "worker/knocktwice_worker/simulated/",
+    # The paces of senders, by their settings.
+    "worker/knocktwice_worker/flower/figures.py",
     "shared/knocktwice_shared/channels/",
     "producer/knocktwice/channels/",
     # Other products' requests name channels in their own words.
