@@ -10,7 +10,8 @@ import pytest
 import sqlalchemy as sa
 
 from knocktwice_shared.ids import uuid7
-from knocktwice_shared.messages import parse_batch
+from knocktwice_shared.messages import PhoneBound, parse_batch
+from knocktwice_worker.audience import people
 from knocktwice_worker.content.templates import check
 from knocktwice_worker.evidence import lint
 from knocktwice_worker.notifications.pipeline.pauses import PauseGate
@@ -189,7 +190,14 @@ def test_the_doors_and_lint_say_beforehand_that_nobody_takes_media(install: Call
                        "fallback": {"when": "not_clicked", "after": "5m", "media": PICTURE}})  # fmt: skip
     (flaw,) = lint.of_template("t", made, here.settings)
     assert (flaw.rule, flaw.where) == (lint.Rule.MEDIA_UNTAKEN, "t.fallback.media")
-    assert list(lint.of_template("t", made, install(json=TAKES_MEDIA).settings)) == []
+    able = install(json=TAKES_MEDIA)
+    assert list(lint.of_template("t", made, able.settings)) == []
+    with here.engine.begin() as conn:
+        people.apply(conn, [PhoneBound("ada", NUMBER, datetime.now(UTC))])
+    with HttpGateway(able) as gateway:
+        wanted = {"key": "k", "filter": filter_, "steps": [{**step, "media": "https://a.example/{{ user.id }}.png"}]}
+        told = gateway.client().post("/v1/blasts/preflight", json=wanted).json()
+        assert (told["sms_only"], told["worst_parts"]) == (1, 3)
 
 
 def test_one_that_lost_its_place_for_media_drops_nothing_silently(
