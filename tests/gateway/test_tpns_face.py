@@ -209,6 +209,7 @@ def test_other_paths_of_tencents_are_named_as_not_served(gateway: HttpGateway) -
     [
         (None, "no SMS template"),
         ({"fallback": "never"}, "forbids an SMS"),
+        ({"fallback": {"when": 1, "after": "5m", "media": "https://shop.example/a.png"}}, "whose SMS has media"),
         ({"contents": {"en": {"push": {"title": "t", "body": "{{ name }}"}}}}, "names its values"),
         ({"contents": {"en": {"push": {"title": "t", "body": "{1} {2} {3}"}}}}, "3 placeholders"),
     ],

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from knocktwice_shared.ids import uuid7
 from knocktwice_shared.messages import PhoneBound, parse_batch
 from knocktwice_worker.audience import people
+from knocktwice_worker.content import template_store
 from knocktwice_worker.content.templates import check
 from knocktwice_worker.evidence import lint
 from knocktwice_worker.notifications.pipeline.pauses import PauseGate
@@ -107,6 +108,20 @@ def test_one_that_no_provider_priced_costs_what_three_parts_cost(working: Servic
             prices={"sms": {"*": 0.01}},
         )
     assert (found.total.sms_sent, found.total.sms_parts, found.total.sms_cost) == (2, 4, Decimal("0.04"))
+
+
+def test_the_sms_of_a_template_alone_takes_its_media_along(working: Services, sandbox: Sandbox) -> None:
+    texts = {locale: {"push": {"title": "t", "body": body}} for locale, body in (("en", "Here"), ("de", "Da"))}
+    step = {"when": "not_clicked", "after": "5m", "media": {"en": PICTURE, "de": [OTHER]}}
+    with working.engine.begin() as conn:
+        template_store.put(conn, "t", check("t", {"default_locale": "en", "contents": texts, "fallback": step}))
+    id_ = str(uuid7())
+    recipients = [{"id": id_, "phone": NUMBER, "locale": "de"}]
+    wire = {"v": 1, "id": str(uuid7()), "content": {"template": "t"}, "only": "sms", "recipients": recipients}
+    working.pushes.send(parse_batch(wire))
+    working.later_steps.send(working.fallback.check([id_]))
+    (text,) = sandbox.texts(NUMBER)
+    assert (text.body, text.media) == ("Da", (OTHER,))
 
 
 def test_the_same_text_with_another_picture_is_another_content(working: Services) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from knocktwice_shared.channels import SMS
+from knocktwice_shared.channels import MEDIA, SMS
 from knocktwice_shared.errors import InvalidMessage
 from knocktwice_worker.content import template_store
 
@@ -60,6 +60,8 @@ def of(definition: Definition, *, signed: bool) -> NumberedText:
     steps = definition.fallback if isinstance(definition.fallback, list) else [definition.fallback]
     step = next((one for one in steps if one is not None and one.channel == SMS), None)
     if step is not None:
+        if MEDIA in step.content:
+            raise InvalidMessage("", "is a template whose SMS has media, which this interface does not take along")
         sender = step.sender or sender
         own = step.text.get(locale) if isinstance(step.text, dict) else step.text
         text = own or text

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Connection, Engine, text
 
 from knocktwice_shared import subjects
+from knocktwice_shared.channels import MEDIA, SMS
 from knocktwice_shared.errors import InvalidMessage
 from knocktwice_shared.messages import AT_ONCE, Batch, Category, Push, Recipient, Step, one_text
 from knocktwice_shared.messages.languages import place_of
@@ -265,12 +266,18 @@ def said(definition: Definition, locale: str, *, sms_only: bool) -> tuple[Push |
 def plan(batch: Batch, definition: Definition) -> tuple[Step, ...]:
     """Return what follows a template's push, or is there without it."""
     if batch.sms_only:
-        return (AT_ONCE,)
+        return (_only_sms(definition),)
     steps = tuple(definition.plan) if batch.plan is None or definition.fallback == "never" else tuple(batch.plan)
     if definition.pushes or not steps:
         return steps
     # Nothing comes before the first one that it could wait for.
     return (replace(steps[0], when=None, after=timedelta()), *steps[1:])
+
+
+def _only_sms(definition: Definition) -> Step:
+    """Return the step that says what the content says, at once, with the media of the template's step that says it."""
+    usual = next((step for step in definition.plan if step.channel == SMS and step.text is None), AT_ONCE)
+    return replace(AT_ONCE, content={MEDIA: usual.content[MEDIA]}) if MEDIA in usual.content else AT_ONCE
 
 
 def _unusable(batch: Batch, problem: str) -> Resolution:
