@@ -162,6 +162,8 @@ def test_a_wrong_field_is_named_as_the_request_has_it(shared_gateway: HttpGatewa
     assert _app(shared_gateway).put("/v1/me/permission", json=body).json()["field"] == "platform"
     missing = _app(shared_gateway).put("/v1/me/permission", json={})
     assert (missing.status_code, missing.json()["field"]) == (422, "notifications_enabled")
+    misspelt = _app(shared_gateway).put("/v1/me/permission?platfrom=ios", json={"notifications_enabled": True})
+    assert (misspelt.status_code, misspelt.json()["field"]) == (422, "platfrom")
 
 
 def test_a_key_for_the_audience_makes_tokens(shared_gateway: HttpGateway) -> None:

@@ -18,7 +18,7 @@ from knocktwice_worker.counters import totals
 from knocktwice_worker.counters.counters import Count, Counters, Span
 from knocktwice_worker.fleet import members
 from knocktwice_worker.fleet.members import Member
-from knocktwice_worker.metrics import database
+from knocktwice_worker.metrics import database, scrape
 from knocktwice_worker.metrics.scrape import Scrapes
 from knocktwice_worker.metrics.series import SERIES, Kind
 from knocktwice_worker.notifications.store import alarms
@@ -222,6 +222,35 @@ def test_a_hanging_broker_takes_only_its_own_series_away(settings: Settings, tmp
         assert "knocktwice_queue_length" not in found
         valkey.resume()
         here.close()
+
+
+def test_whoever_asks_within_a_moment_shares_one_look(here: Services, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scrape, "_FRESH_S", 3_600.0)
+    scrapes = scrape.Scrapes(here)
+    first = scrapes.text()
+    with plans.noted(here.engine) as asked:
+        assert scrapes.text() == first
+    assert asked == []
+
+
+def test_looks_do_not_pile_up_before_a_table_that_is_locked(here: Services, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scrape, "_FRESH_S", 0.0)
+    monkeypatch.setattr(scrape, "PATIENCE_S", 0.3)
+    waits = sa.text(
+        "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    )
+    scrapes, watcher = scrape.Scrapes(here), sa.create_engine(here.engine.url, poolclass=sa.NullPool)
+
+    def waiting() -> int:
+        with watcher.connect() as conn:
+            return int(conn.execute(waits).scalar_one())
+
+    with watcher.begin() as conn:
+        conn.execute(sa.text("LOCK TABLE deliveries IN ACCESS EXCLUSIVE MODE"))
+        found = [(b'knocktwice_part_up{part="database"} 0.0' in scrapes.text(), waiting()) for _ in range(4)]
+    watcher.dispose()
+    assert found == [(True, found[0][1])] * 4
+    assert found[0][1] >= 1
 
 
 def test_workers_are_counted_by_queue_and_those_that_fell_silent_are_not(here: Services, valkey: Redis) -> None:

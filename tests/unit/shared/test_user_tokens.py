@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hmac
 import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -100,6 +101,17 @@ def test_what_is_no_token_and_what_names_another_algorithm_is_refused() -> None:
     for one in broken:
         with pytest.raises(RefusedUserToken):
             read(one, [SECRET], now=NOW)
+
+
+@pytest.mark.parametrize("header", [{"alg": "HS512"}, {"alg": "none"}, {}, {"alg": "HS256", "crit": ["b64"]}])
+def test_a_header_that_asks_for_something_else_is_refused_though_its_signature_fits(header: dict[str, Any]) -> None:
+    def part(value: dict[str, Any]) -> bytes:
+        return base64.urlsafe_b64encode(json.dumps(value).encode()).rstrip(b"=")
+
+    body = part(header) + b"." + part(_claims())
+    mac = base64.urlsafe_b64encode(hmac.digest(SECRET.encode(), body, "sha256")).rstrip(b"=")
+    with pytest.raises(RefusedUserToken, match="is not signed with HS256"):
+        read((body + b"." + mac).decode(), [SECRET], now=NOW)
 
 
 def test_the_secret_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
