@@ -13,8 +13,9 @@ from knocktwice_worker.audience import opt_outs
 from knocktwice_worker.brake import brakes, push_counts, watch
 from knocktwice_worker.brake.judgement import Scope
 from knocktwice_worker.config import BrakeMode
-from knocktwice_worker.lifecycle import BrakeState, PushTrouble
+from knocktwice_worker.lifecycle import BrakeState, Delay, PushTrouble
 from knocktwice_worker.notifications.pipeline import cancellation
+from knocktwice_worker.notifications.store import trial_counts
 from knocktwice_worker.notifications.store.braked import HeldFilter
 from knocktwice_worker.reporting.story import tell
 from knocktwice_worker.services import Services
@@ -232,6 +233,8 @@ def test_watching_only_holds_nothing_and_says_what_it_would_have_held(
     ids = lapse(crowd)
     assert crowd.check(ids) == set(ids)
     assert [(b.held, b.passed) for b in on(crowd.here)] == [(0, 150)]
+    with crowd.here.engine.connect() as conn:
+        assert trial_counts.read(conn, timedelta(days=1)) == {Delay.BRAKE: 150, trial_counts.ANY: 150}
 
 
 def test_switched_off_nothing_is_counted(build: Callable[..., Services], clock: Clock) -> None:

@@ -18,6 +18,7 @@ from knocktwice_worker.config import PumpingMode
 from knocktwice_worker.lifecycle import BrakeState, TextTrouble
 from knocktwice_worker.notifications import store
 from knocktwice_worker.notifications.pipeline import receipts
+from knocktwice_worker.notifications.store import trial_counts
 from knocktwice_worker.notifications.store.braked import HeldFilter
 from knocktwice_worker.reporting.story import tell
 from knocktwice_worker.services import Services
@@ -203,6 +204,8 @@ def test_monitor_lets_all_go_and_says_how_many_it_would_have_stopped(build: Call
     assert len(texts.text(texts.ask(EXPENSIVE[150:362]))) == 212
     (brake,) = texts.look()
     assert (brake.held, brake.passed) == (0, 212)
+    with texts.here.engine.connect() as conn:
+        assert trial_counts.read(conn, timedelta(days=1)) == {TextTrouble.PUMPING: 212, trial_counts.ANY: 212}
 
 
 def test_slow_lets_a_few_go_each_minute_and_nobody_forgets_the_others(build: Callable[..., Texts]) -> None:

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection, Engine
 
+    from knocktwice_shared.messages import Batch
     from knocktwice_worker.embedded.servers import Servers
     from knocktwice_worker.limits.asks import Answer, Ask
     from knocktwice_worker.simulated.file import Day, RuleSet
@@ -254,8 +255,17 @@ class _Day:
         for call in calls:
             luck = luck_of(self.of.seed, call.n)
             self.world.told[str(call.id)] = Told(call.person, call.traffic, self.clock.now, luck)
+        group: list[Batch] = []
+        room = BATCH_LIMIT
         for batch in traffic.batches(self.of.day, self.rules, calls):
-            self.here.pushes.send_all([batch])
+            # Workers gather what waits in a queue, too.
+            if len(batch.recipients) > room:
+                self.here.pushes.send_all(group)
+                group, room = [], BATCH_LIMIT
+            group.append(batch)
+            room -= len(batch.recipients)
+        if group:
+            self.here.pushes.send_all(group)
 
     def _work(self) -> None:
         """Do what is due. In the order of the ids, so that it is the same every time."""
