@@ -13,7 +13,6 @@ import sqlalchemy as sa
 
 from knocktwice_shared.ids import blast_id, uuid7
 from knocktwice_shared.messages import Receipt, ReceiptEvent, parse_batch, parse_blast
-from knocktwice_worker.audience import inbound_texts
 from knocktwice_worker.audience.inbound_texts import InboundText
 from knocktwice_worker.audience.opt_out_words import Wish
 from knocktwice_worker.blasts import states
@@ -23,12 +22,15 @@ from knocktwice_worker.content.rendering import fingerprint
 from knocktwice_worker.lifecycle import AttemptState, DeliveryState, Entry, ProviderState, Refusal, Verdict
 from knocktwice_worker.notation.phone_numbers import country
 from knocktwice_worker.notifications import store
+from knocktwice_worker.notifications.pipeline import replies
 from knocktwice_worker.notifications.store import provider_reports
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from sqlalchemy import Connection, Engine
+    from sqlalchemy import Connection
+
+    from knocktwice_worker.services import Services
 
 LEASE, HOUR = timedelta(minutes=1), timedelta(hours=1)
 TEMPLATES = ["order_ready", "news", None]
@@ -42,8 +44,8 @@ Key = tuple[str, str, str, str, str]
 class RandomHistories:
     """Makes one thing happen after another, each through the store as a worker would."""
 
-    def __init__(self, engine: Engine, seed: int) -> None:
-        self._engine = engine
+    def __init__(self, here: Services, seed: int) -> None:
+        self._engine, self._channels = here.engine, here.channels
         self._dice = random.Random(seed)
         self._ids: list[str] = []
         self._deeds: Sequence[Callable[[Connection], None]] = [
@@ -125,7 +127,7 @@ class RandomHistories:
             for row in conn.execute(texted)
             for channel in [self._dice.choice([row.channel, "sms"])]
         ]
-        inbound_texts.receive(conn, said, b"secret")
+        replies.receive(conn, said, b"secret", self._channels, timedelta(days=3))
 
     def _step(self, when: str) -> dict[str, Any]:
         step = {"channel": "sms", "when": when, "after_s": 600}
@@ -200,7 +202,6 @@ def _uuid(text: str) -> Any:
 def recount(conn: Connection, zone: str = "UTC") -> dict[Key, Counter[str]]:
     """Count everything by (day, template, blast, country, category), each notification by itself and as the documents say."""
     deliveries, events = _children(conn, "deliveries"), _children(conn, "events")
-    answered = _answered(conn, [step for steps in deliveries.values() for step in steps])
     counted: dict[Key, Counter[str]] = {}
     batches = {row.id: row for row in conn.execute(sa.text("SELECT * FROM batches"))}
     pages = "SELECT p.id, b.key FROM blast_pages p JOIN blasts b ON b.id = p.blast_id"
@@ -231,8 +232,9 @@ def recount(conn: Connection, zone: str = "UTC") -> dict[Key, Counter[str]]:
         seen = "seen" in kinds
         line["delivered"] += delivered
         line["clicked"] += clicked
-        line["replied"] += n.id in answered
-        line["responded"] += clicked or seen or n.id in answered
+        replied = any(e.kind == "replied" for e in events.get(n.id, []))
+        line["replied"] += replied
+        line["responded"] += clicked or seen or replied
         line["pushed"] += any(s.channel == "push" and s.state == "sent" for s in steps)
         line["fell_back"] += any(s.step > 0 and s.trigger is not None and _fell_back(s) for s in steps)
         line["alone"] += len(steps) == 1 and steps[0].step == 1 and steps[0].steps_left == 0
@@ -259,22 +261,6 @@ def recount(conn: Connection, zone: str = "UTC") -> dict[Key, Counter[str]]:
         line["sms_wasted"] += sum(needless.get(s.trigger, False) for s in sent)
         line["sms_parts"] += sum(sms_parts.count(s.text) for s in sent)
     return {key: +line for key, line in counted.items()}
-
-
-def _answered(conn: Connection, steps: Sequence[Any]) -> set[Any]:
-    """Return the notifications whose message is the last on its channel before a text of its number that is no command."""
-    found = set()
-    for said in conn.execute(sa.text("SELECT * FROM inbound_texts WHERE wish IS NULL")):
-        before = [
-            step
-            for step in steps
-            if (step.number, step.channel, step.state) == (said.number, said.channel or "sms", "sent")
-            and step.finished_at < said.received_at
-        ]
-        last = max(before, key=lambda step: step.finished_at, default=None)
-        if last is not None and said.received_at <= last.finished_at + timedelta(days=3):
-            found |= {step.notification_id for step in before if step.finished_at == last.finished_at}
-    return found
 
 
 def _fell_back(step: Any) -> bool:

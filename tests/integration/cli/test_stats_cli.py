@@ -12,7 +12,6 @@ import sqlalchemy as sa
 from knocktwice_shared.ids import blast_id, uuid7
 from knocktwice_shared.messages import Receipt, ReceiptEvent, Step, When, parse_batch, parse_blast
 from knocktwice_worker import services
-from knocktwice_worker.audience import inbound_texts
 from knocktwice_worker.audience.inbound_texts import InboundText
 from knocktwice_worker.audience.opt_out_words import Wish
 from knocktwice_worker.blasts import states
@@ -20,6 +19,7 @@ from knocktwice_worker.channels.reports import StatusReport
 from knocktwice_worker.content.rendering import fingerprint
 from knocktwice_worker.lifecycle import AttemptState, DeliveryState, ProviderState, Refusal
 from knocktwice_worker.notifications import store
+from knocktwice_worker.notifications.pipeline import replies
 from knocktwice_worker.notifications.store import provider_reports
 from knocktwice_worker.reporting import delay_curve, rollups
 from support.sent_messages import SentMessages, placed
@@ -190,7 +190,7 @@ def heard(here: Services, ids: Sequence[UUID], status: ProviderState) -> None:
 def write_back(here: Services, *wishes: Wish | None) -> None:
     said = [InboundText(f"IN{uuid7()}", "+16502530000", wish, "On my way", channel="sms") for wish in wishes]
     with here.engine.begin() as conn:
-        inbound_texts.receive(conn, said, b"secret")
+        replies.receive(conn, said, b"secret", here.channels, here.settings.reply_within)
 
 
 def test_a_reply_is_a_response_to_the_last_message_before_it(

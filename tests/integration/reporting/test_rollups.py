@@ -67,7 +67,7 @@ def settle(here: Services, clock: Clock, zone: str = UTC) -> None:
 
 
 def test_the_rollups_equal_a_recount_after_fifty_kills(here: Services, counter: Services, clock: Clock) -> None:
-    life, dice, killer, kills = RandomHistories(here.engine, seed=5), random.Random(5), Killer(counter.engine), 0
+    life, dice, killer, kills = RandomHistories(here, seed=5), random.Random(5), Killer(counter.engine), 0
     while kills < 50:
         for _ in range(dice.randrange(20)):
             life.step()
@@ -84,7 +84,7 @@ def test_the_rollups_equal_a_recount_after_fifty_kills(here: Services, counter: 
 
 
 def test_counting_twice_changes_nothing(here: Services, clock: Clock) -> None:
-    life = RandomHistories(here.engine, seed=1)
+    life = RandomHistories(here, seed=1)
     for _ in range(200):
         life.step()
     settle(here, clock)
@@ -96,7 +96,7 @@ def test_counting_twice_changes_nothing(here: Services, clock: Clock) -> None:
 
 
 def test_the_day_is_that_of_the_declared_zone(here: Services, clock: Clock) -> None:
-    life = RandomHistories(here.engine, seed=2)
+    life = RandomHistories(here, seed=2)
     for _ in range(60):
         life.step()
         clock.advance(timedelta(minutes=37))
@@ -105,7 +105,7 @@ def test_the_day_is_that_of_the_declared_zone(here: Services, clock: Clock) -> N
 
 
 def test_nothing_is_counted_that_has_not_changed(here: Services, clock: Clock) -> None:
-    life = RandomHistories(here.engine, seed=3)
+    life = RandomHistories(here, seed=3)
     for _ in range(50):
         life.step()
     clock.advance(MINUTE)
@@ -118,7 +118,7 @@ def test_a_transaction_that_ends_late_is_counted(here: Services, clock: Clock, m
     monkeypatch.setattr(change_feed, "_MARGIN", timedelta(microseconds=1))
     with here.engine.begin() as slow:
         slow.execute(sa.text("SELECT knocktwice_now()"))
-        RandomHistories(here.engine, seed=4).step()
+        RandomHistories(here, seed=4).step()
         rollups.refresh(here.engine, UTC, everything=True)
         insert = (
             "INSERT INTO batches (id, content, category, ttl, reference) VALUES (:id, '{}', 'critical', '1 h', '{}')"
@@ -129,14 +129,14 @@ def test_a_transaction_that_ends_late_is_counted(here: Services, clock: Clock, m
             sa.text("INSERT INTO notifications (id, batch_id, params, state) VALUES (:id, :id, '{}', 'active')"), id_
         )
         # Another one that is long over must not carry the follower past this one.
-        RandomHistories(here.engine, seed=5).step()
+        RandomHistories(here, seed=5).step()
         rollups.refresh(here.engine, UTC, everything=True)
     settle(here, clock)
     agree(here)
 
 
 def test_a_closed_slice_keeps_its_counts_when_its_notifications_are_deleted(here: Services, clock: Clock) -> None:
-    life = RandomHistories(here.engine, seed=6)
+    life = RandomHistories(here, seed=6)
     for _ in range(300):
         life.step()
         clock.advance(MINUTE)
@@ -165,12 +165,12 @@ def test_a_closed_slice_keeps_its_counts_when_its_notifications_are_deleted(here
 
 
 def test_young_slices_stay_open_when_old_ones_are_closed(here: Services, clock: Clock) -> None:
-    old, young = RandomHistories(here.engine, seed=9), RandomHistories(here.engine, seed=10)
+    old, young = RandomHistories(here, seed=9), RandomHistories(here, seed=10)
     for _ in range(50):
         old.step()
     settle(here, clock)
     clock.advance(rollups.CLOSED_AFTER + DAY)
-    for _ in range(50):
+    for _ in range(100):
         young.step()
     settle(here, clock)
     with here.engine.connect() as conn:
@@ -186,7 +186,7 @@ def test_young_slices_stay_open_when_old_ones_are_closed(here: Services, clock: 
 def test_a_slice_that_somebody_else_counts_is_closed_by_the_next(
     here: Services, counter: Services, clock: Clock
 ) -> None:
-    life = RandomHistories(here.engine, seed=8)
+    life = RandomHistories(here, seed=8)
     for _ in range(50):
         life.step()
     settle(here, clock)
@@ -216,7 +216,7 @@ def test_a_slice_that_somebody_else_counts_is_closed_by_the_next(
 
 
 def test_deleted_notifications_stay_counted(here: Services, clock: Clock) -> None:
-    life = RandomHistories(here.engine, seed=7)
+    life = RandomHistories(here, seed=7)
     for _ in range(100):
         life.step()
     settle(here, clock)
@@ -230,7 +230,7 @@ def test_deleted_notifications_stay_counted(here: Services, clock: Clock) -> Non
 
 
 def test_what_the_migration_cannot_know_is_counted_again(here: Services, clock: Clock) -> None:
-    life = RandomHistories(here.engine, seed=8)
+    life = RandomHistories(here, seed=8)
     for _ in range(300):
         life.step()
     settle(here, clock)

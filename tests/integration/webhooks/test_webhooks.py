@@ -363,7 +363,7 @@ def test_no_event_is_lost_and_all_are_in_order_after_fifty_kills(
             raise Killed
 
     sa.event.listen(worker.engine, "before_cursor_execute", die)
-    life = RandomHistories(here.engine, seed=11)
+    life = RandomHistories(here, seed=11)
     for turn in range(1000):
         if kills == 50:
             break

@@ -221,23 +221,13 @@ def close(engine: Engine, zone: str) -> None:
         conn.execute(_FORGET, {"before": before})
 
 
-# The notifications that a new text may be a reply to. A message's place was counted before the message went out.
-_ANSWERED = """
-SELECT n.id, n.created_at
-FROM inbound_texts i
-JOIN deliveries d ON d.number = i.number AND d.counted_at <= i.received_at
-JOIN notifications n ON n.id = d.notification_id
-WHERE i.received_at > :after AND i.received_at <= :until AND i.wish IS NULL AND i.number <> ''
-  AND d.state = 'sent' AND d.finished_at > i.received_at - :reply_within
-"""
-
 # A slice that is closed for ever is not marked.
 _MARK = text(f"""
 INSERT INTO rollup_slices (starts_at, dirty)
 SELECT DISTINCT
   date_bin(:slice, c.created_at, :origin),
   true
-FROM ({change_feed.CHANGED} UNION ALL {_ANSWERED}) c
+FROM ({change_feed.CHANGED}) c
 WHERE c.created_at >= coalesce((SELECT seen_until FROM followers WHERE name = 'rollups closed'), '-infinity')
 ORDER BY 1
 ON CONFLICT (starts_at) DO UPDATE SET
@@ -253,7 +243,7 @@ def _mark(engine: Engine) -> bool:
         span = change_feed.window(conn, FOLLOWER, most=_STRIDE)
         if span is None:
             return False
-        times = {"after": span.after, "until": span.until, "reply_within": slice_counts.REPLY_WITHIN}
+        times = {"after": span.after, "until": span.until}
         conn.execute(_MARK, {"slice": SLICE, "origin": CLOSED, **times})
         change_feed.seen(conn, FOLLOWER, span.until)
         return span.until - span.after >= _STRIDE

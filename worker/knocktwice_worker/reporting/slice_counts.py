@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
-from datetime import timedelta
 from decimal import Decimal
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -16,7 +15,7 @@ from knocktwice_shared.messages import When
 from knocktwice_worker.channels.registry import CHANNELS
 from knocktwice_worker.content import media
 from knocktwice_worker.database.schema import COUNTS
-from knocktwice_worker.database.test_rows import is_test, real_message
+from knocktwice_worker.database.test_rows import is_test
 from knocktwice_worker.lifecycle import OUTCOMES, TRIGGERS, Evidence
 from knocktwice_worker.notation.phone_numbers import country
 from knocktwice_worker.notifications.store.trigger_sql import FOLLOW_UPS
@@ -26,10 +25,6 @@ if TYPE_CHECKING:
     from datetime import date, datetime
 
     from sqlalchemy import Connection, Row, TextClause
-
-
-#: A text counts as a reply to the last message on its channel that went to its number in so long a time before it.
-REPLY_WITHIN = timedelta(days=3)
 
 
 class Key(NamedTuple):
@@ -59,34 +54,14 @@ _ONE_PART = r"""
 (length(d.text) <= 35 AND ascii(d.text) <> 30 OR length(d.text) <= 160 AND d.text ~ '^[A-Za-z0-9 .,:;!?()/@$%&*+=<>#"''_\r\n-]*$')
 """
 
-# A text is a reply to one message: the last one before it. STOP, START and HELP answer nothing.
-_REPLY = f"""
-  SELECT FROM inbound_texts i
-  WHERE i.number = s.number
-    AND i.received_at > s.finished_at
-    AND i.received_at <= s.finished_at + :reply_within
-    AND i.wish IS NULL
-    AND coalesce(i.channel, 'sms') = s.channel
-    AND NOT EXISTS (
-      SELECT FROM deliveries later
-      WHERE later.number = s.number
-        AND later.counted_at >= s.counted_at
-        AND later.finished_at > s.finished_at
-        AND later.finished_at < i.received_at
-        AND later.channel = s.channel
-        AND later.state = 'sent'
-        AND {real_message("later")}
-    )
-"""
-
 # For each trigger that evidence answers: its SMS that were taken, and whether the evidence about the push has come.
 _ANSWERABLE = [when for when in When if TRIGGERS[when].answered_by]
 _TAKEN = "\n    ".join(
     f"count(*) FILTER (WHERE s.took AND s.trigger = '{when}') AS took_{when}," for when in _ANSWERABLE
 )
-#: No provider reports of a push that it was read.
+#: No provider reports of a push that it was read, and nobody replies to one.
 _NEEDLESS = " + ".join(
-    f"CASE WHEN {' OR '.join(f'e.{one}' for one in sorted(TRIGGERS[when].answered_by - {Evidence.READ}))}"
+    f"CASE WHEN {' OR '.join(f'e.{one}' for one in sorted(TRIGGERS[when].answered_by - {Evidence.READ, Evidence.REPLIED}))}"
     f" THEN d.took_{when} ELSE 0 END"
     for when in _ANSWERABLE
 )
@@ -114,8 +89,8 @@ SELECT
   count(*) FILTER (WHERE d.pushed) AS pushed,
   count(*) FILTER (WHERE e.delivered) AS delivered,
   count(*) FILTER (WHERE e.clicked) AS clicked,
-  count(*) FILTER (WHERE d.replied) AS replied,
-  count(*) FILTER (WHERE e.clicked OR e.seen OR d.replied) AS responded,
+  count(*) FILTER (WHERE e.wrote_back) AS replied,
+  count(*) FILTER (WHERE e.clicked OR e.seen OR e.wrote_back) AS responded,
   count(*) FILTER (WHERE d.fell_back) AS fell_back,
   count(*) FILTER (WHERE d.alone) AS alone,
   count(*) FILTER (WHERE e.delivered OR e.seen OR d.arrived) AS reached,
@@ -142,7 +117,6 @@ CROSS JOIN LATERAL (
       s.state IN ('reserved', 'sending', 'sent', 'failed', 'unknown')
       OR s.state = 'skipped' AND s.reason NOT IN ({_NOT_DUE})
     )) AS fell_back,
-    bool_or(s.step > 0 AND s.state = 'sent' AND s.number LIKE '+%' AND EXISTS ({_REPLY})) AS replied,
     bool_or(
       s.took
         AND s.provider_status IS DISTINCT FROM 'undelivered'
@@ -172,12 +146,12 @@ CROSS JOIN LATERAL (
 ) d
 CROSS JOIN LATERAL (
   SELECT
-    bool_or(e.kind IN ('delivered', 'clicked')) AS delivered,
-    bool_or(e.kind = 'clicked') AS clicked,
-    bool_or(e.kind = 'seen') AS seen,
-    bool_or(e.kind = 'replied') AS replied
+    bool_or(e.step = 0 AND e.kind IN ('delivered', 'clicked')) AS delivered,
+    bool_or(e.step = 0 AND e.kind = 'clicked') AS clicked,
+    bool_or(e.step = 0 AND e.kind = 'seen') AS seen,
+    bool_or(e.kind = 'replied') AS wrote_back
   FROM events e
-  WHERE e.notification_id = n.id AND e.step = 0 AND n.state <> 'duplicate'
+  WHERE e.notification_id = n.id AND n.state <> 'duplicate'
 ) e
 CROSS JOIN LATERAL (SELECT coalesce(d.number, n.phone, ph.number) AS e164) f
 CROSS JOIN LATERAL (
@@ -239,7 +213,7 @@ def count(conn: Connection, starts_at: datetime, ends_at: datetime, zone: str) -
     # The planner would rather read whole tables than believe that a slice is so small a part of them.
     conn.execute(text("SET LOCAL enable_seqscan = off"))
     query = _query(tuple(_other_channels()))
-    asked = {"zone": zone, "starts_at": starts_at, "ends_at": ends_at, "reply_within": REPLY_WITHIN}
+    asked = {"zone": zone, "starts_at": starts_at, "ends_at": ends_at}
     found = conn.execute(query, asked).all()
     return SliceCounts(sum(row.rows for row in found), _lines(found))
 
