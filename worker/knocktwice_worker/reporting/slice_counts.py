@@ -59,9 +59,9 @@ _ANSWERABLE = [when for when in When if TRIGGERS[when].answered_by]
 _TAKEN = "\n    ".join(
     f"count(*) FILTER (WHERE s.took AND s.trigger = '{when}') AS took_{when}," for when in _ANSWERABLE
 )
-#: No provider reports of a push that it was read, and nobody replies to one.
+#: No provider reports of a push that it was read.
 _NEEDLESS = " + ".join(
-    f"CASE WHEN {' OR '.join(f'e.{one}' for one in sorted(TRIGGERS[when].answered_by - {Evidence.READ, Evidence.REPLIED}))}"
+    f"CASE WHEN {' OR '.join(f'e.{one}' for one in sorted(TRIGGERS[when].answered_by - {Evidence.READ}))}"
     f" THEN d.took_{when} ELSE 0 END"
     for when in _ANSWERABLE
 )
@@ -149,6 +149,7 @@ CROSS JOIN LATERAL (
     bool_or(e.step = 0 AND e.kind IN ('delivered', 'clicked')) AS delivered,
     bool_or(e.step = 0 AND e.kind = 'clicked') AS clicked,
     bool_or(e.step = 0 AND e.kind = 'seen') AS seen,
+    bool_or(e.step = 0 AND e.kind = 'replied') AS replied,
     bool_or(e.kind = 'replied') AS wrote_back
   FROM events e
   WHERE e.notification_id = n.id AND n.state <> 'duplicate'
