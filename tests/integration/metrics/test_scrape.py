@@ -326,6 +326,7 @@ def test_every_series_that_alerts_and_dashboard_look_at_is_in_a_live_scrape(
     dispatch(here, lambda *_: None)
     here.counters.add(Count.DECISIONS, ["fell_back"])
     here.counters.add(Count.RECEIPTS, ["clicked"])
+    here.counters.add(Count.WATCHED, ["any"])
     here.counters.add(Count.GATEWAY_ANSWERS, ["200"])
     here.troubles.note("acme", [Retry("Acme 401", operators=True)])
     members.announce(here.redis, Member("a", "worker", "1", ahead_s=0.1, credentials={"push": ""}))
