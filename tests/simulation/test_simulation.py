@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from simulation.installation import Installation
 
 #: So many runs in all, in parts; the last part is about answers of all kinds.
-RUNS, PART = 1_250, 250
+RUNS, PART = 2_000, 250
 
 
 @pytest.mark.parametrize("first", [*range(1, RUNS - PART + 1, PART), OF_ANSWERS])
