@@ -111,6 +111,17 @@ def test_an_offer_of_another_protocol_is_passed_over_and_its_request_served(
     assert [word in answered.rpartition(b"HTTP/1.1")[2] for word in (b"duplicate", b"ids")] == [True, True]
 
 
+def test_thousands_of_offers_in_one_piece_are_read_one_after_another(gateway: HttpGateway) -> None:
+    one = f"GET /healthz HTTP/1.1\r\nhost: x\r\n{OFFER}\r\n".encode()
+    last = one.replace(b"Upgrade,", b"Upgrade, close,")
+    with socket.create_connection(("127.0.0.1", int(gateway.url.rpartition(":")[2])), timeout=60) as client:
+        client.sendall(one * 2_000 + last)
+        answered = b""
+        while more := client.recv(1_000_000):
+            answered += more
+    assert answered.count(b"HTTP/1.1 200 ") == 2_001
+
+
 def test_nobody_is_given_a_tunnel(gateway: HttpGateway) -> None:
     with socket.create_connection(("127.0.0.1", int(gateway.url.rpartition(":")[2])), timeout=60) as client:
         client.sendall(b"CONNECT 127.0.0.1:5432 HTTP/1.1\r\nhost: 127.0.0.1:5432\r\n\r\nabc")

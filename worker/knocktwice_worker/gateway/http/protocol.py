@@ -149,19 +149,30 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         super()._start_asgi_task(cycle, app)
 
     def _read(self, data: bytes) -> None:
+        # A view, and a loop: with thousands of small requests in one piece, copies and calls of itself would add up.
+        rest = memoryview(data)
+        try:
+            while rest:
+                end_of_head = self._feed(rest)
+                if end_of_head is None:
+                    return
+                rest = rest[end_of_head:]
+                head = self._head_without_offer()
+                self.parser = httptools.HttpRequestParser(self)
+                self.parser.feed_data(head)
+        except httptools.HttpParserError:
+            self.logger.warning("Invalid HTTP request received.")
+            self.send_400_response("Invalid HTTP request received.")
+
+    def _feed(self, data: memoryview) -> int | None:
+        """Parse what has come; return where a head with an offer ends, or ``None`` if there is none."""
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
             if not self._is_offer():
-                self.send_400_response("Invalid HTTP request received.")
-                return
-            (end_of_head,) = upgrade.args
-            again = self._head_without_offer() + data[end_of_head:]
-            self.parser = httptools.HttpRequestParser(self)
-            self._read(again)
-        except httptools.HttpParserError:
-            self.logger.warning("Invalid HTTP request received.")
-            self.send_400_response("Invalid HTTP request received.")
+                raise httptools.HttpParserError("a tunnel") from upgrade
+            return int(upgrade.args[0])
+        return None
 
     def _is_offer(self) -> bool:
         # The parser means a tunnel, too, which nobody offers but asks for.
