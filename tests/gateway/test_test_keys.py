@@ -106,7 +106,7 @@ def test_it_changes_nothing_of_people(shared_gateway: HttpGateway, here: Service
     assert [answer.status_code for answer in refused] == [403] * len(refused)
     assert all("this is a test key" in answer.text for answer in refused)
     assert client.get("/v1/brakes").status_code == 403
-    # What is said beside a user would be remembered of a real person: it is used, and not kept.
+    # Tags beside a user would change a real person, so a test checks them and keeps nothing.
     sent(client, user="ada", tags={"likes": "tea"})
     (message,) = accepted(here)
     assert accepted(here, Task.UPDATE_AUDIENCE) == []

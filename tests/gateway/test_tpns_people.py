@@ -109,7 +109,7 @@ def test_each_operation_on_tags(gateway: HttpGateway, operation: int, fields: di
     lists = {} if operation > 8 else {"token_list": [ONE]}
     told = ask(gateway, TAGS, {"operator_type": operation, **lists, **fields})
     assert (told["ret_code"], set(told["result"])) == (0, {"0"})
-    # What an operation leaves out is named.
+    # The message names each field that the operation cannot carry out.
     assert (told["err_msg"] != "") == (operation in (1, 2))
     work(gateway)
     assert known(gateway, user)[1] == {"city": "Berlin", **dict.fromkeys(left, True)}

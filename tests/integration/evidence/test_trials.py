@@ -189,7 +189,7 @@ def test_every_rule_that_stops_or_holds_can_be_watched_or_is_always_enforced() -
         Refusal.INVALID_CONTENT,
         Refusal.SHARED_NUMBER,
         Refusal.NUMBER_CHANGED,
-        # What an operator, an experiment or an outage says about this very message.
+        # An operator, an experiment or an outage speaks of this very message here, so no rule can be tried.
         Refusal.DROPPED,
         Refusal.HELD_OUT,
         Delay.PAUSED,

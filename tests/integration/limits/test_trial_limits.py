@@ -97,7 +97,7 @@ def test_a_message_that_asks_again_gets_the_same_word_and_counts_once(valkey: re
         words = [a.trial for a in counter.count(conn, asks, NOON)]
         assert words == [None, None, Refusal.CAPPED_DAILY]
         assert [a.trial for a in counter.count(conn, asks, NOON)] == words
-        # What does not go after all makes room in the trial, too.
+        # A message that is released makes room in the trial, too.
         counter.release(asks[:1], NOON)
         assert counter.count(conn, asks[2:], NOON)[0].trial is None
 

@@ -153,7 +153,7 @@ def test_a_message_that_has_arrived_after_all_is_not_sent_again(texted: Texted) 
     assert texted.states() == ("texted", "sent", "delivered")
     texted.later(hours=2)
     assert len(texted.sids) == 1
-    # What came later is weaker.
+    # A failure that is reported after the delivery is weaker than it.
     texted.fails()
     assert texted.states() == ("texted", "sent", "delivered")
 

@@ -1,4 +1,4 @@
-"""What an application tries out goes the whole way, but no provider is called, and nobody's limits and figures change."""
+"""A test goes the whole way, but no provider is called, and nobody's limits and figures change."""
 
 from __future__ import annotations
 

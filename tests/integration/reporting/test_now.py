@@ -1,4 +1,4 @@
-"""What the first page in Flower says of waiting messages and of who works on them."""
+"""The figures of Flower's first page: which messages wait, and which workers take them."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ def there(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scratch]:
 
 @pytest.fixture(scope="module")
 def found(there: Scratch) -> dict[str, Outcome]:
-    """What the day came to under each set of rules."""
+    """The outcome of the day under each set of rules."""
     return {name: there.run(name, {}) for name in DAY["rules"]}
 
 
