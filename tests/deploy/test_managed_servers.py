@@ -41,7 +41,7 @@ def tenant(servers: Servers) -> Iterator[str]:
     with admin.connect() as conn:
         conn.exec_driver_sql(f"CREATE ROLE {name} LOGIN PASSWORD 'theirs' NOSUPERUSER NOCREATEDB NOCREATEROLE")
         conn.exec_driver_sql(f"CREATE DATABASE {name} OWNER {name}")
-        yield address.set(database=name, username=name, password="theirs").render_as_string(hide_password=False)  # noqa: S106
+        yield address.set(database=name, username=name, password="theirs").render_as_string(hide_password=False)
         conn.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")
         conn.exec_driver_sql(f"DROP ROLE {name}")
     admin.dispose()
