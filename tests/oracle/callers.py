@@ -81,6 +81,7 @@ class Callers:
         key: of the gateway.
         clients: how many connections the library has.
         crowd: how many people one call for many notifies, on average.
+        durability: how safely the library wants its messages kept.
     """
 
     def __init__(
@@ -93,9 +94,10 @@ class Callers:
         run: str = "0",
         clients: int = 4,
         crowd: int = 20,
+        durability: str = "disk",
     ) -> None:
         self.crowd = crowd
-        self._clients = [Client(broker_url, timeout=_PATIENCE_S / 2, durability="disk") for _ in range(clients)]
+        self._clients = [Client(broker_url, timeout=_PATIENCE_S / 2, durability=durability) for _ in range(clients)]
         self._url = gateway_url
         limits = httpx.Limits(max_connections=32, max_keepalive_connections=8)
         headers = {"Authorization": f"Bearer {key}"}

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Self
 
+    from knocktwice_worker.embedded.server import Server
     from oracle.wires import Break
 
 SECRET = "oracle"
@@ -91,6 +92,8 @@ class Installation:
         self._seed = seed
         self.parts: dict[str, Part] = {}
         self.stopped: set[int] = set()
+        #: How safely callers, phones and the gateway want messages kept.
+        self.durability = "disk"
 
     def __enter__(self) -> Self:
         self.points.mkdir()
@@ -114,6 +117,7 @@ class Installation:
         self.redis = installation.connect_redis(where.broker_url)
         stack.callback(self.redis.close)
         stack.callback(self._end_all)
+        self._replicate(stack)
         with self.engine.begin() as conn:
             self.key = keys.create(conn, "oracle", {Scope.ADMIN}, secret=SECRET)
         self._lay_wires(where.sockets)
@@ -130,13 +134,25 @@ class Installation:
         """The broker, over the callers' wire."""
         return f"redis://127.0.0.1:{self.ports['caller-broker']}/0"
 
+    @property
+    def worker_broker_url(self) -> str:
+        """The broker, over the workers' wire."""
+        return f"redis://127.0.0.1:{self.ports['worker-broker']}/0"
+
     def look(self) -> None:
         """Start again what died."""
         for part in self.parts.values():
             part.look()
-        for server in (self.servers.postgres, self.servers.valkey):
+        for server in self._supervised():
             if not server.alive:
                 server.launch()
+
+    def _supervised(self) -> list[Server]:
+        """The servers that come back by themselves."""
+        return [self.servers.postgres, self.servers.valkey]
+
+    def _replicate(self, stack: ExitStack) -> None:
+        """Give a server another one that follows it; here none has one."""
 
     def is_ready(self, name: str) -> bool:
         """Whether a part does its work, as far as one can see; what has no name always does."""
@@ -173,6 +189,10 @@ class Installation:
     def break_wire(self, name: str, how: Break, seconds: float) -> None:
         """Break a wire for a while."""
         self._post(self._control, name, {"how": how, "seconds": seconds})
+
+    def lead_wire(self, name: str, to: str) -> None:
+        """Lead a wire somewhere else, and reset what it carries."""
+        self._post(self._control, name, {"to": to})
 
     def trouble(self, **trouble: Any) -> None:
         """Put the provider in a mood; see :class:`oracle.trouble.Trouble`."""
@@ -244,7 +264,14 @@ class Installation:
 
     def _start_all(self) -> None:
         self._start("wires", "-m", wires.__name__, str(self._control_port), json.dumps(self._described))
-        serve = provider.command(self._provider_port, self.books, self.log, broker_url=self.broker_url, seed=self._seed)
+        serve = provider.command(
+            self._provider_port,
+            self.books,
+            self.log,
+            broker_url=self.broker_url,
+            durability=self.durability,
+            seed=self._seed,
+        )
         self._start("provider", *serve)
         self._await("wires", lambda: self._post(self._control, WIRES[0], {}))
         self._await("provider", lambda: self.trouble())
@@ -278,13 +305,13 @@ class Installation:
             **inherited,
             **provider.environment(provider_url, account),
             "KNOCKTWICE_DATABASE_URL": database,
-            "KNOCKTWICE_BROKER_URL": f"redis://127.0.0.1:{self.ports['worker-broker']}/0",
+            "KNOCKTWICE_BROKER_URL": self.worker_broker_url,
             "KNOCKTWICE_PUBLIC_URL": self.gateway_url,
             "KNOCKTWICE_HOME": str(self.home),
             "KNOCKTWICE_SECRET": SECRET,
             "ORACLE_POINTS": str(self.points),
             "PYTHONPATH": os.pathsep.join(p for p in sys.path if p),
-            "KNOCKTWICE_DURABILITY": "disk",
+            "KNOCKTWICE_DURABILITY": self.durability,
             **self._settings,
         }
 

@@ -38,11 +38,12 @@ class Phones:
     Args:
         log: where they note what they were told.
         broker_url: for what a backend reports over the library.
+        durability: how safely it wants that kept.
     """
 
-    def __init__(self, log: Book, broker_url: str | None) -> None:
+    def __init__(self, log: Book, broker_url: str | None, durability: str = "disk") -> None:
         self._log = log
-        self._client = None if broker_url is None else Client(broker_url, timeout=_PATIENCE_S, durability="disk")
+        self._client = None if broker_url is None else Client(broker_url, timeout=_PATIENCE_S, durability=durability)
         self._shown: set[tuple[str, str]] = set()
         self._busy: set[asyncio.Task[None]] = set()
 

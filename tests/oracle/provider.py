@@ -241,16 +241,19 @@ def _fcm_error(status: int, google: str, code: str) -> web.Response:
     return web.json_response({"error": {"code": status, "status": google, "details": details}}, status=status)
 
 
-def command(port: int, books: Path, log: Path, *, broker_url: str | None = None, seed: int = 0) -> list[str]:
+def command(
+    port: int, books: Path, log: Path, *, broker_url: str | None = None, durability: str = "disk", seed: int = 0
+) -> list[str]:
     """Return what Python is to run.
 
     Args:
         books: the file of its books.
         log: where phones note what they were told.
         broker_url: for what is reported over the library.
+        durability: how safely that is to be kept.
         seed: of its choices.
     """
-    broker = [] if broker_url is None else ["--broker", broker_url]
+    broker = [] if broker_url is None else ["--broker", broker_url, "--durability", durability]
     files = ["--books", str(books), "--log", str(log)]
     return ["-m", "oracle.provider", "--port", str(port), *files, "--seed", str(seed), *broker]
 
@@ -275,10 +278,10 @@ def send_stop(number: str, word: str) -> dict[str, str]:
 def main() -> None:
     """Serve until the process is ended."""
     options = argparse.ArgumentParser()
-    for name in ("--port", "--books", "--log", "--broker", "--seed"):
+    for name in ("--port", "--books", "--log", "--broker", "--durability", "--seed"):
         options.add_argument(name)
     given = options.parse_args()
-    phones = Phones(Book(Path(given.log)), given.broker)
+    phones = Phones(Book(Path(given.log)), given.broker, given.durability)
     provider = Provider(Book(Path(given.books)), phones, int(given.seed))
     web.run_app(
         provider.application(), host="127.0.0.1", port=int(given.port), print=None, access_log=None, backlog=1024

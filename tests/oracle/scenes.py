@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import random
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING
@@ -13,7 +15,6 @@ from oracle.provider import BUSY, GONE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from threading import Event
 
     from oracle.callers import Callers
 
@@ -194,7 +195,33 @@ WEIGHTS: dict[Scene, int] = {
 }
 
 
-def play(here: Callers, seed: int, *, per_s: float, over: Event) -> None:
+class Traffic(threading.Thread):
+    """Plays scenes beside the main thread; the arguments are those of :func:`play`."""
+
+    def __init__(self, here: Callers, seed: int, *, per_s: float, over: threading.Event) -> None:
+        super().__init__()
+        self._play = functools.partial(play, here, seed, per_s=per_s, over=over)
+        self._failed: BaseException | None = None
+
+    def run(self) -> None:
+        """Play until it is over."""
+        try:
+            self._play()
+        except BaseException as error:  # noqa: BLE001 - raised again by finish, in the main thread
+            self._failed = error
+
+    def finish(self) -> None:
+        """Wait for the last scene.
+
+        Raises:
+            BaseException: a scene could not be played, which is a fault of the oracle's own.
+        """
+        self.join()
+        if self._failed is not None:
+            raise self._failed
+
+
+def play(here: Callers, seed: int, *, per_s: float, over: threading.Event) -> None:
     """Begin so many scenes each second until it is over, and return when all have ended.
 
     Raises:

@@ -91,15 +91,7 @@ def rage(weather: Weather, home: Path) -> Outcome:
         log = Book(here.log)
         callers = Callers(here.broker_url, here.gateway_url, here.key, log, crowd=weather.crowd)
         over = threading.Event()
-        failed: list[BaseException] = []
-
-        def traffic() -> None:
-            try:
-                scenes.play(callers, weather.seed, per_s=weather.per_s, over=over)
-            except BaseException as error:  # noqa: BLE001 - raised below, in the main thread
-                failed.append(error)
-
-        thread = threading.Thread(target=traffic)
+        traffic = scenes.Traffic(callers, weather.seed, per_s=weather.per_s, over=over)
         planned = plan(
             weather.seed,
             weather.seconds,
@@ -109,20 +101,18 @@ def rage(weather: Weather, home: Path) -> Outcome:
             kinds=weather.kinds,
         )
         faults = Faults(here, log, planned)
-        thread.start()
+        traffic.start()
         try:
             _look_after(here, faults, log, seconds=weather.seconds, also_while=lambda: False)
             over.set()
             faults.end()
             here.mend()
             # Scenes that have begun are played to their end, and what died comes back meanwhile.
-            _look_after(here, faults, log, seconds=0, also_while=thread.is_alive)
+            _look_after(here, faults, log, seconds=0, also_while=traffic.is_alive)
         finally:
             over.set()
-            thread.join()
-        if failed:
-            raise failed[0]
-        settled = _settle(here, faults, within=2 * weather.rules.recovery_s + 30)
+            traffic.finish()
+        settled = settle(here, faults, within=2 * weather.rules.recovery_s + 30)
         faults.close()
         callers.close()
         here.await_gateway()
@@ -144,7 +134,7 @@ def _look_after(
         time.sleep(_GLANCE_S)
 
 
-def _settle(here: Installation, faults: Faults, *, within: float) -> bool:
+def settle(here: Installation, faults: Faults, *, within: float) -> bool:
     """Wait until nothing has been left to do for a while; return whether that came about.
 
     Args:

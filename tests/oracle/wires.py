@@ -71,6 +71,11 @@ class Wire:
             # What was swallowed cannot come later, so these connections are of no use any more.
             asyncio.get_running_loop().call_later(seconds, self.reset)
 
+    def lead(self, to: str) -> None:
+        """Lead somewhere else from now on, as the address of a primary does after a failover."""
+        self.to = to
+        self.reset()
+
     def mend(self) -> None:
         """Carry as usual; connections that have lost something are reset."""
         if self.now() in (Break.HOLE, Break.DEAF):
@@ -130,7 +135,9 @@ async def _serve(control_port: int, wires: dict[str, Wire]) -> None:
     async def control(request: web.Request) -> web.Response:
         wanted = await request.json()
         wire = wires[request.match_info["name"]]
-        if wanted:
+        if "to" in wanted:
+            wire.lead(wanted["to"])
+        elif wanted:
             wire.break_for(Break(wanted["how"]), wanted["seconds"])
         else:
             wire.mend()

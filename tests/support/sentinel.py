@@ -71,9 +71,25 @@ class Guarded:
 
     def lose_primary(self) -> None:
         """Kill the primary, and return when another one has its place."""
+        lost = self.kill_primary()
+        eventually(lambda: self.primary() != lost.port, why=lambda: (self.folder / "sentinel.log").read_text()[-3000:])
+
+    def kill_primary(self) -> OwnValkey:
+        """Kill the primary without waiting for anybody to take its place, and return it."""
         before = self.primary()
-        next(server for server in self.servers if server.port == before).kill()
-        eventually(lambda: self.primary() != before, why=lambda: (self.folder / "sentinel.log").read_text()[-3000:])
+        lost = next(server for server in self.servers if server.port == before)
+        lost.kill()
+        return lost
+
+    def follow(self, server: OwnValkey) -> None:
+        """Start a server that was killed again, as a replica of the present primary."""
+        server.options["replicaof"] = f"127.0.0.1 {self.primary()}"
+        server.start()
+
+    def followed_by(self) -> int:
+        """Return how many replicas are connected to the present primary."""
+        primary = next(server for server in self.servers if server.port == self.primary())
+        return int(primary.client.info("replication")["connected_slaves"])
 
     def _knows_replicas(self, count: int) -> bool:
         try:
