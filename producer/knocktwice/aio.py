@@ -199,7 +199,7 @@ class AsyncClient:
     after :class:`BrokerUnavailable`. Call again with the same ``key`` to be safe.
 
     Args:
-        broker_url: as :class:`~knocktwice.Client` takes it.
+        broker_url, state_url: as :class:`~knocktwice.Client` takes them.
         timeout: seconds the broker gets for each exchange. A call takes about twice that at most.
         durability, replicas, project, test: as :class:`~knocktwice.Client` takes them.
 
@@ -212,6 +212,7 @@ class AsyncClient:
         self,
         broker_url: str | None = None,
         *,
+        state_url: str | None = None,
         timeout: float = 5.0,
         durability: Durability | str | None = None,
         replicas: int | None = None,
@@ -219,7 +220,13 @@ class AsyncClient:
         test: bool = False,
     ) -> None:
         self._client = Client(
-            broker_url, timeout=timeout, durability=durability, replicas=replicas, project=project, test=test
+            broker_url,
+            state_url=state_url,
+            timeout=timeout,
+            durability=durability,
+            replicas=replicas,
+            project=project,
+            test=test,
         )
         self._sender = _Sender(self._client, timeout)
 

@@ -3,7 +3,7 @@
 On Redis a message is written to the inbox and put on Celery's queue in one step. The worker takes it out of the inbox
 when its rows are committed, and ``sweep`` puts it on the queue again if it stays. So a message is accepted once the
 inbox has it, as safely as ``durability`` asks, and a queue that refuses it is a matter of delay, not of loss: it is
-logged, not raised. RabbitMQ needs no inbox; it confirms each message when its disk has it.
+logged, not raised. Where RabbitMQ carries the queues, the inbox stays in Redis, and the message goes to RabbitMQ next.
 
 The inbox is bounded: a script that finds it full refuses notifications first, and what a decision waits for later.
 
@@ -15,8 +15,9 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
 import weakref
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from functools import partial
 from itertools import islice
@@ -25,9 +26,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 from knocktwice.durability import Asked
 from knocktwice.joining import Joining, StillWaiting
 from knocktwice.keys import Use
+from knocktwice.rabbitmq import RabbitQueues
 from knocktwice_shared.counted import many
 from knocktwice_shared.durability import Durability
-from knocktwice_shared.errors import BrokerUnavailable, KnocktwiceError, NotConfirmed, QueueFull
+from knocktwice_shared.errors import BrokerUnavailable, NotConfirmed, QueueFull
 from knocktwice_shared.names import (
     BACKLOG_BYTES,
     BACKLOG_HEADROOM,
@@ -81,7 +83,8 @@ for i = 5, #KEYS do
     end
     if before == 0 then waiting = waiting + 1 end
     grown = grown + #entry - before
-    local answer = redis.pcall('LPUSH', KEYS[i], message)
+    -- Without a queued form, the queue is not here but in RabbitMQ.
+    local answer = message == '' and 1 or redis.pcall('LPUSH', KEYS[i], message)
     if type(answer) == 'table' and answer.err then out[1] = out[1] + 1 end
   end
   at = at + 4 + subjects
@@ -105,15 +108,14 @@ class Broker(Protocol):
 
 
 class KombuBroker:
-    """Redis, Valkey or RabbitMQ, spoken to through kombu.
+    """Redis or Valkey, spoken to through kombu, and RabbitMQ if it carries the queues.
 
     Threads take turns on the connection. A forked child starts afresh; a call that finds a connection dead replaces it.
     """
 
     def __init__(self, address: Address, timeout: float, asked: Asked = Asked(Durability.MEMORY)) -> None:  # noqa: B008
-        if asked.level is Durability.REPLICA and not address.speaks_redis:
-            raise KnocktwiceError("durability replica needs Redis or Valkey; RabbitMQ confirms what its disk has")
         self._address = address
+        self._rabbitmq = RabbitQueues(address.queues) if address.queues else None
         self._timeout = timeout
         self._asked = asked
         self._lock = threading.Lock()
@@ -126,9 +128,7 @@ class KombuBroker:
         os.register_at_fork(after_in_child=lambda: _forget(this()))
 
     def claim_keys(self, proposals: Mapping[str, Use]) -> dict[str, Use]:
-        """Return for each key its first use. RabbitMQ has no memory: there PostgreSQL alone decides."""
-        if not self._address.speaks_redis:
-            return dict(proposals)
+        """Return for each key its first use."""
         with self._turn() as connection, connection.default_channel.conn_or_acquire() as redis:
             pipe = redis.pipeline(transaction=False)
             for key, use in proposals.items():
@@ -154,14 +154,11 @@ class KombuBroker:
         alone = True
         while some:
             following = list(islice(rest, _AT_ONCE))
-            if self._address.speaks_redis:
-                if alone and not following:
-                    refused += self._accept_together(some)
-                    break
-                alone = False
-                refused += self._accept(some, confirm=not following)
-            else:
-                self._publish(some)
+            if alone and not following:
+                refused += self._accept_together(some)
+                break
+            alone = False
+            refused += self._take(some, confirm=not following)
             some = following
         if refused:
             raise self._full(f"{many(len(refused), 'message was', 'messages were')} not accepted", frozenset(refused))
@@ -170,13 +167,37 @@ class KombuBroker:
         """Close the connection. The next call opens another."""
         with self._lock:
             self._drop()
+        if self._rabbitmq is not None:
+            self._rabbitmq.close()
 
     def _accept_together(self, messages: Sequence[Outgoing]) -> Sequence[str]:
         """Accept messages in one round trip, with those of other threads; return the ids of those without room."""
         try:
-            return self._joining.accept(messages, partial(self._accept, confirm=True), self._timeout)
+            return self._joining.accept(messages, partial(self._take, confirm=True), self._timeout)
         except StillWaiting:
             raise self._unavailable(_BUSY) from None
+
+    def _take(self, messages: Sequence[Outgoing], *, confirm: bool) -> list[str]:
+        """Accept messages and have them queued; return the ids of those without room."""
+        until = time.monotonic() + self._timeout
+        refused = self._accept(messages, confirm=confirm)
+        if self._rabbitmq is not None:
+            known = set(refused)
+            accepted = [message for message in messages if str(message.id) not in known]
+            unqueued = self._rabbitmq.publish(accepted, until - time.monotonic())
+            if unqueued:
+                self._hurry(unqueued)
+        return refused
+
+    def _hurry(self, messages: Sequence[Outgoing]) -> None:
+        """Have the next sweep of a worker publish messages that RabbitMQ has not confirmed, before their grace is over."""
+        with (
+            suppress(BrokerUnavailable),
+            self._turn() as connection,
+            connection.default_channel.conn_or_acquire() as redis,
+        ):
+            # XX: only those that no worker has removed meanwhile.
+            redis.zadd(INBOX_ACCEPTED, {str(message.id): 0 for message in messages}, xx=True)
 
     def _accept(self, messages: Sequence[Outgoing], *, confirm: bool) -> list[str]:
         """Accept messages, and return the ids of those without room.
@@ -188,7 +209,7 @@ class KombuBroker:
         parts = [
             part
             for m in messages
-            for part in (str(m.id), m.inbox_entry(), m.queued(), str(len(m.subjects)), *m.subjects)
+            for part in (str(m.id), m.inbox_entry(), self._queued(m), str(len(m.subjects)), *m.subjects)
         ]
         wait = self._asked.command(self._timeout) if confirm else None
         with self._turn() as connection, connection.default_channel.conn_or_acquire() as redis:
@@ -233,24 +254,9 @@ class KombuBroker:
             raise answers[0]
         return answers
 
-    def _publish(self, messages: Sequence[Outgoing]) -> None:
-        with self._turn() as connection:
-            producer = connection.Producer(auto_declare=False)
-            with producer.batch():
-                for message in messages:
-                    producer.publish(
-                        message.body(),
-                        exchange="",
-                        routing_key=str(message.queue),
-                        content_type="application/json",
-                        content_encoding="utf-8",
-                        headers=message.headers(),
-                        correlation_id=str(message.id),
-                        reply_to="",
-                        mandatory=True,
-                        timeout=self._timeout,
-                        confirm_timeout=self._timeout,
-                    )
+    def _queued(self, message: Outgoing) -> str:
+        """Return what is put on the queue in Redis."""
+        return "" if self._rabbitmq is not None else message.queued()
 
     @contextmanager
     def _turn(self) -> Iterator[Connection]:
@@ -281,13 +287,11 @@ class KombuBroker:
                 self._address.url,
                 connect_timeout=self._timeout,
                 transport_options=self._address.transport_options(self._timeout),
-                ssl={"ssl_cert_reqs": "required"} if self._address.scheme == "rediss" else False,
+                ssl=self._address.tls,
             )
-            # kombu would otherwise repeat for ever; this tries each address of the URL once.
-            others = self._address.url.count(";") if not self._address.speaks_redis else 0
-            connection.ensure_connection(max_retries=others, interval_start=0, interval_step=0)
-            if self._address.speaks_redis:
-                _keep_client(connection.default_channel)
+            # kombu would otherwise repeat for ever.
+            connection.ensure_connection(max_retries=0, interval_start=0, interval_step=0)
+            _keep_client(connection.default_channel)
             self._connection = connection
         return self._connection
 
@@ -325,11 +329,12 @@ def _forget(broker: KombuBroker | None) -> None:
         broker._lock = threading.Lock()
         broker._joining = Joining()
         broker._connection = None
+        if broker._rabbitmq is not None:
+            broker._rabbitmq.forget()
 
 
 def _broker_errors() -> tuple[type[Exception], ...]:
-    from amqp import AMQPError
     from kombu.exceptions import KombuError
     from redis import RedisError
 
-    return (OSError, AMQPError, KombuError, RedisError)
+    return (OSError, KombuError, RedisError)

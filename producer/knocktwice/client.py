@@ -47,6 +47,8 @@ class Client:
             ``amqp(s)://``; left out, the file that ``KNOCKTWICE_BROKER_URL_FILE`` names, or ``KNOCKTWICE_BROKER_URL``,
             or, in development, the broker of a ``knocktwice up`` that was started in the working folder or one above
             it.
+        state_url: with RabbitMQ as the broker, the workers' Redis or Valkey, where messages are accepted; left out, the
+            file that ``KNOCKTWICE_STATE_URL_FILE`` names, or ``KNOCKTWICE_STATE_URL``.
         timeout: seconds the broker gets for each exchange. A call takes about twice that at most.
         durability: what "accepted" means when a call returns, as :class:`Durability` or its text: ``memory`` (a crash
             of the broker may lose the last two seconds), ``disk`` (it is in the broker's append-only file on disk), or
@@ -71,6 +73,7 @@ class Client:
         self,
         broker_url: str | None = None,
         *,
+        state_url: str | None = None,
         timeout: float = 5.0,
         durability: Durability | str | None = None,
         replicas: int | None = None,
@@ -78,7 +81,7 @@ class Client:
         test: bool = False,
     ) -> None:
         self._project = wire.side(project, test=test)
-        self._broker = KombuBroker(address.find(broker_url), timeout, asked(durability, replicas))
+        self._broker = KombuBroker(address.find(broker_url, state_url), timeout, asked(durability, replicas))
 
     def notify(
         self,
@@ -128,7 +131,7 @@ class Client:
                 user's devices.
             tags: remembered of ``user``, as :meth:`tag_user` does.
             key: idempotency key, at most 200 characters. A repeat with the same key notifies nobody again and returns
-                the first call's id, for 7 days. After that, and always on RabbitMQ, a repeat still notifies nobody
+                the first call's id, for 7 days. After that a repeat still notifies nobody
                 (PostgreSQL has the last word), but the id it returns is a new one, of a notification that ended as a
                 duplicate.
             category: decides consent and quiet hours; left out, ``transactional``, or the template's.

@@ -116,8 +116,8 @@ class Relay:
     Args:
         connect: opens a DB-API connection to the application's database: ``lambda: psycopg2.connect(url)``, or
             SQLAlchemy's ``engine.raw_connection``.
-        broker_url, timeout, durability, replicas: as of :class:`~knocktwice.Client`. A row is deleted when its message is
-            accepted at this level.
+        broker_url, state_url, timeout, durability, replicas: as of :class:`~knocktwice.Client`. A row is deleted when its
+            message is accepted at this level.
 
     Raises:
         KnocktwiceError: as of :class:`~knocktwice.Client`.
@@ -128,12 +128,13 @@ class Relay:
         connect: Callable[[], Any],
         broker_url: str | None = None,
         *,
+        state_url: str | None = None,
         timeout: float = 5.0,
         durability: Durability | str | None = None,
         replicas: int | None = None,
     ) -> None:
         self._connect = connect
-        self._broker = KombuBroker(address.find(broker_url), timeout, asked(durability, replicas))
+        self._broker = KombuBroker(address.find(broker_url, state_url), timeout, asked(durability, replicas))
         self._connection: Any = None
 
     def publish(self) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import ssl
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from kombu import Connection
 
 from knocktwice import Client, KnocktwiceError, Push, Recipient, Sms
 from knocktwice.address import find
-from knocktwice_shared import sentinels
+from knocktwice_shared import rabbitmq, sentinels
 from knocktwice_shared.names import Queue
 from knocktwice_worker.celery import app
 from knocktwice_worker.config import ConfigurationError, Settings, load
@@ -174,7 +175,10 @@ def test_all_sentinels_of_a_url_are_kept_wherever_its_query_stands(url: str) -> 
 @pytest.mark.parametrize(
     ("url", "problem"),
     [
-        ("amqp://guest:hush@localhost//", "must be Redis or Valkey"),
+        ("http://guest:hush@localhost//", "must be Redis or Valkey"),
+        ("amqp://guest:hush@localhost:port//", "is no URL of RabbitMQ"),
+        ("amqp://guest:hush@localhost;redis://localhost", "is no URL of RabbitMQ"),
+        ("amqps://guest:hush@localhost?ssl_cert_reqs=none", "is no URL of RabbitMQ"),
         ("sentinel://:hush@a:port/0", "is no URL of Sentinels"),
         ("rediss://:hush@a/0?ssl_cert_reqs=maybe", "ssl_cert_reqs must be one of required, optional, none"),
     ],
@@ -184,3 +188,43 @@ def test_a_broker_that_a_worker_cannot_use_is_refused(url: str, problem: str, mo
     with pytest.raises(ConfigurationError, match=f"KNOCKTWICE_BROKER_URL: {problem}") as refused:
         installation.celery_broker(load())
     assert "hush" not in str(refused.value)
+
+
+def test_rabbitmq_needs_a_place_of_state_beside_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KNOCKTWICE_BROKER_URL", "amqp://guest:hush@localhost//")
+    monkeypatch.delenv("KNOCKTWICE_STATE_URL", raising=False)
+    with pytest.raises(ConfigurationError, match=r"KNOCKTWICE_STATE_URL must be set: .* like redis://host:6379/0"):
+        load()
+    with pytest.raises(KnocktwiceError, match=r"pass Client\(state_url=…\) or set KNOCKTWICE_STATE_URL, like redis://"):
+        Client()
+    monkeypatch.setenv("KNOCKTWICE_STATE_URL", "amqp://guest:hush@localhost//")
+    with pytest.raises(ConfigurationError, match="KNOCKTWICE_STATE_URL: must be Redis or Valkey") as refused:
+        load()
+    assert "hush" not in str(refused.value)
+    with pytest.raises(KnocktwiceError, match="KNOCKTWICE_STATE_URL must start with redis://") as told:
+        Client()
+    assert "hush" not in str(told.value)
+    monkeypatch.setenv("KNOCKTWICE_STATE_URL", "redis://localhost/0")
+    Client()
+    broker = installation.celery_broker(load())
+    assert (broker.url, broker.rabbitmq) == ("amqp://guest:hush@localhost//", True)
+    assert installation.state_url(load()) == "redis://localhost/0"
+
+
+def test_a_second_redis_as_the_place_of_state_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Messages would be accepted in one, and a worker would look for them in the other."""
+    monkeypatch.setenv("KNOCKTWICE_BROKER_URL", "redis://one/0")
+    monkeypatch.setenv("KNOCKTWICE_STATE_URL", "redis://two/0")
+    with pytest.raises(ConfigurationError, match="KNOCKTWICE_STATE_URL is for RabbitMQ only"):
+        load()
+    with pytest.raises(KnocktwiceError, match="state_url is needed only with RabbitMQ"):
+        Client("redis://one/0", state_url="redis://two/0")
+    monkeypatch.setenv("KNOCKTWICE_STATE_URL", "redis://one/0")
+    assert installation.state_url(load()) == "redis://one/0"
+
+
+def test_tls_to_rabbitmq_always_checks_whom_it_speaks_to() -> None:
+    found = rabbitmq.parse("amqps://u:p@one/v?ssl_ca_certs=/etc/ca.pem;amqps://u:p@two:5672/v")
+    assert found.url == "amqps://u:p@one/v;amqps://u:p@two:5672/v"
+    assert found.tls == {"cert_reqs": ssl.CERT_REQUIRED, "server_hostname": None, "ca_certs": "/etc/ca.pem"}
+    assert rabbitmq.parse("amqp://u:p@one//").tls is None

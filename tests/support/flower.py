@@ -28,6 +28,7 @@ def flower(settings: Settings, home: Path, prefix: str = "", **environment: str)
     ours = {
         "KNOCKTWICE_DATABASE_URL": str(settings.database_url),
         "KNOCKTWICE_BROKER_URL": str(settings.broker_url),
+        "KNOCKTWICE_STATE_URL": settings.state_url or "",
         "KNOCKTWICE_HOME": str(home),
     }
     options = [f"--port={port}", *([f"--url-prefix={prefix}"] if prefix else [])]

@@ -66,6 +66,7 @@ class System:
 
     Attributes:
         database_url, broker_url: its servers.
+        state_url: with RabbitMQ as the broker, the place of state.
         home: logs and credentials.
         settings: environment for its workers, beyond the impatient defaults.
     """
@@ -74,14 +75,15 @@ class System:
     broker_url: str
     home: Path
     settings: dict[str, str] = field(default_factory=dict)
+    state_url: str | None = None
     workers: list[Child] = field(default_factory=list)
 
     def __enter__(self) -> Self:
         self._stack = ExitStack()
-        self.client = self._stack.enter_context(Client(self.broker_url))
+        self.client = self._stack.enter_context(Client(self.broker_url, state_url=self.state_url))
         self.sandbox = self._stack.enter_context(Sandbox(report=lambda event: self.client.record_receipts([event])))
         self.engine = sa.create_engine(self.database_url, pool_pre_ping=True)
-        self.redis: Redis = installation.connect_redis(self.broker_url)
+        self.redis: Redis = installation.connect_redis(self.state_url or self.broker_url)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -98,6 +100,7 @@ class System:
         here = {
             "KNOCKTWICE_DATABASE_URL": self.database_url,
             "KNOCKTWICE_BROKER_URL": self.broker_url,
+            "KNOCKTWICE_STATE_URL": self.state_url or "",
             "KNOCKTWICE_HOME": str(self.home),
         }
         return {**inherited, **IMPATIENT, **self.sandbox.environment(self.home), **here, **self.settings}

@@ -19,11 +19,13 @@ from kombu import Queue as KombuQueue
 from knocktwice_shared.names import ROUTES, Queue, Task
 from knocktwice_worker import config
 from knocktwice_worker.embedded import installation
+from knocktwice_worker.queues.lengths import ARGUMENTS
 from knocktwice_worker.runtime import error_reports, flower_guard, logs, pools, redis_channel, shutdown
 from knocktwice_worker.runtime.announcing import Announce
 from knocktwice_worker.runtime.background import Background
 from knocktwice_worker.runtime.dispatcher import Dispatcher
 from knocktwice_worker.runtime.heartbeat import Heartbeat
+from knocktwice_worker.runtime.publishing import BOUNDS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -41,6 +43,16 @@ os.environ.setdefault("FLOWER_READ_ONLY", "true")
 if "flower.command" in sys.modules:
     flower_guard.install(broker.sentinels)
 
+_REDIS_OPTIONS = {
+    # Tasks are short, so if a message is not acknowledged within 180 s, its worker has died. Its rows are due long
+    # before that.
+    "visibility_timeout": 180,
+    "socket_timeout": 5,
+    "socket_connect_timeout": 5,
+    "socket_keepalive": True,
+    "health_check_interval": 5,
+}
+
 app = Celery(
     "knocktwice",
     broker=broker.url,
@@ -55,7 +67,15 @@ app.conf.update(
     task_acks_late=True,
     task_reject_on_worker_lost=True,
     # Each queue has its own exchange and key: what is published to one queue reaches no other.
-    task_queues=[KombuQueue(queue.value, Exchange(queue.value), routing_key=queue.value) for queue in Queue],
+    task_queues=[
+        KombuQueue(
+            queue.value,
+            Exchange(queue.value),
+            routing_key=queue.value,
+            queue_arguments=ARGUMENTS if broker.rabbitmq else None,
+        )
+        for queue in Queue
+    ],
     task_routes={task.value: {"queue": queue.value} for task, queue in ROUTES.items()},
     task_default_queue=Queue.EVENTS.value,
     task_serializer="json",
@@ -70,26 +90,34 @@ app.conf.update(
     worker_cancel_long_running_tasks_on_connection_loss=False,
     broker_connection_retry_on_startup=True,
     broker_connection_max_retries=None,
-    # Tasks are short, so if a message is not acknowledged within 180 s, its worker has died. Its rows are due long
-    # before that.
+    # RabbitMQ: quorum queues take no bound for a whole connection, so Celery sets one for each queue. Newer versions
+    # refuse queues that are neither durable nor exclusive, so those for Flower's questions and events are exclusive. A
+    # host that is gone without a word is noticed after two heartbeats.
+    worker_detect_quorum_queues=True,
+    control_queue_exclusive=True,
+    control_queue_durable=False,
+    event_queue_exclusive=True,
+    event_queue_durable=False,
+    broker_heartbeat=10,
     # Flower reads TLS options only here, not in the URL.
     broker_use_ssl=broker.tls or False,
-    broker_transport_options={
-        **broker.options,
-        "visibility_timeout": 180,
-        "socket_timeout": 5,
-        "socket_connect_timeout": 5,
-        "socket_keepalive": True,
-        "health_check_interval": 5,
-    },
+    broker_transport_options=broker.options if broker.rabbitmq else {**broker.options, **_REDIS_OPTIONS},
     timezone="UTC",
     beat_scheduler="knocktwice_worker.runtime.beat:BeatScheduler",
     beat_schedule={
-        "housekeeping": {"task": Task.HOUSEKEEPING.value, "schedule": crontab(minute=17)},
+        "housekeeping": {"task": Task.HOUSEKEEPING.value, "schedule": crontab(minute=17), "options": BOUNDS},
         # Ticks older than a minute are dropped; the next one covers them.
-        "recurring blasts": {"task": Task.START_BLASTS.value, "schedule": crontab(), "options": {"expires": 60}},
-        "bring reports": {"task": Task.BRING_REPORTS.value, "schedule": crontab()},
-        "collect reports": {"task": Task.COLLECT_REPORTS.value, "schedule": crontab(minute=47, hour=3)},
+        "recurring blasts": {
+            "task": Task.START_BLASTS.value,
+            "schedule": crontab(),
+            "options": {"expires": 60, **BOUNDS},
+        },
+        "bring reports": {"task": Task.BRING_REPORTS.value, "schedule": crontab(), "options": BOUNDS},
+        "collect reports": {
+            "task": Task.COLLECT_REPORTS.value,
+            "schedule": crontab(minute=47, hour=3),
+            "options": BOUNDS,
+        },
     },
 )
 app.steps["consumer"].add(Dispatcher)

@@ -29,7 +29,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
-from knocktwice_shared import sentinels
+from knocktwice_shared import rabbitmq, sentinels
 from knocktwice_shared.durability import Durability
 from knocktwice_shared.errors import KnocktwiceError
 from knocktwice_shared.messages import AFTER_LIMIT, Category, senders
@@ -52,6 +52,7 @@ _NAMES_OF_OTHERS = {"GOOGLE_APPLICATION_CREDENTIALS", "TWILIO_ACCOUNT_SID", "TWI
 FROM_FILES = (
     "KNOCKTWICE_DATABASE_URL",
     "KNOCKTWICE_BROKER_URL",
+    "KNOCKTWICE_STATE_URL",
     "KNOCKTWICE_OUTBOX_DATABASE_URL",
     "KNOCKTWICE_SECRET",
     "KNOCKTWICE_RECEIPT_SECRET",
@@ -84,6 +85,7 @@ _LISTS = {
 OPTIONAL = (
     "database_url",
     "broker_url",
+    "state_url",
     "outbox_database_url",
     "secret",
     "default_region",
@@ -305,7 +307,13 @@ class Settings(BaseSettings):
         False, description="The database's address is that of PgBouncer in transaction mode; see docs/pgbouncer.md."
     )
     broker_url: str | None = Field(
-        None, description="Redis or Valkey, as redis://…, rediss://… or sentinel://…; empty: the embedded server."
+        None,
+        description="Redis or Valkey, as redis://…, rediss://… or sentinel://…, or RabbitMQ, as amqp://… or amqps://…; "
+        "empty: the embedded server.",
+    )
+    state_url: str | None = Field(
+        None,
+        description="With RabbitMQ as the broker, the Redis or Valkey that keeps what was accepted; see docs/rabbitmq.md.",
     )
     secret: SecretStr | None = Field(
         None, description="Key for hashing numbers and signing URLs; empty: one is made and kept in the home folder."
@@ -718,7 +726,18 @@ class Settings(BaseSettings):
 
     @field_validator("broker_url")
     @classmethod
-    def _broker_is_redis(cls, value: str | None) -> str | None:
+    def _broker_is_known(cls, value: str | None) -> str | None:
+        if value is None or not rabbitmq.carries(value):
+            return cls._is_redis(value)
+        try:
+            rabbitmq.parse(value)
+        except ValueError:
+            raise ValueError("is no URL of RabbitMQ, like amqp://user:password@host:5672/vhost") from None
+        return value
+
+    @field_validator("state_url")
+    @classmethod
+    def _is_redis(cls, value: str | None) -> str | None:
         scheme = "" if value is None else value.partition("://")[0]
         if scheme == "sentinel":
             try:
@@ -766,6 +785,20 @@ class Settings(BaseSettings):
         except (ZoneInfoNotFoundError, ValueError) as error:
             raise ValueError("is not an IANA time zone such as UTC or Europe/Berlin") from error
         return value
+
+    @model_validator(mode="after")
+    def _state_has_a_place(self) -> Self:
+        if self.broker_url is not None and rabbitmq.carries(self.broker_url):
+            if self.state_url is None:
+                raise ValueError(
+                    "KNOCKTWICE_STATE_URL must be set: KNOCKTWICE_BROKER_URL is RabbitMQ, which only carries the queues; what "
+                    "was accepted, limits and counters are kept in Redis or Valkey, like redis://host:6379/0"
+                )
+        elif self.state_url not in (None, self.broker_url):
+            raise ValueError(
+                "KNOCKTWICE_STATE_URL is for RabbitMQ only: Redis and Valkey are the place of state, too; leave it out"
+            )
+        return self
 
     @model_validator(mode="after")
     def _providers_are_described(self) -> Self:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
+from knocktwice_shared import rabbitmq
 from knocktwice_shared.errors import KnocktwiceError
 from knocktwice_shared.messages import (
     Cancellation,
@@ -42,7 +43,7 @@ from knocktwice_worker.content.links.receipt_urls import ReceiptTokens, ReceiptU
 from knocktwice_worker.content.links.short_links import ShortLinks
 from knocktwice_worker.counters.counters import Count, Counters, Span
 from knocktwice_worker.database import engine
-from knocktwice_worker.embedded.installation import broker_url, connect_redis, database_url, secret
+from knocktwice_worker.embedded.installation import broker_url, connect_redis, database_url, secret, state_url
 from knocktwice_worker.limits.asks import Limits, ProjectLimits
 from knocktwice_worker.limits.counting import Counting
 from knocktwice_worker.limits.per_number import RedisLimits
@@ -64,6 +65,7 @@ from knocktwice_worker.notifications.pipeline.trial import Trial
 from knocktwice_worker.notifications.pipeline.withdraw import Withdrawals
 from knocktwice_worker.privacy.erasure import Erasure
 from knocktwice_worker.privacy.guard import ErasureGuard
+from knocktwice_worker.queues.lengths import InRabbitMq, InRedis
 from knocktwice_worker.switches import overrides
 from knocktwice_worker.webhooks import replies
 from knocktwice_worker.webhooks.carrier import Hooks
@@ -80,6 +82,7 @@ if TYPE_CHECKING:
     from knocktwice_worker.config import Settings
     from knocktwice_worker.content.links.short_links import Tracker
     from knocktwice_worker.projects.file import Projects
+    from knocktwice_worker.queues.lengths import Lengths
 
 
 log = structlog.get_logger(__name__)
@@ -119,7 +122,13 @@ class Services:
     @cached_property
     def redis(self) -> Redis:
         """The client of Redis, which has the inbox and the limits."""
-        return connect_redis(broker_url(self.settings))
+        return connect_redis(state_url(self.settings))
+
+    @cached_property
+    def queues(self) -> Lengths:
+        """The queues' lengths."""
+        url = broker_url(self.settings)
+        return InRabbitMq(url) if rabbitmq.carries(url) else InRedis(self.redis)
 
     @cached_property
     def projects(self) -> Projects:
@@ -199,7 +208,7 @@ class Services:
     @cached_property
     def expansion(self) -> Expansion:
         """Expands blasts into notifications."""
-        return Expansion(engine=self.engine, redis=self.redis, lease=self.settings.lease, send=self.send)
+        return Expansion(engine=self.engine, queues=self.queues, lease=self.settings.lease, send=self.send)
 
     def send(self, batches: Sequence[Batch], wanted: Callable[[Connection], bool] = lambda _: True) -> None:
         """Accept batches and push them, without people who were erased after the batches were made.
@@ -281,6 +290,7 @@ class Services:
         settings = self.settings
         return Inbox(
             redis=self.redis,
+            queues=self.queues,
             engine=self.engine,
             grace_s=settings.inbox_grace_s,
             most_messages=settings.backlog_messages,
@@ -509,6 +519,7 @@ class Services:
         for name, close in (
             ("engine", "dispose"),
             ("senders", "dispose"),
+            ("queues", "close"),
             ("redis", "close"),
             ("transport", "close"),
             ("hooks", "close"),
@@ -530,7 +541,7 @@ def _called_at(batches: Sequence[Batch]) -> float | None:
 #: How long the settings that operators have changed are taken as known, in seconds.
 _FRESH_S = 1.0
 #: What survives a change of the settings: connections, what has credentials, and what was counted and seen until then.
-_KEPT = ("engine", "senders", "redis", "transport", "hooks", "push", "counters", "troubles")
+_KEPT = ("engine", "senders", "redis", "queues", "transport", "hooks", "push", "counters", "troubles")
 
 _services: dict[int, Services] = {}
 

@@ -236,7 +236,7 @@ def housekeeping() -> None:
         here.delivery_reports.ask_and_close()
         purged = retention.purge(here.engine, here.settings.retention)
         if purged.more:
-            housekeeping.apply_async()
+            housekeeping.apply_async(**publishing.BOUNDS)
     except Exception as error:
         raise _reported(Task.HOUSEKEEPING, error) from None
     log.info("house kept", removed=removed)

@@ -19,8 +19,10 @@ from knocktwice_shared.names import (
     INBOX_BEGUN,
     INBOX_MESSAGES,
     INBOX_SUBJECTS,
+    Queue,
     Task,
 )
+from knocktwice_worker.diagnosis.inbox_age import oldest_s
 from knocktwice_worker.webhooks import endpoints, events
 
 if TYPE_CHECKING:
@@ -58,6 +60,27 @@ def test_the_oldest_come_first_and_the_next_sweep_goes_on_behind_them(inbox: Inb
     assert sweep(inbox) == ids[:LIMIT]
     assert sweep(inbox) == ids[LIMIT:]
     assert sweep(inbox) == []
+
+
+def test_what_no_queue_has_had_is_published_as_new_and_the_next_time_as_a_repeat(inbox: Inbox) -> None:
+    (old, new) = accepted_long_ago(inbox, 2)
+    inbox.redis.zadd(INBOX_ACCEPTED, {old: 1, new: 0})
+    inbox.redis.rpush(Queue.EVENTS.value, *["a long queue"] * 1_001)
+    again: list[str] = []
+    first: list[str] = []
+    for _ in range(2):
+        inbox.sweep(lambda _task, _message, id_: again.append(id_), lambda _task, _message, id_: first.append(id_))
+    # A long queue may have the old one still, but not the new one.
+    assert (again, first) == ([], [new])
+    inbox.redis.delete(Queue.EVENTS.value)
+    inbox.redis.zadd(INBOX_ACCEPTED, {old: 1, new: 1})
+    inbox.sweep(lambda _task, _message, id_: again.append(id_), lambda _task, _message, id_: first.append(id_))
+    assert (sorted(again), first) == ([old, new], [new])
+
+
+def test_a_message_that_no_queue_has_had_is_as_old_as_its_id(inbox: Inbox) -> None:
+    inbox.redis.zadd(INBOX_ACCEPTED, {str(uuid7()): 0, "no-uuid": 0})
+    assert oldest_s(inbox.redis) < 3_600
 
 
 def test_of_what_is_done_nothing_stays(here: Services, valkey: redis.Redis, valkey_url: str) -> None:

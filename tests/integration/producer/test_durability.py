@@ -146,10 +146,9 @@ def test_a_level_that_does_not_exist_is_refused_by_name(durability: str, replica
         Client("redis://localhost", durability=durability, replicas=replicas)
 
 
-def test_rabbitmq_has_no_level_of_replicas() -> None:
-    with pytest.raises(KnocktwiceError, match="needs Redis or Valkey"):
-        Client("amqp://localhost", durability="replica")
-    Client("amqp://localhost", durability="disk")
+def test_with_rabbitmq_the_levels_are_those_of_the_place_of_state() -> None:
+    for level in ("memory", "disk", "replica"):
+        Client("amqp://localhost", state_url="redis://localhost", durability=level)
 
 
 @pytest.mark.parametrize(

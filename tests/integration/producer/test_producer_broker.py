@@ -269,7 +269,7 @@ def test_a_closed_client_opens_again(client: Client, valkey: redis.Redis) -> Non
 
 
 @pytest.mark.parametrize("key", [None, "order-4711"])
-@pytest.mark.parametrize("scheme", ["redis", "rediss", "sentinel", "amqp"])
+@pytest.mark.parametrize("scheme", ["redis", "rediss", "sentinel"])
 @pytest.mark.parametrize("kind", ["closed", "silent"])
 def test_without_a_broker_the_call_ends_in_time_and_names_the_place(
     scheme: str, kind: str, key: str | None, closed_port: int, silent_port: int
@@ -284,6 +284,33 @@ def test_without_a_broker_the_call_ends_in_time_and_names_the_place(
     assert isinstance(caught.value, ConnectionError)
     assert "s3cret" not in "".join(traceback.format_exception(caught.value))
     client.close()
+
+
+@pytest.mark.parametrize("kind", ["closed", "silent"])
+def test_without_rabbitmq_a_call_is_accepted_in_time_and_waits_for_the_next_sweep(
+    kind: str,
+    closed_port: int,
+    silent_port: int,
+    valkey: redis.Redis,
+    valkey_url: str,
+    here: Services,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    port = closed_port if kind == "closed" else silent_port
+    with Client(f"amqp://user:s3cret@127.0.0.1:{port}//", state_url=valkey_url, timeout=0.5) as client:
+        began = time.monotonic()
+        ids = [client.notify(user="u-17", push=PUSH) for _ in range(2 * PATIENCE)]
+        # Only one call waited for RabbitMQ.
+        assert time.monotonic() - began < PATIENCE * 0.5
+    assert [f"RabbitMQ at 127.0.0.1:{port} does not answer" in line for line in caplog.messages] == [True]
+    assert "s3cret" not in caplog.text
+    assert valkey.llen("knocktwice.push") == 0
+    assert set(valkey.zrange(names.INBOX_ACCEPTED, 0, -1, withscores=True)) == {
+        (id_, 0) for id_ in accepted_ids(valkey)
+    }
+    first: list[Any] = []
+    here.inbox.sweep(lambda *_: pytest.fail("it was never published before"), lambda *what: first.append(what))
+    assert {what[1]["recipients"][0]["id"] for what in first} == {str(id_) for id_ in ids}
 
 
 def test_a_line_that_goes_dead_is_given_up_in_time_and_used_again_later(line: Line, valkey: redis.Redis) -> None:

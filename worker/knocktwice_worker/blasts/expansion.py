@@ -26,11 +26,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from datetime import timedelta
 
-    from redis import Redis
     from sqlalchemy import Connection, Engine
 
     from knocktwice_shared.messages import Batch
     from knocktwice_worker.blasts.pages import Page
+    from knocktwice_worker.queues.lengths import Lengths
 
     #: Publishes a task for ids.
     Publish = Callable[[Task, Sequence[str]], None]
@@ -53,13 +53,13 @@ class Expansion:
 
     Attributes:
         engine: for short transactions.
-        redis: the broker, which tells how many messages wait for pushes.
+        queues: tells how many messages wait for pushes.
         lease: how long a worker may take for a step or a page before another one takes it up.
         send: accepts and pushes batches; the second argument is asked in the transaction that writes their rows.
     """
 
     engine: Engine
-    redis: Redis
+    queues: Lengths
     lease: timedelta
     send: Send
 
@@ -129,7 +129,7 @@ class Expansion:
 
     def _released(self, id_: str, *, wait: bool) -> list[str]:
         # The broker is asked first: without one no page is handed out.
-        full = self.redis.llen(Queue.PUSH) >= _MOST_WAITING
+        full = self.queues.lengths()[Queue.PUSH] >= _MOST_WAITING
         with self.engine.begin() as conn:
             blast = states.lock(conn, id_, wait=wait)
             if blast is None:

@@ -33,7 +33,8 @@ def erase_user(
         raise typer.Exit(1 if any(left.values()) else 0)
     from knocktwice import Client
 
-    with Client(broker_url(services().settings)) as client:
+    settings = services().settings
+    with Client(broker_url(settings), state_url=settings.state_url) as client:
         client.erase_user(user)
     if as_json:
         print_json({"accepted": True})

@@ -93,7 +93,8 @@ def notify(
     push = send_options.push(said.title, said.body, {**looks, **said.looks}, wanted=not no_push)
     values = given_values(params, param or [])
     at = send_options.send_at(send_at, local=local)
-    with Client(broker_url(services().settings), project=project, test=test) as client:
+    settings = services().settings
+    with Client(broker_url(settings), state_url=settings.state_url, project=project, test=test) as client:
         id_ = client.notify(
             user=user,
             registrations=registration or (),
@@ -129,6 +130,7 @@ def cancel(
     """
     from knocktwice import Client
 
-    with Client(broker_url(services().settings), project=project, test=test) as client:
+    settings = services().settings
+    with Client(broker_url(settings), state_url=settings.state_url, project=project, test=test) as client:
         client.cancel(*ids or (), key=key)
     out.print("accepted; 'knocktwice status' shows what it stopped")

@@ -90,7 +90,7 @@ def _relay(database: str | None) -> Relay:
     from knocktwice.outbox import Relay
 
     url, settings = _url(database), services().settings
-    return Relay(lambda: _connect(url), broker_url(settings))
+    return Relay(lambda: _connect(url), broker_url(settings), state_url=settings.state_url)
 
 
 def _url(database: str | None) -> str:

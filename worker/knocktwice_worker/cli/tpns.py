@@ -64,7 +64,7 @@ def notify(
     texts = {} if sms_templates is None else _object(_read(str(sms_templates)), "sms_templates")
     here = services()
     saved = _saved(payload, texts)
-    with _each_problem_in_its_line(), Client(broker_url(here.settings)) as client:
+    with _each_problem_in_its_line(), Client(broker_url(here.settings), state_url=here.settings.state_url) as client:
         done = tpns.notify(
             payload,
             client=client,

@@ -113,7 +113,7 @@ def gateway(settings: Settings, environment: Mapping[str, str], *options: str) -
 @contextlib.contextmanager
 def _reporter(settings: Settings) -> Iterator[Callable[[ReceiptEvent], None]]:
     """What phones report of pushes without a receipt address, an application would report through the producer library."""
-    with Client(broker_url(settings)) as client:
+    with Client(broker_url(settings), state_url=settings.state_url) as client:
 
         def report(event: ReceiptEvent) -> None:
             try:
@@ -151,7 +151,7 @@ def _application(stack: ExitStack, settings: Settings, gateway_url: str | None) 
     """Return the application behind the sandbox's phones."""
     engine = sa.create_engine(database_url(settings), hide_parameters=True)
     stack.callback(engine.dispose)
-    client = stack.enter_context(Client(broker_url(settings)))
+    client = stack.enter_context(Client(broker_url(settings), state_url=settings.state_url))
     return Application(client, engine, Clock(engine), gateway_url)
 
 

@@ -100,7 +100,8 @@ def logout(user: User, as_json: AsJson = False) -> None:
     """
     from knocktwice import Client
 
-    with Client(broker_url(services().settings)) as client:
+    settings = services().settings
+    with Client(broker_url(settings), state_url=settings.state_url) as client:
         client.log_out_everywhere(user)
     if as_json:
         print_json({"accepted": True})

@@ -28,6 +28,7 @@ _CHECKS: dict[str, Callable[[Services], Finding]] = {
     "postgres": servers.postgres,
     "migrations": servers.schema,
     "broker": servers.broker,
+    "rabbitmq": servers.rabbitmq,
     "workers": workers.there,
     "queues": workers.queues,
     "settings": workers.settings,

@@ -17,8 +17,8 @@ _LOOKED_AT = 100
 def oldest_s(redis: Redis) -> float:
     """Return the age in seconds; 0 if nothing waits.
 
-    The sweep gives a message that it publishes again the time of that. So the ids of those at the old end count, too:
-    they begin with the time at which they were made.
+    The sweep gives a message that it publishes again the time of that, and one that no queue has had yet may be scored
+    with 0. So the ids of those at the old end count, too: they begin with the time at which they were made.
     """
     pipe = redis.pipeline(transaction=False)
     pipe.time()
@@ -26,7 +26,8 @@ def oldest_s(redis: Redis) -> float:
     (seconds, micros), found = pipe.execute()
     now: float = seconds + micros / 1e6
     listed = cast("list[tuple[bytes, float]]", found)
-    oldest: float = min((min(score, _made_at(id_) or score) for id_, score in listed), default=now)
+    times = [at for id_, score in listed for at in (score, _made_at(id_)) if at]
+    oldest: float = min(times, default=now)
     return max(0.0, now - oldest)
 
 

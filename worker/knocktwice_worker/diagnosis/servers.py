@@ -71,6 +71,26 @@ def _durable(here: Services, info: dict[str, Any], found: str) -> tuple[Level, s
     return Level.OK, f"{found}; accepted means: {asked.promise}"
 
 
+def rabbitmq(here: Services) -> Finding:
+    """Whether RabbitMQ answers, and its queues are ours."""
+    try:
+        found = here.queues.examine()
+    except ConnectionError as error:
+        return Level.ERROR, f"{error}; messages are accepted meanwhile, and wait in the inbox until it is back"
+    if found is None:
+        return Level.OK, "not used: the queues are in the broker, which keeps the rest, too"
+    told = f"RabbitMQ {found.version}"
+    if found.others:
+        names = ", ".join(found.others)
+        return Level.ERROR, (
+            f"{told}: no durable quorum queue: {names}, so workers cannot use it; stop the workers, delete it with "
+            "rabbitmqctl delete_queue, and start them: what was accepted comes again from the inbox"
+        )
+    if missing := [str(queue) for queue in Queue if queue not in found.lengths]:
+        return Level.WARNING, f"{told}: no worker has made {', '.join(missing)} yet; start workers that take them"
+    return Level.OK, f"{told}, quorum queues: " + ", ".join(f"{q} {length}" for q, length in found.lengths.items())
+
+
 # No further than some thousand: whoever looks in an outage must not add to it.
 _OVERDUE = text("""
 SELECT count(*)
@@ -80,7 +100,10 @@ FROM (SELECT 1 FROM deliveries WHERE wake_at < knocktwice_now() - interval '1 mi
 
 def backlog(here: Services) -> Finding:
     """What waits, and whether it waits for too long."""
-    waiting = {q.value: here.redis.llen(q.value) for q in Queue}
+    try:
+        waiting = ", ".join(f"{queue} {length}" for queue, length in here.queues.lengths().items())
+    except ConnectionError as error:
+        waiting = str(error)
     inbox = here.redis.zcard(INBOX_ACCEPTED)
     oldest = oldest_s(here.redis)
     used = int(cast("bytes | None", here.redis.hget(INBOX_BACKLOG, "used")) or 0)
@@ -89,7 +112,7 @@ def backlog(here: Services) -> Finding:
     with here.engine.connect() as conn:
         late = conn.execute(_OVERDUE).scalar_one()
     full = f"{share:.0%} full by KNOCKTWICE_BACKLOG_MESSAGES and KNOCKTWICE_BACKLOG_BYTES"
-    finding = ", ".join(f"{name} {n}" for name, n in waiting.items()) + f"; inbox {inbox}; overdue rows {late}"
+    finding = f"{waiting}; inbox {inbox}; overdue rows {late}"
     if inbox:
         finding += f"; the oldest accepted message waits for {oldest:.0f} s"
     if share >= 1:

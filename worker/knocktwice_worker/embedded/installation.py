@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 
-from knocktwice_shared import sentinels
+from knocktwice_shared import rabbitmq, sentinels
 from knocktwice_worker.config import ConfigurationError
 from knocktwice_worker.embedded import home as embedded
 
@@ -30,12 +30,14 @@ class CeleryBroker:
         options: a part of ``broker_transport_options``.
         tls: ``broker_use_ssl``.
         sentinels: who knows where the broker is, if it is behind Sentinel.
+        rabbitmq: whether the broker is RabbitMQ.
     """
 
     url: str
     options: dict[str, Any]
     tls: dict[str, Any] | None = None
     sentinels: Sentinels | None = None
+    rabbitmq: bool = False
 
 
 def database_url(settings: Settings) -> str:
@@ -48,8 +50,13 @@ def database_url(settings: Settings) -> str:
 
 
 def broker_url(settings: Settings) -> str:
-    """Return the kombu URL of the operator's own Redis or Valkey, or of the embedded one."""
+    """Return the URL of the operator's own broker, where messages queue, or of the embedded Valkey."""
     return settings.broker_url or embedded.addresses(settings.home).broker_url
+
+
+def state_url(settings: Settings) -> str:
+    """Return the kombu URL of the Redis or Valkey that keeps what was accepted; without RabbitMQ it is the broker."""
+    return settings.state_url or broker_url(settings)
 
 
 def secret(settings: Settings) -> str:
@@ -60,10 +67,10 @@ def secret(settings: Settings) -> str:
 
 
 def connect_redis(url: str) -> Redis:
-    """Connect to the broker as a plain Redis client, with bounded waits.
+    """Connect to the place of state as a plain Redis client, with bounded waits.
 
     Args:
-        url: the broker's URL as kombu takes it.
+        url: its URL as kombu takes it.
     """
     import redis
     from redis.backoff import ExponentialBackoff
@@ -105,6 +112,10 @@ def _asking(found: Sentinels) -> dict[str, Any]:
 def celery_broker(settings: Settings) -> CeleryBroker:
     """Return what Celery, and so Flower, is told of the broker: options of the URL that they take only elsewhere."""
     url = broker_url(settings)
+    if rabbitmq.carries(url):
+        at = rabbitmq.parse(url)
+        # A write that RabbitMQ blocks, because its memory or disk is full, must not stop a worker's loop for ever.
+        return CeleryBroker(at.url, {"confirm_publish": True, "write_timeout": 5}, at.tls, rabbitmq=True)
     if url.startswith("sentinel://"):
         found = sentinels.parse(url)
         options = {"master_name": found.master, "sentinel_kwargs": _asking(found)}

@@ -18,6 +18,7 @@ _OWN = {
     "home",
     "database_url",
     "broker_url",
+    "state_url",
     "log_json",
     "heartbeat_file",
     "metrics",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from redis.exceptions import RedisError
 from sqlalchemy import text
 
-from knocktwice_shared.names import INBOX_ACCEPTED, Queue
+from knocktwice_shared.names import INBOX_ACCEPTED
 from knocktwice_worker.audience import segments
 from knocktwice_worker.blasts import schedules
 from knocktwice_worker.blasts import standing as blast_standing
@@ -174,15 +174,12 @@ def _broker(here: Services) -> Broker | None:
     try:
         workers = [one for one in members.list_all(here.redis) if one.role == "worker" and not one.gone]
         queues = {
-            queue.value.removeprefix("knocktwice."): (
-                here.redis.llen(queue),
-                sum(queue.value in one.queues for one in workers),
-            )
-            for queue in Queue
+            queue.value.removeprefix("knocktwice."): (length, sum(queue.value in one.queues for one in workers))
+            for queue, length in here.queues.lengths().items()
         }
         accepted = here.redis.zcard(INBOX_ACCEPTED)
         return Broker(queues, accepted, inbox_age.oldest_s(here.redis), here.push_pace.paused_until())
-    except RedisError:
+    except (RedisError, ConnectionError):
         return None
 
 

@@ -27,14 +27,10 @@ def read(here: Services) -> Iterator[Sample]:
     """Yield the samples."""
     redis = here.redis
     pipe = redis.pipeline(transaction=False)
-    for queue in Queue:
-        pipe.llen(queue.value)
     pipe.zcard(INBOX_ACCEPTED)
     pipe.hget(INBOX_BACKLOG, "used")
     pipe.info("memory")
-    *lengths, inbox, used, memory = pipe.execute()
-    for queue, length in zip(Queue, lengths, strict=True):
-        yield Sample("knocktwice_queue_length", length, (queue.value,))
+    inbox, used, memory = pipe.execute()
     yield Sample("knocktwice_inbox_messages", inbox)
     yield Sample("knocktwice_inbox_oldest_seconds", oldest_s(redis))
     settings = here.settings
@@ -47,6 +43,12 @@ def read(here: Services) -> Iterator[Sample]:
     yield Sample("knocktwice_push_paused", float(here.push_pace.paused_until() is not None))
     yield from _fleet(members.list_all(redis))
     yield from counted(totals.read(redis))
+
+
+def read_queues(here: Services) -> Iterator[Sample]:
+    """Yield the samples of the queues, which may be in RabbitMQ."""
+    for queue, length in here.queues.lengths().items():
+        yield Sample("knocktwice_queue_length", length, (queue.value,))
 
 
 def _fleet(found: Sequence[Member]) -> Iterator[Sample]:

@@ -35,6 +35,7 @@ class Scrapes:
     def __init__(self, here: Services) -> None:
         self._parts: Mapping[str, _Part] = {
             "broker": _Part(lambda: list(broker.read(here))),
+            "queues": _Part(lambda: list(broker.read_queues(here))),
             "budget": _Part(lambda: list(broker.budget(here))),
             "database": _Part(lambda: list(database.read(here))),
             "figures": _Part(lambda: list(database.read_figures(here)), _FIGURES_FRESH_S),

@@ -84,7 +84,7 @@ SERIES: Mapping[str, Series] = {
         *_series(
             Kind.GAUGE,
             build_info=("The version of knocktwice that answers.", "version"),
-            part_up=("Whether a part could be read: broker, budget, database, figures.", "part"),
+            part_up=("Whether a part could be read: broker, queues, budget, database, figures.", "part"),
             part_seconds=("How long reading a part took.", "part"),
             # Broker
             queue_length=("Messages in a queue.", "queue"),

@@ -7,6 +7,7 @@ reached, the message stays unacknowledged and the broker delivers it again later
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -47,12 +48,31 @@ class _ForgivingBase64(virtual.base.Base64):
 class Consumer(CeleryConsumer):
     """Celery's consumer with a dead-letter table."""
 
+    class Blueprint(CeleryConsumer.Blueprint):
+        """Celery's steps without the one that makes 28 queues in RabbitMQ for tasks with a countdown: ours have none."""
+
+        default_steps = [  # noqa: RUF012 - as Celery has it
+            step for step in CeleryConsumer.Blueprint.default_steps if not step.endswith(":DelayedDelivery")
+        ]
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.connection_errors: tuple[type[BaseException], ...] = (*self.connection_errors, *_UNEXPECTED)
         self._events_planned = False
         self._forget: Callable[[], None] | None = None
         virtual.Channel.codecs = {"base64": _ForgivingBase64()}
+
+    def ensure_connected(self, conn: Any) -> Any:
+        """Connect one of the loop's own connections, without confirmations and without long pauses.
+
+        The loop must wait for nobody, and what it publishes, events for Flower and answers to it, may be lost. kombu's
+        own pauses between attempts grow to half a minute.
+        """
+        conn.transport_options = {
+            name: value for name, value in conn.transport_options.items() if name != "confirm_publish"
+        }
+        conn.ensure_connection = partial(conn.ensure_connection, interval_start=1, interval_step=1, interval_max=3)
+        return super().ensure_connected(conn)
 
     def on_connection_error_after_connected(self, exc: Exception) -> None:
         """Give up a broken connection, so that the consumer restarts on a new one."""

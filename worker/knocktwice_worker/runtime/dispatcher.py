@@ -19,6 +19,7 @@ from knocktwice_shared.names import BATCH_LIMIT, Queue, Task
 from knocktwice_worker.counters.counters import Span
 from knocktwice_worker.lifecycle import DeliveryState
 from knocktwice_worker.notifications import store
+from knocktwice_worker.notifications.inbox.accepted import SWEEP_LIMIT
 from knocktwice_worker.runtime import publishing
 from knocktwice_worker.runtime.outage_log import Outage
 from knocktwice_worker.services import Services, services
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
 
 #: Ticks between two sweeps of the inbox.
 _SWEEP_EVERY = 10
+#: Sweeps one after the other while each is full: after an outage of RabbitMQ alone, all that was accepted meanwhile waits
+#: in the inbox. Due rows wait behind them.
+_MOST_SWEEPS = 20
 
 #: With this many messages in the queues, no more later steps are claimed. A million rows that are due at once would
 #: fill the queues, and each message that waits there for longer than its lease would be published again. So the rows
@@ -55,9 +59,10 @@ def dispatch(here: Services, publish: Callable[[Task, Sequence[str]], None]) -> 
     Returns:
         The number of rows that were due; after a full batch there may be more.
     """
-    # Redis is asked before any row is claimed. If it is down, the rows stay unclaimed and are due as soon as it is
+    # The broker is asked before any row is claimed. If it is down, the rows stay unclaimed and are due as soon as it is
     # back.
-    room = sum(here.redis.llen(queue) for queue in (Queue.FALLBACK, Queue.SMS)) < _MOST_WAITING
+    waiting = here.queues.lengths()
+    room = waiting[Queue.FALLBACK] + waiting[Queue.SMS] < _MOST_WAITING
     with here.engine.begin() as conn:
         rows = store.ring(conn, limit=BATCH_LIMIT, lease=here.settings.lease, later_steps=room)
     here.counters.took(Span.TIMER_LATENESS, max((row.late_s for row in rows), default=0.0), len(rows))
@@ -98,14 +103,17 @@ class Dispatcher(bootsteps.StartStopStep):
 
     def _run(self, app: Celery) -> None:
         publish = partial(publishing.publish, app)
-        publish_message = partial(publishing.publish_message, app)
+        publish_again = partial(publishing.publish_message, app)
+        publish_first = partial(publishing.publish_message, app, again=False)
         ticks, outage = 0, Outage("dispatcher")
         while not self._stop.is_set():
             pause = services().settings.tick_s
             try:
                 here = services()
                 if ticks % _SWEEP_EVERY == 0:
-                    here.inbox.sweep(publish_message)
+                    for _ in range(_MOST_SWEEPS):
+                        if self._stop.is_set() or here.inbox.sweep(publish_again, publish_first) < SWEEP_LIMIT:
+                            break
                     here.clock_watch.look()
                 here.expansion.ring(publish)
                 while not self._stop.is_set() and dispatch(here, publish) == BATCH_LIMIT:

@@ -66,7 +66,7 @@ class Outbox:
         self.durability = settings.durability
         self._services = services
         level = asked(settings.durability, settings.durability_replicas)
-        self._broker = KombuBroker(address.find(broker_url(settings)), 5.0, level)
+        self._broker = KombuBroker(address.find(broker_url(settings), settings.state_url), 5.0, level)
         self._thread = ThreadPoolExecutor(1, "outbox")
         self._waiting: deque[_Waiting] = deque()
         self._sender: asyncio.Task[None] | None = None

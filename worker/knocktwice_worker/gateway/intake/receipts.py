@@ -40,7 +40,7 @@ class ReceiptIntake:
 
     def __init__(self, services: Services) -> None:
         self._tokens = services.receipt_tokens
-        self._broker = KombuBroker(address.find(broker_url(services.settings)), 5.0)
+        self._broker = KombuBroker(address.find(broker_url(services.settings), services.settings.state_url), 5.0)
         self._group = GroupCommit(self._write, at_once=_AT_ONCE, most_waiting=_MOST_WAITING, apart_s=_APART_S)
 
     def read(self, token: str, kind: Receipt, at: datetime | None = None) -> ReceiptEvent:

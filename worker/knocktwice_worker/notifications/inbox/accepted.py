@@ -44,6 +44,8 @@ if TYPE_CHECKING:
     from redis import Redis
     from sqlalchemy import Engine
 
+    from knocktwice_worker.queues.lengths import Lengths
+
 log = structlog.get_logger(__name__)
 
 #: Failures after which a message is parked. Outages of a server do not count.
@@ -52,8 +54,8 @@ _MOST_FAILURES = 5
 _MOST_ENDS = 4
 #: Tasks of producers' messages. All others are about rows, which ring again by themselves.
 _REPLAYED = frozenset({Task.SEND_PUSH, Task.RECORD_EVENTS, Task.CANCEL, Task.UPDATE_AUDIENCE, Task.BLAST})
-#: The most messages published again per sweep.
-_SWEEP_LIMIT = 100
+#: The most messages published per sweep.
+SWEEP_LIMIT = 100
 #: Messages in a queue behind which nothing is published again: most of it still waits there, and the rest would only
 #: make the queue longer.
 _LONG = 1_000
@@ -67,14 +69,16 @@ if limits[1] ~= ARGV[3] or limits[2] ~= ARGV[4] then
   redis.pcall('HSET', KEYS[3], 'messages', ARGV[3], 'bytes', ARGV[4])
 end
 local now = redis.call('TIME')[1] + 0
-local ids = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now - ARGV[1], 'LIMIT', 0, ARGV[2])
+local found = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now - ARGV[1], 'WITHSCORES', 'LIMIT', 0, ARGV[2])
 local out = {}
-for _, id in ipairs(ids) do
+for i = 1, #found, 2 do
+  local id = found[i]
   local message = redis.call('HGET', KEYS[2], id)
   if message then
     redis.call('ZADD', KEYS[1], now, id)
     out[#out + 1] = id
     out[#out + 1] = message
+    out[#out + 1] = found[i + 1]
   else
     redis.call('ZREM', KEYS[1], id)
   end
@@ -141,6 +145,7 @@ class Inbox:
 
     Attributes:
         redis: keeps the messages.
+        queues: from which workers take them.
         engine: opens the transaction that parks a message.
         grace_s: seconds that a message may wait for its worker before :meth:`sweep` publishes it again.
         most_messages: the most messages that may wait; the accepting script refuses more.
@@ -148,6 +153,7 @@ class Inbox:
     """
 
     redis: Redis
+    queues: Lengths
     engine: Engine
     grace_s: float
     most_messages: int = BACKLOG_MESSAGES
@@ -276,22 +282,28 @@ class Inbox:
         if int(failures) >= _MOST_FAILURES:
             self.park(message_id, task, f"failed {many(failures, 'time')}: {reason}", message)
 
-    def sweep(self, publish: Callable[[Task, object, str], None]) -> int:
-        """Publish accepted messages again that no worker has processed within the grace.
+    def sweep(
+        self,
+        publish: Callable[[Task, object, str], None],
+        begin: Callable[[Task, object, str], None] | None = None,
+    ) -> int:
+        """Publish accepted messages that no worker has processed within the grace.
 
         Args:
-            publish: called with task, message and message id.
+            publish: called with task, message and message id of a message that was published before.
+            begin: likewise, of a message that no queue is known to have had: its producer scored it with 0. No worker
+                can have died of it. Left out, ``publish``.
 
         Returns:
-            The number of messages published.
+            The number of messages published; after :data:`SWEEP_LIMIT` there may be more.
         """
         keys = [INBOX_ACCEPTED, INBOX_MESSAGES, INBOX_BACKLOG]
         limits = [self.most_messages, self.most_bytes]
-        taken = self.redis.eval(_TAKE, len(keys), *keys, self.grace_s, _SWEEP_LIMIT, *limits)
-        pairs = list(zip(taken[::2], taken[1::2], strict=True))
-        long = self._long_queues() if pairs else set()
+        taken = self.redis.eval(_TAKE, len(keys), *keys, self.grace_s, SWEEP_LIMIT, *limits)
+        found = list(zip(taken[::3], taken[1::3], taken[2::3], strict=True))
+        long = self._long_queues() if found else set()
         published = 0
-        for id_, raw in pairs:
+        for id_, raw, score in found:
             try:
                 entry = json.loads(raw)
                 task, message = Task(entry["task"]), entry["message"]
@@ -300,7 +312,11 @@ class Inbox:
                 reason = f"inbox entry cannot be read: {type(error).__name__}"
                 self.park(id_.decode(), "", reason, raw.decode(errors="replace"))
                 continue
-            if ROUTES[task] not in long:
+            if float(score) == 0:
+                # It waits in no queue, however long the queue is.
+                (begin or publish)(task, message, id_.decode())
+                published += 1
+            elif ROUTES[task] not in long:
                 publish(task, message, id_.decode())
                 published += 1
         if published:
@@ -309,12 +325,7 @@ class Inbox:
 
     def _long_queues(self) -> set[Queue]:
         """Return the queues behind which nothing is published again."""
-        pipe = self.redis.pipeline(transaction=False)
-        for queue in Queue:
-            pipe.llen(queue.value)
-        # A key that is no queue has an error in place of a length; publishing to it shows the error.
-        lengths = pipe.execute(raise_on_error=False)
-        return {q for q, length in zip(Queue, lengths, strict=True) if isinstance(length, int) and length > _LONG}
+        return {queue for queue, length in self.queues.lengths().items() if length > _LONG}
 
 
 def _members(task: str, message_id: str, message: object) -> list[str]:

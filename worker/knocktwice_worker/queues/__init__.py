@@ -1,0 +1,1 @@
+"""The queues: how many messages wait in them, in Redis or in RabbitMQ."""
