@@ -65,6 +65,11 @@ class Case:
         """SMS in the provider's books."""
         return [text for text in self.texts if text.answer in IN_BOOKS]
 
+    @cached_property
+    def reached(self) -> list[SmsAsked]:
+        """SMS in the provider's books of which it has not said that they went to nobody."""
+        return [text for text in self.texted if text.sid not in self.world.failed]
+
     def number_of(self, text: SmsAsked) -> int | None:
         """Return which step of the plan says this text; the push is 0."""
         first = 1 if self.plan.push is not None else 0
@@ -155,6 +160,11 @@ class World:
         self.wishes: dict[str, list[Wish]] = defaultdict(list)
         for wish in sorted(evidence.wishes, key=lambda call: call.asked_at):
             self.wishes[wish.number].append(wish)
+        #: When the provider first said of an SMS that it went to nobody, by its id.
+        self.failed: dict[str | None, float] = {}
+        for failure in sorted(evidence.failures, key=lambda call: call.asked_at):
+            if failure.told is not Told.REFUSED:
+                self.failed.setdefault(failure.sid, failure.asked_at)
         self.texts_to: dict[str, list[SmsAsked]] = defaultdict(list)
         for text in sorted(evidence.texts, key=lambda text: text.at):
             self.texts_to[text.number].append(text)
@@ -176,6 +186,7 @@ class World:
     def excused_until(self, due: float, arrived_at: float) -> float:
         """Return until when something that was due may arrive, seen what was broken meanwhile."""
         faults = [fault.until for fault in self.evidence.faults if fault.at < arrived_at and fault.until >= due]
+        faults += [pause.until for pause in self.evidence.pauses if pause.asked_at < arrived_at and pause.until >= due]
         limits = [due + self.rules.late_s, *(until + self.rules.recovery_s for until in faults)]
         return max(limits) + self.slack(due, arrived_at)
 

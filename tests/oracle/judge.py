@@ -31,6 +31,7 @@ _OF_EACH: tuple[Callable[[Case], Iterator[Finding]], ...] = (
 _OF_ALL: tuple[Callable[[World], Iterator[Finding]], ...] = (
     rules_of_ends.lost_receipt,
     rules_of_order.after_stop,
+    rules_of_order.while_paused,
     rules_of_content.over_limit,
     rules_of_content.mismatch,
     rules_of_ends.stuck,

@@ -90,6 +90,7 @@ class Notify(Call):
         steps: what follows.
         send_at: not before this time.
         prefers_repeat: a second SMS is better than none (critical messages).
+        test: said by a client for tests, of which nothing reaches a provider.
     """
 
     token: str
@@ -103,6 +104,7 @@ class Notify(Call):
     key: str | None = None
     send_at: float | None = None
     prefers_repeat: bool = False
+    test: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +177,21 @@ class SmsAsked:
     text: str
     token: str
     sid: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class FailedLater(Call):
+    """The provider's report that it sent the SMS ``sid`` to nobody, for what the operator must mend: it may be sent again."""
+
+    token: str
+    sid: str
+
+
+@dataclass(frozen=True, slots=True)
+class Paused(Call):
+    """An operator lets all SMS wait, until ``until``."""
+
+    until: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,6 +312,8 @@ class Evidence:
     phones: list[Phone] = field(default_factory=list)
     pushes: list[PushAsked] = field(default_factory=list)
     texts: list[SmsAsked] = field(default_factory=list)
+    failures: list[FailedLater] = field(default_factory=list)
+    pauses: list[Paused] = field(default_factory=list)
     lists: list[Listed] = field(default_factory=list)
     stalls: list[Stall] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
@@ -315,7 +334,7 @@ class Evidence:
     def of(self, token: str) -> Self:
         """Return what is known of one notification, for a report; what concerns all of them is left out."""
         found = type(self)(self.ended_at, self.rules)
-        for name in ("notifies", "receipts", "cancels", "pushes", "texts", "ends"):
+        for name in ("notifies", "receipts", "cancels", "pushes", "texts", "failures", "ends"):
             getattr(found, name).extend(one for one in getattr(self, name) if one.token == token)
         return found
 
@@ -329,6 +348,8 @@ _PLACES: dict[type, str] = {
     Phone: "phones",
     PushAsked: "pushes",
     SmsAsked: "texts",
+    FailedLater: "failures",
+    Paused: "pauses",
     Listed: "lists",
     Stall: "stalls",
     Fault: "faults",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from datetime import UTC, datetime
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from oracle.case import IN_BOOKS, SUCCESS
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from oracle.records import SmsAsked
 
 _DAY_S = 86_400
+#: How often an SMS that its provider failed later may be sent again.
+_MOST_AGAIN = 5
 #: How long an answer may be under way.
 _ANSWER_S = 5
 
@@ -26,6 +29,11 @@ def twice(case: Case) -> Iterator[Finding]:
     most = 1 if case.plan.key is not None else len(case.calls)
     for step in case.plan.steps:
         texts = sorted((text for text in case.texted if text.text == step.text), key=lambda text: text.at)
+        again = [text for before, text in pairwise(texts) if _went_to_nobody(case, before, text)]
+        if len(again) > _MOST_AGAIN:
+            story = f"{len(again)} SMS of one step, each for one that had failed"
+            yield Finding(Violation.TWICE, case.token, again[-1].at, story)
+        texts = [text for text in texts if text not in again]
         # A repeat is right if the answer to the one before it was lost.
         excused = [case.plan.prefers_repeat and _perhaps_untold(case, before) for before in texts[most - 1 : -1]]
         for text, fine in zip(texts[most:], excused, strict=True):
@@ -38,11 +46,18 @@ def twice(case: Case) -> Iterator[Finding]:
         yield Finding(Violation.TWICE, case.token, ids[id_], f"pushes under {len(ids)} ids")
 
 
+def _went_to_nobody(case: Case, before: SmsAsked, text: SmsAsked) -> bool:
+    """Whether the provider had said of an SMS, before another one, that it failed for what the operator must mend."""
+    failed_at = case.world.failed.get(before.sid)
+    return failed_at is not None and failed_at <= text.at
+
+
 def over_limit(world: World) -> Iterator[Finding]:
     """SMS beyond what a number may get."""
     rules = world.rules
     for number, asked in world.texts_to.items():
-        texts = [text for text in asked if text.answer in IN_BOOKS]
+        # What went to nobody is sent again in its own place.
+        texts = [text for text in asked if text.answer in IN_BOOKS and text.sid not in world.failed]
         last: dict[str, SmsAsked] = {}
         days: dict[int, int] = defaultdict(int)
         for text in texts:
@@ -91,7 +106,9 @@ def mismatch(world: World) -> Iterator[Finding]:
         case = world.cases.get(push.token)
         if push.silent:
             continue
-        if case is None or case.plan.push is None:
+        if case is not None and case.plan.test:
+            yield Finding(Violation.MISMATCH, push.token, push.at, "a push of a test")
+        elif case is None or case.plan.push is None:
             yield Finding(Violation.MISMATCH, push.token, push.at, "a push that nobody asked for")
         elif push.text != case.plan.push:
             yield Finding(Violation.MISMATCH, push.token, push.at, f"pushed {push.text!r}, not {case.plan.push!r}")
@@ -99,7 +116,9 @@ def mismatch(world: World) -> Iterator[Finding]:
             yield Finding(Violation.MISMATCH, push.token, push.at, f"pushed to {push.registration}, somebody else's")
     for text in world.evidence.texts:
         case = world.cases.get(text.token)
-        if case is None or not case.plan.steps:
+        if case is not None and case.plan.test:
+            yield Finding(Violation.MISMATCH, text.token, text.at, "an SMS of a test")
+        elif case is None or not case.plan.steps:
             yield Finding(Violation.MISMATCH, text.token, text.at, "an SMS that nobody asked for")
         elif case.step(text) is None:
             yield Finding(Violation.MISMATCH, text.token, text.at, f"texted {text.text!r}, which no step says")

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 _NOT_SENT = frozenset({"skipped", "failed", "cancelled"})
 #: States of a notification with one SMS that went out.
 _SHOWS_AN_SMS = frozenset({"texted", "unknown", "active"})
+#: So often an SMS that its provider failed later is certainly sent again.
+_AGAIN = 3
 #: How often a list must have been read for its word to count.
 _LISTS = 2
 #: How long a leak must be watched (seconds), and what may come on top: things, bytes, and keys in all.
@@ -35,6 +37,9 @@ def lost(case: Case) -> Iterator[Finding]:
         return
     if any(end.state == "active" for end in case.ends):
         return  # Stuck, not lost.
+    if case.plan.test:
+        return  # Nothing of it is sent.
+    yield from _not_sent_again(case)
     answers = [*(push.answer for push in case.pushes), *(text.answer for text in case.texts)]
     if case.texted or Answer.REFUSED in answers:
         return
@@ -70,7 +75,7 @@ def untold(case: Case) -> Iterator[Finding]:
     known = {step.provider_id for end in case.ends for step in end.steps}
     if case.ends and not any(end.state == "active" for end in case.ends):
         unknown = any(end.state == "unknown" for end in case.ends)
-        for text in case.texted:
+        for text in case.reached:
             if text.sid not in known and not (unknown and case.world.lists_read(case.numbers, text.at) < _LISTS):
                 states = ", ".join(end.state for end in case.ends)
                 story = f"no row has the SMS {text.sid} ({text.answer}); it ended as {states}"
@@ -98,6 +103,8 @@ def stuck(world: World) -> Iterator[Finding]:
 
 def false_story(case: Case) -> Iterator[Finding]:
     """What the system says and the provider's books do not."""
+    if case.plan.test:
+        return
     ends = [end for end in case.ends if end.state != "duplicate"]
     for end in ends:
         at = end.finished_at or end.created_at
@@ -130,6 +137,18 @@ def leak(world: World) -> Iterator[Finding]:
 
 def _lost(case: Case, story: str) -> Finding:
     return Finding(Violation.LOST, case.token, case.plan.told_at, story)
+
+
+def _not_sent_again(case: Case) -> Iterator[Finding]:
+    """What the provider sent to nobody, and nobody sent again although nothing stood against it."""
+    failures = [f for f in case.world.evidence.failures if f.token == case.token and f.told is Told.ACCEPTED]
+    alone = case.alone and len(case.plan.steps) == 1 and not case.plan.prefers_repeat
+    if not failures or not alone or case.reached or case.receipts or len(failures) > _AGAIN:
+        return
+    if any(case.world.wishes.get(number) for number in case.numbers):
+        return
+    story = f"{len(case.texted)} SMS, of all of which the provider said that they went to nobody"
+    yield _lost(case, story)
 
 
 def _is_over(case: Case) -> bool:
@@ -180,7 +199,7 @@ def _contradictions(case: Case, end: End) -> Iterator[str]:
         yield f"it ended as texted, and the provider has no SMS ({len(case.texts)} tries)"
     if not case.alone:
         return
-    for text in case.texted:
+    for text in case.reached:
         shown = [step for step in end.steps if step.number == case.number_of(text)]
         if shown and shown[0].state not in {"sent", "unknown", "sending"}:
             yield f"the provider has the SMS of step {shown[0].number}, which is shown as {shown[0].state}: {shown[0].reason}"

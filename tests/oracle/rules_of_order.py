@@ -69,6 +69,17 @@ def after_stop(world: World) -> Iterator[Finding]:
                 yield Finding(Violation.AFTER_STOP, text.token or number, text.at, story)
 
 
+def while_paused(world: World) -> Iterator[Finding]:
+    """SMS of what an operator had paused."""
+    for pause in world.evidence.pauses:
+        if pause.told is not Told.ACCEPTED:
+            continue
+        for text in world.evidence.texts:
+            if world.after(pause.told_at, text.at) and text.at < pause.until:
+                story = f"texted {text.at - pause.told_at:.1f} s after SMS were paused"
+                yield Finding(Violation.WHILE_PAUSED, text.token, text.at, story)
+
+
 def push_after_sms(case: Case) -> Iterator[Finding]:
     """Pushes of what had been texted."""
     if not case.texted or not case.alone:

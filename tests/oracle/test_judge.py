@@ -16,9 +16,11 @@ from oracle.records import (
     Device,
     End,
     Evidence,
+    FailedLater,
     Fault,
     Listed,
     Notify,
+    Paused,
     Phone,
     PushAsked,
     Receipt,
@@ -59,6 +61,9 @@ REACHED = replace(
     END, state="reached", reason="reached_in_time", receipts=(("clicked", 101.2),),
     steps=(StepEnd(0, "push", "sent", None, None), StepEnd(1, "sms", "skipped", "reached_in_time", None)),
 )  # fmt: skip
+#: The provider says of the SMS that it went to nobody; and an operator's pause.
+FAILED = FailedLater(110, 110, Told.ACCEPTED, "n1", "SM1")
+PAUSED = Paused(99, 99.5, Told.ACCEPTED, until=103.5)
 CLICKED_LATE = replace(END, receipts=(("clicked", 101.2),))
 #: Nothing but an SMS.
 SMS_CALL = replace(CALL, push=None, registrations=(), steps=(Step(None, 0, TEXT),))
@@ -113,6 +118,18 @@ FINE = {
         replace(TEXTED, at=101),
         replace(END, steps=(StepEnd(0, "push", "failed", "unregistered", None), END.steps[1])),
     ),
+    "a test": world(replace(CALL, test=True), END),
+    "an SMS that failed later, and went again": world(
+        SMS_CALL,
+        replace(TEXTED, at=101),
+        FAILED,
+        replace(TEXTED, at=170, sid="SM2"),
+        replace(SMS_END, steps=(StepEnd(1, "sms", "sent", None, "SM2"),)),
+    ),
+    "an SMS that failed later, and somebody clicked": world(
+        CALL, PUSHED, TEXTED, FAILED, replace(CLICK, asked_at=120, told_at=120), CLICKED_LATE
+    ),
+    "after a pause": world(SMS_CALL, PAUSED, TEXTED, SMS_END),
     "a call that was not answered": world(replace(CALL, told=Told.UNKNOWN)),
     "the answer of a critical one was lost": world(
         replace(SMS_CALL, prefers_repeat=True),
@@ -141,6 +158,7 @@ FINE = {
 PLANTED: dict[Violation, dict[str, Evidence]] = {
     Violation.LOST: {
         "no row": world(CALL),
+        "failed later, and not sent again": world(SMS_CALL, TEXTED, FAILED, SMS_END),
         "nothing sent": world(CALL, replace(REACHED, receipts=())),
         "no SMS": world(CALL, PUSHED, replace(REACHED, receipts=())),
         "the list was read": world(
@@ -161,6 +179,19 @@ PLANTED: dict[Violation, dict[str, Evidence]] = {
             replace(SMS_CALL, prefers_repeat=True), replace(TEXTED, at=101), TEXTED, SMS_END,
             Fault(99, 110, "a worker stands still", loses_answers=False),
         ),
+        "failed once, sent again twice": world(
+            SMS_CALL, replace(TEXTED, at=101), FAILED, replace(TEXTED, at=170, sid="SM2"),
+            replace(TEXTED, at=230, sid="SM3"), SMS_END,
+        ),
+        "failed and sent again for ever": world(
+            SMS_CALL, *[
+                record for n in range(7)
+                for record in (
+                    replace(TEXTED, at=101 + 100 * n, sid=f"SM{n}"),
+                    replace(FAILED, asked_at=110 + 100 * n, sid=f"SM{n}"),
+                )
+            ], SMS_END,
+        ),
         "a key": world(
             replace(CALL, key="k"), replace(CALL, key="k"), PUSHED, replace(PUSHED, at=101, id="id-2"), TEXTED, END
         ),
@@ -177,6 +208,7 @@ PLANTED: dict[Violation, dict[str, Evidence]] = {
         "a push": world(CALL, Cancel(100.2, 100.3, Told.ACCEPTED, "n1"), replace(PUSHED, at=104)),
     },
     Violation.AFTER_STOP: {"an SMS": world(STOP, SMS_CALL, TEXTED, SMS_END, opted_out={NUMBER})},
+    Violation.WHILE_PAUSED: {"an SMS": world(SMS_CALL, replace(PAUSED, until=150), TEXTED, SMS_END)},
     Violation.OVER_LIMIT: {
         "a day": world(*many(11, 40)),
         "one text": world(SMS_CALL, SMS_CALL, replace(TEXTED, at=101), replace(TEXTED, at=120)),
@@ -193,6 +225,8 @@ PLANTED: dict[Violation, dict[str, Evidence]] = {
             REGISTERED, BOUND, replace(REGISTERED, asked_at=99, told_at=99.1, user="u2"),
             replace(CALL, user="u1", registrations=(), phone=None), PUSHED, TEXTED, END,
         ),
+        "a test's push": world(replace(CALL, test=True), PUSHED, END),
+        "a test's SMS": world(replace(CALL, test=True), TEXTED, END),
         "nobody's": world(replace(TEXTED, token="")),
     },
     Violation.UNTOLD: {

@@ -15,6 +15,7 @@ class Violation(StrEnum):
     AFTER_CLICK = "AFTER-CLICK"
     AFTER_CANCEL = "AFTER-CANCEL"
     AFTER_STOP = "AFTER-STOP"
+    WHILE_PAUSED = "WHILE-PAUSED"
     OVER_LIMIT = "OVER-LIMIT"
     UNDER_LIMIT = "UNDER-LIMIT"
     MISMATCH = "MISMATCH"
@@ -34,24 +35,27 @@ class Violation(StrEnum):
 MEANINGS: dict[Violation, str] = {
     Violation.LOST: "A call was accepted and nobody cancelled it, and in the end there is no row of it; or the person had a "
     "device and neither a push nor an SMS was taken or refused for good; or an SMS was due, nothing that anybody said "
-    "stood against it, and none was taken. `unknown` counts as lost if the provider's list was read twice, three seconds or more after "
+    "stood against it, and none was taken, or only some of which the provider later said that they went to nobody. `unknown` counts as lost if the provider's list was read twice, three seconds or more after "
     "the last try.",
     Violation.LOST_RECEIPT: "A receipt was accepted, and in the end no row shows it; or a STOP was the last word of a number "
     "and the number may be texted.",
     Violation.TWICE: "More messages of one step were taken than there were calls; under one key there is one call. Critical "
-    "messages, which prefer a repeat, may have a second one if the answer to the first was lost. A push that is repeated "
+    "messages, which prefer a repeat, may have a second one if the answer to the first was lost, and after the provider said "
+    "that it sent one to nobody another one may go, up to five times. A push that is repeated "
     "under its id replaces itself; two pushes under different ids and one key count.",
     Violation.AFTER_CLICK: "An SMS was taken more than the slack after a receipt was accepted that makes it needless: a click; "
     "or a delivery, for the step behind the push that waits for one.",
     Violation.AFTER_CANCEL: "A push or an SMS was taken more than the slack after a cancellation was accepted.",
     Violation.AFTER_STOP: "An SMS was taken more than the slack after a STOP of its number was accepted, and nobody had said "
     "START since.",
+    Violation.WHILE_PAUSED: "An SMS was asked for more than the slack after an operator was told that SMS are paused, and "
+    "before the end of the pause.",
     Violation.OVER_LIMIT: "A number's SMS of one text are closer than `same_s` less the slack; or it has more than `per_day` in "
     "a calendar day of UTC.",
     Violation.UNDER_LIMIT: "A step was skipped as over the daily limit though fewer than `per_day` SMS to its number were tried, "
     "cancelled or answered; or as the same text though nobody else asked for that text.",
     Violation.MISMATCH: "A message at the provider that nobody asked for, or whose text, number or device is not what the caller "
-    "said. A device may be that of its old or new owner while the call that moves it is not answered.",
+    "said; or any message of a test. A device may be that of its old or new owner while the call that moves it is not answered.",
     Violation.UNTOLD: "The provider took an SMS of which no row has its id (`unknown` is forgiven if its list could not be read twice); or something ended, was skipped or failed without a "
     "reason.",
     Violation.LATE: "A push or SMS came more than `late_s` (10 s) after it was due, and more than `recovery_s` (30 s) after the end of the last "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -10,9 +10,27 @@ from knocktwice import Push, Sms
 from knocktwice_shared.names import Task
 from knocktwice_worker.audience.inbound_texts import InboundText
 from knocktwice_worker.audience.opt_out_words import Wish as Wanted
+from knocktwice_worker.channels.reports import StatusReport
 from knocktwice_worker.gateway.intake.callbacks import CallbackIntake
+from knocktwice_worker.lifecycle import ProviderState
+from knocktwice_worker.notifications.store.paused import Scope
+from knocktwice_worker.switches import pauses
+from knocktwice_worker.switches.audit import By
 from oracle.case import IN_BOOKS
-from oracle.records import Cancel, Device, Evidence, Notify, Phone, Receipt, Step, Told, Wish
+from oracle.records import (
+    Cancel,
+    Device,
+    Evidence,
+    FailedLater,
+    Fault,
+    Notify,
+    Paused,
+    Phone,
+    Receipt,
+    Step,
+    Told,
+    Wish,
+)
 from simulation.installation import GATEWAY
 from simulation.provider import GONE
 
@@ -26,6 +44,7 @@ if TYPE_CHECKING:
     from simulation.script import Notice, Said
 
 _TITLE, _BODY, _TEXT = "Your table is ready", "We keep it. [{}]", "Your table is ready. [{{{{ token }}}}.{}]"
+_OPERATOR = By("somebody", "the simulation says so")
 _TASKS = {"delivered": Task.RECORD_EVENTS, "clicked": Task.RECORD_EVENTS, "cancel": Task.CANCEL}
 
 
@@ -51,14 +70,20 @@ class Callers:
         if said.about not in self.ids:
             return False
         token = self._plans[said.about].token
-        asked: Sequence[PushAsked | SmsAsked] = self.evidence.texts if said.what == "reply" else self.evidence.pushes
-        if said.what not in ("delivered", "clicked", "reply"):
+        asked: Sequence[PushAsked | SmsAsked] = (
+            self.evidence.texts if said.what in ("reply", "failed") else self.evidence.pushes
+        )
+        if said.what not in ("delivered", "clicked", "reply", "failed"):
             return True
+        if said.what == "reply":
+            # Nobody answers what went to nobody.
+            failed = {failure.sid for failure in self.evidence.failures}
+            asked = [text for text in self.evidence.texts if text.sid not in failed]
         return any(message.token == token and message.answer in IN_BOOKS for message in asked)
 
     def notify(self, place: int, notice: Notice) -> None:
         """Ask for a notification; whoever is known signs up in the moments before."""
-        clock, client = self.here.clock, self.here.application
+        clock, client = self.here.clock, self.here.application.of(notice.project, test=notice.test)
         token = f"n{place}x{clock.began:.0f}"
         phone = self._phones.setdefault(notice.number, "") or self.here.phone()
         self._phones[notice.number] = phone
@@ -80,6 +105,8 @@ class Callers:
         if notice.in_s is not None:
             given["send_at"] = clock.moment + timedelta(seconds=notice.in_s)
         key = token if notice.keyed else None
+        if notice.key_of is not None:
+            key = f"n{notice.key_of}x{clock.began:.0f}"
         category = "critical" if notice.critical else None
         for _ in range(2 if notice.keyed else 1):
             asked_at = clock.now
@@ -104,6 +131,7 @@ class Callers:
                 key,
                 None if notice.in_s is None else asked_at + notice.in_s,
                 notice.critical,
+                notice.test,
             )
             self.evidence.add(said)
             self._plans[place] = said
@@ -144,6 +172,61 @@ class Callers:
         self.tell(f"{said.what} of {plan.token}: accepted")
         return self.queues.messages[-1] if len(self.queues.messages) > before else None
 
+    def reporting(self, said: Said) -> Callable[[], None]:
+        """Return what the gateway does when the provider reports that it sent an SMS to nobody."""
+        clock, plan = self.here.clock, self._plans[said.about]
+        sid = next(str(text.sid) for text in self.evidence.texts[::-1] if text.token == plan.token and text.sid)
+        asked_at = clock.now
+        mend = "Twilio 30002: the account is suspended"
+        report = StatusReport("twilio", sid, ProviderState.FAILED, clock.moment, 30002, operators=mend)
+        self.evidence.faults.append(Fault(asked_at, asked_at + 300, "the provider sends to nobody"))
+
+        def told(how: Told) -> None:
+            self.evidence.add(FailedLater(asked_at, clock.now, how, plan.token, sid))
+
+        return self._doing(
+            lambda: CallbackIntake(self.here.actors[GATEWAY])._write([report]), told, f"{sid} went to nobody: recorded"
+        )
+
+    def switching(self, said: Said) -> Callable[[], None]:
+        """Return what the gateway does when an operator pauses SMS, or lets them go on."""
+        clock, engine = self.here.clock, self.here.actors[GATEWAY].engine
+        asked_at = clock.now
+        until = asked_at + said.seconds
+
+        def switch() -> None:
+            with engine.begin() as conn:
+                if said.what == "pause":
+                    pauses.pause(conn, Scope("sms"), _OPERATOR, span=timedelta(seconds=said.seconds))
+                elif pauses.list_all(conn):
+                    pauses.resume(conn, Scope(), _OPERATOR, everything=True)
+
+        def told(how: Told) -> None:
+            if said.what == "pause":
+                self.evidence.add(Paused(asked_at, clock.now, how, until))
+                return
+            known = self.evidence.pauses
+            known[:] = [replace(one, until=min(one.until, asked_at)) for one in known]
+
+        return self._doing(switch, told, f"{said.what} of all SMS: done")
+
+    def _doing(self, work: Callable[[], None], told: Callable[[Told], None], story: str) -> Callable[[], None]:
+        """Return what the gateway does, and what its caller is told of it."""
+
+        def do() -> None:
+            try:
+                work()
+            except BaseException as error:
+                # The caller gets no good answer, or none.
+                told(Told.UNKNOWN)
+                if not isinstance(error, Exception):
+                    raise
+                return
+            told(Told.ACCEPTED)
+            self.tell(story)
+
+        return do
+
     def writing(self, said: Said) -> Callable[[], None]:
         """Return what the gateway does when somebody writes STOP, START or something else."""
         clock, plan = self.here.clock, self._plans[said.about]
@@ -160,19 +243,11 @@ class Callers:
             else:
                 self.evidence.add(Wish(asked_at, clock.now, how, number, said.what))
 
-        def write() -> None:
-            try:
-                CallbackIntake(self.here.actors[GATEWAY])._write([one])
-            except BaseException as error:
-                # The caller gets no good answer, or none.
-                told(Told.UNKNOWN)
-                if not isinstance(error, Exception):
-                    raise
-                return
-            told(Told.ACCEPTED)
-            self.tell(f"{said.what} of {plan.token}'s number: recorded")
-
-        return write
+        return self._doing(
+            lambda: CallbackIntake(self.here.actors[GATEWAY])._write([one]),
+            told,
+            f"{said.what} of {plan.token}'s number: recorded",
+        )
 
     def _numbers(self, plan: Notify) -> list[str]:
         if plan.phone is not None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import itertools
 import logging
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from datetime import timedelta
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -13,12 +15,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import structlog
 
-from knocktwice import address
+from knocktwice import address, wire
 from knocktwice.broker import KombuBroker
 from knocktwice.client import Client
 from knocktwice_worker import services, tasks
 from knocktwice_worker.celery import app
+from knocktwice_worker.channels.deadline import Deadline
 from knocktwice_worker.config import Settings
+from knocktwice_worker.notifications.pipeline.pauses import PauseGate
 from knocktwice_worker.runtime import publishing
 from simulation.clock import Clock
 from simulation.keyspace import Keyspace
@@ -49,6 +53,8 @@ SETTINGS: dict[str, Any] = {
 DEFAULTS: dict[str, Any] = {}
 #: Processes that work on queues, and those that do nothing but take receipts and inbound texts.
 WORKERS, RECORDER, GATEWAY = ("w1", "w2", "w3"), "recorder", "gateway"
+#: After so many new objects garbage is looked for; Python's own 700 do it several times in each step.
+_GARBAGE = 100_000
 #: How long a short transaction may be idle, as ``services.py`` sets it.
 _IDLE = timedelta(seconds=20)
 
@@ -58,6 +64,14 @@ class Application(Client):
 
     def __init__(self, broker_url: str, redis: Keyspace) -> None:
         self._broker = _Broker(broker_url, redis)
+
+    def of(self, project: str, *, test: bool) -> Application:
+        """Return the client of a project, or of its tests."""
+        if not project and not test:
+            return self
+        made = copy.copy(self)
+        made._project = wire.side(project or None, test=test)
+        return made
 
 
 class _Broker(KombuBroker):
@@ -149,12 +163,28 @@ class Installation:
             raise AssertionError("nothing runs")
         self.queues.publish(name, args[0], task_id, again=bool((headers or {}).get(publishing.AGAIN)))
 
+    @contextmanager
+    def watching(self, _engine: object, _candidates: object, not_after: Deadline) -> Iterator[Deadline]:
+        """In place of the thread that looks for new pauses by the machine's clock: it has always just looked."""
+        yield _Watched(not_after.at, self.sessions)
+
     def close(self) -> None:
         """Close all connections."""
         for here in self.actors.values():
             here.close()
         self.redis.close()
         self.sessions.close()
+
+
+@dataclass(frozen=True, slots=True)
+class _Watched(Deadline):
+    """A deadline that is over at once when SMS are paused."""
+
+    sessions: Sessions = field(compare=False)
+
+    @property
+    def over(self) -> bool:
+        return Deadline(self.at).over or self.sessions.paused()
 
 
 @contextmanager
@@ -181,9 +211,12 @@ def installed(servers: Servers, home: Path, given: dict[str, Any] | None = None)
         stack.enter_context(here.clock.installed())
         patch.setattr(tasks, "steered", _of_this_job)
         patch.setattr(app, "send_task", here.publish)
+        patch.setattr(PauseGate, "watching", here.watching)
         # What has been loaded stays, so looking through it for garbage again and again is in vain.
         gc.freeze()
         stack.callback(gc.unfreeze)
+        stack.callback(gc.set_threshold, *gc.get_threshold())
+        gc.set_threshold(_GARBAGE)
         yield here
 
 

@@ -10,9 +10,13 @@ from knocktwice_worker.embedded.installation import connect_redis
 from simulation.turns import current
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from simulation.clock import Clock
 
 _NOW = "simulation:now"
+#: How long an answer is waited for (seconds of real time).
+_PATIENCE_S = 600
 # In place of TIME: its two parts, from a key.
 _TIME = (
     "(function() local t = redis.call('GET', 'simulation:now'); "
@@ -27,11 +31,24 @@ for _, key in ipairs(redis.call('KEYS', '*')) do
   end
 end
 """
-# The counts of the limits are of numbers that no other run has.
+# But for the word that all counts of the limits are there: else they would be made anew from PostgreSQL. The counts
+# themselves are of numbers that no later run has.
 _FORGET = """
 for _, key in ipairs(redis.call('KEYS', '*')) do
-  if string.sub(key, 1, 1) ~= '{' then redis.call('DEL', key) end
+  if not string.find(key, '}:complete$') then redis.call('DEL', key) end
 end
+"""
+# All that is on some lists, from their right ends.
+_TAKE = """
+local found = {}
+for _, key in ipairs(KEYS) do
+  local raw = redis.call('RPOP', key)
+  while raw do
+    found[#found + 1] = raw
+    raw = redis.call('RPOP', key)
+  end
+end
+return found
 """
 
 
@@ -44,7 +61,10 @@ class Keyspace(redis.Redis):
     """
 
     def __init__(self, url: str, clock: Clock) -> None:
-        super().__init__(connection_pool=connect_redis(url).connection_pool)
+        pool = connect_redis(url).connection_pool
+        # Real time says nothing here: a machine that is busy with other things answers late.
+        pool.connection_kwargs.update(socket_timeout=_PATIENCE_S, socket_connect_timeout=_PATIENCE_S)
+        super().__init__(connection_pool=pool)
         self._clock = clock
         self._wire: Any = None
         self._scripts: dict[Any, str] = {}
@@ -101,6 +121,11 @@ class Keyspace(redis.Redis):
     def age(self, seconds: float) -> None:
         """Let keys expire that would have in this time."""
         self._run("EVAL", _AGE, 0, int(seconds * 1000))
+
+    def taken(self, lists: Sequence[str]) -> list[bytes]:
+        """Take everything from lists, and return it."""
+        found: list[bytes] = self._run("EVAL", _TAKE, len(lists), *lists)
+        return found
 
     def forget(self) -> None:
         """Forget what an earlier run has left."""

@@ -16,13 +16,16 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from sqlalchemy import TextClause, text
 
+from knocktwice import drafts
 from knocktwice_worker.notifications.pipeline import receipts
 from knocktwice_worker.notifications.pipeline.catch_up import CatchUp
 from knocktwice_worker.notifications.pipeline.later_steps import LaterSteps
+from knocktwice_worker.notifications.pipeline.pauses import PauseGate
 from knocktwice_worker.notifications.pipeline.push import Pushes
 from knocktwice_worker.notifications.pipeline.reconcile import Reconcile
-from knocktwice_worker.notifications.store import later_steps, pushes
+from knocktwice_worker.notifications.store import failed_later, later_steps, pushes
 from oracle.violations import Violation
+from simulation.plots import OF_ALL_KINDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -52,11 +55,13 @@ class Mistake:
         changes: what makes it so.
         shows: the classes of violations that it leads to; the simulation shows one of them.
         within: so many seeds are enough.
+        first: the first of them.
     """
 
     changes: tuple[Change, ...]
     shows: frozenset[Violation]
     within: int = 200
+    first: int = 1
 
 
 _AFTER = frozenset({Violation.AFTER_CLICK, Violation.AFTER_CANCEL, Violation.AFTER_STOP})
@@ -132,6 +137,31 @@ MISTAKES: dict[str, Mistake] = {
         frozenset({Violation.AFTER_CANCEL, Violation.PUSH_AFTER_SMS}),
         # One seed in a hundred says something while a push stands at this step.
         within=800,
+    ),
+    "a test is pushed like anything": Mistake(
+        (Change(Pushes, "_message", "test=is_test(project)", "test=False"),),
+        frozenset({Violation.MISMATCH}),
+        first=OF_ALL_KINDS,
+    ),
+    "a project's key is everybody's": Mistake(
+        (Change(drafts, "batch", "scoped(r.key, project)", "r.key"),), frozenset({Violation.LOST}), first=OF_ALL_KINDS
+    ),
+    "what failed later stays so": Mistake(
+        (Change(failed_later, "_TAKE_UP", "d.steps_left = 0", "false"),),
+        frozenset({Violation.LOST}),
+        first=OF_ALL_KINDS,
+    ),
+    "pauses are read once in two minutes": Mistake(
+        (
+            Change(
+                PauseGate,
+                "look",
+                "Deadline.within(_FRESH), Deadline.within(_HOLDS)",
+                "Deadline.within(timedelta(minutes=2)), Deadline.within(timedelta(minutes=2))",
+            ),
+        ),
+        frozenset({Violation.WHILE_PAUSED}),
+        first=OF_ALL_KINDS,
     ),
 }
 

@@ -91,6 +91,8 @@ def _simpler(script: Script) -> Iterator[Script]:
             replace(notice, in_s=None),
             replace(notice, at=0.0),
             replace(notice, number=place),
+            replace(notice, project=""),
+            replace(notice, test=False),
         ]
         for one in plain:
             if one != notice:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from oracle.trouble import Door, Mood
 from simulation.script import Delayed, Fault, Notice, Said, Script, Treated
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 #: About how many steps a job of each kind has, so that most faults come about.
 STEPS = {
@@ -24,6 +25,9 @@ STEPS = {
     "tick": 6,
     "withdraw": 8,
     "STOP": 6,
+    "failed": 14,
+    "pause": 5,
+    "clock": 10,
 }
 #: How often each kind is struck.
 _WEIGHTS = {"send_sms": 8, "check_fallback": 5, "send_push": 4, "record_events": 3, "reconcile": 3, "resume_push": 2,
@@ -47,12 +51,17 @@ _ANSWERED = (
     ("delivered", "not_answered"),
     ("not_delivered", "delivered"),
 )
+#: From here on seeds plot projects, tests, messages that fail later, and pauses.
+OF_ALL_KINDS = 200_000
+_KINDS = _WEIGHTS | {"send_sms": 9, "failed": 4, "pause": 1, "clock": 2}
 _LATE = ("record_events", "cancel", "update_audience", "send_sms", "check_fallback", "send_push")
 
 
 def plot(seed: int) -> Script:
     """Return the script of a seed."""
     dice = random.Random(f"plot {seed}")
+    if seed >= OF_ALL_KINDS:
+        return _of_all_kinds(dice, seed)
     if seed >= OF_ANSWERS:
         return _answered(dice, seed)
     if seed % 2:
@@ -137,6 +146,77 @@ def _answer(dice: random.Random, notices: Sequence[Notice], faults: Sequence[Fau
     return Said(what, about, round(max(0.2, due + dice.uniform(-early, 2)), 1), None, dice.random() < 0.6)
 
 
+def _of_all_kinds(dice: random.Random, seed: int) -> Script:
+    """Applications of several projects, and their tests; a provider that fails later; an operator who pauses."""
+    notices = [_of_a_project(dice, place) for place in range(dice.choice((1, 1, 2)))]
+    if dice.random() < 0.25:
+        # Another project uses the same key.
+        first = notices[0] = replace(notices[0], keyed=True)
+        other = "shop" if first.project != "shop" else "bank"
+        notices.append(replace(_of_a_project(dice, len(notices)), project=other, key_of=0, keyed=False))
+    faults = tuple(_fault(dice, _KINDS) for _ in range(dice.choice((0, 1, 1, 2))))
+    said: list[Said] = []
+    for about, notice in enumerate(notices):
+        due = notice.at + sum(after for _, after in notice.steps)
+        if dice.random() < 0.6:
+            said += _failures(dice, about, due)
+        if dice.random() < 0.4:
+            said.append(_said(dice, notices, faults))
+    if dice.random() < 0.35:
+        said += _pause(dice, notices, faults)
+    treated = tuple(_treated(dice) for _ in range(dice.choice((0, 0, 0, 1))))
+    delayed = tuple(_delayed(dice) for _ in range(dice.choice((0, 0, 1))))
+    return Script(seed + 1, dice.choice((2, 2, 3)), tuple(notices), tuple(said), faults, treated, delayed)
+
+
+def _of_a_project(dice: random.Random, place: int) -> Notice:
+    steps: tuple[tuple[str, float], ...] = (
+        (dice.choice(("not_clicked", "not_delivered", "not_answered")), dice.choice((0.0, 2.0, 5.0))),
+    )
+    if dice.random() < 0.15:
+        steps += (("not_clicked", dice.choice((3.0, 8.0))),)
+    return Notice(
+        0.0,
+        steps,
+        known=dice.random() < 0.2,
+        device=dice.choices(("ok", "none"), (5, 1))[0],
+        critical=dice.random() < 0.15,
+        number=place if dice.random() < 0.85 else 0,
+        project=dice.choice(("", "", "shop")),
+        test=dice.random() < 0.2,
+    )
+
+
+def _failures(dice: random.Random, about: int, due: float) -> list[Said]:
+    """The provider fails its SMS once or several times; once it says so twice; and somebody answers just then."""
+    at = due + dice.uniform(0.3, 6)
+    said = [Said("failed", about, round(at, 1))]
+    if dice.random() < 0.2:
+        said.append(Said("failed", about, round(at + dice.uniform(0, 3), 1)))
+    if dice.random() < 0.4:
+        # Sent again a minute later.
+        said.append(Said("failed", about, round(at + 60 + dice.uniform(0.2, 20), 1)))
+    if dice.random() < 0.5:
+        what = dice.choice(("clicked", "cancel", "cancel", "STOP", "reply", "delivered"))
+        when = at + dice.choice((0.0, 0.0, 60.0, 60.0)) + dice.uniform(-2, 4)
+        said.append(Said(what, about, round(max(0.1, when), 1), at_once=dice.random() < 0.6))
+    return said
+
+
+def _pause(dice: random.Random, notices: Sequence[Notice], faults: Sequence[Fault]) -> list[Said]:
+    """An operator pauses SMS when one is due or somebody stands still, and perhaps ends the pause before its time."""
+    about = dice.randrange(len(notices))
+    seconds = dice.choice((5.0, 20.0, 100.0, 600.0))
+    stops = [place for place, fault in enumerate(faults) if fault.kind == "stop"]
+    during = dice.choice(stops) if stops and dice.random() < 0.5 else None
+    due = notices[about].at + sum(after for _, after in notices[about].steps)
+    at = round(max(0.1, due + dice.uniform(-4, 2)) if during is None else dice.uniform(0, 5), 1)
+    said = [Said("pause", about, at, during, seconds=seconds)]
+    if dice.random() < 0.4:
+        said.append(Said("resume", about, round(at + dice.uniform(0.5, seconds), 1), during))
+    return said
+
+
 def _before(dice: random.Random) -> str:
     """Return a step at which processes stand longest; mostly none, so that each step has its turn."""
     return dice.choices(("", "call of the provider", "answer of the provider", "COMMIT"), (6, 3, 1, 2))[0]
@@ -161,8 +241,8 @@ def _notice(dice: random.Random, place: int) -> Notice:
     )
 
 
-def _fault(dice: random.Random) -> Fault:
-    (op,) = dice.choices(list(_WEIGHTS), list(_WEIGHTS.values()))
+def _fault(dice: random.Random, weights: Mapping[str, int] = _WEIGHTS) -> Fault:
+    (op,) = dice.choices(list(weights), list(weights.values()))
     kind = dice.choices(("stop", "die", "cut"), (7, 2, 1))[0]
     seconds = dice.choice((3.0, 6.0, 15.0, 25.0, 60.0, 60.0, 200.0)) if kind == "stop" else 0.0
     nth = dice.choices((0, 1, 2), (6, 2, 1))[0]

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 from oracle.records import Fault as FaultSeen
 from simulation.queues import NOTICED_S
-from simulation.turns import Job
+from simulation.turns import Hung, Job
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from oracle.records import Evidence
     from simulation.installation import Installation
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 #: What a step takes (seconds).
 STEP_S = 0.002
-#: How much real time PostgreSQL gets to find a deadlock.
-_DEADLOCK_S = 0.05
+#: How long each job of a deadlock is looked at in turn (seconds of real time), until PostgreSQL has ended one; and how often.
+_DEADLOCK_S, _DEADLOCK_LOOKS = 0.02, 10_000
 
 
 class Processes:
@@ -93,7 +93,6 @@ class Processes:
         if job.blocked_at is not None and was is None:
             self._tell(f"{job.actor}: {job.op} waits for a lock after {job.at}")
         if job.over:
-            job.join()
             self.jobs.pop(job.actor, None)
             if self.last is job:
                 self.last = None
@@ -180,16 +179,39 @@ class Processes:
                 yield from (session.used_at + session.idle_s for session in job.sessions.values())
 
     def found_out(self) -> bool:
-        """Whether PostgreSQL has ended a statement because of a deadlock."""
-        blocked = [job for job in self.jobs.values() if job.blocked_at is not None]
-        return len(blocked) > 1 and any(self._found_out(job) for job in blocked)
-
-    def _found_out(self, job: Job) -> bool:
-        if not job.stands(_DEADLOCK_S):
+        """Whether PostgreSQL has ended a statement because of a deadlock, or will at once."""
+        blocked = {job.pid: job for job in self.jobs.values() if job.blocked_at is not None}
+        if len(blocked) < 2:
             return False
-        job.stood()
-        self._settle(job)
-        return True
+        waits = self._here.sessions.waits(blocked)
+        if not all(waits.values()):
+            # One of them goes on.
+            for pid, before in waits.items():
+                if not before:
+                    self._settle(blocked[pid])
+            return True
+        if not any(_meets_itself(pid, waits) for pid in waits):
+            return False
+        for _ in range(_DEADLOCK_LOOKS):
+            for job in blocked.values():
+                if job.stands(_DEADLOCK_S):
+                    job.stood()
+                    self._settle(job)
+                    return True
+        raise Hung("PostgreSQL does not end a deadlock")
+
+
+def _meets_itself(pid: int, waits: Mapping[int, Sequence[int]]) -> bool:
+    """Whether a session waits for itself, over others."""
+    seen: set[int] = set()
+    todo = list(waits[pid])
+    while todo:
+        if (one := todo.pop()) == pid:
+            return True
+        if one not in seen:
+            seen.add(one)
+            todo += waits.get(one, ())
+    return False
 
 
 def _is_expected(error: BaseException) -> bool:

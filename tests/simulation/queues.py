@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from knocktwice_shared.names import Queue, Task
 from oracle.records import Fault
@@ -85,11 +85,10 @@ class Queues:
 
     def collect(self, redis: Keyspace) -> None:
         """Take over what producers have put on the lists of Redis."""
-        for queue in Queue:
-            while raw := redis.rpop(queue.value):
-                found: Any = json.loads(cast("bytes", raw))
-                ((argument,), *_) = json.loads(found["body"])
-                self.publish(found["headers"]["task"], argument, found["headers"]["id"])
+        for raw in redis.taken([queue.value for queue in Queue]):
+            found: Any = json.loads(raw)
+            ((argument,), *_) = json.loads(found["body"])
+            self.publish(found["headers"]["task"], argument, found["headers"]["id"])
 
     def ready(self) -> list[Message]:
         """Return what a worker may take now."""

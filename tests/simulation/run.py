@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from knocktwice_shared.names import INBOX_ACCEPTED, INBOX_MESSAGES, Task
 from knocktwice_worker.celery import app
+from knocktwice_worker.notifications.store import paused, provider_reports
 from knocktwice_worker.runtime import publishing
 from knocktwice_worker.runtime.dispatcher import dispatch
 from knocktwice_worker.runtime.gathering import GatheredTask
@@ -34,6 +35,26 @@ if TYPE_CHECKING:
 _MOST_STEPS, _MOST_S = 6_000, 4 * 3600.0
 #: Threads of all processes that may decide at once, as ``Fallback.check`` allows one process.
 _CHECKS = 2
+#: Time between two looks at what workers do by the clock besides (seconds), and how many there are at most.
+_CHORE_S, _MOST_CHORES = 5.0, 60
+_CHORES = """
+SELECT EXISTS (SELECT FROM provider_reports)
+  OR EXISTS (SELECT FROM pauses WHERE NOT settled)
+"""
+#: What an earlier run has left.
+_NO_CHORES = """
+DELETE FROM provider_reports;
+UPDATE pauses SET ended_at = coalesce(ended_at, since), settled = true WHERE NOT settled
+"""
+#: What is said to the gateway, and writes at once.
+_AT_THE_GATEWAY = {
+    "STOP": Callers.writing,
+    "START": Callers.writing,
+    "reply": Callers.writing,
+    "failed": Callers.reporting,
+    "pause": Callers.switching,
+    "resume": Callers.switching,
+}
 #: Time between two looks for rows that are due (seconds), and the longest.
 _TICK_S, _LONGEST_TICK_S = 0.5, 8.0
 
@@ -80,6 +101,9 @@ class Run:
         self.story: list[str] = []
         self._processes = Processes(here, self.evidence, script.faults, self.tell)
         self._tick_at, self._pause_s = 0.0, _TICK_S
+        self._chores, self._chore_at = _MOST_CHORES if script.has_chores else 0, 0.0
+        if script.has_chores:
+            here.sessions.ask(_NO_CHORES)
         delays = {(Task(f"knocktwice.{d.task}"), d.nth): d.seconds if d.seconds >= 0 else None for d in script.delayed}
         self._queues = here.queues = Queues(self._clock, self.evidence, delays, self.tell)
         books = Books(self._clock, self.evidence, {(t.door, t.nth): t.mood for t in script.treated}, self.tell)
@@ -187,6 +211,12 @@ class Run:
         self._pause_s = _TICK_S if found else min(2 * self._pause_s, _LONGEST_TICK_S)
         self._tick_at = self._clock.now + self._pause_s
 
+    def _chore(self, actor: str) -> None:
+        """Do what a worker does by the clock for reports that came early, and for what waited for a pause."""
+        here = self._here.actors[actor]
+        provider_reports.bring_and_take_up(here.engine, None, here.settings.useless_after)
+        paused.wake(here.engine)
+
     # Time
 
     def _times(self) -> Iterator[float]:
@@ -206,7 +236,16 @@ class Run:
         idle = next((name for name in WORKERS[: self._script.workers] if name not in self._processes.jobs), None)
         times = [at for at in self._times() if at > self._clock.now]
         row_at = self._row_at() if idle else None
-        if row_at is not None and (row_at := max(row_at, self._tick_at)) <= min(times, default=row_at):
+        if row_at is not None:
+            row_at = max(row_at, self._tick_at)
+        chore_at = self._next_chore() if idle and self._chores else None
+        if chore_at is not None and chore_at <= min([*times, row_at or chore_at]):
+            self._pass(chore_at)
+            self._chores -= 1
+            self._chore_at = self._clock.now + _CHORE_S
+            self._processes.start(str(idle), "clock", partial(self._chore, str(idle)))
+            return True
+        if row_at is not None and row_at <= min(times, default=row_at):
             self._pass(max(row_at, self._clock.now))
             self._processes.start(str(idle), "tick", partial(self._tick, str(idle)))
             return True
@@ -230,6 +269,12 @@ class Run:
             times += [score + self._here.settings.inbox_grace_s + 1 for _, score in oldest]
         return min(times, default=None)
 
+    def _next_chore(self) -> float | None:
+        """Return when the next of them is due; ``None``: there is none."""
+        if not self._here.sessions.ask(_CHORES)[0][0]:
+            return None
+        return max(self._chore_at, self._clock.now)
+
     # What is said
 
     def _due(self, said: Said) -> float | None:
@@ -250,11 +295,11 @@ class Run:
             if not self._callers.may_say(said):
                 self._said.remove(said)
                 continue
-            if said.what in ("STOP", "START", "reply"):
+            if said.what in _AT_THE_GATEWAY:
                 if GATEWAY in self._processes.jobs:
                     continue
                 self._said.remove(said)
-                self._processes.start(GATEWAY, said.what, self._callers.writing(said))
+                self._processes.start(GATEWAY, said.what, _AT_THE_GATEWAY[said.what](self._callers, said))
                 self._processes.finish(GATEWAY)
                 continue
             if said.at_once and RECORDER in self._processes.jobs:

@@ -25,6 +25,9 @@ class Notice:
         keyed: under an idempotency key, and asked for twice.
         in_s: not before so many seconds from then.
         number: which of the run's numbers; equal ones are one person's.
+        project: of the application that asks; empty: of none.
+        test: that application's client is one for tests.
+        key_of: it is asked for once, under the key of that other notification, which is another project's.
     """
 
     at: float
@@ -35,6 +38,9 @@ class Notice:
     keyed: bool = False
     in_s: float | None = None
     number: int = 0
+    project: str = ""
+    test: bool = False
+    key_of: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +48,13 @@ class Said:
     """What a phone, an application or a person says.
 
     Attributes:
-        what: ``delivered``, ``clicked``, ``seen``, ``cancel``, ``STOP``, ``START`` or, to an SMS, ``reply``.
+        what: ``delivered``, ``clicked``, ``seen``, ``cancel``, ``STOP``, ``START`` or, to an SMS, ``reply``; ``failed``: the
+            provider says of its last SMS that it went to nobody, for what the operator must mend; ``pause`` and ``resume``:
+            an operator does so with all SMS.
         about: which notification.
         at: when, in seconds after the beginning; or after the beginning of
         during: the fault of that place, if it is not ``None``.
+        seconds: how long a pause lasts at most.
         at_once: it is recorded as soon as it is accepted; else it waits in its queue like everything.
     """
 
@@ -54,6 +63,7 @@ class Said:
     at: float
     during: int | None = None
     at_once: bool = True
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +128,11 @@ class Script:
     faults: tuple[Fault, ...] = ()
     treated: tuple[Treated, ...] = ()
     delayed: tuple[Delayed, ...] = ()
+
+    @property
+    def has_chores(self) -> bool:
+        """Whether something is said in it that workers look after by the clock."""
+        return any(said.what in ("failed", "pause", "resume") for said in self.said)
 
     @property
     def size(self) -> int:

@@ -14,17 +14,21 @@ import sqlalchemy as sa
 from psycopg2.errors import LockNotAvailable, QueryCanceled
 from psycopg2.extensions import TRANSACTION_STATUS_IDLE
 
+from simulation.prepared import Prepared
 from simulation.turns import Session, current
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from datetime import timedelta
 
     from simulation.clock import Clock
 
 #: What ``engine.create`` sets: the longest wait for a lock (seconds).
 _LOCK_S = 10.0
+#: How long a connection is waited for (seconds of real time).
+_CONNECT_S = 600
 #: After so many looks a session that was told to end has not.
-_PATIENCE = 20_000
+_PATIENCE = 1_000_000
 _SHORTER = re.compile(r"SET LOCAL lock_timeout = '(\d+)s'")
 _WHAT = re.compile(r"\b(UPDATE|INSERT INTO|DELETE FROM|FROM)\s+(\w+)")
 _NOW = (
@@ -50,6 +54,8 @@ class Sessions:
         self._watch.autocommit = True
         with self._watch.cursor() as cursor:
             cursor.execute(_NOW)
+            cursor.execute("SET simulation.now = '2026-06-01 12:00:00+00'")
+        self._prepared = Prepared(self._watch)
 
     def close(self) -> None:
         """Close the connection."""
@@ -66,8 +72,11 @@ class Sessions:
         def began(conn: sa.Connection) -> None:
             conn.info["begins"] = True
 
-        def statement(conn: sa.Connection, _cursor: object, said: str, params: Any, *_: object) -> tuple[str, Any]:
+        def statement(
+            conn: sa.Connection, _cursor: object, said: str, params: Any, _context: object, many: bool
+        ) -> tuple[str, Any]:
             pid = self._step(conn, self._name(said))
+            asked = said
             job = current()
             if job is not None:
                 session = job.sessions.setdefault(pid, Session(idle_s, self._clock.now, _LOCK_S))
@@ -75,6 +84,8 @@ class Sessions:
                 if shorter := _SHORTER.match(said):
                     session.lock_s = float(shorter[1])
                     said = f"SET LOCAL simulation.lock_timeout = '{shorter[1]}'"
+            if said is asked and not many:
+                said = self._prepared.said(pid, said, params)
             if conn.info.pop("begins", False):
                 # One round trip; the driver's own BEGIN would be another.
                 said = f"BEGIN; SET LOCAL simulation.now = '{self._clock.moment.isoformat()}'; {said}"
@@ -96,15 +107,26 @@ class Sessions:
             if connection.info.backend_pid in self._ended:
                 raise sa.exc.DisconnectionError
 
+        def connects(_dialect: object, _record: object, _args: object, given: dict[str, Any]) -> None:
+            # Real time says nothing here: a machine that is busy with other things answers late.
+            given["connect_timeout"] = _CONNECT_S
+
         def connected(connection: Any, _: object) -> None:
             self._ended.discard(connection.info.backend_pid)
+            self._prepared.forget(connection.info.backend_pid)
             _prepare(connection)
+
+        def roll_back(connection: Any) -> None:
+            # What failed may be prepared or not.
+            if _end(connection, "ROLLBACK; DEALLOCATE ALL"):
+                self._prepared.forget(connection.get_backend_pid())
 
         # As the pool's own look whether a session is still there, without asking it each time.
         engine.pool._pre_ping = False
         dialect: Any = engine.dialect
-        dialect.do_commit, dialect.do_rollback = _commit, _roll_back
+        dialect.do_commit, dialect.do_rollback = _commit, roll_back
         sa.event.listen(engine, "checkout", checked_out)
+        sa.event.listen(engine, "do_connect", connects)
         sa.event.listen(engine, "connect", connected)
         sa.event.listen(engine, "begin", began)
         sa.event.listen(engine, "before_cursor_execute", statement, retval=True)
@@ -138,9 +160,20 @@ class Sessions:
             cursor.execute(query, values)
             return cursor.fetchall() if cursor.description else []
 
+    def paused(self) -> bool:
+        """Whether an operator has paused anything."""
+        asked = "SELECT EXISTS (SELECT FROM pauses WHERE NOT settled AND ended_at IS NULL AND until > %(now)s)"
+        return bool(self.ask(asked, {"now": self._clock.moment})[0][0])
+
     def blocked(self, pid: int) -> bool:
         """Whether a session waits for a lock."""
         return bool(self.ask("SELECT pg_blocking_pids(%(pid)s)", {"pid": pid})[0][0])
+
+    def waits(self, pids: Iterable[int]) -> dict[int, list[int]]:
+        """Return for which sessions each of these waits."""
+        return dict(
+            self.ask("SELECT pid, pg_blocking_pids(pid) FROM unnest(%(pids)s::int[]) AS pid", {"pids": list(pids)})
+        )
 
     def end(self, pid: int) -> None:
         """End a session as a restart of the server does, and wait until its locks are free."""
@@ -168,7 +201,7 @@ def _prepare(connection: Any) -> None:
         # Real time says nothing here, but for a deadlock, which PostgreSQL finds.
         cursor.execute(
             "SET deadlock_timeout = '15ms'; SET lock_timeout = 0; SET idle_in_transaction_session_timeout = 0; "
-            "SET synchronous_commit = off"
+            "SET synchronous_commit = off; SET jit = off; SET plan_cache_mode = force_generic_plan"
         )
     connection.commit()
     connection.autocommit = True
@@ -178,14 +211,13 @@ def _commit(connection: Any) -> None:
     _end(connection, "COMMIT")
 
 
-def _roll_back(connection: Any) -> None:
-    _end(connection, "ROLLBACK")
-
-
-def _end(connection: Any, said: str) -> None:
-    if connection.get_transaction_status() != TRANSACTION_STATUS_IDLE:
-        with connection.cursor() as cursor:
-            cursor.execute(said)
+def _end(connection: Any, said: str) -> bool:
+    """End a transaction; return whether there was one."""
+    if connection.get_transaction_status() == TRANSACTION_STATUS_IDLE:
+        return False
+    with connection.cursor() as cursor:
+        cursor.execute(said)
+    return True
 
 
 def _as_a_lock_timeout(context: sa.engine.ExceptionContext) -> BaseException | None:

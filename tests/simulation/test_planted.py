@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def test_a_planted_mistake_is_found(name: str, here: Installation) -> None:
     mistake = MISTAKES[name]
     with planted(mistake):
-        for seed in range(1, mistake.within + 1):
+        for seed in range(mistake.first, mistake.first + mistake.within):
             shown = {finding.violation for finding in play_seed(here, seed).findings}
             if shown & mistake.shows:
                 print(f"seed {seed} shows {', '.join(sorted(shown))}")

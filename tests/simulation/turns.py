@@ -17,8 +17,10 @@ if TYPE_CHECKING:
 
 #: After so long (seconds of real time) a statement is looked at: it may wait for a lock. It decides nothing.
 _GLANCE_S = 0.004
-#: A step that takes longer is a mistake of the simulation.
-_PATIENCE = 5_000
+#: A step that takes longer is a mistake of the simulation: this many glances, on a machine that is busy with other things.
+_PATIENCE = 75_000
+#: How long a job that was killed may take to end (seconds of real time).
+_LONGEST_S = 300.0
 
 
 class Died(BaseException):
@@ -30,6 +32,8 @@ class Hung(Exception):
 
 
 _local = threading.local()
+#: Threads without a job; one that has ended a job waits here for the next, as to start one costs more than a step.
+_idle: list[_Thread] = []
 
 
 def current() -> Job | None:
@@ -88,13 +92,15 @@ class Job:
     error: BaseException | None = None
     _go: threading.Lock = field(default_factory=threading.Lock)
     _parked: threading.Lock = field(default_factory=threading.Lock)
+    _ended: threading.Lock = field(default_factory=threading.Lock)
 
     def start(self) -> None:
         """Let it run to its first step, before which it stands."""
         self._go.acquire()
         self._parked.acquire()
-        self._thread = threading.Thread(target=self._run, name=f"{self.actor} {self.op}", daemon=True)
-        self._thread.start()
+        self._ended.acquire()
+        thread = _idle.pop() if _idle else _Thread()
+        thread.give(self._run)
 
     def _run(self) -> None:
         _local.job = self
@@ -108,6 +114,7 @@ class Job:
             _local.job = None
             self.over = True
             self._parked.release()
+            self._ended.release()
 
     def point(self, at: str) -> None:
         """Stand before a step until it is this job's turn. Called in its own thread."""
@@ -154,10 +161,28 @@ class Job:
         self.dead = True
         if not self.over:
             self._go.release()
-        self._thread.join(10)
-        if self._thread.is_alive():
+        if not self._ended.acquire(timeout=_LONGEST_S):
             raise Hung(f"{self.actor}: {self.op} cannot be killed at {self.at}")
 
-    def join(self) -> None:
-        """Wait for its thread, when it is over."""
-        self._thread.join(10)
+
+class _Thread:
+    """A thread that does one job after another."""
+
+    def __init__(self) -> None:
+        self._work: Callable[[], None] | None = None
+        self._given = threading.Lock()
+        self._given.acquire()
+        threading.Thread(target=self._run, name="simulated processes", daemon=True).start()
+
+    def give(self, work: Callable[[], None]) -> None:
+        """Have it do a job."""
+        self._work = work
+        self._given.release()
+
+    def _run(self) -> None:
+        while True:
+            self._given.acquire()
+            if self._work is not None:
+                self._work()
+            self._work = None
+            _idle.append(self)
