@@ -74,8 +74,8 @@ mutants: $(VENV)/.dev ## does a test notice? breaks the program in small ways, o
 	@PYTHONPATH=tests $(BIN)/python -m mutants $(if $(ONLY),--only "$(ONLY)") $(if $(SEED),--seed $(SEED)) $(if $(COUNT),--count $(COUNT)) \
 	  $(if $(RESULTS),--results "$(RESULTS)") $(if $(WITHIN),--within $(WITHIN))
 
-bench: $(VENV)/.dev ## what it can do, measured here against the textbook; ONLY=pipeline,push QUICK=1 JSON=file MARKDOWN=file
-	@QUICK=$(QUICK) PYTHONPATH=tests $(BIN)/python -m benchmarks $(if $(ONLY),--only $(ONLY)) $(if $(JSON),--json $(JSON)) $(if $(MARKDOWN),--markdown $(MARKDOWN))
+bench: $(VENV)/.dev ## what it can do, measured here against the textbook; ONLY=pipeline,push QUICK=1 ROWS=10000000 JSON=file MARKDOWN=file
+	@QUICK=$(QUICK) ROWS=$(ROWS) PYTHONPATH=tests $(BIN)/python -m benchmarks $(if $(ONLY),--only $(ONLY)) $(if $(JSON),--json $(JSON)) $(if $(MARKDOWN),--markdown $(MARKDOWN))
 
 docs: $(VENV)/.dev ## write the parts of the documents that repeat the code
 	$(BIN)/python docs/generate.py

@@ -31,6 +31,7 @@ PARTS = (
     "critical",
     "metrics",
     "growth",
+    "tab",
 )
 
 

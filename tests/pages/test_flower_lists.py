@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import sqlalchemy as sa
@@ -93,22 +93,6 @@ def test_every_list_shows_its_rows_at_every_width_and_runs_nothing(
                 assert page.title() == "Notifications · Flower", name
                 assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), (name, width)
             context.close()
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_every_page_can_be_read_and_used_by_everybody(
-    browser: Browser, settings: Settings, tmp_path: Path, unknown: str, scheme: Literal["light", "dark"]
-) -> None:
-    pages = ["", "/find?q=gold", "/blasts", "/switches", f"/one/{unknown}", *(f"/{name}" for name in listings.PAGES)]
-    with flower(settings, tmp_path, KNOCKTWICE_FLOWER_ACTIONS="true") as url:
-        context = browser.new_context(color_scheme=scheme)
-        page = context.new_page()
-        found = {}
-        for path in pages:
-            page.goto(f"{url}/notifications{path}")
-            found[path] = accessibility.findings(page)
-        context.close()
-    assert {path: own for path, own in found.items() if own} == {}
 
 
 def test_without_rows_every_list_says_so(page: Page, settings: Settings, tmp_path: Path) -> None:

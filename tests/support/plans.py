@@ -53,6 +53,17 @@ def unbounded(conn: sa.Connection, asked: Iterable[tuple[str, Any]]) -> list[dic
     return found
 
 
+def rows_read(conn: sa.Connection, asked: Iterable[tuple[str, Any]], table: str) -> int:
+    """Run queries again, and return how many rows of a table they look at."""
+    read = 0
+    for statement, values in asked:
+        plan = conn.exec_driver_sql(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}", values).scalar_one()
+        for scan in _scans(plan[0]["Plan"], limited=False):
+            if scan.get("Relation Name") == table:
+                read += scan["Actual Loops"] * (scan["Actual Rows"] + scan.get("Rows Removed by Filter", 0))
+    return int(read)
+
+
 def _asks(scan: dict[str, Any]) -> bool:
     """Whether the index is asked for values or for a span of time, and not only told where to begin."""
     asked, index = scan.get("Index Cond", ""), scan.get("Index Name", "")

@@ -202,7 +202,7 @@ def test_a_person_is_found_by_index(archive: Archive) -> None:
     )
     told += archive.plans(lambda conn: conn.execute(erasure.SHARED, {"user": "u-7", "numbers": ["+436601000007"]}))
     assert "phones_number_idx" in told
-    assert "notifications_person_idx" in told
+    assert "notifications_of_person_idx" in told
     assert "notifications_batch_id_idx" in told
     assert re.findall(r"Seq Scan on (\w+)", told) == [], told
 

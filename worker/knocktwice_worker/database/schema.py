@@ -396,10 +396,12 @@ notifications = Table(
     ),
     # serves: a project's history; empty without projects
     Index("notifications_project_idx", "project", "id", postgresql_where=text("project IS NOT NULL")),
-    # serves: erasing a person, by user or by a number given inline; a notification has one of them at most
+    # serves: erasing a person, by user or by a number given inline; a notification has one of them at most. With the id, so that
+    # a page of the history of somebody with very many ends after its own rows
     Index(
-        "notifications_person_idx",
+        "notifications_of_person_idx",
         text("coalesce(user_id, phone)"),
+        "id",
         postgresql_where=text("coalesce(user_id, phone) IS NOT NULL"),
     ),
     # serves: whether anything still refers to a batch, when old ones are deleted or a person is erased

@@ -149,6 +149,24 @@ def compare(conn: Connection, since: timedelta, within: timedelta, template: str
     return of(groups)
 
 
+# Along the index of the draws alone, the newest first.
+_NTH = text("""
+SELECT knocktwice_now() - at FROM decisions
+WHERE inputs ? 'experiment' AND at <= knocktwice_now() - :within
+ORDER BY at DESC OFFSET :most LIMIT 1
+""")
+
+
+def reach(conn: Connection, longest: timedelta, within: timedelta, most: int) -> timedelta:
+    """Return how far back one can compare without looking at more than about ``most`` draws; ``longest`` at most.
+
+    Args:
+        within: draws younger than this are not counted, as :func:`compare` leaves them out.
+    """
+    nth: timedelta | None = conn.execute(_NTH, {"within": within, "most": most}).scalar()
+    return longest if nth is None else min(nth, longest)
+
+
 def of(groups: dict[Arm, Group]) -> Result:
     """Return what these groups say."""
     texted, held_out, probe = groups[Arm.TEXTED], groups[Arm.HELD_OUT], groups[Arm.PROBE]

@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 _DAYS = 7
 #: How far back the comparison of the holdout goes, and how long people had to answer.
 _HOLDOUT, _WITHIN = timedelta(days=30), timedelta(days=1)
+_HOUR = timedelta(hours=1)
+#: About how many draws are compared.
+_MOST_DRAWS = 10_000
 #: How far back it is counted what watched rules would have stopped.
 _WATCHED = timedelta(days=1)
 #: Minutes of the providers' answers.
@@ -227,7 +230,8 @@ def unknown_steps(conn: Connection, here: Services) -> Listing:
 
 def worth(conn: Connection, here: Services) -> Listing:
     """Return what the SMS are worth, as the holdout says."""
-    found = evidence.compare(conn, _HOLDOUT, _WITHIN)
+    since = evidence.reach(conn, _HOLDOUT, _WITHIN, _MOST_DRAWS)
+    found = evidence.compare(conn, since, _WITHIN)
     rows = [
         Row(
             [
@@ -248,6 +252,10 @@ def worth(conn: Connection, here: Services) -> Listing:
     if found.uplift is not None:
         points = [f"{100 * n:.1f}" for n in (found.uplift.value, found.uplift.low, found.uplift.high)]
         notes.insert(0, f"With the SMS {points[0]} more of 100 answer ({points[1]} to {points[2]} with 95 %).")
+    if since < _HOLDOUT:
+        notes.append(
+            f"The latest {_many(_MOST_DRAWS)} decisions, of {_span(max(since // _HOUR, 1) * _HOUR)}; knocktwice holdout compares more of them."
+        )
     columns = ("Group", "Notifications", "Answered within a day", "Share", "SMS parts")
     return Listing(
         "What the SMS are worth", columns, rows, "Nothing is held out: KNOCKTWICE_HOLDOUT_SHARE does it.", notes

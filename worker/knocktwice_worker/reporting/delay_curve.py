@@ -40,6 +40,9 @@ PATIENCE = 0.95
 FEWEST_PUSHES, FEWEST_CONFIRMED = 200, 50
 #: About how many of the latest pushes are looked at.
 _MOST_PUSHES = 20_000
+#: About how many notifications of all templates are read for them, in how many slices: where a template is rare, its pushes
+#: lie far apart.
+_MOST_ROWS, _MOST_SLICES = 150_000, 200
 #: Pushes younger than this are left alone.
 _REST = timedelta(hours=1)
 
@@ -109,7 +112,8 @@ SELECT slice
 FROM (
   SELECT
     slice,
-    sum(sum(pushed)) OVER (ORDER BY slice DESC) - sum(pushed) AS later
+    sum(sum(pushed)) OVER newest_first - sum(pushed) AS later,
+    sum((SELECT rows FROM rollup_slices WHERE starts_at = slice)) OVER newest_first AS read
   FROM rollups
   WHERE template = :template
     AND (CAST(:project AS text) IS NULL OR project = :project)
@@ -118,8 +122,11 @@ FROM (
     AND day > knocktwice_now() - interval '45 days'
   GROUP BY slice
   HAVING sum(pushed) > 0
+  WINDOW newest_first AS (ORDER BY slice DESC)
 ) s
-WHERE later < :most
+WHERE later < :most AND (read <= :most_rows OR later = 0)
+ORDER BY slice DESC
+LIMIT :most_slices
 """)
 
 # The receipts of the push that answer the step behind it. A push is watched until its provider drops it, or until now.
@@ -154,8 +161,8 @@ def advise(conn: Connection, template: str, project: str | None = None) -> Advic
     Raises:
         TooLittleHistory: there are too few pushes, or too few of them were confirmed.
     """
-    most = {"template": template, "project": project, "most": _MOST_PUSHES, "rest": _REST}
-    slices = conn.execute(_SLICES, most).scalars().all()
+    most = {"most": _MOST_PUSHES, "most_rows": _MOST_ROWS, "most_slices": _MOST_SLICES, "rest": _REST}
+    slices = conn.execute(_SLICES, {**most, "template": template, "project": project}).scalars().all()
     conn.execute(text("SET LOCAL enable_seqscan = off"))
     wanted = {"starts_at": list(slices), "width": SLICE, "template": template, "project": project}
     found = conn.execute(_PUSHES, wanted).all()

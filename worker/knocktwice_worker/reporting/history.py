@@ -130,9 +130,7 @@ WITH seen AS MATERIALIZED (
     n.project,
     n.created_at,
     n.finished_at
-  FROM notifications n
-  WHERE n.id >= CAST(:since AS uuid) AND n.id < CAST(:before AS uuid) {indexed}
-  ORDER BY n.id DESC
+  {source}
   LIMIT :scan
 ),
 matching AS (
@@ -161,11 +159,38 @@ FROM (SELECT) one
 LEFT JOIN matching m ON true
 ORDER BY m.id DESC
 """
-# By the index over users and numbers; ids of users are looked at, too, as a number may look like one.
-_BY_USER = "AND coalesce(n.user_id, n.phone) = :user AND n.user_id = :user"
+_SPAN = "n.id >= CAST(:since AS uuid) AND n.id < CAST(:before AS uuid) {indexed}"
+_NEWEST = f"FROM notifications n WHERE {_SPAN} ORDER BY n.id DESC"
+# Person by person along the index over users and numbers. Asked for all at once PostgreSQL may read the whole history backwards,
+# for people of whom there is nothing.
+_OF_PEOPLE = f"""
+FROM unnest(CAST(:people AS text[])) AS own(person)
+CROSS JOIN LATERAL (
+  SELECT * FROM notifications n
+  WHERE {_SPAN} AND coalesce(n.user_id, n.phone) = own.person
+  ORDER BY n.id DESC
+  LIMIT :scan
+) n
+ORDER BY n.id DESC
+"""
+# Page by page: the ids of a page's notifications lie behind its own and before the next page's.
+_OF_BLAST = f"""
+FROM (
+  SELECT p.id FROM blast_pages p JOIN blasts b ON b.id = p.blast_id
+  WHERE b.key = :blast AND p.sent_at IS NOT NULL AND p.id < CAST(:before AS uuid)
+  ORDER BY p.id DESC
+) p
+CROSS JOIN LATERAL (
+  SELECT * FROM notifications n
+  WHERE {_SPAN} AND n.batch_id = p.id
+  ORDER BY n.id DESC
+) n
+ORDER BY p.id DESC, n.id DESC
+"""
+# A number may look like the id of a user.
+_BY_USER = "AND n.user_id = :user"
 _BY_KEY = "AND n.key = :key AND n.state <> 'duplicate'"
 _BY_ID = "AND n.id = CAST(:own AS uuid)"
-_BY_PEOPLE = "AND coalesce(n.user_id, n.phone) = ANY(:people)"
 _BY_BLAST = "AND n.batch_id IN (SELECT p.id FROM blast_pages p JOIN blasts b ON b.id = p.blast_id WHERE b.key = :blast)"
 # By the index over projects and ids, so that a page looks at no other project's rows, and tells nothing of how many.
 _BY_PROJECT = "AND n.project = :project"
@@ -179,18 +204,22 @@ def page(conn: Connection, wanted: Wanted) -> Page:
     conditions = (
         (_BY_USER, wanted.user),
         (_BY_KEY, wanted.key),
-        (_BY_PEOPLE, wanted.phone),
         (_BY_BLAST, wanted.blast),
         (_BY_ID, wanted.id),
         (_BY_PROJECT, wanted.project),
     )
     indexed = [condition for condition, value in conditions if value is not None]
-    people = [wanted.phone, *_owners(conn, wanted.phone)] if wanted.phone is not None else []
+    people = [wanted.user] if wanted.phone is None else [wanted.phone, *_owners(conn, wanted.phone)]
+    source = _NEWEST
+    if people != [None]:
+        source = _OF_PEOPLE
+    elif wanted.blast is not None:
+        source = _OF_BLAST
     bounds = {
         "since": str(_FIRST if wanted.since is None else _id_at(wanted.since)),
         "before": str(min(wanted.before or _LAST, _LAST if wanted.until is None else _id_at(wanted.until))),
     }
-    query = text(_PAGE.format(indexed=" ".join(indexed), real=real_message("d")))
+    query = text(_PAGE.format(source=source.format(indexed=" ".join(indexed)), real=real_message("d")))
     # As text, or PostgreSQL cannot tell the type of what is left out.
     filters = {"state": wanted.state or None, "template": wanted.template, "reported": wanted.provider_status or None}
     rows = conn.execute(
