@@ -19,10 +19,12 @@ from knocktwice_worker.embedded import installation
 from knocktwice_worker.embedded.servers import EmbeddedServers, Servers, addresses
 from knocktwice_worker.sandbox import Sandbox
 from mutants.trial import SHARED_SERVERS
+from support import databases
 from support.clock import Clock
 from support.commands import CommandOutput
 from support.databases import lent_database
 from support.http_gateway import HttpGateway
+from support.pgbouncer import PgBouncer
 from support.sms_provider import SmsProvider
 
 if TYPE_CHECKING:
@@ -36,10 +38,25 @@ if TYPE_CHECKING:
 pytest_plugins = ["pytester"]
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let the whole suite take another way to its databases."""
+    parser.addoption(
+        "--pooled", action="store_true", help="reach all databases by way of PgBouncer in transaction mode"
+    )
+
+
 def pytest_configure() -> None:
     """Let no logger be cached: it would keep one test's configuration in the next, which then sees no line."""
     configure = structlog.configure
     structlog.configure = lambda **given: configure(**{**given, "cache_logger_on_first_use": False})
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what no pooler is for."""
+    if config.getoption("--pooled"):
+        for item in items:
+            if item.get_closest_marker("own_session"):
+                item.add_marker(pytest.mark.skip("needs a session of its own"))
 
 
 @pytest.fixture(autouse=True)
@@ -61,6 +78,25 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
         migrations.upgrade(engine)
         engine.dispose()
         yield running
+
+
+@pytest.fixture(scope="session", autouse=True)
+def pooled(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """With ``--pooled`` all tests reach their databases by way of PgBouncer in transaction mode."""
+    if not request.config.getoption("--pooled"):
+        yield
+        return
+    servers: Servers = request.getfixturevalue("servers")
+    # Not the database that all others are copied from: nobody may use it meanwhile.
+    behind = sa.make_url(servers.database_url).set(database="postgres").render_as_string(hide_password=False)
+    with (
+        PgBouncer(tmp_path_factory.mktemp("pooler") / "files", behind, sessions=20) as pooler,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.setenv("KNOCKTWICE_DATABASE_POOLED", "true")
+        databases.way.append(pooler.way_to)
+        yield
+        databases.way.pop()
 
 
 @pytest.fixture

@@ -14,11 +14,14 @@ from knocktwice_worker.database.schema import CLOCK
 from support.clock import CLOCK_TABLE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from knocktwice_worker.embedded.servers import Servers
 
 _numbers = itertools.count()
+
+#: How tests reach their databases: as they are, unless everybody is to take another way (``pytest --pooled``).
+way: list[Callable[[str], str]] = []
 
 # A table or index so large is not worth emptying: its database is dropped.
 _FULL = """
@@ -57,7 +60,7 @@ def new_database(servers: Servers) -> Iterator[str]:
     """Make a migrated database, and drop it in the end."""
     pool = _pool(servers)
     name = pool.create()
-    yield pool.url(name)
+    yield pool.way_to(name)
     pool.drop(name)
 
 
@@ -71,7 +74,7 @@ def lent_database(servers: Servers) -> Iterator[str]:
     """
     pool = _pool(servers)
     name = pool.take()
-    yield pool.url(name)
+    yield pool.way_to(name)
     pool.give_back(name)
 
 
@@ -90,6 +93,9 @@ class _Pool:
 
     def url(self, name: str) -> str:
         return self.address.set(database=name).render_as_string(hide_password=False)
+
+    def way_to(self, name: str) -> str:
+        return way[-1](self.url(name)) if way else self.url(name)
 
     def create(self) -> str:
         name = _name()

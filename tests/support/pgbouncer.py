@@ -31,10 +31,12 @@ class PgBouncer:
     Attributes:
         folder: for its files; others may enter it.
         behind: the database's own URL.
+        sessions: at most, for each database.
     """
 
     folder: Path
     behind: str
+    sessions: int = 2
     port: int = field(default_factory=free_port)
 
     def __enter__(self) -> Self:
@@ -47,7 +49,9 @@ class PgBouncer:
         file = self.folder / "pgbouncer.ini"
         file.write_text(
             f"[databases]\n* = host=127.0.0.1 port={self._relay.port} user={real.username}\n"
-            "[pgbouncer]\npool_mode = transaction\ndefault_pool_size = 2\nmax_client_conn = 200\n"
+            f"[pgbouncer]\npool_mode = transaction\ndefault_pool_size = {self.sessions}\nmax_client_conn = 400\n"
+            # Databases of tests come and go.
+            "server_idle_timeout = 5\nautodb_idle_timeout = 5\n"
             f"listen_addr = 127.0.0.1\nlisten_port = {self.port}\nunix_socket_dir =\nauth_type = any\n"
         )
         file.chmod(0o644)
@@ -58,7 +62,11 @@ class PgBouncer:
             self._process = subprocess.Popen(
                 [str(PROGRAM), "/dev/stdin"], stdin=settings, stdout=self._log, stderr=self._log, user=user
             )
-        eventually(self._answers, why=(self.folder / "log").read_text)
+        try:
+            eventually(self._answers, why=(self.folder / "log").read_text)
+        except AssertionError:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -70,7 +78,11 @@ class PgBouncer:
     @property
     def url(self) -> str:
         """The same database by way of the pooler."""
-        real = sa.make_url(self.behind)
+        return self.way_to(self.behind)
+
+    def way_to(self, database_url: str) -> str:
+        """Return how a database of the same server is reached by way of the pooler."""
+        real = sa.make_url(database_url)
         return f"postgresql+psycopg2://{real.username}@127.0.0.1:{self.port}/{real.database}"
 
     def _answers(self) -> bool:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[3]
 
+pytestmark = pytest.mark.own_session
+
 
 def _alembic(*arguments: str, folder: Path = ROOT, **variables: str) -> CommandOutput:
     others = {name: value for name, value in os.environ.items() if not name.startswith("KNOCKTWICE_")}

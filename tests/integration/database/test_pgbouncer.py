@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from support.commands import CommandOutput
 
+pytestmark = pytest.mark.own_session
+
 
 @pytest.fixture
 def bouncer(database_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PgBouncer]:

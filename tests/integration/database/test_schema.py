@@ -11,6 +11,8 @@ from knocktwice_worker.database import migrations
 from knocktwice_worker.database.schema import CLOCK, metadata
 from support.schema_dump import schema_lines
 
+pytestmark = pytest.mark.own_session
+
 
 def test_the_schema_is_the_sum_of_the_migrations(database_url: str) -> None:
     migrated = schema_lines(database_url)
