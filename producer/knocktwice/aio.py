@@ -14,6 +14,7 @@ import queue
 import threading
 import weakref
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, cast
 from uuid import UUID
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from knocktwice.drafts import Draft
     from knocktwice.keys import NotificationId
+    from knocktwice.routing import Part
     from knocktwice_shared.durability import Durability
 
 _P = ParamSpec("_P")
@@ -179,9 +181,10 @@ def _asynchronous(
 
     async def call(self: AsyncClient, /, *arguments: _P.args, **named: _P.kwargs) -> _R:
         drafting = _Drafting(self._client._project)
+        drafting._router = self._client._router
         returned = method(drafting, *arguments, **named)
         if drafting.drafts:
-            await self._sender.send(drafting.drafts)
+            await self._send(drafting.drafts)
         # A used idempotency key has changed the ids.
         ids = [id_ for draft in drafting.drafts for id_ in draft.results()]
         if isinstance(returned, UUID):
@@ -201,7 +204,7 @@ class AsyncClient:
     Args:
         broker_url, state_url: as :class:`~knocktwice.Client` takes them.
         timeout: seconds the broker gets for each exchange. A call takes about twice that at most.
-        durability, replicas, project, test: as :class:`~knocktwice.Client` takes them.
+        durability, replicas, project, test, cells: as :class:`~knocktwice.Client` takes them.
 
     Raises:
         InvalidMessage: the project's name is none.
@@ -218,17 +221,16 @@ class AsyncClient:
         replicas: int | None = None,
         project: str | None = None,
         test: bool = False,
+        cells: str | os.PathLike[str] | None = None,
     ) -> None:
-        self._client = Client(
-            broker_url,
-            state_url=state_url,
-            timeout=timeout,
-            durability=durability,
-            replicas=replicas,
-            project=project,
-            test=test,
-        )
+        client = partial(Client, timeout=timeout, durability=durability, replicas=replicas)
+        self._client = client(broker_url, state_url=state_url, project=project, test=test, cells=cells)
         self._sender = _Sender(self._client, timeout)
+        #: One for each cell, so that a cell that does not answer holds up nobody else's calls.
+        self._senders: dict[int, _Sender] = {}
+        if self._client._router is not None:
+            for cell in self._client._router.cells.all:
+                self._senders[cell.number] = _Sender(client(cell.broker), timeout)
 
     notify = _asynchronous(Client.notify)
     notify_many = _asynchronous(Client.notify_many)
@@ -255,6 +257,30 @@ class AsyncClient:
     def _close(self) -> None:
         self._sender.close()
         self._client.close()
+        for sender in self._senders.values():
+            sender.close()
+            sender._client.close()
+
+    async def _send(self, drafts: list[Draft]) -> None:
+        if self._client._router is None:
+            await self._sender.send(drafts)
+            return
+        from knocktwice import routing
+
+        whole = [(draft, routing.split(draft, self._client._router.cells)) for draft in drafts]
+        parts = [part for _, of in whole for part in of]
+        outcomes = await asyncio.gather(*(self._send_part(part) for part in parts))
+        if (failed := routing.failure(zip(parts, outcomes, strict=True))) is not None:
+            raise failed
+        for draft, of in whole:
+            routing.collect(draft, of)
+
+    async def _send_part(self, part: Part) -> BrokerUnavailable | None:
+        try:
+            await self._senders[part.cell.number].send([part.draft])
+        except BrokerUnavailable as error:
+            return error
+        return None
 
     async def __aenter__(self) -> Self:
         return self

@@ -6,6 +6,7 @@ broker has accepted the message, as safely as the client's ``durability`` says. 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Iterable
 from functools import partial
 from itertools import islice
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from knocktwice.content import LaterStep, Sms
     from knocktwice.drafts import Draft
     from knocktwice.keys import NotificationId
+    from knocktwice.routing import Router
     from knocktwice_shared.durability import Durability
     from knocktwice_shared.messages import Category, LocalTime, Platform, Push
 
@@ -57,17 +59,21 @@ class Client:
         replicas: how many replicas, at the level ``replica``; left out, ``KNOCKTWICE_DURABILITY_REPLICAS``, or 1.
         project: the application to which all that this client sends belongs; keys are its own, and :meth:`cancel` stops
             nothing else. Left out: to none.
+        cells: the path of the file of cells, among which people are shared out; left out, ``KNOCKTWICE_CELLS_FILE``. Not
+            asked for where ``broker_url`` is given.
         test: everything is done but the provider's call, and ``knocktwice explain`` says what would have been sent. What
             is said of people beside a notification is checked and not remembered, and methods that change people are
             refused.
 
     Raises:
         InvalidMessage: the project's name is none.
-        KnocktwiceError: no broker is named and no local stack runs, the URL is not one, or there is no such level.
+        KnocktwiceError: no broker is named and no local stack runs, the URL is not one, there is no such level, or the
+            file of cells is wrong.
     """
 
     _broker: Broker
     _project: str | None = None
+    _router: Router | None = None
 
     def __init__(
         self,
@@ -79,9 +85,16 @@ class Client:
         replicas: int | None = None,
         project: str | None = None,
         test: bool = False,
+        cells: str | os.PathLike[str] | None = None,
     ) -> None:
         self._project = wire.side(project, test=test)
-        self._broker = KombuBroker(address.find(broker_url, state_url), timeout, asked(durability, replicas))
+        if not broker_url and (listed := cells or os.environ.get("KNOCKTWICE_CELLS_FILE")):
+            # Imported here, because applications without cells need none of it.
+            from knocktwice.routing import routed
+
+            self._router = routed(listed, timeout, asked(durability, replicas))
+        else:
+            self._broker = KombuBroker(address.find(broker_url, state_url), timeout, asked(durability, replicas))
 
     def notify(
         self,
@@ -219,6 +232,8 @@ class Client:
             self._project,
         )
         words = partial(wire.with_steps, shared=shared)
+        if self._router is not None:
+            recipients = self._router.placed(recipients)
         return self._send_many("recipients", recipients, lambda some: drafts.notifications(some, shared), words)
 
     def blast(
@@ -480,7 +495,7 @@ class Client:
 
     def close(self) -> None:
         """Close the connection. A later call opens another."""
-        self._broker.close()
+        (self._router or self._broker).close()
 
     def __enter__(self) -> Self:
         return self
@@ -516,6 +531,8 @@ class Client:
         return [id_ for one in made for id_ in self._send([one])]
 
     def _send(self, ready: Sequence[Draft]) -> list[NotificationId]:
+        if self._router is not None:
+            return self._router.send(ready)
         proposals = {key: use for draft in ready for key, use in draft.proposals().items()}
         if proposals:
             first = self._broker.claim_keys(proposals)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from datetime import datetime
 
+    from knocktwice_shared.cells import Cell
     from knocktwice_shared.messages import Batch, Receipt, ReceiptEvent, Recipient
 
 
@@ -42,6 +43,7 @@ class Draft:
         parsed: a batch as the validator read it, until it is sealed.
         places: which recipients of a request these are, where others are left out; the ids follow from them.
         uses: what each of the keys is used for, by the recipient's place.
+        cell: whose people all of its recipients are, where there are cells; the ids carry its number.
         repeated: places of the recipients whose key was used before, once that is known, and whether that notification
             says something else.
     """
@@ -58,6 +60,7 @@ class Draft:
     places: Sequence[int] | None = None
     uses: dict[int, Use] = field(default_factory=dict)
     repeated: dict[int, bool] = field(default_factory=dict)
+    cell: Cell | None = None
 
     def seal(self) -> None:
         """Encode it once nothing can change it any more: as text it needs a fraction of the memory."""

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -28,6 +29,7 @@ from knocktwice.client import Client
 from knocktwice.durability import asked
 from knocktwice.envelope import Outgoing
 from knocktwice.keys import Use
+from knocktwice_shared.errors import KnocktwiceError
 from knocktwice_shared.names import Task, scoped
 
 if TYPE_CHECKING:
@@ -133,6 +135,9 @@ class Relay:
         durability: Durability | str | None = None,
         replicas: int | None = None,
     ) -> None:
+        if not broker_url and os.environ.get("KNOCKTWICE_CELLS_FILE"):
+            # The ids that the outbox has told the application carry no cell.
+            raise KnocktwiceError("the outbox does not know cells; publish with Client(cells=...) instead")
         self._connect = connect
         self._broker = KombuBroker(address.find(broker_url, state_url), timeout, asked(durability, replicas))
         self._connection: Any = None

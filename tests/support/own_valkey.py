@@ -54,7 +54,9 @@ class OwnValkey:
         return self._client
 
     def start(self) -> None:
-        """Start the server on the data it left, and return when it answers."""
+        """Start the server on the data it left, unless it runs, and return when it answers."""
+        if self._process is not None:
+            return
         self.folder.mkdir(parents=True, exist_ok=True)
         options = {
             "bind": "127.0.0.1",

@@ -29,7 +29,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
-from knocktwice_shared import rabbitmq, sentinels
+from knocktwice_shared import cells, rabbitmq, sentinels
 from knocktwice_shared.durability import Durability
 from knocktwice_shared.errors import KnocktwiceError
 from knocktwice_shared.messages import AFTER_LIMIT, Category, senders
@@ -45,6 +45,8 @@ from knocktwice_worker.projects.file import Projects
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
+
+    from knocktwice_shared.cells import Cells
 
 #: Variables that the ecosystem named before us.
 _NAMES_OF_OTHERS = {"GOOGLE_APPLICATION_CREDENTIALS", "TWILIO_ACCOUNT_SID", "TWILIO_AUTH_TOKEN"}
@@ -106,6 +108,8 @@ OPTIONAL = (
     "onesignal_title",
     "onesignal_sms_fallback",
     "heartbeat_file",
+    "cells_file",
+    "cell",
 )
 
 CountryCode = Annotated[str, AfterValidator(country_code)]
@@ -315,6 +319,10 @@ class Settings(BaseSettings):
         None,
         description="With RabbitMQ as the broker, the Redis or Valkey that keeps what was accepted; see docs/rabbitmq.md.",
     )
+    cells_file: Path | None = Field(
+        None, description="TOML file of the cells, among which people are shared out; see docs/cells.md."
+    )
+    cell: str | None = Field(None, description="The name of this installation in the file of cells.")
     secret: SecretStr | None = Field(
         None, description="Key for hashing numbers and signing URLs; empty: one is made and kept in the home folder."
     )
@@ -824,6 +832,24 @@ class Settings(BaseSettings):
         return self
 
     @model_validator(mode="after")
+    def _is_one_of_the_cells(self) -> Self:
+        if (self.cells_file is None) != (self.cell is None):
+            raise ValueError("KNOCKTWICE_CELLS_FILE and KNOCKTWICE_CELL go together")
+        if self.cells_file is not None and self.cell is not None:
+            try:
+                cells.read(self.cells_file).named(self.cell)
+            except KnocktwiceError as error:
+                raise ValueError(f"KNOCKTWICE_CELL: {error}") from None
+            if self.state_url is not None:
+                raise ValueError("KNOCKTWICE_STATE_URL goes with RabbitMQ, which carries no cells")
+            if self.secret is None:
+                raise ValueError("KNOCKTWICE_SECRET must be set, and the same in all cells, which hash numbers with it")
+            budgets = [self.budget, self.trial.budget, *(own.budget for own in self.projects().limits.values())]
+            if any(budgets):
+                raise ValueError("budgets cannot be counted over cells; set none where KNOCKTWICE_CELLS_FILE is set")
+        return self
+
+    @model_validator(mode="after")
     def _lease_outlasts_the_provider(self) -> Self:
         # A request waits for its turn and then for its answer; by the end of the lease somebody else would send it too.
         if self.lease_s <= 2 * self.provider_timeout_s:
@@ -842,6 +868,10 @@ class Settings(BaseSettings):
     def budget(self) -> Budget:
         """SMS parts per day."""
         return _budget(self)
+
+    def cells(self) -> Cells | None:
+        """Read the file of cells; ``None``: this installation is alone."""
+        return None if self.cells_file is None else cells.read(self.cells_file)
 
     def projects(self) -> Projects:
         """Read what projects have of their own, and which senders they share with the installation."""

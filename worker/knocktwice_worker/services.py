@@ -32,6 +32,7 @@ from knocktwice_worker.audience.receipt_health import SilentKinds
 from knocktwice_worker.blasts import clock_jumps as blast_clock_jumps
 from knocktwice_worker.blasts import request, states
 from knocktwice_worker.blasts.expansion import Expansion
+from knocktwice_worker.cells.neighbours import Neighbours
 from knocktwice_worker.channels.channel import Wiring
 from knocktwice_worker.channels.fcm import FcmChannel
 from knocktwice_worker.channels.opened import Channels
@@ -46,6 +47,7 @@ from knocktwice_worker.database import engine
 from knocktwice_worker.embedded.installation import broker_url, connect_redis, database_url, secret, state_url
 from knocktwice_worker.limits.asks import Limits, ProjectLimits
 from knocktwice_worker.limits.counting import Counting
+from knocktwice_worker.limits.homes import CellCounting, HomeLimits
 from knocktwice_worker.limits.per_number import RedisLimits
 from knocktwice_worker.limits.quiet_hours import QuietHours
 from knocktwice_worker.notifications.inbox.accepted import Inbox, Work
@@ -138,19 +140,33 @@ class Services:
     @cached_property
     def limits(self) -> RedisLimits:
         """The limits per number, in Redis."""
+        return RedisLimits(self.redis, self._configured_limits)
+
+    @cached_property
+    def _configured_limits(self) -> Limits:
         settings = self.settings
-        return RedisLimits(
-            self.redis,
-            Limits(
-                per_day=settings.sms_per_day,
-                same_content=settings.same_content,
-                zone=settings.day_zone,
-                secret=secret(settings).encode(),
-                budget=settings.budget,
-                projects=self.projects.limits,
-                trial=ProjectLimits(settings.trial.sms_per_day, settings.trial.same_content, settings.trial.budget),
-            ),
+        return Limits(
+            per_day=settings.sms_per_day,
+            same_content=settings.same_content,
+            zone=settings.day_zone,
+            secret=secret(settings).encode(),
+            budget=settings.budget,
+            projects=self.projects.limits,
+            trial=ProjectLimits(settings.trial.sms_per_day, settings.trial.same_content, settings.trial.budget),
         )
+
+    @cached_property
+    def neighbours(self) -> Neighbours | None:
+        """The cells; ``None``: this installation is alone."""
+        cells, name = self.settings.cells(), self.settings.cell
+        return None if cells is None or name is None else Neighbours(cells, name)
+
+    @cached_property
+    def agreement(self) -> str:
+        """The digest of what cells must agree about before they count texts for each other."""
+        cells, limits = self.settings.cells(), self._configured_limits
+        rules = f"{limits.zone.key} {sorted(limits.projects)}"
+        return "" if cells is None else cells.agreement(limits.secret, rules)
 
     @cached_property
     def erased(self) -> Erased:
@@ -203,12 +219,14 @@ class Services:
     def erasure(self) -> Erasure:
         """Erases people."""
         own = secret(self.settings).encode()
-        return Erasure(engine=self.engine, redis=self.redis, limits=self.limits, erased=self.erased, secret=own)
+        limits = self.limits if self.neighbours is None else self._counting_in_homes(self.neighbours)
+        return Erasure(engine=self.engine, redis=self.redis, limits=limits, erased=self.erased, secret=own)
 
     @cached_property
     def expansion(self) -> Expansion:
         """Expands blasts into notifications."""
-        return Expansion(engine=self.engine, queues=self.queues, lease=self.settings.lease, send=self.send)
+        cell = None if self.neighbours is None else self.neighbours.own
+        return Expansion(engine=self.engine, queues=self.queues, lease=self.settings.lease, send=self.send, cell=cell)
 
     def send(self, batches: Sequence[Batch], wanted: Callable[[Connection], bool] = lambda _: True) -> None:
         """Accept batches and push them, without people who were erased after the batches were made.
@@ -375,8 +393,17 @@ class Services:
 
     @cached_property
     def counting(self) -> Counting:
-        """The limits, in Redis or in Postgres."""
-        return Counting(redis=self.limits)
+        """The limits, in Redis or in Postgres; with cells in each number's home."""
+        return Counting(redis=self.limits) if self.neighbours is None else self._counting_in_homes(self.neighbours)
+
+    def _counting_in_homes(self, neighbours: Neighbours) -> CellCounting:
+        homes = {
+            cell.number: HomeLimits(
+                neighbours.redis(cell), self._configured_limits, self.agreement, neighbours.other_engines
+            )
+            for cell in neighbours.cells.all
+        }
+        return CellCounting(redis=homes[neighbours.own.number], cells=neighbours.cells, homes=homes)
 
     @cached_property
     def clock_watch(self) -> ClockWatch:
@@ -523,9 +550,10 @@ class Services:
             ("redis", "close"),
             ("transport", "close"),
             ("hooks", "close"),
+            ("neighbours", "close"),
         ):
-            if name in self.__dict__:
-                getattr(self.__dict__.pop(name), close)()
+            if (part := self.__dict__.pop(name, None)) is not None:
+                getattr(part, close)()
 
 
 def _listed(secrets: SecretStr | None) -> list[str]:
@@ -541,7 +569,7 @@ def _called_at(batches: Sequence[Batch]) -> float | None:
 #: How long the settings that operators have changed are taken as known, in seconds.
 _FRESH_S = 1.0
 #: What survives a change of the settings: connections, what has credentials, and what was counted and seen until then.
-_KEPT = ("engine", "senders", "redis", "queues", "transport", "hooks", "push", "counters", "troubles")
+_KEPT = ("engine", "senders", "redis", "queues", "transport", "hooks", "push", "counters", "troubles", "neighbours")
 
 _services: dict[int, Services] = {}
 

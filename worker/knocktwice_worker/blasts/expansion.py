@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection, Engine
 
+    from knocktwice_shared.cells import Cell
     from knocktwice_shared.messages import Batch
     from knocktwice_worker.blasts.pages import Page
     from knocktwice_worker.queues.lengths import Lengths
@@ -56,12 +57,14 @@ class Expansion:
         queues: tells how many messages wait for pushes.
         lease: how long a worker may take for a step or a page before another one takes it up.
         send: accepts and pushes batches; the second argument is asked in the transaction that writes their rows.
+        cell: whose number the notifications' ids carry, where there are cells.
     """
 
     engine: Engine
     queues: Lengths
     lease: timedelta
     send: Send
+    cell: Cell | None = None
 
     def ring(self, publish: Publish) -> None:
         """Publish a step for each blast that is due."""
@@ -124,7 +127,7 @@ class Expansion:
             if blast.own_params:
                 given = own_params.of(conn, id_, users)
                 users = [user for user in users if user in given]
-            pages.write(conn, blast, users, last=last, lease=self.lease, cursor=cursor)
+            pages.write(conn, blast, users, last=last, lease=self.lease, cursor=cursor, cell=self.cell)
         return len(users)
 
     def _released(self, id_: str, *, wait: bool) -> list[str]:

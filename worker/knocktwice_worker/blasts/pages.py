@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
 
+    from knocktwice_shared.cells import Cell
     from knocktwice_worker.blasts.states import LockedBlast
 
 #: Pages of one blast that workers may have at once. A few workers are busy with as many, and what an application sends
@@ -98,18 +99,21 @@ def write(
     last: bool,
     lease: timedelta,
     cursor: str | None = None,
+    cell: Cell | None = None,
 ) -> None:
     """Write the next people of a locked blast as pages, together with the cursor behind them.
 
     Args:
         cursor: the last person that was looked at, if that is not the last of ``users``.
         last: nobody comes after them.
+        cell: whose number their ids carry; ``None``: there are no cells.
     """
     size = page_size(blast.throttle_per_min)
     for first in range(0, len(users), size):
         some = list(users[first : first + size])
         # All its notifications' ids fit between this one and the next that ends in as many zeros.
-        id_ = UUID(int=uuid7().int & ~(_IDS - 1))
+        made = uuid7() if cell is None else cell.marked(uuid7())
+        id_ = UUID(int=made.int & ~(_IDS - 1))
         end = UUID(int=id_.int + _IDS - 1)
         conn.execute(_WRITE, {"id": id_, "last": end, "blast": blast.id, "count": len(some), "users": some})
     cursor = cursor or (users[-1] if users else None)

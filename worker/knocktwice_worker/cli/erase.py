@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
+from knocktwice_worker.cli import send_options
 from knocktwice_worker.cli.output import AsJson, out, print_json, reading
-from knocktwice_worker.embedded.installation import broker_url
 from knocktwice_worker.privacy import erasure
 from knocktwice_worker.services import services
 
@@ -31,10 +31,7 @@ def erase_user(
         else:
             out.print(", ".join(f"{count} {name}" for name, count in left.items() if count) or "nothing is left")
         raise typer.Exit(1 if any(left.values()) else 0)
-    from knocktwice import Client
-
-    settings = services().settings
-    with Client(broker_url(settings), state_url=settings.state_url) as client:
+    with send_options.client() as client:
         client.erase_user(user)
     if as_json:
         print_json({"accepted": True})

@@ -12,11 +12,11 @@ from rich.markup import escape
 
 from knocktwice_shared.errors import InvalidMessage
 from knocktwice_worker.cli import phone_options
-from knocktwice_worker.cli.output import AsJson, OfProject, clock, out, print_json, reading
+from knocktwice_worker.cli.output import AsJson, OfProject, clock, out, print_json, reading_all
 from knocktwice_worker.lifecycle import NotificationState, ProviderState
 from knocktwice_worker.notation import durations
 from knocktwice_worker.reporting import story
-from knocktwice_worker.reporting.history import PAGE_LIMIT, Entry, Wanted, page
+from knocktwice_worker.reporting.history import PAGE_LIMIT, Entry, Wanted, merged, page
 from knocktwice_worker.services import services
 
 #: The oldest history that can be asked for.
@@ -63,11 +63,12 @@ def history(
         blast=blast,
         project=project,
     )
-    with reading(here) as conn:
+    with reading_all(here) as conns:
         if provider_id is not None:
-            id_ = story.by_provider_id(conn, provider_id)
-            wanted = dataclasses.replace(wanted, id=id_ or UUID(int=0))
-        found = page(conn, wanted)
+            known = (id_ for conn in conns if (id_ := story.by_provider_id(conn, provider_id)) is not None)
+            wanted = dataclasses.replace(wanted, id=next(known, UUID(int=0)))
+        pages = [page(conn, wanted) for conn in conns]
+        found = pages[0] if len(pages) == 1 else merged(pages, limit)
     if as_json:
         print_json({"messages": [dataclasses.asdict(one) for one in found.messages], "next": found.next})
         return

@@ -108,6 +108,7 @@ PANELS = {
             "listen",
         ),
         Entry("key", "Keys of the HTTP gateway.", "gateway"),
+        Entry("cells", "The installations that share an application's people.", "cells"),
     ),
     "Run": (
         Entry("up", "Run the whole stack until Ctrl-C.", "local", "up"),

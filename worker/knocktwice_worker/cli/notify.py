@@ -10,7 +10,6 @@ import typer
 from knocktwice_worker.cli import contents_options, push_options, send_options, step_options
 from knocktwice_worker.cli.output import AsJson, out
 from knocktwice_worker.cli.template import given_values
-from knocktwice_worker.embedded.installation import broker_url
 from knocktwice_worker.services import services
 
 
@@ -78,7 +77,6 @@ def notify(
       knocktwice notify --user ada --title "Order ready" --body "Pick it up until 6 pm" \\
         --step 'sms after=5m' --step 'sms when=not_clicked after=2h text="Your order is ready, Ada."'
     """
-    from knocktwice import Client
     from knocktwice_worker.cli import phone_options
 
     plan = step_options.plan(step or (), steps)
@@ -93,8 +91,7 @@ def notify(
     push = send_options.push(said.title, said.body, {**looks, **said.looks}, wanted=not no_push)
     values = given_values(params, param or [])
     at = send_options.send_at(send_at, local=local)
-    settings = services().settings
-    with Client(broker_url(settings), state_url=settings.state_url, project=project, test=test) as client:
+    with send_options.client(project, test=test) as client:
         id_ = client.notify(
             user=user,
             registrations=registration or (),
@@ -128,9 +125,6 @@ def cancel(
 
     Example: knocktwice cancel --key order-4711-on-its-way
     """
-    from knocktwice import Client
-
-    settings = services().settings
-    with Client(broker_url(settings), state_url=settings.state_url, project=project, test=test) as client:
+    with send_options.client(project, test=test) as client:
         client.cancel(*ids or (), key=key)
     out.print("accepted; 'knocktwice status' shows what it stopped")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -16,6 +17,8 @@ from knocktwice_shared.errors import InvalidMessage
 from knocktwice_shared.messages import checks
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from sqlalchemy import Connection
 
     from knocktwice_worker.services import Services
@@ -47,6 +50,24 @@ def log_warnings() -> None:
         wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
+
+
+@contextmanager
+def reading_all(here: Services) -> Iterator[list[Connection]]:
+    """Connect to the databases of all cells, or say which does not answer; without cells to the only one."""
+    from sqlalchemy.exc import OperationalError
+
+    with ExitStack() as open_:
+        if here.neighbours is None:
+            yield [open_.enter_context(reading(here))]
+            return
+        found = []
+        for cell in here.neighbours.cells.all:
+            try:
+                found.append(open_.enter_context(here.neighbours.engine(cell).connect()))
+            except OperationalError:
+                fail(f"the database of cell {cell.name} does not answer, and without it this would not be the whole")
+        yield found
 
 
 def reading(here: Services) -> Connection:

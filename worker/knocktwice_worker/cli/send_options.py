@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from knocktwice import LocalTime, Push, Sms
+from knocktwice import Client, LocalTime, Push, Sms
 from knocktwice_shared.messages import AFTER_LIMIT, VALID_FOR_LIMIT
 from knocktwice_worker.cli import times
+from knocktwice_worker.embedded.installation import broker_url
 from knocktwice_worker.notation import durations
+from knocktwice_worker.services import services
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -44,6 +46,14 @@ After = Annotated[
         show_default="the template's, or 5m",
     ),
 ]
+
+
+def client(project: str | None = None, *, test: bool = False) -> Client:
+    """Return a client of this installation, or of all cells if it is one of them."""
+    settings = services().settings
+    if settings.cells_file is not None:
+        return Client(cells=settings.cells_file, project=project, test=test)
+    return Client(broker_url(settings), state_url=settings.state_url, project=project, test=test)
 
 
 def valid_for(given: str | None) -> timedelta | None:

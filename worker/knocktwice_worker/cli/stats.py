@@ -12,7 +12,7 @@ from rich.table import Table
 
 from knocktwice_shared.counted import many
 from knocktwice_shared.errors import InvalidMessage
-from knocktwice_worker.cli.output import AsJson, OfProject, clock, out, print_json, reading
+from knocktwice_worker.cli.output import AsJson, OfProject, clock, out, print_json, reading, reading_all
 from knocktwice_worker.cli.tables import AsCsv, Watch, print_table, watching
 from knocktwice_worker.lifecycle import Refusal
 from knocktwice_worker.notation import durations
@@ -114,15 +114,16 @@ class _Asked:
 def _asked(by: Dimension, since: str, template: str | None, project: str | None, *, fresh: bool) -> _Asked:
     here = services()
     zone = here.settings.sms_day_zone
-    with reading(here) as conn:
+    with reading_all(here) as conns:
         today = datetime.now(here.settings.day_zone).date()
         first = _day(since, today)
         if fresh:
-            rollups.refresh(here.engine, zone, everything=True)
+            for one in conns:
+                rollups.refresh(one.engine, zone, everything=True)
         # A day more: the database's clock may be ahead of ours.
         until = today + timedelta(days=1)
         told = figures.report(
-            conn,
+            *conns,
             by=by,
             since=first,
             until=until,
@@ -130,7 +131,7 @@ def _asked(by: Dimension, since: str, template: str | None, project: str | None,
             project=project,
             prices=here.channels.prices,
         )
-        stopped = [one for one in pauses.list_all(conn) if one.ended_at is None]
+        stopped = [one for conn in conns for one in pauses.list_all(conn) if one.ended_at is None]
     return _Asked(told, first, zone, stopped)
 
 

@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from knocktwice_worker.cli.output import AsJson, clock, fail, out, print_json, reading
+from knocktwice_worker.cli.output import AsJson, clock, fail, out, print_json, reading_all
 from knocktwice_worker.reporting import story
 from knocktwice_worker.services import services
 
@@ -66,8 +66,8 @@ def _state(told: story.Story) -> str:
 
 
 def _story(notification: str) -> story.Story:
-    with reading(services()) as conn:
-        told = story.tell(conn, notification)
+    with reading_all(services()) as conns:
+        told = next((one for conn in conns if (one := story.tell(conn, notification)) is not None), None)
     if told is None:
         fail(f"no notification {notification}; if it was accepted a moment ago, the worker may not have written it yet")
     return told

@@ -12,8 +12,8 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import typer
 
 from knocktwice_shared.errors import InvalidMessage
+from knocktwice_worker.cli import send_options
 from knocktwice_worker.cli.output import AsJson, complain, err, out, print_json, reading
-from knocktwice_worker.embedded.installation import broker_url
 from knocktwice_worker.services import services
 
 if TYPE_CHECKING:
@@ -58,13 +58,13 @@ def notify(
 
     Example: knocktwice tpns notify payload.json --sms-templates templates.json
     """
-    from knocktwice import Client, tpns
+    from knocktwice import tpns
 
     payload = _object(_read(file), "payload")
     texts = {} if sms_templates is None else _object(_read(str(sms_templates)), "sms_templates")
     here = services()
     saved = _saved(payload, texts)
-    with _each_problem_in_its_line(), Client(broker_url(here.settings), state_url=here.settings.state_url) as client:
+    with _each_problem_in_its_line(), send_options.client() as client:
         done = tpns.notify(
             payload,
             client=client,

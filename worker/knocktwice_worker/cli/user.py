@@ -9,10 +9,10 @@ import typer
 from rich.table import Table
 
 from knocktwice_worker.audience import profile
+from knocktwice_worker.cli import send_options
 from knocktwice_worker.cli.erase import erase_user
 from knocktwice_worker.cli.output import AsJson, clock, fail, out, print_json, reading
 from knocktwice_worker.cli.tables import print_table
-from knocktwice_worker.embedded.installation import broker_url
 from knocktwice_worker.notation.phone_numbers import UnusableNumber, canonical
 from knocktwice_worker.services import services
 
@@ -98,10 +98,7 @@ def logout(user: User, as_json: AsJson = False) -> None:
 
     Example: knocktwice user logout u-17
     """
-    from knocktwice import Client
-
-    settings = services().settings
-    with Client(broker_url(settings), state_url=settings.state_url) as client:
+    with send_options.client() as client:
         client.log_out_everywhere(user)
     if as_json:
         print_json({"accepted": True})

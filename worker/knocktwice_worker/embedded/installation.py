@@ -42,7 +42,11 @@ class CeleryBroker:
 
 def database_url(settings: Settings) -> str:
     """Return the SQLAlchemy URL of the operator's own PostgreSQL, or of the embedded one."""
-    url = settings.database_url or embedded.addresses(settings.home).database_url
+    return sqlalchemy_url(settings.database_url or embedded.addresses(settings.home).database_url)
+
+
+def sqlalchemy_url(url: str) -> str:
+    """Return a PostgreSQL URL in SQLAlchemy's form."""
     for scheme in ("postgres://", "postgresql://"):
         if url.startswith(scheme):
             return "postgresql+psycopg2://" + url.removeprefix(scheme)
@@ -66,11 +70,12 @@ def secret(settings: Settings) -> str:
     return embedded.secret(settings.home)
 
 
-def connect_redis(url: str) -> Redis:
+def connect_redis(url: str, *, timeout_s: float = 5.0) -> Redis:
     """Connect to the place of state as a plain Redis client, with bounded waits.
 
     Args:
         url: its URL as kombu takes it.
+        timeout_s: seconds for connecting, and for each answer.
     """
     import redis
     from redis.backoff import ExponentialBackoff
@@ -78,8 +83,8 @@ def connect_redis(url: str) -> Redis:
 
     # One repeat: everything we ask of Redis is idempotent, and a longer outage is the caller's to handle.
     patience: dict[str, Any] = {
-        "socket_timeout": 5,
-        "socket_connect_timeout": 5,
+        "socket_timeout": timeout_s,
+        "socket_connect_timeout": timeout_s,
         "health_check_interval": 30,
         "retry": Retry(ExponentialBackoff(cap=1), 1),
     }

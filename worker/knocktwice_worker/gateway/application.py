@@ -31,6 +31,7 @@ from knocktwice_worker.gateway.http.origins import Origins
 from knocktwice_worker.gateway.http.read_deadline import ReadDeadline
 from knocktwice_worker.gateway.http.request_line import RequestLine
 from knocktwice_worker.gateway.intake.callbacks import CallbackIntake
+from knocktwice_worker.gateway.intake.cell_outboxes import CellOutboxes
 from knocktwice_worker.gateway.intake.outbox import Outbox
 from knocktwice_worker.gateway.intake.receipts import ReceiptIntake
 from knocktwice_worker.gateway.openapi import describe, operation_id
@@ -89,7 +90,8 @@ def describe_app(services: Services) -> FastAPI:
         app.state.own_devices = OwnDevices(services, secret(settings))
         app.state.phone_codes = PhoneCodes(services.redis, secret(settings), settings.phone_codes_per_h)
         app.state.client_addresses = ClientAddresses(settings.gateway_proxies)
-        app.state.outbox = Outbox(services)
+        cells = settings.cells()
+        app.state.outbox = Outbox(services) if cells is None else CellOutboxes(services, cells)
         app.state.readiness = Readiness(services)
         app.state.admission = Admission(services)
         app.state.counting = Flushes(services)
@@ -125,7 +127,8 @@ def describe_app(services: Services) -> FastAPI:
     for router in ROUTERS:
         app.include_router(router)
     describe(app, ROUTERS)
-    for face in FACES:
+    # The other products' ids and lists are of one database.
+    for face in FACES if settings.cells_file is None else ():
         face.mount(app)
     if settings.gateway_docs:
         app.add_route("/", _to_docs, include_in_schema=False)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, text
 
+from knocktwice_shared.records import record
 from knocktwice_shared.test_side import MARK
 from knocktwice_worker.database.bulk import numbered_rows
 from knocktwice_worker.database.test_rows import real_message
@@ -45,10 +46,18 @@ _KNOWN = text(f"""
 SELECT
   a.i,
   today.ids,
-  holder.id AS holder
+  today.waits,
+  today.counted,
+  holder.id AS holder,
+  holder.waits AS holder_waits,
+  holder.counted_at AS holder_counted
 FROM {_ASKED}
 CROSS JOIN LATERAL (
-  SELECT coalesce(array_agg(t.id ORDER BY t.waits, t.counted_at, t.id), '{{}}') AS ids FROM (
+  SELECT
+    coalesce(array_agg(t.id ORDER BY t.waits, t.counted_at, t.id), '{{}}') AS ids,
+    coalesce(array_agg(t.waits ORDER BY t.waits, t.counted_at, t.id), '{{}}') AS waits,
+    coalesce(array_agg(t.counted_at ORDER BY t.waits, t.counted_at, t.id), '{{}}') AS counted
+  FROM (
     SELECT
       CAST(d.notification_id AS text) || CASE WHEN d.step > 1 THEN '.' || d.step ELSE '' END AS id,
       d.state = 'reserved' AS waits,
@@ -60,7 +69,10 @@ CROSS JOIN LATERAL (
   ) t
 ) today
 LEFT JOIN LATERAL (
-  SELECT CAST(d.notification_id AS text) || CASE WHEN d.step > 1 THEN '.' || d.step ELSE '' END AS id
+  SELECT
+    CAST(d.notification_id AS text) || CASE WHEN d.step > 1 THEN '.' || d.step ELSE '' END AS id,
+    d.state = 'reserved' AS waits,
+    d.counted_at
   FROM deliveries d
   WHERE d.number = a.number AND d.channel = a.channel AND d.fingerprint = a.fingerprint
     AND d.counted_at > CAST(:now AS timestamptz) - a.hold
@@ -71,6 +83,19 @@ ORDER BY a.i
 """)
 
 
+@record
+class Known:
+    """What a database knows of a message's number at one level.
+
+    Attributes:
+        today: the day's messages to it: whether each only waits, since when it counts, and its id; in this order.
+        holder: likewise the message that holds the content; ``None``: none does.
+    """
+
+    today: Sequence[tuple[bool, datetime, str]]
+    holder: tuple[bool, datetime, str] | None
+
+
 def known_in_postgres(
     conn: Connection, asks: Sequence[Ask], limits: Limits, now: datetime
 ) -> list[tuple[list[str], str]]:
@@ -79,6 +104,11 @@ def known_in_postgres(
     Sent messages come first, then reservations by age, and the list is cut at the limit. So if a wipe of Redis let
     eleven reservations through, the eleventh is not in the list, and is refused when its sender asks.
     """
+    return [([one[2] for one in k.today], k.holder[2] if k.holder else "") for k in known_rows(conn, asks, limits, now)]
+
+
+def known_rows(conn: Connection, asks: Sequence[Ask], limits: Limits, now: datetime) -> list[Known]:
+    """Return the same with what it is sorted by, to be put together with what other databases know."""
     _, start, _ = limits.day(now)
     asked = [(ask, of) for ask in asks for of in limits.levels(ask)]
     found = conn.execute(
@@ -95,7 +125,13 @@ def known_in_postgres(
             "now": now,
         },
     )
-    return [(row.ids, row.holder or "") for row in found]
+    return [
+        Known(
+            list(zip(row.waits, row.counted, row.ids, strict=True)),
+            None if row.holder is None else (row.holder_waits, row.holder_counted, row.holder),
+        )
+        for row in found
+    ]
 
 
 # Advisory locks on the numbers. The sorted order prevents a deadlock between transactions with the same numbers.

@@ -67,7 +67,7 @@ class RedisLimits:
     def __init__(self, redis: Redis, limits: Limits) -> None:
         self.limits = limits
         self._redis = redis
-        self._script = redis.register_script(files(__package__).joinpath("per_number.lua").read_text())
+        self._script = redis.register_script(self._text())
 
     def count(self, conn: Connection, asks: Sequence[Ask], now: datetime) -> list[Answer]:
         """Count each ask against its number, in order, and say which may go.
@@ -93,12 +93,18 @@ class RedisLimits:
         answer = self._call(asks, now, None, {})
         if answer[0] == b"seed":
             _, start, _ = self.limits.day(now)
-            known = known_in_postgres(conn, asks, self.limits, now) if int(answer[1]) else None
+            known = self._known(conn, asks, now) if int(answer[1]) else None
             forgot = [level for level, gone in zip(self._levels(asks), answer[2:], strict=True) if int(gone)]
             spent = {of: budget.today(conn, start, None if of == TRIAL else of).written() for of in forgot}
             answer = self._call(asks, now, known, spent)
         said = iter(answer)
         return [self._answer(ask, said) for ask in asks]
+
+    def _text(self) -> str:
+        return files(__package__).joinpath("per_number.lua").read_text()
+
+    def _known(self, conn: Connection, asks: Sequence[Ask], now: datetime) -> list[tuple[list[str], str]]:
+        return known_in_postgres(conn, asks, self.limits, now)
 
     def _answer(self, ask: Ask, said: Iterator[bytes]) -> Answer:
         word, today, spent = next(said), int(next(said)), Spent(int(next(said)), int(next(said)))
@@ -204,6 +210,9 @@ class RedisLimits:
                 keys += self.limits.keys(ask, day, of)
                 ids, holder = next(rows, ([], ""))
                 args += [",".join(ids), holder]
+        return self._run(keys, args)
+
+    def _run(self, keys: Sequence[str], args: Sequence[str | float]) -> list[bytes]:
         return list(self._script(keys=keys, args=args))
 
 

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from knocktwice_shared.messages import AudienceChange
     from knocktwice_worker.audience.erased import Erased
+    from knocktwice_worker.limits.homes import CellCounting
     from knocktwice_worker.limits.per_number import RedisLimits
 
 log = structlog.get_logger(__name__)
@@ -79,7 +80,7 @@ class Erasure:
 
     engine: Engine
     redis: Redis
-    limits: RedisLimits
+    limits: RedisLimits | CellCounting
     erased: Erased
     secret: bytes
 

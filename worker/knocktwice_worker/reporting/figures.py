@@ -272,8 +272,7 @@ _AS_OF = text("SELECT seen_until FROM followers WHERE name = 'rollups'")
 
 
 def report(
-    conn: Connection,
-    *,
+    *conns: Connection,
     by: Dimension,
     since: date,
     until: date,
@@ -284,6 +283,7 @@ def report(
     """Return what became of the notifications that were accepted in some days.
 
     Args:
+        conns: the databases whose notifications are counted: one, or those of all cells.
         since, until: first and last day, in the zone whose calendar day counts.
         template: only notifications with this template.
         project: only notifications of this project; empty: only those of none.
@@ -293,7 +293,8 @@ def report(
     lines: dict[str, Figures] = {}
     total = Figures()
     asked = {"since": since, "until": until, "template": template, "project": project}
-    rows = conn.execute(_READ, asked).all()
+    rows = [row for conn in conns for row in conn.execute(_READ, asked)]
+    counted = [conn.execute(_AS_OF).scalar() for conn in conns]
     silent = _silent(rows)
     for row in rows:
         line = lines.setdefault(str(getattr(row, by)), Figures())
@@ -311,7 +312,8 @@ def report(
                     figures.channels.setdefault(name, ChannelFigures()).add(own, _price(prices, name, row.country))
             figures.sms_only_cost = _plus(figures.sms_only_cost, instead)
             figures.untextable_saved = _plus(figures.untextable_saved, spared)
-    return Report(by, _ordered(lines, by), total, conn.execute(_AS_OF).scalar(), silent)
+    as_of = None if None in counted else min(at for at in counted if at is not None)
+    return Report(by, _ordered(lines, by), total, as_of, silent)
 
 
 def _silent(rows: Iterable[Row[Any]]) -> dict[str, int]:

@@ -117,6 +117,17 @@ class Page:
     next: UUID | None
 
 
+def merged(pages: Sequence[Page], limit: int) -> Page:
+    """Return the first page of what several databases hold, from the first page of each."""
+    # What is older than where a page ends may be missing from it.
+    known_until = max((page.next for page in pages if page.next is not None), default=None)
+    found = sorted((one for page in pages for one in page.messages), key=lambda one: UUID(str(one.id)), reverse=True)
+    sure = [one for one in found if known_until is None or UUID(str(one.id)) >= known_until]
+    if len(sure) > limit:
+        return Page(sure[:limit], UUID(str(sure[limit - 1].id)))
+    return Page(sure, known_until)
+
+
 # One row at least: how far it looked. The optional conditions are constants of this file.
 _PAGE = """
 WITH seen AS MATERIALIZED (

@@ -16,6 +16,7 @@ from celery import bootsteps
 from knocktwice_shared.errors import InvalidMessage
 from knocktwice_worker.audience import receipt_health
 from knocktwice_worker.brake import guard, watch
+from knocktwice_worker.cells import agreement, telling
 from knocktwice_worker.counters import totals
 from knocktwice_worker.database import table_statistics
 from knocktwice_worker.notifications.store import paused
@@ -46,6 +47,8 @@ _TRACES_EVERY_S = 5.0
 _FLUSH_EVERY_S = 5.0
 #: Seconds between two looks for messages whose pause is over.
 _WAKE_EVERY_S = 1.0
+#: Seconds between two looks for what other cells must know.
+_CELLS_EVERY_S = 1.0
 #: Seconds between two checks for tables that have grown.
 _ANALYZE_EVERY_S = 3.0
 #: Seconds that all threads together have to stop.
@@ -106,6 +109,12 @@ def _receipts(here: Services) -> None:
     receipt_health.count_current(here.engine)
 
 
+def _cells(here: Services) -> None:
+    if here.neighbours is not None:
+        telling.tell(here.engine, here.neighbours)
+        agreement.restore(here.neighbours, here.agreement)
+
+
 def _flush(here: Services) -> None:
     totals.flush(here.redis, here.counters)
 
@@ -145,6 +154,7 @@ class Background(bootsteps.StartStopStep):
                 ("pauses", _wake, _WAKE_EVERY_S),
                 ("statistics", _analyze, _ANALYZE_EVERY_S),
                 ("counters", _flush, _FLUSH_EVERY_S),
+                *([("cells", _cells, _CELLS_EVERY_S)] if services().neighbours else []),
                 *([("traces", traces, _TRACES_EVERY_S)] if traces else []),
             )
         ]

@@ -21,7 +21,7 @@ from knocktwice import address
 from knocktwice.broker import KombuBroker
 from knocktwice.durability import asked
 from knocktwice_shared.errors import BrokerUnavailable, QueueFull
-from knocktwice_worker.embedded.installation import broker_url
+from knocktwice_worker.embedded.installation import broker_url, connect_redis
 from knocktwice_worker.gateway.intake import idempotency
 from knocktwice_worker.gateway.problems import Problem, full, unavailable
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from knocktwice.drafts import Draft
+    from knocktwice_shared.cells import Cell
     from knocktwice_worker.gateway.intake.idempotency import Claim
     from knocktwice_worker.services import Services
 
@@ -58,15 +59,17 @@ class Outbox:
 
     Args:
         services: where the broker is.
+        cell: whose broker it is instead, and whose number the notifications' ids carry.
     """
 
-    def __init__(self, services: Services) -> None:
+    def __init__(self, services: Services, cell: Cell | None = None) -> None:
         settings = services.settings
         #: What "accepted" means of the messages that go this way.
         self.durability = settings.durability
-        self._services = services
+        self._redis = services.redis if cell is None else connect_redis(cell.broker)
         level = asked(settings.durability, settings.durability_replicas)
-        self._broker = KombuBroker(address.find(broker_url(settings), settings.state_url), 5.0, level)
+        place = address.find(broker_url(settings), settings.state_url) if cell is None else address.find(cell.broker)
+        self._broker = KombuBroker(place, 5.0, level)
         self._thread = ThreadPoolExecutor(1, "outbox")
         self._waiting: deque[_Waiting] = deque()
         self._sender: asyncio.Task[None] | None = None
@@ -126,7 +129,7 @@ class Outbox:
         done = [(w.claim, w.draft.id) for w in fine if w.claim is not None and not w.sent_before and w.refusal is None]
         try:
             if done:
-                idempotency.finish(self._services.redis, done)
+                idempotency.finish(self._redis, done)
         except RedisError as error:
             # A repeat then publishes the same ids again, which is harmless.
             log.warning("idempotency keys not finished", error=type(error).__name__)
@@ -144,7 +147,7 @@ class Outbox:
                     one.refusal = full(error)
 
     def _hold(self, claimed: Sequence[_Waiting]) -> None:
-        held = idempotency.hold(self._services.redis, [w.claim for w in claimed if w.claim is not None])
+        held = idempotency.hold(self._redis, [w.claim for w in claimed if w.claim is not None])
         for waiting, first in zip(claimed, held, strict=True):
             if waiting.claim is None or first.body != waiting.claim.body:
                 waiting.refusal = Problem(
@@ -171,6 +174,8 @@ def identify(draft: Draft, batch: UUID) -> None:
     draft.wire["id"] = str(batch)
     places = range(len(draft.ids)) if draft.places is None else draft.places
     draft.ids = [idempotency.notification_id(batch, place) for place in places]
+    if draft.cell is not None:
+        draft.ids = [draft.cell.marked(id_) for id_ in draft.ids]
     for recipient, id_ in zip(draft.wire["recipients"], draft.ids, strict=True):
         recipient["id"] = str(id_)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
+from uuid import UUID
 
 from knocktwice import address, wire
 from knocktwice.broker import KombuBroker
@@ -20,7 +21,6 @@ from knocktwice_worker.gateway.intake.group_commit import GroupCommit
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from uuid import UUID
 
     from knocktwice_worker.services import Services
 
@@ -41,6 +41,7 @@ class ReceiptIntake:
     def __init__(self, services: Services) -> None:
         self._tokens = services.receipt_tokens
         self._broker = KombuBroker(address.find(broker_url(services.settings), services.settings.state_url), 5.0)
+        self._neighbours = services.neighbours
         self._group = GroupCommit(self._write, at_once=_AT_ONCE, most_waiting=_MOST_WAITING, apart_s=_APART_S)
 
     def read(self, token: str, kind: Receipt, at: datetime | None = None) -> ReceiptEvent:
@@ -78,9 +79,18 @@ class ReceiptIntake:
     def _write(self, events: Sequence[ReceiptEvent]) -> None:
         # An address works as often as anybody likes; what is said again at once shall cost the workers nothing.
         events = list({(e.notification, e.kind, e.registration, e.step): e for e in reversed(events)}.values())[::-1]
-        self._broker.accept(
-            _message(events[start : start + BATCH_LIMIT]) for start in range(0, len(events), BATCH_LIMIT)
-        )
+        if self._neighbours is None:
+            _hand(self._broker, events)
+            return
+        for cell in self._neighbours.cells.all:
+            owners = ((event, self._neighbours.cells.of_id(UUID(str(event.notification)))) for event in events)
+            if own := [event for event, owner in owners if owner is None or owner.number == cell.number]:
+                here = cell.number == self._neighbours.own.number
+                _hand(self._broker if here else self._neighbours.broker(cell), own)
+
+
+def _hand(broker: KombuBroker, events: Sequence[ReceiptEvent]) -> None:
+    broker.accept(_message(events[start : start + BATCH_LIMIT]) for start in range(0, len(events), BATCH_LIMIT))
 
 
 def _message(events: Sequence[ReceiptEvent]) -> Outgoing:

@@ -70,6 +70,10 @@ def start(services: Here, by: Starter, body: JsonBody, response: Response) -> An
     With `budget_parts` or `budget_cost` the worst case is looked at first; what may cost more is not started.
     """
     body = of_project(by, body)
+    if services.settings.cells_file is not None:
+        raise InvalidMessage(
+            "segment", "has people in all cells; start the blast with the library or 'knocktwice cells run'"
+        )
     blast, budget = _read(body)
     with reading(services) as conn:
         known = standing.of(conn, blast) is not None
