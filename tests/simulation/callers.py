@@ -76,9 +76,11 @@ class Callers:
         if said.what not in ("delivered", "clicked", "reply", "failed"):
             return True
         if said.what == "reply":
-            # Nobody answers what went to nobody.
+            # Nobody answers what went to nobody; and an answer is about the newest SMS to a number.
             failed = {failure.sid for failure in self.evidence.failures}
-            asked = [text for text in self.evidence.texts if text.sid not in failed]
+            numbers = self._numbers(self._plans[said.about])
+            arrived = [text for text in self.evidence.texts if text.sid not in failed and text.answer in IN_BOOKS]
+            asked = [text for text in arrived if text.number in numbers][-1:]
         return any(message.token == token and message.answer in IN_BOOKS for message in asked)
 
     def notify(self, place: int, notice: Notice) -> None:

@@ -7,7 +7,6 @@ import gc
 import itertools
 import logging
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
 from datetime import timedelta
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -20,7 +19,6 @@ from knocktwice.broker import KombuBroker
 from knocktwice.client import Client
 from knocktwice_worker import services, tasks
 from knocktwice_worker.celery import app
-from knocktwice_worker.channels.deadline import Deadline
 from knocktwice_worker.config import Settings
 from knocktwice_worker.notifications.pipeline.pauses import PauseGate
 from knocktwice_worker.runtime import publishing
@@ -36,6 +34,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from knocktwice.envelope import Outgoing
+    from knocktwice_worker.channels.deadline import Deadline
     from knocktwice_worker.embedded.servers import Servers
     from knocktwice_worker.services import Services
     from simulation.queues import Queues
@@ -164,9 +163,11 @@ class Installation:
         self.queues.publish(name, args[0], task_id, again=bool((headers or {}).get(publishing.AGAIN)))
 
     @contextmanager
-    def watching(self, _engine: object, _candidates: object, not_after: Deadline) -> Iterator[Deadline]:
-        """In place of the thread that looks for new pauses by the machine's clock: it has always just looked."""
-        yield _Watched(not_after.at, self.sessions)
+    def watching(
+        self, _engine: object, _candidates: object, not_after: Deadline, known: Deadline, _said: object
+    ) -> Iterator[Deadline]:
+        """In place of the thread that looks again by the machine's clock: it never gets a processor."""
+        yield min(not_after, known)
 
     def close(self) -> None:
         """Close all connections."""
@@ -174,17 +175,6 @@ class Installation:
             here.close()
         self.redis.close()
         self.sessions.close()
-
-
-@dataclass(frozen=True, slots=True)
-class _Watched(Deadline):
-    """A deadline that is over at once when SMS are paused."""
-
-    sessions: Sessions = field(compare=False)
-
-    @property
-    def over(self) -> bool:
-        return Deadline(self.at).over or self.sessions.paused()
 
 
 @contextmanager

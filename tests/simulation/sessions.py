@@ -160,11 +160,6 @@ class Sessions:
             cursor.execute(query, values)
             return cursor.fetchall() if cursor.description else []
 
-    def paused(self) -> bool:
-        """Whether an operator has paused anything."""
-        asked = "SELECT EXISTS (SELECT FROM pauses WHERE NOT settled AND ended_at IS NULL AND until > %(now)s)"
-        return bool(self.ask(asked, {"now": self._clock.moment})[0][0])
-
     def blocked(self, pid: int) -> bool:
         """Whether a session waits for a lock."""
         return bool(self.ask("SELECT pg_blocking_pids(%(pid)s)", {"pid": pid})[0][0])

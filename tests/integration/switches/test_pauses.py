@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import pytest
 import sqlalchemy as sa
 
+from knocktwice import Client
 from knocktwice_shared.errors import InvalidMessage
 from knocktwice_shared.ids import uuid7
 from knocktwice_shared.messages import Category, Receipt, ReceiptEvent, parse_batch
@@ -499,6 +500,40 @@ def test_a_pause_reaches_a_message_that_waits_for_a_slow_connection(at: Installa
     at.resume(SMS)
     at.run()
     assert (at.texts, at.state(id_)) == (1, "texted")
+
+
+@pytest.mark.parametrize("carried_out", [True, False], ids=["committed", "accepted"])
+def test_a_cancellation_reaches_a_message_that_waits_for_a_slow_connection(
+    at: Installation, valkey_url: str, carried_out: bool
+) -> None:
+    id_ = at.sms()
+    sender = at.worker()
+    reserved = sender.fallback.check([id_])
+    with at.here.engine.begin() as conn:
+        conn.execute(sa.text("UPDATE deliveries SET tries = 5"))
+
+    def cancel(not_after: Deadline) -> None:
+        assert not not_after.over
+        if carried_out:
+            with at.here.engine.begin() as conn:
+                store.note_cancelled(conn, [id_], [], datetime.now(UTC), None)
+        else:
+            with Client(valkey_url) as client:
+                client.cancel(UUID(id_))
+        eventually(lambda: not_after.over)
+        assert not Deadline(not_after.at).over
+
+    assert replace(sender.later_steps, transport=Seeing(meanwhile=cancel)).send(reserved) == []
+    at.run()
+    assert (at.texts, at.state(id_)) == (0, "cancelled")
+
+
+def test_a_late_deadline_holds_only_while_somebody_looks(at: Installation) -> None:
+    late, past = Deadline.within(HOUR), Deadline.within(-SECOND)
+    with at.worker().pauses.watching(at.here.engine, [], late, past, lambda: False) as until:
+        # As of a process that stood still: what it knows is too old.
+        assert until.over
+        eventually(lambda: not until.over)
 
 
 def test_a_push_that_stumbles_after_a_long_pause_is_tried_again_and_texts_nobody(at: Installation) -> None:

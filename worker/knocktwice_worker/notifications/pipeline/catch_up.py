@@ -16,6 +16,7 @@ import json
 from collections import defaultdict
 from dataclasses import dataclass
 from datetime import timedelta
+from itertools import chain
 from typing import TYPE_CHECKING, cast
 
 import structlog
@@ -138,6 +139,22 @@ class CatchUp:
             # What was carried out may have given a person the number that another message is about.
             related, still = self._related(engine, ids)
         return pending | {id_ for id_, own in related.items() if still.intersection(own)}
+
+    def waiting(self, engine: Engine, ids: Sequence[str]) -> set[str]:
+        """Return the notifications with a pending message about them, their people or blasts. Nothing is carried out.
+
+        Raises:
+            RedisError: Redis does not answer, so the pending messages are unknown.
+        """
+        found = self._find(list(map(notification, ids)), begin=False)
+        waiting = {subject[2:] for subject, _, _ in found.messages}
+        if not set(found.kinds).intersection("bkpu"):
+            return waiting
+        with engine.begin() as conn:
+            related = store.related(conn, ids)
+        subjects = list(dict.fromkeys(chain.from_iterable(related.values())))
+        still = {subject for subject, _, _ in self._find(subjects, begin=False).messages} if subjects else set()
+        return waiting | {id_ for id_, own in related.items() if still.intersection(own)}
 
     def _related(self, engine: Engine, ids: Sequence[str]) -> tuple[dict[str, list[str]], set[str]]:
         with engine.begin() as conn:

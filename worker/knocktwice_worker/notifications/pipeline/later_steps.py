@@ -11,6 +11,7 @@ from collections import defaultdict
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 import structlog
@@ -162,7 +163,13 @@ class LaterSteps:
             not_after = min(lease, look.later(_FRESH * (2 ** min(tries - 1, 4) - 1)))
             patient = tries > 1 and not_after > unpaused_until
             with (
-                self.pauses.watching(self.engine, pausable, not_after)
+                self.pauses.watching(
+                    self.engine,
+                    pausable,
+                    not_after,
+                    min(look, unpaused_until),
+                    partial(self._said, [row.notification_id for row in held]),
+                )
                 if patient
                 else nullcontext(min(not_after, unpaused_until))
             ) as until:
@@ -202,6 +209,18 @@ class LaterSteps:
             # The decision has looked, and a broker that is away has taken nothing since.
             log.warning("the inbox is not asked again", error=type(error).__name__)
             return set()
+
+    def _said(self, ids: Sequence[str]) -> bool:
+        """Whether anything was said that stops one of these claimed messages. It only looks, as their rows are locked."""
+        try:
+            waiting = self.catch_up.waiting(self.engine, ids)
+        except RedisError:
+            # A broker that is away has taken nothing.
+            waiting = set()
+        with self.engine.begin() as conn:
+            if waiting:
+                waiting -= store.overdue(conn, sorted(waiting), self.catch_up.patience)
+            return bool(waiting) or store.stopped(conn, ids)
 
     def _claim(self, ids: Sequence[str]) -> _Claim | None:
         with self.engine.begin() as conn:

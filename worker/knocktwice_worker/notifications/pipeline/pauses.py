@@ -30,6 +30,7 @@ PUSH_PROVIDER = "fcm"
 _FRESH = timedelta(seconds=0.5)
 #: How old they may be when a message leaves: a pause holds within two seconds.
 _HOLDS = timedelta(seconds=1.9)
+_OVER = Deadline(float("-inf"))
 #: A paused message rings this long after it is of no use any more, so that it then ends.
 _THEN = timedelta(seconds=1)
 
@@ -100,18 +101,20 @@ class Look:
 
 
 @dataclass(frozen=True, slots=True)
-class _Revocable(Deadline):
-    """A deadline that is over at once when a pause has come.
+class _Watched(Deadline):
+    """A deadline that lies late, and holds only while a thread looks: it is over if the last look found something or is too old.
+
+    A process that stood still has not looked either, so its message does not leave when it goes on.
 
     Attributes:
-        revoked: set then.
+        known: until when the last look counts, as the only item.
     """
 
-    revoked: threading.Event = field(compare=False)
+    known: list[Deadline] = field(compare=False)
 
     @property
     def over(self) -> bool:
-        return self.revoked.is_set() or Deadline(self.at).over
+        return self.known[0].over or Deadline(self.at).over
 
 
 class PauseGate:
@@ -119,7 +122,7 @@ class PauseGate:
 
     def __init__(self) -> None:
         # One object, so that a thread never takes one look's pauses for as fresh as another's.
-        self._last = Look(Pauses(), Deadline(float("-inf")), Deadline(float("-inf")))
+        self._last = Look(Pauses(), _OVER, _OVER)
 
     def look(self, conn: Connection) -> Look:
         """Return the pauses that are on. They are read twice a second, not for each message."""
@@ -177,30 +180,46 @@ class PauseGate:
         return {one.notification_id for one, _, _ in found}, look.holds
 
     @contextmanager
-    def watching(self, engine: Engine, candidates: Sequence[Candidate], not_after: Deadline) -> Iterator[Deadline]:
-        """Yield a deadline that lies late, but ends as soon as one of these claimed messages is paused.
+    def watching(
+        self,
+        engine: Engine,
+        candidates: Sequence[Candidate],
+        not_after: Deadline,
+        known: Deadline,
+        said: Callable[[], bool],
+    ) -> Iterator[Deadline]:
+        """Yield a deadline that lies late, but ends as soon as one of these claimed messages must not go any more.
 
-        A provider to which a connection takes long gets more time than a pause may take to hold. Meanwhile a thread looks.
+        A provider to which a connection takes long gets more time than a pause, or a click, may take to hold. Meanwhile a thread looks.
+
+        Args:
+            not_after: the latest moment.
+            known: until when what is known now counts.
+            said: whether anything was said that stops one of the messages.
         """
-        revoked, done = threading.Event(), threading.Event()
+        done, until = threading.Event(), [known]
 
         def watch() -> None:
             while not done.wait(_FRESH.total_seconds()):
+                # From before the look: what comes after it is not seen.
+                holds = Deadline.within(_HOLDS)
                 try:
-                    if not self.look_with(engine).pauses:
-                        continue
-                    with engine.begin() as conn:
-                        stopped, _ = self.stopped_since(conn, candidates)
+                    look = self.look_with(engine)
+                    stopped = said()
+                    if look.pauses and not stopped:
+                        with engine.begin() as conn:
+                            stopped = bool(self.stopped_since(conn, candidates)[0])
                 except SQLAlchemyError:
-                    # Without the database nobody knows whether they are paused, so none of them may leave.
-                    stopped = {one.notification_id for one in candidates}
+                    # Without the database nobody knows, so none of them may leave.
+                    stopped = True
                 if stopped:
-                    revoked.set()
+                    until[0] = _OVER
                     return
+                until[0] = min(holds, look.holds)
 
         threading.Thread(target=watch, name="knocktwice-pause-watch", daemon=True).start()
         try:
-            yield _Revocable(not_after.at, revoked)
+            yield _Watched(not_after.at, until)
         finally:
             done.set()
 

@@ -259,6 +259,19 @@ def hold(conn: Connection, ids: Sequence[str], claimed_at: datetime) -> list[Cla
     return [ClaimedStep(str(id_), *rest) for id_, *rest in found]
 
 
+_STOPPED = text(f"""
+SELECT EXISTS (
+  SELECT FROM deliveries d
+  WHERE d.notification_id = ANY(CAST(:ids AS uuid[])) AND d.step > 0 AND d.state = 'sending' AND NOT ({_NOT_STOPPED})
+)
+""")
+
+
+def stopped(conn: Connection, ids: Sequence[str]) -> bool:
+    """Return whether anything committed stops one of these claimed messages. Locks nothing."""
+    return bool(conn.execute(_STOPPED, {"ids": list(ids)}).scalar_one())
+
+
 # A message that was sent again because its outcome was lost may be at its provider already.
 _PINNED = text(f"""
 SELECT l.notification_id FROM decisions l
