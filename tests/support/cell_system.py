@@ -94,6 +94,8 @@ class RunningCell:
                 self.here.later_steps.send(self.here.fallback.check(ids))
             case Task.SEND_SMS:
                 self.here.later_steps.send(ids)
+            case Task.RECONCILE:
+                self.here.reconcile.resolve(ids)
             case Task.EXPAND_BLAST:
                 for id_ in ids:
                     self.here.expansion.step(id_, self._perform)
