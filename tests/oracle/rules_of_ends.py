@@ -142,8 +142,11 @@ def _lost(case: Case, story: str) -> Finding:
 def _not_sent_again(case: Case) -> Iterator[Finding]:
     """What the provider sent to nobody, and nobody sent again although nothing stood against it."""
     failures = [f for f in case.world.evidence.failures if f.token == case.token and f.told is Told.ACCEPTED]
+    # A report whose answer the provider did not get may be kept nowhere.
+    if {text.sid for text in case.texted} - {failure.sid for failure in failures}:
+        return
     alone = case.alone and len(case.plan.steps) == 1 and not case.plan.prefers_repeat
-    if not failures or not alone or case.reached or case.receipts or len(failures) > _AGAIN:
+    if not failures or not alone or case.receipts or len(failures) > _AGAIN:
         return
     if any(case.world.wishes.get(number) for number in case.numbers):
         return

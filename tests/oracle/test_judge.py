@@ -129,6 +129,14 @@ FINE = {
     "an SMS that failed later, and somebody clicked": world(
         CALL, PUSHED, TEXTED, FAILED, replace(CLICK, asked_at=120, told_at=120), CLICKED_LATE
     ),
+    "a report of a failure whose answer was lost": world(
+        SMS_CALL,
+        replace(TEXTED, at=101),
+        FAILED,
+        replace(TEXTED, at=170, sid="SM2"),
+        replace(FAILED, asked_at=180, told=Told.UNKNOWN, sid="SM2"),
+        replace(SMS_END, steps=(StepEnd(1, "sms", "sent", None, "SM2"),)),
+    ),
     "after a pause": world(SMS_CALL, PAUSED, TEXTED, SMS_END),
     "a call that was not answered": world(replace(CALL, told=Told.UNKNOWN)),
     "the answer of a critical one was lost": world(

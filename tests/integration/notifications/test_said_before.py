@@ -188,6 +188,32 @@ def test_a_message_that_was_begun_and_has_not_ended_is_left_to_its_queue(
     assert state(working, due)[0] == "reached"
 
 
+def test_what_a_dead_worker_had_begun_is_tried_alone_when_its_grace_is_over(
+    client: Client, working: Services, due: UUID
+) -> None:
+    # Its queue may be so long that the decision would not wait for it.
+    client.record_clicked(due)
+    (begun,) = working.redis.hkeys(INBOX_MESSAGES)
+    (now, _) = working.redis.time()
+    working.redis.hset(INBOX_BEGUN, begun, f"1 {now - working.inbox.grace_s:.0f}")
+    assert working.fallback.check([str(due)]) == []
+    assert state(working, due)[0] == "reached"
+    assert not working.redis.exists(INBOX_MESSAGES, INBOX_BEGUN)
+
+
+def test_what_ends_each_worker_is_parked_by_those_who_try_it_before_a_decision(
+    client: Client, working: Services, due: UUID
+) -> None:
+    client.record_clicked(due)
+    (begun,) = working.redis.hkeys(INBOX_MESSAGES)
+    (now, _) = working.redis.time()
+    working.redis.hset(INBOX_BEGUN, begun, f"4 {now - working.inbox.grace_s:.0f}")
+    working.fallback.check([str(due)])
+    assert not working.redis.exists(INBOX_MESSAGES, INBOX_BEGUN)
+    with working.engine.connect() as conn:
+        assert "ended its worker" in conn.execute(sa.text("SELECT reason FROM dead_letters")).scalar_one()
+
+
 def test_decisions_that_did_not_wait_are_told_to_webhooks_once_an_hour(
     client: Client, working: Services, clock: Clock, due: UUID
 ) -> None:

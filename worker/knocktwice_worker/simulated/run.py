@@ -71,7 +71,7 @@ class NothingWaits(CatchUp):
         """Return nothing."""
         return set()
 
-    def notifications(self, engine: Engine, ids: Sequence[str]) -> set[str]:  # noqa: ARG002 - as its parent
+    def notifications(self, engine: Engine, ids: Sequence[str], *, left: bool = False) -> set[str]:  # noqa: ARG002 - as its parent
         """Return nothing."""
         return set()
 

@@ -13,6 +13,7 @@ decision waits as a row and asks again, until ``patience`` is over.
 from __future__ import annotations
 
 import json
+import math
 from collections import defaultdict
 from dataclasses import dataclass
 from datetime import timedelta
@@ -38,18 +39,22 @@ log = structlog.get_logger(__name__)
 PENDING = timedelta(seconds=1)
 #: Rounds of search and processing. Messages that remain after them have just come, or cannot be carried out.
 _ROUNDS = 2
+#: Before an entry that may only be carried out alone.
+_LEFT = b"!"
 
 # Finds the messages about some subjects. With 'begin' as the first argument, work on them is noted as begun. A message
-# that was begun before and has not ended is left alone: either another worker is at it, or it ended its worker. Carried
-# out here, such a message would take an innocent one with it, again and again, until the innocent one is parked; its
-# queue tries it by itself. Returns the kinds of subjects that have any pending message, and then a flat list of subject,
-# message id and inbox entry. If the inbox no longer has a subject's message, the message was parked by its id alone; its
+# that was begun before and has not ended is not given out: either another worker is at it, or it ended its worker. Carried
+# out with others, such a message would take an innocent one with it, again and again, until the innocent one is parked.
+# If it was begun longer ago than a grace, its worker is dead, and its entry is given with a mark before it, for whoever
+# tries it alone; its queue may be so long that it comes to it too late. Returns the kinds of subjects that have any pending
+# message, and then a flat list of subject, message id and inbox entry. If the inbox no longer has a subject's message, the message was parked by its id alone; its
 # subject is removed.
 _PENDING = """
 local now = redis.call('TIME')[1] + 0
-local function fit(id)
-  if ARGV[1] ~= 'begin' then return true end
-  return redis.call('HSETNX', KEYS[3], id, '1 ' .. now) == 1
+local function fit(id, entry)
+  if ARGV[1] ~= 'begin' or redis.call('HSETNX', KEYS[3], id, '1 ' .. now) == 1 then return entry end
+  local at = string.match(redis.call('HGET', KEYS[3], id), ' (%d+)$')
+  return at and now - at >= tonumber(ARGV[2]) and '!' .. entry or ''
 end
 local out = {''}
 for _, kind in ipairs({'b', 'd', 'k', 'n', 'p', 'u'}) do
@@ -58,7 +63,7 @@ for _, kind in ipairs({'b', 'd', 'k', 'n', 'p', 'u'}) do
   end
 end
 if out[1] == '' then return out end
-for a = 2, #ARGV do
+for a = 3, #ARGV do
   local subject = ARGV[a]
   local members = {}
   if string.find(out[1], string.sub(subject, 1, 1), 1, true) then
@@ -70,7 +75,7 @@ for a = 2, #ARGV do
     if entry then
       out[#out + 1] = subject
       out[#out + 1] = id
-      out[#out + 1] = fit(id) and entry or ''
+      out[#out + 1] = fit(id, entry)
     else
       redis.call('ZREM', KEYS[2], member)
     end
@@ -87,7 +92,7 @@ class _Found:
     Attributes:
         kinds: the first letters of the kinds of subjects that have any pending message.
         messages: subject, message id and inbox entry of the pending messages about the subjects asked for; the entry is
-            empty if the message is not to be carried out here.
+            empty if the message is not to be carried out here, and with a ``!`` before it if only alone.
     """
 
     kinds: str
@@ -119,10 +124,14 @@ class CatchUp:
         """
         return self._about(list(dict.fromkeys(subjects)))[1]
 
-    def notifications(self, engine: Engine, ids: Sequence[str]) -> set[str]:
+    def notifications(self, engine: Engine, ids: Sequence[str], *, left: bool = False) -> set[str]:
         """Carry out all accepted messages about these notifications, their people and their blasts.
 
         The people are looked up only while any message about a person is pending, so an empty inbox costs one request.
+
+        Args:
+            left: also those that a dead worker has begun, each alone. One of them may end this worker, so nothing may be
+                claimed yet.
 
         Returns:
             The ids of the notifications with a message that is still pending.
@@ -130,14 +139,14 @@ class CatchUp:
         Raises:
             RedisError: Redis does not answer, so the pending messages are unknown.
         """
-        kinds, found = self._about(list(map(notification, ids)))
+        kinds, found = self._about(list(map(notification, ids)), left=left)
         pending = {subject[2:] for subject in found}
         if not set(kinds).intersection("bkpu"):
             return pending
-        related, still = self._related(engine, ids)
+        related, still = self._related(engine, ids, left=left)
         if "p" in kinds:
             # What was carried out may have given a person the number that another message is about.
-            related, still = self._related(engine, ids)
+            related, still = self._related(engine, ids, left=left)
         return pending | {id_ for id_, own in related.items() if still.intersection(own)}
 
     def waiting(self, engine: Engine, ids: Sequence[str]) -> set[str]:
@@ -156,10 +165,10 @@ class CatchUp:
         still = {subject for subject, _, _ in self._find(subjects, begin=False).messages} if subjects else set()
         return waiting | {id_ for id_, own in related.items() if still.intersection(own)}
 
-    def _related(self, engine: Engine, ids: Sequence[str]) -> tuple[dict[str, list[str]], set[str]]:
+    def _related(self, engine: Engine, ids: Sequence[str], *, left: bool) -> tuple[dict[str, list[str]], set[str]]:
         with engine.begin() as conn:
             related = store.related(conn, ids)
-        return related, self.about(subject for own in related.values() for subject in own)
+        return related, self._about(list(dict.fromkeys(chain.from_iterable(related.values()))), left=left)[1]
 
     def people(self, engine: Engine, users: Sequence[str]) -> set[str]:
         """Carry out all accepted messages about these people and their devices.
@@ -178,7 +187,7 @@ class CatchUp:
             owners = store.owners(conn, users)
         return pending | {owners[subject[2:]] for subject in self.about(map(device, owners))}
 
-    def _about(self, subjects: Sequence[str]) -> tuple[str, set[str]]:
+    def _about(self, subjects: Sequence[str], *, left: bool = False) -> tuple[str, set[str]]:
         """Carry out pending messages; return the kinds that were pending at first, and the subjects that still are."""
         if not subjects:
             return "", set()
@@ -186,13 +195,16 @@ class CatchUp:
         for rest in reversed(range(_ROUNDS)):
             if not found.messages:
                 break
-            self._carry_out({id_: entry for _, id_, entry in found.messages if entry})
+            entries = {id_: entry for _, id_, entry in found.messages}
+            self._carry_out({id_: entry for id_, entry in entries.items() if entry and not entry.startswith(_LEFT)})
+            if left:
+                self._try_alone({id_: entry[1:] for id_, entry in entries.items() if entry.startswith(_LEFT)})
             found = self._find(subjects, begin=rest > 0)
         return first.kinds, {subject for subject, _, _ in found.messages}
 
     def _find(self, subjects: Sequence[str], *, begin: bool = True) -> _Found:
         keys = [INBOX_MESSAGES, INBOX_SUBJECTS, INBOX_BEGUN]
-        arguments = ["begin" if begin else "", *subjects]
+        arguments: list[str | int] = ["begin" if begin else "", math.ceil(self.inbox.grace_s), *subjects]
         kinds, *flat = cast("list[bytes]", self.inbox.redis.eval(_PENDING, len(keys), *keys, *arguments))
         triples = zip(flat[::3], flat[1::3], flat[2::3], strict=True)
         return _Found(kinds.decode(), [(subject.decode(), id_.decode(), entry) for subject, id_, entry in triples])
@@ -211,9 +223,16 @@ class CatchUp:
             else:
                 self.inbox.done(task, messages)
 
-    def _alone(self, task: Task, id_: str, message: object, work: Work) -> None:
+    def _try_alone(self, entries: Mapping[str, bytes]) -> None:
+        """Carry out messages that a dead worker has begun. After too many of these tries one is parked."""
+        for task, messages in _by_task(entries).items():
+            if work := self.work.get(task):
+                for id_, message in messages:
+                    self._alone(task, id_, message, work, came_again=True)
+
+    def _alone(self, task: Task, id_: str, message: object, work: Work, *, came_again: bool = False) -> None:
         try:
-            self.inbox.carry_out(task, id_, message, work)
+            self.inbox.carry_out(task, id_, message, work, came_again=came_again)
         except Exception as error:  # noqa: BLE001 - the message stays pending, and the decision waits
             log.warning("not carried out yet", task=task.value, message_id=id_, error=type(error).__name__)
 

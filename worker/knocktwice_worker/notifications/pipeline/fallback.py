@@ -269,7 +269,7 @@ class Fallback:
 
     def _pending(self, ids: Sequence[str]) -> Set[str]:
         try:
-            return self.catch_up.notifications(self.engine, ids)
+            return self.catch_up.notifications(self.engine, ids, left=True)
         except RedisError as error:
             # Without Redis the pending messages are unknown. Redis accepts no new message meanwhile, so the wait is
             # limited.

@@ -194,17 +194,17 @@ class LaterSteps:
 
     def _settled(self, ids: Sequence[str]) -> Sequence[str]:
         """Let those wait about whom something accepted is still pending, unless they have waited long enough."""
-        if not (pending := self._pending(ids)):
+        if not (pending := self._pending(ids, left=True)):
             return ids
         with self.engine.begin() as conn:
             waiting = pending - store.overdue(conn, sorted(pending), self.catch_up.patience)
             store.postpone(conn, sorted(waiting), PENDING)
         return [id_ for id_ in ids if id_ not in waiting]
 
-    def _pending(self, ids: Sequence[str]) -> set[str]:
+    def _pending(self, ids: Sequence[str], *, left: bool = False) -> set[str]:
         """Carry out what was accepted about these notifications; return those about which something is still pending."""
         try:
-            return self.catch_up.notifications(self.engine, ids)
+            return self.catch_up.notifications(self.engine, ids, left=left)
         except RedisError as error:
             # The decision has looked, and a broker that is away has taken nothing since.
             log.warning("the inbox is not asked again", error=type(error).__name__)
