@@ -12,7 +12,7 @@ unexport PYTHONDONTWRITEBYTECODE
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up test check lint types contracts chaos storm soak failover overload simulate mutants bench docs site example generators wheel sbom clean
+.PHONY: help install demo up test check lint types contracts chaos storm soak failover rabbitmq overload simulate mutants bench docs site example generators wheel sbom clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-18s %s\n", $$1, $$2 }'
@@ -63,6 +63,9 @@ simulate: $(VENV)/.dev ## runs in which a seed decides who steps, stops and dies
 failover: $(VENV)/.dev ## the server that all work with is lost under load, again and again: OF=database|broker TIMES=20 SEED=1 (LOOSE=1)
 	@PYTHONPATH=tests $(BIN)/python -m oracle.failover --of $(or $(OF),database) --times $(or $(TIMES),20) \
 	  $(if $(SEED),--seed $(SEED)) $(if $(PER_S),--per-s $(PER_S)) $(if $(LOOSE),--loose)
+
+rabbitmq: $(VENV)/.dev ## the leader of a queue in RabbitMQ is killed under load, again and again: TIMES=20
+	@PYTHONPATH=tests $(BIN)/python -m oracle.rabbitmq_cluster --times $(or $(TIMES),20)
 
 overload: $(VENV)/.dev ## a backlog that nobody works on, and workers that come to it late; MESSAGES=1000000 LIMIT=900000
 	@PYTHONPATH=tests $(BIN)/python -m oracle.overload --messages $(or $(MESSAGES),1000000) $(if $(LIMIT),--limit $(LIMIT))

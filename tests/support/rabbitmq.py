@@ -6,7 +6,7 @@ import os
 import shutil
 import signal
 import subprocess
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -117,7 +117,11 @@ class RabbitMq:
     def start(self) -> None:
         """Start the node, and return when it answers."""
         self.begin()
-        eventually(self._answers, why=lambda: (self.folder / "log").read_text()[-3000:])
+        self.wait()
+
+    def wait(self) -> None:
+        """Return when the node answers."""
+        eventually(self._answers, within=180, why=lambda: (self.folder / "log").read_text()[-3000:])
 
     def kill(self) -> None:
         """End the node, and what it has started, as ``kill -9`` does."""
@@ -177,3 +181,47 @@ class RabbitMq:
         except (OSError, AMQPError, KombuError):
             return False
         return True
+
+
+@dataclass
+class Cluster:
+    """Three nodes that know each other, so that each queue has three replicas.
+
+    Attributes:
+        folder: for their data.
+    """
+
+    folder: Path
+
+    def __enter__(self) -> Self:
+        self._stack = ExitStack()
+        with ExitStack() as stack:
+            names = stack.enter_context(Names(self.folder))
+            self.nodes = [RabbitMq(names, f"node{number}") for number in (1, 2, 3)]
+            for node in self.nodes:
+                stack.callback(node.kill)
+                node.begin()
+            first, *others = self.nodes
+            first.wait()
+            for node in others:
+                node.wait()
+                node.ctl("stop_app")
+                node.ctl("reset")
+                node.ctl("join_cluster", f"{first.name}@localhost")
+                node.ctl("start_app")
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    @property
+    def url(self) -> str:
+        """All nodes, as kombu takes them."""
+        return ";".join(node.url for node in self.nodes)
+
+    def leader(self, queue: str) -> RabbitMq:
+        """Return the node that leads a queue."""
+        rows = [line.split("\t") for line in self.nodes[0].ctl("list_queues", "name", "leader").splitlines()]
+        leads = dict(row for row in rows if len(row) == 2)
+        return next(node for node in self.nodes if leads[queue] == f"{node.name}@localhost")
