@@ -70,7 +70,7 @@ _OLDER_LOOK = "min(lease, look.later(_FRESH * (2 ** min(tries - 1, 4) - 1)))"
 #: The look at the pauses ends a deadline, too, and would hide such a mistake.
 _NO_PAUSES = Change(LaterSteps, "send", "nullcontext(min(not_after, unpaused_until))", "nullcontext(not_after)")
 _NOTHING_CAUGHT_UP = Change(
-    CatchUp, "notifications", "kinds, found = self._about(list(map(notification, ids)))", "return set()"
+    CatchUp, "notifications", "kinds, found = self._about(list(map(notification, ids)), left=left)", "return set()"
 )
 _RECEIPTS_IN_ONE = Change(
     receipts,
