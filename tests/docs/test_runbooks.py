@@ -14,9 +14,11 @@ import sqlalchemy as sa
 
 from knocktwice_shared.ids import uuid7
 from knocktwice_shared.messages import parse_batch, parse_blast
+from knocktwice_shared.names import Task
 from knocktwice_worker.blasts import states
 from knocktwice_worker.fleet import members
 from knocktwice_worker.fleet.members import Member
+from knocktwice_worker.notifications.inbox import dead_letters
 from knocktwice_worker.notifications.store.paused import Scope
 from knocktwice_worker.switches import pauses
 from knocktwice_worker.switches.audit import By
@@ -48,9 +50,20 @@ def ids(here: Services) -> dict[str, str]:
         conn.execute(sa.text("UPDATE webhook_endpoints SET disabled_at = now(), disabled_reason = 'x'"))
         pauses.pause(conn, Scope(channel="sms"), By("ada", "x"))
         brake = conn.execute(sa.text(_BRAKE)).scalar_one()
+        for _ in range(2):
+            payload = '{"v": 1, "notifications": []}'
+            dead_letters.park(conn, message_id=None, task=Task.CANCEL, reason="x", payload=payload)
+        dead, other = (str(one.id) for one in dead_letters.page(conn))
     # doctor fails while something does not work; here nothing is to fail but the commands themselves.
     members.announce(here.redis, Member("w", "worker", "1", ("knocktwice.push",)))
-    return {"NOTIFICATION": notification, "BLAST": "sale", "ENDPOINT": endpoint, "BRAKE": str(brake)}
+    return {
+        "NOTIFICATION": notification,
+        "BLAST": "sale",
+        "ENDPOINT": endpoint,
+        "BRAKE": str(brake),
+        "PARKED": dead,
+        "OTHER": other,
+    }
 
 
 _BRAKE = """
@@ -62,6 +75,11 @@ VALUES ('undelivered', 'on', now(), 100, 0.9, 0.1, 'x') RETURNING id
 def test_every_command_is_one_that_is_tried_here() -> None:
     assert OURS
     assert set(COMMANDS) == {*OURS, *CELERYS}
+
+
+def test_every_section_names_a_command() -> None:
+    sections = re.split(r"^## ", RUNBOOKS.read_text(), flags=re.MULTILINE)[1:]
+    assert [section.split("\n")[0] for section in sections if "\n$ " not in section] == []
 
 
 def test_each_command_of_ours_works(run: Callable[..., CommandOutput], ids: dict[str, str]) -> None:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from knocktwice import Client, Push
+from knocktwice_shared.ids import uuid7
+from knocktwice_shared.messages import parse_batch
 from knocktwice_shared.names import Queue
 from knocktwice_worker.fleet import members
 from knocktwice_worker.fleet.members import Member
 from knocktwice_worker.flower import figures
 from knocktwice_worker.notifications import store
+from knocktwice_worker.services import Services
 from support.scenario import NOW, installed
 
 if TYPE_CHECKING:
@@ -49,3 +52,18 @@ def test_queues_have_their_workers_and_accepted_messages_their_age(here: Scenari
     assert (broker.queues["push"], broker.queues["sms"], broker.queues["fallback"]) == ((1, 1), (0, 1), (0, 0))
     assert broker.accepted == 1
     assert 0 <= broker.oldest_s < 60
+
+
+def test_the_budget_of_a_project_stands_beside_that_of_all(working: Services, tmp_path: Path) -> None:
+    file = tmp_path / "projects.yaml"
+    file.write_text("projects: {shop: {budget: {total: 5, marketing: 2}}, bank: {}}")
+    shop = Services(working.settings.model_copy(update={"quiet_hours": "", "projects_file": file, "sms_budget": 10}))
+    id_ = str(uuid7())
+    wire: dict[str, Any] = {"v": 1, "id": str(uuid7()), "content": {"sms": {"text": "Hello"}}, "only": "sms"}
+    shop.pushes.send(parse_batch({**wire, "project": "shop", "recipients": [{"id": id_, "phone": "+16505550100"}]}))
+    assert shop.later_steps.send(shop.fallback.check([id_])) == [id_]
+    with shop.engine.begin() as conn:
+        budgets = figures.now(conn, shop)["budget"]
+    shop.close()
+    assert {("shop, in all", 1, 5), ("shop, marketing", 0, 2)} <= set(budgets)
+    assert [limit for name, _, limit in budgets if name == "in all"] == [10]

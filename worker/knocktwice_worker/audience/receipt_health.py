@@ -149,20 +149,10 @@ _NOW = text("SELECT knocktwice_now()")
 
 _FORGET = text("DELETE FROM receipt_health WHERE hour < knocktwice_now() - 5 * CAST(:span AS interval)")
 
-# Ids are UUIDv7: an hour is a range of them. A receipt that names no device speaks for all of its notification's.
+# Ids are UUIDv7: an hour is a range of them. A receipt that names no device speaks for all of its notification's. PostgreSQL
+# expects one row of any range of ids, and would compare each push with each receipt of the hour; LATERAL keeps it to the primary
+# key, one push after another.
 _ROLL_UP = text(f"""
-WITH e AS (
-  SELECT
-    notification_id,
-    registration,
-    bool_or(kind = 'delivered') AS delivered
-  FROM events
-  WHERE notification_id >= :low
-    AND notification_id < :high
-    AND step = 0
-    AND kind IN ('delivered', 'clicked')
-  GROUP BY notification_id, registration
-)
 INSERT INTO receipt_health AS h (
   hour,
   platform,
@@ -176,12 +166,18 @@ SELECT
   coalesce(d.platform, 'unknown'),
   coalesce(d.app_version, ''),
   count(*),
-  count(*) FILTER (WHERE own.delivered OR anyones.delivered),
-  count(*) FILTER (WHERE own.notification_id IS NOT NULL OR anyones.notification_id IS NOT NULL)
+  count(*) FILTER (WHERE r.delivered),
+  count(*) FILTER (WHERE r.delivered IS NOT NULL)
 FROM attempts a
 LEFT JOIN devices d ON d.registration = a.registration
-LEFT JOIN e own ON own.notification_id = a.notification_id AND own.registration = a.registration
-LEFT JOIN e anyones ON anyones.notification_id = a.notification_id AND anyones.registration = ''
+CROSS JOIN LATERAL (
+  SELECT bool_or(e.kind = 'delivered') AS delivered
+  FROM events e
+  WHERE e.notification_id = a.notification_id
+    AND e.registration IN (a.registration, '')
+    AND e.kind IN ('delivered', 'clicked')
+    AND e.step = 0
+) r
 WHERE a.notification_id >= :low AND a.notification_id < :high AND a.state = 'sent'
   AND a.provider_id IS DISTINCT FROM '{STAND_IN}'
 GROUP BY 2, 3

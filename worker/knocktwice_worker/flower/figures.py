@@ -18,6 +18,7 @@ from knocktwice_worker.database.test_rows import is_test
 from knocktwice_worker.diagnosis import inbox_age
 from knocktwice_worker.fleet import members
 from knocktwice_worker.reporting import figures, history
+from knocktwice_worker.runtime import budget_alarms
 from knocktwice_worker.switches import audit, overrides, pauses
 from knocktwice_worker.webhooks import endpoints
 
@@ -133,7 +134,7 @@ def now(conn: Connection, here: Services) -> dict[str, Any]:
         "night": conn.execute(_IN_THEIR_NIGHT, {"most": _MOST_NIGHTS}).scalar_one(),
         "broker": _broker(here),
         "paces": [(name, getattr(settings, setting)) for name, setting in _PACES],
-        "budget": _budget(settings, told),
+        "budget": [*_budget(settings, told), *_budgets_of_projects(conn, here)],
     }
 
 
@@ -190,6 +191,18 @@ def _budget(settings: Settings, told: figures.Report) -> list[tuple[str, int, in
         (str(c), told.lines[str(c)].sms_parts if str(c) in told.lines else 0, n) for c, n in limits.categories.items()
     ]
     return [one for one in [("in all", told.total.sms_parts, limits.total), *own] if one[2]]
+
+
+def _budgets_of_projects(conn: Connection, here: Services) -> list[tuple[str, int, int]]:
+    """Return the same of the budgets that projects have of their own, which Redis counts."""
+    if not any(own.budget for own in here.limits.limits.projects.values()):
+        return []
+    try:
+        found = budget_alarms.uses_by(conn, here)[1]
+    except RedisError:
+        return []
+    own = [one for one in found if one.project is not None and one.limit]
+    return [(f"{one.project}, {'in all' if one.name == 'all' else one.name}", one.used, one.limit) for one in own]
 
 
 def blasts(conn: Connection) -> dict[str, Any]:

@@ -129,26 +129,43 @@ ORDER BY slice DESC
 LIMIT :most_slices
 """)
 
-# The receipts of the push that answer the step behind it. A push is watched until its provider drops it, or until now.
+# The receipts of the push that answer the step behind it. A push is watched until its provider drops it, or until now. OFFSET 0
+# keeps the order of the joins: slices by time, then everything by its primary key. Left to itself PostgreSQL may begin with all
+# batches of the template and read its whole history.
 _PUSHES = text(f"""
 SELECT
   least(extract(epoch FROM b.ttl), extract(epoch FROM knocktwice_now() - n.created_at)) AS watched_s,
   s.trigger,
-  extract(epoch FROM (
-    min(e.received_at) FILTER (WHERE {answers("s")}) - n.created_at
-  )) AS answered_s
+  extract(epoch FROM e.answered_at - n.created_at) AS answered_s
 FROM {rows("slice", starts_at="timestamptz")}
-JOIN notifications n
-  ON n.created_at >= slice.starts_at
-  AND n.created_at < slice.starts_at + :width
-  AND (CAST(:project AS text) IS NULL OR n.project = :project)
-  AND NOT {is_test("n.project")}
-JOIN batches b ON b.id = n.batch_id AND b.content->>'template' = :template
-JOIN deliveries p ON p.notification_id = n.id AND p.step = 0 AND p.channel = 'push' AND p.state = 'sent'
-JOIN deliveries s ON s.notification_id = n.id AND s.step = 1 AND s.trigger IN {ANSWERED_BY_CLICK}
-LEFT JOIN events e ON e.notification_id = n.id AND e.step = 0
-WHERE n.state <> 'cancelled'
-GROUP BY n.id, n.created_at, b.ttl, s.trigger
+CROSS JOIN LATERAL (
+  SELECT
+    id,
+    batch_id,
+    created_at
+  FROM notifications
+  WHERE created_at >= slice.starts_at
+    AND created_at < slice.starts_at + :width
+    AND (CAST(:project AS text) IS NULL OR project = :project)
+    AND NOT {is_test("project")}
+    AND state <> 'cancelled'
+  OFFSET 0
+) n
+CROSS JOIN LATERAL (
+  SELECT ttl FROM batches WHERE id = n.batch_id AND content->>'template' = :template OFFSET 0
+) b
+CROSS JOIN LATERAL (
+  SELECT s.*
+  FROM deliveries s
+  JOIN deliveries p ON p.notification_id = n.id AND p.step = 0 AND p.channel = 'push' AND p.state = 'sent'
+  WHERE s.notification_id = n.id AND s.step = 1 AND s.trigger IN {ANSWERED_BY_CLICK}
+  OFFSET 0
+) s
+CROSS JOIN LATERAL (
+  SELECT min(e.received_at) FILTER (WHERE {answers("s")}) AS answered_at
+  FROM events e
+  WHERE e.notification_id = n.id AND e.step = 0
+) e
 """)
 
 

@@ -13,6 +13,8 @@ from knocktwice_worker.notifications.store import alarms
 from knocktwice_worker.switches import overrides
 
 if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
     from knocktwice_worker.limits.budget import Budget
     from knocktwice_worker.services import Services
 
@@ -63,12 +65,21 @@ def uses(here: Services) -> tuple[str, list[Use]]:
         RedisError: Redis does not answer.
     """
     with here.engine.connect() as conn:
-        budgets: dict[str | None, Budget] = {None: overrides.in_force(conn, here.settings).budget}
-        budgets |= {name: own.budget for name, own in here.limits.limits.projects.items()}
-        budgets = {name: budget for name, budget in budgets.items() if budget}
-        if not budgets:
-            return "", []
-        now = conn.execute(text("SELECT knocktwice_now()")).scalar_one()
+        return uses_by(conn, here)
+
+
+def uses_by(conn: Connection, here: Services) -> tuple[str, list[Use]]:
+    """Return the same as :func:`uses`, asked over one connection.
+
+    Raises:
+        RedisError: Redis does not answer.
+    """
+    budgets: dict[str | None, Budget] = {None: overrides.in_force(conn, here.settings).budget}
+    budgets |= {name: own.budget for name, own in here.limits.limits.projects.items()}
+    budgets = {name: budget for name, budget in budgets.items() if budget}
+    if not budgets:
+        return "", []
+    now = conn.execute(text("SELECT knocktwice_now()")).scalar_one()
     day = here.limits.limits.day(now)[0]
     pipe = here.redis.pipeline(transaction=False)
     for project, budget in budgets.items():
