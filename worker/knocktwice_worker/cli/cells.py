@@ -105,7 +105,7 @@ def run(command: Annotated[list[str], typer.Argument(help="A command of knocktwi
     \b
     knocktwice cells run migrate
     knocktwice cells run apply shop.yaml
-    knocktwice cells run blast start summer-sale --segment regulars --template sale
+    knocktwice cells run blast start regulars --template sale --key summer-sale
     """
     neighbours, code = _neighbours(services()), 0
     for cell in neighbours.cells.all:
