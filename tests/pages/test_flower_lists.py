@@ -77,7 +77,7 @@ def unknown(here: Services) -> str:
 def test_every_list_shows_its_rows_at_every_width_and_runs_nothing(
     browser: Browser, settings: Settings, tmp_path: Path, unknown: str
 ) -> None:
-    found = {"content": "tea", "segments": "gold", "webhooks": HOOK, "parked": "cancel", "unknown": unknown}
+    found = {"content": "tea", "segments": "gold", "webhooks": HOOK, "parked": "failed 5 times", "unknown": unknown}
     found |= {"limits": "capped_daily"}
     with flower(settings, tmp_path) as url:
         for width in (1440, 390):
@@ -147,6 +147,44 @@ def test_each_button_does_what_it_says_with_a_reason_and_asks_before_it_costs(
         ("replay", "a worker was too old"),
         ("enable webhook", "it was moved"),
     ]
+
+
+def test_parked_messages_are_searched_and_a_button_keeps_the_search(
+    page: Page, settings: Settings, tmp_path: Path, here: Services
+) -> None:
+    with here.engine.begin() as conn:
+        for n in range(102):
+            task, named = (Task.SEND_PUSH, "u_17") if n else (Task.CANCEL, "u-17")
+            reason = "invalid: no such template" if n < 101 else "failed 5 times: 100% odd"
+            dead_letters.park(conn, message_id=None, task=task, reason=reason, payload=f'{{"user": "{named}"}}')
+    rows, note = page.locator("tbody tr"), page.get_by_role("alert")
+    with flower(settings, tmp_path, KNOCKTWICE_FLOWER_ACTIONS="true") as url:
+        page.goto(f"{url}/notifications/parked")
+        expect(rows).to_have_count(100)
+        page.get_by_label("Reason holds").fill("TEMPLATE")
+        page.get_by_label("Task").select_option(Task.SEND_PUSH)
+        page.get_by_label("Names the user").fill("u_17")
+        page.get_by_label("Parked since").fill("3h")
+        page.locator("form[method=get]").get_by_role("button", name="Search").click()
+        expect(rows).to_have_count(100)
+        expect(rows.first).to_contain_text("2")
+        expect(page.get_by_role("link", name="Later ones")).to_have_count(0)
+        page.get_by_label("Reason for 2", exact=True).fill("a worker was too old")
+        rows.first.get_by_role("button", name="Try again").click()
+        expect(page.get_by_role("status")).to_contain_text("2 is handed to the workers again")
+        expect(rows).to_have_count(99)
+        expect(page.get_by_label("Reason holds")).to_have_value("TEMPLATE")
+        page.goto(f"{url}/notifications/parked?since=3h")
+        page.get_by_role("link", name="Later ones").click()
+        expect(rows).to_have_count(1)
+        expect(rows).to_contain_text("102")
+        expect(page.get_by_label("Parked since")).to_have_value("3h")
+        for search, said in (("error=%25odd", "No such message."), ("until=3h", "No such message.")):
+            page.goto(f"{url}/notifications/parked?{search}")
+            expect(page.get_by_text(said)).to_be_visible()
+        page.goto(f"{url}/notifications/parked?since=yesterday&error=%00&after=x")
+        expect(note).to_contain_text("since: must be a time like 2h")
+        assert accessibility.findings(page) == []
 
 
 def test_a_blast_is_started_slowed_down_paused_and_resumed_by_keyboard_on_a_phone(

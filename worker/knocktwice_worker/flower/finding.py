@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 from uuid import UUID
 
 from sqlalchemy import text
 
-from knocktwice_worker.notation import phone_numbers
+from knocktwice_shared.errors import InvalidMessage
+from knocktwice_worker.notation import durations, phone_numbers
+from knocktwice_worker.notifications.inbox import dead_letters
 from knocktwice_worker.reporting import history, story
 from knocktwice_worker.reporting.story import mask
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from sqlalchemy import Connection
 
 #: Entries of a page.
 _LIMIT = 50
+#: The longest time ago that can be asked for.
+_LONGEST = timedelta(days=36_500)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +72,35 @@ def find(conn: Connection, word: str, before: str, rules: phone_numbers.Rules) -
     if number := _number(word, rules):
         return _page(conn, f"the number {mask(number)}", history.Wanted(phone=number, before=last, limit=_LIMIT))
     return _page(conn, f"user {word}", history.Wanted(user=word, before=last, limit=_LIMIT))
+
+
+def parked(given: Mapping[str, str]) -> tuple[dead_letters.Wanted, int]:
+    """Return which parked messages are searched for, and the number behind which the page begins.
+
+    Args:
+        given: ``task``, ``error``, ``user``, ``since``, ``until`` and ``after`` as they were typed; empty: it does not matter.
+
+    Raises:
+        InvalidMessage: a time is none.
+    """
+    said = {name: word.replace("\0", "") for name, word in given.items()}
+    since, until = (_moment(said[name], name) if said[name] else None for name in ("since", "until"))
+    task, error, user = (said[name] or None for name in ("task", "error", "user"))
+    after = int(said["after"]) if said["after"].isdecimal() and len(said["after"]) < 19 else 0
+    return dead_letters.Wanted(task=task, error=error, user=user, since=since, until=until), after
+
+
+def _moment(word: str, name: str) -> datetime:
+    """Return a moment that is given as a time, in UTC without an offset as the pages show it, or as how long ago it was."""
+    try:
+        at = datetime.fromisoformat(word)
+        return at if at.tzinfo else at.replace(tzinfo=UTC)
+    except ValueError:
+        pass
+    try:
+        return datetime.now(UTC) - durations.parse(word, _LONGEST)
+    except ValueError:
+        raise InvalidMessage(name, "must be a time like 2h, 7d or 2026-11-21T09:30") from None
 
 
 def _page(conn: Connection, what: str, wanted: history.Wanted) -> Found:

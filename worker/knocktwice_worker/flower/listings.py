@@ -89,6 +89,7 @@ class Listing:
         empty: what it says without lines.
         notes: what is said below.
         bars: columns whose cell is also drawn, from 0 to 1 of the width: column → share of each line.
+        next: where the next page begins; ``None``: this is the last one.
     """
 
     title: str
@@ -97,6 +98,7 @@ class Listing:
     empty: str
     notes: Sequence[str] = ()
     bars: Mapping[int, Sequence[float]] = field(default_factory=dict)
+    next: int | None = None
 
     @property
     def acts(self) -> bool:
@@ -199,16 +201,26 @@ def hooks(conn: Connection, _: Services) -> Listing:
     return Listing("Webhooks", ("Address", "Events", "State", "Wait"), rows, "No endpoint is set.")
 
 
-def parked(conn: Connection, _: Services) -> Listing:
-    """Return the messages that nobody could process."""
+def parked(conn: Connection, _: Services, wanted: dead_letters.Wanted = dead_letters.EVERY, after: int = 0) -> Listing:
+    """Return a page of the messages that nobody could process, the oldest first.
+
+    Args:
+        wanted: only these.
+        after: only those with a larger number.
+    """
+    found = dead_letters.page(conn, wanted, after=after, limit=_MOST + 1)
     actions = [Action("replay", "Try again"), Action("drop", "Forget", "It is gone for good.")]
     rows = [
         Row([str(one.id), _moment(one.at), one.task or "-", one.kind], id=str(one.id), actions=actions)
-        for one in dead_letters.page(conn, limit=_MOST)
+        for one in found[:_MOST]
     ]
     note = "knocktwice dead show says what a message holds. What is done already is not done twice."
     columns = ("Number", "Parked", "Task", "Why")
-    return Listing("Parked messages", columns, rows, "None: every message could be processed.", [note])
+    empty = (
+        "None: every message could be processed." if (wanted, after) == (dead_letters.EVERY, 0) else "No such message."
+    )
+    more = found[_MOST - 1].id if len(found) > _MOST else None
+    return Listing("Parked messages", columns, rows, empty, [note], next=more)
 
 
 def unknown_steps(conn: Connection, here: Services) -> Listing:

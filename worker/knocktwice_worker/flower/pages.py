@@ -5,6 +5,7 @@ from __future__ import annotations
 from base64 import b64decode
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
 
 import structlog
 from flower.views import BaseHandler
@@ -13,7 +14,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from tornado import web
 
 from knocktwice_shared.errors import InvalidMessage, KnocktwiceError
+from knocktwice_shared.names import ROUTES
 from knocktwice_worker.flower import figures, finding, lanes, listings, steering
+from knocktwice_worker.notifications.inbox import dead_letters
 from knocktwice_worker.services import services
 from knocktwice_worker.switches.audit import By
 
@@ -216,6 +219,22 @@ class Listed(Page):
         _, read = listings.PAGES[name]
         listing = await self.asked(lambda conn: read(conn, services()))
         self.show("listing.html", listing=listing, problem=problem, done=done)
+
+
+class Parked(Listed):
+    """The parked messages, which can be searched. A button keeps the search: its form goes to the page's own address."""
+
+    async def _show(self, name: str, problem: str | None, done: str | None) -> None:  # noqa: ARG002 - it shows one page
+        given = {field: self.given(field).strip() for field in ("task", "error", "user", "since", "until", "after")}
+        try:
+            wanted, after = finding.parked(given)
+        except InvalidMessage as error:
+            wanted, after, problem = dead_letters.EVERY, 0, problem or str(error)
+        listing = await self.asked(lambda conn: listings.parked(conn, services(), wanted, after))
+        search = urlencode({field: said for field, said in given.items() if said and field != "after"})
+        self.show(
+            "parked.html", listing=listing, problem=problem, done=done, given=given, search=search, tasks=list(ROUTES)
+        )
 
 
 class Switches(Page):

@@ -50,6 +50,7 @@ def install() -> None:
         url(r"/notifications/one/([0-9a-f-]{36})", pages.One, name="notifications-one"),
         url(r"/notifications/blasts", pages.Blasts, name="notifications-blasts"),
         url(r"/notifications/switches", pages.Switches, name="notifications-switches"),
+        url(r"/notifications/(parked)", pages.Parked),
         url(rf"/notifications/({'|'.join(PAGES)})", pages.Listed, name="notifications-listing"),
         url(r"/notifications/style.css", pages.Style, name="notifications-style"),
     ]
