@@ -844,7 +844,9 @@ class Settings(BaseSettings):
                 raise ValueError("KNOCKTWICE_STATE_URL goes with RabbitMQ, which carries no cells")
             if self.secret is None:
                 raise ValueError("KNOCKTWICE_SECRET must be set, and the same in all cells, which hash numbers with it")
-            budgets = [self.budget, self.trial.budget, *(own.budget for own in self.projects().limits.values())]
+            projects = self.projects()
+            own = (limits.budget for limits in (*projects.limits.values(), *projects.trials.values()))
+            budgets = [self.budget, self.trial.budget, *own]
             if any(budgets):
                 raise ValueError("budgets cannot be counted over cells; set none where KNOCKTWICE_CELLS_FILE is set")
         return self

@@ -153,6 +153,7 @@ class Services:
             budget=settings.budget,
             projects=self.projects.limits,
             trial=ProjectLimits(settings.trial.sms_per_day, settings.trial.same_content, settings.trial.budget),
+            own_trials=self.projects.trials,
         )
 
     @cached_property

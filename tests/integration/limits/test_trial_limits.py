@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from knocktwice_shared.messages import Category
 from knocktwice_worker.lifecycle import Refusal
-from knocktwice_worker.limits.asks import TRIAL, Ask, Limits, ProjectLimits
+from knocktwice_worker.limits.asks import TRIAL, Ask, Limits, ProjectLimits, own_trial
 from knocktwice_worker.limits.budget import Budget
 from knocktwice_worker.limits.in_postgres import count_in_postgres
 from knocktwice_worker.limits.per_number import RedisLimits
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     import redis
+
+    from knocktwice_worker.limits.asks import Answer
 
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
 STRICT = ProjectLimits(
@@ -75,6 +77,41 @@ def test_a_trial_says_what_the_limits_would_have_said_in_force_and_all_go(
         assert {a.refusal for a in answers} == {None}
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_what_a_project_tries_counts_its_messages_alone_beside_every_other_limit(
+    valkey: redis.Redis, engine: sa.Engine, seed: int
+) -> None:
+    asks = traffic(seed)
+    of_amber = [ask for ask in asks if ask.project == "amber"]
+    every = replace(NONE, per_day=4, projects=AMBER | {"blue": ProjectLimits(per_day=1)}, trial=STRICT)
+    cases = [
+        # Nothing else is in force: each of the project's messages goes, and gets the word that the limits would have said.
+        (NONE, of_amber),
+        # Beside limits of all kinds only what goes is tried.
+        (every, [ask for ask, a in zip(asks, _answers(valkey, engine, every, asks), strict=True) if not a.refusal]),
+    ]
+    for limits, going in cases:
+        own = [ask for ask in going if ask.project == "amber"]
+        said = {ask.id: a.refusal for ask, a in zip(own, _answers(valkey, engine, IN_FORCE, own), strict=True)}
+        tried = replace(limits, own_trials={"amber": STRICT, "green": STRICT})
+        plain = _answers(valkey, engine, limits, asks)
+        for answers in (_answers(valkey, engine, tried, asks), _without_redis(engine, tried, asks)):
+            assert [replace(a, own_trial=None) for a in answers] == plain
+            assert [a.own_trial for a in answers] == [said.get(ask.id) for ask in asks]
+    assert any(said.values())
+
+
+def _answers(valkey: redis.Redis, engine: sa.Engine, limits: Limits, asks: list[Ask]) -> list[Answer]:
+    valkey.flushdb()
+    with engine.connect() as conn:
+        return RedisLimits(valkey, limits).count(conn, asks, NOON)
+
+
+def _without_redis(engine: sa.Engine, limits: Limits, asks: list[Ask]) -> list[Answer]:
+    with engine.connect() as conn:
+        return count_in_postgres(conn, asks, limits, NOON)
+
+
 def test_what_is_in_force_refuses_as_without_a_trial_and_the_trial_says_nothing_of_it(
     valkey: redis.Redis, engine: sa.Engine
 ) -> None:
@@ -91,23 +128,27 @@ def test_what_is_in_force_refuses_as_without_a_trial_and_the_trial_says_nothing_
 
 
 def test_a_message_that_asks_again_gets_the_same_word_and_counts_once(valkey: redis.Redis, engine: sa.Engine) -> None:
-    counter = RedisLimits(valkey, replace(NONE, trial=ProjectLimits(per_day=2)))
-    asks = [replace(one, number="+16502530001") for one in traffic(2)[:3]]
+    two = ProjectLimits(per_day=2)
+    counter = RedisLimits(valkey, replace(NONE, trial=two, own_trials={"amber": two}))
+    asks = [replace(one, number="+16502530001", project="amber") for one in traffic(2)[:3]]
     with engine.connect() as conn:
+        assert [a.own_trial for a in counter.count(conn, asks, NOON)] == [None, None, Refusal.CAPPED_DAILY]
         words = [a.trial for a in counter.count(conn, asks, NOON)]
         assert words == [None, None, Refusal.CAPPED_DAILY]
         assert [a.trial for a in counter.count(conn, asks, NOON)] == words
         # A message that is released makes room in the trial, too.
         counter.release(asks[:1], NOON)
-        assert counter.count(conn, asks[2:], NOON)[0].trial is None
+        again = counter.count(conn, asks[2:], NOON)[0]
+        assert (again.trial, again.own_trial) == (None, None)
 
 
 def test_a_trial_keeps_nothing_of_a_person_who_is_erased(valkey: redis.Redis, engine: sa.Engine) -> None:
-    counter = RedisLimits(valkey, replace(NONE, trial=STRICT))
+    counter = RedisLimits(valkey, replace(NONE, trial=STRICT, own_trials={"amber": STRICT}))
     asks = traffic(3)
     with engine.connect() as conn:
         counter.count(conn, asks, NOON)
-    assert valkey.keys(f"*:day:*{TRIAL.replace('?', chr(92) + '?')}")
+    for level in (TRIAL, own_trial("amber")):
+        assert valkey.keys(f"*:day:*{level.replace('?', chr(92) + '?')}")
     counter.forget([one.number for one in asks], NOON)
     assert not valkey.keys("*:day:*")
 
@@ -117,7 +158,7 @@ def test_a_trial_is_no_more_calls_of_redis_and_asks_postgres_only_when_its_budge
 ) -> None:
     statements: list[str] = []
     sa.event.listen(engine, "before_cursor_execute", lambda *args: statements.append(args[2]))
-    counter = RedisLimits(valkey, replace(NONE, trial=STRICT))
+    counter = RedisLimits(valkey, replace(NONE, trial=STRICT, own_trials={"amber": STRICT}))
     with engine.connect() as conn:
         # The counters of this Redis are complete from the day's end on.
         counter.count(conn, traffic(4), NOON)

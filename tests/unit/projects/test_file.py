@@ -23,6 +23,7 @@ projects:
     sms_per_day: 3
     sms_same_content: 1h
     budget: {total: 500, reserve: 50, marketing: 100}
+    trial: {sms_per_day: 2, budget: {total: 400}}
   no: {senders: "+16505550102"}
 """
 BAD = """\
@@ -64,6 +65,8 @@ def test_it_says_what_each_project_has_of_its_own(tmp_path: Path) -> None:
     # A country's code is the name of a project here, and no "false".
     assert (known["no"].sender("sms"), bool(known["no"].limits)) == ("+16505550102", False)
     assert Projects(known).limits == {"shop": limits}
+    (name, tried), *others = Projects(known).trials.items()
+    assert (name, tried.per_day, tried.budget.total, others) == ("shop", 2, 400, [])
 
 
 def test_all_mistakes_are_told_at_once_each_with_its_line(tmp_path: Path) -> None:
@@ -99,6 +102,7 @@ def test_all_mistakes_are_told_at_once_each_with_its_line(tmp_path: Path) -> Non
         ("projects:\n\tshop: {}\n", ":2:1: "),
         ("projects: [shop]", ":1:1: projects: must be an object"),
         ("projects: {7: {sms_per_day: 1}}", ":1:12: projects.7: must be a text; put it in quotes"),
+        ("projects: {a: {trial: {senders: X}}}", ":1:24: projects.a.trial.senders: is not a field here"),
         ("projects: {a: &own {sms_per_day: 1}, b: *other}", ":1:"),
     ],
 )

@@ -22,7 +22,7 @@ def trial(
     """Show how many SMS stricter rules would have stopped that went, by rule.
 
     KNOCKTWICE_TRIAL='{"sms_per_day": 5}' tries a rule beside the one in force; knocktwice set trial … does it without a
-    restart. What the brake and the pumping guard only watch is counted, too. Changes nothing.
+    restart. In the projects file a project can try its own limits. What the brake and the pumping guard only watch is counted, too. Changes nothing.
 
     Example: knocktwice trial --since 7d
     """
@@ -34,14 +34,14 @@ def trial(
         raise InvalidMessage("since", str(error)) from None
     here = services()
     with reading(here) as conn:
-        found = trials.report(conn, here.settings, span)
+        found = trials.report(conn, here.settings, here.projects, span)
     if as_json:
         print_json(found.as_json())
         return
     table = Table("rule", "in force", "tried")
     table.add_column("would have stopped", justify="right")
     for one in found.lines:
-        table.add_row(one.rule, one.in_force, one.tried or "-", f"{one.would_have_stopped:,}")
+        table.add_row(one.word, one.in_force, one.tried or "-", f"{one.would_have_stopped:,}")
     print_table(table, as_csv=as_csv)
     if not as_csv:
         out.print(

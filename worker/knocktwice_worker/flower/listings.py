@@ -276,9 +276,9 @@ def worth(conn: Connection, here: Services) -> Listing:
 
 def limits(conn: Connection, here: Services) -> Listing:
     """Return the rules that stop messages, and what those that are only watched would have stopped."""
-    found = trials.report(conn, here.settings, _WATCHED)
+    found = trials.report(conn, here.settings, here.projects, _WATCHED)
     rows = [
-        Row([one.rule, one.setting, one.in_force, one.tried or "-", _many(one.would_have_stopped)])
+        Row([one.word, one.setting, one.in_force, one.tried or "-", _many(one.would_have_stopped)])
         for one in found.lines
     ]
     notes = [

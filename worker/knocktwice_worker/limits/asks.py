@@ -23,9 +23,26 @@ if TYPE_CHECKING:
 
 #: The level whose answer is only noted: the limits that are tried. No project can have this name.
 TRIAL = "?trial"
+#: What the levels begin with that are tried of a project's own limits; the project's name follows.
+_OWN_TRIAL = f"{TRIAL}:"
 
 #: One hash tag for all keys: Redis Cluster runs a script on one slot only.
 TAG = "{knocktwice:sms}"
+
+
+def own_trial(project: str) -> str:
+    """Return the level of what is tried of a project's own limits."""
+    return _OWN_TRIAL + project
+
+
+def tries(level: str | None) -> bool:
+    """Whether a level stops nothing, and its answer is only noted."""
+    return level is not None and level.startswith(TRIAL)
+
+
+def project_of(level: str | None) -> str | None:
+    """Return whose messages a level counts; ``None``: those of all."""
+    return None if level is None or level == TRIAL else level.removeprefix(_OWN_TRIAL)
 
 
 @record
@@ -110,6 +127,7 @@ class Answer:
         spent: the used parts of the day's budget; ``None``: there is no budget.
         own: what the own limits of the message's project say; ``None``: it has none.
         trial: why the limits that are tried would have stopped a message that goes; ``None``: they would not.
+        own_trial: likewise what the message's project tries of its own limits.
     """
 
     refusal: Refusal | Delay | None
@@ -117,6 +135,7 @@ class Answer:
     spent: Spent | None = None
     own: Own | None = None
     trial: Refusal | None = None
+    own_trial: Refusal | None = None
 
     def inputs(self, ask: Ask, limits: Limits) -> dict[str, Any]:
         """Return the figures that the ledger keeps with the decision."""
@@ -169,6 +188,7 @@ class Limits:
         budget: the allowed SMS parts per day.
         projects: project → its own limits, of the projects that have some. They count only the project's messages.
         trial: the limits that are tried. They count all messages that they would let go, and stop none.
+        own_trials: likewise project → what is tried of its own limits, of the projects that try some.
     """
 
     per_day: int
@@ -178,6 +198,7 @@ class Limits:
     budget: Budget = field(default_factory=Budget)
     projects: Mapping[str, ProjectLimits] = field(default_factory=dict)
     trial: ProjectLimits = field(default_factory=ProjectLimits)
+    own_trials: Mapping[str, ProjectLimits] = field(default_factory=dict)
 
     @property
     def longest_hold(self) -> timedelta:
@@ -185,15 +206,20 @@ class Limits:
         return max(self.same_content, *(own.same_content for own in self.projects.values()), timedelta())
 
     def level(self, project: str | None) -> Limits | ProjectLimits:
-        """Return the limits of one level: of a project, of the trial, or with ``None`` of the installation."""
+        """Return the limits of one level: of a project, of a trial, or with ``None`` of the installation."""
         if project == TRIAL:
             return self.trial
+        if project is not None and tries(project):
+            return self.own_trials[project.removeprefix(_OWN_TRIAL)]
         return self if project is None else self.projects[project]
 
     def levels(self, ask: Ask) -> tuple[str | None, ...]:
-        """Return the levels that count a message: the installation, its project if that has own limits, and the trial."""
+        """Return the levels that count a message: the installation, its project if that has own limits, and what is tried."""
         own = (None, ask.level) if ask.level in self.projects else (None,)
-        return (*own, TRIAL) if self.trial else own
+        tried = (TRIAL,) if self.trial else ()
+        if ask.level is not None and ask.level in self.own_trials:
+            tried = (*tried, own_trial(ask.level))
+        return (*own, *tried)
 
     def day(self, now: datetime) -> tuple[str, datetime, datetime]:
         """Return the calendar day of ``now``: its name, its first moment and the next day's, in UTC.

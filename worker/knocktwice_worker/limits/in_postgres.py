@@ -12,7 +12,7 @@ from knocktwice_worker.database.bulk import numbered_rows
 from knocktwice_worker.database.test_rows import real_message
 from knocktwice_worker.lifecycle import Refusal
 from knocktwice_worker.limits import budget
-from knocktwice_worker.limits.asks import TRIAL, Answer, Own
+from knocktwice_worker.limits.asks import TRIAL, Answer, Own, own_trial, project_of, tries
 from knocktwice_worker.limits.budget import Purse
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ def known_rows(conn: Connection, asks: Sequence[Ask], limits: Limits, now: datet
             "number": [ask.number for ask, _ in asked],
             "channel": [ask.channel for ask, _ in asked],
             "fingerprint": [ask.fingerprint for ask, _ in asked],
-            "project": [None if of == TRIAL else of for _, of in asked],
+            "project": [project_of(of) for _, of in asked],
             "test": [ask.test for ask, _ in asked],
             "per_day": [limits.level(of).per_day or 1_000 for _, of in asked],
             "hold": [limits.level(of).same_content for _, of in asked],
@@ -158,11 +158,13 @@ def count_in_postgres(conn: Connection, asks: Sequence[Ask], limits: Limits, now
         budget.lock(conn)
         for of, level in counts.items():
             if level.limits.budget:
-                level.purse = Purse(
-                    level.limits.budget, budget.today(conn, limits.day(now)[1], None if of == TRIAL else of)
-                )
-    tried = counts.get(TRIAL)
-    return [_count_one(ask, [counts[of] for of in limits.levels(ask) if of != TRIAL], tried) for ask in asks]
+                level.purse = Purse(level.limits.budget, budget.today(conn, limits.day(now)[1], project_of(of)))
+    answers = []
+    for ask in asks:
+        in_force = [counts[of] for of in limits.levels(ask) if not tries(of)]
+        tried, own = counts.get(TRIAL), counts.get(own_trial(ask.level)) if ask.level else None
+        answers.append(_count_one(ask, in_force, tried, own))
+    return answers
 
 
 class _Counts:
@@ -210,20 +212,21 @@ class _Counts:
         return self.purse.spent(ask.category) if self.purse else None
 
 
-def _count_one(ask: Ask, levels: Sequence[_Counts], tried: _Counts | None) -> Answer:
+def _count_one(ask: Ask, levels: Sequence[_Counts], tried: _Counts | None, tried_own: _Counts | None) -> Answer:
     refusals = [level.refusal(ask) for level in levels]
     refusal = next((one for one in refusals if one), None)
-    trial = None
+    trial = trial_of_own = None
     if refusal is None:
         for level in levels:
             level.count(ask)
         trial = _try(ask, tried) if tried else None
+        trial_of_own = _try(ask, tried_own) if tried_own else None
     every, *project = levels
     own = None
     if project and ask.level is not None:
         refused = refusals[0] is None and refusals[1] is not None
         own = Own(ask.level, refused, len(project[0].today[ask.address]), project[0].spent(ask))
-    return Answer(refusal, len(every.today[ask.address]), every.spent(ask), own, trial)
+    return Answer(refusal, len(every.today[ask.address]), every.spent(ask), own, trial, trial_of_own)
 
 
 def _try(ask: Ask, tried: _Counts) -> Refusal | None:

@@ -1,8 +1,9 @@
 -- Per-number limits and the day's budget, one atomic call per batch. per_number.py and budget.py explain both.
 --
--- The limits stand in levels: level 1 is the installation's, each other one a project's own or the trial's. A message passes
--- if each of its levels but the trial lets it pass, and is then counted in all of them. The trial stops nothing: it says what
--- it would have done, and counts only what it would have let pass, as if it had been in force all along.
+-- The limits stand in levels: level 1 is the installation's, each other one a project's own, the trial's, or what is tried of
+-- a project's own. A message passes if each of its levels but those that are tried lets it pass, and is then counted in all
+-- of them. A trial stops nothing: it says what it would have done, and counts only what it would have let pass, as if it had
+-- been in force all along.
 --
 -- KEYS[1]            marker: run id of the server that counted with the names of its projects, and epoch second from
 --                    which its counters are complete
@@ -13,18 +14,18 @@
 -- ARGV[2] now, ARGV[3] end of today (epoch seconds, the caller's database clock)
 -- ARGV[4] "1" if the caller sends the numbers' rows from Postgres
 -- ARGV[5] the longest time between equal contents, in milliseconds    ARGV[6] names of the projects with own limits
--- ARGV[7] number of levels    ARGV[8] which of them is the trial (0 = none); it counts every message
+-- ARGV[7] number of levels    ARGV[8] which of them is the installation's trial (0 = none); it counts every message
 -- then for each level eight values:
 --   messages per day (0 = no limit), milliseconds between equal contents to a number (0 = any),
 --   parts a day (0 = no limit), of these only for critical, parts a day of transactional, marketing, critical,
 --   the day's use of the budget from Postgres, as budget.py writes it, or ""
--- then for each message: id, parts, category, the level of its project (0 = none), and for each of its levels, the trial last,
---   today's ids for its number, comma-separated, and the holder of its content
+-- then for each message: id, parts, category, the level of its project and that of what its project tries (0 = none), and for
+--   each of its levels, those that are tried last, today's ids for its number, comma-separated, and the holder of its content
 --
 -- Returns {"seed", numbers, budget of each level} if the counters may be incomplete and the caller must send the rows,
 -- else for each message a word ("ok", "duplicate", "capped" or "exhausted"), the number's count, and the day's parts in
 -- total and in its category. A message with a project has four more: "1" if its project's limits refused it, and the same
--- three figures of the project. With a trial each message has four more: the trial's word, and its three figures.
+-- three figures of the project. Each level that is tried has four more: its word, and its three figures.
 
 local ttl, now = tonumber(ARGV[1]), tonumber(ARGV[2])
 local run = string.match(redis.call('INFO', 'server'), 'run_id:(%w+)')
@@ -147,16 +148,18 @@ local answer, key = {}, 1 + #levels
 while at < #ARGV do
   local id, parts, category, project = ARGV[at + 1], tonumber(ARGV[at + 2]), ARGV[at + 3], tonumber(ARGV[at + 4])
   local own = project > 0 and {levels[1], levels[project]} or {levels[1]}
-  local tried = trial > 0 and #own + 1 or 0
-  if trial > 0 then
-    own[tried] = levels[trial]
+  local in_force, tried = #own, tonumber(ARGV[at + 5])
+  for _, level in ipairs({trial, tried}) do
+    if level > 0 then
+      own[#own + 1] = levels[level]
+    end
   end
-  at = at + 4
+  at = at + 5
   local words, counts, refused = {}, {}, nil
   for l, level in ipairs(own) do
     words[l], counts[l] = look(level, id, category, parts, KEYS[key + 2 * l - 1], KEYS[key + 2 * l],
                                ARGV[at + 2 * l - 1], ARGV[at + 2 * l])
-    if words[l] ~= 'ok' and l ~= tried and not refused then
+    if words[l] ~= 'ok' and l <= in_force and not refused then
       refused = l
     end
   end
@@ -168,7 +171,7 @@ while at < #ARGV do
     end
   end
   for l, level in ipairs(own) do
-    answer[#answer + 1] = l == 1 and words[refused or 1] or l == tried and words[l] or (refused == l and 1 or 0)
+    answer[#answer + 1] = l == 1 and words[refused or 1] or l > in_force and words[l] or (refused == l and 1 or 0)
     answer[#answer + 1] = counts[l]
     local all, of_category = 0, 0
     if level.limited then

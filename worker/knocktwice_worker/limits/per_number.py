@@ -25,7 +25,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from knocktwice_shared.test_side import MARK
 from knocktwice_worker.lifecycle import Refusal
 from knocktwice_worker.limits import budget
-from knocktwice_worker.limits.asks import TAG, TRIAL, Answer, Ask, Limits, Own
+from knocktwice_worker.limits.asks import TAG, TRIAL, Answer, Ask, Limits, Own, own_trial, project_of, tries
 from knocktwice_worker.limits.budget import Spent
 from knocktwice_worker.limits.in_postgres import known_in_postgres
 
@@ -95,7 +95,7 @@ class RedisLimits:
             _, start, _ = self.limits.day(now)
             known = self._known(conn, asks, now) if int(answer[1]) else None
             forgot = [level for level, gone in zip(self._levels(asks), answer[2:], strict=True) if int(gone)]
-            spent = {of: budget.today(conn, start, None if of == TRIAL else of).written() for of in forgot}
+            spent = {of: budget.today(conn, start, project_of(of)).written() for of in forgot}
             answer = self._call(asks, now, known, spent)
         said = iter(answer)
         return [self._answer(ask, said) for ask in asks]
@@ -108,26 +108,35 @@ class RedisLimits:
 
     def _answer(self, ask: Ask, said: Iterator[bytes]) -> Answer:
         word, today, spent = next(said), int(next(said)), Spent(int(next(said)), int(next(said)))
-        own = trial = None
+        own, trials = None, {}
         for project in self.limits.levels(ask)[1:]:
-            if project == TRIAL:
-                trial, _, _, _ = _REFUSALS.get(next(said).decode()), next(said), next(said), next(said)
+            if tries(project):
+                trials[project == TRIAL], _, _, _ = (
+                    _REFUSALS.get(next(said).decode()),
+                    next(said),
+                    next(said),
+                    next(said),
+                )
                 continue
             refused, count, used = bool(int(next(said))), int(next(said)), Spent(int(next(said)), int(next(said)))
             limits = self.limits.projects[str(project)]
             own = Own(str(project), refused, count, used if limits.budget else None)
         refusal = _REFUSALS.get(word.decode())
-        # What does not go is stopped by the limits in force, not by the trial.
-        return Answer(refusal, today, spent if self.limits.budget else None, own, None if refusal else trial)
+        if refusal:
+            # What does not go is stopped by the limits in force, not by those that are tried.
+            trials.clear()
+        spent_today = spent if self.limits.budget else None
+        return Answer(refusal, today, spent_today, own, trials.get(True), trials.get(False))
 
     def _levels(self, asks: Sequence[Ask]) -> list[str | None]:
         """Return the levels that count any of these messages, the installation's first."""
         projects = sorted({str(ask.level) for ask in asks if ask.level in self.limits.projects})
-        return [None, *projects, *([TRIAL] if self.limits.trial else [])]
+        tried = sorted({own_trial(str(ask.level)) for ask in asks if ask.level in self.limits.own_trials})
+        return [None, *projects, *([TRIAL] if self.limits.trial else []), *tried]
 
     @property
     def _every_level(self) -> list[str | None]:
-        return [None, *self.limits.projects, TRIAL]
+        return [None, *self.limits.projects, TRIAL, *map(own_trial, self.limits.own_trials)]
 
     def _give_back(self, conn: Connection, now: datetime) -> bool:
         """Give back the parts of messages that were counted and not sent; return whether there were any."""
@@ -196,7 +205,7 @@ class RedisLimits:
             _ms(self.limits.longest_hold),
             "".join(f" {name}" for name in sorted(self.limits.projects)),
             len(levels),
-            len(levels) if levels[-1] == TRIAL else 0,
+            levels.index(TRIAL) + 1 if TRIAL in levels else 0,
         ]
         for of in levels:
             level = self.limits.level(of)
@@ -204,8 +213,9 @@ class RedisLimits:
         rows = iter(known or ())
         for ask in asks:
             own = self.limits.levels(ask)
-            project = next((levels.index(of) + 1 for of in own if of not in (None, TRIAL)), 0)
-            args += [ask.id, ask.paid_parts, ask.category, project]
+            project = next((levels.index(of) + 1 for of in own if of is not None and not tries(of)), 0)
+            tried = next((levels.index(of) + 1 for of in own if of != TRIAL and tries(of)), 0)
+            args += [ask.id, ask.paid_parts, ask.category, project, tried]
             for of in own:
                 keys += self.limits.keys(ask, day, of)
                 ids, holder = next(rows, ([], ""))

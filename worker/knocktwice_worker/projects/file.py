@@ -104,19 +104,31 @@ class OwnBudget(_Strict):
         return Budget(self.total, self.reserve, {category: getattr(self, category.value) for category in Category})
 
 
-class Project(_Strict):
-    """What one project has of its own."""
+class OwnLimits(_Strict):
+    """Limits that count a project's messages besides those of the installation."""
 
-    #: Its senders of SMS, the usual one first.
-    senders: Annotated[tuple[_Sender, ...], BeforeValidator(_listed), Field(max_length=50)] = ()
-    #: Its sender on WhatsApp.
-    whatsapp_sender: Annotated[str, BeforeValidator(_whatsapp)] | None = None
     #: Its SMS to one number per calendar day; 0: no limit of its own.
     sms_per_day: _Count = 0
     #: Its same text to one number only once in this time; 0: no limit of its own.
     sms_same_content: Annotated[timedelta, BeforeValidator(_span)] = timedelta()
     #: Its SMS parts per calendar day.
     budget: OwnBudget = OwnBudget()
+
+    @property
+    def limits(self) -> ProjectLimits:
+        """The same as the limits count them."""
+        return ProjectLimits(self.sms_per_day, self.sms_same_content, self.budget.limits())
+
+
+class Project(OwnLimits):
+    """What one project has of its own."""
+
+    #: Its senders of SMS, the usual one first.
+    senders: Annotated[tuple[_Sender, ...], BeforeValidator(_listed), Field(max_length=50)] = ()
+    #: Its sender on WhatsApp.
+    whatsapp_sender: Annotated[str, BeforeValidator(_whatsapp)] | None = None
+    #: Stricter limits that are only watched.
+    trial: OwnLimits = OwnLimits()
 
     def sender(self, channel: str) -> str | None:
         """Return the usual sender of a channel; ``None``: the installation's."""
@@ -128,11 +140,6 @@ class Project(_Strict):
     def all_senders(self) -> tuple[str, ...]:
         """The senders of all channels."""
         return self.senders if self.whatsapp_sender is None else (*self.senders, self.whatsapp_sender)
-
-    @property
-    def limits(self) -> ProjectLimits:
-        """Its own limits."""
-        return ProjectLimits(self.sms_per_day, self.sms_same_content, self.budget.limits())
 
 
 class _File(_Strict):
@@ -159,6 +166,11 @@ class Projects:
     def limits(self) -> dict[str, ProjectLimits]:
         """Project → its own limits, of the projects that have some."""
         return {name: limits for name, one in self.known.items() if (limits := one.limits)}
+
+    @property
+    def trials(self) -> dict[str, ProjectLimits]:
+        """Project → what it tries of its own limits, of the projects that try some."""
+        return {name: limits for name, one in self.known.items() if (limits := one.trial.limits)}
 
     @property
     def owners(self) -> dict[str, str]:

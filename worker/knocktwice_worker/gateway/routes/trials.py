@@ -25,4 +25,4 @@ def tell(
 ) -> Any:
     """Tell how many messages went that stricter rules would have stopped, by rule."""
     with reading(services) as conn:
-        return trials.report(conn, services.settings, timedelta(seconds=since_s)).as_json()
+        return trials.report(conn, services.settings, services.projects, timedelta(seconds=since_s)).as_json()

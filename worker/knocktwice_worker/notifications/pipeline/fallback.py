@@ -115,7 +115,7 @@ class _Case:
     #: What is wrong with the content, if that is the verdict.
     problem: str | None = None
     #: What would have stopped the message, if the rules that are only watched were in force.
-    watched: list[Refusal | Delay | TextTrouble] = field(default_factory=list)
+    watched: list[str] = field(default_factory=list)
     #: An accepted message about the step is still pending, but the wait for it is over.
     hurried: bool = False
 
@@ -512,8 +512,11 @@ class Fallback:
             case.limits = answer.inputs(ask, self.limits.limits)
             if answer.refusal:
                 case.verdict = answer.refusal
-            elif answer.trial:
+                continue
+            if answer.trial:
                 case.watched.append(answer.trial)
+            if answer.own_trial:
+                case.watched.append(f"{ask.level}/{answer.own_trial}")
 
 
 def _candidate(case: _Case, useful_for: timedelta) -> Candidate:
