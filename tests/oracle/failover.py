@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from knocktwice_shared.names import INBOX_MESSAGES
 from oracle import scenes
 from oracle.callers import Callers
 from oracle.faults import Faults
@@ -40,6 +41,8 @@ OF: dict[str, tuple[type[ReplicatedDatabase | ReplicatedBroker], float]] = {
 #: Traffic before each loss and behind the last; how long who decides takes to notice a lost database (Sentinel takes its
 #: own time); the longest that anything may take (seconds).
 _CALM_S, _NOTICED_S, _LIMIT_S = 4, 3, 90
+#: Messages that wait on an ordinary day.
+_FEW = 5
 #: How far behind replicas are that nobody waits for.
 _LAG_S = 1
 
@@ -103,6 +106,8 @@ def pauses(evidence: Evidence) -> list[float]:
 
 def _lose_once(here: ReplicatedDatabase | ReplicatedBroker, of: str, log: Book, *, lag: bool) -> None:
     _look_until(here, lambda: False, within=_CALM_S)
+    # What waited for the last one is worked off first, or the losses would add up.
+    _look_until(here, lambda: here.redis.hlen(INBOX_MESSAGES) <= _FEW, within=_LIMIT_S)
     at = time.time()
     if lag:
         here.lag()

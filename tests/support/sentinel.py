@@ -87,9 +87,11 @@ class Guarded:
         server.start()
 
     def followed_by(self) -> int:
-        """Return how many replicas are connected to the present primary."""
+        """Return how many replicas follow the present primary, as far as Sentinel knows: it promotes no other."""
         primary = next(server for server in self.servers if server.port == self.primary())
-        return int(primary.client.info("replication")["connected_slaves"])
+        known: Any = self._client.sentinel_slaves(NAME)
+        fit = [one for one in known if one["flags"] == "slave" and one["master-link-status"] == "ok"]
+        return min(len(fit), int(primary.client.info("replication")["connected_slaves"]))
 
     def _knows_replicas(self, count: int) -> bool:
         try:
