@@ -91,6 +91,9 @@ class RunningCell:
 
     def _perform(self, task: Task, ids: Sequence[str]) -> None:
         match task:
+            case Task.RESUME_PUSH:
+                # A push that found no turn within the pace.
+                self.here.pushes.resume(ids)
             case Task.CHECK_FALLBACK:
                 self.here.later_steps.send(self.here.fallback.check(ids))
             case Task.SEND_SMS:
