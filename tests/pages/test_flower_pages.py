@@ -26,6 +26,7 @@ from support import accessibility
 from support.flower import flower
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
     from playwright.sync_api import Browser, Page
@@ -39,7 +40,12 @@ PATHS = ("", "/find", "/blasts", "/switches", *(f"/{name}" for name in listings.
 
 @pytest.fixture
 def unknown(working: Services) -> str:
-    """Rows on every page; yield a notification of unknown outcome."""
+    """Rows on every page; return a notification of unknown outcome."""
+    return filled(working)
+
+
+def filled(working: Services) -> str:
+    """Write rows for every page; return a notification of unknown outcome."""
     here = Services(working.settings.model_copy(update={"quiet_hours": ""}))
     id_ = str(uuid7())
     wire: dict[str, Any] = {"v": 1, "id": str(uuid7()), "content": {"sms": {"text": "Hello"}}, "only": "sms"}
@@ -77,25 +83,33 @@ def opened(browser: Browser, scheme: Literal["light", "dark"] = "light", **more:
     return page, wrong
 
 
+def walked(browser: Browser, url: str, scheme: Literal["light", "dark"], paths: Iterable[str], **login: str) -> None:
+    """Open every page: nothing can be changed, links keep the prefix, everybody can read it, and a phone is wide enough."""
+    page, wrong = opened(browser, scheme, http_credentials=login)
+    for path in paths:
+        page.goto(f"{url}/notifications{path}")
+        assert page.locator("html").get_attribute("data-bs-theme") == scheme
+        assert page.locator("main form[method=post], .kt-card form[method=post]").count() == 0, path
+        links = page.locator("main a, .kt-tabs a, .kt-card a").evaluate_all("all => all.map(a => a.pathname)")
+        assert [link for link in links if not link.startswith("/ops/")] == [], path
+        assert accessibility.findings(page) == [], (path, scheme)
+        page.set_viewport_size(PHONE)
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), path
+        page.set_viewport_size(WIDE)
+    assert wrong == []
+    page.context.close()
+
+
 def test_behind_a_prefix_and_a_password_every_page_can_be_read_by_everybody_and_changes_nothing(
-    browser: Browser, settings: Settings, tmp_path: Path, unknown: str
+    browser: Browser, settings: Settings, tmp_path: Path, working: Services
 ) -> None:
     login = {"username": "ada", "password": "lovelace"}
     with flower(settings, tmp_path, "ops", FLOWER_BASIC_AUTH="ada:lovelace") as url:
-        for scheme in ("light", "dark"):
-            page, wrong = opened(browser, scheme, http_credentials=login)
-            for path in (*PATHS, f"/one/{unknown}"):
-                page.goto(f"{url}/notifications{path}")
-                assert page.locator("html").get_attribute("data-bs-theme") == scheme
-                assert page.locator("main form[method=post], .kt-card form[method=post]").count() == 0, path
-                links = page.locator("main a, .kt-tabs a, .kt-card a").evaluate_all("all => all.map(a => a.pathname)")
-                assert [link for link in links if not link.startswith("/ops/")] == [], path
-                assert accessibility.findings(page) == [], (path, scheme)
-                page.set_viewport_size(PHONE)
-                assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), path
-                page.set_viewport_size(WIDE)
-            assert wrong == []
-            page.context.close()
+        # A new installation has nothing to show.
+        walked(browser, url, "dark", PATHS, **login)
+        paths = (*PATHS, f"/one/{filled(working)}")
+        walked(browser, url, "light", paths, **login)
+        walked(browser, url, "dark", paths, **login)
 
 
 # Everything that Tab stops at, in the order of the document; and whether a stop can be seen.

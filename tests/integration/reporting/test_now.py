@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import sqlalchemy as sa
 
 from knocktwice import Client, Push
 from knocktwice_shared.ids import uuid7
@@ -14,6 +15,7 @@ from knocktwice_shared.names import Queue
 from knocktwice_worker.fleet import members
 from knocktwice_worker.fleet.members import Member
 from knocktwice_worker.flower import figures
+from knocktwice_worker.lifecycle import NotificationState
 from knocktwice_worker.notifications import store
 from knocktwice_worker.services import Services
 from support.scenario import NOW, installed
@@ -24,6 +26,12 @@ if TYPE_CHECKING:
 
     from knocktwice_worker.embedded.servers import Servers
     from support.scenario import Scenario
+
+
+_END = sa.text("""
+UPDATE notifications SET state = :state, reason = :state, finished_at = CASE WHEN :state <> 'active' THEN created_at END
+WHERE id = :id
+""")
 
 
 @pytest.fixture
@@ -52,6 +60,29 @@ def test_queues_have_their_workers_and_accepted_messages_their_age(here: Scenari
     assert (broker.queues["push"], broker.queues["sms"], broker.queues["fallback"]) == ((1, 1), (0, 1), (0, 0))
     assert broker.accepted == 1
     assert 0 <= broker.oldest_s < 60
+
+
+def test_the_chart_tells_every_state_and_takes_none_for_another(here: Scenario) -> None:
+    shown = {
+        "active": "active",
+        "reached": "reached",
+        "pushed": "reached",
+        "texted": "texted",
+        "suppressed": "suppressed",
+        "cancelled": "cancelled",
+        "failed": "failed",
+        "unknown": "failed",
+        "duplicate": None,
+    }
+    assert shown.keys() == set(NotificationState)
+    for state, series in shown.items():
+        with here.here.engine.begin() as conn:
+            conn.execute(sa.text("TRUNCATE notifications CASCADE"))
+        one = here.accepted(plan=NOW)
+        with here.here.engine.begin() as conn:
+            conn.execute(_END, {"state": state, "id": one.id})
+            assert [bar.series for bar in figures.now(conn, here.here)["bars"]] == [series] * bool(series), state
+    assert set(figures.SERIES) == {series for series in shown.values() if series}
 
 
 def test_the_budget_of_a_project_stands_beside_that_of_all(working: Services, tmp_path: Path) -> None:

@@ -73,7 +73,7 @@ _CHART = text(f"""
 SELECT
   CAST(extract(epoch FROM knocktwice_now() - created_at) AS integer) / 60 AS minute,
   CASE
-    WHEN state IN ('reached', 'texted', 'suppressed', 'active') THEN state
+    WHEN state IN ('reached', 'texted', 'suppressed', 'cancelled', 'active') THEN state
     WHEN state = 'pushed' THEN 'reached'
     ELSE 'failed'
   END AS state,
@@ -92,7 +92,7 @@ _PACES = (
 )
 
 #: What the chart tells apart, from the bottom up.
-SERIES = ("reached", "texted", "suppressed", "failed", "active")
+SERIES = ("reached", "texted", "suppressed", "cancelled", "failed", "active")
 
 
 @dataclass(frozen=True, slots=True)

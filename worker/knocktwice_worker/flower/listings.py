@@ -285,7 +285,7 @@ def limits(conn: Connection, here: Services) -> Listing:
         f"{_many(found.messages)} messages of the last 24 hours went that watched rules would have stopped.",
         "KNOCKTWICE_TRIAL tries stricter rules beside those in force; consent, opt-outs and answers are always enforced.",
     ]
-    columns = ("Rule", "Setting", "In force", "Tried", "Would have stopped in 24 h")
+    columns = ("Rule", "Setting", "In force", "Tried", "Would have stopped in 24\u00a0h")
     return Listing("Limits", columns, rows, "There are no rules.", notes)
 
 
