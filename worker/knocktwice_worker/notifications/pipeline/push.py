@@ -246,12 +246,15 @@ class Pushes:
         self._deliver(messages, min(lease, look.later(_FRESH)))
 
     def _pending(self, ids: Sequence[str]) -> set[str]:
-        """Carry out what was accepted about these notifications; return those about which something is still pending."""
+        """Carry out what was accepted about these notifications; return those about which something is still pending.
+
+        Without Redis that is unknown, so it may be all. Redis accepts nothing meanwhile, so the wait is limited.
+        """
         try:
             return self.catch_up.notifications(self.engine, ids)
         except RedisError as error:
-            log.warning("the inbox is not asked", error=type(error).__name__)
-            return set()
+            log.warning("pushes wait for the inbox", error=type(error).__name__)
+            return set(ids)
 
     def _looked_again(self, messages: Sequence[PushMessage], look: Deadline) -> tuple[Sequence[PushMessage], Deadline]:
         """Look for cancellations again if the last look is too old, and return until when the present look counts.
@@ -283,12 +286,13 @@ class Pushes:
             pending_users = self.catch_up.people(self.engine, users)
             pending = self.catch_up.about(subject for r in recipients for subject in _subjects(r))
         except RedisError as error:
-            # A broker that is away must not stop what was handed out before.
-            log.warning("the inbox is not asked", error=type(error).__name__)
-            return {}
-        if not pending and not pending_users:
-            return {}
-        held = [str(r.id) for r in recipients if r.user in pending_users or pending.intersection(_subjects(r))]
+            # Somebody's device may have been accepted and be in no row yet: they would be texted as if they had none.
+            log.warning("pushes wait for the inbox", error=type(error).__name__)
+            held = [str(r.id) for r in recipients]
+        else:
+            if not pending and not pending_users:
+                return {}
+            held = [str(r.id) for r in recipients if r.user in pending_users or pending.intersection(_subjects(r))]
         with self.engine.begin() as conn:
             now = store.now(conn)
         return dict.fromkeys(held, now)
