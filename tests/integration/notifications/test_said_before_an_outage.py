@@ -98,3 +98,32 @@ def test_an_outage_is_not_waited_out_for_ever(
     clock.advance(here.catch_up.patience)
     here.pushes.resume([str(id_)])
     assert [push.registration for push in sandbox.pushes()] == ["silent-ada"]
+
+
+@pytest.fixture
+def decided(client: Client, here: Services) -> str:
+    """An SMS that has been decided and waits for its sender."""
+    id_ = str(client.notify(phone="+16505550100", sms=Sms("Your table is ready.")))
+    here.pushes.send(in_hand(here))
+    assert here.fallback.check([id_]) == [id_]
+    return id_
+
+
+def test_what_was_cancelled_after_the_decision_is_not_texted(
+    client: Client, doomed: OwnValkey, here: Services, sandbox: Sandbox, decided: str
+) -> None:
+    client.cancel(decided)
+    doomed.kill()
+    assert here.later_steps.send([decided]) == []
+    doomed.start()
+    assert here.later_steps.send([decided]) == []
+    assert sandbox.texts() == []
+
+
+def test_a_decided_text_goes_without_redis_when_its_patience_is_over(
+    doomed: OwnValkey, here: Services, sandbox: Sandbox, decided: str, clock: Clock
+) -> None:
+    doomed.kill()
+    clock.advance(here.catch_up.patience)
+    assert here.later_steps.send([decided]) == [decided]
+    assert len(sandbox.texts()) == 1

@@ -194,19 +194,25 @@ class LaterSteps:
 
     def _settled(self, ids: Sequence[str]) -> Sequence[str]:
         """Let those wait about whom something accepted is still pending, unless they have waited long enough."""
-        if not (pending := self._pending(ids, left=True)):
+        try:
+            pending = self.catch_up.notifications(self.engine, ids, left=True)
+        except RedisError as error:
+            # What was accepted after the decision is unknown. Redis accepts nothing meanwhile, so the wait is limited.
+            log.warning("messages wait for the inbox", error=type(error).__name__)
+            pending = set(ids)
+        if not pending:
             return ids
         with self.engine.begin() as conn:
             waiting = pending - store.overdue(conn, sorted(pending), self.catch_up.patience)
             store.postpone(conn, sorted(waiting), PENDING)
         return [id_ for id_ in ids if id_ not in waiting]
 
-    def _pending(self, ids: Sequence[str], *, left: bool = False) -> set[str]:
-        """Carry out what was accepted about these notifications; return those about which something is still pending."""
+    def _pending(self, ids: Sequence[str]) -> set[str]:
+        """Carry out what was accepted about claimed messages; return those about which something is still pending."""
         try:
-            return self.catch_up.notifications(self.engine, ids, left=left)
+            return self.catch_up.notifications(self.engine, ids)
         except RedisError as error:
-            # The decision has looked, and a broker that is away has taken nothing since.
+            # The look before the claim has been made, or waited for long enough.
             log.warning("the inbox is not asked again", error=type(error).__name__)
             return set()
 
