@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from knocktwice_worker.sandbox import Sandbox
     from knocktwice_worker.services import Services
+    from support.clock import Clock
 
 
 @pytest.fixture
@@ -116,9 +117,10 @@ def test_the_task_that_sends_the_sms_asks_for_it(
         assert args == [reserved]
 
 
-def test_without_a_broker_the_sms_is_sent_and_the_push_stays(
-    working: Services, sandbox: Sandbox, reserved: list[str]
+def test_without_a_broker_the_sms_is_sent_when_its_patience_is_over_and_the_push_stays(
+    working: Services, sandbox: Sandbox, reserved: list[str], clock: Clock
 ) -> None:
+    clock.advance(working.catch_up.patience)
     told = _send_sms(working, reserved, KNOCKTWICE_BROKER_URL=f"redis://127.0.0.1:{free_port()}/0")
     assert "pushes not withdrawn" in told
     assert len(sandbox.texts()) == 1
