@@ -41,7 +41,7 @@ _OPT_OUTS = {"opt_out", "opt_in"}
 
 @dataclass(slots=True)
 class Part:
-    """What one cell gets of a draft.
+    """A draft's part for one cell.
 
     Attributes:
         cell: the cell.
@@ -184,7 +184,7 @@ def _split_batch(draft: Draft, wire: Wire, cells: Cells, before: Sequence[Part])
         named = naming.person(one.get("user"), one.get("phone"), one.get("registrations") or ())
         owners.setdefault(cells.of(named).number, []).append(place)
     parts = [_part_of_batch(draft, wire, cell, owners[cell.number]) for cell in cells.all if cell.number in owners]
-    # What is said of people goes ahead of the batch, in the same step, wherever it concerns the batch's own people.
+    # Changes about people go ahead of the batch, in the same step, wherever it concerns the batch's own people.
     with_batch = {part.cell.number: part.draft for part in parts}
     for said in before:
         if said.cell.number in with_batch:

@@ -1,4 +1,4 @@
-"""What a day of so many notifications takes: servers, disks, the bottleneck and the price, from measured figures.
+"""The needs of a day with so many notifications: servers, disks, the bottleneck and the price, from measured figures.
 
     PYTHONPATH=tests .venv/bin/python -m benchmarks.model
     PYTHONPATH=tests .venv/bin/python -m benchmarks.model --day 200e6 --sms-share 0.02 --core-hour 0.03
@@ -92,7 +92,7 @@ def checks(measured: Mapping[str, Any]) -> list[Check]:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is needed for a day.
+    """The needs of a day.
 
     Attributes:
         average, peak: notifications a second over the day, and in the peak.

@@ -1,4 +1,4 @@
-"""What the page of managed servers says is enough is enough: a role that owns its database, a Redis without administration."""
+"""Managed servers: a role that owns its database and a Redis without administration are enough, as the page says."""
 
 from __future__ import annotations
 

@@ -354,7 +354,7 @@ def test_operators_see_the_notifications_of_all_cells_together(
         shown += [one["id"] for one in page["messages"]]
         before = ["--before", str(page["next"])]
     assert shown == sorted(map(str, ids), reverse=True)
-    # What changed in the last second is counted by the next look.
+    # Changes of the last second are counted by the next look.
     eventually(lambda: run("stats", "--json", "--fresh").json["total"]["accepted"] == 9)
     assert run("status", str(ids[8]), "--json").json["user"] == people[8]
     assert run("cells", "where", "--user", people[8]).out.strip() == "west"

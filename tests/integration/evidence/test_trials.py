@@ -168,7 +168,7 @@ def test_a_project_tries_its_own_limits(
         text(here, id_)
         words.append(known(here, id_))
         clock.advance(MINUTE)
-    # What the other project sends takes up no room.
+    # Messages of the other project take up no room.
     assert words == [["country_blocked"]] * 3 + [["country_blocked", "shop/capped_daily"]]
     assert counts(here) == {"country_blocked": 4, "shop/capped_daily": 1, "any": 4}
     totals.flush(here.redis, here.counters)
