@@ -24,7 +24,7 @@ from knocktwice_worker.audience import (
 )
 from knocktwice_worker.audience.inbound_texts import InboundText
 from knocktwice_worker.audience.opt_out_words import Wish
-from knocktwice_worker.database.schema import users
+from knocktwice_worker.database.schema.people import users
 
 if TYPE_CHECKING:
     from collections.abc import Callable

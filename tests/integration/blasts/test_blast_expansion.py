@@ -17,7 +17,7 @@ from knocktwice_worker.audience import segments
 from knocktwice_worker.audience.segment_filter import parse
 from knocktwice_worker.blasts import expansion, forgetting, pages, request, standing, states
 from knocktwice_worker.content import template_store, templates
-from knocktwice_worker.database import schema
+from knocktwice_worker.database.schema import blasts
 from knocktwice_worker.reporting.story import tell
 
 if TYPE_CHECKING:
@@ -434,7 +434,7 @@ def test_a_blast_that_this_version_cannot_read_is_aborted_and_says_why(
     if what == "message":
         working.expansion.step(str(blast_id("k")), broker)
     with working.engine.begin() as conn:
-        conn.execute(sa.update(schema.blasts).values({what: {"unheard": 1}}))
+        conn.execute(sa.update(blasts.blasts).values({what: {"unheard": 1}}))
     working.expansion.ring(broker)
     broker.run()
     blast = row(working)

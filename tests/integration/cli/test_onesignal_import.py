@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 from knocktwice_shared.messages import DeviceRegistered, TagsSet
 from knocktwice_worker.audience import aliases, people, profile
-from knocktwice_worker.database import schema
+from knocktwice_worker.database.schema import metadata
 from knocktwice_worker.gateway.faces.onesignal import names
 from knocktwice_worker.services import services
 
@@ -32,7 +32,7 @@ COLUMNS = [
     *("device_model", "ad_id", "tags", "last_active", "playtime", "amount_spent", "created_at", "invalid_identifier"),
     *("badge_count", "external_user_id", "notification_types"),
 ]
-TABLES = (schema.users, schema.devices, schema.phones, schema.opt_outs, schema.aliases)
+TABLES = tuple(metadata.tables[name] for name in ("users", "devices", "phones", "opt_outs", "aliases"))
 #: What a row says if a test says nothing else.
 USUAL = {
     "language": "de",

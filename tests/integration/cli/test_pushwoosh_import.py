@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from knocktwice_shared.messages import TagsSet
 from knocktwice_worker.audience import hwids, people, profile
-from knocktwice_worker.database import schema
+from knocktwice_worker.database.schema import metadata
 from knocktwice_worker.services import services
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     Run = Callable[..., CommandOutput]
 
 COLUMNS = ["Hwid", "Push Token", "User ID", "Device Type", "Language", "Last Application Open", "Tags", "City", "Plan"]
-TABLES = (schema.users, schema.devices, schema.phones, schema.hwids)
+TABLES = tuple(metadata.tables[name] for name in ("users", "devices", "phones", "hwids"))
 SEEN = "2026-05-03 12:00:00"
 #: Rows of the large export.
 ROWS = int(os.environ.get("KNOCKTWICE_TEST_ROWS", "2000"))

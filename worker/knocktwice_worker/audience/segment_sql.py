@@ -29,7 +29,8 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from knocktwice_shared.channels import SMS
 from knocktwice_worker.audience.segment_fields import Ago, Kind, Op, moment
 from knocktwice_worker.audience.segment_filter import And, Condition, Everyone, Not, Or
-from knocktwice_worker.database.schema import channel_opt_outs, devices, opt_outs, phones, users
+from knocktwice_worker.database.schema.opt_outs import channel_opt_outs, opt_outs
+from knocktwice_worker.database.schema.people import devices, phones, users
 
 if TYPE_CHECKING:
     from collections.abc import Callable

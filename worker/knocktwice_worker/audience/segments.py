@@ -12,7 +12,7 @@ from sqlalchemy.dialects.postgresql import insert
 from knocktwice_shared.errors import InvalidMessage, KnocktwiceError
 from knocktwice_worker.audience.segment_filter import Filter, dump, parse
 from knocktwice_worker.audience.segment_sql import where
-from knocktwice_worker.database.schema import segments, users
+from knocktwice_worker.database.schema.people import segments, users
 
 if TYPE_CHECKING:
     from datetime import datetime

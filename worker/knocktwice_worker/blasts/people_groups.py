@@ -10,7 +10,9 @@ from knocktwice_shared.channels import SMS
 from knocktwice_shared.messages import Category
 from knocktwice_worker.audience.segment_sql import where
 from knocktwice_worker.audience.untextable import FORBIDS
-from knocktwice_worker.database.schema import channel_opt_outs, deliveries, devices, opt_outs, phones, untextable, users
+from knocktwice_worker.database.schema.notifications import deliveries
+from knocktwice_worker.database.schema.opt_outs import channel_opt_outs, opt_outs, untextable
+from knocktwice_worker.database.schema.people import devices, phones, users
 
 if TYPE_CHECKING:
     from sqlalchemy import Select

@@ -16,7 +16,7 @@ from knocktwice_worker.cli import params_file
 from knocktwice_worker.cli.output import complain, fail, out
 from knocktwice_worker.content import personal
 from knocktwice_worker.content.links.short_links import example
-from knocktwice_worker.database.schema import users
+from knocktwice_worker.database.schema.people import users
 from knocktwice_worker.services import services
 
 if TYPE_CHECKING:

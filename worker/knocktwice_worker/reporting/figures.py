@@ -12,7 +12,7 @@ from sqlalchemy import text
 
 from knocktwice_shared.channels import SMS
 from knocktwice_worker.channels.registry import CHANNELS
-from knocktwice_worker.database.schema import COUNTS
+from knocktwice_worker.database.schema.figures import COUNTS
 from knocktwice_worker.lifecycle import Refusal
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import text
 
-from knocktwice_worker.database.schema import COUNTS
+from knocktwice_worker.database.schema.figures import COUNTS
 from knocktwice_worker.notifications.store import change_feed
 from knocktwice_worker.reporting import slice_counts
 

@@ -14,7 +14,7 @@ from knocktwice_shared.channels import SMS
 from knocktwice_shared.messages import When
 from knocktwice_worker.channels.registry import CHANNELS
 from knocktwice_worker.content import media
-from knocktwice_worker.database.schema import COUNTS
+from knocktwice_worker.database.schema.figures import COUNTS
 from knocktwice_worker.database.test_rows import is_test
 from knocktwice_worker.lifecycle import OUTCOMES, TRIGGERS, Evidence
 from knocktwice_worker.notation.phone_numbers import country
