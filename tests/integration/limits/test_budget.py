@@ -6,6 +6,7 @@ import random
 import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import TYPE_CHECKING
@@ -78,11 +79,12 @@ def remember(engine: sa.Engine, one: Ask, state: str = "sent", at: datetime = NO
         conn.execute(
             sa.text("""
             INSERT INTO deliveries (notification_id, step, channel, state, number, fingerprint, parts, counted_at, wake_at, finished_at)
-            VALUES (:id, 1, 'sms', :state, :number, :fingerprint, :parts, :at, CASE WHEN :open THEN now() END,
+            VALUES (:id, :step, 'sms', :state, :number, :fingerprint, :parts, :at, CASE WHEN :open THEN now() END,
                     CASE WHEN NOT :open THEN now() END)
             """),
             {
                 "id": one.notification_id,
+                "step": one.step,
                 "state": state,
                 "number": one.number,
                 "fingerprint": one.fingerprint,
@@ -152,16 +154,24 @@ def test_what_is_released_can_be_used_by_another(valkey: redis.Redis, engine: sa
 
 
 @pytest.mark.parametrize("state", ["skipped", "cancelled", "failed"])
+@pytest.mark.parametrize("step", [1, 2])
 def test_parts_that_were_not_used_are_given_back_before_anybody_is_refused(
-    valkey: redis.Redis, engine: sa.Engine, state: str
+    valkey: redis.Redis, engine: sa.Engine, state: str, step: int
 ) -> None:
-    counter, first, second = RedisLimits(valkey, limits(1)), ask(), ask()
+    counter, first, second = RedisLimits(valkey, limits(1)), replace(ask(), step=step), ask()
     with engine.connect() as conn:
         counter.count(conn, [first], NOON)
         remember(engine, first, state)
         assert counter.count(conn, [second], NOON)[0].refusal is None
         # Looked for once a minute, however many are refused.
         assert counter.count(conn, [ask()], NOON)[0].refusal is Refusal.BUDGET_EXHAUSTED
+
+
+def test_after_a_wipe_a_later_step_that_is_under_way_counts_once(valkey: redis.Redis, engine: sa.Engine) -> None:
+    one = replace(ask(), step=2)
+    remember(engine, one, "sending", NOON)
+    with engine.connect() as conn:
+        assert RedisLimits(valkey, limits(1)).count(conn, [one], NOON)[0] == Answer(None, 1, Spent(1, 1))
 
 
 def test_the_budget_is_a_days(valkey: redis.Redis, engine: sa.Engine) -> None:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from knocktwice_shared.messages import Category
 from knocktwice_worker.lifecycle import Delay, Refusal
-from knocktwice_worker.limits.asks import Answer, Ask, Limits
+from knocktwice_worker.limits.asks import Answer, Ask, Limits, ProjectLimits
 from knocktwice_worker.limits.in_postgres import count_in_postgres
 from knocktwice_worker.limits.per_number import LimitsUnavailable, RedisLimits
 from knocktwice_worker.services import Services
@@ -151,23 +151,81 @@ def test_every_moment_lies_in_its_own_day(now: datetime, zone: str) -> None:
     assert start <= now < end
 
 
-def _sent(engine: sa.Engine, one: Ask, at: datetime, state: str = "sent") -> None:
+def _sent(engine: sa.Engine, one: Ask, at: datetime, state: str = "sent", provider_id: str | None = None) -> None:
     """Write the rows of an SMS that Postgres remembers."""
     with engine.begin() as conn:
         batch = uuid4()
         conn.execute(sa.text("INSERT INTO batches VALUES (:id, '{}', 'transactional', '1 hour', '{}')"), {"id": batch})
         conn.execute(
-            sa.text("INSERT INTO notifications (id, batch_id, params, state) VALUES (:id, :batch, '{}', 'active')"),
-            {"id": one.notification_id, "batch": batch},
+            sa.text(
+                "INSERT INTO notifications (id, batch_id, params, state, project) VALUES (:id, :batch, '{}', 'active', :project)"
+            ),
+            {"id": one.notification_id, "batch": batch, "project": one.project},
         )
         conn.execute(
             sa.text("""
-            INSERT INTO deliveries (notification_id, step, channel, state, number, fingerprint, counted_at, wake_at, finished_at)
-            VALUES (:id, 1, 'sms', CAST(:state AS text), :number, :fingerprint, :at,
-                    CASE WHEN CAST(:state AS text) = 'reserved' THEN now() END, CASE WHEN CAST(:state AS text) <> 'reserved' THEN now() END)
+            INSERT INTO deliveries
+              (notification_id, step, channel, state, number, fingerprint, counted_at, provider_id, wake_at, finished_at)
+            VALUES (:id, :step, 'sms', CAST(:state AS text), :number, :fingerprint, :at, :provider_id,
+                    CASE WHEN CAST(:state AS text) IN ('reserved', 'sending') THEN now() END,
+                    CASE WHEN CAST(:state AS text) NOT IN ('reserved', 'sending') THEN now() END)
             """),
-            {"id": one.notification_id, "state": state, "number": one.number, "fingerprint": one.fingerprint, "at": at},
+            {
+                "id": one.notification_id,
+                "step": one.step,
+                "state": state,
+                "number": one.number,
+                "fingerprint": one.fingerprint,
+                "at": at,
+                "provider_id": provider_id,
+            },
         )
+
+
+@pytest.mark.parametrize(
+    ("state", "provider_id", "back"),
+    [
+        ("skipped", None, True),
+        ("cancelled", None, True),
+        ("failed", None, True),
+        ("failed", "SM1", False),
+        ("sent", "SM1", False),
+        ("unknown", None, False),
+        ("sending", None, False),
+        ("reserved", None, False),
+    ],
+)
+@pytest.mark.parametrize("step", [1, 2])
+@pytest.mark.parametrize("project", [None, "shop"])
+def test_the_place_of_a_message_that_never_went_out_is_given_to_the_next(
+    valkey: redis.Redis,
+    engine: sa.Engine,
+    state: str,
+    provider_id: str | None,
+    back: bool,
+    step: int,
+    project: str | None,
+) -> None:
+    own = {"shop": ProjectLimits(per_day=1, same_content=timedelta(seconds=30))}
+    counter = RedisLimits(valkey, replace(limits(per_day=0 if project else 1, same=0 if project else 30), projects=own))
+    first, second = (replace(ask(), step=step, project=project) for _ in range(2))
+    other = replace(ask(content=b"something else"), project=project)
+    with engine.connect() as conn:
+        assert passed(counter.count(conn, [first], NOON)) == 1
+        _sent(engine, first, NOON, state, provider_id)
+        refusals = [a.refusal for a in counter.count(conn, [second, other], NOON)]
+    assert refusals == [None if back else Refusal.DUPLICATE_CONTENT, Refusal.CAPPED_DAILY]
+
+
+def test_one_who_asks_again_and_again_cannot_take_the_place_of_one_who_waits(
+    valkey: redis.Redis, engine: sa.Engine
+) -> None:
+    counter, stopped, waiting = RedisLimits(valkey, limits(per_day=2)), ask(content=b"1"), ask(content=b"2")
+    with engine.connect() as conn:
+        counter.count(conn, [stopped, waiting], NOON)
+        _sent(engine, stopped, NOON, "cancelled")
+        answers = [counter.count(conn, [ask(content=str(i).encode())], NOON)[0] for i in range(3, 8)]
+    assert [a.refusal for a in answers] == [None, *[Refusal.CAPPED_DAILY] * 4]
 
 
 def test_after_flushall_the_counts_come_back_from_postgres(valkey: redis.Redis, engine: sa.Engine) -> None:

@@ -72,7 +72,7 @@ class Ask:
 
     @property
     def id(self) -> str:
-        """The message's id in the counters. The SQL in ``_KNOWN`` must make the same id."""
+        """The message's id in the counters; ``budget.COUNTED_ID`` is the same in SQL."""
         return self.notification_id if self.step == 1 else f"{self.notification_id}.{self.step}"
 
     @property

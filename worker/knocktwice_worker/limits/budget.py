@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
 
+#: The SQL of a message's id in the counters, of ``deliveries`` ``d``.
+COUNTED_ID = "CAST(d.notification_id AS text) || CASE WHEN d.step > 1 THEN '.' || d.step ELSE '' END"
+
 
 @dataclass(frozen=True, slots=True)
 class Budget:
@@ -66,13 +69,13 @@ class UnderWay:
     """An SMS that is counted and not sent yet.
 
     Attributes:
-        notification_id: the notification that it belongs to.
+        id: its id in the counters.
         category: the category whose budget it counts for.
         parts: the number of its parts.
         certain: a sender has claimed it, so it is counted even if it exceeds the budget.
     """
 
-    notification_id: str
+    id: str
     category: Category
     parts: int
     certain: bool
@@ -99,7 +102,7 @@ class Today:
         """Return the text that the Lua script reads: the parts sent by category, then each message under way."""
         done = ",".join(str(self.done.get(c, 0)) for c in Category)
         return f"{done};" + ",".join(
-            f"{u.notification_id}:{u.category}:{u.parts}:{'c' if u.certain else 'w'}" for u in self.under_way
+            f"{u.id}:{u.category}:{u.parts}:{'c' if u.certain else 'w'}" for u in self.under_way
         )
 
 
@@ -111,7 +114,7 @@ class Purse:
         self._spent = {c: today.done.get(c, 0) for c in Category}
         self._counted: set[str] = set()
         for one in today.under_way:
-            self.spend(one.notification_id, one.category, one.parts, certain=one.certain)
+            self.spend(one.id, one.category, one.parts, certain=one.certain)
 
     def affords(self, id_: str, category: Category, parts: int) -> bool:
         """Return whether a message may go that is not counted yet, or was counted before. Nothing is counted."""
@@ -158,7 +161,7 @@ GROUP BY 1
 # Claimed messages come first, because they are certain to be sent.
 _UNDER_WAY = text(f"""
 SELECT
-  d.notification_id,
+  {COUNTED_ID} AS id,
   b.category,
   d.parts,
   d.state = 'sending' AS certain
@@ -172,20 +175,20 @@ def today(conn: Connection, start: datetime, project: str | None = None) -> Toda
     wanted = {"start": start, "project": project}
     done = {Category(row.category): int(row.parts) for row in conn.execute(_DONE, wanted)}
     rows = conn.execute(_UNDER_WAY, wanted)
-    return Today(done, [UnderWay(str(r.notification_id), Category(r.category), r.parts, r.certain) for r in rows])
+    return Today(done, [UnderWay(r.id, Category(r.category), r.parts, r.certain) for r in rows])
 
 
 # A message with a provider's id was accepted and is paid for, whatever its state is, so it is left out.
-_NOT_SENT = text("""
-SELECT notification_id FROM deliveries
-WHERE parts IS NOT NULL AND counted_at >= :start AND state IN ('skipped', 'cancelled', 'failed')
-  AND provider_id IS NULL
+_NOT_SENT = text(f"""
+SELECT {COUNTED_ID} AS id FROM deliveries d
+WHERE d.parts IS NOT NULL AND d.counted_at >= :start AND d.state IN ('skipped', 'cancelled', 'failed')
+  AND d.provider_id IS NULL
 """)
 
 
 def not_sent(conn: Connection, start: datetime) -> Sequence[str]:
-    """Return the notifications whose parts were counted since ``start`` and never used."""
-    return [str(row.notification_id) for row in conn.execute(_NOT_SENT, {"start": start})]
+    """Return the ids of the messages whose parts were counted since ``start`` and never used."""
+    return [row.id for row in conn.execute(_NOT_SENT, {"start": start})]
 
 
 # An advisory lock that, like the locks of the numbers, lasts until the end of the transaction.

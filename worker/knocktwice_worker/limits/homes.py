@@ -11,6 +11,7 @@ Redis holds the digest of the file in force, and the script counts for nobody wi
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -22,7 +23,7 @@ from knocktwice_shared import cells as naming
 from knocktwice_worker.lifecycle import Delay
 from knocktwice_worker.limits.asks import TAG, Answer
 from knocktwice_worker.limits.counting import Counting
-from knocktwice_worker.limits.in_postgres import known_rows
+from knocktwice_worker.limits.in_postgres import known_rows, unsent_in_postgres
 from knocktwice_worker.limits.per_number import LimitsUnavailable, RedisLimits
 
 if TYPE_CHECKING:
@@ -76,6 +77,14 @@ class HomeLimits(RedisLimits):
             raise LimitsUnavailable from error
         most = [self.limits.level(of).per_day or 1_000 for ask in asks for of in self.limits.levels(ask)]
         return [_together(rows, limit) for *rows, limit in zip(*told, most, strict=True)]
+
+    def _unsent(self, conn: Connection, asks: Sequence[Ask], now: datetime) -> list[Ask]:
+        told = unsent_in_postgres(conn, asks, self.limits, now)
+        for engine in self._others():
+            # What a cell that does not answer has not sent stays counted, which only makes the limits stricter.
+            with suppress(SQLAlchemyError), engine.connect() as other:
+                told += unsent_in_postgres(other, asks, self.limits, now)
+        return told
 
     def _run(self, keys: Sequence[str], args: Sequence[str | float]) -> list[bytes]:
         try:

@@ -8,18 +8,18 @@ from sqlalchemy import Connection, text
 
 from knocktwice_shared.records import record
 from knocktwice_shared.test_side import MARK
-from knocktwice_worker.database.bulk import numbered_rows
+from knocktwice_worker.database.bulk import numbered_rows, rows
 from knocktwice_worker.database.test_rows import real_message
 from knocktwice_worker.lifecycle import Refusal
 from knocktwice_worker.limits import budget
-from knocktwice_worker.limits.asks import TRIAL, Answer, Own, own_trial, project_of, tries
-from knocktwice_worker.limits.budget import Purse
+from knocktwice_worker.limits.asks import TRIAL, Answer, Ask, Own, own_trial, project_of, tries
+from knocktwice_worker.limits.budget import COUNTED_ID, Purse
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
-    from knocktwice_worker.limits.asks import Ask, Limits, ProjectLimits
+    from knocktwice_worker.limits.asks import Limits, ProjectLimits
     from knocktwice_worker.limits.budget import Spent
 
 _ASKED = numbered_rows(
@@ -59,7 +59,7 @@ CROSS JOIN LATERAL (
     coalesce(array_agg(t.counted_at ORDER BY t.waits, t.counted_at, t.id), '{{}}') AS counted
   FROM (
     SELECT
-      CAST(d.notification_id AS text) || CASE WHEN d.step > 1 THEN '.' || d.step ELSE '' END AS id,
+      {COUNTED_ID} AS id,
       d.state = 'reserved' AS waits,
       d.counted_at
     FROM deliveries d
@@ -70,7 +70,7 @@ CROSS JOIN LATERAL (
 ) today
 LEFT JOIN LATERAL (
   SELECT
-    CAST(d.notification_id AS text) || CASE WHEN d.step > 1 THEN '.' || d.step ELSE '' END AS id,
+    {COUNTED_ID} AS id,
     d.state = 'reserved' AS waits,
     d.counted_at
   FROM deliveries d
@@ -129,6 +129,45 @@ def known_rows(conn: Connection, asks: Sequence[Ask], limits: Limits, now: datet
         Known(
             list(zip(row.waits, row.counted, row.ids, strict=True)),
             None if row.holder is None else (row.holder_waits, row.holder_counted, row.holder),
+        )
+        for row in found
+    ]
+
+
+# A message with a provider's id was accepted, whatever became of it, so it is left out.
+_UNSENT = text(f"""
+SELECT
+  d.notification_id,
+  d.number,
+  d.fingerprint,
+  d.channel,
+  d.step,
+  n.project
+FROM (SELECT DISTINCT a.number, a.channel FROM {rows("a", number="text", channel="text")}) a
+JOIN deliveries d ON d.number = a.number AND d.channel = a.channel AND d.counted_at >= :since
+JOIN notifications n ON n.id = d.notification_id
+WHERE d.state IN ('skipped', 'cancelled', 'failed') AND d.provider_id IS NULL AND d.fingerprint IS NOT NULL
+""")
+
+
+def unsent_in_postgres(conn: Connection, asks: Sequence[Ask], limits: Limits, now: datetime) -> list[Ask]:
+    """Return the messages to the numbers of these asks that were counted and ended without having gone out."""
+    found = conn.execute(
+        _UNSENT,
+        {
+            "number": [ask.number for ask in asks],
+            "channel": [ask.channel for ask in asks],
+            "since": min(limits.day(now)[1], now - limits.longest_hold),
+        },
+    )
+    return [
+        Ask(
+            str(row.notification_id),
+            row.number,
+            bytes(row.fingerprint),
+            channel=row.channel,
+            step=row.step,
+            project=row.project,
         )
         for row in found
     ]

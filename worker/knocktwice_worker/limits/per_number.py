@@ -27,7 +27,7 @@ from knocktwice_worker.lifecycle import Refusal
 from knocktwice_worker.limits import budget
 from knocktwice_worker.limits.asks import TAG, TRIAL, Answer, Ask, Limits, Own, own_trial, project_of, tries
 from knocktwice_worker.limits.budget import Spent
-from knocktwice_worker.limits.in_postgres import known_in_postgres
+from knocktwice_worker.limits.in_postgres import known_in_postgres, unsent_in_postgres
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -41,6 +41,9 @@ _REFUSALS = {
     "capped": Refusal.CAPPED_DAILY,
     "exhausted": Refusal.BUDGET_EXHAUSTED,
 }
+
+#: The refusals by what a number has got already.
+_OF_A_NUMBER = frozenset({Refusal.DUPLICATE_CONTENT, Refusal.CAPPED_DAILY})
 
 #: Least seconds between two searches for unused parts while the budget is exhausted.
 _GIVE_BACK_EVERY_S = 60
@@ -83,7 +86,12 @@ class RedisLimits:
             return []
         try:
             answers = self._ask(conn, asks, now)
-            if any(a.refusal is Refusal.BUDGET_EXHAUSTED for a in answers) and self._give_back(conn, now):
+            returned = any(a.refusal is Refusal.BUDGET_EXHAUSTED for a in answers) and self._give_back(conn, now)
+            over = [ask for ask, answer in zip(asks, answers, strict=True) if answer.refusal in _OF_A_NUMBER]
+            if over:
+                # Before anybody is refused: places of messages that were stopped or failed, and never went out.
+                returned = self.release(self._unsent(conn, over, now), now) or returned
+            if returned:
                 answers = self._ask(conn, asks, now)
         except (RedisConnectionError, RedisTimeoutError) as error:
             raise LimitsUnavailable from error
@@ -128,6 +136,9 @@ class RedisLimits:
         spent_today = spent if self.limits.budget else None
         return Answer(refusal, today, spent_today, own, trials.get(True), trials.get(False))
 
+    def _unsent(self, conn: Connection, asks: Sequence[Ask], now: datetime) -> list[Ask]:
+        return unsent_in_postgres(conn, asks, self.limits, now)
+
     def _levels(self, asks: Sequence[Ask]) -> list[str | None]:
         """Return the levels that count any of these messages, the installation's first."""
         projects = sorted({str(ask.level) for ask in asks if ask.level in self.limits.projects})
@@ -153,8 +164,13 @@ class RedisLimits:
             if self.limits.level(project).budget:
                 self._redis.eval(_GIVE_BACK, 1, self.limits.budget_key(day, project), *ids)
 
-    def release(self, asks: Sequence[Ask], now: datetime) -> None:
-        """Give back the counts of messages that will not go. A failure only makes the limits stricter."""
+    def release(self, asks: Sequence[Ask], now: datetime) -> bool:
+        """Give back the counts of messages that will not go, and return whether there were any.
+
+        A failure only makes the limits stricter.
+        """
+        if not asks:
+            return False
         day, _, _ = self.limits.day(now)
         pipe = self._redis.pipeline()
         for ask, of in [(one, level) for one in asks for level in self.limits.levels(one)]:
@@ -167,8 +183,9 @@ class RedisLimits:
                 content,
                 ask.id,
             )
-        pipe.execute()
+        counted = pipe.execute()
         self._return(day, [ask.id for ask in asks])
+        return any(counted)
 
     def forget(self, numbers: Sequence[str], now: datetime) -> None:
         """Delete the counters of numbers whose owner is erased.
