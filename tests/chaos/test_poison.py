@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from knocktwice_worker.embedded.children import Child
-    from knocktwice_worker.reporting.story import Story
     from support.system import System
 
 #: How often a worker may die until the poison is parked: once unsuspecting, then as often as a suspect may be tried, and
@@ -42,14 +41,6 @@ def work_until(system: System, parked: int) -> int:
 
 def _settled(system: System, worker: Child, parked: int) -> bool:
     return system.count(PARKED) == parked or not worker.alive
-
-
-def _ended_by_somebody(system: System, id_: UUID) -> Story | None:
-    """The story once it has ended. A copy that was under way when the message was parked may end one more worker."""
-    if not system.workers[-1].alive:
-        system.start_worker("support.poisoned_worker")
-    told = system.story(id_)
-    return told if told is not None and told.finished_at else None
 
 
 def put_aside(system: System) -> list[Parked]:
@@ -97,7 +88,6 @@ def test_a_receipt_that_kills_its_worker_also_in_a_decision_is_parked_and_the_de
     assert system.count("SELECT count(*) FROM dead_letters WHERE payload LIKE :bad", bad=f"%{POISON}%") == 1, (
         system.logs()
     )
-    told = eventually(partial(_ended_by_somebody, system, id_), within=120, why=system.logs)
-    assert told.state == "texted", system.logs()
+    assert system.ended(id_).state == "texted", system.logs()
     assert system.count("SELECT count(*) FROM events WHERE notification_id = :id", id=id_) == 1
     eventually(lambda: not any(map(system.redis.exists, (INBOX_MESSAGES, INBOX_SUBJECTS, INBOX_BEGUN))))

@@ -23,6 +23,7 @@ from knocktwice_shared.names import (
     Task,
 )
 from knocktwice_worker.diagnosis.inbox_age import oldest_s
+from knocktwice_worker.notifications.inbox import dead_letters
 from knocktwice_worker.webhooks import endpoints, events
 
 if TYPE_CHECKING:
@@ -184,3 +185,24 @@ def test_a_message_is_parked_when_it_was_begun_again_and_again_and_never_ended(
     for _ in range(10):
         with pytest.raises(_Killed):
             patient.carry_out(Task.CANCEL, "m1", {"v": 1}, die, came_again=True)
+
+
+def test_a_copy_of_a_parked_message_ends_no_more_workers_and_a_replayed_one_is_carried_out(inbox: Inbox) -> None:
+    done: list[object] = []
+
+    def copy_comes() -> None:
+        inbox.carry_out(Task.CANCEL, "m1", {"v": 1}, done.extend, came_again=True)
+
+    inbox.park("m1", Task.CANCEL, "ended its worker each time it was tried: 5 times", {"v": 1})
+    copy_comes()
+    assert done == []
+    assert not inbox.redis.exists(INBOX_BEGUN), "nobody else would remove it"
+    with inbox.engine.connect() as conn:
+        (parked,) = dead_letters.page(conn, limit=2)
+    inbox.replay(parked)
+    copy_comes()
+    assert done == [{"v": 1}]
+    # One that the broker has lost, and that was never parked, is work like any other.
+    inbox.redis.flushall()
+    copy_comes()
+    assert done == [{"v": 1}] * 2

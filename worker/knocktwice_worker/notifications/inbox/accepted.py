@@ -104,8 +104,8 @@ return freed
 """
 
 
-# Notes that work on a message begins, and returns how often it was begun and never ended. Beginnings within one grace
-# count once, because several workers may try a message at the same time.
+# Notes that work on a message begins, and returns how often it was begun and never ended, and whether the inbox still has
+# it. Beginnings within one grace count once, because several workers may try a message at the same time.
 _BEGIN = """
 local now = redis.call('TIME')[1] + 0
 local count, at = string.match(redis.call('HGET', KEYS[1], ARGV[1]) or '', '^(%d+) (%d+)$')
@@ -114,7 +114,7 @@ if count == 0 or now - at >= tonumber(ARGV[2]) then
   count = count + 1
   redis.call('HSET', KEYS[1], ARGV[1], count .. ' ' .. now)
 end
-return count
+return {count, redis.call('HEXISTS', KEYS[2], ARGV[1])}
 """
 
 
@@ -176,7 +176,13 @@ class Inbox:
             self._carry_out(task, message_id, message, work)
             return
         with self._one_suspect:
-            begun = int(self.redis.eval(_BEGIN, 1, INBOX_BEGUN, message_id, math.ceil(self.grace_s)))
+            keys = (INBOX_BEGUN, INBOX_MESSAGES)
+            begun, waits = self.redis.eval(_BEGIN, 2, *keys, message_id, math.ceil(self.grace_s))
+            if not waits and self._is_parked(message_id):
+                # A copy that was still in a queue when its message was parked would end one more worker.
+                self.has_ended([message_id])
+                log.info("copy of a parked message dropped", task=task.value, message_id=message_id)
+                return
             if begun > _MOST_ENDS:
                 log.error("message parked", task=task.value, message_id=message_id, reason="its workers ended")
                 self.park(
@@ -184,6 +190,10 @@ class Inbox:
                 )
                 return
             self._carry_out(task, message_id, message, work)
+
+    def _is_parked(self, message_id: str) -> bool:
+        with self.engine.connect() as conn:
+            return dead_letters.is_parked(conn, message_id)
 
     def has_ended(self, message_ids: Sequence[str]) -> None:
         """Note that work on these messages has ended, so that no worker died of them."""

@@ -90,6 +90,14 @@ def park(conn: Connection, *, message_id: str | None, task: str | None, reason: 
     conn.execute(_PARK, {**clean, "type": PARKED, "notifications": json.dumps(_notifications(payload))})
 
 
+_IS_PARKED = text("SELECT EXISTS (SELECT FROM dead_letters WHERE message_id = :message_id)")
+
+
+def is_parked(conn: Connection, message_id: str) -> bool:
+    """Return whether a message was parked. One that was replayed or dropped since is not."""
+    return bool(conn.execute(_IS_PARKED, {"message_id": message_id}).scalar())
+
+
 def _notifications(payload: str) -> list[str]:
     """Return the ids of the notifications that a message asks for, as far as it can be read."""
     try:
