@@ -19,6 +19,7 @@ from pydantic import AliasChoices, BaseModel
 import reference
 from knocktwice_worker.cli import main as cli
 from knocktwice_worker.config import FROM_FILES, Settings
+from knocktwice_worker.config.values import Group
 from knocktwice_worker.database.schema import metadata
 from knocktwice_worker.lifecycle import ANSWERED_LATER, EDGES, DeliveryState, NotificationState
 from knocktwice_worker.metrics.series import SERIES, Kind
@@ -89,20 +90,35 @@ def shown(value: object) -> str:
             return str(value)
 
 
+def settings_groups() -> dict[str, dict[str, FieldInfo]]:
+    """Return the settings by name, under the titles of their groups."""
+    groups = [base for base in reversed(Settings.__bases__) if issubclass(base, Group)]
+    return {(group.__doc__ or "").rstrip("."): dict(group.model_fields) for group in groups}
+
+
 def settings_table() -> str:
-    """Return the table of settings."""
-    rows = ["| variable | default | meaning |", "|---|---|---|"]
-    for name, field in Settings.model_fields.items():
-        default = shown(field.default)
-        rows.append(f"| `{variable(name, field)}` | {f'`{default}`' if default else ''} | {field.description} |")
-    return "\n".join(rows)
+    """Return a table of settings for each group."""
+    parts: list[str] = []
+    for title, fields in settings_groups().items():
+        parts += ["", f"## {title}", "", "| variable | default | meaning |", "|---|---|---|"]
+        for name, field in fields.items():
+            default = shown(field.default)
+            parts.append(f"| `{variable(name, field)}` | {f'`{default}`' if default else ''} | {field.description} |")
+    return "\n".join([*parts, ""])
+
+
+def files_list() -> str:
+    """Return the settings whose values may stand in files."""
+    return "\n".join(f"- `{name}`" for name in FROM_FILES)
 
 
 def settings_lines() -> str:
     """Return the settings as lines of an environment file, each with its default and commented out."""
     lines: list[str] = []
-    for name, field in Settings.model_fields.items():
-        lines += [f"# {field.description}", f"#{variable(name, field)}={shown(field.default)}", ""]
+    for title, fields in settings_groups().items():
+        lines += [f"# --- {title[0].lower()}{title[1:]} ".ljust(118, "-"), ""]
+        for name, field in fields.items():
+            lines += [f"# {field.description}", f"#{variable(name, field)}={shown(field.default)}", ""]
     lines += ["# Instead of a value, the file that holds it:", *(f"#{name}_FILE=" for name in FROM_FILES)]
     return "\n".join(lines)
 
@@ -202,7 +218,7 @@ def series_table() -> str:
 
 #: File → name of the part between its two markers → what belongs there.
 PARTS: dict[str, dict[str, Callable[[], str]]] = {
-    "docs/settings.md": {"settings": settings_table},
+    "docs/settings.md": {"settings": settings_table, "files": files_list},
     "docs/commands.md": {"commands": command_table},
     "docs/events.md": {"events": reference.events_table},
     "docs/errors.md": {"errors": reference.errors_table, "problems": reference.problems_table},

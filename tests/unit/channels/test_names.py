@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[3]
 ALLOWED = (
     "worker/knocktwice_worker/channels/twilio/",
     "worker/knocktwice_worker/channels/registry.py",
-    "worker/knocktwice_worker/config.py",
+    "worker/knocktwice_worker/config/",
     "worker/knocktwice_worker/projects/file.py",
     "worker/knocktwice_worker/database/migrations/",
     "worker/knocktwice_worker/sandbox/",
