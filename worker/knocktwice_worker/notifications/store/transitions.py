@@ -128,7 +128,9 @@ def skip(conn: Connection, decisions: Sequence[Decision]) -> None:
     ]
     over = {d.notification_id for d, _ in won} - {d.notification_id for d, _ in going_on}
     ended = [d for d, _ in won if d.notification_id in over]
-    unfollowed = {d.notification_id: row.after_step for d, row in won if d in ended and d.verdict in NOT_FOLLOWED}
+    unfollowed = {
+        d.notification_id: row.after_step for d, row in won if d.notification_id in over and d.verdict in NOT_FOLLOWED
+    }
     finish(
         conn,
         [
