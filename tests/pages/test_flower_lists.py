@@ -10,7 +10,7 @@ from playwright.sync_api import expect
 
 from knocktwice_shared.ids import uuid7
 from knocktwice_shared.messages import parse_batch
-from knocktwice_shared.names import INBOX_MESSAGES, Task
+from knocktwice_shared.names import INBOX_MESSAGES, Queue, Task
 from knocktwice_worker.audience import segments
 from knocktwice_worker.audience.segment_filter import parse
 from knocktwice_worker.content import template_store, templates
@@ -179,11 +179,19 @@ def test_parked_messages_are_searched_and_a_button_keeps_the_search(
         expect(rows).to_have_count(1)
         expect(rows).to_contain_text("102")
         expect(page.get_by_label("Parked since")).to_have_value("3h")
+        page.goto(f"{url}/notifications/parked")
+        page.get_by_label("Queue").select_option(Queue.EVENTS)
+        page.locator("form[method=get]").get_by_role("button", name="Search").click()
+        expect(rows).to_have_count(1)
+        expect(rows).to_contain_text(Task.CANCEL)
+        expect(page.get_by_label("Queue")).to_have_value(Queue.EVENTS)
         for search, said in (("error=%25odd", "No such message."), ("until=3h", "No such message.")):
             page.goto(f"{url}/notifications/parked?{search}")
             expect(page.get_by_text(said)).to_be_visible()
         page.goto(f"{url}/notifications/parked?since=yesterday&error=%00&after=x")
         expect(note).to_contain_text("since: must be a time like 2h")
+        page.goto(f"{url}/notifications/parked?queue=push")
+        expect(note).to_contain_text("queue: must be one of knocktwice.push")
         assert accessibility.findings(page) == []
 
 

@@ -11,6 +11,8 @@ from playwright.sync_api import expect
 
 from knocktwice_shared.ids import uuid7
 from knocktwice_shared.messages import parse_batch
+from knocktwice_shared.names import Task
+from knocktwice_worker.notifications.inbox import dead_letters
 from knocktwice_worker.notifications.store.paused import Scope
 from knocktwice_worker.services import Services
 from knocktwice_worker.switches import audit, pauses
@@ -153,6 +155,46 @@ def test_an_operator_pauses_resumes_and_unmasks_with_a_reason_and_forms_of_other
         (who, "resume", "it is over"),
         (who, "pause", "pumping"),
     ]
+
+
+def test_only_the_named_operators_act_and_everybody_else_reads(
+    browser: Browser, settings: Settings, tmp_path: Path
+) -> None:
+    here = Services(settings)
+    with here.engine.begin() as conn:
+        dead_letters.park(conn, message_id=None, task=Task.CANCEL, reason="failed 5 times: odd", payload="{}")
+    logins = {"FLOWER_BASIC_AUTH": "ada:lovelace,bob:builder", "KNOCKTWICE_FLOWER_ACTIONS": "true"}
+    with flower(settings, tmp_path, KNOCKTWICE_FLOWER_OPERATORS='["ada"]', **logins) as url:
+        pages = {}
+        for name, password in (("ada", "lovelace"), ("bob", "builder")):
+            context = browser.new_context(http_credentials={"username": name, "password": password})
+            pages[name] = context.new_page()
+        for path in ("parked", "blasts", "switches"):
+            pages["bob"].goto(f"{url}/notifications/{path}")
+            expect(pages["bob"].get_by_text("bob is not among KNOCKTWICE_FLOWER_OPERATORS.")).to_be_visible()
+            assert pages["bob"].locator("main form[method=post]").count() == 0
+        # His own token does not help him.
+        cookie = next(one["value"] for one in pages["bob"].context.cookies() if one["name"] == "_xsrf")
+        asked, known = f"_xsrf={cookie}&verb=pause&channel=sms&reason=why".encode(), {"Cookie": f"_xsrf={cookie}"}
+        for name, code in (("bob:builder", 403), ("ada:lovelace", 200)):
+            login = "Basic " + base64.b64encode(name.encode()).decode()
+            assert status(f"{url}/notifications/switches", asked, Authorization=login, **known) == code
+        pages["ada"].goto(f"{url}/notifications/parked")
+        pages["ada"].get_by_label("Reason for 1").fill("it can be read now")
+        pages["ada"].get_by_role("button", name="Try again").click()
+        expect(pages["ada"].get_by_role("status")).to_contain_text("1 is handed to the workers again")
+        for one in pages.values():
+            one.context.close()
+    with flower(settings, tmp_path, KNOCKTWICE_FLOWER_OPERATORS='["ada", "not logged in"]') as url:
+        page = browser.new_page()
+        page.goto(f"{url}/notifications/switches")
+        expect(page.get_by_text("Nobody has logged in")).to_be_visible()
+        assert page.locator("main form[method=post]").count() == 0
+        page.close()
+    with here.engine.connect() as conn:
+        lines = [(line.actor, line.action) for line in audit.lines(conn)]
+    here.close()
+    assert lines == [("Flower: ada", "replay"), ("Flower: ada", "pause")]
 
 
 def test_a_pause_of_somebody_else_is_the_first_thing_that_one_sees(

@@ -34,14 +34,24 @@ if TYPE_CHECKING:
 LEASE, MINUTE, HOUR = timedelta(minutes=1), timedelta(minutes=1), timedelta(hours=1)
 
 
-def send(here: Services, people: int, *, template: str | None = "news", ttl: timedelta = HOUR) -> list[UUID]:
-    """Accept and push notifications that fall back if nobody clicks."""
+def send(
+    here: Services, people: int, *, template: str | None = "news", ttl: timedelta = HOUR, early: timedelta = timedelta()
+) -> list[UUID]:
+    """Accept and push notifications that fall back if nobody clicks.
+
+    Args:
+        early: how long before now their ids are made.
+    """
+
+    def new_id() -> UUID:
+        return UUID(int=uuid7().int - (early // timedelta(milliseconds=1) << 80))
+
     recipients = [
-        {"id": str(uuid7()), "registrations": [f"phone-{n}"], "phone": f"+1650253{n:04}"} for n in range(people)
+        {"id": str(new_id()), "registrations": [f"phone-{n}"], "phone": f"+1650253{n:04}"} for n in range(people)
     ]
     wire = {
         "v": 1,
-        "id": str(uuid7()),
+        "id": str(new_id()),
         "content": {"push": {"title": "t", "body": "b"}},
         "plan": [{"channel": "sms", "when": "not_clicked", "after_s": 300}],
         "recipients": recipients,
@@ -342,6 +352,35 @@ def test_advice_counts_what_each_delay_would_have_sent(
     assert "0 pushes" in run("advise", "news", "--project", "shop").err
     for command in (("advise", "news"), ("stats",), ("history",), ("blast", "list"), ("inbound", "list")):
         assert "must be 1 to 40" in " ".join(run(*command, "--project", "Shop!").err.replace("│", " ").split())
+
+
+_PAGE_OF_A_BLAST = """
+WITH blast AS (
+  INSERT INTO blasts (id, key, segment, filter, message, state, total, started_at, expanded_at, finished_at)
+  VALUES (gen_random_uuid(), 'sale-1', 'all', '{"everyone": true}', '{}', 'finished', 200, now(), now(), now()) RETURNING id
+)
+INSERT INTO blast_pages (id, last_id, blast_id, count, sent_at)
+SELECT b.id, b.id, blast.id, 200, knocktwice_now() FROM batches b, blast WHERE b.content ->> 'template' = 'sale'
+"""
+
+
+def test_advice_needs_no_index_by_time_unless_the_clocks_of_producers_are_wrong(
+    here: Services, run: Callable[..., CommandOutput], clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    early = {"news": timedelta(), "sale": timedelta(hours=6), "odd": timedelta(days=-2)}
+    for template, by in early.items():
+        receive(here, send(here, 200, template=template, early=by)[:100], Receipt.CLICKED)
+    with here.engine.begin() as conn:
+        # The pages of a blast with a throttle are made long before they are sent.
+        conn.execute(sa.text(_PAGE_OF_A_BLAST))
+    clock.advance(timedelta(hours=2))
+    rollups.refresh(here.engine, "UTC", everything=True)
+    with monkeypatch.context() as patched:
+        patched.setattr(delay_curve, "_PUSHES_BY_TIME", sa.text("SELECT 1 / 0"))
+        for template in ("news", "sale"):
+            told = run("advise", template, "--json").json
+            assert (told["pushes"], told["confirmed"]) == (200, 100), template
+    assert run("advise", "odd", "--json").json["pushes"] == 200
 
 
 def test_advice_is_refused_with_too_little_history(

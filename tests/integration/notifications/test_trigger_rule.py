@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import product
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 import pytest
 import sqlalchemy as sa
@@ -33,7 +34,6 @@ from support.sent_messages import placed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from uuid import UUID
 
     from knocktwice_worker.services import Services
 
@@ -232,9 +232,17 @@ def test_the_delay_curve_takes_the_receipts_that_the_table_names(here: Services,
             "width": rollups.SLICE,
             "template": "tea",
             "project": None,
+            "most": 10_000,
         }
-        rows = conn.execute(delay_curve._PUSHES, given).all()
-    found = sorted((row.trigger, row.answered_s is not None) for row in rows)
+        spans = {"first": [str(UUID(int=0))], "last": [str(UUID(int=2**128 - 1))], "most_rows": 10_000}
+        no_blasts = {"blasts": [], "since": start, "until": start}
+        by_time = conn.execute(delay_curve._PUSHES_BY_TIME, given).all()
+        by_id = conn.execute(delay_curve._PUSHES_BY_ID, {**given, **spans, **no_blasts}).all()
+    found, same = (
+        sorted((row.trigger, row.answered_s is not None) for row in rows if row.trigger is not None)
+        for rows in (by_time, by_id)
+    )
+    assert found == same
     # A trigger that no receipt answers has no curve.
     judged = [c for c in combinations if any(o.answered for o in combinations if o.trigger == c.trigger)]
     assert found == sorted((str(c.trigger), c.answered) for c in judged)

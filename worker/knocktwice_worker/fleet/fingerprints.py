@@ -36,6 +36,8 @@ _OWN = {
     "gateway_per_s",
     "gateway_address_per_s",
     "gateway_metrics_from",
+    "flower_actions",
+    "flower_operators",
     "gateway_proxies",
 }
 #: The entry that stands for the secret itself. It is the key of all others, so a different one differs in everything.

@@ -10,6 +10,7 @@ from uuid import UUID
 from sqlalchemy import text
 
 from knocktwice_shared.errors import InvalidMessage
+from knocktwice_shared.names import Queue
 from knocktwice_worker.notation import durations, phone_numbers
 from knocktwice_worker.notifications.inbox import dead_letters
 from knocktwice_worker.reporting import history, story
@@ -78,16 +79,25 @@ def parked(given: Mapping[str, str]) -> tuple[dead_letters.Wanted, int]:
     """Return which parked messages are searched for, and the number behind which the page begins.
 
     Args:
-        given: ``task``, ``error``, ``user``, ``since``, ``until`` and ``after`` as they were typed; empty: it does not matter.
+        given: ``task``, ``queue``, ``error``, ``user``, ``since``, ``until`` and ``after`` as they were typed; empty: it does not
+            matter.
 
     Raises:
-        InvalidMessage: a time is none.
+        InvalidMessage: a time is none, or there is no such queue.
     """
     said = {name: word.replace("\0", "") for name, word in given.items()}
     since, until = (_moment(said[name], name) if said[name] else None for name in ("since", "until"))
     task, error, user = (said[name] or None for name in ("task", "error", "user"))
     after = int(said["after"]) if said["after"].isdecimal() and len(said["after"]) < 19 else 0
-    return dead_letters.Wanted(task=task, error=error, user=user, since=since, until=until), after
+    queue = _queue(said["queue"]) if said["queue"] else None
+    return dead_letters.Wanted(task=task, queue=queue, error=error, user=user, since=since, until=until), after
+
+
+def _queue(name: str) -> Queue:
+    try:
+        return Queue(name)
+    except ValueError:
+        raise InvalidMessage("queue", f"must be one of {', '.join(Queue)}") from None
 
 
 def _moment(word: str, name: str) -> datetime:

@@ -14,7 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from tornado import web
 
 from knocktwice_shared.errors import InvalidMessage, KnocktwiceError
-from knocktwice_shared.names import ROUTES
+from knocktwice_shared.names import ROUTES, Queue
 from knocktwice_worker.flower import figures, finding, lanes, listings, steering
 from knocktwice_worker.notifications.inbox import dead_letters
 from knocktwice_worker.services import services
@@ -68,8 +68,8 @@ class Page(BaseHandler):  # type: ignore[misc] # Flower has no types
         """Answer with a page. Nothing of it may be kept by a browser or a proxy."""
         self.set_header("Cache-Control", "no-store")
         self.set_header("Content-Security-Policy", "frame-ancestors 'none'; form-action 'self'")
-        acts = services().settings.flower_actions
-        self.render(template, acts=acts, q=self.given("q"), menu=self._menu(), **values)
+        why = self._why_not()
+        self.render(template, acts=why is None, why_not=why, q=self.given("q"), menu=self._menu(), **values)
 
     def _menu(self) -> list[tuple[str, str]]:
         """Return the addresses and the words of the menu."""
@@ -87,19 +87,30 @@ class Page(BaseHandler):  # type: ignore[misc] # Flower has no types
         """Return who asks for an action, and why.
 
         Raises:
-            HTTPError: actions are not allowed here.
+            HTTPError: they may not act here.
             InvalidMessage: no reason is given.
         """
-        if not services().settings.flower_actions:
-            raise web.HTTPError(403, "actions are off here; KNOCKTWICE_FLOWER_ACTIONS=true allows them")
-        return By(f"Flower: {self._name()}", self.given("reason"))
+        if (why := self._why_not()) is not None:
+            raise web.HTTPError(403, f"Nothing was done. {why}")
+        return By(f"Flower: {self._name() or 'not logged in'}", self.given("reason"))
 
-    def _name(self) -> str:
-        """Return who has logged in. With a password alone Flower knows only that somebody has."""
+    def _why_not(self) -> str | None:
+        """Return why whoever looks may not act, and what helps; ``None``: they may."""
+        settings = services().settings
+        if not settings.flower_operators:
+            allowed = settings.flower_actions
+            return None if allowed else "KNOCKTWICE_FLOWER_OPERATORS names those who may act here, and none is named."
+        name = self._name()
+        if name is None:
+            return "Nobody has logged in (FLOWER_BASIC_AUTH or Flower's OAuth), so nobody is an operator."
+        return None if name in settings.flower_operators else f"{name} is not among KNOCKTWICE_FLOWER_OPERATORS."
+
+    def _name(self) -> str | None:
+        """Return who has logged in, by Flower's OAuth or by the name of a password; ``None``: nobody need log in."""
         if isinstance(self.current_user, str):
             return self.current_user
         if not self.application.options.basic_auth:
-            return "not logged in"
+            return None
         _, _, credentials = self.request.headers["Authorization"].partition(" ")
         return b64decode(credentials).decode().partition(":")[0]
 
@@ -225,16 +236,17 @@ class Parked(Listed):
     """The parked messages, which can be searched. A button keeps the search: its form goes to the page's own address."""
 
     async def _show(self, name: str, problem: str | None, done: str | None) -> None:  # noqa: ARG002 - it shows one page
-        given = {field: self.given(field).strip() for field in ("task", "error", "user", "since", "until", "after")}
+        given = {
+            field: self.given(field).strip() for field in ("task", "queue", "error", "user", "since", "until", "after")
+        }
         try:
             wanted, after = finding.parked(given)
         except InvalidMessage as error:
             wanted, after, problem = dead_letters.EVERY, 0, problem or str(error)
         listing = await self.asked(lambda conn: listings.parked(conn, services(), wanted, after))
         search = urlencode({field: said for field, said in given.items() if said and field != "after"})
-        self.show(
-            "parked.html", listing=listing, problem=problem, done=done, given=given, search=search, tasks=list(ROUTES)
-        )
+        choices = {"tasks": list(ROUTES), "queues": list(Queue)}
+        self.show("parked.html", listing=listing, problem=problem, done=done, given=given, search=search, **choices)
 
 
 class Switches(Page):

@@ -11,6 +11,7 @@ from collections import Counter
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 from sqlalchemy import text
 
@@ -23,9 +24,10 @@ from knocktwice_worker.notifications.store.trigger_sql import ANSWERED_BY_CLICK,
 from knocktwice_worker.reporting.rollups import SLICE
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
+    from datetime import datetime
 
-    from sqlalchemy import Connection
+    from sqlalchemy import Connection, Row
 
     from knocktwice_shared.messages import When
 
@@ -43,6 +45,8 @@ _MOST_PUSHES = 20_000
 #: About how many notifications of all templates are read for them, in how many slices: where a template is rare, its pushes
 #: lie far apart.
 _MOST_ROWS, _MOST_SLICES = 150_000, 200
+#: How long before it was accepted a message got its id, and after that where clocks differ.
+_BEHIND, _AHEAD = timedelta(minutes=5), timedelta(minutes=1)
 #: Pushes younger than this are left alone.
 _REST = timedelta(hours=1)
 
@@ -108,10 +112,15 @@ class Advice:
 
 # The roll-ups know which slices of time hold this template, so only those are read, the latest first.
 _SLICES = text("""
-SELECT slice
+SELECT
+  slice,
+  wanted,
+  blasts
 FROM (
   SELECT
     slice,
+    sum(accepted) - sum(cancelled) AS wanted,
+    array_agg(DISTINCT blast) FILTER (WHERE blast <> '') AS blasts,
     sum(sum(pushed)) OVER newest_first - sum(pushed) AS later,
     sum((SELECT rows FROM rollup_slices WHERE starts_at = slice)) OVER newest_first AS read
   FROM rollups
@@ -129,21 +138,57 @@ ORDER BY slice DESC
 LIMIT :most_slices
 """)
 
-# The receipts of the push that answer the step behind it. A push is watched until its provider drops it, or until now. OFFSET 0
-# keeps the order of the joins: slices by time, then everything by its primary key. Left to itself PostgreSQL may begin with all
-# batches of the template and read its whole history.
-_PUSHES = text(f"""
+# Whose pushes: those of messages whose id was made around that time, and those of the pages of blasts, whose ids are older.
+# OFFSET 0 keeps the order of the joins, the latest ones first. Left to itself PostgreSQL may read all batches.
+_BY_ID = f"""
 SELECT
-  least(extract(epoch FROM b.ttl), extract(epoch FROM knocktwice_now() - n.created_at)) AS watched_s,
-  s.trigger,
-  extract(epoch FROM e.answered_at - n.created_at) AS answered_s
+  n.id,
+  n.created_at,
+  b.ttl
+FROM (
+  SELECT b.id, b.ttl
+  FROM {rows("span", first="uuid", last="uuid")}
+  CROSS JOIN LATERAL (
+    SELECT id, ttl, content FROM batches
+    WHERE id >= span.first AND id < span.last
+    ORDER BY id DESC
+    LIMIT :most_rows
+  ) b
+  WHERE b.content->>'template' = :template
+    AND NOT EXISTS (SELECT FROM blast_pages WHERE id = b.id)
+  UNION ALL
+  SELECT p.id, b.ttl
+  FROM blasts x
+  CROSS JOIN LATERAL (
+    SELECT id FROM blast_pages
+    WHERE blast_id = x.id AND sent_at >= :since AND sent_at < :until
+    ORDER BY id DESC
+    LIMIT :most
+  ) p
+  CROSS JOIN LATERAL (SELECT ttl FROM batches WHERE id = p.id AND content->>'template' = :template OFFSET 0) b
+  WHERE x.key = ANY(CAST(:blasts AS text[]))
+  OFFSET 0
+) b
+CROSS JOIN LATERAL (
+  SELECT id, created_at FROM notifications
+  WHERE batch_id = b.id
+    AND (CAST(:project AS text) IS NULL OR project = :project)
+    AND NOT {is_test("project")}
+    AND state <> 'cancelled'
+  OFFSET 0
+) n
+LIMIT :most
+"""
+
+# Producers whose clocks are wrong make ids of other times. Then rows are found by our own time, however long that takes.
+_BY_TIME = f"""
+SELECT
+  n.id,
+  n.created_at,
+  b.ttl
 FROM {rows("slice", starts_at="timestamptz")}
 CROSS JOIN LATERAL (
-  SELECT
-    id,
-    batch_id,
-    created_at
-  FROM notifications
+  SELECT id, batch_id, created_at FROM notifications
   WHERE created_at >= slice.starts_at
     AND created_at < slice.starts_at + :width
     AND (CAST(:project AS text) IS NULL OR project = :project)
@@ -151,22 +196,34 @@ CROSS JOIN LATERAL (
     AND state <> 'cancelled'
   OFFSET 0
 ) n
-CROSS JOIN LATERAL (
-  SELECT ttl FROM batches WHERE id = n.batch_id AND content->>'template' = :template OFFSET 0
-) b
-CROSS JOIN LATERAL (
+CROSS JOIN LATERAL (SELECT ttl FROM batches WHERE id = n.batch_id AND content->>'template' = :template OFFSET 0) b
+LIMIT :most
+"""
+
+# The receipts of the push that answer the step behind it. A push is watched until its provider drops it, or until now.
+_PUSHES = """
+SELECT
+  least(extract(epoch FROM n.ttl), extract(epoch FROM knocktwice_now() - n.created_at)) AS watched_s,
+  s.trigger,
+  extract(epoch FROM e.answered_at - n.created_at) AS answered_s
+FROM ({source}) n
+LEFT JOIN LATERAL (
   SELECT s.*
   FROM deliveries s
   JOIN deliveries p ON p.notification_id = n.id AND p.step = 0 AND p.channel = 'push' AND p.state = 'sent'
-  WHERE s.notification_id = n.id AND s.step = 1 AND s.trigger IN {ANSWERED_BY_CLICK}
+  WHERE s.notification_id = n.id AND s.step = 1 AND s.trigger IN {triggers}
   OFFSET 0
-) s
-CROSS JOIN LATERAL (
-  SELECT min(e.received_at) FILTER (WHERE {answers("s")}) AS answered_at
+) s ON true
+LEFT JOIN LATERAL (
+  SELECT min(e.received_at) FILTER (WHERE {answers}) AS answered_at
   FROM events e
   WHERE e.notification_id = n.id AND e.step = 0
-) e
-""")
+) e ON true
+"""
+_PUSHES_BY_ID, _PUSHES_BY_TIME = (
+    text(_PUSHES.format(source=source, triggers=ANSWERED_BY_CLICK, answers=answers("s")))
+    for source in (_BY_ID, _BY_TIME)
+)
 
 
 def advise(conn: Connection, template: str, project: str | None = None) -> Advice:
@@ -178,17 +235,55 @@ def advise(conn: Connection, template: str, project: str | None = None) -> Advic
     Raises:
         TooLittleHistory: there are too few pushes, or too few of them were confirmed.
     """
-    most = {"most": _MOST_PUSHES, "most_rows": _MOST_ROWS, "most_slices": _MOST_SLICES, "rest": _REST}
-    slices = conn.execute(_SLICES, {**most, "template": template, "project": project}).scalars().all()
-    conn.execute(text("SET LOCAL enable_seqscan = off"))
-    wanted = {"starts_at": list(slices), "width": SLICE, "template": template, "project": project}
-    found = conn.execute(_PUSHES, wanted).all()
+    found = [row for row in _latest(conn, template, project) if row.trigger is not None]
     used = Counter(row.trigger for row in found)
     when = max(triggers_answered_by(Evidence.CLICKED), key=lambda trigger: used[trigger])
     pushes = [
         (float(r.watched_s), None if r.answered_s is None else float(r.answered_s)) for r in found if r.trigger == when
     ]
     return _advise(template, when, pushes)
+
+
+def _latest(conn: Connection, template: str, project: str | None) -> Sequence[Row[Any]]:
+    """Return the latest notifications of a template, with what came of their pushes."""
+    most = {"most": _MOST_PUSHES, "most_rows": _MOST_ROWS}
+    scope = {"template": template, "project": project}
+    slices = conn.execute(_SLICES, {**most, **scope, "most_slices": _MOST_SLICES, "rest": _REST}).all()
+    if not slices:
+        return []
+    conn.execute(text("SET LOCAL enable_seqscan = off"))
+    starts = [row.slice for row in slices]
+    spans = list(_spans(starts))
+    wanted = {
+        "first": [str(_id_of(first)) for first, _ in spans],
+        "last": [str(_id_of(last)) for _, last in spans],
+        "blasts": list({key for row in slices for key in row.blasts or ()}),
+        "since": starts[-1],
+        "until": starts[0] + SLICE,
+    }
+    found = conn.execute(_PUSHES_BY_ID, {**most, **scope, **wanted}).all()
+    if 2 * len(found) >= min(sum(row.wanted for row in slices), _MOST_PUSHES):
+        return found
+    by_time = {"starts_at": starts, "width": SLICE, "most": _MOST_PUSHES}
+    return conn.execute(_PUSHES_BY_TIME, {**scope, **by_time}).all()
+
+
+def _spans(starts: Sequence[datetime]) -> Iterator[tuple[datetime, datetime]]:
+    """Yield the spans in which the ids were made of what was accepted in some slices; both the latest first."""
+    first = last = None
+    for start in starts:
+        if first is None or start + SLICE + _AHEAD < first:
+            if first is not None and last is not None:
+                yield first, last
+            last = start + SLICE + _AHEAD
+        first = start - _BEHIND
+    if first is not None and last is not None:
+        yield first, last
+
+
+def _id_of(at: datetime) -> UUID:
+    """Return the first UUIDv7 of a time."""
+    return UUID(int=int(at.timestamp() * 1000) << 80)
 
 
 def _advise(template: str, when: When, pushes: Sequence[tuple[float, float | None]]) -> Advice:
