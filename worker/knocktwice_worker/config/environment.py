@@ -46,6 +46,7 @@ _LISTS = {
     "sms_retry_unknown": '["critical"]',
     "webhook_urls": '["https://shop.example/hooks"]',
     "gateway_origins": '["https://shop.example"]',
+    "flower_operators": '["ada"]',
     "gateway_metrics_from": '["10.0.0.0/8"]',
     "gateway_proxies": '["10.0.0.0/8"]',
 }

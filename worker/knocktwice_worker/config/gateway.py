@@ -26,7 +26,13 @@ class GatewaySettings(Group):
 
     # Flower
     flower_actions: bool = Field(
-        False, description="Whoever may open Flower may also pause, resume and unmask in its tab Notifications."
+        False,
+        description="Whoever may open Flower may also act in its tab Notifications: pause, resume, unmask, start blasts.",
+    )
+    flower_operators: frozenset[str] = Field(
+        frozenset(),
+        description='Only they act there, like ["ada", "bob@shop.example"]: names as Flower\'s login has them; all others read. '
+        "None: KNOCKTWICE_FLOWER_ACTIONS decides for all.",
     )
 
     # OneSignal's clients
