@@ -30,6 +30,7 @@ CHART, EXAMPLES = DEPLOY / "helm" / "knocktwice", DEPLOY / "helm" / "examples"
 HELM = Path(sys.executable).parent / "helm"
 #: Kubernetes' versions whose schemas must hold; kinds of KEDA's are none of Kubernetes' own.
 VERSIONS, FOREIGN = ("1.27", "1.33"), "keda.sh/v1alpha1"
+RABBITMQ = ("--set", "autoscaling.enabled=true", "--set", "autoscaling.broker.rabbitmqKey=RABBITMQ_URL")
 SCALED = ("--set", "autoscaling.enabled=true", "--set", "autoscaling.broker.address=valkey:6379")
 
 
@@ -112,6 +113,7 @@ def test_settings_of_the_chart_are_settings_of_the_program() -> None:
         (("--set", "worker.push.replicas=3"), "Additional property worker is not allowed"),
         (("--set", "autoscaling.enabled=true", "--set", "autoscaling.groups={mail}"), 'no group of workers "mail"'),
         (("--set", "autoscaling.enabled=true", "--set", "autoscaling.minReplicas=11"), "minReplicas is more than"),
+        ((*SCALED, "--set", "autoscaling.broker.rabbitmqKey=RABBITMQ_URL"), "set one of them"),
         (("--set", "settings.TWILIO_AUTH_TOKEN=hush"), "TWILIO_AUTH_TOKEN"),
     ],
 )
@@ -119,6 +121,33 @@ def test_wrong_values_are_refused_by_name(words: tuple[str, ...], said: str) -> 
     done = _helm("template", "kt", str(CHART), *words)
     assert done.returncode != 0
     assert said in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "kind", "named"), [(SCALED, "redis", "listName"), (RABBITMQ, "rabbitmq", "queueName")]
+)
+def test_each_group_grows_by_its_own_queues_of_the_broker_that_there_is(
+    words: tuple[str, ...], kind: str, named: str
+) -> None:
+    documents = _rendered(*words)
+    keys = {
+        document["metadata"]["name"]: {ref["parameter"] for ref in document["spec"]["secretTargetRef"]}
+        for document in documents
+        if document["kind"] == "TriggerAuthentication"
+    }
+    read = {
+        document["metadata"]["name"]: [
+            (trigger["metadata"][named], keys[trigger["authenticationRef"]["name"]])
+            for trigger in document["spec"]["triggers"]
+            if trigger["type"] == kind
+        ]
+        for document in documents
+        if document["kind"] == "ScaledObject"
+    }
+    by = {"host"} if kind == "rabbitmq" else {"connection"}
+    assert read == {
+        f"kt-worker-{queue}": [(f"knocktwice.{queue}", by)] for queue in ("push", "fallback", "sms")
+    }
 
 
 def _ask(here: Services, name: str) -> set[int]:
