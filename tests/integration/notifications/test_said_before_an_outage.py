@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,9 +13,11 @@ import pytest
 from knocktwice import Client, Push, Sms
 from knocktwice_shared.messages import Batch, parse_batch
 from knocktwice_shared.names import INBOX_MESSAGES, Task
+from knocktwice_worker.channels.deadline import Deadline
 from knocktwice_worker.config import Settings
 from knocktwice_worker.services import Services
 from support.own_valkey import OwnValkey
+from support.system import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -118,6 +122,28 @@ def test_what_was_cancelled_after_the_decision_is_not_texted(
     doomed.start()
     assert here.later_steps.send([decided]) == []
     assert sandbox.texts() == []
+
+
+def test_what_was_cancelled_while_a_claim_stood_still_is_not_texted(
+    client: Client, doomed: OwnValkey, here: Services, sandbox: Sandbox, decided: str
+) -> None:
+    with ThreadPoolExecutor() as pool:
+        with here.engine.begin() as conn:
+            conn.exec_driver_sql("LOCK TABLE deliveries IN EXCLUSIVE MODE")
+            sending, slow = pool.submit(here.later_steps.send, [decided]), Deadline.within(timedelta(seconds=1))
+            eventually(partial(_waits_for_a_lock, here))
+            client.cancel(decided)
+            doomed.kill()
+            eventually(lambda: slow.over)
+        assert sending.result() == []
+    doomed.start()
+    assert here.later_steps.send([decided]) == []
+    assert sandbox.texts() == []
+
+
+def _waits_for_a_lock(here: Services) -> bool:
+    with here.engine.connect() as conn:
+        return bool(conn.exec_driver_sql("SELECT count(*) FROM pg_locks WHERE NOT granted").scalar())
 
 
 def test_a_decided_text_goes_without_redis_when_its_patience_is_over(

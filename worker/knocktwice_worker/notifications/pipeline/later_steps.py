@@ -212,17 +212,18 @@ class LaterSteps:
         try:
             return self.catch_up.notifications(self.engine, ids)
         except RedisError as error:
-            # The look before the claim has been made, or waited for long enough.
-            log.warning("the inbox is not asked again", error=type(error).__name__)
-            return set()
+            # It may have gone away since the look before the claim, and taken something in between.
+            log.warning("claimed messages wait for the inbox", error=type(error).__name__)
+            with self.engine.begin() as conn:
+                return set(ids) - store.overdue(conn, sorted(ids), self.catch_up.patience)
 
     def _said(self, ids: Sequence[str]) -> bool:
         """Whether anything was said that stops one of these claimed messages. It only looks, as their rows are locked."""
         try:
             waiting = self.catch_up.waiting(self.engine, ids)
         except RedisError:
-            # A broker that is away has taken nothing.
-            waiting = set()
+            # Before it went away it may have taken something.
+            waiting = set(ids)
         with self.engine.begin() as conn:
             if waiting:
                 waiting -= store.overdue(conn, sorted(waiting), self.catch_up.patience)
