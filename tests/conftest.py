@@ -18,6 +18,7 @@ from knocktwice_worker.database import migrations
 from knocktwice_worker.embedded import installation
 from knocktwice_worker.embedded.servers import EmbeddedServers, Servers, addresses
 from knocktwice_worker.sandbox import Sandbox
+from knocktwice_worker.services import process
 from mutants.trial import SHARED_SERVERS
 from support import databases
 from support.clock import Clock
@@ -182,10 +183,10 @@ def configured(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[
     """This process's environment names the test's servers, for what reads its settings there."""
     monkeypatch.setenv("KNOCKTWICE_DATABASE_URL", str(settings.database_url))
     monkeypatch.setenv("KNOCKTWICE_BROKER_URL", str(settings.broker_url))
-    services._services.clear()
+    process._services.clear()
     yield
     services.services().close()
-    services._services.clear()
+    process._services.clear()
 
 
 @pytest.fixture

@@ -19,10 +19,10 @@ from standardwebhooks import Webhook
 
 from knocktwice import Client, Push, Sms
 from knocktwice_shared.names import INBOX_MESSAGES, Task
-from knocktwice_worker import services
 from knocktwice_worker.audience import segment_filter
 from knocktwice_worker.declarations import files as declarations
 from knocktwice_worker.gateway.auth.keys import Scope
+from knocktwice_worker.services import process
 from support.documents import PAGES, ROOT, blocks, commands, name
 
 if TYPE_CHECKING:
@@ -178,7 +178,7 @@ def _type(session: str, run: Callable[..., CommandOutput], declared: str, monkey
     for words, answer in commands(session):
         if words[0] == "export":
             monkeypatch.setenv(*words[1].split("=", 1))
-            services._services.clear()
+            process._services.clear()
             continue
         if words[1] == "apply":
             Path(words[2]).write_text(declared)

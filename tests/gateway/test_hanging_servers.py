@@ -17,7 +17,7 @@ from knocktwice_worker.embedded.servers import EmbeddedServers
 from knocktwice_worker.fleet import members
 from knocktwice_worker.gateway.auth.keys import Scope
 from knocktwice_worker.runtime.announcing import Announcer
-from knocktwice_worker.services import Services
+from knocktwice_worker.services import Services, process
 from support.hanging_servers import hanging
 from support.http_gateway import HttpGateway
 from support.system import eventually
@@ -87,7 +87,7 @@ def test_a_worker_whose_database_hangs_goes_on_saying_that_it_lives(
     monkeypatch.setenv("KNOCKTWICE_BROKER_URL", servers.broker_url)
     monkeypatch.setenv("KNOCKTWICE_HOME", str(tmp_path_factory.mktemp("home")))
     monkeypatch.setattr(members, "EVERY_S", 0.1)
-    services._services.clear()
+    process._services.clear()
     here, announcer = services.services(), Announcer("worker", ["knocktwice.push"], tries=False)
     announcer.start()
     try:
@@ -100,7 +100,7 @@ def test_a_worker_whose_database_hangs_goes_on_saying_that_it_lives(
     finally:
         announcer.stop()
         here.close()
-        services._services.clear()
+        process._services.clear()
 
 
 def test_doctor_names_a_hanging_database_and_ends(

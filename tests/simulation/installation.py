@@ -54,7 +54,7 @@ DEFAULTS: dict[str, Any] = {}
 WORKERS, RECORDER, GATEWAY = ("w1", "w2", "w3"), "recorder", "gateway"
 #: After so many new objects garbage is looked for; Python's own 700 do it several times in each step.
 _GARBAGE = 100_000
-#: How long a short transaction may be idle, as ``services.py`` sets it.
+#: How long a short transaction may be idle, as ``services/connections.py`` sets it.
 _IDLE = timedelta(seconds=20)
 
 

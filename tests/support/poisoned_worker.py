@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from knocktwice_worker.celery import app
 from knocktwice_worker.notifications.pipeline import receipts
-from knocktwice_worker.services import Services
+from knocktwice_worker.services.accepted_work import AcceptedWork
 from support.poison import POISON
 
 if TYPE_CHECKING:
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 __all__ = ["app"]
 
-_push_batches = Services._push_batches
+_push_batches = AcceptedWork.push_batches
 _record = receipts.record
 
 
-def _push_or_die(self: Services, messages: Sequence[object]) -> None:
+def _push_or_die(self: AcceptedWork, messages: Sequence[object]) -> None:
     if POISON in str(messages):
         os.kill(os.getpid(), signal.SIGKILL)
     _push_batches(self, messages)
@@ -36,5 +36,5 @@ def _record_or_die(engine: object, events: Sequence[object]) -> None:
     _record(engine, events)  # type: ignore[arg-type]
 
 
-Services._push_batches = _push_or_die  # type: ignore[method-assign]
+AcceptedWork.push_batches = _push_or_die  # type: ignore[method-assign]
 receipts.record = _record_or_die  # type: ignore[assignment]

@@ -12,13 +12,12 @@ import sqlalchemy as sa
 
 from knocktwice_shared.ids import uuid7
 from knocktwice_shared.messages import Receipt, ReceiptEvent, parse_audience, parse_batch
-from knocktwice_worker import services
 from knocktwice_worker.audience import people, receipt_health
 from knocktwice_worker.config import Settings
 from knocktwice_worker.lifecycle import AttemptState
 from knocktwice_worker.notifications import store
 from knocktwice_worker.notifications.pipeline import receipts
-from knocktwice_worker.services import Services
+from knocktwice_worker.services import Services, process
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -172,7 +171,7 @@ def test_too_few_pushes_say_nothing_about_a_kind(here: Services) -> None:
 @pytest.mark.usefixtures("crowd")
 def test_the_command_shows_it(run: Callable[..., CommandOutput], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KNOCKTWICE_UNCONFIRMED_SAMPLE", "5")
-    services._services.clear()
+    process._services.clear()
     said = run("receipts", "health", "--json")
     assert said.code == 0
     shown = {(k["platform"], k["app_version"]): (k["share"], k["silent"]) for k in json.loads(said.out)}

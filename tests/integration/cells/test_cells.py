@@ -14,6 +14,7 @@ from knocktwice_shared.ids import uuid7
 from knocktwice_worker import services
 from knocktwice_worker.cells import agreement
 from knocktwice_worker.limits.asks import TAG
+from knocktwice_worker.services import process
 from support.cell_system import CellSystem, RunningCell, running_cells
 from support.http_gateway import HttpGateway
 from support.system import eventually
@@ -346,7 +347,7 @@ def test_operators_see_the_notifications_of_all_cells_together(
     monkeypatch.setenv("KNOCKTWICE_CELLS_FILE", str(system.file))
     monkeypatch.setenv("KNOCKTWICE_CELL", "north")
     services.services().close()
-    services._services.clear()
+    process._services.clear()
     shown: list[str] = []
     before: list[str] = []
     while len(shown) < 9:

@@ -129,10 +129,10 @@ def test_a_dry_run_counts_everybody_once_and_starts_nothing(run: Run, here: Serv
 @pytest.mark.usefixtures("people")
 def test_a_dry_run_tells_people_what_it_costs(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "no price for JP, US: see KNOCKTWICE_SMS_PRICES" in run(*START, "--dry-run").out
-    from knocktwice_worker import services
+    from knocktwice_worker.services import process
 
     monkeypatch.setenv("KNOCKTWICE_SMS_PRICES", '{"US": 0.01, "*": 0.1}')
-    services._services.clear()
+    process._services.clear()
     said = run(*START, "--dry-run", "--expected-fallback-share", "0.5").out
     assert "SMS parts, likely          6, costs 0.24" in said
     assert "SMS parts, at most         7, costs 0.25" in said
@@ -153,11 +153,11 @@ def _declare(here: Services, **fields: Any) -> None:
 
 
 def _preflight(run: Run, monkeypatch: pytest.MonkeyPatch, *words: str, **settings: str) -> dict[str, Any]:
-    from knocktwice_worker import services
+    from knocktwice_worker.services import process
 
     for name, value in settings.items():
         monkeypatch.setenv(f"KNOCKTWICE_{name}", value)
-    services._services.clear()
+    process._services.clear()
     found: dict[str, Any] = run(*START, "--dry-run", "--json", *words).json["preflight"]
     return found
 
@@ -275,10 +275,10 @@ def test_a_file_of_steps_needs_no_template(run: Run, here: Services, tmp_path: P
 def test_a_wrong_step_of_a_blast_is_told_its_field_and_starts_nothing(
     run: Run, here: Services, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], code: int, said: str
 ) -> None:
-    from knocktwice_worker import services
+    from knocktwice_worker.services import process
 
     monkeypatch.setenv("KNOCKTWICE_MIN_AFTER_S", "60")
-    services._services.clear()
+    process._services.clear()
     for dry in ((), ("--dry-run",)):
         done = run("blast", "start", "all", "--key", "k", "--param", "tea=Assam", *words, *dry)
         assert (done.code, done.out) == (code, "")
@@ -311,10 +311,10 @@ def test_a_blast_of_nothing_but_an_sms_can_be_started_and_is_counted(working: Se
 
 @pytest.mark.usefixtures("people")
 def test_a_country_that_may_not_be_texted_is_counted(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    from knocktwice_worker import services
+    from knocktwice_worker.services import process
 
     monkeypatch.setenv("KNOCKTWICE_SMS_COUNTRIES", '["US"]')
-    services._services.clear()
+    process._services.clear()
     assert run(*START, "--dry-run", "--json").json["preflight"]["country_blocked"] == 1
 
 

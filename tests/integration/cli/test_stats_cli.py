@@ -11,7 +11,6 @@ import sqlalchemy as sa
 
 from knocktwice_shared.ids import blast_id, uuid7
 from knocktwice_shared.messages import Receipt, ReceiptEvent, Step, When, parse_batch, parse_blast
-from knocktwice_worker import services
 from knocktwice_worker.audience.inbound_texts import InboundText
 from knocktwice_worker.audience.opt_out_words import Wish
 from knocktwice_worker.blasts import states
@@ -22,6 +21,7 @@ from knocktwice_worker.notifications import store
 from knocktwice_worker.notifications.pipeline import replies
 from knocktwice_worker.notifications.store import provider_reports
 from knocktwice_worker.reporting import delay_curve, rollups
+from knocktwice_worker.services import process
 from support.sent_messages import SentMessages, placed
 
 if TYPE_CHECKING:
@@ -180,7 +180,7 @@ def test_whatsapp_is_counted_and_paid_for(
     assert [line[name] for name in names] == [4, 2, 1, 1, 2]
     assert (line["sms_cost"], line["whatsapp_cost"], line["cost"], line["saved"]) == ("0.0000", None, None, None)
     monkeypatch.setenv("KNOCKTWICE_WHATSAPP_PRICES", '{"US": 0.02}')
-    services._services.clear()
+    process._services.clear()
     shown = run("stats")
     (line,) = run("stats", "--json").json["lines"]
     # Two by the table, one as reported; nobody pays for what did not arrive. Five SMS would have cost a cent each.

@@ -13,13 +13,12 @@ import sqlalchemy as sa
 
 from knocktwice_shared.ids import uuid7
 from knocktwice_shared.messages import DeviceRegistered, PhoneBound, Receipt, ReceiptEvent, parse_batch
-from knocktwice_worker import services
 from knocktwice_worker.audience import people
 from knocktwice_worker.config import Settings
 from knocktwice_worker.notifications.pipeline import receipts
 from knocktwice_worker.privacy import erasure, retention
 from knocktwice_worker.reporting.story import tell
-from knocktwice_worker.services import Services
+from knocktwice_worker.services import Services, process
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -181,5 +180,5 @@ def test_a_preview_shows_a_link_as_long_as_the_real_one(
     words = ("template", "preview", "pay", "--file", str(file), "--param", f"url={TARGET}", "--json")
     assert run(*words).json["sms"] == f"Pay here: {TARGET}"
     monkeypatch.setenv("KNOCKTWICE_LINK_URL", "https://k2.example")
-    services._services.clear()
+    process._services.clear()
     assert re.fullmatch(r"Pay here: https://k2\.example/l/[0-9A-Za-z]{12}", run(*words).json["sms"])

@@ -213,6 +213,7 @@ def test_stored_templates_and_recurring_blasts_are_looked_at_with_the_hours_that
 def _forget_services() -> None:
     """The next command reads its environment anew."""
     from knocktwice_worker import services
+    from knocktwice_worker.services import process
 
     services.services().close()
-    services._services.clear()
+    process._services.clear()

@@ -17,7 +17,6 @@ import pytest
 import sqlalchemy as sa
 
 from knocktwice import Category
-from knocktwice_worker import services
 from knocktwice_worker.config import ConfigurationError, load
 from knocktwice_worker.lifecycle import Refusal
 from knocktwice_worker.limits import budget
@@ -25,6 +24,7 @@ from knocktwice_worker.limits.asks import Answer, Ask, Limits
 from knocktwice_worker.limits.budget import Budget, Purse, Spent, Today, UnderWay
 from knocktwice_worker.limits.in_postgres import count_in_postgres
 from knocktwice_worker.limits.per_number import RedisLimits
+from knocktwice_worker.services import process
 from support.simultaneously import count_together
 
 if TYPE_CHECKING:
@@ -350,7 +350,7 @@ def test_doctor_tells_what_is_spent(
     clock.set(NOON)
 
     def told() -> dict[str, str]:
-        services._services.clear()
+        process._services.clear()
         checks = run("doctor", "--json").json
         return next(check for check in checks if check["name"] == "sms budget")
 

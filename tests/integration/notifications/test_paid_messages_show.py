@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from knocktwice_shared.ids import uuid7
 from knocktwice_shared.messages import parse_batch
+from knocktwice_shared.names import Task
 from knocktwice_worker.reporting.story import tell
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def test_a_stop_behind_an_sms_leaves_the_notification_texted(
 ) -> None:
     id_ = _texted_once(working, clock)
     if stopped_by == "cancellation":
-        working._cancel([{"v": 1, "ids": [id_]}])
+        working.accepted[Task.CANCEL]([{"v": 1, "ids": [id_]}])
     else:
         with working.engine.begin() as conn:
             conn.execute(sa.text("INSERT INTO opt_outs (number, source) VALUES (:number, 'sms')"), {"number": NUMBER})
@@ -70,7 +71,7 @@ def test_a_cancellation_before_any_sms_is_cancelled_as_ever(working: Services, s
     }
     recipient = {"id": id_, "registrations": ["silent-1"], "phone": NUMBER}
     working.pushes.send(parse_batch({**wire, "recipients": [recipient]}))
-    working._cancel([{"v": 1, "ids": [id_]}])
+    working.accepted[Task.CANCEL]([{"v": 1, "ids": [id_]}])
     with working.engine.connect() as conn:
         told = tell(conn, id_)
     assert told

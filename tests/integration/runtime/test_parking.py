@@ -10,8 +10,8 @@ import pytest
 
 from knocktwice_shared.ids import uuid7
 from knocktwice_shared.names import INBOX_ACCEPTED, INBOX_MESSAGES
-from knocktwice_worker import services
 from knocktwice_worker.runtime.consumer import Consumer
+from knocktwice_worker.services import process
 from support.ports import free_port
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def test_what_cannot_be_parked_stays_with_the_broker(
     monkeypatch: pytest.MonkeyPatch, valkey: Redis, message: Any
 ) -> None:
     monkeypatch.setenv("KNOCKTWICE_DATABASE_URL", f"postgresql+psycopg2://nobody@127.0.0.1:{free_port()}/nothing")
-    services._services.clear()
+    process._services.clear()
     park(message)
     assert not message.acknowledged
     assert valkey.hlen("unacked") == 1

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from knocktwice_worker import services
 from knocktwice_worker.fleet import members
 from knocktwice_worker.runtime.announcing import Announcer
+from knocktwice_worker.services import process
 from knocktwice_worker.switches import overrides
 from knocktwice_worker.switches.audit import By
 from support.system import eventually
@@ -84,8 +85,8 @@ def test_what_cannot_be_is_refused_and_says_what_can(
 def test_a_changed_setting_reaches_a_worker_that_runs_and_one_that_starts(
     run: Callable[..., CommandOutput], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(services, "_steered", {})
-    monkeypatch.setattr(services, "_FRESH_S", 0.0)
+    monkeypatch.setattr(process, "_steered", {})
+    monkeypatch.setattr(process, "_FRESH_S", 0.0)
     before = services.steered()
     counted, noticed = before.counters, before.troubles
     assert (before.settings.sms_budget, before.fallback.countries, before.quiet.hours.start.hour) == (
@@ -105,8 +106,8 @@ def test_a_changed_setting_reaches_a_worker_that_runs_and_one_that_starts(
     assert (after.quiet.hours.start.hour, after.settings.sms_parts_per_s) == (20, 5)
     assert services.steered() is after
     # A worker that starts has them from its first task on.
-    monkeypatch.setattr(services, "_steered", {})
-    services._services.clear()
+    monkeypatch.setattr(process, "_steered", {})
+    process._services.clear()
     assert services.steered().limits.limits.budget.total == 5000
     assert "KNOCKTWICE_QUIET_HOURS=20:00-09:00" in run("switches").out
     assert run("unset", "sms_budget", *WHY).code == 0
@@ -117,7 +118,7 @@ def test_a_changed_setting_reaches_a_worker_that_runs_and_one_that_starts(
 def test_a_worker_that_has_a_changed_setting_differs_from_no_other(
     run: Callable[..., CommandOutput], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(services, "_steered", {})
+    monkeypatch.setattr(process, "_steered", {})
     assert run("set", "sms_budget", "5000", *WHY).code == 0
     here = services.steered()
     assert here.settings.sms_budget == 5000
@@ -125,7 +126,7 @@ def test_a_worker_that_has_a_changed_setting_differs_from_no_other(
     announcer.start()
     eventually(lambda: members.list_all(here.redis))
     # As a shell, or a worker that had no task yet, has it.
-    services._services.clear()
+    process._services.clear()
     checks = {check["name"]: check for check in json.loads(run("doctor", "--json").out)}
     assert checks["settings"]["finding"] == "all workers agree, and this shell with them"
     announcer.stop()
@@ -143,8 +144,8 @@ def test_a_setting_must_fit_together_with_the_others(run: Callable[..., CommandO
 def test_a_worker_whose_database_does_not_answer_keeps_what_it_knows(
     run: Callable[..., CommandOutput], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(services, "_steered", {})
-    monkeypatch.setattr(services, "_FRESH_S", 0.0)
+    monkeypatch.setattr(process, "_steered", {})
+    monkeypatch.setattr(process, "_FRESH_S", 0.0)
     assert run("set", "sms_budget", "5000", *WHY).code == 0
     before = services.steered()
 
@@ -160,8 +161,8 @@ def test_a_worker_whose_database_does_not_answer_keeps_what_it_knows(
 def test_a_wrong_row_of_another_release_changes_nothing(
     run: Callable[..., CommandOutput], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(services, "_steered", {})
-    monkeypatch.setattr(services, "_FRESH_S", 0.0)
+    monkeypatch.setattr(process, "_steered", {})
+    monkeypatch.setattr(process, "_FRESH_S", 0.0)
     here = services.services()
     with here.engine.begin() as conn:
         overrides.change(conn, here.settings, "sms_budget", "5", By("ada", "why"))
