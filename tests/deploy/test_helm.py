@@ -145,9 +145,7 @@ def test_each_group_grows_by_its_own_queues_of_the_broker_that_there_is(
         if document["kind"] == "ScaledObject"
     }
     by = {"host"} if kind == "rabbitmq" else {"connection"}
-    assert read == {
-        f"kt-worker-{queue}": [(f"knocktwice.{queue}", by)] for queue in ("push", "fallback", "sms")
-    }
+    assert read == {f"kt-worker-{queue}": [(f"knocktwice.{queue}", by)] for queue in ("push", "fallback", "sms")}
 
 
 def _ask(here: Services, name: str) -> set[int]:
