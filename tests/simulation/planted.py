@@ -23,7 +23,7 @@ from knocktwice_worker.notifications.pipeline.later_steps import LaterSteps
 from knocktwice_worker.notifications.pipeline.pauses import PauseGate
 from knocktwice_worker.notifications.pipeline.push import Pushes
 from knocktwice_worker.notifications.pipeline.reconcile import Reconcile
-from knocktwice_worker.notifications.store import failed_later, later_steps, pushes
+from knocktwice_worker.notifications.store import failed_later, later_steps, push_claims
 from oracle.violations import Violation
 from simulation.plots import OF_ALL_KINDS
 
@@ -123,7 +123,7 @@ MISTAKES: dict[str, Mistake] = {
                 "THEN d.due_at + greatest(p.finished_at - p.claimed_at, interval '0')",
                 "THEN d.due_at",
             ),
-            Change(pushes, "_START_COUNTDOWNS", "s.state = 'scheduled'", "s.state = 'never'"),
+            Change(push_claims, "_START_COUNTDOWNS", "s.state = 'scheduled'", "s.state = 'never'"),
         ),
         frozenset({Violation.TEXTED_BY_OUR_DELAY}),
     ),

@@ -19,7 +19,7 @@ from knocktwice_worker.notifications.inbox.accepted import Inbox
 from knocktwice_worker.notifications.pipeline import later_steps
 from knocktwice_worker.notifications.pipeline.fallback import Fallback
 from knocktwice_worker.notifications.pipeline.push import Pushes
-from knocktwice_worker.notifications.store import later_steps as steps
+from knocktwice_worker.notifications.store import step_results
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -93,7 +93,7 @@ POINTS: dict[str, Callable[[], None]] = {
     "send_sms between its claim and its lock": lambda: _before(store, "hold"),
     "send_sms between its claim and the provider": lambda: _before(later_steps, "deliver"),
     "send_sms after the provider took the SMS": _after_the_provider_took("Messages.json"),
-    "send_sms before the next step's row is committed": lambda: _after(steps, "go_on"),
+    "send_sms before the next step's row is committed": lambda: _after(step_results, "go_on"),
     "send_sms before the SMS's record is committed": lambda: _after(store, "record_steps"),
     "send_sms between the SMS's record and withdraw": lambda: _before(tasks, "_withdraw"),
 }

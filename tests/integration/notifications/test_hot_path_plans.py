@@ -16,7 +16,7 @@ from knocktwice_worker.audience import opt_outs, people
 from knocktwice_worker.content import resolution
 from knocktwice_worker.lifecycle import AttemptState
 from knocktwice_worker.notifications import store
-from knocktwice_worker.notifications.store import change_feed, pushes, removal
+from knocktwice_worker.notifications.store import change_feed, push_claims, removal
 from knocktwice_worker.privacy import erasure, notifications, retention
 from knocktwice_worker.reporting.story import tell
 from support.databases import new_database
@@ -173,7 +173,7 @@ HOT: dict[str, tuple[Callable[[sa.Connection, Archive], object], list[str]]] = {
         ["devices_pkey", "users_pkey"],
     ),
     "the claim of given registrations": (
-        lambda c, a: c.execute(pushes._SETTLE_GIVEN, {"ids": a.open[:50]}),
+        lambda c, a: c.execute(push_claims._SETTLE_GIVEN, {"ids": a.open[:50]}),
         ["attempts_pkey", "devices_pkey", "notifications_pkey"],
     ),
     "a story by id": (lambda c, a: tell(c, a.ids[7]), ["notifications_pkey", "deliveries_pkey", "decisions_pkey"]),

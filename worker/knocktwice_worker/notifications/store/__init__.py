@@ -9,65 +9,51 @@ The store hands out frozen dataclasses, whose states and reasons are the enums o
 """
 
 from knocktwice_worker.notifications.store.alarms import not_awaited
+from knocktwice_worker.notifications.store.batch_contents import BatchContents, contents
 from knocktwice_worker.notifications.store.cancellations import (
     adopt_cancelled,
     cancel,
     note_cancelled,
     settle_cancelled,
 )
-from knocktwice_worker.notifications.store.due import (
-    BatchContents,
-    DueStep,
-    Reservation,
-    Rung,
-    contents,
-    due,
-    look_at,
-    postpone,
-    postpone_each,
-    postpone_pushes,
-    postpone_until,
-    reserve,
-    ring,
-    take_numbers,
-    time_zones,
-)
+from knocktwice_worker.notifications.store.due import DueStep, Rung, due, ring
 from knocktwice_worker.notifications.store.intake import Intake, PushWork, accept
 from knocktwice_worker.notifications.store.later_steps import (
     ClaimedStep,
     Placement,
     ReservedStep,
-    StepResult,
-    UnresolvedStep,
     claim_steps,
     hold,
-    known_provider_ids,
-    look_again,
     may_move,
-    note_searches,
-    record_steps,
     reserved,
     stopped,
-    take_back,
-    unresolved,
-    with_ids_of_their_own,
 )
 from knocktwice_worker.notifications.store.ledger import Decision, write_ledger
 from knocktwice_worker.notifications.store.paused import free_for
-from knocktwice_worker.notifications.store.pushes import (
-    PushContents,
-    PushResult,
-    attempts,
-    claim_push,
-    push_contents,
-    record_push,
-    shown,
-    stop_claimed,
+from knocktwice_worker.notifications.store.postponing import (
+    look_at,
+    postpone,
+    postpone_each,
+    postpone_pushes,
+    postpone_until,
+    time_zones,
 )
+from knocktwice_worker.notifications.store.push_claims import PushContents, claim_push, push_contents, stop_claimed
+from knocktwice_worker.notifications.store.pushed_devices import attempts, shown
+from knocktwice_worker.notifications.store.pushes import PushResult, record_push
 from knocktwice_worker.notifications.store.receipts import note_wasted, record_receipts, settle_receipts
 from knocktwice_worker.notifications.store.related import belonging, now, overdue, owners, related
 from knocktwice_worker.notifications.store.replies import Answerable, Reply, answerable, record_replies
+from knocktwice_worker.notifications.store.reservations import Reservation, reserve, take_numbers
+from knocktwice_worker.notifications.store.step_results import (
+    StepResult,
+    known_provider_ids,
+    look_again,
+    record_steps,
+    with_ids_of_their_own,
+)
 from knocktwice_worker.notifications.store.transitions import lock_open, settle_answered, settle_soon, skip
+from knocktwice_worker.notifications.store.unresolved import UnresolvedStep, note_searches, take_back, unresolved
 from knocktwice_worker.notifications.store.useless import end_useless
 
 __all__ = [

@@ -1,27 +1,23 @@
-"""Steps that are due: claimed for a task, read for the decision, reserved or postponed."""
+"""Steps that are due: claimed for a task, and read for the decision."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, text
 
-from knocktwice_shared.messages import Category, When
+from knocktwice_shared.messages import When
 from knocktwice_shared.records import record
 from knocktwice_worker.audience import channel_opt_outs
 from knocktwice_worker.audience.untextable import FORBIDS
-from knocktwice_worker.database.bulk import rows
-from knocktwice_worker.database.test_rows import STAND_IN
-from knocktwice_worker.lifecycle import Delay, DeliveryState, Evidence, ProviderState, Untextable
+from knocktwice_worker.lifecycle import DeliveryState, Evidence, ProviderState, Untextable
 from knocktwice_worker.notifications.store.braked import BRAKE, PUMPING, UNSEEN_UNTIL
-from knocktwice_worker.notifications.store.ledger import Decision, write_ledger
-from knocktwice_worker.notifications.store.transitions import is_in
-from knocktwice_worker.notifications.store.trigger_sql import ANSWERS, IS
+from knocktwice_worker.notifications.store.postponing import look_at
+from knocktwice_worker.notifications.store.trigger_sql import IS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
 
 #: Words of the database → enum members. A dict is several times as fast as a call of the enum, and a batch has
@@ -273,238 +269,3 @@ def due(
     ]
     look_at(conn, {row.notification_id: row.due_at for row in found if row.due_at > row.now})
     return [row for row in found if row.due_at <= row.now]
-
-
-@dataclass(frozen=True, slots=True)
-class BatchContents:
-    """The contents that the messages of a batch share.
-
-    Attributes:
-        content: the stored texts, see ``content/rendering.py``.
-        plan: the stored later steps, see ``content/plans.py``.
-        category: the category of the messages.
-        ttl: how long the provider may keep the push for a device that is offline.
-        blast_id: the blast that the batch is a page of; ``None``: it is of none.
-        valid_for: how long after it was due a message is of use; ``None`` is the category's setting.
-    """
-
-    content: dict[str, Any]
-    plan: list[dict[str, Any]] | None
-    category: Category
-    ttl: timedelta
-    blast_id: str | None = None
-    valid_for: timedelta | None = None
-
-
-# One row per batch, because up to five hundred notifications share one content.
-_CONTENTS = text("""
-SELECT
-  b.id,
-  b.content,
-  b.plan,
-  b.category,
-  b.ttl,
-  p.blast_id,
-  b.valid_for
-FROM batches b
-LEFT JOIN blast_pages p ON p.id = b.id
-WHERE b.id = ANY(CAST(:ids AS uuid[]))
-""")
-
-
-def contents(conn: Connection, ids: Iterable[str]) -> dict[str, BatchContents]:
-    """Return batch id → contents."""
-    found = conn.execute(_CONTENTS, {"ids": sorted(set(ids))}).all()
-    return {
-        str(id_): BatchContents(content, plan, Category(category), ttl, blast and str(blast), valid_for)
-        for id_, content, plan, category, ttl, blast, valid_for in found
-    }
-
-
-# Who has the number already keeps it. Two decisions at once wait for each other at the key; sorted, they never deadlock.
-_TAKE_NUMBERS = text(f"""
-INSERT INTO blast_numbers AS b (blast_id, number, notification_id)
-SELECT blast_id, number, notification_id
-FROM {rows("r", blast_id="uuid", number="bytea", notification_id="uuid")}
-ORDER BY blast_id, number
-ON CONFLICT (blast_id, number) DO UPDATE SET
-  notification_id = excluded.notification_id
-WHERE b.notification_id = excluded.notification_id
-RETURNING notification_id
-""")
-
-
-def take_numbers(conn: Connection, wanted: Mapping[tuple[str, bytes], str]) -> set[str]:
-    """Give each number of a blast to one notification, so that who shares a number gets its message once.
-
-    Args:
-        wanted: blast id and the hash of the number → notification id.
-
-    Returns:
-        The notifications that have their number; all others are to be skipped.
-    """
-    if not wanted:
-        return set()
-    blasts, numbers = zip(*wanted, strict=True)
-    values = {"blast_id": list(blasts), "number": list(numbers), "notification_id": list(wanted.values())}
-    return {str(row.notification_id) for row in conn.execute(_TAKE_NUMBERS, values)}
-
-
-@record
-class Reservation:
-    """A message that the limits allow.
-
-    Attributes:
-        notification_id: the notification that it belongs to.
-        number, text, sender: the values with which it will be sent.
-        fingerprint: the hash of the text, by which a repeat to the same number is recognised.
-        parts: the SMS parts. Messages of other channels have 0.
-        test: no provider gets it; from now on the row names what stands in for one.
-    """
-
-    notification_id: str
-    number: str
-    text: str
-    fingerprint: bytes
-    parts: int = 1
-    sender: str | None = None
-    test: bool = False
-
-
-# A receipt may have come since the step was decided about: it wins. So does a push that is being handed over to another
-# device: no push may be under way while the message is.
-_RESERVE = text(f"""
-UPDATE deliveries d SET
-  state = 'reserved',
-  number = r.number,
-  text = r.text,
-  fingerprint = r.fingerprint,
-  parts = r.parts,
-  sender = r.sender,
-  provider = CASE WHEN r.test THEN '{STAND_IN}' ELSE d.provider END,
-  counted_at = knocktwice_now(),
-  wake_at = knocktwice_now() + :lease
-FROM {
-    rows(
-        "r",
-        id="uuid",
-        number="text",
-        text="text",
-        fingerprint="bytea",
-        parts="smallint",
-        sender="text",
-        test="boolean",
-    )
-}
-WHERE d.notification_id = r.id AND d.step > 0 AND {is_in("d.state", "scheduled")}
-  AND NOT EXISTS (SELECT FROM events e WHERE e.notification_id = d.notification_id AND {ANSWERS})
-  AND NOT EXISTS (
-    SELECT FROM deliveries p
-    WHERE p.notification_id = d.notification_id AND p.step = 0 AND {is_in("p.state", "sending")})
-RETURNING d.notification_id
-""")
-
-
-def reserve(conn: Connection, reservations: Sequence[Reservation], lease: timedelta) -> set[str]:
-    """Reserve messages that the limits allow; return the ids that no receipt has overtaken."""
-    if not reservations:
-        return set()
-    found = conn.execute(
-        _RESERVE,
-        {
-            "id": [r.notification_id for r in reservations],
-            "number": [r.number for r in reservations],
-            "text": [r.text for r in reservations],
-            "fingerprint": [r.fingerprint for r in reservations],
-            "parts": [r.parts for r in reservations],
-            "sender": [r.sender for r in reservations],
-            "test": [r.test for r in reservations],
-            "lease": lease,
-        },
-    )
-    return {str(row.notification_id) for row in found}
-
-
-# Reserved messages are postponed, too: quiet hours may begin while a message waits for its sender.
-_POSTPONE_UNTIL = text(f"""
-UPDATE deliveries d SET wake_at = r.at
-FROM {rows("r", id="uuid", at="timestamptz")}
-WHERE d.notification_id = r.id AND d.step > 0 AND d.state IN ('scheduled', 'reserved')
-RETURNING d.notification_id, d.step
-""")
-
-
-def postpone_until(conn: Connection, until: Mapping[str, datetime]) -> None:
-    """Postpone these steps to the end of their recipients' quiet hours, and write that to the ledger."""
-    if not until:
-        return
-    found = conn.execute(_POSTPONE_UNTIL, {"id": list(until), "at": list(until.values())}).all()
-    waiting = [(str(row.notification_id), row.step) for row in found]
-    write_ledger(conn, [Decision(i, Delay.QUIET_HOURS, {"until": until[i]}, step) for i, step in waiting])
-
-
-def look_at(conn: Connection, when: Mapping[str, datetime]) -> None:
-    """Look at each of these again at its own time; nothing else about them changes."""
-    if when:
-        conn.execute(_POSTPONE_UNTIL, {"id": list(when), "at": list(when.values())})
-
-
-# Whatever is open: a step's state says what is done with it when it rings.
-_POSTPONE = text("""
-UPDATE deliveries SET wake_at = knocktwice_now() + :delay
-WHERE notification_id = ANY(CAST(:ids AS uuid[])) AND step > 0 AND state = ANY(:states)
-""")
-
-
-def postpone(conn: Connection, ids: Sequence[str], delay: timedelta) -> None:
-    """Postpone these steps by ``delay``; nothing else about them changes."""
-    if ids:
-        states = [DeliveryState.SCHEDULED, DeliveryState.RESERVED, DeliveryState.SENDING]
-        conn.execute(_POSTPONE, {"ids": list(ids), "delay": delay, "states": [str(s) for s in states]})
-
-
-# Each message gets its own wait, because each has its own place in the queue for its sender's pace.
-_POSTPONE_EACH = text(f"""
-UPDATE deliveries d SET
-  wake_at = knocktwice_now() + r.wait,
-  reason = :reason
-FROM {rows("r", id="uuid", wait="interval")}
-WHERE d.notification_id = r.id AND d.step > 0 AND d.state = 'reserved'
-""")
-
-
-def postpone_each(conn: Connection, waits: Mapping[str, timedelta], reason: str) -> None:
-    """Postpone each of these reserved messages by its own wait, and say why; nothing else about them changes."""
-    if waits:
-        conn.execute(_POSTPONE_EACH, {"id": list(waits), "wait": list(waits.values()), "reason": reason})
-
-
-# The device's zone has priority over the application's: the device knows where it is.
-_TIME_ZONES = text("""
-SELECT
-  u.id,
-  coalesce((
-    SELECT time_zone FROM devices WHERE user_id = u.id AND time_zone IS NOT NULL ORDER BY last_seen_at DESC LIMIT 1
-  ), u.time_zone) AS time_zone
-FROM users u WHERE u.id = ANY(:users)
-""")
-
-
-def time_zones(conn: Connection, users: Sequence[str]) -> dict[str, str]:
-    """Return user → the time zone that their last used device has reported, or else the application's value."""
-    return {row.id: row.time_zone for row in conn.execute(_TIME_ZONES, {"users": list(users)}) if row.time_zone}
-
-
-_POSTPONE_PUSHES = text("""
-UPDATE deliveries
-SET wake_at = knocktwice_now() + :delay
-WHERE notification_id = ANY(CAST(:ids AS uuid[]))
-  AND step = 0
-  AND state = 'scheduled'
-""")
-
-
-def postpone_pushes(conn: Connection, ids: Sequence[str], delay: timedelta) -> None:
-    """Postpone these pushes by ``delay``; nothing else about them changes."""
-    if ids:
-        conn.execute(_POSTPONE_PUSHES, {"ids": list(ids), "delay": delay})

@@ -14,9 +14,10 @@ from sqlalchemy import Connection, Row, text
 from knocktwice_shared.messages import Receipt
 from knocktwice_worker.database.bulk import rows
 from knocktwice_worker.lifecycle import LOST, DeliveryState, ProviderState
-from knocktwice_worker.notifications.store.later_steps import StepResult, record_steps, take_back
 from knocktwice_worker.notifications.store.receipts import Event, insert_events, note_wasted
+from knocktwice_worker.notifications.store.step_results import StepResult, record_steps
 from knocktwice_worker.notifications.store.transitions import lock_open, settle_answered
+from knocktwice_worker.notifications.store.unresolved import take_back
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
