@@ -57,7 +57,8 @@ batches = Table(
     comment="What the notifications of one message have in common.",
 )
 
-#: Rows that change once, a moment after they were written: with room on the page their indexes need not be touched.
+#: Rows that change within seconds: with room on their page the next version of a notification touches no index, and that of a
+#: delivery is written to the log without what did not change, and without a lock while a page for it is looked for.
 _ROOM = {"fillfactor": 50}
 
 notifications = Table(
@@ -281,6 +282,7 @@ deliveries = Table(
         "notification_id",
         postgresql_where=text("paused IS NOT NULL AND wake_at IS NOT NULL"),
     ),
+    postgresql_with=_ROOM,
     comment="One step of a notification, written when the step before it ends: "
     "0 is the push, 1, 2 and so on follow it.",
 )
@@ -310,7 +312,6 @@ attempts = Table(
         "NULL: it is one of the person's devices.",
     ),
     CheckConstraint("state IN ('open', 'sent', 'rejected')", name="state"),
-    postgresql_with=_ROOM,
     comment="A push to one device.",
 )
 
