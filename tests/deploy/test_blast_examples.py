@@ -13,7 +13,7 @@ from celery.schedules import crontab
 
 from knocktwice_worker.audience import segments
 from knocktwice_worker.audience.segment_filter import parse
-from knocktwice_worker.cli.blast import OVER_BUDGET
+from knocktwice_worker.cli.blast_preflight import OVER_BUDGET
 from knocktwice_worker.content import template_store, templates
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,11 +18,11 @@ from rich.table import Table
 from knocktwice import wire
 from knocktwice_shared.counted import many
 from knocktwice_shared.messages import parse_blast
-from knocktwice_worker.blasts import own_params, preflight, request, schedules, standing, states
+from knocktwice_worker.blasts import own_params, request, schedules, standing, states
 from knocktwice_worker.blasts.states import BlastState
-from knocktwice_worker.channels.registry import CHANNELS
 from knocktwice_worker.cli import blast_people, contents_options, params_file, push_options, send_options, step_options
-from knocktwice_worker.cli.output import AsJson, OfProject, clock, complain, fail, out, print_json, reading
+from knocktwice_worker.cli.blast_preflight import Budget, examined
+from knocktwice_worker.cli.output import AsJson, OfProject, clock, fail, out, print_json, reading
 from knocktwice_worker.cli.progress import progress
 from knocktwice_worker.cli.tables import AsCsv, print_table
 from knocktwice_worker.cli.template import given_values
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from decimal import Decimal
 
-    from sqlalchemy import Connection, Select
+    from sqlalchemy import Connection
 
     from knocktwice_shared.messages import Blast
     from knocktwice_worker.blasts.standing import Standing
@@ -44,8 +44,6 @@ app = typer.Typer(name="blast", help="One notification to everybody in a segment
 Which = Annotated[str, typer.Argument(metavar="KEY", help="The blast's key, or its id.")]
 Why = Annotated[str, typer.Option(help="Shown by status and kept in the audit, so name no person.")]
 
-#: Exit code of a blast that may cost more than its budget.
-OVER_BUDGET = 3
 #: Seconds between two looks at a blast that is watched.
 _LOOK_EVERY_S = 0.5
 
@@ -162,7 +160,7 @@ def start(
     values = given_values(None if file else params, param or [])
     told: dict[str, Any] = {}
     dry_run = dry_run or bool(preview)
-    budget = _Budget(expected_fallback_share, budget_parts, budget_cost)
+    budget = Budget(expected_fallback_share, budget_parts, budget_cost)
 
     def wanted(own: Mapping[str, str]) -> Blast:
         message = wire.blast(segment, shared, key=key, params={**values, **own}, throttle_per_min=per_minute)
@@ -180,7 +178,7 @@ def start(
         if dry_run or (not known and budget.limited):
             each = blast if sample is None else request.filled(blast, sample)
             only = None if sample is None else own_params.people()
-            told["preflight"] = _preflight(conn, each, budget, only, show=dry_run and not as_json)
+            told["preflight"] = examined(conn, each, budget, only, show=dry_run and not as_json)
         if preview:
             told["previews"] = [
                 blast_people.preview(conn, blast, user, own=sample is not None, quiet=as_json) for user in preview
@@ -382,83 +380,6 @@ def unschedule(name: Annotated[str, typer.Argument(help="The recurring blast's n
     if not found:
         fail(f"there is no recurring blast called {name}; 'knocktwice blast list' lists them")
     out.print(f"recurring blast {name}: deleted", markup=False)
-
-
-@dataclass(frozen=True, slots=True)
-class _Budget:
-    """What a blast may come to.
-
-    Attributes:
-        share: part of those pushed who will be texted.
-        parts, cost: the most it may come to.
-    """
-
-    share: float | None
-    parts: int | None
-    cost: float | None
-
-    @property
-    def limited(self) -> bool:
-        return self.parts is not None or self.cost is not None
-
-
-def _preflight(
-    conn: Connection, blast: Blast, budget: _Budget, only: Select[Any] | None, *, show: bool
-) -> dict[str, Any]:
-    here = services()
-    with progress("counting people"):
-        found = preflight.examine(
-            conn, blast, here.settings, here.limits.limits, here.channels, share=budget.share, only=only
-        )
-    if show:
-        _print_preflight(found)
-    try:
-        found.require(parts=budget.parts, cost=budget.cost)
-    except preflight.OverBudget as error:
-        complain(str(error))
-        raise typer.Exit(OVER_BUDGET) from None
-    return found.as_json()
-
-
-def _print_preflight(found: preflight.Preflight) -> None:
-    lines = [
-        ("people", found.users),
-        ("  get a push", found.push),
-        ("  only an SMS", found.sms_only),
-        ("  nothing", found.unreachable),
-        ("cannot be texted", ""),
-        ("  no number", found.no_phone),
-        ("  opted out", found.opted_out),
-        ("  no consent", found.no_consent),
-        ("  country", found.country_blocked),
-        ("  not reachable", found.untextable),
-        ("  daily limit", found.capped),
-        ("  shares a number", found.shared_number),
-        ("quiet hours now", found.quiet),
-    ]
-    for name, value in lines:
-        out.print(f"{name:18}{value:>10}".rstrip())
-    likely = sum(channel.expected_cost for channel in found.channels.values())
-    most = sum(channel.worst_cost for channel in found.channels.values())
-    _say_cost("SMS parts, likely", found.expected_parts, found.expected_cost - likely, not found.unpriced)
-    _say_cost("SMS parts, at most", found.worst_parts, found.worst_cost - most, not found.unpriced)
-    for name, channel in found.channels.items():
-        if channel.worst:
-            called, known = CHANNELS[name].content.called, not channel.unpriced
-            _say_cost(f"{called}, likely", channel.expected, channel.expected_cost, known)
-            _say_cost(f"{called}, at most", channel.worst, channel.worst_cost, known)
-    out.print(
-        f"likely: {found.fallback_share:.0%} of those pushed are texted ({found.share_from})",
-        markup=False,
-        soft_wrap=True,
-    )
-    for unpriced, setting in found.lacking:
-        out.print(f"no price for {', '.join(sorted(unpriced))}: see {setting}", soft_wrap=True)
-    out.print("a dry run: nobody was notified")
-
-
-def _say_cost(name: str, count: float, cost: float, known: bool) -> None:
-    out.print(f"{name:18}{count:>10}" + (f", costs {cost:.2f}" if known and count else ""))
 
 
 def _watch(blast: str) -> None:

@@ -17,7 +17,8 @@ from knocktwice_worker.notifications.store.cancellations import (
     settle_cancelled,
 )
 from knocktwice_worker.notifications.store.due import DueStep, Rung, due, ring
-from knocktwice_worker.notifications.store.intake import Intake, PushWork, accept
+from knocktwice_worker.notifications.store.first_steps import PushWork
+from knocktwice_worker.notifications.store.intake import Intake, accept
 from knocktwice_worker.notifications.store.later_steps import (
     ClaimedStep,
     Placement,

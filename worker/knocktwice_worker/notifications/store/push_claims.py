@@ -11,7 +11,7 @@ from sqlalchemy import Connection, text
 from knocktwice_worker.database.bulk import rows
 from knocktwice_worker.lifecycle import AttemptState
 from knocktwice_worker.notifications.store.cancellations import settle_cancelled
-from knocktwice_worker.notifications.store.intake import OFF, RING_LATER, PushWork, open_attempts
+from knocktwice_worker.notifications.store.first_steps import OFF, RING_LATER, PushWork, open_attempts
 from knocktwice_worker.notifications.store.pushes import LAST, PushResult, record_push, settle_pushes
 from knocktwice_worker.notifications.store.transitions import is_in, lock_open
 from knocktwice_worker.notifications.store.trigger_sql import CANCELLED
@@ -216,7 +216,7 @@ def stop_claimed(conn: Connection, ids: Collection[str]) -> set[str]:
     return set(stopped)
 
 
-# The same two ends as in ``intake._INSERT_PUSH``, for a push that waited for its time. Of devices that the application gave
+# The same two ends as in ``first_steps._INSERT_PUSH``, for a push that waited for its time. Of devices that the application gave
 # itself only those that show nothing are not tried.
 _END_UNPUSHABLE = text(f"""
 UPDATE deliveries d SET

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, text
 from knocktwice_shared.records import record
 from knocktwice_worker.database.test_rows import STAND_IN
 from knocktwice_worker.lifecycle import Note
-from knocktwice_worker.notifications.store.intake import PushWork
+from knocktwice_worker.notifications.store.first_steps import PushWork
 from knocktwice_worker.notifications.store.trigger_sql import FOLLOW_UPS
 
 if TYPE_CHECKING:
