@@ -22,9 +22,11 @@ from support.http_gateway import HttpGateway
 from support.ports import free_port
 from support.rabbitmq import Names, RabbitMq, needs_rabbitmq
 from support.system import PUSH, System, eventually
+from support.tls_port import TlsPort
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from knocktwice_worker.embedded.servers import Servers
 
@@ -171,3 +173,27 @@ def test_rabbitmq_is_killed_under_load_and_nothing_is_lost_or_said_twice(system:
         assert system.ended(id_).state == "texted"
     assert {number: _texted(system, number) for number in numbers} == dict.fromkeys(numbers, 1)
     eventually(lambda: system.redis.zcard(INBOX_ACCEPTED) == 0, why=system.logs)
+
+
+def test_over_tls_producers_workers_and_doctor_trust_the_named_authority_and_no_other(
+    system: System, node: RabbitMq, settings: Settings, tmp_path: Path
+) -> None:
+    system.stop_workers()
+    with TlsPort(tmp_path / "tls", node.port) as port:
+        strange = f"amqps://guest:guest@127.0.0.1:{port.port}//"
+        url = f"{strange}?ssl_ca_certs={port.authority}"
+        worker = system.start_worker(KNOCKTWICE_BROKER_URL=url)
+        with Client(url, state_url=system.state_url) as client:
+            id_ = client.notify(phone="+16505550606", sms=SMS)
+        assert system.ended(id_).state == "texted"
+        levels = {}
+        for way in (url, strange):
+            here = Services(settings.model_copy(update={"broker_url": way}))
+            (levels[way],) = (check.level for check in doctor.examine(here) if check.name == "rabbitmq")
+            here.close()
+        assert levels == {url: "ok", strange: "error"}
+        # Nothing is said to a stranger: the message waits in the inbox, and the worker's sweep publishes it.
+        with Client(strange, state_url=system.state_url) as client:
+            id_ = client.notify(phone="+16505550607", sms=SMS)
+        assert system.ended(id_).state == "texted"
+        worker.stop()
