@@ -68,7 +68,7 @@ class Contestant(Protocol):
         """Return acceptance and end (epoch seconds) and the state of each notification since the run began."""
 
 
-class _Rows:
+class Rows:
     """The notifications since now in a table, whose ends carry their times."""
 
     def __init__(self, database_url: str, table: str) -> None:
@@ -89,7 +89,7 @@ class _Rows:
             return [(float(a), float(e), str(state)) for a, e, state in found]
 
 
-class Ours(_Rows):
+class Ours(Rows):
     """knocktwice, fed in batches of many, or by single calls of many threads, as a web application makes them."""
 
     def __init__(
@@ -178,8 +178,12 @@ class Ours(_Rows):
 
     def _wait_for_less_than(self, most: int) -> None:
         """Wait for room. What a worker has taken from the queue and not pushed yet counts, too."""
-        while int(self._redis.hlen(INBOX_MESSAGES)) >= most:
+        while self.waiting() >= most:
             time.sleep(_LOOK_S)
+
+    def waiting(self) -> int:
+        """How many messages were accepted and are not carried out yet."""
+        return int(self._redis.hlen(INBOX_MESSAGES))
 
 
 def _in_threads(work: object) -> None:
@@ -190,7 +194,7 @@ def _in_threads(work: object) -> None:
         thread.join()
 
 
-class Textbook(_Rows):
+class Textbook(Rows):
     """The textbook, fed by single calls, which is all it has."""
 
     def __init__(self, here: Installation, database_url: str, workers: list[Child]) -> None:
@@ -224,7 +228,7 @@ class Textbook(_Rows):
             time.sleep(_LOOK_S)
 
 
-class Peer(_Rows):
+class Peer(Rows):
     """A pipeline of another library, in the textbook's tables. Its program feeds itself: ``PROGRAM feed COUNT``."""
 
     def __init__(self, database_url: str, workers: list[Child], program: Sequence[str], env: Mapping[str, str]) -> None:

@@ -53,6 +53,12 @@ class OwnValkey:
             self._client = redis.Redis(port=self.port, socket_timeout=20)
         return self._client
 
+    @property
+    def pid(self) -> int:
+        """The number of its process."""
+        assert self._process is not None
+        return self._process.pid
+
     def start(self) -> None:
         """Start the server on the data it left, unless it runs, and return when it answers."""
         if self._process is not None:
