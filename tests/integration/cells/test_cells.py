@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import pytest
+import redis
 
 from knocktwice import AsyncClient, BrokerUnavailable, Client, InvalidMessage, Push, Recipient, Sms
+from knocktwice_shared import cells as naming
 from knocktwice_shared.ids import uuid7
 from knocktwice_worker import services
 from knocktwice_worker.cells import agreement
+from knocktwice_worker.cells.neighbours import Neighbours
 from knocktwice_worker.limits.asks import TAG
 from knocktwice_worker.services import process
-from support.cell_system import CellSystem, RunningCell, running_cells
+from support.cell_system import CellSystem, RunningCell, described, running_cells
 from support.http_gateway import HttpGateway
 from support.system import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from knocktwice_worker.embedded.servers import Servers
     from support.commands import CommandOutput
@@ -113,6 +118,19 @@ def test_a_key_notifies_once_and_the_others_of_a_failed_call_are_not_notified_tw
     assert [id_.duplicate for id_ in ids] == [True, False, True]  # type: ignore[attr-defined]
     system.work()
     assert [cell.rows("SELECT count(*) AS n FROM notifications")[0].n for cell in system.running] == [1, 1, 1]
+
+
+def test_a_cell_that_is_silent_is_not_asked_twice_while_the_texts_of_others_wait(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.setblocking(False)
+        file = tmp_path / "cells.toml"
+        file.write_text(described(["north"], [f"redis://127.0.0.1:{silent.getsockname()[1]}/0"], ["postgresql://"]))
+        cells = naming.read(file)
+        with pytest.raises(redis.TimeoutError):
+            Neighbours(cells, "north").redis(cells.all[0]).ping()
+        silent.accept()[0].close()
+        with pytest.raises(BlockingIOError):
+            silent.accept()
 
 
 def test_an_id_of_the_callers_own_is_refused_because_it_would_not_say_whose_it_is(client: Client) -> None:

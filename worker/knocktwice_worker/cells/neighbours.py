@@ -17,8 +17,10 @@ if TYPE_CHECKING:
 
     from knocktwice_shared.cells import Cell, Cells
 
-#: Seconds that another cell gets for an answer. Texts to the numbers that it counts wait longer instead.
+#: Seconds that another cell gets to accept a message.
 _TIMEOUT_S = 1.0
+#: Seconds that another cell gets to count texts. All texts of a batch wait for it, also those to numbers of other cells.
+_COUNTING_S = 0.5
 _IDLE = timedelta(seconds=20)
 
 
@@ -45,7 +47,7 @@ class Neighbours:
     def redis(self, cell: Cell) -> Redis:
         """Return a client of a cell's Redis, which waits only briefly."""
         if cell.number not in self._redis:
-            self._redis[cell.number] = connect_redis(cell.broker, timeout_s=_TIMEOUT_S)
+            self._redis[cell.number] = connect_redis(cell.broker, timeout_s=_COUNTING_S, hurried=True)
         return self._redis[cell.number]
 
     def broker(self, cell: Cell) -> KombuBroker:

@@ -70,23 +70,25 @@ def secret(settings: Settings) -> str:
     return embedded.secret(settings.home)
 
 
-def connect_redis(url: str, *, timeout_s: float = 5.0) -> Redis:
+def connect_redis(url: str, *, timeout_s: float = 5.0, hurried: bool = False) -> Redis:
     """Connect to the place of state as a plain Redis client, with bounded waits.
 
     Args:
         url: its URL as kombu takes it.
         timeout_s: seconds for connecting, and for each answer.
+        hurried: a server that was silent for that long is not asked again.
     """
     import redis
     from redis.backoff import ExponentialBackoff
     from redis.retry import Retry
 
     # One repeat: everything we ask of Redis is idempotent, and a longer outage is the caller's to handle.
+    repeated = (redis.ConnectionError,) if hurried else (redis.ConnectionError, redis.TimeoutError)
     patience: dict[str, Any] = {
         "socket_timeout": timeout_s,
         "socket_connect_timeout": timeout_s,
         "health_check_interval": 30,
-        "retry": Retry(ExponentialBackoff(cap=1), 1),
+        "retry": Retry(ExponentialBackoff(cap=1), 1, repeated),
     }
     if url.startswith("sentinel://"):
         return _primary(sentinels.parse(url), patience)
