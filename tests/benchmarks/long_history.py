@@ -74,10 +74,15 @@ _PORTIONS = (
     """
     INSERT INTO notifications (id, batch_id, user_id, phone, params, key, locale, state, reason, created_at, finished_at)
     SELECT id, batch_id, user_id, phone, jsonb_build_object('name', 'Ana', 'order', right(CAST(id AS text), 8)),
-           CASE WHEN single AND random() < 0.3 THEN 'order-' || right(CAST(id AS text), 12) END, 'en', state,
-           CASE state WHEN 'active' THEN NULL WHEN 'suppressed' THEN 'capped_daily' ELSE 'made by the benchmark' END, at,
-           CASE WHEN state <> 'active' THEN at + random() * interval '10 minutes' END
+           CASE WHEN single AND random() < 0.3 THEN 'order-' || right(CAST(id AS text), 12) END, 'en', 'active', NULL, at, NULL
     FROM made
+    """,
+    # Written open and ended afterwards, as workers do it: so rows of one time lie together, and are as large.
+    """
+    UPDATE notifications n
+    SET state = m.state, finished_at = m.at + random() * interval '10 minutes',
+        reason = CASE m.state WHEN 'suppressed' THEN 'capped_daily' ELSE 'made by the benchmark' END
+    FROM made m WHERE n.id = m.id AND m.state <> 'active'
     """,
     """
     INSERT INTO deliveries (notification_id, step, channel, state, steps_left, claimed_at, finished_at)
@@ -147,12 +152,13 @@ _COUNTED = (
     SELECT CAST(n.created_at AT TIME ZONE 'UTC' AS date) AS day,
            CASE WHEN n.created_at < now() - CAST(:closed_after AS interval) THEN CAST('1970-01-01T00:00Z' AS timestamptz)
                 ELSE date_bin(:slice, n.created_at, '1970-01-01T00:00Z') END AS slice,
-           b.content ->> 'template' AS template, coalesce('news-' || left(CAST(p.blast_id AS text), 8), '') AS blast, b.category,
+           b.content ->> 'template' AS template, coalesce(x.key, '') AS blast, b.category,
            CASE WHEN n.state IN ('texted', 'unknown') THEN 'US' ELSE '' END AS country,
            count(*) AS n, count(*) FILTER (WHERE n.state = 'texted') AS texted, count(*) FILTER (WHERE n.state = 'failed') AS failed,
            count(*) FILTER (WHERE n.state = 'unknown') AS unknown, count(*) FILTER (WHERE n.state = 'reached') AS reached,
            count(*) FILTER (WHERE n.state = 'suppressed') AS suppressed
-    FROM notifications n JOIN batches b ON b.id = n.batch_id LEFT JOIN blast_pages p ON p.id = b.id
+    FROM notifications n JOIN batches b ON b.id = n.batch_id
+    LEFT JOIN blast_pages p ON p.id = b.id LEFT JOIN blasts x ON x.id = p.blast_id
     GROUP BY 1, 2, 3, 4, 5, 6
     """,
     """

@@ -41,7 +41,7 @@ PATIENCE = 0.95
 #: With fewer pushes, or fewer of them confirmed, nothing can be said.
 FEWEST_PUSHES, FEWEST_CONFIRMED = 200, 50
 #: About how many of the latest pushes are looked at.
-_MOST_PUSHES = 20_000
+_MOST_PUSHES = 10_000
 #: About how many notifications of all templates are read for them, in how many slices: where a template is rare, its pushes
 #: lie far apart.
 _MOST_ROWS, _MOST_SLICES = 150_000, 200
