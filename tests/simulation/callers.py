@@ -43,6 +43,8 @@ if TYPE_CHECKING:
     from simulation.queues import Message, Queues
     from simulation.script import Notice, Said
 
+#: Seconds within which two texts of one batch may reach the provider.
+_TOGETHER_S = 0.5
 _TITLE, _BODY, _TEXT = "Your table is ready", "We keep it. [{}]", "Your table is ready. [{{{{ token }}}}.{}]"
 _OPERATOR = By("somebody", "the simulation says so")
 _TASKS = {"delivered": Task.RECORD_EVENTS, "clicked": Task.RECORD_EVENTS, "cancel": Task.CANCEL}
@@ -76,11 +78,15 @@ class Callers:
         if said.what not in ("delivered", "clicked", "reply", "failed"):
             return True
         if said.what == "reply":
-            # Nobody answers what went to nobody; and an answer is about the newest SMS to a number.
+            # Nobody answers what went to nobody. An answer is about the newest SMS to a number; of two that left together
+            # nobody can tell which one it is about.
             failed = {failure.sid for failure in self.evidence.failures}
             numbers = self._numbers(self._plans[said.about])
             arrived = [text for text in self.evidence.texts if text.sid not in failed and text.answer in IN_BOOKS]
-            asked = [text for text in arrived if text.number in numbers][-1:]
+            asked = [text for text in arrived if text.number in numbers][-2:]
+            if len(asked) == 2 and asked[0].token != asked[1].token and asked[1].at - asked[0].at < _TOGETHER_S:
+                return False
+            asked = asked[-1:]
         return any(message.token == token and message.answer in IN_BOOKS for message in asked)
 
     def notify(self, place: int, notice: Notice) -> None:

@@ -146,6 +146,17 @@ def test_a_reply_is_about_the_newest_message_from_its_sender_within_a_time(worki
     assert _write(working) == []
 
 
+@pytest.mark.parametrize("asked_first", [True, False])
+def test_of_two_messages_that_left_together_the_one_is_answered_that_more_may_follow(
+    working: Services, clock: Clock, asked_first: bool
+) -> None:
+    plans = [(("not_delivered", 60), ("not_answered", 600)), (("not_delivered", 60),)]
+    ids = [_send(working, *plan) for plan in (plans if asked_first else plans[::-1])]
+    clock.advance(timedelta(seconds=61))
+    working.later_steps.send(working.fallback.check(ids))
+    assert _write(working) == [ids[0 if asked_first else 1]]
+
+
 def test_a_pool_of_senders_is_known_by_its_name_only(working: Services, clock: Clock) -> None:
     id_ = _send(working, ("not_delivered", 60), sender="MG" + "0" * 32)
     _due(working, clock, id_)

@@ -55,7 +55,8 @@ class Reply:
     at: datetime
 
 
-# Nobody can answer a test. A message whose sender still waits for the provider's answer may have arrived already.
+# Nobody can answer a test. A message whose sender still waits for the provider's answer may have arrived already. Of two
+# that left together the one is answered behind which more steps may follow: for the other nothing depends on it.
 _FIND = text(f"""
 SELECT
   r.id,
@@ -65,7 +66,7 @@ SELECT
   d.sender
 FROM {rows("r", id="uuid", number="text", channel="text")}
 CROSS JOIN LATERAL (
-  SELECT d.notification_id, d.step, d.provider, d.sender, d.claimed_at
+  SELECT d.notification_id, d.step, d.provider, d.sender, d.claimed_at, d.steps_left
   FROM deliveries d
   WHERE d.number = r.number
     AND d.counted_at > knocktwice_now() - CAST(:within AS interval)
@@ -75,7 +76,7 @@ CROSS JOIN LATERAL (
   ORDER BY d.counted_at DESC
   LIMIT :most
 ) d
-ORDER BY r.id, d.claimed_at DESC, d.notification_id
+ORDER BY r.id, d.claimed_at DESC, d.steps_left DESC, d.notification_id
 """)
 
 
