@@ -188,3 +188,4 @@ def test_nobody_waits_for_a_lock_for_ever(working: Services) -> None:
         with engine.connect() as conn:
             assert conn.execute(sa.text("SHOW lock_timeout")).scalar_one() == "10s"
             assert conn.execute(sa.text("SHOW idle_in_transaction_session_timeout")).scalar_one() != "0"
+            assert conn.execute(sa.text("SHOW jit")).scalar_one() == "off"
