@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,6 +11,7 @@ from knocktwice import BrokerUnavailable, Client, Push, Recipient
 from knocktwice_worker.config import Settings
 from knocktwice_worker.diagnosis import doctor
 from knocktwice_worker.services import Services
+from support.application import Application
 from support.sentinel import Guarded
 from support.system import System, eventually
 
@@ -27,33 +27,21 @@ def guarded(tmp_path: Path) -> Iterator[Guarded]:
         yield running
 
 
-class Knocking:
+class Knocking(Application):
     """An application that knocks without a pause, and again with the same key until it is confirmed."""
 
     def __init__(self, url: str) -> None:
+        super().__init__(Client(url, timeout=1, durability="replica"), 0.01)
         self.confirmed: list[UUID] = []
-        self._stop = threading.Event()
-        self._client = Client(url, timeout=1, durability="replica")
-        self._thread = threading.Thread(target=self._run)
+        self._number = 0
 
-    def __enter__(self) -> Knocking:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
-        self._client.close()
-
-    def _run(self) -> None:
-        number = 0
-        while not self._stop.wait(0.01):
-            person = Recipient(registrations=[f"silent-{number}"], key=f"knock-{number}")
-            try:
-                self.confirmed += self._client.notify_many([person], push=Push("Hello", "Knock knock"))
-            except BrokerUnavailable:
-                continue
-            number += 1
+    def knock(self) -> None:
+        person = Recipient(registrations=[f"silent-{self._number}"], key=f"knock-{self._number}")
+        try:
+            self.confirmed += self.client.notify_many([person], push=Push("Hello", "Knock knock"))
+        except BrokerUnavailable:
+            return
+        self._number += 1
 
 
 def _written(system: System) -> set[str]:

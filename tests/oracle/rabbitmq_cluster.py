@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
-import threading
 import time
 from collections import Counter
 from datetime import timedelta
@@ -23,20 +22,21 @@ from knocktwice import Client, Sms
 from knocktwice_shared.names import Queue
 from knocktwice_worker.database import migrations
 from knocktwice_worker.embedded.servers import EmbeddedServers
+from support.application import Application
 from support.rabbitmq import Cluster
 from support.system import PUSH, System, eventually
 
 if TYPE_CHECKING:
-    from typing import Self
     from uuid import UUID
 
 #: Long enough for three nodes on a small machine.
 _PATIENCE_S = 180.0
-#: Between two calls.
+#: Seconds between two calls.
 _PAUSE_S = 0.02
+SMS = Sms("Come soon.", after=timedelta(0))
 
 
-class Knocking:
+class Knocking(Application):
     """An application that notifies one person after the other.
 
     Attributes:
@@ -45,29 +45,16 @@ class Knocking:
     """
 
     def __init__(self, system: System) -> None:
+        super().__init__(Client(system.broker_url, state_url=system.state_url, timeout=2), _PAUSE_S)
         self.accepted: dict[str, tuple[UUID, float]] = {}
         self.longest_s = 0.0
-        self._client = Client(system.broker_url, state_url=system.state_url, timeout=2)
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run)
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
-        self._client.close()
-
-    def _run(self) -> None:
-        sms = Sms("Come soon.", after=timedelta(0))
-        while not self._stop.wait(_PAUSE_S):
-            number, began = f"+1650{5_550_000 + len(self.accepted):07}", time.monotonic()
-            id_ = self._client.notify(registrations=[f"silent-{number}"], phone=number, push=PUSH, sms=sms)
-            ended = time.monotonic()
-            self.longest_s = max(self.longest_s, ended - began)
-            self.accepted[number] = id_, ended
+    def knock(self) -> None:
+        number, began = f"+1650{5_550_000 + len(self.accepted):07}", time.monotonic()
+        id_ = self.client.notify(registrations=[f"silent-{number}"], phone=number, push=PUSH, sms=SMS)
+        ended = time.monotonic()
+        self.longest_s = max(self.longest_s, ended - began)
+        self.accepted[number] = id_, ended
 
 
 def _written_since(system: System, knocking: Knocking, since: float) -> bool:

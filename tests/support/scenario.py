@@ -15,15 +15,14 @@ import structlog
 
 from knocktwice_shared.ids import uuid7
 from knocktwice_shared.messages import DeviceRegistered, PhoneBound, parse_batch
-from knocktwice_shared.names import Task
 from knocktwice_worker import services
 from knocktwice_worker.audience import people
 from knocktwice_worker.config import Settings
 from knocktwice_worker.embedded import installation
 from knocktwice_worker.notifications.store import provider_reports
 from knocktwice_worker.privacy import erasure
-from knocktwice_worker.runtime.dispatcher import dispatch
 from knocktwice_worker.sandbox import Sandbox
+from support import worker_tasks
 from support.clock import Clock
 from support.databases import lent_database
 from support.interleaving import Interleaver
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from knocktwice_shared.messages import UserErased
+    from knocktwice_shared.names import Task
     from knocktwice_worker.embedded.servers import Servers
     from knocktwice_worker.services import Services
 
@@ -146,30 +146,11 @@ class Scenario:
 
     def perform(self, task: Task, ids: Sequence[str]) -> None:
         """Do what a worker does with a message, and what follows from it."""
-        match task:
-            case Task.RESUME_PUSH:
-                self.here.pushes.resume(ids)
-            case Task.CHECK_FALLBACK:
-                self.here.later_steps.send(self.here.fallback.check(ids))
-            case Task.SEND_SMS:
-                self.here.later_steps.send(ids)
-            case Task.RECONCILE:
-                self.here.reconcile.resolve(ids)
-            case Task.EXPAND_BLAST:
-                for id_ in ids:
-                    self.here.expansion.step(id_, self.perform)
-            case Task.SEND_PAGE:
-                for id_ in ids:
-                    self.here.expansion.send_page(id_, self.perform)
-            case _:
-                raise AssertionError(task)
+        worker_tasks.perform(self.here, task, ids)
 
     def work(self) -> None:
         """Do what is due until nothing is."""
-        while True:
-            self.here.expansion.ring(self.perform)
-            if not dispatch(self.here, self.perform):
-                return
+        worker_tasks.work(self.here)
 
     def live_on(self) -> None:
         """Let all delays, leases and retries pass, and do what comes up."""

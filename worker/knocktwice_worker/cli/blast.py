@@ -59,15 +59,9 @@ def start(
         str | None,
         typer.Option(help="Text of the SMS; left out, the push's body. Without --title and --body it goes at once."),
     ] = None,
-    when: Annotated[
-        str | None,
-        typer.Option(
-            help="notifications_disabled, not_delivered, not_clicked, not_answered, delivered or clicked; never for no SMS.",
-            show_default="the template's, or not_delivered",
-        ),
-    ] = None,
+    when: send_options.Condition = None,
     after: send_options.After = None,
-    param: Annotated[list[str] | None, typer.Option(help="A value as NAME=VALUE; 1=VALUE is for {1}. Repeat.")] = None,
+    param: send_options.Param = None,
     params: Annotated[
         str | None,
         typer.Option(
@@ -80,7 +74,7 @@ def start(
     steps: step_options.StepsFile = None,
     contents: contents_options.Contents = None,
     default_locale: contents_options.DefaultLocale = None,
-    no_push: Annotated[bool, typer.Option("--no-push", help="Send a template's SMS alone, at once.")] = False,
+    no_push: send_options.NoPush = False,
     category: Annotated[str | None, typer.Option(help="Instead of the template's.")] = None,
     valid_for: send_options.ValidFor = None,
     per_minute: Annotated[int | None, typer.Option(help="Most people in any minute.", min=1)] = None,
@@ -95,7 +89,7 @@ def start(
     send_at: Annotated[
         str | None, typer.Option(help="When, like 2026-12-01T09:00+01:00; with --local without an offset.")
     ] = None,
-    local: Annotated[bool, typer.Option("--local", help="--send-at is by the clock on the recipient's wall.")] = False,
+    local: send_options.Local = False,
     project: send_options.Project = None,
     test: send_options.Test = False,
     dry_run: Annotated[

@@ -1,18 +1,19 @@
-"""The rows of another product's CSV export, and what each of them says of a person here."""
+"""The rows of another product's CSV export, and the content of each in our words."""
 
 from __future__ import annotations
 
 import csv
 import gzip
+import re
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from knocktwice_shared.errors import InvalidMessage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
-    from datetime import datetime
     from pathlib import Path
     from typing import IO
 
@@ -22,6 +23,9 @@ Json = dict[str, Any]
 
 #: Longest field, in characters.
 _FIELD_LIMIT = 1_048_576
+
+
+_TIME = re.compile(r"(\d{4}-\d{2}-\d{2})[ T](\d{2}:\d{2}(?::\d{2})?)(?:\.\d+)?(?: ?UTC|Z|\+00:?00)?", re.ASCII)
 
 
 class Unfit(ValueError):
@@ -39,7 +43,7 @@ class Row:
 
 @dataclass(slots=True)
 class Said:
-    """What a row says.
+    """The content of a row.
 
     Attributes:
         user: the person.
@@ -125,3 +129,20 @@ def _row(line: int, columns: Sequence[str], row: Sequence[str]) -> Row:
     if any("\0" in one or (not one.isascii() and any("\ud800" <= char <= "\udfff" for char in one)) for one in row):
         return Row(line, None, "is not UTF-8 text")
     return Row(line, dict(zip(columns, (one.strip() for one in row), strict=True)))
+
+
+def moment(text: str, column: str) -> datetime:
+    """Return the time that a column says: in seconds since 1970, or like ``2026-11-21 09:30:00``, which is UTC.
+
+    Raises:
+        Unfit: it is neither.
+    """
+    if re.fullmatch(r"[0-9]{9,10}", text, re.ASCII):
+        return datetime.fromtimestamp(int(text), UTC)
+    found = _TIME.fullmatch(text)
+    try:
+        if found is None:
+            raise ValueError
+        return datetime.fromisoformat(f"{found[1]}T{found[2]}").replace(tzinfo=UTC)
+    except ValueError:
+        raise Unfit(f"{column}: is no time like 2026-11-21 09:30:00") from None

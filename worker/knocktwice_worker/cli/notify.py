@@ -19,7 +19,7 @@ def notify(
     template: Annotated[
         str | None, typer.Option(help="A template that says it, instead of --title and --body.")
     ] = None,
-    param: Annotated[list[str] | None, typer.Option(help="A value as NAME=VALUE; 1=VALUE is for {1}. Repeat.")] = None,
+    param: send_options.Param = None,
     params: Annotated[str | None, typer.Option(help="All values as JSON, an object or a list.")] = None,
     locale: Annotated[str | None, typer.Option(help="Language of the texts, like de-AT.")] = None,
     user: Annotated[str | None, typer.Option(help="A user whose devices and phone are registered.")] = None,
@@ -28,23 +28,17 @@ def notify(
     sms: Annotated[
         str | None, typer.Option(help="Text of the SMS; without --title and --body all that is sent, at once.")
     ] = None,
-    when: Annotated[
-        str | None,
-        typer.Option(
-            help="notifications_disabled, not_delivered, not_clicked, not_answered, delivered or clicked; 'never' for no SMS.",
-            show_default="the template's, or not_delivered",
-        ),
-    ] = None,
+    when: send_options.Condition = None,
     after: send_options.After = None,
     step: Annotated[list[str] | None, step_options.each("--sms, --when and --after")] = None,
     steps: step_options.StepsFile = None,
     contents: contents_options.Contents = None,
     default_locale: contents_options.DefaultLocale = None,
-    no_push: Annotated[bool, typer.Option("--no-push", help="Send a template's SMS alone, at once.")] = False,
+    no_push: send_options.NoPush = False,
     send_at: Annotated[
         str | None, typer.Option(help="When it goes out, like 2026-11-22T09:00+01:00.", show_default="now")
     ] = None,
-    local: Annotated[bool, typer.Option("--local", help="--send-at is by the clock on the recipient's wall.")] = False,
+    local: send_options.Local = False,
     key: Annotated[str | None, typer.Option(help="Idempotency key: the same key never notifies twice.")] = None,
     category: Annotated[
         str | None,

@@ -9,23 +9,22 @@ from __future__ import annotations
 
 import json
 import re
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from knocktwice_shared.errors import InvalidMessage
 from knocktwice_worker.audience.aliases import Alias
-from knocktwice_worker.cli.export_rows import Export, Row, Said, Unfit
+from knocktwice_worker.cli.export_rows import Export, Row, Said, Unfit, moment
 from knocktwice_worker.gateway.faces.onesignal import languages, names, subscriptions, tags
 from knocktwice_worker.notation import time_zones
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from datetime import datetime
 
 Json = dict[str, Any]
 
 _EXTERNAL = ("external_user_id", "external_id")
 _E_MAIL = 11
-_TIME = re.compile(r"(\d{4}-\d{2}-\d{2})[ T](\d{2}:\d{2}:\d{2})(?:\.\d+)?(?: ?UTC|Z|\+00:?00)?", re.ASCII)
 _TRUE, _FALSE = ("t", "true", "1"), ("f", "false", "0", "")
 
 
@@ -103,20 +102,8 @@ def _enabled(fields: Mapping[str, str]) -> bool | None:
 
 
 def _at(fields: Mapping[str, str], now: datetime) -> datetime:
-    for name in ("last_active", "created_at"):
-        text = fields.get(name, "")
-        if not text:
-            continue
-        if re.fullmatch(r"[0-9]{9,10}", text, re.ASCII):
-            return datetime.fromtimestamp(int(text), UTC)
-        found = _TIME.fullmatch(text)
-        try:
-            if found is None:
-                raise ValueError
-            return datetime.fromisoformat(f"{found[1]}T{found[2]}").replace(tzinfo=UTC)
-        except ValueError:
-            raise Unfit(f"{name}: is no time like 2026-11-21 09:30:00 UTC") from None
-    return now
+    given = next((name for name in ("last_active", "created_at") if fields.get(name)), None)
+    return now if given is None else moment(fields[given], given)
 
 
 def _locale(fields: Mapping[str, str]) -> str | None:

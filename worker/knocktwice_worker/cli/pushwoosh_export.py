@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import json
 import re
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from knocktwice_shared.errors import InvalidMessage
-from knocktwice_worker.cli.export_rows import Export, Row, Said, Unfit
+from knocktwice_worker.cli.export_rows import Export, Row, Said, Unfit, moment
 from knocktwice_worker.gateway.faces.onesignal import subscriptions, tags
 from knocktwice_worker.gateway.faces.pushwoosh import audience, devices
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from datetime import datetime
 
 Json = dict[str, Any]
 
@@ -42,7 +42,6 @@ _COSMETIC = frozenset(
 )
 _PLATFORMS = {"ios": 1, "android": 3, "safari": 10, "chrome": 11, "firefox": 12, "sms": audience.SMS}
 _TAG = "tag "
-_TIME = re.compile(r"(\d{4}-\d{2}-\d{2})[ T](\d{2}:\d{2}(?::\d{2})?)(?:\.\d+)?(?: ?UTC|Z|\+00:?00)?", re.ASCII)
 _LANGUAGE = re.compile(r"[A-Za-z]{2,3}(?:[-_][A-Za-z0-9]{2,8})*", re.ASCII)
 #: A token of Apple's, with which FCM can do nothing.
 _APPLE = re.compile(r"[0-9a-fA-F]{64}|[0-9a-fA-F]{160}")
@@ -123,17 +122,7 @@ def _kind(text: str) -> int | None:
 
 def _at(fields: Mapping[str, str], since: datetime) -> datetime:
     text = fields.get("seen", "")
-    if not text:
-        return since
-    if re.fullmatch(r"[0-9]{9,10}", text, re.ASCII):
-        return datetime.fromtimestamp(int(text), UTC)
-    found = _TIME.fullmatch(text)
-    try:
-        if found is None:
-            raise ValueError
-        return datetime.fromisoformat(f"{found[1]}T{found[2]}").replace(tzinfo=UTC)
-    except ValueError:
-        raise Unfit("last_open: is no time like 2026-11-21 09:30:00") from None
+    return moment(text, "last_open") if text else since
 
 
 def _tags(fields: Mapping[str, str]) -> Json:

@@ -32,11 +32,23 @@ ValidFor = Annotated[
 
 Project = Annotated[str | None, typer.Option(help="The application to which it belongs.", show_default="to none")]
 
-
 Test = Annotated[
     bool, typer.Option("--test", help="Do everything but the provider's call; explain says what would have been sent.")
 ]
 
+Condition = Annotated[
+    str | None,
+    typer.Option(
+        help="notifications_disabled, not_delivered, not_clicked, not_answered, delivered or clicked; 'never' for no SMS.",
+        show_default="the template's, or not_delivered",
+    ),
+]
+
+Param = Annotated[list[str] | None, typer.Option(help="A value as NAME=VALUE; 1=VALUE is for {1}. Repeat.")]
+
+NoPush = Annotated[bool, typer.Option("--no-push", help="Send a template's SMS alone, at once.")]
+
+Local = Annotated[bool, typer.Option("--local", help="--send-at is by the clock on the recipient's wall.")]
 
 After = Annotated[
     str | None,

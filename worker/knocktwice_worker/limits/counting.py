@@ -15,7 +15,7 @@ from knocktwice_worker.limits.in_postgres import count_in_postgres
 from knocktwice_worker.limits.per_number import LimitsUnavailable, RedisLimits
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from datetime import datetime
 
     from sqlalchemy import Connection
@@ -66,9 +66,13 @@ class Counting:
 
     def release(self, asks: Sequence[Ask], now: datetime) -> None:
         """Give counts back. A failure only makes the limits stricter, so it is logged and stops nothing."""
-        if not asks:
-            return
-        try:
-            self.redis.release(asks, now)
-        except RedisError:
-            log.warning("counts not released", messages=len(asks))
+        for counters, own in self._counters(asks):
+            try:
+                counters.release(own, now)
+            except RedisError:
+                log.warning("counts not released", messages=len(own))
+
+    def _counters(self, asks: Sequence[Ask]) -> Iterable[tuple[RedisLimits, Sequence[Ask]]]:
+        """Yield the counters of these messages' numbers, each with its own messages."""
+        if asks:
+            yield self.redis, asks

@@ -27,7 +27,7 @@ from knocktwice_worker.limits.in_postgres import known_rows, unsent_in_postgres
 from knocktwice_worker.limits.per_number import LimitsUnavailable, RedisLimits
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from datetime import datetime
 
     from redis import Redis
@@ -140,13 +140,10 @@ class CellCounting(Counting):
                 answers[place] = answer
         return answers
 
-    def release(self, asks: Sequence[Ask], now: datetime) -> None:
-        """Give counts back. A failure only makes the limits stricter, so it is logged and stops nothing."""
+    def _counters(self, asks: Sequence[Ask]) -> Iterable[tuple[RedisLimits, Sequence[Ask]]]:
+        """Yield the counters of these messages' numbers, each with its own messages."""
         for home, places in self._by_home(asks).items():
-            try:
-                self.homes[home].release([asks[place] for place in places], now)
-            except RedisError:
-                log.warning("counts not released", messages=len(places))
+            yield self.homes[home], [asks[place] for place in places]
 
     def forget(self, numbers: Sequence[str], now: datetime) -> None:
         """Delete the counters of numbers whose owner is erased. Where that fails they expire within two days."""

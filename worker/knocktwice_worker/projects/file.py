@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated, Self
@@ -17,7 +16,6 @@ from pydantic import (
     ConfigDict,
     Field,
     StrictInt,
-    ValidationError,
     model_validator,
 )
 
@@ -27,8 +25,8 @@ from knocktwice_shared.messages import Category, checks, senders
 from knocktwice_shared.test_side import real_side
 from knocktwice_worker.limits.asks import ProjectLimits
 from knocktwice_worker.limits.budget import Budget
-from knocktwice_worker.notation import declared_yaml, durations
-from knocktwice_worker.notation.declared_yaml import Document, Unreadable
+from knocktwice_worker.notation import declared_model, durations
+from knocktwice_worker.notation.declared_yaml import Unreadable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -37,6 +35,16 @@ if TYPE_CHECKING:
 _LONGEST_HOLD = timedelta(days=1)
 #: The most projects of a file.
 _MOST = 500
+#: pydantic's name of a mistake → what to do about it.
+_REMEDIES = {
+    "extra_forbidden": "is not a field here; docs/projects.md lists them",
+    "missing": "is missing: the file begins with 'projects:', and the name of each stands below it",
+    "string_type": "must be a text; put it in quotes",
+    "model_type": "must be an object: fields and their values, indented",
+    "dict_type": "must be an object: the name of each project, and its fields below it",
+    "int_type": "must be a whole number, 0 or more, without quotes",
+    "int_from_float": "must be a whole number, 0 or more, without quotes",
+}
 
 
 class ProjectFileError(ValueError):
@@ -121,7 +129,7 @@ class OwnLimits(_Strict):
 
 
 class Project(OwnLimits):
-    """What one project has of its own."""
+    """The senders, limits and trial that one project has of its own."""
 
     #: Its senders of SMS, the usual one first.
     senders: Annotated[tuple[_Sender, ...], BeforeValidator(_listed), Field(max_length=50)] = ()
@@ -206,33 +214,7 @@ def read(path: str) -> dict[str, Project]:
         ProjectFileError: the file cannot be read, or values are wrong.
     """
     try:
-        document = declared_yaml.read(path)
+        _, file = declared_model.read(path, _File, _REMEDIES, names=[1])
     except Unreadable as error:
         raise ProjectFileError(str(error)) from None
-    try:
-        return _File.model_validate(document.value).projects
-    except ValidationError as error:
-        found = error.errors(include_input=False, include_url=False)
-        raise ProjectFileError(
-            "\n".join(_told(document, one["loc"], one["type"], one["msg"]) for one in found)
-        ) from None
-
-
-#: A kind of mistake → what to do about it.
-_REMEDIES = {
-    "extra_forbidden": "is not a field here; docs/projects.md lists them",
-    "missing": "is missing: the file begins with 'projects:', and the name of each stands below it",
-    "string_type": "must be a text; put it in quotes",
-    "model_type": "must be an object: fields and their values, indented",
-    "dict_type": "must be an object: the name of each project, and its fields below it",
-    "int_type": "must be a whole number, 0 or more, without quotes",
-    "int_from_float": "must be a whole number, 0 or more, without quotes",
-}
-
-
-def _told(document: Document, loc: tuple[int | str, ...], kind: str, message: str) -> str:
-    # The second is a project's name, also one that is written like a number.
-    steps = tuple(str(part) if n == 1 else part for n, part in enumerate(loc) if part != "[key]")
-    place = re.sub(r"\.\[", "[", ".".join(f"[{part}]" if isinstance(part, int) else part for part in steps))
-    said = _REMEDIES.get(kind, message.removeprefix("Value error, "))
-    return f"{document.place(*steps)}: {place + ': ' if place else ''}{said}"
+    return file.projects

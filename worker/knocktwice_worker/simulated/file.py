@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import re
 from datetime import UTC, date, datetime, time, timedelta
 from importlib.resources import files
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -17,8 +16,8 @@ from knocktwice_shared.errors import KnocktwiceError
 from knocktwice_shared.messages import AFTER_LIMIT, Category, Platform, When
 from knocktwice_worker.config import CountryCode, Price, PricedCountry, Settings, problem
 from knocktwice_worker.limits.quiet_hours import QuietHours
-from knocktwice_worker.notation import declared_yaml, durations, time_zones
-from knocktwice_worker.notation.declared_yaml import Document, Unreadable
+from knocktwice_worker.notation import declared_model, durations, time_zones
+from knocktwice_worker.notation.declared_yaml import Unreadable
 
 if TYPE_CHECKING:
     from typing import Self
@@ -48,6 +47,19 @@ RULES = (
 )
 #: The most people and notifications of a file.
 _MOST_PEOPLE, _MOST_SENT = 200_000, 1_000_000
+#: pydantic's name of a mistake → what to do about it.
+_REMEDIES = {
+    "extra_forbidden": "is not a field here; docs/simulated-day.md lists them",
+    "missing": "is missing; 'knocktwice simulate --example' prints a file that has all of them",
+    "string_type": "must be a text; put it in quotes",
+    "model_type": "must be an object: fields and their values, indented",
+    "dict_type": "must be an object: names and what belongs to them, indented",
+    "tuple_type": "must be a list, each item after a dash",
+    "int_type": "must be a whole number, without quotes",
+    "int_parsing": "must be a whole number",
+    "float_parsing": "must be a number",
+    "float_type": "must be a number, without quotes",
+}
 
 
 class DayFileError(KnocktwiceError):
@@ -175,7 +187,7 @@ class Outage(_Strict):
 
 
 class RuleSet(_Strict):
-    """What is different in one column of the table."""
+    """The rules of one column of the table, where they differ."""
 
     #: In place of each traffic's own.
     when: When | None = None
@@ -254,14 +266,9 @@ def read(path: str) -> Day:
         DayFileError: the file cannot be read, or values are wrong.
     """
     try:
-        document = declared_yaml.read(path)
+        document, day = declared_model.read(path, Day, _REMEDIES)
     except Unreadable as error:
         raise DayFileError(str(error)) from None
-    try:
-        day = Day.model_validate(document.value)
-    except ValidationError as error:
-        found = error.errors(include_input=False, include_url=False)
-        raise DayFileError("\n".join(_told(document, one["loc"], one["type"], one["msg"]) for one in found)) from None
     known = [one.name for one in day.traffic]
     wrong = [
         f"{document.place('rules', rules, 'only')}: rules.{rules}.only: there is no traffic {name!r}; there is {', '.join(known)}"
@@ -272,25 +279,3 @@ def read(path: str) -> Day:
     if wrong:
         raise DayFileError("\n".join(wrong))
     return day
-
-
-#: A kind of mistake → what to do about it.
-_REMEDIES = {
-    "extra_forbidden": "is not a field here; docs/simulated-day.md lists them",
-    "missing": "is missing; 'knocktwice simulate --example' prints a file that has all of them",
-    "string_type": "must be a text; put it in quotes",
-    "model_type": "must be an object: fields and their values, indented",
-    "dict_type": "must be an object: names and what belongs to them, indented",
-    "tuple_type": "must be a list, each item after a dash",
-    "int_type": "must be a whole number, without quotes",
-    "int_parsing": "must be a whole number",
-    "float_parsing": "must be a number",
-    "float_type": "must be a number, without quotes",
-}
-
-
-def _told(document: Document, loc: tuple[int | str, ...], kind: str, message: str) -> str:
-    steps = tuple(part for part in loc if part != "[key]")
-    place = re.sub(r"\.\[", "[", ".".join(f"[{part}]" if isinstance(part, int) else str(part) for part in steps))
-    said = _REMEDIES.get(kind, message.removeprefix("Value error, "))
-    return f"{document.place(*steps)}: {place + ': ' if place else ''}{said}"
