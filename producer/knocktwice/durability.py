@@ -1,4 +1,4 @@
-"""How safely a client's messages must be kept before its calls return, and the broker's confirmation of it."""
+"""Durability: how safely a message must be kept before a call returns, and the broker's confirmation of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How safely the broker keeps a message when it is called *accepted*."""
+"""Durability: how safely the broker keeps a message that is called *accepted*."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ _TLS = {"ssl_ca_certs": "ca_certs", "ssl_certfile": "certfile", "ssl_keyfile": "
 
 @dataclass(frozen=True, slots=True)
 class RabbitMq:
-    """Where RabbitMQ is.
+    """The address of RabbitMQ.
 
     Attributes:
         url: without any query, as kombu takes it.

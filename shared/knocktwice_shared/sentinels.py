@@ -17,7 +17,7 @@ _USUAL_MASTER = "mymaster"
 
 @dataclass(frozen=True, slots=True)
 class Sentinels:
-    """Where the Sentinels are, and which primary they are asked for.
+    """The addresses of the Sentinels, and the name of the primary.
 
     Attributes:
         url: without any query, as kombu takes it.

@@ -40,7 +40,7 @@ _ALGORITHM = "HS256"
 
 
 class UserScope(StrEnum):
-    """What a token allows its holder to do, for the token's person only."""
+    """The rights that a token gives its holder, for the token's person only."""
 
     #: Register and unregister devices, and report whether notifications are on and which were seen.
     DEVICES = "devices"

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class NotificationState(StrEnum):
-    """Where a notification stands."""
+    """The state of a notification."""
 
     # All but the first are terminal and never change again, except by REOPENED, FAILED_LATER and ANSWERED_LATER.
 
@@ -155,7 +155,7 @@ LOST = frozenset({ProviderState.FAILED, ProviderState.UNDELIVERED})
 
 
 class PushTrouble(StrEnum):
-    """What is wrong with the pushes of many people at once, so that a brake holds the messages that would follow."""
+    """A trouble with the pushes of many people at once, so that a brake holds the messages that would follow."""
 
     #: The provider refuses them for a reason that is not the device's, such as a lapsed APNs key.
     REFUSED = "refused"
@@ -166,14 +166,14 @@ class PushTrouble(StrEnum):
 
 
 class TextTrouble(StrEnum):
-    """What is wrong with many single messages at once, so that a brake holds or slows what would follow."""
+    """A trouble with many single messages at once, so that a brake holds or slows what would follow."""
 
     #: Somebody asks for messages to numbers whose operator pays them for the traffic. Nobody reads those messages.
     PUMPING = "pumping"
 
 
 class BrakeState(StrEnum):
-    """Where a brake stands."""
+    """The state of a brake."""
 
     #: It holds messages.
     ON = "on"
@@ -358,7 +358,7 @@ OUTCOMES: dict[Entry, NotificationState] = {
 
 
 class Evidence(StrEnum):
-    """What is known of a person's answer: the receipts of apps, the reports of providers, and replies."""
+    """The evidence of a person's answer: the receipts of apps, the reports of providers, and replies."""
 
     #: It has arrived: the app or the provider reported it.
     DELIVERED = "delivered"

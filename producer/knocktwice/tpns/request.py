@@ -1,4 +1,4 @@
-"""What a payload asks for, read and checked: what the library, the command line and the gateway send."""
+"""A payload of Tencent's, read and checked: what the library, the command line and the gateway send."""
 
 from __future__ import annotations
 

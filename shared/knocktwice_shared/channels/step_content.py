@@ -59,7 +59,7 @@ class Field:
 
 @dataclass(frozen=True, slots=True)
 class StepContent:
-    """What a step of a channel has beside ``channel``, ``when``, ``after_s`` and ``sender``.
+    """The fields that a step of a channel has beside ``channel``, ``when``, ``after_s`` and ``sender``.
 
     Attributes:
         channel: its name in messages and rows.

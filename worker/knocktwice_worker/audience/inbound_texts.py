@@ -178,7 +178,7 @@ def _row(one: InboundText, id_: str) -> dict[str, object]:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """Which texts.
+    """A choice among the texts.
 
     Attributes:
         number: of this number, in E.164.

@@ -1,4 +1,4 @@
-"""Who a person is, as the tables know it: devices, number, consent, opt-out and tags; and who has a number."""
+"""A person, as the tables know them: devices, number, consent, opt-out and tags; and who has a number."""
 
 from __future__ import annotations
 

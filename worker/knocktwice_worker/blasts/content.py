@@ -48,7 +48,7 @@ class BlastContent:
 
     @property
     def person(self) -> personal.Used | None:
-        """What the texts use of each person; ``None``: nothing, or the blast says it for all."""
+        """The values of each person that the texts use; ``None``: none, or the blast says it for all."""
         return None if PERSON in self.params else self._spoken.person
 
     @property

@@ -29,7 +29,7 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What the settings say of the guard.
+    """The settings of the guard.
 
     Attributes:
         mode: what happens to such messages.
@@ -51,7 +51,7 @@ class Rules:
 
     @property
     def holds(self) -> str:
-        """What is held, for people."""
+        """The messages that are held, in words for people."""
         match self.mode:
             case PumpingMode.HOLD:
                 return "single messages"

@@ -79,7 +79,7 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What is compared, by the full scope of each part: template, platform and version.
+    """The shares that are compared, by the full scope of each part: template, platform and version.
 
     Attributes:
         now: the latest counts.

@@ -47,7 +47,7 @@ _SEEN = text("UPDATE followers SET seen_until = :until WHERE name = :name")
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """What is to be counted next; nothing if it does not end after it began.
+    """The span to be counted next; empty if it does not end after it began.
 
     Attributes:
         after: its first moment.

@@ -23,7 +23,7 @@ _OF_A_HUNDRED = 10
 
 
 class Sign(StrEnum):
-    """What gives pumping away."""
+    """The signs of pumping."""
 
     #: Hardly anybody answers, and elsewhere people do.
     UNANSWERED = "unanswered"
@@ -84,7 +84,7 @@ class Crowding:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What is known of the messages to a range of numbers, and of the same template's to all others.
+    """The facts about the messages to a range of numbers, and of the same template's to all others.
 
     Attributes:
         now: in the window.

@@ -29,7 +29,7 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What the settings say of the brake.
+    """The settings of the brake.
 
     Attributes:
         thresholds: what is a jump.

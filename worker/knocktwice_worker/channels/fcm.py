@@ -396,7 +396,7 @@ def _limited(name: str | int, wait: timedelta | None) -> Retry:
 
 @dataclass(frozen=True, slots=True)
 class _Error:
-    """What FCM says went wrong; its message may quote the address and is left out.
+    """FCM's error; its message may quote the address and is left out.
 
     Attributes:
         code: FCM's own code, which it gives when it speaks of the device or of the message.

@@ -24,7 +24,7 @@ OVER_BUDGET = 3
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """What a blast may come to.
+    """The most that a blast may cost.
 
     Attributes:
         share: part of those pushed who will be texted.

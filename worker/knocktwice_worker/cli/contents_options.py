@@ -34,7 +34,7 @@ DefaultLocale = Annotated[
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """What push and SMS say.
+    """The texts of push and SMS.
 
     Attributes:
         title, body: of the push; ``None``: there is none.

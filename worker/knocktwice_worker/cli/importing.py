@@ -48,7 +48,7 @@ class Refused:
 
 @dataclass(slots=True)
 class Report:
-    """What became of the rows of a file: each is counted once.
+    """The outcomes of the rows of a file: each is counted once.
 
     Attributes:
         taken: rows whose device or number is the person's now.
@@ -70,7 +70,7 @@ class Report:
 
 
 class _Seen:
-    """What stood further above in a file. It is kept in a file without a name, so memory does not grow with the rows."""
+    """The rows further above in a file. They are kept in a file without a name, so memory does not grow with the rows."""
 
     def __init__(self) -> None:
         self._rows = sqlite3.connect("")

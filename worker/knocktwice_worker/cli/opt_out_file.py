@@ -32,7 +32,7 @@ SOURCE_LIMIT = 200
 
 
 class Writer(Protocol):
-    """What writes the rows of a CSV file."""
+    """A writer of the rows of a CSV file."""
 
     def writerow(self, row: Iterable[Any], /) -> Any:
         """Write a row."""
@@ -53,7 +53,7 @@ class Refused:
 
 @dataclass(slots=True)
 class Report:
-    """What became of the rows of a file: each is counted once.
+    """The outcomes of the rows of a file: each is counted once.
 
     Attributes:
         added: numbers that were not on the list.

@@ -58,7 +58,7 @@ class ParamsFile:
 
 @dataclass(slots=True)
 class Gathered:
-    """What a file says.
+    """The content of a file.
 
     Attributes:
         rows: rows of the file.

@@ -1,4 +1,4 @@
-"""How far long work has come, shown on a terminal; in a pipe, a log or a cron mail nothing is shown."""
+"""The progress of long work, shown on a terminal; in a pipe, a log or a cron mail nothing is shown."""
 
 from __future__ import annotations
 

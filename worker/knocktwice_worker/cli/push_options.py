@@ -1,4 +1,4 @@
-"""How a push looks, sounds and opens, on the command line: one option for each field of the contract."""
+"""Options for how a push looks, sounds and opens: one option for each field of the contract."""
 
 from __future__ import annotations
 

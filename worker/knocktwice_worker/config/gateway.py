@@ -1,4 +1,4 @@
-"""Whom the gateway, Flower and webhooks talk to, and what they allow."""
+"""The limits and rights of the gateway, of Flower and of webhooks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What stops SMS when something is wrong, and the experiment that holds some back."""
+"""The guards that stop SMS when something is wrong, and the experiment that holds some back."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from knocktwice_worker.config.values import Group, Seconds, Span
 
 
 class BrakeMode(StrEnum):
-    """What a brake does with messages of one kind."""
+    """The effect of a brake on messages of one kind."""
 
     #: It holds them.
     ON = "on"
@@ -22,7 +22,7 @@ class BrakeMode(StrEnum):
 
 
 class PumpingMode(StrEnum):
-    """What the pumping guard does with messages to suspicious numbers."""
+    """The effect of the pumping guard on messages to suspicious numbers."""
 
     #: Nobody looks.
     OFF = "off"

@@ -1,4 +1,4 @@
-"""What is kept of people, what they answer, and what their apps may do."""
+"""People: the data that is kept of them, their receipts and replies, and the rights of their apps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which SMS may go: limits, the budget, numbers, countries, quiet hours; rules on trial; and prices."""
+"""The rules that an SMS must pass: limits, the budget, numbers, countries, quiet hours; rules on trial; and prices."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ class SmsRules(Group):
 
     @property
     def phone_rules(self) -> Rules:
-        """Which phone numbers are taken, and may be texted."""
+        """The rules for phone numbers: which are taken, and which may be texted."""
         return Rules(self.default_region, self.numbers, self.number_kinds)
 
     @property

@@ -77,7 +77,7 @@ class Resolution:
 
 @dataclass(frozen=True, slots=True)
 class Spoken:
-    """What a batch says in each language.
+    """The texts of a batch in each language.
 
     Attributes:
         contents: canonical locale → push and SMS text; ``None`` → those that are for everybody.
@@ -96,7 +96,7 @@ class Spoken:
 
     @property
     def person(self) -> personal.Used | None:
-        """What its texts use of a person; ``None``: nothing."""
+        """The values of a person that its texts use; ``None``: none."""
         return personal.used(personal.texts_of(self.contents.values(), self.plan))
 
     def fields(self, locale: str | None) -> list[tuple[str, str]]:

@@ -152,7 +152,7 @@ class Content(_Part):
 
     @property
     def sms_words(self) -> str | None:
-        """What an SMS says that has no text of its own, as it was declared; ``None``: nothing says it."""
+        """The text of an SMS that has none of its own, as it was declared; ``None``: there is none."""
         if self.sms is not None or self.text is not None:
             return self.sms if self.sms is not None else self.text
         return None if self.push is None else self.push.body
@@ -317,7 +317,7 @@ class Definition(_Part):
 
     @property
     def plan(self) -> tuple[Step, ...]:
-        """What follows the push, or is there without one, as a batch carries it."""
+        """The steps that follow the push, or go without one, as a batch carries them."""
         if not self.pushes and not self._steps:
             return (AT_ONCE,)
         return tuple(step.step(_to_liquid, self.signature) for step in self._steps)

@@ -59,7 +59,7 @@ Key = tuple[str, ...]
 
 
 class Counters:
-    """What a process has counted since it was taken out last. Threads may share it.
+    """The counts of a process since they were taken out last. Threads may share it.
 
     Args:
         on: whether anything is counted.

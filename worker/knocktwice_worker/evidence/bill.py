@@ -38,7 +38,7 @@ _NEVER_SENT = {DeliveryState.FAILED, DeliveryState.SKIPPED, DeliveryState.CANCEL
 
 
 class Fault(StrEnum):
-    """What is wrong with a line."""
+    """The problem of a line."""
 
     #: We know no message of this id.
     NOT_OURS = "not_ours"

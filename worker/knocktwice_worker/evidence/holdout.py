@@ -58,7 +58,7 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What the experiment says.
+    """The result of the experiment.
 
     Attributes:
         groups: of each arm.

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 class Rule(StrEnum):
-    """What is looked for."""
+    """The kinds of findings."""
 
     #: A few characters outside the GSM 7-bit alphabet make an SMS cost more parts.
     COSTLY_CHARACTER = "costly_character"

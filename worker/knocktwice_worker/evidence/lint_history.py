@@ -1,4 +1,4 @@
-"""What only history tells of a plan: whether the app reports at all, and how long it usually takes."""
+"""Findings about a plan that only history can give: whether the app reports at all, and how long it usually takes."""
 
 from __future__ import annotations
 

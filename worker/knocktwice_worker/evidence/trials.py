@@ -78,13 +78,13 @@ class Line:
 
     @property
     def word(self) -> str:
-        """What the ledger calls it."""
+        """Its name in the ledger."""
         return self.rule if self.project is None else f"{self.project}/{self.rule}"
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What rules that are only watched would have stopped.
+    """The messages that rules on trial would have stopped.
 
     Attributes:
         since: how far back it is counted.

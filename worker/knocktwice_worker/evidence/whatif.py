@@ -1,4 +1,4 @@
-"""What if: the steps of the last days once more, through the same :func:`lifecycle.decide`, under other rules.
+"""``knocktwice whatif``: the steps of the last days once more, through the same :func:`lifecycle.decide`, under other rules.
 
 Under the rules as they were each decision must come out as the ledger has it. Under others a step is looked at when it
 would have been due, with the receipts that were known then. What limits would have said about messages that were not
@@ -41,7 +41,7 @@ _DUE = "due_at"
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What is different. ``None``: as it was.
+    """The rules that differ. ``None``: as it was.
 
     Attributes:
         after: how long the step behind the push waits.

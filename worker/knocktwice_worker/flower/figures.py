@@ -1,4 +1,4 @@
-"""What the pages show of the whole installation. Every query looks at a bounded number of rows."""
+"""The figures of the whole installation, for the pages. Every query looks at a bounded number of rows."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ def _chart(conn: Connection) -> tuple[list[Bar], int]:
 
 @dataclass(frozen=True, slots=True)
 class Broker:
-    """What the broker holds, and who works on it.
+    """The messages in the broker, and the workers that take them.
 
     Attributes:
         queues: name → messages that wait, and workers that take them.

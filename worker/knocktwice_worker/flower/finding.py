@@ -1,4 +1,4 @@
-"""What a word that an operator types may stand for: an id, a key, a provider's id, a number, a blast or a person."""
+"""Finding what an operator types: an id, a key, a provider's id, a number, a blast or a person."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _LONGEST = timedelta(days=36_500)
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What was found.
+    """The thing that was found.
 
     Attributes:
         one: the id of the one notification that the word stands for; ``None``: it stands for several, or none.

@@ -80,7 +80,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """What a page shows.
+    """The content of a page.
 
     Attributes:
         title: its heading.

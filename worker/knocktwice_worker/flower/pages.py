@@ -121,7 +121,7 @@ class Page(BaseHandler):  # type: ignore[misc] # Flower has no types
 
 
 class Now(Page):
-    """What is going on now."""
+    """The first page: the present state."""
 
     @web.authenticated
     async def get(self) -> None:
@@ -250,7 +250,7 @@ class Parked(Listed):
 
 
 class Switches(Page):
-    """What is paused and changed, who did it, and what needs somebody."""
+    """The page of switches: pauses, changed settings, the audit, and alarms that need an operator."""
 
     @web.authenticated
     async def get(self) -> None:

@@ -1,4 +1,4 @@
-"""What operators do from the pages: each action needs a reason, and leaves a line in the audit."""
+"""The actions of operators on the pages: each action needs a reason, and leaves a line in the audit."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ LOOKS = {"look": "start", "look again": "resume"}
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What a blast would do, shown before it is started or resumed.
+    """The effect of a blast, shown before it is started or resumed.
 
     Attributes:
         verb: what is asked about.

@@ -1,4 +1,4 @@
-"""What a worker would refuse later, refused at the door: a template that is not there, a text that cannot be filled in, a
+"""Refusing at the door what a worker would refuse later: a template that is not there, a text that cannot be filled in, a
 time or a delay that operators do not allow.
 
 Templates are looked up once in a few seconds; one that is not known is always looked up anew, because it may have been

@@ -23,7 +23,7 @@ STRICT = "strict"
 
 @dataclass(slots=True)
 class Kept:
-    """What is left of a request.
+    """The rest of a request.
 
     Attributes:
         draft: the message with the fit entries.

@@ -102,7 +102,7 @@ class Ask:
 
 @record
 class Own:
-    """What the own limits of a message's project say about it.
+    """The answer of the limits that a message's project has of its own.
 
     Attributes:
         project: the project's name.

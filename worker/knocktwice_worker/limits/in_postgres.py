@@ -85,7 +85,7 @@ ORDER BY a.i
 
 @record
 class Known:
-    """What a database knows of a message's number at one level.
+    """The messages to a number that a database knows of, at one level.
 
     Attributes:
         today: the day's messages to it: whether each only waits, since when it counts, and its id; in this order.

@@ -1,4 +1,4 @@
-"""What Redis knows: queues, inbox, counters, the fleet, troubles and the budget."""
+"""The series that come from Redis: queues, inbox, counters, the fleet, troubles and the budget."""
 
 from __future__ import annotations
 

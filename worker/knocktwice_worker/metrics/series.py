@@ -14,7 +14,7 @@ MOST_COUNTED = 10_000
 
 
 class Kind(StrEnum):
-    """What a series is to Prometheus."""
+    """The kind of a series, in Prometheus's terms."""
 
     COUNTER = "counter"
     GAUGE = "gauge"

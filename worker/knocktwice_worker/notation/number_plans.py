@@ -1,4 +1,4 @@
-"""How old the installed number plans are."""
+"""The age of the installed number plans."""
 
 from __future__ import annotations
 

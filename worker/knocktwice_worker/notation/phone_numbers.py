@@ -114,7 +114,7 @@ class UnusableNumber(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """Which numbers are taken.
+    """The rules for numbers.
 
     Attributes:
         region: ISO code of the country of numbers that are written without a country code; ``None``: they are refused.

@@ -1,4 +1,4 @@
-"""How many messages wait in each queue, wherever the queues are. Messages that a worker has taken do not count."""
+"""The lengths of the queues, in Redis or in RabbitMQ. Messages that a worker has taken do not count."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What became of the notifications of one message, or of one blast, counted together."""
+"""The outcomes of the notifications of one message, or of one blast, counted together."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ _FIRST, _LAST = UUID(int=0), UUID(int=2**128 - 1)
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """Which part of the history.
+    """The part of the history that is asked for.
 
     Attributes:
         since, until: times of asking; the later one is not included.

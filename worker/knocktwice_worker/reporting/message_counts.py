@@ -1,4 +1,4 @@
-"""What became of the notifications of one request or one blast, counted by hour, action and channel."""
+"""The outcomes of the notifications of one request or one blast, counted by hour, action and channel."""
 
 from __future__ import annotations
 

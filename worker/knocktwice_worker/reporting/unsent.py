@@ -1,4 +1,4 @@
-"""What a test would have sent, as the providers would have got it: for whoever made the test."""
+"""The messages that a test would have sent, as the providers would have got them, for the person who made the test."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an open notification waits for right now, read from its rows, for ``knocktwice explain``."""
+"""The reason why an open notification waits right now, read from its rows, for ``knocktwice explain``."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Why(StrEnum):
-    """What is waited for."""
+    """The thing that a step waits for."""
 
     #: The time that it was asked for.
     SEND_AT = "send_at"
@@ -45,7 +45,7 @@ class Why(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """What one step waits for.
+    """The wait of one step.
 
     Attributes:
         step, channel: which step.

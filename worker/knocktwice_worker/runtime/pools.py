@@ -1,4 +1,4 @@
-"""Which of Celery's worker pools can run our tasks."""
+"""Celery's worker pools: which of them can run our tasks."""
 
 from __future__ import annotations
 

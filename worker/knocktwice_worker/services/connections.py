@@ -1,4 +1,4 @@
-"""What outlives a change of the settings: connections, what has credentials, and what was counted and seen until then."""
+"""The parts that outlive a change of the settings: connections, clients with credentials, counters."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ LARGEST_ANSWER = 32 << 20
 
 @dataclass(frozen=True)
 class Connections:
-    """What a process opens once and keeps, by name. Each is opened when it is first used.
+    """The parts that a process opens once and keeps, by name. Each is opened when it is first used.
 
     Attributes:
         settings: the settings of the installation.
@@ -92,7 +92,7 @@ class Connections:
 
     @cached_property
     def counters(self) -> Counters:
-        """What this process counts."""
+        """The counts of this process."""
         return Counters(on=self.settings.metrics)
 
     @cached_property

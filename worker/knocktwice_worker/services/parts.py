@@ -60,7 +60,7 @@ class Services(Signing):
 
     @cached_property
     def projects(self) -> Projects:
-        """What projects have of their own."""
+        """The projects that have senders or limits of their own."""
         return self.settings.projects()
 
     @cached_property

@@ -34,7 +34,7 @@ def services() -> Services:
 
 @dataclass(slots=True)
 class _Steered:
-    """What operators have changed in this process's settings.
+    """The settings of this process that operators have changed.
 
     Attributes:
         changed: environment variable → its value instead.

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Signing(Connections):
-    """What signs, and reads what was signed, by name. Each part is built when it is first used."""
+    """The parts that sign, and that read what was signed, by name. Each part is built when it is first used."""
 
     @cached_property
     def webhook_secrets(self) -> list[str]:

@@ -1,4 +1,4 @@
-"""What a day came to under one set of rules: what people saw, what it cost, and what was stopped."""
+"""The outcome of a day under one set of rules: what people saw, what it cost, and what was stopped."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the application sends in a day, and when: drawn from the seed, and the same under every set of rules."""
+"""The messages that the application sends in a day, with their times: drawn from the seed, and the same under every set of rules."""
 
 from __future__ import annotations
 

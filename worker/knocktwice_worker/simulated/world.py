@@ -68,7 +68,7 @@ class Told:
 
 @dataclass
 class World:
-    """What happens outside of the installation.
+    """The world outside of the installation.
 
     Attributes:
         day: the file.

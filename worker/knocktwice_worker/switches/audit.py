@@ -22,7 +22,7 @@ REASON_LIMIT = 500
 
 @dataclass(frozen=True, slots=True)
 class By:
-    """Who changes something, and why.
+    """The author of a change, and the reason.
 
     Attributes:
         actor: who: an account on a machine, a key of the gateway, or who logged in to Flower.

@@ -81,7 +81,7 @@ class Verification(Strict):
 
 
 class Arrivals(Strict):
-    """What a provider's requests have in common: their proofs, and the place of the messages in them."""
+    """The parts that all requests of a provider have: their proofs, and the place of the messages in them."""
 
     #: The proofs that a request comes from the provider.
     verify: Verification

@@ -49,7 +49,7 @@ _OF_ADDRESS = frozenset({*map(str, Untextable), "unregistered", "opted_out", "un
 
 @dataclass(frozen=True, slots=True)
 class Trouble:
-    """What is wrong with a provider.
+    """The trouble with a provider.
 
     Attributes:
         provider: its name; of a push: ``fcm``.
@@ -68,7 +68,7 @@ class Trouble:
 
 @dataclass(slots=True)
 class _Seen:
-    """What this process has seen of a provider.
+    """A provider's answers, as this process has seen them.
 
     Attributes:
         counted: time, good and bad messages of the last minute.

@@ -35,7 +35,7 @@ IDEMPOTENCY_KEY = "idempotency-key"
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """What a request made.
+    """The result of a request.
 
     Attributes:
         code: stands for all of it; :mod:`knocktwice_worker.gateway.faces.message_codes`.

@@ -21,7 +21,7 @@ router = APIRouter(prefix="/v1", tags=["inbound"])
 
 
 class Keyword(StrEnum):
-    """What a text asks for."""
+    """The wish of a text."""
 
     STOP = "STOP"
     START = "START"

@@ -149,7 +149,7 @@ class Parked:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """Which parked messages to find; a field that is ``None`` does not matter.
+    """A choice among the parked messages; a field that is ``None`` does not matter.
 
     Attributes:
         task: those of this task.

@@ -1,4 +1,4 @@
-"""What the brake does with messages that are about to go: it holds them, or only counts them."""
+"""The brake before a message goes: it holds the message, or only counts it."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Stopped:
-    """What the brake does with some messages.
+    """The brake's answer about some messages.
 
     Attributes:
         held: to be held.

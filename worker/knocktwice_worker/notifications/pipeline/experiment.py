@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Arm(StrEnum):
-    """What is done with a message. The ledger says so under ``experiment``."""
+    """The part of the experiment to which a message belongs. The ledger says so under ``experiment``."""
 
     #: It goes, as always.
     TEXTED = "texted"

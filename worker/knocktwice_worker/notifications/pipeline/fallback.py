@@ -129,7 +129,7 @@ class _Case:
 
     @property
     def stoppers(self) -> list[str]:
-        """What would have stopped the message, and a word for all of them together; of a test nothing is counted."""
+        """The trial rules that would have stopped the message, and a word for all together; of a test nothing is counted."""
         return [*self.watched, trial_counts.ANY] if self.watched and not self.test else []
 
     def decision(self) -> store.Decision:

@@ -1,4 +1,4 @@
-"""What operators have paused waits: looked up in memory for each message, and in the database twice a second."""
+"""Pauses: each message is looked up in memory, and the pauses in the database twice a second."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ class Pauses:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What was seen at one look at the pauses.
+    """The pauses, as one look saw them.
 
     Attributes:
         pauses: the pauses that were on.

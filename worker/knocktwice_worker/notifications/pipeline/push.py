@@ -63,7 +63,7 @@ _BACKOFF = timedelta(seconds=10)
 
 @dataclass(slots=True)
 class _Written:
-    """What the notifications of a batch say.
+    """The texts of the notifications of a batch.
 
     Attributes:
         pushes: notification id → its push.
@@ -97,7 +97,7 @@ class _Ready:
 
 @dataclass(frozen=True, slots=True)
 class Allowed:
-    """What operators allow batches to ask for.
+    """The bounds that operators set for batches.
 
     Attributes:
         least_s, most_s: shortest and longest delay of a step, in seconds.

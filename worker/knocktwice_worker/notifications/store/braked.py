@@ -271,7 +271,7 @@ def note_passed(conn: Connection, passed: Mapping[int, int]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class HeldFilter:
-    """Which held messages are meant; what is not given does not matter.
+    """A choice among the held messages; what is not given does not matter.
 
     Attributes:
         brake: held by this brake.

@@ -30,7 +30,7 @@ PUSH = "push"
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """What a pause covers; a field that is ``None`` does not matter.
+    """The messages that a pause covers; a field that is ``None`` does not matter.
 
     Attributes:
         channel: messages of this channel: ``push``, ``sms`` and so on.
@@ -100,7 +100,7 @@ def active(conn: Connection) -> tuple[Pause, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What only the rows know of a message that may be paused.
+    """The facts about a message that may be paused, which only its rows know.
 
     Attributes:
         step: the number of the step.

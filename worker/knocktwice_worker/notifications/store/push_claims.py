@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class PushContents:
-    """What a push that is taken up again says.
+    """The texts of a push that is taken up again.
 
     Attributes:
         params: the recipient's values for the texts.

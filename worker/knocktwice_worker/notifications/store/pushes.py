@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @record
 class PushResult:
-    """What became of one push attempt.
+    """The result of one push attempt.
 
     Attributes:
         notification_id: for which notification.

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @record
 class StepResult:
-    """What became of a claimed message.
+    """The result of a claimed message.
 
     Attributes:
         notification_id: whose.

@@ -1,4 +1,4 @@
-"""How many messages went that rules which are only watched would have stopped, by ten minutes."""
+"""Counts of messages that went although a rule on trial would have stopped them, by ten minutes."""
 
 from __future__ import annotations
 

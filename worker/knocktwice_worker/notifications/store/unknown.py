@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """Which messages of unknown outcome are meant; ``None`` stands for all.
+    """A choice among the messages of unknown outcome; ``None`` stands for all.
 
     Attributes:
         since, until: when they ended, the second moment not included.

@@ -39,7 +39,7 @@ ORDER BY step
 
 @checked_dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class Draft:
-    """What somebody wrote into the compose box.
+    """The content of the compose box.
 
     Attributes:
         user: whom to notify.
@@ -64,7 +64,7 @@ DRAFT = TypeAdapter(Draft)
 
 @dataclass(frozen=True)
 class Application:
-    """What people at the wall can make an application do.
+    """The calls that people at the wall can make an application do.
 
     Attributes:
         client: the producer library.

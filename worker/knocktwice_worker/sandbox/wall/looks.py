@@ -1,4 +1,4 @@
-"""How a push looks and sounds beside its texts, as a phone or a browser finds it in FCM's message."""
+"""Looks and sounds of a push, as a phone or a browser finds them in FCM's message."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ _PLATFORMS = {"isIos": "ios", "isAndroid": "android", "isAnyWeb": "web"}
 
 @dataclass(slots=True)
 class Asked:
-    """What a request says beside whom it is for.
+    """A request, without its recipients.
 
     Attributes:
         message: as our own routes take it.

@@ -41,7 +41,7 @@ _SESSIONS = frozenset({"session_time", "session_count"})
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What is known of a person.
+    """The facts about a person.
 
     Attributes:
         user: the application's own id, or one made here.

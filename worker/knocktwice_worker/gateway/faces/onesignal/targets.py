@@ -1,4 +1,4 @@
-"""Whom OneSignal's request for a message is for: people, devices, numbers, or a filter over everybody."""
+"""The recipients of OneSignal's request for a message: people, devices, numbers, or a filter over everybody."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _PLAYERS = ("include_subscription_ids", "include_player_ids")
 
 @dataclass(slots=True)
 class Targets:
-    """Whom a request is for.
+    """The recipients of a request.
 
     Attributes:
         recipients: as our own routes take them, each once.

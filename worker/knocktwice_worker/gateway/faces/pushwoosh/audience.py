@@ -27,7 +27,7 @@ Json = dict[str, Any]
 
 @dataclass(slots=True)
 class Audience:
-    """Who a message is for.
+    """The recipients of a message.
 
     Attributes:
         recipients: people, as our own requests name them; ``None``: a group.

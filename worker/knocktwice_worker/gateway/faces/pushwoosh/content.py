@@ -93,7 +93,7 @@ WORDS = {
 
 @dataclass(slots=True)
 class Message:
-    """What is to be sent.
+    """The content to be sent.
 
     Attributes:
         body: the fields that everybody shares, as our own requests have them.

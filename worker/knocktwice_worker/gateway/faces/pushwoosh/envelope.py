@@ -1,4 +1,4 @@
-"""What Pushwoosh puts around every request and every answer, and where it puts the key."""
+"""Pushwoosh's envelope around every request and every answer, with the place of the key."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who sent a request, in the two ways that Tencent documents: basic authentication, and a signature.
+"""The sender of a request, in the two ways that Tencent documents: basic authentication, and a signature.
 
 ``AccessId`` is the id of one of our keys. ``SecretKey`` is its signing secret (``knocktwice key sign``); basic
 authentication also takes the key's own last part, which a signature cannot use: only its hash is stored.

@@ -57,7 +57,7 @@ _ONE_TAG, _ONE_TOKEN = (1, 2, 7, 8), (1, 2, 3, 4, 5, 6)
 
 @dataclass(slots=True)
 class Work:
-    """What a request comes to.
+    """The changes that a request asks for.
 
     Attributes:
         changes: of the audience, and in ``paths`` what the request calls each of them.
