@@ -49,13 +49,27 @@ def test_the_example_is_a_day_of_some_hundred_thousand_notifications(tmp_path: P
         ("count: 10", "count: 10, zone: Mars", "day.yaml:3:28: people[0].zone: "),
         ("count: 5", "count: 5, at: '10:00'", "day.yaml:5:5: traffic[0]: needs either count"),
         ("count: 5", "count: 5, after: soon", "day.yaml:5:29: traffic[0].after: must be seconds or a time like"),
+        ("count: 5", "count: 5, after: 5m, plan: [{channel: sms}]", "day.yaml:5:5: traffic[0]: has a plan"),
+        (
+            "count: 5",
+            "count: 5, plan: [{channel: fax}]",
+            "day.yaml:5:37: traffic[0].plan[0].channel: Input should be 'sms'",
+        ),
+        ("{}", "{after: 5m, plan: [{channel: whatsapp}]}", "day.yaml:7:3: rules.as it is: has a plan"),
+        (
+            "rules:",
+            "attacks: [{traffic: tea, country: EE, count: 9, begins: '09:00', lasts: 1h}]\nrules:",
+            "day.yaml:1:1: attacks: there is no traffic 'tea' of single notifications",
+        ),
         ("{}", "{only: [parcel]}", "day.yaml:7:14: rules.as it is.only: there is no traffic 'parcel'; there is order"),
         ("{}", "{settings: {secret: x}}", "day.yaml:7:3: rules.as it is: settings: secret is no rule"),
         ("{}", "{settings: {sms_per_day: -1}}", "day.yaml:7:3: rules.as it is: settings: sms_per_day: "),
     ],
 )
 def test_a_mistake_is_told_with_its_line_and_what_to_do(tmp_path: Path, was: str, instead: str, said: str) -> None:
-    assert any(line.startswith(said) for line in told(tmp_path, DAY.replace(was, instead, 1)))
+    lines = told(tmp_path, DAY.replace(was, instead, 1))
+    assert any(line.startswith(said) for line in lines)
+    assert not any("at least 1 item" in line for line in lines)
 
 
 def test_the_rules_that_can_be_compared_are_settings() -> None:

@@ -6,6 +6,7 @@ import logging
 import sys
 import tempfile
 import time
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,9 +18,10 @@ from knocktwice_shared.errors import InvalidMessage
 from knocktwice_worker import config
 from knocktwice_worker.cli.output import AsJson, out, print_json
 from knocktwice_worker.cli.tables import AsCsv, print_table
+from knocktwice_worker.notation import durations
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from knocktwice_worker.simulated.outcome import Outcome
 
@@ -36,7 +38,7 @@ def simulate(
     """Let an invented day happen under several sets of rules, and compare them.
 
     The file says who there is (phones, habits, time zones), what is sent, what fails, and which rules are compared: delays,
-    conditions, limits, quiet hours. The real pipeline decides, on the real store; only the clock, the providers and the
+    conditions, plans over SMS and WhatsApp, limits, paces, quiet hours. The real pipeline decides, on the real store; only the clock, the providers and the
     people are invented. Each set of rules meets the same people, the same notifications and the same luck, so what
     differs is the rules.
 
@@ -99,12 +101,29 @@ def _table(found: Mapping[str, Outcome]) -> Table:
     line("reached by push", *(one.by_push for one in outcomes))
     line("clicked", *(one.clicked for one in outcomes))
     line("SMS sent", *(one.sms for one in outcomes))
-    line("of these had seen the push", *(one.had_seen for one in outcomes))
+    line("of these had seen it before", *(one.had_seen for one in outcomes))
+    _line_if_any(line, "of these to pumped numbers", [one.pumped for one in outcomes])
     line("SMS parts", *(one.parts for one in outcomes))
+    _line_if_any(line, "WhatsApp messages sent", [one.whatsapp for one in outcomes])
     line("cost", *("-" if one.cost is None else f"{one.cost:,.2f}" for one in outcomes))
     for span in outcomes[0].within:
         line(f"reached within {span}", *(one.within[span] for one in outcomes))
     line("reached at all", *(one.reached for one in outcomes))
     for reason in reasons(outcomes):
         line(f"suppressed: {reason}", *(one.suppressed.get(reason, 0) for one in outcomes))
+    _line_if_any(line, "brakes and pumping found", [one.brakes for one in outcomes])
+    _line_if_any(line, "waited for their turn", [one.waited for one in outcomes])
+    _line_if_any(line, "most of these at once", [one.most_waiting for one in outcomes])
+    _line_if_any(line, "longest wait", [_written(one.longest_wait_s) for one in outcomes])
+    _line_if_any(line, "pushes that waited", [one.pushes_waited for one in outcomes])
+    _line_if_any(line, "longest wait of a push", [_written(one.push_longest_wait_s) for one in outcomes])
     return table
+
+
+def _line_if_any(line: Callable[..., None], label: str, values: Sequence[int | str]) -> None:
+    if any(value not in (0, "0s") for value in values):
+        line(label, *values)
+
+
+def _written(seconds: float) -> str:
+    return durations.written(timedelta(seconds=round(seconds)))

@@ -40,9 +40,16 @@ def read(
         return document, model.model_validate(document.value)
     except ValidationError as error:
         found = error.errors(include_input=False, include_url=False)
+    places = [one["loc"] for one in found]
+    # pydantic also calls a list too short whose only item is wrong.
+    own = [one for one in found if one["type"] != "too_short" or not any(_within(one["loc"], it) for it in places)]
     raise WrongValues(
-        "\n".join(_told(document, one["loc"], remedies.get(one["type"], one["msg"]), names) for one in found)
+        "\n".join(_told(document, one["loc"], remedies.get(one["type"], one["msg"]), names) for one in own)
     )
+
+
+def _within(outer: tuple[int | str, ...], inner: tuple[int | str, ...]) -> bool:
+    return len(inner) > len(outer) and inner[: len(outer)] == outer
 
 
 def _told(document: Document, loc: tuple[int | str, ...], problem: str, names: Collection[int]) -> str:

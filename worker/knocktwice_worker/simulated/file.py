@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from knocktwice_shared.errors import KnocktwiceError
-from knocktwice_shared.messages import AFTER_LIMIT, Category, Platform, When
+from knocktwice_shared.messages import AFTER_LIMIT, STEPS_LIMIT, Category, Platform, When
 from knocktwice_worker.config import CountryCode, Price, PricedCountry, Settings, problem
 from knocktwice_worker.limits.quiet_hours import QuietHours
 from knocktwice_worker.notation import declared_model, durations, time_zones
@@ -40,6 +40,13 @@ RULES = (
     "push_retry_s",
     "sms_retry_s",
     "holdout_share",
+    "push_per_s",
+    "sms_parts_per_s",
+    "whatsapp_per_s",
+    "pumping",
+    "pumping_sample",
+    "pumping_window_s",
+    "pumping_slow_per_min",
     "brake",
     "brake_singles",
     "brake_sample",
@@ -141,12 +148,28 @@ class People(_Strict):
     consent: Share = 0.6
     opted_out: Share = 0.01
     landline: Share = 0.01
+    #: Of these, the share that has WhatsApp, and of these the share whose phone tells that a message was read.
+    whatsapp: Share = 0.8
+    tells_reading: Share = 0.8
 
     @model_validator(mode="after")
     def _somebody_has_a_phone(self) -> Self:
         if sum(self.platforms.values()) <= 0:
             raise ValueError("platforms: at least one platform must have a share above 0")
         return self
+
+
+class Step(_Strict):
+    """A step behind the push."""
+
+    channel: Literal["sms", "whatsapp"] = "sms"
+    #: What it waits for, and for how long.
+    when: When = When.NOT_CLICKED
+    after: Span = timedelta(minutes=10)
+
+
+#: The steps behind the push, in place of ``when`` and ``after``.
+Plan = Annotated[tuple[Step, ...], Field(min_length=1, max_length=STEPS_LIMIT)]
 
 
 class Traffic(_Strict):
@@ -168,37 +191,67 @@ class Traffic(_Strict):
     #: The SMS behind the push; ``none``: there is none.
     when: When | Literal["none"] = When.NOT_CLICKED
     after: Span = timedelta(minutes=10)
+    #: Or several steps.
+    plan: Plan | None = None
+    #: The share of those who have seen it that is answered in the application, a code that is entered for example.
+    answers: Share = 0.0
 
     @model_validator(mode="after")
     def _one_of_both(self) -> Self:
         if (self.count is None) == (self.at is None):
             raise ValueError("needs either count (single notifications) or at (a blast)")
+        if self.plan is not None and self.model_fields_set & {"when", "after"}:
+            raise ValueError("has a plan, so leave out when and after; each step of the plan has its own")
         return self
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        """The steps behind the push."""
+        if self.plan is not None:
+            return self.plan
+        return () if self.when == "none" else (Step().model_copy(update={"when": self.when, "after": self.after}),)
 
 
 class Outage(_Strict):
     """Something that fails for a while."""
 
-    #: What: the push provider, Apple's part of it, the SMS provider, or the reports of apps.
-    what: Literal["push", "ios", "sms", "receipts"]
+    #: What: the push provider, Apple's part of it, the provider of SMS or of WhatsApp, or the reports of apps.
+    what: Literal["push", "ios", "sms", "whatsapp", "receipts"]
     #: When it begins (UTC), and for how long.
     begins: Clock
     lasts: Span
 
 
+class Attack(_Strict):
+    """Somebody who makes the application text numbers side by side, whose operator shares the money: SMS pumping."""
+
+    #: The name of the traffic that is abused.
+    traffic: str
+    #: Whose numbers they are, and how many SMS are asked for.
+    country: CountryCode
+    count: int = Field(ge=1, le=50_000)
+    #: When it begins (UTC), and for how long.
+    begins: Clock
+    lasts: Annotated[Span, Field(gt=timedelta())]
+
+
 class RuleSet(_Strict):
     """The rules of one column of the table, where they differ."""
 
-    #: In place of each traffic's own.
+    #: In place of each traffic's own; of a plan, of its first step.
     when: When | None = None
     after: Span | None = None
-    #: Names of traffic that the two concern; left out: all.
+    #: In place of each traffic's own steps.
+    plan: Plan | None = None
+    #: Names of traffic that these concern; left out: all.
     only: tuple[str, ...] = ()
     #: Settings, by their variables without KNOCKTWICE_ and in small letters.
     settings: dict[str, Any] = {}
 
     @model_validator(mode="after")
     def _settings_are_rules(self) -> Self:
+        if self.plan is not None and (self.when is not None or self.after is not None):
+            raise ValueError("has a plan, so leave out when and after; each step of the plan has its own")
         for name in self.settings:
             if name not in RULES:
                 raise ValueError(f"settings: {name} is no rule that can be compared; these can: {', '.join(RULES)}")
@@ -218,10 +271,13 @@ class Day(_Strict):
     people: Annotated[tuple[People, ...], Field(min_length=1)]
     traffic: Annotated[tuple[Traffic, ...], Field(min_length=1)]
     outages: tuple[Outage, ...] = ()
+    attacks: tuple[Attack, ...] = ()
     #: Name → rules; the columns of the table.
     rules: Annotated[dict[str, RuleSet], Field(min_length=1)]
     #: Country → price of an SMS part; ``*`` is every other one.
     prices: dict[PricedCountry, Price] = {}
+    #: The same of a WhatsApp message.
+    whatsapp_prices: dict[PricedCountry, Price] = {}
     #: The times within which people who were reached are counted.
     within: Annotated[tuple[Span, ...], Field(min_length=1, max_length=5)] = (
         timedelta(minutes=5),
@@ -238,6 +294,9 @@ class Day(_Strict):
         known = [one.name for one in self.traffic]
         if len(set(known)) < len(known):
             raise ValueError("traffic: two have the same name; rename one")
+        for attack in self.attacks:
+            if attack.traffic not in {one.name for one in self.traffic if one.count is not None}:
+                raise ValueError(f"attacks: there is no traffic {attack.traffic!r} of single notifications")
         return self
 
     @property

@@ -9,7 +9,14 @@ from datetime import datetime, timedelta
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 
-from phonenumbers import PhoneNumberFormat, PhoneNumberType, example_number_for_type, format_number
+from phonenumbers import (
+    PhoneNumberFormat,
+    PhoneNumberType,
+    example_number_for_type,
+    format_number,
+    is_valid_number,
+    parse,
+)
 
 from knocktwice_shared.messages import ConsentSet, DeviceRegistered, OptOutSet, PhoneBound, Platform
 from knocktwice_worker.limits.quiet_hours import QuietHours
@@ -22,8 +29,10 @@ if TYPE_CHECKING:
     from knocktwice_worker.simulated.file import Day, People
 
 _DAY = timedelta(days=1)
-#: The last digits of a number, in which people of one country differ.
-_DIGITS = 6
+#: The last digits of a number, in which people of one country differ. Those from there on are side by side, for pumping.
+_DIGITS, _SIDE_BY_SIDE = 6, 900_000
+#: Neighbours in the file are no neighbours in the country: coprime to the number of people's digits.
+_APART = 314_159
 
 
 def draws(*what: object) -> tuple[float, ...]:
@@ -47,6 +56,8 @@ class Person:
         landline: no SMS reaches it.
         consent, opted_out: what they have said about texts.
         ahead: how far their clock is ahead of UTC.
+        whatsapp: whether WhatsApp reaches them.
+        pumped: nobody is there: the number's operator shares the money with whoever asked for the text.
     """
 
     id: str
@@ -60,6 +71,8 @@ class Person:
     consent: bool
     opted_out: bool
     ahead: timedelta
+    whatsapp: bool = False
+    pumped: bool = False
 
     @property
     def registration(self) -> str:
@@ -130,9 +143,32 @@ def invent(day: Day, seed: int) -> list[Person]:
                     consent=draw[6] < group.consent,
                     opted_out=draw[7] < group.opted_out,
                     ahead=ahead,
+                    whatsapp=draws(seed, "whatsapp", place, n)[0] < group.whatsapp,
                 )
             )
     return people
+
+
+def pumped(country: str, group: People, first: int, count: int) -> Iterator[Person]:
+    """Yield numbers of a country that stand side by side, with nobody behind them.
+
+    Args:
+        group: what they are called.
+        first: how many of them there were before.
+    """
+    head = _heads(country)[0]
+    for n in range(first, first + count):
+        number = f"{head}{_SIDE_BY_SIDE + n:0{_DIGITS}}"
+        nobody = {
+            "shows": False,
+            "told": False,
+            "removed": False,
+            "landline": False,
+            "consent": False,
+            "opted_out": False,
+        }
+        platform = next(iter(group.platforms))
+        yield Person(f"pumped-{number}", group, platform, number=number, ahead=timedelta(), pumped=True, **nobody)
 
 
 def _chosen(shares: Mapping[Platform, float], luck: float) -> Platform:
@@ -145,12 +181,20 @@ def _chosen(shares: Mapping[Platform, float], luck: float) -> Platform:
 
 
 def _numbers(country: str) -> Iterator[str]:
-    """Yield numbers of a country, the one after the other, that look like its example of a mobile number."""
+    """Yield numbers of a country that look like its example of a mobile number, far from each other."""
+    heads = _heads(country)
+    for n in range(len(heads) * _SIDE_BY_SIDE):
+        yield f"{heads[n % len(heads)]}{n // len(heads) * _APART % _SIDE_BY_SIDE:0{_DIGITS}}"
+
+
+def _heads(country: str) -> list[str]:
+    """Return what mobile numbers of a country begin with, the usual one first."""
     known = example_number_for_type(country, PhoneNumberType.MOBILE)
     if known is None:
         known = example_number_for_type(country, PhoneNumberType.FIXED_LINE_OR_MOBILE)
     if known is None:
         raise DayFileError(f"people: country: no mobile number of {country} is known; choose another country")
     example = format_number(known, PhoneNumberFormat.E164)
-    for n in range(10**_DIGITS):
-        yield f"{example[:-_DIGITS]}{n:0{_DIGITS}}"
+    usual, rest = example[:-_DIGITS], example[-_DIGITS:]
+    others = [f"{usual[:-1]}{digit}" for digit in range(10)]
+    return [usual, *(head for head in others if head != usual and is_valid_number(parse(head + rest)))]

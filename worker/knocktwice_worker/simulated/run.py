@@ -8,13 +8,17 @@ from collections import defaultdict
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import sqlalchemy as sa
 
 from knocktwice_shared.names import BATCH_LIMIT
 from knocktwice_worker.audience import people as audience
-from knocktwice_worker.brake import watch
+from knocktwice_worker.brake import guard, watch
+from knocktwice_worker.channels.channel import Wiring
+from knocktwice_worker.channels.opened import Channels
+from knocktwice_worker.channels.outbound.provider_choice import Providers
+from knocktwice_worker.channels.provider import Rate
 from knocktwice_worker.config import Settings
 from knocktwice_worker.database import engine, migrations
 from knocktwice_worker.embedded.servers import EmbeddedServers
@@ -22,10 +26,11 @@ from knocktwice_worker.lifecycle import DeliveryState
 from knocktwice_worker.limits.counting import Counting
 from knocktwice_worker.limits.in_postgres import count_in_postgres
 from knocktwice_worker.notifications import store
-from knocktwice_worker.notifications.pipeline import receipts
+from knocktwice_worker.notifications.pipeline import cancellation, receipts
 from knocktwice_worker.notifications.pipeline.catch_up import CatchUp
+from knocktwice_worker.notifications.store import provider_reports
 from knocktwice_worker.services import CONNECTIONS, Services
-from knocktwice_worker.simulated import outcome, traffic
+from knocktwice_worker.simulated import outcome, paces, traffic
 from knocktwice_worker.simulated.clock import Clock
 from knocktwice_worker.simulated.people import invent
 from knocktwice_worker.simulated.world import PretendedPush, Told, Wire, World, luck_of
@@ -38,12 +43,16 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
 
     from knocktwice_shared.messages import Batch
+    from knocktwice_worker.channels.outbound.pacing import Pace
     from knocktwice_worker.embedded.servers import Servers
     from knocktwice_worker.limits.asks import Answer, Ask
     from knocktwice_worker.simulated.file import Day, RuleSet
     from knocktwice_worker.simulated.outcome import Outcome
     from knocktwice_worker.simulated.people import Person
     from knocktwice_worker.simulated.traffic import Call
+    from knocktwice_worker.simulated.world import Said
+
+_T = TypeVar("_T")
 
 #: What is still open so long after the day is left as it is.
 _TAIL = timedelta(days=2)
@@ -111,8 +120,11 @@ class Scratch:
         rules = self.day.rules[name]
         url = _copy(self.servers.database_url, list(self.day.rules).index(name))
         clock = Clock(self.day.begins)
-        world = World(self.day, clock, {one.number: one for one in self.people if one.number is not None})
-        here = _services(url, self.servers.broker_url, self.home, {**settings, **rules.settings}, clock, world)
+        numbers = {one.number: one for one in self.people if one.number is not None}
+        numbers |= {call.person.number: call.person for call in self.calls if call.person.number is not None}
+        world = World(self.day, clock, numbers)
+        own = {**settings, **rules.settings}
+        here = _services(url, self.servers.broker_url, self.home, own, clock, world, self.day.step)
         here.redis.flushdb()
         random.seed(self.seed)
         try:
@@ -150,7 +162,13 @@ def scratch(home: Path, day: Day, seed: int) -> Iterator[Scratch]:
 
 
 def _services(
-    database: str, broker: str, home: Path, rules: Mapping[str, Any], clock: Clock, world: World | None
+    database: str,
+    broker: str,
+    home: Path,
+    rules: Mapping[str, Any],
+    clock: Clock,
+    world: World | None,
+    step: timedelta = timedelta(),
 ) -> Services:
     """Return a worker's services, with the world in place of the network and the simulation's clock."""
     own: dict[str, Any] = {
@@ -162,10 +180,8 @@ def _services(
         "twilio_account_sid": "AC" + "0" * 32,
         "twilio_auth_token": "simulated",
         "twilio_from": "+15005550006",
+        "whatsapp_from": "+15005550009",
         "public_url": "http://simulated.invalid",
-        # The world takes as many as come, and paces keep another clock.
-        "push_per_s": 0,
-        "sms_parts_per_s": 0,
         "metrics": False,
     }
     defaults = {name: field.get_default() for name, field in Settings.model_fields.items()}
@@ -179,6 +195,17 @@ def _services(
     parts["catch_up"] = NothingWaits(inbox=accepted.inbox, work=accepted.work, patience=accepted.patience)
     if world is not None:
         parts["push"], parts["transport"] = PretendedPush(), Wire(world)
+
+    def pace(rate: Rate) -> Pace:
+        return paces.pace(here.redis, name=rate.name, per_s=rate.per_s, step=step)
+
+    parts["push_pace"] = pace(Rate("push", here.settings.push_per_s))
+    parts["channels"] = Channels(
+        Wiring(here.settings, "simulated"),
+        pace=pace,
+        # There is one provider of each channel.
+        choice=lambda weights: Providers(here.redis, weights, share=1, sample=1, pause=_TAIL, patience=_TAIL),
+    )
     return here
 
 
@@ -221,18 +248,22 @@ class _Day:
         times = [call.at for call in calls]
         sent, braked_at, wave_at = 0, self.clock.now, day.begins - _WAVE
         end = day.begins + timedelta(days=1) + _TAIL
-        brakes = watch.Rules.of(self.here.settings)
+        brakes, pumping = watch.Rules.of(self.here.settings), guard.Rules.of(self.here.settings)
         while (at := self._next(times[sent] if sent < len(times) else None)) is not None and at <= end:
             self.clock.now = at
-            self._report(self.world.receipts())
+            paces.tell(self.here.redis, at)
+            self._hear(self.world.said())
             until = bisect_right(times, at)
             self._call(calls[sent:until])
             if until - sent >= self.here.settings.brake_sample:
                 wave_at = at
             sent = until
-            if at - braked_at >= _BRAKE_EVERY or at - wave_at <= _WAVE:
+            attacked = any(day.moment(a.begins) <= at <= day.moment(a.begins) + a.lasts + _WAVE for a in day.attacks)
+            if at - braked_at >= _BRAKE_EVERY or at - wave_at <= _WAVE or attacked:
                 braked_at = at
                 watch.refresh(self.here.engine, brakes)
+                if day.attacks:
+                    guard.refresh(self.here.engine, pumping)
             self._work()
             progress(min(1.0, (at - day.begins) / timedelta(days=1)))
 
@@ -240,16 +271,24 @@ class _Day:
         """Return the next step at which anything happens."""
         with self.here.engine.connect() as conn:
             wakes = conn.execute(_OPEN).scalar()
-        first = min((at for at in (call, self.world.next_receipt, wakes) if at is not None), default=None)
+        first = min((at for at in (call, self.world.next, wakes) if at is not None), default=None)
         if first is None:
             return None
         day = self.of.day
         steps = -((day.begins - first) // day.step)
         return max(day.begins + steps * day.step, self.clock.now + day.step)
 
-    def _report(self, said: Sequence[Any]) -> None:
-        for first in range(0, len(said), BATCH_LIMIT):
-            receipts.record(self.here.engine, said[first : first + BATCH_LIMIT])
+    def _hear(self, said: Said) -> None:
+        """Write down what apps, the application and providers have said."""
+        for events in _parts(said.receipts):
+            receipts.record(self.here.engine, events)
+        for ids in _parts(said.cancelled):
+            cancellation.cancel(self.here.engine, ids, ())
+        for reports in _parts(said.reports):
+            with self.here.engine.begin() as conn:
+                provider_reports.accept(conn, reports)
+            ids = [report.provider_id for report in reports]
+            provider_reports.bring_and_take_up(self.here.engine, ids, self.here.settings.useless_after)
 
     def _call(self, calls: Sequence[Call]) -> None:
         for call in calls:
@@ -287,7 +326,10 @@ class _Day:
             self.here.reconcile.resolve(page)
 
 
-def _pages(ids: list[str]) -> Iterator[list[str]]:
-    ids = sorted(ids)
-    for first in range(0, len(ids), BATCH_LIMIT):
-        yield ids[first : first + BATCH_LIMIT]
+def _pages(ids: list[str]) -> Iterator[Sequence[str]]:
+    yield from _parts(sorted(ids))
+
+
+def _parts(all_: Sequence[_T]) -> Iterator[Sequence[_T]]:
+    for first in range(0, len(all_), BATCH_LIMIT):
+        yield all_[first : first + BATCH_LIMIT]

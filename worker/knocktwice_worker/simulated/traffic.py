@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,8 @@ from uuid import UUID
 from knocktwice_shared.messages import parse_batch
 from knocktwice_shared.names import BATCH_LIMIT
 from knocktwice_worker.limits.quiet_hours import QuietHours
-from knocktwice_worker.simulated.people import draws
+from knocktwice_worker.simulated.file import People, Step
+from knocktwice_worker.simulated.people import draws, pumped
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -18,6 +20,9 @@ if TYPE_CHECKING:
     from knocktwice_shared.messages import Batch
     from knocktwice_worker.simulated.file import Day, RuleSet, Traffic
     from knocktwice_worker.simulated.people import Person
+
+#: The content template of WhatsApp messages.
+_TEMPLATE = "HX" + "0" * 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +60,21 @@ def calls(day: Day, seed: int, people: Sequence[Person]) -> list[Call]:
             when, who, *_ = draws(seed, "call", place, n)
             person = people[int(len(people) * who**kind.skew)]
             found.append(Call(begin + span * when, 0, place, person))
+    found += _attacks(day, seed)
     found.sort(key=lambda call: (call.at, call.traffic, call.person.id))
     return [Call(call.at, n, call.traffic, call.person) for n, call in enumerate(found)]
+
+
+def _attacks(day: Day, seed: int) -> Iterator[Call]:
+    names = [kind.name for kind in day.traffic]
+    before: dict[str, int] = defaultdict(int)
+    for place, attack in enumerate(day.attacks):
+        group = People(name="pumped", count=attack.count, country=attack.country)
+        begin = day.moment(attack.begins)
+        for n, person in enumerate(pumped(attack.country, group, before[attack.country], attack.count)):
+            at = begin + attack.lasts * draws(seed, "attack", place, n)[0]
+            yield Call(at, 0, names.index(attack.traffic), person)
+        before[attack.country] += attack.count
 
 
 def batches(day: Day, rules: RuleSet, wanted: Sequence[Call]) -> Iterator[Batch]:
@@ -70,17 +88,22 @@ def batches(day: Day, rules: RuleSet, wanted: Sequence[Call]) -> Iterator[Batch]
 
 def _wire(kind: Traffic, rules: RuleSet, page: Sequence[Call]) -> dict[str, Any]:
     content: dict[str, Any] = {"push": {"title": "News", "body": "Something has happened."}, "sms": {"text": kind.name}}
-    recipients: list[dict[str, Any]] = [{"id": str(call.id), "user": call.person.id} for call in page]
+    recipients: list[dict[str, Any]] = [{"id": str(call.id), **_whom(call.person)} for call in page]
+    variables = {}
     if not kind.same_text:
         content["sms"] = {"text": kind.name + " {{ n }}"}
+        variables = {"variables": {"1": "{{ n }}"}}
         for call, recipient in zip(page, recipients, strict=True):
             recipient["params"] = {"n": call.n}
     concerned = not rules.only or kind.name in rules.only
-    when = rules.when if concerned and rules.when else kind.when
-    after = rules.after if concerned and rules.after is not None else kind.after
-    if when == "none":
+    steps = steps_of(kind, rules) if concerned else kind.steps
+    if not any(step.channel == "sms" for step in steps):
         content.pop("sms")
-    plan = [] if when == "none" else [{"channel": "sms", "when": when, "after_s": after.total_seconds()}]
+    plan = [
+        {"channel": step.channel, "when": step.when, "after_s": step.after.total_seconds()}
+        | ({} if step.channel == "sms" else {"content_sid": _TEMPLATE, **variables})
+        for step in steps
+    ]
     return {
         "v": 1,
         "id": str(_id(page[0].at, page[0].n, of_batch=True)),
@@ -89,6 +112,23 @@ def _wire(kind: Traffic, rules: RuleSet, page: Sequence[Call]) -> dict[str, Any]
         "category": kind.category,
         "recipients": recipients,
     }
+
+
+def steps_of(kind: Traffic, rules: RuleSet) -> Sequence[Step]:
+    """Return the steps behind the pushes of a kind under rules that concern it."""
+    if rules.plan is not None:
+        return rules.plan
+    steps = list(kind.steps)
+    if not steps and rules.when:
+        steps = [Step().model_copy(update={"after": kind.after})]
+    if steps:
+        said = {"when": rules.when, "after": rules.after}
+        steps[0] = steps[0].model_copy(update={name: value for name, value in said.items() if value is not None})
+    return steps
+
+
+def _whom(person: Person) -> dict[str, Any]:
+    return {"phone": person.number} if person.pumped else {"user": person.id}
 
 
 def _span(day: Day, kind: Traffic) -> tuple[datetime, timedelta]:

@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 #: After a pause, the units of this many seconds may go at once.
-_BURST_S = 1.0
+BURST_S = 1.0
 #: The pause after a 429 that names no time.
 _PAUSE = timedelta(seconds=1)
-_SCRIPT = resources.files(__package__).joinpath("pacing.lua").read_text()
+SCRIPT = resources.files(__package__).joinpath("pacing.lua").read_text()
 
 
 class Lane(StrEnum):
@@ -63,13 +63,18 @@ class Pace:
         redis: keeps the bucket.
         name: the name of the bucket, for example ``fcm:my-project``.
         per_s: units per second; 0 switches pacing off.
+        burst_s: after a pause, the units of this many seconds may go at once.
+        script: the bucket's own; another one has another clock.
     """
 
-    def __init__(self, redis: Redis, *, name: str, per_s: float) -> None:
+    def __init__(
+        self, redis: Redis, *, name: str, per_s: float, burst_s: float = BURST_S, script: str = SCRIPT
+    ) -> None:
         self._key = f"knocktwice:pace:{name}"
         self._per_s = per_s
+        self._burst_s = burst_s
         self._redis = redis
-        self._script = redis.register_script(_SCRIPT)
+        self._script = redis.register_script(script)
 
     def take(self, costs: Sequence[int], lane: Lane = Lane.SINGLES, *, entitled: int = 0) -> Turn:
         """Ask the bucket whether messages may go now, in their order.
@@ -82,7 +87,7 @@ class Pace:
         if not self._per_s or not costs:
             return Turn(len(costs))
         try:
-            args: list[str | float] = [self._per_s, _BURST_S, "take", str(lane), entitled, *costs]
+            args: list[str | float] = [self._per_s, self._burst_s, "take", str(lane), entitled, *costs]
             granted, *waits = self._script(keys=[self._key], args=args)
         except RedisError as error:
             log.warning("not paced", error=type(error).__name__)
@@ -95,7 +100,7 @@ class Pace:
             return
         seconds = (pause or _PAUSE).total_seconds()
         try:
-            self._script(keys=[self._key], args=[self._per_s, _BURST_S, "slow", seconds])
+            self._script(keys=[self._key], args=[self._per_s, self._burst_s, "slow", seconds])
         except RedisError as error:
             log.warning("not slowed down", error=type(error).__name__)
 
