@@ -147,6 +147,8 @@ def test_by_keyboard_every_page_is_walked_in_the_order_in_which_it_is_read_and_s
         page.keyboard.press("Escape")
         page.get_by_label("Reason for 1").fill("nobody needs it")
         opener.press("Space")
+        assert dialog.get_by_role("button").all_inner_texts() == ["Forget", "Leave it"]
+        assert "A reason is needed" not in dialog.inner_text()
         for _ in range(4):
             page.keyboard.press("Tab")
             inside = page.evaluate(

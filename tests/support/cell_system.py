@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,12 +13,12 @@ import sqlalchemy as sa
 
 from knocktwice_shared import cells as naming
 from knocktwice_shared.names import INBOX_ACCEPTED, INBOX_MESSAGES, Task
-from knocktwice_worker.cells import agreement, telling
+from knocktwice_worker.cells import agreement, neighbours, telling
 from knocktwice_worker.config import Settings
 from knocktwice_worker.limits.asks import TAG
 from knocktwice_worker.limits.homes import CellCounting
 from knocktwice_worker.sandbox import Sandbox
-from knocktwice_worker.services import Services
+from knocktwice_worker.services import Services, connections
 from support import worker_tasks
 from support.databases import lent_database
 from support.own_valkey import OwnValkey
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from knocktwice_shared.cells import Cells
     from knocktwice_worker.embedded.servers import Servers
 
+#: How long the transactions of cells may be idle.
+PATIENCE = timedelta(minutes=10)
 #: A while ago, so that every id that a test makes carries its cell.
 SINCE = "2026-01-01T00:00:00Z"
 _EMPTY = """
@@ -155,6 +158,10 @@ def running_cells(servers: Servers, folder: Path, names: Sequence[str]) -> Itera
         sandbox = stack.enter_context(Sandbox())
         for name, value in sandbox.environment(folder).items():
             patch.setenv(name, value)
+        # PostgreSQL ends a transaction that is idle for 20 seconds. On a busy machine this process may stand still for as long
+        # between two statements; how stopped workers lose their locks is tested elsewhere.
+        for module in (connections, neighbours):
+            patch.setattr(module, "_IDLE", PATIENCE)
         valkeys = [stack.enter_context(OwnValkey(folder / name)) for name in names]
         urls = [stack.enter_context(lent_database(servers)) for _ in names]
         file = folder / "cells.toml"
