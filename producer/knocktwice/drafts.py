@@ -127,7 +127,10 @@ def batch(message: wire.Wire) -> Draft:
 
 
 def _introductions(message: wire.Wire) -> list[wire.Wire]:
-    """Return what the recipients say of users beside their ids. Of a test it is checked, and not said: they may be real."""
+    """Return what the recipients say of users beside their ids.
+
+    Of a test it is checked, and not said: they may be real.
+    """
     project, recipients = message.get("project"), message["recipients"]
     if not (isinstance(project, str) and is_test(project)):
         return attempt(introductions, [], recipients)

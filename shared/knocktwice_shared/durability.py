@@ -8,9 +8,9 @@ from enum import StrEnum
 class Durability(StrEnum):
     """A level of safety: how a message is kept before the call that accepts it returns."""
 
-    #: The broker has it in memory, and writes it to its append-only file by its own rule. With ``appendfsync everysec`` a
-    #: power cut loses about the last second. So may ``kill -9`` of its process: while the disk is busy with what came before,
-    #: the broker keeps what is new up to two seconds to itself.
+    #: The broker has it in memory, and writes it to its append-only file by its own rule. With ``appendfsync everysec``
+    #: a power cut loses about the last second. So may ``kill -9`` of its process: while the disk is busy with what came
+    #: before, the broker keeps what is new up to two seconds to itself.
     MEMORY = "memory"
     #: It is in the append-only file on the broker's disk (``WAITAOF``): a power cut loses nothing, a lost disk does.
     DISK = "disk"

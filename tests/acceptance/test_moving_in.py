@@ -105,7 +105,8 @@ def test_pushwooshs_six_steps_end_with_an_sms_and_its_statistics(
     eventually(lambda: told(alone).get("state") == "texted", why=installation.logs)
     (text,) = sandbox.texts("+16505550150")
     assert text.body == "Hallo Cleo, deine Bestellung kommt."
-    # 5. Split by whether it is delivered, and the waiting time: a push first, the SMS if nothing is reported in an hour.
+    # 5. Split by whether it is delivered, and the waiting time: a push first, the SMS if nothing is reported in an
+    # hour.
     split = {"sms": {"when": "not_delivered", "after_s": 3600, "text": "Your order is on its way."}}
     code, id_ = send(content="On its way", devices=["phone-of-cleo"], knocktwice=split)
     eventually(lambda: sandbox.pushes("silent-cleo"), why=installation.logs)

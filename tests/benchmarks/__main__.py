@@ -32,7 +32,8 @@ PARTS = (
     "metrics",
     "growth",
 )
-#: Measured only where they are asked for: ten million notifications take 18 GB of disk, and what stands behind them is for who asks.
+#: Measured only where they are asked for: ten million notifications take 18 GB of disk, and what stands behind them is
+#: for who asks.
 ON_REQUEST = ("tab", "cells", "partitions")
 
 

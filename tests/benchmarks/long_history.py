@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 DAYS, TEMPLATES = 60, 30
-#: The share of the notifications of a day that its blast sends, and the day of the largest blast, which is a tenth of all rows.
+#: The share of the notifications of a day that its blast sends, and the day of the largest blast, which is a tenth of
+#: all rows.
 _BLAST_SHARE, LARGEST_ON = 0.4, 20
 
 # Ids carry the time of their notification, so that rows of one time lie together as they do in production.
@@ -57,7 +58,8 @@ _PORTIONS = (
     INSERT INTO blast_pages (id, last_id, blast_id, count, released_at, sent_at)
     SELECT id, bench_id(at + interval '2 milliseconds'), blast_id, size, at, at FROM portions WHERE blast_id IS NOT NULL
     """,
-    # One of a hundred thousand people gets every fiftieth notification: applications have such users, to watch themselves.
+    # One of a hundred thousand people gets every fiftieth notification: applications have such users, to watch
+    # themselves.
     """
     CREATE TEMP TABLE made ON COMMIT DROP AS
     SELECT bench_id(at + interval '1 millisecond') AS id, batch_id, at, single,

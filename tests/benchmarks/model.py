@@ -143,7 +143,10 @@ def refused(found: Plan, given: argparse.Namespace, minutes: float = 20.0) -> tu
 
 
 def price(found: Plan, given: argparse.Namespace) -> dict[str, float]:
-    """Return USD a month by what it is for. Servers are there for the peak all the time, with a standby of each database."""
+    """Return USD a month by what it is for.
+
+    Servers are there for the peak all the time, with a standby of each database.
+    """
     hours = 730
     cores = found.cores["workers"] + found.cores["gateway"] + 2 * (found.cores["postgres"] + found.cores["valkey"])
     return {

@@ -65,7 +65,8 @@ def run(here: Installation, contestant: Contestant, count: int, engine: sa.Engin
     with measure(here.roles(contestant.workers)) as spent:
         started = time.time()
         fed = contestant.feed(count)
-        # The ends carry their times, so looking seldom changes no rate; looking often was a quarter of PostgreSQL's work.
+        # The ends carry their times, so looking seldom changes no rate; looking often was a quarter of PostgreSQL's
+        # work.
         here.wait(lambda: contestant.ended() >= count, contestant.workers, every_s=1)
     spent.cpu_s["application"] = fed.cpu_s
     after = written.look(engine, here.redis, here.home)

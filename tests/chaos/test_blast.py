@@ -34,8 +34,8 @@ def _state(system: System) -> str:
 def test_a_blast_killed_five_times_notifies_everybody_once(system: System, seed: int) -> None:
     dice = random.Random(seed)
     members = people.fill(system.engine, PEOPLE)
-    # The killed ones' work is taken up soon. But a provider that is slow, since the machine is busy, is not a dead one: pushes
-    # without an answer in time go out again ten seconds later and make it slower still.
+    # The killed ones' work is taken up soon. But a provider that is slow, since the machine is busy, is not a dead one:
+    # pushes without an answer in time go out again ten seconds later and make it slower still.
     system.settings |= {"KNOCKTWICE_PUSH_PER_S": "0", "KNOCKTWICE_PROVIDER_TIMEOUT_S": "4", "KNOCKTWICE_LEASE_S": "9"}
     system.client.blast(people.GOLD, key="k", push=Push("Tea week", "Until Sunday."))
     for _ in range(KILLS):

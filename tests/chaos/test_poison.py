@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from knocktwice_worker.embedded.children import Child
     from support.system import System
 
-#: How often a worker may die until the poison is parked: once unsuspecting, then as often as a suspect may be tried, and
-#: as often again by a try that began too soon after another to count.
+#: How often a worker may die until the poison is parked: once unsuspecting, then as often as a suspect may be tried,
+#: and as often again by a try that began too soon after another to count.
 MOST_DEATHS = 10
 PARKED = "SELECT count(*) FROM dead_letters WHERE reason LIKE 'ended its worker each time it was tried: %'"
 

@@ -159,7 +159,8 @@ def test_tasks_of_a_killed_worker_are_lost_and_not_active_for_ever(flower: str, 
             for id_, state in tasks.items():
                 events.send("task-received", uuid=id_, name="knocktwice.send_push", args=OURS, kwargs="{}")
                 events.send(f"task-{state}", uuid=id_)
-            # Last: who saw a task sees this too. Without it Flower takes a worker to be alive for two minutes, not seconds.
+            # Last: who saw a task sees this too. Without it Flower takes a worker to be alive for two minutes, not
+            # seconds.
             events.send("worker-heartbeat", freq=2, active=1, processed=1)
 
     def shown(*ids: str) -> list[str | None]:

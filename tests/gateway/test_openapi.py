@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from knocktwice_worker.config import Settings
     from support.http_gateway import HttpGateway
 
-#: A rule that JSON Schema cannot express ("user, or else registrations") is 422, not a mistake of the document; a template
-#: or segment that is not there is 404; what is not signed (a receipt, a callback) is 403; a blast that is in no state to be paused is 409.
+#: A rule that JSON Schema cannot express ("user, or else registrations") is 422, not a mistake of the document; a
+#: template or segment that is not there is 404; what is not signed (a receipt, a callback) is 403; a blast that is in
+#: no state to be paused is 409.
 CONFIGURATION = """
 headers = {{ Authorization = "Bearer {key}" }}
 
@@ -165,8 +166,8 @@ def test_numbers_that_may_be_large_say_so_and_types_are_called_after_their_place
     assert [place for place in titled if isinstance(parts[place]["title"], str)] == []
 
 
-#: Objects that hold what an application, Apple or a browser decides; a push that is filled in; a filter's other name; and what
-#: an operator's act was about, which differs from act to act.
+#: Objects that hold what an application, Apple or a browser decides; a push that is filled in; a filter's other name;
+#: and what an operator's act was about, which differs from act to act.
 FREE = ("params", "reference", "tags", "payload", "notification", "push", "segment", "subject")
 
 

@@ -103,8 +103,8 @@ def world(shared_gateway: HttpGateway) -> World:
     return World(shared_gateway, shared_gateway.client(project="amber"), ids)
 
 
-#: Path parameter → a value that names something of blue's, and one that names nothing. Of what all projects share there is
-#: one value.
+#: Path parameter → a value that names something of blue's, and one that names nothing. Of what all projects share there
+#: is one value.
 VALUES = {
     "/v1/notifications/{id}": {"id": ("{notification}", NOBODY)},
     "/v1/blasts/{key}": {"key": ("blue-blast", "nothing")},

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
-#: What is changed into what, in one line. SQL and Lua stand in the same files, so these are words and signs of all three.
+#: What is changed into what, in one line. SQL and Lua stand in the same files, so these are words and signs of all
+#: three.
 _SWAPS = (
     (r" <= ", " < "),
     (r" >= ", " > "),

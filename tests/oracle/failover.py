@@ -38,8 +38,8 @@ OF: dict[str, tuple[type[ReplicatedDatabase | ReplicatedBroker], float]] = {
     "database": (ReplicatedDatabase, 30),
     "broker": (ReplicatedBroker, 15),
 }
-#: Traffic before each loss and behind the last; how long who decides takes to notice a lost database (Sentinel takes its
-#: own time); the longest that anything may take (seconds).
+#: Traffic before each loss and behind the last; how long who decides takes to notice a lost database (Sentinel takes
+#: its own time); the longest that anything may take (seconds).
 _CALM_S, _NOTICED_S, _LIMIT_S = 4, 3, 90
 #: Messages that wait on an ordinary day.
 _FEW = 5

@@ -31,9 +31,11 @@ if TYPE_CHECKING:
 #: The account at the stand-in for Twilio. It opens nothing else.
 ACCOUNT, AUTH_TOKEN = "AC" + "0" * 31 + "1", "oracle"
 SENDER = "+16502530000"
-#: Devices with such registrations are unknown to FCM; such have just had too many pushes, and may have more after so long (seconds).
+#: Devices with such registrations are unknown to FCM; such have just had too many pushes, and may have more after so
+#: long (seconds).
 GONE, BUSY, BUSY_S = "gone-", "busy-", 6
-#: How long a black hole swallows a request, how much later a list knows of a message, and what counts as a stall (seconds).
+#: How long a black hole swallows a request, how much later a list knows of a message, and what counts as a stall
+#: (seconds).
 _HOLE_S, _BEHIND_S, _STALL_S = 30, 3, 0.25
 #: How a caller names a notification in its texts; what follows a dot tells the steps apart.
 _TOKEN = re.compile(r"\[(\w+)(?:\.\d+)?\]")

@@ -30,8 +30,9 @@ class Violation(StrEnum):
     OVERLOAD = "OVERLOAD"
 
 
-#: "Taken" is what stands in the provider's books, whether the answer arrived or not. "Accepted at" is when the answer to a
-#: call arrived. Each time has the slack of ``Rules.slack_s`` (2 s), and what the provider itself was late in noting.
+#: "Taken" is what stands in the provider's books, whether the answer arrived or not. "Accepted at" is when the answer
+#: to a call arrived. Each time has the slack of ``Rules.slack_s`` (2 s), and what the provider itself was late in
+#: noting.
 MEANINGS: dict[Violation, str] = {
     Violation.LOST: "A call was accepted and nobody cancelled it, and in the end there is no row of it; or the person had a "
     "device and neither a push nor an SMS was taken or refused for good; or an SMS was due, nothing that anybody said "

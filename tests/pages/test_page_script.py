@@ -245,7 +245,10 @@ def _deliver(context: BrowserContext, page: Page, origin: str, message: dict[str
 
 
 def _click(worker: Worker) -> None:
-    """Click the notification that is shown. No debugger clicks one, so the event comes from a script, whose waiting is done here."""
+    """Click the notification that is shown.
+
+    No debugger clicks one, so the event comes from a script, whose waiting is done here.
+    """
     worker.evaluate("""async () => {
         const [notification] = await self.registration.getNotifications();
         const event = new NotificationEvent("notificationclick", { notification });

@@ -78,8 +78,8 @@ class Callers:
         if said.what not in ("delivered", "clicked", "reply", "failed"):
             return True
         if said.what == "reply":
-            # Nobody answers what went to nobody. An answer is about the newest SMS to a number; of two that left together
-            # nobody can tell which one it is about.
+            # Nobody answers what went to nobody. An answer is about the newest SMS to a number; of two that left
+            # together nobody can tell which one it is about.
             failed = {failure.sid for failure in self.evidence.failures}
             numbers = self._numbers(self._plans[said.about])
             arrived = [text for text in self.evidence.texts if text.sid not in failed and text.answer in IN_BOOKS]

@@ -86,7 +86,8 @@ _CLAIM_IS_MINE = "d.state = 'sending'\n  AND d.claimed_at = :claimed_at"
 MISTAKES: dict[str, Mistake] = {
     "what was accepted is not carried out before a decision": Mistake((_NOTHING_CAUGHT_UP,), _AFTER),
     "receipts are settled in the transaction that inserts them, and nothing is caught up": Mistake(
-        # Two layers are planted out, and the lock that shows it is waited for in real time: on a busy machine seeds differ.
+        # Two layers are planted out, and the lock that shows it is waited for in real time: on a busy machine seeds
+        # differ.
         (_NOTHING_CAUGHT_UP, _RECEIPTS_IN_ONE),
         _AFTER,
         within=800,

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from simulation.installation import Installation
     from simulation.script import Script
 
-#: What is right under the simulation's settings. Recovery is late only after a quarter of an hour: providers that had trouble
-#: are asked again less and less often.
+#: What is right under the simulation's settings. Recovery is late only after a quarter of an hour: providers that had
+#: trouble are asked again less and less often.
 RULES = Rules(per_day=4, recovery_s=900)
 
 

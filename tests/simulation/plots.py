@@ -1,4 +1,7 @@
-"""Plots: a seed makes a script. Most faults are placed where something is under way, and most words are said meanwhile."""
+"""Plots: a seed makes a script.
+
+Most faults are placed where something is under way, and most words are said meanwhile.
+"""
 
 from __future__ import annotations
 

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 #: What a step takes (seconds).
 STEP_S = 0.002
-#: How long each job of a deadlock is looked at in turn (seconds of real time), until PostgreSQL has ended one; and how often.
+#: How long each job of a deadlock is looked at in turn (seconds of real time), until PostgreSQL has ended one; and how
+#: often.
 _DEADLOCK_S, _DEADLOCK_LOOKS = 0.02, 10_000
 
 

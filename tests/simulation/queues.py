@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 #: After so long a message that nobody has acknowledged is delivered again (seconds), as ``celery.py`` sets it.
 VISIBILITY_S = 180.0
-#: Until somebody notices a fault, and has a reason to be late (seconds): the lease must end, and a step's time may begin anew.
+#: Until somebody notices a fault, and has a reason to be late (seconds): the lease must end, and a step's time may
+#: begin anew.
 NOTICED_S = 60.0
 
 

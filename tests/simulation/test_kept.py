@@ -20,9 +20,9 @@ _KEPT = sorted((Path(__file__).parent / "kept").glob("*.json"))
 _AFTER_CANCEL = frozenset({Violation.AFTER_CANCEL})
 _NOBODY_WATCHES = Change(LaterSteps, "send", "min(look, unpaused_until),", "not_after,")
 _NO_SECOND_LOOK = Change(LaterSteps, "send", "if look.later(-_FRESH * (1 - _OF_FRESH)).over:", "if False:")
-#: What must be taken out of the product so that a script shows its violation again. The second look after a slow claim saves
-#: the message from coming too late; that it is not sent after a cancellation is now also for the deadline, which somebody
-#: must prolong.
+#: What must be taken out of the product so that a script shows its violation again. The second look after a slow claim
+#: saves the message from coming too late; that it is not sent after a cancellation is now also for the deadline, which
+#: somebody must prolong.
 _SHOWN_WITHOUT = {
     "an-sms-of-a-second-try-after-an-accepted-cancellation": Mistake((_NOBODY_WATCHES,), _AFTER_CANCEL),
     "an-sms-after-a-cancellation-during-a-slow-claim": Mistake((_NOBODY_WATCHES, _NO_SECOND_LOOK), _AFTER_CANCEL),

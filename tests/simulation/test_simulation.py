@@ -14,8 +14,8 @@ from simulation.script import Notice, Script
 if TYPE_CHECKING:
     from simulation.installation import Installation
 
-#: So many runs in all, in parts; the last but one is about answers of all kinds, the last about projects, tests, messages
-#: that fail later, and pauses.
+#: So many runs in all, in parts; the last but one is about answers of all kinds, the last about projects, tests,
+#: messages that fail later, and pauses.
 RUNS, PART = 2_000, 250
 
 

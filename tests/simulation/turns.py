@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 #: After so long (seconds of real time) a statement is looked at: it may wait for a lock. It decides nothing.
 _GLANCE_S = 0.004
-#: A step that takes longer is a mistake of the simulation: this many glances, on a machine that is busy with other things.
+#: A step that takes longer is a mistake of the simulation: this many glances, on a machine that is busy with other
+#: things.
 _PATIENCE = 75_000
 #: How long a job that was killed may take to end (seconds of real time).
 _LONGEST_S = 300.0

@@ -158,8 +158,8 @@ def running_cells(servers: Servers, folder: Path, names: Sequence[str]) -> Itera
         sandbox = stack.enter_context(Sandbox())
         for name, value in sandbox.environment(folder).items():
             patch.setenv(name, value)
-        # PostgreSQL ends a transaction that is idle for 20 seconds. On a busy machine this process may stand still for as long
-        # between two statements; how stopped workers lose their locks is tested elsewhere.
+        # PostgreSQL ends a transaction that is idle for 20 seconds. On a busy machine this process may stand still for
+        # as long between two statements; how stopped workers lose their locks is tested elsewhere.
         for module in (connections, neighbours):
             patch.setattr(module, "_IDLE", PATIENCE)
         valkeys = [stack.enter_context(OwnValkey(folder / name)) for name in names]

@@ -1,4 +1,7 @@
-"""A clock that tests can move. The system compares times only with the database's ``knocktwice_now()``; this replaces it."""
+"""A clock that tests can move.
+
+The system compares times only with the database's ``knocktwice_now()``; this replaces it.
+"""
 
 from __future__ import annotations
 

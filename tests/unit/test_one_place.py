@@ -13,7 +13,8 @@ SOURCE = Path(knocktwice_worker.__file__).parent
 #: The room that alone writes these tables, and the migrations, which are history.
 WRITER, HISTORY = Path("notifications/store"), Path("database/migrations")
 TABLES = "(?:deliveries|attempts|events|decisions|notifications)"
-#: A statement on one of the tables, or on a table whose name stands elsewhere, as text or as an expression of SQLAlchemy's.
+#: A statement on one of the tables, or on a table whose name stands elsewhere, as text or as an expression of
+#: SQLAlchemy's.
 WRITES = re.compile(
     rf"""
     \b(?:INSERT\s+INTO|MERGE\s+INTO|DELETE\s+FROM|UPDATE|TRUNCATE(?:\s+TABLE)?|COPY)\s+(?:ONLY\s+)?(?:public\.)?

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from knocktwice_worker.notation.time_zones import canonical
 
-#: Ids of three letters that Java and Android have besides the places, and offsets as Android, iOS and browsers write them.
+#: Ids of three letters that Java and Android have besides the places, and offsets as Android, iOS and browsers write
+#: them.
 SHORT = "ACT AET AGT ART AST BET BST CAT CNT CST CTT EAT ECT IET IST JST MIT NET NST PLT PNT PRT PST SST VST"
 NO_ZONES = {"Factory", "localtime", "posixrules"}
 

@@ -126,8 +126,8 @@ app.steps["consumer"].add(Announce)
 app.steps["consumer"].add(Heartbeat)
 
 
-# Celery's command line has read its plugins by now, and "flower" among its words says which one runs. Flower is built later,
-# from the lists to which the tab is added here.
+# Celery's command line has read its plugins by now, and "flower" among its words says which one runs. Flower is built
+# later, from the lists to which the tab is added here.
 if "flower" in sys.argv[1:] and "flower.urls" in sys.modules:
     from knocktwice_worker.flower import tab
 

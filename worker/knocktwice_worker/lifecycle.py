@@ -44,8 +44,8 @@ class NotificationState(StrEnum):
     DUPLICATE = "duplicate"
 
 
-#: Ends without an answer: a click that comes later makes them ``reached``. After a message went out (``texted``) the end
-#: stays, and the click is noted as a wasted SMS.
+#: Ends without an answer: a click that comes later makes them ``reached``. After a message went out (``texted``) the
+#: end stays, and the click is noted as a wasted SMS.
 ANSWERED_LATER = frozenset({NotificationState.PUSHED, NotificationState.SUPPRESSED, NotificationState.FAILED})
 
 
@@ -296,7 +296,8 @@ class Note(StrEnum):
     SENT_AGAIN = "sent_again"
     #: An operator has a message of unknown outcome sent again, or first looked for.
     REOPENED = "reopened"
-    #: The provider took the message and reported later that it failed for what the operator must mend; it is sent again.
+    #: The provider took the message and reported later that it failed for what the operator must mend; it is sent
+    #: again.
     FAILED_LATER = "failed_later"
     #: An operator takes an unknown outcome as settled.
     CLOSED = "closed"
@@ -337,11 +338,12 @@ FALL_BACK = frozenset(
     }
 )
 
-#: Verdicts of a step that follows a receipt which has not come. The notification ends as if the step had not been there.
+#: Verdicts of a step that follows a receipt which has not come. The notification ends as if the step had not been
+#: there.
 NOT_FOLLOWED = frozenset({Verdict.NO_RECEIPT, Verdict.NOTHING_TO_FOLLOW})
 
-#: Verdicts after which the step is not needed. The steps after it keep their own triggers and countdowns, and look at the
-#: step that this one looked at. (After a refusal, by contrast, the next step is tried at once.)
+#: Verdicts after which the step is not needed. The steps after it keep their own triggers and countdowns, and look at
+#: the step that this one looked at. (After a refusal, by contrast, the next step is tried at once.)
 NOT_NEEDED = NOT_FOLLOWED | {Verdict.REACHED_IN_TIME, Verdict.NOTIFICATIONS_ENABLED, Verdict.ACCEPTED_UNCONFIRMED}
 
 #: Words after which no later step is tried either.
@@ -392,7 +394,8 @@ class Trigger:
 
 
 _NOTHING: frozenset[Evidence] = frozenset()
-#: Proof that the person has the message. A reply is none: it is only taken to be about the newest message to the number.
+#: Proof that the person has the message. A reply is none: it is only taken to be about the newest message to the
+#: number.
 _ARRIVED = frozenset({Evidence.DELIVERED, Evidence.READ, Evidence.CLICKED, Evidence.SEEN})
 _OPENED = frozenset({Evidence.READ, Evidence.CLICKED, Evidence.SEEN})
 #: A message that was read was not answered yet.

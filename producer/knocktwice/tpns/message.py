@@ -74,7 +74,10 @@ def _sort_out(part: Mapping[str, Any], known: set[str], path: str, problems: Pro
 
 
 def _android(part: Mapping[str, Any], path: str, problems: Problems) -> dict[str, Any]:
-    """Read how it looks and sounds on Android. Without a ring of Android's own it has none on iPhones, unless ``aps`` says."""
+    """Read how it looks and sounds on Android.
+
+    Without a ring of Android's own it has none on iPhones, unless ``aps`` says.
+    """
     looks = {
         "channel_id": _name(part, "n_ch_id", path, problems),
         "icon": _name(part, "small_icon", path, problems),

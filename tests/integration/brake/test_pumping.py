@@ -172,7 +172,8 @@ def test_a_planted_attack_is_held_after_the_first_few_hundred(build: Callable[..
         bill = brakes.bill(conn, HeldFilter(brake.id), texts.here.channels.prices)
     assert bill.messages == 4_800
     assert bill.cost == pytest.approx(1_440)
-    # An operator drops them, or they end by themselves when they are of no use any more; until then some may be released.
+    # An operator drops them, or they end by themselves when they are of no use any more; until then some may be
+    # released.
     assert brakes.drop(texts.here.engine, HeldFilter(brake.id), reason="pumping") == 4_800
     assert texts.ended(rest) == {"suppressed: dropped": 4_800}
     assert texts.look(11 * MINUTE) == []

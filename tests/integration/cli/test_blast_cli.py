@@ -166,7 +166,8 @@ def _preflight(run: Run, monkeypatch: pytest.MonkeyPatch, *words: str, **setting
 def test_a_tracked_link_counts_as_long_as_it_will_be(run: Run, here: Services, monkeypatch: pytest.MonkeyPatch) -> None:
     text = f"Cheap {{{{ tea }}}}: {{{{ '{LONG}' | track }}}}"
     _declare(here, contents={"en": {"push": {"title": "Tea", "body": "Cheap"}, "sms": text}})
-    # Who has agreed does not matter here, so five can be texted; without an address the link stays as it is, of two parts.
+    # Who has agreed does not matter here, so five can be texted; without an address the link stays as it is, of two
+    # parts.
     assert _preflight(run, monkeypatch)["worst_parts"] == 10
     assert _preflight(run, monkeypatch, PUBLIC_URL="https://push.example.com")["worst_parts"] == 5
     # One more letter than a part holds: the link is counted as it will be, not left out.

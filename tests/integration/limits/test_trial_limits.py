@@ -85,7 +85,8 @@ def test_what_a_project_tries_counts_its_messages_alone_beside_every_other_limit
     of_amber = [ask for ask in asks if ask.project == "amber"]
     every = replace(NONE, per_day=4, projects=AMBER | {"blue": ProjectLimits(per_day=1)}, trial=STRICT)
     cases = [
-        # Nothing else is in force: each of the project's messages goes, and gets the word that the limits would have said.
+        # Nothing else is in force: each of the project's messages goes, and gets the word that the limits would have
+        # said.
         (NONE, of_amber),
         # Beside limits of all kinds only what goes is tried.
         (every, [ask for ask, a in zip(asks, _answers(valkey, engine, every, asks), strict=True) if not a.refusal]),

@@ -274,7 +274,8 @@ def test_a_later_time_costs_those_who_go_at_once_no_query(working: Services, noo
         return sum("FROM pauses" not in statement for statement in statements)
 
     def least(people: int, **fields: object) -> int:
-        # On a busy machine a second may go by before the pushes leave, and then their cancellations are looked for again.
+        # On a busy machine a second may go by before the pushes leave, and then their cancellations are looked for
+        # again.
         return min(cost(people, **fields) for _ in range(3))
 
     cost(1)

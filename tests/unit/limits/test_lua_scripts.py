@@ -1,4 +1,7 @@
-"""The Lua scripts on fakeredis: many histories in little time. Their twins on a real server are in tests/integration/limits."""
+"""The Lua scripts on fakeredis: many histories in little time.
+
+Their twins on a real server are in tests/integration/limits.
+"""
 
 from __future__ import annotations
 

@@ -122,7 +122,10 @@ WHERE since <= :until AND (
 
 
 def forget_user(conn: Connection, user: str, until: object) -> None:
-    """Forget the aliases of a person and the person's devices, as they were at a time. Call it before the devices go."""
+    """Forget the aliases of a person and the person's devices, as they were at a time.
+
+    Call it before the devices go.
+    """
     conn.execute(_FORGET_USER, {"user": user, "until": until})
 
 

@@ -15,8 +15,8 @@ from knocktwice_worker.database.bulk import rows
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-#: Whether the number ``{number}`` must not be texted over ``{channel}``. PostgreSQL would read the whole table into a hash;
-#: of a subquery with an OFFSET it looks up each row in the index.
+#: Whether the number ``{number}`` must not be texted over ``{channel}``. PostgreSQL would read the whole table into a
+#: hash; of a subquery with an OFFSET it looks up each row in the index.
 FORBIDS = "EXISTS (SELECT FROM channel_opt_outs co WHERE co.number = {number} AND co.channel = {channel} OFFSET 0)"
 
 _ADD = text(f"""

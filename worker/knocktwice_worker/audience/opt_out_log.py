@@ -1,4 +1,7 @@
-"""The log of opt-outs: who said what about a number, and when. The latest word counts, in whatever order messages arrive."""
+"""The log of opt-outs: who said what about a number, and when.
+
+The latest word counts, in whatever order messages arrive.
+"""
 
 from __future__ import annotations
 

@@ -192,7 +192,8 @@ def _without_courtesies(words: list[str]) -> list[str]:
 
 #: Accents of Latin, Greek and Cyrillic, points of Hebrew and Arabic, and apostrophes: people leave them out.
 _ACCENT = re.compile("[\u0300-\u036f\u0591-\u05c7\u064b-\u065f'\u2019`]")
-#: Letters of scripts that put no blanks between words: Thai, kana, Chinese, and Korean, which puts endings behind words.
+#: Letters of scripts that put no blanks between words: Thai, kana, Chinese, and Korean, which puts endings behind
+#: words.
 _UNSPACED_RUN = re.compile("[\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff\uac00-\ud7a3]+")
 _LETTERS = re.compile(r"[^\W\d_]+")
 _DRAWN_OUT = re.compile(r"(.)\1{2,}")

@@ -47,7 +47,8 @@ class OptOut:
     channels: tuple[str, ...] | None = None
 
 
-# Who said what is logged even where it changes nothing, because it may contradict an older message that is still to come.
+# Who said what is logged even where it changes nothing, because it may contradict an older message that is still to
+# come.
 _ADD = text(f"""
 WITH added AS (
   INSERT INTO opt_outs (number, source)

@@ -126,7 +126,8 @@ _SAID = {
     "time_zone": "time_zone",
     "app_version": "app_version",
 }
-#: Whether nothing newer was said of a field of the device ``d``. Of a row without times, all is as old as its last change.
+#: Whether nothing newer was said of a field of the device ``d``. Of a row without times, all is as old as its last
+#: change.
 _NEWEST = """coalesce(
   coalesce(CAST(d.field_times ->> {} AS timestamptz), CASE WHEN d.field_times IS NULL THEN d.changed_at END)
     <= excluded.changed_at,

@@ -149,9 +149,9 @@ _NOW = text("SELECT knocktwice_now()")
 
 _FORGET = text("DELETE FROM receipt_health WHERE hour < knocktwice_now() - 5 * CAST(:span AS interval)")
 
-# Ids are UUIDv7: an hour is a range of them. A receipt that names no device speaks for all of its notification's. PostgreSQL
-# expects one row of any range of ids, and would compare each push with each receipt of the hour; LATERAL keeps it to the primary
-# key, one push after another.
+# Ids are UUIDv7: an hour is a range of them. A receipt that names no device speaks for all of its notification's.
+# PostgreSQL expects one row of any range of ids, and would compare each push with each receipt of the hour; LATERAL
+# keeps it to the primary key, one push after another.
 _ROLL_UP = text(f"""
 INSERT INTO receipt_health AS h (
   hour,

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 #: A phone that is switched off comes back, most of the time. After so many failures over so many days it is given up.
 _FAILURES, _FAILING_FOR = 3, "7 days"
 
-#: SQL that is true if a row ``u`` of ``untextable`` forbids a message now. ``:again`` is the time after which the number
-#: is tried once more.
+#: SQL that is true if a row ``u`` of ``untextable`` forbids a message now. ``:again`` is the time after which the
+#: number is tried once more.
 FORBIDS = f"""
 u.last_at > knocktwice_now() - CAST(:again AS interval)
 AND (

@@ -18,8 +18,8 @@ WHERE wake_at > knocktwice_now() + :tolerance
 RETURNING id
 """)
 
-# A page that is handed out again carries the ids of its first time. Pages of the future would use up the throttle's minute
-# until that time has really come.
+# A page that is handed out again carries the ids of its first time. Pages of the future would use up the throttle's
+# minute until that time has really come.
 _PAGES = text("""
 UPDATE blast_pages SET
   wake_at = least(wake_at, knocktwice_now()),

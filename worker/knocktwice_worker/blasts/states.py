@@ -202,8 +202,8 @@ def resume(conn: Connection, id_: str) -> bool:
     return conn.execute(_RESUME, {"id": id_}).first() is not None
 
 
-# The lock on the blast keeps its pages from being written and handed out meanwhile. It comes first and alone: a statement
-# that waited for it would not see the pages written until then.
+# The lock on the blast keeps its pages from being written and handed out meanwhile. It comes first and alone: a
+# statement that waited for it would not see the pages written until then.
 _STATE = text("SELECT state FROM blasts WHERE id = :id FOR UPDATE")
 _LARGEST = text("SELECT max(count) FROM blast_pages WHERE blast_id = :id AND users IS NOT NULL")
 _THROTTLE = text("""

@@ -157,7 +157,10 @@ _OVER = text("UPDATE brakes SET state = 'over', ended_at = knocktwice_now() WHER
 
 
 def _end(conn: Connection, rules: Rules) -> None:
-    """Take brakes off that have found little for a whole window. What they hold waits for an operator: nobody may read it."""
+    """Take brakes off that have found little for a whole window.
+
+    What they hold waits for an operator: nobody may read it.
+    """
     for row in conn.execute(_ON, {"window": rules.window}).all():
         if row.old and text_counts.asked_lately(conn, row.id, rules.window) < rules.sample / 2:
             conn.execute(_OVER, {"id": row.id})

@@ -195,7 +195,10 @@ def judge(look: Look, thresholds: Thresholds) -> list[Finding]:
 
 
 def explains(kind: PushTrouble, scope: Scope, finding: Finding) -> bool:
-    """Return whether a known trouble is the whole of what was found. Who reports no delivery reports no click, either."""
+    """Return whether a known trouble is the whole of what was found.
+
+    Who reports no delivery reports no click, either.
+    """
     same = kind is finding.kind or (kind is PushTrouble.UNDELIVERED and finding.kind is PushTrouble.UNCLICKED)
     return same and scope.covers(finding.scope)
 

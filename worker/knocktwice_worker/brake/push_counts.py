@@ -29,7 +29,8 @@ RECENT = timedelta(minutes=1)
 #: What is older says nothing of what is usual.
 HISTORY = timedelta(days=14)
 
-# A test tells nothing of devices. Pushes that FCM still refuses for a mistake in our settings count with the slot in which they were to go out.
+# A test tells nothing of devices. Pushes that FCM still refuses for a mistake in our settings count with the slot in
+# which they were to go out.
 _COUNT = text(f"""
 WITH p AS (
   SELECT notification_id, finished_at AS at, true AS ended FROM deliveries
@@ -106,7 +107,8 @@ def count(conn: Connection) -> bool | None:
     return span.last
 
 
-# Slots of the last minute, of the window before it, and older ones. Those of known troubles say nothing of what is usual.
+# Slots of the last minute, of the window before it, and older ones. Those of known troubles say nothing of what is
+# usual.
 _LOOK = text("""
 WITH place AS (SELECT seen_until AS until FROM followers WHERE name = :name)
 SELECT
@@ -152,7 +154,8 @@ def looks(conn: Connection, window: timedelta) -> tuple[Look, Look]:
     )
 
 
-# The pushes of a trouble are left out of what is usual for as long as it lasts, also while an operator lets their SMS go.
+# The pushes of a trouble are left out of what is usual for as long as it lasts, also while an operator lets their SMS
+# go.
 _MARK = text("""
 UPDATE push_counts c SET troubled = true
 FROM brakes k

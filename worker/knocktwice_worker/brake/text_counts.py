@@ -66,8 +66,8 @@ GROUP BY 1, 2, 3, 4
 ON CONFLICT DO NOTHING
 """)
 
-# An answer is a click, the application's word that it is done with (a code that was entered is a cancellation), a push that
-# the app has shown, a text back, or a number that is bound to a person since.
+# An answer is a click, the application's word that it is done with (a code that was entered is a cancellation), a push
+# that the app has shown, a text back, or a number that is bound to a person since.
 _SETTLE = text(f"""
 WITH m AS (
   SELECT

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 #: Seconds that another cell gets to accept a message.
 _TIMEOUT_S = 1.0
-#: Seconds that another cell gets to count texts. All texts of a batch wait for it, also those to numbers of other cells.
+#: Seconds that another cell gets to count texts. All texts of a batch wait for it, also those to numbers of other
+#: cells.
 _COUNTING_S = 0.5
 _IDLE = timedelta(seconds=20)
 

@@ -50,8 +50,9 @@ _TOKEN_TIMEOUT_S = 10
 _MARK = f"{secrets.token_hex(16)}-{{}}"
 _SLOT = re.compile(f'"{_MARK.format("([0-9])")}"')
 _quoted = json.encoder.encode_basestring
-#: A device of another project, or credentials of another project: the answer is the same. It is the device's once a push of
-#: this process was taken, and of no more devices in a row than so many; else the credentials', which the operator mends.
+#: A device of another project, or credentials of another project: the answer is the same. It is the device's once a
+#: push of this process was taken, and of no more devices in a row than so many; else the credentials', which the
+#: operator mends.
 _MISMATCH, _FEW_MISMATCHES = "SENDER_ID_MISMATCH", 2
 #: The wait before another try of what the operator must mend first.
 _OPERATORS_PAUSE = timedelta(minutes=1)
@@ -155,8 +156,8 @@ class FcmChannel:
         if answer.status == 400:
             return _REJECTIONS.get(error.status or "", Rejected("refused", f"FCM {name}"))
         if error.code is None:
-            # FCM names an error of its own whenever it speaks of a device. This is a wrong project, a wrong address or a
-            # proxy's page, and a person has to mend it.
+            # FCM names an error of its own whenever it speaks of a device. This is a wrong project, a wrong address or
+            # a proxy's page, and a person has to mend it.
             return Retry(
                 f"FCM {name} says nothing of the device: check KNOCKTWICE_FCM_PROJECT and KNOCKTWICE_FCM_URL",
                 wait,
@@ -331,7 +332,10 @@ def _with_data(own: Mapping[str, Any], data: Mapping[str, str]) -> Mapping[str, 
 
 
 def _merged(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, Any]:
-    """Return an object with the fields of both; where both have one, theirs counts. Names of headers may differ in case."""
+    """Return an object with the fields of both; where both have one, theirs counts.
+
+    Names of headers may differ in case.
+    """
     merged = dict(ours)
     for name, value in theirs.items():
         mine = merged.get(name)

@@ -1,4 +1,7 @@
-"""Values that several settings have together, one for each category. The rules in force and those on trial share them."""
+"""Values that several settings have together, one for each category.
+
+The rules in force and those on trial share them.
+"""
 
 from __future__ import annotations
 

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 #: The first character of a text with media: the ASCII record separator, which no keyboard types. A plain text that
 #: begins with it is kept as JSON, too, so that nobody can pretend to have media.
 MARK = "\x1e"
-#: A message with media is paid by the message, and costs about as much as three parts. It counts as so many parts, or as
-#: the parts of its text, if these are more: where operators know no MMS, a provider may send the text with a link.
+#: A message with media is paid by the message, and costs about as much as three parts. It counts as so many parts, or
+#: as the parts of its text, if these are more: where operators know no MMS, a provider may send the text with a link.
 LEAST_PARTS = 3
 
 

@@ -30,7 +30,10 @@ class NumberedText(NamedTuple):
 
 
 def find(conn: Connection, name: str, *, signed: bool) -> NumberedText | None:
-    """Return the SMS of a stored template; ``None`` if there is none of this name. Arguments and errors as of :func:`of`."""
+    """Return the SMS of a stored template; ``None`` if there is none of this name.
+
+    Arguments and errors as of :func:`of`.
+    """
     stored = template_store.find(conn, [name]).get(name)
     if stored is None:
         return None

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
     from knocktwice_shared.messages import Push, Step
 
-#: The stand-in for what is known of a person, where a text is checked for nobody. As a number, a text and a date it works
-#: with every filter.
+#: The stand-in for what is known of a person, where a text is checked for nobody. As a number, a text and a date it
+#: works with every filter.
 _SOME_VALUE = "1"
 
 

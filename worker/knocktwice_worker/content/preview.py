@@ -120,7 +120,8 @@ def preview(
         )
 
     steps = tuple(said(place, step) for place, step in enumerate(definition.plan))
-    # Where no step says it, whoever sends the template may still add one that does; or nobody, and then it may be too long.
+    # Where no step says it, whoever sends the template may still add one that does; or nobody, and then it may be too
+    # long.
     sms = "" if definition.fallback == "never" else _usual_sms(push, sms_text, params, links)
     return Preview(
         locale=chosen,

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 #: Why nothing of a template can be sent whose steps are left out.
 NOTHING = "{} has no push, and the message leaves out its steps"
 
-# The locale that the application has set for the person has priority over the locale of the person's last used device. A
-# device that the application named itself comes before the last used one.
+# The locale that the application has set for the person has priority over the locale of the person's last used device.
+# A device that the application named itself comes before the last used one.
 _LOCALES = text("""
 SELECT
   asked.user_id,

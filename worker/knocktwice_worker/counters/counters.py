@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-#: The most different keys that a process counts between two flushes. Labels come from small sets, so more are a mistake;
-#: they are dropped before they fill Redis.
+#: The most different keys that a process counts between two flushes. Labels come from small sets, so more are a
+#: mistake; they are dropped before they fill Redis.
 _MOST_KEYS = 2_000
 
 

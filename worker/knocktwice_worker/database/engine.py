@@ -54,8 +54,8 @@ def create(url: str, *, pool_size: int, idle: timedelta, pooled: bool = False, p
     bounds = (
         f"{set_} lock_timeout = {_LOCK_WAIT // _MILLISECOND}; "
         f"{set_} idle_in_transaction_session_timeout = {idle // _MILLISECOND}; "
-        # Compiling a statement takes longer than any of ours runs. Whatever forbids scans of whole tables looks so dear to the
-        # planner that it would be compiled each time.
+        # Compiling a statement takes longer than any of ours runs. Whatever forbids scans of whole tables looks so dear
+        # to the planner that it would be compiled each time.
         f"{set_} jit = off"
     )
     if pooled:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from knocktwice_shared.test_side import MARK
 
-#: The provider of a test's message in ``deliveries``, and the provider's id of its push in ``attempts``. No real provider can
-#: have this name.
+#: The provider of a test's message in ``deliveries``, and the provider's id of its push in ``attempts``. No real
+#: provider can have this name.
 STAND_IN = MARK
 
 

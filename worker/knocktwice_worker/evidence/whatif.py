@@ -87,8 +87,8 @@ def messages(verdicts: Counter[str]) -> int:
     return sum(count for verdict, count in verdicts.items() if verdict in FALL_BACK)
 
 
-# Of each step the last word that was given when it was due, or that ended it early. The countdown of a step behind the push
-# begins when the push is handed over; due_at counts from its last claim (see notifications/store/due.py).
+# Of each step the last word that was given when it was due, or that ended it early. The countdown of a step behind the
+# push begins when the push is handed over; due_at counts from its last claim (see notifications/store/due.py).
 _DECISIONS = text(f"""
 SELECT DISTINCT ON (l.notification_id, l.step)
   l.notification_id,

@@ -171,7 +171,10 @@ ORDER BY d.state = 'reserved', d.counted_at, d.notification_id
 
 
 def today(conn: Connection, start: datetime, project: str | None = None) -> Today:
-    """Return the use of the budget on the day that began at ``start``, by a project or by all. Reads all SMS of the day."""
+    """Return the use of the budget on the day that began at ``start``, by a project or by all.
+
+    Reads all SMS of the day.
+    """
     wanted = {"start": start, "project": project}
     done = {Category(row.category): int(row.parts) for row in conn.execute(_DONE, wanted)}
     rows = conn.execute(_UNDER_WAY, wanted)

@@ -80,7 +80,8 @@ _WHAT = {
 
 #: Second spellings: how a number begins → its spelling in the present number plan, used where that is a valid number.
 _RESPELL = (
-    # Mexico dropped the 1 of mobiles in 2019, Brazil gave all mobiles a ninth digit by 2016, Benin all numbers 01 in 2024.
+    # Mexico dropped the 1 of mobiles in 2019, Brazil gave all mobiles a ninth digit by 2016, Benin all numbers 01 in
+    # 2024.
     (re.compile(r"\+521(\d{10})"), r"+52\1"),
     (re.compile(r"\+54(?!9)(\d{10})"), r"+549\1"),
     (re.compile(r"\+55(\d\d)([6-9]\d{7})"), r"+55\g<1>9\2"),

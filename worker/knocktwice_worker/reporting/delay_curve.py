@@ -42,8 +42,8 @@ PATIENCE = 0.95
 FEWEST_PUSHES, FEWEST_CONFIRMED = 200, 50
 #: About how many of the latest pushes are looked at.
 _MOST_PUSHES = 10_000
-#: About how many notifications of all templates are read for them, in how many slices: where a template is rare, its pushes
-#: lie far apart.
+#: About how many notifications of all templates are read for them, in how many slices: where a template is rare, its
+#: pushes lie far apart.
 _MOST_ROWS, _MOST_SLICES = 150_000, 200
 #: How long before it was accepted a message got its id, and after that where clocks differ.
 _BEHIND, _AHEAD = timedelta(minutes=5), timedelta(minutes=1)
@@ -138,8 +138,8 @@ ORDER BY slice DESC
 LIMIT :most_slices
 """)
 
-# Whose pushes: those of messages whose id was made around that time, and those of the pages of blasts, whose ids are older.
-# OFFSET 0 keeps the order of the joins, the latest ones first. Left to itself PostgreSQL may read all batches.
+# Whose pushes: those of messages whose id was made around that time, and those of the pages of blasts, whose ids are
+# older. OFFSET 0 keeps the order of the joins, the latest ones first. Left to itself PostgreSQL may read all batches.
 _BY_ID = f"""
 SELECT
   n.id,
@@ -180,7 +180,8 @@ CROSS JOIN LATERAL (
 LIMIT :most
 """
 
-# Producers whose clocks are wrong make ids of other times. Then rows are found by our own time, however long that takes.
+# Producers whose clocks are wrong make ids of other times. Then rows are found by our own time, however long that
+# takes.
 _BY_TIME = f"""
 SELECT
   n.id,

@@ -172,8 +172,8 @@ ORDER BY m.id DESC
 """
 _SPAN = "n.id >= CAST(:since AS uuid) AND n.id < CAST(:before AS uuid) {indexed}"
 _NEWEST = f"FROM notifications n WHERE {_SPAN} ORDER BY n.id DESC"
-# Person by person along the index over users and numbers. Asked for all at once PostgreSQL may read the whole history backwards,
-# for people of whom there is nothing.
+# Person by person along the index over users and numbers. Asked for all at once PostgreSQL may read the whole history
+# backwards, for people of whom there is nothing.
 _OF_PEOPLE = f"""
 FROM unnest(CAST(:people AS text[])) AS own(person)
 CROSS JOIN LATERAL (

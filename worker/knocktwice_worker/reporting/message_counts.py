@@ -28,8 +28,8 @@ class Count(NamedTuple):
     messages: int
 
 
-# Devices report pushes, providers report messages, and both may say the same: each action of a step counts once, when it
-# was known first.
+# Devices report pushes, providers report messages, and both may say the same: each action of a step counts once, when
+# it was known first.
 _COUNT = """
 WITH wanted AS MATERIALIZED ({wanted})
 SELECT

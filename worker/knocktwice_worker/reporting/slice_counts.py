@@ -68,9 +68,9 @@ _NEEDLESS = " + ".join(
 
 _NOT_DUE = ", ".join(f"'{v}'" for v in OUTCOMES if v != "invalid_content")
 
-# Tests are not counted. Each notification by its keys, so that the cost of a slice does not depend on what else the tables hold. One row for
-# all notifications that are alike in what the roll-ups tell apart; the country follows from the first digits of the
-# number.
+# Tests are not counted. Each notification by its keys, so that the cost of a slice does not depend on what else the
+# tables hold. One row for all notifications that are alike in what the roll-ups tell apart; the country follows from
+# the first digits of the number.
 _COUNT = f"""
 SELECT
   CAST(n.created_at AT TIME ZONE :zone AS date) AS day,

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
 #: Ticks between two sweeps of the inbox.
 _SWEEP_EVERY = 10
-#: Sweeps one after the other while each is full: after an outage of RabbitMQ alone, all that was accepted meanwhile waits
-#: in the inbox. Due rows wait behind them.
+#: Sweeps one after the other while each is full: after an outage of RabbitMQ alone, all that was accepted meanwhile
+#: waits in the inbox. Due rows wait behind them.
 _MOST_SWEEPS = 20
 
 #: With this many messages in the queues, no more later steps are claimed. A million rows that are due at once would

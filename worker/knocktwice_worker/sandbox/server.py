@@ -129,7 +129,10 @@ class Sandbox:
         self._books.add_phone(phone)
 
     def tap(self, registration: str, push: str | None = None) -> bool:
-        """Click a phone's push, by FCM's name; left out, the newest. Returns ``False`` if the phone does not show it."""
+        """Click a phone's push, by FCM's name; left out, the newest.
+
+        Returns ``False`` if the phone does not show it.
+        """
         newest = self._books.last_push(registration)
         return newest is not None and self._departures.click(push or newest.name)
 

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from knocktwice_worker.simulated.file import Day, People
 
 _DAY = timedelta(days=1)
-#: The last digits of a number, in which people of one country differ. Those from there on are side by side, for pumping.
+#: The last digits of a number, in which people of one country differ. Those from there on are side by side, for
+#: pumping.
 _DIGITS, _SIDE_BY_SIDE = 6, 900_000
 #: Neighbours in the file are no neighbours in the country: coprime to the number of people's digits.
 _APART = 314_159

@@ -56,7 +56,8 @@ _T = TypeVar("_T")
 
 #: What is still open so long after the day is left as it is.
 _TAIL = timedelta(days=2)
-#: How often the brake looks; and for how long after a wave of pushes it looks at every step, because their SMS wait for it.
+#: How often the brake looks; and for how long after a wave of pushes it looks at every step, because their SMS wait for
+#: it.
 _BRAKE_EVERY, _WAVE = timedelta(minutes=5), timedelta(minutes=3)
 _OPEN = sa.text("SELECT min(wake_at) FROM deliveries WHERE wake_at IS NOT NULL")
 _TASKS = {DeliveryState.SCHEDULED: "check", DeliveryState.RESERVED: "send", DeliveryState.SENDING: "reconcile"}

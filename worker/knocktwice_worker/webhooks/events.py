@@ -154,8 +154,8 @@ JOIN notifications n ON n.id = c.id
 WHERE n.finished_at IS NOT NULL
 """
 
-#: Whether an endpoint ``e`` is told of what belongs to a project: one of a project of nothing else, no alarms either; one
-#: without a project of everything but tests, which an application might take for real.
+#: Whether an endpoint ``e`` is told of what belongs to a project: one of a project of nothing else, no alarms either;
+#: one without a project of everything but tests, which an application might take for real.
 _TOLD = "(e.project = {project} OR e.project IS NULL AND NOT {test})"
 
 

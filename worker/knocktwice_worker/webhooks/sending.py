@@ -185,7 +185,10 @@ class Sender:
         return len(due)
 
     def _reply(self, due: Sequence[Row[Any]], answers: Sequence[Response | NoResponse]) -> None:
-        """Send what the application answers to people. A webhook that comes again because of an error repeats nothing."""
+        """Send what the application answers to people.
+
+        A webhook that comes again because of an error repeats nothing.
+        """
         if self.reply is None:
             return
         for row, answer in zip(due, answers, strict=True):

@@ -129,8 +129,8 @@ class CallbackRules(Arrivals):
     opt_out_errors: tuple[Code, ...] = ()
     #: Error codes that speak of the number → why it cannot be texted. Such numbers are passed over for a while.
     number_errors: dict[Scalar, Untextable] = Field({})
-    #: Error codes that speak of the account or the sender → what the operator must mend. Each must mean that the message went
-    #: to nobody, because it is sent again later.
+    #: Error codes that speak of the account or the sender → what the operator must mend. Each must mean that the
+    #: message went to nobody, because it is sent again later.
     operator_errors: dict[Scalar, Sentence] = Field({})
     #: The path of the price.
     price: Path | None = None

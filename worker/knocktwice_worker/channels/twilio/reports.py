@@ -38,8 +38,9 @@ _UNTEXTABLE = {
     21268: Untextable.INVALID_NUMBER,
     21635: Untextable.LANDLINE,
 }
-#: Codes of messages that Twilio had accepted, and that failed for what the operator must mend. Each means that the message
-#: went to nobody: it is sent again. A Messaging Service chooses its sender late, so the codes of refusals come as well.
+#: Codes of messages that Twilio had accepted, and that failed for what the operator must mend. Each means that the
+#: message went to nobody: it is sent again. A Messaging Service chooses its sender late, so the codes of refusals come
+#: as well.
 _OPERATORS = OPERATORS | {
     QUEUE_FULL: "the sender's queue was full",
     30001: "the sender's queue was full, or the message waited in it for too long",

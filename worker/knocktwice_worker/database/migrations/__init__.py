@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 #: Any number that is ours: two processes that migrate at once wait for each other.
 _LOCK = 2_100_226
-#: A statement that waits for a table makes everybody wait who comes after it. So it waits no longer than this, and gives the
-#: others their turn before it tries again.
+#: A statement that waits for a table makes everybody wait who comes after it. So it waits no longer than this, and
+#: gives the others their turn before it tries again.
 LOCK_TIMEOUT = timedelta(seconds=5)
 _TRIES = 12
 

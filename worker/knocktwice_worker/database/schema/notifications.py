@@ -57,8 +57,9 @@ batches = Table(
     comment="What the notifications of one message have in common.",
 )
 
-#: Rows that change within seconds: with room on their page the next version of a notification touches no index, and that of a
-#: delivery is written to the log without what did not change, and without a lock while a page for it is looked for.
+#: Rows that change within seconds: with room on their page the next version of a notification touches no index, and
+#: that of a delivery is written to the log without what did not change, and without a lock while a page for it is
+#: looked for.
 _ROOM = {"fillfactor": 50}
 
 notifications = Table(
@@ -70,8 +71,8 @@ notifications = Table(
         primary_key=True,
         comment="A UUIDv7 that the producer made, so that a message that comes twice is inserted once.",
     ),
-    # No foreign key here, nor in deliveries and attempts: one function writes and one deletes them all together, and looking
-    # for the parent of each row took a fifth of the database's time.
+    # No foreign key here, nor in deliveries and attempts: one function writes and one deletes them all together, and
+    # looking for the parent of each row took a fifth of the database's time.
     Column("batch_id", Uuid, nullable=False, comment="The batch that it came with."),
     Column(
         "user_id",
@@ -105,8 +106,8 @@ notifications = Table(
     ),
     # serves: a project's history; empty without projects
     Index("notifications_project_idx", "project", "id", postgresql_where=text("project IS NOT NULL")),
-    # serves: erasing a person, by user or by a number given inline; a notification has one of them at most. With the id, so that
-    # a page of the history of somebody with very many ends after its own rows
+    # serves: erasing a person, by user or by a number given inline; a notification has one of them at most. With the
+    # id, so that a page of the history of somebody with very many ends after its own rows
     Index(
         "notifications_of_person_idx",
         text("coalesce(user_id, phone)"),

@@ -32,8 +32,8 @@ _HOUR_S = 3_600
 #: Separates this use of the secret from every other.
 _PURPOSE = b"knocktwice phone code "
 
-# KEYS: counters of the person, the number and the address. ARGV: the most of each, then the seconds that a counter lives.
-# Counts all or none, and returns the seconds to wait; 0: it was counted.
+# KEYS: counters of the person, the number and the address. ARGV: the most of each, then the seconds that a counter
+# lives. Counts all or none, and returns the seconds to wait; 0: it was counted.
 _COUNT = """
 local wait = 0
 for i, key in ipairs(KEYS) do

@@ -104,8 +104,8 @@ return freed
 """
 
 
-# Notes that work on a message begins, and returns how often it was begun and never ended, and whether the inbox still has
-# it. Beginnings within one grace count once, because several workers may try a message at the same time.
+# Notes that work on a message begins, and returns how often it was begun and never ended, and whether the inbox still
+# has it. Beginnings within one grace count once, because several workers may try a message at the same time.
 _BEGIN = """
 local now = redis.call('TIME')[1] + 0
 local count, at = string.match(redis.call('HGET', KEYS[1], ARGV[1]) or '', '^(%d+) (%d+)$')

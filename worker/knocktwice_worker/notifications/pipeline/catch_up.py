@@ -43,12 +43,12 @@ _ROUNDS = 2
 _LEFT = b"!"
 
 # Finds the messages about some subjects. With 'begin' as the first argument, work on them is noted as begun. A message
-# that was begun before and has not ended is not given out: either another worker is at it, or it ended its worker. Carried
-# out with others, such a message would take an innocent one with it, again and again, until the innocent one is parked.
-# If it was begun longer ago than a grace, its worker is dead, and its entry is given with a mark before it, for whoever
-# tries it alone; its queue may be so long that it comes to it too late. Returns the kinds of subjects that have any pending
-# message, and then a flat list of subject, message id and inbox entry. If the inbox no longer has a subject's message, the message was parked by its id alone; its
-# subject is removed.
+# that was begun before and has not ended is not given out: either another worker is at it, or it ended its worker.
+# Carried out with others, such a message would take an innocent one with it, again and again, until the innocent one is
+# parked. If it was begun longer ago than a grace, its worker is dead, and its entry is given with a mark before it, for
+# whoever tries it alone; its queue may be so long that it comes to it too late. Returns the kinds of subjects that have
+# any pending message, and then a flat list of subject, message id and inbox entry. If the inbox no longer has a
+# subject's message, the message was parked by its id alone; its subject is removed.
 _PENDING = """
 local now = redis.call('TIME')[1] + 0
 local function fit(id, entry)

@@ -307,7 +307,10 @@ class Fallback:
                 case.verdict, case.reservation = Delay.PAUSED, None
 
     def _brake(self, conn: Connection, cases: Sequence[_Case]) -> Stopped:
-        """Take out the messages that a brake holds, or may hold as soon as their pushes were counted. None holds a test."""
+        """Take out the messages that a brake holds, or may hold as soon as their pushes were counted.
+
+        None holds a test.
+        """
         concerned = [c for c in cases if (c.verdict in OF_MANY or c.row.pumping is not None) and not c.test]
         stopped = self.brake.stop(conn, [_candidate(case, self.useless_after[case.category]) for case in concerned])
         stopped.write(conn)

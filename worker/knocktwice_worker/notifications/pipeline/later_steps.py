@@ -77,7 +77,8 @@ _FRESH = timedelta(seconds=2)
 _OF_FRESH = 0.25
 #: The part of its lease within which a message may leave; the rest is for clocks that differ.
 _OF_LEASE = 0.8
-#: What becomes of a message that was stopped between its claim and its lock: it goes back, and ends there with the true reason.
+#: What becomes of a message that was stopped between its claim and its lock: it goes back, and ends there with the true
+#: reason.
 _STOPPED = Retry("stopped after its claim", timedelta(), ours=True)
 #: Refusals that speak of the number, in the words of rejections.
 _UNTEXTABLE = frozenset(map(str, Untextable))
@@ -218,7 +219,10 @@ class LaterSteps:
                 return set(ids) - store.overdue(conn, sorted(ids), self.catch_up.patience)
 
     def _said(self, ids: Sequence[str]) -> bool:
-        """Whether anything was said that stops one of these claimed messages. It only looks, as their rows are locked."""
+        """Whether anything was said that stops one of these claimed messages.
+
+        It only looks, as their rows are locked.
+        """
         try:
             waiting = self.catch_up.waiting(self.engine, ids)
         except RedisError:

@@ -53,8 +53,8 @@ log = structlog.get_logger(__name__)
 #: A push leaves within this part of its lease; the rest is for the answer and its record.
 _OF_LEASE = 0.8
 
-#: How old the last look at cancellations may be when a push leaves. A worker that stood still for longer looks again, and
-#: its requests leave within the same time after that look.
+#: How old the last look at cancellations may be when a push leaves. A worker that stood still for longer looks again,
+#: and its requests leave within the same time after that look.
 _FRESH = timedelta(seconds=1)
 
 #: First wait before a push is tried again when the provider names none.

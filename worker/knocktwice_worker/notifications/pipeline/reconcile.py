@@ -35,14 +35,14 @@ _CLOCK_SKEW = timedelta(minutes=1)
 _LOOK_AGAIN = timedelta(seconds=10)
 #: After this long without an answer from the provider's list the outcome is unknown for good.
 _GIVE_UP = timedelta(days=1)
-#: Two looks at the list are this part of a lease apart. A request that left at the last moment of its lease and took the
-#: longest time allowed (less than half a lease) is over before the second one.
+#: Two looks at the list are this part of a lease apart. A request that left at the last moment of its lease and took
+#: the longest time allowed (less than half a lease) is over before the second one.
 _BETWEEN_LOOKS = 0.5
 #: How often a message is sent whose sender died each time, or whose provider cannot be asked. A message that the list
 #: certainly does not have is sent again for as long as it is useful.
 _MOST_TRIES = 3
-#: Shortest and longest wait before a message is sent again that the provider did not take, the first time apart; doubled with
-#: each try.
+#: Shortest and longest wait before a message is sent again that the provider did not take, the first time apart;
+#: doubled with each try.
 _AGAIN, _AGAIN_CAP = timedelta(minutes=1), timedelta(hours=1)
 
 

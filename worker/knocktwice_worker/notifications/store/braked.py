@@ -86,8 +86,9 @@ def is_wave(conn: Connection, sample: int) -> bool:
 
 _ANY_ON = "(SELECT true FROM brakes WHERE state = 'on' LIMIT 1)"
 
-#: The brake that holds the step ``d`` of the notification ``n``; NULL: none. While no brake is on this is one look at an empty
-#: index for the whole statement. A person is concerned only with all devices, so that one that works still counts.
+#: The brake that holds the step ``d`` of the notification ``n``; NULL: none. While no brake is on this is one look at
+#: an empty index for the whole statement. A person is concerned only with all devices, so that one that works still
+#: counts.
 BRAKE = f"""
 CASE WHEN d.after_step = 0 AND NOT d.brake_waived AND {_ANY_ON} THEN (
   SELECT min(k.id)
@@ -115,8 +116,8 @@ CASE WHEN d.after_step = 0 AND NOT d.brake_waived AND {_ANY_ON} THEN (
 ) END
 """
 
-#: The brake of the pumping guard that covers the step ``d`` of the notification ``n``, by the step's number; NULL: none. It
-#: follows whatever came before, or nothing. While no brake is on this is one look at an empty index.
+#: The brake of the pumping guard that covers the step ``d`` of the notification ``n``, by the step's number; NULL:
+#: none. It follows whatever came before, or nothing. While no brake is on this is one look at an empty index.
 PUMPING = f"""
 CASE WHEN NOT d.brake_waived AND {_ANY_ON} THEN (
   SELECT min(k.id) FROM brakes k
@@ -263,7 +264,10 @@ UPDATE brakes k SET passed = k.passed + r.n FROM {rows("r", id="bigint", n="inte
 
 
 def note_passed(conn: Connection, passed: Mapping[int, int]) -> None:
-    """Note how many messages each brake would have held. Call it last, because other decisions note theirs in the same row."""
+    """Note how many messages each brake would have held.
+
+    Call it last, because other decisions note theirs in the same row.
+    """
     if passed:
         ids = sorted(passed)
         conn.execute(_PASSED, {"id": ids, "n": [passed[id_] for id_ in ids]})

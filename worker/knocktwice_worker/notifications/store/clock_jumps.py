@@ -17,15 +17,16 @@ from knocktwice_worker.notifications.store.ledger import Decision, write_ledger
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
-#: A clock that goes back by less is only being corrected, and what sleeps for longer than it should by less is left alone.
+#: A clock that goes back by less is only being corrected, and what sleeps for longer than it should by less is left
+#: alone.
 TOLERANCE = timedelta(minutes=1)
 #: Rows mended in one transaction.
 _AT_ONCE = 500
 _NO_ID = "00000000-0000-0000-0000-000000000000"
 
 # A countdown behind a step that was handed over in the future counts from now. A time that the application asked for
-# (of a push, or of a first step) stays; one that meant "at once" is now. Everything else that sleeps for longer than until
-# its time is a lease, a retry or a wait: it is woken, and whoever looks at it lets it wait again if it must.
+# (of a push, or of a first step) stays; one that meant "at once" is now. Everything else that sleeps for longer than
+# until its time is a lease, a retry or a wait: it is woken, and whoever looks at it lets it wait again if it must.
 _WAKE = text("""
 WITH asleep AS (
   SELECT
@@ -65,7 +66,8 @@ RETURNING
   a.wake_at AS slept_until
 """)
 
-# The countdown behind a push adds what lies between its claim and its end (store/due.py), so neither may be in the future.
+# The countdown behind a push adds what lies between its claim and its end (store/due.py), so neither may be in the
+# future.
 _RESTAMP = text("""
 UPDATE deliveries d SET
   claimed_at = CASE WHEN d.claimed_at > knocktwice_now() THEN knocktwice_now() ELSE d.claimed_at END,

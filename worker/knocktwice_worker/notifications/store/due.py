@@ -45,8 +45,8 @@ class Rung:
     late_s: float
 
 
-# A push whose sender's lease has ended becomes ``scheduled`` again, so that exactly one worker claims it. The rows are chosen
-# in a CTE, which is executed once: a subquery that the planner executes for each row locks other rows each time.
+# A push whose sender's lease has ended becomes ``scheduled`` again, so that exactly one worker claims it. The rows are
+# chosen in a CTE, which is executed once: a subquery that the planner executes for each row locks other rows each time.
 _RING = text("""
 WITH due AS MATERIALIZED (
   SELECT notification_id, step, wake_at FROM deliveries
@@ -154,11 +154,11 @@ class DueStep:
 
 _OPTED_OUT_OF_CHANNEL = channel_opt_outs.FORBIDS.format(number="coalesce(n.phone, ph.number)", channel="d.channel")
 
-# Locked in the order in which receipts lock, so that the two wait for each other and never deadlock. A push that waits for its
-# own time starts the countdown anew when it goes out, so the step behind it is not due yet.
+# Locked in the order in which receipts lock, so that the two wait for each other and never deadlock. A push that waits
+# for its own time starts the countdown anew when it goes out, so the step behind it is not due yet.
 #
-# ``due_at`` of the step behind the push counts from the push's last claim, and the countdown from the hand-over: what lies
-# between is added here, so that an ordinary hand-over changes no row. Columns as in DueStep.
+# ``due_at`` of the step behind the push counts from the push's last claim, and the countdown from the hand-over: what
+# lies between is added here, so that an ordinary hand-over changes no row. Columns as in DueStep.
 _DUE = text(f"""
 WITH d AS (
   SELECT * FROM deliveries

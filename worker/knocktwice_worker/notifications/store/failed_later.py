@@ -32,9 +32,9 @@ _WAIT, _LONGER = timedelta(minutes=1), 4
 
 _WHOSE = text("SELECT DISTINCT notification_id FROM deliveries WHERE provider_id = ANY(:ids) AND step > 0")
 
-# The deliveries are locked: ``provider_statuses.py`` has just written the reports. Only the step with which the notification
-# ended is taken up: where the plan went on, the next step was made due by the same report. A receipt of the message itself
-# says that it arrived after all.
+# The deliveries are locked: ``provider_statuses.py`` has just written the reports. Only the step with which the
+# notification ended is taken up: where the plan went on, the next step was made due by the same report. A receipt of
+# the message itself says that it arrived after all.
 _TAKE_UP = text(f"""
 UPDATE deliveries d SET
   state = '{DeliveryState.RESERVED}',

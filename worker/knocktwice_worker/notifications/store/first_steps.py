@@ -68,8 +68,9 @@ class _Stuck:
         return self.state is DeliveryState.FAILED or step.when is not When.NOTIFICATIONS_DISABLED
 
 
-#: The dispatcher rings this much after a countdown that began when the rows were written. The push is handed over a moment
-#: later, and the countdown counts from then (:func:`due.due`); so the first look at the step is nearly always the only one.
+#: The dispatcher rings this much after a countdown that began when the rows were written. The push is handed over a
+#: moment later, and the countdown counts from then (:func:`due.due`); so the first look at the step is nearly always
+#: the only one.
 RING_LATER = "least(interval '1 second', {after} / 10)"
 
 # The countdown of a scheduled send starts at its time.
@@ -138,9 +139,10 @@ def open_steps(conn: Connection, opened: Mapping[str, Opened], lease: timedelta)
 #: Why a device that the application named gets no push.
 OFF = str(When.NOTIFICATIONS_DISABLED)
 
-# A person's devices, as far as they show notifications, and the registrations that an application gave itself. Of these a
-# registered device that shows nothing is written down, too: the application is told at which place it stands. A late answer
-# to a push that is taken up again may be written at the same time: sorted, the two wait for each other and do not deadlock.
+# A person's devices, as far as they show notifications, and the registrations that an application gave itself. Of these
+# a registered device that shows nothing is written down, too: the application is told at which place it stands. A late
+# answer to a push that is taken up again may be written at the same time: sorted, the two wait for each other and do
+# not deadlock.
 _INSERT_ATTEMPTS = text(f"""
 INSERT INTO attempts (
   notification_id,
@@ -191,8 +193,8 @@ class Given:
     at_once: bool
 
 
-# The same devices, to be written with the provider's answer: a push that is under way needs no row for each of them. If its
-# worker dies, whoever takes the push up looks for the devices again.
+# The same devices, to be written with the provider's answer: a push that is under way needs no row for each of them. If
+# its worker dies, whoever takes the push up looks for the devices again.
 _DEVICES = text("""
 SELECT n.id, d.registration
 FROM notifications n JOIN devices d ON d.user_id = n.user_id AND d.notifications_enabled

@@ -74,8 +74,9 @@ SELECT * FROM {_BATCH_ROWS}
 ORDER BY 1 ON CONFLICT DO NOTHING
 """)
 
-# Sorted by key and project, so that two batches with the same keys wait for each other instead of deadlocking. Registrations that the
-# application gave without a person or a number are their owner's: the first of them that has one.
+# Sorted by key and project, so that two batches with the same keys wait for each other instead of deadlocking.
+# Registrations that the application gave without a person or a number are their owner's: the first of them that has
+# one.
 _INSERT_NOTIFICATIONS = text(f"""
 INSERT INTO notifications (
   id,

@@ -149,14 +149,15 @@ _NOT_STOPPED = f"""
   AND NOT {_OPTED_OUT_OF_CHANNEL}
 """
 
-# Otherwise the message would wait for the end of a lease that nobody holds, and go late if its number is in again by then.
+# Otherwise the message would wait for the end of a lease that nobody holds, and go late if its number is in again by
+# then.
 _LOOK_NOW = text("""
 UPDATE deliveries SET wake_at = knocktwice_now()
 WHERE notification_id = ANY(CAST(:ids AS uuid[])) AND step > 0 AND state = 'reserved'
 """)
 
-# The claim is committed before the provider is called, so that a sender that dies leaves a trace. A message that another
-# sender has tried since the choice was made is left to the next look at it: its outcome there may be unknown.
+# The claim is committed before the provider is called, so that a sender that dies leaves a trace. A message that
+# another sender has tried since the choice was made is left to the next look at it: its outcome there may be unknown.
 _CLAIM = text(f"""
 UPDATE deliveries d SET
   state = 'sending',
@@ -228,8 +229,8 @@ class ClaimedStep:
     lost: int
 
 
-# A sender whose lease ran out finds nothing: the claim has another time by then. It may have stood still since its claim, so
-# what stops a message is asked once more. Columns as in ClaimedStep.
+# A sender whose lease ran out finds nothing: the claim has another time by then. It may have stood still since its
+# claim, so what stops a message is asked once more. Columns as in ClaimedStep.
 _HOLD = text(f"""
 SELECT
   d.notification_id,

@@ -123,8 +123,8 @@ class Facts:
     goes_nowhere: bool
 
 
-# A push has a device if an open attempt has one: one that the application gave and that is not known to show nothing, or one
-# that is still the person's. Before its first try, the person's own devices are not written down yet.
+# A push has a device if an open attempt has one: one that the application gave and that is not known to show nothing,
+# or one that is still the person's. Before its first try, the person's own devices are not written down yet.
 _FACTS = text("""
 SELECT
   d.notification_id,
@@ -201,8 +201,9 @@ class Stopped:
     known: bool
 
 
-# The share lock on the pause closes a gap: a worker that saw the pause half a second ago would let a message sleep that the
-# end of the pause has passed over. Either the end waits for this row, or this statement sees the end, and looks again at once.
+# The share lock on the pause closes a gap: a worker that saw the pause half a second ago would let a message sleep that
+# the end of the pause has passed over. Either the end waits for this row, or this statement sees the end, and looks
+# again at once.
 _WAIT = text(f"""
 WITH r AS (
   SELECT w.notification_id, w.step, g.pause, g.until

@@ -235,9 +235,9 @@ def _report(row: Row[Any]) -> StatusReport:
     )
 
 
-# The status is already written by ``provider_statuses.py``. A new final status gets a line in the ledger.
-# What it says of the number is learned in the same statement: a number that messages do not reach is remembered, one that a
-# message has reached is forgotten.
+# The status is already written by ``provider_statuses.py``. A new final status gets a line in the ledger. What it says
+# of the number is learned in the same statement: a number that messages do not reach is remembered, one that a message
+# has reached is forgotten.
 _ANNOTATE = text(f"""
 WITH annotated AS (
 UPDATE deliveries d SET

@@ -64,8 +64,9 @@ WHERE d.notification_id = ANY(CAST(:ids AS uuid[])) AND d.step = 0 AND d.state =
     WHERE s.notification_id = d.notification_id AND s.step > 0 AND s.state IN {_WENT_OUT}))
 """)
 
-# The first claim of a push that waited for its time looks up its devices, and so does the claim of one whose worker died
-# before it had written them down. While a later step goes out the push waits: if that step fails, it is taken up then.
+# The first claim of a push that waited for its time looks up its devices, and so does the claim of one whose worker
+# died before it had written them down. While a later step goes out the push waits: if that step fails, it is taken up
+# then.
 _CLAIM_PUSH = text(f"""
 UPDATE deliveries d SET
   state = 'sending',
@@ -90,8 +91,8 @@ RETURNING
   EXISTS (SELECT FROM attempts a WHERE a.notification_id = d.notification_id AND a.place IS NOT NULL) AS given
 """)
 
-# The step behind a push that is tried again, or goes out late, waits its whole time all the same, unless some device has the
-# push already. The step's due_at always counts from the push's last claim.
+# The step behind a push that is tried again, or goes out late, waits its whole time all the same, unless some device
+# has the push already. The step's due_at always counts from the push's last claim.
 _START_COUNTDOWNS = text(f"""
 UPDATE deliveries s SET
   due_at = knocktwice_now() + (s.due_at - r.counted_from),
@@ -216,8 +217,8 @@ def stop_claimed(conn: Connection, ids: Collection[str]) -> set[str]:
     return set(stopped)
 
 
-# The same two ends as in ``first_steps._INSERT_PUSH``, for a push that waited for its time. Of devices that the application gave
-# itself only those that show nothing are not tried.
+# The same two ends as in ``first_steps._INSERT_PUSH``, for a push that waited for its time. Of devices that the
+# application gave itself only those that show nothing are not tried.
 _END_UNPUSHABLE = text(f"""
 UPDATE deliveries d SET
   state = s.state,

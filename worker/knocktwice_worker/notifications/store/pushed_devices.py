@@ -15,7 +15,8 @@ from knocktwice_worker.notifications.store.trigger_sql import FOLLOW_UPS
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-# The ledger says whether they were withdrawn before. A message that only follows the push's success does not stand for it.
+# The ledger says whether they were withdrawn before. A message that only follows the push's success does not stand for
+# it.
 _SHOWN = text(f"""
 SELECT a.notification_id, a.registration, coalesce(a.provider_id = '{STAND_IN}', false) FROM attempts a
 WHERE a.notification_id = ANY(CAST(:ids AS uuid[])) AND a.state = 'sent' AND NOT EXISTS (

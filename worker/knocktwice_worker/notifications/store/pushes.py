@@ -102,8 +102,8 @@ WHERE attempts.state = 'open'
 """
 _RECORD_DEVICES = text(_WRITE_ATTEMPTS.format(only=""))
 
-# Pushes that somebody else has ended or taken up. Their notifications are locked, because their people may be erased: then
-# nothing new is written about a device. This lock stops an erasure, and nobody who ends a notification.
+# Pushes that somebody else has ended or taken up. Their notifications are locked, because their people may be erased:
+# then nothing new is written about a device. This lock stops an erasure, and nobody who ends a notification.
 _OF_A_USER = text("""
 SELECT id FROM notifications
 WHERE id = ANY(CAST(:ids AS uuid[])) AND user_id IS NOT NULL
@@ -131,8 +131,8 @@ _CANCELLED = f"""
 #: end. A worker that stood still has not tried: its delay alone must not bring an SMS.
 _URGENT = timedelta(minutes=1)
 
-# One device that answered is enough; one that asks for patience is tried again until the time for retries is over. A push
-# that was paused has all of this time after its pause: else the first hiccup then would bring an SMS to everybody.
+# One device that answered is enough; one that asks for patience is tried again until the time for retries is over. A
+# push that was paused has all of this time after its pause: else the first hiccup then would bring an SMS to everybody.
 _RECORD_PUSH = text(f"""
 UPDATE deliveries d SET (state, reason, wake_at, finished_at) = (
   SELECT

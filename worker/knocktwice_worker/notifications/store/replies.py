@@ -55,8 +55,8 @@ class Reply:
     at: datetime
 
 
-# Nobody can answer a test. A message whose sender still waits for the provider's answer may have arrived already. Of two
-# that left together the one is answered behind which more steps may follow: for the other nothing depends on it.
+# Nobody can answer a test. A message whose sender still waits for the provider's answer may have arrived already. Of
+# two that left together the one is answered behind which more steps may follow: for the other nothing depends on it.
 _FIND = text(f"""
 SELECT
   r.id,

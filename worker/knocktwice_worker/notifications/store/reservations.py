@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import timedelta
 
-# Who has the number already keeps it. Two decisions at once wait for each other at the key; sorted, they never deadlock.
+# Who has the number already keeps it. Two decisions at once wait for each other at the key; sorted, they never
+# deadlock.
 _TAKE_NUMBERS = text(f"""
 INSERT INTO blast_numbers AS b (blast_id, number, notification_id)
 SELECT blast_id, number, notification_id

@@ -377,8 +377,8 @@ class End:
     follow_up: bool = False
 
 
-# A notification that has ended never changes again. A message that went out is never hidden behind what stopped the steps
-# after it; one that followed a click hides the click as little.
+# A notification that has ended never changes again. A message that went out is never hidden behind what stopped the
+# steps after it; one that followed a click hides the click as little.
 _FINISH = text(f"""
 UPDATE notifications n SET
   state = CASE

@@ -23,8 +23,8 @@ def words(values: Iterable[str]) -> str:
     return "(" + (", ".join(f"'{value}'" for value in values) or "NULL") + ")"
 
 
-#: Evidence → true if the event ``e`` is such evidence. A provider's report that a message was read is kept as a click on
-#: the message; clicks on its links name the link.
+#: Evidence → true if the event ``e`` is such evidence. A provider's report that a message was read is kept as a click
+#: on the message; clicks on its links name the link.
 IS = {evidence: f"e.kind = '{evidence}'" for evidence in Evidence} | {
     Evidence.READ: f"e.kind = '{Receipt.CLICKED}' AND e.step > 0 AND NOT starts_with(e.registration, '{LINK}')",
     Evidence.CLICKED: f"e.kind = '{Receipt.CLICKED}' AND (e.step = 0 OR starts_with(e.registration, '{LINK}'))",

@@ -152,8 +152,8 @@ def get(conn: Connection, id_: str, step: int) -> UnknownStep | None:
     return found[0] if found else None
 
 
-# A message that is looked for keeps the time of its claim, from which on the list is read; its reason, so that the look needs no
-# end of a lease. It is due now: the operator says that it is of use.
+# A message that is looked for keeps the time of its claim, from which on the list is read; its reason, so that the look
+# needs no end of a lease. It is due now: the operator says that it is of use.
 _REOPEN = text(f"""
 UPDATE deliveries d SET
   state = CASE WHEN r.look THEN '{DeliveryState.SENDING}' ELSE '{DeliveryState.RESERVED}' END,

@@ -11,7 +11,8 @@ from knocktwice_shared.errors import InvalidMessage
 #: The farthest that a clock on a wall is ahead of UTC.
 _EASTMOST = timedelta(hours=14)
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
-#: "September 24th 2015, 2:00:00 pm UTC-07:00", "Sept 24 2015 14:00:00 GMT-0700", "Thu Sep 24 2015 14:00:00 GMT-0700 (PDT)".
+#: "September 24th 2015, 2:00:00 pm UTC-07:00", "Sept 24 2015 14:00:00 GMT-0700", "Thu Sep 24 2015 14:00:00 GMT-0700
+#: (PDT)".
 _WORDS = re.compile(
     r"(?:[A-Za-z]{3,9},?\s+)?(?P<month>[A-Za-z]{3,9})\s+(?P<day>\d{1,2})(?:st|nd|rd|th)?,?\s+(?P<year>\d{4}),?\s+"
     r"(?P<clock>\d{1,2}:\d{2}(?::\d{2})?)\s*(?P<half>[AaPp][Mm])?\s*(?P<zone>\S+)?(?:\s+\([^)]*\))?",
