@@ -214,6 +214,7 @@ def test_a_wiped_home_counts_what_all_cells_have_sent(system: CellSystem, client
 
 
 def test_nobody_counts_by_another_file_until_it_is_adopted(system: CellSystem, client: Client) -> None:
+    system.count_as_on_any_later_day()
     for cell in system.running:
         cell.valkey.client.set(agreement.AGREEMENT, "of an older file")
     text_to(client, system.users(system.running[0], 1)[0], NUMBER, "waits")
