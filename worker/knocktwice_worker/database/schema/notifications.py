@@ -254,8 +254,8 @@ deliveries = Table(
         postgresql_where=text("lost_ids IS NOT NULL"),
     ),
     # serves: what is new since a follower looked last
-    index_by_time("deliveries_finished_at_idx", "finished_at"),
-    index_by_time("deliveries_heard_at_idx", "heard_at"),
+    index_by_time("deliveries_ended_idx", "finished_at", only_known=True),
+    index_by_time("deliveries_heard_idx", "heard_at", only_known=True),
     # serves: SMS whose provider has not had its last word
     Index(
         "deliveries_unreported_idx",
