@@ -11,11 +11,11 @@ from redis.exceptions import RedisError
 
 from knocktwice_shared.ids import uuid7
 from knocktwice_shared.messages import parse_batch
-from knocktwice_shared.names import Queue, Task
+from knocktwice_shared.names import BATCH_LIMIT, Queue, Task
 from knocktwice_worker import services
-from knocktwice_worker.lifecycle import AttemptState
+from knocktwice_worker.lifecycle import AttemptState, DeliveryState
 from knocktwice_worker.notifications import store
-from knocktwice_worker.runtime.dispatcher import dispatch
+from knocktwice_worker.runtime.dispatcher import Horizon, dispatch
 from support.sent_messages import placed
 
 if TYPE_CHECKING:
@@ -75,6 +75,39 @@ def test_what_is_due_is_published_once_with_the_task_that_fits(here: Services, c
     assert dispatch(here, published) == 3
     assert dispatch(here, published) == 0
     assert [(task, sorted(found)) for task, found in published.tasks] == [(Task.CHECK_FALLBACK, ids)]
+
+
+def test_most_looks_go_back_a_minute_and_none_is_late_by_much_for_it(here: Services, clock: Clock) -> None:
+    now = [1_000.0]
+    horizon, published = Horizon(lambda: now[0]), Published()
+    assert dispatch(here, published, horizon) == 0
+    _pending(here, 2)
+    clock.advance(DUE)
+    # Just due.
+    assert dispatch(here, published, horizon) == 2
+    assert dispatch(here, published, horizon) == 0
+    _pending(here, 2)
+    clock.advance(DUE + timedelta(minutes=2))
+    # Somebody has kept them from us for two minutes.
+    assert dispatch(here, published, horizon) == 0
+    now[0] += 15
+    # And the lease of the first two is over.
+    assert dispatch(here, published, horizon) == 4
+
+
+@pytest.mark.parametrize(
+    ("late_s", "count", "all_kinds", "bounded"),
+    [(1, 1, True, True), (40, 1, True, False), (1, BATCH_LIMIT, True, False), (1, 1, False, False), (0, 0, True, True)],
+)
+def test_after_a_look_that_found_much_or_old_rows_or_not_all_kinds_the_next_has_no_bound(
+    late_s: float, count: int, all_kinds: bool, bounded: bool
+) -> None:
+    horizon = Horizon(lambda: 1_000.0)
+    assert horizon.next() is None
+    horizon.saw([store.Rung("n", 1, DeliveryState.SCHEDULED, late_s)] * count, all_kinds=all_kinds)
+    assert (horizon.next() == timedelta(minutes=1)) is bounded
+    # That look failed.
+    assert horizon.next() is None
 
 
 def test_each_state_of_a_row_has_its_task(here: Services, clock: Clock) -> None:

@@ -9,7 +9,9 @@ claimed by only one of them.
 from __future__ import annotations
 
 import threading
+import time
 from collections import defaultdict
+from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +42,9 @@ _MOST_SWEEPS = 20
 #: wait in Postgres.
 _MOST_WAITING = 40
 
+#: How long ago rows became due that most looks find, and for how many seconds only such looks follow each other.
+_NEAR, _BOUNDED_S = timedelta(minutes=1), 15.0
+
 #: Seconds to wait after a tick that failed.
 _STUMBLED_S = 1.0
 
@@ -50,11 +55,48 @@ _SMS_TASKS = {
 }
 
 
-def dispatch(here: Services, publish: Callable[[Task, Sequence[str]], None]) -> int:
+class Horizon:
+    """How far back a dispatcher looks for due rows: a minute, and four times a minute as far as there are any.
+
+    A look that goes back without a bound passes everything that PostgreSQL could not remove from the index yet, which is
+    everything since the oldest snapshot that any session keeps. A row that is older than a minute and not claimed is rare:
+    another session had it locked. After a look that found much, or old rows, or failed, the next one has no bound.
+
+    Args:
+        clock: the time in seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._calm = False
+        self._bounded_until = 0.0
+
+    def next(self) -> timedelta | None:
+        """Return how long ago rows became due for the next look; ``None``: however long ago."""
+        now, calm = self._clock(), self._calm
+        # Until the look has succeeded.
+        self._calm = False
+        if calm and now < self._bounded_until:
+            return _NEAR
+        self._bounded_until = now + _BOUNDED_S
+        return None
+
+    def saw(self, rows: Sequence[store.Rung], *, all_kinds: bool) -> None:
+        """Take notice of what a look found.
+
+        Args:
+            all_kinds: it was not for pushes only.
+        """
+        late = max((row.late_s for row in rows), default=0.0)
+        self._calm = all_kinds and len(rows) < BATCH_LIMIT and late < _NEAR.total_seconds() / 2
+
+
+def dispatch(here: Services, publish: Callable[[Task, Sequence[str]], None], horizon: Horizon | None = None) -> int:
     """Claim one batch of due rows and publish their tasks.
 
     Args:
         publish: called with a task and its notification ids.
+        horizon: how far back to look; ``None``: without a bound.
 
     Returns:
         The number of rows that were due; after a full batch there may be more.
@@ -64,7 +106,10 @@ def dispatch(here: Services, publish: Callable[[Task, Sequence[str]], None]) -> 
     waiting = here.queues.lengths()
     room = waiting[Queue.FALLBACK] + waiting[Queue.SMS] < _MOST_WAITING
     with here.engine.begin() as conn:
-        rows = store.ring(conn, limit=BATCH_LIMIT, lease=here.settings.lease, later_steps=room)
+        within = None if horizon is None else horizon.next()
+        rows = store.ring(conn, limit=BATCH_LIMIT, lease=here.settings.lease, later_steps=room, within=within)
+    if horizon is not None:
+        horizon.saw(rows, all_kinds=room)
     here.counters.took(Span.TIMER_LATENESS, max((row.late_s for row in rows), default=0.0), len(rows))
     work: dict[Task, list[str]] = defaultdict(list)
     for row in rows:
@@ -105,7 +150,7 @@ class Dispatcher(bootsteps.StartStopStep):
         publish = partial(publishing.publish, app)
         publish_again = partial(publishing.publish_message, app)
         publish_first = partial(publishing.publish_message, app, again=False)
-        ticks, outage = 0, Outage("dispatcher")
+        ticks, outage, horizon = 0, Outage("dispatcher"), Horizon()
         while not self._stop.is_set():
             pause = services().settings.tick_s
             try:
@@ -116,7 +161,7 @@ class Dispatcher(bootsteps.StartStopStep):
                             break
                     here.clock_watch.look()
                 here.expansion.ring(publish)
-                while not self._stop.is_set() and dispatch(here, publish) == BATCH_LIMIT:
+                while not self._stop.is_set() and dispatch(here, publish, horizon) == BATCH_LIMIT:
                     pass
                 outage.worked()
             except Exception as error:

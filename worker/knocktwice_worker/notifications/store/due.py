@@ -47,10 +47,13 @@ class Rung:
 
 # A push whose sender's lease has ended becomes ``scheduled`` again, so that exactly one worker claims it. The rows are
 # chosen in a CTE, which is executed once: a subquery that the planner executes for each row locks other rows each time.
+# While some session keeps an old snapshot, the index keeps an entry for each time at which any row was ever due; the lower
+# bound leaves them out.
 _RING = text("""
 WITH due AS MATERIALIZED (
   SELECT notification_id, step, wake_at FROM deliveries
-  WHERE wake_at <= knocktwice_now() AND (step = 0 OR :later_steps)
+  WHERE wake_at <= knocktwice_now() AND wake_at >= knocktwice_now() - CAST(:within AS interval)
+    AND (step = 0 OR :later_steps)
   ORDER BY wake_at LIMIT :limit FOR UPDATE SKIP LOCKED
 )
 UPDATE deliveries d SET
@@ -66,7 +69,13 @@ RETURNING
 """)
 
 
-def ring(conn: Connection, *, limit: int, lease: timedelta, later_steps: bool = True) -> list[Rung]:
+#: Longer ago than anything can have become due.
+_EVER = timedelta(days=36_525)
+
+
+def ring(
+    conn: Connection, *, limit: int, lease: timedelta, later_steps: bool = True, within: timedelta | None = None
+) -> list[Rung]:
     """Claim up to ``limit`` deliveries whose time has come.
 
     Each is claimed for ``lease``: if its task gets lost, the delivery is claimed again after the lease.
@@ -75,8 +84,10 @@ def ring(conn: Connection, *, limit: int, lease: timedelta, later_steps: bool = 
         limit: the most deliveries to claim.
         lease: the time until a claimed delivery may be claimed again.
         later_steps: claim later steps, too; otherwise only pushes.
+        within: how long ago they became due at most; ``None``: however long ago.
     """
-    found = conn.execute(_RING, {"limit": limit, "lease": lease, "later_steps": later_steps}).all()
+    wanted = {"limit": limit, "lease": lease, "later_steps": later_steps, "within": within or _EVER}
+    found = conn.execute(_RING, wanted).all()
     return [Rung(str(id_), step, _STATES[state], late_s) for id_, step, state, late_s in found]
 
 

@@ -1,0 +1,54 @@
+"""The same run beside a transaction that keeps its snapshot, as a long report or a forgotten session does.
+
+PostgreSQL may remove no row version that the snapshot still sees. So every version that the run writes stays, in the tables
+and in the indexes by which workers look for what is due.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import sqlalchemy as sa
+
+from benchmarks import quick
+from benchmarks.figures import median
+from benchmarks.runs import ours
+from knocktwice_shared.names import BATCH_LIMIT
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from benchmarks.figures import Figures
+    from benchmarks.installation import Installation
+    from benchmarks.runs import Result
+
+ROUNDS, COUNT = quick.of(2, 3), quick.of(20_000, 100_000)
+
+
+def measure(here: Installation, figures: Figures) -> None:
+    """Fill in the figures: by turns without a snapshot, with one, and once more after it has ended."""
+    results: dict[str, list[Result]] = {"alone": [], "beside a held snapshot": [], "after it": []}
+    for _ in range(ROUNDS):
+        alone, beside = here.database(), here.database()
+        results["alone"] += _run(here, alone)
+        with _held(beside):
+            results["beside a held snapshot"] += _run(here, beside)
+        results["after it"] += _run(here, beside)
+    plain = median(result.all_us for result in results["alone"])
+    for name, runs in results.items():
+        cost = median(result.all_us for result in runs)
+        remark = f"{cost / plain:.2f} times; {runs[-1].per_s:,.0f}/s; {runs[-1].spent.shares(COUNT)}"
+        figures.add(name, f"{cost:,.0f} µs", remark, ratio=cost / plain)
+
+
+def _run(here: Installation, database_url: str) -> Iterator[Result]:
+    return ours(here, url=here.provider.url, count=COUNT, rounds=1, portion=BATCH_LIMIT, database_url=database_url)
+
+
+@contextmanager
+def _held(database_url: str) -> Iterator[None]:
+    engine = sa.create_engine(database_url, isolation_level="REPEATABLE READ", poolclass=sa.NullPool)
+    with engine.connect() as conn:
+        conn.exec_driver_sql("SELECT count(*) FROM notifications")
+        yield
