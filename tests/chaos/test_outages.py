@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from datetime import timedelta
 from typing import TYPE_CHECKING
+from uuid import UUID
 
 import pytest
 
 from knocktwice import Push, Recipient, Sms
+from knocktwice_shared.names import INBOX_BEGUN, INBOX_MESSAGES, Queue
+from knocktwice_worker.runtime.publishing import AGAIN
 from knocktwice_worker.sandbox import Answer, Rule
 from support.system import PUSH, eventually, verdicts
 
 if TYPE_CHECKING:
-    from uuid import UUID
-
     from knocktwice_worker.embedded.servers import EmbeddedServers
     from support.system import System
 
@@ -80,6 +82,20 @@ def test_a_message_lost_between_queue_and_worker_comes_from_the_inbox(system: Sy
     assert system.redis.rpop("knocktwice.push")
     system.start_worker()
     _all_texted_once(system, ids)
+
+
+def test_what_comes_again_after_an_outage_is_carried_out_together(system: System) -> None:
+    ids = [str(system.client.notify(registrations=[f"silent-again-{n}"], push=PUSH)) for n in range(60)]
+    queue, redis = Queue.PUSH.value, system.redis
+    for _ in ids:
+        message = json.loads(redis.rpop(queue))  # type: ignore[arg-type]
+        message["headers"][AGAIN] = True
+        redis.lpush(queue, json.dumps(message))
+    system.start_worker()
+    for id_ in ids:
+        assert system.ended(UUID(id_)).state == "pushed", system.logs()
+    assert system.count("SELECT count(DISTINCT xmin::text) FROM batches") < len(ids) / 2
+    eventually(lambda: not any(map(redis.exists, (INBOX_MESSAGES, INBOX_BEGUN))), why=system.logs)
 
 
 def test_a_broker_that_was_looked_for_in_vain_is_found_again(system: System, doomed: EmbeddedServers) -> None:

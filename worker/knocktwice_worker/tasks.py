@@ -80,9 +80,13 @@ def _gathered_task(name: Task, weight: Callable[[object], int], *, patient: bool
         here.accepted[name]([message for _, message in messages])
         here.inbox.done(name, messages)
 
+    def begin_again(ids: Sequence[str]) -> Sequence[str]:
+        return steered().inbox.begin_again(ids)
+
     gathered = {
         "base": GatheredTask,
         "together": staticmethod(together),
+        "begin_again": staticmethod(begin_again),
         "weight": staticmethod(weight),
         "patient": patient,
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
@@ -27,6 +28,8 @@ from knocktwice_worker.notifications.inbox import dead_letters
 from knocktwice_worker.webhooks import endpoints, events
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import redis
 
     from knocktwice_worker.notifications.inbox.accepted import Inbox
@@ -206,3 +209,27 @@ def test_a_copy_of_a_parked_message_ends_no_more_workers_and_a_replayed_one_is_c
     inbox.redis.flushall()
     copy_comes()
     assert done == [{"v": 1}] * 2
+
+
+def test_of_messages_that_come_again_those_go_together_that_were_never_begun(inbox: Inbox) -> None:
+    ids = accepted_long_ago(inbox, 4)
+    assert inbox.begin_again([*ids, "done-before"]) == ids
+    # The worker died of one of them.
+    assert inbox.begin_again(ids) == []
+    inbox.has_ended(ids[:1])
+    assert inbox.begin_again([ids[0], *ids]) == ids[:1]
+    # Alone it has as many tries as there are left.
+    tried: list[object] = []
+
+    def die(messages: Sequence[object]) -> None:
+        tried.append(messages)
+        sys.exit()
+
+    for begun in range(1, 4):
+        inbox.redis.hset(INBOX_BEGUN, ids[1], f"{begun} 0")
+        with pytest.raises(SystemExit):
+            inbox.carry_out(Task.CANCEL, ids[1], {}, die, came_again=True)
+    inbox.redis.hset(INBOX_BEGUN, ids[1], "4 0")
+    inbox.carry_out(Task.CANCEL, ids[1], {}, die, came_again=True)
+    assert len(tried) == 3
+    assert not inbox.redis.hexists(INBOX_MESSAGES, ids[1])

@@ -7,6 +7,10 @@ of a few threads takes the whole pile. While a thread is free, a single message 
 Each message is acknowledged when its own work is done, and Flower shows each as a task.
 
 If a group fails, each of its messages goes Celery's usual way, alone and with its own error.
+
+A message that comes again may be the one that ended its worker, so it waits in a pile of its own and takes along only
+others that come again, and only once: what is begun there is noted first, and whatever was begun and has not ended goes
+alone. After an outage thousands come again, and one by one they would take hours.
 """
 
 from __future__ import annotations
@@ -23,13 +27,14 @@ from celery.utils.imports import symbol_by_name
 from celery.worker import state
 from celery.worker.request import create_request_cls
 from celery.worker.strategy import default
+from redis.exceptions import RedisError
 
 from knocktwice_shared.names import BATCH_LIMIT
 from knocktwice_worker.runtime.private_task import DiscreetTask
 from knocktwice_worker.runtime.publishing import AGAIN, REDELIVERED
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from celery import Celery
     from celery.worker.request import Request
@@ -52,6 +57,7 @@ class GatheredTask(DiscreetTask):
 
     Attributes:
         together: processes many messages, given as ``(id, message)``; a repeat is safe, also of a part of them.
+        begin_again: notes that work begins on messages that came again, and returns the ids of those that may go together.
         weight: returns the size of a message, in notifications or receipts; never raises, whatever the message is.
         patient: a single message waits a moment for others, even while a thread is free.
     """
@@ -60,6 +66,7 @@ class GatheredTask(DiscreetTask):
     Strategy = "knocktwice_worker.runtime.gathering:strategy"
 
     together: Callable[[Sequence[tuple[str, object]]], None]
+    begin_again: Callable[[Sequence[str]], Collection[str]]
     weight: Callable[[object], int]
     patient: bool = False
 
@@ -169,8 +176,10 @@ def strategy(task: GatheredTask, app: Celery, consumer: Any) -> Callable[..., An
         began = time.monotonic()
         for request in requests:
             request.on_accepted(os.getpid(), began)
+        # A message may be there twice.
+        messages = {request.id: request.args[0] for request in requests}
         try:
-            task.together([(request.id, request.args[0]) for request in requests])
+            task.together(list(messages.items()))
         except Exception as error:  # noqa: BLE001 - the message that it was about raises it again, alone
             log.info(
                 "messages are taken one by one", task=task.name, messages=len(requests), error=type(error).__name__
@@ -182,13 +191,28 @@ def strategy(task: GatheredTask, app: Celery, consumer: Any) -> Callable[..., An
         for request in requests:
             request.on_success(result)
 
-    pile = Pile(work, lambda request: task.weight(request.args[0]), consumer.pool.apply_async, patient=task.patient)
+    def work_again(requests: list[Request]) -> None:
+        try:
+            fit = set(task.begin_again([request.id for request in requests]))
+        except RedisError as error:
+            log.warning("messages are taken one by one", task=task.name, error=type(error).__name__)
+            fit = set()
+        if together := [request for request in requests if request.id in fit]:
+            work(together)
+        for request in requests:
+            if request.id not in fit:
+                consumer.on_task_request(request)
+
+    def weigh(request: Request) -> int:
+        return task.weight(request.args[0])
+
+    pile = Pile(work, weigh, consumer.pool.apply_async, patient=task.patient)
+    again_pile = Pile(work_again, weigh, consumer.pool.apply_async, threads=1, patient=task.patient)
 
     def receive(message: Any, body: Any, ack: Any, reject: Any, callbacks: Any) -> Any:
         headers = message.headers
-        # A message that comes again may be the one that ended its worker, so it takes nobody with it.
         again = headers.get(AGAIN) or (message.delivery_info or {}).get(REDELIVERED)
-        if again or body is not None or any(headers.get(name) for name in _OF_CELERY) or headers["id"] in state.revoked:
+        if body is not None or any(headers.get(name) for name in _OF_CELERY) or headers["id"] in state.revoked:
             return alone(message, body, ack, reject, callbacks)
         request = make(
             message,
@@ -216,7 +240,7 @@ def strategy(task: GatheredTask, app: Celery, consumer: Any) -> Callable[..., An
         state.task_reserved(request)
         for callback in callbacks or ():
             callback(request)
-        pile.add(request)
+        (again_pile if again else pile).add(request)
         return None
 
     return receive

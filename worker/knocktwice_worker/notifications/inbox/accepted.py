@@ -118,6 +118,20 @@ return {count, redis.call('HEXISTS', KEYS[2], ARGV[1])}
 """
 
 
+# Notes that work begins on messages that were never begun before, and that the inbox still has, and returns these.
+_BEGIN_AGAIN = """
+local now = redis.call('TIME')[1] + 0
+local fit = {}
+for _, id in ipairs(ARGV) do
+  if redis.call('HEXISTS', KEYS[1], id) == 0 and redis.call('HEXISTS', KEYS[2], id) == 1 then
+    redis.call('HSET', KEYS[1], id, '1 ' .. now)
+    fit[#fit + 1] = id
+  end
+end
+return fit
+"""
+
+
 #: Errors of a server that does not answer. The message did not cause them, so they are not counted as its failures.
 OUTAGES = (OperationalError, InterfaceError, ConnectionError, TimeoutError)
 
@@ -163,8 +177,9 @@ class Inbox:
     def carry_out(self, task: Task, message_id: str, message: object, work: Work, *, came_again: bool = False) -> None:
         """Carry out one message, and remove it. A message that violates the contract or keeps failing is parked.
 
-        A message that came again may be the one that ended its worker. Such messages are carried out one at a time, and
-        each try is noted before it begins; a message is parked after too many tries that never ended.
+        A message that came again may be the one that ended its worker. Such messages are carried out one at a time unless
+        :meth:`begin_again` lets them go together, and each try is noted before it begins; a message is parked after too
+        many tries that never ended.
 
         Args:
             came_again: the message was delivered or published before.
@@ -190,6 +205,17 @@ class Inbox:
                 )
                 return
             self._carry_out(task, message_id, message, work)
+
+    def begin_again(self, message_ids: Sequence[str]) -> list[str]:
+        """Note that work on messages that came again begins, and return the ids of those that may be carried out together.
+
+        A message whose work was begun like this and never ended is not among them, nor one that the inbox does not have.
+
+        Raises:
+            RedisError: nothing can be noted.
+        """
+        fit = self.redis.eval(_BEGIN_AGAIN, 2, INBOX_BEGUN, INBOX_MESSAGES, *message_ids)
+        return [id_.decode() for id_ in fit]
 
     def _is_parked(self, message_id: str) -> bool:
         with self.engine.connect() as conn:
