@@ -15,9 +15,11 @@ from knocktwice_worker.audience.inbound_texts import InboundText
 from knocktwice_worker.audience.opt_out_words import Wish
 from knocktwice_worker.evidence import whatif
 from knocktwice_worker.evidence.whatif import Rules
+from knocktwice_worker.notifications import store
 from knocktwice_worker.notifications.pipeline import receipts, replies
 from knocktwice_worker.notifications.store.receipts import Event, insert_events
 from knocktwice_worker.reporting.story import tell
+from support.sent_messages import placed
 
 if TYPE_CHECKING:
     from knocktwice_worker.sandbox import Sandbox
@@ -155,6 +157,24 @@ def test_of_two_messages_that_left_together_the_one_is_answered_that_more_may_fo
     clock.advance(timedelta(seconds=61))
     working.later_steps.send(working.fallback.check(ids))
     assert _write(working) == [ids[0 if asked_first else 1]]
+
+
+def test_while_nobody_knows_whether_the_newest_message_left_the_one_before_it_is_answered_too(
+    working: Services, clock: Clock
+) -> None:
+    older = _send(working, ("not_delivered", 60), ("not_answered", 600))
+    _due(working, clock, older)
+    newer = _send(working, ("not_delivered", 60), ("not_answered", 600))
+    clock.advance(timedelta(seconds=61))
+    assert working.fallback.check([newer]) == [newer]
+    with working.engine.begin() as conn:
+        # Its sender dies right after this.
+        store.claim_steps(conn, placed([newer]), timedelta(minutes=1))
+    assert set(_write(working)) == {older, newer}
+    receipts.settle(working.engine, [older, newer])
+    assert _stands(working, older) == ("reached", [SENT, ANSWERED])
+    with working.engine.connect() as conn:
+        assert str(conn.scalar(sa.text("SELECT answers FROM inbound_texts"))) == older
 
 
 def test_a_pool_of_senders_is_known_by_its_name_only(working: Services, clock: Clock) -> None:

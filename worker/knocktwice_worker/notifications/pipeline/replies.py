@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from knocktwice_worker.audience import inbound_texts
@@ -27,7 +28,8 @@ def receive(
     """Keep texts that people wrote, and note which of them answer a message.
 
     A text and its answer are committed together, so a reply counts in every decision from the moment at which its
-    provider was told that it is kept.
+    provider was told that it is kept. If nobody knows yet whether the newest message has left, the one before it is answered,
+    too: one of both was, and nobody is texted again who has written back.
 
     Args:
         secret: the installation's key, with which numbers of erased people were hashed.
@@ -44,13 +46,14 @@ def receive(
     }
     if not replies or not within:
         return []
-    answers: dict[str, store.Answerable] = {}
+    answered: dict[str, list[store.Answerable]] = defaultdict(list)
     for one in store.answerable(conn, [reply for reply, _ in replies.values()], within):
         reply, to = replies[one.reply]
-        if one.reply not in answers and _may_be_from(channels, reply.channel, one, to):
-            answers[one.reply] = one
-    inbound_texts.note_answers(conn, {id_: one.notification_id for id_, one in answers.items()})
-    return store.record_replies(conn, [(replies[id_][0], one) for id_, one in answers.items()])
+        before = answered[one.reply]
+        if not (before and before[-1].arrived) and _may_be_from(channels, reply.channel, one, to):
+            before.append(one)
+    inbound_texts.note_answers(conn, {id_: found[-1].notification_id for id_, found in answered.items() if found})
+    return store.record_replies(conn, [(replies[id_][0], one) for id_, found in answered.items() for one in found])
 
 
 def _may_be_from(channels: Channels, channel: str, message: store.Answerable, to: str | None) -> bool:

@@ -29,6 +29,7 @@ class Answerable:
         notification_id, step: the message.
         provider: who sent it.
         sender: its sender, as the row names it.
+        arrived: the provider has it, as far as anybody knows; otherwise its sender waits for the answer, or has died.
     """
 
     reply: str
@@ -36,6 +37,7 @@ class Answerable:
     step: int
     provider: str
     sender: str | None
+    arrived: bool
 
 
 @record
@@ -63,10 +65,18 @@ SELECT
   d.notification_id,
   d.step,
   d.provider,
-  d.sender
+  d.sender,
+  d.arrived
 FROM {rows("r", id="uuid", number="text", channel="text")}
 CROSS JOIN LATERAL (
-  SELECT d.notification_id, d.step, d.provider, d.sender, d.claimed_at, d.steps_left
+  SELECT
+    d.notification_id,
+    d.step,
+    d.provider,
+    d.sender,
+    d.state <> 'sending' AS arrived,
+    d.claimed_at,
+    d.steps_left
   FROM deliveries d
   WHERE d.number = r.number
     AND d.counted_at > knocktwice_now() - CAST(:within AS interval)
@@ -96,7 +106,10 @@ def answerable(conn: Connection, replies: Sequence[Reply], within: timedelta) ->
             "most": _MOST,
         },
     )
-    return [Answerable(str(row.id), str(row.notification_id), row.step, row.provider, row.sender) for row in found]
+    return [
+        Answerable(str(row.id), str(row.notification_id), row.step, row.provider, row.sender, row.arrived)
+        for row in found
+    ]
 
 
 def record_replies(conn: Connection, answers: Sequence[tuple[Reply, Answerable]]) -> list[str]:
