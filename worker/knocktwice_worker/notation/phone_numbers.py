@@ -18,7 +18,6 @@ import phonenumbers
 from phonenumbers import PhoneMetadata, PhoneNumberFormat, PhoneNumberType, ValidationResult
 
 from knocktwice_shared.messages import phone_text
-from knocktwice_worker.notation import number_types
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -224,8 +223,6 @@ def spellings(number: str) -> tuple[str, ...]:
 @lru_cache(maxsize=20_000)
 def refusal(number: str, rules: Rules) -> tuple[str, str] | None:
     """Return why a number in E.164 is not texted, as one word and as a sentence; ``None``: it may be."""
-    if _is_usual(number, rules):
-        return None
     parsed = _parsed(number)
     if parsed is None:
         return "impossible", "begins with a country code that no country has"
@@ -245,14 +242,6 @@ def refusal(number: str, rules: Rules) -> tuple[str, str] | None:
             "KNOCKTWICE_NUMBERS=possible takes numbers of ranges that are too new for it"
         )
     return _not_allowed(kind) if kind is not None and kind not in rules.kinds else None
-
-
-def _is_usual(number: str, rules: Rules) -> bool:
-    """Whether a number is plainly of a kind that is allowed, as nearly all are. The others are judged at length."""
-    code = _plain_code(number)
-    if not code or int(code) in _SATELLITE:
-        return False
-    return _KINDS.get(number_types.type_of(int(code), number[1 + len(code) :])) in rules.kinds
 
 
 _LENGTHS = {
@@ -282,19 +271,13 @@ def _parsed(number: str) -> PhoneNumber | None:
     The parser looks for extensions, foreign digits and prefixes for calls abroad, which takes most of the time of a
     judgement. Nothing of that can stand in digits behind a country code without a trunk prefix, so there it is not asked.
     """
-    if code := _plain_code(number):
+    code = _calling_code(number)
+    if code and _PLAIN.fullmatch(number) and number[1 + len(code)] != "0" and not _has_trunk_prefix(number):
         return phonenumbers.PhoneNumber(country_code=int(code), national_number=int(number[1 + len(code) :]))
     try:
         return phonenumbers.parse(number)
     except phonenumbers.NumberParseException:
         return None
-
-
-def _plain_code(number: str) -> str:
-    """Return the country code of a number that is nothing but one and a national number; empty: it is more, or no number."""
-    code = _calling_code(number)
-    plain = code and _PLAIN.fullmatch(number) and number[1 + len(code)] != "0" and not _has_trunk_prefix(number)
-    return code if plain else ""
 
 
 def _calling_code(number: str) -> str:
