@@ -17,6 +17,7 @@ from knocktwice_worker.limits.per_number import RedisLimits
 from knocktwice_worker.notifications import store
 from knocktwice_worker.notifications.inbox.accepted import Inbox
 from knocktwice_worker.notifications.pipeline import later_steps
+from knocktwice_worker.notifications.pipeline.carrier_choice import CarrierChoice
 from knocktwice_worker.notifications.pipeline.fallback import Fallback
 from knocktwice_worker.notifications.pipeline.push import Pushes
 from knocktwice_worker.notifications.store import step_results
@@ -108,7 +109,7 @@ LATER: dict[str, Callable[[], None]] = {
 
 #: The same between two SMS providers, of which the first refuses.
 BETWEEN: dict[str, Callable[[], None]] = {
-    "after the first refused, before that is recorded": lambda: _before(later_steps.LaterSteps, "_moved"),
+    "after the first refused, before that is recorded": lambda: _before(CarrierChoice, "moved"),
     "before the change of providers is committed": lambda: _after(store, "record_steps"),
     "after the change of providers, before the second is asked": lambda: _before(later_steps.LaterSteps, "_slow_down"),
     "after the second took it": _after_the_provider_took("Messages.json"),

@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import structlog
 from redis.exceptions import RedisError
@@ -15,9 +15,7 @@ from redis.exceptions import RedisError
 from knocktwice_shared.channels import SMS
 from knocktwice_shared.errors import InvalidMessage
 from knocktwice_shared.messages import Category, Push, When
-from knocktwice_shared.test_side import is_test
 from knocktwice_worker.audience.opt_outs import suppressed
-from knocktwice_worker.channels.address import Addressee
 from knocktwice_worker.channels.channel import Consent
 from knocktwice_worker.channels.opened import NO_CARRIER
 from knocktwice_worker.config import UnconfirmedPolicy
@@ -33,19 +31,23 @@ from knocktwice_worker.lifecycle import (
     TRIGGERS,
     Delay,
     DeliveryState,
-    Evidence,
     Facts,
     Refusal,
     TextTrouble,
     Verdict,
     decide,
 )
-from knocktwice_worker.limits.asks import Ask
 from knocktwice_worker.notation import phone_numbers
 from knocktwice_worker.notifications import store
-from knocktwice_worker.notifications.pipeline.brake import Candidate
 from knocktwice_worker.notifications.pipeline.catch_up import PENDING
 from knocktwice_worker.notifications.pipeline.concurrency import at_most
+from knocktwice_worker.notifications.pipeline.decision_case import (
+    Case,
+    addressee,
+    candidate_for_brake,
+    limits_ask,
+    planned_step,
+)
 from knocktwice_worker.notifications.pipeline.experiment import Arm
 from knocktwice_worker.notifications.pipeline.pauses import Candidate as Pausable
 from knocktwice_worker.notifications.store import trial_counts
@@ -81,87 +83,6 @@ _UNDECIDED = {Verdict.WAIT, Delay.LIMITS_UNAVAILABLE, Delay.QUIET_HOURS, Delay.B
 
 #: The wait before another look at a step that could not be decided yet.
 _WAIT = timedelta(seconds=30)
-
-
-@dataclass(slots=True)
-class _Case:
-    """One step during its decision.
-
-    Attributes:
-        row: the facts about the step.
-        category: the category of the message.
-        verdict: the verdict so far; a rule or a limit may replace it with a refusal or a delay.
-        reservation: the message, if the rules allow it.
-        limits: the figures of the limits, for the ledger.
-        links: the short links in the message.
-        unconfirmed: the result of the policy about devices that never send receipts, for the ledger.
-        blast: whether the message is a blast's.
-        passed: the brake that would have held it, for the ledger.
-    """
-
-    row: store.DueStep
-    category: Category
-    verdict: Verdict | Refusal | Delay
-    reservation: store.Reservation | None = None
-    limits: dict[str, Any] = field(default_factory=dict)
-    links: list[link_store.Link] = field(default_factory=list)
-    unconfirmed: Mapping[str, Any] | None = None
-    blast: bool = False
-    passed: int | None = None
-    #: What the experiment does with the message, for the ledger.
-    arm: Arm | None = None
-    #: When a message that waits longer for the experiment is looked at again.
-    probed_until: datetime | None = None
-    #: What is wrong with the content, if that is the verdict.
-    problem: str | None = None
-    #: What would have stopped the message, if the rules that are only watched were in force.
-    watched: list[str] = field(default_factory=list)
-    #: An accepted message about the step is still pending, but the wait for it is over.
-    hurried: bool = False
-
-    @property
-    def id(self) -> str:
-        return self.row.notification_id
-
-    @property
-    def test(self) -> bool:
-        return is_test(self.row.project)
-
-    @property
-    def stoppers(self) -> list[str]:
-        """The trial rules that would have stopped the message, and a word for all together; of a test nothing is counted."""
-        return [*self.watched, trial_counts.ANY] if self.watched and not self.test else []
-
-    def decision(self) -> store.Decision:
-        row = self.row
-        events = {kind: getattr(row, kind) for kind in (*Evidence, "cancelled")}
-        inputs = {
-            "when": row.trigger,
-            "due_at": row.due_at,
-            row.before_channel or "": row.before,
-            "reported": row.provider_status,
-            "events": {kind: at for kind, at in events.items() if at},
-            **self.limits,
-            "unconfirmed": self.unconfirmed,
-            "not_awaited": True if self.hurried else None,
-            "would_be_held_by_brake": self.passed,
-            "would_be_stopped_by": (self.watched or None) if self.verdict in FALL_BACK else None,
-            "experiment": self.arm,
-            "until": self.probed_until,
-            "problem": self.problem,
-        }
-        known = {k: v for k, v in inputs.items() if v is not None}
-        opened = row.clicked is not None or row.seen is not None
-        by_reply = row.replied is not None and self.verdict is Verdict.REACHED_IN_TIME
-        return store.Decision(
-            self.id,
-            self.verdict,
-            known,
-            row.step,
-            answered=opened or by_reply,
-            read=row.read is not None,
-            problem=self.problem,
-        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -260,7 +181,7 @@ class Fallback:
             trial_counts.note(conn, watched)
         if hurried:
             log.warning("accepted messages were not awaited", decisions=hurried)
-        lost = [_ask(c, r) for c in asking if (r := c.reservation) and c.verdict in FALL_BACK and c.id not in won]
+        lost = [limits_ask(c, r) for c in asking if (r := c.reservation) and c.verdict in FALL_BACK and c.id not in won]
         self.limits.release(lost, rows[0].now)
         self.counters.add_each(Count.DECISIONS, (case.verdict for case in cases if not case.test))
         self.counters.add_each(Count.WATCHED, watched.elements())
@@ -288,7 +209,7 @@ class Fallback:
         store.postpone(conn, waiting, PENDING)
         return [row for row in rows if row.notification_id not in waiting]
 
-    def _pause(self, conn: Connection, cases: Sequence[_Case]) -> None:
+    def _pause(self, conn: Connection, cases: Sequence[Case]) -> None:
         """Take out the messages that an operator has paused. They count against no limit."""
         candidates = (
             Pausable(
@@ -306,13 +227,15 @@ class Fallback:
             if case.id in paused:
                 case.verdict, case.reservation = Delay.PAUSED, None
 
-    def _brake(self, conn: Connection, cases: Sequence[_Case]) -> Stopped:
+    def _brake(self, conn: Connection, cases: Sequence[Case]) -> Stopped:
         """Take out the messages that a brake holds, or may hold as soon as their pushes were counted.
 
         None holds a test.
         """
         concerned = [c for c in cases if (c.verdict in OF_MANY or c.row.pumping is not None) and not c.test]
-        stopped = self.brake.stop(conn, [_candidate(case, self.useless_after[case.category]) for case in concerned])
+        stopped = self.brake.stop(
+            conn, [candidate_for_brake(case, self.useless_after[case.category]) for case in concerned]
+        )
         stopped.write(conn)
         for case in cases:
             case.passed = stopped.passed.get(case.id)
@@ -322,7 +245,7 @@ class Fallback:
                 case.verdict, case.reservation = Delay.BRAKE, None
         return stopped
 
-    def _keep_suppressed(self, conn: Connection, cases: Sequence[_Case]) -> None:
+    def _keep_suppressed(self, conn: Connection, cases: Sequence[Case]) -> None:
         """Refuse numbers whose erased owners had opted out.
 
         A user's number was checked when it was bound to the user. These numbers came inline, so they are checked here.
@@ -333,7 +256,7 @@ class Fallback:
                 case.verdict, case.reservation = Refusal.OPTED_OUT, None
 
     def _share_numbers(
-        self, conn: Connection, cases: Sequence[_Case], batches: Mapping[str, store.BatchContents]
+        self, conn: Connection, cases: Sequence[Case], batches: Mapping[str, store.BatchContents]
     ) -> None:
         """Refuse messages of a blast to numbers that another of its notifications has."""
         wanted: dict[tuple[str, bytes], str] = {}
@@ -349,7 +272,7 @@ class Fallback:
     def _hash(self, channel: str, number: str) -> bytes:
         return hmac.digest(self.limits.secret, f"blast:{channel}:{number}".encode(), hashlib.sha256)[:16]
 
-    def _postpone_quiet(self, conn: Connection, cases: Sequence[_Case]) -> None:
+    def _postpone_quiet(self, conn: Connection, cases: Sequence[Case]) -> None:
         asleep = self.quiet.postpone(conn, [case.row for case in cases])
         for case in cases:
             if case.id in asleep.postponed:
@@ -357,7 +280,7 @@ class Fallback:
             elif case.id in asleep.tried:
                 case.watched.append(Delay.QUIET_HOURS)
 
-    def _experiment(self, cases: Sequence[_Case], batches: Mapping[str, store.BatchContents]) -> None:
+    def _experiment(self, cases: Sequence[Case], batches: Mapping[str, store.BatchContents]) -> None:
         """Hold a share back, or let it wait longer. It is drawn among those that limits are asked about next."""
         if not self.experiment:
             return
@@ -390,7 +313,7 @@ class Fallback:
         ids = [r.notification_id for r in open_ if all(getattr(r, kind) is None for kind in _ARRIVED)]
         return self.silent_kinds.among(conn, ids)
 
-    def _unconfirmed_verdict(self, case: _Case, kinds: list[str] | None) -> Verdict | Refusal | Delay:
+    def _unconfirmed_verdict(self, case: Case, kinds: list[str] | None) -> Verdict | Refusal | Delay:
         if case.verdict is not Verdict.NOT_DELIVERED or kinds is None:
             return case.verdict
         case.unconfirmed = {"policy": self.unconfirmed_policy, "never_confirm": kinds}
@@ -406,7 +329,7 @@ class Fallback:
             address = self.channels.entry(channel).address
             if address.is_number:
                 continue
-            people = [_addressee(row, batches[row.batch_id]) for row in rows if row.channel == channel]
+            people = [addressee(row, batches[row.batch_id]) for row in rows if row.channel == channel]
             for person in people:
                 found.pop(person.notification_id, None)
             found |= address.find(conn, people)
@@ -419,7 +342,7 @@ class Fallback:
         unconfirmed: Mapping[str, list[str]],
         address: str | None,
         texts: _Texts,
-    ) -> _Case:
+    ) -> Case:
         verdict = decide(
             Facts(
                 when=row.trigger and When(row.trigger),
@@ -434,7 +357,7 @@ class Fallback:
                 undelivered=row.provider_status in LOST,
             )
         )
-        case = _Case(row, batch.category, verdict, blast=batch.blast_id is not None)
+        case = Case(row, batch.category, verdict, blast=batch.blast_id is not None)
         case.verdict = self._unconfirmed_verdict(case, unconfirmed.get(case.id))
         if case.verdict in FALL_BACK:
             case.verdict = self._refusal(case, address, batch) or case.verdict
@@ -444,7 +367,7 @@ class Fallback:
                 case.reservation = self._reservation(case, address, batch, texts)
         return case
 
-    def _refusal(self, case: _Case, address: str | None, batch: store.BatchContents) -> Refusal | None:
+    def _refusal(self, case: Case, address: str | None, batch: store.BatchContents) -> Refusal | None:
         """Return why no message may go to this person over the step's channel; ``None``: it may."""
         row, entry = case.row, self.channels.entry(case.row.channel)
         if row.now - row.due_at > (batch.valid_for or self.useless_after[case.category]):
@@ -470,7 +393,7 @@ class Fallback:
         return None
 
     def _reservation(
-        self, case: _Case, address: str, batch: store.BatchContents, texts: _Texts
+        self, case: Case, address: str, batch: store.BatchContents, texts: _Texts
     ) -> store.Reservation | None:
         entry = self.channels.entry(case.row.channel)
         links = self.links(case.id, case.row.step)
@@ -479,7 +402,7 @@ class Fallback:
             if own is None:
                 own = rendering.of(batch.content, case.row.locale)
                 texts[case.row.batch_id, case.row.locale] = own
-            step = _step(case.row, batch)
+            step = planned_step(case.row, batch)
             said = plans.words(step, *own, case.row.locale, case.row.params, links=links, wording=entry.wording)
         except InvalidMessage as error:
             # The push, or another step, could be written, so the notification was accepted. Only this step fails.
@@ -502,14 +425,14 @@ class Fallback:
             case.id, address, said.text, fingerprint(same), entry.size(said.text), sender, case.test
         )
 
-    def _usual_sender(self, case: _Case, batch: store.BatchContents) -> str | None:
+    def _usual_sender(self, case: Case, batch: store.BatchContents) -> str | None:
         # The sender of a template is a sender of SMS.
         named = batch.content.get("sender") if case.row.channel == SMS else None
         own = self.projects.sender(case.row.project, case.row.channel)
         return named or own or self.channels[case.row.channel].sender
 
-    def _apply_limits(self, conn: Connection, cases: Sequence[_Case], now: datetime) -> None:
-        asks = [_ask(c, r) for c in cases if (r := c.reservation)]
+    def _apply_limits(self, conn: Connection, cases: Sequence[Case], now: datetime) -> None:
+        asks = [limits_ask(c, r) for c in cases if (r := c.reservation)]
         answers = self.limits.count(conn, asks, now)
         for case, ask, answer in zip(cases, asks, answers, strict=True):
             case.limits = answer.inputs(ask, self.limits.limits)
@@ -520,41 +443,3 @@ class Fallback:
                 case.watched.append(answer.trial)
             if answer.own_trial:
                 case.watched.append(f"{ask.level}/{answer.own_trial}")
-
-
-def _candidate(case: _Case, useful_for: timedelta) -> Candidate:
-    row, of_many = case.row, case.verdict in OF_MANY
-    return Candidate(
-        case.id,
-        row.step,
-        not case.blast and case.category is not Category.MARKETING,
-        row.brake if of_many else None,
-        row.braked,
-        row.unseen_until if of_many else None,
-        row.due_at + useful_for,
-        case.reservation.parts if case.reservation else None,
-        row.pumping,
-    )
-
-
-def _ask(case: _Case, reservation: store.Reservation) -> Ask:
-    """Return the question to the limits about a reservation."""
-    return Ask(
-        case.id,
-        reservation.number,
-        reservation.fingerprint,
-        reservation.parts,
-        case.category,
-        case.row.channel,
-        case.row.step,
-        case.row.project,
-    )
-
-
-def _step(row: store.DueStep, batch: store.BatchContents) -> Mapping[str, Any]:
-    """Return a step as stored in its plan; empty for the usual SMS."""
-    return batch.plan[row.step - 1] if batch.plan else plans.USUAL
-
-
-def _addressee(row: store.DueStep, batch: store.BatchContents) -> Addressee:
-    return Addressee(row.notification_id, row.user_id, row.number, row.params, _step(row, batch))

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections import defaultdict
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import timedelta
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, TypeVar
 
 import structlog
@@ -22,34 +22,33 @@ from knocktwice_shared.test_side import is_test
 from knocktwice_worker.channels import stand_in
 from knocktwice_worker.channels.channel import Consent
 from knocktwice_worker.channels.deadline import Deadline
-from knocktwice_worker.channels.http import backoff
 from knocktwice_worker.channels.messages import StepMessage
 from knocktwice_worker.channels.opened import NO_CARRIER
 from knocktwice_worker.channels.outbound.pacing import Lane
-from knocktwice_worker.channels.outbound.provider_choice import Choice
-from knocktwice_worker.channels.outcomes import Outcome, Rejected, Retry, Sent, Unknown, patience
+from knocktwice_worker.channels.outcomes import Outcome, Retry, patience
 from knocktwice_worker.channels.provider import deliver
 from knocktwice_worker.channels.reports import write_intent
 from knocktwice_worker.database.test_rows import STAND_IN
-from knocktwice_worker.lifecycle import WAITS_TURN, Delay, DeliveryState, Note, Refusal, Untextable
+from knocktwice_worker.lifecycle import WAITS_TURN, Delay, DeliveryState, Note, Refusal
 from knocktwice_worker.limits.asks import Ask
 from knocktwice_worker.notation import phone_numbers
 from knocktwice_worker.notation.masking import mask
 from knocktwice_worker.notifications import store
 from knocktwice_worker.notifications.pipeline.brake import Candidate
+from knocktwice_worker.notifications.pipeline.carrier_choice import CarrierChoice, as_pausable
 from knocktwice_worker.notifications.pipeline.catch_up import PENDING
 from knocktwice_worker.notifications.pipeline.concurrency import at_most
-from knocktwice_worker.notifications.pipeline.pauses import Candidate as Pausable
+from knocktwice_worker.notifications.pipeline.step_outcomes import result_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
     from datetime import datetime
 
     from sqlalchemy import Connection, Engine
 
     from knocktwice_worker.channels.http import Carrier
     from knocktwice_worker.channels.opened import Channels
-    from knocktwice_worker.channels.outbound.provider_choice import Why
+    from knocktwice_worker.channels.outbound.provider_choice import Choice
     from knocktwice_worker.channels.outbound.troubles import Troubles
     from knocktwice_worker.limits.counting import Counting
     from knocktwice_worker.notifications.pipeline.brake import BrakeGate
@@ -61,8 +60,6 @@ log = structlog.get_logger(__name__)
 
 _StepT = TypeVar("_StepT", store.ReservedStep, store.ClaimedStep)
 
-#: How soon after an unclear answer the provider's list is asked.
-_LOOK_AFTER = timedelta(seconds=2)
 #: Who waits for a pace with whom.
 _LANES = {
     Lane.NONE: {Category.CRITICAL},
@@ -80,10 +77,7 @@ _OF_LEASE = 0.8
 #: What becomes of a message that was stopped between its claim and its lock: it goes back, and ends there with the true
 #: reason.
 _STOPPED = Retry("stopped after its claim", timedelta(), ours=True)
-#: Refusals that speak of the number, in the words of rejections.
-_UNTEXTABLE = frozenset(map(str, Untextable))
-#: How long a message waits at most before it is tried again that the operator must help first.
-_LONGEST_HOLD = timedelta(minutes=10)
+
 #: When to look again while the limits cannot be counted.
 _WAIT = timedelta(seconds=30)
 
@@ -137,6 +131,11 @@ class LaterSteps:
     brake: BrakeGate
     pauses: PauseGate
 
+    @cached_property
+    def carriers(self) -> CarrierChoice:
+        """Chooses the provider of each message."""
+        return CarrierChoice(channels=self.channels, pauses=self.pauses)
+
     @at_most(4)
     def send(self, ids: Sequence[str]) -> list[str]:
         """Send the reserved messages among ``ids``, each after a last look at receipts, opt-outs and limits.
@@ -157,7 +156,7 @@ class LaterSteps:
             unheard = self._pending(list(claim.chosen))
         with self.senders.begin() as conn:
             held = store.hold(conn, list(claim.chosen), claim.at)
-            pausable = [_pausable(row, (row.provider,)) for row in held]
+            pausable = [as_pausable(row, (row.provider,)) for row in held]
             paused, unpaused_until = self.pauses.stopped_since(conn, pausable)
             # A provider to which a connection takes longer than that gets the time it needs, try by try.
             tries = max((row.tries for row in held), default=1)
@@ -177,17 +176,17 @@ class LaterSteps:
                 outcomes = self._deliver(held, claim.useful_for, paused | unheard, until)
             tried_for = self._tried_for(conn, held, outcomes)
             results = [
-                _result(row, outcome, self.retry_for, tried_for.get(row.notification_id, row.age))
+                result_of(row, outcome, self.retry_for, tried_for.get(row.notification_id, row.age))
                 for row, outcome in zip(held, outcomes, strict=True)
             ]
-            if self._choosing(held):
-                results = store.with_ids_of_their_own(conn, self._moved(conn, held, outcomes, results))
+            if self.carriers.have_choice(held):
+                results = store.with_ids_of_their_own(conn, self.carriers.moved(conn, held, outcomes, results))
             unfinished = store.record_steps(conn, results)
             store.write_ledger(conn, self._tested(held, results))
         sent = [r.notification_id for r in results if r.state is DeliveryState.SENT]
         store.look_again(self.engine, unfinished, sent)
         self._slow_down(held, outcomes)
-        self._note(held, claim.chosen, outcomes)
+        self.carriers.note(held, claim.chosen, outcomes)
         for provider, own in _by_provider(held, outcomes).items():
             self.troubles.note(provider, own)
         log.info("sms handed over", claimed=len(claim.chosen), sent=len(sent))
@@ -247,10 +246,10 @@ class LaterSteps:
             awake = [row for row in wanted if row.notification_id not in asleep]
             # Before the choice: the choice of a demoted provider uses up its probe.
             paused = self.pauses.stop(
-                conn, (_pausable(row, self._carriers(row)) for row in awake), self.useless_after, decided=True
+                conn, (as_pausable(row, self.carriers.able(row)) for row in awake), self.useless_after, decided=True
             )
             awake = [row for row in awake if row.notification_id not in paused]
-            chosen = self._choose(conn, awake)
+            chosen = self.carriers.choose(conn, awake)
             its_turn = self._pace(conn, awake, chosen)
             allowed = self._recount(conn, its_turn)
             tries = {row.notification_id: row.tries for row in its_turn}
@@ -299,7 +298,7 @@ class LaterSteps:
         if row.age > self._useful_for(row):
             return Refusal.TOO_LATE
         entry = self.channels.entry(row.channel)
-        if not self._carriers(row):
+        if not self.carriers.able(row):
             return Refusal.INVALID_CONTENT
         if entry.address.is_number and row.opted_out:
             return Refusal.OPTED_OUT
@@ -311,53 +310,6 @@ class LaterSteps:
 
     def _useful_for(self, row: store.ReservedStep) -> timedelta:
         return row.valid_for or self.useless_after[row.category]
-
-    def _carriers(self, row: store.ReservedStep) -> Sequence[str]:
-        """Return the providers that :meth:`_choose` may choose for a message; none, if none can send it."""
-        if is_test(row.project):
-            return [STAND_IN]
-        if row.provider and (row.tries or self.channels.choice(row.channel) is None):
-            return [row.provider] if self.channels.provider(row.channel, row.provider).carries(row.text) else []
-        return self.channels.carriers(row.channel, row.text)
-
-    def _choose(self, conn: Connection, rows: Sequence[store.ReservedStep]) -> dict[str, Choice]:
-        """Choose a provider for each message: where a channel has several, by weight and health; else its usual one.
-
-        What was tried stays with its provider. A paused provider is not chosen while another is left. No provider is chosen
-        for a test.
-        """
-        avoided = self.pauses.avoided(conn, (_pausable(row, ()) for row in rows))
-        chosen = {row.notification_id: Choice(STAND_IN) for row in rows if is_test(row.project)}
-        for channel, own in _by_channel([row for row in rows if row.notification_id not in chosen]).items():
-            choice = self.channels.choice(channel)
-            if choice is None:
-                usual = self.channels[channel].usual
-                chosen |= {row.notification_id: Choice(row.provider or usual) for row in own}
-            else:
-                tried = [(row.notification_id, row.provider, row.tries) for row in own]
-                chosen |= choice.choose(tried, avoided, self._unable(own))
-        return chosen
-
-    def _unable(self, rows: Sequence[_StepT]) -> Callable[[str, str], bool]:
-        """Return what says of a message and a provider of its channel whether the provider cannot send it."""
-        of = {row.notification_id: row for row in rows}
-        return lambda id_, name: name not in self.channels.carriers(of[id_].channel, of[id_].text)
-
-    def _choosing(self, rows: Sequence[store.ClaimedStep]) -> bool:
-        return any(self.channels.choice(channel) is not None for channel in {row.channel for row in rows})
-
-    def _note(
-        self, held: Sequence[store.ClaimedStep], chosen: Mapping[str, Choice], outcomes: Sequence[Outcome]
-    ) -> None:
-        """Let the choice of providers learn from the outcomes."""
-        noted: dict[str, list[tuple[str, Why | None, Outcome]]] = defaultdict(list)
-        for row, outcome in zip(held, outcomes, strict=True):
-            made = chosen[row.notification_id]
-            if made.provider != STAND_IN:
-                noted[row.channel].append((made.provider, made.why, outcome))
-        for channel, own in noted.items():
-            if choice := self.channels.choice(channel):
-                choice.note(own)
 
     def _pace(
         self, conn: Connection, rows: Sequence[store.ReservedStep], chosen: Mapping[str, Choice]
@@ -483,54 +435,6 @@ class LaterSteps:
         ]
         return store.free_for(conn, old) if old else {}
 
-    def _moved(
-        self,
-        conn: Connection,
-        held: Sequence[store.ClaimedStep],
-        outcomes: Sequence[Outcome],
-        results: Sequence[store.StepResult],
-    ) -> list[store.StepResult]:
-        """Move messages that their provider did not take, for a reason of its own, to another one that works.
-
-        Only messages that were certainly not sent move, and none of which an earlier try was lost.
-        """
-        rows = {row.notification_id: row for row in held}
-        refused = {
-            result.notification_id: outcome.reason
-            for result, outcome in zip(results, outcomes, strict=True)
-            if isinstance(outcome, Retry)
-            and not (outcome.too_fast or outcome.ours)
-            and result.state is DeliveryState.RESERVED
-        }
-        refused = {i: why for i, why in refused.items() if self.channels.choice(rows[i].channel) is not None}
-        if not refused:
-            return list(results)
-        current = {i: rows[i].provider for i in refused}
-        avoided = self.pauses.avoided(conn, (_pausable(rows[i], ()) for i in refused))
-        nexts: dict[str, str] = {}
-        for channel, own in _by_channel([rows[i] for i in store.may_move(conn, list(refused))]).items():
-            if choice := self.channels.choice(channel):
-                nexts |= choice.another([row.notification_id for row in own], current, avoided, self._unable(own))
-        store.write_ledger(
-            conn,
-            [
-                store.Decision(
-                    i,
-                    Note.PROVIDER_CHANGED,
-                    {"from": current[i], "to": to, "reason": refused[i]},
-                    rows[i].step,
-                )
-                for i, to in nexts.items()
-            ],
-        )
-        return [self._by(r, nexts[r.notification_id], rows) if r.notification_id in nexts else r for r in results]
-
-    def _by(self, result: store.StepResult, provider: str, rows: Mapping[str, store.ClaimedStep]) -> store.StepResult:
-        # After one round of all providers a message waits as long as any other.
-        row = rows[result.notification_id]
-        first_round = row.tries < len(self.channels.choice(row.channel) or ())
-        return replace(result, provider=provider, wake_after=timedelta() if first_round else result.wake_after)
-
     def _slow_down(self, held: Sequence[store.ClaimedStep], outcomes: Sequence[Outcome]) -> None:
         by_sender: dict[tuple[str, str, str | None], list[Outcome]] = defaultdict(list)
         for row, outcome in zip(held, outcomes, strict=True):
@@ -543,10 +447,6 @@ class LaterSteps:
 def _refused(row: store.ReservedStep, why: Refusal) -> store.Decision:
     problem = NO_CARRIER if why is Refusal.INVALID_CONTENT else None
     return store.Decision(row.notification_id, why, {"problem": problem} if problem else {}, row.step, problem=problem)
-
-
-def _pausable(row: store.ReservedStep | store.ClaimedStep, providers: Sequence[str]) -> Pausable:
-    return Pausable(row.notification_id, row.channel, providers, row.sender, row.number)
 
 
 def _by_lane(rows: Sequence[store.ReservedStep]) -> Iterator[tuple[Lane, list[store.ReservedStep]]]:
@@ -562,35 +462,3 @@ def _by_provider(held: Sequence[store.ClaimedStep], outcomes: Sequence[Outcome])
         if row.provider != STAND_IN:
             own[row.provider].append(outcome)
     return own
-
-
-def _by_channel(rows: Sequence[_StepT]) -> dict[str, list[_StepT]]:
-    own: dict[str, list[_StepT]] = defaultdict(list)
-    for row in rows:
-        own[row.channel].append(row)
-    return own
-
-
-def _result(row: store.ClaimedStep, outcome: Outcome, give_up: timedelta, tried_for: timedelta) -> store.StepResult:
-    id_ = row.notification_id
-    match outcome:
-        case Sent(provider_id):
-            return store.StepResult(id_, DeliveryState.SENT, provider_id=provider_id)
-        case Rejected(opted_out=True):
-            return store.StepResult(id_, DeliveryState.FAILED, reason=Refusal.OPTED_OUT, opted_out=True)
-        case Rejected(reason, detail):
-            why = Untextable(reason) if reason in _UNTEXTABLE else None
-            said = f"{reason}: {detail}" if detail else reason
-            return store.StepResult(id_, DeliveryState.FAILED, reason=said, untextable=why)
-        case Retry(reason, after, _, ours) if ours:
-            return store.StepResult(id_, DeliveryState.RESERVED, reason=reason, wake_after=after)
-        case Retry(reason, after, operators=True):
-            # Held until it is mended. Once it is of no use any more the last look before the call ends it.
-            wait = max(after or timedelta(), min(backoff(row.tries), _LONGEST_HOLD))
-            return store.StepResult(id_, DeliveryState.RESERVED, reason=reason, wake_after=wait)
-        case Retry(reason, after):
-            if tried_for > give_up:
-                return store.StepResult(id_, DeliveryState.FAILED, reason=f"gave up: {reason}")
-            return store.StepResult(id_, DeliveryState.RESERVED, reason=reason, wake_after=after or backoff(row.tries))
-        case Unknown(reason, _):
-            return store.StepResult(id_, DeliveryState.SENDING, reason=reason, wake_after=_LOOK_AFTER)
