@@ -235,7 +235,7 @@ def test_the_delay_curve_takes_the_receipts_that_the_table_names(here: Services,
             "most": 10_000,
         }
         spans = {"first": [str(UUID(int=0))], "last": [str(UUID(int=2**128 - 1))], "most_rows": 10_000}
-        no_blasts = {"blasts": [], "since": start, "until": start}
+        no_blasts = {"blasts": [], "since": start, "until": start + 2 * rollups.SLICE}
         by_time = conn.execute(delay_curve._PUSHES_BY_TIME, given).all()
         by_id = conn.execute(delay_curve._PUSHES_BY_ID, {**given, **spans, **no_blasts}).all()
     found, same = (

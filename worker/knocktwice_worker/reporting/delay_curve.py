@@ -172,6 +172,7 @@ FROM (
 CROSS JOIN LATERAL (
   SELECT id, created_at FROM notifications
   WHERE batch_id = b.id
+    AND created_at >= :since AND created_at < :until
     AND (CAST(:project AS text) IS NULL OR project = :project)
     AND NOT {is_test("project")}
     AND state <> 'cancelled'
