@@ -18,12 +18,14 @@ from knocktwice_worker.fleet import members
 from knocktwice_worker.gateway.auth.keys import Scope
 from knocktwice_worker.runtime.announcing import Announcer
 from knocktwice_worker.services import Services, process
+from support.flower import flower, status
 from support.hanging_servers import hanging
 from support.http_gateway import HttpGateway
 from support.system import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     import httpx
 
@@ -60,6 +62,19 @@ def doomed(servers_of_its_own: EmbeddedServers, tmp_path_factory: pytest.TempPat
 def _detail(answer: httpx.Response) -> str:
     assert answer.status_code == 503
     return str(answer.json()["detail"])
+
+
+def test_flowers_pages_wait_for_no_server_that_hangs(servers_of_its_own: EmbeddedServers, tmp_path: Path) -> None:
+    servers = servers_of_its_own.postgres.servers
+    settings = Settings(database_url=servers.database_url, broker_url=servers.broker_url, secret="test", home=tmp_path)
+    with flower(settings, tmp_path) as url:
+        for path in ("", "/providers"):
+            assert status(f"{url}/notifications{path}") == 200
+            with hanging(servers_of_its_own.valkey):
+                assert status(f"{url}/notifications{path}") == 200
+        with hanging(servers_of_its_own.postgres):
+            assert status(f"{url}/notifications") == 503
+        assert status(f"{url}/notifications") == 200
 
 
 @pytest.mark.parametrize("name", ["PostgreSQL", "the broker"])

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import csv
 import io
-from typing import TYPE_CHECKING
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 import pytest
 from rich.table import Table
 
+from knocktwice_shared.ids import uuid7
+from knocktwice_shared.messages import Receipt, ReceiptEvent, parse_batch
 from knocktwice_worker.cli import output, tables
+from knocktwice_worker.notifications.pipeline import receipts
 from knocktwice_worker.webhooks import endpoints
 
 if TYPE_CHECKING:
@@ -18,6 +23,7 @@ if TYPE_CHECKING:
     from knocktwice_worker.services import Services
     from support.commands import CommandOutput
 
+NUMBER = "+16505550100"
 #: Longer than any terminal is wide.
 ADDRESS = "https://shop.example/" + "hooks/" * 30
 
@@ -52,6 +58,29 @@ def test_an_endpoints_id_is_whole_however_long_its_address_is(
     # Once with the address, and once with what did not fit beside it.
     assert [told.count(id_) for id_ in ids] == [2, 2, 2]
     assert all(f" {heading} " in told for heading in ("id", "url", "events", "waiting", "state"))
+
+
+def test_the_steps_of_a_notification_are_whole(narrow: Callable[..., CommandOutput], here: Services) -> None:
+    id_ = str(uuid7())
+    wire: dict[str, Any] = {"v": 1, "id": str(uuid7()), "content": {"push": {"title": "t", "body": "b"}}}
+    wire["plan"] = [{"channel": "sms", "when": "not_clicked", "after_s": 600}]
+    here.pushes.send(parse_batch({**wire, "recipients": [{"id": id_, "registrations": ["phone-1"], "phone": NUMBER}]}))
+    receipts.record(here.engine, [ReceiptEvent(UUID(id_), Receipt.CLICKED, datetime.now(UTC), "phone-1")])
+    assert "reached_in_time" in "\n".join(_lines(narrow("status", id_)))
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (("blast", "list"), "no blast was started yet"),
+        (("segment", "list"), "no segment is saved"),
+        (("template", "list"), "no template is stored"),
+        (("webhooks", "list"), "nobody is told"),
+        (("receipts", "health"), "no push has been counted yet"),
+    ],
+)
+def test_an_empty_list_says_so(run: Callable[..., CommandOutput], command: tuple[str, ...], said: str) -> None:
+    assert said in run(*command).out
 
 
 def test_csv_has_a_line_for_each_row_and_no_markup(

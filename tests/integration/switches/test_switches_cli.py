@@ -43,7 +43,7 @@ def test_a_pause_is_set_listed_seen_by_doctor_and_ended_by_the_same_words(run: C
     assert run("resume", "sms", "--country", "DE", *WHY).code == 0
     assert json.loads(run("switches", "--json").out)["pauses"][0]["ended_at"] is not None
     said = run("audit").out
-    assert "pause for_s 7200.0, pause 1, channel sms, country DE" in said
+    assert "pause for 2h, pause 1, channel sms, country DE" in said
     assert "the operator there is down" in said
 
 

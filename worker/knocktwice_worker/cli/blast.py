@@ -246,7 +246,7 @@ def list_(
         notified = f"{told['sent']} of {told['total']}"
         state = told["state"] + (f" ({told['reason']})" if told["reason"] else "")
         table.add_row(told["key"], told["segment"], told["template"], state, notified, clock(told["created_at"]))
-    print_table(table, as_csv=as_csv)
+    print_table(table, as_csv=as_csv, empty="no blast was started yet; 'knocktwice blast start' starts one")
     if recurring and not as_csv:
         table = Table("recurring", "schedule", "next", "last", "what became of it")
         for schedule in recurring:

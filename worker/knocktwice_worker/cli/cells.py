@@ -17,6 +17,7 @@ from knocktwice_shared import cells as naming
 from knocktwice_worker.cells import agreement
 from knocktwice_worker.cli import phone_options
 from knocktwice_worker.cli.output import AsJson, fail, out, print_json
+from knocktwice_worker.cli.tables import print_table
 from knocktwice_worker.services import services
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def check(as_json: AsJson = False) -> None:
         for one in found:
             told = "-" if one["untold_s"] is None else f"{one['untold_s']} s ago"
             table.add_row(one["name"], str(one["slots"]), one["broker"], one["database"], one["file"], told)
-        out.print(table)
+        print_table(table)
     if any(one["broker"] != "ok" or one["database"] != "ok" or one["file"] != "in force" for one in found):
         raise typer.Exit(1)
 

@@ -33,7 +33,7 @@ def forecast(
     from knocktwice_worker.reporting import figures
 
     try:
-        span = durations.parse(within, _LONGEST)
+        span = durations.typed(within, _LONGEST)
     except ValueError as error:
         raise InvalidMessage("within", str(error)) from None
     here = services()

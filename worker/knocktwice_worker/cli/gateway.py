@@ -93,7 +93,7 @@ def list_(as_json: AsJson = False, as_csv: AsCsv = False) -> None:
         times = (key.created_at, key.last_used_at, key.expires_at, key.revoked_at)
         whose = (real_side(key.project), "yes" if key.test else "")
         table.add_row(key.id, key.name, ", ".join(sorted(key.scopes)), *whose, *(clock(at) for at in times))
-    print_table(table, as_csv=as_csv)
+    print_table(table, as_csv=as_csv, empty="there are no keys; 'knocktwice key create' makes one")
 
 
 @app.command()

@@ -40,7 +40,7 @@ def holdout(
     spans, wrong = {}, []
     for name, given in {"since": since, "within": within}.items():
         try:
-            spans[name] = durations.parse(given, _LONGEST)
+            spans[name] = durations.typed(given, _LONGEST)
         except ValueError as error:
             wrong.append(InvalidMessage(name, str(error)))
     if wrong:

@@ -94,9 +94,14 @@ def list_all(as_json: AsJson = False) -> None:
         if as_json:
             print_json([dataclasses.asdict(each) for each in opt_outs.every(conn)])
             return
+        nobody = True
         for each in opt_outs.every(conn):
+            nobody = False
             only = f"  only {', '.join(each.channels)}" if each.channels is not None else ""
             out.print(f"{each.number:16} {clock(each.since)}  {each.source}{only}", markup=False, soft_wrap=True)
+        if nobody:
+            # Apart from the numbers, which may go on in a pipe.
+            typer.echo("nobody has opted out", err=True)
 
 
 @app.command("import")

@@ -32,9 +32,9 @@ def health(as_json: AsJson = False, as_csv: AsCsv = False) -> None:
     if as_json:
         print_json([dataclasses.asdict(kind) | {"share": round(kind.share, 4)} for kind in kinds])
         return
-    table = Table("platform", "app version", "pushes", "delivered", "confirmed", "share", "")
+    table = Table("platform", "app version", "pushes", "delivered", "confirmed", "share", "note")
     for kind in kinds:
         numbers = (str(n) for n in (kind.pushes, kind.delivered, kind.confirmed))
         note = f"never reports deliveries: {here.settings.unconfirmed_policy}" if kind.silent else ""
         table.add_row(kind.platform, kind.app_version or "-", *numbers, f"{kind.share:.1%}", note)
-    print_table(table, as_csv=as_csv)
+    print_table(table, as_csv=as_csv, empty="no push has been counted yet; pushes count within some hours")

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from knocktwice_shared.counted import many
 from knocktwice_shared.errors import InvalidMessage, KnocktwiceError
+from knocktwice_worker.cli.tables import print_table
 from knocktwice_worker.services import services
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def list_all(as_json: AsJson = False) -> None:
     table = Table("name", "description", "changed")
     for segment in found:
         table.add_row(segment.name, segment.description, segment.updated_at.astimezone().strftime("%Y-%m-%d %H:%M"))
-    _out().print(table)
+    print_table(table, empty="no segment is saved; 'knocktwice apply' or 'knocktwice segment put' saves one")
 
 
 @app.command()

@@ -145,8 +145,8 @@ def restore(
     """
     here, by = _connected(), audit.of_this_account(reason)
     with here.engine.begin() as conn:
-        overrides.restore(conn, here.settings, name, by)
-    print_json({"name": name}) if as_json else out.print(f"{name} is as the workers' environment says")
+        restored = overrides.restore(conn, here.settings, name, by)
+    print_json({"name": name}) if as_json else out.print(f"{restored} is as the workers' environment says")
 
 
 def audit_lines(
@@ -164,8 +164,9 @@ def audit_lines(
         print_json([asdict(line) for line in found])
         return
     for line in found:
-        told = ", ".join(f"{name} {value}" for name, value in line.subject.items() if value not in (None, False))
-        out.print(f"{line.id}  {clock(line.at)}  {escape(line.actor)}: {line.action} {escape(told)}", soft_wrap=True)
+        out.print(
+            f"{line.id}  {clock(line.at)}  {escape(line.actor)}: {line.action} {escape(line.about)}", soft_wrap=True
+        )
         out.print(f"  {escape(line.reason)}", soft_wrap=True)
     if not found:
         out.print("nobody has changed anything")

@@ -35,7 +35,7 @@ _WHOLE = 40
 _AROUND, _LAST = 3, 1
 
 
-def print_table(table: Table, *, as_csv: bool = False) -> None:
+def print_table(table: Table, *, as_csv: bool = False, empty: str | None = None) -> None:
     """Print a table.
 
     Columns that do not fit go into further tables below, each of which begins with the first column again. Only text
@@ -43,9 +43,13 @@ def print_table(table: Table, *, as_csv: bool = False) -> None:
 
     Args:
         as_csv: print it for programs instead.
+        empty: said instead of a table without rows; ``None``: the headings stand alone.
     """
     if as_csv:
         _print_csv(table)
+        return
+    if empty is not None and not table.rows:
+        out.print(empty, soft_wrap=True)
         return
     # What is wider goes on in the next line, so it needs no more.
     widths = [_width(out, column) for column in table.columns]

@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from knocktwice_worker.cli.output import AsJson, clock, fail, out, print_json, reading_all
+from knocktwice_worker.cli.tables import print_table
 from knocktwice_worker.reporting import story
 from knocktwice_worker.services import services
 
@@ -32,7 +33,7 @@ def status(
         reported = f"{step.provider_status}{error}" if step.provider_status else ""
         due, reason = clock(step.due_at), escape(step.reason or "")
         table.add_row(str(step.step), step.channel, step.state, step.provider or "", reported, reason, due)
-    out.print(table)
+    print_table(table)
     for wait in found.waits:
         out.print(escape(wait.sentence), soft_wrap=True)
 

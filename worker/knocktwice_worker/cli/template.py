@@ -75,7 +75,7 @@ def list_(as_json: AsJson = False, as_csv: AsCsv = False) -> None:
     table = Table("name", "version", "languages", "changed")
     for template in listed:
         table.add_row(template.name, str(template.version), ", ".join(template.locales), clock(template.updated_at))
-    print_table(table, as_csv=as_csv)
+    print_table(table, as_csv=as_csv, empty="no template is stored; 'knocktwice apply' stores them")
 
 
 @app.command()

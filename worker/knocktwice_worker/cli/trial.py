@@ -29,7 +29,7 @@ def trial(
     from knocktwice_worker.evidence import trials
 
     try:
-        span = durations.parse(since, trials.LONGEST)
+        span = durations.typed(since, trials.LONGEST)
     except ValueError as error:
         raise InvalidMessage("since", str(error)) from None
     here = services()

@@ -77,7 +77,7 @@ def list_all(
     for each in found:
         cells = [each.id, each.url, ", ".join(each.events) or "all", each.project, str(each.waiting), _state(each)]
         table.add_row(*cells, *([signing.key_of(key, each.id)] if secrets else []))
-    print_table(table, as_csv=as_csv)
+    print_table(table, as_csv=as_csv, empty="nobody is told; 'knocktwice webhooks add' names an address")
 
 
 @app.command()

@@ -41,7 +41,7 @@ def whatif(
     from knocktwice_worker.evidence import whatif as evidence
 
     try:
-        span = durations.parse(since, _LONGEST)
+        span = durations.typed(since, _LONGEST)
     except ValueError as error:
         raise InvalidMessage("since", str(error)) from None
     with reading(services()) as conn:
@@ -74,7 +74,7 @@ def _rules(given: list[str] | tuple[()]) -> Rules:
         name, _, value = pair.partition("=")
         try:
             if name == "after":
-                after = durations.parse(value, AFTER_LIMIT)
+                after = durations.typed(value, AFTER_LIMIT)
             elif name == "when":
                 when = When(value)
             elif name == "unconfirmed":

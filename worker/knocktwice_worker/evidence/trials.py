@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from knocktwice_worker.config import BrakeMode, PumpingMode, variable
@@ -14,7 +15,6 @@ from knocktwice_worker.switches import overrides
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-    from datetime import timedelta
 
     from sqlalchemy import Connection
 
@@ -134,8 +134,8 @@ def report(conn: Connection, settings: Settings, projects: Projects, since: time
                 str(rule),
                 None,
                 ", ".join(map(variable, shown)),
-                ", ".join(_said(_in_force(now, name)) for name in shown),
-                ", ".join(_said(_tried(now, name)) for name in watched),
+                ", ".join(_said(name, _in_force(now, name)) for name in shown),
+                ", ".join(_said(name, _tried(now, name)) for name in watched),
                 counts.get(str(rule), 0),
             )
         )
@@ -179,10 +179,12 @@ def _tried(settings: Settings, name: str) -> object:
     return value if value == _WATCHING[name] else ""
 
 
-def _said(value: object) -> str:
-    """Return a value for people; what is off is a dash."""
+def _said(name: str, value: object) -> str:
+    """Return a setting's value for people; what is off is a dash."""
     if isinstance(value, frozenset):
         return " ".join(sorted(map(str, value))) or "-"
-    if isinstance(value, float):
-        return f"{value:g}"
-    return str(value) or "-"
+    if not value:
+        return "-"
+    if isinstance(value, int | float) and name.endswith("_s"):
+        return durations.written(timedelta(seconds=value))
+    return f"{value} days" if name.endswith("_days") else f"{value:g}" if isinstance(value, float) else str(value)

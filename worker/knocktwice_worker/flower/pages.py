@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from base64 import b64decode
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
@@ -16,8 +18,8 @@ from tornado import web
 from knocktwice_shared.errors import InvalidMessage, KnocktwiceError
 from knocktwice_shared.names import ROUTES, Queue
 from knocktwice_worker.flower import figures, finding, lanes, listings, steering
+from knocktwice_worker.flower.hurried import services
 from knocktwice_worker.notifications.inbox import dead_letters
-from knocktwice_worker.services import services
 from knocktwice_worker.switches.audit import By
 
 if TYPE_CHECKING:
@@ -31,6 +33,10 @@ log = structlog.get_logger(__name__)
 _FIRST = (("notifications", "Now"), ("notifications-find", "History"), ("notifications-blasts", "Blasts"))
 #: The longest query of a page, in milliseconds.
 _PATIENCE_MS = 2_000
+#: A page asks several questions; it is given up after so many times its longest query.
+_PAGE = 2
+#: Apart from Flower's own threads, so that a database that hangs does not hold up its other pages.
+_POOL = ThreadPoolExecutor(8, thread_name_prefix="notifications")
 #: The longest look at what a blast would do, which counts everybody whom it is for.
 _LONG_PATIENCE_MS = 20_000
 
@@ -58,9 +64,11 @@ class Page(BaseHandler):  # type: ignore[misc] # Flower has no types
                     conn.execute(text("SET TRANSACTION READ ONLY"))
                 return question(conn)
 
+        # A server that hangs does not end its queries itself, and may never close the connection.
+        asked = self.application.io_loop.run_in_executor(_POOL, ask)
         try:
-            return await self.application.io_loop.run_in_executor(None, ask)
-        except SQLAlchemyError as error:
+            return await asyncio.wait_for(asked, _PAGE * patience_ms / 1000)
+        except (SQLAlchemyError, TimeoutError) as error:
             log.warning("a page of the tab has no answer", error=type(error).__name__)
             raise web.HTTPError(503, "the database does not answer in time; 'knocktwice doctor' says more") from None
 

@@ -6,11 +6,13 @@ import getpass
 import json
 import socket
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, text
 
 from knocktwice_shared.errors import InvalidMessage
+from knocktwice_worker.notation import durations
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -95,6 +97,18 @@ class Line:
     action: str
     subject: Mapping[str, Any]
     reason: str
+
+    @property
+    def about(self) -> str:
+        """To what it was done, in words: ``pause 1, channel sms, for 1h``."""
+        return ", ".join(_said(name, value) for name, value in self.subject.items() if value not in (None, False, ""))
+
+
+def _said(name: str, value: object) -> str:
+    if name.endswith("_s") and isinstance(value, int | float):
+        name, value = name.removesuffix("_s"), durations.written(timedelta(seconds=value))
+    words = name.replace("_", " ")
+    return words if value is True else f"{words} {value}"
 
 
 _LINES = text("""

@@ -115,8 +115,8 @@ def change(conn: Connection, settings: Settings, name: str, value: str, by: By) 
     return next(one for one in list_all(conn) if one.name == variable)
 
 
-def restore(conn: Connection, settings: Settings, name: str, by: By) -> None:
-    """Let a setting be again as the workers' environment says.
+def restore(conn: Connection, settings: Settings, name: str, by: By) -> str:
+    """Let a setting be again as the workers' environment says; return its environment variable.
 
     Raises:
         InvalidMessage: it is not changed, or the rest does not fit together without it.
@@ -127,6 +127,7 @@ def restore(conn: Connection, settings: Settings, name: str, by: By) -> None:
         raise InvalidMessage(variable, "is not changed; 'knocktwice switches' lists those that are")
     applied(settings, {one.name: one.value for one in list_all(conn)})
     audit.note(conn, by, "unset", {"name": variable, "was": was})
+    return variable
 
 
 def _variable(name: str) -> str:
