@@ -50,6 +50,12 @@ def unsettled(here: Installation) -> int:
     return active + sum(waiting) + int(here.redis.hlen(INBOX_MESSAGES))
 
 
+def ended(here: Installation) -> int:
+    """Return how many notifications have ended."""
+    with here.engine.connect() as conn:
+        return int(conn.execute(sa.text("SELECT count(*) FROM notifications WHERE state <> 'active'")).scalar_one())
+
+
 def gather(here: Installation, rules: Rules, *, settled: bool) -> Evidence:
     """Write down what the system shows, and return all evidence.
 

@@ -15,7 +15,7 @@ from redis import RedisError
 from oracle import scenes
 from oracle.callers import Callers
 from oracle.faults import Faults, plan
-from oracle.gathering import gather, measure, unsettled
+from oracle.gathering import ended, gather, measure, unsettled
 from oracle.installation import Installation
 from oracle.judge import judge
 from oracle.records import Book, Evidence, Rules
@@ -140,17 +140,19 @@ def settle(here: Installation, faults: Faults, *, within: float) -> bool:
     Args:
         within: seconds in which something must have been done, or it is given up.
     """
-    left, since, quiet_since = math.inf, time.monotonic(), None
+    left, done, since, quiet_since = math.inf, -1, time.monotonic(), None
     while time.monotonic() - since < within:
         here.look()
         faults.look()
         try:
             found = unsettled(here)
+            # One message may become hundreds of rows, so less is not always left when something was done.
+            ends = ended(here)
         except (sa.exc.DBAPIError, RedisError, httpx.HTTPError):
-            found = None
+            found, ends = None, done
         now = time.monotonic()
-        if found is not None and found < left:
-            left, since = found, now
+        if found is not None and (found < left or ends > done):
+            left, done, since = min(found, left), ends, now
         quiet_since = (quiet_since or now) if found == 0 else None
         if quiet_since is not None and now - quiet_since > _QUIET_S:
             return True
