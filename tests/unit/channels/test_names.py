@@ -17,6 +17,7 @@ ALLOWED = (
     "worker/knocktwice_worker/database/migrations/",
     "worker/knocktwice_worker/sandbox/",
     "worker/knocktwice_worker/simulated/",
+    "worker/knocktwice_worker/cli/simulate.py",
     # The paces of senders, by their settings.
     "worker/knocktwice_worker/flower/figures.py",
     "shared/knocktwice_shared/channels/",
