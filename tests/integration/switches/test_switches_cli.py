@@ -43,7 +43,7 @@ def test_a_pause_is_set_listed_seen_by_doctor_and_ended_by_the_same_words(run: C
     assert run("resume", "sms", "--country", "DE", *WHY).code == 0
     assert json.loads(run("switches", "--json").out)["pauses"][0]["ended_at"] is not None
     said = run("audit").out
-    assert "pause for 2h, pause 1, channel sms, country DE" in said
+    assert "pause 1, channel sms, country DE, for 2h" in said
     assert "the operator there is down" in said
 
 
@@ -112,7 +112,7 @@ def test_a_changed_setting_reaches_a_worker_that_runs_and_one_that_starts(
     assert "KNOCKTWICE_QUIET_HOURS=20:00-09:00" in run("switches").out
     assert run("unset", "sms_budget", *WHY).code == 0
     assert services.steered().limits.limits.budget.total == 0
-    assert "set name KNOCKTWICE_SMS_BUDGET, value 5000" in run("audit").out
+    assert "set KNOCKTWICE_SMS_BUDGET, value 5000" in run("audit").out
 
 
 def test_a_worker_that_has_a_changed_setting_differs_from_no_other(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import text
@@ -12,7 +13,7 @@ from knocktwice_worker.reporting.story import VERDICTS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from datetime import datetime, timedelta
+    from datetime import timedelta
 
     from sqlalchemy import Connection
 
@@ -36,6 +37,11 @@ class Dot:
     kind: str
     inputs: Mapping[str, Any]
     left: float = 0
+
+    @property
+    def known(self) -> str:
+        """What a decision was based on, in words: ``push: sent, events: clicked 04:00:53``."""
+        return ", ".join(f"{name.replace('_', ' ')}: {_words(value, self.at)}" for name, value in self.inputs.items())
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +128,24 @@ def draw(conn: Connection, id_: str) -> Drawing | None:
     sentences = {(m.at, m.kind): m.sentence for m in told.moments}
     decisions = [(dot, sentences.get((dot.at, dot.label.replace(" ", "_")), said)) for dot, said in decisions]
     return Drawing(told, lanes, ticks, decisions)
+
+
+def _words(value: object, now: datetime) -> str:
+    """Return an input of a decision for people; times of the same day have no date."""
+    if isinstance(value, dict):
+        return " and ".join(f"{name} {_words(own, now)}" for name, own in value.items()) or "none"
+    if isinstance(value, list):
+        return " and ".join(_words(own, now) for own in value) or "none"
+    if isinstance(value, bool) or value is None:
+        return {True: "yes", False: "no", None: "unknown"}[value]
+    # Numbers with a point look like no time, and words neither.
+    if isinstance(value, str) and len(value) > len("2026-11-21T09:30"):
+        try:
+            at = datetime.fromisoformat(value)
+        except ValueError:
+            return value
+        return f"{at:%H:%M:%S}" if at.date() == now.date() else f"{at:%m-%d %H:%M:%S}"
+    return str(value)
 
 
 def _span(span: timedelta) -> str:

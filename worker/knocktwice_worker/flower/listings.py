@@ -12,6 +12,7 @@ from redis.exceptions import RedisError
 
 from knocktwice_worker.audience import receipt_health, segments
 from knocktwice_worker.audience.segment_filter import dump
+from knocktwice_worker.config import UnconfirmedPolicy
 from knocktwice_worker.content import template_store
 from knocktwice_worker.counters import totals
 from knocktwice_worker.evidence import holdout as evidence
@@ -117,9 +118,12 @@ def content(conn: Connection, here: Services) -> Listing:
         cells = [one.name, ", ".join(one.locales), f"{one.version} of {_day(one.updated_at)}", _many(own.accepted)]
         cells += [_percent(own.fell_back_rate), _percent(own.response_rate), _money(own.cost)]
         rows.append(Row(cells, page=one.name))
-    columns = ("Template", "Languages", "Version", f"Accepted in {_DAYS} days", "Fell back", "Clicked", "Cost")
-    note = "A template's own page shows its delay curve. Templates are changed by knocktwice apply."
-    return Listing("Content", columns, rows, "No template is stored: knocktwice apply stores them.", [note])
+    columns = ("Template", "Languages", "Version", f"Accepted in {_DAYS} days", "Fell back", "Answered", "Cost")
+    notes = [
+        "Answered: of those who were reached, clicked, replied, or saw it elsewhere.",
+        "A template's own page shows its delay curve. Templates are changed by knocktwice apply.",
+    ]
+    return Listing("Content", columns, rows, "No template is stored: knocktwice apply stores them.", notes)
 
 
 def template(conn: Connection, name: str) -> Listing:
@@ -150,7 +154,7 @@ def saved_segments(conn: Connection, _: Services) -> Listing:
         Row([one.name, one.description or "-", json.dumps(dump(one.filter), ensure_ascii=False), _day(one.updated_at)])
         for one in segments.list_all(conn)[:_MOST]
     ]
-    note = "knocktwice segment count says how many people are in one."
+    note = "knocktwice segment show NAME --count says how many people are in one."
     return Listing("Segments", ("Segment", "What it is", "Filter", "Changed"), rows, "No segment is saved.", [note])
 
 
@@ -169,7 +173,8 @@ def receipts(conn: Connection, here: Services) -> Listing:
         )
         for one in kinds
     ]
-    policy = f"Who never reports is treated as KNOCKTWICE_UNCONFIRMED_POLICY={here.settings.unconfirmed_policy} says."
+    named = here.settings.unconfirmed_policy
+    policy = f"Where the SMS waits for a delivery, {_POLICIES[named]} (KNOCKTWICE_UNCONFIRMED_POLICY={named})."
     columns = ("Device", "Pushes in 7 days", "Reported as delivered", "Ever confirmed", "")
     return Listing("Receipts", columns, rows, "No push has been counted yet.", [policy], {3: [k.share for k in kinds]})
 
@@ -269,9 +274,10 @@ def worth(conn: Connection, here: Services) -> Listing:
             f"The latest {_many(_MOST_DRAWS)} decisions, of {_span(max(since // _HOUR, 1) * _HOUR)}; knocktwice holdout compares more of them."
         )
     columns = ("Group", "Notifications", "Answered within a day", "Share", "SMS parts")
-    return Listing(
-        "What the SMS are worth", columns, rows, "Nothing is held out: KNOCKTWICE_HOLDOUT_SHARE does it.", notes
-    )
+    empty = "Nothing is held out: KNOCKTWICE_HOLDOUT_SHARE does it."
+    if set_.holdout_share or set_.probe_share:
+        empty = "Nothing can be said yet: nobody has had a day to answer."
+    return Listing("What the SMS are worth", columns, rows, empty, notes)
 
 
 def limits(conn: Connection, here: Services) -> Listing:
@@ -288,6 +294,13 @@ def limits(conn: Connection, here: Services) -> Listing:
     columns = ("Rule", "Setting", "In force", "Tried", "Would have stopped in 24\u00a0h")
     return Listing("Limits", columns, rows, "There are no rules.", notes)
 
+
+#: What happens to people whose kind of device never reports.
+_POLICIES = {
+    UnconfirmedPolicy.TEXT: "people with a kind that never reports are texted like all others",
+    UnconfirmedPolicy.ACCEPT: "pushes to a kind that never reports count as delivered",
+    UnconfirmedPolicy.NOT_CLICKED: "people with a kind that never reports are texted unless they click",
+}
 
 #: The pages by the name in their address, with the words of the menu.
 PAGES: Mapping[str, tuple[str, Callable[[Connection, Services], Listing]]] = {

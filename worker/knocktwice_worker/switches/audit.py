@@ -100,15 +100,24 @@ class Line:
 
     @property
     def about(self) -> str:
-        """To what it was done, in words: ``pause 1, channel sms, for 1h``."""
-        return ", ".join(_said(name, value) for name, value in self.subject.items() if value not in (None, False, ""))
+        """To what it was done, in words behind the action: ``1, channel sms, for 1h``."""
+        said = sorted(self.subject.items(), key=lambda one: (one[0] not in _FIRST, one[0]))
+        # A setting is known by its name, and "pause 1" needs no second "pause".
+        known = ("name", self.action.rpartition(" ")[2])
+        return ", ".join(
+            _said("" if name in known else name, value) for name, value in said if value not in (None, False, "")
+        )
+
+
+#: PostgreSQL keeps no order of an object's fields; what an action is about comes first.
+_FIRST = {"name", "pause", "blast", "notification", "dead_letter", "endpoint"}
 
 
 def _said(name: str, value: object) -> str:
     if name.endswith("_s") and isinstance(value, int | float):
         name, value = name.removesuffix("_s"), durations.written(timedelta(seconds=value))
     words = name.replace("_", " ")
-    return words if value is True else f"{words} {value}"
+    return words if value is True else f"{words} {value}".strip()
 
 
 _LINES = text("""
