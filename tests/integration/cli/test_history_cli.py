@@ -103,6 +103,7 @@ def test_a_parked_message_is_shown_masked_replayed_once_and_dropped(
             dead_letters.park(conn, message_id=None, task=task, reason=f"wrong: {NUMBER}", payload=payload)
     listed = json.loads(run("dead", "list", "--json").out)
     assert [(one["id"], one["reason"]) for one in listed] == [(1, "wrong"), (2, "wrong"), (3, "wrong")]
+    assert "knocktwice.send_push: the field wrong is wrong" in run("dead", "list").out
     for found, *words in (
         ([1], "--queue", "knocktwice.push"),
         ([2], "--task", "knocktwice.check_fallback", "--error", "WRONG", "--since", "1h"),

@@ -61,7 +61,7 @@ def list_all(
         )
         return
     for one in found:
-        out.print(f"{one.id}  {clock(one.at)}  {escape(one.task or 'no task')}: {escape(one.kind)}", soft_wrap=True)
+        out.print(f"{one.id}  {clock(one.at)}  {escape(one.task or 'no task')}: {escape(one.why)}", soft_wrap=True)
     out.print(f"{len(found)} shown; 'knocktwice dead show' tells more of one" if found else "none")
 
 
@@ -114,7 +114,7 @@ def drop(
     here, by = services(), audit.of_this_account(reason)
     one = _found(here, number)
     if not yes:
-        typer.confirm(f"Forget {one.id} ({one.task or 'no task'}: {one.kind})?", abort=True, err=True)
+        typer.confirm(f"Forget {one.id} ({one.task or 'no task'}: {one.why})?", abort=True, err=True)
     with here.engine.begin() as conn:
         dead_letters.drop(conn, number)
         audit.note(conn, by, "drop", {"dead_letter": number, "task": one.task})

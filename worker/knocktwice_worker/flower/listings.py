@@ -216,7 +216,7 @@ def parked(conn: Connection, _: Services, wanted: dead_letters.Wanted = dead_let
     found = dead_letters.page(conn, wanted, after=after, limit=_MOST + 1)
     actions = [Action("replay", "Try again"), Action("drop", "Forget", "It is gone for good.")]
     rows = [
-        Row([str(one.id), _moment(one.at), one.task or "-", one.kind], id=str(one.id), actions=actions)
+        Row([str(one.id), _moment(one.at), one.task or "-", one.why], id=str(one.id), actions=actions)
         for one in found[:_MOST]
     ]
     note = "knocktwice dead show says what a message holds. What is done already is not done twice."

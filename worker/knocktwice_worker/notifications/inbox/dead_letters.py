@@ -133,6 +133,12 @@ class Parked:
         """The reason without what it may quote."""
         return self.reason.partition(":")[0]
 
+    @property
+    def why(self) -> str:
+        """The same for people: a message that cannot be read names its field alone, such as ``recipients[3].phone``."""
+        named = ":" in self.reason and " " not in self.kind
+        return f"the field {self.kind} is wrong" if named else self.kind
+
     def message(self) -> object:
         """Return the message, which may stand in the body of a Celery message.
 
