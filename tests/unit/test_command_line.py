@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import inspect
 import os
+import re
 import resource
 import shlex
 import subprocess
 import sys
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +20,11 @@ import knocktwice
 from knocktwice_worker.cli import main
 
 COMMANDS = dict(main.commands())
+SOURCES = Path(main.__file__).parents[1]
+#: A command in the words of a page; errors put it in quotes.
+_NAMED = r"knocktwice ([a-z-]+)(?: ([a-z-]+))?"
+#: What pages say of a group of commands.
+VERBS = {"does", "takes"}
 #: Libraries that take long to import.
 HEAVY = ("sqlalchemy", "celery", "fastapi", "pydantic", "structlog", "redis", "kombu", "rich", "firebase_admin")
 
@@ -112,3 +119,17 @@ def test_a_shell_completes_the_options_of_a_command() -> None:
     typed = {"COMP_WORDS": "knocktwice brake release --dry", "COMP_CWORD": "3"}
     found = _python(HELP.format(args=[]), _KNOCKTWICE_COMPLETE="complete_bash", **typed)
     assert found.stdout.split() == ["--dry-run"]
+
+
+def test_every_command_that_errors_and_pages_name_is_there() -> None:
+    groups = {name.partition(" ")[0] for name in COMMANDS if " " in name}
+    found: dict[str, str] = {}
+    for path in (*SOURCES.rglob("*.py"), *SOURCES.rglob("*.html")):
+        named = _NAMED if "flower" in path.parts else f"'{_NAMED}"
+        for said in re.finditer(named, path.read_text()):
+            group, command = said[1], said[2]
+            told_of = group in groups and command in VERBS
+            if group not in COMMANDS and f"{group} {command}" not in COMMANDS and not told_of:
+                found[said[0]] = path.name
+    # A name of a lock in PostgreSQL.
+    assert found.keys() == {"'knocktwice statistics"}
