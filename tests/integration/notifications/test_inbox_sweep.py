@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
@@ -233,3 +234,16 @@ def test_of_messages_that_come_again_those_go_together_that_were_never_begun(inb
     inbox.carry_out(Task.CANCEL, ids[1], {}, die, came_again=True)
     assert len(tried) == 3
     assert not inbox.redis.hexists(INBOX_MESSAGES, ids[1])
+
+
+def test_one_that_came_again_and_was_never_begun_waits_for_no_other(inbox: Inbox) -> None:
+    first, second = accepted_long_ago(inbox, 2)
+    both, met = threading.Barrier(2, timeout=30), []
+
+    def work(_messages: Sequence[object]) -> None:
+        met.append(both.wait())
+
+    with ThreadPoolExecutor() as pool:
+        for id_ in (first, second):
+            pool.submit(inbox.carry_out, Task.CANCEL, id_, {}, work, came_again=True)
+    assert len(met) == 2

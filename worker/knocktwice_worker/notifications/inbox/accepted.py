@@ -177,9 +177,9 @@ class Inbox:
     def carry_out(self, task: Task, message_id: str, message: object, work: Work, *, came_again: bool = False) -> None:
         """Carry out one message, and remove it. A message that violates the contract or keeps failing is parked.
 
-        A message that came again may be the one that ended its worker. Such messages are carried out one at a time unless
-        :meth:`begin_again` lets them go together, and each try is noted before it begins; a message is parked after too
-        many tries that never ended.
+        A message that came again may be the one that ended its worker, so each try is noted before it begins. Messages
+        whose work was begun like this and never ended are carried out one at a time; after too many tries that never
+        ended a message is parked.
 
         Args:
             came_again: the message was delivered or published before.
@@ -187,7 +187,7 @@ class Inbox:
         Raises:
             Exception: the work failed. The message stays in the inbox.
         """
-        if not came_again:
+        if not came_again or self.begin_again([message_id]):
             self._carry_out(task, message_id, message, work)
             return
         with self._one_suspect:
