@@ -5,7 +5,7 @@ What the brake then does with them is the setting's: it counts, slows down or ho
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,7 @@ import structlog
 from sqlalchemy import text
 
 from knocktwice_worker.brake import text_counts
-from knocktwice_worker.brake.pumping import Finding, Numbers, Sign, crowded_from, judge
+from knocktwice_worker.brake.pumping import Finding, Numbers, Sign, crowded_from, judge, may_be_crowded
 from knocktwice_worker.config import PumpingMode
 from knocktwice_worker.lifecycle import TextTrouble
 from knocktwice_worker.notation.phone_numbers import country
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from knocktwice_worker.config import Settings
 
 log = structlog.get_logger(__name__)
+
+#: So many messages of a range are looked at one by one, every few seconds; how close their numbers are is seen in fewer.
+_GLANCE = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +89,10 @@ def _look(conn: Connection, rules: Rules) -> None:
         # A wider range that has such a one in it is looked at the next time, without it.
         if any(one.prefix.startswith(numbers.prefix) for one in tripped):
             continue
-        record = text_counts.record_of(conn, numbers, rules.window, crowded_from=crowded_from(rules.sample))
+        record = text_counts.record_of(conn, numbers, rules.window)
+        if may_be_crowded(record, rules.sample):
+            most = max(_GLANCE, 4 * crowded_from(rules.sample))
+            record = replace(record, crowding=text_counts.crowding_of(conn, numbers, rules.window, most=most))
         if (finding := judge(record, rules.sample)) is not None:
             _trip(conn, numbers, finding, rules)
             tripped.append(numbers)

@@ -90,7 +90,7 @@ class Record:
         now: in the window.
         before: in the days before.
         others_now, others_before: to other numbers.
-        crowding: how close the numbers are; ``None``: they are too few to ask.
+        crowding: how close the numbers are; ``None``: it does not matter, or was not asked.
     """
 
     now: Outcomes
@@ -117,8 +117,13 @@ class Finding:
     usual: float
 
 
+def may_be_crowded(record: Record, sample: int) -> bool:
+    """Return whether it matters how close the numbers are to each other: they are many, and hardly anybody answers."""
+    return record.now.messages >= crowded_from(sample) and not _people_answer(record, sample)
+
+
 def crowded_from(sample: int) -> int:
-    """Return from how many messages on the numbers are looked at one by one."""
+    """Return from how many new numbers on they can be too close to each other."""
     return 2 * sample
 
 

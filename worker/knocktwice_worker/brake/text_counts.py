@@ -191,7 +191,7 @@ WITH m AS (
       AND d.number >= :prefix AND starts_with(d.number, :prefix)
       AND coalesce(b.content ->> 'template', '') = :template
       AND coalesce(n.project, '') = :project
-    LIMIT {_GLANCE}
+    LIMIT :most
   ) d
   GROUP BY d.number
 ), fresh AS (
@@ -210,31 +210,32 @@ FROM fresh
 _BEFORE = text("SELECT knocktwice_now() - :window AS after, knocktwice_now() AS until")
 
 
-def record_of(conn: Connection, numbers: Numbers, window: timedelta, *, crowded_from: int) -> Record:
-    """Return what is known of the messages to a range of numbers, and of those to all others.
-
-    Args:
-        crowded_from: from so many messages on it is asked how close to each other the numbers are.
-    """
+def record_of(conn: Connection, numbers: Numbers, window: timedelta) -> Record:
+    """Return what is known of the messages to a range of numbers, and of those to all others, without its crowding."""
     scope = {"prefix": numbers.prefix, "template": numbers.template, "project": numbers.project}
     rows = conn.execute(_RECORD, scope | {"window": window, "history": _HISTORY})
     outcomes = {
         (row.inside, row.lately): Outcomes(*map(int, (row.messages, row.settled, row.answered, row.delivered)))
         for row in rows
     }
-    now = outcomes.get((True, True), Outcomes())
-    crowding = None
-    if now.messages >= crowded_from:
-        span = conn.execute(_BEFORE, {"window": window}).one()
-        row = conn.execute(_CROWDING, scope | {"after": span.after, "until": span.until}).one()
-        crowding = Crowding(row.numbers, row.hundreds)
     return Record(
-        now,
+        outcomes.get((True, True), Outcomes()),
         before=outcomes.get((True, False), Outcomes()),
         others_now=outcomes.get((False, True), Outcomes()),
         others_before=outcomes.get((False, False), Outcomes()),
-        crowding=crowding,
     )
+
+
+def crowding_of(conn: Connection, numbers: Numbers, window: timedelta, *, most: int) -> Crowding:
+    """Return how close those numbers of a range are to each other that were never texted before the window.
+
+    Args:
+        most: so many messages are looked at, one by one.
+    """
+    scope = {"prefix": numbers.prefix, "template": numbers.template, "project": numbers.project}
+    span = conn.execute(_BEFORE, {"window": window}).one()
+    row = conn.execute(_CROWDING, scope | {"after": span.after, "until": span.until, "most": most}).one()
+    return Crowding(row.numbers, row.hundreds)
 
 
 # What a brake holds counts by when it was due, which is when it was asked for.
