@@ -1,4 +1,7 @@
-"""The pipeline in one, two and four cells on one machine: what a notification costs, and how late the others are while one stands still."""
+"""The pipeline in one, two and four cells on one machine.
+
+It measures the cost of a notification, and how late the other cells are while one stands still.
+"""
 
 from __future__ import annotations
 
@@ -174,7 +177,10 @@ def _others_late(here: Installation, cells: Sequence[Cell], workers: Sequence[li
 
 def _counted_elsewhere(engine: sa.Engine, ids: Sequence[str], cell: Cell) -> list[str]:
     """Return the notifications to numbers whose home is another cell. All others wait while it is away, by design."""
-    query = "SELECT n.id, p.number FROM notifications n JOIN phones p USING (user_id) WHERE n.id = ANY(CAST(:ids AS uuid[]))"
+    query = """
+    SELECT n.id, p.number FROM notifications n JOIN phones p USING (user_id)
+    WHERE n.id = ANY(CAST(:ids AS uuid[]))
+    """
     cells = naming.read(Path(cell.env["KNOCKTWICE_CELLS_FILE"]))
     with engine.connect() as conn:
         found = conn.execute(sa.text(query), {"ids": list(ids)}).all()

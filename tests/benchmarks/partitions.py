@@ -1,4 +1,4 @@
-"""What daily partitions cost: the same run with plain tables, and with a partition a day for each that grows with history.
+"""The cost of daily partitions: the same run with plain tables, and with one partition a day for each large table.
 
 The partition key is the notification's id, which begins with its time (UUIDv7) and is in every primary key. ``notifications``
 stays as it is: the unique index on keys cannot span partitions.

@@ -78,7 +78,7 @@ class Callers:
         if said.what not in ("delivered", "clicked", "reply", "failed"):
             return True
         if said.what == "reply":
-            # Nobody answers what went to nobody. An answer is about the newest SMS to a number; of two that left
+            # A message that went to nobody gets no answer. An answer is about the newest SMS to a number; of two that left
             # together nobody can tell which one it is about.
             failed = {failure.sid for failure in self.evidence.failures}
             numbers = self._numbers(self._plans[said.about])

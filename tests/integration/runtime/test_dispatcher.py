@@ -88,7 +88,7 @@ def test_most_looks_go_back_a_minute_and_none_is_late_by_much_for_it(here: Servi
     assert dispatch(here, published, horizon) == 0
     _pending(here, 2)
     clock.advance(DUE + timedelta(minutes=2))
-    # Somebody has kept them from us for two minutes.
+    # Another session had these rows locked for two minutes.
     assert dispatch(here, published, horizon) == 0
     now[0] += 15
     # And the lease of the first two is over.
