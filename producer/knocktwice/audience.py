@@ -34,8 +34,8 @@ class AudienceCalls:
         time_zone: str | None = None,
         app_version: str | None = None,
     ) -> None:
-        """Say that a device is this user's from now on, and nobody else's: at login, whenever a field changes, and now and
-        then when the app is opened, because devices that are not seen for long are forgotten.
+        """Say that a device is this user's from now on, and nobody else's: at login, whenever a field changes, and now
+        and then when the app is opened, because devices that are not seen for long are forgotten.
 
         Args:
             user: your own id of the person.
@@ -153,7 +153,8 @@ class AudienceCalls:
         self._change("opt_in", phone=phone, source=source, **_only(channel))
 
     def erase_user(self, user: str) -> None:
-        """Erase a person: who they are, devices, number, tags, consent, and whom, what and where in all their notifications.
+        """Erase a person: who they are, devices, number, tags, consent, and whom, what and where in all their
+        notifications.
 
         What waits for them is cancelled. How many notifications there were, when, and how they ended stays. What was
         said before this call and arrives after it is void; what is said after it is about somebody new.

@@ -1,8 +1,9 @@
 """The client: what an application calls.
 
 Every call checks its input with the contract's own validator before anything leaves the process, and returns once the
-broker has accepted the message, as safely as the client's ``durability`` says. Sending happens in the workers. The calls
-about people, such as ``register_device`` and ``opt_out``, are in ``audience.py``.
+broker has accepted the message, as safely as the client's ``durability`` says. Sending happens in the workers.
+
+The calls about people, such as ``register_device`` and ``opt_out``, are in ``audience.py``.
 """
 
 from __future__ import annotations
@@ -60,11 +61,11 @@ class Client(AudienceCalls):
         replicas: how many replicas, at the level ``replica``; left out, ``KNOCKTWICE_DURABILITY_REPLICAS``, or 1.
         project: the application to which all that this client sends belongs; keys are its own, and :meth:`cancel` stops
             nothing else. Left out: to none.
-        cells: the path of the file of cells, among which people are shared out; left out, ``KNOCKTWICE_CELLS_FILE``. Not
-            asked for where ``broker_url`` is given.
-        test: everything is done but the provider's call, and ``knocktwice explain`` says what would have been sent. What
-            is said of people beside a notification is checked and not remembered, and methods that change people are
-            refused.
+        cells: the path of the file of cells, among which people are shared out; left out, ``KNOCKTWICE_CELLS_FILE``.
+            Not asked for where ``broker_url`` is given.
+        test: everything is done but the provider's call, and ``knocktwice explain`` says what would have been sent.
+            What is said of people beside a notification is checked and not remembered, and methods that change people
+            are refused.
 
     Raises:
         InvalidMessage: the project's name is none.
@@ -128,9 +129,9 @@ class Client(AudienceCalls):
                 not stored,
             registrations: FCM registration tokens or FIDs, and
             phone: the number for the SMS in E.164. Beside ``user`` both are remembered of that person before anything
-                is sent, as :meth:`register_device` and :meth:`bind_phone` do. Without ``user``, a registration that belongs
-                to a registered device is that device: if it shows no notifications it is not pushed to, and without
-                ``phone`` its owner is notified.
+                is sent, as :meth:`register_device` and :meth:`bind_phone` do. Without ``user``, a registration that
+                belongs to a registered device is that device: if it shows no notifications it is not pushed to, and
+                without ``phone`` its owner is notified.
             push: what the push shows; left out, the first of the steps goes at once; or else
             template: the name of a template. ``push=False`` with a template pushes nothing: its SMS goes at once.
             sms: what follows it, when and why; ``None``: nothing does, or what the template says; ``False``: nothing
@@ -144,9 +145,8 @@ class Client(AudienceCalls):
                 user's devices.
             tags: remembered of ``user``, as :meth:`tag_user` does.
             key: idempotency key, at most 200 characters. A repeat with the same key notifies nobody again and returns
-                the first call's id, for 7 days. After that a repeat still notifies nobody
-                (PostgreSQL has the last word), but the id it returns is a new one, of a notification that ended as a
-                duplicate.
+                the first call's id, for 7 days. After that a repeat still notifies nobody (PostgreSQL has the last
+                word), but the id it returns is a new one, of a notification that ended as a duplicate.
             category: decides consent and quiet hours; left out, ``transactional``, or the template's.
             ttl: how long the push may wait for its device, up to 28 days.
             valid_for: how long after it was due the push, and each message behind it, is still of use, 1 second to 30
@@ -156,9 +156,9 @@ class Client(AudienceCalls):
             send_at: when it goes out: a ``datetime`` with a zone, or ``LocalTime(...)``, the clock on the wall of
                 whoever it is for (the zone of their device, else the user's, else that of their number). Left out, or
                 past: now. What is late in coming can be cancelled. Delays count from then.
-            default_locale: the language of people of any other or an unknown one, where ``push``, ``sms`` or ``steps`` are
-                by language, like ``Push({"en": "Your order", "de": "Ihre Bestellung"}, …)``; left out, ``en`` if it is
-                one of them. With a template it is the template's own.
+            default_locale: the language of people of any other or an unknown one, where ``push``, ``sms`` or ``steps``
+                are by language, like ``Push({"en": "Your order", "de": "Ihre Bestellung"}, …)``; left out, ``en`` if it
+                is one of them. With a template it is the template's own.
 
         Returns:
             The notification's id: a UUID whose ``duplicate`` says whether the ``key`` was used before, and whose
@@ -172,17 +172,7 @@ class Client(AudienceCalls):
         values = {} if params is None else params
         person = Recipient(user, registrations, phone, values, key, locale=locale, tags=tags)
         shared = wire.Shared(
-            push,
-            sms,
-            category,
-            ttl,
-            reference,
-            template,
-            send_at,
-            steps,
-            valid_for,
-            default_locale,
-            self._project,
+            push, sms, category, ttl, reference, template, send_at, steps, valid_for, default_locale, self._project
         )
         with wire.in_callers_words(wire.with_steps(wire.one("recipient"), shared)):
             draft = drafts.notifications([person], shared)
@@ -219,17 +209,7 @@ class Client(AudienceCalls):
             BrokerUnavailable: some may have been accepted. Who has a ``key`` or an ``id`` can be sent again safely.
         """
         shared = wire.Shared(
-            push,
-            sms,
-            category,
-            ttl,
-            reference,
-            template,
-            send_at,
-            steps,
-            valid_for,
-            default_locale,
-            self._project,
+            push, sms, category, ttl, reference, template, send_at, steps, valid_for, default_locale, self._project
         )
         words = partial(wire.with_steps, shared=shared)
         if self._router is not None:
@@ -276,17 +256,7 @@ class Client(AudienceCalls):
             BrokerUnavailable: call again with the same ``key``.
         """
         shared = wire.Shared(
-            push,
-            sms,
-            category,
-            ttl,
-            reference,
-            template,
-            send_at,
-            steps,
-            valid_for,
-            default_locale,
-            self._project,
+            push, sms, category, ttl, reference, template, send_at, steps, valid_for, default_locale, self._project
         )
         with wire.in_callers_words(wire.with_steps(wire.one("blast"), shared)):
             draft = drafts.blast(wire.blast(segment, shared, key=key, params=params, throttle_per_min=throttle_per_min))
@@ -317,7 +287,8 @@ class Client(AudienceCalls):
     def record_seen(
         self, notification_id: UUID | str, *, registration: str | None = None, at: datetime | None = None
     ) -> None:
-        """Report that a person has seen elsewhere what a notification says: inside the app, on another device, in an e-mail.
+        """Report that a person has seen elsewhere what a notification says: inside the app, on another device, in an
+        e-mail.
 
         It stops the SMS as a click does. Arguments and errors as for :meth:`record_delivered`.
         """
@@ -367,6 +338,7 @@ class Client(AudienceCalls):
     def _send_many(
         self, name: str, items: Iterable[_T], draft: Callable[[Sequence[_T]], Draft], words: Rewording = lambda w: w
     ) -> list[UUID]:
+        """Draft and send many, ``BATCH_LIMIT`` to a message. A sized collection is checked whole before any is sent."""
         if isinstance(items, str | bytes) or not isinstance(items, Iterable):
             raise InvalidMessage(name, "must be several, in a list; for one there is a method of its own")
         made = _drafts(items, draft, words)
@@ -377,6 +349,7 @@ class Client(AudienceCalls):
         return [id_ for one in made for id_ in self._send([one])]
 
     def _send(self, ready: Sequence[Draft]) -> list[NotificationId]:
+        """Send drafts and return their ids. For a key that was used before it is the id of the first call."""
         if self._router is not None:
             return self._router.send(ready)
         proposals = {key: use for draft in ready for key, use in draft.proposals().items()}
