@@ -13,7 +13,7 @@ import pytest
 from knocktwice.broker import KEY_LIFETIME
 from knocktwice_shared import messages, names
 from knocktwice_shared.errors import InvalidMessage
-from knocktwice_worker.audience import people
+from knocktwice_worker.audience import forgetting, tags
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -143,8 +143,8 @@ def test_each_list_takes_as_many_items_as_its_row_says(title: str) -> None:
         f"your own ids, at most {messages.JSON_BYTES_LIMIT} bytes of JSON",
         f"name of 1 to {messages.TAG_NAME_LIMIT} characters",
         f"At most {messages.JSON_BYTES_LIMIT} bytes of JSON in one change",
-        f"at most {people.TAGS_LIMIT} tags of {people.TAGS_BYTES_LIMIT} bytes together",
-        f"at most {people.TAG_NAMES_LIMIT} names of tags within {people.TRACE.days} days",
+        f"at most {tags.TAGS_LIMIT} tags of {tags.TAGS_BYTES_LIMIT} bytes together",
+        f"at most {tags.TAG_NAMES_LIMIT} names of tags within {forgetting.TRACE.days} days",
         f"values for the placeholders, at most {messages.JSON_BYTES_LIMIT} bytes of JSON",
         f"Notify 1 to {names.BATCH_LIMIT} people",
         f"Report 1 to {names.BATCH_LIMIT} receipts",

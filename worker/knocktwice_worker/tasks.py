@@ -14,7 +14,14 @@ import structlog
 
 from knocktwice_shared.errors import KnocktwiceError
 from knocktwice_shared.names import Task
-from knocktwice_worker.audience import aliases, inbound_texts, opt_out_log, people, receipt_health, untextable
+from knocktwice_worker.audience import (
+    aliases,
+    forgetting,
+    inbound_texts,
+    opt_out_log,
+    receipt_health,
+    untextable,
+)
 from knocktwice_worker.blasts import schedules
 from knocktwice_worker.celery import app
 from knocktwice_worker.notifications.store import provider_reports, removal, trial_counts
@@ -229,7 +236,7 @@ def housekeeping() -> None:
     try:
         here = steered()
         with here.engine.begin() as conn:
-            removed = people.forget(conn, here.settings.device_stale) + aliases.forget_gone(conn)
+            removed = forgetting.forget(conn, here.settings.device_stale) + aliases.forget_gone(conn)
             removed += removal.forget_orphans(conn)
             removed += provider_reports.forget(conn)
             removed += inbound_texts.forget(conn, here.settings.inbound_kept)

@@ -18,7 +18,7 @@ from alembic.config import Config
 from knocktwice_shared.errors import InvalidMessage
 from knocktwice_shared.messages import ConsentSet, DeviceRegistered, PhoneBound, Receipt, ReceiptEvent, TagsSet
 from knocktwice_worker import tasks
-from knocktwice_worker.audience import hwids
+from knocktwice_worker.audience import forgetting, hwids, tags
 from knocktwice_worker.audience import people as audience
 from knocktwice_worker.database import migrations
 from knocktwice_worker.notifications import store
@@ -119,7 +119,7 @@ def _refused(people: People, *changes: AudienceChange) -> str:
 
 
 def test_one_tag_too_many_is_refused_and_none_is_lost(people: People) -> None:
-    people.apply(tagged(1, **{f"t{n}": n for n in range(audience.TAGS_LIMIT)}))
+    people.apply(tagged(1, **{f"t{n}": n for n in range(tags.TAGS_LIMIT)}))
     assert "changes.tags: would make 251 tags of one user; 250 at most" in _refused(people, tagged(2, more=1))
     people.apply(tagged(2, more=1, t0=None))
     people.apply(tagged(3, t1="changed"))
@@ -128,7 +128,7 @@ def test_one_tag_too_many_is_refused_and_none_is_lost(people: People) -> None:
 def test_tags_that_are_too_large_together_are_refused(people: People) -> None:
     for n in range(4):
         people.apply(tagged(1, **{f"large{n}": "x" * 4000}))
-    assert f"{audience.TAGS_BYTES_LIMIT} at most" in _refused(people, tagged(2, large4="x" * 4000))
+    assert f"{tags.TAGS_BYTES_LIMIT} at most" in _refused(people, tagged(2, large4="x" * 4000))
 
 
 def test_names_that_come_and_go_are_bounded_and_forgotten_in_time(people: People, clock: Clock) -> None:
@@ -281,7 +281,7 @@ def test_the_same_number_again_keeps_the_consent(people: People) -> None:
 
 def _forget(people: People, stale: timedelta = STALE) -> None:
     with people.engine.begin() as conn:
-        audience.forget(conn, stale)
+        forgetting.forget(conn, stale)
 
 
 def _registrations(people: People) -> list[str]:

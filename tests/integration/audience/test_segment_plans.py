@@ -9,7 +9,7 @@ import psutil
 import pytest
 import sqlalchemy as sa
 
-from knocktwice_worker.audience import people, segments
+from knocktwice_worker.audience import forgetting, segments
 from knocktwice_worker.audience.segment_filter import parse
 from support.databases import new_database
 
@@ -139,7 +139,7 @@ def test_forgetting_stale_devices_reads_its_index(city: sa.Engine) -> None:
     with city.connect() as conn:
         stale = conn.execute(sa.text("SELECT interval '269 days'")).scalar_one()
         conn.rollback()
-    assert "devices_last_seen_at_idx" in plan(city, lambda conn: people.forget(conn, stale), "last_seen_at")
+    assert "devices_last_seen_at_idx" in plan(city, lambda conn: forgetting.forget(conn, stale), "last_seen_at")
 
 
 @pytest.mark.parametrize("wanted", [{"everyone": True}, SEED, {"not": SEED}, is_("has_phone")], ids=str)

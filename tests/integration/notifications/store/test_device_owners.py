@@ -16,7 +16,7 @@ from knocktwice_shared.messages import (
     Platform,
     parse_batch,
 )
-from knocktwice_worker.audience import people
+from knocktwice_worker.audience import forgetting, people
 from knocktwice_worker.lifecycle import AttemptState
 from knocktwice_worker.notifications import store
 from support.store_book import AT, HOUR, LEASE, Book, batch, ids
@@ -102,7 +102,7 @@ def test_logging_out_everywhere_takes_all_devices_from_before_in_whatever_order_
 def test_a_trace_of_a_logout_is_forgotten_with_the_person_and_with_time(book: Book) -> None:
     book(people.apply, [DeviceUnregistered("tablet", AT - timedelta(days=91), "mum")])
     book(people.apply, [DeviceUnregistered("reg-ada", AT + MINUTE, "ada")])
-    book(people.forget, timedelta())
+    book(forgetting.forget, timedelta())
     assert book.rows("SELECT registration, left_user FROM devices ORDER BY 1") == [
         ("reg-ada", "ada"),
         ("reg-bob", None),
