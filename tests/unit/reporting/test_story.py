@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import chain
 
 from knocktwice_worker.lifecycle import Delay, Note, Refusal, Verdict
-from knocktwice_worker.reporting.story import VERDICTS
+from knocktwice_worker.reporting.moments import VERDICTS
 
 #: Looked at again in a moment, and not written to the ledger.
 UNWRITTEN = {Verdict.WAIT, Delay.LIMITS_UNAVAILABLE}

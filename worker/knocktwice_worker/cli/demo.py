@@ -24,7 +24,7 @@ from knocktwice import Client, Push, Sms
 from knocktwice_worker.cli import up
 from knocktwice_worker.config import Settings
 from knocktwice_worker.embedded.servers import addresses
-from knocktwice_worker.reporting import story
+from knocktwice_worker.reporting import moments, story
 from knocktwice_worker.sandbox import Phone, Sandbox
 
 if TYPE_CHECKING:
@@ -169,7 +169,7 @@ def _await_gateway(gateway: Child, url: str) -> None:
 def _watch(engine: sa.Engine, people: dict[UUID, Person]) -> dict[str, str]:
     """Print what happens as it happens, until all notifications have ended. Returns each person's ending."""
     began, ended = datetime.now(UTC), dict[str, str]()
-    told: set[tuple[str, story.Moment]] = set()
+    told: set[tuple[str, moments.Moment]] = set()
     deadline = time.monotonic() + LIMIT.total_seconds()
     while len(ended) < len(people) and time.monotonic() < deadline:
         time.sleep(_GLANCE_S)
@@ -185,7 +185,7 @@ def _watch(engine: sa.Engine, people: dict[UUID, Person]) -> dict[str, str]:
     return ended
 
 
-def _past(told: story.Story) -> Iterator[story.Moment]:
+def _past(told: story.Story) -> Iterator[moments.Moment]:
     """The events so far; the story also contains planned ones."""
     now = datetime.now(UTC)
     return (moment for moment in told.moments if moment.at <= now)

@@ -12,7 +12,7 @@ from knocktwice_worker.cli import phone_options, times
 from knocktwice_worker.cli.output import AsJson, clock, out, print_json, reading
 from knocktwice_worker.cli.progress import progress
 from knocktwice_worker.notifications.store import unknown
-from knocktwice_worker.reporting.story import mask
+from knocktwice_worker.reporting.moments import mask
 from knocktwice_worker.services import services
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import text
 
 from knocktwice_worker.reporting import story
-from knocktwice_worker.reporting.story import VERDICTS
+from knocktwice_worker.reporting.moments import VERDICTS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

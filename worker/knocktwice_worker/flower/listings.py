@@ -20,7 +20,7 @@ from knocktwice_worker.evidence import trials
 from knocktwice_worker.notifications.inbox import dead_letters
 from knocktwice_worker.notifications.store import unknown
 from knocktwice_worker.reporting import delay_curve, figures
-from knocktwice_worker.reporting.story import mask
+from knocktwice_worker.reporting.moments import mask
 from knocktwice_worker.webhooks import endpoints
 
 if TYPE_CHECKING:

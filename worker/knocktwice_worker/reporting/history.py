@@ -16,7 +16,7 @@ from sqlalchemy import Connection, text
 
 from knocktwice_shared.test_side import is_test, real_side
 from knocktwice_worker.database.test_rows import real_message
-from knocktwice_worker.reporting.story import given_up, last_report, status, taken_by
+from knocktwice_worker.reporting.provider_status import given_up, last_report, status, taken_by
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

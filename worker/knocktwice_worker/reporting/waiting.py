@@ -72,6 +72,16 @@ _UNLESS = {
 }
 
 
+def due_at(step: Row[Any], steps: Sequence[Row[Any]]) -> datetime | None:
+    """Return when a step is due: the countdown behind a push counts from its hand-over (``store/due.py``)."""
+    due: datetime | None = step.due_at
+    push = next((s for s in steps if s.step == 0 and s.state == "sent" and s.claimed_at and s.finished_at), None)
+    if step.step != 1 or push is None or due is None:
+        return due
+    late: timedelta = max(push.finished_at - push.claimed_at, timedelta())
+    return due + late
+
+
 def waits(
     now: datetime,
     steps: Sequence[Row[Any]],
