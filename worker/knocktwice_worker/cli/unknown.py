@@ -11,8 +11,8 @@ from knocktwice_shared.messages import Category
 from knocktwice_worker.cli import phone_options, times
 from knocktwice_worker.cli.output import AsJson, clock, out, print_json, reading
 from knocktwice_worker.cli.progress import progress
+from knocktwice_worker.notation.masking import mask_or_erased
 from knocktwice_worker.notifications.store import unknown
-from knocktwice_worker.reporting.moments import mask
 from knocktwice_worker.services import services
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def list_all(
             if as_json:
                 print("[" if count == 1 else ",", json.dumps(_shown(one)))
             else:
-                line = f"{one.notification_id} {one.step} {clock(one.ended_at)} {mask(one.number or '')} "
+                line = f"{one.notification_id} {one.step} {clock(one.ended_at)} {mask_or_erased(one.number)} "
                 out.print(f"{line}{one.channel}/{one.provider}", markup=False, soft_wrap=True)
     if as_json:
         print("]" if count else "[]")
@@ -163,7 +163,7 @@ def _shown(one: unknown.UnknownStep) -> dict[str, Any]:
         "step": one.step,
         "channel": one.channel,
         "provider": one.provider,
-        "number": mask(one.number or ""),
+        "number": mask_or_erased(one.number),
         "category": one.category,
         "key": one.key,
         "reason": one.reason,

@@ -12,9 +12,9 @@ from sqlalchemy import text
 from knocktwice_shared.errors import InvalidMessage
 from knocktwice_shared.names import Queue
 from knocktwice_worker.notation import durations, phone_numbers
+from knocktwice_worker.notation.masking import mask
 from knocktwice_worker.notifications.inbox import dead_letters
 from knocktwice_worker.reporting import history, story
-from knocktwice_worker.reporting.moments import mask
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -17,10 +17,10 @@ from knocktwice_worker.content import template_store
 from knocktwice_worker.counters import totals
 from knocktwice_worker.evidence import holdout as evidence
 from knocktwice_worker.evidence import trials
+from knocktwice_worker.notation.masking import mask_or_erased
 from knocktwice_worker.notifications.inbox import dead_letters
 from knocktwice_worker.notifications.store import unknown
 from knocktwice_worker.reporting import delay_curve, figures
-from knocktwice_worker.reporting.moments import mask
 from knocktwice_worker.webhooks import endpoints
 
 if TYPE_CHECKING:
@@ -237,7 +237,8 @@ def unknown_steps(conn: Connection, here: Services) -> Listing:
             listable = here.channels.provider(one.channel, one.provider).listable
             ask = None if listable else "The provider has no list, so the person may get it twice."
             actions.insert(0, Action("send", "Look, and send" if listable else "Send again", ask))
-        cells = [one.notification_id, _moment(one.ended_at), f"{one.channel} by {one.provider}", mask(one.number or "")]
+        who = mask_or_erased(one.number)
+        cells = [one.notification_id, _moment(one.ended_at), f"{one.channel} by {one.provider}", who]
         about = f"{one.notification_id}/{one.step}"
         rows.append(Row([*cells, one.reason or "-"], id=about, link=one.notification_id, actions=actions))
     note = f"The oldest first, {_MOST} at most. knocktwice unknown takes many at once."

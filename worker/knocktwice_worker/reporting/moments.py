@@ -13,6 +13,7 @@ from knocktwice_worker.channels.registry import CHANNELS
 from knocktwice_worker.content.links.link_store import LINK
 from knocktwice_worker.database.test_rows import STAND_IN
 from knocktwice_worker.lifecycle import Evidence, Note
+from knocktwice_worker.notation.masking import ERASED, mask_or_erased
 from knocktwice_worker.reporting.provider_status import error_code, taken_by
 from knocktwice_worker.reporting.waiting import due_at
 
@@ -114,18 +115,7 @@ def moments(found: Row[Any], rows: Mapping[str, Sequence[Row[Any]]]) -> Iterator
         if event.kind != "cancelled":
             yield Moment(event.received_at, event.kind, _received(event, steps))
     for decision in decisions:
-        sentence = VERDICTS.get(decision.verdict, decision.verdict).replace("SMS", _name(decision.step, steps))
-        if is_test(found.project):
-            sentence = _of_test(decision, steps) or sentence
-        if "{" in sentence:
-            settings = {"setting": _sender_setting(decision.step, steps)}
-            # Of somebody who was erased the facts are gone.
-            sentence = sentence.format_map(defaultdict(str, settings | (decision.inputs or {}))).rstrip()
-        if (own := (decision.inputs or {}).get("project")) and own.get("refused"):
-            sentence += f" It is a limit of the project {own.get('name')}'s own."
-        if watched := (decision.inputs or {}).get("would_be_stopped_by"):
-            sentence += f" Rules that are only watched would have stopped it: {', '.join(watched)}."
-        yield Moment(decision.at, decision.verdict, sentence)
+        yield Moment(decision.at, decision.verdict, _decided(decision, steps, test=is_test(found.project)))
     if found.finished_at:
         yield Moment(found.finished_at, found.state, f"Ended as {found.state}: {found.reason}.")
 
@@ -165,14 +155,16 @@ def device_ending(registration: str) -> str:
 def _of_message(step: Row[Any], due: datetime | None, *, adopted: bool) -> Iterator[Moment]:
     """Yield what became of a message.
 
-    A claim is no hand-over: behind its claim a sender looks once more, and may leave the message. What the provider's list
-    shows was taken some time before it was found there.
+    A claim is no hand-over: after its claim a sender looks once more, and may leave the message. A message that was found
+    in the provider's list had been taken some time before.
     """
     name = _noun(step.channel)
     if step.claimed_at:
         tries = "" if step.tries == 1 else f" (try {step.tries})"
         left = "" if step.state in _HANDED_OVER else "; the provider has not taken it"
-        yield Moment(step.claimed_at, step.channel, f"A sender took up the {name} to {mask(step.number)}{tries}{left}.")
+        yield Moment(
+            step.claimed_at, step.channel, f"A sender took up the {name} to {mask_or_erased(step.number)}{tries}{left}."
+        )
     if step.state == "sent" and step.provider != STAND_IN:
         provider = taken_by(step.step, step.provider, step.provider_id) or "The provider"
         when = ", at an earlier time than this, at which it was found" if adopted else ""
@@ -188,6 +180,22 @@ def _of_message(step: Row[Any], due: datetime | None, *, adopted: bool) -> Itera
         )
 
 
+def _decided(decision: Row[Any], steps: Sequence[Row[Any]], *, test: bool) -> str:
+    sentence: str = VERDICTS.get(decision.verdict, decision.verdict).replace("SMS", _name(decision.step, steps))
+    if test:
+        sentence = _of_test(decision, steps) or sentence
+    # Of somebody who was erased the inputs are gone.
+    inputs = decision.inputs or {}
+    if "{" in sentence:
+        settings = {"setting": _sender_setting(decision.step, steps)}
+        sentence = sentence.format_map(defaultdict(str, settings | inputs)).rstrip()
+    if (own := inputs.get("project")) and own.get("refused"):
+        sentence += f" It is a limit of the project {own.get('name')}'s own."
+    if watched := inputs.get("would_be_stopped_by"):
+        sentence += f" Rules that are only watched would have stopped it: {', '.join(watched)}."
+    return sentence
+
+
 def _of_test(decision: Row[Any], steps: Sequence[Row[Any]]) -> str | None:
     """Return the sentence about what would have gone out; ``None``: it is the same as without a test."""
     inputs = defaultdict(str, decision.inputs or {})
@@ -200,7 +208,7 @@ def _of_test(decision: Row[Any], steps: Sequence[Row[Any]]) -> str | None:
     sender = f" from {inputs['from']}" if inputs["from"] else ""
     size = f", {many(inputs['parts'], 'part')}" if inputs["parts"] else ""
     price = f", for {inputs['price']}" if inputs["price"] else ""
-    to = inputs["to"] or "an erased number"
+    to = inputs["to"] or ERASED
     return f"Here the {_name(decision.step, steps)} would have gone to {to}{sender}{size}{price}."
 
 
@@ -228,11 +236,3 @@ def _noun(channel: str) -> str:
 
 def _sender_setting(step: int, steps: Sequence[Row[Any]]) -> str:
     return next((CHANNELS[s.channel].sender_setting for s in steps if s.step == step and s.channel in CHANNELS), "")
-
-
-def mask(number: str | None) -> str:
-    """Return a phone number that still can be told from others but not dialled: ``+1650•••0100``.
-
-    The number of somebody who was erased is not there any more.
-    """
-    return f"{number[:5]}•••{number[-2:]}" if number else "an erased number"
