@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from knocktwice_worker.content import sms_parts
-from knocktwice_worker.sandbox.books import SentText
+from knocktwice_worker.sandbox.records import SentText
 from knocktwice_worker.sandbox.twilio_json import message
 
 #: Written by make_sms_parts.js.

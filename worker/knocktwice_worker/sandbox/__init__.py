@@ -10,8 +10,8 @@ stands outside, as the real providers do.
 
 from __future__ import annotations
 
-from knocktwice_worker.sandbox.books import AppReport, PostedCallback, ReceivedPush, SentText
 from knocktwice_worker.sandbox.phones import Phone
+from knocktwice_worker.sandbox.records import AppReport, PostedCallback, ReceivedPush, SentText
 from knocktwice_worker.sandbox.rules import Answer, Rule
 from knocktwice_worker.sandbox.server import Sandbox
 

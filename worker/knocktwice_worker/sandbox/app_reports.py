@@ -20,11 +20,13 @@ from yarl import URL
 
 from knocktwice_shared.messages import Receipt, ReceiptEvent
 from knocktwice_worker.channels.fcm import RECEIPT_FIELD
-from knocktwice_worker.sandbox.books import AppReport, Books, ReceivedPush
 from knocktwice_worker.sandbox.reachable_addresses import receipt_address
+from knocktwice_worker.sandbox.records import AppReport, ReceivedPush
 
 if TYPE_CHECKING:
     from datetime import datetime
+
+    from knocktwice_worker.sandbox.books import Books
 
 log = structlog.get_logger(__name__)
 

@@ -17,13 +17,14 @@ from knocktwice_shared.messages import Receipt
 from knocktwice_worker.channels.twilio.callbacks import INBOUND
 from knocktwice_worker.sandbox import twilio_json
 from knocktwice_worker.sandbox.accounts import ACCOUNT_SID, AUTH_TOKEN, SENDER
-from knocktwice_worker.sandbox.books import Books, PostedCallback, ReceivedPush, Reply, SentText
 from knocktwice_worker.sandbox.reachable_addresses import LOCAL
+from knocktwice_worker.sandbox.records import PostedCallback, ReceivedPush, Reply, SentText
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Mapping
 
     from knocktwice_worker.sandbox.app_reports import AppReports
+    from knocktwice_worker.sandbox.books import Books
     from knocktwice_worker.sandbox.rules import Answer
 
 #: Twilio waits this long (seconds) for a callback's answer, and calls once more if there is none.

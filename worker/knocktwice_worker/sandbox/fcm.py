@@ -17,11 +17,13 @@ from knocktwice_shared.messages.platforms import PLATFORMS, typed
 from knocktwice_worker.channels.fcm import ID_FIELD, WITHDRAW_FIELD
 from knocktwice_worker.sandbox.accounts import Accounts, InvalidGrantError
 from knocktwice_worker.sandbox.answers import json_response, play, read_json
-from knocktwice_worker.sandbox.books import Books, ReceivedPush
+from knocktwice_worker.sandbox.records import ReceivedPush
 from knocktwice_worker.sandbox.rules import FCM_ERRORS, ORDINARY, Answer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+
+    from knocktwice_worker.sandbox.books import Books
 
 #: FCM's limit for notification and data together, in bytes.
 _PAYLOAD_LIMIT = 4096

@@ -13,7 +13,7 @@ from yarl import URL
 from knocktwice_worker.sandbox.accounts import ACCOUNT_SID, AUTH_TOKEN, SENDER, Accounts
 from knocktwice_worker.sandbox.answers import STOPPING
 from knocktwice_worker.sandbox.app_reports import AppReports, Report
-from knocktwice_worker.sandbox.books import Books, PostedCallback, ReceivedPush, SentText
+from knocktwice_worker.sandbox.books import Books
 from knocktwice_worker.sandbox.control import Control
 from knocktwice_worker.sandbox.departures import Departures
 from knocktwice_worker.sandbox.fcm import Fcm
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from knocktwice_worker.sandbox.phones import Phone
+    from knocktwice_worker.sandbox.records import PostedCallback, ReceivedPush, SentText
     from knocktwice_worker.sandbox.rules import Kind, Rule
     from knocktwice_worker.sandbox.wall.application import Application
 

@@ -25,7 +25,8 @@ from knocktwice_worker.sandbox.rules import ORDINARY, Answer
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from knocktwice_worker.sandbox.books import Books, SentText
+    from knocktwice_worker.sandbox.books import Books
+    from knocktwice_worker.sandbox.records import SentText
 
 #: Numbers that need no rule. The first five are Twilio's own (https://www.twilio.com/docs/iam/test-credentials).
 MAGIC_NUMBERS = {

@@ -11,7 +11,7 @@ from knocktwice_worker.sandbox.accounts import ACCOUNT_SID
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from knocktwice_worker.sandbox.books import SentText
+    from knocktwice_worker.sandbox.records import SentText
 
 #: The version in every address.
 API_VERSION = "2010-04-01"

@@ -13,8 +13,8 @@ from aiohttp import web
 
 from knocktwice_shared.errors import KnocktwiceError
 from knocktwice_worker.sandbox.answers import STOPPING, json_response, read_json
-from knocktwice_worker.sandbox.books import Webhook
 from knocktwice_worker.sandbox.control import checked
+from knocktwice_worker.sandbox.records import Webhook
 from knocktwice_worker.sandbox.wall import people, view
 from knocktwice_worker.sandbox.wall.application import DRAFT
 

@@ -9,8 +9,9 @@ from knocktwice_worker.sandbox.wall import looks
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from knocktwice_worker.sandbox.books import Books, ReceivedPush, Reply, SentText
+    from knocktwice_worker.sandbox.books import Books
     from knocktwice_worker.sandbox.phones import Phone
+    from knocktwice_worker.sandbox.records import ReceivedPush, Reply, SentText
 
 #: The newest phones, and messages of a phone, that the page shows.
 MOST_PHONES, MOST_MESSAGES = 60, 40
