@@ -12,7 +12,7 @@ import pytest
 
 from knocktwice_shared.errors import InvalidMessage
 from knocktwice_shared.messages import Push
-from knocktwice_worker.content.liquid import FILTERS
+from knocktwice_worker.content.liquid_environment import FILTERS
 from support.rendered import render
 
 #: What a process may have to compile a template and fill it in. Python and Liquid themselves take the most of it.

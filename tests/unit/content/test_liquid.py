@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from knocktwice_shared.errors import InvalidMessage
 from knocktwice_shared.messages import Push
-from knocktwice_worker.content import liquid, rendering
+from knocktwice_worker.content import liquid, liquid_environment, rendering
 from support.rendered import render
 
 DOC = (Path(__file__).parents[3] / "docs" / "liquid.md").read_text()
@@ -90,9 +90,9 @@ def _listed(heading: str) -> set[str]:
 
 
 def test_the_document_lists_exactly_what_is_on_and_what_is_refused() -> None:
-    assert _listed("Filters") == set(liquid.FILTERS)
-    assert _listed("Tags") == liquid.tags()
-    assert _listed("Refused") == set(liquid.ABSENT_TAGS)
+    assert _listed("Filters") == set(liquid_environment.FILTERS)
+    assert _listed("Tags") == liquid_environment.tags()
+    assert _listed("Refused") == set(liquid_environment.ABSENT_TAGS)
     assert _listed("Filters") == {name for t, _, _ in REFERENCE for name in re.findall(r"\| (\w+)", t)} | {"track"}
 
 
@@ -139,7 +139,7 @@ VALUES = st.recursive(
 
 
 @given(
-    st.sampled_from(liquid.FILTERS),
+    st.sampled_from(liquid_environment.FILTERS),
     st.lists(st.sampled_from(["a", "b", "'x'", "''", "-1", "0", "nil", "(1..3)", "'k'"]), max_size=3),
     st.fixed_dictionaries({"a": VALUES, "b": VALUES}),
 )
