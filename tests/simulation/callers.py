@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
-from knocktwice import Push, Sms
+from knocktwice import Push, Sms, drafts
 from knocktwice_shared.names import Task
 from knocktwice_worker.audience.inbound_texts import InboundText
 from knocktwice_worker.audience.opt_out_words import Wish as Wanted
@@ -32,11 +33,10 @@ from oracle.records import (
     Wish,
 )
 from simulation.installation import GATEWAY
-from simulation.provider import GONE
+from simulation.provider import GONE, in_books
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from uuid import UUID
 
     from oracle.records import PushAsked, SmsAsked
     from simulation.installation import Installation
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 #: Seconds within which two texts of one batch may reach the provider.
 _TOGETHER_S = 0.5
 _TITLE, _BODY, _TEXT = "Your table is ready", "We keep it. [{}]", "Your table is ready. [{{{{ token }}}}.{}]"
+_PICTURE = "https://shop.example/table.png"
 _OPERATOR = By("somebody", "the simulation says so")
 _TASKS = {"delivered": Task.RECORD_EVENTS, "clicked": Task.RECORD_EVENTS, "cancel": Task.CANCEL}
 
@@ -66,12 +67,19 @@ class Callers:
     ids: dict[int, UUID] = field(default_factory=dict)
     _plans: dict[int, Notify] = field(default_factory=dict)
     _phones: dict[int, str] = field(default_factory=dict)
+    _blasts: set[int] = field(default_factory=set)
 
     def may_say(self, said: Said) -> bool:
         """Whether anybody can say this: the notification was asked for, and its push is there if a phone reports it."""
-        if said.about not in self.ids:
+        if said.about not in self._plans:
             return False
         token = self._plans[said.about].token
+        if said.about in self._blasts and said.what not in ("cancel", "STOP", "START", "pause", "resume"):
+            self.find_ids()
+        if said.about not in self.ids and said.about not in self._blasts:
+            return False
+        if said.what == "seen" and said.about not in self.ids:
+            return False
         asked: Sequence[PushAsked | SmsAsked] = (
             self.evidence.texts if said.what in ("reply", "failed") else self.evidence.pushes
         )
@@ -95,13 +103,16 @@ class Callers:
         token = f"n{place}x{clock.began:.0f}"
         phone = self._phones.setdefault(notice.number, "") or self.here.phone()
         self._phones[notice.number] = phone
-        user = f"u{notice.number}x{clock.began:.0f}" if notice.known else None
+        user = f"u{notice.number}x{clock.began:.0f}" if notice.known or notice.blast else None
         registration = f"{GONE if notice.device == 'gone' else 'device-'}{token}-{'x' * 30}"
         registrations = () if notice.device == "none" else (registration,)
-        if user is not None:
+        if user is not None and notice.blast:
+            self._known_for_long(user, phone, registrations, token)
+        elif user is not None:
             self._sign_up(user, phone, registrations)
+        media = (_PICTURE,) if notice.media else ()
         steps = [
-            Sms(_TEXT.format(n), when=when, after=timedelta(seconds=after))
+            Sms(_TEXT.format(n), when=when, after=timedelta(seconds=after), media=media)
             for n, (when, after) in enumerate(notice.steps, 1)
         ]
         given: dict[str, Any] = {"user": user} if user else {"phone": phone}
@@ -116,24 +127,37 @@ class Callers:
         if notice.key_of is not None:
             key = f"n{notice.key_of}x{clock.began:.0f}"
         category = "critical" if notice.critical else None
+        if notice.blast:
+            key = token
+            given.pop("user")
+            self._blasts.add(place)
         for _ in range(2 if notice.keyed else 1):
             asked_at = clock.now
-            id_ = client.notify(params={"token": token}, key=key, category=category, steps=steps, **given)
+            id_: UUID | None = None
+            if notice.blast:
+                everybody = {"field": "tags.run", "op": "=", "value": token}
+                client.blast(everybody, key=token, params={"token": token}, category=category, steps=steps, **given)
+            else:
+                id_ = client.notify(params={"token": token}, key=key, category=category, steps=steps, **given)
+                self.ids.setdefault(place, id_)
             self._take()
-            self.ids.setdefault(place, id_)
             said = Notify(
                 asked_at,
                 clock.now,
                 Told.ACCEPTED,
                 token,
-                str(id_),
+                None if id_ is None else str(id_),
                 "library",
                 user,
                 registrations if not user else (),
                 phone if not user else None,
                 f"{_TITLE}|{_BODY.format(token)}" if pushed else None,
                 tuple(
-                    Step(when if pushed or n > 1 else None, after, _TEXT.format(n).replace("{{ token }}", token))
+                    Step(
+                        when if pushed or n > 1 else None,
+                        after,
+                        in_books(_TEXT.format(n).replace("{{ token }}", token), media),
+                    )
                     for n, (when, after) in enumerate(notice.steps, 1)
                 ),
                 key,
@@ -143,7 +167,8 @@ class Callers:
             )
             self.evidence.add(said)
             self._plans[place] = said
-            self.tell(f"the application notifies {token}{f' (user {user})' if user else ''}: accepted")
+            how = "starts the blast" if notice.blast else "notifies"
+            self.tell(f"the application {how} {token}{f' (user {user})' if user else ''}: accepted")
 
     def _sign_up(self, user: str, phone: str, registrations: tuple[str, ...]) -> None:
         clock, client = self.here.clock, self.here.application
@@ -156,18 +181,44 @@ class Callers:
         self._take()
         self.tell(f"the application registers {user}, a device and a number: accepted")
 
+    def _known_for_long(self, user: str, phone: str, registrations: tuple[str, ...], tag: str) -> None:
+        """Somebody who signed up before the run, and whom a segment knows by their tag."""
+        now, here = self.here.clock.now, self.here.actors[GATEWAY]
+        changes = [drafts.audience("bind_phone", user=user, phone=phone)]
+        changes += [
+            drafts.audience("register_device", user=user, registration=registration, platform="android")
+            for registration in registrations
+        ]
+        changes.append(drafts.audience("set_tags", user=user, tags={"run": tag}))
+        here.accepted[Task.UPDATE_AUDIENCE]([change.wire for change in changes])
+        self.evidence.add(Phone(now, now, Told.ACCEPTED, user, phone))
+        for registration in registrations:
+            self.evidence.add(Device(now, now, Told.ACCEPTED, registration, user))
+
     def _take(self) -> None:
         self.queues.collect(self.here.redis)
+
+    def find_ids(self) -> None:
+        """Look up the notifications of blasts, which are named by the worker that takes its people."""
+        for place in self._blasts - self.ids.keys():
+            asked = {"token": self._plans[place].token}
+            for (id_,) in self.here.sessions.ask(
+                "SELECT id::text FROM notifications WHERE params->>'token' = %(token)s", asked
+            ):
+                self.ids[place] = UUID(id_)
 
     def say(self, said: Said) -> Message | None:
         """Report a receipt or cancel; return the message, unless the broker lost it."""
         clock, client, plan = self.here.clock, self.here.application, self._plans[said.about]
-        id_ = self.ids[said.about]
         before = len(self.queues.messages)
-        if said.what == "cancel":
-            client.cancel(id_)
+        if said.what == "cancel" and said.about in self._blasts:
+            client.cancel(blast=plan.token)
+            self.evidence.add(Cancel(clock.now, clock.now, Told.ACCEPTED, plan.token))
+        elif said.what == "cancel":
+            client.cancel(self.ids[said.about])
             self.evidence.add(Cancel(clock.now, clock.now, Told.ACCEPTED, plan.token))
         else:
+            id_ = self.ids[said.about]
             registration = next(iter(plan.registrations), f"device-{plan.token}-{'x' * 30}")
             reports = {
                 "clicked": client.record_clicked, "delivered": client.record_delivered, "seen": client.record_seen

@@ -17,6 +17,8 @@ import pytest
 from sqlalchemy import TextClause, text
 
 from knocktwice import drafts
+from knocktwice_worker.blasts import pages
+from knocktwice_worker.blasts.expansion import Expansion
 from knocktwice_worker.notifications.pipeline import receipts
 from knocktwice_worker.notifications.pipeline.catch_up import CatchUp
 from knocktwice_worker.notifications.pipeline.later_steps import LaterSteps
@@ -24,8 +26,9 @@ from knocktwice_worker.notifications.pipeline.pauses import PauseGate
 from knocktwice_worker.notifications.pipeline.push import Pushes
 from knocktwice_worker.notifications.pipeline.reconcile import Reconcile
 from knocktwice_worker.notifications.store import failed_later, later_steps, push_claims
+from knocktwice_worker.notifications.store.trigger_sql import aborted_at
 from oracle.violations import Violation
-from simulation.plots import OF_ALL_KINDS
+from simulation.plots import OF_ALL_KINDS, OF_BLASTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -81,6 +84,7 @@ _RECEIPTS_IN_ONE = Change(
 )
 #: The package has a function of this module's name.
 _DUE_STEPS = sys.modules["knocktwice_worker.notifications.store.due"]
+_ABORTED_OF_STEP = aborted_at("(SELECT n.batch_id FROM notifications n WHERE n.id = d.notification_id)")
 _CLAIM_IS_MINE = "d.state = 'sending'\n  AND d.claimed_at = :claimed_at"
 
 MISTAKES: dict[str, Mistake] = {
@@ -163,6 +167,26 @@ MISTAKES: dict[str, Mistake] = {
         ),
         frozenset({Violation.WHILE_PAUSED}),
         first=OF_ALL_KINDS,
+    ),
+    "a stopped blast stops an SMS when the turn of its page comes": Mistake(
+        (
+            Change(_DUE_STEPS, "_DUE", aborted_at("n.batch_id"), "NULL"),
+            Change(later_steps, "_CLAIM", _ABORTED_OF_STEP, "NULL"),
+            Change(later_steps, "_HOLD", _ABORTED_OF_STEP, "NULL"),
+        ),
+        frozenset({Violation.AFTER_CANCEL}),
+        first=OF_BLASTS,
+    ),
+    "a page is sent whatever was said of its blast": Mistake(
+        (Change(Expansion, "_take", "if self._is_pending(page):", "if False:"),),
+        frozenset({Violation.AFTER_CANCEL}),
+        first=OF_BLASTS,
+        within=800,
+    ),
+    "a stopped blast knows nothing of what it had texted": Mistake(
+        (Change(pages, "_OPEN", "n.state = 'active' OR EXISTS (", "n.state = 'active' OR false AND EXISTS ("),),
+        frozenset({Violation.AFTER_CANCEL}),
+        first=OF_BLASTS,
     ),
 }
 

@@ -31,6 +31,9 @@ STEPS = {
     "failed": 14,
     "pause": 5,
     "clock": 10,
+    "blast": 7,
+    "expand_blast": 11,
+    "send_page": 26,
 }
 #: How often each kind is struck.
 _WEIGHTS = {"send_sms": 8, "check_fallback": 5, "send_push": 4, "record_events": 3, "reconcile": 3, "resume_push": 2,
@@ -57,12 +60,18 @@ _ANSWERED = (
 #: From here on seeds plot projects, tests, messages that fail later, and pauses.
 OF_ALL_KINDS = 200_000
 _KINDS = _WEIGHTS | {"send_sms": 9, "failed": 4, "pause": 1, "clock": 2}
+#: From here on seeds plot blasts, and SMS with media.
+OF_BLASTS = 300_000
+_OF_BLASTS = _KINDS | {"send_page": 6, "expand_blast": 4, "blast": 1, "cancel": 4, "failed": 1}
 _LATE = ("record_events", "cancel", "update_audience", "send_sms", "check_fallback", "send_push")
+_LATE_OF_BLASTS = (*_LATE, "cancel", "cancel", "expand_blast", "send_page", "blast")
 
 
 def plot(seed: int) -> Script:
     """Return the script of a seed."""
     dice = random.Random(f"plot {seed}")
+    if seed >= OF_BLASTS:
+        return _of_blasts(dice, seed)
     if seed >= OF_ALL_KINDS:
         return _of_all_kinds(dice, seed)
     if seed >= OF_ANSWERS:
@@ -172,6 +181,37 @@ def _of_all_kinds(dice: random.Random, seed: int) -> Script:
     return Script(seed + 1, dice.choice((2, 2, 3)), tuple(notices), tuple(said), faults, treated, delayed)
 
 
+def _of_blasts(dice: random.Random, seed: int) -> Script:
+    """Blasts, stopped at any moment, beside single notifications; and SMS with media."""
+    notices = [_of_a_blast(dice, place) for place in range(dice.choice((1, 1, 2, 3)))]
+    faults = tuple(_fault(dice, _OF_BLASTS) for _ in range(dice.choice((0, 1, 1, 2))))
+    said: list[Said] = []
+    for about, notice in enumerate(notices):
+        due = notice.at + sum(after for _, after in notice.steps)
+        if notice.blast and dice.random() < 0.5:
+            at = max(0.1, dice.choice((0.5, due, due, due)) + dice.uniform(-3, 3))
+            said.append(Said("cancel", about, round(at, 1), at_once=dice.random() < 0.6))
+        if dice.random() < 0.5:
+            said.append(_said(dice, notices, faults))
+        if dice.random() < 0.1:
+            said += _failures(dice, about, due)
+    if dice.random() < 0.15:
+        said += _pause(dice, notices, faults)
+    treated = tuple(_treated(dice) for _ in range(dice.choice((0, 0, 0, 1))))
+    delayed = tuple(_delayed(dice, _LATE_OF_BLASTS) for _ in range(dice.choice((0, 0, 1))))
+    if notices[0].blast and dice.random() < 0.1:
+        # It is stopped before its page is sent, and nobody has taken that up.
+        seconds = dice.choice((2.0, 8.0, 30.0))
+        delayed = (Delayed("send_page", 0, seconds), Delayed("cancel", 0, dice.choice((-1.0, 90.0))))
+        said.insert(0, Said("cancel", 0, round(dice.uniform(0.3, seconds), 1), at_once=False))
+    return Script(seed + 1, dice.choice((2, 2, 3)), tuple(notices), tuple(said), faults, treated, delayed)
+
+
+def _of_a_blast(dice: random.Random, place: int) -> Notice:
+    made = _of_a_project(dice, place)
+    return replace(made, blast=dice.random() < 0.7, media=dice.random() < 0.3, number=place, project="", test=False)
+
+
 def _of_a_project(dice: random.Random, place: int) -> Notice:
     steps: tuple[tuple[str, float], ...] = (
         (dice.choice(("not_clicked", "not_delivered", "not_answered")), dice.choice((0.0, 2.0, 5.0))),
@@ -270,6 +310,6 @@ def _treated(dice: random.Random) -> Treated:
     return Treated(door, dice.choices((0, 1, 2), (5, 2, 1))[0], dice.choice(_MOODS[door]))
 
 
-def _delayed(dice: random.Random) -> Delayed:
+def _delayed(dice: random.Random, tasks: Sequence[str] = _LATE) -> Delayed:
     seconds = -1.0 if dice.random() < 0.25 else dice.choice((2.0, 8.0, 30.0, 90.0))
-    return Delayed(dice.choice(_LATE), dice.choices((0, 1), (4, 1))[0], seconds)
+    return Delayed(dice.choice(tasks), dice.choices((0, 1), (4, 1))[0], seconds)

@@ -80,8 +80,9 @@ class Books:
             return self._push(json.loads(request.body)["message"])
         if request.method == "GET":
             return self._list(parse_qs(url.query)["To"][0])
-        form = {name: values[0] for name, values in parse_qs(request.body.decode()).items()}
-        return self._sms(form)
+        form = parse_qs(request.body.decode())
+        media = form.pop("MediaUrl", [])
+        return self._sms({name: values[0] for name, values in form.items()}, media)
 
     def _meets(self, door: Door) -> Mood | None:
         n = self._asked[door]
@@ -111,7 +112,7 @@ class Books:
         name = f"projects/p/messages/{len(self.evidence.pushes)}-{self.clock.began:.0f}"
         return _answer(mood, Response(200, json.dumps({"name": name}).encode()))
 
-    def _sms(self, form: dict[str, str]) -> Response | NoResponse:
+    def _sms(self, form: dict[str, str], media: Sequence[str]) -> Response | NoResponse:
         mood = self._meets(Door.SMS)
         answer = _booked(mood)
         sid = (
@@ -120,7 +121,8 @@ class Books:
             else None
         )
         token = _token(form["Body"])
-        self.evidence.texts.append(SmsAsked(self.clock.now, answer, form["To"], form["Body"], token, sid))
+        text = in_books(form["Body"], media)
+        self.evidence.texts.append(SmsAsked(self.clock.now, answer, form["To"], text, token, sid))
         self.tell(f"the provider: SMS {token}: {answer}")
         if sid is None:
             return _answer(mood, Response(201, b""))
@@ -170,6 +172,11 @@ class Wire:
 
     def close(self) -> None:
         """Nothing is open."""
+
+
+def in_books(text: str, media: Sequence[str]) -> str:
+    """Return what the books say of an SMS: its text, and the addresses of its media."""
+    return " ".join([text, *media])
 
 
 def _booked(mood: Mood | None) -> Answer:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -33,8 +34,8 @@ if TYPE_CHECKING:
 
 #: A run that has not ended by then never does: steps, and seconds.
 _MOST_STEPS, _MOST_S = 6_000, 4 * 3600.0
-#: Threads of all processes that may decide at once, as ``Fallback.check`` allows one process.
-_CHECKS = 2
+#: Threads of all processes that may be at such a task at once, as these allow one process.
+_AT_MOST = {Task.CHECK_FALLBACK: 2, Task.SEND_PAGE: 2}
 #: Time between two looks at what workers do by the clock besides (seconds), and how many there are at most.
 _CHORE_S, _MOST_CHORES = 5.0, 60
 _CHORES = """
@@ -46,6 +47,7 @@ _NO_CHORES = """
 DELETE FROM provider_reports;
 UPDATE pauses SET ended_at = coalesce(ended_at, since), settled = true WHERE NOT settled
 """
+_WAKES = "SELECT extract(epoch FROM min(wake_at))::float8 FROM {table}"
 #: What is said to the gateway, and writes at once.
 _AT_THE_GATEWAY = {
     "STOP": Callers.writing,
@@ -125,6 +127,7 @@ class Run:
         finally:
             self._processes.end()
             self._here.queues = None
+        self._callers.find_ids()
         self.evidence = gather(self._here, self.evidence, self._callers.ids, settled=settled)
         done = self._processes
         return Played(self._script, self.evidence, self.story, [], done.steps, len(done.fault_at), settled)
@@ -148,8 +151,8 @@ class Run:
         idle = [name for name in WORKERS[: self._script.workers] if name not in self._processes.jobs]
         if not idle:
             return []
-        checking = sum(job.op == short(Task.CHECK_FALLBACK) for job in self._processes.jobs.values())
-        ready = [m for m in self._queues.ready() if m.task is not Task.CHECK_FALLBACK or checking < _CHECKS]
+        busy = Counter(job.op for job in self._processes.jobs.values())
+        ready = [m for m in self._queues.ready() if busy[short(m.task)] < _AT_MOST.get(m.task, len(WORKERS))]
         found: list[tuple[str, Message | None]] = [(idle[0], message) for message in ready]
         if self._processes.jobs and self._script.order and self._dice.random() < 0.04:
             found.append((idle[0], None))
@@ -205,6 +208,8 @@ class Run:
 
     def _tick(self, actor: str) -> None:
         here = self._here.actors[actor]
+        if self._script.has_blasts:
+            here.expansion.ring(partial(publishing.publish, app))
         swept = here.inbox.sweep(partial(publishing.publish_message, app))
         found = swept + dispatch(here, partial(publishing.publish, app))
         # A row that is due and locked is looked at twice a second; here less and less often, to save steps.
@@ -262,8 +267,9 @@ class Run:
 
     def _row_at(self) -> float | None:
         """Return when the next row is due, or the next message of the inbox is published again."""
-        found = self._here.sessions.ask("SELECT extract(epoch FROM min(wake_at))::float8 FROM deliveries")[0][0]
-        times = [] if found is None else [float(found)]
+        tables = ("deliveries", "blasts") if self._script.has_blasts else ("deliveries",)
+        found = [self._here.sessions.ask(_WAKES.format(table=table))[0][0] for table in tables]
+        times = [float(at) for at in found if at is not None]
         if self._here.redis.hlen(INBOX_MESSAGES):
             oldest: Any = self._here.redis.zrange(INBOX_ACCEPTED, 0, 0, withscores=True)
             times += [score + self._here.settings.inbox_grace_s + 1 for _, score in oldest]

@@ -28,6 +28,8 @@ class Notice:
         project: of the application that asks; empty: of none.
         test: that application's client is one for tests.
         key_of: it is asked for once, under the key of that other notification, which is another project's.
+        blast: it is a blast's, to one person, who has been known for long.
+        media: its SMS show a picture.
     """
 
     at: float
@@ -41,6 +43,8 @@ class Notice:
     project: str = ""
     test: bool = False
     key_of: int | None = None
+    blast: bool = False
+    media: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +52,8 @@ class Said:
     """What a phone, an application or a person says.
 
     Attributes:
-        what: ``delivered``, ``clicked``, ``seen``, ``cancel``, ``STOP``, ``START`` or, to an SMS, ``reply``; ``failed``: the
+        what: ``delivered``, ``clicked``, ``seen``, ``cancel`` (of a blast: all of it), ``STOP``, ``START`` or, to an SMS,
+            ``reply``; ``failed``: the
             provider says of its last SMS that it went to nobody, for what the operator must mend; ``pause`` and ``resume``:
             an operator does so with all SMS.
         about: which notification.
@@ -133,6 +138,11 @@ class Script:
     def has_chores(self) -> bool:
         """Whether something is said in it that workers look after by the clock."""
         return any(said.what in ("failed", "pause", "resume") for said in self.said)
+
+    @property
+    def has_blasts(self) -> bool:
+        """Whether one of its notifications is a blast's."""
+        return any(notice.blast for notice in self.notices)
 
     @property
     def size(self) -> int:

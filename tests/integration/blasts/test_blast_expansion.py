@@ -451,7 +451,7 @@ def test_pages_are_found_by_their_indexes_whatever_else_there_is(working: Servic
         "blast_pages_waiting_idx": pages._RELEASE,
         "blast_pages_released_idx": pages._COUNT,
         "blast_pages_sent_idx": pages._TO_CANCEL,
-        "Index Scan using notifications_": pages._ACTIVE,
+        "Index Scan using notifications_": pages._OPEN,
     }
     values = {
         "id": blast_id("k"),

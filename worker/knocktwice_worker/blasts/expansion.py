@@ -12,13 +12,16 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import structlog
+from redis.exceptions import RedisError
 
+from knocktwice_shared import subjects
 from knocktwice_shared.errors import InvalidMessage
 from knocktwice_shared.messages import blast_batch, parse_batch
 from knocktwice_shared.names import Queue, Task
 from knocktwice_worker.audience import segment_filter, segments
 from knocktwice_worker.blasts import own_params, pages, standing, states
 from knocktwice_worker.blasts.states import BlastState
+from knocktwice_worker.notifications.pipeline.catch_up import PENDING
 from knocktwice_worker.notifications.pipeline.concurrency import at_most
 from knocktwice_worker.notifications.store import note_cancelled, settle_cancelled
 
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
     from knocktwice_shared.cells import Cell
     from knocktwice_shared.messages import Batch
     from knocktwice_worker.blasts.pages import Page
+    from knocktwice_worker.notifications.pipeline.catch_up import CatchUp
     from knocktwice_worker.queues.lengths import Lengths
 
     #: Publishes a task for ids.
@@ -54,6 +58,7 @@ class Expansion:
 
     Attributes:
         engine: for short transactions.
+        catch_up: carries out what was accepted about a blast before a page is sent.
         queues: tells how many messages wait for pushes.
         lease: how long a worker may take for a step or a page before another one takes it up.
         send: accepts and pushes batches; the second argument is asked in the transaction that writes their rows.
@@ -61,6 +66,7 @@ class Expansion:
     """
 
     engine: Engine
+    catch_up: CatchUp
     queues: Lengths
     lease: timedelta
     send: Send
@@ -169,10 +175,21 @@ class Expansion:
         return page.blast_id
 
     def _take(self, conn: Connection, page: Page) -> bool:
+        if self._is_pending(page):
+            pages.put_back(conn, page.id, PENDING)
+            return False
         wanted = pages.take(conn, page.id)
         if wanted and page.own_params:
             own_params.used(conn, page.blast_id, page.people.values())
         return wanted
+
+    def _is_pending(self, page: Page) -> bool:
+        """Carry out what was accepted about a blast; return whether something is still pending."""
+        try:
+            return bool(self.catch_up.about([subjects.blast(page.key)]))
+        except RedisError:
+            # Then it is unknown about all its people, and ``send`` lets them wait.
+            return False
 
     def _cancel(self, id_: str, until: float) -> int:
         with self.engine.begin() as conn:
@@ -186,9 +203,9 @@ class Expansion:
                 page = pages.next_to_cancel(conn, id_)
                 if page is None:
                     break
-                note_cancelled(conn, page.active, (), datetime.now(UTC))
+                note_cancelled(conn, page.open, (), datetime.now(UTC))
             with self.engine.begin() as conn:
-                settle_cancelled(conn, page.active)
+                settle_cancelled(conn, page.open)
                 pages.cancelled(conn, page.id)
-            cancelled += len(page.active)
+            cancelled += len(page.open)
         return cancelled

@@ -46,6 +46,7 @@ class Page:
     Attributes:
         id: the batch's.
         blast_id: whose page it is.
+        key: the blast's.
         people: notification id → user.
         message: the blast's, beside them.
         own_params: each has values of their own.
@@ -53,6 +54,7 @@ class Page:
 
     id: str
     blast_id: str
+    key: str
     people: Mapping[str, str]
     message: Mapping[str, Any]
     own_params: bool = False
@@ -63,11 +65,11 @@ class SentPage:
     """A page of an aborted blast that was sent before.
 
     Attributes:
-        active: ids of its notifications that are still under way.
+        open: ids of its notifications that are under way, or whose SMS may be sent again.
     """
 
     id: str
-    active: Sequence[str]
+    open: Sequence[str]
 
 
 def page_size(per_min: int | None) -> int:
@@ -233,6 +235,7 @@ SELECT
   p.id,
   p.users,
   b.id AS blast_id,
+  b.key,
   b.own_params,
   b.message
 FROM blast_pages p JOIN blasts b ON b.id = p.blast_id
@@ -247,7 +250,15 @@ def find(conn: Connection, id_: str) -> Page | None:
         return None
     first = UUID(str(row.id)).int
     people = {str(UUID(int=first + place)): user for place, user in enumerate(row.users, 1) if user is not None}
-    return Page(str(row.id), str(row.blast_id), people, row.message, row.own_params)
+    return Page(str(row.id), str(row.blast_id), row.key, people, row.message, row.own_params)
+
+
+_PUT_BACK = text("UPDATE blast_pages SET wake_at = knocktwice_now() + :after WHERE id = :id AND users IS NOT NULL")
+
+
+def put_back(conn: Connection, id_: str, after: timedelta) -> None:
+    """Let a page that was not sent be handed out again after a while."""
+    conn.execute(_PUT_BACK, {"id": id_, "after": after})
 
 
 # The row of the page stays locked until its notifications are committed. An abort that comes meanwhile waits for that,
@@ -293,12 +304,14 @@ LIMIT 1
 FOR UPDATE
 """)
 
-# By the primary key: the ids of a page's notifications lie between its own and its last.
-_ACTIVE = text("""
-SELECT id
-FROM notifications
-WHERE id > :first AND id <= :last AND batch_id = :first AND state = 'active'
-ORDER BY id
+# By the primary key: the ids of a page's notifications lie between its own and its last. An SMS is sent again if its provider
+# says later that it went to nobody, or if an operator wants it because its outcome is unknown.
+_OPEN = text("""
+SELECT n.id
+FROM notifications n
+WHERE n.id > :first AND n.id <= :last AND n.batch_id = :first AND (n.state = 'active' OR EXISTS (
+  SELECT FROM deliveries d WHERE d.notification_id = n.id AND d.step > 0 AND d.state IN ('sent', 'unknown')))
+ORDER BY n.id
 """)
 
 
@@ -308,8 +321,8 @@ def next_to_cancel(conn: Connection, blast: str) -> SentPage | None:
     if row is None:
         states.rest(conn, blast)
         return None
-    active = conn.execute(_ACTIVE, {"first": row.id, "last": row.last_id})
-    return SentPage(str(row.id), [str(n.id) for n in active])
+    found = conn.execute(_OPEN, {"first": row.id, "last": row.last_id})
+    return SentPage(str(row.id), [str(n.id) for n in found])
 
 
 _CANCELLED = text("UPDATE blast_pages SET cancelled_at = knocktwice_now() WHERE id = :id")

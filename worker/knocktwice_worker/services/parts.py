@@ -129,7 +129,14 @@ class Services(Signing):
     def expansion(self) -> Expansion:
         """Expands blasts into notifications."""
         cell = None if self.neighbours is None else self.neighbours.own
-        return Expansion(engine=self.engine, queues=self.queues, lease=self.settings.lease, send=self.send, cell=cell)
+        return Expansion(
+            engine=self.engine,
+            catch_up=self.catch_up,
+            queues=self.queues,
+            lease=self.settings.lease,
+            send=self.send,
+            cell=cell,
+        )
 
     def send(self, batches: Sequence[Batch], wanted: Callable[[Connection], bool] = lambda _: True) -> None:
         """Accept batches and push them, without people who were erased after the batches were made.

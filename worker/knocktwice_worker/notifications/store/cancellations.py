@@ -15,7 +15,7 @@ from sqlalchemy import Connection, text
 from knocktwice_worker.lifecycle import NotificationState
 from knocktwice_worker.notifications.store.receipts import Event, insert_events
 from knocktwice_worker.notifications.store.transitions import End, finish, settle_answered
-from knocktwice_worker.notifications.store.trigger_sql import CANCELLED
+from knocktwice_worker.notifications.store.trigger_sql import CANCELLED, aborted_at
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -98,6 +98,33 @@ def adopt_cancelled(conn: Connection, projects: Mapping[str, str]) -> list[str]:
 
 def _remembered(id_: str, project: str) -> str:
     return str(uuid5(_REMEMBERED, f"{project} {UUID(id_)}"))
+
+
+_NOTE_ABORTED = text(f"""
+INSERT INTO events (
+  notification_id,
+  kind,
+  registration,
+  at,
+  step
+)
+SELECT
+  n.id,
+  '{CANCELLED}',
+  '',
+  aborted.at,
+  0
+FROM notifications n
+CROSS JOIN LATERAL (SELECT {aborted_at("n.batch_id")} AS at) aborted
+WHERE n.id = ANY(CAST(:ids AS uuid[])) AND aborted.at IS NOT NULL
+ORDER BY n.id
+ON CONFLICT DO NOTHING
+""")
+
+
+def note_aborted(conn: Connection, ids: Sequence[str]) -> None:
+    """Remember those as cancelled whose blast was aborted, before the turn of their page comes."""
+    conn.execute(_NOTE_ABORTED, {"ids": list(ids)})
 
 
 # Finds the few cancelled notifications among the many ids that a caller has just written.

@@ -14,7 +14,7 @@ from knocktwice_worker.audience.untextable import FORBIDS
 from knocktwice_worker.lifecycle import DeliveryState, Evidence, ProviderState, Untextable
 from knocktwice_worker.notifications.store.braked import BRAKE, PUMPING, UNSEEN_UNTIL
 from knocktwice_worker.notifications.store.postponing import look_at
-from knocktwice_worker.notifications.store.trigger_sql import IS
+from knocktwice_worker.notifications.store.trigger_sql import IS, aborted_at
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -120,7 +120,7 @@ class DueStep:
         read: the time of the first report that a message was read.
         seen: the time of the first receipt that the person has seen elsewhere what the notification says.
         replied: the time of the first reply to a message.
-        cancelled: the time at which the application cancelled the notification.
+        cancelled: the time at which the application cancelled the notification, or its blast was aborted.
         now: the time by the database's clock.
         brake: the brake that covers the step; ``None``: none is on.
         braked: the brake that has held it before.
@@ -210,7 +210,7 @@ SELECT
   e.read,
   e.seen,
   e.replied,
-  e.cancelled,
+  coalesce(e.cancelled, {aborted_at("n.batch_id")}),
   knocktwice_now(),
   {BRAKE},
   d.brake,

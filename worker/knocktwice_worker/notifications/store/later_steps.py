@@ -12,8 +12,9 @@ from knocktwice_worker.audience import channel_opt_outs
 from knocktwice_worker.database.bulk import rows
 from knocktwice_worker.lifecycle import Note
 from knocktwice_worker.notifications.store.braked import BRAKE, PUMPING, SINGLE
+from knocktwice_worker.notifications.store.cancellations import note_aborted
 from knocktwice_worker.notifications.store.transitions import is_in, settle_answered
-from knocktwice_worker.notifications.store.trigger_sql import ANSWERS
+from knocktwice_worker.notifications.store.trigger_sql import ANSWERS, aborted_at
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -142,9 +143,10 @@ class Placement:
     tries: int
 
 
-#: What stops a message at the last moment: a receipt, a cancellation or an opt-out.
+#: What stops a message at the last moment: a receipt, a cancellation, the end of its blast or an opt-out.
 _NOT_STOPPED = f"""
   NOT EXISTS (SELECT FROM events e WHERE e.notification_id = d.notification_id AND {ANSWERS})
+  AND {aborted_at("(SELECT n.batch_id FROM notifications n WHERE n.id = d.notification_id)")} IS NULL
   AND NOT EXISTS (SELECT FROM opt_outs o WHERE o.number = d.number)
   AND NOT {_OPTED_OUT_OF_CHANNEL}
 """
@@ -195,6 +197,7 @@ def claim_steps(
     found = conn.execute(_CLAIM, {"id": ids, "lease": lease, **places}).all()
     claimed = [str(row.notification_id) for row in found]
     if missed := set(ids).difference(claimed):
+        note_aborted(conn, sorted(missed))
         settle_answered(conn, sorted(missed))
         conn.execute(_LOOK_NOW, {"ids": sorted(missed)})
     return claimed, found[0].claimed_at if found else None

@@ -10,11 +10,11 @@ from sqlalchemy import Connection, text
 
 from knocktwice_worker.database.bulk import rows
 from knocktwice_worker.lifecycle import AttemptState
-from knocktwice_worker.notifications.store.cancellations import settle_cancelled
+from knocktwice_worker.notifications.store.cancellations import note_aborted, settle_cancelled
 from knocktwice_worker.notifications.store.first_steps import OFF, RING_LATER, PushWork, open_attempts
 from knocktwice_worker.notifications.store.pushes import LAST, PushResult, record_push, settle_pushes
 from knocktwice_worker.notifications.store.transitions import is_in, lock_open
-from knocktwice_worker.notifications.store.trigger_sql import CANCELLED
+from knocktwice_worker.notifications.store.trigger_sql import CANCELLED, aborted_at
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -195,7 +195,8 @@ SELECT d.notification_id FROM deliveries d
 JOIN notifications n ON n.id = d.notification_id
 WHERE d.notification_id = ANY(CAST(:ids AS uuid[])) AND d.step = 0 AND d.state = 'sending' AND (
   n.state <> 'active'
-  OR (SELECT true FROM events e WHERE e.notification_id = d.notification_id AND e.kind = '{CANCELLED}' LIMIT 1))
+  OR (SELECT true FROM events e WHERE e.notification_id = d.notification_id AND e.kind = '{CANCELLED}' LIMIT 1)
+  OR {aborted_at("n.batch_id")} IS NOT NULL)
 """)
 
 _GIVE_BACK = text(f"""
@@ -212,6 +213,7 @@ def stop_claimed(conn: Connection, ids: Collection[str]) -> set[str]:
     if stopped:
         lock_open(conn, stopped)
         conn.execute(_GIVE_BACK, {"ids": stopped})
+        note_aborted(conn, stopped)
         settle_cancelled(conn, stopped)
         conn.execute(_DROP_ENDED_PUSH, {"ids": stopped})
     return set(stopped)

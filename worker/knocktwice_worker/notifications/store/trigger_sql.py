@@ -45,6 +45,30 @@ FOLLOW_UPS = words(lifecycle.FOLLOW_UPS)
 NOT_BY_READING = words(lifecycle.NOT_BY_READING)
 
 
+# Usually no blast is being cancelled, which one look at an index with hardly an entry tells a whole statement. A blast wakes
+# until all its pages are cancelled.
+_ABORTED = """
+CASE WHEN EXISTS (SELECT FROM blasts WHERE state = 'aborted' AND wake_at IS NOT NULL) THEN (
+  SELECT aborted.finished_at
+  FROM blast_pages page
+  JOIN blasts aborted ON aborted.id = page.blast_id AND aborted.state = 'aborted'
+  WHERE page.id = {batch} AND page.cancelled_at IS NULL
+) END
+"""
+
+
+def aborted_at(batch: str) -> str:
+    """Return SQL for when the blast of a batch was aborted, if the notifications of the batch are not cancelled yet; else null.
+
+    A blast is aborted in one moment, and its notifications are cancelled page by page after it. What asks for cancellations
+    meanwhile asks for this, too.
+
+    Args:
+        batch: SQL for the id of the batch, which is also that of a blast's page.
+    """
+    return _ABORTED.format(batch=batch)
+
+
 def _answers(evidence: Evidence, step: str) -> str:
     of_step = f" AND e.step >= {step}.after_step" if evidence is Evidence.DELIVERED else ""
     return f"{IS[evidence]} AND {step}.trigger IN {words(triggers_answered_by(evidence))}{of_step}"
