@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from knocktwice_worker.channels.fcm import LONGEST_PAUSE, FcmChannel
+from knocktwice_worker.channels.fcm import FcmChannel
+from knocktwice_worker.channels.fcm.answers import LONGEST_PAUSE
 from knocktwice_worker.channels.http import Response
 from knocktwice_worker.channels.messages import PushMessage
 from knocktwice_worker.channels.outbound.transport import Transport

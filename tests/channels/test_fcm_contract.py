@@ -20,14 +20,8 @@ from hypothesis import strategies as st
 
 from knocktwice_shared.messages import SILENT, Priority, Push
 from knocktwice_shared.messages.platforms import PLATFORMS, Is
-from knocktwice_worker.channels.fcm import (
-    ID_FIELD,
-    RECEIPT_FIELD,
-    WITHDRAW_FIELD,
-    FcmChannel,
-    encode,
-    encode_withdrawal,
-)
+from knocktwice_worker.channels.fcm import ID_FIELD, RECEIPT_FIELD, WITHDRAW_FIELD, FcmChannel
+from knocktwice_worker.channels.fcm.encoding import encode, encode_withdrawal
 from knocktwice_worker.channels.messages import PushMessage, Withdrawal
 from knocktwice_worker.channels.outbound.transport import Transport
 from knocktwice_worker.channels.outcomes import Sent

@@ -14,7 +14,7 @@ from knocktwice_shared.ids import uuid7
 from knocktwice_shared.messages import DeviceRegistered, PhoneBound, Receipt, ReceiptEvent, parse_batch
 from knocktwice_shared.names import Task
 from knocktwice_worker.audience import people
-from knocktwice_worker.channels.fcm import LONGEST_PAUSE
+from knocktwice_worker.channels.fcm.answers import LONGEST_PAUSE
 from knocktwice_worker.diagnosis import providers
 from knocktwice_worker.diagnosis.check import Level
 from knocktwice_worker.notifications.pipeline import cancellation, receipts
