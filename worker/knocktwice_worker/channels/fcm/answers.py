@@ -6,12 +6,13 @@ import json
 from dataclasses import dataclass
 from datetime import timedelta
 
+from knocktwice_worker.channels.http import Response, retry_after
 from knocktwice_worker.channels.outcomes import Outcome, Rejected, Retry, Sent, Unknown
 
 #: The project's limit pauses the pushes of all people, so no answer pauses them for longer than this at a time.
 LONGEST_PAUSE = timedelta(seconds=60)
 #: https://firebase.google.com/docs/reference/fcm/rest/v1/ErrorCode
-REJECTIONS = {
+_REJECTIONS = {
     "UNREGISTERED": Rejected("unregistered", "FCM UNREGISTERED", address_dead=True),
     # Not dead: with the wrong project's credentials every address would look like this.
     "SENDER_ID_MISMATCH": Rejected("sender_mismatch", "FCM SENDER_ID_MISMATCH"),
@@ -32,11 +33,6 @@ def sent(body: bytes) -> Outcome:
     if isinstance(name, str) and name:
         return Sent(name)
     return Unknown("FCM answered 200 without a message name")
-
-
-def limited(name: str | int, wait: timedelta | None) -> Retry:
-    """Return that the project gets more than it may send."""
-    return Retry(f"FCM {name}", wait and min(wait, LONGEST_PAUSE), too_fast=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,3 +68,35 @@ def read_error(body: bytes) -> FcmError:
     except (ValueError, KeyError, TypeError, AttributeError):
         pass
     return FcmError(code, status, of_project)
+
+
+def refuses_credentials(answer: Response, error: FcmError) -> bool:
+    """Return whether FCM refuses our token: it was revoked, or the service account may not send."""
+    return answer.status in (401, 403) and error.code not in _REJECTIONS
+
+
+def failure(answer: Response, error: FcmError) -> Outcome:
+    """Return what an answer other than 200 means, with the error that it holds."""
+    if error.code in _REJECTIONS:
+        return _REJECTIONS[error.code]
+    name = error.code or error.status or answer.status
+    wait = retry_after(answer)
+    if answer.status == 429:
+        return _limited(name, wait) if error.of_project else Retry(f"FCM {name}", wait)
+    if refuses_credentials(answer, error):
+        return Retry(f"FCM refuses our credentials ({name})", wait, operators=True)
+    if answer.status >= 500:
+        return Unknown(f"FCM {name}", wait)
+    if answer.status == 400:
+        return _REJECTIONS.get(error.status or "", Rejected("refused", f"FCM {name}"))
+    if error.code is None:
+        # FCM names an error of its own whenever it speaks of a device. This is a wrong project, a wrong address or a
+        # proxy's page, and a person has to mend it.
+        why = f"FCM {name} says nothing of the device: check KNOCKTWICE_FCM_PROJECT and KNOCKTWICE_FCM_URL"
+        return Retry(why, wait, operators=True)
+    return Rejected("refused", f"FCM {name}")
+
+
+def _limited(name: str | int, wait: timedelta | None) -> Retry:
+    """Return that the project gets more than it may send."""
+    return Retry(f"FCM {name}", wait and min(wait, LONGEST_PAUSE), too_fast=True)
