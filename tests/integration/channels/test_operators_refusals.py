@@ -183,7 +183,7 @@ def test_credentials_that_google_refuses_are_the_operators_and_a_network_is_not(
             raise kind(*said)
 
     channel = FcmChannel(url="http://127.0.0.1:1", credentials_file=None, project="p")
-    channel._credentials.__dict__["_credential"] = Credential()
+    channel.__dict__["_credential"] = Credential()
     transport = Transport(timeout=1, in_flight=1)
     push = PushMessage("01939e2b-6b43-7e5a-9f6e-000000000001", "silent-1", "t", "b", timedelta(hours=1))
     (outcome,) = deliver(transport, channel, [push])

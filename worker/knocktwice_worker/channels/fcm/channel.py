@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from knocktwice_worker.channels.fcm.answers import failure, read_error, refuses_credentials, sent
-from knocktwice_worker.channels.fcm.credentials import Credentials
+from knocktwice_worker.channels.fcm.credentials import ServiceAccount
 from knocktwice_worker.channels.fcm.form import Form, withdrawal
 from knocktwice_worker.channels.http import NoResponse, Request, Response
 from knocktwice_worker.channels.messages import PushMessage, Withdrawal
@@ -26,7 +26,7 @@ _MISMATCH, _FEW_MISMATCHES = "SENDER_ID_MISMATCH", 2
 _OPERATORS_PAUSE = timedelta(minutes=1)
 
 
-class FcmChannel:
+class FcmChannel(ServiceAccount):
     """Firebase Cloud Messaging.
 
     Args:
@@ -38,16 +38,12 @@ class FcmChannel:
     name = "push"
 
     def __init__(self, *, url: str, credentials_file: Path | None, project: str | None) -> None:
+        super().__init__(credentials_file, project)
         self._url = url.rstrip("/")
-        self._credentials = Credentials(credentials_file, project)
         #: Devices of another project since the last push that was taken; before the first one, nobody's fault is known.
         self._mismatches = _FEW_MISMATCHES
         self._kept_headers: tuple[str | None, Mapping[str, str]] | None = None
         self._kept_form: Form | None = None
-
-    def authorize(self) -> None:
-        """Get an access token if there is none, or a new one a few minutes before it ends."""
-        self._credentials.authorize()
 
     def request(self, message: PushMessage | Withdrawal) -> Request:
         """Encode one push, or the silent one that withdraws it."""
@@ -56,11 +52,11 @@ class FcmChannel:
 
     @cached_property
     def _endpoint(self) -> str:
-        return f"{self._url}/v1/projects/{self._credentials.project}/messages:send"
+        return f"{self._url}/v1/projects/{self._project}/messages:send"
 
     def _headers(self) -> Mapping[str, str]:
         # The same object as long as it says the same: the HTTP engine then need not read it again.
-        token = self._credentials.token
+        token = self._token
         kept = self._kept_headers
         if kept is None or kept[0] != token:
             kept = token, {"content-type": "application/json", "authorization": f"Bearer {token}"}
@@ -89,5 +85,5 @@ class FcmChannel:
                 why = "FCM SENDER_ID_MISMATCH for every device: the credentials are of another Firebase project"
                 return Retry(why, _OPERATORS_PAUSE, operators=True)
         if refuses_credentials(answer, error):
-            self._credentials.refuse()
+            self._renew_token()
         return failure(answer, error)

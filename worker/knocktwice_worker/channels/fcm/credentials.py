@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 _TOKEN_TIMEOUT_S = 10
 
 
-class Credentials:
-    """What FCM lets us send with. Threads may share it.
+class ServiceAccount:
+    """A channel's account at Google. Threads may share it.
 
     Args:
         file: the service account; ``None`` takes Google's application default credentials.
@@ -27,7 +27,7 @@ class Credentials:
 
     def __init__(self, file: Path | None, project: str | None) -> None:
         self._file = file
-        self._project = project
+        self._named = project
         self._refreshing = threading.Lock()
         self._refused = False
 
@@ -50,24 +50,18 @@ class Credentials:
         finally:
             self._refreshing.release()
 
-    def refuse(self) -> None:
-        """Note that FCM refuses the token, so that the next :meth:`authorize` gets a new one."""
+    def _renew_token(self) -> None:
+        """Let the next :meth:`authorize` get a new token, because FCM refuses this one."""
         self._refused = True
 
     @property
-    def token(self) -> str | None:
-        """The access token; ``None`` before the first one."""
+    def _token(self) -> str | None:
         token: str | None = self._credential.token
         return token
 
     @cached_property
-    def project(self) -> str:
-        """The Firebase project.
-
-        Raises:
-            CredentialsUnavailable: neither the setting nor the credentials name one.
-        """
-        project: str | None = self._project or getattr(self._certificate, "project_id", None)
+    def _project(self) -> str:
+        project: str | None = self._named or getattr(self._certificate, "project_id", None)
         if not project:
             raise CredentialsUnavailable("KNOCKTWICE_FCM_PROJECT: the credentials name no Firebase project, so set it")
         return project
@@ -112,4 +106,4 @@ class Credentials:
             ) from error
         self._refused = False
         # Without a project no push can be sent either, so its lack is told now.
-        _ = self.project
+        _ = self._project
